@@ -1,0 +1,1458 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/*
+ * libevloop: waiting on Linux.
+ *
+ * Written by cbindgen from the Rust sources: do not edit. Link with -levloop
+ * (pkg-config evloop), or load libevloop.so.0 with dlopen: the header needs
+ * no macro and no inline function to be used, and defines no name that a
+ * system header has.
+ *
+ *
+ * A first program: a timer that ticks twice a second, three times.
+ *
+ *   #include <evloop.h>
+ *   #include <stdio.h>
+ *
+ *   int main(void) {
+ *     tfd_t timer = tfd_create(EVLOOP_CLOCK_MONOTONIC, 0);
+ *     tfd_settime(timer, 0, 0.5, 0.5, NULL, NULL);
+ *     for (int i = 0; i < 3; i++) {
+ *       uint64_t expirations;
+ *       if (tfd_read(timer, &expirations) < 0) return 1;
+ *       printf("%llu\n", (unsigned long long)expirations);
+ *     }
+ *     return tfd_close(timer) < 0;
+ *   }
+ *
+ *
+ * Return values. Every call returns int or int64_t: >= 0 is success, < 0 is
+ * -errno of <errno.h>. errno itself is neither read nor written. Outputs are
+ * untouched on failure and always set on success. evloop_strerror() says what
+ * a value means, evloop_last_error() what was wrong with the call, with its
+ * values. Only evloop_version(), evloop_version_string(), evloop_strerror()
+ * and evloop_last_error() return something else. A timeout is no error: the
+ * result is 0 events. -ENOTRECOVERABLE, from any function, is a bug of the
+ * library; the object involved answers nothing else from then on, and can be
+ * closed.
+ *
+ * Handles. Objects are named by int64_t numbers from one process-wide table,
+ * 1 to 2^53-1. A constructor returns the handle, or -errno in its place. No
+ * misuse of a handle is undefined behaviour: one that is not live is -ESTALE
+ * (a thread waiting in an object that another thread closes returns -ESTALE
+ * too), a live one of another kind is -EDOM. Any function that takes a handle
+ * may return these two.
+ *
+ * Time is int64_t nanoseconds (some timer calls also take double seconds).
+ * Timeouts: < 0 waits for ever, 0 does not block, INT64_MAX is 292 years.
+ * Waits have nanosecond resolution, use CLOCK_MONOTONIC and never return
+ * early.
+ *
+ * Descriptors passed in stay the caller's, who keeps them open while they are
+ * used; *_from_fd wraps that very descriptor and closes it only with
+ * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec. *_fileno
+ * only lends.
+ *
+ * Flags are bits of uint32_t; unknown bits are -EINVAL. Constants have the
+ * system's numeric values, so C programs may use the system's names (EPOLLIN
+ * for EVLOOP_EPOLLIN). Pointers must be valid unless "may be NULL" is said.
+ *
+ * Threads. Every function may be called from any thread at any time, also on
+ * an object in use by other threads. The library starts no thread, installs
+ * no signal handler, changes no signal mask and prints nothing. Its calls are
+ * not cancellation points.
+ *
+ * Signals. A wait that a signal handler interrupts is resumed with what is
+ * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
+ * only the functions whose comment says "Signals: safe".
+ *
+ * Fork. In the child timer file descriptors and poll sets go on working;
+ * epoll and /dev/poll objects and selectors return -ECHILD, because the
+ * kernel would let the child change its parent's. The child can close all of
+ * them, and the parent never notices.
+ *
+ * Linux 5.10 or newer, 64-bit. Where a function uses a newer system call it
+ * has a fallback.
+ */
+
+
+#ifndef EVLOOP_H
+#define EVLOOP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* ------------------------------------------------------------------------
+ * Constants
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Version of this header: incompatible changes.
+ */
+#define EVLOOP_VERSION_MAJOR 0
+
+/**
+ * Version of this header: additions.
+ */
+#define EVLOOP_VERSION_MINOR 1
+
+/**
+ * Version of this header: corrections.
+ */
+#define EVLOOP_VERSION_PATCH 0
+
+/**
+ * evloop_handle_count(): every kind together.
+ */
+#define EVLOOP_KIND_ANY 0
+
+/**
+ * evloop_handle_kind(): a timer file descriptor.
+ */
+#define EVLOOP_KIND_TFD 1
+
+/**
+ * evloop_handle_kind(): a poll set.
+ */
+#define EVLOOP_KIND_POLL 4
+
+/**
+ * evloop_handle_kind(): an epoll object.
+ */
+#define EVLOOP_KIND_EPOLL 5
+
+/**
+ * evloop_handle_kind(): a /dev/poll object.
+ */
+#define EVLOOP_KIND_DEVPOLL 6
+
+/**
+ * evloop_handle_kind(): a selector.
+ */
+#define EVLOOP_KIND_SELECTOR 8
+
+/**
+ * evloop_set_interrupt_mode(): resume interrupted waits (the default).
+ */
+#define EVLOOP_EINTR_RESTART 0
+
+/**
+ * evloop_set_interrupt_mode(): interrupted waits return -EINTR.
+ */
+#define EVLOOP_EINTR_RETURN 1
+
+/**
+ * `*_from_fd`: closing the handle closes the descriptor too.
+ */
+#define EVLOOP_FD_OWN 1
+
+/**
+ * CLOCK_REALTIME: wall clock, can be set and stepped.
+ */
+#define EVLOOP_CLOCK_REALTIME 0
+
+/**
+ * CLOCK_MONOTONIC: never set; stands still while the system sleeps.
+ */
+#define EVLOOP_CLOCK_MONOTONIC 1
+
+/**
+ * CLOCK_BOOTTIME: monotonic, and counts the time asleep too.
+ */
+#define EVLOOP_CLOCK_BOOTTIME 7
+
+/**
+ * CLOCK_REALTIME_ALARM: wall clock that wakes a sleeping system.
+ */
+#define EVLOOP_CLOCK_REALTIME_ALARM 8
+
+/**
+ * CLOCK_BOOTTIME_ALARM: boot time that wakes a sleeping system.
+ */
+#define EVLOOP_CLOCK_BOOTTIME_ALARM 9
+
+/**
+ * tfd_create(): tfd_read() returns -EAGAIN instead of waiting.
+ */
+#define EVLOOP_TFD_NONBLOCK 2048
+
+/**
+ * tfd_create(): close on exec; always on, accepted for completeness.
+ */
+#define EVLOOP_TFD_CLOEXEC 524288
+
+/**
+ * tfd_settime(): the initial time is a time of the timer's clock.
+ */
+#define EVLOOP_TFD_TIMER_ABSTIME 1
+
+/**
+ * tfd_settime(): with ABSTIME on a wall clock, clock steps cancel.
+ */
+#define EVLOOP_TFD_TIMER_CANCEL_ON_SET 2
+
+/**
+ * Data to read.
+ */
+#define EVLOOP_POLLIN 1
+
+/**
+ * Urgent (out-of-band) data, or an exceptional condition.
+ */
+#define EVLOOP_POLLPRI 2
+
+/**
+ * Room to write.
+ */
+#define EVLOOP_POLLOUT 4
+
+/**
+ * Error; always reported, need not be asked for.
+ */
+#define EVLOOP_POLLERR 8
+
+/**
+ * Hang-up; always reported, need not be asked for.
+ */
+#define EVLOOP_POLLHUP 16
+
+/**
+ * Not an open descriptor; always reported, need not be asked for.
+ */
+#define EVLOOP_POLLNVAL 32
+
+/**
+ * Normal data to read.
+ */
+#define EVLOOP_POLLRDNORM 64
+
+/**
+ * Priority band data to read.
+ */
+#define EVLOOP_POLLRDBAND 128
+
+/**
+ * Room to write normal data.
+ */
+#define EVLOOP_POLLWRNORM 256
+
+/**
+ * Room to write priority data.
+ */
+#define EVLOOP_POLLWRBAND 512
+
+/**
+ * Unused by Linux; accepted.
+ */
+#define EVLOOP_POLLMSG 1024
+
+/**
+ * The peer shut down its writing half.
+ */
+#define EVLOOP_POLLRDHUP 8192
+
+/**
+ * What Python's poll objects watch by default: IN, PRI and OUT.
+ */
+#define EVLOOP_POLL_DEFAULT 7
+
+/**
+ * Data to read.
+ */
+#define EVLOOP_EPOLLIN 1
+
+/**
+ * Urgent (out-of-band) data, or an exceptional condition.
+ */
+#define EVLOOP_EPOLLPRI 2
+
+/**
+ * Room to write.
+ */
+#define EVLOOP_EPOLLOUT 4
+
+/**
+ * Error; always reported, need not be asked for.
+ */
+#define EVLOOP_EPOLLERR 8
+
+/**
+ * Hang-up; always reported, need not be asked for.
+ */
+#define EVLOOP_EPOLLHUP 16
+
+/**
+ * Normal data to read.
+ */
+#define EVLOOP_EPOLLRDNORM 64
+
+/**
+ * Priority band data to read.
+ */
+#define EVLOOP_EPOLLRDBAND 128
+
+/**
+ * Room to write normal data.
+ */
+#define EVLOOP_EPOLLWRNORM 256
+
+/**
+ * Room to write priority data.
+ */
+#define EVLOOP_EPOLLWRBAND 512
+
+/**
+ * Unused by Linux; accepted.
+ */
+#define EVLOOP_EPOLLMSG 1024
+
+/**
+ * The peer shut down its writing half.
+ */
+#define EVLOOP_EPOLLRDHUP 8192
+
+/**
+ * Wake only some of the epoll sets that watch this descriptor.
+ */
+#define EVLOOP_EPOLLEXCLUSIVE 268435456
+
+/**
+ * Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND).
+ */
+#define EVLOOP_EPOLLWAKEUP 536870912
+
+/**
+ * Disable the registration after one event, until modified.
+ */
+#define EVLOOP_EPOLLONESHOT 1073741824
+
+/**
+ * Edge-triggered.
+ */
+#define EVLOOP_EPOLLET 2147483648
+
+/**
+ * What Python's epoll objects watch by default: IN, PRI and OUT.
+ */
+#define EVLOOP_EPOLL_DEFAULT 7
+
+/**
+ * evloop_epoll_create(): close on exec; always on, accepted.
+ */
+#define EVLOOP_EPOLL_CLOEXEC 524288
+
+/**
+ * evloop_selector_create(): the best there is, today EPOLL.
+ */
+#define EVLOOP_SELECTOR_DEFAULT 0
+
+/**
+ * evloop_selector_create(): readiness as select(2) sees it.
+ */
+#define EVLOOP_SELECTOR_SELECT 1
+
+/**
+ * evloop_selector_create(): on a poll set.
+ */
+#define EVLOOP_SELECTOR_POLL 2
+
+/**
+ * evloop_selector_create(): on an epoll object.
+ */
+#define EVLOOP_SELECTOR_EPOLL 3
+
+/**
+ * evloop_selector_create(): on a /dev/poll object.
+ */
+#define EVLOOP_SELECTOR_DEVPOLL 4
+
+/**
+ * evloop_selector_create(): on a kqueue; -ENOTSUP in this version.
+ */
+#define EVLOOP_SELECTOR_KQUEUE 5
+
+/**
+ * Selector event: reading would not block.
+ */
+#define EVLOOP_SELECTOR_READ 1
+
+/**
+ * Selector event: writing would not block.
+ */
+#define EVLOOP_SELECTOR_WRITE 2
+
+/**
+ * Bytes a pipe takes without blocking once it is reported writable.
+ */
+#define EVLOOP_PIPE_BUF 4096
+
+/**
+ * Asked whenever a signal handler interrupted a wait of this thread.
+ *
+ * Returns 0 to resume the wait with what is left of its timeout, anything
+ * else to make the wait return -EINTR. It runs on the waiting thread with
+ * no lock of the library held; it may call every function of the library,
+ * even close the object that is being waited for (the wait then returns
+ * -ESTALE). It must return: neither longjmp() nor a C++ exception may leave
+ * it.
+ */
+typedef int (*evloop_interrupt_check_t)(void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Types
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Any object of the library: 1 to 2^53-1, never 0, generation-checked.
+ *
+ * The number says which kind of object it names and which use of its table
+ * entry, so a handle that was closed is never mistaken for a newer object
+ * (-ESTALE), and a handle of another kind is recognised (-EDOM). It
+ * survives a trip through a double, so JavaScript and Lua can hold one.
+ */
+typedef int64_t evloop_handle_t;
+
+/**
+ * A timer file descriptor; see tfd_create().
+ */
+typedef evloop_handle_t tfd_t;
+
+/**
+ * A poll set; see evloop_poll_create().
+ */
+typedef evloop_handle_t evloop_poll_t;
+
+/**
+ * One ready descriptor, as the waits of all interfaces report it.
+ */
+typedef struct evloop_ready_t {
+  /**
+   * The descriptor, as it was registered.
+   */
+  int32_t fd;
+  /**
+   * What it is ready for; the bits of the interface that was asked.
+   */
+  uint32_t events;
+  /**
+   * What was given at its registration.
+   */
+  uint64_t data;
+} evloop_ready_t;
+
+/**
+ * An epoll object; see evloop_epoll_create().
+ */
+typedef evloop_handle_t evloop_epoll_t;
+
+/**
+ * A /dev/poll object; see evloop_devpoll_create().
+ */
+typedef evloop_handle_t evloop_devpoll_t;
+
+/**
+ * A selector; see evloop_selector_create().
+ */
+typedef evloop_handle_t evloop_selector_t;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/* ------------------------------------------------------------------------
+ * The library
+ * ------------------------------------------------------------------------ */
+
+/**
+ * The version of the library that is running.
+ *
+ * A program that was built with another header compares it with
+ * EVLOOP_VERSION_MAJOR and its fellows.
+ *
+ * @returns major * 1000000 + minor * 1000 + patch; never negative.
+ *
+ * Blocking: no. Threads: any. Signals: safe. Fork: any process.
+ * Since 0.1.0.
+ */
+int evloop_version(void);
+
+/**
+ * The version of the library that is running, as text.
+ *
+ * @returns a string such as "0.1.0" that lives as long as the process and
+ *   belongs to the library; never NULL.
+ *
+ * Blocking: no. Threads: any. Signals: safe. Fork: any process.
+ * Since 0.1.0.
+ */
+const char *evloop_version_string(void);
+
+/**
+ * What a return value means, in English.
+ *
+ * Unlike strerror(3) it is safe in every thread, does not depend on the
+ * locale and speaks of this library: -ESTALE, for instance, is "the handle
+ * is not live". evloop_last_error() says more.
+ *
+ * @param code a value that a function returned; the sign does not matter.
+ * @returns a string such as "EBADF: not an open descriptor" that lives as
+ *   long as the process and belongs to the library; never NULL. For 0 it
+ *   is "success".
+ *
+ * Blocking: no. Threads: any. Signals: safe. Fork: any process.
+ * Since 0.1.0.
+ */
+const char *evloop_strerror(int code);
+
+/**
+ * The last failure of a call by this thread, as one English sentence.
+ *
+ * The sentence names the function, what was wrong and the values, such as
+ * "evloop_epoll_register: fd 7 is already registered with this epoll
+ * (EEXIST)". It stays until the next failure of this thread: successes,
+ * timeouts and -EAGAIN leave it. It is put into words here, so failing
+ * calls cost nothing for it.
+ *
+ * @param buf where the sentence goes, always ended by a NUL byte, cut if
+ *   it does not fit; may be NULL when cap is 0.
+ * @param cap size of buf in bytes.
+ * @returns the length of the whole sentence in bytes without its NUL, so a
+ *   value >= cap means that it was cut; 0 (and an empty string) if no call
+ *   of this thread has failed. -EINVAL: buf is NULL and cap is not 0.
+ *
+ * Blocking: no. Threads: any, each has its own. Signals: not safe. Fork:
+ * the child keeps the forking thread's sentence. Since 0.1.0.
+ */
+int evloop_last_error(char *buf, size_t cap);
+
+/**
+ * Choose what an interrupted wait of this thread does (default: RESTART).
+ *
+ * With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes
+ * on with what is left of its timeout (as PEP 475 has it for Python). With
+ * EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
+ * run its own handlers; the caller then resumes with the rest of its
+ * timeout. A signal that arrives just before the system call does not
+ * interrupt it: a program that must not miss one writes to a descriptor in
+ * its handler and waits for that too (the self-pipe trick).
+ *
+ * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
+ * @returns the mode before. -EINVAL: an unknown mode.
+ *
+ * Blocking: no. Threads: any; holds for the calling thread only. Signals:
+ * not safe. Fork: the child's thread keeps the mode. Since 0.1.0.
+ */
+int evloop_set_interrupt_mode(int mode);
+
+/**
+ * Have a function decide what an interrupted wait of this thread does.
+ *
+ * While one is set it is asked at each interruption, whatever
+ * evloop_set_interrupt_mode() says. An embedder of CPython passes a
+ * function that calls PyErr_CheckSignals().
+ *
+ * @param check see evloop_interrupt_check_t; NULL removes it.
+ * @param user_data handed to check as it is, may be NULL. It must stay
+ *   valid until check is replaced or removed, or the thread ends.
+ * @returns 0; never fails.
+ *
+ * Blocking: no. Threads: any; holds for the calling thread only. Signals:
+ * not safe. Fork: the child's thread keeps it. Since 0.1.0.
+ */
+int evloop_set_interrupt_check(evloop_interrupt_check_t check,
+                               void *user_data);
+
+/**
+ * Close an object of any kind.
+ *
+ * The same as the close function of its kind, for wrappers that hold
+ * handles of several kinds.
+ *
+ * @param handle any live handle.
+ * @returns 0. -ESTALE: not a live handle (closed before, or never one).
+ *
+ * Blocking: no. Threads: any; threads that wait in the object return
+ * -ESTALE. Signals: not safe. Fork: works in the child, and does nothing
+ * to the parent's object. Since 0.1.0.
+ */
+int evloop_handle_close(evloop_handle_t handle);
+
+/**
+ * What kind of object a handle names, and whether it is still open.
+ *
+ * @param handle any number.
+ * @returns EVLOOP_KIND_TFD or another EVLOOP_KIND constant. -ESTALE: not a
+ *   live handle. (It may of course be closed by another thread before the
+ *   answer is used.)
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
+ * Since 0.1.0.
+ */
+int evloop_handle_kind(evloop_handle_t handle);
+
+/**
+ * How many objects of a kind are open now, for finding leaks.
+ *
+ * @param kind an EVLOOP_KIND constant; EVLOOP_KIND_ANY counts all.
+ * @returns the number of open handles. -EINVAL: an unknown kind.
+ *
+ * Blocking: no. Threads: any; a snapshot. Signals: not safe. Fork: the
+ * child starts with the parent's number, until it closes them.
+ * Since 0.1.0.
+ */
+int64_t evloop_handle_count(int kind);
+
+/* ------------------------------------------------------------------------
+ * Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Create a timer file descriptor, disarmed.
+ *
+ * The descriptor (tfd_fileno()) becomes readable when the timer has
+ * expired, in every select, poll or epoll, the caller's own included.
+ *
+ * @param clockid EVLOOP_CLOCK_REALTIME, _MONOTONIC, _BOOTTIME,
+ *   _REALTIME_ALARM or _BOOTTIME_ALARM.
+ * @param flags 0 or EVLOOP_TFD_NONBLOCK, EVLOOP_TFD_CLOEXEC. CLOEXEC is
+ *   always on.
+ * @returns the timer, to be closed with tfd_close().
+ *   -EINVAL: unknown clock or flag. -EPERM: an ALARM clock without
+ *   CAP_WAKE_ALARM. -EMFILE, -ENFILE: no descriptor left. -ENODEV,
+ *   -ENOMEM: the kernel is out of something.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: the child shares
+ * the timer, as it shares any open file: both see and set the same one.
+ * Since 0.1.0. Source: timerfd_create(2).
+ */
+tfd_t tfd_create(int clockid, uint32_t flags);
+
+/**
+ * Use a timer file descriptor that something else created.
+ *
+ * The handle works on that very descriptor. Its CLOEXEC and O_NONBLOCK
+ * flags are left as they are, and O_NONBLOCK is obeyed by tfd_read().
+ *
+ * @param fd a timer file descriptor. It stays the caller's, who closes it
+ *   after the handle; with EVLOOP_FD_OWN it is the handle's, and
+ *   tfd_close() closes it.
+ * @param flags 0 or EVLOOP_FD_OWN.
+ * @returns the timer. -EBADF: fd is not open. -EINVAL: fd is no timer file
+ *   descriptor, or an unknown flag. On failure fd stays the caller's.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as tfd_create().
+ * Since 0.1.0.
+ */
+tfd_t tfd_from_fd(int fd, uint32_t flags);
+
+/**
+ * The descriptor of a timer, to be waited for.
+ *
+ * It is only lent: do not close it. (A raw read(2) that blocks on it is not
+ * woken by tfd_close(); tfd_read() is.)
+ *
+ * @param t a timer.
+ * @returns the descriptor. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
+ * Since 0.1.0.
+ */
+int tfd_fileno(tfd_t t);
+
+/**
+ * Close a timer.
+ *
+ * The descriptor is closed (unless it is only borrowed, see tfd_from_fd())
+ * as soon as no other thread is in a call with it, so its number is never
+ * reused under such a thread.
+ *
+ * @param t a timer.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads in tfd_read() or tfd_wait() return
+ * -ESTALE. Signals: not safe. Fork: works in the child; the parent's timer
+ * runs on. Since 0.1.0.
+ */
+int tfd_close(tfd_t t);
+
+/**
+ * Arm or disarm a timer, in seconds.
+ *
+ * As tfd_settime_ns(), with times in seconds. A fraction of a nanosecond
+ * is rounded up, so a timer is never early and a positive time never
+ * becomes 0, which would disarm it (Python's os.timerfd_settime() rounds
+ * down, and does).
+ *
+ * @param t a timer.
+ * @param flags as tfd_settime_ns().
+ * @param initial_s seconds until the first expiration; 0 disarms.
+ * @param interval_s seconds between later ones; 0 means only one.
+ * @param out_old_initial_s seconds that were left until the next
+ *   expiration, 0 if the timer was disarmed; may be NULL.
+ * @param out_old_interval_s the interval before; may be NULL.
+ * @returns as tfd_settime_ns(), and -EINVAL for NaN, -EOVERFLOW for a time
+ *   that is infinite or above 2^63 ns (292 years).
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: sets the timer that
+ * parent and child share. Since 0.1.0. Source: timerfd_settime(2).
+ */
+int tfd_settime(tfd_t t,
+                uint32_t flags,
+                double initial_s,
+                double interval_s,
+                double *out_old_initial_s,
+                double *out_old_interval_s);
+
+/**
+ * Arm or disarm a timer, in nanoseconds.
+ *
+ * Expirations not read yet are dropped.
+ *
+ * @param t a timer.
+ * @param flags 0, or EVLOOP_TFD_TIMER_ABSTIME: initial_ns is a time of the
+ *   timer's clock, not a duration; one in the past expires at once, and a
+ *   periodic timer then counts every interval since. With it
+ *   EVLOOP_TFD_TIMER_CANCEL_ON_SET: a wall-clock timer is cancelled by a
+ *   step of that clock, and tfd_read() then returns -ECANCELED once (on
+ *   other clocks, or without ABSTIME, the kernel ignores the flag).
+ * @param initial_ns nanoseconds until the first expiration. 0 disarms the
+ *   timer, also under ABSTIME; to expire at once pass 1.
+ * @param interval_ns nanoseconds between later expirations, without
+ *   drift; 0 means only one.
+ * @param out_old_initial_ns nanoseconds that were left until the next
+ *   expiration, 0 if the timer was disarmed; may be NULL.
+ * @param out_old_interval_ns the interval before; may be NULL.
+ * @returns 0. -EINVAL: a negative time or an unknown flag. -EBADF: the
+ *   borrowed descriptor was closed. -ECANCELED: the clock was stepped
+ *   since a CANCEL_ON_SET timer was last read or set; the new time IS set
+ *   nevertheless (a property of the kernel), only the old values are not
+ *   known. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: sets the timer that
+ * parent and child share. Since 0.1.0. Source: timerfd_settime(2).
+ */
+int tfd_settime_ns(tfd_t t,
+                   uint32_t flags,
+                   int64_t initial_ns,
+                   int64_t interval_ns,
+                   int64_t *out_old_initial_ns,
+                   int64_t *out_old_interval_ns);
+
+/**
+ * When a timer expires next, in seconds.
+ *
+ * As tfd_gettime_ns(), in seconds.
+ *
+ * @param t a timer.
+ * @param out_initial_s seconds until the next expiration; may be NULL.
+ * @param out_interval_s the interval; may be NULL.
+ * @returns as tfd_gettime_ns().
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
+ * Since 0.1.0. Source: timerfd_gettime(2).
+ */
+int tfd_gettime(tfd_t t, double *out_initial_s, double *out_interval_s);
+
+/**
+ * When a timer expires next, in nanoseconds.
+ *
+ * Always a duration from now, also for a timer set with ABSTIME. It does
+ * not consume expirations.
+ *
+ * @param t a timer.
+ * @param out_initial_ns nanoseconds until the next expiration, 0 if the
+ *   timer is disarmed or was a single one that has expired; may be NULL.
+ * @param out_interval_ns the interval, 0 if none; may be NULL.
+ * @returns 0. -EBADF: the borrowed descriptor was closed. -ESTALE, -EDOM:
+ *   see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
+ * Since 0.1.0. Source: timerfd_gettime(2).
+ */
+int tfd_gettime_ns(tfd_t t,
+                   int64_t *out_initial_ns,
+                   int64_t *out_interval_ns);
+
+/**
+ * Read how often a timer has expired; wait for the first time if need be.
+ *
+ * What is read is counted since the last read or setting, and is then
+ * gone: two threads that read one timer share its expirations.
+ *
+ * @param t a timer. If its descriptor has O_NONBLOCK (as one created with
+ *   EVLOOP_TFD_NONBLOCK), the call does not wait.
+ * @param out_expirations how many expirations, >= 1; may be NULL.
+ * @returns 0. -EAGAIN: none yet, and the timer does not block. -ECANCELED:
+ *   the clock was stepped, see EVLOOP_TFD_TIMER_CANCEL_ON_SET; reported
+ *   once, the timer stays armed. -EINTR: see
+ *   evloop_set_interrupt_mode(). -ESTALE: not a live handle, or another
+ *   thread closed it during the wait. -ECHILD: the process forked during
+ *   the wait and this is the child. -EBADF: the borrowed descriptor was
+ *   closed. -EDOM: see "Handles".
+ *
+ * Blocking: yes, until the timer expires; for ever if it is disarmed.
+ * Threads: any. Signals: not safe. Fork: in parent and child, each
+ * expiration goes to one of them. Since 0.1.0. Source: timerfd_create(2).
+ */
+int tfd_read(tfd_t t, uint64_t *out_expirations);
+
+/**
+ * Wait a limited time for a timer to expire, and read it.
+ *
+ * As tfd_read() with a time limit; O_NONBLOCK plays no part.
+ *
+ * @param t a timer.
+ * @param timeout_ns nanoseconds to wait, measured on CLOCK_MONOTONIC; 0
+ *   does not wait, negative waits for ever.
+ * @param out_expirations how many expirations, 0 if the time ran out; may
+ *   be NULL.
+ * @returns 1 if the timer expired, 0 if the time ran out first; errors as
+ *   tfd_read(), -EAGAIN excepted.
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
+ * Fork: as tfd_read(). Since 0.1.0.
+ */
+int tfd_wait(tfd_t t, int64_t timeout_ns, uint64_t *out_expirations);
+
+/**
+ * The clock of a timer.
+ *
+ * @param t a timer.
+ * @returns an EVLOOP_CLOCK constant. -ENOTSUP: the timer was adopted with
+ *   tfd_from_fd() and /proc, which knows its clock, is not mounted.
+ *   -EBADF: the borrowed descriptor was closed. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
+ * Since 0.1.0. Source: proc_pid_fdinfo(5).
+ */
+int tfd_clockid(tfd_t t);
+
+/**
+ * Set how many expirations the next read returns, and wake readers.
+ *
+ * Meant for checkpoint and restore; in a test it makes a timer expire by
+ * hand.
+ *
+ * @param t a timer.
+ * @param ticks the number of expirations, not 0.
+ * @returns 0. -EINVAL: ticks is 0. -ENOTSUP: a kernel without
+ *   CONFIG_CHECKPOINT_RESTORE. -EBADF: the borrowed descriptor was closed.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: sets the timer that
+ * parent and child share. Since 0.1.0. Source: timerfd_create(2),
+ * TFD_IOC_SET_TICKS.
+ */
+int tfd_set_ticks(tfd_t t, uint64_t ticks);
+
+/* ------------------------------------------------------------------------
+ * select (select(2), Python's select.select)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Wait until descriptors are ready, with lists instead of sets.
+ *
+ * Each list is cut down in place to its ready descriptors, in their order,
+ * duplicates kept, and its count set. Descriptors of any number are
+ * allowed, also at and above FD_SETSIZE. With three empty lists it sleeps.
+ *
+ * A descriptor is ready to read when reading would not block (data, end of
+ * file, hang-up, error); to write when writing would not block (room,
+ * error); and exceptional when it has urgent data.
+ *
+ * @param rlist descriptors to watch for reading; may be NULL if the count
+ *   is 0.
+ * @param nr number of entries in rlist, in and out; NULL counts as 0.
+ * @param wlist descriptors to watch for writing; as rlist.
+ * @param nw number of entries in wlist; as nr.
+ * @param xlist descriptors to watch for urgent data; as rlist.
+ * @param nx number of entries in xlist; as nr.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns how many entries are left in the three lists together; 0, and
+ *   three counts of 0, if the time ran out. -EBADF: a descriptor is
+ *   negative or not open. -EINVAL: a negative count, a NULL list whose
+ *   count is not 0, or more distinct descriptors than RLIMIT_NOFILE.
+ *   -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On failure lists and
+ *   counts are as they were.
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
+ * Fork: works in the child. Since 0.1.0. Source: select(2); built on
+ * ppoll(2).
+ */
+int evloop_select(int *rlist,
+                  int *nr,
+                  int *wlist,
+                  int *nw,
+                  int *xlist,
+                  int *nx,
+                  int64_t timeout_ns);
+
+/* ------------------------------------------------------------------------
+ * Poll sets (poll(2), Python's select.poll)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Create an empty poll set.
+ *
+ * It takes no descriptor. Any descriptor can be registered, regular files
+ * (always ready) and numbers that are not open (EVLOOP_POLLNVAL) included.
+ * A wait costs time in proportion to the number of descriptors.
+ *
+ * @returns the poll set, to be closed with evloop_poll_close(). -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: the child has a
+ * copy of its own. Since 0.1.0.
+ */
+evloop_poll_t evloop_poll_create(void);
+
+/**
+ * Watch a descriptor, or replace how it is watched.
+ *
+ * Applies to a wait that is going on in another thread, too.
+ *
+ * @param p a poll set.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python
+ *   watches by default, 0 only errors and hang-ups.
+ * @param data handed back with each event, not looked at.
+ * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit. -ENOMEM.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: changes the copy of
+ * the process that calls. Since 0.1.0.
+ */
+int evloop_poll_register(evloop_poll_t p,
+                         int fd,
+                         uint32_t events,
+                         uint64_t data);
+
+/**
+ * Change how a registered descriptor is watched.
+ *
+ * @param p a poll set.
+ * @param fd a registered descriptor.
+ * @param events as evloop_poll_register().
+ * @param data as evloop_poll_register(); replaces the old one.
+ * @returns 0. -ENOENT: fd is not registered. Others as
+ *   evloop_poll_register().
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as
+ * evloop_poll_register(). Since 0.1.0.
+ */
+int evloop_poll_modify(evloop_poll_t p,
+                       int fd,
+                       uint32_t events,
+                       uint64_t data);
+
+/**
+ * Stop watching a descriptor.
+ *
+ * @param p a poll set.
+ * @param fd a registered descriptor, open or not.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as
+ * evloop_poll_register(). Since 0.1.0.
+ */
+int evloop_poll_unregister(evloop_poll_t p, int fd);
+
+/**
+ * Wait until registered descriptors are ready.
+ *
+ * Descriptors are reported in the order of their numbers; if more are
+ * ready than max, the next wait begins after the last one reported, so
+ * that none is starved. An empty set sleeps, and sees what other threads
+ * register.
+ *
+ * @param p a poll set.
+ * @param out_ready filled from the front, as many entries as returned;
+ *   events holds EVLOOP_POLL bits.
+ * @param max room in out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
+ *   max is 0 or less, out_ready is NULL, or more descriptors are
+ *   registered than RLIMIT_NOFILE allows and none of them is ready.
+ *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
+ *   or closed during the wait. -ECHILD: the process forked during the wait
+ *   and this is the child. -ENOMEM. -EDOM: see "Handles".
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any, several at once;
+ * changes by other threads take effect at once (each waiting thread has an
+ * eventfd for that, made at its first blocking wait and closed with the
+ * thread; without a descriptor left for it, within 20 ms). Signals: not
+ * safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
+ */
+int evloop_poll_wait(evloop_poll_t p,
+                     struct evloop_ready_t *out_ready,
+                     int max,
+                     int64_t timeout_ns);
+
+/**
+ * Close a poll set.
+ *
+ * @param p a poll set.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: closes the copy of the process that calls.
+ * Since 0.1.0.
+ */
+int evloop_poll_close(evloop_poll_t p);
+
+/* ------------------------------------------------------------------------
+ * Epoll objects (epoll(7), Python's select.epoll)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Create an epoll object.
+ *
+ * @param flags 0 or EVLOOP_EPOLL_CLOEXEC; CLOEXEC is always on.
+ * @returns the epoll object, to be closed with evloop_epoll_close().
+ *   -EINVAL: an unknown flag. -EMFILE, -ENFILE: no descriptor left (the
+ *   first epoll object of a process takes two). -ENOSPC: the user's
+ *   max_user_watches is used up. -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
+ * everything but close in the child, because the kernel would let it
+ * change its parent's set. Since 0.1.0. Source: epoll_create1(2).
+ */
+evloop_epoll_t evloop_epoll_create(uint32_t flags);
+
+/**
+ * Use an epoll descriptor that something else created.
+ *
+ * Registrations made through this object and by raw epoll_ctl(2) can be
+ * mixed. For an event of a registration that the object does not know,
+ * fd is -1 and data is the kernel's data word as its owner stored it.
+ *
+ * @param fd an epoll descriptor. It stays the caller's, who closes it
+ *   after the handle; with EVLOOP_FD_OWN it is the handle's, and
+ *   evloop_epoll_close() closes it.
+ * @param flags 0 or EVLOOP_FD_OWN.
+ * @returns the epoll object. -EBADF: fd is not open. -EINVAL: fd is no
+ *   epoll descriptor, or an unknown flag. -EMFILE, -ENOSPC, -ENOMEM: as
+ *   evloop_epoll_create(). On failure fd stays the caller's.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as
+ * evloop_epoll_create(); a child that inherited fd can call this.
+ * Since 0.1.0.
+ */
+evloop_epoll_t evloop_epoll_from_fd(int fd, uint32_t flags);
+
+/**
+ * The descriptor of an epoll object.
+ *
+ * It is only lent: do not close it. It is readable while an event is
+ * pending, and can be registered with another epoll, poll or select.
+ *
+ * @param ep an epoll object.
+ * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_epoll_fileno(evloop_epoll_t ep);
+
+/**
+ * Watch a descriptor.
+ *
+ * Applies to a wait that is going on in another thread, too. Closing the
+ * descriptor ends the registration, unless a duplicate of it is open
+ * (epoll(7), Q6): unregister before close(2).
+ *
+ * @param ep an epoll object.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_EPOLL bits; EVLOOP_EPOLL_DEFAULT is what Python
+ *   watches by default.
+ * @param data handed back with each event, not looked at.
+ * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
+ *   -EPERM: fd cannot be waited for (a regular file, a directory,
+ *   /dev/null; a selector takes them). -EINVAL: an unknown bit, the epoll
+ *   object itself, or EXCLUSIVE with ONESHOT, RDHUP or an epoll
+ *   descriptor. -ELOOP: epoll sets nested too deep or in a circle.
+ *   -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0. Source: epoll_ctl(2).
+ */
+int evloop_epoll_register(evloop_epoll_t ep,
+                          int fd,
+                          uint32_t events,
+                          uint64_t data);
+
+/**
+ * Change how a registered descriptor is watched.
+ *
+ * It also re-arms a ONESHOT registration. An event that another thread's
+ * wait picks up at the same moment may carry the old or the new data.
+ *
+ * @param ep an epoll object.
+ * @param fd a registered descriptor.
+ * @param events as evloop_epoll_register().
+ * @param data as evloop_epoll_register(); replaces the old one.
+ * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, or
+ *   the old or the new registration is EXCLUSIVE (unregister and register
+ *   instead). -EBADF: fd is not open. -EPERM: as evloop_epoll_register().
+ *   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0. Source: epoll_ctl(2).
+ */
+int evloop_epoll_modify(evloop_epoll_t ep,
+                        int fd,
+                        uint32_t events,
+                        uint64_t data);
+
+/**
+ * Stop watching a descriptor.
+ *
+ * @param ep an epoll object.
+ * @param fd a registered descriptor.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
+ *   kernel has forgotten it already). -EPERM: fd can never have been
+ *   registered. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0. Source: epoll_ctl(2).
+ */
+int evloop_epoll_unregister(evloop_epoll_t ep, int fd);
+
+/**
+ * Wait until registered descriptors are ready.
+ *
+ * @param ep an epoll object.
+ * @param out_ready filled from the front, as many entries as returned;
+ *   events holds EVLOOP_EPOLL bits. For a registration that the object
+ *   does not know (see evloop_epoll_from_fd(); also one whose descriptor
+ *   was closed while a duplicate lives on, and its number registered
+ *   again) fd is -1.
+ * @param max room in out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
+ *   max is 0 or less, or out_ready is NULL. -EBADF: the borrowed
+ *   descriptor was closed. -EINTR: see evloop_set_interrupt_mode().
+ *   -ESTALE: not a live handle, or closed during the wait. -ECHILD: used
+ *   after fork. -ENOMEM. -EDOM: see "Handles".
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any, several at once.
+ * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: epoll_pwait2(2)
+ * where the kernel has it (5.11), else ppoll(2) and epoll_pwait(2), to the
+ * nanosecond both.
+ */
+int evloop_epoll_wait(evloop_epoll_t ep,
+                      struct evloop_ready_t *out_ready,
+                      int max,
+                      int64_t timeout_ns);
+
+/**
+ * Close an epoll object.
+ *
+ * The descriptor is closed (unless it is only borrowed) as soon as no
+ * other thread is in a call with it.
+ *
+ * @param ep an epoll object.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: works in the child, and changes nothing for the
+ * parent. Since 0.1.0.
+ */
+int evloop_epoll_close(evloop_epoll_t ep);
+
+/* ------------------------------------------------------------------------
+ * /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Create a /dev/poll object.
+ *
+ * Linux has no such device. The object has its meanings: registering twice
+ * adds events up, a registration belongs to the descriptor's number, and
+ * closed descriptors are reported. A wait costs time in proportion to the
+ * number of descriptors; a large set is better off with epoll.
+ *
+ * @returns the object, to be closed with evloop_devpoll_close(). -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
+ * everything but close in the child. Since 0.1.0. Source: poll(7d) of
+ * Solaris.
+ */
+evloop_devpoll_t evloop_devpoll_create(void);
+
+/**
+ * A descriptor that is readable while a registered one is ready.
+ *
+ * It is made by the first call, belongs to the object and is only lent: do
+ * not close it. It is meant for registration with another poll, select or
+ * epoll. Registrations that were closed, and whose numbers were reused
+ * without a call here, show in evloop_devpoll_wait() but not in this
+ * descriptor's readiness.
+ *
+ * @param dp a /dev/poll object.
+ * @returns the descriptor. -EMFILE, -ENFILE: none left. -ENOSPC: the
+ *   user's max_user_watches is used up. -ENOMEM. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_devpoll_fileno(evloop_devpoll_t dp);
+
+/**
+ * Watch a descriptor, or watch a registered one for more.
+ *
+ * @param dp a /dev/poll object.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_POLL bits; added to those registered already.
+ * @param data handed back with each event, not looked at; replaces that of
+ *   an earlier registration.
+ * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit. -ENOSPC:
+ *   max_user_watches, once evloop_devpoll_fileno() was called. -ENOMEM.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; applies to waits going on. Signals: not
+ * safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_devpoll_register(evloop_devpoll_t dp,
+                            int fd,
+                            uint32_t events,
+                            uint64_t data);
+
+/**
+ * Watch a descriptor for exactly these events, registered or not.
+ *
+ * @param dp a /dev/poll object.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_POLL bits; they replace those registered.
+ * @param data as evloop_devpoll_register().
+ * @returns as evloop_devpoll_register().
+ *
+ * Blocking: no. Threads: any; applies to waits going on. Signals: not
+ * safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_devpoll_modify(evloop_devpoll_t dp,
+                          int fd,
+                          uint32_t events,
+                          uint64_t data);
+
+/**
+ * Stop watching a descriptor; one that is not registered is ignored.
+ *
+ * @param dp a /dev/poll object.
+ * @param fd the descriptor, open or not.
+ * @returns 0. -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; applies to waits going on. Signals: not
+ * safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_devpoll_unregister(evloop_devpoll_t dp, int fd);
+
+/**
+ * Wait until registered descriptors are ready.
+ *
+ * @param dp a /dev/poll object.
+ * @param out_ready filled from the front, as many entries as returned;
+ *   events holds EVLOOP_POLL bits, EVLOOP_POLLNVAL for a registration
+ *   whose descriptor is not open.
+ * @param max room in out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns as evloop_poll_wait(); -ECHILD: used after fork.
+ *
+ * Blocking: up to timeout_ns, never less. Threads: as evloop_poll_wait().
+ * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_devpoll_wait(evloop_devpoll_t dp,
+                        struct evloop_ready_t *out_ready,
+                        int max,
+                        int64_t timeout_ns);
+
+/**
+ * Close a /dev/poll object, and its descriptor if it has one.
+ *
+ * @param dp a /dev/poll object.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: works in the child, and changes nothing for the
+ * parent. Since 0.1.0.
+ */
+int evloop_devpoll_close(evloop_devpoll_t dp);
+
+/* ------------------------------------------------------------------------
+ * Selectors (Python's selectors module)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Create a selector: read and write readiness, whatever is underneath.
+ *
+ * Regular files, directories and /dev/null can be registered with every
+ * backend and are always ready.
+ *
+ * @param backend EVLOOP_SELECTOR_DEFAULT (the best there is), _SELECT,
+ *   _POLL, _EPOLL or _DEVPOLL.
+ * @returns the selector, to be closed with evloop_selector_close().
+ *   -EINVAL: an unknown backend. -ENOTSUP: EVLOOP_SELECTOR_KQUEUE, which
+ *   this version does not have. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
+ *   evloop_epoll_create(), with the EPOLL backend.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
+ * everything but close in the child. Since 0.1.0. Source: Python's
+ * selectors module.
+ */
+evloop_selector_t evloop_selector_create(int backend);
+
+/**
+ * Watch a descriptor.
+ *
+ * Applies to a wait that is going on in another thread, too.
+ *
+ * @param s a selector.
+ * @param fd the descriptor; it stays the caller's, who unregisters it
+ *   before closing it.
+ * @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
+ * @param data handed back with each event, not looked at.
+ * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
+ *   -EINVAL: no events, or an unknown bit; or fd is the selector's own.
+ *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend.
+ *   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_register(evloop_selector_t s,
+                             int fd,
+                             uint32_t events,
+                             uint64_t data);
+
+/**
+ * Change how a registered descriptor is watched.
+ *
+ * @param s a selector.
+ * @param fd a registered descriptor.
+ * @param events as evloop_selector_register().
+ * @param data as evloop_selector_register(); replaces the old one.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open.
+ *   -EINVAL: no events, or an unknown bit. -ENOMEM. -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_modify(evloop_selector_t s,
+                           int fd,
+                           uint32_t events,
+                           uint64_t data);
+
+/**
+ * Stop watching a descriptor.
+ *
+ * @param s a selector.
+ * @param fd a registered descriptor, open or not.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_unregister(evloop_selector_t s, int fd);
+
+/**
+ * How a descriptor is registered.
+ *
+ * @param s a selector.
+ * @param fd a descriptor.
+ * @param out_events the events it is watched for; may be NULL.
+ * @param out_data its data; may be NULL.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_get(evloop_selector_t s,
+                        int fd,
+                        uint32_t *out_events,
+                        uint64_t *out_data);
+
+/**
+ * How many descriptors are registered.
+ *
+ * @param s a selector.
+ * @returns the number. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_count(evloop_selector_t s);
+
+/**
+ * Wait until registered descriptors are ready.
+ *
+ * An error or a hang-up makes a descriptor ready for what it is watched
+ * for, so that the next read or write tells. A descriptor that was closed
+ * without being unregistered does so too with the SELECT, POLL and DEVPOLL
+ * backends; EPOLL forgets it.
+ *
+ * @param s a selector.
+ * @param out_ready filled from the front, as many entries as returned;
+ *   events holds EVLOOP_SELECTOR bits, never other ones than registered.
+ * @param max room in out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
+ *   max is 0 or less, or out_ready is NULL; also as evloop_poll_wait().
+ *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
+ *   or closed during the wait. -ECHILD: used after fork. -ENOMEM. -EDOM:
+ *   see "Handles".
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any, several at once.
+ * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_selector_wait(evloop_selector_t s,
+                         struct evloop_ready_t *out_ready,
+                         int max,
+                         int64_t timeout_ns);
+
+/**
+ * A descriptor that is readable while a registered one is ready.
+ *
+ * It is only lent: do not close it.
+ *
+ * @param s a selector.
+ * @returns the descriptor. -ENOTSUP: the SELECT and POLL backends have
+ *   none. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as evloop_devpoll_fileno(),
+ *   with the DEVPOLL backend. -ECHILD: used after fork. -ESTALE, -EDOM:
+ *   see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_fileno(evloop_selector_t s);
+
+/**
+ * Close a selector.
+ *
+ * @param s a selector.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: works in the child, and changes nothing for the
+ * parent. Since 0.1.0.
+ */
+int evloop_selector_close(evloop_selector_t s);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* EVLOOP_H */

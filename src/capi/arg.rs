@@ -1,0 +1,197 @@
+//! The checks of what C hands over: pointers, flags, sizes, descriptors.
+
+use super::types::*;
+use crate::errno::{Result, fail};
+use crate::poller::Ready;
+use crate::poller::selector::Backend;
+use crate::sys::interrupt::Mode;
+use crate::table::{self, Kind};
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+
+/// Refuses unknown bits.
+pub(super) fn flags(flags: u32, known: u32) -> Result<()> {
+    if flags & !known != 0 {
+        fail!(EINVAL, "flags {} are unknown; {} are known", flags & !known, known);
+    }
+    Ok(())
+}
+
+/// The flags of `tfd_settime`.
+pub(super) fn settime_flags(bits: u32) -> Result<u32> {
+    flags(bits, EVLOOP_TFD_TIMER_ABSTIME | EVLOOP_TFD_TIMER_CANCEL_ON_SET)?;
+    Ok(bits)
+}
+
+const POLL_EVENTS: u32 = EVLOOP_POLLIN
+    | EVLOOP_POLLPRI
+    | EVLOOP_POLLOUT
+    | EVLOOP_POLLERR
+    | EVLOOP_POLLHUP
+    | EVLOOP_POLLNVAL
+    | EVLOOP_POLLRDNORM
+    | EVLOOP_POLLRDBAND
+    | EVLOOP_POLLWRNORM
+    | EVLOOP_POLLWRBAND
+    | EVLOOP_POLLMSG
+    | EVLOOP_POLLRDHUP;
+
+const EPOLL_EVENTS: u32 = (POLL_EVENTS & !EVLOOP_POLLNVAL)
+    | EVLOOP_EPOLLEXCLUSIVE
+    | EVLOOP_EPOLLWAKEUP
+    | EVLOOP_EPOLLONESHOT
+    | EVLOOP_EPOLLET;
+
+pub(super) fn poll_events(events: u32) -> Result<u32> {
+    flags(events, POLL_EVENTS)?;
+    Ok(events)
+}
+
+pub(super) fn epoll_events(events: u32) -> Result<u32> {
+    flags(events, EPOLL_EVENTS)?;
+    Ok(events)
+}
+
+pub(super) fn selector_events(events: u32) -> Result<u32> {
+    flags(events, EVLOOP_SELECTOR_READ | EVLOOP_SELECTOR_WRITE)?;
+    if events == 0 {
+        fail!(EINVAL, "no events: READ, WRITE or both are needed");
+    }
+    Ok(events)
+}
+
+pub(super) fn fd(fd: c_int) -> Result<c_int> {
+    if fd < 0 {
+        fail!(EBADF, "fd {} is negative", fd);
+    }
+    Ok(fd)
+}
+
+pub(super) fn interrupt_mode(mode: c_int) -> Result<Mode> {
+    match mode {
+        EVLOOP_EINTR_RESTART => Ok(Mode::Restart),
+        EVLOOP_EINTR_RETURN => Ok(Mode::Return),
+        _ => fail!(EINVAL, "interrupt mode {} is unknown", mode),
+    }
+}
+
+pub(super) fn kind(code: c_int) -> Result<Kind> {
+    match table::kind_from_code(code) {
+        Some(kind) => Ok(kind),
+        None => fail!(EINVAL, "kind {} is unknown", code),
+    }
+}
+
+pub(super) fn backend(code: c_int) -> Result<Backend> {
+    match code {
+        EVLOOP_SELECTOR_DEFAULT | EVLOOP_SELECTOR_EPOLL => Ok(Backend::Epoll),
+        EVLOOP_SELECTOR_SELECT => Ok(Backend::Select),
+        EVLOOP_SELECTOR_POLL => Ok(Backend::Poll),
+        EVLOOP_SELECTOR_DEVPOLL => Ok(Backend::DevPoll),
+        EVLOOP_SELECTOR_KQUEUE => fail!(ENOTSUP, "this version has no kqueue"),
+        _ => fail!(EINVAL, "selector backend {} is unknown", code),
+    }
+}
+
+/// A number of things, as C returns it.
+pub(super) fn count(count: usize) -> Result<c_int> {
+    match c_int::try_from(count) {
+        Ok(count) => Ok(count),
+        Err(_) => fail!(EOVERFLOW, "more than an int can count"),
+    }
+}
+
+/// Stores an output that may be NULL.
+///
+/// # Safety
+/// `out` is NULL or valid for writing a `T`.
+pub(super) unsafe fn write_out<T>(out: *mut T, value: T) {
+    if !out.is_null() {
+        // SAFETY: not NULL, so valid (this function's contract).
+        unsafe { out.write(value) };
+    }
+}
+
+/// The caller's array for ready descriptors.
+///
+/// # Safety
+/// `out` is NULL or valid for writing `max` entries for as long as `'a`.
+pub(super) unsafe fn ready_out<'a>(
+    out: *mut Ready,
+    max: c_int,
+) -> Result<&'a mut [MaybeUninit<Ready>]> {
+    if max <= 0 {
+        fail!(EINVAL, "max is {}, not at least 1", max);
+    }
+    if out.is_null() {
+        fail!(EINVAL, "out_ready is NULL");
+    }
+    let max = usize::try_from(max).unwrap_or_default();
+    // SAFETY: valid for `max` entries (this function's contract), which need
+    // not be initialised.
+    Ok(unsafe { std::slice::from_raw_parts_mut(out.cast(), max) })
+}
+
+/// The caller's buffer for text.
+///
+/// # Safety
+/// `buf` is NULL or valid for reading and writing `cap` bytes for as long as
+/// `'a`.
+pub(super) unsafe fn bytes_out<'a>(buf: *mut c_char, cap: usize) -> Result<&'a mut [u8]> {
+    match (buf.is_null(), cap) {
+        (_, 0) => Ok(&mut []),
+        (true, _) => fail!(EINVAL, "buf is NULL"),
+        // SAFETY: valid for `cap` bytes (this function's contract).
+        (false, _) => Ok(unsafe { std::slice::from_raw_parts_mut(buf.cast(), cap) }),
+    }
+}
+
+/// One of select's lists: a copy to work on, since C may pass one array for
+/// two lists, and a failed call must leave it as it was.
+pub(super) struct FdList {
+    pub fds: Vec<c_int>,
+    array: *mut c_int,
+    count: *mut c_int,
+}
+
+impl FdList {
+    /// # Safety
+    /// `count` is NULL or valid for reading and writing while this lives, and
+    /// `array` NULL or valid for as many entries.
+    pub unsafe fn new(array: *mut c_int, count: *mut c_int, name: &'static str) -> Result<Self> {
+        let mut list = Self { fds: Vec::new(), array, count };
+        if count.is_null() {
+            return Ok(list);
+        }
+        // SAFETY: not NULL, so readable (this function's contract).
+        let given = unsafe { count.read() };
+        let Ok(len) = usize::try_from(given) else {
+            fail!(EINVAL, "the count {} is {}, negative", name, given);
+        };
+        if len == 0 {
+            return Ok(list);
+        }
+        if array.is_null() {
+            fail!(EINVAL, "the list is NULL but its count {} is {}", name, given);
+        }
+        if list.fds.try_reserve_exact(len).is_err() {
+            fail!(ENOMEM, "no memory for {} descriptors", given);
+        }
+        // SAFETY: that many entries are readable (this function's contract).
+        list.fds.extend_from_slice(unsafe { std::slice::from_raw_parts(array, len) });
+        Ok(list)
+    }
+
+    /// Writes back what is left of the list.
+    pub fn store(&self) {
+        if self.count.is_null() {
+            return;
+        }
+        // SAFETY: the list only ever gets shorter, so it fits (contract of
+        // `new`); `array` may be NULL only for an empty one.
+        unsafe { std::ptr::copy(self.fds.as_ptr(), self.array, self.fds.len()) };
+        let left = c_int::try_from(self.fds.len()).unwrap_or(c_int::MAX);
+        // SAFETY: not NULL, so writable (contract of `new`).
+        unsafe { self.count.write(left) };
+    }
+}

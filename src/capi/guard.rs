@@ -1,0 +1,79 @@
+//! What every export runs in: no panic and no Rust error gets out.
+
+use crate::errno::{self, Errno, Result};
+use std::ffi::c_int;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+
+/// Runs the body of an export and turns its result into the C value.
+///
+/// A panic is a bug of ours: it becomes -ENOTRECOVERABLE, and the objects it
+/// unwound through were poisoned when their pins were dropped.
+#[inline]
+pub(super) fn guard<T: From<c_int>>(function: &'static str, body: impl FnOnce() -> Result<T>) -> T {
+    // Unwind safety: what a panic leaves half done is in a poisoned object.
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => value,
+        Ok(Err(error)) => {
+            // "Nothing yet" is an answer, not a failure.
+            if error.errno != Errno::EAGAIN {
+                errno::record(function, error);
+            }
+            T::from(error.errno.negated())
+        }
+        Err(_) => T::from(Errno::ENOTRECOVERABLE.negated()),
+    }
+}
+
+/// Runs when the library is loaded.
+///
+/// The panic hook is that of the Rust runtime inside the library, which
+/// nobody else sees. It keeps the message for `evloop_last_error` instead of
+/// printing it: the library prints nothing.
+#[cfg(not(test))]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = {
+    extern "C" fn at_load() {
+        std::panic::set_hook(Box::new(keep_message));
+    }
+    at_load
+};
+
+#[cfg_attr(test, allow(dead_code, unused_imports))]
+fn keep_message(info: &PanicHookInfo<'_>) {
+    errno::record_panic(format!("a bug of libevloop: {info} (ENOTRECOVERABLE)"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poller::poll::PollSet;
+    use crate::table;
+
+    #[test]
+    fn a_panic_becomes_enotrecoverable_and_poisons_what_was_in_use() {
+        let set = table::insert(PollSet::new()).unwrap();
+        let other = table::insert(PollSet::new()).unwrap();
+        let code: c_int = guard("test", || {
+            let _pinned = table::pin::<PollSet>(set)?;
+            panic!("on purpose");
+        });
+        assert_eq!(code, -libc::ENOTRECOVERABLE);
+        let errno = |handle| table::pin::<PollSet>(handle).map(drop).map_err(|error| error.errno);
+        assert_eq!(errno(set), Err(Errno::ENOTRECOVERABLE));
+        assert_eq!(errno(other), Ok(()));
+        assert!(table::close::<PollSet>(set).is_ok());
+        assert_eq!(errno(set), Err(Errno::ESTALE));
+        assert!(table::close::<PollSet>(other).is_ok());
+    }
+
+    #[test]
+    fn an_error_becomes_its_number_and_eagain_is_not_kept() {
+        let fails = |errno: Errno| guard::<i64>("f", || Err(errno.into()));
+        assert_eq!(fails(Errno::EBADF), i64::from(-libc::EBADF));
+        assert_eq!(fails(Errno::EAGAIN), i64::from(-libc::EAGAIN));
+        let mut text = [0; 64];
+        let len = errno::last_error_into(&mut text) as usize;
+        assert_eq!(&text[..len], b"f: not an open descriptor (EBADF)");
+    }
+}

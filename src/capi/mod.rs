@@ -1,0 +1,23 @@
+//! The C API: the only place with exported symbols, C pointers and C types.
+//!
+//! One file per section of the header, in the header's order. A body checks
+//! its arguments, pins the object, makes one call and converts the result.
+
+mod arg;
+mod guard;
+
+mod types;
+
+mod library;
+
+mod tfd;
+
+mod select;
+
+mod poll;
+
+mod epoll;
+
+mod devpoll;
+
+mod selector;

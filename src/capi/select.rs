@@ -1,0 +1,62 @@
+//! `evloop_select`.
+
+use std::ffi::c_int;
+
+use super::arg;
+use super::guard::guard;
+use crate::poller::select::select;
+
+/// @section select (select(2), Python's select.select)
+///
+/// Wait until descriptors are ready, with lists instead of sets.
+///
+/// Each list is cut down in place to its ready descriptors, in their order,
+/// duplicates kept, and its count set. Descriptors of any number are
+/// allowed, also at and above FD_SETSIZE. With three empty lists it sleeps.
+///
+/// A descriptor is ready to read when reading would not block (data, end of
+/// file, hang-up, error); to write when writing would not block (room,
+/// error); and exceptional when it has urgent data.
+///
+/// @param rlist descriptors to watch for reading; may be NULL if the count
+///   is 0.
+/// @param nr number of entries in rlist, in and out; NULL counts as 0.
+/// @param wlist descriptors to watch for writing; as rlist.
+/// @param nw number of entries in wlist; as nr.
+/// @param xlist descriptors to watch for urgent data; as rlist.
+/// @param nx number of entries in xlist; as nr.
+/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+///   for ever.
+/// @returns how many entries are left in the three lists together; 0, and
+///   three counts of 0, if the time ran out. -EBADF: a descriptor is
+///   negative or not open. -EINVAL: a negative count, a NULL list whose
+///   count is not 0, or more distinct descriptors than RLIMIT_NOFILE.
+///   -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On failure lists and
+///   counts are as they were.
+///
+/// Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
+/// Fork: works in the child. Since 0.1.0. Source: select(2); built on
+/// ppoll(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_select(
+    rlist: *mut c_int,
+    nr: *mut c_int,
+    wlist: *mut c_int,
+    nw: *mut c_int,
+    xlist: *mut c_int,
+    nx: *mut c_int,
+    timeout_ns: i64,
+) -> c_int {
+    guard("evloop_select", || {
+        // SAFETY: the caller lends `*nr` integers at `rlist`, and `nr`.
+        let read = unsafe { arg::FdList::new(rlist, nr, "nr") }?;
+        // SAFETY: as above, for wlist.
+        let write = unsafe { arg::FdList::new(wlist, nw, "nw") }?;
+        // SAFETY: as above, for xlist.
+        let except = unsafe { arg::FdList::new(xlist, nx, "nx") }?;
+        let mut lists = [read, write, except];
+        let ready = select(lists.each_mut().map(|list| &mut list.fds), timeout_ns)?;
+        lists.iter().for_each(arg::FdList::store);
+        arg::count(ready)
+    })
+}

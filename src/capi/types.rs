@@ -1,0 +1,231 @@
+//! The C types and constants of the header.
+//!
+//! Every constant is a plain literal, because the header generator copies
+//! expressions letter by letter; the assertions below tie each literal to
+//! the system's own value.
+
+use crate::table::Kind;
+use std::ffi::{c_int, c_void};
+
+/// @section Types
+///
+/// Any object of the library: 1 to 2^53-1, never 0, generation-checked.
+///
+/// The number says which kind of object it names and which use of its table
+/// entry, so a handle that was closed is never mistaken for a newer object
+/// (-ESTALE), and a handle of another kind is recognised (-EDOM). It
+/// survives a trip through a double, so JavaScript and Lua can hold one.
+#[allow(non_camel_case_types)]
+pub type evloop_handle_t = i64;
+
+/// A timer file descriptor; see tfd_create().
+#[allow(non_camel_case_types)]
+pub type tfd_t = evloop_handle_t;
+
+/// A poll set; see evloop_poll_create().
+#[allow(non_camel_case_types)]
+pub type evloop_poll_t = evloop_handle_t;
+
+/// An epoll object; see evloop_epoll_create().
+#[allow(non_camel_case_types)]
+pub type evloop_epoll_t = evloop_handle_t;
+
+/// A /dev/poll object; see evloop_devpoll_create().
+#[allow(non_camel_case_types)]
+pub type evloop_devpoll_t = evloop_handle_t;
+
+/// A selector; see evloop_selector_create().
+#[allow(non_camel_case_types)]
+pub type evloop_selector_t = evloop_handle_t;
+
+/// Asked whenever a signal handler interrupted a wait of this thread.
+///
+/// Returns 0 to resume the wait with what is left of its timeout, anything
+/// else to make the wait return -EINTR. It runs on the waiting thread with
+/// no lock of the library held; it may call every function of the library,
+/// even close the object that is being waited for (the wait then returns
+/// -ESTALE). It must return: neither longjmp() nor a C++ exception may leave
+/// it.
+#[allow(non_camel_case_types)]
+pub type evloop_interrupt_check_t = Option<unsafe extern "C" fn(user_data: *mut c_void) -> c_int>;
+
+/// @section Constants
+///
+/// Version of this header: incompatible changes.
+pub const EVLOOP_VERSION_MAJOR: c_int = 0;
+/// Version of this header: additions.
+pub const EVLOOP_VERSION_MINOR: c_int = 1;
+/// Version of this header: corrections.
+pub const EVLOOP_VERSION_PATCH: c_int = 0;
+
+/// evloop_handle_count(): every kind together.
+pub const EVLOOP_KIND_ANY: c_int = 0;
+/// evloop_handle_kind(): a timer file descriptor.
+pub const EVLOOP_KIND_TFD: c_int = 1;
+/// evloop_handle_kind(): a poll set.
+pub const EVLOOP_KIND_POLL: c_int = 4;
+/// evloop_handle_kind(): an epoll object.
+pub const EVLOOP_KIND_EPOLL: c_int = 5;
+/// evloop_handle_kind(): a /dev/poll object.
+pub const EVLOOP_KIND_DEVPOLL: c_int = 6;
+/// evloop_handle_kind(): a selector.
+pub const EVLOOP_KIND_SELECTOR: c_int = 8;
+
+/// evloop_set_interrupt_mode(): resume interrupted waits (the default).
+pub const EVLOOP_EINTR_RESTART: c_int = 0;
+/// evloop_set_interrupt_mode(): interrupted waits return -EINTR.
+pub const EVLOOP_EINTR_RETURN: c_int = 1;
+
+/// `*_from_fd`: closing the handle closes the descriptor too.
+pub const EVLOOP_FD_OWN: u32 = 0x1;
+
+/// CLOCK_REALTIME: wall clock, can be set and stepped.
+pub const EVLOOP_CLOCK_REALTIME: c_int = 0;
+/// CLOCK_MONOTONIC: never set; stands still while the system sleeps.
+pub const EVLOOP_CLOCK_MONOTONIC: c_int = 1;
+/// CLOCK_BOOTTIME: monotonic, and counts the time asleep too.
+pub const EVLOOP_CLOCK_BOOTTIME: c_int = 7;
+/// CLOCK_REALTIME_ALARM: wall clock that wakes a sleeping system.
+pub const EVLOOP_CLOCK_REALTIME_ALARM: c_int = 8;
+/// CLOCK_BOOTTIME_ALARM: boot time that wakes a sleeping system.
+pub const EVLOOP_CLOCK_BOOTTIME_ALARM: c_int = 9;
+
+/// tfd_create(): tfd_read() returns -EAGAIN instead of waiting.
+pub const EVLOOP_TFD_NONBLOCK: u32 = 0x800;
+/// tfd_create(): close on exec; always on, accepted for completeness.
+pub const EVLOOP_TFD_CLOEXEC: u32 = 0x80000;
+/// tfd_settime(): the initial time is a time of the timer's clock.
+pub const EVLOOP_TFD_TIMER_ABSTIME: u32 = 0x1;
+/// tfd_settime(): with ABSTIME on a wall clock, clock steps cancel.
+pub const EVLOOP_TFD_TIMER_CANCEL_ON_SET: u32 = 0x2;
+
+/// Data to read.
+pub const EVLOOP_POLLIN: u32 = 0x1;
+/// Urgent (out-of-band) data, or an exceptional condition.
+pub const EVLOOP_POLLPRI: u32 = 0x2;
+/// Room to write.
+pub const EVLOOP_POLLOUT: u32 = 0x4;
+/// Error; always reported, need not be asked for.
+pub const EVLOOP_POLLERR: u32 = 0x8;
+/// Hang-up; always reported, need not be asked for.
+pub const EVLOOP_POLLHUP: u32 = 0x10;
+/// Not an open descriptor; always reported, need not be asked for.
+pub const EVLOOP_POLLNVAL: u32 = 0x20;
+/// Normal data to read.
+pub const EVLOOP_POLLRDNORM: u32 = 0x40;
+/// Priority band data to read.
+pub const EVLOOP_POLLRDBAND: u32 = 0x80;
+/// Room to write normal data.
+pub const EVLOOP_POLLWRNORM: u32 = 0x100;
+/// Room to write priority data.
+pub const EVLOOP_POLLWRBAND: u32 = 0x200;
+/// Unused by Linux; accepted.
+pub const EVLOOP_POLLMSG: u32 = 0x400;
+/// The peer shut down its writing half.
+pub const EVLOOP_POLLRDHUP: u32 = 0x2000;
+/// What Python's poll objects watch by default: IN, PRI and OUT.
+pub const EVLOOP_POLL_DEFAULT: u32 = 0x7;
+
+/// Data to read.
+pub const EVLOOP_EPOLLIN: u32 = 0x1;
+/// Urgent (out-of-band) data, or an exceptional condition.
+pub const EVLOOP_EPOLLPRI: u32 = 0x2;
+/// Room to write.
+pub const EVLOOP_EPOLLOUT: u32 = 0x4;
+/// Error; always reported, need not be asked for.
+pub const EVLOOP_EPOLLERR: u32 = 0x8;
+/// Hang-up; always reported, need not be asked for.
+pub const EVLOOP_EPOLLHUP: u32 = 0x10;
+/// Normal data to read.
+pub const EVLOOP_EPOLLRDNORM: u32 = 0x40;
+/// Priority band data to read.
+pub const EVLOOP_EPOLLRDBAND: u32 = 0x80;
+/// Room to write normal data.
+pub const EVLOOP_EPOLLWRNORM: u32 = 0x100;
+/// Room to write priority data.
+pub const EVLOOP_EPOLLWRBAND: u32 = 0x200;
+/// Unused by Linux; accepted.
+pub const EVLOOP_EPOLLMSG: u32 = 0x400;
+/// The peer shut down its writing half.
+pub const EVLOOP_EPOLLRDHUP: u32 = 0x2000;
+/// Wake only some of the epoll sets that watch this descriptor.
+pub const EVLOOP_EPOLLEXCLUSIVE: u32 = 0x10000000;
+/// Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND).
+pub const EVLOOP_EPOLLWAKEUP: u32 = 0x20000000;
+/// Disable the registration after one event, until modified.
+pub const EVLOOP_EPOLLONESHOT: u32 = 0x40000000;
+/// Edge-triggered.
+pub const EVLOOP_EPOLLET: u32 = 0x80000000;
+/// What Python's epoll objects watch by default: IN, PRI and OUT.
+pub const EVLOOP_EPOLL_DEFAULT: u32 = 0x7;
+/// evloop_epoll_create(): close on exec; always on, accepted.
+pub const EVLOOP_EPOLL_CLOEXEC: u32 = 0x80000;
+
+/// evloop_selector_create(): the best there is, today EPOLL.
+pub const EVLOOP_SELECTOR_DEFAULT: c_int = 0;
+/// evloop_selector_create(): readiness as select(2) sees it.
+pub const EVLOOP_SELECTOR_SELECT: c_int = 1;
+/// evloop_selector_create(): on a poll set.
+pub const EVLOOP_SELECTOR_POLL: c_int = 2;
+/// evloop_selector_create(): on an epoll object.
+pub const EVLOOP_SELECTOR_EPOLL: c_int = 3;
+/// evloop_selector_create(): on a /dev/poll object.
+pub const EVLOOP_SELECTOR_DEVPOLL: c_int = 4;
+/// evloop_selector_create(): on a kqueue; -ENOTSUP in this version.
+pub const EVLOOP_SELECTOR_KQUEUE: c_int = 5;
+/// Selector event: reading would not block.
+pub const EVLOOP_SELECTOR_READ: u32 = 0x1;
+/// Selector event: writing would not block.
+pub const EVLOOP_SELECTOR_WRITE: u32 = 0x2;
+
+/// Bytes a pipe takes without blocking once it is reported writable.
+pub const EVLOOP_PIPE_BUF: c_int = 4096;
+
+// The literals above are the handle table's and, on the targets we support,
+// the system's values.
+const _: () = {
+    assert!(EVLOOP_KIND_TFD == Kind::Tfd as c_int);
+    assert!(EVLOOP_KIND_POLL == Kind::Poll as c_int);
+    assert!(EVLOOP_KIND_EPOLL == Kind::Epoll as c_int);
+    assert!(EVLOOP_KIND_DEVPOLL == Kind::DevPoll as c_int);
+    assert!(EVLOOP_KIND_SELECTOR == Kind::Selector as c_int);
+    assert!(EVLOOP_POLL_DEFAULT == EVLOOP_POLLIN | EVLOOP_POLLPRI | EVLOOP_POLLOUT);
+    assert!(EVLOOP_EPOLL_DEFAULT == EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI | EVLOOP_EPOLLOUT);
+    assert!(EVLOOP_CLOCK_REALTIME == libc::CLOCK_REALTIME);
+    assert!(EVLOOP_CLOCK_MONOTONIC == libc::CLOCK_MONOTONIC);
+    assert!(EVLOOP_CLOCK_BOOTTIME == libc::CLOCK_BOOTTIME);
+    assert!(EVLOOP_CLOCK_REALTIME_ALARM == libc::CLOCK_REALTIME_ALARM);
+    assert!(EVLOOP_CLOCK_BOOTTIME_ALARM == libc::CLOCK_BOOTTIME_ALARM);
+    assert!(EVLOOP_TFD_NONBLOCK == libc::TFD_NONBLOCK as u32);
+    assert!(EVLOOP_TFD_CLOEXEC == libc::TFD_CLOEXEC as u32);
+    assert!(EVLOOP_TFD_TIMER_ABSTIME == libc::TFD_TIMER_ABSTIME as u32);
+    assert!(EVLOOP_TFD_TIMER_CANCEL_ON_SET == libc::TFD_TIMER_CANCEL_ON_SET as u32);
+    assert!(EVLOOP_POLLIN == libc::POLLIN as u32);
+    assert!(EVLOOP_POLLPRI == libc::POLLPRI as u32);
+    assert!(EVLOOP_POLLOUT == libc::POLLOUT as u32);
+    assert!(EVLOOP_POLLERR == libc::POLLERR as u32);
+    assert!(EVLOOP_POLLHUP == libc::POLLHUP as u32);
+    assert!(EVLOOP_POLLNVAL == libc::POLLNVAL as u32);
+    assert!(EVLOOP_POLLRDNORM == libc::POLLRDNORM as u32);
+    assert!(EVLOOP_POLLRDBAND == libc::POLLRDBAND as u32);
+    assert!(EVLOOP_POLLWRNORM == libc::POLLWRNORM as u32);
+    assert!(EVLOOP_POLLWRBAND == libc::POLLWRBAND as u32);
+    assert!(EVLOOP_POLLRDHUP == libc::POLLRDHUP as u32);
+    assert!(EVLOOP_EPOLLIN == libc::EPOLLIN as u32);
+    assert!(EVLOOP_EPOLLPRI == libc::EPOLLPRI as u32);
+    assert!(EVLOOP_EPOLLOUT == libc::EPOLLOUT as u32);
+    assert!(EVLOOP_EPOLLERR == libc::EPOLLERR as u32);
+    assert!(EVLOOP_EPOLLHUP == libc::EPOLLHUP as u32);
+    assert!(EVLOOP_EPOLLRDNORM == libc::EPOLLRDNORM as u32);
+    assert!(EVLOOP_EPOLLRDBAND == libc::EPOLLRDBAND as u32);
+    assert!(EVLOOP_EPOLLWRNORM == libc::EPOLLWRNORM as u32);
+    assert!(EVLOOP_EPOLLWRBAND == libc::EPOLLWRBAND as u32);
+    assert!(EVLOOP_EPOLLMSG == libc::EPOLLMSG as u32);
+    assert!(EVLOOP_EPOLLRDHUP == libc::EPOLLRDHUP as u32);
+    assert!(EVLOOP_EPOLLEXCLUSIVE == libc::EPOLLEXCLUSIVE as u32);
+    assert!(EVLOOP_EPOLLWAKEUP == libc::EPOLLWAKEUP as u32);
+    assert!(EVLOOP_EPOLLONESHOT == libc::EPOLLONESHOT as u32);
+    assert!(EVLOOP_EPOLLET == libc::EPOLLET as u32);
+    assert!(EVLOOP_EPOLL_CLOEXEC == libc::EPOLL_CLOEXEC as u32);
+    assert!(EVLOOP_PIPE_BUF == libc::PIPE_BUF as c_int);
+};

@@ -1,0 +1,286 @@
+//! Errors: an errno and, in one sentence, what was wrong with the values.
+//!
+//! The sentence is kept as a template with its values, and put into words
+//! only when somebody asks: a failing call costs no formatting.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, c_int};
+use std::fmt::Write as _;
+use std::num::NonZeroI32;
+
+/// An error number of the system; positive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Errno(NonZeroI32);
+
+impl Errno {
+    /// From a number; anything that is none becomes ENOTRECOVERABLE.
+    pub const fn new(code: c_int) -> Self {
+        match NonZeroI32::new(code) {
+            Some(code) if code.get() > 0 => Self(code),
+            _ => Self::new(libc::ENOTRECOVERABLE),
+        }
+    }
+
+    /// What the C API returns for it.
+    pub const fn negated(self) -> c_int {
+        -self.0.get()
+    }
+
+    pub const EAGAIN: Self = Self::new(libc::EAGAIN);
+    pub const EBADF: Self = Self::new(libc::EBADF);
+    pub const ECANCELED: Self = Self::new(libc::ECANCELED);
+    pub const ECHILD: Self = Self::new(libc::ECHILD);
+    pub const EDOM: Self = Self::new(libc::EDOM);
+    pub const EEXIST: Self = Self::new(libc::EEXIST);
+    pub const EINTR: Self = Self::new(libc::EINTR);
+    pub const EINVAL: Self = Self::new(libc::EINVAL);
+    pub const ELOOP: Self = Self::new(libc::ELOOP);
+    pub const ENOENT: Self = Self::new(libc::ENOENT);
+    pub const ENOMEM: Self = Self::new(libc::ENOMEM);
+    pub const ENOSYS: Self = Self::new(libc::ENOSYS);
+    pub const ENOTRECOVERABLE: Self = Self::new(libc::ENOTRECOVERABLE);
+    pub const ENOTSUP: Self = Self::new(libc::ENOTSUP);
+    pub const ENOTTY: Self = Self::new(libc::ENOTTY);
+    pub const EOVERFLOW: Self = Self::new(libc::EOVERFLOW);
+    pub const EPERM: Self = Self::new(libc::EPERM);
+    pub const ESTALE: Self = Self::new(libc::ESTALE);
+}
+
+/// A value in an error's sentence.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value {
+    Int(i64),
+    Hex(u32),
+    Real(f64),
+    Word(&'static str),
+}
+
+impl From<i32> for Value {
+    fn from(value: i32) -> Self {
+        Self::Int(value.into())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+/// Bits: every unsigned number of the API that is reported is a flag word.
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Hex(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Real(value)
+    }
+}
+
+impl From<&'static str> for Value {
+    fn from(value: &'static str) -> Self {
+        Self::Word(value)
+    }
+}
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Error {
+    pub errno: Errno,
+    /// A sentence with a `{}` for each value; empty: the errno's own.
+    template: &'static str,
+    values: [Value; 3],
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn new(errno: Errno, template: &'static str, values: &[Value]) -> Self {
+        let mut kept = [Value::Int(0); 3];
+        for (to, from) in kept.iter_mut().zip(values) {
+            *to = *from;
+        }
+        Self { errno, template, values: kept }
+    }
+
+    fn sentence(&self, function: &str) -> String {
+        let mut text = format!("{function}: ");
+        let (name, meaning) = name_and_meaning(self.errno);
+        let template = if self.template.is_empty() { meaning } else { self.template };
+        let mut values = self.values.iter();
+        let mut pieces = template.split("{}");
+        text.push_str(pieces.next().unwrap_or_default());
+        for piece in pieces {
+            // Writing to a String cannot fail.
+            let _ = match values.next() {
+                Some(Value::Int(value)) => write!(text, "{value}"),
+                Some(Value::Hex(value)) => write!(text, "{value:#x}"),
+                Some(Value::Real(value)) => write!(text, "{value}"),
+                Some(Value::Word(value)) => write!(text, "{value}"),
+                None => Ok(()),
+            };
+            text.push_str(piece);
+        }
+        let _ = write!(text, " ({name})");
+        text
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Self {
+        Self::new(errno, "", &[])
+    }
+}
+
+/// `error!(EBADF, "fd {} is not open", fd)`: an [`Error`] with its values.
+macro_rules! error {
+    ($errno:expr, $template:literal $(, $value:expr)* $(,)?) => {
+        $crate::errno::Error::new($errno, $template, &[$($crate::errno::Value::from($value)),*])
+    };
+}
+pub(crate) use error;
+
+/// `fail!(EBADF, …)`: return that error.
+macro_rules! fail {
+    ($errno:ident, $($rest:tt)*) => {
+        return Err($crate::errno::error!($crate::errno::Errno::$errno, $($rest)*))
+    };
+}
+pub(crate) use fail;
+
+enum Last {
+    Nothing,
+    Failure(&'static str, Error),
+    Panic(String),
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = const { RefCell::new(Last::Nothing) };
+}
+
+/// Keeps a failure for `evloop_last_error`.
+#[cold]
+pub(crate) fn record(function: &'static str, error: Error) {
+    // A thread that is ending has nobody left to ask.
+    let _ = LAST.try_with(|last| last.replace(Last::Failure(function, error)));
+}
+
+/// Keeps the message of a panic for `evloop_last_error`.
+#[cold]
+pub(crate) fn record_panic(message: String) {
+    let _ = LAST.try_with(|last| last.replace(Last::Panic(message)));
+}
+
+/// Writes the sentence, NUL-terminated and cut to fit; returns its length.
+pub(crate) fn last_error_into(buf: &mut [u8]) -> c_int {
+    let text = LAST
+        .try_with(|last| match &*last.borrow() {
+            Last::Nothing => String::new(),
+            Last::Failure(function, error) => error.sentence(function),
+            Last::Panic(message) => message.clone(),
+        })
+        .unwrap_or_default();
+    let room = buf.len().saturating_sub(1).min(text.len());
+    if let (Some(to), Some(from)) = (buf.get_mut(..room), text.as_bytes().get(..room)) {
+        to.copy_from_slice(from);
+    }
+    if let Some(end) = buf.get_mut(room) {
+        *end = 0;
+    }
+    c_int::try_from(text.len()).unwrap_or(c_int::MAX)
+}
+
+fn name_and_meaning(errno: Errno) -> (&'static str, &'static str) {
+    let text = describe(errno.negated()).to_str().unwrap_or_default();
+    text.split_once(": ").unwrap_or((text, ""))
+}
+
+/// "NAME: meaning" of an error number of either sign.
+pub(crate) fn describe(code: c_int) -> &'static CStr {
+    if code == 0 {
+        return c"success";
+    }
+    let code = code.checked_abs().unwrap_or(0);
+    TEXTS.iter().find(|(known, _)| *known == code).map_or(c"unknown error", |(_, text)| text)
+}
+
+/// The errors that a function of the library can return, in its own terms,
+/// and those that a kernel might add.
+const TEXTS: &[(c_int, &CStr)] = &[
+    (libc::E2BIG, c"E2BIG: the structure is from a newer version and uses what this one lacks"),
+    (libc::EACCES, c"EACCES: permission denied"),
+    (libc::EAGAIN, c"EAGAIN: nothing yet, and the call does not block"),
+    (libc::EBADF, c"EBADF: not an open descriptor"),
+    (libc::EBUSY, c"EBUSY: in use, or entered again"),
+    (libc::ECANCELED, c"ECANCELED: the clock was stepped"),
+    (libc::ECHILD, c"ECHILD: used after fork, in the child"),
+    (libc::ECONNREFUSED, c"ECONNREFUSED: connection refused"),
+    (libc::ECONNRESET, c"ECONNRESET: connection reset by the peer"),
+    (libc::EDEADLK, c"EDEADLK: would wait for itself"),
+    (libc::EDOM, c"EDOM: the handle is live but of another kind"),
+    (libc::EEXIST, c"EEXIST: registered already"),
+    (libc::EFAULT, c"EFAULT: bad address"),
+    (libc::EFBIG, c"EFBIG: too large"),
+    (libc::EINTR, c"EINTR: interrupted by a signal handler"),
+    (libc::EINVAL, c"EINVAL: invalid argument"),
+    (libc::EIO, c"EIO: input or output error"),
+    (libc::EISDIR, c"EISDIR: is a directory"),
+    (libc::ELOOP, c"ELOOP: nested too deep, or in a circle"),
+    (libc::EMFILE, c"EMFILE: no descriptor left for this process"),
+    (libc::ENFILE, c"ENFILE: no descriptor left for the system"),
+    (libc::ENOBUFS, c"ENOBUFS: no buffer space left"),
+    (libc::ENODEV, c"ENODEV: no such device"),
+    (libc::ENOENT, c"ENOENT: not registered"),
+    (libc::ENOMEM, c"ENOMEM: out of memory"),
+    (libc::ENOSPC, c"ENOSPC: the user's limit of watches is used up"),
+    (libc::ENOSYS, c"ENOSYS: the kernel lacks or forbids the system call"),
+    (libc::ENOTRECOVERABLE, c"ENOTRECOVERABLE: a bug of the library; the object is unusable"),
+    (libc::ENOTSUP, c"ENOTSUP: not supported here"),
+    (libc::ENOTTY, c"ENOTTY: not supported by this kind of descriptor"),
+    (libc::ENXIO, c"ENXIO: no such device or address"),
+    (libc::EOVERFLOW, c"EOVERFLOW: the value is out of range"),
+    (libc::EPERM, c"EPERM: not permitted, or not possible for this descriptor"),
+    (libc::EPIPE, c"EPIPE: broken pipe"),
+    (libc::ERANGE, c"ERANGE: the result is out of range"),
+    (libc::ESPIPE, c"ESPIPE: cannot seek"),
+    (libc::ESRCH, c"ESRCH: no such process"),
+    (libc::ESTALE, c"ESTALE: the handle is not live"),
+    (libc::ETIMEDOUT, c"ETIMEDOUT: timed out"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last(room: usize) -> (c_int, Vec<u8>) {
+        let mut buf = vec![b'#'; room];
+        (last_error_into(&mut buf), buf)
+    }
+
+    #[test]
+    fn sentence_has_function_values_and_name() {
+        let error = error!(Errno::EINVAL, "max is {}, flags {}, kind {}", 7, 0x10u32, "poll");
+        assert_eq!(error.sentence("f"), "f: max is 7, flags 0x10, kind poll (EINVAL)");
+        assert_eq!(Error::from(Errno::EBADF).sentence("f"), "f: not an open descriptor (EBADF)");
+    }
+
+    #[test]
+    fn last_error_is_cut_and_terminated() {
+        assert_eq!(last(3), (0, b"\0##".to_vec()));
+        record("f", Errno::ENOENT.into());
+        let whole = "f: not registered (ENOENT)";
+        assert_eq!(last(4), (26, b"f: \0".to_vec()));
+        assert_eq!(last(0).0, 26);
+        assert_eq!(last(27), (26, format!("{whole}\0").into_bytes()));
+    }
+
+    #[test]
+    fn texts_are_found_with_either_sign() {
+        assert_eq!(describe(-libc::EBADF), describe(libc::EBADF));
+        assert_eq!(describe(c_int::MIN), c"unknown error");
+        assert!(TEXTS.iter().all(|(_, text)| text.to_str().unwrap().contains(": ")));
+    }
+}

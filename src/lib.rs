@@ -1,0 +1,30 @@
+//! libevloop: waiting on Linux through one C ABI.
+//!
+//! The public interface is C's and lives in `capi`; include/evloop.h is its
+//! reference. docs/design.md explains how the parts work. Dependencies point
+//! downward only:
+//!
+//! ```text
+//! capi -> poller, timerfd -> table, waiters -> sys -> sync, errno
+//! ```
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("libevloop is for 64-bit Linux");
+
+// The model of the handle table needs nothing of the system.
+#[cfg(not(loom))]
+mod capi;
+#[cfg_attr(loom, allow(dead_code))]
+mod errno;
+#[cfg(not(loom))]
+mod poller;
+#[cfg_attr(loom, allow(dead_code))]
+mod sync;
+#[cfg(not(loom))]
+mod sys;
+#[cfg_attr(loom, allow(dead_code))]
+mod table;
+#[cfg(not(loom))]
+mod timerfd;
+#[cfg(not(loom))]
+mod waiters;

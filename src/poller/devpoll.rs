@@ -1,0 +1,171 @@
+//! /dev/poll objects: the meanings of Solaris' device, on a poll set.
+//!
+//! Waits poll the set, because only poll(2) has the device's meanings: a
+//! registration belongs to a number, and a closed one is told. The epoll
+//! set that stands in for the device's descriptor is made when it is asked
+//! for, and only its readiness is used.
+
+use super::Ready;
+use super::fdmap::Entry;
+use super::poll::PollSet;
+use crate::errno::{Errno, Result, error};
+use crate::sync::{AtomicI32, Mutex, Ordering};
+use crate::sys::fd::Fd;
+use crate::sys::{epoll, eventfd};
+use crate::table::{Kind, Object, Shared};
+use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::sync::PoisonError;
+
+/// A /dev/poll object.
+pub(crate) struct DevPoll {
+    set: PollSet,
+    /// Locked for every change, so that both halves agree.
+    mirror: Mutex<Option<Mirror>>,
+    /// The mirror's descriptor, or -1; for `abandon`, which cannot lock.
+    fileno: AtomicI32,
+}
+
+/// The epoll set whose descriptor is readable while the object is ready.
+struct Mirror {
+    epoll: Fd,
+    /// Enabled while `always` is not empty.
+    eventfd: RawFd,
+    /// Registrations that epoll cannot watch, because they are always ready
+    /// (regular files) or not open (reported as such).
+    always: BTreeSet<RawFd>,
+}
+
+/// What makes a descriptor that epoll refuses ready in poll(2).
+const READY_FILE: u32 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM) as u32;
+
+impl DevPoll {
+    pub fn new() -> Self {
+        Self { set: PollSet::new(), mirror: Mutex::new(None), fileno: AtomicI32::new(-1) }
+    }
+
+    pub fn fileno(&self) -> Result<RawFd> {
+        let mut place = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mirror) = place.as_ref() {
+            return Ok(mirror.epoll.raw());
+        }
+        let mut mirror = Mirror::new()?;
+        let mut registered = Vec::new();
+        self.set.for_each(|fd, entry| registered.push((fd, entry.events)));
+        for (fd, events) in registered {
+            mirror.set(fd, Some(events))?;
+        }
+        let fileno = place.insert(mirror).epoll.raw();
+        self.fileno.store(fileno, Ordering::Relaxed);
+        Ok(fileno)
+    }
+
+    /// Adds to what is registered.
+    pub fn register(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        self.change(fd, |old| {
+            let events = events | old.map_or(0, |old| old.events);
+            Some(Entry { events, tag: 0, data })
+        })
+    }
+
+    pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        self.change(fd, |_| Some(Entry { events, tag: 0, data }))
+    }
+
+    pub fn unregister(&self, fd: RawFd) -> Result<()> {
+        self.change(fd, |_| None)
+    }
+
+    fn change(&self, fd: RawFd, change: impl FnOnce(Option<Entry>) -> Option<Entry>) -> Result<()> {
+        let mut mirror = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut old, mut new) = (None, None);
+        self.set.update(fd, |registered| {
+            old = registered;
+            new = change(registered);
+            Ok(new)
+        })?;
+        let Some(mirror) = mirror.as_mut() else { return Ok(()) };
+        mirror.set(fd, new.map(|entry| entry.events)).inspect_err(|_| {
+            // Back to what it was; that much memory is there.
+            let _ = self.set.update(fd, |_| Ok(old));
+        })
+    }
+
+    /// Waits; how many entries of `room` were filled.
+    pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
+        self.set.wait(room, timeout_ns)
+    }
+}
+
+impl Mirror {
+    fn new() -> Result<Self> {
+        let eventfd = eventfd::always_readable()?;
+        let epoll = epoll::create()?;
+        epoll::add(epoll.raw(), eventfd, 0, 0)?;
+        Ok(Self { epoll, eventfd, always: BTreeSet::new() })
+    }
+
+    /// Watches a descriptor for these events, or no more.
+    fn set(&mut self, fd: RawFd, events: Option<u32>) -> Result<()> {
+        let epoll = self.epoll.raw();
+        let was_always = self.always.remove(&fd);
+        match events {
+            // A descriptor that is not known or not open needs no removal.
+            None => drop(epoll::delete(epoll, fd)),
+            Some(events) => match watch(epoll, fd, events) {
+                Ok(()) => {}
+                Err(Errno::EPERM) if events & READY_FILE == 0 => {}
+                Err(Errno::EPERM | Errno::EBADF) => drop(self.always.insert(fd)),
+                Err(errno) => {
+                    if was_always {
+                        self.always.insert(fd);
+                    }
+                    return Err(match errno {
+                        Errno::EINVAL | Errno::ELOOP => {
+                            error!(errno, "fd {} would wait for itself", fd)
+                        }
+                        _ => errno.into(),
+                    });
+                }
+            },
+        }
+        let alarm = if self.always.is_empty() { 0 } else { libc::EPOLLIN as u32 };
+        epoll::modify(epoll, self.eventfd, alarm, 0).map_err(|errno| match errno {
+            Errno::EBADF => error!(errno, "somebody closed the library's eventfd {}", self.eventfd),
+            _ => errno.into(),
+        })
+    }
+}
+
+/// Registered or not: the number may have been reused since.
+fn watch(epoll: RawFd, fd: RawFd, events: u32) -> std::result::Result<(), Errno> {
+    let events = events & !(libc::POLLNVAL as u32);
+    match epoll::modify(epoll, fd, events, 0) {
+        Err(Errno::ENOENT) => epoll::add(epoll, fd, events, 0),
+        result => result,
+    }
+}
+
+impl Shared for DevPoll {
+    fn closing(&self) {
+        self.set.closing();
+    }
+
+    fn survives_fork(&self) -> bool {
+        false
+    }
+
+    fn abandon(&self) {
+        // The lock may be held by a thread that the fork left behind.
+        let fileno = self.fileno.load(Ordering::Relaxed);
+        if fileno >= 0 {
+            drop(Fd::owned(fileno));
+        }
+    }
+}
+
+// SAFETY: the only type of this kind.
+unsafe impl Object for DevPoll {
+    const KIND: Kind = Kind::DevPoll;
+}

@@ -1,0 +1,276 @@
+//! Epoll objects.
+//!
+//! The kernel keeps one word with each registration. Ours holds the
+//! descriptor and a tag; the caller's data is in a map here. So an event says
+//! which descriptor it is for, all 64 bits of data are the caller's, and what
+//! comes late for a registration that is gone is recognised.
+
+use super::fdmap::{Entry, FdMap};
+use super::{Ready, Sink};
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
+use crate::sys::clock::Deadline;
+use crate::sys::epoll::{self as sys, Event};
+use crate::sys::fd::{self, Fd};
+use crate::sys::{eventfd, fork};
+use crate::table::{Kind, Object, Shared};
+use crate::waiters::interrupted;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::sync::PoisonError;
+
+/// An epoll object.
+pub(crate) struct Epoll {
+    fd: Fd,
+    /// The process's always readable eventfd; registered here, and enabled
+    /// to wake every waiter.
+    alarm: RawFd,
+    registered: Mutex<Registered>,
+    closed: AtomicBool,
+    /// The process that may change the kernel's set.
+    epoch: fork::Epoch,
+}
+
+struct Registered {
+    map: FdMap,
+    last_tag: u32,
+    /// A registration was made over one whose descriptor had been closed; a
+    /// duplicate may keep that one alive in the kernel.
+    leftovers: bool,
+}
+
+/// Marks a word as ours: no pointer and no descriptor has this bit.
+const OURS: u64 = 1 << 63;
+/// The word of the alarm: tag 0, which no registration has.
+const ALARM: u64 = OURS;
+const ENABLED: u32 = libc::EPOLLIN as u32;
+
+fn cookie(tag: u32, fd: RawFd) -> u64 {
+    OURS | u64::from(tag) << 32 | u64::from(fd.cast_unsigned())
+}
+
+/// The tag and the descriptor of a word of ours.
+fn uncookie(word: u64) -> Option<(u32, RawFd)> {
+    let tag = (word & !OURS) >> 32;
+    (word & OURS != 0).then_some((tag as u32, (word as u32).cast_signed()))
+}
+
+impl Epoll {
+    pub fn create() -> Result<Self> {
+        Self::new(sys::create()?)
+    }
+
+    /// On failure the descriptor stays the caller's.
+    pub fn adopt(fd: RawFd, own: bool) -> Result<Self> {
+        if !fd::is_open(fd) {
+            fail!(EBADF, "fd {} is not open", fd);
+        }
+        let mut epoll = Self::new(Fd::borrowed(fd))?;
+        if own {
+            epoll.fd.own();
+        }
+        Ok(epoll)
+    }
+
+    fn new(fd: Fd) -> Result<Self> {
+        let alarm = eventfd::always_readable()?;
+        match sys::add(fd.raw(), alarm, 0, ALARM) {
+            // Another object on the same set has done it.
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll descriptor", fd.raw()),
+            Err(errno) => return Err(errno.into()),
+        }
+        let registered = Registered { map: FdMap::new(), last_tag: 0, leftovers: false };
+        Ok(Self {
+            fd,
+            alarm,
+            registered: Mutex::new(registered),
+            closed: AtomicBool::new(false),
+            epoch: fork::current(),
+        })
+    }
+
+    pub fn fileno(&self) -> RawFd {
+        self.fd.raw()
+    }
+
+    fn registered(&self) -> MutexGuard<'_, Registered> {
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn register(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        let mut registered = self.registered();
+        registered.map.reserve(fd)?;
+        let tag = registered.next_tag();
+        sys::add(self.fileno(), fd, events, cookie(tag, fd)).map_err(|errno| explain(errno, fd))?;
+        registered.leftovers |= registered.map.get(fd).is_some();
+        registered.map.set(fd, Entry { events, tag, data })
+    }
+
+    pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        let mut registered = self.registered();
+        registered.map.reserve(fd)?;
+        // One that was registered behind our back becomes ours.
+        let tag = match registered.map.get(fd) {
+            Some(entry) => entry.tag,
+            None => registered.next_tag(),
+        };
+        sys::modify(self.fileno(), fd, events, cookie(tag, fd))
+            .map_err(|errno| explain(errno, fd))?;
+        registered.map.set(fd, Entry { events, tag, data })
+    }
+
+    pub fn unregister(&self, fd: RawFd) -> Result<()> {
+        let registered = self.registered();
+        sys::delete(self.fileno(), fd).map_err(|errno| explain(errno, fd))?;
+        registered.map.remove(fd);
+        Ok(())
+    }
+
+    /// While on, every wait returns at once, with what is ready.
+    pub fn set_alarm(&self, on: bool) -> Result<()> {
+        let events = if on { ENABLED } else { 0 };
+        match sys::modify(self.fileno(), self.alarm, events, ALARM) {
+            // Another object on the same set was closed and took it out.
+            Err(Errno::ENOENT) => Ok(sys::add(self.fileno(), self.alarm, events, ALARM)?),
+            result => Ok(result?),
+        }
+    }
+
+    /// Waits; how many entries of `room` were filled.
+    pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
+        let deadline = Deadline::after(timeout_ns);
+        loop {
+            let (filled, _) = self.wait_once(room, deadline)?;
+            if filled > 0 || deadline.passed() {
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// One wait of the kernel's: how many entries were filled, none if it
+    /// ended for another reason, and whether the alarm ended it.
+    pub fn wait_once(
+        &self,
+        room: &mut [MaybeUninit<Ready>],
+        deadline: Deadline,
+    ) -> Result<(usize, bool)> {
+        const SMALL: usize = 64;
+        self.check()?;
+        let mut small = [MaybeUninit::<Event>::uninit(); SMALL];
+        let mut large = Vec::new();
+        // No more than can be delivered: an edge must not be fetched and lost.
+        let wanted = room.len().min(self.most_events());
+        let buffer = if wanted <= SMALL {
+            small.get_mut(..wanted).unwrap_or_default()
+        } else {
+            if large.try_reserve_exact(wanted).is_err() {
+                fail!(ENOMEM, "no memory for {} events", wanted as i64);
+            }
+            large.resize(wanted, MaybeUninit::uninit());
+            &mut large
+        };
+        match sys::wait(self.fileno(), buffer, deadline.left_ns()) {
+            Ok(events) => self.deliver(events, &mut Sink::new(room)),
+            Err(Errno::EINTR) => interrupted().map(|()| (0, false)),
+            Err(errno) => Err(explain(errno, self.fileno())),
+        }
+    }
+
+    /// How many events there can be, generously: some registrations may not
+    /// be ours.
+    fn most_events(&self) -> usize {
+        const FOREIGN: usize = 1024;
+        self.registered().map.len() + FOREIGN
+    }
+
+    fn deliver(&self, events: &[Event], sink: &mut Sink) -> Result<(usize, bool)> {
+        // A registration is put into the map under this lock, so its first
+        // event cannot be looked up before that is done.
+        let registered = self.registered();
+        let mut alarmed = false;
+        for event in events {
+            let (bits, word) = (event.events, event.u64);
+            match uncookie(word) {
+                Some(_) if word == ALARM => alarmed = true,
+                Some((tag, fd)) => match registered.map.get(fd).filter(|entry| entry.tag == tag) {
+                    Some(entry) => sink.push(Ready { fd, events: bits, data: entry.data }),
+                    None if registered.leftovers => {
+                        sink.push(Ready { fd: -1, events: bits, data: word })
+                    }
+                    // Unregistered between the kernel's answer and now.
+                    None => {}
+                },
+                None => sink.push(Ready { fd: -1, events: bits, data: word }),
+            }
+        }
+        drop(registered);
+        self.check()?;
+        Ok((sink.filled, alarmed))
+    }
+
+    fn check(&self) -> Result<()> {
+        if fork::current() != self.epoch {
+            fail!(ECHILD, "the process forked during the wait, and this is the child");
+        }
+        if self.closed.load(Ordering::Acquire) {
+            fail!(ESTALE, "the object was closed during the wait");
+        }
+        Ok(())
+    }
+}
+
+impl Registered {
+    /// Never 0, which is the alarm's; 31 bits.
+    fn next_tag(&mut self) -> u32 {
+        self.last_tag = self.last_tag % (u32::MAX >> 1) + 1;
+        self.last_tag
+    }
+}
+
+fn explain(errno: Errno, fd: RawFd) -> Error {
+    match errno {
+        Errno::EEXIST => error!(errno, "fd {} is already registered with this epoll", fd),
+        Errno::ENOENT => error!(errno, "fd {} is not registered with this epoll", fd),
+        Errno::EBADF => error!(errno, "fd {} is not open", fd),
+        Errno::EPERM => error!(errno, "fd {} cannot be waited for with epoll", fd),
+        Errno::EINVAL => {
+            error!(errno, "fd {} is the epoll itself, or its events do not go together", fd)
+        }
+        Errno::ELOOP => error!(errno, "fd {} would nest epoll sets in a circle or too deep", fd),
+        _ => errno.into(),
+    }
+}
+
+impl Shared for Epoll {
+    fn closing(&self) {
+        // Release, and Acquire in `check`: who is woken sees it.
+        self.closed.store(true, Ordering::Release);
+        // It cannot fail where the descriptor is open; and where its owner
+        // closed it there is no waiting any more.
+        let _ = self.set_alarm(true);
+    }
+
+    fn survives_fork(&self) -> bool {
+        false
+    }
+
+    fn abandon(&self) {
+        self.fd.abandon();
+    }
+}
+
+impl Drop for Epoll {
+    fn drop(&mut self) {
+        // The set may live on, by a duplicate or its owner's descriptor; but
+        // a child must not change its parent's.
+        if fork::current() == self.epoch {
+            let _ = sys::delete(self.fileno(), self.alarm);
+        }
+    }
+}
+
+// SAFETY: the only type of this kind.
+unsafe impl Object for Epoll {
+    const KIND: Kind = Kind::Epoll;
+}

@@ -1,0 +1,189 @@
+//! Poll sets: poll(2) with a memory.
+
+use super::fdmap::{Entry, FdMap};
+use super::{Ready, Sink};
+use crate::errno::{Errno, Result, fail};
+use crate::sync::ForkMutex;
+use crate::sys::clock::Deadline;
+use crate::sys::poll::{ALWAYS_REPORTED, entry, look, revents};
+use crate::table::{Kind, Object, Shared};
+use crate::waiters::Waiters;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+/// A set of descriptors to poll.
+pub(crate) struct PollSet {
+    /// Locked by `state`; outside it, because a forked child keeps it.
+    map: FdMap,
+    state: ForkMutex<State>,
+    waiters: Waiters,
+}
+
+struct State {
+    /// Counts the changes of the map.
+    version: u64,
+    /// The array of the last wait, used again if nothing changed since.
+    spare: Option<Snapshot>,
+    /// Where the next report begins, so that a small `max` starves nobody.
+    next: RawFd,
+}
+
+/// What ppoll(2) wants: the set at some version, and one entry at the end
+/// for the waiting thread's eventfd.
+struct Snapshot {
+    version: u64,
+    fds: Vec<libc::pollfd>,
+}
+
+const NEW: State = State { version: 0, spare: None, next: 0 };
+
+impl PollSet {
+    pub fn new() -> Self {
+        Self { map: FdMap::new(), state: ForkMutex::new(NEW), waiters: Waiters::new() }
+    }
+
+    /// Changes how a descriptor is registered, from what it was to what
+    /// `change` says; waits that are going on see it.
+    pub fn update(
+        &self,
+        fd: RawFd,
+        change: impl FnOnce(Option<Entry>) -> Result<Option<Entry>>,
+    ) -> Result<()> {
+        let mut state = self.state.lock();
+        match change(self.map.get(fd))? {
+            Some(entry) => self.map.set(fd, entry)?,
+            None => drop(self.map.remove(fd)),
+        }
+        state.version += 1;
+        drop(state);
+        self.waiters.wake();
+        Ok(())
+    }
+
+    pub fn register(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        self.update(fd, |_| Ok(Some(Entry { events, tag: 0, data })))
+    }
+
+    pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        self.update(fd, |old| match old {
+            Some(_) => Ok(Some(Entry { events, tag: 0, data })),
+            None => fail!(ENOENT, "fd {} is not registered with this poll set", fd),
+        })
+    }
+
+    pub fn unregister(&self, fd: RawFd) -> Result<()> {
+        self.update(fd, |old| match old {
+            Some(_) => Ok(None),
+            None => fail!(ENOENT, "fd {} is not registered with this poll set", fd),
+        })
+    }
+
+    /// Calls `visit` with each registration.
+    pub fn for_each(&self, visit: impl FnMut(RawFd, Entry)) {
+        let _state = self.state.lock();
+        self.map.for_each(visit);
+    }
+
+    /// Waits; how many entries of `room` were filled.
+    pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
+        let visit = self.waiters.enter(Deadline::after(timeout_ns));
+        loop {
+            visit.check()?;
+            let mut snapshot = self.snapshot()?;
+            let ready = match visit.poll(&mut snapshot.fds) {
+                Err(error) if error.errno == Errno::EINVAL => poll_in_pieces(&mut snapshot.fds),
+                result => result,
+            }?;
+            let over = visit.is_over();
+            let filled = if ready > 0 { self.report(&snapshot, &mut Sink::new(room)) } else { 0 };
+            self.keep(snapshot);
+            if filled > 0 || (over && ready == 0) {
+                return Ok(filled);
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        let mut state = self.state.lock();
+        let version = state.version;
+        let mut fds = match state.spare.take() {
+            Some(spare) if spare.version == version => return Ok(spare),
+            spare => spare.map(|spare| spare.fds).unwrap_or_default(),
+        };
+        fds.clear();
+        if fds.try_reserve(self.map.len() + 1).is_err() {
+            fail!(ENOMEM, "no memory to poll {} descriptors", self.map.len() as i64);
+        }
+        self.map.for_each(|fd, registered| fds.push(entry(fd, registered.events)));
+        fds.push(entry(-1, 0));
+        Ok(Snapshot { version, fds })
+    }
+
+    fn keep(&self, snapshot: Snapshot) {
+        self.state.lock().spare = Some(snapshot);
+    }
+
+    /// Reports what is ready and still registered, from where the last
+    /// report that ran out of room ended.
+    fn report(&self, snapshot: &Snapshot, sink: &mut Sink) -> usize {
+        let mut state = self.state.lock();
+        let watched = snapshot.fds.split_last().map_or(&[][..], |(_, watched)| watched);
+        let (before, from) =
+            watched.split_at(watched.partition_point(|polled| polled.fd < state.next));
+        state.next = 0;
+        for polled in from.iter().chain(before).filter(|polled| polled.revents != 0) {
+            let Some(registered) = self.map.get(polled.fd) else { continue };
+            let events = revents(polled) & (registered.events | ALWAYS_REPORTED);
+            if events == 0 {
+                continue;
+            }
+            if sink.is_full() {
+                state.next = polled.fd;
+                break;
+            }
+            sink.push(Ready { fd: polled.fd, events, data: registered.data });
+        }
+        sink.filled
+    }
+}
+
+/// More descriptors than RLIMIT_NOFILE: ppoll(2) refuses them together.
+/// Most cannot be open, so looking at them in pieces finds an event.
+fn poll_in_pieces(fds: &mut [libc::pollfd]) -> Result<usize> {
+    const PIECE: usize = 8;
+    let mut ready = 0;
+    let watched = fds.split_last_mut().map_or(&mut [][..], |(_, watched)| watched);
+    for piece in watched.chunks_mut(PIECE) {
+        ready += look(piece)?;
+    }
+    if ready == 0 {
+        let count = watched.len() as i64;
+        fail!(EINVAL, "{} descriptors are more than RLIMIT_NOFILE allows to wait for", count);
+    }
+    Ok(ready)
+}
+
+impl Shared for PollSet {
+    fn closing(&self) {
+        self.waiters.close();
+    }
+
+    fn survives_fork(&self) -> bool {
+        true
+    }
+
+    fn after_fork(&self) {
+        // SAFETY: called while no other thread is in the library.
+        unsafe { self.state.remake(NEW) };
+        // SAFETY: as above.
+        unsafe { self.waiters.after_fork() };
+        self.map.recount();
+    }
+
+    fn abandon(&self) {}
+}
+
+// SAFETY: the only type of this kind.
+unsafe impl Object for PollSet {
+    const KIND: Kind = Kind::Poll;
+}

@@ -1,0 +1,297 @@
+//! Selectors: read and write readiness on any of the other interfaces.
+
+use super::devpoll::DevPoll;
+use super::epoll::Epoll;
+use super::fdmap::{Entry, FdMap};
+use super::poll::PollSet;
+use super::{Ready, Sink, select};
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::sync::{Mutex, MutexGuard};
+use crate::sys::clock::Deadline;
+use crate::sys::fd;
+use crate::table::{Kind, Object, Shared};
+use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
+use std::ops::Bound;
+use std::os::fd::RawFd;
+use std::sync::PoisonError;
+
+/// What a selector is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Backend {
+    Select,
+    Poll,
+    Epoll,
+    DevPoll,
+}
+
+/// A selector.
+pub(crate) struct Selector {
+    engine: Engine,
+    keys: Mutex<Keys>,
+}
+
+enum Engine {
+    Select(PollSet),
+    Poll(PollSet),
+    Epoll(Epoll),
+    DevPoll(DevPoll),
+}
+
+/// What is registered.
+struct Keys {
+    map: FdMap,
+    /// Descriptors that epoll refuses because they are always ready.
+    always: BTreeSet<RawFd>,
+    /// The one reported last: the next report begins after it.
+    last: RawFd,
+}
+
+const READ: u32 = 1;
+const WRITE: u32 = 2;
+
+impl Selector {
+    pub fn create(backend: Backend) -> Result<Self> {
+        let engine = match backend {
+            Backend::Select => Engine::Select(PollSet::new()),
+            Backend::Poll => Engine::Poll(PollSet::new()),
+            Backend::Epoll => Engine::Epoll(Epoll::create()?),
+            Backend::DevPoll => Engine::DevPoll(DevPoll::new()),
+        };
+        let keys = Keys { map: FdMap::new(), always: BTreeSet::new(), last: -1 };
+        Ok(Self { engine, keys: Mutex::new(keys) })
+    }
+
+    pub fn fileno(&self) -> Result<RawFd> {
+        match &self.engine {
+            Engine::Epoll(epoll) => Ok(epoll.fileno()),
+            Engine::DevPoll(devpoll) => devpoll.fileno(),
+            Engine::Select(_) => fail!(ENOTSUP, "a selector on select has no descriptor"),
+            Engine::Poll(_) => fail!(ENOTSUP, "a selector on poll has no descriptor"),
+        }
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn register(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        let mut keys = self.keys();
+        if keys.map.get(fd).is_some() {
+            fail!(EEXIST, "fd {} is already registered with this selector", fd);
+        }
+        check_open(fd)?;
+        keys.map.reserve(fd)?;
+        match self.engine.add(fd, events, data) {
+            Err(error) if self.is_always_ready(&error) => self.add_always(&mut keys, fd)?,
+            result => result?,
+        }
+        keys.map.set(fd, Entry { events, tag: 0, data })
+    }
+
+    pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        let keys = self.keys();
+        if keys.map.get(fd).is_none() {
+            return Err(stranger(fd));
+        }
+        check_open(fd)?;
+        if !keys.always.contains(&fd) {
+            self.engine.modify(fd, events, data)?;
+        }
+        keys.map.set(fd, Entry { events, tag: 0, data })
+    }
+
+    pub fn unregister(&self, fd: RawFd) -> Result<()> {
+        let mut keys = self.keys();
+        if !keys.map.remove(fd) {
+            return Err(stranger(fd));
+        }
+        if !keys.always.remove(&fd) {
+            self.engine.remove(fd);
+        } else if keys.always.is_empty() {
+            // It was possible before, and what failed now would not be undone.
+            let _ = self.engine.set_alarm(false);
+        }
+        Ok(())
+    }
+
+    pub fn get(&self, fd: RawFd) -> Result<(u32, u64)> {
+        let entry = self.keys().map.get(fd);
+        entry.map(|entry| (entry.events, entry.data)).ok_or_else(|| stranger(fd))
+    }
+
+    pub fn count(&self) -> usize {
+        self.keys().map.len()
+    }
+
+    fn is_always_ready(&self, error: &Error) -> bool {
+        matches!(self.engine, Engine::Epoll(_)) && error.errno == Errno::EPERM
+    }
+
+    fn add_always(&self, keys: &mut Keys, fd: RawFd) -> Result<()> {
+        self.engine.set_alarm(true)?;
+        keys.always.insert(fd);
+        Ok(())
+    }
+
+    /// Waits; how many entries of `room` were filled.
+    pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
+        let deadline = Deadline::after(timeout_ns);
+        loop {
+            let filled = match &self.engine {
+                Engine::Epoll(epoll) => {
+                    let (filled, alarmed) = epoll.wait_once(room, deadline)?;
+                    let filled = self.translate(room, filled);
+                    if alarmed { self.append_always(room, filled) } else { filled }
+                }
+                Engine::DevPoll(devpoll) => {
+                    let filled = devpoll.wait(room, deadline.left_ns().unwrap_or(-1))?;
+                    self.translate(room, filled)
+                }
+                Engine::Select(set) | Engine::Poll(set) => {
+                    let filled = set.wait(room, deadline.left_ns().unwrap_or(-1))?;
+                    self.translate(room, filled)
+                }
+            };
+            if filled > 0 || deadline.passed() {
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// Turns the engine's events into READ and WRITE as registered; what is
+    /// not, or no more, is left out. How many are left.
+    fn translate(&self, room: &mut [MaybeUninit<Ready>], filled: usize) -> usize {
+        let keys = self.keys();
+        let mut kept = 0;
+        for from in 0..filled {
+            let Some(entry) = room.get(from) else { break };
+            // SAFETY: the engine filled that many entries.
+            let mut ready = unsafe { entry.assume_init() };
+            let Some(key) = keys.map.get(ready.fd) else { continue };
+            ready.events = self.engine.read_write(ready.events) & key.events;
+            ready.data = key.data;
+            if ready.events != 0
+                && let Some(place) = room.get_mut(kept)
+            {
+                place.write(ready);
+                kept += 1;
+            }
+        }
+        kept
+    }
+
+    /// Adds those that are always ready, from the one after the last
+    /// reported, as far as there is room.
+    fn append_always(&self, room: &mut [MaybeUninit<Ready>], filled: usize) -> usize {
+        let mut keys = self.keys();
+        let mut sink = Sink { room, filled };
+        let after = (Bound::Excluded(keys.last), Bound::Unbounded);
+        let order: Vec<RawFd> =
+            keys.always.range(after).chain(keys.always.range(..=keys.last)).copied().collect();
+        for fd in order {
+            if sink.is_full() {
+                break;
+            }
+            if let Some(Entry { events, data, .. }) = keys.map.get(fd) {
+                sink.push(Ready { fd, events, data });
+                keys.last = fd;
+            }
+        }
+        sink.filled
+    }
+}
+
+impl Engine {
+    fn add(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        let bits = self.asked(events);
+        match self {
+            Self::Select(set) | Self::Poll(set) => set.register(fd, bits, data),
+            Self::Epoll(epoll) => epoll.register(fd, bits, data),
+            Self::DevPoll(devpoll) => devpoll.modify(fd, bits, data),
+        }
+    }
+
+    fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        let bits = self.asked(events);
+        match self {
+            Self::Select(set) | Self::Poll(set) => set.modify(fd, bits, data),
+            Self::Epoll(epoll) => epoll.modify(fd, bits, data),
+            Self::DevPoll(devpoll) => devpoll.modify(fd, bits, data),
+        }
+    }
+
+    /// The descriptor may be closed already, and the kernel have forgotten
+    /// it: that is as good as removed.
+    fn remove(&self, fd: RawFd) {
+        let _ = match self {
+            Self::Select(set) | Self::Poll(set) => set.unregister(fd),
+            Self::Epoll(epoll) => epoll.unregister(fd),
+            Self::DevPoll(devpoll) => devpoll.unregister(fd),
+        };
+    }
+
+    fn set_alarm(&self, on: bool) -> Result<()> {
+        match self {
+            Self::Epoll(epoll) => epoll.set_alarm(on),
+            _ => Ok(()),
+        }
+    }
+
+    fn asked(&self, events: u32) -> u32 {
+        let (read, write) = match self {
+            Self::Select(_) => (select::READ.asked, select::WRITE.asked),
+            _ => (libc::POLLIN as u32, libc::POLLOUT as u32),
+        };
+        (if events & READ != 0 { read } else { 0 }) | (if events & WRITE != 0 { write } else { 0 })
+    }
+
+    /// What reading and writing would find: everything that is not plain
+    /// readability also ends a write's wait, and the other way round.
+    fn read_write(&self, bits: u32) -> u32 {
+        let nval = bits & libc::POLLNVAL as u32 != 0;
+        let (read, write) = match self {
+            Self::Select(_) => (select::READ.is_met(bits), select::WRITE.is_met(bits)),
+            _ => (bits & !(libc::POLLOUT as u32) != 0, bits & !(libc::POLLIN as u32) != 0),
+        };
+        (if read || nval { READ } else { 0 }) | (if write || nval { WRITE } else { 0 })
+    }
+}
+
+fn check_open(fd: RawFd) -> Result<()> {
+    if fd::is_open(fd) {
+        return Ok(());
+    }
+    fail!(EBADF, "fd {} is not open", fd)
+}
+
+fn stranger(fd: RawFd) -> Error {
+    error!(Errno::ENOENT, "fd {} is not registered with this selector", fd)
+}
+
+impl Shared for Selector {
+    fn closing(&self) {
+        match &self.engine {
+            Engine::Select(set) | Engine::Poll(set) => set.closing(),
+            Engine::Epoll(epoll) => epoll.closing(),
+            Engine::DevPoll(devpoll) => devpoll.closing(),
+        }
+    }
+
+    fn survives_fork(&self) -> bool {
+        false
+    }
+
+    fn abandon(&self) {
+        match &self.engine {
+            Engine::Select(set) | Engine::Poll(set) => set.abandon(),
+            Engine::Epoll(epoll) => epoll.abandon(),
+            Engine::DevPoll(devpoll) => devpoll.abandon(),
+        }
+    }
+}
+
+// SAFETY: the only type of this kind.
+unsafe impl Object for Selector {
+    const KIND: Kind = Kind::Selector;
+}

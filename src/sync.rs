@@ -1,0 +1,83 @@
+//! The only path to locks and atomics: std's, or loom's when it models them.
+
+#[cfg(not(loom))]
+pub(crate) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{
+        AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    },
+};
+
+#[cfg(loom)]
+pub(crate) use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering},
+};
+
+/// loom's cell, so that a model sees who touches the contents when.
+#[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
+
+/// The same interface over std's cell.
+#[cfg(not(loom))]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub const fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        f(self.0.get())
+    }
+
+    pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+
+/// A mutex that a forked child can replace: the thread that held it at the
+/// fork does not exist there and will never unlock it.
+pub(crate) struct ForkMutex<T>(UnsafeCell<Mutex<T>>);
+
+// SAFETY: the contents are reached through the mutex, which is Sync for T:
+// Send; `remake` has its own contract.
+unsafe impl<T: Send> Sync for ForkMutex<T> {}
+// SAFETY: moving it moves a T.
+unsafe impl<T: Send> Send for ForkMutex<T> {}
+
+impl<T> ForkMutex<T> {
+    #[cfg(not(loom))]
+    pub const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(Mutex::new(value)))
+    }
+
+    #[cfg(loom)]
+    pub fn new(value: T) -> Self {
+        Self(UnsafeCell::new(Mutex::new(value)))
+    }
+
+    /// Locks. A panic of an earlier holder does not matter here: what it
+    /// left is checked by the poisoning of the object.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        // SAFETY: the mutex is only replaced while no other thread is here
+        // (contract of `remake`), and lives as long as `self`.
+        let mutex = self.0.with(|mutex| unsafe { &*mutex });
+        mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Replaces the mutex by an unlocked one with other contents. The old
+    /// contents, which may be half changed, are forgotten.
+    ///
+    /// # Safety
+    /// No other thread may be using it, and the caller must not hold it: the
+    /// first call of the library in a forked child.
+    pub unsafe fn remake(&self, value: T) {
+        self.0.with_mut(|mutex| {
+            // SAFETY: no one else looks (this function's contract), and the
+            // old value is not dropped by `write`.
+            unsafe { mutex.write(Mutex::new(value)) }
+        });
+    }
+}

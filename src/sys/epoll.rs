@@ -1,0 +1,79 @@
+//! epoll(7).
+
+use super::fd::Fd;
+use super::{clock, int, poll, syscall};
+use crate::errno::Errno;
+use crate::sync::{AtomicBool, Ordering};
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+pub(crate) use libc::epoll_event as Event;
+
+pub(crate) fn create() -> Result<Fd, Errno> {
+    // SAFETY: no pointers.
+    let fd = unsafe { syscall!(SYS_epoll_create1, libc::EPOLL_CLOEXEC) }?;
+    Ok(Fd::owned(int(fd)))
+}
+
+pub(crate) fn add(epoll: RawFd, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {
+    ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, cookie)
+}
+
+pub(crate) fn modify(epoll: RawFd, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {
+    ctl(epoll, libc::EPOLL_CTL_MOD, fd, events, cookie)
+}
+
+pub(crate) fn delete(epoll: RawFd, fd: RawFd) -> Result<(), Errno> {
+    ctl(epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)
+}
+
+fn ctl(epoll: RawFd, operation: i32, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {
+    let mut event = Event { events, u64: cookie };
+    // SAFETY: the event is valid for the call.
+    unsafe { syscall!(SYS_epoll_ctl, epoll, operation, fd, &raw mut event) }.map(drop)
+}
+
+/// Waits into `buffer`; the events filled in. `None` waits for ever.
+///
+/// It may return none before the time is out, where another thread was
+/// faster: the caller looks at its deadline.
+pub(crate) fn wait(
+    epoll: RawFd,
+    buffer: &mut [MaybeUninit<Event>],
+    timeout_ns: Option<i64>,
+) -> Result<&[Event], Errno> {
+    let room = buffer.len().min(i32::MAX as usize / size_of::<Event>());
+    let start = buffer.as_mut_ptr();
+    let filled = wait_raw(epoll, start, room, timeout_ns)?;
+    let filled = buffer.get(..filled).unwrap_or_default();
+    // SAFETY: the kernel filled that many events.
+    Ok(unsafe { &*(&raw const *filled as *const [Event]) })
+}
+
+/// Whether epoll_pwait2(2) is known not to work here.
+static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
+
+fn wait_raw(
+    epoll: RawFd,
+    start: *mut MaybeUninit<Event>,
+    room: usize,
+    timeout_ns: Option<i64>,
+) -> Result<usize, Errno> {
+    let timeout = timeout_ns.map(clock::to_timespec);
+    let pointer = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    if !NO_PWAIT2.load(Ordering::Relaxed) {
+        // SAFETY: `room` events fit at `start`; timeout valid or NULL; no mask.
+        match unsafe { syscall!(SYS_epoll_pwait2, epoll, start, room, pointer, 0, 0) } {
+            // A kernel before 5.11; a sandbox that does not know the call.
+            Err(Errno::ENOSYS | Errno::EPERM) => NO_PWAIT2.store(true, Ordering::Relaxed),
+            result => return result,
+        }
+    }
+    // epoll_pwait only knows milliseconds; ppoll on the epoll descriptor
+    // waits to the nanosecond.
+    if timeout_ns != Some(0) {
+        poll::ppoll(&mut [poll::entry(epoll, libc::POLLIN as u32)], timeout_ns)?;
+    }
+    // SAFETY: as above, without a timeout.
+    unsafe { syscall!(SYS_epoll_pwait, epoll, start, room, 0, 0, 0) }
+}

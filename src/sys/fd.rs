@@ -1,0 +1,60 @@
+//! Descriptors: owned or borrowed, and their flags.
+
+use super::syscall;
+use crate::errno::Errno;
+use std::os::fd::RawFd;
+
+/// A descriptor that is closed when it is dropped, if it is ours.
+#[derive(Debug)]
+pub(crate) struct Fd {
+    raw: RawFd,
+    owned: bool,
+}
+
+impl Fd {
+    pub fn owned(raw: RawFd) -> Self {
+        Self { raw, owned: true }
+    }
+
+    pub fn borrowed(raw: RawFd) -> Self {
+        Self { raw, owned: false }
+    }
+
+    pub fn raw(&self) -> RawFd {
+        self.raw
+    }
+
+    /// From now on dropping it closes the descriptor.
+    pub fn own(&mut self) {
+        self.owned = true;
+    }
+
+    /// Closes it without dropping it, for an object whose memory must stay;
+    /// it must not be used or dropped afterwards.
+    pub fn abandon(&self) {
+        if self.owned {
+            // SAFETY: the descriptor is ours, and this is its last use. Linux
+            // frees the number whatever close(2) returns.
+            let _ = unsafe { syscall!(SYS_close, self.raw) };
+        }
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+/// Whether a number is an open descriptor.
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD only looks.
+    unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
+}
+
+/// Whether the descriptor has O_NONBLOCK.
+pub(crate) fn is_nonblocking(fd: RawFd) -> Result<bool, Errno> {
+    // SAFETY: F_GETFL only looks.
+    let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }?;
+    Ok(super::int(flags) & libc::O_NONBLOCK != 0)
+}

@@ -1,0 +1,142 @@
+//! Noticing that the process is a forked child.
+//!
+//! The current epoch stands in a page that the kernel empties in a child
+//! (MADV_WIPEONFORK), so that noticing costs one load, whoever forked, by
+//! whatever means. Where there is no such page, the process id is compared.
+
+use super::syscall;
+use crate::sync::{AtomicI64, AtomicPtr, AtomicU64, Ordering};
+use std::ptr;
+
+/// Numbers the processes of a line of forks; above [`BUSY`].
+pub(crate) type Epoch = u64;
+
+/// The page is new, or wiped: nothing was done yet in this process.
+const WIPED: u64 = 0;
+/// One thread is doing what a fork asks for.
+const BUSY: u64 = 1;
+
+/// Stands in for the page until there is one.
+static NO_PAGE: AtomicU64 = AtomicU64::new(WIPED);
+static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const NO_PAGE).cast_mut());
+/// The epoch of this process or, in a child that was not noticed yet, of its
+/// parent; 1: none.
+static EPOCH: AtomicU64 = AtomicU64::new(1);
+
+fn page() -> &'static AtomicU64 {
+    // Acquire: the page was filled in by the thread that published it.
+    let page = PAGE.load(Ordering::Acquire);
+    // SAFETY: NO_PAGE, or a page that is never unmapped.
+    unsafe { &*page }
+}
+
+/// The epoch, after `recover` was run if this is the first call in a child.
+///
+/// `recover` runs while every other thread of the process waits here.
+#[inline]
+pub(crate) fn epoch(recover: fn()) -> Epoch {
+    // Acquire: sees what `recover` did, when another thread ran it.
+    let epoch = page().load(Ordering::Acquire);
+    if epoch > BUSY { epoch } else { notice(recover) }
+}
+
+/// The epoch, or something else in a child that was not noticed yet.
+#[inline]
+pub(crate) fn current() -> Epoch {
+    match page().load(Ordering::Relaxed) {
+        WIPED if PAGE.load(Ordering::Relaxed).cast_const() == &raw const NO_PAGE => by_pid(),
+        epoch => epoch,
+    }
+}
+
+#[cold]
+fn notice(recover: fn()) -> Epoch {
+    if PAGE.load(Ordering::Relaxed).cast_const() == &raw const NO_PAGE && !make_page() {
+        return notice_by_pid(recover);
+    }
+    loop {
+        // Acquire: as in `epoch`.
+        match page().compare_exchange(WIPED, BUSY, Ordering::Acquire, Ordering::Acquire) {
+            Ok(_) => {
+                let epoch = EPOCH.fetch_add(1, Ordering::Relaxed) + 1;
+                if epoch > FIRST {
+                    recover();
+                }
+                // Release: the others see what `recover` did.
+                page().store(epoch, Ordering::Release);
+                return epoch;
+            }
+            Err(BUSY) => std::thread::yield_now(),
+            Err(epoch) => return epoch,
+        }
+    }
+}
+
+/// The epoch of the process that made the first call.
+const FIRST: Epoch = 2;
+
+/// Maps the page; false where that cannot be had.
+fn make_page() -> bool {
+    // SAFETY: an anonymous mapping anywhere.
+    let map = unsafe {
+        syscall!(
+            SYS_mmap,
+            0,
+            size_of::<AtomicU64>(),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1isize,
+            0,
+        )
+    };
+    let Ok(address) = map else { return false };
+    let fresh = ptr::with_exposed_provenance_mut::<AtomicU64>(address);
+    // SAFETY: the mapping that was just made, rounded up to a page.
+    let wipe =
+        unsafe { syscall!(SYS_madvise, address, size_of::<AtomicU64>(), libc::MADV_WIPEONFORK) };
+    let none = (&raw const NO_PAGE).cast_mut();
+    let published = wipe.is_ok()
+        // Release: pairs with the Acquire in `page`.
+        && PAGE.compare_exchange(none, fresh, Ordering::Release, Ordering::Relaxed).is_ok();
+    if !published {
+        // SAFETY: nobody else knows this mapping.
+        let _ = unsafe { syscall!(SYS_munmap, address, size_of::<AtomicU64>()) };
+    }
+    wipe.is_ok()
+}
+
+/// The process that EPOCH is of, for [`notice_by_pid`]; negative while one
+/// thread recovers.
+static PROCESS: AtomicI64 = AtomicI64::new(0);
+
+fn process() -> i64 {
+    i64::from(std::process::id())
+}
+
+fn by_pid() -> Epoch {
+    let same = PROCESS.load(Ordering::Acquire) == process();
+    if same { EPOCH.load(Ordering::Relaxed) } else { WIPED }
+}
+
+/// What `epoch` does where there is no page.
+fn notice_by_pid(recover: fn()) -> Epoch {
+    let me = process();
+    loop {
+        // Acquire: as in `epoch`.
+        let known = PROCESS.load(Ordering::Acquire);
+        if known == me {
+            return EPOCH.load(Ordering::Relaxed);
+        }
+        if known == -me {
+            std::thread::yield_now();
+        } else if PROCESS.compare_exchange(known, -me, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        {
+            let epoch = EPOCH.fetch_add(1, Ordering::Relaxed) + 1;
+            if epoch > FIRST {
+                recover();
+            }
+            // Release: as in `notice`.
+            PROCESS.store(me, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! System calls: one file per facility, `Result<_, Errno>` everywhere.
+//!
+//! All go through one function that leaves errno as it was, because the C
+//! API promises not to touch it, and through syscall(2), which unlike the C
+//! library's wrappers is no cancellation point: a thread cancelled in the
+//! middle of a call would leave its pins and locks behind.
+
+pub(crate) mod clock;
+pub(crate) mod epoll;
+pub(crate) mod eventfd;
+pub(crate) mod fd;
+pub(crate) mod fork;
+pub(crate) mod interrupt;
+pub(crate) mod poll;
+pub(crate) mod timerfd;
+
+use crate::errno::Errno;
+use std::ffi::c_long;
+
+/// Makes one system call.
+///
+/// # Safety
+/// The arguments must be what that system call asks for; what they point to
+/// must be valid for as long as it says.
+unsafe fn raw(number: c_long, args: [usize; 6]) -> Result<usize, Errno> {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: always a valid address, this thread's.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { *errno };
+    // SAFETY: the caller vouches for the arguments.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    if let Ok(result) = usize::try_from(result) {
+        return Ok(result);
+    }
+    // SAFETY: as above.
+    let code = unsafe { errno.replace(before) };
+    Err(Errno::new(code))
+}
+
+/// `syscall!(SYS_close, fd)`: an unsafe call of [`raw`].
+macro_rules! syscall {
+    (@ $number:ident, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr $(, 0)*) => {
+        $crate::sys::raw(
+            libc::$number,
+            [$a as usize, $b as usize, $c as usize, $d as usize, $e as usize, $f as usize],
+        )
+    };
+    ($number:ident $(, $arg:expr)* $(,)?) => {
+        $crate::sys::syscall!(@ $number $(, $arg)*, 0, 0, 0, 0, 0, 0)
+    };
+}
+use syscall;
+
+/// A number the kernel returned that fits an int: descriptors and counts.
+fn int(result: usize) -> i32 {
+    i32::try_from(result).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,189 @@
+//! The one table of the process, and what its objects have to be.
+
+use super::handle;
+pub(crate) use super::handle::Kind;
+use super::slots::{Pin, Refused, Table};
+use crate::errno::{Result, fail};
+use crate::sys::fork;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+/// What the table asks of every object.
+pub(crate) trait Shared: Send + Sync {
+    /// It was closed while other threads are in calls with it: make those
+    /// that wait come back.
+    fn closing(&self);
+
+    /// Whether a forked child may go on using it.
+    fn survives_fork(&self) -> bool;
+
+    /// First call in a forked child; no other thread is in the library.
+    /// Locks that another thread held at the fork must be made anew.
+    fn after_fork(&self) {}
+
+    /// It was closed, but its memory has to stay: give back what else it
+    /// holds. Neither used nor dropped afterwards.
+    fn abandon(&self);
+}
+
+/// A type of object.
+///
+/// # Safety
+/// No two types may have the same kind: a payload of a slot is taken for the
+/// type that its kind names.
+pub(crate) unsafe trait Object: Shared + Sized + 'static {
+    const KIND: Kind;
+}
+
+type Payload = Box<dyn Shared>;
+
+static TABLE: Table<Payload> = Table::new();
+
+/// The table, set right if this is the first call in a forked child.
+#[inline]
+fn table() -> (&'static Table<Payload>, fork::Epoch) {
+    let epoch = fork::epoch(|| {
+        let inherit = |object: &Payload| {
+            object.after_fork();
+            !object.survives_fork()
+        };
+        // SAFETY: `epoch` runs this while all other threads wait for it.
+        unsafe { TABLE.after_fork(inherit, |object| object.abandon()) }
+    });
+    (&TABLE, epoch)
+}
+
+/// Puts an object in; its handle.
+pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
+    match table().0.insert(T::KIND, Box::new(object)) {
+        Ok(handle) => Ok(handle),
+        Err(_) => fail!(ENOMEM, "no memory, or no handle, for {}", T::KIND.name()),
+    }
+}
+
+/// An object in use; it exists until this is dropped.
+pub(crate) struct Pinned<T: Object> {
+    pin: Option<Pin<'static, Payload>>,
+    epoch: fork::Epoch,
+    object: *const T,
+    marker: PhantomData<&'static T>,
+}
+
+/// Pins the object that a handle names.
+#[inline]
+pub(crate) fn pin<T: Object>(handle: i64) -> Result<Pinned<T>> {
+    let (table, epoch) = table();
+    match table.pin(handle, T::KIND) {
+        Ok(pin) => Ok(Pinned::new(pin, epoch)),
+        Err(refused) => refuse(refused, handle, T::KIND),
+    }
+}
+
+/// Closes the object that a handle names, if it is a `T`.
+pub(crate) fn close<T: Object>(handle: i64) -> Result<()> {
+    close_kind(handle, Some(T::KIND))
+}
+
+/// Closes the object that a handle names.
+pub(crate) fn close_any(handle: i64) -> Result<()> {
+    close_kind(handle, None)
+}
+
+fn close_kind(handle: i64, kind: Option<Kind>) -> Result<()> {
+    match table().0.close(handle, kind) {
+        Ok((pin, in_use)) => {
+            if in_use && let Some(object) = pin.get() {
+                object.closing();
+            }
+            release(pin);
+            Ok(())
+        }
+        Err(refused) => refuse(refused, handle, kind.unwrap_or(Kind::Tfd)),
+    }
+}
+
+/// The kind of object that a handle names.
+pub(crate) fn kind_of(handle: i64) -> Result<Kind> {
+    table().0.kind_of(handle).or_else(|_| handle::stale(handle))
+}
+
+/// How many objects of a kind are open.
+pub(crate) fn count(kind: Kind) -> i64 {
+    table().0.open(kind)
+}
+
+/// How many objects are open.
+pub(crate) fn count_all() -> i64 {
+    table().0.open_all()
+}
+
+/// The kind with this number.
+pub(crate) fn kind_from_code(code: i32) -> Option<Kind> {
+    Kind::from_code(u64::try_from(code).ok()?)
+}
+
+#[cold]
+fn refuse<T>(refused: Refused, handle: i64, wanted: Kind) -> Result<T> {
+    match refused {
+        Refused::Stale => handle::stale(handle),
+        Refused::Kind(kind) => {
+            fail!(EDOM, "handle {} is {}, not {}", handle, kind.name(), wanted.name())
+        }
+        Refused::Inherited => {
+            fail!(ECHILD, "handle {} is {} of the parent process", handle, wanted.name())
+        }
+        Refused::Poisoned => {
+            fail!(ENOTRECOVERABLE, "handle {} was left unusable by a bug of the library", handle)
+        }
+        Refused::Full => fail!(ENOMEM, "handle {} is in too many calls at once", handle),
+    }
+}
+
+impl<T: Object> Pinned<T> {
+    #[inline]
+    fn new(pin: Pin<'static, Payload>, epoch: fork::Epoch) -> Self {
+        // A live slot has a payload; were it not so, `deref` would be told.
+        let object = pin.get().map_or(std::ptr::null(), |object| (&raw const **object).cast());
+        Self { pin: Some(pin), epoch, object, marker: PhantomData }
+    }
+}
+
+impl<T: Object> Deref for Pinned<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the pin keeps the payload, which is a T because its kind is
+        // T's (contract of Object); a pinned slot has one.
+        unsafe { &*self.object }
+    }
+}
+
+impl<T: Object> Drop for Pinned<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // In a child that this very call came back in, the pins of before
+        // the fork are, or will be, forgotten all together.
+        if let Some(pin) = self.pin.take()
+            && fork::current() == self.epoch
+        {
+            if std::thread::panicking() {
+                pin.poison();
+            }
+            release(pin);
+        }
+    }
+}
+
+/// Drops the object, if this was the last pin of a closed one.
+#[inline]
+fn release(pin: Pin<'_, Payload>) {
+    if let Some((object, must_stay)) = pin.release() {
+        if must_stay {
+            object.abandon();
+            std::mem::forget(object);
+        } else {
+            drop(object);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The process-wide handle table: every object of the C API is in it.
+//!
+//! Lookups take no lock. A call pins the object it works on, for as long as
+//! it needs it, waits included; closing marks the object, wakes whoever is
+//! inside, and leaves the freeing to the last pin.
+
+mod handle;
+mod segments;
+mod slots;
+mod word;
+
+#[cfg(not(loom))]
+mod global;
+#[cfg(not(loom))]
+pub(crate) use global::*;

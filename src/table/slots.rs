@@ -1,0 +1,343 @@
+//! The table: slots that are looked up without a lock, and who frees them.
+
+use super::handle::{Handle, KINDS, Kind, LAST_GENERATION, MAX_SLOTS};
+use super::segments::{CAPACITY, Segments};
+use super::word;
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, ForkMutex, Ordering, UnsafeCell};
+
+struct Slot<P> {
+    word: AtomicU64,
+    /// Some while live. Written by the thread that inserts, read by those
+    /// that hold a pin, taken by the one that drops the last.
+    payload: UnsafeCell<Option<P>>,
+}
+
+// SAFETY: the payload is shared between threads by pins (P: Sync), and made
+// and dropped by different ones (P: Send); `word` orders those accesses.
+unsafe impl<P: Send + Sync> Sync for Slot<P> {}
+
+/// The free slots, in the order in which they became free: a number that was
+/// just given up is not the next one issued.
+struct FreeList {
+    ends: Option<(u32, u32)>,
+}
+
+/// A table of objects `P`, by handle.
+pub(super) struct Table<P> {
+    slots: Segments<Slot<P>>,
+    free: ForkMutex<FreeList>,
+    /// Slots from here on were never used.
+    fresh: AtomicU32,
+    open: [AtomicI64; KINDS],
+    last_generation: u32,
+}
+
+/// Why a lookup failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    /// No such object.
+    Stale,
+    /// There is one, of this other kind.
+    Kind(Kind),
+    /// It belongs to the parent process.
+    Inherited,
+    /// A panic left it in an unknown state.
+    Poisoned,
+    /// More pins than fit.
+    Full,
+}
+
+/// The right to use an object: while it exists the object does.
+pub(super) struct Pin<'t, P: Send + Sync> {
+    table: &'t Table<P>,
+    slot: &'t Slot<P>,
+    index: u32,
+}
+
+impl<P: Send + Sync> Table<P> {
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Self {
+            slots: Segments::new(),
+            free: ForkMutex::new(FreeList { ends: None }),
+            fresh: AtomicU32::new(0),
+            open: [const { AtomicI64::new(0) }; KINDS],
+            last_generation: LAST_GENERATION,
+        }
+    }
+
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self {
+            slots: Segments::new(),
+            free: ForkMutex::new(FreeList { ends: None }),
+            fresh: AtomicU32::new(0),
+            open: std::array::from_fn(|_| AtomicI64::new(0)),
+            last_generation: LAST_GENERATION,
+        }
+    }
+
+    /// For tests: slots that wear out sooner.
+    #[cfg(test)]
+    pub fn with_last_generation(last_generation: u32) -> Self {
+        Self { last_generation, ..Self::new() }
+    }
+
+    /// Puts an object in; gives it back if there is no room for it.
+    pub fn insert(&self, kind: Kind, payload: P) -> Result<i64, P> {
+        let Some((index, slot)) = self.take_free() else { return Err(payload) };
+        let generation = word::generation(slot.word.load(Ordering::Relaxed));
+        let handle = Handle { kind, generation, index };
+        slot.payload.with_mut(|place| {
+            // SAFETY: a free slot's payload belongs to who took it.
+            unsafe { *place = Some(payload) }
+        });
+        self.count(kind, 1);
+        // Release: who finds the slot live sees the payload.
+        slot.word.store(word::live(handle), Ordering::Release);
+        Ok(handle.pack())
+    }
+
+    /// Pins an object of this kind.
+    #[inline]
+    pub fn pin(&self, handle: i64, kind: Kind) -> Result<Pin<'_, P>, Refused> {
+        let Some(wanted) = Handle::unpack_as(handle, kind) else {
+            return Err(self.kind_of(handle).map_or_else(|stale| stale, Refused::Kind));
+        };
+        let slot = self.slots.get(wanted.index).ok_or(Refused::Stale)?;
+        let mut seen = slot.word.load(Ordering::Relaxed);
+        loop {
+            if word::identity(seen) != word::live(wanted) || word::is_full(seen) {
+                return Err(refusal(seen, wanted));
+            }
+            // Acquire: sees the payload that `insert` wrote.
+            match slot.word.compare_exchange_weak(
+                seen,
+                seen + word::PIN,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(Pin { table: self, slot, index: wanted.index }),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Marks an object closing: there are no new pins from now on, and the
+    /// last one frees it. The pin returned is one of them; true: there are
+    /// others.
+    ///
+    /// `kind`: the kind it must have, if any.
+    pub fn close(&self, handle: i64, kind: Option<Kind>) -> Result<(Pin<'_, P>, bool), Refused> {
+        let wanted = Handle::unpack(handle).ok_or(Refused::Stale)?;
+        let slot = self.slots.get(wanted.index).ok_or(Refused::Stale)?;
+        let mut seen = slot.word.load(Ordering::Relaxed);
+        loop {
+            if !word::is(seen, wanted) || seen & word::CLOSING != 0 {
+                return Err(Refused::Stale);
+            }
+            if kind.is_some_and(|kind| kind != wanted.kind) {
+                return Err(Refused::Kind(wanted.kind));
+            }
+            if word::is_full(seen) {
+                return Err(Refused::Full);
+            }
+            let closing = (seen | word::CLOSING) + word::PIN;
+            // Acquire: as in `pin`.
+            match slot.word.compare_exchange_weak(
+                seen,
+                closing,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => {
+                    self.count(wanted.kind, -1);
+                    let pin = Pin { table: self, slot, index: wanted.index };
+                    return Ok((pin, word::pins(seen) > 0));
+                }
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// The kind of a live object.
+    pub fn kind_of(&self, handle: i64) -> Result<Kind, Refused> {
+        let wanted = Handle::unpack(handle).ok_or(Refused::Stale)?;
+        let slot = self.slots.get(wanted.index).ok_or(Refused::Stale)?;
+        let seen = slot.word.load(Ordering::Relaxed);
+        let live = word::is(seen, wanted) && seen & word::CLOSING == 0;
+        if live { Ok(wanted.kind) } else { Err(Refused::Stale) }
+    }
+
+    /// How many objects of a kind are open.
+    pub fn open(&self, kind: Kind) -> i64 {
+        self.open.get(usize::from(kind.code())).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// How many objects are open.
+    pub fn open_all(&self) -> i64 {
+        self.open.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    fn count(&self, kind: Kind, change: i64) {
+        if let Some(count) = self.open.get(usize::from(kind.code())) {
+            count.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+
+    fn take_free(&self) -> Option<(u32, &Slot<P>)> {
+        let mut free = self.free.lock();
+        if let Some((head, tail)) = free.ends {
+            let slot = self.slots.get(head)?;
+            let next = word::next(slot.word.load(Ordering::Relaxed));
+            free.ends = (head != tail).then_some((next, tail));
+            return Some((head, slot));
+        }
+        let index = self.fresh.load(Ordering::Relaxed);
+        if index >= MAX_SLOTS.min(CAPACITY) {
+            return None;
+        }
+        let slot = self.slots.ensure(index, || Slot {
+            word: AtomicU64::new(word::free(1, 0)),
+            payload: UnsafeCell::new(None),
+        })?;
+        self.fresh.store(index + 1, Ordering::Relaxed);
+        Some((index, slot))
+    }
+
+    /// Makes a slot free for its next generation, or retires it.
+    fn give_back(&self, index: u32, slot: &Slot<P>) {
+        let used = word::generation(slot.word.load(Ordering::Relaxed));
+        let mut free = self.free.lock();
+        self.append(&mut free, index, slot, used);
+    }
+
+    fn append(&self, free: &mut FreeList, index: u32, slot: &Slot<P>, used: u32) {
+        if used >= self.last_generation {
+            // Worn out: neither live nor in the list, for good.
+            slot.word.store(word::free(used, 0), Ordering::Relaxed);
+            return;
+        }
+        // Release: who takes the slot sees its payload gone.
+        slot.word.store(word::free(used + 1, 0), Ordering::Release);
+        free.ends = match free.ends {
+            None => Some((index, index)),
+            Some((head, tail)) => {
+                if let Some(last) = self.slots.get(tail) {
+                    let generation = word::generation(last.word.load(Ordering::Relaxed));
+                    last.word.store(word::free(generation, index), Ordering::Relaxed);
+                }
+                Some((head, index))
+            }
+        };
+    }
+
+    /// Sets the table right in a forked child: the threads that held pins or
+    /// the lock, or were half-way through a close, do not exist.
+    ///
+    /// `inherit` says of each object whether it stays the parent's;
+    /// `abandon` makes one that was being closed give back its descriptors.
+    ///
+    /// # Safety
+    /// No other thread may be using the table: the first call of a child.
+    #[cfg(not(loom))]
+    pub unsafe fn after_fork(&self, inherit: impl Fn(&P) -> bool, abandon: impl Fn(&P)) {
+        let mut list = FreeList { ends: None };
+        for count in &self.open {
+            count.store(0, Ordering::Relaxed);
+        }
+        for index in 0..self.fresh.load(Ordering::Relaxed) {
+            let Some(slot) = self.slots.get(index) else { continue };
+            let seen = slot.word.load(Ordering::Relaxed);
+            let generation = word::generation(seen);
+            // SAFETY: no other thread is here, so nobody writes it.
+            let payload = slot.payload.with(|payload| unsafe { (*payload).as_ref() });
+            match (word::is_live(seen), payload) {
+                (true, Some(payload)) if seen & word::CLOSING == 0 => {
+                    let mut word = word::unpinned(seen);
+                    if word::pins(seen) > 0 {
+                        word |= word::ORPHAN;
+                    }
+                    if inherit(payload) {
+                        word |= word::INHERITED;
+                    }
+                    slot.word.store(word, Ordering::Relaxed);
+                    if let Some(kind) = word::kind(seen) {
+                        self.count(kind, 1);
+                    }
+                }
+                (true, payload) => {
+                    if let Some(payload) = payload {
+                        abandon(payload);
+                    }
+                    // Forgotten, not dropped: a stack may refer to it.
+                    slot.payload.with_mut(|place| {
+                        // SAFETY: as above.
+                        unsafe { place.write(None) }
+                    });
+                    self.append(&mut list, index, slot, generation);
+                }
+                // Worn out slots have the last generation.
+                (false, _) if generation >= self.last_generation => {}
+                (false, _) => self.append(&mut list, index, slot, generation - 1),
+            }
+        }
+        // SAFETY: no other thread is here, and this one does not hold it.
+        unsafe { self.free.remake(list) };
+    }
+}
+
+#[cold]
+fn refusal(seen: u64, wanted: Handle) -> Refused {
+    match () {
+        () if !word::is(seen, wanted) || seen & word::CLOSING != 0 => Refused::Stale,
+        () if seen & word::INHERITED != 0 => Refused::Inherited,
+        () if seen & word::POISONED != 0 => Refused::Poisoned,
+        () => Refused::Full,
+    }
+}
+
+impl<P: Send + Sync> Pin<'_, P> {
+    /// The object.
+    #[inline]
+    pub fn get(&self) -> Option<&P> {
+        // SAFETY: this pin keeps the payload from being taken, and nothing
+        // else writes it while the slot is live or closing.
+        self.slot.payload.with(|payload| unsafe { (*payload).as_ref() })
+    }
+
+    /// From now on only closing it is allowed.
+    #[cold]
+    pub fn poison(&self) {
+        self.slot.word.fetch_or(word::POISONED, Ordering::Relaxed);
+    }
+
+    /// Gives up the pin; whoever gives up a closing object's last one gets
+    /// the object, and whether its memory must stay.
+    #[inline]
+    pub fn release(self) -> Option<(P, bool)> {
+        // Release: our use of the payload is over before another frees it.
+        let before = self.slot.word.fetch_sub(word::PIN, Ordering::Release);
+        if before & word::CLOSING == 0 || word::pins(before) > 1 {
+            return None;
+        }
+        self.reap(before)
+    }
+
+    #[cold]
+    fn reap(self, before: u64) -> Option<(P, bool)> {
+        // Acquire: all other uses of the payload are over.
+        self.slot.word.load(Ordering::Acquire);
+        let payload = self.slot.payload.with_mut(|payload| {
+            // SAFETY: no pin is left and none can be added to a closing slot:
+            // this thread is alone with it.
+            unsafe { (*payload).take() }
+        });
+        self.table.give_back(self.index, self.slot);
+        payload.map(|payload| (payload, before & word::ORPHAN != 0))
+    }
+}
+
+#[cfg(test)]
+#[path = "slots_tests.rs"]
+mod tests;

@@ -1,0 +1,188 @@
+//! Timer file descriptors: seconds and nanoseconds, reads that can be woken.
+
+mod setting;
+
+pub(crate) use setting::{Setting, seconds};
+
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::sync::ForkMutex;
+use crate::sys::clock::Deadline;
+use crate::sys::fd::{self, Fd};
+use crate::sys::{poll, timerfd as sys};
+use crate::table::{Kind, Object, Shared};
+use crate::waiters::Waiters;
+use std::ffi::c_int;
+use std::os::fd::RawFd;
+
+/// A timer file descriptor.
+pub(crate) struct Timer {
+    fd: Fd,
+    /// Known if we created it.
+    clockid: Option<c_int>,
+    waiters: Waiters,
+    /// Held for a look and a read together where the kernel cannot read a
+    /// timer without blocking.
+    reading: ForkMutex<()>,
+}
+
+impl Timer {
+    pub fn create(clockid: c_int, nonblocking: bool) -> Result<Self> {
+        let fd = sys::create(clockid, nonblocking).map_err(|errno| match errno {
+            Errno::EINVAL => error!(errno, "there are no timers on clock {}", clockid),
+            Errno::EPERM => error!(errno, "clock {} needs CAP_WAKE_ALARM", clockid),
+            _ => errno.into(),
+        })?;
+        Ok(Self::new(fd, Some(clockid)))
+    }
+
+    /// On failure the descriptor stays the caller's.
+    pub fn adopt(fd: RawFd, own: bool) -> Result<Self> {
+        sys::gettime(fd).map_err(|errno| explain(errno, fd))?;
+        let mut fd = Fd::borrowed(fd);
+        if own {
+            fd.own();
+        }
+        Ok(Self::new(fd, None))
+    }
+
+    fn new(fd: Fd, clockid: Option<c_int>) -> Self {
+        Self { fd, clockid, waiters: Waiters::new(), reading: ForkMutex::new(()) }
+    }
+
+    #[inline]
+    pub fn fileno(&self) -> RawFd {
+        self.fd.raw()
+    }
+
+    /// Sets the timer; what it was set to before.
+    pub fn settime(&self, flags: u32, new: Setting) -> Result<Setting> {
+        let old = sys::settime(self.fileno(), flags, &new.into()).map_err(|errno| match errno {
+            Errno::ECANCELED => {
+                error!(errno, "the clock was stepped since the last read; the new time is set")
+            }
+            _ => explain(errno, self.fileno()),
+        })?;
+        Ok(old.into())
+    }
+
+    pub fn gettime(&self) -> Result<Setting> {
+        let now = sys::gettime(self.fileno()).map_err(|errno| explain(errno, self.fileno()))?;
+        Ok(now.into())
+    }
+
+    pub fn clockid(&self) -> Result<c_int> {
+        match self.clockid {
+            Some(clockid) => Ok(clockid),
+            None => clock_of(self.fileno()),
+        }
+    }
+
+    pub fn set_ticks(&self, ticks: u64) -> Result<()> {
+        sys::set_ticks(self.fileno(), ticks).map_err(|errno| match errno {
+            Errno::EINVAL => error!(errno, "the number of expirations cannot be set to 0"),
+            Errno::ENOTTY => {
+                error!(Errno::ENOTSUP, "this kernel lacks CONFIG_CHECKPOINT_RESTORE")
+            }
+            _ => explain(errno, self.fileno()),
+        })
+    }
+
+    /// The expirations; waits for the first unless O_NONBLOCK is set.
+    pub fn read(&self) -> Result<u64> {
+        if let Some(ticks) = self.try_read()? {
+            return Ok(ticks);
+        }
+        if fd::is_nonblocking(self.fileno()).map_err(|errno| explain(errno, self.fileno()))? {
+            return Err(Errno::EAGAIN.into());
+        }
+        self.wait(-1)
+    }
+
+    /// The expirations, 0 if the time ran out first.
+    pub fn wait(&self, timeout_ns: i64) -> Result<u64> {
+        let visit = self.waiters.enter(Deadline::after(timeout_ns));
+        let mut fds = [poll::entry(self.fileno(), libc::POLLIN as u32), poll::entry(-1, 0)];
+        loop {
+            visit.check()?;
+            let over = visit.is_over();
+            if let Some(ticks) = self.try_read()? {
+                return Ok(ticks);
+            }
+            if over {
+                return Ok(0);
+            }
+            visit.poll(&mut fds)?;
+        }
+    }
+
+    /// The expirations, if there are any; does not wait.
+    fn try_read(&self) -> Result<Option<u64>> {
+        let fd = self.fileno();
+        let result = match sys::read_nowait(fd) {
+            Some(result) => result,
+            None => self.read_if_ready(),
+        };
+        match result {
+            Ok(ticks) => Ok(Some(ticks)),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(explain(errno, fd)),
+        }
+    }
+
+    /// Without preadv2: a look and a read, one thread at a time. (Somebody
+    /// who reads the descriptor itself in between can still make it block.)
+    fn read_if_ready(&self) -> std::result::Result<u64, Errno> {
+        let _alone = self.reading.lock();
+        let mut look = [poll::entry(self.fileno(), libc::POLLIN as u32)];
+        let ready = poll::look(&mut look)?;
+        if ready == 0 { Err(Errno::EAGAIN) } else { sys::read(self.fileno()) }
+    }
+}
+
+impl Shared for Timer {
+    fn closing(&self) {
+        self.waiters.close();
+    }
+
+    fn survives_fork(&self) -> bool {
+        true
+    }
+
+    fn after_fork(&self) {
+        // SAFETY: called while no other thread is in the library.
+        unsafe { self.waiters.after_fork() };
+        // SAFETY: as above.
+        unsafe { self.reading.remake(()) };
+    }
+
+    fn abandon(&self) {
+        self.fd.abandon();
+    }
+}
+
+// SAFETY: the only type of this kind.
+unsafe impl Object for Timer {
+    const KIND: Kind = Kind::Tfd;
+}
+
+fn explain(errno: Errno, fd: RawFd) -> Error {
+    match errno {
+        Errno::EBADF => error!(errno, "fd {} is not open", fd),
+        Errno::EINVAL => error!(errno, "fd {} is not a timer file descriptor", fd),
+        Errno::ECANCELED => error!(errno, "the clock of fd {} was stepped", fd),
+        _ => errno.into(),
+    }
+}
+
+/// The clock of a timer that something else created, as /proc tells it.
+fn clock_of(fd: RawFd) -> Result<c_int> {
+    if !fd::is_open(fd) {
+        return Err(explain(Errno::EBADF, fd));
+    }
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    let clock = text.lines().find_map(|line| line.strip_prefix("clockid:"));
+    match clock.and_then(|number| number.trim().parse().ok()) {
+        Some(clockid) => Ok(clockid),
+        None => fail!(ENOTSUP, "/proc does not tell the clock of fd {}", fd),
+    }
+}

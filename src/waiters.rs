@@ -1,0 +1,171 @@
+//! Who waits in an object with ppoll(2), and how to make them look again.
+//!
+//! Each waiting thread adds its own eventfd to what it polls. It is made at
+//! the thread's first such wait and closed when the thread ends, so an object
+//! needs no descriptor for this. A thread that cannot have one (EMFILE)
+//! looks again every [`SLICE_NS`] instead.
+
+use crate::errno::{Errno, Error, Result, fail};
+use crate::sync::{AtomicBool, ForkMutex, Ordering};
+use crate::sys::clock::Deadline;
+use crate::sys::fd::Fd;
+use crate::sys::{eventfd, fork, interrupt, poll};
+use std::cell::RefCell;
+use std::os::fd::RawFd;
+
+/// How often a thread without an eventfd looks for changes.
+const SLICE_NS: i64 = 20_000_000;
+
+/// The threads that wait in one object.
+pub(crate) struct Waiters {
+    eventfds: ForkMutex<Vec<RawFd>>,
+    closed: AtomicBool,
+}
+
+/// One wait in an object.
+pub(crate) struct Visit<'a> {
+    waiters: &'a Waiters,
+    epoch: fork::Epoch,
+    eventfd: Option<RawFd>,
+    deadline: Deadline,
+}
+
+thread_local! {
+    /// This thread's eventfd, and the process that made it: a forked child
+    /// must not read its parent's.
+    static EVENTFD: RefCell<Option<(fork::Epoch, Fd)>> = const { RefCell::new(None) };
+}
+
+fn own_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
+    let get = |slot: &RefCell<Option<(fork::Epoch, Fd)>>| {
+        let mut slot = slot.borrow_mut();
+        if slot.as_ref().is_none_or(|(made_in, _)| *made_in != epoch) {
+            *slot = None;
+            *slot = Some((epoch, eventfd::create(0).ok()?));
+        }
+        slot.as_ref().map(|(_, fd)| fd.raw())
+    };
+    // A thread that is ending has none any more.
+    EVENTFD.try_with(get).ok().flatten()
+}
+
+impl Waiters {
+    pub const fn new() -> Self {
+        Self { eventfds: ForkMutex::new(Vec::new()), closed: AtomicBool::new(false) }
+    }
+
+    /// Begins a wait: from here on changes are noticed. A caller looks at the
+    /// object after this, never before.
+    pub fn enter(&self, deadline: Deadline) -> Visit<'_> {
+        let epoch = fork::current();
+        let eventfd = match deadline {
+            Deadline::Now => None,
+            _ => own_eventfd(epoch).filter(|fd| self.add(*fd)),
+        };
+        Visit { waiters: self, epoch, eventfd, deadline }
+    }
+
+    fn add(&self, eventfd: RawFd) -> bool {
+        let mut eventfds = self.eventfds.lock();
+        let room = eventfds.try_reserve(1).is_ok();
+        if room {
+            eventfds.push(eventfd);
+        }
+        room
+    }
+
+    /// Makes all of them look again.
+    pub fn wake(&self) {
+        // Under the lock: a thread takes its eventfd out before closing it.
+        for fd in self.eventfds.lock().iter() {
+            eventfd::signal(*fd);
+        }
+    }
+
+    /// Makes all of them, and those to come, return -ESTALE.
+    pub fn close(&self) {
+        // Release, and Acquire in `check`: nothing hangs on it but the order
+        // with `wake`, which its lock gives; stated for the reader.
+        self.closed.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// For `Shared::after_fork`.
+    ///
+    /// # Safety
+    /// As [`ForkMutex::remake`].
+    pub unsafe fn after_fork(&self) {
+        // SAFETY: this function's contract is the same.
+        unsafe { self.eventfds.remake(Vec::new()) };
+    }
+}
+
+impl Visit<'_> {
+    /// Whether the object may still be waited in; to be asked before each
+    /// look at it, and after user code ran.
+    pub fn check(&self) -> Result<()> {
+        if fork::current() != self.epoch {
+            fail!(ECHILD, "the process forked during the wait, and this is the child");
+        }
+        if self.waiters.closed.load(Ordering::Acquire) {
+            fail!(ESTALE, "the object was closed during the wait");
+        }
+        Ok(())
+    }
+
+    /// Waits for an event, a change of the object or the end of the time;
+    /// `fds` has one entry more than there are descriptors, at its end, for
+    /// the thread's eventfd. How many of the others have `revents`.
+    ///
+    /// An interruption ends it like a change. It may end early: the caller
+    /// loops until it has something, or [`Self::is_over`].
+    pub fn poll(&self, fds: &mut [libc::pollfd]) -> Result<usize> {
+        if let Some(last) = fds.last_mut() {
+            *last = poll::entry(self.eventfd.unwrap_or(-1), libc::POLLIN as u32);
+        }
+        let mut timeout = self.deadline.left_ns();
+        if self.eventfd.is_none() {
+            timeout = Some(timeout.map_or(SLICE_NS, |left| left.min(SLICE_NS)));
+        }
+        let ready = match poll::ppoll(fds, timeout) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => {
+                interrupted()?;
+                return Ok(0);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match (fds.last(), self.eventfd) {
+            (Some(last), Some(eventfd)) if last.revents != 0 => {
+                eventfd::clear(eventfd);
+                Ok(ready.saturating_sub(1))
+            }
+            _ => Ok(ready),
+        }
+    }
+
+    /// Whether the time is out.
+    pub fn is_over(&self) -> bool {
+        self.deadline.passed()
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        let Some(eventfd) = self.eventfd else { return };
+        // In a child that this wait came back in the list is not ours.
+        if fork::current() != self.epoch {
+            return;
+        }
+        let mut eventfds = self.waiters.eventfds.lock();
+        if let Some(place) = eventfds.iter().position(|fd| *fd == eventfd) {
+            eventfds.swap_remove(place);
+        }
+    }
+}
+
+/// After EINTR, with no lock held: `Ok` to go on waiting.
+pub(crate) fn interrupted() -> Result<()> {
+    interrupt::resume()
+        .map_err(|errno| Error::new(errno, "a signal handler interrupted the wait", &[]))
+}
