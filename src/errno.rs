@@ -3,7 +3,7 @@
 //! The sentence is kept as a template with its values, and put into words
 //! only when somebody asks: a failing call costs no formatting.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int};
 use std::fmt::Write as _;
 use std::num::NonZeroI32;
@@ -86,26 +86,45 @@ impl From<&'static str> for Value {
     }
 }
 
-/// Why a call failed.
-#[derive(Clone, Copy, Debug)]
+/// Why a call failed: a number. Its sentence is left with the thread when it
+/// is made, so that results stay as small as they can be.
+///
+/// As wide as a pointer: a narrower one makes the compiler take results with
+/// pins in them apart in pieces of four bytes, ten nanoseconds a call.
+#[derive(Debug)]
+#[repr(align(8))]
 pub(crate) struct Error {
     pub errno: Errno,
-    /// A sentence with a `{}` for each value; empty: the errno's own.
-    template: &'static str,
-    values: [Value; 3],
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    #[cold]
     pub fn new(errno: Errno, template: &'static str, values: &[Value]) -> Self {
         let mut kept = [Value::Int(0); 3];
         for (to, from) in kept.iter_mut().zip(values) {
             *to = *from;
         }
-        Self { errno, template, values: kept }
+        // A thread that is ending has nobody left to ask.
+        let _ = PENDING.try_with(|pending| pending.set(Detail { errno, template, values: kept }));
+        Self { errno }
     }
+}
 
+/// What an error has to say.
+#[derive(Clone, Copy)]
+struct Detail {
+    errno: Errno,
+    /// A sentence with a `{}` for each value; empty: the errno's own.
+    template: &'static str,
+    values: [Value; 3],
+}
+
+const NO_DETAIL: Detail =
+    Detail { errno: Errno::ENOTRECOVERABLE, template: "", values: [Value::Int(0); 3] };
+
+impl Detail {
     fn sentence(&self, function: &str) -> String {
         let mut text = format!("{function}: ");
         let (name, meaning) = name_and_meaning(self.errno);
@@ -153,19 +172,22 @@ pub(crate) use fail;
 
 enum Last {
     Nothing,
-    Failure(&'static str, Error),
+    Failure(&'static str, Detail),
     Panic(String),
 }
 
 thread_local! {
+    /// Of the error made last, which may yet be dealt with.
+    static PENDING: Cell<Detail> = const { Cell::new(NO_DETAIL) };
+    /// Of the call that failed last.
     static LAST: RefCell<Last> = const { RefCell::new(Last::Nothing) };
 }
 
-/// Keeps a failure for `evloop_last_error`.
+/// Keeps a failure for `evloop_last_error`: the error made last.
 #[cold]
-pub(crate) fn record(function: &'static str, error: Error) {
-    // A thread that is ending has nobody left to ask.
-    let _ = LAST.try_with(|last| last.replace(Last::Failure(function, error)));
+pub(crate) fn record(function: &'static str) {
+    let detail = PENDING.try_with(Cell::get).unwrap_or(NO_DETAIL);
+    let _ = LAST.try_with(|last| last.replace(Last::Failure(function, detail)));
 }
 
 /// Keeps the message of a panic for `evloop_last_error`.
@@ -179,7 +201,7 @@ pub(crate) fn last_error_into(buf: &mut [u8]) -> c_int {
     let text = LAST
         .try_with(|last| match &*last.borrow() {
             Last::Nothing => String::new(),
-            Last::Failure(function, error) => error.sentence(function),
+            Last::Failure(function, detail) => detail.sentence(function),
             Last::Panic(message) => message.clone(),
         })
         .unwrap_or_default();
@@ -255,6 +277,10 @@ const TEXTS: &[(c_int, &CStr)] = &[
 mod tests {
     use super::*;
 
+    fn sentence(_: Error) -> String {
+        PENDING.get().sentence("f")
+    }
+
     fn last(room: usize) -> (c_int, Vec<u8>) {
         let mut buf = vec![b'#'; room];
         (last_error_into(&mut buf), buf)
@@ -263,14 +289,15 @@ mod tests {
     #[test]
     fn sentence_has_function_values_and_name() {
         let error = error!(Errno::EINVAL, "max is {}, flags {}, kind {}", 7, 0x10u32, "poll");
-        assert_eq!(error.sentence("f"), "f: max is 7, flags 0x10, kind poll (EINVAL)");
-        assert_eq!(Error::from(Errno::EBADF).sentence("f"), "f: not an open descriptor (EBADF)");
+        assert_eq!(sentence(error), "f: max is 7, flags 0x10, kind poll (EINVAL)");
+        assert_eq!(sentence(Errno::EBADF.into()), "f: not an open descriptor (EBADF)");
     }
 
     #[test]
     fn last_error_is_cut_and_terminated() {
         assert_eq!(last(3), (0, b"\0##".to_vec()));
-        record("f", Errno::ENOENT.into());
+        let _ = Error::from(Errno::ENOENT);
+        record("f");
         let whole = "f: not registered (ENOENT)";
         assert_eq!(last(4), (26, b"f: \0".to_vec()));
         assert_eq!(last(0).0, 26);

@@ -26,8 +26,21 @@ pub(crate) struct Waiters {
 pub(crate) struct Visit<'a> {
     waiters: &'a Waiters,
     epoch: fork::Epoch,
-    eventfd: Option<RawFd>,
+    bell: Bell,
     deadline: Deadline,
+}
+
+/// How a waiting thread is told of changes.
+#[derive(Clone, Copy)]
+enum Bell {
+    /// By its eventfd, which is in the object's list.
+    Eventfd(RawFd),
+    /// It has no eventfd yet. It looks without waiting first: the eventfd
+    /// could take the number of a descriptor that is registered but closed,
+    /// and that would never be seen.
+    NotYet,
+    /// Not at all: it does not wait, or cannot have an eventfd.
+    None,
 }
 
 thread_local! {
@@ -36,17 +49,20 @@ thread_local! {
     static EVENTFD: RefCell<Option<(fork::Epoch, Fd)>> = const { RefCell::new(None) };
 }
 
+/// This thread's eventfd, if it has one.
 fn own_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
     let get = |slot: &RefCell<Option<(fork::Epoch, Fd)>>| {
-        let mut slot = slot.borrow_mut();
-        if slot.as_ref().is_none_or(|(made_in, _)| *made_in != epoch) {
-            *slot = None;
-            *slot = Some((epoch, eventfd::create(0).ok()?));
-        }
-        slot.as_ref().map(|(_, fd)| fd.raw())
+        slot.borrow().as_ref().filter(|(made_in, _)| *made_in == epoch).map(|(_, fd)| fd.raw())
     };
     // A thread that is ending has none any more.
     EVENTFD.try_with(get).ok().flatten()
+}
+
+/// Makes this thread's eventfd; `None`: it cannot have one.
+fn make_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
+    let fd = eventfd::create(0).ok()?;
+    let raw = fd.raw();
+    EVENTFD.try_with(|slot| slot.replace(Some((epoch, fd)))).ok().map(|_parents| raw)
 }
 
 impl Waiters {
@@ -58,20 +74,21 @@ impl Waiters {
     /// object after this, never before.
     pub fn enter(&self, deadline: Deadline) -> Visit<'_> {
         let epoch = fork::current();
-        let eventfd = match deadline {
-            Deadline::Now => None,
-            _ => own_eventfd(epoch).filter(|fd| self.add(*fd)),
+        let bell = match (deadline, own_eventfd(epoch)) {
+            (Deadline::Now, _) => Bell::None,
+            (_, Some(eventfd)) => self.add(eventfd),
+            (_, None) => Bell::NotYet,
         };
-        Visit { waiters: self, epoch, eventfd, deadline }
+        Visit { waiters: self, epoch, bell, deadline }
     }
 
-    fn add(&self, eventfd: RawFd) -> bool {
+    fn add(&self, eventfd: RawFd) -> Bell {
         let mut eventfds = self.eventfds.lock();
-        let room = eventfds.try_reserve(1).is_ok();
-        if room {
-            eventfds.push(eventfd);
+        if eventfds.try_reserve(1).is_err() {
+            return Bell::None;
         }
-        room
+        eventfds.push(eventfd);
+        Bell::Eventfd(eventfd)
     }
 
     /// Makes all of them look again.
@@ -119,15 +136,27 @@ impl Visit<'_> {
     ///
     /// An interruption ends it like a change. It may end early: the caller
     /// loops until it has something, or [`Self::is_over`].
-    pub fn poll(&self, fds: &mut [libc::pollfd]) -> Result<usize> {
+    pub fn poll(&mut self, fds: &mut [libc::pollfd]) -> Result<usize> {
+        let left = self.deadline.left_ns();
+        let slice = Some(left.map_or(SLICE_NS, |left| left.min(SLICE_NS)));
+        let (eventfd, timeout) = match self.bell {
+            Bell::Eventfd(eventfd) => (eventfd, left),
+            Bell::NotYet => (-1, Some(0)),
+            Bell::None => (-1, slice),
+        };
         if let Some(last) = fds.last_mut() {
-            *last = poll::entry(self.eventfd.unwrap_or(-1), libc::POLLIN as u32);
+            *last = poll::entry(eventfd, libc::POLLIN as u32);
         }
-        let mut timeout = self.deadline.left_ns();
-        if self.eventfd.is_none() {
-            timeout = Some(timeout.map_or(SLICE_NS, |left| left.min(SLICE_NS)));
+        let mut result = poll::ppoll(fds, timeout);
+        if let (Err(Errno::EINVAL), Some((_, others))) = (result, fds.split_last_mut()) {
+            // Perhaps one more than RLIMIT_NOFILE allows: do without ours.
+            result = poll::ppoll(others, slice);
         }
-        let ready = match poll::ppoll(fds, timeout) {
+        if let (Bell::NotYet, Ok(0)) = (self.bell, result) {
+            let made = make_eventfd(self.epoch);
+            self.bell = made.map_or(Bell::None, |eventfd| self.waiters.add(eventfd));
+        }
+        let ready = match result {
             Ok(ready) => ready,
             Err(Errno::EINTR) => {
                 interrupted()?;
@@ -135,8 +164,8 @@ impl Visit<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        match (fds.last(), self.eventfd) {
-            (Some(last), Some(eventfd)) if last.revents != 0 => {
+        match fds.last() {
+            Some(last) if last.revents != 0 => {
                 eventfd::clear(eventfd);
                 Ok(ready.saturating_sub(1))
             }
@@ -152,7 +181,7 @@ impl Visit<'_> {
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        let Some(eventfd) = self.eventfd else { return };
+        let Bell::Eventfd(eventfd) = self.bell else { return };
         // In a child that this wait came back in the list is not ours.
         if fork::current() != self.epoch {
             return;

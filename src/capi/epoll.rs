@@ -68,7 +68,7 @@ pub extern "C" fn evloop_epoll_from_fd(fd: c_int, flags: u32) -> evloop_epoll_t 
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_epoll_fileno(ep: evloop_epoll_t) -> c_int {
-    guard("evloop_epoll_fileno", || Ok(table::pin::<Epoll>(ep)?.fileno()))
+    guard("evloop_epoll_fileno", || table::descriptor::<Epoll>(ep))
 }
 
 /// Watch a descriptor.

@@ -16,7 +16,7 @@ pub(super) fn guard<T: From<c_int>>(function: &'static str, body: impl FnOnce() 
         Ok(Err(error)) => {
             // "Nothing yet" is an answer, not a failure.
             if error.errno != Errno::EAGAIN {
-                errno::record(function, error);
+                errno::record(function);
             }
             T::from(error.errno.negated())
         }

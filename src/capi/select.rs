@@ -29,14 +29,13 @@ use crate::poller::select::select;
 ///   for ever.
 /// @returns how many entries are left in the three lists together; 0, and
 ///   three counts of 0, if the time ran out. -EBADF: a descriptor is
-///   negative or not open. -EINVAL: a negative count, a NULL list whose
-///   count is not 0, or more distinct descriptors than RLIMIT_NOFILE.
-///   -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On failure lists and
-///   counts are as they were.
+///   negative or not open. -EINVAL: a negative count, or a NULL list whose
+///   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On failure lists
+///   and counts are as they were.
 ///
 /// Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
 /// Fork: works in the child. Since 0.1.0. Source: select(2); built on
-/// ppoll(2).
+/// pselect6(2), whose sets have no FD_SETSIZE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_select(
     rlist: *mut c_int,

@@ -70,7 +70,7 @@ pub extern "C" fn tfd_from_fd(fd: c_int, flags: u32) -> tfd_t {
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn tfd_fileno(t: tfd_t) -> c_int {
-    guard("tfd_fileno", || Ok(table::pin::<Timer>(t)?.fileno()))
+    guard("tfd_fileno", || table::descriptor::<Timer>(t))
 }
 
 /// Close a timer.

@@ -163,7 +163,7 @@ pub const EVLOOP_EPOLL_CLOEXEC: u32 = 0x80000;
 
 /// evloop_selector_create(): the best there is, today EPOLL.
 pub const EVLOOP_SELECTOR_DEFAULT: c_int = 0;
-/// evloop_selector_create(): readiness as select(2) sees it.
+/// evloop_selector_create(): what select(2) watches, on a poll set.
 pub const EVLOOP_SELECTOR_SELECT: c_int = 1;
 /// evloop_selector_create(): on a poll set.
 pub const EVLOOP_SELECTOR_POLL: c_int = 2;

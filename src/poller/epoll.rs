@@ -13,7 +13,7 @@ use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self as sys, Event};
 use crate::sys::fd::{self, Fd};
 use crate::sys::{eventfd, fork};
-use crate::table::{Kind, Object, Shared};
+use crate::table::{self, Kind, Object, Shared};
 use crate::waiters::interrupted;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -41,8 +41,9 @@ struct Registered {
 
 /// Marks a word as ours: no pointer and no descriptor has this bit.
 const OURS: u64 = 1 << 63;
-/// The word of the alarm: tag 0, which no registration has.
-const ALARM: u64 = OURS;
+/// The word of the alarm: tag 0, which no registration has, and a descriptor
+/// that no word of somebody else's will have by chance.
+const ALARM: u64 = OURS | 0x65_76_6c_70;
 const ENABLED: u32 = libc::EPOLLIN as u32;
 
 fn cookie(tag: u32, fd: RawFd) -> u64 {
@@ -86,7 +87,7 @@ impl Epoll {
             alarm,
             registered: Mutex::new(registered),
             closed: AtomicBool::new(false),
-            epoch: fork::current(),
+            epoch: table::epoch(),
         })
     }
 
@@ -191,17 +192,11 @@ impl Epoll {
         let mut alarmed = false;
         for event in events {
             let (bits, word) = (event.events, event.u64);
-            match uncookie(word) {
-                Some(_) if word == ALARM => alarmed = true,
-                Some((tag, fd)) => match registered.map.get(fd).filter(|entry| entry.tag == tag) {
-                    Some(entry) => sink.push(Ready { fd, events: bits, data: entry.data }),
-                    None if registered.leftovers => {
-                        sink.push(Ready { fd: -1, events: bits, data: word })
-                    }
-                    // Unregistered between the kernel's answer and now.
-                    None => {}
-                },
-                None => sink.push(Ready { fd: -1, events: bits, data: word }),
+            match registered.find(word) {
+                _ if word == ALARM => alarmed = true,
+                Owner::Registration(fd, data) => sink.push(Ready { fd, events: bits, data }),
+                Owner::Unknown => sink.push(Ready { fd: -1, events: bits, data: word }),
+                Owner::Gone => {}
             }
         }
         drop(registered);
@@ -220,7 +215,29 @@ impl Epoll {
     }
 }
 
+/// Whose event it is.
+enum Owner {
+    Registration(RawFd, u64),
+    /// Unregistered between the kernel's answer and now.
+    Gone,
+    /// Made by raw epoll_ctl(2), or left over.
+    Unknown,
+}
+
 impl Registered {
+    fn find(&self, word: u64) -> Owner {
+        match uncookie(word) {
+            Some((tag, fd)) if (1..=self.last_tag).contains(&tag) && fd >= 0 => {
+                match self.map.get(fd).filter(|entry| entry.tag == tag) {
+                    Some(entry) => Owner::Registration(fd, entry.data),
+                    None if self.leftovers => Owner::Unknown,
+                    None => Owner::Gone,
+                }
+            }
+            _ => Owner::Unknown,
+        }
+    }
+
     /// Never 0, which is the alarm's; 31 bits.
     fn next_tag(&mut self) -> u32 {
         self.last_tag = self.last_tag % (u32::MAX >> 1) + 1;
@@ -249,6 +266,10 @@ impl Shared for Epoll {
         // It cannot fail where the descriptor is open; and where its owner
         // closed it there is no waiting any more.
         let _ = self.set_alarm(true);
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.fileno()
     }
 
     fn survives_fork(&self) -> bool {

@@ -86,7 +86,7 @@ impl PollSet {
 
     /// Waits; how many entries of `room` were filled.
     pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
-        let visit = self.waiters.enter(Deadline::after(timeout_ns));
+        let mut visit = self.waiters.enter(Deadline::after(timeout_ns));
         loop {
             visit.check()?;
             let mut snapshot = self.snapshot()?;

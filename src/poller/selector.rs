@@ -4,7 +4,7 @@ use super::devpoll::DevPoll;
 use super::epoll::Epoll;
 use super::fdmap::{Entry, FdMap};
 use super::poll::PollSet;
-use super::{Ready, Sink, select};
+use super::{Ready, Sink};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clock::Deadline;
@@ -49,6 +49,9 @@ struct Keys {
 
 const READ: u32 = 1;
 const WRITE: u32 = 2;
+/// What select(2) takes for readable and for writable.
+const SELECT_READ: u32 = (libc::POLLIN | libc::POLLRDNORM | libc::POLLRDBAND) as u32;
+const SELECT_WRITE: u32 = (libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND) as u32;
 
 impl Selector {
     pub fn create(backend: Backend) -> Result<Self> {
@@ -169,7 +172,7 @@ impl Selector {
             // SAFETY: the engine filled that many entries.
             let mut ready = unsafe { entry.assume_init() };
             let Some(key) = keys.map.get(ready.fd) else { continue };
-            ready.events = self.engine.read_write(ready.events) & key.events;
+            ready.events = read_write(ready.events) & key.events;
             ready.data = key.data;
             if ready.events != 0
                 && let Some(place) = room.get_mut(kept)
@@ -240,22 +243,19 @@ impl Engine {
 
     fn asked(&self, events: u32) -> u32 {
         let (read, write) = match self {
-            Self::Select(_) => (select::READ.asked, select::WRITE.asked),
+            Self::Select(_) => (SELECT_READ, SELECT_WRITE),
             _ => (libc::POLLIN as u32, libc::POLLOUT as u32),
         };
         (if events & READ != 0 { read } else { 0 }) | (if events & WRITE != 0 { write } else { 0 })
     }
+}
 
-    /// What reading and writing would find: everything that is not plain
-    /// readability also ends a write's wait, and the other way round.
-    fn read_write(&self, bits: u32) -> u32 {
-        let nval = bits & libc::POLLNVAL as u32 != 0;
-        let (read, write) = match self {
-            Self::Select(_) => (select::READ.is_met(bits), select::WRITE.is_met(bits)),
-            _ => (bits & !(libc::POLLOUT as u32) != 0, bits & !(libc::POLLIN as u32) != 0),
-        };
-        (if read || nval { READ } else { 0 }) | (if write || nval { WRITE } else { 0 })
-    }
+/// What reading and writing would find: everything that is not plain
+/// writability also ends a read's wait, and the other way round.
+fn read_write(bits: u32) -> u32 {
+    let read = bits & !SELECT_WRITE != 0;
+    let write = bits & !SELECT_READ != 0;
+    (if read { READ } else { 0 }) | (if write { WRITE } else { 0 })
 }
 
 fn check_open(fd: RawFd) -> Result<()> {

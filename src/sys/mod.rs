@@ -12,6 +12,7 @@ pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod interrupt;
 pub(crate) mod poll;
+pub(crate) mod select;
 pub(crate) mod timerfd;
 
 use crate::errno::Errno;

@@ -2,17 +2,24 @@
 
 use super::handle;
 pub(crate) use super::handle::Kind;
-use super::slots::{Pin, Refused, Table};
+use super::slots::{Last, Pin, Refused, Table};
 use crate::errno::{Result, fail};
 use crate::sys::fork;
-use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
 
 /// What the table asks of every object.
 pub(crate) trait Shared: Send + Sync {
     /// It was closed while other threads are in calls with it: make those
     /// that wait come back.
     fn closing(&self);
+
+    /// Its descriptor, or -1: the same as long as it lives.
+    fn descriptor(&self) -> RawFd {
+        -1
+    }
 
     /// Whether a forked child may go on using it.
     fn survives_fork(&self) -> bool;
@@ -53,9 +60,15 @@ fn table() -> (&'static Table<Payload>, fork::Epoch) {
     (&TABLE, epoch)
 }
 
+/// The epoch of this process, for an object that is the process's own.
+pub(crate) fn epoch() -> fork::Epoch {
+    table().1
+}
+
 /// Puts an object in; its handle.
 pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
-    match table().0.insert(T::KIND, Box::new(object)) {
+    let descriptor = object.descriptor();
+    match table().0.insert(T::KIND, Box::new(object), descriptor) {
         Ok(handle) => Ok(handle),
         Err(_) => fail!(ENOMEM, "no memory, or no handle, for {}", T::KIND.name()),
     }
@@ -63,20 +76,34 @@ pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
 
 /// An object in use; it exists until this is dropped.
 pub(crate) struct Pinned<T: Object> {
-    pin: Option<Pin<'static, Payload>>,
+    pin: ManuallyDrop<Pin<'static, Payload>>,
     epoch: fork::Epoch,
-    object: *const T,
-    marker: PhantomData<&'static T>,
+    object: NonNull<T>,
 }
 
 /// Pins the object that a handle names.
-#[inline]
+#[inline(always)]
 pub(crate) fn pin<T: Object>(handle: i64) -> Result<Pinned<T>> {
     let (table, epoch) = table();
     match table.pin(handle, T::KIND) {
-        Ok(pin) => Ok(Pinned::new(pin, epoch)),
+        Ok(pin) => match pin.get() {
+            // The kind is T's, so the object is a T (contract of Object).
+            Some(object) => {
+                let object = NonNull::from(&**object).cast();
+                Ok(Pinned { pin: ManuallyDrop::new(pin), epoch, object })
+            }
+            // Cannot be: what is live has a payload.
+            None => refuse(Refused::Poisoned, handle, T::KIND),
+        },
         Err(refused) => refuse(refused, handle, T::KIND),
     }
+}
+
+/// The descriptor of the object that a handle names.
+#[inline]
+pub(crate) fn descriptor<T: Object>(handle: i64) -> Result<RawFd> {
+    let found = table().0.descriptor(handle, T::KIND);
+    found.or_else(|refused| refuse(refused, handle, T::KIND))
 }
 
 /// Closes the object that a handle names, if it is a `T`.
@@ -139,51 +166,43 @@ fn refuse<T>(refused: Refused, handle: i64, wanted: Kind) -> Result<T> {
     }
 }
 
-impl<T: Object> Pinned<T> {
-    #[inline]
-    fn new(pin: Pin<'static, Payload>, epoch: fork::Epoch) -> Self {
-        // A live slot has a payload; were it not so, `deref` would be told.
-        let object = pin.get().map_or(std::ptr::null(), |object| (&raw const **object).cast());
-        Self { pin: Some(pin), epoch, object, marker: PhantomData }
-    }
-}
-
 impl<T: Object> Deref for Pinned<T> {
     type Target = T;
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: the pin keeps the payload, which is a T because its kind is
-        // T's (contract of Object); a pinned slot has one.
-        unsafe { &*self.object }
+        // SAFETY: a T, as `pin` has it, that the pin keeps where it is.
+        unsafe { self.object.as_ref() }
     }
 }
 
 impl<T: Object> Drop for Pinned<T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // In a child that this very call came back in, the pins of before
         // the fork are, or will be, forgotten all together.
-        if let Some(pin) = self.pin.take()
-            && fork::current() == self.epoch
-        {
+        if fork::current() == self.epoch {
             if std::thread::panicking() {
-                pin.poison();
+                self.pin.poison();
             }
-            release(pin);
+            // SAFETY: taken once, here.
+            release(unsafe { ManuallyDrop::take(&mut self.pin) });
         }
     }
 }
 
-/// Drops the object, if this was the last pin of a closed one.
-#[inline]
+/// Gives up a pin, and drops the object if it was a closed one's last.
+#[inline(always)]
 fn release(pin: Pin<'_, Payload>) {
-    if let Some((object, must_stay)) = pin.release() {
-        if must_stay {
-            object.abandon();
-            std::mem::forget(object);
-        } else {
-            drop(object);
-        }
+    if let Some(last) = TABLE.release(pin) {
+        dispose(last);
+    }
+}
+
+#[cold]
+fn dispose(last: Last<'_, Payload>) {
+    if let Some((object, true)) = TABLE.reap(last) {
+        object.abandon();
+        std::mem::forget(object);
     }
 }

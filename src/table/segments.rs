@@ -52,8 +52,9 @@ impl<T> Segments<T> {
         Some(unsafe { &*entry })
     }
 
-    /// Makes the segment of an index; `None`: no memory. One thread at a time.
-    pub fn ensure(&self, index: u32, entry: impl FnMut() -> T) -> Option<&T> {
+    /// Makes the segment of an index, each entry by its index; `None`: no
+    /// memory. One thread at a time.
+    pub fn ensure(&self, index: u32, entry: impl FnMut(u32) -> T) -> Option<&T> {
         if index >= CAPACITY {
             return None;
         }
@@ -62,7 +63,7 @@ impl<T> Segments<T> {
         if start.load(Ordering::Relaxed).is_null() {
             let mut fresh = Vec::new();
             fresh.try_reserve_exact(len as usize).ok()?;
-            fresh.resize_with(len as usize, entry);
+            fresh.extend((len - FIRST..2 * len - FIRST).map(entry));
             let fresh = Box::into_raw(fresh.into_boxed_slice());
             // Release: pairs with the Acquire in `get`.
             start.store(fresh.cast(), Ordering::Release);
@@ -105,12 +106,13 @@ mod tests {
     fn entries_appear_with_their_segment_and_stay() {
         let segments = Segments::new();
         assert!(segments.get(0).is_none());
-        let first = ptr::from_ref(segments.ensure(70, || 7u32).unwrap());
+        let first = ptr::from_ref(segments.ensure(70, |_| 7u32).unwrap());
         assert!(segments.get(0).is_none());
-        assert!(segments.ensure(5000, || 8).is_some());
+        assert!(segments.ensure(5000, |index| index).is_some());
         assert_eq!(segments.get(70).map(ptr::from_ref), Some(first));
         assert_eq!(segments.get(191), Some(&7));
+        assert_eq!(segments.get(5001), Some(&5001));
         assert!(segments.get(CAPACITY).is_none());
-        assert!(segments.ensure(u32::MAX, || 1).is_none());
+        assert!(segments.ensure(u32::MAX, |_| 1).is_none());
     }
 }

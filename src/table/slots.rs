@@ -3,10 +3,13 @@
 use super::handle::{Handle, KINDS, Kind, LAST_GENERATION, MAX_SLOTS};
 use super::segments::{CAPACITY, Segments};
 use super::word;
-use crate::sync::{AtomicI64, AtomicU32, AtomicU64, ForkMutex, Ordering, UnsafeCell};
+use crate::sync::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, ForkMutex, Ordering, UnsafeCell};
 
 struct Slot<P> {
     word: AtomicU64,
+    index: u32,
+    /// The object's, so that asking for it needs no pin.
+    descriptor: AtomicI32,
     /// Some while live. Written by the thread that inserts, read by those
     /// that hold a pin, taken by the one that drops the last.
     payload: UnsafeCell<Option<P>>,
@@ -47,11 +50,14 @@ pub(super) enum Refused {
     Full,
 }
 
-/// The right to use an object: while it exists the object does.
+/// The right to use an object: until it is released the object exists.
 pub(super) struct Pin<'t, P: Send + Sync> {
-    table: &'t Table<P>,
     slot: &'t Slot<P>,
-    index: u32,
+}
+
+/// A closing object's slot whose last pin was given up by this thread.
+pub(super) struct Last<'t, P: Send + Sync> {
+    slot: &'t Slot<P>,
 }
 
 impl<P: Send + Sync> Table<P> {
@@ -84,22 +90,26 @@ impl<P: Send + Sync> Table<P> {
     }
 
     /// Puts an object in; gives it back if there is no room for it.
-    pub fn insert(&self, kind: Kind, payload: P) -> Result<i64, P> {
-        let Some((index, slot)) = self.take_free() else { return Err(payload) };
+    pub fn insert(&self, kind: Kind, payload: P, descriptor: i32) -> Result<i64, P> {
+        let Some(slot) = self.take_free() else { return Err(payload) };
         let generation = word::generation(slot.word.load(Ordering::Relaxed));
-        let handle = Handle { kind, generation, index };
+        let handle = Handle { kind, generation, index: slot.index };
         slot.payload.with_mut(|place| {
             // SAFETY: a free slot's payload belongs to who took it.
             unsafe { *place = Some(payload) }
         });
         self.count(kind, 1);
+        // Release: who sees it sees that the object before is gone.
+        slot.descriptor.store(descriptor, Ordering::Release);
         // Release: who finds the slot live sees the payload.
         slot.word.store(word::live(handle), Ordering::Release);
         Ok(handle.pack())
     }
 
     /// Pins an object of this kind.
-    #[inline]
+    // Every call of the C API begins here and ends in `release`: inlined, the
+    // pin stays in registers.
+    #[inline(always)]
     pub fn pin(&self, handle: i64, kind: Kind) -> Result<Pin<'_, P>, Refused> {
         let Some(wanted) = Handle::unpack_as(handle, kind) else {
             return Err(self.kind_of(handle).map_or_else(|stale| stale, Refused::Kind));
@@ -117,7 +127,7 @@ impl<P: Send + Sync> Table<P> {
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(Pin { table: self, slot, index: wanted.index }),
+                Ok(_) => return Ok(Pin { slot }),
                 Err(now) => seen = now,
             }
         }
@@ -152,12 +162,54 @@ impl<P: Send + Sync> Table<P> {
             ) {
                 Ok(_) => {
                     self.count(wanted.kind, -1);
-                    let pin = Pin { table: self, slot, index: wanted.index };
-                    return Ok((pin, word::pins(seen) > 0));
+                    return Ok((Pin { slot }, word::pins(seen) > 0));
                 }
                 Err(now) => seen = now,
             }
         }
+    }
+
+    /// Gives up a pin. Whoever gives up a closing object's last one has to
+    /// `reap` it.
+    #[inline(always)]
+    pub fn release<'t>(&self, pin: Pin<'t, P>) -> Option<Last<'t, P>> {
+        // Release: our use of the payload is over before another frees it.
+        let before = pin.slot.word.fetch_sub(word::PIN, Ordering::Release);
+        let last = before & word::CLOSING != 0 && word::pins(before) == 1;
+        last.then_some(Last { slot: pin.slot })
+    }
+
+    /// Frees a slot; its object, and whether the object's memory must stay.
+    pub fn reap(&self, last: Last<'_, P>) -> Option<(P, bool)> {
+        let slot = last.slot;
+        // Acquire: all other uses of the payload are over.
+        let orphan = slot.word.load(Ordering::Acquire) & word::ORPHAN != 0;
+        let payload = slot.payload.with_mut(|payload| {
+            // SAFETY: no pin is left and none can be added to a closing slot:
+            // this thread is alone with it.
+            unsafe { (*payload).take() }
+        });
+        self.give_back(slot);
+        payload.map(|payload| (payload, orphan))
+    }
+
+    /// The descriptor of an object of this kind, as it was inserted.
+    #[inline]
+    pub fn descriptor(&self, handle: i64, kind: Kind) -> Result<i32, Refused> {
+        let Some(wanted) = Handle::unpack_as(handle, kind) else {
+            return Err(self.kind_of(handle).map_or_else(|stale| stale, Refused::Kind));
+        };
+        let slot = self.slots.get(wanted.index).ok_or(Refused::Stale)?;
+        // Acquire: the object's descriptor, or a later one's.
+        let seen = slot.word.load(Ordering::Acquire);
+        if word::identity(seen) != word::live(wanted) {
+            return Err(refusal(seen, wanted));
+        }
+        // Acquire: if it is a later object's, the next look sees that ours is
+        // gone.
+        let descriptor = slot.descriptor.load(Ordering::Acquire);
+        let still = word::is(slot.word.load(Ordering::Relaxed), wanted);
+        if still { Ok(descriptor) } else { Err(Refused::Stale) }
     }
 
     /// The kind of a live object.
@@ -185,34 +237,36 @@ impl<P: Send + Sync> Table<P> {
         }
     }
 
-    fn take_free(&self) -> Option<(u32, &Slot<P>)> {
+    fn take_free(&self) -> Option<&Slot<P>> {
         let mut free = self.free.lock();
         if let Some((head, tail)) = free.ends {
             let slot = self.slots.get(head)?;
             let next = word::next(slot.word.load(Ordering::Relaxed));
             free.ends = (head != tail).then_some((next, tail));
-            return Some((head, slot));
+            return Some(slot);
         }
         let index = self.fresh.load(Ordering::Relaxed);
         if index >= MAX_SLOTS.min(CAPACITY) {
             return None;
         }
-        let slot = self.slots.ensure(index, || Slot {
+        let slot = self.slots.ensure(index, |index| Slot {
+            index,
+            descriptor: AtomicI32::new(-1),
             word: AtomicU64::new(word::free(1, 0)),
             payload: UnsafeCell::new(None),
         })?;
         self.fresh.store(index + 1, Ordering::Relaxed);
-        Some((index, slot))
+        Some(slot)
     }
 
     /// Makes a slot free for its next generation, or retires it.
-    fn give_back(&self, index: u32, slot: &Slot<P>) {
+    fn give_back(&self, slot: &Slot<P>) {
         let used = word::generation(slot.word.load(Ordering::Relaxed));
         let mut free = self.free.lock();
-        self.append(&mut free, index, slot, used);
+        self.append(&mut free, slot, used);
     }
 
-    fn append(&self, free: &mut FreeList, index: u32, slot: &Slot<P>, used: u32) {
+    fn append(&self, free: &mut FreeList, slot: &Slot<P>, used: u32) {
         if used >= self.last_generation {
             // Worn out: neither live nor in the list, for good.
             slot.word.store(word::free(used, 0), Ordering::Relaxed);
@@ -221,13 +275,13 @@ impl<P: Send + Sync> Table<P> {
         // Release: who takes the slot sees its payload gone.
         slot.word.store(word::free(used + 1, 0), Ordering::Release);
         free.ends = match free.ends {
-            None => Some((index, index)),
+            None => Some((slot.index, slot.index)),
             Some((head, tail)) => {
                 if let Some(last) = self.slots.get(tail) {
                     let generation = word::generation(last.word.load(Ordering::Relaxed));
-                    last.word.store(word::free(generation, index), Ordering::Relaxed);
+                    last.word.store(word::free(generation, slot.index), Ordering::Relaxed);
                 }
-                Some((head, index))
+                Some((head, slot.index))
             }
         };
     }
@@ -275,11 +329,11 @@ impl<P: Send + Sync> Table<P> {
                         // SAFETY: as above.
                         unsafe { place.write(None) }
                     });
-                    self.append(&mut list, index, slot, generation);
+                    self.append(&mut list, slot, generation);
                 }
                 // Worn out slots have the last generation.
                 (false, _) if generation >= self.last_generation => {}
-                (false, _) => self.append(&mut list, index, slot, generation - 1),
+                (false, _) => self.append(&mut list, slot, generation - 1),
             }
         }
         // SAFETY: no other thread is here, and this one does not hold it.
@@ -310,31 +364,6 @@ impl<P: Send + Sync> Pin<'_, P> {
     #[cold]
     pub fn poison(&self) {
         self.slot.word.fetch_or(word::POISONED, Ordering::Relaxed);
-    }
-
-    /// Gives up the pin; whoever gives up a closing object's last one gets
-    /// the object, and whether its memory must stay.
-    #[inline]
-    pub fn release(self) -> Option<(P, bool)> {
-        // Release: our use of the payload is over before another frees it.
-        let before = self.slot.word.fetch_sub(word::PIN, Ordering::Release);
-        if before & word::CLOSING == 0 || word::pins(before) > 1 {
-            return None;
-        }
-        self.reap(before)
-    }
-
-    #[cold]
-    fn reap(self, before: u64) -> Option<(P, bool)> {
-        // Acquire: all other uses of the payload are over.
-        self.slot.word.load(Ordering::Acquire);
-        let payload = self.slot.payload.with_mut(|payload| {
-            // SAFETY: no pin is left and none can be added to a closing slot:
-            // this thread is alone with it.
-            unsafe { (*payload).take() }
-        });
-        self.table.give_back(self.index, self.slot);
-        payload.map(|payload| (payload, before & word::ORPHAN != 0))
     }
 }
 

@@ -1,12 +1,17 @@
 //! The table against a plain map, and under loom.
 
 use super::super::handle::Kind;
-use super::{Refused, Table};
+use super::{Pin, Refused, Table};
+
+/// Gives up a pin, and frees what that leaves to be freed.
+fn release<P: Send + Sync>(table: &Table<P>, pin: Pin<'_, P>) -> Option<(P, bool)> {
+    table.release(pin).and_then(|last| table.reap(last))
+}
 
 /// What a close followed by a release gives back.
 fn close<P: Send + Sync>(table: &Table<P>, handle: i64) -> Result<Option<P>, Refused> {
     let (pin, _) = table.close(handle, None)?;
-    Ok(pin.release().map(|(payload, _)| payload))
+    Ok(release(table, pin).map(|(payload, _)| payload))
 }
 
 #[cfg(not(loom))]
@@ -21,11 +26,11 @@ mod plain {
     #[test]
     fn lookups_tell_kinds_and_ages_apart() {
         let table = Table::new();
-        let handle = table.insert(Kind::Poll, 7).unwrap();
+        let handle = table.insert(Kind::Poll, 7, -1).unwrap();
         assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(Refused::Kind(Kind::Poll)));
         let pin = table.pin(handle, Kind::Poll).ok().unwrap();
         assert_eq!(pin.get(), Some(&7));
-        assert!(pin.release().is_none());
+        assert!(release(&table, pin).is_none());
         assert_eq!(table.close(handle, Some(Kind::Tfd)).err(), Some(Refused::Kind(Kind::Poll)));
         assert_eq!(close(&table, handle), Ok(Some(7)));
         assert_eq!(close(&table, handle), Err(Refused::Stale));
@@ -37,23 +42,23 @@ mod plain {
     #[test]
     fn a_closed_object_lives_until_its_last_pin() {
         let table = Table::new();
-        let handle = table.insert(Kind::Tfd, 1).unwrap();
+        let handle = table.insert(Kind::Tfd, 1, -1).unwrap();
         let pin = table.pin(handle, Kind::Tfd).ok().unwrap();
         let (closer, in_use) = table.close(handle, None).ok().unwrap();
         assert!(in_use);
-        assert!(closer.release().is_none());
+        assert!(release(&table, closer).is_none());
         assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(Refused::Stale));
         assert_eq!(pin.get(), Some(&1));
-        assert_eq!(pin.release(), Some((1, false)));
+        assert_eq!(release(&table, pin), Some((1, false)));
     }
 
     #[test]
     fn a_poisoned_object_can_only_be_closed() {
         let table = Table::new();
-        let handle = table.insert(Kind::Tfd, 1).unwrap();
+        let handle = table.insert(Kind::Tfd, 1, -1).unwrap();
         let pin = table.pin(handle, Kind::Tfd).ok().unwrap();
         pin.poison();
-        assert!(pin.release().is_none());
+        assert!(release(&table, pin).is_none());
         assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(Refused::Poisoned));
         assert_eq!(table.kind_of(handle), Ok(Kind::Tfd));
         assert_eq!(close(&table, handle), Ok(Some(1)));
@@ -65,7 +70,7 @@ mod plain {
         let table = Table::with_last_generation(LAST);
         let mut seen = Vec::new();
         for round in 0..3 * LAST {
-            let handle = table.insert(Kind::Tfd, ()).unwrap();
+            let handle = table.insert(Kind::Tfd, (), -1).unwrap();
             let parts = Handle::unpack(handle).unwrap();
             assert_eq!((parts.index, parts.generation), (round / LAST, round % LAST + 1));
             assert!(!seen.contains(&handle));
@@ -78,18 +83,18 @@ mod plain {
     #[test]
     fn slots_are_reused_in_the_order_they_became_free() {
         let table = Table::new();
-        let handles: Vec<_> = (0..4).map(|n| table.insert(Kind::Tfd, n).unwrap()).collect();
+        let handles: Vec<_> = (0..4).map(|n| table.insert(Kind::Tfd, n, -1).unwrap()).collect();
         for place in [2, 0, 3] {
             close(&table, handles[place]).unwrap();
         }
-        let index = || Handle::unpack(table.insert(Kind::Tfd, 9).unwrap()).unwrap().index;
+        let index = || Handle::unpack(table.insert(Kind::Tfd, 9, -1).unwrap()).unwrap().index;
         assert_eq!([index(), index(), index(), index()], [2, 0, 3, 4]);
     }
 
     #[test]
     fn a_forked_child_starts_without_pins_and_with_every_slot() {
         let table = Table::new();
-        let handles: Vec<_> = (0..5).map(|n| table.insert(Kind::Tfd, n).unwrap()).collect();
+        let handles: Vec<_> = (0..5).map(|n| table.insert(Kind::Tfd, n, -1).unwrap()).collect();
         let left_behind = table.pin(handles[1], Kind::Tfd).ok().unwrap();
         let half_closed = table.pin(handles[2], Kind::Tfd).ok().unwrap();
         let (closer, _) = table.close(handles[2], None).ok().unwrap();
@@ -109,10 +114,10 @@ mod plain {
         // Pinned at the fork: its memory must stay.
         let (pin, in_use) = table.close(handles[1], None).ok().unwrap();
         assert!(!in_use);
-        assert_eq!(pin.release(), Some((1, true)));
+        assert_eq!(release(&table, pin), Some((1, true)));
         assert_eq!(close(&table, handles[0]), Ok(Some(0)));
         let again: Vec<_> = (0..5)
-            .map(|n| Handle::unpack(table.insert(Kind::Tfd, n).unwrap()).unwrap().index)
+            .map(|n| Handle::unpack(table.insert(Kind::Tfd, n, -1).unwrap()).unwrap().index)
             .collect();
         assert_eq!(again, [2, 3, 1, 0, 5]);
     }
@@ -148,7 +153,7 @@ mod plain {
             for step in steps {
                 match step {
                     Step::Insert(value) => {
-                        let handle = table.insert(Kind::Epoll, (value, alive.clone())).ok().unwrap();
+                        let handle = table.insert(Kind::Epoll, (value, alive.clone()), -1).ok().unwrap();
                         prop_assert!(!issued.contains(&handle), "{handle} was issued before");
                         issued.push(handle);
                         open.insert(handle, value);
@@ -162,7 +167,7 @@ mod plain {
                     Step::Release(which) if !pins.is_empty() => {
                         let (handle, pin) = pins.remove(which % pins.len()).unwrap();
                         let last = !pins.iter().any(|(other, _)| *other == handle);
-                        let freed = pin.release().is_some();
+                        let freed = release(&table, pin).is_some();
                         prop_assert_eq!(freed, last && !open.contains_key(&handle));
                     }
                     Step::Release(_) => {}
@@ -183,7 +188,7 @@ mod plain {
                 prop_assert_eq!(table.open(Kind::Epoll), open.len() as i64);
             }
             for (_, pin) in pins {
-                drop(pin.release());
+                drop(release(table, pin));
             }
             for handle in open.into_keys() {
                 close(&table, handle).unwrap();
@@ -222,21 +227,21 @@ mod plain {
                         match random >> 32 & 7 {
                             0 => {
                                 made.fetch_add(1, Ordering::Relaxed);
-                                let fresh = table.insert(Kind::Tfd, Counted(dropped, 0x600d));
+                                let fresh = table.insert(Kind::Tfd, Counted(dropped, 0x600d), -1);
                                 let old = place.swap(fresh.ok().unwrap(), Ordering::Relaxed);
                                 if let Ok((pin, _)) = table.close(old, None) {
-                                    drop(pin.release());
+                                    drop(release(table, pin));
                                 }
                             }
                             1 => {
                                 if let Ok((pin, _)) = table.close(handle, Some(Kind::Tfd)) {
-                                    drop(pin.release());
+                                    drop(release(table, pin));
                                 }
                             }
                             _ => {
                                 if let Ok(pin) = table.pin(handle, Kind::Tfd) {
                                     assert_eq!(pin.get().unwrap().1, 0x600d);
-                                    drop(pin.release());
+                                    drop(release(table, pin));
                                 }
                             }
                         }
@@ -272,14 +277,14 @@ mod loom_models {
     fn setup() -> (Arc<Table<Payload>>, i64, Arc<AtomicUsize>) {
         let table = Arc::new(Table::new());
         let drops = Arc::new(AtomicUsize::new(0));
-        let handle = table.insert(Kind::Tfd, Payload(drops.clone())).ok().unwrap();
+        let handle = table.insert(Kind::Tfd, Payload(drops.clone()), -1).ok().unwrap();
         (table, handle, drops)
     }
 
     fn use_it(table: &Table<Payload>, handle: i64) {
         if let Ok(pin) = table.pin(handle, Kind::Tfd) {
             assert_eq!(pin.get().unwrap().0.load(Ordering::Relaxed), 0);
-            drop(pin.release());
+            drop(release(table, pin));
         }
     }
 
@@ -312,7 +317,7 @@ mod loom_models {
             };
             close(&table, old).ok().unwrap();
             let fresh = Arc::new(AtomicUsize::new(0));
-            let new = table.insert(Kind::Tfd, Payload(fresh.clone())).ok().unwrap();
+            let new = table.insert(Kind::Tfd, Payload(fresh.clone()), -1).ok().unwrap();
             assert_ne!(old, new);
             assert!(table.pin(old, Kind::Tfd).is_err());
             user.join().unwrap();
@@ -324,13 +329,29 @@ mod loom_models {
     }
 
     #[test]
+    fn loom_a_descriptor_is_never_that_of_a_later_object() {
+        loom::model(|| {
+            let table = Arc::new(Table::new());
+            let old = table.insert(Kind::Tfd, (), 3).ok().unwrap();
+            let reader = {
+                let table = table.clone();
+                thread::spawn(move || table.descriptor(old, Kind::Tfd))
+            };
+            close(&table, old).ok().unwrap();
+            let new = table.insert(Kind::Tfd, (), 4).ok().unwrap();
+            assert!(matches!(reader.join().unwrap(), Ok(3) | Err(Refused::Stale)));
+            assert_eq!(table.descriptor(new, Kind::Tfd), Ok(4));
+        });
+    }
+
+    #[test]
     fn loom_two_threads_insert_and_close() {
         loom::model(|| {
             let (table, first, _) = setup();
             close(&table, first).ok().unwrap();
             let churn = |table: &Table<Payload>| {
                 let drops = Arc::new(AtomicUsize::new(0));
-                let handle = table.insert(Kind::Tfd, Payload(drops.clone())).ok().unwrap();
+                let handle = table.insert(Kind::Tfd, Payload(drops.clone()), -1).ok().unwrap();
                 use_it(table, handle);
                 close(table, handle).ok().unwrap();
                 assert_eq!(drops.load(Ordering::Relaxed), 1);

@@ -49,8 +49,7 @@ impl Timer {
         Self { fd, clockid, waiters: Waiters::new(), reading: ForkMutex::new(()) }
     }
 
-    #[inline]
-    pub fn fileno(&self) -> RawFd {
+    fn fileno(&self) -> RawFd {
         self.fd.raw()
     }
 
@@ -100,7 +99,7 @@ impl Timer {
 
     /// The expirations, 0 if the time ran out first.
     pub fn wait(&self, timeout_ns: i64) -> Result<u64> {
-        let visit = self.waiters.enter(Deadline::after(timeout_ns));
+        let mut visit = self.waiters.enter(Deadline::after(timeout_ns));
         let mut fds = [poll::entry(self.fileno(), libc::POLLIN as u32), poll::entry(-1, 0)];
         loop {
             visit.check()?;
@@ -142,6 +141,10 @@ impl Timer {
 impl Shared for Timer {
     fn closing(&self) {
         self.waiters.close();
+    }
+
+    fn descriptor(&self) -> RawFd {
+        self.fileno()
     }
 
     fn survives_fork(&self) -> bool {
