@@ -34,7 +34,8 @@
  * and evloop_last_error() return something else. A timeout is no error: the
  * result is 0 events. -ENOTRECOVERABLE, from any function, is a bug of the
  * library; the object involved answers nothing else from then on, and can be
- * closed.
+ * closed. -ENOSYS and -EPERM may come from any constructor where a sandbox
+ * forbids its system call.
  *
  * Handles. Objects are named by int64_t numbers from one process-wide table,
  * 1 to 2^53-1. A constructor returns the handle, or -errno in its place. No
@@ -51,7 +52,10 @@
  * Descriptors passed in stay the caller's, who keeps them open while they are
  * used; *_from_fd wraps that very descriptor and closes it only with
  * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec. *_fileno
- * only lends.
+ * only lends. The library keeps one eventfd for the process, from the first
+ * epoll object on, and one for each thread that has waited in a timer, a poll
+ * set or a /dev/poll object, until that thread ends: they are not the
+ * program's to close.
  *
  * Flags are bits of uint32_t; unknown bits are -EINVAL. Constants have the
  * system's numeric values, so C programs may use the system's names (EPOLLIN
@@ -347,7 +351,7 @@
 #define EVLOOP_SELECTOR_DEFAULT 0
 
 /**
- * evloop_selector_create(): readiness as select(2) sees it.
+ * evloop_selector_create(): what select(2) watches, on a poll set.
  */
 #define EVLOOP_SELECTOR_SELECT 1
 
@@ -872,14 +876,13 @@ int tfd_set_ticks(tfd_t t, uint64_t ticks);
  *   for ever.
  * @returns how many entries are left in the three lists together; 0, and
  *   three counts of 0, if the time ran out. -EBADF: a descriptor is
- *   negative or not open. -EINVAL: a negative count, a NULL list whose
- *   count is not 0, or more distinct descriptors than RLIMIT_NOFILE.
- *   -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On failure lists and
- *   counts are as they were.
+ *   negative or not open. -EINVAL: a negative count, or a NULL list whose
+ *   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On failure lists
+ *   and counts are as they were.
  *
  * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
  * Fork: works in the child. Since 0.1.0. Source: select(2); built on
- * ppoll(2).
+ * pselect6(2), whose sets have no FD_SETSIZE.
  */
 int evloop_select(int *rlist,
                   int *nr,

@@ -174,6 +174,7 @@ impl Epoll {
         match sys::wait(self.fileno(), buffer, deadline.left_ns()) {
             Ok(events) => self.deliver(events, &mut Sink::new(room)),
             Err(Errno::EINTR) => interrupted().map(|()| (0, false)),
+            Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll any more", self.fileno()),
             Err(errno) => Err(explain(errno, self.fileno())),
         }
     }

@@ -1,7 +1,8 @@
 //! Descriptors: owned or borrowed, and their flags.
 
-use super::syscall;
+use super::{int, syscall};
 use crate::errno::Errno;
+use std::ffi::CString;
 use std::os::fd::RawFd;
 
 /// A descriptor that is closed when it is dropped, if it is ours.
@@ -56,5 +57,18 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
 pub(crate) fn is_nonblocking(fd: RawFd) -> Result<bool, Errno> {
     // SAFETY: F_GETFL only looks.
     let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }?;
-    Ok(super::int(flags) & libc::O_NONBLOCK != 0)
+    Ok(int(flags) & libc::O_NONBLOCK != 0)
+}
+
+/// What /proc says of a descriptor: its first few lines.
+pub(crate) fn info(fd: RawFd) -> Result<String, Errno> {
+    let path = CString::new(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    // SAFETY: the path is NUL-terminated.
+    let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
+    let file = Fd::owned(int(file));
+    let mut buffer = [0u8; 512];
+    // SAFETY: as many writable bytes as said.
+    let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
+    Ok(String::from_utf8_lossy(buffer.get(..len).unwrap_or_default()).into_owned())
 }

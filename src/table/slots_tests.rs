@@ -188,7 +188,7 @@ mod plain {
                 prop_assert_eq!(table.open(Kind::Epoll), open.len() as i64);
             }
             for (_, pin) in pins {
-                drop(release(table, pin));
+                drop(release(&table, pin));
             }
             for handle in open.into_keys() {
                 close(&table, handle).unwrap();

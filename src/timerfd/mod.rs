@@ -182,7 +182,7 @@ fn clock_of(fd: RawFd) -> Result<c_int> {
     if !fd::is_open(fd) {
         return Err(explain(Errno::EBADF, fd));
     }
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    let text = fd::info(fd).unwrap_or_default();
     let clock = text.lines().find_map(|line| line.strip_prefix("clockid:"));
     match clock.and_then(|number| number.trim().parse().ok()) {
         Some(clockid) => Ok(clockid),

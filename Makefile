@@ -1,0 +1,268 @@
+# Everything that is done with libevloop starts here: `make help` lists it.
+#
+# Cargo builds the library (into target/), this file the C programs (into
+# build/) and the installation. V=1 shows the commands.
+
+SHELL := /bin/sh
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+# ---- what is built, from where ----
+
+# The version is Cargo.toml's and the soname's number build.rs': said once.
+cargo_field = $(shell sed -n 's/^$(1) = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+VERSION := $(call cargo_field,version)
+RUST_VERSION := $(call cargo_field,rust-version)
+ABI := $(shell sed -n 's/^const ABI: &str = "\(.*\)";$$/\1/p' build.rs)
+REAL := libevloop.so.$(VERSION)
+SONAME := libevloop.so.$(ABI)
+
+CARGO ?= cargo
+PYTHON ?= python3
+BUILD ?= build
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DESTDIR ?=
+
+# What `rustc --print native-static-libs` lists, without -lgcc_s: every C
+# compiler adds the right one of libgcc_s and libgcc_eh by itself, and there
+# is no libgcc_s for -static. A test compares the two lists.
+STATIC_LIBS := -lutil -lrt -lpthread -lm -ldl -lc
+
+CFLAGS ?= -O2 -g
+WERROR ?= -Werror
+C_FLAGS := -std=c99 -Wall -Wextra -Wpedantic $(WERROR) $(CFLAGS) -Iinclude
+SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer
+
+HEADER := include/evloop.h
+EXAMPLES := $(patsubst examples/c/%.c,$(BUILD)/examples/%,$(wildcard examples/c/*.c))
+C_TESTS := $(patsubst c-tests/%.c,%,$(wildcard c-tests/test_*.c))
+C_TEST_HEADERS := $(wildcard c-tests/*.h)
+LIBRARY := $(addprefix $(BUILD)/lib/,$(REAL) $(SONAME) libevloop.so libevloop.a)
+
+# ---- saying what is done ----
+
+ifeq ($(V),1)
+Q :=
+say =
+CARGO_QUIET :=
+else
+Q := @
+say = @printf '  %-7s %s\n' '$(1)' '$(2)'
+CARGO_QUIET := --quiet
+endif
+
+# Shell text: end with a clear message when a program is not there.
+need = command -v $(firstword $(1)) >/dev/null 2>&1 || \
+  { echo "make: '$(firstword $(1))' was not found; it is needed $(2)" >&2; exit 1; }
+
+# ---- targets ----
+
+.PHONY: all lib header check-header examples run test bench c-tests install \
+  uninstall clean help need-rust need-cc need-python FORCE
+.PHONY: c-tests-shared c-tests-static c-tests-checked c-tests-asan test-tools
+
+all: lib check-header examples ## the library, the header's check, the examples
+
+lib: $(LIBRARY) ## the shared and the static library, into build/lib
+
+examples: $(EXAMPLES) ## the C example programs, into build/examples
+
+run: lib examples need-python ## the timer server of Python's HOWTO, with a client beside it
+	$(Q)$(PYTHON) examples/run_demo.py $(BUILD)
+
+# The suites build what they need themselves.
+test: need-rust need-cc need-python ## all tests; SUITES="c-tests loom" for some
+	$(Q)CC='$(CC)' CXX='$(CXX)' CARGO='$(CARGO)' BUILD='$(BUILD)' \
+	  $(PYTHON) tests/run.py $(SUITES)
+
+bench: lib examples need-python ## the benchmarks
+	$(Q)CC='$(CC)' $(PYTHON) benches/run.py $(BUILD)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | \
+	  while IFS="$$(printf '\t')" read -r name text; do \
+	    printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo '  Variables: V=1, CC, CFLAGS, PREFIX ($(PREFIX)), LIBDIR, INCLUDEDIR, DESTDIR'
+
+# A CARGO_TARGET_DIR may be shared with other projects: it stays.
+CLEAN := $(BUILD) $(if $(CARGO_TARGET_DIR),,target)
+
+clean: ## remove build/ and target/
+	$(call say,RM,$(CLEAN))
+	$(Q)rm -rf $(CLEAN)
+
+# ---- tools ----
+
+need-rust:
+	@$(call need,$(CARGO),to build the library: install Rust $(RUST_VERSION) or newer)
+	@$(call need,rustc,to build the library: install Rust $(RUST_VERSION) or newer)
+	@have=$$(rustc --version | cut -d' ' -f2); \
+	  printf '%s\n%s\n' '$(RUST_VERSION)' "$$have" | sort -V -C || \
+	  { echo "make: Rust $(RUST_VERSION) or newer is needed, this is $$have (rustup update stable)" >&2; exit 1; }
+
+need-cc:
+	@$(call need,$(CC),to compile and link: install gcc or clang)
+
+need-python:
+	@$(call need,$(PYTHON),to run the examples and tests: install python3)
+
+# ---- the library ----
+
+# Cargo knows what has changed, so it is always asked; what is made from its
+# files is made again only when their time stamps changed.
+$(TARGET)/release/libevloop.so $(TARGET)/release/libevloop.a &: FORCE | need-rust need-cc
+	$(call say,CARGO,release)
+	$(Q)$(CARGO) build --release $(CARGO_QUIET)
+
+$(BUILD)/lib/$(REAL): $(TARGET)/release/libevloop.so
+	$(call say,CP,$@)
+	$(Q)mkdir -p $(@D) && cp $< $@
+
+$(BUILD)/lib/libevloop.a: $(TARGET)/release/libevloop.a
+	$(call say,CP,$@)
+	$(Q)mkdir -p $(@D) && cp $< $@
+
+$(BUILD)/lib/$(SONAME) $(BUILD)/lib/libevloop.so: $(BUILD)/lib/$(REAL)
+	$(Q)ln -sf $(REAL) $@
+
+# Release code with line tables and debug assertions, for valgrind.
+$(TARGET)/checked/libevloop.a: FORCE | need-rust need-cc
+	$(call say,CARGO,checked)
+	$(Q)$(CARGO) build --profile checked $(CARGO_QUIET)
+
+# The same with AddressSanitizer inside. -Z options are for the compiler's
+# development versions only, unless RUSTC_BOOTSTRAP says otherwise; a named
+# target keeps the flag away from build scripts.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+ASAN_LIB = $(TARGET)/asan/$(HOST)/checked/libevloop.a
+
+# ---- the header ----
+
+header: need-rust need-cc ## write include/evloop.h from the Rust sources
+	$(call say,HEADER,$(HEADER))
+	$(Q)EVLOOP_UPDATE_HEADER=1 $(CARGO) build --release $(CARGO_QUIET)
+
+# Only the newest one: older builds leave theirs behind.
+check-header: lib
+	@new=$$(ls -t $(TARGET)/release/build/evloop-*/out/evloop.h 2>/dev/null | head -n 1); \
+	  if [ -z "$$new" ]; then \
+	    echo "make: no header was generated; 'cargo build --release' tells why" >&2; exit 1; \
+	  elif ! cmp -s "$$new" $(HEADER); then \
+	    echo "make: $(HEADER) is not what the sources say; 'make header' writes it" >&2; exit 1; \
+	  fi
+
+# ---- C programs ----
+
+# Not linked where nothing of it is used (the dlopen example); found beside
+# the program in any case.
+LINK_SHARED := -L$(BUILD)/lib -Wl,--as-needed -levloop -Wl,-rpath,'$$ORIGIN/../lib' -ldl
+
+$(BUILD)/examples/%: examples/c/%.c $(HEADER) $(LIBRARY)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) $< -o $@ $(LDFLAGS) $(LINK_SHARED)
+
+C_TEST_DEPS := $(C_TEST_HEADERS) $(HEADER)
+CC_TEST = mkdir -p $(@D) && $(CC) $(C_FLAGS) -Ic-tests -pthread
+CHECKED_LIB := $(TARGET)/checked/libevloop.a
+
+c-tests: c-tests-shared c-tests-static ## the C test programs, into build/c-tests
+c-tests-shared: $(C_TESTS:%=$(BUILD)/c-tests/shared/%)
+c-tests-static: $(C_TESTS:%=$(BUILD)/c-tests/static/%)
+c-tests-checked: $(C_TESTS:%=$(BUILD)/c-tests/checked/%)
+
+$(BUILD)/c-tests/shared/%: c-tests/%.c $(C_TEST_DEPS) $(LIBRARY)
+	$(call say,CC,$@)
+	$(Q)$(CC_TEST) $< -o $@ $(LDFLAGS) -L$(BUILD)/lib -levloop -lutil -ldl \
+	  -Wl,-rpath,'$$ORIGIN/../../lib'
+
+$(BUILD)/c-tests/static/%: c-tests/%.c $(C_TEST_DEPS) $(BUILD)/lib/libevloop.a
+	$(call say,CC,$@)
+	$(Q)$(CC_TEST) $< -o $@ $(LDFLAGS) $(BUILD)/lib/libevloop.a $(STATIC_LIBS)
+
+$(BUILD)/c-tests/checked/%: c-tests/%.c $(C_TEST_DEPS) $(CHECKED_LIB)
+	$(call say,CC,$@)
+	$(Q)$(CC_TEST) $< -o $@ $(LDFLAGS) $(CHECKED_LIB) $(STATIC_LIBS)
+
+# Static: the runtime of the C compiler, gcc or clang, then serves the Rust
+# code too, and leaks of the library are found.
+c-tests-asan: $(C_TESTS:%=$(BUILD)/c-tests/asan/%) $(BUILD)/tests/asan_proof
+
+$(BUILD)/lib-asan/libevloop.a: FORCE | need-rust need-cc
+	$(call say,CARGO,checked + AddressSanitizer)
+	$(Q)RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=$(TARGET)/asan \
+	  $(CARGO) build --profile checked --target $(HOST) $(CARGO_QUIET)
+	$(Q)mkdir -p $(@D) && cp -u $(ASAN_LIB) $@
+
+$(BUILD)/c-tests/asan/%: c-tests/%.c $(C_TEST_DEPS) $(BUILD)/lib-asan/libevloop.a
+	$(call say,CC,$@)
+	$(Q)$(CC_TEST) $(SANITIZE) $< -o $@ $(LDFLAGS) $(BUILD)/lib-asan/libevloop.a $(STATIC_LIBS)
+
+$(BUILD)/tests/asan_proof: tests/asan_proof.c $(HEADER) $(BUILD)/lib-asan/libevloop.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $(SANITIZE) $< -o $@ \
+	  $(LDFLAGS) $(BUILD)/lib-asan/libevloop.a $(STATIC_LIBS)
+
+test-tools: $(BUILD)/tests/nosys $(BUILD)/tests/nosys_probe
+
+$(BUILD)/tests/nosys: tests/nosys.c | need-cc
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) $< -o $@ $(LDFLAGS)
+
+$(BUILD)/tests/nosys_probe: tests/nosys_probe.c $(HEADER) $(LIBRARY)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) $< -o $@ $(LDFLAGS) $(LINK_SHARED)
+
+# ---- installing ----
+
+# `sudo make install` after `make`: root may have no cargo, and then what was
+# built is installed as it is.
+ifneq ($(shell $(CARGO) --version 2>/dev/null),)
+INSTALL_NEEDS := lib
+endif
+
+# Directories below PREFIX are written relative to it, so that
+# `pkg-config --define-variable=prefix=...` moves them all.
+pc_path = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
+template = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@ABI@|$(ABI)|g' \
+  -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(call pc_path,$(LIBDIR))|g' \
+  -e 's|@INCLUDEDIR@|$(call pc_path,$(INCLUDEDIR))|g' $(2) \
+  packaging/$(1).in
+
+D_LIB := $(DESTDIR)$(LIBDIR)
+D_INCLUDE := $(DESTDIR)$(INCLUDEDIR)
+D_PC := $(D_LIB)/pkgconfig
+D_CMAKE := $(D_LIB)/cmake/evloop
+INSTALLED := $(D_LIB)/$(REAL) $(D_LIB)/$(SONAME) $(D_LIB)/libevloop.so \
+  $(D_LIB)/libevloop.a $(D_INCLUDE)/evloop.h $(D_PC)/evloop.pc \
+  $(D_CMAKE)/evloop-config.cmake $(D_CMAKE)/evloop-config-version.cmake
+
+install: $(INSTALL_NEEDS) ## install into PREFIX (and under DESTDIR)
+	@test -e $(BUILD)/lib/$(REAL) || { echo "make: nothing is built yet: run 'make' first" >&2; exit 1; }
+	@case '$(PREFIX)$(LIBDIR)$(INCLUDEDIR)' in /*) ;; *) \
+	  echo "make: PREFIX, LIBDIR and INCLUDEDIR must begin with /" >&2; exit 1;; esac
+	$(call say,INSTALL,$(DESTDIR)$(PREFIX))
+	$(Q)mkdir -p '$(D_LIB)' '$(D_INCLUDE)' '$(D_PC)' '$(D_CMAKE)'
+	$(Q)install -m 755 $(BUILD)/lib/$(REAL) '$(D_LIB)/$(REAL)'
+	$(Q)ln -sf $(REAL) '$(D_LIB)/$(SONAME)'
+	$(Q)ln -sf $(SONAME) '$(D_LIB)/libevloop.so'
+	$(Q)install -m 644 $(BUILD)/lib/libevloop.a '$(D_LIB)/libevloop.a'
+	$(Q)install -m 644 $(HEADER) '$(D_INCLUDE)/evloop.h'
+	$(Q)$(call template,evloop.pc,-e 's|@STATIC_LIBS@|$(STATIC_LIBS)|') >'$(D_PC)/evloop.pc'
+	$(Q)up=$$(realpath -m --relative-to='$(LIBDIR)' '$(INCLUDEDIR)'); \
+	  libs=$$(echo '$(STATIC_LIBS)' | tr ' ' ';'); \
+	  $(call template,evloop-config.cmake,-e "s|@INCLUDE_FROM_LIB@|$$up|" -e "s|@STATIC_LIBS@|$$libs|") \
+	  >'$(D_CMAKE)/evloop-config.cmake'
+	$(Q)$(call template,evloop-config-version.cmake) >'$(D_CMAKE)/evloop-config-version.cmake'
+	$(Q)chmod 644 '$(D_PC)/evloop.pc' '$(D_CMAKE)'/*.cmake
+	$(if $(DESTDIR),,@echo "  If programs do not find $(SONAME), run ldconfig as root.")
+
+uninstall: ## remove what install put there
+	$(call say,RM,$(DESTDIR)$(PREFIX): libevloop)
+	$(Q)rm -f $(INSTALLED)
+	$(Q)if [ -d '$(D_CMAKE)' ]; then rmdir --ignore-fail-on-non-empty '$(D_CMAKE)'; fi

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Runs the test suites and prints their sum as the last line.
+
+    python3 tests/run.py            all of them
+    python3 tests/run.py c-tests    those whose name is, or begins with, that
+    python3 tests/run.py --list     what there is
+
+Each suite's commands and their output go to build/test-logs/NAME.log; the
+terminal shows a line per suite, and what failed. A suite that lacks a tool
+is skipped and says which package has it; with EVLOOP_CI=1 a skipped test
+counts as failed.
+"""
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True
+
+from suites import ctests, docs, examples, header, install, library, rust  # noqa: E402
+from suites.harness import LOGS, Missing, Suite  # noqa: E402
+
+SUMMARY = LOGS / "summary"  # the last line again, for .ci/run
+
+# Cheap ones first; what is slow, and fails only when these do, last.
+SUITES = {
+    "fmt": (rust.fmt, "cargo fmt --check"),
+    "clippy": (rust.clippy, "cargo clippy, no warnings"),
+    "rustdoc": (rust.rustdoc, "cargo doc, no warnings"),
+    "cargo-test": (rust.cargo_test, "Rust's unit, property and drift tests"),
+    "library": (library.library, "exported symbols, soname, link flags"),
+    "header": (header.header, "the header in every C and C++ dialect"),
+    "c-tests-shared": (ctests.shared, "C tests with the shared library"),
+    "c-tests-static": (ctests.static, "C tests with the static library"),
+    "c-tests-nosys": (ctests.nosys, "C tests while system calls are refused"),
+    "docs": (docs.docs, "the programs in README.md and the header"),
+    "examples": (examples.examples, "the examples, driven"),
+    "install": (install.install, "install, use, uninstall"),
+    "loom": (rust.loom, "every interleaving of the handle table"),
+    "cargo-asan": (rust.cargo_asan, "Rust's unit tests under AddressSanitizer"),
+    "c-tests-asan": (ctests.asan, "C tests under AddressSanitizer and UBSan"),
+    "c-tests-valgrind": (ctests.valgrind, "C tests under valgrind memcheck"),
+}
+
+
+def chosen(wanted):
+    def matches(name):
+        return any(name == word or name.startswith(word + "-") for word in wanted)
+
+    return [name for name in SUITES if not wanted or matches(name)]
+
+
+def run_suite(name, ci):
+    suite = Suite(name)
+    began = time.monotonic()
+    try:
+        SUITES[name][0](suite)
+    except Missing as why:
+        suite.skip(name, str(why))
+    except Exception:  # One broken suite must not hide the others' results.
+        suite.fail("the suite itself", traceback.format_exc())
+    if ci and suite.skipped:
+        for why in suite.skips:
+            suite.failures.append((f"skipped, which CI does not allow: {why}", ""))
+        suite.failed += suite.skipped
+        suite.skipped = 0
+    report(suite, time.monotonic() - began)
+    suite.log.close()
+    return suite
+
+
+def report(suite, seconds):
+    counts = [f"{suite.passed} passed"]
+    counts += [f"{suite.failed} FAILED"] if suite.failed else []
+    counts += [f"{suite.skipped} skipped"] if suite.skipped else []
+    notes = "".join(f" ({note})" for note in suite.notes)
+    print(f"  {suite.name:<17} {', '.join(counts)}{notes}  [{seconds:.0f} s]", flush=True)
+    for why in suite.skips if suite.skipped else []:
+        print(f"      skipped: {why}")
+    for title, detail in suite.failures:
+        print(f"    FAILED {title}")
+        for line in detail.splitlines():
+            print(f"      | {line}")
+    if suite.failures:
+        print(f"    all of it: {suite.log_path}")
+    sys.stdout.flush()
+
+
+def main(arguments):
+    if "--list" in arguments:
+        for name, (_, text) in SUITES.items():
+            print(f"{name:<17} {text}")
+        return 0
+    names = chosen(arguments)
+    unknown = [word for word in arguments if not chosen([word])]
+    if unknown:
+        print(f"no such suite: {', '.join(unknown)} (see --list)", file=sys.stderr)
+        return 2
+    ci = os.environ.get("EVLOOP_CI") == "1"
+    LOGS.mkdir(parents=True, exist_ok=True)
+    SUMMARY.unlink(missing_ok=True)
+    done = [run_suite(name, ci) for name in names]
+    passed, failed, skipped = (sum(getattr(suite, field) for suite in done)
+                               for field in ("passed", "failed", "skipped"))
+    counts = f"{passed} passed, {failed} failed, {skipped} skipped"
+    SUMMARY.write_text(counts + "\n")
+    print(counts, flush=True)
+    return 1 if failed or passed == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

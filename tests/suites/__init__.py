@@ -1,0 +1,1 @@
+"""The test suites behind `make test`; ../run.py runs them."""

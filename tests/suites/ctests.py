@@ -1,0 +1,133 @@
+"""The C tests: shared, static, and under valgrind, sanitizers and nosys."""
+
+import platform
+import re
+
+from .harness import BUILD, ROOT, Missing, need
+
+# One binary runs each of its cases in a process of its own, with a time
+# limit; this one is only for the binary as a whole.
+BINARY_TIMEOUT = 900
+
+VALGRIND = ["valgrind", "--quiet", "--trace-children=yes", "--leak-check=full",
+            "--show-leak-kinds=definite,indirect",
+            "--errors-for-leak-kinds=definite,indirect",
+            "--error-exitcode=99", "--num-callers=30"]
+
+ASAN = {
+    "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1:"
+                    "strict_string_checks=1:allocator_may_return_null=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    "EVLOOP_TEST_ASAN": 1,
+    "EVLOOP_TEST_SLOW": 4,
+}
+
+# What old kernels and sandboxes answer to calls that have a fallback.
+REFUSALS = ["epoll_pwait2", "epoll_pwait2=EPERM", "preadv2", "preadv2=EOPNOTSUPP"]
+ENOSYS, EMFILE = 38, 24
+
+
+def names():
+    return sorted(path.stem for path in (ROOT / "c-tests").glob("test_*.c"))
+
+
+def run_all(suite, variant, before=(), env=None, title=""):
+    """Runs every test binary of a variant, after the words in `before`."""
+    def run(name):
+        binary = BUILD / "c-tests" / variant / name
+        return suite.run([*before, binary], env=env, timeout=BINARY_TIMEOUT)
+
+    tests = names()
+    if not tests:
+        suite.fail("no C tests", "c-tests/test_*.c")
+    for name, done in zip(tests, suite.each(run, tests)):
+        # valgrind's warnings about system calls younger than itself.
+        output = re.sub(r"^--\d+-- .*\n", "", done.output, flags=re.M)
+        suite.add_counts(f"{name}{title}", done._replace(output=output))
+
+
+def shared(suite):
+    if suite.make("c-tests-shared"):
+        run_all(suite, "shared")
+
+
+def static(suite):
+    if suite.make("c-tests-static"):
+        run_all(suite, "static")
+
+
+def valgrind(suite):
+    need("valgrind", "valgrind")
+    if suite.make("c-tests-checked"):
+        # Far slower, and one thread at a time.
+        run_all(suite, "checked", VALGRIND,
+                {"EVLOOP_TEST_VALGRIND": 1, "EVLOOP_TEST_SLOW": 10})
+
+
+# ---- AddressSanitizer ----
+
+def asan(suite):
+    if platform.machine() not in ("x86_64", "aarch64"):
+        raise Missing("AddressSanitizer for Rust needs x86_64 or aarch64")
+    if not suite.make("c-tests-asan"):
+        return
+    prove_instrumented(suite)
+    run_all(suite, "asan", env=ASAN)
+
+
+def prove_instrumented(suite):
+    """Without these a build that lost its flags would pass for clean."""
+    archive = BUILD / "lib-asan/libevloop.a"
+    listing = suite.run(["nm", "-A", archive]).output
+    own = [line for line in listing.splitlines() if re.search(r":evloop[.-][^:]*:", line)]
+    suite.check("the library calls __asan_report",
+                any("__asan_report" in line for line in own), "\n".join(own[:20]))
+    done = suite.run([BUILD / "tests/asan_proof"], env=ASAN)
+    suite.check("a write of the library to freed memory is reported",
+                not done.ok and "heap-use-after-free" in done.output
+                and "tfd_gettime_ns" in done.output, done.tail())
+
+
+# ---- system calls that fail ----
+
+def nosys(suite):
+    runner = BUILD / "tests/nosys"
+    if not suite.make("test-tools", "c-tests-shared"):
+        return
+    if suite.run([runner, "madvise", "--", "true"]).code == 77:
+        raise Missing("this kernel has no seccomp filters")
+    refused_outright(suite, runner)
+    for rule in REFUSALS:
+        # The variable is for a case that must know what is refused.
+        run_all(suite, "shared", [runner, rule, "--"], {"EVLOOP_TEST_NOSYS": rule},
+                title=f" without {rule}")
+
+
+def refused_outright(suite, runner):
+    """Calls without a fallback: their errno comes back, and no crash."""
+    def values(rule):
+        done = suite.run([runner, rule, "--", BUILD / "tests/nosys_probe"])
+        suite.check(f"{rule}: ends by itself", done.ok, done.tail())
+        return dict(line.split(" ", 1) for line in done.output.splitlines() if " " in line)
+
+    def expect(rule, **expected):
+        got = values(rule)
+        for name, value in expected.items():
+            suite.check(f"{rule}: {name} is {value}", got.get(name) == str(value),
+                        f"it is {got.get(name)}")
+
+    expect("epoll_pwait2,preadv2=EOPNOTSUPP", raw_epoll_pwait2=-ENOSYS, raw_preadv2=-95,
+           tfd_wait=0, evloop_epoll_wait=0, evloop_poll_wait=0, left_open=0)
+    expect("timerfd_create", tfd_create=-ENOSYS, sentence="ok", evloop_epoll_wait=0)
+    expect("timerfd_create=EMFILE", tfd_create=-EMFILE, sentence="ok", left_open=0)
+    expect("epoll_create1", evloop_epoll_create=-ENOSYS, sentence="ok", tfd_wait=0)
+    expect("epoll_create1=EMFILE", evloop_epoll_create=-EMFILE, sentence="ok", left_open=0)
+    for error, number in (("ENOSYS", ENOSYS), ("EMFILE", EMFILE)):
+        # Which calls need an eventfd is the library's business.
+        rule = f"eventfd2={error}"
+        got = values(rule)
+        strange = {name: value for name, value in got.items()
+                   if not name.startswith("raw_") and name != "sentence"
+                   and value not in ("0", str(-number))}
+        suite.check(f"{rule}: {-number} or success", got and not strange, str(strange))
+        suite.check(f"{rule}: no handle is left", got.get("left_open") == "0", str(got))

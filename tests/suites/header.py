@@ -1,0 +1,114 @@
+"""The header in every dialect of C and C++, with and without its likes."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from .harness import CC, HEADER, Missing, need
+
+SYSTEM = ["poll.h", "sys/epoll.h", "sys/timerfd.h", "sys/eventfd.h",
+          "sys/select.h", "time.h", "signal.h"]
+C = ["c99", "c11", "c17", "c2x"]
+CXX = ["c++11", "c++14", "c++17", "c++20"]
+STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only",
+          f"-I{HEADER.parent}"]
+STRICT_C = ["-Wstrict-prototypes", "-Wmissing-prototypes"]
+
+# Uses a value, a structure, an array and a callback, so that more than the
+# declarations must be right.
+USE = """
+int use(evloop_poll_t set);
+static int go_on(void *user_data) { return user_data != 0; }
+int use(evloop_poll_t set) {
+  evloop_ready_t ready[4];
+  int count = evloop_poll_wait(set, ready, 4, -1);
+  (void)evloop_set_interrupt_check(go_on, 0);
+  return count > 0 ? ready[0].fd : EVLOOP_VERSION_MAJOR;
+}
+"""
+
+
+def includes(names):
+    return "".join(f"#include <{name}>\n" for name in names)
+
+
+def sources():
+    """Ways to include the header, by name."""
+    own = ["evloop.h"]
+    return {
+        "alone": includes(own) + USE,
+        "first": includes(own + SYSTEM) + USE,
+        "last": includes(SYSTEM + own) + USE,
+        "twice": includes(own) + "#define _GNU_SOURCE 1\n" + includes(own) + USE,
+        "gnu": "#define _GNU_SOURCE 1\n" + includes(SYSTEM + own + SYSTEM) + USE,
+    }
+
+
+def dialects(suite):
+    """Every compiler, dialect and way to include it: one test each."""
+    jobs, missing = [], []
+    for tool, suffix, standards, package in [
+            ("gcc", "c", C, "gcc"), ("clang", "c", C, "clang"),
+            ("g++", "cc", CXX, "g++"), ("clang++", "cc", CXX, "clang")]:
+        try:
+            need(tool, package)
+        except Missing as why:
+            missing.append((tool, str(why), len(standards) * len(sources())))
+            continue
+        jobs += [(tool, suffix, standard, way)
+                 for standard in standards for way in sources()]
+    with tempfile.TemporaryDirectory() as folder:
+        write_sources(Path(folder))
+        suite.each(lambda job: compile_one(suite, Path(folder), *job), jobs)
+    for tool, why, count in missing:
+        suite.skip(tool, why, count)
+
+
+def write_sources(folder):
+    for way, text in sources().items():
+        for suffix in ("c", "cc"):
+            # g++ has defined _GNU_SOURCE already.
+            guard = text.replace("#define _GNU_SOURCE 1",
+                                 "#ifndef _GNU_SOURCE\n#define _GNU_SOURCE 1\n#endif")
+            (folder / f"{way}.{suffix}").write_text(guard)
+
+
+def compile_one(suite, folder, tool, suffix, standard, way):
+    extra = STRICT_C if suffix == "c" else []
+    suite.command(f"{tool} -std={standard}, evloop.h {way}",
+                  [tool, f"-std={standard}", *STRICT, *extra, folder / f"{way}.{suffix}"])
+
+
+def constants(suite):
+    """Constants have the system's values; no other name is defined."""
+    text = HEADER.read_text(encoding="utf-8")
+    macros = re.findall(r"^#define (\w+)[ \t]+\S", text, re.M)
+    strangers = [name for name in macros if not name.startswith("EVLOOP_")]
+    suite.check("only EVLOOP_ macros", macros and not strangers, "\n".join(strangers))
+    source = "#define _GNU_SOURCE 1\n" + includes(SYSTEM + ["limits.h", "stddef.h"])
+    source += includes(["evloop.h"]) + "int compared;\n"
+    source += "".join(comparison(name) for name in macros)
+    source += (
+        '_Static_assert(sizeof(evloop_ready_t) == 16, "size");\n'
+        '_Static_assert(offsetof(evloop_ready_t, events) == 4, "events");\n'
+        '_Static_assert(offsetof(evloop_ready_t, data) == 8, "data");\n')
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "constants.c"
+        path.write_text(source)
+        suite.command("the system's values", [*CC, "-std=c11", *STRICT, path])
+        listing = suite.run([*CC, "-std=c11", "-E", "-P", f"-I{HEADER.parent}", path])
+    # POLL*, EPOLL*, CLOCK_* and TFD_*: far fewer means that nothing was compared.
+    count = listing.output.count('"EVLOOP_')
+    suite.check("constants were compared", count >= 35, f"only {count}")
+    suite.note(f"{count} constants equal the system's")
+
+
+def comparison(name):
+    system = name.removeprefix("EVLOOP_")
+    return (f"#ifdef {system}\n_Static_assert((uint64_t){name} == (uint64_t){system}, "
+            f'"{name}");\n#endif\n')
+
+
+def header(suite):
+    constants(suite)
+    dialects(suite)
