@@ -42,6 +42,7 @@ HEADER := include/evloop.h
 EXAMPLES := $(patsubst examples/c/%.c,$(BUILD)/examples/%,$(wildcard examples/c/*.c))
 C_TESTS := $(patsubst c-tests/%.c,%,$(wildcard c-tests/test_*.c))
 C_TEST_HEADERS := $(wildcard c-tests/*.h)
+EXAMPLE_HEADERS := $(wildcard examples/c/*.h)
 LIBRARY := $(addprefix $(BUILD)/lib/,$(REAL) $(SONAME) libevloop.so libevloop.a)
 
 # ---- saying what is done ----
@@ -163,7 +164,7 @@ check-header: lib
 # the program in any case.
 LINK_SHARED := -L$(BUILD)/lib -Wl,--as-needed -levloop -Wl,-rpath,'$$ORIGIN/../lib' -ldl
 
-$(BUILD)/examples/%: examples/c/%.c $(HEADER) $(LIBRARY)
+$(BUILD)/examples/%: examples/c/%.c $(EXAMPLE_HEADERS) $(HEADER) $(LIBRARY)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) $< -o $@ $(LDFLAGS) $(LINK_SHARED)
 

@@ -4,7 +4,7 @@
 //! any length. poll(2) would not do: it reports hang-ups that nobody asked
 //! for, where select goes on waiting.
 
-use crate::errno::{Errno, Result, error, fail};
+use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::clock::Deadline;
 use crate::sys::{fd, select as sys};
 use crate::waiters::interrupted;
@@ -14,24 +14,21 @@ use std::os::fd::RawFd;
 /// many entries are left.
 pub(crate) fn select(mut lists: [&mut Vec<RawFd>; 3], timeout_ns: i64) -> Result<usize> {
     let deadline = Deadline::after(timeout_ns);
-    let sets = wait(&lists, deadline)?;
-    for (list, set) in lists.iter_mut().zip(&sets) {
-        list.retain(|fd| set.contains(*fd));
+    let mut sets = FdSets::new(highest(&lists)?)?;
+    wait(&lists, &mut sets, deadline)?;
+    for (list, set) in lists.iter_mut().zip(sets.split()) {
+        list.retain(|fd| contains(set, *fd));
     }
     Ok(lists.iter().map(|list| list.len()).sum())
 }
 
-fn wait(lists: &[&mut Vec<RawFd>; 3], deadline: Deadline) -> Result<[FdSet; 3]> {
-    let max = highest(lists)?;
+fn wait(lists: &[&mut Vec<RawFd>; 3], sets: &mut FdSets, deadline: Deadline) -> Result<()> {
     loop {
-        let mut sets = [FdSet::new(max)?, FdSet::new(max)?, FdSet::new(max)?];
-        for (set, list) in sets.iter_mut().zip(lists) {
-            list.iter().for_each(|fd| set.add(*fd));
-        }
-        let words = sets.each_mut().map(|set| set.words.as_mut_slice());
-        match sys::select(max + 1, words, deadline.left_ns()) {
+        sets.fill(lists);
+        let count = sets.count;
+        match sys::select(count, sets.split(), deadline.left_ns()) {
             Ok(0) if !deadline.passed() => {}
-            Ok(_) => return Ok(sets),
+            Ok(_) => return Ok(()),
             Err(Errno::EINTR) => interrupted()?,
             Err(Errno::EBADF) => return Err(closed(lists)),
             Err(errno) => return Err(errno.into()),
@@ -39,9 +36,11 @@ fn wait(lists: &[&mut Vec<RawFd>; 3], deadline: Deadline) -> Result<[FdSet; 3]> 
     }
 }
 
-/// The highest descriptor, -1 for none. It must be open: the kernel takes no
-/// notice of numbers above the highest it has room for.
+/// The highest descriptor, -1 for none.
 fn highest(lists: &[&mut Vec<RawFd>; 3]) -> Result<RawFd> {
+    // The kernel's table of descriptors never has room for fewer; above what
+    // it has room for, select(2) takes no notice of a number.
+    const ALWAYS_NOTICED: RawFd = 64;
     let mut max = -1;
     for fd in lists.iter().flat_map(|list| list.iter()) {
         if *fd < 0 {
@@ -49,13 +48,13 @@ fn highest(lists: &[&mut Vec<RawFd>; 3]) -> Result<RawFd> {
         }
         max = max.max(*fd);
     }
-    if max >= 0 && !fd::is_open(max) {
+    if max >= ALWAYS_NOTICED && !fd::is_open(max) {
         fail!(EBADF, "fd {} is not open", max);
     }
     Ok(max)
 }
 
-fn closed(lists: &[&mut Vec<RawFd>; 3]) -> crate::errno::Error {
+fn closed(lists: &[&mut Vec<RawFd>; 3]) -> Error {
     let mut all = lists.iter().flat_map(|list| list.iter());
     match all.find(|fd| !fd::is_open(**fd)) {
         Some(fd) => error!(Errno::EBADF, "fd {} is not open", *fd),
@@ -63,8 +62,11 @@ fn closed(lists: &[&mut Vec<RawFd>; 3]) -> crate::errno::Error {
     }
 }
 
-/// An fd_set as long as it must be.
-struct FdSet {
+/// Three fd_sets (read, write, except), as long as they must be.
+struct FdSets {
+    /// Descriptors below this one have a bit.
+    count: RawFd,
+    /// One set behind the other.
     words: Vec<u64>,
 }
 
@@ -73,27 +75,39 @@ fn place(fd: RawFd) -> (usize, u64) {
     ((fd / u64::BITS) as usize, 1 << (fd % u64::BITS))
 }
 
-impl FdSet {
+fn contains(set: &[u64], fd: RawFd) -> bool {
+    let (word, bit) = place(fd);
+    set.get(word).is_some_and(|word| word & bit != 0)
+}
+
+impl FdSets {
     /// With room for the descriptors up to `max`.
     fn new(max: RawFd) -> Result<Self> {
-        let len = if max < 0 { 0 } else { place(max).0 + 1 };
+        let len = if max < 0 { 0 } else { 3 * (place(max).0 + 1) };
         let mut words = Vec::new();
         if words.try_reserve_exact(len).is_err() {
             fail!(ENOMEM, "no memory for descriptors up to {}", max);
         }
         words.resize(len, 0);
-        Ok(Self { words })
+        // An open descriptor is not the largest number of its type.
+        Ok(Self { count: max.saturating_add(1), words })
     }
 
-    fn add(&mut self, fd: RawFd) {
-        let (word, bit) = place(fd);
-        if let Some(word) = self.words.get_mut(word) {
-            *word |= bit;
+    fn split(&mut self) -> [&mut [u64]; 3] {
+        let len = self.words.len() / 3;
+        let (read, rest) = self.words.split_at_mut(len);
+        let (write, except) = rest.split_at_mut(len);
+        [read, write, except]
+    }
+
+    fn fill(&mut self, lists: &[&mut Vec<RawFd>; 3]) {
+        self.words.fill(0);
+        for (set, list) in self.split().into_iter().zip(lists) {
+            for (word, bit) in list.iter().map(|fd| place(*fd)) {
+                if let Some(word) = set.get_mut(word) {
+                    *word |= bit;
+                }
+            }
         }
-    }
-
-    fn contains(&self, fd: RawFd) -> bool {
-        let (word, bit) = place(fd);
-        self.words.get(word).is_some_and(|word| word & bit != 0)
     }
 }

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/*
+ * The other side of the comparison in calls.c: the same calls on a pointer to
+ * a plain struct, with no check of any kind, in a shared library of its own,
+ * because the library's calls cross such a boundary too.
+ */
+
+#ifndef BARE_H
+#define BARE_H
+
+#include <stdint.h>
+
+struct bare {
+  int fd;
+  int kind;
+};
+
+struct bare *bare_timer(void);
+struct bare *bare_epoll(void);
+int bare_fileno(const struct bare *b);
+int bare_kind(const struct bare *b);
+int bare_gettime_ns(const struct bare *b, int64_t *out_initial_ns,
+                    int64_t *out_interval_ns);
+int bare_settime_ns(const struct bare *b, int64_t initial_ns,
+                    int64_t interval_ns);
+int bare_register(const struct bare *b, int fd, uint32_t events,
+                  uint64_t data);
+int bare_unregister(const struct bare *b, int fd);
+int bare_wait(const struct bare *b);
+int bare_poll(int fd);
+int bare_select(int fd);
+
+#endif
