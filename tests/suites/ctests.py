@@ -9,7 +9,7 @@ from .harness import BUILD, ROOT, Missing, need
 # limit; this one is only for the binary as a whole.
 BINARY_TIMEOUT = 900
 
-VALGRIND = ["valgrind", "--quiet", "--trace-children=yes", "--leak-check=full",
+VALGRIND = ["valgrind", "--quiet", "--vgdb=no", "--trace-children=yes", "--leak-check=full",
             "--show-leak-kinds=definite,indirect",
             "--errors-for-leak-kinds=definite,indirect",
             "--error-exitcode=99", "--num-callers=30"]
