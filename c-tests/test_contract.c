@@ -13,12 +13,7 @@
  */
 
 #define _GNU_SOURCE
-#include "check.h"
-
-#include <evloop.h>
-
-#include <sys/eventfd.h>
-#include <sys/socket.h>
+#include "support.h"
 
 #define CLOSED 900000 /* a number that no descriptor of these tests has */
 

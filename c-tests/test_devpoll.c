@@ -3,50 +3,19 @@
 /* /dev/poll objects: the meanings of Solaris, and a descriptor of their own. */
 
 #define _GNU_SOURCE
-#include "check.h"
+#include "support.h"
 
-#include <evloop.h>
-
-#include <dirent.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdbool.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/select.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
 #define CLOSED 900000 /* a number that no descriptor of these tests has */
 
 /* ---- helpers ---- */
 
-typedef struct Pipe {
-  int r, w;
-} Pipe;
-
-static Pipe new_pipe(void) {
-  int ends[2];
-  OK(pipe2(ends, O_CLOEXEC));
-  return (Pipe){ends[0], ends[1]};
-}
-
-static int event_fd(unsigned count) {
-  return (int)OK(eventfd(count, EFD_CLOEXEC | EFD_NONBLOCK));
-}
-
 static void drain(int event) {
   eventfd_t count;
   OK(eventfd_read(event, &count));
-}
-
-static int regular_file(void) {
-  FILE *file = tmpfile();
-  CHECK(file != NULL);
-  return fileno(file);
 }
 
 static evloop_devpoll_t new_set(void) {
@@ -70,64 +39,6 @@ static void expect_nothing(evloop_devpoll_t set) {
   CHECK_EQ(evloop_devpoll_wait(set, &ready, 1, 0), 0);
 }
 
-static bool readable(int fd) {
-  struct pollfd pollfd = {.fd = fd, .events = POLLIN};
-  OK(poll(&pollfd, 1, 0));
-  CHECK((pollfd.revents & ~POLLIN) == 0);
-  return pollfd.revents != 0;
-}
-
-static int open_descriptors(void) {
-  int count = 0;
-  DIR *directory = opendir("/proc/self/fd");
-  CHECK(directory != NULL);
-  while (readdir(directory) != NULL) count++;
-  closedir(directory);
-  return count;
-}
-
-/* A thread that waits in a set, and how to know that it sleeps there. */
-typedef struct Waiter {
-  evloop_devpoll_t set;
-  int result;
-  evloop_ready_t ready[4];
-  pid_t tid;
-  pthread_t thread;
-} Waiter;
-
-static void *waiting(void *argument) {
-  Waiter *w = argument;
-  __atomic_store_n(&w->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
-  w->result = evloop_devpoll_wait(w->set, w->ready, LENGTH(w->ready), -1);
-  return NULL;
-}
-
-static void wait_until_asleep(const Waiter *w) {
-  char path[64];
-  long call = -1;
-  while (call != SYS_ppoll && call != SYS_epoll_pwait && call != SYS_epoll_pwait2) {
-    FILE *file;
-    int tid = __atomic_load_n(&w->tid, __ATOMIC_ACQUIRE);
-    usleep(1000);
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
-    if ((file = fopen(path, "r")) == NULL) continue;
-    if (fscanf(file, "%ld", &call) != 1) call = -1;
-    fclose(file);
-  }
-}
-
-static void start_waiter(Waiter *w, evloop_devpoll_t set) {
-  memset(w, 0, sizeof *w);
-  w->set = set;
-  CHECK_EQ(pthread_create(&w->thread, NULL, waiting, w), 0);
-  wait_until_asleep(w);
-}
-
-static int result_of(Waiter *w) {
-  CHECK_EQ(pthread_join(w->thread, NULL), 0);
-  return w->result;
-}
-
 /* Runs a case on a set without a descriptor, then on one that has it. */
 static void with_and_without_descriptor(void (*run)(evloop_devpoll_t set)) {
   evloop_devpoll_t plain = new_set(), pollable = new_set();
@@ -136,6 +47,10 @@ static void with_and_without_descriptor(void (*run)(evloop_devpoll_t set)) {
   run(pollable);
   CHECK_EQ(evloop_devpoll_close(plain), 0);
   CHECK_EQ(evloop_devpoll_close(pollable), 0);
+}
+
+static void start_waiter(Waiter *w, evloop_devpoll_t object) {
+  start_waiter_in(w, evloop_devpoll_wait, object);
 }
 
 /* ---- registrations ---- */
@@ -353,11 +268,11 @@ TEST(the_descriptor_is_readable_while_something_is_ready) {
   const int fds[] = {early, late};
   for (int i = 0; i < 4; i++) {
     int fd = fds[i / 2];
-    CHECK(!readable(own));
+    CHECK(!readable(own, 0));
     OK(eventfd_write(fd, 1));
-    CHECK(readable(own));
+    CHECK(readable(own, 0));
     expect_event(set, fd, EVLOOP_POLLIN, 0);
-    CHECK(readable(own));
+    CHECK(readable(own, 0));
     drain(fd);
   }
 }
@@ -366,15 +281,15 @@ TEST(the_descriptor_follows_every_change) {
   evloop_devpoll_t set = new_set();
   int own = (int)OK(evloop_devpoll_fileno(set)), fd = event_fd(1);
   add(set, fd, EVLOOP_POLLPRI, 0);
-  CHECK(!readable(own));
+  CHECK(!readable(own, 0));
   add(set, fd, EVLOOP_POLLIN, 0);
-  CHECK(readable(own));
+  CHECK(readable(own, 0));
   CHECK_EQ(evloop_devpoll_modify(set, fd, 0, 0), 0);
-  CHECK(!readable(own));
+  CHECK(!readable(own, 0));
   CHECK_EQ(evloop_devpoll_modify(set, fd, EVLOOP_POLLOUT, 0), 0);
-  CHECK(readable(own));
+  CHECK(readable(own, 0));
   CHECK_EQ(evloop_devpoll_unregister(set, fd), 0);
-  CHECK(!readable(own));
+  CHECK(!readable(own, 0));
 }
 
 TEST(the_descriptor_knows_files_that_are_always_ready) {
@@ -384,9 +299,9 @@ TEST(the_descriptor_knows_files_that_are_always_ready) {
     if (!early) own = (int)OK(evloop_devpoll_fileno(set));
     add(set, file, EVLOOP_POLLIN, 0);
     if (early) own = (int)OK(evloop_devpoll_fileno(set));
-    CHECK(readable(own));
+    CHECK(readable(own, 0));
     CHECK_EQ(evloop_devpoll_unregister(set, file), 0);
-    CHECK(!readable(own));
+    CHECK(!readable(own, 0));
   }
 }
 
@@ -397,9 +312,9 @@ TEST(the_descriptor_watches_a_reused_number_registered_again) {
   OK(close(fd));
   CHECK_EQ(event_fd(1), fd);
   add(set, fd, EVLOOP_POLLIN, 2);
-  CHECK(readable(own));
+  CHECK(readable(own, 0));
   drain(fd);
-  CHECK(!readable(own));
+  CHECK(!readable(own, 0));
 }
 
 TEST(the_descriptor_works_in_epoll_and_select) {
@@ -425,16 +340,16 @@ static void changes_during_a_wait(evloop_devpoll_t set) {
   int fd = event_fd(1), gone = event_fd(0);
   start_waiter(&w, set);
   add(set, fd, EVLOOP_POLLIN, 1);
-  CHECK_EQ(result_of(&w), 1);
+  CHECK_EQ(waiter_result(&w), 1);
   CHECK(w.ready[0].fd == fd && w.ready[0].data == 1);
   CHECK_EQ(evloop_devpoll_modify(set, fd, 0, 2), 0);
   add(set, gone, EVLOOP_POLLIN, 3);
   start_waiter(&w, set);
   CHECK_EQ(evloop_devpoll_unregister(set, gone), 0);
   OK(eventfd_write(gone, 1));
-  wait_until_asleep(&w);
+  wait_until_asleep(&w.tid);
   CHECK_EQ(evloop_devpoll_modify(set, fd, EVLOOP_POLLIN, 4), 0);
-  CHECK_EQ(result_of(&w), 1);
+  CHECK_EQ(waiter_result(&w), 1);
   CHECK(w.ready[0].fd == fd && w.ready[0].data == 4);
 }
 
@@ -449,12 +364,12 @@ TEST(making_the_descriptor_does_not_disturb_a_wait_going_on) {
   add(set, fd, EVLOOP_POLLIN, 5);
   start_waiter(&w, set);
   int own = (int)OK(evloop_devpoll_fileno(set));
-  wait_until_asleep(&w);
-  CHECK(!readable(own));
+  wait_until_asleep(&w.tid);
+  CHECK(!readable(own, 0));
   OK(eventfd_write(fd, 1));
-  CHECK_EQ(result_of(&w), 1);
+  CHECK_EQ(waiter_result(&w), 1);
   CHECK(w.ready[0].fd == fd && w.ready[0].data == 5);
-  CHECK(readable(own));
+  CHECK(readable(own, 0));
 }
 
 TEST(closing_ends_the_waits_of_all_threads) {
@@ -465,7 +380,7 @@ TEST(closing_ends_the_waits_of_all_threads) {
     if (pollable) OK(evloop_devpoll_fileno(set));
     for (int i = 0; i < 4; i++) start_waiter(&w[i], set);
     CHECK_EQ(evloop_devpoll_close(set), 0);
-    for (int i = 0; i < 4; i++) CHECK_EQ(result_of(&w[i]), -ESTALE);
+    for (int i = 0; i < 4; i++) CHECK_EQ(waiter_result(&w[i]), -ESTALE);
     CHECK_ERR(evloop_devpoll_close(set), ESTALE);
   }
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_DEVPOLL), 0);

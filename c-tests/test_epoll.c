@@ -3,58 +3,14 @@
 /* Epoll objects: every bit, every error, borrowed descriptors, threads. */
 
 #define _GNU_SOURCE
-#include "check.h"
+#include "support.h"
 
-#include <evloop.h>
-
-#include <fcntl.h>
 #include <limits.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <pthread.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
 #define CLOSED 900000 /* a number that no descriptor of these tests has */
 
 /* ---- helpers ---- */
-
-typedef struct Pipe {
-  int r, w;
-} Pipe;
-
-static Pipe new_pipe(void) {
-  int ends[2];
-  OK(pipe2(ends, O_CLOEXEC));
-  return (Pipe){ends[0], ends[1]};
-}
-
-static void put(int fd) {
-  CHECK_EQ(write(fd, "x", 1), 1);
-}
-
-static int event_fd(unsigned count) {
-  return (int)OK(eventfd(count, EFD_CLOEXEC | EFD_NONBLOCK));
-}
-
-/* Two connected TCP sockets of the loopback interface. */
-static void tcp_pair(int pair[2]) {
-  struct sockaddr_in address = {.sin_family = AF_INET};
-  socklen_t size = sizeof address;
-  int listener = (int)OK(socket(AF_INET, SOCK_STREAM, 0));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  OK(bind(listener, (struct sockaddr *)&address, size));
-  OK(listen(listener, 1));
-  OK(getsockname(listener, (struct sockaddr *)&address, &size));
-  pair[0] = (int)OK(socket(AF_INET, SOCK_STREAM, 0));
-  OK(connect(pair[0], (struct sockaddr *)&address, size));
-  pair[1] = (int)OK(accept(listener, NULL, NULL));
-  OK(close(listener));
-}
 
 static evloop_epoll_t new_epoll(void) {
   return OK(evloop_epoll_create(0));
@@ -88,46 +44,8 @@ static void raw_add(int epoll_fd, int fd, uint64_t data) {
   OK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event));
 }
 
-/* A thread that waits in an epoll object, and how to know that it sleeps. */
-typedef struct Waiter {
-  evloop_epoll_t ep;
-  int result;
-  evloop_ready_t ready;
-  pid_t tid;
-  pthread_t thread;
-} Waiter;
-
-static void *waiting(void *argument) {
-  Waiter *w = argument;
-  __atomic_store_n(&w->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
-  w->result = evloop_epoll_wait(w->ep, &w->ready, 1, -1);
-  return NULL;
-}
-
-static void wait_until_asleep(const Waiter *w) {
-  char path[64];
-  long call = -1;
-  while (call != SYS_ppoll && call != SYS_epoll_pwait && call != SYS_epoll_pwait2) {
-    FILE *file;
-    int tid = __atomic_load_n(&w->tid, __ATOMIC_ACQUIRE);
-    usleep(1000);
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
-    if ((file = fopen(path, "r")) == NULL) continue;
-    if (fscanf(file, "%ld", &call) != 1) call = -1;
-    fclose(file);
-  }
-}
-
-static void start_waiter(Waiter *w, evloop_epoll_t ep) {
-  memset(w, 0, sizeof *w);
-  w->ep = ep;
-  CHECK_EQ(pthread_create(&w->thread, NULL, waiting, w), 0);
-  wait_until_asleep(w);
-}
-
-static int result_of(Waiter *w) {
-  CHECK_EQ(pthread_join(w->thread, NULL), 0);
-  return w->result;
+static void start_waiter(Waiter *w, evloop_epoll_t object) {
+  start_waiter_in(w, evloop_epoll_wait, object);
 }
 
 /* ---- creation and the descriptor ---- */
@@ -385,9 +303,9 @@ TEST(exclusive_wakes_at_least_one_of_several_sets) {
     usleep(1000);
   }
   CHECK_EQ(w[woken].result, 1);
-  CHECK_EQ(w[woken].ready.fd, fd);
-  OK(evloop_epoll_close(w[!woken].ep));
-  int other = result_of(&w[!woken]);
+  CHECK_EQ(w[woken].ready[0].fd, fd);
+  OK(evloop_epoll_close(w[!woken].object));
+  int other = waiter_result(&w[!woken]);
   CHECK(other == 1 || other == -ESTALE);
 }
 
@@ -547,16 +465,16 @@ TEST(changes_apply_to_a_wait_going_on) {
   int fd = event_fd(1), gone = event_fd(0);
   start_waiter(&w, ep);
   add(ep, fd, EVLOOP_EPOLLIN, 1);
-  CHECK_EQ(result_of(&w), 1);
-  CHECK(w.ready.fd == fd && w.ready.data == 1);
+  CHECK_EQ(waiter_result(&w), 1);
+  CHECK(w.ready[0].fd == fd && w.ready[0].data == 1);
   CHECK_EQ(evloop_epoll_modify(ep, fd, 0, 2), 0);
   add(ep, gone, EVLOOP_EPOLLIN, 3);
   start_waiter(&w, ep);
   CHECK_EQ(evloop_epoll_unregister(ep, gone), 0);
   OK(eventfd_write(gone, 1));
   CHECK_EQ(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, 4), 0);
-  CHECK_EQ(result_of(&w), 1);
-  CHECK(w.ready.fd == fd && w.ready.data == 4);
+  CHECK_EQ(waiter_result(&w), 1);
+  CHECK(w.ready[0].fd == fd && w.ready[0].data == 4);
 }
 
 TEST(closing_ends_the_waits_of_all_threads) {
@@ -566,7 +484,7 @@ TEST(closing_ends_the_waits_of_all_threads) {
   add(ep, event_fd(0), EVLOOP_EPOLLIN, 1);
   for (int i = 0; i < 4; i++) start_waiter(&w[i], ep);
   CHECK_EQ(evloop_epoll_close(ep), 0);
-  for (int i = 0; i < 4; i++) CHECK_EQ(result_of(&w[i]), -ESTALE);
+  for (int i = 0; i < 4; i++) CHECK_EQ(waiter_result(&w[i]), -ESTALE);
   CHECK(fcntl(own, F_GETFD) < 0 && errno == EBADF);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_EPOLL), 0);
 }
@@ -579,7 +497,7 @@ TEST(closing_a_borrowed_descriptors_object_leaves_the_set_usable) {
   raw_add(raw, fd, 5);
   for (int i = 0; i < 2; i++) start_waiter(&w[i], ep);
   CHECK_EQ(evloop_epoll_close(ep), 0);
-  for (int i = 0; i < 2; i++) CHECK_EQ(result_of(&w[i]), -ESTALE);
+  for (int i = 0; i < 2; i++) CHECK_EQ(waiter_result(&w[i]), -ESTALE);
   CHECK_EQ(epoll_wait(raw, events, 4, 0), 0);
   OK(eventfd_write(fd, 1));
   CHECK_EQ(epoll_wait(raw, events, 4, -1), 1);
@@ -595,11 +513,11 @@ TEST(two_objects_on_one_descriptor_close_independently) {
   start_waiter(&of_a, a);
   start_waiter(&of_b, b);
   CHECK_EQ(evloop_epoll_close(a), 0);
-  CHECK_EQ(result_of(&of_a), -ESTALE);
-  wait_until_asleep(&of_b);
+  CHECK_EQ(waiter_result(&of_a), -ESTALE);
+  wait_until_asleep(&of_b.tid);
   OK(eventfd_write(fd, 1));
-  CHECK_EQ(result_of(&of_b), 1);
-  CHECK(of_b.ready.fd == fd && of_b.ready.data == 9);
+  CHECK_EQ(waiter_result(&of_b), 1);
+  CHECK(of_b.ready[0].fd == fd && of_b.ready[0].data == 9);
   expect_event(b, fd, EVLOOP_EPOLLIN, 9);
 }
 

@@ -4,18 +4,13 @@
  * errno stays as it was. */
 
 #define _GNU_SOURCE
-#include "check.h"
-
-#include <evloop.h>
+#include "support.h"
 
 #include <ctype.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
-#include <sys/eventfd.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
 #define PRESET 4321 /* an errno that nothing sets */
 
 /* ---- the sentence ---- */

@@ -4,16 +4,10 @@
  * functions that tell about the library. */
 
 #define _GNU_SOURCE
-#include "check.h"
-
-#include <evloop.h>
+#include "support.h"
 
 #include <limits.h>
-#include <pthread.h>
-#include <sys/eventfd.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define MS INT64_C(1000000)
 #define PRESET 4321 /* an errno that nothing sets */
 
 /* ---- every function that takes a handle ---- */

@@ -3,44 +3,15 @@
 /* Poll sets: registrations, events, many descriptors, changes during a wait. */
 
 #define _GNU_SOURCE
-#include "check.h"
+#include "support.h"
 
-#include <evloop.h>
-
-#include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
-#include <pthread.h>
 #include <pty.h>
 #include <sched.h>
-#include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define MS INT64_C(1000000)
 #define CLOSED 900000 /* a number that no descriptor of these tests has */
 
 /* ---- helpers ---- */
-
-typedef struct Pipe {
-  int r, w;
-} Pipe;
-
-static Pipe new_pipe(void) {
-  int ends[2];
-  OK(pipe2(ends, O_CLOEXEC));
-  return (Pipe){ends[0], ends[1]};
-}
-
-static void put(int fd) {
-  CHECK_EQ(write(fd, "x", 1), 1);
-}
-
-static int event_fd(unsigned count) {
-  return (int)OK(eventfd(count, EFD_CLOEXEC | EFD_NONBLOCK));
-}
 
 static evloop_poll_t new_set(void) {
   return OK(evloop_poll_create());
@@ -58,67 +29,8 @@ static void expect_nothing(evloop_poll_t set) {
   CHECK_EQ(evloop_poll_wait(set, &ready, 1, 0), 0);
 }
 
-/* The kernel's limit of descriptors. A child sets it, since valgrind only
- * pretends to when a process asks for itself. */
-static void set_limit(rlim_t limit) {
-  struct rlimit both;
-  int status;
-  OK(getrlimit(RLIMIT_NOFILE, &both));
-  both.rlim_cur = limit;
-  pid_t parent = getpid();
-  pid_t child = (pid_t)OK(fork());
-  if (child == 0) {
-    _exit(prlimit(parent, RLIMIT_NOFILE, &both, NULL) < 0);
-  }
-  OK(waitpid(child, &status, 0));
-  CHECK_EQ(status, 0);
-}
-
-/* Checkers that run at exit need a few descriptors below the limit. */
-static void leave_room_for_checkers(void) {
-  for (int fd = 3; fd < 10; fd++) close(fd);
-}
-
-/* A thread that waits in a set, and how to know that it sleeps there. */
-typedef struct Waiter {
-  evloop_poll_t set;
-  int result;
-  evloop_ready_t ready[4];
-  pid_t tid;
-  pthread_t thread;
-} Waiter;
-
-static void *waiting(void *argument) {
-  Waiter *w = argument;
-  __atomic_store_n(&w->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
-  w->result = evloop_poll_wait(w->set, w->ready, LENGTH(w->ready), -1);
-  return NULL;
-}
-
-static void wait_until_asleep(const Waiter *w) {
-  char path[64];
-  long call = -1;
-  while (call != SYS_ppoll) {
-    FILE *file;
-    int tid = __atomic_load_n(&w->tid, __ATOMIC_ACQUIRE);
-    usleep(1000);
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
-    if ((file = fopen(path, "r")) == NULL) continue;
-    if (fscanf(file, "%ld", &call) != 1) call = -1;
-    fclose(file);
-  }
-}
-
-static void start_waiter(Waiter *w, evloop_poll_t set) {
-  memset(w, 0, sizeof *w);
-  w->set = set;
-  CHECK_EQ(pthread_create(&w->thread, NULL, waiting, w), 0);
-  wait_until_asleep(w);
-}
-
-static int result_of(Waiter *w) {
-  CHECK_EQ(pthread_join(w->thread, NULL), 0);
-  return w->result;
+static void start_waiter(Waiter *w, evloop_poll_t object) {
+  start_waiter_in(w, evloop_poll_wait, object);
 }
 
 /* ---- registrations ---- */
@@ -438,7 +350,7 @@ TEST(registering_applies_to_a_wait_going_on) {
   int fd = event_fd(1);
   start_waiter(&w, set);
   CHECK_EQ(evloop_poll_register(set, fd, EVLOOP_POLLIN, 11), 0);
-  CHECK_EQ(result_of(&w), 1);
+  CHECK_EQ(waiter_result(&w), 1);
   CHECK_EQ(w.ready[0].fd, fd);
   CHECK_EQ(w.ready[0].data, 11);
 }
@@ -450,7 +362,7 @@ TEST(modifying_applies_to_a_wait_going_on) {
   CHECK_EQ(evloop_poll_register(set, fd, 0, 1), 0);
   start_waiter(&w, set);
   CHECK_EQ(evloop_poll_modify(set, fd, EVLOOP_POLLIN, 2), 0);
-  CHECK_EQ(result_of(&w), 1);
+  CHECK_EQ(waiter_result(&w), 1);
   CHECK_EQ(w.ready[0].data, 2);
 }
 
@@ -463,9 +375,9 @@ TEST(taking_bits_away_applies_to_a_wait_going_on) {
   start_waiter(&w, set);
   CHECK_EQ(evloop_poll_modify(set, quiet, 0, 1), 0);
   OK(eventfd_write(quiet, 1));
-  wait_until_asleep(&w);
+  wait_until_asleep(&w.tid);
   OK(eventfd_write(loud, 1));
-  CHECK_EQ(result_of(&w), 1);
+  CHECK_EQ(waiter_result(&w), 1);
   CHECK_EQ(w.ready[0].fd, loud);
 }
 
@@ -478,9 +390,9 @@ TEST(unregistering_applies_to_a_wait_going_on) {
   start_waiter(&w, set);
   CHECK_EQ(evloop_poll_unregister(set, gone), 0);
   OK(eventfd_write(gone, 1));
-  wait_until_asleep(&w);
+  wait_until_asleep(&w.tid);
   OK(eventfd_write(stays, 1));
-  CHECK_EQ(result_of(&w), 1);
+  CHECK_EQ(waiter_result(&w), 1);
   CHECK_EQ(w.ready[0].fd, stays);
 }
 
@@ -491,7 +403,7 @@ TEST(closing_ends_the_waits_of_all_threads) {
   CHECK_EQ(evloop_poll_register(set, event_fd(0), EVLOOP_POLLIN, 1), 0);
   for (int i = 0; i < THREADS; i++) start_waiter(&w[i], set);
   CHECK_EQ(evloop_poll_close(set), 0);
-  for (int i = 0; i < THREADS; i++) CHECK_EQ(result_of(&w[i]), -ESTALE);
+  for (int i = 0; i < THREADS; i++) CHECK_EQ(waiter_result(&w[i]), -ESTALE);
   CHECK_ERR(evloop_poll_close(set), ESTALE);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_POLL), 0);
 }
@@ -504,7 +416,7 @@ TEST(all_threads_waiting_see_one_change) {
   for (int i = 0; i < THREADS; i++) start_waiter(&w[i], set);
   CHECK_EQ(evloop_poll_register(set, fd, EVLOOP_POLLIN, 3), 0);
   for (int i = 0; i < THREADS; i++) {
-    CHECK_EQ(result_of(&w[i]), 1);
+    CHECK_EQ(waiter_result(&w[i]), 1);
     CHECK_EQ(w[i].ready[0].fd, fd);
   }
 }
@@ -517,7 +429,7 @@ static void *waiting_behind_the_gate(void *argument) {
   Waiter *w = argument;
   __atomic_store_n(&w->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
   pthread_barrier_wait(&gate);
-  return waiting(w);
+  return waiter_main(w);
 }
 
 static int open_proc_file(const Waiter *w) {
@@ -536,9 +448,9 @@ static void use_up_descriptors(int highest) {
 
 TEST(changes_arrive_without_a_descriptor_left) {
   char text[32] = "";
-  Waiter w = {.set = new_set()};
+  Waiter w = {.wait = evloop_poll_wait, .object = new_set()};
   int fd = event_fd(1), idle = event_fd(0);
-  CHECK_EQ(evloop_poll_register(w.set, idle, EVLOOP_POLLIN, 1), 0);
+  CHECK_EQ(evloop_poll_register(w.object, idle, EVLOOP_POLLIN, 1), 0);
   CHECK_EQ(pthread_barrier_init(&gate, NULL, 2), 0);
   CHECK_EQ(pthread_create(&w.thread, NULL, waiting_behind_the_gate, &w), 0);
   int proc = open_proc_file(&w);
@@ -548,8 +460,8 @@ TEST(changes_arrive_without_a_descriptor_left) {
     usleep(1000);
     OK(pread(proc, text, sizeof text - 1, 0));
   }
-  CHECK_EQ(evloop_poll_register(w.set, fd, EVLOOP_POLLIN, 2), 0);
-  CHECK_EQ(result_of(&w), 1);
+  CHECK_EQ(evloop_poll_register(w.object, fd, EVLOOP_POLLIN, 2), 0);
+  CHECK_EQ(waiter_result(&w), 1);
   CHECK_EQ(w.ready[0].fd, fd);
   leave_room_for_checkers();
 }

@@ -3,39 +3,17 @@
 /* evloop_select(): what is ready, how the lists come back, how long it waits. */
 
 #define _GNU_SOURCE
-#include "check.h"
+#include "support.h"
 
-#include <evloop.h>
-
-#include <fcntl.h>
 #include <limits.h>
-#include <netinet/in.h>
-#include <pthread.h>
 #include <pty.h>
-#include <stdbool.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/select.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define MS INT64_C(1000000)
 #define CLOSED 900000 /* a number that no descriptor of these tests has */
 
 /* ---- helpers ---- */
-
-typedef struct Pipe {
-  int r, w;
-} Pipe;
-
-static Pipe new_pipe(void) {
-  int ends[2];
-  OK(pipe2(ends, O_CLOEXEC));
-  return (Pipe){ends[0], ends[1]};
-}
 
 static Pipe full_pipe(void) {
   Pipe p = new_pipe();
@@ -44,25 +22,6 @@ static Pipe full_pipe(void) {
   while (write(p.w, block, sizeof block) > 0) { }
   CHECK_EQ(errno, EAGAIN);
   return p;
-}
-
-static void put(int fd) {
-  CHECK_EQ(write(fd, "x", 1), 1);
-}
-
-/* Two connected TCP sockets of the loopback interface. */
-static void tcp_pair(int pair[2]) {
-  struct sockaddr_in address = {.sin_family = AF_INET};
-  socklen_t size = sizeof address;
-  int listener = (int)OK(socket(AF_INET, SOCK_STREAM, 0));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  OK(bind(listener, (struct sockaddr *)&address, size));
-  OK(listen(listener, 1));
-  OK(getsockname(listener, (struct sockaddr *)&address, &size));
-  pair[0] = (int)OK(socket(AF_INET, SOCK_STREAM, 0));
-  OK(connect(pair[0], (struct sockaddr *)&address, size));
-  pair[1] = (int)OK(accept(listener, NULL, NULL));
-  OK(close(listener));
 }
 
 static int select_read(int *list, int *count, int64_t timeout_ns) {
@@ -83,27 +42,6 @@ static bool ready_to_write(int fd) {
 static bool exceptional(int fd) {
   int count = 1;
   return OK(evloop_select(NULL, NULL, NULL, NULL, &fd, &count, 0)) == 1;
-}
-
-/* The kernel's limit of descriptors. A child sets it, since valgrind only
- * pretends to when a process asks for itself. */
-static void set_limit(rlim_t limit) {
-  struct rlimit both;
-  int status;
-  OK(getrlimit(RLIMIT_NOFILE, &both));
-  both.rlim_cur = limit;
-  pid_t parent = getpid();
-  pid_t child = (pid_t)OK(fork());
-  if (child == 0) {
-    _exit(prlimit(parent, RLIMIT_NOFILE, &both, NULL) < 0);
-  }
-  OK(waitpid(child, &status, 0));
-  CHECK_EQ(status, 0);
-}
-
-/* Checkers that run at exit need a few descriptors below the limit. */
-static void leave_room_for_checkers(void) {
-  for (int fd = 3; fd < 10; fd++) close(fd);
 }
 
 /* Makes room for descriptor numbers up to `wanted`, or as near as allowed. */
@@ -411,22 +349,9 @@ typedef struct Selecting {
 static void *selecting(void *argument) {
   Selecting *s = argument;
   int fd = s->pipe.r, count = 1;
-  __atomic_store_n(&s->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+  store_tid(&s->tid);
   s->result = select_read(&fd, &count, s->timeout_ns);
   return NULL;
-}
-
-static void wait_until_asleep(const pid_t *tid) {
-  char path[64];
-  long call = -1;
-  while (call != SYS_ppoll && call != SYS_pselect6) {
-    FILE *file;
-    usleep(1000);
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)__atomic_load_n(tid, __ATOMIC_ACQUIRE));
-    if ((file = fopen(path, "r")) == NULL) continue;
-    if (fscanf(file, "%ld", &call) != 1) call = -1;
-    fclose(file);
-  }
 }
 
 static void expect_woken_by_data(int64_t timeout_ns) {

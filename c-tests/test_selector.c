@@ -3,21 +3,10 @@
 /* Selectors: the same cases on every backend. */
 
 #define _GNU_SOURCE
-#include "check.h"
+#include "support.h"
 
-#include <evloop.h>
-
-#include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdbool.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define MS INT64_C(1000000)
 #define CLOSED 900000 /* a number that no descriptor of these tests has */
 #define READ EVLOOP_SELECTOR_READ
 #define WRITE EVLOOP_SELECTOR_WRITE
@@ -50,32 +39,12 @@ static bool forgets_closed(int backend) {
   return backend == EVLOOP_SELECTOR_EPOLL || backend == EVLOOP_SELECTOR_DEFAULT;
 }
 
-typedef struct Pipe {
-  int r, w;
-} Pipe;
-
-static Pipe new_pipe(void) {
-  int ends[2];
-  OK(pipe2(ends, O_CLOEXEC));
-  return (Pipe){ends[0], ends[1]};
-}
-
-static int event_fd(unsigned count) {
-  return (int)OK(eventfd(count, EFD_CLOEXEC | EFD_NONBLOCK));
-}
-
 /* A socket that is ready to read and to write. */
 static int busy_socket(void) {
   int pair[2];
   OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
   CHECK_EQ(write(pair[1], "x", 1), 1);
   return pair[0];
-}
-
-static int regular_file(void) {
-  FILE *file = tmpfile();
-  CHECK(file != NULL);
-  return fileno(file);
 }
 
 static void add(evloop_selector_t s, int fd, uint32_t events, uint64_t data) {
@@ -103,55 +72,16 @@ static void expect_registered(evloop_selector_t s, int fd, uint32_t events, uint
   CHECK(got_data == data);
 }
 
-static bool readable(int fd) {
-  struct pollfd pollfd = {.fd = fd, .events = POLLIN};
-  OK(poll(&pollfd, 1, 0));
-  return (pollfd.revents & POLLIN) != 0;
-}
-
-/* A thread that waits in a selector, and how to know that it sleeps there. */
-typedef struct Waiter {
-  evloop_selector_t s;
-  int result;
-  evloop_ready_t ready[4];
-  pid_t tid;
-  pthread_t thread;
-} Waiter;
-
-static void *waiting(void *argument) {
-  Waiter *w = argument;
-  __atomic_store_n(&w->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
-  w->result = evloop_selector_wait(w->s, w->ready, LENGTH(w->ready), -1);
-  return NULL;
-}
-
-static void wait_until_asleep(const Waiter *w) {
-  char path[64];
-  long call = -1;
-  while (call != SYS_ppoll && call != SYS_pselect6 && call != SYS_epoll_pwait && call != SYS_epoll_pwait2) {
-    FILE *file;
-    int tid = __atomic_load_n(&w->tid, __ATOMIC_ACQUIRE);
-    usleep(1000);
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
-    if ((file = fopen(path, "r")) == NULL) continue;
-    if (fscanf(file, "%ld", &call) != 1) call = -1;
-    fclose(file);
-  }
-}
-
-static void start_waiter(Waiter *w, evloop_selector_t s) {
-  memset(w, 0, sizeof *w);
-  w->s = s;
-  CHECK_EQ(pthread_create(&w->thread, NULL, waiting, w), 0);
-  wait_until_asleep(w);
-}
-
 static void expect_woken(Waiter *w, int fd, uint32_t events, uint64_t data) {
   CHECK_EQ(pthread_join(w->thread, NULL), 0);
   CHECK_EQ(w->result, 1);
   CHECK_EQ(w->ready[0].fd, fd);
   CHECK_EQ(w->ready[0].events, events);
   CHECK(w->ready[0].data == data);
+}
+
+static void start_waiter(Waiter *w, evloop_selector_t object) {
+  start_waiter_in(w, evloop_selector_wait, object);
 }
 
 /* ---- creation ---- */
@@ -406,15 +336,15 @@ EVERY_BACKEND(the_descriptor_is_readable_while_something_is_ready) {
   add(s, fd, READ, 1);
   int own = (int)OK(evloop_selector_fileno(s));
   CHECK_EQ(OK(fcntl(own, F_GETFD)), FD_CLOEXEC);
-  CHECK(!readable(own));
+  CHECK(!readable(own, 0));
   OK(eventfd_write(fd, 1));
-  CHECK(readable(own));
+  CHECK(readable(own, 0));
   OK(eventfd_read(fd, &count));
-  CHECK(!readable(own));
+  CHECK(!readable(own, 0));
   add(s, file, READ, 2);
-  CHECK(readable(own));
+  CHECK(readable(own, 0));
   CHECK_EQ(evloop_selector_unregister(s, file), 0);
-  CHECK(!readable(own));
+  CHECK(!readable(own, 0));
 }
 
 EVERY_BACKEND(a_selector_cannot_watch_itself) {
@@ -439,7 +369,7 @@ EVERY_BACKEND(changes_apply_to_a_wait_going_on) {
   start_waiter(&w, s);
   CHECK_EQ(evloop_selector_unregister(s, gone), 0);
   OK(eventfd_write(gone, 1));
-  wait_until_asleep(&w);
+  wait_until_asleep(&w.tid);
   CHECK_EQ(evloop_selector_modify(s, fd, WRITE, 3), 0);
   expect_woken(&w, fd, WRITE, 3);
   CHECK_EQ(evloop_selector_unregister(s, fd), 0);

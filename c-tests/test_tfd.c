@@ -4,19 +4,12 @@
  * set to is in test_tfd_clock.c, several threads are in test_tfd_threads.c. */
 
 #define _GNU_SOURCE
-#include "check.h"
+#include "support.h"
 
-#include <evloop.h>
-
-#include <fcntl.h>
-#include <poll.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/select.h>
 #include <sys/timerfd.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define MS INT64_C(1000000)
 #define SECOND INT64_C(1000000000)
 #define HOUR (3600 * SECOND)
 #define UNTOUCHED UINT64_C(0xabababababababab)
@@ -37,12 +30,6 @@ static int fd_of(tfd_t t) {
 
 static int is_open(int fd) {
   return fcntl(fd, F_GETFD) >= 0;
-}
-
-static int readable(int fd, int timeout_ms) {
-  struct pollfd watched = {.fd = fd, .events = POLLIN};
-  OK(poll(&watched, 1, timeout_ms));
-  return watched.revents == POLLIN;
 }
 
 /* A timer that has expired once, and has not been read. */

@@ -4,20 +4,12 @@
  * their clock is stepped too. */
 
 #define _GNU_SOURCE
-#include "check.h"
-
-#include <evloop.h>
+#include "support.h"
 
 #include <math.h>
-#include <poll.h>
-#include <pthread.h>
 #include <stddef.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define MS INT64_C(1000000)
 #define SECOND INT64_C(1000000000)
 #define HOUR (3600 * SECOND)
 #define ABSTIME EVLOOP_TFD_TIMER_ABSTIME
@@ -62,15 +54,13 @@ static uint64_t wait_for(tfd_t t) {
   return expirations;
 }
 
-static int readable(tfd_t t, int timeout_ms) {
-  struct pollfd watched = {.fd = (int)OK(tfd_fileno(t)), .events = POLLIN};
-  OK(poll(&watched, 1, timeout_ms));
-  return watched.revents == POLLIN;
+static int fd_of(tfd_t t) {
+  return (int)OK(tfd_fileno(t));
 }
 
 static void expect_disarmed(tfd_t t) {
   CHECK_EQ(remaining(t), 0);
-  CHECK(!readable(t, 0));
+  CHECK(!readable(fd_of(t), 0));
 }
 
 /* ---- the old values ---- */
@@ -126,10 +116,10 @@ TEST(gettime_returns_seconds) {
 TEST(gettime_does_not_take_expirations) {
   tfd_t t = new_timer();
   set(t, 0, 1, 0);
-  CHECK(readable(t, -1));
+  CHECK(readable(fd_of(t), -1));
   CHECK_EQ(remaining(t), 0);
   CHECK_EQ(tfd_gettime(t, NULL, NULL), 0);
-  CHECK(readable(t, 0));
+  CHECK(readable(fd_of(t), 0));
   CHECK_EQ(wait_for(t), 1);
 }
 
@@ -166,9 +156,9 @@ TEST(setting_drops_expirations_that_were_not_read) {
   int i;
   for (i = 0; i < LENGTH(times); i++) {
     set(t, 0, 1, 0);
-    CHECK(readable(t, -1));
+    CHECK(readable(fd_of(t), -1));
     set(t, 0, times[i], 0);
-    CHECK(!readable(t, 0));
+    CHECK(!readable(fd_of(t), 0));
     CHECK_ERR(tfd_read(t, NULL), EAGAIN);
   }
 }
@@ -250,7 +240,7 @@ TEST(the_longest_times_are_accepted) {
     set_s(t, flags[i], 9.2e9, 9.2e9);
     CHECK(remaining(t) > INT64_MAX / 2);
     CHECK(interval_of(t) == INT64_C(9200000000) * SECOND);
-    CHECK(!readable(t, 0));
+    CHECK(!readable(fd_of(t), 0));
   }
 }
 
@@ -373,10 +363,10 @@ TEST(a_step_is_read_once_and_the_timer_stays_armed) {
   tfd_t t = cancellable(HOUR);
   uint64_t expirations = 77;
   int stepped = step_clock();
-  CHECK_EQ(readable(t, 0), stepped);
+  CHECK_EQ(readable(fd_of(t), 0), stepped);
   CHECK_EQ(tfd_read(t, &expirations), stepped ? -ECANCELED : -EAGAIN);
   CHECK_EQ(expirations, 77);
-  CHECK(!readable(t, 0));
+  CHECK(!readable(fd_of(t), 0));
   CHECK_ERR(tfd_read(t, &expirations), EAGAIN);
   CHECK(remaining(t) > HOUR / 2);
 }
@@ -455,7 +445,7 @@ TEST(steps_pass_other_timers_by) {
   set(boot, CANCEL_ON_SET, now_ns(CLOCK_BOOTTIME) + HOUR, 0);
   step_clock();
   for (i = 0; i < LENGTH(timers); i++) {
-    CHECK(!readable(timers[i], 0));
+    CHECK(!readable(fd_of(timers[i]), 0));
     CHECK_ERR(tfd_read(timers[i], NULL), EAGAIN);
     CHECK(remaining(timers[i]) > HOUR / 2);
   }
@@ -480,22 +470,9 @@ typedef struct Reader {
 
 static void *reading(void *argument) {
   Reader *r = argument;
-  __atomic_store_n(&r->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+  store_tid(&r->tid);
   r->result = tfd_wait(r->timer, -1, NULL);
   return NULL;
-}
-
-static void wait_until_asleep(const Reader *r) {
-  char path[64];
-  long call = -1;
-  while (call != SYS_ppoll && call != SYS_epoll_pwait && call != SYS_epoll_pwait2) {
-    FILE *file;
-    usleep(1000);
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", __atomic_load_n(&r->tid, __ATOMIC_ACQUIRE));
-    if ((file = fopen(path, "r")) == NULL) continue;
-    if (fscanf(file, "%ld", &call) != 1) call = -1;
-    fclose(file);
-  }
 }
 
 TEST(a_step_wakes_a_waiting_thread) {
@@ -504,7 +481,7 @@ TEST(a_step_wakes_a_waiting_thread) {
   pthread_t thread;
   int expected = -ECANCELED;
   CHECK_EQ(pthread_create(&thread, NULL, reading, &reader), 0);
-  wait_until_asleep(&reader);
+  wait_until_asleep(&reader.tid);
   if (!step_clock()) {
     expected = -ESTALE;
     CHECK_EQ(tfd_close(reader.timer), 0);

@@ -4,19 +4,11 @@
  * threads, sharing expirations, and expirations by hand. */
 
 #define _GNU_SOURCE
-#include "check.h"
+#include "support.h"
 
-#include <evloop.h>
-
-#include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <sys/timerfd.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define MS INT64_C(1000000)
 #define HOUR (INT64_C(3600) * 1000 * MS)
 #define NO_RESULT 99
 #define UNTOUCHED UINT64_C(0xabababababababab)
@@ -34,36 +26,17 @@ typedef struct Reader {
 
 static void *reading(void *argument) {
   Reader *r = argument;
-  __atomic_store_n(&r->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+  store_tid(&r->tid);
   int result = r->waits ? tfd_wait(r->timer, -1, &r->expirations)
                         : tfd_read(r->timer, &r->expirations);
   __atomic_store_n(&r->result, result, __ATOMIC_RELEASE);
   return NULL;
 }
 
-static int sleeps_in(long call) {
-  return call == SYS_ppoll || call == SYS_read || call == SYS_epoll_pwait ||
-         call == SYS_epoll_pwait2;
-}
-
-static void wait_until_asleep(const Reader *r) {
-  char path[64];
-  long call = -1;
-  while (!sleeps_in(call)) {
-    FILE *file;
-    usleep(1000);
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall",
-             __atomic_load_n(&r->tid, __ATOMIC_ACQUIRE));
-    if ((file = fopen(path, "r")) == NULL) continue;
-    if (fscanf(file, "%ld", &call) != 1) call = -1;
-    fclose(file);
-  }
-}
-
 static void start(Reader *r, tfd_t timer, int waits) {
   *r = (Reader){.timer = timer, .waits = waits, .result = NO_RESULT, .expirations = UNTOUCHED};
   CHECK_EQ(pthread_create(&r->thread, NULL, reading, r), 0);
-  wait_until_asleep(r);
+  wait_until_asleep(&r->tid);
 }
 
 static int result_of(Reader *r) {

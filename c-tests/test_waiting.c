@@ -3,18 +3,11 @@
 /* Time and signals: the same cases for every function that waits. */
 
 #define _GNU_SOURCE
-#include "check.h"
+#include "support.h"
 
-#include <evloop.h>
-
-#include <pthread.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/timerfd.h>
 
-#define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
-#define MS INT64_C(1000000)
 #define SECOND INT64_C(1000000000)
 #define CENTURY (INT64_C(3155760000) * SECOND)
 
@@ -187,7 +180,7 @@ static void expect_timeout(Source *source, int64_t timeout_ns) {
 }
 
 /* A thread that waits, and how to know that it sleeps. */
-typedef struct Waiter {
+typedef struct Sleeper {
   Source *source;
   int64_t timeout_ns;
   int mode;
@@ -196,41 +189,27 @@ typedef struct Waiter {
   int result, was_in_mode;
   pid_t tid;
   pthread_t thread;
-} Waiter;
+} Sleeper;
 
 #define NO_RESULT 99
 
 static void *waiting(void *argument) {
-  Waiter *w = argument;
+  Sleeper *w = argument;
   w->was_in_mode = evloop_set_interrupt_mode(w->mode);
   CHECK_EQ(evloop_set_interrupt_check(w->check, w->user_data), 0);
-  __atomic_store_n(&w->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+  store_tid(&w->tid);
   w->result = wait_for(w->source, w->timeout_ns);
   pthread_testcancel();
   return NULL;
 }
 
-static void wait_until_asleep(const Waiter *w) {
-  char path[64];
-  long call = -1;
-  while (call != SYS_ppoll && call != SYS_pselect6 && call != SYS_epoll_pwait && call != SYS_epoll_pwait2) {
-    FILE *file;
-    int tid = __atomic_load_n(&w->tid, __ATOMIC_ACQUIRE);
-    usleep(1000);
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
-    if ((file = fopen(path, "r")) == NULL) continue;
-    if (fscanf(file, "%ld", &call) != 1) call = -1;
-    fclose(file);
-  }
-}
-
-static void start(Waiter *w) {
+static void start(Sleeper *w) {
   w->result = NO_RESULT;
   CHECK_EQ(pthread_create(&w->thread, NULL, waiting, w), 0);
-  wait_until_asleep(w);
+  wait_until_asleep(&w->tid);
 }
 
-static int result_of(Waiter *w) {
+static int result_of(Sleeper *w) {
   CHECK_EQ(pthread_join(w->thread, NULL), 0);
   return w->result;
 }
@@ -253,11 +232,11 @@ static void wait_until(const int *counter, int value) {
 }
 
 /* Interrupts the sleep of a waiter, and comes back once it sleeps again. */
-static void interrupt(Waiter *w) {
+static void interrupt(Sleeper *w) {
   int before = __atomic_load_n(&signals, __ATOMIC_ACQUIRE);
   CHECK_EQ(pthread_kill(w->thread, SIGUSR1), 0);
   wait_until(&signals, before + 1);
-  wait_until_asleep(w);
+  wait_until_asleep(&w->tid);
 }
 
 /* ---- time ---- */
@@ -283,7 +262,7 @@ EVERY_WAIT(waits_without_an_end_end_with_an_event) {
   static const int64_t waits[] = {-1, -SECOND, INT64_MIN, INT64_MAX, INT64_MAX - 1, CENTURY};
   for (int i = 0; i < LENGTH(waits); i++) {
     Source source = new_source(kind);
-    Waiter w = {.source = &source, .timeout_ns = waits[i]};
+    Sleeper w = {.source = &source, .timeout_ns = waits[i]};
     start(&w);
     make_ready(&source);
     CHECK_EQ(result_of(&w), 1);
@@ -342,8 +321,8 @@ TEST(the_mode_before_is_returned_and_unknown_modes_are_refused) {
 
 EVERY_WAIT(the_mode_is_each_threads_own) {
   Source source = new_source(kind);
-  Waiter restarts = {.source = &source, .timeout_ns = -1, .mode = EVLOOP_EINTR_RESTART};
-  Waiter returns = {.source = &source, .timeout_ns = -1, .mode = EVLOOP_EINTR_RETURN};
+  Sleeper restarts = {.source = &source, .timeout_ns = -1, .mode = EVLOOP_EINTR_RESTART};
+  Sleeper returns = {.source = &source, .timeout_ns = -1, .mode = EVLOOP_EINTR_RETURN};
   handle_signals(count_signal);
   start(&returns);
   start(&restarts);
@@ -359,7 +338,7 @@ EVERY_WAIT(the_mode_is_each_threads_own) {
 
 EVERY_WAIT(an_interrupted_wait_changes_nothing) {
   Source source = new_source(kind);
-  Waiter w = {.source = &source, .timeout_ns = -1, .mode = EVLOOP_EINTR_RETURN};
+  Sleeper w = {.source = &source, .timeout_ns = -1, .mode = EVLOOP_EINTR_RETURN};
   handle_signals(count_signal);
   for (int i = 0; i < 3; i++) {
     start(&w);
@@ -389,13 +368,13 @@ static int simple_check(void *user_data) {
 static void expect_checked(const Kind *kind, int mode) {
   Check check = {.verdict = 0};
   Source source = new_source(kind);
-  Waiter w = {.source = &source, .timeout_ns = -1, .mode = mode, .check = simple_check, .user_data = &check};
+  Sleeper w = {.source = &source, .timeout_ns = -1, .mode = mode, .check = simple_check, .user_data = &check};
   handle_signals(count_signal);
   start(&w);
   for (int call = 1; call <= 3; call++) {
     interrupt(&w);
     wait_until(&check.calls, call);
-    wait_until_asleep(&w);
+    wait_until_asleep(&w.tid);
     CHECK_EQ(check.calls, call);
     CHECK(pthread_equal(check.thread, w.thread));
   }
@@ -430,7 +409,7 @@ EVERY_WAIT(a_removed_check_is_asked_no_more) {
 EVERY_WAIT(the_check_is_each_threads_own) {
   Check check = {.verdict = 1};
   Source source = new_source(kind);
-  Waiter w = {.source = &source, .timeout_ns = -1};
+  Sleeper w = {.source = &source, .timeout_ns = -1};
   handle_signals(count_signal);
   CHECK_EQ(evloop_set_interrupt_check(simple_check, &check), 0);
   start(&w);
@@ -449,7 +428,7 @@ static int closing_check(void *user_data) {
 EVERY_OBJECT(a_check_that_closes_the_object_ends_the_wait) {
   Source source = new_source(kind);
   Check check = {.source = &source, .result = NO_RESULT};
-  Waiter w = {.source = &source, .timeout_ns = -1, .check = closing_check, .user_data = &check};
+  Sleeper w = {.source = &source, .timeout_ns = -1, .check = closing_check, .user_data = &check};
   handle_signals(count_signal);
   start(&w);
   CHECK_EQ(pthread_kill(w.thread, SIGUSR1), 0);
@@ -469,18 +448,18 @@ static int waiting_check(void *user_data) {
 EVERY_WAIT(a_check_may_wait_itself) {
   Source source = new_source(kind), other = new_source(kind);
   Check check = {.source = &source, .result = NO_RESULT};
-  Waiter w = {.source = &source, .timeout_ns = -1, .check = waiting_check, .user_data = &check};
+  Sleeper w = {.source = &source, .timeout_ns = -1, .check = waiting_check, .user_data = &check};
   handle_signals(count_signal);
   start(&w);
   interrupt(&w);
   wait_until(&check.calls, 1);
-  wait_until_asleep(&w);
+  wait_until_asleep(&w.tid);
   CHECK_EQ(check.result, 0);
   check.source = &other;
   make_ready(&other);
   interrupt(&w);
   wait_until(&check.calls, 2);
-  wait_until_asleep(&w);
+  wait_until_asleep(&w.tid);
   CHECK_EQ(check.result, 1);
   make_ready(&source);
   CHECK_EQ(result_of(&w), 1);
@@ -490,11 +469,11 @@ EVERY_WAIT(a_check_may_wait_itself) {
 
 EVERY_WAIT(a_wait_is_no_cancellation_point) {
   Source source = new_source(kind);
-  Waiter w = {.source = &source, .timeout_ns = -1};
+  Sleeper w = {.source = &source, .timeout_ns = -1};
   void *ended_by;
   start(&w);
   CHECK_EQ(pthread_cancel(w.thread), 0);
-  wait_until_asleep(&w);
+  wait_until_asleep(&w.tid);
   CHECK_EQ(w.result, NO_RESULT);
   make_ready(&source);
   CHECK_EQ(pthread_join(w.thread, &ended_by), 0);
