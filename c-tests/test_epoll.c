@@ -492,9 +492,10 @@ TEST(closing_ends_the_waits_of_all_threads) {
 TEST(closing_a_borrowed_descriptors_object_leaves_the_set_usable) {
   Waiter w[2];
   struct epoll_event events[4];
-  int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), fd = event_fd(0);
+  int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), fd = event_fd(0), own = event_fd(0);
   evloop_epoll_t ep = OK(evloop_epoll_from_fd(raw, 0));
   raw_add(raw, fd, 5);
+  add(ep, own, EVLOOP_EPOLLIN, 6);
   for (int i = 0; i < 2; i++) start_waiter(&w[i], ep);
   CHECK_EQ(evloop_epoll_close(ep), 0);
   for (int i = 0; i < 2; i++) CHECK_EQ(waiter_result(&w[i]), -ESTALE);
@@ -502,6 +503,19 @@ TEST(closing_a_borrowed_descriptors_object_leaves_the_set_usable) {
   OK(eventfd_write(fd, 1));
   CHECK_EQ(epoll_wait(raw, events, 4, -1), 1);
   CHECK_EQ(events[0].data.u64, 5);
+  /* What the object registered stays in the set, until it is taken out. */
+  OK(epoll_ctl(raw, EPOLL_CTL_DEL, own, NULL));
+}
+
+TEST(two_objects_on_one_descriptor_do_not_know_each_others_registrations) {
+  int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), of_a = event_fd(0), of_b = event_fd(0);
+  evloop_epoll_t a = OK(evloop_epoll_from_fd(raw, 0));
+  evloop_epoll_t b = OK(evloop_epoll_from_fd(raw, 0));
+  add(a, of_a, EVLOOP_EPOLLIN, 1);
+  add(b, of_b, EVLOOP_EPOLLIN, 2);
+  OK(eventfd_write(of_a, 1));
+  expect_event(a, of_a, EVLOOP_EPOLLIN, 1);
+  CHECK_EQ(next_event(b).fd, -1);
 }
 
 TEST(two_objects_on_one_descriptor_close_independently) {

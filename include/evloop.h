@@ -6,7 +6,8 @@
  * Written by cbindgen from the Rust sources: do not edit. Link with -levloop
  * (pkg-config evloop), or load libevloop.so.0 with dlopen: the header needs
  * no macro and no inline function to be used, and defines no name that a
- * system header has.
+ * system header has. A foreign-function interface must be told the types:
+ * handles, times and data have 64 bits.
  *
  *
  * A first program: a timer that ticks twice a second, three times.
@@ -522,7 +523,8 @@ const char *evloop_strerror(int code);
  * @param cap size of buf in bytes.
  * @returns the length of the whole sentence in bytes without its NUL, so a
  *   value >= cap means that it was cut; 0 (and an empty string) if no call
- *   of this thread has failed. -EINVAL: buf is NULL and cap is not 0.
+ *   of this thread has failed. -EINVAL: buf is NULL and cap is not 0 (the
+ *   one failure that does not replace the sentence).
  *
  * Blocking: no. Threads: any, each has its own. Signals: not safe. Fork:
  * the child keeps the forking thread's sentence. Since 0.1.0.
@@ -619,7 +621,8 @@ int64_t evloop_handle_count(int kind);
  * @param clockid EVLOOP_CLOCK_REALTIME, _MONOTONIC, _BOOTTIME,
  *   _REALTIME_ALARM or _BOOTTIME_ALARM.
  * @param flags 0 or EVLOOP_TFD_NONBLOCK, EVLOOP_TFD_CLOEXEC. CLOEXEC is
- *   always on.
+ *   always on. NONBLOCK is for event loops in which somebody else (another
+ *   thread, a process that shares the timer) may read it first.
  * @returns the timer, to be closed with tfd_close().
  *   -EINVAL: unknown clock or flag. -EPERM: an ALARM clock without
  *   CAP_WAKE_ALARM. -EMFILE, -ENFILE: no descriptor left. -ENODEV,

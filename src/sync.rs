@@ -67,13 +67,19 @@ impl<T> ForkMutex<T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Replaces the mutex by an unlocked one with other contents. The old
-    /// contents, which may be half changed, are forgotten.
+    /// Unlocks it and gives it other contents. Old contents that a thread was
+    /// changing, and that may be half changed, are forgotten.
     ///
     /// # Safety
     /// No other thread may be using it, and the caller must not hold it: the
     /// first call of the library in a forked child.
     pub unsafe fn remake(&self, value: T) {
+        // SAFETY: lives as long as `self`; nobody replaces it meanwhile.
+        let mutex = self.0.with(|mutex| unsafe { &*mutex });
+        if let Ok(mut contents) = mutex.try_lock() {
+            *contents = value;
+            return;
+        }
         self.0.with_mut(|mutex| {
             // SAFETY: no one else looks (this function's contract), and the
             // old value is not dropped by `write`.

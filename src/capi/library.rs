@@ -73,7 +73,8 @@ pub extern "C" fn evloop_strerror(code: c_int) -> *const c_char {
 /// @param cap size of buf in bytes.
 /// @returns the length of the whole sentence in bytes without its NUL, so a
 ///   value >= cap means that it was cut; 0 (and an empty string) if no call
-///   of this thread has failed. -EINVAL: buf is NULL and cap is not 0.
+///   of this thread has failed. -EINVAL: buf is NULL and cap is not 0 (the
+///   one failure that does not replace the sentence).
 ///
 /// Blocking: no. Threads: any, each has its own. Signals: not safe. Fork:
 /// the child keeps the forking thread's sentence. Since 0.1.0.

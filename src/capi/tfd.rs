@@ -18,7 +18,8 @@ use crate::timerfd::{Setting, Timer, seconds};
 /// @param clockid EVLOOP_CLOCK_REALTIME, _MONOTONIC, _BOOTTIME,
 ///   _REALTIME_ALARM or _BOOTTIME_ALARM.
 /// @param flags 0 or EVLOOP_TFD_NONBLOCK, EVLOOP_TFD_CLOEXEC. CLOEXEC is
-///   always on.
+///   always on. NONBLOCK is for event loops in which somebody else (another
+///   thread, a process that shares the timer) may read it first.
 /// @returns the timer, to be closed with tfd_close().
 ///   -EINVAL: unknown clock or flag. -EPERM: an ALARM clock without
 ///   CAP_WAKE_ALARM. -EMFILE, -ENFILE: no descriptor left. -ENODEV,

@@ -201,8 +201,5 @@ fn release(pin: Pin<'_, Payload>) {
 
 #[cold]
 fn dispose(last: Last<'_, Payload>) {
-    if let Some((object, true)) = TABLE.reap(last) {
-        object.abandon();
-        std::mem::forget(object);
-    }
+    drop(TABLE.reap(last, |object| object.abandon()));
 }

@@ -179,18 +179,32 @@ impl<P: Send + Sync> Table<P> {
         last.then_some(Last { slot: pin.slot })
     }
 
-    /// Frees a slot; its object, and whether the object's memory must stay.
-    pub fn reap(&self, last: Last<'_, P>) -> Option<(P, bool)> {
+    /// Frees a slot and gives its object away; or, if a stack may still refer
+    /// to the object, has it `abandon`ed and leaves it where it is, for good.
+    pub fn reap(&self, last: Last<'_, P>, abandon: impl Fn(&P)) -> Option<P> {
         let slot = last.slot;
         // Acquire: all other uses of the payload are over.
-        let orphan = slot.word.load(Ordering::Acquire) & word::ORPHAN != 0;
+        let seen = slot.word.load(Ordering::Acquire);
+        if seen & word::ORPHAN != 0 {
+            // SAFETY: nobody writes the payload of a closing slot but its
+            // last user, which is this thread.
+            let payload = slot.payload.with(|payload| unsafe { (*payload).as_ref() });
+            payload.into_iter().for_each(abandon);
+            self.retire(slot);
+            return None;
+        }
         let payload = slot.payload.with_mut(|payload| {
             // SAFETY: no pin is left and none can be added to a closing slot:
             // this thread is alone with it.
             unsafe { (*payload).take() }
         });
         self.give_back(slot);
-        payload.map(|payload| (payload, orphan))
+        payload
+    }
+
+    /// Neither live nor in the list, for good: its last generation is over.
+    fn retire(&self, slot: &Slot<P>) {
+        slot.word.store(word::free(self.last_generation, 0), Ordering::Relaxed);
     }
 
     /// The descriptor of an object of this kind, as it was inserted.
@@ -268,9 +282,7 @@ impl<P: Send + Sync> Table<P> {
 
     fn append(&self, free: &mut FreeList, slot: &Slot<P>, used: u32) {
         if used >= self.last_generation {
-            // Worn out: neither live nor in the list, for good.
-            slot.word.store(word::free(used, 0), Ordering::Relaxed);
-            return;
+            return self.retire(slot);
         }
         // Release: who takes the slot sees its payload gone.
         slot.word.store(word::free(used + 1, 0), Ordering::Release);
@@ -321,17 +333,11 @@ impl<P: Send + Sync> Table<P> {
                     }
                 }
                 (true, payload) => {
-                    if let Some(payload) = payload {
-                        abandon(payload);
-                    }
-                    // Forgotten, not dropped: a stack may refer to it.
-                    slot.payload.with_mut(|place| {
-                        // SAFETY: as above.
-                        unsafe { place.write(None) }
-                    });
-                    self.append(&mut list, slot, generation);
+                    // A stack may refer to it: it stays where it is.
+                    payload.into_iter().for_each(&abandon);
+                    self.retire(slot);
                 }
-                // Worn out slots have the last generation.
+                // Retired slots have the last generation.
                 (false, _) if generation >= self.last_generation => {}
                 (false, _) => self.append(&mut list, slot, generation - 1),
             }
