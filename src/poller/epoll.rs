@@ -8,7 +8,7 @@
 use super::fdmap::{Entry, FdMap};
 use super::{Ready, Sink};
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self as sys, Event};
 use crate::sys::fd::{self, Fd};
@@ -39,21 +39,36 @@ struct Registered {
     leftovers: bool,
 }
 
-/// Marks a word as ours: no pointer and no descriptor has this bit.
+/// Marks a word as one of this library: no pointer and no descriptor has
+/// this bit. Below it are a tag of 32 bits and the descriptor's 31.
 const OURS: u64 = 1 << 63;
+const FD_BITS: u32 = 31;
+/// A tag is the number of the object, which may share its set with others,
+/// and below it a count of registrations that begins with 1.
+const COUNT_BITS: u32 = 20;
+const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
 /// The word of the alarm: tag 0, which no registration has, and a descriptor
 /// that no word of somebody else's will have by chance.
 const ALARM: u64 = OURS | 0x65_76_6c_70;
 const ENABLED: u32 = libc::EPOLLIN as u32;
 
 fn cookie(tag: u32, fd: RawFd) -> u64 {
-    OURS | u64::from(tag) << 32 | u64::from(fd.cast_unsigned())
+    OURS | u64::from(tag) << FD_BITS | u64::from(fd.cast_unsigned())
 }
 
-/// The tag and the descriptor of a word of ours.
+/// The tag and the descriptor of a word of this library's.
 fn uncookie(word: u64) -> Option<(u32, RawFd)> {
-    let tag = (word & !OURS) >> 32;
-    (word & OURS != 0).then_some((tag as u32, (word as u32).cast_signed()))
+    let tag = (word & !OURS) >> FD_BITS;
+    let fd = word & ((1 << FD_BITS) - 1);
+    (word & OURS != 0).then_some((tag as u32, fd as RawFd))
+}
+
+/// The first tag of a new object, before its count. Numbers come again after
+/// 4096 objects; a forked child's differ from its parent's.
+fn first_tag() -> u32 {
+    static OBJECTS: AtomicU32 = AtomicU32::new(0);
+    let number = OBJECTS.fetch_add(1, Ordering::Relaxed);
+    number.wrapping_add(std::process::id().wrapping_mul(0x9e5)) << COUNT_BITS
 }
 
 impl Epoll {
@@ -81,7 +96,7 @@ impl Epoll {
             Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll descriptor", fd.raw()),
             Err(errno) => return Err(errno.into()),
         }
-        let registered = Registered { map: FdMap::new(), last_tag: 0, leftovers: false };
+        let registered = Registered { map: FdMap::new(), last_tag: first_tag(), leftovers: false };
         Ok(Self {
             fd,
             alarm,
@@ -228,7 +243,7 @@ enum Owner {
 impl Registered {
     fn find(&self, word: u64) -> Owner {
         match uncookie(word) {
-            Some((tag, fd)) if (1..=self.last_tag).contains(&tag) && fd >= 0 => {
+            Some((tag, fd)) if tag >> COUNT_BITS == self.last_tag >> COUNT_BITS => {
                 match self.map.get(fd).filter(|entry| entry.tag == tag) {
                     Some(entry) => Owner::Registration(fd, entry.data),
                     None if self.leftovers => Owner::Unknown,
@@ -239,9 +254,9 @@ impl Registered {
         }
     }
 
-    /// Never 0, which is the alarm's; 31 bits.
     fn next_tag(&mut self) -> u32 {
-        self.last_tag = self.last_tag % (u32::MAX >> 1) + 1;
+        let count = (self.last_tag & COUNT_MASK) % COUNT_MASK + 1;
+        self.last_tag = self.last_tag & !COUNT_MASK | count;
         self.last_tag
     }
 }
