@@ -826,9 +826,10 @@ int tfd_wait(tfd_t t, int64_t timeout_ns, uint64_t *out_expirations);
  *
  * @param t a timer.
  * @returns an EVLOOP_CLOCK constant. -ENOTSUP: the timer was adopted with
- *   tfd_from_fd() and /proc, which knows its clock, is not mounted.
- *   -EBADF: the borrowed descriptor was closed. -ESTALE, -EDOM: see
- *   "Handles".
+ *   tfd_from_fd() and /proc, which knows its clock, is not mounted; for
+ *   such a timer also -EMFILE, -ENFILE, -ENOMEM: no descriptor left to ask
+ *   /proc with. -EBADF: the borrowed descriptor was closed. -ESTALE, -EDOM:
+ *   see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
  * Since 0.1.0. Source: proc_pid_fdinfo(5).

@@ -35,6 +35,8 @@ impl Errno {
     pub const EINTR: Self = Self::new(libc::EINTR);
     pub const EINVAL: Self = Self::new(libc::EINVAL);
     pub const ELOOP: Self = Self::new(libc::ELOOP);
+    pub const EMFILE: Self = Self::new(libc::EMFILE);
+    pub const ENFILE: Self = Self::new(libc::ENFILE);
     pub const ENOENT: Self = Self::new(libc::ENOENT);
     pub const ENOMEM: Self = Self::new(libc::ENOMEM);
     pub const ENOSYS: Self = Self::new(libc::ENOSYS);

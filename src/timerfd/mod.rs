@@ -182,7 +182,10 @@ fn clock_of(fd: RawFd) -> Result<c_int> {
     if !fd::is_open(fd) {
         return Err(explain(Errno::EBADF, fd));
     }
-    let text = fd::info(fd).unwrap_or_default();
+    let text = match fd::info(fd) {
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno.into()),
+        text => text.unwrap_or_default(),
+    };
     let clock = text.lines().find_map(|line| line.strip_prefix("clockid:"));
     match clock.and_then(|number| number.trim().parse().ok()) {
         Some(clockid) => Ok(clockid),
