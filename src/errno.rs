@@ -127,26 +127,65 @@ const NO_DETAIL: Detail =
     Detail { errno: Errno::ENOTRECOVERABLE, template: "", values: [Value::Int(0); 3] };
 
 impl Detail {
-    fn sentence(&self, function: &str) -> String {
-        let mut text = format!("{function}: ");
+    fn write(&self, function: &str, out: &mut Text) {
         let (name, meaning) = name_and_meaning(self.errno);
         let template = if self.template.is_empty() { meaning } else { self.template };
         let mut values = self.values.iter();
         let mut pieces = template.split("{}");
-        text.push_str(pieces.next().unwrap_or_default());
+        out.push(function);
+        out.push(": ");
+        out.push(pieces.next().unwrap_or_default());
         for piece in pieces {
-            // Writing to a String cannot fail.
+            // A Text takes everything: no error to see.
             let _ = match values.next() {
-                Some(Value::Int(value)) => write!(text, "{value}"),
-                Some(Value::Hex(value)) => write!(text, "{value:#x}"),
-                Some(Value::Real(value)) => write!(text, "{value}"),
-                Some(Value::Word(value)) => write!(text, "{value}"),
+                Some(Value::Int(value)) => write!(out, "{value}"),
+                Some(Value::Hex(value)) => write!(out, "{value:#x}"),
+                Some(Value::Real(value)) => write!(out, "{value}"),
+                Some(Value::Word(value)) => write!(out, "{value}"),
                 None => Ok(()),
             };
-            text.push_str(piece);
+            out.push(piece);
         }
-        let _ = write!(text, " ({name})");
-        text
+        out.push(" (");
+        out.push(name);
+        out.push(")");
+    }
+}
+
+/// Text in a buffer that may be too small, and its whole length; it allocates
+/// nothing, since memory may be what was lacking.
+struct Text<'a> {
+    room: &'a mut [u8],
+    len: usize,
+}
+
+impl Text<'_> {
+    fn push(&mut self, piece: &str) {
+        // One byte is kept for the end.
+        let room = self.room.len().saturating_sub(1);
+        let fits = room.saturating_sub(self.len).min(piece.len());
+        if let (Some(to), Some(from)) =
+            (self.room.get_mut(self.len..self.len + fits), piece.as_bytes().get(..fits))
+        {
+            to.copy_from_slice(from);
+        }
+        self.len += piece.len();
+    }
+
+    /// Ends it with a NUL byte; its whole length.
+    fn finish(self) -> usize {
+        let end = self.len.min(self.room.len().saturating_sub(1));
+        if let Some(end) = self.room.get_mut(end) {
+            *end = 0;
+        }
+        self.len
+    }
+}
+
+impl std::fmt::Write for Text<'_> {
+    fn write_str(&mut self, piece: &str) -> std::fmt::Result {
+        self.push(piece);
+        Ok(())
     }
 }
 
@@ -200,21 +239,13 @@ pub(crate) fn record_panic(message: String) {
 
 /// Writes the sentence, NUL-terminated and cut to fit; returns its length.
 pub(crate) fn last_error_into(buf: &mut [u8]) -> c_int {
-    let text = LAST
-        .try_with(|last| match &*last.borrow() {
-            Last::Nothing => String::new(),
-            Last::Failure(function, detail) => detail.sentence(function),
-            Last::Panic(message) => message.clone(),
-        })
-        .unwrap_or_default();
-    let room = buf.len().saturating_sub(1).min(text.len());
-    if let (Some(to), Some(from)) = (buf.get_mut(..room), text.as_bytes().get(..room)) {
-        to.copy_from_slice(from);
-    }
-    if let Some(end) = buf.get_mut(room) {
-        *end = 0;
-    }
-    c_int::try_from(text.len()).unwrap_or(c_int::MAX)
+    let mut text = Text { room: buf, len: 0 };
+    let _ = LAST.try_with(|last| match &*last.borrow() {
+        Last::Nothing => {}
+        Last::Failure(function, detail) => detail.write(function, &mut text),
+        Last::Panic(message) => text.push(message),
+    });
+    c_int::try_from(text.finish()).unwrap_or(c_int::MAX)
 }
 
 fn name_and_meaning(errno: Errno) -> (&'static str, &'static str) {
@@ -280,7 +311,11 @@ mod tests {
     use super::*;
 
     fn sentence(_: Error) -> String {
-        PENDING.get().sentence("f")
+        let mut room = [0; 200];
+        let mut text = Text { room: &mut room, len: 0 };
+        PENDING.get().write("f", &mut text);
+        let len = text.finish();
+        String::from_utf8(room[..len].to_vec()).unwrap()
     }
 
     fn last(room: usize) -> (c_int, Vec<u8>) {

@@ -62,7 +62,16 @@ fn own_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
 fn make_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
     let fd = eventfd::create(0).ok()?;
     let raw = fd.raw();
-    EVENTFD.try_with(|slot| slot.replace(Some((epoch, fd)))).ok().map(|_parents| raw)
+    let before = EVENTFD.try_with(|slot| slot.replace(Some((epoch, fd)))).ok()?;
+    // The parent's, in a forked child: not closed, because a child that has
+    // closed all descriptors may use the number for something else by now.
+    std::mem::forget(before);
+    Some(raw)
+}
+
+/// Somebody closed this thread's eventfd: there is none any more.
+fn forget_eventfd() {
+    let _ = EVENTFD.try_with(|slot| std::mem::forget(slot.take()));
 }
 
 impl Waiters {
@@ -166,10 +175,25 @@ impl Visit<'_> {
         };
         match fds.last() {
             Some(last) if last.revents != 0 => {
-                eventfd::clear(eventfd);
+                if poll::revents(last) & libc::POLLNVAL as u32 == 0 {
+                    eventfd::clear(eventfd);
+                } else {
+                    forget_eventfd();
+                    self.leave();
+                }
                 Ok(ready.saturating_sub(1))
             }
             _ => Ok(ready),
+        }
+    }
+
+    /// Takes the eventfd out of the object's list.
+    fn leave(&mut self) {
+        let Bell::Eventfd(eventfd) = self.bell else { return };
+        self.bell = Bell::NotYet;
+        let mut eventfds = self.waiters.eventfds.lock();
+        if let Some(place) = eventfds.iter().position(|fd| *fd == eventfd) {
+            eventfds.swap_remove(place);
         }
     }
 
@@ -181,14 +205,9 @@ impl Visit<'_> {
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        let Bell::Eventfd(eventfd) = self.bell else { return };
         // In a child that this wait came back in the list is not ours.
-        if fork::current() != self.epoch {
-            return;
-        }
-        let mut eventfds = self.waiters.eventfds.lock();
-        if let Some(place) = eventfds.iter().position(|fd| *fd == eventfd) {
-            eventfds.swap_remove(place);
+        if fork::current() == self.epoch {
+            self.leave();
         }
     }
 }

@@ -1,17 +1,20 @@
 //! What every export runs in: no panic and no Rust error gets out.
 
 use crate::errno::{self, Errno, Result};
+use crate::sys::SavedErrno;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 
-/// Runs the body of an export and turns its result into the C value.
+/// Runs the body of an export and turns its result into the C value; errno
+/// is left as it was.
 ///
 /// A panic is a bug of ours: it becomes -ENOTRECOVERABLE, and the objects it
 /// unwound through were poisoned when their pins were dropped.
 #[inline]
 pub(super) fn guard<T: From<c_int>>(function: &'static str, body: impl FnOnce() -> Result<T>) -> T {
+    let errno_before = SavedErrno::now();
     // Unwind safety: what a panic leaves half done is in a poisoned object.
-    match catch_unwind(AssertUnwindSafe(body)) {
+    let result = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => {
             // "Nothing yet" is an answer, not a failure.
@@ -21,7 +24,9 @@ pub(super) fn guard<T: From<c_int>>(function: &'static str, body: impl FnOnce() 
             T::from(error.errno.negated())
         }
         Err(_) => T::from(Errno::ENOTRECOVERABLE.negated()),
-    }
+    };
+    errno_before.restore();
+    result
 }
 
 /// Runs when the library is loaded.

@@ -6,6 +6,7 @@ use super::arg;
 use super::guard::guard;
 use super::types::*;
 use crate::errno;
+use crate::sys::SavedErrno;
 use crate::sys::interrupt::{self, Mode};
 use crate::table;
 
@@ -80,12 +81,14 @@ pub extern "C" fn evloop_strerror(code: c_int) -> *const c_char {
 /// the child keeps the forking thread's sentence. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_last_error(buf: *mut c_char, cap: usize) -> c_int {
+    let errno_before = SavedErrno::now();
     // SAFETY: the caller lends `cap` writable bytes at `buf` (checked for NULL).
-    let buf = match unsafe { arg::bytes_out(buf, cap) } {
-        Ok(buf) => buf,
-        Err(error) => return error.errno.negated(),
+    let length = match unsafe { arg::bytes_out(buf, cap) } {
+        Ok(buf) => errno::last_error_into(buf),
+        Err(error) => error.errno.negated(),
     };
-    errno::last_error_into(buf)
+    errno_before.restore();
+    length
 }
 
 /// Choose what an interrupted wait of this thread does (default: RESTART).

@@ -55,7 +55,8 @@ pub unsafe extern "C" fn evloop_select(
         let except = unsafe { arg::FdList::new(xlist, nx, "nx") }?;
         let mut lists = [read, write, except];
         let ready = select(lists.each_mut().map(|list| &mut list.fds), timeout_ns)?;
+        let ready = arg::count(ready)?;
         lists.iter().for_each(arg::FdList::store);
-        arg::count(ready)
+        Ok(ready)
     })
 }

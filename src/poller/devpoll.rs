@@ -6,14 +6,14 @@
 //! for, and only its readiness is used.
 
 use super::Ready;
+use super::fdlist::FdList;
 use super::fdmap::Entry;
 use super::poll::PollSet;
 use crate::errno::{Errno, Result, error};
 use crate::sync::{AtomicI32, Mutex, Ordering};
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd};
-use crate::table::{Kind, Object, Shared};
-use std::collections::BTreeSet;
+use crate::table::{self, Kind, Object, Shared};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
@@ -34,7 +34,7 @@ struct Mirror {
     eventfd: RawFd,
     /// Registrations that epoll cannot watch, because they are always ready
     /// (regular files) or not open (reported as such).
-    always: BTreeSet<RawFd>,
+    always: FdList,
 }
 
 /// What makes a descriptor that epoll refuses ready in poll(2).
@@ -51,11 +51,13 @@ impl DevPoll {
             return Ok(mirror.epoll.raw());
         }
         let mut mirror = Mirror::new()?;
-        let mut registered = Vec::new();
-        self.set.for_each(|fd, entry| registered.push((fd, entry.events)));
-        for (fd, events) in registered {
-            mirror.set(fd, Some(events))?;
-        }
+        let mut result = Ok(());
+        self.set.for_each(|fd, entry| {
+            if result.is_ok() {
+                result = mirror.set(fd, Some(entry.events));
+            }
+        });
+        result?;
         let fileno = place.insert(mirror).epoll.raw();
         self.fileno.store(fileno, Ordering::Relaxed);
         Ok(fileno)
@@ -100,26 +102,26 @@ impl DevPoll {
 
 impl Mirror {
     fn new() -> Result<Self> {
-        let eventfd = eventfd::always_readable()?;
+        let eventfd = eventfd::always_readable(table::epoch())?;
         let epoll = epoll::create()?;
         epoll::add(epoll.raw(), eventfd, 0, 0)?;
-        Ok(Self { epoll, eventfd, always: BTreeSet::new() })
+        Ok(Self { epoll, eventfd, always: FdList::new() })
     }
 
     /// Watches a descriptor for these events, or no more.
     fn set(&mut self, fd: RawFd, events: Option<u32>) -> Result<()> {
         let epoll = self.epoll.raw();
-        let was_always = self.always.remove(&fd);
+        let was_always = self.always.remove(fd);
         match events {
             // A descriptor that is not known or not open needs no removal.
             None => drop(epoll::delete(epoll, fd)),
             Some(events) => match watch(epoll, fd, events) {
                 Ok(()) => {}
                 Err(Errno::EPERM) if events & READY_FILE == 0 => {}
-                Err(Errno::EPERM | Errno::EBADF) => drop(self.always.insert(fd)),
+                Err(Errno::EPERM | Errno::EBADF) => self.always.insert(fd)?,
                 Err(errno) => {
                     if was_always {
-                        self.always.insert(fd);
+                        self.always.insert(fd)?;
                     }
                     return Err(match errno {
                         Errno::EINVAL | Errno::ELOOP => {

@@ -12,7 +12,7 @@ use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self as sys, Event};
 use crate::sys::fd::{self, Fd};
-use crate::sys::{eventfd, fork};
+use crate::sys::{eventfd, fork, poll};
 use crate::table::{self, Kind, Object, Shared};
 use crate::waiters::interrupted;
 use std::mem::MaybeUninit;
@@ -22,9 +22,10 @@ use std::sync::PoisonError;
 /// An epoll object.
 pub(crate) struct Epoll {
     fd: Fd,
-    /// The process's always readable eventfd; registered here, and enabled
-    /// to wake every waiter.
-    alarm: RawFd,
+    /// An eventfd that is always readable; registered here, and enabled to
+    /// wake every waiter. The process's shared one, but for a set that others
+    /// may have registered that with: then one of its own.
+    alarm: Fd,
     registered: Mutex<Registered>,
     closed: AtomicBool,
     /// The process that may change the kernel's set.
@@ -37,6 +38,8 @@ struct Registered {
     /// A registration was made over one whose descriptor had been closed; a
     /// duplicate may keep that one alive in the kernel.
     leftovers: bool,
+    /// See `set_alarm`.
+    alarm: bool,
 }
 
 /// Marks a word as one of this library: no pointer and no descriptor has
@@ -47,9 +50,9 @@ const FD_BITS: u32 = 31;
 /// and below it a count of registrations that begins with 1.
 const COUNT_BITS: u32 = 20;
 const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
-/// The word of the alarm: tag 0, which no registration has, and a descriptor
+/// The alarm's word has count 0, which no registration has, and a descriptor
 /// that no word of somebody else's will have by chance.
-const ALARM: u64 = OURS | 0x65_76_6c_70;
+const ALARM: RawFd = 0x65_76_6c_70;
 const ENABLED: u32 = libc::EPOLLIN as u32;
 
 fn cookie(tag: u32, fd: RawFd) -> u64 {
@@ -73,7 +76,7 @@ fn first_tag() -> u32 {
 
 impl Epoll {
     pub fn create() -> Result<Self> {
-        Self::new(sys::create()?)
+        Self::new(sys::create()?, Fd::borrowed(eventfd::always_readable(table::epoch())?))
     }
 
     /// On failure the descriptor stays the caller's.
@@ -81,22 +84,21 @@ impl Epoll {
         if !fd::is_open(fd) {
             fail!(EBADF, "fd {} is not open", fd);
         }
-        let mut epoll = Self::new(Fd::borrowed(fd))?;
+        let mut epoll = Self::new(Fd::borrowed(fd), eventfd::create(1)?)?;
         if own {
             epoll.fd.own();
         }
         Ok(epoll)
     }
 
-    fn new(fd: Fd) -> Result<Self> {
-        let alarm = eventfd::always_readable()?;
-        match sys::add(fd.raw(), alarm, 0, ALARM) {
-            // Another object on the same set has done it.
-            Ok(()) | Err(Errno::EEXIST) => {}
+    fn new(fd: Fd, alarm: Fd) -> Result<Self> {
+        let last_tag = first_tag();
+        match sys::add(fd.raw(), alarm.raw(), 0, cookie(last_tag, ALARM)) {
+            Ok(()) => {}
             Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll descriptor", fd.raw()),
             Err(errno) => return Err(errno.into()),
         }
-        let registered = Registered { map: FdMap::new(), last_tag: first_tag(), leftovers: false };
+        let registered = Registered { map: FdMap::new(), last_tag, leftovers: false, alarm: false };
         Ok(Self {
             fd,
             alarm,
@@ -145,32 +147,42 @@ impl Epoll {
 
     /// While on, every wait returns at once, with what is ready.
     pub fn set_alarm(&self, on: bool) -> Result<()> {
-        let events = if on { ENABLED } else { 0 };
-        match sys::modify(self.fileno(), self.alarm, events, ALARM) {
-            // Another object on the same set was closed and took it out.
-            Err(Errno::ENOENT) => Ok(sys::add(self.fileno(), self.alarm, events, ALARM)?),
-            result => Ok(result?),
-        }
+        let mut registered = self.registered();
+        let before = std::mem::replace(&mut registered.alarm, on);
+        self.apply_alarm(&registered).inspect_err(|_| registered.alarm = before)
+    }
+
+    /// Under the lock, so that a close in the middle of `set_alarm` either
+    /// sees what that did, or is seen by it.
+    fn apply_alarm(&self, registered: &Registered) -> Result<()> {
+        let on = registered.alarm || self.closed.load(Ordering::Acquire);
+        let word = cookie(registered.last_tag & !COUNT_MASK, ALARM);
+        Ok(sys::modify(self.fileno(), self.alarm.raw(), if on { ENABLED } else { 0 }, word)?)
     }
 
     /// Waits; how many entries of `room` were filled.
     pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
         let deadline = Deadline::after(timeout_ns);
+        let mut gone = None;
         loop {
-            let (filled, _) = self.wait_once(room, deadline)?;
-            if filled > 0 || deadline.passed() {
-                return Ok(filled);
+            let fetched = self.wait_once(room, deadline, &mut gone)?;
+            if fetched.filled > 0 || deadline.passed() {
+                return Ok(fetched.filled);
+            }
+            if fetched.noise {
+                pause(deadline)?;
             }
         }
     }
 
-    /// One wait of the kernel's: how many entries were filled, none if it
-    /// ended for another reason, and whether the alarm ended it.
+    /// One wait of the kernel's. `gone` is kept between the waits of one
+    /// call, and `None` before the first.
     pub fn wait_once(
         &self,
         room: &mut [MaybeUninit<Ready>],
         deadline: Deadline,
-    ) -> Result<(usize, bool)> {
+        gone: &mut Option<u64>,
+    ) -> Result<Fetched> {
         const SMALL: usize = 64;
         self.check()?;
         let mut small = [MaybeUninit::<Event>::uninit(); SMALL];
@@ -186,9 +198,16 @@ impl Epoll {
             large.resize(wanted, MaybeUninit::uninit());
             &mut large
         };
-        match sys::wait(self.fileno(), buffer, deadline.left_ns()) {
-            Ok(events) => self.deliver(events, &mut Sink::new(room)),
-            Err(Errno::EINTR) => interrupted().map(|()| (0, false)),
+        let result = sys::wait(self.fileno(), buffer, deadline.left_ns());
+        if let Err(Errno::EINTR) = result {
+            interrupted()?;
+        }
+        // Before anything is stored, and before a lock is taken: user code may
+        // have closed the object, or forked.
+        self.check()?;
+        match result {
+            Ok(events) => Ok(self.deliver(events, &mut Sink::new(room), gone)),
+            Err(Errno::EINTR) => Ok(Fetched { filled: 0, alarmed: false, noise: false }),
             Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll any more", self.fileno()),
             Err(errno) => Err(explain(errno, self.fileno())),
         }
@@ -197,27 +216,30 @@ impl Epoll {
     /// How many events there can be, generously: some registrations may not
     /// be ours.
     fn most_events(&self) -> usize {
-        const FOREIGN: usize = 1024;
+        const FOREIGN: usize = 1 << 16;
         self.registered().map.len() + FOREIGN
     }
 
-    fn deliver(&self, events: &[Event], sink: &mut Sink) -> Result<(usize, bool)> {
+    fn deliver(&self, events: &[Event], sink: &mut Sink, gone: &mut Option<u64>) -> Fetched {
         // A registration is put into the map under this lock, so its first
         // event cannot be looked up before that is done.
         let registered = self.registered();
-        let mut alarmed = false;
+        let (mut alarmed, mut noise) = (false, false);
         for event in events {
             let (bits, word) = (event.events, event.u64);
             match registered.find(word) {
-                _ if word == ALARM => alarmed = true,
+                Owner::Alarm => alarmed = true,
+                Owner::AlarmOfOther => noise = true,
                 Owner::Registration(fd, data) => sink.push(Ready { fd, events: bits, data }),
-                Owner::Unknown => sink.push(Ready { fd: -1, events: bits, data: word }),
-                Owner::Gone => {}
+                // Once it may have been unregistered between the kernel's
+                // answer and now; a second time, the kernel still has it.
+                Owner::Gone if *gone != Some(word) => *gone = Some(word),
+                Owner::Gone | Owner::Unknown => {
+                    sink.push(Ready { fd: -1, events: bits, data: word });
+                }
             }
         }
-        drop(registered);
-        self.check()?;
-        Ok((sink.filled, alarmed))
+        Fetched { filled: sink.filled, alarmed, noise }
     }
 
     fn check(&self) -> Result<()> {
@@ -231,12 +253,35 @@ impl Epoll {
     }
 }
 
+/// What one wait of the kernel's brought: how many entries were filled,
+/// whether the alarm is on, and whether something was ready that is nobody's
+/// here and will be so again at once.
+pub(crate) struct Fetched {
+    pub filled: usize,
+    pub alarmed: bool,
+    pub noise: bool,
+}
+
+/// Only what nobody here can remove is ready: look again a little later
+/// rather than again and again.
+pub(super) fn pause(deadline: Deadline) -> Result<()> {
+    const PAUSE_NS: i64 = 10_000_000;
+    let left = deadline.left_ns().map_or(PAUSE_NS, |left| left.min(PAUSE_NS));
+    match poll::ppoll(&mut [], Some(left)) {
+        Err(Errno::EINTR) => interrupted(),
+        _ => Ok(()),
+    }
+}
+
 /// Whose event it is.
 enum Owner {
+    Alarm,
+    /// Another object's on the same set, which is being closed.
+    AlarmOfOther,
     Registration(RawFd, u64),
-    /// Unregistered between the kernel's answer and now.
+    /// Nobody's that is registered.
     Gone,
-    /// Made by raw epoll_ctl(2), or left over.
+    /// Made by raw epoll_ctl(2) or another object, or left over.
     Unknown,
 }
 
@@ -244,12 +289,16 @@ impl Registered {
     fn find(&self, word: u64) -> Owner {
         match uncookie(word) {
             Some((tag, fd)) if tag >> COUNT_BITS == self.last_tag >> COUNT_BITS => {
+                if tag & COUNT_MASK == 0 {
+                    return Owner::Alarm;
+                }
                 match self.map.get(fd).filter(|entry| entry.tag == tag) {
                     Some(entry) => Owner::Registration(fd, entry.data),
                     None if self.leftovers => Owner::Unknown,
                     None => Owner::Gone,
                 }
             }
+            Some((tag, ALARM)) if tag & COUNT_MASK == 0 => Owner::AlarmOfOther,
             _ => Owner::Unknown,
         }
     }
@@ -281,7 +330,7 @@ impl Shared for Epoll {
         self.closed.store(true, Ordering::Release);
         // It cannot fail where the descriptor is open; and where its owner
         // closed it there is no waiting any more.
-        let _ = self.set_alarm(true);
+        let _ = self.apply_alarm(&self.registered());
     }
 
     fn descriptor(&self) -> RawFd {
@@ -294,6 +343,7 @@ impl Shared for Epoll {
 
     fn abandon(&self) {
         self.fd.abandon();
+        self.alarm.abandon();
     }
 }
 
@@ -302,7 +352,7 @@ impl Drop for Epoll {
         // The set may live on, by a duplicate or its owner's descriptor; but
         // a child must not change its parent's.
         if fork::current() == self.epoch {
-            let _ = sys::delete(self.fileno(), self.alarm);
+            let _ = sys::delete(self.fileno(), self.alarm.raw());
         }
     }
 }

@@ -110,6 +110,9 @@ impl FdMap {
     }
 
     fn leaf(&self, fd: RawFd) -> Option<&Leaf> {
+        if fd < 0 {
+            return None;
+        }
         let [a, b, c, _] = path(fd);
         let root = child(self.roots.get(a)?)?;
         let branch = child(root.children.get(b)?)?;

@@ -5,6 +5,7 @@
 
 pub(crate) mod devpoll;
 pub(crate) mod epoll;
+mod fdlist;
 mod fdmap;
 pub(crate) mod poll;
 pub(crate) mod select;

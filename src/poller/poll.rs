@@ -94,6 +94,9 @@ impl PollSet {
                 Err(error) if error.errno == Errno::EINVAL => poll_in_pieces(&mut snapshot.fds),
                 result => result,
             }?;
+            // User code ran if it was interrupted: it may have closed the set, or
+            // forked, and then this is no place to take a lock.
+            visit.check()?;
             let over = visit.is_over();
             let filled = if ready > 0 { self.report(&snapshot, &mut Sink::new(room)) } else { 0 };
             self.keep(snapshot);

@@ -1,7 +1,8 @@
 //! Selectors: read and write readiness on any of the other interfaces.
 
 use super::devpoll::DevPoll;
-use super::epoll::Epoll;
+use super::epoll::{Epoll, pause};
+use super::fdlist::FdList;
 use super::fdmap::{Entry, FdMap};
 use super::poll::PollSet;
 use super::{Ready, Sink};
@@ -10,9 +11,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clock::Deadline;
 use crate::sys::fd;
 use crate::table::{Kind, Object, Shared};
-use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
-use std::ops::Bound;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
 
@@ -42,7 +41,7 @@ enum Engine {
 struct Keys {
     map: FdMap,
     /// Descriptors that epoll refuses because they are always ready.
-    always: BTreeSet<RawFd>,
+    always: FdList,
     /// The one reported last: the next report begins after it.
     last: RawFd,
 }
@@ -61,7 +60,7 @@ impl Selector {
             Backend::Epoll => Engine::Epoll(Epoll::create()?),
             Backend::DevPoll => Engine::DevPoll(DevPoll::new()),
         };
-        let keys = Keys { map: FdMap::new(), always: BTreeSet::new(), last: -1 };
+        let keys = Keys { map: FdMap::new(), always: FdList::new(), last: -1 };
         Ok(Self { engine, keys: Mutex::new(keys) })
     }
 
@@ -98,7 +97,7 @@ impl Selector {
             return Err(stranger(fd));
         }
         check_open(fd)?;
-        if !keys.always.contains(&fd) {
+        if !keys.always.contains(fd) {
             self.engine.modify(fd, events, data)?;
         }
         keys.map.set(fd, Entry { events, tag: 0, data })
@@ -109,7 +108,7 @@ impl Selector {
         if !keys.map.remove(fd) {
             return Err(stranger(fd));
         }
-        if !keys.always.remove(&fd) {
+        if !keys.always.remove(fd) {
             self.engine.remove(fd);
         } else if keys.always.is_empty() {
             // It was possible before, and what failed now would not be undone.
@@ -132,33 +131,56 @@ impl Selector {
     }
 
     fn add_always(&self, keys: &mut Keys, fd: RawFd) -> Result<()> {
-        self.engine.set_alarm(true)?;
-        keys.always.insert(fd);
-        Ok(())
+        keys.always.insert(fd)?;
+        self.engine.set_alarm(true).inspect_err(|_| {
+            keys.always.remove(fd);
+        })
     }
 
     /// Waits; how many entries of `room` were filled.
     pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
         let deadline = Deadline::after(timeout_ns);
+        if let Engine::Epoll(epoll) = &self.engine {
+            return self.wait_epoll(epoll, room, deadline);
+        }
         loop {
+            let left = deadline.left_ns().unwrap_or(-1);
             let filled = match &self.engine {
-                Engine::Epoll(epoll) => {
-                    let (filled, alarmed) = epoll.wait_once(room, deadline)?;
-                    let filled = self.translate(room, filled);
-                    if alarmed { self.append_always(room, filled) } else { filled }
-                }
-                Engine::DevPoll(devpoll) => {
-                    let filled = devpoll.wait(room, deadline.left_ns().unwrap_or(-1))?;
-                    self.translate(room, filled)
-                }
-                Engine::Select(set) | Engine::Poll(set) => {
-                    let filled = set.wait(room, deadline.left_ns().unwrap_or(-1))?;
-                    self.translate(room, filled)
-                }
+                Engine::DevPoll(devpoll) => devpoll.wait(room, left)?,
+                Engine::Select(set) | Engine::Poll(set) => set.wait(room, left)?,
+                Engine::Epoll(_) => 0,
             };
+            let filled = self.translate(room, filled);
             if filled > 0 || deadline.passed() {
                 return Ok(filled);
             }
+        }
+    }
+
+    fn wait_epoll(
+        &self,
+        epoll: &Epoll,
+        room: &mut [MaybeUninit<Ready>],
+        deadline: Deadline,
+    ) -> Result<usize> {
+        let mut gone = None;
+        let mut strange = false;
+        loop {
+            let fetched = epoll.wait_once(room, deadline, &mut gone)?;
+            let mut filled = self.translate(room, fetched.filled);
+            if fetched.alarmed {
+                filled = self.append_always(room, filled);
+            }
+            if filled > 0 || deadline.passed() {
+                return Ok(filled);
+            }
+            // Only events of what is not registered, again: left over by a
+            // descriptor that was closed while a duplicate of it lives on.
+            let only_strange = fetched.filled > 0;
+            if fetched.noise || only_strange && strange {
+                pause(deadline)?;
+            }
+            strange = only_strange;
         }
     }
 
@@ -189,16 +211,14 @@ impl Selector {
     fn append_always(&self, room: &mut [MaybeUninit<Ready>], filled: usize) -> usize {
         let mut keys = self.keys();
         let mut sink = Sink { room, filled };
-        let after = (Bound::Excluded(keys.last), Bound::Unbounded);
-        let order: Vec<RawFd> =
-            keys.always.range(after).chain(keys.always.range(..=keys.last)).copied().collect();
-        for fd in order {
+        for _ in 0..keys.always.len() {
+            let Some(fd) = keys.always.after(keys.last) else { break };
             if sink.is_full() {
                 break;
             }
+            keys.last = fd;
             if let Some(Entry { events, data, .. }) = keys.map.get(fd) {
                 sink.push(Ready { fd, events, data });
-                keys.last = fd;
             }
         }
         sink.filled

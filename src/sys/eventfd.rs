@@ -1,10 +1,10 @@
 //! eventfd(2).
 
 use super::fd::Fd;
+use super::fork::Epoch;
 use super::{int, syscall};
 use crate::errno::Errno;
-use once_cell::race::OnceNonZeroUsize;
-use std::num::NonZeroUsize;
+use crate::sync::{AtomicU64, Ordering};
 use std::os::fd::RawFd;
 
 /// A new counter, close-on-exec and non-blocking.
@@ -34,24 +34,26 @@ pub(crate) fn clear(fd: RawFd) {
 /// The process's one eventfd that is always readable.
 ///
 /// An epoll set in which it is enabled wakes all its waiters. It is made at
-/// first use and never closed; nobody reads it, so a forked child shares it
-/// without harm.
-pub(crate) fn always_readable() -> Result<RawFd, Errno> {
+/// first use and never closed. A forked child makes its own: it may have
+/// closed all descriptors it inherited, and use the number for another.
+pub(crate) fn always_readable(epoch: Epoch) -> Result<RawFd, Errno> {
     // Raced, not locked: a fork in the middle must not leave a lock behind.
-    static SHARED: OnceNonZeroUsize = OnceNonZeroUsize::new();
-    let mut made = None;
-    let shared = SHARED.get_or_try_init(|| {
-        let raw = made.insert(create(1)?).raw();
-        // Never zero: shifted by one.
-        Ok(usize::try_from(raw)
-            .map_or(NonZeroUsize::MIN, |raw| NonZeroUsize::MIN.saturating_add(raw)))
-    })?;
-    let raw = int(shared.get() - 1);
-    if let Some(fd) = made
-        && fd.raw() == raw
-    {
-        // Ours won the race; a loser's is closed here.
-        std::mem::forget(fd);
+    static SHARED: AtomicU64 = AtomicU64::new(0);
+    const FD_BITS: u32 = 31;
+    let made_in = |shared: u64| shared >> FD_BITS;
+    let raw = |shared: u64| (shared & ((1 << FD_BITS) - 1)) as RawFd;
+    let seen = SHARED.load(Ordering::Relaxed);
+    if made_in(seen) == epoch {
+        return Ok(raw(seen));
     }
-    Ok(raw)
+    let fresh = create(1)?;
+    let shared = epoch << FD_BITS | u64::from(fresh.raw().cast_unsigned());
+    match SHARED.compare_exchange(seen, shared, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => {
+            std::mem::forget(fresh);
+            Ok(raw(shared))
+        }
+        // Another thread's; ours is closed here.
+        Err(others) => Ok(raw(others)),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{int, syscall};
 use crate::errno::Errno;
-use std::ffi::CString;
+use std::io::Write as _;
 use std::os::fd::RawFd;
 
 /// A descriptor that is closed when it is dropped, if it is ours.
@@ -61,14 +61,15 @@ pub(crate) fn is_nonblocking(fd: RawFd) -> Result<bool, Errno> {
 }
 
 /// What /proc says of a descriptor: its first few lines.
-pub(crate) fn info(fd: RawFd) -> Result<String, Errno> {
-    let path = CString::new(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+pub(crate) fn info(fd: RawFd, buffer: &mut [u8; 512]) -> Result<&str, Errno> {
+    let mut path = [0u8; 40];
+    // Room for every number, and for the NUL byte behind it.
+    let _ = write!(path.as_mut_slice(), "/proc/self/fdinfo/{fd}");
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
     let file = Fd::owned(int(file));
-    let mut buffer = [0u8; 512];
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
-    Ok(String::from_utf8_lossy(buffer.get(..len).unwrap_or_default()).into_owned())
+    Ok(str::from_utf8(buffer.get(..len).unwrap_or_default()).unwrap_or_default())
 }

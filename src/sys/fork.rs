@@ -5,7 +5,9 @@
 //! whatever means. Where there is no such page, the process id is compared.
 
 use super::syscall;
-use crate::sync::{AtomicI64, AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{AtomicI64, AtomicU64, Ordering};
+use once_cell::race::OnceNonZeroUsize;
+use std::num::NonZeroUsize;
 use std::ptr;
 
 /// Numbers the processes of a line of forks; above [`BUSY`].
@@ -16,18 +18,29 @@ const WIPED: u64 = 0;
 /// One thread is doing what a fork asks for.
 const BUSY: u64 = 1;
 
-/// Stands in for the page until there is one.
+/// Stands in for the page where there can be none.
 static NO_PAGE: AtomicU64 = AtomicU64::new(WIPED);
-static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new((&raw const NO_PAGE).cast_mut());
+/// The address of the page, or of NO_PAGE. Decided once for a process and its
+/// children: a page that came later would be taken for a wiped one. Raced,
+/// not locked: a fork in the middle must not leave a lock behind.
+static PAGE: OnceNonZeroUsize = OnceNonZeroUsize::new();
 /// The epoch of this process or, in a child that was not noticed yet, of its
 /// parent; 1: none.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 
+#[inline]
 fn page() -> &'static AtomicU64 {
-    // Acquire: the page was filled in by the thread that published it.
-    let page = PAGE.load(Ordering::Acquire);
+    let address = match PAGE.get() {
+        Some(address) => address,
+        None => make_page(),
+    };
+    let page = ptr::with_exposed_provenance::<AtomicU64>(address.get());
     // SAFETY: NO_PAGE, or a page that is never unmapped.
     unsafe { &*page }
+}
+
+fn is_by_pid(page: &AtomicU64) -> bool {
+    ptr::eq(page, &NO_PAGE)
 }
 
 /// The epoch, after `recover` was run if this is the first call in a child.
@@ -44,26 +57,27 @@ pub(crate) fn epoch(recover: fn()) -> Epoch {
 #[inline]
 pub(crate) fn current() -> Epoch {
     match page().load(Ordering::Relaxed) {
-        WIPED if PAGE.load(Ordering::Relaxed).cast_const() == &raw const NO_PAGE => by_pid(),
+        WIPED if is_by_pid(page()) => by_pid(),
         epoch => epoch,
     }
 }
 
 #[cold]
 fn notice(recover: fn()) -> Epoch {
-    if PAGE.load(Ordering::Relaxed).cast_const() == &raw const NO_PAGE && !make_page() {
+    let page = page();
+    if is_by_pid(page) {
         return notice_by_pid(recover);
     }
     loop {
         // Acquire: as in `epoch`.
-        match page().compare_exchange(WIPED, BUSY, Ordering::Acquire, Ordering::Acquire) {
+        match page.compare_exchange(WIPED, BUSY, Ordering::Acquire, Ordering::Acquire) {
             Ok(_) => {
                 let epoch = EPOCH.fetch_add(1, Ordering::Relaxed) + 1;
                 if epoch > FIRST {
                     recover();
                 }
                 // Release: the others see what `recover` did.
-                page().store(epoch, Ordering::Release);
+                page.store(epoch, Ordering::Release);
                 return epoch;
             }
             Err(BUSY) => std::thread::yield_now(),
@@ -75,8 +89,24 @@ fn notice(recover: fn()) -> Epoch {
 /// The epoch of the process that made the first call.
 const FIRST: Epoch = 2;
 
-/// Maps the page; false where that cannot be had.
-fn make_page() -> bool {
+/// Maps the page, or decides to do without; the address that counts.
+#[cold]
+fn make_page() -> NonZeroUsize {
+    let mapped = map_page();
+    let ours = mapped.and_then(NonZeroUsize::new);
+    let none = NonZeroUsize::new((&raw const NO_PAGE).expose_provenance());
+    let decided = PAGE.get_or_init(|| ours.or(none).unwrap_or(NonZeroUsize::MIN));
+    if let Some(address) = mapped
+        && ours != Some(decided)
+    {
+        // SAFETY: another thread's page counts; nobody else knows this one.
+        let _ = unsafe { syscall!(SYS_munmap, address, size_of::<AtomicU64>()) };
+    }
+    decided
+}
+
+/// A page that a fork empties, if that can be had.
+fn map_page() -> Option<usize> {
     // SAFETY: an anonymous mapping anywhere.
     let map = unsafe {
         syscall!(
@@ -89,20 +119,16 @@ fn make_page() -> bool {
             0,
         )
     };
-    let Ok(address) = map else { return false };
-    let fresh = ptr::with_exposed_provenance_mut::<AtomicU64>(address);
+    let address = map.ok()?;
     // SAFETY: the mapping that was just made, rounded up to a page.
     let wipe =
         unsafe { syscall!(SYS_madvise, address, size_of::<AtomicU64>(), libc::MADV_WIPEONFORK) };
-    let none = (&raw const NO_PAGE).cast_mut();
-    let published = wipe.is_ok()
-        // Release: pairs with the Acquire in `page`.
-        && PAGE.compare_exchange(none, fresh, Ordering::Release, Ordering::Relaxed).is_ok();
-    if !published {
-        // SAFETY: nobody else knows this mapping.
+    if wipe.is_err() {
+        // SAFETY: as above, and nobody else knows it.
         let _ = unsafe { syscall!(SYS_munmap, address, size_of::<AtomicU64>()) };
+        return None;
     }
-    wipe.is_ok()
+    Some(address)
 }
 
 /// The process that EPOCH is of, for [`notice_by_pid`]; negative while one

@@ -1,9 +1,8 @@
 //! System calls: one file per facility, `Result<_, Errno>` everywhere.
 //!
-//! All go through one function that leaves errno as it was, because the C
-//! API promises not to touch it, and through syscall(2), which unlike the C
-//! library's wrappers is no cancellation point: a thread cancelled in the
-//! middle of a call would leave its pins and locks behind.
+//! All go through syscall(2), which unlike the C library's wrappers is no
+//! cancellation point: a thread cancelled in the middle of a call would leave
+//! its pins and locks behind.
 
 pub(crate) mod clock;
 pub(crate) mod epoll;
@@ -16,7 +15,7 @@ pub(crate) mod select;
 pub(crate) mod timerfd;
 
 use crate::errno::Errno;
-use std::ffi::c_long;
+use std::ffi::{c_int, c_long};
 
 /// Makes one system call.
 ///
@@ -25,18 +24,32 @@ use std::ffi::c_long;
 /// must be valid for as long as it says.
 unsafe fn raw(number: c_long, args: [usize; 6]) -> Result<usize, Errno> {
     let [a, b, c, d, e, f] = args;
-    // SAFETY: always a valid address, this thread's.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
-    let before = unsafe { *errno };
     // SAFETY: the caller vouches for the arguments.
     let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
-    if let Ok(result) = usize::try_from(result) {
-        return Ok(result);
+    usize::try_from(result).map_err(|_| Errno::new(SavedErrno::now().value))
+}
+
+/// The C library's errno at some time. The C API promises not to touch it,
+/// but system calls, locks and memory allocation do.
+pub(crate) struct SavedErrno {
+    place: *mut c_int,
+    value: c_int,
+}
+
+impl SavedErrno {
+    #[inline]
+    pub fn now() -> Self {
+        // SAFETY: always a valid address, this thread's.
+        let place = unsafe { libc::__errno_location() };
+        // SAFETY: as above.
+        Self { place, value: unsafe { *place } }
     }
-    // SAFETY: as above.
-    let code = unsafe { errno.replace(before) };
-    Err(Errno::new(code))
+
+    #[inline]
+    pub fn restore(&self) {
+        // SAFETY: this thread's errno, as the type cannot leave the thread.
+        unsafe { *self.place = self.value };
+    }
 }
 
 /// `syscall!(SYS_close, fd)`: an unsafe call of [`raw`].

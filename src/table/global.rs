@@ -68,10 +68,24 @@ pub(crate) fn epoch() -> fork::Epoch {
 /// Puts an object in; its handle.
 pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
     let descriptor = object.descriptor();
-    match table().0.insert(T::KIND, Box::new(object), descriptor) {
-        Ok(handle) => Ok(handle),
-        Err(_) => fail!(ENOMEM, "no memory, or no handle, for {}", T::KIND.name()),
+    let inserted = match try_box(object) {
+        Some(object) => table().0.insert(T::KIND, object, descriptor).ok(),
+        None => None,
+    };
+    match inserted {
+        Some(handle) => Ok(handle),
+        None => fail!(ENOMEM, "no memory, or no handle, for {}", T::KIND.name()),
     }
+}
+
+/// Box::new, which would end the process where there is no memory.
+fn try_box<T>(value: T) -> Option<Box<T>> {
+    let mut one = Vec::new();
+    one.try_reserve_exact(1).ok()?;
+    one.push(value);
+    let slice = Box::into_raw(one.into_boxed_slice());
+    // SAFETY: a slice of one T has the layout of a T, and is ours.
+    Some(unsafe { Box::from_raw(slice.cast::<T>()) })
 }
 
 /// An object in use; it exists until this is dropped.

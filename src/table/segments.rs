@@ -1,6 +1,7 @@
 //! An array that grows without moving: segments, each twice the last.
 
 use crate::sync::{AtomicPtr, Ordering};
+use std::marker::PhantomData;
 use std::ptr;
 
 /// Entries of the first segment. Few in a model, whose every entry costs.
@@ -12,6 +13,8 @@ pub(super) const CAPACITY: u32 = FIRST * ((1 << SEGMENTS) - 1);
 
 pub(super) struct Segments<T> {
     starts: [AtomicPtr<T>; SEGMENTS],
+    /// It owns entries: only as shareable as they are.
+    owns: PhantomData<T>,
 }
 
 /// The segment of an index, its length, and the place in it.
@@ -26,12 +29,12 @@ fn locate(index: u32) -> (usize, u32, u32) {
 impl<T> Segments<T> {
     #[cfg(not(loom))]
     pub const fn new() -> Self {
-        Self { starts: [const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS] }
+        Self { starts: [const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS], owns: PhantomData }
     }
 
     #[cfg(loom)]
     pub fn new() -> Self {
-        Self { starts: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
+        Self { starts: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())), owns: PhantomData }
     }
 
     /// The entry, if its segment exists.

@@ -339,7 +339,14 @@ impl<P: Send + Sync> Table<P> {
                 }
                 // Retired slots have the last generation.
                 (false, _) if generation >= self.last_generation => {}
-                (false, _) => self.append(&mut list, slot, generation - 1),
+                (false, _) => {
+                    // Perhaps half written by an insertion: forgotten.
+                    slot.payload.with_mut(|place| {
+                        // SAFETY: as above.
+                        unsafe { place.write(None) }
+                    });
+                    self.append(&mut list, slot, generation - 1);
+                }
             }
         }
         // SAFETY: no other thread is here, and this one does not hold it.

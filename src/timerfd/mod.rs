@@ -10,7 +10,7 @@ use crate::sys::clock::Deadline;
 use crate::sys::fd::{self, Fd};
 use crate::sys::{poll, timerfd as sys};
 use crate::table::{Kind, Object, Shared};
-use crate::waiters::Waiters;
+use crate::waiters::{Waiters, interrupted};
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
@@ -124,6 +124,8 @@ impl Timer {
         match result {
             Ok(ticks) => Ok(Some(ticks)),
             Err(Errno::EAGAIN) => Ok(None),
+            // Only from a read that another reader made block, see below.
+            Err(Errno::EINTR) => interrupted().map(|()| None),
             Err(errno) => Err(explain(errno, fd)),
         }
     }
@@ -182,7 +184,8 @@ fn clock_of(fd: RawFd) -> Result<c_int> {
     if !fd::is_open(fd) {
         return Err(explain(Errno::EBADF, fd));
     }
-    let text = match fd::info(fd) {
+    let mut buffer = [0; 512];
+    let text = match fd::info(fd, &mut buffer) {
         Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno.into()),
         text => text.unwrap_or_default(),
     };
