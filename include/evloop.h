@@ -117,6 +117,16 @@
 #define EVLOOP_KIND_TFD 1
 
 /**
+ * evloop_handle_kind(): an event loop.
+ */
+#define EVLOOP_KIND_LOOP 2
+
+/**
+ * evloop_handle_kind(): a watcher of an event loop.
+ */
+#define EVLOOP_KIND_WATCHER 3
+
+/**
  * evloop_handle_kind(): a poll set.
  */
 #define EVLOOP_KIND_POLL 4
@@ -387,6 +397,127 @@
 #define EVLOOP_SELECTOR_WRITE 2
 
 /**
+ * evloop_options_t: time stands still, and moves only when it is told to.
+ */
+#define EVLOOP_VIRTUAL_TIME 1
+
+/**
+ * evloop_options_t: virtual time jumps to the next deadline when idle.
+ */
+#define EVLOOP_AUTO_ADVANCE 2
+
+/**
+ * evloop_options_t: wake early for timers and spin until they are due.
+ */
+#define EVLOOP_PRECISE 4
+
+/**
+ * evloop_run(): until nothing is left to wait for, or evloop_stop().
+ */
+#define EVLOOP_RUN_UNTIL_DONE 0
+
+/**
+ * evloop_run(): wait until something was dispatched, once.
+ */
+#define EVLOOP_RUN_ONCE 1
+
+/**
+ * evloop_run(): dispatch what is ready, without waiting.
+ */
+#define EVLOOP_RUN_NOWAIT 2
+
+/**
+ * evloop_event_t type: a descriptor is ready.
+ */
+#define EVLOOP_EVENT_IO 1
+
+/**
+ * evloop_event_t type: a timer expired.
+ */
+#define EVLOOP_EVENT_TIMER 2
+
+/**
+ * evloop_event_t type: a timer file descriptor expired.
+ */
+#define EVLOOP_EVENT_TFD 3
+
+/**
+ * evloop_event_t type: evloop_async_send() was called.
+ */
+#define EVLOOP_EVENT_ASYNC 4
+
+/**
+ * evloop_event_t type: there was nothing else to do.
+ */
+#define EVLOOP_EVENT_IDLE 5
+
+/**
+ * evloop_event_t type: the loop is about to wait.
+ */
+#define EVLOOP_EVENT_PREPARE 6
+
+/**
+ * evloop_event_t type: the loop has waited and dispatched.
+ */
+#define EVLOOP_EVENT_CHECK 7
+
+/**
+ * evloop_event_t type: a deferred call.
+ */
+#define EVLOOP_EVENT_DEFER 8
+
+/**
+ * evloop_event_t type: evloop_run() is about to return.
+ */
+#define EVLOOP_EVENT_EXIT 9
+
+/**
+ * evloop_event_t type: the wall clock was set.
+ */
+#define EVLOOP_EVENT_CLOCK_CHANGE 10
+
+/**
+ * evloop_event_t type: an evloop_post() of no callback.
+ */
+#define EVLOOP_EVENT_POST 11
+
+/**
+ * evloop_event_t type: the watcher is closed, and nothing refers to it.
+ */
+#define EVLOOP_EVENT_CLOSED 12
+
+/**
+ * evloop_event_t events: the source failed, result says why; the watcher
+ * was disabled. The system has no such bit.
+ */
+#define EVLOOP_ERROR 16777216
+
+/**
+ * evloop_add_timer(): the initial time is a time of the timer's clock.
+ */
+#define EVLOOP_TIMER_ABSTIME 1
+
+/**
+ * evloop_add_timer(): one event for each missed expiration.
+ */
+#define EVLOOP_TIMER_BURST 2
+
+/**
+ * evloop_add_timer(): the interval counts from the end of the callback.
+ */
+#define EVLOOP_TIMER_DELAY 4
+
+/**
+ * evloop_add_timer(): one event for all missed expirations (the default).
+ */
+#define EVLOOP_TIMER_SKIP 0
+
+/**
+ * evloop_watcher_close(): return when no callback of it is running.
+ */
+#define EVLOOP_CLOSE_WAIT 1
+
+/**
  * Bytes a pipe takes without blocking once it is reported writable.
  */
 #define EVLOOP_PIPE_BUF 4096
@@ -459,6 +590,103 @@ typedef evloop_handle_t evloop_devpoll_t;
  * A selector; see evloop_selector_create().
  */
 typedef evloop_handle_t evloop_selector_t;
+
+/**
+ * An event loop; see evloop_create().
+ */
+typedef evloop_handle_t evloop_t;
+
+/**
+ * How an event loop is made. Set it to zero, then `size`, then what should
+ * not be the default.
+ */
+typedef struct evloop_options_t {
+  /**
+   * sizeof(evloop_options_t).
+   */
+  size_t size;
+  /**
+   * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE.
+   */
+  uint32_t flags;
+  /**
+   * The most descriptors that one iteration dispatches; 0: 1024.
+   */
+  int max_events;
+  /**
+   * The most timers that one iteration dispatches; 0: 4096.
+   */
+  int max_timers;
+  /**
+   * The most posted calls that one iteration makes; 0: 4096.
+   */
+  int max_posts;
+} evloop_options_t;
+
+/**
+ * What happened to a watcher. 64 bytes, the same for every kind of source;
+ * what is not mentioned in the comment of the evloop_add function is 0.
+ */
+typedef struct evloop_event_t {
+  /**
+   * The watcher; 0 for a posted call.
+   */
+  int64_t watcher;
+  /**
+   * The watcher's data: its user_data, or see evloop_watcher_set_data().
+   */
+  uint64_t data;
+  /**
+   * EVLOOP_EVENT_IO or another EVLOOP_EVENT constant.
+   */
+  int type;
+  /**
+   * IO: EVLOOP_EPOLL bits. Any: EVLOOP_ERROR.
+   */
+  uint32_t events;
+  /**
+   * IO: the descriptor; else -1.
+   */
+  int fd;
+  /**
+   * With EVLOOP_ERROR: what failed, -errno.
+   */
+  int result;
+  /**
+   * TIMER, TFD: how many expirations; else 1.
+   */
+  uint64_t count;
+  /**
+   * TIMER: when it was found to be due, on its clock.
+   */
+  int64_t time_ns;
+  /**
+   * TIMER: when it was due, on its clock.
+   */
+  int64_t deadline_ns;
+  /**
+   * 0.
+   */
+  uint64_t reserved;
+} evloop_event_t;
+
+/**
+ * Called by an event loop, one at a time, on the thread that runs it.
+ *
+ * No lock of the library is held. It may call every function of the
+ * library on every object: close its own watcher, others that are ready
+ * too (their events are dropped), or the loop itself. It must return:
+ * neither longjmp() nor a C++ exception may leave it.
+ *
+ * event is valid until it returns; user_data is the watcher's.
+ */
+typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
+                                  void *user_data);
+
+/**
+ * A watcher: one thing that an event loop waits for; see evloop_add_io().
+ */
+typedef evloop_handle_t evloop_watcher_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1457,6 +1685,816 @@ int evloop_selector_fileno(evloop_selector_t s);
  * parent. Since 0.1.0.
  */
 int evloop_selector_close(evloop_selector_t s);
+
+/* ------------------------------------------------------------------------
+ * The event loop
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Create an event loop.
+ *
+ * A loop waits for the watchers that are added to it and dispatches their
+ * events: to a callback or, for a watcher added with a NULL callback, to
+ * evloop_wait()'s array. One iteration is: prepare watchers; wait; timers,
+ * in the order of their deadlines; async watchers; posted calls; defer
+ * watchers; descriptors; check watchers; and idle watchers, if there was
+ * nothing of the first five kinds. Watchers with a priority: see
+ * evloop_watcher_set_priority().
+ *
+ * @param options NULL for the defaults, else see evloop_options_t.
+ * @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
+ *   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME. -E2BIG: the
+ *   structure is larger than this version's, and not zero there. -EMFILE,
+ *   -ENFILE: a loop takes two descriptors, one more with its first timer
+ *   (one for each clock), and two more with evloop_fileno(). -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: see
+ * evloop_after_fork(). Since 0.1.0.
+ */
+evloop_t evloop_create(const struct evloop_options_t *options);
+
+/**
+ * Close an event loop and all its watchers.
+ *
+ * The handle and those of all its watchers are stale at once. If the loop
+ * is not running, everything is freed and the destroy notifications run
+ * inside this call. If it is running, this returns at once: the run
+ * returns -ESTALE after the callback it is in, if any, freeing everything
+ * then. Inside a callback of the loop this is allowed. Posted calls that
+ * were not made yet are not made.
+ *
+ * @param loop a loop.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child,
+ * and changes nothing for the parent; the child's destroy notifications do
+ * not run. Since 0.1.0.
+ */
+int evloop_close(evloop_t loop);
+
+/**
+ * Run an event loop on this thread.
+ *
+ * UNTIL_DONE runs until evloop_stop(), or until no watcher is left that is
+ * enabled and keeps the loop alive (see evloop_watcher_unref()) and no
+ * posted call; ONCE waits until something happened, dispatches that and
+ * returns; NOWAIT dispatches what is ready and returns. Events of watchers
+ * without a callback are kept for evloop_wait(), one for each watcher.
+ *
+ * @param loop a loop.
+ * @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
+ * @returns 1 if something is left that keeps the loop alive, else 0.
+ *   -EBUSY: the loop is running already, here (in a callback) or in
+ *   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
+ *   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
+ *   -ECHILD: used after fork; also in the child of a callback that forked,
+ *   unless it called evloop_after_fork(). -ENOMEM. -EDOM: see "Handles".
+ *
+ * Blocking: as the mode says. Threads: any, one at a time; not always the
+ * same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_run(evloop_t loop, int mode);
+
+/**
+ * Run an event loop on this thread for some time.
+ *
+ * As evloop_run(UNTIL_DONE), and returns at the end of the time too.
+ *
+ * @param loop a loop.
+ * @param duration_ns nanoseconds of the loop's time (virtual ones, with
+ *   EVLOOP_VIRTUAL_TIME); 0 is one iteration that does not wait, negative
+ *   means no limit.
+ * @returns as evloop_run().
+ *
+ * Blocking: up to duration_ns. Threads, Signals, Fork: as evloop_run().
+ * Since 0.1.0.
+ */
+int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
+
+/**
+ * Run an event loop on this thread until there are events to return.
+ *
+ * Returns the events of watchers that were added with a NULL callback;
+ * callbacks of others run as in evloop_run(). A call returns as many
+ * events as are there and fit; the others are kept for the next one.
+ *
+ * @param loop a loop.
+ * @param out_events filled from the front, as many as returned.
+ * @param max room in out_events, in events; at least 1.
+ * @param timeout_ns nanoseconds of the loop's time to wait; 0 does not
+ *   wait, negative waits for ever.
+ * @returns the number of events; 0 if the time ran out, evloop_stop() or
+ *   evloop_wakeup() was called, or nothing is left that keeps the loop
+ *   alive. -EINVAL: max is 0 or less, or out_events is NULL. Others: as
+ *   evloop_run().
+ *
+ * Blocking: up to timeout_ns. Threads: any, one at a time (-EBUSY), and
+ * every call may come from another thread. Signals: not safe. Fork:
+ * -ECHILD. Since 0.1.0.
+ */
+int evloop_wait(evloop_t loop,
+                struct evloop_event_t *out_events,
+                int max,
+                int64_t timeout_ns);
+
+/**
+ * Make the run of an event loop return.
+ *
+ * The iteration that is going on is finished first. A stop is remembered:
+ * if the loop is not running, its next run or wait returns at once. Any
+ * number of stops count as one.
+ *
+ * @param loop a loop.
+ * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
+ * set). Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_stop(evloop_t loop);
+
+/**
+ * Make a waiting event loop go round once.
+ *
+ * The wait in progress ends, or the next one does if none is: so the loop
+ * runs its prepare and check watchers, and evloop_wait() and a ONCE run
+ * return. Any number of wake-ups before that count as one.
+ *
+ * @param loop a loop.
+ * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
+ * set). Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_wakeup(evloop_t loop);
+
+/**
+ * Have a function called once by an event loop.
+ *
+ * Calls posted by one thread are made in that order, each exactly once
+ * unless the loop is closed before. A call posted by a callback is made in
+ * the next iteration. A pending call keeps the loop alive.
+ *
+ * @param loop a loop.
+ * @param callback called with an EVLOOP_EVENT_POST event, whose watcher is
+ *   0; NULL delivers that event to evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns 0. -ENOMEM: not posted. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe (see evloop_wakeup() and
+ * evloop_async_send()). Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_post(evloop_t loop, evloop_callback_t callback, void *user_data);
+
+/**
+ * The time of an event loop.
+ *
+ * Inside a callback: the time at which this iteration found its events,
+ * the same for all of them. Else the clock is read. With
+ * EVLOOP_VIRTUAL_TIME: the virtual time, which begins with 0.
+ *
+ * @param loop a loop.
+ * @returns nanoseconds of CLOCK_MONOTONIC, or of virtual time. -ECHILD:
+ *   used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int64_t evloop_now_ns(evloop_t loop);
+
+/**
+ * Move the time of an event loop with virtual time.
+ *
+ * Timers that become due are dispatched by the next run or wait, in the
+ * order of their deadlines; one that is in progress is woken.
+ *
+ * @param loop a loop made with EVLOOP_VIRTUAL_TIME.
+ * @param ns nanoseconds to add to all its clocks; not negative.
+ * @returns 0. -EINVAL: ns is negative. -ENOTSUP: the loop has real time.
+ *   -ECHILD: used after fork. -ENOMEM. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_advance_ns(evloop_t loop, int64_t ns);
+
+/**
+ * How long an event loop may wait for its next timer.
+ *
+ * @param loop a loop.
+ * @returns nanoseconds of the loop's time until the earliest timer, 0 if
+ *   something is due already or need not be waited for (posted calls, idle
+ *   watchers), INT64_MAX if there is nothing to wait for but descriptors
+ *   and other threads. -EBUSY: another thread is running the loop.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any, but not while another runs the loop.
+ * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int64_t evloop_next_timeout_ns(evloop_t loop);
+
+/**
+ * A descriptor that is readable while an event loop has something to do.
+ *
+ * For embedding the loop in another one, that of a toolkit, say: have that
+ * wait for this descriptor to be readable; call evloop_embed_prepare()
+ * before each of its waits and evloop_embed_dispatch() after it. The
+ * descriptor is only lent: do not close it.
+ *
+ * @param loop a loop.
+ * @returns the descriptor. -EMFILE, -ENFILE, -ENOMEM: it is made by the
+ *   first call. -EBUSY: another thread is running the loop. -ECHILD: used
+ *   after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; another
+ * descriptor after evloop_after_fork(). Since 0.1.0.
+ */
+int evloop_fileno(evloop_t loop);
+
+/**
+ * Get an event loop ready for a wait by somebody else.
+ *
+ * Tells the kernel of all changes, sets the timers and runs the prepare
+ * watchers. From now until evloop_embed_dispatch() whatever happens makes
+ * the descriptor of evloop_fileno() readable: what is called on the loop in
+ * between is told to the kernel at once where that is possible, and else
+ * makes it readable.
+ *
+ * @param loop a loop.
+ * @returns 1 if there is something to dispatch already, so that the
+ *   foreign loop should not block; else 0. Errors: as evloop_run().
+ *
+ * Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
+ * Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_embed_prepare(evloop_t loop);
+
+/**
+ * Dispatch what is ready, after a wait by somebody else.
+ *
+ * As evloop_run(NOWAIT), but for the prepare watchers, which ran in
+ * evloop_embed_prepare().
+ *
+ * @param loop a loop.
+ * @returns as evloop_run().
+ *
+ * Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
+ * Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_embed_dispatch(evloop_t loop);
+
+/**
+ * Make an event loop usable in a forked child.
+ *
+ * In a child every call on an inherited loop and its watchers, but for
+ * closing them, is -ECHILD until this is called. It makes the loop's own
+ * descriptors anew and registers what is watched with them: the child goes
+ * on with a copy of the loop, and the parent is not disturbed. A watched
+ * descriptor that the child has closed gets one EVLOOP_ERROR event. Calls
+ * that other threads posted just before the fork may be missing in the
+ * child. It may be called in the callback that forked: the child's run
+ * then goes on.
+ *
+ * @param loop a loop that was made before the fork.
+ * @returns 0; also if there is nothing to do. -EBUSY: another thread of
+ *   the parent was in a callback of the loop, or in a call on it, at the
+ *   fork: its state was lost, it can only be closed. -EMFILE, -ENFILE,
+ *   -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Since 0.1.0.
+ */
+int evloop_after_fork(evloop_t loop);
+
+/* ------------------------------------------------------------------------
+ * Watchers: what an event loop waits for
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Watch a descriptor.
+ *
+ * Level-triggered, unless EVLOOP_EPOLLET is among the events. With
+ * EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
+ * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
+ * and /dev/null are always ready. Several watchers may watch one
+ * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; where one of
+ * them is not edge-triggered none is.
+ *
+ * Close the watcher before the descriptor. If the descriptor was closed
+ * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF, as
+ * soon as the loop notices, and is disabled; a new descriptor of the same
+ * number is never taken for the old one.
+ *
+ * Event: type EVLOOP_EVENT_IO, fd, events.
+ *
+ * @param loop a loop.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_EPOLL bits; 0 watches for errors and hang-ups.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
+ *   unknown bit, the loop's own descriptor, EXCLUSIVE with ONESHOT or
+ *   RDHUP. -EEXIST: another watcher of the loop watches fd, and one of the
+ *   two is EXCLUSIVE. -ELOOP: epoll sets nested in a circle or too deep.
+ *   -ENOSPC: the user's max_user_watches is used up. -ENOMEM. -ECHILD: used
+ *   after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; on the thread that runs the loop no lock is
+ * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
+ * epoll_ctl(2).
+ */
+evloop_watcher_t evloop_add_io(evloop_t loop,
+                               int fd,
+                               uint32_t events,
+                               evloop_callback_t callback,
+                               void *user_data);
+
+/**
+ * Change what an io watcher watches for.
+ *
+ * The kernel is told before the loop's next wait, if there is anything to
+ * tell by then. What it refuses only then arrives as one event with
+ * EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
+ * disabled is enabled; one that evloop_watcher_disable() disabled is not.
+ *
+ * @param watcher an io watcher.
+ * @param events as evloop_add_io().
+ * @returns 0. -EINVAL: an unknown bit, a combination that
+ *   evloop_add_io() refuses, or no io watcher. -EEXIST: as
+ *   evloop_add_io(). -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any; on the thread that runs the loop no lock is
+ * taken; from another thread it takes effect before the loop next
+ * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
+
+/**
+ * Add a timer.
+ *
+ * A timer never expires early. Timers are dispatched in the order of their
+ * deadlines, those with the same deadline in the order in which they were
+ * set. A periodic timer does not drift: its deadlines are the first one
+ * plus multiples of the interval (but see EVLOOP_TIMER_DELAY). Expirations
+ * that were missed, because a callback took long or the watcher was
+ * disabled, are counted in one event (SKIP, the default), or delivered one
+ * by one (BURST).
+ *
+ * A relative timer counts from the call or, set in a callback, from the
+ * end of the iteration's callbacks, which costs no reading of the clock for
+ * each. One on a wall clock is not affected by a step of that clock, an
+ * absolute one is: it expires when the clock shows its time.
+ *
+ * Event: type EVLOOP_EVENT_TIMER; count, the expirations, at least 1;
+ * deadline_ns, when the first of them was due, and time_ns, when it was
+ * found to be, both on the timer's clock (CLOCK_MONOTONIC for a relative
+ * timer of CLOCK_REALTIME).
+ *
+ * @param loop a loop.
+ * @param clockid an EVLOOP_CLOCK constant. The ALARM clocks wake a
+ *   suspended system. With EVLOOP_VIRTUAL_TIME all of them show the virtual
+ *   time.
+ * @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY, and
+ *   EVLOOP_TIMER_ABSTIME.
+ * @param initial_ns nanoseconds from now or, with ABSTIME, since the
+ *   clock's epoch; 0, or a time in the past, expires in the next
+ *   iteration; negative: not set yet, see evloop_timer_set().
+ * @param interval_ns nanoseconds from one expiration to the next; 0
+ *   expires once.
+ * @param tolerance_ns how much later than its deadline it may expire, so
+ *   that the loop wakes up once for several timers; usually 0.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
+ *   with DELAY, a negative interval or tolerance. -EPERM: an ALARM clock
+ *   without CAP_WAKE_ALARM. -EMFILE, -ENFILE: the first timer on a clock
+ *   takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP: this
+ *   system has no such clock. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; on the thread that runs the loop no lock is
+ * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
+ * timerfd_create(2).
+ */
+evloop_watcher_t evloop_add_timer(evloop_t loop,
+                                  int clockid,
+                                  uint32_t flags,
+                                  int64_t initial_ns,
+                                  int64_t interval_ns,
+                                  int64_t tolerance_ns,
+                                  evloop_callback_t callback,
+                                  void *user_data);
+
+/**
+ * Set a timer anew, or stop it.
+ *
+ * What it was set to, and an expiration that was not dispatched yet, is
+ * forgotten. The tolerance stays as it is.
+ *
+ * @param watcher a timer.
+ * @param flags as evloop_add_timer().
+ * @param initial_ns as evloop_add_timer(); negative stops the timer.
+ * @param interval_ns as evloop_add_timer().
+ * @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
+ *   interval, or no timer. -ENOMEM: the timer is as it was. -EMFILE,
+ *   -ENFILE: as evloop_add_timer(). -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; on the thread that runs the loop no lock is
+ * taken; from another thread it takes effect before the loop next
+ * dispatches, counting from the call. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_timer_set(evloop_watcher_t watcher,
+                     uint32_t flags,
+                     int64_t initial_ns,
+                     int64_t interval_ns);
+
+/**
+ * Start a timer again: the cheapest call of the library.
+ *
+ * For timeouts that are pushed back at every sign of life: a periodic timer
+ * is set to expire after its interval, one that expires once after the
+ * time that it was last set to.
+ *
+ * @param watcher a timer that was set to a relative time, or a periodic
+ *   one.
+ * @returns 0. -EINVAL: no timer, or it was never set, or is absolute and
+ *   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
+ * -ECHILD. Since 0.1.0.
+ */
+int evloop_timer_again(evloop_watcher_t watcher);
+
+/**
+ * How long it is until a timer expires.
+ *
+ * @param watcher a timer.
+ * @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set.
+ *   -EINVAL: no timer. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
+
+/**
+ * Watch a timer file descriptor.
+ *
+ * The loop reads it: nobody else should. Event: type EVLOOP_EVENT_TFD;
+ * count, the expirations; or, with EVLOOP_ERROR, result -ECANCELED where a
+ * discontinuous change of the clock cancelled the timer (the watcher is not
+ * disabled by that), -ESTALE where the timer was closed.
+ *
+ * @param loop a loop.
+ * @param tfd a timer; it stays the caller's, who closes the watcher first.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, enabled. -ENOTSUP: the loop has virtual time, which
+ *   the kernel's timers do not follow. -EEXIST, -ENOSPC, -ENOMEM: as
+ *   evloop_add_io(). -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_tfd(evloop_t loop,
+                                tfd_t tfd,
+                                evloop_callback_t callback,
+                                void *user_data);
+
+/**
+ * Add a watcher that any thread, and any signal handler, can trigger.
+ *
+ * It keeps the loop alive while it is enabled. Event: type
+ * EVLOOP_EVENT_ASYNC. To have every single call delivered use
+ * evloop_post().
+ *
+ * @param loop a loop.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, enabled. -ENOMEM. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_async(evloop_t loop,
+                                  evloop_callback_t callback,
+                                  void *user_data);
+
+/**
+ * Trigger an async watcher.
+ *
+ * The callback begins after this call, on the thread that runs the loop,
+ * and sees what this thread wrote before it. Any number of calls before
+ * that count as one. Sent to a disabled watcher, it is delivered once that
+ * is enabled.
+ *
+ * @param watcher an async watcher.
+ * @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
+ * set). Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_async_send(evloop_watcher_t watcher);
+
+/**
+ * Add a watcher that is called while there is nothing else to do.
+ *
+ * In each iteration in which no timer, async or defer watcher, posted call
+ * or descriptor was dispatched; while one is enabled the loop does not
+ * wait. Event: type EVLOOP_EVENT_IDLE.
+ *
+ * Parameters, result, threads, signals and fork: as evloop_add_async().
+ * Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_idle(evloop_t loop,
+                                 evloop_callback_t callback,
+                                 void *user_data);
+
+/**
+ * Add a watcher that is called before each wait.
+ *
+ * Event: type EVLOOP_EVENT_PREPARE.
+ *
+ * Parameters, result, threads, signals and fork: as evloop_add_async().
+ * Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_prepare(evloop_t loop,
+                                    evloop_callback_t callback,
+                                    void *user_data);
+
+/**
+ * Add a watcher that is called after each wait.
+ *
+ * When everything that the wait found was dispatched. Event: type
+ * EVLOOP_EVENT_CHECK.
+ *
+ * Parameters, result, threads, signals and fork: as evloop_add_async().
+ * Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_check(evloop_t loop,
+                                  evloop_callback_t callback,
+                                  void *user_data);
+
+/**
+ * Add a watcher that is called once, in the next iteration.
+ *
+ * It is then disabled; evloop_watcher_enable() has it called once more.
+ * Event: type EVLOOP_EVENT_DEFER.
+ *
+ * Parameters, result, threads, signals and fork: as evloop_add_async().
+ * Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_defer(evloop_t loop,
+                                  evloop_callback_t callback,
+                                  void *user_data);
+
+/**
+ * Add a watcher that is called when a run ends.
+ *
+ * Just before evloop_run(UNTIL_DONE) or evloop_run_for_ns() returns 0 or 1,
+ * because nothing is left, the time is over or evloop_stop() was called; in
+ * the order of their priorities. It does not keep the loop alive. Event:
+ * type EVLOOP_EVENT_EXIT.
+ *
+ * Parameters, result, threads, signals and fork: as evloop_add_async().
+ * Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_exit(evloop_t loop,
+                                 evloop_callback_t callback,
+                                 void *user_data);
+
+/**
+ * Add a watcher that is told when the wall clock is set.
+ *
+ * When CLOCK_REALTIME makes a step, by clock_settime(2) or after a
+ * suspend; not when it is slewed. It does not keep the loop alive. With
+ * EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
+ *
+ * Parameters, threads, signals and fork: as evloop_add_async().
+ *
+ * @returns as evloop_add_async(); -EMFILE, -ENFILE: the first takes a
+ *   descriptor. Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of
+ *   timerfd_create(2).
+ */
+evloop_watcher_t evloop_add_clock_change(evloop_t loop,
+                                         evloop_callback_t callback,
+                                         void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Every watcher
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Close a watcher.
+ *
+ * Its handle is stale at once. When this returns, from any thread, the
+ * kernel does not know the descriptor of an io watcher any more (unless
+ * another watcher watches it), so that it can be closed, and its number
+ * used again, and no event of it will be dispatched; a callback of it that
+ * the loop's thread has entered may still be running.
+ *
+ * @param watcher a watcher; one that is ready in the same iteration, or
+ *   the one whose callback is running, may be closed too.
+ * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
+ *   it is running: then user_data can be freed. (Or use
+ *   evloop_watcher_set_destroy().)
+ * @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
+ *   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
+ * whosever it is, returns: do not hold a lock that it takes. Threads: any;
+ * on the thread that runs the loop no lock is taken. Signals: not safe.
+ * Fork: works in the child, and changes nothing for the parent.
+ * Since 0.1.0.
+ */
+int evloop_watcher_close(evloop_watcher_t watcher, uint32_t flags);
+
+/**
+ * Let a watcher deliver events again.
+ *
+ * A timer that became due while it was disabled expires at once, with all
+ * expirations counted.
+ *
+ * @param watcher a watcher; nothing happens if it is enabled.
+ * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any; on the thread that runs the loop no lock is
+ * taken; from another thread it takes effect before the loop next
+ * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_watcher_enable(evloop_watcher_t watcher);
+
+/**
+ * Keep a watcher from delivering events, until it is enabled.
+ *
+ * An event that is ready in the same iteration is dropped, or kept where it
+ * would be lost: an expiration, an async send. A disabled watcher does not
+ * keep the loop alive. The kernel is told before the loop's next wait, or
+ * at the next event, whichever is cheaper.
+ *
+ * @param watcher a watcher; nothing happens if it is disabled.
+ * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_watcher_enable().
+ * Since 0.1.0.
+ */
+int evloop_watcher_disable(evloop_watcher_t watcher);
+
+/**
+ * Have a watcher dispatched before, or after, others.
+ *
+ * Of all that is ready in one iteration what has the higher priority is
+ * dispatched first; the order is as evloop_create() has it where they are
+ * the same. Prepare, check, idle and exit watchers are ordered among
+ * themselves. A posted call has priority 0.
+ *
+ * @param watcher a watcher.
+ * @param priority any number, 0 by default.
+ * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_watcher_enable().
+ * Since 0.1.0.
+ */
+int evloop_watcher_set_priority(evloop_watcher_t watcher, int priority);
+
+/**
+ * Limit how often a watcher is dispatched.
+ *
+ * After burst events in one interval the watcher pauses until the interval
+ * is over. What happens meanwhile is then delivered in one event: the bits
+ * of events and the counts are added up.
+ *
+ * @param watcher a watcher.
+ * @param interval_ns nanoseconds of the loop's time; 0 ends the limit.
+ * @param burst events in an interval; at least 1 unless interval_ns is 0.
+ * @returns 0. -EINVAL: a negative interval, or no burst. -ENOMEM. -ECHILD:
+ *   used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_watcher_enable().
+ * Since 0.1.0.
+ */
+int evloop_watcher_set_ratelimit(evloop_watcher_t watcher,
+                                 int64_t interval_ns,
+                                 int burst);
+
+/**
+ * Give a watcher a name, for whoever looks inside.
+ *
+ * @param watcher a watcher.
+ * @param name a NUL-terminated string, which is copied; NULL: none.
+ * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any; takes the loop's lock. Signals: not safe.
+ * Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_watcher_set_name(evloop_watcher_t watcher, const char *name);
+
+/**
+ * The name of a watcher.
+ *
+ * @param watcher a watcher.
+ * @param buf receives the name, NUL-terminated and cut to fit; may be NULL
+ *   if cap is 0.
+ * @param cap room in buf, in bytes.
+ * @returns the length of the whole name, without the NUL; 0 if it has none.
+ *   -EINVAL: buf is NULL. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_watcher_set_name().
+ * Since 0.1.0.
+ */
+int evloop_watcher_get_name(evloop_watcher_t watcher, char *buf, size_t cap);
+
+/**
+ * Change the data of a watcher.
+ *
+ * @param watcher a watcher.
+ * @param data from now on its event's data, and the user_data of its
+ *   callback.
+ * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_watcher_enable().
+ * Since 0.1.0.
+ */
+int evloop_watcher_set_data(evloop_watcher_t watcher, uint64_t data);
+
+/**
+ * Let a watcher keep its loop alive again; see evloop_watcher_unref().
+ *
+ * @param watcher a watcher.
+ * @returns 0; also if it does already. -ENOMEM. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_watcher_enable().
+ * Since 0.1.0.
+ */
+int evloop_watcher_ref(evloop_watcher_t watcher);
+
+/**
+ * Let a loop end although this watcher is enabled.
+ *
+ * For what only serves others, such as a timer that prints statistics.
+ * This is a property, not a count.
+ *
+ * @param watcher a watcher.
+ * @returns as evloop_watcher_ref().
+ *
+ * Blocking, threads, signals, fork: as evloop_watcher_enable().
+ * Since 0.1.0.
+ */
+int evloop_watcher_unref(evloop_watcher_t watcher);
+
+/**
+ * The loop of a watcher.
+ *
+ * @param watcher a watcher.
+ * @returns the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+evloop_t evloop_watcher_loop(evloop_watcher_t watcher);
+
+/**
+ * Be told when a watcher is closed and nothing refers to it any more.
+ *
+ * Then what user_data points to can be freed. It happens exactly once: on
+ * the thread that runs the loop, before its next callback and after the one
+ * that is running; inside the call that closes the watcher, or the loop, if
+ * the loop is not running. Event: type EVLOOP_EVENT_CLOSED, watcher the
+ * stale handle, data the watcher's data.
+ *
+ * @param watcher a watcher.
+ * @param callback called once; NULL: evloop_wait() returns the event.
+ *   (There is none if the loop is closed.)
+ * @param user_data handed to callback; may be NULL.
+ * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_watcher_enable(). A second
+ * call replaces the first. Since 0.1.0.
+ */
+int evloop_watcher_set_destroy(evloop_watcher_t watcher,
+                               evloop_callback_t callback,
+                               void *user_data);
 
 #ifdef __cplusplus
 }  // extern "C"

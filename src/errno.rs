@@ -26,10 +26,13 @@ impl Errno {
         -self.0.get()
     }
 
+    pub const E2BIG: Self = Self::new(libc::E2BIG);
     pub const EAGAIN: Self = Self::new(libc::EAGAIN);
     pub const EBADF: Self = Self::new(libc::EBADF);
+    pub const EBUSY: Self = Self::new(libc::EBUSY);
     pub const ECANCELED: Self = Self::new(libc::ECANCELED);
     pub const ECHILD: Self = Self::new(libc::ECHILD);
+    pub const EDEADLK: Self = Self::new(libc::EDEADLK);
     pub const EDOM: Self = Self::new(libc::EDOM);
     pub const EEXIST: Self = Self::new(libc::EEXIST);
     pub const EINTR: Self = Self::new(libc::EINTR);

@@ -5,7 +5,7 @@
 //! downward only:
 //!
 //! ```text
-//! capi -> poller, timerfd -> table, waiters -> sys -> sync, errno
+//! capi -> reactor -> poller, timerfd -> timerq, table, waiters -> sys -> sync, errno
 //! ```
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -18,6 +18,7 @@ mod capi;
 mod errno;
 #[cfg(not(loom))]
 mod poller;
+mod reactor;
 #[cfg_attr(loom, allow(dead_code))]
 mod sync;
 #[cfg(not(loom))]
@@ -26,5 +27,7 @@ mod sys;
 mod table;
 #[cfg(not(loom))]
 mod timerfd;
+#[cfg(not(loom))]
+mod timerq;
 #[cfg(not(loom))]
 mod waiters;

@@ -67,6 +67,30 @@ impl<T> ForkMutex<T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Sets the contents right, in a forked child: `mend` is given them, or
+    /// nothing if a thread may have been changing them; what it returns then
+    /// takes their place.
+    ///
+    /// # Safety
+    /// As [`Self::remake`].
+    #[cfg(not(loom))]
+    pub unsafe fn recover(&self, mend: impl FnOnce(Option<&mut T>) -> Option<T>) {
+        // SAFETY: lives as long as `self`; nobody replaces it meanwhile.
+        let mutex = self.0.with(|mutex| unsafe { &*mutex });
+        if let Ok(mut contents) = mutex.try_lock() {
+            if let Some(other) = mend(Some(&mut contents)) {
+                *contents = other;
+            }
+            return;
+        }
+        let Some(value) = mend(None) else { return };
+        self.0.with_mut(|mutex| {
+            // SAFETY: no one else looks (this function's contract), and the
+            // old value is not dropped by `write`.
+            unsafe { mutex.write(Mutex::new(value)) }
+        });
+    }
+
     /// Unlocks it and gives it other contents. Old contents that a thread was
     /// changing, and that may be half changed, are forgotten.
     ///

@@ -1,12 +1,13 @@
 //! The checks of what C hands over: pointers, flags, sizes, descriptors.
 
 use super::types::*;
-use crate::errno::{Result, fail};
+use crate::errno::{Errno, Error, Result, error, fail};
 use crate::poller::Ready;
 use crate::poller::selector::Backend;
+use crate::reactor::{self, Event, Options};
 use crate::sys::interrupt::Mode;
 use crate::table::{self, Kind};
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
 
 /// Refuses unknown bits.
@@ -91,6 +92,104 @@ pub(super) fn backend(code: c_int) -> Result<Backend> {
         EVLOOP_SELECTOR_KQUEUE => fail!(ENOTSUP, "this version has no kqueue"),
         _ => fail!(EINVAL, "selector backend {} is unknown", code),
     }
+}
+
+/// The error for a mode of evloop_run that there is not.
+pub(super) fn unknown_mode(mode: c_int) -> Error {
+    error!(Errno::EINVAL, "mode {} is unknown", mode)
+}
+
+/// The error for flags that exclude each other.
+pub(super) fn contradiction(flags: &'static str) -> Error {
+    error!(Errno::EINVAL, "the flags {} exclude each other", flags)
+}
+
+pub(super) fn not_negative(number: i64, name: &'static str) -> Result<i64> {
+    if number < 0 {
+        fail!(EINVAL, "{} is {}, negative", name, number);
+    }
+    Ok(number)
+}
+
+pub(super) fn burst(interval: i64, burst: c_int) -> Result<c_int> {
+    if interval > 0 && burst < 1 {
+        fail!(EINVAL, "burst is {}, not at least 1", burst);
+    }
+    Ok(burst)
+}
+
+/// The index of a clock.
+pub(super) fn clock(id: c_int) -> Result<usize> {
+    match reactor::clock_index(id) {
+        Some(index) => Ok(index),
+        None => fail!(EINVAL, "clock {} is unknown", id),
+    }
+}
+
+/// The options of a new loop, checked.
+///
+/// # Safety
+/// `options` is NULL or valid for reading as many bytes as it says it has.
+pub(super) unsafe fn options(options: *const Options) -> Result<Options> {
+    let mut own = Options::default();
+    if options.is_null() {
+        return Ok(own);
+    }
+    // SAFETY: not NULL, so its first member, the size, is readable.
+    let size = unsafe { options.cast::<usize>().read() };
+    if size < size_of::<usize>() {
+        fail!(EINVAL, "size is {}, less than that of the member itself", size as i64);
+    }
+    let known = size.min(size_of::<Options>());
+    let bytes = options.cast::<u8>();
+    // SAFETY: `known` bytes are readable (this function's contract), and any
+    // bytes are valid options.
+    unsafe { std::ptr::copy_nonoverlapping(bytes, (&raw mut own).cast(), known) };
+    for at in known..size {
+        // SAFETY: as many bytes are readable as `size` says.
+        let byte = unsafe { bytes.add(at) };
+        // SAFETY: as above.
+        if unsafe { byte.read() } != 0 {
+            fail!(E2BIG, "size is {}, and byte {} is not zero", size as i64, at as i64);
+        }
+    }
+    flags(own.flags, EVLOOP_VIRTUAL_TIME | EVLOOP_AUTO_ADVANCE | EVLOOP_PRECISE)?;
+    not_negative(own.max_events.into(), "max_events")?;
+    not_negative(own.max_timers.into(), "max_timers")?;
+    not_negative(own.max_posts.into(), "max_posts")?;
+    Ok(own)
+}
+
+/// The caller's array for events.
+///
+/// # Safety
+/// `out` is NULL or valid for writing `max` events for as long as `'a`.
+pub(super) unsafe fn events_out<'a>(
+    out: *mut Event,
+    max: c_int,
+) -> Result<&'a mut [MaybeUninit<Event>]> {
+    if max <= 0 {
+        fail!(EINVAL, "max is {}, not at least 1", max);
+    }
+    if out.is_null() {
+        fail!(EINVAL, "out_events is NULL");
+    }
+    let max = usize::try_from(max).unwrap_or_default();
+    // SAFETY: valid for `max` events (this function's contract), which need
+    // not be initialised.
+    Ok(unsafe { std::slice::from_raw_parts_mut(out.cast(), max) })
+}
+
+/// The caller's string.
+///
+/// # Safety
+/// `text` is NULL or NUL-terminated, and stays so for as long as `'a`.
+pub(super) unsafe fn text<'a>(text: *const c_char) -> Result<Option<&'a [u8]>> {
+    if text.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: not NULL, so NUL-terminated (this function's contract).
+    Ok(Some(unsafe { CStr::from_ptr(text) }.to_bytes()))
 }
 
 /// A number of things, as C returns it.

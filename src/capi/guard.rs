@@ -29,6 +29,16 @@ pub(super) fn guard<T: From<c_int>>(function: &'static str, body: impl FnOnce() 
     result
 }
 
+/// The same for the functions that a signal handler may call: nothing of the
+/// thread's is touched, and the error has no words.
+#[inline]
+pub(super) fn guard_signal_safe(body: impl FnOnce() -> std::result::Result<(), Errno>) -> c_int {
+    let errno_before = SavedErrno::now();
+    let result = body();
+    errno_before.restore();
+    result.map_or_else(Errno::negated, |()| 0)
+}
+
 /// Runs when the library is loaded.
 ///
 /// The panic hook is that of the Rust runtime inside the library, which

@@ -21,3 +21,9 @@ mod epoll;
 mod devpoll;
 
 mod selector;
+
+mod evloop;
+
+mod sources;
+
+mod watcher;

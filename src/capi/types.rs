@@ -4,6 +4,7 @@
 //! expressions letter by letter; the assertions below tie each literal to
 //! the system's own value.
 
+use crate::reactor::{self, Event, Source};
 use crate::table::Kind;
 use std::ffi::{c_int, c_void};
 
@@ -38,6 +39,26 @@ pub type evloop_devpoll_t = evloop_handle_t;
 #[allow(non_camel_case_types)]
 pub type evloop_selector_t = evloop_handle_t;
 
+/// An event loop; see evloop_create().
+#[allow(non_camel_case_types)]
+pub type evloop_t = evloop_handle_t;
+
+/// A watcher: one thing that an event loop waits for; see evloop_add_io().
+#[allow(non_camel_case_types)]
+pub type evloop_watcher_t = evloop_handle_t;
+
+/// Called by an event loop, one at a time, on the thread that runs it.
+///
+/// No lock of the library is held. It may call every function of the
+/// library on every object: close its own watcher, others that are ready
+/// too (their events are dropped), or the loop itself. It must return:
+/// neither longjmp() nor a C++ exception may leave it.
+///
+/// event is valid until it returns; user_data is the watcher's.
+#[allow(non_camel_case_types)]
+pub type evloop_callback_t =
+    Option<unsafe extern "C" fn(event: *const Event, user_data: *mut c_void)>;
+
 /// Asked whenever a signal handler interrupted a wait of this thread.
 ///
 /// Returns 0 to resume the wait with what is left of its timeout, anything
@@ -62,6 +83,10 @@ pub const EVLOOP_VERSION_PATCH: c_int = 0;
 pub const EVLOOP_KIND_ANY: c_int = 0;
 /// evloop_handle_kind(): a timer file descriptor.
 pub const EVLOOP_KIND_TFD: c_int = 1;
+/// evloop_handle_kind(): an event loop.
+pub const EVLOOP_KIND_LOOP: c_int = 2;
+/// evloop_handle_kind(): a watcher of an event loop.
+pub const EVLOOP_KIND_WATCHER: c_int = 3;
 /// evloop_handle_kind(): a poll set.
 pub const EVLOOP_KIND_POLL: c_int = 4;
 /// evloop_handle_kind(): an epoll object.
@@ -178,6 +203,61 @@ pub const EVLOOP_SELECTOR_READ: u32 = 0x1;
 /// Selector event: writing would not block.
 pub const EVLOOP_SELECTOR_WRITE: u32 = 0x2;
 
+/// evloop_options_t: time stands still, and moves only when it is told to.
+pub const EVLOOP_VIRTUAL_TIME: u32 = 0x1;
+/// evloop_options_t: virtual time jumps to the next deadline when idle.
+pub const EVLOOP_AUTO_ADVANCE: u32 = 0x2;
+/// evloop_options_t: wake early for timers and spin until they are due.
+pub const EVLOOP_PRECISE: u32 = 0x4;
+
+/// evloop_run(): until nothing is left to wait for, or evloop_stop().
+pub const EVLOOP_RUN_UNTIL_DONE: c_int = 0;
+/// evloop_run(): wait until something was dispatched, once.
+pub const EVLOOP_RUN_ONCE: c_int = 1;
+/// evloop_run(): dispatch what is ready, without waiting.
+pub const EVLOOP_RUN_NOWAIT: c_int = 2;
+
+/// evloop_event_t type: a descriptor is ready.
+pub const EVLOOP_EVENT_IO: c_int = 1;
+/// evloop_event_t type: a timer expired.
+pub const EVLOOP_EVENT_TIMER: c_int = 2;
+/// evloop_event_t type: a timer file descriptor expired.
+pub const EVLOOP_EVENT_TFD: c_int = 3;
+/// evloop_event_t type: evloop_async_send() was called.
+pub const EVLOOP_EVENT_ASYNC: c_int = 4;
+/// evloop_event_t type: there was nothing else to do.
+pub const EVLOOP_EVENT_IDLE: c_int = 5;
+/// evloop_event_t type: the loop is about to wait.
+pub const EVLOOP_EVENT_PREPARE: c_int = 6;
+/// evloop_event_t type: the loop has waited and dispatched.
+pub const EVLOOP_EVENT_CHECK: c_int = 7;
+/// evloop_event_t type: a deferred call.
+pub const EVLOOP_EVENT_DEFER: c_int = 8;
+/// evloop_event_t type: evloop_run() is about to return.
+pub const EVLOOP_EVENT_EXIT: c_int = 9;
+/// evloop_event_t type: the wall clock was set.
+pub const EVLOOP_EVENT_CLOCK_CHANGE: c_int = 10;
+/// evloop_event_t type: an evloop_post() of no callback.
+pub const EVLOOP_EVENT_POST: c_int = 11;
+/// evloop_event_t type: the watcher is closed, and nothing refers to it.
+pub const EVLOOP_EVENT_CLOSED: c_int = 12;
+
+/// evloop_event_t events: the source failed, result says why; the watcher
+/// was disabled. The system has no such bit.
+pub const EVLOOP_ERROR: u32 = 0x1000000;
+
+/// evloop_add_timer(): the initial time is a time of the timer's clock.
+pub const EVLOOP_TIMER_ABSTIME: u32 = 0x1;
+/// evloop_add_timer(): one event for each missed expiration.
+pub const EVLOOP_TIMER_BURST: u32 = 0x2;
+/// evloop_add_timer(): the interval counts from the end of the callback.
+pub const EVLOOP_TIMER_DELAY: u32 = 0x4;
+/// evloop_add_timer(): one event for all missed expirations (the default).
+pub const EVLOOP_TIMER_SKIP: u32 = 0x0;
+
+/// evloop_watcher_close(): return when no callback of it is running.
+pub const EVLOOP_CLOSE_WAIT: u32 = 0x1;
+
 /// Bytes a pipe takes without blocking once it is reported writable.
 pub const EVLOOP_PIPE_BUF: c_int = 4096;
 
@@ -185,10 +265,28 @@ pub const EVLOOP_PIPE_BUF: c_int = 4096;
 // the system's values.
 const _: () = {
     assert!(EVLOOP_KIND_TFD == Kind::Tfd as c_int);
+    assert!(EVLOOP_KIND_LOOP == Kind::Loop as c_int);
+    assert!(EVLOOP_KIND_WATCHER == Kind::Watcher as c_int);
     assert!(EVLOOP_KIND_POLL == Kind::Poll as c_int);
     assert!(EVLOOP_KIND_EPOLL == Kind::Epoll as c_int);
     assert!(EVLOOP_KIND_DEVPOLL == Kind::DevPoll as c_int);
     assert!(EVLOOP_KIND_SELECTOR == Kind::Selector as c_int);
+    assert!(EVLOOP_VIRTUAL_TIME == reactor::VIRTUAL_TIME);
+    assert!(EVLOOP_AUTO_ADVANCE == reactor::AUTO_ADVANCE);
+    assert!(EVLOOP_PRECISE == reactor::PRECISE);
+    assert!(EVLOOP_EVENT_IO == Source::Io as c_int);
+    assert!(EVLOOP_EVENT_TIMER == Source::Timer as c_int);
+    assert!(EVLOOP_EVENT_TFD == Source::Tfd as c_int);
+    assert!(EVLOOP_EVENT_ASYNC == Source::Async as c_int);
+    assert!(EVLOOP_EVENT_IDLE == Source::Idle as c_int);
+    assert!(EVLOOP_EVENT_PREPARE == Source::Prepare as c_int);
+    assert!(EVLOOP_EVENT_CHECK == Source::Check as c_int);
+    assert!(EVLOOP_EVENT_DEFER == Source::Defer as c_int);
+    assert!(EVLOOP_EVENT_EXIT == Source::Exit as c_int);
+    assert!(EVLOOP_EVENT_CLOCK_CHANGE == Source::ClockChange as c_int);
+    assert!(EVLOOP_EVENT_POST == reactor::POST);
+    assert!(EVLOOP_EVENT_CLOSED == reactor::CLOSED);
+    assert!(EVLOOP_ERROR == reactor::ERROR);
     assert!(EVLOOP_POLL_DEFAULT == EVLOOP_POLLIN | EVLOOP_POLLPRI | EVLOOP_POLLOUT);
     assert!(EVLOOP_EPOLL_DEFAULT == EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI | EVLOOP_EPOLLOUT);
     assert!(EVLOOP_CLOCK_REALTIME == libc::CLOCK_REALTIME);

@@ -1,12 +1,17 @@
-//! CLOCK_MONOTONIC and deadlines on it.
+//! The clocks, and deadlines on CLOCK_MONOTONIC.
 
 pub(crate) const NS_PER_S: i64 = 1_000_000_000;
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 pub(crate) fn now_ns() -> i64 {
+    read_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds of a clock that always exists.
+pub(crate) fn read_ns(clock: libc::clockid_t) -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is writable; this clock always exists, so it cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    // SAFETY: `now` is writable. A clock that does not exist leaves it at 0.
+    unsafe { libc::clock_gettime(clock, &mut now) };
     to_ns(&now)
 }
 

@@ -10,8 +10,10 @@ pub(crate) mod eventfd;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod interrupt;
+pub(crate) mod memory;
 pub(crate) mod poll;
 pub(crate) mod select;
+pub(crate) mod thread;
 pub(crate) mod timerfd;
 
 use crate::errno::Errno;

@@ -79,3 +79,20 @@ pub(crate) fn read_nowait(fd: RawFd) -> Option<Result<u64, Errno>> {
         result => Some(result.map(|_| ticks)),
     }
 }
+
+/// Has a timer expire once, at a time of its clock; before now: at once.
+///
+/// With `cancel`, it becomes ready when the clock is stepped, too. True: it
+/// was stepped, and nobody had read that yet.
+pub(crate) fn arm_at(fd: RawFd, deadline_ns: i64, cancel: bool) -> Result<bool, Errno> {
+    let cancel = if cancel { libc::TFD_TIMER_CANCEL_ON_SET } else { 0 };
+    let flags = (libc::TFD_TIMER_ABSTIME | cancel) as u32;
+    // Zero would disarm it.
+    let it_value = super::clock::to_timespec(deadline_ns.max(1));
+    match settime(fd, flags, &libc::itimerspec { it_value, ..ZERO }) {
+        Ok(_) => Ok(false),
+        // The timer is armed all the same.
+        Err(Errno::ECANCELED) => Ok(true),
+        Err(errno) => Err(errno),
+    }
+}

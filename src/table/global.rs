@@ -4,6 +4,7 @@ use super::handle;
 pub(crate) use super::handle::Kind;
 use super::slots::{Last, Pin, Refused, Table};
 use crate::errno::{Result, fail};
+use crate::sync::{AtomicPtr, Ordering};
 use crate::sys::fork;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
@@ -46,6 +47,30 @@ type Payload = Box<dyn Shared>;
 
 static TABLE: Table<Payload> = Table::new();
 
+/// Objects that have handles but are kept elsewhere, by what lies above this
+/// module and uses it.
+pub(crate) struct Others {
+    /// Runs in the first call of a forked child, while no other thread is in
+    /// the library.
+    pub after_fork: fn(),
+    pub kind_of: fn(i64) -> Option<Kind>,
+    /// How many are open, if they are of theirs.
+    pub count: fn(Option<Kind>) -> i64,
+    pub close: fn(i64) -> Result<()>,
+}
+
+static OTHERS: AtomicPtr<Others> = AtomicPtr::new(std::ptr::null_mut());
+
+fn others() -> Option<&'static Others> {
+    // SAFETY: null, or a static that `set_others` stored.
+    unsafe { OTHERS.load(Ordering::Acquire).as_ref() }
+}
+
+/// Makes others known; the same ones each time.
+pub(crate) fn set_others(others: &'static Others) {
+    OTHERS.store(std::ptr::from_ref(others).cast_mut(), Ordering::Release);
+}
+
 /// The table, set right if this is the first call in a forked child.
 #[inline]
 fn table() -> (&'static Table<Payload>, fork::Epoch) {
@@ -55,12 +80,16 @@ fn table() -> (&'static Table<Payload>, fork::Epoch) {
             !object.survives_fork()
         };
         // SAFETY: `epoch` runs this while all other threads wait for it.
-        unsafe { TABLE.after_fork(inherit, |object| object.abandon()) }
+        unsafe { TABLE.after_fork(inherit, |object| object.abandon()) };
+        if let Some(others) = others() {
+            (others.after_fork)();
+        }
     });
     (&TABLE, epoch)
 }
 
 /// The epoch of this process, for an object that is the process's own.
+#[inline]
 pub(crate) fn epoch() -> fork::Epoch {
     table().1
 }
@@ -79,7 +108,7 @@ pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
 }
 
 /// Box::new, which would end the process where there is no memory.
-fn try_box<T>(value: T) -> Option<Box<T>> {
+pub(crate) fn try_box<T>(value: T) -> Option<Box<T>> {
     let mut one = Vec::new();
     one.try_reserve_exact(1).ok()?;
     one.push(value);
@@ -127,7 +156,10 @@ pub(crate) fn close<T: Object>(handle: i64) -> Result<()> {
 
 /// Closes the object that a handle names.
 pub(crate) fn close_any(handle: i64) -> Result<()> {
-    close_kind(handle, None)
+    match others() {
+        Some(others) if (others.kind_of)(handle).is_some() => (others.close)(handle),
+        _ => close_kind(handle, None),
+    }
 }
 
 fn close_kind(handle: i64, kind: Option<Kind>) -> Result<()> {
@@ -145,17 +177,31 @@ fn close_kind(handle: i64, kind: Option<Kind>) -> Result<()> {
 
 /// The kind of object that a handle names.
 pub(crate) fn kind_of(handle: i64) -> Result<Kind> {
-    table().0.kind_of(handle).or_else(|_| handle::stale(handle))
+    let (table, _) = table();
+    match kind_in(table, handle) {
+        Some(kind) => Ok(kind),
+        None => handle::stale(handle),
+    }
+}
+
+/// The same, without words for the failure, and safe in signal handlers.
+pub(crate) fn kind_of_quietly(handle: i64) -> Option<Kind> {
+    kind_in(&TABLE, handle)
+}
+
+fn kind_in(table: &Table<Payload>, handle: i64) -> Option<Kind> {
+    let elsewhere = || others().and_then(|others| (others.kind_of)(handle));
+    table.kind_of(handle).ok().or_else(elsewhere)
 }
 
 /// How many objects of a kind are open.
 pub(crate) fn count(kind: Kind) -> i64 {
-    table().0.open(kind)
+    table().0.open(kind) + others().map_or(0, |others| (others.count)(Some(kind)))
 }
 
 /// How many objects are open.
 pub(crate) fn count_all() -> i64 {
-    table().0.open_all()
+    table().0.open_all() + others().map_or(0, |others| (others.count)(None))
 }
 
 /// The kind with this number.
@@ -165,18 +211,19 @@ pub(crate) fn kind_from_code(code: i32) -> Option<Kind> {
 
 #[cold]
 fn refuse<T>(refused: Refused, handle: i64, wanted: Kind) -> Result<T> {
-    match refused {
-        Refused::Stale => handle::stale(handle),
-        Refused::Kind(kind) => {
+    let elsewhere = others().and_then(|others| (others.kind_of)(handle));
+    match (refused, elsewhere) {
+        (Refused::Stale, None) => handle::stale(handle),
+        (Refused::Kind(kind), _) | (Refused::Stale, Some(kind)) => {
             fail!(EDOM, "handle {} is {}, not {}", handle, kind.name(), wanted.name())
         }
-        Refused::Inherited => {
+        (Refused::Inherited, _) => {
             fail!(ECHILD, "handle {} is {} of the parent process", handle, wanted.name())
         }
-        Refused::Poisoned => {
+        (Refused::Poisoned, _) => {
             fail!(ENOTRECOVERABLE, "handle {} was left unusable by a bug of the library", handle)
         }
-        Refused::Full => fail!(ENOMEM, "handle {} is in too many calls at once", handle),
+        (Refused::Full, _) => fail!(ENOMEM, "handle {} is in too many calls at once", handle),
     }
 }
 

@@ -9,6 +9,8 @@ use crate::errno::fail;
 #[repr(u8)]
 pub(crate) enum Kind {
     Tfd = 1,
+    Loop = 2,
+    Watcher = 3,
     Poll = 4,
     Epoll = 5,
     DevPoll = 6,
@@ -17,8 +19,10 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them, with what a sentence calls them.
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Tfd, "a timer file descriptor"),
+        (Self::Loop, "an event loop"),
+        (Self::Watcher, "a watcher"),
         (Self::Poll, "a poll set"),
         (Self::Epoll, "an epoll object"),
         (Self::DevPoll, "a /dev/poll object"),
@@ -108,7 +112,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn packing_loses_nothing(code in 0u64..5, generation in 0..=LAST_GENERATION, index in 0..MAX_SLOTS) {
+        fn packing_loses_nothing(code in 0u64..7, generation in 0..=LAST_GENERATION, index in 0..MAX_SLOTS) {
             let kind = Kind::ALL[code as usize].0;
             let handle = Handle { kind, generation, index };
             prop_assert!(handle.pack() > 0);

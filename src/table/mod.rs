@@ -13,3 +13,5 @@ mod word;
 mod global;
 #[cfg(not(loom))]
 pub(crate) use global::*;
+#[cfg(not(loom))]
+pub(crate) use handle::{Handle, LAST_GENERATION, MAX_SLOTS, stale};

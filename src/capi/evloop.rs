@@ -1,0 +1,323 @@
+//! The event loop itself: `evloop_create` to `evloop_after_fork`.
+
+use std::ffi::{c_int, c_void};
+
+use super::arg;
+use super::guard::{guard, guard_signal_safe};
+use super::types::*;
+use crate::reactor::{self, Event, Mode, Options};
+
+/// @section The event loop
+///
+/// Create an event loop.
+///
+/// A loop waits for the watchers that are added to it and dispatches their
+/// events: to a callback or, for a watcher added with a NULL callback, to
+/// evloop_wait()'s array. One iteration is: prepare watchers; wait; timers,
+/// in the order of their deadlines; async watchers; posted calls; defer
+/// watchers; descriptors; check watchers; and idle watchers, if there was
+/// nothing of the first five kinds. Watchers with a priority: see
+/// evloop_watcher_set_priority().
+///
+/// @param options NULL for the defaults, else see evloop_options_t.
+/// @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
+///   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME. -E2BIG: the
+///   structure is larger than this version's, and not zero there. -EMFILE,
+///   -ENFILE: a loop takes two descriptors, one more with its first timer
+///   (one for each clock), and two more with evloop_fileno(). -ENOMEM.
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: see
+/// evloop_after_fork(). Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_create(options: *const Options) -> evloop_t {
+    guard("evloop_create", || {
+        // SAFETY: NULL, or a structure that begins with its size (C's duty).
+        let options = unsafe { arg::options(options) }?;
+        reactor::create(&options)
+    })
+}
+
+/// Close an event loop and all its watchers.
+///
+/// The handle and those of all its watchers are stale at once. If the loop
+/// is not running, everything is freed and the destroy notifications run
+/// inside this call. If it is running, this returns at once: the run
+/// returns -ESTALE after the callback it is in, if any, freeing everything
+/// then. Inside a callback of the loop this is allowed. Posted calls that
+/// were not made yet are not made.
+///
+/// @param loop a loop.
+/// @returns 0. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: works in the child,
+/// and changes nothing for the parent; the child's destroy notifications do
+/// not run. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
+    guard("evloop_close", || reactor::close(r#loop).map(|()| 0))
+}
+
+/// Run an event loop on this thread.
+///
+/// UNTIL_DONE runs until evloop_stop(), or until no watcher is left that is
+/// enabled and keeps the loop alive (see evloop_watcher_unref()) and no
+/// posted call; ONCE waits until something happened, dispatches that and
+/// returns; NOWAIT dispatches what is ready and returns. Events of watchers
+/// without a callback are kept for evloop_wait(), one for each watcher.
+///
+/// @param loop a loop.
+/// @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
+/// @returns 1 if something is left that keeps the loop alive, else 0.
+///   -EBUSY: the loop is running already, here (in a callback) or in
+///   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
+///   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
+///   -ECHILD: used after fork; also in the child of a callback that forked,
+///   unless it called evloop_after_fork(). -ENOMEM. -EDOM: see "Handles".
+///
+/// Blocking: as the mode says. Threads: any, one at a time; not always the
+/// same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_run(r#loop: evloop_t, mode: c_int) -> c_int {
+    guard("evloop_run", || {
+        let mode = match mode {
+            EVLOOP_RUN_UNTIL_DONE => Mode::UntilDone,
+            EVLOOP_RUN_ONCE => Mode::Once,
+            EVLOOP_RUN_NOWAIT => Mode::NoWait,
+            _ => return Err(arg::unknown_mode(mode)),
+        };
+        reactor::run(r#loop, mode).map(c_int::from)
+    })
+}
+
+/// Run an event loop on this thread for some time.
+///
+/// As evloop_run(UNTIL_DONE), and returns at the end of the time too.
+///
+/// @param loop a loop.
+/// @param duration_ns nanoseconds of the loop's time (virtual ones, with
+///   EVLOOP_VIRTUAL_TIME); 0 is one iteration that does not wait, negative
+///   means no limit.
+/// @returns as evloop_run().
+///
+/// Blocking: up to duration_ns. Threads, Signals, Fork: as evloop_run().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_run_for_ns(r#loop: evloop_t, duration_ns: i64) -> c_int {
+    guard("evloop_run_for_ns", || reactor::run(r#loop, Mode::For(duration_ns)).map(c_int::from))
+}
+
+/// Run an event loop on this thread until there are events to return.
+///
+/// Returns the events of watchers that were added with a NULL callback;
+/// callbacks of others run as in evloop_run(). A call returns as many
+/// events as are there and fit; the others are kept for the next one.
+///
+/// @param loop a loop.
+/// @param out_events filled from the front, as many as returned.
+/// @param max room in out_events, in events; at least 1.
+/// @param timeout_ns nanoseconds of the loop's time to wait; 0 does not
+///   wait, negative waits for ever.
+/// @returns the number of events; 0 if the time ran out, evloop_stop() or
+///   evloop_wakeup() was called, or nothing is left that keeps the loop
+///   alive. -EINVAL: max is 0 or less, or out_events is NULL. Others: as
+///   evloop_run().
+///
+/// Blocking: up to timeout_ns. Threads: any, one at a time (-EBUSY), and
+/// every call may come from another thread. Signals: not safe. Fork:
+/// -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_wait(
+    r#loop: evloop_t,
+    out_events: *mut Event,
+    max: c_int,
+    timeout_ns: i64,
+) -> c_int {
+    guard("evloop_wait", || {
+        // SAFETY: the caller lends room for `max` events at `out_events`.
+        let room = unsafe { arg::events_out(out_events, max) }?;
+        arg::count(reactor::wait(r#loop, room, timeout_ns)?)
+    })
+}
+
+/// Make the run of an event loop return.
+///
+/// The iteration that is going on is finished first. A stop is remembered:
+/// if the loop is not running, its next run or wait returns at once. Any
+/// number of stops count as one.
+///
+/// @param loop a loop.
+/// @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
+/// set). Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_stop(r#loop: evloop_t) -> c_int {
+    guard_signal_safe(|| reactor::stop(r#loop))
+}
+
+/// Make a waiting event loop go round once.
+///
+/// The wait in progress ends, or the next one does if none is: so the loop
+/// runs its prepare and check watchers, and evloop_wait() and a ONCE run
+/// return. Any number of wake-ups before that count as one.
+///
+/// @param loop a loop.
+/// @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
+/// set). Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_wakeup(r#loop: evloop_t) -> c_int {
+    guard_signal_safe(|| reactor::wakeup(r#loop))
+}
+
+/// Have a function called once by an event loop.
+///
+/// Calls posted by one thread are made in that order, each exactly once
+/// unless the loop is closed before. A call posted by a callback is made in
+/// the next iteration. A pending call keeps the loop alive.
+///
+/// @param loop a loop.
+/// @param callback called with an EVLOOP_EVENT_POST event, whose watcher is
+///   0; NULL delivers that event to evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns 0. -ENOMEM: not posted. -ECHILD: used after fork. -ESTALE,
+///   -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe (see evloop_wakeup() and
+/// evloop_async_send()). Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_post(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> c_int {
+    guard("evloop_post", || reactor::post(r#loop, callback, user_data).map(|()| 0))
+}
+
+/// The time of an event loop.
+///
+/// Inside a callback: the time at which this iteration found its events,
+/// the same for all of them. Else the clock is read. With
+/// EVLOOP_VIRTUAL_TIME: the virtual time, which begins with 0.
+///
+/// @param loop a loop.
+/// @returns nanoseconds of CLOCK_MONOTONIC, or of virtual time. -ECHILD:
+///   used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_now_ns(r#loop: evloop_t) -> i64 {
+    guard("evloop_now_ns", || reactor::now(r#loop))
+}
+
+/// Move the time of an event loop with virtual time.
+///
+/// Timers that become due are dispatched by the next run or wait, in the
+/// order of their deadlines; one that is in progress is woken.
+///
+/// @param loop a loop made with EVLOOP_VIRTUAL_TIME.
+/// @param ns nanoseconds to add to all its clocks; not negative.
+/// @returns 0. -EINVAL: ns is negative. -ENOTSUP: the loop has real time.
+///   -ECHILD: used after fork. -ENOMEM. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_advance_ns(r#loop: evloop_t, ns: i64) -> c_int {
+    guard("evloop_advance_ns", || reactor::advance(r#loop, ns).map(|()| 0))
+}
+
+/// How long an event loop may wait for its next timer.
+///
+/// @param loop a loop.
+/// @returns nanoseconds of the loop's time until the earliest timer, 0 if
+///   something is due already or need not be waited for (posted calls, idle
+///   watchers), INT64_MAX if there is nothing to wait for but descriptors
+///   and other threads. -EBUSY: another thread is running the loop.
+///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any, but not while another runs the loop.
+/// Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_next_timeout_ns(r#loop: evloop_t) -> i64 {
+    guard("evloop_next_timeout_ns", || reactor::next_timeout(r#loop))
+}
+
+/// A descriptor that is readable while an event loop has something to do.
+///
+/// For embedding the loop in another one, that of a toolkit, say: have that
+/// wait for this descriptor to be readable; call evloop_embed_prepare()
+/// before each of its waits and evloop_embed_dispatch() after it. The
+/// descriptor is only lent: do not close it.
+///
+/// @param loop a loop.
+/// @returns the descriptor. -EMFILE, -ENFILE, -ENOMEM: it is made by the
+///   first call. -EBUSY: another thread is running the loop. -ECHILD: used
+///   after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; another
+/// descriptor after evloop_after_fork(). Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_fileno(r#loop: evloop_t) -> c_int {
+    guard("evloop_fileno", || reactor::fileno(r#loop))
+}
+
+/// Get an event loop ready for a wait by somebody else.
+///
+/// Tells the kernel of all changes, sets the timers and runs the prepare
+/// watchers. From now until evloop_embed_dispatch() whatever happens makes
+/// the descriptor of evloop_fileno() readable: what is called on the loop in
+/// between is told to the kernel at once where that is possible, and else
+/// makes it readable.
+///
+/// @param loop a loop.
+/// @returns 1 if there is something to dispatch already, so that the
+///   foreign loop should not block; else 0. Errors: as evloop_run().
+///
+/// Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
+/// Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_embed_prepare(r#loop: evloop_t) -> c_int {
+    guard("evloop_embed_prepare", || reactor::embed_prepare(r#loop).map(c_int::from))
+}
+
+/// Dispatch what is ready, after a wait by somebody else.
+///
+/// As evloop_run(NOWAIT), but for the prepare watchers, which ran in
+/// evloop_embed_prepare().
+///
+/// @param loop a loop.
+/// @returns as evloop_run().
+///
+/// Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
+/// Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_embed_dispatch(r#loop: evloop_t) -> c_int {
+    guard("evloop_embed_dispatch", || reactor::run(r#loop, Mode::Embedded).map(c_int::from))
+}
+
+/// Make an event loop usable in a forked child.
+///
+/// In a child every call on an inherited loop and its watchers, but for
+/// closing them, is -ECHILD until this is called. It makes the loop's own
+/// descriptors anew and registers what is watched with them: the child goes
+/// on with a copy of the loop, and the parent is not disturbed. A watched
+/// descriptor that the child has closed gets one EVLOOP_ERROR event. Calls
+/// that other threads posted just before the fork may be missing in the
+/// child. It may be called in the callback that forked: the child's run
+/// then goes on.
+///
+/// @param loop a loop that was made before the fork.
+/// @returns 0; also if there is nothing to do. -EBUSY: another thread of
+///   the parent was in a callback of the loop, or in a call on it, at the
+///   fork: its state was lost, it can only be closed. -EMFILE, -ENFILE,
+///   -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_after_fork(r#loop: evloop_t) -> c_int {
+    guard("evloop_after_fork", || reactor::revive(r#loop).map(|()| 0))
+}

@@ -1,0 +1,408 @@
+//! What an event loop waits for: `evloop_add_*`.
+
+use std::ffi::{c_int, c_void};
+
+use super::arg;
+use super::guard::{guard, guard_signal_safe};
+use super::types::*;
+use crate::errno::Result;
+use crate::reactor::{self, Period, Setting, Source, Target};
+
+/// @section Watchers: what an event loop waits for
+///
+/// Watch a descriptor.
+///
+/// Level-triggered, unless EVLOOP_EPOLLET is among the events. With
+/// EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
+/// evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
+/// and /dev/null are always ready. Several watchers may watch one
+/// descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; where one of
+/// them is not edge-triggered none is.
+///
+/// Close the watcher before the descriptor. If the descriptor was closed
+/// first, the watcher gets one event with EVLOOP_ERROR and result -EBADF, as
+/// soon as the loop notices, and is disabled; a new descriptor of the same
+/// number is never taken for the old one.
+///
+/// Event: type EVLOOP_EVENT_IO, fd, events.
+///
+/// @param loop a loop.
+/// @param fd the descriptor; it stays the caller's.
+/// @param events EVLOOP_EPOLL bits; 0 watches for errors and hang-ups.
+/// @param callback called with each event; NULL: see evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
+///   unknown bit, the loop's own descriptor, EXCLUSIVE with ONESHOT or
+///   RDHUP. -EEXIST: another watcher of the loop watches fd, and one of the
+///   two is EXCLUSIVE. -ELOOP: epoll sets nested in a circle or too deep.
+///   -ENOSPC: the user's max_user_watches is used up. -ENOMEM. -ECHILD: used
+///   after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
+/// taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
+/// epoll_ctl(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_io(
+    r#loop: evloop_t,
+    fd: c_int,
+    events: u32,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_io", || {
+        let (fd, events) = (arg::fd(fd)?, arg::epoll_events(events)?);
+        reactor::add_io(r#loop, fd, events, Target { callback, user_data })
+    })
+}
+
+/// Change what an io watcher watches for.
+///
+/// The kernel is told before the loop's next wait, if there is anything to
+/// tell by then. What it refuses only then arrives as one event with
+/// EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
+/// disabled is enabled; one that evloop_watcher_disable() disabled is not.
+///
+/// @param watcher an io watcher.
+/// @param events as evloop_add_io().
+/// @returns 0. -EINVAL: an unknown bit, a combination that
+///   evloop_add_io() refuses, or no io watcher. -EEXIST: as
+///   evloop_add_io(). -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
+/// taken; from another thread it takes effect before the loop next
+/// dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_int {
+    guard("evloop_io_modify", || {
+        reactor::io_modify(watcher, arg::epoll_events(events)?).map(|()| 0)
+    })
+}
+
+/// Add a timer.
+///
+/// A timer never expires early. Timers are dispatched in the order of their
+/// deadlines, those with the same deadline in the order in which they were
+/// set. A periodic timer does not drift: its deadlines are the first one
+/// plus multiples of the interval (but see EVLOOP_TIMER_DELAY). Expirations
+/// that were missed, because a callback took long or the watcher was
+/// disabled, are counted in one event (SKIP, the default), or delivered one
+/// by one (BURST).
+///
+/// A relative timer counts from the call or, set in a callback, from the
+/// end of the iteration's callbacks, which costs no reading of the clock for
+/// each. One on a wall clock is not affected by a step of that clock, an
+/// absolute one is: it expires when the clock shows its time.
+///
+/// Event: type EVLOOP_EVENT_TIMER; count, the expirations, at least 1;
+/// deadline_ns, when the first of them was due, and time_ns, when it was
+/// found to be, both on the timer's clock (CLOCK_MONOTONIC for a relative
+/// timer of CLOCK_REALTIME).
+///
+/// @param loop a loop.
+/// @param clockid an EVLOOP_CLOCK constant. The ALARM clocks wake a
+///   suspended system. With EVLOOP_VIRTUAL_TIME all of them show the virtual
+///   time.
+/// @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY, and
+///   EVLOOP_TIMER_ABSTIME.
+/// @param initial_ns nanoseconds from now or, with ABSTIME, since the
+///   clock's epoch; 0, or a time in the past, expires in the next
+///   iteration; negative: not set yet, see evloop_timer_set().
+/// @param interval_ns nanoseconds from one expiration to the next; 0
+///   expires once.
+/// @param tolerance_ns how much later than its deadline it may expire, so
+///   that the loop wakes up once for several timers; usually 0.
+/// @param callback called with each event; NULL: see evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
+///   with DELAY, a negative interval or tolerance. -EPERM: an ALARM clock
+///   without CAP_WAKE_ALARM. -EMFILE, -ENFILE: the first timer on a clock
+///   takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP: this
+///   system has no such clock. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
+/// taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
+/// timerfd_create(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_timer(
+    r#loop: evloop_t,
+    clockid: c_int,
+    flags: u32,
+    initial_ns: i64,
+    interval_ns: i64,
+    tolerance_ns: i64,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_timer", || {
+        let setting = timer_setting(flags, initial_ns, interval_ns)?;
+        let clock = arg::clock(clockid)?;
+        let tolerance = arg::not_negative(tolerance_ns, "tolerance_ns")?;
+        reactor::add_timer(r#loop, clock, setting, tolerance, Target { callback, user_data })
+    })
+}
+
+fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Setting> {
+    arg::flags(flags, EVLOOP_TIMER_ABSTIME | EVLOOP_TIMER_BURST | EVLOOP_TIMER_DELAY)?;
+    let period = match flags & (EVLOOP_TIMER_BURST | EVLOOP_TIMER_DELAY) {
+        EVLOOP_TIMER_SKIP => Period::Skip,
+        EVLOOP_TIMER_BURST => Period::Burst,
+        EVLOOP_TIMER_DELAY => Period::Delay,
+        _ => return Err(arg::contradiction("BURST and DELAY")),
+    };
+    let interval = arg::not_negative(interval_ns, "interval_ns")?;
+    let absolute = flags & EVLOOP_TIMER_ABSTIME != 0;
+    Ok(Setting { absolute, period, initial: initial_ns, interval })
+}
+
+/// Set a timer anew, or stop it.
+///
+/// What it was set to, and an expiration that was not dispatched yet, is
+/// forgotten. The tolerance stays as it is.
+///
+/// @param watcher a timer.
+/// @param flags as evloop_add_timer().
+/// @param initial_ns as evloop_add_timer(); negative stops the timer.
+/// @param interval_ns as evloop_add_timer().
+/// @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
+///   interval, or no timer. -ENOMEM: the timer is as it was. -EMFILE,
+///   -ENFILE: as evloop_add_timer(). -ECHILD: used after fork. -ESTALE,
+///   -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
+/// taken; from another thread it takes effect before the loop next
+/// dispatches, counting from the call. Signals: not safe. Fork: -ECHILD.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_timer_set(
+    watcher: evloop_watcher_t,
+    flags: u32,
+    initial_ns: i64,
+    interval_ns: i64,
+) -> c_int {
+    guard("evloop_timer_set", || {
+        reactor::timer_set(watcher, timer_setting(flags, initial_ns, interval_ns)?).map(|()| 0)
+    })
+}
+
+/// Start a timer again: the cheapest call of the library.
+///
+/// For timeouts that are pushed back at every sign of life: a periodic timer
+/// is set to expire after its interval, one that expires once after the
+/// time that it was last set to.
+///
+/// @param watcher a timer that was set to a relative time, or a periodic
+///   one.
+/// @returns 0. -EINVAL: no timer, or it was never set, or is absolute and
+///   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
+///   fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
+/// -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
+    guard("evloop_timer_again", || reactor::timer_again(watcher).map(|()| 0))
+}
+
+/// How long it is until a timer expires.
+///
+/// @param watcher a timer.
+/// @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set.
+///   -EINVAL: no timer. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_timer_remaining_ns(watcher: evloop_watcher_t) -> i64 {
+    guard("evloop_timer_remaining_ns", || reactor::timer_remaining(watcher))
+}
+
+/// Watch a timer file descriptor.
+///
+/// The loop reads it: nobody else should. Event: type EVLOOP_EVENT_TFD;
+/// count, the expirations; or, with EVLOOP_ERROR, result -ECANCELED where a
+/// discontinuous change of the clock cancelled the timer (the watcher is not
+/// disabled by that), -ESTALE where the timer was closed.
+///
+/// @param loop a loop.
+/// @param tfd a timer; it stays the caller's, who closes the watcher first.
+/// @param callback called with each event; NULL: see evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, enabled. -ENOTSUP: the loop has virtual time, which
+///   the kernel's timers do not follow. -EEXIST, -ENOSPC, -ENOMEM: as
+///   evloop_add_io(). -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_tfd(
+    r#loop: evloop_t,
+    tfd: tfd_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_tfd", || reactor::add_tfd(r#loop, tfd, Target { callback, user_data }))
+}
+
+/// Add a watcher that any thread, and any signal handler, can trigger.
+///
+/// It keeps the loop alive while it is enabled. Event: type
+/// EVLOOP_EVENT_ASYNC. To have every single call delivered use
+/// evloop_post().
+///
+/// @param loop a loop.
+/// @param callback called with each event; NULL: see evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, enabled. -ENOMEM. -ECHILD: used after fork.
+///   -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_async(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_async", || {
+        reactor::add_plain(r#loop, Source::Async, Target { callback, user_data })
+    })
+}
+
+/// Trigger an async watcher.
+///
+/// The callback begins after this call, on the thread that runs the loop,
+/// and sees what this thread wrote before it. Any number of calls before
+/// that count as one. Sent to a disabled watcher, it is delivered once that
+/// is enabled.
+///
+/// @param watcher an async watcher.
+/// @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -ESTALE,
+///   -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
+/// set). Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_async_send(watcher: evloop_watcher_t) -> c_int {
+    guard_signal_safe(|| reactor::async_send(watcher))
+}
+
+/// Add a watcher that is called while there is nothing else to do.
+///
+/// In each iteration in which no timer, async or defer watcher, posted call
+/// or descriptor was dispatched; while one is enabled the loop does not
+/// wait. Event: type EVLOOP_EVENT_IDLE.
+///
+/// Parameters, result, threads, signals and fork: as evloop_add_async().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_idle(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_idle", || {
+        reactor::add_plain(r#loop, Source::Idle, Target { callback, user_data })
+    })
+}
+
+/// Add a watcher that is called before each wait.
+///
+/// Event: type EVLOOP_EVENT_PREPARE.
+///
+/// Parameters, result, threads, signals and fork: as evloop_add_async().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_prepare(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_prepare", || {
+        reactor::add_plain(r#loop, Source::Prepare, Target { callback, user_data })
+    })
+}
+
+/// Add a watcher that is called after each wait.
+///
+/// When everything that the wait found was dispatched. Event: type
+/// EVLOOP_EVENT_CHECK.
+///
+/// Parameters, result, threads, signals and fork: as evloop_add_async().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_check(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_check", || {
+        reactor::add_plain(r#loop, Source::Check, Target { callback, user_data })
+    })
+}
+
+/// Add a watcher that is called once, in the next iteration.
+///
+/// It is then disabled; evloop_watcher_enable() has it called once more.
+/// Event: type EVLOOP_EVENT_DEFER.
+///
+/// Parameters, result, threads, signals and fork: as evloop_add_async().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_defer(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_defer", || {
+        reactor::add_plain(r#loop, Source::Defer, Target { callback, user_data })
+    })
+}
+
+/// Add a watcher that is called when a run ends.
+///
+/// Just before evloop_run(UNTIL_DONE) or evloop_run_for_ns() returns 0 or 1,
+/// because nothing is left, the time is over or evloop_stop() was called; in
+/// the order of their priorities. It does not keep the loop alive. Event:
+/// type EVLOOP_EVENT_EXIT.
+///
+/// Parameters, result, threads, signals and fork: as evloop_add_async().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_exit(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_exit", || {
+        reactor::add_plain(r#loop, Source::Exit, Target { callback, user_data })
+    })
+}
+
+/// Add a watcher that is told when the wall clock is set.
+///
+/// When CLOCK_REALTIME makes a step, by clock_settime(2) or after a
+/// suspend; not when it is slewed. It does not keep the loop alive. With
+/// EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
+///
+/// Parameters, threads, signals and fork: as evloop_add_async().
+///
+/// @returns as evloop_add_async(); -EMFILE, -ENFILE: the first takes a
+///   descriptor. Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of
+///   timerfd_create(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_clock_change(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_clock_change", || {
+        reactor::add_plain(r#loop, Source::ClockChange, Target { callback, user_data })
+    })
+}

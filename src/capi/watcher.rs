@@ -1,0 +1,254 @@
+//! What can be done with every watcher: `evloop_watcher_*`.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use super::arg;
+use super::guard::guard;
+use super::types::*;
+use crate::reactor::{self, Change, Target};
+
+/// @section Every watcher
+///
+/// Close a watcher.
+///
+/// Its handle is stale at once. When this returns, from any thread, the
+/// kernel does not know the descriptor of an io watcher any more (unless
+/// another watcher watches it), so that it can be closed, and its number
+/// used again, and no event of it will be dispatched; a callback of it that
+/// the loop's thread has entered may still be running.
+///
+/// @param watcher a watcher; one that is ready in the same iteration, or
+///   the one whose callback is running, may be closed too.
+/// @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
+///   it is running: then user_data can be freed. (Or use
+///   evloop_watcher_set_destroy().)
+/// @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
+///   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed. -ESTALE,
+///   -EDOM: see "Handles".
+///
+/// Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
+/// whosever it is, returns: do not hold a lock that it takes. Threads: any;
+/// on the thread that runs the loop no lock is taken. Signals: not safe.
+/// Fork: works in the child, and changes nothing for the parent.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) -> c_int {
+    guard("evloop_watcher_close", || {
+        arg::flags(flags, EVLOOP_CLOSE_WAIT)?;
+        reactor::watcher_close(watcher, flags & EVLOOP_CLOSE_WAIT != 0).map(|()| 0)
+    })
+}
+
+/// Let a watcher deliver events again.
+///
+/// A timer that became due while it was disabled expires at once, with all
+/// expirations counted.
+///
+/// @param watcher a watcher; nothing happens if it is enabled.
+/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
+/// taken; from another thread it takes effect before the loop next
+/// dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
+    guard("evloop_watcher_enable", || reactor::change(watcher, Change::Enable).map(|()| 0))
+}
+
+/// Keep a watcher from delivering events, until it is enabled.
+///
+/// An event that is ready in the same iteration is dropped, or kept where it
+/// would be lost: an expiration, an async send. A disabled watcher does not
+/// keep the loop alive. The kernel is told before the loop's next wait, or
+/// at the next event, whichever is cheaper.
+///
+/// @param watcher a watcher; nothing happens if it is disabled.
+/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking, threads, signals, fork: as evloop_watcher_enable().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_watcher_disable(watcher: evloop_watcher_t) -> c_int {
+    guard("evloop_watcher_disable", || reactor::change(watcher, Change::Disable).map(|()| 0))
+}
+
+/// Have a watcher dispatched before, or after, others.
+///
+/// Of all that is ready in one iteration what has the higher priority is
+/// dispatched first; the order is as evloop_create() has it where they are
+/// the same. Prepare, check, idle and exit watchers are ordered among
+/// themselves. A posted call has priority 0.
+///
+/// @param watcher a watcher.
+/// @param priority any number, 0 by default.
+/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking, threads, signals, fork: as evloop_watcher_enable().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_watcher_set_priority(watcher: evloop_watcher_t, priority: c_int) -> c_int {
+    guard("evloop_watcher_set_priority", || {
+        reactor::change(watcher, Change::Priority(priority)).map(|()| 0)
+    })
+}
+
+/// Limit how often a watcher is dispatched.
+///
+/// After burst events in one interval the watcher pauses until the interval
+/// is over. What happens meanwhile is then delivered in one event: the bits
+/// of events and the counts are added up.
+///
+/// @param watcher a watcher.
+/// @param interval_ns nanoseconds of the loop's time; 0 ends the limit.
+/// @param burst events in an interval; at least 1 unless interval_ns is 0.
+/// @returns 0. -EINVAL: a negative interval, or no burst. -ENOMEM. -ECHILD:
+///   used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking, threads, signals, fork: as evloop_watcher_enable().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_watcher_set_ratelimit(
+    watcher: evloop_watcher_t,
+    interval_ns: i64,
+    burst: c_int,
+) -> c_int {
+    guard("evloop_watcher_set_ratelimit", || {
+        let interval = arg::not_negative(interval_ns, "interval_ns")?;
+        let burst = arg::burst(interval, burst)?;
+        reactor::change(watcher, Change::RateLimit { interval, burst }).map(|()| 0)
+    })
+}
+
+/// Give a watcher a name, for whoever looks inside.
+///
+/// @param watcher a watcher.
+/// @param name a NUL-terminated string, which is copied; NULL: none.
+/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: any; takes the loop's lock. Signals: not safe.
+/// Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_watcher_set_name(
+    watcher: evloop_watcher_t,
+    name: *const c_char,
+) -> c_int {
+    guard("evloop_watcher_set_name", || {
+        // SAFETY: NULL or a NUL-terminated string (C's duty).
+        let name = unsafe { arg::text(name) }?;
+        reactor::set_name(watcher, name).map(|()| 0)
+    })
+}
+
+/// The name of a watcher.
+///
+/// @param watcher a watcher.
+/// @param buf receives the name, NUL-terminated and cut to fit; may be NULL
+///   if cap is 0.
+/// @param cap room in buf, in bytes.
+/// @returns the length of the whole name, without the NUL; 0 if it has none.
+///   -EINVAL: buf is NULL. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking, threads, signals, fork: as evloop_watcher_set_name().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_watcher_get_name(
+    watcher: evloop_watcher_t,
+    buf: *mut c_char,
+    cap: usize,
+) -> c_int {
+    guard("evloop_watcher_get_name", || {
+        // SAFETY: the caller lends `cap` bytes at `buf`.
+        let room = unsafe { arg::bytes_out(buf, cap) }?;
+        arg::count(reactor::get_name(watcher, room)?)
+    })
+}
+
+/// Change the data of a watcher.
+///
+/// @param watcher a watcher.
+/// @param data from now on its event's data, and the user_data of its
+///   callback.
+/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking, threads, signals, fork: as evloop_watcher_enable().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_watcher_set_data(watcher: evloop_watcher_t, data: u64) -> c_int {
+    guard("evloop_watcher_set_data", || reactor::change(watcher, Change::Data(data)).map(|()| 0))
+}
+
+/// Let a watcher keep its loop alive again; see evloop_watcher_unref().
+///
+/// @param watcher a watcher.
+/// @returns 0; also if it does already. -ENOMEM. -ECHILD: used after fork.
+///   -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking, threads, signals, fork: as evloop_watcher_enable().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_watcher_ref(watcher: evloop_watcher_t) -> c_int {
+    guard("evloop_watcher_ref", || reactor::change(watcher, Change::Ref).map(|()| 0))
+}
+
+/// Let a loop end although this watcher is enabled.
+///
+/// For what only serves others, such as a timer that prints statistics.
+/// This is a property, not a count.
+///
+/// @param watcher a watcher.
+/// @returns as evloop_watcher_ref().
+///
+/// Blocking, threads, signals, fork: as evloop_watcher_enable().
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
+    guard("evloop_watcher_unref", || reactor::change(watcher, Change::Unref).map(|()| 0))
+}
+
+/// The loop of a watcher.
+///
+/// @param watcher a watcher.
+/// @returns the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_watcher_loop(watcher: evloop_watcher_t) -> evloop_t {
+    guard("evloop_watcher_loop", || reactor::loop_of(watcher))
+}
+
+/// Be told when a watcher is closed and nothing refers to it any more.
+///
+/// Then what user_data points to can be freed. It happens exactly once: on
+/// the thread that runs the loop, before its next callback and after the one
+/// that is running; inside the call that closes the watcher, or the loop, if
+/// the loop is not running. Event: type EVLOOP_EVENT_CLOSED, watcher the
+/// stale handle, data the watcher's data.
+///
+/// @param watcher a watcher.
+/// @param callback called once; NULL: evloop_wait() returns the event.
+///   (There is none if the loop is closed.)
+/// @param user_data handed to callback; may be NULL.
+/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking, threads, signals, fork: as evloop_watcher_enable(). A second
+/// call replaces the first. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_watcher_set_destroy(
+    watcher: evloop_watcher_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> c_int {
+    guard("evloop_watcher_set_destroy", || {
+        let destroy = Change::Destroy(Target { callback, user_data });
+        reactor::change(watcher, destroy).map(|()| 0)
+    })
+}

@@ -1,0 +1,140 @@
+//! What the C API calls.
+
+pub(crate) use super::command::Change;
+pub(crate) use super::desk::{close, revive};
+pub(crate) use super::event::Target;
+pub use super::event::{Event, Options};
+pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
+pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
+pub(crate) use super::timers::{Period, Setting, clock_index};
+pub(crate) use super::watcher::{
+    add_io, add_plain, add_tfd, add_timer, async_send, change, get_name, io_modify, loop_of,
+    set_name, timer_again, timer_remaining, timer_set, watcher_close,
+};
+
+use super::command::{Command, Post};
+use super::core::Core;
+use super::desk;
+use super::event::Callback;
+use super::mailbox;
+use crate::errno::{Errno, Result, fail};
+use crate::sync::Ordering::Relaxed;
+use crate::table::Kind;
+use std::ffi::c_void;
+use std::os::fd::RawFd;
+
+/// Flags of [`Options`].
+pub(crate) const VIRTUAL_TIME: u32 = 1;
+pub(crate) const AUTO_ADVANCE: u32 = 2;
+pub(crate) const PRECISE: u32 = 4;
+
+/// See evloop_create.
+pub(crate) fn create(options: &Options) -> Result<i64> {
+    if options.flags & (VIRTUAL_TIME | AUTO_ADVANCE) == AUTO_ADVANCE {
+        fail!(EINVAL, "AUTO_ADVANCE needs VIRTUAL_TIME");
+    }
+    desk::open(|desk| Core::new(desk, options))
+}
+
+/// Leaves a bit for the loop. A signal handler may call this.
+fn leave(handle: i64, bits: u64) -> std::result::Result<(), Errno> {
+    let named = desk::named_quietly(handle, Kind::Loop)?;
+    match named.desk.mail.leave(handle, bits) {
+        None => return Err(Errno::ESTALE),
+        Some(true) => named.desk.ring(),
+        Some(false) => {}
+    }
+    Ok(())
+}
+
+/// See evloop_stop.
+pub(crate) fn stop(handle: i64) -> std::result::Result<(), Errno> {
+    leave(handle, mailbox::STOP)
+}
+
+/// See evloop_wakeup.
+pub(crate) fn wakeup(handle: i64) -> std::result::Result<(), Errno> {
+    leave(handle, mailbox::WAKEUP)
+}
+
+/// See evloop_post.
+pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_void) -> Result<()> {
+    let named = desk::named(handle, Kind::Loop)?;
+    let post = Post(Target { callback, user_data });
+    let no_memory = || crate::errno::error!(Errno::ENOMEM, "no memory for a call");
+    named.with(
+        |core| {
+            core.posts.try_reserve(1).map_err(|_| no_memory())?;
+            core.posts.push_back(post);
+            Ok(())
+        },
+        |gate| {
+            gate.posts.try_reserve(1).map_err(|_| no_memory())?;
+            gate.posts.push_back(post);
+            Ok(())
+        },
+    )
+}
+
+/// See evloop_now_ns.
+pub(crate) fn now(handle: i64) -> Result<i64> {
+    let named = desk::named(handle, Kind::Loop)?;
+    named.with(
+        |core| {
+            let known = core.desk.time.load(Relaxed);
+            if known != desk::UNKNOWN && !core.is_virtual() {
+                return Ok(known);
+            }
+            let now = core.read_clock(super::timers::MONOTONIC);
+            if core.in_callback {
+                core.desk.time.store(now, Relaxed);
+            }
+            Ok(now)
+        },
+        |_| {
+            Ok(match named.desk.virtual_now.load(Relaxed) {
+                desk::REAL_TIME => super::timers::read(super::timers::MONOTONIC),
+                now => now,
+            })
+        },
+    )
+}
+
+/// See evloop_advance_ns.
+pub(crate) fn advance(handle: i64, ns: i64) -> Result<()> {
+    let named = desk::named(handle, Kind::Loop)?;
+    if ns < 0 {
+        fail!(EINVAL, "ns is {}, negative", ns);
+    }
+    if named.desk.virtual_now.load(Relaxed) == desk::REAL_TIME {
+        fail!(ENOTSUP, "loop {} was not made with VIRTUAL_TIME", handle);
+    }
+    named.with(
+        |core| {
+            core.advance(ns);
+            Ok(())
+        },
+        |gate| {
+            gate.expect_commands(1)?;
+            gate.inbox.push(Command::Advance(ns));
+            Ok(())
+        },
+    )
+}
+
+/// See evloop_fileno.
+pub(crate) fn fileno(handle: i64) -> Result<RawFd> {
+    let busy = |_: &mut desk::Gate| fail!(EBUSY, "loop {} is running in another thread", handle);
+    desk::named(handle, Kind::Loop)?.with(Core::fileno, busy)
+}
+
+/// The stack of async watchers that were sent to is linked in their records.
+pub(super) struct AsyncLinks;
+
+impl mailbox::Links for AsyncLinks {
+    fn set_next(&self, id: u32, next: u32) {
+        if let Some(record) = super::record::get(id) {
+            record.aux.store(next.into(), Relaxed);
+        }
+    }
+}

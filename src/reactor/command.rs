@@ -1,0 +1,70 @@
+//! What one thread asks of a loop that another one runs.
+
+use super::event::Target;
+use super::timers::Setting;
+use crate::sys::fd::Fd;
+
+/// A change to a watcher.
+#[derive(Clone, Copy)]
+pub(crate) enum Change {
+    Enable,
+    Disable,
+    Priority(i32),
+    RateLimit {
+        interval: i64,
+        burst: i32,
+    },
+    Data(u64),
+    Ref,
+    Unref,
+    Destroy(Target),
+    Events(u32),
+    /// It has a name now.
+    Named,
+}
+
+/// A call to be made by the loop.
+#[derive(Clone, Copy)]
+pub(super) struct Post(pub Target);
+
+// SAFETY: the program posts it to have it called by another thread: that its
+// argument may go there is its own matter.
+unsafe impl Send for Post {}
+
+/// How the descriptor of a new watcher was registered.
+#[derive(Clone, Copy)]
+pub(super) enum Registered {
+    /// With this mask, as the first watcher of that descriptor.
+    Alone(u32),
+    /// Not: another watcher's registration is there.
+    Shared,
+    /// Not: it cannot be waited for.
+    Always,
+}
+
+pub(super) enum Command {
+    /// A block of records was taken for new watchers.
+    Block(u32),
+    /// The timer of a clock.
+    Clock(usize, Fd),
+    /// A watcher was added; its record is live.
+    Add(i64),
+    AddIo(i64, Registered),
+    AddTfd(i64, Registered, i64),
+    AddTimer {
+        handle: i64,
+        setting: Setting,
+        deadline: i64,
+        tolerance: i64,
+    },
+    /// A watcher was marked closing; true: and its registration removed.
+    Close(i64, bool),
+    Change(i64, Change),
+    /// A timer is set; the deadline was found at the call.
+    Set(i64, Setting, i64),
+    Again(i64, i64),
+    Advance(i64),
+}
+
+// SAFETY: as for `Post`; the handles and numbers may go anywhere.
+unsafe impl Send for Command {}

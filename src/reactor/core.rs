@@ -1,0 +1,483 @@
+//! The loop itself, which belongs to one thread at a time; see `desk`.
+
+use super::command::{Command, Post};
+use super::desk::{Desk, Gate};
+use super::event::{Event, Options, Target};
+use super::flags::*;
+use super::io::Io;
+use super::record::{self, CLOSING, LIVE, Record};
+use super::slots::Slots;
+use super::timers::Timers;
+use crate::errno::{Errno, Result, fail};
+use crate::sync::Ordering::Relaxed;
+use crate::sys::fd::Fd;
+use crate::sys::{epoll, eventfd};
+use crate::table::{self, Handle, Kind};
+use std::collections::{HashMap, VecDeque};
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+/// Words of the loop's own registrations; handles are below 2^53. 0 is the
+/// eventfd, the others are clocks.
+pub(super) const INTERNAL: u64 = 1 << 63;
+
+const DEFAULT_EVENTS: usize = 1024;
+const DEFAULT_TIMERS: u32 = 4096;
+const DEFAULT_POSTS: u32 = 4096;
+
+/// What is rarely said about a watcher.
+#[derive(Default)]
+pub(super) struct Extra {
+    pub priority: i32,
+    pub tolerance: i64,
+    pub limit: Option<Limit>,
+    pub destroy: Option<Target>,
+    /// What a disabled timer is set to.
+    pub parked: i64,
+    /// What happened while the watcher was suspended.
+    pub kept: Option<Event>,
+    /// A tfd watcher's timer.
+    pub tfd: i64,
+}
+
+/// A rate limit, and the interval that is going on.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    pub interval: i64,
+    pub burst: i32,
+    pub since: i64,
+    pub count: i32,
+}
+
+/// Watchers of the kinds that are called in turn.
+#[derive(Default)]
+pub(super) struct Lists {
+    pub prepare: Vec<u32>,
+    pub check: Vec<u32>,
+    pub idle: Vec<u32>,
+    pub defer: Vec<u32>,
+    pub exit: Vec<u32>,
+    pub clock_change: Vec<u32>,
+}
+
+pub(super) struct Core {
+    pub desk: &'static Desk,
+    pub max_timers: u32,
+    pub max_posts: u32,
+    pub virtual_time: bool,
+    pub auto_advance: bool,
+    pub precise: bool,
+
+    epoll: Fd,
+    eventfd: Fd,
+    /// What evloop_fileno gave away; the epoll is in it.
+    outer: Option<Fd>,
+
+    pub slots: Slots,
+    pub extras: HashMap<u32, Extra>,
+    pub io: Io,
+    pub timers: Timers,
+    pub lists: Lists,
+    /// How many watchers keep the loop alive.
+    pub active: usize,
+    /// How many watchers have a priority; how many idle watchers, and defer
+    /// watchers, are to be called.
+    pub ranked: usize,
+    pub idlers: usize,
+    pub deferred: usize,
+    /// Async watchers that this thread sent to.
+    pub sent: Vec<u32>,
+    pub posts: VecDeque<Post>,
+    /// Events for evloop_wait.
+    pub held: VecDeque<Event>,
+    /// Failures to be reported.
+    pub failures: VecDeque<(i64, Errno)>,
+    /// Watchers over their rate limit, and until when.
+    pub suspended: Vec<(i64, u32)>,
+    /// Watchers that are closed, and whom to tell.
+    destroys: Vec<(Target, Event)>,
+    /// Names of closed watchers, to be forgotten at the gate.
+    pub unnamed: Vec<i64>,
+
+    /// A run is going on: who calls is a callback.
+    pub in_callback: bool,
+    /// The watcher whose callback is running.
+    pub current: i64,
+    /// Somebody else waits for the loop; see `evloop_embed_prepare`.
+    pub prepared: bool,
+    /// Records are asked for by evloop_wait, not only kept.
+    pub collecting: bool,
+    /// The wall clock was stepped.
+    pub clock_changed: bool,
+    /// Events dispatched in this iteration.
+    pub dispatched: u64,
+    pub events: Box<[MaybeUninit<epoll::Event>]>,
+    /// With priorities: what is ready in this iteration.
+    pub batch: Vec<(i32, super::dispatch::Job)>,
+}
+
+impl Core {
+    pub fn new(desk: &'static Desk, options: &Options) -> Result<Box<Self>> {
+        let flags = options.flags;
+        let bound = |given: i32, usual: u32| match u32::try_from(given) {
+            Ok(0) | Err(_) => usual,
+            Ok(given) => given,
+        };
+        let max_events = bound(options.max_events, DEFAULT_EVENTS as u32) as usize;
+        let mut events = Vec::new();
+        let mut failures = VecDeque::new();
+        if events.try_reserve_exact(max_events).is_err() || failures.try_reserve(16).is_err() {
+            fail!(ENOMEM, "no memory for {} events", max_events as i64);
+        }
+        events.resize(max_events, MaybeUninit::uninit());
+        let core = Self {
+            desk,
+            max_timers: bound(options.max_timers, DEFAULT_TIMERS),
+            max_posts: bound(options.max_posts, DEFAULT_POSTS),
+            virtual_time: flags & super::VIRTUAL_TIME != 0,
+            auto_advance: flags & super::AUTO_ADVANCE != 0,
+            precise: flags & super::PRECISE != 0,
+            epoll: epoll::create()?,
+            eventfd: eventfd::create(0)?,
+            outer: None,
+            slots: Slots::default(),
+            extras: HashMap::new(),
+            io: Io::default(),
+            timers: Timers::new(),
+            lists: Lists::default(),
+            active: 0,
+            ranked: 0,
+            idlers: 0,
+            deferred: 0,
+            sent: Vec::new(),
+            posts: VecDeque::new(),
+            held: VecDeque::new(),
+            failures,
+            suspended: Vec::new(),
+            destroys: Vec::new(),
+            unnamed: Vec::new(),
+            in_callback: false,
+            current: 0,
+            prepared: false,
+            collecting: false,
+            clock_changed: false,
+            dispatched: 0,
+            events: events.into_boxed_slice(),
+            batch: Vec::new(),
+        };
+        register_eventfd(core.epoll(), core.eventfd())?;
+        match table::try_box(core) {
+            Some(core) => Ok(core),
+            None => fail!(ENOMEM, "no memory for a loop"),
+        }
+    }
+
+    #[inline(always)]
+    pub fn epoll(&self) -> RawFd {
+        self.epoll.raw()
+    }
+
+    pub fn eventfd(&self) -> RawFd {
+        self.eventfd.raw()
+    }
+
+    #[inline(always)]
+    pub fn is_virtual(&self) -> bool {
+        self.virtual_time
+    }
+
+    pub fn is_prepared(&self) -> bool {
+        self.prepared
+    }
+
+    /// Whether a descriptor is the loop's own.
+    pub fn owns(&self, fd: RawFd) -> bool {
+        let outer = self.outer.as_ref().map_or(-1, Fd::raw);
+        fd == self.epoll() || fd == self.eventfd() || fd == outer
+    }
+
+    /// The descriptor for embedding.
+    pub fn fileno(&mut self) -> Result<RawFd> {
+        if let Some(outer) = &self.outer {
+            return Ok(outer.raw());
+        }
+        // Not the set itself, which may have to be replaced.
+        let outer = epoll::create()?;
+        epoll::add(outer.raw(), self.epoll(), libc::EPOLLIN as u32, INTERNAL)?;
+        let raw = outer.raw();
+        self.outer = Some(outer);
+        Ok(raw)
+    }
+
+    /// Puts another set in the place of this one.
+    pub fn replace_epoll(&mut self, fresh: Fd) -> Result<()> {
+        if let Some(outer) = &self.outer {
+            epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
+            let _ = epoll::delete(outer.raw(), self.epoll());
+        }
+        self.epoll = fresh;
+        Ok(())
+    }
+
+    /// A new set, with the loop's own descriptors in it.
+    pub fn fresh_epoll(&self, eventfd: RawFd) -> Result<Fd> {
+        let fresh = epoll::create()?;
+        register_eventfd(fresh.raw(), eventfd)?;
+        Ok(fresh)
+    }
+
+    /// More about a watcher, made if there is nothing yet.
+    pub fn extra(&mut self, index: u32, record: &Record) -> Result<&mut Extra> {
+        if self.extras.try_reserve(1).is_err() {
+            fail!(ENOMEM, "no memory for a watcher");
+        }
+        record.set(EXTRA);
+        Ok(self.extras.entry(index).or_default())
+    }
+
+    /// Has a failure reported as an event of the watcher.
+    pub fn fail(&mut self, handle: i64, errno: Errno) {
+        // There is room for some always; a watcher that fails again before it
+        // is told is told once.
+        let told = self.failures.iter().any(|(failed, _)| *failed == handle);
+        if !told && self.failures.try_reserve(1).is_ok() {
+            self.failures.push_back((handle, errno));
+        }
+    }
+
+    /// Counts a watcher among those that keep the loop alive, or not.
+    #[inline]
+    pub fn count_liveness(&mut self, record: &Record) {
+        let flags = record.flags.load(Relaxed);
+        let wanted = flags & (ENABLED | UNREF) == ENABLED
+            && match Source::of(flags) {
+                Source::Timer => flags & SET != 0,
+                Source::Defer => flags & WAITING != 0,
+                Source::Exit | Source::ClockChange => false,
+                Source::Io | Source::Tfd => flags & DEAD == 0,
+                _ => true,
+            };
+        if wanted && flags & COUNTED == 0 {
+            record.set(COUNTED);
+            self.active += 1;
+        } else if !wanted && flags & COUNTED != 0 {
+            record.unset(COUNTED);
+            self.active -= 1;
+        }
+    }
+
+    /// Whether anything is left that keeps the loop alive.
+    pub fn is_alive(&self) -> bool {
+        self.active > 0 || !self.posts.is_empty() || !self.failures.is_empty()
+    }
+
+    pub fn list(&mut self, source: Source) -> Option<&mut Vec<u32>> {
+        match source {
+            Source::Prepare => Some(&mut self.lists.prepare),
+            Source::Check => Some(&mut self.lists.check),
+            Source::Idle => Some(&mut self.lists.idle),
+            Source::Defer => Some(&mut self.lists.defer),
+            Source::Exit => Some(&mut self.lists.exit),
+            Source::ClockChange => Some(&mut self.lists.clock_change),
+            _ => None,
+        }
+    }
+
+    /// Does what others left at the gate.
+    pub fn receive(&mut self, gate: &mut Gate) {
+        self.desk.mail.take(super::mailbox::INBOX);
+        for handle in self.unnamed.drain(..) {
+            gate.names.remove(&handle);
+        }
+        for command in std::mem::take(&mut gate.inbox) {
+            self.obey(command);
+        }
+        if self.posts.is_empty() {
+            std::mem::swap(&mut self.posts, &mut gate.posts);
+        } else if self.posts.try_reserve(gate.posts.len()).is_ok() {
+            self.posts.append(&mut gate.posts);
+        } else {
+            // They wait there until there is room.
+            let _ = self.desk.mail.leave(self.desk.handle(), super::mailbox::INBOX);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let result = match command {
+            Command::Block(block) => self.slots.adopt(block).map_err(|error| (0, error)),
+            Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
+            Command::Add(handle) => {
+                self.on_added(handle, |core, index, record| core.add_to_list(index, record))
+            }
+            Command::AddIo(handle, how) => {
+                self.on_added(handle, |core, index, record| core.io_added(index, record, how))
+            }
+            Command::AddTfd(handle, how, tfd) => self.on_added(handle, |core, index, record| {
+                core.extra(index, record)?.tfd = tfd;
+                core.io_added(index, record, how)
+            }),
+            Command::AddTimer { handle, setting, deadline, tolerance } => {
+                self.on_added(handle, |core, index, record| {
+                    core.set_tolerance(index, record, tolerance)?;
+                    core.timer_set(index, record, &setting, Some(deadline))
+                })
+            }
+            Command::Close(handle, told) => {
+                if let Some((index, record)) = closing(handle) {
+                    self.finish_close(index, record, told);
+                }
+                Ok(())
+            }
+            Command::Change(handle, change) => {
+                self.on_handle(handle, |core, index, record| core.change(index, record, change))
+            }
+            Command::Set(handle, setting, deadline) => self
+                .on_handle(handle, |core, index, record| {
+                    core.timer_set(index, record, &setting, Some(deadline))
+                }),
+            Command::Again(handle, deadline) => self.on_handle(handle, |core, index, record| {
+                core.timer_again(index, record, Some(deadline))
+            }),
+            Command::Advance(ns) => {
+                self.advance(ns);
+                Ok(())
+            }
+        };
+        if let Err((handle, error)) = result {
+            self.fail(handle, error.errno);
+        }
+    }
+
+    /// For a watcher that another thread made, and perhaps closed since.
+    fn on_added(
+        &mut self,
+        handle: i64,
+        add: impl FnOnce(&mut Self, u32, &'static Record) -> Result<()>,
+    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
+        let live = super::desk::named(handle, Kind::Watcher).ok();
+        let live = live.map(|named| (named.handle.index, named.record));
+        let Some((index, record)) = live.or_else(|| closing(handle)) else { return Ok(()) };
+        self.count_liveness(record);
+        add(self, index, record).map_err(|error| (handle, error))
+    }
+
+    fn on_handle(
+        &mut self,
+        handle: i64,
+        change: impl FnOnce(&mut Self, u32, &'static Record) -> Result<()>,
+    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
+        match super::desk::named(handle, Kind::Watcher) {
+            Ok(named) => change(self, named.handle.index, named.record).map_err(|e| (handle, e)),
+            // Closed since.
+            Err(_) => Ok(()),
+        }
+    }
+
+    pub fn advance(&mut self, ns: i64) {
+        let now = self.desk.virtual_now.load(Relaxed);
+        self.desk.virtual_now.store(now.saturating_add(ns), Relaxed);
+    }
+
+    /// Takes the notifications of closed watchers.
+    #[inline]
+    pub fn take_destroys(&mut self) -> Vec<(Target, Event)> {
+        std::mem::take(&mut self.destroys)
+    }
+
+    /// A watcher is closed: whoever asked for it will be told.
+    pub fn note_destroy(&mut self, target: Target, event: Event) {
+        // Room was made when the notification was asked for.
+        if target.callback.is_none() {
+            if self.held.try_reserve(1).is_ok() {
+                self.held.push_back(event);
+            }
+            return;
+        }
+        if self.destroys.try_reserve(1).is_ok() {
+            self.destroys.push((target, event));
+            self.desk.attention.store(1, Relaxed);
+        }
+    }
+
+    /// Everything is closed; whom to tell.
+    pub fn tear_down(mut self: Box<Self>) -> Vec<(Target, Event)> {
+        let mut told = self.take_destroys();
+        let mut stacked = std::collections::HashSet::new();
+        let mut id = self.desk.mail.take_sent();
+        while id != super::mailbox::NOBODY {
+            stacked.insert(id);
+            id = record::get(id).map_or(0, |record| record.aux.load(Relaxed) as u32);
+        }
+        for (index, record) in self.slots.all() {
+            if stacked.contains(&index) || super::watcher::off_stack(record.flags.load(Relaxed)) {
+                record.receive();
+            }
+            if matches!(record.state(), LIVE | CLOSING) {
+                if let Some(target) = self.extras.get(&index).and_then(|extra| extra.destroy)
+                    && target.callback.is_some()
+                    && record.has(EXTRA)
+                    && record.state() == LIVE
+                {
+                    told.push((target, super::watcher::closed_event(index, record)));
+                }
+                if !record.is_sent() {
+                    record.free();
+                }
+            }
+        }
+        self.slots.tear_down(Record::is_sent);
+        told
+    }
+
+    /// Gives back the descriptors of a loop whose memory has to stay.
+    pub fn abandon(&self) {
+        self.epoll.abandon();
+        self.eventfd.abandon();
+        self.outer.iter().for_each(Fd::abandon);
+        self.timers.abandon();
+    }
+
+    /// Makes everything anew that is shared with the parent process.
+    pub fn revive(&mut self, gate: &mut Gate) -> Result<()> {
+        let closed: Vec<_> =
+            self.slots.all().filter(|(_, record)| record.state() == CLOSING).collect();
+        for (index, record) in closed.into_iter().filter(|(_, record)| !record.is_sent()) {
+            // Nothing is said to the parent's set.
+            self.finish_close(index, record, true);
+        }
+        let eventfd = eventfd::create(0)?;
+        let fresh = self.fresh_epoll(eventfd.raw())?;
+        let outer = match &self.outer {
+            Some(_) => {
+                let outer = epoll::create()?;
+                epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
+                Some(outer)
+            }
+            None => None,
+        };
+        self.revive_clocks(fresh.raw())?;
+        self.register_all(fresh.raw());
+        let old = (
+            std::mem::replace(&mut self.epoll, fresh),
+            std::mem::replace(&mut self.eventfd, eventfd),
+            std::mem::replace(&mut self.outer, outer),
+        );
+        // The child may have closed them, and use the numbers for others.
+        std::mem::forget(old);
+        self.receive(gate);
+        Ok(())
+    }
+}
+
+/// The watcher of a handle that is marked closing.
+fn closing(handle: i64) -> Option<(u32, &'static Record)> {
+    let handle = Handle::unpack_as(handle, Kind::Watcher)?;
+    let record = record::get(handle.index).filter(|record| record.is(handle, CLOSING))?;
+    Some((handle.index, record))
+}
+
+fn register_eventfd(epoll: RawFd, eventfd: RawFd) -> Result<()> {
+    // Edge-triggered, and never read: each write is an edge.
+    let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
+    Ok(epoll::add(epoll, eventfd, events, INTERNAL)?)
+}

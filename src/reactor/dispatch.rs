@@ -1,0 +1,787 @@
+//! From what happened to whom it concerns.
+//!
+//! An event that needs nothing but its callback called is dispatched at once.
+//! What else there can be about a watcher (priorities, rate limits, no
+//! callback) takes a longer way.
+
+use super::core::Core;
+use super::desk::{self, Run};
+use super::event::{Callback, Event, Target};
+use super::flags::*;
+use super::io;
+use super::mailbox;
+use super::record::{self, LIVE, Record};
+use super::timers;
+use crate::errno::{Errno, Result};
+use crate::sync::Ordering::Relaxed;
+use crate::sys::epoll;
+use crate::sys::fork;
+use crate::table::{self, Handle, Kind};
+use crate::timerfd::Timer;
+use crate::timerq::Popped;
+use std::ffi::c_void;
+use std::os::fd::RawFd;
+
+/// Something to be dispatched.
+#[derive(Clone, Copy)]
+pub(super) enum Job {
+    Event(Event),
+    Post(Target),
+}
+
+// SAFETY: a job stays with its loop; its pointers are the program's.
+unsafe impl Send for Job {}
+
+/// How many events pass before a registration is looked at.
+const CHECK_EVERY: u32 = 256;
+/// How many iterations in a row may bring events of nobody.
+const STRAYS: u32 = 3;
+/// How many outdated entries of the timer queue an iteration corrects at
+/// most, beyond what expires.
+const CORRECTIONS: u32 = 2048;
+
+/// A live watcher, by the word of an event.
+#[inline(always)]
+fn live(handle: i64) -> Option<(u32, &'static Record)> {
+    let handle = Handle::unpack_as(handle, Kind::Watcher)?;
+    let record = record::get(handle.index)?;
+    record.is(handle, LIVE).then_some((handle.index, record))
+}
+
+impl Run {
+    /// Calls a callback.
+    #[inline(always)]
+    fn call(&self, callback: Callback, event: &Event, user_data: *mut c_void) -> Result<()> {
+        // SAFETY: the program's function and argument, as it promised; no
+        // reference into the core is in use.
+        unsafe { callback(event, user_data) };
+        let desk = self.desk;
+        if desk.attention.load(Relaxed) != 0 || desk.epoch.load(Relaxed) != fork::current() {
+            return self.attend();
+        }
+        Ok(())
+    }
+
+    /// Does what has to be done before the next callback.
+    #[cold]
+    pub fn attend(&self) -> Result<()> {
+        self.check()?;
+        self.desk.attention.store(0, Relaxed);
+        loop {
+            // SAFETY: no other reference to the core.
+            let closed = unsafe { self.core() }?.take_destroys();
+            if closed.is_empty() {
+                break;
+            }
+            desk::notify(closed);
+            self.check()?;
+        }
+        if self.desk.mail.take(mailbox::ASKED) != 0 {
+            self.desk.answer(&mut self.desk.gate());
+        }
+        Ok(())
+    }
+
+    /// Dispatches an event of a descriptor.
+    #[inline(always)]
+    fn io_event(&self, word: u64, ready: u32) -> Result<()> {
+        let handle = word.cast_signed();
+        let Some((index, record)) = live(handle) else { return self.nobody() };
+        // SAFETY: no other reference to the core, and not kept.
+        let core = unsafe { self.core() }?;
+        if record.flags.load(Relaxed) & PLAIN_MASK != PLAIN_IO || core.ranked > 0 {
+            return self.io_event_slowly(handle, index, record, ready);
+        }
+        let Some(callback) = record.callback() else { return Ok(()) };
+        core.dispatched += 1;
+        core.current = handle;
+        let event = Event {
+            data: record.data.load(Relaxed),
+            events: ready,
+            fd: io::fd_of(record),
+            ..Event::new(handle, Source::Io as i32)
+        };
+        self.call(callback, &event, record.user_data())
+    }
+
+    #[inline(never)]
+    fn io_event_slowly(&self, handle: i64, index: u32, record: &Record, ready: u32) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        if record.has(SHARED) {
+            let mut sharers = Vec::new();
+            core.io_sharers(record, ready, &mut sharers);
+            if sharers.is_empty() {
+                core.io_stray(index, record);
+            }
+            for (handle, ready) in sharers {
+                if let Some((index, record)) = live(handle) {
+                    self.one_io_event(handle, index, record, ready)?;
+                }
+            }
+            return Ok(());
+        }
+        self.one_io_event(handle, index, record, ready)
+    }
+
+    fn one_io_event(&self, handle: i64, index: u32, record: &Record, ready: u32) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        let flags = record.flags.load(Relaxed);
+        if flags & (ENABLED | MASKED) != ENABLED {
+            core.io_stray(index, record);
+            return Ok(());
+        }
+        let mut event = Event {
+            events: ready,
+            fd: io::fd_of(record),
+            ..Event::new(handle, Source::of(flags) as i32)
+        };
+        if Source::of(flags) == Source::Tfd {
+            event.fd = -1;
+            event.events = 0;
+            if !read_tfd(core, index, record, &mut event) {
+                return Ok(());
+            }
+        } else if flags & ONESHOT != 0 {
+            core.io_spent(index, record);
+        }
+        self.emit(event, record)
+    }
+
+    /// An event came of a watcher that is closed. In the iteration in which
+    /// it was that is no wonder; later the kernel reports a descriptor that
+    /// was closed while a duplicate of it is open.
+    #[cold]
+    fn nobody(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        unsafe { self.core() }?.io.strays |= 1 << 31;
+        Ok(())
+    }
+
+    /// Dispatches an event now or, where there are priorities, with the
+    /// others.
+    #[inline]
+    fn emit(&self, event: Event, record: &Record) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
+            let handle = Handle::unpack_as(event.watcher, Kind::Watcher);
+            let index = handle.map_or(0, |handle| handle.index);
+            let priority = match core.extras.get(&index) {
+                Some(extra) if record.has(RANKED) => extra.priority,
+                _ => 0,
+            };
+            core.batch.push((priority, Job::Event(event)));
+            return Ok(());
+        }
+        self.deliver(event)
+    }
+
+    /// Dispatches an event, if its watcher still wants it.
+    #[inline]
+    pub fn deliver(&self, mut event: Event) -> Result<()> {
+        let Some((index, record)) = live(event.watcher) else { return Ok(()) };
+        // SAFETY: no other reference to the core, and not kept.
+        let core = unsafe { self.core() }?;
+        event.data = record.data.load(Relaxed);
+        if record.flags.load(Relaxed) & EXTRA_WORK != 0 && !core.admit(index, record, &event) {
+            return Ok(());
+        }
+        core.dispatched += 1;
+        core.current = event.watcher;
+        match record.callback() {
+            Some(callback) => self.call(callback, &event, record.user_data()),
+            None => Ok(()),
+        }
+    }
+
+    /// Dispatches what is ready, in order of priority.
+    fn deliver_batch(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        if core.batch.is_empty() {
+            return Ok(());
+        }
+        let mut batch = std::mem::take(&mut core.batch);
+        batch.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
+        for (_, job) in batch {
+            match job {
+                Job::Event(event) => {
+                    if is_wanted(&event) {
+                        self.deliver(event)?;
+                    } else {
+                        // SAFETY: as above.
+                        unsafe { self.core() }?.put_back(&event);
+                    }
+                }
+                Job::Post(target) => self.deliver_post(target)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Dispatches everything that one wait has found.
+    pub fn dispatch(&self, found: usize) -> Result<()> {
+        self.sort_out(found)?;
+        if self.desk.attention.load(Relaxed) != 0 {
+            self.attend()?;
+        }
+        self.timers()?;
+        self.asyncs()?;
+        self.posts()?;
+        self.deferred()?;
+        self.resume()?;
+        self.descriptors(found)?;
+        self.failures()?;
+        self.deliver_batch()?;
+        self.in_turn(Source::Check)?;
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        if core.idlers > 0 && core.dispatched == 0 {
+            self.in_turn(Source::Idle)?;
+        }
+        Ok(())
+    }
+
+    /// The loop's own events among those found, and others' commands.
+    fn sort_out(&self, found: usize) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        core.dispatched = 0;
+        for at in 0..found {
+            let Some(event) = core.found(at) else { break };
+            let word = event.u64;
+            if io::is_internal(word) {
+                core.own_event(word);
+            }
+        }
+        if self.desk.mail.peek() & mailbox::INBOX != 0 {
+            core.receive(&mut self.desk.gate());
+        }
+        Ok(())
+    }
+
+    fn descriptors(&self, found: usize) -> Result<()> {
+        for at in 0..found {
+            // SAFETY: no other reference to the core.
+            let Some(event) = unsafe { self.core() }?.found(at) else { break };
+            if !io::is_internal(event.u64) {
+                self.io_event(event.u64, event.events)?;
+            }
+        }
+        // SAFETY: as above.
+        let core = unsafe { self.core() }?;
+        core.look_after(found);
+        if !core.io.always.is_empty() {
+            self.always_ready()?;
+        }
+        Ok(())
+    }
+
+    fn always_ready(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        let mut ready = Vec::new();
+        if ready.try_reserve(core.io.always.len()).is_err() {
+            return Ok(());
+        }
+        for index in &core.io.always {
+            let Some(record) = record::get(*index) else { continue };
+            let events = io::always_events(record);
+            if record.flags.load(Relaxed) & (ENABLED | MASKED) == ENABLED && events != 0 {
+                ready.push((record.handle(Kind::Watcher, *index), events));
+            }
+        }
+        for (handle, events) in ready {
+            if let Some((index, record)) = live(handle) {
+                self.one_io_event(handle, index, record, events)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn failures(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let count = unsafe { self.core() }?.failures.len();
+        for _ in 0..count {
+            // SAFETY: as above.
+            let core = unsafe { self.core() }?;
+            let Some((handle, errno)) = core.failures.pop_front() else { break };
+            let Some((index, record)) = live(handle) else { continue };
+            let source = Source::of(record.flags.load(Relaxed));
+            let mut event = Event::new(handle, source as i32);
+            event.events = ERROR;
+            event.result = errno.negated();
+            if source == Source::Io {
+                event.fd = io::fd_of(record);
+            }
+            if source.is_descriptor() && record.has(ENABLED) {
+                record.unset(ENABLED);
+                record.set(SPENT);
+                core.count_liveness(record);
+            }
+            let _ = index;
+            self.emit(event, record)?;
+        }
+        Ok(())
+    }
+
+    fn timers(&self) -> Result<()> {
+        for clock in 0..desk::CLOCKS {
+            // SAFETY: no other reference to the core.
+            let core = unsafe { self.core() }?;
+            if core.timers.clock(clock).due {
+                self.expire(clock)?;
+            }
+        }
+        // SAFETY: as above.
+        let core = unsafe { self.core() }?;
+        if std::mem::take(&mut core.clock_changed) {
+            self.in_turn(Source::ClockChange)?;
+        }
+        Ok(())
+    }
+
+    fn expire(&self, clock: usize) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        let now = core.expiry_time(clock);
+        let mut corrections = CORRECTIONS;
+        for _ in 0..core.max_timers {
+            // SAFETY: as above.
+            let core = unsafe { self.core() }?;
+            match core.pop_due(clock, now, &mut corrections) {
+                Popped::Due { id, deadline } => self.expired(id, deadline, now)?,
+                Popped::Later => return Ok(()),
+                Popped::None => {
+                    core.timers.clock(clock).due = false;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn expired(&self, index: u32, deadline: i64, now: i64) -> Result<()> {
+        let Some(record) = record::get(index) else { return Ok(()) };
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        let Some((count, deadline_ns)) = core.expired(index, record, deadline, now) else {
+            return Ok(());
+        };
+        let handle = record.handle(Kind::Watcher, index);
+        let event =
+            Event { count, time_ns: now, deadline_ns, ..Event::new(handle, Source::Timer as i32) };
+        self.emit(event, record)
+    }
+
+    fn asyncs(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        if !self.desk.mail.has_sent() && core.sent.is_empty() {
+            return Ok(());
+        }
+        for index in core.take_sent() {
+            let Some(record) = record::get(index) else { continue };
+            // SAFETY: as above.
+            if unsafe { self.core() }?.was_sent(index, record) {
+                let handle = record.handle(Kind::Watcher, index);
+                self.emit(Event::new(handle, Source::Async as i32), record)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn posts(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        // Those that are posted meanwhile are made next time.
+        let count = core.posts.len().min(core.max_posts as usize);
+        for _ in 0..count {
+            // SAFETY: as above.
+            let core = unsafe { self.core() }?;
+            let Some(post) = core.posts.pop_front() else { break };
+            if core.posts.is_empty() && core.posts.capacity() > 8192 {
+                core.posts = Default::default();
+            }
+            if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
+                core.batch.push((0, Job::Post(post.0)));
+            } else {
+                self.deliver_post(post.0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver_post(&self, target: Target) -> Result<()> {
+        let mut event = Event::new(0, POST);
+        event.data = target.user_data.expose_provenance() as u64;
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        core.dispatched += 1;
+        core.current = 0;
+        match target.callback {
+            Some(callback) => self.call(callback, &event, target.user_data),
+            None => {
+                core.hold(event);
+                Ok(())
+            }
+        }
+    }
+
+    fn deferred(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        if unsafe { self.core() }?.deferred == 0 {
+            return Ok(());
+        }
+        self.in_turn(Source::Defer)
+    }
+
+    /// Lets watchers go on whose rate limit's interval is over.
+    fn resume(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        if core.suspended.is_empty() {
+            return Ok(());
+        }
+        let now = core.read_clock(timers::MONOTONIC);
+        let mut over = Vec::new();
+        core.suspended.retain(|(until, index)| {
+            let is_over = *until <= now && over.try_reserve(1).is_ok();
+            if is_over {
+                over.push(*index);
+            }
+            !is_over
+        });
+        for index in over {
+            let Some(record) = record::get(index) else { continue };
+            // SAFETY: as above.
+            if let Some(event) = unsafe { self.core() }?.go_on(index, record) {
+                self.emit(event, record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls all watchers of a kind.
+    pub fn in_turn(&self, source: Source) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        let ranked = core.ranked > 0;
+        let Some(list) = core.list(source).filter(|list| !list.is_empty()) else { return Ok(()) };
+        let mut watchers = Vec::new();
+        if watchers.try_reserve(list.len()).is_err() {
+            return Ok(());
+        }
+        for index in list.iter() {
+            if let Some(record) = record::get(*index) {
+                watchers.push((record.handle(Kind::Watcher, *index), 0));
+            }
+        }
+        if ranked && source != Source::Defer {
+            for (handle, priority) in &mut watchers {
+                *priority = core.priority(*handle);
+            }
+            watchers.sort_by_key(|(_, priority)| std::cmp::Reverse(*priority));
+        }
+        for (handle, _) in watchers {
+            let Some((_, record)) = live(handle).filter(|(_, record)| record.has(ENABLED)) else {
+                continue;
+            };
+            let event = Event::new(handle, source as i32);
+            if source == Source::Defer {
+                // SAFETY: as above.
+                if unsafe { self.core() }?.defer_is_over(record) {
+                    self.emit(event, record)?;
+                }
+            } else if source == Source::ClockChange {
+                self.emit(event, record)?;
+            } else {
+                self.deliver_in_turn(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those do not count as something that happened.
+    fn deliver_in_turn(&self, event: Event) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let before = unsafe { self.core() }?.dispatched;
+        self.deliver(event)?;
+        // SAFETY: as above.
+        unsafe { self.core() }?.dispatched = before;
+        Ok(())
+    }
+}
+
+/// Whether an event's watcher is still enabled, or was disabled by the event
+/// itself.
+fn is_wanted(event: &Event) -> bool {
+    let Some((_, record)) = live(event.watcher) else { return true };
+    record.has(ENABLED)
+        || record.has(SPENT)
+        || Source::of(record.flags.load(Relaxed)) == Source::Defer
+}
+
+/// Reads a timer file descriptor; false: there is nothing to tell.
+fn read_tfd(core: &mut Core, index: u32, record: &Record, event: &mut Event) -> bool {
+    let tfd = core.extras.get(&index).map_or(0, |extra| extra.tfd);
+    let read = table::pin::<Timer>(tfd).and_then(|timer| timer.wait(0));
+    match read {
+        Ok(expirations) => event.count = expirations,
+        Err(error) if error.errno == Errno::EAGAIN => return false,
+        Err(error) => {
+            event.events = ERROR;
+            event.result = error.errno.negated();
+            if error.errno != Errno::ECANCELED {
+                core.io_lost(io::fd_of(record), error.errno);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+impl Core {
+    /// An event that the last wait found.
+    #[inline(always)]
+    fn found(&self, at: usize) -> Option<epoll::Event> {
+        // SAFETY: the kernel filled as many as were found.
+        self.events.get(at).map(|event| unsafe { event.assume_init() })
+    }
+
+    /// Looks, now and then, whether what is reported is still what was
+    /// registered.
+    fn look_after(&mut self, found: usize) {
+        let nobody = self.io.strays & 1 << 31 != 0;
+        self.io.strays = if nobody { (self.io.strays & !(1 << 31)) + 1 } else { 0 };
+        if self.io.strays >= STRAYS {
+            self.rebuild();
+        }
+        self.io.unchecked += found as u32;
+        if self.io.unchecked >= CHECK_EVERY && found > 0 {
+            // Not always the same one.
+            let at = (self.io.unchecked / CHECK_EVERY) as usize % found;
+            self.io.unchecked %= CHECK_EVERY;
+            let word = self.found(at).map_or(0, |event| event.u64);
+            if let Some((_, record)) = live(word.cast_signed()) {
+                self.io_check(record);
+            }
+        }
+    }
+
+    /// What an iteration can do about an event that has more to it; true: its
+    /// callback is to be called.
+    #[cold]
+    fn admit(&mut self, index: u32, record: &Record, event: &Event) -> bool {
+        if record.has(SUSPENDED) || record.has(LIMITED) && !self.is_within_limit(index) {
+            self.keep(index, record, event);
+            return false;
+        }
+        if record.has(RECORDS) {
+            self.dispatched += 1;
+            self.hold(*event);
+            if !self.collecting && Source::of(record.flags.load(Relaxed)).is_descriptor() {
+                // Or it would be found again and again.
+                record.set(MASKED);
+                self.io_touch(index, record);
+            }
+            return false;
+        }
+        true
+    }
+
+    fn is_within_limit(&mut self, index: u32) -> bool {
+        let now = self.read_clock(timers::MONOTONIC);
+        let limit = self.extras.get_mut(&index).and_then(|extra| extra.limit.as_mut());
+        let Some(limit) = limit else { return true };
+        if limit.since == i64::MIN || now.saturating_sub(limit.since) >= limit.interval {
+            limit.since = now;
+            limit.count = 0;
+        }
+        limit.count = limit.count.saturating_add(1);
+        limit.count <= limit.burst
+    }
+
+    /// Keeps an event of a watcher that is over its rate limit.
+    fn keep(&mut self, index: u32, record: &Record, event: &Event) {
+        let Some(extra) = self.extras.get_mut(&index) else { return };
+        match &mut extra.kept {
+            Some(kept) => merge(kept, event),
+            None => extra.kept = Some(*event),
+        }
+        if record.has(SUSPENDED) {
+            return;
+        }
+        let until =
+            extra.limit.map_or(i64::MIN, |limit| limit.since.saturating_add(limit.interval));
+        // Room was made when the limit was set.
+        if self.suspended.try_reserve(1).is_ok() {
+            self.suspended.push((until, index));
+            record.set(SUSPENDED);
+            if Source::of(record.flags.load(Relaxed)).is_descriptor() {
+                record.set(MASKED);
+                self.io_touch(index, record);
+            }
+        }
+    }
+
+    /// A watcher may go on; what happened meanwhile.
+    fn go_on(&mut self, index: u32, record: &Record) -> Option<Event> {
+        if !record.has(SUSPENDED) {
+            return None;
+        }
+        record.unset(SUSPENDED);
+        let kept = self.extras.get_mut(&index)?.kept.take();
+        if Source::of(record.flags.load(Relaxed)).is_descriptor() {
+            record.unset(MASKED);
+            self.io_touch(index, record);
+            // A descriptor says itself whether it is still ready, unless it
+            // only speaks once.
+            return kept.filter(|kept| kept.events & ERROR != 0 || io::is_edge(record));
+        }
+        kept
+    }
+
+    /// Keeps an event for evloop_wait: one for each watcher.
+    pub fn hold(&mut self, event: Event) {
+        if let Some((_, record)) = live(event.watcher) {
+            if record.has(HELD) {
+                let held = self.held.iter_mut().rfind(|held| held.watcher == event.watcher);
+                if let Some(held) = held {
+                    return merge(held, &event);
+                }
+            }
+            record.set(HELD);
+        }
+        if self.held.try_reserve(1).is_ok() {
+            self.held.push_back(event);
+        }
+    }
+
+    /// The next event for evloop_wait.
+    pub fn take_held(&mut self) -> Option<Event> {
+        let event = self.held.pop_front()?;
+        if let Some((index, record)) = live(event.watcher) {
+            record.unset(HELD);
+            if record.has(MASKED) && !record.has(SUSPENDED) {
+                record.unset(MASKED);
+                self.io_touch(index, record);
+            }
+        }
+        Some(event)
+    }
+
+    pub fn priority(&self, handle: i64) -> i32 {
+        let Some((index, _)) = live(handle).filter(|(_, record)| record.has(RANKED)) else {
+            return 0;
+        };
+        self.extras.get(&index).map_or(0, |extra| extra.priority)
+    }
+
+    /// An event whose watcher was disabled in the same batch: what would be
+    /// lost is kept.
+    fn put_back(&mut self, event: &Event) {
+        let Some((index, record)) = live(event.watcher) else { return };
+        match Source::of(record.flags.load(Relaxed)) {
+            Source::Timer => self.timer_put_back(index, record, event.deadline_ns),
+            Source::Async => self.async_put_back(record),
+            Source::Io | Source::Tfd => self.io_stray(index, record),
+            _ => {}
+        }
+    }
+
+    fn async_put_back(&mut self, record: &Record) {
+        record.set(OFF_STACK);
+        record.send_again();
+    }
+
+    /// Takes all async watchers that were sent to, the first one first.
+    fn take_sent(&mut self) -> Vec<u32> {
+        let mut taken = std::mem::take(&mut self.sent);
+        let own = taken.len();
+        let mut index = self.desk.mail.take_sent();
+        while index != mailbox::NOBODY {
+            let next = record::get(index).map_or(mailbox::NOBODY, link);
+            if taken.try_reserve(1).is_ok() {
+                taken.push(index);
+            } else {
+                // Back, until there is memory; nobody needs to be woken.
+                let _ = self.desk.mail.push(&super::AsyncLinks, index);
+            }
+            index = next;
+        }
+        if let Some(others) = taken.get_mut(own..) {
+            others.reverse();
+        }
+        taken
+    }
+
+    /// Whether an async watcher that was sent to is to be called.
+    fn was_sent(&mut self, index: u32, record: &Record) -> bool {
+        let ours = record.desk().is_some_and(|desk| std::ptr::eq(desk, self.desk));
+        let flags = record.flags.load(Relaxed);
+        if !ours || Source::of(flags) != Source::Async {
+            return false;
+        }
+        if record.state() != LIVE {
+            // Closed, and only waiting for this.
+            if record.receive() {
+                self.slots.give_back(index);
+            }
+            return false;
+        }
+        if flags & ENABLED == 0 {
+            record.set(OFF_STACK);
+            return false;
+        }
+        record.unset(OFF_STACK);
+        record.receive()
+    }
+
+    /// A defer watcher is called; true: it was waiting for that.
+    fn defer_is_over(&mut self, record: &Record) -> bool {
+        if !record.has(WAITING) {
+            return false;
+        }
+        record.unset(WAITING | ENABLED);
+        self.deferred -= 1;
+        self.count_liveness(record);
+        true
+    }
+
+    /// An event of one of the loop's own descriptors.
+    fn own_event(&mut self, word: u64) {
+        let clock = (word & 0xff) as usize;
+        if clock == 0 {
+            return;
+        }
+        let clock = clock - 1;
+        let entry = self.timers.clock(clock);
+        entry.armed = i64::MAX;
+        entry.due = true;
+        let fd: Option<RawFd> = entry.fd.as_ref().map(|fd| fd.raw());
+        if clock == timers::REALTIME
+            && let Some(fd) = fd
+            && crate::sys::timerfd::read(fd) == Err(Errno::ECANCELED)
+        {
+            self.clock_changed = true;
+        }
+    }
+}
+
+/// The next of the stack of async watchers that were sent to.
+fn link(record: &Record) -> u32 {
+    record.aux.load(Relaxed) as u32
+}
+
+fn merge(into: &mut Event, event: &Event) {
+    into.events |= event.events;
+    into.count = into.count.saturating_add(event.count);
+    into.time_ns = event.time_ns;
+    if event.result != 0 {
+        into.result = event.result;
+    }
+}

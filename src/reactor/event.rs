@@ -1,0 +1,76 @@
+//! What a loop tells the program: the one event type of every source.
+
+use std::ffi::{c_int, c_void};
+
+/// What happened to a watcher. 64 bytes, the same for every kind of source;
+/// what is not mentioned in the comment of the evloop_add function is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// The watcher; 0 for a posted call.
+    pub watcher: i64,
+    /// The watcher's data: its user_data, or see evloop_watcher_set_data().
+    pub data: u64,
+    /// EVLOOP_EVENT_IO or another EVLOOP_EVENT constant.
+    pub r#type: c_int,
+    /// IO: EVLOOP_EPOLL bits. Any: EVLOOP_ERROR.
+    pub events: u32,
+    /// IO: the descriptor; else -1.
+    pub fd: c_int,
+    /// With EVLOOP_ERROR: what failed, -errno.
+    pub result: c_int,
+    /// TIMER, TFD: how many expirations; else 1.
+    pub count: u64,
+    /// TIMER: when it was found to be due, on its clock.
+    pub time_ns: i64,
+    /// TIMER: when it was due, on its clock.
+    pub deadline_ns: i64,
+    /// 0.
+    pub reserved: u64,
+}
+
+impl Event {
+    pub(super) fn new(watcher: i64, r#type: c_int) -> Self {
+        Self {
+            watcher,
+            data: 0,
+            r#type,
+            events: 0,
+            fd: -1,
+            result: 0,
+            count: 1,
+            time_ns: 0,
+            deadline_ns: 0,
+            reserved: 0,
+        }
+    }
+}
+
+/// How an event loop is made. Set it to zero, then `size`, then what should
+/// not be the default.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// sizeof(evloop_options_t).
+    pub size: usize,
+    /// EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE.
+    pub flags: u32,
+    /// The most descriptors that one iteration dispatches; 0: 1024.
+    pub max_events: c_int,
+    /// The most timers that one iteration dispatches; 0: 4096.
+    pub max_timers: c_int,
+    /// The most posted calls that one iteration makes; 0: 4096.
+    pub max_posts: c_int,
+}
+
+/// Where a watcher's events go.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub callback: Option<Callback>,
+    pub user_data: *mut c_void,
+}
+
+/// A function of the program's.
+pub(crate) type Callback = unsafe extern "C" fn(*const Event, *mut c_void);
+
+const _: () = assert!(size_of::<Event>() == 64);

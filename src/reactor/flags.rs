@@ -1,0 +1,123 @@
+//! What a watcher is and how it stands: the bits of a record's flags.
+
+/// What a watcher waits for; the numbers are those of EVLOOP_EVENT_*.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Source {
+    Io = 1,
+    Timer = 2,
+    Tfd = 3,
+    Async = 4,
+    Idle = 5,
+    Prepare = 6,
+    Check = 7,
+    Defer = 8,
+    Exit = 9,
+    ClockChange = 10,
+}
+
+/// Types of events that no watcher has.
+pub(crate) const POST: i32 = 11;
+pub(crate) const CLOSED: i32 = 12;
+/// The bit of an event's `events` that the system does not have.
+pub(crate) const ERROR: u32 = 0x100_0000;
+
+const SOURCE: u32 = 0xf;
+
+impl Source {
+    #[inline(always)]
+    pub fn of(flags: u32) -> Self {
+        match flags & SOURCE {
+            1 => Self::Io,
+            2 => Self::Timer,
+            3 => Self::Tfd,
+            4 => Self::Async,
+            5 => Self::Idle,
+            6 => Self::Prepare,
+            7 => Self::Check,
+            8 => Self::Defer,
+            9 => Self::Exit,
+            _ => Self::ClockChange,
+        }
+    }
+
+    #[inline(always)]
+    pub fn bits(self) -> u32 {
+        self as u32
+    }
+
+    pub fn is_descriptor(self) -> bool {
+        matches!(self, Self::Io | Self::Tfd)
+    }
+}
+
+pub(super) const ENABLED: u32 = 1 << 4;
+/// Does not keep the loop alive.
+pub(super) const UNREF: u32 = 1 << 5;
+/// Is counted among those that keep the loop alive.
+pub(super) const COUNTED: u32 = 1 << 6;
+/// There is more about it among the loop's extras.
+pub(super) const EXTRA: u32 = 1 << 7;
+/// Has no callback: its events are records.
+pub(super) const RECORDS: u32 = 1 << 8;
+/// A record of it is held for evloop_wait.
+pub(super) const HELD: u32 = 1 << 9;
+/// Has a rate limit.
+pub(super) const LIMITED: u32 = 1 << 10;
+/// Over its rate limit; what happens is kept.
+pub(super) const SUSPENDED: u32 = 1 << 11;
+/// Has a name.
+pub(super) const NAMED: u32 = 1 << 12;
+/// Has a priority other than 0.
+pub(super) const RANKED: u32 = 1 << 13;
+
+/// io: one of several watchers of its descriptor.
+pub(super) const SHARED: u32 = 1 << 16;
+/// io: disabled by its first event.
+pub(super) const ONESHOT: u32 = 1 << 17;
+/// io: the kernel is to be told of a change.
+pub(super) const DIRTY: u32 = 1 << 18;
+/// io: the kernel must not report it for now, though it is enabled.
+pub(super) const MASKED: u32 = 1 << 19;
+/// io: not for epoll, always ready.
+pub(super) const ALWAYS: u32 = 1 << 20;
+/// io: its descriptor is gone.
+pub(super) const DEAD: u32 = 1 << 21;
+/// io: was reported while nobody wanted that.
+pub(super) const STRAY: u32 = 1 << 22;
+/// io: disabled by ONESHOT, or by an error, not by the program.
+pub(super) const SPENT: u32 = 1 << 23;
+
+/// timer: will expire.
+pub(super) const SET: u32 = 1 << 16;
+/// timer: set in this iteration; see `Timers::settle`.
+pub(super) const ARMING: u32 = 1 << 17;
+/// timer: counts from when it was set.
+pub(super) const RELATIVE: u32 = 1 << 18;
+pub(super) const PERIODIC: u32 = 1 << 19;
+pub(super) const BURST: u32 = 1 << 20;
+pub(super) const DELAY: u32 = 1 << 21;
+/// timer: its time is among the extras while it is disabled.
+pub(super) const PARKED: u32 = 1 << 22;
+/// timer: has a tolerance, among the extras.
+pub(super) const TOLERANT: u32 = 1 << 23;
+/// timer: can be started again.
+pub(super) const AGAIN: u32 = 1 << 24;
+/// timer: the clock it was made for, and the one whose queue it is in.
+pub(super) const CLOCK_SHIFT: u32 = 26;
+pub(super) const QUEUE_SHIFT: u32 = 29;
+pub(super) const CLOCK_MASK: u32 = 7;
+
+/// defer: to be called in the next iteration.
+pub(super) const WAITING: u32 = 1 << 16;
+
+/// async: sent to while it was disabled, and taken off the stack.
+pub(super) const OFF_STACK: u32 = 1 << 16;
+
+/// Everything that makes an io event more than a call of its callback.
+pub(super) const NOT_PLAIN: u32 = EXTRA_WORK | SHARED | ONESHOT | MASKED | ALWAYS | DEAD;
+/// The same, for any source.
+pub(super) const EXTRA_WORK: u32 = RECORDS | LIMITED | SUSPENDED;
+/// What an io watcher is compared with, to be told plain.
+pub(super) const PLAIN_MASK: u32 = SOURCE | ENABLED | NOT_PLAIN;
+pub(super) const PLAIN_IO: u32 = Source::Io as u32 | ENABLED;

@@ -1,0 +1,554 @@
+//! Descriptors: what the kernel knows of them, and what it is told when.
+//!
+//! A registration carries the handle of the watcher it was made for, the
+//! first of its descriptor's. Changes are kept until the next wait, where
+//! only what is different then reaches the kernel. A disabled watcher stays
+//! registered: if it is ready all the same the kernel is told to say so no
+//! more. So whether a descriptor is still the one that was registered can
+//! always be asked: changing a registration fails if it is not.
+
+use super::command::Registered;
+use super::core::{Core, INTERNAL};
+use super::flags::*;
+use super::record::{self, CLOSING, LIVE, Record};
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::sync::Ordering::Relaxed;
+use crate::sys::epoll;
+use crate::table::Kind;
+use std::os::fd::RawFd;
+
+const EPOLLONESHOT: u32 = libc::EPOLLONESHOT as u32;
+const EPOLLEXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
+const EPOLLET: u32 = libc::EPOLLET as u32;
+/// What is always reported.
+const ALWAYS_REPORTED: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+/// A registration that is reported once at most, and then no more: what the
+/// kernel makes of a ONESHOT one that was reported.
+const PARKED: u32 = EPOLLONESHOT;
+/// No mask: the registration has to be changed, whatever it is.
+const UNKNOWN: u32 = u32::MAX;
+/// No mask: another thread removed the registration.
+const ABSENT: u32 = u32::MAX - 1;
+
+#[derive(Default)]
+pub(super) struct Io {
+    /// The first watcher of each descriptor; 0: none.
+    first: Vec<u32>,
+    /// Watchers of whose descriptors the kernel may have to be told.
+    dirty: Vec<u32>,
+    /// Watchers of descriptors that are always ready.
+    pub always: Vec<u32>,
+    /// Iterations in a row that brought events of nobody.
+    pub strays: u32,
+    /// Events since a registration was last looked at.
+    pub unchecked: u32,
+}
+
+/// What an io watcher watches: kept in its record.
+#[inline(always)]
+fn watched(record: &Record) -> (RawFd, u32) {
+    let aux = record.aux.load(Relaxed);
+    (aux as u32 as RawFd, (aux >> 32) as u32)
+}
+
+fn set_watched(record: &Record, fd: RawFd, events: u32) {
+    record.aux.store(u64::from(events) << 32 | u64::from(fd.cast_unsigned()), Relaxed);
+}
+
+#[inline(always)]
+pub(super) fn fd_of(record: &Record) -> RawFd {
+    watched(record).0
+}
+
+/// The mask that the kernel has (of a first watcher).
+fn mask(record: &Record) -> u32 {
+    record.node.spare().load(Relaxed) as u32
+}
+
+fn set_mask(record: &Record, mask: u32) {
+    let others = record.node.spare().load(Relaxed) & !0xffff_ffff;
+    record.node.spare().store(others | u64::from(mask), Relaxed);
+}
+
+/// The next watcher of the same descriptor; 0: none.
+fn next(record: &Record) -> u32 {
+    (record.node.spare().load(Relaxed) >> 32) as u32
+}
+
+fn set_next(record: &Record, next: u32) {
+    let mask = record.node.spare().load(Relaxed) & 0xffff_ffff;
+    record.node.spare().store(u64::from(next) << 32 | mask, Relaxed);
+}
+
+/// Refuses what epoll would only refuse at the wait.
+pub(super) fn check_events(events: u32) -> Result<()> {
+    let rdhup = libc::EPOLLRDHUP as u32;
+    if events & EPOLLEXCLUSIVE != 0 && events & (EPOLLONESHOT | rdhup) != 0 {
+        fail!(EINVAL, "EXCLUSIVE goes with neither ONESHOT nor RDHUP; events are {}", events);
+    }
+    Ok(())
+}
+
+fn explain(errno: Errno, fd: RawFd) -> Error {
+    match errno {
+        Errno::EBADF => error!(errno, "fd {} is not open", fd),
+        Errno::EINVAL => error!(errno, "fd {} cannot be watched like that", fd),
+        Errno::EEXIST => error!(errno, "fd {} is the loop's own", fd),
+        Errno::ELOOP => error!(errno, "fd {} is an epoll that leads back here, or too deep", fd),
+        errno => errno.into(),
+    }
+}
+
+/// Registers a new watcher's descriptor; any thread may, with the gate's lock
+/// or the loop.
+pub(super) fn register(epoll: RawFd, fd: RawFd, events: u32, handle: i64) -> Result<Registered> {
+    match epoll::add(epoll, fd, events, handle.cast_unsigned()) {
+        Ok(()) => Ok(Registered::Alone(events)),
+        Err(Errno::EEXIST) => Ok(Registered::Shared),
+        Err(Errno::EPERM) => Ok(Registered::Always),
+        Err(errno) => Err(explain(errno, fd)),
+    }
+}
+
+/// Says in a new record what it watches.
+pub(super) fn fill(record: &Record, fd: RawFd, events: u32) {
+    set_watched(record, fd, events);
+    record.node.spare().store(0, Relaxed);
+    if events & EPOLLONESHOT != 0 {
+        record.set(ONESHOT);
+    }
+}
+
+impl Core {
+    /// Room to note a watcher of this descriptor, so that nothing can fail
+    /// once the kernel knows it.
+    pub fn io_reserve(&mut self, fd: RawFd) -> Result<()> {
+        let len = usize::try_from(fd).unwrap_or_default() + 1;
+        let io = &mut self.io;
+        let more = len.saturating_sub(io.first.len());
+        let room = io.first.try_reserve(more).is_ok()
+            && io.dirty.try_reserve(1).is_ok()
+            && io.always.try_reserve(1).is_ok();
+        if !room {
+            fail!(ENOMEM, "no memory to watch fd {}", fd);
+        }
+        if more > 0 {
+            io.first.resize(len, 0);
+        }
+        if self.owns(fd) {
+            fail!(EINVAL, "fd {} is the loop's own", fd);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn first(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
+        let index = usize::try_from(fd).ok().and_then(|fd| self.io.first.get(fd)).copied()?;
+        if index == 0 { None } else { Some((index, record::get(index)?)) }
+    }
+
+    fn set_first(&mut self, fd: RawFd, index: u32) {
+        if let Some(first) = usize::try_from(fd).ok().and_then(|fd| self.io.first.get_mut(fd)) {
+            *first = index;
+        }
+    }
+
+    /// The watchers of a descriptor.
+    fn chain(&self, fd: RawFd) -> impl Iterator<Item = (u32, &'static Record)> {
+        let mut at = self.first(fd);
+        std::iter::from_fn(move || {
+            let this = at?;
+            let next = next(this.1);
+            at = if next == 0 { None } else { record::get(next).map(|record| (next, record)) };
+            Some(this)
+        })
+    }
+
+    /// Whether a watcher like this may be one of its descriptor's.
+    pub fn io_may_join(&self, fd: RawFd, events: u32, but: u32) -> Result<()> {
+        let others = || self.chain(fd).filter(|(index, record)| *index != but && is_open(record));
+        let exclusive = |record: &Record| watched(record).1 & EPOLLEXCLUSIVE != 0;
+        let refused = events & EPOLLEXCLUSIVE != 0 && others().next().is_some()
+            || others().any(|(_, record)| exclusive(record));
+        if refused {
+            fail!(EEXIST, "fd {} has a watcher, and one of the two is EXCLUSIVE", fd);
+        }
+        Ok(())
+    }
+
+    /// Takes a new watcher in, registered as it says; its record is live.
+    pub fn io_added(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
+        let (fd, events) = watched(record);
+        self.io_reserve(fd)?;
+        match how {
+            Registered::Alone(mask) => {
+                // The kernel did not know this descriptor: what was watched
+                // under its number is gone.
+                self.io_lost(fd, Errno::EBADF);
+                set_mask(record, mask);
+                self.set_first(fd, index);
+            }
+            Registered::Shared => {
+                let Some((first, _)) = self.first(fd) else {
+                    record.set(DEAD);
+                    return Err(explain(Errno::EEXIST, fd));
+                };
+                if let Err(error) = self.io_may_join(fd, events, 0) {
+                    record.set(DEAD);
+                    return Err(error);
+                }
+                let last = self.chain(fd).last();
+                if let Some((_, last)) = last {
+                    set_next(last, index);
+                }
+                record.set(SHARED);
+                if let Some(first) = record::get(first) {
+                    first.set(SHARED);
+                }
+                self.io_touch(index, record);
+            }
+            Registered::Always => {
+                record.set(ALWAYS);
+                self.io.always.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel may have to be told about this watcher's descriptor.
+    #[inline]
+    pub fn io_touch(&mut self, index: u32, record: &Record) {
+        // Room that there is not now there will be at the next touch.
+        if record.flags.load(Relaxed) & (DIRTY | ALWAYS | DEAD) == 0
+            && self.io.dirty.try_reserve(1).is_ok()
+        {
+            record.set(DIRTY);
+            self.io.dirty.push(index);
+        }
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        !self.io.dirty.is_empty()
+    }
+
+    /// Changes what an io watcher watches for.
+    pub fn io_modify(&mut self, index: u32, record: &Record, events: u32) -> Result<()> {
+        let (fd, _) = watched(record);
+        check_events(events)?;
+        self.io_may_join(fd, events, index)?;
+        set_watched(record, fd, events);
+        if events & EPOLLONESHOT != 0 {
+            record.set(ONESHOT);
+        } else {
+            record.unset(ONESHOT);
+        }
+        if record.has(SPENT) {
+            record.unset(SPENT);
+            record.set(ENABLED);
+            self.count_liveness(record);
+        }
+        self.io_touch(index, record);
+        Ok(())
+    }
+
+    /// Tells the kernel of what has changed. The gate's lock is held: a
+    /// watcher that another thread closes is either seen to be, or still
+    /// registered when that thread removes it.
+    pub fn flush(&mut self) {
+        let dirty = std::mem::take(&mut self.io.dirty);
+        for index in &dirty {
+            let Some(record) = record::get(*index) else { continue };
+            if !record.has(DIRTY) || !Source::of(record.flags.load(Relaxed)).is_descriptor() {
+                continue;
+            }
+            record.unset(DIRTY);
+            let (fd, _) = watched(record);
+            if !record.has(DEAD)
+                && let Err(errno) = self.io_update(fd)
+            {
+                self.io_refused(fd, errno);
+            }
+        }
+        if self.io.dirty.is_empty() {
+            self.io.dirty = dirty;
+            self.io.dirty.clear();
+        }
+    }
+
+    /// What the kernel should have for a descriptor.
+    fn wanted(&self, fd: RawFd) -> Option<u32> {
+        let mut all = 0;
+        let (mut edge, mut any, mut stray, mut count) = (EPOLLET, false, false, 0);
+        for (_, record) in self.chain(fd).filter(|(_, record)| is_open(record)) {
+            let flags = record.flags.load(Relaxed);
+            stray |= flags & (STRAY | MASKED) != 0;
+            count += 1;
+            if flags & (ENABLED | MASKED) == ENABLED {
+                let (_, events) = watched(record);
+                all |= events;
+                edge &= events;
+                any = true;
+            }
+        }
+        match (any, count) {
+            (true, 1) => Some(all),
+            (true, _) => Some(all & !(EPOLLET | EPOLLONESHOT) | edge),
+            (false, _) if stray => Some(PARKED),
+            (false, _) => None,
+        }
+    }
+
+    fn io_update(&mut self, fd: RawFd) -> std::result::Result<(), Errno> {
+        let Some((index, first)) = self.first(fd) else { return Ok(()) };
+        if !self.chain(fd).any(|(_, record)| is_open(record)) {
+            return Ok(());
+        }
+        let wanted = match self.wanted(fd) {
+            Some(wanted) => wanted,
+            None if mask(first) >= ABSENT => PARKED,
+            None => return Ok(()),
+        };
+        let before = mask(first);
+        if wanted == before {
+            return Ok(());
+        }
+        let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
+        let exclusive = |mask: u32| mask < ABSENT && mask & EPOLLEXCLUSIVE != 0;
+        if before == ABSENT {
+            epoll::add(self.epoll(), fd, wanted, cookie)?;
+        } else if exclusive(wanted) || exclusive(before) {
+            // The kernel cannot change these.
+            epoll::delete(self.epoll(), fd)?;
+            epoll::add(self.epoll(), fd, wanted, cookie)?;
+        } else {
+            epoll::modify(self.epoll(), fd, wanted, cookie)?;
+        }
+        set_mask(first, wanted);
+        for (_, record) in self.chain(fd) {
+            record.unset(STRAY);
+        }
+        Ok(())
+    }
+
+    fn io_refused(&mut self, fd: RawFd, errno: Errno) {
+        match errno {
+            // Closed; or closed, and the number used again.
+            Errno::EBADF | Errno::ENOENT => self.io_lost(fd, Errno::EBADF),
+            errno => {
+                let watchers: Vec<_> = self.chain(fd).collect();
+                for (index, record) in watchers {
+                    record.unset(ENABLED);
+                    record.set(SPENT);
+                    self.count_liveness(record);
+                    self.fail(record.handle(Kind::Watcher, index), errno);
+                }
+            }
+        }
+    }
+
+    /// A descriptor is not the one that was registered any more: its watchers
+    /// are told, and refer to no descriptor from now on.
+    pub fn io_lost(&mut self, fd: RawFd, errno: Errno) {
+        let mut at = self.first(fd);
+        self.set_first(fd, 0);
+        while let Some((index, record)) = at {
+            let following = next(record);
+            at = if following == 0 { None } else { record::get(following).map(|r| (following, r)) };
+            set_next(record, 0);
+            record.unset(SHARED | DIRTY | MASKED);
+            record.set(DEAD);
+            if record.state() == LIVE {
+                self.count_liveness(record);
+                self.fail(record.handle(Kind::Watcher, index), errno);
+            }
+        }
+    }
+
+    /// An event came for a watcher that does not want it.
+    pub fn io_stray(&mut self, index: u32, record: &Record) {
+        if record.flags.load(Relaxed) & (ONESHOT | SHARED) == ONESHOT {
+            return set_mask(record, PARKED);
+        }
+        record.set(STRAY);
+        self.io_touch(index, record);
+    }
+
+    /// The kernel has reported a ONESHOT registration, and will no more.
+    pub fn io_spent(&mut self, index: u32, record: &Record) {
+        record.unset(ENABLED);
+        record.set(SPENT);
+        self.count_liveness(record);
+        if record.has(SHARED) {
+            self.io_touch(index, record);
+        } else if !record.has(ALWAYS) {
+            set_mask(record, PARKED);
+        }
+    }
+
+    /// Forgets a watcher; `told`: its registration was removed already.
+    pub fn io_close(&mut self, index: u32, record: &Record, told: bool) {
+        let flags = record.flags.load(Relaxed);
+        let (fd, _) = watched(record);
+        if flags & ALWAYS != 0 {
+            self.io.always.retain(|always| *always != index);
+        }
+        if flags & (ALWAYS | DEAD) != 0 {
+            return;
+        }
+        let mut before: Option<&Record> = None;
+        let mut found = false;
+        for (at, other) in self.chain(fd) {
+            if at == index {
+                found = true;
+                break;
+            }
+            before = Some(other);
+        }
+        let following = next(record);
+        match before {
+            _ if !found => {
+                // Not taken in yet: nobody else watches it.
+                if !told && flags & SHARED == 0 {
+                    let _ = epoll::delete(self.epoll(), fd);
+                }
+            }
+            Some(before) => set_next(before, following),
+            None if following != 0 => {
+                self.set_first(fd, following);
+                if let Some(first) = record::get(following) {
+                    set_mask(first, UNKNOWN);
+                }
+            }
+            None => {
+                self.set_first(fd, 0);
+                // What fails here: the descriptor is closed already.
+                if !told {
+                    let _ = epoll::delete(self.epoll(), fd);
+                }
+            }
+        }
+        if found && let Some((first, rest)) = self.first(fd) {
+            if next(rest) == 0 {
+                rest.unset(SHARED);
+            }
+            if told {
+                set_mask(rest, ABSENT);
+            }
+            rest.unset(DIRTY);
+            self.io_touch(first, rest);
+        }
+    }
+
+    /// The watchers that an event of a shared registration is for.
+    pub fn io_sharers(&self, record: &Record, ready: u32, into: &mut Vec<(i64, u32)>) {
+        for (index, record) in self.chain(fd_of(record)).filter(|(_, record)| is_open(record)) {
+            let (_, events) = watched(record);
+            let bits = ready & (events | ALWAYS_REPORTED);
+            if bits != 0 && into.try_reserve(1).is_ok() {
+                into.push((record.handle(Kind::Watcher, index), bits));
+            }
+        }
+    }
+
+    /// Asks the kernel whether a watcher's descriptor is still the one that
+    /// was registered: one that is always ready may have been closed while a
+    /// duplicate of it is open.
+    pub fn io_check(&mut self, record: &Record) {
+        let (fd, _) = watched(record);
+        let Some((index, first)) = self.first(fd) else { return };
+        let mask = mask(first);
+        // Changing these would have effects.
+        if mask >= ABSENT || mask & (EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE) != 0 {
+            return;
+        }
+        let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
+        if let Err(Errno::EBADF | Errno::ENOENT) = epoll::modify(self.epoll(), fd, mask, cookie) {
+            self.io_lost(fd, Errno::EBADF);
+            self.rebuild();
+        }
+    }
+
+    /// Makes the kernel's set anew, without the registrations that nothing
+    /// here knows and that cannot be removed. If that cannot be done now, it
+    /// is when they are noticed again.
+    pub fn rebuild(&mut self) {
+        self.io.strays = 0;
+        let desk = self.desk;
+        let mut gate = desk.gate();
+        for fd in 0..self.io.first.len() as RawFd {
+            self.verify(fd);
+        }
+        let Ok(fresh) = self.fresh_epoll(self.eventfd()) else { return };
+        for clock in 0..super::desk::CLOCKS {
+            let fd = self.timers.clock(clock).fd.as_ref().map(|fd| fd.raw());
+            if fd.is_some_and(|fd| self.register_clock(fresh.raw(), clock, fd).is_err()) {
+                return;
+            }
+        }
+        self.register_all(fresh.raw());
+        let raw = fresh.raw();
+        if self.replace_epoll(fresh).is_ok() {
+            gate.epoll = raw;
+        }
+    }
+
+    fn verify(&mut self, fd: RawFd) {
+        let Some((index, first)) = self.first(fd) else { return };
+        let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
+        let mask = match mask(first) {
+            ABSENT => return,
+            UNKNOWN => PARKED,
+            mask => mask,
+        };
+        if let Err(Errno::EBADF | Errno::ENOENT) = epoll::modify(self.epoll(), fd, mask, cookie) {
+            self.io_lost(fd, Errno::EBADF);
+        }
+    }
+
+    /// Registers all that is watched with another set.
+    pub fn register_all(&mut self, epoll: RawFd) {
+        for fd in 0..self.io.first.len() as RawFd {
+            let Some((index, first)) = self.first(fd) else { continue };
+            let wanted = self.wanted(fd).unwrap_or(PARKED);
+            let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
+            match epoll::add(epoll, fd, wanted, cookie) {
+                Ok(()) => set_mask(first, wanted),
+                Err(_) => self.io_lost(fd, Errno::EBADF),
+            }
+        }
+    }
+}
+
+/// Whether another thread that closes it may remove its descriptor from the
+/// kernel's set itself.
+pub(super) fn is_alone(flags: u32) -> bool {
+    flags & (SHARED | ALWAYS | DEAD) == 0
+}
+
+/// What a watcher that is always ready is reported for.
+pub(super) fn always_events(record: &Record) -> u32 {
+    let plain = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDNORM | libc::EPOLLWRNORM;
+    watched(record).1 & plain as u32
+}
+
+/// Whether this watcher of a descriptor that is always ready is to be called.
+pub(super) fn is_ready_always(index: u32) -> bool {
+    record::get(index).is_some_and(|record| {
+        record.flags.load(Relaxed) & (ENABLED | MASKED) == ENABLED && always_events(record) != 0
+    })
+}
+
+pub(super) fn is_edge(record: &Record) -> bool {
+    watched(record).1 & EPOLLET != 0
+}
+
+/// Whether a watcher of a chain still counts.
+fn is_open(record: &Record) -> bool {
+    record.state() != CLOSING
+}
+
+/// Whether a word of the kernel's is one of the loop's own.
+#[inline(always)]
+pub(super) fn is_internal(word: u64) -> bool {
+    word & INTERNAL != 0
+}

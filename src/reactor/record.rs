@@ -1,0 +1,330 @@
+//! The records of watchers and loops: what their handles lead to.
+//!
+//! 64 bytes each, in memory that is never unmapped and holds nothing but
+//! atomics, so that any handle can be looked at from any thread at any time,
+//! without a lock or a count. A record's word says whether a handle is still
+//! the one it was issued for; all else in it belongs to the thread that may
+//! change its loop.
+//!
+//! Records come in blocks of a page. A loop takes whole blocks, so that it
+//! knows all its watchers, and gives those back that are empty. The memory
+//! of an unused block goes back to the system; which generations it has used
+//! is remembered.
+
+use super::desk::Desk;
+use super::event::{Callback, Target};
+use crate::errno::{Result, fail};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, ForkMutex, Ordering::*};
+use crate::sys::memory;
+use crate::table::{Handle, Kind, LAST_GENERATION, MAX_SLOTS};
+use crate::timerq::Node;
+use std::collections::VecDeque;
+use std::ptr;
+
+/// Records in a block; the first of them is its header.
+pub(super) const PER_BLOCK: u32 = 64;
+const BLOCK_BYTES: usize = PER_BLOCK as usize * size_of::<Record>();
+const BLOCKS: u32 = MAX_SLOTS / PER_BLOCK;
+/// Blocks of the first segment; each segment is twice the last.
+const FIRST: u32 = 64;
+const SEGMENTS: usize = 13;
+
+/// States of a record, the low bits of its word.
+pub(super) const FREE: u32 = 0;
+pub(super) const LIVE: u32 = 1;
+/// Closed, but not freed yet by the thread that may.
+pub(super) const CLOSING: u32 = 2;
+pub(super) const LOOP: u32 = 3;
+/// Or-ed to the state of an async watcher: it was sent to, and is on its
+/// loop's stack or about to be put there. It is not freed before it is taken
+/// off.
+pub(super) const SENT: u32 = 0x10;
+const STATE_BITS: u32 = 8;
+
+/// A watcher, or a loop.
+#[repr(C, align(64))]
+pub(super) struct Record {
+    /// generation 24 | state 8
+    word: AtomicU32,
+    pub flags: AtomicU32,
+    desk: AtomicPtr<Desk>,
+    callback: AtomicPtr<()>,
+    pub data: AtomicU64,
+    /// A timer's period; an io watcher's events and descriptor; an async
+    /// watcher's state.
+    pub aux: AtomicU64,
+    /// A timer's; other sources have other uses for its words.
+    pub node: Node,
+}
+
+const _: () = assert!(size_of::<Record>() == 64);
+
+struct Segment(AtomicPtr<Record>);
+
+static RECORDS: [Segment; SEGMENTS] =
+    [const { Segment(AtomicPtr::new(ptr::null_mut())) }; SEGMENTS];
+
+static POOL: ForkMutex<Pool> =
+    ForkMutex::new(Pool { free: VecDeque::new(), base: 0, generations: Vec::new() });
+
+struct Pool {
+    /// Blocks that were given back, in that order.
+    free: VecDeque<u32>,
+    /// The first block that is this pool's: those before were lost in a fork.
+    base: u32,
+    /// Of each block that was used, the first generation that it has not.
+    generations: Vec<u32>,
+}
+
+/// The segment of a block, how many blocks it has, and the place in it.
+#[inline(always)]
+fn locate(block: u32) -> (usize, u32, u32) {
+    let shifted = block + FIRST;
+    let segment = shifted.ilog2() - FIRST.ilog2();
+    let len = FIRST << segment;
+    (segment as usize, len, shifted - len)
+}
+
+/// The record with this index, if its segment exists.
+#[inline(always)]
+pub(super) fn get(index: u32) -> Option<&'static Record> {
+    let (segment, _, block) = locate(index / PER_BLOCK);
+    // Acquire: the segment was mapped by the thread that published it.
+    let start = RECORDS.get(segment)?.0.load(Acquire);
+    if start.is_null() {
+        return None;
+    }
+    let place = block * PER_BLOCK + index % PER_BLOCK;
+    // SAFETY: inside the segment.
+    let record = unsafe { start.add(place as usize) };
+    // SAFETY: mapped for ever; all-zero bytes are a valid record.
+    Some(unsafe { &*record })
+}
+
+fn ensure(block: u32) -> Option<()> {
+    let (segment, len, _) = locate(block);
+    let start = &RECORDS.get(segment)?.0;
+    if start.load(Relaxed).is_null() {
+        let fresh = memory::map(len as usize * BLOCK_BYTES).ok()?;
+        // Release: pairs with the Acquire in `get`.
+        start.store(fresh.cast(), Release);
+    }
+    Some(())
+}
+
+/// Takes a block out of the pool; all its records are free.
+pub(super) fn take_block() -> Result<u32> {
+    let mut pool = POOL.lock();
+    if let Some(block) = pool.free.pop_front() {
+        let generation = pool.generation(block).copied();
+        begin(block, generation.unwrap_or(LAST_GENERATION));
+        return Ok(block);
+    }
+    let block = pool.base + pool.generations.len() as u32;
+    let room = pool.generations.try_reserve(1).is_ok();
+    // So that giving it back needs no memory.
+    let returns = pool.generations.len() + 1 - pool.free.len();
+    let room = room && pool.free.try_reserve(returns).is_ok();
+    if block >= BLOCKS || !room || ensure(block).is_none() {
+        fail!(ENOMEM, "no memory, or no handle, for a watcher");
+    }
+    pool.generations.push(1);
+    begin(block, 1);
+    Ok(block)
+}
+
+/// The generation of records whose block was taken anew.
+fn begin(block: u32, generation: u32) {
+    for record in records_of(block) {
+        record.word.store(generation << STATE_BITS | FREE, Relaxed);
+    }
+}
+
+/// The records of a block.
+pub(super) fn records_of(block: u32) -> impl Iterator<Item = &'static Record> {
+    let first = block * PER_BLOCK;
+    (first + 1..first + PER_BLOCK).filter_map(get)
+}
+
+/// Gives back a block whose records are all free.
+pub(super) fn give_back_block(block: u32) {
+    let used = records_of(block).map(|record| record.word.load(Relaxed) >> STATE_BITS).max();
+    let Some(first) = get(block * PER_BLOCK) else { return };
+    // SAFETY: a block of ours, page-aligned as mmap made its segment; stale
+    // handles may look at it, as atomics, and find generation 0.
+    unsafe { memory::wipe(ptr::from_ref(first).cast_mut().cast(), BLOCK_BYTES) };
+    // Where that was not possible:
+    begin(block, 0);
+    let mut pool = POOL.lock();
+    let used = used.unwrap_or(LAST_GENERATION);
+    let Some(generation) = pool.generation(block) else { return };
+    *generation = used;
+    // One that has used up its generations is never used again.
+    if used < LAST_GENERATION {
+        pool.free.push_back(block);
+    }
+}
+
+impl Pool {
+    fn generation(&mut self, block: u32) -> Option<&mut u32> {
+        self.generations.get_mut(block.checked_sub(self.base)? as usize)
+    }
+}
+
+/// For the first call of a forked child, while no other thread is here.
+///
+/// # Safety
+/// As [`ForkMutex::recover`].
+pub(super) unsafe fn after_fork() {
+    let mend = |pool: Option<&mut Pool>| match pool {
+        Some(_) => None,
+        // A thread was taking or giving back a block: which, nobody knows.
+        // Those that were used are not used again.
+        None => Some(Pool { free: VecDeque::new(), base: first_unused(), generations: Vec::new() }),
+    };
+    // SAFETY: this function's contract is the same.
+    unsafe { POOL.recover(mend) };
+}
+
+/// The first block of the first segment that does not exist.
+fn first_unused() -> u32 {
+    let unmapped = RECORDS.iter().position(|segment| segment.0.load(Relaxed).is_null());
+    let unmapped = unmapped.unwrap_or(SEGMENTS) as u32;
+    FIRST * ((1 << unmapped) - 1)
+}
+
+impl Record {
+    /// Whether it is what the handle was issued for, in this state.
+    #[inline(always)]
+    pub fn is(&self, handle: Handle, state: u32) -> bool {
+        // Acquire: sees the rest as whoever made it live left it.
+        self.word.load(Acquire) & !SENT == handle.generation << STATE_BITS | state
+    }
+
+    pub fn state(&self) -> u32 {
+        self.word.load(Relaxed) & ((1 << STATE_BITS) - 1) & !SENT
+    }
+
+    pub fn is_sent(&self) -> bool {
+        self.word.load(Relaxed) & SENT != 0
+    }
+
+    /// Marks an async watcher sent to; true: it was not, and the caller has
+    /// to put it on its loop's stack. `None`: it is not live any more.
+    pub fn send(&self, handle: Handle) -> Option<bool> {
+        let live = handle.generation << STATE_BITS | LIVE;
+        let mut seen = self.word.load(Relaxed);
+        loop {
+            if seen & !SENT != live {
+                return None;
+            }
+            // Release, and a write even if it is marked already: the one who
+            // takes the mark off sees what the sender wrote before.
+            match self.word.compare_exchange_weak(seen, live | SENT, AcqRel, Relaxed) {
+                Ok(_) => return Some(seen & SENT == 0),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Marks it sent to again, for who has taken the mark off.
+    pub fn send_again(&self) {
+        self.word.fetch_or(SENT, Relaxed);
+    }
+
+    /// Takes the mark off; whether it was there.
+    pub fn receive(&self) -> bool {
+        // Acquire: pairs with the Release of every `send` so far.
+        self.word.fetch_and(!SENT, AcqRel) & SENT != 0
+    }
+
+    /// The handle that leads here now.
+    #[inline(always)]
+    pub fn handle(&self, kind: Kind, index: u32) -> i64 {
+        Handle { kind, generation: self.word.load(Relaxed) >> STATE_BITS, index }.pack()
+    }
+
+    #[inline(always)]
+    pub fn set_state(&self, state: u32) {
+        let word = self.word.load(Relaxed) & !((1 << STATE_BITS) - 1) | state;
+        // Release: who finds it live sees what was stored before.
+        self.word.store(word, Release);
+    }
+
+    /// From live to closing, if no other thread was faster.
+    pub fn close(&self, handle: Handle) -> bool {
+        let live = handle.generation << STATE_BITS | LIVE;
+        let mut seen = self.word.load(Relaxed);
+        while seen & !SENT == live {
+            let closing = handle.generation << STATE_BITS | CLOSING | seen & SENT;
+            match self.word.compare_exchange_weak(seen, closing, AcqRel, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    /// Free, and of the next generation; false: it has none, and must not be
+    /// used again.
+    pub fn free(&self) -> bool {
+        let next = (self.word.load(Relaxed) >> STATE_BITS) + 1;
+        self.word.store(next << STATE_BITS | FREE, Release);
+        next < LAST_GENERATION
+    }
+
+    pub fn is_worn_out(&self) -> bool {
+        self.word.load(Relaxed) >> STATE_BITS >= LAST_GENERATION
+    }
+
+    /// Its loop's; `None` only while it is not in use.
+    #[inline(always)]
+    pub fn desk(&self) -> Option<&'static Desk> {
+        let desk = self.desk.load(Relaxed);
+        // SAFETY: null, or a desk, which is never freed.
+        unsafe { desk.as_ref() }
+    }
+
+    pub fn set_desk(&self, desk: &'static Desk) {
+        self.desk.store(ptr::from_ref(desk).cast_mut(), Relaxed);
+    }
+
+    pub fn set_target(&self, target: Target) {
+        self.set_callback(target.callback);
+        self.data.store(target.user_data.expose_provenance() as u64, Relaxed);
+    }
+
+    fn set_callback(&self, callback: Option<Callback>) {
+        let callback = callback.map_or(ptr::null_mut(), |callback| callback as *mut ());
+        self.callback.store(callback, Relaxed);
+    }
+
+    #[inline(always)]
+    pub fn callback(&self) -> Option<Callback> {
+        let callback = self.callback.load(Relaxed);
+        // SAFETY: null, or a callback that `set_callback` stored.
+        unsafe { std::mem::transmute::<*mut (), Option<Callback>>(callback) }
+    }
+
+    #[inline(always)]
+    pub fn user_data(&self) -> *mut std::ffi::c_void {
+        ptr::with_exposed_provenance_mut(self.data.load(Relaxed) as usize)
+    }
+
+    /// Whether all of these flags are set.
+    #[inline(always)]
+    pub fn has(&self, flags: u32) -> bool {
+        self.flags.load(Relaxed) & flags == flags
+    }
+
+    // Plain loads and stores: only who may change the loop changes flags.
+    #[inline(always)]
+    pub fn set(&self, flags: u32) {
+        self.flags.store(self.flags.load(Relaxed) | flags, Relaxed);
+    }
+
+    #[inline(always)]
+    pub fn unset(&self, flags: u32) {
+        self.flags.store(self.flags.load(Relaxed) & !flags, Relaxed);
+    }
+}

@@ -1,0 +1,479 @@
+//! Running a loop: its states, and what happens in each.
+//!
+//! ```text
+//! idle --begin--> prepare --> arm --> wait --> dispatch --+--> exit --end--> idle
+//!                    ^                                    |
+//!                    +------------------------------------+
+//! ```
+//!
+//! `prepare` calls the prepare watchers; `arm` tells the kernel of changes
+//! and sets the timers; `wait` is the only place where a loop blocks;
+//! `dispatch` calls everybody else. Embedded in another loop, `wait` is that
+//! loop's, and a run ends before it and begins again after it.
+
+use super::core::Core;
+use super::desk::{self, Run};
+use super::event::Event;
+use super::flags::Source;
+use super::mailbox;
+use super::timers::{self, MONOTONIC, REALTIME};
+use crate::errno::{Errno, Result, fail};
+use crate::sync::Ordering::{Relaxed, Release};
+use crate::sys::clock;
+use crate::sys::{epoll, timerfd};
+use crate::table::Kind;
+use crate::waiters::interrupted;
+use std::mem::MaybeUninit;
+
+/// What a run is to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    UntilDone,
+    Once,
+    NoWait,
+    /// Nanoseconds; negative: no limit.
+    For(i64),
+    /// After a wait by somebody else.
+    Embedded,
+}
+
+/// How long one wait may last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Now,
+    /// A time of the loop.
+    Time(i64),
+    Ever,
+}
+
+/// With `precise`, how much earlier the loop wakes up for a timer, and spins.
+const SPIN_NS: i64 = 120_000;
+/// How soon what found no memory is tried again.
+const RETRY_NS: i64 = 10_000_000;
+
+/// Where a run of a loop stands when its callbacks are not running.
+struct Turn {
+    /// Something happened, if only a wake-up.
+    woken: bool,
+}
+
+/// See evloop_run.
+pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
+    let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
+    // SAFETY: no other reference to the core.
+    unsafe { run.core() }?.begin(false);
+    let result = match mode {
+        Mode::UntilDone => run.until_done(Until::Ever),
+        Mode::For(0) => run.once(Until::Now).and_then(|()| run.exit()),
+        Mode::For(duration) => match run.until(duration) {
+            Ok(until) => run.until_done(until),
+            Err(error) => Err(error),
+        },
+        Mode::Once => run.until_dispatched(),
+        Mode::NoWait => run.once(Until::Now),
+        Mode::Embedded => run.embedded(),
+    };
+    run.finish(result)
+}
+
+/// See evloop_wait.
+pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64) -> Result<usize> {
+    let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
+    // SAFETY: no other reference to the core.
+    unsafe { run.core() }?.begin(true);
+    let waited = match timeout_ns {
+        0 => run.until_held(Until::Now),
+        _ => run.until(timeout_ns).and_then(|until| run.until_held(until)),
+    };
+    run.finish(waited)?;
+    // SAFETY: as above.
+    let core = unsafe { run.core() }?;
+    let mut filled = 0;
+    for place in room {
+        let Some(event) = core.take_held() else { break };
+        place.write(event);
+        filled += 1;
+    }
+    Ok(filled)
+}
+
+/// See evloop_embed_prepare; whether there is something to dispatch already.
+pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
+    let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
+    // SAFETY: no other reference to the core.
+    unsafe { run.core() }?.begin(false);
+    let prepared = run.in_turn(Source::Prepare).and_then(|()| run.arm(Until::Ever));
+    let timeout = match prepared {
+        Ok(timeout) => timeout,
+        Err(error) => return run.finish(Err(error)),
+    };
+    run.finish(Ok(()))?;
+    // SAFETY: as above.
+    unsafe { run.core() }?.prepared = true;
+    // It sleeps from here on: whoever leaves something rings.
+    let sleeps = run.desk.mail.sleep();
+    Ok(timeout == Some(0) || !sleeps)
+}
+
+impl Core {
+    fn begin(&mut self, collecting: bool) {
+        self.in_callback = true;
+        self.collecting = collecting;
+        if std::mem::take(&mut self.prepared) {
+            self.desk.mail.wake();
+        }
+    }
+
+    /// The time at which what is due on a clock is looked for.
+    pub fn expiry_time(&mut self, clock: usize) -> i64 {
+        let now = self.read_clock(clock);
+        if !self.precise || self.virtual_time {
+            return now;
+        }
+        let Some(wake) = self.next_wake(clock) else { return now };
+        let mut now = now;
+        while now < wake && wake - now <= SPIN_NS && self.desk.mail.peek() == 0 {
+            std::hint::spin_loop();
+            now = self.read_clock(clock);
+        }
+        now
+    }
+
+    /// Sets the timers; how long to wait then.
+    fn arm_timers(&mut self, until: Until) -> Option<i64> {
+        if self.virtual_time {
+            return self.virtual_timeout(until);
+        }
+        let resume = self.suspended.iter().map(|(until, _)| *until).min();
+        let mut due = false;
+        for index in 0..desk::CLOCKS {
+            let mut wake = self.next_wake(index);
+            if index == MONOTONIC {
+                wake = match (wake, resume) {
+                    (Some(wake), Some(resume)) => Some(wake.min(resume)),
+                    (wake, resume) => wake.or(resume),
+                };
+            }
+            let watched = index == REALTIME && !self.lists.clock_change.is_empty();
+            due |= self.arm_clock(index, wake, watched);
+        }
+        match until {
+            _ if due => Some(0),
+            Until::Now => Some(0),
+            Until::Ever => None,
+            Until::Time(time) => Some(time.saturating_sub(clock::now_ns()).max(0)),
+        }
+    }
+
+    /// Sets a clock's timer, if it would come too late; true: something is
+    /// due already.
+    fn arm_clock(&mut self, index: usize, wake: Option<i64>, watched: bool) -> bool {
+        let spin = if self.precise { SPIN_NS } else { 0 };
+        let entry = self.timers.clock(index);
+        if entry.due {
+            return true;
+        }
+        let wake = match wake {
+            Some(wake) => wake.saturating_sub(spin),
+            None if watched => i64::MAX - 1,
+            None => return false,
+        };
+        if entry.armed <= wake {
+            return false;
+        }
+        let settled = entry.settled.take().is_some_and(|now| wake <= now);
+        let Some(fd) = entry.fd.as_ref() else { return false };
+        if settled {
+            entry.due = true;
+            return true;
+        }
+        match timerfd::arm_at(fd.raw(), wake, index == REALTIME) {
+            Ok(stepped) => {
+                entry.armed = wake;
+                entry.due = stepped;
+                self.clock_changed |= stepped;
+                stepped
+            }
+            // Cannot be; and if, then looking all the time is better than never.
+            Err(_) => {
+                entry.due = true;
+                true
+            }
+        }
+    }
+
+    fn virtual_timeout(&mut self, until: Until) -> Option<i64> {
+        let now = self.read_clock(MONOTONIC);
+        let mut due = false;
+        for index in 0..desk::CLOCKS {
+            if self.next_wake(index).is_some_and(|wake| wake <= now) {
+                self.timers.clock(index).due = true;
+                due = true;
+            }
+        }
+        due |= self.suspended.iter().any(|(until, _)| *until <= now);
+        let over = matches!(until, Until::Now) || matches!(until, Until::Time(time) if time <= now);
+        if due || over || self.auto_advance && self.next_jump(until).is_some() {
+            return Some(0);
+        }
+        None
+    }
+
+    /// Where virtual time jumps to if there is nothing to do now.
+    fn next_jump(&mut self, until: Until) -> Option<i64> {
+        let timer = self.next_virtual();
+        let resume = self.suspended.iter().map(|(until, _)| *until);
+        let next = resume.chain(timer).min();
+        match (next, until) {
+            (_, Until::Now) => None,
+            (Some(next), Until::Time(time)) => Some(next.min(time)),
+            (None, Until::Time(time)) => Some(time),
+            (next, Until::Ever) => next,
+        }
+    }
+
+    /// Whether something is to be dispatched that needs no waiting for.
+    fn is_busy(&self) -> bool {
+        !self.posts.is_empty()
+            || !self.sent.is_empty()
+            || !self.failures.is_empty()
+            || self.deferred > 0
+            || self.idlers > 0
+            || self.clock_changed
+            || self.has_always_ready()
+    }
+
+    fn has_always_ready(&self) -> bool {
+        let ready = |index: &u32| super::io::is_ready_always(*index);
+        self.io.always.iter().any(ready)
+    }
+}
+
+impl Run {
+    /// When a time from now is over.
+    fn until(&self, duration: i64) -> Result<Until> {
+        if duration < 0 {
+            return Ok(Until::Ever);
+        }
+        // SAFETY: no other reference to the core.
+        let now = unsafe { self.core() }?.read_clock(MONOTONIC);
+        Ok(Until::Time(now.saturating_add(duration)))
+    }
+
+    fn is_over(&self, until: Until) -> Result<bool> {
+        Ok(match until {
+            Until::Now => true,
+            Until::Ever => false,
+            // SAFETY: no other reference to the core.
+            Until::Time(time) => unsafe { self.core() }?.read_clock(MONOTONIC) >= time,
+        })
+    }
+
+    fn is_alive(&self) -> Result<bool> {
+        if self.desk.mail.peek() & mailbox::INBOX != 0 {
+            // SAFETY: no other reference to the core.
+            unsafe { self.core() }?.receive(&mut self.desk.gate());
+        }
+        // SAFETY: as above.
+        Ok(unsafe { self.core() }?.is_alive())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.desk.mail.peek() & mailbox::STOP != 0 && self.desk.mail.take(mailbox::STOP) != 0
+    }
+
+    /// Runs until nothing is left, it is stopped, or the time is over.
+    fn until_done(&self, until: Until) -> Result<()> {
+        while !self.is_stopped() && self.is_alive()? {
+            self.iterate(until)?;
+            if until != Until::Ever && self.is_over(until)? {
+                break;
+            }
+        }
+        self.exit()
+    }
+
+    /// Runs until something happened.
+    fn until_dispatched(&self) -> Result<()> {
+        while !self.is_stopped() {
+            let until = if self.is_alive()? { Until::Ever } else { Until::Now };
+            let turn = self.iterate(until)?;
+            // SAFETY: no other reference to the core.
+            let dispatched = unsafe { self.core() }?.dispatched > 0;
+            if turn.woken || dispatched || until == Until::Now {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn once(&self, until: Until) -> Result<()> {
+        if !self.is_stopped() {
+            self.iterate(until)?;
+        }
+        Ok(())
+    }
+
+    fn embedded(&self) -> Result<()> {
+        if self.is_stopped() {
+            return Ok(());
+        }
+        self.arm(Until::Now)?;
+        let found = self.poll(Some(0))?;
+        self.dispatch(found)
+    }
+
+    /// Runs until there are events for evloop_wait.
+    fn until_held(&self, until: Until) -> Result<()> {
+        loop {
+            // SAFETY: no other reference to the core.
+            let held = !unsafe { self.core() }?.held.is_empty();
+            // What is there already is not waited for, and not kept back.
+            if held || self.is_stopped() {
+                return Ok(());
+            }
+            let until = if self.is_alive()? { until } else { Until::Now };
+            let turn = self.iterate(until)?;
+            // SAFETY: as above.
+            let held = !unsafe { self.core() }?.held.is_empty();
+            if held || turn.woken || self.is_over(until)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn exit(&self) -> Result<()> {
+        self.in_turn(Source::Exit)
+    }
+
+    /// Ends the work of a run: whether anything is left.
+    fn finish(&self, result: Result<()>) -> Result<bool> {
+        // In a child that nobody made the loop's process nothing is touched.
+        self.check_process()?;
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        core.settle();
+        core.in_callback = false;
+        core.current = 0;
+        result?;
+        self.check()?;
+        // SAFETY: as above.
+        Ok(unsafe { self.core() }?.is_alive())
+    }
+
+    /// One time round.
+    fn iterate(&self, until: Until) -> Result<Turn> {
+        self.in_turn(Source::Prepare)?;
+        let timeout = self.arm(until)?;
+        let mut found = self.poll(timeout)?;
+        if found == 0 {
+            found = self.jump(until)?;
+        }
+        let woken = self.desk.mail.take(mailbox::WAKEUP) != 0;
+        self.dispatch(found)?;
+        Ok(Turn { woken })
+    }
+
+    /// Gets everything ready for a wait; how long it may be.
+    fn arm(&self, until: Until) -> Result<Option<i64>> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        core.settle();
+        if core.is_dirty() || self.desk.mail.peek() & mailbox::INBOX != 0 {
+            let mut gate = self.desk.gate();
+            core.receive(&mut gate);
+            core.settle();
+            core.flush();
+        }
+        self.desk.time.store(desk::UNKNOWN, Relaxed);
+        let timeout = core.arm_timers(until);
+        if core.is_busy() || core.collecting && !core.held.is_empty() {
+            return Ok(Some(0));
+        }
+        if core.timers.is_arming() {
+            return Ok(Some(timeout.map_or(RETRY_NS, |timeout| timeout.min(RETRY_NS))));
+        }
+        Ok(timeout)
+    }
+
+    /// Waits; how many events there are.
+    fn poll(&self, timeout: Option<i64>) -> Result<usize> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        let epoll = core.epoll();
+        let mail = &self.desk.mail;
+        let result = if timeout == Some(0) || !mail.sleep() {
+            epoll::wait(epoll, &mut core.events, Some(0)).map(<[_]>::len)
+        } else {
+            // Release: a fork that sees it finds the core as it is now.
+            self.desk.waiting.store(1, Release);
+            let result = epoll::wait(epoll, &mut core.events, timeout).map(<[_]>::len);
+            self.desk.waiting.store(0, Release);
+            mail.wake();
+            result
+        };
+        match result {
+            Ok(found) => Ok(found),
+            Err(Errno::EINTR) => {
+                self.check()?;
+                interrupted()?;
+                self.check()?;
+                Ok(0)
+            }
+            Err(Errno::EBADF | Errno::EINVAL) => {
+                self.check()?;
+                fail!(EBADF, "the loop's own descriptor {} was closed", epoll)
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// With nothing to do, virtual time goes on. Returns what is found then.
+    fn jump(&self, until: Until) -> Result<usize> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() }?;
+        if !core.auto_advance || core.is_busy() || self.desk.mail.has_work() {
+            return Ok(0);
+        }
+        let now = core.read_clock(MONOTONIC);
+        let due = core.next_virtual().is_some_and(|next| next <= now);
+        let over = core.suspended.iter().any(|(until, _)| *until <= now);
+        if due || over {
+            return Ok(0);
+        }
+        if let Some(next) = core.next_jump(until)
+            && next > now
+        {
+            self.desk.virtual_now.store(next, Relaxed);
+            // Marks what is due now.
+            core.virtual_timeout(Until::Now);
+        }
+        Ok(0)
+    }
+}
+
+/// See evloop_next_timeout_ns.
+pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
+    let named = desk::named(handle, Kind::Loop)?;
+    named.with(
+        |core| {
+            let in_callback = core.in_callback;
+            if !in_callback {
+                core.settle();
+            }
+            if core.is_busy() || !core.held.is_empty() || core.desk.mail.has_work() {
+                return Ok(0);
+            }
+            let mut least = i64::MAX;
+            for clock in 0..desk::CLOCKS {
+                if let Some(wake) = core.next_exact(clock) {
+                    least = least.min(wake.saturating_sub(core.read_clock(clock)).max(0));
+                }
+            }
+            let now = core.read_clock(timers::MONOTONIC);
+            let resume = core.suspended.iter().map(|(until, _)| until.saturating_sub(now).max(0));
+            Ok(resume.min().map_or(least, |resume| resume.min(least)))
+        },
+        |_| fail!(EBUSY, "loop {} is running in another thread", handle),
+    )
+}

@@ -1,0 +1,578 @@
+//! Timers: their clocks, and how they are set.
+//!
+//! Each clock has a queue and, unless time is virtual, a timerfd, which is
+//! set only when something is due earlier than it is set to.
+//!
+//! A timer that is set in a callback counts from the end of the iteration's
+//! callbacks: that needs one reading of the clock for all of them, and is
+//! never early. Until then (`ARMING`) it counts from a time before.
+
+use super::core::Core;
+use super::flags::*;
+use super::record::{self, Record};
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::sync::Ordering::Relaxed;
+use crate::sys::clock;
+use crate::sys::fd::Fd;
+use crate::sys::{epoll, timerfd};
+use crate::table::Kind;
+use crate::timerq::{self, Node, TimerQueue};
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+
+use super::core::Extra;
+use super::desk::CLOCKS;
+
+/// The clocks in the order of their queues; the second number is the clock
+/// that shows the same time and can always be read.
+const CLOCK_IDS: [(i32, i32); CLOCKS] = [
+    (libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC),
+    (libc::CLOCK_REALTIME, libc::CLOCK_REALTIME),
+    (libc::CLOCK_BOOTTIME, libc::CLOCK_BOOTTIME),
+    (libc::CLOCK_REALTIME_ALARM, libc::CLOCK_REALTIME),
+    (libc::CLOCK_BOOTTIME_ALARM, libc::CLOCK_BOOTTIME),
+];
+pub(super) const MONOTONIC: usize = 0;
+pub(super) const REALTIME: usize = 1;
+const NEVER: i64 = i64::MAX;
+
+/// What a timer does about expirations that it missed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Period {
+    Skip,
+    Burst,
+    Delay,
+}
+
+/// How a timer is set; nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub absolute: bool,
+    pub period: Period,
+    /// Negative: not at all.
+    pub initial: i64,
+    pub interval: i64,
+}
+
+/// The queue of a clock of the system.
+pub(crate) fn clock_index(id: i32) -> Option<usize> {
+    CLOCK_IDS.iter().position(|(clock, _)| *clock == id)
+}
+
+/// A relative timer on the wall clock is not affected by its steps: it
+/// counts on the clock that has none, as the kernel's do.
+pub(super) fn queue_of(clock: usize, setting: &Setting) -> usize {
+    if clock == REALTIME && !setting.absolute { MONOTONIC } else { clock }
+}
+
+pub(super) fn read(clock: usize) -> i64 {
+    CLOCK_IDS.get(clock).map_or(0, |(_, id)| clock::read_ns(*id))
+}
+
+/// The timer of a clock.
+pub(super) fn create_fd(clock: usize) -> Result<Fd> {
+    let id = CLOCK_IDS.get(clock).map_or(-1, |(id, _)| *id);
+    match timerfd::create(id, true) {
+        Ok(fd) => Ok(fd),
+        Err(Errno::EINVAL) => fail!(ENOTSUP, "this system has no clock {}", id),
+        Err(Errno::EPERM) => fail!(EPERM, "clock {} needs the capability CAP_WAKE_ALARM", id),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+pub(super) struct Clock {
+    pub queue: TimerQueue,
+    pub fd: Option<Fd>,
+    /// What the timerfd is set to, at most; [`NEVER`]: it has expired.
+    pub armed: i64,
+    /// Something may be due.
+    pub due: bool,
+    /// From when on timers count that are set in this iteration.
+    base: Option<i64>,
+    /// The time at which those were queued.
+    pub settled: Option<i64>,
+}
+
+/// A timer that was set in this iteration.
+struct Arming {
+    index: u32,
+    deadline: i64,
+    seq: u64,
+}
+
+pub(super) struct Timers {
+    pub clocks: [Clock; CLOCKS],
+    arming: Vec<Arming>,
+    seq: u64,
+}
+
+/// The records' nodes, as the queue wants them.
+pub(super) struct Nodes<'a>(pub &'a HashMap<u32, Extra>);
+
+impl timerq::Timers for Nodes<'_> {
+    #[inline(always)]
+    fn node(&self, id: u32) -> Option<&Node> {
+        record::get(id).map(|record| &record.node)
+    }
+
+    fn tolerance(&self, id: u32) -> i64 {
+        match record::get(id) {
+            Some(record) if record.has(TOLERANT) => {
+                self.0.get(&id).map_or(0, |extra| extra.tolerance)
+            }
+            _ => 0,
+        }
+    }
+}
+
+fn no_memory() -> Error {
+    error!(Errno::ENOMEM, "no memory for a timer")
+}
+
+fn queue_index(record: &Record) -> usize {
+    (record.flags.load(Relaxed) >> QUEUE_SHIFT & CLOCK_MASK) as usize
+}
+
+impl Timers {
+    pub fn new() -> Self {
+        let clock = || Clock {
+            queue: TimerQueue::new(),
+            fd: None,
+            armed: NEVER,
+            due: false,
+            base: None,
+            settled: None,
+        };
+        Self { clocks: std::array::from_fn(|_| clock()), arming: Vec::new(), seq: 0 }
+    }
+
+    pub fn clock(&mut self, index: usize) -> &mut Clock {
+        // An index is always one of a clock.
+        let index = index.min(CLOCKS - 1);
+        #[allow(clippy::indexing_slicing)]
+        &mut self.clocks[index]
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// One in the list was popped from its queue: only the list has it now.
+    fn list_again(&mut self, index: u32, record: &Record, deadline: i64) {
+        let seq = self.next_seq();
+        record.node.set_seq(seq);
+        let again = Arming { index, deadline, seq };
+        if self.arming.try_reserve(1).is_ok() {
+            return self.arming.push(again);
+        }
+        if let Some(listed) = self.arming.iter_mut().rfind(|arming| arming.index == index) {
+            *listed = again;
+        }
+    }
+
+    /// As Core::abandon.
+    pub fn abandon(&self) {
+        self.clocks.iter().filter_map(|clock| clock.fd.as_ref()).for_each(Fd::abandon);
+    }
+
+    pub fn is_arming(&self) -> bool {
+        !self.arming.is_empty()
+    }
+}
+
+impl Core {
+    /// The time of a clock, or virtual time.
+    pub fn read_clock(&self, clock: usize) -> i64 {
+        if self.is_virtual() { self.desk.virtual_now.load(Relaxed) } else { read(clock) }
+    }
+
+    /// Makes the timer of a clock, if it is not there yet.
+    pub fn ensure_clock(&mut self, clock: usize) -> Result<()> {
+        if self.is_virtual() || self.timers.clock(clock).fd.is_some() {
+            return Ok(());
+        }
+        let fd = create_fd(clock)?;
+        self.adopt_clock(clock, fd)
+    }
+
+    pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
+        if self.timers.clock(clock).fd.is_none() {
+            self.register_clock(self.epoll(), clock, fd.raw())?;
+            self.timers.clock(clock).fd = Some(fd);
+            let ready = self.desk.clocks.load(Relaxed);
+            self.desk.clocks.store(ready | 1 << clock, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes the timers of the clocks anew, in a forked child.
+    pub fn revive_clocks(&mut self, epoll: RawFd) -> Result<()> {
+        let mut fresh = [const { None }; CLOCKS];
+        for (index, fresh) in fresh.iter_mut().enumerate() {
+            if self.timers.clock(index).fd.is_some() {
+                let fd = create_fd(index)?;
+                self.register_clock(epoll, index, fd.raw())?;
+                *fresh = Some(fd);
+            }
+        }
+        for (index, fresh) in fresh.into_iter().enumerate() {
+            let clock = self.timers.clock(index);
+            // The child may have closed it, and use the number for another.
+            std::mem::forget(std::mem::replace(&mut clock.fd, fresh));
+            clock.armed = NEVER;
+            clock.due = true;
+        }
+        Ok(())
+    }
+
+    pub fn register_clock(&self, epoll: RawFd, clock: usize, fd: RawFd) -> Result<()> {
+        // Edge-triggered, and never read: setting it makes it ready again.
+        let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
+        Ok(epoll::add(epoll, fd, events, super::core::INTERNAL | (1 + clock as u64))?)
+    }
+
+    /// Sets, or stops, a timer. `deadline`: where it was found already.
+    pub fn timer_set(
+        &mut self,
+        index: u32,
+        record: &Record,
+        setting: &Setting,
+        deadline: Option<i64>,
+    ) -> Result<()> {
+        let flags = record.flags.load(Relaxed);
+        let clock = (flags >> CLOCK_SHIFT & CLOCK_MASK) as usize;
+        let queue = queue_of(clock, setting);
+        self.ensure_clock(queue)?;
+        if setting.initial < 0 {
+            self.timer_stop(index, record);
+            record.unset(AGAIN);
+            return Ok(());
+        }
+        if queue != queue_index(record) {
+            self.timer_stop(index, record);
+        }
+        let relative = !setting.absolute && deadline.is_none();
+        let deadline = match deadline {
+            Some(deadline) => deadline,
+            None if setting.absolute => setting.initial,
+            None => self.base(queue).saturating_add(setting.initial),
+        };
+        let mut how = (queue as u32) << QUEUE_SHIFT;
+        how |= if relative { RELATIVE } else { 0 };
+        how |= match (setting.interval, setting.period) {
+            (0, _) => 0,
+            (_, Period::Skip) => PERIODIC,
+            (_, Period::Burst) => PERIODIC | BURST,
+            (_, Period::Delay) => PERIODIC | DELAY,
+        };
+        how |= if setting.interval > 0 || !setting.absolute { AGAIN } else { 0 };
+        let all = RELATIVE | PERIODIC | BURST | DELAY | AGAIN | CLOCK_MASK << QUEUE_SHIFT;
+        let before = record.flags.load(Relaxed) & all;
+        record.flags.store(record.flags.load(Relaxed) & !all | how, Relaxed);
+        if let Err(error) = self.timer_arm(index, record, deadline) {
+            record.flags.store(record.flags.load(Relaxed) & !all | before, Relaxed);
+            return Err(error);
+        }
+        let period = if setting.interval > 0 { setting.interval } else { setting.initial };
+        record.aux.store(period.cast_unsigned(), Relaxed);
+        Ok(())
+    }
+
+    /// Starts a timer again; `deadline` as in `timer_set`.
+    #[inline]
+    pub fn timer_again(&mut self, index: u32, record: &Record, at: Option<i64>) -> Result<()> {
+        let flags = record.flags.load(Relaxed);
+        if flags & AGAIN == 0 {
+            fail!(EINVAL, "the timer was never set to a relative time");
+        }
+        let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+        let period = record.aux.load(Relaxed).cast_signed();
+        let deadline = match at {
+            Some(deadline) => deadline,
+            None => self.base(queue).saturating_add(period),
+        };
+        if at.is_none() {
+            record.set(RELATIVE);
+        } else {
+            record.unset(RELATIVE);
+        }
+        self.timer_arm(index, record, deadline)
+    }
+
+    /// From when on a timer counts that is set now.
+    #[inline]
+    fn base(&mut self, clock: usize) -> i64 {
+        if !self.in_callback {
+            return self.read_clock(clock);
+        }
+        match self.timers.clock(clock).base {
+            Some(base) => base,
+            None => {
+                let base = self.read_clock(clock);
+                self.timers.clock(clock).base = Some(base);
+                base
+            }
+        }
+    }
+
+    /// Puts a timer into its queue, or among those that will be.
+    #[inline]
+    fn timer_arm(&mut self, index: u32, record: &Record, deadline: i64) -> Result<()> {
+        let flags = record.flags.load(Relaxed);
+        let Self { timers, extras, .. } = self;
+        let seq = timers.next_seq();
+        if flags & ENABLED == 0 {
+            return self.timer_park(index, record, deadline);
+        }
+        let queue = queue_index(record);
+        if !self.in_callback {
+            let queue = &mut timers.clock(queue).queue;
+            queue.arm(&Nodes(extras), index, deadline, seq).map_err(|_| no_memory())?;
+            self.timer_is_set(record);
+            return Ok(());
+        }
+        // What is queued already is only made later, or earlier, for now; and
+        // what is in the list below already, but not queued, is queued now.
+        let queued = record.node.deadline().is_some();
+        if flags & ARMING == 0 {
+            if timers.arming.try_reserve(1).is_err() {
+                return Err(no_memory());
+            }
+            if queued {
+                let queue = &mut timers.clock(queue).queue;
+                queue.arm(&Nodes(extras), index, deadline, seq).map_err(|_| no_memory())?;
+            } else {
+                record.node.set_seq(seq);
+            }
+            timers.arming.push(Arming { index, deadline, seq });
+            record.set(ARMING);
+        } else {
+            let queue = &mut timers.clock(queue).queue;
+            queue.arm(&Nodes(extras), index, deadline, seq).map_err(|_| no_memory())?;
+        }
+        if flags & SET == 0 {
+            self.timer_is_set(record);
+        }
+        Ok(())
+    }
+
+    fn timer_is_set(&mut self, record: &Record) {
+        record.set(SET);
+        self.count_liveness(record);
+    }
+
+    /// Keeps the time of a disabled timer.
+    fn timer_park(&mut self, index: u32, record: &Record, deadline: i64) -> Result<()> {
+        self.extra(index, record)?.parked = deadline;
+        record.set(PARKED | SET);
+        Ok(())
+    }
+
+    /// Stops a timer.
+    pub fn timer_stop(&mut self, index: u32, record: &Record) {
+        if record.flags.load(Relaxed) & SET == 0 {
+            return;
+        }
+        let Self { timers, extras, .. } = self;
+        timers.clock(queue_index(record)).queue.disarm(&Nodes(extras), index);
+        record.unset(SET | ARMING | PARKED);
+        self.count_liveness(record);
+    }
+
+    /// A timer is disabled: what it is set to is kept.
+    pub fn timer_disable(&mut self, index: u32, record: &Record) -> Result<()> {
+        if record.has(SET) && !record.has(PARKED) {
+            let deadline = self.timer_deadline(index, record).unwrap_or(NEVER);
+            self.timer_park(index, record, deadline)?;
+            let Self { timers, extras, .. } = self;
+            timers.clock(queue_index(record)).queue.disarm(&Nodes(extras), index);
+            record.unset(ARMING);
+        }
+        Ok(())
+    }
+
+    /// An expiration was taken, but the timer was disabled before it was
+    /// dispatched: it is as if it was not taken.
+    pub fn timer_put_back(&mut self, index: u32, record: &Record, deadline: i64) {
+        if self.timer_park(index, record, deadline).is_ok() {
+            let Self { timers, extras, .. } = self;
+            timers.clock(queue_index(record)).queue.disarm(&Nodes(extras), index);
+        }
+    }
+
+    /// It is enabled again (the flag says so already).
+    pub fn timer_enable(&mut self, index: u32, record: &Record) -> Result<()> {
+        if !record.has(PARKED) {
+            return Ok(());
+        }
+        let deadline = self.extras.get(&index).map_or(NEVER, |extra| extra.parked);
+        // Not to be shifted: it counts from when it was set.
+        record.unset(RELATIVE);
+        self.timer_arm(index, record, deadline)?;
+        record.unset(PARKED);
+        Ok(())
+    }
+
+    /// When a timer that is set expires.
+    fn timer_deadline(&self, index: u32, record: &Record) -> Option<i64> {
+        if record.has(PARKED) {
+            return self.extras.get(&index).map(|extra| extra.parked);
+        }
+        let listed = |timers: &Timers| {
+            let last = timers.arming.iter().rev().find(|arming| arming.index == index);
+            last.map(|arming| arming.deadline)
+        };
+        record.node.deadline().or_else(|| listed(&self.timers))
+    }
+
+    pub fn timer_remaining(&self, index: u32, record: &Record) -> i64 {
+        match self.timer_deadline(index, record) {
+            Some(deadline) if record.has(SET) => {
+                let left = deadline.saturating_sub(self.read_clock(queue_index(record)));
+                left.max(0)
+            }
+            _ => i64::MAX,
+        }
+    }
+
+    /// Lets the timers that were set in this iteration count from now.
+    pub fn settle(&mut self) {
+        if !self.timers.is_arming() {
+            return;
+        }
+        let mut shift = [0; CLOCKS];
+        for (clock, shift) in shift.iter_mut().enumerate() {
+            if let Some(base) = self.timers.clock(clock).base.take() {
+                let now = self.read_clock(clock);
+                *shift = now.saturating_sub(base).max(0);
+                self.timers.clock(clock).settled = Some(now);
+            }
+        }
+        let Self { timers, extras, .. } = self;
+        let mut list = std::mem::take(&mut timers.arming);
+        list.retain(|arming| {
+            let Some(record) = record::get(arming.index) else { return false };
+            settle_one(timers, &Nodes(extras), arming, record, &shift).is_err()
+        });
+        // What found no memory is tried again, from the same time on.
+        timers.arming = list;
+        if timers.arming.capacity() > 8192 && timers.arming.is_empty() {
+            timers.arming = Vec::new();
+        }
+    }
+
+    /// Takes the next timer that is due on a clock.
+    pub fn pop_due(&mut self, clock: usize, now: i64, corrections: &mut u32) -> timerq::Popped {
+        let Self { timers, extras, .. } = self;
+        timers.clock(clock).queue.pop(&Nodes(extras), now, corrections)
+    }
+
+    /// A timer was popped: its event, and what it is set to next. `None`: it
+    /// was set anew by a callback of this iteration.
+    pub fn expired(
+        &mut self,
+        index: u32,
+        record: &Record,
+        deadline: i64,
+        now: i64,
+    ) -> Option<(u64, i64)> {
+        let flags = record.flags.load(Relaxed);
+        if flags & ARMING != 0 {
+            self.timers.list_again(index, record, deadline);
+            return None;
+        }
+        if flags & PERIODIC == 0 {
+            record.unset(SET);
+            self.count_liveness(record);
+            return Some((1, deadline));
+        }
+        let interval = record.aux.load(Relaxed).cast_signed().max(1);
+        let late = now.saturating_sub(deadline).max(0);
+        let missed = if flags & BURST != 0 { 0 } else { late / interval };
+        if flags & DELAY != 0 {
+            record.set(RELATIVE);
+            let next = self.base(queue_index(record)).saturating_add(interval);
+            if self.timer_arm(index, record, next).is_err() {
+                self.rearm(index, record, next);
+            }
+            return Some((1, deadline));
+        }
+        record.unset(RELATIVE);
+        let next = deadline.saturating_add(interval.saturating_mul(missed + 1));
+        self.rearm(index, record, next);
+        Some((missed.cast_unsigned() + 1, deadline))
+    }
+
+    /// Queues a periodic timer for its next time.
+    #[inline]
+    fn rearm(&mut self, index: u32, record: &Record, next: i64) {
+        let seq = self.timers.next_seq();
+        let Self { timers, extras, .. } = self;
+        let queue = &mut timers.clock(queue_index(record)).queue;
+        if queue.arm(&Nodes(extras), index, next, seq).is_ok() {
+            return;
+        }
+        // It has just left the queue, whose memory is hardly less than before.
+        if timers.arming.try_reserve(1).is_ok() {
+            record.set(ARMING);
+            timers.arming.push(Arming { index, deadline: next, seq });
+            return record.node.set_seq(seq);
+        }
+        record.unset(SET);
+        self.count_liveness(record);
+        self.fail(record.handle(Kind::Watcher, index), Errno::ENOMEM);
+    }
+
+    /// When the next timer of a clock is due, at the latest.
+    pub fn next_wake(&mut self, clock: usize) -> Option<i64> {
+        let virtual_time = self.is_virtual();
+        let Self { timers, extras, .. } = self;
+        let queue = &mut timers.clock(clock).queue;
+        if queue.len() == 0 {
+            return None;
+        }
+        if virtual_time {
+            queue.next_deadline(&Nodes(extras))
+        } else {
+            queue.next_wake(&Nodes(extras))
+        }
+    }
+
+    /// The earliest deadline of a clock, exactly.
+    pub fn next_exact(&mut self, clock: usize) -> Option<i64> {
+        let Self { timers, extras, .. } = self;
+        timers.clock(clock).queue.next_deadline(&Nodes(extras))
+    }
+
+    /// The earliest deadline of all, in virtual time.
+    pub fn next_virtual(&mut self) -> Option<i64> {
+        (0..CLOCKS).filter_map(|clock| self.next_wake(clock)).min()
+    }
+}
+
+fn settle_one(
+    timers: &mut Timers,
+    nodes: &Nodes<'_>,
+    arming: &Arming,
+    record: &Record,
+    shift: &[i64; CLOCKS],
+) -> std::result::Result<(), timerq::NoMemory> {
+    let flags = record.flags.load(Relaxed);
+    // Closed, or given to another watcher, or in the list twice.
+    if Source::of(flags) != Source::Timer || flags & ARMING == 0 {
+        return Ok(());
+    }
+    let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+    let relative = flags & RELATIVE != 0;
+    let shift = if relative { shift.get(queue).copied().unwrap_or(0) } else { 0 };
+    let deadline = match record.node.deadline() {
+        Some(deadline) => deadline,
+        None if record.node.seq() == arming.seq => arming.deadline,
+        None => return Ok(()),
+    };
+    let seq = record.node.seq();
+    timers.clock(queue).queue.arm(nodes, arming.index, deadline.saturating_add(shift), seq)?;
+    record.unset(ARMING);
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Pages of memory that are never unmapped.
+
+use super::syscall;
+use crate::errno::Errno;
+
+/// Fresh pages, all zero.
+pub(crate) fn map(bytes: usize) -> Result<*mut u8, Errno> {
+    // SAFETY: an anonymous mapping anywhere.
+    let address = unsafe {
+        syscall!(
+            SYS_mmap,
+            0,
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1isize,
+            0,
+        )
+    }?;
+    Ok(std::ptr::with_exposed_provenance_mut(address))
+}
+
+/// Gives the memory of pages back; they are zero from now on.
+///
+/// # Safety
+/// `start` and `bytes` are pages that [`map`] made, whose contents nobody
+/// needs, and which are only looked at as atomics.
+pub(crate) unsafe fn wipe(start: *mut u8, bytes: usize) {
+    // A failure leaves them as they are, which costs only the memory: the
+    // caller cannot rely on zeros either way.
+    // SAFETY: pages of ours, whose contents may go.
+    let _ = unsafe { syscall!(SYS_madvise, start.expose_provenance(), bytes, libc::MADV_DONTNEED) };
+}
