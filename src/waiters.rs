@@ -100,6 +100,27 @@ impl Waiters {
         Bell::Eventfd(eventfd)
     }
 
+    /// Has an eventfd that is not a waiting thread's rung when the object is
+    /// closed, until [`Self::unwatch`].
+    pub fn watch(&self, eventfd: RawFd) -> Result<()> {
+        if matches!(self.add(eventfd), Bell::None) {
+            fail!(ENOMEM, "no memory to watch the object");
+        }
+        if self.closed.load(Ordering::Acquire) {
+            self.unwatch(eventfd);
+            fail!(ESTALE, "the object is closed");
+        }
+        Ok(())
+    }
+
+    /// Undoes one [`Self::watch`].
+    pub fn unwatch(&self, eventfd: RawFd) {
+        let mut eventfds = self.eventfds.lock();
+        if let Some(place) = eventfds.iter().position(|fd| *fd == eventfd) {
+            eventfds.swap_remove(place);
+        }
+    }
+
     /// Makes all of them look again.
     pub fn wake(&self) {
         // Under the lock: a thread takes its eventfd out before closing it.
@@ -191,10 +212,7 @@ impl Visit<'_> {
     fn leave(&mut self) {
         let Bell::Eventfd(eventfd) = self.bell else { return };
         self.bell = Bell::NotYet;
-        let mut eventfds = self.waiters.eventfds.lock();
-        if let Some(place) = eventfds.iter().position(|fd| *fd == eventfd) {
-            eventfds.swap_remove(place);
-        }
+        self.waiters.unwatch(eventfd);
     }
 
     /// Whether the time is out.

@@ -7,6 +7,7 @@ use super::flags::*;
 use super::io::Io;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::slots::Slots;
+use super::tfd::Watched;
 use super::timers::Timers;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
@@ -36,8 +37,6 @@ pub(super) struct Extra {
     pub parked: i64,
     /// What happened while the watcher was suspended.
     pub kept: Option<Event>,
-    /// A tfd watcher's timer.
-    pub tfd: i64,
 }
 
 /// A rate limit, and the interval that is going on.
@@ -76,6 +75,8 @@ pub(super) struct Core {
     pub slots: Slots,
     pub extras: HashMap<u32, Extra>,
     pub io: Io,
+    /// The timers of tfd watchers.
+    pub tfds: HashMap<u32, Watched>,
     pub timers: Timers,
     pub lists: Lists,
     /// How many watchers keep the loop alive.
@@ -87,6 +88,8 @@ pub(super) struct Core {
     pub deferred: usize,
     /// Async watchers that this thread sent to.
     pub sent: Vec<u32>,
+    /// Posted calls, and how many of them are due in this iteration.
+    pub posts_due: usize,
     pub posts: VecDeque<Post>,
     /// Events for evloop_wait.
     pub held: VecDeque<Event>,
@@ -143,6 +146,7 @@ impl Core {
             slots: Slots::default(),
             extras: HashMap::new(),
             io: Io::default(),
+            tfds: HashMap::new(),
             timers: Timers::new(),
             lists: Lists::default(),
             active: 0,
@@ -150,6 +154,7 @@ impl Core {
             idlers: 0,
             deferred: 0,
             sent: Vec::new(),
+            posts_due: 0,
             posts: VecDeque::new(),
             held: VecDeque::new(),
             failures,
@@ -312,10 +317,12 @@ impl Core {
             Command::AddIo(handle, how) => {
                 self.on_added(handle, |core, index, record| core.io_added(index, record, how))
             }
-            Command::AddTfd(handle, how, tfd) => self.on_added(handle, |core, index, record| {
-                core.extra(index, record)?.tfd = tfd;
-                core.io_added(index, record, how)
-            }),
+            Command::AddTfd(handle, how, watched) => {
+                self.on_added(handle, |core, index, record| {
+                    core.keep_tfd(index, watched)?;
+                    core.io_added(index, record, how)
+                })
+            }
             Command::AddTimer { handle, setting, deadline, tolerance } => {
                 self.on_added(handle, |core, index, record| {
                     core.set_tolerance(index, record, tolerance)?;
@@ -432,7 +439,10 @@ impl Core {
     /// Gives back the descriptors of a loop whose memory has to stay.
     pub fn abandon(&self) {
         self.epoll.abandon();
-        self.eventfd.abandon();
+        // The eventfd stays where a timer might yet ring it.
+        if self.tfds.is_empty() {
+            self.eventfd.abandon();
+        }
         self.outer.iter().for_each(Fd::abandon);
         self.timers.abandon();
     }
@@ -464,6 +474,7 @@ impl Core {
         );
         // The child may have closed them, and use the numbers for others.
         std::mem::forget(old);
+        self.revive_tfds();
         self.receive(gate);
         Ok(())
     }

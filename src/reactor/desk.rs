@@ -19,8 +19,10 @@ use crate::sync::{
 };
 use crate::sys::{eventfd, fork, thread};
 use crate::table::{self, Handle, Kind};
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
+use std::ptr::NonNull;
 use std::sync::{Condvar, PoisonError};
 
 /// How many clocks timers can have.
@@ -377,6 +379,11 @@ impl Desk {
         }
     }
 
+    /// The eventfd that wakes it; while it is open, whoever asks.
+    pub fn eventfd(&self) -> RawFd {
+        self.eventfd.load(Relaxed)
+    }
+
     /// Answers those who wait for the end of the current callback.
     pub fn answer(&self, gate: &mut Gate) {
         gate.answered = gate.asked;
@@ -415,6 +422,9 @@ impl Desk {
 pub(super) struct Run {
     pub desk: &'static Desk,
     named: Named,
+    /// The desk's, which stays there while this exists.
+    core: NonNull<Core>,
+    forks: Cell<fork::Watch>,
 }
 
 impl Run {
@@ -428,10 +438,12 @@ impl Run {
             fail!(EBUSY, "loop {} is running in another thread", named.handle.pack());
         }
         // SAFETY: nobody runs the loop, and this thread has the gate's lock.
-        unsafe { desk.core() }?.receive(&mut gate);
+        let core = unsafe { desk.core() }?;
+        core.receive(&mut gate);
+        let core = NonNull::from(core);
         gate.running = true;
         desk.thread.store(thread::current(), Relaxed);
-        Ok(Self { desk, named })
+        Ok(Self { desk, named, core, forks: Cell::new(fork::Watch::begin()) })
     }
 
     /// The loop itself, until the next callback.
@@ -440,9 +452,16 @@ impl Run {
     /// No other reference to the core is in use.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn core(&self) -> Result<&mut Core> {
+    pub unsafe fn core(&self) -> &mut Core {
+        let mut core = self.core;
         // SAFETY: this thread runs the loop; else as this function's.
-        unsafe { self.desk.core() }
+        unsafe { core.as_mut() }
+    }
+
+    /// Whether there is something to be done before the next callback.
+    #[inline(always)]
+    pub fn is_attention_due(&self) -> bool {
+        self.desk.attention.load(Relaxed) != 0 || self.forks.get().has_forked()
     }
 
     /// Whether the loop is still to be run by this thread, in this process;
@@ -461,6 +480,9 @@ impl Run {
         if self.desk.epoch.load(Relaxed) != fork::current() {
             let handle = self.named.handle.pack();
             fail!(ECHILD, "a callback of loop {} forked, and this is the child", handle);
+        }
+        if self.forks.get().has_forked() {
+            self.forks.set(fork::Watch::begin());
         }
         Ok(())
     }

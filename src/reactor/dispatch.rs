@@ -11,13 +11,12 @@ use super::flags::*;
 use super::io;
 use super::mailbox;
 use super::record::{self, LIVE, Record};
+use super::tfd;
 use super::timers;
 use crate::errno::{Errno, Result};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
-use crate::sys::fork;
-use crate::table::{self, Handle, Kind};
-use crate::timerfd::Timer;
+use crate::table::{Handle, Kind};
 use crate::timerq::Popped;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
@@ -55,8 +54,7 @@ impl Run {
         // SAFETY: the program's function and argument, as it promised; no
         // reference into the core is in use.
         unsafe { callback(event, user_data) };
-        let desk = self.desk;
-        if desk.attention.load(Relaxed) != 0 || desk.epoch.load(Relaxed) != fork::current() {
+        if self.is_attention_due() {
             return self.attend();
         }
         Ok(())
@@ -69,7 +67,7 @@ impl Run {
         self.desk.attention.store(0, Relaxed);
         loop {
             // SAFETY: no other reference to the core.
-            let closed = unsafe { self.core() }?.take_destroys();
+            let closed = unsafe { self.core() }.take_destroys();
             if closed.is_empty() {
                 break;
             }
@@ -84,30 +82,31 @@ impl Run {
 
     /// Dispatches an event of a descriptor.
     #[inline(always)]
-    fn io_event(&self, word: u64, ready: u32) -> Result<()> {
+    fn io_event(&self, word: u64, ready: u32, plain: u32) -> Result<()> {
         let handle = word.cast_signed();
         let Some((index, record)) = live(handle) else { return self.nobody() };
-        // SAFETY: no other reference to the core, and not kept.
-        let core = unsafe { self.core() }?;
-        if record.flags.load(Relaxed) & PLAIN_MASK != PLAIN_IO || core.ranked > 0 {
+        if record.flags.load(Relaxed) & PLAIN_MASK != plain {
             return self.io_event_slowly(handle, index, record, ready);
         }
         let Some(callback) = record.callback() else { return Ok(()) };
-        core.dispatched += 1;
+        // SAFETY: no other reference to the core, and not kept.
+        let core = unsafe { self.core() };
+        core.dispatched = core.dispatched.wrapping_add(1);
         core.current = handle;
+        let user_data = record.user_data();
         let event = Event {
-            data: record.data.load(Relaxed),
+            data: user_data.expose_provenance() as u64,
             events: ready,
             fd: io::fd_of(record),
             ..Event::new(handle, Source::Io as i32)
         };
-        self.call(callback, &event, record.user_data())
+        self.call(callback, &event, user_data)
     }
 
     #[inline(never)]
     fn io_event_slowly(&self, handle: i64, index: u32, record: &Record, ready: u32) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         if record.has(SHARED) {
             let mut sharers = Vec::new();
             core.io_sharers(record, ready, &mut sharers);
@@ -126,7 +125,7 @@ impl Run {
 
     fn one_io_event(&self, handle: i64, index: u32, record: &Record, ready: u32) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         let flags = record.flags.load(Relaxed);
         if flags & (ENABLED | MASKED) != ENABLED {
             core.io_stray(index, record);
@@ -140,7 +139,7 @@ impl Run {
         if Source::of(flags) == Source::Tfd {
             event.fd = -1;
             event.events = 0;
-            if !read_tfd(core, index, record, &mut event) {
+            if !tfd::read(core, index, &mut event) {
                 return Ok(());
             }
         } else if flags & ONESHOT != 0 {
@@ -155,7 +154,7 @@ impl Run {
     #[cold]
     fn nobody(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
-        unsafe { self.core() }?.io.strays |= 1 << 31;
+        unsafe { self.core() }.io.strays |= 1 << 31;
         Ok(())
     }
 
@@ -164,7 +163,7 @@ impl Run {
     #[inline]
     fn emit(&self, event: Event, record: &Record) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
             let handle = Handle::unpack_as(event.watcher, Kind::Watcher);
             let index = handle.map_or(0, |handle| handle.index);
@@ -183,7 +182,7 @@ impl Run {
     pub fn deliver(&self, mut event: Event) -> Result<()> {
         let Some((index, record)) = live(event.watcher) else { return Ok(()) };
         // SAFETY: no other reference to the core, and not kept.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         event.data = record.data.load(Relaxed);
         if record.flags.load(Relaxed) & EXTRA_WORK != 0 && !core.admit(index, record, &event) {
             return Ok(());
@@ -199,7 +198,7 @@ impl Run {
     /// Dispatches what is ready, in order of priority.
     fn deliver_batch(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         if core.batch.is_empty() {
             return Ok(());
         }
@@ -212,7 +211,7 @@ impl Run {
                         self.deliver(event)?;
                     } else {
                         // SAFETY: as above.
-                        unsafe { self.core() }?.put_back(&event);
+                        unsafe { self.core() }.put_back(&event);
                     }
                 }
                 Job::Post(target) => self.deliver_post(target)?,
@@ -223,65 +222,60 @@ impl Run {
 
     /// Dispatches everything that one wait has found.
     pub fn dispatch(&self, found: usize) -> Result<()> {
-        self.sort_out(found)?;
-        if self.desk.attention.load(Relaxed) != 0 {
+        // SAFETY: no other reference to the core; nor below.
+        unsafe { self.core() }.sort_out(found);
+        if self.is_attention_due() {
             self.attend()?;
         }
-        self.timers()?;
-        self.asyncs()?;
-        self.posts()?;
-        self.deferred()?;
-        self.resume()?;
+        // SAFETY: as above.
+        if unsafe { self.core() }.has_more_than_descriptors() || self.desk.mail.has_sent() {
+            self.timers()?;
+            self.asyncs()?;
+            self.posts()?;
+            self.deferred()?;
+            self.resume()?;
+        }
         self.descriptors(found)?;
-        self.failures()?;
-        self.deliver_batch()?;
-        self.in_turn(Source::Check)?;
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
-        if core.idlers > 0 && core.dispatched == 0 {
-            self.in_turn(Source::Idle)?;
+        // SAFETY: as above.
+        if unsafe { self.core() }.has_leftovers() {
+            self.always_ready()?;
+            self.failures()?;
+            self.deliver_batch()?;
         }
-        Ok(())
-    }
-
-    /// The loop's own events among those found, and others' commands.
-    fn sort_out(&self, found: usize) -> Result<()> {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
-        core.dispatched = 0;
-        for at in 0..found {
-            let Some(event) = core.found(at) else { break };
-            let word = event.u64;
-            if io::is_internal(word) {
-                core.own_event(word);
-            }
+        // SAFETY: as above.
+        let core = unsafe { self.core() };
+        let idle = core.idlers > 0 && core.dispatched == 0;
+        if !core.lists.check.is_empty() {
+            self.in_turn(Source::Check)?;
         }
-        if self.desk.mail.peek() & mailbox::INBOX != 0 {
-            core.receive(&mut self.desk.gate());
-        }
-        Ok(())
+        if idle { self.in_turn(Source::Idle) } else { Ok(()) }
     }
 
     fn descriptors(&self, found: usize) -> Result<()> {
-        for at in 0..found {
-            // SAFETY: no other reference to the core.
-            let Some(event) = unsafe { self.core() }?.found(at) else { break };
+        // SAFETY: no other reference to the core, and not kept.
+        let core = unsafe { self.core() };
+        // A priority that is set meanwhile counts from the next iteration on.
+        let plain = if core.ranked == 0 { PLAIN_IO } else { u32::MAX };
+        let events = core.events.as_ptr();
+        for at in 0..found.min(core.events.len()) {
+            // SAFETY: inside the array, which only a wait changes or frees.
+            let event = unsafe { events.add(at) };
+            // SAFETY: as above.
+            let event = unsafe { &*event };
+            // SAFETY: the kernel filled in as many as were found.
+            let event = unsafe { event.assume_init_read() };
             if !io::is_internal(event.u64) {
-                self.io_event(event.u64, event.events)?;
+                self.io_event(event.u64, event.events, plain)?;
             }
         }
         // SAFETY: as above.
-        let core = unsafe { self.core() }?;
-        core.look_after(found);
-        if !core.io.always.is_empty() {
-            self.always_ready()?;
-        }
+        unsafe { self.core() }.look_after(found);
         Ok(())
     }
 
     fn always_ready(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         let mut ready = Vec::new();
         if ready.try_reserve(core.io.always.len()).is_err() {
             return Ok(());
@@ -303,10 +297,10 @@ impl Run {
 
     fn failures(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let count = unsafe { self.core() }?.failures.len();
+        let count = unsafe { self.core() }.failures.len();
         for _ in 0..count {
             // SAFETY: as above.
-            let core = unsafe { self.core() }?;
+            let core = unsafe { self.core() };
             let Some((handle, errno)) = core.failures.pop_front() else { break };
             let Some((index, record)) = live(handle) else { continue };
             let source = Source::of(record.flags.load(Relaxed));
@@ -330,13 +324,12 @@ impl Run {
     fn timers(&self) -> Result<()> {
         for clock in 0..desk::CLOCKS {
             // SAFETY: no other reference to the core.
-            let core = unsafe { self.core() }?;
-            if core.timers.clock(clock).due {
+            if unsafe { self.core() }.timers.due & 1 << clock != 0 {
                 self.expire(clock)?;
             }
         }
         // SAFETY: as above.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         if std::mem::take(&mut core.clock_changed) {
             self.in_turn(Source::ClockChange)?;
         }
@@ -345,17 +338,18 @@ impl Run {
 
     fn expire(&self, clock: usize) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         let now = core.expiry_time(clock);
+        core.timers.recheck |= 1 << clock;
         let mut corrections = CORRECTIONS;
         for _ in 0..core.max_timers {
             // SAFETY: as above.
-            let core = unsafe { self.core() }?;
+            let core = unsafe { self.core() };
             match core.pop_due(clock, now, &mut corrections) {
                 Popped::Due { id, deadline } => self.expired(id, deadline, now)?,
                 Popped::Later => return Ok(()),
                 Popped::None => {
-                    core.timers.clock(clock).due = false;
+                    core.timers.due &= !(1 << clock);
                     return Ok(());
                 }
             }
@@ -367,7 +361,7 @@ impl Run {
     fn expired(&self, index: u32, deadline: i64, now: i64) -> Result<()> {
         let Some(record) = record::get(index) else { return Ok(()) };
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         let Some((count, deadline_ns)) = core.expired(index, record, deadline, now) else {
             return Ok(());
         };
@@ -379,14 +373,14 @@ impl Run {
 
     fn asyncs(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         if !self.desk.mail.has_sent() && core.sent.is_empty() {
             return Ok(());
         }
         for index in core.take_sent() {
             let Some(record) = record::get(index) else { continue };
             // SAFETY: as above.
-            if unsafe { self.core() }?.was_sent(index, record) {
+            if unsafe { self.core() }.was_sent(index, record) {
                 let handle = record.handle(Kind::Watcher, index);
                 self.emit(Event::new(handle, Source::Async as i32), record)?;
             }
@@ -396,12 +390,11 @@ impl Run {
 
     fn posts(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
-        // Those that are posted meanwhile are made next time.
-        let count = core.posts.len().min(core.max_posts as usize);
+        let core = unsafe { self.core() };
+        let count = core.posts_due.min(core.max_posts as usize);
         for _ in 0..count {
             // SAFETY: as above.
-            let core = unsafe { self.core() }?;
+            let core = unsafe { self.core() };
             let Some(post) = core.posts.pop_front() else { break };
             if core.posts.is_empty() && core.posts.capacity() > 8192 {
                 core.posts = Default::default();
@@ -419,7 +412,7 @@ impl Run {
         let mut event = Event::new(0, POST);
         event.data = target.user_data.expose_provenance() as u64;
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         core.dispatched += 1;
         core.current = 0;
         match target.callback {
@@ -433,7 +426,7 @@ impl Run {
 
     fn deferred(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
-        if unsafe { self.core() }?.deferred == 0 {
+        if unsafe { self.core() }.deferred == 0 {
             return Ok(());
         }
         self.in_turn(Source::Defer)
@@ -442,7 +435,7 @@ impl Run {
     /// Lets watchers go on whose rate limit's interval is over.
     fn resume(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         if core.suspended.is_empty() {
             return Ok(());
         }
@@ -458,7 +451,7 @@ impl Run {
         for index in over {
             let Some(record) = record::get(index) else { continue };
             // SAFETY: as above.
-            if let Some(event) = unsafe { self.core() }?.go_on(index, record) {
+            if let Some(event) = unsafe { self.core() }.go_on(index, record) {
                 self.emit(event, record)?;
             }
         }
@@ -468,7 +461,7 @@ impl Run {
     /// Calls all watchers of a kind.
     pub fn in_turn(&self, source: Source) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         let ranked = core.ranked > 0;
         let Some(list) = core.list(source).filter(|list| !list.is_empty()) else { return Ok(()) };
         let mut watchers = Vec::new();
@@ -493,7 +486,7 @@ impl Run {
             let event = Event::new(handle, source as i32);
             if source == Source::Defer {
                 // SAFETY: as above.
-                if unsafe { self.core() }?.defer_is_over(record) {
+                if unsafe { self.core() }.defer_is_over(record) {
                     self.emit(event, record)?;
                 }
             } else if source == Source::ClockChange {
@@ -508,10 +501,10 @@ impl Run {
     /// Those do not count as something that happened.
     fn deliver_in_turn(&self, event: Event) -> Result<()> {
         // SAFETY: no other reference to the core.
-        let before = unsafe { self.core() }?.dispatched;
+        let before = unsafe { self.core() }.dispatched;
         self.deliver(event)?;
         // SAFETY: as above.
-        unsafe { self.core() }?.dispatched = before;
+        unsafe { self.core() }.dispatched = before;
         Ok(())
     }
 }
@@ -525,26 +518,41 @@ fn is_wanted(event: &Event) -> bool {
         || Source::of(record.flags.load(Relaxed)) == Source::Defer
 }
 
-/// Reads a timer file descriptor; false: there is nothing to tell.
-fn read_tfd(core: &mut Core, index: u32, record: &Record, event: &mut Event) -> bool {
-    let tfd = core.extras.get(&index).map_or(0, |extra| extra.tfd);
-    let read = table::pin::<Timer>(tfd).and_then(|timer| timer.wait(0));
-    match read {
-        Ok(expirations) => event.count = expirations,
-        Err(error) if error.errno == Errno::EAGAIN => return false,
-        Err(error) => {
-            event.events = ERROR;
-            event.result = error.errno.negated();
-            if error.errno != Errno::ECANCELED {
-                core.io_lost(io::fd_of(record), error.errno);
-                return false;
-            }
-        }
-    }
-    true
-}
-
 impl Core {
+    /// The loop's own events among those found, and others' commands.
+    fn sort_out(&mut self, found: usize) {
+        self.dispatched = 0;
+        let mut own = 0;
+        for event in self.events.iter().take(found) {
+            // SAFETY: the kernel filled in as many as were found.
+            let word = unsafe { event.assume_init_ref() }.u64;
+            own |= if io::is_internal(word) { 1u64 << (word & 63) } else { 0 };
+        }
+        while own != 0 {
+            self.own_event(own.trailing_zeros() as usize);
+            own &= own - 1;
+        }
+        let desk = self.desk;
+        if desk.mail.peek() & mailbox::INBOX != 0 {
+            self.receive(&mut desk.gate());
+        }
+        // What callbacks of this iteration post is for the next one.
+        self.posts_due = self.posts.len();
+    }
+
+    fn has_more_than_descriptors(&self) -> bool {
+        self.timers.due != 0
+            || self.clock_changed
+            || self.posts_due > 0
+            || self.deferred > 0
+            || !self.sent.is_empty()
+            || !self.suspended.is_empty()
+    }
+
+    fn has_leftovers(&self) -> bool {
+        !self.io.always.is_empty() || !self.failures.is_empty() || !self.batch.is_empty()
+    }
+
     /// An event that the last wait found.
     #[inline(always)]
     fn found(&self, at: usize) -> Option<epoll::Event> {
@@ -743,7 +751,7 @@ impl Core {
 
     /// A defer watcher is called; true: it was waiting for that.
     fn defer_is_over(&mut self, record: &Record) -> bool {
-        if !record.has(WAITING) {
+        if record.flags.load(Relaxed) & (WAITING | NEXT_TIME) != WAITING {
             return false;
         }
         record.unset(WAITING | ENABLED);
@@ -753,15 +761,16 @@ impl Core {
     }
 
     /// An event of one of the loop's own descriptors.
-    fn own_event(&mut self, word: u64) {
-        let clock = (word & 0xff) as usize;
-        if clock == 0 {
+    fn own_event(&mut self, number: usize) {
+        let Some(clock) = number.checked_sub(1) else {
+            if !self.tfds.is_empty() {
+                self.look_at_tfds();
+            }
             return;
-        }
-        let clock = clock - 1;
+        };
+        self.timers.due |= 1 << clock;
         let entry = self.timers.clock(clock);
         entry.armed = i64::MAX;
-        entry.due = true;
         let fd: Option<RawFd> = entry.fd.as_ref().map(|fd| fd.raw());
         if clock == timers::REALTIME
             && let Some(fd) = fd

@@ -111,6 +111,9 @@ pub(super) const CLOCK_MASK: u32 = 7;
 /// defer: to be called in the next iteration.
 pub(super) const WAITING: u32 = 1 << 16;
 
+/// defer: since this iteration: not to be called in it.
+pub(super) const NEXT_TIME: u32 = 1 << 17;
+
 /// async: sent to while it was disabled, and taken off the stack.
 pub(super) const OFF_STACK: u32 = 1 << 16;
 

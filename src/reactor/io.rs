@@ -364,6 +364,15 @@ impl Core {
         }
     }
 
+    /// A watcher's descriptor is about to be closed by who owns it.
+    pub fn io_gone(&mut self, index: u32, record: &Record) {
+        self.io_close(index, record, false);
+        set_next(record, 0);
+        record.unset(SHARED | DIRTY | MASKED);
+        record.set(DEAD);
+        self.count_liveness(record);
+    }
+
     /// An event came for a watcher that does not want it.
     pub fn io_stray(&mut self, index: u32, record: &Record) {
         if record.flags.load(Relaxed) & (ONESHOT | SHARED) == ONESHOT {

@@ -29,6 +29,8 @@ mod run;
 #[cfg(not(loom))]
 mod slots;
 #[cfg(not(loom))]
+mod tfd;
+#[cfg(not(loom))]
 mod timers;
 #[cfg(not(loom))]
 mod watcher;

@@ -79,10 +79,11 @@ struct Pool {
 /// The segment of a block, how many blocks it has, and the place in it.
 #[inline(always)]
 fn locate(block: u32) -> (usize, u32, u32) {
-    let shifted = block + FIRST;
-    let segment = shifted.ilog2() - FIRST.ilog2();
-    let len = FIRST << segment;
-    (segment as usize, len, shifted - len)
+    // A block is below 2^18: nothing here overflows, and nothing checks that.
+    let shifted = (block & (BLOCKS - 1)).wrapping_add(FIRST);
+    let segment = (shifted.leading_zeros() ^ 31).wrapping_sub(FIRST.trailing_zeros());
+    let len = FIRST.wrapping_shl(segment);
+    (segment as usize, len, shifted.wrapping_sub(len))
 }
 
 /// The record with this index, if its segment exists.

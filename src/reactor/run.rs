@@ -61,7 +61,7 @@ struct Turn {
 pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
     let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
-    unsafe { run.core() }?.begin(false);
+    unsafe { run.core() }.begin(false);
     let result = match mode {
         Mode::UntilDone => run.until_done(Until::Ever),
         Mode::For(0) => run.once(Until::Now).and_then(|()| run.exit()),
@@ -80,14 +80,14 @@ pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
 pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64) -> Result<usize> {
     let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
-    unsafe { run.core() }?.begin(true);
+    unsafe { run.core() }.begin(true);
     let waited = match timeout_ns {
         0 => run.until_held(Until::Now),
         _ => run.until(timeout_ns).and_then(|until| run.until_held(until)),
     };
     run.finish(waited)?;
     // SAFETY: as above.
-    let core = unsafe { run.core() }?;
+    let core = unsafe { run.core() };
     let mut filled = 0;
     for place in room {
         let Some(event) = core.take_held() else { break };
@@ -101,7 +101,7 @@ pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64
 pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
-    unsafe { run.core() }?.begin(false);
+    unsafe { run.core() }.begin(false);
     let prepared = run.in_turn(Source::Prepare).and_then(|()| run.arm(Until::Ever));
     let timeout = match prepared {
         Ok(timeout) => timeout,
@@ -109,7 +109,7 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     };
     run.finish(Ok(()))?;
     // SAFETY: as above.
-    unsafe { run.core() }?.prepared = true;
+    unsafe { run.core() }.prepared = true;
     // It sleeps from here on: whoever leaves something rings.
     let sleeps = run.desk.mail.sleep();
     Ok(timeout == Some(0) || !sleeps)
@@ -126,7 +126,8 @@ impl Core {
 
     /// The time at which what is due on a clock is looked for.
     pub fn expiry_time(&mut self, clock: usize) -> i64 {
-        let now = self.read_clock(clock);
+        // What is set to the end of time is set to never.
+        let now = self.read_clock(clock).min(i64::MAX - 1);
         if !self.precise || self.virtual_time {
             return now;
         }
@@ -144,9 +145,25 @@ impl Core {
         if self.virtual_time {
             return self.virtual_timeout(until);
         }
-        let resume = self.suspended.iter().map(|(until, _)| *until).min();
+        let mut due = self.timers.due != 0;
+        let recheck = if self.suspended.is_empty() { self.timers.recheck } else { u32::MAX };
+        if recheck != 0 {
+            due |= self.arm_clocks(recheck);
+        }
+        match until {
+            _ if due => Some(0),
+            Until::Now => Some(0),
+            Until::Ever => None,
+            Until::Time(time) => Some(time.saturating_sub(clock::now_ns()).max(0)),
+        }
+    }
+
+    /// Sets the timers of some clocks; true: something is due already.
+    fn arm_clocks(&mut self, recheck: u32) -> bool {
         let mut due = false;
-        for index in 0..desk::CLOCKS {
+        let resume = self.suspended.iter().map(|(until, _)| *until).min();
+        self.timers.recheck = 0;
+        for index in (0..desk::CLOCKS).filter(|index| recheck & 1 << index != 0) {
             let mut wake = self.next_wake(index);
             if index == MONOTONIC {
                 wake = match (wake, resume) {
@@ -157,22 +174,19 @@ impl Core {
             let watched = index == REALTIME && !self.lists.clock_change.is_empty();
             due |= self.arm_clock(index, wake, watched);
         }
-        match until {
-            _ if due => Some(0),
-            Until::Now => Some(0),
-            Until::Ever => None,
-            Until::Time(time) => Some(time.saturating_sub(clock::now_ns()).max(0)),
-        }
+        due
     }
 
     /// Sets a clock's timer, if it would come too late; true: something is
     /// due already.
     fn arm_clock(&mut self, index: usize, wake: Option<i64>, watched: bool) -> bool {
         let spin = if self.precise { SPIN_NS } else { 0 };
-        let entry = self.timers.clock(index);
-        if entry.due {
+        if self.timers.due & 1 << index != 0 {
+            // Once that is dealt with.
+            self.timers.recheck |= 1 << index;
             return true;
         }
+        let entry = self.timers.clock(index);
         let wake = match wake {
             Some(wake) => wake.saturating_sub(spin),
             None if watched => i64::MAX - 1,
@@ -183,31 +197,28 @@ impl Core {
         }
         let settled = entry.settled.take().is_some_and(|now| wake <= now);
         let Some(fd) = entry.fd.as_ref() else { return false };
-        if settled {
-            entry.due = true;
-            return true;
+        let due = settled
+            || match timerfd::arm_at(fd.raw(), wake, index == REALTIME) {
+                Ok(stepped) => {
+                    entry.armed = wake;
+                    self.clock_changed |= stepped;
+                    stepped
+                }
+                // Cannot be; if so, looking all the time is better than never.
+                Err(_) => true,
+            };
+        if due {
+            self.timers.due |= 1 << index;
         }
-        match timerfd::arm_at(fd.raw(), wake, index == REALTIME) {
-            Ok(stepped) => {
-                entry.armed = wake;
-                entry.due = stepped;
-                self.clock_changed |= stepped;
-                stepped
-            }
-            // Cannot be; and if, then looking all the time is better than never.
-            Err(_) => {
-                entry.due = true;
-                true
-            }
-        }
+        due
     }
 
     fn virtual_timeout(&mut self, until: Until) -> Option<i64> {
         let now = self.read_clock(MONOTONIC);
         let mut due = false;
         for index in 0..desk::CLOCKS {
-            if self.next_wake(index).is_some_and(|wake| wake <= now) {
-                self.timers.clock(index).due = true;
+            if self.next_wake(index).is_some_and(|wake| wake <= now && wake != i64::MAX) {
+                self.timers.due |= 1 << index;
                 due = true;
             }
         }
@@ -223,12 +234,21 @@ impl Core {
     fn next_jump(&mut self, until: Until) -> Option<i64> {
         let timer = self.next_virtual();
         let resume = self.suspended.iter().map(|(until, _)| *until);
-        let next = resume.chain(timer).min();
+        let next = resume.chain(timer).min().filter(|next| *next != i64::MAX);
         match (next, until) {
             (_, Until::Now) => None,
             (Some(next), Until::Time(time)) => Some(next.min(time)),
             (None, Until::Time(time)) => Some(time),
             (next, Until::Ever) => next,
+        }
+    }
+
+    /// Defer watchers that were waiting before this iteration are called in
+    /// it.
+    fn admit_deferred(&mut self) {
+        if self.deferred > 0 {
+            let records = self.lists.defer.iter().filter_map(|index| super::record::get(*index));
+            records.for_each(|record| record.unset(super::flags::NEXT_TIME));
         }
     }
 
@@ -240,9 +260,10 @@ impl Core {
             || self.deferred > 0
             || self.idlers > 0
             || self.clock_changed
-            || self.has_always_ready()
+            || !self.io.always.is_empty() && self.has_always_ready()
     }
 
+    #[cold]
     fn has_always_ready(&self) -> bool {
         let ready = |index: &u32| super::io::is_ready_always(*index);
         self.io.always.iter().any(ready)
@@ -256,7 +277,7 @@ impl Run {
             return Ok(Until::Ever);
         }
         // SAFETY: no other reference to the core.
-        let now = unsafe { self.core() }?.read_clock(MONOTONIC);
+        let now = unsafe { self.core() }.read_clock(MONOTONIC);
         Ok(Until::Time(now.saturating_add(duration)))
     }
 
@@ -265,17 +286,17 @@ impl Run {
             Until::Now => true,
             Until::Ever => false,
             // SAFETY: no other reference to the core.
-            Until::Time(time) => unsafe { self.core() }?.read_clock(MONOTONIC) >= time,
+            Until::Time(time) => unsafe { self.core() }.read_clock(MONOTONIC) >= time,
         })
     }
 
     fn is_alive(&self) -> Result<bool> {
         if self.desk.mail.peek() & mailbox::INBOX != 0 {
             // SAFETY: no other reference to the core.
-            unsafe { self.core() }?.receive(&mut self.desk.gate());
+            unsafe { self.core() }.receive(&mut self.desk.gate());
         }
         // SAFETY: as above.
-        Ok(unsafe { self.core() }?.is_alive())
+        Ok(unsafe { self.core() }.is_alive())
     }
 
     fn is_stopped(&self) -> bool {
@@ -299,7 +320,7 @@ impl Run {
             let until = if self.is_alive()? { Until::Ever } else { Until::Now };
             let turn = self.iterate(until)?;
             // SAFETY: no other reference to the core.
-            let dispatched = unsafe { self.core() }?.dispatched > 0;
+            let dispatched = unsafe { self.core() }.dispatched > 0;
             if turn.woken || dispatched || until == Until::Now {
                 break;
             }
@@ -327,7 +348,7 @@ impl Run {
     fn until_held(&self, until: Until) -> Result<()> {
         loop {
             // SAFETY: no other reference to the core.
-            let held = !unsafe { self.core() }?.held.is_empty();
+            let held = !unsafe { self.core() }.held.is_empty();
             // What is there already is not waited for, and not kept back.
             if held || self.is_stopped() {
                 return Ok(());
@@ -335,7 +356,7 @@ impl Run {
             let until = if self.is_alive()? { until } else { Until::Now };
             let turn = self.iterate(until)?;
             // SAFETY: as above.
-            let held = !unsafe { self.core() }?.held.is_empty();
+            let held = !unsafe { self.core() }.held.is_empty();
             if held || turn.woken || self.is_over(until)? {
                 return Ok(());
             }
@@ -351,25 +372,29 @@ impl Run {
         // In a child that nobody made the loop's process nothing is touched.
         self.check_process()?;
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         core.settle();
         core.in_callback = false;
         core.current = 0;
         result?;
         self.check()?;
         // SAFETY: as above.
-        Ok(unsafe { self.core() }?.is_alive())
+        Ok(unsafe { self.core() }.is_alive())
     }
 
     /// One time round.
     fn iterate(&self, until: Until) -> Result<Turn> {
-        self.in_turn(Source::Prepare)?;
-        let timeout = self.arm(until)?;
-        let mut found = self.poll(timeout)?;
-        if found == 0 {
-            found = self.jump(until)?;
+        // SAFETY: no other reference to the core.
+        if !unsafe { self.core() }.lists.prepare.is_empty() {
+            self.in_turn(Source::Prepare)?;
         }
-        let woken = self.desk.mail.take(mailbox::WAKEUP) != 0;
+        let timeout = self.arm(until)?;
+        let found = self.poll(timeout)?;
+        if found == 0 {
+            self.jump(until);
+        }
+        let mail = &self.desk.mail;
+        let woken = mail.peek() & mailbox::WAKEUP != 0 && mail.take(mailbox::WAKEUP) != 0;
         self.dispatch(found)?;
         Ok(Turn { woken })
     }
@@ -377,7 +402,7 @@ impl Run {
     /// Gets everything ready for a wait; how long it may be.
     fn arm(&self, until: Until) -> Result<Option<i64>> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         core.settle();
         if core.is_dirty() || self.desk.mail.peek() & mailbox::INBOX != 0 {
             let mut gate = self.desk.gate();
@@ -386,6 +411,7 @@ impl Run {
             core.flush();
         }
         self.desk.time.store(desk::UNKNOWN, Relaxed);
+        core.admit_deferred();
         let timeout = core.arm_timers(until);
         if core.is_busy() || core.collecting && !core.held.is_empty() {
             return Ok(Some(0));
@@ -399,7 +425,7 @@ impl Run {
     /// Waits; how many events there are.
     fn poll(&self, timeout: Option<i64>) -> Result<usize> {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         let epoll = core.epoll();
         let mail = &self.desk.mail;
         let result = if timeout == Some(0) || !mail.sleep() {
@@ -428,18 +454,18 @@ impl Run {
         }
     }
 
-    /// With nothing to do, virtual time goes on. Returns what is found then.
-    fn jump(&self, until: Until) -> Result<usize> {
+    /// With nothing to do, virtual time goes on.
+    fn jump(&self, until: Until) {
         // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() }?;
+        let core = unsafe { self.core() };
         if !core.auto_advance || core.is_busy() || self.desk.mail.has_work() {
-            return Ok(0);
+            return;
         }
         let now = core.read_clock(MONOTONIC);
-        let due = core.next_virtual().is_some_and(|next| next <= now);
+        let due = core.next_virtual().is_some_and(|next| next <= now && next != i64::MAX);
         let over = core.suspended.iter().any(|(until, _)| *until <= now);
         if due || over {
-            return Ok(0);
+            return;
         }
         if let Some(next) = core.next_jump(until)
             && next > now
@@ -448,7 +474,6 @@ impl Run {
             // Marks what is due now.
             core.virtual_timeout(Until::Now);
         }
-        Ok(0)
     }
 }
 

@@ -85,8 +85,6 @@ pub(super) struct Clock {
     pub fd: Option<Fd>,
     /// What the timerfd is set to, at most; [`NEVER`]: it has expired.
     pub armed: i64,
-    /// Something may be due.
-    pub due: bool,
     /// From when on timers count that are set in this iteration.
     base: Option<i64>,
     /// The time at which those were queued.
@@ -102,6 +100,10 @@ struct Arming {
 
 pub(super) struct Timers {
     pub clocks: [Clock; CLOCKS],
+    /// The clocks on which something may be due, as bits, and those whose
+    /// queue has changed since their timer was set.
+    pub due: u32,
+    pub recheck: u32,
     arming: Vec<Arming>,
     seq: u64,
 }
@@ -139,11 +141,16 @@ impl Timers {
             queue: TimerQueue::new(),
             fd: None,
             armed: NEVER,
-            due: false,
             base: None,
             settled: None,
         };
-        Self { clocks: std::array::from_fn(|_| clock()), arming: Vec::new(), seq: 0 }
+        Self {
+            clocks: std::array::from_fn(|_| clock()),
+            due: 0,
+            recheck: 0,
+            arming: Vec::new(),
+            seq: 0,
+        }
     }
 
     pub fn clock(&mut self, index: usize) -> &mut Clock {
@@ -221,7 +228,7 @@ impl Core {
             // The child may have closed it, and use the number for another.
             std::mem::forget(std::mem::replace(&mut clock.fd, fresh));
             clock.armed = NEVER;
-            clock.due = true;
+            self.timers.due |= 1 << index;
         }
         Ok(())
     }
@@ -326,6 +333,7 @@ impl Core {
             return self.timer_park(index, record, deadline);
         }
         let queue = queue_index(record);
+        timers.recheck |= 1 << queue;
         if !self.in_callback {
             let queue = &mut timers.clock(queue).queue;
             queue.arm(&Nodes(extras), index, deadline, seq).map_err(|_| no_memory())?;
@@ -572,6 +580,7 @@ fn settle_one(
         None => return Ok(()),
     };
     let seq = record.node.seq();
+    timers.recheck |= 1 << queue;
     timers.clock(queue).queue.arm(nodes, arming.index, deadline.saturating_add(shift), seq)?;
     record.unset(ARMING);
     Ok(())

@@ -7,6 +7,7 @@ use super::event::{Event, Target};
 use super::flags::*;
 use super::io;
 use super::record::{self, CLOSING, LIVE, Record};
+use super::tfd::Watched;
 use super::timers::{self, Setting};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
@@ -66,7 +67,7 @@ impl Core {
         self.io_reserve(fd)?;
         let fresh = self.fresh(source, target)?;
         io::fill(fresh.record, fd, events);
-        let added = self.extra_tfd(&fresh, tfd).and_then(|()| {
+        let added = self.watch_tfd(&fresh, tfd).and_then(|()| {
             let how = io::register(self.epoll(), fd, events, fresh.handle())?;
             if matches!(how, Registered::Shared) {
                 self.io_may_join(fd, events, 0)?;
@@ -76,18 +77,18 @@ impl Core {
         match added {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.extras.remove(&fresh.index);
+                self.tfds.remove(&fresh.index);
                 self.give_back(&fresh);
                 Err(error)
             }
         }
     }
 
-    fn extra_tfd(&mut self, fresh: &Fresh, tfd: i64) -> Result<()> {
-        if tfd != 0 {
-            self.extra(fresh.index, fresh.record)?.tfd = tfd;
+    fn watch_tfd(&mut self, fresh: &Fresh, tfd: i64) -> Result<()> {
+        match tfd {
+            0 => Ok(()),
+            _ => self.keep_tfd(fresh.index, Watched::new(tfd, self.eventfd())?),
         }
-        Ok(())
     }
 
     fn add_timer(
@@ -150,7 +151,7 @@ impl Core {
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 self.deferred += 1;
-                record.set(WAITING);
+                record.set(WAITING | NEXT_TIME);
                 self.count_liveness(record);
             }
             _ => {}
@@ -246,7 +247,7 @@ impl Core {
             Source::Async if record.is_sent() => self.sent_to_disabled(index),
             Source::Idle => self.idlers += 1,
             Source::Defer => {
-                record.set(WAITING);
+                record.set(WAITING | NEXT_TIME);
                 self.deferred += 1;
             }
             _ => {}
@@ -311,7 +312,11 @@ impl Core {
         let flags = record.flags.load(Relaxed);
         self.uncount(record);
         match Source::of(flags) {
-            Source::Io | Source::Tfd => self.io_close(index, record, told),
+            Source::Io => self.io_close(index, record, told),
+            Source::Tfd => {
+                self.io_close(index, record, told);
+                self.tfds.remove(&index);
+            }
             Source::Timer => self.timer_stop(index, record),
             source => self.remove_from_list(index, record, source),
         }
@@ -447,6 +452,10 @@ fn add_descriptor(
     named.with(
         |core| core.add_io(source, fd, events, target, tfd),
         |gate| {
+            let watched = match tfd {
+                0 => None,
+                _ => Some(Watched::new(tfd, named.desk.eventfd())?),
+            };
             let fresh = fresh_at(gate, &named, source, target)?;
             io::fill(fresh.record, fd, events);
             let how = match io::register(gate.epoll, fd, events, fresh.handle()) {
@@ -462,9 +471,9 @@ fn add_descriptor(
                 Registered::Always => fresh.record.set(ALWAYS),
             }
             let handle = fresh.handle();
-            let command = match tfd {
-                0 => Command::AddIo(handle, how),
-                tfd => Command::AddTfd(handle, how, tfd),
+            let command = match watched {
+                None => Command::AddIo(handle, how),
+                Some(watched) => Command::AddTfd(handle, how, watched),
             };
             Ok(gate.publish(&fresh, &named, command))
         },

@@ -59,11 +59,27 @@ fn wait_raw(
     room: usize,
     timeout_ns: Option<i64>,
 ) -> Result<usize, Errno> {
-    let timeout = timeout_ns.map(clock::to_timespec);
-    let pointer = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let milliseconds = match timeout_ns {
+        None => -1,
+        Some(0) => 0,
+        Some(ns) => return wait_for(epoll, start, room, ns),
+    };
+    // SAFETY: `room` events fit at `start`; no mask.
+    unsafe { syscall!(SYS_epoll_pwait, epoll, start, room, milliseconds, 0, 0) }
+}
+
+/// Waits for a time that is not 0.
+fn wait_for(
+    epoll: RawFd,
+    start: *mut MaybeUninit<Event>,
+    room: usize,
+    timeout_ns: i64,
+) -> Result<usize, Errno> {
+    let timeout = clock::to_timespec(timeout_ns);
     if !NO_PWAIT2.load(Ordering::Relaxed) {
-        // SAFETY: `room` events fit at `start`; timeout valid or NULL; no mask.
-        match unsafe { syscall!(SYS_epoll_pwait2, epoll, start, room, pointer, 0, 0) } {
+        let timeout = &raw const timeout;
+        // SAFETY: `room` events fit at `start`; the timeout is valid; no mask.
+        match unsafe { syscall!(SYS_epoll_pwait2, epoll, start, room, timeout, 0, 0) } {
             // A kernel before 5.11; a sandbox that does not know the call.
             Err(Errno::ENOSYS | Errno::EPERM) => NO_PWAIT2.store(true, Ordering::Relaxed),
             result => return result,
@@ -71,9 +87,7 @@ fn wait_raw(
     }
     // epoll_pwait only knows milliseconds; ppoll on the epoll descriptor
     // waits to the nanosecond.
-    if timeout_ns != Some(0) {
-        poll::ppoll(&mut [poll::entry(epoll, libc::POLLIN as u32)], timeout_ns)?;
-    }
+    poll::ppoll(&mut [poll::entry(epoll, libc::POLLIN as u32)], Some(timeout_ns))?;
     // SAFETY: as above, without a timeout.
     unsafe { syscall!(SYS_epoll_pwait, epoll, start, room, 0, 0, 0) }
 }

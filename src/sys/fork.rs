@@ -62,6 +62,26 @@ pub(crate) fn current() -> Epoch {
     }
 }
 
+/// Watches for forks, from the process that it was made in.
+#[derive(Clone, Copy)]
+pub(crate) struct Watch {
+    page: &'static AtomicU64,
+    epoch: Epoch,
+}
+
+impl Watch {
+    pub fn begin() -> Self {
+        Self { page: page(), epoch: current() }
+    }
+
+    /// Whether this is a child of that process.
+    #[inline(always)]
+    pub fn has_forked(&self) -> bool {
+        let seen = self.page.load(Ordering::Relaxed);
+        seen != self.epoch && (!is_by_pid(self.page) || by_pid() != self.epoch)
+    }
+}
+
 #[cold]
 fn notice(recover: fn()) -> Epoch {
     let page = page();

@@ -114,6 +114,15 @@ impl Timer {
         }
     }
 
+    /// Has an eventfd rung when the timer is closed; see [`Waiters::watch`].
+    pub fn watch(&self, eventfd: RawFd) -> Result<()> {
+        self.waiters.watch(eventfd)
+    }
+
+    pub fn unwatch(&self, eventfd: RawFd) {
+        self.waiters.unwatch(eventfd);
+    }
+
     /// The expirations, if there are any; does not wait.
     fn try_read(&self) -> Result<Option<u64>> {
         let fd = self.fileno();
