@@ -14,7 +14,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::clock;
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, timerfd};
+use crate::sys::{epoll, memory, timerfd};
 use crate::table::Kind;
 use crate::timerq::{self, Node, TimerQueue};
 use std::collections::HashMap;
@@ -123,6 +123,13 @@ impl timerq::Timers for Nodes<'_> {
                 self.0.get(&id).map_or(0, |extra| extra.tolerance)
             }
             _ => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, id: u32) {
+        if let Some(record) = record::get(id) {
+            memory::prefetch(record);
         }
     }
 }

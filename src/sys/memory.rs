@@ -31,3 +31,16 @@ pub(crate) unsafe fn wipe(start: *mut u8, bytes: usize) {
     // SAFETY: pages of ours, whose contents may go.
     let _ = unsafe { syscall!(SYS_madvise, start.expose_provenance(), bytes, libc::MADV_DONTNEED) };
 }
+
+/// Has what is at a place brought nearer.
+#[inline(always)]
+pub(crate) fn prefetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; any address will do.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}

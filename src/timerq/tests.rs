@@ -1,0 +1,308 @@
+//! The queue against a sorted list.
+
+use super::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+struct Bed {
+    nodes: Vec<Node>,
+    tolerances: Vec<i64>,
+}
+
+impl Timers for Bed {
+    fn node(&self, id: u32) -> Option<&Node> {
+        self.nodes.get(id as usize)
+    }
+    fn tolerance(&self, id: u32) -> i64 {
+        self.tolerances[id as usize]
+    }
+    fn prefetch(&self, id: u32) {
+        crate::sys::memory::prefetch(&self.nodes[id as usize]);
+    }
+}
+
+impl Bed {
+    fn new(timers: usize) -> Self {
+        let nodes = (0..timers).map(|_| Node::new()).collect();
+        Self { nodes, tolerances: vec![0; timers] }
+    }
+}
+
+/// The oracle.
+#[derive(Default)]
+struct Plain {
+    order: BTreeSet<(i64, u64, u32)>,
+    armed: BTreeMap<u32, (i64, u64)>,
+}
+
+impl Plain {
+    fn disarm(&mut self, id: u32) {
+        if let Some((deadline, seq)) = self.armed.remove(&id) {
+            self.order.remove(&(deadline, seq, id));
+        }
+    }
+    fn arm(&mut self, id: u32, deadline: i64, seq: u64) {
+        self.disarm(id);
+        self.armed.insert(id, (deadline, seq));
+        self.order.insert((deadline, seq, id));
+    }
+    fn next(&self) -> Option<(i64, u64, u32)> {
+        self.order.first().copied()
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+    /// Of any magnitude up to 2^bits.
+    fn magnitude(&mut self, bits: u64) -> i64 {
+        let bits = self.below(bits + 1);
+        (self.next() & ((1u64 << bits) - 1)).cast_signed()
+    }
+}
+
+struct Both {
+    queue: TimerQueue,
+    bed: Bed,
+    plain: Plain,
+    now: i64,
+    seq: u64,
+}
+
+impl Both {
+    fn new(timers: usize, now: i64) -> Self {
+        let (queue, bed) = (TimerQueue::new(), Bed::new(timers));
+        Self { queue, bed, plain: Plain::default(), now, seq: 0 }
+    }
+
+    fn arm(&mut self, id: u32, deadline: i64) {
+        self.seq += 1;
+        self.queue.arm(&self.bed, id, deadline, self.seq).unwrap();
+        self.plain.arm(id, deadline.max(i64::MIN + 1), self.seq);
+    }
+
+    fn disarm(&mut self, id: u32) {
+        self.queue.disarm(&self.bed, id);
+        self.plain.disarm(id);
+    }
+
+    /// Pops everything that is due, or until the corrections are used up.
+    fn pop_all(&mut self, mut corrections: u32) {
+        loop {
+            match self.queue.pop(&self.bed, self.now, &mut corrections) {
+                Popped::Due { id, deadline } => {
+                    let expected = self.plain.next().unwrap();
+                    assert_eq!((deadline, id), (expected.0, expected.2));
+                    assert!(deadline <= self.now, "early");
+                    self.plain.disarm(id);
+                }
+                Popped::Later => return assert_eq!(corrections, 0),
+                Popped::None => {
+                    let next = self.plain.next();
+                    assert!(next.is_none_or(|next| next.0 > self.now), "{next:?} at {}", self.now);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        assert_eq!(self.queue.len(), self.plain.armed.len());
+        assert!(self.queue.entries <= 3 * self.bed.nodes.len() + 66 + self.queue.armed);
+        let deadline =
+            |id: u32, deadline: i64| deadline.saturating_add(self.bed.tolerances[id as usize]);
+        let latest = self.plain.order.iter().map(|(time, _, id)| deadline(*id, *time)).min();
+        let wake = self.queue.next_wake(&self.bed);
+        assert_eq!(wake.is_some(), latest.is_some());
+        assert!(wake <= latest, "{wake:?} is after {latest:?}");
+    }
+
+    fn step(&mut self, random: &mut Random) {
+        let timers = self.bed.nodes.len() as u64;
+        let id = random.below(timers) as u32;
+        match random.below(16) {
+            0..=5 => {
+                let delay = random.magnitude(40);
+                self.arm(id, self.now.saturating_add(delay));
+            }
+            6 => self.arm(id, self.now.saturating_sub(random.magnitude(30))),
+            7 => {
+                let deadline = random.next().cast_signed();
+                self.arm(id, deadline);
+            }
+            8 => self.arm(id, self.now),
+            9 => {
+                // Rounded, so that there are ties.
+                let delay = random.magnitude(30) >> 20 << 20;
+                self.arm(id, (self.now >> 20 << 20).saturating_add(delay));
+            }
+            10 | 11 => self.disarm(id),
+            12 => {
+                // The record is used for another timer.
+                self.disarm(id);
+                self.bed.nodes[id as usize].reset();
+                self.bed.tolerances[id as usize] =
+                    if random.below(4) == 0 { random.magnitude(30) } else { 0 };
+            }
+            13 => {
+                self.now = self.now.saturating_add(random.magnitude(35));
+                self.pop_all(u32::MAX);
+            }
+            14 => {
+                self.now = self.now.saturating_add(random.magnitude(20));
+                self.pop_all(random.below(8) as u32);
+            }
+            _ => match random.below(40) {
+                0 => self.now = self.now.saturating_sub(random.magnitude(40)),
+                1 => self.now = self.now.saturating_add(random.magnitude(58)),
+                2..6 => {
+                    let next = self.plain.next().map(|next| next.0);
+                    assert_eq!(self.queue.next_deadline(&self.bed), next);
+                }
+                _ => self.check(),
+            },
+        }
+    }
+}
+
+#[test]
+fn millions_of_random_operations_are_as_with_a_sorted_list() {
+    let operations = if cfg!(debug_assertions) { 60_000 } else { 1_000_000 };
+    for (timers, start) in [(3, 0), (40, 1 << 40), (700, -(1 << 30)), (5000, 1_700_000_000 << 30)] {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ timers as u64);
+        let mut both = Both::new(timers, start);
+        for _ in 0..operations {
+            both.step(&mut random);
+        }
+        both.now = i64::MAX;
+        both.pop_all(u32::MAX);
+        assert_eq!(both.queue.len(), 0);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_operations_are_as_with_a_sorted_list(seed in 1u64.., timers in 1usize..60, start: i64) {
+        let mut random = Random(seed);
+        let mut both = Both::new(timers, start);
+        for _ in 0..400 {
+            both.step(&mut random);
+        }
+    }
+}
+
+#[test]
+fn the_ends_of_time_are_times() {
+    let mut both = Both::new(4, i64::MIN + 5);
+    both.arm(0, i64::MAX);
+    both.arm(1, i64::MIN);
+    both.arm(2, i64::MAX - 1);
+    both.arm(3, 0);
+    both.pop_all(u32::MAX);
+    assert_eq!(both.queue.len(), 3);
+    both.now = i64::MAX - 1;
+    both.pop_all(u32::MAX);
+    assert_eq!(both.queue.len(), 1);
+    both.now = i64::MAX;
+    both.pop_all(u32::MAX);
+    assert_eq!(both.queue.len(), 0);
+}
+
+#[test]
+fn many_with_one_deadline_come_in_the_order_of_arming() {
+    const MANY: u32 = 200_000;
+    let bed = Bed::new(MANY as usize);
+    let mut queue = TimerQueue::new();
+    // Not in the order of their ids.
+    let id = |n: u32| (u64::from(n) * 7919 % u64::from(MANY)) as u32;
+    for n in 0..MANY {
+        queue.arm(&bed, id(n), 1 << 33, n.into()).unwrap();
+    }
+    let mut corrections = 0;
+    for n in 0..MANY {
+        let due = Popped::Due { id: id(n), deadline: 1 << 33 };
+        assert_eq!(queue.pop(&bed, 1 << 33, &mut corrections), due);
+    }
+    assert_eq!(queue.pop(&bed, i64::MAX, &mut corrections), Popped::None);
+}
+
+#[test]
+fn dense_timers_come_in_order() {
+    let many = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
+    let mut random = Random(99);
+    let mut both = Both::new(many, 12_345);
+    for id in 0..many as u32 {
+        both.arm(id, 20_000_000 + random.below(10_000_000).cast_signed());
+    }
+    for _ in 0..100 {
+        both.now += 300_000;
+        both.pop_all(0);
+    }
+    assert_eq!(both.queue.len(), 0);
+}
+
+#[test]
+fn memory_comes_back_after_a_burst() {
+    let bed = Bed::new(300_000);
+    let mut queue = TimerQueue::new();
+    for id in 0..300_000 {
+        queue.arm(&bed, id, i64::from(id) << 12, id.into()).unwrap();
+    }
+    let held = |queue: &TimerQueue| queue.chunks.held();
+    assert!(held(&queue) > 9_000);
+    for id in 0..300_000 {
+        queue.disarm(&bed, id);
+    }
+    // Only the entries are left: the next one sweeps them out.
+    queue.arm(&bed, 5, 1 << 50, 0).unwrap_or_default();
+    queue.arm(&bed, 5, 1, 0).unwrap_or_default();
+    assert!(held(&queue) <= 64, "{}", held(&queue));
+    assert_eq!(queue.entries, 2);
+}
+
+/// cargo test --release --lib timerq -- --ignored --nocapture
+#[test]
+#[ignore = "only measures"]
+fn how_fast() {
+    use std::time::Instant;
+    const MANY: u32 = 1_000_000;
+    let bed = Bed::new(MANY as usize);
+    let per = |start: Instant, count: u32| start.elapsed().as_nanos() as f64 / f64::from(count);
+    let mut random = Random(77);
+    for (name, spread) in [("60 s", 60_000_000_000), ("100 ms", 100_000_000)] {
+        let times: Vec<i64> = (0..MANY).map(|_| random.below(spread) as i64).collect();
+        let mut queue = TimerQueue::new();
+        let start = Instant::now();
+        for (id, time) in (0..).zip(&times) {
+            queue.arm(&bed, id, *time, id.into()).unwrap();
+        }
+        let armed = per(start, MANY);
+        let start = Instant::now();
+        for id in 0..MANY {
+            queue.arm(&bed, id, times[id as usize] + 7, id.into()).unwrap();
+        }
+        let refreshed = per(start, MANY);
+        for id in 0..MANY {
+            bed.nodes[id as usize].set(times[id as usize], id.into());
+        }
+        let start = Instant::now();
+        let mut corrections = u32::MAX;
+        let mut now = 0;
+        let mut popped = 0;
+        while popped < MANY {
+            now += spread as i64 / 1000;
+            while let Popped::Due { .. } = queue.pop(&bed, now, &mut corrections) {
+                popped += 1;
+            }
+        }
+        println!("{name}: arm {armed:.1}, refresh {refreshed:.1}, pop {:.1} ns", per(start, MANY));
+    }
+}
