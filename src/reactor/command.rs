@@ -67,5 +67,22 @@ pub(super) enum Command {
     Advance(i64),
 }
 
+impl Command {
+    /// If it sets this timer: how, where that changes, and until when (`None`:
+    /// it stops it).
+    pub fn sets(&self, timer: i64) -> Option<(Option<Setting>, Option<i64>)> {
+        match self {
+            Self::AddTimer { handle, setting, deadline, .. }
+            | Self::Set(handle, setting, deadline)
+                if *handle == timer =>
+            {
+                Some((Some(*setting), (setting.initial >= 0).then_some(*deadline)))
+            }
+            Self::Again(handle, deadline) if *handle == timer => Some((None, Some(*deadline))),
+            _ => None,
+        }
+    }
+}
+
 // SAFETY: as for `Post`; the handles and numbers may go anywhere.
 unsafe impl Send for Command {}

@@ -513,9 +513,12 @@ impl Run {
 /// itself.
 fn is_wanted(event: &Event) -> bool {
     let Some((_, record)) = live(event.watcher) else { return true };
-    record.has(ENABLED)
-        || record.has(SPENT)
-        || Source::of(record.flags.load(Relaxed)) == Source::Defer
+    let flags = record.flags.load(Relaxed);
+    match Source::of(flags) {
+        Source::Io | Source::Tfd => flags & (ENABLED | SPENT) != 0,
+        Source::Defer => true,
+        _ => flags & ENABLED != 0,
+    }
 }
 
 impl Core {
@@ -629,7 +632,8 @@ impl Core {
         if self.suspended.try_reserve(1).is_ok() {
             self.suspended.push((until, index));
             record.set(SUSPENDED);
-            if Source::of(record.flags.load(Relaxed)).is_descriptor() {
+            // What only speaks once must be heard.
+            if Source::of(record.flags.load(Relaxed)).is_descriptor() && !io::is_edge(record) {
                 record.set(MASKED);
                 self.io_touch(index, record);
             }
@@ -674,7 +678,8 @@ impl Core {
         let event = self.held.pop_front()?;
         if let Some((index, record)) = live(event.watcher) {
             record.unset(HELD);
-            if record.has(MASKED) && !record.has(SUSPENDED) {
+            let flags = record.flags.load(Relaxed);
+            if Source::of(flags).is_descriptor() && flags & (MASKED | SUSPENDED) == MASKED {
                 record.unset(MASKED);
                 self.io_touch(index, record);
             }

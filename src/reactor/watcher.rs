@@ -148,6 +148,7 @@ impl Core {
             list.push(index);
         }
         match source {
+            Source::ClockChange => self.timers.recheck |= 1 << timers::REALTIME,
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 self.deferred += 1;
@@ -260,7 +261,9 @@ impl Core {
     fn disable(&mut self, index: u32, record: &Record) -> Result<()> {
         let flags = record.flags.load(Relaxed);
         if flags & ENABLED == 0 {
-            record.unset(SPENT);
+            if Source::of(flags).is_descriptor() {
+                record.unset(SPENT);
+            }
             return Ok(());
         }
         match Source::of(flags) {
@@ -615,14 +618,22 @@ pub(crate) fn timer_remaining(handle: i64) -> Result<i64> {
     let named = of_source(handle, Source::Timer)?;
     named.with(
         |core| Ok(core.timer_remaining(named.handle.index, named.record)),
-        |_| {
+        |gate| {
             let flags = named.record.flags.load(Relaxed);
-            let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+            let mut queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+            let mut deadline = named.record.node.deadline().filter(|_| flags & SET != 0);
+            // What was asked for and not done yet counts, too.
+            if let Some((setting, asked)) = gate.inbox.iter().rev().find_map(|c| c.sets(handle)) {
+                if let Some(setting) = setting {
+                    let clock = (flags >> CLOCK_SHIFT & CLOCK_MASK) as usize;
+                    queue = timers::queue_of(clock, &setting);
+                }
+                deadline = asked;
+            }
             let now = match named.desk.virtual_now.load(Relaxed) {
                 desk::REAL_TIME => timers::read(queue),
                 now => now,
             };
-            let deadline = named.record.node.deadline().filter(|_| flags & SET != 0);
             Ok(deadline.map_or(i64::MAX, |deadline| deadline.saturating_sub(now).max(0)))
         },
     )
