@@ -523,11 +523,6 @@
 #define EVLOOP_PIPE_BUF 4096
 
 /**
- * A list; the entries of its first chunk are counted in it.
- */
-typedef struct List List;
-
-/**
  * Asked whenever a signal handler interrupted a wait of this thread.
  *
  * Returns 0 to resume the wait with what is left of its timeout, anything
@@ -692,8 +687,6 @@ typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
  * A watcher: one thing that an event loop waits for; see evloop_add_io().
  */
 typedef evloop_handle_t evloop_watcher_t;
-
-
 
 #ifdef __cplusplus
 extern "C" {

@@ -56,7 +56,6 @@ pub(super) enum Command {
         handle: i64,
         setting: Setting,
         deadline: i64,
-        tolerance: i64,
     },
     /// A watcher was marked closing; true: and its registration removed.
     Close(i64, bool),
@@ -72,8 +71,7 @@ impl Command {
     /// it stops it).
     pub fn sets(&self, timer: i64) -> Option<(Option<Setting>, Option<i64>)> {
         match self {
-            Self::AddTimer { handle, setting, deadline, .. }
-            | Self::Set(handle, setting, deadline)
+            Self::AddTimer { handle, setting, deadline } | Self::Set(handle, setting, deadline)
                 if *handle == timer =>
             {
                 Some((Some(*setting), (setting.initial >= 0).then_some(*deadline)))

@@ -30,7 +30,6 @@ const DEFAULT_POSTS: u32 = 4096;
 #[derive(Default)]
 pub(super) struct Extra {
     pub priority: i32,
-    pub tolerance: i64,
     pub limit: Option<Limit>,
     pub destroy: Option<Target>,
     /// What a disabled timer is set to.
@@ -294,9 +293,13 @@ impl Core {
         for handle in self.unnamed.drain(..) {
             gate.names.remove(&handle);
         }
+        // Others' timers count from their calls: nothing is left to be found
+        // out about them.
+        let in_callback = std::mem::replace(&mut self.in_callback, false);
         for command in std::mem::take(&mut gate.inbox) {
             self.obey(command);
         }
+        self.in_callback = in_callback;
         if self.posts.is_empty() {
             std::mem::swap(&mut self.posts, &mut gate.posts);
         } else if self.posts.try_reserve(gate.posts.len()).is_ok() {
@@ -312,23 +315,21 @@ impl Core {
             Command::Block(block) => self.slots.adopt(block).map_err(|error| (0, error)),
             Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
             Command::Add(handle) => {
-                self.on_added(handle, |core, index, record| core.add_to_list(index, record))
+                self.on_watcher(handle, |core, index, record| core.add_to_list(index, record))
             }
             Command::AddIo(handle, how) => {
-                self.on_added(handle, |core, index, record| core.io_added(index, record, how))
+                self.on_watcher(handle, |core, index, record| core.io_added(index, record, how))
             }
             Command::AddTfd(handle, how, watched) => {
-                self.on_added(handle, |core, index, record| {
+                self.on_watcher(handle, |core, index, record| {
                     core.keep_tfd(index, watched)?;
                     core.io_added(index, record, how)
                 })
             }
-            Command::AddTimer { handle, setting, deadline, tolerance } => {
-                self.on_added(handle, |core, index, record| {
-                    core.set_tolerance(index, record, tolerance)?;
+            Command::AddTimer { handle, setting, deadline } => self
+                .on_watcher(handle, |core, index, record| {
                     core.timer_set(index, record, &setting, Some(deadline))
-                })
-            }
+                }),
             Command::Close(handle, told) => {
                 if let Some((index, record)) = closing(handle) {
                     self.finish_close(index, record, told);
@@ -336,13 +337,13 @@ impl Core {
                 Ok(())
             }
             Command::Change(handle, change) => {
-                self.on_handle(handle, |core, index, record| core.change(index, record, change))
+                self.on_watcher(handle, |core, index, record| core.change(index, record, change))
             }
             Command::Set(handle, setting, deadline) => self
-                .on_handle(handle, |core, index, record| {
+                .on_watcher(handle, |core, index, record| {
                     core.timer_set(index, record, &setting, Some(deadline))
                 }),
-            Command::Again(handle, deadline) => self.on_handle(handle, |core, index, record| {
+            Command::Again(handle, deadline) => self.on_watcher(handle, |core, index, record| {
                 core.timer_again(index, record, Some(deadline))
             }),
             Command::Advance(ns) => {
@@ -355,29 +356,18 @@ impl Core {
         }
     }
 
-    /// For a watcher that another thread made, and perhaps closed since.
-    fn on_added(
+    /// For a watcher that another thread made or changed, and perhaps closed
+    /// since: then what it asked for before still counts.
+    fn on_watcher(
         &mut self,
         handle: i64,
-        add: impl FnOnce(&mut Self, u32, &'static Record) -> Result<()>,
+        change: impl FnOnce(&mut Self, u32, &'static Record) -> Result<()>,
     ) -> std::result::Result<(), (i64, crate::errno::Error)> {
         let live = super::desk::named(handle, Kind::Watcher).ok();
         let live = live.map(|named| (named.handle.index, named.record));
         let Some((index, record)) = live.or_else(|| closing(handle)) else { return Ok(()) };
         self.count_liveness(record);
-        add(self, index, record).map_err(|error| (handle, error))
-    }
-
-    fn on_handle(
-        &mut self,
-        handle: i64,
-        change: impl FnOnce(&mut Self, u32, &'static Record) -> Result<()>,
-    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
-        match super::desk::named(handle, Kind::Watcher) {
-            Ok(named) => change(self, named.handle.index, named.record).map_err(|e| (handle, e)),
-            // Closed since.
-            Err(_) => Ok(()),
-        }
+        change(self, index, record).map_err(|error| (handle, error))
     }
 
     pub fn advance(&mut self, ns: i64) {

@@ -507,12 +507,12 @@ impl Drop for Run {
         self.desk.thread.store(0, Relaxed);
         gate.running = false;
         self.desk.answer(&mut gate);
+        // SAFETY: the run is over, and this thread has the gate's lock.
+        let core = unsafe { self.core() };
+        core.receive(&mut gate);
         if self.is_closed() {
             return notify(tear_down(self.desk, gate));
         }
-        // SAFETY: the run is over, and this thread has the gate's lock.
-        let Ok(core) = (unsafe { self.desk.core() }) else { return };
-        core.receive(&mut gate);
         let closed = core.take_destroys();
         drop(gate);
         notify(closed);

@@ -377,7 +377,12 @@ impl Run {
         if !self.desk.mail.has_sent() && core.sent.is_empty() {
             return Ok(());
         }
-        for index in core.take_sent() {
+        let sent = core.take_sent();
+        if self.desk.mail.peek() & mailbox::INBOX != 0 {
+            // What was asked for before one was sent to comes before.
+            core.receive(&mut self.desk.gate());
+        }
+        for index in sent {
             let Some(record) = record::get(index) else { continue };
             // SAFETY: as above.
             if unsafe { self.core() }.was_sent(index, record) {

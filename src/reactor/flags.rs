@@ -99,8 +99,6 @@ pub(super) const BURST: u32 = 1 << 20;
 pub(super) const DELAY: u32 = 1 << 21;
 /// timer: its time is among the extras while it is disabled.
 pub(super) const PARKED: u32 = 1 << 22;
-/// timer: has a tolerance, among the extras.
-pub(super) const TOLERANT: u32 = 1 << 23;
 /// timer: can be started again.
 pub(super) const AGAIN: u32 = 1 << 24;
 /// timer: the clock it was made for, and the one whose queue it is in.

@@ -410,6 +410,11 @@ impl Run {
             core.settle();
             core.flush();
         }
+        if self.is_attention_due() {
+            self.attend()?;
+        }
+        // SAFETY: as above.
+        let core = unsafe { self.core() };
         self.desk.time.store(desk::UNKNOWN, Relaxed);
         core.admit_deferred();
         let timeout = core.arm_timers(until);

@@ -17,10 +17,8 @@ use crate::sys::fd::Fd;
 use crate::sys::{epoll, memory, timerfd};
 use crate::table::Kind;
 use crate::timerq::{self, Node, TimerQueue};
-use std::collections::HashMap;
 use std::os::fd::RawFd;
 
-use super::core::Extra;
 use super::desk::CLOCKS;
 
 /// The clocks in the order of their queues; the second number is the clock
@@ -52,6 +50,17 @@ pub(crate) struct Setting {
     /// Negative: not at all.
     pub initial: i64,
     pub interval: i64,
+}
+
+impl Setting {
+    pub fn may_start_again(&self) -> bool {
+        self.interval > 0 || !self.absolute
+    }
+
+    /// From when it is started again to when it expires.
+    pub fn period_ns(&self) -> i64 {
+        if self.interval > 0 { self.interval } else { self.initial }
+    }
 }
 
 /// The queue of a clock of the system.
@@ -109,21 +118,12 @@ pub(super) struct Timers {
 }
 
 /// The records' nodes, as the queue wants them.
-pub(super) struct Nodes<'a>(pub &'a HashMap<u32, Extra>);
+pub(super) struct Nodes;
 
-impl timerq::Timers for Nodes<'_> {
+impl timerq::Timers for Nodes {
     #[inline(always)]
     fn node(&self, id: u32) -> Option<&Node> {
         record::get(id).map(|record| &record.node)
-    }
-
-    fn tolerance(&self, id: u32) -> i64 {
-        match record::get(id) {
-            Some(record) if record.has(TOLERANT) => {
-                self.0.get(&id).map_or(0, |extra| extra.tolerance)
-            }
-            _ => 0,
-        }
     }
 
     #[inline(always)]
@@ -132,6 +132,11 @@ impl timerq::Timers for Nodes<'_> {
             memory::prefetch(record);
         }
     }
+}
+
+/// The error for a timer that cannot be started again.
+pub(super) fn never_relative() -> Error {
+    error!(Errno::EINVAL, "the timer was not set to a relative time before")
 }
 
 fn no_memory() -> Error {
@@ -280,7 +285,7 @@ impl Core {
             (_, Period::Burst) => PERIODIC | BURST,
             (_, Period::Delay) => PERIODIC | DELAY,
         };
-        how |= if setting.interval > 0 || !setting.absolute { AGAIN } else { 0 };
+        how |= if setting.may_start_again() { AGAIN } else { 0 };
         let all = RELATIVE | PERIODIC | BURST | DELAY | AGAIN | CLOCK_MASK << QUEUE_SHIFT;
         let before = record.flags.load(Relaxed) & all;
         record.flags.store(record.flags.load(Relaxed) & !all | how, Relaxed);
@@ -288,8 +293,7 @@ impl Core {
             record.flags.store(record.flags.load(Relaxed) & !all | before, Relaxed);
             return Err(error);
         }
-        let period = if setting.interval > 0 { setting.interval } else { setting.initial };
-        record.aux.store(period.cast_unsigned(), Relaxed);
+        record.aux.store(setting.period_ns().cast_unsigned(), Relaxed);
         Ok(())
     }
 
@@ -298,7 +302,7 @@ impl Core {
     pub fn timer_again(&mut self, index: u32, record: &Record, at: Option<i64>) -> Result<()> {
         let flags = record.flags.load(Relaxed);
         if flags & AGAIN == 0 {
-            fail!(EINVAL, "the timer was never set to a relative time");
+            return Err(never_relative());
         }
         let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
         let period = record.aux.load(Relaxed).cast_signed();
@@ -334,7 +338,7 @@ impl Core {
     #[inline]
     fn timer_arm(&mut self, index: u32, record: &Record, deadline: i64) -> Result<()> {
         let flags = record.flags.load(Relaxed);
-        let Self { timers, extras, .. } = self;
+        let timers = &mut self.timers;
         let seq = timers.next_seq();
         if flags & ENABLED == 0 {
             return self.timer_park(index, record, deadline);
@@ -343,7 +347,7 @@ impl Core {
         timers.recheck |= 1 << queue;
         if !self.in_callback {
             let queue = &mut timers.clock(queue).queue;
-            queue.arm(&Nodes(extras), index, deadline, seq).map_err(|_| no_memory())?;
+            queue.arm(&Nodes, index, deadline, seq).map_err(|_| no_memory())?;
             self.timer_is_set(record);
             return Ok(());
         }
@@ -356,7 +360,7 @@ impl Core {
             }
             if queued {
                 let queue = &mut timers.clock(queue).queue;
-                queue.arm(&Nodes(extras), index, deadline, seq).map_err(|_| no_memory())?;
+                queue.arm(&Nodes, index, deadline, seq).map_err(|_| no_memory())?;
             } else {
                 record.node.set_seq(seq);
             }
@@ -364,7 +368,7 @@ impl Core {
             record.set(ARMING);
         } else {
             let queue = &mut timers.clock(queue).queue;
-            queue.arm(&Nodes(extras), index, deadline, seq).map_err(|_| no_memory())?;
+            queue.arm(&Nodes, index, deadline, seq).map_err(|_| no_memory())?;
         }
         if flags & SET == 0 {
             self.timer_is_set(record);
@@ -389,8 +393,8 @@ impl Core {
         if record.flags.load(Relaxed) & SET == 0 {
             return;
         }
-        let Self { timers, extras, .. } = self;
-        timers.clock(queue_index(record)).queue.disarm(&Nodes(extras), index);
+        let timers = &mut self.timers;
+        timers.clock(queue_index(record)).queue.disarm(&Nodes, index);
         record.unset(SET | ARMING | PARKED);
         self.count_liveness(record);
     }
@@ -400,8 +404,8 @@ impl Core {
         if record.has(SET) && !record.has(PARKED) {
             let deadline = self.timer_deadline(index, record).unwrap_or(NEVER);
             self.timer_park(index, record, deadline)?;
-            let Self { timers, extras, .. } = self;
-            timers.clock(queue_index(record)).queue.disarm(&Nodes(extras), index);
+            let timers = &mut self.timers;
+            timers.clock(queue_index(record)).queue.disarm(&Nodes, index);
             record.unset(ARMING);
         }
         Ok(())
@@ -411,8 +415,8 @@ impl Core {
     /// dispatched: it is as if it was not taken.
     pub fn timer_put_back(&mut self, index: u32, record: &Record, deadline: i64) {
         if self.timer_park(index, record, deadline).is_ok() {
-            let Self { timers, extras, .. } = self;
-            timers.clock(queue_index(record)).queue.disarm(&Nodes(extras), index);
+            let timers = &mut self.timers;
+            timers.clock(queue_index(record)).queue.disarm(&Nodes, index);
         }
     }
 
@@ -464,11 +468,11 @@ impl Core {
                 self.timers.clock(clock).settled = Some(now);
             }
         }
-        let Self { timers, extras, .. } = self;
+        let timers = &mut self.timers;
         let mut list = std::mem::take(&mut timers.arming);
         list.retain(|arming| {
             let Some(record) = record::get(arming.index) else { return false };
-            settle_one(timers, &Nodes(extras), arming, record, &shift).is_err()
+            settle_one(timers, &Nodes, arming, record, &shift).is_err()
         });
         // What found no memory is tried again, from the same time on.
         timers.arming = list;
@@ -479,8 +483,8 @@ impl Core {
 
     /// Takes the next timer that is due on a clock.
     pub fn pop_due(&mut self, clock: usize, now: i64, corrections: &mut u32) -> timerq::Popped {
-        let Self { timers, extras, .. } = self;
-        timers.clock(clock).queue.pop(&Nodes(extras), now, corrections)
+        let timers = &mut self.timers;
+        timers.clock(clock).queue.pop(&Nodes, now, corrections)
     }
 
     /// A timer was popped: its event, and what it is set to next. `None`: it
@@ -523,9 +527,9 @@ impl Core {
     #[inline]
     fn rearm(&mut self, index: u32, record: &Record, next: i64) {
         let seq = self.timers.next_seq();
-        let Self { timers, extras, .. } = self;
+        let timers = &mut self.timers;
         let queue = &mut timers.clock(queue_index(record)).queue;
-        if queue.arm(&Nodes(extras), index, next, seq).is_ok() {
+        if queue.arm(&Nodes, index, next, seq).is_ok() {
             return;
         }
         // It has just left the queue, whose memory is hardly less than before.
@@ -542,22 +546,18 @@ impl Core {
     /// When the next timer of a clock is due, at the latest.
     pub fn next_wake(&mut self, clock: usize) -> Option<i64> {
         let virtual_time = self.is_virtual();
-        let Self { timers, extras, .. } = self;
+        let timers = &mut self.timers;
         let queue = &mut timers.clock(clock).queue;
         if queue.len() == 0 {
             return None;
         }
-        if virtual_time {
-            queue.next_deadline(&Nodes(extras))
-        } else {
-            queue.next_wake(&Nodes(extras))
-        }
+        if virtual_time { queue.next_deadline(&Nodes) } else { queue.next_wake() }
     }
 
     /// The earliest deadline of a clock, exactly.
     pub fn next_exact(&mut self, clock: usize) -> Option<i64> {
-        let Self { timers, extras, .. } = self;
-        timers.clock(clock).queue.next_deadline(&Nodes(extras))
+        let timers = &mut self.timers;
+        timers.clock(clock).queue.next_deadline(&Nodes)
     }
 
     /// The earliest deadline of all, in virtual time.
@@ -568,7 +568,7 @@ impl Core {
 
 fn settle_one(
     timers: &mut Timers,
-    nodes: &Nodes<'_>,
+    nodes: &Nodes,
     arming: &Arming,
     record: &Record,
     shift: &[i64; CLOCKS],

@@ -100,27 +100,15 @@ impl Core {
     ) -> Result<i64> {
         let fresh = self.fresh(Source::Timer, target)?;
         prepare_timer(fresh.record, clock, setting);
-        let set = match tolerance {
-            0 => Ok(()),
-            _ => self.set_tolerance(fresh.index, fresh.record, tolerance),
-        };
-        match set.and_then(|()| self.timer_set(fresh.index, fresh.record, setting, None)) {
+        fresh.record.node.set_tolerance(tolerance);
+        match self.timer_set(fresh.index, fresh.record, setting, None) {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.extras.remove(&fresh.index);
                 self.uncount(fresh.record);
                 self.give_back(&fresh);
                 Err(error)
             }
         }
-    }
-
-    pub fn set_tolerance(&mut self, index: u32, record: &Record, tolerance: i64) -> Result<()> {
-        if tolerance > 0 {
-            self.extra(index, record)?.tolerance = tolerance;
-            record.set(TOLERANT);
-        }
-        Ok(())
     }
 
     fn add_plain(&mut self, source: Source, target: Target) -> Result<i64> {
@@ -498,8 +486,9 @@ pub(crate) fn add_timer(
             let deadline = remote_deadline(gate, &named, clock, &setting)?;
             let fresh = fresh_at(gate, &named, Source::Timer, target)?;
             prepare_timer(fresh.record, clock, &setting);
+            fresh.record.node.set_tolerance(tolerance);
             let handle = fresh.handle();
-            let command = Command::AddTimer { handle, setting, deadline, tolerance };
+            let command = Command::AddTimer { handle, setting, deadline };
             Ok(gate.publish(&fresh, &named, command))
         },
     )
@@ -600,13 +589,22 @@ pub(crate) fn timer_again(handle: i64) -> Result<()> {
         |gate| {
             gate.expect_commands(1)?;
             let flags = named.record.flags.load(Relaxed);
-            let queue = flags >> QUEUE_SHIFT & CLOCK_MASK;
-            let virtual_now = named.desk.virtual_now.load(Relaxed);
-            let now = match virtual_now {
-                desk::REAL_TIME => timers::read(queue as usize),
+            let mut queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+            let mut period = named.record.aux.load(Relaxed).cast_signed();
+            let mut allowed = flags & AGAIN != 0;
+            // What was asked for and not done yet counts, too.
+            if let Some(setting) = gate.inbox.iter().rev().find_map(|c| c.sets(handle)?.0) {
+                queue = timers::queue_of((flags >> CLOCK_SHIFT & CLOCK_MASK) as usize, &setting);
+                period = setting.period_ns();
+                allowed = setting.initial >= 0 && setting.may_start_again();
+            }
+            if !allowed {
+                return Err(timers::never_relative());
+            }
+            let now = match named.desk.virtual_now.load(Relaxed) {
+                desk::REAL_TIME => timers::read(queue),
                 now => now,
             };
-            let period = named.record.aux.load(Relaxed).cast_signed();
             gate.inbox.push(Command::Again(handle, now.saturating_add(period)));
             Ok(())
         },

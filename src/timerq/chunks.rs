@@ -28,7 +28,9 @@ pub(super) struct Chunks {
 }
 
 impl List {
-    pub const EMPTY: Self = Self { first: NONE, in_first: 0, len: 0 };
+    pub const fn new() -> Self {
+        Self { first: NONE, in_first: 0, len: 0 }
+    }
 
     pub fn len(&self) -> usize {
         self.len as usize

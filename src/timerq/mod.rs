@@ -31,8 +31,6 @@ const ID_BITS: u32 = 24;
 pub(crate) trait Timers {
     /// What the queue keeps with a timer; `None` for ids that are none.
     fn node(&self, id: u32) -> Option<&Node>;
-    /// How much later than its deadline a timer may expire; ns.
-    fn tolerance(&self, id: u32) -> i64;
     /// The node will be asked for soon.
     fn prefetch(&self, id: u32);
 }
@@ -91,12 +89,14 @@ fn time_of(tick: u64) -> i64 {
 #[derive(Clone, Copy)]
 struct Slot {
     list: List,
-    /// No entry has an earlier key, or is to be woken for earlier.
+    /// No entry has an earlier key, or is to be woken for earlier, or has a
+    /// smaller tolerance.
     min: i64,
     urgent: i64,
+    slack: i64,
 }
 
-const EMPTY: Slot = Slot { list: List::EMPTY, min: i64::MAX, urgent: i64::MAX };
+const EMPTY: Slot = Slot { list: List::new(), min: i64::MAX, urgent: i64::MAX, slack: i64::MAX };
 
 /// A level; its slots are made when they are first needed.
 struct Level {
@@ -116,8 +116,8 @@ pub(crate) struct TimerQueue {
     near: BinaryHeap<Reverse<Entry>>,
     armed: usize,
     entries: usize,
-    /// Some timer has a tolerance.
-    tolerant: bool,
+    /// No entry of the run or the heap has a smaller tolerance.
+    slack: i64,
 }
 
 impl TimerQueue {
@@ -131,7 +131,7 @@ impl TimerQueue {
             near: BinaryHeap::new(),
             armed: 0,
             entries: 0,
-            tolerant: false,
+            slack: i64::MAX,
         }
     }
 
@@ -214,26 +214,20 @@ impl TimerQueue {
 
     /// When to wake up: no timer is later than its tolerance then. It may be
     /// too early, where entries are outdated.
-    pub fn next_wake<T: Timers>(&mut self, timers: &T) -> Option<i64> {
+    pub fn next_wake(&self) -> Option<i64> {
         if self.armed == 0 {
             return None;
         }
-        let mut best = i64::MAX;
-        if self.tolerant {
-            let near = self.near.iter().map(|Reverse(entry)| entry);
-            for entry in self.run.iter().chain(near) {
-                let tolerance = timers.tolerance(entry.id());
-                best = best.min(entry.key.saturating_add(tolerance));
-            }
-        } else if let Some(front) = self.front() {
-            return Some(front.key);
-        }
+        let mut best = match self.front() {
+            Some(front) => front.key.saturating_add(self.slack),
+            None => i64::MAX,
+        };
         for (level, place) in self.occupied() {
             let Some(slot) = self.slot(level, place) else { continue };
             if slot.min >= best {
                 break;
             }
-            best = best.min(if self.tolerant { slot.urgent } else { slot.min });
+            best = best.min(slot.urgent);
         }
         Some(best)
     }
@@ -323,9 +317,11 @@ impl TimerQueue {
     #[inline]
     fn insert<T: Timers>(&mut self, timers: &T, entry: Entry) -> Result<(), NoMemory> {
         let tick = entry.tick();
+        let tolerance = timers.node(entry.id()).map_or(0, Node::tolerance);
         if tick <= self.tick {
             self.near.try_reserve(1).map_err(|_| NoMemory)?;
             self.near.push(Reverse(entry));
+            self.slack = self.slack.min(tolerance);
             return Ok(());
         }
         // The highest group of bits in which it differs says how far away it
@@ -333,8 +329,6 @@ impl TimerQueue {
         let highest = (tick ^ self.tick).ilog2();
         let (level, place) = (highest / SLOT_BITS, tick >> (highest / SLOT_BITS * SLOT_BITS));
         let place = place as usize % SLOTS;
-        let tolerance = timers.tolerance(entry.id());
-        self.tolerant |= tolerance > 0;
         let Self { levels, chunks, .. } = self;
         let level = levels.get_mut(level as usize).ok_or(NoMemory)?;
         if level.slots.is_empty() {
@@ -345,6 +339,7 @@ impl TimerQueue {
         chunks.push(&mut slot.list, entry)?;
         slot.min = slot.min.min(entry.key);
         slot.urgent = slot.urgent.min(entry.key.saturating_add(tolerance));
+        slot.slack = slot.slack.min(tolerance);
         level.occupied |= 1 << place;
         Ok(())
     }
@@ -389,6 +384,10 @@ impl TimerQueue {
         self.tick = start;
         let list = self.take(level, place);
         if level == 0 {
+            // The run and the heap are empty.
+            self.slack = slot.slack;
+        }
+        if level == 0 {
             self.begin_run(list)
         } else {
             self.spread(timers, level, place, slot, list)?
@@ -407,10 +406,10 @@ impl TimerQueue {
     }
 
     fn take(&mut self, level: usize, place: usize) -> List {
-        let Some(level) = self.levels.get_mut(level) else { return List::EMPTY };
+        let Some(level) = self.levels.get_mut(level) else { return List::new() };
         level.occupied &= !(1 << place);
         let slot = level.slots.get_mut(place).map(|slot| std::mem::replace(slot, EMPTY));
-        slot.map_or(List::EMPTY, |slot| slot.list)
+        slot.map_or(List::new(), |slot| slot.list)
     }
 
     /// Makes the entries of a tick the current run; there is room for them.
@@ -524,6 +523,7 @@ impl TimerQueue {
             if self.insert(timers, entry).is_err() {
                 // There is room in the heap, which takes all times.
                 self.near.push(Reverse(entry));
+                self.slack = 0;
             }
             if let Some(node) = timers.node(entry.id()) {
                 node.set_entry(entry.key);

@@ -12,7 +12,25 @@ pub(crate) struct Node {
     deadline: AtomicI64,
     /// The key of its entry, if it has one.
     entry: AtomicI64,
+    /// When it was armed (40 bits), and above that the tolerance.
     seq: AtomicU64,
+}
+
+const SEQ_BITS: u32 = 40;
+const SEQ: u64 = (1 << SEQ_BITS) - 1;
+/// A tolerance has so many significant bits.
+const DIGITS: u32 = 18;
+
+/// A tolerance in 24 bits: its highest 18, and how far they are shifted.
+fn pack(tolerance: i64) -> u64 {
+    let tolerance = tolerance.max(0).cast_unsigned();
+    let shift = (u64::BITS - tolerance.leading_zeros()).saturating_sub(DIGITS);
+    (u64::from(shift) << DIGITS | tolerance >> shift) << SEQ_BITS
+}
+
+fn unpack(word: u64) -> i64 {
+    let code = word >> SEQ_BITS;
+    ((code & ((1 << DIGITS) - 1)) << (code >> DIGITS)).cast_signed()
 }
 
 impl Node {
@@ -37,12 +55,24 @@ impl Node {
 
     #[inline(always)]
     pub fn seq(&self) -> u64 {
-        self.seq.load(Relaxed)
+        self.seq.load(Relaxed) & SEQ
     }
 
     /// For a timer that is not armed: the number is the owner's until it is.
+    #[inline(always)]
     pub fn set_seq(&self, seq: u64) {
-        self.seq.store(seq, Relaxed);
+        self.seq.store(self.seq.load(Relaxed) & !SEQ | seq & SEQ, Relaxed);
+    }
+
+    /// How much later than its deadline the timer may expire; ns.
+    #[inline(always)]
+    pub fn tolerance(&self) -> i64 {
+        unpack(self.seq.load(Relaxed))
+    }
+
+    /// Sets that, rounded down to 18 significant bits; before it is armed.
+    pub fn set_tolerance(&self, tolerance: i64) {
+        self.seq.store(self.seq.load(Relaxed) & SEQ | pack(tolerance), Relaxed);
     }
 
     /// A word for an owner that has no timer here.
@@ -54,7 +84,7 @@ impl Node {
     #[inline(always)]
     pub(super) fn set(&self, deadline: i64, seq: u64) {
         self.deadline.store(deadline, Relaxed);
-        self.seq.store(seq, Relaxed);
+        self.set_seq(seq);
     }
 
     #[inline(always)]
@@ -82,5 +112,22 @@ impl Node {
     #[inline(always)]
     pub(super) fn forget_entry(&self) {
         self.entry.store(NONE, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerances_are_hardly_rounded_and_never_up() {
+        for given in (0..63).flat_map(|bit| [(1i64 << bit) - 1, 1 << bit, (1 << bit) / 3 * 4]) {
+            let node = Node::new();
+            node.set_tolerance(given);
+            node.set(1, u64::MAX);
+            let kept = node.tolerance();
+            assert!(kept <= given && kept >= given - (given >> 17), "{kept} for {given}");
+            assert_eq!(node.seq(), SEQ);
+        }
     }
 }

@@ -12,9 +12,6 @@ impl Timers for Bed {
     fn node(&self, id: u32) -> Option<&Node> {
         self.nodes.get(id as usize)
     }
-    fn tolerance(&self, id: u32) -> i64 {
-        self.tolerances[id as usize]
-    }
     fn prefetch(&self, id: u32) {
         crate::sys::memory::prefetch(&self.nodes[id as usize]);
     }
@@ -120,7 +117,7 @@ impl Both {
         let deadline =
             |id: u32, deadline: i64| deadline.saturating_add(self.bed.tolerances[id as usize]);
         let latest = self.plain.order.iter().map(|(time, _, id)| deadline(*id, *time)).min();
-        let wake = self.queue.next_wake(&self.bed);
+        let wake = self.queue.next_wake();
         assert_eq!(wake.is_some(), latest.is_some());
         assert!(wake <= latest, "{wake:?} is after {latest:?}");
     }
@@ -149,8 +146,9 @@ impl Both {
                 // The record is used for another timer.
                 self.disarm(id);
                 self.bed.nodes[id as usize].reset();
-                self.bed.tolerances[id as usize] =
-                    if random.below(4) == 0 { random.magnitude(30) } else { 0 };
+                let tolerance = if random.below(4) == 0 { random.magnitude(30) } else { 0 };
+                self.bed.nodes[id as usize].set_tolerance(tolerance);
+                self.bed.tolerances[id as usize] = tolerance;
             }
             13 => {
                 self.now = self.now.saturating_add(random.magnitude(35));
