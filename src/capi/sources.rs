@@ -203,6 +203,10 @@ pub extern "C" fn evloop_timer_set(
 /// -ECHILD. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
+    // What cannot fail needs no guard.
+    if reactor::timer_again_quickly(watcher) {
+        return 0;
+    }
     guard("evloop_timer_again", || reactor::timer_again(watcher).map(|()| 0))
 }
 

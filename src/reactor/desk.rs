@@ -203,7 +203,7 @@ impl Named {
             // SAFETY: this thread runs the loop, and no reference into the
             // core is kept while a callback, which this call is in, runs.
             let core = unsafe { self.desk.core() }?;
-            if self.desk.mail.peek() & mailbox::INBOX != 0 {
+            if self.desk.has_inbox() {
                 // What others asked for before comes before.
                 core.receive(&mut self.desk.gate());
             }
@@ -318,6 +318,12 @@ impl Desk {
     pub fn is_mine(&self) -> bool {
         self.thread.load(Relaxed) == thread::current()
             && self.epoch.load(Relaxed) == fork::current()
+    }
+
+    /// Whether others have left something that comes before what is done now.
+    #[inline(always)]
+    pub fn has_inbox(&self) -> bool {
+        self.mail.peek() & mailbox::INBOX != 0
     }
 
     /// The loop itself.

@@ -221,6 +221,7 @@ impl Run {
     }
 
     /// Dispatches everything that one wait has found.
+    #[inline]
     pub fn dispatch(&self, found: usize) -> Result<()> {
         // SAFETY: no other reference to the core; nor below.
         unsafe { self.core() }.sort_out(found);
@@ -528,6 +529,7 @@ fn is_wanted(event: &Event) -> bool {
 
 impl Core {
     /// The loop's own events among those found, and others' commands.
+    #[inline]
     fn sort_out(&mut self, found: usize) {
         self.dispatched = 0;
         let mut own = 0;
@@ -548,6 +550,7 @@ impl Core {
         self.posts_due = self.posts.len();
     }
 
+    #[inline]
     fn has_more_than_descriptors(&self) -> bool {
         self.timers.due != 0
             || self.clock_changed
@@ -557,6 +560,7 @@ impl Core {
             || !self.suspended.is_empty()
     }
 
+    #[inline]
     fn has_leftovers(&self) -> bool {
         !self.io.always.is_empty() || !self.failures.is_empty() || !self.batch.is_empty()
     }
@@ -570,13 +574,21 @@ impl Core {
 
     /// Looks, now and then, whether what is reported is still what was
     /// registered.
+    #[inline]
     fn look_after(&mut self, found: usize) {
+        self.io.unchecked = self.io.unchecked.wrapping_add(found as u32);
+        if self.io.unchecked >= CHECK_EVERY || self.io.strays != 0 {
+            self.look_closer(found);
+        }
+    }
+
+    #[cold]
+    fn look_closer(&mut self, found: usize) {
         let nobody = self.io.strays & 1 << 31 != 0;
         self.io.strays = if nobody { (self.io.strays & !(1 << 31)) + 1 } else { 0 };
         if self.io.strays >= STRAYS {
             self.rebuild();
         }
-        self.io.unchecked += found as u32;
         if self.io.unchecked >= CHECK_EVERY && found > 0 {
             // Not always the same one.
             let at = (self.io.unchecked / CHECK_EVERY) as usize % found;

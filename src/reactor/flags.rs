@@ -22,7 +22,7 @@ pub(crate) const CLOSED: i32 = 12;
 /// The bit of an event's `events` that the system does not have.
 pub(crate) const ERROR: u32 = 0x100_0000;
 
-const SOURCE: u32 = 0xf;
+pub(super) const SOURCE: u32 = 0xf;
 
 impl Source {
     #[inline(always)]

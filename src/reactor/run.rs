@@ -51,10 +51,17 @@ const SPIN_NS: i64 = 120_000;
 /// How soon what found no memory is tried again.
 const RETRY_NS: i64 = 10_000_000;
 
-/// Where a run of a loop stands when its callbacks are not running.
-struct Turn {
-    /// Something happened, if only a wake-up.
-    woken: bool,
+/// When a run ends, besides being stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    /// Nothing is left that keeps the loop alive, or the time is over.
+    Done,
+    /// Something happened.
+    Dispatched,
+    /// There is an event for evloop_wait, or the time is over.
+    Held,
+    /// One iteration.
+    Once,
 }
 
 /// See evloop_run.
@@ -63,15 +70,16 @@ pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(false);
     let result = match mode {
-        Mode::UntilDone => run.until_done(Until::Ever),
-        Mode::For(0) => run.once(Until::Now).and_then(|()| run.exit()),
-        Mode::For(duration) => match run.until(duration) {
-            Ok(until) => run.until_done(until),
-            Err(error) => Err(error),
-        },
-        Mode::Once => run.until_dispatched(),
-        Mode::NoWait => run.once(Until::Now),
+        Mode::UntilDone => run.drive(Until::Ever, Goal::Done),
+        Mode::For(0) => run.drive(Until::Now, Goal::Once),
+        Mode::For(duration) => run.drive(run.until(duration), Goal::Done),
+        Mode::Once => run.drive(Until::Ever, Goal::Dispatched),
+        Mode::NoWait => run.drive(Until::Now, Goal::Once),
         Mode::Embedded => run.embedded(),
+    };
+    let result = match mode {
+        Mode::UntilDone | Mode::For(_) => result.and_then(|()| run.in_turn(Source::Exit)),
+        _ => result,
     };
     run.finish(result)
 }
@@ -81,11 +89,8 @@ pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64
     let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(true);
-    let waited = match timeout_ns {
-        0 => run.until_held(Until::Now),
-        _ => run.until(timeout_ns).and_then(|until| run.until_held(until)),
-    };
-    run.finish(waited)?;
+    let until = if timeout_ns == 0 { Until::Now } else { run.until(timeout_ns) };
+    run.finish(run.drive(until, Goal::Held))?;
     // SAFETY: as above.
     let core = unsafe { run.core() };
     let mut filled = 0;
@@ -141,6 +146,7 @@ impl Core {
     }
 
     /// Sets the timers; how long to wait then.
+    #[inline]
     fn arm_timers(&mut self, until: Until) -> Option<i64> {
         if self.virtual_time {
             return self.virtual_timeout(until);
@@ -245,6 +251,7 @@ impl Core {
 
     /// Defer watchers that were waiting before this iteration are called in
     /// it.
+    #[inline]
     fn admit_deferred(&mut self) {
         if self.deferred > 0 {
             let records = self.lists.defer.iter().filter_map(|index| super::record::get(*index));
@@ -253,6 +260,7 @@ impl Core {
     }
 
     /// Whether something is to be dispatched that needs no waiting for.
+    #[inline]
     fn is_busy(&self) -> bool {
         !self.posts.is_empty()
             || !self.sent.is_empty()
@@ -272,67 +280,70 @@ impl Core {
 
 impl Run {
     /// When a time from now is over.
-    fn until(&self, duration: i64) -> Result<Until> {
+    fn until(&self, duration: i64) -> Until {
         if duration < 0 {
-            return Ok(Until::Ever);
+            return Until::Ever;
         }
         // SAFETY: no other reference to the core.
         let now = unsafe { self.core() }.read_clock(MONOTONIC);
-        Ok(Until::Time(now.saturating_add(duration)))
+        Until::Time(now.saturating_add(duration))
     }
 
-    fn is_over(&self, until: Until) -> Result<bool> {
-        Ok(match until {
+    fn is_over(&self, until: Until) -> bool {
+        match until {
             Until::Now => true,
             Until::Ever => false,
             // SAFETY: no other reference to the core.
             Until::Time(time) => unsafe { self.core() }.read_clock(MONOTONIC) >= time,
-        })
-    }
-
-    fn is_alive(&self) -> Result<bool> {
-        if self.desk.mail.peek() & mailbox::INBOX != 0 {
-            // SAFETY: no other reference to the core.
-            unsafe { self.core() }.receive(&mut self.desk.gate());
         }
-        // SAFETY: as above.
-        Ok(unsafe { self.core() }.is_alive())
     }
 
+    #[inline(always)]
+    fn is_alive(&self) -> bool {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() };
+        if self.desk.mail.peek() & mailbox::INBOX != 0 {
+            core.receive(&mut self.desk.gate());
+        }
+        core.is_alive()
+    }
+
+    #[inline(always)]
     fn is_stopped(&self) -> bool {
         self.desk.mail.peek() & mailbox::STOP != 0 && self.desk.mail.take(mailbox::STOP) != 0
     }
 
-    /// Runs until nothing is left, it is stopped, or the time is over.
-    fn until_done(&self, until: Until) -> Result<()> {
-        while !self.is_stopped() && self.is_alive()? {
-            self.iterate(until)?;
-            if until != Until::Ever && self.is_over(until)? {
-                break;
-            }
-        }
-        self.exit()
+    fn has_held(&self) -> bool {
+        // SAFETY: no other reference to the core.
+        !unsafe { self.core() }.held.is_empty()
     }
 
-    /// Runs until something happened.
-    fn until_dispatched(&self) -> Result<()> {
-        while !self.is_stopped() {
-            let until = if self.is_alive()? { Until::Ever } else { Until::Now };
-            let turn = self.iterate(until)?;
-            // SAFETY: no other reference to the core.
-            let dispatched = unsafe { self.core() }.dispatched > 0;
-            if turn.woken || dispatched || until == Until::Now {
-                break;
+    /// Goes round until the goal is reached, or the loop is stopped.
+    fn drive(&self, until: Until, goal: Goal) -> Result<()> {
+        loop {
+            // What is there already is not waited for.
+            if goal == Goal::Held && self.has_held() || self.is_stopped() {
+                return Ok(());
+            }
+            let alive = self.is_alive();
+            if goal == Goal::Done && !alive {
+                return Ok(());
+            }
+            let until = if alive { until } else { Until::Now };
+            let woken = self.iterate(until)?;
+            let reached = match goal {
+                Goal::Done => until != Until::Ever && self.is_over(until),
+                Goal::Once => true,
+                Goal::Held => woken || self.has_held() || self.is_over(until),
+                // SAFETY: no other reference to the core.
+                Goal::Dispatched => {
+                    woken || until == Until::Now || unsafe { self.core() }.dispatched > 0
+                }
+            };
+            if reached {
+                return Ok(());
             }
         }
-        Ok(())
-    }
-
-    fn once(&self, until: Until) -> Result<()> {
-        if !self.is_stopped() {
-            self.iterate(until)?;
-        }
-        Ok(())
     }
 
     fn embedded(&self) -> Result<()> {
@@ -342,29 +353,6 @@ impl Run {
         self.arm(Until::Now)?;
         let found = self.poll(Some(0))?;
         self.dispatch(found)
-    }
-
-    /// Runs until there are events for evloop_wait.
-    fn until_held(&self, until: Until) -> Result<()> {
-        loop {
-            // SAFETY: no other reference to the core.
-            let held = !unsafe { self.core() }.held.is_empty();
-            // What is there already is not waited for, and not kept back.
-            if held || self.is_stopped() {
-                return Ok(());
-            }
-            let until = if self.is_alive()? { until } else { Until::Now };
-            let turn = self.iterate(until)?;
-            // SAFETY: as above.
-            let held = !unsafe { self.core() }.held.is_empty();
-            if held || turn.woken || self.is_over(until)? {
-                return Ok(());
-            }
-        }
-    }
-
-    fn exit(&self) -> Result<()> {
-        self.in_turn(Source::Exit)
     }
 
     /// Ends the work of a run: whether anything is left.
@@ -382,28 +370,33 @@ impl Run {
         Ok(unsafe { self.core() }.is_alive())
     }
 
-    /// One time round.
-    fn iterate(&self, until: Until) -> Result<Turn> {
+    /// One time round; whether the loop was woken up.
+    #[inline(always)]
+    fn iterate(&self, until: Until) -> Result<bool> {
         // SAFETY: no other reference to the core.
         if !unsafe { self.core() }.lists.prepare.is_empty() {
             self.in_turn(Source::Prepare)?;
         }
         let timeout = self.arm(until)?;
         let found = self.poll(timeout)?;
-        if found == 0 {
+        // SAFETY: no other reference to the core.
+        if found == 0 && unsafe { self.core() }.auto_advance {
             self.jump(until);
         }
         let mail = &self.desk.mail;
         let woken = mail.peek() & mailbox::WAKEUP != 0 && mail.take(mailbox::WAKEUP) != 0;
         self.dispatch(found)?;
-        Ok(Turn { woken })
+        Ok(woken)
     }
 
     /// Gets everything ready for a wait; how long it may be.
+    #[inline]
     fn arm(&self, until: Until) -> Result<Option<i64>> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
-        core.settle();
+        if core.timers.is_arming() {
+            core.settle();
+        }
         if core.is_dirty() || self.desk.mail.peek() & mailbox::INBOX != 0 {
             let mut gate = self.desk.gate();
             core.receive(&mut gate);
@@ -428,6 +421,7 @@ impl Run {
     }
 
     /// Waits; how many events there are.
+    #[inline]
     fn poll(&self, timeout: Option<i64>) -> Result<usize> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
@@ -460,6 +454,7 @@ impl Run {
     }
 
     /// With nothing to do, virtual time goes on.
+    #[cold]
     fn jump(&self, until: Until) {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };

@@ -9,13 +9,13 @@
 
 use super::core::Core;
 use super::flags::*;
-use super::record::{self, Record};
+use super::record::{self, LIVE, Record};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::clock;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, memory, timerfd};
-use crate::table::Kind;
+use crate::table::{Handle, Kind};
 use crate::timerq::{self, Node, TimerQueue};
 use std::os::fd::RawFd;
 
@@ -132,6 +132,44 @@ impl timerq::Timers for Nodes {
             memory::prefetch(record);
         }
     }
+}
+
+/// evloop_timer_again at its most frequent: by a callback, for a timer that
+/// is queued. False: not that, or not that simple.
+#[inline(always)]
+pub(crate) fn timer_again_quickly(handle: i64) -> bool {
+    const MASK: u32 = SOURCE | ENABLED | AGAIN | RELATIVE | SET;
+    const SIMPLE: u32 = Source::Timer as u32 | ENABLED | AGAIN | RELATIVE | SET;
+    let Some(handle) = Handle::unpack_as(handle, Kind::Watcher) else { return false };
+    let Some(record) = record::get(handle.index) else { return false };
+    let flags = record.flags.load(Relaxed);
+    if !record.is(handle, LIVE) || flags & MASK != SIMPLE {
+        return false;
+    }
+    let Some(desk) = record.desk().filter(|desk| desk.is_mine() && !desk.has_inbox()) else {
+        return false;
+    };
+    // SAFETY: this thread runs the loop; a callback, so nobody else refers to
+    // the core.
+    let Ok(core) = (unsafe { desk.core() }) else { return false };
+    let timers = &mut core.timers;
+    let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+    let Some(base) = timers.clock(queue).base else { return false };
+    let deadline = base.saturating_add(record.aux.load(Relaxed).cast_signed());
+    let listed = flags & ARMING != 0;
+    if !listed && timers.arming.len() == timers.arming.capacity() {
+        return false;
+    }
+    let seq = timers.seq.wrapping_add(1);
+    if !record.node.arm_later(deadline, seq) {
+        return false;
+    }
+    timers.seq = seq;
+    if !listed {
+        record.flags.store(flags | ARMING, Relaxed);
+        timers.arming.push(Arming { index: handle.index, deadline, seq });
+    }
+    true
 }
 
 /// The error for a timer that cannot be started again.
@@ -582,7 +620,12 @@ fn settle_one(
     let relative = flags & RELATIVE != 0;
     let shift = if relative { shift.get(queue).copied().unwrap_or(0) } else { 0 };
     let deadline = match record.node.deadline() {
-        Some(deadline) => deadline,
+        Some(deadline) => {
+            // It is queued, and later does not change that.
+            record.node.delay(deadline.saturating_add(shift));
+            record.unset(ARMING);
+            return Ok(());
+        }
         None if record.node.seq() == arming.seq => arming.deadline,
         None => return Ok(()),
     };

@@ -81,6 +81,23 @@ impl Node {
         &self.seq
     }
 
+    /// Arms it for later than its entry comes up, if it is armed and has one;
+    /// false: the queue has to do it.
+    #[inline(always)]
+    pub fn arm_later(&self, deadline: i64, seq: u64) -> bool {
+        let queued = self.deadline.load(Relaxed) != NONE && self.has_entry_until(deadline);
+        if queued {
+            self.set(deadline, seq);
+        }
+        queued
+    }
+
+    /// Moves an armed timer's deadline back, without changing its place among
+    /// those with the same.
+    pub fn delay(&self, deadline: i64) {
+        self.deadline.store(deadline, Relaxed);
+    }
+
     #[inline(always)]
     pub(super) fn set(&self, deadline: i64, seq: u64) {
         self.deadline.store(deadline, Relaxed);
