@@ -53,6 +53,10 @@ pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) ->
 /// dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
+    // What cannot fail needs no guard.
+    if reactor::set_enabled_quickly(watcher, true) {
+        return 0;
+    }
     guard("evloop_watcher_enable", || reactor::change(watcher, Change::Enable).map(|()| 0))
 }
 
@@ -71,6 +75,9 @@ pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_disable(watcher: evloop_watcher_t) -> c_int {
+    if reactor::set_enabled_quickly(watcher, false) {
+        return 0;
+    }
     guard("evloop_watcher_disable", || reactor::change(watcher, Change::Disable).map(|()| 0))
 }
 

@@ -9,17 +9,17 @@ pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
 pub(crate) use super::timers::{Period, Setting, clock_index, timer_again_quickly};
 pub(crate) use super::watcher::{
     add_io, add_plain, add_tfd, add_timer, async_send, change, get_name, io_modify, loop_of,
-    set_name, timer_again, timer_remaining, timer_set, watcher_close,
+    set_enabled_quickly, set_name, timer_again, timer_remaining, timer_set, watcher_close,
 };
 
 use super::command::{Command, Post};
 use super::core::Core;
 use super::desk;
 use super::event::Callback;
-use super::mailbox;
-use crate::errno::{Errno, Result, fail};
+use super::mailbox::{self, Letter};
+use crate::errno::{Errno, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
-use crate::table::Kind;
+use crate::table::{self, Kind};
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 
@@ -61,19 +61,21 @@ pub(crate) fn wakeup(handle: i64) -> std::result::Result<(), Errno> {
 pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_void) -> Result<()> {
     let named = desk::named(handle, Kind::Loop)?;
     let post = Post(Target { callback, user_data });
-    let no_memory = || crate::errno::error!(Errno::ENOMEM, "no memory for a call");
-    named.with(
-        |core| {
+    let no_memory = || error!(Errno::ENOMEM, "no memory for a call");
+    if named.desk.is_mine() {
+        let direct = |core: &mut Core| {
             core.posts.try_reserve(1).map_err(|_| no_memory())?;
             core.posts.push_back(post);
             Ok(())
-        },
-        |gate| {
-            gate.posts.try_reserve(1).map_err(|_| no_memory())?;
-            gate.posts.push_back(post);
-            Ok(())
-        },
-    )
+        };
+        return named.with(direct, |_| Ok(()));
+    }
+    named.check()?;
+    let letter = table::try_box(Letter::new(handle, post)).ok_or_else(no_memory)?;
+    if named.desk.mail.post(letter) {
+        named.desk.ring();
+    }
+    Ok(())
 }
 
 /// See evloop_now_ns.

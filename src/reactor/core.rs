@@ -5,6 +5,7 @@ use super::desk::{Desk, Gate};
 use super::event::{Event, Options, Target};
 use super::flags::*;
 use super::io::Io;
+use super::mailbox::Letter;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::slots::Slots;
 use super::tfd::Watched;
@@ -272,7 +273,10 @@ impl Core {
 
     /// Whether anything is left that keeps the loop alive.
     pub fn is_alive(&self) -> bool {
-        self.active > 0 || !self.posts.is_empty() || !self.failures.is_empty()
+        self.active > 0
+            || !self.posts.is_empty()
+            || !self.failures.is_empty()
+            || self.desk.mail.has_letters()
     }
 
     pub fn list(&mut self, source: Source) -> Option<&mut Vec<u32>> {
@@ -300,13 +304,32 @@ impl Core {
             self.obey(command);
         }
         self.in_callback = in_callback;
-        if self.posts.is_empty() {
-            std::mem::swap(&mut self.posts, &mut gate.posts);
-        } else if self.posts.try_reserve(gate.posts.len()).is_ok() {
-            self.posts.append(&mut gate.posts);
-        } else {
-            // They wait there until there is room.
-            let _ = self.desk.mail.leave(self.desk.handle(), super::mailbox::INBOX);
+    }
+
+    /// Takes the calls that others posted.
+    pub fn take_letters(&mut self) {
+        let desk = self.desk;
+        let mut kept = std::mem::take(&mut self.posts);
+        let before = kept.len();
+        desk.mail.take_letters(desk.handle(), |post| {
+            if kept.try_reserve(1).is_ok() {
+                kept.push_back(post);
+            } else if let Some(letter) = table::try_box(Letter::new(desk.handle(), post)) {
+                // Back, until there is memory; its own has just become free.
+                let _ = desk.mail.post(letter);
+            }
+        });
+        // The last one came first.
+        let (mut low, mut high) = (before, kept.len());
+        while low + 1 < high {
+            high -= 1;
+            kept.swap(low, high);
+            low += 1;
+        }
+        self.posts = kept;
+        if desk.has_inbox() {
+            // What was asked for before something was posted comes before.
+            self.receive(&mut desk.gate());
         }
     }
 

@@ -17,7 +17,7 @@ use crate::sync::{
     AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, ForkMutex, MutexGuard, Ordering::*,
     UnsafeCell,
 };
-use crate::sys::{eventfd, fork, thread};
+use crate::sys::{SavedErrno, eventfd, fork, thread};
 use crate::table::{self, Handle, Kind};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -36,7 +36,7 @@ pub(super) struct Desk {
     pub epoch: AtomicU64,
     /// Something is to be done before the next callback.
     pub attention: AtomicU32,
-    pub mail: Mailbox,
+    pub mail: Mailbox<Post>,
     /// The loop's handle; 0: closed.
     handle: AtomicI64,
     /// [`POISONED`] and [`LOST`].
@@ -76,7 +76,6 @@ pub(super) const UNKNOWN: i64 = i64::MIN;
 pub(super) struct Gate {
     pub running: bool,
     pub inbox: Vec<Command>,
-    pub posts: VecDeque<Post>,
     /// Records for the watchers that others add.
     pub reserve: Vec<u32>,
     /// The kernel's set; only changed under the lock.
@@ -242,9 +241,25 @@ impl Named {
         result
     }
 
+    /// Whether it can be used, as far as can be told without the lock.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        table::epoch();
+        if self.desk.handle() == 0 {
+            return table::stale(self.handle.pack());
+        }
+        self.check_ours()
+    }
+
     /// The gate of a loop that is still the one that was named, and ours.
     pub fn lock(&self) -> Result<MutexGuard<'static, Gate>> {
         let gate = self.lock_any()?;
+        self.check_ours()?;
+        Ok(gate)
+    }
+
+    #[inline]
+    fn check_ours(&self) -> Result<()> {
         if self.desk.epoch.load(Relaxed) != fork::current() {
             let handle = self.handle.pack();
             fail!(ECHILD, "handle {} is {} of the parent process", handle, self.handle.kind.name());
@@ -253,7 +268,7 @@ impl Named {
             let handle = self.handle.pack();
             fail!(ENOTRECOVERABLE, "handle {} was left unusable by a bug of the library", handle);
         }
-        Ok(gate)
+        Ok(())
     }
 
     /// The same, of a parent's or a broken one too: for closing.
@@ -320,6 +335,12 @@ impl Desk {
             && self.epoch.load(Relaxed) == fork::current()
     }
 
+    /// Whether its loop is open, and this process's.
+    #[inline(always)]
+    pub fn is_usable(&self) -> bool {
+        self.handle() != 0 && self.epoch.load(Relaxed) == fork::current()
+    }
+
     /// Whether others have left something that comes before what is done now.
     #[inline(always)]
     pub fn has_inbox(&self) -> bool {
@@ -342,6 +363,7 @@ impl Desk {
         }
     }
 
+    #[inline(always)]
     pub fn handle(&self) -> i64 {
         self.handle.load(Relaxed)
     }
@@ -371,7 +393,9 @@ impl Desk {
         self.ringing.fetch_add(1, SeqCst);
         let eventfd = self.eventfd.load(SeqCst);
         if eventfd >= 0 {
+            let errno_before = SavedErrno::now();
             eventfd::signal(eventfd);
+            errno_before.restore();
         }
         self.ringing.fetch_sub(1, Release);
     }
@@ -630,6 +654,7 @@ fn tear_down(desk: &'static Desk, mut gate: MutexGuard<'static, Gate>) -> Vec<(T
     let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
+    desk.mail.take_letters(0, drop);
     desk.silence();
     // SAFETY: no run, and this thread has the gate's lock.
     let core = desk.core.with_mut(|core| unsafe { (*core).take() });

@@ -342,6 +342,7 @@ impl Run {
         let core = unsafe { self.core() };
         let now = core.expiry_time(clock);
         core.timers.recheck |= 1 << clock;
+        core.timers.clock(clock).looked = now;
         let mut corrections = CORRECTIONS;
         for _ in 0..core.max_timers {
             // SAFETY: as above.
@@ -543,7 +544,9 @@ impl Core {
             own &= own - 1;
         }
         let desk = self.desk;
-        if desk.mail.peek() & mailbox::INBOX != 0 {
+        if desk.mail.has_letters() {
+            self.take_letters();
+        } else if desk.has_inbox() {
             self.receive(&mut desk.gate());
         }
         // What callbacks of this iteration post is for the next one.

@@ -119,10 +119,22 @@ pub(super) fn fill(record: &Record, fd: RawFd, events: u32) {
     }
 }
 
+impl Io {
+    /// Notes a watcher of whose descriptor the kernel may have to be told;
+    /// false: there is no room right now.
+    #[inline(always)]
+    pub fn note_dirty(&mut self, index: u32) -> bool {
+        let room = self.dirty.len() < self.dirty.capacity();
+        if room {
+            self.dirty.push(index);
+        }
+        room
+    }
+}
+
 impl Core {
-    /// Room to note a watcher of this descriptor, so that nothing can fail
-    /// once the kernel knows it.
-    pub fn io_reserve(&mut self, fd: RawFd) -> Result<()> {
+    /// Room to note a watcher of this descriptor.
+    fn io_reserve(&mut self, fd: RawFd) -> Result<()> {
         let len = usize::try_from(fd).unwrap_or_default() + 1;
         let io = &mut self.io;
         let more = len.saturating_sub(io.first.len());
@@ -134,9 +146,6 @@ impl Core {
         }
         if more > 0 {
             io.first.resize(len, 0);
-        }
-        if self.owns(fd) {
-            fail!(EINVAL, "fd {} is the loop's own", fd);
         }
         Ok(())
     }
@@ -179,7 +188,10 @@ impl Core {
     /// Takes a new watcher in, registered as it says; its record is live.
     pub fn io_added(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
         let (fd, events) = watched(record);
-        self.io_reserve(fd)?;
+        if let Err(error) = self.io_reserve(fd) {
+            record.set(DEAD);
+            return Err(error);
+        }
         match how {
             Registered::Alone(mask) => {
                 // The kernel did not know this descriptor: what was watched

@@ -1,7 +1,8 @@
-//! How other threads and signal handlers reach a loop: two words and a stack.
+//! How other threads and signal handlers reach a loop: two words, a stack of
+//! async watchers and one of letters.
 //!
-//! A sender first leaves what it has (a bit of `work`, or a place in the
-//! stack), then looks whether the loop sleeps, and rings only then. The loop
+//! A sender first leaves what it has (a bit of `work`, or a place in one of
+//! the stacks), then looks whether the loop sleeps, and rings only then. The loop
 //! says that it is about to sleep, then looks once more for what was left.
 //! All four are sequentially consistent: one of the two sees the other, so
 //! nothing is left lying while the loop sleeps. Whoever takes `asleep` away
@@ -9,7 +10,8 @@
 //!
 //! No locks and no loops that wait for others: a signal handler may send.
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
+use std::ptr;
 
 /// Bits of `work`.
 pub(super) const INBOX: u64 = 1;
@@ -24,13 +26,29 @@ const MASK: u64 = (1 << BITS) - 1;
 /// The end of the stack, and of nothing.
 pub(super) const NOBODY: u32 = 0;
 
-pub(super) struct Mailbox {
+/// What is delivered once, and may need memory: no signal handler sends it.
+pub(super) struct Letter<P> {
+    next: *mut Letter<P>,
+    /// The loop it is for.
+    to: i64,
+    content: P,
+}
+
+impl<P> Letter<P> {
+    pub fn new(to: i64, content: P) -> Self {
+        Self { next: ptr::null_mut(), to, content }
+    }
+}
+
+pub(super) struct Mailbox<P> {
     /// The bits and, above them, whose they are: a mailbox is used again for
     /// another loop, whom a late sender must not disturb.
     work: AtomicU64,
     asleep: AtomicU32,
     /// The record on top of the stack of those that were sent to.
     top: AtomicU32,
+    /// The letter that came last.
+    letters: AtomicPtr<Letter<P>>,
 }
 
 /// The links of the stack: a word of each record.
@@ -38,15 +56,25 @@ pub(super) trait Links {
     fn set_next(&self, id: u32, next: u32);
 }
 
-impl Mailbox {
+impl<P: Send> Mailbox<P> {
     #[cfg(not(loom))]
     pub const fn new() -> Self {
-        Self { work: AtomicU64::new(0), asleep: AtomicU32::new(0), top: AtomicU32::new(NOBODY) }
+        Self {
+            work: AtomicU64::new(0),
+            asleep: AtomicU32::new(0),
+            top: AtomicU32::new(NOBODY),
+            letters: AtomicPtr::new(ptr::null_mut()),
+        }
     }
 
     #[cfg(loom)]
     pub fn new() -> Self {
-        Self { work: AtomicU64::new(0), asleep: AtomicU32::new(0), top: AtomicU32::new(NOBODY) }
+        Self {
+            work: AtomicU64::new(0),
+            asleep: AtomicU32::new(0),
+            top: AtomicU32::new(NOBODY),
+            letters: AtomicPtr::new(ptr::null_mut()),
+        }
     }
 
     /// Leaves some work for the loop with this handle; true: the caller has
@@ -81,6 +109,43 @@ impl Mailbox {
         }
     }
 
+    /// Sends a letter; true: the caller has to ring.
+    #[must_use]
+    pub fn post(&self, letter: Box<Letter<P>>) -> bool {
+        let letter = Box::into_raw(letter);
+        let mut last = self.letters.load(Relaxed);
+        loop {
+            // SAFETY: nobody else knows it yet.
+            unsafe { (*letter).next = last };
+            // As in `push`.
+            match self.letters.compare_exchange_weak(last, letter, SeqCst, Relaxed) {
+                Ok(_) => return self.must_ring(),
+                Err(now) => last = now,
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub fn has_letters(&self) -> bool {
+        !self.letters.load(Relaxed).is_null()
+    }
+
+    /// Takes all letters; `deliver` is given the contents of those for this
+    /// loop, the last one first.
+    pub fn take_letters(&self, owner: i64, mut deliver: impl FnMut(P)) {
+        // Acquire: what their senders wrote.
+        let mut next = self.letters.swap(ptr::null_mut(), AcqRel);
+        while !next.is_null() {
+            // SAFETY: `post` made it of a box, and whoever takes the list
+            // takes it once.
+            let letter = unsafe { Box::from_raw(next) };
+            next = letter.next;
+            if letter.to == owner {
+                deliver(letter.content);
+            }
+        }
+    }
+
     fn must_ring(&self) -> bool {
         model_order();
         self.asleep.load(SeqCst) != 0 && self.asleep.swap(0, SeqCst) != 0
@@ -99,7 +164,7 @@ impl Mailbox {
 
     /// Whether anything was left.
     pub fn has_work(&self) -> bool {
-        self.peek() != 0 || self.has_sent()
+        self.peek() != 0 || self.has_sent() || self.has_letters()
     }
 
     /// Takes some of what was left; what of it was there.
@@ -118,7 +183,9 @@ impl Mailbox {
     pub fn sleep(&self) -> bool {
         self.asleep.swap(1, SeqCst);
         model_order();
-        let something = self.work.load(SeqCst) & MASK != 0 || self.top.load(SeqCst) != NOBODY;
+        let something = self.work.load(SeqCst) & MASK != 0
+            || self.top.load(SeqCst) != NOBODY
+            || !self.letters.load(SeqCst).is_null();
         if something {
             self.wake();
         }
@@ -161,7 +228,7 @@ mod loom_models {
     const LOOP: i64 = 77;
 
     struct Shared {
-        mailbox: Mailbox,
+        mailbox: Mailbox<u32>,
         /// The eventfd: how often it was rung and not heard.
         rings: Counter,
         next: [Counter; 3],
@@ -234,6 +301,42 @@ mod loom_models {
             }
             senders.into_iter().for_each(|sender| sender.join().unwrap());
         });
+    }
+
+    /// Each of these lists is sent by a thread of its own.
+    fn every_letter_comes_once_and_in_order(senders: &'static [&'static [u32]]) {
+        loom::model(move || {
+            let shared = Shared::new();
+            let threads = senders.iter().map(|letters| {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    for letter in *letters {
+                        let letter = Box::new(Letter::new(LOOP, *letter));
+                        shared.ring_if(shared.mailbox.post(letter));
+                    }
+                })
+            });
+            let threads: Vec<_> = threads.collect();
+            let mut got = Vec::new();
+            while got.len() < 2 {
+                shared.sleep();
+                let before = got.len();
+                shared.mailbox.take_letters(LOOP, |letter| got.insert(before, letter));
+            }
+            let place = |letter| got.iter().position(|other| *other == letter).unwrap();
+            assert!(place(1) < place(2) || senders.len() > 1);
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn loom_letters_of_one_thread_come_in_order() {
+        every_letter_comes_once_and_in_order(&[&[1, 2]]);
+    }
+
+    #[test]
+    fn loom_letters_of_several_threads_all_come() {
+        every_letter_comes_once_and_in_order(&[&[1], &[2]]);
     }
 
     /// Each of these ids is sent to, in order, by a thread of its own.

@@ -48,6 +48,9 @@ enum Until {
 
 /// With `precise`, how much earlier the loop wakes up for a timer, and spins.
 const SPIN_NS: i64 = 120_000;
+/// Where timers are dense the loop wakes up for them once in this time: else
+/// it would do nothing but set its timer.
+const DENSE_NS: i64 = 50_000;
 /// How soon what found no memory is tried again.
 const RETRY_NS: i64 = 10_000_000;
 
@@ -186,22 +189,28 @@ impl Core {
     /// Sets a clock's timer, if it would come too late; true: something is
     /// due already.
     fn arm_clock(&mut self, index: usize, wake: Option<i64>, watched: bool) -> bool {
-        let spin = if self.precise { SPIN_NS } else { 0 };
+        let precise = self.precise;
         if self.timers.due & 1 << index != 0 {
             // Once that is dealt with.
             self.timers.recheck |= 1 << index;
             return true;
         }
         let entry = self.timers.clock(index);
+        let (mut settled, next) = (entry.settled.take(), entry.looked.saturating_add(DENSE_NS));
+        let dense = wake.is_some_and(|wake| wake < next) && !precise;
+        if dense && settled.is_none() {
+            settled = Some(timers::read(index));
+        }
+        let settled = wake.is_some_and(|wake| settled.is_some_and(|now| wake <= now));
         let wake = match wake {
-            Some(wake) => wake.saturating_sub(spin),
+            Some(wake) if precise => wake.saturating_sub(SPIN_NS),
+            Some(wake) => wake.max(next),
             None if watched => i64::MAX - 1,
             None => return false,
         };
-        if entry.armed <= wake {
+        if entry.armed <= wake && !settled {
             return false;
         }
-        let settled = entry.settled.take().is_some_and(|now| wake <= now);
         let Some(fd) = entry.fd.as_ref() else { return false };
         let due = settled
             || match timerfd::arm_at(fd.raw(), wake, index == REALTIME) {

@@ -98,6 +98,8 @@ pub(super) struct Clock {
     base: Option<i64>,
     /// The time at which those were queued.
     pub settled: Option<i64>,
+    /// When timers were last looked for.
+    pub looked: i64,
 }
 
 /// A timer that was set in this iteration.
@@ -193,6 +195,7 @@ impl Timers {
             armed: NEVER,
             base: None,
             settled: None,
+            looked: i64::MIN,
         };
         Self {
             clocks: std::array::from_fn(|_| clock()),

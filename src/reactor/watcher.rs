@@ -12,7 +12,7 @@ use super::timers::{self, Setting};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
-use crate::table::{self, Kind};
+use crate::table::{self, Handle, Kind};
 use crate::timerfd::Timer;
 use std::os::fd::RawFd;
 
@@ -64,7 +64,9 @@ impl Core {
         target: Target,
         tfd: i64,
     ) -> Result<i64> {
-        self.io_reserve(fd)?;
+        if self.owns(fd) {
+            fail!(EINVAL, "fd {} is the loop's own", fd);
+        }
         let fresh = self.fresh(source, target)?;
         io::fill(fresh.record, fd, events);
         let added = self.watch_tfd(&fresh, tfd).and_then(|()| {
@@ -72,7 +74,11 @@ impl Core {
             if matches!(how, Registered::Shared) {
                 self.io_may_join(fd, events, 0)?;
             }
-            self.io_added(fresh.index, fresh.record, how)
+            let added = self.io_added(fresh.index, fresh.record, how);
+            if added.is_err() && matches!(how, Registered::Alone(_)) {
+                let _ = epoll::delete(self.epoll(), fd);
+            }
+            added
         });
         match added {
             Ok(()) => Ok(self.publish(&fresh)),
@@ -743,21 +749,56 @@ fn close_inherited(named: &Named) {
 }
 
 /// See evloop_async_send. A signal handler may call this.
-#[inline]
+#[inline(always)]
 pub(crate) fn async_send(handle: i64) -> std::result::Result<(), Errno> {
-    let named = desk::named_quietly(handle, Kind::Watcher)?;
-    let record = named.record;
-    if Source::of(record.flags.load(Relaxed)) != Source::Async {
-        return Err(if record.is(named.handle, LIVE) { Errno::EINVAL } else { Errno::ESTALE });
-    }
-    match record.send(named.handle) {
-        None => Err(Errno::ESTALE),
+    let Some(named) = Handle::unpack_as(handle, Kind::Watcher) else { return refuse_send(handle) };
+    let Some(record) = record::get(named.index) else { return refuse_send(handle) };
+    let is_async = Source::of(record.flags.load(Relaxed)) == Source::Async;
+    let Some(desk) = record.desk().filter(|desk| is_async && desk.is_usable()) else {
+        return refuse_send(handle);
+    };
+    match record.send(named) {
+        None => refuse_send(handle),
         Some(false) => Ok(()),
         Some(true) => {
-            if named.desk.mail.push(&super::AsyncLinks, named.handle.index) {
-                named.desk.ring();
+            if desk.mail.push(&super::AsyncLinks, named.index) {
+                desk.ring();
             }
             Ok(())
         }
     }
+}
+
+#[cold]
+fn refuse_send(handle: i64) -> std::result::Result<(), Errno> {
+    desk::named_quietly(handle, Kind::Watcher)?;
+    Err(Errno::EINVAL)
+}
+
+/// evloop_watcher_enable and _disable at their most frequent: by a callback,
+/// for an io watcher. False: not that, or not that simple.
+#[inline(always)]
+pub(crate) fn set_enabled_quickly(handle: i64, enable: bool) -> bool {
+    const MASK: u32 = SOURCE | UNREF | MASKED | ALWAYS | DEAD | SPENT;
+    let Some(named) = Handle::unpack_as(handle, Kind::Watcher) else { return false };
+    let Some(record) = record::get(named.index) else { return false };
+    let flags = record.flags.load(Relaxed);
+    if !record.is(named, LIVE) || flags & MASK != Source::Io as u32 {
+        return false;
+    }
+    let Some(desk) = record.desk().filter(|desk| desk.is_mine() && !desk.has_inbox()) else {
+        return false;
+    };
+    if (flags & ENABLED != 0) == enable {
+        return true;
+    }
+    // SAFETY: this thread runs the loop; a callback, so nobody else refers to
+    // the core.
+    let Ok(core) = (unsafe { desk.core() }) else { return false };
+    if flags & DIRTY == 0 && !core.io.note_dirty(named.index) {
+        return false;
+    }
+    record.flags.store((flags ^ (ENABLED | COUNTED)) | DIRTY, Relaxed);
+    core.active = if enable { core.active.wrapping_add(1) } else { core.active.wrapping_sub(1) };
+    true
 }
