@@ -35,6 +35,8 @@ pub(super) struct Extra {
     pub destroy: Option<Target>,
     /// What a disabled timer is set to.
     pub parked: i64,
+    /// Which file a descriptor was of that is always ready.
+    pub file: Option<(u64, u64)>,
     /// What happened while the watcher was suspended.
     pub kept: Option<Event>,
 }

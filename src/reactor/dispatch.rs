@@ -127,6 +127,9 @@ impl Run {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         let flags = record.flags.load(Relaxed);
+        if flags & DEAD != 0 {
+            return self.nobody();
+        }
         if flags & (ENABLED | MASKED) != ENABLED {
             core.io_stray(index, record);
             return Ok(());
@@ -277,6 +280,7 @@ impl Run {
     fn always_ready(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
+        core.verify_one_always();
         let mut ready = Vec::new();
         if ready.try_reserve(core.io.always.len()).is_err() {
             return Ok(());

@@ -13,7 +13,7 @@ use super::flags::*;
 use super::record::{self, CLOSING, LIVE, Record};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
-use crate::sys::epoll;
+use crate::sys::{epoll, fd};
 use crate::table::Kind;
 use std::os::fd::RawFd;
 
@@ -38,6 +38,8 @@ pub(super) struct Io {
     dirty: Vec<u32>,
     /// Watchers of descriptors that are always ready.
     pub always: Vec<u32>,
+    /// The last of them that was verified.
+    next_always: usize,
     /// Iterations in a row that brought events of nobody.
     pub strays: u32,
     /// Events since a registration was last looked at.
@@ -197,6 +199,7 @@ impl Core {
                 // The kernel did not know this descriptor: what was watched
                 // under its number is gone.
                 self.io_lost(fd, Errno::EBADF);
+                self.always_replaced(fd);
                 set_mask(record, mask);
                 self.set_first(fd, index);
             }
@@ -221,10 +224,52 @@ impl Core {
             }
             Registered::Always => {
                 record.set(ALWAYS);
+                // What epoll watched under this number is gone.
+                self.io_lost(fd, Errno::EBADF);
+                let file = fd::identity(fd);
+                match self.extra(index, record) {
+                    Ok(extra) => extra.file = file,
+                    Err(error) => {
+                        record.set(DEAD);
+                        return Err(error);
+                    }
+                }
                 self.io.always.push(index);
             }
         }
         Ok(())
+    }
+
+    /// Looks whether a descriptor that is always ready is still what it was:
+    /// each time at another one.
+    pub fn verify_one_always(&mut self) {
+        let Some(count) = self.io.always.len().checked_sub(1) else { return };
+        self.io.next_always =
+            if self.io.next_always >= count { 0 } else { self.io.next_always + 1 };
+        let Some(index) = self.io.always.get(self.io.next_always).copied() else { return };
+        let Some(record) = record::get(index) else { return };
+        let file = self.extras.get(&index).and_then(|extra| extra.file);
+        if file != fd::identity(fd_of(record)) {
+            self.always_lost(index, record);
+        }
+    }
+
+    /// A descriptor that epoll takes has this number now.
+    fn always_replaced(&mut self, fd: RawFd) {
+        let has_number = |index: &u32| record::get(*index).is_some_and(|r| fd_of(r) == fd);
+        while let Some(index) = self.io.always.iter().copied().find(has_number)
+            && let Some(record) = record::get(index)
+        {
+            self.always_lost(index, record);
+        }
+    }
+
+    fn always_lost(&mut self, index: u32, record: &Record) {
+        self.io.always.retain(|always| *always != index);
+        record.unset(ALWAYS | MASKED);
+        record.set(DEAD);
+        self.count_liveness(record);
+        self.fail(record.handle(Kind::Watcher, index), Errno::EBADF);
     }
 
     /// The kernel may have to be told about this watcher's descriptor.

@@ -322,6 +322,11 @@ impl Run {
         self.desk.mail.peek() & mailbox::STOP != 0 && self.desk.mail.take(mailbox::STOP) != 0
     }
 
+    fn has_dispatched(&self) -> bool {
+        // SAFETY: no other reference to the core.
+        unsafe { self.core() }.dispatched > 0
+    }
+
     fn has_held(&self) -> bool {
         // SAFETY: no other reference to the core.
         !unsafe { self.core() }.held.is_empty()
@@ -344,10 +349,7 @@ impl Run {
                 Goal::Done => until != Until::Ever && self.is_over(until),
                 Goal::Once => true,
                 Goal::Held => woken || self.has_held() || self.is_over(until),
-                // SAFETY: no other reference to the core.
-                Goal::Dispatched => {
-                    woken || until == Until::Now || unsafe { self.core() }.dispatched > 0
-                }
+                Goal::Dispatched => woken || until == Until::Now || self.has_dispatched(),
             };
             if reached {
                 return Ok(());

@@ -53,6 +53,17 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
     unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
 }
 
+/// The device and the inode of an open file that has one of its own (not an
+/// eventfd or its like).
+pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: room for what the kernel fills in.
+    unsafe { syscall!(SYS_fstat, fd, stat.as_mut_ptr()) }.ok()?;
+    // SAFETY: it was filled in.
+    let stat = unsafe { stat.assume_init() };
+    Some((stat.st_dev, stat.st_ino))
+}
+
 /// Whether the descriptor has O_NONBLOCK.
 pub(crate) fn is_nonblocking(fd: RawFd) -> Result<bool, Errno> {
     // SAFETY: F_GETFL only looks.
