@@ -198,9 +198,11 @@ pub unsafe extern "C" fn evloop_post(
 
 /// The time of an event loop.
 ///
-/// Inside a callback: the time at which this iteration found its events,
-/// the same for all of them. Else the clock is read. With
-/// EVLOOP_VIRTUAL_TIME: the virtual time, which begins with 0.
+/// Inside a callback: the time of this iteration, which is read when it is
+/// first asked for and then stays the same until the next wait; so it may
+/// be a little before the time from which a timer counts that is set in the
+/// same callback. Else the clock is read. With EVLOOP_VIRTUAL_TIME: the
+/// virtual time, which begins with 0.
 ///
 /// @param loop a loop.
 /// @returns nanoseconds of CLOCK_MONOTONIC, or of virtual time. -ECHILD:

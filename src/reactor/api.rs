@@ -105,6 +105,7 @@ pub(crate) fn now(handle: i64) -> Result<i64> {
 /// See evloop_advance_ns.
 pub(crate) fn advance(handle: i64, ns: i64) -> Result<()> {
     let named = desk::named(handle, Kind::Loop)?;
+    named.check()?;
     if ns < 0 {
         fail!(EINVAL, "ns is {}, negative", ns);
     }

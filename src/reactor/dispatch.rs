@@ -307,8 +307,13 @@ impl Run {
             // SAFETY: as above.
             let core = unsafe { self.core() };
             let Some((handle, errno)) = core.failures.pop_front() else { break };
-            let Some((index, record)) = live(handle) else { continue };
-            let source = Source::of(record.flags.load(Relaxed));
+            let Some((_, record)) = live(handle) else { continue };
+            let flags = record.flags.load(Relaxed);
+            let source = Source::of(flags);
+            if source.is_descriptor() && flags & (ENABLED | SPENT) == 0 {
+                // It is told when it is enabled.
+                continue;
+            }
             let mut event = Event::new(handle, source as i32);
             event.events = ERROR;
             event.result = errno.negated();
@@ -320,7 +325,6 @@ impl Run {
                 record.set(SPENT);
                 core.count_liveness(record);
             }
-            let _ = index;
             self.emit(event, record)?;
         }
         Ok(())

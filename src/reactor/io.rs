@@ -305,7 +305,15 @@ impl Core {
             self.count_liveness(record);
         }
         self.io_touch(index, record);
+        self.fail_if_dead(index, record);
         Ok(())
+    }
+
+    /// Whose descriptor is gone is told so when events are asked for.
+    pub fn fail_if_dead(&mut self, index: u32, record: &Record) {
+        if record.has(DEAD | ENABLED) {
+            self.fail(record.handle(Kind::Watcher, index), Errno::EBADF);
+        }
     }
 
     /// Tells the kernel of what has changed. The gate's lock is held: a

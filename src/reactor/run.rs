@@ -363,6 +363,7 @@ impl Run {
         }
         self.arm(Until::Now)?;
         let found = self.poll(Some(0))?;
+        self.desk.mail.take(mailbox::WAKEUP);
         self.dispatch(found)
     }
 

@@ -232,6 +232,7 @@ impl Core {
             Source::Io | Source::Tfd => {
                 record.unset(SPENT);
                 self.io_touch(index, record);
+                self.fail_if_dead(index, record);
             }
             Source::Timer => {
                 if let Err(error) = self.timer_enable(index, record) {
@@ -429,8 +430,9 @@ pub(crate) fn add_io(handle: i64, fd: RawFd, events: u32, target: Target) -> Res
 
 /// See evloop_add_tfd.
 pub(crate) fn add_tfd(handle: i64, tfd: i64, target: Target) -> Result<i64> {
-    let fd = table::descriptor::<Timer>(tfd)?;
     let named = desk::named(handle, Kind::Loop)?;
+    named.check()?;
+    let fd = table::descriptor::<Timer>(tfd)?;
     if named.desk.virtual_now.load(Relaxed) != desk::REAL_TIME {
         fail!(ENOTSUP, "loop {} has virtual time, which timer {} does not follow", handle, tfd);
     }
