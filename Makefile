@@ -166,7 +166,7 @@ LINK_SHARED := -L$(BUILD)/lib -Wl,--as-needed -levloop -Wl,-rpath,'$$ORIGIN/../l
 
 $(BUILD)/examples/%: examples/c/%.c $(EXAMPLE_HEADERS) $(HEADER) $(LIBRARY)
 	$(call say,CC,$@)
-	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) $< -o $@ $(LDFLAGS) $(LINK_SHARED)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) $(LINK_SHARED)
 
 C_TEST_DEPS := $(C_TEST_HEADERS) $(HEADER)
 CC_TEST = mkdir -p $(@D) && $(CC) $(C_FLAGS) -Ic-tests -pthread

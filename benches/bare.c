@@ -95,3 +95,51 @@ int bare_select(int fd)
   int n = select(fd + 1, &readable, NULL, NULL, &at_once);
   return n < 0 ? -errno : n;
 }
+
+/* ---- watchers ---- */
+
+static struct bare_loop loop;
+static struct bare_watcher watcher = {.loop = &loop, .interval_ns = SECOND};
+
+struct bare_watcher *bare_watcher(void)
+{
+  return &watcher;
+}
+
+int64_t bare_loop_of(const struct bare_watcher *w)
+{
+  return (int64_t)(intptr_t)w->loop;
+}
+
+int bare_set_data(struct bare_watcher *w, uint64_t data)
+{
+  w->data = data;
+  return 0;
+}
+
+int bare_set_priority(struct bare_watcher *w, int priority)
+{
+  w->priority = priority;
+  return 0;
+}
+
+int bare_enable(struct bare_watcher *w)
+{
+  w->enabled = 1;
+  return 0;
+}
+
+int bare_unref(struct bare_watcher *w)
+{
+  w->keeps_alive = 0;
+  return 0;
+}
+
+/* The lazy restart: the queue is corrected when the old deadline comes up. */
+int bare_again(struct bare_watcher *w)
+{
+  if (w->interval_ns <= 0)
+    return -EINVAL;
+  w->deadline_ns = w->loop->now_ns + w->interval_ns;
+  return 0;
+}

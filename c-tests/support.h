@@ -31,7 +31,8 @@ typedef struct Pipe {
 MAYBE_UNUSED static Pipe new_pipe(void) {
   int ends[2];
   OK(pipe2(ends, O_CLOEXEC));
-  return (Pipe){ends[0], ends[1]};
+  Pipe made = {ends[0], ends[1]};
+  return made;
 }
 
 MAYBE_UNUSED static void put(int fd) {
@@ -50,9 +51,11 @@ MAYBE_UNUSED static int regular_file(void) {
 
 /* Two connected TCP sockets of the loopback interface. */
 MAYBE_UNUSED static void tcp_pair(int pair[2]) {
-  struct sockaddr_in address = {.sin_family = AF_INET};
+  struct sockaddr_in address;
   socklen_t size = sizeof address;
   int listener = (int)OK(socket(AF_INET, SOCK_STREAM, 0));
+  memset(&address, 0, sizeof address);
+  address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   OK(bind(listener, (struct sockaddr *)&address, size));
   OK(listen(listener, 1));
@@ -64,7 +67,7 @@ MAYBE_UNUSED static void tcp_pair(int pair[2]) {
 }
 
 MAYBE_UNUSED static bool readable(int fd, int timeout_ms) {
-  struct pollfd pollfd = {.fd = fd, .events = POLLIN};
+  struct pollfd pollfd = {fd, POLLIN, 0};
   OK(poll(&pollfd, 1, timeout_ms));
   CHECK((pollfd.revents & ~POLLIN) == 0);
   return pollfd.revents != 0;
@@ -141,14 +144,16 @@ typedef struct Waiter {
 } Waiter;
 
 static inline void *waiter_main(void *argument) {
-  Waiter *w = argument;
+  Waiter *w = (Waiter *)argument;
   store_tid(&w->tid);
   w->result = w->wait(w->object, w->ready, LENGTH(w->ready), -1);
   return NULL;
 }
 
 MAYBE_UNUSED static void start_waiter_in(Waiter *w, WaitFunction *wait, int64_t object) {
-  *w = (Waiter){.wait = wait, .object = object};
+  memset(w, 0, sizeof *w);
+  w->wait = wait;
+  w->object = object;
   CHECK_EQ(pthread_create(&w->thread, NULL, waiter_main, w), 0);
   wait_until_asleep(&w->tid);
 }

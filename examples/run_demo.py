@@ -31,13 +31,14 @@ class Program:
     line that says so.
     """
 
-    def __init__(self, command, deadline_s, on_line=lambda line: None):
+    def __init__(self, command, deadline_s, on_line=lambda line: None,
+                 stdin=subprocess.DEVNULL):
         self.deadline = time.monotonic() + deadline_s
         self.lines = []
         self._arrived = queue.Queue()
         self._on_line = on_line
         self.process = subprocess.Popen(
-            [str(word) for word in command], stdin=subprocess.DEVNULL,
+            [str(word) for word in command], stdin=stdin,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -92,6 +93,8 @@ class Program:
             self.process.wait()
         self._reader.join()
         self.process.stdout.close()
+        if self.process.stdin:
+            self.process.stdin.close()
 
 
 class Client:

@@ -27,6 +27,28 @@
  *   }
  *
  *
+ * A second one: an event loop, whose timer counts down and closes itself.
+ *
+ *   #include <evloop.h>
+ *   #include <stdio.h>
+ *
+ *   static void tick(const evloop_event_t *event, void *user_data) {
+ *     int *left = user_data;
+ *     printf("%d\n", *left);
+ *     if (--*left == 0) evloop_watcher_close(event->watcher, 0);
+ *   }
+ *
+ *   int main(void) {
+ *     int left = 3;
+ *     evloop_t loop = evloop_create(NULL);
+ *     evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 500000000, 500000000,
+ *                      0, tick, &left);
+ *     int result = evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
+ *     evloop_close(loop);
+ *     return result < 0;
+ *   }
+ *
+ *
  * Return values. Every call returns int or int64_t: >= 0 is success, < 0 is
  * -errno of <errno.h>. errno itself is neither read nor written. Outputs are
  * untouched on failure and always set on success. evloop_strerror() says what
@@ -65,7 +87,7 @@
  * Threads. Every function may be called from any thread at any time, also on
  * an object in use by other threads. The library starts no thread, installs
  * no signal handler, changes no signal mask and prints nothing. Its calls are
- * not cancellation points.
+ * not cancellation points. An event loop is run by one thread at a time.
  *
  * Signals. A wait that a signal handler interrupts is resumed with what is
  * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
@@ -73,7 +95,8 @@
  *
  * Fork. In the child timer file descriptors and poll sets go on working;
  * epoll and /dev/poll objects and selectors return -ECHILD, because the
- * kernel would let the child change its parent's. The child can close all of
+ * kernel would let the child change its parent's; so do event loops and
+ * their watchers, until evloop_after_fork(). The child can close all of
  * them, and the parent never notices.
  *
  * Linux 5.10 or newer, 64-bit. Where a function uses a newer system call it
@@ -402,7 +425,9 @@
 #define EVLOOP_VIRTUAL_TIME 1
 
 /**
- * evloop_options_t: virtual time jumps to the next deadline when idle.
+ * evloop_options_t: virtual time jumps to the next deadline (of a timer, a
+ * timeout or a rate limit) whenever a look at the descriptors found nothing
+ * ready and nothing is posted. An enabled idle watcher prevents that.
  */
 #define EVLOOP_AUTO_ADVANCE 2
 
@@ -487,8 +512,10 @@
 #define EVLOOP_EVENT_CLOSED 12
 
 /**
- * evloop_event_t events: the source failed, result says why; the watcher
- * was disabled. The system has no such bit.
+ * evloop_event_t events: the source failed, result says why, and the watcher
+ * was disabled: -EBADF for a descriptor that was closed while it was
+ * watched, what epoll_ctl(2) refused after evloop_io_modify(), -ENOMEM. The
+ * system has no such bit; an error of a socket is EVLOOP_EPOLLERR.
  */
 #define EVLOOP_ERROR 16777216
 
@@ -675,10 +702,14 @@ typedef struct evloop_event_t {
  *
  * No lock of the library is held. It may call every function of the
  * library on every object: close its own watcher, others that are ready
- * too (their events are dropped), or the loop itself. It must return:
- * neither longjmp() nor a C++ exception may leave it.
+ * too (their events are dropped), or the loop itself. It must return, or
+ * end the process: neither longjmp(), pthread_exit() nor a C++ exception
+ * may leave it.
  *
- * event is valid until it returns; user_data is the watcher's.
+ * event is valid until it returns. user_data is what was given with the
+ * callback; the same number is event->data, for programs that have no
+ * callbacks. Look at event->events for EVLOOP_ERROR first: then result says
+ * what failed, and nothing else happened.
  */
 typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
                                   void *user_data);
@@ -1735,11 +1766,16 @@ int evloop_close(evloop_t loop);
 /**
  * Run an event loop on this thread.
  *
- * UNTIL_DONE runs until evloop_stop(), or until no watcher is left that is
- * enabled and keeps the loop alive (see evloop_watcher_unref()) and no
- * posted call; ONCE waits until something happened, dispatches that and
- * returns; NOWAIT dispatches what is ready and returns. Events of watchers
- * without a callback are kept for evloop_wait(), one for each watcher.
+ * UNTIL_DONE runs until evloop_stop(), or until nothing is left that keeps
+ * the loop alive. ONCE waits until something happened, dispatches that and
+ * returns, at once if nothing keeps the loop alive. NOWAIT dispatches what
+ * is ready and returns. Events of watchers without a callback are kept for
+ * evloop_wait(), added up to one for each watcher.
+ *
+ * A loop is kept alive by posted calls and by each watcher that is enabled,
+ * but not by a timer that is not set (any more), a defer watcher that was
+ * called, exit and clock_change watchers, and what evloop_watcher_unref()
+ * was called for.
  *
  * @param loop a loop.
  * @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
@@ -1758,7 +1794,9 @@ int evloop_run(evloop_t loop, int mode);
 /**
  * Run an event loop on this thread for some time.
  *
- * As evloop_run(UNTIL_DONE), and returns at the end of the time too.
+ * As evloop_run(UNTIL_DONE), and returns at the end of the time too. If
+ * nothing keeps the loop alive it returns at once, and virtual time is not
+ * moved: evloop_advance_ns() does that.
  *
  * @param loop a loop.
  * @param duration_ns nanoseconds of the loop's time (virtual ones, with
@@ -1785,7 +1823,7 @@ int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
  *   wait, negative waits for ever.
  * @returns the number of events; 0 if the time ran out, evloop_stop() or
  *   evloop_wakeup() was called, or nothing is left that keeps the loop
- *   alive. -EINVAL: max is 0 or less, or out_events is NULL. Others: as
+ *   alive (evloop_run(NOWAIT) tells whether it is that). -EINVAL: max is 0 or less, or out_events is NULL. Others: as
  *   evloop_run().
  *
  * Blocking: up to timeout_ns. Threads: any, one at a time (-EBUSY), and
@@ -1800,9 +1838,10 @@ int evloop_wait(evloop_t loop,
 /**
  * Make the run of an event loop return.
  *
- * The iteration that is going on is finished first. A stop is remembered:
- * if the loop is not running, its next run or wait returns at once. Any
- * number of stops count as one.
+ * The iteration that is going on is finished first, with all its callbacks;
+ * then the run returns 1 or 0, as usual. (To end at once close the loop.)
+ * A stop is remembered: if the loop is not running, its next run or wait
+ * returns at once. Any number of stops count as one.
  *
  * @param loop a loop.
  * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
@@ -1979,13 +2018,15 @@ int evloop_after_fork(evloop_t loop);
  * EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
  * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
  * and /dev/null are always ready. Several watchers may watch one
- * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; where one of
- * them is not edge-triggered none is.
+ * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
+ * level-triggered if one of them is.
  *
  * Close the watcher before the descriptor. If the descriptor was closed
- * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF, as
- * soon as the loop notices, and is disabled; a new descriptor of the same
- * number is never taken for the old one.
+ * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
+ * when the loop notices, and is disabled. A new descriptor of the same
+ * number is not taken for the old one. But while a duplicate of the old one
+ * is open the kernel goes on reporting it, and the loop may take some
+ * hundred events to notice.
  *
  * Event: type EVLOOP_EVENT_IO, fd, events.
  *
@@ -2062,7 +2103,8 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
  *   EVLOOP_TIMER_ABSTIME.
  * @param initial_ns nanoseconds from now or, with ABSTIME, since the
  *   clock's epoch; 0, or a time in the past, expires in the next
- *   iteration; negative: not set yet, see evloop_timer_set().
+ *   iteration; INT64_MAX never; negative: not set yet, see
+ *   evloop_timer_set().
  * @param interval_ns nanoseconds from one expiration to the next; 0
  *   expires once.
  * @param tolerance_ns how much later than its deadline it may expire, so
@@ -2119,12 +2161,12 @@ int evloop_timer_set(evloop_watcher_t watcher,
  *
  * For timeouts that are pushed back at every sign of life: a periodic timer
  * is set to expire after its interval, one that expires once after the
- * time that it was last set to.
+ * time that it was last set to, also if it has expired. Its tolerance stays.
  *
  * @param watcher a timer that was set to a relative time, or a periodic
- *   one.
- * @returns 0. -EINVAL: no timer, or it was never set, or is absolute and
- *   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
+ *   one, and not stopped by evloop_timer_set().
+ * @returns 0. -EINVAL: no timer, or it was never set, was stopped, or is
+ *   absolute and expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
  *   fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
@@ -2148,7 +2190,8 @@ int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
 /**
  * Watch a timer file descriptor.
  *
- * The loop reads it: nobody else should. Event: type EVLOOP_EVENT_TFD;
+ * The loop reads it: nobody else should. If it is closed first, its
+ * descriptor stays open until the loop has run and noticed. Event: type EVLOOP_EVENT_TFD;
  * count, the expirations; or, with EVLOOP_ERROR, result -ECANCELED where a
  * discontinuous change of the clock cancelled the timer (the watcher is not
  * disabled by that), -ESTALE where the timer was closed.
@@ -2213,8 +2256,8 @@ int evloop_async_send(evloop_watcher_t watcher);
  * Add a watcher that is called while there is nothing else to do.
  *
  * In each iteration in which no timer, async or defer watcher, posted call
- * or descriptor was dispatched; while one is enabled the loop does not
- * wait. Event: type EVLOOP_EVENT_IDLE.
+ * or descriptor was dispatched; while one is enabled the loop is alive and
+ * does not wait. Event: type EVLOOP_EVENT_IDLE.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.
@@ -2226,7 +2269,8 @@ evloop_watcher_t evloop_add_idle(evloop_t loop,
 /**
  * Add a watcher that is called before each wait.
  *
- * Event: type EVLOOP_EVENT_PREPARE.
+ * It keeps the loop alive while it is enabled. Event: type
+ * EVLOOP_EVENT_PREPARE.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.
@@ -2238,8 +2282,8 @@ evloop_watcher_t evloop_add_prepare(evloop_t loop,
 /**
  * Add a watcher that is called after each wait.
  *
- * When everything that the wait found was dispatched. Event: type
- * EVLOOP_EVENT_CHECK.
+ * When everything that the wait found was dispatched. It keeps the loop
+ * alive while it is enabled. Event: type EVLOOP_EVENT_CHECK.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.
@@ -2312,11 +2356,13 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  *   it is running: then user_data can be freed. (Or use
  *   evloop_watcher_set_destroy().)
  * @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
- *   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed. -ESTALE,
- *   -EDOM: see "Handles".
+ *   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed; only from
+ *   another thread than that which runs the loop, to which it cannot be
+ *   told. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
- * whosever it is, returns: do not hold a lock that it takes. Threads: any;
+ * whosever it is, returns: do not hold a lock that it takes, and do not let
+ * the callbacks of two loops wait for each other. Threads: any;
  * on the thread that runs the loop no lock is taken. Signals: not safe.
  * Fork: works in the child, and changes nothing for the parent.
  * Since 0.1.0.
@@ -2343,7 +2389,8 @@ int evloop_watcher_enable(evloop_watcher_t watcher);
  * Keep a watcher from delivering events, until it is enabled.
  *
  * An event that is ready in the same iteration is dropped, or kept where it
- * would be lost: an expiration, an async send. A disabled watcher does not
+ * would be lost: an expiration, an async send. What is still ready when the
+ * watcher is enabled is reported then. A disabled watcher does not
  * keep the loop alive. The kernel is told before the loop's next wait, or
  * at the next event, whichever is cheaper.
  *
@@ -2481,8 +2528,9 @@ evloop_t evloop_watcher_loop(evloop_watcher_t watcher);
  * Then what user_data points to can be freed. It happens exactly once: on
  * the thread that runs the loop, before its next callback and after the one
  * that is running; inside the call that closes the watcher, or the loop, if
- * the loop is not running. Event: type EVLOOP_EVENT_CLOSED, watcher the
- * stale handle, data the watcher's data.
+ * the loop is not running. Several watchers that are closed in one callback
+ * are all out of use by then: one notification is enough for them. Event:
+ * type EVLOOP_EVENT_CLOSED, watcher the stale handle, data the watcher's.
  *
  * @param watcher a watcher.
  * @param callback called once; NULL: evloop_wait() returns the event.

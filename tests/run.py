@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
-from suites import ctests, docs, examples, header, install, library, rust  # noqa: E402
+from suites import benches, ctests, docs, examples, header, install, library, rust  # noqa: E402
 from suites.harness import LOGS, Missing, Suite  # noqa: E402
 
 SUMMARY = LOGS / "summary"  # the last line again, for .ci/run
@@ -38,8 +38,9 @@ SUITES = {
     "c-tests-nosys": (ctests.nosys, "C tests while system calls are refused"),
     "docs": (docs.docs, "the programs in README.md and the header"),
     "examples": (examples.examples, "the examples, driven"),
+    "benches": (benches.benches, "the benchmarks, small: nothing lost"),
     "install": (install.install, "install, use, uninstall"),
-    "loom": (rust.loom, "every interleaving of the handle table"),
+    "loom": (rust.loom, "every interleaving of what threads share"),
     "cargo-asan": (rust.cargo_asan, "Rust's unit tests under AddressSanitizer"),
     "c-tests-asan": (ctests.asan, "C tests under AddressSanitizer and UBSan"),
     "c-tests-valgrind": (ctests.valgrind, "C tests under valgrind memcheck"),

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /*
- * What howto_epoll.c and howto_select.c have in common: the TCP side, in
- * plain sockets, and the commands. All waiting is in the programs themselves.
+ * What howto_epoll.c, howto_select.c and howto_loop.c have in common: the TCP
+ * side, in plain sockets, and the commands. All waiting is in the programs
+ * themselves.
  *
  * The commands. A command is a line, ended by "\n" or "\r\n" (telnet sends
  * the latter). TCP is a stream: it keeps the order of the bytes, but cuts

@@ -59,11 +59,16 @@ pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
 
 /// Run an event loop on this thread.
 ///
-/// UNTIL_DONE runs until evloop_stop(), or until no watcher is left that is
-/// enabled and keeps the loop alive (see evloop_watcher_unref()) and no
-/// posted call; ONCE waits until something happened, dispatches that and
-/// returns; NOWAIT dispatches what is ready and returns. Events of watchers
-/// without a callback are kept for evloop_wait(), one for each watcher.
+/// UNTIL_DONE runs until evloop_stop(), or until nothing is left that keeps
+/// the loop alive. ONCE waits until something happened, dispatches that and
+/// returns, at once if nothing keeps the loop alive. NOWAIT dispatches what
+/// is ready and returns. Events of watchers without a callback are kept for
+/// evloop_wait(), added up to one for each watcher.
+///
+/// A loop is kept alive by posted calls and by each watcher that is enabled,
+/// but not by a timer that is not set (any more), a defer watcher that was
+/// called, exit and clock_change watchers, and what evloop_watcher_unref()
+/// was called for.
 ///
 /// @param loop a loop.
 /// @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
@@ -91,7 +96,9 @@ pub extern "C" fn evloop_run(r#loop: evloop_t, mode: c_int) -> c_int {
 
 /// Run an event loop on this thread for some time.
 ///
-/// As evloop_run(UNTIL_DONE), and returns at the end of the time too.
+/// As evloop_run(UNTIL_DONE), and returns at the end of the time too. If
+/// nothing keeps the loop alive it returns at once, and virtual time is not
+/// moved: evloop_advance_ns() does that.
 ///
 /// @param loop a loop.
 /// @param duration_ns nanoseconds of the loop's time (virtual ones, with
@@ -119,7 +126,7 @@ pub extern "C" fn evloop_run_for_ns(r#loop: evloop_t, duration_ns: i64) -> c_int
 ///   wait, negative waits for ever.
 /// @returns the number of events; 0 if the time ran out, evloop_stop() or
 ///   evloop_wakeup() was called, or nothing is left that keeps the loop
-///   alive. -EINVAL: max is 0 or less, or out_events is NULL. Others: as
+///   alive (evloop_run(NOWAIT) tells whether it is that). -EINVAL: max is 0 or less, or out_events is NULL. Others: as
 ///   evloop_run().
 ///
 /// Blocking: up to timeout_ns. Threads: any, one at a time (-EBUSY), and
@@ -141,9 +148,10 @@ pub unsafe extern "C" fn evloop_wait(
 
 /// Make the run of an event loop return.
 ///
-/// The iteration that is going on is finished first. A stop is remembered:
-/// if the loop is not running, its next run or wait returns at once. Any
-/// number of stops count as one.
+/// The iteration that is going on is finished first, with all its callbacks;
+/// then the run returns 1 or 0, as usual. (To end at once close the loop.)
+/// A stop is remembered: if the loop is not running, its next run or wait
+/// returns at once. Any number of stops count as one.
 ///
 /// @param loop a loop.
 /// @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".

@@ -16,13 +16,15 @@ use crate::reactor::{self, Period, Setting, Source, Target};
 /// EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
 /// evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
 /// and /dev/null are always ready. Several watchers may watch one
-/// descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; where one of
-/// them is not edge-triggered none is.
+/// descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
+/// level-triggered if one of them is.
 ///
 /// Close the watcher before the descriptor. If the descriptor was closed
-/// first, the watcher gets one event with EVLOOP_ERROR and result -EBADF, as
-/// soon as the loop notices, and is disabled; a new descriptor of the same
-/// number is never taken for the old one.
+/// first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
+/// when the loop notices, and is disabled. A new descriptor of the same
+/// number is not taken for the old one. But while a duplicate of the old one
+/// is open the kernel goes on reporting it, and the loop may take some
+/// hundred events to notice.
 ///
 /// Event: type EVLOOP_EVENT_IO, fd, events.
 ///
@@ -108,7 +110,8 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
 ///   EVLOOP_TIMER_ABSTIME.
 /// @param initial_ns nanoseconds from now or, with ABSTIME, since the
 ///   clock's epoch; 0, or a time in the past, expires in the next
-///   iteration; negative: not set yet, see evloop_timer_set().
+///   iteration; INT64_MAX never; negative: not set yet, see
+///   evloop_timer_set().
 /// @param interval_ns nanoseconds from one expiration to the next; 0
 ///   expires once.
 /// @param tolerance_ns how much later than its deadline it may expire, so
@@ -191,12 +194,12 @@ pub extern "C" fn evloop_timer_set(
 ///
 /// For timeouts that are pushed back at every sign of life: a periodic timer
 /// is set to expire after its interval, one that expires once after the
-/// time that it was last set to.
+/// time that it was last set to, also if it has expired. Its tolerance stays.
 ///
 /// @param watcher a timer that was set to a relative time, or a periodic
-///   one.
-/// @returns 0. -EINVAL: no timer, or it was never set, or is absolute and
-///   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
+///   one, and not stopped by evloop_timer_set().
+/// @returns 0. -EINVAL: no timer, or it was never set, was stopped, or is
+///   absolute and expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
 ///   fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
@@ -226,7 +229,8 @@ pub extern "C" fn evloop_timer_remaining_ns(watcher: evloop_watcher_t) -> i64 {
 
 /// Watch a timer file descriptor.
 ///
-/// The loop reads it: nobody else should. Event: type EVLOOP_EVENT_TFD;
+/// The loop reads it: nobody else should. If it is closed first, its
+/// descriptor stays open until the loop has run and noticed. Event: type EVLOOP_EVENT_TFD;
 /// count, the expirations; or, with EVLOOP_ERROR, result -ECANCELED where a
 /// discontinuous change of the clock cancelled the timer (the watcher is not
 /// disabled by that), -ESTALE where the timer was closed.
@@ -300,8 +304,8 @@ pub extern "C" fn evloop_async_send(watcher: evloop_watcher_t) -> c_int {
 /// Add a watcher that is called while there is nothing else to do.
 ///
 /// In each iteration in which no timer, async or defer watcher, posted call
-/// or descriptor was dispatched; while one is enabled the loop does not
-/// wait. Event: type EVLOOP_EVENT_IDLE.
+/// or descriptor was dispatched; while one is enabled the loop is alive and
+/// does not wait. Event: type EVLOOP_EVENT_IDLE.
 ///
 /// Parameters, result, threads, signals and fork: as evloop_add_async().
 /// Since 0.1.0.
@@ -318,7 +322,8 @@ pub unsafe extern "C" fn evloop_add_idle(
 
 /// Add a watcher that is called before each wait.
 ///
-/// Event: type EVLOOP_EVENT_PREPARE.
+/// It keeps the loop alive while it is enabled. Event: type
+/// EVLOOP_EVENT_PREPARE.
 ///
 /// Parameters, result, threads, signals and fork: as evloop_add_async().
 /// Since 0.1.0.
@@ -335,8 +340,8 @@ pub unsafe extern "C" fn evloop_add_prepare(
 
 /// Add a watcher that is called after each wait.
 ///
-/// When everything that the wait found was dispatched. Event: type
-/// EVLOOP_EVENT_CHECK.
+/// When everything that the wait found was dispatched. It keeps the loop
+/// alive while it is enabled. Event: type EVLOOP_EVENT_CHECK.
 ///
 /// Parameters, result, threads, signals and fork: as evloop_add_async().
 /// Since 0.1.0.

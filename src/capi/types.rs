@@ -51,10 +51,14 @@ pub type evloop_watcher_t = evloop_handle_t;
 ///
 /// No lock of the library is held. It may call every function of the
 /// library on every object: close its own watcher, others that are ready
-/// too (their events are dropped), or the loop itself. It must return:
-/// neither longjmp() nor a C++ exception may leave it.
+/// too (their events are dropped), or the loop itself. It must return, or
+/// end the process: neither longjmp(), pthread_exit() nor a C++ exception
+/// may leave it.
 ///
-/// event is valid until it returns; user_data is the watcher's.
+/// event is valid until it returns. user_data is what was given with the
+/// callback; the same number is event->data, for programs that have no
+/// callbacks. Look at event->events for EVLOOP_ERROR first: then result says
+/// what failed, and nothing else happened.
 #[allow(non_camel_case_types)]
 pub type evloop_callback_t =
     Option<unsafe extern "C" fn(event: *const Event, user_data: *mut c_void)>;
@@ -205,7 +209,9 @@ pub const EVLOOP_SELECTOR_WRITE: u32 = 0x2;
 
 /// evloop_options_t: time stands still, and moves only when it is told to.
 pub const EVLOOP_VIRTUAL_TIME: u32 = 0x1;
-/// evloop_options_t: virtual time jumps to the next deadline when idle.
+/// evloop_options_t: virtual time jumps to the next deadline (of a timer, a
+/// timeout or a rate limit) whenever a look at the descriptors found nothing
+/// ready and nothing is posted. An enabled idle watcher prevents that.
 pub const EVLOOP_AUTO_ADVANCE: u32 = 0x2;
 /// evloop_options_t: wake early for timers and spin until they are due.
 pub const EVLOOP_PRECISE: u32 = 0x4;
@@ -242,8 +248,10 @@ pub const EVLOOP_EVENT_POST: c_int = 11;
 /// evloop_event_t type: the watcher is closed, and nothing refers to it.
 pub const EVLOOP_EVENT_CLOSED: c_int = 12;
 
-/// evloop_event_t events: the source failed, result says why; the watcher
-/// was disabled. The system has no such bit.
+/// evloop_event_t events: the source failed, result says why, and the watcher
+/// was disabled: -EBADF for a descriptor that was closed while it was
+/// watched, what epoll_ctl(2) refused after evloop_io_modify(), -ENOMEM. The
+/// system has no such bit; an error of a socket is EVLOOP_EPOLLERR.
 pub const EVLOOP_ERROR: u32 = 0x1000000;
 
 /// evloop_add_timer(): the initial time is a time of the timer's clock.

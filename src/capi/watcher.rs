@@ -23,11 +23,13 @@ use crate::reactor::{self, Change, Target};
 ///   it is running: then user_data can be freed. (Or use
 ///   evloop_watcher_set_destroy().)
 /// @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
-///   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed. -ESTALE,
-///   -EDOM: see "Handles".
+///   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed; only from
+///   another thread than that which runs the loop, to which it cannot be
+///   told. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
-/// whosever it is, returns: do not hold a lock that it takes. Threads: any;
+/// whosever it is, returns: do not hold a lock that it takes, and do not let
+/// the callbacks of two loops wait for each other. Threads: any;
 /// on the thread that runs the loop no lock is taken. Signals: not safe.
 /// Fork: works in the child, and changes nothing for the parent.
 /// Since 0.1.0.
@@ -63,7 +65,8 @@ pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
 /// Keep a watcher from delivering events, until it is enabled.
 ///
 /// An event that is ready in the same iteration is dropped, or kept where it
-/// would be lost: an expiration, an async send. A disabled watcher does not
+/// would be lost: an expiration, an async send. What is still ready when the
+/// watcher is enabled is reported then. A disabled watcher does not
 /// keep the loop alive. The kernel is told before the loop's next wait, or
 /// at the next event, whichever is cheaper.
 ///
@@ -236,8 +239,9 @@ pub extern "C" fn evloop_watcher_loop(watcher: evloop_watcher_t) -> evloop_t {
 /// Then what user_data points to can be freed. It happens exactly once: on
 /// the thread that runs the loop, before its next callback and after the one
 /// that is running; inside the call that closes the watcher, or the loop, if
-/// the loop is not running. Event: type EVLOOP_EVENT_CLOSED, watcher the
-/// stale handle, data the watcher's data.
+/// the loop is not running. Several watchers that are closed in one callback
+/// are all out of use by then: one notification is enough for them. Event:
+/// type EVLOOP_EVENT_CLOSED, watcher the stale handle, data the watcher's.
 ///
 /// @param watcher a watcher.
 /// @param callback called once; NULL: evloop_wait() returns the event.

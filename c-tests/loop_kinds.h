@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* The kinds of watchers that a test can make happen, to run one test for
+ * each of them. */
+#ifndef LOOP_KINDS2_H
+#define LOOP_KINDS2_H
+
+#include "loop_helpers.h"
+
+enum { PLACES = 3 };
+
+/* A loop, and what several watchers of each kind watch. */
+typedef struct Bed {
+  evloop_t loop;
+  int fds[PLACES];
+  tfd_t tfds[PLACES];
+} Bed;
+
+typedef evloop_watcher_t AddFunction(Bed *bed, int place, evloop_callback_t callback,
+                                     void *user_data);
+typedef void HappenFunction(Bed *bed, int place, evloop_watcher_t watcher);
+
+typedef struct Kind {
+  int type;         /* of its events */
+  AddFunction *add; /* nothing happens yet, but to idle, prepare, check, defer, exit */
+  HappenFunction *happen;
+  bool alone;       /* it does not keep the loop alive */
+} Kind;
+
+static inline evloop_watcher_t add_io(Bed *bed, int place, evloop_callback_t callback,
+                                      void *user_data) {
+  return readable_io(bed->loop, bed->fds[place], callback, user_data);
+}
+
+static inline void happen_io(Bed *bed, int place, evloop_watcher_t watcher) {
+  (void)watcher;
+  OK(eventfd_write(bed->fds[place], 1));
+}
+
+static inline evloop_watcher_t add_timer(Bed *bed, int place, evloop_callback_t callback,
+                                         void *user_data) {
+  (void)place;
+  return timer(bed->loop, HOUR, 0, callback, user_data);
+}
+
+static inline void happen_timer(Bed *bed, int place, evloop_watcher_t watcher) {
+  (void)bed;
+  (void)place;
+  set_timer(watcher, 0, 0);
+}
+
+static inline evloop_watcher_t add_tfd(Bed *bed, int place, evloop_callback_t callback,
+                                       void *user_data) {
+  return OK(evloop_add_tfd(bed->loop, bed->tfds[place], callback, user_data));
+}
+
+static inline void happen_tfd(Bed *bed, int place, evloop_watcher_t watcher) {
+  (void)watcher;
+  CHECK_EQ(tfd_settime_ns(bed->tfds[place], 0, 1, 0, NULL, NULL), 0);
+  CHECK(readable((int)OK(tfd_fileno(bed->tfds[place])), -1));
+}
+
+static inline evloop_watcher_t add_async(Bed *bed, int place, evloop_callback_t callback,
+                                         void *user_data) {
+  (void)place;
+  return async(bed->loop, callback, user_data);
+}
+
+static inline void happen_async(Bed *bed, int place, evloop_watcher_t watcher) {
+  (void)bed;
+  (void)place;
+  trigger(watcher);
+}
+
+static inline void happen_by_itself(Bed *bed, int place, evloop_watcher_t watcher) {
+  (void)bed;
+  (void)place;
+  (void)watcher;
+}
+
+#define ADD_PLAIN(kind)                                                                            \
+  static inline evloop_watcher_t add_##kind(Bed *bed, int place, evloop_callback_t callback,       \
+                                            void *user_data) {                                     \
+    (void)place;                                                                                   \
+    return OK(evloop_add_##kind(bed->loop, callback, user_data));                                  \
+  }
+ADD_PLAIN(idle)
+ADD_PLAIN(prepare)
+ADD_PLAIN(check)
+ADD_PLAIN(defer)
+ADD_PLAIN(exit)
+
+static const Kind kind_io = {EVLOOP_EVENT_IO, add_io, happen_io, false};
+static const Kind kind_timer = {EVLOOP_EVENT_TIMER, add_timer, happen_timer, false};
+static const Kind kind_tfd = {EVLOOP_EVENT_TFD, add_tfd, happen_tfd, false};
+static const Kind kind_async = {EVLOOP_EVENT_ASYNC, add_async, happen_async, false};
+static const Kind kind_idle = {EVLOOP_EVENT_IDLE, add_idle, happen_by_itself, false};
+static const Kind kind_prepare = {EVLOOP_EVENT_PREPARE, add_prepare, happen_by_itself, false};
+static const Kind kind_check = {EVLOOP_EVENT_CHECK, add_check, happen_by_itself, false};
+static const Kind kind_defer = {EVLOOP_EVENT_DEFER, add_defer, happen_by_itself, false};
+static const Kind kind_exit = {EVLOOP_EVENT_EXIT, add_exit, happen_by_itself, true};
+
+/* One case for each kind: EACH_KIND(name) { ... kind ... } */
+#define EACH_KIND(name)                                                                            \
+  static void name(const Kind *kind);                                                              \
+  TEST(name##_io) { name(&kind_io); }                                                              \
+  TEST(name##_timer) { name(&kind_timer); }                                                        \
+  TEST(name##_tfd) { name(&kind_tfd); }                                                            \
+  TEST(name##_async) { name(&kind_async); }                                                        \
+  TEST(name##_idle) { name(&kind_idle); }                                                          \
+  TEST(name##_prepare) { name(&kind_prepare); }                                                    \
+  TEST(name##_check) { name(&kind_check); }                                                        \
+  TEST(name##_defer) { name(&kind_defer); }                                                        \
+  TEST(name##_exit) { name(&kind_exit); }                                                          \
+  static void name(const Kind *kind)
+
+MAYBE_UNUSED static Bed new_bed(void) {
+  Bed bed;
+  int i;
+  bed.loop = new_loop();
+  for (i = 0; i < PLACES; i++) {
+    bed.fds[i] = event_fd(0);
+    bed.tfds[i] = OK(tfd_create(MONOTONIC, 0));
+  }
+  return bed;
+}
+
+/* One iteration, at whose end exit watchers are called. */
+MAYBE_UNUSED static void round_of(Bed *bed) {
+  OK(evloop_run_for_ns(bed->loop, 0));
+}
+
+/* io watchers are level-triggered. */
+MAYBE_UNUSED static void calm(Bed *bed) {
+  eventfd_t count;
+  int i;
+  for (i = 0; i < PLACES; i++) {
+    if (eventfd_read(bed->fds[i], &count) < 0) CHECK_EQ(errno, EAGAIN);
+  }
+}
+
+#endif

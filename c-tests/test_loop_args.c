@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* The event loop's functions with handles and arguments that are wrong: the
+ * code, the sentence of evloop_last_error(), and nothing else happens. */
+
+#define _GNU_SOURCE
+#include "loop_support.h"
+
+#include <limits.h>
+
+#define CLOSED 900000 /* a number that no descriptor of these tests has */
+
+static char name_buffer[8];
+static evloop_event_t one_event;
+static int a_descriptor;
+static tfd_t a_timer;
+
+/* ---- every function ---- */
+
+typedef struct Function {
+  const char *name;
+  int64_t (*call)(int64_t handle);
+  int silent; /* safe in a signal handler: sets no sentence */
+} Function;
+
+#define CALL(name, ...) \
+  static int64_t call_##name(int64_t h) { return name(__VA_ARGS__); }
+
+CALL(evloop_run, h, EVLOOP_RUN_NOWAIT)
+CALL(evloop_run_for_ns, h, 0)
+CALL(evloop_wait, h, &one_event, 1, 0)
+CALL(evloop_stop, h)
+CALL(evloop_wakeup, h)
+CALL(evloop_post, h, say, (void *)(uintptr_t)"")
+CALL(evloop_now_ns, h)
+CALL(evloop_advance_ns, h, 0)
+CALL(evloop_next_timeout_ns, h)
+CALL(evloop_fileno, h)
+CALL(evloop_embed_prepare, h)
+CALL(evloop_embed_dispatch, h)
+CALL(evloop_after_fork, h)
+CALL(evloop_add_io, h, a_descriptor, EVLOOP_EPOLLIN, see, NULL)
+CALL(evloop_add_timer, h, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, 0, 0, see, NULL)
+CALL(evloop_add_tfd, h, a_timer, see, NULL)
+CALL(evloop_add_async, h, see, NULL)
+CALL(evloop_add_idle, h, see, NULL)
+CALL(evloop_add_prepare, h, see, NULL)
+CALL(evloop_add_check, h, see, NULL)
+CALL(evloop_add_defer, h, see, NULL)
+CALL(evloop_add_exit, h, see, NULL)
+CALL(evloop_add_clock_change, h, see, NULL)
+CALL(evloop_close, h)
+
+#define ROW(name) {#name, call_##name, 0}
+#define SILENT(name) {#name, call_##name, 1}
+
+static const Function loop_functions[] = {
+    ROW(evloop_run),           ROW(evloop_run_for_ns),      ROW(evloop_wait),
+    SILENT(evloop_stop),       SILENT(evloop_wakeup),       ROW(evloop_post),
+    ROW(evloop_now_ns),        ROW(evloop_advance_ns),      ROW(evloop_next_timeout_ns),
+    ROW(evloop_fileno),        ROW(evloop_embed_prepare),   ROW(evloop_embed_dispatch),
+    ROW(evloop_after_fork),    ROW(evloop_add_io),          ROW(evloop_add_timer),
+    ROW(evloop_add_tfd),       ROW(evloop_add_async),       ROW(evloop_add_idle),
+    ROW(evloop_add_prepare),   ROW(evloop_add_check),       ROW(evloop_add_defer),
+    ROW(evloop_add_exit),      ROW(evloop_add_clock_change), ROW(evloop_close)};
+
+CALL(evloop_io_modify, h, EVLOOP_EPOLLIN)
+CALL(evloop_timer_set, h, 0, SECOND, 0)
+CALL(evloop_timer_again, h)
+CALL(evloop_timer_remaining_ns, h)
+CALL(evloop_async_send, h)
+CALL(evloop_watcher_enable, h)
+CALL(evloop_watcher_disable, h)
+CALL(evloop_watcher_set_priority, h, 1)
+CALL(evloop_watcher_set_ratelimit, h, 0, 0)
+CALL(evloop_watcher_set_name, h, "name")
+CALL(evloop_watcher_get_name, h, name_buffer, sizeof name_buffer)
+CALL(evloop_watcher_set_data, h, 1)
+CALL(evloop_watcher_ref, h)
+CALL(evloop_watcher_unref, h)
+CALL(evloop_watcher_loop, h)
+CALL(evloop_watcher_set_destroy, h, see, NULL)
+CALL(evloop_watcher_close, h, 0)
+
+static const Function watcher_functions[] = {
+    ROW(evloop_io_modify),           ROW(evloop_timer_set),           ROW(evloop_timer_again),
+    ROW(evloop_timer_remaining_ns),  SILENT(evloop_async_send),       ROW(evloop_watcher_enable),
+    ROW(evloop_watcher_disable),     ROW(evloop_watcher_set_priority), ROW(evloop_watcher_set_ratelimit),
+    ROW(evloop_watcher_set_name),    ROW(evloop_watcher_get_name),    ROW(evloop_watcher_set_data),
+    ROW(evloop_watcher_ref),         ROW(evloop_watcher_unref),       ROW(evloop_watcher_loop),
+    ROW(evloop_watcher_set_destroy), ROW(evloop_watcher_close)};
+
+/* ---- failing ---- */
+
+/* Another failure than those of the tests. */
+static void set_sentence(void) {
+  CHECK_ERR(evloop_handle_count(-77), EINVAL);
+}
+
+static void expect_sentence(const char *function, const char *code) {
+  char sentence[300];
+  int length = (int)OK(evloop_last_error(sentence, sizeof sentence));
+  CHECK_EQ(length, strlen(sentence));
+  if (strncmp(sentence, function, strlen(function)) == 0 && sentence[strlen(function)] == ':' &&
+      strstr(sentence, code) != NULL) {
+    return;
+  }
+  printf("  %s, %s: the sentence is '%s'\n", function, code, sentence);
+  check_exit();
+}
+
+/* Fails with that code and sentence, and leaves errno alone. */
+static void expect_failure(const Function *function, int64_t handle, int code, const char *code_name) {
+  set_sentence();
+  errno = 4321;
+  int64_t result = function->call(handle);
+  if (result != -code) {
+    printf("  %s(%" PRId64 "): %" PRId64 " %s\n", function->name, handle, result, check_text(result));
+    check_exit();
+  }
+  CHECK_EQ(errno, 4321);
+  if (function->silent) expect_sentence("evloop_handle_count", "EINVAL");
+  else expect_sentence(function->name, code_name);
+}
+
+#define ARGUMENT(call_, code)                       \
+  do {                                              \
+    set_sentence();                                 \
+    CHECK_ERR(call_, code);                         \
+    expect_sentence(name_of(#call_), #code);        \
+  } while (0)
+
+/* The function of a call that was written down. */
+static const char *name_of(const char *call) {
+  static char name[40];
+  size_t length = strcspn(call, "(");
+  CHECK(length < sizeof name);
+  memcpy(name, call, length);
+  name[length] = '\0';
+  return name;
+}
+
+/* ---- handles ---- */
+
+typedef struct Wrong {
+  int64_t handle;
+  int code;
+  const char *name;
+} Wrong;
+
+static void expect_all_refuse(const Function *functions, int count, const Wrong *wrong, int wrongs) {
+  a_descriptor = event_fd(0);
+  a_timer = OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0));
+  for (int i = 0; i < count * wrongs; i++) {
+    const Wrong *one = &wrong[i % wrongs];
+    expect_failure(&functions[i / wrongs], one->handle, one->code, one->name);
+  }
+}
+
+static int64_t stale(int64_t handle) {
+  CHECK_EQ(evloop_handle_close(handle), 0);
+  return handle;
+}
+
+#define STALE(handle) {handle, ESTALE, "ESTALE"}
+#define OTHER(handle) {handle, EDOM, "EDOM"}
+
+TEST(every_function_of_loops_refuses_what_is_no_loop) {
+  evloop_t loop = new_loop();
+  evloop_watcher_t watcher = keep_alive(loop);
+  const Wrong wrong[] = {
+      STALE(0), STALE(-1), STALE(INT64_MIN), STALE(INT64_MAX), STALE(1), STALE((INT64_C(1) << 53) - 1),
+      STALE(stale(new_loop())), STALE(stale(keep_alive(loop))), STALE(loop + (INT64_C(1) << 53)),
+      OTHER(watcher), OTHER(OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0))), OTHER(OK(evloop_poll_create())),
+      OTHER(OK(evloop_epoll_create(0))), OTHER(OK(evloop_devpoll_create())),
+      OTHER(OK(evloop_selector_create(EVLOOP_SELECTOR_DEFAULT)))};
+  expect_all_refuse(loop_functions, LENGTH(loop_functions), wrong, LENGTH(wrong));
+  CHECK_EQ(evloop_watcher_loop(watcher), loop);
+}
+
+TEST(every_function_of_watchers_refuses_what_is_no_watcher) {
+  evloop_t loop = new_loop();
+  const Wrong wrong[] = {
+      STALE(0), STALE(-1), STALE(INT64_MIN), STALE(INT64_MAX), STALE(1), STALE((INT64_C(1) << 53) - 1),
+      STALE(stale(new_loop())), STALE(stale(keep_alive(loop))),
+      OTHER(loop), OTHER(OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0))), OTHER(OK(evloop_poll_create())),
+      OTHER(OK(evloop_epoll_create(0))), OTHER(OK(evloop_devpoll_create())),
+      OTHER(OK(evloop_selector_create(EVLOOP_SELECTOR_DEFAULT)))};
+  expect_all_refuse(watcher_functions, LENGTH(watcher_functions), wrong, LENGTH(wrong));
+  CHECK_EQ(turn(loop), 0);
+}
+
+TEST(watchers_of_a_closed_loop_are_stale) {
+  evloop_t loop = new_loop();
+  const Wrong wrong[] = {STALE(keep_alive(loop)), STALE(OK(evloop_add_io(loop, event_fd(0), 0, see, NULL))),
+                         STALE(OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 1, 0, see, NULL)))};
+  CHECK_EQ(evloop_close(loop), 0);
+  expect_all_refuse(watcher_functions, LENGTH(watcher_functions), wrong, LENGTH(wrong));
+}
+
+TEST(the_functions_of_all_handles_know_loops_and_watchers) {
+  evloop_t loop = new_loop();
+  evloop_watcher_t watcher = keep_alive(loop);
+  CHECK_EQ(evloop_handle_kind(loop), EVLOOP_KIND_LOOP);
+  CHECK_EQ(evloop_handle_kind(watcher), EVLOOP_KIND_WATCHER);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), 1);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
+  CHECK(loop > 0 && loop < INT64_C(1) << 53 && watcher > 0 && watcher < INT64_C(1) << 53);
+  CHECK_EQ(evloop_handle_close(watcher), 0);
+  CHECK_EQ(turn(loop), 0);
+  CHECK_EQ(evloop_handle_close(loop), 0);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+}
+
+TEST(what_succeeds_leaves_errno_and_the_sentence) {
+  evloop_t loop = new_virtual_loop(0);
+  a_descriptor = event_fd(0);
+  set_sentence();
+  errno = 4321;
+  for (int i = 0; i < LENGTH(loop_functions); i++) {
+    /* Which virtual loops refuse. */
+    if (loop_functions[i].call != call_evloop_add_tfd) OK(loop_functions[i].call(loop));
+  }
+  CHECK_EQ(errno, 4321);
+  expect_sentence("evloop_handle_count", "EINVAL");
+}
+
+/* ---- watchers of another kind ---- */
+
+TEST(functions_for_one_kind_refuse_the_others) {
+  evloop_t loop = new_loop();
+  evloop_watcher_t io = OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, see, NULL));
+  evloop_watcher_t timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, SECOND, 0, see, NULL));
+  evloop_watcher_t tfd = OK(evloop_add_tfd(loop, OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0)), see, NULL));
+  const evloop_watcher_t others[] = {keep_alive(loop), tfd, OK(evloop_add_prepare(loop, see, NULL))};
+  Function send = {"evloop_async_send", call_evloop_async_send, 1};
+  for (int i = 0; i < LENGTH(others); i++) {
+    ARGUMENT(evloop_io_modify(others[i], EVLOOP_EPOLLIN), EINVAL);
+    ARGUMENT(evloop_timer_set(others[i], 0, 1, 0), EINVAL);
+    ARGUMENT(evloop_timer_again(others[i]), EINVAL);
+    ARGUMENT(evloop_timer_remaining_ns(others[i]), EINVAL);
+    if (i > 0) expect_failure(&send, others[i], EINVAL, "EINVAL");
+  }
+  ARGUMENT(evloop_io_modify(timer, EVLOOP_EPOLLIN), EINVAL);
+  ARGUMENT(evloop_timer_set(io, 0, 1, 0), EINVAL);
+  ARGUMENT(evloop_timer_again(io), EINVAL);
+  ARGUMENT(evloop_timer_remaining_ns(io), EINVAL);
+  expect_failure(&send, io, EINVAL, "EINVAL");
+  expect_failure(&send, timer, EINVAL, "EINVAL");
+}
+
+/* ---- arguments ---- */
+
+TEST(wrong_arguments_of_loops_are_named) {
+  evloop_t loop = new_loop();
+  evloop_options_t options = {.size = sizeof options, .flags = 128};
+  ARGUMENT(evloop_create(&options), EINVAL);
+  options.flags = EVLOOP_AUTO_ADVANCE;
+  ARGUMENT(evloop_create(&options), EINVAL);
+  options.flags = 0;
+  options.max_posts = -1;
+  ARGUMENT(evloop_create(&options), EINVAL);
+  ARGUMENT(evloop_run(loop, 99), EINVAL);
+  ARGUMENT(evloop_wait(loop, NULL, 1, 0), EINVAL);
+  ARGUMENT(evloop_wait(loop, &one_event, 0, 0), EINVAL);
+  ARGUMENT(evloop_advance_ns(loop, 1), ENOTSUP);
+  ARGUMENT(evloop_advance_ns(new_virtual_loop(0), -1), EINVAL);
+}
+
+TEST(wrong_arguments_of_watchers_are_named) {
+  evloop_t loop = new_loop();
+  evloop_watcher_t watcher = OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, see, NULL));
+  evloop_watcher_t timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, see, NULL));
+  tfd_t tfd = OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0));
+  ARGUMENT(evloop_add_io(loop, -1, EVLOOP_EPOLLIN, see, NULL), EBADF);
+  ARGUMENT(evloop_add_io(loop, event_fd(0), 1 << 20, see, NULL), EINVAL);
+  ARGUMENT(evloop_io_modify(watcher, 1 << 20), EINVAL);
+  ARGUMENT(evloop_io_modify(watcher, EVLOOP_EPOLLEXCLUSIVE | EVLOOP_EPOLLONESHOT), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, 77, 0, 1, 0, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 64, 1, 0, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 6, 1, 0, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, -1, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, -1, see, NULL), EINVAL);
+  ARGUMENT(evloop_timer_set(timer, 64, 1, 0), EINVAL);
+  ARGUMENT(evloop_timer_set(timer, 0, 1, -1), EINVAL);
+  ARGUMENT(evloop_timer_again(timer), EINVAL);
+  ARGUMENT(evloop_add_tfd(new_virtual_loop(0), tfd, see, NULL), ENOTSUP);
+  ARGUMENT(evloop_add_tfd(loop, loop, see, NULL), EDOM);
+  ARGUMENT(evloop_add_tfd(loop, stale(tfd), see, NULL), ESTALE);
+  ARGUMENT(evloop_watcher_close(watcher, 2), EINVAL);
+  ARGUMENT(evloop_watcher_set_ratelimit(watcher, -1, 1), EINVAL);
+  ARGUMENT(evloop_watcher_set_ratelimit(watcher, 1, 0), EINVAL);
+  ARGUMENT(evloop_watcher_get_name(watcher, NULL, 1), EINVAL);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 2);
+}
+
+static void call_it_again(const evloop_event_t *event, void *user_data) {
+  (void)event, (void)user_data;
+  evloop_t loop = (evloop_t)(intptr_t)user_data;
+  ARGUMENT(evloop_run(loop, EVLOOP_RUN_NOWAIT), EBUSY);
+  ARGUMENT(evloop_run_for_ns(loop, 0), EBUSY);
+  ARGUMENT(evloop_wait(loop, &one_event, 1, 0), EBUSY);
+  ARGUMENT(evloop_embed_prepare(loop), EBUSY);
+  ARGUMENT(evloop_embed_dispatch(loop), EBUSY);
+}
+
+TEST(busy_loops_are_named) {
+  evloop_t loop = new_loop();
+  CHECK_EQ(evloop_post(loop, call_it_again, as_data(loop)), 0);
+  CHECK_EQ(turn(loop), 0);
+}
+
+TEST(a_sentence_has_the_descriptor_in_it) {
+  char sentence[200];
+  CHECK_ERR(evloop_add_io(new_loop(), CLOSED, EVLOOP_EPOLLIN, see, NULL), EBADF);
+  OK(evloop_last_error(sentence, sizeof sentence));
+  CHECK(strstr(sentence, "900000") != NULL);
+}
+
+CHECK_MAIN()

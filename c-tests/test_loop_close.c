@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* Closing: a watcher, a neighbour that is ready in the same batch, the loop;
+ * in callbacks, from other threads, while the loop waits. */
+
+#define _GNU_SOURCE
+#include "loop_support.h"
+
+/* ---- things that happen in one iteration ---- */
+
+enum { IO, TIMER, ASYNC, POST, KINDS };
+
+typedef struct Thing {
+  int kind, calls;
+  evloop_t loop;
+  evloop_watcher_t watcher; /* 0: a post */
+  Pipe pipe;
+  void (*act)(struct Thing *thing); /* in the first call */
+  struct Thing *victim;
+  int victims_calls; /* when it was closed; -1: it was not yet */
+} Thing;
+
+static void called(const evloop_event_t *event, void *user_data) {
+  Thing *thing = (Thing *)user_data;
+  CHECK_EQ(event->watcher, thing->watcher);
+  if (thing->calls++ == 0 && thing->act != NULL) thing->act(thing);
+}
+
+/* Ready for the next iteration, and for each one after it if it can be. */
+static void start(Thing *thing, evloop_t loop, int kind) {
+  *thing = (Thing){.kind = kind, .loop = loop, .victims_calls = -1};
+  if (kind == IO) {
+    thing->pipe = new_pipe();
+    put(thing->pipe.w);
+    thing->watcher = OK(evloop_add_io(loop, thing->pipe.r, EVLOOP_EPOLLIN, called, thing));
+  } else if (kind == TIMER) {
+    thing->watcher = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 1, 0, called, thing));
+  } else if (kind == ASYNC) {
+    thing->watcher = OK(evloop_add_async(loop, called, thing));
+    CHECK_EQ(evloop_async_send(thing->watcher), 0);
+  } else {
+    CHECK_EQ(evloop_post(loop, called, thing), 0);
+  }
+}
+
+/* After the loop. */
+static void end(const Thing *thing) {
+  if (thing->kind != IO) return;
+  OK(close(thing->pipe.r));
+  OK(close(thing->pipe.w));
+}
+
+static void close_victim(Thing *thing) {
+  Thing *victim = thing->victim;
+  CHECK_EQ(evloop_watcher_close(victim->watcher, 0), 0);
+  CHECK_ERR(evloop_watcher_close(victim->watcher, 0), ESTALE);
+  CHECK_ERR(evloop_watcher_enable(victim->watcher), ESTALE);
+  CHECK_ERR(evloop_handle_kind(victim->watcher), ESTALE);
+  thing->victims_calls = victim->calls;
+}
+
+static void close_loop(Thing *thing) {
+  CHECK_EQ(evloop_close(thing->loop), 0);
+  CHECK_ERR(evloop_close(thing->loop), ESTALE);
+  CHECK_ERR(evloop_post(thing->loop, called, thing), ESTALE);
+  if (thing->victim == NULL) return;
+  thing->victims_calls = thing->victim->calls;
+  if (thing->victim->watcher == 0) return;
+  CHECK_ERR(evloop_watcher_close(thing->victim->watcher, 0), ESTALE);
+}
+
+/* ---- watchers ---- */
+
+TEST(a_watcher_closes_itself_in_its_callback) {
+  for (int kind = IO; kind <= ASYNC; kind++) {
+    evloop_t loop = new_loop();
+    Thing thing;
+    start(&thing, loop, kind);
+    thing.act = close_victim;
+    thing.victim = &thing;
+    CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
+    for (int i = 0; i < 3; i++) CHECK_EQ(turn(loop), 0);
+    CHECK_EQ(thing.calls, 1);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
+    CHECK_EQ(evloop_close(loop), 0);
+    end(&thing);
+  }
+}
+
+/* Every kind closes every kind, the older one and the younger one. */
+TEST(a_callback_closes_what_is_ready_in_the_same_iteration) {
+  for (int i = 0; i < KINDS * POST * 2; i++) {
+    int kind = i / 2 / POST, victims_kind = i / 2 % POST;
+    evloop_t loop = new_loop();
+    Thing thing, victim;
+    if (i % 2) start(&victim, loop, victims_kind);
+    start(&thing, loop, kind);
+    if (!(i % 2)) start(&victim, loop, victims_kind);
+    thing.act = close_victim;
+    thing.victim = &victim;
+    for (int turns = 0; turns < 4; turns++) OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
+    CHECK(thing.victims_calls == 0 || thing.victims_calls == 1);
+    CHECK_EQ(victim.calls, thing.victims_calls);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), kind != POST);
+    CHECK_EQ(evloop_close(loop), 0);
+    end(&thing);
+    end(&victim);
+  }
+}
+
+/* By the order of an iteration these are dispatched after the closing one. */
+TEST(what_was_closed_before_its_turn_is_not_called) {
+  static const struct {
+    int kind, victim;
+  } pairs[] = {{TIMER, ASYNC}, {TIMER, IO}, {ASYNC, IO}, {POST, IO}};
+  for (int i = 0; i < LENGTH(pairs); i++) {
+    evloop_t loop = new_loop();
+    Thing thing, victim;
+    start(&victim, loop, pairs[i].victim);
+    start(&thing, loop, pairs[i].kind);
+    thing.act = close_victim;
+    thing.victim = &victim;
+    for (int turns = 0; turns < 3; turns++) turn(loop);
+    CHECK_EQ(thing.victims_calls, 0);
+    CHECK_EQ(victim.calls, 0);
+  }
+}
+
+enum { MANY = 50 };
+static Thing many[MANY];
+
+static void close_all_others(Thing *thing) {
+  for (int i = 0; i < MANY; i++) {
+    if (&many[i] != thing) CHECK_EQ(evloop_watcher_close(many[i].watcher, 0), 0);
+  }
+}
+
+TEST(the_first_of_many_closes_all_the_others) {
+  for (int kind = IO; kind <= ASYNC; kind++) {
+    evloop_t loop = new_loop();
+    int called_ones = 0;
+    for (int i = 0; i < MANY; i++) start(&many[i], loop, kind);
+    for (int i = 0; i < MANY; i++) many[i].act = close_all_others;
+    for (int turns = 0; turns < 3; turns++) turn(loop);
+    for (int i = 0; i < MANY; i++) called_ones += many[i].calls > 0;
+    CHECK_EQ(called_ones, 1);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
+    CHECK_EQ(evloop_close(loop), 0);
+    for (int i = 0; i < MANY; i++) end(&many[i]);
+  }
+}
+
+static uint32_t random_state = 1;
+
+static int random_below(int end) {
+  random_state = random_state * 1664525 + 1013904223;
+  return (int)((random_state >> 8) % (uint32_t)end);
+}
+
+static int open_things;
+
+/* Closes some and starts others in their place, itself perhaps. */
+static void shuffle(Thing *caller) {
+  evloop_t loop = caller->loop;
+  for (int i = 0; i < 3; i++) {
+    Thing *thing = &many[random_below(MANY)];
+    if (thing->watcher != 0) {
+      CHECK_EQ(evloop_watcher_close(thing->watcher, 0), 0);
+      end(thing);
+      *thing = (Thing){.kind = -1};
+      open_things--;
+    } else {
+      start(thing, loop, random_below(POST));
+      thing->act = shuffle;
+      open_things++;
+    }
+  }
+}
+
+static void shuffle_again(const evloop_event_t *event, void *user_data) {
+  Thing *base = (Thing *)user_data;
+  (void)event;
+  shuffle(base);
+}
+
+/* A late call would find another watcher in its place. */
+TEST(closing_and_adding_at_random_calls_nothing_that_was_closed) {
+  Thing base = {.loop = new_loop()};
+  for (int i = 0; i < 3000; i++) {
+    CHECK_EQ(evloop_post(base.loop, shuffle_again, &base), 0);
+    turn(base.loop);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), open_things);
+  }
+}
+
+/* ---- the loop, in a callback ---- */
+
+static RunFunction *const running[] = {run_until_done, run_once, run_nowait, run_without_limit,
+                                       wait_for_events, embed_dispatch};
+
+TEST(a_callback_closes_its_loop_and_nothing_more_is_called) {
+  for (int i = 0; i < KINDS * KINDS * LENGTH(running); i++) {
+    int kind = i % KINDS, others_kind = i / KINDS % KINDS, before = open_descriptors();
+    evloop_t loop = new_loop();
+    Thing thing, other;
+    start(&other, loop, others_kind);
+    start(&thing, loop, kind);
+    thing.act = close_loop;
+    thing.victim = &other;
+    CHECK_ERR(running[i / (KINDS * KINDS)](loop), ESTALE);
+    CHECK_EQ(thing.calls, 1);
+    CHECK_EQ(other.calls, thing.victims_calls);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+    end(&thing);
+    end(&other);
+    CHECK_EQ(open_descriptors(), before);
+  }
+}
+
+static void close_loop_in(const evloop_event_t *event, void *user_data) {
+  Thing *thing = (Thing *)user_data;
+  (void)event;
+  thing->calls++;
+  close_loop(thing);
+}
+
+TEST(the_watchers_around_the_wait_may_close_the_loop_too) {
+  evloop_watcher_t (*const adds[])(evloop_t, evloop_callback_t, void *) = {
+      evloop_add_prepare, evloop_add_check, evloop_add_idle, evloop_add_defer, evloop_add_exit};
+  int before = open_descriptors();
+  for (int i = 0; i < LENGTH(adds); i++) {
+    Thing thing = {.loop = new_loop()};
+    OK(adds[i](thing.loop, close_loop_in, &thing));
+    CHECK_EQ(evloop_wakeup(thing.loop), 0);
+    CHECK_ERR(evloop_run(thing.loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
+    CHECK_EQ(thing.calls, 1);
+  }
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+  CHECK_EQ(open_descriptors(), before);
+}
+
+static void run_inner(Thing *thing) {
+  CHECK_ERR(evloop_run(thing->victim->loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
+}
+
+TEST(a_callback_of_an_inner_loop_closes_both) {
+  Thing outer, inner, closer = {.loop = new_loop()};
+  start(&outer, closer.loop, IO);
+  start(&inner, new_loop(), IO);
+  outer.act = run_inner;
+  outer.victim = &inner;
+  CHECK_EQ(evloop_post(inner.loop, close_loop_in, &closer), 0);
+  inner.act = close_loop;
+  CHECK_ERR(evloop_run(closer.loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
+  CHECK(outer.calls == 1 && inner.calls == 1 && closer.calls == 1);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+}
+
+/* ---- the loop, when it is not running ---- */
+
+static Seen destroyed;
+
+static void add_everything(evloop_t loop, tfd_t timer, const Pipe *pipe) {
+  evloop_watcher_t (*const adds[])(evloop_t, evloop_callback_t, void *) = {
+      evloop_add_prepare, evloop_add_check, evloop_add_idle,        evloop_add_defer,
+      evloop_add_exit,    evloop_add_async, evloop_add_clock_change};
+  static const int clocks[] = {EVLOOP_CLOCK_REALTIME, EVLOOP_CLOCK_MONOTONIC, EVLOOP_CLOCK_BOOTTIME};
+  for (int i = 0; i < LENGTH(adds); i++) OK(adds[i](loop, say, (void *)(uintptr_t)""));
+  for (int i = 0; i < LENGTH(clocks); i++) {
+    evloop_watcher_t w = OK(evloop_add_timer(loop, clocks[i], 0, i * SECOND, 1, 0, say, (void *)(uintptr_t)""));
+    CHECK_EQ(evloop_watcher_set_destroy(w, see, &destroyed), 0);
+  }
+  OK(evloop_add_tfd(loop, timer, say, (void *)(uintptr_t)""));
+  OK(evloop_add_io(loop, pipe->w, EVLOOP_EPOLLOUT, NULL, NULL));
+  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN, say, (void *)(uintptr_t)""));
+  CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"not called"), 0);
+  CHECK_EQ(evloop_post(loop, NULL, NULL), 0);
+}
+
+TEST(a_closed_loop_leaves_nothing_behind) {
+  tfd_t timer = OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0));
+  Pipe pipe = new_pipe();
+  int before = open_descriptors();
+  for (int i = 0; i < 100; i++) {
+    evloop_t loop = new_loop();
+    if (i % 2) OK(evloop_fileno(loop));
+    add_everything(loop, timer, &pipe);
+    CHECK(evloop_handle_count(EVLOOP_KIND_WATCHER) > 10);
+    if (i % 3 == 0) OK(evloop_embed_prepare(loop));
+    CHECK_EQ(i % 4 == 3 ? evloop_handle_close(loop) : evloop_close(loop), 0);
+    CHECK_EQ(destroyed.calls, 3 * (i + 1));
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), 0);
+    CHECK_EQ(open_descriptors(), before);
+  }
+  SAID("");
+}
+
+static void expect_at_most(int descriptors) {
+  CHECK(open_descriptors() <= descriptors);
+}
+
+TEST(a_loop_takes_no_more_descriptors_than_documented) {
+  int fd = event_fd(0), before = open_descriptors();
+  evloop_t loop = new_loop();
+  expect_at_most(before + 2);
+  for (int i = 0; i < 3; i++) OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, 0, 0, see, NULL));
+  expect_at_most(before + 3);
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_BOOTTIME, 0, SECOND, 0, 0, see, NULL));
+  expect_at_most(before + 4);
+  CHECK_EQ(evloop_fileno(loop), OK(evloop_fileno(loop)));
+  expect_at_most(before + 6);
+  for (int i = 0; i < 1000; i++) {
+    evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN, see, NULL));
+    turn(loop);
+    CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
+  }
+  CHECK_EQ(evloop_run_for_ns(loop, MS), 1);
+  expect_at_most(before + 6);
+  CHECK_EQ(evloop_close(loop), 0);
+  CHECK_EQ(open_descriptors(), before);
+}
+
+TEST(a_watched_descriptor_stays_the_callers) {
+  evloop_t loop = new_loop();
+  Pipe pipe = new_pipe();
+  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, see, NULL));
+  CHECK_EQ(evloop_watcher_close(OK(evloop_add_io(loop, pipe.w, 0, see, NULL)), 0), 0);
+  CHECK_EQ(evloop_close(loop), 0);
+  put(pipe.w);
+  CHECK(readable(pipe.r, 0));
+}
+
+/* ---- the loop, from another thread ---- */
+
+static int64_t run_for_an_hour(evloop_t loop) {
+  return evloop_run_for_ns(loop, 3600 * SECOND);
+}
+
+static RunFunction *const waiting[] = {run_until_done, run_once, run_for_an_hour, wait_for_events};
+
+TEST(a_loop_is_closed_while_another_thread_waits_in_it) {
+  for (int i = 0; i < LENGTH(waiting); i++) {
+    int before = open_descriptors();
+    Runner r;
+    Thing timer = {.loop = new_loop(), .kind = TIMER};
+    evloop_watcher_t watcher = OK(evloop_add_timer(timer.loop, EVLOOP_CLOCK_MONOTONIC, 0, 3600 * SECOND, 0, 0,
+                                                   called, &timer));
+    start_sleeper(&r, waiting[i], timer.loop);
+    CHECK_EQ(evloop_close(timer.loop), 0);
+    CHECK_ERR(evloop_watcher_loop(watcher), ESTALE);
+    CHECK_ERR(evloop_stop(timer.loop), ESTALE);
+    CHECK_EQ(runner_result(&r), -ESTALE);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+    CHECK_EQ(open_descriptors(), before);
+  }
+}
+
+TEST(a_loop_is_closed_while_another_thread_is_in_a_callback) {
+  for (int i = 0; i < LENGTH(waiting); i++) {
+    int before = open_descriptors();
+    Gate gate = {0, 0};
+    Runner r;
+    evloop_t loop = new_loop();
+    evloop_watcher_t watcher = keep_alive(loop);
+    CHECK_EQ(evloop_post(loop, stay, &gate), 0);
+    CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"not called"), 0);
+    start_runner(&r, waiting[i], loop);
+    wait_until(&gate.entered, 1);
+    CHECK_EQ(evloop_close(loop), 0); /* does not wait for the callback */
+    CHECK_ERR(evloop_async_send(watcher), ESTALE);
+    open_gate(&gate);
+    CHECK_EQ(runner_result(&r), -ESTALE);
+    SAID("");
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+    CHECK_EQ(open_descriptors(), before);
+  }
+}
+
+static int closed_once;
+
+static void *close_and_count(void *argument) {
+  int result = evloop_close((evloop_t)(intptr_t)argument);
+  CHECK(result == 0 || result == -ESTALE);
+  if (result == 0) __atomic_add_fetch(&closed_once, 1, __ATOMIC_RELAXED);
+  return NULL;
+}
+
+TEST_TIMEOUT(of_many_threads_that_close_a_running_loop_one_does, 60) {
+  int before = open_descriptors();
+  for (int i = 0; i < 300; i++) {
+    pthread_t threads[3];
+    Runner r;
+    Thing busy;
+    closed_once = 0;
+    start(&busy, new_loop(), i % POST);
+    keep_alive(busy.loop);
+    start_runner(&r, run_until_done, busy.loop);
+    if (i % 2) wait_until(&busy.calls, 1);
+    for (int t = 0; t < 3; t++) {
+      CHECK_EQ(pthread_create(&threads[t], NULL, close_and_count, as_data(busy.loop)), 0);
+    }
+    for (int t = 0; t < 3; t++) CHECK_EQ(pthread_join(threads[t], NULL), 0);
+    CHECK_EQ(closed_once, 1);
+    CHECK_EQ(runner_result(&r), -ESTALE);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+    end(&busy);
+  }
+  CHECK_EQ(open_descriptors(), before);
+}
+
+/* ---- the loop, while others call it ---- */
+
+typedef struct Caller {
+  evloop_t loop;
+  evloop_watcher_t async;
+  pthread_t thread;
+} Caller;
+
+static void expect_success_or_stale(int64_t result) {
+  CHECK(result >= 0 || result == -ESTALE);
+}
+
+static void *call_without_end(void *argument) {
+  Caller *c = (Caller *)argument;
+  while (evloop_handle_kind(c->loop) >= 0) {
+    expect_success_or_stale(evloop_post(c->loop, say, (void *)(uintptr_t)""));
+    expect_success_or_stale(evloop_async_send(c->async));
+    expect_success_or_stale(evloop_wakeup(c->loop));
+    int64_t watcher = evloop_add_timer(c->loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, 0, say, (void *)(uintptr_t)"");
+    expect_success_or_stale(watcher);
+    if (watcher > 0) expect_success_or_stale(evloop_watcher_close(watcher, 0));
+  }
+  return NULL;
+}
+
+TEST_TIMEOUT(a_loop_is_closed_while_threads_call_it, 60) {
+  int before = open_descriptors();
+  for (int i = 0; i < 100; i++) {
+    Caller c[2];
+    Runner r;
+    evloop_t loop = new_loop();
+    for (int t = 0; t < 2; t++) c[t] = (Caller){.loop = loop, .async = OK(evloop_add_async(loop, say, (void *)(uintptr_t)""))};
+    start_runner(&r, run_until_done, loop);
+    for (int t = 0; t < 2; t++) CHECK_EQ(pthread_create(&c[t].thread, NULL, call_without_end, &c[t]), 0);
+    usleep((useconds_t)(i * 10));
+    CHECK_EQ(evloop_close(loop), 0);
+    CHECK_EQ(runner_result(&r), -ESTALE);
+    for (int t = 0; t < 2; t++) CHECK_EQ(pthread_join(c[t].thread, NULL), 0);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+  }
+  CHECK_EQ(open_descriptors(), before);
+}
+
+CHECK_MAIN()

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""The event loop from Python, through ctypes and nothing else.
+
+    loop_ctypes.py [LIBRARY [TICKS]]      the defaults are libevloop.so.0 and 3
+
+A timer that writes into a pipe TICKS times, the reading end of that pipe, and
+a call posted by another thread: what examples/c/no_callbacks.c does. With 0
+ticks it goes on until control-C.
+
+No function of Python is called from C: watchers are added without a callback,
+and evloop_wait() returns their events.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from ctypes import POINTER, c_int, c_int64, c_uint32, c_uint64, c_void_p
+
+lib = ctypes.CDLL(sys.argv[1] if len(sys.argv) > 1 else "libevloop.so.0")
+TICKS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+
+
+class Event(ctypes.Structure):
+    """evloop_event_t"""
+
+    _fields_ = [("watcher", c_int64), ("data", c_uint64), ("type", c_int),
+                ("events", c_uint32), ("fd", c_int), ("result", c_int),
+                ("count", c_uint64), ("time_ns", c_int64), ("deadline_ns", c_int64),
+                ("reserved", c_uint64)]
+
+
+def check(result, _function, _arguments):
+    """Turns a negative result into an exception with the library's sentence."""
+    if result < 0:
+        text = ctypes.create_string_buffer(256)
+        lib.evloop_last_error(text, ctypes.c_size_t(256))
+        raise OSError(-result, text.value.decode())
+    return result
+
+
+def function(name, restype, *argtypes):
+    """A function of the library. The types matter: without them ctypes passes
+    and returns int, and would cut a handle, which has 64 bits, in half."""
+    f = getattr(lib, name)
+    f.restype, f.argtypes, f.errcheck = restype, argtypes, check
+    return f
+
+
+Handle = c_int64
+Callback = c_void_p  # always None here
+loop_create = function("evloop_create", Handle, c_void_p)
+loop_close = function("evloop_close", c_int, Handle)
+loop_stop = function("evloop_stop", c_int, Handle)
+loop_wait = function("evloop_wait", c_int, Handle, POINTER(Event), c_int, c_int64)
+post = function("evloop_post", c_int, Handle, Callback, c_void_p)
+add_io = function("evloop_add_io", Handle, Handle, c_int, c_uint32, Callback, c_void_p)
+add_timer = function("evloop_add_timer", Handle, Handle, c_int, c_uint32, c_int64, c_int64,
+                     c_int64, Callback, c_void_p)
+watcher_close = function("evloop_watcher_close", c_int, Handle, c_uint32)
+handle_count = function("evloop_handle_count", c_int64, c_int)
+set_interrupt_mode = function("evloop_set_interrupt_mode", c_int, c_int)
+
+# The constants have the system's values, so Python's own names serve; what
+# Python has no name for is a plain number of the header.
+EINTR_RETURN = 1
+EVENT_POST = 11
+ERROR = 16777216
+
+
+def wait(loop, events):
+    """The next events; none when the loop was stopped, or nothing is left to wait for.
+
+    Interrupted waits return, so that Python runs its signal handlers, and are
+    resumed. A signal just before the wait is seen after it, at the latest at
+    the next tick; a program without ticks has signal.set_wakeup_fd() and
+    watches that.
+    """
+    while True:
+        try:
+            return events[:loop_wait(loop, events, len(events), -1)]
+        except InterruptedError:
+            pass
+
+
+def main():
+    set_interrupt_mode(EINTR_RETURN)  # of this thread, where Python's handlers run
+    readable, writable = os.pipe()
+    os.set_blocking(readable, False)
+
+    loop = loop_create(None)
+    timer = add_timer(loop, time.CLOCK_MONOTONIC, 0, 50_000_000, 50_000_000, 0, None, None)
+    reader = add_io(loop, readable, select.EPOLLIN, None, None)
+    poster = threading.Thread(target=lambda: post(loop, None, 42))
+    poster.start()
+
+    # A KeyboardInterrupt would come between any two steps of the work below;
+    # a stop is seen by the next wait.
+    interrupted = []
+    signal.signal(signal.SIGINT, lambda *_: (interrupted.append(True), loop_stop(loop)))
+
+    ticks = 0
+    events = (Event * 8)()
+    while ready := wait(loop, events):
+        for event in ready:
+            if event.events & ERROR:
+                raise OSError(-event.result, os.strerror(-event.result))
+
+            if event.type == EVENT_POST:
+                print("posted: %d" % event.data, flush=True)
+
+            elif event.watcher == timer:
+                ticks += event.count
+                print("timer: %d new, %d in all" % (event.count, ticks), flush=True)
+                os.write(writable, b"tick %d" % ticks)
+                if TICKS and ticks >= TICKS:
+                    watcher_close(timer, 0)
+                    os.close(writable)
+
+            elif event.watcher == reader:
+                data = os.read(readable, 256)
+                if data:
+                    print("pipe: %s" % data.decode(), flush=True)
+                else:
+                    print("pipe: closed", flush=True)
+                    watcher_close(reader, 0)  # before the descriptor
+                    os.close(readable)
+
+    print("interrupted" if interrupted else "nothing is left to wait for")
+    poster.join()
+    loop_close(loop)  # with whatever watchers are left
+    print("handles still open: %d" % handle_count(0))
+
+
+if __name__ == "__main__":
+    main()
