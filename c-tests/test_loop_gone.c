@@ -302,6 +302,32 @@ TEST_TIMEOUT(a_new_watcher_of_the_number_is_another_descriptors, 60) {
   }
 }
 
+/* The loop's own timer takes the number of a descriptor that was closed. */
+TEST(the_number_of_a_closed_descriptor_may_become_the_loops_own) {
+  for (int how = 0; how < 3; how++) {
+    evloop_t loop = new_loop();
+    Pipe pipe = new_pipe();
+    Seen seen = {.calls = 0}, timer = {.calls = 0};
+    evloop_watcher_t watcher = add(loop, pipe.r, IN, &seen);
+    int duplicate = how == 2 ? (int)OK(dup(pipe.r)) : -1;
+    turns(loop);
+    OK(close(pipe.r));
+    evloop_watcher_t tick =
+        OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, MS, 0, see, &timer));
+    CHECK_ERR(fcntl(pipe.r, F_GETFD) < 0 ? -EBADF : -EEXIST, EEXIST);
+    if (how == 0) CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
+    if (how == 1) CHECK_EQ(evloop_io_modify(watcher, OUT), 0);
+    if (how == 2) put(pipe.w);
+    while (timer.calls < 3) OK(evloop_run(loop, EVLOOP_RUN_ONCE));
+    if (how > 0) expect_one_error(&seen, pipe.r);
+    CHECK_EQ(seen.calls, how > 0);
+    CHECK_EQ(evloop_watcher_close(tick, 0), 0);
+    CHECK_EQ(evloop_close(loop), 0);
+    if (duplicate >= 0) OK(close(duplicate));
+    OK(close(pipe.w));
+  }
+}
+
 /* Closed in the right order there is nothing to notice at all. */
 TEST(numbers_are_used_again_and_again) {
   evloop_t loop = new_loop();

@@ -1,305 +1,449 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* The event loop when descriptors or memory run out: the call that needs
- * them fails and nothing else, and works again later. */
+/* Which of the watchers that are ready comes first, and how often one may:
+ * priorities and rate limits. */
 
-#define _GNU_SOURCE
-#include "loop_support.h"
-
-/* ---- a full table of descriptors ---- */
-
-enum { SPARE = 12 };
-static int fillers[4096], filled;
-
-/* The newest descriptor tells how high the numbers are. */
-static void fill_table(void) {
-  int newest = event_fd(0);
-  set_limit((rlim_t)(newest + 1 + SPARE));
-  fillers[0] = newest;
-  for (filled = 1; (fillers[filled] = dup(newest)) >= 0; filled++) CHECK(filled < LENGTH(fillers) - 1);
-  CHECK_EQ(errno, EMFILE);
-}
-
-/* Leaves so many free. */
-static void free_some(int count) {
-  while (count-- > 0) {
-    CHECK(filled > 0);
-    OK(close(fillers[--filled]));
-  }
-}
-
-/* So many are free, no more and no less; they are filled again. */
-static void expect_free(int count) {
-  while (count-- > 0) fillers[filled++] = (int)OK(dup(0));
-  CHECK(dup(0) < 0 && errno == EMFILE);
-}
+#define _GNU_SOURCE 1
+#include "loop_kinds.h"
 
 /* ---- helpers ---- */
 
-typedef struct Parts {
+static void set_priority(evloop_watcher_t watcher, int priority) {
+  CHECK_EQ(evloop_watcher_set_priority(watcher, priority), 0);
+}
+
+static void limit(evloop_watcher_t watcher, int64_t interval_ns, int burst) {
+  CHECK_EQ(evloop_watcher_set_ratelimit(watcher, interval_ns, burst), 0);
+}
+
+/* ---- priorities of different kinds ---- */
+
+/* One of each of the five that are ordered together, and a posted call. */
+static void make_all_ready(evloop_t loop, const int priorities[4]) {
+  evloop_watcher_t t = timer(loop, 0, 0, letter, LETTER("t"));
+  evloop_watcher_t a = async(loop, letter, LETTER("a"));
+  evloop_watcher_t d = OK(evloop_add_defer(loop, letter, LETTER("d")));
+  evloop_watcher_t i = readable_io(loop, event_fd(1), letter, LETTER("i"));
+  set_priority(t, priorities[0]);
+  set_priority(a, priorities[1]);
+  set_priority(d, priorities[2]);
+  set_priority(i, priorities[3]);
+  trigger(a);
+  CHECK_EQ(evloop_post(loop, letter, LETTER("p")), 0);
+}
+
+TEST(the_highest_priority_of_all_kinds_comes_first) {
+  static const struct {
+    int priorities[4];
+    const char *letters;
+  } rows[] = {
+      {{0, 0, 0, 0}, "tapdi"},
+      {{1, 2, 3, 4}, "idatp"},
+      {{-1, -2, -3, -4}, "ptadi"},
+      {{0, 0, 0, 1}, "itapd"},
+      {{-1, 0, 0, 0}, "apdit"},
+      {{5, -5, 5, -5}, "tdpai"},
+      {{INT32_MIN, INT32_MAX, INT32_MIN, INT32_MAX}, "aiptd"},
+  };
+  int i;
+  for (i = 0; i < LENGTH(rows); i++) {
+    evloop_t loop = new_loop();
+    make_all_ready(loop, rows[i].priorities);
+    turn(loop);
+    EXPECT_CALLED(rows[i].letters);
+    close_loop(loop);
+  }
+}
+
+TEST(a_tfd_has_a_priority) {
+  static Bed bed;
+  evloop_watcher_t watcher;
+  bed = new_bed();
+  add_io(&bed, 0, letter, LETTER("i"));
+  watcher = add_tfd(&bed, 0, letter, LETTER("f"));
+  add_io(&bed, 1, letter, LETTER("i"));
+  set_priority(watcher, 1);
+  happen_io(&bed, 0, 0);
+  happen_io(&bed, 1, 0);
+  happen_tfd(&bed, 0, watcher);
+  timer(bed.loop, 0, 0, letter, LETTER("t"));
+  turn(bed.loop);
+  EXPECT_CALLED("ftii");
+}
+
+/* ---- priorities of one kind ---- */
+
+static const char *const six[] = {"a", "b", "c", "d", "e", "f"};
+
+/* Added in the order of the letters; f has the highest priority. */
+EACH_KIND(the_higher_priority_comes_first) {
+  static const int priorities[] = {-3, 0, INT32_MIN, 2, 1, INT32_MAX};
+  evloop_watcher_t watchers[LENGTH(priorities)];
+  Bed bed = new_bed();
+  int i;
+  for (i = 0; i < LENGTH(priorities); i++) {
+    /* Three are enough for what needs a descriptor for each. */
+    if (kind == &kind_tfd && i >= PLACES) break;
+    watchers[i] = kind->add(&bed, i % PLACES, letter, LETTER(six[i]));
+    set_priority(watchers[i], priorities[i]);
+    kind->happen(&bed, i % PLACES, watchers[i]);
+  }
+  round_of(&bed);
+  EXPECT_CALLED(kind == &kind_tfd ? "bac" : "fdebac");
+}
+
+/* The header promises an order only for timers and posted calls; this is what
+ * everybody expects of the kinds that are not triggered. */
+static void expect_stable(const Kind *kind) {
+  static const int priorities[] = {0, 1, 0, 1, 0, 1};
+  Bed bed = new_bed();
+  int i;
+  for (i = 0; i < LENGTH(priorities); i++) {
+    evloop_watcher_t watcher = kind->add(&bed, 0, letter, LETTER(six[i]));
+    if (priorities[i] != 0) set_priority(watcher, priorities[i]);
+    kind->happen(&bed, 0, watcher);
+  }
+  round_of(&bed);
+  EXPECT_CALLED("bdface");
+}
+
+TEST(prepare_watchers_are_called_in_the_order_of_adding) { expect_stable(&kind_prepare); }
+TEST(check_watchers_are_called_in_the_order_of_adding) { expect_stable(&kind_check); }
+TEST(idle_watchers_are_called_in_the_order_of_adding) { expect_stable(&kind_idle); }
+TEST(defer_watchers_are_called_in_the_order_of_adding) { expect_stable(&kind_defer); }
+TEST(exit_watchers_are_called_in_the_order_of_adding) { expect_stable(&kind_exit); }
+TEST(timers_of_equal_priority_keep_their_order) { expect_stable(&kind_timer); }
+
+typedef struct Ranked {
+  int priority;
+  int64_t due;
+  int place;
+} Ranked;
+
+static Ranked last_ranked;
+static int ranked_calls;
+
+static void expect_rank(const evloop_event_t *event, void *user_data) {
+  const Ranked *one = (const Ranked *)user_data, *last = &last_ranked;
+  CHECK_EQ(event->deadline_ns, one->due);
+  if (ranked_calls++ > 0) {
+    CHECK(one->priority <= last->priority);
+    if (one->priority == last->priority) CHECK(one->due >= last->due);
+    if (one->priority == last->priority && one->due == last->due) CHECK(one->place > last->place);
+  }
+  last_ranked = *one;
+}
+
+TEST(a_thousand_timers_are_ordered_by_priority_and_deadline) {
+  static Ranked ranked[1000];
+  evloop_t loop = virtual_loop();
+  uint64_t seed = 5;
+  int i;
+  for (i = 0; i < LENGTH(ranked); i++) {
+    evloop_watcher_t watcher;
+    ranked[i].priority = (int)random_below(&seed, 5) - 2;
+    ranked[i].due = SECOND * (1 + random_below(&seed, 20));
+    ranked[i].place = i;
+    watcher = timer_at(loop, ranked[i].due, expect_rank, &ranked[i]);
+    set_priority(watcher, ranked[i].priority);
+  }
+  advance(loop, HOUR);
+  turn(loop);
+  CHECK_EQ(ranked_calls, LENGTH(ranked));
+}
+
+TEST(a_priority_can_be_taken_back) {
+  evloop_t loop = new_loop();
+  evloop_watcher_t a, b;
+  a = timer_at(loop, 1, letter, LETTER("a"));
+  b = timer_at(loop, 2, letter, LETTER("b"));
+  set_priority(b, 7);
+  set_priority(b, 0);
+  turn(loop);
+  EXPECT_CALLED("ab");
+  set_priority(a, -7);
+  CHECK_EQ(evloop_timer_set(a, EVLOOP_TIMER_ABSTIME, 1, 0), 0);
+  CHECK_EQ(evloop_timer_set(b, EVLOOP_TIMER_ABSTIME, 2, 0), 0);
+  turn(loop);
+  EXPECT_CALLED("ba");
+}
+
+TEST(posted_calls_keep_their_order) {
+  evloop_t loop = new_loop();
+  int i;
+  for (i = 0; i < LENGTH(six); i++) CHECK_EQ(evloop_post(loop, letter, LETTER(six[i])), 0);
+  turn(loop);
+  EXPECT_CALLED("abcdef");
+}
+
+/* ---- rate limits ---- */
+
+typedef struct Limited {
   evloop_t loop;
-  Pipe pipe;
-  Seen io, timer, async, post;
-  evloop_watcher_t timer_watcher, async_watcher;
-} Parts;
+  int calls;
+  uint64_t count;
+  int64_t times[64];
+} Limited;
 
-/* Its timers' descriptor is there. */
-static void open_parts(Parts *p) {
-  *p = (Parts){.loop = new_loop(), .pipe = new_pipe()};
-  OK(evloop_add_io(p->loop, p->pipe.r, EVLOOP_EPOLLIN, see_and_take, &p->io));
-  p->timer_watcher = OK(evloop_add_timer(p->loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, see, &p->timer));
-  p->async_watcher = OK(evloop_add_async(p->loop, see, &p->async));
+static void note_time(const evloop_event_t *event, void *user_data) {
+  Limited *limited = (Limited *)user_data;
+  CHECK(limited->calls < LENGTH(limited->times));
+  limited->times[limited->calls++] = OK(evloop_now_ns(limited->loop));
+  limited->count += event->count;
 }
 
-static void expect_all_work(Parts *p) {
-  int before = p->io.calls + p->timer.calls + p->async.calls + p->post.calls;
-  put(p->pipe.w);
-  CHECK_EQ(evloop_timer_set(p->timer_watcher, 0, 1, 0), 0);
-  CHECK_EQ(evloop_async_send(p->async_watcher), 0);
-  CHECK_EQ(evloop_post(p->loop, see, &p->post), 0);
-  while (p->io.calls + p->timer.calls + p->async.calls + p->post.calls < before + 4) {
-    CHECK_EQ(evloop_run(p->loop, EVLOOP_RUN_ONCE), 1);
-  }
-  CHECK_EQ(evloop_run_for_ns(p->loop, MS), 1);
-  CHECK_EQ(p->io.calls + p->timer.calls + p->async.calls + p->post.calls, before + 4);
+/* Two in a second: the third waits for the next second. */
+static void expect_two_a_second(const Limited *limited) {
+  int i;
+  CHECK(limited->calls > 10);
+  CHECK(limited->times[2] >= SECOND);
+  for (i = 4; i < limited->calls; i++) CHECK(limited->times[i] - limited->times[i - 4] >= SECOND);
 }
 
-/* ---- descriptors ---- */
-
-TEST(a_loop_is_not_made_of_too_few_descriptors) {
-  fill_table();
-  int64_t loop = -EMFILE;
-  for (int count = 0; count <= 2 && loop == -EMFILE; count++) {
-    CHECK_ERR(evloop_create(NULL), EMFILE);
-    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
-    expect_free(count);
-    free_some(count + 1);
-    if (count == 1) break;
-  }
-  loop = OK(evloop_create(NULL));
-  expect_free(0);
-  CHECK_EQ(evloop_close(loop), 0);
-  expect_free(2);
-  free_some(filled);
-  leave_room_for_checkers();
+static void expect_limit(uint32_t flags) {
+  static Limited limited;
+  evloop_watcher_t watcher;
+  evloop_t loop = jumping_loop();
+  limited.loop = loop;
+  watcher = OK(evloop_add_timer(loop, MONOTONIC, flags, 100 * MS, 100 * MS, 0, note_time, &limited));
+  limit(watcher, SECOND, 2);
+  CHECK_EQ(evloop_run_for_ns(loop, 950 * MS), 1);
+  CHECK_EQ(limited.calls, 2);
+  CHECK_EQ(evloop_run_for_ns(loop, 9100 * MS), 1);
+  expect_two_a_second(&limited);
+  /* At 10050 ms: what is held back comes when the limit ends. */
+  CHECK(limited.calls <= 22);
+  limit(watcher, 0, 0);
+  turns(loop, 30);
+  CHECK_EQ(limited.count, 100);
 }
 
-TEST(a_running_loop_needs_no_more_descriptors) {
-  Parts p;
-  open_parts(&p);
-  fill_table();
-  expect_all_work(&p);
-  for (int i = 0; i < 10; i++) {
-    Seen seen = {.calls = 0};
-    evloop_watcher_t io = OK(evloop_add_io(p.loop, p.pipe.w, EVLOOP_EPOLLOUT, see, &seen));
-    evloop_watcher_t file = OK(evloop_add_io(p.loop, 0, 0, see, &seen));
-    OK(evloop_add_timer(p.loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen));
-    turn(p.loop);
-    CHECK_EQ(seen.calls, 2);
-    CHECK_EQ(evloop_watcher_close(io, 0), 0);
-    CHECK_EQ(evloop_watcher_close(file, 0), 0);
-  }
-  expect_all_work(&p);
-  CHECK_EQ(evloop_close(p.loop), 0);
-  free_some(filled);
-  leave_room_for_checkers();
-}
+TEST(a_limited_timer_loses_no_expiration) { expect_limit(0); }
+TEST(a_limited_bursting_timer_loses_no_expiration) { expect_limit(EVLOOP_TIMER_BURST); }
 
-TEST(the_first_timer_of_a_clock_fails_alone) {
-  Parts p;
-  evloop_t loop = new_loop();
-  Seen seen = {.calls = 0};
-  open_parts(&p);
-  evloop_watcher_t async = OK(evloop_add_async(loop, see, &seen));
-  fill_table();
-  int64_t watchers = evloop_handle_count(EVLOOP_KIND_WATCHER);
-  for (int i = 0; i < 3; i++) {
-    CHECK_ERR(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen), EMFILE);
-    CHECK_ERR(evloop_add_timer(p.loop, EVLOOP_CLOCK_BOOTTIME, 0, 0, 0, 0, see, &seen), EMFILE);
-    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), watchers);
+TEST(what_happens_in_a_pause_is_one_event) {
+  static Seen seen;
+  evloop_t loop = virtual_loop();
+  evloop_watcher_t watcher = timer(loop, SECOND, SECOND, see, &seen);
+  int i;
+  limit(watcher, 10 * SECOND, 1);
+  for (i = 0; i < 9; i++) {
+    advance(loop, SECOND);
+    turn(loop);
   }
-  CHECK_EQ(evloop_async_send(async), 0);
-  CHECK_EQ(turn(loop), 1);
   CHECK_EQ(seen.calls, 1);
-  expect_all_work(&p);
-  free_some(1);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen));
-  expect_free(0);
-  CHECK_EQ(turn(loop), 1);
+  CHECK_EQ(seen.count, 1);
+  advance(loop, 10 * SECOND);
+  turn(loop);
   CHECK_EQ(seen.calls, 2);
-  free_some(filled);
-  leave_room_for_checkers();
+  CHECK_EQ(seen.count, 19);
+  CHECK_EQ(seen.last.deadline_ns, 2 * SECOND);
 }
 
-/* However many it takes: all of them or none. */
-TEST(the_descriptor_for_embedding_fails_alone) {
-  Parts p;
-  int64_t fd = -EMFILE;
-  open_parts(&p);
-  fill_table();
-  for (int count = 0; fd == -EMFILE; count++) {
-    CHECK(count <= 2);
-    if (count > 0) free_some(count);
-    fd = evloop_fileno(p.loop);
-    if (fd == -EMFILE) expect_free(count);
-    expect_all_work(&p);
+TEST(a_limited_async_watcher_loses_no_send) {
+  static Seen seen;
+  evloop_t loop = virtual_loop();
+  evloop_watcher_t watcher = async(loop, see, &seen);
+  int i;
+  limit(watcher, SECOND, 1);
+  for (i = 0; i < 5; i++) {
+    trigger(watcher);
+    turns(loop, 2);
+    CHECK_EQ(seen.calls, 1);
   }
-  OK(fd);
-  CHECK_EQ(evloop_embed_prepare(p.loop), 0);
-  put(p.pipe.w);
-  CHECK(readable((int)fd, -1));
-  CHECK_EQ(evloop_embed_dispatch(p.loop), 1);
-  CHECK_EQ(evloop_close(p.loop), 0);
-  free_some(filled);
-  leave_room_for_checkers();
+  advance(loop, SECOND);
+  turns(loop, 2);
+  CHECK_EQ(seen.calls, 2);
+  advance(loop, 5 * SECOND);
+  turns(loop, 2);
+  CHECK_EQ(seen.calls, 2);
 }
 
-/* The loop has to get rid of what it cannot name any more, and may need a
- * descriptor for that. */
-TEST(a_lost_descriptor_is_an_error_also_where_none_is_left) {
-  Parts p;
-  Seen seen = {.calls = 0}, prepares = {.calls = 0};
-  Pipe lost = new_pipe();
-  open_parts(&p);
-  OK(evloop_add_io(p.loop, lost.r, EVLOOP_EPOLLIN, see, &seen));
-  OK(dup(lost.r));
-  OK(close(lost.r));
-  put(lost.w);
-  fill_table();
-  for (int i = 0; i < 1000 && seen.errors == 0; i++) turn(p.loop);
-  CHECK_EQ(seen.errors, 1);
-  CHECK_EQ(seen.last.result, -EBADF);
-  int calls = seen.calls;
-  count_iterations(p.loop, &prepares);
-  CHECK_EQ(evloop_run_for_ns(p.loop, 50 * MS), 1);
-  CHECK_EQ(seen.calls, calls);
-  expect_all_work(&p);
-  free_some(filled);
-  prepares.calls = 0;
-  CHECK_EQ(evloop_run_for_ns(p.loop, 50 * MS), 1);
-  CHECK(prepares.calls < 20);
-  expect_all_work(&p);
-  leave_room_for_checkers();
-}
-
-/* ---- memory ---- */
-
-/* The address space may not grow by more than this. */
-static void limit_memory(rlim_t more) {
-  static char line[200];
-  unsigned long pages = 0;
-  FILE *file = fopen("/proc/self/statm", "r");
-  CHECK(file != NULL);
-  CHECK(fgets(line, sizeof line, file) != NULL);
-  CHECK_EQ(sscanf(line, "%lu", &pages), 1);
-  fclose(file);
-  struct rlimit limit;
-  OK(getrlimit(RLIMIT_AS, &limit));
-  limit.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + more;
-  OK(setrlimit(RLIMIT_AS, &limit));
-}
-
-static void unlimit_memory(void) {
-  struct rlimit limit;
-  OK(getrlimit(RLIMIT_AS, &limit));
-  limit.rlim_cur = limit.rlim_max;
-  OK(setrlimit(RLIMIT_AS, &limit));
-}
-
-static void skip_where_memory_is_a_tools(void) {
-  if (getenv("EVLOOP_TEST_VALGRIND") || getenv("EVLOOP_TEST_ASAN")) SKIP("the tool needs memory itself");
-}
-
-enum { MUCH = 32 * 1024 * 1024, TOO_MANY = 20 * 1000 * 1000 };
-
-TEST_TIMEOUT(each_post_before_memory_ran_out_is_made, 60) {
-  skip_where_memory_is_a_tools();
+TEST(a_limited_descriptor_does_not_spin) {
+  static Seen io, checks;
   evloop_t loop = new_loop();
-  Seen seen = {.calls = 0};
-  int posted = 0, result = 0;
-  limit_memory(MUCH);
-  while (posted < TOO_MANY && (result = evloop_post(loop, see, &seen)) == 0) posted++;
-  CHECK_EQ(result, -ENOMEM);
-  CHECK(posted > 1000);
-  CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
-  CHECK_EQ(seen.calls, posted);
-  CHECK_EQ(evloop_post(loop, see, &seen), 0);
-  CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
-  CHECK_EQ(seen.calls, posted + 1);
-  unlimit_memory();
+  evloop_watcher_t watcher = readable_io(loop, event_fd(1), see, &io);
+  limit(watcher, HOUR, 3);
+  turns(loop, 20);
+  CHECK_EQ(io.calls, 3);
+  OK(evloop_add_check(loop, see, &checks));
+  CHECK_EQ(evloop_run_for_ns(loop, 20 * MS), 1);
+  CHECK(checks.calls <= 5);
+  CHECK_EQ(io.calls, 3);
+  limit(watcher, 0, 0);
+  turns(loop, 10);
+  CHECK(io.calls >= 12); /* the kernel is told first */
 }
 
-static int64_t add_async(evloop_t loop, Seen *seen) {
-  return evloop_add_async(loop, see, seen);
-}
-
-static int64_t add_due_timer(evloop_t loop, Seen *seen) {
-  return evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, seen);
-}
-
-static int64_t add_io(evloop_t loop, Seen *seen) {
-  static int fd = -1;
-  if (fd < 0) fd = event_fd(1);
-  return evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, see, seen);
-}
-
-/* As many as there is room for work, can be closed, and make room again. */
-static void use_up_memory(int64_t (*add)(evloop_t, Seen *), int is_ready) {
-  skip_where_memory_is_a_tools();
-  enum { ALL = 2000000 };
-  static evloop_watcher_t watchers[ALL];
+TEST(a_paused_descriptor_goes_on_by_itself) {
+  static Seen io;
   evloop_t loop = new_loop();
-  Seen seen = {.calls = 0};
-  int count = 0;
-  int64_t watcher = OK(add(loop, &seen));
-  CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
-  limit_memory(MUCH);
-  while (count < ALL && (watcher = add(loop, &seen)) >= 0) watchers[count++] = watcher;
-  CHECK_ERR(watcher, ENOMEM);
-  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), count);
-  for (int i = 0; i < 10; i++) CHECK_ERR(add(loop, &seen), ENOMEM);
-  unlimit_memory();
-  while (is_ready && seen.calls < count) OK(evloop_run(loop, EVLOOP_RUN_ONCE));
-  CHECK_EQ(seen.calls, is_ready ? count : 0);
-  for (int i = 0; i < count; i++) CHECK_EQ(evloop_watcher_close(watchers[i], 0), 0);
-  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
-  CHECK_EQ(turn(loop), 0);
-  OK(add(loop, &seen));
-  CHECK_EQ(evloop_close(loop), 0);
+  evloop_watcher_t watcher = readable_io(loop, event_fd(1), see, &io);
+  limit(watcher, 5 * MS, 2);
+  while (io.calls < 7) CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
+  CHECK_EQ(io.last.events, EVLOOP_EPOLLIN);
 }
 
-TEST_TIMEOUT(asyncs_are_added_until_memory_runs_out, 60) {
-  use_up_memory(add_async, 0);
+TEST(a_paused_descriptor_that_calms_down_is_quiet) {
+  static Seen io;
+  Pipe pipe = new_pipe();
+  evloop_t loop = virtual_loop();
+  evloop_watcher_t watcher = readable_io(loop, pipe.r, see, &io);
+  char byte;
+  limit(watcher, SECOND, 1);
+  put(pipe.w);
+  turns(loop, 3);
+  CHECK_EQ(io.calls, 1);
+  CHECK_EQ(read(pipe.r, &byte, 1), 1);
+  advance(loop, SECOND);
+  turns(loop, 3);
+  /* It was readable in the pause, so one more may come, but not two. */
+  CHECK(io.calls <= 2);
 }
 
-TEST_TIMEOUT(timers_are_added_until_memory_runs_out, 60) {
-  use_up_memory(add_due_timer, 1);
+TEST(an_edge_in_a_pause_is_delivered) {
+  static Seen io;
+  evloop_t loop = virtual_loop();
+  int fd = event_fd(0);
+  evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, see, &io));
+  limit(watcher, SECOND, 1);
+  OK(eventfd_write(fd, 1));
+  turns(loop, 3);
+  CHECK_EQ(io.calls, 1);
+  OK(eventfd_write(fd, 1));
+  turns(loop, 3);
+  CHECK_EQ(io.calls, 1);
+  advance(loop, SECOND);
+  turns(loop, 3);
+  CHECK_EQ(io.calls, 2);
 }
 
-TEST_TIMEOUT(io_watchers_are_added_until_memory_runs_out, 60) {
-  use_up_memory(add_io, 1);
+TEST(the_bits_of_a_pause_are_added_up) {
+  static Seen io;
+  evloop_t loop = virtual_loop();
+  evloop_watcher_t watcher;
+  int pair[2];
+  OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
+  watcher = OK(evloop_add_io(loop, pair[0],
+                             EVLOOP_EPOLLIN | EVLOOP_EPOLLRDHUP | EVLOOP_EPOLLET, see, &io));
+  limit(watcher, SECOND, 1);
+  put(pair[1]);
+  turns(loop, 2);
+  CHECK_EQ(io.calls, 1);
+  CHECK_EQ(io.last.events, EVLOOP_EPOLLIN);
+  put(pair[1]);
+  turns(loop, 2);
+  OK(shutdown(pair[1], SHUT_WR));
+  turns(loop, 2);
+  CHECK_EQ(io.calls, 1);
+  advance(loop, SECOND);
+  turns(loop, 2);
+  CHECK_EQ(io.calls, 2);
+  CHECK_EQ(io.last.events, EVLOOP_EPOLLIN | EVLOOP_EPOLLRDHUP);
 }
 
-/* Without any memory the loop still does what it was told before. */
-TEST(a_loop_runs_without_memory) {
-  skip_where_memory_is_a_tools();
-  Parts p;
-  open_parts(&p);
-  expect_all_work(&p);
-  limit_memory(0);
-  while (malloc(100000) != NULL) { }
-  while (malloc(100) != NULL) { }
-  for (int i = 0; i < 10; i++) {
-    int io = p.io.calls, async = p.async.calls;
-    put(p.pipe.w);
-    CHECK_EQ(evloop_async_send(p.async_watcher), 0);
-    CHECK_EQ(evloop_timer_set(p.timer_watcher, 0, 1, 0), 0);
-    while (p.timer.calls < i + 2 || p.io.calls == io || p.async.calls == async) {
-      CHECK_EQ(evloop_run(p.loop, EVLOOP_RUN_ONCE), 1);
-    }
+TEST(a_pause_holds_back_nobody_else) {
+  static Seen paused, other;
+  evloop_t loop = new_loop();
+  int fd = event_fd(1);
+  limit(readable_io(loop, fd, see, &paused), HOUR, 1);
+  readable_io(loop, fd, see, &other);
+  turns(loop, 10);
+  CHECK_EQ(paused.calls, 1);
+  CHECK_EQ(other.calls, 10);
+}
+
+static void close_second(const evloop_event_t *event, void *user_data) {
+  Seen *seen = (Seen *)user_data;
+  see(event, user_data);
+  if (seen->calls == 1) trigger(event->watcher);
+  if (seen->calls == 2) close_watcher(event->watcher);
+}
+
+TEST(virtual_time_jumps_to_the_end_of_a_pause) {
+  static Seen seen;
+  evloop_t loop = jumping_loop();
+  evloop_watcher_t watcher = async(loop, close_second, &seen);
+  limit(watcher, SECOND, 1);
+  trigger(watcher);
+  run_to_end(loop);
+  CHECK_EQ(seen.calls, 2);
+  CHECK_EQ(evloop_now_ns(loop), SECOND);
+}
+
+TEST(real_time_passes_in_a_pause) {
+  static Seen seen;
+  evloop_t loop = new_loop();
+  evloop_watcher_t watcher = async(loop, close_second, &seen);
+  limit(watcher, 3 * MS, 1);
+  trigger(watcher);
+  run_to_end(loop);
+  CHECK_EQ(seen.calls, 2);
+}
+
+TEST(closing_a_paused_watcher_ends_the_pause) {
+  static Seen seen;
+  evloop_t loop = jumping_loop();
+  evloop_watcher_t watcher = async(loop, see, &seen);
+  limit(watcher, SECOND, 1);
+  trigger(watcher);
+  turn(loop);
+  trigger(watcher);
+  turn(loop);
+  close_watcher(watcher);
+  run_to_end(loop);
+  CHECK_EQ(seen.calls, 1);
+}
+
+EACH_KIND(a_limit_of_one_in_an_hour) {
+  static Seen seen;
+  Bed bed = new_bed();
+  evloop_watcher_t watcher = kind->add(&bed, 0, see, &seen);
+  int i;
+  async(bed.loop, ignore, NULL);
+  limit(watcher, HOUR, 1);
+  for (i = 0; i < 5; i++) {
+    calm(&bed);
+    if (kind == &kind_defer) CHECK_EQ(evloop_watcher_enable(watcher), 0);
+    kind->happen(&bed, 0, watcher);
+    round_of(&bed);
   }
-  unlimit_memory();
-  expect_all_work(&p);
+  CHECK_EQ(seen.calls, 1);
+}
+
+TEST(wrong_limits_are_refused) {
+  static Seen seen;
+  evloop_t loop = virtual_loop();
+  evloop_watcher_t watcher = async(loop, see, &seen);
+  limit(watcher, SECOND, 1);
+  CHECK_ERR(evloop_watcher_set_ratelimit(watcher, -1, 1), EINVAL);
+  CHECK_ERR(evloop_watcher_set_ratelimit(watcher, SECOND, 0), EINVAL);
+  CHECK_ERR(evloop_watcher_set_ratelimit(watcher, SECOND, -1), EINVAL);
+  trigger(watcher);
+  turn(loop);
+  trigger(watcher);
+  turn(loop);
+  CHECK_EQ(seen.calls, 1); /* the limit is as it was */
+  limit(watcher, 0, 5);
+  turns(loop, 2);
+  CHECK_EQ(seen.calls, 2);
+}
+
+TEST(the_longest_limit_does_not_overflow) {
+  static Seen seen;
+  evloop_t loop = virtual_loop();
+  evloop_watcher_t watcher = async(loop, see, &seen);
+  advance(loop, SECOND);
+  limit(watcher, INT64_MAX, INT32_MAX);
+  trigger(watcher);
+  turn(loop);
+  limit(watcher, INT64_MAX, 1);
+  trigger(watcher);
+  turn(loop);
+  trigger(watcher);
+  advance(loop, HOUR);
+  turn(loop);
+  CHECK(seen.calls == 1 || seen.calls == 2);
 }
 
 CHECK_MAIN()

@@ -217,7 +217,9 @@ pub(crate) use fail;
 enum Last {
     Nothing,
     Failure(&'static str, Detail),
-    Panic(String),
+    /// Never freed: there is none, and a thread-local value that needs no
+    /// dropping needs no memory either.
+    Panic(&'static str),
 }
 
 thread_local! {
@@ -237,7 +239,7 @@ pub(crate) fn record(function: &'static str) {
 /// Keeps the message of a panic for `evloop_last_error`.
 #[cold]
 pub(crate) fn record_panic(message: String) {
-    let _ = LAST.try_with(|last| last.replace(Last::Panic(message)));
+    let _ = LAST.try_with(|last| last.replace(Last::Panic(message.leak())));
 }
 
 /// Writes the sentence, NUL-terminated and cut to fit; returns its length.

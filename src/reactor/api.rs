@@ -62,16 +62,15 @@ pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_vo
     let named = desk::named(handle, Kind::Loop)?;
     let post = Post(Target { callback, user_data });
     let no_memory = || error!(Errno::ENOMEM, "no memory for a call");
+    named.check()?;
+    let letter = table::try_box(Letter::new(handle, post)).ok_or_else(no_memory)?;
     if named.desk.is_mine() {
         let direct = |core: &mut Core| {
-            core.posts.try_reserve(1).map_err(|_| no_memory())?;
-            core.posts.push_back(post);
+            core.posts.push(letter);
             Ok(())
         };
         return named.with(direct, |_| Ok(()));
     }
-    named.check()?;
-    let letter = table::try_box(Letter::new(handle, post)).ok_or_else(no_memory)?;
     if named.desk.mail.post(letter) {
         named.desk.ring();
     }

@@ -5,7 +5,7 @@ use super::desk::{Desk, Gate};
 use super::event::{Event, Options, Target};
 use super::flags::*;
 use super::io::Io;
-use super::mailbox::Letter;
+use super::mailbox::Letters;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::slots::Slots;
 use super::tfd::Watched;
@@ -92,7 +92,7 @@ pub(super) struct Core {
     pub sent: Vec<u32>,
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
-    pub posts: VecDeque<Post>,
+    pub posts: Letters<Post>,
     /// Events for evloop_wait.
     pub held: VecDeque<Event>,
     /// Failures to be reported.
@@ -157,7 +157,7 @@ impl Core {
             deferred: 0,
             sent: Vec::new(),
             posts_due: 0,
-            posts: VecDeque::new(),
+            posts: Letters::new(),
             held: VecDeque::new(),
             failures,
             suspended: Vec::new(),
@@ -200,7 +200,7 @@ impl Core {
     /// Whether a descriptor is the loop's own.
     pub fn owns(&self, fd: RawFd) -> bool {
         let outer = self.outer.as_ref().map_or(-1, Fd::raw);
-        fd == self.epoll() || fd == self.eventfd() || fd == outer
+        fd == self.epoll() || fd == self.eventfd() || fd == outer || self.timers.owns(fd)
     }
 
     /// The descriptor for embedding.
@@ -210,6 +210,7 @@ impl Core {
         }
         // Not the set itself, which may have to be replaced.
         let outer = epoll::create()?;
+        self.number_is_ours(outer.raw());
         epoll::add(outer.raw(), self.epoll(), libc::EPOLLIN as u32, INTERNAL)?;
         let raw = outer.raw();
         self.outer = Some(outer);
@@ -311,24 +312,7 @@ impl Core {
     /// Takes the calls that others posted.
     pub fn take_letters(&mut self) {
         let desk = self.desk;
-        let mut kept = std::mem::take(&mut self.posts);
-        let before = kept.len();
-        desk.mail.take_letters(desk.handle(), |post| {
-            if kept.try_reserve(1).is_ok() {
-                kept.push_back(post);
-            } else if let Some(letter) = table::try_box(Letter::new(desk.handle(), post)) {
-                // Back, until there is memory; its own has just become free.
-                let _ = desk.mail.post(letter);
-            }
-        });
-        // The last one came first.
-        let (mut low, mut high) = (before, kept.len());
-        while low + 1 < high {
-            high -= 1;
-            kept.swap(low, high);
-            low += 1;
-        }
-        self.posts = kept;
+        self.posts.append(&mut desk.mail.take_letters(desk.handle()));
         if desk.has_inbox() {
             // What was asked for before something was posted comes before.
             self.receive(&mut desk.gate());
@@ -481,6 +465,9 @@ impl Core {
             None => None,
         };
         self.revive_clocks(fresh.raw())?;
+        self.number_is_ours(eventfd.raw());
+        self.number_is_ours(fresh.raw());
+        self.number_is_ours(outer.as_ref().map_or(-1, Fd::raw));
         self.register_all(fresh.raw());
         let old = (
             std::mem::replace(&mut self.epoll, fresh),

@@ -654,7 +654,7 @@ fn tear_down(desk: &'static Desk, mut gate: MutexGuard<'static, Gate>) -> Vec<(T
     let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
-    desk.mail.take_letters(0, drop);
+    drop(desk.mail.take_letters(0));
     desk.silence();
     // SAFETY: no run, and this thread has the gate's lock.
     let core = desk.core.with_mut(|core| unsafe { (*core).take() });

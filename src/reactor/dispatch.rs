@@ -410,10 +410,7 @@ impl Run {
         for _ in 0..count {
             // SAFETY: as above.
             let core = unsafe { self.core() };
-            let Some(post) = core.posts.pop_front() else { break };
-            if core.posts.is_empty() && core.posts.capacity() > 8192 {
-                core.posts = Default::default();
-            }
+            let Some(post) = core.posts.pop() else { break };
             if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
                 core.batch.push((0, Job::Post(post.0)));
             } else {

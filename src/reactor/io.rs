@@ -82,6 +82,15 @@ fn set_next(record: &Record, next: u32) {
     record.node.spare().store(u64::from(next) << 32 | mask, Relaxed);
 }
 
+/// The watcher before it; 0: it is the first, or not in a list.
+fn before(record: &Record) -> u32 {
+    record.node.second_spare().load(Relaxed) as u32
+}
+
+fn set_before(record: &Record, before: u32) {
+    record.node.second_spare().store(before.into(), Relaxed);
+}
+
 /// Refuses what epoll would only refuse at the wait.
 pub(super) fn check_events(events: u32) -> Result<()> {
     let rdhup = libc::EPOLLRDHUP as u32;
@@ -116,6 +125,7 @@ pub(super) fn register(epoll: RawFd, fd: RawFd, events: u32, handle: i64) -> Res
 pub(super) fn fill(record: &Record, fd: RawFd, events: u32) {
     set_watched(record, fd, events);
     record.node.spare().store(0, Relaxed);
+    set_before(record, 0);
     if events & EPOLLONESHOT != 0 {
         record.set(ONESHOT);
     }
@@ -177,10 +187,11 @@ impl Core {
 
     /// Whether a watcher like this may be one of its descriptor's.
     pub fn io_may_join(&self, fd: RawFd, events: u32, but: u32) -> Result<()> {
-        let others = || self.chain(fd).filter(|(index, record)| *index != but && is_open(record));
-        let exclusive = |record: &Record| watched(record).1 & EPOLLEXCLUSIVE != 0;
-        let refused = events & EPOLLEXCLUSIVE != 0 && others().next().is_some()
-            || others().any(|(_, record)| exclusive(record));
+        let mut others = self.chain(fd).filter(|(index, record)| *index != but && is_open(record));
+        // An exclusive one is the only one.
+        let refused = others
+            .next()
+            .is_some_and(|(_, other)| (events | watched(other).1) & EPOLLEXCLUSIVE != 0);
         if refused {
             fail!(EEXIST, "fd {} has a watcher, and one of the two is EXCLUSIVE", fd);
         }
@@ -212,13 +223,15 @@ impl Core {
                     record.set(DEAD);
                     return Err(error);
                 }
-                let last = self.chain(fd).last();
-                if let Some((_, last)) = last {
-                    set_next(last, index);
-                }
                 record.set(SHARED);
-                if let Some(first) = record::get(first) {
-                    first.set(SHARED);
+                if let Some(other) = record::get(first) {
+                    other.set(SHARED);
+                    if let Some(second) = record::get(next(other)).filter(|_| next(other) != 0) {
+                        set_before(second, index);
+                    }
+                    set_next(record, next(other));
+                    set_next(other, index);
+                    set_before(record, first);
                 }
                 self.io_touch(index, record);
             }
@@ -252,6 +265,13 @@ impl Core {
         if file != fd::identity(fd_of(record)) {
             self.always_lost(index, record);
         }
+    }
+
+    /// A descriptor of the loop's own has this number: what was watched under
+    /// it is gone.
+    pub fn number_is_ours(&mut self, fd: RawFd) {
+        self.io_lost(fd, Errno::EBADF);
+        self.always_replaced(fd);
     }
 
     /// A descriptor that epoll takes has this number now.
@@ -328,9 +348,14 @@ impl Core {
             }
             record.unset(DIRTY);
             let (fd, _) = watched(record);
-            if !record.has(DEAD)
-                && let Err(errno) = self.io_update(fd)
-            {
+            if record.has(DEAD) {
+                continue;
+            }
+            // Once for all watchers of it.
+            for (_, record) in self.chain(fd) {
+                record.unset(DIRTY);
+            }
+            if let Err(errno) = self.io_update(fd) {
                 self.io_refused(fd, errno);
             }
         }
@@ -420,6 +445,7 @@ impl Core {
             let following = next(record);
             at = if following == 0 { None } else { record::get(following).map(|r| (following, r)) };
             set_next(record, 0);
+            set_before(record, 0);
             record.unset(SHARED | DIRTY | MASKED);
             record.set(DEAD);
             if record.state() == LIVE {
@@ -469,17 +495,13 @@ impl Core {
         if flags & (ALWAYS | DEAD) != 0 {
             return;
         }
-        let mut before: Option<&Record> = None;
-        let mut found = false;
-        for (at, other) in self.chain(fd) {
-            if at == index {
-                found = true;
-                break;
-            }
-            before = Some(other);
-        }
         let following = next(record);
-        match before {
+        let is_first = self.first(fd).is_some_and(|(first, _)| first == index);
+        let found = is_first || before(record) != 0;
+        if let Some(after) = record::get(following).filter(|_| following != 0) {
+            set_before(after, before(record));
+        }
+        match record::get(before(record)).filter(|_| before(record) != 0) {
             _ if !found => {
                 // Not taken in yet: nobody else watches it.
                 if !told && flags & SHARED == 0 {
@@ -501,6 +523,8 @@ impl Core {
                 }
             }
         }
+        set_next(record, 0);
+        set_before(record, 0);
         if found && let Some((first, rest)) = self.first(fd) {
             if next(rest) == 0 {
                 rest.unset(SHARED);
@@ -559,6 +583,7 @@ impl Core {
                 return;
             }
         }
+        self.io_lost(fresh.raw(), Errno::EBADF);
         self.register_all(fresh.raw());
         let raw = fresh.raw();
         if self.replace_epoll(fresh).is_ok() {

@@ -40,6 +40,89 @@ impl<P> Letter<P> {
     }
 }
 
+/// Letters that were taken, or wrote themselves; their owner's.
+pub(super) struct Letters<P> {
+    first: *mut Letter<P>,
+    last: *mut Letter<P>,
+    len: usize,
+}
+
+// SAFETY: it owns its letters, whose contents may go to other threads.
+unsafe impl<P: Send> Send for Letters<P> {}
+
+impl<P> Letters<P> {
+    pub fn new() -> Self {
+        Self { first: ptr::null_mut(), last: ptr::null_mut(), len: 0 }
+    }
+
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_null()
+    }
+
+    fn put_first(&mut self, mut letter: Box<Letter<P>>) {
+        letter.next = self.first;
+        self.first = Box::into_raw(letter);
+        if self.last.is_null() {
+            self.last = self.first;
+        }
+        self.len += 1;
+    }
+
+    pub fn push(&mut self, letter: Box<Letter<P>>) {
+        let mut one = Self::new();
+        one.put_first(letter);
+        self.append(&mut one);
+    }
+
+    /// Moves all of another list behind these.
+    pub fn append(&mut self, others: &mut Self) {
+        if others.first.is_null() {
+            return;
+        }
+        if self.last.is_null() {
+            self.first = others.first;
+        } else {
+            // SAFETY: the last of the list, which this owns.
+            unsafe { (*self.last).next = others.first };
+        }
+        self.last = others.last;
+        self.len += others.len;
+        (others.first, others.last, others.len) = (ptr::null_mut(), ptr::null_mut(), 0);
+    }
+
+    fn take(&mut self) -> Option<Box<Letter<P>>> {
+        if self.first.is_null() {
+            return None;
+        }
+        // SAFETY: made of a box, and this owns it.
+        let letter = unsafe { Box::from_raw(self.first) };
+        self.first = letter.next;
+        if self.first.is_null() {
+            self.last = ptr::null_mut();
+        }
+        self.len = self.len.saturating_sub(1);
+        Some(letter)
+    }
+
+    /// The content of the next one.
+    #[inline]
+    pub fn pop(&mut self) -> Option<P> {
+        self.take().map(|letter| letter.content)
+    }
+}
+
+impl<P> Drop for Letters<P> {
+    fn drop(&mut self) {
+        while self.take().is_some() {}
+    }
+}
+
 pub(super) struct Mailbox<P> {
     /// The bits and, above them, whose they are: a mailbox is used again for
     /// another loop, whom a late sender must not disturb.
@@ -130,20 +213,19 @@ impl<P: Send> Mailbox<P> {
         !self.letters.load(Relaxed).is_null()
     }
 
-    /// Takes all letters; `deliver` is given the contents of those for this
-    /// loop, the last one first.
-    pub fn take_letters(&self, owner: i64, mut deliver: impl FnMut(P)) {
+    /// Takes all letters for this loop, in the order in which they came.
+    pub fn take_letters(&self, owner: i64) -> Letters<P> {
         // Acquire: what their senders wrote.
-        let mut next = self.letters.swap(ptr::null_mut(), AcqRel);
-        while !next.is_null() {
-            // SAFETY: `post` made it of a box, and whoever takes the list
-            // takes it once.
-            let letter = unsafe { Box::from_raw(next) };
-            next = letter.next;
+        let mut stack = Letters::new();
+        stack.first = self.letters.swap(ptr::null_mut(), AcqRel);
+        let mut taken = Letters::new();
+        // The last one is on top: each one goes before the others.
+        while let Some(letter) = stack.take() {
             if letter.to == owner {
-                deliver(letter.content);
+                taken.put_first(letter);
             }
         }
+        taken
     }
 
     fn must_ring(&self) -> bool {
@@ -320,8 +402,8 @@ mod loom_models {
             let mut got = Vec::new();
             while got.len() < 2 {
                 shared.sleep();
-                let before = got.len();
-                shared.mailbox.take_letters(LOOP, |letter| got.insert(before, letter));
+                let mut letters = shared.mailbox.take_letters(LOOP);
+                got.extend(std::iter::from_fn(|| letters.pop()));
             }
             let place = |letter| got.iter().position(|other| *other == letter).unwrap();
             assert!(place(1) < place(2) || senders.len() > 1);

@@ -231,6 +231,10 @@ impl Timers {
         }
     }
 
+    pub fn owns(&self, fd: RawFd) -> bool {
+        self.clocks.iter().any(|clock| clock.fd.as_ref().is_some_and(|own| own.raw() == fd))
+    }
+
     /// As Core::abandon.
     pub fn abandon(&self) {
         self.clocks.iter().filter_map(|clock| clock.fd.as_ref()).for_each(Fd::abandon);
@@ -258,6 +262,7 @@ impl Core {
 
     pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
         if self.timers.clock(clock).fd.is_none() {
+            self.number_is_ours(fd.raw());
             self.register_clock(self.epoll(), clock, fd.raw())?;
             self.timers.clock(clock).fd = Some(fd);
             let ready = self.desk.clocks.load(Relaxed);
@@ -277,6 +282,7 @@ impl Core {
             }
         }
         for (index, fresh) in fresh.into_iter().enumerate() {
+            self.number_is_ours(fresh.as_ref().map_or(-1, Fd::raw));
             let clock = self.timers.clock(index);
             // The child may have closed it, and use the number for another.
             std::mem::forget(std::mem::replace(&mut clock.fd, fresh));

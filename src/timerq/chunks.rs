@@ -138,9 +138,15 @@ impl Chunks {
         self.slabs.len() * PER_SLAB
     }
 
-    /// Nobody has a list any more.
+    /// Nobody has a list any more. What a few timers need is kept: setting one
+    /// should not fail because it was the only one.
     pub fn clear(&mut self) {
-        self.slabs = Vec::new();
+        self.slabs.truncate(1);
+        self.slabs.shrink_to(1);
         self.free = NONE;
+        let Some(slab) = self.slabs.first_mut() else { return };
+        for (chunk, place) in slab.iter_mut().zip(0..) {
+            chunk.next = std::mem::replace(&mut self.free, place);
+        }
     }
 }

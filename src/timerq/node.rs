@@ -81,6 +81,12 @@ impl Node {
         &self.seq
     }
 
+    /// Another one.
+    #[inline(always)]
+    pub fn second_spare(&self) -> &AtomicI64 {
+        &self.entry
+    }
+
     /// Arms it for later than its entry comes up, if it is armed and has one;
     /// false: the queue has to do it.
     #[inline(always)]

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* The event loop when descriptors or memory run out: the call that needs
+ * them fails and nothing else, and works again later. */
+
+#define _GNU_SOURCE
+#include "loop_support.h"
+
+/* ---- a full table of descriptors ---- */
+
+enum { SPARE = 12 };
+static int fillers[4096], filled;
+
+/* The newest descriptor tells how high the numbers are. */
+static void fill_table(void) {
+  int newest = event_fd(0);
+  set_limit((rlim_t)(newest + 1 + SPARE));
+  fillers[0] = newest;
+  for (filled = 1; (fillers[filled] = dup(newest)) >= 0; filled++) CHECK(filled < LENGTH(fillers) - 1);
+  CHECK_EQ(errno, EMFILE);
+}
+
+/* Leaves so many free. */
+static void free_some(int count) {
+  while (count-- > 0) {
+    CHECK(filled > 0);
+    OK(close(fillers[--filled]));
+  }
+}
+
+/* So many are free, no more and no less; they are filled again. */
+static void expect_free(int count) {
+  while (count-- > 0) fillers[filled++] = (int)OK(dup(0));
+  CHECK(dup(0) < 0 && errno == EMFILE);
+}
+
+/* ---- helpers ---- */
+
+typedef struct Parts {
+  evloop_t loop;
+  Pipe pipe;
+  Seen io, timer, async, post;
+  evloop_watcher_t timer_watcher, async_watcher;
+} Parts;
+
+/* Its timers' descriptor is there. */
+static void open_parts(Parts *p) {
+  *p = (Parts){.loop = new_loop(), .pipe = new_pipe()};
+  OK(evloop_add_io(p->loop, p->pipe.r, EVLOOP_EPOLLIN, see_and_take, &p->io));
+  p->timer_watcher = OK(evloop_add_timer(p->loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, see, &p->timer));
+  p->async_watcher = OK(evloop_add_async(p->loop, see, &p->async));
+}
+
+static void expect_all_work(Parts *p) {
+  int before = p->io.calls + p->timer.calls + p->async.calls + p->post.calls;
+  put(p->pipe.w);
+  CHECK_EQ(evloop_timer_set(p->timer_watcher, 0, 1, 0), 0);
+  CHECK_EQ(evloop_async_send(p->async_watcher), 0);
+  CHECK_EQ(evloop_post(p->loop, see, &p->post), 0);
+  while (p->io.calls + p->timer.calls + p->async.calls + p->post.calls < before + 4) {
+    CHECK_EQ(evloop_run(p->loop, EVLOOP_RUN_ONCE), 1);
+  }
+  CHECK_EQ(evloop_run_for_ns(p->loop, MS), 1);
+  CHECK_EQ(p->io.calls + p->timer.calls + p->async.calls + p->post.calls, before + 4);
+}
+
+/* ---- descriptors ---- */
+
+TEST(a_loop_is_not_made_of_too_few_descriptors) {
+  fill_table();
+  int64_t loop = -EMFILE;
+  for (int count = 0; count <= 2 && loop == -EMFILE; count++) {
+    CHECK_ERR(evloop_create(NULL), EMFILE);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+    expect_free(count);
+    free_some(count + 1);
+    if (count == 1) break;
+  }
+  loop = OK(evloop_create(NULL));
+  expect_free(0);
+  CHECK_EQ(evloop_close(loop), 0);
+  expect_free(2);
+  free_some(filled);
+  leave_room_for_checkers();
+}
+
+TEST(a_running_loop_needs_no_more_descriptors) {
+  Parts p;
+  open_parts(&p);
+  fill_table();
+  expect_all_work(&p);
+  for (int i = 0; i < 10; i++) {
+    Seen seen = {.calls = 0};
+    evloop_watcher_t io = OK(evloop_add_io(p.loop, p.pipe.w, EVLOOP_EPOLLOUT, see, &seen));
+    evloop_watcher_t file = OK(evloop_add_io(p.loop, 0, 0, see, &seen));
+    OK(evloop_add_timer(p.loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen));
+    turn(p.loop);
+    CHECK_EQ(seen.calls, 2);
+    CHECK_EQ(evloop_watcher_close(io, 0), 0);
+    CHECK_EQ(evloop_watcher_close(file, 0), 0);
+  }
+  expect_all_work(&p);
+  CHECK_EQ(evloop_close(p.loop), 0);
+  free_some(filled);
+  leave_room_for_checkers();
+}
+
+TEST(the_first_timer_of_a_clock_fails_alone) {
+  Parts p;
+  evloop_t loop = new_loop();
+  Seen seen = {.calls = 0};
+  open_parts(&p);
+  evloop_watcher_t async = OK(evloop_add_async(loop, see, &seen));
+  fill_table();
+  int64_t watchers = evloop_handle_count(EVLOOP_KIND_WATCHER);
+  for (int i = 0; i < 3; i++) {
+    CHECK_ERR(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen), EMFILE);
+    CHECK_ERR(evloop_add_timer(p.loop, EVLOOP_CLOCK_BOOTTIME, 0, 0, 0, 0, see, &seen), EMFILE);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), watchers);
+  }
+  CHECK_EQ(evloop_async_send(async), 0);
+  CHECK_EQ(turn(loop), 1);
+  CHECK_EQ(seen.calls, 1);
+  expect_all_work(&p);
+  free_some(1);
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen));
+  expect_free(0);
+  CHECK_EQ(turn(loop), 1);
+  CHECK_EQ(seen.calls, 2);
+  free_some(filled);
+  leave_room_for_checkers();
+}
+
+/* However many it takes: all of them or none. */
+TEST(the_descriptor_for_embedding_fails_alone) {
+  Parts p;
+  int64_t fd = -EMFILE;
+  open_parts(&p);
+  fill_table();
+  for (int count = 0; fd == -EMFILE; count++) {
+    CHECK(count <= 2);
+    if (count > 0) free_some(count);
+    fd = evloop_fileno(p.loop);
+    if (fd == -EMFILE) expect_free(count);
+    expect_all_work(&p);
+  }
+  OK(fd);
+  CHECK_EQ(evloop_embed_prepare(p.loop), 0);
+  put(p.pipe.w);
+  CHECK(readable((int)fd, -1));
+  CHECK_EQ(evloop_embed_dispatch(p.loop), 1);
+  CHECK_EQ(evloop_close(p.loop), 0);
+  free_some(filled);
+  leave_room_for_checkers();
+}
+
+/* The loop has to get rid of what it cannot name any more, and may need a
+ * descriptor for that. */
+TEST(a_lost_descriptor_is_an_error_also_where_none_is_left) {
+  Parts p;
+  Seen seen = {.calls = 0}, prepares = {.calls = 0};
+  Pipe lost = new_pipe();
+  open_parts(&p);
+  OK(evloop_add_io(p.loop, lost.r, EVLOOP_EPOLLIN, see, &seen));
+  OK(dup(lost.r));
+  OK(close(lost.r));
+  put(lost.w);
+  fill_table();
+  for (int i = 0; i < 1000 && seen.errors == 0; i++) turn(p.loop);
+  CHECK_EQ(seen.errors, 1);
+  CHECK_EQ(seen.last.result, -EBADF);
+  int calls = seen.calls;
+  count_iterations(p.loop, &prepares);
+  CHECK_EQ(evloop_run_for_ns(p.loop, 50 * MS), 1);
+  CHECK_EQ(seen.calls, calls);
+  expect_all_work(&p);
+  free_some(filled);
+  prepares.calls = 0;
+  CHECK_EQ(evloop_run_for_ns(p.loop, 50 * MS), 1);
+  CHECK(prepares.calls < 20);
+  expect_all_work(&p);
+  leave_room_for_checkers();
+}
+
+/* ---- memory ---- */
+
+/* The address space may not grow by more than this. */
+static void limit_memory(rlim_t more) {
+  static char line[200];
+  unsigned long pages = 0;
+  FILE *file = fopen("/proc/self/statm", "r");
+  CHECK(file != NULL);
+  CHECK(fgets(line, sizeof line, file) != NULL);
+  CHECK_EQ(sscanf(line, "%lu", &pages), 1);
+  fclose(file);
+  struct rlimit limit;
+  OK(getrlimit(RLIMIT_AS, &limit));
+  limit.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + more;
+  OK(setrlimit(RLIMIT_AS, &limit));
+}
+
+static void unlimit_memory(void) {
+  struct rlimit limit;
+  OK(getrlimit(RLIMIT_AS, &limit));
+  limit.rlim_cur = limit.rlim_max;
+  OK(setrlimit(RLIMIT_AS, &limit));
+}
+
+static void skip_where_memory_is_a_tools(void) {
+  if (getenv("EVLOOP_TEST_VALGRIND") || getenv("EVLOOP_TEST_ASAN")) SKIP("the tool needs memory itself");
+}
+
+enum { MUCH = 32 * 1024 * 1024, TOO_MANY = 20 * 1000 * 1000 };
+
+TEST_TIMEOUT(each_post_before_memory_ran_out_is_made, 60) {
+  skip_where_memory_is_a_tools();
+  evloop_t loop = new_loop();
+  Seen seen = {.calls = 0};
+  int posted = 0, result = 0;
+  limit_memory(MUCH);
+  while (posted < TOO_MANY && (result = evloop_post(loop, see, &seen)) == 0) posted++;
+  CHECK_EQ(result, -ENOMEM);
+  CHECK(posted > 1000);
+  CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
+  CHECK_EQ(seen.calls, posted);
+  CHECK_EQ(evloop_post(loop, see, &seen), 0);
+  CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
+  CHECK_EQ(seen.calls, posted + 1);
+  unlimit_memory();
+}
+
+static int64_t add_async(evloop_t loop, Seen *seen) {
+  return evloop_add_async(loop, see, seen);
+}
+
+static int64_t add_due_timer(evloop_t loop, Seen *seen) {
+  return evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, seen);
+}
+
+static int64_t add_io(evloop_t loop, Seen *seen) {
+  static int fd = -1;
+  if (fd < 0) fd = event_fd(1);
+  return evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, see, seen);
+}
+
+/* As many as there is room for work, can be closed, and make room again. */
+static void use_up_memory(int64_t (*add)(evloop_t, Seen *), int is_ready) {
+  skip_where_memory_is_a_tools();
+  enum { ALL = 2000000 };
+  static evloop_watcher_t watchers[ALL];
+  evloop_t loop = new_loop();
+  Seen seen = {.calls = 0};
+  int count = 0;
+  int64_t watcher = OK(add(loop, &seen));
+  CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
+  limit_memory(MUCH);
+  while (count < ALL && (watcher = add(loop, &seen)) >= 0) watchers[count++] = watcher;
+  CHECK_ERR(watcher, ENOMEM);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), count);
+  for (int i = 0; i < 10; i++) CHECK_ERR(add(loop, &seen), ENOMEM);
+  unlimit_memory();
+  while (is_ready && seen.calls < count) OK(evloop_run(loop, EVLOOP_RUN_ONCE));
+  CHECK_EQ(seen.calls, is_ready ? count : 0);
+  for (int i = 0; i < count; i++) CHECK_EQ(evloop_watcher_close(watchers[i], 0), 0);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
+  CHECK_EQ(turn(loop), 0);
+  OK(add(loop, &seen));
+  CHECK_EQ(evloop_close(loop), 0);
+}
+
+TEST_TIMEOUT(asyncs_are_added_until_memory_runs_out, 60) {
+  use_up_memory(add_async, 0);
+}
+
+TEST_TIMEOUT(timers_are_added_until_memory_runs_out, 60) {
+  use_up_memory(add_due_timer, 1);
+}
+
+TEST_TIMEOUT(io_watchers_are_added_until_memory_runs_out, 60) {
+  use_up_memory(add_io, 1);
+}
+
+/* Without any memory the loop still does what it was told before. */
+TEST(a_loop_runs_without_memory) {
+  skip_where_memory_is_a_tools();
+  Parts p;
+  open_parts(&p);
+  expect_all_work(&p);
+  limit_memory(0);
+  while (malloc(100000) != NULL) { }
+  while (malloc(100) != NULL) { }
+  for (int i = 0; i < 10; i++) {
+    int io = p.io.calls, async = p.async.calls;
+    put(p.pipe.w);
+    CHECK_EQ(evloop_async_send(p.async_watcher), 0);
+    CHECK_EQ(evloop_timer_set(p.timer_watcher, 0, 1, 0), 0);
+    while (p.timer.calls < i + 2 || p.io.calls == io || p.async.calls == async) {
+      CHECK_EQ(evloop_run(p.loop, EVLOOP_RUN_ONCE), 1);
+    }
+  }
+  unlimit_memory();
+  expect_all_work(&p);
+}
+
+CHECK_MAIN()
