@@ -38,7 +38,8 @@ pub type evloop_devpoll_t = evloop_handle_t;
 #[allow(non_camel_case_types)]
 pub type evloop_selector_t = evloop_handle_t;
 
-/// Asked whenever a signal handler interrupted a wait of this thread.
+/// Asked whenever a wait of this thread was interrupted; see
+/// evloop_set_interrupt_mode().
 ///
 /// Returns 0 to resume the wait with what is left of its timeout, anything
 /// else to make the wait return -EINTR. It runs on the waiting thread with
