@@ -76,9 +76,11 @@
  * used; *_from_fd wraps that very descriptor and closes it only with
  * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec. *_fileno
  * only lends. The library keeps one eventfd for the process, from the first
- * epoll object on, and one for each thread that has waited in a timer, a poll
- * set or a /dev/poll object, until that thread ends: they are not the
- * program's to close.
+ * epoll object, EPOLL selector or descriptor of a /dev/poll object on, and
+ * one for each thread that has waited in a timer, a poll set, a /dev/poll
+ * object or a selector that is not EPOLL, until that thread ends: they are
+ * not the program's to close. A forked child inherits them all, and makes its
+ * own.
  *
  * Flags are bits of uint32_t; unknown bits are -EINVAL. Constants have the
  * system's numeric values, so C programs may use the system's names (EPOLLIN
@@ -91,7 +93,10 @@
  *
  * Signals. A wait that a signal handler interrupts is resumed with what is
  * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
- * only the functions whose comment says "Signals: safe".
+ * only the functions whose comment says "Signals: safe". If it forks, and has
+ * interrupted a call of the library, it must not return in the child: the
+ * call might wait there for ever for a lock of another thread. (An
+ * evloop_interrupt_check_t may fork.)
  *
  * Fork. In the child timer file descriptors and poll sets go on working;
  * epoll and /dev/poll objects and selectors return -ECHILD, because the
@@ -550,7 +555,8 @@
 #define EVLOOP_PIPE_BUF 4096
 
 /**
- * Asked whenever a signal handler interrupted a wait of this thread.
+ * Asked whenever a wait of this thread was interrupted; see
+ * evloop_set_interrupt_mode().
  *
  * Returns 0 to resume the wait with what is left of its timeout, anything
  * else to make the wait return -EINTR. It runs on the waiting thread with
@@ -799,7 +805,9 @@ int evloop_last_error(char *buf, size_t cap);
  * run its own handlers; the caller then resumes with the rest of its
  * timeout. A signal that arrives just before the system call does not
  * interrupt it: a program that must not miss one writes to a descriptor in
- * its handler and waits for that too (the self-pipe trick).
+ * its handler and waits for that too (the self-pipe trick). Waits of epoll
+ * objects and of EPOLL selectors are interrupted without a handler too, by
+ * SIGCONT after a stop signal such as SIGSTOP (signal(7)).
  *
  * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
  * @returns the mode before. -EINVAL: an unknown mode.
@@ -1045,6 +1053,11 @@ int tfd_gettime_ns(tfd_t t,
  * What is read is counted since the last read or setting, and is then
  * gone: two threads that read one timer share its expirations.
  *
+ * Before Linux 6.10, if the timer is set at the same moment, or read by
+ * somebody else (another process or handle, a raw read(2)), the call may
+ * wait on for the next expiration, past the time of a tfd_wait(), and
+ * tfd_close() does not wake it. EVLOOP_TFD_NONBLOCK prevents that.
+ *
  * @param t a timer. If its descriptor has O_NONBLOCK (as one created with
  *   EVLOOP_TFD_NONBLOCK), the call does not wait.
  * @param out_expirations how many expirations, >= 1; may be NULL.
@@ -1279,8 +1292,8 @@ int evloop_poll_close(evloop_poll_t p);
  * @param flags 0 or EVLOOP_EPOLL_CLOEXEC; CLOEXEC is always on.
  * @returns the epoll object, to be closed with evloop_epoll_close().
  *   -EINVAL: an unknown flag. -EMFILE, -ENFILE: no descriptor left (the
- *   first epoll object of a process takes two). -ENOSPC: the user's
- *   max_user_watches is used up. -ENOMEM.
+ *   first one of a process takes two, see "Descriptors"). -ENOSPC: the
+ *   user's max_user_watches is used up. -ENOMEM.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
  * everything but close in the child, because the kernel would let it
@@ -1293,15 +1306,17 @@ evloop_epoll_t evloop_epoll_create(uint32_t flags);
  *
  * Registrations made through this object and by raw epoll_ctl(2) can be
  * mixed. For an event of a registration that the object does not know,
- * fd is -1 and data is the kernel's data word as its owner stored it.
+ * fd is -1 and data is the kernel's data word as its owner stored it. The
+ * object takes one more descriptor, an eventfd, until it is closed.
  *
  * @param fd an epoll descriptor. It stays the caller's, who closes it
  *   after the handle; with EVLOOP_FD_OWN it is the handle's, and
  *   evloop_epoll_close() closes it.
  * @param flags 0 or EVLOOP_FD_OWN.
  * @returns the epoll object. -EBADF: fd is not open. -EINVAL: fd is no
- *   epoll descriptor, or an unknown flag. -EMFILE, -ENOSPC, -ENOMEM: as
- *   evloop_epoll_create(). On failure fd stays the caller's.
+ *   epoll descriptor, or an unknown flag. -EMFILE, -ENFILE: no descriptor
+ *   left for the eventfd. -ENOSPC, -ENOMEM: as evloop_epoll_create(). On
+ *   failure fd stays the caller's.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: as
  * evloop_epoll_create(); a child that inherited fd can call this.
@@ -1362,9 +1377,9 @@ int evloop_epoll_register(evloop_epoll_t ep,
  * @param fd a registered descriptor.
  * @param events as evloop_epoll_register().
  * @param data as evloop_epoll_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, or
- *   the old or the new registration is EXCLUSIVE (unregister and register
- *   instead). -EBADF: fd is not open. -EPERM: as evloop_epoll_register().
+ * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
+ *   epoll object itself, or the old or the new registration is EXCLUSIVE
+ *   (unregister and register instead). -EBADF: fd is not open. -EPERM: as evloop_epoll_register().
  *   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
@@ -1381,8 +1396,9 @@ int evloop_epoll_modify(evloop_epoll_t ep,
  * @param ep an epoll object.
  * @param fd a registered descriptor.
  * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
- *   kernel has forgotten it already). -EPERM: fd can never have been
- *   registered. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
+ *   epoll object itself. -EPERM: fd can never have been registered.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0. Source: epoll_ctl(2).
@@ -1395,9 +1411,10 @@ int evloop_epoll_unregister(evloop_epoll_t ep, int fd);
  * @param ep an epoll object.
  * @param out_ready filled from the front, as many entries as returned;
  *   events holds EVLOOP_EPOLL bits. For a registration that the object
- *   does not know (see evloop_epoll_from_fd(); also one whose descriptor
- *   was closed while a duplicate lives on, and its number registered
- *   again) fd is -1.
+ *   does not know (see evloop_epoll_from_fd()) fd is -1; also for one
+ *   whose descriptor was closed, not unregistered, and its number
+ *   registered again, as long as a duplicate is open; and from then on for
+ *   an event that was picked up just before its registration ended.
  * @param max room in out_ready, in entries; at least 1.
  * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
  *   for ever.
@@ -1421,7 +1438,8 @@ int evloop_epoll_wait(evloop_epoll_t ep,
  * Close an epoll object.
  *
  * The descriptor is closed (unless it is only borrowed) as soon as no
- * other thread is in a call with it.
+ * other thread is in a call with it. What was registered with a borrowed
+ * one stays in the kernel's set.
  *
  * @param ep an epoll object.
  * @returns 0. -ESTALE, -EDOM: see "Handles".
@@ -1463,7 +1481,8 @@ evloop_devpoll_t evloop_devpoll_create(void);
  *
  * @param dp a /dev/poll object.
  * @returns the descriptor. -EMFILE, -ENFILE: none left. -ENOSPC: the
- *   user's max_user_watches is used up. -ENOMEM. -ECHILD: used after fork.
+ *   user's max_user_watches is used up. -ELOOP: a registered epoll
+ *   descriptor is nested too deep. -ENOMEM. -ECHILD: used after fork.
  *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
@@ -1479,9 +1498,11 @@ int evloop_devpoll_fileno(evloop_devpoll_t dp);
  * @param events EVLOOP_POLL bits; added to those registered already.
  * @param data handed back with each event, not looked at; replaces that of
  *   an earlier registration.
- * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit. -ENOSPC:
- *   max_user_watches, once evloop_devpoll_fileno() was called. -ENOMEM.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
+ *   object's own descriptor. Once evloop_devpoll_fileno() was called,
+ *   -ELOOP: epoll sets nested too deep or in a circle; -ENOSPC:
+ *   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
+ *   see "Handles".
  *
  * Blocking: no. Threads: any; applies to waits going on. Signals: not
  * safe. Fork: -ECHILD. Since 0.1.0.
@@ -1588,8 +1609,8 @@ evloop_selector_t evloop_selector_create(int backend);
  * @param data handed back with each event, not looked at.
  * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
  *   -EINVAL: no events, or an unknown bit; or fd is the selector's own.
- *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend.
- *   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
+ *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0.
@@ -1607,8 +1628,11 @@ int evloop_selector_register(evloop_selector_t s,
  * @param events as evloop_selector_register().
  * @param data as evloop_selector_register(); replaces the old one.
  * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open.
- *   -EINVAL: no events, or an unknown bit. -ENOMEM. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
+ *   -EINVAL: no events, or an unknown bit. -ENOMEM. If fd was closed and
+ *   its number is another file's now, with the EPOLL backend also -ENOENT,
+ *   and -EPERM for one that epoll cannot watch; with the DEVPOLL backend
+ *   -EINVAL, -ELOOP, -ENOSPC as evloop_selector_register(). -ECHILD: used
+ *   after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0.
@@ -1667,7 +1691,10 @@ int evloop_selector_count(evloop_selector_t s);
  * An error or a hang-up makes a descriptor ready for what it is watched
  * for, so that the next read or write tells. A descriptor that was closed
  * without being unregistered does so too with the SELECT, POLL and DEVPOLL
- * backends; EPOLL forgets it.
+ * backends. EPOLL forgets it, unless it is one that is always ready (a
+ * regular file), or a duplicate is open. Where such a duplicate, of a
+ * descriptor that is not registered any more, is all that is ready, EPOLL
+ * looks every 10 ms.
  *
  * @param s a selector.
  * @param out_ready filled from the front, as many entries as returned;

@@ -16,8 +16,8 @@ use crate::table;
 /// @param flags 0 or EVLOOP_EPOLL_CLOEXEC; CLOEXEC is always on.
 /// @returns the epoll object, to be closed with evloop_epoll_close().
 ///   -EINVAL: an unknown flag. -EMFILE, -ENFILE: no descriptor left (the
-///   first epoll object of a process takes two). -ENOSPC: the user's
-///   max_user_watches is used up. -ENOMEM.
+///   first one of a process takes two, see "Descriptors"). -ENOSPC: the
+///   user's max_user_watches is used up. -ENOMEM.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
 /// everything but close in the child, because the kernel would let it
@@ -34,15 +34,17 @@ pub extern "C" fn evloop_epoll_create(flags: u32) -> evloop_epoll_t {
 ///
 /// Registrations made through this object and by raw epoll_ctl(2) can be
 /// mixed. For an event of a registration that the object does not know,
-/// fd is -1 and data is the kernel's data word as its owner stored it.
+/// fd is -1 and data is the kernel's data word as its owner stored it. The
+/// object takes one more descriptor, an eventfd, until it is closed.
 ///
 /// @param fd an epoll descriptor. It stays the caller's, who closes it
 ///   after the handle; with EVLOOP_FD_OWN it is the handle's, and
 ///   evloop_epoll_close() closes it.
 /// @param flags 0 or EVLOOP_FD_OWN.
 /// @returns the epoll object. -EBADF: fd is not open. -EINVAL: fd is no
-///   epoll descriptor, or an unknown flag. -EMFILE, -ENOSPC, -ENOMEM: as
-///   evloop_epoll_create(). On failure fd stays the caller's.
+///   epoll descriptor, or an unknown flag. -EMFILE, -ENFILE: no descriptor
+///   left for the eventfd. -ENOSPC, -ENOMEM: as evloop_epoll_create(). On
+///   failure fd stays the caller's.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: as
 /// evloop_epoll_create(); a child that inherited fd can call this.
@@ -114,9 +116,9 @@ pub extern "C" fn evloop_epoll_register(
 /// @param fd a registered descriptor.
 /// @param events as evloop_epoll_register().
 /// @param data as evloop_epoll_register(); replaces the old one.
-/// @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, or
-///   the old or the new registration is EXCLUSIVE (unregister and register
-///   instead). -EBADF: fd is not open. -EPERM: as evloop_epoll_register().
+/// @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
+///   epoll object itself, or the old or the new registration is EXCLUSIVE
+///   (unregister and register instead). -EBADF: fd is not open. -EPERM: as evloop_epoll_register().
 ///   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
@@ -139,8 +141,9 @@ pub extern "C" fn evloop_epoll_modify(
 /// @param ep an epoll object.
 /// @param fd a registered descriptor.
 /// @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
-///   kernel has forgotten it already). -EPERM: fd can never have been
-///   registered. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
+///   epoll object itself. -EPERM: fd can never have been registered.
+///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0. Source: epoll_ctl(2).
@@ -156,9 +159,10 @@ pub extern "C" fn evloop_epoll_unregister(ep: evloop_epoll_t, fd: c_int) -> c_in
 /// @param ep an epoll object.
 /// @param out_ready filled from the front, as many entries as returned;
 ///   events holds EVLOOP_EPOLL bits. For a registration that the object
-///   does not know (see evloop_epoll_from_fd(); also one whose descriptor
-///   was closed while a duplicate lives on, and its number registered
-///   again) fd is -1.
+///   does not know (see evloop_epoll_from_fd()) fd is -1; also for one
+///   whose descriptor was closed, not unregistered, and its number
+///   registered again, as long as a duplicate is open; and from then on for
+///   an event that was picked up just before its registration ended.
 /// @param max room in out_ready, in entries; at least 1.
 /// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
 ///   for ever.
@@ -190,7 +194,8 @@ pub unsafe extern "C" fn evloop_epoll_wait(
 /// Close an epoll object.
 ///
 /// The descriptor is closed (unless it is only borrowed) as soon as no
-/// other thread is in a call with it.
+/// other thread is in a call with it. What was registered with a borrowed
+/// one stays in the kernel's set.
 ///
 /// @param ep an epoll object.
 /// @returns 0. -ESTALE, -EDOM: see "Handles".

@@ -42,8 +42,8 @@ pub extern "C" fn evloop_selector_create(backend: c_int) -> evloop_selector_t {
 /// @param data handed back with each event, not looked at.
 /// @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
 ///   -EINVAL: no events, or an unknown bit; or fd is the selector's own.
-///   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend.
-///   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
+///   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0.
@@ -67,8 +67,11 @@ pub extern "C" fn evloop_selector_register(
 /// @param events as evloop_selector_register().
 /// @param data as evloop_selector_register(); replaces the old one.
 /// @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open.
-///   -EINVAL: no events, or an unknown bit. -ENOMEM. -ECHILD: used after
-///   fork. -ESTALE, -EDOM: see "Handles".
+///   -EINVAL: no events, or an unknown bit. -ENOMEM. If fd was closed and
+///   its number is another file's now, with the EPOLL backend also -ENOENT,
+///   and -EPERM for one that epoll cannot watch; with the DEVPOLL backend
+///   -EINVAL, -ELOOP, -ENOSPC as evloop_selector_register(). -ECHILD: used
+///   after fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0.
@@ -147,7 +150,10 @@ pub extern "C" fn evloop_selector_count(s: evloop_selector_t) -> c_int {
 /// An error or a hang-up makes a descriptor ready for what it is watched
 /// for, so that the next read or write tells. A descriptor that was closed
 /// without being unregistered does so too with the SELECT, POLL and DEVPOLL
-/// backends; EPOLL forgets it.
+/// backends. EPOLL forgets it, unless it is one that is always ready (a
+/// regular file), or a duplicate is open. Where such a duplicate, of a
+/// descriptor that is not registered any more, is all that is ready, EPOLL
+/// looks every 10 ms.
 ///
 /// @param s a selector.
 /// @param out_ready filled from the front, as many entries as returned;

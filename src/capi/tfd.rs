@@ -240,6 +240,11 @@ pub unsafe extern "C" fn tfd_gettime_ns(
 /// What is read is counted since the last read or setting, and is then
 /// gone: two threads that read one timer share its expirations.
 ///
+/// Before Linux 6.10, if the timer is set at the same moment, or read by
+/// somebody else (another process or handle, a raw read(2)), the call may
+/// wait on for the next expiration, past the time of a tfd_wait(), and
+/// tfd_close() does not wake it. EVLOOP_TFD_NONBLOCK prevents that.
+///
 /// @param t a timer. If its descriptor has O_NONBLOCK (as one created with
 ///   EVLOOP_TFD_NONBLOCK), the call does not wait.
 /// @param out_expirations how many expirations, >= 1; may be NULL.

@@ -63,7 +63,8 @@ pub type evloop_watcher_t = evloop_handle_t;
 pub type evloop_callback_t =
     Option<unsafe extern "C" fn(event: *const Event, user_data: *mut c_void)>;
 
-/// Asked whenever a signal handler interrupted a wait of this thread.
+/// Asked whenever a wait of this thread was interrupted; see
+/// evloop_set_interrupt_mode().
 ///
 /// Returns 0 to resume the wait with what is left of its timeout, anything
 /// else to make the wait return -EINTR. It runs on the waiting thread with

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* Epoll objects: sets that several objects use, descriptor numbers that are
+ * used again. */
+
+#define _GNU_SOURCE
+#include "support.h"
+
+#include <sys/epoll.h>
+
+/* ---- helpers ---- */
+
+static evloop_epoll_t new_epoll(void) {
+  return OK(evloop_epoll_create(0));
+}
+
+static void add(evloop_epoll_t ep, int fd, uint32_t events, uint64_t data) {
+  CHECK_EQ(evloop_epoll_register(ep, fd, events, data), 0);
+}
+
+/* The one event that a wait finds, waiting for it if need be. */
+static evloop_ready_t next_event(evloop_epoll_t ep) {
+  evloop_ready_t ready[2];
+  CHECK_EQ(evloop_epoll_wait(ep, ready, 2, -1), 1);
+  return ready[0];
+}
+
+static void expect_event(evloop_epoll_t ep, int fd, uint32_t events, uint64_t data) {
+  evloop_ready_t ready = next_event(ep);
+  CHECK_EQ(ready.fd, fd);
+  CHECK_EQ(ready.events, events);
+  CHECK(ready.data == data);
+}
+
+static void expect_nothing(evloop_epoll_t ep) {
+  evloop_ready_t ready;
+  CHECK_EQ(evloop_epoll_wait(ep, &ready, 1, 0), 0);
+}
+
+static void start_waiter(Waiter *w, evloop_epoll_t object) {
+  start_waiter_in(w, evloop_epoll_wait, object);
+}
+
+/* ---- several objects on one set ---- */
+
+TEST(two_objects_on_one_descriptor_do_not_know_each_others_registrations) {
+  int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), of_a = event_fd(0), of_b = event_fd(0);
+  evloop_epoll_t a = OK(evloop_epoll_from_fd(raw, 0));
+  evloop_epoll_t b = OK(evloop_epoll_from_fd(raw, 0));
+  add(a, of_a, EVLOOP_EPOLLIN, 1);
+  add(b, of_b, EVLOOP_EPOLLIN, 2);
+  OK(eventfd_write(of_a, 1));
+  expect_event(a, of_a, EVLOOP_EPOLLIN, 1);
+  CHECK_EQ(next_event(b).fd, -1);
+}
+
+TEST(two_objects_on_one_descriptor_close_independently) {
+  Waiter of_a, of_b;
+  int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), fd = event_fd(0);
+  evloop_epoll_t a = OK(evloop_epoll_from_fd(raw, 0));
+  evloop_epoll_t b = OK(evloop_epoll_from_fd(raw, 0));
+  add(b, fd, EVLOOP_EPOLLIN, 9);
+  start_waiter(&of_a, a);
+  start_waiter(&of_b, b);
+  CHECK_EQ(evloop_epoll_close(a), 0);
+  CHECK_EQ(waiter_result(&of_a), -ESTALE);
+  wait_until_asleep(&of_b.tid);
+  OK(eventfd_write(fd, 1));
+  CHECK_EQ(waiter_result(&of_b), 1);
+  CHECK(of_b.ready[0].fd == fd && of_b.ready[0].data == 9);
+  expect_event(b, fd, EVLOOP_EPOLLIN, 9);
+}
+
+/* ---- descriptors that are closed and come again ---- */
+
+TEST(a_leftover_is_never_taken_for_the_new_registration) {
+  evloop_epoll_t ep = new_epoll();
+  int fd = event_fd(0);
+  add(ep, fd, EVLOOP_EPOLLIN, 1);
+  int duplicate = (int)OK(dup(fd));
+  OK(close(fd));
+  CHECK_EQ(event_fd(0), fd);
+  add(ep, fd, EVLOOP_EPOLLIN, 2);
+  OK(eventfd_write(duplicate, 1));
+  evloop_ready_t leftover = next_event(ep);
+  CHECK_EQ(leftover.fd, -1);
+  CHECK(leftover.data != 2);
+  OK(close(duplicate));
+  expect_nothing(ep);
+  OK(eventfd_write(fd, 1));
+  expect_event(ep, fd, EVLOOP_EPOLLIN, 2);
+}
+
+enum { SLOTS = 8, ROUNDS = 500, ENOUGH = 50 };
+
+typedef struct Churn {
+  evloop_epoll_t ep;
+  int seed;
+} Churn;
+
+static int collected; /* events of registrations that were known */
+
+static int enough(void) {
+  return __atomic_load_n(&collected, __ATOMIC_RELAXED) >= ENOUGH;
+}
+
+/* The data of every registration says which number it was made for. */
+static uint64_t word_for(int fd, int round) {
+  return (uint64_t)fd << 32 | (uint32_t)round;
+}
+
+static void *churning(void *argument) {
+  const Churn *c = argument;
+  for (int round = 0; round < ROUNDS || !enough(); round++) {
+    int fd = event_fd(1), duplicate = (round + c->seed) % 3 == 0 ? dup(fd) : -1;
+    add(c->ep, fd, EVLOOP_EPOLLIN, word_for(fd, round));
+    CHECK_EQ(evloop_epoll_modify(c->ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, word_for(fd, round)), 0);
+    if (round % 2 == 0) CHECK_EQ(evloop_epoll_unregister(c->ep, fd), 0);
+    OK(close(fd));
+    if (duplicate >= 0) OK(close(duplicate));
+  }
+  return NULL;
+}
+
+static void *collecting(void *argument) {
+  const evloop_epoll_t ep = *(evloop_epoll_t *)argument;
+  evloop_ready_t ready[SLOTS];
+  int n;
+  while ((n = evloop_epoll_wait(ep, ready, SLOTS, -1)) > 0) {
+    for (int i = 0; i < n; i++) {
+      if (ready[i].fd == -1) continue;
+      CHECK_EQ(ready[i].data >> 32, ready[i].fd);
+      __atomic_add_fetch(&collected, 1, __ATOMIC_RELAXED);
+    }
+  }
+  CHECK_EQ(n, -ESTALE);
+  return NULL;
+}
+
+TEST_TIMEOUT(no_event_ever_carries_the_data_of_another_descriptor, 60) {
+  enum { THREADS = 3 };
+  evloop_epoll_t ep = new_epoll();
+  pthread_t changers[THREADS], waiters[THREADS];
+  Churn churn[THREADS];
+  for (int i = 0; i < THREADS; i++) {
+    churn[i] = (Churn){ep, i};
+    CHECK_EQ(pthread_create(&waiters[i], NULL, collecting, &ep), 0);
+    CHECK_EQ(pthread_create(&changers[i], NULL, churning, &churn[i]), 0);
+  }
+  for (int i = 0; i < THREADS; i++) CHECK_EQ(pthread_join(changers[i], NULL), 0);
+  CHECK_EQ(evloop_epoll_close(ep), 0);
+  for (int i = 0; i < THREADS; i++) CHECK_EQ(pthread_join(waiters[i], NULL), 0);
+  CHECK(enough());
+}
+
+CHECK_MAIN()
