@@ -66,6 +66,10 @@ pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_vo
     let letter = table::try_box(Letter::new(handle, post)).ok_or_else(no_memory)?;
     if named.desk.is_mine() {
         let direct = |core: &mut Core| {
+            if core.desk.mail.has_letters() {
+                // Those came before.
+                core.take_letters();
+            }
             core.posts.push(letter);
             Ok(())
         };

@@ -118,7 +118,7 @@ pub(super) struct Core {
     pub dispatched: u64,
     pub events: Box<[MaybeUninit<epoll::Event>]>,
     /// With priorities: what is ready in this iteration.
-    pub batch: Vec<(i32, super::dispatch::Job)>,
+    pub batch: Vec<(std::cmp::Reverse<i32>, usize, super::dispatch::Job)>,
 }
 
 impl Core {
@@ -279,6 +279,7 @@ impl Core {
         self.active > 0
             || !self.posts.is_empty()
             || !self.failures.is_empty()
+            || !self.suspended.is_empty()
             || self.desk.mail.has_letters()
     }
 
@@ -340,8 +341,11 @@ impl Core {
                     core.timer_set(index, record, &setting, Some(deadline))
                 }),
             Command::Close(handle, told) => {
-                if let Some((index, record)) = closing(handle) {
-                    self.finish_close(index, record, told);
+                match closing(handle) {
+                    Some((index, record)) => self.finish_close(index, record, told),
+                    // The loop's own thread closed it at the same time: it was
+                    // counted twice.
+                    None => self.desk.count_from_outside(1),
                 }
                 Ok(())
             }
@@ -407,6 +411,8 @@ impl Core {
 
     /// Everything is closed; whom to tell.
     pub fn tear_down(mut self: Box<Self>) -> Vec<(Target, Event)> {
+        // While the eventfd is open, which they may ring.
+        self.tfds.clear();
         let mut told = self.take_destroys();
         let mut stacked = std::collections::HashSet::new();
         let mut id = self.desk.mail.take_sent();
@@ -425,6 +431,13 @@ impl Core {
                     && record.state() == LIVE
                 {
                     told.push((target, super::watcher::closed_event(index, record)));
+                }
+                if let Some(handle) = Handle::unpack(record.handle(Kind::Watcher, index))
+                    && record.state() == LIVE
+                {
+                    // From here on nobody sends to it; one who was about to is
+                    // seen.
+                    record.close(handle);
                 }
                 if !record.is_sent() {
                     record.free();
@@ -468,7 +481,6 @@ impl Core {
         self.number_is_ours(eventfd.raw());
         self.number_is_ours(fresh.raw());
         self.number_is_ours(outer.as_ref().map_or(-1, Fd::raw));
-        self.register_all(fresh.raw());
         let old = (
             std::mem::replace(&mut self.epoll, fresh),
             std::mem::replace(&mut self.eventfd, eventfd),
@@ -476,8 +488,16 @@ impl Core {
         );
         // The child may have closed them, and use the numbers for others.
         std::mem::forget(old);
-        self.revive_tfds();
+        self.in_callback = gate.running;
+        if !gate.running {
+            self.current = 0;
+            self.collecting = false;
+            self.desk.time.store(super::desk::UNKNOWN, Relaxed);
+            self.settle();
+        }
         self.receive(gate);
+        self.register_all(self.epoll());
+        self.revive_tfds();
         Ok(())
     }
 }

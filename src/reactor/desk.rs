@@ -205,6 +205,9 @@ impl Named {
             if self.desk.has_inbox() {
                 // What others asked for before comes before.
                 core.receive(&mut self.desk.gate());
+                if !self.record.is(self.handle, self.state) {
+                    return table::stale(self.handle.pack());
+                }
             }
             return direct(core);
         }
@@ -228,6 +231,16 @@ impl Named {
             }
             return result;
         }
+        self.with_idle(gate, direct)
+    }
+
+    /// The same, of a loop that nobody runs, with its gate's lock.
+    pub fn with_idle<R>(
+        &self,
+        gate: MutexGuard<'static, Gate>,
+        direct: impl FnOnce(&mut Core) -> Result<R>,
+    ) -> Result<R> {
+        let _poison = Poison(self.desk);
         // SAFETY: nobody runs the loop, and this thread has the gate's lock.
         let core = unsafe { self.desk.core() }?;
         let result = direct(core);
@@ -437,8 +450,10 @@ impl Desk {
     pub fn await_callback(&'static self, mut gate: MutexGuard<'static, Gate>, ring: bool) {
         gate.asked += 1;
         let ticket = gate.asked;
+        let ring = self.mail.leave(self.handle(), mailbox::ASKED) == Some(true) || ring;
+        // After that: who sees this finds the question.
         self.attention.store(1, Release);
-        if self.mail.leave(self.handle(), mailbox::ASKED) == Some(true) || ring {
+        if ring {
             self.ring();
         }
         let epoch = fork::current();
@@ -526,7 +541,14 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         if self.desk.epoch.load(Relaxed) != fork::current() {
-            // A child in which nobody revived the loop: it is the parent's.
+            // A child in which nobody revived the loop. Should somebody yet,
+            // nobody runs it.
+            table::epoch();
+            let mut gate = self.desk.gate();
+            gate.running = false;
+            self.desk.thread.store(0, Relaxed);
+            // SAFETY: the run is over, and this thread has the gate's lock.
+            unsafe { self.core() }.in_callback = false;
             return;
         }
         if std::thread::panicking() {

@@ -24,7 +24,8 @@ use std::os::fd::RawFd;
 /// Something to be dispatched.
 #[derive(Clone, Copy)]
 pub(super) enum Job {
-    Event(Event),
+    /// With the number of the timer's setting.
+    Event(Event, u64),
     Post(Target),
 }
 
@@ -67,7 +68,9 @@ impl Run {
         self.desk.attention.store(0, Relaxed);
         loop {
             // SAFETY: no other reference to the core.
-            let closed = unsafe { self.core() }.take_destroys();
+            let core = unsafe { self.core() };
+            core.current = 0;
+            let closed = core.take_destroys();
             if closed.is_empty() {
                 break;
             }
@@ -174,7 +177,12 @@ impl Run {
                 Some(extra) if record.has(RANKED) => extra.priority,
                 _ => 0,
             };
-            core.batch.push((priority, Job::Event(event)));
+            let place = core.batch.len();
+            core.batch.push((
+                std::cmp::Reverse(priority),
+                place,
+                Job::Event(event, record.node.seq()),
+            ));
             return Ok(());
         }
         self.deliver(event)
@@ -206,10 +214,14 @@ impl Run {
             return Ok(());
         }
         let mut batch = std::mem::take(&mut core.batch);
-        batch.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
-        for (_, job) in batch {
+        // Needs no memory, and the place makes the order one.
+        batch.sort_unstable_by_key(|(priority, place, _)| (*priority, *place));
+        for (_, _, job) in batch {
             match job {
-                Job::Event(event) => {
+                Job::Event(event, seq) => {
+                    if was_set_anew(&event, seq) {
+                        continue;
+                    }
                     if is_wanted(&event) {
                         self.deliver(event)?;
                     } else {
@@ -387,13 +399,18 @@ impl Run {
         if !self.desk.mail.has_sent() && core.sent.is_empty() {
             return Ok(());
         }
+        let own = core.sent.len();
         let sent = core.take_sent();
         if self.desk.mail.peek() & mailbox::INBOX != 0 {
             // What was asked for before one was sent to comes before.
             core.receive(&mut self.desk.gate());
         }
-        for index in sent {
+        for (place, index) in sent.into_iter().enumerate() {
             let Some(record) = record::get(index) else { continue };
+            if place < own && !super::watcher::off_stack(record.flags.load(Relaxed)) {
+                // Of a watcher that is closed, and its record another's.
+                continue;
+            }
             // SAFETY: as above.
             if unsafe { self.core() }.was_sent(index, record) {
                 let handle = record.handle(Kind::Watcher, index);
@@ -412,7 +429,8 @@ impl Run {
             let core = unsafe { self.core() };
             let Some(post) = core.posts.pop() else { break };
             if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
-                core.batch.push((0, Job::Post(post.0)));
+                let place = core.batch.len();
+                core.batch.push((std::cmp::Reverse(0), place, Job::Post(post.0)));
             } else {
                 self.deliver_post(post.0)?;
             }
@@ -482,16 +500,19 @@ impl Run {
         }
         for index in list.iter() {
             if let Some(record) = record::get(*index) {
-                watchers.push((record.handle(Kind::Watcher, *index), 0));
+                let place = watchers.len();
+                watchers.push((record.handle(Kind::Watcher, *index), 0, place));
             }
         }
         if ranked && source != Source::Defer {
-            for (handle, priority) in &mut watchers {
+            for (handle, priority, _) in &mut watchers {
                 *priority = core.priority(*handle);
             }
-            watchers.sort_by_key(|(_, priority)| std::cmp::Reverse(*priority));
+            watchers.sort_unstable_by_key(|(_, priority, place)| {
+                (std::cmp::Reverse(*priority), *place)
+            });
         }
-        for (handle, _) in watchers {
+        for (handle, _, _) in watchers {
             let Some((_, record)) = live(handle).filter(|(_, record)| record.has(ENABLED)) else {
                 continue;
             };
@@ -519,6 +540,12 @@ impl Run {
         unsafe { self.core() }.dispatched = before;
         Ok(())
     }
+}
+
+/// Whether a timer was set, or stopped, since it expired.
+fn was_set_anew(event: &Event, seq: u64) -> bool {
+    event.r#type == Source::Timer as i32
+        && live(event.watcher).is_some_and(|(_, record)| record.node.seq() != seq)
 }
 
 /// Whether an event's watcher is still enabled, or was disabled by the event
@@ -671,10 +698,19 @@ impl Core {
             return None;
         }
         record.unset(SUSPENDED);
-        let kept = self.extras.get_mut(&index)?.kept.take();
-        if Source::of(record.flags.load(Relaxed)).is_descriptor() {
+        let flags = record.flags.load(Relaxed);
+        let source = Source::of(flags);
+        if source.is_descriptor() {
             record.unset(MASKED);
             self.io_touch(index, record);
+        }
+        let spent = source.is_descriptor() && flags & SPENT != 0;
+        if flags & ENABLED == 0 && !spent {
+            // Until it is enabled.
+            return None;
+        }
+        let kept = self.extras.get_mut(&index)?.kept.take();
+        if source == Source::Io && !spent {
             // A descriptor says itself whether it is still ready, unless it
             // only speaks once.
             return kept.filter(|kept| kept.events & ERROR != 0 || io::is_edge(record));
@@ -726,7 +762,16 @@ impl Core {
         match Source::of(record.flags.load(Relaxed)) {
             Source::Timer => self.timer_put_back(index, record, event.deadline_ns),
             Source::Async => self.async_put_back(record),
-            Source::Io | Source::Tfd => self.io_stray(index, record),
+            Source::Io => self.io_stray(index, record),
+            // It was read: its count would be lost.
+            Source::Tfd => {
+                if let Ok(extra) = self.extra(index, record) {
+                    match &mut extra.kept {
+                        Some(kept) => merge(kept, event),
+                        None => extra.kept = Some(*event),
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -765,8 +810,8 @@ impl Core {
             return false;
         }
         if record.state() != LIVE {
-            // Closed, and only waiting for this.
-            if record.receive() {
+            // Closed: freed by who comes last, this or the command to close it.
+            if record.receive() && flags & FINISHED != 0 {
                 self.slots.give_back(index);
             }
             return false;

@@ -115,6 +115,9 @@ pub(super) const NEXT_TIME: u32 = 1 << 17;
 /// async: sent to while it was disabled, and taken off the stack.
 pub(super) const OFF_STACK: u32 = 1 << 16;
 
+/// async: closed, and taken out of everything but the stack.
+pub(super) const FINISHED: u32 = 1 << 18;
+
 /// Everything that makes an io event more than a call of its callback.
 pub(super) const NOT_PLAIN: u32 = EXTRA_WORK | SHARED | ONESHOT | MASKED | ALWAYS | DEAD;
 /// The same, for any source.

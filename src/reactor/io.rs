@@ -206,12 +206,21 @@ impl Core {
             return Err(error);
         }
         match how {
-            Registered::Alone(mask) => {
+            Registered::Alone(given) => {
+                if let Some((first, other)) = self.first(fd)
+                    && mask(other) == ABSENT
+                {
+                    // Another thread removed the registration of a watcher
+                    // that it closed; those that are left share this one.
+                    set_mask(other, UNKNOWN);
+                    self.io_join(index, record, first, other);
+                    return Ok(());
+                }
                 // The kernel did not know this descriptor: what was watched
                 // under its number is gone.
                 self.io_lost(fd, Errno::EBADF);
                 self.always_replaced(fd);
-                set_mask(record, mask);
+                set_mask(record, given);
                 self.set_first(fd, index);
             }
             Registered::Shared => {
@@ -223,17 +232,9 @@ impl Core {
                     record.set(DEAD);
                     return Err(error);
                 }
-                record.set(SHARED);
                 if let Some(other) = record::get(first) {
-                    other.set(SHARED);
-                    if let Some(second) = record::get(next(other)).filter(|_| next(other) != 0) {
-                        set_before(second, index);
-                    }
-                    set_next(record, next(other));
-                    set_next(other, index);
-                    set_before(record, first);
+                    self.io_join(index, record, first, other);
                 }
-                self.io_touch(index, record);
             }
             Registered::Always => {
                 record.set(ALWAYS);
@@ -251,6 +252,19 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Puts a watcher behind the first one of its descriptor.
+    fn io_join(&mut self, index: u32, record: &Record, first: u32, other: &Record) {
+        record.set(SHARED);
+        other.set(SHARED);
+        if let Some(second) = record::get(next(other)).filter(|_| next(other) != 0) {
+            set_before(second, index);
+        }
+        set_next(record, next(other));
+        set_next(other, index);
+        set_before(record, first);
+        self.io_touch(index, record);
     }
 
     /// Looks whether a descriptor that is always ready is still what it was:
@@ -399,7 +413,9 @@ impl Core {
             None => return Ok(()),
         };
         let before = mask(first);
-        if wanted == before {
+        // An edge that came while nobody wanted it is asked for again.
+        let missed = wanted & EPOLLET != 0 && self.chain(fd).any(|(_, record)| record.has(STRAY));
+        if wanted == before && !missed {
             return Ok(());
         }
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
@@ -573,6 +589,7 @@ impl Core {
         self.io.strays = 0;
         let desk = self.desk;
         let mut gate = desk.gate();
+        self.receive(&mut gate);
         for fd in 0..self.io.first.len() as RawFd {
             self.verify(fd);
         }
@@ -612,16 +629,15 @@ impl Core {
             let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
             match epoll::add(epoll, fd, wanted, cookie) {
                 Ok(()) => set_mask(first, wanted),
-                Err(_) => self.io_lost(fd, Errno::EBADF),
+                Err(errno) => self.io_lost(fd, errno),
             }
         }
     }
 }
 
-/// Whether another thread that closes it may remove its descriptor from the
-/// kernel's set itself.
-pub(super) fn is_alone(flags: u32) -> bool {
-    flags & (SHARED | ALWAYS | DEAD) == 0
+/// Whether the kernel's set has its descriptor, as far as its flags tell.
+pub(super) fn is_registered(flags: u32) -> bool {
+    flags & (ALWAYS | DEAD) == 0
 }
 
 /// What a watcher that is always ready is reported for.

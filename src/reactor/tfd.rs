@@ -49,11 +49,11 @@ impl Core {
     /// Tells the watchers whose timers were closed. The loop was rung.
     pub fn look_at_tfds(&mut self) {
         let closed = |(index, watched): (&u32, &Watched)| watched.is_closed().then_some(*index);
-        let closed: Vec<_> = self.tfds.iter().filter_map(closed).collect();
-        for index in closed {
-            let Some(record) = super::record::get(index) else { continue };
-            self.io_gone(index, record);
-            self.fail(record.handle(Kind::Watcher, index), Errno::ESTALE);
+        while let Some(index) = self.tfds.iter().find_map(closed) {
+            if let Some(record) = super::record::get(index) {
+                self.io_gone(index, record);
+                self.fail(record.handle(Kind::Watcher, index), Errno::ESTALE);
+            }
             // Its descriptor is closed here.
             self.tfds.remove(&index);
         }
@@ -73,13 +73,15 @@ impl Core {
 }
 
 /// Reads a timer; false: there is nothing to tell.
-pub(super) fn read(core: &Core, index: u32, event: &mut Event) -> bool {
+pub(super) fn read(core: &mut Core, index: u32, event: &mut Event) -> bool {
     let Some(watched) = core.tfds.get(&index) else { return false };
     match watched.timer.wait(0) {
         Ok(0) => return false,
         Ok(expirations) => event.count = expirations,
-        // Of a close, `look_at_tfds` hears.
-        Err(error) if error.errno == Errno::ESTALE => return false,
+        Err(error) if error.errno == Errno::ESTALE => {
+            core.look_at_tfds();
+            return false;
+        }
         Err(error) => {
             event.events = ERROR;
             event.result = error.errno.negated();

@@ -162,7 +162,7 @@ pub(crate) fn timer_again_quickly(handle: i64) -> bool {
     if !listed && timers.arming.len() == timers.arming.capacity() {
         return false;
     }
-    let seq = timers.seq.wrapping_add(1);
+    let seq = after(timers.seq);
     if !record.node.arm_later(deadline, seq) {
         return false;
     }
@@ -172,6 +172,12 @@ pub(crate) fn timer_again_quickly(handle: i64) -> bool {
         timers.arming.push(Arming { index: handle.index, deadline, seq });
     }
     true
+}
+
+/// The number of the next setting; a node keeps 40 bits of it.
+#[inline(always)]
+fn after(seq: u64) -> u64 {
+    seq.wrapping_add(1) & ((1 << 40) - 1)
 }
 
 /// The error for a timer that cannot be started again.
@@ -214,7 +220,7 @@ impl Timers {
     }
 
     fn next_seq(&mut self) -> u64 {
-        self.seq += 1;
+        self.seq = after(self.seq);
         self.seq
     }
 
@@ -317,6 +323,8 @@ impl Core {
         }
         if queue != queue_index(record) {
             self.timer_stop(index, record);
+            // Its entry is in the other queue, where it is of no use now.
+            record.node.forget_entry();
         }
         let relative = !setting.absolute && deadline.is_none();
         let deadline = match deadline {
@@ -388,7 +396,9 @@ impl Core {
         let timers = &mut self.timers;
         let seq = timers.next_seq();
         if flags & ENABLED == 0 {
-            return self.timer_park(index, record, deadline);
+            self.timer_park(index, record, deadline)?;
+            record.node.set_seq(seq);
+            return Ok(());
         }
         let queue = queue_index(record);
         timers.recheck |= 1 << queue;
@@ -437,11 +447,14 @@ impl Core {
 
     /// Stops a timer.
     pub fn timer_stop(&mut self, index: u32, record: &Record) {
-        if record.flags.load(Relaxed) & SET == 0 {
-            return;
-        }
         let timers = &mut self.timers;
+        let seq = timers.next_seq();
+        if record.flags.load(Relaxed) & SET == 0 {
+            // An expiration may be waiting to be dispatched: not of this.
+            return record.node.set_seq(seq);
+        }
         timers.clock(queue_index(record)).queue.disarm(&Nodes, index);
+        record.node.set_seq(seq);
         record.unset(SET | ARMING | PARKED);
         self.count_liveness(record);
     }
@@ -449,7 +462,15 @@ impl Core {
     /// A timer is disabled: what it is set to is kept.
     pub fn timer_disable(&mut self, index: u32, record: &Record) -> Result<()> {
         if record.has(SET) && !record.has(PARKED) {
-            let deadline = self.timer_deadline(index, record).unwrap_or(NEVER);
+            let mut deadline = self.timer_deadline(index, record).unwrap_or(NEVER);
+            let queue = queue_index(record);
+            if record.has(ARMING | RELATIVE)
+                && let Some(base) = self.timers.clock(queue).base
+            {
+                // It counts from now, as `settle` would have it.
+                let passed = self.read_clock(queue).saturating_sub(base).max(0);
+                deadline = deadline.saturating_add(passed);
+            }
             self.timer_park(index, record, deadline)?;
             let timers = &mut self.timers;
             timers.clock(queue_index(record)).queue.disarm(&Nodes, index);
@@ -517,7 +538,7 @@ impl Core {
         }
         let timers = &mut self.timers;
         let mut list = std::mem::take(&mut timers.arming);
-        list.retain(|arming| {
+        list.retain_mut(|arming| {
             let Some(record) = record::get(arming.index) else { return false };
             settle_one(timers, &Nodes, arming, record, &shift).is_err()
         });
@@ -616,7 +637,7 @@ impl Core {
 fn settle_one(
     timers: &mut Timers,
     nodes: &Nodes,
-    arming: &Arming,
+    arming: &mut Arming,
     record: &Record,
     shift: &[i64; CLOCKS],
 ) -> std::result::Result<(), timerq::NoMemory> {
@@ -640,7 +661,13 @@ fn settle_one(
     };
     let seq = record.node.seq();
     timers.recheck |= 1 << queue;
-    timers.clock(queue).queue.arm(nodes, arming.index, deadline.saturating_add(shift), seq)?;
+    // If it has to be tried again, then for the same time.
+    arming.deadline = deadline.saturating_add(shift);
+    record.unset(RELATIVE);
+    timers.clock(queue).queue.arm(nodes, arming.index, arming.deadline, seq)?;
     record.unset(ARMING);
+    if relative {
+        record.set(RELATIVE);
+    }
     Ok(())
 }

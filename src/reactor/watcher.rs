@@ -240,7 +240,7 @@ impl Core {
                     return Err(error);
                 }
             }
-            Source::Async if record.is_sent() => self.sent_to_disabled(index),
+            Source::Async if record.is_sent() && off_stack(flags) => self.sent_to_disabled(index),
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 record.set(WAITING | NEXT_TIME);
@@ -249,7 +249,19 @@ impl Core {
             _ => {}
         }
         self.count_liveness(record);
+        if flags & EXTRA != 0 {
+            self.deliver_kept(index, record);
+        }
         Ok(())
+    }
+
+    /// What was kept while the watcher was disabled comes now.
+    fn deliver_kept(&mut self, index: u32, record: &Record) {
+        let kept = self.extras.get(&index).is_some_and(|extra| extra.kept.is_some());
+        if kept && !record.has(SUSPENDED) && self.suspended.try_reserve(1).is_ok() {
+            record.set(SUSPENDED);
+            self.suspended.push((i64::MIN, index));
+        }
     }
 
     #[inline]
@@ -323,6 +335,7 @@ impl Core {
         }
         if record.is_sent() && !off_stack(flags) {
             // It is on the stack of those sent to, or will be in a moment.
+            record.set(FINISHED);
             return;
         }
         self.slots.give_back(index);
@@ -708,8 +721,7 @@ pub(crate) fn watcher_close(handle: i64, wait: bool) -> Result<()> {
         return Ok(());
     }
     if !gate.running {
-        drop(gate);
-        return named.with(|core| core.close(&named), |gate| close_remotely(gate, &named));
+        return named.with_idle(gate, |core| core.close(&named));
     }
     let rings = named.desk.leave_work();
     close_remotely(&mut gate, &named)?;
@@ -733,12 +745,13 @@ fn close_remotely(gate: &mut Gate, named: &Named) -> Result<()> {
         return table::stale(named.handle.pack());
     }
     named.desk.count_from_outside(-1);
-    let alone = Source::of(flags).is_descriptor() && io::is_alone(flags);
-    if alone {
+    let told = Source::of(flags).is_descriptor() && io::is_registered(flags);
+    if told {
+        // If others watch it, too, the loop registers it again for them.
         // Closed before, perhaps: then the kernel knows it no more.
         let _ = epoll::delete(gate.epoll, io::fd_of(record));
     }
-    gate.inbox.push(Command::Close(named.handle.pack(), alone));
+    gate.inbox.push(Command::Close(named.handle.pack(), told));
     Ok(())
 }
 

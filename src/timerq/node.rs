@@ -132,8 +132,9 @@ impl Node {
         self.entry.store(key, Relaxed);
     }
 
+    /// Whatever entry it has is of no use any more.
     #[inline(always)]
-    pub(super) fn forget_entry(&self) {
+    pub fn forget_entry(&self) {
         self.entry.store(NONE, Relaxed);
     }
 }
