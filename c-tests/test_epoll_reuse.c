@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "support.h"
 
+#include <semaphore.h>
 #include <sys/epoll.h>
 
 /* ---- helpers ---- */
@@ -69,6 +70,123 @@ TEST(two_objects_on_one_descriptor_close_independently) {
   CHECK_EQ(waiter_result(&of_b), 1);
   CHECK(of_b.ready[0].fd == fd && of_b.ready[0].data == 9);
   expect_event(b, fd, EVLOOP_EPOLLIN, 9);
+}
+
+/* A thread that is in a wait of an object, but in its interrupt check: the
+ * object, closed, stays until it returns, and so does its alarm. */
+typedef struct Holder {
+  evloop_epoll_t object;
+  int result;
+  sem_t inside, go_on;
+  pid_t tid;
+  pthread_t thread;
+} Holder;
+
+static int hold(void *argument) {
+  Holder *h = argument;
+  sem_post(&h->inside);
+  while (sem_wait(&h->go_on) < 0) { }
+  return 0;
+}
+
+static void *holder_main(void *argument) {
+  Holder *h = argument;
+  evloop_ready_t ready;
+  CHECK_EQ(evloop_set_interrupt_check(hold, h), 0);
+  store_tid(&h->tid);
+  h->result = evloop_epoll_wait(h->object, &ready, 1, -1);
+  return NULL;
+}
+
+static void do_nothing(int number) {
+  (void)number;
+}
+
+static void close_and_keep_alarmed(Holder *h, evloop_epoll_t object) {
+  struct sigaction action = {.sa_handler = do_nothing};
+  *h = (Holder){.object = object};
+  OK(sigaction(SIGUSR1, &action, NULL));
+  OK(sem_init(&h->inside, 0, 0));
+  OK(sem_init(&h->go_on, 0, 0));
+  CHECK_EQ(pthread_create(&h->thread, NULL, holder_main, h), 0);
+  wait_until_asleep(&h->tid);
+  CHECK_EQ(pthread_kill(h->thread, SIGUSR1), 0);
+  while (sem_wait(&h->inside) < 0) { }
+  CHECK_EQ(evloop_epoll_close(object), 0);
+}
+
+static void let_go(Holder *h) {
+  OK(sem_post(&h->go_on));
+  CHECK_EQ(pthread_join(h->thread, NULL), 0);
+  CHECK_EQ(h->result, -ESTALE);
+}
+
+/* It waits for the whole time, asleep for the most of it. */
+static void expect_timeout(WaitFunction *wait, int64_t object) {
+  evloop_ready_t ready[4];
+  int64_t start = now_ns(CLOCK_MONOTONIC), busy = now_ns(CLOCK_THREAD_CPUTIME_ID);
+  CHECK_EQ(wait(object, ready, 4, 200 * MS), 0);
+  CHECK(now_ns(CLOCK_MONOTONIC) - start >= 200 * MS);
+  CHECK(now_ns(CLOCK_THREAD_CPUTIME_ID) - busy < 100 * MS);
+}
+
+TEST(a_closed_objects_alarm_does_not_end_the_waits_of_another) {
+  Waiter w;
+  Holder h;
+  int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), fd = event_fd(0);
+  evloop_epoll_t a = OK(evloop_epoll_from_fd(raw, 0));
+  evloop_epoll_t b = OK(evloop_epoll_from_fd(raw, 0));
+  add(b, fd, EVLOOP_EPOLLIN, 9);
+  close_and_keep_alarmed(&h, a);
+  expect_timeout(evloop_epoll_wait, b);
+  start_waiter(&w, b);
+  OK(eventfd_write(fd, 1));
+  CHECK_EQ(waiter_result(&w), 1);
+  CHECK(w.ready[0].fd == fd && w.ready[0].data == 9);
+  OK(eventfd_read(fd, &(eventfd_t){0}));
+  let_go(&h);
+  start_waiter(&w, b);
+  CHECK_EQ(evloop_epoll_close(b), 0);
+  CHECK_EQ(waiter_result(&w), -ESTALE);
+}
+
+TEST(a_selectors_regular_file_does_not_end_the_waits_of_an_object_on_its_set) {
+  Waiter w;
+  evloop_ready_t ready[2];
+  evloop_selector_t s = OK(evloop_selector_create(EVLOOP_SELECTOR_EPOLL));
+  evloop_epoll_t ep = OK(evloop_epoll_from_fd((int)OK(evloop_selector_fileno(s)), 0));
+  int fd = event_fd(0), file = regular_file();
+  add(ep, fd, EVLOOP_EPOLLIN, 5);
+  CHECK_EQ(evloop_selector_register(s, file, EVLOOP_SELECTOR_READ, 6), 0);
+  expect_timeout(evloop_epoll_wait, ep);
+  OK(eventfd_write(fd, 1));
+  expect_event(ep, fd, EVLOOP_EPOLLIN, 5);
+  OK(eventfd_read(fd, &(eventfd_t){0}));
+  start_waiter(&w, ep);
+  CHECK_EQ(evloop_epoll_close(ep), 0);
+  CHECK_EQ(waiter_result(&w), -ESTALE);
+  CHECK_EQ(evloop_selector_wait(s, ready, 2, -1), 1);
+  CHECK(ready[0].fd == file && ready[0].data == 6);
+}
+
+TEST(an_object_closed_on_a_selectors_set_does_not_end_the_selectors_waits) {
+  Waiter w;
+  Holder h;
+  evloop_ready_t ready[2];
+  evloop_selector_t s = OK(evloop_selector_create(EVLOOP_SELECTOR_EPOLL));
+  int file = regular_file();
+  close_and_keep_alarmed(&h, OK(evloop_epoll_from_fd((int)OK(evloop_selector_fileno(s)), 0)));
+  expect_timeout(evloop_selector_wait, s);
+  start_waiter_in(&w, evloop_selector_wait, s);
+  CHECK_EQ(evloop_selector_register(s, file, EVLOOP_SELECTOR_READ, 6), 0);
+  CHECK_EQ(waiter_result(&w), 1);
+  CHECK(w.ready[0].fd == file && w.ready[0].data == 6);
+  let_go(&h);
+  CHECK_EQ(evloop_selector_wait(s, ready, 2, -1), 1);
+  CHECK_EQ(evloop_selector_unregister(s, file), 0);
+  start_waiter_in(&w, evloop_selector_wait, s);
+  CHECK_EQ(evloop_selector_close(s), 0);
+  CHECK_EQ(waiter_result(&w), -ESTALE);
 }
 
 /* ---- descriptors that are closed and come again ---- */

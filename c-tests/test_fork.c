@@ -5,6 +5,8 @@
 #define _GNU_SOURCE
 #include "support.h"
 
+#include <sys/stat.h>
+
 /* ---- helpers ---- */
 
 typedef struct Objects {
@@ -192,6 +194,32 @@ TEST(children_and_grandchildren_make_their_own) {
   close_all(&all);
 }
 
+/* What the library kept from before the fork may be anything by now. */
+static void use_new_objects_on_reused_numbers(const Objects *all) {
+  struct stat file;
+  int last = event_fd(0);
+  for (int fd = 3; fd <= last; fd++) close(fd);
+  CHECK_EQ(regular_file(), 3);
+  for (int fd = 4; fd <= last; fd++) CHECK_EQ(dup(3), fd);
+  use_new_objects(all);
+  for (int fd = 3; fd <= last; fd++) OK(fcntl(fd, F_GETFD));
+  OK(fstat(3, &file));
+  CHECK_EQ(file.st_size, 0);
+}
+
+static void wait_a_little(const Objects *all) {
+  evloop_ready_t ready;
+  CHECK_EQ(evloop_poll_wait(all->poll, &ready, 1, MS), 0);
+}
+
+TEST(a_child_that_closed_all_descriptors_uses_new_objects) {
+  Objects all = open_all();
+  wait_a_little(&all); /* this thread has its eventfd now */
+  in_child(use_new_objects_on_reused_numbers, &all);
+  expect_all_work(&all);
+  close_all(&all);
+}
+
 TEST(a_child_made_by_a_raw_system_call_is_noticed) {
   Objects all = open_all();
   fflush(stdout);
@@ -266,6 +294,16 @@ TEST_TIMEOUT(a_child_of_a_busy_process_does_not_hang, 120) {
   close_all(&busy_objects);
 }
 
+static int read_timer(int64_t object, evloop_ready_t *ready, int max, int64_t timeout_ns) {
+  (void)ready, (void)max, (void)timeout_ns;
+  return tfd_read(object, NULL);
+}
+
+static int wait_for_timer(int64_t object, evloop_ready_t *ready, int max, int64_t timeout_ns) {
+  (void)ready, (void)max;
+  return tfd_wait(object, timeout_ns, NULL);
+}
+
 static void start_waiters(Waiter waiters[4], const Objects *all) {
   start_waiter_in(&waiters[0], evloop_poll_wait, all->poll);
   start_waiter_in(&waiters[1], evloop_epoll_wait, all->epoll);
@@ -285,6 +323,76 @@ TEST(a_child_closes_what_threads_of_the_parent_wait_in) {
   close_all(&all);
 }
 
+enum { TIMERS = 2, SLEEPERS = 6 };
+
+/* A tfd_wait, a tfd_read and a wait in a selector of each backend. */
+static Waiter sleepers[SLEEPERS];
+
+static void start_sleepers(int fd) {
+  static WaitFunction *const timer_waits[TIMERS] = {wait_for_timer, read_timer};
+  for (int i = 0; i < SLEEPERS; i++) {
+    if (i < TIMERS) {
+      start_waiter_in(&sleepers[i], timer_waits[i], OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0)));
+      continue;
+    }
+    int64_t s = OK(evloop_selector_create(EVLOOP_SELECTOR_SELECT + i - TIMERS));
+    CHECK_EQ(evloop_selector_register(s, fd, EVLOOP_SELECTOR_READ, 4), 0);
+    start_waiter_in(&sleepers[i], evloop_selector_wait, s);
+  }
+}
+
+static void close_sleepers(void) {
+  for (int i = 0; i < SLEEPERS; i++) CHECK_EQ(evloop_handle_close(sleepers[i].object), 0);
+}
+
+static void close_what_threads_sleep_in(const Objects *all) {
+  for (int i = TIMERS; i < SLEEPERS; i++) {
+    CHECK_ERR(evloop_selector_count(sleepers[i].object), ECHILD);
+  }
+  close_sleepers();
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+  start_sleepers(all->fd);
+  OK(eventfd_write(all->fd, 1));
+  for (int i = 0; i < SLEEPERS; i++) {
+    if (i < TIMERS) CHECK_EQ(tfd_settime_ns(sleepers[i].object, 0, 1, 0, NULL, NULL), 0);
+    CHECK(waiter_result(&sleepers[i]) >= 0);
+  }
+  close_sleepers();
+  OK(eventfd_read(all->fd, &(eventfd_t){0}));
+}
+
+/* None of the threads looks again and again, for nothing. */
+static void expect_all_asleep(void) {
+  struct timespec tenth = {0, 100 * MS};
+  for (int i = 0; i < SLEEPERS; i++) wait_until_asleep(&sleepers[i].tid);
+  int64_t busy = now_ns(CLOCK_PROCESS_CPUTIME_ID);
+  while (nanosleep(&tenth, &tenth) < 0) { }
+  CHECK(now_ns(CLOCK_PROCESS_CPUTIME_ID) - busy < 50 * MS);
+}
+
+TEST(a_child_closes_every_timer_and_selector_that_threads_of_the_parent_wait_in) {
+  Objects no_objects = {.fd = event_fd(0)};
+  start_sleepers(no_objects.fd);
+  for (int i = 0; i < 3; i++) {
+    /* One of its own: an event that the child makes is the parent's too. */
+    Objects childs = {.fd = event_fd(0)};
+    in_child_without_threads(close_what_threads_sleep_in, &childs);
+    OK(close(childs.fd));
+    expect_all_asleep();
+  }
+  for (int i = 0; i < TIMERS; i++) {
+    CHECK_EQ(tfd_settime_ns(sleepers[i].object, 0, 1, 0, NULL, NULL), 0);
+  }
+  OK(eventfd_write(no_objects.fd, 1));
+  CHECK_EQ(waiter_result(&sleepers[0]), 1);
+  CHECK_EQ(waiter_result(&sleepers[1]), 0);
+  for (int i = TIMERS; i < SLEEPERS; i++) {
+    CHECK_EQ(waiter_result(&sleepers[i]), 1);
+    CHECK_EQ(sleepers[i].ready[0].fd, no_objects.fd);
+  }
+  close_sleepers();
+}
+
 /* The thread that forks has an eventfd of the library, which the child must
  * not share: each is woken by its own change. */
 static void be_woken_by_an_own_change(const Objects *all) {
@@ -298,14 +406,9 @@ static void be_woken_by_an_own_change(const Objects *all) {
   OK(close(fd));
 }
 
-static void wait_a_little(const Objects *all) {
-  evloop_ready_t ready;
-  CHECK_EQ(evloop_poll_wait(all->poll, &ready, 1, MS), 0);
-}
-
 TEST(parent_and_child_wake_their_own_threads) {
   Objects all = open_all();
-  wait_a_little(&all); /* this thread has its eventfd now */
+  wait_a_little(&all);
   for (int i = 0; i < 10; i++) {
     in_child(wait_a_little, &all);
     in_child(be_woken_by_an_own_change, &all);
@@ -342,16 +445,6 @@ static void interrupt_soon(void) {
   OK(sigaction(SIGUSR1, &action, NULL));
   OK(timer_create(CLOCK_MONOTONIC, &event, &timer));
   OK(timer_settime(timer, 0, &often, NULL));
-}
-
-static int read_timer(int64_t object, evloop_ready_t *ready, int max, int64_t timeout_ns) {
-  (void)ready, (void)max, (void)timeout_ns;
-  return tfd_read(object, NULL);
-}
-
-static int wait_for_timer(int64_t object, evloop_ready_t *ready, int max, int64_t timeout_ns) {
-  (void)ready, (void)max;
-  return tfd_wait(object, timeout_ns, NULL);
 }
 
 /* The child's wait ends with -ECHILD; the parent's goes on. */
@@ -407,6 +500,75 @@ TEST(a_wait_that_forks_in_its_check_ends_in_the_child) {
 
 TEST(the_child_may_even_close_what_it_was_waiting_in) {
   fork_in_every_wait(1);
+}
+
+/* ---- a fork in the middle of a wait, of a busy process ---- */
+
+typedef int ChangeFunction(int64_t object, int fd, uint32_t events, uint64_t data);
+
+typedef struct Changer {
+  ChangeFunction *change;
+  int64_t object;
+  int fd;
+} Changer;
+
+/* The locks of one object are held most of the time. */
+static void *change_all_the_time(void *argument) {
+  const Changer *c = argument;
+  for (uint64_t i = 0; !__atomic_load_n(&stop_hammering, __ATOMIC_RELAXED); i++) {
+    CHECK_EQ(c->change(c->object, c->fd, EVLOOP_POLLIN, i), 0);
+  }
+  return NULL;
+}
+
+/* The child's wait goes on, the parent's ends. */
+static int fork_once_in_check(void *argument) {
+  Forker *forker = argument;
+  if (forker->child == 0) forker->child = fork();
+  return forker->child != 0;
+}
+
+static void fork_once_in(WaitFunction *wait, int64_t object) {
+  Forker forker = {.parent = getpid()};
+  evloop_ready_t ready;
+  int status;
+  CHECK_EQ(evloop_set_interrupt_check(fork_once_in_check, &forker), 0);
+  int result = wait(object, &ready, 1, -1);
+  if (getpid() != forker.parent) {
+    if (result == -ECHILD) raise(SIGKILL); /* as in_child_without_threads() */
+    _exit(1);
+  }
+  CHECK_EQ(result, -EINTR);
+  while (waitpid(forker.child, &status, 0) < 0 && errno == EINTR) { }
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  CHECK_EQ(evloop_set_interrupt_check(NULL, NULL), 0);
+}
+
+static void fork_in_a_busy(WaitFunction *wait, ChangeFunction *change, int64_t object, int fd) {
+  Changer changer = {change, object, fd};
+  pthread_t threads[2];
+  sigset_t usr1;
+  sigemptyset(&usr1);
+  sigaddset(&usr1, SIGUSR1);
+  __atomic_store_n(&stop_hammering, 0, __ATOMIC_RELAXED);
+  OK(sigprocmask(SIG_BLOCK, &usr1, NULL));
+  for (int i = 0; i < LENGTH(threads); i++) {
+    CHECK_EQ(pthread_create(&threads[i], NULL, change_all_the_time, &changer), 0);
+  }
+  OK(sigprocmask(SIG_UNBLOCK, &usr1, NULL));
+  for (int i = 0; i < (slow_factor() > 1 ? 5 : 100); i++) fork_once_in(wait, object);
+  __atomic_store_n(&stop_hammering, 1, __ATOMIC_RELAXED);
+  for (int i = 0; i < LENGTH(threads); i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
+}
+
+TEST_TIMEOUT(a_wait_that_forks_in_its_check_meets_no_lock_of_the_parents_threads, 60) {
+  Objects all = open_all();
+  interrupt_soon();
+  fork_in_a_busy(evloop_poll_wait, evloop_poll_modify, all.poll, all.fd);
+  fork_in_a_busy(evloop_epoll_wait, evloop_epoll_modify, all.epoll, all.fd);
+  fork_in_a_busy(evloop_devpoll_wait, evloop_devpoll_modify, all.devpoll, all.fd);
+  fork_in_a_busy(evloop_selector_wait, evloop_selector_modify, all.selector, all.fd);
+  close_all(&all);
 }
 
 CHECK_MAIN()

@@ -328,6 +328,42 @@ TEST(the_library_functions_leave_errno_alone) {
   KEEPS(evloop_version() >= 0, 1);
 }
 
+/* Locks that are not free, and the kernel's answers to them, set errno too. */
+static void *use_what_others_use(void *argument) {
+  const int64_t *objects = argument;
+  int fd = (int)OK(eventfd(0, EFD_CLOEXEC)), i, round;
+  for (round = 0; round < 2000 / slow_factor(); round++) {
+    int64_t own;
+    for (i = 0; i < LENGTH(sets); i++) {
+      const Set *one = &sets[i];
+      KEEPS(one->add(objects[i], fd, 1, 0), 0);
+      KEEPS(one->add(objects[i], 0x7ffffff, 1 << 25, 0), -EINVAL);
+      KEEPS(one->wait(objects[i], &room, 1, 0), 0);
+      KEEPS(one->wait(objects[i], NULL, 1, 0), -EINVAL);
+      KEEPS(one->remove(objects[i], fd), 0);
+    }
+    KEEPS(evloop_epoll_unregister(objects[1], fd), -ENOENT);
+    errno = PRESET;
+    own = create(EVLOOP_KIND_POLL);
+    CHECK_EQ(errno, PRESET);
+    KEEPS(evloop_poll_close(own), 0);
+    KEEPS(evloop_poll_close(own), -ESTALE);
+  }
+  OK(close(fd));
+  return NULL;
+}
+
+TEST_TIMEOUT(threads_that_get_in_each_others_way_leave_errno_alone, 60) {
+  pthread_t threads[4];
+  int64_t objects[LENGTH(sets)];
+  int i;
+  for (i = 0; i < LENGTH(sets); i++) objects[i] = create(sets[i].kind);
+  for (i = 0; i < LENGTH(threads); i++) {
+    CHECK_EQ(pthread_create(&threads[i], NULL, use_what_others_use, objects), 0);
+  }
+  for (i = 0; i < LENGTH(threads); i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
+}
+
 /* ---- what the library tells ---- */
 
 TEST(strerror_ignores_the_sign) {

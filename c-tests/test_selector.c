@@ -6,6 +6,7 @@
 #include "support.h"
 
 #include <limits.h>
+#include <semaphore.h>
 
 #define CLOSED 900000 /* a number that no descriptor of these tests has */
 #define READ EVLOOP_SELECTOR_READ
@@ -395,6 +396,52 @@ static void close_under_waiters(int backend) {
 EVERY_BACKEND(closing_ends_the_waits_of_all_threads) {
   (void)s;
   close_under_waiters(backend);
+}
+
+/* Closing wakes by what a regular file's registration also turns on, and its
+ * end turns off. */
+typedef struct Race {
+  evloop_selector_t s;
+  int file;
+  sem_t under_way;
+} Race;
+
+static void *wait_until_closed(void *argument) {
+  const Race *race = argument;
+  evloop_ready_t ready;
+  int n;
+  while ((n = evloop_selector_wait(race->s, &ready, 1, -1)) >= 0) { }
+  CHECK_EQ(n, -ESTALE);
+  return NULL;
+}
+
+static void *unregister_until_closed(void *argument) {
+  Race *race = argument;
+  int result = 0;
+  while (result == 0) {
+    result = evloop_selector_register(race->s, race->file, READ, 1);
+    if (result == 0) result = evloop_selector_unregister(race->s, race->file);
+    sem_post(&race->under_way);
+  }
+  CHECK_EQ(result, -ESTALE);
+  return NULL;
+}
+
+TEST_TIMEOUT(closing_wakes_all_while_the_last_regular_file_is_unregistered, 60) {
+  Race race = {.file = regular_file()};
+  pthread_t waiters[2], changer;
+  for (int round = 0; round < 1000 / slow_factor(); round++) {
+    race.s = OK(evloop_selector_create(EVLOOP_SELECTOR_EPOLL));
+    OK(sem_init(&race.under_way, 0, 0));
+    for (int i = 0; i < LENGTH(waiters); i++) {
+      CHECK_EQ(pthread_create(&waiters[i], NULL, wait_until_closed, &race), 0);
+    }
+    CHECK_EQ(pthread_create(&changer, NULL, unregister_until_closed, &race), 0);
+    for (int i = 0; i <= round % 8; i++) OK(sem_wait(&race.under_way));
+    CHECK_EQ(evloop_selector_close(race.s), 0);
+    for (int i = 0; i < LENGTH(waiters); i++) CHECK_EQ(pthread_join(waiters[i], NULL), 0);
+    CHECK_EQ(pthread_join(changer, NULL), 0);
+  }
 }
 
 CHECK_MAIN()

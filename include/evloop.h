@@ -912,7 +912,8 @@ tfd_t tfd_create(int clockid, uint32_t flags);
  *   tfd_close() closes it.
  * @param flags 0 or EVLOOP_FD_OWN.
  * @returns the timer. -EBADF: fd is not open. -EINVAL: fd is no timer file
- *   descriptor, or an unknown flag. On failure fd stays the caller's.
+ *   descriptor, or an unknown flag. -ENOMEM. On failure fd stays the
+ *   caller's.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: as tfd_create().
  * Since 0.1.0.

@@ -3,7 +3,7 @@
 //! The sentence is kept as a template with its values, and put into words
 //! only when somebody asks: a failing call costs no formatting.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::fmt::Write as _;
 use std::num::NonZeroI32;
@@ -214,38 +214,40 @@ macro_rules! fail {
 }
 pub(crate) use fail;
 
+#[derive(Clone, Copy)]
 enum Last {
     Nothing,
     Failure(&'static str, Detail),
-    /// Never freed: there is none, and a thread-local value that needs no
-    /// dropping needs no memory either.
     Panic(&'static str),
 }
 
+// Without destructors: the C library needs memory to note one, and ends the
+// process where there is none.
 thread_local! {
     /// Of the error made last, which may yet be dealt with.
     static PENDING: Cell<Detail> = const { Cell::new(NO_DETAIL) };
     /// Of the call that failed last.
-    static LAST: RefCell<Last> = const { RefCell::new(Last::Nothing) };
+    static LAST: Cell<Last> = const { Cell::new(Last::Nothing) };
 }
 
 /// Keeps a failure for `evloop_last_error`: the error made last.
 #[cold]
 pub(crate) fn record(function: &'static str) {
     let detail = PENDING.try_with(Cell::get).unwrap_or(NO_DETAIL);
-    let _ = LAST.try_with(|last| last.replace(Last::Failure(function, detail)));
+    let _ = LAST.try_with(|last| last.set(Last::Failure(function, detail)));
 }
 
-/// Keeps the message of a panic for `evloop_last_error`.
+/// Keeps the message of a panic, a bug of ours, for `evloop_last_error`; it
+/// is never freed.
 #[cold]
 pub(crate) fn record_panic(message: String) {
-    let _ = LAST.try_with(|last| last.replace(Last::Panic(message.leak())));
+    let _ = LAST.try_with(|last| last.set(Last::Panic(message.leak())));
 }
 
 /// Writes the sentence, NUL-terminated and cut to fit; returns its length.
 pub(crate) fn last_error_into(buf: &mut [u8]) -> c_int {
     let mut text = Text { room: buf, len: 0 };
-    let _ = LAST.try_with(|last| match &*last.borrow() {
+    let _ = LAST.try_with(|last| match last.get() {
         Last::Nothing => {}
         Last::Failure(function, detail) => detail.write(function, &mut text),
         Last::Panic(message) => text.push(message),

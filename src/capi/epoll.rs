@@ -53,7 +53,12 @@ pub extern "C" fn evloop_epoll_create(flags: u32) -> evloop_epoll_t {
 pub extern "C" fn evloop_epoll_from_fd(fd: c_int, flags: u32) -> evloop_epoll_t {
     guard("evloop_epoll_from_fd", || {
         arg::flags(flags, EVLOOP_FD_OWN)?;
-        table::insert(Epoll::adopt(fd, flags & EVLOOP_FD_OWN != 0)?)
+        let handle = table::insert(Epoll::adopt(fd)?)?;
+        // Only now: an object that found no place leaves it open.
+        if flags & EVLOOP_FD_OWN != 0 {
+            table::pin::<Epoll>(handle)?.own_fd();
+        }
+        Ok(handle)
     })
 }
 

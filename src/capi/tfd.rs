@@ -47,7 +47,8 @@ pub extern "C" fn tfd_create(clockid: c_int, flags: u32) -> tfd_t {
 ///   tfd_close() closes it.
 /// @param flags 0 or EVLOOP_FD_OWN.
 /// @returns the timer. -EBADF: fd is not open. -EINVAL: fd is no timer file
-///   descriptor, or an unknown flag. On failure fd stays the caller's.
+///   descriptor, or an unknown flag. -ENOMEM. On failure fd stays the
+///   caller's.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: as tfd_create().
 /// Since 0.1.0.
@@ -55,7 +56,12 @@ pub extern "C" fn tfd_create(clockid: c_int, flags: u32) -> tfd_t {
 pub extern "C" fn tfd_from_fd(fd: c_int, flags: u32) -> tfd_t {
     guard("tfd_from_fd", || {
         arg::flags(flags, EVLOOP_FD_OWN)?;
-        table::insert(Timer::adopt(fd, flags & EVLOOP_FD_OWN != 0)?)
+        let handle = table::insert(Timer::adopt(fd)?)?;
+        // Only now: an object that found no place leaves it open.
+        if flags & EVLOOP_FD_OWN != 0 {
+            table::pin::<Timer>(handle)?.own_fd();
+        }
+        Ok(handle)
     })
 }
 

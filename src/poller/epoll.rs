@@ -79,16 +79,17 @@ impl Epoll {
         Self::new(sys::create()?, Fd::borrowed(eventfd::always_readable(table::epoch())?))
     }
 
-    /// On failure the descriptor stays the caller's.
-    pub fn adopt(fd: RawFd, own: bool) -> Result<Self> {
+    /// The descriptor stays the caller's.
+    pub fn adopt(fd: RawFd) -> Result<Self> {
         if !fd::is_open(fd) {
             fail!(EBADF, "fd {} is not open", fd);
         }
-        let mut epoll = Self::new(Fd::borrowed(fd), eventfd::create(1)?)?;
-        if own {
-            epoll.fd.own();
-        }
-        Ok(epoll)
+        Self::new(Fd::borrowed(fd), eventfd::create(1)?)
+    }
+
+    /// From now on the descriptor is closed with the object.
+    pub fn own_fd(&self) {
+        self.fd.own();
     }
 
     fn new(fd: Fd, alarm: Fd) -> Result<Self> {

@@ -2,6 +2,7 @@
 
 use super::{int, syscall};
 use crate::errno::Errno;
+use crate::sync::{AtomicBool, Ordering};
 use std::io::Write as _;
 use std::os::fd::RawFd;
 
@@ -9,16 +10,16 @@ use std::os::fd::RawFd;
 #[derive(Debug)]
 pub(crate) struct Fd {
     raw: RawFd,
-    owned: bool,
+    owned: AtomicBool,
 }
 
 impl Fd {
     pub fn owned(raw: RawFd) -> Self {
-        Self { raw, owned: true }
+        Self { raw, owned: AtomicBool::new(true) }
     }
 
     pub fn borrowed(raw: RawFd) -> Self {
-        Self { raw, owned: false }
+        Self { raw, owned: AtomicBool::new(false) }
     }
 
     pub fn raw(&self) -> RawFd {
@@ -26,14 +27,14 @@ impl Fd {
     }
 
     /// From now on dropping it closes the descriptor.
-    pub fn own(&mut self) {
-        self.owned = true;
+    pub fn own(&self) {
+        self.owned.store(true, Ordering::Relaxed);
     }
 
     /// Closes it without dropping it, for an object whose memory must stay;
     /// it must not be used or dropped afterwards.
     pub fn abandon(&self) {
-        if self.owned {
+        if self.owned.load(Ordering::Relaxed) {
             // SAFETY: the descriptor is ours, and this is its last use. Linux
             // frees the number whatever close(2) returns.
             let _ = unsafe { syscall!(SYS_close, self.raw) };

@@ -35,14 +35,15 @@ impl Timer {
         Ok(Self::new(fd, Some(clockid)))
     }
 
-    /// On failure the descriptor stays the caller's.
-    pub fn adopt(fd: RawFd, own: bool) -> Result<Self> {
+    /// The descriptor stays the caller's.
+    pub fn adopt(fd: RawFd) -> Result<Self> {
         sys::gettime(fd).map_err(|errno| explain(errno, fd))?;
-        let mut fd = Fd::borrowed(fd);
-        if own {
-            fd.own();
-        }
-        Ok(Self::new(fd, None))
+        Ok(Self::new(Fd::borrowed(fd), None))
+    }
+
+    /// From now on the descriptor is closed with the object.
+    pub fn own_fd(&self) {
+        self.fd.own();
     }
 
     fn new(fd: Fd, clockid: Option<c_int>) -> Self {
