@@ -440,7 +440,9 @@ TEST_TIMEOUT(a_loop_is_closed_while_threads_call_it, 60) {
     Caller c[2];
     Runner r;
     evloop_t loop = new_loop();
-    for (int t = 0; t < 2; t++) c[t] = (Caller){.loop = loop, .async = OK(evloop_add_async(loop, say, (void *)(uintptr_t)""))};
+    for (int t = 0; t < 2; t++) {
+      c[t] = (Caller){.loop = loop, .async = OK(evloop_add_async(loop, say, (void *)(uintptr_t)""))};
+    }
     start_runner(&r, run_until_done, loop);
     for (int t = 0; t < 2; t++) CHECK_EQ(pthread_create(&c[t].thread, NULL, call_without_end, &c[t]), 0);
     usleep((useconds_t)(i * 10));

@@ -206,12 +206,11 @@ static void do_add_defer(Between *b) {
 static Action *const actions[] = {do_post,    do_send,     do_set_timer, do_set_due_timer,      do_add_timer,
                                   do_add_io,  do_add_file, do_modify,    do_disable_and_enable, do_add_defer};
 
+/* One at a time. */
 static Between *new_between(void) {
   static Between between;
   Between *b = &between;
-  memset(b, 0, sizeof *b);
-  b->guest = new_guest();
-  b->pipe = new_pipe();
+  *b = (Between){.guest = new_guest(), .pipe = new_pipe()};
   put(b->pipe.w);
   b->async = OK(evloop_add_async(b->guest.loop, see, &b->seen));
   b->timer = OK(evloop_add_timer(b->guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, see, &b->seen));
@@ -219,7 +218,7 @@ static Between *new_between(void) {
   return b;
 }
 
-static void end(Between *b) {
+static void end(const Between *b) {
   CHECK_EQ(evloop_close(b->guest.loop), 0);
   OK(close(b->pipe.r));
   OK(close(b->pipe.w));
@@ -380,6 +379,19 @@ TEST(virtual_time_that_moves_is_noticed) {
   for (int i = 0; i < 3; i++) {
     CHECK_EQ(evloop_advance_ns(guest.loop, i ? 100 : 1), 0);
     expect_noticed(guest, &seen);
+  }
+}
+
+/* It may wait for ever, or jump; but not say that there is something to do
+ * and then do nothing, again and again. */
+TEST(automatic_time_does_not_keep_a_foreign_loop_busy_for_nothing) {
+  Guest guest = guest_of(new_virtual_loop(EVLOOP_AUTO_ADVANCE));
+  Seen seen = {.calls = 0};
+  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, see, &seen));
+  for (int turns = 0; seen.calls == 0; turns++) {
+    if (prepare(guest) == 0 && !readable(guest.fd, 0)) break;
+    dispatch(guest);
+    CHECK(turns < 100);
   }
 }
 

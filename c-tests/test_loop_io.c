@@ -273,7 +273,6 @@ TEST(an_exclusive_watcher_is_alone_on_its_descriptor) {
 TEST(an_exclusive_watcher_is_modified) {
   evloop_t loop = new_loop();
   Seen seen = {.calls = 0}, other = {.calls = 0};
-  Pipe pipe = full_pipe();
   int pair[2];
   OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
   evloop_watcher_t watcher = add(loop, pair[0], IN | EXCLUSIVE, &seen);
@@ -287,7 +286,6 @@ TEST(an_exclusive_watcher_is_modified) {
   CHECK_ERR(evloop_io_modify(watcher, IN | EXCLUSIVE), EEXIST);
   put(pair[1]);
   expect_events(loop, &seen, IN);
-  (void)pipe;
 }
 
 TEST(exclusive_goes_with_some_bits_only) {
@@ -304,6 +302,27 @@ TEST(exclusive_goes_with_some_bits_only) {
   expect_events(loop, &seen, IN);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
   add(loop, fd, EXCLUSIVE | IN | OUT | ET, &seen);
+}
+
+/* What only the kernel refuses is -EINVAL of evloop_add_io(), and of a
+ * change, or the one event of it. */
+TEST(what_the_kernel_refuses_is_told_at_once_or_as_an_event) {
+  evloop_t loop = new_loop();
+  Seen seen = {.calls = 0}, other = {.calls = 0};
+  int fd = event_fd(1);
+  keep_alive(loop);
+  CHECK_ERR(evloop_add_io(loop, fd, EXCLUSIVE | EVLOOP_EPOLLPRI, see, NULL), EINVAL);
+  evloop_watcher_t watcher = add(loop, fd, IN, &seen);
+  int result = evloop_io_modify(watcher, EXCLUSIVE | EVLOOP_EPOLLPRI);
+  CHECK(result == 0 || result == -EINVAL);
+  expect_calls(loop, &seen, 1);
+  CHECK_EQ(seen.errors, result == 0);
+  CHECK_EQ(seen.last.result, result == 0 ? -EINVAL : 0);
+  if (result == 0) expect_quiet(loop);
+  CHECK_EQ(evloop_io_modify(watcher, OUT), 0);
+  expect_events(loop, &seen, OUT);
+  add(loop, fd, IN, &other);
+  expect_events(loop, &other, IN);
 }
 
 /* ---- files ---- */

@@ -258,6 +258,21 @@ TEST(a_level_triggered_descriptor_is_returned_until_it_is_read) {
   CHECK_EQ(evloop_wait(loop, &event, 1, 0), 0);
 }
 
+/* What nobody fetches is kept, and does not make the run turn like mad. */
+TEST(a_run_keeps_one_event_of_a_watcher_and_waits) {
+  evloop_t loop = new_loop();
+  evloop_event_t events[4];
+  Seen prepares = {.calls = 0};
+  Pipe pipe = new_pipe();
+  put(pipe.w);
+  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, NULL, as_data(1)));
+  count_iterations(loop, &prepares);
+  CHECK_EQ(evloop_run_for_ns(loop, 20 * MS), 1);
+  CHECK(prepares.calls < 10);
+  CHECK_EQ(evloop_wait(loop, events, LENGTH(events), -1), 1);
+  CHECK_EQ(events[0].data, 1);
+}
+
 TEST(a_kept_event_of_a_closed_watcher_is_dropped) {
   evloop_t loop = new_loop();
   evloop_event_t events[4];
@@ -319,6 +334,49 @@ TEST(an_interrupted_run_goes_on_or_returns_and_loses_nothing) {
     if (i < 2) CHECK_EQ(runner_result(&r), i == 0);
     CHECK_EQ(turn(loop), 1);
     CHECK_EQ(evloop_close(loop), 0);
+  }
+}
+
+/* What the check does; it is asked by the thread that waits. */
+typedef struct Asked {
+  evloop_t loop;
+  int calls, closes, verdict;
+} Asked;
+
+static int be_asked(void *user_data) {
+  Asked *asked = (Asked *)user_data;
+  CHECK_ERR(evloop_run(asked->loop, EVLOOP_RUN_NOWAIT), EBUSY);
+  CHECK_EQ(evloop_post(asked->loop, say, (void *)(uintptr_t)"o"), 0);
+  if (asked->closes) CHECK_EQ(evloop_close(asked->loop), 0);
+  __atomic_add_fetch(&asked->calls, 1, __ATOMIC_RELEASE);
+  return asked->verdict;
+}
+
+static Asked asked;
+
+static int64_t run_with_check(evloop_t loop) {
+  CHECK_EQ(evloop_set_interrupt_check(be_asked, &asked), 0);
+  return evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
+}
+
+TEST(an_interrupted_run_asks_its_check_which_may_even_close_the_loop) {
+  static const int64_t results[] = {1, -EINTR, -ESTALE};
+  struct sigaction action = {.sa_handler = ignore_signal};
+  OK(sigaction(SIGUSR1, &action, NULL));
+  for (int i = 0; i < LENGTH(results); i++) {
+    Runner r;
+    asked = (Asked){.loop = new_loop(), .verdict = i == 1, .closes = i == 2};
+    keep_alive(asked.loop);
+    start_sleeper(&r, run_with_check, asked.loop);
+    CHECK_EQ(pthread_kill(r.thread, SIGUSR1), 0);
+    wait_until(&asked.calls, 1);
+    if (i == 0) wait_until_asleep(&r.tid);
+    if (i == 0) CHECK_EQ(evloop_stop(asked.loop), 0);
+    CHECK_EQ(runner_result(&r), results[i]);
+    CHECK_EQ(asked.calls, 1);
+    if (i == 1) CHECK_EQ(turn(asked.loop), 1);
+    SAID(i == 2 ? "" : "o");
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), i < 2 ? i + 1 : 2);
   }
 }
 

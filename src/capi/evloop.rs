@@ -151,7 +151,7 @@ pub unsafe extern "C" fn evloop_wait(
 /// The iteration that is going on is finished first, with all its callbacks;
 /// then the run returns 1 or 0, as usual. (To end at once close the loop.)
 /// A stop is remembered: if the loop is not running, its next run or wait
-/// returns at once. Any number of stops count as one.
+/// returns at once, dispatching nothing. Any number of stops count as one.
 ///
 /// @param loop a loop.
 /// @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".

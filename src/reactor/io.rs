@@ -425,6 +425,7 @@ impl Core {
         } else if exclusive(wanted) || exclusive(before) {
             // The kernel cannot change these.
             epoll::delete(self.epoll(), fd)?;
+            set_mask(first, ABSENT);
             epoll::add(self.epoll(), fd, wanted, cookie)?;
         } else {
             epoll::modify(self.epoll(), fd, wanted, cookie)?;

@@ -84,6 +84,7 @@ pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
         Mode::UntilDone | Mode::For(_) => result.and_then(|()| run.in_turn(Source::Exit)),
         _ => result,
     };
+    run.is_stopped();
     run.finish(result)
 }
 
@@ -93,7 +94,9 @@ pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(true);
     let until = if timeout_ns == 0 { Until::Now } else { run.until(timeout_ns) };
-    run.finish(run.drive(until, Goal::Held))?;
+    let waited = run.drive(until, Goal::Held);
+    run.is_stopped();
+    run.finish(waited)?;
     // SAFETY: as above.
     let core = unsafe { run.core() };
     let mut filled = 0;
@@ -317,6 +320,7 @@ impl Run {
         core.is_alive()
     }
 
+    /// Whether the run was stopped; that is then used up.
     #[inline(always)]
     fn is_stopped(&self) -> bool {
         self.desk.mail.peek() & mailbox::STOP != 0 && self.desk.mail.take(mailbox::STOP) != 0
@@ -363,6 +367,10 @@ impl Run {
         }
         self.arm(Until::Now)?;
         let found = self.poll(Some(0))?;
+        // SAFETY: no other reference to the core.
+        if found == 0 && unsafe { self.core() }.auto_advance {
+            self.jump(Until::Ever);
+        }
         self.desk.mail.take(mailbox::WAKEUP);
         self.dispatch(found)
     }
