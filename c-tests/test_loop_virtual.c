@@ -421,4 +421,30 @@ TEST(advancing_inside_a_callback_makes_timers_due) {
   CHECK_EQ(now_of(loop), HOUR);
 }
 
+/* Each clock has a queue, and in virtual time they show the same numbers. */
+static void count_it(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  ++*(int *)user_data;
+}
+
+TEST(a_timer_that_changes_its_clock_expires_once) {
+  static int calls;
+  evloop_options_t options;
+  evloop_t loop;
+  evloop_watcher_t timer;
+  int i;
+  memset(&options, 0, sizeof options);
+  options.size = sizeof options;
+  options.flags = EVLOOP_VIRTUAL_TIME;
+  loop = OK(evloop_create(&options));
+  timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, 0, 100, 0, 0, count_it, &calls));
+  CHECK_EQ(evloop_timer_set(timer, EVLOOP_TIMER_ABSTIME, 100, 0), 0);
+  for (i = 0; i < 4; i++) {
+    CHECK_EQ(evloop_advance_ns(loop, 50), 0);
+    OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
+    CHECK_EQ(calls, i >= 1);
+  }
+  CHECK_EQ(evloop_close(loop), 0);
+}
+
 CHECK_MAIN()

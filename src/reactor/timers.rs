@@ -19,7 +19,7 @@ use crate::table::{Handle, Kind};
 use crate::timerq::{self, Node, TimerQueue};
 use std::os::fd::RawFd;
 
-use super::desk::CLOCKS;
+use super::desk::{CLOCKS, Desk};
 
 /// The clocks in the order of their queues; the second number is the clock
 /// that shows the same time and can always be read.
@@ -119,13 +119,18 @@ pub(super) struct Timers {
     seq: u64,
 }
 
-/// The records' nodes, as the queue wants them.
-pub(super) struct Nodes;
+/// The records' nodes, as the queue with this number of this loop wants them:
+/// an entry that was left behind is nobody's, whatever its record is now.
+pub(super) struct Nodes(&'static Desk, usize);
 
 impl timerq::Timers for Nodes {
     #[inline(always)]
     fn node(&self, id: u32) -> Option<&Node> {
-        record::get(id).map(|record| &record.node)
+        const MASK: u32 = SOURCE | CLOCK_MASK << QUEUE_SHIFT;
+        let record = record::get(id)?;
+        let ours = record.desk().is_some_and(|desk| std::ptr::eq(desk, self.0));
+        let wanted = Source::Timer as u32 | (self.1 as u32) << QUEUE_SHIFT;
+        (ours && record.flags.load(Relaxed) & MASK == wanted).then_some(&record.node)
     }
 
     #[inline(always)]
@@ -403,8 +408,9 @@ impl Core {
         let queue = queue_index(record);
         timers.recheck |= 1 << queue;
         if !self.in_callback {
+            let nodes = Nodes(self.desk, queue);
             let queue = &mut timers.clock(queue).queue;
-            queue.arm(&Nodes, index, deadline, seq).map_err(|_| no_memory())?;
+            queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
             self.timer_is_set(record);
             return Ok(());
         }
@@ -416,16 +422,18 @@ impl Core {
                 return Err(no_memory());
             }
             if queued {
+                let nodes = Nodes(self.desk, queue);
                 let queue = &mut timers.clock(queue).queue;
-                queue.arm(&Nodes, index, deadline, seq).map_err(|_| no_memory())?;
+                queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
             } else {
                 record.node.set_seq(seq);
             }
             timers.arming.push(Arming { index, deadline, seq });
             record.set(ARMING);
         } else {
+            let nodes = Nodes(self.desk, queue);
             let queue = &mut timers.clock(queue).queue;
-            queue.arm(&Nodes, index, deadline, seq).map_err(|_| no_memory())?;
+            queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
         }
         if flags & SET == 0 {
             self.timer_is_set(record);
@@ -453,7 +461,8 @@ impl Core {
             // An expiration may be waiting to be dispatched: not of this.
             return record.node.set_seq(seq);
         }
-        timers.clock(queue_index(record)).queue.disarm(&Nodes, index);
+        let queue = queue_index(record);
+        timers.clock(queue).queue.disarm(&Nodes(self.desk, queue), index);
         record.node.set_seq(seq);
         record.unset(SET | ARMING | PARKED);
         self.count_liveness(record);
@@ -473,7 +482,8 @@ impl Core {
             }
             self.timer_park(index, record, deadline)?;
             let timers = &mut self.timers;
-            timers.clock(queue_index(record)).queue.disarm(&Nodes, index);
+            let queue = queue_index(record);
+            timers.clock(queue).queue.disarm(&Nodes(self.desk, queue), index);
             record.unset(ARMING);
         }
         Ok(())
@@ -484,7 +494,8 @@ impl Core {
     pub fn timer_put_back(&mut self, index: u32, record: &Record, deadline: i64) {
         if self.timer_park(index, record, deadline).is_ok() {
             let timers = &mut self.timers;
-            timers.clock(queue_index(record)).queue.disarm(&Nodes, index);
+            let queue = queue_index(record);
+            timers.clock(queue).queue.disarm(&Nodes(self.desk, queue), index);
         }
     }
 
@@ -513,11 +524,19 @@ impl Core {
         record.node.deadline().or_else(|| listed(&self.timers))
     }
 
+    fn clock_base(&self, clock: usize) -> Option<i64> {
+        self.timers.clocks.get(clock)?.base
+    }
+
     pub fn timer_remaining(&self, index: u32, record: &Record) -> i64 {
         match self.timer_deadline(index, record) {
             Some(deadline) if record.has(SET) => {
-                let left = deadline.saturating_sub(self.read_clock(queue_index(record)));
-                left.max(0)
+                let queue = queue_index(record);
+                let base =
+                    if record.has(ARMING | RELATIVE) { self.clock_base(queue) } else { None };
+                // One that counts from later than now has all its time left.
+                let now = base.unwrap_or_else(|| self.read_clock(queue));
+                deadline.saturating_sub(now).max(0)
             }
             _ => i64::MAX,
         }
@@ -537,10 +556,11 @@ impl Core {
             }
         }
         let timers = &mut self.timers;
+        let desk = self.desk;
         let mut list = std::mem::take(&mut timers.arming);
         list.retain_mut(|arming| {
             let Some(record) = record::get(arming.index) else { return false };
-            settle_one(timers, &Nodes, arming, record, &shift).is_err()
+            settle_one(timers, desk, arming, record, &shift).is_err()
         });
         // What found no memory is tried again, from the same time on.
         timers.arming = list;
@@ -552,7 +572,7 @@ impl Core {
     /// Takes the next timer that is due on a clock.
     pub fn pop_due(&mut self, clock: usize, now: i64, corrections: &mut u32) -> timerq::Popped {
         let timers = &mut self.timers;
-        timers.clock(clock).queue.pop(&Nodes, now, corrections)
+        timers.clock(clock).queue.pop(&Nodes(self.desk, clock), now, corrections)
     }
 
     /// A timer was popped: its event, and what it is set to next. `None`: it
@@ -596,8 +616,9 @@ impl Core {
     fn rearm(&mut self, index: u32, record: &Record, next: i64) {
         let seq = self.timers.next_seq();
         let timers = &mut self.timers;
+        let nodes = Nodes(self.desk, queue_index(record));
         let queue = &mut timers.clock(queue_index(record)).queue;
-        if queue.arm(&Nodes, index, next, seq).is_ok() {
+        if queue.arm(&nodes, index, next, seq).is_ok() {
             return;
         }
         // It has just left the queue, whose memory is hardly less than before.
@@ -619,13 +640,13 @@ impl Core {
         if queue.len() == 0 {
             return None;
         }
-        if virtual_time { queue.next_deadline(&Nodes) } else { queue.next_wake() }
+        if virtual_time { queue.next_deadline(&Nodes(self.desk, clock)) } else { queue.next_wake() }
     }
 
     /// The earliest deadline of a clock, exactly.
     pub fn next_exact(&mut self, clock: usize) -> Option<i64> {
         let timers = &mut self.timers;
-        timers.clock(clock).queue.next_deadline(&Nodes)
+        timers.clock(clock).queue.next_deadline(&Nodes(self.desk, clock))
     }
 
     /// The earliest deadline of all, in virtual time.
@@ -636,7 +657,7 @@ impl Core {
 
 fn settle_one(
     timers: &mut Timers,
-    nodes: &Nodes,
+    desk: &'static Desk,
     arming: &mut Arming,
     record: &Record,
     shift: &[i64; CLOCKS],
@@ -664,7 +685,8 @@ fn settle_one(
     // If it has to be tried again, then for the same time.
     arming.deadline = deadline.saturating_add(shift);
     record.unset(RELATIVE);
-    timers.clock(queue).queue.arm(nodes, arming.index, arming.deadline, seq)?;
+    let nodes = Nodes(desk, queue);
+    timers.clock(queue).queue.arm(&nodes, arming.index, arming.deadline, seq)?;
     record.unset(ARMING);
     if relative {
         record.set(RELATIVE);
