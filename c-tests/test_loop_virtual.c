@@ -428,7 +428,7 @@ static void count_it(const evloop_event_t *event, void *user_data) {
 }
 
 TEST(a_timer_that_changes_its_clock_expires_once) {
-  static int calls;
+  static int calls, others;
   evloop_options_t options;
   evloop_t loop;
   evloop_watcher_t timer;
@@ -439,10 +439,13 @@ TEST(a_timer_that_changes_its_clock_expires_once) {
   loop = OK(evloop_create(&options));
   timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, 0, 100, 0, 0, count_it, &calls));
   CHECK_EQ(evloop_timer_set(timer, EVLOOP_TIMER_ABSTIME, 100, 0), 0);
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, count_it, &others));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 150, 0, 0, count_it, &others));
   for (i = 0; i < 4; i++) {
     CHECK_EQ(evloop_advance_ns(loop, 50), 0);
     OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
     CHECK_EQ(calls, i >= 1);
+    CHECK_EQ(others, i < 1 ? 0 : i < 2 ? 1 : 2);
   }
   CHECK_EQ(evloop_close(loop), 0);
 }
