@@ -234,6 +234,40 @@ TEST(what_is_done_between_preparation_and_dispatch_is_noticed) {
   }
 }
 
+static void ask_fileno(Between *b) {
+  CHECK_EQ(evloop_fileno(b->guest.loop), b->guest.fd);
+}
+
+static void ask_time(Between *b) {
+  OK(evloop_now_ns(b->guest.loop));
+}
+
+static void ask_timeout(Between *b) {
+  CHECK_EQ(evloop_next_timeout_ns(b->guest.loop), INT64_MAX);
+}
+
+static void ask_timer(Between *b) {
+  CHECK_EQ(evloop_timer_remaining_ns(b->timer), INT64_MAX);
+}
+
+static void ask_watcher(Between *b) {
+  CHECK_EQ(evloop_watcher_loop(b->timer), b->guest.loop);
+}
+
+/* As in poll(evloop_fileno(), evloop_next_timeout_ns()): the foreign loop
+ * must not go round and round because it asks each time. */
+TEST(a_question_between_preparation_and_dispatch_is_nothing_to_do) {
+  Action *const questions[] = {ask_fileno, ask_time, ask_timeout, ask_timer, ask_watcher};
+  Between *b = new_between();
+  settle(b->guest);
+  for (int i = 0; i < LENGTH(questions) * 3; i++) {
+    CHECK_EQ(prepare(b->guest), 0);
+    questions[i / 3](b);
+    CHECK(!readable(b->guest.fd, 0));
+    dispatch(b->guest);
+  }
+}
+
 typedef struct Actor {
   Action *action;
   Between *between;
@@ -257,6 +291,30 @@ TEST(what_another_thread_does_is_noticed) {
     CHECK_EQ(pthread_join(a.thread, NULL), 0);
     end(b);
   }
+}
+
+static int acted;
+
+static void *act_again_and_again(void *argument) {
+  Between *b = (Between *)argument;
+  for (int i = 0; i < 500; i++) {
+    int calls = __atomic_load_n(&b->seen.calls, __ATOMIC_ACQUIRE);
+    actions[i % LENGTH(actions)](b);
+    wait_until(&b->seen.calls, calls + 1);
+  }
+  __atomic_store_n(&acted, 1, __ATOMIC_RELEASE);
+  CHECK_EQ(evloop_wakeup(b->guest.loop), 0);
+  return NULL;
+}
+
+/* At whatever place of its turn the foreign loop is. */
+TEST_TIMEOUT(nothing_that_another_thread_does_is_lost, 60) {
+  Between *b = new_between();
+  pthread_t thread;
+  CHECK_EQ(pthread_create(&thread, NULL, act_again_and_again, b), 0);
+  while (!__atomic_load_n(&acted, __ATOMIC_ACQUIRE)) foreign_turn(b->guest);
+  CHECK_EQ(pthread_join(thread, NULL), 0);
+  CHECK_EQ(b->seen.calls, 500);
 }
 
 static volatile evloop_watcher_t signalled;

@@ -245,7 +245,8 @@ impl Named {
         let core = unsafe { self.desk.core() }?;
         let result = direct(core);
         let closed = core.take_destroys();
-        let prepared = core.is_prepared();
+        // A question changes nothing that the foreign wait should end for.
+        let prepared = core.is_prepared() && core.has_news();
         drop(gate);
         notify(closed);
         if prepared {

@@ -271,6 +271,12 @@ impl Core {
         }
     }
 
+    /// Whether something was done since the loop was got ready for a wait that
+    /// the kernel was not told of.
+    pub fn has_news(&self) -> bool {
+        self.is_dirty() || self.timers.recheck != 0 || self.timers.is_arming() || self.is_busy()
+    }
+
     /// Whether something is to be dispatched that needs no waiting for.
     #[inline]
     fn is_busy(&self) -> bool {
