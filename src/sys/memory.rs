@@ -3,6 +3,9 @@
 use super::syscall;
 use crate::errno::Errno;
 
+/// The size of a huge page, on most machines.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Fresh pages, all zero.
 pub(crate) fn map(bytes: usize) -> Result<*mut u8, Errno> {
     // SAFETY: an anonymous mapping anywhere.
@@ -17,6 +20,12 @@ pub(crate) fn map(bytes: usize) -> Result<*mut u8, Errno> {
             0,
         )
     }?;
+    if bytes >= HUGE_PAGE {
+        // A hint: what is spread over so much is found with fewer misses of
+        // the address cache. Not every kernel has them.
+        // SAFETY: the mapping of above; its contents stay.
+        let _ = unsafe { syscall!(SYS_madvise, address, bytes, libc::MADV_HUGEPAGE) };
+    }
     Ok(std::ptr::with_exposed_provenance_mut(address))
 }
 
@@ -43,4 +52,15 @@ pub(crate) fn prefetch<T>(place: &T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;
+}
+
+/// The same for all of what is there, not only its first 64 bytes.
+#[inline(always)]
+pub(crate) fn prefetch_all<T>(place: &T) {
+    let start = std::ptr::from_ref(place).cast::<u8>();
+    for line in (0..size_of::<T>()).step_by(64) {
+        let at = start.wrapping_add(line);
+        // SAFETY: inside the place.
+        prefetch(unsafe { &*at });
+    }
 }

@@ -1,6 +1,7 @@
 //! Lists of entries in chunks, from a pool of their own.
 
 use super::{Entry, NoMemory};
+use crate::sys::memory;
 
 /// Entries in a chunk: half a kilobyte of them.
 const PER_CHUNK: usize = 31;
@@ -79,6 +80,10 @@ impl Chunks {
             self.give_back(emptied);
             list.first = next;
             list.in_first = if next == NONE { 0 } else { PER_CHUNK as u32 };
+            // The one after it, while the entries of this one are dealt with.
+            if let Some(chunk) = self.get(next).and_then(|chunk| self.get(chunk.next)) {
+                memory::prefetch_all(chunk);
+            }
         }
         let place = list.in_first.checked_sub(1)?;
         let entry = *self.get(list.first)?.entries.get(place as usize)?;

@@ -26,6 +26,8 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// A tick is 2^16 ns.
 const TICK_BITS: u32 = 16;
 const ID_BITS: u32 = 24;
+/// How many timers before one comes up its node is brought nearer.
+const AHEAD: usize = 12;
 
 /// Where the timers are.
 pub(crate) trait Timers {
@@ -90,13 +92,15 @@ fn time_of(tick: u64) -> i64 {
 struct Slot {
     list: List,
     /// No entry has an earlier key, or is to be woken for earlier, or has a
-    /// smaller tolerance.
+    /// smaller tolerance, or a larger one.
     min: i64,
     urgent: i64,
     slack: i64,
+    slack_most: i64,
 }
 
-const EMPTY: Slot = Slot { list: List::new(), min: i64::MAX, urgent: i64::MAX, slack: i64::MAX };
+const EMPTY: Slot =
+    Slot { list: List::new(), min: i64::MAX, urgent: i64::MAX, slack: i64::MAX, slack_most: 0 };
 
 /// A level; its slots are made when they are first needed.
 struct Level {
@@ -150,10 +154,24 @@ impl TimerQueue {
         deadline: i64,
         seq: u64,
     ) -> Result<(), NoMemory> {
-        let Some(node) = timers.node(id) else { return Ok(()) };
+        match timers.node(id) {
+            Some(node) => self.arm_node(timers, (id, node), deadline, seq),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, for who has looked its node up.
+    #[inline]
+    pub fn arm_node<T: Timers>(
+        &mut self,
+        timers: &T,
+        (id, node): (u32, &Node),
+        deadline: i64,
+        seq: u64,
+    ) -> Result<(), NoMemory> {
         let deadline = deadline.max(i64::MIN + 1);
         if !node.has_entry_until(deadline) {
-            self.insert_new(timers, Entry::new(deadline, seq, id))?;
+            self.insert_new(timers, Entry::new(deadline, seq, id), node.tolerance())?;
             node.set_entry(deadline);
         }
         self.armed += usize::from(node.deadline().is_none());
@@ -293,7 +311,7 @@ impl TimerQueue {
             && node.has_entry(front.key)
         {
             if let Some(deadline) = node.deadline() {
-                self.insert(timers, Entry::new(deadline, node.seq(), front.id()))?;
+                self.insert(Entry::new(deadline, node.seq(), front.id()), node.tolerance())?;
                 node.set_entry(deadline);
                 self.entries += 1;
             } else {
@@ -304,20 +322,24 @@ impl TimerQueue {
         Ok(())
     }
 
-    fn insert_new<T: Timers>(&mut self, timers: &T, entry: Entry) -> Result<(), NoMemory> {
+    fn insert_new<T: Timers>(
+        &mut self,
+        timers: &T,
+        entry: Entry,
+        tolerance: i64,
+    ) -> Result<(), NoMemory> {
         if self.entries > 2 * self.armed + 64 {
             self.sweep(timers);
         }
-        self.insert(timers, entry)?;
+        self.insert(entry, tolerance)?;
         self.entries += 1;
         Ok(())
     }
 
     /// Puts an entry where it belongs.
     #[inline]
-    fn insert<T: Timers>(&mut self, timers: &T, entry: Entry) -> Result<(), NoMemory> {
+    fn insert(&mut self, entry: Entry, tolerance: i64) -> Result<(), NoMemory> {
         let tick = entry.tick();
-        let tolerance = timers.node(entry.id()).map_or(0, Node::tolerance);
         if tick <= self.tick {
             self.near.try_reserve(1).map_err(|_| NoMemory)?;
             self.near.push(Reverse(entry));
@@ -340,6 +362,7 @@ impl TimerQueue {
         slot.min = slot.min.min(entry.key);
         slot.urgent = slot.urgent.min(entry.key.saturating_add(tolerance));
         slot.slack = slot.slack.min(tolerance);
+        slot.slack_most = slot.slack_most.max(tolerance);
         level.occupied |= 1 << place;
         Ok(())
     }
@@ -388,7 +411,10 @@ impl TimerQueue {
             self.slack = slot.slack;
         }
         if level == 0 {
-            self.begin_run(list)
+            self.begin_run(list);
+            for entry in self.run.iter().rev().take(AHEAD) {
+                timers.prefetch(entry.id());
+            }
         } else {
             self.spread(timers, level, place, slot, list)?
         }
@@ -398,7 +424,6 @@ impl TimerQueue {
     /// Has the node brought nearer of one that comes up soon.
     #[inline(always)]
     fn prefetch<T: Timers>(&self, timers: &T) {
-        const AHEAD: usize = 12;
         let place = self.run.len().wrapping_sub(AHEAD);
         if let Some(entry) = self.run.get(place) {
             timers.prefetch(entry.id());
@@ -470,11 +495,12 @@ impl TimerQueue {
         slot: Slot,
         mut list: List,
     ) -> Result<(), NoMemory> {
+        // The nodes are far apart in memory: not looked at without need.
+        let all = (slot.slack == slot.slack_most).then_some(slot.slack);
+        let of_one = |entry: Entry| timers.node(entry.id()).map_or(0, Node::tolerance);
         while let Some(entry) = self.chunks.pop(&mut list) {
-            if self.insert(timers, entry).is_ok() {
-                if level == 1 {
-                    timers.prefetch(entry.id());
-                }
+            let tolerance = all.unwrap_or_else(|| of_one(entry));
+            if self.insert(entry, tolerance).is_ok() {
                 continue;
             }
             // They stay, until there is memory; what was taken last fits.
@@ -520,14 +546,13 @@ impl TimerQueue {
         self.give_back_memory();
         self.entries = kept.len();
         for entry in kept {
-            if self.insert(timers, entry).is_err() {
+            let Some(node) = timers.node(entry.id()) else { continue };
+            if self.insert(entry, node.tolerance()).is_err() {
                 // There is room in the heap, which takes all times.
                 self.near.push(Reverse(entry));
                 self.slack = 0;
             }
-            if let Some(node) = timers.node(entry.id()) {
-                node.set_entry(entry.key);
-            }
+            node.set_entry(entry.key);
         }
     }
 
