@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::arg;
-use super::guard::{guard, guard_signal_safe};
+use super::guard::{guard, signal_safe};
 use super::types::*;
 use crate::reactor::{self, Event, Mode, Options};
 
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn evloop_wait(
 /// set). Fork: -ECHILD. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_stop(r#loop: evloop_t) -> c_int {
-    guard_signal_safe(|| reactor::stop(r#loop))
+    signal_safe(reactor::stop(r#loop))
 }
 
 /// Make a waiting event loop go round once.
@@ -176,7 +176,7 @@ pub extern "C" fn evloop_stop(r#loop: evloop_t) -> c_int {
 /// set). Fork: -ECHILD. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_wakeup(r#loop: evloop_t) -> c_int {
-    guard_signal_safe(|| reactor::wakeup(r#loop))
+    signal_safe(reactor::wakeup(r#loop))
 }
 
 /// Have a function called once by an event loop.

@@ -29,13 +29,22 @@ pub(super) fn guard<T: From<c_int>>(function: &'static str, body: impl FnOnce() 
     result
 }
 
-/// The same for the functions that a signal handler may call: nothing of the
-/// thread's is touched, and the error has no words.
-#[inline]
-pub(super) fn guard_signal_safe(body: impl FnOnce() -> std::result::Result<(), Errno>) -> c_int {
-    let errno_before = SavedErrno::now();
-    let result = body();
-    errno_before.restore();
+/// The same, after a quick way through `quick` was not open: out of line, so
+/// that the quick way needs no stack frame. What cannot fail needs no guard.
+#[cold]
+#[inline(never)]
+pub(super) fn guard_rest<T: From<c_int>>(
+    function: &'static str,
+    body: impl FnOnce() -> Result<T>,
+) -> T {
+    guard(function, body)
+}
+
+/// The C value of what a signal handler may call: nothing of the thread's is
+/// touched (errno only where the loop is rung, which puts it back), and the
+/// error has no words.
+#[inline(always)]
+pub(super) fn signal_safe(result: std::result::Result<(), Errno>) -> c_int {
     result.map_or_else(Errno::negated, |()| 0)
 }
 

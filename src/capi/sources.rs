@@ -3,10 +3,10 @@
 use std::ffi::{c_int, c_void};
 
 use super::arg;
-use super::guard::{guard, guard_signal_safe};
+use super::guard::{guard, guard_rest, signal_safe};
 use super::types::*;
 use crate::errno::Result;
-use crate::reactor::{self, Period, Setting, Source, Target};
+use crate::reactor::{self, NewTimer, Period, Setting, Source, Target, quick};
 
 /// @section Watchers: what an event loop waits for
 ///
@@ -143,7 +143,8 @@ pub unsafe extern "C" fn evloop_add_timer(
         let setting = timer_setting(flags, initial_ns, interval_ns)?;
         let clock = arg::clock(clockid)?;
         let tolerance = arg::not_negative(tolerance_ns, "tolerance_ns")?;
-        reactor::add_timer(r#loop, clock, setting, tolerance, Target { callback, user_data })
+        let new = NewTimer { clock, setting, tolerance };
+        reactor::add_timer(r#loop, new, Target { callback, user_data })
     })
 }
 
@@ -206,11 +207,10 @@ pub extern "C" fn evloop_timer_set(
 /// -ECHILD. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
-    // What cannot fail needs no guard.
-    if reactor::timer_again_quickly(watcher) {
+    if quick::timer_again(watcher) {
         return 0;
     }
-    guard("evloop_timer_again", || reactor::timer_again(watcher).map(|()| 0))
+    guard_rest("evloop_timer_again", || reactor::timer_again(watcher).map(|()| 0))
 }
 
 /// How long it is until a timer expires.
@@ -298,7 +298,7 @@ pub unsafe extern "C" fn evloop_add_async(
 /// set). Fork: -ECHILD. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_async_send(watcher: evloop_watcher_t) -> c_int {
-    guard_signal_safe(|| reactor::async_send(watcher))
+    signal_safe(reactor::async_send(watcher))
 }
 
 /// Add a watcher that is called while there is nothing else to do.

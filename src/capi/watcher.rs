@@ -3,9 +3,9 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use super::arg;
-use super::guard::guard;
+use super::guard::{guard, guard_rest};
 use super::types::*;
-use crate::reactor::{self, Change, Target};
+use crate::reactor::{self, Change, Target, quick};
 
 /// @section Every watcher
 ///
@@ -55,11 +55,10 @@ pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) ->
 /// dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
-    // What cannot fail needs no guard.
-    if reactor::set_enabled_quickly(watcher, true) {
+    if quick::set_enabled(watcher, true) {
         return 0;
     }
-    guard("evloop_watcher_enable", || reactor::change(watcher, Change::Enable).map(|()| 0))
+    guard_rest("evloop_watcher_enable", || reactor::change(watcher, Change::Enable).map(|()| 0))
 }
 
 /// Keep a watcher from delivering events, until it is enabled.
@@ -78,10 +77,10 @@ pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_disable(watcher: evloop_watcher_t) -> c_int {
-    if reactor::set_enabled_quickly(watcher, false) {
+    if quick::set_enabled(watcher, false) {
         return 0;
     }
-    guard("evloop_watcher_disable", || reactor::change(watcher, Change::Disable).map(|()| 0))
+    guard_rest("evloop_watcher_disable", || reactor::change(watcher, Change::Disable).map(|()| 0))
 }
 
 /// Have a watcher dispatched before, or after, others.
@@ -190,7 +189,12 @@ pub unsafe extern "C" fn evloop_watcher_get_name(
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_set_data(watcher: evloop_watcher_t, data: u64) -> c_int {
-    guard("evloop_watcher_set_data", || reactor::change(watcher, Change::Data(data)).map(|()| 0))
+    if quick::set_data(watcher, data) {
+        return 0;
+    }
+    guard_rest("evloop_watcher_set_data", || {
+        reactor::change(watcher, Change::Data(data)).map(|()| 0)
+    })
 }
 
 /// Let a watcher keep its loop alive again; see evloop_watcher_unref().
@@ -203,7 +207,10 @@ pub extern "C" fn evloop_watcher_set_data(watcher: evloop_watcher_t, data: u64) 
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_ref(watcher: evloop_watcher_t) -> c_int {
-    guard("evloop_watcher_ref", || reactor::change(watcher, Change::Ref).map(|()| 0))
+    if quick::set_ref(watcher, true) {
+        return 0;
+    }
+    guard_rest("evloop_watcher_ref", || reactor::change(watcher, Change::Ref).map(|()| 0))
 }
 
 /// Let a loop end although this watcher is enabled.
@@ -218,7 +225,10 @@ pub extern "C" fn evloop_watcher_ref(watcher: evloop_watcher_t) -> c_int {
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
-    guard("evloop_watcher_unref", || reactor::change(watcher, Change::Unref).map(|()| 0))
+    if quick::set_ref(watcher, false) {
+        return 0;
+    }
+    guard_rest("evloop_watcher_unref", || reactor::change(watcher, Change::Unref).map(|()| 0))
 }
 
 /// The loop of a watcher.
@@ -231,7 +241,10 @@ pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_loop(watcher: evloop_watcher_t) -> evloop_t {
-    guard("evloop_watcher_loop", || reactor::loop_of(watcher))
+    match quick::loop_of(watcher) {
+        Some(evloop) => evloop,
+        None => guard_rest("evloop_watcher_loop", || reactor::loop_of(watcher)),
+    }
 }
 
 /// Be told when a watcher is closed and nothing refers to it any more.

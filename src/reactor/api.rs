@@ -6,10 +6,10 @@ pub(crate) use super::event::Target;
 pub use super::event::{Event, Options};
 pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
-pub(crate) use super::timers::{Period, Setting, clock_index, timer_again_quickly};
+pub(crate) use super::timers::{NewTimer, Period, Setting, clock_index};
 pub(crate) use super::watcher::{
     add_io, add_plain, add_tfd, add_timer, async_send, change, get_name, io_modify, loop_of,
-    set_enabled_quickly, set_name, timer_again, timer_remaining, timer_set, watcher_close,
+    set_name, timer_again, timer_remaining, timer_set, watcher_close,
 };
 
 use super::command::{Command, Post};

@@ -110,6 +110,9 @@ pub(super) struct Core {
     pub current: i64,
     /// Somebody else waits for the loop; see `evloop_embed_prepare`.
     pub prepared: bool,
+    /// Nothing was changed since an iteration that found no need for another
+    /// full one; see `quiet`.
+    pub quiet: bool,
     /// Records are asked for by evloop_wait, not only kept.
     pub collecting: bool,
     /// The wall clock was stepped.
@@ -166,6 +169,7 @@ impl Core {
             in_callback: false,
             current: 0,
             prepared: false,
+            quiet: false,
             collecting: false,
             clock_changed: false,
             dispatched: 0,
@@ -297,6 +301,7 @@ impl Core {
 
     /// Does what others left at the gate.
     pub fn receive(&mut self, gate: &mut Gate) {
+        self.stir();
         self.desk.mail.take(super::mailbox::INBOX);
         for handle in self.unnamed.drain(..) {
             gate.names.remove(&handle);

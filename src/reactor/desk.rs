@@ -202,6 +202,7 @@ impl Named {
             // SAFETY: this thread runs the loop, and no reference into the
             // core is kept while a callback, which this call is in, runs.
             let core = unsafe { self.desk.core() }?;
+            core.stir();
             if self.desk.has_inbox() {
                 // What others asked for before comes before.
                 core.receive(&mut self.desk.gate());
@@ -347,6 +348,12 @@ impl Desk {
     pub fn is_mine(&self) -> bool {
         self.thread.load(Relaxed) == thread::current()
             && self.epoch.load(Relaxed) == fork::current()
+    }
+
+    /// The same, if one look tells; for the quick ways.
+    #[inline(always)]
+    pub fn is_surely_mine(&self) -> bool {
+        self.thread.load(Relaxed) == thread::current() && fork::is_surely(self.epoch.load(Relaxed))
     }
 
     /// Whether its loop is open, and this process's.

@@ -110,6 +110,7 @@ impl Run {
     fn io_event_slowly(&self, handle: i64, index: u32, record: &Record, ready: u32) -> Result<()> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
+        core.stir();
         if record.has(SHARED) {
             let mut sharers = Vec::new();
             core.io_sharers(record, ready, &mut sharers);
@@ -267,7 +268,7 @@ impl Run {
         if idle { self.in_turn(Source::Idle) } else { Ok(()) }
     }
 
-    fn descriptors(&self, found: usize) -> Result<()> {
+    pub fn descriptors(&self, found: usize) -> Result<()> {
         // SAFETY: no other reference to the core, and not kept.
         let core = unsafe { self.core() };
         // A priority that is set meanwhile counts from the next iteration on.
@@ -619,6 +620,7 @@ impl Core {
 
     #[cold]
     fn look_closer(&mut self, found: usize) {
+        self.stir();
         let nobody = self.io.strays & 1 << 31 != 0;
         self.io.strays = if nobody { (self.io.strays & !(1 << 31)) + 1 } else { 0 };
         if self.io.strays >= STRAYS {

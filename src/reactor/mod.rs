@@ -23,6 +23,10 @@ mod flags;
 #[cfg(not(loom))]
 mod io;
 #[cfg(not(loom))]
+pub(crate) mod quick;
+#[cfg(not(loom))]
+mod quiet;
+#[cfg(not(loom))]
 mod record;
 #[cfg(not(loom))]
 mod run;

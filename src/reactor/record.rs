@@ -95,7 +95,8 @@ pub(super) fn get(index: u32) -> Option<&'static Record> {
     if start.is_null() {
         return None;
     }
-    let place = block * PER_BLOCK + index % PER_BLOCK;
+    // Inside the segment: nothing overflows here either.
+    let place = block.wrapping_mul(PER_BLOCK).wrapping_add(index % PER_BLOCK);
     // SAFETY: inside the segment.
     let record = unsafe { start.add(place as usize) };
     // SAFETY: mapped for ever; all-zero bytes are a valid record.

@@ -355,6 +355,9 @@ impl Run {
             }
             let until = if alive { until } else { Until::Now };
             let woken = self.iterate(until)?;
+            if goal == Goal::Done && until == Until::Ever {
+                self.go_round_quietly()?;
+            }
             let reached = match goal {
                 Goal::Done => until != Until::Ever && self.is_over(until),
                 Goal::Once => true,
@@ -451,31 +454,43 @@ impl Run {
     fn poll(&self, timeout: Option<i64>) -> Result<usize> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
-        let epoll = core.epoll();
-        let mail = &self.desk.mail;
-        let result = if timeout == Some(0) || !mail.sleep() {
-            epoll::wait(epoll, &mut core.events, Some(0)).map(<[_]>::len)
-        } else {
-            // Release: a fork that sees it finds the core as it is now.
-            self.desk.waiting.store(1, Release);
-            let result = epoll::wait(epoll, &mut core.events, timeout).map(<[_]>::len);
-            self.desk.waiting.store(0, Release);
-            mail.wake();
-            result
-        };
-        match result {
-            Ok(found) => Ok(found),
-            Err(Errno::EINTR) => {
-                self.check()?;
+        if timeout == Some(0) || !self.desk.mail.sleep() {
+            let epoll = core.epoll();
+            let result = epoll::wait(epoll, &mut core.events, Some(0)).map(<[_]>::len);
+            return result.or_else(|errno| self.explain(errno));
+        }
+        self.sleep_until(timeout)
+    }
+
+    /// Waits, after `sleep` of the mailbox.
+    #[inline(always)]
+    pub fn sleep_until(&self, timeout: Option<i64>) -> Result<usize> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() };
+        // Release: a fork that sees it finds the core as it is now.
+        self.desk.waiting.store(1, Release);
+        let result = epoll::wait(core.epoll(), &mut core.events, timeout).map(<[_]>::len);
+        self.desk.waiting.store(0, Release);
+        self.desk.mail.wake();
+        result.or_else(|errno| self.explain(errno))
+    }
+
+    /// A wait that found nothing for this reason.
+    #[cold]
+    fn explain(&self, errno: Errno) -> Result<usize> {
+        self.check()?;
+        match errno {
+            Errno::EINTR => {
                 interrupted()?;
                 self.check()?;
                 Ok(0)
             }
-            Err(Errno::EBADF | Errno::EINVAL) => {
-                self.check()?;
+            Errno::EBADF | Errno::EINVAL => {
+                // SAFETY: no other reference to the core.
+                let epoll = unsafe { self.core() }.epoll();
                 fail!(EBADF, "the loop's own descriptor {} was closed", epoll)
             }
-            Err(errno) => Err(errno.into()),
+            errno => Err(errno.into()),
         }
     }
 

@@ -36,11 +36,20 @@ impl Slots {
     /// A free record.
     #[inline]
     pub fn take(&mut self) -> Result<u32> {
-        let block = match self.partial.last() {
-            Some(block) => *block,
-            None => self.grow()?,
-        };
-        let Some(header) = header(block) else { fail!(ENOMEM, "no memory for a watcher") };
+        if self.partial.is_empty() {
+            self.grow()?;
+        }
+        match self.take_at_hand() {
+            Some(index) => Ok(index),
+            None => fail!(ENOMEM, "no memory for a watcher"),
+        }
+    }
+
+    /// The same, if there is one.
+    #[inline(always)]
+    pub fn take_at_hand(&mut self) -> Option<u32> {
+        let block = *self.partial.last()?;
+        let header = header(block)?;
         let free = header.data.load(Relaxed);
         // The next one after the last: what was just freed comes last.
         let after = free & (u64::MAX << (header.flags.load(Relaxed) & 63) << 1);
@@ -51,7 +60,7 @@ impl Slots {
         if left == 0 {
             self.partial.pop();
         }
-        Ok(block * PER_BLOCK + place)
+        Some(block * PER_BLOCK + place)
     }
 
     fn grow(&mut self) -> Result<u32> {

@@ -9,13 +9,13 @@
 
 use super::core::Core;
 use super::flags::*;
-use super::record::{self, LIVE, Record};
+use super::record::{self, Record};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::clock;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, memory, timerfd};
-use crate::table::{Handle, Kind};
+use crate::table::Kind;
 use crate::timerq::{self, Node, TimerQueue};
 use std::os::fd::RawFd;
 
@@ -57,10 +57,32 @@ impl Setting {
         self.interval > 0 || !self.absolute
     }
 
+    /// The flags of a timer that is set like this, in this queue.
+    fn flags(&self, queue: usize, relative: bool) -> u32 {
+        let mut flags = (queue as u32) << QUEUE_SHIFT;
+        flags |= if relative { RELATIVE } else { 0 };
+        flags |= if self.may_start_again() { AGAIN } else { 0 };
+        flags
+            | match (self.interval, self.period) {
+                (0, _) => 0,
+                (_, Period::Skip) => PERIODIC,
+                (_, Period::Burst) => PERIODIC | BURST,
+                (_, Period::Delay) => PERIODIC | DELAY,
+            }
+    }
+
     /// From when it is started again to when it expires.
     pub fn period_ns(&self) -> i64 {
         if self.interval > 0 { self.interval } else { self.initial }
     }
+}
+
+/// A timer to be made; see evloop_add_timer.
+#[derive(Clone, Copy)]
+pub(crate) struct NewTimer {
+    pub clock: usize,
+    pub setting: Setting,
+    pub tolerance: i64,
 }
 
 /// The queue of a clock of the system.
@@ -141,44 +163,6 @@ impl timerq::Timers for Nodes {
     }
 }
 
-/// evloop_timer_again at its most frequent: by a callback, for a timer that
-/// is queued. False: not that, or not that simple.
-#[inline(always)]
-pub(crate) fn timer_again_quickly(handle: i64) -> bool {
-    const MASK: u32 = SOURCE | ENABLED | AGAIN | RELATIVE | SET;
-    const SIMPLE: u32 = Source::Timer as u32 | ENABLED | AGAIN | RELATIVE | SET;
-    let Some(handle) = Handle::unpack_as(handle, Kind::Watcher) else { return false };
-    let Some(record) = record::get(handle.index) else { return false };
-    let flags = record.flags.load(Relaxed);
-    if !record.is(handle, LIVE) || flags & MASK != SIMPLE {
-        return false;
-    }
-    let Some(desk) = record.desk().filter(|desk| desk.is_mine() && !desk.has_inbox()) else {
-        return false;
-    };
-    // SAFETY: this thread runs the loop; a callback, so nobody else refers to
-    // the core.
-    let Ok(core) = (unsafe { desk.core() }) else { return false };
-    let timers = &mut core.timers;
-    let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
-    let Some(base) = timers.clock(queue).base else { return false };
-    let deadline = base.saturating_add(record.aux.load(Relaxed).cast_signed());
-    let listed = flags & ARMING != 0;
-    if !listed && timers.arming.len() == timers.arming.capacity() {
-        return false;
-    }
-    let seq = after(timers.seq);
-    if !record.node.arm_later(deadline, seq) {
-        return false;
-    }
-    timers.seq = seq;
-    if !listed {
-        record.flags.store(flags | ARMING, Relaxed);
-        timers.arming.push(Arming { index: handle.index, deadline, seq });
-    }
-    true
-}
-
 /// The number of the next setting; a node keeps 40 bits of it.
 #[inline(always)]
 fn after(seq: u64) -> u64 {
@@ -222,6 +206,61 @@ impl Timers {
         let index = index.min(CLOCKS - 1);
         #[allow(clippy::indexing_slicing)]
         &mut self.clocks[index]
+    }
+
+    /// Sets a new timer to a relative time, in a callback: its record, and
+    /// the flags for it. `None`: that is not that simple, and no record was
+    /// taken.
+    #[inline(always)]
+    pub fn start(
+        &mut self,
+        new: &NewTimer,
+        take: impl FnOnce() -> Option<u32>,
+    ) -> Option<(u32, &'static Record, u32)> {
+        let queue = queue_of(new.clock, &new.setting);
+        let deadline = self.clock(queue).base?.saturating_add(new.setting.initial);
+        let listed = self.arming.len();
+        let place = self.arming.spare_capacity_mut().first_mut()?;
+        let index = take()?;
+        let record = record::get(index)?;
+        let seq = after(self.seq);
+        place.write(Arming { index, deadline, seq });
+        // SAFETY: its place has just been filled.
+        unsafe { self.arming.set_len(listed + 1) };
+        self.seq = seq;
+        record.node.reset();
+        record.node.set_seq(seq);
+        record.node.set_tolerance(new.tolerance);
+        record.aux.store(new.setting.period_ns().cast_unsigned(), Relaxed);
+        let of_source = Source::Timer.bits() | ENABLED | SET | ARMING;
+        let of_clock = (new.clock as u32) << CLOCK_SHIFT;
+        Some((index, record, of_source | of_clock | new.setting.flags(queue, true)))
+    }
+
+    /// Starts a queued timer again, in a callback; false: that is not that
+    /// simple, and nothing was done.
+    #[inline(always)]
+    pub fn start_again(&mut self, index: u32, record: &Record, flags: u32) -> bool {
+        let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+        let Some(base) = self.clock(queue).base else { return false };
+        let deadline = base.saturating_add(record.aux.load(Relaxed).cast_signed());
+        let seq = after(self.seq);
+        if flags & ARMING != 0 {
+            let armed = record.node.arm_later(deadline, seq);
+            self.seq = if armed { seq } else { self.seq };
+            return armed;
+        }
+        let listed = self.arming.len();
+        let Some(place) = self.arming.spare_capacity_mut().first_mut() else { return false };
+        if !record.node.arm_later(deadline, seq) {
+            return false;
+        }
+        place.write(Arming { index, deadline, seq });
+        // SAFETY: its place has just been filled.
+        unsafe { self.arming.set_len(listed + 1) };
+        self.seq = seq;
+        record.flags.store(flags | ARMING, Relaxed);
+        true
     }
 
     fn next_seq(&mut self) -> u64 {
@@ -337,15 +376,7 @@ impl Core {
             None if setting.absolute => setting.initial,
             None => self.base(queue).saturating_add(setting.initial),
         };
-        let mut how = (queue as u32) << QUEUE_SHIFT;
-        how |= if relative { RELATIVE } else { 0 };
-        how |= match (setting.interval, setting.period) {
-            (0, _) => 0,
-            (_, Period::Skip) => PERIODIC,
-            (_, Period::Burst) => PERIODIC | BURST,
-            (_, Period::Delay) => PERIODIC | DELAY,
-        };
-        how |= if setting.may_start_again() { AGAIN } else { 0 };
+        let how = setting.flags(queue, relative);
         let all = RELATIVE | PERIODIC | BURST | DELAY | AGAIN | CLOCK_MASK << QUEUE_SHIFT;
         let before = record.flags.load(Relaxed) & all;
         record.flags.store(record.flags.load(Relaxed) & !all | how, Relaxed);
@@ -685,8 +716,8 @@ fn settle_one(
     // If it has to be tried again, then for the same time.
     arming.deadline = deadline.saturating_add(shift);
     record.unset(RELATIVE);
-    let nodes = Nodes(desk, queue);
-    timers.clock(queue).queue.arm(&nodes, arming.index, arming.deadline, seq)?;
+    let (nodes, place) = (Nodes(desk, queue), (arming.index, &record.node));
+    timers.clock(queue).queue.arm_node(&nodes, place, arming.deadline, seq)?;
     record.unset(ARMING);
     if relative {
         record.set(RELATIVE);

@@ -6,9 +6,10 @@ use super::desk::{self, Gate, Named};
 use super::event::{Event, Target};
 use super::flags::*;
 use super::io;
+use super::quick;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::tfd::Watched;
-use super::timers::{self, Setting};
+use super::timers::{self, NewTimer, Setting};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
@@ -493,13 +494,11 @@ fn add_descriptor(
 }
 
 /// See evloop_add_timer.
-pub(crate) fn add_timer(
-    handle: i64,
-    clock: usize,
-    setting: Setting,
-    tolerance: i64,
-    target: Target,
-) -> Result<i64> {
+pub(crate) fn add_timer(handle: i64, new: NewTimer, target: Target) -> Result<i64> {
+    if let Some(watcher) = quick::add_timer(handle, &new, target) {
+        return Ok(watcher);
+    }
+    let NewTimer { clock, setting, tolerance } = new;
     let named = desk::named(handle, Kind::Loop)?;
     named.with(
         |core| core.add_timer(clock, &setting, tolerance, target),
@@ -788,32 +787,4 @@ pub(crate) fn async_send(handle: i64) -> std::result::Result<(), Errno> {
 fn refuse_send(handle: i64) -> std::result::Result<(), Errno> {
     desk::named_quietly(handle, Kind::Watcher)?;
     Err(Errno::EINVAL)
-}
-
-/// evloop_watcher_enable and _disable at their most frequent: by a callback,
-/// for an io watcher. False: not that, or not that simple.
-#[inline(always)]
-pub(crate) fn set_enabled_quickly(handle: i64, enable: bool) -> bool {
-    const MASK: u32 = SOURCE | UNREF | MASKED | ALWAYS | DEAD | SPENT;
-    let Some(named) = Handle::unpack_as(handle, Kind::Watcher) else { return false };
-    let Some(record) = record::get(named.index) else { return false };
-    let flags = record.flags.load(Relaxed);
-    if !record.is(named, LIVE) || flags & MASK != Source::Io as u32 {
-        return false;
-    }
-    let Some(desk) = record.desk().filter(|desk| desk.is_mine() && !desk.has_inbox()) else {
-        return false;
-    };
-    if (flags & ENABLED != 0) == enable {
-        return true;
-    }
-    // SAFETY: this thread runs the loop; a callback, so nobody else refers to
-    // the core.
-    let Ok(core) = (unsafe { desk.core() }) else { return false };
-    if flags & DIRTY == 0 && !core.io.note_dirty(named.index) {
-        return false;
-    }
-    record.flags.store((flags ^ (ENABLED | COUNTED)) | DIRTY, Relaxed);
-    core.active = if enable { core.active.wrapping_add(1) } else { core.active.wrapping_sub(1) };
-    true
 }

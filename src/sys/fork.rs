@@ -62,6 +62,17 @@ pub(crate) fn current() -> Epoch {
     }
 }
 
+/// Whether this is that epoch, as far as one look tells: false may also mean
+/// that more than one is needed.
+#[inline(always)]
+pub(crate) fn is_surely(epoch: Epoch) -> bool {
+    let Some(address) = PAGE.get() else { return false };
+    let page = ptr::with_exposed_provenance::<AtomicU64>(address.get());
+    // SAFETY: as in `page`.
+    let seen = unsafe { &*page }.load(Ordering::Relaxed);
+    seen == epoch && seen != WIPED
+}
+
 /// Watches for forks, from the process that it was made in.
 #[derive(Clone, Copy)]
 pub(crate) struct Watch {
