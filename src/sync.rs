@@ -11,7 +11,7 @@ pub(crate) use std::sync::{
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 /// loom's cell, so that a model sees who touches the contents when.

@@ -46,13 +46,28 @@ enum Bell {
 thread_local! {
     /// This thread's eventfd, and the process that made it: a forked child
     /// must not read its parent's.
-    static EVENTFD: RefCell<Option<(fork::Epoch, Fd)>> = const { RefCell::new(None) };
+    static EVENTFD: RefCell<Option<Own>> = const { RefCell::new(None) };
+}
+
+/// A descriptor that is only closed in the process that made it: a forked
+/// child that has closed all descriptors may use the number for another.
+struct Own {
+    made_in: fork::Epoch,
+    fd: Fd,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if self.made_in != fork::current() {
+            self.fd.disown();
+        }
+    }
 }
 
 /// This thread's eventfd, if it has one.
 fn own_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
-    let get = |slot: &RefCell<Option<(fork::Epoch, Fd)>>| {
-        slot.borrow().as_ref().filter(|(made_in, _)| *made_in == epoch).map(|(_, fd)| fd.raw())
+    let get = |slot: &RefCell<Option<Own>>| {
+        slot.borrow().as_ref().filter(|own| own.made_in == epoch).map(|own| own.fd.raw())
     };
     // A thread that is ending has none any more.
     EVENTFD.try_with(get).ok().flatten()
@@ -62,16 +77,18 @@ fn own_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
 fn make_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
     let fd = eventfd::create(0).ok()?;
     let raw = fd.raw();
-    let before = EVENTFD.try_with(|slot| slot.replace(Some((epoch, fd)))).ok()?;
-    // The parent's, in a forked child: not closed, because a child that has
-    // closed all descriptors may use the number for something else by now.
-    std::mem::forget(before);
+    EVENTFD.try_with(|slot| slot.replace(Some(Own { made_in: epoch, fd }))).ok()?;
     Some(raw)
 }
 
 /// Somebody closed this thread's eventfd: there is none any more.
 fn forget_eventfd() {
-    let _ = EVENTFD.try_with(|slot| std::mem::forget(slot.take()));
+    let forget = |slot: &RefCell<Option<Own>>| {
+        if let Some(own) = slot.take() {
+            own.fd.disown();
+        }
+    };
+    let _ = EVENTFD.try_with(forget);
 }
 
 impl Waiters {

@@ -1,22 +1,27 @@
 //! What the C API calls.
 
+pub(crate) use super::asyncs::async_send;
+pub(crate) use super::calls::{
+    add_io, add_plain, add_tfd, add_timer, change, get_name, io_modify, loop_of, set_name,
+    timer_again, timer_remaining, timer_set, watcher_close,
+};
+pub(crate) use super::clocks::clock_index;
 pub(crate) use super::command::Change;
-pub(crate) use super::desk::{close, revive};
 pub(crate) use super::event::Target;
 pub use super::event::{Event, Options};
 pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
+pub(crate) use super::registry::{close, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
-pub(crate) use super::timers::{NewTimer, Period, Setting, clock_index};
-pub(crate) use super::watcher::{
-    add_io, add_plain, add_tfd, add_timer, async_send, change, get_name, io_modify, loop_of,
-    set_name, timer_again, timer_remaining, timer_set, watcher_close,
-};
+pub(crate) use super::timers::{NewTimer, Period, Setting};
 
+use super::clocks;
 use super::command::{Command, Post};
 use super::core::Core;
 use super::desk;
 use super::event::Callback;
 use super::mailbox::{self, Letter};
+use super::named::{named, named_quietly};
+use super::registry;
 use crate::errno::{Errno, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::table::{self, Kind};
@@ -33,12 +38,12 @@ pub(crate) fn create(options: &Options) -> Result<i64> {
     if options.flags & (VIRTUAL_TIME | AUTO_ADVANCE) == AUTO_ADVANCE {
         fail!(EINVAL, "AUTO_ADVANCE needs VIRTUAL_TIME");
     }
-    desk::open(|desk| Core::new(desk, options))
+    registry::open(|desk| Core::new(desk, options))
 }
 
 /// Leaves a bit for the loop. A signal handler may call this.
 fn leave(handle: i64, bits: u64) -> std::result::Result<(), Errno> {
-    let named = desk::named_quietly(handle, Kind::Loop)?;
+    let named = named_quietly(handle, Kind::Loop)?;
     match named.desk.mail.leave(handle, bits) {
         None => return Err(Errno::ESTALE),
         Some(true) => named.desk.ring(),
@@ -59,7 +64,7 @@ pub(crate) fn wakeup(handle: i64) -> std::result::Result<(), Errno> {
 
 /// See evloop_post.
 pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_void) -> Result<()> {
-    let named = desk::named(handle, Kind::Loop)?;
+    let named = named(handle, Kind::Loop)?;
     let post = Post(Target { callback, user_data });
     let no_memory = || error!(Errno::ENOMEM, "no memory for a call");
     named.check()?;
@@ -83,36 +88,31 @@ pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_vo
 
 /// See evloop_now_ns.
 pub(crate) fn now(handle: i64) -> Result<i64> {
-    let named = desk::named(handle, Kind::Loop)?;
+    let named = named(handle, Kind::Loop)?;
     named.with(
         |core| {
             let known = core.desk.time.load(Relaxed);
-            if known != desk::UNKNOWN && !core.is_virtual() {
+            if known != desk::UNKNOWN && !core.virtual_time {
                 return Ok(known);
             }
-            let now = core.read_clock(super::timers::MONOTONIC);
+            let now = core.read_clock(clocks::MONOTONIC);
             if core.in_callback {
                 core.desk.time.store(now, Relaxed);
             }
             Ok(now)
         },
-        |_| {
-            Ok(match named.desk.virtual_now.load(Relaxed) {
-                desk::REAL_TIME => super::timers::read(super::timers::MONOTONIC),
-                now => now,
-            })
-        },
+        |_| Ok(named.desk.now(clocks::MONOTONIC)),
     )
 }
 
 /// See evloop_advance_ns.
 pub(crate) fn advance(handle: i64, ns: i64) -> Result<()> {
-    let named = desk::named(handle, Kind::Loop)?;
+    let named = named(handle, Kind::Loop)?;
     named.check()?;
     if ns < 0 {
         fail!(EINVAL, "ns is {}, negative", ns);
     }
-    if named.desk.virtual_now.load(Relaxed) == desk::REAL_TIME {
+    if !named.desk.is_virtual() {
         fail!(ENOTSUP, "loop {} was not made with VIRTUAL_TIME", handle);
     }
     named.with(
@@ -131,16 +131,5 @@ pub(crate) fn advance(handle: i64, ns: i64) -> Result<()> {
 /// See evloop_fileno.
 pub(crate) fn fileno(handle: i64) -> Result<RawFd> {
     let busy = |_: &mut desk::Gate| fail!(EBUSY, "loop {} is running in another thread", handle);
-    desk::named(handle, Kind::Loop)?.with(Core::fileno, busy)
-}
-
-/// The stack of async watchers that were sent to is linked in their records.
-pub(super) struct AsyncLinks;
-
-impl mailbox::Links for AsyncLinks {
-    fn set_next(&self, id: u32, next: u32) {
-        if let Some(record) = super::record::get(id) {
-            record.aux.store(next.into(), Relaxed);
-        }
-    }
+    named(handle, Kind::Loop)?.with(Core::fileno, busy)
 }

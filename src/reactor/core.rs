@@ -5,6 +5,7 @@ use super::desk::{Desk, Gate};
 use super::event::{Event, Options, Target};
 use super::flags::*;
 use super::io::Io;
+use super::lease::Locked;
 use super::mailbox::Letters;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::slots::Slots;
@@ -39,6 +40,16 @@ pub(super) struct Extra {
     pub file: Option<(u64, u64)>,
     /// What happened while the watcher was suspended.
     pub kept: Option<Event>,
+}
+
+impl Extra {
+    /// Keeps what happened, with what was kept before.
+    pub fn keep(&mut self, event: &Event) {
+        match &mut self.kept {
+            Some(kept) => kept.merge(event),
+            None => self.kept = Some(*event),
+        }
+    }
 }
 
 /// A rate limit, and the interval that is going on.
@@ -190,15 +201,6 @@ impl Core {
 
     pub fn eventfd(&self) -> RawFd {
         self.eventfd.raw()
-    }
-
-    #[inline(always)]
-    pub fn is_virtual(&self) -> bool {
-        self.virtual_time
-    }
-
-    pub fn is_prepared(&self) -> bool {
-        self.prepared
     }
 
     /// Whether a descriptor is the loop's own.
@@ -381,7 +383,7 @@ impl Core {
         handle: i64,
         change: impl FnOnce(&mut Self, u32, &'static Record) -> Result<()>,
     ) -> std::result::Result<(), (i64, crate::errno::Error)> {
-        let live = super::desk::named(handle, Kind::Watcher).ok();
+        let live = super::named::named(handle, Kind::Watcher).ok();
         let live = live.map(|named| (named.handle.index, named.record));
         let Some((index, record)) = live.or_else(|| closing(handle)) else { return Ok(()) };
         self.count_liveness(record);
@@ -426,7 +428,7 @@ impl Core {
             id = record::get(id).map_or(0, |record| record.aux.load(Relaxed) as u32);
         }
         for (index, record) in self.slots.all() {
-            if stacked.contains(&index) || super::watcher::off_stack(record.flags.load(Relaxed)) {
+            if stacked.contains(&index) || super::asyncs::off_stack(record.flags.load(Relaxed)) {
                 record.receive();
             }
             if matches!(record.state(), LIVE | CLOSING) {
@@ -465,7 +467,7 @@ impl Core {
     }
 
     /// Makes everything anew that is shared with the parent process.
-    pub fn revive(&mut self, gate: &mut Gate) -> Result<()> {
+    pub fn revive(&mut self, gate: &mut Locked<Gate>) -> Result<()> {
         let closed: Vec<_> =
             self.slots.all().filter(|(_, record)| record.state() == CLOSING).collect();
         for (index, record) in closed.into_iter().filter(|(_, record)| !record.is_sent()) {

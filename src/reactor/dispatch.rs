@@ -4,15 +4,17 @@
 //! What else there can be about a watcher (priorities, rate limits, no
 //! callback) takes a longer way.
 
+use super::clocks;
 use super::core::Core;
-use super::desk::{self, Run};
+use super::desk;
 use super::event::{Callback, Event, Target};
 use super::flags::*;
 use super::io;
 use super::mailbox;
+use super::named::notify;
 use super::record::{self, LIVE, Record};
+use super::running::Run;
 use super::tfd;
-use super::timers;
 use crate::errno::{Errno, Result};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
@@ -42,7 +44,7 @@ const CORRECTIONS: u32 = 2048;
 
 /// A live watcher, by the word of an event.
 #[inline(always)]
-fn live(handle: i64) -> Option<(u32, &'static Record)> {
+pub(super) fn live(handle: i64) -> Option<(u32, &'static Record)> {
     let handle = Handle::unpack_as(handle, Kind::Watcher)?;
     let record = record::get(handle.index)?;
     record.is(handle, LIVE).then_some((handle.index, record))
@@ -74,7 +76,7 @@ impl Run {
             if closed.is_empty() {
                 break;
             }
-            desk::notify(closed);
+            notify(closed);
             self.check()?;
         }
         if self.desk.mail.take(mailbox::ASKED) != 0 {
@@ -168,7 +170,7 @@ impl Run {
     /// Dispatches an event now or, where there are priorities, with the
     /// others.
     #[inline]
-    fn emit(&self, event: Event, record: &Record) -> Result<()> {
+    pub fn emit(&self, event: Event, record: &Record) -> Result<()> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
@@ -217,7 +219,7 @@ impl Run {
         let mut batch = std::mem::take(&mut core.batch);
         // Needs no memory, and the place makes the order one.
         batch.sort_unstable_by_key(|(priority, place, _)| (*priority, *place));
-        for (_, _, job) in batch {
+        for (_, _, job) in batch.drain(..) {
             match job {
                 Job::Event(event, seq) => {
                     if was_set_anew(&event, seq) {
@@ -233,6 +235,8 @@ impl Run {
                 Job::Post(target) => self.deliver_post(target)?,
             }
         }
+        // SAFETY: as above.
+        unsafe { self.core() }.batch = batch;
         Ok(())
     }
 
@@ -394,33 +398,6 @@ impl Run {
         self.emit(event, record)
     }
 
-    fn asyncs(&self) -> Result<()> {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        if !self.desk.mail.has_sent() && core.sent.is_empty() {
-            return Ok(());
-        }
-        let own = core.sent.len();
-        let sent = core.take_sent();
-        if self.desk.mail.peek() & mailbox::INBOX != 0 {
-            // What was asked for before one was sent to comes before.
-            core.receive(&mut self.desk.gate());
-        }
-        for (place, index) in sent.into_iter().enumerate() {
-            let Some(record) = record::get(index) else { continue };
-            if place < own && !super::watcher::off_stack(record.flags.load(Relaxed)) {
-                // Of a watcher that is closed, and its record another's.
-                continue;
-            }
-            // SAFETY: as above.
-            if unsafe { self.core() }.was_sent(index, record) {
-                let handle = record.handle(Kind::Watcher, index);
-                self.emit(Event::new(handle, Source::Async as i32), record)?;
-            }
-        }
-        Ok(())
-    }
-
     fn posts(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
@@ -461,32 +438,6 @@ impl Run {
             return Ok(());
         }
         self.in_turn(Source::Defer)
-    }
-
-    /// Lets watchers go on whose rate limit's interval is over.
-    fn resume(&self) -> Result<()> {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        if core.suspended.is_empty() {
-            return Ok(());
-        }
-        let now = core.read_clock(timers::MONOTONIC);
-        let mut over = Vec::new();
-        core.suspended.retain(|(until, index)| {
-            let is_over = *until <= now && over.try_reserve(1).is_ok();
-            if is_over {
-                over.push(*index);
-            }
-            !is_over
-        });
-        for index in over {
-            let Some(record) = record::get(index) else { continue };
-            // SAFETY: as above.
-            if let Some(event) = unsafe { self.core() }.go_on(index, record) {
-                self.emit(event, record)?;
-            }
-        }
-        Ok(())
     }
 
     /// Calls all watchers of a kind.
@@ -556,7 +507,7 @@ fn is_wanted(event: &Event) -> bool {
     let flags = record.flags.load(Relaxed);
     match Source::of(flags) {
         Source::Io | Source::Tfd => flags & (ENABLED | SPENT) != 0,
-        Source::Defer => true,
+        Source::Defer => flags & DUE != 0,
         _ => flags & ENABLED != 0,
     }
 }
@@ -637,193 +588,11 @@ impl Core {
         }
     }
 
-    /// What an iteration can do about an event that has more to it; true: its
-    /// callback is to be called.
-    #[cold]
-    fn admit(&mut self, index: u32, record: &Record, event: &Event) -> bool {
-        if record.has(SUSPENDED) || record.has(LIMITED) && !self.is_within_limit(index) {
-            self.keep(index, record, event);
-            return false;
-        }
-        if record.has(RECORDS) {
-            self.dispatched += 1;
-            self.hold(*event);
-            if !self.collecting && Source::of(record.flags.load(Relaxed)).is_descriptor() {
-                // Or it would be found again and again.
-                record.set(MASKED);
-                self.io_touch(index, record);
-            }
-            return false;
-        }
-        true
-    }
-
-    fn is_within_limit(&mut self, index: u32) -> bool {
-        let now = self.read_clock(timers::MONOTONIC);
-        let limit = self.extras.get_mut(&index).and_then(|extra| extra.limit.as_mut());
-        let Some(limit) = limit else { return true };
-        if limit.since == i64::MIN || now.saturating_sub(limit.since) >= limit.interval {
-            limit.since = now;
-            limit.count = 0;
-        }
-        limit.count = limit.count.saturating_add(1);
-        limit.count <= limit.burst
-    }
-
-    /// Keeps an event of a watcher that is over its rate limit.
-    fn keep(&mut self, index: u32, record: &Record, event: &Event) {
-        let Some(extra) = self.extras.get_mut(&index) else { return };
-        match &mut extra.kept {
-            Some(kept) => merge(kept, event),
-            None => extra.kept = Some(*event),
-        }
-        if record.has(SUSPENDED) {
-            return;
-        }
-        let until =
-            extra.limit.map_or(i64::MIN, |limit| limit.since.saturating_add(limit.interval));
-        // Room was made when the limit was set.
-        if self.suspended.try_reserve(1).is_ok() {
-            self.suspended.push((until, index));
-            record.set(SUSPENDED);
-            // What only speaks once must be heard.
-            if Source::of(record.flags.load(Relaxed)).is_descriptor() && !io::is_edge(record) {
-                record.set(MASKED);
-                self.io_touch(index, record);
-            }
-        }
-    }
-
-    /// A watcher may go on; what happened meanwhile.
-    fn go_on(&mut self, index: u32, record: &Record) -> Option<Event> {
-        if !record.has(SUSPENDED) {
-            return None;
-        }
-        record.unset(SUSPENDED);
-        let flags = record.flags.load(Relaxed);
-        let source = Source::of(flags);
-        if source.is_descriptor() {
-            record.unset(MASKED);
-            self.io_touch(index, record);
-        }
-        let spent = source.is_descriptor() && flags & SPENT != 0;
-        if flags & ENABLED == 0 && !spent {
-            // Until it is enabled.
-            return None;
-        }
-        let kept = self.extras.get_mut(&index)?.kept.take();
-        if source == Source::Io && !spent {
-            // A descriptor says itself whether it is still ready, unless it
-            // only speaks once.
-            return kept.filter(|kept| kept.events & ERROR != 0 || io::is_edge(record));
-        }
-        kept
-    }
-
-    /// Keeps an event for evloop_wait: one for each watcher.
-    pub fn hold(&mut self, event: Event) {
-        if let Some((_, record)) = live(event.watcher) {
-            if record.has(HELD) {
-                let held = self.held.iter_mut().rfind(|held| held.watcher == event.watcher);
-                if let Some(held) = held {
-                    return merge(held, &event);
-                }
-            }
-            record.set(HELD);
-        }
-        if self.held.try_reserve(1).is_ok() {
-            self.held.push_back(event);
-        }
-    }
-
-    /// The next event for evloop_wait.
-    pub fn take_held(&mut self) -> Option<Event> {
-        let event = self.held.pop_front()?;
-        if let Some((index, record)) = live(event.watcher) {
-            record.unset(HELD);
-            let flags = record.flags.load(Relaxed);
-            if Source::of(flags).is_descriptor() && flags & (MASKED | SUSPENDED) == MASKED {
-                record.unset(MASKED);
-                self.io_touch(index, record);
-            }
-        }
-        Some(event)
-    }
-
     pub fn priority(&self, handle: i64) -> i32 {
         let Some((index, _)) = live(handle).filter(|(_, record)| record.has(RANKED)) else {
             return 0;
         };
         self.extras.get(&index).map_or(0, |extra| extra.priority)
-    }
-
-    /// An event whose watcher was disabled in the same batch: what would be
-    /// lost is kept.
-    fn put_back(&mut self, event: &Event) {
-        let Some((index, record)) = live(event.watcher) else { return };
-        match Source::of(record.flags.load(Relaxed)) {
-            Source::Timer => self.timer_put_back(index, record, event.deadline_ns),
-            Source::Async => self.async_put_back(record),
-            Source::Io => self.io_stray(index, record),
-            // It was read: its count would be lost.
-            Source::Tfd => {
-                if let Ok(extra) = self.extra(index, record) {
-                    match &mut extra.kept {
-                        Some(kept) => merge(kept, event),
-                        None => extra.kept = Some(*event),
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn async_put_back(&mut self, record: &Record) {
-        record.set(OFF_STACK);
-        record.send_again();
-    }
-
-    /// Takes all async watchers that were sent to, the first one first.
-    fn take_sent(&mut self) -> Vec<u32> {
-        let mut taken = std::mem::take(&mut self.sent);
-        let own = taken.len();
-        let mut index = self.desk.mail.take_sent();
-        while index != mailbox::NOBODY {
-            let next = record::get(index).map_or(mailbox::NOBODY, link);
-            if taken.try_reserve(1).is_ok() {
-                taken.push(index);
-            } else {
-                // Back, until there is memory; nobody needs to be woken.
-                let _ = self.desk.mail.push(&super::AsyncLinks, index);
-            }
-            index = next;
-        }
-        if let Some(others) = taken.get_mut(own..) {
-            others.reverse();
-        }
-        taken
-    }
-
-    /// Whether an async watcher that was sent to is to be called.
-    fn was_sent(&mut self, index: u32, record: &Record) -> bool {
-        let ours = record.desk().is_some_and(|desk| std::ptr::eq(desk, self.desk));
-        let flags = record.flags.load(Relaxed);
-        if !ours || Source::of(flags) != Source::Async {
-            return false;
-        }
-        if record.state() != LIVE {
-            // Closed: freed by who comes last, this or the command to close it.
-            if record.receive() && flags & FINISHED != 0 {
-                self.slots.give_back(index);
-            }
-            return false;
-        }
-        if flags & ENABLED == 0 {
-            record.set(OFF_STACK);
-            return false;
-        }
-        record.unset(OFF_STACK);
-        record.receive()
     }
 
     /// A defer watcher is called; true: it was waiting for that.
@@ -832,6 +601,7 @@ impl Core {
             return false;
         }
         record.unset(WAITING | ENABLED);
+        record.set(DUE);
         self.deferred -= 1;
         self.count_liveness(record);
         true
@@ -849,25 +619,11 @@ impl Core {
         let entry = self.timers.clock(clock);
         entry.armed = i64::MAX;
         let fd: Option<RawFd> = entry.fd.as_ref().map(|fd| fd.raw());
-        if clock == timers::REALTIME
+        if clock == clocks::REALTIME
             && let Some(fd) = fd
             && crate::sys::timerfd::read(fd) == Err(Errno::ECANCELED)
         {
             self.clock_changed = true;
         }
-    }
-}
-
-/// The next of the stack of async watchers that were sent to.
-fn link(record: &Record) -> u32 {
-    record.aux.load(Relaxed) as u32
-}
-
-fn merge(into: &mut Event, event: &Event) {
-    into.events |= event.events;
-    into.count = into.count.saturating_add(event.count);
-    into.time_ns = event.time_ns;
-    if event.result != 0 {
-        into.result = event.result;
     }
 }

@@ -30,6 +30,16 @@ pub struct Event {
 }
 
 impl Event {
+    /// Adds what happened later to the same watcher.
+    pub(super) fn merge(&mut self, later: &Self) {
+        self.events |= later.events;
+        self.count = self.count.saturating_add(later.count);
+        self.time_ns = later.time_ns;
+        if later.result != 0 {
+            self.result = later.result;
+        }
+    }
+
     pub(super) fn new(watcher: i64, r#type: c_int) -> Self {
         Self {
             watcher,

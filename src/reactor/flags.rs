@@ -112,6 +112,9 @@ pub(super) const WAITING: u32 = 1 << 16;
 /// defer: since this iteration: not to be called in it.
 pub(super) const NEXT_TIME: u32 = 1 << 17;
 
+/// defer: its event is about to be dispatched.
+pub(super) const DUE: u32 = 1 << 18;
+
 /// async: sent to while it was disabled, and taken off the stack.
 pub(super) const OFF_STACK: u32 = 1 << 16;
 

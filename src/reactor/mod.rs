@@ -6,8 +6,15 @@
 //! `io` and `timers` are the two large kinds of sources, `watcher` is what
 //! can be done with all of them, and `command` how others ask for it.
 
+mod lease;
 mod mailbox;
 
+#[cfg(not(loom))]
+mod asyncs;
+#[cfg(not(loom))]
+mod calls;
+#[cfg(not(loom))]
+mod clocks;
 #[cfg(not(loom))]
 mod command;
 #[cfg(not(loom))]
@@ -21,7 +28,11 @@ mod event;
 #[cfg(not(loom))]
 mod flags;
 #[cfg(not(loom))]
+mod held;
+#[cfg(not(loom))]
 mod io;
+#[cfg(not(loom))]
+mod named;
 #[cfg(not(loom))]
 pub(crate) mod quick;
 #[cfg(not(loom))]
@@ -29,7 +40,11 @@ mod quiet;
 #[cfg(not(loom))]
 mod record;
 #[cfg(not(loom))]
+mod registry;
+#[cfg(not(loom))]
 mod run;
+#[cfg(not(loom))]
+mod running;
 #[cfg(not(loom))]
 mod slots;
 #[cfg(not(loom))]

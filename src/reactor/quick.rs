@@ -63,7 +63,7 @@ pub(crate) fn add_timer(handle: i64, new: &NewTimer, target: Target) -> Option<i
 /// See evloop_timer_again; of a timer that is queued.
 #[inline(always)]
 pub(crate) fn timer_again(handle: i64) -> bool {
-    const MASK: u32 = SOURCE | ENABLED | AGAIN | RELATIVE | SET;
+    const MASK: u32 = SOURCE | ENABLED | AGAIN | RELATIVE | SET | HELD;
     const SIMPLE: u32 = Source::Timer as u32 | ENABLED | AGAIN | RELATIVE | SET;
     match at_hand(handle, Kind::Watcher) {
         Some(at) if at.flags & MASK == SIMPLE => {
@@ -76,7 +76,7 @@ pub(crate) fn timer_again(handle: i64) -> bool {
 /// See evloop_watcher_enable and evloop_watcher_disable; of an io watcher.
 #[inline(always)]
 pub(crate) fn set_enabled(handle: i64, enable: bool) -> bool {
-    const MASK: u32 = SOURCE | UNREF | MASKED | ALWAYS | DEAD | SPENT;
+    const MASK: u32 = SOURCE | UNREF | MASKED | ALWAYS | DEAD | SPENT | HELD;
     let Some(AtHand { index, record, flags, core }) = at_hand(handle, Kind::Watcher) else {
         return false;
     };

@@ -8,8 +8,9 @@
 //! before each wait and after it.
 
 use super::core::Core;
-use super::desk::{self, Run};
+use super::desk;
 use super::io;
+use super::running::Run;
 use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
 

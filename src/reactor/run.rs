@@ -11,16 +11,17 @@
 //! `dispatch` calls everybody else. Embedded in another loop, `wait` is that
 //! loop's, and a run ends before it and begins again after it.
 
+use super::clocks::{MONOTONIC, Until};
 use super::core::Core;
-use super::desk::{self, Run};
+use super::desk;
 use super::event::Event;
 use super::flags::Source;
 use super::mailbox;
-use super::timers::{self, MONOTONIC, REALTIME};
+use super::named::named;
+use super::running::Run;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::{Relaxed, Release};
-use crate::sys::clock;
-use crate::sys::{epoll, timerfd};
+use crate::sys::epoll;
 use crate::table::Kind;
 use crate::waiters::interrupted;
 use std::mem::MaybeUninit;
@@ -37,20 +38,6 @@ pub(crate) enum Mode {
     Embedded,
 }
 
-/// How long one wait may last.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    Now,
-    /// A time of the loop.
-    Time(i64),
-    Ever,
-}
-
-/// With `precise`, how much earlier the loop wakes up for a timer, and spins.
-const SPIN_NS: i64 = 120_000;
-/// Where timers are dense the loop wakes up for them once in this time: else
-/// it would do nothing but set its timer.
-const DENSE_NS: i64 = 50_000;
 /// How soon what found no memory is tried again.
 const RETRY_NS: i64 = 10_000_000;
 
@@ -69,7 +56,7 @@ enum Goal {
 
 /// See evloop_run.
 pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
-    let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
+    let run = Run::begin(named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(false);
     let result = match mode {
@@ -90,7 +77,7 @@ pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
 
 /// See evloop_wait.
 pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64) -> Result<usize> {
-    let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
+    let run = Run::begin(named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(true);
     let until = if timeout_ns == 0 { Until::Now } else { run.until(timeout_ns) };
@@ -110,7 +97,7 @@ pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64
 
 /// See evloop_embed_prepare; whether there is something to dispatch already.
 pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
-    let run = Run::begin(desk::named(handle, Kind::Loop)?)?;
+    let run = Run::begin(named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(false);
     let prepared = run.in_turn(Source::Prepare).and_then(|()| run.arm(Until::Ever));
@@ -135,132 +122,6 @@ impl Core {
         }
     }
 
-    /// The time at which what is due on a clock is looked for.
-    pub fn expiry_time(&mut self, clock: usize) -> i64 {
-        // What is set to the end of time is set to never.
-        let now = self.read_clock(clock).min(i64::MAX - 1);
-        if !self.precise || self.virtual_time {
-            return now;
-        }
-        let Some(wake) = self.next_wake(clock) else { return now };
-        let mut now = now;
-        while now < wake && wake - now <= SPIN_NS && self.desk.mail.peek() == 0 {
-            std::hint::spin_loop();
-            now = self.read_clock(clock);
-        }
-        now
-    }
-
-    /// Sets the timers; how long to wait then.
-    #[inline]
-    fn arm_timers(&mut self, until: Until) -> Option<i64> {
-        if self.virtual_time {
-            return self.virtual_timeout(until);
-        }
-        let mut due = self.timers.due != 0;
-        let recheck = if self.suspended.is_empty() { self.timers.recheck } else { u32::MAX };
-        if recheck != 0 {
-            due |= self.arm_clocks(recheck);
-        }
-        match until {
-            _ if due => Some(0),
-            Until::Now => Some(0),
-            Until::Ever => None,
-            Until::Time(time) => Some(time.saturating_sub(clock::now_ns()).max(0)),
-        }
-    }
-
-    /// Sets the timers of some clocks; true: something is due already.
-    fn arm_clocks(&mut self, recheck: u32) -> bool {
-        let mut due = false;
-        let resume = self.suspended.iter().map(|(until, _)| *until).min();
-        self.timers.recheck = 0;
-        for index in (0..desk::CLOCKS).filter(|index| recheck & 1 << index != 0) {
-            let mut wake = self.next_wake(index);
-            if index == MONOTONIC {
-                wake = match (wake, resume) {
-                    (Some(wake), Some(resume)) => Some(wake.min(resume)),
-                    (wake, resume) => wake.or(resume),
-                };
-            }
-            let watched = index == REALTIME && !self.lists.clock_change.is_empty();
-            due |= self.arm_clock(index, wake, watched);
-        }
-        due
-    }
-
-    /// Sets a clock's timer, if it would come too late; true: something is
-    /// due already.
-    fn arm_clock(&mut self, index: usize, wake: Option<i64>, watched: bool) -> bool {
-        let precise = self.precise;
-        if self.timers.due & 1 << index != 0 {
-            // Once that is dealt with.
-            self.timers.recheck |= 1 << index;
-            return true;
-        }
-        let entry = self.timers.clock(index);
-        let (mut settled, next) = (entry.settled.take(), entry.looked.saturating_add(DENSE_NS));
-        let dense = wake.is_some_and(|wake| wake < next) && !precise;
-        if dense && settled.is_none() {
-            settled = Some(timers::read(index));
-        }
-        let settled = wake.is_some_and(|wake| settled.is_some_and(|now| wake <= now));
-        let wake = match wake {
-            Some(wake) if precise => wake.saturating_sub(SPIN_NS),
-            Some(wake) => wake.max(next),
-            None if watched => i64::MAX - 1,
-            None => return false,
-        };
-        if entry.armed <= wake && !settled {
-            return false;
-        }
-        let Some(fd) = entry.fd.as_ref() else { return false };
-        let due = settled
-            || match timerfd::arm_at(fd.raw(), wake, index == REALTIME) {
-                Ok(stepped) => {
-                    entry.armed = wake;
-                    self.clock_changed |= stepped;
-                    stepped
-                }
-                // Cannot be; if so, looking all the time is better than never.
-                Err(_) => true,
-            };
-        if due {
-            self.timers.due |= 1 << index;
-        }
-        due
-    }
-
-    fn virtual_timeout(&mut self, until: Until) -> Option<i64> {
-        let now = self.read_clock(MONOTONIC);
-        let mut due = false;
-        for index in 0..desk::CLOCKS {
-            if self.next_wake(index).is_some_and(|wake| wake <= now && wake != i64::MAX) {
-                self.timers.due |= 1 << index;
-                due = true;
-            }
-        }
-        due |= self.suspended.iter().any(|(until, _)| *until <= now);
-        let over = matches!(until, Until::Now) || matches!(until, Until::Time(time) if time <= now);
-        if due || over || self.auto_advance && self.next_jump(until).is_some() {
-            return Some(0);
-        }
-        None
-    }
-
-    /// Where virtual time jumps to if there is nothing to do now.
-    fn next_jump(&mut self, until: Until) -> Option<i64> {
-        let timer = self.next_virtual();
-        let resume = self.suspended.iter().map(|(until, _)| *until);
-        let next = resume.chain(timer).min().filter(|next| *next != i64::MAX);
-        match (next, until) {
-            (_, Until::Now) => None,
-            (Some(next), Until::Time(time)) => Some(next.min(time)),
-            (None, Until::Time(time)) => Some(time),
-            (next, Until::Ever) => next,
-        }
-    }
-
     /// Defer watchers that were waiting before this iteration are called in
     /// it.
     #[inline]
@@ -280,13 +141,19 @@ impl Core {
     /// Whether something is to be dispatched that needs no waiting for.
     #[inline]
     fn is_busy(&self) -> bool {
+        self.idlers > 0 || self.has_something()
+    }
+
+    /// The same, but for idle watchers, which do not keep virtual time from
+    /// going on.
+    #[inline]
+    fn has_something(&self) -> bool {
         !self.posts.is_empty()
             || !self.sent.is_empty()
             || !self.failures.is_empty()
             || self.deferred > 0
-            || self.idlers > 0
             || self.clock_changed
-            || !self.io.always.is_empty() && self.has_always_ready()
+            || self.has_always_ready()
     }
 
     #[cold]
@@ -320,7 +187,7 @@ impl Run {
     fn is_alive(&self) -> bool {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
-        if self.desk.mail.peek() & mailbox::INBOX != 0 {
+        if self.desk.has_inbox() {
             core.receive(&mut self.desk.gate());
         }
         core.is_alive()
@@ -426,7 +293,7 @@ impl Run {
         if core.timers.is_arming() {
             core.settle();
         }
-        if core.is_dirty() || self.desk.mail.peek() & mailbox::INBOX != 0 {
+        if core.is_dirty() || self.desk.has_inbox() {
             let mut gate = self.desk.gate();
             core.receive(&mut gate);
             core.settle();
@@ -499,7 +366,7 @@ impl Run {
     fn jump(&self, until: Until) {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
-        if !core.auto_advance || core.is_busy() || self.desk.mail.has_work() {
+        if !core.auto_advance || core.has_something() || self.desk.mail.has_work() {
             return;
         }
         let now = core.read_clock(MONOTONIC);
@@ -520,23 +387,22 @@ impl Run {
 
 /// See evloop_next_timeout_ns.
 pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
-    let named = desk::named(handle, Kind::Loop)?;
+    let named = named(handle, Kind::Loop)?;
     named.with(
         |core| {
-            let in_callback = core.in_callback;
-            if !in_callback {
+            if !core.in_callback {
                 core.settle();
             }
             if core.is_busy() || !core.held.is_empty() || core.desk.mail.has_work() {
                 return Ok(0);
             }
-            let mut least = i64::MAX;
+            let mut least = core.next_unsettled();
             for clock in 0..desk::CLOCKS {
                 if let Some(wake) = core.next_exact(clock) {
                     least = least.min(wake.saturating_sub(core.read_clock(clock)).max(0));
                 }
             }
-            let now = core.read_clock(timers::MONOTONIC);
+            let now = core.read_clock(MONOTONIC);
             let resume = core.suspended.iter().map(|(until, _)| until.saturating_sub(now).max(0));
             Ok(resume.min().map_or(least, |resume| resume.min(least)))
         },

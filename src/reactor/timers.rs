@@ -7,32 +7,18 @@
 //! callbacks: that needs one reading of the clock for all of them, and is
 //! never early. Until then (`ARMING`) it counts from a time before.
 
+use super::clocks::{Clock, MONOTONIC, NEVER, REALTIME};
 use super::core::Core;
+use super::desk::{CLOCKS, Desk};
 use super::flags::*;
 use super::record::{self, Record};
-use crate::errno::{Errno, Error, Result, error, fail};
+use crate::errno::{Errno, Error, Result, error};
 use crate::sync::Ordering::Relaxed;
-use crate::sys::clock;
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, memory, timerfd};
+use crate::sys::memory;
 use crate::table::Kind;
 use crate::timerq::{self, Node, TimerQueue};
 use std::os::fd::RawFd;
-
-use super::desk::{CLOCKS, Desk};
-
-/// The clocks in the order of their queues; the second number is the clock
-/// that shows the same time and can always be read.
-const CLOCK_IDS: [(i32, i32); CLOCKS] = [
-    (libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC),
-    (libc::CLOCK_REALTIME, libc::CLOCK_REALTIME),
-    (libc::CLOCK_BOOTTIME, libc::CLOCK_BOOTTIME),
-    (libc::CLOCK_REALTIME_ALARM, libc::CLOCK_REALTIME),
-    (libc::CLOCK_BOOTTIME_ALARM, libc::CLOCK_BOOTTIME),
-];
-pub(super) const MONOTONIC: usize = 0;
-pub(super) const REALTIME: usize = 1;
-const NEVER: i64 = i64::MAX;
 
 /// What a timer does about expirations that it missed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,43 +71,10 @@ pub(crate) struct NewTimer {
     pub tolerance: i64,
 }
 
-/// The queue of a clock of the system.
-pub(crate) fn clock_index(id: i32) -> Option<usize> {
-    CLOCK_IDS.iter().position(|(clock, _)| *clock == id)
-}
-
 /// A relative timer on the wall clock is not affected by its steps: it
 /// counts on the clock that has none, as the kernel's do.
 pub(super) fn queue_of(clock: usize, setting: &Setting) -> usize {
     if clock == REALTIME && !setting.absolute { MONOTONIC } else { clock }
-}
-
-pub(super) fn read(clock: usize) -> i64 {
-    CLOCK_IDS.get(clock).map_or(0, |(_, id)| clock::read_ns(*id))
-}
-
-/// The timer of a clock.
-pub(super) fn create_fd(clock: usize) -> Result<Fd> {
-    let id = CLOCK_IDS.get(clock).map_or(-1, |(id, _)| *id);
-    match timerfd::create(id, true) {
-        Ok(fd) => Ok(fd),
-        Err(Errno::EINVAL) => fail!(ENOTSUP, "this system has no clock {}", id),
-        Err(Errno::EPERM) => fail!(EPERM, "clock {} needs the capability CAP_WAKE_ALARM", id),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-pub(super) struct Clock {
-    pub queue: TimerQueue,
-    pub fd: Option<Fd>,
-    /// What the timerfd is set to, at most; [`NEVER`]: it has expired.
-    pub armed: i64,
-    /// From when on timers count that are set in this iteration.
-    base: Option<i64>,
-    /// The time at which those were queued.
-    pub settled: Option<i64>,
-    /// When timers were last looked for.
-    pub looked: i64,
 }
 
 /// A timer that was set in this iteration.
@@ -143,7 +96,7 @@ pub(super) struct Timers {
 
 /// The records' nodes, as the queue with this number of this loop wants them:
 /// an entry that was left behind is nobody's, whatever its record is now.
-pub(super) struct Nodes(&'static Desk, usize);
+pub(super) struct Nodes(pub &'static Desk, pub usize);
 
 impl timerq::Timers for Nodes {
     #[inline(always)]
@@ -296,58 +249,6 @@ impl Timers {
 }
 
 impl Core {
-    /// The time of a clock, or virtual time.
-    pub fn read_clock(&self, clock: usize) -> i64 {
-        if self.is_virtual() { self.desk.virtual_now.load(Relaxed) } else { read(clock) }
-    }
-
-    /// Makes the timer of a clock, if it is not there yet.
-    pub fn ensure_clock(&mut self, clock: usize) -> Result<()> {
-        if self.is_virtual() || self.timers.clock(clock).fd.is_some() {
-            return Ok(());
-        }
-        let fd = create_fd(clock)?;
-        self.adopt_clock(clock, fd)
-    }
-
-    pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
-        if self.timers.clock(clock).fd.is_none() {
-            self.number_is_ours(fd.raw());
-            self.register_clock(self.epoll(), clock, fd.raw())?;
-            self.timers.clock(clock).fd = Some(fd);
-            let ready = self.desk.clocks.load(Relaxed);
-            self.desk.clocks.store(ready | 1 << clock, Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Makes the timers of the clocks anew, in a forked child.
-    pub fn revive_clocks(&mut self, epoll: RawFd) -> Result<()> {
-        let mut fresh = [const { None }; CLOCKS];
-        for (index, fresh) in fresh.iter_mut().enumerate() {
-            if self.timers.clock(index).fd.is_some() {
-                let fd = create_fd(index)?;
-                self.register_clock(epoll, index, fd.raw())?;
-                *fresh = Some(fd);
-            }
-        }
-        for (index, fresh) in fresh.into_iter().enumerate() {
-            self.number_is_ours(fresh.as_ref().map_or(-1, Fd::raw));
-            let clock = self.timers.clock(index);
-            // The child may have closed it, and use the number for another.
-            std::mem::forget(std::mem::replace(&mut clock.fd, fresh));
-            clock.armed = NEVER;
-            self.timers.due |= 1 << index;
-        }
-        Ok(())
-    }
-
-    pub fn register_clock(&self, epoll: RawFd, clock: usize, fd: RawFd) -> Result<()> {
-        // Edge-triggered, and never read: setting it makes it ready again.
-        let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        Ok(epoll::add(epoll, fd, events, super::core::INTERNAL | (1 + clock as u64))?)
-    }
-
     /// Sets, or stops, a timer. `deadline`: where it was found already.
     pub fn timer_set(
         &mut self,
@@ -385,6 +286,7 @@ impl Core {
             return Err(error);
         }
         record.aux.store(setting.period_ns().cast_unsigned(), Relaxed);
+        self.take_back(index, record);
         Ok(())
     }
 
@@ -406,7 +308,9 @@ impl Core {
         } else {
             record.unset(RELATIVE);
         }
-        self.timer_arm(index, record, deadline)
+        self.timer_arm(index, record, deadline)?;
+        self.take_back(index, record);
+        Ok(())
     }
 
     /// From when on a timer counts that is set now.
@@ -486,6 +390,7 @@ impl Core {
 
     /// Stops a timer.
     pub fn timer_stop(&mut self, index: u32, record: &Record) {
+        self.take_back(index, record);
         let timers = &mut self.timers;
         let seq = timers.next_seq();
         if record.flags.load(Relaxed) & SET == 0 {
@@ -600,6 +505,21 @@ impl Core {
         }
     }
 
+    /// How long it is until the first timer expires that was set in this
+    /// iteration, and is not queued yet.
+    pub fn next_unsettled(&self) -> i64 {
+        let left = |arming: &Arming| {
+            let record = record::get(arming.index)?;
+            let flags = record.flags.load(Relaxed);
+            let counts = Source::of(flags) == Source::Timer
+                && flags & ARMING != 0
+                && record.node.deadline().is_none()
+                && record.node.seq() == arming.seq;
+            counts.then(|| self.timer_remaining(arming.index, record))
+        };
+        self.timers.arming.iter().filter_map(left).min().unwrap_or(i64::MAX)
+    }
+
     /// Takes the next timer that is due on a clock.
     pub fn pop_due(&mut self, clock: usize, now: i64, corrections: &mut u32) -> timerq::Popped {
         let timers = &mut self.timers;
@@ -661,28 +581,6 @@ impl Core {
         record.unset(SET);
         self.count_liveness(record);
         self.fail(record.handle(Kind::Watcher, index), Errno::ENOMEM);
-    }
-
-    /// When the next timer of a clock is due, at the latest.
-    pub fn next_wake(&mut self, clock: usize) -> Option<i64> {
-        let virtual_time = self.is_virtual();
-        let timers = &mut self.timers;
-        let queue = &mut timers.clock(clock).queue;
-        if queue.len() == 0 {
-            return None;
-        }
-        if virtual_time { queue.next_deadline(&Nodes(self.desk, clock)) } else { queue.next_wake() }
-    }
-
-    /// The earliest deadline of a clock, exactly.
-    pub fn next_exact(&mut self, clock: usize) -> Option<i64> {
-        let timers = &mut self.timers;
-        timers.clock(clock).queue.next_deadline(&Nodes(self.desk, clock))
-    }
-
-    /// The earliest deadline of all, in virtual time.
-    pub fn next_virtual(&mut self) -> Option<i64> {
-        (0..CLOCKS).filter_map(|clock| self.next_wake(clock)).min()
     }
 }
 

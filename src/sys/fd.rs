@@ -31,6 +31,11 @@ impl Fd {
         self.owned.store(true, Ordering::Relaxed);
     }
 
+    /// Dropping it leaves the descriptor open.
+    pub fn disown(&self) {
+        self.owned.store(false, Ordering::Relaxed);
+    }
+
     /// Closes it without dropping it, for an object whose memory must stay;
     /// it must not be used or dropped afterwards.
     pub fn abandon(&self) {

@@ -1,0 +1,375 @@
+//! What is asked of watchers from outside their loop's code, by any thread:
+//! done at once where the loop may be touched, else left at its gate.
+
+use super::command::{Change, Command, Registered};
+use super::desk::Gate;
+use super::event::Target;
+use super::flags::*;
+use super::io;
+use super::named::{Named, named};
+use super::record;
+use super::record::LIVE;
+use super::tfd::Watched;
+use super::timers::{self, NewTimer, Setting};
+use super::watcher::{Fresh, prepare_timer};
+use super::{clocks, quick};
+use crate::errno::{Result, fail};
+use crate::sync::Ordering::Relaxed;
+use crate::sys::epoll;
+use crate::table::{self, Kind};
+use crate::timerfd::Timer;
+use std::os::fd::RawFd;
+
+/// A record for a watcher that another thread than the loop's adds.
+fn fresh_at(gate: &mut Gate, named: &Named, source: Source, target: Target) -> Result<Fresh> {
+    gate.expect_commands(3)?;
+    if gate.reserve.is_empty() {
+        if gate.reserve.try_reserve(record::PER_BLOCK as usize).is_err() {
+            fail!(ENOMEM, "no memory for a watcher");
+        }
+        let block = record::take_block()?;
+        let first = block * record::PER_BLOCK;
+        gate.reserve.extend((first + 1..first + record::PER_BLOCK).rev());
+        gate.inbox.push(Command::Block(block));
+    }
+    let Some(index) = gate.reserve.pop() else { fail!(ENOMEM, "no memory for a watcher") };
+    Fresh::new(named.desk, index, source, target)
+}
+
+impl Gate {
+    /// Makes room, so that nothing fails once something is done.
+    pub fn expect_commands(&mut self, count: usize) -> Result<()> {
+        if self.inbox.try_reserve(count).is_err() {
+            fail!(ENOMEM, "no memory for a command to the loop");
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, fresh: &Fresh, named: &Named, command: Command) -> i64 {
+        let handle = fresh.handle();
+        fresh.record.set_state(LIVE);
+        named.desk.count_from_outside(1);
+        self.inbox.push(command);
+        handle
+    }
+}
+
+/// See evloop_add_io.
+pub(crate) fn add_io(handle: i64, fd: RawFd, events: u32, target: Target) -> Result<i64> {
+    io::check_events(events)?;
+    add_descriptor(handle, Source::Io, fd, events, target, 0)
+}
+
+/// See evloop_add_tfd.
+pub(crate) fn add_tfd(handle: i64, tfd: i64, target: Target) -> Result<i64> {
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
+    let fd = table::descriptor::<Timer>(tfd)?;
+    if named.desk.is_virtual() {
+        fail!(ENOTSUP, "loop {} has virtual time, which timer {} does not follow", handle, tfd);
+    }
+    add_descriptor(handle, Source::Tfd, fd, libc::EPOLLIN as u32, target, tfd)
+}
+
+fn add_descriptor(
+    handle: i64,
+    source: Source,
+    fd: RawFd,
+    events: u32,
+    target: Target,
+    tfd: i64,
+) -> Result<i64> {
+    let named = named(handle, Kind::Loop)?;
+    named.with(
+        |core| core.add_io(source, fd, events, target, tfd),
+        |gate| {
+            let watched = match tfd {
+                0 => None,
+                _ => Some(Watched::new(tfd, named.desk.eventfd())?),
+            };
+            let fresh = fresh_at(gate, &named, source, target)?;
+            io::fill(fresh.record, fd, events);
+            let how = match io::register(gate.epoll, fd, events, fresh.handle()) {
+                Ok(how) => how,
+                Err(error) => {
+                    gate.reserve.push(fresh.index);
+                    return Err(error);
+                }
+            };
+            match how {
+                Registered::Alone(_) => {}
+                Registered::Shared => fresh.record.set(SHARED),
+                Registered::Always => fresh.record.set(ALWAYS),
+            }
+            let handle = fresh.handle();
+            let command = match watched {
+                None => Command::AddIo(handle, how),
+                Some(watched) => Command::AddTfd(handle, how, watched),
+            };
+            Ok(gate.publish(&fresh, &named, command))
+        },
+    )
+}
+
+/// See evloop_add_timer.
+pub(crate) fn add_timer(handle: i64, new: NewTimer, target: Target) -> Result<i64> {
+    if let Some(watcher) = quick::add_timer(handle, &new, target) {
+        return Ok(watcher);
+    }
+    let NewTimer { clock, setting, tolerance } = new;
+    let named = named(handle, Kind::Loop)?;
+    named.with(
+        |core| core.add_timer(clock, &setting, tolerance, target),
+        |gate| {
+            let deadline = remote_deadline(gate, &named, clock, &setting)?;
+            let fresh = fresh_at(gate, &named, Source::Timer, target)?;
+            prepare_timer(fresh.record, clock, &setting);
+            fresh.record.node.set_tolerance(tolerance);
+            let handle = fresh.handle();
+            let command = Command::AddTimer { handle, setting, deadline };
+            Ok(gate.publish(&fresh, &named, command))
+        },
+    )
+}
+
+/// When a timer expires that another thread than the loop's sets now.
+fn remote_deadline(gate: &mut Gate, named: &Named, clock: usize, setting: &Setting) -> Result<i64> {
+    let queue = timers::queue_of(clock, setting);
+    if !named.desk.is_virtual() && named.desk.clocks.load(Relaxed) >> queue & 1 == 0 {
+        gate.expect_commands(1)?;
+        let fd = clocks::create_fd(queue)?;
+        gate.inbox.push(Command::Clock(queue, fd));
+    }
+    if setting.absolute {
+        return Ok(setting.initial);
+    }
+    Ok(named.desk.now(queue).saturating_add(setting.initial))
+}
+
+/// See evloop_add_async and its like.
+pub(crate) fn add_plain(handle: i64, source: Source, target: Target) -> Result<i64> {
+    let named = named(handle, Kind::Loop)?;
+    named.with(
+        |core| core.add_plain(source, target),
+        |gate| {
+            if source == Source::ClockChange {
+                let never = Setting {
+                    absolute: true,
+                    period: timers::Period::Skip,
+                    initial: 0,
+                    interval: 0,
+                };
+                remote_deadline(gate, &named, clocks::REALTIME, &never)?;
+            }
+            let fresh = fresh_at(gate, &named, source, target)?;
+            fresh.record.aux.store(0, Relaxed);
+            let handle = fresh.handle();
+            Ok(gate.publish(&fresh, &named, Command::Add(handle)))
+        },
+    )
+}
+
+/// Makes a change to a watcher.
+#[inline]
+pub(crate) fn change(handle: i64, change: Change) -> Result<()> {
+    let named = named(handle, Kind::Watcher)?;
+    named.with(
+        |core| core.change(named.handle.index, named.record, change),
+        |gate| {
+            gate.expect_commands(1)?;
+            gate.inbox.push(Command::Change(handle, change));
+            Ok(())
+        },
+    )
+}
+
+fn of_source(handle: i64, source: Source) -> Result<Named> {
+    let found = named(handle, Kind::Watcher)?;
+    if Source::of(found.record.flags.load(Relaxed)) == source {
+        return Ok(found);
+    }
+    // Or it was closed by now, and is another watcher's.
+    named(handle, Kind::Watcher)?;
+    let wanted = if source == Source::Io { "an io watcher" } else { "a timer" };
+    fail!(EINVAL, "watcher {} is not {}", handle, wanted)
+}
+
+/// See evloop_io_modify.
+pub(crate) fn io_modify(handle: i64, events: u32) -> Result<()> {
+    of_source(handle, Source::Io)?;
+    io::check_events(events)?;
+    change(handle, Change::Events(events))
+}
+
+/// See evloop_timer_set.
+pub(crate) fn timer_set(handle: i64, setting: Setting) -> Result<()> {
+    let named = of_source(handle, Source::Timer)?;
+    named.with(
+        |core| core.timer_set(named.handle.index, named.record, &setting, None),
+        |gate| {
+            gate.expect_commands(2)?;
+            let clock = named.record.flags.load(Relaxed) >> CLOCK_SHIFT & CLOCK_MASK;
+            let deadline = remote_deadline(gate, &named, clock as usize, &setting)?;
+            gate.inbox.push(Command::Set(handle, setting, deadline));
+            Ok(())
+        },
+    )
+}
+
+/// See evloop_timer_again.
+#[inline]
+pub(crate) fn timer_again(handle: i64) -> Result<()> {
+    let named = of_source(handle, Source::Timer)?;
+    named.with(
+        |core| core.timer_again(named.handle.index, named.record, None),
+        |gate| {
+            gate.expect_commands(1)?;
+            let flags = named.record.flags.load(Relaxed);
+            let mut queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+            let mut period = named.record.aux.load(Relaxed).cast_signed();
+            let mut allowed = flags & AGAIN != 0;
+            // What was asked for and not done yet counts, too.
+            if let Some(setting) = gate.inbox.iter().rev().find_map(|c| c.sets(handle)?.0) {
+                queue = timers::queue_of((flags >> CLOCK_SHIFT & CLOCK_MASK) as usize, &setting);
+                period = setting.period_ns();
+                allowed = setting.initial >= 0 && setting.may_start_again();
+            }
+            if !allowed {
+                return Err(timers::never_relative());
+            }
+            let now = named.desk.now(queue);
+            gate.inbox.push(Command::Again(handle, now.saturating_add(period)));
+            Ok(())
+        },
+    )
+}
+
+/// See evloop_timer_remaining_ns.
+pub(crate) fn timer_remaining(handle: i64) -> Result<i64> {
+    let named = of_source(handle, Source::Timer)?;
+    named.with(
+        |core| Ok(core.timer_remaining(named.handle.index, named.record)),
+        |gate| {
+            let flags = named.record.flags.load(Relaxed);
+            let mut queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+            let mut deadline = named.record.node.deadline().filter(|_| flags & SET != 0);
+            // What was asked for and not done yet counts, too.
+            if let Some((setting, asked)) = gate.inbox.iter().rev().find_map(|c| c.sets(handle)) {
+                if let Some(setting) = setting {
+                    let clock = (flags >> CLOCK_SHIFT & CLOCK_MASK) as usize;
+                    queue = timers::queue_of(clock, &setting);
+                }
+                deadline = asked;
+            }
+            let now = named.desk.now(queue);
+            Ok(deadline.map_or(i64::MAX, |deadline| deadline.saturating_sub(now).max(0)))
+        },
+    )
+}
+
+/// See evloop_watcher_loop.
+pub(crate) fn loop_of(handle: i64) -> Result<i64> {
+    let named = named(handle, Kind::Watcher)?;
+    named.with(|core| Ok(core.desk.handle()), |_| Ok(named.desk.handle()))
+}
+
+/// See evloop_watcher_set_name.
+pub(crate) fn set_name(handle: i64, name: Option<&[u8]>) -> Result<()> {
+    let named = named(handle, Kind::Watcher)?;
+    let mut copy = Vec::new();
+    let bytes = name.unwrap_or_default();
+    if copy.try_reserve_exact(bytes.len()).is_err() {
+        fail!(ENOMEM, "no memory for a name of {} bytes", bytes.len() as i64);
+    }
+    copy.extend_from_slice(bytes);
+    let mut gate = named.lock()?;
+    if name.is_none() {
+        gate.names.remove(&handle);
+        return Ok(());
+    }
+    if gate.names.try_reserve(1).is_err() {
+        fail!(ENOMEM, "no memory for a name");
+    }
+    gate.names.insert(handle, copy.into_boxed_slice());
+    drop(gate);
+    // So that closing it forgets the name; if it was closed by now:
+    change(handle, Change::Named).inspect_err(|_| {
+        named.desk.gate().names.remove(&handle);
+    })
+}
+
+/// See evloop_watcher_get_name.
+pub(crate) fn get_name(handle: i64, room: &mut [u8]) -> Result<usize> {
+    let named = named(handle, Kind::Watcher)?;
+    let gate = named.lock()?;
+    let name = gate.names.get(&handle).map(|name| &**name).unwrap_or_default();
+    if let Some(last) = room.len().checked_sub(1) {
+        let len = name.len().min(last);
+        for (to, from) in room.iter_mut().zip(name.iter().take(len).chain(&[0])) {
+            *to = *from;
+        }
+    }
+    Ok(name.len())
+}
+
+/// See evloop_watcher_close.
+pub(crate) fn watcher_close(handle: i64, wait: bool) -> Result<()> {
+    let named = named(handle, Kind::Watcher)?;
+    if named.desk.is_mine() {
+        return named.with(
+            |core| {
+                if wait && core.current == handle {
+                    fail!(EDEADLK, "watcher {} would wait for its own callback", handle);
+                }
+                core.close(&named)
+            },
+            |_| table::stale(handle),
+        );
+    }
+    let mut gate = named.lock_any()?;
+    if named.desk.is_inherited() {
+        close_inherited(&named);
+        return Ok(());
+    }
+    if !gate.running {
+        return named.with_idle(gate, |core| core.close(&named));
+    }
+    let rings = named.desk.leave_work();
+    close_remotely(&mut gate, &named)?;
+    if wait {
+        named.desk.await_callback(gate, rings);
+    } else {
+        drop(gate);
+        if rings {
+            named.desk.ring();
+        }
+    }
+    Ok(())
+}
+
+/// Closes a watcher of a loop that another thread runs.
+fn close_remotely(gate: &mut Gate, named: &Named) -> Result<()> {
+    gate.expect_commands(1)?;
+    let record = named.record;
+    let flags = record.flags.load(Relaxed);
+    if !record.close(named.handle) {
+        return table::stale(named.handle.pack());
+    }
+    named.desk.count_from_outside(-1);
+    let told = Source::of(flags).is_descriptor() && io::is_registered(flags);
+    if told {
+        // If others watch it, too, the loop registers it again for them.
+        // Closed before, perhaps: then the kernel knows it no more.
+        let _ = epoll::delete(gate.epoll, io::fd_of(record));
+    }
+    gate.inbox.push(Command::Close(named.handle.pack(), told));
+    Ok(())
+}
+
+/// Closes a watcher of the parent's loop, in a child, where that loop cannot
+/// be touched: only the handle.
+fn close_inherited(named: &Named) {
+    if named.record.close(named.handle) {
+        named.desk.count_from_outside(-1);
+    }
+}

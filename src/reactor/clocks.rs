@@ -1,0 +1,286 @@
+//! The clocks of timers, and how long a loop may sleep.
+//!
+//! Each clock has a queue and, unless time is virtual, a timerfd, which is
+//! set only when something is due earlier than it is set to.
+
+use super::core::Core;
+use super::desk::{CLOCKS, Desk, REAL_TIME};
+use super::timers::Nodes;
+use crate::errno::{Errno, Result, fail};
+use crate::sync::Ordering::Relaxed;
+use crate::sys::fd::Fd;
+use crate::sys::{clock, epoll, timerfd};
+use crate::timerq::TimerQueue;
+use std::os::fd::RawFd;
+
+/// The clocks in the order of their queues; the second number is the clock
+/// that shows the same time and can always be read.
+const CLOCK_IDS: [(i32, i32); CLOCKS] = [
+    (libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC),
+    (libc::CLOCK_REALTIME, libc::CLOCK_REALTIME),
+    (libc::CLOCK_BOOTTIME, libc::CLOCK_BOOTTIME),
+    (libc::CLOCK_REALTIME_ALARM, libc::CLOCK_REALTIME),
+    (libc::CLOCK_BOOTTIME_ALARM, libc::CLOCK_BOOTTIME),
+];
+pub(super) const MONOTONIC: usize = 0;
+pub(super) const REALTIME: usize = 1;
+pub(super) const NEVER: i64 = i64::MAX;
+
+/// How long one wait may last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    Now,
+    /// A time of the loop.
+    Time(i64),
+    Ever,
+}
+
+/// With `precise`, how much earlier the loop wakes up for a timer, and spins.
+const SPIN_NS: i64 = 120_000;
+/// Where timers are dense the loop wakes up for them once in this time: else
+/// it would do nothing but set its timer.
+const DENSE_NS: i64 = 50_000;
+/// The queue of a clock of the system.
+pub(crate) fn clock_index(id: i32) -> Option<usize> {
+    CLOCK_IDS.iter().position(|(clock, _)| *clock == id)
+}
+
+pub(super) fn read(clock: usize) -> i64 {
+    CLOCK_IDS.get(clock).map_or(0, |(_, id)| clock::read_ns(*id))
+}
+
+/// The timer of a clock.
+pub(super) fn create_fd(clock: usize) -> Result<Fd> {
+    let id = CLOCK_IDS.get(clock).map_or(-1, |(id, _)| *id);
+    match timerfd::create(id, true) {
+        Ok(fd) => Ok(fd),
+        Err(Errno::EINVAL) => fail!(ENOTSUP, "this system has no clock {}", id),
+        Err(Errno::EPERM) => fail!(EPERM, "clock {} needs the capability CAP_WAKE_ALARM", id),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+pub(super) struct Clock {
+    pub queue: TimerQueue,
+    pub fd: Option<Fd>,
+    /// What the timerfd is set to, at most; [`NEVER`]: it has expired.
+    pub armed: i64,
+    /// From when on timers count that are set in this iteration.
+    pub base: Option<i64>,
+    /// The time at which those were queued.
+    pub settled: Option<i64>,
+    /// When timers were last looked for.
+    pub looked: i64,
+}
+
+impl Desk {
+    /// The time of a clock, or virtual time.
+    pub fn now(&self, clock: usize) -> i64 {
+        match self.virtual_now.load(Relaxed) {
+            REAL_TIME => read(clock),
+            now => now,
+        }
+    }
+}
+
+impl Core {
+    /// The time of a clock, or virtual time.
+    pub fn read_clock(&self, clock: usize) -> i64 {
+        self.desk.now(clock)
+    }
+
+    /// Makes the timer of a clock, if it is not there yet.
+    pub fn ensure_clock(&mut self, clock: usize) -> Result<()> {
+        if self.virtual_time || self.timers.clock(clock).fd.is_some() {
+            return Ok(());
+        }
+        let fd = create_fd(clock)?;
+        self.adopt_clock(clock, fd)
+    }
+
+    pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
+        if self.timers.clock(clock).fd.is_none() {
+            self.number_is_ours(fd.raw());
+            self.register_clock(self.epoll(), clock, fd.raw())?;
+            self.timers.clock(clock).fd = Some(fd);
+            let ready = self.desk.clocks.load(Relaxed);
+            self.desk.clocks.store(ready | 1 << clock, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes the timers of the clocks anew, in a forked child.
+    pub fn revive_clocks(&mut self, epoll: RawFd) -> Result<()> {
+        let mut fresh = [const { None }; CLOCKS];
+        for (index, fresh) in fresh.iter_mut().enumerate() {
+            if self.timers.clock(index).fd.is_some() {
+                let fd = create_fd(index)?;
+                self.register_clock(epoll, index, fd.raw())?;
+                *fresh = Some(fd);
+            }
+        }
+        for (index, fresh) in fresh.into_iter().enumerate() {
+            self.number_is_ours(fresh.as_ref().map_or(-1, Fd::raw));
+            let clock = self.timers.clock(index);
+            // The child may have closed it, and use the number for another.
+            std::mem::forget(std::mem::replace(&mut clock.fd, fresh));
+            clock.armed = NEVER;
+            self.timers.due |= 1 << index;
+        }
+        Ok(())
+    }
+
+    pub fn register_clock(&self, epoll: RawFd, clock: usize, fd: RawFd) -> Result<()> {
+        // Edge-triggered, and never read: setting it makes it ready again.
+        let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
+        Ok(epoll::add(epoll, fd, events, super::core::INTERNAL | (1 + clock as u64))?)
+    }
+
+    /// The time at which what is due on a clock is looked for.
+    pub fn expiry_time(&mut self, clock: usize) -> i64 {
+        // What is set to the end of time is set to never.
+        let now = self.read_clock(clock).min(i64::MAX - 1);
+        if !self.precise || self.virtual_time {
+            return now;
+        }
+        let Some(wake) = self.next_wake(clock) else { return now };
+        let mut now = now;
+        while now < wake && wake - now <= SPIN_NS && self.desk.mail.peek() == 0 {
+            std::hint::spin_loop();
+            now = self.read_clock(clock);
+        }
+        now
+    }
+
+    /// Sets the timers; how long to wait then.
+    #[inline]
+    pub fn arm_timers(&mut self, until: Until) -> Option<i64> {
+        if self.virtual_time {
+            return self.virtual_timeout(until);
+        }
+        let mut due = self.timers.due != 0;
+        let recheck = if self.suspended.is_empty() { self.timers.recheck } else { u32::MAX };
+        if recheck != 0 {
+            due |= self.arm_clocks(recheck);
+        }
+        match until {
+            _ if due => Some(0),
+            Until::Now => Some(0),
+            Until::Ever => None,
+            Until::Time(time) => Some(time.saturating_sub(clock::now_ns()).max(0)),
+        }
+    }
+
+    /// Sets the timers of some clocks; true: something is due already.
+    fn arm_clocks(&mut self, recheck: u32) -> bool {
+        let mut due = false;
+        let resume = self.suspended.iter().map(|(until, _)| *until).min();
+        self.timers.recheck = 0;
+        for index in (0..CLOCKS).filter(|index| recheck & 1 << index != 0) {
+            let mut wake = self.next_wake(index);
+            if index == MONOTONIC {
+                wake = match (wake, resume) {
+                    (Some(wake), Some(resume)) => Some(wake.min(resume)),
+                    (wake, resume) => wake.or(resume),
+                };
+            }
+            let watched = index == REALTIME && !self.lists.clock_change.is_empty();
+            due |= self.arm_clock(index, wake, watched);
+        }
+        due
+    }
+
+    /// Sets a clock's timer, if it would come too late; true: something is
+    /// due already.
+    fn arm_clock(&mut self, index: usize, wake: Option<i64>, watched: bool) -> bool {
+        let precise = self.precise;
+        if self.timers.due & 1 << index != 0 {
+            // Once that is dealt with.
+            self.timers.recheck |= 1 << index;
+            return true;
+        }
+        let entry = self.timers.clock(index);
+        let (mut settled, next) = (entry.settled.take(), entry.looked.saturating_add(DENSE_NS));
+        let dense = wake.is_some_and(|wake| wake < next) && !precise;
+        if dense && settled.is_none() {
+            settled = Some(read(index));
+        }
+        let settled = wake.is_some_and(|wake| settled.is_some_and(|now| wake <= now));
+        let wake = match wake {
+            Some(wake) if precise => wake.saturating_sub(SPIN_NS),
+            Some(wake) => wake.max(next),
+            None if watched => i64::MAX - 1,
+            None => return false,
+        };
+        if entry.armed <= wake && !settled {
+            return false;
+        }
+        let Some(fd) = entry.fd.as_ref() else { return false };
+        let due = settled
+            || match timerfd::arm_at(fd.raw(), wake, index == REALTIME) {
+                Ok(stepped) => {
+                    entry.armed = wake;
+                    self.clock_changed |= stepped;
+                    stepped
+                }
+                // Cannot be; if so, looking all the time is better than never.
+                Err(_) => true,
+            };
+        if due {
+            self.timers.due |= 1 << index;
+        }
+        due
+    }
+
+    pub fn virtual_timeout(&mut self, until: Until) -> Option<i64> {
+        let now = self.read_clock(MONOTONIC);
+        let mut due = false;
+        for index in 0..CLOCKS {
+            if self.next_wake(index).is_some_and(|wake| wake <= now && wake != i64::MAX) {
+                self.timers.due |= 1 << index;
+                due = true;
+            }
+        }
+        due |= self.suspended.iter().any(|(until, _)| *until <= now);
+        let over = matches!(until, Until::Now) || matches!(until, Until::Time(time) if time <= now);
+        if due || over || self.auto_advance && self.next_jump(until).is_some() {
+            return Some(0);
+        }
+        None
+    }
+
+    /// Where virtual time jumps to if there is nothing to do now.
+    pub fn next_jump(&mut self, until: Until) -> Option<i64> {
+        let timer = self.next_virtual();
+        let resume = self.suspended.iter().map(|(until, _)| *until);
+        let next = resume.chain(timer).min().filter(|next| *next != i64::MAX);
+        match (next, until) {
+            (_, Until::Now) => None,
+            (Some(next), Until::Time(time)) => Some(next.min(time)),
+            (None, Until::Time(time)) => Some(time),
+            (next, Until::Ever) => next,
+        }
+    }
+
+    /// When the next timer of a clock is due, at the latest.
+    pub fn next_wake(&mut self, clock: usize) -> Option<i64> {
+        let virtual_time = self.virtual_time;
+        let timers = &mut self.timers;
+        let queue = &mut timers.clock(clock).queue;
+        if queue.len() == 0 {
+            return None;
+        }
+        if virtual_time { queue.next_deadline(&Nodes(self.desk, clock)) } else { queue.next_wake() }
+    }
+
+    /// The earliest deadline of a clock, exactly.
+    pub fn next_exact(&mut self, clock: usize) -> Option<i64> {
+        let timers = &mut self.timers;
+        timers.clock(clock).queue.next_deadline(&Nodes(self.desk, clock))
+    }
+
+    /// The earliest deadline of all, in virtual time.
+    pub fn next_virtual(&mut self) -> Option<i64> {
+        (0..CLOCKS).filter_map(|clock| self.next_wake(clock)).min()
+    }
+}

@@ -1,0 +1,187 @@
+//! Events that are not delivered at once: records for evloop_wait, and what
+//! comes faster than a rate limit allows, or to a disabled watcher.
+
+use super::clocks;
+use super::core::Core;
+use super::dispatch::live;
+use super::event::Event;
+use super::flags::*;
+use super::io;
+use super::record::{self, Record};
+use super::running::Run;
+use crate::errno::Result;
+use crate::sync::Ordering::Relaxed;
+use crate::table::Kind;
+
+impl Run {
+    /// Lets watchers go on whose rate limit's interval is over.
+    pub fn resume(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() };
+        if core.suspended.is_empty() {
+            return Ok(());
+        }
+        let now = core.read_clock(clocks::MONOTONIC);
+        let mut over = Vec::new();
+        core.suspended.retain(|(until, index)| {
+            let is_over = *until <= now && over.try_reserve(1).is_ok();
+            if is_over {
+                over.push(*index);
+            }
+            !is_over
+        });
+        for index in over {
+            let Some(record) = record::get(index) else { continue };
+            // SAFETY: as above.
+            if let Some(event) = unsafe { self.core() }.go_on(index, record) {
+                self.emit(event, record)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// What an iteration can do about an event that has more to it; true: its
+    /// callback is to be called.
+    #[cold]
+    pub fn admit(&mut self, index: u32, record: &Record, event: &Event) -> bool {
+        if record.has(SUSPENDED) || record.has(LIMITED) && !self.is_within_limit(index) {
+            self.keep(index, record, event);
+            return false;
+        }
+        if record.has(RECORDS) {
+            self.dispatched += 1;
+            self.hold(*event);
+            if !self.collecting && Source::of(record.flags.load(Relaxed)).is_descriptor() {
+                // Or it would be found again and again.
+                record.set(MASKED);
+                self.io_touch(index, record);
+            }
+            return false;
+        }
+        true
+    }
+
+    fn is_within_limit(&mut self, index: u32) -> bool {
+        let now = self.read_clock(clocks::MONOTONIC);
+        let limit = self.extras.get_mut(&index).and_then(|extra| extra.limit.as_mut());
+        let Some(limit) = limit else { return true };
+        if limit.since == i64::MIN || now.saturating_sub(limit.since) >= limit.interval {
+            limit.since = now;
+            limit.count = 0;
+        }
+        limit.count = limit.count.saturating_add(1);
+        limit.count <= limit.burst
+    }
+
+    /// Keeps an event of a watcher that is over its rate limit.
+    fn keep(&mut self, index: u32, record: &Record, event: &Event) {
+        let Some(extra) = self.extras.get_mut(&index) else { return };
+        extra.keep(event);
+        if record.has(SUSPENDED) {
+            return;
+        }
+        let until =
+            extra.limit.map_or(i64::MIN, |limit| limit.since.saturating_add(limit.interval));
+        // Room was made when the limit was set.
+        if self.suspended.try_reserve(1).is_ok() {
+            self.suspended.push((until, index));
+            record.set(SUSPENDED);
+            // What only speaks once must be heard.
+            if Source::of(record.flags.load(Relaxed)).is_descriptor() && !io::is_edge(record) {
+                record.set(MASKED);
+                self.io_touch(index, record);
+            }
+        }
+    }
+
+    /// A watcher may go on; what happened meanwhile.
+    fn go_on(&mut self, index: u32, record: &Record) -> Option<Event> {
+        if !record.has(SUSPENDED) {
+            return None;
+        }
+        record.unset(SUSPENDED);
+        let flags = record.flags.load(Relaxed);
+        let source = Source::of(flags);
+        if source.is_descriptor() {
+            record.unset(MASKED);
+            self.io_touch(index, record);
+        }
+        let spent = source.is_descriptor() && flags & SPENT != 0;
+        if flags & ENABLED == 0 && !spent {
+            // Until it is enabled.
+            return None;
+        }
+        let kept = self.extras.get_mut(&index)?.kept.take();
+        if source == Source::Io && !spent {
+            // A descriptor says itself whether it is still ready, unless it
+            // only speaks once.
+            return kept.filter(|kept| kept.events & ERROR != 0 || io::is_edge(record));
+        }
+        kept
+    }
+
+    /// Keeps an event for evloop_wait: one for each watcher.
+    pub fn hold(&mut self, event: Event) {
+        if let Some((_, record)) = live(event.watcher) {
+            if record.has(HELD) {
+                let held = self.held.iter_mut().rfind(|held| held.watcher == event.watcher);
+                if let Some(held) = held {
+                    return held.merge(&event);
+                }
+            }
+            record.set(HELD);
+        }
+        if self.held.try_reserve(1).is_ok() {
+            self.held.push_back(event);
+        }
+    }
+
+    /// The next event for evloop_wait.
+    pub fn take_held(&mut self) -> Option<Event> {
+        let event = self.held.pop_front()?;
+        if let Some((index, record)) = live(event.watcher) {
+            self.not_held(index, record);
+        }
+        Some(event)
+    }
+
+    fn not_held(&mut self, index: u32, record: &Record) {
+        record.unset(HELD);
+        let flags = record.flags.load(Relaxed);
+        if Source::of(flags).is_descriptor() && flags & (MASKED | SUSPENDED) == MASKED {
+            record.unset(MASKED);
+            self.io_touch(index, record);
+        }
+    }
+
+    /// What is held of a watcher that is stopped, set anew or disabled.
+    pub fn take_back(&mut self, index: u32, record: &Record) -> Option<Event> {
+        if !record.has(HELD) {
+            return None;
+        }
+        self.not_held(index, record);
+        let handle = record.handle(Kind::Watcher, index);
+        let place = self.held.iter().position(|event| event.watcher == handle)?;
+        self.held.remove(place)
+    }
+
+    /// An event whose watcher was disabled in the same batch: what would be
+    /// lost is kept.
+    pub fn put_back(&mut self, event: &Event) {
+        let Some((index, record)) = live(event.watcher) else { return };
+        match Source::of(record.flags.load(Relaxed)) {
+            Source::Timer => self.timer_put_back(index, record, event.deadline_ns),
+            Source::Async => self.async_put_back(record),
+            Source::Io => self.io_stray(index, record),
+            // It was read: its count would be lost.
+            Source::Tfd => {
+                if let Ok(extra) = self.extra(index, record) {
+                    extra.keep(event);
+                }
+            }
+            _ => {}
+        }
+    }
+}

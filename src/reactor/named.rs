@@ -1,0 +1,194 @@
+//! What the handles of loops and watchers lead to, and how it is used.
+
+use super::core::Core;
+use super::desk::{Desk, Gate, POISONED};
+use super::event::{Event, Target};
+use super::lease::Locked;
+use super::record::{self, LIVE, LOOP, Record};
+use crate::errno::{Errno, Result, fail};
+use crate::sync::{MutexGuard, Ordering::*};
+use crate::sys::fork;
+use crate::table::{self, Handle, Kind};
+
+/// A live handle of a loop or a watcher, and what it leads to.
+#[derive(Clone, Copy)]
+pub(super) struct Named {
+    pub record: &'static Record,
+    pub desk: &'static Desk,
+    pub handle: Handle,
+    state: u32,
+}
+
+/// What a handle of this kind leads to, if it is live.
+#[inline(always)]
+pub(super) fn find(handle: i64, kind: Kind) -> Option<Named> {
+    let handle = Handle::unpack_as(handle, kind)?;
+    let record = record::get(handle.index)?;
+    let state = if matches!(kind, Kind::Loop) { LOOP } else { LIVE };
+    let desk = record.desk().filter(|_| record.is(handle, state))?;
+    Some(Named { record, desk, handle, state })
+}
+
+/// The same, or why not.
+#[inline(always)]
+pub(super) fn named(handle: i64, kind: Kind) -> Result<Named> {
+    match find(handle, kind) {
+        Some(named) => Ok(named),
+        None => refuse(handle, kind),
+    }
+}
+
+#[cold]
+fn refuse<T>(handle: i64, wanted: Kind) -> Result<T> {
+    match table::kind_of_quietly(handle) {
+        Some(kind) if kind != wanted => {
+            fail!(EDOM, "handle {} is {}, not {}", handle, kind.name(), wanted.name())
+        }
+        _ => table::stale(handle),
+    }
+}
+
+/// The same without words for the failure, for signal handlers.
+pub(super) fn named_quietly(handle: i64, kind: Kind) -> std::result::Result<Named, Errno> {
+    match find(handle, kind) {
+        Some(named) if named.desk.is_inherited() => Err(Errno::ECHILD),
+        Some(named) if named.desk.handle() == 0 => Err(Errno::ESTALE),
+        Some(named) => Ok(named),
+        None if table::kind_of_quietly(handle).is_some_and(|other| other != kind) => {
+            Err(Errno::EDOM)
+        }
+        None => Err(Errno::ESTALE),
+    }
+}
+
+impl Named {
+    /// Does something with the loop: `direct` where it may be touched, on the
+    /// thread that runs it or if none does; else `remote`, with the gate.
+    #[inline(always)]
+    pub fn with<R>(
+        &self,
+        direct: impl FnOnce(&mut Core) -> Result<R>,
+        remote: impl FnOnce(&mut Gate) -> Result<R>,
+    ) -> Result<R> {
+        if self.desk.is_mine() {
+            let _poison = Poison(self.desk);
+            // SAFETY: this thread runs the loop, and no reference into the
+            // core is kept while a callback, which this call is in, runs.
+            let core = unsafe { self.desk.core() }?;
+            core.stir();
+            if self.desk.has_inbox() {
+                // What others asked for before comes before.
+                core.receive(&mut self.desk.gate());
+                if !self.record.is(self.handle, self.state) {
+                    return table::stale(self.handle.pack());
+                }
+            }
+            return direct(core);
+        }
+        self.with_lock(direct, remote)
+    }
+
+    #[inline(never)]
+    fn with_lock<R>(
+        &self,
+        direct: impl FnOnce(&mut Core) -> Result<R>,
+        remote: impl FnOnce(&mut Gate) -> Result<R>,
+    ) -> Result<R> {
+        let mut gate = self.lock()?;
+        if gate.running {
+            let _poison = Poison(self.desk);
+            let ring = self.desk.leave_work();
+            let result = remote(&mut gate);
+            drop(gate);
+            if ring {
+                self.desk.ring();
+            }
+            return result;
+        }
+        self.with_idle(gate, direct)
+    }
+
+    /// The same, of a loop that nobody runs, with its gate's lock.
+    pub fn with_idle<R>(
+        &self,
+        gate: MutexGuard<'static, Locked<Gate>>,
+        direct: impl FnOnce(&mut Core) -> Result<R>,
+    ) -> Result<R> {
+        let _poison = Poison(self.desk);
+        // SAFETY: nobody runs the loop, and this thread has the gate's lock.
+        let core = unsafe { self.desk.core() }?;
+        let result = direct(core);
+        let closed = core.take_destroys();
+        // A question changes nothing that the foreign wait should end for.
+        let prepared = core.prepared && core.has_news();
+        drop(gate);
+        notify(closed);
+        if prepared {
+            self.desk.ring();
+        }
+        result
+    }
+
+    /// Whether it can be used, as far as can be told without the lock.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        table::epoch();
+        if self.desk.handle() == 0 {
+            return table::stale(self.handle.pack());
+        }
+        self.check_ours()
+    }
+
+    /// The gate of a loop that is still the one that was named, and ours.
+    pub fn lock(&self) -> Result<MutexGuard<'static, Locked<Gate>>> {
+        let gate = self.lock_any()?;
+        self.check_ours()?;
+        Ok(gate)
+    }
+
+    #[inline]
+    fn check_ours(&self) -> Result<()> {
+        if self.desk.epoch.load(Relaxed) != fork::current() {
+            let handle = self.handle.pack();
+            fail!(ECHILD, "handle {} is {} of the parent process", handle, self.handle.kind.name());
+        }
+        if self.desk.state.load(Relaxed) & POISONED != 0 {
+            let handle = self.handle.pack();
+            fail!(ENOTRECOVERABLE, "handle {} was left unusable by a bug of the library", handle);
+        }
+        Ok(())
+    }
+
+    /// The same, of a parent's or a broken one too: for closing.
+    pub fn lock_any(&self) -> Result<MutexGuard<'static, Locked<Gate>>> {
+        table::epoch();
+        let gate = self.desk.gate();
+        let closed = self.desk.handle.load(Relaxed) == 0;
+        if closed || !self.record.is(self.handle, self.state) {
+            return table::stale(self.handle.pack());
+        }
+        Ok(gate)
+    }
+}
+
+/// Marks a loop whose core a panic left as it happened to be.
+struct Poison(&'static Desk);
+
+impl Drop for Poison {
+    #[inline]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state.fetch_or(POISONED, Relaxed);
+        }
+    }
+}
+
+/// Tells the program of watchers that are closed; no lock is held.
+pub(super) fn notify(closed: Vec<(Target, Event)>) {
+    for (target, event) in closed {
+        if let Some(callback) = target.callback {
+            // SAFETY: the program's function and argument, as it promised.
+            unsafe { callback(&event, target.user_data) };
+        }
+    }
+}

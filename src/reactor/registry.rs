@@ -1,0 +1,262 @@
+//! All loops: made, closed, and what becomes of them in a forked child.
+
+use super::core::Core;
+use super::desk::{Desk, Gate, REAL_TIME, UNKNOWN};
+use super::event::{Event, Target};
+use super::lease::Locked;
+use super::mailbox;
+use super::named::{Named, find, named, notify};
+use super::record::{self, LOOP};
+use crate::errno::{Result, fail};
+use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
+use crate::sys::{fork, thread};
+use crate::table::{self, Handle, Kind};
+use std::collections::{HashMap, VecDeque};
+use std::ptr;
+
+/// The first of all desks, which are linked and never freed.
+static FIRST: AtomicPtr<Desk> = AtomicPtr::new(ptr::null_mut());
+
+static UNUSED: ForkMutex<Unused> =
+    ForkMutex::new(Unused { desks: Vec::new(), made: 0, records: VecDeque::new() });
+
+/// All desks.
+fn desks() -> impl Iterator<Item = &'static Desk> {
+    let mut next = &FIRST;
+    std::iter::from_fn(move || {
+        // Acquire: pairs with the Release in `take`.
+        // SAFETY: null, or a desk, which is never freed.
+        let desk = unsafe { next.load(Acquire).as_ref() }?;
+        next = &desk.next;
+        Some(desk)
+    })
+}
+
+struct Unused {
+    desks: Vec<&'static Desk>,
+    /// How many desks there are.
+    made: usize,
+    /// Records for loops.
+    records: VecDeque<u32>,
+}
+
+/// Loops and watchers, for the table of all handles.
+static OTHERS: table::Others = table::Others { after_fork, kind_of, count, close: close_any };
+
+/// Whether it is a live loop or watcher, and which.
+fn kind_of(handle: i64) -> Option<Kind> {
+    let kind = Handle::unpack(handle)?.kind;
+    let named = find(handle, kind).filter(|_| matches!(kind, Kind::Loop | Kind::Watcher))?;
+    (named.desk.handle() != 0).then_some(kind)
+}
+
+/// How many loops, watchers or both are open.
+fn count(kind: Option<Kind>) -> i64 {
+    let open = desks().filter(|desk| desk.handle.load(Relaxed) != 0);
+    open.map(|desk| match kind {
+        Some(Kind::Loop) => 1,
+        Some(Kind::Watcher) => desk.open_watchers(),
+        Some(_) => 0,
+        None => 1 + desk.open_watchers(),
+    })
+    .sum()
+}
+
+fn close_any(handle: i64) -> Result<()> {
+    match Handle::unpack(handle) {
+        Some(Handle { kind: Kind::Loop, .. }) => close(handle),
+        _ => super::calls::watcher_close(handle, false),
+    }
+}
+
+/// A new loop; its handle.
+pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Result<i64> {
+    let epoch = table::epoch();
+    table::set_others(&OTHERS);
+    let (desk, index) = take()?;
+    let core = match make(desk) {
+        Ok(core) => core,
+        Err(error) => {
+            give_back(desk, index);
+            return Err(error);
+        }
+    };
+    let Some(record) = record::get(index) else { return table::stale(0) };
+    let handle = record.handle(Kind::Loop, index);
+    let mut gate = desk.gate();
+    gate.epoll = core.epoll();
+    desk.eventfd.store(core.eventfd(), SeqCst);
+    desk.epoch.store(epoch, Relaxed);
+    desk.state.store(0, Relaxed);
+    desk.attention.store(0, Relaxed);
+    desk.time.store(UNKNOWN, Relaxed);
+    desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
+    // SAFETY: the desk is nobody's yet, and this thread has the lock.
+    unsafe { desk.lease.replace(Some(core)) };
+    desk.mail.assign(handle);
+    desk.handle.store(handle, Relaxed);
+    drop(gate);
+    record.set_desk(desk);
+    record.set_state(LOOP);
+    Ok(handle)
+}
+
+/// A desk that is not in use, and a record for its loop.
+fn take() -> Result<(&'static Desk, u32)> {
+    let mut unused = UNUSED.lock();
+    if unused.records.is_empty() {
+        if unused.records.try_reserve(record::PER_BLOCK as usize).is_err() {
+            fail!(ENOMEM, "no memory for a loop");
+        }
+        let first = record::take_block()? * record::PER_BLOCK;
+        unused.records.extend(first + 1..first + record::PER_BLOCK);
+    }
+    if unused.desks.is_empty() {
+        // Room to give it back, too.
+        let desks = unused.made + 1;
+        let room = unused.desks.try_reserve(desks).is_ok();
+        let room = room && unused.records.try_reserve(1).is_ok();
+        let fresh = if room { table::try_box(Desk::new()) } else { None };
+        let Some(fresh) = fresh else { fail!(ENOMEM, "no memory for a loop") };
+        let fresh: &'static Desk = Box::leak(fresh);
+        // Only changed with the lock.
+        fresh.next.store(FIRST.load(Relaxed), Relaxed);
+        // Release: who finds it sees it whole.
+        FIRST.store(ptr::from_ref(fresh).cast_mut(), Release);
+        unused.made = desks;
+        unused.desks.push(fresh);
+    }
+    match (unused.desks.pop(), unused.records.pop_front()) {
+        (Some(desk), Some(index)) => Ok((desk, index)),
+        _ => fail!(ENOMEM, "no memory for a loop"),
+    }
+}
+
+fn give_back(desk: &'static Desk, index: u32) {
+    let mut unused = UNUSED.lock();
+    unused.desks.push(desk);
+    if record::get(index).is_some_and(|record| !record.is_worn_out()) {
+        unused.records.push_back(index);
+    }
+}
+
+/// Closes a loop: now, or when the run that is going on notices.
+pub(crate) fn close(handle: i64) -> Result<()> {
+    let named = named(handle, Kind::Loop)?;
+    let desk = named.desk;
+    let mut gate = named.lock_any()?;
+    if desk.epoch.load(Relaxed) != fork::current() {
+        abandon(&named, gate);
+        return Ok(());
+    }
+    if !gate.running {
+        // SAFETY: nobody runs the loop, and this thread has the gate's lock.
+        if let Ok(core) = unsafe { desk.core() }
+            && desk.state.load(Relaxed) == 0
+        {
+            core.receive(&mut gate);
+        }
+        named.record.free();
+        notify(tear_down(desk, gate));
+        return Ok(());
+    }
+    let ring = desk.mail.leave(handle, mailbox::CLOSED);
+    named.record.free();
+    // From now on nothing finds it, its watchers neither.
+    desk.handle.store(0, Relaxed);
+    desk.lease.withdraw();
+    desk.attention.store(1, Relaxed);
+    drop(gate);
+    if ring == Some(true) {
+        desk.ring();
+    }
+    Ok(())
+}
+
+/// Frees a closed loop, whose record is free already; whom to tell.
+pub(super) fn tear_down(
+    desk: &'static Desk,
+    mut gate: MutexGuard<'static, Locked<Gate>>,
+) -> Vec<(Target, Event)> {
+    let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
+    desk.handle.store(0, Relaxed);
+    desk.mail.assign(0);
+    drop(desk.mail.take_letters(0));
+    desk.silence();
+    // SAFETY: no run, and this thread has the gate's lock.
+    let core = unsafe { desk.lease.replace(None) };
+    let poisoned = desk.state.load(Relaxed) != 0;
+    let (asked, answered) = (gate.asked, gate.answered);
+    let before = std::mem::replace(&mut **gate, Gate { asked, answered, ..Gate::default() });
+    desk.watchers.store(0, Relaxed);
+    desk.others.store(0, Relaxed);
+    desk.clocks.store(0, Relaxed);
+    let closed = match core {
+        // Nothing in it can be relied on.
+        Some(core) if poisoned => {
+            core.abandon();
+            std::mem::forget(core);
+            Vec::new()
+        }
+        Some(core) => core.tear_down(),
+        None => Vec::new(),
+    };
+    drop(gate);
+    drop(before);
+    give_back(desk, index);
+    closed
+}
+
+/// Closes a loop of the parent process, in a child: its descriptors here,
+/// and no more, since it may be in the middle of something.
+fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
+    let desk = named.desk;
+    named.record.free();
+    desk.handle.store(0, Relaxed);
+    desk.mail.assign(0);
+    // SAFETY: no other thread of this process uses the parent's loop.
+    if let Ok(core) = unsafe { desk.core() } {
+        core.abandon();
+    }
+    gate.names = HashMap::new();
+}
+
+/// Makes a loop of the parent process this one's.
+pub(crate) fn revive(handle: i64) -> Result<()> {
+    let named = named(handle, Kind::Loop)?;
+    let desk = named.desk;
+    let mut gate = named.lock_any()?;
+    let epoch = fork::current();
+    if desk.epoch.load(Relaxed) == epoch {
+        return Ok(());
+    }
+    if desk.state.load(Relaxed) != 0 {
+        fail!(EBUSY, "loop {} was in use by another thread when the process forked", handle);
+    }
+    // SAFETY: no other thread of this process uses the loop yet, and this one
+    // has the gate's lock; where it forked in a callback no reference is kept.
+    let core = unsafe { desk.core() }?;
+    core.revive(&mut gate)?;
+    desk.eventfd.store(core.eventfd(), SeqCst);
+    gate.epoll = core.epoll();
+    if gate.running {
+        desk.lease.take_over(thread::current());
+    }
+    desk.epoch.store(epoch, Relaxed);
+    Ok(())
+}
+
+/// Sets everything right in a forked child: only this thread exists.
+fn after_fork() {
+    // SAFETY: the first call of a child: nobody else is in the library.
+    unsafe { record::after_fork() };
+    let keep = |unused: Option<&mut Unused>| match unused {
+        Some(_) => None,
+        // A loop was being made or closed, and its desk and record are in no
+        // list perhaps: those that were not in use are not used again.
+        None => Some(Unused { desks: Vec::new(), made: desks().count(), records: VecDeque::new() }),
+    };
+    // SAFETY: as above.
+    unsafe { UNUSED.recover(keep) };
+    desks().for_each(Desk::after_fork);
+}
