@@ -77,7 +77,10 @@ pub unsafe extern "C" fn evloop_add_io(
 /// dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_int {
-    guard("evloop_io_modify", || {
+    if quick::io_modify(watcher, events) {
+        return 0;
+    }
+    guard_rest("evloop_io_modify", || {
         reactor::io_modify(watcher, arg::epoll_events(events)?).map(|()| 0)
     })
 }

@@ -100,6 +100,19 @@ pub(super) fn check_events(events: u32) -> Result<()> {
     Ok(())
 }
 
+/// Whether a change from what a watcher watches for to this needs no more
+/// than that the kernel is told.
+#[inline(always)]
+pub(super) fn may_change_quietly(record: &Record, events: u32) -> bool {
+    let plain = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
+    (watched(record).1 | events) & !(plain as u32) == 0
+}
+
+#[inline(always)]
+pub(super) fn set_events(record: &Record, events: u32) {
+    set_watched(record, watched(record).0, events);
+}
+
 fn explain(errno: Errno, fd: RawFd) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
@@ -361,8 +374,8 @@ impl Core {
                 continue;
             }
             record.unset(DIRTY);
-            let (fd, _) = watched(record);
-            if record.has(DEAD) {
+            let (fd, events) = watched(record);
+            if record.has(DEAD) || self.is_told(*index, record, events) {
                 continue;
             }
             // Once for all watchers of it.
@@ -377,6 +390,27 @@ impl Core {
             self.io.dirty = dirty;
             self.io.dirty.clear();
         }
+    }
+
+    /// Tells the kernel of a change at its most frequent: the only watcher of
+    /// a descriptor, enabled, watches for something else. False: not that, or
+    /// the kernel refused it.
+    #[inline]
+    fn is_told(&self, index: u32, record: &Record, events: u32) -> bool {
+        const MASK: u32 = SOURCE | ENABLED | NOT_PLAIN | STRAY;
+        let before = mask(record);
+        let lone = record.flags.load(Relaxed) & MASK == PLAIN_IO && record.state() == LIVE;
+        if !lone || before >= ABSENT || !may_change_quietly(record, before) {
+            return false;
+        }
+        let (fd, cookie) = (watched(record).0, record.handle(Kind::Watcher, index));
+        if events != before {
+            if epoll::modify(self.epoll(), fd, events, cookie.cast_unsigned()).is_err() {
+                return false;
+            }
+            set_mask(record, events);
+        }
+        true
     }
 
     /// What the kernel should have for a descriptor.

@@ -1,10 +1,15 @@
 //! The event loop.
 //!
-//! `desk` is what other threads see of a loop, and how it is handed from
-//! thread to thread; `core` is what they do not see. `record` holds watchers,
-//! `run` is the state machine, `dispatch` brings events to their watchers;
-//! `io` and `timers` are the two large kinds of sources, `watcher` is what
-//! can be done with all of them, and `command` how others ask for it.
+//! What other threads see of a loop: `registry` has all of them, `desk` is one,
+//! `lease` says whose it is, `mailbox` is how it is woken; `named` is the way
+//! from a handle to it, `calls` what is asked of watchers, `command` how that
+//! is left for the thread that runs the loop, and `quick` the short way.
+//!
+//! What they do not see is the `core`, with its watchers' `record`s in `slots`.
+//! `run` is the state machine, on a thread that is `running` it; `quiet` its
+//! shortest round; `dispatch` brings events to their watchers, unless they are
+//! `held`. `watcher` is what can be done with all of those; `io`, `timers` and
+//! their `clocks`, `tfd` and `asyncs` are the sources.
 
 mod lease;
 mod mailbox;

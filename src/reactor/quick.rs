@@ -8,6 +8,7 @@
 use super::core::Core;
 use super::event::Target;
 use super::flags::*;
+use super::io;
 use super::record::{self, LIVE, LOOP, Record};
 use super::timers::NewTimer;
 use crate::sync::Ordering::Relaxed;
@@ -91,6 +92,24 @@ pub(crate) fn set_enabled(handle: i64, enable: bool) -> bool {
     }
     record.flags.store((flags ^ (ENABLED | COUNTED)) | DIRTY, Relaxed);
     core.active = if enable { core.active.wrapping_add(1) } else { core.active.wrapping_sub(1) };
+    true
+}
+
+/// See evloop_io_modify; of the only watcher of its descriptor.
+#[inline(always)]
+pub(crate) fn io_modify(handle: i64, events: u32) -> bool {
+    const MASK: u32 = SOURCE | SHARED | ONESHOT | ALWAYS | DEAD | SPENT;
+    let Some(AtHand { index, record, flags, core }) = at_hand(handle, Kind::Watcher) else {
+        return false;
+    };
+    if flags & MASK != Source::Io.bits() || !io::may_change_quietly(record, events) {
+        return false;
+    }
+    if flags & DIRTY == 0 && !core.io.note_dirty(index) {
+        return false;
+    }
+    io::set_events(record, events);
+    record.flags.store(flags | DIRTY, Relaxed);
     true
 }
 

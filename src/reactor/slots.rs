@@ -15,7 +15,13 @@ pub(super) struct Slots {
     blocks: Vec<u32>,
     /// Those with free records.
     partial: Vec<u32>,
+    /// How many of those have nothing else.
+    empty: usize,
 }
+
+/// So many blocks without a watcher in them a loop keeps: what comes and goes
+/// again and again should not cost a fault of a page each time.
+const SPARE: usize = 16;
 
 fn header(block: u32) -> Option<&'static Record> {
     record::get(block * PER_BLOCK)
@@ -55,6 +61,7 @@ impl Slots {
         let after = free & (u64::MAX << (header.flags.load(Relaxed) & 63) << 1);
         let place = if after != 0 { after.trailing_zeros() } else { free.trailing_zeros() };
         let left = free & !(1 << place);
+        self.empty -= usize::from(free == ALL);
         header.data.store(left, Relaxed);
         header.flags.store(place, Relaxed);
         if left == 0 {
@@ -63,7 +70,7 @@ impl Slots {
         Some(block * PER_BLOCK + place)
     }
 
-    fn grow(&mut self) -> Result<u32> {
+    fn grow(&mut self) -> Result<()> {
         let block = record::take_block()?;
         if let Err(error) = self.adopt(block) {
             record::give_back_block(block);
@@ -74,7 +81,8 @@ impl Slots {
         }
         set_places(block, self.blocks.len() - 1, self.partial.len());
         self.partial.push(block);
-        Ok(block)
+        self.empty += 1;
+        Ok(())
     }
 
     /// Takes over a block none of whose records is free.
@@ -108,14 +116,19 @@ impl Slots {
             let (all, _) = places(header);
             set_places(block, all, self.partial.len());
             self.partial.push(block);
-        } else if free == ALL && self.partial.len() > 2 {
-            self.release(block);
+        }
+        if free == ALL {
+            self.empty += 1;
+            if self.empty > SPARE {
+                self.release(block);
+            }
         }
     }
 
     /// Gives back a block all of whose records are free.
     fn release(&mut self, block: u32) {
         let Some((all, partial)) = header(block).map(places) else { return };
+        self.empty -= 1;
         self.blocks.swap_remove(all);
         if let Some(moved) = self.blocks.get(all)
             && let Some((_, partial)) = header(*moved).map(places)
@@ -146,6 +159,7 @@ impl Slots {
     /// Gives back all blocks but those with a record that `keep` wants.
     pub fn tear_down(&mut self, keep: impl Fn(&Record) -> bool) {
         self.partial.clear();
+        self.empty = 0;
         for block in self.blocks.drain(..) {
             // One that is kept is lost: somebody may yet write to it.
             if !record::records_of(block).any(&keep) {
