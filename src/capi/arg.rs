@@ -231,6 +231,17 @@ pub(super) unsafe fn ready_out<'a>(
     Ok(unsafe { std::slice::from_raw_parts_mut(out.cast(), max) })
 }
 
+/// The number of entries of an array that is not there if there are none.
+pub(super) fn entries<T>(array: *const T, count: c_int, name: &'static str) -> Result<usize> {
+    let Ok(entries) = usize::try_from(count) else {
+        fail!(EINVAL, "the number of {} is {}, negative", name, count);
+    };
+    if entries > 0 && array.is_null() {
+        fail!(EINVAL, "{} is NULL, but their number {}", name, count);
+    }
+    Ok(entries)
+}
+
 /// The caller's buffer for text.
 ///
 /// # Safety

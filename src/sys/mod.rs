@@ -8,11 +8,13 @@ pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fd;
+pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod interrupt;
 pub(crate) mod memory;
 pub(crate) mod poll;
 pub(crate) mod select;
+pub(crate) mod socket;
 pub(crate) mod thread;
 pub(crate) mod timerfd;
 
