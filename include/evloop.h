@@ -115,6 +115,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct timespec;
+
 /* ------------------------------------------------------------------------
  * Constants
  * ------------------------------------------------------------------------ */
@@ -888,6 +890,11 @@
  * evloop_kqueue_create(): close on exec; always on, accepted.
  */
 #define EVLOOP_KQ_CLOEXEC 1
+
+/**
+ * evloop_kqueue_create(): a forked child has a copy of the queue.
+ */
+#define EVLOOP_KQ_CPONFORK 2
 
 /**
  * Asked whenever a wait of this thread was interrupted; see
@@ -1959,16 +1966,38 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
 /**
  * Create a kqueue.
  *
- * @param flags 0 or EVLOOP_KQ_CLOEXEC.
+ * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
  * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
  *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
- *   and up to six more for what it is made to watch. -ENOMEM.
+ *   and up to seven more for what it is made to watch. -ENOMEM.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child. Since 0.1.0. Source: kqueue(2) of
- * FreeBSD.
+ * everything but close in the child, whose descriptor of it is closed by
+ * the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
+ * has a copy under the same handle and descriptor: the descriptor is the
+ * parent's until the child's first call with it. Since 0.1.0. Source:
+ * kqueue(2) of FreeBSD.
  */
 evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
+
+/**
+ * A second handle for a kqueue that is known by its descriptor.
+ *
+ * Both are the same queue. Closing this handle ends the waits that were
+ * begun with it, and leaves the queue as it is, unless EVLOOP_FD_OWN is
+ * given.
+ *
+ * @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
+ *   or a duplicate of one.
+ * @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
+ *   its descriptor.
+ * @returns the handle, to be closed with evloop_kqueue_close(). -EBADF: fd
+ *   is not a kqueue of this process. -EINVAL: an unknown flag. -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as the queue.
+ * Since 0.1.0.
+ */
+evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
 
 /**
  * The descriptor of a kqueue.
@@ -2040,6 +2069,53 @@ int evloop_kqueue_control(evloop_kqueue_t kq,
  * parent. Since 0.1.0.
  */
 int evloop_kqueue_close(evloop_kqueue_t kq);
+
+/**
+ * Create a kqueue that is known by its descriptor, as on BSD.
+ *
+ * The descriptor is the program's: close(2) closes the queue. Nobody is
+ * told of that, so what the queue holds is given back, and threads that
+ * wait in it return, at a later call of one of these two functions or of
+ * evloop_kqueue_create(); at the next one, if descriptors have run out. A
+ * duplicate, dup(2), is the same queue, which lives as long as one of them
+ * is open.
+ *
+ * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
+ *   ENFILE, ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: not inherited: the
+ * child's first call of the library closes it there. Since 0.1.0. Source:
+ * kqueue(2) of FreeBSD.
+ */
+int evloop_bsd_kqueue(void);
+
+/**
+ * Change what a kqueue watches, and wait for events, as on BSD.
+ *
+ * Everything is as evloop_kqueue_control() has it but what is said here.
+ *
+ * @param kq a descriptor from evloop_bsd_kqueue(), or of any kqueue.
+ * @param changes what to change; may be NULL if nchanges is 0.
+ * @param nchanges how many changes; 0 or more.
+ * @param events where events go; may be NULL if nevents is 0.
+ * @param nevents room in events, in entries; 0 or more.
+ * @param timeout how long to wait; NULL waits for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -1 and
+ *   errno: EBADF: kq is not a kqueue of this process, or was closed during
+ *   the wait. EINTR: a signal handler interrupted the wait; all changes
+ *   were applied. EINVAL, ENOMEM and others as evloop_kqueue_control(), and
+ *   EINVAL for a timeout that is negative or has 10^9 nanoseconds or more.
+ *
+ * Blocking: up to the timeout, never less. Threads: any, several at once.
+ * Signals: not safe. Fork: EBADF. Since 0.1.0. Source: kevent(2) of
+ * FreeBSD.
+ */
+int evloop_bsd_kevent(int kq,
+                      const struct evloop_kevent_t *changes,
+                      int nchanges,
+                      struct evloop_kevent_t *events,
+                      int nevents,
+                      const struct timespec *timeout);
 
 /* ------------------------------------------------------------------------
  * Selectors (Python's selectors module)

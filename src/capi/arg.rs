@@ -5,6 +5,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::poller::Ready;
 use crate::poller::selector::Backend;
 use crate::reactor::{self, Event, Options};
+use crate::sys::clock::{self, Deadline, NS_PER_S};
 use crate::sys::interrupt::Mode;
 use crate::table::{self, Kind};
 use std::ffi::{CStr, c_char, c_int};
@@ -240,6 +241,20 @@ pub(super) fn entries<T>(array: *const T, count: c_int, name: &'static str) -> R
         fail!(EINVAL, "{} is NULL, but their number {}", name, count);
     }
     Ok(entries)
+}
+
+/// The end of a wait of so much time; NULL: none.
+///
+/// # Safety
+/// `timeout` is NULL or valid for reading.
+pub(super) unsafe fn deadline(timeout: *const libc::timespec) -> Result<Deadline> {
+    // SAFETY: NULL or valid (this function's contract).
+    let Some(timeout) = (unsafe { timeout.as_ref() }) else { return Ok(Deadline::Never) };
+    if timeout.tv_sec < 0 || !(0..NS_PER_S).contains(&timeout.tv_nsec) {
+        let (seconds, nanoseconds) = (timeout.tv_sec, timeout.tv_nsec);
+        fail!(EINVAL, "timeout is {} s and {} ns", seconds, nanoseconds);
+    }
+    Ok(Deadline::after(clock::to_ns(timeout)))
 }
 
 /// The caller's buffer for text.

@@ -139,6 +139,8 @@ pub const EVLOOP_KQ_NOTE_FFLAGSMASK: u32 = 0xffffff;
 pub const EVLOOP_KQ_NOTE_TRIGGER: u32 = 0x1000000;
 /// evloop_kqueue_create(): close on exec; always on, accepted.
 pub const EVLOOP_KQ_CLOEXEC: u32 = 0x1;
+/// evloop_kqueue_create(): a forked child has a copy of the queue.
+pub const EVLOOP_KQ_CPONFORK: u32 = 0x2;
 
 // What the queue itself goes by.
 const _: () = {

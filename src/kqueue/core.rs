@@ -3,6 +3,7 @@
 use super::event::*;
 use super::filter::{self, Filter};
 use super::knote::*;
+use super::notes::Notes;
 use super::registration::Registration;
 use super::set::Set;
 use super::slab::{NONE, Slab};
@@ -20,11 +21,16 @@ pub(super) struct Core {
     pub active: ActiveList,
     pub set: Set,
     pub timers: Timers,
+    pub notes: Notes,
     /// Numbers the collecting calls.
     pub pass: u32,
     /// The list of those with events had the last call for itself: the next
     /// one asks the kernel first.
     pub kernel_first: bool,
+    /// Sets that were replaced, while threads wait in them.
+    pub retired: Vec<Set>,
+    /// How many threads are to come back, since their handle was closed.
+    pub leaving: usize,
     /// Events of registrations that nobody knows any more.
     pub strays: usize,
 }
@@ -38,8 +44,11 @@ impl Core {
             active: ActiveList::new(),
             set: Set::new()?,
             timers: Timers::new(),
+            notes: Notes::new(),
             pass: 0,
             kernel_first: false,
+            retired: Vec::new(),
+            leaving: 0,
             strays: 0,
         })
     }

@@ -4,6 +4,7 @@
 use super::core::Core;
 use super::filter;
 use super::knote::*;
+use super::notes::{NOT_NOTED, Noted};
 use super::set::*;
 use super::slab::NONE;
 use crate::errno::Errno;
@@ -20,10 +21,14 @@ pub(super) struct Registration {
     /// Which file it is, if that can be told from the file.
     identity: Option<(u64, u64)>,
     masks: Masks,
+    pub noted: Noted,
     /// The kind that is in the main epoll.
     in_main: usize,
     /// No epoll takes it: it is always ready, or asked by us.
     pub is_file: bool,
+    /// The descriptor is not this any more, and the kernel is not asked for
+    /// anything.
+    pub is_gone: bool,
     /// It was made by the change that is going on.
     pub is_fresh: bool,
     /// The kernel reports it, and no knote wants to know: only edges.
@@ -48,8 +53,10 @@ impl Registration {
             sort,
             identity: (sort != 0).then_some((stat.st_dev, stat.st_ino)),
             masks: [0; KINDS],
+            noted: NOT_NOTED,
             in_main: KINDS,
             is_file: false,
+            is_gone: false,
             is_fresh: true,
             is_muted: false,
             vain: 0,
@@ -69,6 +76,15 @@ impl Core {
     /// that needed the kernel, which knows the descriptor. The edges of the
     /// knote that was touched come again.
     pub fn refresh(&mut self, id: u32, touched: u32) -> Result<bool, Errno> {
+        if self.registrations.get(id).is_none_or(|one| one.is_gone) {
+            return Ok(false);
+        }
+        let asked = self.refresh_epoll(id, touched)?;
+        self.refresh_notes(id)?;
+        Ok(asked)
+    }
+
+    fn refresh_epoll(&mut self, id: u32, touched: u32) -> Result<bool, Errno> {
         let Some(registration) = self.registrations.get(id) else { return Ok(false) };
         if registration.is_file {
             return Ok(false);
@@ -171,18 +187,47 @@ impl Core {
     /// they do on BSD when it is closed.
     pub fn forget(&mut self, id: u32) {
         while let Some(registration) = self.registrations.get_mut(id) {
-            registration.masks = [0; KINDS];
-            registration.is_file = true;
+            registration.is_gone = true;
             let first = registration.first;
             self.remove(first);
             self.drop_if_unused(id);
         }
     }
 
+    /// Has another set of epolls watch everything that still is what it was;
+    /// registrations of descriptors that were closed do not come along.
+    pub fn move_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
+        let mut at = 0;
+        while let Some(id) = self.registrations.next_from(at) {
+            at = id + 1;
+            if self.verify(id).is_err() {
+                self.forget(id);
+                continue;
+            }
+            self.copy_to(&mut fresh, id)?;
+        }
+        self.timers.add_to(&fresh)?;
+        if let Some(notes) = &self.notes.fd {
+            fresh.add_notes(notes.raw())?;
+        }
+        self.strays = 0;
+        Ok(std::mem::replace(&mut self.set, fresh))
+    }
+
+    fn copy_to(&self, fresh: &mut Set, id: u32) -> Result<(), Errno> {
+        let Some(registration) = self.registrations.get(id) else { return Ok(()) };
+        for (kind, mask) in registration.masks.into_iter().enumerate() {
+            fresh.set(self.place(id, kind), registration.fd, 0, mask)?;
+        }
+        Ok(())
+    }
+
     /// A registration without knotes goes.
     pub fn drop_if_unused(&mut self, id: u32) {
         if let Some(registration) = self.registrations.get(id).filter(|one| one.first == NONE) {
-            self.index.remove(&(registration.fd as u64, DESCRIPTOR));
+            let (fd, watch) = (registration.fd, registration.noted.watch);
+            self.drop_note(id, watch);
+            self.index.remove(&(fd as u64, DESCRIPTOR));
             self.registrations.remove(id);
         }
     }

@@ -33,29 +33,30 @@ const OWN: u64 = 1 << 63;
 const BELL: u64 = OWN;
 const NESTED: u64 = OWN | 1 << 8;
 const TIMER: u64 = OWN | 2 << 8;
-const ALARM: u64 = OWN | 3 << 8;
+const NOTES: u64 = OWN | 3 << 8;
 
 /// What an event is about.
 pub(super) enum Source {
     /// A descriptor's record, and its generation.
     Registration(u32, u32),
-    /// There are knotes with events.
+    /// There are knotes with events, or all threads are to look again.
     Bell,
     /// The epoll of this kind of registration.
     Nested(usize),
     /// The timer of this clock has expired.
     Timer(usize),
-    /// All are to look again.
-    Alarm,
+    /// Files were changed.
+    Notes,
 }
 
 pub(super) fn source(event: &Event) -> Source {
     let word = event.u64;
+    let low = (word & 0xff) as usize;
     match word & !0xff {
         BELL => Source::Bell,
-        NESTED => Source::Nested((word & 0xff) as usize),
-        TIMER => Source::Timer((word & 0xff) as usize),
-        ALARM => Source::Alarm,
+        NESTED => Source::Nested(low),
+        TIMER => Source::Timer(low),
+        NOTES => Source::Notes,
         _ => Source::Registration(word as u32, (word >> 32) as u32),
     }
 }
@@ -65,21 +66,46 @@ pub(super) fn word(registration: u32, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(registration)
 }
 
+/// Where a kind of a descriptor's registration is, and its word.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub kind: usize,
+    pub in_main: bool,
+    pub word: u64,
+}
+
+/// How the kernel has each kind of a descriptor's registration; 0: not.
+pub(super) type Masks = [u32; KINDS];
+
+/// The bell is a descriptor that is always readable, and asked for in `main`
+/// or not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bell {
+    Silent,
+    /// One thread will be told, and ends it.
+    Rung,
+    /// All are told, until it is ended.
+    Alarm,
+}
+
 pub(super) struct Set {
     main: Fd,
     nested: [Option<Fd>; KINDS],
-    /// Always readable; it rings by being asked for in `main`.
-    bell: Option<Fd>,
-    rung: bool,
+    bell_fd: Option<Fd>,
+    bell: Bell,
+    /// How many threads wait in `main`.
+    pub waiting: usize,
 }
-
-/// How the kernel has one kind of a descriptor's registration; 0: not at all.
-pub(super) type Masks = [u32; KINDS];
 
 impl Set {
     pub fn new() -> Result<Self, Errno> {
-        let nested = [const { None }; KINDS];
-        Ok(Self { main: epoll::create()?, nested, bell: None, rung: false })
+        Ok(Self {
+            main: epoll::create()?,
+            nested: [const { None }; KINDS],
+            bell_fd: None,
+            bell: Bell::Silent,
+            waiting: 0,
+        })
     }
 
     pub fn main(&self) -> RawFd {
@@ -88,6 +114,17 @@ impl Set {
 
     pub fn nested(&self, kind: usize) -> Option<RawFd> {
         self.nested.get(kind)?.as_ref().map(Fd::raw)
+    }
+
+    /// All its descriptors but `main`.
+    pub fn inner_fds(&self) -> impl Iterator<Item = &Fd> {
+        self.nested.iter().flatten().chain(&self.bell_fd)
+    }
+
+    /// Its descriptors stay open, or are somebody else's by now.
+    pub fn disown(&self) {
+        self.main.disown();
+        self.inner_fds().for_each(Fd::disown);
     }
 
     /// The epoll for a kind of registration that cannot be in `main`.
@@ -101,14 +138,17 @@ impl Set {
         Ok(place.insert(fresh).raw())
     }
 
+    fn epoll(&mut self, at: Place) -> Result<RawFd, Errno> {
+        if at.in_main { Ok(self.main()) } else { self.nested_or_new(at.kind) }
+    }
+
     /// Registers a descriptor, or changes how it is registered.
     pub fn set(&mut self, at: Place, fd: RawFd, from: u32, to: u32) -> Result<(), Errno> {
-        let epoll = match at.in_main {
-            true => self.main(),
-            false => self.nested_or_new(at.kind)?,
-        };
+        if (from, to) == (0, 0) {
+            return Ok(());
+        }
+        let epoll = self.epoll(at)?;
         match (from, to) {
-            (0, 0) => Ok(()),
             (0, _) => epoll::add(epoll, fd, to, at.word),
             (_, 0) => epoll::delete(epoll, fd),
             (_, _) => epoll::modify(epoll, fd, to, at.word),
@@ -118,72 +158,86 @@ impl Set {
     /// Whether a descriptor is the one that is registered there. Unlike a
     /// change, this does not make an edge come again.
     pub fn probe(&mut self, at: Place, fd: RawFd) -> Result<(), Errno> {
-        let epoll = match at.in_main {
-            true => self.main(),
-            false => self.nested_or_new(at.kind)?,
-        };
-        match epoll::add(epoll, fd, PARKED, at.word) {
-            Err(Errno::EEXIST) => Ok(()),
-            Ok(()) => {
-                epoll::delete(epoll, fd)?;
-                Err(Errno::ENOENT)
-            }
-            // It is none that an epoll takes, or that there is.
-            Err(Errno::EBADF) => Err(Errno::EBADF),
-            Err(_) => Err(Errno::ENOENT),
-        }
+        probe(self.epoll(at)?, fd)
     }
 
     pub fn add_timer(&self, clock: u8, fd: RawFd) -> Result<(), Errno> {
         epoll::add(self.main(), fd, IN | ET, TIMER | u64::from(clock))
     }
 
+    pub fn add_notes(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, NOTES)
+    }
+
     /// Makes the queue readable, and wakes a thread that waits; until it is
     /// silenced, or one thread was told.
     pub fn ring(&mut self) -> Result<(), Errno> {
-        if self.rung {
+        if self.bell != Bell::Silent {
             return Ok(());
         }
-        match &self.bell {
-            Some(bell) => epoll::modify(self.main.raw(), bell.raw(), IN | ET, BELL)?,
-            None => {
-                let bell = eventfd::create(1)?;
-                epoll::add(self.main.raw(), bell.raw(), IN | ET, BELL)?;
-                self.bell = Some(bell);
-            }
+        if self.bell_fd.is_none() {
+            let fresh = eventfd::create(1)?;
+            epoll::add(self.main(), fresh.raw(), 0, BELL)?;
+            self.bell_fd = Some(fresh);
         }
-        self.rung = true;
+        self.set_bell(Bell::Rung);
         Ok(())
     }
 
     pub fn silence(&mut self) {
-        if let Some(bell) = self.bell.as_ref().filter(|_| self.rung) {
-            // It is registered, so that this needs nothing that could fail.
-            let _ = epoll::modify(self.main.raw(), bell.raw(), 0, BELL);
-            self.rung = false;
+        if self.bell == Bell::Rung {
+            self.set_bell(Bell::Silent);
         }
     }
 
-    /// Wakes all threads that wait, now and from now on; `other`: a
-    /// descriptor that is always readable, for a set without a bell.
-    pub fn alarm(&self, other: RawFd) {
-        // Nothing that can fail where `main` is open.
-        let _ = match &self.bell {
-            Some(bell) => epoll::modify(self.main.raw(), bell.raw(), IN, ALARM),
-            None => epoll::add(self.main.raw(), other, IN, ALARM),
-        };
+    /// The kernel told a thread, and will tell no other.
+    pub fn was_heard(&mut self) {
+        if self.bell == Bell::Rung {
+            self.bell = Bell::Silent;
+        }
     }
 
-    /// The kernel told somebody, and will tell nobody else.
-    pub fn was_heard(&mut self) {
-        self.rung = false;
+    /// Wakes all threads that wait, and those to come; `other`: a descriptor
+    /// that is always readable, for want of a bell.
+    pub fn alarm(&mut self, other: Option<RawFd>) {
+        if let Some(other) = other.filter(|_| self.bell_fd.is_none())
+            && epoll::add(self.main(), other, 0, BELL).is_ok()
+        {
+            self.bell_fd = Some(Fd::borrowed(other));
+        }
+        self.set_bell(Bell::Alarm);
+    }
+
+    pub fn end_alarm(&mut self) {
+        if self.bell == Bell::Alarm {
+            self.set_bell(Bell::Silent);
+        }
+    }
+
+    fn set_bell(&mut self, bell: Bell) {
+        let Some(fd) = &self.bell_fd else { return };
+        let events = match bell {
+            Bell::Silent => 0,
+            Bell::Rung => IN | ET,
+            Bell::Alarm => IN,
+        };
+        // It is registered, so that this needs nothing that could fail.
+        let _ = epoll::modify(self.main.raw(), fd.raw(), events, BELL);
+        self.bell = bell;
     }
 }
 
-/// Where a kind of a descriptor's registration is, and its word.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub kind: usize,
-    pub in_main: bool,
-    pub word: u64,
+/// Whether a descriptor is registered with an epoll: ENOENT, it is not;
+/// EBADF, one of them is closed. This changes nothing.
+pub(super) fn probe(epoll: RawFd, fd: RawFd) -> Result<(), Errno> {
+    match epoll::add(epoll, fd, PARKED, 0) {
+        Err(Errno::EEXIST) => Ok(()),
+        Ok(()) => {
+            epoll::delete(epoll, fd)?;
+            Err(Errno::ENOENT)
+        }
+        Err(Errno::EBADF) => Err(Errno::EBADF),
+        // It is none that an epoll takes.
+        Err(_) => Err(Errno::ENOENT),
+    }
 }

@@ -65,6 +65,13 @@ impl<T> Slab<T> {
         self.slots.get_mut(id as usize)?.value.as_mut()
     }
 
+    /// The first number in use, from this one on.
+    pub fn next_from(&self, from: u32) -> Option<u32> {
+        let rest = self.slots.get(from as usize..)?;
+        let ahead = rest.iter().position(|slot| slot.value.is_some())?;
+        Some(from + ahead as u32)
+    }
+
     pub fn generation(&self, id: u32) -> u32 {
         self.slots.get(id as usize).map_or(0, |slot| slot.generation)
     }
@@ -85,6 +92,6 @@ mod tests {
         assert_eq!(slab.insert('d', 2), Some(a));
         assert_ne!(slab.generation(a), before);
         assert_eq!((slab.get(a), slab.get(NONE)), (Some(&'d'), None));
-        assert_eq!(slab.get(b), Some(&'b'));
+        assert_eq!((slab.next_from(1), slab.next_from(2)), (Some(b), None));
     }
 }

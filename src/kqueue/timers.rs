@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::knote::Knote;
+use super::set::Set;
 use super::slab::Slab;
 use crate::errno::Errno;
 use crate::sys::fd::Fd;
@@ -73,6 +74,28 @@ impl Timers {
         let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return };
         clock.changed = true;
         clock.queue.disarm(&Nodes(knotes, knote.clock), id);
+    }
+
+    /// Has another epoll watch the timerfds.
+    pub fn add_to(&self, set: &Set) -> Result<(), Errno> {
+        for (index, clock) in (0u8..).zip(&self.clocks) {
+            if let Some(fd) = &clock.fd {
+                set.add_timer(index, fd.raw())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The timerfds.
+    pub fn fds(&self) -> impl Iterator<Item = &Fd> {
+        self.clocks.iter().filter_map(|clock| clock.fd.as_ref())
+    }
+
+    /// In a forked child: the timerfds are the parent's.
+    pub fn forget_fds(&mut self) {
+        for clock in &mut self.clocks {
+            (clock.fd, clock.set_to, clock.changed) = (None, None, true);
+        }
     }
 
     fn pop(&mut self, knotes: &Slab<Knote>, index: u8, now: i64) -> Option<u32> {

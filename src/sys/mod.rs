@@ -10,6 +10,7 @@ pub(crate) mod eventfd;
 pub(crate) mod fd;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod inotify;
 pub(crate) mod interrupt;
 pub(crate) mod memory;
 pub(crate) mod poll;
@@ -47,6 +48,11 @@ impl SavedErrno {
         let place = unsafe { libc::__errno_location() };
         // SAFETY: as above.
         Self { place, value: unsafe { *place } }
+    }
+
+    /// Gives errno a value, which is what one part of the C API promises.
+    pub fn set(value: c_int) {
+        Self { value, ..Self::now() }.restore();
     }
 
     #[inline]

@@ -13,6 +13,7 @@ mod write;
 use super::core::Core;
 use super::event::*;
 use super::knote::Knote;
+use super::registration::Registration;
 use super::set::KINDS;
 use crate::errno::{Result, fail};
 
@@ -72,6 +73,14 @@ pub(super) trait Filter: Sync {
     fn interest(&self, _knote: &Knote) -> (usize, u32) {
         (KINDS, 0)
     }
+
+    /// What of inotify(7) its file is to be watched for.
+    fn notes(&self, _knote: &Knote, _registration: &Registration) -> u32 {
+        0
+    }
+
+    /// Its file was changed so; or `notes::LOST`: nobody knows how.
+    fn noticed(&self, _core: &mut Core, _id: u32, _mask: u32) {}
 
     /// Whether there is an event. `ready`: what an epoll said of its
     /// descriptor just now.

@@ -3,6 +3,9 @@
 use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::Knote;
+use super::super::notes;
+use super::super::registration::Registration;
+use super::super::registry;
 use super::super::set::*;
 use super::ready::{self, Connection, Look};
 use super::{Filter, Outcome, Verdict};
@@ -45,6 +48,17 @@ impl Filter for Read {
         match found {
             Ok(count) => stream(look, count, low),
             Err(_) => counted(look),
+        }
+    }
+
+    fn notes(&self, _knote: &Knote, registration: &Registration) -> u32 {
+        let grows = registration.is_file && registration.sort == libc::S_IFREG;
+        if grows { libc::IN_MODIFY } else { 0 }
+    }
+
+    fn noticed(&self, core: &mut Core, id: u32, mask: u32) {
+        if mask & (libc::IN_MODIFY | notes::LOST) != 0 {
+            core.activate(id);
         }
     }
 
@@ -101,8 +115,12 @@ fn counted(look: Look) -> Verdict {
     }
 }
 
-/// What an eventfd or a timerfd would return; 1 for others.
+/// What an eventfd or a timerfd would return, how many events a queue has;
+/// 1 for others.
 fn counter(fd: RawFd) -> i64 {
+    if let Some(pending) = registry::pending(fd) {
+        return pending;
+    }
     let mut buffer = [0; 512];
     let Ok(text) = fd::info(fd, &mut buffer) else { return 1 };
     let number = |name: &str, radix| {
