@@ -5,7 +5,8 @@
 //! downward only:
 //!
 //! ```text
-//! capi -> reactor -> poller, timerfd -> timerq, table, waiters -> sys -> sync, errno
+//! capi -> reactor -> poller, timerfd -> timerq, table, waiters
+//! capi -> kqueue -> timerq, table, waiters -> sys -> sync, errno
 //! ```
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -16,6 +17,8 @@ compile_error!("libevloop is for 64-bit Linux");
 mod capi;
 #[cfg_attr(loom, allow(dead_code))]
 mod errno;
+#[cfg(not(loom))]
+mod kqueue;
 #[cfg(not(loom))]
 mod poller;
 mod reactor;

@@ -5,6 +5,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::poller::Ready;
 use crate::poller::selector::Backend;
 use crate::reactor::{self, Event, Options};
+use crate::sys::clock::{self, Deadline, NS_PER_S};
 use crate::sys::interrupt::Mode;
 use crate::table::{self, Kind};
 use std::ffi::{CStr, c_char, c_int};
@@ -229,6 +230,31 @@ pub(super) unsafe fn ready_out<'a>(
     // SAFETY: valid for `max` entries (this function's contract), which need
     // not be initialised.
     Ok(unsafe { std::slice::from_raw_parts_mut(out.cast(), max) })
+}
+
+/// The number of entries of an array that is not there if there are none.
+pub(super) fn entries<T>(array: *const T, count: c_int, name: &'static str) -> Result<usize> {
+    let Ok(entries) = usize::try_from(count) else {
+        fail!(EINVAL, "the number of {} is {}, negative", name, count);
+    };
+    if entries > 0 && array.is_null() {
+        fail!(EINVAL, "{} is NULL, but their number {}", name, count);
+    }
+    Ok(entries)
+}
+
+/// The end of a wait of so much time; NULL: none.
+///
+/// # Safety
+/// `timeout` is NULL or valid for reading.
+pub(super) unsafe fn deadline(timeout: *const libc::timespec) -> Result<Deadline> {
+    // SAFETY: NULL or valid (this function's contract).
+    let Some(timeout) = (unsafe { timeout.as_ref() }) else { return Ok(Deadline::Never) };
+    if timeout.tv_sec < 0 || !(0..NS_PER_S).contains(&timeout.tv_nsec) {
+        let (seconds, nanoseconds) = (timeout.tv_sec, timeout.tv_nsec);
+        fail!(EINVAL, "timeout is {} s and {} ns", seconds, nanoseconds);
+    }
+    Ok(Deadline::after(clock::to_ns(timeout)))
 }
 
 /// The caller's buffer for text.

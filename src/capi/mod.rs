@@ -8,6 +8,8 @@ mod guard;
 
 mod types;
 
+mod kqueue_types;
+
 mod library;
 
 mod tfd;
@@ -19,6 +21,8 @@ mod poll;
 mod epoll;
 
 mod devpoll;
+
+mod kqueue;
 
 mod selector;
 

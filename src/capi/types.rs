@@ -35,6 +35,10 @@ pub type evloop_epoll_t = evloop_handle_t;
 #[allow(non_camel_case_types)]
 pub type evloop_devpoll_t = evloop_handle_t;
 
+/// A kqueue; see evloop_kqueue_create().
+#[allow(non_camel_case_types)]
+pub type evloop_kqueue_t = evloop_handle_t;
+
 /// A selector; see evloop_selector_create().
 #[allow(non_camel_case_types)]
 pub type evloop_selector_t = evloop_handle_t;
@@ -98,6 +102,8 @@ pub const EVLOOP_KIND_POLL: c_int = 4;
 pub const EVLOOP_KIND_EPOLL: c_int = 5;
 /// evloop_handle_kind(): a /dev/poll object.
 pub const EVLOOP_KIND_DEVPOLL: c_int = 6;
+/// evloop_handle_kind(): a kqueue.
+pub const EVLOOP_KIND_KQUEUE: c_int = 7;
 /// evloop_handle_kind(): a selector.
 pub const EVLOOP_KIND_SELECTOR: c_int = 8;
 
@@ -279,6 +285,7 @@ const _: () = {
     assert!(EVLOOP_KIND_POLL == Kind::Poll as c_int);
     assert!(EVLOOP_KIND_EPOLL == Kind::Epoll as c_int);
     assert!(EVLOOP_KIND_DEVPOLL == Kind::DevPoll as c_int);
+    assert!(EVLOOP_KIND_KQUEUE == Kind::Kqueue as c_int);
     assert!(EVLOOP_KIND_SELECTOR == Kind::Selector as c_int);
     assert!(EVLOOP_VIRTUAL_TIME == reactor::VIRTUAL_TIME);
     assert!(EVLOOP_AUTO_ADVANCE == reactor::AUTO_ADVANCE);

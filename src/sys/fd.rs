@@ -31,7 +31,7 @@ impl Fd {
         self.owned.store(true, Ordering::Relaxed);
     }
 
-    /// Dropping it leaves the descriptor open.
+    /// From now on dropping it does not close the descriptor.
     pub fn disown(&self) {
         self.owned.store(false, Ordering::Relaxed);
     }
@@ -57,6 +57,49 @@ impl Drop for Fd {
 pub(crate) fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD only looks.
     unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
+}
+
+/// Has a number be a duplicate of a descriptor, whatever it was.
+pub(crate) fn replace(fd: &Fd, number: RawFd) -> Result<(), Errno> {
+    // SAFETY: the caller gives the number up.
+    unsafe { syscall!(SYS_dup3, fd.raw(), number, libc::O_CLOEXEC) }.map(drop)
+}
+
+/// The first open descriptor that is what is looked for, as /proc lists them.
+pub(crate) fn find_open(is_it: impl Fn(RawFd) -> bool) -> Option<RawFd> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let path = c"/proc/self/fd".as_ptr();
+    // SAFETY: the path is NUL-terminated.
+    let directory = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path, flags) }.ok()?;
+    let directory = Fd::owned(int(directory));
+    let mut buffer = [0u64; 512];
+    loop {
+        let (start, size) = (buffer.as_mut_ptr(), size_of_val(&buffer));
+        // SAFETY: as many writable bytes as said.
+        let len = unsafe { syscall!(SYS_getdents64, directory.raw(), start, size) }.ok()?;
+        if len == 0 {
+            return None;
+        }
+        // SAFETY: the buffer's bytes, all of them initialised.
+        let bytes = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), len.min(size)) };
+        if let Some(found) = numbers(bytes).find(|number| is_it(*number)) {
+            return Some(found);
+        }
+    }
+}
+
+/// The names in directory entries that are numbers.
+fn numbers(mut entries: &[u8]) -> impl Iterator<Item = RawFd> {
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    std::iter::from_fn(move || {
+        let length = entries.get(LENGTH..LENGTH + 2)?.try_into().ok()?;
+        let entry = entries.get(..usize::from(u16::from_ne_bytes(length)))?;
+        entries = entries.get(entry.len()..)?;
+        let name = entry.get(NAME..)?.split(|byte| *byte == 0).next()?;
+        Some(str::from_utf8(name).ok().and_then(|name| name.parse().ok()))
+    })
+    .flatten()
 }
 
 /// The device and the inode of an open file that has one of its own (not an

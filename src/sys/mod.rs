@@ -8,11 +8,14 @@ pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fd;
+pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod inotify;
 pub(crate) mod interrupt;
 pub(crate) mod memory;
 pub(crate) mod poll;
 pub(crate) mod select;
+pub(crate) mod socket;
 pub(crate) mod thread;
 pub(crate) mod timerfd;
 
@@ -45,6 +48,11 @@ impl SavedErrno {
         let place = unsafe { libc::__errno_location() };
         // SAFETY: as above.
         Self { place, value: unsafe { *place } }
+    }
+
+    /// Gives errno a value, which is what one part of the C API promises.
+    pub fn set(value: c_int) {
+        Self { value, ..Self::now() }.restore();
     }
 
     #[inline]

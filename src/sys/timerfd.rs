@@ -80,6 +80,11 @@ pub(crate) fn read_nowait(fd: RawFd) -> Option<Result<u64, Errno>> {
     }
 }
 
+/// Has a timer not expire any more; what it has expired is forgotten.
+pub(crate) fn disarm(fd: RawFd) -> Result<(), Errno> {
+    settime(fd, 0, &ZERO).map(drop)
+}
+
 /// Has a timer expire once, at a time of its clock; before now: at once.
 ///
 /// With `cancel`, it becomes ready when the clock is stepped, too. True: it

@@ -61,6 +61,19 @@ pub(crate) struct Others {
 
 static OTHERS: AtomicPtr<Others> = AtomicPtr::new(std::ptr::null_mut());
 
+/// What else is to be set right in a forked child: `run` runs in its first
+/// call, after the table, while no other thread is in the library.
+pub(crate) struct ForkHook {
+    pub run: fn(),
+}
+
+static FORK_HOOK: AtomicPtr<ForkHook> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Makes the hook known; the same one each time.
+pub(crate) fn set_fork_hook(hook: &'static ForkHook) {
+    FORK_HOOK.store(std::ptr::from_ref(hook).cast_mut(), Ordering::Release);
+}
+
 fn others() -> Option<&'static Others> {
     // SAFETY: null, or a static that `set_others` stored.
     unsafe { OTHERS.load(Ordering::Acquire).as_ref() }
@@ -83,6 +96,10 @@ fn table() -> (&'static Table<Payload>, fork::Epoch) {
         unsafe { TABLE.after_fork(inherit, |object| object.abandon()) };
         if let Some(others) = others() {
             (others.after_fork)();
+        }
+        // SAFETY: null, or a static that `set_fork_hook` stored.
+        if let Some(hook) = unsafe { FORK_HOOK.load(Ordering::Acquire).as_ref() } {
+            (hook.run)();
         }
     });
     (&TABLE, epoch)
@@ -139,6 +156,17 @@ pub(crate) fn pin<T: Object>(handle: i64) -> Result<Pinned<T>> {
             None => refuse(Refused::Poisoned, handle, T::KIND),
         },
         Err(refused) => refuse(refused, handle, T::KIND),
+    }
+}
+
+/// For a fork hook: whether the object that a handle names is this process's.
+pub(crate) fn survived<T: Object>(handle: i64) -> bool {
+    match TABLE.pin(handle, T::KIND) {
+        Ok(pin) => {
+            release(pin);
+            true
+        }
+        Err(_) => false,
     }
 }
 

@@ -14,18 +14,20 @@ pub(crate) enum Kind {
     Poll = 4,
     Epoll = 5,
     DevPoll = 6,
+    Kqueue = 7,
     Selector = 8,
 }
 
 impl Kind {
     /// All of them, with what a sentence calls them.
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Tfd, "a timer file descriptor"),
         (Self::Loop, "an event loop"),
         (Self::Watcher, "a watcher"),
         (Self::Poll, "a poll set"),
         (Self::Epoll, "an epoll object"),
         (Self::DevPoll, "a /dev/poll object"),
+        (Self::Kqueue, "a kqueue"),
         (Self::Selector, "a selector"),
     ];
 
@@ -112,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn packing_loses_nothing(code in 0u64..7, generation in 0..=LAST_GENERATION, index in 0..MAX_SLOTS) {
+        fn packing_loses_nothing(code in 0u64..8, generation in 0..=LAST_GENERATION, index in 0..MAX_SLOTS) {
             let kind = Kind::ALL[code as usize].0;
             let handle = Handle { kind, generation, index };
             prop_assert!(handle.pack() > 0);

@@ -34,8 +34,7 @@ fn unpack(word: u64) -> i64 {
 }
 
 impl Node {
-    #[cfg(test)]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self { deadline: AtomicI64::new(NONE), entry: AtomicI64::new(NONE), seq: AtomicU64::new(0) }
     }
 

@@ -1,0 +1,228 @@
+//! Kqueues: `evloop_kqueue_*`.
+
+use std::ffi::c_int;
+
+use super::arg;
+use super::guard::guard;
+use super::kqueue_types::*;
+use super::types::*;
+use crate::errno::{Errno, Error, Result};
+use crate::kqueue::{Changes, Collect, Kevent, Kqueue, OnSignal, Sink, Use};
+use crate::sys::SavedErrno;
+use crate::sys::clock::Deadline;
+use crate::table;
+use libc::timespec;
+
+/// @section Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
+///
+/// Create a kqueue.
+///
+/// @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
+/// @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
+///   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
+///   and up to seven more for what it is made to watch. -ENOMEM.
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
+/// everything but close in the child, whose descriptor of it is closed by
+/// the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
+/// has a copy under the same handle and descriptor: the descriptor is the
+/// parent's until the child's first call with it. Since 0.1.0. Source:
+/// kqueue(2) of FreeBSD.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_kqueue_create(flags: u32) -> evloop_kqueue_t {
+    guard("evloop_kqueue_create", || {
+        arg::flags(flags, EVLOOP_KQ_CLOEXEC | EVLOOP_KQ_CPONFORK)?;
+        Kqueue::create(flags & EVLOOP_KQ_CPONFORK != 0)
+    })
+}
+
+/// A second handle for a kqueue that is known by its descriptor.
+///
+/// Both are the same queue. Closing this handle ends the waits that were
+/// begun with it, and leaves the queue as it is, unless EVLOOP_FD_OWN is
+/// given.
+///
+/// @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
+///   or a duplicate of one.
+/// @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
+///   its descriptor.
+/// @returns the handle, to be closed with evloop_kqueue_close(). -EBADF: fd
+///   is not a kqueue of this process. -EINVAL: an unknown flag. -ENOMEM.
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: as the queue.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_kqueue_from_fd(fd: c_int, flags: u32) -> evloop_kqueue_t {
+    guard("evloop_kqueue_from_fd", || {
+        arg::flags(flags, EVLOOP_FD_OWN)?;
+        Kqueue::lend(arg::fd(fd)?, flags & EVLOOP_FD_OWN != 0)
+    })
+}
+
+/// The descriptor of a kqueue.
+///
+/// It is only lent: do not close it. It is readable while an event is
+/// pending, and can be registered with another kqueue, epoll, poll or
+/// select.
+///
+/// @param kq a kqueue.
+/// @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+/// Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
+    guard("evloop_kqueue_fileno", || table::descriptor::<Kqueue>(kq))
+}
+
+/// Change what a kqueue watches, and wait for events.
+///
+/// First the changes are applied, in their order. One that fails gets an
+/// entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, all else
+/// as in the change. So does each that has EVLOOP_KQ_EV_RECEIPT, with data
+/// 0. If there is any such entry, the call returns at once, and events stay
+/// for the next one. If there is no room for an entry, the later changes are
+/// not applied, and the call returns the error, or, after a receipt, the
+/// number of entries.
+///
+/// Then events are waited for, unless nevents is 0.
+///
+/// @param kq a kqueue.
+/// @param changes what to change; may be NULL if nchanges is 0.
+/// @param nchanges how many changes; 0 or more.
+/// @param events where events go; may be NULL if nevents is 0, and may be
+///   the same array as changes.
+/// @param nevents room in events, in entries; 0 or more. With 0 the changes
+///   are applied and nothing is waited for.
+/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+///   for ever.
+/// @returns the number of entries filled; 0 if the time ran out. -EINVAL: a
+///   negative count, or an array is NULL. -EINTR: see
+///   evloop_set_interrupt_mode(); all changes were applied. -ESTALE: not a
+///   live handle, or closed during the wait. -ECHILD: used after fork.
+///   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
+///   open descriptor. -ENOENT: ident is not watched with that filter.
+///   -EINVAL: the filter, or something in fflags or data, is unknown.
+///   -ENOTSUP: this system cannot watch that. -EMFILE, -ENFILE, -ENOSPC,
+///   -ELOOP.
+///
+/// Blocking: up to timeout_ns, never less. Threads: any, several at once.
+/// Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
+/// FreeBSD.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_kqueue_control(
+    kq: evloop_kqueue_t,
+    changes: *const Kevent,
+    nchanges: c_int,
+    events: *mut Kevent,
+    nevents: c_int,
+    timeout_ns: i64,
+) -> c_int {
+    guard("evloop_kqueue_control", || {
+        let queue = Use::of(kq)?;
+        let nchanges = arg::entries(changes, nchanges, "changes")?;
+        let nevents = arg::entries(events, nevents, "events")?;
+        // SAFETY: the caller lends so many entries.
+        let mut changes = unsafe { Changes::new(changes, nchanges) };
+        // SAFETY: the caller lends room for so many; those that take the
+        // place of changes do so after these were read.
+        let mut sink = unsafe { Sink::new(events, nevents) };
+        let deadline = Deadline::after(timeout_ns);
+        let how = Collect { deadline, on_signal: OnSignal::AsSet };
+        arg::count(queue.control(&mut changes, &mut sink, how)?)
+    })
+}
+
+/// Close a kqueue.
+///
+/// @param kq a kqueue.
+/// @returns 0. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+/// Signals: not safe. Fork: works in the child, and changes nothing for the
+/// parent. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
+    guard("evloop_kqueue_close", || table::close::<Kqueue>(kq).map(|()| 0))
+}
+
+/// Create a kqueue that is known by its descriptor, as on BSD.
+///
+/// The descriptor is the program's: close(2) closes the queue. Nobody is
+/// told of that, so what the queue holds is given back, and threads that
+/// wait in it return, at a later call of one of these two functions or of
+/// evloop_kqueue_create(); at the next one, if descriptors have run out. A
+/// duplicate, dup(2), is the same queue, which lives as long as one of them
+/// is open.
+///
+/// @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
+///   ENFILE, ENOMEM.
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: not inherited: the
+/// child's first call of the library closes it there. Since 0.1.0. Source:
+/// kqueue(2) of FreeBSD.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_bsd_kqueue() -> c_int {
+    bsd_guard("evloop_bsd_kqueue", Kqueue::create_number)
+}
+
+/// Change what a kqueue watches, and wait for events, as on BSD.
+///
+/// Everything is as evloop_kqueue_control() has it but what is said here.
+///
+/// @param kq a descriptor from evloop_bsd_kqueue(), or of any kqueue.
+/// @param changes what to change; may be NULL if nchanges is 0.
+/// @param nchanges how many changes; 0 or more.
+/// @param events where events go; may be NULL if nevents is 0.
+/// @param nevents room in events, in entries; 0 or more.
+/// @param timeout how long to wait; NULL waits for ever.
+/// @returns the number of entries filled; 0 if the time ran out. -1 and
+///   errno: EBADF: kq is not a kqueue of this process, or was closed during
+///   the wait. EINTR: a signal handler interrupted the wait; all changes
+///   were applied. EINVAL, ENOMEM and others as evloop_kqueue_control(), and
+///   EINVAL for a timeout that is negative or has 10^9 nanoseconds or more.
+///
+/// Blocking: up to the timeout, never less. Threads: any, several at once.
+/// Signals: not safe. Fork: EBADF. Since 0.1.0. Source: kevent(2) of
+/// FreeBSD.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_bsd_kevent(
+    kq: c_int,
+    changes: *const Kevent,
+    nchanges: c_int,
+    events: *mut Kevent,
+    nevents: c_int,
+    timeout: *const timespec,
+) -> c_int {
+    bsd_guard("evloop_bsd_kevent", || {
+        let queue = Use::of_number(kq)?;
+        let nchanges = arg::entries(changes, nchanges, "changes")?;
+        let nevents = arg::entries(events, nevents, "events")?;
+        // SAFETY: NULL, or the caller's structure.
+        let deadline = unsafe { arg::deadline(timeout) }?;
+        // SAFETY: the caller lends so many entries.
+        let mut changes = unsafe { Changes::new(changes, nchanges) };
+        // SAFETY: the caller lends room for so many; those that take the
+        // place of changes do so after these were read.
+        let mut sink = unsafe { Sink::new(events, nevents) };
+        let how = Collect { deadline, on_signal: OnSignal::Return };
+        arg::count(queue.control(&mut changes, &mut sink, how)?)
+    })
+}
+
+/// As [`guard`], with errno in place of a negative result.
+fn bsd_guard(function: &'static str, body: impl FnOnce() -> Result<c_int>) -> c_int {
+    let result = guard(function, || {
+        body().map_err(|error| match error.errno {
+            // What a handle can be, a descriptor cannot.
+            Errno::ESTALE | Errno::ECHILD => Error { errno: Errno::EBADF },
+            _ => error,
+        })
+    });
+    if result >= 0 {
+        return result;
+    }
+    SavedErrno::set(-result);
+    -1
+}

@@ -1,0 +1,186 @@
+//! The constants of the header that kqueue has.
+// Some are only C's.
+#![allow(dead_code)]
+
+use crate::kqueue;
+
+/// Filter: there is something to read. ident is a descriptor.
+pub const EVLOOP_KQ_FILTER_READ: i16 = -1;
+/// Filter: there is room to write. ident is a descriptor.
+pub const EVLOOP_KQ_FILTER_WRITE: i16 = -2;
+/// Filter: asynchronous input and output; -ENOTSUP in this version.
+pub const EVLOOP_KQ_FILTER_AIO: i16 = -3;
+/// Filter: changes of a file; -ENOTSUP in this version.
+pub const EVLOOP_KQ_FILTER_VNODE: i16 = -4;
+/// Filter: processes; -ENOTSUP in this version.
+pub const EVLOOP_KQ_FILTER_PROC: i16 = -5;
+/// Filter: signals; -ENOTSUP in this version.
+pub const EVLOOP_KQ_FILTER_SIGNAL: i16 = -6;
+/// Filter: a timer. ident is a number of the caller's.
+pub const EVLOOP_KQ_FILTER_TIMER: i16 = -7;
+/// Filter: mounts; -ENOTSUP in this version.
+pub const EVLOOP_KQ_FILTER_FS: i16 = -9;
+/// Filter: triggered by the program. ident is a number of the caller's.
+pub const EVLOOP_KQ_FILTER_USER: i16 = -11;
+/// Filter: network interfaces; -ENOTSUP in this version. (FreeBSD of today
+/// has none; where it had, the number is another filter's now.)
+pub const EVLOOP_KQ_FILTER_NETDEV: i16 = -16;
+/// Filter: out-of-band data; -ENOTSUP in this version. (FreeBSD has none.)
+pub const EVLOOP_KQ_FILTER_EXCEPT: i16 = -17;
+/// Change: watch, or change what is watched; enables it.
+pub const EVLOOP_KQ_EV_ADD: u16 = 0x1;
+/// Change: watch no more.
+pub const EVLOOP_KQ_EV_DELETE: u16 = 0x2;
+/// Change: deliver events.
+pub const EVLOOP_KQ_EV_ENABLE: u16 = 0x4;
+/// Change: deliver no events; what happens is kept.
+pub const EVLOOP_KQ_EV_DISABLE: u16 = 0x8;
+/// Flag: one event, then it is deleted.
+pub const EVLOOP_KQ_EV_ONESHOT: u16 = 0x10;
+/// Flag: an event is only delivered again when something happens.
+pub const EVLOOP_KQ_EV_CLEAR: u16 = 0x20;
+/// Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, data 0 if it
+/// succeeded.
+pub const EVLOOP_KQ_EV_RECEIPT: u16 = 0x40;
+/// Flag: one event, then it is disabled.
+pub const EVLOOP_KQ_EV_DISPATCH: u16 = 0x80;
+/// Change: one event at once, whether there is one or not, then deleted.
+pub const EVLOOP_KQ_EV_FORCEONESHOT: u16 = 0x100;
+/// Change: udata and ext stay what they were.
+pub const EVLOOP_KQ_EV_KEEPUDATA: u16 = 0x200;
+/// Flag: others with the same ident and filter, but another udata, are
+/// others. (macOS has it, under a number that is EVLOOP_KQ_EV_FORCEONESHOT
+/// on FreeBSD.)
+pub const EVLOOP_KQ_EV_UDATA_SPECIFIC: u16 = 0x400;
+/// The bits that a change cannot set.
+pub const EVLOOP_KQ_EV_SYSFLAGS: u16 = 0xf000;
+/// Of EVLOOP_KQ_EV_SYSFLAGS; not used.
+pub const EVLOOP_KQ_EV_DROP: u16 = 0x1000;
+/// Of EVLOOP_KQ_EV_SYSFLAGS; not used.
+pub const EVLOOP_KQ_EV_FLAG1: u16 = 0x2000;
+/// Of EVLOOP_KQ_EV_SYSFLAGS; not used.
+pub const EVLOOP_KQ_EV_FLAG2: u16 = 0x4000;
+/// In an entry: the change failed with the errno in data, or, where data
+/// is 0, it succeeded.
+pub const EVLOOP_KQ_EV_ERROR: u16 = 0x4000;
+/// In an event: the other side has closed.
+pub const EVLOOP_KQ_EV_EOF: u16 = 0x8000;
+/// READ, WRITE: only with at least as many bytes as data says.
+pub const EVLOOP_KQ_NOTE_LOWAT: u32 = 0x1;
+/// READ of a regular file: at the end, too.
+pub const EVLOOP_KQ_NOTE_FILE_POLL: u32 = 0x2;
+/// VNODE: it has no name any more.
+pub const EVLOOP_KQ_NOTE_DELETE: u32 = 0x1;
+/// VNODE: it was written.
+pub const EVLOOP_KQ_NOTE_WRITE: u32 = 0x2;
+/// VNODE: it became longer.
+pub const EVLOOP_KQ_NOTE_EXTEND: u32 = 0x4;
+/// VNODE: its attributes changed.
+pub const EVLOOP_KQ_NOTE_ATTRIB: u32 = 0x8;
+/// VNODE: its number of links changed.
+pub const EVLOOP_KQ_NOTE_LINK: u32 = 0x10;
+/// VNODE: it was renamed.
+pub const EVLOOP_KQ_NOTE_RENAME: u32 = 0x20;
+/// VNODE: it was revoked, or unmounted.
+pub const EVLOOP_KQ_NOTE_REVOKE: u32 = 0x40;
+/// VNODE: it was opened.
+pub const EVLOOP_KQ_NOTE_OPEN: u32 = 0x80;
+/// VNODE: it was closed, after reading.
+pub const EVLOOP_KQ_NOTE_CLOSE: u32 = 0x100;
+/// VNODE: it was closed, after writing.
+pub const EVLOOP_KQ_NOTE_CLOSE_WRITE: u32 = 0x200;
+/// VNODE: it was read.
+pub const EVLOOP_KQ_NOTE_READ: u32 = 0x400;
+/// PROC: the process ended.
+pub const EVLOOP_KQ_NOTE_EXIT: u32 = 0x80000000;
+/// PROC: it forked.
+pub const EVLOOP_KQ_NOTE_FORK: u32 = 0x40000000;
+/// PROC: it executed another program.
+pub const EVLOOP_KQ_NOTE_EXEC: u32 = 0x20000000;
+/// PROC: the bits of what happened.
+pub const EVLOOP_KQ_NOTE_PCTRLMASK: u32 = 0xf0000000;
+/// PROC: the bits of what happened to whom.
+pub const EVLOOP_KQ_NOTE_PDATAMASK: u32 = 0xfffff;
+/// PROC: children too.
+pub const EVLOOP_KQ_NOTE_TRACK: u32 = 0x1;
+/// PROC: a child could not be watched.
+pub const EVLOOP_KQ_NOTE_TRACKERR: u32 = 0x2;
+/// PROC: it is a child.
+pub const EVLOOP_KQ_NOTE_CHILD: u32 = 0x4;
+/// NETDEV: the link is up.
+pub const EVLOOP_KQ_NOTE_LINKUP: u32 = 0x1;
+/// NETDEV: the link is down.
+pub const EVLOOP_KQ_NOTE_LINKDOWN: u32 = 0x2;
+/// NETDEV: the state of the link is not known.
+pub const EVLOOP_KQ_NOTE_LINKINV: u32 = 0x4;
+/// TIMER: data is seconds.
+pub const EVLOOP_KQ_NOTE_SECONDS: u32 = 0x1;
+/// TIMER: data is milliseconds, as without any unit.
+pub const EVLOOP_KQ_NOTE_MSECONDS: u32 = 0x2;
+/// TIMER: data is microseconds.
+pub const EVLOOP_KQ_NOTE_USECONDS: u32 = 0x4;
+/// TIMER: data is nanoseconds.
+pub const EVLOOP_KQ_NOTE_NSECONDS: u32 = 0x8;
+/// TIMER: data is a time of the wall clock; once, when it has come.
+pub const EVLOOP_KQ_NOTE_ABSTIME: u32 = 0x10;
+/// USER: fflags stay what they are.
+pub const EVLOOP_KQ_NOTE_FFNOP: u32 = 0x0;
+/// USER: fflags become the old ones and the new ones.
+pub const EVLOOP_KQ_NOTE_FFAND: u32 = 0x40000000;
+/// USER: fflags become the old ones or the new ones.
+pub const EVLOOP_KQ_NOTE_FFOR: u32 = 0x80000000;
+/// USER: fflags become the new ones.
+pub const EVLOOP_KQ_NOTE_FFCOPY: u32 = 0xc0000000;
+/// USER: the bits of these four.
+pub const EVLOOP_KQ_NOTE_FFCTRLMASK: u32 = 0xc0000000;
+/// USER: the bits that are the program's.
+pub const EVLOOP_KQ_NOTE_FFLAGSMASK: u32 = 0xffffff;
+/// USER: there is an event.
+pub const EVLOOP_KQ_NOTE_TRIGGER: u32 = 0x1000000;
+/// evloop_kqueue_create(): close on exec; always on, accepted.
+pub const EVLOOP_KQ_CLOEXEC: u32 = 0x1;
+/// evloop_kqueue_create(): a forked child has a copy of the queue.
+pub const EVLOOP_KQ_CPONFORK: u32 = 0x2;
+
+// What the queue itself goes by.
+const _: () = {
+    assert!(EVLOOP_KQ_FILTER_READ == kqueue::FILTER_READ);
+    assert!(EVLOOP_KQ_FILTER_WRITE == kqueue::FILTER_WRITE);
+    assert!(EVLOOP_KQ_FILTER_AIO == kqueue::FILTER_AIO);
+    assert!(EVLOOP_KQ_FILTER_VNODE == kqueue::FILTER_VNODE);
+    assert!(EVLOOP_KQ_FILTER_PROC == kqueue::FILTER_PROC);
+    assert!(EVLOOP_KQ_FILTER_SIGNAL == kqueue::FILTER_SIGNAL);
+    assert!(EVLOOP_KQ_FILTER_TIMER == kqueue::FILTER_TIMER);
+    assert!(EVLOOP_KQ_FILTER_FS == kqueue::FILTER_FS);
+    assert!(EVLOOP_KQ_FILTER_USER == kqueue::FILTER_USER);
+    assert!(EVLOOP_KQ_FILTER_NETDEV == kqueue::FILTER_NETDEV);
+    assert!(EVLOOP_KQ_FILTER_EXCEPT == kqueue::FILTER_EXCEPT);
+    assert!(EVLOOP_KQ_EV_ADD == kqueue::EV_ADD);
+    assert!(EVLOOP_KQ_EV_DELETE == kqueue::EV_DELETE);
+    assert!(EVLOOP_KQ_EV_ENABLE == kqueue::EV_ENABLE);
+    assert!(EVLOOP_KQ_EV_DISABLE == kqueue::EV_DISABLE);
+    assert!(EVLOOP_KQ_EV_ONESHOT == kqueue::EV_ONESHOT);
+    assert!(EVLOOP_KQ_EV_CLEAR == kqueue::EV_CLEAR);
+    assert!(EVLOOP_KQ_EV_RECEIPT == kqueue::EV_RECEIPT);
+    assert!(EVLOOP_KQ_EV_DISPATCH == kqueue::EV_DISPATCH);
+    assert!(EVLOOP_KQ_EV_FORCEONESHOT == kqueue::EV_FORCEONESHOT);
+    assert!(EVLOOP_KQ_EV_KEEPUDATA == kqueue::EV_KEEPUDATA);
+    assert!(EVLOOP_KQ_EV_UDATA_SPECIFIC == kqueue::EV_UDATA_SPECIFIC);
+    assert!(EVLOOP_KQ_EV_SYSFLAGS == kqueue::EV_SYSFLAGS);
+    assert!(EVLOOP_KQ_EV_ERROR == kqueue::EV_ERROR);
+    assert!(EVLOOP_KQ_EV_EOF == kqueue::EV_EOF);
+    assert!(EVLOOP_KQ_NOTE_LOWAT == kqueue::NOTE_LOWAT);
+    assert!(EVLOOP_KQ_NOTE_FILE_POLL == kqueue::NOTE_FILE_POLL);
+    assert!(EVLOOP_KQ_NOTE_SECONDS == kqueue::NOTE_SECONDS);
+    assert!(EVLOOP_KQ_NOTE_MSECONDS == kqueue::NOTE_MSECONDS);
+    assert!(EVLOOP_KQ_NOTE_USECONDS == kqueue::NOTE_USECONDS);
+    assert!(EVLOOP_KQ_NOTE_NSECONDS == kqueue::NOTE_NSECONDS);
+    assert!(EVLOOP_KQ_NOTE_ABSTIME == kqueue::NOTE_ABSTIME);
+    assert!(EVLOOP_KQ_NOTE_FFNOP == kqueue::NOTE_FFNOP);
+    assert!(EVLOOP_KQ_NOTE_FFAND == kqueue::NOTE_FFAND);
+    assert!(EVLOOP_KQ_NOTE_FFOR == kqueue::NOTE_FFOR);
+    assert!(EVLOOP_KQ_NOTE_FFCOPY == kqueue::NOTE_FFCOPY);
+    assert!(EVLOOP_KQ_NOTE_FFCTRLMASK == kqueue::NOTE_FFCTRLMASK);
+    assert!(EVLOOP_KQ_NOTE_FFLAGSMASK == kqueue::NOTE_FFLAGSMASK);
+    assert!(EVLOOP_KQ_NOTE_TRIGGER == kqueue::NOTE_TRIGGER);
+};

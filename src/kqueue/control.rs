@@ -1,0 +1,303 @@
+//! What evloop_kqueue_control does: changes, then events.
+
+use super::core::Core;
+use super::event::*;
+use super::object::{Lent, is_here};
+use super::{Queue, registry};
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::sync::{MutexGuard, Ordering};
+use crate::sys::clock::Deadline;
+use crate::sys::epoll::{self, Event};
+use crate::waiters;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+/// Events that are fetched without memory being asked for.
+const SMALL: usize = 64;
+
+/// Whether an interrupted wait goes on, as the thread has it set, or not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnSignal {
+    AsSet,
+    Return,
+}
+
+/// How to wait for events.
+#[derive(Clone, Copy)]
+pub(crate) struct Collect {
+    pub deadline: Deadline,
+    pub on_signal: OnSignal,
+}
+
+/// A queue's state, locked.
+struct Locked<'a>(MutexGuard<'a, Option<Core>>);
+
+impl Locked<'_> {
+    fn core(&mut self) -> Result<&mut Core> {
+        match self.0.as_mut() {
+            Some(core) => Ok(core),
+            None => fail!(ECHILD, "the queue is the parent process's"),
+        }
+    }
+}
+
+/// A wait that is about to begin.
+struct Wait<'a> {
+    main: RawFd,
+    room: &'a mut [MaybeUninit<Event>],
+    /// There is an event already: only look.
+    at_once: bool,
+}
+
+impl Queue {
+    /// Applies the changes, then waits for events, if there is room for any;
+    /// how many there are.
+    pub(super) fn control(
+        &self,
+        by: Option<&Lent>,
+        changes: &mut Changes,
+        sink: &mut Sink,
+        how: Collect,
+    ) -> Result<usize> {
+        let rest = self.apply(by, changes, sink)?;
+        if sink.filled() > 0 || sink.is_full() || rest {
+            return Ok(sink.filled());
+        }
+        self.collect(by, sink, how)
+    }
+
+    /// Applies the changes. What fails, and what asks for a receipt, gets an
+    /// entry; true: there was no room for a receipt, and the rest was not
+    /// applied.
+    fn apply(&self, by: Option<&Lent>, changes: &mut Changes, sink: &mut Sink) -> Result<bool> {
+        let Some(mut change) = changes.take() else { return Ok(false) };
+        let mut locked = self.lock(by)?;
+        loop {
+            let mut result = self.change(locked.core()?, &change);
+            if lacks_descriptors(&result) {
+                // Other queues are looked at with none locked.
+                drop(locked);
+                registry::sweep_all();
+                locked = self.lock(by)?;
+                result = self.change(locked.core()?, &change);
+            }
+            let errno = result.as_ref().err().map_or(0, |error| -error.errno.negated());
+            if result.is_err() || change.flags & EV_RECEIPT != 0 {
+                let entry = Kevent { flags: EV_ERROR, data: errno.into(), ..change };
+                if !sink.push(entry) {
+                    self.settle(locked.core()?)?;
+                    return result.map(|()| true);
+                }
+            }
+            match changes.take() {
+                Some(next) => change = next,
+                None => break,
+            }
+        }
+        // A call that goes on to collect does this later.
+        if sink.filled() > 0 || sink.is_full() {
+            self.settle(locked.core()?)?;
+        }
+        Ok(false)
+    }
+
+    fn change(&self, core: &mut Core, change: &Kevent) -> Result<()> {
+        core.change(change).map_err(|error| match error.errno {
+            // The kernel calls it a circle.
+            Errno::ELOOP if self.ask_behind(change.ident as RawFd).is_ok() => {
+                error!(Errno::EINVAL, "fd {} is the queue itself", change.ident as RawFd)
+            }
+            _ => error,
+        })
+    }
+
+    fn collect(&self, by: Option<&Lent>, sink: &mut Sink, how: Collect) -> Result<usize> {
+        let (mut small, mut large) = ([MaybeUninit::<Event>::uninit(); SMALL], Vec::new());
+        let mut buffer = Buffer { small: &mut small, large: &mut large };
+        loop {
+            let Some(wait) = self.begin(by, sink, &mut buffer)? else { return Ok(sink.filled()) };
+            let left = if wait.at_once { Some(0) } else { how.deadline.left_ns() };
+            let result = epoll::wait(wait.main, wait.room, left);
+            if !is_here(self.epoch.load(Ordering::Relaxed)) {
+                fail!(ECHILD, "the process forked during the wait, and this is the child");
+            }
+            let mut locked = Locked(self.core.lock());
+            let core = locked.core()?;
+            self.come_back(core, by, wait.main);
+            self.check(by)?;
+            match result {
+                Ok(events) => core.take_events(events, sink),
+                Err(Errno::EINTR) if wait.at_once => {}
+                Err(Errno::EINTR) => {
+                    drop(locked);
+                    interrupted(how.on_signal)?;
+                    continue;
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+            core.look(sink);
+            if core.has_many_strays() {
+                // Without memory, or descriptors, it is tried again.
+                let _ = self.rebuild(core);
+            }
+            if sink.filled() > 0 || how.deadline.passed() {
+                // What cannot be set now is set by the next call.
+                let _ = self.settle(core);
+                return Ok(sink.filled());
+            }
+        }
+    }
+
+    /// The first look of a collecting call; `None`: it has found enough.
+    fn begin<'a>(
+        &self,
+        by: Option<&Lent>,
+        sink: &mut Sink,
+        buffer: &'a mut Buffer<'_>,
+    ) -> Result<Option<Wait<'a>>> {
+        let mut locked = self.lock(by)?;
+        let core = locked.core()?;
+        core.pass = core.pass.wrapping_add(1);
+        core.first_look(sink);
+        if sink.is_full() {
+            let _ = self.settle(core);
+            return Ok(None);
+        }
+        let at_once = sink.filled() > 0 || !core.active.is_empty();
+        if !at_once {
+            self.settle(core)?;
+        }
+        let room = buffer.of(core.most_events().min(sink.left()))?;
+        core.set.waiting += 1;
+        if let Some(by) = by {
+            by.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Some(Wait { main: core.set.main(), room, at_once }))
+    }
+
+    /// After a wait in this epoll, by this handle.
+    fn come_back(&self, core: &mut Core, by: Option<&Lent>, main: RawFd) {
+        if main == core.set.main() {
+            core.set.waiting -= 1;
+        } else if let Some(place) = core.retired.iter().position(|set| set.main() == main)
+            && let Some(set) = core.retired.get_mut(place)
+        {
+            set.waiting -= 1;
+            if set.waiting == 0 {
+                core.retired.swap_remove(place);
+            }
+        }
+        let Some(by) = by else { return };
+        by.waiting.fetch_sub(1, Ordering::Relaxed);
+        if by.closed.load(Ordering::Relaxed) && core.leaving > 0 {
+            core.leaving -= 1;
+            if core.leaving == 0 && !self.closed.load(Ordering::Relaxed) {
+                core.set.end_alarm();
+            }
+        }
+    }
+
+    /// A second handle was closed: those that wait by it come back.
+    pub(super) fn send_home(&self, lent: &Lent) {
+        let mut core = self.core.lock();
+        lent.closed.store(true, Ordering::Release);
+        let waiting = usize::try_from(lent.waiting.load(Ordering::Relaxed)).unwrap_or(0);
+        if let Some(core) = core.as_mut().filter(|_| waiting > 0) {
+            core.leaving += waiting;
+            core.set.alarm(self.alarm_fd());
+        }
+    }
+
+    /// The state; unless it is closed.
+    fn lock(&self, by: Option<&Lent>) -> Result<Locked<'_>> {
+        self.check(by)?;
+        let mut locked = Locked(self.core.lock());
+        if self.keep && !is_here(self.epoch.load(Ordering::Relaxed)) {
+            self.revive(locked.core()?)?;
+        }
+        Ok(locked)
+    }
+
+    fn check(&self, by: Option<&Lent>) -> Result<()> {
+        let lent_closed = by.is_some_and(|by| by.closed.load(Ordering::Acquire));
+        if lent_closed || self.closed.load(Ordering::Acquire) {
+            fail!(ESTALE, "the queue was closed during the call");
+        }
+        Ok(())
+    }
+
+    /// Before others look: the queue is readable while there is an event.
+    fn settle(&self, core: &mut Core) -> Result<()> {
+        let active = core.active.len();
+        self.active.store(active as i64, Ordering::Relaxed);
+        if active == 0 {
+            core.set.silence();
+        } else {
+            core.set.ring()?;
+        }
+        core.set_timers().map_err(Error::from)
+    }
+}
+
+fn lacks_descriptors(result: &Result<()>) -> bool {
+    let errno = result.as_ref().err().map(|error| error.errno);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE))
+}
+
+fn interrupted(on_signal: OnSignal) -> Result<()> {
+    match on_signal {
+        OnSignal::AsSet => waiters::interrupted(),
+        OnSignal::Return => fail!(EINTR, "a signal handler interrupted the wait"),
+    }
+}
+
+/// Room for the kernel's events.
+struct Buffer<'a> {
+    small: &'a mut [MaybeUninit<Event>; SMALL],
+    large: &'a mut Vec<MaybeUninit<Event>>,
+}
+
+impl Buffer<'_> {
+    fn of(&mut self, room: usize) -> Result<&mut [MaybeUninit<Event>]> {
+        if room <= SMALL {
+            return Ok(self.small.get_mut(..room).unwrap_or_default());
+        }
+        if self.large.try_reserve_exact(room.saturating_sub(self.large.len())).is_err() {
+            fail!(ENOMEM, "no memory for {} events", room as i64);
+        }
+        self.large.resize(room, MaybeUninit::uninit());
+        Ok(self.large)
+    }
+}
+
+impl Core {
+    /// How many events the kernel can have.
+    fn most_events(&self) -> usize {
+        const OWN: usize = 16;
+        self.registrations.len() + self.strays + OWN
+    }
+
+    /// The list of those with events, and the kernel's, take turns in having
+    /// the first place, where there is not enough for both.
+    fn first_look(&mut self, sink: &mut Sink) {
+        self.expire_timers();
+        if std::mem::take(&mut self.kernel_first) {
+            return;
+        }
+        self.take_active(sink);
+        self.kernel_first = sink.is_full();
+    }
+
+    /// After the kernel was asked.
+    fn look(&mut self, sink: &mut Sink) {
+        self.expire_timers();
+        self.take_active(sink);
+    }
+
+    /// The kernel goes on reporting what nobody knows any more: a set is
+    /// made anew when that has cost about as much.
+    fn has_many_strays(&self) -> bool {
+        const FEW: usize = 16;
+        self.strays > self.registrations.len() / 4 + FEW
+    }
+}

@@ -1,0 +1,395 @@
+//! A queue's state, and the changes to it.
+
+use super::event::*;
+use super::filter::{self, Filter};
+use super::knote::*;
+use super::notes::Notes;
+use super::registration::Registration;
+use super::set::Set;
+use super::slab::{NONE, Slab};
+use super::timers::{MAX_TIMERS, Timers};
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::sys::fd;
+use crate::table::try_box;
+use std::os::fd::RawFd;
+
+/// Everything that is under a queue's lock.
+pub(super) struct Core {
+    pub knotes: Slab<Knote>,
+    pub index: Index,
+    pub registrations: Slab<Registration>,
+    pub active: ActiveList,
+    pub set: Set,
+    pub timers: Timers,
+    pub notes: Notes,
+    /// Numbers the collecting calls.
+    pub pass: u32,
+    /// The list of those with events had the last call for itself: the next
+    /// one asks the kernel first.
+    pub kernel_first: bool,
+    /// Sets that were replaced, while threads wait in them.
+    pub retired: Vec<Set>,
+    /// How many threads are to come back, since their handle was closed.
+    pub leaving: usize,
+    /// Events of registrations that nobody knows any more.
+    pub strays: usize,
+}
+
+impl Core {
+    pub fn new() -> std::result::Result<Self, Errno> {
+        Ok(Self {
+            knotes: Slab::new(),
+            index: Index::default(),
+            registrations: Slab::new(),
+            active: ActiveList::new(),
+            set: Set::new()?,
+            timers: Timers::new(),
+            notes: Notes::new(),
+            pass: 0,
+            kernel_first: false,
+            retired: Vec::new(),
+            leaving: 0,
+            strays: 0,
+        })
+    }
+
+    /// Applies one change.
+    pub fn change(&mut self, change: &Kevent) -> Result<()> {
+        if change.filter == 0 {
+            // As FreeBSD has it: an empty entry.
+            return Ok(());
+        }
+        let filter = filter::find(change.filter)?;
+        let flags = change.flags & !EV_SYSFLAGS;
+        if flags & (EV_ENABLE | EV_DISABLE) == EV_ENABLE | EV_DISABLE {
+            fail!(EINVAL, "flags {} both enable and disable", u32::from(flags));
+        }
+        let change = Kevent { flags, ..*change };
+        if filter.is_of_descriptor() {
+            self.change_descriptor(filter, &change)
+        } else {
+            self.change_other(filter, &change)
+        }
+    }
+
+    /// A change of what is not a descriptor's.
+    fn change_other(&mut self, filter: &'static dyn Filter, change: &Kevent) -> Result<()> {
+        let first = self.index.get(&(change.ident, change.filter)).copied();
+        let found = self.in_chain(first.unwrap_or(NONE), change);
+        match found {
+            Some(id) if change.flags & EV_DELETE != 0 => {
+                self.remove(id);
+                Ok(())
+            }
+            Some(id) => self.modify(filter, id, change),
+            None if change.flags & EV_ADD != 0 => self.add(filter, change, NONE),
+            None => Err(unknown(change)),
+        }
+    }
+
+    fn change_descriptor(&mut self, filter: &'static dyn Filter, change: &Kevent) -> Result<()> {
+        let Some(fd) = RawFd::try_from(change.ident).ok() else {
+            fail!(EBADF, "ident {} is no descriptor", change.ident as i64);
+        };
+        let Some(registration) = self.index.get(&(change.ident, DESCRIPTOR)).copied() else {
+            return self.add_descriptor(filter, change, fd);
+        };
+        let first = self.registrations.get(registration).map_or(NONE, |one| one.first);
+        let result = match self.in_chain(first, change) {
+            Some(id) if change.flags & EV_DELETE != 0 => {
+                let asked = self.unlink(id);
+                self.settle_registration(registration, asked)
+            }
+            Some(id) => self.modify(filter, id, change),
+            None if change.flags & EV_ADD != 0 => self.add(filter, change, registration),
+            None => {
+                Err(self.verify(registration).err().map_or_else(|| unknown(change), Error::from))
+            }
+        };
+        match result {
+            // Closed behind our back, and perhaps used for another since.
+            Err(error) if self.is_gone(registration, fd, &error) => {
+                self.forget(registration);
+                match error.errno {
+                    Errno::EBADF => fail!(EBADF, "fd {} is not open", fd),
+                    _ => self.add_descriptor(filter, change, fd),
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Whether a change failed because the descriptor is another by now.
+    fn is_gone(&mut self, registration: u32, fd: RawFd, error: &Error) -> bool {
+        match error.errno {
+            Errno::EBADF => !fd::is_open(fd),
+            Errno::ENOENT => self.verify(registration).is_err(),
+            _ => false,
+        }
+    }
+
+    /// A change of a descriptor that is not known.
+    fn add_descriptor(
+        &mut self,
+        filter: &'static dyn Filter,
+        change: &Kevent,
+        fd: RawFd,
+    ) -> Result<()> {
+        let Some(fresh) = Registration::of(fd) else {
+            fail!(EBADF, "fd {} is not open", fd);
+        };
+        if change.flags & EV_ADD == 0 {
+            return Err(unknown(change));
+        }
+        self.reserve_index()?;
+        let Some(registration) = self.registrations.insert(fresh, NONE) else {
+            return Err(no_memory());
+        };
+        self.index.insert((change.ident, DESCRIPTOR), registration);
+        let added = self.add(filter, change, registration);
+        if added.is_err() {
+            self.forget(registration);
+        }
+        if let Some(registration) = self.registrations.get_mut(registration) {
+            registration.is_fresh = false;
+        }
+        added
+    }
+
+    fn reserve_index(&mut self) -> Result<()> {
+        self.index.try_reserve(1).map_err(|_| no_memory())
+    }
+
+    fn in_chain(&self, first: u32, change: &Kevent) -> Option<u32> {
+        let mut id = first;
+        while let Some(knote) = self.knotes.get(id) {
+            if knote.is_meant_by(change) {
+                return Some(id);
+            }
+            id = knote.next;
+        }
+        None
+    }
+
+    /// Adds a knote; of a descriptor if it has a registration.
+    fn add(&mut self, filter: &dyn Filter, change: &Kevent, registration: u32) -> Result<()> {
+        let mut knote = Knote::new(change, change.flags);
+        knote.registration = registration;
+        knote.ext = kept_ext(change)?;
+        filter.check(&mut knote)?;
+        self.reserve_index()?;
+        let Some(id) = self.knotes.insert(knote, MAX_TIMERS) else {
+            return Err(no_memory());
+        };
+        self.link(id, change);
+        if let Err(error) = self.start(filter, id, change) {
+            // The first error counts.
+            let _ = self.unlink(id);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, filter: &dyn Filter, id: u32, change: &Kevent) -> Result<()> {
+        filter.attach(self, id)?;
+        self.refresh_of(id, false)?;
+        self.activate_file(id);
+        if change.flags & EV_FORCEONESHOT != 0 {
+            self.force(id);
+        }
+        Ok(())
+    }
+
+    /// Puts a new knote where it is found.
+    fn link(&mut self, id: u32, change: &Kevent) {
+        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
+        let next = match self.registrations.get_mut(registration) {
+            Some(registration) => std::mem::replace(&mut registration.first, id),
+            None => self.index.insert((change.ident, change.filter), id).unwrap_or(NONE),
+        };
+        if let Some(knote) = self.knotes.get_mut(id) {
+            knote.next = next;
+        }
+    }
+
+    /// Changes a knote.
+    fn modify(&mut self, filter: &dyn Filter, id: u32, change: &Kevent) -> Result<()> {
+        let Some(knote) = self.knotes.get(id) else { return Ok(()) };
+        let before = (knote.flags, knote.fflags, knote.data);
+        let ext = kept_ext(change)?;
+        filter.touch(self, id, change)?;
+        if let Some(knote) = self.knotes.get_mut(id)
+            && change.flags & EV_KEEPUDATA == 0
+        {
+            (knote.udata, knote.ext) = (change.udata, ext);
+        }
+        if change.flags & EV_FORCEONESHOT != 0 {
+            self.force(id);
+        }
+        if change.flags & (EV_ENABLE | EV_DISABLE) != 0 || change.flags & EV_ADD != 0 {
+            self.set_enabled(id, change.flags & EV_DISABLE == 0);
+        }
+        let result = self.refresh_of(id, true);
+        self.activate_file(id);
+        if result.is_err()
+            && let Some(knote) = self.knotes.get_mut(id)
+        {
+            (knote.flags, knote.fflags, knote.data) = before;
+        }
+        result
+    }
+
+    /// Has the kernel watch for a knote what it now needs, and makes sure
+    /// that its descriptor still is the one that it was.
+    fn refresh_of(&mut self, id: u32, touched: bool) -> Result<()> {
+        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
+        if registration == NONE {
+            return Ok(());
+        }
+        let touched = if touched { id } else { NONE };
+        let asked = self.refresh(registration, touched);
+        self.settle_registration(registration, asked)
+    }
+
+    /// What no epoll watches has to be looked at.
+    fn activate_file(&mut self, id: u32) {
+        let Some(knote) = self.knotes.get(id) else { return };
+        let registration = self.registrations.get(knote.registration);
+        let (_, interest) = filter::of(self, id).interest(knote);
+        if interest != 0 && registration.is_some_and(|one| one.is_file) {
+            self.activate(id);
+        }
+    }
+
+    /// After a refresh, which may not have needed the kernel.
+    fn settle_registration(
+        &mut self,
+        registration: u32,
+        asked: std::result::Result<bool, Errno>,
+    ) -> Result<()> {
+        let fd = self.registrations.get(registration).map_or(-1, |one| one.fd);
+        let result = match asked {
+            Ok(false) => self.verify(registration),
+            Ok(true) => Ok(()),
+            Err(errno) => Err(errno),
+        };
+        self.drop_if_unused(registration);
+        result.map_err(|errno| explain(errno, fd))
+    }
+
+    /// Turns its events on or off.
+    pub fn set_enabled(&mut self, id: u32, on: bool) {
+        let Some(knote) = self.knotes.get_mut(id) else { return };
+        if on != knote.is(DISABLED) {
+            return;
+        }
+        if on {
+            knote.status &= !DISABLED;
+        } else {
+            knote.status |= DISABLED;
+        }
+        if knote.is(QUEUED) {
+            self.active.remove(&mut self.knotes, id);
+        } else if on && knote.is(ACTIVE) {
+            self.active.append(&mut self.knotes, id);
+        }
+        filter::of(self, id).enabled(self, id, on);
+    }
+
+    fn force(&mut self, id: u32) {
+        if let Some(knote) = self.knotes.get_mut(id) {
+            knote.flags |= EV_ONESHOT;
+            knote.status |= FORCED;
+            self.activate(id);
+        }
+    }
+
+    /// It has, or may have, an event.
+    pub fn activate(&mut self, id: u32) {
+        let Some(knote) = self.knotes.get_mut(id) else { return };
+        knote.status |= ACTIVE;
+        if !knote.is(QUEUED | DISABLED) {
+            self.active.append(&mut self.knotes, id);
+        }
+    }
+
+    /// It has no event any more.
+    pub fn deactivate(&mut self, id: u32) {
+        let Some(knote) = self.knotes.get_mut(id) else { return };
+        knote.status &= !(ACTIVE | FORCED);
+        if knote.is(QUEUED) {
+            self.active.remove(&mut self.knotes, id);
+        }
+    }
+
+    /// Takes a knote out; whether that needed the kernel.
+    fn unlink(&mut self, id: u32) -> std::result::Result<bool, Errno> {
+        filter::of(self, id).detach(self, id);
+        self.deactivate(id);
+        self.timers.disarm(&self.knotes, id);
+        let Some(knote) = self.knotes.get(id) else { return Ok(false) };
+        let (key, registration) = ((knote.ident, knote.filter), knote.registration);
+        let next = knote.next;
+        let first = match self.registrations.get_mut(registration) {
+            Some(registration) => Some(&mut registration.first),
+            None => self.index.get_mut(&key),
+        };
+        match first {
+            Some(first) if *first == id => *first = next,
+            Some(first) => {
+                let first = *first;
+                self.unchain(first, id, next);
+            }
+            None => {}
+        }
+        if registration == NONE && self.index.get(&key) == Some(&NONE) {
+            self.index.remove(&key);
+        }
+        self.knotes.remove(id);
+        if registration == NONE { Ok(false) } else { self.refresh(registration, NONE) }
+    }
+
+    fn unchain(&mut self, first: u32, id: u32, next: u32) {
+        let mut at = first;
+        while let Some(knote) = self.knotes.get_mut(at) {
+            if knote.next == id {
+                knote.next = next;
+                return;
+            }
+            at = knote.next;
+        }
+    }
+
+    /// Deletes a knote.
+    pub fn remove(&mut self, id: u32) {
+        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
+        // What the kernel says is that the descriptor was closed.
+        let _ = self.unlink(id);
+        self.drop_if_unused(registration);
+    }
+}
+
+fn kept_ext(change: &Kevent) -> Result<Option<Box<[u64; 4]>>> {
+    if change.ext == [0; 4] {
+        return Ok(None);
+    }
+    try_box(change.ext).map(Some).ok_or_else(no_memory)
+}
+
+pub(super) fn no_memory() -> Error {
+    error!(Errno::ENOMEM, "no memory for another knote")
+}
+
+fn unknown(change: &Kevent) -> Error {
+    let (ident, filter) = (change.ident as i64, i32::from(change.filter));
+    error!(Errno::ENOENT, "ident {} is not watched with filter {}", ident, filter)
+}
+
+fn explain(errno: Errno, fd: RawFd) -> Error {
+    match errno {
+        Errno::EBADF => error!(errno, "fd {} is not open", fd),
+        Errno::EINVAL => error!(errno, "fd {} is the queue itself", fd),
+        Errno::ELOOP => error!(errno, "fd {} would nest queues in a circle or too deep", fd),
+        _ => errno.into(),
+    }
+}

@@ -1,0 +1,165 @@
+//! From what the kernel reports, and from the list of knotes with events, to
+//! the caller's array.
+
+use super::core::Core;
+use super::event::*;
+use super::filter::{self, Verdict};
+use super::knote::*;
+use super::set::{self, Source};
+use super::slab::NONE;
+use crate::errno::Errno;
+use crate::sys::epoll::{self, Event};
+use std::mem::MaybeUninit;
+
+impl Core {
+    /// Fills in a knote's event, if there is one; `ready`: what an epoll said
+    /// of its descriptor just now. False: there is no room.
+    fn deliver(&mut self, id: u32, ready: Option<u32>, sink: &mut Sink) -> bool {
+        if sink.is_full() {
+            return false;
+        }
+        let filter = filter::of(self, id);
+        let forced = self.knotes.get(id).is_some_and(|knote| knote.is(FORCED));
+        let verdict = filter.evaluate(self, id, ready);
+        let outcome = match verdict {
+            Verdict::True(outcome) => outcome,
+            Verdict::False if forced => filter::Outcome::default(),
+            Verdict::False => return true,
+            Verdict::Gone => {
+                self.gone(id);
+                return true;
+            }
+        };
+        let pass = self.pass;
+        let Some(knote) = self.knotes.get_mut(id) else { return true };
+        knote.pass = pass;
+        let mut event = knote.event();
+        (event.data, event.fflags) = (outcome.data, outcome.fflags);
+        if outcome.eof {
+            event.flags |= EV_EOF;
+        }
+        let (oneshot, dispatch) = (knote.has(EV_ONESHOT), knote.has(EV_DISPATCH));
+        sink.push(event);
+        if oneshot {
+            self.remove(id);
+            return true;
+        }
+        filter.delivered(self, id);
+        if dispatch {
+            self.set_enabled(id, false);
+            self.refresh_quietly(id);
+        }
+        true
+    }
+
+    /// A knote's descriptor is not what it was, by the look of it.
+    fn gone(&mut self, id: u32) {
+        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
+        if self.verify(registration).is_err() {
+            self.forget(registration);
+        }
+    }
+
+    /// After a delivery: what the kernel refuses is a descriptor that is not
+    /// there any more.
+    fn refresh_quietly(&mut self, id: u32) {
+        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
+        match self.refresh(registration, NONE) {
+            Err(Errno::EBADF | Errno::ENOENT) => self.forget(registration),
+            // There is no memory to have it watched again: it is not lost, as
+            // it is looked at again.
+            Err(_) => self.activate(id),
+            Ok(_) => {}
+        }
+    }
+
+    /// Takes what the list of those with events has, each once.
+    pub fn take_active(&mut self, sink: &mut Sink) {
+        let mut left = self.active.len();
+        while left > 0 && !sink.is_full() {
+            left -= 1;
+            let id = self.active.first();
+            let Some(knote) = self.knotes.get(id) else { return };
+            let (forced, done) = (knote.is(FORCED), knote.pass == self.pass);
+            self.active.remove(&mut self.knotes, id);
+            if done {
+                // Delivered by this call, and still so: for the next one.
+                self.active.append(&mut self.knotes, id);
+                continue;
+            }
+            self.deactivate(id);
+            if forced && let Some(knote) = self.knotes.get_mut(id) {
+                knote.status |= FORCED;
+            }
+            self.deliver(id, None, sink);
+        }
+    }
+
+    /// Takes what the kernel has reported.
+    pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) {
+        for event in events {
+            match set::source(event) {
+                Source::Registration(id, generation) => {
+                    self.take_registration(id, generation, event.events, sink);
+                }
+                Source::Nested(kind) => self.take_nested(kind, sink),
+                Source::Bell => self.set.was_heard(),
+                Source::Timer(clock) => self.timer_rang(clock),
+                Source::Notes => self.take_notes(),
+            }
+        }
+    }
+
+    /// Takes what an epoll in the main one has.
+    fn take_nested(&mut self, kind: usize, sink: &mut Sink) {
+        let Some(epoll) = self.set.nested(kind) else { return };
+        let mut buffer = [MaybeUninit::uninit(); 64];
+        while let Some(room) = buffer.get_mut(..sink.left().min(64)).filter(|room| !room.is_empty())
+        {
+            let Ok(events) = epoll::wait(epoll, room, Some(0)) else { return };
+            if events.is_empty() {
+                return;
+            }
+            for event in events {
+                if let Source::Registration(id, generation) = set::source(event) {
+                    self.take_registration(id, generation, event.events, sink);
+                }
+            }
+            if kind == set::LEVEL {
+                return;
+            }
+        }
+    }
+
+    fn take_registration(&mut self, id: u32, generation: u32, ready: u32, sink: &mut Sink) {
+        if self.registrations.generation(id) != generation {
+            self.strays += 1;
+            return;
+        }
+        let mut at = self.registrations.get(id).map_or(NONE, |one| one.first);
+        let mut wanted = false;
+        while let Some(knote) = self.knotes.get(at) {
+            let next = knote.next;
+            let (_, interest) = filter::of(self, at).interest(knote);
+            let meant = interest | set::ERR | set::HUP;
+            if interest != 0 && ready & meant != 0 && !knote.is(DISABLED) {
+                wanted |= self.take_knote(at, ready, sink);
+            }
+            at = next;
+        }
+        self.was_reported(id, wanted);
+    }
+
+    /// Whether it has an event, now or later.
+    fn take_knote(&mut self, id: u32, ready: u32, sink: &mut Sink) -> bool {
+        let before = sink.filled();
+        if self.knotes.get(id).is_some_and(|knote| knote.pass == self.pass) {
+            return true;
+        }
+        if !self.deliver(id, Some(ready), sink) {
+            self.activate(id);
+            return true;
+        }
+        sink.filled() > before
+    }
+}

@@ -1,0 +1,141 @@
+//! What goes in and out of a queue: one structure for changes and events.
+
+use std::mem::MaybeUninit;
+
+/// A change to a queue, or an event from it.
+///
+/// It is laid out as FreeBSD's struct kevent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Kevent {
+    /// What it is about: a descriptor, a number of the caller's, as the
+    /// filter has it.
+    pub ident: u64,
+    /// One of EVLOOP_KQ_FILTER.
+    pub filter: i16,
+    /// EVLOOP_KQ_EV bits.
+    pub flags: u16,
+    /// EVLOOP_KQ_NOTE bits of the filter.
+    pub fflags: u32,
+    /// A number of the filter; an errno where flags has EV_ERROR.
+    pub data: i64,
+    /// The caller's, handed back with each event.
+    pub udata: u64,
+    /// The filter's (0 and 1, where it uses them) and the caller's.
+    pub ext: [u64; 4],
+}
+
+pub(crate) const FILTER_READ: i16 = -1;
+pub(crate) const FILTER_WRITE: i16 = -2;
+pub(crate) const FILTER_AIO: i16 = -3;
+pub(crate) const FILTER_VNODE: i16 = -4;
+pub(crate) const FILTER_PROC: i16 = -5;
+pub(crate) const FILTER_SIGNAL: i16 = -6;
+pub(crate) const FILTER_TIMER: i16 = -7;
+pub(crate) const FILTER_FS: i16 = -9;
+pub(crate) const FILTER_USER: i16 = -11;
+pub(crate) const FILTER_NETDEV: i16 = -16;
+pub(crate) const FILTER_EXCEPT: i16 = -17;
+/// All filters that there are anywhere, these and those of FreeBSD that
+/// cannot be had here.
+pub(crate) const FILTERS: std::ops::Range<i16> = FILTER_EXCEPT..0;
+
+pub(crate) const EV_ADD: u16 = 0x1;
+pub(crate) const EV_DELETE: u16 = 0x2;
+pub(crate) const EV_ENABLE: u16 = 0x4;
+pub(crate) const EV_DISABLE: u16 = 0x8;
+pub(crate) const EV_ONESHOT: u16 = 0x10;
+pub(crate) const EV_CLEAR: u16 = 0x20;
+pub(crate) const EV_RECEIPT: u16 = 0x40;
+pub(crate) const EV_DISPATCH: u16 = 0x80;
+pub(crate) const EV_FORCEONESHOT: u16 = 0x100;
+pub(crate) const EV_KEEPUDATA: u16 = 0x200;
+pub(crate) const EV_UDATA_SPECIFIC: u16 = 0x400;
+pub(crate) const EV_SYSFLAGS: u16 = 0xf000;
+pub(crate) const EV_ERROR: u16 = 0x4000;
+pub(crate) const EV_EOF: u16 = 0x8000;
+
+/// What a change does once, as opposed to what it sets.
+pub(super) const EV_ACTIONS: u16 = EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE | EV_FORCEONESHOT;
+
+pub(crate) const NOTE_LOWAT: u32 = 0x1;
+pub(crate) const NOTE_FILE_POLL: u32 = 0x2;
+
+pub(crate) const NOTE_TRIGGER: u32 = 0x0100_0000;
+pub(crate) const NOTE_FFNOP: u32 = 0;
+pub(crate) const NOTE_FFAND: u32 = 0x4000_0000;
+pub(crate) const NOTE_FFOR: u32 = 0x8000_0000;
+pub(crate) const NOTE_FFCOPY: u32 = 0xc000_0000;
+pub(crate) const NOTE_FFCTRLMASK: u32 = 0xc000_0000;
+pub(crate) const NOTE_FFLAGSMASK: u32 = 0x00ff_ffff;
+
+pub(crate) const NOTE_SECONDS: u32 = 0x1;
+pub(crate) const NOTE_MSECONDS: u32 = 0x2;
+pub(crate) const NOTE_USECONDS: u32 = 0x4;
+pub(crate) const NOTE_NSECONDS: u32 = 0x8;
+pub(crate) const NOTE_ABSTIME: u32 = 0x10;
+
+/// The caller's changes. They are read one after the other, since the same
+/// array may take the events.
+pub(crate) struct Changes {
+    next: *const Kevent,
+    left: usize,
+}
+
+impl Changes {
+    /// # Safety
+    /// `count` entries at `start` stay readable while this is used; a
+    /// [`Sink`] may write those that were read.
+    pub unsafe fn new(start: *const Kevent, count: usize) -> Self {
+        Self { next: start, left: count }
+    }
+
+    pub fn take(&mut self) -> Option<Kevent> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: one of the entries (contract of `new`), not read before.
+        let change = unsafe { self.next.read() };
+        // SAFETY: at most the end of the entries.
+        self.next = unsafe { self.next.add(1) };
+        Some(change)
+    }
+}
+
+/// The caller's room for events, filled from the front.
+pub(crate) struct Sink {
+    start: *mut MaybeUninit<Kevent>,
+    room: usize,
+    filled: usize,
+}
+
+impl Sink {
+    /// # Safety
+    /// `room` entries at `start` stay writable while this is used.
+    pub unsafe fn new(start: *mut Kevent, room: usize) -> Self {
+        Self { start: start.cast(), room, filled: 0 }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.filled >= self.room
+    }
+
+    pub fn left(&self) -> usize {
+        self.room - self.filled
+    }
+
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// False: it is full.
+    pub fn push(&mut self, event: Kevent) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        // SAFETY: less than `room` entries on.
+        let place = unsafe { self.start.add(self.filled) };
+        // SAFETY: one of the entries (contract of `new`).
+        unsafe { place.write(MaybeUninit::new(event)) };
+        self.filled += 1;
+        true
+    }
+}

@@ -1,0 +1,119 @@
+//! Filters: what can be watched, and how.
+//!
+//! A filter says of a knote what the kernel has to watch for it, and, when
+//! there is a reason to ask, whether there is an event. All run under the
+//! queue's lock.
+
+mod read;
+mod ready;
+mod timer;
+mod user;
+mod write;
+
+use super::core::Core;
+use super::event::*;
+use super::knote::Knote;
+use super::registration::Registration;
+use super::set::KINDS;
+use crate::errno::{Result, fail};
+
+/// What an event says.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub data: i64,
+    pub fflags: u32,
+    pub eof: bool,
+}
+
+/// Whether there is an event.
+pub(super) enum Verdict {
+    True(Outcome),
+    False,
+    /// The descriptor does not look like the one that was registered.
+    Gone,
+}
+
+pub(super) trait Filter: Sync {
+    /// Whether its idents are descriptors.
+    fn is_of_descriptor(&self) -> bool {
+        false
+    }
+
+    /// Refuses what is not possible, and sets what the filter always sets:
+    /// of a new knote, or of one as a change would make it.
+    fn check(&self, knote: &mut Knote) -> Result<()>;
+
+    /// Begins to watch. What a descriptor's filter needs of epoll is done
+    /// after this.
+    fn attach(&self, _core: &mut Core, _id: u32) -> Result<()> {
+        Ok(())
+    }
+
+    /// A change of an existing knote, all but its udata and whether it is
+    /// enabled.
+    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
+        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+        let mut wanted = Knote::new(change, change.flags);
+        if change.flags & EV_ADD == 0 {
+            wanted.flags = knote.flags;
+        }
+        self.check(&mut wanted)?;
+        (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
+        Ok(())
+    }
+
+    /// Ends watching. What is left of a descriptor's epoll, of timers and of
+    /// the list of those with events is done after this.
+    fn detach(&self, _core: &mut Core, _id: u32) {}
+
+    /// Its events are delivered from now on, or not.
+    fn enabled(&self, _core: &mut Core, _id: u32, _on: bool) {}
+
+    /// The kind of registration of its descriptor, and the events of epoll.
+    fn interest(&self, _knote: &Knote) -> (usize, u32) {
+        (KINDS, 0)
+    }
+
+    /// What of inotify(7) its file is to be watched for.
+    fn notes(&self, _knote: &Knote, _registration: &Registration) -> u32 {
+        0
+    }
+
+    /// Its file was changed so; or `notes::LOST`: nobody knows how.
+    fn noticed(&self, _core: &mut Core, _id: u32, _mask: u32) {}
+
+    /// Whether there is an event. `ready`: what an epoll said of its
+    /// descriptor just now.
+    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict;
+
+    /// Its event was delivered. It is not in the list of those with events;
+    /// if it still has one, it goes back there.
+    fn delivered(&self, _core: &mut Core, _id: u32) {}
+}
+
+/// The filter of this number.
+pub(super) fn find(number: i16) -> Result<&'static dyn Filter> {
+    match by_number(number) {
+        Some(filter) => Ok(filter),
+        None if FILTERS.contains(&number) => {
+            fail!(ENOTSUP, "filter {} is not supported", i32::from(number))
+        }
+        None => fail!(EINVAL, "filter {} is unknown", i32::from(number)),
+    }
+}
+
+fn by_number(number: i16) -> Option<&'static dyn Filter> {
+    match number {
+        FILTER_READ => Some(&read::Read),
+        FILTER_WRITE => Some(&write::Write),
+        FILTER_TIMER => Some(&timer::Timer),
+        FILTER_USER => Some(&user::User),
+        _ => None,
+    }
+}
+
+/// A knote's.
+pub(super) fn of(core: &Core, id: u32) -> &'static dyn Filter {
+    let number = core.knotes.get(id).map_or(FILTER_USER, |knote| knote.filter);
+    by_number(number).unwrap_or(&user::User)
+}

@@ -1,0 +1,150 @@
+//! READ: there is something to read.
+
+use super::super::core::Core;
+use super::super::event::*;
+use super::super::knote::Knote;
+use super::super::notes;
+use super::super::registration::Registration;
+use super::super::registry;
+use super::super::set::*;
+use super::ready::{self, Connection, Look};
+use super::{Filter, Outcome, Verdict};
+use crate::errno::{Errno, Result};
+use crate::sys::{fd, file, socket};
+use std::os::fd::RawFd;
+
+pub(super) struct Read;
+
+const EVENTS: u32 = IN | RDHUP;
+
+impl Filter for Read {
+    fn is_of_descriptor(&self) -> bool {
+        true
+    }
+
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        ready::check(knote, NOTE_LOWAT | NOTE_FILE_POLL)
+    }
+
+    fn interest(&self, knote: &Knote) -> (usize, u32) {
+        (if ready::is_edge(knote) { READ_EDGE } else { LEVEL }, EVENTS)
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict {
+        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
+        let Some(look) = Look::at(core, knote, ready, EVENTS) else { return Verdict::Gone };
+        let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
+        if look.is_file {
+            return in_file(&look, knote.fflags & NOTE_FILE_POLL != 0);
+        }
+        let found = match file::readable(look.fd) {
+            Ok(count) => Ok(count),
+            Err(Errno::EBADF) => return Verdict::Gone,
+            // A socket that listens, and what does not count bytes.
+            Err(Errno::EINVAL) if look.is_socket() => return listening(look),
+            Err(_) if look.sort == libc::S_IFIFO => return Verdict::Gone,
+            Err(errno) => Err(errno),
+        };
+        match found {
+            Ok(count) => stream(look, count, low),
+            Err(_) => counted(look),
+        }
+    }
+
+    fn notes(&self, _knote: &Knote, registration: &Registration) -> u32 {
+        let grows = registration.is_file && registration.sort == libc::S_IFREG;
+        if grows { libc::IN_MODIFY } else { 0 }
+    }
+
+    fn noticed(&self, core: &mut Core, id: u32, mask: u32) {
+        if mask & (libc::IN_MODIFY | notes::LOST) != 0 {
+            core.activate(id);
+        }
+    }
+
+    fn delivered(&self, core: &mut Core, id: u32) {
+        ready::look_again(core, id);
+    }
+}
+
+/// What counts its bytes.
+fn stream(look: Look, count: i64, low: i64) -> Verdict {
+    let connection = look.connection();
+    if matches!(connection, Connection::Never) {
+        return Verdict::False;
+    }
+    if look.is(RDHUP | HUP) {
+        return Verdict::True(ready::ended(count, &connection));
+    }
+    if look.is(ERR) || (count > 0 && count >= low) {
+        return Verdict::True(Outcome { data: count, ..Outcome::default() });
+    }
+    if count > 0 || !look.is(IN) {
+        return Verdict::False;
+    }
+    // Another thread was faster; or it is an empty datagram.
+    match look.again(EVENTS) {
+        Some(now) if now.is(RDHUP | HUP | ERR) && look.is_old => stream(now, count, low),
+        Some(now) if now.is(IN) => Verdict::True(Outcome::default()),
+        Some(_) => Verdict::False,
+        None => Verdict::Gone,
+    }
+}
+
+/// Connections to accept.
+fn listening(look: Look) -> Verdict {
+    if look.is(HUP) {
+        return Verdict::True(Outcome { eof: true, ..Outcome::default() });
+    }
+    let backlog = socket::tcp_info(look.fd).map_or(1, |info| i64::from(info.unacked));
+    match look.is(IN | ERR) && backlog > 0 {
+        true => Verdict::True(Outcome { data: backlog, ..Outcome::default() }),
+        false => Verdict::False,
+    }
+}
+
+/// What does not count bytes: eventfds, timerfds, queues and their like.
+fn counted(look: Look) -> Verdict {
+    let Some(now) = look.again(EVENTS) else { return Verdict::Gone };
+    match now.ready & (IN | RDHUP | HUP | ERR) {
+        0 => Verdict::False,
+        bits if bits & (RDHUP | HUP) != 0 => {
+            Verdict::True(Outcome { eof: true, ..Outcome::default() })
+        }
+        _ => Verdict::True(Outcome { data: counter(now.fd), ..Outcome::default() }),
+    }
+}
+
+/// What an eventfd or a timerfd would return, how many events a queue has;
+/// 1 for others.
+fn counter(fd: RawFd) -> i64 {
+    if let Some(pending) = registry::pending(fd) {
+        return pending;
+    }
+    let mut buffer = [0; 512];
+    let Ok(text) = fd::info(fd, &mut buffer) else { return 1 };
+    let number = |name: &str, radix| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), radix).ok()
+    };
+    let count = number("eventfd-count:", 16).or_else(|| number("ticks:", 10)).unwrap_or(1);
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// From the position to the end, which may be before it; devices that no
+/// epoll takes are always ready.
+fn in_file(look: &Look, always: bool) -> Verdict {
+    let Ok(stat) = file::stat(look.fd) else { return Verdict::Gone };
+    let sort = stat.st_mode & libc::S_IFMT;
+    if sort != look.sort {
+        return Verdict::Gone;
+    }
+    if sort != libc::S_IFREG && sort != libc::S_IFDIR {
+        return Verdict::True(Outcome::default());
+    }
+    let data = stat.st_size.saturating_sub(file::position(look.fd).unwrap_or(0));
+    match data != 0 || always {
+        true => Verdict::True(Outcome { data, ..Outcome::default() }),
+        false => Verdict::False,
+    }
+}

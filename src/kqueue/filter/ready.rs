@@ -1,0 +1,115 @@
+//! What READ and WRITE have in common: what sort of file it is, what poll(2)
+//! says, whether a connection was made.
+
+use super::super::core::Core;
+use super::super::event::*;
+use super::super::knote::Knote;
+use super::super::set::*;
+use super::Outcome;
+use crate::errno::{Result, fail};
+use crate::sys::poll;
+use crate::sys::socket::{self, TCP_CLOSE};
+use std::os::fd::RawFd;
+
+/// A descriptor at the moment of a delivery.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    pub fd: RawFd,
+    pub sort: u32,
+    /// No epoll takes it.
+    pub is_file: bool,
+    /// Bits of epoll, which are those of poll.
+    pub ready: u32,
+    /// They were true a moment ago, and may not be any more.
+    pub is_old: bool,
+}
+
+impl Look {
+    /// `None`: it is not even a descriptor any more.
+    pub fn at(core: &Core, knote: &Knote, ready: Option<u32>, events: u32) -> Option<Self> {
+        let one = core.registrations.get(knote.registration)?;
+        let look = Self {
+            fd: one.fd,
+            sort: one.sort,
+            is_file: one.is_file,
+            ready: ready.unwrap_or(0),
+            is_old: true,
+        };
+        if ready.is_some() || one.is_file { Some(look) } else { look.again(events) }
+    }
+
+    /// Asks the kernel.
+    pub fn again(self, events: u32) -> Option<Self> {
+        let mut fds = [poll::entry(self.fd, events)];
+        poll::look(&mut fds).ok()?;
+        let ready = fds.first().map_or(0, poll::revents);
+        let open = ready & libc::POLLNVAL as u32 == 0;
+        open.then_some(Self { ready, is_old: false, ..self })
+    }
+
+    pub fn is(&self, bits: u32) -> bool {
+        self.ready & bits != 0
+    }
+
+    pub fn is_socket(&self) -> bool {
+        self.sort == libc::S_IFSOCK
+    }
+
+    /// A socket that was never connected, which Linux calls hung up and BSD
+    /// not ready; and what its pending error must be, as far as can be told
+    /// without taking it from the program.
+    pub fn connection(&self) -> Connection {
+        if !self.is_socket() || !self.is(HUP) {
+            return Connection::Other;
+        }
+        match socket::tcp_info(self.fd) {
+            Some(info) if info.state != TCP_CLOSE => Connection::Other,
+            Some(info) if info.segs_out == 0 && info.segs_in == 0 => Connection::Never,
+            Some(_) if !self.is(ERR) => Connection::Other,
+            Some(info) if info.rtt > 0 => Connection::Failed(libc::ECONNRESET),
+            Some(info) if info.segs_in > 0 => Connection::Failed(libc::ECONNREFUSED),
+            Some(_) => Connection::Other,
+            None if self.is(RDHUP | ERR) || socket::has_peer(self.fd) => Connection::Other,
+            None => Connection::Never,
+        }
+    }
+}
+
+pub(super) enum Connection {
+    Never,
+    Failed(i32),
+    Other,
+}
+
+/// The event of something that ended.
+pub(super) fn ended(data: i64, connection: &Connection) -> Outcome {
+    let fflags = match connection {
+        Connection::Failed(errno) => errno.cast_unsigned(),
+        _ => 0,
+    };
+    Outcome { data, fflags, eof: true }
+}
+
+/// Refuses what neither of the two filters knows.
+pub(super) fn check(knote: &Knote, known: u32) -> Result<()> {
+    let unknown = knote.fflags & !known;
+    if unknown != 0 {
+        fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
+    }
+    Ok(())
+}
+
+/// Whether the kernel is to report what happens, and not what is.
+pub(super) fn is_edge(knote: &Knote) -> bool {
+    knote.has(EV_CLEAR) || knote.fflags & NOTE_LOWAT != 0
+}
+
+/// After a delivery: what the kernel does not report again, though it may
+/// still be so, is looked at again by the next call.
+pub(super) fn look_again(core: &mut Core, id: u32) {
+    let Some(knote) = core.knotes.get(id).filter(|knote| !knote.has(EV_CLEAR)) else { return };
+    let is_file = core.registrations.get(knote.registration).is_some_and(|one| one.is_file);
+    if is_file || is_edge(knote) {
+        core.activate(id);
+    }
+}

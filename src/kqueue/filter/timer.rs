@@ -1,0 +1,138 @@
+//! TIMER: a number of expirations, since the last event.
+//!
+//! Expirations are not counted one by one. `state` is when the first that
+//! was not delivered is due, or was; how many there are is seen from the
+//! clock when they are delivered. So a timer is armed only while it has
+//! none, and not while it is disabled.
+
+use super::super::core::Core;
+use super::super::event::*;
+use super::super::knote::{ACTIVE, DISABLED, Knote};
+use super::super::timers::{self, MONOTONIC, REALTIME};
+use super::{Filter, Outcome, Verdict};
+use crate::errno::{Result, error, fail};
+
+pub(super) struct Timer;
+
+const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
+
+/// Nanoseconds of a knote's data, saturated.
+fn nanoseconds(knote: &Knote) -> Result<i64> {
+    let unit = match knote.fflags & UNITS {
+        NOTE_SECONDS => 1_000_000_000,
+        NOTE_MSECONDS | 0 => 1_000_000,
+        NOTE_USECONDS => 1_000,
+        NOTE_NSECONDS => 1,
+        units => fail!(EINVAL, "fflags {} have more than one unit of time", units),
+    };
+    Ok(knote.data.saturating_mul(unit))
+}
+
+fn is_absolute(knote: &Knote) -> bool {
+    knote.fflags & NOTE_ABSTIME != 0
+}
+
+/// Whether it goes on after its first expiration.
+fn is_periodic(knote: &Knote) -> bool {
+    !is_absolute(knote) && !knote.has(EV_ONESHOT)
+}
+
+impl Timer {
+    /// Starts it from now.
+    fn start(core: &mut Core, id: u32) -> Result<()> {
+        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+        let time = nanoseconds(knote)?;
+        knote.clock = if is_absolute(knote) { REALTIME } else { MONOTONIC };
+        knote.node.reset();
+        knote.state = match is_absolute(knote) {
+            true => time,
+            false => timers::now(MONOTONIC).saturating_add(time),
+        };
+        if knote.is(DISABLED) {
+            return Ok(());
+        }
+        let deadline = knote.state;
+        let armed = core.timers.arm(&core.knotes, id, deadline);
+        armed.map_err(|_| error!(crate::errno::Errno::ENOMEM, "no memory for another timer"))
+    }
+
+    /// Arms it for when it is due, or has it looked at soon.
+    fn rearm(core: &mut Core, id: u32) {
+        let Some(knote) = core.knotes.get(id) else { return };
+        let deadline = knote.state;
+        if core.timers.arm(&core.knotes, id, deadline).is_err() {
+            core.activate(id);
+        }
+    }
+}
+
+impl Filter for Timer {
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        let unknown = knote.fflags & !(UNITS | NOTE_ABSTIME);
+        if unknown != 0 {
+            fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
+        }
+        if knote.data < 0 {
+            fail!(EINVAL, "data is {}, negative", knote.data);
+        }
+        nanoseconds(knote)?;
+        if knote.data == 0 && !knote.has(EV_ONESHOT) {
+            knote.data = 1;
+        }
+        if !is_absolute(knote) {
+            knote.flags |= EV_CLEAR;
+        }
+        Ok(())
+    }
+
+    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
+        Self::start(core, id)
+    }
+
+    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
+        if change.flags & EV_ADD == 0 {
+            return Ok(());
+        }
+        let mut wanted = Knote::new(change, change.flags);
+        self.check(&mut wanted)?;
+        core.timers.disarm(&core.knotes, id);
+        core.deactivate(id);
+        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+        (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
+        Self::start(core, id)
+    }
+
+    fn enabled(&self, core: &mut Core, id: u32, on: bool) {
+        let active = core.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE));
+        match on {
+            true if !active => Self::rearm(core, id),
+            true => {}
+            false => core.timers.disarm(&core.knotes, id),
+        }
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
+        let Some(knote) = core.knotes.get_mut(id) else { return Verdict::False };
+        let late = timers::now(knote.clock).saturating_sub(knote.state);
+        if late < 0 {
+            Self::rearm(core, id);
+            return Verdict::False;
+        }
+        if !is_periodic(knote) {
+            return Verdict::True(Outcome { data: 1, ..Outcome::default() });
+        }
+        let period = nanoseconds(knote).unwrap_or(1).max(1);
+        let count = late / period + 1;
+        knote.state = knote.state.saturating_add(count.saturating_mul(period));
+        Verdict::True(Outcome { data: count, ..Outcome::default() })
+    }
+
+    fn delivered(&self, core: &mut Core, id: u32) {
+        let Some(knote) = core.knotes.get(id) else { return };
+        if is_periodic(knote) {
+            Self::rearm(core, id);
+        } else if !knote.has(EV_CLEAR) {
+            core.activate(id);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! WRITE: there is room to write.
+
+use super::super::core::Core;
+use super::super::event::*;
+use super::super::knote::Knote;
+use super::super::set::*;
+use super::ready::{self, Connection, Look};
+use super::{Filter, Outcome, Verdict};
+use crate::errno::{Errno, Result};
+use crate::sys::{clock, file, socket};
+
+pub(super) struct Write;
+
+/// How often it is looked whether there is as much room as was asked for:
+/// the kernel says that there is some, and then no more.
+const LOOK_NS: i64 = 10_000_000;
+
+impl Filter for Write {
+    fn is_of_descriptor(&self) -> bool {
+        true
+    }
+
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        ready::check(knote, NOTE_LOWAT)
+    }
+
+    fn interest(&self, knote: &Knote) -> (usize, u32) {
+        (if ready::is_edge(knote) { WRITE_EDGE } else { LEVEL }, OUT)
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict {
+        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
+        let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
+        let Some(look) = Look::at(core, knote, ready, OUT) else { return Verdict::Gone };
+        if look.is_file {
+            return Verdict::True(Outcome::default());
+        }
+        let connection = look.connection();
+        if matches!(connection, Connection::Never) {
+            return Verdict::False;
+        }
+        let is_pipe = look.sort == libc::S_IFIFO;
+        if look.is(HUP) || (is_pipe && look.is(ERR)) {
+            return Verdict::True(ready::ended(0, &connection));
+        }
+        let space = match space(&look) {
+            Ok(space) => space.max(1),
+            Err(_) => return Verdict::Gone,
+        };
+        match look.ready & (OUT | ERR) {
+            0 => Verdict::False,
+            OUT if space < low => {
+                look_later(core, id);
+                Verdict::False
+            }
+            _ => Verdict::True(Outcome { data: space, ..Outcome::default() }),
+        }
+    }
+
+    fn delivered(&self, core: &mut Core, id: u32) {
+        ready::look_again(core, id);
+    }
+}
+
+/// The bytes that can be written now, as far as the kind of file tells.
+fn space(look: &Look) -> std::result::Result<i64, Errno> {
+    match look.sort {
+        libc::S_IFSOCK => socket::free_space(look.fd),
+        libc::S_IFIFO => Ok(file::pipe_size(look.fd)? - file::readable(look.fd)?),
+        libc::S_IFCHR => match file::unsent(look.fd) {
+            Ok(unsent) => Ok(i64::from(libc::PIPE_BUF as i32) - unsent),
+            Err(Errno::EBADF) => Err(Errno::EBADF),
+            Err(_) => Ok(1),
+        },
+        _ => Ok(1),
+    }
+}
+
+fn look_later(core: &mut Core, id: u32) {
+    let deadline = clock::now_ns().saturating_add(LOOK_NS);
+    if core.timers.arm(&core.knotes, id, deadline).is_err() {
+        core.activate(id);
+    }
+}

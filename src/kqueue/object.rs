@@ -1,0 +1,189 @@
+//! Kqueues as the handle table has them: a queue, or a second handle of one.
+
+use super::control::Collect;
+use super::event::*;
+use super::{Queue, registry};
+use crate::errno::{Errno, Result, error};
+use crate::sync::{AtomicBool, AtomicI64, Ordering};
+use crate::sys::fork;
+use crate::table::{self, Kind, Object, Pinned, Shared, try_box};
+use std::os::fd::RawFd;
+
+pub(crate) enum Kqueue {
+    Own(Box<Queue>),
+    Lent(Lent),
+}
+
+/// A handle for a queue that has another.
+pub(crate) struct Lent {
+    queue: i64,
+    fd: RawFd,
+    /// Closing it closes the queue.
+    owns: AtomicBool,
+    keep: bool,
+    pub(super) closed: AtomicBool,
+    /// How many threads wait by it; changed under the queue's lock.
+    pub(super) waiting: AtomicI64,
+}
+
+/// A kqueue in use: the queue, and the handle it is used by.
+pub(crate) struct Use {
+    by: Pinned<Kqueue>,
+    lent: Option<Pinned<Kqueue>>,
+}
+
+impl Kqueue {
+    /// A new queue; its handle. `keep`: a forked child goes on using it.
+    pub fn create(keep: bool) -> Result<i64> {
+        Ok(Self::make(keep, false)?.0)
+    }
+
+    /// A new queue that is known by its descriptor, which the program closes.
+    pub fn create_number() -> Result<RawFd> {
+        Ok(Self::make(false, true)?.1)
+    }
+
+    fn make(keep: bool, is_the_programs: bool) -> Result<(i64, RawFd)> {
+        registry::sweep_some();
+        let queue = registry::with_descriptors(|| Queue::create(keep))?;
+        let fd = queue.number();
+        let Some(queue) = try_box(queue) else { return Err(Errno::ENOMEM.into()) };
+        let handle = table::insert(Self::Own(queue))?;
+        let pin = table::pin::<Self>(handle)?;
+        if let Some(queue) = pin.queue() {
+            queue.handle.store(handle, Ordering::Relaxed);
+        }
+        if let Err(error) = registry::add(fd, handle, is_the_programs) {
+            table::close::<Self>(handle)?;
+            return Err(error);
+        }
+        Ok((handle, fd))
+    }
+
+    /// A second handle for the queue behind a descriptor; with `owns`,
+    /// closing it closes the queue.
+    pub fn lend(fd: RawFd, owns: bool) -> Result<i64> {
+        let pin = registry::resolve(fd)?;
+        let Some(queue) = pin.queue() else { return Err(Errno::EBADF.into()) };
+        let lent = Lent {
+            queue: queue.handle.load(Ordering::Relaxed),
+            fd,
+            owns: AtomicBool::new(false),
+            keep: queue.keep,
+            closed: AtomicBool::new(false),
+            waiting: AtomicI64::new(0),
+        };
+        let handle = table::insert(Self::Lent(lent))?;
+        if let Self::Lent(lent) = &*table::pin::<Self>(handle)? {
+            lent.owns.store(owns, Ordering::Relaxed);
+        }
+        Ok(handle)
+    }
+
+    pub(super) fn queue(&self) -> Option<&Queue> {
+        match self {
+            Self::Own(queue) => Some(queue),
+            Self::Lent(_) => None,
+        }
+    }
+}
+
+impl Use {
+    pub fn of(handle: i64) -> Result<Self> {
+        let by = table::pin::<Kqueue>(handle)?;
+        let lent = match &*by {
+            Kqueue::Own(_) => None,
+            Kqueue::Lent(lent) => {
+                Some(table::pin(lent.queue).map_err(|error| match error.errno {
+                    Errno::ESTALE => {
+                        error!(Errno::EBADF, "the kqueue of fd {} was closed", lent.fd)
+                    }
+                    _ => error,
+                })?)
+            }
+        };
+        Ok(Self { by, lent })
+    }
+
+    /// Of what a descriptor is.
+    pub fn of_number(fd: RawFd) -> Result<Self> {
+        Ok(Self { by: registry::resolve(fd)?, lent: None })
+    }
+
+    /// Applies changes and waits for events, as evloop_kqueue_control() has
+    /// it; how many entries were filled.
+    pub fn control(&self, changes: &mut Changes, sink: &mut Sink, how: Collect) -> Result<usize> {
+        match (&*self.by, self.lent.as_deref()) {
+            (Kqueue::Own(queue), _) => queue.control(None, changes, sink, how),
+            (Kqueue::Lent(lent), Some(Kqueue::Own(queue))) => {
+                queue.control(Some(lent), changes, sink, how)
+            }
+            // Cannot be: what lends is a queue.
+            (Kqueue::Lent(_), _) => Err(Errno::ESTALE.into()),
+        }
+    }
+}
+
+impl Lent {
+    fn closing(&self) {
+        let Ok(pin) = table::pin::<Kqueue>(self.queue) else { return };
+        if let Some(queue) = pin.queue() {
+            queue.send_home(self);
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.owns.load(Ordering::Relaxed) {
+            // It may be closed already, and that is all that is wanted.
+            let _ = table::close::<Kqueue>(self.queue);
+        }
+    }
+}
+
+impl Shared for Kqueue {
+    fn closing(&self) {
+        match self {
+            Self::Own(queue) => queue.closing(),
+            Self::Lent(lent) => lent.closing(),
+        }
+    }
+
+    fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Own(queue) => queue.number(),
+            Self::Lent(lent) => lent.fd,
+        }
+    }
+
+    fn survives_fork(&self) -> bool {
+        match self {
+            Self::Own(queue) => queue.keep && !queue.is_lost(),
+            Self::Lent(lent) => lent.keep,
+        }
+    }
+
+    fn after_fork(&self) {
+        match self {
+            Self::Own(queue) => queue.after_fork(),
+            Self::Lent(lent) => lent.waiting.store(0, Ordering::Relaxed),
+        }
+    }
+
+    fn abandon(&self) {
+        if let Self::Own(queue) = self {
+            queue.abandon();
+        }
+    }
+}
+
+// SAFETY: the only type of this kind.
+unsafe impl Object for Kqueue {
+    const KIND: Kind = Kind::Kqueue;
+}
+
+/// Whether this is the process that a queue's epolls belong to.
+pub(super) fn is_here(epoch: fork::Epoch) -> bool {
+    fork::current() == epoch
+}

@@ -1,0 +1,276 @@
+//! Watched descriptors: what the kernel has of them, and whether they still
+//! are what they were.
+
+use super::core::Core;
+use super::filter;
+use super::knote::*;
+use super::notes::{NOT_NOTED, Noted};
+use super::set::*;
+use super::slab::NONE;
+use crate::errno::Errno;
+use crate::sys::file;
+use std::os::fd::RawFd;
+
+pub(super) struct Registration {
+    pub fd: RawFd,
+    /// Its knotes.
+    pub first: u32,
+    /// What sort of file it is: a bit pattern of stat(2); 0 for an eventfd
+    /// and its like.
+    pub sort: u32,
+    /// Which file it is, if that can be told from the file.
+    identity: Option<(u64, u64)>,
+    masks: Masks,
+    pub noted: Noted,
+    /// The kind that is in the main epoll.
+    in_main: usize,
+    /// No epoll takes it: it is always ready, or asked by us.
+    pub is_file: bool,
+    /// The descriptor is not this any more, and the kernel is not asked for
+    /// anything.
+    pub is_gone: bool,
+    /// It was made by the change that is going on.
+    pub is_fresh: bool,
+    /// The kernel reports it, and no knote wants to know: only edges.
+    is_muted: bool,
+    /// Reports that no knote wanted, in a row.
+    vain: u8,
+    /// Reports since it was last asked whether it is the same.
+    reports: u8,
+}
+
+/// How often it is asked whether a descriptor still is the same.
+const REPORTS: u8 = 16;
+
+impl Registration {
+    /// `None`: there is no such descriptor.
+    pub fn of(fd: RawFd) -> Option<Self> {
+        let stat = file::stat(fd).ok()?;
+        let sort = stat.st_mode & libc::S_IFMT;
+        Some(Self {
+            fd,
+            first: NONE,
+            sort,
+            identity: (sort != 0).then_some((stat.st_dev, stat.st_ino)),
+            masks: [0; KINDS],
+            noted: NOT_NOTED,
+            in_main: KINDS,
+            is_file: false,
+            is_gone: false,
+            is_fresh: true,
+            is_muted: false,
+            vain: 0,
+            reports: 0,
+        })
+    }
+}
+
+impl Core {
+    fn place(&self, registration: u32, kind: usize) -> Place {
+        let in_main = self.registrations.get(registration).is_some_and(|one| one.in_main == kind);
+        let word = word(registration, self.registrations.generation(registration));
+        Place { kind, in_main, word }
+    }
+
+    /// Has the kernel watch a descriptor for what its knotes need now; true:
+    /// that needed the kernel, which knows the descriptor. The edges of the
+    /// knote that was touched come again.
+    pub fn refresh(&mut self, id: u32, touched: u32) -> Result<bool, Errno> {
+        if self.registrations.get(id).is_none_or(|one| one.is_gone) {
+            return Ok(false);
+        }
+        let asked = self.refresh_epoll(id, touched)?;
+        self.refresh_notes(id)?;
+        Ok(asked)
+    }
+
+    fn refresh_epoll(&mut self, id: u32, touched: u32) -> Result<bool, Errno> {
+        let Some(registration) = self.registrations.get(id) else { return Ok(false) };
+        if registration.is_file {
+            return Ok(false);
+        }
+        let (wanted, again) = self.wanted(id, touched);
+        let masks = registration.masks;
+        let grows = masks.iter().zip(&wanted).any(|(from, to)| *from == 0 && *to != 0);
+        if grows && !registration.is_fresh {
+            self.verify(id)?;
+        }
+        let mut asked = false;
+        for (kind, (from, to)) in masks.into_iter().zip(wanted).enumerate() {
+            if from != to || (again == kind && to != 0) {
+                self.set_mask(id, kind, from, to)?;
+                asked = true;
+            }
+        }
+        Ok(asked)
+    }
+
+    /// The masks that its knotes need, and the kind of the one touched.
+    fn wanted(&self, id: u32, touched: u32) -> (Masks, usize) {
+        let (mut wanted, mut again) = ([0; KINDS], KINDS);
+        let Some(registration) = self.registrations.get(id) else { return (wanted, again) };
+        let mut at = registration.first;
+        while let Some(knote) = self.knotes.get(at) {
+            let (kind, mask) = filter::of(self, at).interest(knote);
+            if let Some(place) = wanted.get_mut(kind)
+                && !knote.is(DISABLED)
+            {
+                *place |= if kind == LEVEL { mask } else { mask | ET };
+            }
+            if at == touched {
+                again = kind;
+            }
+            at = knote.next;
+        }
+        let [level, ..] = &mut wanted;
+        if registration.is_muted && *level != 0 {
+            *level |= ET;
+        }
+        // What cannot be told from another by looking at it stays known.
+        let nothing = wanted == [0; KINDS] && registration.first != NONE;
+        let kind = if registration.in_main < KINDS { registration.in_main } else { LEVEL };
+        if let Some(place) = wanted.get_mut(kind).filter(|_| nothing)
+            && registration.identity.is_none()
+        {
+            *place = PARKED;
+        }
+        (wanted, again)
+    }
+
+    fn set_mask(&mut self, id: u32, kind: usize, from: u32, to: u32) -> Result<(), Errno> {
+        let Some(registration) = self.registrations.get_mut(id) else { return Ok(()) };
+        let fd = registration.fd;
+        if from == 0 && registration.in_main == KINDS {
+            registration.in_main = kind;
+        }
+        let place = self.place(id, kind);
+        let result = match self.set.set(place, fd, from, to) {
+            // A duplicate of what was closed came back to this number.
+            Err(Errno::EEXIST) => self.set.set(place, fd, to, to),
+            result => result,
+        };
+        let Some(registration) = self.registrations.get_mut(id) else { return Ok(()) };
+        let now = if result.is_ok() { to } else { from };
+        if let Some(mask) = registration.masks.get_mut(kind) {
+            *mask = now;
+        }
+        if now == 0 && registration.in_main == kind {
+            registration.in_main = KINDS;
+        }
+        if result == Err(Errno::EPERM) {
+            registration.is_file = true;
+            return Ok(());
+        }
+        result
+    }
+
+    /// Whether the descriptor still is the one that was registered: ENOENT,
+    /// its number is another's; EBADF, it is closed.
+    pub fn verify(&mut self, id: u32) -> Result<(), Errno> {
+        let Some(registration) = self.registrations.get_mut(id) else { return Ok(()) };
+        registration.reports = 0;
+        let fd = registration.fd;
+        let masks = registration.masks;
+        let Some(kind) = masks.iter().position(|mask| *mask != 0) else {
+            return registration.compare();
+        };
+        let place = self.place(id, kind);
+        match masks.first() {
+            Some(level) if *level != 0 && *level & (ET | PARKED) == 0 => {
+                self.set.set(place, fd, *level, *level)
+            }
+            _ => self.set.probe(place, fd),
+        }
+    }
+
+    /// The descriptor is another by now: its knotes go without a word, as
+    /// they do on BSD when it is closed.
+    pub fn forget(&mut self, id: u32) {
+        while let Some(registration) = self.registrations.get_mut(id) {
+            registration.is_gone = true;
+            let first = registration.first;
+            self.remove(first);
+            self.drop_if_unused(id);
+        }
+    }
+
+    /// Has another set of epolls watch everything that still is what it was;
+    /// registrations of descriptors that were closed do not come along.
+    pub fn move_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
+        let mut at = 0;
+        while let Some(id) = self.registrations.next_from(at) {
+            at = id + 1;
+            if self.verify(id).is_err() {
+                self.forget(id);
+                continue;
+            }
+            self.copy_to(&mut fresh, id)?;
+        }
+        self.timers.add_to(&fresh)?;
+        if let Some(notes) = &self.notes.fd {
+            fresh.add_notes(notes.raw())?;
+        }
+        self.strays = 0;
+        Ok(std::mem::replace(&mut self.set, fresh))
+    }
+
+    fn copy_to(&self, fresh: &mut Set, id: u32) -> Result<(), Errno> {
+        let Some(registration) = self.registrations.get(id) else { return Ok(()) };
+        for (kind, mask) in registration.masks.into_iter().enumerate() {
+            fresh.set(self.place(id, kind), registration.fd, 0, mask)?;
+        }
+        Ok(())
+    }
+
+    /// A registration without knotes goes.
+    pub fn drop_if_unused(&mut self, id: u32) {
+        if let Some(registration) = self.registrations.get(id).filter(|one| one.first == NONE) {
+            let (fd, watch) = (registration.fd, registration.noted.watch);
+            self.drop_note(id, watch);
+            self.index.remove(&(fd as u64, DESCRIPTOR));
+            self.registrations.remove(id);
+        }
+    }
+
+    /// The kernel reported it; `wanted`: a knote had a use for that.
+    pub fn was_reported(&mut self, id: u32, wanted: bool) {
+        let Some(registration) = self.registrations.get_mut(id) else { return };
+        registration.vain = if wanted { 0 } else { registration.vain.saturating_add(1) };
+        registration.reports += 1;
+        let in_vain = registration.vain >= 2;
+        if in_vain || registration.reports >= REPORTS {
+            if self.verify(id).is_err() {
+                self.forget(id);
+            } else if in_vain {
+                self.mute(id, true);
+            }
+        } else if wanted && registration.is_muted {
+            self.mute(id, false);
+        }
+    }
+
+    /// Has it reported only when something happens, or as long as it is
+    /// ready.
+    fn mute(&mut self, id: u32, mute: bool) {
+        let Some(registration) = self.registrations.get_mut(id) else { return };
+        registration.vain = 0;
+        if registration.is_muted != mute {
+            registration.is_muted = mute;
+            if self.refresh(id, NONE).is_err() {
+                self.forget(id);
+            }
+        }
+    }
+}
+
+impl Registration {
+    /// Whether the number still is this file's, by looking at the file.
+    fn compare(&self) -> Result<(), Errno> {
+        let stat = file::stat(self.fd)?;
+        let same = match self.identity {
+            Some(identity) => identity == (stat.st_dev, stat.st_ino),
+            None => stat.st_mode & libc::S_IFMT == self.sort,
+        };
+        if same { Ok(()) } else { Err(Errno::ENOENT) }
+    }
+}

@@ -1,0 +1,243 @@
+//! What the kernel watches for a queue.
+//!
+//! `main` has everything; it lies in the queue's public epoll, and can be
+//! replaced. A descriptor has up to three kinds of registration: one that is
+//! reported as long as it is ready, and one each for the edges of reading
+//! and of writing. An epoll takes a descriptor once, so that the first kind
+//! is in `main`, and others are in epolls of their own that lie in it. So no
+//! kind's edges come again because another kind was changed.
+
+use crate::errno::Errno;
+use crate::sys::epoll::{self, Event};
+use crate::sys::eventfd;
+use crate::sys::fd::Fd;
+use std::os::fd::RawFd;
+
+/// The kinds of registration.
+pub(super) const LEVEL: usize = 0;
+pub(super) const READ_EDGE: usize = 1;
+pub(super) const WRITE_EDGE: usize = 2;
+pub(super) const KINDS: usize = 3;
+
+pub(super) const ET: u32 = libc::EPOLLET as u32;
+pub(super) const IN: u32 = libc::EPOLLIN as u32;
+pub(super) const OUT: u32 = libc::EPOLLOUT as u32;
+pub(super) const RDHUP: u32 = libc::EPOLLRDHUP as u32;
+pub(super) const HUP: u32 = libc::EPOLLHUP as u32;
+pub(super) const ERR: u32 = libc::EPOLLERR as u32;
+/// Reported once, then never again.
+pub(super) const PARKED: u32 = libc::EPOLLONESHOT as u32;
+
+/// A word of the queue's own, and not a descriptor's.
+const OWN: u64 = 1 << 63;
+const BELL: u64 = OWN;
+const NESTED: u64 = OWN | 1 << 8;
+const TIMER: u64 = OWN | 2 << 8;
+const NOTES: u64 = OWN | 3 << 8;
+
+/// What an event is about.
+pub(super) enum Source {
+    /// A descriptor's record, and its generation.
+    Registration(u32, u32),
+    /// There are knotes with events, or all threads are to look again.
+    Bell,
+    /// The epoll of this kind of registration.
+    Nested(usize),
+    /// The timer of this clock has expired.
+    Timer(usize),
+    /// Files were changed.
+    Notes,
+}
+
+pub(super) fn source(event: &Event) -> Source {
+    let word = event.u64;
+    let low = (word & 0xff) as usize;
+    match word & !0xff {
+        BELL => Source::Bell,
+        NESTED => Source::Nested(low),
+        TIMER => Source::Timer(low),
+        NOTES => Source::Notes,
+        _ => Source::Registration(word as u32, (word >> 32) as u32),
+    }
+}
+
+/// The word of a descriptor's registration.
+pub(super) fn word(registration: u32, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(registration)
+}
+
+/// Where a kind of a descriptor's registration is, and its word.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub kind: usize,
+    pub in_main: bool,
+    pub word: u64,
+}
+
+/// How the kernel has each kind of a descriptor's registration; 0: not.
+pub(super) type Masks = [u32; KINDS];
+
+/// The bell is a descriptor that is always readable, and asked for in `main`
+/// or not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bell {
+    Silent,
+    /// One thread will be told, and ends it.
+    Rung,
+    /// All are told, until it is ended.
+    Alarm,
+}
+
+pub(super) struct Set {
+    main: Fd,
+    nested: [Option<Fd>; KINDS],
+    bell_fd: Option<Fd>,
+    bell: Bell,
+    /// How many threads wait in `main`.
+    pub waiting: usize,
+}
+
+impl Set {
+    pub fn new() -> Result<Self, Errno> {
+        Ok(Self {
+            main: epoll::create()?,
+            nested: [const { None }; KINDS],
+            bell_fd: None,
+            bell: Bell::Silent,
+            waiting: 0,
+        })
+    }
+
+    pub fn main(&self) -> RawFd {
+        self.main.raw()
+    }
+
+    pub fn nested(&self, kind: usize) -> Option<RawFd> {
+        self.nested.get(kind)?.as_ref().map(Fd::raw)
+    }
+
+    /// All its descriptors but `main`.
+    pub fn inner_fds(&self) -> impl Iterator<Item = &Fd> {
+        self.nested.iter().flatten().chain(&self.bell_fd)
+    }
+
+    /// Its descriptors stay open, or are somebody else's by now.
+    pub fn disown(&self) {
+        self.main.disown();
+        self.inner_fds().for_each(Fd::disown);
+    }
+
+    /// The epoll for a kind of registration that cannot be in `main`.
+    fn nested_or_new(&mut self, kind: usize) -> Result<RawFd, Errno> {
+        let Some(place) = self.nested.get_mut(kind) else { return Err(Errno::EINVAL) };
+        if let Some(fd) = place {
+            return Ok(fd.raw());
+        }
+        let fresh = epoll::create()?;
+        epoll::add(self.main.raw(), fresh.raw(), IN, NESTED | kind as u64)?;
+        Ok(place.insert(fresh).raw())
+    }
+
+    fn epoll(&mut self, at: Place) -> Result<RawFd, Errno> {
+        if at.in_main { Ok(self.main()) } else { self.nested_or_new(at.kind) }
+    }
+
+    /// Registers a descriptor, or changes how it is registered.
+    pub fn set(&mut self, at: Place, fd: RawFd, from: u32, to: u32) -> Result<(), Errno> {
+        if (from, to) == (0, 0) {
+            return Ok(());
+        }
+        let epoll = self.epoll(at)?;
+        match (from, to) {
+            (0, _) => epoll::add(epoll, fd, to, at.word),
+            (_, 0) => epoll::delete(epoll, fd),
+            (_, _) => epoll::modify(epoll, fd, to, at.word),
+        }
+    }
+
+    /// Whether a descriptor is the one that is registered there. Unlike a
+    /// change, this does not make an edge come again.
+    pub fn probe(&mut self, at: Place, fd: RawFd) -> Result<(), Errno> {
+        probe(self.epoll(at)?, fd)
+    }
+
+    pub fn add_timer(&self, clock: u8, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN | ET, TIMER | u64::from(clock))
+    }
+
+    pub fn add_notes(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, NOTES)
+    }
+
+    /// Makes the queue readable, and wakes a thread that waits; until it is
+    /// silenced, or one thread was told.
+    pub fn ring(&mut self) -> Result<(), Errno> {
+        if self.bell != Bell::Silent {
+            return Ok(());
+        }
+        if self.bell_fd.is_none() {
+            let fresh = eventfd::create(1)?;
+            epoll::add(self.main(), fresh.raw(), 0, BELL)?;
+            self.bell_fd = Some(fresh);
+        }
+        self.set_bell(Bell::Rung);
+        Ok(())
+    }
+
+    pub fn silence(&mut self) {
+        if self.bell == Bell::Rung {
+            self.set_bell(Bell::Silent);
+        }
+    }
+
+    /// The kernel told a thread, and will tell no other.
+    pub fn was_heard(&mut self) {
+        if self.bell == Bell::Rung {
+            self.bell = Bell::Silent;
+        }
+    }
+
+    /// Wakes all threads that wait, and those to come; `other`: a descriptor
+    /// that is always readable, for want of a bell.
+    pub fn alarm(&mut self, other: Option<RawFd>) {
+        if let Some(other) = other.filter(|_| self.bell_fd.is_none())
+            && epoll::add(self.main(), other, 0, BELL).is_ok()
+        {
+            self.bell_fd = Some(Fd::borrowed(other));
+        }
+        self.set_bell(Bell::Alarm);
+    }
+
+    pub fn end_alarm(&mut self) {
+        if self.bell == Bell::Alarm {
+            self.set_bell(Bell::Silent);
+        }
+    }
+
+    fn set_bell(&mut self, bell: Bell) {
+        let Some(fd) = &self.bell_fd else { return };
+        let events = match bell {
+            Bell::Silent => 0,
+            Bell::Rung => IN | ET,
+            Bell::Alarm => IN,
+        };
+        // It is registered, so that this needs nothing that could fail.
+        let _ = epoll::modify(self.main.raw(), fd.raw(), events, BELL);
+        self.bell = bell;
+    }
+}
+
+/// Whether a descriptor is registered with an epoll: ENOENT, it is not;
+/// EBADF, one of them is closed. This changes nothing.
+pub(super) fn probe(epoll: RawFd, fd: RawFd) -> Result<(), Errno> {
+    match epoll::add(epoll, fd, PARKED, 0) {
+        Err(Errno::EEXIST) => Ok(()),
+        Ok(()) => {
+            epoll::delete(epoll, fd)?;
+            Err(Errno::ENOENT)
+        }
+        Err(Errno::EBADF) => Err(Errno::EBADF),
+        // It is none that an epoll takes.
+        Err(_) => Err(Errno::ENOENT),
+    }
+}

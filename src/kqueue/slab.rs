@@ -1,0 +1,97 @@
+//! Records by number; a number that is used again has another generation.
+
+/// No record has this number.
+pub(super) const NONE: u32 = u32::MAX;
+
+struct Slot<T> {
+    generation: u32,
+    /// The next free one, while it is free.
+    next: u32,
+    value: Option<T>,
+}
+
+pub(super) struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    free: u32,
+    len: usize,
+}
+
+/// Generations fit in 31 bits.
+const GENERATIONS: u32 = (1 << 31) - 1;
+
+impl<T> Slab<T> {
+    pub const fn new() -> Self {
+        Self { slots: Vec::new(), free: NONE, len: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The number of a new record; `None`: there is no memory, or `limit`
+    /// numbers are in use.
+    pub fn insert(&mut self, value: T, limit: u32) -> Option<u32> {
+        if let Some(slot) = self.slots.get_mut(self.free as usize) {
+            let id = self.free;
+            self.free = slot.next;
+            slot.value = Some(value);
+            self.len += 1;
+            return Some(id);
+        }
+        let id = u32::try_from(self.slots.len()).ok().filter(|id| *id < limit)?;
+        self.slots.try_reserve(1).ok()?;
+        self.slots.push(Slot { generation: 1, next: NONE, value: Some(value) });
+        self.len += 1;
+        Some(id)
+    }
+
+    pub fn remove(&mut self, id: u32) -> Option<T> {
+        let slot = self.slots.get_mut(id as usize)?;
+        let value = slot.value.take()?;
+        slot.generation = slot.generation % GENERATIONS + 1;
+        slot.next = self.free;
+        self.free = id;
+        self.len -= 1;
+        Some(value)
+    }
+
+    #[inline]
+    pub fn get(&self, id: u32) -> Option<&T> {
+        self.slots.get(id as usize)?.value.as_ref()
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, id: u32) -> Option<&mut T> {
+        self.slots.get_mut(id as usize)?.value.as_mut()
+    }
+
+    /// The first number in use, from this one on.
+    pub fn next_from(&self, from: u32) -> Option<u32> {
+        let rest = self.slots.get(from as usize..)?;
+        let ahead = rest.iter().position(|slot| slot.value.is_some())?;
+        Some(from + ahead as u32)
+    }
+
+    pub fn generation(&self, id: u32) -> u32 {
+        self.slots.get(id as usize).map_or(0, |slot| slot.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_again_with_another_generation() {
+        let mut slab = Slab::new();
+        let (a, b) = (slab.insert('a', 2).unwrap(), slab.insert('b', 2).unwrap());
+        assert_eq!((a, b, slab.insert('c', 2)), (0, 1, None));
+        let before = slab.generation(a);
+        assert_eq!(slab.remove(a), Some('a'));
+        assert_eq!((slab.remove(a), slab.len()), (None, 1));
+        assert_eq!(slab.insert('d', 2), Some(a));
+        assert_ne!(slab.generation(a), before);
+        assert_eq!((slab.get(a), slab.get(NONE)), (Some(&'d'), None));
+        assert_eq!((slab.next_from(1), slab.next_from(2)), (Some(b), None));
+    }
+}

@@ -1,0 +1,183 @@
+//! A queue's timers: one timer queue and one timerfd for each clock.
+
+use super::core::Core;
+use super::knote::Knote;
+use super::set::Set;
+use super::slab::Slab;
+use crate::errno::Errno;
+use crate::sys::fd::Fd;
+use crate::sys::{clock, memory, timerfd};
+use crate::timerq::{self, NoMemory, Node, Popped, TimerQueue};
+
+/// The timer queue tells so many timers apart.
+pub(super) const MAX_TIMERS: u32 = 1 << 24;
+
+/// The clocks.
+pub(super) const MONOTONIC: u8 = 0;
+pub(super) const REALTIME: u8 = 1;
+const IDS: [i32; 2] = [libc::CLOCK_MONOTONIC, libc::CLOCK_REALTIME];
+
+pub(super) fn now(clock: u8) -> i64 {
+    IDS.get(usize::from(clock)).map_or(0, |id| clock::read_ns(*id))
+}
+
+struct Clock {
+    queue: TimerQueue,
+    fd: Option<Fd>,
+    /// What the timerfd is set to; `None`: nothing, or it has expired.
+    set_to: Option<i64>,
+    changed: bool,
+}
+
+pub(super) struct Timers {
+    clocks: [Clock; 2],
+    seq: u64,
+}
+
+/// The knotes' nodes, as one clock's queue wants them: an entry that was left
+/// behind is nobody's, whatever the knote is now.
+struct Nodes<'a>(&'a Slab<Knote>, u8);
+
+impl timerq::Timers for Nodes<'_> {
+    fn node(&self, id: u32) -> Option<&Node> {
+        self.0.get(id).filter(|knote| knote.clock == self.1).map(|knote| &knote.node)
+    }
+
+    fn prefetch(&self, id: u32) {
+        if let Some(knote) = self.0.get(id) {
+            memory::prefetch(knote);
+        }
+    }
+}
+
+impl Timers {
+    pub const fn new() -> Self {
+        let clocks =
+            [const { Clock { queue: TimerQueue::new(), fd: None, set_to: None, changed: false } };
+                2];
+        Self { clocks, seq: 0 }
+    }
+
+    /// Has a knote come up at a time of its clock.
+    pub fn arm(&mut self, knotes: &Slab<Knote>, id: u32, deadline: i64) -> Result<(), NoMemory> {
+        let Some(knote) = knotes.get(id) else { return Ok(()) };
+        self.seq += 1;
+        let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return Ok(()) };
+        clock.changed = true;
+        clock.queue.arm(&Nodes(knotes, knote.clock), id, deadline, self.seq)
+    }
+
+    pub fn disarm(&mut self, knotes: &Slab<Knote>, id: u32) {
+        let Some(knote) = knotes.get(id).filter(|knote| knote.node.deadline().is_some()) else {
+            return;
+        };
+        let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return };
+        clock.changed = true;
+        clock.queue.disarm(&Nodes(knotes, knote.clock), id);
+    }
+
+    /// Has another epoll watch the timerfds.
+    pub fn add_to(&self, set: &Set) -> Result<(), Errno> {
+        for (index, clock) in (0u8..).zip(&self.clocks) {
+            if let Some(fd) = &clock.fd {
+                set.add_timer(index, fd.raw())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The timerfds.
+    pub fn fds(&self) -> impl Iterator<Item = &Fd> {
+        self.clocks.iter().filter_map(|clock| clock.fd.as_ref())
+    }
+
+    /// In a forked child: the timerfds are the parent's.
+    pub fn forget_fds(&mut self) {
+        for clock in &mut self.clocks {
+            (clock.fd, clock.set_to, clock.changed) = (None, None, true);
+        }
+    }
+
+    fn pop(&mut self, knotes: &Slab<Knote>, index: u8, now: i64) -> Option<u32> {
+        let clock = self.clocks.get_mut(usize::from(index))?;
+        match clock.queue.pop(&Nodes(knotes, index), now, &mut u32::MAX.clone()) {
+            Popped::Due { id, .. } => {
+                clock.changed = true;
+                Some(id)
+            }
+            // Without memory it is tried again at the next wake-up.
+            Popped::Later | Popped::None => None,
+        }
+    }
+
+    fn is_empty(&self, index: u8) -> bool {
+        self.clocks.get(usize::from(index)).is_none_or(|clock| clock.queue.len() == 0)
+    }
+}
+
+impl Clock {
+    /// When to wake up. With few timers exactly when the first one is due;
+    /// with many it may be at a time that one was set to before.
+    fn next(&mut self, nodes: &Nodes<'_>) -> Option<i64> {
+        const FEW: usize = 64;
+        match self.queue.len() {
+            0 => None,
+            1..=FEW => self.queue.next_deadline(nodes),
+            _ => self.queue.next_wake(),
+        }
+    }
+}
+
+impl Core {
+    /// Looks for timers that are due.
+    pub fn expire_timers(&mut self) {
+        for clock in [MONOTONIC, REALTIME] {
+            if self.timers.is_empty(clock) {
+                continue;
+            }
+            let now = now(clock);
+            while let Some(id) = self.timers.pop(&self.knotes, clock, now) {
+                self.activate(id);
+            }
+        }
+    }
+
+    /// Sets the timerfds to what is due next.
+    pub fn set_timers(&mut self) -> Result<(), Errno> {
+        for (index, clock) in (0u8..).zip(&mut self.timers.clocks) {
+            if !std::mem::take(&mut clock.changed) {
+                continue;
+            }
+            let next = clock.next(&Nodes(&self.knotes, index));
+            if next == clock.set_to {
+                continue;
+            }
+            // A failure leaves it to the next call.
+            clock.changed = true;
+            let fd = match &clock.fd {
+                Some(fd) => fd.raw(),
+                None => {
+                    let id = IDS.get(usize::from(index)).copied().unwrap_or(-1);
+                    let fd = timerfd::create(id, true)?;
+                    self.set.add_timer(index, fd.raw())?;
+                    clock.fd.insert(fd).raw()
+                }
+            };
+            match next {
+                Some(deadline) => drop(timerfd::arm_at(fd, deadline, false)?),
+                None => timerfd::disarm(fd)?,
+            }
+            clock.set_to = next;
+            clock.changed = false;
+        }
+        Ok(())
+    }
+
+    /// A clock's timerfd has expired: it has to be set again.
+    pub fn timer_rang(&mut self, clock: usize) {
+        if let Some(clock) = self.timers.clocks.get_mut(clock) {
+            clock.set_to = None;
+            clock.changed = true;
+        }
+    }
+}
