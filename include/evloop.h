@@ -524,6 +524,11 @@ struct timespec;
 #define EVLOOP_EVENT_CLOSED 12
 
 /**
+ * evloop_event_t: there are events in a kqueue.
+ */
+#define EVLOOP_EVENT_KQUEUE 13
+
+/**
  * evloop_event_t events: the source failed, result says why, and the watcher
  * was disabled: -EBADF for a descriptor that was closed while it was
  * watched, what epoll_ctl(2) refused after evloop_io_modify(), -ENOMEM. The
@@ -2783,6 +2788,32 @@ evloop_watcher_t evloop_add_tfd(evloop_t loop,
                                 tfd_t tfd,
                                 evloop_callback_t callback,
                                 void *user_data);
+
+/**
+ * Add a watcher of a kqueue.
+ *
+ * Its callback is called while the queue has events, which stay there: it
+ * takes them with evloop_kqueue_control() and a timeout of 0. event->events
+ * is 0 and event->fd -1. If the queue is closed there is one event with
+ * EVLOOP_ERROR, and -ESTALE in event->result; then the watcher is disabled.
+ *
+ * @param loop a loop.
+ * @param kq a kqueue; it stays the caller's, and is freed once the watcher
+ *   is closed, too. Of one that evloop_kqueue_from_fd() made, only closing
+ *   this handle is noticed.
+ * @param callback called with each event, on the thread that runs the
+ *   loop; NULL: see evloop_wait().
+ * @param user_data handed to the callback.
+ * @returns the watcher. -EEXIST, -ENOSPC, -ENOMEM: as evloop_add_io().
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles"; of either.
+ *
+ * Blocking: no. Threads: any; on the thread that runs the loop no lock is
+ * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_kqueue(evloop_t loop,
+                                   evloop_kqueue_t kq,
+                                   evloop_callback_t callback,
+                                   void *user_data);
 
 /**
  * Add a watcher that any thread, and any signal handler, can trigger.

@@ -30,6 +30,15 @@ pub(crate) struct Visit<'a> {
     deadline: Deadline,
 }
 
+/// An object with a descriptor, kept from being freed, for who watches it.
+pub(crate) trait Watchable {
+    /// Has an eventfd rung when the object is closed, until `unwatch`.
+    fn watch(&self, eventfd: RawFd) -> Result<()>;
+    fn unwatch(&self, eventfd: RawFd);
+    /// Takes how many times it has happened; 0: not at all.
+    fn take(&self) -> Result<u64>;
+}
+
 /// How a waiting thread is told of changes.
 #[derive(Clone, Copy)]
 enum Bell {

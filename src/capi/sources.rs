@@ -6,7 +6,10 @@ use super::arg;
 use super::guard::{guard, guard_rest, signal_safe};
 use super::types::*;
 use crate::errno::Result;
-use crate::reactor::{self, NewTimer, Period, Setting, Source, Target, quick};
+use crate::kqueue::{self, Kqueue};
+use crate::reactor::{self, NewTimer, Period, Setting, Source, Target, Watch, quick};
+use crate::table;
+use crate::timerfd::{self, Timer};
 
 /// @section Watchers: what an event loop waits for
 ///
@@ -257,7 +260,48 @@ pub unsafe extern "C" fn evloop_add_tfd(
     callback: evloop_callback_t,
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
-    guard("evloop_add_tfd", || reactor::add_tfd(r#loop, tfd, Target { callback, user_data }))
+    guard("evloop_add_tfd", || {
+        let watch = || {
+            let fd = table::descriptor::<Timer>(tfd)?;
+            Ok(Watch { handle: tfd, fd, pin: timerfd::watchable })
+        };
+        reactor::add_object(r#loop, Source::Tfd, watch, Target { callback, user_data })
+    })
+}
+
+/// Add a watcher of a kqueue.
+///
+/// Its callback is called while the queue has events, which stay there: it
+/// takes them with evloop_kqueue_control() and a timeout of 0. event->events
+/// is 0 and event->fd -1. If the queue is closed there is one event with
+/// EVLOOP_ERROR, and -ESTALE in event->result; then the watcher is disabled.
+///
+/// @param loop a loop.
+/// @param kq a kqueue; it stays the caller's, and is freed once the watcher
+///   is closed, too. Of one that evloop_kqueue_from_fd() made, only closing
+///   this handle is noticed.
+/// @param callback called with each event, on the thread that runs the
+///   loop; NULL: see evloop_wait().
+/// @param user_data handed to the callback.
+/// @returns the watcher. -EEXIST, -ENOSPC, -ENOMEM: as evloop_add_io().
+///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles"; of either.
+///
+/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
+/// taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_kqueue(
+    r#loop: evloop_t,
+    kq: evloop_kqueue_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_kqueue", || {
+        let watch = || {
+            let fd = table::descriptor::<Kqueue>(kq)?;
+            Ok(Watch { handle: kq, fd, pin: kqueue::watchable })
+        };
+        reactor::add_object(r#loop, Source::Kqueue, watch, Target { callback, user_data })
+    })
 }
 
 /// Add a watcher that any thread, and any signal handler, can trigger.

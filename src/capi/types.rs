@@ -254,6 +254,8 @@ pub const EVLOOP_EVENT_CLOCK_CHANGE: c_int = 10;
 pub const EVLOOP_EVENT_POST: c_int = 11;
 /// evloop_event_t type: the watcher is closed, and nothing refers to it.
 pub const EVLOOP_EVENT_CLOSED: c_int = 12;
+/// evloop_event_t: there are events in a kqueue.
+pub const EVLOOP_EVENT_KQUEUE: c_int = 13;
 
 /// evloop_event_t events: the source failed, result says why, and the watcher
 /// was disabled: -EBADF for a descriptor that was closed while it was
@@ -302,6 +304,7 @@ const _: () = {
     assert!(EVLOOP_EVENT_CLOCK_CHANGE == Source::ClockChange as c_int);
     assert!(EVLOOP_EVENT_POST == reactor::POST);
     assert!(EVLOOP_EVENT_CLOSED == reactor::CLOSED);
+    assert!(EVLOOP_EVENT_KQUEUE == Source::Kqueue as c_int);
     assert!(EVLOOP_ERROR == reactor::ERROR);
     assert!(EVLOOP_POLL_DEFAULT == EVLOOP_POLLIN | EVLOOP_POLLPRI | EVLOOP_POLLOUT);
     assert!(EVLOOP_EPOLL_DEFAULT == EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI | EVLOOP_EPOLLOUT);

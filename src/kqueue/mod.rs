@@ -23,7 +23,7 @@ mod timers;
 
 pub(crate) use control::{Collect, OnSignal};
 pub(crate) use event::*;
-pub(crate) use object::{Kqueue, Use};
+pub(crate) use object::{Kqueue, Use, watchable};
 
 use self::core::Core;
 use crate::errno::{Errno, Result};
@@ -31,6 +31,7 @@ use crate::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, ForkMutex, Orderi
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd};
 use crate::table;
+use crate::waiters::Waiters;
 use std::os::fd::RawFd;
 
 /// A queue.
@@ -49,6 +50,8 @@ pub(crate) struct Queue {
     handle: AtomicI64,
     /// Roughly how many knotes have events.
     active: AtomicI64,
+    /// Who is told when it is closed.
+    watchers: Waiters,
 }
 
 impl Queue {
@@ -67,6 +70,7 @@ impl Queue {
             epoch: AtomicU64::new(table::epoch()),
             handle: AtomicI64::new(0),
             active: AtomicI64::new(0),
+            watchers: Waiters::new(),
         })
     }
 

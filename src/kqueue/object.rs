@@ -7,6 +7,7 @@ use crate::errno::{Errno, Result, error};
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
 use crate::sys::fork;
 use crate::table::{self, Kind, Object, Pinned, Shared, try_box};
+use crate::waiters::{Waiters, Watchable};
 use std::os::fd::RawFd;
 
 pub(crate) enum Kqueue {
@@ -22,6 +23,7 @@ pub(crate) struct Lent {
     owns: AtomicBool,
     keep: bool,
     pub(super) closed: AtomicBool,
+    watchers: Waiters,
     /// How many threads wait by it; changed under the queue's lock.
     pub(super) waiting: AtomicI64,
 }
@@ -71,6 +73,7 @@ impl Kqueue {
             owns: AtomicBool::new(false),
             keep: queue.keep,
             closed: AtomicBool::new(false),
+            watchers: Waiters::new(),
             waiting: AtomicI64::new(0),
         };
         let handle = table::insert(Self::Lent(lent))?;
@@ -78,6 +81,14 @@ impl Kqueue {
             lent.owns.store(owns, Ordering::Relaxed);
         }
         Ok(handle)
+    }
+
+    /// Who is told when this handle is closed.
+    fn watchers(&self) -> &Waiters {
+        match self {
+            Self::Own(queue) => &queue.watchers,
+            Self::Lent(lent) => &lent.watchers,
+        }
     }
 
     pub(super) fn queue(&self) -> Option<&Queue> {
@@ -144,6 +155,7 @@ impl Drop for Lent {
 
 impl Shared for Kqueue {
     fn closing(&self) {
+        self.watchers().close();
         match self {
             Self::Own(queue) => queue.closing(),
             Self::Lent(lent) => lent.closing(),
@@ -165,6 +177,8 @@ impl Shared for Kqueue {
     }
 
     fn after_fork(&self) {
+        // SAFETY: the first call of a child: nobody else is in the library.
+        unsafe { self.watchers().after_fork() };
         match self {
             Self::Own(queue) => queue.after_fork(),
             Self::Lent(lent) => lent.waiting.store(0, Ordering::Relaxed),
@@ -181,6 +195,29 @@ impl Shared for Kqueue {
 // SAFETY: the only type of this kind.
 unsafe impl Object for Kqueue {
     const KIND: Kind = Kind::Kqueue;
+}
+
+impl Watchable for Pinned<Kqueue> {
+    fn watch(&self, eventfd: RawFd) -> Result<()> {
+        self.watchers().watch(eventfd)
+    }
+
+    fn unwatch(&self, eventfd: RawFd) {
+        self.watchers().unwatch(eventfd);
+    }
+
+    /// Its events stay where they are.
+    fn take(&self) -> Result<u64> {
+        Ok(1)
+    }
+}
+
+/// A kqueue for who watches it.
+pub(crate) fn watchable(handle: i64) -> Result<Box<dyn Watchable>> {
+    match try_box(table::pin::<Kqueue>(handle)?) {
+        Some(kqueue) => Ok(kqueue),
+        None => Err(Errno::ENOMEM.into()),
+    }
 }
 
 /// Whether this is the process that a queue's epolls belong to.

@@ -2,7 +2,7 @@
 
 pub(crate) use super::asyncs::async_send;
 pub(crate) use super::calls::{
-    add_io, add_plain, add_tfd, add_timer, change, get_name, io_modify, loop_of, set_name,
+    add_io, add_object, add_plain, add_timer, change, get_name, io_modify, loop_of, set_name,
     timer_again, timer_remaining, timer_set, watcher_close,
 };
 pub(crate) use super::clocks::clock_index;
@@ -10,6 +10,7 @@ pub(crate) use super::command::Change;
 pub(crate) use super::event::Target;
 pub use super::event::{Event, Options};
 pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
+pub(crate) use super::objects::Watch;
 pub(crate) use super::registry::{close, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
 pub(crate) use super::timers::{NewTimer, Period, Setting};

@@ -7,9 +7,9 @@ use super::event::Target;
 use super::flags::*;
 use super::io;
 use super::named::{Named, named};
+use super::objects::{Watch, Watched};
 use super::record;
 use super::record::LIVE;
-use super::tfd::Watched;
 use super::timers::{self, NewTimer, Setting};
 use super::watcher::{Fresh, prepare_timer};
 use super::{clocks, quick};
@@ -17,7 +17,6 @@ use crate::errno::{Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::table::{self, Kind};
-use crate::timerfd::Timer;
 use std::os::fd::RawFd;
 
 /// A record for a watcher that another thread than the loop's adds.
@@ -57,18 +56,24 @@ impl Gate {
 /// See evloop_add_io.
 pub(crate) fn add_io(handle: i64, fd: RawFd, events: u32, target: Target) -> Result<i64> {
     io::check_events(events)?;
-    add_descriptor(handle, Source::Io, fd, events, target, 0)
+    add_descriptor(handle, Source::Io, fd, events, target, None)
 }
 
-/// See evloop_add_tfd.
-pub(crate) fn add_tfd(handle: i64, tfd: i64, target: Target) -> Result<i64> {
+/// See evloop_add_tfd and evloop_add_kqueue. The loop is looked at first.
+pub(crate) fn add_object(
+    handle: i64,
+    source: Source,
+    watch: impl FnOnce() -> Result<Watch>,
+    target: Target,
+) -> Result<i64> {
     let named = named(handle, Kind::Loop)?;
     named.check()?;
-    let fd = table::descriptor::<Timer>(tfd)?;
-    if named.desk.is_virtual() {
-        fail!(ENOTSUP, "loop {} has virtual time, which timer {} does not follow", handle, tfd);
+    let watch = watch()?;
+    if source == Source::Tfd && named.desk.is_virtual() {
+        let timer = watch.handle;
+        fail!(ENOTSUP, "loop {} has virtual time, which timer {} does not follow", handle, timer);
     }
-    add_descriptor(handle, Source::Tfd, fd, libc::EPOLLIN as u32, target, tfd)
+    add_descriptor(handle, source, watch.fd, libc::EPOLLIN as u32, target, Some(watch))
 }
 
 fn add_descriptor(
@@ -77,16 +82,14 @@ fn add_descriptor(
     fd: RawFd,
     events: u32,
     target: Target,
-    tfd: i64,
+    watch: Option<Watch>,
 ) -> Result<i64> {
     let named = named(handle, Kind::Loop)?;
     named.with(
-        |core| core.add_io(source, fd, events, target, tfd),
+        |core| core.add_io(source, fd, events, target, watch),
         |gate| {
-            let watched = match tfd {
-                0 => None,
-                _ => Some(Watched::new(tfd, named.desk.eventfd())?),
-            };
+            let watched =
+                watch.map(|watch| Watched::new(watch, named.desk.eventfd())).transpose()?;
             let fresh = fresh_at(gate, &named, source, target)?;
             io::fill(fresh.record, fd, events);
             let how = match io::register(gate.epoll, fd, events, fresh.handle()) {
@@ -104,7 +107,7 @@ fn add_descriptor(
             let handle = fresh.handle();
             let command = match watched {
                 None => Command::AddIo(handle, how),
-                Some(watched) => Command::AddTfd(handle, how, watched),
+                Some(watched) => Command::AddObject(handle, how, watched),
             };
             Ok(gate.publish(&fresh, &named, command))
         },

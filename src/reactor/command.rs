@@ -1,7 +1,7 @@
 //! What one thread asks of a loop that another one runs.
 
 use super::event::Target;
-use super::tfd::Watched;
+use super::objects::Watched;
 use super::timers::Setting;
 use crate::sys::fd::Fd;
 
@@ -51,7 +51,7 @@ pub(super) enum Command {
     /// A watcher was added; its record is live.
     Add(i64),
     AddIo(i64, Registered),
-    AddTfd(i64, Registered, Watched),
+    AddObject(i64, Registered, Watched),
     AddTimer {
         handle: i64,
         setting: Setting,

@@ -7,9 +7,9 @@ use super::flags::*;
 use super::io::Io;
 use super::lease::Locked;
 use super::mailbox::Letters;
+use super::objects::Watched;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::slots::Slots;
-use super::tfd::Watched;
 use super::timers::Timers;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
@@ -88,8 +88,8 @@ pub(super) struct Core {
     pub slots: Slots,
     pub extras: HashMap<u32, Extra>,
     pub io: Io,
-    /// The timers of tfd watchers.
-    pub tfds: HashMap<u32, Watched>,
+    /// The objects of those watchers that watch one.
+    pub objects: HashMap<u32, Watched>,
     pub timers: Timers,
     pub lists: Lists,
     /// How many watchers keep the loop alive.
@@ -162,7 +162,7 @@ impl Core {
             slots: Slots::default(),
             extras: HashMap::new(),
             io: Io::default(),
-            tfds: HashMap::new(),
+            objects: HashMap::new(),
             timers: Timers::new(),
             lists: Lists::default(),
             active: 0,
@@ -268,7 +268,7 @@ impl Core {
                 Source::Timer => flags & SET != 0,
                 Source::Defer => flags & WAITING != 0,
                 Source::Exit | Source::ClockChange => false,
-                Source::Io | Source::Tfd => flags & DEAD == 0,
+                Source::Io | Source::Tfd | Source::Kqueue => flags & DEAD == 0,
                 _ => true,
             };
         if wanted && flags & COUNTED == 0 {
@@ -337,9 +337,9 @@ impl Core {
             Command::AddIo(handle, how) => {
                 self.on_watcher(handle, |core, index, record| core.io_added(index, record, how))
             }
-            Command::AddTfd(handle, how, watched) => {
+            Command::AddObject(handle, how, watched) => {
                 self.on_watcher(handle, |core, index, record| {
-                    core.keep_tfd(index, watched)?;
+                    core.keep_object(index, watched)?;
                     core.io_added(index, record, how)
                 })
             }
@@ -419,7 +419,7 @@ impl Core {
     /// Everything is closed; whom to tell.
     pub fn tear_down(mut self: Box<Self>) -> Vec<(Target, Event)> {
         // While the eventfd is open, which they may ring.
-        self.tfds.clear();
+        self.objects.clear();
         let mut told = self.take_destroys();
         let mut stacked = std::collections::HashSet::new();
         let mut id = self.desk.mail.take_sent();
@@ -459,7 +459,7 @@ impl Core {
     pub fn abandon(&self) {
         self.epoll.abandon();
         // The eventfd stays where a timer might yet ring it.
-        if self.tfds.is_empty() {
+        if self.objects.is_empty() {
             self.eventfd.abandon();
         }
         self.outer.iter().for_each(Fd::abandon);
@@ -504,7 +504,7 @@ impl Core {
         }
         self.receive(gate);
         self.register_all(self.epoll());
-        self.revive_tfds();
+        self.revive_objects();
         Ok(())
     }
 }

@@ -12,9 +12,9 @@ use super::flags::*;
 use super::io;
 use super::mailbox;
 use super::named::notify;
+use super::objects;
 use super::record::{self, LIVE, Record};
 use super::running::Run;
-use super::tfd;
 use crate::errno::{Errno, Result};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
@@ -145,10 +145,10 @@ impl Run {
             fd: io::fd_of(record),
             ..Event::new(handle, Source::of(flags) as i32)
         };
-        if Source::of(flags) == Source::Tfd {
+        if Source::of(flags).is_object() {
             event.fd = -1;
             event.events = 0;
-            if !tfd::read(core, index, &mut event) {
+            if !objects::ask(core, index, &mut event) {
                 return Ok(());
             }
         } else if flags & ONESHOT != 0 {
@@ -506,7 +506,7 @@ fn is_wanted(event: &Event) -> bool {
     let Some((_, record)) = live(event.watcher) else { return true };
     let flags = record.flags.load(Relaxed);
     match Source::of(flags) {
-        Source::Io | Source::Tfd => flags & (ENABLED | SPENT) != 0,
+        Source::Io | Source::Tfd | Source::Kqueue => flags & (ENABLED | SPENT) != 0,
         Source::Defer => flags & DUE != 0,
         _ => flags & ENABLED != 0,
     }
@@ -610,8 +610,8 @@ impl Core {
     /// An event of one of the loop's own descriptors.
     fn own_event(&mut self, number: usize) {
         let Some(clock) = number.checked_sub(1) else {
-            if !self.tfds.is_empty() {
-                self.look_at_tfds();
+            if !self.objects.is_empty() {
+                self.look_at_objects();
             }
             return;
         };

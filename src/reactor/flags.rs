@@ -14,6 +14,7 @@ pub(crate) enum Source {
     Defer = 8,
     Exit = 9,
     ClockChange = 10,
+    Kqueue = 13,
 }
 
 /// Types of events that no watcher has.
@@ -37,6 +38,7 @@ impl Source {
             7 => Self::Check,
             8 => Self::Defer,
             9 => Self::Exit,
+            13 => Self::Kqueue,
             _ => Self::ClockChange,
         }
     }
@@ -47,7 +49,12 @@ impl Source {
     }
 
     pub fn is_descriptor(self) -> bool {
-        matches!(self, Self::Io | Self::Tfd)
+        self == Self::Io || self.is_object()
+    }
+
+    /// Whether it watches an object of the library.
+    pub fn is_object(self) -> bool {
+        matches!(self, Self::Tfd | Self::Kqueue)
     }
 }
 

@@ -9,7 +9,7 @@
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
 //! shortest round; `dispatch` brings events to their watchers, unless they are
 //! `held`. `watcher` is what can be done with all of those; `io`, `timers` and
-//! their `clocks`, `tfd` and `asyncs` are the sources.
+//! their `clocks`, `objects` and `asyncs` are the sources.
 
 mod lease;
 mod mailbox;
@@ -39,6 +39,8 @@ mod io;
 #[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]
+mod objects;
+#[cfg(not(loom))]
 pub(crate) mod quick;
 #[cfg(not(loom))]
 mod quiet;
@@ -52,8 +54,6 @@ mod run;
 mod running;
 #[cfg(not(loom))]
 mod slots;
-#[cfg(not(loom))]
-mod tfd;
 #[cfg(not(loom))]
 mod timers;
 #[cfg(not(loom))]

@@ -9,8 +9,8 @@ use super::event::{Event, Target};
 use super::flags::*;
 use super::io;
 use super::named::Named;
+use super::objects::{Watch, Watched};
 use super::record::{self, CLOSING, LIVE, Record};
-use super::tfd::Watched;
 use super::timers::{self, Setting};
 use crate::errno::{Result, fail};
 use crate::sync::Ordering::Relaxed;
@@ -69,14 +69,14 @@ impl Core {
         fd: RawFd,
         events: u32,
         target: Target,
-        tfd: i64,
+        watch: Option<Watch>,
     ) -> Result<i64> {
         if self.owns(fd) {
             fail!(EINVAL, "fd {} is the loop's own", fd);
         }
         let fresh = self.fresh(source, target)?;
         io::fill(fresh.record, fd, events);
-        let added = self.watch_tfd(&fresh, tfd).and_then(|()| {
+        let added = self.watch_object(&fresh, watch).and_then(|()| {
             let how = io::register(self.epoll(), fd, events, fresh.handle())?;
             if matches!(how, Registered::Shared) && self.desk.has_inbox() {
                 // Another thread's, which has only just added it.
@@ -95,17 +95,17 @@ impl Core {
         match added {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.tfds.remove(&fresh.index);
+                self.objects.remove(&fresh.index);
                 self.give_back(&fresh);
                 Err(error)
             }
         }
     }
 
-    fn watch_tfd(&mut self, fresh: &Fresh, tfd: i64) -> Result<()> {
-        match tfd {
-            0 => Ok(()),
-            _ => self.keep_tfd(fresh.index, Watched::new(tfd, self.eventfd())?),
+    fn watch_object(&mut self, fresh: &Fresh, watch: Option<Watch>) -> Result<()> {
+        match watch {
+            None => Ok(()),
+            Some(watch) => self.keep_object(fresh.index, Watched::new(watch, self.eventfd())?),
         }
     }
 
@@ -241,7 +241,7 @@ impl Core {
         }
         record.set(ENABLED);
         match source {
-            Source::Io | Source::Tfd => {
+            Source::Io | Source::Tfd | Source::Kqueue => {
                 record.unset(SPENT);
                 self.io_touch(index, record);
                 self.fail_if_dead(index, record);
@@ -281,14 +281,14 @@ impl Core {
         let flags = record.flags.load(Relaxed);
         if flags & ENABLED == 0 {
             match Source::of(flags) {
-                Source::Io | Source::Tfd => record.unset(SPENT),
+                Source::Io | Source::Tfd | Source::Kqueue => record.unset(SPENT),
                 Source::Defer => record.unset(DUE),
                 _ => {}
             }
             return Ok(());
         }
         match Source::of(flags) {
-            Source::Io | Source::Tfd => self.io_touch(index, record),
+            Source::Io | Source::Tfd | Source::Kqueue => self.io_touch(index, record),
             Source::Timer => self.timer_disable(index, record)?,
             Source::Idle => self.idlers -= 1,
             Source::Defer if flags & WAITING != 0 => self.deferred -= 1,
@@ -340,9 +340,9 @@ impl Core {
         self.uncount(record);
         match Source::of(flags) {
             Source::Io => self.io_close(index, record, told),
-            Source::Tfd => {
+            Source::Tfd | Source::Kqueue => {
                 self.io_close(index, record, told);
-                self.tfds.remove(&index);
+                self.objects.remove(&index);
             }
             Source::Timer => self.timer_stop(index, record),
             source => self.remove_from_list(index, record, source),

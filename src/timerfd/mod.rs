@@ -9,8 +9,8 @@ use crate::sync::ForkMutex;
 use crate::sys::clock::Deadline;
 use crate::sys::fd::{self, Fd};
 use crate::sys::{poll, timerfd as sys};
-use crate::table::{Kind, Object, Shared};
-use crate::waiters::{Waiters, interrupted};
+use crate::table::{self, Kind, Object, Pinned, Shared};
+use crate::waiters::{Waiters, Watchable, interrupted};
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
@@ -115,15 +115,6 @@ impl Timer {
         }
     }
 
-    /// Has an eventfd rung when the timer is closed; see [`Waiters::watch`].
-    pub fn watch(&self, eventfd: RawFd) -> Result<()> {
-        self.waiters.watch(eventfd)
-    }
-
-    pub fn unwatch(&self, eventfd: RawFd) {
-        self.waiters.unwatch(eventfd);
-    }
-
     /// The expirations, if there are any; does not wait.
     fn try_read(&self) -> Result<Option<u64>> {
         let fd = self.fileno();
@@ -203,5 +194,27 @@ fn clock_of(fd: RawFd) -> Result<c_int> {
     match clock.and_then(|number| number.trim().parse().ok()) {
         Some(clockid) => Ok(clockid),
         None => fail!(ENOTSUP, "/proc does not tell the clock of fd {}", fd),
+    }
+}
+
+impl Watchable for Pinned<Timer> {
+    fn watch(&self, eventfd: RawFd) -> Result<()> {
+        self.waiters.watch(eventfd)
+    }
+
+    fn unwatch(&self, eventfd: RawFd) {
+        self.waiters.unwatch(eventfd);
+    }
+
+    fn take(&self) -> Result<u64> {
+        self.wait(0)
+    }
+}
+
+/// A timer for who watches it.
+pub(crate) fn watchable(handle: i64) -> Result<Box<dyn Watchable>> {
+    match table::try_box(table::pin::<Timer>(handle)?) {
+        Some(timer) => Ok(timer),
+        None => Err(Errno::ENOMEM.into()),
     }
 }
