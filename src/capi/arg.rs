@@ -90,7 +90,7 @@ pub(super) fn backend(code: c_int) -> Result<Backend> {
         EVLOOP_SELECTOR_SELECT => Ok(Backend::Select),
         EVLOOP_SELECTOR_POLL => Ok(Backend::Poll),
         EVLOOP_SELECTOR_DEVPOLL => Ok(Backend::DevPoll),
-        EVLOOP_SELECTOR_KQUEUE => fail!(ENOTSUP, "this version has no kqueue"),
+        EVLOOP_SELECTOR_KQUEUE => Ok(Backend::Kqueue),
         _ => fail!(EINVAL, "selector backend {} is unknown", code),
     }
 }

@@ -17,11 +17,11 @@ use crate::table;
 /// backend and are always ready.
 ///
 /// @param backend EVLOOP_SELECTOR_DEFAULT (the best there is), _SELECT,
-///   _POLL, _EPOLL or _DEVPOLL.
+///   _POLL, _EPOLL, _DEVPOLL or _KQUEUE.
 /// @returns the selector, to be closed with evloop_selector_close().
-///   -EINVAL: an unknown backend. -ENOTSUP: EVLOOP_SELECTOR_KQUEUE, which
-///   this version does not have. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
-///   evloop_epoll_create(), with the EPOLL backend.
+///   -EINVAL: an unknown backend. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
+///   evloop_epoll_create(), with the EPOLL backend, and as
+///   evloop_kqueue_create() with KQUEUE.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
 /// everything but close in the child. Since 0.1.0. Source: Python's

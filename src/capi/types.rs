@@ -207,7 +207,7 @@ pub const EVLOOP_SELECTOR_POLL: c_int = 2;
 pub const EVLOOP_SELECTOR_EPOLL: c_int = 3;
 /// evloop_selector_create(): on a /dev/poll object.
 pub const EVLOOP_SELECTOR_DEVPOLL: c_int = 4;
-/// evloop_selector_create(): on a kqueue; -ENOTSUP in this version.
+/// evloop_selector_create(): on a kqueue.
 pub const EVLOOP_SELECTOR_KQUEUE: c_int = 5;
 /// Selector event: reading would not block.
 pub const EVLOOP_SELECTOR_READ: u32 = 0x1;

@@ -228,6 +228,7 @@ impl Queue {
 
     /// Before others look: the queue is readable while there is an event.
     fn settle(&self, core: &mut Core) -> Result<()> {
+        core.take_unread_notes();
         let active = core.active.len();
         self.active.store(active as i64, Ordering::Relaxed);
         if active == 0 {

@@ -15,6 +15,7 @@ mod filter;
 mod knote;
 mod notes;
 mod object;
+mod readiness;
 mod registration;
 mod registry;
 mod set;
@@ -24,6 +25,7 @@ mod timers;
 pub(crate) use control::{Collect, OnSignal};
 pub(crate) use event::*;
 pub(crate) use object::{Kqueue, Use, watchable};
+pub(crate) use readiness::Readiness;
 
 use self::core::Core;
 use crate::errno::{Errno, Result};

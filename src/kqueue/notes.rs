@@ -38,11 +38,13 @@ pub(super) const NOT_NOTED: Noted = Noted { watch: -1, mask: 0, next: NONE };
 pub(super) struct Notes {
     pub fd: Option<Fd>,
     watches: HashMap<i32, Watch, BuildHasherDefault<Mixer>>,
+    /// A watch was removed: inotify has a note about that, which is no event.
+    unread: bool,
 }
 
 impl Notes {
     pub fn new() -> Self {
-        Self { fd: None, watches: HashMap::default() }
+        Self { fd: None, watches: HashMap::default(), unread: false }
     }
 
     /// Forgets everything.
@@ -150,6 +152,14 @@ impl Core {
         if next == NONE {
             self.notes.watches.remove(&watch);
             inotify::unwatch(self.notes.raw(), watch);
+            self.notes.unread = true;
+        }
+    }
+
+    /// Before others look whether the queue is readable.
+    pub fn take_unread_notes(&mut self) {
+        if std::mem::take(&mut self.notes.unread) {
+            self.take_notes();
         }
     }
 

@@ -7,6 +7,7 @@ use super::fdmap::{Entry, FdMap};
 use super::poll::PollSet;
 use super::{Ready, Sink};
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::kqueue::Readiness;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clock::Deadline;
 use crate::sys::fd;
@@ -22,6 +23,7 @@ pub(crate) enum Backend {
     Poll,
     Epoll,
     DevPoll,
+    Kqueue,
 }
 
 /// A selector.
@@ -35,6 +37,7 @@ enum Engine {
     Poll(PollSet),
     Epoll(Epoll),
     DevPoll(DevPoll),
+    Kqueue(Readiness),
 }
 
 /// What is registered.
@@ -59,6 +62,7 @@ impl Selector {
             Backend::Poll => Engine::Poll(PollSet::new()),
             Backend::Epoll => Engine::Epoll(Epoll::create()?),
             Backend::DevPoll => Engine::DevPoll(DevPoll::new()),
+            Backend::Kqueue => Engine::Kqueue(Readiness::new()?),
         };
         let keys = Keys { map: FdMap::new(), always: FdList::new(), last: -1 };
         Ok(Self { engine, keys: Mutex::new(keys) })
@@ -68,6 +72,7 @@ impl Selector {
         match &self.engine {
             Engine::Epoll(epoll) => Ok(epoll.fileno()),
             Engine::DevPoll(devpoll) => devpoll.fileno(),
+            Engine::Kqueue(kqueue) => Ok(kqueue.fileno()),
             Engine::Select(_) => fail!(ENOTSUP, "a selector on select has no descriptor"),
             Engine::Poll(_) => fail!(ENOTSUP, "a selector on poll has no descriptor"),
         }
@@ -147,6 +152,7 @@ impl Selector {
             let left = deadline.left_ns().unwrap_or(-1);
             let filled = match &self.engine {
                 Engine::DevPoll(devpoll) => devpoll.wait(room, left)?,
+                Engine::Kqueue(kqueue) => wait_kqueue(kqueue, room, deadline)?,
                 Engine::Select(set) | Engine::Poll(set) => set.wait(room, left)?,
                 Engine::Epoll(_) => 0,
             };
@@ -232,6 +238,7 @@ impl Engine {
             Self::Select(set) | Self::Poll(set) => set.register(fd, bits, data),
             Self::Epoll(epoll) => epoll.register(fd, bits, data),
             Self::DevPoll(devpoll) => devpoll.modify(fd, bits, data),
+            Self::Kqueue(kqueue) => kqueue.watch(fd, events & READ != 0, events & WRITE != 0),
         }
     }
 
@@ -241,6 +248,7 @@ impl Engine {
             Self::Select(set) | Self::Poll(set) => set.modify(fd, bits, data),
             Self::Epoll(epoll) => epoll.modify(fd, bits, data),
             Self::DevPoll(devpoll) => devpoll.modify(fd, bits, data),
+            Self::Kqueue(kqueue) => kqueue.watch(fd, events & READ != 0, events & WRITE != 0),
         }
     }
 
@@ -251,6 +259,7 @@ impl Engine {
             Self::Select(set) | Self::Poll(set) => set.unregister(fd),
             Self::Epoll(epoll) => epoll.unregister(fd),
             Self::DevPoll(devpoll) => devpoll.unregister(fd),
+            Self::Kqueue(kqueue) => kqueue.watch(fd, false, false),
         };
     }
 
@@ -268,6 +277,40 @@ impl Engine {
         };
         (if events & READ != 0 { read } else { 0 }) | (if events & WRITE != 0 { write } else { 0 })
     }
+}
+
+/// Waits on a kqueue, which has an event each for reading and for writing:
+/// one entry for each descriptor.
+fn wait_kqueue(
+    kqueue: &Readiness,
+    room: &mut [MaybeUninit<Ready>],
+    deadline: Deadline,
+) -> Result<usize> {
+    let mut sink = Sink::new(room);
+    kqueue.wait(sink.room.len(), deadline, |fd, reads| {
+        let events = if reads { libc::POLLIN } else { libc::POLLOUT } as u32;
+        sink.push(Ready { fd, events, data: 0 });
+    })?;
+    let filled = sink.filled;
+    let Some(entries) = room.get_mut(..filled) else { return Ok(0) };
+    // SAFETY: they were filled; the type needs no other care.
+    let entries = unsafe { &mut *(&raw mut *entries as *mut [Ready]) };
+    entries.sort_unstable_by_key(|ready| ready.fd);
+    let mut kept = 0usize;
+    for at in 0..filled {
+        let Some(ready) = entries.get(at).copied() else { break };
+        let before = kept.checked_sub(1).and_then(|last| entries.get_mut(last));
+        match before.filter(|before| before.fd == ready.fd) {
+            Some(before) => before.events |= ready.events,
+            None => {
+                if let Some(place) = entries.get_mut(kept) {
+                    *place = ready;
+                }
+                kept += 1;
+            }
+        }
+    }
+    Ok(kept)
 }
 
 /// What reading and writing would find: everything that is not plain
@@ -295,6 +338,7 @@ impl Shared for Selector {
             Engine::Select(set) | Engine::Poll(set) => set.closing(),
             Engine::Epoll(epoll) => epoll.closing(),
             Engine::DevPoll(devpoll) => devpoll.closing(),
+            Engine::Kqueue(kqueue) => kqueue.closing(),
         }
     }
 
@@ -307,6 +351,7 @@ impl Shared for Selector {
             Engine::Select(set) | Engine::Poll(set) => set.abandon(),
             Engine::Epoll(epoll) => epoll.abandon(),
             Engine::DevPoll(devpoll) => devpoll.abandon(),
+            Engine::Kqueue(kqueue) => kqueue.abandon(),
         }
     }
 }

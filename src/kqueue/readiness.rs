@@ -1,0 +1,93 @@
+//! A queue that only watches whether descriptors can be read and written, for
+//! who wants no more: it has no handle, and is not known by its descriptor.
+
+use super::Queue;
+use super::control::{Collect, OnSignal};
+use super::event::*;
+use crate::errno::{Errno, Result, fail};
+use crate::sys::clock::Deadline;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+pub(crate) struct Readiness(Queue);
+
+/// Events that are fetched without memory being asked for.
+const SMALL: usize = 64;
+
+impl Readiness {
+    pub fn new() -> Result<Self> {
+        Ok(Self(Queue::create(false)?))
+    }
+
+    pub fn fileno(&self) -> RawFd {
+        self.0.number()
+    }
+
+    /// Watches a descriptor for both, one or none. On failure it is watched
+    /// for nothing new.
+    pub fn watch(&self, fd: RawFd, read: bool, write: bool) -> Result<()> {
+        let added = self.set(fd, FILTER_READ, read);
+        added.and_then(|()| self.set(fd, FILTER_WRITE, write))
+    }
+
+    fn set(&self, fd: RawFd, filter: i16, on: bool) -> Result<()> {
+        let change = Kevent {
+            ident: fd as u64,
+            filter,
+            flags: if on { EV_ADD } else { EV_DELETE },
+            // What is a file is always ready.
+            fflags: if filter == FILTER_READ { NOTE_FILE_POLL } else { 0 },
+            ..Kevent::default()
+        };
+        // SAFETY: one entry, which stays.
+        let mut changes = unsafe { Changes::new(&raw const change, 1) };
+        // SAFETY: there is no room at all.
+        let mut sink = unsafe { Sink::new(std::ptr::null_mut(), 0) };
+        let how = Collect { deadline: Deadline::Now, on_signal: OnSignal::AsSet };
+        match self.0.control(None, &mut changes, &mut sink, how) {
+            Err(error) if !on && error.errno == Errno::ENOENT => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Waits; `take` is told of each descriptor, for reading or for writing,
+    /// at most `room` times.
+    pub fn wait(
+        &self,
+        room: usize,
+        deadline: Deadline,
+        mut take: impl FnMut(RawFd, bool),
+    ) -> Result<()> {
+        let mut small = [MaybeUninit::<Kevent>::uninit(); SMALL];
+        let mut large = Vec::new();
+        let events = if room <= SMALL {
+            small.get_mut(..room).unwrap_or_default()
+        } else {
+            if large.try_reserve_exact(room).is_err() {
+                fail!(ENOMEM, "no memory for {} events", room as i64);
+            }
+            large.resize(room, MaybeUninit::uninit());
+            large.as_mut_slice()
+        };
+        // SAFETY: no entries.
+        let mut changes = unsafe { Changes::new(std::ptr::null(), 0) };
+        // SAFETY: so much room, which stays.
+        let mut sink = unsafe { Sink::new(events.as_mut_ptr().cast(), room) };
+        let how = Collect { deadline, on_signal: OnSignal::AsSet };
+        let filled = self.0.control(None, &mut changes, &mut sink, how)?;
+        for event in events.iter().take(filled) {
+            // SAFETY: that many were filled.
+            let event = unsafe { event.assume_init_ref() };
+            take(event.ident as RawFd, event.filter == FILTER_READ);
+        }
+        Ok(())
+    }
+
+    pub fn closing(&self) {
+        self.0.closing();
+    }
+
+    pub fn abandon(&self) {
+        self.0.abandon();
+    }
+}
