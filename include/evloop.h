@@ -9,6 +9,22 @@
  * system header has. A foreign-function interface must be told the types:
  * handles, times and data have 64 bits.
  *
+ * This page has two programs, and what holds for every call: return values,
+ * handles, time, descriptors, flags, threads, signals, fork. Then come, each
+ * under its title:
+ *
+ *   Constants
+ *   Types
+ *   The library
+ *   Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
+ *   select (select(2), Python's select.select)
+ *   Poll sets (poll(2), Python's select.poll)
+ *   Epoll objects (epoll(7), Python's select.epoll)
+ *   /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
+ *   Selectors (Python's selectors module)
+ *   The event loop
+ *   Watchers: what an event loop waits for
+ *   Every watcher
  *
  * A first program: a timer that ticks twice a second, three times.
  *
