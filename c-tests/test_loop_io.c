@@ -4,12 +4,11 @@
  * fairness. (test_loop_gone.c has descriptors that go away.) */
 
 #define _GNU_SOURCE
+#include "epoll_support.h"
 #include "loop_support.h"
 
 #include <limits.h>
-#include <sys/epoll.h>
 
-#define CLOSED 900000 /* a number that no descriptor of these tests has */
 #define IN EVLOOP_EPOLLIN
 #define OUT EVLOOP_EPOLLOUT
 #define ET EVLOOP_EPOLLET
@@ -145,44 +144,18 @@ TEST(a_disabled_oneshot_watcher_is_not_enabled_by_modifying_it) {
 
 /* ---- what the bits report ---- */
 
-static const uint32_t known_bits =
-    EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM |
-    EPOLLRDBAND | EPOLLWRNORM | EPOLLWRBAND | EPOLLMSG | EPOLLRDHUP |
-    (uint32_t)EPOLLEXCLUSIVE | (uint32_t)EPOLLWAKEUP | (uint32_t)EPOLLONESHOT |
-    (uint32_t)EPOLLET;
-
-/* The bits that the kernel's own interface reports. */
-static uint32_t kernel_events(int fd, uint32_t events) {
-  int epoll_fd = (int)OK(epoll_create1(EPOLL_CLOEXEC));
-  struct epoll_event event = {.events = events};
-  OK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event));
-  event.events = 0;
-  OK(epoll_wait(epoll_fd, &event, 1, 0));
-  OK(close(epoll_fd));
-  return event.events;
+static void expect_what_the_kernel_reports(int fd, uint32_t bit) {
+  evloop_t loop = new_loop();
+  Seen seen = {.calls = 0};
+  add(loop, fd, bit, &seen);
+  turn(loop);
+  CHECK_EQ(seen.last.events, kernel_events(fd, bit));
+  CHECK_EQ(seen.errors, 0);
+  OK(evloop_close(loop));
 }
 
 TEST(each_bit_reports_what_the_kernel_reports) {
-  Pipe data = full_pipe(), hung_up = new_pipe(), broken = new_pipe();
-  int half[2], gone[2];
-  OK(socketpair(AF_UNIX, SOCK_STREAM, 0, half));
-  OK(socketpair(AF_UNIX, SOCK_STREAM, 0, gone));
-  OK(close(hung_up.w));
-  OK(close(broken.r));
-  OK(shutdown(half[1], SHUT_WR));
-  OK(close(gone[1]));
-  const int fds[] = {data.r, data.w, hung_up.r, broken.w, half[0], gone[0], event_fd(1)};
-  for (int i = 0; i < LENGTH(fds) * 32; i++) {
-    uint32_t bit = UINT32_C(1) << (i % 32);
-    if ((known_bits & bit) == 0) continue;
-    evloop_t loop = new_loop();
-    Seen seen = {.calls = 0};
-    add(loop, fds[i / 32], bit, &seen);
-    turn(loop);
-    CHECK_EQ(seen.last.events, kernel_events(fds[i / 32], bit));
-    CHECK_EQ(seen.errors, 0);
-    OK(evloop_close(loop));
-  }
+  for_each_state_and_bit(expect_what_the_kernel_reports);
 }
 
 TEST(every_known_bit_is_accepted_and_no_other) {

@@ -43,14 +43,14 @@ TEST(a_posted_call_is_made_once_with_its_event) {
 }
 
 static void post_a_word(const evloop_event_t *event, void *user_data) {
-  say(event, (void *)(uintptr_t)"a");
-  CHECK_EQ(evloop_post((evloop_t)(intptr_t)user_data, say, (void *)(uintptr_t)"c"), 0);
+  say(event, WORD("a"));
+  CHECK_EQ(evloop_post((evloop_t)(intptr_t)user_data, say, WORD("c")), 0);
 }
 
 TEST(a_call_posted_by_a_callback_is_for_the_next_iteration) {
   evloop_t loop = new_loop();
   CHECK_EQ(evloop_post(loop, post_a_word, as_data(loop)), 0);
-  CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"b"), 0);
+  CHECK_EQ(evloop_post(loop, say, WORD("b")), 0);
   CHECK_EQ(turn(loop), 1);
   SAID("ab");
   CHECK_EQ(turn(loop), 0);
@@ -157,7 +157,7 @@ TEST(a_run_keeps_the_events_of_posts_for_wait) {
   evloop_event_t events[8];
   for (int i = 0; i < 6; i++) {
     CHECK_EQ(evloop_post(loop, NULL, as_data(i)), 0);
-    CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"o"), 0);
+    CHECK_EQ(evloop_post(loop, say, WORD("o")), 0);
   }
   OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
   SAID("oooooo");
@@ -301,10 +301,6 @@ TEST(an_array_is_needed_and_room_in_it) {
   CHECK_EQ(evloop_wait(loop, &event, 1, 0), 1);
 }
 
-static void ignore_signal(int number) {
-  (void)number;
-}
-
 static int64_t in_mode_return(evloop_t loop, RunFunction *run) {
   evloop_set_interrupt_mode(EVLOOP_EINTR_RETURN);
   return run(loop);
@@ -320,18 +316,18 @@ static int64_t interrupted_wait(evloop_t loop) {
 
 TEST(an_interrupted_run_goes_on_or_returns_and_loses_nothing) {
   RunFunction *const runs[] = {run_until_done, wait_for_events, interrupted_run, interrupted_wait};
-  struct sigaction action = {.sa_handler = ignore_signal};
-  OK(sigaction(SIGUSR1, &action, NULL));
+  handle_signals(count_signal);
   for (int i = 0; i < LENGTH(runs); i++) {
     evloop_t loop = new_loop();
     Runner r;
     keep_alive(loop);
     start_sleeper(&r, runs[i], loop);
-    CHECK_EQ(pthread_kill(r.thread, SIGUSR1), 0);
-    if (i >= 2) CHECK_EQ(runner_result(&r), -EINTR);
-    else usleep(1000);
-    if (i < 2) CHECK_EQ(evloop_stop(loop), 0);
-    if (i < 2) CHECK_EQ(runner_result(&r), i == 0);
+    interrupt(r.thread);
+    if (i < 2) {
+      wait_until_asleep(&r.tid);
+      CHECK_EQ(evloop_stop(loop), 0);
+    }
+    CHECK_EQ(runner_result(&r), i == 0 ? 1 : i == 1 ? 0 : -EINTR);
     CHECK_EQ(turn(loop), 1);
     CHECK_EQ(evloop_close(loop), 0);
   }
@@ -346,9 +342,9 @@ typedef struct Asked {
 static int be_asked(void *user_data) {
   Asked *asked = (Asked *)user_data;
   CHECK_ERR(evloop_run(asked->loop, EVLOOP_RUN_NOWAIT), EBUSY);
-  CHECK_EQ(evloop_post(asked->loop, say, (void *)(uintptr_t)"o"), 0);
+  CHECK_EQ(evloop_post(asked->loop, say, WORD("o")), 0);
   if (asked->closes) CHECK_EQ(evloop_close(asked->loop), 0);
-  __atomic_add_fetch(&asked->calls, 1, __ATOMIC_RELEASE);
+  ADD(asked->calls, 1);
   return asked->verdict;
 }
 
@@ -361,15 +357,14 @@ static int64_t run_with_check(evloop_t loop) {
 
 TEST(an_interrupted_run_asks_its_check_which_may_even_close_the_loop) {
   static const int64_t results[] = {1, -EINTR, -ESTALE};
-  struct sigaction action = {.sa_handler = ignore_signal};
-  OK(sigaction(SIGUSR1, &action, NULL));
+  handle_signals(count_signal);
   for (int i = 0; i < LENGTH(results); i++) {
     Runner r;
     asked = (Asked){.loop = new_loop(), .verdict = i == 1, .closes = i == 2};
     keep_alive(asked.loop);
     start_sleeper(&r, run_with_check, asked.loop);
-    CHECK_EQ(pthread_kill(r.thread, SIGUSR1), 0);
-    wait_until(&asked.calls, 1);
+    interrupt(r.thread);
+    UNTIL(LOAD(asked.calls) >= 1);
     if (i == 0) wait_until_asleep(&r.tid);
     if (i == 0) CHECK_EQ(evloop_stop(asked.loop), 0);
     CHECK_EQ(runner_result(&r), results[i]);
@@ -428,7 +423,7 @@ TEST(the_time_of_an_iteration_is_when_it_found_its_events) {
 }
 
 TEST(virtual_time_begins_with_zero_and_moves_when_it_is_told_to) {
-  evloop_t loop = new_virtual_loop(0);
+  evloop_t loop = virtual_loop();
   CHECK_EQ(evloop_now_ns(loop), 0);
   CHECK_EQ(evloop_advance_ns(loop, 0), 0);
   CHECK_EQ(evloop_now_ns(loop), 0);
@@ -439,14 +434,14 @@ TEST(virtual_time_begins_with_zero_and_moves_when_it_is_told_to) {
 }
 
 TEST(the_next_timeout_is_that_of_the_earliest_timer) {
-  evloop_t loop = new_virtual_loop(0);
+  evloop_t loop = virtual_loop();
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
   keep_alive(loop);
   OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, see, NULL));
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 500, 0, 0, say, (void *)(uintptr_t)"5"));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 500, 0, 0, say, WORD("5")));
   CHECK_EQ(evloop_next_timeout_ns(loop), 500);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_BOOTTIME, 0, 200, 0, 0, say, (void *)(uintptr_t)"2"));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_BOOTTIME, 0, 200, 0, 0, say, WORD("2")));
   CHECK_EQ(evloop_next_timeout_ns(loop), 200);
   CHECK_EQ(evloop_advance_ns(loop, 150), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), 50);
@@ -467,11 +462,11 @@ TEST(the_next_timeout_of_real_timers_runs_down) {
 
 TEST(what_need_not_be_waited_for_has_a_timeout_of_zero) {
   evloop_t loop = new_loop();
-  CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"o"), 0);
+  CHECK_EQ(evloop_post(loop, say, WORD("o")), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), 0);
   CHECK_EQ(turn(loop), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
-  evloop_watcher_t idle = OK(evloop_add_idle(loop, say, (void *)(uintptr_t)"l"));
+  evloop_watcher_t idle = OK(evloop_add_idle(loop, say, WORD("l")));
   CHECK_EQ(evloop_next_timeout_ns(loop), 0);
   CHECK_EQ(evloop_watcher_disable(idle), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
@@ -508,18 +503,15 @@ TEST(a_loop_is_not_run_again_by_its_callbacks) {
 }
 
 TEST(a_loop_is_not_run_by_two_threads) {
-  Gate gate = {0, 0};
+  Gate gate;
   Runner r;
-  evloop_t loop = new_loop();
-  keep_alive(loop);
-  start_sleeper(&r, run_until_done, loop);
+  evloop_t loop = sleeping_loop(&r);
   for (int in_callback = 0; in_callback < 2; in_callback++) {
     expect_busy(loop);
     CHECK_ERR(evloop_next_timeout_ns(loop), EBUSY);
     CHECK_ERR(evloop_fileno(loop), EBUSY);
     if (in_callback) break;
-    CHECK_EQ(evloop_post(loop, stay, &gate), 0);
-    wait_until(&gate.entered, 1);
+    hold(loop, &gate);
   }
   open_gate(&gate);
   stop_runner(&r);
@@ -535,8 +527,8 @@ static void in_the_inner(const evloop_event_t *event, void *user_data) {
   expect_busy(nest->outer);
   expect_busy(nest->inner);
   CHECK_EQ(evloop_stop(nest->outer), 0);
-  CHECK_EQ(evloop_post(nest->outer, say, (void *)(uintptr_t)"later "), 0);
-  CHECK_EQ(evloop_post(nest->inner, say, (void *)(uintptr_t)"inner "), 0);
+  CHECK_EQ(evloop_post(nest->outer, say, WORD("later ")), 0);
+  CHECK_EQ(evloop_post(nest->inner, say, WORD("inner ")), 0);
   CHECK_EQ(evloop_watcher_close(event->watcher, 0), 0);
 }
 
@@ -550,7 +542,7 @@ TEST(a_callback_may_run_another_loop_and_stop_its_own_there) {
   Nest nest = {.outer = new_loop(), .inner = new_loop(), .result = -1};
   OK(evloop_add_timer(nest.inner, EVLOOP_CLOCK_MONOTONIC, 0, MS, 0, 0, in_the_inner, &nest));
   CHECK_EQ(evloop_post(nest.outer, run_the_inner, &nest), 0);
-  CHECK_EQ(evloop_post(nest.outer, say, (void *)(uintptr_t)"outer "), 0);
+  CHECK_EQ(evloop_post(nest.outer, say, WORD("outer ")), 0);
   CHECK_EQ(evloop_run(nest.outer, EVLOOP_RUN_UNTIL_DONE), 1);
   CHECK_EQ(nest.result, 0);
   SAID("inner outer ");
@@ -562,25 +554,25 @@ TEST(a_callback_may_run_another_loop_and_stop_its_own_there) {
 
 static evloop_watcher_t add_timer(evloop_t loop, int64_t initial_ns, const char *word) {
   return OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, EVLOOP_TIMER_ABSTIME, initial_ns, 0, 0,
-                             say, (void *)(uintptr_t)word));
+                             say, WORD(word)));
 }
 
 static void add_one_of_each(evloop_t loop, const Pipe *pipe) {
-  OK(evloop_add_exit(loop, say, (void *)(uintptr_t)"exit"));
-  OK(evloop_add_idle(loop, say, (void *)(uintptr_t)"idle "));
-  OK(evloop_add_check(loop, say, (void *)(uintptr_t)"check "));
-  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, say, (void *)(uintptr_t)"io "));
-  OK(evloop_add_defer(loop, say, (void *)(uintptr_t)"defer "));
-  CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"post "), 0);
-  CHECK_EQ(evloop_async_send(OK(evloop_add_async(loop, say, (void *)(uintptr_t)"async "))), 0);
+  OK(evloop_add_exit(loop, say, WORD("exit")));
+  OK(evloop_add_idle(loop, say, WORD("idle ")));
+  OK(evloop_add_check(loop, say, WORD("check ")));
+  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, say, WORD("io ")));
+  OK(evloop_add_defer(loop, say, WORD("defer ")));
+  CHECK_EQ(evloop_post(loop, say, WORD("post ")), 0);
+  CHECK_EQ(evloop_async_send(OK(evloop_add_async(loop, say, WORD("async ")))), 0);
   add_timer(loop, 2, "timer2 ");
   add_timer(loop, 1, "timer1 ");
-  OK(evloop_add_prepare(loop, say, (void *)(uintptr_t)"prepare "));
+  OK(evloop_add_prepare(loop, say, WORD("prepare ")));
 }
 
 TEST(an_iteration_has_the_order_of_the_documentation) {
   for (int is_virtual = 0; is_virtual < 2; is_virtual++) {
-    evloop_t loop = is_virtual ? new_virtual_loop(0) : new_loop();
+    evloop_t loop = is_virtual ? virtual_loop() : new_loop();
     Pipe pipe = new_pipe();
     put(pipe.w);
     add_one_of_each(loop, &pipe);
@@ -601,7 +593,7 @@ TEST(an_iteration_has_the_order_of_the_documentation) {
 TEST(timers_are_called_in_the_order_of_deadlines_then_of_setting) {
   static const int64_t deadlines[] = {30, 10, 20, 10, 30, 0, 20, 10};
   static const char *const words[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
-  evloop_t loop = new_virtual_loop(0);
+  evloop_t loop = virtual_loop();
   for (int i = 0; i < LENGTH(deadlines); i++) add_timer(loop, deadlines[i], words[i]);
   CHECK_EQ(evloop_advance_ns(loop, 10), 0);
   turn(loop);
