@@ -15,7 +15,6 @@
 #define _GNU_SOURCE
 #include "support.h"
 
-
 /* A call's result, and what a wait then reports (0 events: nothing). */
 typedef struct Cell {
   int result;

@@ -208,7 +208,6 @@ TEST(only_enabled_watchers_with_a_reference_keep_the_loop_alive) {
   CHECK_EQ(turn(loop), 0);
 }
 
-
 /* A loop and something that happens in it again and again. */
 typedef struct Busy {
   Seen seen;

@@ -361,7 +361,6 @@ static void revive_without_the_pipe(Full *f) {
   CHECK_EQ(f->io_seen.last.fd, f->pipe.r);
 }
 
-
 static void close_without_any(Full *f) {
   close_all_descriptors();
   CHECK_EQ(evloop_watcher_close(f->io, 0), 0);

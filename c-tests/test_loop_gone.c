@@ -1,19 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Descriptors that are closed, duplicated or replaced while they are watched,
- * and watchers that other threads add, change and close. */
+/* Io watchers whose descriptors are closed, duplicated or replaced. */
 
 #define _GNU_SOURCE
-#include "loop_support.h"
-
-#define IN EVLOOP_EPOLLIN
-#define OUT EVLOOP_EPOLLOUT
-#define ET EVLOOP_EPOLLET
-#define ONESHOT EVLOOP_EPOLLONESHOT
-
-static evloop_watcher_t add(evloop_t loop, int fd, uint32_t events, Seen *seen) {
-  return OK(evloop_add_io(loop, fd, events, see, seen));
-}
+#include "loop_io.h"
 
 /* What is ready all the time may be reported for a while until the loop
  * notices, but not for ever. */
@@ -31,7 +21,7 @@ static int64_t cpu_ns(void) {
 }
 
 /* The loop waits, and does not turn like mad. */
-static void expect_quiet(evloop_t loop) {
+static void expect_asleep(evloop_t loop) {
   int64_t before = cpu_ns();
   Seen prepares = {.calls = 0};
   evloop_watcher_t prepare = OK(evloop_add_prepare(loop, see, &prepares));
@@ -81,7 +71,7 @@ static Gone *lose_descriptor(int how) {
 
 static void end(const Gone *g, int how) {
   CHECK_EQ(evloop_watcher_close(g->watcher, 0), 0);
-  expect_quiet(g->loop);
+  expect_asleep(g->loop);
   CHECK_EQ(evloop_close(g->loop), 0);
   if (how & REUSE_NUMBER) OK(close(g->pipe.r));
   if (how & KEEP_DUPLICATE) OK(close(g->duplicate));
@@ -95,7 +85,7 @@ TEST_TIMEOUT(a_descriptor_that_went_away_is_an_error_or_nothing, 60) {
   for (int how = 0; how < FULL; how++) {
     Gone *g = lose_descriptor(how);
     turns(g->loop, 5);
-    expect_quiet(g->loop);
+    expect_asleep(g->loop);
     CHECK_EQ(g->seen.calls, g->seen.errors);
     if (g->seen.errors > 0) expect_one_error(&g->seen, g->pipe.r);
     end(g, how);
@@ -114,7 +104,7 @@ TEST_TIMEOUT(a_duplicate_that_stays_readable_is_one_error_and_then_nothing, 60) 
       put(g->pipe.w);
       turn(g->loop);
     }
-    expect_quiet(g->loop);
+    expect_asleep(g->loop);
     CHECK_EQ(g->seen.calls, calls);
     CHECK(readable(g->duplicate, 0));
     end(g, KEEP_DUPLICATE | FULL | reuse);
@@ -131,7 +121,7 @@ TEST(a_duplicate_with_edges_is_reported_no_more_often_than_it_changes) {
       turns(g->loop, 5);
     }
     CHECK(g->seen.calls <= 11 && g->seen.errors <= 1);
-    expect_quiet(g->loop);
+    expect_asleep(g->loop);
     end(g, KEEP_DUPLICATE | EDGE | reuse);
   }
 }
@@ -164,9 +154,9 @@ static void no_duplicate_is_seen_after(void (*change)(evloop_watcher_t)) {
     Gone *g = lose_descriptor(KEEP_DUPLICATE | FULL | reuse);
     change(g->watcher);
     turns(g->loop, 5);
-    expect_quiet(g->loop);
+    expect_asleep(g->loop);
     put(g->pipe.w);
-    expect_quiet(g->loop);
+    expect_asleep(g->loop);
     CHECK_EQ(g->seen.calls, 0);
     CHECK_EQ(evloop_close(g->loop), 0);
   }
@@ -235,7 +225,7 @@ TEST_TIMEOUT(an_enabled_watcher_does_not_watch_the_new_descriptor, 60) {
     if ((how & FULL) == 0 || (how & KEEP_DUPLICATE) == 0) CHECK_EQ(g->seen.calls, g->seen.errors);
     else if ((how & EDGE) == 0) expect_one_error(&g->seen, g->pipe.r);
     int calls = g->seen.calls;
-    expect_quiet(g->loop);
+    expect_asleep(g->loop);
     CHECK_EQ(g->seen.calls, calls);
     end(g, how);
   }
@@ -264,7 +254,7 @@ TEST(a_watcher_with_an_error_that_is_enabled_watches_no_new_descriptor) {
     enables[i](g->watcher);
     turns(g->loop, 5);
     CHECK_EQ(g->seen.calls, g->seen.errors);
-    expect_quiet(g->loop);
+    expect_asleep(g->loop);
   }
   end(g, REUSE_NUMBER);
 }
@@ -396,7 +386,7 @@ TEST(a_file_that_was_closed_is_one_error) {
   OK(close(file));
   turns_until_error(loop, &seen);
   expect_one_error(&seen, file);
-  expect_quiet(loop);
+  expect_asleep(loop);
 }
 
 TEST(a_pipe_with_the_number_of_a_file_is_not_always_ready) {
@@ -409,7 +399,7 @@ TEST(a_pipe_with_the_number_of_a_file_is_not_always_ready) {
   CHECK_EQ(dup2(pipe.r, file), file);
   turns_until_error(loop, &seen);
   expect_one_error(&seen, file);
-  expect_quiet(loop);
+  expect_asleep(loop);
 }
 
 TEST(a_new_watcher_of_a_files_number_is_a_pipes) {
@@ -439,143 +429,6 @@ TEST(a_file_with_the_number_of_a_pipe_is_always_ready) {
   CHECK(g->seen.calls == g->seen.errors && g->seen.errors <= 1);
   CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
   end(g, REUSE_NUMBER);
-}
-
-/* ---- changes by other threads ---- */
-
-TEST(a_waiting_loop_is_told_of_new_watchers) {
-  Runner r;
-  evloop_t loop = sleeping_loop(&r);
-  for (int i = 0; i < 100; i++) {
-    Seen seen = {.calls = 0};
-    Pipe pipe = new_pipe();
-    if (i % 2) put(pipe.w);
-    evloop_watcher_t watcher = OK(evloop_add_io(loop, pipe.r, IN, see_and_take, &seen));
-    if (!(i % 2)) put(pipe.w);
-    UNTIL(LOAD(seen.calls) >= 1);
-    CHECK_EQ(evloop_watcher_close(watcher, EVLOOP_CLOSE_WAIT), 0);
-    OK(close(pipe.r));
-    OK(close(pipe.w));
-  }
-  stop_runner(&r);
-}
-
-TEST(a_waiting_loop_is_told_of_changes) {
-  Runner r;
-  evloop_t loop = sleeping_loop(&r);
-  Seen seen = {.calls = 0};
-  int pair[2];
-  OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-  evloop_watcher_t watcher = add(loop, pair[0], IN | ONESHOT, &seen);
-  for (int i = 0; i < 50; i++) {
-    int calls = LOAD(seen.calls);
-    CHECK_EQ(evloop_io_modify(watcher, OUT | ONESHOT), 0);
-    UNTIL(LOAD(seen.calls) >= calls + 1);
-    CHECK_EQ(evloop_io_modify(watcher, IN | ONESHOT), 0);
-    CHECK_EQ(evloop_watcher_disable(watcher), 0);
-    put(pair[1]);
-    go_round(loop);
-    CHECK_EQ(LOAD(seen.calls), calls + 1);
-    CHECK_EQ(evloop_watcher_enable(watcher), 0);
-    UNTIL(LOAD(seen.calls) >= calls + 2);
-    char byte;
-    CHECK_EQ(read(pair[0], &byte, 1), 1);
-  }
-  stop_runner(&r);
-  CHECK_EQ(seen.errors, 0);
-}
-
-TEST(a_closed_watcher_is_not_called_although_its_descriptor_is_ready) {
-  Runner r;
-  evloop_t loop = sleeping_loop(&r);
-  for (int i = 0; i < 100; i++) {
-    Seen seen = {.calls = 0};
-    Pipe pipe = new_pipe();
-    evloop_watcher_t watcher = add(loop, pipe.r, IN, &seen);
-    if (i % 2) go_round(loop);
-    CHECK_EQ(evloop_watcher_close(watcher, i % 4 < 2 ? EVLOOP_CLOSE_WAIT : 0), 0);
-    put(pipe.w);
-    go_round(loop);
-    CHECK_EQ(LOAD(seen.calls), 0);
-    OK(close(pipe.r));
-    OK(close(pipe.w));
-  }
-  stop_runner(&r);
-}
-
-/* A pipe that is never ready, then one of the same number that always is:
- * what is reported of the first one is the second one's event. */
-static void reuse_rounds(evloop_t loop, uint32_t flags, int rounds) {
-  static Seen never, always[2];
-  Pipe pipe = new_pipe();
-  for (int i = 0; i < rounds; i++) {
-    int number = pipe.r;
-    Seen *seen = &always[i % 2];
-    evloop_watcher_t watcher = add(loop, pipe.r, IN, &never);
-    if (i % 3 == 0) CHECK_EQ(evloop_wakeup(loop), 0);
-    CHECK_EQ(evloop_watcher_close(watcher, flags), 0);
-    OK(close(pipe.r));
-    OK(close(pipe.w));
-    pipe = new_pipe();
-    CHECK_EQ(pipe.r, number);
-    put(pipe.w);
-    int calls = LOAD(seen->calls);
-    watcher = add(loop, pipe.r, IN, seen);
-    UNTIL(LOAD(seen->calls) >= calls + 1);
-    CHECK_EQ(evloop_watcher_close(watcher, flags), 0);
-    OK(close(pipe.r));
-    OK(close(pipe.w));
-    pipe = new_pipe();
-    CHECK_EQ(LOAD(never.calls), 0);
-  }
-  go_round(loop);
-  CHECK_EQ(never.calls, 0);
-  CHECK_EQ(always[0].errors + always[1].errors, 0);
-  OK(close(pipe.r));
-  OK(close(pipe.w));
-}
-
-TEST_TIMEOUT(numbers_are_used_again_at_once_beside_a_waiting_loop, 120) {
-  Runner r;
-  evloop_t loop = sleeping_loop(&r);
-  reuse_rounds(loop, 0, 1000);
-  reuse_rounds(loop, EVLOOP_CLOSE_WAIT, 1000);
-  stop_runner(&r);
-}
-
-/* The same beside a loop that never waits. */
-TEST_TIMEOUT(numbers_are_used_again_at_once_beside_a_busy_loop, 120) {
-  Runner r;
-  evloop_t loop = new_loop();
-  Seen file = {.calls = 0};
-  add(loop, event_fd(0), OUT, &file);
-  start_runner(&r, run_until_done, loop);
-  reuse_rounds(loop, 0, 500);
-  reuse_rounds(loop, EVLOOP_CLOSE_WAIT, 500);
-  stop_runner(&r);
-  CHECK(file.calls > 0);
-}
-
-/* After a close that waited, user_data is nobody's. */
-TEST_TIMEOUT(after_a_close_that_waited_no_callback_runs, 60) {
-  Runner r;
-  evloop_t loop = sleeping_loop(&r);
-  Pipe pipe = new_pipe();
-  put(pipe.w);
-  for (int i = 0; i < 1000; i++) {
-    Seen *seen = (Seen *)calloc(1, sizeof *seen);
-    CHECK(seen != NULL);
-    evloop_watcher_t watcher = add(loop, pipe.r, IN, seen);
-    if (i % 2) UNTIL(LOAD(seen->calls) >= 1);
-    CHECK_EQ(evloop_watcher_close(watcher, EVLOOP_CLOSE_WAIT), 0);
-    int calls = seen->calls;
-    memset(seen, 0x55, sizeof *seen);
-    if (i % 10 == 0) go_round(loop);
-    CHECK_EQ(seen->calls, 0x55555555);
-    CHECK(calls >= i % 2);
-    free(seen);
-  }
-  stop_runner(&r);
 }
 
 CHECK_MAIN()
