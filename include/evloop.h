@@ -9,6 +9,22 @@
  * system header has. A foreign-function interface must be told the types:
  * handles, times and data have 64 bits.
  *
+ * This page has two programs, and what holds for every call: return values,
+ * handles, time, descriptors, flags, threads, signals, fork. Then come, each
+ * under its title:
+ *
+ *   Constants
+ *   Types
+ *   The library
+ *   Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
+ *   select (select(2), Python's select.select)
+ *   Poll sets (poll(2), Python's select.poll)
+ *   Epoll objects (epoll(7), Python's select.epoll)
+ *   /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
+ *   Selectors (Python's selectors module)
+ *   The event loop
+ *   Watchers: what an event loop waits for
+ *   Every watcher
  *
  * A first program: a timer that ticks twice a second, three times.
  *
@@ -431,13 +447,16 @@
 
 /**
  * evloop_options_t: virtual time jumps to the next deadline (of a timer, a
- * timeout or a rate limit) whenever a look at the descriptors found nothing
- * ready and nothing is posted. An enabled idle watcher prevents that.
+ * timeout or a rate limit) whenever a run that may wait would have to: a
+ * look at the descriptors found nothing ready and nothing is posted. It does
+ * not with EVLOOP_RUN_NOWAIT, with a time of 0 (evloop_wait(),
+ * evloop_run_for_ns()), or while an idle watcher is enabled.
  */
 #define EVLOOP_AUTO_ADVANCE 2
 
 /**
- * evloop_options_t: wake early for timers and spin until they are due.
+ * evloop_options_t: wake early for timers and spin until they are due, for
+ * up to 0.12 ms each time: they are less late, for more processor time.
  */
 #define EVLOOP_PRECISE 4
 
@@ -447,7 +466,7 @@
 #define EVLOOP_RUN_UNTIL_DONE 0
 
 /**
- * evloop_run(): wait until something was dispatched, once.
+ * evloop_run(): go round until something was dispatched.
  */
 #define EVLOOP_RUN_ONCE 1
 
@@ -517,10 +536,12 @@
 #define EVLOOP_EVENT_CLOSED 12
 
 /**
- * evloop_event_t events: the source failed, result says why, and the watcher
- * was disabled: -EBADF for a descriptor that was closed while it was
- * watched, what epoll_ctl(2) refused after evloop_io_modify(), -ENOMEM. The
- * system has no such bit; an error of a socket is EVLOOP_EPOLLERR.
+ * evloop_event_t events: the source failed, and result says why: -EBADF for
+ * a descriptor that was closed while it was watched; what epoll_ctl(2)
+ * refused after evloop_io_modify(); what a loop could not do of what another
+ * thread asked for, -EEXIST, -EMFILE or -ENOMEM; or see evloop_add_tfd(). An
+ * io watcher is disabled by it. The system has no such bit; an error of a
+ * socket is EVLOOP_EPOLLERR.
  */
 #define EVLOOP_ERROR 16777216
 
@@ -535,7 +556,7 @@
 #define EVLOOP_TIMER_BURST 2
 
 /**
- * evloop_add_timer(): the interval counts from the end of the callback.
+ * evloop_add_timer(): the interval counts from the end of the callbacks.
  */
 #define EVLOOP_TIMER_DELAY 4
 
@@ -939,7 +960,10 @@ int tfd_fileno(tfd_t t);
  *
  * The descriptor is closed (unless it is only borrowed, see tfd_from_fd())
  * as soon as no other thread is in a call with it, so its number is never
- * reused under such a thread.
+ * reused under such a thread. If an event loop watches it (see
+ * evloop_add_tfd(); better close that watcher first), it is closed once the
+ * loop has run and noticed, and the watcher gets an event with EVLOOP_ERROR
+ * and result -ESTALE.
  *
  * @param t a timer.
  * @returns 0. -ESTALE, -EDOM: see "Handles".
@@ -1154,8 +1178,8 @@ int tfd_set_ticks(tfd_t t, uint64_t ticks);
  * @returns how many entries are left in the three lists together; 0, and
  *   three counts of 0, if the time ran out. -EBADF: a descriptor is
  *   negative or not open. -EINVAL: a negative count, or a NULL list whose
- *   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On failure lists
- *   and counts are as they were.
+ *   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On
+ *   failure lists and counts are as they were.
  *
  * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
  * Fork: works in the child. Since 0.1.0. Source: select(2); built on
@@ -1353,11 +1377,11 @@ int evloop_epoll_fileno(evloop_epoll_t ep);
  *   watches by default.
  * @param data handed back with each event, not looked at.
  * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EPERM: fd cannot be waited for (a regular file, a directory,
- *   /dev/null; a selector takes them). -EINVAL: an unknown bit, the epoll
- *   object itself, or EXCLUSIVE with ONESHOT, RDHUP or an epoll
- *   descriptor. -ELOOP: epoll sets nested too deep or in a circle.
- *   -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
+ *   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
+ *   a selector takes them). -EINVAL: an unknown bit, the epoll object
+ *   itself, or EXCLUSIVE for an epoll descriptor or with other bits than IN,
+ *   OUT, ERR, HUP, ET and WAKEUP. -ELOOP: epoll sets nested too deep or in a
+ *   circle. -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
  *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
@@ -1380,8 +1404,9 @@ int evloop_epoll_register(evloop_epoll_t ep,
  * @param data as evloop_epoll_register(); replaces the old one.
  * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
  *   epoll object itself, or the old or the new registration is EXCLUSIVE
- *   (unregister and register instead). -EBADF: fd is not open. -EPERM: as evloop_epoll_register().
- *   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *   (unregister and register instead). -EBADF: fd is not open. -EPERM: as
+ *   evloop_epoll_register(). -ENOMEM. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0. Source: epoll_ctl(2).
@@ -1611,7 +1636,8 @@ evloop_selector_t evloop_selector_create(int backend);
  * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
  *   -EINVAL: no events, or an unknown bit; or fd is the selector's own.
  *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
- *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
+ *   used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0.
@@ -1754,18 +1780,32 @@ int evloop_selector_close(evloop_selector_t s);
  *
  * A loop waits for the watchers that are added to it and dispatches their
  * events: to a callback or, for a watcher added with a NULL callback, to
- * evloop_wait()'s array. One iteration is: prepare watchers; wait; timers,
- * in the order of their deadlines; async watchers; posted calls; defer
- * watchers; descriptors; check watchers; and idle watchers, if there was
- * nothing of the first five kinds. Watchers with a priority: see
- * evloop_watcher_set_priority().
+ * evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
+ * (clock by clock, those of a clock in the order of their deadlines);
+ * clock_change watchers; async watchers; posted calls; defer watchers;
+ * descriptors (io and tfd watchers); check watchers; and idle watchers, if
+ * nothing between the wait and the check watchers was dispatched. Watchers
+ * with a priority: see evloop_watcher_set_priority().
+ *
+ * Fairness: an iteration dispatches at most max_timers timers of each
+ * clock, max_posts posted calls and max_events descriptors; what is left
+ * is for the next one, which does not wait. Descriptors come last: while
+ * very many timers are due, as many callbacks as the bounds allow are
+ * called between two looks at the descriptors. Where that is too long, set
+ * lower bounds. Ready descriptors beyond max_events take turns.
+ *
+ * Memory: the places of closed watchers, 64 bytes each, are kept for the
+ * next ones, of any loop: how many there are follows from how many watchers
+ * were open at once. All else that a loop has is freed with it.
  *
  * @param options NULL for the defaults, else see evloop_options_t.
  * @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
- *   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME. -E2BIG: the
- *   structure is larger than this version's, and not zero there. -EMFILE,
- *   -ENFILE: a loop takes two descriptors, one more with its first timer
- *   (one for each clock), and two more with evloop_fileno(). -ENOMEM.
+ *   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME, or a size
+ *   that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
+ *   the structure is larger than this version's, and not zero there.
+ *   -EMFILE, -ENFILE: a loop takes two descriptors, one more for each clock
+ *   with the first timer on it, and one more with evloop_fileno().
+ *   -ENOSPC: the user's max_user_watches is used up. -ENOMEM.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: see
  * evloop_after_fork(). Since 0.1.0.
@@ -1777,10 +1817,14 @@ evloop_t evloop_create(const struct evloop_options_t *options);
  *
  * The handle and those of all its watchers are stale at once. If the loop
  * is not running, everything is freed and the destroy notifications run
- * inside this call. If it is running, this returns at once: the run
- * returns -ESTALE after the callback it is in, if any, freeing everything
- * then. Inside a callback of the loop this is allowed. Posted calls that
- * were not made yet are not made.
+ * inside this call. If it is running, in another thread or because this is
+ * one of its callbacks, this returns at once: the run then does that, after
+ * the callback it is in, if any, and returns -ESTALE.
+ *
+ * Posted calls that were not made yet are never made, and nothing tells of
+ * them: if their user_data has to be freed, the program keeps a list of its
+ * own. Everything that was handed to the loop can be freed once it is
+ * closed and its run, if there is one, has returned.
  *
  * @param loop a loop.
  * @returns 0. -ESTALE, -EDOM: see "Handles".
@@ -1796,7 +1840,8 @@ int evloop_close(evloop_t loop);
  *
  * UNTIL_DONE runs until evloop_stop(), or until nothing is left that keeps
  * the loop alive. ONCE waits until something happened, dispatches that and
- * returns, at once if nothing keeps the loop alive. NOWAIT dispatches what
+ * returns; calls of prepare, check and idle watchers are not something, and
+ * if nothing keeps the loop alive it does not wait. NOWAIT dispatches what
  * is ready and returns. Events of watchers without a callback are kept for
  * evloop_wait(), added up to one for each watcher.
  *
@@ -1812,7 +1857,8 @@ int evloop_close(evloop_t loop);
  *   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
  *   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
  *   -ECHILD: used after fork; also in the child of a callback that forked,
- *   unless it called evloop_after_fork(). -ENOMEM. -EDOM: see "Handles".
+ *   unless it called evloop_after_fork(). -EBADF: somebody has closed the
+ *   loop's own descriptor. -ENOMEM. -EDOM: see "Handles".
  *
  * Blocking: as the mode says. Threads: any, one at a time; not always the
  * same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -1851,8 +1897,8 @@ int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
  *   wait, negative waits for ever.
  * @returns the number of events; 0 if the time ran out, evloop_stop() or
  *   evloop_wakeup() was called, or nothing is left that keeps the loop
- *   alive (evloop_run(NOWAIT) tells whether it is that). -EINVAL: max is 0 or less, or out_events is NULL. Others: as
- *   evloop_run().
+ *   alive (evloop_run(NOWAIT) tells whether it is that). -EINVAL: max is 0
+ *   or less, or out_events is NULL. Others: as evloop_run().
  *
  * Blocking: up to timeout_ns. Threads: any, one at a time (-EBUSY), and
  * every call may come from another thread. Signals: not safe. Fork:
@@ -1869,7 +1915,13 @@ int evloop_wait(evloop_t loop,
  * The iteration that is going on is finished first, with all its callbacks;
  * then the run returns 1 or 0, as usual. (To end at once close the loop.)
  * A stop is remembered: if the loop is not running, its next run or wait
- * returns at once, dispatching nothing. Any number of stops count as one.
+ * returns at once, dispatching nothing. Any number of stops count as one,
+ * and end one run.
+ *
+ * Embedded in another loop, each evloop_embed_dispatch() is such a run. A
+ * stop has evloop_embed_prepare() return 1; the dispatch that follows
+ * dispatches nothing, and that is all: whoever runs the foreign loop has to
+ * be told by other means.
  *
  * @param loop a loop.
  * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
@@ -1884,7 +1936,9 @@ int evloop_stop(evloop_t loop);
  *
  * The wait in progress ends, or the next one does if none is: so the loop
  * runs its prepare and check watchers, and evloop_wait() and a ONCE run
- * return. Any number of wake-ups before that count as one.
+ * return. Any number of wake-ups before that count as one. An iteration
+ * that does not wait (a NOWAIT run, a timeout of 0,
+ * evloop_embed_dispatch()) uses a wake-up up, too.
  *
  * @param loop a loop.
  * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
@@ -1898,8 +1952,9 @@ int evloop_wakeup(evloop_t loop);
  * Have a function called once by an event loop.
  *
  * Calls posted by one thread are made in that order, each exactly once
- * unless the loop is closed before. A call posted by a callback is made in
- * the next iteration. A pending call keeps the loop alive.
+ * unless the loop is closed before: then they are never made, and nothing
+ * frees user_data (see evloop_close()). A call posted by a callback is made
+ * in the next iteration. A pending call keeps the loop alive.
  *
  * @param loop a loop.
  * @param callback called with an EVLOOP_EVENT_POST event, whose watcher is
@@ -1951,12 +2006,22 @@ int evloop_advance_ns(evloop_t loop, int64_t ns);
 /**
  * How long an event loop may wait for its next timer.
  *
+ * Counted are timers, by their deadlines (tolerances are not added), and
+ * watchers that a rate limit holds back, whether they keep the loop alive
+ * or not. Left out is all that descriptors tell of: io and tfd watchers,
+ * ready or not. Inside a callback, timers that callbacks of the same
+ * iteration have set may be left out, too.
+ *
  * @param loop a loop.
  * @returns nanoseconds of the loop's time until the earliest timer, 0 if
- *   something is due already or need not be waited for (posted calls, idle
- *   watchers), INT64_MAX if there is nothing to wait for but descriptors
- *   and other threads. -EBUSY: another thread is running the loop.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *   something is due already or need not be waited for (posted calls,
+ *   async watchers that were sent to, enabled idle and defer watchers,
+ *   descriptors that are always ready, events kept for evloop_wait(), a
+ *   stop or a wake-up), INT64_MAX if there is nothing to wait for but
+ *   descriptors and other threads. (A timer that is set to INT64_MAX, never,
+ *   counts as one that is due when the clock shows that.) -EBUSY: another
+ *   thread is running the loop. -ECHILD: used after fork. -ESTALE, -EDOM:
+ *   see "Handles".
  *
  * Blocking: no. Threads: any, but not while another runs the loop.
  * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -1972,9 +2037,10 @@ int64_t evloop_next_timeout_ns(evloop_t loop);
  * descriptor is only lent: do not close it.
  *
  * @param loop a loop.
- * @returns the descriptor. -EMFILE, -ENFILE, -ENOMEM: it is made by the
- *   first call. -EBUSY: another thread is running the loop. -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns the descriptor. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
+ *   evloop_create(); it is made by the first call. -EBUSY: another thread
+ *   is running the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; another
  * descriptor after evloop_after_fork(). Since 0.1.0.
@@ -1991,8 +2057,9 @@ int evloop_fileno(evloop_t loop);
  * makes it readable.
  *
  * @param loop a loop.
- * @returns 1 if there is something to dispatch already, so that the
- *   foreign loop should not block; else 0. Errors: as evloop_run().
+ * @returns 1 if there is something to dispatch already (or evloop_stop()
+ *   was called), so that the foreign loop must not block; the descriptor
+ *   does not tell of that. Else 0. Errors: as evloop_run().
  *
  * Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
  * Fork: -ECHILD. Since 0.1.0.
@@ -2019,17 +2086,22 @@ int evloop_embed_dispatch(evloop_t loop);
  * In a child every call on an inherited loop and its watchers, but for
  * closing them, is -ECHILD until this is called. It makes the loop's own
  * descriptors anew and registers what is watched with them: the child goes
- * on with a copy of the loop, and the parent is not disturbed. A watched
- * descriptor that the child has closed gets one EVLOOP_ERROR event. Calls
- * that other threads posted just before the fork may be missing in the
- * child. It may be called in the callback that forked: the child's run
- * then goes on.
+ * on with a copy of the loop, and the parent is not disturbed.
+ *
+ * Descriptors are registered by their numbers: a watcher whose descriptor
+ * the child has closed gets one EVLOOP_ERROR event, but if the number is
+ * another file's by then that file is watched. So call this before closing
+ * what was inherited.
+ *
+ * Calls that other threads posted just before the fork may be missing in
+ * the child. This may be called in the callback that forked: the child's
+ * run then goes on.
  *
  * @param loop a loop that was made before the fork.
  * @returns 0; also if there is nothing to do. -EBUSY: another thread of
  *   the parent was in a callback of the loop, or in a call on it, at the
  *   fork: its state was lost, it can only be closed. -EMFILE, -ENFILE,
- *   -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
+ *   -ENOSPC, -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Since 0.1.0.
  */
@@ -2045,16 +2117,19 @@ int evloop_after_fork(evloop_t loop);
  * Level-triggered, unless EVLOOP_EPOLLET is among the events. With
  * EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
  * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
- * and /dev/null are always ready. Several watchers may watch one
- * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
- * level-triggered if one of them is.
+ * and /dev/null are always ready, which is reported in every iteration,
+ * with EVLOOP_EPOLLET too. Several watchers may watch one descriptor, but
+ * none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
+ * if one of them is.
  *
  * Close the watcher before the descriptor. If the descriptor was closed
  * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
  * when the loop notices, and is disabled. A new descriptor of the same
  * number is not taken for the old one. But while a duplicate of the old one
- * is open the kernel goes on reporting it, and the loop may take some
- * hundred events to notice.
+ * is open the kernel goes on reporting that one, under the number that it
+ * had: event->fd may by then be closed, or another file. The loop takes
+ * some hundred events to notice; with EVLOOP_EPOLLET, ONESHOT or EXCLUSIVE
+ * it does not.
  *
  * Event: type EVLOOP_EVENT_IO, fd, events.
  *
@@ -2065,11 +2140,14 @@ int evloop_after_fork(evloop_t loop);
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
- *   unknown bit, the loop's own descriptor, EXCLUSIVE with ONESHOT or
- *   RDHUP. -EEXIST: another watcher of the loop watches fd, and one of the
- *   two is EXCLUSIVE. -ELOOP: epoll sets nested in a circle or too deep.
- *   -ENOSPC: the user's max_user_watches is used up. -ENOMEM. -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
+ *   unknown bit, the loop's own descriptor, or EXCLUSIVE for an epoll
+ *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
+ *   -EEXIST: another watcher of the loop watches fd, and one of the two is
+ *   EXCLUSIVE; asked for by another thread than that which runs the loop,
+ *   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
+ *   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
+ *   used up. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
@@ -2090,11 +2168,12 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * disabled is enabled; one that evloop_watcher_disable() disabled is not.
  *
  * @param watcher an io watcher.
- * @param events as evloop_add_io().
- * @returns 0. -EINVAL: an unknown bit, a combination that
- *   evloop_add_io() refuses, or no io watcher. -EEXIST: as
- *   evloop_add_io(). -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param events as evloop_add_io(). With 0 errors and hang-ups are still
+ *   reported, and in every iteration: for none evloop_watcher_disable().
+ * @returns 0. -EINVAL: an unknown bit, EXCLUSIVE with ONESHOT or RDHUP, or
+ *   no io watcher (what else evloop_add_io() refuses to combine arrives as
+ *   an event). -EEXIST: as evloop_add_io(). -ENOMEM. -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken; from another thread it takes effect before the loop next
@@ -2105,13 +2184,14 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
 /**
  * Add a timer.
  *
- * A timer never expires early. Timers are dispatched in the order of their
- * deadlines, those with the same deadline in the order in which they were
- * set. A periodic timer does not drift: its deadlines are the first one
- * plus multiples of the interval (but see EVLOOP_TIMER_DELAY). Expirations
- * that were missed, because a callback took long or the watcher was
- * disabled, are counted in one event (SKIP, the default), or delivered one
- * by one (BURST).
+ * A timer never expires early. Timers of one clock are dispatched in the
+ * order of their deadlines, those with the same deadline in the order in
+ * which they were set. A periodic timer does not drift: its deadlines are
+ * the first one plus multiples of the interval. Expirations that were
+ * missed, because a callback took long or the watcher was disabled, are
+ * counted in one event (SKIP, the default), or delivered one by one
+ * (BURST). With DELAY the interval counts from the end of the iteration's
+ * callbacks: no expiration is missed, count is always 1, and it drifts.
  *
  * A relative timer counts from the call or, set in a callback, from the
  * end of the iteration's callbacks, which costs no reading of the clock for
@@ -2131,8 +2211,9 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
  *   EVLOOP_TIMER_ABSTIME.
  * @param initial_ns nanoseconds from now or, with ABSTIME, since the
  *   clock's epoch; 0, or a time in the past, expires in the next
- *   iteration; INT64_MAX never; negative: not set yet, see
- *   evloop_timer_set().
+ *   iteration; a deadline of INT64_MAX, or beyond, is never (but such a
+ *   timer keeps the loop alive); negative: not set yet, and interval_ns is
+ *   not kept, see evloop_timer_set().
  * @param interval_ns nanoseconds from one expiration to the next; 0
  *   expires once.
  * @param tolerance_ns how much later than its deadline it may expire, so
@@ -2142,9 +2223,9 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
  *   NULL.
  * @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
  *   with DELAY, a negative interval or tolerance. -EPERM: an ALARM clock
- *   without CAP_WAKE_ALARM. -EMFILE, -ENFILE: the first timer on a clock
- *   takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP: this
- *   system has no such clock. -ESTALE, -EDOM: see "Handles".
+ *   without CAP_WAKE_ALARM. -EMFILE, -ENFILE, -ENOSPC: the first timer on a
+ *   clock takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP:
+ *   this system has no such clock. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
@@ -2163,7 +2244,8 @@ evloop_watcher_t evloop_add_timer(evloop_t loop,
  * Set a timer anew, or stop it.
  *
  * What it was set to, and an expiration that was not dispatched yet, is
- * forgotten. The tolerance stays as it is.
+ * forgotten. The tolerance stays as it is. A timer that is stopped has no
+ * interval either: evloop_timer_again() is -EINVAL until it is set anew.
  *
  * @param watcher a timer.
  * @param flags as evloop_add_timer().
@@ -2171,8 +2253,8 @@ evloop_watcher_t evloop_add_timer(evloop_t loop,
  * @param interval_ns as evloop_add_timer().
  * @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
  *   interval, or no timer. -ENOMEM: the timer is as it was. -EMFILE,
- *   -ENFILE: as evloop_add_timer(). -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ *   -ENFILE, -ENOSPC: as evloop_add_timer(). -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken; from another thread it takes effect before the loop next
@@ -2193,8 +2275,9 @@ int evloop_timer_set(evloop_watcher_t watcher,
  *
  * @param watcher a timer that was set to a relative time, or a periodic
  *   one, and not stopped by evloop_timer_set().
- * @returns 0. -EINVAL: no timer, or it was never set, was stopped, or is
- *   absolute and expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
+ * @returns 0. -EINVAL: no timer, or it was never set (a negative initial_ns
+ *   sets nothing, whatever interval_ns is), was stopped, or is absolute and
+ *   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
  *   fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
@@ -2206,7 +2289,8 @@ int evloop_timer_again(evloop_watcher_t watcher);
  * How long it is until a timer expires.
  *
  * @param watcher a timer.
- * @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set.
+ * @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set. (One
+ *   that is set to INT64_MAX, never, has what is left until then.)
  *   -EINVAL: no timer. -ECHILD: used after fork. -ESTALE, -EDOM: see
  *   "Handles".
  *
@@ -2219,10 +2303,12 @@ int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
  * Watch a timer file descriptor.
  *
  * The loop reads it: nobody else should. If it is closed first, its
- * descriptor stays open until the loop has run and noticed. Event: type EVLOOP_EVENT_TFD;
- * count, the expirations; or, with EVLOOP_ERROR, result -ECANCELED where a
- * discontinuous change of the clock cancelled the timer (the watcher is not
- * disabled by that), -ESTALE where the timer was closed.
+ * descriptor stays open until the loop has run and noticed.
+ *
+ * Event: type EVLOOP_EVENT_TFD; count, the expirations; or, with
+ * EVLOOP_ERROR, result -ECANCELED where a discontinuous change of the clock
+ * cancelled the timer (the watcher is not disabled by that), -ESTALE where
+ * the timer was closed.
  *
  * @param loop a loop.
  * @param tfd a timer; it stays the caller's, who closes the watcher first.
@@ -2230,7 +2316,7 @@ int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -ENOTSUP: the loop has virtual time, which
- *   the kernel's timers do not follow. -EEXIST, -ENOSPC, -ENOMEM: as
+ *   the kernel's timers do not follow. -EBADF, -EEXIST, -ENOSPC, -ENOMEM: as
  *   evloop_add_io(). -ECHILD: used after fork. -ESTALE, -EDOM: see
  *   "Handles".
  *
@@ -2283,9 +2369,12 @@ int evloop_async_send(evloop_watcher_t watcher);
 /**
  * Add a watcher that is called while there is nothing else to do.
  *
- * In each iteration in which no timer, async or defer watcher, posted call
- * or descriptor was dispatched; while one is enabled the loop is alive and
- * does not wait. Event: type EVLOOP_EVENT_IDLE.
+ * In each iteration in which no timer, clock_change, async or defer
+ * watcher, posted call or descriptor was dispatched; while one is enabled
+ * the loop is alive and does not wait. So disable or close it when its work
+ * is done. One without a callback is for evloop_wait(), which returns its
+ * event; evloop_run() would go round for nothing, with a busy processor.
+ * Event: type EVLOOP_EVENT_IDLE.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.
@@ -2355,11 +2444,12 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
  * suspend; not when it is slewed. It does not keep the loop alive. With
  * EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
  *
- * Parameters, threads, signals and fork: as evloop_add_async().
+ * @param loop, callback, user_data as evloop_add_async().
+ * @returns as evloop_add_async(); -EMFILE, -ENFILE, -ENOSPC: the first
+ *   takes a descriptor.
  *
- * @returns as evloop_add_async(); -EMFILE, -ENFILE: the first takes a
- *   descriptor. Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of
- *   timerfd_create(2).
+ * Blocking, threads, signals and fork: as evloop_add_async().
+ * Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
  */
 evloop_watcher_t evloop_add_clock_change(evloop_t loop,
                                          evloop_callback_t callback,
@@ -2378,11 +2468,16 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  * used again, and no event of it will be dispatched; a callback of it that
  * the loop's thread has entered may still be running.
  *
+ * When its user_data can be freed: at once, where this is called on the
+ * thread that runs the loop, or while nobody runs it (in its own callback,
+ * once that needs it no more). Closed from another thread: in the
+ * notification of evloop_watcher_set_destroy(), or when this returns, with
+ * EVLOOP_CLOSE_WAIT.
+ *
  * @param watcher a watcher; one that is ready in the same iteration, or
  *   the one whose callback is running, may be closed too.
  * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
- *   it is running: then user_data can be freed. (Or use
- *   evloop_watcher_set_destroy().)
+ *   it is running.
  * @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
  *   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed; only from
  *   another thread than that which runs the loop, to which it cannot be
@@ -2459,8 +2554,12 @@ int evloop_watcher_set_priority(evloop_watcher_t watcher, int priority);
  * @param watcher a watcher.
  * @param interval_ns nanoseconds of the loop's time; 0 ends the limit.
  * @param burst events in an interval; at least 1 unless interval_ns is 0.
- * @returns 0. -EINVAL: a negative interval, or no burst. -ENOMEM. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -EINVAL: a negative interval, or no burst. -EMFILE, -ENFILE,
+ *   -ENOSPC: as evloop_add_timer(), since the first limit of a loop, or the
+ *   end of one, takes the descriptor of CLOCK_MONOTONIC's timers. -ENOMEM.
+ *   Asked for by another thread than that which runs the loop, these arrive
+ *   as an event with EVLOOP_ERROR instead. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking, threads, signals, fork: as evloop_watcher_enable().
  * Since 0.1.0.
@@ -2486,8 +2585,8 @@ int evloop_watcher_set_name(evloop_watcher_t watcher, const char *name);
  * The name of a watcher.
  *
  * @param watcher a watcher.
- * @param buf receives the name, NUL-terminated and cut to fit; may be NULL
- *   if cap is 0.
+ * @param buf receives the name, NUL-terminated and cut to fit after
+ *   any byte, inside a character of UTF-8 too; may be NULL if cap is 0.
  * @param cap room in buf, in bytes.
  * @returns the length of the whole name, without the NUL; 0 if it has none.
  *   -EINVAL: buf is NULL. -ECHILD: used after fork. -ESTALE, -EDOM: see
