@@ -440,6 +440,19 @@ TEST(virtual_time_that_moves_is_noticed) {
   }
 }
 
+TEST(automatic_time_goes_on_though_it_is_asked_for_before_each_dispatch) {
+  evloop_t loop = jumping_loop();
+  Seen seen = {.calls = 0};
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, see, &seen));
+  for (int i = 0; i < 4; i++) {
+    OK(evloop_embed_prepare(loop));
+    OK(evloop_now_ns(loop));
+    OK(evloop_embed_dispatch(loop));
+  }
+  CHECK_EQ(seen.calls, 1);
+  CHECK_EQ(evloop_now_ns(loop), 100);
+}
+
 /* It may wait for ever, or jump; but not say that there is something to do
  * and then do nothing, again and again. */
 TEST(automatic_time_does_not_keep_a_foreign_loop_busy_for_nothing) {

@@ -111,6 +111,19 @@ TEST_TIMEOUT(a_duplicate_that_stays_readable_is_one_error_and_then_nothing, 60) 
   }
 }
 
+/* The kernel refuses a change of what no epoll takes in other words. */
+TEST_TIMEOUT(a_duplicate_whose_number_is_a_files_now_is_one_error, 60) {
+  Gone *g = lose_descriptor(KEEP_DUPLICATE | FULL);
+  int file = (int)OK(open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  if (file != g->pipe.r) {
+    CHECK_EQ(dup2(file, g->pipe.r), g->pipe.r);
+    OK(close(file));
+  }
+  turns_until_error(g->loop, &g->seen);
+  expect_one_error(&g->seen, g->pipe.r);
+  end(g, KEEP_DUPLICATE | REUSE_NUMBER);
+}
+
 /* Its number is closed, so each event is a vain call of the callback, but
  * there are only as many as bytes are written. */
 TEST(a_duplicate_with_edges_is_reported_no_more_often_than_it_changes) {

@@ -274,8 +274,8 @@ pub extern "C" fn evloop_advance_ns(r#loop: evloop_t, ns: i64) -> c_int {
 /// Counted are timers, by their deadlines (tolerances are not added), and
 /// watchers that a rate limit holds back, whether they keep the loop alive
 /// or not. Left out is all that descriptors tell of: io and tfd watchers,
-/// ready or not. Inside a callback, timers that callbacks of the same
-/// iteration have set may be left out, too.
+/// ready or not. Timers that callbacks of the same iteration have set have
+/// all their time left.
 ///
 /// @param loop a loop.
 /// @returns nanoseconds of the loop's time until the earliest timer, 0 if
