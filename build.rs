@@ -41,18 +41,22 @@ fn write_header() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Turns a comment's first line `@section Title` into a banner before it.
+/// Turns a comment's first line `@section Title` into a banner before it, and
+/// the opening comment's line `@contents` into a list of the titles.
 fn sections(header: &str) -> String {
     let mut out = String::new();
+    let mut contents = String::new();
     let mut rest = header;
     while let Some((before, after)) = rest.split_once("/**\n * @section ") {
         let (title, body) = after.split_once('\n').unwrap_or((after, ""));
         let rule = "-".repeat(72);
         out.push_str(before);
         out.push_str(&format!("/* {rule}\n * {title}\n * {rule} */\n\n/**\n"));
+        contents.push_str(&format!(" *   {title}\n"));
         rest = body.strip_prefix(" *\n").unwrap_or(body);
     }
-    out + rest
+    out.push_str(rest);
+    out.replacen(" * @contents\n", &contents, 1)
 }
 
 /// Leaves the file's time stamp alone when nothing changed.

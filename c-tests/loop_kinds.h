@@ -2,10 +2,10 @@
 
 /* The kinds of watchers that a test can make happen, to run one test for
  * each of them. */
-#ifndef LOOP_KINDS2_H
-#define LOOP_KINDS2_H
+#ifndef LOOP_KINDS_H
+#define LOOP_KINDS_H
 
-#include "loop_helpers.h"
+#include "loop_support.h"
 
 enum { PLACES = 3 };
 

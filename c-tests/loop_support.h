@@ -1,21 +1,34 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* What the tests of the event loop share: loops, callbacks that keep what
- * they were told, threads that run a loop. */
+/* What the tests of event loops use: loops, callbacks that write down what
+ * they were told, watchers, ways and threads to run a loop. */
 #ifndef LOOP_SUPPORT_H
 #define LOOP_SUPPORT_H
 
 #include "support.h"
 
-#define SECOND (1000 * MS)
+#define MONOTONIC EVLOOP_CLOCK_MONOTONIC
+
+/* ---- loops ---- */
 
 MAYBE_UNUSED static evloop_t new_loop(void) {
   return OK(evloop_create(NULL));
 }
 
-MAYBE_UNUSED static evloop_t new_virtual_loop(uint32_t more_flags) {
-  evloop_options_t options = {.size = sizeof options, .flags = EVLOOP_VIRTUAL_TIME | more_flags};
+MAYBE_UNUSED static evloop_t loop_with(uint32_t flags) {
+  evloop_options_t options;
+  memset(&options, 0, sizeof options);
+  options.size = sizeof options;
+  options.flags = flags;
   return OK(evloop_create(&options));
+}
+
+MAYBE_UNUSED static evloop_t virtual_loop(void) {
+  return loop_with(EVLOOP_VIRTUAL_TIME);
+}
+
+MAYBE_UNUSED static evloop_t jumping_loop(void) {
+  return loop_with(EVLOOP_VIRTUAL_TIME | EVLOOP_AUTO_ADVANCE);
 }
 
 /* One iteration that does not wait; 1: something keeps the loop alive. */
@@ -23,16 +36,101 @@ MAYBE_UNUSED static int turn(evloop_t loop) {
   return (int)OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
 }
 
-/* ---- callbacks ---- */
+MAYBE_UNUSED static void turns(evloop_t loop, int n) {
+  while (n-- > 0) turn(loop);
+}
+
+/* Until nothing is left. */
+MAYBE_UNUSED static void run_to_end(evloop_t loop) {
+  CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
+}
+
+MAYBE_UNUSED static void advance(evloop_t loop, int64_t ns) {
+  CHECK_EQ(evloop_advance_ns(loop, ns), 0);
+}
+
+MAYBE_UNUSED static void close_watcher(evloop_watcher_t watcher) {
+  CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
+}
+
+/* The last one. */
+MAYBE_UNUSED static void close_loop(evloop_t loop) {
+  CHECK_EQ(evloop_close(loop), 0);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), 0);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
+}
+
+/* ---- callbacks that count ---- */
+
+/* What a watcher has delivered. */
+typedef struct Seen {
+  int calls;      /* atomic */
+  int errors;     /* of these with EVLOOP_ERROR */
+  uint64_t count; /* added up */
+  evloop_event_t last;
+  void *user_data;
+} Seen;
+
+MAYBE_UNUSED static void see(const evloop_event_t *event, void *user_data) {
+  Seen *seen = (Seen *)user_data;
+  seen->count += event->count;
+  seen->last = *event;
+  seen->user_data = user_data;
+  if ((event->events & EVLOOP_ERROR) != 0) seen->errors++;
+  ADD(seen->calls, 1);
+}
+
+/* As well takes the byte that made the descriptor readable. */
+MAYBE_UNUSED static void see_and_take(const evloop_event_t *event, void *user_data) {
+  char byte;
+  if ((event->events & EVLOOP_ERROR) == 0) CHECK_EQ(read(event->fd, &byte, 1), 1);
+  see(event, user_data);
+}
+
+MAYBE_UNUSED static void see_and_close(const evloop_event_t *event, void *user_data) {
+  close_watcher(event->watcher);
+  see(event, user_data);
+}
+
+/* The fields that are the same for most kinds of watchers. */
+MAYBE_UNUSED static void expect_plain(const evloop_event_t *event, int64_t watcher, int type,
+                                      const void *data) {
+  CHECK_EQ(event->watcher, watcher);
+  CHECK_EQ(event->type, type);
+  CHECK_EQ(event->data, (uintptr_t)data);
+  CHECK_EQ(event->events, 0);
+  CHECK_EQ(event->fd, -1);
+  CHECK_EQ(event->result, 0);
+  CHECK_EQ(event->count, 1);
+  CHECK_EQ(event->time_ns, 0);
+  CHECK_EQ(event->deadline_ns, 0);
+  CHECK_EQ(event->reserved, 0);
+}
+
+/* ---- callbacks that say something ---- */
 
 /* The words that callbacks said since they were last compared. */
-static char said[1000];
+static char said[4096];
 
-/* user_data: a word. */
+/* A word as user_data. */
+#define WORD(text) ((void *)(uintptr_t)(text))
+
 MAYBE_UNUSED static void say(const evloop_event_t *event, void *user_data) {
-  (void)event;
+  CHECK(event != NULL);
   CHECK(strlen(said) + strlen((const char *)user_data) < sizeof said);
   strcat(said, (const char *)user_data);
+}
+
+MAYBE_UNUSED static void say_letter(char letter) {
+  char word[2] = {letter, '\0'};
+  CHECK(strlen(said) + 1 < sizeof said);
+  strcat(said, word);
+}
+
+/* Says the first letter of its word. */
+MAYBE_UNUSED static void letter(const evloop_event_t *event, void *user_data) {
+  CHECK(event != NULL);
+  say_letter(*(const char *)user_data);
 }
 
 #define SAID(expected) check_said(__FILE__, __LINE__, expected)
@@ -45,40 +143,22 @@ MAYBE_UNUSED static void check_said(const char *file, int line, const char *expe
   said[0] = '\0';
 }
 
-/* What a watcher's callback was told. */
-typedef struct Seen {
-  int calls;  /* atomic */
-  int errors; /* of these with EVLOOP_ERROR */
-  evloop_event_t last;
-} Seen;
+/* ---- callbacks that do something ---- */
 
-MAYBE_UNUSED static void see(const evloop_event_t *event, void *user_data) {
-  Seen *seen = (Seen *)user_data;
-  seen->last = *event;
-  if ((event->events & EVLOOP_ERROR) != 0) seen->errors++;
-  __atomic_add_fetch(&seen->calls, 1, __ATOMIC_RELEASE);
+MAYBE_UNUSED static void ignore(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  (void)user_data;
 }
 
-/* As well takes the byte that made the descriptor readable. */
-MAYBE_UNUSED static void see_and_take(const evloop_event_t *event, void *user_data) {
-  char byte;
-  if ((event->events & EVLOOP_ERROR) == 0) CHECK_EQ(read(event->fd, &byte, 1), 1);
-  see(event, user_data);
+/* A number as user_data. */
+MAYBE_UNUSED static void *as_data(int64_t number) {
+  return (void *)(intptr_t)number;
 }
 
-MAYBE_UNUSED static void see_and_close(const evloop_event_t *event, void *user_data) {
-  CHECK_EQ(evloop_watcher_close(event->watcher, 0), 0);
-  see(event, user_data);
-}
-
-/* user_data: a loop's handle (see as_data). */
+/* user_data: a loop's handle. */
 MAYBE_UNUSED static void stop_loop(const evloop_event_t *event, void *user_data) {
   (void)event;
   CHECK_EQ(evloop_stop((evloop_t)(intptr_t)user_data), 0);
-}
-
-MAYBE_UNUSED static void *as_data(int64_t number) {
-  return (void *)(intptr_t)number;
 }
 
 /* A callback that stays until it is let out. */
@@ -86,19 +166,79 @@ typedef struct Gate {
   int entered, open; /* atomic */
 } Gate;
 
-MAYBE_UNUSED static void wait_until(const int *counter, int value) {
-  while (__atomic_load_n(counter, __ATOMIC_ACQUIRE) < value) usleep(100);
-}
-
 MAYBE_UNUSED static void stay(const evloop_event_t *event, void *user_data) {
   Gate *gate = (Gate *)user_data;
   (void)event;
-  __atomic_add_fetch(&gate->entered, 1, __ATOMIC_RELEASE);
-  wait_until(&gate->open, 1);
+  ADD(gate->entered, 1);
+  UNTIL(LOAD(gate->open));
+}
+
+/* Returns when a loop, which another thread runs, is in a callback; it is
+ * until the gate is opened. */
+MAYBE_UNUSED static void hold(evloop_t loop, Gate *gate) {
+  memset(gate, 0, sizeof *gate);
+  CHECK_EQ(evloop_post(loop, stay, gate), 0);
+  UNTIL(LOAD(gate->entered));
 }
 
 MAYBE_UNUSED static void open_gate(Gate *gate) {
-  __atomic_store_n(&gate->open, 1, __ATOMIC_RELEASE);
+  STORE(gate->open, 1);
+}
+
+/* ---- watchers ---- */
+
+MAYBE_UNUSED static evloop_watcher_t timer(evloop_t loop, int64_t initial_ns, int64_t interval_ns,
+                                           evloop_callback_t callback, void *user_data) {
+  return OK(evloop_add_timer(loop, MONOTONIC, 0, initial_ns, interval_ns, 0, callback, user_data));
+}
+
+MAYBE_UNUSED static evloop_watcher_t timer_at(evloop_t loop, int64_t due_ns,
+                                              evloop_callback_t callback, void *user_data) {
+  return OK(evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_ABSTIME, due_ns, 0, 0, callback,
+                             user_data));
+}
+
+MAYBE_UNUSED static evloop_watcher_t readable_io(evloop_t loop, int fd, evloop_callback_t callback,
+                                                 void *user_data) {
+  return OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN, callback, user_data));
+}
+
+MAYBE_UNUSED static evloop_watcher_t async(evloop_t loop, evloop_callback_t callback,
+                                           void *user_data) {
+  return OK(evloop_add_async(loop, callback, user_data));
+}
+
+/* Keeps the loop alive and is never ready. */
+MAYBE_UNUSED static evloop_watcher_t keep_alive(evloop_t loop) {
+  return async(loop, say, WORD("!"));
+}
+
+/* Counts iterations, and does not keep the loop alive. */
+MAYBE_UNUSED static void count_iterations(evloop_t loop, Seen *seen) {
+  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_prepare(loop, see, seen))), 0);
+}
+
+MAYBE_UNUSED static void set_timer(evloop_watcher_t watcher, int64_t initial_ns,
+                                   int64_t interval_ns) {
+  CHECK_EQ(evloop_timer_set(watcher, 0, initial_ns, interval_ns), 0);
+}
+
+MAYBE_UNUSED static void trigger(evloop_watcher_t watcher) {
+  CHECK_EQ(evloop_async_send(watcher), 0);
+}
+
+/* ---- numbers ---- */
+
+/* The same in every run: splitmix64. */
+MAYBE_UNUSED static uint64_t next_random(uint64_t *state) {
+  uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
+  z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+  return z ^ (z >> 31);
+}
+
+MAYBE_UNUSED static int64_t random_below(uint64_t *state, int64_t limit) {
+  return (int64_t)(next_random(state) % (uint64_t)limit);
 }
 
 /* ---- all the ways to run a loop ---- */
@@ -134,6 +274,18 @@ static inline int64_t embed_dispatch(evloop_t loop) {
   return evloop_embed_dispatch(loop);
 }
 
+/* ---- threads ---- */
+
+MAYBE_UNUSED static pthread_t start_thread(void *(*main_of)(void *), void *argument) {
+  pthread_t thread;
+  CHECK_EQ(pthread_create(&thread, NULL, main_of, argument), 0);
+  return thread;
+}
+
+MAYBE_UNUSED static void join(pthread_t thread) {
+  CHECK_EQ(pthread_join(thread, NULL), 0);
+}
+
 /* A thread that runs a loop. */
 typedef struct Runner {
   RunFunction *run;
@@ -151,18 +303,20 @@ static inline void *runner_main(void *argument) {
 }
 
 MAYBE_UNUSED static void start_runner(Runner *r, RunFunction *run, evloop_t loop) {
-  *r = (Runner){.run = run, .loop = loop};
-  CHECK_EQ(pthread_create(&r->thread, NULL, runner_main, r), 0);
+  memset(r, 0, sizeof *r);
+  r->run = run;
+  r->loop = loop;
+  r->thread = start_thread(runner_main, r);
 }
 
-/* A thread that runs a loop which has nothing to do yet. */
+/* One that is asleep in its wait: the loop has nothing to do yet. */
 MAYBE_UNUSED static void start_sleeper(Runner *r, RunFunction *run, evloop_t loop) {
   start_runner(r, run, loop);
   wait_until_asleep(&r->tid);
 }
 
 MAYBE_UNUSED static int64_t runner_result(Runner *r) {
-  CHECK_EQ(pthread_join(r->thread, NULL), 0);
+  join(r->thread);
   return r->result;
 }
 
@@ -172,14 +326,32 @@ MAYBE_UNUSED static void stop_runner(Runner *r) {
   CHECK_EQ(runner_result(r), 1);
 }
 
-/* Counts iterations, and does not keep the loop alive. */
-MAYBE_UNUSED static void count_iterations(evloop_t loop, Seen *seen) {
-  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_prepare(loop, see, seen))), 0);
+/* A loop that another thread runs, and which never sleeps if it is busy. */
+MAYBE_UNUSED static evloop_t running_loop(Runner *r, bool busy) {
+  evloop_t loop = new_loop();
+  if (busy) OK(evloop_add_idle(loop, ignore, NULL));
+  else keep_alive(loop);
+  start_runner(r, run_until_done, loop);
+  return loop;
 }
 
-/* Keeps the loop alive and is never ready. */
-MAYBE_UNUSED static evloop_watcher_t keep_alive(evloop_t loop) {
-  return OK(evloop_add_async(loop, say, (void *)(uintptr_t)"!"));
+/* A loop in which another thread sleeps. */
+MAYBE_UNUSED static evloop_t sleeping_loop(Runner *r) {
+  evloop_t loop = running_loop(r, false);
+  wait_until_asleep(&r->tid);
+  return loop;
+}
+
+/* Returns when a loop, which another thread runs, has finished an iteration
+ * that began after this. */
+MAYBE_UNUSED static void go_round(evloop_t loop) {
+  Seen fence;
+  int i;
+  memset(&fence, 0, sizeof fence);
+  for (i = 1; i <= 2; i++) {
+    CHECK_EQ(evloop_post(loop, see, &fence), 0);
+    UNTIL(LOAD(fence.calls) == i);
+  }
 }
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* What several test programs use: things to wait for, threads that wait. */
+/* What several test programs use: things to wait for, ways to wait for what
+ * other threads do, threads that wait. */
 #ifndef SUPPORT_H
 #define SUPPORT_H
 
@@ -9,17 +10,22 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof((array)[0])))
 #define MS INT64_C(1000000)
+#define SECOND (1000 * MS)
+#define HOUR (3600 * SECOND)
+#define CLOSED 900000 /* a number that no descriptor of these tests has */
 #define MAYBE_UNUSED __attribute__((unused))
 
 /* ---- descriptors ---- */
@@ -103,6 +109,62 @@ MAYBE_UNUSED static void leave_room_for_checkers(void) {
   for (int fd = 3; fd < 10; fd++) close(fd);
 }
 
+/* ---- waiting for what another thread does ---- */
+
+/* Threads sleep in UNTIL() until its condition is true. Whoever changes what
+ * such a condition is about says so: with tell(), or with STORE() or ADD(),
+ * which do. The only limit is that of the case. */
+MAYBE_UNUSED static struct {
+  unsigned changes; /* a futex; how many there were */
+  int waiting;      /* threads */
+} news;
+
+/* A signal handler may call it. */
+MAYBE_UNUSED static void tell(void) {
+  int errno_before = errno;
+  __atomic_add_fetch(&news.changes, 1, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&news.waiting, __ATOMIC_SEQ_CST) > 0) {
+    syscall(SYS_futex, &news.changes, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+  }
+  errno = errno_before;
+}
+
+/* Returns when there is a change that was not counted in `seen`. */
+MAYBE_UNUSED static void wait_for_news(unsigned seen) {
+  syscall(SYS_futex, &news.changes, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+#define LOAD(variable) __atomic_load_n(&(variable), __ATOMIC_ACQUIRE)
+#define STORE(variable, value)                                                                     \
+  do {                                                                                             \
+    __atomic_store_n(&(variable), (value), __ATOMIC_RELEASE);                                      \
+    tell();                                                                                        \
+  } while (0)
+#define ADD(variable, value)                                                                       \
+  do {                                                                                             \
+    __atomic_add_fetch(&(variable), (value), __ATOMIC_ACQ_REL);                                    \
+    tell();                                                                                        \
+  } while (0)
+
+#define UNTIL(condition)                                                                           \
+  do {                                                                                             \
+    __atomic_add_fetch(&news.waiting, 1, __ATOMIC_SEQ_CST);                                        \
+    for (;;) {                                                                                     \
+      unsigned seen_ = __atomic_load_n(&news.changes, __ATOMIC_SEQ_CST);                           \
+      if (condition) break;                                                                        \
+      wait_for_news(seen_);                                                                        \
+    }                                                                                              \
+    __atomic_sub_fetch(&news.waiting, 1, __ATOMIC_SEQ_CST);                                        \
+  } while (0)
+
+/* For what nobody tells: that another thread is inside a call, which only the
+ * kernel or the library knows. It has to be asked again and again; the first
+ * time after a moment, in which what was asked for before may begin. */
+#define POLL_UNTIL(condition)                                                                      \
+  do {                                                                                             \
+    usleep(500);                                                                                   \
+  } while (!(condition))
+
 /* ---- threads that wait ---- */
 
 static inline bool is_wait(long call) {
@@ -111,23 +173,30 @@ static inline bool is_wait(long call) {
          call == SYS_epoll_pwait2;
 }
 
-/* Until the thread, which stores its id there, sleeps in a call that waits.
- * /proc is the only one to ask, and it has to be asked again and again. */
-MAYBE_UNUSED static void wait_until_asleep(const pid_t *tid) {
+/* What says in which call a thread is, which stores its id there. */
+MAYBE_UNUSED static int open_call_file(const pid_t *tid) {
   char path[64];
-  long call = -1;
-  while (!is_wait(call)) {
-    FILE *file;
-    usleep(1000);
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", __atomic_load_n(tid, __ATOMIC_ACQUIRE));
-    if ((file = fopen(path, "r")) == NULL) continue;
-    if (fscanf(file, "%ld", &call) != 1) call = -1;
-    fclose(file);
-  }
+  UNTIL(LOAD(*tid) != 0);
+  snprintf(path, sizeof path, "/proc/self/task/%d/syscall", LOAD(*tid));
+  return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* Sleeps in a call that waits; "running", or another call, is not that. */
+static inline bool is_asleep(int call_file) {
+  char text[32] = "";
+  if (pread(call_file, text, sizeof text - 1, 0) < 1) return false;
+  return text[0] >= '0' && text[0] <= '9' && is_wait(atol(text));
+}
+
+/* Until the thread, which stores its id there, sleeps in a call that waits. */
+MAYBE_UNUSED static void wait_until_asleep(const pid_t *tid) {
+  int call_file = (int)OK(open_call_file(tid));
+  POLL_UNTIL(is_asleep(call_file));
+  OK(close(call_file));
 }
 
 MAYBE_UNUSED static void store_tid(pid_t *tid) {
-  __atomic_store_n(tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+  STORE(*tid, (pid_t)syscall(SYS_gettid));
 }
 
 /* A wait function of the library: all have this form. */
@@ -138,6 +207,7 @@ typedef struct Waiter {
   WaitFunction *wait;
   int64_t object;
   int result;
+  bool done; /* atomic; the result is there */
   evloop_ready_t ready[4];
   pid_t tid;
   pthread_t thread;
@@ -147,6 +217,7 @@ static inline void *waiter_main(void *argument) {
   Waiter *w = (Waiter *)argument;
   store_tid(&w->tid);
   w->result = w->wait(w->object, w->ready, LENGTH(w->ready), -1);
+  STORE(w->done, true);
   return NULL;
 }
 
@@ -161,6 +232,75 @@ MAYBE_UNUSED static void start_waiter_in(Waiter *w, WaitFunction *wait, int64_t 
 MAYBE_UNUSED static int waiter_result(Waiter *w) {
   CHECK_EQ(pthread_join(w->thread, NULL), 0);
   return w->result;
+}
+
+/* A waiter that begins only when it is told to, so that no descriptor is left
+ * by then: what says whether it sleeps is open before. */
+typedef struct HeldBack {
+  Waiter waiter;
+  pthread_barrier_t gate;
+  int call_file;
+} HeldBack;
+
+static inline void *held_back_main(void *argument) {
+  HeldBack *h = (HeldBack *)argument;
+  store_tid(&h->waiter.tid);
+  pthread_barrier_wait(&h->gate);
+  return waiter_main(&h->waiter);
+}
+
+MAYBE_UNUSED static void hold_back(HeldBack *h, WaitFunction *wait, int64_t object) {
+  memset(h, 0, sizeof *h);
+  h->waiter.wait = wait;
+  h->waiter.object = object;
+  CHECK_EQ(pthread_barrier_init(&h->gate, NULL, 2), 0);
+  CHECK_EQ(pthread_create(&h->waiter.thread, NULL, held_back_main, h), 0);
+  h->call_file = (int)OK(open_call_file(&h->waiter.tid));
+}
+
+/* Until it sleeps in its wait. */
+MAYBE_UNUSED static void let_it_wait(HeldBack *h) {
+  pthread_barrier_wait(&h->gate);
+  POLL_UNTIL(is_asleep(h->call_file));
+}
+
+MAYBE_UNUSED static int held_back_result(HeldBack *h) {
+  int result = waiter_result(&h->waiter);
+  CHECK_EQ(pthread_barrier_destroy(&h->gate), 0);
+  OK(close(h->call_file));
+  return result;
+}
+
+/* ---- signals ---- */
+
+MAYBE_UNUSED static int signals; /* counted so far */
+
+MAYBE_UNUSED static void count_signal(int number) {
+  (void)number;
+  ADD(signals, 1);
+}
+
+/* Without SA_RESTART. */
+MAYBE_UNUSED static void handle_signals(void (*handler)(int)) {
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = handler;
+  OK(sigaction(SIGUSR1, &action, NULL));
+}
+
+/* Interrupts a thread's wait with a signal that is counted. */
+MAYBE_UNUSED static void interrupt(pthread_t thread) {
+  int before = LOAD(signals);
+  CHECK_EQ(pthread_kill(thread, SIGUSR1), 0);
+  UNTIL(LOAD(signals) > before);
+}
+
+/* ---- a clock that is set ---- */
+
+/* Other processes that step the clock wait here, until this one ends. */
+MAYBE_UNUSED static void lock_clock(void) {
+  int fd = (int)OK(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  while (flock(fd, LOCK_EX) < 0) CHECK_EQ(errno, EINTR);
 }
 
 #endif

@@ -15,8 +15,6 @@
 #define _GNU_SOURCE
 #include "support.h"
 
-#define CLOSED 900000 /* a number that no descriptor of these tests has */
-
 /* A call's result, and what a wait then reports (0 events: nothing). */
 typedef struct Cell {
   int result;

@@ -9,8 +9,6 @@
 #include <sys/epoll.h>
 #include <sys/select.h>
 
-#define CLOSED 900000 /* a number that no descriptor of these tests has */
-
 /* ---- helpers ---- */
 
 static void drain(int event) {

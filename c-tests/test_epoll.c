@@ -3,49 +3,15 @@
 /* Epoll objects: every bit, every error, borrowed descriptors, threads. */
 
 #define _GNU_SOURCE
-#include "support.h"
+#include "epoll_support.h"
 
 #include <limits.h>
-#include <sys/epoll.h>
-
-#define CLOSED 900000 /* a number that no descriptor of these tests has */
 
 /* ---- helpers ---- */
-
-static evloop_epoll_t new_epoll(void) {
-  return OK(evloop_epoll_create(0));
-}
-
-static void add(evloop_epoll_t ep, int fd, uint32_t events, uint64_t data) {
-  CHECK_EQ(evloop_epoll_register(ep, fd, events, data), 0);
-}
-
-/* The one event that a wait finds, waiting for it if need be. */
-static evloop_ready_t next_event(evloop_epoll_t ep) {
-  evloop_ready_t ready[2];
-  CHECK_EQ(evloop_epoll_wait(ep, ready, 2, -1), 1);
-  return ready[0];
-}
-
-static void expect_event(evloop_epoll_t ep, int fd, uint32_t events, uint64_t data) {
-  evloop_ready_t ready = next_event(ep);
-  CHECK_EQ(ready.fd, fd);
-  CHECK_EQ(ready.events, events);
-  CHECK(ready.data == data);
-}
-
-static void expect_nothing(evloop_epoll_t ep) {
-  evloop_ready_t ready;
-  CHECK_EQ(evloop_epoll_wait(ep, &ready, 1, 0), 0);
-}
 
 static void raw_add(int epoll_fd, int fd, uint64_t data) {
   struct epoll_event event = {.events = EPOLLIN, .data.u64 = data};
   OK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event));
-}
-
-static void start_waiter(Waiter *w, evloop_epoll_t object) {
-  start_waiter_in(w, evloop_epoll_wait, object);
 }
 
 /* ---- creation and the descriptor ---- */
@@ -65,8 +31,8 @@ TEST(the_descriptor_is_readable_while_an_event_is_pending) {
   evloop_epoll_t ep = new_epoll(), outer = new_epoll();
   int fd = event_fd(0), own = (int)OK(evloop_epoll_fileno(ep));
   struct pollfd pollfd = {.fd = own, .events = POLLIN};
-  add(ep, fd, EVLOOP_EPOLLIN, 1);
-  add(outer, own, EVLOOP_EPOLLIN, 2);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 1);
+  epoll_add(outer, own, EVLOOP_EPOLLIN, 2);
   CHECK_EQ(poll(&pollfd, 1, 0), 0);
   expect_nothing(outer);
   OK(eventfd_write(fd, 1));
@@ -92,7 +58,7 @@ TEST(strangers_and_acquaintances) {
   int fd = event_fd(0);
   CHECK_ERR(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, 0), ENOENT);
   CHECK_ERR(evloop_epoll_unregister(ep, fd), ENOENT);
-  add(ep, fd, EVLOOP_EPOLLIN, 1);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 1);
   CHECK_ERR(evloop_epoll_register(ep, fd, EVLOOP_EPOLLIN, 2), EEXIST);
   OK(eventfd_write(fd, 1));
   expect_event(ep, fd, EVLOOP_EPOLLIN, 1);
@@ -126,13 +92,13 @@ TEST(closed_and_negative_descriptors_are_refused) {
 TEST(a_descriptor_closed_while_registered_is_forgotten) {
   evloop_epoll_t ep = new_epoll();
   int fd = event_fd(1);
-  add(ep, fd, EVLOOP_EPOLLIN, 1);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 1);
   OK(close(fd));
   expect_nothing(ep);
   CHECK_ERR(evloop_epoll_unregister(ep, fd), EBADF);
   CHECK_EQ(event_fd(1), fd);
   CHECK_ERR(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, 2), ENOENT);
-  add(ep, fd, EVLOOP_EPOLLIN, 3);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 3);
   expect_event(ep, fd, EVLOOP_EPOLLIN, 3);
 }
 
@@ -146,7 +112,7 @@ TEST(an_epoll_object_cannot_watch_itself) {
 TEST(circles_and_deep_nests_are_refused) {
   evloop_epoll_t a = new_epoll(), b = new_epoll(), outer = a;
   int result = 0;
-  add(a, (int)OK(evloop_epoll_fileno(b)), EVLOOP_EPOLLIN, 0);
+  epoll_add(a, (int)OK(evloop_epoll_fileno(b)), EVLOOP_EPOLLIN, 0);
   CHECK_ERR(evloop_epoll_register(b, (int)OK(evloop_epoll_fileno(a)), EVLOOP_EPOLLIN, 0), ELOOP);
   for (int depth = 0; depth < 10 && result == 0; depth++) {
     int inner = (int)OK(evloop_epoll_fileno(outer));
@@ -158,12 +124,6 @@ TEST(circles_and_deep_nests_are_refused) {
 
 /* ---- bits ---- */
 
-static const uint32_t known_bits =
-    EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM |
-    EPOLLRDBAND | EPOLLWRNORM | EPOLLWRBAND | EPOLLMSG | EPOLLRDHUP |
-    (uint32_t)EPOLLEXCLUSIVE | (uint32_t)EPOLLWAKEUP | (uint32_t)EPOLLONESHOT |
-    (uint32_t)EPOLLET;
-
 TEST(every_known_bit_is_accepted_and_no_other) {
   evloop_epoll_t ep = new_epoll();
   int fd = event_fd(0);
@@ -173,50 +133,29 @@ TEST(every_known_bit_is_accepted_and_no_other) {
     CHECK_EQ(evloop_epoll_register(ep, fd, bit, 0), expected);
     if (expected == 0) CHECK_EQ(evloop_epoll_unregister(ep, fd), 0);
     if (bit == EVLOOP_EPOLLEXCLUSIVE) continue;
-    add(ep, fd, 0, 0);
+    epoll_add(ep, fd, 0, 0);
     CHECK_EQ(evloop_epoll_modify(ep, fd, bit, 0), expected);
     CHECK_EQ(evloop_epoll_unregister(ep, fd), 0);
   }
 }
 
-/* The bits that the kernel's own interface reports. */
-static uint32_t kernel_events(int fd, uint32_t events) {
-  int epoll_fd = (int)OK(epoll_create1(EPOLL_CLOEXEC));
-  struct epoll_event event = {.events = events};
-  OK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event));
-  event.events = 0;
-  OK(epoll_wait(epoll_fd, &event, 1, 0));
-  OK(close(epoll_fd));
-  return event.events;
+static void expect_what_the_kernel_reports(int fd, uint32_t bit) {
+  evloop_epoll_t ep = new_epoll();
+  evloop_ready_t ready = {.events = 0};
+  epoll_add(ep, fd, bit, 0);
+  OK(evloop_epoll_wait(ep, &ready, 1, 0));
+  CHECK_EQ(ready.events, kernel_events(fd, bit));
+  OK(evloop_epoll_close(ep));
 }
 
 TEST(each_bit_reports_what_the_kernel_reports) {
-  Pipe data = new_pipe(), hung_up = new_pipe(), broken = new_pipe();
-  int half[2], gone[2];
-  OK(socketpair(AF_UNIX, SOCK_STREAM, 0, half));
-  OK(socketpair(AF_UNIX, SOCK_STREAM, 0, gone));
-  put(data.w);
-  OK(close(hung_up.w));
-  OK(close(broken.r));
-  OK(shutdown(half[1], SHUT_WR));
-  OK(close(gone[1]));
-  const int fds[] = {data.r, data.w, hung_up.r, broken.w, half[0], gone[0], event_fd(1)};
-  for (int i = 0; i < LENGTH(fds) * 32; i++) {
-    uint32_t bit = UINT32_C(1) << (i % 32);
-    if ((known_bits & bit) == 0) continue;
-    evloop_epoll_t ep = new_epoll();
-    evloop_ready_t ready = {.events = 0};
-    add(ep, fds[i / 32], bit, 0);
-    OK(evloop_epoll_wait(ep, &ready, 1, 0));
-    CHECK_EQ(ready.events, kernel_events(fds[i / 32], bit));
-    OK(evloop_epoll_close(ep));
-  }
+  for_each_state_and_bit(expect_what_the_kernel_reports);
 }
 
 TEST(edge_triggered_reports_each_arrival_once) {
   evloop_epoll_t ep = new_epoll();
   int fd = event_fd(0);
-  add(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, 1);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, 1);
   for (int i = 0; i < 3; i++) {
     OK(eventfd_write(fd, 1));
     expect_event(ep, fd, EVLOOP_EPOLLIN, 1);
@@ -227,7 +166,7 @@ TEST(edge_triggered_reports_each_arrival_once) {
 TEST(oneshot_reports_once_until_modified) {
   evloop_epoll_t ep = new_epoll();
   int fd = event_fd(1);
-  add(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, 1);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, 1);
   for (uint64_t data = 1; data < 4; data++) {
     expect_event(ep, fd, EVLOOP_EPOLLIN, data);
     OK(eventfd_write(fd, 1));
@@ -242,7 +181,7 @@ TEST(rdhup_tells_of_a_peer_that_shut_its_writing_half) {
     int pair[2];
     if (tcp) tcp_pair(pair);
     else OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-    add(ep, pair[0], EVLOOP_EPOLLRDHUP, 1);
+    epoll_add(ep, pair[0], EVLOOP_EPOLLRDHUP, 1);
     expect_nothing(ep);
     OK(shutdown(pair[1], SHUT_WR));
     expect_event(ep, pair[0], EVLOOP_EPOLLRDHUP, 1);
@@ -253,7 +192,7 @@ TEST(pri_tells_of_out_of_band_data) {
   evloop_epoll_t ep = new_epoll();
   int pair[2];
   tcp_pair(pair);
-  add(ep, pair[1], EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI, 1);
+  epoll_add(ep, pair[1], EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI, 1);
   CHECK_EQ(send(pair[0], "!", 1, MSG_OOB), 1);
   expect_event(ep, pair[1], EVLOOP_EPOLLPRI, 1);
 }
@@ -261,11 +200,11 @@ TEST(pri_tells_of_out_of_band_data) {
 TEST(hang_up_and_error_need_not_be_asked_for) {
   evloop_epoll_t ep = new_epoll();
   Pipe hung_up = new_pipe(), broken = new_pipe();
-  add(ep, hung_up.r, 0, 1);
+  epoll_add(ep, hung_up.r, 0, 1);
   OK(close(hung_up.w));
   expect_event(ep, hung_up.r, EVLOOP_EPOLLHUP, 1);
   CHECK_EQ(evloop_epoll_unregister(ep, hung_up.r), 0);
-  add(ep, broken.w, 0, 2);
+  epoll_add(ep, broken.w, 0, 2);
   OK(close(broken.r));
   expect_event(ep, broken.w, EVLOOP_EPOLLERR, 2);
 }
@@ -277,11 +216,11 @@ TEST(exclusive_stands_alone) {
   CHECK_ERR(evloop_epoll_register(ep, fd, exclusive | EVLOOP_EPOLLONESHOT, 0), EINVAL);
   CHECK_ERR(evloop_epoll_register(ep, fd, exclusive | EVLOOP_EPOLLRDHUP, 0), EINVAL);
   CHECK_ERR(evloop_epoll_register(ep, (int)OK(evloop_epoll_fileno(inner)), exclusive, 0), EINVAL);
-  add(ep, fd, exclusive | EVLOOP_EPOLLOUT | EVLOOP_EPOLLET, 1);
+  epoll_add(ep, fd, exclusive | EVLOOP_EPOLLOUT | EVLOOP_EPOLLET, 1);
   CHECK_ERR(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, 2), EINVAL);
   expect_event(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLOUT, 1);
   CHECK_EQ(evloop_epoll_unregister(ep, fd), 0);
-  add(ep, fd, EVLOOP_EPOLLIN, 3);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 3);
   CHECK_ERR(evloop_epoll_modify(ep, fd, exclusive, 4), EINVAL);
   expect_event(ep, fd, EVLOOP_EPOLLIN, 3);
 }
@@ -291,18 +230,13 @@ TEST(exclusive_wakes_at_least_one_of_several_sets) {
   int fd = event_fd(0), woken = 0;
   for (int i = 0; i < 2; i++) {
     evloop_epoll_t ep = new_epoll();
-    add(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLEXCLUSIVE, 1);
-    start_waiter(&w[i], ep);
+    epoll_add(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLEXCLUSIVE, 1);
+    start_epoll_waiter(&w[i], ep);
   }
   OK(eventfd_write(fd, 1));
-  while (pthread_tryjoin_np(w[0].thread, NULL) != 0) {
-    if (pthread_tryjoin_np(w[1].thread, NULL) == 0) {
-      woken = 1;
-      break;
-    }
-    usleep(1000);
-  }
-  CHECK_EQ(w[woken].result, 1);
+  UNTIL(LOAD(w[0].done) || LOAD(w[1].done));
+  if (!LOAD(w[0].done)) woken = 1;
+  CHECK_EQ(waiter_result(&w[woken]), 1);
   CHECK_EQ(w[woken].ready[0].fd, fd);
   OK(evloop_epoll_close(w[!woken].object));
   int other = waiter_result(&w[!woken]);
@@ -315,12 +249,12 @@ TEST(data_comes_back_bit_for_bit) {
   static const uint64_t words[] = {0, 1, UINT64_MAX, UINT64_C(1) << 63, UINT64_C(0x0123456789abcdef)};
   evloop_epoll_t ep = new_epoll();
   int fd = event_fd(1);
-  add(ep, fd, EVLOOP_EPOLLIN, 77);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 77);
   for (int i = 0; i < LENGTH(words); i++) {
     CHECK_EQ(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, words[i]), 0);
     expect_event(ep, fd, EVLOOP_EPOLLIN, words[i]);
     CHECK_EQ(evloop_epoll_unregister(ep, fd), 0);
-    add(ep, fd, EVLOOP_EPOLLIN, words[i]);
+    epoll_add(ep, fd, EVLOOP_EPOLLIN, words[i]);
     expect_event(ep, fd, EVLOOP_EPOLLIN, words[i]);
   }
 }
@@ -328,7 +262,7 @@ TEST(data_comes_back_bit_for_bit) {
 TEST(a_maximum_below_1_and_a_null_array_are_refused) {
   evloop_epoll_t ep = new_epoll();
   evloop_ready_t ready;
-  add(ep, event_fd(1), EVLOOP_EPOLLIN, 0);
+  epoll_add(ep, event_fd(1), EVLOOP_EPOLLIN, 0);
   CHECK_ERR(evloop_epoll_wait(ep, &ready, 0, 0), EINVAL);
   CHECK_ERR(evloop_epoll_wait(ep, &ready, -1, 0), EINVAL);
   CHECK_ERR(evloop_epoll_wait(ep, &ready, INT_MIN, 0), EINVAL);
@@ -342,7 +276,7 @@ TEST(entries_behind_the_returned_ones_are_untouched) {
   memcpy(before, ready, sizeof ready);
   CHECK_EQ(evloop_epoll_wait(ep, ready, 4, 1), 0);
   CHECK(memcmp(ready, before, sizeof ready) == 0);
-  add(ep, event_fd(1), EVLOOP_EPOLLIN, 0);
+  epoll_add(ep, event_fd(1), EVLOOP_EPOLLIN, 0);
   CHECK_EQ(evloop_epoll_wait(ep, ready, 4, 1), 1);
   CHECK(memcmp(ready + 1, before + 1, sizeof ready - sizeof ready[0]) == 0);
 }
@@ -353,7 +287,7 @@ static int many_ready(evloop_epoll_t ep, int wanted) {
   limit.rlim_cur = limit.rlim_max;
   OK(setrlimit(RLIMIT_NOFILE, &limit));
   if (limit.rlim_max < (rlim_t)wanted + 100) wanted = (int)limit.rlim_max - 100;
-  for (int i = 0; i < wanted; i++) add(ep, event_fd(1), EVLOOP_EPOLLIN, (uint64_t)i);
+  for (int i = 0; i < wanted; i++) epoll_add(ep, event_fd(1), EVLOOP_EPOLLIN, (uint64_t)i);
   return wanted;
 }
 
@@ -449,7 +383,7 @@ TEST(raw_registrations_mix_with_those_of_the_object) {
   CHECK_ERR(evloop_epoll_register(ep, foreign, EVLOOP_EPOLLIN, 0), EEXIST);
   OK(close(foreign));
   int fd = event_fd(0), other = event_fd(1);
-  add(ep, fd, EVLOOP_EPOLLIN, 42);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 42);
   raw_add(raw, other, (uint64_t)fd); /* as programs do that store data.fd */
   expect_event(ep, -1, EVLOOP_EPOLLIN, (uint64_t)fd);
   OK(close(other));
@@ -463,13 +397,13 @@ TEST(changes_apply_to_a_wait_going_on) {
   Waiter w;
   evloop_epoll_t ep = new_epoll();
   int fd = event_fd(1), gone = event_fd(0);
-  start_waiter(&w, ep);
-  add(ep, fd, EVLOOP_EPOLLIN, 1);
+  start_epoll_waiter(&w, ep);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 1);
   CHECK_EQ(waiter_result(&w), 1);
   CHECK(w.ready[0].fd == fd && w.ready[0].data == 1);
   CHECK_EQ(evloop_epoll_modify(ep, fd, 0, 2), 0);
-  add(ep, gone, EVLOOP_EPOLLIN, 3);
-  start_waiter(&w, ep);
+  epoll_add(ep, gone, EVLOOP_EPOLLIN, 3);
+  start_epoll_waiter(&w, ep);
   CHECK_EQ(evloop_epoll_unregister(ep, gone), 0);
   OK(eventfd_write(gone, 1));
   CHECK_EQ(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, 4), 0);
@@ -481,8 +415,8 @@ TEST(closing_ends_the_waits_of_all_threads) {
   Waiter w[4];
   evloop_epoll_t ep = new_epoll();
   int own = (int)OK(evloop_epoll_fileno(ep));
-  add(ep, event_fd(0), EVLOOP_EPOLLIN, 1);
-  for (int i = 0; i < 4; i++) start_waiter(&w[i], ep);
+  epoll_add(ep, event_fd(0), EVLOOP_EPOLLIN, 1);
+  for (int i = 0; i < 4; i++) start_epoll_waiter(&w[i], ep);
   CHECK_EQ(evloop_epoll_close(ep), 0);
   for (int i = 0; i < 4; i++) CHECK_EQ(waiter_result(&w[i]), -ESTALE);
   CHECK(fcntl(own, F_GETFD) < 0 && errno == EBADF);
@@ -495,8 +429,8 @@ TEST(closing_a_borrowed_descriptors_object_leaves_the_set_usable) {
   int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), fd = event_fd(0), own = event_fd(0);
   evloop_epoll_t ep = OK(evloop_epoll_from_fd(raw, 0));
   raw_add(raw, fd, 5);
-  add(ep, own, EVLOOP_EPOLLIN, 6);
-  for (int i = 0; i < 2; i++) start_waiter(&w[i], ep);
+  epoll_add(ep, own, EVLOOP_EPOLLIN, 6);
+  for (int i = 0; i < 2; i++) start_epoll_waiter(&w[i], ep);
   CHECK_EQ(evloop_epoll_close(ep), 0);
   for (int i = 0; i < 2; i++) CHECK_EQ(waiter_result(&w[i]), -ESTALE);
   CHECK_EQ(epoll_wait(raw, events, 4, 0), 0);

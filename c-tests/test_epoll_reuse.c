@@ -4,43 +4,9 @@
  * used again. */
 
 #define _GNU_SOURCE
-#include "support.h"
+#include "epoll_support.h"
 
 #include <semaphore.h>
-#include <sys/epoll.h>
-
-/* ---- helpers ---- */
-
-static evloop_epoll_t new_epoll(void) {
-  return OK(evloop_epoll_create(0));
-}
-
-static void add(evloop_epoll_t ep, int fd, uint32_t events, uint64_t data) {
-  CHECK_EQ(evloop_epoll_register(ep, fd, events, data), 0);
-}
-
-/* The one event that a wait finds, waiting for it if need be. */
-static evloop_ready_t next_event(evloop_epoll_t ep) {
-  evloop_ready_t ready[2];
-  CHECK_EQ(evloop_epoll_wait(ep, ready, 2, -1), 1);
-  return ready[0];
-}
-
-static void expect_event(evloop_epoll_t ep, int fd, uint32_t events, uint64_t data) {
-  evloop_ready_t ready = next_event(ep);
-  CHECK_EQ(ready.fd, fd);
-  CHECK_EQ(ready.events, events);
-  CHECK(ready.data == data);
-}
-
-static void expect_nothing(evloop_epoll_t ep) {
-  evloop_ready_t ready;
-  CHECK_EQ(evloop_epoll_wait(ep, &ready, 1, 0), 0);
-}
-
-static void start_waiter(Waiter *w, evloop_epoll_t object) {
-  start_waiter_in(w, evloop_epoll_wait, object);
-}
 
 /* ---- several objects on one set ---- */
 
@@ -48,8 +14,8 @@ TEST(two_objects_on_one_descriptor_do_not_know_each_others_registrations) {
   int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), of_a = event_fd(0), of_b = event_fd(0);
   evloop_epoll_t a = OK(evloop_epoll_from_fd(raw, 0));
   evloop_epoll_t b = OK(evloop_epoll_from_fd(raw, 0));
-  add(a, of_a, EVLOOP_EPOLLIN, 1);
-  add(b, of_b, EVLOOP_EPOLLIN, 2);
+  epoll_add(a, of_a, EVLOOP_EPOLLIN, 1);
+  epoll_add(b, of_b, EVLOOP_EPOLLIN, 2);
   OK(eventfd_write(of_a, 1));
   expect_event(a, of_a, EVLOOP_EPOLLIN, 1);
   CHECK_EQ(next_event(b).fd, -1);
@@ -60,9 +26,9 @@ TEST(two_objects_on_one_descriptor_close_independently) {
   int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), fd = event_fd(0);
   evloop_epoll_t a = OK(evloop_epoll_from_fd(raw, 0));
   evloop_epoll_t b = OK(evloop_epoll_from_fd(raw, 0));
-  add(b, fd, EVLOOP_EPOLLIN, 9);
-  start_waiter(&of_a, a);
-  start_waiter(&of_b, b);
+  epoll_add(b, fd, EVLOOP_EPOLLIN, 9);
+  start_epoll_waiter(&of_a, a);
+  start_epoll_waiter(&of_b, b);
   CHECK_EQ(evloop_epoll_close(a), 0);
   CHECK_EQ(waiter_result(&of_a), -ESTALE);
   wait_until_asleep(&of_b.tid);
@@ -98,14 +64,9 @@ static void *holder_main(void *argument) {
   return NULL;
 }
 
-static void do_nothing(int number) {
-  (void)number;
-}
-
 static void close_and_keep_alarmed(Holder *h, evloop_epoll_t object) {
-  struct sigaction action = {.sa_handler = do_nothing};
   *h = (Holder){.object = object};
-  OK(sigaction(SIGUSR1, &action, NULL));
+  handle_signals(count_signal);
   OK(sem_init(&h->inside, 0, 0));
   OK(sem_init(&h->go_on, 0, 0));
   CHECK_EQ(pthread_create(&h->thread, NULL, holder_main, h), 0);
@@ -136,16 +97,16 @@ TEST(a_closed_objects_alarm_does_not_end_the_waits_of_another) {
   int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC)), fd = event_fd(0);
   evloop_epoll_t a = OK(evloop_epoll_from_fd(raw, 0));
   evloop_epoll_t b = OK(evloop_epoll_from_fd(raw, 0));
-  add(b, fd, EVLOOP_EPOLLIN, 9);
+  epoll_add(b, fd, EVLOOP_EPOLLIN, 9);
   close_and_keep_alarmed(&h, a);
   expect_timeout(evloop_epoll_wait, b);
-  start_waiter(&w, b);
+  start_epoll_waiter(&w, b);
   OK(eventfd_write(fd, 1));
   CHECK_EQ(waiter_result(&w), 1);
   CHECK(w.ready[0].fd == fd && w.ready[0].data == 9);
   OK(eventfd_read(fd, &(eventfd_t){0}));
   let_go(&h);
-  start_waiter(&w, b);
+  start_epoll_waiter(&w, b);
   CHECK_EQ(evloop_epoll_close(b), 0);
   CHECK_EQ(waiter_result(&w), -ESTALE);
 }
@@ -156,13 +117,13 @@ TEST(a_selectors_regular_file_does_not_end_the_waits_of_an_object_on_its_set) {
   evloop_selector_t s = OK(evloop_selector_create(EVLOOP_SELECTOR_EPOLL));
   evloop_epoll_t ep = OK(evloop_epoll_from_fd((int)OK(evloop_selector_fileno(s)), 0));
   int fd = event_fd(0), file = regular_file();
-  add(ep, fd, EVLOOP_EPOLLIN, 5);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 5);
   CHECK_EQ(evloop_selector_register(s, file, EVLOOP_SELECTOR_READ, 6), 0);
   expect_timeout(evloop_epoll_wait, ep);
   OK(eventfd_write(fd, 1));
   expect_event(ep, fd, EVLOOP_EPOLLIN, 5);
   OK(eventfd_read(fd, &(eventfd_t){0}));
-  start_waiter(&w, ep);
+  start_epoll_waiter(&w, ep);
   CHECK_EQ(evloop_epoll_close(ep), 0);
   CHECK_EQ(waiter_result(&w), -ESTALE);
   CHECK_EQ(evloop_selector_wait(s, ready, 2, -1), 1);
@@ -194,11 +155,11 @@ TEST(an_object_closed_on_a_selectors_set_does_not_end_the_selectors_waits) {
 TEST(a_leftover_is_never_taken_for_the_new_registration) {
   evloop_epoll_t ep = new_epoll();
   int fd = event_fd(0);
-  add(ep, fd, EVLOOP_EPOLLIN, 1);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 1);
   int duplicate = (int)OK(dup(fd));
   OK(close(fd));
   CHECK_EQ(event_fd(0), fd);
-  add(ep, fd, EVLOOP_EPOLLIN, 2);
+  epoll_add(ep, fd, EVLOOP_EPOLLIN, 2);
   OK(eventfd_write(duplicate, 1));
   evloop_ready_t leftover = next_event(ep);
   CHECK_EQ(leftover.fd, -1);
@@ -231,7 +192,7 @@ static void *churning(void *argument) {
   const Churn *c = argument;
   for (int round = 0; round < ROUNDS || !enough(); round++) {
     int fd = event_fd(1), duplicate = (round + c->seed) % 3 == 0 ? dup(fd) : -1;
-    add(c->ep, fd, EVLOOP_EPOLLIN, word_for(fd, round));
+    epoll_add(c->ep, fd, EVLOOP_EPOLLIN, word_for(fd, round));
     CHECK_EQ(evloop_epoll_modify(c->ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, word_for(fd, round)), 0);
     if (round % 2 == 0) CHECK_EQ(evloop_epoll_unregister(c->ep, fd), 0);
     OK(close(fd));

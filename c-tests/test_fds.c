@@ -134,48 +134,6 @@ static void expect_timeout(const Set *set, int64_t object, int64_t timeout_ns) {
 
 /* ---- a thread that finds no descriptor left ---- */
 
-/* It is held back until the table is full. Its /proc file is opened before. */
-typedef struct Starved {
-  Waiter waiter;
-  pthread_barrier_t gate;
-  int proc;
-} Starved;
-
-static void *starved_main(void *argument) {
-  Starved *s = argument;
-  store_tid(&s->waiter.tid);
-  pthread_barrier_wait(&s->gate);
-  return waiter_main(&s->waiter);
-}
-
-static void prepare(Starved *s, WaitFunction *wait, int64_t object) {
-  char path[64];
-  int tid;
-  s->waiter = (Waiter){.wait = wait, .object = object};
-  CHECK_EQ(pthread_barrier_init(&s->gate, NULL, 2), 0);
-  CHECK_EQ(pthread_create(&s->waiter.thread, NULL, starved_main, s), 0);
-  while ((tid = __atomic_load_n(&s->waiter.tid, __ATOMIC_ACQUIRE)) == 0) usleep(1000);
-  snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
-  s->proc = (int)OK(open(path, O_RDONLY | O_CLOEXEC));
-}
-
-/* Until it sleeps in its wait. */
-static void let_it_wait(Starved *s) {
-  char text[32] = "";
-  pthread_barrier_wait(&s->gate);
-  do {
-    usleep(1000);
-    OK(pread(s->proc, text, sizeof text - 1, 0));
-  } while (text[0] < '0' || text[0] > '9' || !is_wait(atol(text)));
-}
-
-static int result_of(Starved *s) {
-  int result = waiter_result(&s->waiter);
-  CHECK_EQ(pthread_barrier_destroy(&s->gate), 0);
-  OK(close(s->proc));
-  return result;
-}
-
 /* ---- creating ---- */
 
 TEST(what_has_a_descriptor_cannot_be_made_without_one) {
@@ -327,42 +285,42 @@ TEST(a_devpoll_waits_without_taking_the_number_it_waits_for) {
 /* ---- waiting threads ---- */
 
 EVERY_SET(a_starved_thread_sees_an_event_in) {
-  Starved s;
+  HeldBack s;
   int fd = event_fd(0);
   int64_t object = OK(create(set));
   add(set, object, fd, 7);
-  prepare(&s, set->wait, object);
+  hold_back(&s, set->wait, object);
   fill_table();
   let_it_wait(&s);
   OK(eventfd_write(fd, 1));
-  CHECK_EQ(result_of(&s), 1);
+  CHECK_EQ(held_back_result(&s), 1);
   CHECK(s.waiter.ready[0].fd == fd && s.waiter.ready[0].data == 7);
   empty_table();
   CHECK_EQ(evloop_handle_close(object), 0);
 }
 
 EVERY_SET(a_starved_thread_sees_a_registration_in) {
-  Starved s;
+  HeldBack s;
   int fd = event_fd(1), idle = event_fd(0);
   int64_t object = OK(create(set));
   add(set, object, idle, 1);
-  prepare(&s, set->wait, object);
+  hold_back(&s, set->wait, object);
   fill_table();
   let_it_wait(&s);
   add(set, object, fd, 8);
-  CHECK_EQ(result_of(&s), 1);
+  CHECK_EQ(held_back_result(&s), 1);
   CHECK(s.waiter.ready[0].fd == fd && s.waiter.ready[0].data == 8);
   empty_table();
   CHECK_EQ(evloop_handle_close(object), 0);
 }
 
 static void wait_starved_until_closed(WaitFunction *wait, int64_t object) {
-  Starved s;
-  prepare(&s, wait, object);
+  HeldBack s;
+  hold_back(&s, wait, object);
   fill_table();
   let_it_wait(&s);
   CHECK_EQ(evloop_handle_close(object), 0);
-  CHECK_EQ(result_of(&s), -ESTALE);
+  CHECK_EQ(held_back_result(&s), -ESTALE);
   empty_table();
 }
 
@@ -392,13 +350,13 @@ TEST(closing_wakes_a_starved_thread_in_tfd_read) {
 }
 
 static void wait_starved_for_a_timer(WaitFunction *wait, int result) {
-  Starved s;
+  HeldBack s;
   tfd_t timer = OK(new_timer(0));
-  prepare(&s, wait, timer);
+  hold_back(&s, wait, timer);
   fill_table();
   let_it_wait(&s);
   CHECK_EQ(tfd_settime_ns(timer, 0, 1, 0, NULL, NULL), 0);
-  CHECK_EQ(result_of(&s), result);
+  CHECK_EQ(held_back_result(&s), result);
   CHECK_EQ(s.waiter.ready[0].data, 1);
   empty_table();
   CHECK_EQ(tfd_close(timer), 0);
@@ -507,8 +465,8 @@ static evloop_poll_t set_up_to_the_limit(int fds[LIMIT]) {
   return set;
 }
 
-static void start_at_the_limit(Starved *s, evloop_poll_t set) {
-  prepare(s, evloop_poll_wait, set);
+static void start_at_the_limit(HeldBack *s, evloop_poll_t set) {
+  hold_back(s, evloop_poll_wait, set);
   set_limit(LIMIT);
   let_it_wait(s);
 }
@@ -519,33 +477,33 @@ static void close_fds(const int fds[LIMIT]) {
 
 TEST(a_wait_for_as_many_as_the_limit_sees_events) {
   int fds[LIMIT];
-  Starved s;
+  HeldBack s;
   evloop_poll_t set = set_up_to_the_limit(fds);
   start_at_the_limit(&s, set);
   OK(eventfd_write(fds[LIMIT - 1], 1));
-  CHECK_EQ(result_of(&s), 1);
+  CHECK_EQ(held_back_result(&s), 1);
   CHECK_EQ(s.waiter.ready[0].data, LIMIT - 1);
   close_fds(fds);
 }
 
 TEST(a_wait_for_as_many_as_the_limit_sees_changes) {
   int fds[LIMIT];
-  Starved s;
+  HeldBack s;
   evloop_poll_t set = set_up_to_the_limit(fds);
   start_at_the_limit(&s, set);
   CHECK_EQ(evloop_poll_modify(set, fds[0], EVLOOP_POLLOUT, 1000), 0);
-  CHECK_EQ(result_of(&s), 1);
+  CHECK_EQ(held_back_result(&s), 1);
   CHECK_EQ(s.waiter.ready[0].data, 1000);
   close_fds(fds);
 }
 
 TEST(a_wait_for_as_many_as_the_limit_is_woken_by_close) {
   int fds[LIMIT];
-  Starved s;
+  HeldBack s;
   evloop_poll_t set = set_up_to_the_limit(fds);
   start_at_the_limit(&s, set);
   CHECK_EQ(evloop_poll_close(set), 0);
-  CHECK_EQ(result_of(&s), -ESTALE);
+  CHECK_EQ(held_back_result(&s), -ESTALE);
   close_fds(fds);
 }
 

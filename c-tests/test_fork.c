@@ -361,7 +361,8 @@ static void close_what_threads_sleep_in(const Objects *all) {
   OK(eventfd_read(all->fd, &(eventfd_t){0}));
 }
 
-/* None of the threads looks again and again, for nothing. */
+/* None of the threads looks again and again, for nothing: for a while they
+ * use no processor time. */
 static void expect_all_asleep(void) {
   struct timespec tenth = {0, 100 * MS};
   for (int i = 0; i < SLEEPERS; i++) wait_until_asleep(&sleepers[i].tid);
@@ -422,53 +423,48 @@ TEST(parent_and_child_wake_their_own_threads) {
 typedef struct Forker {
   const Objects *all;
   int closes; /* the child closes everything before its check returns */
-  pid_t parent, child;
+  pid_t parent, child; /* atomic */
 } Forker;
 
 static int fork_in_check(void *argument) {
   Forker *forker = argument;
   if (forker->child != 0) return 0; /* interrupted again */
-  forker->child = fork();
+  STORE(forker->child, fork());
   if (forker->child == 0 && forker->closes) close_all(forker->all);
   return 0;
 }
 
-static void do_nothing(int number) {
-  (void)number;
-}
-
 static void interrupt_soon(void) {
-  struct sigaction action = {.sa_handler = do_nothing};
   struct itimerspec often = {{0, 2000000}, {0, 2000000}};
   struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
   timer_t timer;
-  OK(sigaction(SIGUSR1, &action, NULL));
+  handle_signals(count_signal);
   OK(timer_create(CLOCK_MONOTONIC, &event, &timer));
   OK(timer_settime(timer, 0, &often, NULL));
 }
 
 /* The child's wait ends with -ECHILD; the parent's goes on. */
-static void fork_in(WaitFunction *wait, int64_t object, const Objects *all, int closes) {
-  Forker forker = {.all = all, .closes = closes, .parent = getpid()};
+static void fork_in(WaitFunction *wait, int64_t object, Forker *forker) {
   evloop_ready_t ready[4];
-  CHECK_EQ(evloop_set_interrupt_check(fork_in_check, &forker), 0);
+  CHECK_EQ(evloop_set_interrupt_check(fork_in_check, forker), 0);
   int result = wait(object, ready, 4, -1);
-  if (getpid() != forker.parent) {
+  if (getpid() != forker->parent) {
     _exit(result == -ECHILD ? 0 : 1);
   }
   /* An event ends the parent's wait only after the child has ended. */
   CHECK(result >= 0);
-  expect_success_of(forker.child);
+  expect_success_of(forker->child);
   CHECK_EQ(evloop_set_interrupt_check(NULL, NULL), 0);
 }
 
-/* Makes everything ready once the case's child has ended. */
+/* Makes everything ready once the child was made and has ended. */
 static void *make_ready_later(void *argument) {
-  const Objects *all = argument;
+  const Forker *forker = argument;
   siginfo_t info;
-  while (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) < 0) usleep(1000);
-  OK(eventfd_write(all->fd, 1));
-  CHECK_EQ(tfd_settime_ns(all->timer, 0, 1, 0, NULL, NULL), 0);
+  UNTIL(LOAD(forker->child) != 0);
+  OK(waitid(P_PID, (id_t)forker->child, &info, WEXITED | WNOWAIT));
+  OK(eventfd_write(forker->all->fd, 1));
+  CHECK_EQ(tfd_settime_ns(forker->all->timer, 0, 1, 0, NULL, NULL), 0);
   return NULL;
 }
 
@@ -482,12 +478,13 @@ static void fork_in_every_wait(int closes) {
   for (int i = 0; i < LENGTH(waits); i++) {
     Objects all = open_all();
     int64_t objects[] = {all.poll, all.epoll, all.devpoll, all.selector, all.timer, all.timer};
+    Forker forker = {.all = &all, .closes = closes, .parent = getpid()};
     pthread_t thread;
     /* The signals are for the thread that waits. */
     OK(sigprocmask(SIG_BLOCK, &usr1, NULL));
-    CHECK_EQ(pthread_create(&thread, NULL, make_ready_later, &all), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, make_ready_later, &forker), 0);
     OK(sigprocmask(SIG_UNBLOCK, &usr1, NULL));
-    fork_in(waits[i], objects[i], &all, closes);
+    fork_in(waits[i], objects[i], &forker);
     CHECK_EQ(pthread_join(thread, NULL), 0);
     close_all(&all);
     OK(close(all.fd));

@@ -208,7 +208,6 @@ TEST(only_enabled_watchers_with_a_reference_keep_the_loop_alive) {
   CHECK_EQ(turn(loop), 0);
 }
 
-
 /* A loop and something that happens in it again and again. */
 typedef struct Busy {
   Seen seen;
@@ -261,7 +260,7 @@ static int64_t run_for_a_second(evloop_t loop) {
 }
 
 TEST(run_for_counts_virtual_time_in_a_virtual_loop) {
-  evloop_t loop = new_virtual_loop(0);
+  evloop_t loop = virtual_loop();
   Runner r;
   keep_alive(loop);
   start_sleeper(&r, run_for_a_second, loop);
@@ -273,7 +272,7 @@ TEST(run_for_counts_virtual_time_in_a_virtual_loop) {
 }
 
 TEST(run_for_jumps_through_an_hour_of_automatic_time) {
-  evloop_t loop = new_virtual_loop(EVLOOP_AUTO_ADVANCE);
+  evloop_t loop = jumping_loop();
   Seen seen = {.calls = 0};
   OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 60 * SECOND, 60 * SECOND, 0, see, &seen));
   CHECK_EQ(evloop_run_for_ns(loop, 3599 * SECOND), 1);
@@ -285,17 +284,17 @@ TEST(run_for_jumps_through_an_hour_of_automatic_time) {
 
 static void stop_and_say(const evloop_event_t *event, void *user_data) {
   stop_loop(event, user_data);
-  say(event, (void *)(uintptr_t)"s");
+  say(event, WORD("s"));
 }
 
 TEST(a_stop_in_a_callback_finishes_the_iteration) {
   evloop_t loop = new_loop();
   Pipe pipe = new_pipe();
   put(pipe.w);
-  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, say, (void *)(uintptr_t)"i"));
-  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, say, (void *)(uintptr_t)"c"))), 0);
+  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, say, WORD("i")));
+  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, say, WORD("c")))), 0);
   CHECK_EQ(evloop_post(loop, stop_and_say, as_data(loop)), 0);
-  CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"o"), 0);
+  CHECK_EQ(evloop_post(loop, say, WORD("o")), 0);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 1);
   SAID("soic");
   CHECK_EQ(turn(loop), 1);
@@ -421,11 +420,11 @@ TEST(a_wakeup_makes_the_run_go_round_once) {
   count_iterations(loop, &prepares);
   start_sleeper(&r, run_until_done, loop);
   for (int i = 0; i < 10; i++) {
-    int before = __atomic_load_n(&prepares.calls, __ATOMIC_ACQUIRE);
+    int before = LOAD(prepares.calls);
     CHECK_EQ(evloop_wakeup(loop), 0);
-    wait_until(&prepares.calls, before + 1);
+    UNTIL(LOAD(prepares.calls) >= before + 1);
     wait_until_asleep(&r.tid);
-    CHECK_EQ(__atomic_load_n(&prepares.calls, __ATOMIC_ACQUIRE), before + 1);
+    CHECK_EQ(LOAD(prepares.calls), before + 1);
   }
   stop_runner(&r);
 }

@@ -8,8 +8,6 @@
 
 #include <limits.h>
 
-#define CLOSED 900000 /* a number that no descriptor of these tests has */
-
 static char name_buffer[8];
 static evloop_event_t one_event;
 static int a_descriptor;
@@ -31,7 +29,7 @@ CALL(evloop_run_for_ns, h, 0)
 CALL(evloop_wait, h, &one_event, 1, 0)
 CALL(evloop_stop, h)
 CALL(evloop_wakeup, h)
-CALL(evloop_post, h, say, (void *)(uintptr_t)"")
+CALL(evloop_post, h, say, WORD(""))
 CALL(evloop_now_ns, h)
 CALL(evloop_advance_ns, h, 0)
 CALL(evloop_next_timeout_ns, h)
@@ -213,7 +211,7 @@ TEST(the_functions_of_all_handles_know_loops_and_watchers) {
 }
 
 TEST(what_succeeds_leaves_errno_and_the_sentence) {
-  evloop_t loop = new_virtual_loop(0);
+  evloop_t loop = virtual_loop();
   a_descriptor = event_fd(0);
   set_sentence();
   errno = 4321;
@@ -264,7 +262,7 @@ TEST(wrong_arguments_of_loops_are_named) {
   ARGUMENT(evloop_wait(loop, NULL, 1, 0), EINVAL);
   ARGUMENT(evloop_wait(loop, &one_event, 0, 0), EINVAL);
   ARGUMENT(evloop_advance_ns(loop, 1), ENOTSUP);
-  ARGUMENT(evloop_advance_ns(new_virtual_loop(0), -1), EINVAL);
+  ARGUMENT(evloop_advance_ns(virtual_loop(), -1), EINVAL);
 }
 
 TEST(wrong_arguments_of_watchers_are_named) {
@@ -284,7 +282,7 @@ TEST(wrong_arguments_of_watchers_are_named) {
   ARGUMENT(evloop_timer_set(timer, 64, 1, 0), EINVAL);
   ARGUMENT(evloop_timer_set(timer, 0, 1, -1), EINVAL);
   ARGUMENT(evloop_timer_again(timer), EINVAL);
-  ARGUMENT(evloop_add_tfd(new_virtual_loop(0), tfd, see, NULL), ENOTSUP);
+  ARGUMENT(evloop_add_tfd(virtual_loop(), tfd, see, NULL), ENOTSUP);
   ARGUMENT(evloop_add_tfd(loop, loop, see, NULL), EDOM);
   ARGUMENT(evloop_add_tfd(loop, stale(tfd), see, NULL), ESTALE);
   ARGUMENT(evloop_watcher_close(watcher, 2), EINVAL);

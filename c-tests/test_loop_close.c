@@ -23,7 +23,8 @@ typedef struct Thing {
 static void called(const evloop_event_t *event, void *user_data) {
   Thing *thing = (Thing *)user_data;
   CHECK_EQ(event->watcher, thing->watcher);
-  if (thing->calls++ == 0 && thing->act != NULL) thing->act(thing);
+  ADD(thing->calls, 1);
+  if (thing->calls == 1 && thing->act != NULL) thing->act(thing);
 }
 
 /* Ready for the next iteration, and for each one after it if it can be. */
@@ -59,7 +60,7 @@ static void close_victim(Thing *thing) {
   thing->victims_calls = victim->calls;
 }
 
-static void close_loop(Thing *thing) {
+static void close_its_loop(Thing *thing) {
   CHECK_EQ(evloop_close(thing->loop), 0);
   CHECK_ERR(evloop_close(thing->loop), ESTALE);
   CHECK_ERR(evloop_post(thing->loop, called, thing), ESTALE);
@@ -150,12 +151,7 @@ TEST(the_first_of_many_closes_all_the_others) {
   }
 }
 
-static uint32_t random_state = 1;
-
-static int random_below(int end) {
-  random_state = random_state * 1664525 + 1013904223;
-  return (int)((random_state >> 8) % (uint32_t)end);
-}
+static uint64_t random_state = 1;
 
 static int open_things;
 
@@ -163,14 +159,14 @@ static int open_things;
 static void shuffle(Thing *caller) {
   evloop_t loop = caller->loop;
   for (int i = 0; i < 3; i++) {
-    Thing *thing = &many[random_below(MANY)];
+    Thing *thing = &many[random_below(&random_state, MANY)];
     if (thing->watcher != 0) {
       CHECK_EQ(evloop_watcher_close(thing->watcher, 0), 0);
       end(thing);
       *thing = (Thing){.kind = -1};
       open_things--;
     } else {
-      start(thing, loop, random_below(POST));
+      start(thing, loop, (int)random_below(&random_state, POST));
       thing->act = shuffle;
       open_things++;
     }
@@ -205,7 +201,7 @@ TEST(a_callback_closes_its_loop_and_nothing_more_is_called) {
     Thing thing, other;
     start(&other, loop, others_kind);
     start(&thing, loop, kind);
-    thing.act = close_loop;
+    thing.act = close_its_loop;
     thing.victim = &other;
     CHECK_ERR(running[i / (KINDS * KINDS)](loop), ESTALE);
     CHECK_EQ(thing.calls, 1);
@@ -217,11 +213,11 @@ TEST(a_callback_closes_its_loop_and_nothing_more_is_called) {
   }
 }
 
-static void close_loop_in(const evloop_event_t *event, void *user_data) {
+static void close_the_loop_in(const evloop_event_t *event, void *user_data) {
   Thing *thing = (Thing *)user_data;
   (void)event;
   thing->calls++;
-  close_loop(thing);
+  close_its_loop(thing);
 }
 
 TEST(the_watchers_around_the_wait_may_close_the_loop_too) {
@@ -230,7 +226,7 @@ TEST(the_watchers_around_the_wait_may_close_the_loop_too) {
   int before = open_descriptors();
   for (int i = 0; i < LENGTH(adds); i++) {
     Thing thing = {.loop = new_loop()};
-    OK(adds[i](thing.loop, close_loop_in, &thing));
+    OK(adds[i](thing.loop, close_the_loop_in, &thing));
     CHECK_EQ(evloop_wakeup(thing.loop), 0);
     CHECK_ERR(evloop_run(thing.loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
     CHECK_EQ(thing.calls, 1);
@@ -249,8 +245,8 @@ TEST(a_callback_of_an_inner_loop_closes_both) {
   start(&inner, new_loop(), IO);
   outer.act = run_inner;
   outer.victim = &inner;
-  CHECK_EQ(evloop_post(inner.loop, close_loop_in, &closer), 0);
-  inner.act = close_loop;
+  CHECK_EQ(evloop_post(inner.loop, close_the_loop_in, &closer), 0);
+  inner.act = close_its_loop;
   CHECK_ERR(evloop_run(closer.loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
   CHECK(outer.calls == 1 && inner.calls == 1 && closer.calls == 1);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
@@ -265,15 +261,15 @@ static void add_everything(evloop_t loop, tfd_t timer, const Pipe *pipe) {
       evloop_add_prepare, evloop_add_check, evloop_add_idle,        evloop_add_defer,
       evloop_add_exit,    evloop_add_async, evloop_add_clock_change};
   static const int clocks[] = {EVLOOP_CLOCK_REALTIME, EVLOOP_CLOCK_MONOTONIC, EVLOOP_CLOCK_BOOTTIME};
-  for (int i = 0; i < LENGTH(adds); i++) OK(adds[i](loop, say, (void *)(uintptr_t)""));
+  for (int i = 0; i < LENGTH(adds); i++) OK(adds[i](loop, say, WORD("")));
   for (int i = 0; i < LENGTH(clocks); i++) {
-    evloop_watcher_t w = OK(evloop_add_timer(loop, clocks[i], 0, i * SECOND, 1, 0, say, (void *)(uintptr_t)""));
+    evloop_watcher_t w = OK(evloop_add_timer(loop, clocks[i], 0, i * SECOND, 1, 0, say, WORD("")));
     CHECK_EQ(evloop_watcher_set_destroy(w, see, &destroyed), 0);
   }
-  OK(evloop_add_tfd(loop, timer, say, (void *)(uintptr_t)""));
+  OK(evloop_add_tfd(loop, timer, say, WORD("")));
   OK(evloop_add_io(loop, pipe->w, EVLOOP_EPOLLOUT, NULL, NULL));
-  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN, say, (void *)(uintptr_t)""));
-  CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"not called"), 0);
+  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN, say, WORD("")));
+  CHECK_EQ(evloop_post(loop, say, WORD("not called")), 0);
   CHECK_EQ(evloop_post(loop, NULL, NULL), 0);
 }
 
@@ -364,9 +360,9 @@ TEST(a_loop_is_closed_while_another_thread_is_in_a_callback) {
     evloop_t loop = new_loop();
     evloop_watcher_t watcher = keep_alive(loop);
     CHECK_EQ(evloop_post(loop, stay, &gate), 0);
-    CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"not called"), 0);
+    CHECK_EQ(evloop_post(loop, say, WORD("not called")), 0);
     start_runner(&r, waiting[i], loop);
-    wait_until(&gate.entered, 1);
+    UNTIL(LOAD(gate.entered) >= 1);
     CHECK_EQ(evloop_close(loop), 0); /* does not wait for the callback */
     CHECK_ERR(evloop_async_send(watcher), ESTALE);
     open_gate(&gate);
@@ -396,7 +392,7 @@ TEST_TIMEOUT(of_many_threads_that_close_a_running_loop_one_does, 60) {
     start(&busy, new_loop(), i % POST);
     keep_alive(busy.loop);
     start_runner(&r, run_until_done, busy.loop);
-    if (i % 2) wait_until(&busy.calls, 1);
+    if (i % 2) UNTIL(LOAD(busy.calls) >= 1);
     for (int t = 0; t < 3; t++) {
       CHECK_EQ(pthread_create(&threads[t], NULL, close_and_count, as_data(busy.loop)), 0);
     }
@@ -414,6 +410,7 @@ TEST_TIMEOUT(of_many_threads_that_close_a_running_loop_one_does, 60) {
 typedef struct Caller {
   evloop_t loop;
   evloop_watcher_t async;
+  int rounds; /* atomic */
   pthread_t thread;
 } Caller;
 
@@ -424,12 +421,13 @@ static void expect_success_or_stale(int64_t result) {
 static void *call_without_end(void *argument) {
   Caller *c = (Caller *)argument;
   while (evloop_handle_kind(c->loop) >= 0) {
-    expect_success_or_stale(evloop_post(c->loop, say, (void *)(uintptr_t)""));
+    expect_success_or_stale(evloop_post(c->loop, say, WORD("")));
     expect_success_or_stale(evloop_async_send(c->async));
     expect_success_or_stale(evloop_wakeup(c->loop));
-    int64_t watcher = evloop_add_timer(c->loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, 0, say, (void *)(uintptr_t)"");
+    int64_t watcher = evloop_add_timer(c->loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, 0, say, WORD(""));
     expect_success_or_stale(watcher);
     if (watcher > 0) expect_success_or_stale(evloop_watcher_close(watcher, 0));
+    ADD(c->rounds, 1);
   }
   return NULL;
 }
@@ -441,11 +439,11 @@ TEST_TIMEOUT(a_loop_is_closed_while_threads_call_it, 60) {
     Runner r;
     evloop_t loop = new_loop();
     for (int t = 0; t < 2; t++) {
-      c[t] = (Caller){.loop = loop, .async = OK(evloop_add_async(loop, say, (void *)(uintptr_t)""))};
+      c[t] = (Caller){.loop = loop, .async = OK(evloop_add_async(loop, say, WORD("")))};
     }
     start_runner(&r, run_until_done, loop);
     for (int t = 0; t < 2; t++) CHECK_EQ(pthread_create(&c[t].thread, NULL, call_without_end, &c[t]), 0);
-    usleep((useconds_t)(i * 10));
+    UNTIL(LOAD(c[0].rounds) + LOAD(c[1].rounds) >= 5 * i);
     CHECK_EQ(evloop_close(loop), 0);
     CHECK_EQ(runner_result(&r), -ESTALE);
     for (int t = 0; t < 2; t++) CHECK_EQ(pthread_join(c[t].thread, NULL), 0);

@@ -3,35 +3,13 @@
 /* Closing watchers and loops from other threads. */
 
 #define _GNU_SOURCE 1
-#include "loop_helpers.h"
-
-#include <semaphore.h>
+#include "loop_support.h"
 
 /* ---- helpers ---- */
-
-static evloop_t running_loop(Runner *runner, bool busy) {
-  evloop_t loop = new_loop();
-  if (busy) {
-    OK(evloop_add_idle(loop, ignore, NULL));
-  } else {
-    async(loop, ignore, NULL);
-  }
-  start_runner(runner, loop);
-  return loop;
-}
 
 static void count_call(const evloop_event_t *event, void *user_data) {
   CHECK(event != NULL);
   ADD(*(int *)user_data, 1);
-}
-
-/* Returns when the loop has finished an iteration that began after this. */
-static void settle(evloop_t loop) {
-  int calls = 0, i;
-  for (i = 1; i <= 2; i++) {
-    CHECK_EQ(evloop_post(loop, count_call, &calls), 0);
-    UNTIL(LOAD(calls) == i);
-  }
 }
 
 /* What a callback must not touch once it was poisoned. */
@@ -112,7 +90,7 @@ static void close_from_four(void *(*main_of)(void *), bool busy) {
   for (i = 0; i < 4; i++) {
     if (main_of != close_and_free) UNTIL(LOAD(closers[i].destroyed) == ROUNDS);
   }
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
   close_loop(loop);
 }
@@ -158,7 +136,7 @@ static void *close_and_be_told(void *argument) {
                     : readable_io(closer->loop, fd, use_told, told);
     CHECK_EQ(evloop_watcher_set_destroy(watcher, free_told, told), 0);
     /* A moment in which it may be called. */
-    if (i % 3 == 0) settle(closer->loop);
+    if (i % 3 == 0) go_round(closer->loop);
     close_watcher(watcher);
   }
   return NULL;
@@ -182,14 +160,14 @@ TEST(no_callback_begins_after_a_close) {
     int calls;
     UNTIL(LOAD(data->calls) > 0);
     close_watcher(watcher);
-    settle(loop);
+    go_round(loop);
     calls = LOAD(data->calls);
     STORE(data->magic, POISON);
-    settle(loop);
+    go_round(loop);
     CHECK_EQ(LOAD(data->calls), calls);
     free(data);
   }
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
 }
 
 /* ---- where the notification runs ---- */
@@ -224,7 +202,7 @@ static void close_elsewhere(bool whole_loop, uint32_t flags) {
   UNTIL(LOAD(place.notification) != 0);
   CHECK_EQ(place.callback, runner.tid);
   CHECK_EQ(place.notification, runner.tid);
-  if (!whole_loop) CHECK_EQ(stop_runner(&runner), 1);
+  if (!whole_loop) stop_runner(&runner);
 }
 
 TEST(the_notification_runs_on_the_thread_of_the_loop) {
@@ -243,25 +221,26 @@ TEST(closing_a_running_loop_notifies_on_its_thread) {
 
 typedef struct Slow {
   evloop_watcher_t watcher;
-  sem_t entered, leave;
-  int left, waiting;
+  Gate gate;
+  int left, waiting; /* atomic */
 } Slow;
 
 static void take_time(const evloop_event_t *event, void *user_data) {
   Slow *slow = (Slow *)user_data;
-  CHECK(event != NULL);
-  OK(sem_post(&slow->entered));
-  while (sem_wait(&slow->leave) < 0) CHECK_EQ(errno, EINTR);
+  stay(event, &slow->gate);
   STORE(slow->left, 1);
 }
 
 static void start_slow(Slow *slow, evloop_t loop) {
   memset(slow, 0, sizeof *slow);
-  OK(sem_init(&slow->entered, 0, 0));
-  OK(sem_init(&slow->leave, 0, 0));
   slow->watcher = async(loop, take_time, slow);
   trigger(slow->watcher);
-  while (sem_wait(&slow->entered) < 0) CHECK_EQ(errno, EINTR);
+  UNTIL(LOAD(slow->gate.entered));
+}
+
+/* Another thread closes it, and does not return from that yet. */
+static void wait_until_closed(evloop_watcher_t watcher) {
+  POLL_UNTIL(evloop_handle_kind(watcher) == -ESTALE);
 }
 
 static void *close_waiting(void *argument) {
@@ -281,11 +260,11 @@ TEST(a_close_that_waits_outlasts_the_callback) {
     pthread_t thread;
     start_slow(&slow, loop);
     thread = start_thread(close_waiting, &slow);
-    UNTIL(evloop_handle_kind(slow.watcher) == -ESTALE);
-    OK(sem_post(&slow.leave));
+    wait_until_closed(slow.watcher);
+    open_gate(&slow.gate);
     join(thread);
   }
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
 }
 
 TEST(a_close_that_does_not_wait_returns_at_once) {
@@ -295,16 +274,15 @@ TEST(a_close_that_does_not_wait_returns_at_once) {
   start_slow(&slow, loop);
   close_watcher(slow.watcher);
   CHECK_EQ(LOAD(slow.left), 0);
-  OK(sem_post(&slow.leave));
+  open_gate(&slow.gate);
   UNTIL(LOAD(slow.left) == 1);
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
 }
 
 static void stop_slowly(const evloop_event_t *event, void *user_data) {
   Slow *slow = (Slow *)user_data;
   evloop_t loop = OK(evloop_watcher_loop(event->watcher));
-  OK(sem_post(&slow->entered));
-  while (sem_wait(&slow->leave) < 0) CHECK_EQ(errno, EINTR);
+  stay(event, &slow->gate);
   CHECK_EQ(evloop_stop(loop), 0);
   STORE(slow->left, 1);
 }
@@ -316,20 +294,17 @@ TEST(a_close_that_waits_survives_the_end_of_the_run) {
   evloop_t loop = new_loop();
   int i;
   async(loop, ignore, NULL);
-  OK(sem_init(&slow.entered, 0, 0));
-  OK(sem_init(&slow.leave, 0, 0));
   for (i = 0; i < 300; i++) {
     pthread_t thread;
-    STORE(slow.left, 0);
-    STORE(slow.waiting, 0);
+    memset(&slow, 0, sizeof slow);
     slow.watcher = async(loop, stop_slowly, &slow);
     trigger(slow.watcher);
-    start_runner(&runner, loop);
-    while (sem_wait(&slow.entered) < 0) CHECK_EQ(errno, EINTR);
+    start_runner(&runner, run_until_done, loop);
+    UNTIL(LOAD(slow.gate.entered));
     thread = start_thread(close_waiting, &slow);
     UNTIL(LOAD(slow.waiting) == 1);
-    if (i % 2) UNTIL(evloop_handle_kind(slow.watcher) == -ESTALE);
-    OK(sem_post(&slow.leave));
+    if (i % 2) wait_until_closed(slow.watcher);
+    open_gate(&slow.gate);
     CHECK_EQ(runner_result(&runner), 1);
     join(thread);
   }
@@ -352,11 +327,11 @@ TEST(a_callback_of_one_loop_waits_for_that_of_another) {
   for (i = 0; i < 100; i++) {
     start_slow(&slow, loops[0]);
     CHECK_EQ(evloop_post(loops[1], close_in_other_loop, &slow), 0);
-    UNTIL(evloop_handle_kind(slow.watcher) == -ESTALE);
-    OK(sem_post(&slow.leave));
+    wait_until_closed(slow.watcher);
+    open_gate(&slow.gate);
     UNTIL(LOAD(slow.waiting) == 1);
   }
-  for (i = 0; i < 2; i++) CHECK_EQ(stop_runner(&runners[i]), 1);
+  for (i = 0; i < 2; i++) stop_runner(&runners[i]);
 }
 
 /* ---- two that close the same ---- */
@@ -403,9 +378,9 @@ TEST_TIMEOUT(one_of_two_closes_succeeds, 40) {
   }
   for (i = 0; i < 2; i++) join(threads[i]);
   UNTIL(LOAD(destroyed) == MATCHES);
-  settle(loop);
+  go_round(loop);
   CHECK_EQ(LOAD(destroyed), MATCHES);
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
   free(data);
 }
 
@@ -533,12 +508,12 @@ TEST(a_descriptor_is_closed_and_its_number_used_again) {
     pipe = new_pipe();
     CHECK_EQ(pipe.r, first);
     put(pipe.w);
-    if (i % 10 == 0) settle(loop);
+    if (i % 10 == 0) go_round(loop);
     CHECK(readable(pipe.r, 0));
     OK(close(pipe.r));
     OK(close(pipe.w));
   }
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
 }
 
 TEST(an_own_descriptor_is_closed_and_its_number_used_again) {

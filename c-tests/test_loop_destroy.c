@@ -82,68 +82,68 @@ TEST(a_second_notification_replaces_the_first) {
 /* ---- closed in callbacks ---- */
 
 static void close_itself(const evloop_event_t *event, void *user_data) {
-  write_letter('(');
+  say_letter('(');
   close_watcher(event->watcher);
   CHECK_ERR(evloop_watcher_close(event->watcher, 0), ESTALE);
   CHECK_EQ(event->data, (uintptr_t)user_data);
-  write_letter(')');
+  say_letter(')');
 }
 
 /* What is closed in its own callback: the notification is between that
  * callback and the next. */
 EACH_KIND(it_happens_after_its_own_callback) {
   Bed bed = new_bed();
-  evloop_watcher_t own = kind->add(&bed, 0, close_itself, LETTER("a"));
-  evloop_watcher_t next = kind->add(&bed, 1, letter, LETTER("b"));
+  evloop_watcher_t own = kind->add(&bed, 0, close_itself, WORD("a"));
+  evloop_watcher_t next = kind->add(&bed, 1, letter, WORD("b"));
   first_priority(own);
-  set_destroy(own, letter, LETTER("D"));
+  set_destroy(own, letter, WORD("D"));
   kind->happen(&bed, 0, own);
   kind->happen(&bed, 1, next);
   round_of(&bed);
-  EXPECT_CALLED("()Db");
+  SAID("()Db");
 }
 
 static evloop_watcher_t victim;
 
 static void close_victim(const evloop_event_t *event, void *user_data) {
-  write_letter('(');
+  say_letter('(');
   close_watcher(victim);
   CHECK(event->watcher != victim);
   CHECK(user_data == NULL);
-  write_letter(')');
+  say_letter(')');
 }
 
 EACH_KIND(closing_a_neighbour_that_is_ready_too) {
   Bed bed = new_bed();
   evloop_watcher_t first = kind->add(&bed, 0, close_victim, NULL), last;
-  victim = kind->add(&bed, 1, letter, LETTER("v"));
-  last = kind->add(&bed, 2, letter, LETTER("z"));
+  victim = kind->add(&bed, 1, letter, WORD("v"));
+  last = kind->add(&bed, 2, letter, WORD("z"));
   first_priority(first);
   CHECK_EQ(evloop_watcher_set_priority(last, -1), 0);
-  set_destroy(victim, letter, LETTER("D"));
+  set_destroy(victim, letter, WORD("D"));
   kind->happen(&bed, 0, first);
   kind->happen(&bed, 1, victim);
   kind->happen(&bed, 2, last);
   round_of(&bed);
-  EXPECT_CALLED("()Dz");
+  SAID("()Dz");
 }
 
 static void close_with_wait(const evloop_event_t *event, void *user_data) {
   (void)event;
-  write_letter(*(const char *)user_data);
+  say_letter(*(const char *)user_data);
   CHECK_EQ(evloop_watcher_close(victim, EVLOOP_CLOSE_WAIT), 0);
 }
 
 EACH_KIND(waiting_for_a_neighbour_does_not_block) {
   Bed bed = new_bed();
-  evloop_watcher_t first = kind->add(&bed, 0, close_with_wait, LETTER("a"));
-  victim = kind->add(&bed, 1, letter, LETTER("v"));
+  evloop_watcher_t first = kind->add(&bed, 0, close_with_wait, WORD("a"));
+  victim = kind->add(&bed, 1, letter, WORD("v"));
   first_priority(first);
-  set_destroy(victim, letter, LETTER("D"));
+  set_destroy(victim, letter, WORD("D"));
   kind->happen(&bed, 0, first);
   kind->happen(&bed, 1, victim);
   round_of(&bed);
-  EXPECT_CALLED("aD");
+  SAID("aD");
 }
 
 static void try_to_wait_for_itself(const evloop_event_t *event, void *user_data) {
@@ -171,8 +171,8 @@ EACH_KIND(waiting_for_its_own_callback_is_refused) {
 static void close_and_add(const evloop_event_t *event, void *user_data) {
   Bed *bed = (Bed *)user_data;
   close_watcher(event->watcher);
-  write_letter('x');
-  readable_io(bed->loop, bed->fds[0], letter, LETTER("n"));
+  say_letter('x');
+  readable_io(bed->loop, bed->fds[0], letter, WORD("n"));
 }
 
 TEST(a_new_watcher_of_the_same_descriptor_works) {
@@ -182,7 +182,7 @@ TEST(a_new_watcher_of_the_same_descriptor_works) {
   OK(eventfd_write(bed.fds[0], 1));
   turn(bed.loop);
   turn(bed.loop);
-  CHECK(strcmp(called, "xn") == 0 || strcmp(called, "xnn") == 0);
+  CHECK(strcmp(said, "xn") == 0 || strcmp(said, "xnn") == 0);
 }
 
 /* ---- the loop is closed in a callback ---- */
@@ -190,13 +190,13 @@ TEST(a_new_watcher_of_the_same_descriptor_works) {
 static void close_its_loop(const evloop_event_t *event, void *user_data) {
   evloop_t loop = OK(evloop_watcher_loop(event->watcher));
   CHECK(user_data == NULL);
-  write_letter('(');
+  say_letter('(');
   CHECK_EQ(evloop_close(loop), 0);
   CHECK_ERR(evloop_close(loop), ESTALE);
   CHECK_ERR(evloop_watcher_enable(event->watcher), ESTALE);
   CHECK_ERR(evloop_add_async(loop, ignore, NULL), ESTALE);
   CHECK_ERR(evloop_post(loop, ignore, NULL), ESTALE);
-  write_letter(')');
+  say_letter(')');
 }
 
 EACH_KIND(closing_the_loop_in_a_callback) {
@@ -205,13 +205,13 @@ EACH_KIND(closing_the_loop_in_a_callback) {
   evloop_watcher_t watchers[3];
   int i;
   watchers[0] = kind->add(&bed, 0, close_its_loop, NULL);
-  watchers[1] = kind->add(&bed, 1, letter, LETTER("n"));
-  watchers[2] = OK(evloop_add_timer(bed.loop, MONOTONIC, 0, HOUR, 0, 0, letter, LETTER("t")));
+  watchers[1] = kind->add(&bed, 1, letter, WORD("n"));
+  watchers[2] = OK(evloop_add_timer(bed.loop, MONOTONIC, 0, HOUR, 0, 0, letter, WORD("t")));
   first_priority(watchers[0]);
   for (i = 0; i < 3; i++) set_destroy(watchers[i], see_destroyed, &destroyed[i]);
   for (i = 0; i < 2; i++) kind->happen(&bed, i, watchers[i]);
   CHECK_ERR(evloop_run_for_ns(bed.loop, 0), ESTALE);
-  EXPECT_CALLED("()");
+  SAID("()");
   for (i = 0; i < 3; i++) CHECK_EQ(destroyed[i].calls, 1);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), 0);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
@@ -221,20 +221,20 @@ EACH_KIND(closing_the_loop_in_a_callback) {
 static void close_loop_of(const evloop_event_t *event, void *user_data) {
   CHECK_EQ(event->watcher, 0);
   CHECK_EQ(evloop_close(*(evloop_t *)user_data), 0);
-  write_letter('x');
+  say_letter('x');
 }
 
 TEST(posted_calls_of_a_closed_loop_are_not_made) {
   evloop_t loop = new_loop();
   evloop_event_t event;
   CHECK_EQ(evloop_post(loop, close_loop_of, &loop), 0);
-  CHECK_EQ(evloop_post(loop, letter, LETTER("p")), 0);
+  CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
   CHECK_ERR(evloop_wait(loop, &event, 1, -1), ESTALE);
-  EXPECT_CALLED("x");
+  SAID("x");
   loop = new_loop();
-  CHECK_EQ(evloop_post(loop, letter, LETTER("p")), 0);
+  CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
   CHECK_EQ(evloop_close(loop), 0);
-  EXPECT_CALLED("");
+  SAID("");
 }
 
 /* ---- what is freed in the notification ---- */
@@ -245,7 +245,7 @@ static void free_data(const evloop_event_t *event, void *user_data) {
   free(user_data);
 }
 
-static void see_and_close(const evloop_event_t *event, void *user_data) {
+static void see_three_times(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
   see(event, user_data);
   if (seen->calls == 3) close_watcher(event->watcher);
@@ -257,7 +257,7 @@ TEST(a_thousand_watchers_free_their_data) {
   int i;
   for (i = 0; i < 1000; i++) {
     Seen *seen = (Seen *)calloc(1, sizeof *seen);
-    evloop_watcher_t watcher = timer(loop, i % 7, 1, see_and_close, seen);
+    evloop_watcher_t watcher = timer(loop, i % 7, 1, see_three_times, seen);
     set_destroy(watcher, free_data, seen);
     if (i % 10 == 0) close_watcher(watcher);
   }
@@ -303,7 +303,7 @@ TEST(a_notification_closes_the_next_watcher) {
 
 static void add_another(const evloop_event_t *event, void *user_data) {
   CHECK(event->type == EVLOOP_EVENT_CLOSED);
-  timer(*(evloop_t *)user_data, 0, 0, letter, LETTER("t"));
+  timer(*(evloop_t *)user_data, 0, 0, letter, WORD("t"));
 }
 
 TEST(a_notification_adds_a_watcher) {
@@ -311,18 +311,18 @@ TEST(a_notification_adds_a_watcher) {
   evloop_watcher_t watcher = timer(loop, 0, 0, close_itself, NULL);
   set_destroy(watcher, add_another, &loop);
   run_to_end(loop);
-  EXPECT_CALLED("()t");
+  SAID("()t");
   watcher = async(loop, ignore, NULL);
   set_destroy(watcher, add_another, &loop);
   close_watcher(watcher);
   run_to_end(loop);
-  EXPECT_CALLED("t");
+  SAID("t");
 }
 
 static void close_loop_in_notification(const evloop_event_t *event, void *user_data) {
   CHECK(event->type == EVLOOP_EVENT_CLOSED);
   CHECK_EQ(evloop_close(*(evloop_t *)user_data), 0);
-  write_letter('D');
+  say_letter('D');
 }
 
 TEST(a_notification_closes_the_loop) {
@@ -332,14 +332,14 @@ TEST(a_notification_closes_the_loop) {
   set_destroy(async(loop, ignore, NULL), see_destroyed, &destroyed);
   set_destroy(watcher, close_loop_in_notification, &loop);
   CHECK_ERR(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
-  EXPECT_CALLED("()D");
+  SAID("()D");
   CHECK_EQ(destroyed.calls, 1);
   loop = new_loop();
   watcher = async(loop, ignore, NULL);
   set_destroy(async(loop, ignore, NULL), see_destroyed, &destroyed);
   set_destroy(watcher, close_loop_in_notification, &loop);
   close_watcher(watcher);
-  EXPECT_CALLED("D");
+  SAID("D");
   CHECK_EQ(destroyed.calls, 2);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
 }
@@ -398,7 +398,7 @@ TEST(a_record_of_a_callback_that_closed_itself) {
   evloop_watcher_t watcher = timer(loop, 0, 0, close_itself, NULL);
   set_destroy(watcher, NULL, NULL);
   CHECK_EQ(evloop_wait(loop, &event, 1, -1), 1);
-  EXPECT_CALLED("()");
+  SAID("()");
   expect_plain(&event, watcher, EVLOOP_EVENT_CLOSED, NULL);
 }
 

@@ -298,11 +298,11 @@ static int acted;
 static void *act_again_and_again(void *argument) {
   Between *b = (Between *)argument;
   for (int i = 0; i < 500; i++) {
-    int calls = __atomic_load_n(&b->seen.calls, __ATOMIC_ACQUIRE);
+    int calls = LOAD(b->seen.calls);
     actions[i % LENGTH(actions)](b);
-    wait_until(&b->seen.calls, calls + 1);
+    UNTIL(LOAD(b->seen.calls) >= calls + 1);
   }
-  __atomic_store_n(&acted, 1, __ATOMIC_RELEASE);
+  STORE(acted, 1);
   CHECK_EQ(evloop_wakeup(b->guest.loop), 0);
   return NULL;
 }
@@ -312,7 +312,7 @@ TEST_TIMEOUT(nothing_that_another_thread_does_is_lost, 60) {
   Between *b = new_between();
   pthread_t thread;
   CHECK_EQ(pthread_create(&thread, NULL, act_again_and_again, b), 0);
-  while (!__atomic_load_n(&acted, __ATOMIC_ACQUIRE)) foreign_turn(b->guest);
+  while (!LOAD(acted)) foreign_turn(b->guest);
   CHECK_EQ(pthread_join(thread, NULL), 0);
   CHECK_EQ(b->seen.calls, 500);
 }
@@ -352,8 +352,8 @@ TEST(wakeups_and_stops_are_noticed_and_done_with) {
 
 TEST(prepare_watchers_run_in_the_preparation_and_check_watchers_after_it) {
   Guest guest = new_guest();
-  OK(evloop_add_prepare(guest.loop, say, (void *)(uintptr_t)"p"));
-  OK(evloop_add_check(guest.loop, say, (void *)(uintptr_t)"c"));
+  OK(evloop_add_prepare(guest.loop, say, WORD("p")));
+  OK(evloop_add_check(guest.loop, say, WORD("c")));
   for (int i = 0; i < 3; i++) {
     prepare(guest);
     SAID("p");
@@ -426,7 +426,7 @@ TEST(a_loop_closed_between_preparation_and_dispatch_is_stale) {
 /* ---- virtual time ---- */
 
 TEST(virtual_time_that_moves_is_noticed) {
-  Guest guest = guest_of(new_virtual_loop(0));
+  Guest guest = guest_of(virtual_loop());
   Seen seen = {.calls = 0};
   keep_alive(guest.loop);
   OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 100, 0, see, &seen));
@@ -440,10 +440,23 @@ TEST(virtual_time_that_moves_is_noticed) {
   }
 }
 
+TEST(automatic_time_goes_on_though_it_is_asked_for_before_each_dispatch) {
+  evloop_t loop = jumping_loop();
+  Seen seen = {.calls = 0};
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, see, &seen));
+  for (int i = 0; i < 4; i++) {
+    OK(evloop_embed_prepare(loop));
+    OK(evloop_now_ns(loop));
+    OK(evloop_embed_dispatch(loop));
+  }
+  CHECK_EQ(seen.calls, 1);
+  CHECK_EQ(evloop_now_ns(loop), 100);
+}
+
 /* It may wait for ever, or jump; but not say that there is something to do
  * and then do nothing, again and again. */
 TEST(automatic_time_does_not_keep_a_foreign_loop_busy_for_nothing) {
-  Guest guest = guest_of(new_virtual_loop(EVLOOP_AUTO_ADVANCE));
+  Guest guest = guest_of(jumping_loop());
   Seen seen = {.calls = 0};
   OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, see, &seen));
   for (int turns = 0; seen.calls == 0; turns++) {

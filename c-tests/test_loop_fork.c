@@ -169,7 +169,7 @@ TEST(a_child_can_only_close_its_parents_loop) {
 TEST(in_a_child_even_a_call_that_the_loop_does_not_support_is_refused) {
   evloop_t loop = new_loop();
   IN_CHILD(CHECK_ERR(evloop_advance_ns(loop, 1), ECHILD));
-  loop = new_virtual_loop(0);
+  loop = virtual_loop();
   IN_CHILD(CHECK_ERR(evloop_advance_ns(loop, 1), ECHILD));
 }
 
@@ -338,7 +338,7 @@ static void revive_virtual_time(evloop_t loop, const Seen *seen) {
 }
 
 TEST(a_copy_has_the_virtual_time_of_the_fork) {
-  evloop_t loop = new_virtual_loop(0);
+  evloop_t loop = virtual_loop();
   Seen seen = {.calls = 0};
   OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, see, &seen));
   CHECK_EQ(evloop_advance_ns(loop, 40), 0);
@@ -360,7 +360,6 @@ static void revive_without_the_pipe(Full *f) {
   CHECK_EQ(f->io_seen.last.result, -EBADF);
   CHECK_EQ(f->io_seen.last.fd, f->pipe.r);
 }
-
 
 static void close_without_any(Full *f) {
   close_all_descriptors();
@@ -499,7 +498,7 @@ TEST(a_child_revives_a_loop_in_which_another_thread_waited) {
     else IN_CHILD_WITHOUT_THREADS(close_everything(&f));
     wait_until_asleep(&r.tid);
     put(f.pipe.w);
-    wait_until(&f.io_seen.calls, i + 1);
+    UNTIL(LOAD(f.io_seen.calls) >= i + 1);
     stop_runner(&r);
   }
 }
@@ -518,12 +517,12 @@ TEST(a_child_cannot_revive_a_loop_that_was_in_another_threads_callback) {
   fill_loop(&f);
   CHECK_EQ(evloop_post(f.loop, stay, &gate), 0);
   start_runner(&r, run_until_done, f.loop);
-  wait_until(&gate.entered, 1);
+  UNTIL(LOAD(gate.entered) >= 1);
   IN_CHILD_WITHOUT_THREADS(expect_lost(&f));
   open_gate(&gate);
-  wait_until(&f.timer_seen.calls, 1);
+  UNTIL(LOAD(f.timer_seen.calls) >= 1);
   put(f.pipe.w);
-  wait_until(&f.io_seen.calls, 1);
+  UNTIL(LOAD(f.io_seen.calls) >= 1);
   stop_runner(&r);
 }
 
@@ -531,7 +530,7 @@ static int hammering = 1;
 
 static void *hammer(void *argument) {
   Full *f = (Full *)argument;
-  while (__atomic_load_n(&hammering, __ATOMIC_RELAXED)) {
+  while (LOAD(hammering)) {
     CHECK_EQ(evloop_post(f->loop, see, &f->post_seen), 0);
     CHECK_EQ(evloop_timer_set(f->timer, 0, 1, 0), 0);
     evloop_watcher_t watcher = OK(evloop_add_io(f->loop, f->pipe.w, 0, see, NULL));
@@ -569,7 +568,7 @@ TEST_TIMEOUT(a_child_of_a_busy_process_does_not_hang, 120) {
   start_runner(&r, run_until_done, f.loop);
   CHECK_EQ(pthread_create(&thread, NULL, hammer, &f), 0);
   for (int i = 0; i < forks; i++) IN_CHILD_WITHOUT_THREADS(revive_if_possible(&f));
-  __atomic_store_n(&hammering, 0, __ATOMIC_RELAXED);
+  STORE(hammering, 0);
   CHECK_EQ(pthread_join(thread, NULL), 0);
   stop_runner(&r);
   Seen last = {.calls = 0};

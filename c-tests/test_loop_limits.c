@@ -20,16 +20,16 @@ static void limit(evloop_watcher_t watcher, int64_t interval_ns, int burst) {
 
 /* One of each of the five that are ordered together, and a posted call. */
 static void make_all_ready(evloop_t loop, const int priorities[4]) {
-  evloop_watcher_t t = timer(loop, 0, 0, letter, LETTER("t"));
-  evloop_watcher_t a = async(loop, letter, LETTER("a"));
-  evloop_watcher_t d = OK(evloop_add_defer(loop, letter, LETTER("d")));
-  evloop_watcher_t i = readable_io(loop, event_fd(1), letter, LETTER("i"));
+  evloop_watcher_t t = timer(loop, 0, 0, letter, WORD("t"));
+  evloop_watcher_t a = async(loop, letter, WORD("a"));
+  evloop_watcher_t d = OK(evloop_add_defer(loop, letter, WORD("d")));
+  evloop_watcher_t i = readable_io(loop, event_fd(1), letter, WORD("i"));
   set_priority(t, priorities[0]);
   set_priority(a, priorities[1]);
   set_priority(d, priorities[2]);
   set_priority(i, priorities[3]);
   trigger(a);
-  CHECK_EQ(evloop_post(loop, letter, LETTER("p")), 0);
+  CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
 }
 
 TEST(the_highest_priority_of_all_kinds_comes_first) {
@@ -50,7 +50,7 @@ TEST(the_highest_priority_of_all_kinds_comes_first) {
     evloop_t loop = new_loop();
     make_all_ready(loop, rows[i].priorities);
     turn(loop);
-    EXPECT_CALLED(rows[i].letters);
+    SAID(rows[i].letters);
     close_loop(loop);
   }
 }
@@ -59,16 +59,16 @@ TEST(a_tfd_has_a_priority) {
   static Bed bed;
   evloop_watcher_t watcher;
   bed = new_bed();
-  add_io(&bed, 0, letter, LETTER("i"));
-  watcher = add_tfd(&bed, 0, letter, LETTER("f"));
-  add_io(&bed, 1, letter, LETTER("i"));
+  add_io(&bed, 0, letter, WORD("i"));
+  watcher = add_tfd(&bed, 0, letter, WORD("f"));
+  add_io(&bed, 1, letter, WORD("i"));
   set_priority(watcher, 1);
   happen_io(&bed, 0, 0);
   happen_io(&bed, 1, 0);
   happen_tfd(&bed, 0, watcher);
-  timer(bed.loop, 0, 0, letter, LETTER("t"));
+  timer(bed.loop, 0, 0, letter, WORD("t"));
   turn(bed.loop);
-  EXPECT_CALLED("ftii");
+  SAID("ftii");
 }
 
 /* ---- priorities of one kind ---- */
@@ -84,12 +84,12 @@ EACH_KIND(the_higher_priority_comes_first) {
   for (i = 0; i < LENGTH(priorities); i++) {
     /* Three are enough for what needs a descriptor for each. */
     if (kind == &kind_tfd && i >= PLACES) break;
-    watchers[i] = kind->add(&bed, i % PLACES, letter, LETTER(six[i]));
+    watchers[i] = kind->add(&bed, i % PLACES, letter, WORD(six[i]));
     set_priority(watchers[i], priorities[i]);
     kind->happen(&bed, i % PLACES, watchers[i]);
   }
   round_of(&bed);
-  EXPECT_CALLED(kind == &kind_tfd ? "bac" : "fdebac");
+  SAID(kind == &kind_tfd ? "bac" : "fdebac");
 }
 
 /* The header promises an order only for timers and posted calls; this is what
@@ -99,12 +99,12 @@ static void expect_stable(const Kind *kind) {
   Bed bed = new_bed();
   int i;
   for (i = 0; i < LENGTH(priorities); i++) {
-    evloop_watcher_t watcher = kind->add(&bed, 0, letter, LETTER(six[i]));
+    evloop_watcher_t watcher = kind->add(&bed, 0, letter, WORD(six[i]));
     if (priorities[i] != 0) set_priority(watcher, priorities[i]);
     kind->happen(&bed, 0, watcher);
   }
   round_of(&bed);
-  EXPECT_CALLED("bdface");
+  SAID("bdface");
 }
 
 TEST(prepare_watchers_are_called_in_the_order_of_adding) { expect_stable(&kind_prepare); }
@@ -155,25 +155,25 @@ TEST(a_thousand_timers_are_ordered_by_priority_and_deadline) {
 TEST(a_priority_can_be_taken_back) {
   evloop_t loop = new_loop();
   evloop_watcher_t a, b;
-  a = timer_at(loop, 1, letter, LETTER("a"));
-  b = timer_at(loop, 2, letter, LETTER("b"));
+  a = timer_at(loop, 1, letter, WORD("a"));
+  b = timer_at(loop, 2, letter, WORD("b"));
   set_priority(b, 7);
   set_priority(b, 0);
   turn(loop);
-  EXPECT_CALLED("ab");
+  SAID("ab");
   set_priority(a, -7);
   CHECK_EQ(evloop_timer_set(a, EVLOOP_TIMER_ABSTIME, 1, 0), 0);
   CHECK_EQ(evloop_timer_set(b, EVLOOP_TIMER_ABSTIME, 2, 0), 0);
   turn(loop);
-  EXPECT_CALLED("ba");
+  SAID("ba");
 }
 
 TEST(posted_calls_keep_their_order) {
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(six); i++) CHECK_EQ(evloop_post(loop, letter, LETTER(six[i])), 0);
+  for (i = 0; i < LENGTH(six); i++) CHECK_EQ(evloop_post(loop, letter, WORD(six[i])), 0);
   turn(loop);
-  EXPECT_CALLED("abcdef");
+  SAID("abcdef");
 }
 
 /* ---- rate limits ---- */

@@ -312,4 +312,33 @@ TEST(a_loop_without_memory_loses_nothing) {
   CHECK_EQ(p.async.calls, async + 1);
 }
 
+/* In kilobytes, of anonymous memory. */
+static long resident(void) {
+  char line[128];
+  long kilobytes = 0;
+  FILE *status = fopen("/proc/self/status", "r");
+  CHECK(status != NULL);
+  while (fgets(line, sizeof line, status) != NULL)
+    if (sscanf(line, "RssAnon: %ld", &kilobytes) == 1) break;
+  OK(fclose(status));
+  CHECK(kilobytes > 0);
+  return kilobytes;
+}
+
+/* 64 bytes each, and some more. */
+TEST_TIMEOUT(the_memory_of_closed_watchers_goes_back_to_the_system, 60) {
+  enum { MANY = 300000, OF_RECORDS_KB = MANY / 1024 * 64 };
+  evloop_t loop = new_loop();
+  evloop_watcher_t *watchers = (evloop_watcher_t *)malloc(MANY * sizeof *watchers);
+  CHECK(watchers != NULL);
+  memset(watchers, 1, MANY * sizeof *watchers);
+  skip_where_memory_is_a_tools();
+  long before = resident();
+  for (int i = 0; i < MANY; i++) watchers[i] = OK(evloop_add_async(loop, see, NULL));
+  CHECK(resident() > before + OF_RECORDS_KB);
+  for (int i = 0; i < MANY; i++) OK(evloop_watcher_close(watchers[i], 0));
+  CHECK(resident() < before + OF_RECORDS_KB / 4);
+  free(watchers);
+}
+
 CHECK_MAIN()

@@ -20,7 +20,7 @@ static void collect(evloop_t loop, int max) {
   CHECK(max <= LENGTH(events));
   while ((n = wait_for(loop, events, max, 0)) > 0) {
     CHECK(n <= max);
-    for (i = 0; i < n; i++) write_letter(*(const char *)(uintptr_t)events[i].data);
+    for (i = 0; i < n; i++) say_letter(*(const char *)(uintptr_t)events[i].data);
   }
 }
 
@@ -208,15 +208,15 @@ TEST(each_event_is_returned_once) {
   static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g"};
   evloop_t loop = new_loop();
   int max, i;
-  for (i = 0; i < LENGTH(names); i++) timer_at(loop, i, NULL, LETTER(names[i]));
+  for (i = 0; i < LENGTH(names); i++) timer_at(loop, i, NULL, WORD(names[i]));
   collect(loop, 1);
-  EXPECT_CALLED("abcdefg");
+  SAID("abcdefg");
   for (max = 1; max <= 8; max++) {
     for (i = 0; i < LENGTH(names); i++) {
-      CHECK_EQ(evloop_post(loop, NULL, LETTER(names[i])), 0);
+      CHECK_EQ(evloop_post(loop, NULL, WORD(names[i])), 0);
     }
     collect(loop, max);
-    EXPECT_CALLED("abcdefg");
+    SAID("abcdefg");
   }
   expect_nothing(loop);
 }
@@ -236,16 +236,16 @@ TEST(events_are_in_the_order_of_dispatching) {
   evloop_watcher_t first;
   evloop_event_t events[8];
   int i, n;
-  readable_io(loop, event_fd(1), NULL, LETTER("i"));
-  OK(evloop_add_defer(loop, NULL, LETTER("d")));
-  CHECK_EQ(evloop_post(loop, NULL, LETTER("p")), 0);
-  trigger(async(loop, NULL, LETTER("a")));
-  timer(loop, 0, 0, NULL, LETTER("t"));
-  first = readable_io(loop, event_fd(1), NULL, LETTER("1"));
+  readable_io(loop, event_fd(1), NULL, WORD("i"));
+  OK(evloop_add_defer(loop, NULL, WORD("d")));
+  CHECK_EQ(evloop_post(loop, NULL, WORD("p")), 0);
+  trigger(async(loop, NULL, WORD("a")));
+  timer(loop, 0, 0, NULL, WORD("t"));
+  first = readable_io(loop, event_fd(1), NULL, WORD("1"));
   CHECK_EQ(evloop_watcher_set_priority(first, 1), 0);
   n = wait_for(loop, events, 8, -1);
-  for (i = 0; i < n; i++) write_letter(*(const char *)(uintptr_t)events[i].data);
-  EXPECT_CALLED("1tapdi");
+  for (i = 0; i < n; i++) say_letter(*(const char *)(uintptr_t)events[i].data);
+  SAID("1tapdi");
 }
 
 TEST(what_stays_ready_is_returned_by_each_wait) {
@@ -266,12 +266,12 @@ TEST(events_that_did_not_fit_are_dropped_with_their_watcher) {
   evloop_event_t event;
   evloop_t loop = new_loop();
   evloop_watcher_t a = timer_at(loop, 1, NULL, NULL), b = timer_at(loop, 2, NULL, NULL);
-  timer_at(loop, 3, NULL, LETTER("c"));
+  timer_at(loop, 3, NULL, WORD("c"));
   CHECK_EQ(wait_for(loop, &event, 1, -1), 1);
   CHECK_EQ(event.watcher, a);
   close_watcher(b);
   collect(loop, 1);
-  EXPECT_CALLED("c");
+  SAID("c");
 }
 
 EACH_KIND(a_watcher_without_a_callback) {
@@ -355,7 +355,7 @@ TEST(a_callback_stops_and_wakes_a_wait) {
   evloop_event_t event;
   evloop_t loop = new_loop();
   async(loop, NULL, NULL);
-  timer(loop, 0, 0, stop, &loop);
+  timer(loop, 0, 0, stop_loop, as_data(loop));
   CHECK_EQ(wait_for(loop, &event, 1, -1), 0);
   CHECK_EQ(evloop_stop(loop), 0);
   CHECK_EQ(evloop_stop(loop), 0);
@@ -418,13 +418,13 @@ TEST(a_run_keeps_one_event_of_a_periodic_timer) {
 
 TEST(a_run_keeps_every_posted_call) {
   evloop_t loop = new_loop();
-  CHECK_EQ(evloop_post(loop, NULL, LETTER("a")), 0);
-  CHECK_EQ(evloop_post(loop, NULL, LETTER("b")), 0);
+  CHECK_EQ(evloop_post(loop, NULL, WORD("a")), 0);
+  CHECK_EQ(evloop_post(loop, NULL, WORD("b")), 0);
   run_to_end(loop);
-  CHECK_EQ(evloop_post(loop, NULL, LETTER("c")), 0);
+  CHECK_EQ(evloop_post(loop, NULL, WORD("c")), 0);
   run_to_end(loop);
   collect(loop, 2);
-  EXPECT_CALLED("abc");
+  SAID("abc");
 }
 
 TEST(a_wait_returns_what_a_finished_run_kept) {
@@ -439,54 +439,39 @@ TEST(a_wait_returns_what_a_finished_run_kept) {
 
 TEST(a_once_run_ends_with_an_event_that_it_keeps) {
   evloop_t loop = new_loop();
-  trigger(async(loop, NULL, LETTER("a")));
+  trigger(async(loop, NULL, WORD("a")));
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
   collect(loop, 1);
-  EXPECT_CALLED("a");
+  SAID("a");
 }
 
 TEST(what_a_run_kept_goes_with_its_watcher) {
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = timer(loop, 0, 0, NULL, LETTER("t"));
+  evloop_watcher_t watcher = timer(loop, 0, 0, NULL, WORD("t"));
   run_to_end(loop);
   close_watcher(watcher);
   collect(loop, 4);
-  EXPECT_CALLED("");
+  SAID("");
 }
 
 /* ---- other threads ---- */
-
-static void *wait_without_end(void *argument) {
-  Runner *r = (Runner *)argument;
-  evloop_event_t event;
-  store_tid(&r->tid);
-  r->result = evloop_wait(r->loop, &event, 1, -1);
-  return NULL;
-}
-
-static void start_waiting(Runner *r, evloop_t loop) {
-  memset(r, 0, sizeof *r);
-  r->loop = loop;
-  r->thread = start_thread(wait_without_end, r);
-  wait_until_asleep(&r->tid);
-}
 
 TEST(other_threads_end_a_wait) {
   static Runner runner;
   evloop_event_t event;
   evloop_t loop = new_loop();
   evloop_watcher_t watcher = async(loop, NULL, NULL);
-  start_waiting(&runner, loop);
+  start_sleeper(&runner, wait_for_events, loop);
   CHECK_ERR(evloop_wait(loop, &event, 1, 0), EBUSY);
   CHECK_EQ(evloop_stop(loop), 0);
   CHECK_EQ(runner_result(&runner), 0);
-  start_waiting(&runner, loop);
+  start_sleeper(&runner, wait_for_events, loop);
   CHECK_EQ(evloop_wakeup(loop), 0);
   CHECK_EQ(runner_result(&runner), 0);
-  start_waiting(&runner, loop);
+  start_sleeper(&runner, wait_for_events, loop);
   trigger(watcher);
   CHECK_EQ(runner_result(&runner), 1);
-  start_waiting(&runner, loop);
+  start_sleeper(&runner, wait_for_events, loop);
   CHECK_EQ(evloop_post(loop, NULL, NULL), 0);
   CHECK_EQ(runner_result(&runner), 1);
 }
@@ -499,7 +484,7 @@ TEST(closing_a_watcher_ends_a_wait_with_its_record) {
     evloop_watcher_t watcher = async(loop, NULL, NULL);
     CHECK_EQ(evloop_watcher_set_destroy(watcher, NULL, NULL), 0);
     if (i == 0) async(loop, NULL, NULL); /* keeps the loop alive */
-    start_waiting(&runner, loop);
+    start_sleeper(&runner, wait_for_events, loop);
     close_watcher(watcher);
     CHECK_EQ(runner_result(&runner), 1);
   }
@@ -509,7 +494,7 @@ TEST(closing_the_last_watcher_ends_a_wait) {
   static Runner runner;
   evloop_t loop = new_loop();
   evloop_watcher_t watcher = async(loop, NULL, NULL);
-  start_waiting(&runner, loop);
+  start_sleeper(&runner, wait_for_events, loop);
   close_watcher(watcher);
   CHECK_EQ(runner_result(&runner), 0);
 }
@@ -518,7 +503,7 @@ TEST(closing_the_loop_ends_a_wait) {
   static Runner runner;
   evloop_t loop = new_loop();
   async(loop, NULL, NULL);
-  start_waiting(&runner, loop);
+  start_sleeper(&runner, wait_for_events, loop);
   CHECK_EQ(evloop_close(loop), 0);
   CHECK_EQ(runner_result(&runner), -ESTALE);
 }

@@ -19,7 +19,7 @@ typedef struct Pair {
 } Pair;
 
 static Pair expire_two(void) {
-  Pair pair = {.loop = new_virtual_loop(0)};
+  Pair pair = {.loop = virtual_loop()};
   evloop_event_t event;
   pair.taken = add_record_timer(pair.loop, MS, 0);
   pair.held = add_record_timer(pair.loop, 2 * MS, 10 * MS);
@@ -154,7 +154,7 @@ static void count_turns(const evloop_event_t *event, void *user_data) {
 }
 
 TEST(virtual_time_goes_on_beside_an_idle_watcher) {
-  evloop_t loop = new_virtual_loop(EVLOOP_AUTO_ADVANCE);
+  evloop_t loop = jumping_loop();
   long turns = 0;
   Seen seen = {.calls = 0};
   OK(evloop_add_idle(loop, count_turns, &turns));

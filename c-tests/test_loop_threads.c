@@ -4,7 +4,7 @@
  * they run and while they sleep, handed on, sent to. */
 
 #define _GNU_SOURCE 1
-#include "loop_helpers.h"
+#include "loop_support.h"
 
 #include <semaphore.h>
 
@@ -15,34 +15,8 @@ static void count_call(const evloop_event_t *event, void *user_data) {
   ADD(*(int *)user_data, 1);
 }
 
-/* Returns when the loop has finished an iteration that began after this. */
-static void settle(evloop_t loop) {
-  int calls = 0, i;
-  for (i = 1; i <= 2; i++) {
-    CHECK_EQ(evloop_post(loop, count_call, &calls), 0);
-    UNTIL(LOAD(calls) == i);
-  }
-}
-
-/* A loop that another thread runs, and which does nothing yet. */
-static evloop_t started_loop(Runner *runner, bool asleep) {
-  evloop_t loop = new_loop();
-  async(loop, ignore, NULL);
-  start_runner(runner, loop);
-  if (asleep) wait_until_asleep(&runner->tid);
-  return loop;
-}
-
-/* A loop that never sleeps. */
-static evloop_t busy_loop(Runner *runner) {
-  evloop_t loop = new_loop();
-  OK(evloop_add_idle(loop, ignore, NULL));
-  start_runner(runner, loop);
-  return loop;
-}
-
 static evloop_t some_loop(Runner *runner, int busy) {
-  return busy ? busy_loop(runner) : started_loop(runner, true);
+  return busy ? running_loop(runner, true) : sleeping_loop(runner);
 }
 
 #define BOTH(name)                                                                                 \
@@ -51,7 +25,7 @@ static evloop_t some_loop(Runner *runner, int busy) {
     static Runner runner;                                                                          \
     evloop_t loop = some_loop(&runner, busy);                                                      \
     name(loop);                                                                                    \
-    CHECK_EQ(stop_runner(&runner), 1);                                                             \
+    stop_runner(&runner);                                                             \
     close_loop(loop);                                                                              \
   }                                                                                                \
   TEST(name##_while_it_sleeps) { name##_in(0); }                                                   \
@@ -68,9 +42,9 @@ TEST(one_thread_adds_and_another_runs) {
   timer(loop, MS, 0, see, &due);
   readable_io(loop, event_fd(1), see, &io);
   trigger(watcher);
-  start_runner(&runner, loop);
+  start_runner(&runner, run_until_done, loop);
   UNTIL(LOAD(due.calls) == 1 && LOAD(io.calls) >= 1 && LOAD(sent.calls) == 1);
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
   CHECK_EQ(sent.calls, 1);
 }
 
@@ -109,7 +83,7 @@ BOTH(a_timer_is_set) {
   set_timer(watcher, 3 * MS, 0);
   set_timer(watcher, HOUR, 0);
   set_timer(watcher, -1, 0);
-  settle(loop);
+  go_round(loop);
   CHECK_EQ(LOAD(calls), 300);
   CHECK_EQ(evloop_timer_remaining_ns(watcher), INT64_MAX);
 }
@@ -159,9 +133,9 @@ BOTH(a_descriptor_is_disabled_and_enabled) {
     seen = LOAD(calls);
     UNTIL(LOAD(calls) > seen);
     CHECK_EQ(evloop_watcher_disable(watcher), 0);
-    settle(loop);
+    go_round(loop);
     seen = LOAD(calls);
-    settle(loop);
+    go_round(loop);
     CHECK_EQ(LOAD(calls), seen);
     CHECK_EQ(evloop_watcher_enable(watcher), 0);
   }
@@ -179,9 +153,9 @@ BOTH(a_descriptor_is_watched_for_something_else) {
     seen = LOAD(calls);
     UNTIL(LOAD(calls) > seen);
     CHECK_EQ(evloop_io_modify(watcher, EVLOOP_EPOLLIN), 0);
-    settle(loop);
+    go_round(loop);
     seen = LOAD(calls);
-    settle(loop);
+    go_round(loop);
     CHECK_EQ(LOAD(calls), seen);
   }
 }
@@ -208,7 +182,7 @@ BOTH(a_disabled_watcher_is_quiet_when_sent_to_after_it) {
   for (i = 1; i <= 3000; i++) {
     CHECK_EQ(evloop_watcher_disable(watcher), 0);
     trigger(watcher);
-    if (i % 100 == 0) settle(loop);
+    if (i % 100 == 0) go_round(loop);
     CHECK_EQ(LOAD(calls), i - 1);
     CHECK_EQ(evloop_watcher_enable(watcher), 0);
     UNTIL(LOAD(calls) == i);
@@ -241,40 +215,17 @@ BOTH(errors_are_told) {
   CHECK_ERR(evloop_add_io(loop, -1, EVLOOP_EPOLLIN, ignore, NULL), EBADF);
 }
 
-typedef struct Stuck {
-  sem_t entered, leave;
-} Stuck;
-
-static void get_stuck(const evloop_event_t *event, void *user_data) {
-  Stuck *stuck = (Stuck *)user_data;
-  CHECK(event != NULL);
-  OK(sem_post(&stuck->entered));
-  while (sem_wait(&stuck->leave) < 0) CHECK_EQ(errno, EINTR);
-}
-
-/* Returns when the loop is in a callback, until it is let go. */
-static void hold(evloop_t loop, Stuck *stuck) {
-  OK(sem_init(&stuck->entered, 0, 0));
-  OK(sem_init(&stuck->leave, 0, 0));
-  CHECK_EQ(evloop_post(loop, get_stuck, stuck), 0);
-  while (sem_wait(&stuck->entered) < 0) CHECK_EQ(errno, EINTR);
-}
-
-static void let_go(Stuck *stuck) {
-  OK(sem_post(&stuck->leave));
-}
-
 BOTH(a_priority_is_changed) {
-  static Stuck stuck;
-  evloop_watcher_t a = timer(loop, -1, 0, letter, LETTER("a"));
-  evloop_watcher_t b = timer(loop, -1, 0, letter, LETTER("b"));
-  hold(loop, &stuck);
+  static Gate gate;
+  evloop_watcher_t a = timer(loop, -1, 0, letter, WORD("a"));
+  evloop_watcher_t b = timer(loop, -1, 0, letter, WORD("b"));
+  hold(loop, &gate);
   CHECK_EQ(evloop_timer_set(a, EVLOOP_TIMER_ABSTIME, 1, 0), 0);
   CHECK_EQ(evloop_timer_set(b, EVLOOP_TIMER_ABSTIME, 2, 0), 0);
   CHECK_EQ(evloop_watcher_set_priority(b, 1), 0);
-  let_go(&stuck);
-  settle(loop);
-  EXPECT_CALLED("ba");
+  open_gate(&gate);
+  go_round(loop);
+  SAID("ba");
 }
 
 BOTH(a_rate_is_limited) {
@@ -283,9 +234,9 @@ BOTH(a_rate_is_limited) {
   int seen;
   UNTIL(LOAD(calls) >= 3);
   CHECK_EQ(evloop_watcher_set_ratelimit(watcher, HOUR, 1), 0);
-  settle(loop);
+  go_round(loop);
   seen = LOAD(calls);
-  settle(loop);
+  go_round(loop);
   CHECK(LOAD(calls) <= seen + 1);
   CHECK_EQ(evloop_watcher_set_ratelimit(watcher, 0, 0), 0);
   UNTIL(LOAD(calls) > seen + 10);
@@ -295,15 +246,15 @@ TEST(unref_ends_a_sleeping_run) {
   static Runner runner;
   evloop_t loop = new_loop();
   evloop_watcher_t watcher = async(loop, ignore, NULL);
-  start_sleeper(&runner, loop);
+  start_sleeper(&runner, run_until_done, loop);
   CHECK_EQ(evloop_watcher_unref(watcher), 0);
   CHECK_EQ(runner_result(&runner), 0);
   CHECK_EQ(evloop_watcher_ref(watcher), 0);
-  start_sleeper(&runner, loop);
+  start_sleeper(&runner, run_until_done, loop);
   CHECK_EQ(evloop_watcher_disable(watcher), 0);
   CHECK_EQ(runner_result(&runner), 0);
   CHECK_EQ(evloop_watcher_enable(watcher), 0);
-  start_sleeper(&runner, loop);
+  start_sleeper(&runner, run_until_done, loop);
   close_watcher(watcher);
   CHECK_EQ(runner_result(&runner), 0);
 }
@@ -311,7 +262,7 @@ TEST(unref_ends_a_sleeping_run) {
 TEST(another_thread_cannot_run_it_too) {
   static Runner runner;
   evloop_event_t event;
-  evloop_t loop = started_loop(&runner, true);
+  evloop_t loop = sleeping_loop(&runner);
   CHECK_ERR(evloop_run(loop, EVLOOP_RUN_NOWAIT), EBUSY);
   CHECK_ERR(evloop_run_for_ns(loop, 0), EBUSY);
   CHECK_ERR(evloop_wait(loop, &event, 1, 0), EBUSY);
@@ -320,7 +271,7 @@ TEST(another_thread_cannot_run_it_too) {
   CHECK_ERR(evloop_embed_prepare(loop), EBUSY);
   CHECK_ERR(evloop_embed_dispatch(loop), EBUSY);
   CHECK(OK(evloop_now_ns(loop)) <= now_ns(CLOCK_MONOTONIC));
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
   CHECK_EQ(turn(loop), 1);
 }
 
@@ -328,12 +279,12 @@ TEST(another_thread_cannot_run_it_too) {
 
 TEST(no_call_waits_for_a_callback) {
   static Runner runner;
-  static Stuck stuck;
+  static Gate gate;
   static int calls[4];
   char name[8];
-  evloop_t loop = started_loop(&runner, true);
+  evloop_t loop = sleeping_loop(&runner);
   evloop_watcher_t watcher, due, io;
-  hold(loop, &stuck);
+  hold(loop, &gate);
   watcher = async(loop, count_call, &calls[0]);
   due = timer(loop, HOUR, 0, count_call, &calls[1]);
   io = readable_io(loop, event_fd(1), count_call, &calls[2]);
@@ -350,9 +301,9 @@ TEST(no_call_waits_for_a_callback) {
   CHECK(OK(evloop_now_ns(loop)) <= now_ns(CLOCK_MONOTONIC));
   close_watcher(io); /* with WAIT it would wait */
   CHECK_EQ(LOAD(calls[0]) + LOAD(calls[1]) + LOAD(calls[2]) + LOAD(calls[3]), 0);
-  let_go(&stuck);
+  open_gate(&gate);
   UNTIL(LOAD(calls[0]) == 1 && LOAD(calls[1]) == 1 && LOAD(calls[3]) == 1);
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
   CHECK_EQ(calls[2], 0);
 }
 
@@ -366,7 +317,7 @@ TEST(every_wait_is_on_another_thread) {
   for (i = 0; i < 100; i++) {
     static Runner runner;
     set_timer(watcher, i % 3 ? 0 : MS, 0);
-    start_runner(&runner, loop);
+    start_runner(&runner, run_until_done, loop);
     CHECK_EQ(runner_result(&runner), 0);
     CHECK_EQ(evloop_wait(loop, &event, 1, 0), 1);
     CHECK_EQ(event.watcher, watcher);
@@ -465,7 +416,7 @@ TEST(every_posted_call_is_made_once_and_in_order) {
   int i, j;
   storm.loop = new_loop();
   storm.watcher = async(storm.loop, ignore, NULL);
-  start_runner(&runner, storm.loop);
+  start_runner(&runner, run_until_done, storm.loop);
   for (i = 0; i < 4; i++) {
     for (j = 0; j < POSTS; j++) {
       Post post = {&storm, i, j};
@@ -516,7 +467,7 @@ static void add_from_four(int busy) {
   }
   for (i = 0; i < 4; i++) join(threads[i]);
   for (i = 0; i < 4; i++) UNTIL(LOAD(adders[i].calls) == ADDED);
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
 }
 
@@ -554,12 +505,12 @@ static void *get_names(void *argument) {
 TEST(names_are_never_torn) {
   static Runner runner;
   pthread_t threads[4];
-  evloop_t loop = busy_loop(&runner);
+  evloop_t loop = running_loop(&runner, true);
   int i;
   named = async(loop, ignore, NULL);
   for (i = 0; i < 4; i++) threads[i] = start_thread(i < 2 ? set_names : get_names, NULL);
   for (i = 0; i < 4; i++) join(threads[i]);
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
 }
 
 CHECK_MAIN()

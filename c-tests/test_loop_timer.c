@@ -4,7 +4,7 @@
  * they report. */
 
 #define _GNU_SOURCE 1
-#include "loop_helpers.h"
+#include "loop_support.h"
 
 #include <sys/timerfd.h>
 
@@ -86,17 +86,17 @@ TEST(zero_expires_in_the_next_iteration) {
 
 static void add_zero_timer(const evloop_event_t *event, void *user_data) {
   letter(event, user_data);
-  timer(evloop_watcher_loop(event->watcher), 0, 0, letter, LETTER("u"));
+  timer(evloop_watcher_loop(event->watcher), 0, 0, letter, WORD("u"));
 }
 
 TEST(zero_in_a_callback_is_the_next_iteration) {
   evloop_t loop = new_loop();
-  timer(loop, 0, 0, add_zero_timer, LETTER("t"));
-  OK(evloop_add_check(loop, letter, LETTER("c")));
+  timer(loop, 0, 0, add_zero_timer, WORD("t"));
+  OK(evloop_add_check(loop, letter, WORD("c")));
   turn(loop);
-  EXPECT_CALLED("tc");
+  SAID("tc");
   turn(loop);
-  EXPECT_CALLED("uc");
+  SAID("uc");
 }
 
 static void set_to_zero(const evloop_event_t *event, void *user_data) {
@@ -340,7 +340,7 @@ typedef struct Iterations {
   int64_t tolerance;
 } Iterations;
 
-static void count_iterations(const evloop_event_t *event, void *user_data) {
+static void note_iteration(const evloop_event_t *event, void *user_data) {
   Iterations *it = (Iterations *)user_data;
   int64_t now = evloop_now_ns(evloop_watcher_loop(event->watcher));
   CHECK(event->time_ns >= event->deadline_ns);
@@ -358,7 +358,7 @@ TEST(tolerance_has_several_timers_expire_together) {
   int i;
   for (i = 0; i < 10; i++) {
     OK(evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_ABSTIME, base + (10 + i) * MS, 0, 50 * MS,
-                        count_iterations, &it));
+                        note_iteration, &it));
   }
   CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, see, &checks))), 0);
   run_to_end(loop);

@@ -4,7 +4,7 @@
  * wall clock, timer file descriptors. */
 
 #define _GNU_SOURCE 1
-#include "loop_helpers.h"
+#include "loop_support.h"
 
 #include <stddef.h>
 #include <sys/ioctl.h>
@@ -14,21 +14,6 @@
 #define ABSTIME EVLOOP_TIMER_ABSTIME
 
 /* ---- helpers ---- */
-
-/* Other processes that step the clock wait: an abstract address is a lock. */
-static void lock_clock(void) {
-  static const char name[] = "evloop-test-clock";
-  struct sockaddr_un address;
-  socklen_t length = offsetof(struct sockaddr_un, sun_path) + sizeof name;
-  int fd = (int)OK(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  memset(&address, 0, sizeof address);
-  address.sun_family = AF_UNIX;
-  memcpy(address.sun_path + 1, name, sizeof name - 1);
-  while (bind(fd, (struct sockaddr *)&address, length) < 0) {
-    CHECK_EQ(errno, EADDRINUSE);
-    usleep(1000);
-  }
-}
 
 /* Moves the wall clock; 0 sets it to what it is. Whether that is allowed. */
 static bool shift_clock(int64_t ns) {
@@ -158,13 +143,13 @@ TEST(each_clock_takes_one_descriptor) {
 static void expect_wall_clock(const evloop_event_t *event, void *user_data) {
   CHECK(now_ns(CLOCK_REALTIME) >= *(const int64_t *)user_data);
   CHECK_EQ(event->deadline_ns, *(const int64_t *)user_data);
-  write_letter('a');
+  say_letter('a');
 }
 
 static void expect_monotonic_clock(const evloop_event_t *event, void *user_data) {
   CHECK(now_ns(CLOCK_MONOTONIC) >= *(const int64_t *)user_data);
   CHECK(event->deadline_ns >= *(const int64_t *)user_data);
-  write_letter('r');
+  say_letter('r');
 }
 
 /* Whether the timers expired in the order of these letters, when the clock
@@ -179,7 +164,7 @@ static bool shifted(int64_t absolute_ns, int64_t relative_ns, int64_t shift_ns, 
   OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, ABSTIME, wall, 0, 0, expect_wall_clock, &wall));
   OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, 0, relative_ns, 0, 0, expect_monotonic_clock,
                       &due));
-  if (asleep) start_sleeper(&runner, loop);
+  if (asleep) start_sleeper(&runner, run_until_done, loop);
   CHECK(shift_clock(shift_ns));
   if (asleep) {
     CHECK_EQ(runner_result(&runner), 0);
@@ -187,9 +172,9 @@ static bool shifted(int64_t absolute_ns, int64_t relative_ns, int64_t shift_ns, 
     run_to_end(loop);
   }
   CHECK(shift_clock(-shift_ns));
-  CHECK_EQ(strlen(called), 2);
-  as_expected = strcmp(called, letters) == 0;
-  memset(called, 0, sizeof called);
+  CHECK_EQ(strlen(said), 2);
+  as_expected = strcmp(said, letters) == 0;
+  said[0] = '\0';
   close_loop(loop);
   return as_expected;
 }
@@ -273,9 +258,9 @@ TEST(a_clock_change_wakes_a_sleeping_loop) {
   static Runner runner;
   evloop_t loop = new_loop();
   need_to_step();
-  OK(evloop_add_clock_change(loop, stop, &loop));
+  OK(evloop_add_clock_change(loop, stop_loop, as_data(loop)));
   timer(loop, HOUR, 0, ignore, NULL);
-  start_sleeper(&runner, loop);
+  start_sleeper(&runner, run_until_done, loop);
   CHECK(shift_clock(0));
   CHECK_EQ(runner_result(&runner), 1);
 }

@@ -4,7 +4,7 @@
  * refused; mostly on virtual time, where every number is exact. */
 
 #define _GNU_SOURCE 1
-#include "loop_helpers.h"
+#include "loop_support.h"
 
 #define UNSET INT64_MAX
 
@@ -161,15 +161,15 @@ TEST(an_absolute_periodic_timer_counts_since_its_first_time) {
 
 TEST(ties_expire_in_the_order_of_setting) {
   evloop_t loop = virtual_loop();
-  evloop_watcher_t a = timer(loop, SECOND, 0, letter, LETTER("a"));
-  evloop_watcher_t b = timer(loop, SECOND, 0, letter, LETTER("b"));
-  timer_at(loop, SECOND, letter, LETTER("c"));
-  timer(loop, SECOND, 0, letter, LETTER("d"));
+  evloop_watcher_t a = timer(loop, SECOND, 0, letter, WORD("a"));
+  evloop_watcher_t b = timer(loop, SECOND, 0, letter, WORD("b"));
+  timer_at(loop, SECOND, letter, WORD("c"));
+  timer(loop, SECOND, 0, letter, WORD("d"));
   set_timer(a, SECOND, 0);
   again(b);
   advance(loop, SECOND);
   turn(loop);
-  EXPECT_CALLED("cdab");
+  SAID("cdab");
 }
 
 TEST(a_stopped_timer_is_quiet_until_it_is_set) {
@@ -303,7 +303,7 @@ static void harm(const evloop_event_t *event, void *user_data) {
   Victim *victim = (Victim *)user_data;
   CHECK(event->type == EVLOOP_EVENT_TIMER);
   victim->harm(victim->watcher);
-  write_letter('h');
+  say_letter('h');
 }
 
 static void stop_it(evloop_watcher_t watcher) {
@@ -330,11 +330,11 @@ TEST(a_neighbour_that_is_due_too_is_not_dispatched_after_a_change) {
   int i;
   for (i = 0; i < LENGTH(harms); i++) {
     timer(loop, SECOND, 0, harm, &victims[i]);
-    victims[i].watcher = timer(loop, 2 * SECOND, 0, letter, LETTER("v"));
+    victims[i].watcher = timer(loop, 2 * SECOND, 0, letter, WORD("v"));
     victims[i].harm = harms[i];
     advance(loop, 3 * SECOND);
     turns(loop, 3);
-    EXPECT_CALLED("h");
+    SAID("h");
   }
 }
 
@@ -343,12 +343,12 @@ TEST(a_neighbour_that_is_set_to_zero_is_dispatched_in_the_next_iteration) {
   evloop_t loop = virtual_loop();
   victim.harm = set_it_to_zero;
   timer(loop, SECOND, 0, harm, &victim);
-  victim.watcher = timer(loop, 2 * SECOND, 0, letter, LETTER("v"));
+  victim.watcher = timer(loop, 2 * SECOND, 0, letter, WORD("v"));
   advance(loop, 3 * SECOND);
   turn(loop);
-  EXPECT_CALLED("h");
+  SAID("h");
   turns(loop, 3);
-  EXPECT_CALLED("v");
+  SAID("v");
 }
 
 static void change_period(const evloop_event_t *event, void *user_data) {
@@ -368,7 +368,7 @@ TEST(a_periodic_timer_changes_itself) {
 
 static void end_burst(const evloop_event_t *event, void *user_data) {
   Victim *victim = (Victim *)user_data;
-  write_letter('b');
+  say_letter('b');
   victim->harm(event->watcher);
 }
 
@@ -382,7 +382,7 @@ TEST(a_burst_ends_when_its_timer_is_changed) {
                         &victims[i]));
     advance(loop, 5 * SECOND + 1);
     turns(loop, 10);
-    EXPECT_CALLED("b");
+    SAID("b");
   }
 }
 
@@ -407,26 +407,26 @@ TEST(a_timer_closes_itself_in_its_callback) {
 static void add_two(const evloop_event_t *event, void *user_data) {
   evloop_t loop = evloop_watcher_loop(event->watcher);
   letter(event, user_data);
-  timer(loop, 2 * SECOND, 0, letter, LETTER("y"));
-  timer(loop, SECOND, 0, letter, LETTER("x"));
-  timer(loop, 2 * SECOND, 0, letter, LETTER("z"));
+  timer(loop, 2 * SECOND, 0, letter, WORD("y"));
+  timer(loop, SECOND, 0, letter, WORD("x"));
+  timer(loop, 2 * SECOND, 0, letter, WORD("z"));
 }
 
 TEST(timers_set_in_a_callback_count_from_its_iteration) {
   evloop_t loop = virtual_loop();
-  timer(loop, SECOND, 0, add_two, LETTER("a"));
+  timer(loop, SECOND, 0, add_two, WORD("a"));
   advance(loop, SECOND);
   turn(loop);
-  EXPECT_CALLED("a");
+  SAID("a");
   advance(loop, SECOND);
   turn(loop);
-  EXPECT_CALLED("x");
+  SAID("x");
   advance(loop, SECOND - 1);
   turn(loop);
-  EXPECT_CALLED("");
+  SAID("");
   advance(loop, 1);
   turn(loop);
-  EXPECT_CALLED("yz");
+  SAID("yz");
 }
 
 /* ---- tolerance ---- */
@@ -446,14 +446,14 @@ TEST(tolerance_has_an_upper_limit_and_keeps_the_order) {
 
 TEST(a_tolerant_timer_comes_before_a_later_one) {
   evloop_t loop = jumping_loop();
-  OK(evloop_add_timer(loop, MONOTONIC, 0, 10 * SECOND, 0, HOUR, letter, LETTER("a")));
-  timer(loop, 20 * SECOND, 0, letter, LETTER("b"));
-  OK(evloop_add_timer(loop, MONOTONIC, 0, 15 * SECOND, 0, HOUR, letter, LETTER("c")));
-  OK(evloop_add_timer(loop, MONOTONIC, 0, 30 * SECOND, 0, 0, letter, LETTER("d")));
+  OK(evloop_add_timer(loop, MONOTONIC, 0, 10 * SECOND, 0, HOUR, letter, WORD("a")));
+  timer(loop, 20 * SECOND, 0, letter, WORD("b"));
+  OK(evloop_add_timer(loop, MONOTONIC, 0, 15 * SECOND, 0, HOUR, letter, WORD("c")));
+  OK(evloop_add_timer(loop, MONOTONIC, 0, 30 * SECOND, 0, 0, letter, WORD("d")));
   CHECK_EQ(evloop_run_for_ns(loop, 25 * SECOND), 1);
-  EXPECT_CALLED("acb");
+  SAID("acb");
   run_to_end(loop);
-  EXPECT_CALLED("d");
+  SAID("d");
 }
 
 /* ---- errors ---- */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* The event loop, continued: posted calls, evloop_wait(), the time, runs in
- * runs, and the order of one iteration. */
+/* The event loop, continued: posted calls and evloop_wait(). */
 
 #define _GNU_SOURCE
 #include "loop_support.h"
@@ -43,14 +42,14 @@ TEST(a_posted_call_is_made_once_with_its_event) {
 }
 
 static void post_a_word(const evloop_event_t *event, void *user_data) {
-  say(event, (void *)(uintptr_t)"a");
-  CHECK_EQ(evloop_post((evloop_t)(intptr_t)user_data, say, (void *)(uintptr_t)"c"), 0);
+  say(event, WORD("a"));
+  CHECK_EQ(evloop_post((evloop_t)(intptr_t)user_data, say, WORD("c")), 0);
 }
 
 TEST(a_call_posted_by_a_callback_is_for_the_next_iteration) {
   evloop_t loop = new_loop();
   CHECK_EQ(evloop_post(loop, post_a_word, as_data(loop)), 0);
-  CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"b"), 0);
+  CHECK_EQ(evloop_post(loop, say, WORD("b")), 0);
   CHECK_EQ(turn(loop), 1);
   SAID("ab");
   CHECK_EQ(turn(loop), 0);
@@ -157,7 +156,7 @@ TEST(a_run_keeps_the_events_of_posts_for_wait) {
   evloop_event_t events[8];
   for (int i = 0; i < 6; i++) {
     CHECK_EQ(evloop_post(loop, NULL, as_data(i)), 0);
-    CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"o"), 0);
+    CHECK_EQ(evloop_post(loop, say, WORD("o")), 0);
   }
   OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
   SAID("oooooo");
@@ -301,10 +300,6 @@ TEST(an_array_is_needed_and_room_in_it) {
   CHECK_EQ(evloop_wait(loop, &event, 1, 0), 1);
 }
 
-static void ignore_signal(int number) {
-  (void)number;
-}
-
 static int64_t in_mode_return(evloop_t loop, RunFunction *run) {
   evloop_set_interrupt_mode(EVLOOP_EINTR_RETURN);
   return run(loop);
@@ -320,18 +315,18 @@ static int64_t interrupted_wait(evloop_t loop) {
 
 TEST(an_interrupted_run_goes_on_or_returns_and_loses_nothing) {
   RunFunction *const runs[] = {run_until_done, wait_for_events, interrupted_run, interrupted_wait};
-  struct sigaction action = {.sa_handler = ignore_signal};
-  OK(sigaction(SIGUSR1, &action, NULL));
+  handle_signals(count_signal);
   for (int i = 0; i < LENGTH(runs); i++) {
     evloop_t loop = new_loop();
     Runner r;
     keep_alive(loop);
     start_sleeper(&r, runs[i], loop);
-    CHECK_EQ(pthread_kill(r.thread, SIGUSR1), 0);
-    if (i >= 2) CHECK_EQ(runner_result(&r), -EINTR);
-    else usleep(1000);
-    if (i < 2) CHECK_EQ(evloop_stop(loop), 0);
-    if (i < 2) CHECK_EQ(runner_result(&r), i == 0);
+    interrupt(r.thread);
+    if (i < 2) {
+      wait_until_asleep(&r.tid);
+      CHECK_EQ(evloop_stop(loop), 0);
+    }
+    CHECK_EQ(runner_result(&r), i == 0 ? 1 : i == 1 ? 0 : -EINTR);
     CHECK_EQ(turn(loop), 1);
     CHECK_EQ(evloop_close(loop), 0);
   }
@@ -346,9 +341,9 @@ typedef struct Asked {
 static int be_asked(void *user_data) {
   Asked *asked = (Asked *)user_data;
   CHECK_ERR(evloop_run(asked->loop, EVLOOP_RUN_NOWAIT), EBUSY);
-  CHECK_EQ(evloop_post(asked->loop, say, (void *)(uintptr_t)"o"), 0);
+  CHECK_EQ(evloop_post(asked->loop, say, WORD("o")), 0);
   if (asked->closes) CHECK_EQ(evloop_close(asked->loop), 0);
-  __atomic_add_fetch(&asked->calls, 1, __ATOMIC_RELEASE);
+  ADD(asked->calls, 1);
   return asked->verdict;
 }
 
@@ -361,15 +356,14 @@ static int64_t run_with_check(evloop_t loop) {
 
 TEST(an_interrupted_run_asks_its_check_which_may_even_close_the_loop) {
   static const int64_t results[] = {1, -EINTR, -ESTALE};
-  struct sigaction action = {.sa_handler = ignore_signal};
-  OK(sigaction(SIGUSR1, &action, NULL));
+  handle_signals(count_signal);
   for (int i = 0; i < LENGTH(results); i++) {
     Runner r;
     asked = (Asked){.loop = new_loop(), .verdict = i == 1, .closes = i == 2};
     keep_alive(asked.loop);
     start_sleeper(&r, run_with_check, asked.loop);
-    CHECK_EQ(pthread_kill(r.thread, SIGUSR1), 0);
-    wait_until(&asked.calls, 1);
+    interrupt(r.thread);
+    UNTIL(LOAD(asked.calls) >= 1);
     if (i == 0) wait_until_asleep(&r.tid);
     if (i == 0) CHECK_EQ(evloop_stop(asked.loop), 0);
     CHECK_EQ(runner_result(&r), results[i]);
@@ -378,237 +372,6 @@ TEST(an_interrupted_run_asks_its_check_which_may_even_close_the_loop) {
     SAID(i == 2 ? "" : "o");
     CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), i < 2 ? i + 1 : 2);
   }
-}
-
-/* ---- time ---- */
-
-typedef struct Clock {
-  evloop_t loop;
-  int64_t first, last;
-  int calls;
-} Clock;
-
-/* Reads it twice, with some time between. */
-static void read_clock(const evloop_event_t *event, void *user_data) {
-  Clock *clock = (Clock *)user_data;
-  int64_t start = now_ns(CLOCK_MONOTONIC), now = OK(evloop_now_ns(clock->loop));
-  (void)event;
-  while (now_ns(CLOCK_MONOTONIC) - start < 2 * MS) { }
-  CHECK_EQ(evloop_now_ns(clock->loop), now);
-  if (clock->calls++ == 0) clock->first = now;
-  clock->last = now;
-}
-
-TEST(the_time_stands_still_during_an_iteration) {
-  Clock clock = {.loop = new_loop()};
-  Pipe pipe = new_pipe();
-  put(pipe.w);
-  OK(evloop_add_io(clock.loop, pipe.r, EVLOOP_EPOLLIN, read_clock, &clock));
-  CHECK_EQ(evloop_post(clock.loop, read_clock, &clock), 0);
-  CHECK_EQ(evloop_post(clock.loop, read_clock, &clock), 0);
-  CHECK_EQ(turn(clock.loop), 1);
-  CHECK_EQ(clock.calls, 3);
-  CHECK_EQ(clock.first, clock.last);
-  int64_t before = now_ns(CLOCK_MONOTONIC), now = OK(evloop_now_ns(clock.loop));
-  CHECK(now >= before && now <= now_ns(CLOCK_MONOTONIC));
-  CHECK_EQ(turn(clock.loop), 1);
-  CHECK(clock.last >= now);
-}
-
-TEST(the_time_of_an_iteration_is_when_it_found_its_events) {
-  Clock clock = {.loop = new_loop()};
-  Pipe pipe = new_pipe();
-  Runner r;
-  OK(evloop_add_io(clock.loop, pipe.r, EVLOOP_EPOLLIN, read_clock, &clock));
-  start_sleeper(&r, run_once, clock.loop);
-  int64_t written = now_ns(CLOCK_MONOTONIC);
-  put(pipe.w);
-  CHECK_EQ(runner_result(&r), 1);
-  CHECK(clock.last >= written);
-}
-
-TEST(virtual_time_begins_with_zero_and_moves_when_it_is_told_to) {
-  evloop_t loop = new_virtual_loop(0);
-  CHECK_EQ(evloop_now_ns(loop), 0);
-  CHECK_EQ(evloop_advance_ns(loop, 0), 0);
-  CHECK_EQ(evloop_now_ns(loop), 0);
-  CHECK_EQ(evloop_advance_ns(loop, 7), 0);
-  CHECK_ERR(evloop_advance_ns(loop, -1), EINVAL);
-  CHECK_EQ(evloop_now_ns(loop), 7);
-  CHECK_ERR(evloop_advance_ns(new_loop(), 1), ENOTSUP);
-}
-
-TEST(the_next_timeout_is_that_of_the_earliest_timer) {
-  evloop_t loop = new_virtual_loop(0);
-  CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
-  keep_alive(loop);
-  OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, see, NULL));
-  CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 500, 0, 0, say, (void *)(uintptr_t)"5"));
-  CHECK_EQ(evloop_next_timeout_ns(loop), 500);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_BOOTTIME, 0, 200, 0, 0, say, (void *)(uintptr_t)"2"));
-  CHECK_EQ(evloop_next_timeout_ns(loop), 200);
-  CHECK_EQ(evloop_advance_ns(loop, 150), 0);
-  CHECK_EQ(evloop_next_timeout_ns(loop), 50);
-  CHECK_EQ(evloop_advance_ns(loop, 50), 0);
-  CHECK_EQ(evloop_next_timeout_ns(loop), 0);
-  CHECK_EQ(turn(loop), 1);
-  SAID("2");
-  CHECK_EQ(evloop_next_timeout_ns(loop), 300);
-}
-
-TEST(the_next_timeout_of_real_timers_runs_down) {
-  evloop_t loop = new_loop();
-  int64_t start = now_ns(CLOCK_MONOTONIC);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100 * SECOND, 0, 0, see, NULL));
-  int64_t left = OK(evloop_next_timeout_ns(loop));
-  CHECK(left <= 100 * SECOND && left >= 100 * SECOND - (now_ns(CLOCK_MONOTONIC) - start));
-}
-
-TEST(what_need_not_be_waited_for_has_a_timeout_of_zero) {
-  evloop_t loop = new_loop();
-  CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"o"), 0);
-  CHECK_EQ(evloop_next_timeout_ns(loop), 0);
-  CHECK_EQ(turn(loop), 0);
-  CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
-  evloop_watcher_t idle = OK(evloop_add_idle(loop, say, (void *)(uintptr_t)"l"));
-  CHECK_EQ(evloop_next_timeout_ns(loop), 0);
-  CHECK_EQ(evloop_watcher_disable(idle), 0);
-  CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
-}
-
-/* ---- runs in runs ---- */
-
-static RunFunction *const all_runs[] = {run_until_done,    run_once,        run_nowait,    run_without_limit,
-                                        wait_for_events,   embed_prepare,   embed_dispatch};
-
-static void expect_busy(evloop_t loop) {
-  for (int i = 0; i < LENGTH(all_runs); i++) CHECK_ERR(all_runs[i](loop), EBUSY);
-}
-
-static void run_again(const evloop_event_t *event, void *user_data) {
-  evloop_t loop = (evloop_t)(intptr_t)user_data;
-  (void)event;
-  expect_busy(loop);
-  OK(evloop_next_timeout_ns(loop));
-  OK(evloop_fileno(loop));
-  said[0]++;
-}
-
-TEST(a_loop_is_not_run_again_by_its_callbacks) {
-  evloop_t loop = new_loop();
-  Pipe pipe = new_pipe();
-  put(pipe.w);
-  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, run_again, as_data(loop)));
-  evloop_watcher_t async = OK(evloop_add_async(loop, run_again, as_data(loop)));
-  OK(evloop_add_prepare(loop, run_again, as_data(loop)));
-  CHECK_EQ(evloop_async_send(async), 0);
-  CHECK_EQ(turn(loop), 1);
-  CHECK_EQ(said[0], 3);
-}
-
-TEST(a_loop_is_not_run_by_two_threads) {
-  Gate gate = {0, 0};
-  Runner r;
-  evloop_t loop = new_loop();
-  keep_alive(loop);
-  start_sleeper(&r, run_until_done, loop);
-  for (int in_callback = 0; in_callback < 2; in_callback++) {
-    expect_busy(loop);
-    CHECK_ERR(evloop_next_timeout_ns(loop), EBUSY);
-    CHECK_ERR(evloop_fileno(loop), EBUSY);
-    if (in_callback) break;
-    CHECK_EQ(evloop_post(loop, stay, &gate), 0);
-    wait_until(&gate.entered, 1);
-  }
-  open_gate(&gate);
-  stop_runner(&r);
-}
-
-typedef struct Nest {
-  evloop_t outer, inner;
-  int64_t result;
-} Nest;
-
-static void in_the_inner(const evloop_event_t *event, void *user_data) {
-  Nest *nest = (Nest *)user_data;
-  expect_busy(nest->outer);
-  expect_busy(nest->inner);
-  CHECK_EQ(evloop_stop(nest->outer), 0);
-  CHECK_EQ(evloop_post(nest->outer, say, (void *)(uintptr_t)"later "), 0);
-  CHECK_EQ(evloop_post(nest->inner, say, (void *)(uintptr_t)"inner "), 0);
-  CHECK_EQ(evloop_watcher_close(event->watcher, 0), 0);
-}
-
-static void run_the_inner(const evloop_event_t *event, void *user_data) {
-  Nest *nest = (Nest *)user_data;
-  (void)event;
-  nest->result = evloop_run(nest->inner, EVLOOP_RUN_UNTIL_DONE);
-}
-
-TEST(a_callback_may_run_another_loop_and_stop_its_own_there) {
-  Nest nest = {.outer = new_loop(), .inner = new_loop(), .result = -1};
-  OK(evloop_add_timer(nest.inner, EVLOOP_CLOCK_MONOTONIC, 0, MS, 0, 0, in_the_inner, &nest));
-  CHECK_EQ(evloop_post(nest.outer, run_the_inner, &nest), 0);
-  CHECK_EQ(evloop_post(nest.outer, say, (void *)(uintptr_t)"outer "), 0);
-  CHECK_EQ(evloop_run(nest.outer, EVLOOP_RUN_UNTIL_DONE), 1);
-  CHECK_EQ(nest.result, 0);
-  SAID("inner outer ");
-  CHECK_EQ(evloop_run(nest.outer, EVLOOP_RUN_UNTIL_DONE), 0);
-  SAID("later ");
-}
-
-/* ---- the order of an iteration ---- */
-
-static evloop_watcher_t add_timer(evloop_t loop, int64_t initial_ns, const char *word) {
-  return OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, EVLOOP_TIMER_ABSTIME, initial_ns, 0, 0,
-                             say, (void *)(uintptr_t)word));
-}
-
-static void add_one_of_each(evloop_t loop, const Pipe *pipe) {
-  OK(evloop_add_exit(loop, say, (void *)(uintptr_t)"exit"));
-  OK(evloop_add_idle(loop, say, (void *)(uintptr_t)"idle "));
-  OK(evloop_add_check(loop, say, (void *)(uintptr_t)"check "));
-  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, say, (void *)(uintptr_t)"io "));
-  OK(evloop_add_defer(loop, say, (void *)(uintptr_t)"defer "));
-  CHECK_EQ(evloop_post(loop, say, (void *)(uintptr_t)"post "), 0);
-  CHECK_EQ(evloop_async_send(OK(evloop_add_async(loop, say, (void *)(uintptr_t)"async "))), 0);
-  add_timer(loop, 2, "timer2 ");
-  add_timer(loop, 1, "timer1 ");
-  OK(evloop_add_prepare(loop, say, (void *)(uintptr_t)"prepare "));
-}
-
-TEST(an_iteration_has_the_order_of_the_documentation) {
-  for (int is_virtual = 0; is_virtual < 2; is_virtual++) {
-    evloop_t loop = is_virtual ? new_virtual_loop(0) : new_loop();
-    Pipe pipe = new_pipe();
-    put(pipe.w);
-    add_one_of_each(loop, &pipe);
-    if (is_virtual) CHECK_EQ(evloop_advance_ns(loop, 2), 0);
-    CHECK_EQ(turn(loop), 1);
-    SAID("prepare timer1 timer2 async post defer io check ");
-    CHECK_EQ(turn(loop), 1);
-    SAID("prepare check idle ");
-    CHECK_EQ(evloop_stop(loop), 0);
-    CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 1);
-    CHECK(strlen(said) >= 4 && strcmp(said + strlen(said) - 4, "exit") == 0);
-    said[0] = '\0';
-    CHECK_EQ(evloop_close(loop), 0);
-    SAID("");
-  }
-}
-
-TEST(timers_are_called_in_the_order_of_deadlines_then_of_setting) {
-  static const int64_t deadlines[] = {30, 10, 20, 10, 30, 0, 20, 10};
-  static const char *const words[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
-  evloop_t loop = new_virtual_loop(0);
-  for (int i = 0; i < LENGTH(deadlines); i++) add_timer(loop, deadlines[i], words[i]);
-  CHECK_EQ(evloop_advance_ns(loop, 10), 0);
-  turn(loop);
-  SAID("fbdh");
-  CHECK_EQ(evloop_advance_ns(loop, 100), 0);
-  turn(loop);
-  SAID("cgae");
 }
 
 CHECK_MAIN()

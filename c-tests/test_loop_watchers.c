@@ -3,7 +3,7 @@
 /* Async, idle, prepare, check, defer and exit watchers. */
 
 #define _GNU_SOURCE 1
-#include "loop_helpers.h"
+#include "loop_support.h"
 
 /* ---- async ---- */
 
@@ -42,7 +42,7 @@ TEST(several_async_watchers_are_told_apart) {
 static void send_to_itself(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
   see(event, user_data);
-  write_letter('a');
+  say_letter('a');
   if (seen->calls < 3) trigger(event->watcher);
 }
 
@@ -50,9 +50,9 @@ TEST(a_send_in_its_own_callback_is_delivered_in_the_next_iteration) {
   static Seen seen;
   evloop_t loop = new_loop();
   trigger(async(loop, send_to_itself, &seen));
-  OK(evloop_add_check(loop, letter, LETTER("c")));
+  OK(evloop_add_check(loop, letter, WORD("c")));
   turns(loop, 4);
-  EXPECT_CALLED("acacacc");
+  SAID("acacacc");
 }
 
 TEST(a_send_to_a_disabled_watcher_is_kept) {
@@ -140,18 +140,11 @@ static void send_from_handler(int number) {
   if (number != SIGUSR1 || evloop_async_send(sent_by_handler) != 0) _exit(1);
 }
 
-static void handle_signal(void) {
-  struct sigaction action;
-  memset(&action, 0, sizeof action);
-  action.sa_handler = send_from_handler;
-  OK(sigaction(SIGUSR1, &action, NULL));
-}
-
 TEST(a_signal_handler_sends) {
   static Seen seen;
   evloop_t loop = new_loop();
   sent_by_handler = async(loop, see, &seen);
-  handle_signal();
+  handle_signals(send_from_handler);
   raise(SIGUSR1);
   raise(SIGUSR1);
   CHECK_EQ(seen.calls, 0);
@@ -165,14 +158,14 @@ TEST(a_signal_handler_sends_on_the_sleeping_thread) {
   evloop_t loop = new_loop();
   int i;
   sent_by_handler = async(loop, see, &seen);
-  handle_signal();
-  start_runner(&runner, loop);
+  handle_signals(send_from_handler);
+  start_runner(&runner, run_until_done, loop);
   for (i = 1; i <= 100; i++) {
     if (i % 10 == 0) wait_until_asleep(&runner.tid);
     CHECK_EQ(pthread_kill(runner.thread, SIGUSR1), 0);
     UNTIL(LOAD(seen.calls) >= i);
   }
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
   CHECK_EQ(seen.calls, 100);
 }
 
@@ -181,19 +174,19 @@ TEST(a_signal_handler_sends_on_the_sleeping_thread) {
 static void make_readable(const evloop_event_t *event, void *user_data) {
   CHECK_EQ(event->type, EVLOOP_EVENT_PREPARE);
   OK(eventfd_write(*(const int *)user_data, 1));
-  write_letter('p');
+  say_letter('p');
 }
 
 TEST(prepare_is_before_the_wait_and_check_after_it) {
   evloop_t loop = new_loop();
   int fd = event_fd(0);
-  OK(evloop_add_check(loop, letter, LETTER("c")));
-  readable_io(loop, fd, letter, LETTER("i"));
+  OK(evloop_add_check(loop, letter, WORD("c")));
+  readable_io(loop, fd, letter, WORD("i"));
   OK(evloop_add_prepare(loop, make_readable, &fd));
   turn(loop);
-  EXPECT_CALLED("pic");
+  SAID("pic");
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
-  EXPECT_CALLED("pic");
+  SAID("pic");
 }
 
 TEST(prepare_and_check_run_in_each_iteration) {
@@ -215,31 +208,31 @@ TEST(a_wakeup_makes_the_loop_go_round) {
   int rounds;
   OK(evloop_add_prepare(loop, see, &prepare));
   OK(evloop_add_check(loop, see, &check));
-  start_sleeper(&runner, loop);
+  start_sleeper(&runner, run_until_done, loop);
   rounds = LOAD(prepare.calls);
   CHECK_EQ(LOAD(check.calls), rounds - 1);
   CHECK_EQ(evloop_wakeup(loop), 0);
   UNTIL(LOAD(prepare.calls) > rounds);
   CHECK(LOAD(check.calls) >= rounds);
-  CHECK_EQ(stop_runner(&runner), 1);
+  stop_runner(&runner);
 }
 
 /* ---- the order of one iteration ---- */
 
 TEST(one_iteration_has_its_order) {
   evloop_t loop = new_loop();
-  OK(evloop_add_check(loop, letter, LETTER("c")));
-  OK(evloop_add_idle(loop, letter, LETTER("z")));
-  readable_io(loop, event_fd(1), letter, LETTER("i"));
-  OK(evloop_add_defer(loop, letter, LETTER("d")));
-  CHECK_EQ(evloop_post(loop, letter, LETTER("p")), 0);
-  trigger(async(loop, letter, LETTER("a")));
-  timer(loop, 0, 0, letter, LETTER("t"));
-  OK(evloop_add_prepare(loop, letter, LETTER("b")));
+  OK(evloop_add_check(loop, letter, WORD("c")));
+  OK(evloop_add_idle(loop, letter, WORD("z")));
+  readable_io(loop, event_fd(1), letter, WORD("i"));
+  OK(evloop_add_defer(loop, letter, WORD("d")));
+  CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
+  trigger(async(loop, letter, WORD("a")));
+  timer(loop, 0, 0, letter, WORD("t"));
+  OK(evloop_add_prepare(loop, letter, WORD("b")));
   turn(loop);
-  EXPECT_CALLED("btapdic");
+  SAID("btapdic");
   turn(loop);
-  EXPECT_CALLED("bic");
+  SAID("bic");
 }
 
 /* ---- idle ---- */
@@ -327,7 +320,7 @@ TEST(defer_is_called_once) {
 static void enable_itself(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
   see(event, user_data);
-  write_letter('d');
+  say_letter('d');
   if (seen->calls < 3) CHECK_EQ(evloop_watcher_enable(event->watcher), 0);
 }
 
@@ -335,9 +328,9 @@ TEST(defer_in_its_own_callback_is_the_next_iteration) {
   static Seen seen;
   evloop_t loop = new_loop();
   OK(evloop_add_defer(loop, enable_itself, &seen));
-  OK(evloop_add_check(loop, letter, LETTER("c")));
+  OK(evloop_add_check(loop, letter, WORD("c")));
   turns(loop, 4);
-  EXPECT_CALLED("dcdcdcc");
+  SAID("dcdcdcc");
 }
 
 TEST(a_pending_defer_does_not_wait) {
@@ -351,15 +344,15 @@ TEST(a_pending_defer_does_not_wait) {
 
 static void add_defer(const evloop_event_t *event, void *user_data) {
   letter(event, user_data);
-  OK(evloop_add_defer(evloop_watcher_loop(event->watcher), letter, LETTER("d")));
+  OK(evloop_add_defer(evloop_watcher_loop(event->watcher), letter, WORD("d")));
 }
 
 TEST(a_defer_added_in_a_callback_is_the_next_iteration) {
   evloop_t loop = new_loop();
-  timer(loop, 0, 0, add_defer, LETTER("t"));
-  OK(evloop_add_check(loop, letter, LETTER("c")));
+  timer(loop, 0, 0, add_defer, WORD("t"));
+  OK(evloop_add_check(loop, letter, WORD("c")));
   turns(loop, 3);
-  EXPECT_CALLED("tcdcc");
+  SAID("tcdcc");
 }
 
 /* ---- exit ---- */
@@ -371,26 +364,26 @@ TEST(exit_is_called_when_nothing_is_left) {
   run_to_end(loop);
   CHECK_EQ(seen.calls, 1);
   expect_plain(&seen.last, watcher, EVLOOP_EVENT_EXIT, &seen);
-  timer(loop, 0, 0, letter, LETTER("t"));
+  timer(loop, 0, 0, letter, WORD("t"));
   run_to_end(loop);
   CHECK_EQ(seen.calls, 2);
-  EXPECT_CALLED("t");
+  SAID("t");
 }
 
 TEST(exit_is_the_last_that_is_called) {
   evloop_t loop = new_loop();
-  OK(evloop_add_exit(loop, letter, LETTER("e")));
-  OK(evloop_add_defer(loop, letter, LETTER("d")));
-  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, letter, LETTER("c")))), 0);
+  OK(evloop_add_exit(loop, letter, WORD("e")));
+  OK(evloop_add_defer(loop, letter, WORD("d")));
+  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, letter, WORD("c")))), 0);
   run_to_end(loop);
-  EXPECT_CALLED("dce");
+  SAID("dce");
 }
 
 TEST(exit_is_called_when_the_loop_is_stopped) {
   static Seen seen;
   evloop_t loop = new_loop();
   OK(evloop_add_exit(loop, see, &seen));
-  timer(loop, 0, 0, stop, &loop);
+  timer(loop, 0, 0, stop_loop, as_data(loop));
   async(loop, ignore, NULL);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 1);
   CHECK_EQ(seen.calls, 1);
@@ -445,11 +438,11 @@ TEST(exit_watchers_have_priorities) {
   static const int priorities[] = {0, INT32_MAX, INT32_MIN, 5};
   int i;
   for (i = 0; i < 4; i++) {
-    evloop_watcher_t watcher = OK(evloop_add_exit(loop, letter, LETTER(letters[i])));
+    evloop_watcher_t watcher = OK(evloop_add_exit(loop, letter, WORD(letters[i])));
     CHECK_EQ(evloop_watcher_set_priority(watcher, priorities[i]), 0);
   }
   run_to_end(loop);
-  EXPECT_CALLED("abcd");
+  SAID("abcd");
 }
 
 TEST(a_disabled_exit_watcher_is_not_called) {

@@ -9,8 +9,6 @@
 #include <pty.h>
 #include <sched.h>
 
-#define CLOSED 900000 /* a number that no descriptor of these tests has */
-
 /* ---- helpers ---- */
 
 static evloop_poll_t new_set(void) {
@@ -421,25 +419,6 @@ TEST(all_threads_waiting_see_one_change) {
   }
 }
 
-/* A waiter that first waits at a gate, so that its file in /proc can be
- * opened while a descriptor is left. */
-static pthread_barrier_t gate;
-
-static void *waiting_behind_the_gate(void *argument) {
-  Waiter *w = argument;
-  __atomic_store_n(&w->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
-  pthread_barrier_wait(&gate);
-  return waiter_main(w);
-}
-
-static int open_proc_file(const Waiter *w) {
-  char path[64];
-  int tid;
-  while ((tid = __atomic_load_n(&w->tid, __ATOMIC_ACQUIRE)) == 0) usleep(1000);
-  snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
-  return (int)OK(open(path, O_RDONLY | O_CLOEXEC));
-}
-
 static void use_up_descriptors(int highest) {
   set_limit((rlim_t)highest + 1);
   while (dup(highest) >= 0) { }
@@ -447,22 +426,16 @@ static void use_up_descriptors(int highest) {
 }
 
 TEST(changes_arrive_without_a_descriptor_left) {
-  char text[32] = "";
-  Waiter w = {.wait = evloop_poll_wait, .object = new_set()};
+  HeldBack h;
+  evloop_poll_t set = new_set();
   int fd = event_fd(1), idle = event_fd(0);
-  CHECK_EQ(evloop_poll_register(w.object, idle, EVLOOP_POLLIN, 1), 0);
-  CHECK_EQ(pthread_barrier_init(&gate, NULL, 2), 0);
-  CHECK_EQ(pthread_create(&w.thread, NULL, waiting_behind_the_gate, &w), 0);
-  int proc = open_proc_file(&w);
-  use_up_descriptors(proc);
-  pthread_barrier_wait(&gate);
-  while (atol(text) != SYS_ppoll) {
-    usleep(1000);
-    OK(pread(proc, text, sizeof text - 1, 0));
-  }
-  CHECK_EQ(evloop_poll_register(w.object, fd, EVLOOP_POLLIN, 2), 0);
-  CHECK_EQ(waiter_result(&w), 1);
-  CHECK_EQ(w.ready[0].fd, fd);
+  CHECK_EQ(evloop_poll_register(set, idle, EVLOOP_POLLIN, 1), 0);
+  hold_back(&h, evloop_poll_wait, set);
+  use_up_descriptors(h.call_file);
+  let_it_wait(&h);
+  CHECK_EQ(evloop_poll_register(set, fd, EVLOOP_POLLIN, 2), 0);
+  CHECK_EQ(held_back_result(&h), 1);
+  CHECK_EQ(h.waiter.ready[0].fd, fd);
   leave_room_for_checkers();
 }
 

@@ -11,8 +11,6 @@
 #include <sys/select.h>
 #include <sys/un.h>
 
-#define CLOSED 900000 /* a number that no descriptor of these tests has */
-
 /* ---- helpers ---- */
 
 static Pipe full_pipe(void) {

@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <semaphore.h>
 
-#define CLOSED 900000 /* a number that no descriptor of these tests has */
 #define READ EVLOOP_SELECTOR_READ
 #define WRITE EVLOOP_SELECTOR_WRITE
 #define BOTH (READ | WRITE)

@@ -10,8 +10,6 @@
 #include <sys/select.h>
 #include <sys/timerfd.h>
 
-#define SECOND INT64_C(1000000000)
-#define HOUR (3600 * SECOND)
 #define UNTOUCHED UINT64_C(0xabababababababab)
 
 /* ---- helpers ---- */

@@ -10,8 +10,6 @@
 #include <stddef.h>
 #include <sys/un.h>
 
-#define SECOND INT64_C(1000000000)
-#define HOUR (3600 * SECOND)
 #define ABSTIME EVLOOP_TFD_TIMER_ABSTIME
 #define CANCEL_ON_SET (EVLOOP_TFD_TIMER_ABSTIME | EVLOOP_TFD_TIMER_CANCEL_ON_SET)
 
@@ -328,19 +326,6 @@ TEST(a_periodic_timer_of_the_past_counts_every_interval_since) {
 }
 
 /* ---- a clock that is set ---- */
-
-/* Other processes that step the clock wait: an abstract address is a lock. */
-static void lock_clock(void) {
-  static const char name[] = "evloop-test-clock";
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  socklen_t length = offsetof(struct sockaddr_un, sun_path) + sizeof name;
-  int fd = (int)OK(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  memcpy(address.sun_path + 1, name, sizeof name - 1);
-  while (bind(fd, (struct sockaddr *)&address, length) < 0) {
-    CHECK_EQ(errno, EADDRINUSE);
-    usleep(1000);
-  }
-}
 
 /* Sets the wall clock to what it is. Without the privilege that fails, and
  * the timers must notice nothing. */

@@ -9,7 +9,6 @@
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
 
-#define HOUR (INT64_C(3600) * 1000 * MS)
 #define NO_RESULT 99
 #define UNTOUCHED UINT64_C(0xabababababababab)
 
@@ -29,7 +28,7 @@ static void *reading(void *argument) {
   store_tid(&r->tid);
   int result = r->waits ? tfd_wait(r->timer, -1, &r->expirations)
                         : tfd_read(r->timer, &r->expirations);
-  __atomic_store_n(&r->result, result, __ATOMIC_RELEASE);
+  STORE(r->result, result);
   return NULL;
 }
 
@@ -110,7 +109,7 @@ TEST(closing_one_handle_leaves_the_readers_of_another) {
 
 static int finished(Reader readers[4]) {
   int i, count = 0;
-  for (i = 0; i < 4; i++) count += __atomic_load_n(&readers[i].result, __ATOMIC_ACQUIRE) != NO_RESULT;
+  for (i = 0; i < 4; i++) count += LOAD(readers[i].result) != NO_RESULT;
   return count;
 }
 
@@ -120,7 +119,7 @@ TEST(one_expiration_goes_to_one_thread) {
   int i, served = 0;
   start_readers(readers, t);
   CHECK_EQ(tfd_settime_ns(t, 0, 1, 0, NULL, NULL), 0);
-  while (finished(readers) == 0) usleep(1000);
+  UNTIL(finished(readers) > 0);
   CHECK_EQ(tfd_close(t), 0);
   for (i = 0; i < 4; i++) {
     if (result_of(&readers[i]) == -ESTALE) continue;

@@ -8,7 +8,6 @@
 #include <sys/prctl.h>
 #include <sys/timerfd.h>
 
-#define SECOND INT64_C(1000000000)
 #define CENTURY (INT64_C(3155760000) * SECOND)
 
 /* ---- the functions that wait ---- */
@@ -214,28 +213,9 @@ static int result_of(Sleeper *w) {
   return w->result;
 }
 
-static int signals; /* handled so far */
-
-static void count_signal(int signal) {
-  (void)signal;
-  __atomic_add_fetch(&signals, 1, __ATOMIC_RELEASE);
-}
-
-/* A handler without SA_RESTART. */
-static void handle_signals(void (*handler)(int)) {
-  struct sigaction action = {.sa_handler = handler};
-  OK(sigaction(SIGUSR1, &action, NULL));
-}
-
-static void wait_until(const int *counter, int value) {
-  while (__atomic_load_n(counter, __ATOMIC_ACQUIRE) < value) usleep(1000);
-}
-
 /* Interrupts the sleep of a waiter, and comes back once it sleeps again. */
-static void interrupt(Sleeper *w) {
-  int before = __atomic_load_n(&signals, __ATOMIC_ACQUIRE);
-  CHECK_EQ(pthread_kill(w->thread, SIGUSR1), 0);
-  wait_until(&signals, before + 1);
+static void interrupt_sleep(Sleeper *w) {
+  interrupt(w->thread);
   wait_until_asleep(&w->tid);
 }
 
@@ -327,10 +307,10 @@ EVERY_WAIT(the_mode_is_each_threads_own) {
   start(&returns);
   start(&restarts);
   CHECK_EQ(restarts.was_in_mode, EVLOOP_EINTR_RESTART);
-  interrupt(&restarts);
+  interrupt_sleep(&restarts);
   CHECK_EQ(pthread_kill(returns.thread, SIGUSR1), 0);
   CHECK_EQ(result_of(&returns), -EINTR);
-  interrupt(&restarts);
+  interrupt_sleep(&restarts);
   make_ready(&source);
   CHECK_EQ(result_of(&restarts), 1);
   CHECK_EQ(signals, 3);
@@ -361,7 +341,7 @@ typedef struct Check {
 static int simple_check(void *user_data) {
   Check *check = user_data;
   check->thread = pthread_self();
-  __atomic_add_fetch(&check->calls, 1, __ATOMIC_RELEASE);
+  ADD(check->calls, 1);
   return check->verdict;
 }
 
@@ -372,8 +352,8 @@ static void expect_checked(const Kind *kind, int mode) {
   handle_signals(count_signal);
   start(&w);
   for (int call = 1; call <= 3; call++) {
-    interrupt(&w);
-    wait_until(&check.calls, call);
+    interrupt_sleep(&w);
+    UNTIL(LOAD(check.calls) >= call);
     wait_until_asleep(&w.tid);
     CHECK_EQ(check.calls, call);
     CHECK(pthread_equal(check.thread, w.thread));
@@ -413,7 +393,7 @@ EVERY_WAIT(the_check_is_each_threads_own) {
   handle_signals(count_signal);
   CHECK_EQ(evloop_set_interrupt_check(simple_check, &check), 0);
   start(&w);
-  interrupt(&w);
+  interrupt_sleep(&w);
   make_ready(&source);
   CHECK_EQ(result_of(&w), 1);
   CHECK_EQ(check.calls, 0);
@@ -440,7 +420,7 @@ EVERY_OBJECT(a_check_that_closes_the_object_ends_the_wait) {
 static int waiting_check(void *user_data) {
   Check *check = user_data;
   check->result = wait_for(check->source, MS);
-  __atomic_add_fetch(&check->calls, 1, __ATOMIC_RELEASE);
+  ADD(check->calls, 1);
   return 0;
 }
 
@@ -451,14 +431,14 @@ EVERY_WAIT(a_check_may_wait_itself) {
   Sleeper w = {.source = &source, .timeout_ns = -1, .check = waiting_check, .user_data = &check};
   handle_signals(count_signal);
   start(&w);
-  interrupt(&w);
-  wait_until(&check.calls, 1);
+  interrupt_sleep(&w);
+  UNTIL(LOAD(check.calls) >= 1);
   wait_until_asleep(&w.tid);
   CHECK_EQ(check.result, 0);
   check.source = &other;
   make_ready(&other);
-  interrupt(&w);
-  wait_until(&check.calls, 2);
+  interrupt_sleep(&w);
+  UNTIL(LOAD(check.calls) >= 2);
   wait_until_asleep(&w.tid);
   CHECK_EQ(check.result, 1);
   make_ready(&source);

@@ -9,6 +9,22 @@
  * system header has. A foreign-function interface must be told the types:
  * handles, times and data have 64 bits.
  *
+ * This page has two programs, and what holds for every call: return values,
+ * handles, time, descriptors, flags, threads, signals, fork. Then come, each
+ * under its title:
+ *
+ *   Constants
+ *   Types
+ *   The library
+ *   Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
+ *   select (select(2), Python's select.select)
+ *   Poll sets (poll(2), Python's select.poll)
+ *   Epoll objects (epoll(7), Python's select.epoll)
+ *   /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
+ *   Selectors (Python's selectors module)
+ *   The event loop
+ *   Watchers: what an event loop waits for
+ *   Every watcher
  *
  * A first program: a timer that ticks twice a second, three times.
  *
@@ -115,8 +131,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct timespec;
-
 /* ------------------------------------------------------------------------
  * Constants
  * ------------------------------------------------------------------------ */
@@ -170,11 +184,6 @@ struct timespec;
  * evloop_handle_kind(): a /dev/poll object.
  */
 #define EVLOOP_KIND_DEVPOLL 6
-
-/**
- * evloop_handle_kind(): a kqueue.
- */
-#define EVLOOP_KIND_KQUEUE 7
 
 /**
  * evloop_handle_kind(): a selector.
@@ -417,7 +426,7 @@ struct timespec;
 #define EVLOOP_SELECTOR_DEVPOLL 4
 
 /**
- * evloop_selector_create(): on a kqueue.
+ * evloop_selector_create(): on a kqueue; -ENOTSUP in this version.
  */
 #define EVLOOP_SELECTOR_KQUEUE 5
 
@@ -438,13 +447,16 @@ struct timespec;
 
 /**
  * evloop_options_t: virtual time jumps to the next deadline (of a timer, a
- * timeout or a rate limit) whenever a look at the descriptors found nothing
- * ready and nothing is posted. An enabled idle watcher prevents that.
+ * timeout or a rate limit) whenever a run that may wait would have to: a
+ * look at the descriptors found nothing ready and nothing is posted. It does
+ * not with EVLOOP_RUN_NOWAIT, with a time of 0 (evloop_wait(),
+ * evloop_run_for_ns()), or while an idle watcher is enabled.
  */
 #define EVLOOP_AUTO_ADVANCE 2
 
 /**
- * evloop_options_t: wake early for timers and spin until they are due.
+ * evloop_options_t: wake early for timers and spin until they are due, for
+ * up to 0.12 ms each time: they are less late, for more processor time.
  */
 #define EVLOOP_PRECISE 4
 
@@ -454,7 +466,7 @@ struct timespec;
 #define EVLOOP_RUN_UNTIL_DONE 0
 
 /**
- * evloop_run(): wait until something was dispatched, once.
+ * evloop_run(): go round until something was dispatched.
  */
 #define EVLOOP_RUN_ONCE 1
 
@@ -524,15 +536,12 @@ struct timespec;
 #define EVLOOP_EVENT_CLOSED 12
 
 /**
- * evloop_event_t: there are events in a kqueue.
- */
-#define EVLOOP_EVENT_KQUEUE 13
-
-/**
- * evloop_event_t events: the source failed, result says why, and the watcher
- * was disabled: -EBADF for a descriptor that was closed while it was
- * watched, what epoll_ctl(2) refused after evloop_io_modify(), -ENOMEM. The
- * system has no such bit; an error of a socket is EVLOOP_EPOLLERR.
+ * evloop_event_t events: the source failed, and result says why: -EBADF for
+ * a descriptor that was closed while it was watched; what epoll_ctl(2)
+ * refused after evloop_io_modify(); what a loop could not do of what another
+ * thread asked for, -EEXIST, -EMFILE or -ENOMEM; or see evloop_add_tfd(). An
+ * io watcher is disabled by it. The system has no such bit; an error of a
+ * socket is EVLOOP_EPOLLERR.
  */
 #define EVLOOP_ERROR 16777216
 
@@ -547,7 +556,7 @@ struct timespec;
 #define EVLOOP_TIMER_BURST 2
 
 /**
- * evloop_add_timer(): the interval counts from the end of the callback.
+ * evloop_add_timer(): the interval counts from the end of the callbacks.
  */
 #define EVLOOP_TIMER_DELAY 4
 
@@ -565,341 +574,6 @@ struct timespec;
  * Bytes a pipe takes without blocking once it is reported writable.
  */
 #define EVLOOP_PIPE_BUF 4096
-
-/**
- * Filter: there is something to read. ident is a descriptor.
- */
-#define EVLOOP_KQ_FILTER_READ -1
-
-/**
- * Filter: there is room to write. ident is a descriptor.
- */
-#define EVLOOP_KQ_FILTER_WRITE -2
-
-/**
- * Filter: asynchronous input and output; -ENOTSUP in this version.
- */
-#define EVLOOP_KQ_FILTER_AIO -3
-
-/**
- * Filter: changes of a file; -ENOTSUP in this version.
- */
-#define EVLOOP_KQ_FILTER_VNODE -4
-
-/**
- * Filter: processes; -ENOTSUP in this version.
- */
-#define EVLOOP_KQ_FILTER_PROC -5
-
-/**
- * Filter: signals; -ENOTSUP in this version.
- */
-#define EVLOOP_KQ_FILTER_SIGNAL -6
-
-/**
- * Filter: a timer. ident is a number of the caller's.
- */
-#define EVLOOP_KQ_FILTER_TIMER -7
-
-/**
- * Filter: mounts; -ENOTSUP in this version.
- */
-#define EVLOOP_KQ_FILTER_FS -9
-
-/**
- * Filter: triggered by the program. ident is a number of the caller's.
- */
-#define EVLOOP_KQ_FILTER_USER -11
-
-/**
- * Filter: network interfaces; -ENOTSUP in this version. (FreeBSD of today
- * has none; where it had, the number is another filter's now.)
- */
-#define EVLOOP_KQ_FILTER_NETDEV -16
-
-/**
- * Filter: out-of-band data; -ENOTSUP in this version. (FreeBSD has none.)
- */
-#define EVLOOP_KQ_FILTER_EXCEPT -17
-
-/**
- * Change: watch, or change what is watched; enables it.
- */
-#define EVLOOP_KQ_EV_ADD 1
-
-/**
- * Change: watch no more.
- */
-#define EVLOOP_KQ_EV_DELETE 2
-
-/**
- * Change: deliver events.
- */
-#define EVLOOP_KQ_EV_ENABLE 4
-
-/**
- * Change: deliver no events; what happens is kept.
- */
-#define EVLOOP_KQ_EV_DISABLE 8
-
-/**
- * Flag: one event, then it is deleted.
- */
-#define EVLOOP_KQ_EV_ONESHOT 16
-
-/**
- * Flag: an event is only delivered again when something happens.
- */
-#define EVLOOP_KQ_EV_CLEAR 32
-
-/**
- * Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, data 0 if it
- * succeeded.
- */
-#define EVLOOP_KQ_EV_RECEIPT 64
-
-/**
- * Flag: one event, then it is disabled.
- */
-#define EVLOOP_KQ_EV_DISPATCH 128
-
-/**
- * Change: one event at once, whether there is one or not, then deleted.
- */
-#define EVLOOP_KQ_EV_FORCEONESHOT 256
-
-/**
- * Change: udata and ext stay what they were.
- */
-#define EVLOOP_KQ_EV_KEEPUDATA 512
-
-/**
- * Flag: others with the same ident and filter, but another udata, are
- * others. (macOS has it, under a number that is EVLOOP_KQ_EV_FORCEONESHOT
- * on FreeBSD.)
- */
-#define EVLOOP_KQ_EV_UDATA_SPECIFIC 1024
-
-/**
- * The bits that a change cannot set.
- */
-#define EVLOOP_KQ_EV_SYSFLAGS 61440
-
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
-#define EVLOOP_KQ_EV_DROP 4096
-
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
-#define EVLOOP_KQ_EV_FLAG1 8192
-
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
-#define EVLOOP_KQ_EV_FLAG2 16384
-
-/**
- * In an entry: the change failed with the errno in data, or, where data
- * is 0, it succeeded.
- */
-#define EVLOOP_KQ_EV_ERROR 16384
-
-/**
- * In an event: the other side has closed.
- */
-#define EVLOOP_KQ_EV_EOF 32768
-
-/**
- * READ, WRITE: only with at least as many bytes as data says.
- */
-#define EVLOOP_KQ_NOTE_LOWAT 1
-
-/**
- * READ of a regular file: at the end, too.
- */
-#define EVLOOP_KQ_NOTE_FILE_POLL 2
-
-/**
- * VNODE: it has no name any more.
- */
-#define EVLOOP_KQ_NOTE_DELETE 1
-
-/**
- * VNODE: it was written.
- */
-#define EVLOOP_KQ_NOTE_WRITE 2
-
-/**
- * VNODE: it became longer.
- */
-#define EVLOOP_KQ_NOTE_EXTEND 4
-
-/**
- * VNODE: its attributes changed.
- */
-#define EVLOOP_KQ_NOTE_ATTRIB 8
-
-/**
- * VNODE: its number of links changed.
- */
-#define EVLOOP_KQ_NOTE_LINK 16
-
-/**
- * VNODE: it was renamed.
- */
-#define EVLOOP_KQ_NOTE_RENAME 32
-
-/**
- * VNODE: it was revoked, or unmounted.
- */
-#define EVLOOP_KQ_NOTE_REVOKE 64
-
-/**
- * VNODE: it was opened.
- */
-#define EVLOOP_KQ_NOTE_OPEN 128
-
-/**
- * VNODE: it was closed, after reading.
- */
-#define EVLOOP_KQ_NOTE_CLOSE 256
-
-/**
- * VNODE: it was closed, after writing.
- */
-#define EVLOOP_KQ_NOTE_CLOSE_WRITE 512
-
-/**
- * VNODE: it was read.
- */
-#define EVLOOP_KQ_NOTE_READ 1024
-
-/**
- * PROC: the process ended.
- */
-#define EVLOOP_KQ_NOTE_EXIT 2147483648
-
-/**
- * PROC: it forked.
- */
-#define EVLOOP_KQ_NOTE_FORK 1073741824
-
-/**
- * PROC: it executed another program.
- */
-#define EVLOOP_KQ_NOTE_EXEC 536870912
-
-/**
- * PROC: the bits of what happened.
- */
-#define EVLOOP_KQ_NOTE_PCTRLMASK 4026531840
-
-/**
- * PROC: the bits of what happened to whom.
- */
-#define EVLOOP_KQ_NOTE_PDATAMASK 1048575
-
-/**
- * PROC: children too.
- */
-#define EVLOOP_KQ_NOTE_TRACK 1
-
-/**
- * PROC: a child could not be watched.
- */
-#define EVLOOP_KQ_NOTE_TRACKERR 2
-
-/**
- * PROC: it is a child.
- */
-#define EVLOOP_KQ_NOTE_CHILD 4
-
-/**
- * NETDEV: the link is up.
- */
-#define EVLOOP_KQ_NOTE_LINKUP 1
-
-/**
- * NETDEV: the link is down.
- */
-#define EVLOOP_KQ_NOTE_LINKDOWN 2
-
-/**
- * NETDEV: the state of the link is not known.
- */
-#define EVLOOP_KQ_NOTE_LINKINV 4
-
-/**
- * TIMER: data is seconds.
- */
-#define EVLOOP_KQ_NOTE_SECONDS 1
-
-/**
- * TIMER: data is milliseconds, as without any unit.
- */
-#define EVLOOP_KQ_NOTE_MSECONDS 2
-
-/**
- * TIMER: data is microseconds.
- */
-#define EVLOOP_KQ_NOTE_USECONDS 4
-
-/**
- * TIMER: data is nanoseconds.
- */
-#define EVLOOP_KQ_NOTE_NSECONDS 8
-
-/**
- * TIMER: data is a time of the wall clock; once, when it has come.
- */
-#define EVLOOP_KQ_NOTE_ABSTIME 16
-
-/**
- * USER: fflags stay what they are.
- */
-#define EVLOOP_KQ_NOTE_FFNOP 0
-
-/**
- * USER: fflags become the old ones and the new ones.
- */
-#define EVLOOP_KQ_NOTE_FFAND 1073741824
-
-/**
- * USER: fflags become the old ones or the new ones.
- */
-#define EVLOOP_KQ_NOTE_FFOR 2147483648
-
-/**
- * USER: fflags become the new ones.
- */
-#define EVLOOP_KQ_NOTE_FFCOPY 3221225472
-
-/**
- * USER: the bits of these four.
- */
-#define EVLOOP_KQ_NOTE_FFCTRLMASK 3221225472
-
-/**
- * USER: the bits that are the program's.
- */
-#define EVLOOP_KQ_NOTE_FFLAGSMASK 16777215
-
-/**
- * USER: there is an event.
- */
-#define EVLOOP_KQ_NOTE_TRIGGER 16777216
-
-/**
- * evloop_kqueue_create(): close on exec; always on, accepted.
- */
-#define EVLOOP_KQ_CLOEXEC 1
-
-/**
- * evloop_kqueue_create(): a forked child has a copy of the queue.
- */
-#define EVLOOP_KQ_CPONFORK 2
 
 /**
  * Asked whenever a wait of this thread was interrupted; see
@@ -965,48 +639,6 @@ typedef evloop_handle_t evloop_epoll_t;
  * A /dev/poll object; see evloop_devpoll_create().
  */
 typedef evloop_handle_t evloop_devpoll_t;
-
-/**
- * A kqueue; see evloop_kqueue_create().
- */
-typedef evloop_handle_t evloop_kqueue_t;
-
-/**
- * A change to a queue, or an event from it.
- *
- * It is laid out as FreeBSD's struct kevent.
- */
-typedef struct evloop_kevent_t {
-  /**
-   * What it is about: a descriptor, a number of the caller's, as the
-   * filter has it.
-   */
-  uint64_t ident;
-  /**
-   * One of EVLOOP_KQ_FILTER.
-   */
-  int16_t filter;
-  /**
-   * EVLOOP_KQ_EV bits.
-   */
-  uint16_t flags;
-  /**
-   * EVLOOP_KQ_NOTE bits of the filter.
-   */
-  uint32_t fflags;
-  /**
-   * A number of the filter; an errno where flags has EV_ERROR.
-   */
-  int64_t data;
-  /**
-   * The caller's, handed back with each event.
-   */
-  uint64_t udata;
-  /**
-   * The filter's (0 and 1, where it uses them) and the caller's.
-   */
-  uint64_t ext[4];
-} evloop_kevent_t;
 
 /**
  * A selector; see evloop_selector_create().
@@ -1328,7 +960,10 @@ int tfd_fileno(tfd_t t);
  *
  * The descriptor is closed (unless it is only borrowed, see tfd_from_fd())
  * as soon as no other thread is in a call with it, so its number is never
- * reused under such a thread.
+ * reused under such a thread. If an event loop watches it (see
+ * evloop_add_tfd(); better close that watcher first), it is closed once the
+ * loop has run and noticed, and the watcher gets an event with EVLOOP_ERROR
+ * and result -ESTALE.
  *
  * @param t a timer.
  * @returns 0. -ESTALE, -EDOM: see "Handles".
@@ -1543,8 +1178,8 @@ int tfd_set_ticks(tfd_t t, uint64_t ticks);
  * @returns how many entries are left in the three lists together; 0, and
  *   three counts of 0, if the time ran out. -EBADF: a descriptor is
  *   negative or not open. -EINVAL: a negative count, or a NULL list whose
- *   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On failure lists
- *   and counts are as they were.
+ *   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On
+ *   failure lists and counts are as they were.
  *
  * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
  * Fork: works in the child. Since 0.1.0. Source: select(2); built on
@@ -1742,11 +1377,11 @@ int evloop_epoll_fileno(evloop_epoll_t ep);
  *   watches by default.
  * @param data handed back with each event, not looked at.
  * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EPERM: fd cannot be waited for (a regular file, a directory,
- *   /dev/null; a selector takes them). -EINVAL: an unknown bit, the epoll
- *   object itself, or EXCLUSIVE with ONESHOT, RDHUP or an epoll
- *   descriptor. -ELOOP: epoll sets nested too deep or in a circle.
- *   -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
+ *   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
+ *   a selector takes them). -EINVAL: an unknown bit, the epoll object
+ *   itself, or EXCLUSIVE for an epoll descriptor or with other bits than IN,
+ *   OUT, ERR, HUP, ET and WAKEUP. -ELOOP: epoll sets nested too deep or in a
+ *   circle. -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
  *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
@@ -1769,8 +1404,9 @@ int evloop_epoll_register(evloop_epoll_t ep,
  * @param data as evloop_epoll_register(); replaces the old one.
  * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
  *   epoll object itself, or the old or the new registration is EXCLUSIVE
- *   (unregister and register instead). -EBADF: fd is not open. -EPERM: as evloop_epoll_register().
- *   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *   (unregister and register instead). -EBADF: fd is not open. -EPERM: as
+ *   evloop_epoll_register(). -ENOMEM. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0. Source: epoll_ctl(2).
@@ -1965,164 +1601,6 @@ int evloop_devpoll_wait(evloop_devpoll_t dp,
 int evloop_devpoll_close(evloop_devpoll_t dp);
 
 /* ------------------------------------------------------------------------
- * Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create a kqueue.
- *
- * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
- * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
- *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
- *   and up to seven more for what it is made to watch. -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child, whose descriptor of it is closed by
- * the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
- * has a copy under the same handle and descriptor: the descriptor is the
- * parent's until the child's first call with it. Since 0.1.0. Source:
- * kqueue(2) of FreeBSD.
- */
-evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
-
-/**
- * A second handle for a kqueue that is known by its descriptor.
- *
- * Both are the same queue. Closing this handle ends the waits that were
- * begun with it, and leaves the queue as it is, unless EVLOOP_FD_OWN is
- * given.
- *
- * @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
- *   or a duplicate of one.
- * @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
- *   its descriptor.
- * @returns the handle, to be closed with evloop_kqueue_close(). -EBADF: fd
- *   is not a kqueue of this process. -EINVAL: an unknown flag. -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as the queue.
- * Since 0.1.0.
- */
-evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
-
-/**
- * The descriptor of a kqueue.
- *
- * It is only lent: do not close it. It is readable while an event is
- * pending, and can be registered with another kqueue, epoll, poll or
- * select.
- *
- * @param kq a kqueue.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_kqueue_fileno(evloop_kqueue_t kq);
-
-/**
- * Change what a kqueue watches, and wait for events.
- *
- * First the changes are applied, in their order. One that fails gets an
- * entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, all else
- * as in the change. So does each that has EVLOOP_KQ_EV_RECEIPT, with data
- * 0. If there is any such entry, the call returns at once, and events stay
- * for the next one. If there is no room for an entry, the later changes are
- * not applied, and the call returns the error, or, after a receipt, the
- * number of entries.
- *
- * Then events are waited for, unless nevents is 0.
- *
- * @param kq a kqueue.
- * @param changes what to change; may be NULL if nchanges is 0.
- * @param nchanges how many changes; 0 or more.
- * @param events where events go; may be NULL if nevents is 0, and may be
- *   the same array as changes.
- * @param nevents room in events, in entries; 0 or more. With 0 the changes
- *   are applied and nothing is waited for.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL: a
- *   negative count, or an array is NULL. -EINTR: see
- *   evloop_set_interrupt_mode(); all changes were applied. -ESTALE: not a
- *   live handle, or closed during the wait. -ECHILD: used after fork.
- *   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
- *   open descriptor. -ENOENT: ident is not watched with that filter.
- *   -EINVAL: the filter, or something in fflags or data, is unknown.
- *   -ENOTSUP: this system cannot watch that. -EMFILE, -ENFILE, -ENOSPC,
- *   -ELOOP.
- *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
- * FreeBSD.
- */
-int evloop_kqueue_control(evloop_kqueue_t kq,
-                          const struct evloop_kevent_t *changes,
-                          int nchanges,
-                          struct evloop_kevent_t *events,
-                          int nevents,
-                          int64_t timeout_ns);
-
-/**
- * Close a kqueue.
- *
- * @param kq a kqueue.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
- */
-int evloop_kqueue_close(evloop_kqueue_t kq);
-
-/**
- * Create a kqueue that is known by its descriptor, as on BSD.
- *
- * The descriptor is the program's: close(2) closes the queue. Nobody is
- * told of that, so what the queue holds is given back, and threads that
- * wait in it return, at a later call of one of these two functions or of
- * evloop_kqueue_create(); at the next one, if descriptors have run out. A
- * duplicate, dup(2), is the same queue, which lives as long as one of them
- * is open.
- *
- * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
- *   ENFILE, ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: not inherited: the
- * child's first call of the library closes it there. Since 0.1.0. Source:
- * kqueue(2) of FreeBSD.
- */
-int evloop_bsd_kqueue(void);
-
-/**
- * Change what a kqueue watches, and wait for events, as on BSD.
- *
- * Everything is as evloop_kqueue_control() has it but what is said here.
- *
- * @param kq a descriptor from evloop_bsd_kqueue(), or of any kqueue.
- * @param changes what to change; may be NULL if nchanges is 0.
- * @param nchanges how many changes; 0 or more.
- * @param events where events go; may be NULL if nevents is 0.
- * @param nevents room in events, in entries; 0 or more.
- * @param timeout how long to wait; NULL waits for ever.
- * @returns the number of entries filled; 0 if the time ran out. -1 and
- *   errno: EBADF: kq is not a kqueue of this process, or was closed during
- *   the wait. EINTR: a signal handler interrupted the wait; all changes
- *   were applied. EINVAL, ENOMEM and others as evloop_kqueue_control(), and
- *   EINVAL for a timeout that is negative or has 10^9 nanoseconds or more.
- *
- * Blocking: up to the timeout, never less. Threads: any, several at once.
- * Signals: not safe. Fork: EBADF. Since 0.1.0. Source: kevent(2) of
- * FreeBSD.
- */
-int evloop_bsd_kevent(int kq,
-                      const struct evloop_kevent_t *changes,
-                      int nchanges,
-                      struct evloop_kevent_t *events,
-                      int nevents,
-                      const struct timespec *timeout);
-
-/* ------------------------------------------------------------------------
  * Selectors (Python's selectors module)
  * ------------------------------------------------------------------------ */
 
@@ -2133,11 +1611,11 @@ int evloop_bsd_kevent(int kq,
  * backend and are always ready.
  *
  * @param backend EVLOOP_SELECTOR_DEFAULT (the best there is), _SELECT,
- *   _POLL, _EPOLL, _DEVPOLL or _KQUEUE.
+ *   _POLL, _EPOLL or _DEVPOLL.
  * @returns the selector, to be closed with evloop_selector_close().
- *   -EINVAL: an unknown backend. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
- *   evloop_epoll_create(), with the EPOLL backend, and as
- *   evloop_kqueue_create() with KQUEUE.
+ *   -EINVAL: an unknown backend. -ENOTSUP: EVLOOP_SELECTOR_KQUEUE, which
+ *   this version does not have. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
+ *   evloop_epoll_create(), with the EPOLL backend.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
  * everything but close in the child. Since 0.1.0. Source: Python's
@@ -2158,7 +1636,8 @@ evloop_selector_t evloop_selector_create(int backend);
  * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
  *   -EINVAL: no events, or an unknown bit; or fd is the selector's own.
  *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
- *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
+ *   used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0.
@@ -2301,18 +1780,32 @@ int evloop_selector_close(evloop_selector_t s);
  *
  * A loop waits for the watchers that are added to it and dispatches their
  * events: to a callback or, for a watcher added with a NULL callback, to
- * evloop_wait()'s array. One iteration is: prepare watchers; wait; timers,
- * in the order of their deadlines; async watchers; posted calls; defer
- * watchers; descriptors; check watchers; and idle watchers, if there was
- * nothing of the first five kinds. Watchers with a priority: see
- * evloop_watcher_set_priority().
+ * evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
+ * (clock by clock, those of a clock in the order of their deadlines);
+ * clock_change watchers; async watchers; posted calls; defer watchers;
+ * descriptors (io and tfd watchers); check watchers; and idle watchers, if
+ * nothing between the wait and the check watchers was dispatched. Watchers
+ * with a priority: see evloop_watcher_set_priority().
+ *
+ * Fairness: an iteration dispatches at most max_timers timers of each
+ * clock, max_posts posted calls and max_events descriptors; what is left
+ * is for the next one, which does not wait. Descriptors come last: while
+ * very many timers are due, as many callbacks as the bounds allow are
+ * called between two looks at the descriptors. Where that is too long, set
+ * lower bounds. Ready descriptors beyond max_events take turns.
+ *
+ * Memory: the places of closed watchers, 64 bytes each, are kept for the
+ * next ones, of any loop: how many there are follows from how many watchers
+ * were open at once. All else that a loop has is freed with it.
  *
  * @param options NULL for the defaults, else see evloop_options_t.
  * @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
- *   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME. -E2BIG: the
- *   structure is larger than this version's, and not zero there. -EMFILE,
- *   -ENFILE: a loop takes two descriptors, one more with its first timer
- *   (one for each clock), and two more with evloop_fileno(). -ENOMEM.
+ *   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME, or a size
+ *   that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
+ *   the structure is larger than this version's, and not zero there.
+ *   -EMFILE, -ENFILE: a loop takes two descriptors, one more for each clock
+ *   with the first timer on it, and one more with evloop_fileno().
+ *   -ENOSPC: the user's max_user_watches is used up. -ENOMEM.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: see
  * evloop_after_fork(). Since 0.1.0.
@@ -2324,10 +1817,14 @@ evloop_t evloop_create(const struct evloop_options_t *options);
  *
  * The handle and those of all its watchers are stale at once. If the loop
  * is not running, everything is freed and the destroy notifications run
- * inside this call. If it is running, this returns at once: the run
- * returns -ESTALE after the callback it is in, if any, freeing everything
- * then. Inside a callback of the loop this is allowed. Posted calls that
- * were not made yet are not made.
+ * inside this call. If it is running, in another thread or because this is
+ * one of its callbacks, this returns at once: the run then does that, after
+ * the callback it is in, if any, and returns -ESTALE.
+ *
+ * Posted calls that were not made yet are never made, and nothing tells of
+ * them: if their user_data has to be freed, the program keeps a list of its
+ * own. Everything that was handed to the loop can be freed once it is
+ * closed and its run, if there is one, has returned.
  *
  * @param loop a loop.
  * @returns 0. -ESTALE, -EDOM: see "Handles".
@@ -2343,7 +1840,8 @@ int evloop_close(evloop_t loop);
  *
  * UNTIL_DONE runs until evloop_stop(), or until nothing is left that keeps
  * the loop alive. ONCE waits until something happened, dispatches that and
- * returns, at once if nothing keeps the loop alive. NOWAIT dispatches what
+ * returns; calls of prepare, check and idle watchers are not something, and
+ * if nothing keeps the loop alive it does not wait. NOWAIT dispatches what
  * is ready and returns. Events of watchers without a callback are kept for
  * evloop_wait(), added up to one for each watcher.
  *
@@ -2359,7 +1857,8 @@ int evloop_close(evloop_t loop);
  *   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
  *   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
  *   -ECHILD: used after fork; also in the child of a callback that forked,
- *   unless it called evloop_after_fork(). -ENOMEM. -EDOM: see "Handles".
+ *   unless it called evloop_after_fork(). -EBADF: somebody has closed the
+ *   loop's own descriptor. -ENOMEM. -EDOM: see "Handles".
  *
  * Blocking: as the mode says. Threads: any, one at a time; not always the
  * same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -2398,8 +1897,8 @@ int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
  *   wait, negative waits for ever.
  * @returns the number of events; 0 if the time ran out, evloop_stop() or
  *   evloop_wakeup() was called, or nothing is left that keeps the loop
- *   alive (evloop_run(NOWAIT) tells whether it is that). -EINVAL: max is 0 or less, or out_events is NULL. Others: as
- *   evloop_run().
+ *   alive (evloop_run(NOWAIT) tells whether it is that). -EINVAL: max is 0
+ *   or less, or out_events is NULL. Others: as evloop_run().
  *
  * Blocking: up to timeout_ns. Threads: any, one at a time (-EBUSY), and
  * every call may come from another thread. Signals: not safe. Fork:
@@ -2416,7 +1915,13 @@ int evloop_wait(evloop_t loop,
  * The iteration that is going on is finished first, with all its callbacks;
  * then the run returns 1 or 0, as usual. (To end at once close the loop.)
  * A stop is remembered: if the loop is not running, its next run or wait
- * returns at once, dispatching nothing. Any number of stops count as one.
+ * returns at once, dispatching nothing. Any number of stops count as one,
+ * and end one run.
+ *
+ * Embedded in another loop, each evloop_embed_dispatch() is such a run. A
+ * stop has evloop_embed_prepare() return 1; the dispatch that follows
+ * dispatches nothing, and that is all: whoever runs the foreign loop has to
+ * be told by other means.
  *
  * @param loop a loop.
  * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
@@ -2431,7 +1936,9 @@ int evloop_stop(evloop_t loop);
  *
  * The wait in progress ends, or the next one does if none is: so the loop
  * runs its prepare and check watchers, and evloop_wait() and a ONCE run
- * return. Any number of wake-ups before that count as one.
+ * return. Any number of wake-ups before that count as one. An iteration
+ * that does not wait (a NOWAIT run, a timeout of 0,
+ * evloop_embed_dispatch()) uses a wake-up up, too.
  *
  * @param loop a loop.
  * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
@@ -2445,8 +1952,9 @@ int evloop_wakeup(evloop_t loop);
  * Have a function called once by an event loop.
  *
  * Calls posted by one thread are made in that order, each exactly once
- * unless the loop is closed before. A call posted by a callback is made in
- * the next iteration. A pending call keeps the loop alive.
+ * unless the loop is closed before: then they are never made, and nothing
+ * frees user_data (see evloop_close()). A call posted by a callback is made
+ * in the next iteration. A pending call keeps the loop alive.
  *
  * @param loop a loop.
  * @param callback called with an EVLOOP_EVENT_POST event, whose watcher is
@@ -2498,12 +2006,22 @@ int evloop_advance_ns(evloop_t loop, int64_t ns);
 /**
  * How long an event loop may wait for its next timer.
  *
+ * Counted are timers, by their deadlines (tolerances are not added), and
+ * watchers that a rate limit holds back, whether they keep the loop alive
+ * or not. Left out is all that descriptors tell of: io and tfd watchers,
+ * ready or not. Timers that callbacks of the same iteration have set have
+ * all their time left.
+ *
  * @param loop a loop.
  * @returns nanoseconds of the loop's time until the earliest timer, 0 if
- *   something is due already or need not be waited for (posted calls, idle
- *   watchers), INT64_MAX if there is nothing to wait for but descriptors
- *   and other threads. -EBUSY: another thread is running the loop.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *   something is due already or need not be waited for (posted calls,
+ *   async watchers that were sent to, enabled idle and defer watchers,
+ *   descriptors that are always ready, events kept for evloop_wait(), a
+ *   stop or a wake-up), INT64_MAX if there is nothing to wait for but
+ *   descriptors and other threads. (A timer that is set to INT64_MAX, never,
+ *   counts as one that is due when the clock shows that.) -EBUSY: another
+ *   thread is running the loop. -ECHILD: used after fork. -ESTALE, -EDOM:
+ *   see "Handles".
  *
  * Blocking: no. Threads: any, but not while another runs the loop.
  * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -2519,9 +2037,10 @@ int64_t evloop_next_timeout_ns(evloop_t loop);
  * descriptor is only lent: do not close it.
  *
  * @param loop a loop.
- * @returns the descriptor. -EMFILE, -ENFILE, -ENOMEM: it is made by the
- *   first call. -EBUSY: another thread is running the loop. -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns the descriptor. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
+ *   evloop_create(); it is made by the first call. -EBUSY: another thread
+ *   is running the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; another
  * descriptor after evloop_after_fork(). Since 0.1.0.
@@ -2538,8 +2057,9 @@ int evloop_fileno(evloop_t loop);
  * makes it readable.
  *
  * @param loop a loop.
- * @returns 1 if there is something to dispatch already, so that the
- *   foreign loop should not block; else 0. Errors: as evloop_run().
+ * @returns 1 if there is something to dispatch already (or evloop_stop()
+ *   was called), so that the foreign loop must not block; the descriptor
+ *   does not tell of that. Else 0. Errors: as evloop_run().
  *
  * Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
  * Fork: -ECHILD. Since 0.1.0.
@@ -2566,17 +2086,22 @@ int evloop_embed_dispatch(evloop_t loop);
  * In a child every call on an inherited loop and its watchers, but for
  * closing them, is -ECHILD until this is called. It makes the loop's own
  * descriptors anew and registers what is watched with them: the child goes
- * on with a copy of the loop, and the parent is not disturbed. A watched
- * descriptor that the child has closed gets one EVLOOP_ERROR event. Calls
- * that other threads posted just before the fork may be missing in the
- * child. It may be called in the callback that forked: the child's run
- * then goes on.
+ * on with a copy of the loop, and the parent is not disturbed.
+ *
+ * Descriptors are registered by their numbers: a watcher whose descriptor
+ * the child has closed gets one EVLOOP_ERROR event, but if the number is
+ * another file's by then that file is watched. So call this before closing
+ * what was inherited.
+ *
+ * Calls that other threads posted just before the fork may be missing in
+ * the child. This may be called in the callback that forked: the child's
+ * run then goes on.
  *
  * @param loop a loop that was made before the fork.
  * @returns 0; also if there is nothing to do. -EBUSY: another thread of
  *   the parent was in a callback of the loop, or in a call on it, at the
  *   fork: its state was lost, it can only be closed. -EMFILE, -ENFILE,
- *   -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
+ *   -ENOSPC, -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Since 0.1.0.
  */
@@ -2592,16 +2117,19 @@ int evloop_after_fork(evloop_t loop);
  * Level-triggered, unless EVLOOP_EPOLLET is among the events. With
  * EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
  * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
- * and /dev/null are always ready. Several watchers may watch one
- * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
- * level-triggered if one of them is.
+ * and /dev/null are always ready, which is reported in every iteration,
+ * with EVLOOP_EPOLLET too. Several watchers may watch one descriptor, but
+ * none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
+ * if one of them is.
  *
  * Close the watcher before the descriptor. If the descriptor was closed
  * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
  * when the loop notices, and is disabled. A new descriptor of the same
  * number is not taken for the old one. But while a duplicate of the old one
- * is open the kernel goes on reporting it, and the loop may take some
- * hundred events to notice.
+ * is open the kernel goes on reporting that one, under the number that it
+ * had: event->fd may by then be closed, or another file. The loop takes
+ * some hundred events to notice; with EVLOOP_EPOLLET, ONESHOT or EXCLUSIVE
+ * it does not.
  *
  * Event: type EVLOOP_EVENT_IO, fd, events.
  *
@@ -2612,11 +2140,14 @@ int evloop_after_fork(evloop_t loop);
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
- *   unknown bit, the loop's own descriptor, EXCLUSIVE with ONESHOT or
- *   RDHUP. -EEXIST: another watcher of the loop watches fd, and one of the
- *   two is EXCLUSIVE. -ELOOP: epoll sets nested in a circle or too deep.
- *   -ENOSPC: the user's max_user_watches is used up. -ENOMEM. -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
+ *   unknown bit, the loop's own descriptor, or EXCLUSIVE for an epoll
+ *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
+ *   -EEXIST: another watcher of the loop watches fd, and one of the two is
+ *   EXCLUSIVE; asked for by another thread than that which runs the loop,
+ *   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
+ *   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
+ *   used up. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
@@ -2637,11 +2168,12 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * disabled is enabled; one that evloop_watcher_disable() disabled is not.
  *
  * @param watcher an io watcher.
- * @param events as evloop_add_io().
- * @returns 0. -EINVAL: an unknown bit, a combination that
- *   evloop_add_io() refuses, or no io watcher. -EEXIST: as
- *   evloop_add_io(). -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param events as evloop_add_io(). With 0 errors and hang-ups are still
+ *   reported, and in every iteration: for none evloop_watcher_disable().
+ * @returns 0. -EINVAL: an unknown bit, EXCLUSIVE with ONESHOT or RDHUP, or
+ *   no io watcher (what else evloop_add_io() refuses to combine arrives as
+ *   an event). -EEXIST: as evloop_add_io(). -ENOMEM. -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken; from another thread it takes effect before the loop next
@@ -2652,13 +2184,14 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
 /**
  * Add a timer.
  *
- * A timer never expires early. Timers are dispatched in the order of their
- * deadlines, those with the same deadline in the order in which they were
- * set. A periodic timer does not drift: its deadlines are the first one
- * plus multiples of the interval (but see EVLOOP_TIMER_DELAY). Expirations
- * that were missed, because a callback took long or the watcher was
- * disabled, are counted in one event (SKIP, the default), or delivered one
- * by one (BURST).
+ * A timer never expires early. Timers of one clock are dispatched in the
+ * order of their deadlines, those with the same deadline in the order in
+ * which they were set. A periodic timer does not drift: its deadlines are
+ * the first one plus multiples of the interval. Expirations that were
+ * missed, because a callback took long or the watcher was disabled, are
+ * counted in one event (SKIP, the default), or delivered one by one
+ * (BURST). With DELAY the interval counts from the end of the iteration's
+ * callbacks: no expiration is missed, count is always 1, and it drifts.
  *
  * A relative timer counts from the call or, set in a callback, from the
  * end of the iteration's callbacks, which costs no reading of the clock for
@@ -2678,8 +2211,9 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
  *   EVLOOP_TIMER_ABSTIME.
  * @param initial_ns nanoseconds from now or, with ABSTIME, since the
  *   clock's epoch; 0, or a time in the past, expires in the next
- *   iteration; INT64_MAX never; negative: not set yet, see
- *   evloop_timer_set().
+ *   iteration; a deadline of INT64_MAX, or beyond, is never (but such a
+ *   timer keeps the loop alive); negative: not set yet, and interval_ns is
+ *   not kept, see evloop_timer_set().
  * @param interval_ns nanoseconds from one expiration to the next; 0
  *   expires once.
  * @param tolerance_ns how much later than its deadline it may expire, so
@@ -2689,9 +2223,9 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
  *   NULL.
  * @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
  *   with DELAY, a negative interval or tolerance. -EPERM: an ALARM clock
- *   without CAP_WAKE_ALARM. -EMFILE, -ENFILE: the first timer on a clock
- *   takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP: this
- *   system has no such clock. -ESTALE, -EDOM: see "Handles".
+ *   without CAP_WAKE_ALARM. -EMFILE, -ENFILE, -ENOSPC: the first timer on a
+ *   clock takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP:
+ *   this system has no such clock. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
@@ -2710,7 +2244,8 @@ evloop_watcher_t evloop_add_timer(evloop_t loop,
  * Set a timer anew, or stop it.
  *
  * What it was set to, and an expiration that was not dispatched yet, is
- * forgotten. The tolerance stays as it is.
+ * forgotten. The tolerance stays as it is. A timer that is stopped has no
+ * interval either: evloop_timer_again() is -EINVAL until it is set anew.
  *
  * @param watcher a timer.
  * @param flags as evloop_add_timer().
@@ -2718,8 +2253,8 @@ evloop_watcher_t evloop_add_timer(evloop_t loop,
  * @param interval_ns as evloop_add_timer().
  * @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
  *   interval, or no timer. -ENOMEM: the timer is as it was. -EMFILE,
- *   -ENFILE: as evloop_add_timer(). -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ *   -ENFILE, -ENOSPC: as evloop_add_timer(). -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken; from another thread it takes effect before the loop next
@@ -2740,8 +2275,9 @@ int evloop_timer_set(evloop_watcher_t watcher,
  *
  * @param watcher a timer that was set to a relative time, or a periodic
  *   one, and not stopped by evloop_timer_set().
- * @returns 0. -EINVAL: no timer, or it was never set, was stopped, or is
- *   absolute and expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
+ * @returns 0. -EINVAL: no timer, or it was never set (a negative initial_ns
+ *   sets nothing, whatever interval_ns is), was stopped, or is absolute and
+ *   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
  *   fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
@@ -2753,7 +2289,8 @@ int evloop_timer_again(evloop_watcher_t watcher);
  * How long it is until a timer expires.
  *
  * @param watcher a timer.
- * @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set.
+ * @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set. (One
+ *   that is set to INT64_MAX, never, has what is left until then.)
  *   -EINVAL: no timer. -ECHILD: used after fork. -ESTALE, -EDOM: see
  *   "Handles".
  *
@@ -2766,10 +2303,12 @@ int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
  * Watch a timer file descriptor.
  *
  * The loop reads it: nobody else should. If it is closed first, its
- * descriptor stays open until the loop has run and noticed. Event: type EVLOOP_EVENT_TFD;
- * count, the expirations; or, with EVLOOP_ERROR, result -ECANCELED where a
- * discontinuous change of the clock cancelled the timer (the watcher is not
- * disabled by that), -ESTALE where the timer was closed.
+ * descriptor stays open until the loop has run and noticed.
+ *
+ * Event: type EVLOOP_EVENT_TFD; count, the expirations; or, with
+ * EVLOOP_ERROR, result -ECANCELED where a discontinuous change of the clock
+ * cancelled the timer (the watcher is not disabled by that), -ESTALE where
+ * the timer was closed.
  *
  * @param loop a loop.
  * @param tfd a timer; it stays the caller's, who closes the watcher first.
@@ -2777,7 +2316,7 @@ int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -ENOTSUP: the loop has virtual time, which
- *   the kernel's timers do not follow. -EEXIST, -ENOSPC, -ENOMEM: as
+ *   the kernel's timers do not follow. -EBADF, -EEXIST, -ENOSPC, -ENOMEM: as
  *   evloop_add_io(). -ECHILD: used after fork. -ESTALE, -EDOM: see
  *   "Handles".
  *
@@ -2788,32 +2327,6 @@ evloop_watcher_t evloop_add_tfd(evloop_t loop,
                                 tfd_t tfd,
                                 evloop_callback_t callback,
                                 void *user_data);
-
-/**
- * Add a watcher of a kqueue.
- *
- * Its callback is called while the queue has events, which stay there: it
- * takes them with evloop_kqueue_control() and a timeout of 0. event->events
- * is 0 and event->fd -1. If the queue is closed there is one event with
- * EVLOOP_ERROR, and -ESTALE in event->result; then the watcher is disabled.
- *
- * @param loop a loop.
- * @param kq a kqueue; it stays the caller's, and is freed once the watcher
- *   is closed, too. Of one that evloop_kqueue_from_fd() made, only closing
- *   this handle is noticed.
- * @param callback called with each event, on the thread that runs the
- *   loop; NULL: see evloop_wait().
- * @param user_data handed to the callback.
- * @returns the watcher. -EEXIST, -ENOSPC, -ENOMEM: as evloop_add_io().
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles"; of either.
- *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-evloop_watcher_t evloop_add_kqueue(evloop_t loop,
-                                   evloop_kqueue_t kq,
-                                   evloop_callback_t callback,
-                                   void *user_data);
 
 /**
  * Add a watcher that any thread, and any signal handler, can trigger.
@@ -2856,9 +2369,12 @@ int evloop_async_send(evloop_watcher_t watcher);
 /**
  * Add a watcher that is called while there is nothing else to do.
  *
- * In each iteration in which no timer, async or defer watcher, posted call
- * or descriptor was dispatched; while one is enabled the loop is alive and
- * does not wait. Event: type EVLOOP_EVENT_IDLE.
+ * In each iteration in which no timer, clock_change, async or defer
+ * watcher, posted call or descriptor was dispatched; while one is enabled
+ * the loop is alive and does not wait. So disable or close it when its work
+ * is done. One without a callback is for evloop_wait(), which returns its
+ * event; evloop_run() would go round for nothing, with a busy processor.
+ * Event: type EVLOOP_EVENT_IDLE.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.
@@ -2928,11 +2444,12 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
  * suspend; not when it is slewed. It does not keep the loop alive. With
  * EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
  *
- * Parameters, threads, signals and fork: as evloop_add_async().
+ * @param loop, callback, user_data as evloop_add_async().
+ * @returns as evloop_add_async(); -EMFILE, -ENFILE, -ENOSPC: the first
+ *   takes a descriptor.
  *
- * @returns as evloop_add_async(); -EMFILE, -ENFILE: the first takes a
- *   descriptor. Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of
- *   timerfd_create(2).
+ * Blocking, threads, signals and fork: as evloop_add_async().
+ * Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
  */
 evloop_watcher_t evloop_add_clock_change(evloop_t loop,
                                          evloop_callback_t callback,
@@ -2951,11 +2468,16 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  * used again, and no event of it will be dispatched; a callback of it that
  * the loop's thread has entered may still be running.
  *
+ * When its user_data can be freed: at once, where this is called on the
+ * thread that runs the loop, or while nobody runs it (in its own callback,
+ * once that needs it no more). Closed from another thread: in the
+ * notification of evloop_watcher_set_destroy(), or when this returns, with
+ * EVLOOP_CLOSE_WAIT.
+ *
  * @param watcher a watcher; one that is ready in the same iteration, or
  *   the one whose callback is running, may be closed too.
  * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
- *   it is running: then user_data can be freed. (Or use
- *   evloop_watcher_set_destroy().)
+ *   it is running.
  * @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
  *   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed; only from
  *   another thread than that which runs the loop, to which it cannot be
@@ -3032,8 +2554,12 @@ int evloop_watcher_set_priority(evloop_watcher_t watcher, int priority);
  * @param watcher a watcher.
  * @param interval_ns nanoseconds of the loop's time; 0 ends the limit.
  * @param burst events in an interval; at least 1 unless interval_ns is 0.
- * @returns 0. -EINVAL: a negative interval, or no burst. -ENOMEM. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -EINVAL: a negative interval, or no burst. -EMFILE, -ENFILE,
+ *   -ENOSPC: as evloop_add_timer(), since the first limit of a loop, or the
+ *   end of one, takes the descriptor of CLOCK_MONOTONIC's timers. -ENOMEM.
+ *   Asked for by another thread than that which runs the loop, these arrive
+ *   as an event with EVLOOP_ERROR instead. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking, threads, signals, fork: as evloop_watcher_enable().
  * Since 0.1.0.
@@ -3059,8 +2585,8 @@ int evloop_watcher_set_name(evloop_watcher_t watcher, const char *name);
  * The name of a watcher.
  *
  * @param watcher a watcher.
- * @param buf receives the name, NUL-terminated and cut to fit; may be NULL
- *   if cap is 0.
+ * @param buf receives the name, NUL-terminated and cut to fit after
+ *   any byte, inside a character of UTF-8 too; may be NULL if cap is 0.
  * @param cap room in buf, in bytes.
  * @returns the length of the whole name, without the NUL; 0 if it has none.
  *   -EINVAL: buf is NULL. -ECHILD: used after fork. -ESTALE, -EDOM: see

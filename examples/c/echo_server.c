@@ -23,11 +23,12 @@
 
 #define _GNU_SOURCE /* accept4 */
 
-#include <arpa/inet.h>
+#include "listen.h"
+#include "must.h"
+
 #include <errno.h>
 #include <evloop.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -61,37 +62,6 @@ static struct {
   int64_t now, peak, accepted, idle, stalled;
   uint64_t bytes;
 } count;
-
-/* Ends the program if a call of the library failed. Results are never -1
- * with errno: they are the negative error number itself. */
-static int64_t must(int64_t result)
-{
-  if (result < 0) {
-    char why[256];
-    evloop_last_error(why, sizeof why);
-    fprintf(stderr, "%s\n", why);
-    exit(1);
-  }
-  return result;
-}
-
-/* The same for system calls. */
-static int must_sys(int result, const char *what)
-{
-  if (result < 0) {
-    perror(what);
-    exit(1);
-  }
-  return result;
-}
-
-static void must_be_watched(const evloop_event_t *event)
-{
-  if (event->events & EVLOOP_ERROR) {
-    fprintf(stderr, "fd %d: %s\n", event->fd, evloop_strerror(event->result));
-    exit(1);
-  }
-}
 
 /* ---- connections ---- */
 
@@ -266,31 +236,6 @@ static void on_retry(const evloop_event_t *event, void *user_data)
   must(evloop_watcher_enable(listener));
 }
 
-static int listen_on(long port)
-{
-  int fd = must_sys(
-      socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
-      "socket");
-  int on = 1;
-  must_sys(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
-           "setsockopt");
-
-  struct sockaddr_in address;
-  socklen_t size = sizeof address;
-  memset(&address, 0, sizeof address);
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons((uint16_t)port);
-  must_sys(bind(fd, (struct sockaddr *)&address, sizeof address), "bind");
-  must_sys(listen(fd, SOMAXCONN), "listen");
-
-  /* With port 0 the kernel has picked one. */
-  must_sys(getsockname(fd, (struct sockaddr *)&address, &size),
-           "getsockname");
-  printf("listening on 127.0.0.1:%d\n", ntohs(address.sin_port));
-  return fd;
-}
-
 /* ---- ending it ---- */
 
 /* A signal handler may call the functions that say "Signals: safe". */
@@ -369,7 +314,7 @@ static double number_argument(int argc, char **argv, int which,
 
 int main(int argc, char **argv)
 {
-  long port = (long)number_argument(argc, argv, 1, 0, 0, 65535);
+  uint16_t port = (uint16_t)number_argument(argc, argv, 1, 0, 0, 65535);
   idle_ns = (int64_t)(number_argument(argc, argv, 2, 60, 0.001, 1e6) * 1e9);
   setvbuf(stdout, NULL, _IOLBF, 0); /* whole lines, also into a pipe */
 
@@ -386,7 +331,8 @@ int main(int argc, char **argv)
   must(evloop_add_io(loop, STDIN_FILENO, EVLOOP_EPOLLIN, on_input, NULL));
   retry = must(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0,
                                 -1 /* not yet */, 0, 0, on_retry, NULL));
-  int fd = listen_on(port);
+  int fd = listen_on(&port, SO_REUSEADDR);
+  printf("listening on 127.0.0.1:%d\n", port);
   listener = must(evloop_add_io(loop, fd, EVLOOP_EPOLLIN, on_connections,
                                 NULL));
 

@@ -19,10 +19,11 @@
 #ifndef HOWTO_H
 #define HOWTO_H
 
-#include <arpa/inet.h>
+#include "listen.h"
+#include "must.h"
+
 #include <errno.h>
 #include <evloop.h>
-#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,29 +42,6 @@ struct client {
 };
 
 enum outcome { STAYS, GONE, SAID_STOP };
-
-/* Ends the program if a call of the library failed. Results are never -1
- * with errno: they are the negative error number itself. */
-static int64_t must(int64_t result)
-{
-  if (result < 0) {
-    char why[256];
-    evloop_last_error(why, sizeof why);
-    fprintf(stderr, "%s\n", why);
-    exit(1);
-  }
-  return result;
-}
-
-/* The same for system calls. */
-static int must_sys(int result, const char *what)
-{
-  if (result < 0) {
-    perror(what);
-    exit(1);
-  }
-  return result;
-}
 
 static double seconds_since(const struct timespec *start)
 {
@@ -86,29 +64,12 @@ static long port_argument(int argc, char **argv)
   return port;
 }
 
-/* A non-blocking listening socket on the loopback address. */
-static int listen_on(long port)
+/* A listening socket on the loopback address; says on which port. */
+static int listen_and_say(long wanted)
 {
-  int fd = must_sys(
-      socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
-      "socket");
-  int on = 1;
-  must_sys(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on),
-           "setsockopt");
-
-  struct sockaddr_in address;
-  socklen_t size = sizeof address;
-  memset(&address, 0, sizeof address);
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons((uint16_t)port);
-  must_sys(bind(fd, (struct sockaddr *)&address, sizeof address), "bind");
-  must_sys(listen(fd, 16), "listen");
-
-  /* With port 0 the kernel has picked one. */
-  must_sys(getsockname(fd, (struct sockaddr *)&address, &size),
-           "getsockname");
-  printf("listening on 127.0.0.1:%d\n", ntohs(address.sin_port));
+  uint16_t port = (uint16_t)wanted;
+  int fd = listen_on(&port, SO_REUSEADDR);
+  printf("listening on 127.0.0.1:%d\n", port);
   return fd;
 }
 

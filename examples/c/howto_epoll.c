@@ -41,7 +41,7 @@ int main(int argc, char **argv)
 
   evloop_epoll_t ep = must(evloop_epoll_create(0));
 
-  int listener = listen_on(port);
+  int listener = listen_and_say(port);
   must(evloop_epoll_register(ep, listener, EVLOOP_EPOLLIN, LISTENER));
 
   struct client clients[CLIENTS];

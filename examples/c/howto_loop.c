@@ -35,16 +35,6 @@ static void on_timer(const evloop_event_t *event, void *user_data)
          (double)timer->period_ns / 1e9, event->count, timer->total);
 }
 
-/* Ends the program if a descriptor cannot be watched any more. Hang-ups and
- * errors of the descriptor itself are no such thing: reading tells those. */
-static void must_be_watched(const evloop_event_t *event)
-{
-  if (event->events & EVLOOP_ERROR) {
-    fprintf(stderr, "fd %d: %s\n", event->fd, evloop_strerror(event->result));
-    exit(1);
-  }
-}
-
 static void on_client(const evloop_event_t *event, void *user_data)
 {
   struct client *c = user_data;
@@ -82,7 +72,7 @@ int main(int argc, char **argv)
   struct client clients[CLIENTS];
   for (int i = 0; i < CLIENTS; i++)
     clients[i].fd = -1;
-  int listener = listen_on(port);
+  int listener = listen_and_say(port);
   must(evloop_add_io(loop, listener, EVLOOP_EPOLLIN, on_connection, clients));
 
   struct timer timers[TIMERS] = {

@@ -38,7 +38,7 @@ int main(int argc, char **argv)
   long port = port_argument(argc, argv);
   setvbuf(stdout, NULL, _IOLBF, 0); /* whole lines, also into a pipe */
 
-  int listener = listen_on(port);
+  int listener = listen_and_say(port);
 
   struct client clients[CLIENTS];
   for (int i = 0; i < CLIENTS; i++)

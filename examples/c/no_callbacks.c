@@ -13,6 +13,8 @@
 
 #define _GNU_SOURCE /* pipe2 */
 
+#include "must.h"
+
 #include <errno.h>
 #include <evloop.h>
 #include <fcntl.h>
@@ -22,29 +24,6 @@
 #include <unistd.h>
 
 enum { EVENTS = 8 };
-
-/* Ends the program if a call of the library failed. Results are never -1
- * with errno: they are the negative error number itself. */
-static int64_t must(int64_t result)
-{
-  if (result < 0) {
-    char why[256];
-    evloop_last_error(why, sizeof why);
-    fprintf(stderr, "%s\n", why);
-    exit(1);
-  }
-  return result;
-}
-
-/* The same for system calls. */
-static ssize_t must_sys(ssize_t result, const char *what)
-{
-  if (result < 0) {
-    perror(what);
-    exit(1);
-  }
-  return result;
-}
 
 int main(void)
 {

@@ -16,6 +16,8 @@
 
 #define _POSIX_C_SOURCE 200809L
 
+#include "must.h"
+
 #include <evloop.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -23,19 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-/* Ends the program if a call of the library failed. Results are never -1
- * with errno: they are the negative error number itself. */
-static int64_t must(int64_t result)
-{
-  if (result < 0) {
-    char why[256];
-    evloop_last_error(why, sizeof why);
-    fprintf(stderr, "%s\n", why);
-    exit(1);
-  }
-  return result;
-}
 
 /* ---- the client ---- */
 

@@ -20,11 +20,12 @@
 
 #define _GNU_SOURCE /* accept4 */
 
-#include <arpa/inet.h>
+#include "listen.h"
+#include "must.h"
+
 #include <errno.h>
 #include <evloop.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -47,30 +48,7 @@ struct worker {
   int64_t connections, cut_off;
 };
 
-/* Ends the program if a call of the library failed. Results are never -1
- * with errno: they are the negative error number itself. */
-static int64_t must(int64_t result)
-{
-  if (result < 0) {
-    char why[256];
-    evloop_last_error(why, sizeof why); /* of this thread */
-    fprintf(stderr, "%s\n", why);
-    exit(1);
-  }
-  return result;
-}
-
-/* The same for system calls. */
-static int must_sys(int result, const char *what)
-{
-  if (result < 0) {
-    perror(what);
-    exit(1);
-  }
-  return result;
-}
-
-/* The same for pthread functions, which return their error number. */
+/* As must_sys(), for pthread functions, which return their error number. */
 static void must_pthread(int error, const char *what)
 {
   if (error != 0) {
@@ -132,12 +110,8 @@ static void accept_all(struct worker *w)
 
 static void on_connections(const evloop_event_t *event, void *user_data)
 {
-  struct worker *w = user_data;
-  if (event->events & EVLOOP_ERROR) {
-    fprintf(stderr, "fd %d: %s\n", event->fd, evloop_strerror(event->result));
-    exit(1);
-  }
-  accept_all(w);
+  must_be_watched(event);
+  accept_all(user_data);
 }
 
 static void on_grace_over(const evloop_event_t *event, void *user_data)
@@ -175,35 +149,12 @@ static void *run(void *argument)
 
 /* ---- in the main thread ---- */
 
-/* The first one finds the port, if it is 0, for the others to join in. */
-static int listen_on(uint16_t *port)
-{
-  int fd = must_sys(
-      socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0),
-      "socket");
-  int on = 1;
-  must_sys(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on),
-           "setsockopt");
-
-  struct sockaddr_in address;
-  socklen_t size = sizeof address;
-  memset(&address, 0, sizeof address);
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(*port);
-  must_sys(bind(fd, (struct sockaddr *)&address, sizeof address), "bind");
-  must_sys(listen(fd, SOMAXCONN), "listen");
-  must_sys(getsockname(fd, (struct sockaddr *)&address, &size),
-           "getsockname");
-  *port = ntohs(address.sin_port);
-  return fd;
-}
-
 static void prepare(struct worker *w, int number, uint16_t *port)
 {
   w->number = number;
   w->connections = w->cut_off = 0;
-  w->listening_fd = listen_on(port);
+  /* The first one finds the port, if it is 0, for the others to join in. */
+  w->listening_fd = listen_on(port, SO_REUSEPORT);
   /* A loop may be made in one thread and run in another. */
   w->loop = must(evloop_create(NULL));
   w->listener = must(evloop_add_io(w->loop, w->listening_fd, EVLOOP_EPOLLIN,

@@ -11,6 +11,10 @@
 -- watchers are added without one, and evloop_wait() returns their events.
 
 local ffi = require("ffi")
+-- evloop.lua is beside this program.
+package.path = arg[0]:gsub("[^/]*$", "") .. "?.lua;" .. package.path
+local evloop = require("evloop")
+local lib, must = evloop.lib, evloop.must
 
 -- Copied from evloop.h; the callbacks, always nil here, as plain pointers.
 ffi.cdef [[
@@ -19,7 +23,6 @@ typedef struct {
   int type; uint32_t events; int fd; int result;
   uint64_t count; int64_t time_ns; int64_t deadline_ns; uint64_t reserved;
 } evloop_event_t;
-int evloop_last_error(char *buf, size_t cap);
 const char *evloop_strerror(int code);
 int64_t evloop_handle_count(int kind);
 int64_t evloop_create(const void *options);
@@ -42,23 +45,10 @@ int close(int fd);
 char *strerror(int number);
 ]]
 
-local lib = ffi.load(arg[1] or "libevloop.so.0")
-
 local CLOCK_MONOTONIC = 1
 local EPOLLIN = 1
 local EVENT_POST = 11
 local ERROR = 16777216
-
-local function must(result)
-  if result < 0 then
-    local text = ffi.new("char[256]")
-    lib.evloop_last_error(text, 256)
-    error(ffi.string(text), 2)
-  end
-  -- A 64-bit integer is a boxed value, equal to nothing but itself as a table
-  -- key. A handle is below 2^53, so it is exact as a plain number.
-  return tonumber(result)
-end
 
 local function must_sys(result, what)
   if result < 0 then

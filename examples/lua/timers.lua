@@ -7,11 +7,14 @@
 -- Ends when the slowest timer has expired twice, after 1.5 s.
 
 local ffi = require("ffi")
+-- evloop.lua is beside this program.
+package.path = arg[0]:gsub("[^/]*$", "") .. "?.lua;" .. package.path
+local evloop = require("evloop")
+local lib, must = evloop.lib, evloop.must
 
--- Copied from evloop.h, which has no macro that would be in the way.
+-- Copied from evloop.h.
 ffi.cdef [[
 typedef struct { int32_t fd; uint32_t events; uint64_t data; } evloop_ready_t;
-int evloop_last_error(char *buf, size_t cap);
 int64_t tfd_create(int clockid, uint32_t flags);
 int tfd_settime(int64_t t, uint32_t flags, double initial_s,
                 double interval_s, double *out_old_initial_s,
@@ -30,23 +33,10 @@ struct example_timespec { long tv_sec; long tv_nsec; };
 int clock_gettime(int clockid, struct example_timespec *out);
 ]]
 
-local lib = ffi.load(arg[1] or "libevloop.so.0")
-
 local CLOCK_MONOTONIC = 1
 local TFD_NONBLOCK = 2048
 local SELECTOR_DEFAULT = 0
 local SELECTOR_READ = 1
-
-local function must(result)
-  if result < 0 then
-    local text = ffi.new("char[256]")
-    lib.evloop_last_error(text, 256)
-    error(ffi.string(text), 2)
-  end
-  -- A 64-bit integer is a boxed value, equal to nothing but itself as a table
-  -- key. A handle is below 2^53, so it is exact as a plain number.
-  return tonumber(result)
-end
 
 local function now()
   local t = ffi.new("struct example_timespec")

@@ -21,7 +21,8 @@ import threading
 import time
 from ctypes import POINTER, c_int, c_int64, c_uint32, c_uint64, c_void_p
 
-lib = ctypes.CDLL(sys.argv[1] if len(sys.argv) > 1 else "libevloop.so.0")
+from evloop import EINTR_RETURN, Handle, function, set_interrupt_mode
+
 TICKS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 
 
@@ -34,24 +35,6 @@ class Event(ctypes.Structure):
                 ("reserved", c_uint64)]
 
 
-def check(result, _function, _arguments):
-    """Turns a negative result into an exception with the library's sentence."""
-    if result < 0:
-        text = ctypes.create_string_buffer(256)
-        lib.evloop_last_error(text, ctypes.c_size_t(256))
-        raise OSError(-result, text.value.decode())
-    return result
-
-
-def function(name, restype, *argtypes):
-    """A function of the library. The types matter: without them ctypes passes
-    and returns int, and would cut a handle, which has 64 bits, in half."""
-    f = getattr(lib, name)
-    f.restype, f.argtypes, f.errcheck = restype, argtypes, check
-    return f
-
-
-Handle = c_int64
 Callback = c_void_p  # always None here
 loop_create = function("evloop_create", Handle, c_void_p)
 loop_close = function("evloop_close", c_int, Handle)
@@ -63,11 +46,9 @@ add_timer = function("evloop_add_timer", Handle, Handle, c_int, c_uint32, c_int6
                      c_int64, Callback, c_void_p)
 watcher_close = function("evloop_watcher_close", c_int, Handle, c_uint32)
 handle_count = function("evloop_handle_count", c_int64, c_int)
-set_interrupt_mode = function("evloop_set_interrupt_mode", c_int, c_int)
 
 # The constants have the system's values, so Python's own names serve; what
 # Python has no name for is a plain number of the header.
-EINTR_RETURN = 1
 EVENT_POST = 11
 ERROR = 16777216
 

@@ -5,17 +5,16 @@
     timers_ctypes.py [LIBRARY]      the default is libevloop.so.0
 
 Ends when the slowest timer has expired twice, after 1.5 s. It works with
-every Python 3: the library needs neither os.timerfd_create (Python 3.13) nor
-a module of its own.
+every Python 3: nothing is needed but ctypes, not even os.timerfd_create of
+Python 3.13.
 """
 
 import ctypes
 import select
-import sys
 import time
 from ctypes import POINTER, byref, c_double, c_int, c_int64, c_uint32, c_uint64
 
-lib = ctypes.CDLL(sys.argv[1] if len(sys.argv) > 1 else "libevloop.so.0")
+from evloop import EINTR_RETURN, Handle, function, set_interrupt_mode
 
 
 class Ready(ctypes.Structure):
@@ -24,24 +23,6 @@ class Ready(ctypes.Structure):
     _fields_ = [("fd", ctypes.c_int32), ("events", c_uint32), ("data", c_uint64)]
 
 
-def check(result, _function, _arguments):
-    """Turns a negative result into an exception with the library's sentence."""
-    if result < 0:
-        text = ctypes.create_string_buffer(256)
-        lib.evloop_last_error(text, ctypes.c_size_t(256))
-        raise OSError(-result, text.value.decode())
-    return result
-
-
-def function(name, restype, *argtypes):
-    """A function of the library. The types matter: without them ctypes passes
-    and returns int, and would cut a handle, which has 64 bits, in half."""
-    f = getattr(lib, name)
-    f.restype, f.argtypes, f.errcheck = restype, argtypes, check
-    return f
-
-
-Handle = c_int64
 tfd_create = function("tfd_create", Handle, c_int, c_uint32)
 tfd_settime = function("tfd_settime", c_int, Handle, c_uint32, c_double, c_double,
                        POINTER(c_double), POINTER(c_double))
@@ -52,12 +33,10 @@ epoll_create = function("evloop_epoll_create", Handle, c_uint32)
 epoll_register = function("evloop_epoll_register", c_int, Handle, c_int, c_uint32, c_uint64)
 epoll_wait = function("evloop_epoll_wait", c_int, Handle, POINTER(Ready), c_int, c_int64)
 epoll_close = function("evloop_epoll_close", c_int, Handle)
-set_interrupt_mode = function("evloop_set_interrupt_mode", c_int, c_int)
 
 # The constants have the system's values, so Python's own names serve; what
 # Python has no name for is a plain number of the header.
 TFD_NONBLOCK = 0o4000
-EINTR_RETURN = 1
 
 PERIODS = (0.25, 0.5, 0.75)
 

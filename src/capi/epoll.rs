@@ -90,11 +90,11 @@ pub extern "C" fn evloop_epoll_fileno(ep: evloop_epoll_t) -> c_int {
 ///   watches by default.
 /// @param data handed back with each event, not looked at.
 /// @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
-///   -EPERM: fd cannot be waited for (a regular file, a directory,
-///   /dev/null; a selector takes them). -EINVAL: an unknown bit, the epoll
-///   object itself, or EXCLUSIVE with ONESHOT, RDHUP or an epoll
-///   descriptor. -ELOOP: epoll sets nested too deep or in a circle.
-///   -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
+///   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
+///   a selector takes them). -EINVAL: an unknown bit, the epoll object
+///   itself, or EXCLUSIVE for an epoll descriptor or with other bits than IN,
+///   OUT, ERR, HUP, ET and WAKEUP. -ELOOP: epoll sets nested too deep or in a
+///   circle. -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
 ///   -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
@@ -123,8 +123,9 @@ pub extern "C" fn evloop_epoll_register(
 /// @param data as evloop_epoll_register(); replaces the old one.
 /// @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
 ///   epoll object itself, or the old or the new registration is EXCLUSIVE
-///   (unregister and register instead). -EBADF: fd is not open. -EPERM: as evloop_epoll_register().
-///   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///   (unregister and register instead). -EBADF: fd is not open. -EPERM: as
+///   evloop_epoll_register(). -ENOMEM. -ECHILD: used after fork. -ESTALE,
+///   -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0. Source: epoll_ctl(2).

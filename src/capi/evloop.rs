@@ -13,18 +13,32 @@ use crate::reactor::{self, Event, Mode, Options};
 ///
 /// A loop waits for the watchers that are added to it and dispatches their
 /// events: to a callback or, for a watcher added with a NULL callback, to
-/// evloop_wait()'s array. One iteration is: prepare watchers; wait; timers,
-/// in the order of their deadlines; async watchers; posted calls; defer
-/// watchers; descriptors; check watchers; and idle watchers, if there was
-/// nothing of the first five kinds. Watchers with a priority: see
-/// evloop_watcher_set_priority().
+/// evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
+/// (clock by clock, those of a clock in the order of their deadlines);
+/// clock_change watchers; async watchers; posted calls; defer watchers;
+/// descriptors (io and tfd watchers); check watchers; and idle watchers, if
+/// nothing between the wait and the check watchers was dispatched. Watchers
+/// with a priority: see evloop_watcher_set_priority().
+///
+/// Fairness: an iteration dispatches at most max_timers timers of each
+/// clock, max_posts posted calls and max_events descriptors; what is left
+/// is for the next one, which does not wait. Descriptors come last: while
+/// very many timers are due, as many callbacks as the bounds allow are
+/// called between two looks at the descriptors. Where that is too long, set
+/// lower bounds. Ready descriptors beyond max_events take turns.
+///
+/// Memory: the places of closed watchers, 64 bytes each, are kept for the
+/// next ones, of any loop: how many there are follows from how many watchers
+/// were open at once. All else that a loop has is freed with it.
 ///
 /// @param options NULL for the defaults, else see evloop_options_t.
 /// @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
-///   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME. -E2BIG: the
-///   structure is larger than this version's, and not zero there. -EMFILE,
-///   -ENFILE: a loop takes two descriptors, one more with its first timer
-///   (one for each clock), and two more with evloop_fileno(). -ENOMEM.
+///   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME, or a size
+///   that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
+///   the structure is larger than this version's, and not zero there.
+///   -EMFILE, -ENFILE: a loop takes two descriptors, one more for each clock
+///   with the first timer on it, and one more with evloop_fileno().
+///   -ENOSPC: the user's max_user_watches is used up. -ENOMEM.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: see
 /// evloop_after_fork(). Since 0.1.0.
@@ -41,10 +55,14 @@ pub unsafe extern "C" fn evloop_create(options: *const Options) -> evloop_t {
 ///
 /// The handle and those of all its watchers are stale at once. If the loop
 /// is not running, everything is freed and the destroy notifications run
-/// inside this call. If it is running, this returns at once: the run
-/// returns -ESTALE after the callback it is in, if any, freeing everything
-/// then. Inside a callback of the loop this is allowed. Posted calls that
-/// were not made yet are not made.
+/// inside this call. If it is running, in another thread or because this is
+/// one of its callbacks, this returns at once: the run then does that, after
+/// the callback it is in, if any, and returns -ESTALE.
+///
+/// Posted calls that were not made yet are never made, and nothing tells of
+/// them: if their user_data has to be freed, the program keeps a list of its
+/// own. Everything that was handed to the loop can be freed once it is
+/// closed and its run, if there is one, has returned.
 ///
 /// @param loop a loop.
 /// @returns 0. -ESTALE, -EDOM: see "Handles".
@@ -61,7 +79,8 @@ pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
 ///
 /// UNTIL_DONE runs until evloop_stop(), or until nothing is left that keeps
 /// the loop alive. ONCE waits until something happened, dispatches that and
-/// returns, at once if nothing keeps the loop alive. NOWAIT dispatches what
+/// returns; calls of prepare, check and idle watchers are not something, and
+/// if nothing keeps the loop alive it does not wait. NOWAIT dispatches what
 /// is ready and returns. Events of watchers without a callback are kept for
 /// evloop_wait(), added up to one for each watcher.
 ///
@@ -77,7 +96,8 @@ pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
 ///   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
 ///   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
 ///   -ECHILD: used after fork; also in the child of a callback that forked,
-///   unless it called evloop_after_fork(). -ENOMEM. -EDOM: see "Handles".
+///   unless it called evloop_after_fork(). -EBADF: somebody has closed the
+///   loop's own descriptor. -ENOMEM. -EDOM: see "Handles".
 ///
 /// Blocking: as the mode says. Threads: any, one at a time; not always the
 /// same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -126,8 +146,8 @@ pub extern "C" fn evloop_run_for_ns(r#loop: evloop_t, duration_ns: i64) -> c_int
 ///   wait, negative waits for ever.
 /// @returns the number of events; 0 if the time ran out, evloop_stop() or
 ///   evloop_wakeup() was called, or nothing is left that keeps the loop
-///   alive (evloop_run(NOWAIT) tells whether it is that). -EINVAL: max is 0 or less, or out_events is NULL. Others: as
-///   evloop_run().
+///   alive (evloop_run(NOWAIT) tells whether it is that). -EINVAL: max is 0
+///   or less, or out_events is NULL. Others: as evloop_run().
 ///
 /// Blocking: up to timeout_ns. Threads: any, one at a time (-EBUSY), and
 /// every call may come from another thread. Signals: not safe. Fork:
@@ -151,7 +171,13 @@ pub unsafe extern "C" fn evloop_wait(
 /// The iteration that is going on is finished first, with all its callbacks;
 /// then the run returns 1 or 0, as usual. (To end at once close the loop.)
 /// A stop is remembered: if the loop is not running, its next run or wait
-/// returns at once, dispatching nothing. Any number of stops count as one.
+/// returns at once, dispatching nothing. Any number of stops count as one,
+/// and end one run.
+///
+/// Embedded in another loop, each evloop_embed_dispatch() is such a run. A
+/// stop has evloop_embed_prepare() return 1; the dispatch that follows
+/// dispatches nothing, and that is all: whoever runs the foreign loop has to
+/// be told by other means.
 ///
 /// @param loop a loop.
 /// @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
@@ -167,7 +193,9 @@ pub extern "C" fn evloop_stop(r#loop: evloop_t) -> c_int {
 ///
 /// The wait in progress ends, or the next one does if none is: so the loop
 /// runs its prepare and check watchers, and evloop_wait() and a ONCE run
-/// return. Any number of wake-ups before that count as one.
+/// return. Any number of wake-ups before that count as one. An iteration
+/// that does not wait (a NOWAIT run, a timeout of 0,
+/// evloop_embed_dispatch()) uses a wake-up up, too.
 ///
 /// @param loop a loop.
 /// @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
@@ -182,8 +210,9 @@ pub extern "C" fn evloop_wakeup(r#loop: evloop_t) -> c_int {
 /// Have a function called once by an event loop.
 ///
 /// Calls posted by one thread are made in that order, each exactly once
-/// unless the loop is closed before. A call posted by a callback is made in
-/// the next iteration. A pending call keeps the loop alive.
+/// unless the loop is closed before: then they are never made, and nothing
+/// frees user_data (see evloop_close()). A call posted by a callback is made
+/// in the next iteration. A pending call keeps the loop alive.
 ///
 /// @param loop a loop.
 /// @param callback called with an EVLOOP_EVENT_POST event, whose watcher is
@@ -242,12 +271,22 @@ pub extern "C" fn evloop_advance_ns(r#loop: evloop_t, ns: i64) -> c_int {
 
 /// How long an event loop may wait for its next timer.
 ///
+/// Counted are timers, by their deadlines (tolerances are not added), and
+/// watchers that a rate limit holds back, whether they keep the loop alive
+/// or not. Left out is all that descriptors tell of: io and tfd watchers,
+/// ready or not. Timers that callbacks of the same iteration have set have
+/// all their time left.
+///
 /// @param loop a loop.
 /// @returns nanoseconds of the loop's time until the earliest timer, 0 if
-///   something is due already or need not be waited for (posted calls, idle
-///   watchers), INT64_MAX if there is nothing to wait for but descriptors
-///   and other threads. -EBUSY: another thread is running the loop.
-///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///   something is due already or need not be waited for (posted calls,
+///   async watchers that were sent to, enabled idle and defer watchers,
+///   descriptors that are always ready, events kept for evloop_wait(), a
+///   stop or a wake-up), INT64_MAX if there is nothing to wait for but
+///   descriptors and other threads. (A timer that is set to INT64_MAX, never,
+///   counts as one that is due when the clock shows that.) -EBUSY: another
+///   thread is running the loop. -ECHILD: used after fork. -ESTALE, -EDOM:
+///   see "Handles".
 ///
 /// Blocking: no. Threads: any, but not while another runs the loop.
 /// Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -264,9 +303,10 @@ pub extern "C" fn evloop_next_timeout_ns(r#loop: evloop_t) -> i64 {
 /// descriptor is only lent: do not close it.
 ///
 /// @param loop a loop.
-/// @returns the descriptor. -EMFILE, -ENFILE, -ENOMEM: it is made by the
-///   first call. -EBUSY: another thread is running the loop. -ECHILD: used
-///   after fork. -ESTALE, -EDOM: see "Handles".
+/// @returns the descriptor. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
+///   evloop_create(); it is made by the first call. -EBUSY: another thread
+///   is running the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; another
 /// descriptor after evloop_after_fork(). Since 0.1.0.
@@ -284,8 +324,9 @@ pub extern "C" fn evloop_fileno(r#loop: evloop_t) -> c_int {
 /// makes it readable.
 ///
 /// @param loop a loop.
-/// @returns 1 if there is something to dispatch already, so that the
-///   foreign loop should not block; else 0. Errors: as evloop_run().
+/// @returns 1 if there is something to dispatch already (or evloop_stop()
+///   was called), so that the foreign loop must not block; the descriptor
+///   does not tell of that. Else 0. Errors: as evloop_run().
 ///
 /// Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
 /// Fork: -ECHILD. Since 0.1.0.
@@ -314,17 +355,22 @@ pub extern "C" fn evloop_embed_dispatch(r#loop: evloop_t) -> c_int {
 /// In a child every call on an inherited loop and its watchers, but for
 /// closing them, is -ECHILD until this is called. It makes the loop's own
 /// descriptors anew and registers what is watched with them: the child goes
-/// on with a copy of the loop, and the parent is not disturbed. A watched
-/// descriptor that the child has closed gets one EVLOOP_ERROR event. Calls
-/// that other threads posted just before the fork may be missing in the
-/// child. It may be called in the callback that forked: the child's run
-/// then goes on.
+/// on with a copy of the loop, and the parent is not disturbed.
+///
+/// Descriptors are registered by their numbers: a watcher whose descriptor
+/// the child has closed gets one EVLOOP_ERROR event, but if the number is
+/// another file's by then that file is watched. So call this before closing
+/// what was inherited.
+///
+/// Calls that other threads posted just before the fork may be missing in
+/// the child. This may be called in the callback that forked: the child's
+/// run then goes on.
 ///
 /// @param loop a loop that was made before the fork.
 /// @returns 0; also if there is nothing to do. -EBUSY: another thread of
 ///   the parent was in a callback of the loop, or in a call on it, at the
 ///   fork: its state was lost, it can only be closed. -EMFILE, -ENFILE,
-///   -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
+///   -ENOSPC, -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Since 0.1.0.
 #[unsafe(no_mangle)]

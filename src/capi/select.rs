@@ -30,8 +30,8 @@ use crate::poller::select::select;
 /// @returns how many entries are left in the three lists together; 0, and
 ///   three counts of 0, if the time ran out. -EBADF: a descriptor is
 ///   negative or not open. -EINVAL: a negative count, or a NULL list whose
-///   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On failure lists
-///   and counts are as they were.
+///   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On
+///   failure lists and counts are as they were.
 ///
 /// Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
 /// Fork: works in the child. Since 0.1.0. Source: select(2); built on

@@ -43,7 +43,8 @@ pub extern "C" fn evloop_selector_create(backend: c_int) -> evloop_selector_t {
 /// @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
 ///   -EINVAL: no events, or an unknown bit; or fd is the selector's own.
 ///   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
-///   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
+///   used after fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0.

@@ -18,16 +18,19 @@ use crate::timerfd::{self, Timer};
 /// Level-triggered, unless EVLOOP_EPOLLET is among the events. With
 /// EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
 /// evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
-/// and /dev/null are always ready. Several watchers may watch one
-/// descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
-/// level-triggered if one of them is.
+/// and /dev/null are always ready, which is reported in every iteration,
+/// with EVLOOP_EPOLLET too. Several watchers may watch one descriptor, but
+/// none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
+/// if one of them is.
 ///
 /// Close the watcher before the descriptor. If the descriptor was closed
 /// first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
 /// when the loop notices, and is disabled. A new descriptor of the same
 /// number is not taken for the old one. But while a duplicate of the old one
-/// is open the kernel goes on reporting it, and the loop may take some
-/// hundred events to notice.
+/// is open the kernel goes on reporting that one, under the number that it
+/// had: event->fd may by then be closed, or another file. The loop takes
+/// some hundred events to notice; with EVLOOP_EPOLLET, ONESHOT or EXCLUSIVE
+/// it does not.
 ///
 /// Event: type EVLOOP_EVENT_IO, fd, events.
 ///
@@ -38,11 +41,14 @@ use crate::timerfd::{self, Timer};
 /// @param user_data handed to callback, and in the event's data; may be
 ///   NULL.
 /// @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
-///   unknown bit, the loop's own descriptor, EXCLUSIVE with ONESHOT or
-///   RDHUP. -EEXIST: another watcher of the loop watches fd, and one of the
-///   two is EXCLUSIVE. -ELOOP: epoll sets nested in a circle or too deep.
-///   -ENOSPC: the user's max_user_watches is used up. -ENOMEM. -ECHILD: used
-///   after fork. -ESTALE, -EDOM: see "Handles".
+///   unknown bit, the loop's own descriptor, or EXCLUSIVE for an epoll
+///   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
+///   -EEXIST: another watcher of the loop watches fd, and one of the two is
+///   EXCLUSIVE; asked for by another thread than that which runs the loop,
+///   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
+///   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
+///   used up. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
 ///
 /// Blocking: no. Threads: any; on the thread that runs the loop no lock is
 /// taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
@@ -69,11 +75,12 @@ pub unsafe extern "C" fn evloop_add_io(
 /// disabled is enabled; one that evloop_watcher_disable() disabled is not.
 ///
 /// @param watcher an io watcher.
-/// @param events as evloop_add_io().
-/// @returns 0. -EINVAL: an unknown bit, a combination that
-///   evloop_add_io() refuses, or no io watcher. -EEXIST: as
-///   evloop_add_io(). -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @param events as evloop_add_io(). With 0 errors and hang-ups are still
+///   reported, and in every iteration: for none evloop_watcher_disable().
+/// @returns 0. -EINVAL: an unknown bit, EXCLUSIVE with ONESHOT or RDHUP, or
+///   no io watcher (what else evloop_add_io() refuses to combine arrives as
+///   an event). -EEXIST: as evloop_add_io(). -ENOMEM. -ECHILD: used after
+///   fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any; on the thread that runs the loop no lock is
 /// taken; from another thread it takes effect before the loop next
@@ -90,13 +97,14 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
 
 /// Add a timer.
 ///
-/// A timer never expires early. Timers are dispatched in the order of their
-/// deadlines, those with the same deadline in the order in which they were
-/// set. A periodic timer does not drift: its deadlines are the first one
-/// plus multiples of the interval (but see EVLOOP_TIMER_DELAY). Expirations
-/// that were missed, because a callback took long or the watcher was
-/// disabled, are counted in one event (SKIP, the default), or delivered one
-/// by one (BURST).
+/// A timer never expires early. Timers of one clock are dispatched in the
+/// order of their deadlines, those with the same deadline in the order in
+/// which they were set. A periodic timer does not drift: its deadlines are
+/// the first one plus multiples of the interval. Expirations that were
+/// missed, because a callback took long or the watcher was disabled, are
+/// counted in one event (SKIP, the default), or delivered one by one
+/// (BURST). With DELAY the interval counts from the end of the iteration's
+/// callbacks: no expiration is missed, count is always 1, and it drifts.
 ///
 /// A relative timer counts from the call or, set in a callback, from the
 /// end of the iteration's callbacks, which costs no reading of the clock for
@@ -116,8 +124,9 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
 ///   EVLOOP_TIMER_ABSTIME.
 /// @param initial_ns nanoseconds from now or, with ABSTIME, since the
 ///   clock's epoch; 0, or a time in the past, expires in the next
-///   iteration; INT64_MAX never; negative: not set yet, see
-///   evloop_timer_set().
+///   iteration; a deadline of INT64_MAX, or beyond, is never (but such a
+///   timer keeps the loop alive); negative: not set yet, and interval_ns is
+///   not kept, see evloop_timer_set().
 /// @param interval_ns nanoseconds from one expiration to the next; 0
 ///   expires once.
 /// @param tolerance_ns how much later than its deadline it may expire, so
@@ -127,9 +136,9 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
 ///   NULL.
 /// @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
 ///   with DELAY, a negative interval or tolerance. -EPERM: an ALARM clock
-///   without CAP_WAKE_ALARM. -EMFILE, -ENFILE: the first timer on a clock
-///   takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP: this
-///   system has no such clock. -ESTALE, -EDOM: see "Handles".
+///   without CAP_WAKE_ALARM. -EMFILE, -ENFILE, -ENOSPC: the first timer on a
+///   clock takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP:
+///   this system has no such clock. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any; on the thread that runs the loop no lock is
 /// taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
@@ -170,7 +179,8 @@ fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Settin
 /// Set a timer anew, or stop it.
 ///
 /// What it was set to, and an expiration that was not dispatched yet, is
-/// forgotten. The tolerance stays as it is.
+/// forgotten. The tolerance stays as it is. A timer that is stopped has no
+/// interval either: evloop_timer_again() is -EINVAL until it is set anew.
 ///
 /// @param watcher a timer.
 /// @param flags as evloop_add_timer().
@@ -178,8 +188,8 @@ fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Settin
 /// @param interval_ns as evloop_add_timer().
 /// @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
 ///   interval, or no timer. -ENOMEM: the timer is as it was. -EMFILE,
-///   -ENFILE: as evloop_add_timer(). -ECHILD: used after fork. -ESTALE,
-///   -EDOM: see "Handles".
+///   -ENFILE, -ENOSPC: as evloop_add_timer(). -ECHILD: used after fork.
+///   -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any; on the thread that runs the loop no lock is
 /// taken; from another thread it takes effect before the loop next
@@ -205,8 +215,9 @@ pub extern "C" fn evloop_timer_set(
 ///
 /// @param watcher a timer that was set to a relative time, or a periodic
 ///   one, and not stopped by evloop_timer_set().
-/// @returns 0. -EINVAL: no timer, or it was never set, was stopped, or is
-///   absolute and expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
+/// @returns 0. -EINVAL: no timer, or it was never set (a negative initial_ns
+///   sets nothing, whatever interval_ns is), was stopped, or is absolute and
+///   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
 ///   fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
@@ -222,7 +233,8 @@ pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
 /// How long it is until a timer expires.
 ///
 /// @param watcher a timer.
-/// @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set.
+/// @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set. (One
+///   that is set to INT64_MAX, never, has what is left until then.)
 ///   -EINVAL: no timer. -ECHILD: used after fork. -ESTALE, -EDOM: see
 ///   "Handles".
 ///
@@ -236,10 +248,12 @@ pub extern "C" fn evloop_timer_remaining_ns(watcher: evloop_watcher_t) -> i64 {
 /// Watch a timer file descriptor.
 ///
 /// The loop reads it: nobody else should. If it is closed first, its
-/// descriptor stays open until the loop has run and noticed. Event: type EVLOOP_EVENT_TFD;
-/// count, the expirations; or, with EVLOOP_ERROR, result -ECANCELED where a
-/// discontinuous change of the clock cancelled the timer (the watcher is not
-/// disabled by that), -ESTALE where the timer was closed.
+/// descriptor stays open until the loop has run and noticed.
+///
+/// Event: type EVLOOP_EVENT_TFD; count, the expirations; or, with
+/// EVLOOP_ERROR, result -ECANCELED where a discontinuous change of the clock
+/// cancelled the timer (the watcher is not disabled by that), -ESTALE where
+/// the timer was closed.
 ///
 /// @param loop a loop.
 /// @param tfd a timer; it stays the caller's, who closes the watcher first.
@@ -247,7 +261,7 @@ pub extern "C" fn evloop_timer_remaining_ns(watcher: evloop_watcher_t) -> i64 {
 /// @param user_data handed to callback, and in the event's data; may be
 ///   NULL.
 /// @returns the watcher, enabled. -ENOTSUP: the loop has virtual time, which
-///   the kernel's timers do not follow. -EEXIST, -ENOSPC, -ENOMEM: as
+///   the kernel's timers do not follow. -EBADF, -EEXIST, -ENOSPC, -ENOMEM: as
 ///   evloop_add_io(). -ECHILD: used after fork. -ESTALE, -EDOM: see
 ///   "Handles".
 ///
@@ -350,9 +364,12 @@ pub extern "C" fn evloop_async_send(watcher: evloop_watcher_t) -> c_int {
 
 /// Add a watcher that is called while there is nothing else to do.
 ///
-/// In each iteration in which no timer, async or defer watcher, posted call
-/// or descriptor was dispatched; while one is enabled the loop is alive and
-/// does not wait. Event: type EVLOOP_EVENT_IDLE.
+/// In each iteration in which no timer, clock_change, async or defer
+/// watcher, posted call or descriptor was dispatched; while one is enabled
+/// the loop is alive and does not wait. So disable or close it when its work
+/// is done. One without a callback is for evloop_wait(), which returns its
+/// event; evloop_run() would go round for nothing, with a busy processor.
+/// Event: type EVLOOP_EVENT_IDLE.
 ///
 /// Parameters, result, threads, signals and fork: as evloop_add_async().
 /// Since 0.1.0.
@@ -447,11 +464,12 @@ pub unsafe extern "C" fn evloop_add_exit(
 /// suspend; not when it is slewed. It does not keep the loop alive. With
 /// EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
 ///
-/// Parameters, threads, signals and fork: as evloop_add_async().
+/// @param loop, callback, user_data as evloop_add_async().
+/// @returns as evloop_add_async(); -EMFILE, -ENFILE, -ENOSPC: the first
+///   takes a descriptor.
 ///
-/// @returns as evloop_add_async(); -EMFILE, -ENFILE: the first takes a
-///   descriptor. Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of
-///   timerfd_create(2).
+/// Blocking, threads, signals and fork: as evloop_add_async().
+/// Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_clock_change(
     r#loop: evloop_t,

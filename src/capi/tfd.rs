@@ -84,7 +84,10 @@ pub extern "C" fn tfd_fileno(t: tfd_t) -> c_int {
 ///
 /// The descriptor is closed (unless it is only borrowed, see tfd_from_fd())
 /// as soon as no other thread is in a call with it, so its number is never
-/// reused under such a thread.
+/// reused under such a thread. If an event loop watches it (see
+/// evloop_add_tfd(); better close that watcher first), it is closed once the
+/// loop has run and noticed, and the watcher gets an event with EVLOOP_ERROR
+/// and result -ESTALE.
 ///
 /// @param t a timer.
 /// @returns 0. -ESTALE, -EDOM: see "Handles".

@@ -217,15 +217,18 @@ pub const EVLOOP_SELECTOR_WRITE: u32 = 0x2;
 /// evloop_options_t: time stands still, and moves only when it is told to.
 pub const EVLOOP_VIRTUAL_TIME: u32 = 0x1;
 /// evloop_options_t: virtual time jumps to the next deadline (of a timer, a
-/// timeout or a rate limit) whenever a look at the descriptors found nothing
-/// ready and nothing is posted. An enabled idle watcher prevents that.
+/// timeout or a rate limit) whenever a run that may wait would have to: a
+/// look at the descriptors found nothing ready and nothing is posted. It does
+/// not with EVLOOP_RUN_NOWAIT, with a time of 0 (evloop_wait(),
+/// evloop_run_for_ns()), or while an idle watcher is enabled.
 pub const EVLOOP_AUTO_ADVANCE: u32 = 0x2;
-/// evloop_options_t: wake early for timers and spin until they are due.
+/// evloop_options_t: wake early for timers and spin until they are due, for
+/// up to 0.12 ms each time: they are less late, for more processor time.
 pub const EVLOOP_PRECISE: u32 = 0x4;
 
 /// evloop_run(): until nothing is left to wait for, or evloop_stop().
 pub const EVLOOP_RUN_UNTIL_DONE: c_int = 0;
-/// evloop_run(): wait until something was dispatched, once.
+/// evloop_run(): go round until something was dispatched.
 pub const EVLOOP_RUN_ONCE: c_int = 1;
 /// evloop_run(): dispatch what is ready, without waiting.
 pub const EVLOOP_RUN_NOWAIT: c_int = 2;
@@ -257,17 +260,19 @@ pub const EVLOOP_EVENT_CLOSED: c_int = 12;
 /// evloop_event_t: there are events in a kqueue.
 pub const EVLOOP_EVENT_KQUEUE: c_int = 13;
 
-/// evloop_event_t events: the source failed, result says why, and the watcher
-/// was disabled: -EBADF for a descriptor that was closed while it was
-/// watched, what epoll_ctl(2) refused after evloop_io_modify(), -ENOMEM. The
-/// system has no such bit; an error of a socket is EVLOOP_EPOLLERR.
+/// evloop_event_t events: the source failed, and result says why: -EBADF for
+/// a descriptor that was closed while it was watched; what epoll_ctl(2)
+/// refused after evloop_io_modify(); what a loop could not do of what another
+/// thread asked for, -EEXIST, -EMFILE or -ENOMEM; or see evloop_add_tfd(). An
+/// io watcher is disabled by it. The system has no such bit; an error of a
+/// socket is EVLOOP_EPOLLERR.
 pub const EVLOOP_ERROR: u32 = 0x1000000;
 
 /// evloop_add_timer(): the initial time is a time of the timer's clock.
 pub const EVLOOP_TIMER_ABSTIME: u32 = 0x1;
 /// evloop_add_timer(): one event for each missed expiration.
 pub const EVLOOP_TIMER_BURST: u32 = 0x2;
-/// evloop_add_timer(): the interval counts from the end of the callback.
+/// evloop_add_timer(): the interval counts from the end of the callbacks.
 pub const EVLOOP_TIMER_DELAY: u32 = 0x4;
 /// evloop_add_timer(): one event for all missed expirations (the default).
 pub const EVLOOP_TIMER_SKIP: u32 = 0x0;

@@ -17,11 +17,16 @@ use crate::reactor::{self, Change, Target, quick};
 /// used again, and no event of it will be dispatched; a callback of it that
 /// the loop's thread has entered may still be running.
 ///
+/// When its user_data can be freed: at once, where this is called on the
+/// thread that runs the loop, or while nobody runs it (in its own callback,
+/// once that needs it no more). Closed from another thread: in the
+/// notification of evloop_watcher_set_destroy(), or when this returns, with
+/// EVLOOP_CLOSE_WAIT.
+///
 /// @param watcher a watcher; one that is ready in the same iteration, or
 ///   the one whose callback is running, may be closed too.
 /// @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
-///   it is running: then user_data can be freed. (Or use
-///   evloop_watcher_set_destroy().)
+///   it is running.
 /// @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
 ///   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed; only from
 ///   another thread than that which runs the loop, to which it cannot be
@@ -113,8 +118,12 @@ pub extern "C" fn evloop_watcher_set_priority(watcher: evloop_watcher_t, priorit
 /// @param watcher a watcher.
 /// @param interval_ns nanoseconds of the loop's time; 0 ends the limit.
 /// @param burst events in an interval; at least 1 unless interval_ns is 0.
-/// @returns 0. -EINVAL: a negative interval, or no burst. -ENOMEM. -ECHILD:
-///   used after fork. -ESTALE, -EDOM: see "Handles".
+/// @returns 0. -EINVAL: a negative interval, or no burst. -EMFILE, -ENFILE,
+///   -ENOSPC: as evloop_add_timer(), since the first limit of a loop, or the
+///   end of one, takes the descriptor of CLOCK_MONOTONIC's timers. -ENOMEM.
+///   Asked for by another thread than that which runs the loop, these arrive
+///   as an event with EVLOOP_ERROR instead. -ECHILD: used after fork.
+///   -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking, threads, signals, fork: as evloop_watcher_enable().
 /// Since 0.1.0.
@@ -155,8 +164,8 @@ pub unsafe extern "C" fn evloop_watcher_set_name(
 /// The name of a watcher.
 ///
 /// @param watcher a watcher.
-/// @param buf receives the name, NUL-terminated and cut to fit; may be NULL
-///   if cap is 0.
+/// @param buf receives the name, NUL-terminated and cut to fit after
+///   any byte, inside a character of UTF-8 too; may be NULL if cap is 0.
 /// @param cap room in buf, in bytes.
 /// @returns the length of the whole name, without the NUL; 0 if it has none.
 ///   -EINVAL: buf is NULL. -ECHILD: used after fork. -ESTALE, -EDOM: see

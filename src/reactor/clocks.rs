@@ -156,6 +156,8 @@ impl Core {
     #[inline]
     pub fn arm_timers(&mut self, until: Until) -> Option<i64> {
         if self.virtual_time {
+            // No timer of the kernel's is to be set.
+            self.timers.recheck = 0;
             return self.virtual_timeout(until);
         }
         let mut due = self.timers.due != 0;

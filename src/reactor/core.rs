@@ -393,6 +393,8 @@ impl Core {
     pub fn advance(&mut self, ns: i64) {
         let now = self.desk.virtual_now.load(Relaxed);
         self.desk.virtual_now.store(now.saturating_add(ns), Relaxed);
+        // Whoever waits for an embedded loop has to hear of it.
+        self.timers.recheck |= 1;
     }
 
     /// Takes the notifications of closed watchers.

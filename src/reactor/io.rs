@@ -473,8 +473,7 @@ impl Core {
 
     fn io_refused(&mut self, fd: RawFd, errno: Errno) {
         match errno {
-            // Closed; or closed, and the number used again.
-            Errno::EBADF | Errno::ENOENT => self.io_lost(fd, Errno::EBADF),
+            errno if is_gone(errno) => self.io_lost(fd, Errno::EBADF),
             errno => {
                 let watchers: Vec<_> = self.chain(fd).collect();
                 for (index, record) in watchers {
@@ -611,8 +610,17 @@ impl Core {
             return;
         }
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
-        if let Err(Errno::EBADF | Errno::ENOENT) = epoll::modify(self.epoll(), fd, mask, cookie) {
-            self.io_lost(fd, Errno::EBADF);
+        if !epoll::modify(self.epoll(), fd, mask, cookie).is_err_and(is_gone) {
+            return;
+        }
+        // Or another thread has closed a watcher of it, and removed its
+        // registration: that is known with the gate's lock.
+        let desk = self.desk;
+        let mut gate = desk.gate();
+        self.receive(&mut gate);
+        let is_there = self.verify(fd);
+        drop(gate);
+        if !is_there {
             self.rebuild();
         }
     }
@@ -643,17 +651,21 @@ impl Core {
         }
     }
 
-    fn verify(&mut self, fd: RawFd) {
-        let Some((index, first)) = self.first(fd) else { return };
+    /// Whether what is registered under a number still is; with the gate's
+    /// lock. If not its watchers are told.
+    fn verify(&mut self, fd: RawFd) -> bool {
+        let Some((index, first)) = self.first(fd) else { return true };
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
         let mask = match mask(first) {
-            ABSENT => return,
+            ABSENT => return true,
             UNKNOWN => PARKED,
             mask => mask,
         };
-        if let Err(Errno::EBADF | Errno::ENOENT) = epoll::modify(self.epoll(), fd, mask, cookie) {
+        let is_lost = epoll::modify(self.epoll(), fd, mask, cookie).is_err_and(is_gone);
+        if is_lost {
             self.io_lost(fd, Errno::EBADF);
         }
+        !is_lost
     }
 
     /// Registers all that is watched with another set.
@@ -668,6 +680,12 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether a change was refused because the descriptor is closed; or closed,
+/// and the number used again, perhaps for what no epoll takes.
+fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::EBADF | Errno::ENOENT | Errno::EPERM)
 }
 
 /// Whether the kernel's set has its descriptor, as far as its flags tell.

@@ -154,9 +154,11 @@ pub(super) fn give_back_block(block: u32) {
     let Some(first) = get(block * PER_BLOCK) else { return };
     // SAFETY: a block of ours, page-aligned as mmap made its segment; stale
     // handles may look at it, as atomics, and find generation 0.
-    unsafe { memory::wipe(ptr::from_ref(first).cast_mut().cast(), BLOCK_BYTES) };
-    // Where that was not possible:
-    begin(block, 0);
+    let wiped = unsafe { memory::wipe(ptr::from_ref(first).cast_mut().cast(), BLOCK_BYTES) };
+    // Not touched where it was: that would take the memory again.
+    if !wiped {
+        begin(block, 0);
+    }
     let mut pool = POOL.lock();
     let used = used.unwrap_or(LAST_GENERATION);
     let Some(generation) = pool.generation(block) else { return };

@@ -29,16 +29,14 @@ pub(crate) fn map(bytes: usize) -> Result<*mut u8, Errno> {
     Ok(std::ptr::with_exposed_provenance_mut(address))
 }
 
-/// Gives the memory of pages back; they are zero from now on.
+/// Gives the memory of pages back; true: they are zero from now on.
 ///
 /// # Safety
 /// `start` and `bytes` are pages that [`map`] made, whose contents nobody
 /// needs, and which are only looked at as atomics.
-pub(crate) unsafe fn wipe(start: *mut u8, bytes: usize) {
-    // A failure leaves them as they are, which costs only the memory: the
-    // caller cannot rely on zeros either way.
+pub(crate) unsafe fn wipe(start: *mut u8, bytes: usize) -> bool {
     // SAFETY: pages of ours, whose contents may go.
-    let _ = unsafe { syscall!(SYS_madvise, start.expose_provenance(), bytes, libc::MADV_DONTNEED) };
+    unsafe { syscall!(SYS_madvise, start.expose_provenance(), bytes, libc::MADV_DONTNEED) }.is_ok()
 }
 
 /// Has what is at a place brought nearer.
