@@ -21,6 +21,7 @@
  *   Poll sets (poll(2), Python's select.poll)
  *   Epoll objects (epoll(7), Python's select.epoll)
  *   /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
+ *   Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
  *   Selectors (Python's selectors module)
  *   The event loop
  *   Watchers: what an event loop waits for
@@ -131,6 +132,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct timespec;
+
 /* ------------------------------------------------------------------------
  * Constants
  * ------------------------------------------------------------------------ */
@@ -184,6 +187,11 @@
  * evloop_handle_kind(): a /dev/poll object.
  */
 #define EVLOOP_KIND_DEVPOLL 6
+
+/**
+ * evloop_handle_kind(): a kqueue.
+ */
+#define EVLOOP_KIND_KQUEUE 7
 
 /**
  * evloop_handle_kind(): a selector.
@@ -426,7 +434,7 @@
 #define EVLOOP_SELECTOR_DEVPOLL 4
 
 /**
- * evloop_selector_create(): on a kqueue; -ENOTSUP in this version.
+ * evloop_selector_create(): on a kqueue.
  */
 #define EVLOOP_SELECTOR_KQUEUE 5
 
@@ -536,6 +544,11 @@
 #define EVLOOP_EVENT_CLOSED 12
 
 /**
+ * evloop_event_t: there are events in a kqueue.
+ */
+#define EVLOOP_EVENT_KQUEUE 13
+
+/**
  * evloop_event_t events: the source failed, and result says why: -EBADF for
  * a descriptor that was closed while it was watched; what epoll_ctl(2)
  * refused after evloop_io_modify(); what a loop could not do of what another
@@ -574,6 +587,341 @@
  * Bytes a pipe takes without blocking once it is reported writable.
  */
 #define EVLOOP_PIPE_BUF 4096
+
+/**
+ * Filter: there is something to read. ident is a descriptor.
+ */
+#define EVLOOP_KQ_FILTER_READ -1
+
+/**
+ * Filter: there is room to write. ident is a descriptor.
+ */
+#define EVLOOP_KQ_FILTER_WRITE -2
+
+/**
+ * Filter: asynchronous input and output; -ENOTSUP in this version.
+ */
+#define EVLOOP_KQ_FILTER_AIO -3
+
+/**
+ * Filter: changes of a file; -ENOTSUP in this version.
+ */
+#define EVLOOP_KQ_FILTER_VNODE -4
+
+/**
+ * Filter: processes; -ENOTSUP in this version.
+ */
+#define EVLOOP_KQ_FILTER_PROC -5
+
+/**
+ * Filter: signals; -ENOTSUP in this version.
+ */
+#define EVLOOP_KQ_FILTER_SIGNAL -6
+
+/**
+ * Filter: a timer. ident is a number of the caller's.
+ */
+#define EVLOOP_KQ_FILTER_TIMER -7
+
+/**
+ * Filter: mounts; -ENOTSUP in this version.
+ */
+#define EVLOOP_KQ_FILTER_FS -9
+
+/**
+ * Filter: triggered by the program. ident is a number of the caller's.
+ */
+#define EVLOOP_KQ_FILTER_USER -11
+
+/**
+ * Filter: network interfaces; -ENOTSUP in this version. (FreeBSD of today
+ * has none; where it had, the number is another filter's now.)
+ */
+#define EVLOOP_KQ_FILTER_NETDEV -16
+
+/**
+ * Filter: out-of-band data; -ENOTSUP in this version. (FreeBSD has none.)
+ */
+#define EVLOOP_KQ_FILTER_EXCEPT -17
+
+/**
+ * Change: watch, or change what is watched; enables it.
+ */
+#define EVLOOP_KQ_EV_ADD 1
+
+/**
+ * Change: watch no more.
+ */
+#define EVLOOP_KQ_EV_DELETE 2
+
+/**
+ * Change: deliver events.
+ */
+#define EVLOOP_KQ_EV_ENABLE 4
+
+/**
+ * Change: deliver no events; what happens is kept.
+ */
+#define EVLOOP_KQ_EV_DISABLE 8
+
+/**
+ * Flag: one event, then it is deleted.
+ */
+#define EVLOOP_KQ_EV_ONESHOT 16
+
+/**
+ * Flag: an event is only delivered again when something happens.
+ */
+#define EVLOOP_KQ_EV_CLEAR 32
+
+/**
+ * Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, data 0 if it
+ * succeeded.
+ */
+#define EVLOOP_KQ_EV_RECEIPT 64
+
+/**
+ * Flag: one event, then it is disabled.
+ */
+#define EVLOOP_KQ_EV_DISPATCH 128
+
+/**
+ * Change: one event at once, whether there is one or not, then deleted.
+ */
+#define EVLOOP_KQ_EV_FORCEONESHOT 256
+
+/**
+ * Change: udata and ext stay what they were.
+ */
+#define EVLOOP_KQ_EV_KEEPUDATA 512
+
+/**
+ * Flag: others with the same ident and filter, but another udata, are
+ * others. (macOS has it, under a number that is EVLOOP_KQ_EV_FORCEONESHOT
+ * on FreeBSD.)
+ */
+#define EVLOOP_KQ_EV_UDATA_SPECIFIC 1024
+
+/**
+ * The bits that a change cannot set.
+ */
+#define EVLOOP_KQ_EV_SYSFLAGS 61440
+
+/**
+ * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
+ */
+#define EVLOOP_KQ_EV_DROP 4096
+
+/**
+ * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
+ */
+#define EVLOOP_KQ_EV_FLAG1 8192
+
+/**
+ * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
+ */
+#define EVLOOP_KQ_EV_FLAG2 16384
+
+/**
+ * In an entry: the change failed with the errno in data, or, where data
+ * is 0, it succeeded.
+ */
+#define EVLOOP_KQ_EV_ERROR 16384
+
+/**
+ * In an event: the other side has closed.
+ */
+#define EVLOOP_KQ_EV_EOF 32768
+
+/**
+ * READ, WRITE: only with at least as many bytes as data says.
+ */
+#define EVLOOP_KQ_NOTE_LOWAT 1
+
+/**
+ * READ of a regular file: at the end, too.
+ */
+#define EVLOOP_KQ_NOTE_FILE_POLL 2
+
+/**
+ * VNODE: it has no name any more.
+ */
+#define EVLOOP_KQ_NOTE_DELETE 1
+
+/**
+ * VNODE: it was written.
+ */
+#define EVLOOP_KQ_NOTE_WRITE 2
+
+/**
+ * VNODE: it became longer.
+ */
+#define EVLOOP_KQ_NOTE_EXTEND 4
+
+/**
+ * VNODE: its attributes changed.
+ */
+#define EVLOOP_KQ_NOTE_ATTRIB 8
+
+/**
+ * VNODE: its number of links changed.
+ */
+#define EVLOOP_KQ_NOTE_LINK 16
+
+/**
+ * VNODE: it was renamed.
+ */
+#define EVLOOP_KQ_NOTE_RENAME 32
+
+/**
+ * VNODE: it was revoked, or unmounted.
+ */
+#define EVLOOP_KQ_NOTE_REVOKE 64
+
+/**
+ * VNODE: it was opened.
+ */
+#define EVLOOP_KQ_NOTE_OPEN 128
+
+/**
+ * VNODE: it was closed, after reading.
+ */
+#define EVLOOP_KQ_NOTE_CLOSE 256
+
+/**
+ * VNODE: it was closed, after writing.
+ */
+#define EVLOOP_KQ_NOTE_CLOSE_WRITE 512
+
+/**
+ * VNODE: it was read.
+ */
+#define EVLOOP_KQ_NOTE_READ 1024
+
+/**
+ * PROC: the process ended.
+ */
+#define EVLOOP_KQ_NOTE_EXIT 2147483648
+
+/**
+ * PROC: it forked.
+ */
+#define EVLOOP_KQ_NOTE_FORK 1073741824
+
+/**
+ * PROC: it executed another program.
+ */
+#define EVLOOP_KQ_NOTE_EXEC 536870912
+
+/**
+ * PROC: the bits of what happened.
+ */
+#define EVLOOP_KQ_NOTE_PCTRLMASK 4026531840
+
+/**
+ * PROC: the bits of what happened to whom.
+ */
+#define EVLOOP_KQ_NOTE_PDATAMASK 1048575
+
+/**
+ * PROC: children too.
+ */
+#define EVLOOP_KQ_NOTE_TRACK 1
+
+/**
+ * PROC: a child could not be watched.
+ */
+#define EVLOOP_KQ_NOTE_TRACKERR 2
+
+/**
+ * PROC: it is a child.
+ */
+#define EVLOOP_KQ_NOTE_CHILD 4
+
+/**
+ * NETDEV: the link is up.
+ */
+#define EVLOOP_KQ_NOTE_LINKUP 1
+
+/**
+ * NETDEV: the link is down.
+ */
+#define EVLOOP_KQ_NOTE_LINKDOWN 2
+
+/**
+ * NETDEV: the state of the link is not known.
+ */
+#define EVLOOP_KQ_NOTE_LINKINV 4
+
+/**
+ * TIMER: data is seconds.
+ */
+#define EVLOOP_KQ_NOTE_SECONDS 1
+
+/**
+ * TIMER: data is milliseconds, as without any unit.
+ */
+#define EVLOOP_KQ_NOTE_MSECONDS 2
+
+/**
+ * TIMER: data is microseconds.
+ */
+#define EVLOOP_KQ_NOTE_USECONDS 4
+
+/**
+ * TIMER: data is nanoseconds.
+ */
+#define EVLOOP_KQ_NOTE_NSECONDS 8
+
+/**
+ * TIMER: data is a time of the wall clock; once, when it has come.
+ */
+#define EVLOOP_KQ_NOTE_ABSTIME 16
+
+/**
+ * USER: fflags stay what they are.
+ */
+#define EVLOOP_KQ_NOTE_FFNOP 0
+
+/**
+ * USER: fflags become the old ones and the new ones.
+ */
+#define EVLOOP_KQ_NOTE_FFAND 1073741824
+
+/**
+ * USER: fflags become the old ones or the new ones.
+ */
+#define EVLOOP_KQ_NOTE_FFOR 2147483648
+
+/**
+ * USER: fflags become the new ones.
+ */
+#define EVLOOP_KQ_NOTE_FFCOPY 3221225472
+
+/**
+ * USER: the bits of these four.
+ */
+#define EVLOOP_KQ_NOTE_FFCTRLMASK 3221225472
+
+/**
+ * USER: the bits that are the program's.
+ */
+#define EVLOOP_KQ_NOTE_FFLAGSMASK 16777215
+
+/**
+ * USER: there is an event.
+ */
+#define EVLOOP_KQ_NOTE_TRIGGER 16777216
+
+/**
+ * evloop_kqueue_create(): close on exec; always on, accepted.
+ */
+#define EVLOOP_KQ_CLOEXEC 1
+
+/**
+ * evloop_kqueue_create(): a forked child has a copy of the queue.
+ */
+#define EVLOOP_KQ_CPONFORK 2
 
 /**
  * Asked whenever a wait of this thread was interrupted; see
@@ -639,6 +987,48 @@ typedef evloop_handle_t evloop_epoll_t;
  * A /dev/poll object; see evloop_devpoll_create().
  */
 typedef evloop_handle_t evloop_devpoll_t;
+
+/**
+ * A kqueue; see evloop_kqueue_create().
+ */
+typedef evloop_handle_t evloop_kqueue_t;
+
+/**
+ * A change to a queue, or an event from it.
+ *
+ * It is laid out as FreeBSD's struct kevent.
+ */
+typedef struct evloop_kevent_t {
+  /**
+   * What it is about: a descriptor, a number of the caller's, as the
+   * filter has it.
+   */
+  uint64_t ident;
+  /**
+   * One of EVLOOP_KQ_FILTER.
+   */
+  int16_t filter;
+  /**
+   * EVLOOP_KQ_EV bits.
+   */
+  uint16_t flags;
+  /**
+   * EVLOOP_KQ_NOTE bits of the filter.
+   */
+  uint32_t fflags;
+  /**
+   * A number of the filter; an errno where flags has EV_ERROR.
+   */
+  int64_t data;
+  /**
+   * The caller's, handed back with each event.
+   */
+  uint64_t udata;
+  /**
+   * The filter's (0 and 1, where it uses them) and the caller's.
+   */
+  uint64_t ext[4];
+} evloop_kevent_t;
 
 /**
  * A selector; see evloop_selector_create().
@@ -1601,6 +1991,164 @@ int evloop_devpoll_wait(evloop_devpoll_t dp,
 int evloop_devpoll_close(evloop_devpoll_t dp);
 
 /* ------------------------------------------------------------------------
+ * Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Create a kqueue.
+ *
+ * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
+ * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
+ *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
+ *   and up to seven more for what it is made to watch. -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
+ * everything but close in the child, whose descriptor of it is closed by
+ * the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
+ * has a copy under the same handle and descriptor: the descriptor is the
+ * parent's until the child's first call with it. Since 0.1.0. Source:
+ * kqueue(2) of FreeBSD.
+ */
+evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
+
+/**
+ * A second handle for a kqueue that is known by its descriptor.
+ *
+ * Both are the same queue. Closing this handle ends the waits that were
+ * begun with it, and leaves the queue as it is, unless EVLOOP_FD_OWN is
+ * given.
+ *
+ * @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
+ *   or a duplicate of one.
+ * @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
+ *   its descriptor.
+ * @returns the handle, to be closed with evloop_kqueue_close(). -EBADF: fd
+ *   is not a kqueue of this process. -EINVAL: an unknown flag. -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as the queue.
+ * Since 0.1.0.
+ */
+evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
+
+/**
+ * The descriptor of a kqueue.
+ *
+ * It is only lent: do not close it. It is readable while an event is
+ * pending, and can be registered with another kqueue, epoll, poll or
+ * select.
+ *
+ * @param kq a kqueue.
+ * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_kqueue_fileno(evloop_kqueue_t kq);
+
+/**
+ * Change what a kqueue watches, and wait for events.
+ *
+ * First the changes are applied, in their order. One that fails gets an
+ * entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, all else
+ * as in the change. So does each that has EVLOOP_KQ_EV_RECEIPT, with data
+ * 0. If there is any such entry, the call returns at once, and events stay
+ * for the next one. If there is no room for an entry, the later changes are
+ * not applied, and the call returns the error, or, after a receipt, the
+ * number of entries.
+ *
+ * Then events are waited for, unless nevents is 0.
+ *
+ * @param kq a kqueue.
+ * @param changes what to change; may be NULL if nchanges is 0.
+ * @param nchanges how many changes; 0 or more.
+ * @param events where events go; may be NULL if nevents is 0, and may be
+ *   the same array as changes.
+ * @param nevents room in events, in entries; 0 or more. With 0 the changes
+ *   are applied and nothing is waited for.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -EINVAL: a
+ *   negative count, or an array is NULL. -EINTR: see
+ *   evloop_set_interrupt_mode(); all changes were applied. -ESTALE: not a
+ *   live handle, or closed during the wait. -ECHILD: used after fork.
+ *   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
+ *   open descriptor. -ENOENT: ident is not watched with that filter.
+ *   -EINVAL: the filter, or something in fflags or data, is unknown.
+ *   -ENOTSUP: this system cannot watch that. -EMFILE, -ENFILE, -ENOSPC,
+ *   -ELOOP.
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any, several at once.
+ * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
+ * FreeBSD.
+ */
+int evloop_kqueue_control(evloop_kqueue_t kq,
+                          const struct evloop_kevent_t *changes,
+                          int nchanges,
+                          struct evloop_kevent_t *events,
+                          int nevents,
+                          int64_t timeout_ns);
+
+/**
+ * Close a kqueue.
+ *
+ * @param kq a kqueue.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: works in the child, and changes nothing for the
+ * parent. Since 0.1.0.
+ */
+int evloop_kqueue_close(evloop_kqueue_t kq);
+
+/**
+ * Create a kqueue that is known by its descriptor, as on BSD.
+ *
+ * The descriptor is the program's: close(2) closes the queue. Nobody is
+ * told of that, so what the queue holds is given back, and threads that
+ * wait in it return, at a later call of one of these two functions or of
+ * evloop_kqueue_create(); at the next one, if descriptors have run out. A
+ * duplicate, dup(2), is the same queue, which lives as long as one of them
+ * is open.
+ *
+ * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
+ *   ENFILE, ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: not inherited: the
+ * child's first call of the library closes it there. Since 0.1.0. Source:
+ * kqueue(2) of FreeBSD.
+ */
+int evloop_bsd_kqueue(void);
+
+/**
+ * Change what a kqueue watches, and wait for events, as on BSD.
+ *
+ * Everything is as evloop_kqueue_control() has it but what is said here.
+ *
+ * @param kq a descriptor from evloop_bsd_kqueue(), or of any kqueue.
+ * @param changes what to change; may be NULL if nchanges is 0.
+ * @param nchanges how many changes; 0 or more.
+ * @param events where events go; may be NULL if nevents is 0.
+ * @param nevents room in events, in entries; 0 or more.
+ * @param timeout how long to wait; NULL waits for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -1 and
+ *   errno: EBADF: kq is not a kqueue of this process, or was closed during
+ *   the wait. EINTR: a signal handler interrupted the wait; all changes
+ *   were applied. EINVAL, ENOMEM and others as evloop_kqueue_control(), and
+ *   EINVAL for a timeout that is negative or has 10^9 nanoseconds or more.
+ *
+ * Blocking: up to the timeout, never less. Threads: any, several at once.
+ * Signals: not safe. Fork: EBADF. Since 0.1.0. Source: kevent(2) of
+ * FreeBSD.
+ */
+int evloop_bsd_kevent(int kq,
+                      const struct evloop_kevent_t *changes,
+                      int nchanges,
+                      struct evloop_kevent_t *events,
+                      int nevents,
+                      const struct timespec *timeout);
+
+/* ------------------------------------------------------------------------
  * Selectors (Python's selectors module)
  * ------------------------------------------------------------------------ */
 
@@ -1611,11 +2159,11 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
  * backend and are always ready.
  *
  * @param backend EVLOOP_SELECTOR_DEFAULT (the best there is), _SELECT,
- *   _POLL, _EPOLL or _DEVPOLL.
+ *   _POLL, _EPOLL, _DEVPOLL or _KQUEUE.
  * @returns the selector, to be closed with evloop_selector_close().
- *   -EINVAL: an unknown backend. -ENOTSUP: EVLOOP_SELECTOR_KQUEUE, which
- *   this version does not have. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
- *   evloop_epoll_create(), with the EPOLL backend.
+ *   -EINVAL: an unknown backend. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
+ *   evloop_epoll_create(), with the EPOLL backend, and as
+ *   evloop_kqueue_create() with KQUEUE.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
  * everything but close in the child. Since 0.1.0. Source: Python's
@@ -2327,6 +2875,32 @@ evloop_watcher_t evloop_add_tfd(evloop_t loop,
                                 tfd_t tfd,
                                 evloop_callback_t callback,
                                 void *user_data);
+
+/**
+ * Add a watcher of a kqueue.
+ *
+ * Its callback is called while the queue has events, which stay there: it
+ * takes them with evloop_kqueue_control() and a timeout of 0. event->events
+ * is 0 and event->fd -1. If the queue is closed there is one event with
+ * EVLOOP_ERROR, and -ESTALE in event->result; then the watcher is disabled.
+ *
+ * @param loop a loop.
+ * @param kq a kqueue; it stays the caller's, and is freed once the watcher
+ *   is closed, too. Of one that evloop_kqueue_from_fd() made, only closing
+ *   this handle is noticed.
+ * @param callback called with each event, on the thread that runs the
+ *   loop; NULL: see evloop_wait().
+ * @param user_data handed to the callback.
+ * @returns the watcher. -EEXIST, -ENOSPC, -ENOMEM: as evloop_add_io().
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles"; of either.
+ *
+ * Blocking: no. Threads: any; on the thread that runs the loop no lock is
+ * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_kqueue(evloop_t loop,
+                                   evloop_kqueue_t kq,
+                                   evloop_callback_t callback,
+                                   void *user_data);
 
 /**
  * Add a watcher that any thread, and any signal handler, can trigger.
