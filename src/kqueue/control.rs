@@ -124,7 +124,12 @@ impl Queue {
             let mut locked = Locked(self.core.lock());
             let core = locked.core()?;
             self.come_back(core, by, wait.main);
-            self.check(by)?;
+            if let Err(error) = self.check(by) {
+                // What the kernel will not say again is for the others.
+                core.take_events(result.unwrap_or_default(), &mut Sink::none());
+                let _ = self.settle(core);
+                return Err(error);
+            }
             match result {
                 Ok(events) => core.take_events(events, sink),
                 Err(Errno::EINTR) if wait.at_once => {}

@@ -100,7 +100,8 @@ impl Core {
         for event in events {
             match set::source(event) {
                 Source::Registration(id, generation) => {
-                    self.take_registration(id, generation, event.events, sink);
+                    let kind = self.kind_in_main(id);
+                    self.take_registration(id, generation, (kind, event.events), sink);
                 }
                 Source::Nested(kind) => self.take_nested(kind, sink),
                 Source::Bell => self.set.was_heard(),
@@ -122,7 +123,7 @@ impl Core {
             }
             for event in events {
                 if let Source::Registration(id, generation) = set::source(event) {
-                    self.take_registration(id, generation, event.events, sink);
+                    self.take_registration(id, generation, (kind, event.events), sink);
                 }
             }
             if kind == set::LEVEL {
@@ -131,7 +132,14 @@ impl Core {
         }
     }
 
-    fn take_registration(&mut self, id: u32, generation: u32, ready: u32, sink: &mut Sink) {
+    /// `ready`: which kind of registration it was, and what it said.
+    fn take_registration(
+        &mut self,
+        id: u32,
+        generation: u32,
+        (kind, ready): (usize, u32),
+        sink: &mut Sink,
+    ) {
         if self.registrations.generation(id) != generation {
             self.strays += 1;
             return;
@@ -140,9 +148,9 @@ impl Core {
         let mut wanted = false;
         while let Some(knote) = self.knotes.get(at) {
             let next = knote.next;
-            let (_, interest) = filter::of(self, at).interest(knote);
+            let (its_kind, interest) = filter::of(self, at).interest(knote);
             let meant = interest | set::ERR | set::HUP;
-            if interest != 0 && ready & meant != 0 && !knote.is(DISABLED) {
+            if its_kind == kind && ready & meant != 0 && !knote.is(DISABLED) {
                 wanted |= self.take_knote(at, ready, sink);
             }
             at = next;
