@@ -95,9 +95,12 @@ impl Core {
         }
     }
 
-    /// Takes what the kernel has reported.
-    pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) {
+    /// Takes what the kernel has reported; true: some of it was the queue's
+    /// own, and took the place of others.
+    pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) -> bool {
+        let mut own = false;
         for event in events {
+            own |= !matches!(set::source(event), Source::Registration(..));
             match set::source(event) {
                 Source::Registration(id, generation) => {
                     let kind = self.kind_in_main(id);
@@ -109,6 +112,7 @@ impl Core {
                 Source::Notes => self.take_notes(),
             }
         }
+        own
     }
 
     /// Takes what an epoll in the main one has.
