@@ -85,8 +85,10 @@ fn stream(look: Look, count: i64, low: i64) -> Verdict {
     // Another thread was faster; or it is an empty datagram.
     match look.again(EVENTS) {
         Some(now) if now.is(RDHUP | HUP | ERR) && look.is_old => stream(now, count, low),
-        Some(now) if now.is(IN) => Verdict::True(Outcome::default()),
-        Some(_) => Verdict::False,
+        Some(now) if !now.is(IN) => Verdict::False,
+        // A pipe is not readable for nothing.
+        Some(now) if now.sort == libc::S_IFIFO => Verdict::Gone,
+        Some(_) => Verdict::True(Outcome::default()),
         None => Verdict::Gone,
     }
 }
