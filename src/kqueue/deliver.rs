@@ -95,12 +95,16 @@ impl Core {
         }
     }
 
-    /// Takes what the kernel has reported.
-    pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) {
+    /// Takes what the kernel has reported; true: some of it was the queue's
+    /// own, and took the place of others.
+    pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) -> bool {
+        let mut own = false;
         for event in events {
+            own |= !matches!(set::source(event), Source::Registration(..));
             match set::source(event) {
                 Source::Registration(id, generation) => {
-                    self.take_registration(id, generation, event.events, sink);
+                    let kind = self.kind_in_main(id);
+                    self.take_registration(id, generation, (kind, event.events), sink);
                 }
                 Source::Nested(kind) => self.take_nested(kind, sink),
                 Source::Bell => self.set.was_heard(),
@@ -108,6 +112,7 @@ impl Core {
                 Source::Notes => self.take_notes(),
             }
         }
+        own
     }
 
     /// Takes what an epoll in the main one has.
@@ -122,7 +127,7 @@ impl Core {
             }
             for event in events {
                 if let Source::Registration(id, generation) = set::source(event) {
-                    self.take_registration(id, generation, event.events, sink);
+                    self.take_registration(id, generation, (kind, event.events), sink);
                 }
             }
             if kind == set::LEVEL {
@@ -131,7 +136,14 @@ impl Core {
         }
     }
 
-    fn take_registration(&mut self, id: u32, generation: u32, ready: u32, sink: &mut Sink) {
+    /// `ready`: which kind of registration it was, and what it said.
+    fn take_registration(
+        &mut self,
+        id: u32,
+        generation: u32,
+        (kind, ready): (usize, u32),
+        sink: &mut Sink,
+    ) {
         if self.registrations.generation(id) != generation {
             self.strays += 1;
             return;
@@ -140,9 +152,9 @@ impl Core {
         let mut wanted = false;
         while let Some(knote) = self.knotes.get(at) {
             let next = knote.next;
-            let (_, interest) = filter::of(self, at).interest(knote);
+            let (its_kind, interest) = filter::of(self, at).interest(knote);
             let meant = interest | set::ERR | set::HUP;
-            if interest != 0 && ready & meant != 0 && !knote.is(DISABLED) {
+            if its_kind == kind && ready & meant != 0 && !knote.is(DISABLED) {
                 wanted |= self.take_knote(at, ready, sink);
             }
             at = next;

@@ -114,6 +114,11 @@ impl Sink {
         Self { start: start.cast(), room, filled: 0 }
     }
 
+    /// No room.
+    pub fn none() -> Self {
+        Self { start: std::ptr::null_mut(), room: 0, filled: 0 }
+    }
+
     pub fn is_full(&self) -> bool {
         self.filled >= self.room
     }

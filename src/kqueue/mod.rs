@@ -108,13 +108,13 @@ impl Queue {
         self.active.load(Ordering::Relaxed).max(1)
     }
 
-    /// Wakes all that wait, and all that come, to see that it is closed.
+    /// Wakes all that wait, to see that it is closed.
     fn closing(&self) {
         // Release, and Acquire in `check`: who is woken sees it.
         self.closed.store(true, Ordering::Release);
         let mut core = self.core.lock();
-        if let Some(core) = core.as_mut() {
-            core.set.alarm(self.alarm_fd());
+        if let Some(core) = core.as_mut().filter(|core| core.set.waiting > 0) {
+            core.set.alarm(|| self.alarm_fd());
         }
     }
 
@@ -134,7 +134,7 @@ impl Queue {
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.number(), old.main());
         if old.waiting > 0 && core.retired.try_reserve(1).is_ok() {
-            old.alarm(self.alarm_fd());
+            old.alarm(|| self.alarm_fd());
             core.retired.push(old);
         }
         Ok(())

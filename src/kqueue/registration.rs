@@ -72,6 +72,11 @@ impl Core {
         Place { kind, in_main, word }
     }
 
+    /// Which kind of its registration is in the main epoll.
+    pub fn kind_in_main(&self, id: u32) -> usize {
+        self.registrations.get(id).map_or(KINDS, |registration| registration.in_main)
+    }
+
     /// Has the kernel watch a descriptor for what its knotes need now; true:
     /// that needed the kernel, which knows the descriptor. The edges of the
     /// knote that was touched come again.

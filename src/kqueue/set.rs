@@ -197,10 +197,11 @@ impl Set {
         }
     }
 
-    /// Wakes all threads that wait, and those to come; `other`: a descriptor
-    /// that is always readable, for want of a bell.
-    pub fn alarm(&mut self, other: Option<RawFd>) {
-        if let Some(other) = other.filter(|_| self.bell_fd.is_none())
+    /// Wakes all threads that wait, and those to come; `other`: makes a
+    /// descriptor that is always readable, for want of a bell.
+    pub fn alarm(&mut self, other: impl FnOnce() -> Option<RawFd>) {
+        if self.bell_fd.is_none()
+            && let Some(other) = other()
             && epoll::add(self.main(), other, 0, BELL).is_ok()
         {
             self.bell_fd = Some(Fd::borrowed(other));

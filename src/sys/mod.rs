@@ -5,6 +5,7 @@
 //! its pins and locks behind.
 
 pub(crate) mod clock;
+pub(crate) mod diag;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fd;

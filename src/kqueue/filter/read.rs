@@ -10,7 +10,7 @@ use super::super::set::*;
 use super::ready::{self, Connection, Look};
 use super::{Filter, Outcome, Verdict};
 use crate::errno::{Errno, Result};
-use crate::sys::{fd, file, socket};
+use crate::sys::{diag, fd, file, socket};
 use std::os::fd::RawFd;
 
 pub(super) struct Read;
@@ -85,8 +85,10 @@ fn stream(look: Look, count: i64, low: i64) -> Verdict {
     // Another thread was faster; or it is an empty datagram.
     match look.again(EVENTS) {
         Some(now) if now.is(RDHUP | HUP | ERR) && look.is_old => stream(now, count, low),
-        Some(now) if now.is(IN) => Verdict::True(Outcome::default()),
-        Some(_) => Verdict::False,
+        Some(now) if !now.is(IN) => Verdict::False,
+        // A pipe is not readable for nothing.
+        Some(now) if now.sort == libc::S_IFIFO => Verdict::Gone,
+        Some(_) => Verdict::True(Outcome::default()),
         None => Verdict::Gone,
     }
 }
@@ -96,7 +98,12 @@ fn listening(look: Look) -> Verdict {
     if look.is(HUP) {
         return Verdict::True(Outcome { eof: true, ..Outcome::default() });
     }
-    let backlog = socket::tcp_info(look.fd).map_or(1, |info| i64::from(info.unacked));
+    let backlog = match socket::tcp_info(look.fd) {
+        Some(info) => Some(info.unacked),
+        None => file::stat(look.fd).ok().and_then(|stat| diag::unix_backlog(stat.st_ino)),
+    };
+    // There is one where the kernel says so, and does not count them.
+    let backlog = backlog.map_or(1, i64::from);
     match look.is(IN | ERR) && backlog > 0 {
         true => Verdict::True(Outcome { data: backlog, ..Outcome::default() }),
         false => Verdict::False,
