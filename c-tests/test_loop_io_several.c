@@ -239,4 +239,41 @@ TEST(an_edge_while_disabled_is_seen_once_enabled) {
   expect_calls(loop, &seen, 0);
 }
 
+TEST(an_edge_is_one_also_beside_a_disabled_watcher_of_the_descriptor) {
+  evloop_t loop = new_loop();
+  Seen seen = {.calls = 0}, disabled = {.calls = 0};
+  Pipe pipe = new_pipe();
+  add(loop, pipe.r, IN | ET, &seen);
+  CHECK_EQ(evloop_watcher_disable(add(loop, pipe.r, IN, &disabled)), 0);
+  turns(loop, 3);
+  put(pipe.w);
+  turns(loop, 20);
+  CHECK(seen.calls >= 1 && seen.calls <= 2);
+  CHECK_EQ(disabled.calls, 0);
+}
+
+static void close_it(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  OK(evloop_watcher_close(*(evloop_watcher_t *)user_data, 0));
+}
+
+/* What the first one leaves ready must not keep the loop from sleeping. */
+TEST(a_oneshot_whose_neighbour_is_closed_by_its_event_is_reported_no_more) {
+  evloop_t loop = new_loop();
+  Seen seen = {.calls = 0};
+  Pipe pipe = new_pipe();
+  evloop_watcher_t other = 0;
+  evloop_watcher_t once =
+      OK(evloop_add_io(loop, pipe.r, IN | EVLOOP_EPOLLONESHOT, close_it, &other));
+  other = add(loop, pipe.r, IN, &seen);
+  put(pipe.w);
+  turns(loop, 3);
+  CHECK(!readable((int)OK(evloop_fileno(loop)), 0));
+  /* It is asked for again, and there is nobody to close. */
+  other = add(loop, new_pipe().r, IN, &seen);
+  CHECK_EQ(evloop_watcher_enable(once), 0);
+  turns(loop, 3);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
+}
+
 CHECK_MAIN()

@@ -88,6 +88,79 @@ TEST(the_record_of_a_descriptor_that_is_disabled_comes_if_it_is_still_ready_then
   CHECK_EQ(event.watcher, held);
 }
 
+/* Its record goes to another watcher, whose words must not be taken for the
+ * links of those that were sent to. */
+TEST(an_async_that_was_sent_to_again_and_disabled_and_closed_harms_no_other) {
+  evloop_t loop = new_loop();
+  Seen seen = {.calls = 0};
+  evloop_watcher_t held = async(loop, NULL, NULL), other = async(loop, see, &seen);
+  OK(evloop_async_send(held));
+  turn(loop);
+  OK(evloop_async_send(other));
+  OK(evloop_async_send(held));
+  CHECK_EQ(evloop_watcher_disable(held), 0);
+  CHECK_EQ(evloop_watcher_close(held, 0), 0);
+  for (int i = 0; i < 130; i++) timer(loop, 3600 * SECOND, 5, ignore, NULL);
+  turn(loop);
+  OK(evloop_async_send(other));
+  turn(loop);
+  CHECK_EQ(seen.calls, 2);
+}
+
+static evloop_watcher_t late;
+
+static void set_late(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  set_timer(late, 300, 0);
+  if (*(bool *)user_data) CHECK_EQ(evloop_watcher_enable(late), 0);
+}
+
+TEST(a_disabled_timer_counts_from_when_it_is_set_and_not_from_earlier_callbacks) {
+  evloop_t loop = virtual_loop();
+  Seen seen = {.calls = 0};
+  bool enable = false;
+  late = timer(loop, SECOND, 0, see, &seen);
+  CHECK_EQ(evloop_watcher_disable(late), 0);
+  OK(evloop_post(loop, set_late, &enable));
+  turn(loop);
+  advance(loop, 250);
+  enable = true;
+  OK(evloop_post(loop, set_late, &enable));
+  turn(loop);
+  advance(loop, 299);
+  turn(loop);
+  CHECK_EQ(seen.calls, 0);
+  advance(loop, 1);
+  turn(loop);
+  CHECK_EQ(seen.calls, 1);
+}
+
+static evloop_watcher_t limited;
+
+static void enable_limited(const evloop_event_t *event, void *user_data) {
+  (void)event, (void)user_data;
+  CHECK_EQ(evloop_watcher_enable(limited), 0);
+}
+
+TEST(an_edge_that_a_rate_limit_kept_comes_when_a_callback_enables_its_watcher) {
+  evloop_t loop = virtual_loop();
+  Seen seen = {.calls = 0};
+  int fd = OK(eventfd(1, EFD_NONBLOCK));
+  limited = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, see, &seen));
+  CHECK_EQ(evloop_watcher_set_ratelimit(limited, 100, 1), 0);
+  turn(loop);
+  CHECK_EQ(seen.calls, 1);
+  OK(eventfd_write(fd, 1));
+  turn(loop);
+  CHECK_EQ(seen.calls, 1);
+  CHECK_EQ(evloop_watcher_disable(limited), 0);
+  advance(loop, 100);
+  turn(loop);
+  OK(evloop_post(loop, enable_limited, NULL));
+  turns(loop, 3);
+  CHECK_EQ(seen.calls, 2);
+}
+
 static evloop_watcher_t neighbour;
 
 static void disable_neighbour(const evloop_event_t *event, void *user_data) {

@@ -42,8 +42,10 @@ impl Run {
 
 impl Core {
     pub fn async_put_back(&mut self, record: &Record) {
-        record.set(OFF_STACK);
-        record.send_again();
+        // If it was sent to since, it is on the stack again.
+        if !record.send_again() {
+            record.set(OFF_STACK);
+        }
     }
 
     /// Takes all async watchers that were sent to, the first one first.

@@ -257,7 +257,13 @@ impl Run {
             self.resume()?;
         }
         self.descriptors(found)?;
-        // SAFETY: as above.
+        self.finish_round()
+    }
+
+    /// What comes after the descriptors.
+    #[inline]
+    pub fn finish_round(&self) -> Result<()> {
+        // SAFETY: no other reference to the core; nor below.
         if unsafe { self.core() }.has_leftovers() {
             self.always_ready()?;
             self.failures()?;

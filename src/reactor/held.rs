@@ -167,6 +167,13 @@ impl Core {
         self.held.remove(place)
     }
 
+    /// The same, of one that is disabled.
+    pub fn put_back_held(&mut self, index: u32, record: &Record) {
+        if let Some(event) = self.take_back(index, record) {
+            self.put_back(&event);
+        }
+    }
+
     /// An event whose watcher was disabled in the same batch: what would be
     /// lost is kept.
     pub fn put_back(&mut self, event: &Event) {

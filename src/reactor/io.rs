@@ -447,8 +447,9 @@ impl Core {
             None => return Ok(()),
         };
         let before = mask(first);
-        // An edge that came while nobody wanted it is asked for again.
-        let missed = wanted & EPOLLET != 0 && self.chain(fd).any(|(_, record)| record.has(STRAY));
+        // An edge that came while a watcher did not want it is asked for again.
+        let is_late = |record: &Record| record.has(STRAY | ENABLED);
+        let missed = wanted & EPOLLET != 0 && self.chain(fd).any(|(_, record)| is_late(record));
         if wanted == before && !missed {
             return Ok(());
         }
@@ -465,7 +466,7 @@ impl Core {
             epoll::modify(self.epoll(), fd, wanted, cookie)?;
         }
         set_mask(first, wanted);
-        for (_, record) in self.chain(fd) {
+        for (_, record) in self.chain(fd).filter(|(_, record)| record.has(ENABLED)) {
             record.unset(STRAY);
         }
         Ok(())
@@ -516,7 +517,9 @@ impl Core {
 
     /// An event came for a watcher that does not want it.
     pub fn io_stray(&mut self, index: u32, record: &Record) {
-        if record.flags.load(Relaxed) & (ONESHOT | SHARED) == ONESHOT {
+        let (flags, told) = (record.flags.load(Relaxed), mask(record));
+        if flags & (ONESHOT | SHARED) == ONESHOT && told < ABSENT && told & EPOLLONESHOT != 0 {
+            // The kernel has parked it itself.
             return set_mask(record, PARKED);
         }
         record.set(STRAY);

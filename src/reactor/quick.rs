@@ -77,7 +77,7 @@ pub(crate) fn timer_again(handle: i64) -> bool {
 /// See evloop_watcher_enable and evloop_watcher_disable; of an io watcher.
 #[inline(always)]
 pub(crate) fn set_enabled(handle: i64, enable: bool) -> bool {
-    const MASK: u32 = SOURCE | UNREF | MASKED | ALWAYS | DEAD | SPENT | HELD;
+    const MASK: u32 = SOURCE | UNREF | MASKED | ALWAYS | DEAD | SPENT | HELD | EXTRA;
     let Some(AtHand { index, record, flags, core }) = at_hand(handle, Kind::Watcher) else {
         return false;
     };

@@ -74,7 +74,7 @@ impl Run {
             self.descriptors(found)?;
             // SAFETY: as above.
             if !unsafe { self.core() }.quiet {
-                return Ok(());
+                return self.finish_round();
             }
         }
     }

@@ -231,9 +231,10 @@ impl Record {
         }
     }
 
-    /// Marks it sent to again, for who has taken the mark off.
-    pub fn send_again(&self) {
-        self.word.fetch_or(SENT, Relaxed);
+    /// Marks it sent to again, for who has taken the mark off; whether
+    /// somebody else has marked it since.
+    pub fn send_again(&self) -> bool {
+        self.word.fetch_or(SENT, Relaxed) & SENT != 0
     }
 
     /// Takes the mark off; whether it was there.

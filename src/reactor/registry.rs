@@ -105,7 +105,9 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
 fn take() -> Result<(&'static Desk, u32)> {
     let mut unused = UNUSED.lock();
     if unused.records.is_empty() {
-        if unused.records.try_reserve(record::PER_BLOCK as usize).is_err() {
+        // Room for those in use, too: no more than there are desks.
+        let records = record::PER_BLOCK as usize + unused.made;
+        if unused.records.try_reserve(records).is_err() {
             fail!(ENOMEM, "no memory for a loop");
         }
         let first = record::take_block()? * record::PER_BLOCK;
@@ -115,7 +117,7 @@ fn take() -> Result<(&'static Desk, u32)> {
         // Room to give it back, too.
         let desks = unused.made + 1;
         let room = unused.desks.try_reserve(desks).is_ok();
-        let room = room && unused.records.try_reserve(1).is_ok();
+        let room = room && unused.records.try_reserve(desks).is_ok();
         let fresh = if room { table::try_box(Desk::new()) } else { None };
         let Some(fresh) = fresh else { fail!(ENOMEM, "no memory for a loop") };
         let fresh: &'static Desk = Box::leak(fresh);

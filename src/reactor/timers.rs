@@ -91,6 +91,8 @@ pub(super) struct Timers {
     pub due: u32,
     pub recheck: u32,
     arming: Vec<Arming>,
+    /// Some clock has a base.
+    based: bool,
     seq: u64,
 }
 
@@ -150,6 +152,7 @@ impl Timers {
             due: 0,
             recheck: 0,
             arming: Vec::new(),
+            based: false,
             seq: 0,
         }
     }
@@ -243,8 +246,9 @@ impl Timers {
         self.clocks.iter().filter_map(|clock| clock.fd.as_ref()).for_each(Fd::abandon);
     }
 
+    /// Whether there is something to settle.
     pub fn is_arming(&self) -> bool {
-        !self.arming.is_empty()
+        self.based || !self.arming.is_empty()
     }
 }
 
@@ -275,7 +279,7 @@ impl Core {
         let deadline = match deadline {
             Some(deadline) => deadline,
             None if setting.absolute => setting.initial,
-            None => self.base(queue).saturating_add(setting.initial),
+            None => self.start_of(record, queue).saturating_add(setting.initial),
         };
         let how = setting.flags(queue, relative);
         let all = RELATIVE | PERIODIC | BURST | DELAY | AGAIN | CLOCK_MASK << QUEUE_SHIFT;
@@ -301,7 +305,7 @@ impl Core {
         let period = record.aux.load(Relaxed).cast_signed();
         let deadline = match at {
             Some(deadline) => deadline,
-            None => self.base(queue).saturating_add(period),
+            None => self.start_of(record, queue).saturating_add(period),
         };
         if at.is_none() {
             record.set(RELATIVE);
@@ -313,7 +317,14 @@ impl Core {
         Ok(())
     }
 
-    /// From when on a timer counts that is set now.
+    /// From when on a timer counts that is set now. The time of a disabled one
+    /// is not settled: it is kept as it is.
+    #[inline]
+    fn start_of(&mut self, record: &Record, clock: usize) -> i64 {
+        if record.has(ENABLED) { self.base(clock) } else { self.read_clock(clock) }
+    }
+
+    /// The same, before it is settled.
     #[inline]
     fn base(&mut self, clock: usize) -> i64 {
         if !self.in_callback {
@@ -324,6 +335,7 @@ impl Core {
             None => {
                 let base = self.read_clock(clock);
                 self.timers.clock(clock).base = Some(base);
+                self.timers.based = true;
                 base
             }
         }
@@ -483,6 +495,7 @@ impl Core {
         if !self.timers.is_arming() {
             return;
         }
+        self.timers.based = false;
         let mut shift = [0; CLOCKS];
         for (clock, shift) in shift.iter_mut().enumerate() {
             if let Some(base) = self.timers.clock(clock).base.take() {

@@ -285,6 +285,7 @@ impl Core {
                 Source::Defer => record.unset(DUE),
                 _ => {}
             }
+            self.put_back_held(index, record);
             return Ok(());
         }
         match Source::of(flags) {
@@ -296,9 +297,7 @@ impl Core {
         }
         record.unset(ENABLED);
         self.count_liveness(record);
-        if let Some(event) = self.take_back(index, record) {
-            self.put_back(&event);
-        }
+        self.put_back_held(index, record);
         Ok(())
     }
 
