@@ -77,7 +77,7 @@ MAYBE_UNUSED static void see(const evloop_event_t *event, void *user_data) {
   seen->last = *event;
   seen->user_data = user_data;
   if ((event->events & EVLOOP_ERROR) != 0) seen->errors++;
-  ADD(seen->calls, 1);
+  RAISE(seen->calls, 1);
 }
 
 /* As well takes the byte that made the descriptor readable. */
@@ -169,7 +169,7 @@ typedef struct Gate {
 MAYBE_UNUSED static void stay(const evloop_event_t *event, void *user_data) {
   Gate *gate = (Gate *)user_data;
   (void)event;
-  ADD(gate->entered, 1);
+  RAISE(gate->entered, 1);
   UNTIL(LOAD(gate->open));
 }
 

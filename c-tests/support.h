@@ -112,7 +112,7 @@ MAYBE_UNUSED static void leave_room_for_checkers(void) {
 /* ---- waiting for what another thread does ---- */
 
 /* Threads sleep in UNTIL() until its condition is true. Whoever changes what
- * such a condition is about says so: with tell(), or with STORE() or ADD(),
+ * such a condition is about says so: with tell(), or with STORE() or RAISE(),
  * which do. The only limit is that of the case. */
 MAYBE_UNUSED static struct {
   unsigned changes; /* a futex; how many there were */
@@ -140,7 +140,7 @@ MAYBE_UNUSED static void wait_for_news(unsigned seen) {
     __atomic_store_n(&(variable), (value), __ATOMIC_RELEASE);                                      \
     tell();                                                                                        \
   } while (0)
-#define ADD(variable, value)                                                                       \
+#define RAISE(variable, value)                                                                       \
   do {                                                                                             \
     __atomic_add_fetch(&(variable), (value), __ATOMIC_ACQ_REL);                                    \
     tell();                                                                                        \
@@ -277,7 +277,7 @@ MAYBE_UNUSED static int signals; /* counted so far */
 
 MAYBE_UNUSED static void count_signal(int number) {
   (void)number;
-  ADD(signals, 1);
+  RAISE(signals, 1);
 }
 
 /* Without SA_RESTART. */

@@ -23,7 +23,7 @@ typedef struct Thing {
 static void called(const evloop_event_t *event, void *user_data) {
   Thing *thing = (Thing *)user_data;
   CHECK_EQ(event->watcher, thing->watcher);
-  ADD(thing->calls, 1);
+  RAISE(thing->calls, 1);
   if (thing->calls == 1 && thing->act != NULL) thing->act(thing);
 }
 
@@ -427,7 +427,7 @@ static void *call_without_end(void *argument) {
     int64_t watcher = evloop_add_timer(c->loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, 0, say, WORD(""));
     expect_success_or_stale(watcher);
     if (watcher > 0) expect_success_or_stale(evloop_watcher_close(watcher, 0));
-    ADD(c->rounds, 1);
+    RAISE(c->rounds, 1);
   }
   return NULL;
 }

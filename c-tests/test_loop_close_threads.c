@@ -9,7 +9,7 @@
 
 static void count_call(const evloop_event_t *event, void *user_data) {
   CHECK(event != NULL);
-  ADD(*(int *)user_data, 1);
+  RAISE(*(int *)user_data, 1);
 }
 
 /* What a callback must not touch once it was poisoned. */
@@ -25,7 +25,7 @@ static void use_data(const evloop_event_t *event, void *user_data) {
   Data *data = (Data *)user_data;
   CHECK_EQ(event->data, (uintptr_t)data);
   CHECK_EQ(LOAD(data->magic), ALIVE);
-  ADD(data->calls, 1);
+  RAISE(data->calls, 1);
   CHECK_EQ(LOAD(data->magic), ALIVE);
 }
 
@@ -119,7 +119,7 @@ static void free_told(const evloop_event_t *event, void *user_data) {
   Told *told = (Told *)user_data;
   CHECK_EQ(event->type, EVLOOP_EVENT_CLOSED);
   CHECK_EQ(told->data.magic, ALIVE);
-  ADD(told->closer->destroyed, 1);
+  RAISE(told->closer->destroyed, 1);
   STORE(told->data.magic, POISON);
   free(told);
 }
@@ -352,7 +352,7 @@ static void *compete(void *argument) {
     pthread_barrier_wait(&rivals->start);
     result = evloop_watcher_close(rivals->watcher, i % 2 ? EVLOOP_CLOSE_WAIT : 0);
     CHECK(result == 0 || result == -ESTALE);
-    if (result == 0) ADD(rivals->won, 1);
+    if (result == 0) RAISE(rivals->won, 1);
     pthread_barrier_wait(&rivals->end);
   }
   return NULL;
@@ -401,7 +401,7 @@ static void *call_until_stale(void *argument) {
     result = evloop_watcher_set_destroy(watcher, count_call, &race->destroyed);
     CHECK(result == 0 || result == -ESTALE);
     if (result < 0) break;
-    ADD(race->added, 1);
+    RAISE(race->added, 1);
     result = evloop_post(race->loop, count_call, &race->posted);
     CHECK(result == 0 || result == -ESTALE);
     result = evloop_watcher_set_priority(watcher, 1);
@@ -443,7 +443,7 @@ static void *close_one_loop(void *argument) {
   pthread_barrier_wait(&both_close);
   result = evloop_close(race->loop);
   CHECK(result == 0 || result == -ESTALE);
-  if (result == 0) ADD(race->posted, 1);
+  if (result == 0) RAISE(race->posted, 1);
   return NULL;
 }
 

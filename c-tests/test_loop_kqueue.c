@@ -21,7 +21,7 @@ static evloop_kqueue_t new_user_queue(void) {
   return kq;
 }
 
-static void trigger(evloop_kqueue_t kq) {
+static void trigger_user(evloop_kqueue_t kq) {
   change_user(kq, 0, EVLOOP_KQ_NOTE_TRIGGER);
 }
 
@@ -51,13 +51,13 @@ TEST(the_events_of_a_kqueue_come_through_a_loop) {
   evloop_watcher_t watcher = OK(evloop_add_kqueue(loop, queue.kq, take_events, &queue));
   CHECK_EQ(turn(loop), 1);
   CHECK_EQ(queue.calls, 0);
-  trigger(queue.kq);
+  trigger_user(queue.kq);
   turn(loop);
   turn(loop);
   CHECK_EQ(queue.calls, 1);
   CHECK_EQ(queue.events, 1);
   CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
-  trigger(queue.kq);
+  trigger_user(queue.kq);
   turn(loop);
   CHECK_EQ(queue.calls, 1);
   OK(evloop_kqueue_close(queue.kq));
@@ -67,7 +67,7 @@ TEST(events_that_are_not_taken_are_reported_again) {
   evloop_t loop = new_loop();
   Queue queue = {.kq = new_user_queue(), .leaves_them = true};
   OK(evloop_add_kqueue(loop, queue.kq, take_events, &queue));
-  trigger(queue.kq);
+  trigger_user(queue.kq);
   turn(loop);
   turn(loop);
   CHECK_EQ(queue.calls, 2);
@@ -109,7 +109,7 @@ TEST(a_loop_that_waits_is_told_of_a_kqueue_closed_by_another_thread) {
 }
 
 static void *trigger_queue(void *argument) {
-  trigger(*(evloop_kqueue_t *)argument);
+  trigger_user(*(evloop_kqueue_t *)argument);
   return NULL;
 }
 
@@ -129,7 +129,7 @@ TEST(a_record_of_a_kqueue_is_one_until_it_was_taken) {
   evloop_event_t events[4];
   evloop_kqueue_t kq = new_user_queue();
   evloop_watcher_t watcher = OK(evloop_add_kqueue(loop, kq, NULL, NULL));
-  trigger(kq);
+  trigger_user(kq);
   CHECK_EQ(evloop_wait(loop, events, 4, -1), 1);
   CHECK_EQ(events[0].watcher, watcher);
   CHECK_EQ(evloop_watcher_disable(watcher), 0);

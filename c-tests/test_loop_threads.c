@@ -12,7 +12,7 @@
 
 static void count_call(const evloop_event_t *event, void *user_data) {
   CHECK(event != NULL);
-  ADD(*(int *)user_data, 1);
+  RAISE(*(int *)user_data, 1);
 }
 
 static evloop_t some_loop(Runner *runner, int busy) {
@@ -108,7 +108,7 @@ static void expect_not_early(const evloop_event_t *event, void *user_data) {
   Early *early = (Early *)user_data;
   CHECK(event->time_ns >= event->deadline_ns);
   CHECK(now_ns(CLOCK_MONOTONIC) >= LOAD(early->due));
-  ADD(early->calls, 1);
+  RAISE(early->calls, 1);
 }
 
 BOTH(a_timer_from_outside_is_never_early) {
@@ -431,7 +431,7 @@ TEST(every_posted_call_is_made_once_and_in_order) {
 
 static void close_counting(const evloop_event_t *event, void *user_data) {
   close_watcher(event->watcher);
-  ADD(*(int *)user_data, 1);
+  RAISE(*(int *)user_data, 1);
 }
 
 typedef struct Adder {
@@ -488,7 +488,7 @@ static void *set_names(void *argument) {
     name[length] = 0;
     CHECK_EQ(evloop_watcher_set_name(named, name), 0);
   }
-  ADD(names_done, 1);
+  RAISE(names_done, 1);
   return argument;
 }
 

@@ -343,7 +343,7 @@ static int be_asked(void *user_data) {
   CHECK_ERR(evloop_run(asked->loop, EVLOOP_RUN_NOWAIT), EBUSY);
   CHECK_EQ(evloop_post(asked->loop, say, WORD("o")), 0);
   if (asked->closes) CHECK_EQ(evloop_close(asked->loop), 0);
-  ADD(asked->calls, 1);
+  RAISE(asked->calls, 1);
   return asked->verdict;
 }
 

@@ -104,7 +104,7 @@ static void *send_often(void *argument) {
   int i;
   for (i = 0; i < 20000; i++) {
     int result;
-    ADD(s->sent, 1);
+    RAISE(s->sent, 1);
     result = evloop_async_send(s->watcher);
     /* The last ones may find it closed already. */
     CHECK(result == 0 || (result == -ESTALE && LOAD(s->sent) == 4 * 20000));

@@ -341,7 +341,7 @@ typedef struct Check {
 static int simple_check(void *user_data) {
   Check *check = user_data;
   check->thread = pthread_self();
-  ADD(check->calls, 1);
+  RAISE(check->calls, 1);
   return check->verdict;
 }
 
@@ -420,7 +420,7 @@ EVERY_OBJECT(a_check_that_closes_the_object_ends_the_wait) {
 static int waiting_check(void *user_data) {
   Check *check = user_data;
   check->result = wait_for(check->source, MS);
-  ADD(check->calls, 1);
+  RAISE(check->calls, 1);
   return 0;
 }
 

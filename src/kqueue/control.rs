@@ -117,6 +117,7 @@ impl Queue {
         loop {
             let Some(wait) = self.begin(by, sink, &mut buffer)? else { return Ok(sink.filled()) };
             let left = if wait.at_once { Some(0) } else { how.deadline.left_ns() };
+            let room = wait.room.len();
             let result = epoll::wait(wait.main, wait.room, left);
             if !is_here(self.epoch.load(Ordering::Relaxed)) {
                 fail!(ECHILD, "the process forked during the wait, and this is the child");
@@ -130,8 +131,9 @@ impl Queue {
                 let _ = self.settle(core);
                 return Err(error);
             }
+            let mut more = false;
             match result {
-                Ok(events) => core.take_events(events, sink),
+                Ok(events) => more = core.take_events(events, sink) && events.len() == room,
                 Err(Errno::EINTR) if wait.at_once => {}
                 Err(Errno::EINTR) => {
                     drop(locked);
@@ -144,6 +146,9 @@ impl Queue {
             if core.has_many_strays() {
                 // Without memory, or descriptors, it is tried again.
                 let _ = self.rebuild(core);
+            }
+            if more && !sink.is_full() {
+                continue;
             }
             if sink.filled() > 0 || how.deadline.passed() {
                 // What cannot be set now is set by the next call.
@@ -162,7 +167,9 @@ impl Queue {
     ) -> Result<Option<Wait<'a>>> {
         let mut locked = self.lock(by)?;
         let core = locked.core()?;
-        core.pass = core.pass.wrapping_add(1);
+        if sink.filled() == 0 {
+            core.pass = core.pass.wrapping_add(1);
+        }
         core.first_look(sink);
         if sink.is_full() {
             let _ = self.settle(core);
@@ -209,7 +216,7 @@ impl Queue {
         let waiting = usize::try_from(lent.waiting.load(Ordering::Relaxed)).unwrap_or(0);
         if let Some(core) = core.as_mut().filter(|_| waiting > 0) {
             core.leaving += waiting;
-            core.set.alarm(self.alarm_fd());
+            core.set.alarm(|| self.alarm_fd());
         }
     }
 
