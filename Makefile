@@ -17,6 +17,9 @@ RUST_VERSION := $(call cargo_field,rust-version)
 ABI := $(shell sed -n 's/^const ABI: &str = "\(.*\)";$$/\1/p' build.rs)
 REAL := libevloop.so.$(VERSION)
 SONAME := libevloop.so.$(ABI)
+# BSD's names for the kqueue functions, in a library of their own.
+KQ_REAL := libevloop-kqueue.so.$(VERSION)
+KQ_SONAME := libevloop-kqueue.so.$(ABI)
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -39,11 +42,13 @@ C_FLAGS := -std=c99 -Wall -Wextra -Wpedantic $(WERROR) $(CFLAGS) -Iinclude
 SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer
 
 HEADER := include/evloop.h
+COMPAT_HEADER := include/compat/sys/event.h
 EXAMPLES := $(patsubst examples/c/%.c,$(BUILD)/examples/%,$(wildcard examples/c/*.c))
 C_TESTS := $(patsubst c-tests/%.c,%,$(wildcard c-tests/test_*.c))
 C_TEST_HEADERS := $(wildcard c-tests/*.h)
 EXAMPLE_HEADERS := $(wildcard examples/c/*.h)
 LIBRARY := $(addprefix $(BUILD)/lib/,$(REAL) $(SONAME) libevloop.so libevloop.a)
+KQ_LIBRARY := $(addprefix $(BUILD)/lib/,$(KQ_REAL) $(KQ_SONAME) libevloop-kqueue.so libevloop-kqueue.a)
 
 # ---- saying what is done ----
 
@@ -69,7 +74,7 @@ need = command -v $(firstword $(1)) >/dev/null 2>&1 || \
 
 all: lib check-header examples ## the library, the header's check, the examples
 
-lib: $(LIBRARY) ## the shared and the static library, into build/lib
+lib: $(LIBRARY) $(KQ_LIBRARY) ## the shared and the static libraries, into build/lib
 
 examples: $(EXAMPLES) ## the C example programs, into build/examples
 
@@ -132,6 +137,24 @@ $(BUILD)/lib/libevloop.a: $(TARGET)/release/libevloop.a
 $(BUILD)/lib/$(SONAME) $(BUILD)/lib/libevloop.so: $(BUILD)/lib/$(REAL)
 	$(Q)ln -sf $(REAL) $@
 
+$(BUILD)/kqueue.o: src/compat/kqueue.c $(COMPAT_HEADER) $(HEADER) | need-cc
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -Iinclude/compat -fPIC -fvisibility=hidden -c $< -o $@
+
+# It lies beside libevloop, where a program that links with nothing else
+# must find that.
+$(BUILD)/lib/$(KQ_REAL): $(BUILD)/kqueue.o $(LIBRARY)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $< -o $@ $(LDFLAGS) -Wl,-soname,$(KQ_SONAME) -Wl,--no-undefined \
+	  -L$(BUILD)/lib -levloop -Wl,-rpath,'$$ORIGIN'
+
+$(BUILD)/lib/libevloop-kqueue.a: $(BUILD)/kqueue.o
+	$(call say,AR,$@)
+	$(Q)mkdir -p $(@D) && rm -f $@ && $(AR) rcs $@ $<
+
+$(BUILD)/lib/$(KQ_SONAME) $(BUILD)/lib/libevloop-kqueue.so: $(BUILD)/lib/$(KQ_REAL)
+	$(Q)ln -sf $(KQ_REAL) $@
+
 # Release code with line tables and debug assertions, for valgrind.
 $(TARGET)/checked/libevloop.a: FORCE | need-rust need-cc
 	$(call say,CARGO,checked)
@@ -168,8 +191,8 @@ $(BUILD)/examples/%: examples/c/%.c $(EXAMPLE_HEADERS) $(HEADER) $(LIBRARY)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) $(LINK_SHARED)
 
-C_TEST_DEPS := $(C_TEST_HEADERS) $(HEADER)
-CC_TEST = mkdir -p $(@D) && $(CC) $(C_FLAGS) -Ic-tests -pthread
+C_TEST_DEPS := $(C_TEST_HEADERS) $(HEADER) $(COMPAT_HEADER) src/compat/kqueue.c
+CC_TEST = mkdir -p $(@D) && $(CC) $(C_FLAGS) -Ic-tests -Iinclude/compat -pthread
 CHECKED_LIB := $(TARGET)/checked/libevloop.a
 
 c-tests: c-tests-shared c-tests-static ## the C test programs, into build/c-tests
@@ -237,10 +260,13 @@ template = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@ABI@|$(ABI)|g' \
 
 D_LIB := $(DESTDIR)$(LIBDIR)
 D_INCLUDE := $(DESTDIR)$(INCLUDEDIR)
+D_COMPAT := $(D_INCLUDE)/evloop-compat
 D_PC := $(D_LIB)/pkgconfig
 D_CMAKE := $(D_LIB)/cmake/evloop
 INSTALLED := $(D_LIB)/$(REAL) $(D_LIB)/$(SONAME) $(D_LIB)/libevloop.so \
   $(D_LIB)/libevloop.a $(D_INCLUDE)/evloop.h $(D_PC)/evloop.pc \
+  $(D_LIB)/$(KQ_REAL) $(D_LIB)/$(KQ_SONAME) $(D_LIB)/libevloop-kqueue.so \
+  $(D_LIB)/libevloop-kqueue.a $(D_COMPAT)/sys/event.h $(D_PC)/evloop-kqueue.pc \
   $(D_CMAKE)/evloop-config.cmake $(D_CMAKE)/evloop-config-version.cmake
 
 install: $(INSTALL_NEEDS) ## install into PREFIX (and under DESTDIR)
@@ -248,22 +274,29 @@ install: $(INSTALL_NEEDS) ## install into PREFIX (and under DESTDIR)
 	@case '$(PREFIX)$(LIBDIR)$(INCLUDEDIR)' in /*) ;; *) \
 	  echo "make: PREFIX, LIBDIR and INCLUDEDIR must begin with /" >&2; exit 1;; esac
 	$(call say,INSTALL,$(DESTDIR)$(PREFIX))
-	$(Q)mkdir -p '$(D_LIB)' '$(D_INCLUDE)' '$(D_PC)' '$(D_CMAKE)'
+	$(Q)mkdir -p '$(D_LIB)' '$(D_COMPAT)/sys' '$(D_PC)' '$(D_CMAKE)'
 	$(Q)install -m 755 $(BUILD)/lib/$(REAL) '$(D_LIB)/$(REAL)'
 	$(Q)ln -sf $(REAL) '$(D_LIB)/$(SONAME)'
 	$(Q)ln -sf $(SONAME) '$(D_LIB)/libevloop.so'
 	$(Q)install -m 644 $(BUILD)/lib/libevloop.a '$(D_LIB)/libevloop.a'
 	$(Q)install -m 644 $(HEADER) '$(D_INCLUDE)/evloop.h'
+	$(Q)install -m 755 $(BUILD)/lib/$(KQ_REAL) '$(D_LIB)/$(KQ_REAL)'
+	$(Q)ln -sf $(KQ_REAL) '$(D_LIB)/$(KQ_SONAME)'
+	$(Q)ln -sf $(KQ_SONAME) '$(D_LIB)/libevloop-kqueue.so'
+	$(Q)install -m 644 $(BUILD)/lib/libevloop-kqueue.a '$(D_LIB)/libevloop-kqueue.a'
+	$(Q)install -m 644 $(COMPAT_HEADER) '$(D_COMPAT)/sys/event.h'
+	$(Q)$(call template,evloop-kqueue.pc) >'$(D_PC)/evloop-kqueue.pc'
 	$(Q)$(call template,evloop.pc,-e 's|@STATIC_LIBS@|$(STATIC_LIBS)|') >'$(D_PC)/evloop.pc'
 	$(Q)up=$$(realpath -m --relative-to='$(LIBDIR)' '$(INCLUDEDIR)'); \
 	  libs=$$(echo '$(STATIC_LIBS)' | tr ' ' ';'); \
 	  $(call template,evloop-config.cmake,-e "s|@INCLUDE_FROM_LIB@|$$up|" -e "s|@STATIC_LIBS@|$$libs|") \
 	  >'$(D_CMAKE)/evloop-config.cmake'
 	$(Q)$(call template,evloop-config-version.cmake) >'$(D_CMAKE)/evloop-config-version.cmake'
-	$(Q)chmod 644 '$(D_PC)/evloop.pc' '$(D_CMAKE)'/*.cmake
+	$(Q)chmod 644 '$(D_PC)/evloop.pc' '$(D_PC)/evloop-kqueue.pc' '$(D_CMAKE)'/*.cmake
 	$(if $(DESTDIR),,@echo "  If programs do not find $(SONAME), run ldconfig as root.")
 
 uninstall: ## remove what install put there
 	$(call say,RM,$(DESTDIR)$(PREFIX): libevloop)
 	$(Q)rm -f $(INSTALLED)
+	$(Q)if [ -d '$(D_COMPAT)' ]; then rmdir --ignore-fail-on-non-empty '$(D_COMPAT)/sys' '$(D_COMPAT)'; fi
 	$(Q)if [ -d '$(D_CMAKE)' ]; then rmdir --ignore-fail-on-non-empty '$(D_CMAKE)'; fi

@@ -11,7 +11,7 @@ SYSTEM = ["poll.h", "sys/epoll.h", "sys/timerfd.h", "sys/eventfd.h",
 C = ["c99", "c11", "c17", "c2x"]
 CXX = ["c++11", "c++14", "c++17", "c++20"]
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only",
-          f"-I{HEADER.parent}"]
+          f"-I{HEADER.parent}", f"-I{HEADER.parent / 'compat'}"]
 STRICT_C = ["-Wstrict-prototypes", "-Wmissing-prototypes"]
 
 # Uses a value, a structure, an array and a callback, so that more than the
@@ -24,6 +24,18 @@ int use(evloop_poll_t set) {
   int count = evloop_poll_wait(set, ready, 4, -1);
   (void)evloop_set_interrupt_check(go_on, 0);
   return count > 0 ? ready[0].fd : EVLOOP_VERSION_MAJOR;
+}
+"""
+
+# The same for BSD's header, which stands for itself.
+USE_KQUEUE = """
+int use_kqueue(void);
+int use_kqueue(void) {
+  struct kevent list[2];
+  int kq = kqueue();
+  EV_SET(&list[0], 1, EVFILT_TIMER, EV_ADD | EV_ONESHOT, NOTE_NSECONDS, 5, 0);
+  EV_SET(list + 1, 2, EVFILT_USER, EV_ADD, NOTE_FFCOPY | NOTE_TRIGGER, 0, list);
+  return kevent(kq, list, 2, list, 2, 0) + (int)list[0].data;
 }
 """
 
@@ -40,6 +52,9 @@ def sources():
         "first": includes(own + SYSTEM) + USE,
         "last": includes(SYSTEM + own) + USE,
         "twice": includes(own) + "#define _GNU_SOURCE 1\n" + includes(own) + USE,
+        "with BSD's": includes(own + ["sys/event.h"]) + USE + USE_KQUEUE,
+        "after BSD's": includes(["sys/event.h"] + SYSTEM + own) + USE + USE_KQUEUE,
+        "not at all, BSD's alone": includes(["sys/event.h"]) + USE_KQUEUE,
         "gnu": "#define _GNU_SOURCE 1\n" + includes(SYSTEM + own + SYSTEM) + USE,
     }
 

@@ -37,13 +37,13 @@ class Installed:
                 found[str(path)] = os.readlink(path) if path.is_symlink() else None
         return found
 
-    def pkg_config(self, *options):
+    def pkg_config(self, *options, package="evloop"):
         env = {"PKG_CONFIG_SYSROOT_DIR": self.destdir,
                "PKG_CONFIG_LIBDIR": self.lib / "pkgconfig",
                # /usr/include and /usr/lib are left out otherwise.
                "PKG_CONFIG_ALLOW_SYSTEM_CFLAGS": 1, "PKG_CONFIG_ALLOW_SYSTEM_LIBS": 1}
-        done = self.suite.run(["pkg-config", *options, "evloop"], env=env)
-        self.suite.check(f"pkg-config {' '.join(options)}", done.ok, done.tail())
+        done = self.suite.run(["pkg-config", *options, package], env=env)
+        self.suite.check(f"pkg-config {' '.join(options)} {package}", done.ok, done.tail())
         return done.output.split()
 
 
@@ -64,13 +64,19 @@ def try_copy(suite, copy, folder):
     file_list(suite, copy)
     relocatable(suite, copy)
     programs(suite, copy, folder)
+    bsd_programs(suite, copy, folder)
     examples(suite, copy, folder)
     cmake(suite, copy, folder)
 
 
 def file_list(suite, copy):
     real, soname = make_variable("REAL"), make_variable("SONAME")
+    kq_real, kq_soname = make_variable("KQ_REAL"), make_variable("KQ_SONAME")
     expected = {
+        copy.lib / kq_real: None, copy.lib / kq_soname: kq_real,
+        copy.lib / "libevloop-kqueue.so": kq_soname, copy.lib / "libevloop-kqueue.a": None,
+        copy.include / "evloop-compat/sys/event.h": None,
+        copy.lib / "pkgconfig/evloop-kqueue.pc": None,
         copy.lib / real: None, copy.lib / soname: real, copy.lib / "libevloop.so": soname,
         copy.lib / "libevloop.a": None, copy.include / "evloop.h": None,
         copy.lib / "pkgconfig/evloop.pc": None,
@@ -108,6 +114,17 @@ def programs(suite, copy, folder):
                       [*CXX, "-std=c++11", *STRICT, PROGRAMS / "program.cc"], flags)
     build_and_run(suite, copy, folder, "dlopen program",
                   [*CC, "-std=c99", *STRICT, PROGRAMS / "loader.c"], ["-ldl"])
+
+
+def bsd_programs(suite, copy, folder):
+    """A program of BSD's, with one -I and one -l, and as pkg-config has it."""
+    shared = copy.pkg_config("--cflags", "--libs", package="evloop-kqueue")
+    static = copy.pkg_config("--static", "--cflags", "--libs", package="evloop-kqueue")
+    one = [f"-I{copy.include}/evloop-compat", f"-L{copy.lib}", "-levloop-kqueue"]
+    command = [*CC, "-std=gnu99", *STRICT, PROGRAMS / "bsd.c"]
+    for title, flags in (("one -I and one -l", one), ("shared", shared),
+                         ("-static", ["-static", *static])):
+        build_and_run(suite, copy, folder, f"BSD program, {title}", command, flags)
 
 
 def build_and_run(suite, copy, folder, title, command, flags):

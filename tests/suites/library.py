@@ -12,6 +12,7 @@ def library(suite):
     shared = BUILD / "lib/libevloop.so"
     symbols(suite, shared)
     dynamic_section(suite, shared)
+    kqueue(suite)
     static_libs(suite)
     suite.note(f".so {shared.stat().st_size / 1024:.0f} kB")
 
@@ -46,6 +47,22 @@ def dynamic_section(suite, shared):
     known = re.compile(r"(libc|libgcc_s|libm|libpthread|libdl|librt|ld-linux.*)\.so\.\d+$")
     strange = {name for name in needed if not known.match(name)}
     suite.check("needs only the C library", not strange, "\n".join(sorted(strange)))
+
+
+def kqueue(suite):
+    """BSD's two names, in a library that has nothing else."""
+    shared = BUILD / "lib/libevloop-kqueue.so"
+    for title, options, file in (("shared", ["-D"], shared),
+                                 ("static", ["-g"], BUILD / "lib/libevloop-kqueue.a")):
+        listing = suite.run(["nm", *options, "--defined-only", "-P", file]).output
+        names = {line.split()[0] for line in listing.splitlines() if " T " in line}
+        suite.check(f"libevloop-kqueue, {title}: exactly kqueue and kevent",
+                    names == {"kqueue", "kevent"}, listing)
+    listing = suite.run(["readelf", "-dW", shared]).output
+    expected = make_variable("KQ_SONAME")
+    suite.check(f"soname {expected}", f"[{expected}]" in listing, listing)
+    suite.check("it needs libevloop", f"NEEDED)             Shared library: [{make_variable('SONAME')}]"
+                in listing, listing)
 
 
 def static_libs(suite):
