@@ -40,6 +40,7 @@ impl Errno {
     pub const ELOOP: Self = Self::new(libc::ELOOP);
     pub const EMFILE: Self = Self::new(libc::EMFILE);
     pub const ENFILE: Self = Self::new(libc::ENFILE);
+    pub const ENOBUFS: Self = Self::new(libc::ENOBUFS);
     pub const ENOENT: Self = Self::new(libc::ENOENT);
     pub const ENOMEM: Self = Self::new(libc::ENOMEM);
     pub const ENOSYS: Self = Self::new(libc::ENOSYS);
@@ -48,6 +49,7 @@ impl Errno {
     pub const ENOTTY: Self = Self::new(libc::ENOTTY);
     pub const EOVERFLOW: Self = Self::new(libc::EOVERFLOW);
     pub const EPERM: Self = Self::new(libc::EPERM);
+    pub const ESRCH: Self = Self::new(libc::ESRCH);
     pub const ESTALE: Self = Self::new(libc::ESTALE);
 }
 

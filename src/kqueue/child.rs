@@ -69,6 +69,8 @@ impl Queue {
         old.inner_fds().filter(|fd| set::probe(before, fd.raw()).is_err()).for_each(Fd::disown);
         self.main.store(main, Ordering::Release);
         self.epoch.store(fork::current(), Ordering::Relaxed);
+        core.renew_watches()?;
+        core.renew_connector();
         core.renew_notes()
     }
 }
@@ -79,9 +81,12 @@ impl Core {
     fn leave_parents(&mut self) {
         let main = self.set.main();
         let inner = self.timers.fds().chain(&self.notes.fd);
+        let inner = inner.chain(self.signals.fds()).chain(self.processes.fds());
         inner.filter(|fd| set::probe(main, fd.raw()).is_err()).for_each(Fd::disown);
         self.timers.forget_fds();
         self.notes.clear();
+        self.signals.drop_fds();
+        self.processes.connector = None;
         self.retired.clear();
         self.leaving = 0;
         let mut at = 0;

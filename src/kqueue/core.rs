@@ -4,8 +4,10 @@ use super::event::*;
 use super::filter::{self, Filter};
 use super::knote::*;
 use super::notes::Notes;
+use super::processes::Processes;
 use super::registration::Registration;
 use super::set::Set;
+use super::signals::Signals;
 use super::slab::{NONE, Slab};
 use super::timers::{MAX_TIMERS, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
@@ -22,6 +24,8 @@ pub(super) struct Core {
     pub set: Set,
     pub timers: Timers,
     pub notes: Notes,
+    pub signals: Signals,
+    pub processes: Processes,
     /// Numbers the collecting calls.
     pub pass: u32,
     /// The list of those with events had the last call for itself: the next
@@ -45,6 +49,8 @@ impl Core {
             set: Set::new()?,
             timers: Timers::new(),
             notes: Notes::new(),
+            signals: Signals::new(),
+            processes: Processes::new(),
             pass: 0,
             kernel_first: false,
             retired: Vec::new(),
@@ -156,7 +162,7 @@ impl Core {
         added
     }
 
-    fn reserve_index(&mut self) -> Result<()> {
+    pub fn reserve_index(&mut self) -> Result<()> {
         self.index.try_reserve(1).map_err(|_| no_memory())
     }
 
@@ -201,7 +207,7 @@ impl Core {
     }
 
     /// Puts a new knote where it is found.
-    fn link(&mut self, id: u32, change: &Kevent) {
+    pub fn link(&mut self, id: u32, change: &Kevent) {
         let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
         let next = match self.registrations.get_mut(registration) {
             Some(registration) => std::mem::replace(&mut registration.first, id),

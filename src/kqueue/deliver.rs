@@ -110,6 +110,10 @@ impl Core {
                 Source::Bell => self.set.was_heard(),
                 Source::Timer(clock) => self.timer_rang(clock),
                 Source::Notes => self.take_notes(),
+                Source::Signals => drop(self.take_signals()),
+                Source::Signalfd => self.take_signalfd(),
+                Source::Connector => self.take_connector(),
+                Source::Process(id, generation) => self.take_process(id, generation),
             }
         }
         own

@@ -61,6 +61,17 @@ pub(super) const EV_ACTIONS: u16 = EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE |
 pub(crate) const NOTE_LOWAT: u32 = 0x1;
 pub(crate) const NOTE_FILE_POLL: u32 = 0x2;
 
+pub(crate) const NOTE_EXIT: u32 = 0x8000_0000;
+pub(crate) const NOTE_FORK: u32 = 0x4000_0000;
+pub(crate) const NOTE_EXEC: u32 = 0x2000_0000;
+pub(crate) const NOTE_EXITSTATUS: u32 = 0x0400_0000;
+pub(crate) const NOTE_EXITUNKNOWN: u32 = 0x0010_0000;
+pub(crate) const NOTE_TRACK: u32 = 0x1;
+pub(crate) const NOTE_TRACKERR: u32 = 0x2;
+pub(crate) const NOTE_CHILD: u32 = 0x4;
+/// macOS has them, and they cannot be had here: REAP, SIGNAL, EXIT_DETAIL.
+pub(crate) const NOTE_PROC_OTHERS: u32 = 0x1a00_0000;
+
 pub(crate) const NOTE_TRIGGER: u32 = 0x0100_0000;
 pub(crate) const NOTE_FFNOP: u32 = 0;
 pub(crate) const NOTE_FFAND: u32 = 0x4000_0000;

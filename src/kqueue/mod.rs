@@ -15,9 +15,11 @@ mod filter;
 mod knote;
 mod notes;
 mod object;
+mod processes;
 mod registration;
 mod registry;
 mod set;
+mod signals;
 mod slab;
 mod timers;
 
@@ -160,7 +162,10 @@ impl Core {
     fn release(&mut self, known: bool) {
         let main = self.set.main();
         let ours = |fd: &Fd| set::probe(main, fd.raw()).is_ok();
-        let inner = || self.set.inner_fds().chain(self.timers.fds()).chain(&self.notes.fd);
+        let inner = || {
+            let own = self.set.inner_fds().chain(self.timers.fds()).chain(&self.notes.fd);
+            own.chain(self.signals.fds()).chain(self.processes.fds())
+        };
         let foreign = if inner().next().is_some() {
             !known && !inner().any(ours)
         } else {

@@ -34,6 +34,12 @@ const BELL: u64 = OWN;
 const NESTED: u64 = OWN | 1 << 8;
 const TIMER: u64 = OWN | 2 << 8;
 const NOTES: u64 = OWN | 3 << 8;
+const SIGNALS: u64 = OWN | 5 << 8;
+const SIGNALFD: u64 = OWN | 6 << 8;
+const CONNECTOR: u64 = OWN | 7 << 8;
+/// A knote's own descriptor: with its number, and some of its generation.
+const KNOTE: u64 = OWN | 1 << 62;
+pub(super) const GENERATION: u32 = (1 << 30) - 1;
 
 /// What an event is about.
 pub(super) enum Source {
@@ -47,6 +53,15 @@ pub(super) enum Source {
     Timer(usize),
     /// Files were changed.
     Notes,
+    /// Signals were counted.
+    Signals,
+    /// Blocked signals are pending.
+    Signalfd,
+    /// Something happened to processes.
+    Connector,
+    /// The process of a knote ended: its number, and [`GENERATION`] bits of
+    /// its generation.
+    Process(u32, u32),
 }
 
 pub(super) fn source(event: &Event) -> Source {
@@ -57,6 +72,12 @@ pub(super) fn source(event: &Event) -> Source {
         NESTED => Source::Nested(low),
         TIMER => Source::Timer(low),
         NOTES => Source::Notes,
+        SIGNALS => Source::Signals,
+        SIGNALFD => Source::Signalfd,
+        CONNECTOR => Source::Connector,
+        _ if word & KNOTE == KNOTE => {
+            Source::Process(word as u32, (word >> 32) as u32 & GENERATION)
+        }
         _ => Source::Registration(word as u32, (word >> 32) as u32),
     }
 }
@@ -167,6 +188,31 @@ impl Set {
 
     pub fn add_notes(&self, fd: RawFd) -> Result<(), Errno> {
         epoll::add(self.main(), fd, IN, NOTES)
+    }
+
+    pub fn add_signals(&self, eventfd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), eventfd, IN, SIGNALS)
+    }
+
+    pub fn add_signalfd(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, SIGNALFD)
+    }
+
+    pub fn add_connector(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, CONNECTOR)
+    }
+
+    /// A process, for a knote.
+    pub fn add_process(&self, fd: RawFd, knote: u32, generation: u32) -> Result<(), Errno> {
+        let word = KNOTE | u64::from(generation & GENERATION) << 32 | u64::from(knote);
+        epoll::add(self.main(), fd, IN, word)
+    }
+
+    /// Before a descriptor of the queue's own is closed: closing alone does
+    /// not do where a forked child has it, too.
+    pub fn drop_own(&self, fd: RawFd) {
+        // It is registered, and nothing else can fail.
+        let _ = epoll::delete(self.main(), fd);
     }
 
     /// Makes the queue readable, and wakes a thread that waits; until it is

@@ -4,8 +4,10 @@
 //! there is a reason to ask, whether there is an event. All run under the
 //! queue's lock.
 
+mod process;
 mod read;
 mod ready;
+mod signal;
 mod timer;
 mod user;
 mod write;
@@ -106,6 +108,8 @@ fn by_number(number: i16) -> Option<&'static dyn Filter> {
     match number {
         FILTER_READ => Some(&read::Read),
         FILTER_WRITE => Some(&write::Write),
+        FILTER_PROC => Some(&process::Process),
+        FILTER_SIGNAL => Some(&signal::Signal),
         FILTER_TIMER => Some(&timer::Timer),
         FILTER_USER => Some(&user::User),
         _ => None,
