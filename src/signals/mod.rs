@@ -18,6 +18,7 @@ use self::action::{Chained, Entry, keep};
 use self::subscriber::Subscriber;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::{AtomicPtr, AtomicUsize, ForkMutex, Ordering};
+use crate::sys::SavedErrno;
 use crate::sys::signal::{self, Action, END};
 use crate::table;
 use std::ffi::{c_int, c_void};
@@ -100,7 +101,7 @@ extern "C" fn entry<const LEVEL: usize>(
         return;
     };
     // Acquire, here and below: what is pointed to was written before.
-    let is_top = one.top.load(Ordering::Acquire) == LEVEL;
+    let is_top = one.top.load(Ordering::Acquire) == LEVEL || is_installed(number, LEVEL);
     if is_top {
         subscriber::tell(&one.subscribers);
     }
@@ -111,6 +112,14 @@ extern "C" fn entry<const LEVEL: usize>(
         place.store(std::ptr::from_ref(&action::DEFAULT).cast_mut(), Ordering::Release);
     }
     chained.call(number, address(LEVEL), info, context);
+}
+
+/// Whether the kernel has a level's entry, since the program put that back.
+fn is_installed(number: c_int, level: usize) -> bool {
+    let errno = SavedErrno::now();
+    let found = signal::query(number);
+    errno.restore();
+    found.is_ok_and(|found| found.sa_sigaction == address(level))
 }
 
 /// The address of a level's entry, as an [`Action`] has it.
