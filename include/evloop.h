@@ -619,12 +619,80 @@ struct timespec;
 #define EVLOOP_KQ_FILTER_VNODE -4
 
 /**
- * Filter: processes; -ENOTSUP in this version.
+ * Filter: processes. ident is the id of any process that can be seen.
+ *
+ * -ESRCH: there is no such process. An event of EVLOOP_KQ_NOTE_EXIT has
+ * EVLOOP_KQ_EV_EOF and EVLOOP_KQ_EV_ONESHOT, and nothing is watched after
+ * it. EVLOOP_KQ_EV_CLEAR is always on. The bits of fflags:
+ *
+ *   NOTE_EXIT        works. data is the status, as waitpid() has it: that
+ *                    of a child always, unless the program waited for it
+ *                    first and the kernel is older than 6.15. That of
+ *                    another process if this one may look at it (the same
+ *                    user) or, since Linux 6.15, once it was waited for;
+ *                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
+ *                    is 0. The event comes when the process has ended,
+ *                    not when it is waited for; one that has ended
+ *                    already, and was not waited for, has it at once
+ *   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
+ *                    said), in the event if the status is known
+ *   NOTE_FORK        works where the kernel tells of forks: with
+ *                    CAP_NET_ADMIN (since Linux 6.6 without), in the
+ *                    first network, process and user namespaces;
+ *                    -ENOTSUP elsewhere
+ *   NOTE_EXEC        as NOTE_FORK
+ *   NOTE_TRACK       as NOTE_FORK: children, and theirs, are watched in
+ *                    the same way, each after an event NOTE_CHILD with
+ *                    the parent's id in data
+ *   NOTE_TRACKERR    in an event: a child is not watched; or forks and
+ *                    executions were lost, as there were too many at once
+ *   NOTE_CHILD       in an event: ident is a child of what is tracked
+ *   NOTE_REAP, NOTE_SIGNAL, NOTE_EXIT_DETAIL (macOS)
+ *                    refused, -ENOTSUP: the kernel does not tell
+ *
+ * While forks are watched, those of other processes may make the queue's
+ * descriptor readable without an event.
  */
 #define EVLOOP_KQ_FILTER_PROC -5
 
 /**
- * Filter: signals; -ENOTSUP in this version.
+ * Filter: signals. ident is the number of a signal.
+ *
+ * data is how often it came since the last event. EVLOOP_KQ_EV_CLEAR is
+ * always on. -EINVAL: no signal, or one that cannot be watched (SIGKILL,
+ * SIGSTOP), or fflags is not 0. How it is seen is decided when it is
+ * added:
+ *
+ *                   the calling thread does    it does: a signalfd takes
+ *                   not block it: a handler    it from there
+ *                   counts it
+ *   count           each delivery; a signal    the same
+ *                   that is sent while it is
+ *                   pending comes once (not
+ *                   those from SIGRTMIN on)
+ *   SIG_IGN         counted, and ignored       counted
+ *   SIG_DFL         counted, then what the     counted, and nothing more
+ *                   kernel does by default:
+ *                   it ends, stops or ignores
+ *   a handler       counted, then called, as   counted, and not called:
+ *                   the kernel would have      it is not pending any more
+ *   a handler that  counted from the next      as a handler
+ *   is installed    call of
+ *   later           evloop_kqueue_control on,
+ *                   which puts it under ours;
+ *                   -EBUSY from there if 16
+ *                   lie over one another
+ *   sent to a       counted                    counted if that thread
+ *   thread                                     waits in the queue
+ *   blocked by a    counted when a thread      (all must block it, or it
+ *   thread          takes it that does not     goes to one that does not)
+ *
+ * With a handler, what sigaction() says of the signal is ours; the last
+ * event watched for it, in any queue, puts back what was there. Calls that
+ * are never resumed (poll, nanosleep) are interrupted by a signal that was
+ * ignored; and a program that is executed finds the default where the
+ * signal was ignored. In a forked child the handler goes on calling what
+ * it should, and counts nothing.
  */
 #define EVLOOP_KQ_FILTER_SIGNAL -6
 
@@ -846,6 +914,16 @@ struct timespec;
  * PROC: it executed another program.
  */
 #define EVLOOP_KQ_NOTE_EXEC 536870912
+
+/**
+ * PROC: it ended, and data is its status (macOS).
+ */
+#define EVLOOP_KQ_NOTE_EXITSTATUS 67108864
+
+/**
+ * PROC: it ended, and its status is not known.
+ */
+#define EVLOOP_KQ_NOTE_EXITUNKNOWN 1048576
 
 /**
  * PROC: the bits of what happened.

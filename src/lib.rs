@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! capi -> reactor -> poller, timerfd -> timerq, table, waiters
-//! capi -> kqueue -> timerq, table, waiters -> sys -> sync, errno
+//! capi -> kqueue -> signals, timerq, table, waiters -> sys -> sync, errno
 //! ```
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -22,6 +22,8 @@ mod kqueue;
 #[cfg(not(loom))]
 mod poller;
 mod reactor;
+#[cfg(not(loom))]
+mod signals;
 #[cfg_attr(loom, allow(dead_code))]
 mod sync;
 #[cfg(not(loom))]

@@ -69,6 +69,8 @@ impl Queue {
         old.inner_fds().filter(|fd| set::probe(before, fd.raw()).is_err()).for_each(Fd::disown);
         self.main.store(main, Ordering::Release);
         self.epoch.store(fork::current(), Ordering::Relaxed);
+        core.renew_watches()?;
+        core.renew_connector();
         core.renew_notes()?;
         core.renew_mounts()?;
         Ok(core.renew_links()?)
@@ -82,12 +84,15 @@ impl Core {
         let main = self.set.main();
         self.mounts.check();
         let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
+        let sources = sources.chain(self.signals.fds()).chain(self.processes.fds());
         let inner = self.timers.fds().chain(sources);
         inner.filter(|fd| set::probe(main, fd.raw()).is_err()).for_each(Fd::disown);
         self.timers.forget_fds();
         self.notes.clear();
         self.mounts.clear();
         self.links.fd = None;
+        self.signals.drop_fds();
+        self.processes.connector = None;
         self.retired.clear();
         self.leaving = 0;
         let mut at = 0;

@@ -72,6 +72,7 @@ impl Queue {
     fn apply(&self, by: Option<&Lent>, changes: &mut Changes, sink: &mut Sink) -> Result<bool> {
         let Some(mut change) = changes.take() else { return Ok(false) };
         let mut locked = self.lock(by)?;
+        locked.core()?.renew_signals()?;
         loop {
             let mut result = self.change(locked.core()?, &change);
             if lacks_descriptors(&result) {
@@ -135,6 +136,8 @@ impl Queue {
             match result {
                 Ok(events) => more = core.take_events(events, sink) && events.len() == room,
                 Err(Errno::EINTR) if wait.at_once => {}
+                // The signal may be what is waited for.
+                Err(Errno::EINTR) if core.take_signals() => {}
                 Err(Errno::EINTR) => {
                     drop(locked);
                     interrupted(how.on_signal)?;
@@ -167,6 +170,7 @@ impl Queue {
     ) -> Result<Option<Wait<'a>>> {
         let mut locked = self.lock(by)?;
         let core = locked.core()?;
+        core.renew_signals()?;
         if sink.filled() == 0 {
             core.pass = core.pass.wrapping_add(1);
         }
@@ -287,7 +291,7 @@ impl Core {
     /// How many events the kernel can have.
     fn most_events(&self) -> usize {
         const OWN: usize = 16;
-        self.registrations.len() + self.strays + OWN
+        self.registrations.len() + self.processes.len() + self.strays + OWN
     }
 
     /// The list of those with events, and the kernel's, take turns in having

@@ -6,8 +6,10 @@ use super::knote::*;
 use super::links::Links;
 use super::mounts::Mounts;
 use super::notes::Notes;
+use super::processes::Processes;
 use super::registration::Registration;
 use super::set::Set;
+use super::signals::Signals;
 use super::slab::{NONE, Slab};
 use super::timers::{MAX_TIMERS, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
@@ -26,6 +28,8 @@ pub(super) struct Core {
     pub notes: Notes,
     pub mounts: Mounts,
     pub links: Links,
+    pub signals: Signals,
+    pub processes: Processes,
     /// Numbers the collecting calls.
     pub pass: u32,
     /// The list of those with events had the last call for itself: the next
@@ -51,6 +55,8 @@ impl Core {
             notes: Notes::new(),
             mounts: Mounts::new(),
             links: Links::new(),
+            signals: Signals::new(),
+            processes: Processes::new(),
             pass: 0,
             kernel_first: false,
             retired: Vec::new(),
@@ -163,7 +169,7 @@ impl Core {
         added
     }
 
-    fn reserve_index(&mut self) -> Result<()> {
+    pub fn reserve_index(&mut self) -> Result<()> {
         self.index.try_reserve(1).map_err(|_| no_memory())
     }
 
@@ -208,7 +214,7 @@ impl Core {
     }
 
     /// Puts a new knote where it is found.
-    fn link(&mut self, id: u32, change: &Kevent) {
+    pub fn link(&mut self, id: u32, change: &Kevent) {
         let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
         let next = match self.registrations.get_mut(registration) {
             Some(registration) => std::mem::replace(&mut registration.first, id),

@@ -112,6 +112,10 @@ impl Core {
                 Source::Notes => self.take_notes(),
                 Source::Mounts => self.take_mounts(),
                 Source::Links => self.take_links(),
+                Source::Signals => drop(self.take_signals()),
+                Source::Signalfd => self.take_signalfd(),
+                Source::Connector => self.take_connector(),
+                Source::Process(id, generation) => self.take_process(id, generation),
             }
         }
         own

@@ -81,6 +81,16 @@ pub(crate) const VQ_UNMOUNT: u32 = 0x10;
 pub(crate) const NOTE_LINKUP: u32 = 0x1;
 pub(crate) const NOTE_LINKDOWN: u32 = 0x2;
 pub(crate) const NOTE_LINKINV: u32 = 0x4;
+pub(crate) const NOTE_EXIT: u32 = 0x8000_0000;
+pub(crate) const NOTE_FORK: u32 = 0x4000_0000;
+pub(crate) const NOTE_EXEC: u32 = 0x2000_0000;
+pub(crate) const NOTE_EXITSTATUS: u32 = 0x0400_0000;
+pub(crate) const NOTE_EXITUNKNOWN: u32 = 0x0010_0000;
+pub(crate) const NOTE_TRACK: u32 = 0x1;
+pub(crate) const NOTE_TRACKERR: u32 = 0x2;
+pub(crate) const NOTE_CHILD: u32 = 0x4;
+/// macOS has them, and they cannot be had here: REAP, SIGNAL, EXIT_DETAIL.
+pub(crate) const NOTE_PROC_OTHERS: u32 = 0x1a00_0000;
 
 pub(crate) const NOTE_TRIGGER: u32 = 0x0100_0000;
 pub(crate) const NOTE_FFNOP: u32 = 0;

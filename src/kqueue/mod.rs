@@ -18,9 +18,11 @@ mod mounts;
 mod notes;
 mod object;
 mod readiness;
+mod processes;
 mod registration;
 mod registry;
 mod set;
+mod signals;
 mod slab;
 mod snapshot;
 mod timers;
@@ -170,7 +172,10 @@ impl Core {
         let main = self.set.main();
         let ours = |fd: &Fd| set::probe(main, fd.raw()).is_ok();
         self.mounts.check();
-        let sources = || self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
+        let sources = || {
+            let files = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
+            files.chain(self.signals.fds()).chain(self.processes.fds())
+        };
         let inner = || self.set.inner_fds().chain(self.timers.fds()).chain(sources());
         let foreign = if inner().next().is_some() {
             !known && !inner().any(ours)

@@ -212,6 +212,8 @@ impl Core {
             self.copy_to(&mut fresh, id)?;
         }
         self.timers.add_to(&fresh)?;
+        self.signals.add_to(&fresh)?;
+        self.add_processes_to(&fresh)?;
         if let Some(notes) = &self.notes.fd {
             fresh.add_notes(notes.raw())?;
         }

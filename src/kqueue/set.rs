@@ -37,6 +37,12 @@ const TIMER: u64 = OWN | 2 << 8;
 const NOTES: u64 = OWN | 3 << 8;
 const MOUNTS: u64 = OWN | 4 << 8;
 const LINKS: u64 = OWN | 5 << 8;
+const SIGNALS: u64 = OWN | 6 << 8;
+const SIGNALFD: u64 = OWN | 7 << 8;
+const CONNECTOR: u64 = OWN | 8 << 8;
+/// A knote's own descriptor: with its number, and some of its generation.
+const KNOTE: u64 = OWN | 1 << 62;
+pub(super) const GENERATION: u32 = (1 << 30) - 1;
 
 /// What an event is about.
 pub(super) enum Source {
@@ -54,6 +60,15 @@ pub(super) enum Source {
     Mounts,
     /// Links of network interfaces were changed.
     Links,
+    /// Signals were counted.
+    Signals,
+    /// Blocked signals are pending.
+    Signalfd,
+    /// Something happened to processes.
+    Connector,
+    /// The process of a knote ended: its number, and [`GENERATION`] bits of
+    /// its generation.
+    Process(u32, u32),
 }
 
 pub(super) fn source(event: &Event) -> Source {
@@ -66,6 +81,12 @@ pub(super) fn source(event: &Event) -> Source {
         NOTES => Source::Notes,
         MOUNTS => Source::Mounts,
         LINKS => Source::Links,
+        SIGNALS => Source::Signals,
+        SIGNALFD => Source::Signalfd,
+        CONNECTOR => Source::Connector,
+        _ if word & KNOTE == KNOTE => {
+            Source::Process(word as u32, (word >> 32) as u32 & GENERATION)
+        }
         _ => Source::Registration(word as u32, (word >> 32) as u32),
     }
 }
@@ -184,6 +205,31 @@ impl Set {
 
     pub fn add_links(&self, fd: RawFd) -> Result<(), Errno> {
         epoll::add(self.main(), fd, IN, LINKS)
+    }
+
+    pub fn add_signals(&self, eventfd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), eventfd, IN, SIGNALS)
+    }
+
+    pub fn add_signalfd(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, SIGNALFD)
+    }
+
+    pub fn add_connector(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, CONNECTOR)
+    }
+
+    /// A process, for a knote.
+    pub fn add_process(&self, fd: RawFd, knote: u32, generation: u32) -> Result<(), Errno> {
+        let word = KNOTE | u64::from(generation & GENERATION) << 32 | u64::from(knote);
+        epoll::add(self.main(), fd, IN, word)
+    }
+
+    /// Before a descriptor of the queue's own is closed: closing alone does
+    /// not do where a forked child has it, too.
+    pub fn drop_own(&self, fd: RawFd) {
+        // It is registered, and nothing else can fail.
+        let _ = epoll::delete(self.main(), fd);
     }
 
     /// Makes the queue readable, and wakes a thread that waits; until it is

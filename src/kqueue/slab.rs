@@ -28,6 +28,11 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// All numbers are below this.
+    pub fn end(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(NONE)
+    }
+
     /// The number of a new record; `None`: there is no memory, or `limit`
     /// numbers are in use.
     pub fn insert(&mut self, value: T, limit: u32) -> Option<u32> {

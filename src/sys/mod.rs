@@ -5,6 +5,7 @@
 //! its pins and locks behind.
 
 pub(crate) mod clock;
+pub(crate) mod connector;
 pub(crate) mod diag;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
@@ -16,8 +17,10 @@ pub(crate) mod interrupt;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
+pub(crate) mod pidfd;
 pub(crate) mod poll;
 pub(crate) mod select;
+pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod thread;
 pub(crate) mod timerfd;

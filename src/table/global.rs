@@ -67,11 +67,18 @@ pub(crate) struct ForkHook {
     pub run: fn(),
 }
 
-static FORK_HOOK: AtomicPtr<ForkHook> = AtomicPtr::new(std::ptr::null_mut());
+static FORK_HOOKS: [AtomicPtr<ForkHook>; 2] = [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
 
-/// Makes the hook known; the same one each time.
+/// Makes a hook known; once, however often it is told.
 pub(crate) fn set_fork_hook(hook: &'static ForkHook) {
-    FORK_HOOK.store(std::ptr::from_ref(hook).cast_mut(), Ordering::Release);
+    let hook = std::ptr::from_ref(hook).cast_mut();
+    for place in &FORK_HOOKS {
+        let (none, order) = (std::ptr::null_mut(), Ordering::AcqRel);
+        match place.compare_exchange(none, hook, order, Ordering::Acquire) {
+            Err(known) if known != hook => {}
+            _ => return,
+        }
+    }
 }
 
 fn others() -> Option<&'static Others> {
@@ -97,9 +104,11 @@ fn table() -> (&'static Table<Payload>, fork::Epoch) {
         if let Some(others) = others() {
             (others.after_fork)();
         }
-        // SAFETY: null, or a static that `set_fork_hook` stored.
-        if let Some(hook) = unsafe { FORK_HOOK.load(Ordering::Acquire).as_ref() } {
-            (hook.run)();
+        for place in &FORK_HOOKS {
+            // SAFETY: null, or a static that `set_fork_hook` stored.
+            if let Some(hook) = unsafe { place.load(Ordering::Acquire).as_ref() } {
+                (hook.run)();
+            }
         }
     });
     (&TABLE, epoch)

@@ -7,8 +7,10 @@
 mod except;
 mod fs;
 mod netdev;
+mod process;
 mod read;
 mod ready;
+mod signal;
 mod timer;
 mod user;
 mod vnode;
@@ -122,6 +124,8 @@ fn by_number(number: i16) -> Option<&'static dyn Filter> {
         FILTER_FS => Some(&fs::Fs),
         FILTER_NETDEV => Some(&netdev::Netdev),
         FILTER_EXCEPT => Some(&except::Except),
+        FILTER_PROC => Some(&process::Process),
+        FILTER_SIGNAL => Some(&signal::Signal),
         FILTER_TIMER => Some(&timer::Timer),
         FILTER_USER => Some(&user::User),
         _ => None,

@@ -1,0 +1,61 @@
+//! PROC: a process ended, forked, executed another program; and, tracked,
+//! its children too.
+
+use super::super::core::Core;
+use super::super::event::*;
+use super::super::knote::Knote;
+use super::super::slab::NONE;
+use super::{Filter, Outcome, Verdict};
+use crate::errno::{Result, fail};
+
+pub(super) struct Process;
+
+const KNOWN: u32 = NOTE_EXIT | NOTE_FORK | NOTE_EXEC | NOTE_TRACK | NOTE_EXITSTATUS;
+/// FreeBSD lets them be said, as it says them in events.
+const SAID: u32 = NOTE_TRACKERR | NOTE_CHILD | NOTE_EXITUNKNOWN;
+
+impl Filter for Process {
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        let unknown = knote.fflags & !(KNOWN | SAID);
+        if unknown & !NOTE_PROC_OTHERS != 0 {
+            fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
+        }
+        if unknown != 0 {
+            fail!(ENOTSUP, "fflags {} are not supported", unknown);
+        }
+        knote.flags |= EV_CLEAR;
+        knote.state = NONE.into();
+        Ok(())
+    }
+
+    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
+        core.attach_process(id)
+    }
+
+    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
+        let Some(knote) = core.knotes.get(id) else { return Ok(()) };
+        let mut wanted = Knote::new(change, change.flags);
+        if change.flags & EV_ADD == 0 {
+            wanted.flags = knote.flags;
+        }
+        self.check(&mut wanted)?;
+        core.listen_for(id, wanted.fflags)?;
+        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+        (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
+        Ok(())
+    }
+
+    fn detach(&self, core: &mut Core, id: u32) {
+        core.detach_process(id);
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
+        let Some(report) = core.report_process(id) else { return Verdict::False };
+        if report.is_over
+            && let Some(knote) = core.knotes.get_mut(id)
+        {
+            knote.flags |= EV_ONESHOT;
+        }
+        Verdict::True(Outcome { data: report.data, fflags: report.fflags, eof: report.is_over })
+    }
+}

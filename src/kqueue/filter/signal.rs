@@ -1,0 +1,42 @@
+//! SIGNAL: a signal came, so many times since the last event.
+
+use super::super::core::Core;
+use super::super::event::*;
+use super::super::knote::Knote;
+use super::super::slab::NONE;
+use super::{Filter, Outcome, Verdict};
+use crate::errno::{Result, fail};
+use crate::signals;
+
+pub(super) struct Signal;
+
+impl Filter for Signal {
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        signals::check(knote.ident)?;
+        if knote.fflags != 0 {
+            fail!(EINVAL, "fflags {} are unknown to the filter", knote.fflags);
+        }
+        knote.flags |= EV_CLEAR;
+        knote.state = NONE.into();
+        Ok(())
+    }
+
+    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
+        core.attach_signal(id)
+    }
+
+    fn detach(&self, core: &mut Core, id: u32) {
+        core.detach_signal(id);
+    }
+
+    fn enabled(&self, core: &mut Core, id: u32, on: bool) {
+        core.ring_for(id, on);
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
+        match i64::try_from(core.take_count(id)).unwrap_or(i64::MAX) {
+            0 => Verdict::False,
+            data => Verdict::True(Outcome { data, ..Outcome::default() }),
+        }
+    }
+}

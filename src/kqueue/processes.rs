@@ -1,0 +1,412 @@
+//! A queue's processes.
+//!
+//! That one has ended is seen by its pidfd, which is taken out of the set
+//! then: it stays readable. Forks and executions come from the kernel's
+//! process connector, which tells of all processes, in their order. So a
+//! child that is tracked is known before what it does itself is read, and an
+//! event of the connector's tells that it ended where it was too late for a
+//! pidfd.
+
+use super::core::Core;
+use super::event::*;
+use super::knote::*;
+use super::set::Set;
+use super::slab::{NONE, Slab};
+use super::timers::MAX_TIMERS;
+use crate::errno::{Errno, Result, error, fail};
+use crate::sys::connector::{self, Event};
+use crate::sys::fd::Fd;
+use crate::sys::{fork, pidfd};
+use crate::table::try_box;
+
+/// What only the connector tells.
+const BY_CONNECTOR: u32 = NOTE_FORK | NOTE_EXEC | NOTE_TRACK;
+
+/// What a knote has of its process.
+#[derive(Default)]
+struct Process {
+    pidfd: Option<Fd>,
+    /// What happened since the last event.
+    pending: u32,
+    /// Of NOTE_CHILD: the parent.
+    parent: i64,
+    /// It has ended; and how, if that is known.
+    is_over: bool,
+    status: Option<i32>,
+    /// It needs the connector.
+    listens: bool,
+    /// It is only there to tell of a child.
+    is_note: bool,
+}
+
+/// An event to deliver.
+pub(super) struct Report {
+    pub data: i64,
+    pub fflags: u32,
+    pub is_over: bool,
+}
+
+pub(super) struct Processes {
+    records: Slab<Process>,
+    pub connector: Option<Fd>,
+    /// The process that made it.
+    epoch: fork::Epoch,
+    /// Knotes that need it.
+    listeners: usize,
+}
+
+impl Processes {
+    pub const fn new() -> Self {
+        Self { records: Slab::new(), connector: None, epoch: 0, listeners: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Before the connector is closed; a forked child closes only its own.
+    fn leave(&self, connector: &Fd) {
+        if self.epoch == fork::current() {
+            connector::leave(connector.raw());
+        }
+    }
+
+    pub fn fds(&self) -> impl Iterator<Item = &Fd> {
+        let records = (0..self.records.end()).filter_map(|id| self.records.get(id));
+        records.filter_map(|record| record.pidfd.as_ref()).chain(&self.connector)
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        if let Some(connector) = &self.connector {
+            self.leave(connector);
+        }
+    }
+}
+
+impl Core {
+    /// Has another set watch what this one watches of processes.
+    pub fn add_processes_to(&self, set: &Set) -> std::result::Result<(), Errno> {
+        for id in 0..self.knotes.end() {
+            let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_PROC);
+            let record = knote.and_then(|knote| u32::try_from(knote.state).ok());
+            let process = record.and_then(|record| self.processes.records.get(record));
+            if let Some(process) = process.filter(|process| !process.is_over)
+                && let Some(pidfd) = &process.pidfd
+            {
+                set.add_process(pidfd.raw(), id, self.knotes.generation(id))?;
+            }
+        }
+        match &self.processes.connector {
+            Some(connector) => set.add_connector(connector.raw()),
+            None => Ok(()),
+        }
+    }
+
+    /// In a forked child that keeps the queue: the connector's socket is the
+    /// parent's, whose events must not be taken from it.
+    pub fn renew_connector(&mut self) {
+        if self.processes.listeners > 0 && self.listen().is_err() {
+            self.lost();
+        }
+    }
+
+    fn process_of(&mut self, id: u32) -> Option<&mut Process> {
+        let record = u32::try_from(self.knotes.get(id)?.state).ok()?;
+        self.processes.records.get_mut(record)
+    }
+
+    /// Gives a new knote a record.
+    fn insert_process(&mut self, id: u32, process: Process) -> Result<()> {
+        let Some(record) = self.processes.records.insert(process, NONE) else {
+            fail!(ENOMEM, "no memory to watch another process");
+        };
+        if let Some(knote) = self.knotes.get_mut(id) {
+            knote.state = record.into();
+        }
+        Ok(())
+    }
+
+    /// Begins to watch a knote's process.
+    pub fn attach_process(&mut self, id: u32) -> Result<()> {
+        let Some(knote) = self.knotes.get(id) else { return Ok(()) };
+        let (ident, fflags) = (knote.ident, knote.fflags);
+        let Some(pid) = i32::try_from(ident).ok().filter(|pid| *pid > 0) else {
+            fail!(ESRCH, "there is no process {}", ident as i64);
+        };
+        self.insert_process(id, Process::default())?;
+        // First this: there is no fork between.
+        self.listen_for(id, fflags)?;
+        let pidfd = match pidfd::open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::ESRCH) => fail!(ESRCH, "there is no process {}", pid),
+            Err(Errno::ENOSYS) => fail!(ENOTSUP, "the kernel lacks or forbids pidfd_open"),
+            Err(errno) => return Err(error!(errno, "process {} cannot be watched", pid)),
+        };
+        if fflags & NOTE_EXIT == 0 && pidfd::has_ended(pidfd.raw()) {
+            fail!(ESRCH, "process {} has ended", pid);
+        }
+        Ok(self.watch_pidfd(id, pidfd)?)
+    }
+
+    fn watch_pidfd(&mut self, id: u32, pidfd: Fd) -> std::result::Result<(), Errno> {
+        let generation = self.knotes.generation(id);
+        self.set.add_process(pidfd.raw(), id, generation)?;
+        if let Some(process) = self.process_of(id) {
+            process.pidfd = Some(pidfd);
+        }
+        Ok(())
+    }
+
+    /// Has the connector there if a knote with these bits needs it.
+    pub fn listen_for(&mut self, id: u32, fflags: u32) -> Result<()> {
+        let wanted = fflags & BY_CONNECTOR != 0;
+        let Some(process) = self.process_of(id) else { return Ok(()) };
+        if wanted == process.listens {
+            return Ok(());
+        }
+        process.listens = wanted;
+        if wanted {
+            self.processes.listeners += 1;
+            let result = self.listen();
+            if result.is_err() {
+                let _ = self.listen_for(id, 0);
+            }
+            return result;
+        }
+        self.processes.listeners -= 1;
+        if self.processes.listeners == 0
+            && let Some(connector) = self.processes.connector.take()
+        {
+            self.set.drop_own(connector.raw());
+            self.processes.leave(&connector);
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self) -> Result<()> {
+        if self.processes.connector.is_some() {
+            return Ok(());
+        }
+        let fresh = match connector::open() {
+            Ok(fresh) => fresh,
+            Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
+                return Err(errno.into());
+            }
+            Err(errno) => {
+                let code = errno.negated();
+                fail!(ENOTSUP, "the kernel does not tell this process of forks ({})", code);
+            }
+        };
+        self.set.add_connector(fresh.raw())?;
+        self.processes.connector = Some(fresh);
+        self.processes.epoch = fork::current();
+        Ok(())
+    }
+
+    pub fn detach_process(&mut self, id: u32) {
+        let _ = self.listen_for(id, 0);
+        self.drop_pidfd(id);
+        if let Some(record) = self.knotes.get(id).and_then(|one| u32::try_from(one.state).ok()) {
+            drop(self.processes.records.remove(record));
+        }
+    }
+
+    fn drop_pidfd(&mut self, id: u32) {
+        if let Some(pidfd) = self.process_of(id).and_then(|process| process.pidfd.take()) {
+            self.set.drop_own(pidfd.raw());
+        }
+    }
+
+    /// A knote's process has ended, its pidfd says.
+    pub fn take_process(&mut self, id: u32, generation: u32) {
+        let is_same =
+            |core: &Self| core.knotes.generation(id) & super::set::GENERATION == generation;
+        if !is_same(self) {
+            return;
+        }
+        // What it did before comes first.
+        self.take_connector();
+        if is_same(self) {
+            self.ended(id, None);
+        }
+    }
+
+    /// Notes that a knote's process has ended, and how.
+    fn ended(&mut self, id: u32, told: Option<i32>) {
+        let Some(knote) = self.knotes.get(id) else { return };
+        let (fflags, pid) = (knote.fflags, i32::try_from(knote.ident).unwrap_or(0));
+        let Some(process) = self.process_of(id).filter(|process| !process.is_over) else { return };
+        process.is_over = true;
+        process.pending |= fflags & NOTE_EXIT;
+        let pidfd = process.pidfd.as_ref().map(Fd::raw);
+        if fflags & NOTE_EXIT != 0 {
+            let asked = pidfd.and_then(|pidfd| pidfd::status(pidfd, pid));
+            process.status = asked.or(told).or(process.status);
+        }
+        let is_known = process.status.is_some();
+        if process.pending == 0 {
+            // Nobody wants to know.
+            self.remove(id);
+            return;
+        }
+        match pidfd {
+            Some(_) if is_known => self.drop_pidfd(id),
+            // It is asked again at the delivery.
+            Some(pidfd) => self.set.drop_own(pidfd),
+            None => {}
+        }
+        self.activate(id);
+    }
+
+    /// What is to be said of a knote's process.
+    pub fn report_process(&mut self, id: u32) -> Option<Report> {
+        let knote = self.knotes.get(id)?;
+        let (fflags, pid) = (knote.fflags, i32::try_from(knote.ident).unwrap_or(0));
+        let process = self.process_of(id)?;
+        let happened = std::mem::take(&mut process.pending);
+        let mut report =
+            Report { data: process.parent, fflags: happened, is_over: process.is_over };
+        if happened & NOTE_EXIT == 0 {
+            return (happened != 0).then_some(report);
+        }
+        let again = || pidfd::status(process.pidfd.as_ref()?.raw(), pid);
+        match process.status.or_else(again) {
+            Some(status) => {
+                report.data = status.into();
+                report.fflags |= fflags & NOTE_EXITSTATUS;
+            }
+            None => report.fflags |= NOTE_EXITUNKNOWN,
+        }
+        Some(report)
+    }
+
+    /// Reads what the connector has.
+    pub fn take_connector(&mut self) {
+        // A knote that goes may take the connector with it.
+        while let Some(connector) = &self.processes.connector {
+            match connector::next(connector.raw()) {
+                Ok(Event::Fork { parent, child }) => self.forked(parent, child),
+                Ok(Event::Exec { pid }) => self.each_of(pid, |core, id| {
+                    core.happened(id, NOTE_EXEC);
+                }),
+                Ok(Event::Exit { pid, status }) => self.each_of(pid, |core, id| {
+                    core.told_of_end(id, status);
+                }),
+                Ok(Event::Other) => {}
+                Err(Errno::ENOBUFS) => self.lost(),
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn first_of(&self, pid: i32) -> u32 {
+        let ident = u64::from(pid.cast_unsigned());
+        self.index.get(&(ident, FILTER_PROC)).copied().unwrap_or(NONE)
+    }
+
+    /// For each knote of a process, of which that may be the end.
+    fn each_of(&mut self, pid: i32, act: impl Fn(&mut Self, u32)) {
+        let mut id = self.first_of(pid);
+        while let Some(knote) = self.knotes.get(id) {
+            let next = knote.next;
+            act(self, id);
+            id = next;
+        }
+    }
+
+    /// Something happened that a knote may be for.
+    fn happened(&mut self, id: u32, what: u32) {
+        let wanted = self.knotes.get(id).map_or(0, |knote| knote.fflags | NOTE_TRACKERR);
+        let Some(process) = self.process_of(id).filter(|one| !one.is_over && !one.is_note) else {
+            return;
+        };
+        process.pending |= what & wanted;
+        if process.pending != 0 {
+            self.activate(id);
+        }
+    }
+
+    /// The connector tells that a process ended, or its first thread; its
+    /// pidfd knows better, where there is one.
+    fn told_of_end(&mut self, id: u32, status: i32) {
+        let Some(process) = self.process_of(id).filter(|process| !process.is_note) else { return };
+        match process.pidfd {
+            Some(_) => process.status = Some(status),
+            None => self.ended(id, Some(status)),
+        }
+    }
+
+    fn forked(&mut self, parent: i32, child: i32) {
+        let mut id = self.first_of(parent);
+        while let Some(knote) = self.knotes.get(id) {
+            let (next, tracks) = (knote.next, knote.fflags & NOTE_TRACK != 0);
+            let tracks = tracks
+                && self.process_of(id).is_some_and(|process| !process.is_note && !process.is_over);
+            let failed = tracks && self.track(id, parent, child).is_err();
+            self.happened(id, if failed { NOTE_FORK | NOTE_TRACKERR } else { NOTE_FORK });
+            id = next;
+        }
+    }
+
+    /// Some events are lost, nobody knows which.
+    fn lost(&mut self) {
+        for id in 0..self.knotes.end() {
+            let is_of_process = self.knotes.get(id).is_some_and(|one| one.filter == FILTER_PROC);
+            let process = if is_of_process { self.process_of(id) } else { None };
+            let Some(process) = process.filter(|process| process.listens) else { continue };
+            let has_pidfd = process.pidfd.is_some();
+            self.happened(id, NOTE_TRACKERR);
+            if !has_pidfd {
+                // Its end may be among them.
+                self.ended(id, None);
+            }
+        }
+    }
+
+    /// Watches a child as its parent is watched, and tells of it.
+    fn track(&mut self, id: u32, parent: i32, child: i32) -> Result<()> {
+        let Some(knote) = self.knotes.get(id) else { return Ok(()) };
+        let change = Kevent {
+            ident: u64::from(child.cast_unsigned()),
+            fflags: knote.fflags,
+            ..knote.event()
+        };
+        let note = Process {
+            pending: NOTE_CHILD,
+            parent: parent.into(),
+            is_note: true,
+            ..Process::default()
+        };
+        let told = Kevent { fflags: 0, flags: change.flags | EV_ONESHOT, ..change };
+        let told = self.insert_child(&told, note)?;
+        self.activate(told);
+        let tracker = self.insert_child(&change, Process::default())?;
+        self.listen_for(tracker, change.fflags)?;
+        // Without one the connector tells of its end.
+        if let Ok(pidfd) = pidfd::open(child) {
+            let _ = self.watch_pidfd(tracker, pidfd);
+        }
+        Ok(())
+    }
+
+    fn insert_child(&mut self, change: &Kevent, process: Process) -> Result<u32> {
+        let mut knote = Knote::new(change, change.flags);
+        knote.state = NONE.into();
+        if change.ext != [0; 4] {
+            knote.ext = Some(try_box(change.ext).ok_or(Errno::ENOMEM)?);
+        }
+        self.reserve_index()?;
+        let Some(id) = self.knotes.insert(knote, MAX_TIMERS) else {
+            return Err(super::core::no_memory());
+        };
+        self.link(id, change);
+        if let Err(error) = self.insert_process(id, process) {
+            self.remove(id);
+            return Err(error);
+        }
+        Ok(id)
+    }
+}

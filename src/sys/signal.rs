@@ -1,0 +1,119 @@
+//! Signals: what is done with them, masks, signalfd(2).
+
+use super::fd::Fd;
+use super::{SavedErrno, int, syscall};
+use crate::errno::Errno;
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+pub(crate) use libc::sigaction as Action;
+
+/// The numbers of signals are below this.
+pub(crate) const END: usize = 65;
+
+/// A set of signals, as the kernel has it.
+pub(crate) type Mask = u64;
+
+pub(crate) const ALL: Mask = Mask::MAX;
+
+pub(crate) fn bit(signal: c_int) -> Mask {
+    u32::try_from(signal - 1).ok().and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
+}
+
+/// What is done with a signal.
+// Through the C library, which keeps two signals for itself and knows what
+// the kernel wants besides; no cancellation point.
+pub(crate) fn query(signal: c_int) -> Result<Action, Errno> {
+    let mut old = MaybeUninit::<Action>::zeroed();
+    // SAFETY: only the old action is asked for, and there is room for it.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), old.as_mut_ptr()) };
+    // SAFETY: any bytes will do, and zeros are some.
+    done(result).map(|()| unsafe { old.assume_init() })
+}
+
+/// Sets what is done with a signal; what was before.
+pub(crate) fn set(signal: c_int, action: &Action) -> Result<Action, Errno> {
+    let mut old = MaybeUninit::<Action>::zeroed();
+    // SAFETY: the caller's handler is one, and lives as long as the process.
+    let result = unsafe { libc::sigaction(signal, action, old.as_mut_ptr()) };
+    // SAFETY: any bytes will do, and zeros are some.
+    done(result).map(|()| unsafe { old.assume_init() })
+}
+
+fn done(result: c_int) -> Result<(), Errno> {
+    if result == 0 { Ok(()) } else { Err(Errno::new(SavedErrno::now().value)) }
+}
+
+/// An action without flags and mask.
+pub(crate) fn action(handler: usize, flags: c_int, mask: Mask) -> Action {
+    let action = MaybeUninit::<Action>::zeroed();
+    // SAFETY: numbers, a set of bits, and a pointer that may be null.
+    let mut action = unsafe { action.assume_init() };
+    (action.sa_sigaction, action.sa_flags) = (handler, flags);
+    let place = (&raw mut action.sa_mask).cast::<Mask>();
+    // SAFETY: the C library's set begins with the kernel's.
+    unsafe { place.write(mask) };
+    action
+}
+
+pub(crate) fn mask_of(action: &Action) -> Mask {
+    let place = (&raw const action.sa_mask).cast::<Mask>();
+    // SAFETY: the C library's set begins with the kernel's.
+    unsafe { place.read() }
+}
+
+/// What the calling thread blocks.
+pub(crate) fn blocked() -> Mask {
+    let mut old: Mask = 0;
+    let size = size_of::<Mask>();
+    // SAFETY: only the old mask is asked for. No failure is possible.
+    let _ = unsafe { syscall!(SYS_rt_sigprocmask, libc::SIG_SETMASK, 0, &raw mut old, size) };
+    old
+}
+
+/// Sets what the calling thread blocks; what it blocked before.
+pub(crate) fn block(mask: Mask) -> Mask {
+    let mut old: Mask = 0;
+    let (how, size) = (libc::SIG_SETMASK, size_of::<Mask>());
+    // SAFETY: both masks are valid. No failure is possible.
+    let _ = unsafe { syscall!(SYS_rt_sigprocmask, how, &raw const mask, &raw mut old, size) };
+    old
+}
+
+/// Sends a signal to the calling thread.
+pub(crate) fn raise(signal: c_int) {
+    // SAFETY: no arguments.
+    let process = unsafe { syscall!(SYS_getpid) }.unwrap_or(0);
+    // SAFETY: no arguments.
+    let thread = unsafe { syscall!(SYS_gettid) }.unwrap_or(0);
+    // SAFETY: no pointers.
+    let _ = unsafe { syscall!(SYS_tgkill, process, thread, signal) };
+}
+
+/// A descriptor to read blocked signals from.
+pub(crate) fn descriptor(mask: Mask) -> Result<Fd, Errno> {
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the mask is valid, and of the size said.
+    let fd =
+        unsafe { syscall!(SYS_signalfd4, -1isize, &raw const mask, size_of::<Mask>(), flags) }?;
+    Ok(Fd::owned(int(fd)))
+}
+
+/// Changes which signals can be read from it.
+pub(crate) fn set_descriptor(fd: RawFd, mask: Mask) -> Result<(), Errno> {
+    // SAFETY: the mask is valid, and of the size said.
+    unsafe { syscall!(SYS_signalfd4, fd, &raw const mask, size_of::<Mask>(), 0) }.map(drop)
+}
+
+/// The next signal that is pending for the calling thread or the process; it
+/// is pending no more.
+pub(crate) fn read(fd: RawFd) -> Option<c_int> {
+    let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
+    let size = size_of_val(&info);
+    // SAFETY: room for one.
+    let read = unsafe { syscall!(SYS_read, fd, info.as_mut_ptr(), size) };
+    // SAFETY: numbers, all of them zero or filled in.
+    let info = unsafe { info.assume_init() };
+    matches!(read, Ok(len) if len == size).then_some(info.ssi_signo.cast_signed())
+}
