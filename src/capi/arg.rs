@@ -7,7 +7,7 @@ use crate::poller::selector::Backend;
 use crate::reactor::{self, Event, Options};
 use crate::sys::interrupt::Mode;
 use crate::table::{self, Kind};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
 /// Refuses unknown bits.
@@ -240,6 +240,15 @@ pub(super) fn entries<T>(array: *const T, count: c_int, name: &'static str) -> R
         fail!(EINVAL, "{} is NULL, but their number {}", name, count);
     }
     Ok(entries)
+}
+
+/// The length of a caller's buffer for data.
+pub(super) fn buffer(buffer: *const c_void, count: i64) -> Result<usize> {
+    let count = usize::try_from(not_negative(count, "count")?).unwrap_or(usize::MAX);
+    if count > 0 && buffer.is_null() {
+        fail!(EINVAL, "buffer is NULL, but count {}", count as i64);
+    }
+    Ok(count)
 }
 
 /// The caller's buffer for text.

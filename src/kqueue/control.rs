@@ -1,6 +1,7 @@
 //! What evloop_kqueue_control does: changes, then events.
 
 use super::Queue;
+use super::aio::{Aio, Request};
 use super::core::Core;
 use super::event::*;
 use crate::errno::{Errno, Result, fail};
@@ -39,6 +40,21 @@ impl Queue {
         self.collect(sink, deadline, on_signal)
     }
 
+    /// Begins an operation whose end is an event with this ident.
+    pub fn begin_operation(&self, request: Request, ident: u64, udata: u64) -> Result<()> {
+        let mut core = self.lock()?;
+        core.begin_operation(request, ident, udata)?;
+        core.settle()
+    }
+
+    /// Has an operation end soon.
+    pub fn cancel_operation(&self, ident: u64) -> Result<()> {
+        let mut core = self.lock()?;
+        core.cancel_operation(ident)?;
+        core.take_operations();
+        core.settle()
+    }
+
     /// Applies the changes. What fails, and what asks for a receipt, gets an
     /// entry; without room for it the rest is not applied.
     fn apply(&self, changes: &mut Changes, sink: &mut Sink) -> Result<()> {
@@ -64,7 +80,7 @@ impl Queue {
         let mut small = [MaybeUninit::<Event>::uninit(); SMALL];
         let mut large = Vec::new();
         loop {
-            let (main, room, at_once) = {
+            let (main, room, at_once, stuck) = {
                 let mut core = self.lock()?;
                 core.begin(sink);
                 if sink.is_full() {
@@ -74,9 +90,10 @@ impl Queue {
                     core.settle()?;
                 }
                 let at_once = sink.filled() > 0 || !core.active.is_empty();
-                (core.set.main(), core.most_events().min(sink.left()), at_once)
+                let stuck = core.aio.as_ref().is_some_and(Aio::is_stuck);
+                (core.set.main(), core.most_events().min(sink.left()), at_once, stuck)
             };
-            let timeout = if at_once { Some(0) } else { deadline.left_ns() };
+            let timeout = if at_once { Some(0) } else { at_most(deadline.left_ns(), stuck) };
             let result = epoll::wait(main, buffer(&mut small, &mut large, room)?, timeout);
             if fork::current() != self.epoch {
                 fail!(ECHILD, "the process forked during the wait, and this is the child");
@@ -104,6 +121,12 @@ impl Queue {
         }
         Ok(self.core.lock())
     }
+}
+
+/// What is stuck is tried again after a while.
+fn at_most(left_ns: Option<i64>, stuck: bool) -> Option<i64> {
+    const SLICE_NS: i64 = 10_000_000;
+    if stuck { Some(left_ns.map_or(SLICE_NS, |left| left.min(SLICE_NS))) } else { left_ns }
 }
 
 fn interrupted(on_signal: OnSignal) -> Result<()> {
@@ -139,6 +162,7 @@ impl Core {
     /// The first look of a collecting call.
     fn begin(&mut self, sink: &mut Sink) {
         self.pass = self.pass.wrapping_add(1);
+        self.take_operations();
         self.expire_timers();
         if std::mem::take(&mut self.kernel_first) {
             return;

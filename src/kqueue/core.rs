@@ -1,5 +1,6 @@
 //! A queue's state, and the changes to it.
 
+use super::aio::Aio;
 use super::event::*;
 use super::filter::{self, Filter};
 use super::knote::*;
@@ -20,6 +21,7 @@ pub(super) struct Core {
     pub active: ActiveList,
     pub set: Set,
     pub timers: Timers,
+    pub aio: Option<Aio>,
     /// Numbers the collecting calls.
     pub pass: u32,
     /// The list of those with events had the last call for itself: the next
@@ -38,6 +40,7 @@ impl Core {
             active: ActiveList::new(),
             set: Set::new()?,
             timers: Timers::new(),
+            aio: None,
             pass: 0,
             kernel_first: false,
             strays: 0,
@@ -69,6 +72,7 @@ impl Core {
         let found = self.in_chain(first.unwrap_or(NONE), change);
         match found {
             Some(id) if change.flags & EV_DELETE != 0 => {
+                filter.may_delete(self, id)?;
                 self.remove(id);
                 Ok(())
             }

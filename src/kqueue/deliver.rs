@@ -105,6 +105,7 @@ impl Core {
                 Source::Nested(kind) => self.take_nested(kind, sink),
                 Source::Bell => self.set.was_heard(),
                 Source::Timer(clock) => self.timer_rang(clock),
+                Source::Aio => self.take_operations(),
                 Source::Alarm => {}
             }
         }

@@ -6,6 +6,7 @@
 //! (`registration`). An event of the kernel's, or of a knote's own, is a
 //! reason to ask the knote's filter, which says what to deliver (`deliver`).
 
+mod aio;
 mod control;
 mod core;
 mod deliver;
@@ -17,6 +18,7 @@ mod set;
 mod slab;
 mod timers;
 
+pub(crate) use aio::{Operation, Request};
 pub(crate) use control::OnSignal;
 pub(crate) use event::*;
 
@@ -70,6 +72,18 @@ impl Shared for Queue {
 
     fn abandon(&self) {
         self.public.abandon();
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let mut core = self.core.lock();
+        if fork::current() == self.epoch {
+            core.end_operations();
+        } else {
+            // The parent's go on.
+            std::mem::forget(core.aio.take());
+        }
     }
 }
 

@@ -35,6 +35,8 @@ const NESTED: u64 = OWN | 1 << 8;
 const TIMER: u64 = OWN | 2 << 8;
 const ALARM: u64 = OWN | 3 << 8;
 
+const AIO: u64 = OWN | 7 << 8;
+
 /// What an event is about.
 pub(super) enum Source {
     /// A descriptor's record, and its generation.
@@ -45,6 +47,8 @@ pub(super) enum Source {
     Nested(usize),
     /// The timer of this clock has expired.
     Timer(usize),
+    /// An operation is done.
+    Aio,
     /// All are to look again.
     Alarm,
 }
@@ -55,6 +59,7 @@ pub(super) fn source(event: &Event) -> Source {
         BELL => Source::Bell,
         NESTED => Source::Nested((word & 0xff) as usize),
         TIMER => Source::Timer((word & 0xff) as usize),
+        AIO => Source::Aio,
         ALARM => Source::Alarm,
         _ => Source::Registration(word as u32, (word >> 32) as u32),
     }
@@ -136,6 +141,10 @@ impl Set {
 
     pub fn add_timer(&self, clock: u8, fd: RawFd) -> Result<(), Errno> {
         epoll::add(self.main(), fd, IN | ET, TIMER | u64::from(clock))
+    }
+
+    pub fn add_aio(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, AIO)
     }
 
     /// Makes the queue readable, and wakes a thread that waits; until it is

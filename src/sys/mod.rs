@@ -14,6 +14,7 @@ pub(crate) mod interrupt;
 pub(crate) mod memory;
 pub(crate) mod poll;
 pub(crate) mod select;
+pub(crate) mod sigmask;
 pub(crate) mod socket;
 pub(crate) mod thread;
 pub(crate) mod timerfd;
