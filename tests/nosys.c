@@ -34,6 +34,9 @@
 #endif
 
 /* Younger than the oldest C library that this is built with. */
+#ifndef SYS_io_uring_setup
+#define SYS_io_uring_setup 425
+#endif
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif
@@ -55,6 +58,7 @@ static const struct name syscalls[] = {
   {"epoll_pwait2", SYS_epoll_pwait2},
   {"eventfd2", SYS_eventfd2},
   {"fcntl", SYS_fcntl},
+  {"io_uring_setup", SYS_io_uring_setup},
   {"ioctl", SYS_ioctl},
   {"madvise", SYS_madvise},
   {"pidfd_open", SYS_pidfd_open},

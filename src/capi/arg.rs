@@ -8,7 +8,7 @@ use crate::reactor::{self, Event, Options};
 use crate::sys::clock::{self, Deadline, NS_PER_S};
 use crate::sys::interrupt::Mode;
 use crate::table::{self, Kind};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
 /// Refuses unknown bits.
@@ -255,6 +255,15 @@ pub(super) unsafe fn deadline(timeout: *const libc::timespec) -> Result<Deadline
         fail!(EINVAL, "timeout is {} s and {} ns", seconds, nanoseconds);
     }
     Ok(Deadline::after(clock::to_ns(timeout)))
+}
+
+/// The length of a caller's buffer for data.
+pub(super) fn buffer(buffer: *const c_void, count: i64) -> Result<usize> {
+    let count = usize::try_from(not_negative(count, "count")?).unwrap_or(usize::MAX);
+    if count > 0 && buffer.is_null() {
+        fail!(EINVAL, "buffer is NULL, but count {}", count as i64);
+    }
+    Ok(count)
 }
 
 /// The caller's buffer for text.

@@ -1,13 +1,13 @@
 //! Kqueues: `evloop_kqueue_*`.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 
 use super::arg;
 use super::guard::guard;
 use super::kqueue_types::*;
 use super::types::*;
 use crate::errno::{Errno, Error, Result};
-use crate::kqueue::{Changes, Collect, Kevent, Kqueue, OnSignal, Sink, Use};
+use crate::kqueue::{Changes, Collect, Kevent, Kqueue, OnSignal, Operation, Request, Sink, Use};
 use crate::sys::SavedErrno;
 use crate::sys::clock::Deadline;
 use crate::table;
@@ -134,7 +134,141 @@ pub unsafe extern "C" fn evloop_kqueue_control(
     })
 }
 
+/// Read in the background.
+///
+/// When it is done there is one event: EVLOOP_KQ_FILTER_AIO, ident and udata
+/// as given here, in data the number of bytes, 0 at the end of the file; or
+/// -1, and the errno in fflags (-ECANCELED becomes ECANCELED). Like any
+/// other it comes from evloop_kqueue_control() and makes the queue readable.
+/// It is on io_uring(7) where the process has that, else on up to four
+/// threads of the queue's own, which block all signals and end with it.
+///
+/// The buffer is lent until the event was returned or evloop_kqueue_close()
+/// was; the descriptor must stay open until then, and so, with io_uring, must
+/// the calling thread: when it ends, what it began and is not done fails
+/// with ECANCELED.
+///
+/// @param kq a kqueue.
+/// @param fd a descriptor to read from.
+/// @param buffer where to read to; at least count bytes.
+/// @param count how many bytes at most; 0 or more.
+/// @param offset where in the file, in bytes; negative: at its position,
+///   as for pipes and sockets.
+/// @param ident the operation's number, which no other operation of this
+///   queue may have that is in flight or was not collected yet.
+/// @param udata handed back with the event.
+/// @returns 0: begun. -EEXIST: ident is in use. -EAGAIN: 4096 operations
+///   are in flight, or there can be no thread. -EINVAL: a NULL buffer, or a
+///   negative count. -EMFILE, -ENFILE: no descriptor for the queue's first
+///   operation. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles". What is wrong with fd comes with the event.
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; what is in
+/// flight goes on for the parent. Since 0.1.0. Source: aio_read(2) and
+/// kqueue(2) of FreeBSD.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_kqueue_aio_read(
+    kq: evloop_kqueue_t,
+    fd: c_int,
+    buffer: *mut c_void,
+    count: i64,
+    offset: i64,
+    ident: u64,
+    udata: u64,
+) -> c_int {
+    guard("evloop_kqueue_aio_read", || {
+        let count = arg::buffer(buffer, count)?;
+        let operation = Operation::Read { buffer: buffer.cast(), count };
+        begin(kq, Request { fd, operation, offset }, ident, udata)
+    })
+}
+
+/// Write in the background; else as evloop_kqueue_aio_read().
+///
+/// @param kq a kqueue.
+/// @param fd a descriptor to write to.
+/// @param buffer what to write; at least count bytes, which must not change.
+/// @param count how many bytes; 0 or more. Fewer may be written.
+/// @param offset as evloop_kqueue_aio_read().
+/// @param ident as evloop_kqueue_aio_read().
+/// @param udata as evloop_kqueue_aio_read().
+/// @returns as evloop_kqueue_aio_read(). Writing to a pipe that nobody reads
+///   is EPIPE in the event, and SIGPIPE as with write(2).
+///
+/// Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
+/// Since 0.1.0. Source: aio_write(2) of FreeBSD.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_kqueue_aio_write(
+    kq: evloop_kqueue_t,
+    fd: c_int,
+    buffer: *const c_void,
+    count: i64,
+    offset: i64,
+    ident: u64,
+    udata: u64,
+) -> c_int {
+    guard("evloop_kqueue_aio_write", || {
+        let count = arg::buffer(buffer, count)?;
+        let operation = Operation::Write { buffer: buffer.cast(), count };
+        begin(kq, Request { fd, operation, offset }, ident, udata)
+    })
+}
+
+/// Have what was written to a file reach the disk, in the background.
+///
+/// @param kq a kqueue.
+/// @param fd a descriptor.
+/// @param flags 0 or EVLOOP_KQ_AIO_DATASYNC: but for what is not needed to
+///   read the data again.
+/// @param ident as evloop_kqueue_aio_read().
+/// @param udata as evloop_kqueue_aio_read().
+/// @returns as evloop_kqueue_aio_read(); -EINVAL: an unknown flag.
+///
+/// Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
+/// Since 0.1.0. Source: aio_fsync(2) of FreeBSD, fsync(2).
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_kqueue_aio_fsync(
+    kq: evloop_kqueue_t,
+    fd: c_int,
+    flags: u32,
+    ident: u64,
+    udata: u64,
+) -> c_int {
+    guard("evloop_kqueue_aio_fsync", || {
+        arg::flags(flags, EVLOOP_KQ_AIO_DATASYNC)?;
+        let operation = Operation::Sync { data_only: flags & EVLOOP_KQ_AIO_DATASYNC != 0 };
+        begin(kq, Request { fd, operation, offset: 0 }, ident, udata)
+    })
+}
+
+fn begin(kq: evloop_kqueue_t, request: Request, ident: u64, udata: u64) -> Result<c_int> {
+    Use::of(kq)?.begin_operation(request, ident, udata)?;
+    Ok(0)
+}
+
+/// Have an operation in the background end soon.
+///
+/// Its event still comes: with ECANCELED in fflags, or with what it did if
+/// that was faster. A file's reading or writing that has begun is not
+/// interrupted.
+///
+/// @param kq a kqueue.
+/// @param ident the operation's number.
+/// @returns 0; also if it is done. -ENOENT: there is none with this number.
+///   -EAGAIN, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+/// Since 0.1.0. Source: aio_cancel(2) of FreeBSD.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_kqueue_aio_cancel(kq: evloop_kqueue_t, ident: u64) -> c_int {
+    guard("evloop_kqueue_aio_cancel", || Use::of(kq)?.cancel_operation(ident).map(|()| 0))
+}
+
 /// Close a kqueue.
+///
+/// Operations in flight are cancelled, and waited for: a regular file's
+/// reading or writing that has begun comes to its end first.
 ///
 /// @param kq a kqueue.
 /// @returns 0. -ESTALE, -EDOM: see "Handles".

@@ -8,7 +8,10 @@ use crate::kqueue;
 pub const EVLOOP_KQ_FILTER_READ: i16 = -1;
 /// Filter: there is room to write. ident is a descriptor.
 pub const EVLOOP_KQ_FILTER_WRITE: i16 = -2;
-/// Filter: asynchronous input and output; -ENOTSUP in this version.
+/// Filter: an operation that evloop_kqueue_aio_read() or its like began is
+/// done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM, as on
+/// FreeBSD); it can be disabled and enabled, and is deleted when its event
+/// was delivered, not while it is in flight (-EBUSY).
 pub const EVLOOP_KQ_FILTER_AIO: i16 = -3;
 /// Filter: a file is changed or used, whatever its names are. ident is a
 /// descriptor of a regular file, a directory, a device or a named pipe; of
@@ -257,6 +260,8 @@ pub const EVLOOP_KQ_NOTE_FFCTRLMASK: u32 = 0xc0000000;
 pub const EVLOOP_KQ_NOTE_FFLAGSMASK: u32 = 0xffffff;
 /// USER: there is an event.
 pub const EVLOOP_KQ_NOTE_TRIGGER: u32 = 0x1000000;
+/// evloop_kqueue_aio_fsync(): only what is needed to read the data again.
+pub const EVLOOP_KQ_AIO_DATASYNC: u32 = 0x1;
 /// evloop_kqueue_create(): close on exec; always on, accepted.
 pub const EVLOOP_KQ_CLOEXEC: u32 = 0x1;
 /// evloop_kqueue_create(): a forked child has a copy of the queue.

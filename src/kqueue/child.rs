@@ -82,6 +82,7 @@ impl Core {
     /// wait.
     fn leave_parents(&mut self) {
         let main = self.set.main();
+        self.leave_operations(false);
         self.mounts.check();
         let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
         let sources = sources.chain(self.signals.fds()).chain(self.processes.fds());

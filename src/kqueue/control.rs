@@ -1,5 +1,6 @@
 //! What evloop_kqueue_control does: changes, then events.
 
+use super::aio::{Aio, Request};
 use super::core::Core;
 use super::event::*;
 use super::object::{Lent, is_here};
@@ -47,6 +48,8 @@ struct Wait<'a> {
     room: &'a mut [MaybeUninit<Event>],
     /// There is an event already: only look.
     at_once: bool,
+    /// Something is to be tried again, though nothing tells when.
+    stuck: bool,
 }
 
 impl Queue {
@@ -64,6 +67,29 @@ impl Queue {
             return Ok(sink.filled());
         }
         self.collect(by, sink, how)
+    }
+
+    /// Begins an operation whose end is an event with this ident.
+    pub(super) fn begin_operation(
+        &self,
+        by: Option<&Lent>,
+        request: Request,
+        ident: u64,
+        udata: u64,
+    ) -> Result<()> {
+        let mut locked = self.lock(by)?;
+        let core = locked.core()?;
+        core.begin_operation(request, ident, udata)?;
+        self.settle(core)
+    }
+
+    /// Has an operation end soon.
+    pub(super) fn cancel_operation(&self, by: Option<&Lent>, ident: u64) -> Result<()> {
+        let mut locked = self.lock(by)?;
+        let core = locked.core()?;
+        core.cancel_operation(ident)?;
+        core.take_operations();
+        self.settle(core)
     }
 
     /// Applies the changes. What fails, and what asks for a receipt, gets an
@@ -117,7 +143,7 @@ impl Queue {
         let mut buffer = Buffer { small: &mut small, large: &mut large };
         loop {
             let Some(wait) = self.begin(by, sink, &mut buffer)? else { return Ok(sink.filled()) };
-            let left = if wait.at_once { Some(0) } else { how.deadline.left_ns() };
+            let left = if wait.at_once { Some(0) } else { at_most(how.deadline, wait.stuck) };
             let room = wait.room.len();
             let result = epoll::wait(wait.main, wait.room, left);
             if !is_here(self.epoch.load(Ordering::Relaxed)) {
@@ -188,7 +214,8 @@ impl Queue {
         if let Some(by) = by {
             by.waiting.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Some(Wait { main: core.set.main(), room, at_once }))
+        let stuck = core.aio.as_ref().is_some_and(Aio::is_stuck);
+        Ok(Some(Wait { main: core.set.main(), room, at_once, stuck }))
     }
 
     /// After a wait in this epoll, by this handle.
@@ -259,6 +286,13 @@ impl Queue {
 fn lacks_descriptors(result: &Result<()>) -> bool {
     let errno = result.as_ref().err().map(|error| error.errno);
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE))
+}
+
+/// What is stuck is tried again after a while.
+fn at_most(deadline: Deadline, stuck: bool) -> Option<i64> {
+    const SLICE_NS: i64 = 10_000_000;
+    let left = deadline.left_ns();
+    if stuck { Some(left.map_or(SLICE_NS, |left| left.min(SLICE_NS))) } else { left }
 }
 
 fn interrupted(on_signal: OnSignal) -> Result<()> {

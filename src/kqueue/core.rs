@@ -1,5 +1,6 @@
 //! A queue's state, and the changes to it.
 
+use super::aio::Aio;
 use super::event::*;
 use super::filter::{self, Filter};
 use super::knote::*;
@@ -25,6 +26,7 @@ pub(super) struct Core {
     pub active: ActiveList,
     pub set: Set,
     pub timers: Timers,
+    pub aio: Option<Aio>,
     pub notes: Notes,
     pub mounts: Mounts,
     pub links: Links,
@@ -52,6 +54,7 @@ impl Core {
             active: ActiveList::new(),
             set: Set::new()?,
             timers: Timers::new(),
+            aio: None,
             notes: Notes::new(),
             mounts: Mounts::new(),
             links: Links::new(),
@@ -90,6 +93,7 @@ impl Core {
         let found = self.in_chain(first.unwrap_or(NONE), change);
         match found {
             Some(id) if change.flags & EV_DELETE != 0 => {
+                filter.may_delete(self, id)?;
                 self.remove(id);
                 Ok(())
             }

@@ -114,6 +114,7 @@ impl Core {
                 Source::Links => self.take_links(),
                 Source::Signals => drop(self.take_signals()),
                 Source::Signalfd => self.take_signalfd(),
+                Source::Aio => self.take_operations(),
                 Source::Connector => self.take_connector(),
                 Source::Process(id, generation) => self.take_process(id, generation),
             }

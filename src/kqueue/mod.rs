@@ -6,6 +6,7 @@
 //! (`registration`). An event of the kernel's, or of a knote's own, is a
 //! reason to ask the knote's filter, which says what to deliver (`deliver`).
 
+mod aio;
 mod child;
 mod control;
 mod core;
@@ -27,6 +28,7 @@ mod slab;
 mod snapshot;
 mod timers;
 
+pub(crate) use aio::{Operation, Request};
 pub(crate) use control::{Collect, OnSignal};
 pub(crate) use event::*;
 pub(crate) use object::{Kqueue, Use, watchable};
@@ -155,6 +157,9 @@ impl Queue {
         let is_behind = self.ask_behind(number).is_ok();
         if is_behind {
             drop(Fd::owned(number));
+        }
+        if let Some(core) = core {
+            core.leave_operations(object::is_here(self.epoch.load(Ordering::Relaxed)));
         }
         match core {
             Some(core) => core.release(is_behind),

@@ -1,5 +1,6 @@
 //! Kqueues as the handle table has them: a queue, or a second handle of one.
 
+use super::aio::Request;
 use super::control::Collect;
 use super::event::*;
 use super::{Queue, registry};
@@ -119,6 +120,28 @@ impl Use {
     /// Of what a descriptor is.
     pub fn of_number(fd: RawFd) -> Result<Self> {
         Ok(Self { by: registry::resolve(fd)?, lent: None })
+    }
+
+    /// See evloop_kqueue_aio_read.
+    pub fn begin_operation(&self, request: Request, ident: u64, udata: u64) -> Result<()> {
+        match (&*self.by, self.lent.as_deref()) {
+            (Kqueue::Own(queue), _) => queue.begin_operation(None, request, ident, udata),
+            (Kqueue::Lent(lent), Some(Kqueue::Own(queue))) => {
+                queue.begin_operation(Some(lent), request, ident, udata)
+            }
+            (Kqueue::Lent(_), _) => Err(Errno::ESTALE.into()),
+        }
+    }
+
+    /// See evloop_kqueue_aio_cancel.
+    pub fn cancel_operation(&self, ident: u64) -> Result<()> {
+        match (&*self.by, self.lent.as_deref()) {
+            (Kqueue::Own(queue), _) => queue.cancel_operation(None, ident),
+            (Kqueue::Lent(lent), Some(Kqueue::Own(queue))) => {
+                queue.cancel_operation(Some(lent), ident)
+            }
+            (Kqueue::Lent(_), _) => Err(Errno::ESTALE.into()),
+        }
     }
 
     /// Applies changes and waits for events, as evloop_kqueue_control() has

@@ -214,6 +214,9 @@ impl Core {
         self.timers.add_to(&fresh)?;
         self.signals.add_to(&fresh)?;
         self.add_processes_to(&fresh)?;
+        if let Some(aio) = &self.aio {
+            fresh.add_aio(aio.descriptor())?;
+        }
         if let Some(notes) = &self.notes.fd {
             fresh.add_notes(notes.raw())?;
         }

@@ -40,6 +40,7 @@ const LINKS: u64 = OWN | 5 << 8;
 const SIGNALS: u64 = OWN | 6 << 8;
 const SIGNALFD: u64 = OWN | 7 << 8;
 const CONNECTOR: u64 = OWN | 8 << 8;
+const AIO: u64 = OWN | 9 << 8;
 /// A knote's own descriptor: with its number, and some of its generation.
 const KNOTE: u64 = OWN | 1 << 62;
 pub(super) const GENERATION: u32 = (1 << 30) - 1;
@@ -66,6 +67,8 @@ pub(super) enum Source {
     Signalfd,
     /// Something happened to processes.
     Connector,
+    /// An operation is done.
+    Aio,
     /// The process of a knote ended: its number, and [`GENERATION`] bits of
     /// its generation.
     Process(u32, u32),
@@ -84,6 +87,7 @@ pub(super) fn source(event: &Event) -> Source {
         SIGNALS => Source::Signals,
         SIGNALFD => Source::Signalfd,
         CONNECTOR => Source::Connector,
+        AIO => Source::Aio,
         _ if word & KNOTE == KNOTE => {
             Source::Process(word as u32, (word >> 32) as u32 & GENERATION)
         }
@@ -217,6 +221,10 @@ impl Set {
 
     pub fn add_connector(&self, fd: RawFd) -> Result<(), Errno> {
         epoll::add(self.main(), fd, IN, CONNECTOR)
+    }
+
+    pub fn add_aio(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, AIO)
     }
 
     /// A process, for a knote.

@@ -2,6 +2,7 @@
 
 use super::{int, syscall};
 use crate::errno::Errno;
+use crate::sync::{AtomicBool, Ordering};
 use std::ffi::c_int;
 use std::io::Write as _;
 use std::mem::MaybeUninit;
@@ -64,4 +65,100 @@ pub(crate) fn name(fd: RawFd, buffer: &mut [u8]) -> Result<&[u8], Errno> {
     // SAFETY: the path is NUL-terminated, as many writable bytes as said.
     let len = unsafe { syscall!(SYS_readlinkat, at, path, buffer.as_mut_ptr(), len) }?;
     Ok(buffer.get(..len).unwrap_or_default())
+}
+
+/// Whether reading or writing may have to wait for somebody else.
+pub(crate) fn may_block(fd: RawFd) -> bool {
+    let sort = stat(fd).map_or(libc::S_IFREG, |stat| stat.st_mode & libc::S_IFMT);
+    !matches!(sort, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR)
+}
+
+/// Whether RWF_NOWAIT is known not to work here.
+static NO_NOWAIT: AtomicBool = AtomicBool::new(false);
+
+/// Reads into memory that the caller lends; `offset` negative: where the
+/// file's position is. `nowait`: only as far as that needs no waiting, which
+/// not every kernel and file can promise.
+///
+/// # Safety
+/// `count` bytes at `buffer` are writable.
+pub(crate) unsafe fn read_at(
+    fd: RawFd,
+    buffer: *mut u8,
+    count: usize,
+    offset: i64,
+    nowait: bool,
+) -> Result<usize, Errno> {
+    let count = count.min(i32::MAX as usize);
+    if nowait && !NO_NOWAIT.load(Ordering::Relaxed) {
+        let vector = libc::iovec { iov_base: buffer.cast(), iov_len: count };
+        // SAFETY: this function's contract.
+        match unsafe { vectored(libc::SYS_preadv2, fd, &vector, offset) } {
+            None => {}
+            Some(result) => return result,
+        }
+    }
+    let start = buffer.expose_provenance();
+    let number = if offset < 0 { libc::SYS_read } else { libc::SYS_pread64 };
+    // SAFETY: this function's contract.
+    unsafe { super::raw(number, [fd as usize, start, count, offset as usize, 0, 0]) }
+}
+
+/// The same for writing.
+///
+/// # Safety
+/// `count` bytes at `buffer` are readable.
+pub(crate) unsafe fn write_at(
+    fd: RawFd,
+    buffer: *const u8,
+    count: usize,
+    offset: i64,
+    nowait: bool,
+) -> Result<usize, Errno> {
+    let count = count.min(i32::MAX as usize);
+    if nowait && !NO_NOWAIT.load(Ordering::Relaxed) {
+        let vector = libc::iovec { iov_base: buffer.cast_mut().cast(), iov_len: count };
+        // SAFETY: this function's contract; it is only read.
+        match unsafe { vectored(libc::SYS_pwritev2, fd, &vector, offset) } {
+            None => {}
+            Some(result) => return result,
+        }
+    }
+    let start = buffer.expose_provenance();
+    let number = if offset < 0 { libc::SYS_write } else { libc::SYS_pwrite64 };
+    // SAFETY: this function's contract.
+    unsafe { super::raw(number, [fd as usize, start, count, offset as usize, 0, 0]) }
+}
+
+/// `None`: this file, or this kernel, cannot do it without waiting.
+///
+/// # Safety
+/// The vector's memory is what the system call asks for.
+unsafe fn vectored(
+    number: libc::c_long,
+    fd: RawFd,
+    vector: &libc::iovec,
+    offset: i64,
+) -> Option<Result<usize, Errno>> {
+    let offset = offset.max(-1) as usize;
+    // The offset comes in two halves, of which the second is for 32 bits.
+    let args = [fd as usize, std::ptr::from_ref(vector).expose_provenance(), 1, offset, 0];
+    let [a, b, c, d, e] = args;
+    // SAFETY: this function's contract.
+    match unsafe { super::raw(number, [a, b, c, d, e, libc::RWF_NOWAIT as usize]) } {
+        Err(Errno::ENOTSUP) => None,
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            NO_NOWAIT.store(true, Ordering::Relaxed);
+            None
+        }
+        result => Some(result),
+    }
+}
+
+/// Has what was written reach the disk; `data_only`: but for what is not
+/// needed to read it again.
+pub(crate) fn sync(fd: RawFd, data_only: bool) -> Result<usize, Errno> {
+    let number = if data_only { libc::SYS_fdatasync } else { libc::SYS_fsync };
+    // SAFETY: no pointers.
+    unsafe { super::raw(number, [fd as usize, 0, 0, 0, 0, 0]) }
 }

@@ -24,6 +24,10 @@ ASAN = {
 
 # What old kernels and sandboxes answer to calls that have a fallback.
 REFUSALS = ["epoll_pwait2", "epoll_pwait2=EPERM", "preadv2", "preadv2=EOPNOTSUPP"]
+# The same, for what only some tests use.
+REFUSALS_OF = {
+    "test_kqueue_aio": ["io_uring_setup", "io_uring_setup=EPERM", "io_uring_setup,preadv2"],
+}
 ENOSYS, EMFILE = 38, 24
 
 
@@ -36,13 +40,13 @@ def names(tool=False):
     return [stem for stem in stems if not (tool and stem in NOT_UNDER_TOOLS)]
 
 
-def run_all(suite, variant, before=(), env=None, title=""):
+def run_all(suite, variant, before=(), env=None, title="", tests=None):
     """Runs every test binary of a variant, after the words in `before`."""
     def run(name):
         binary = BUILD / "c-tests" / variant / name
         return suite.run([*before, binary], env=env, timeout=BINARY_TIMEOUT)
 
-    tests = names(tool=variant in ("checked", "asan"))
+    tests = tests or names(tool=variant in ("checked", "asan"))
     if not tests:
         suite.fail("no C tests", "c-tests/test_*.c")
     for name, done in zip(tests, suite.each(run, tests)):
@@ -106,6 +110,10 @@ def nosys(suite):
         # The variable is for a case that must know what is refused.
         run_all(suite, "shared", [runner, rule, "--"], {"EVLOOP_TEST_NOSYS": rule},
                 title=f" without {rule}")
+    for test, rules in REFUSALS_OF.items():
+        for rule in rules:
+            run_all(suite, "shared", [runner, rule, "--"], {"EVLOOP_TEST_NOSYS": rule},
+                    title=f" without {rule}", tests=[test])
 
 
 def refused_outright(suite, runner):

@@ -4,6 +4,7 @@
 //! there is a reason to ask, whether there is an event. All run under the
 //! queue's lock.
 
+mod aio;
 mod except;
 mod fs;
 mod netdev;
@@ -69,6 +70,11 @@ pub(super) trait Filter: Sync {
         Ok(())
     }
 
+    /// Refuses to be deleted.
+    fn may_delete(&self, _core: &Core, _id: u32) -> Result<()> {
+        Ok(())
+    }
+
     /// Ends watching. What is left of a descriptor's epoll, of timers and of
     /// the list of those with events is done after this.
     fn detach(&self, _core: &mut Core, _id: u32) {}
@@ -118,6 +124,7 @@ pub(super) fn find(number: i16) -> Result<&'static dyn Filter> {
 
 fn by_number(number: i16) -> Option<&'static dyn Filter> {
     match number {
+        FILTER_AIO => Some(&aio::Aio),
         FILTER_READ => Some(&read::Read),
         FILTER_WRITE => Some(&write::Write),
         FILTER_VNODE => Some(&vnode::Vnode),

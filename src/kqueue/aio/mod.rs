@@ -1,0 +1,134 @@
+//! Reading, writing and syncing in the background: by io_uring, or by threads
+//! where there is none.
+//!
+//! What is in flight may be using the caller's memory: it is waited for, at
+//! the latest when the queue goes.
+
+mod ring;
+mod threads;
+
+use self::ring::Ring;
+use self::threads::Pool;
+use crate::errno::{Errno, Result, fail};
+use crate::sys::fd::Fd;
+use crate::table::try_box;
+use std::os::fd::RawFd;
+
+/// How many operations of a queue can be in flight.
+const MOST: usize = 4096;
+
+/// What to do with a descriptor.
+#[derive(Clone, Copy)]
+pub(crate) enum Operation {
+    Read { buffer: *mut u8, count: usize },
+    Write { buffer: *const u8, count: usize },
+    Sync { data_only: bool },
+}
+
+/// An operation to be done.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub fd: RawFd,
+    pub operation: Operation,
+    /// Where in the file; negative: where its position is.
+    pub offset: i64,
+}
+
+// SAFETY: the memory that it points to is lent to whoever does it, on
+// whichever thread, until it is done (see evloop_kqueue_aio_read).
+unsafe impl Send for Request {}
+
+/// A queue's operations.
+pub(super) struct Aio {
+    engine: Engine,
+    in_flight: usize,
+}
+
+enum Engine {
+    Ring(Box<Ring>),
+    Pool(Pool),
+}
+
+impl Aio {
+    pub fn new() -> Result<Self> {
+        let engine = match Ring::new(MOST) {
+            Ok(ring) => match try_box(ring) {
+                Some(ring) => Engine::Ring(ring),
+                None => fail!(ENOMEM, "no memory for a ring"),
+            },
+            // Too many descriptors will not become fewer by doing without.
+            Err(errno @ (Errno::EMFILE | Errno::ENFILE)) => return Err(errno.into()),
+            // None in this kernel, or not for this process.
+            Err(_) => Engine::Pool(Pool::new()?),
+        };
+        Ok(Self { engine, in_flight: 0 })
+    }
+
+    /// What is readable when an operation is done.
+    pub fn descriptor(&self) -> RawFd {
+        match &self.engine {
+            Engine::Ring(ring) => ring.descriptor(),
+            Engine::Pool(pool) => pool.descriptor(),
+        }
+    }
+
+    /// Begins one; `tag` comes back when it is done.
+    pub fn submit(&mut self, request: Request, tag: u64) -> Result<()> {
+        if self.in_flight == MOST {
+            fail!(EAGAIN, "{} operations are in flight", MOST as i64);
+        }
+        match &mut self.engine {
+            Engine::Ring(ring) => ring.submit(request, tag)?,
+            Engine::Pool(pool) => pool.submit(request, tag)?,
+        }
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// Has one end soon. It still comes back.
+    pub fn cancel(&mut self, tag: u64) -> Result<()> {
+        match &mut self.engine {
+            Engine::Ring(ring) => Ok(ring.cancel(tag)?),
+            Engine::Pool(pool) => {
+                pool.cancel(tag);
+                Ok(())
+            }
+        }
+    }
+
+    /// The next that is done: its tag, and what it returned or its negative
+    /// errno.
+    pub fn next_done(&mut self) -> Option<(u64, i32)> {
+        let done = match &mut self.engine {
+            Engine::Ring(ring) => ring.next_done(),
+            Engine::Pool(pool) => pool.next_done(),
+        };
+        self.in_flight -= usize::from(done.is_some());
+        done
+    }
+
+    /// In a forked child: it goes on for the parent, and its descriptor, if
+    /// that still is one, is closed here.
+    pub fn leave(self, is_open: bool) {
+        if is_open {
+            drop(Fd::owned(self.descriptor()));
+        }
+        std::mem::forget(self);
+    }
+
+    /// Whether something is to be tried again, though nothing tells when.
+    pub fn is_stuck(&self) -> bool {
+        matches!(&self.engine, Engine::Ring(ring) if ring.is_stuck())
+    }
+
+    /// Has all that is in flight end soon, and waits for that: their tags.
+    pub fn finish(&mut self, tags: impl Iterator<Item = u64>) {
+        // What cannot be cancelled comes to its end by itself.
+        tags.for_each(|tag| drop(self.cancel(tag)));
+        match &mut self.engine {
+            Engine::Ring(ring) => ring.finish(self.in_flight),
+            Engine::Pool(pool) => pool.finish(),
+        }
+        self.in_flight = 0;
+    }
+}

@@ -1,0 +1,116 @@
+//! io_uring(7).
+
+use super::{Operation, Request};
+use crate::errno::Errno;
+use io_uring::squeue::Entry;
+use io_uring::{IoUring, opcode, types};
+use std::os::fd::{AsRawFd, RawFd};
+
+pub(super) struct Ring {
+    ring: IoUring,
+    /// The kernel had no memory for what is in the submission queue.
+    left: bool,
+}
+
+/// The tag of cancellations, whose own ends nobody waits for.
+const NOBODY: u64 = u64::MAX;
+/// Entries of the submission queue: each is submitted at once.
+const ENTRIES: u32 = 8;
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::new(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn entry(request: Request) -> Entry {
+    let fd = types::Fd(request.fd);
+    // As the kernel has it: all ones is the file's position.
+    let offset = if request.offset < 0 { u64::MAX } else { request.offset.cast_unsigned() };
+    let length = |count: usize| count.min(i32::MAX as usize) as u32;
+    match request.operation {
+        Operation::Read { buffer, count } => {
+            opcode::Read::new(fd, buffer, length(count)).offset(offset).build()
+        }
+        Operation::Write { buffer, count } => {
+            opcode::Write::new(fd, buffer, length(count)).offset(offset).build()
+        }
+        Operation::Sync { data_only } => {
+            let flags =
+                if data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };
+            opcode::Fsync::new(fd).flags(flags).build()
+        }
+    }
+}
+
+impl Ring {
+    /// `most`: how many operations will be in flight.
+    pub fn new(most: usize) -> Result<Self, Errno> {
+        let ring = IoUring::builder()
+            // Nothing of it is for a forked child.
+            .dontfork()
+            .setup_clamp()
+            .setup_cqsize(most as u32)
+            .build(ENTRIES)
+            .map_err(|error| errno(&error))?;
+        Ok(Self { ring, left: false })
+    }
+
+    pub fn descriptor(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    pub fn submit(&mut self, request: Request, tag: u64) -> Result<(), Errno> {
+        self.push(&entry(request).user_data(tag))
+    }
+
+    fn push(&mut self, entry: &Entry) -> Result<(), Errno> {
+        self.go_on();
+        // SAFETY: the caller's memory stays until the operation is done (see
+        // evloop_kqueue_aio_read).
+        if unsafe { self.ring.submission().push(entry) }.is_err() {
+            return Err(Errno::EAGAIN);
+        }
+        self.left = true;
+        self.go_on();
+        Ok(())
+    }
+
+    /// Submits what is left. What the kernel has no memory for now stays, and
+    /// is tried again.
+    fn go_on(&mut self) {
+        while self.left {
+            match self.ring.submit() {
+                Ok(_) => self.left = false,
+                Err(error) if errno(&error) == Errno::EINTR => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Whether something is to be tried again, though nothing tells when.
+    pub fn is_stuck(&self) -> bool {
+        self.left
+    }
+
+    pub fn cancel(&mut self, tag: u64) -> Result<(), Errno> {
+        self.push(&opcode::AsyncCancel::new(tag).build().user_data(NOBODY))
+    }
+
+    pub fn next_done(&mut self) -> Option<(u64, i32)> {
+        self.go_on();
+        loop {
+            let done = self.ring.completion().next()?;
+            if done.user_data() != NOBODY {
+                return Some((done.user_data(), done.result()));
+            }
+        }
+    }
+
+    pub fn finish(&mut self, mut in_flight: usize) {
+        while in_flight > 0 {
+            let _ = self.ring.submit_and_wait(1);
+            while self.next_done().is_some() {
+                in_flight -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! AIO: an operation that was begun with evloop_kqueue_aio_read and its like
+//! is done.
+//!
+//! `state` is what it returned, or its negative errno.
+
+use super::super::aio::Request;
+use super::super::core::{Core, no_memory};
+use super::super::event::*;
+use super::super::knote::Knote;
+use super::super::set;
+use super::super::slab::NONE;
+use super::super::timers::MAX_TIMERS;
+use super::{Filter, Outcome, Verdict};
+use crate::errno::{Errno, Result, fail};
+
+pub(super) struct Aio;
+
+impl Filter for Aio {
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        fail!(EPERM, "ident {}: operations are begun by calls of their own", knote.ident as i64)
+    }
+
+    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
+        match core.knotes.get_mut(id) {
+            Some(knote) if change.flags & EV_ADD != 0 => self.check(knote),
+            // It would be deleted.
+            Some(_) if change.flags & EV_FORCEONESHOT != 0 => self.may_delete(core, id),
+            _ => Ok(()),
+        }
+    }
+
+    fn may_delete(&self, core: &Core, id: u32) -> Result<()> {
+        match core.knotes.get(id) {
+            Some(knote) if knote.state == IN_FLIGHT => {
+                fail!(EBUSY, "operation {} is in flight", knote.ident as i64)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
+        match core.knotes.get(id).map(|knote| knote.state) {
+            None | Some(IN_FLIGHT) => Verdict::False,
+            Some(done) => Verdict::True(Outcome {
+                data: done.max(-1),
+                fflags: u32::try_from(-done).unwrap_or(0),
+                eof: false,
+            }),
+        }
+    }
+}
+
+/// Of an operation that is not done yet.
+const IN_FLIGHT: i64 = i64::MIN;
+
+impl Core {
+    /// Begins an operation.
+    pub fn begin_operation(&mut self, request: Request, ident: u64, udata: u64) -> Result<()> {
+        let change = Kevent { ident, udata, filter: FILTER_AIO, ..Kevent::default() };
+        if self.index.contains_key(&(ident, FILTER_AIO)) {
+            fail!(EEXIST, "operation {} is in flight, or was not collected yet", ident as i64);
+        }
+        self.ensure_aio()?;
+        self.index.try_reserve(1).map_err(|_| no_memory())?;
+        let mut knote = Knote::new(&change, EV_ONESHOT);
+        knote.state = IN_FLIGHT;
+        let Some(id) = self.knotes.insert(knote, MAX_TIMERS) else {
+            return Err(no_memory());
+        };
+        let tag = set::word(id, self.knotes.generation(id));
+        let Some(aio) = &mut self.aio else { return Ok(()) };
+        if let Err(error) = aio.submit(request, tag) {
+            self.knotes.remove(id);
+            return Err(error);
+        }
+        self.index.insert((ident, FILTER_AIO), id);
+        // It may be done by now.
+        self.take_operations();
+        Ok(())
+    }
+
+    /// Has an operation end soon.
+    pub fn cancel_operation(&mut self, ident: u64) -> Result<()> {
+        let id = self.index.get(&(ident, FILTER_AIO)).copied().unwrap_or(NONE);
+        let state = self.knotes.get(id).map(|knote| knote.state);
+        let tag = set::word(id, self.knotes.generation(id));
+        match (state, &mut self.aio) {
+            (Some(IN_FLIGHT), Some(aio)) => aio.cancel(tag),
+            (Some(_), _) => Ok(()),
+            (None, _) => fail!(ENOENT, "there is no operation {}", ident as i64),
+        }
+    }
+
+    fn ensure_aio(&mut self) -> Result<()> {
+        if self.aio.is_none() {
+            let aio = super::super::aio::Aio::new()?;
+            self.set.add_aio(aio.descriptor())?;
+            self.aio = Some(aio);
+        }
+        Ok(())
+    }
+
+    /// Takes what is done.
+    pub fn take_operations(&mut self) {
+        while let Some((tag, result)) = self.aio.as_mut().and_then(|aio| aio.next_done()) {
+            let id = tag as u32;
+            if let Some(knote) = self.knotes.get_mut(id) {
+                knote.state = result.into();
+                self.activate(id);
+            }
+        }
+    }
+
+    /// Ends all that is in flight, where that is this process's, and waits for
+    /// it: the memory that was lent for it is its owner's again.
+    pub fn leave_operations(&mut self, is_here: bool) {
+        let Some(mut aio) = self.aio.take() else { return };
+        let is_open = set::probe(self.set.main(), aio.descriptor()).is_ok();
+        if !is_here || !is_open {
+            // What was begun goes on for the parent; and of a descriptor that
+            // is another by now nothing can be asked.
+            aio.leave(is_open);
+            return self.fail_operations();
+        }
+        let of_aio = |((_, filter), id): (&(u64, i16), &u32)| {
+            let knote = self.knotes.get(*id).filter(|_| *filter == FILTER_AIO)?;
+            (knote.state == IN_FLIGHT).then(|| set::word(*id, self.knotes.generation(*id)))
+        };
+        let in_flight = self.index.iter().filter_map(of_aio);
+        aio.finish(in_flight);
+    }
+
+    /// Nothing will be heard of those in flight.
+    fn fail_operations(&mut self) {
+        let in_flight = |core: &Self| {
+            let mut of_aio = core.index.iter().filter(|((_, filter), _)| *filter == FILTER_AIO);
+            let pending = |id: &u32| core.knotes.get(*id).is_some_and(|k| k.state == IN_FLIGHT);
+            of_aio.find_map(|(_, id)| pending(id).then_some(*id))
+        };
+        while let Some(id) = in_flight(self) {
+            if let Some(knote) = self.knotes.get_mut(id) {
+                knote.state = Errno::ECANCELED.negated().into();
+            }
+            self.activate(id);
+        }
+    }
+}
