@@ -11,7 +11,7 @@ use crate::kqueue::Readiness;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clock::Deadline;
 use crate::sys::fd;
-use crate::table::{Kind, Object, Shared};
+use crate::table::{Kind, Object, Shared, try_box};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
@@ -37,7 +37,7 @@ enum Engine {
     Poll(PollSet),
     Epoll(Epoll),
     DevPoll(DevPoll),
-    Kqueue(Readiness),
+    Kqueue(Box<Readiness>),
 }
 
 /// What is registered.
@@ -62,7 +62,10 @@ impl Selector {
             Backend::Poll => Engine::Poll(PollSet::new()),
             Backend::Epoll => Engine::Epoll(Epoll::create()?),
             Backend::DevPoll => Engine::DevPoll(DevPoll::new()),
-            Backend::Kqueue => Engine::Kqueue(Readiness::new()?),
+            Backend::Kqueue => match try_box(Readiness::new()?) {
+                Some(kqueue) => Engine::Kqueue(kqueue),
+                None => fail!(ENOMEM, "no memory for a kqueue"),
+            },
         };
         let keys = Keys { map: FdMap::new(), always: FdList::new(), last: -1 };
         Ok(Self { engine, keys: Mutex::new(keys) })
