@@ -141,6 +141,8 @@ impl Queue {
     fn collect(&self, by: Option<&Lent>, sink: &mut Sink, how: Collect) -> Result<usize> {
         let (mut small, mut large) = ([MaybeUninit::<Event>::uninit(); SMALL], Vec::new());
         let mut buffer = Buffer { small: &mut small, large: &mut large };
+        // What is the queue's own takes the place of others so often.
+        let mut looks = 4;
         loop {
             let Some(wait) = self.begin(by, sink, &mut buffer)? else { return Ok(sink.filled()) };
             let left = if wait.at_once { Some(0) } else { at_most(how.deadline, wait.stuck) };
@@ -176,7 +178,8 @@ impl Queue {
                 // Without memory, or descriptors, it is tried again.
                 let _ = self.rebuild(core);
             }
-            if more && !sink.is_full() {
+            if more && looks > 0 && !sink.is_full() {
+                looks -= 1;
                 continue;
             }
             if sink.filled() > 0 || how.deadline.passed() {

@@ -2,7 +2,7 @@
 
 use super::aio::Aio;
 use super::event::*;
-use super::filter::{self, Filter};
+use super::filter::{self, Filter, Verdict};
 use super::knote::*;
 use super::links::Links;
 use super::mounts::Mounts;
@@ -209,7 +209,7 @@ impl Core {
 
     fn start(&mut self, filter: &dyn Filter, id: u32, change: &Kevent) -> Result<()> {
         filter.attach(self, id)?;
-        self.refresh_of(id, false)?;
+        self.refresh_of(id)?;
         self.activate_file(id);
         if change.flags & EV_FORCEONESHOT != 0 {
             self.force(id);
@@ -246,7 +246,7 @@ impl Core {
         if change.flags & (EV_ENABLE | EV_DISABLE) != 0 || change.flags & EV_ADD != 0 {
             self.set_enabled(id, change.flags & EV_DISABLE == 0);
         }
-        let result = self.refresh_of(id, true);
+        let result = self.refresh_of(id);
         self.activate_file(id);
         if result.is_err()
             && let Some(knote) = self.knotes.get_mut(id)
@@ -258,14 +258,26 @@ impl Core {
 
     /// Has the kernel watch for a knote what it now needs, and makes sure
     /// that its descriptor still is the one that it was.
-    fn refresh_of(&mut self, id: u32, touched: bool) -> Result<()> {
+    fn refresh_of(&mut self, id: u32) -> Result<()> {
         let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
         if registration == NONE {
             return Ok(());
         }
-        let touched = if touched { id } else { NONE };
-        let asked = self.refresh(registration, touched);
-        self.settle_registration(registration, asked)
+        let shares = self.shares_edges(id);
+        let asked = self.refresh(registration, if shares { NONE } else { id });
+        self.settle_registration(registration, asked)?;
+        if shares {
+            self.look_now(id);
+        }
+        Ok(())
+    }
+
+    /// The kernel will not say how things are now, as it has said so to
+    /// others.
+    fn look_now(&mut self, id: u32) {
+        if let Verdict::True(_) = filter::of(self, id).evaluate(self, id, None) {
+            self.activate(id);
+        }
     }
 
     /// What no epoll watches has to be looked at.

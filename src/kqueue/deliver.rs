@@ -33,6 +33,7 @@ impl Core {
         let pass = self.pass;
         let Some(knote) = self.knotes.get_mut(id) else { return true };
         knote.pass = pass;
+        knote.status &= !FORCED;
         let mut event = knote.event();
         (event.data, event.fflags) = (outcome.data, outcome.fflags);
         if outcome.eof {

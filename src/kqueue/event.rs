@@ -56,7 +56,8 @@ pub(crate) const EV_ERROR: u16 = 0x4000;
 pub(crate) const EV_EOF: u16 = 0x8000;
 
 /// What a change does once, as opposed to what it sets.
-pub(super) const EV_ACTIONS: u16 = EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE | EV_FORCEONESHOT;
+pub(super) const EV_ACTIONS: u16 =
+    EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE | EV_FORCEONESHOT | EV_KEEPUDATA;
 
 pub(crate) const NOTE_LOWAT: u32 = 0x1;
 pub(crate) const NOTE_FILE_POLL: u32 = 0x2;

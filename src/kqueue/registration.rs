@@ -110,6 +110,26 @@ impl Core {
         Ok(asked)
     }
 
+    /// Whether a knote's edges are those of others, too, that the kernel knows
+    /// already.
+    pub fn shares_edges(&self, id: u32) -> bool {
+        let Some(knote) = self.knotes.get(id) else { return false };
+        let Some(registration) = self.registrations.get(knote.registration) else { return false };
+        let (kind, _) = filter::of(self, id).interest(knote);
+        let mask = registration.masks.get(kind).copied().unwrap_or(0);
+        if kind == LEVEL || mask & ET == 0 || knote.is(DISABLED) {
+            return false;
+        }
+        let mut at = registration.first;
+        while let Some(other) = self.knotes.get(at) {
+            if at != id && !other.is(DISABLED) && filter::of(self, at).interest(other).0 == kind {
+                return true;
+            }
+            at = other.next;
+        }
+        false
+    }
+
     /// The masks that its knotes need, and the kind of the one touched.
     fn wanted(&self, id: u32, touched: u32) -> (Masks, usize) {
         let (mut wanted, mut again) = ([0; KINDS], KINDS);
