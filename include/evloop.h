@@ -577,7 +577,17 @@ struct timespec;
 #define EVLOOP_KQ_FILTER_AIO -3
 
 /**
- * Filter: changes of a file; -ENOTSUP in this version.
+ * Filter: a file is changed or used, whatever its names are. ident is a
+ * descriptor of a regular file, a directory, a device or a named pipe; of
+ * anything else it is -EINVAL, and of a memfd -ENOTSUP.
+ *
+ * A queue has one inotify(7) for this. The descriptor's file must be
+ * readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
+ * Not seen are writes through mmap(2), and what other machines do to a
+ * network file system. What happens twice before it is looked at is one
+ * event. Should the kernel drop events (fs.inotify.max_queued_events), each
+ * knote gets all that it asked for and that may have happened, which is all
+ * but DELETE and LINK, for which the names are counted.
  */
 #define EVLOOP_KQ_FILTER_VNODE -4
 
@@ -597,7 +607,10 @@ struct timespec;
 #define EVLOOP_KQ_FILTER_TIMER -7
 
 /**
- * Filter: mounts; -ENOTSUP in this version.
+ * Filter: file systems are mounted or unmounted, in the mount namespace of
+ * the thread that added it first. ident is a number of the caller's; fflags
+ * are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
+ * mount that comes and goes before it is looked at is not seen.
  */
 #define EVLOOP_KQ_FILTER_FS -9
 
@@ -607,13 +620,20 @@ struct timespec;
 #define EVLOOP_KQ_FILTER_USER -11
 
 /**
- * Filter: network interfaces; -ENOTSUP in this version. (FreeBSD of today
- * has none; where it had, the number is another filter's now.)
+ * Filter: the link of a network interface goes up or down. ident is the
+ * interface's index, in the network namespace of the thread that added the
+ * first one; -ENXIO if there is none. data is what the link is now, one of
+ * the three bits. When the interface goes, there is a last event with
+ * LINKINV and EVLOOP_KQ_EV_EOF. (FreeBSD of today has no such filter; where
+ * it had, the number is another's now.)
  */
 #define EVLOOP_KQ_FILTER_NETDEV -16
 
 /**
- * Filter: out-of-band data; -ENOTSUP in this version. (FreeBSD has none.)
+ * Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
+ * sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
+ * (-EINVAL). data is 0. It is one event as long as the urgent byte is not
+ * received. (FreeBSD has none.)
  */
 #define EVLOOP_KQ_FILTER_EXCEPT -17
 
@@ -717,57 +737,71 @@ struct timespec;
 #define EVLOOP_KQ_NOTE_FILE_POLL 2
 
 /**
- * VNODE: it has no name any more.
+ * EXCEPT: out-of-band data. Works; TCP's urgent byte, and those of local
+ * stream sockets since Linux 5.15.
+ */
+#define EVLOOP_KQ_NOTE_OOB 2
+
+/**
+ * VNODE: a name of it was removed, or another file renamed to it. Works. Of
+ * a directory, the directory that it lies in must be readable, too.
  */
 #define EVLOOP_KQ_NOTE_DELETE 1
 
 /**
- * VNODE: it was written.
+ * VNODE: it was written; entries of a directory were. Works; truncating it
+ * is reported so, too, and setting nothing but the time of its last
+ * modification.
  */
 #define EVLOOP_KQ_NOTE_WRITE 2
 
 /**
- * VNODE: it became longer.
+ * VNODE: it became longer; an entry was moved into a directory, or out of
+ * it. Works; by its size when looked at.
  */
 #define EVLOOP_KQ_NOTE_EXTEND 4
 
 /**
- * VNODE: its attributes changed.
+ * VNODE: its attributes changed, or it became shorter. Works; an extended
+ * attribute that is set together with a new link may be missed.
  */
 #define EVLOOP_KQ_NOTE_ATTRIB 8
 
 /**
- * VNODE: its number of links changed.
+ * VNODE: its number of links changed; a subdirectory of it came or went.
+ * Works; a link that comes and goes before it is looked at is an ATTRIB.
  */
 #define EVLOOP_KQ_NOTE_LINK 16
 
 /**
- * VNODE: it was renamed.
+ * VNODE: it was renamed. Works.
  */
 #define EVLOOP_KQ_NOTE_RENAME 32
 
 /**
- * VNODE: it was revoked, or unmounted.
+ * VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Partly: Linux
+ * cannot revoke files, and unmounts what is in use only by MNT_DETACH; not
+ * where the mount was in another namespace to begin with.
  */
 #define EVLOOP_KQ_NOTE_REVOKE 64
 
 /**
- * VNODE: it was opened.
+ * VNODE: it was opened. Works.
  */
 #define EVLOOP_KQ_NOTE_OPEN 128
 
 /**
- * VNODE: it was closed, after reading.
+ * VNODE: a descriptor of it was closed that could not write. Works.
  */
 #define EVLOOP_KQ_NOTE_CLOSE 256
 
 /**
- * VNODE: it was closed, after writing.
+ * VNODE: a descriptor of it was closed that could write. Works.
  */
 #define EVLOOP_KQ_NOTE_CLOSE_WRITE 512
 
 /**
- * VNODE: it was read.
+ * VNODE: it was read. Works.
  */
 #define EVLOOP_KQ_NOTE_READ 1024
 
@@ -812,17 +846,58 @@ struct timespec;
 #define EVLOOP_KQ_NOTE_CHILD 4
 
 /**
- * NETDEV: the link is up.
+ * FS: the bits. A server that does not respond; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_NOTRESP 1
+
+/**
+ * FS: a server wants authentication; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_NEEDAUTH 2
+
+/**
+ * FS: there is little space left; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_LOWDISK 4
+
+/**
+ * FS: a file system was mounted, or a mount moved. Works.
+ */
+#define EVLOOP_KQ_VQ_MOUNT 8
+
+/**
+ * FS: a file system was unmounted, or a mount moved. Works.
+ */
+#define EVLOOP_KQ_VQ_UNMOUNT 16
+
+/**
+ * FS: a file system is dead; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_DEAD 32
+
+/**
+ * FS: a file system needs help; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_ASSIST 64
+
+/**
+ * FS: a server's locks do not respond; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_NOTRESPLOCK 128
+
+/**
+ * NETDEV: the link is up. Works.
  */
 #define EVLOOP_KQ_NOTE_LINKUP 1
 
 /**
- * NETDEV: the link is down.
+ * NETDEV: the link is down, or the interface is. Works.
  */
 #define EVLOOP_KQ_NOTE_LINKDOWN 2
 
 /**
- * NETDEV: the state of the link is not known.
+ * NETDEV: the state of the link is not known: the driver does not tell, as
+ * that of the loopback interface, or the interface is gone. Works.
  */
 #define EVLOOP_KQ_NOTE_LINKINV 4
 

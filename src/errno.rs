@@ -40,6 +40,10 @@ impl Errno {
     pub const ELOOP: Self = Self::new(libc::ELOOP);
     pub const EMFILE: Self = Self::new(libc::EMFILE);
     pub const ENFILE: Self = Self::new(libc::ENFILE);
+    pub const ENOBUFS: Self = Self::new(libc::ENOBUFS);
+    pub const EACCES: Self = Self::new(libc::EACCES);
+    pub const ENOSPC: Self = Self::new(libc::ENOSPC);
+    pub const ENXIO: Self = Self::new(libc::ENXIO);
     pub const ENOENT: Self = Self::new(libc::ENOENT);
     pub const ENOMEM: Self = Self::new(libc::ENOMEM);
     pub const ENOSYS: Self = Self::new(libc::ENOSYS);

@@ -10,7 +10,17 @@ pub const EVLOOP_KQ_FILTER_READ: i16 = -1;
 pub const EVLOOP_KQ_FILTER_WRITE: i16 = -2;
 /// Filter: asynchronous input and output; -ENOTSUP in this version.
 pub const EVLOOP_KQ_FILTER_AIO: i16 = -3;
-/// Filter: changes of a file; -ENOTSUP in this version.
+/// Filter: a file is changed or used, whatever its names are. ident is a
+/// descriptor of a regular file, a directory, a device or a named pipe; of
+/// anything else it is -EINVAL, and of a memfd -ENOTSUP.
+///
+/// A queue has one inotify(7) for this. The descriptor's file must be
+/// readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
+/// Not seen are writes through mmap(2), and what other machines do to a
+/// network file system. What happens twice before it is looked at is one
+/// event. Should the kernel drop events (fs.inotify.max_queued_events), each
+/// knote gets all that it asked for and that may have happened, which is all
+/// but DELETE and LINK, for which the names are counted.
 pub const EVLOOP_KQ_FILTER_VNODE: i16 = -4;
 /// Filter: processes; -ENOTSUP in this version.
 pub const EVLOOP_KQ_FILTER_PROC: i16 = -5;
@@ -18,14 +28,24 @@ pub const EVLOOP_KQ_FILTER_PROC: i16 = -5;
 pub const EVLOOP_KQ_FILTER_SIGNAL: i16 = -6;
 /// Filter: a timer. ident is a number of the caller's.
 pub const EVLOOP_KQ_FILTER_TIMER: i16 = -7;
-/// Filter: mounts; -ENOTSUP in this version.
+/// Filter: file systems are mounted or unmounted, in the mount namespace of
+/// the thread that added it first. ident is a number of the caller's; fflags
+/// are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
+/// mount that comes and goes before it is looked at is not seen.
 pub const EVLOOP_KQ_FILTER_FS: i16 = -9;
 /// Filter: triggered by the program. ident is a number of the caller's.
 pub const EVLOOP_KQ_FILTER_USER: i16 = -11;
-/// Filter: network interfaces; -ENOTSUP in this version. (FreeBSD of today
-/// has none; where it had, the number is another filter's now.)
+/// Filter: the link of a network interface goes up or down. ident is the
+/// interface's index, in the network namespace of the thread that added the
+/// first one; -ENXIO if there is none. data is what the link is now, one of
+/// the three bits. When the interface goes, there is a last event with
+/// LINKINV and EVLOOP_KQ_EV_EOF. (FreeBSD of today has no such filter; where
+/// it had, the number is another's now.)
 pub const EVLOOP_KQ_FILTER_NETDEV: i16 = -16;
-/// Filter: out-of-band data; -ENOTSUP in this version. (FreeBSD has none.)
+/// Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
+/// sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
+/// (-EINVAL). data is 0. It is one event as long as the urgent byte is not
+/// received. (FreeBSD has none.)
 pub const EVLOOP_KQ_FILTER_EXCEPT: i16 = -17;
 /// Change: watch, or change what is watched; enables it.
 pub const EVLOOP_KQ_EV_ADD: u16 = 0x1;
@@ -69,27 +89,38 @@ pub const EVLOOP_KQ_EV_EOF: u16 = 0x8000;
 pub const EVLOOP_KQ_NOTE_LOWAT: u32 = 0x1;
 /// READ of a regular file: at the end, too.
 pub const EVLOOP_KQ_NOTE_FILE_POLL: u32 = 0x2;
-/// VNODE: it has no name any more.
+/// EXCEPT: out-of-band data. Works; TCP's urgent byte, and those of local
+/// stream sockets since Linux 5.15.
+pub const EVLOOP_KQ_NOTE_OOB: u32 = 0x2;
+/// VNODE: a name of it was removed, or another file renamed to it. Works. Of
+/// a directory, the directory that it lies in must be readable, too.
 pub const EVLOOP_KQ_NOTE_DELETE: u32 = 0x1;
-/// VNODE: it was written.
+/// VNODE: it was written; entries of a directory were. Works; truncating it
+/// is reported so, too, and setting nothing but the time of its last
+/// modification.
 pub const EVLOOP_KQ_NOTE_WRITE: u32 = 0x2;
-/// VNODE: it became longer.
+/// VNODE: it became longer; an entry was moved into a directory, or out of
+/// it. Works; by its size when looked at.
 pub const EVLOOP_KQ_NOTE_EXTEND: u32 = 0x4;
-/// VNODE: its attributes changed.
+/// VNODE: its attributes changed, or it became shorter. Works; an extended
+/// attribute that is set together with a new link may be missed.
 pub const EVLOOP_KQ_NOTE_ATTRIB: u32 = 0x8;
-/// VNODE: its number of links changed.
+/// VNODE: its number of links changed; a subdirectory of it came or went.
+/// Works; a link that comes and goes before it is looked at is an ATTRIB.
 pub const EVLOOP_KQ_NOTE_LINK: u32 = 0x10;
-/// VNODE: it was renamed.
+/// VNODE: it was renamed. Works.
 pub const EVLOOP_KQ_NOTE_RENAME: u32 = 0x20;
-/// VNODE: it was revoked, or unmounted.
+/// VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Partly: Linux
+/// cannot revoke files, and unmounts what is in use only by MNT_DETACH; not
+/// where the mount was in another namespace to begin with.
 pub const EVLOOP_KQ_NOTE_REVOKE: u32 = 0x40;
-/// VNODE: it was opened.
+/// VNODE: it was opened. Works.
 pub const EVLOOP_KQ_NOTE_OPEN: u32 = 0x80;
-/// VNODE: it was closed, after reading.
+/// VNODE: a descriptor of it was closed that could not write. Works.
 pub const EVLOOP_KQ_NOTE_CLOSE: u32 = 0x100;
-/// VNODE: it was closed, after writing.
+/// VNODE: a descriptor of it was closed that could write. Works.
 pub const EVLOOP_KQ_NOTE_CLOSE_WRITE: u32 = 0x200;
-/// VNODE: it was read.
+/// VNODE: it was read. Works.
 pub const EVLOOP_KQ_NOTE_READ: u32 = 0x400;
 /// PROC: the process ended.
 pub const EVLOOP_KQ_NOTE_EXIT: u32 = 0x80000000;
@@ -107,11 +138,28 @@ pub const EVLOOP_KQ_NOTE_TRACK: u32 = 0x1;
 pub const EVLOOP_KQ_NOTE_TRACKERR: u32 = 0x2;
 /// PROC: it is a child.
 pub const EVLOOP_KQ_NOTE_CHILD: u32 = 0x4;
-/// NETDEV: the link is up.
+/// FS: the bits. A server that does not respond; -ENOTSUP.
+pub const EVLOOP_KQ_VQ_NOTRESP: u32 = 0x1;
+/// FS: a server wants authentication; -ENOTSUP.
+pub const EVLOOP_KQ_VQ_NEEDAUTH: u32 = 0x2;
+/// FS: there is little space left; -ENOTSUP.
+pub const EVLOOP_KQ_VQ_LOWDISK: u32 = 0x4;
+/// FS: a file system was mounted, or a mount moved. Works.
+pub const EVLOOP_KQ_VQ_MOUNT: u32 = 0x8;
+/// FS: a file system was unmounted, or a mount moved. Works.
+pub const EVLOOP_KQ_VQ_UNMOUNT: u32 = 0x10;
+/// FS: a file system is dead; -ENOTSUP.
+pub const EVLOOP_KQ_VQ_DEAD: u32 = 0x20;
+/// FS: a file system needs help; -ENOTSUP.
+pub const EVLOOP_KQ_VQ_ASSIST: u32 = 0x40;
+/// FS: a server's locks do not respond; -ENOTSUP.
+pub const EVLOOP_KQ_VQ_NOTRESPLOCK: u32 = 0x80;
+/// NETDEV: the link is up. Works.
 pub const EVLOOP_KQ_NOTE_LINKUP: u32 = 0x1;
-/// NETDEV: the link is down.
+/// NETDEV: the link is down, or the interface is. Works.
 pub const EVLOOP_KQ_NOTE_LINKDOWN: u32 = 0x2;
-/// NETDEV: the state of the link is not known.
+/// NETDEV: the state of the link is not known: the driver does not tell, as
+/// that of the loopback interface, or the interface is gone. Works.
 pub const EVLOOP_KQ_NOTE_LINKINV: u32 = 0x4;
 /// TIMER: data is seconds.
 pub const EVLOOP_KQ_NOTE_SECONDS: u32 = 0x1;
@@ -171,6 +219,23 @@ const _: () = {
     assert!(EVLOOP_KQ_EV_EOF == kqueue::EV_EOF);
     assert!(EVLOOP_KQ_NOTE_LOWAT == kqueue::NOTE_LOWAT);
     assert!(EVLOOP_KQ_NOTE_FILE_POLL == kqueue::NOTE_FILE_POLL);
+    assert!(EVLOOP_KQ_NOTE_OOB == kqueue::NOTE_OOB);
+    assert!(EVLOOP_KQ_NOTE_DELETE == kqueue::NOTE_DELETE);
+    assert!(EVLOOP_KQ_NOTE_WRITE == kqueue::NOTE_WRITE);
+    assert!(EVLOOP_KQ_NOTE_EXTEND == kqueue::NOTE_EXTEND);
+    assert!(EVLOOP_KQ_NOTE_ATTRIB == kqueue::NOTE_ATTRIB);
+    assert!(EVLOOP_KQ_NOTE_LINK == kqueue::NOTE_LINK);
+    assert!(EVLOOP_KQ_NOTE_RENAME == kqueue::NOTE_RENAME);
+    assert!(EVLOOP_KQ_NOTE_REVOKE == kqueue::NOTE_REVOKE);
+    assert!(EVLOOP_KQ_NOTE_OPEN == kqueue::NOTE_OPEN);
+    assert!(EVLOOP_KQ_NOTE_CLOSE == kqueue::NOTE_CLOSE);
+    assert!(EVLOOP_KQ_NOTE_CLOSE_WRITE == kqueue::NOTE_CLOSE_WRITE);
+    assert!(EVLOOP_KQ_NOTE_READ == kqueue::NOTE_READ);
+    assert!(EVLOOP_KQ_VQ_MOUNT == kqueue::VQ_MOUNT);
+    assert!(EVLOOP_KQ_VQ_UNMOUNT == kqueue::VQ_UNMOUNT);
+    assert!(EVLOOP_KQ_NOTE_LINKUP == kqueue::NOTE_LINKUP);
+    assert!(EVLOOP_KQ_NOTE_LINKDOWN == kqueue::NOTE_LINKDOWN);
+    assert!(EVLOOP_KQ_NOTE_LINKINV == kqueue::NOTE_LINKINV);
     assert!(EVLOOP_KQ_NOTE_SECONDS == kqueue::NOTE_SECONDS);
     assert!(EVLOOP_KQ_NOTE_MSECONDS == kqueue::NOTE_MSECONDS);
     assert!(EVLOOP_KQ_NOTE_USECONDS == kqueue::NOTE_USECONDS);

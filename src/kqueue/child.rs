@@ -69,7 +69,9 @@ impl Queue {
         old.inner_fds().filter(|fd| set::probe(before, fd.raw()).is_err()).for_each(Fd::disown);
         self.main.store(main, Ordering::Release);
         self.epoch.store(fork::current(), Ordering::Relaxed);
-        core.renew_notes()
+        core.renew_notes()?;
+        core.renew_mounts()?;
+        Ok(core.renew_links()?)
     }
 }
 
@@ -78,10 +80,14 @@ impl Core {
     /// wait.
     fn leave_parents(&mut self) {
         let main = self.set.main();
-        let inner = self.timers.fds().chain(&self.notes.fd);
+        self.mounts.check();
+        let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
+        let inner = self.timers.fds().chain(sources);
         inner.filter(|fd| set::probe(main, fd.raw()).is_err()).for_each(Fd::disown);
         self.timers.forget_fds();
         self.notes.clear();
+        self.mounts.clear();
+        self.links.fd = None;
         self.retired.clear();
         self.leaving = 0;
         let mut at = 0;

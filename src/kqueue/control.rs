@@ -240,6 +240,7 @@ impl Queue {
 
     /// Before others look: the queue is readable while there is an event.
     fn settle(&self, core: &mut Core) -> Result<()> {
+        core.take_ended();
         let active = core.active.len();
         self.active.store(active as i64, Ordering::Relaxed);
         if active == 0 {

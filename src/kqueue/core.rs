@@ -3,6 +3,8 @@
 use super::event::*;
 use super::filter::{self, Filter};
 use super::knote::*;
+use super::links::Links;
+use super::mounts::Mounts;
 use super::notes::Notes;
 use super::registration::Registration;
 use super::set::Set;
@@ -22,6 +24,8 @@ pub(super) struct Core {
     pub set: Set,
     pub timers: Timers,
     pub notes: Notes,
+    pub mounts: Mounts,
+    pub links: Links,
     /// Numbers the collecting calls.
     pub pass: u32,
     /// The list of those with events had the last call for itself: the next
@@ -45,6 +49,8 @@ impl Core {
             set: Set::new()?,
             timers: Timers::new(),
             notes: Notes::new(),
+            mounts: Mounts::new(),
+            links: Links::new(),
             pass: 0,
             kernel_first: false,
             retired: Vec::new(),
@@ -91,6 +97,7 @@ impl Core {
         let Some(fd) = RawFd::try_from(change.ident).ok() else {
             fail!(EBADF, "ident {} is no descriptor", change.ident as i64);
         };
+        self.prepare_notes(change.ident);
         let Some(registration) = self.index.get(&(change.ident, DESCRIPTOR)).copied() else {
             return self.add_descriptor(filter, change, fd);
         };
@@ -390,6 +397,9 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
         Errno::EINVAL => error!(errno, "fd {} is the queue itself", fd),
         Errno::ELOOP => error!(errno, "fd {} would nest queues in a circle or too deep", fd),
+        Errno::EACCES => error!(errno, "fd {}: its file, or directory, may not be read", fd),
+        Errno::ENOSPC => error!(errno, "fd {}: there are no watches of inotify left", fd),
+        Errno::ENOTSUP => error!(errno, "fd {}: there is no /proc to watch files by", fd),
         _ => errno.into(),
     }
 }

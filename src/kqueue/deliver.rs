@@ -110,6 +110,8 @@ impl Core {
                 Source::Bell => self.set.was_heard(),
                 Source::Timer(clock) => self.timer_rang(clock),
                 Source::Notes => self.take_notes(),
+                Source::Mounts => self.take_mounts(),
+                Source::Links => self.take_links(),
             }
         }
         own

@@ -61,6 +61,27 @@ pub(super) const EV_ACTIONS: u16 = EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE |
 pub(crate) const NOTE_LOWAT: u32 = 0x1;
 pub(crate) const NOTE_FILE_POLL: u32 = 0x2;
 
+pub(crate) const NOTE_OOB: u32 = 0x2;
+
+pub(crate) const NOTE_DELETE: u32 = 0x1;
+pub(crate) const NOTE_WRITE: u32 = 0x2;
+pub(crate) const NOTE_EXTEND: u32 = 0x4;
+pub(crate) const NOTE_ATTRIB: u32 = 0x8;
+pub(crate) const NOTE_LINK: u32 = 0x10;
+pub(crate) const NOTE_RENAME: u32 = 0x20;
+pub(crate) const NOTE_REVOKE: u32 = 0x40;
+pub(crate) const NOTE_OPEN: u32 = 0x80;
+pub(crate) const NOTE_CLOSE: u32 = 0x100;
+pub(crate) const NOTE_CLOSE_WRITE: u32 = 0x200;
+pub(crate) const NOTE_READ: u32 = 0x400;
+
+pub(crate) const VQ_MOUNT: u32 = 0x8;
+pub(crate) const VQ_UNMOUNT: u32 = 0x10;
+
+pub(crate) const NOTE_LINKUP: u32 = 0x1;
+pub(crate) const NOTE_LINKDOWN: u32 = 0x2;
+pub(crate) const NOTE_LINKINV: u32 = 0x4;
+
 pub(crate) const NOTE_TRIGGER: u32 = 0x0100_0000;
 pub(crate) const NOTE_FFNOP: u32 = 0;
 pub(crate) const NOTE_FFAND: u32 = 0x4000_0000;

@@ -13,12 +13,15 @@ mod deliver;
 mod event;
 mod filter;
 mod knote;
+mod links;
+mod mounts;
 mod notes;
 mod object;
 mod registration;
 mod registry;
 mod set;
 mod slab;
+mod snapshot;
 mod timers;
 
 pub(crate) use control::{Collect, OnSignal};
@@ -160,7 +163,9 @@ impl Core {
     fn release(&mut self, known: bool) {
         let main = self.set.main();
         let ours = |fd: &Fd| set::probe(main, fd.raw()).is_ok();
-        let inner = || self.set.inner_fds().chain(self.timers.fds()).chain(&self.notes.fd);
+        self.mounts.check();
+        let sources = || self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
+        let inner = || self.set.inner_fds().chain(self.timers.fds()).chain(sources());
         let foreign = if inner().next().is_some() {
             !known && !inner().any(ours)
         } else {

@@ -1,48 +1,86 @@
 //! Changes of files: a queue's one inotify.
 //!
 //! inotify has one watch for a file, however many descriptors it has, so a
-//! watch has a list of registrations. It is for what any of them needs.
+//! watch has a list of registrations. It is for what any of them needs. An
+//! open directory is told nothing when it is removed; the directory that it
+//! lies in is, so a registration can have a watch of that, too.
 
 use super::core::Core;
+use super::event::*;
 use super::filter;
 use super::knote::*;
 use super::slab::NONE;
+use super::snapshot::Snapshot;
 use crate::errno::Errno;
-use crate::sys::fd::Fd;
-use crate::sys::inotify;
+use crate::sys::fd::{self, Fd};
+use crate::sys::file;
+use crate::sys::inotify::{self, Note, Of};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::os::fd::RawFd;
 
-/// All registrations are told: something was lost.
-pub(super) const LOST: u32 = libc::IN_Q_OVERFLOW;
+/// For filters: the directory that the file lies in is watched for removals,
+/// besides what bits of inotify say. No bit of inotify.
+pub(super) const PARENT: u32 = 1 << 16;
 
-/// A file that is watched.
-struct Watch {
-    mask: u32,
-    /// The first of its registrations.
-    first: u32,
+/// For filters: without these it is not what it is to be. No bit of inotify.
+pub(super) const NEEDED: u32 = 1 << 17;
+
+/// What a change of a directory's entries is.
+pub(super) const ENTRIES: u32 =
+    libc::IN_CREATE | libc::IN_DELETE | libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
+
+/// What a registration has a watch of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    File,
+    Parent,
 }
 
-/// What a registration has here.
+/// A watch, and its list of registrations in each role.
+#[derive(Clone, Copy)]
+struct Watch {
+    mask: u32,
+    first: [u32; 2],
+    /// The file, when it was looked at last; if it is somebody's file.
+    seen: Snapshot,
+}
+
+const FRESH: Watch = Watch { mask: 0, first: [NONE; 2], seen: Snapshot::NOTHING };
+
+/// What a registration has here, in one role.
 #[derive(Clone, Copy)]
 pub(super) struct Noted {
     pub watch: i32,
-    pub mask: u32,
-    /// The next of the same file.
+    mask: u32,
+    /// The next of the same watch.
     next: u32,
 }
 
-pub(super) const NOT_NOTED: Noted = Noted { watch: -1, mask: 0, next: NONE };
+const NOT: Noted = Noted { watch: -1, mask: 0, next: NONE };
+pub(super) const NOT_NOTED: [Noted; 2] = [NOT; 2];
+
+/// A name that was moved out of a directory, and perhaps into it.
+struct Moved {
+    watch: i32,
+    cookie: u32,
+    notes: u32,
+}
 
 pub(super) struct Notes {
     pub fd: Option<Fd>,
     watches: HashMap<i32, Watch, BuildHasherDefault<Mixer>>,
+    moved: Option<Moved>,
+    /// They are being taken just now.
+    is_busy: bool,
+    /// A watch was taken away, which inotify reports, too.
+    has_ended: bool,
 }
 
 impl Notes {
     pub fn new() -> Self {
-        Self { fd: None, watches: HashMap::default() }
+        let watches = HashMap::default();
+        Self { fd: None, watches, moved: None, is_busy: false, has_ended: false }
     }
 
     /// Forgets everything.
@@ -53,33 +91,34 @@ impl Notes {
     fn raw(&self) -> RawFd {
         self.fd.as_ref().map_or(-1, Fd::raw)
     }
+
+    fn first(&self, watch: i32, role: Role) -> u32 {
+        let known = self.watches.get(&watch);
+        known.and_then(|known| known.first.get(role as usize)).copied().unwrap_or(NONE)
+    }
 }
 
+/// What can be had of /proc tells apart a descriptor that is not there.
+fn watch(inotify: RawFd, of: Of, mask: u32) -> Result<i32, Errno> {
+    let (Of::File(fd) | Of::Parent(fd)) = of;
+    match inotify::watch(inotify, of, mask) {
+        Err(Errno::ENOENT) if !fd::is_open(fd) => Err(Errno::EBADF),
+        Err(Errno::ENOENT) => Err(Errno::ENOTSUP),
+        result => result,
+    }
+}
+
+// What is watched.
 impl Core {
     /// Has inotify watch for what a descriptor's knotes need now.
     pub fn refresh_notes(&mut self, id: u32) -> Result<(), Errno> {
         let wanted = self.wanted_notes(id);
-        let Some(registration) = self.registrations.get_mut(id) else { return Ok(()) };
-        let noted = registration.noted;
-        if wanted == noted.mask {
-            return Ok(());
+        match self.refresh_role(id, Role::File, wanted & !(PARENT | NEEDED)) {
+            Err(Errno::EACCES | Errno::ENOTSUP) if wanted & NEEDED == 0 => {}
+            result => result?,
         }
-        registration.noted.mask = wanted;
-        let fd = registration.fd;
-        let result = match (noted.watch, wanted) {
-            (-1, _) => self.add_note(id, fd, wanted),
-            (watch, 0) => {
-                self.drop_note(id, watch);
-                Ok(())
-            }
-            (watch, _) => self.set_note(watch, fd),
-        };
-        if result.is_err()
-            && let Some(registration) = self.registrations.get_mut(id)
-        {
-            registration.noted.mask = noted.mask;
-        }
-        result
+        let parent = if wanted & PARENT != 0 { libc::IN_DELETE | libc::IN_ONLYDIR } else { 0 };
+        self.refresh_role(id, Role::Parent, parent)
     }
 
     fn wanted_notes(&self, id: u32) -> u32 {
@@ -87,121 +126,418 @@ impl Core {
         let mut wanted = 0;
         let mut at = registration.first;
         while let Some(knote) = self.knotes.get(at) {
-            if !knote.is(DISABLED) {
-                wanted |= filter::of(self, at).notes(knote, registration);
-            }
+            wanted |= filter::of(self, at).notes(knote, registration);
             at = knote.next;
         }
         wanted
     }
 
-    fn add_note(&mut self, id: u32, fd: RawFd, mask: u32) -> Result<(), Errno> {
+    fn noted(&self, id: u32, role: Role) -> Noted {
+        let registration = self.registrations.get(id);
+        registration.and_then(|one| one.noted.get(role as usize)).copied().unwrap_or(NOT)
+    }
+
+    fn set_noted(&mut self, id: u32, role: Role, noted: Noted) {
+        if let Some(registration) = self.registrations.get_mut(id)
+            && let Some(place) = registration.noted.get_mut(role as usize)
+        {
+            *place = noted;
+        }
+    }
+
+    /// Before a change of a descriptor: what has happened until now is not
+    /// for what comes, and what was closed is forgotten.
+    pub fn prepare_notes(&mut self, ident: u64) {
+        let known = self.index.get(&(ident, DESCRIPTOR)).copied();
+        let Some(id) = known.filter(|id| self.is_noted(*id)) else { return };
+        self.take_notes();
+        if self.registrations.get(id).is_some_and(|one| one.compare().is_err()) {
+            self.forget(id);
+        }
+    }
+
+    /// Whether inotify watches the file of a registration.
+    pub fn is_noted(&self, id: u32) -> bool {
+        self.noted(id, Role::File).watch >= 0
+    }
+
+    fn refresh_role(&mut self, id: u32, role: Role, wanted: u32) -> Result<(), Errno> {
+        let noted = self.noted(id, role);
+        if wanted == noted.mask {
+            return Ok(());
+        }
+        if noted.watch < 0 {
+            return self.add_note(id, role, wanted);
+        }
+        if wanted == 0 {
+            self.drop_note(id, role);
+            return Ok(());
+        }
+        self.set_noted(id, role, Noted { mask: wanted, ..noted });
+        self.look_at(noted.watch);
+        let result = self.set_note(noted.watch);
+        if result.is_err() {
+            self.set_noted(id, role, noted);
+        }
+        result
+    }
+
+    fn of(&self, id: u32, role: Role) -> Of {
+        let fd = self.registrations.get(id).map_or(-1, |one| one.fd);
+        if role == Role::File { Of::File(fd) } else { Of::Parent(fd) }
+    }
+
+    fn open_notes(&mut self) -> Result<(), Errno> {
         if self.notes.fd.is_none() {
             let fresh = inotify::create()?;
             self.set.add_notes(fresh.raw())?;
             self.notes.fd = Some(fresh);
         }
+        Ok(())
+    }
+
+    fn add_note(&mut self, id: u32, role: Role, mask: u32) -> Result<(), Errno> {
+        self.open_notes()?;
         self.notes.watches.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let watch = inotify::watch(self.notes.raw(), fd, mask | libc::IN_MASK_ADD)?;
-        let known = self.notes.watches.entry(watch).or_insert(Watch { mask: 0, first: NONE });
+        let of = self.of(id, role);
+        let added = watch(self.notes.raw(), of, mask | libc::IN_MASK_ADD);
+        let watch = added.inspect_err(|_| self.close_notes())?;
+        if self.notes.watches.contains_key(&watch) {
+            // What has happened before is for the others.
+            self.take_notes();
+            self.look_at(watch);
+        }
+        if role == Role::File && self.notes.first(watch, role) == NONE {
+            let now = self.snapshot(id);
+            self.notes.watches.entry(watch).or_insert(FRESH).seen =
+                now.unwrap_or(Snapshot::NOTHING);
+        }
+        let known = self.notes.watches.entry(watch).or_insert(FRESH);
         known.mask |= mask;
-        let next = std::mem::replace(&mut known.first, id);
-        if let Some(registration) = self.registrations.get_mut(id) {
-            registration.noted = Noted { watch, mask, next };
+        if let Some(first) = known.first.get_mut(role as usize) {
+            let next = std::mem::replace(first, id);
+            self.set_noted(id, role, Noted { watch, mask, next });
         }
         Ok(())
     }
 
-    /// A watch becomes what its registrations need; `fd`: one of them.
-    fn set_note(&mut self, watch: i32, fd: RawFd) -> Result<(), Errno> {
-        let Some(known) = self.notes.watches.get(&watch) else { return Ok(()) };
-        let (mut mask, mut at) = (0, known.first);
-        while let Some(registration) = self.registrations.get(at) {
-            mask |= registration.noted.mask;
-            at = registration.noted.next;
+    /// The last watch was taken away.
+    fn close_notes(&mut self) {
+        if self.notes.watches.is_empty()
+            && let Some(fd) = &self.notes.fd
+        {
+            // A forked child may hold it open.
+            let _ = crate::sys::epoll::delete(self.set.main(), fd.raw());
+            self.notes.fd = None;
+            self.notes.has_ended = false;
         }
-        if mask != known.mask {
-            inotify::watch(self.notes.raw(), fd, mask)?;
-            if let Some(known) = self.notes.watches.get_mut(&watch) {
-                known.mask = mask;
+    }
+
+    /// A watch becomes what its registrations need.
+    fn set_note(&mut self, number: i32) -> Result<(), Errno> {
+        let Some(known) = self.notes.watches.get(&number).copied() else { return Ok(()) };
+        let (mut mask, mut of) = (0, None);
+        for (role, first) in [Role::File, Role::Parent].into_iter().zip(known.first) {
+            let mut at = first;
+            while self.registrations.get(at).is_some() {
+                let noted = self.noted(at, role);
+                mask |= noted.mask;
+                of = of.or(Some(self.of(at, role)));
+                at = noted.next;
             }
         }
-        Ok(())
-    }
-
-    /// Takes a registration out of its watch's list. What that is for stays
-    /// if there are others: the descriptor may not be the file's any more.
-    pub fn drop_note(&mut self, id: u32, watch: i32) {
-        let Some(registration) = self.registrations.get_mut(id) else { return };
-        let next = std::mem::replace(&mut registration.noted, NOT_NOTED).next;
-        let Some(known) = self.notes.watches.get_mut(&watch) else { return };
-        if known.first != id {
-            let mut at = known.first;
-            while let Some(before) = self.registrations.get_mut(at) {
-                if before.noted.next == id {
-                    before.noted.next = next;
-                    return;
+        let Some(of) = of.filter(|_| mask != known.mask) else { return Ok(()) };
+        match watch(self.notes.raw(), of, mask)? {
+            watch if watch == number => {
+                if let Some(known) = self.notes.watches.get_mut(&number) {
+                    known.mask = mask;
                 }
-                at = before.noted.next;
+                Ok(())
             }
+            other => {
+                self.give_back(other, of);
+                Err(Errno::EBADF)
+            }
+        }
+    }
+
+    /// The descriptor turned out to be another file's: its watch becomes
+    /// again what it was.
+    fn give_back(&mut self, other: i32, of: Of) {
+        match self.notes.watches.get(&other) {
+            Some(known) => {
+                let _ = watch(self.notes.raw(), of, known.mask | libc::IN_MASK_ADD);
+            }
+            None => self.end_watch(other),
+        }
+    }
+
+    fn end_watch(&mut self, watch: i32) {
+        inotify::unwatch(self.notes.raw(), watch);
+        self.notes.has_ended = true;
+    }
+
+    /// A registration goes.
+    pub fn drop_notes(&mut self, id: u32) {
+        self.drop_note(id, Role::File);
+        self.drop_note(id, Role::Parent);
+    }
+
+    fn drop_note(&mut self, id: u32, role: Role) {
+        let noted = self.noted(id, role);
+        if noted.watch < 0 {
             return;
         }
-        known.first = next;
-        if next == NONE {
-            self.notes.watches.remove(&watch);
-            inotify::unwatch(self.notes.raw(), watch);
+        self.set_noted(id, role, NOT);
+        self.take_from_list(id, role, noted);
+        let ends =
+            self.notes.watches.get(&noted.watch).is_some_and(|known| known.first == [NONE; 2]);
+        if ends {
+            self.notes.watches.remove(&noted.watch);
+            self.end_watch(noted.watch);
+            self.close_notes();
+        } else {
+            // Too much is as good: it only costs time.
+            let _ = self.set_note(noted.watch);
         }
     }
 
-    /// Tells the knotes what happened to their files.
-    pub fn take_notes(&mut self) {
-        // A note has at most this much, and its name.
-        let mut buffer = [0; 4096];
-        loop {
-            let mut rest = inotify::read(self.notes.raw(), &mut buffer);
-            if rest.is_empty() {
+    fn take_from_list(&mut self, id: u32, role: Role, noted: Noted) {
+        let Some(known) = self.notes.watches.get_mut(&noted.watch) else { return };
+        let Some(first) = known.first.get_mut(role as usize) else { return };
+        let mut at = *first;
+        if at == id {
+            *first = noted.next;
+            return;
+        }
+        while self.registrations.get(at).is_some() {
+            let before = self.noted(at, role);
+            if before.next == id {
+                self.set_noted(at, role, Noted { next: noted.next, ..before });
                 return;
             }
-            while let Some((watch, mask, after)) = inotify::split(rest) {
-                self.take_note(watch, mask);
+            at = before.next;
+        }
+    }
+}
+
+// What happens.
+impl Core {
+    /// Tells the knotes what happened to their files.
+    pub fn take_notes(&mut self) {
+        if std::mem::replace(&mut self.notes.is_busy, true) {
+            return;
+        }
+        self.notes.has_ended = false;
+        // A note has at most this much, and its name.
+        let mut buffer = [0; 4096];
+        // Who writes all the time cannot keep it here: the rest comes again.
+        for _ in 0..64 {
+            let mut rest = inotify::read(self.notes.raw(), &mut buffer);
+            if rest.is_empty() {
+                break;
+            }
+            while let Some((note, after)) = inotify::split(rest) {
+                self.take_note(note);
                 rest = after;
             }
         }
+        self.take_moved();
+        self.notes.is_busy = false;
     }
 
-    fn take_note(&mut self, watch: i32, mask: u32) {
-        if mask & LOST != 0 {
-            let mut watches = 0;
-            while let Some(watch) = self.nth_watch(watches) {
-                watches += 1;
-                self.tell(watch, LOST);
+    /// What inotify says of watches that were taken away would make the
+    /// queue readable.
+    pub fn take_ended(&mut self) {
+        if self.notes.has_ended {
+            self.take_notes();
+        }
+    }
+
+    fn take_note(&mut self, note: Note) {
+        let watch = note.watch;
+        match note.mask {
+            mask if mask & libc::IN_Q_OVERFLOW != 0 => self.take_lost(),
+            mask if mask & libc::IN_IGNORED != 0 => self.take_end(watch),
+            mask if mask & ENTRIES != 0 => self.take_entry(note),
+            // Of an entry of a directory: not what is asked for.
+            _ if note.is_of_entry => {}
+            mask => {
+                let notes = direct(mask) | self.observe(watch, mask);
+                self.tell(watch, notes);
+                if mask & libc::IN_MOVE_SELF != 0 {
+                    self.follow(watch);
+                }
             }
+        }
+    }
+
+    /// A change of a directory's entries.
+    fn take_entry(&mut self, note: Note) {
+        let watch = note.watch;
+        let is_directory = note.mask & libc::IN_ISDIR != 0;
+        let link = if is_directory { NOTE_LINK } else { 0 };
+        if note.mask & libc::IN_MOVED_FROM != 0 {
+            self.take_moved();
+            let notes = NOTE_WRITE | NOTE_EXTEND | link;
+            self.notes.moved = Some(Moved { watch, cookie: note.cookie, notes });
             return;
         }
-        self.tell(watch, mask);
-        if mask & libc::IN_IGNORED != 0 {
-            let first = self.notes.watches.remove(&watch).map_or(NONE, |known| known.first);
-            let mut at = first;
-            while let Some(registration) = self.registrations.get_mut(at) {
-                at = std::mem::replace(&mut registration.noted, NOT_NOTED).next;
-            }
+        let is_other_half = |moved: &mut Moved| moved.watch == watch && moved.cookie == note.cookie;
+        let notes = if note.mask & libc::IN_MOVED_TO == 0 {
+            NOTE_WRITE | link
+        } else if self.notes.moved.take_if(is_other_half).is_some() {
+            NOTE_WRITE | self.replaced(watch)
+        } else {
+            NOTE_WRITE | NOTE_EXTEND | link
+        };
+        let seen = self.observe(watch, 0);
+        self.tell(watch, notes | seen);
+        if note.mask & libc::IN_DELETE != 0 && is_directory {
+            self.look_at_children(watch);
         }
     }
 
-    fn nth_watch(&self, n: usize) -> Option<i32> {
-        self.notes.watches.keys().nth(n).copied()
+    /// A name was moved inside a directory, perhaps over a subdirectory's.
+    fn replaced(&mut self, watch: i32) -> u32 {
+        let id = self.notes.first(watch, Role::File);
+        let (Some(known), Some(now)) = (self.notes.watches.get(&watch), self.snapshot(id)) else {
+            return 0;
+        };
+        if known.seen.differs_in_subdirectories(&now) { NOTE_LINK } else { 0 }
     }
 
-    fn tell(&mut self, watch: i32, mask: u32) {
-        let mut id = self.notes.watches.get(&watch).map_or(NONE, |known| known.first);
-        while let Some(registration) = self.registrations.get(id) {
-            let (next, mut at) = (registration.noted.next, registration.first);
-            while let Some(knote) = self.knotes.get(at) {
-                let after = knote.next;
-                filter::of(self, at).noticed(self, at, mask);
-                at = after;
+    /// The half of a rename whose other half is elsewhere.
+    fn take_moved(&mut self) {
+        if let Some(Moved { watch, notes, .. }) = self.notes.moved.take() {
+            let seen = self.observe(watch, 0);
+            self.tell(watch, notes | seen);
+        }
+    }
+
+    /// One of the directories in this one was removed.
+    fn look_at_children(&mut self, watch: i32) {
+        let mut id = self.notes.first(watch, Role::Parent);
+        while self.registrations.get(id).is_some() {
+            let (next, own) = (self.noted(id, Role::Parent).next, self.noted(id, Role::File).watch);
+            self.look_at(own);
+            // Where some turned out to be gone, all are looked at again.
+            let is_whole = next == NONE || self.registrations.get(next).is_some();
+            id = if is_whole { next } else { self.notes.first(watch, Role::Parent) };
+        }
+    }
+
+    /// A directory was moved: it lies in another now.
+    fn follow(&mut self, watch: i32) {
+        let mut id = self.notes.first(watch, Role::File);
+        while self.registrations.get(id).is_some() {
+            let next = self.noted(id, Role::File).next;
+            let parent = self.noted(id, Role::Parent);
+            if parent.watch >= 0 {
+                self.drop_note(id, Role::Parent);
+                // There is nobody to be told of a failure.
+                let _ = self.add_note(id, Role::Parent, parent.mask);
             }
             id = next;
         }
+        self.look_at(watch);
     }
+
+    /// inotify could not keep everything.
+    fn take_lost(&mut self) {
+        let mut at = 0;
+        while let Some(id) = self.registrations.next_from(at) {
+            at = id + 1;
+            let watch = self.noted(id, Role::File).watch;
+            if watch < 0 || self.notes.first(watch, Role::File) != id {
+                continue;
+            }
+            self.follow(watch);
+            if let Some((before, now)) = self.renew(watch) {
+                self.tell(watch, before.possible(&now));
+            }
+        }
+    }
+
+    /// A watch is over: its file is no more, so that nobody has it open.
+    fn take_end(&mut self, watch: i32) {
+        loop {
+            let id = self.notes.first(watch, Role::File);
+            if self.registrations.get(id).is_none() {
+                break;
+            }
+            self.forget(id);
+        }
+        loop {
+            let id = self.notes.first(watch, Role::Parent);
+            if self.registrations.get(id).is_none() {
+                break;
+            }
+            self.drop_note(id, Role::Parent);
+        }
+    }
+
+    /// Looks at a file of whose changes inotify says nothing, or not yet.
+    fn look_at(&mut self, watch: i32) {
+        let Some((before, now)) = self.renew(watch) else { return };
+        let mask = self.notes.watches.get(&watch).map_or(0, |known| known.mask);
+        let modified = mask & libc::IN_MODIFY != 0 && before.differs_in_size(&now);
+        let notes = before.notes(&now, if modified { libc::IN_MODIFY } else { 0 });
+        if notes != 0 {
+            self.tell(watch, notes);
+        }
+    }
+
+    /// What happened, of what inotify calls so.
+    fn observe(&mut self, watch: i32, mask: u32) -> u32 {
+        self.renew(watch).map_or(0, |(before, now)| before.notes(&now, mask))
+    }
+
+    /// How a watch's file was, and how it is.
+    fn renew(&mut self, watch: i32) -> Option<(Snapshot, Snapshot)> {
+        loop {
+            let id = self.notes.first(watch, Role::File);
+            self.registrations.get(id)?;
+            match self.snapshot(id) {
+                Some(now) => {
+                    let known = self.notes.watches.get_mut(&watch)?;
+                    return Some((std::mem::replace(&mut known.seen, now), now));
+                }
+                // The descriptor is another's by now.
+                None => self.forget(id),
+            }
+        }
+    }
+
+    fn snapshot(&self, id: u32) -> Option<Snapshot> {
+        let registration = self.registrations.get(id)?;
+        let stat = file::stat(registration.fd).ok()?;
+        registration.is_of(&stat).then(|| Snapshot::of(&stat))
+    }
+
+    fn tell(&mut self, watch: i32, notes: u32) {
+        let mut id = self.notes.first(watch, Role::File);
+        while let Some(registration) = self.registrations.get(id) {
+            let mut at = registration.first;
+            while let Some(knote) = self.knotes.get(at) {
+                let after = knote.next;
+                filter::of(self, at).noticed(self, at, notes);
+                at = after;
+            }
+            id = self.noted(id, Role::File).next;
+        }
+    }
+}
+
+/// What inotify says without a look at the file.
+fn direct(mask: u32) -> u32 {
+    const TABLE: [(u32, u32); 5] = [
+        (libc::IN_MOVE_SELF, NOTE_RENAME),
+        (libc::IN_OPEN, NOTE_OPEN),
+        (libc::IN_CLOSE_NOWRITE, NOTE_CLOSE),
+        (libc::IN_CLOSE_WRITE, NOTE_CLOSE_WRITE),
+        (libc::IN_ACCESS, NOTE_READ),
+    ];
+    let said = TABLE.iter().filter(|(bit, _)| mask & bit != 0);
+    said.fold(0, |notes, (_, note)| notes | note)
 }

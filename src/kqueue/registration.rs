@@ -21,7 +21,7 @@ pub(super) struct Registration {
     /// Which file it is, if that can be told from the file.
     identity: Option<(u64, u64)>,
     masks: Masks,
-    pub noted: Noted,
+    pub noted: [Noted; 2],
     /// The kind that is in the main epoll.
     in_main: usize,
     /// No epoll takes it: it is always ready, or asked by us.
@@ -215,6 +215,12 @@ impl Core {
         if let Some(notes) = &self.notes.fd {
             fresh.add_notes(notes.raw())?;
         }
+        if let Some(mounts) = self.mounts.fd() {
+            fresh.add_mounts(mounts.raw())?;
+        }
+        if let Some(links) = &self.links.fd {
+            fresh.add_links(links.raw())?;
+        }
         self.strays = 0;
         Ok(std::mem::replace(&mut self.set, fresh))
     }
@@ -230,8 +236,8 @@ impl Core {
     /// A registration without knotes goes.
     pub fn drop_if_unused(&mut self, id: u32) {
         if let Some(registration) = self.registrations.get(id).filter(|one| one.first == NONE) {
-            let (fd, watch) = (registration.fd, registration.noted.watch);
-            self.drop_note(id, watch);
+            let fd = registration.fd;
+            self.drop_notes(id);
             self.index.remove(&(fd as u64, DESCRIPTOR));
             self.registrations.remove(id);
         }
@@ -270,12 +276,16 @@ impl Core {
 
 impl Registration {
     /// Whether the number still is this file's, by looking at the file.
-    fn compare(&self) -> Result<(), Errno> {
+    pub fn compare(&self) -> Result<(), Errno> {
         let stat = file::stat(self.fd)?;
-        let same = match self.identity {
+        if self.is_of(&stat) { Ok(()) } else { Err(Errno::ENOENT) }
+    }
+
+    /// Whether it is of a file that looks like this.
+    pub fn is_of(&self, stat: &libc::stat) -> bool {
+        match self.identity {
             Some(identity) => identity == (stat.st_dev, stat.st_ino),
             None => stat.st_mode & libc::S_IFMT == self.sort,
-        };
-        if same { Ok(()) } else { Err(Errno::ENOENT) }
+        }
     }
 }

@@ -21,6 +21,7 @@ pub(super) const KINDS: usize = 3;
 
 pub(super) const ET: u32 = libc::EPOLLET as u32;
 pub(super) const IN: u32 = libc::EPOLLIN as u32;
+pub(super) const PRI: u32 = libc::EPOLLPRI as u32;
 pub(super) const OUT: u32 = libc::EPOLLOUT as u32;
 pub(super) const RDHUP: u32 = libc::EPOLLRDHUP as u32;
 pub(super) const HUP: u32 = libc::EPOLLHUP as u32;
@@ -34,6 +35,8 @@ const BELL: u64 = OWN;
 const NESTED: u64 = OWN | 1 << 8;
 const TIMER: u64 = OWN | 2 << 8;
 const NOTES: u64 = OWN | 3 << 8;
+const MOUNTS: u64 = OWN | 4 << 8;
+const LINKS: u64 = OWN | 5 << 8;
 
 /// What an event is about.
 pub(super) enum Source {
@@ -47,6 +50,10 @@ pub(super) enum Source {
     Timer(usize),
     /// Files were changed.
     Notes,
+    /// Mounts came or went.
+    Mounts,
+    /// Links of network interfaces were changed.
+    Links,
 }
 
 pub(super) fn source(event: &Event) -> Source {
@@ -57,6 +64,8 @@ pub(super) fn source(event: &Event) -> Source {
         NESTED => Source::Nested(low),
         TIMER => Source::Timer(low),
         NOTES => Source::Notes,
+        MOUNTS => Source::Mounts,
+        LINKS => Source::Links,
         _ => Source::Registration(word as u32, (word >> 32) as u32),
     }
 }
@@ -167,6 +176,14 @@ impl Set {
 
     pub fn add_notes(&self, fd: RawFd) -> Result<(), Errno> {
         epoll::add(self.main(), fd, IN, NOTES)
+    }
+
+    pub fn add_mounts(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, MOUNTS)
+    }
+
+    pub fn add_links(&self, fd: RawFd) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, IN, LINKS)
     }
 
     /// Makes the queue readable, and wakes a thread that waits; until it is

@@ -12,20 +12,31 @@ pub(crate) fn create() -> Result<Fd, Errno> {
     Ok(Fd::owned(int(fd)))
 }
 
-/// Watches the file behind a descriptor, whatever its names are, or changes
-/// what a watch of it is for; the watch's number.
-pub(crate) fn watch(inotify: RawFd, fd: RawFd, mask: u32) -> Result<i32, Errno> {
-    let mut path = [0u8; 32];
+/// What a watch is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// The file behind a descriptor, whatever its names are.
+    File(RawFd),
+    /// The directory that the directory behind a descriptor lies in.
+    Parent(RawFd),
+}
+
+/// Watches a file, or changes what a watch of it is for; the watch's number.
+pub(crate) fn watch(inotify: RawFd, of: Of, mask: u32) -> Result<i32, Errno> {
+    let mut path = [0u8; 40];
     // Room for every number, and for the NUL byte behind it.
-    let _ = write!(path.as_mut_slice(), "/proc/self/fd/{fd}");
+    let _ = match of {
+        Of::File(fd) => write!(path.as_mut_slice(), "/proc/self/fd/{fd}"),
+        Of::Parent(fd) => write!(path.as_mut_slice(), "/proc/self/fd/{fd}/.."),
+    };
     // SAFETY: the path is NUL-terminated.
     let watch = unsafe { syscall!(SYS_inotify_add_watch, inotify, path.as_ptr(), mask) }?;
     Ok(int(watch))
 }
 
 pub(crate) fn unwatch(inotify: RawFd, watch: i32) {
-    // The only failure is that the watch is gone already.
-    // SAFETY: no pointers.
+    // SAFETY: no pointers. The only failure is that the watch is gone
+    // already.
     let _ = unsafe { syscall!(SYS_inotify_rm_watch, inotify, watch) };
 }
 
@@ -36,12 +47,29 @@ pub(crate) fn read(inotify: RawFd, buffer: &mut [u8]) -> &[u8] {
     buffer.get(..len.unwrap_or(0)).unwrap_or_default()
 }
 
-/// Takes the first event off: its watch, its bits, and the rest.
-pub(crate) fn split(bytes: &[u8]) -> Option<(i32, u32, &[u8])> {
+/// One event.
+#[derive(Clone, Copy)]
+pub(crate) struct Note {
+    pub watch: i32,
+    pub mask: u32,
+    /// The same in both halves of a rename.
+    pub cookie: u32,
+    /// It is about an entry of the directory that is watched.
+    pub is_of_entry: bool,
+}
+
+/// Takes the first event off; it, and the rest.
+pub(crate) fn split(bytes: &[u8]) -> Option<(Note, &[u8])> {
     let (watch, rest) = bytes.split_first_chunk()?;
     let (mask, rest) = rest.split_first_chunk()?;
-    let (_cookie, rest) = rest.split_first_chunk::<4>()?;
+    let (cookie, rest) = rest.split_first_chunk()?;
     let (name, rest) = rest.split_first_chunk()?;
-    let rest = rest.get(u32::from_ne_bytes(*name) as usize..)?;
-    Some((i32::from_ne_bytes(*watch), u32::from_ne_bytes(*mask), rest))
+    let name = u32::from_ne_bytes(*name) as usize;
+    let note = Note {
+        watch: i32::from_ne_bytes(*watch),
+        mask: u32::from_ne_bytes(*mask),
+        cookie: u32::from_ne_bytes(*cookie),
+        is_of_entry: name > 0,
+    };
+    Some((note, rest.get(name..)?))
 }

@@ -14,6 +14,8 @@ pub(crate) mod fork;
 pub(crate) mod inotify;
 pub(crate) mod interrupt;
 pub(crate) mod memory;
+pub(crate) mod mounts;
+pub(crate) mod netlink;
 pub(crate) mod poll;
 pub(crate) mod select;
 pub(crate) mod socket;

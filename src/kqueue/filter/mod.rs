@@ -4,10 +4,14 @@
 //! there is a reason to ask, whether there is an event. All run under the
 //! queue's lock.
 
+mod except;
+mod fs;
+mod netdev;
 mod read;
 mod ready;
 mod timer;
 mod user;
+mod vnode;
 mod write;
 
 use super::core::Core;
@@ -16,6 +20,7 @@ use super::knote::Knote;
 use super::registration::Registration;
 use super::set::KINDS;
 use crate::errno::{Result, fail};
+use crate::sys::netlink::LinkState;
 
 /// What an event says.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -79,8 +84,15 @@ pub(super) trait Filter: Sync {
         0
     }
 
-    /// Its file was changed so; or `notes::LOST`: nobody knows how.
-    fn noticed(&self, _core: &mut Core, _id: u32, _mask: u32) {}
+    /// Its file was changed or used so: NOTE bits of VNODE.
+    fn noticed(&self, _core: &mut Core, _id: u32, _notes: u32) {}
+
+    /// There are mounts that were not there, or the other way around: VQ
+    /// bits. Asked of all knotes.
+    fn mounted(&self, _core: &mut Core, _id: u32, _notes: u32) {}
+
+    /// Its network interface's link is so, perhaps as before.
+    fn linked(&self, _core: &mut Core, _id: u32, _state: LinkState) {}
 
     /// Whether there is an event. `ready`: what an epoll said of its
     /// descriptor just now.
@@ -106,6 +118,10 @@ fn by_number(number: i16) -> Option<&'static dyn Filter> {
     match number {
         FILTER_READ => Some(&read::Read),
         FILTER_WRITE => Some(&write::Write),
+        FILTER_VNODE => Some(&vnode::Vnode),
+        FILTER_FS => Some(&fs::Fs),
+        FILTER_NETDEV => Some(&netdev::Netdev),
+        FILTER_EXCEPT => Some(&except::Except),
         FILTER_TIMER => Some(&timer::Timer),
         FILTER_USER => Some(&user::User),
         _ => None,

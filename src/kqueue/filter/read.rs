@@ -2,8 +2,7 @@
 
 use super::super::core::Core;
 use super::super::event::*;
-use super::super::knote::Knote;
-use super::super::notes;
+use super::super::knote::{DISABLED, Knote};
 use super::super::registration::Registration;
 use super::super::registry;
 use super::super::set::*;
@@ -14,6 +13,10 @@ use crate::sys::{diag, fd, file, socket};
 use std::os::fd::RawFd;
 
 pub(super) struct Read;
+
+/// How often it is looked whether a file has grown that inotify may not
+/// watch: a process may have a descriptor of a file that it may not open.
+const GROWTH_NS: i64 = 100_000_000;
 
 const EVENTS: u32 = IN | RDHUP;
 
@@ -35,7 +38,12 @@ impl Filter for Read {
         let Some(look) = Look::at(core, knote, ready, EVENTS) else { return Verdict::Gone };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
         if look.is_file {
-            return in_file(&look, knote.fflags & NOTE_FILE_POLL != 0);
+            let verdict = in_file(&look, knote.fflags & NOTE_FILE_POLL != 0);
+            let is_told = core.is_noted(knote.registration) || look.sort != libc::S_IFREG;
+            if matches!(verdict, Verdict::False) && !is_told {
+                ready::look_later(core, id, GROWTH_NS);
+            }
+            return verdict;
         }
         let found = match file::readable(look.fd) {
             Ok(count) => Ok(count),
@@ -51,13 +59,13 @@ impl Filter for Read {
         }
     }
 
-    fn notes(&self, _knote: &Knote, registration: &Registration) -> u32 {
+    fn notes(&self, knote: &Knote, registration: &Registration) -> u32 {
         let grows = registration.is_file && registration.sort == libc::S_IFREG;
-        if grows { libc::IN_MODIFY } else { 0 }
+        if grows && !knote.is(DISABLED) { libc::IN_MODIFY } else { 0 }
     }
 
-    fn noticed(&self, core: &mut Core, id: u32, mask: u32) {
-        if mask & (libc::IN_MODIFY | notes::LOST) != 0 {
+    fn noticed(&self, core: &mut Core, id: u32, notes: u32) {
+        if notes & NOTE_WRITE != 0 {
             core.activate(id);
         }
     }

@@ -7,6 +7,7 @@ use super::super::knote::Knote;
 use super::super::set::*;
 use super::Outcome;
 use crate::errno::{Result, fail};
+use crate::sys::clock;
 use crate::sys::poll;
 use crate::sys::socket::{self, TCP_CLOSE};
 use std::os::fd::RawFd;
@@ -102,6 +103,14 @@ pub(super) fn check(knote: &Knote, known: u32) -> Result<()> {
 /// Whether the kernel is to report what happens, and not what is.
 pub(super) fn is_edge(knote: &Knote) -> bool {
     knote.has(EV_CLEAR) || knote.fflags & NOTE_LOWAT != 0
+}
+
+/// Has it looked at again after a time, where the kernel would not tell.
+pub(super) fn look_later(core: &mut Core, id: u32, after_ns: i64) {
+    let deadline = clock::now_ns().saturating_add(after_ns);
+    if core.timers.arm(&core.knotes, id, deadline).is_err() {
+        core.activate(id);
+    }
 }
 
 /// After a delivery: what the kernel does not report again, though it may

@@ -7,7 +7,7 @@ use super::super::set::*;
 use super::ready::{self, Connection, Look};
 use super::{Filter, Outcome, Verdict};
 use crate::errno::{Errno, Result};
-use crate::sys::{clock, file, socket};
+use crate::sys::{file, socket};
 
 pub(super) struct Write;
 
@@ -50,7 +50,7 @@ impl Filter for Write {
         match look.ready & (OUT | ERR) {
             0 => Verdict::False,
             OUT if space < low => {
-                look_later(core, id);
+                ready::look_later(core, id, LOOK_NS);
                 Verdict::False
             }
             _ => Verdict::True(Outcome { data: space, ..Outcome::default() }),
@@ -73,12 +73,5 @@ fn space(look: &Look) -> std::result::Result<i64, Errno> {
             Err(_) => Ok(1),
         },
         _ => Ok(1),
-    }
-}
-
-fn look_later(core: &mut Core, id: u32) {
-    let deadline = clock::now_ns().saturating_add(LOOK_NS);
-    if core.timers.arm(&core.knotes, id, deadline).is_err() {
-        core.activate(id);
     }
 }

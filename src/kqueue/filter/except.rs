@@ -1,0 +1,48 @@
+//! EXCEPT: out-of-band data of a socket.
+
+use super::super::core::Core;
+use super::super::event::*;
+use super::super::knote::Knote;
+use super::super::set::*;
+use super::ready::{self, Connection, Look};
+use super::{Filter, Outcome, Verdict};
+use crate::errno::{Result, fail};
+
+pub(super) struct Except;
+
+const EVENTS: u32 = PRI | RDHUP;
+
+impl Filter for Except {
+    fn is_of_descriptor(&self) -> bool {
+        true
+    }
+
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        ready::check(knote, NOTE_OOB)
+    }
+
+    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
+        let Some(knote) = core.knotes.get(id) else { return Ok(()) };
+        match core.registrations.get(knote.registration) {
+            Some(one) if one.sort != libc::S_IFSOCK => fail!(EINVAL, "fd {} is no socket", one.fd),
+            _ => Ok(()),
+        }
+    }
+
+    fn interest(&self, knote: &Knote) -> (usize, u32) {
+        let kind = if knote.has(EV_CLEAR) { READ_EDGE } else { LEVEL };
+        (kind, if knote.fflags & NOTE_OOB != 0 { EVENTS } else { RDHUP })
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict {
+        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
+        let wanted = knote.fflags;
+        let Some(look) = Look::at(core, knote, ready, EVENTS) else { return Verdict::Gone };
+        let fflags = if look.is(PRI) { NOTE_OOB & wanted } else { 0 };
+        let eof = look.is(RDHUP | HUP) && !matches!(look.connection(), Connection::Never);
+        match fflags != 0 || eof {
+            true => Verdict::True(Outcome { data: 0, fflags, eof }),
+            false => Verdict::False,
+        }
+    }
+}

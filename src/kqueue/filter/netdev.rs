@@ -1,0 +1,92 @@
+//! NETDEV: a network interface's link went up or down.
+//!
+//! `state` has what the link is now, and what it became since the last event.
+
+use super::super::core::Core;
+use super::super::event::*;
+use super::super::knote::Knote;
+use super::{Filter, Outcome, Verdict};
+use crate::errno::{Error, Result, fail};
+use crate::sys::netlink::LinkState;
+
+pub(super) struct Netdev;
+
+const KNOWN: u32 = NOTE_LINKUP | NOTE_LINKDOWN | NOTE_LINKINV;
+
+/// In `state`: what happened, above what it is now.
+const HAPPENED: u32 = 8;
+/// In `state`: there is no such interface any more.
+const GONE: i64 = 1 << 16;
+
+impl Filter for Netdev {
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        let unknown = knote.fflags & !KNOWN;
+        if unknown != 0 {
+            fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
+        }
+        Ok(())
+    }
+
+    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
+        let ident = core.knotes.get(id).map_or(0, |knote| knote.ident);
+        let index = u32::try_from(ident).ok().filter(|index| (1..=MAX_INDEX).contains(index));
+        let Some(index) = index else {
+            fail!(ENXIO, "there is no network interface {}", ident as i64);
+        };
+        core.hold_links()?;
+        let asked = core.ask_link(index);
+        let state = core.knotes.get(id).map_or(0, |knote| knote.state);
+        if asked.is_err() || state == 0 || state & GONE != 0 {
+            core.deactivate(id);
+            asked.map_err(Error::from)?;
+            fail!(ENXIO, "there is no network interface {}", i64::from(index));
+        }
+        Ok(())
+    }
+
+    fn detach(&self, core: &mut Core, _id: u32) {
+        core.release_links();
+    }
+
+    fn linked(&self, core: &mut Core, id: u32, state: LinkState) {
+        let Some(knote) = core.knotes.get_mut(id) else { return };
+        let now = match state {
+            LinkState::Up => NOTE_LINKUP,
+            LinkState::Down => NOTE_LINKDOWN,
+            LinkState::Unknown | LinkState::Gone => NOTE_LINKINV,
+        };
+        let before = knote.state as u32 & KNOWN;
+        let happened = if before == now || before == 0 { 0 } else { now & knote.fflags };
+        knote.state &= !i64::from(KNOWN);
+        knote.state |= i64::from(now | happened << HAPPENED);
+        if state == LinkState::Gone {
+            knote.state |= GONE | i64::from((now & knote.fflags) << HAPPENED);
+            knote.flags |= EV_ONESHOT;
+        }
+        if happened != 0 || state == LinkState::Gone {
+            core.activate(id);
+        }
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
+        let state = core.knotes.get(id).map_or(0, |knote| knote.state);
+        let (data, fflags) = (state & i64::from(KNOWN), (state >> HAPPENED) as u32 & KNOWN);
+        let eof = state & GONE != 0;
+        match fflags != 0 || eof {
+            true => Verdict::True(Outcome { data, fflags, eof }),
+            false => Verdict::False,
+        }
+    }
+
+    fn delivered(&self, core: &mut Core, id: u32) {
+        let Some(knote) = core.knotes.get_mut(id) else { return };
+        if knote.has(EV_CLEAR) {
+            knote.state &= i64::from(KNOWN);
+        } else {
+            core.activate(id);
+        }
+    }
+}
+
+/// The kernel's numbers are positive.
+const MAX_INDEX: u32 = i32::MAX as u32;

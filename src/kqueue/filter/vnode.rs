@@ -1,0 +1,199 @@
+//! VNODE: a file was changed, or used.
+//!
+//! What has happened is kept in `state` until it is delivered, whether it is
+//! enabled or not.
+
+use super::super::core::Core;
+use super::super::event::*;
+use super::super::knote::Knote;
+use super::super::notes::{ENTRIES, NEEDED, PARENT};
+use super::super::registration::Registration;
+use super::{Filter, Outcome, Verdict};
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::sys::{file, mounts};
+use std::os::fd::RawFd;
+
+pub(super) struct Vnode;
+
+const KNOWN: u32 = NOTE_DELETE
+    | NOTE_WRITE
+    | NOTE_EXTEND
+    | NOTE_ATTRIB
+    | NOTE_LINK
+    | NOTE_RENAME
+    | NOTE_REVOKE
+    | NOTE_OPEN
+    | NOTE_CLOSE
+    | NOTE_CLOSE_WRITE
+    | NOTE_READ;
+
+/// In `state`, besides the notes: the file system was unmounted.
+const REVOKED: i64 = 1 << 16;
+/// In `state`: it is one of those that the table of mounts is watched for.
+const HOLDS: i64 = 1 << 17;
+/// In `state`: from here on, the number of the file's mount, and 1.
+const MOUNT: u32 = 24;
+
+/// What inotify calls the notes, of files that are no directories.
+const OF_FILES: [(u32, u32); 8] = [
+    (NOTE_DELETE | NOTE_LINK, libc::IN_ATTRIB),
+    (NOTE_WRITE | NOTE_EXTEND, libc::IN_MODIFY),
+    // Truncating is one, too.
+    (NOTE_ATTRIB, libc::IN_ATTRIB | libc::IN_MODIFY),
+    (NOTE_RENAME, libc::IN_MOVE_SELF),
+    (NOTE_OPEN, libc::IN_OPEN),
+    (NOTE_CLOSE, libc::IN_CLOSE_NOWRITE),
+    (NOTE_CLOSE_WRITE, libc::IN_CLOSE_WRITE),
+    (NOTE_READ, libc::IN_ACCESS),
+];
+
+/// The same of directories.
+const OF_DIRECTORIES: [(u32, u32); 8] = [
+    // Moved, it lies in another directory.
+    (NOTE_DELETE, libc::IN_ATTRIB | libc::IN_MOVE_SELF | PARENT),
+    (NOTE_WRITE | NOTE_LINK, ENTRIES),
+    (NOTE_EXTEND, libc::IN_MOVED_FROM | libc::IN_MOVED_TO),
+    (NOTE_ATTRIB, libc::IN_ATTRIB),
+    (NOTE_RENAME, libc::IN_MOVE_SELF),
+    (NOTE_OPEN, libc::IN_OPEN),
+    (NOTE_CLOSE, libc::IN_CLOSE_NOWRITE),
+    (NOTE_READ, libc::IN_ACCESS),
+];
+
+impl Filter for Vnode {
+    fn is_of_descriptor(&self) -> bool {
+        true
+    }
+
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        let unknown = knote.fflags & !KNOWN;
+        if unknown != 0 {
+            fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
+        }
+        Ok(())
+    }
+
+    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
+        let Some(knote) = core.knotes.get(id) else { return Ok(()) };
+        let Some(registration) = core.registrations.get(knote.registration) else { return Ok(()) };
+        possible(registration)?;
+        hold_mounts(core, id)
+    }
+
+    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
+        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+        let mut wanted = Knote::new(change, change.flags);
+        if change.flags & EV_ADD == 0 {
+            wanted.flags = knote.flags;
+        }
+        self.check(&mut wanted)?;
+        (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
+        hold_mounts(core, id)
+    }
+
+    fn detach(&self, core: &mut Core, id: u32) {
+        if core.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
+            core.release_mounts();
+        }
+    }
+
+    fn notes(&self, knote: &Knote, registration: &Registration) -> u32 {
+        let is_directory = registration.sort == libc::S_IFDIR;
+        let table = if is_directory { OF_DIRECTORIES } else { OF_FILES };
+        let wanted = table.iter().filter(|(notes, _)| knote.fflags & notes != 0);
+        wanted.fold(NEEDED, |mask, (_, bits)| mask | bits)
+    }
+
+    fn noticed(&self, core: &mut Core, id: u32, notes: u32) {
+        let Some(knote) = core.knotes.get_mut(id) else { return };
+        let wanted = notes & knote.fflags;
+        if wanted != 0 {
+            knote.state |= i64::from(wanted);
+            core.activate(id);
+        }
+    }
+
+    fn mounted(&self, core: &mut Core, id: u32, notes: u32) {
+        let Some(knote) = core.knotes.get_mut(id) else { return };
+        let is_known = knote.state >> MOUNT != 0;
+        let mount = (knote.state >> MOUNT) - 1;
+        if notes & VQ_UNMOUNT == 0 || !is_known || core.mounts.has(mount.cast_unsigned()) {
+            return;
+        }
+        knote.state |= i64::from(NOTE_REVOKE & knote.fflags) | REVOKED;
+        core.activate(id);
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
+        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
+        let registration = core.registrations.get(knote.registration);
+        if registration.is_none_or(|one| one.compare().is_err()) {
+            return Verdict::Gone;
+        }
+        let (fflags, eof) = (knote.state as u32 & KNOWN, knote.state & REVOKED != 0);
+        match fflags != 0 || eof {
+            true => Verdict::True(Outcome { data: 0, fflags, eof }),
+            false => Verdict::False,
+        }
+    }
+
+    fn delivered(&self, core: &mut Core, id: u32) {
+        let Some(knote) = core.knotes.get_mut(id) else { return };
+        if knote.has(EV_CLEAR) {
+            knote.state &= !(i64::from(KNOWN) | REVOKED);
+        } else {
+            core.activate(id);
+        }
+    }
+}
+
+/// Refuses what is no file, and files of which inotify says nothing.
+fn possible(registration: &Registration) -> Result<()> {
+    let fd = registration.fd;
+    match registration.sort {
+        libc::S_IFDIR | libc::S_IFLNK | libc::S_IFBLK | libc::S_IFCHR => Ok(()),
+        libc::S_IFREG if is_memory(fd) => {
+            fail!(ENOTSUP, "fd {} is of memory: nobody is told of its changes", fd)
+        }
+        libc::S_IFREG => Ok(()),
+        libc::S_IFIFO if file::file_system(fd) != Ok(PIPES) => Ok(()),
+        _ => fail!(EINVAL, "fd {} is not of a file", fd),
+    }
+}
+
+const PIPES: i64 = 0x5049_5045;
+
+/// Whether it is from memfd_create(2): on one of the file systems of the
+/// kernel's own, without a name.
+fn is_memory(fd: RawFd) -> bool {
+    const PREFIX: &[u8] = b"/memfd:";
+    const TYPES: [i64; 2] = [libc::TMPFS_MAGIC, libc::HUGETLBFS_MAGIC];
+    let mut name = [0; PREFIX.len()];
+    file::stat(fd).is_ok_and(|stat| stat.st_nlink == 0)
+        && file::file_system(fd).is_ok_and(|kind| TYPES.contains(&kind))
+        && file::name(fd, &mut name).is_ok_and(|name| name == PREFIX)
+}
+
+/// REVOKE is seen from the table of mounts.
+fn hold_mounts(core: &mut Core, id: u32) -> Result<()> {
+    let Some(knote) = core.knotes.get(id) else { return Ok(()) };
+    if knote.fflags & NOTE_REVOKE == 0 || knote.state & HOLDS != 0 {
+        return Ok(());
+    }
+    let fd = core.registrations.get(knote.registration).map_or(-1, |one| one.fd);
+    core.hold_mounts().map_err(explain)?;
+    let mount = mounts::of(fd).filter(|mount| core.mounts.has(*mount));
+    if let Some(knote) = core.knotes.get_mut(id) {
+        let number = mount.and_then(|mount| i64::try_from(mount).ok());
+        knote.state |= HOLDS | number.map_or(0, |number| (number + 1) << MOUNT);
+    }
+    Ok(())
+}
+
+/// What the table of mounts cannot be had for.
+pub(super) fn explain(errno: Errno) -> Error {
+    match errno {
+        Errno::ENOTSUP => error!(errno, "there is no /proc to see the mounts in"),
+        _ => errno.into(),
+    }
+}

@@ -1,0 +1,211 @@
+//! Mounts: the table of them, and what has changed in it.
+//!
+//! The kernel says once that the table has changed, to whoever asks first:
+//! somebody who polls the queue would take that from it. So the table is
+//! asked for readability, which it always has, by its edges, of which each
+//! change is one; in an epoll of its own, which takes the first edge.
+
+use super::core::Core;
+use super::event::*;
+use super::filter;
+use super::set::{self, ET, IN};
+use crate::errno::Errno;
+use crate::sys::epoll;
+use crate::sys::fd::Fd;
+use crate::sys::mounts;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem::MaybeUninit;
+
+pub(super) struct Mounts {
+    watched: Option<Watched>,
+    /// For so many knotes.
+    users: usize,
+}
+
+struct Watched {
+    epoll: Fd,
+    table: Fd,
+    /// Sorted.
+    mounts: Vec<Mount>,
+}
+
+/// One mount: its number, and all that it does not keep to its end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Mount {
+    number: u64,
+    what: u64,
+}
+
+impl Mounts {
+    pub const fn new() -> Self {
+        Self { watched: None, users: 0 }
+    }
+
+    /// Its descriptor in the main epoll.
+    pub fn fd(&self) -> Option<&Fd> {
+        self.watched.as_ref().map(|watched| &watched.epoll)
+    }
+
+    /// The table's descriptor stays open if it is somebody else's by now.
+    pub fn check(&self) {
+        if let Some(watched) = &self.watched
+            && set::probe(watched.epoll.raw(), watched.table.raw()).is_err()
+        {
+            watched.table.disown();
+        }
+    }
+
+    /// Forgets its descriptors.
+    pub fn clear(&mut self) {
+        self.watched = None;
+    }
+
+    /// Whether a mount is in the table.
+    pub fn has(&self, number: u64) -> bool {
+        let watched = self.watched.as_ref();
+        watched.is_some_and(|watched| watched.has(number))
+    }
+}
+
+impl Watched {
+    fn new() -> Result<Self, Errno> {
+        let table = mounts::open()?;
+        let epoll = epoll::create()?;
+        epoll::add(epoll.raw(), table.raw(), IN | ET, 0)?;
+        let mut watched = Self { epoll, table, mounts: Vec::new() };
+        watched.hear();
+        watched.mounts = watched.read()?;
+        Ok(watched)
+    }
+
+    /// Takes the edge.
+    fn hear(&self) {
+        let _ = epoll::wait(self.epoll.raw(), &mut [MaybeUninit::uninit()], Some(0));
+    }
+
+    fn read(&self) -> Result<Vec<Mount>, Errno> {
+        parse(&mounts::read(self.table.raw())?)
+    }
+
+    fn has(&self, number: u64) -> bool {
+        self.mounts.binary_search_by_key(&number, |mount| mount.number).is_ok()
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Vec<Mount>, Errno> {
+    let mut found = Vec::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        if let Some(mount) = parse_line(line) {
+            found.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            found.push(mount);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// `36 35 98:0 /root /point rw,… shared:1 - ext3 /dev/root rw,…`: not the
+/// options, and not the number of the mount that it lies in.
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let number = str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let _parent = fields.next()?;
+    let mut hasher = DefaultHasher::new();
+    for _ in 0..3 {
+        fields.next()?.hash(&mut hasher);
+    }
+    fields.find(|field| *field == b"-")?;
+    for _ in 0..2 {
+        fields.next()?.hash(&mut hasher);
+    }
+    Some(Mount { number, what: hasher.finish() })
+}
+
+fn difference(before: &[Mount], now: &[Mount]) -> u32 {
+    let lacks = |table: &[Mount], one: &Mount| table.binary_search(one).is_err();
+    let came = now.iter().any(|one| lacks(before, one));
+    let went = before.iter().any(|one| lacks(now, one));
+    (if came { VQ_MOUNT } else { 0 }) | (if went { VQ_UNMOUNT } else { 0 })
+}
+
+impl Core {
+    /// For one more knote.
+    pub fn hold_mounts(&mut self) -> Result<(), Errno> {
+        if self.mounts.watched.is_none() {
+            let watched = Watched::new()?;
+            self.set.add_mounts(watched.epoll.raw())?;
+            self.mounts.watched = Some(watched);
+        }
+        self.mounts.users += 1;
+        Ok(())
+    }
+
+    /// For one less.
+    pub fn release_mounts(&mut self) {
+        self.mounts.users = self.mounts.users.saturating_sub(1);
+        if self.mounts.users == 0
+            && let Some(watched) = self.mounts.watched.take()
+        {
+            // A forked child may hold it open.
+            let _ = epoll::delete(self.set.main(), watched.epoll.raw());
+        }
+    }
+
+    /// In a child that goes on using the queue.
+    pub fn renew_mounts(&mut self) -> Result<(), Errno> {
+        if self.mounts.users > 0 && self.mounts.watched.is_none() {
+            let watched = Watched::new()?;
+            self.set.add_mounts(watched.epoll.raw())?;
+            self.mounts.watched = Some(watched);
+        }
+        Ok(())
+    }
+
+    /// Tells the knotes what has changed.
+    pub fn take_mounts(&mut self) {
+        let Some(watched) = &mut self.mounts.watched else { return };
+        watched.hear();
+        // Without memory there is a next time.
+        let Ok(now) = watched.read() else { return };
+        let before = std::mem::replace(&mut watched.mounts, now);
+        let notes = difference(&before, &watched.mounts);
+        let mut at = 0;
+        while let Some(id) = self.knotes.next_from(at).filter(|_| notes != 0) {
+            at = id + 1;
+            filter::of(self, id).mounted(self, id, notes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"36 35 98:0 /r /m rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+21 20 0:5 / /proc rw - proc proc rw
+";
+
+    #[test]
+    fn mounts_come_and_go() {
+        let before = parse(TABLE).unwrap();
+        assert_eq!(before.iter().map(|one| one.number).collect::<Vec<_>>(), [21, 36]);
+        assert_eq!(difference(&before, &before), 0);
+        assert_eq!(difference(&before, &before[..1]), VQ_UNMOUNT);
+        assert_eq!(difference(&before[..1], &before), VQ_MOUNT);
+    }
+
+    #[test]
+    fn a_number_used_again_is_another_mount() {
+        let text = String::from_utf8(TABLE.to_vec()).unwrap();
+        let before = parse(TABLE).unwrap();
+        let elsewhere = parse(text.replace("/m rw", "/n rw").as_bytes()).unwrap();
+        assert_eq!(difference(&before, &elsewhere), VQ_MOUNT | VQ_UNMOUNT);
+        let read_only = parse(text.replace("rw,noatime", "ro").as_bytes()).unwrap();
+        assert_eq!(difference(&before, &read_only), 0);
+    }
+
+    #[test]
+    fn what_is_no_mount_is_left_out() {
+        assert_eq!(parse(b"\n36 35\nx y z\n36 35 98:0 / / rw shared:1\n").unwrap(), []);
+    }
+}

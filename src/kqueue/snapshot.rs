@@ -1,0 +1,131 @@
+//! What a file looked like, and what must have happened to it since.
+//!
+//! inotify says that a file was modified, or that something of its
+//! attributes was; how, is seen from the file.
+
+use super::event::*;
+
+/// A file at some time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    is_directory: bool,
+    links: u64,
+    size: i64,
+    /// Mode, owner and group.
+    access: (u32, u32, u32),
+}
+
+/// What cannot be counted in names.
+const UNCOUNTED: u32 = NOTE_WRITE
+    | NOTE_EXTEND
+    | NOTE_ATTRIB
+    | NOTE_RENAME
+    | NOTE_OPEN
+    | NOTE_CLOSE
+    | NOTE_CLOSE_WRITE
+    | NOTE_READ;
+
+impl Snapshot {
+    pub const NOTHING: Self = Self { is_directory: false, links: 0, size: 0, access: (0, 0, 0) };
+
+    // The number of links has another width on some machines.
+    #[allow(clippy::useless_conversion)]
+    pub fn of(stat: &libc::stat) -> Self {
+        Self {
+            is_directory: stat.st_mode & libc::S_IFMT == libc::S_IFDIR,
+            links: stat.st_nlink.into(),
+            size: stat.st_size,
+            access: (stat.st_mode, stat.st_uid, stat.st_gid),
+        }
+    }
+
+    /// A directory's own name is gone, or another's number of names changed.
+    fn links(&self, now: &Self) -> u32 {
+        match now.links {
+            0 if self.links > 0 => NOTE_DELETE,
+            links if self.is_directory || links == self.links => 0,
+            links if links > self.links => NOTE_LINK,
+            _ => NOTE_DELETE | NOTE_LINK,
+        }
+    }
+
+    fn size(&self, now: &Self) -> u32 {
+        match now.size {
+            _ if self.is_directory => 0,
+            size if size > self.size => NOTE_EXTEND,
+            // Only truncating does that: an attribute, as FreeBSD has it.
+            size if size < self.size => NOTE_ATTRIB,
+            _ => 0,
+        }
+    }
+
+    /// What happened, of what inotify calls so.
+    pub fn notes(&self, now: &Self, mask: u32) -> u32 {
+        let mut notes = self.links(now);
+        if mask & libc::IN_ATTRIB != 0 && (notes == 0 || self.access != now.access) {
+            notes |= NOTE_ATTRIB;
+        }
+        if mask & libc::IN_MODIFY != 0 {
+            notes |= NOTE_WRITE | self.size(now);
+        }
+        notes
+    }
+
+    /// What may have happened, where inotify lost count: only the number of
+    /// names is known, as the rest may have been seen, and not told, when
+    /// something else was.
+    pub fn possible(&self, now: &Self) -> u32 {
+        let links = if self.is_directory { NOTE_LINK } else { 0 };
+        UNCOUNTED | links | self.links(now)
+    }
+
+    /// It grew or shrank.
+    pub fn differs_in_size(&self, now: &Self) -> bool {
+        self.size(now) != 0
+    }
+
+    /// A subdirectory came or went.
+    pub fn differs_in_subdirectories(&self, now: &Self) -> bool {
+        self.is_directory && self.links != now.links
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: Snapshot =
+        Snapshot { is_directory: false, links: 2, size: 10, access: (0o100_644, 1, 1) };
+
+    #[test]
+    fn what_happened_is_seen_from_the_file() {
+        let notes = |now: Snapshot, mask| FILE.notes(&now, mask);
+        assert_eq!(notes(FILE, libc::IN_ATTRIB), NOTE_ATTRIB);
+        assert_eq!(notes(Snapshot { links: 3, ..FILE }, libc::IN_ATTRIB), NOTE_LINK);
+        let one_left = Snapshot { links: 1, ..FILE };
+        assert_eq!(notes(one_left, libc::IN_ATTRIB), NOTE_DELETE | NOTE_LINK);
+        assert_eq!(notes(Snapshot { links: 0, ..FILE }, libc::IN_ATTRIB), NOTE_DELETE);
+        let both = Snapshot { links: 3, access: (0o100_600, 1, 1), ..FILE };
+        assert_eq!(notes(both, libc::IN_ATTRIB), NOTE_LINK | NOTE_ATTRIB);
+        assert_eq!(notes(FILE, libc::IN_MODIFY), NOTE_WRITE);
+        let longer = Snapshot { size: 11, ..FILE };
+        assert_eq!(notes(longer, libc::IN_MODIFY), NOTE_WRITE | NOTE_EXTEND);
+        let shorter = Snapshot { size: 0, ..FILE };
+        assert_eq!(notes(shorter, libc::IN_MODIFY), NOTE_WRITE | NOTE_ATTRIB);
+    }
+
+    #[test]
+    fn links_of_a_directory_are_its_subdirectories() {
+        let directory = Snapshot { is_directory: true, ..FILE };
+        let now = |links| Snapshot { links, ..directory };
+        assert_eq!(directory.notes(&now(3), libc::IN_ATTRIB), NOTE_ATTRIB);
+        assert_eq!(directory.notes(&now(0), 0), NOTE_DELETE);
+    }
+
+    #[test]
+    fn what_was_lost_is_what_is_possible() {
+        assert_eq!(FILE.possible(&FILE), UNCOUNTED);
+        let unlinked = Snapshot { links: 0, ..FILE };
+        assert_eq!(FILE.possible(&unlinked), UNCOUNTED | NOTE_DELETE);
+    }
+}
