@@ -13,11 +13,13 @@ pub(super) struct Links {
     pub fd: Option<Fd>,
     /// For so many knotes.
     users: usize,
+    /// Messages were lost.
+    has_lost: bool,
 }
 
 impl Links {
     pub const fn new() -> Self {
-        Self { fd: None, users: 0 }
+        Self { fd: None, users: 0, has_lost: false }
     }
 
     fn raw(&self) -> i32 {
@@ -65,6 +67,8 @@ impl Core {
 
     /// Has an interface's knotes told how it is.
     pub fn ask_link(&mut self, index: u32) -> Result<(), Errno> {
+        // Room for the answer; and what was before is for the others.
+        self.take_links();
         netlink::ask(self.links.raw(), index)?;
         self.take_links();
         Ok(())
@@ -82,13 +86,15 @@ impl Core {
                         rest = after;
                     }
                 }
-                Err(Errno::ENOBUFS) => self.ask_all(),
+                Err(Errno::ENOBUFS) => self.links.has_lost = true,
+                // Not before there is room for the answers.
+                Ok(None) if std::mem::take(&mut self.links.has_lost) => self.ask_all(),
                 Ok(None) | Err(_) => return,
             }
         }
     }
 
-    /// Some messages were lost: how is it now?
+    /// How is everything now?
     fn ask_all(&mut self) {
         let mut at = 0;
         while let Some(id) = self.knotes.next_from(at) {
