@@ -22,7 +22,7 @@ static void remove_point(void) {
 
 static void own_mounts(void) {
   if (unshare(CLONE_NEWNS) < 0) SKIP("no mount namespace can be had: %s", strerror(errno));
-  OK(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+  OK(mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL));
   snprintf(point, sizeof point, "/tmp/kqueue-fs-XXXXXX");
   CHECK(mkdtemp(point) != NULL);
   CHECK_EQ(atexit(remove_point), 0);
@@ -95,7 +95,7 @@ TEST(mounts_that_were_moved_came_and_went) {
   char other[96];
   snprintf(other, sizeof other, "%s/b", point);
   OK(mkdir(other, 0755));
-  OK(mount(inside, other, NULL, MS_MOVE, NULL));
+  OK(mount(inside, other, "none", MS_MOVE, NULL));
   expect_bits(kq, MOUNTED | UNMOUNTED);
   OK(umount(other));
 }
@@ -104,7 +104,7 @@ TEST(remounting_is_nothing) {
   evloop_kqueue_t kq = watching(0);
   mount_one();
   expect_bits(kq, MOUNTED);
-  OK(mount(NULL, point, NULL, MS_REMOUNT | MS_RDONLY | MS_BIND, NULL));
+  OK(mount("none", point, "none", MS_REMOUNT | MS_RDONLY | MS_BIND, NULL));
   CHECK_EQ(take(kq, &(Event){0}, 1, 0), 0);
   expect_nothing(kq);
 }

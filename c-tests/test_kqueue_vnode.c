@@ -559,6 +559,9 @@ TEST(without_descriptors_nothing_is_left_behind) {
   watch(kq, fd, CLEAR, NOTE(WRITE));
   put(fd);
   CHECK_EQ(expect_event(kq, (uint64_t)fd, VNODE).fflags, NOTE(WRITE));
+  /* For the removal of the directory. */
+  for (int i = none; i < top; i++) close(i);
+  set_limit(256);
 }
 
 /* A child that may not open the file has a descriptor of it. */
@@ -688,7 +691,7 @@ TEST(a_copy_of_a_queue_after_a_fork_watches_for_itself) {
 
 static void own_mounts(void) {
   if (unshare(CLONE_NEWNS) < 0) SKIP("no mount namespace can be had: %s", strerror(errno));
-  OK(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+  OK(mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL));
   OK(mkdir("mount", 0755));
   OK(mount("kqueue", "mount", "tmpfs", 0, NULL));
 }
