@@ -332,6 +332,40 @@ TEST(a_forked_child_leaves_the_parents_processes_alone) {
   CHECK_EQ(reap(heir.pid), 0);
 }
 
+TEST(a_kept_queue_watches_processes_in_the_child) {
+  evloop_kqueue_t kq = OK(evloop_kqueue_create(EVLOOP_KQ_CPONFORK));
+  bool forks = has_connector(kq);
+  Held held = hold(7);
+  watch(kq, held.pid, EXIT);
+  if (forks) watch(kq, getpid(), FORK | EXIT);
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    /* What the parent did before the child looked is the parent's. */
+    expect_nothing(kq);
+    if (forks) {
+      apply(kq, (uint64_t)getppid(), KQ_PROC, DELETE, 0, 0, 0);
+      watch(kq, getpid(), FORK | EXIT);
+      pid_t grandchild = (pid_t)OK(fork());
+      if (grandchild == 0) _exit(0);
+      next_of(kq, getpid(), FORK);
+      CHECK_EQ(reap(grandchild), 0);
+      apply(kq, (uint64_t)getpid(), KQ_PROC, DELETE, 0, 0, 0);
+    }
+    let_go(&held);
+    CHECK_EQ(next_exit(kq, held.pid).data, 7 << 8);
+    exit(0);
+  }
+  CHECK_EQ(reap(child), 0);
+  wait_for_zombie(held.pid);
+  for (int left = forks ? 2 : 1; left > 0; left--) {
+    Event event = one_event(kq);
+    bool is_exit = event.ident == (uint64_t)held.pid;
+    CHECK_EQ(event.fflags, is_exit ? EXIT : FORK);
+    CHECK_EQ(event.data, is_exit ? 7 << 8 : 0);
+  }
+  CHECK_EQ(reap(held.pid), 7 << 8);
+}
+
 /* ---- forks and executions ---- */
 
 /* A process that waits to be told, then forks or executes. */

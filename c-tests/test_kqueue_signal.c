@@ -573,6 +573,31 @@ TEST(a_forked_child_counts_for_itself) {
   CHECK_EQ(next_count(kq, SIGUSR1), 1);
 }
 
+TEST(a_kept_queue_counts_the_childs_signals_in_the_child) {
+  evloop_kqueue_t kq = OK(evloop_kqueue_create(EVLOOP_KQ_CPONFORK));
+  install(SIGUSR1, SIG_IGN, 0);
+  set_blocked(SIGUSR2, true);
+  watch(kq, SIGUSR1);
+  watch(kq, SIGUSR2);
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    expect_nothing(kq);
+    raise(SIGUSR1);
+    CHECK_EQ(next_count(kq, SIGUSR1), 1);
+    raise(SIGUSR2);
+    CHECK_EQ(next_count(kq, SIGUSR2), 1);
+    CHECK_EQ(evloop_kqueue_close(kq), 0);
+    CHECK(installed(SIGUSR1).sa_handler == SIG_IGN);
+    exit(0);
+  }
+  CHECK_EQ(status_of(child, 0), 0);
+  expect_nothing(kq);
+  raise(SIGUSR1);
+  CHECK_EQ(next_count(kq, SIGUSR1), 1);
+  raise(SIGUSR2);
+  CHECK_EQ(next_count(kq, SIGUSR2), 1);
+}
+
 typedef struct Sender {
   pthread_t target;
   int left;

@@ -78,13 +78,17 @@ impl Core {
     /// In a forked child that keeps the queue: what rings is the parent's,
     /// and so is who counts.
     pub fn renew_watches(&mut self) -> Result<()> {
-        let mut result = Ok(());
-        for id in std::mem::take(&mut self.signals.list) {
-            let Some(watch) = self.signals.watches.remove(id) else { continue };
-            if let Some(knote) = self.knotes.get_mut(watch.knote) {
+        let mut list = std::mem::take(&mut self.signals.list);
+        // All of them first: what is left of the parent's is used again.
+        for id in &mut list {
+            *id = self.signals.watches.remove(*id).map_or(NONE, |watch| watch.knote);
+            if let Some(knote) = self.knotes.get_mut(*id) {
                 knote.state = NONE.into();
             }
-            result = result.and(self.attach_signal(watch.knote));
+        }
+        let mut result = Ok(());
+        for knote in list {
+            result = result.and(self.attach_signal(knote));
         }
         result
     }
