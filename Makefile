@@ -43,7 +43,8 @@ SANITIZE := -fsanitize=address,undefined -fno-omit-frame-pointer
 
 HEADER := include/evloop.h
 COMPAT_HEADER := include/compat/sys/event.h
-EXAMPLES := $(patsubst examples/c/%.c,$(BUILD)/examples/%,$(wildcard examples/c/*.c))
+EXAMPLES := $(patsubst examples/c/%.c,$(BUILD)/examples/%,$(wildcard examples/c/*.c)) \
+  $(patsubst examples/bsd/%.c,$(BUILD)/examples/%,$(wildcard examples/bsd/*.c))
 C_TESTS := $(patsubst c-tests/%.c,%,$(wildcard c-tests/test_*.c))
 C_TEST_HEADERS := $(wildcard c-tests/*.h)
 EXAMPLE_HEADERS := $(wildcard examples/c/*.h)
@@ -186,6 +187,13 @@ check-header: lib
 # Not linked where nothing of it is used (the dlopen example); found beside
 # the program in any case.
 LINK_SHARED := -L$(BUILD)/lib -Wl,--as-needed -levloop -Wl,-rpath,'$$ORIGIN/../lib' -ldl
+
+# As BSD software is built: one -I and one -l.
+$(BUILD)/examples/%: examples/bsd/%.c $(COMPAT_HEADER) $(LIBRARY) $(KQ_LIBRARY)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) -Wall -Wextra $(WERROR) -Iinclude/compat $< -o $@ \
+	  $(LDFLAGS) -L$(BUILD)/lib -levloop-kqueue -Wl,-rpath,'$$ORIGIN/../lib' \
+	  -Wl,-rpath-link,$(BUILD)/lib
 
 $(BUILD)/examples/%: examples/c/%.c $(EXAMPLE_HEADERS) $(HEADER) $(LIBRARY)
 	$(call say,CC,$@)
