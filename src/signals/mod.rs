@@ -122,7 +122,7 @@ fn is_installed(number: c_int, level: usize) -> bool {
     found.is_ok_and(|found| found.sa_sigaction == address(level))
 }
 
-/// The address of a level's entry, as an [`Action`] has it.
+/// The address of a level's entry, as an action has it.
 fn address(level: usize) -> usize {
     ENTRIES.get(level).map_or(0, |entry| *entry as usize)
 }
