@@ -212,7 +212,9 @@ impl Queue {
         if !at_once {
             self.settle(core)?;
         }
-        let room = buffer.of(core.most_events().min(sink.left()))?;
+        // The kernel may have some again that were delivered already.
+        let room = sink.left() + sink.filled();
+        let room = buffer.of(core.most_events().min(room))?;
         core.set.waiting += 1;
         if let Some(by) = by {
             by.waiting.fetch_add(1, Ordering::Relaxed);

@@ -127,8 +127,10 @@ impl Core {
     fn take_nested(&mut self, kind: usize, sink: &mut Sink) {
         let Some(epoll) = self.set.nested(kind) else { return };
         let mut buffer = [MaybeUninit::uninit(); 64];
-        while let Some(room) = buffer.get_mut(..sink.left().min(64)).filter(|room| !room.is_empty())
-        {
+        while !sink.is_full() {
+            // It may have some again that were delivered already.
+            let room = (sink.left() + sink.filled()).min(buffer.len());
+            let Some(room) = buffer.get_mut(..room) else { return };
             let Ok(events) = epoll::wait(epoll, room, Some(0)) else { return };
             if events.is_empty() {
                 return;
