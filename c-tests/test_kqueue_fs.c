@@ -150,6 +150,24 @@ TEST(what_happens_while_disabled_is_kept) {
   expect_bits(kq, MOUNTED);
 }
 
+TEST(a_copy_of_a_queue_after_a_fork_watches_for_itself) {
+  int status;
+  own_mounts();
+  evloop_kqueue_t kq = OK(evloop_kqueue_create(EVLOOP_KQ_CPONFORK));
+  apply(kq, 0, FS, ADD, 0, 0, 4);
+  expect_nothing(kq);
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    expect_nothing(kq);
+    mount_one();
+    expect_bits(kq, MOUNTED);
+    _exit(0);
+  }
+  OK(waitpid(child, &status, 0));
+  CHECK_EQ(status, 0);
+  expect_bits(kq, MOUNTED);
+}
+
 TEST(what_cannot_be_seen_is_refused) {
   evloop_kqueue_t kq = new_kqueue();
   int before = open_descriptors();

@@ -618,6 +618,10 @@ struct timespec;
  * event. Should the kernel drop events (fs.inotify.max_queued_events), each
  * knote gets all that it asked for and that may have happened, which is all
  * but DELETE and LINK, for which the names are counted.
+ *
+ * The queue's descriptor is readable, too, after something that turns out
+ * to be no event, such as the use of a directory's entry, until the next
+ * call.
  */
 #define EVLOOP_KQ_FILTER_VNODE -4
 
@@ -2161,7 +2165,7 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
  * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
  * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
  *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
- *   and up to seven more for what it is made to watch. -ENOMEM.
+ *   and up to ten more for what it is made to watch. -ENOMEM.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
  * everything but close in the child, whose descriptor of it is closed by

@@ -24,6 +24,10 @@ pub const EVLOOP_KQ_FILTER_AIO: i16 = -3;
 /// event. Should the kernel drop events (fs.inotify.max_queued_events), each
 /// knote gets all that it asked for and that may have happened, which is all
 /// but DELETE and LINK, for which the names are counted.
+///
+/// The queue's descriptor is readable, too, after something that turns out
+/// to be no event, such as the use of a directory's entry, until the next
+/// call.
 pub const EVLOOP_KQ_FILTER_VNODE: i16 = -4;
 /// Filter: processes. ident is the id of any process that can be seen.
 ///

@@ -92,6 +92,16 @@
 #define NOTE_TRACKERR 0x00000002
 #define NOTE_CHILD 0x00000004
 
+/* FS; FreeBSD has them in <sys/mount.h>. */
+#define VQ_NOTRESP 0x0001
+#define VQ_NEEDAUTH 0x0002
+#define VQ_LOWDISK 0x0004
+#define VQ_MOUNT 0x0008
+#define VQ_UNMOUNT 0x0010
+#define VQ_DEAD 0x0020
+#define VQ_ASSIST 0x0040
+#define VQ_NOTRESPLOCK 0x0080
+
 /* NETDEV. */
 #define NOTE_LINKUP 0x00000001
 #define NOTE_LINKDOWN 0x00000002
