@@ -179,12 +179,13 @@ TEST(the_programs_handler_is_called_with_its_information) {
   int result = sigqueue(getpid(), SIGUSR1, value);
   CHECK_EQ(errno, 1234);
   CHECK_EQ(result, 0);
+  /* valgrind does not deliver it before the call returns. */
+  CHECK_EQ(next_count(kq, SIGUSR1), 1);
   CHECK_EQ(calls, 1);
   CHECK_EQ(last_info.si_value.sival_int, 4711);
   CHECK_EQ(last_info.si_pid, getpid());
   CHECK(sigismember(&last_mask, SIGUSR1) == 1 && sigismember(&last_mask, SIGUSR2) == 1);
   CHECK(sigismember(&last_mask, SIGTERM) == 0);
-  CHECK_EQ(next_count(kq, SIGUSR1), 1);
   apply(kq, SIGUSR1, KQ_SIGNAL, DELETE, 0, 0, 0);
   action = installed(SIGUSR1);
   CHECK(action.sa_sigaction == note_call);
@@ -254,6 +255,8 @@ TEST(the_default_ends_the_process) {
 }
 
 TEST(the_default_stops_the_process) {
+  /* It stops no process, ours or not. */
+  if (getenv("EVLOOP_TEST_VALGRIND")) return;
   Pipe p = new_pipe();
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
@@ -547,6 +550,8 @@ TEST(without_a_descriptor_left_nothing_is_left_behind) {
   watch(kq, SIGUSR1);
   raise(SIGUSR1);
   CHECK_EQ(next_count(kq, SIGUSR1), 1);
+  /* For checkers that run at exit. */
+  set_limit((rlim_t)last + 64);
 }
 
 TEST(a_forked_child_counts_for_itself) {
