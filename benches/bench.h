@@ -145,6 +145,7 @@ void bench_expiry(void);  /* W4 */
 void bench_late(void);    /* W5 */
 void bench_wakeup(void);  /* W6 */
 void bench_ready(void);   /* W7 */
+void bench_kqueue(void);  /* W8 */
 void bench_memory(void);  /* W10 */
 void bench_calls(void);   /* W11 */
 
@@ -160,6 +161,7 @@ void chain_open(int pipes);
 void chain_close(void);
 void chain_raw(const void *chain, double *out_values);
 void chain_evloop(const void *chain, double *out_values);
+void chain_kqueue(const void *chain, double *out_values);
 
 /* `count` events of one descriptor that is always ready. */
 void ready_count(long count);
@@ -175,6 +177,20 @@ static inline evloop_t new_loop(uint32_t flags)
 {
   evloop_options_t options = {.size = sizeof options, .flags = flags};
   return must(evloop_create(&options));
+}
+
+/* One change, that must succeed. */
+static inline void change_kqueue(evloop_kqueue_t kq, uint64_t ident, int filter,
+                                 int flags, uint32_t fflags, int64_t data,
+                                 uint64_t udata)
+{
+  evloop_kevent_t change = {.ident = ident,
+                            .filter = (int16_t)filter,
+                            .flags = (uint16_t)flags,
+                            .fflags = fflags,
+                            .data = data,
+                            .udata = udata};
+  must(evloop_kqueue_control(kq, &change, 1, NULL, 0, 0));
 }
 
 /* An int in a user_data, and back. */

@@ -159,6 +159,33 @@ void chain_evloop(const void *parameters, double *out)
   must(evloop_close(chain_loop));
 }
 
+void chain_kqueue(const void *parameters, double *out)
+{
+  static evloop_kevent_t ready[BATCH];
+  const struct chain *chain = parameters;
+  evloop_kqueue_t kq = must(evloop_kqueue_create(0));
+  bool done = false;
+  for (int i = 0; i < chain->pipes; i++)
+    change_kqueue(kq, (uint64_t)hops[i].in, EVLOOP_KQ_FILTER_READ,
+                  EVLOOP_KQ_EV_ADD, 0, 0, (uintptr_t)&hops[i]);
+  chain_begin(chain);
+
+  instructions_begin();
+  int64_t began = now_ns();
+  do {
+    int n = (int)must(evloop_kqueue_control(kq, NULL, 0, ready, BATCH, -1));
+    for (int i = 0; i < n; i++)
+      done |= pass_on((const struct hop *)(uintptr_t)ready[i].udata);
+  } while (!done);
+  out[0] = (double)(now_ns() - began) / (double)chain->events;
+  out[1] = instructions_end() / (double)chain->events;
+
+  expect("events after the last",
+         must(evloop_kqueue_control(kq, NULL, 0, ready, BATCH, 0)), 0);
+  chain_end(chain);
+  must(evloop_kqueue_close(kq));
+}
+
 void bench_chain(void)
 {
   static const int pipes[] = {100, 1000, 9900}, actives[] = {1, 100, 1000};

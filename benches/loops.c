@@ -30,6 +30,7 @@ static void everything(void)
   bench_timers();
   bench_expiry();
   bench_late();
+  bench_kqueue();
   bench_calls();
   bench_memory();
   bench_wakeup(); /* last: from then on the C library counts on threads */
