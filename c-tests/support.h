@@ -195,6 +195,13 @@ MAYBE_UNUSED static void wait_until_asleep(const pid_t *tid) {
   OK(close(call_file));
 }
 
+/* The same of the main thread, for another one. */
+MAYBE_UNUSED static void wait_until_main_is_asleep(void) {
+  int call_file = (int)OK(open("/proc/self/syscall", O_RDONLY | O_CLOEXEC));
+  POLL_UNTIL(is_asleep(call_file));
+  OK(close(call_file));
+}
+
 MAYBE_UNUSED static void store_tid(pid_t *tid) {
   STORE(*tid, (pid_t)syscall(SYS_gettid));
 }

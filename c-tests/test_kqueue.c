@@ -298,7 +298,7 @@ TEST(timeouts_are_kept) {
 
 static void *trigger_later(void *argument) {
   const int64_t *kq = (const int64_t *)argument;
-  usleep(50000);
+  wait_until_main_is_asleep();
   apply(*kq, 1, KQ_USER, 0, TRIGGER, 0, 0);
   return NULL;
 }

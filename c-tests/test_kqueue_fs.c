@@ -109,20 +109,21 @@ TEST(remounting_is_nothing) {
   expect_nothing(kq);
 }
 
+static void *mount_and_poll(void *argument) {
+  struct pollfd pollfd = {*(int *)argument, POLLIN, 0};
+  wait_until_main_is_asleep();
+  mount_one();
+  for (int i = 0; i < 1000; i++) poll(&pollfd, 1, 0);
+  return NULL;
+}
+
 TEST(a_thread_that_waits_is_woken_while_others_poll) {
   evloop_kqueue_t kq = watching(0);
-  int fd = (int)OK(evloop_kqueue_fileno(kq)), status;
-  pid_t child = (pid_t)OK(fork());
-  if (child == 0) {
-    usleep(50000);
-    mount_one();
-    struct pollfd pollfd = {fd, POLLIN, 0};
-    for (int i = 0; i < 1000; i++) poll(&pollfd, 1, 0);
-    _exit(0);
-  }
+  int fd = (int)OK(evloop_kqueue_fileno(kq));
+  pthread_t thread;
+  CHECK_EQ(pthread_create(&thread, NULL, mount_and_poll, &fd), 0);
   expect_bits(kq, MOUNTED);
-  OK(waitpid(child, &status, 0));
-  CHECK_EQ(status, 0);
+  CHECK_EQ(pthread_join(thread, NULL), 0);
 }
 
 TEST(each_knote_is_told_and_the_last_closes_all) {

@@ -190,7 +190,7 @@ TEST(unknown_bits_are_refused) {
 static void *thread_main(void *argument) {
   pid_t *tid = (pid_t *)argument;
   store_tid(tid);
-  while (__atomic_load_n(tid, __ATOMIC_ACQUIRE) != 0) usleep(1000);
+  UNTIL(LOAD(*tid) == 0);
   return NULL;
 }
 
@@ -199,11 +199,11 @@ TEST(a_thread_is_answered_as_the_kernel_does) {
   pthread_t thread;
   pid_t tid = 0, found;
   CHECK_EQ(pthread_create(&thread, NULL, thread_main, &tid), 0);
-  while ((found = __atomic_load_n(&tid, __ATOMIC_ACQUIRE)) == 0) sched_yield();
+  UNTIL((found = LOAD(tid)) != 0);
   long result = syscall(SYS_pidfd_open, found, 0);
   CHECK(result < 0 && (errno == EINVAL || errno == ENOENT));
   CHECK_ERR(try_change(kq, (uint64_t)found, KQ_PROC, ADD, EXIT, 0, 0), errno);
-  __atomic_store_n(&tid, 0, __ATOMIC_RELEASE);
+  STORE(tid, 0);
   CHECK_EQ(pthread_join(thread, NULL), 0);
 }
 

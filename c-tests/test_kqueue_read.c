@@ -410,6 +410,12 @@ TEST(a_file_that_is_polled_is_always_ready) {
   CHECK_EQ(expect_read(kq, fd).data, 0);
 }
 
+static void *write_later(void *argument) {
+  wait_until_main_is_asleep();
+  CHECK_EQ(write(*(int *)argument, "x", 1), 1);
+  return NULL;
+}
+
 TEST(a_growing_file_wakes_a_wait_and_the_descriptor) {
   evloop_kqueue_t kq = new_kqueue();
   int fd = regular_file(), other;
@@ -419,14 +425,11 @@ TEST(a_growing_file_wakes_a_wait_and_the_descriptor) {
   watch(kq, fd, 0);
   watch(kq, other, DISABLE);
   expect_nothing(kq);
-  pid_t child = (pid_t)OK(fork());
-  if (child == 0) {
-    usleep(20000);
-    _exit(write(other, "x", 1) != 1);
-  }
+  pthread_t thread;
+  CHECK_EQ(pthread_create(&thread, NULL, write_later, &other), 0);
   CHECK_EQ(expect_read(kq, fd).data, 1);
   CHECK(is_pending(kq));
-  OK(waitpid(child, NULL, 0));
+  CHECK_EQ(pthread_join(thread, NULL), 0);
 }
 
 TEST(two_descriptors_of_one_file) {

@@ -590,15 +590,19 @@ TEST(a_file_that_may_not_be_read_is_refused) {
 
 /* ---- the rest ---- */
 
+static void *unlink_later(void *argument) {
+  (void)argument;
+  wait_until_main_is_asleep();
+  OK(unlink("file"));
+  return NULL;
+}
+
 TEST(a_thread_that_waits_is_woken) {
   Watched w = watch_file(NOTE(DELETE));
-  pid_t child = (pid_t)OK(fork());
-  if (child == 0) {
-    usleep(50000);
-    _exit(unlink("file") < 0);
-  }
+  pthread_t thread;
+  CHECK_EQ(pthread_create(&thread, NULL, unlink_later, NULL), 0);
   CHECK_EQ(notes_of(&w), NOTE(DELETE));
-  OK(waitpid(child, NULL, 0));
+  CHECK_EQ(pthread_join(thread, NULL), 0);
 }
 
 TEST(the_queues_descriptor_says_that_there_is_an_event) {
