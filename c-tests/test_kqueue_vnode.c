@@ -687,6 +687,97 @@ TEST(a_copy_of_a_queue_after_a_fork_watches_for_itself) {
   expect_notes(&w, NOTE(ATTRIB));
 }
 
+/* ---- everything at once ---- */
+
+typedef struct Busy {
+  evloop_kqueue_t kq;
+  unsigned seed;
+  bool stop;
+  pthread_t thread;
+} Busy;
+
+static bool is_over(Busy *b) {
+  return __atomic_load_n(&b->stop, __ATOMIC_RELAXED);
+}
+
+/* Files and directories come, go and are moved. */
+static void *change_files(void *argument) {
+  Busy *b = (Busy *)argument;
+  char file[16], directory[16], inside[48];
+  while (!is_over(b)) {
+    snprintf(file, sizeof file, "f%d", rand_r(&b->seed) % 8);
+    snprintf(directory, sizeof directory, "d%d", rand_r(&b->seed) % 4);
+    snprintf(inside, sizeof inside, "%s/x%d", directory, rand_r(&b->seed) % 4);
+    int fd = open(file, O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+    if (fd >= 0 && ftruncate(fd, rand_r(&b->seed) % 9) == 0) close(fd);
+    int results[] = {mkdir(directory, 0755), mkdir(inside, 0755), rename(file, inside)};
+    if (results[2] < 0) unlink(file);
+    if (rand_r(&b->seed) % 2) rename(inside, file);
+    rmdir(inside);
+    unlink(inside);
+    rmdir(directory);
+  }
+  return NULL;
+}
+
+static void *take_events(void *argument) {
+  Busy *b = (Busy *)argument;
+  Event events[8];
+  while (!is_over(b)) OK(take(b->kq, events, 8, MS));
+  return NULL;
+}
+
+/* Opens another file under a number that a queue may know. */
+static void reopen(int *fd, unsigned *seed) {
+  char name[32];
+  if (*fd > 0) close(*fd);
+  snprintf(name, sizeof name, "%c%d", rand_r(seed) % 2 ? 'd' : 'f', rand_r(seed) % 4);
+  *fd = open(name, O_RDONLY | O_CLOEXEC);
+}
+
+static void change_at_random(evloop_kqueue_t kq, int fd, unsigned *seed) {
+  static const int flags[] = {CLEAR, 0, ONESHOT, DISPATCH, CLEAR | DISPATCH};
+  bool is_vnode = rand_r(seed) % 3 != 0;
+  int what = rand_r(seed) % 4 ? ADD | flags[rand_r(seed) % LENGTH(flags)] : DELETE;
+  uint32_t notes = is_vnode ? (uint32_t)rand_r(seed) & ALL : 0;
+  int result = try_change(kq, (uint64_t)fd, is_vnode ? VNODE : KQ_READ, what, notes, 0, 0);
+  if (result < 0) {
+    CHECK_EQ(result, -ENOENT);
+    CHECK_EQ(what, DELETE);
+  }
+}
+
+TEST_TIMEOUT(files_that_come_and_go_while_others_change_and_wait, 60) {
+  Busy busy[4];
+  unsigned seed = 1;
+  int fds[32] = {0};
+  enter_home();
+  evloop_kqueue_t kq = new_kqueue();
+  for (int i = 0; i < 4; i++) {
+    Busy one = {kq, (unsigned)i, false, 0};
+    busy[i] = one;
+    CHECK_EQ(pthread_create(&busy[i].thread, NULL, i < 2 ? change_files : take_events, &busy[i]), 0);
+  }
+  for (int i = 0; i < 4000; i++) {
+    int *fd = &fds[rand_r(&seed) % 32];
+    if (*fd <= 0 || rand_r(&seed) % 6 == 0) reopen(fd, &seed);
+    if (*fd > 0) change_at_random(kq, *fd, &seed);
+  }
+  for (int i = 0; i < 4; i++) __atomic_store_n(&busy[i].stop, true, __ATOMIC_RELAXED);
+  for (int i = 0; i < 4; i++) CHECK_EQ(pthread_join(busy[i].thread, NULL), 0);
+  /* It still works. */
+  int fd = open_file("last", O_RDWR | O_CREAT);
+  for (int i = 0; i < 32; i++) {
+    if (fds[i] > 0) close(fds[i]);
+  }
+  Event events[64];
+  while (take(kq, events, 64, 0) > 0) continue;
+  watch(kq, fd, CLEAR, CHANGES);
+  put(fd);
+  CHECK_EQ(expect_event(kq, (uint64_t)fd, VNODE).fflags, NOTE(WRITE) | NOTE(EXTEND));
+  OK(evloop_kqueue_close(kq));
+}
+
 /* ---- unmounting ---- */
 
 static void own_mounts(void) {

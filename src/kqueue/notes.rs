@@ -9,6 +9,7 @@ use super::core::Core;
 use super::event::*;
 use super::filter;
 use super::knote::*;
+use super::registration::Registration;
 use super::slab::NONE;
 use super::snapshot::Snapshot;
 use crate::errno::Errno;
@@ -175,9 +176,11 @@ impl Core {
         }
         self.set_noted(id, role, Noted { mask: wanted, ..noted });
         self.look_at(noted.watch);
-        let result = self.set_note(noted.watch);
+        let result = self.set_note(noted.watch, Some(self.of(id, role)));
         if result.is_err() {
-            self.set_noted(id, role, noted);
+            // The list may be another by now.
+            let now = self.noted(id, role);
+            self.set_noted(id, role, Noted { mask: noted.mask, ..now });
         }
         result
     }
@@ -197,28 +200,47 @@ impl Core {
     }
 
     fn add_note(&mut self, id: u32, role: Role, mask: u32) -> Result<(), Errno> {
-        self.open_notes()?;
-        self.notes.watches.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let of = self.of(id, role);
-        let added = watch(self.notes.raw(), of, mask | libc::IN_MASK_ADD);
-        let watch = added.inspect_err(|_| self.close_notes())?;
-        if self.notes.watches.contains_key(&watch) {
-            // What has happened before is for the others.
-            self.take_notes();
-            self.look_at(watch);
+        // Another's by now?
+        self.registrations.get(id).map_or(Ok(()), Registration::compare)?;
+        let watch = self.join_watch(self.of(id, role), mask)?;
+        if self.registrations.get(id).is_none_or(|one| one.is_gone) {
+            // It was closed, as was just seen.
+            self.end_unless_used(watch);
+            return Err(Errno::EBADF);
         }
-        if role == Role::File && self.notes.first(watch, role) == NONE {
-            let now = self.snapshot(id);
-            self.notes.watches.entry(watch).or_insert(FRESH).seen =
-                now.unwrap_or(Snapshot::NOTHING);
-        }
+        let now = self.snapshot(id);
+        let is_first = self.notes.first(watch, Role::File) == NONE;
         let known = self.notes.watches.entry(watch).or_insert(FRESH);
-        known.mask |= mask;
+        if let Some(now) = now.filter(|_| is_first && role == Role::File) {
+            known.seen = now;
+        }
         if let Some(first) = known.first.get_mut(role as usize) {
             let next = std::mem::replace(first, id);
             self.set_noted(id, role, Noted { watch, mask, next });
         }
         Ok(())
+    }
+
+    /// A watch of a file, for these bits too: an old one, or a new one. What
+    /// has happened before was told to those that had it.
+    fn join_watch(&mut self, of: Of, mask: u32) -> Result<i32, Errno> {
+        loop {
+            self.open_notes()?;
+            let added = self.notes.watches.try_reserve(1).map_err(|_| Errno::ENOMEM);
+            let added = added.and_then(|()| watch(self.notes.raw(), of, mask | libc::IN_MASK_ADD));
+            let number = added.inspect_err(|_| self.close_notes())?;
+            let Some(known) = self.notes.watches.get_mut(&number) else {
+                self.notes.watches.insert(number, Watch { mask, ..FRESH });
+                return Ok(number);
+            };
+            known.mask |= mask;
+            self.take_notes();
+            self.look_at(number);
+            if self.notes.watches.contains_key(&number) {
+                return Ok(number);
+            }
+            // Those that had it turned out to be gone, and it with them.
+        }
     }
 
     /// The last watch was taken away.
@@ -233,36 +255,42 @@ impl Core {
         }
     }
 
-    /// A watch becomes what its registrations need.
-    fn set_note(&mut self, number: i32) -> Result<(), Errno> {
+    /// A watch becomes what its registrations need. `by` is the file of one
+    /// of them; without it any is taken that still is of this file.
+    fn set_note(&mut self, number: i32, by: Option<Of>) -> Result<(), Errno> {
         let Some(known) = self.notes.watches.get(&number).copied() else { return Ok(()) };
-        let (mut mask, mut of) = (0, None);
+        let (mask, any) = self.needed(&known);
+        let Some(of) = by.or(any).filter(|_| mask != known.mask) else { return Ok(()) };
+        let set = watch(self.notes.raw(), of, mask)?;
+        if set == number {
+            if let Some(known) = self.notes.watches.get_mut(&number) {
+                known.mask = mask;
+            }
+            return Ok(());
+        }
+        // The descriptor was another's by then.
+        self.give_back(set, of);
+        Err(Errno::EBADF)
+    }
+
+    /// What a watch has to be for, and a file to set it by.
+    fn needed(&self, known: &Watch) -> (u32, Option<Of>) {
+        let (mut mask, mut any) = (0, None);
         for (role, first) in [Role::File, Role::Parent].into_iter().zip(known.first) {
             let mut at = first;
-            while self.registrations.get(at).is_some() {
+            while let Some(registration) = self.registrations.get(at) {
                 let noted = self.noted(at, role);
                 mask |= noted.mask;
-                of = of.or(Some(self.of(at, role)));
+                if any.is_none() && registration.compare().is_ok() {
+                    any = Some(self.of(at, role));
+                }
                 at = noted.next;
             }
         }
-        let Some(of) = of.filter(|_| mask != known.mask) else { return Ok(()) };
-        match watch(self.notes.raw(), of, mask)? {
-            watch if watch == number => {
-                if let Some(known) = self.notes.watches.get_mut(&number) {
-                    known.mask = mask;
-                }
-                Ok(())
-            }
-            other => {
-                self.give_back(other, of);
-                Err(Errno::EBADF)
-            }
-        }
+        (mask, any)
     }
 
-    /// The descriptor turned out to be another file's: its watch becomes
-    /// again what it was.
+    /// A watch that was set by mistake becomes again what it was.
     fn give_back(&mut self, other: i32, of: Of) {
         match self.notes.watches.get(&other) {
             Some(known) => {
@@ -290,16 +318,20 @@ impl Core {
         }
         self.set_noted(id, role, NOT);
         self.take_from_list(id, role, noted);
-        let ends =
-            self.notes.watches.get(&noted.watch).is_some_and(|known| known.first == [NONE; 2]);
-        if ends {
-            self.notes.watches.remove(&noted.watch);
-            self.end_watch(noted.watch);
-            self.close_notes();
-        } else {
+        if !self.end_unless_used(noted.watch) {
             // Too much is as good: it only costs time.
-            let _ = self.set_note(noted.watch);
+            let _ = self.set_note(noted.watch, None);
         }
+    }
+
+    fn end_unless_used(&mut self, watch: i32) -> bool {
+        let ends = self.notes.watches.get(&watch).is_some_and(|known| known.first == [NONE; 2]);
+        if ends {
+            self.notes.watches.remove(&watch);
+            self.end_watch(watch);
+            self.close_notes();
+        }
+        ends
     }
 
     fn take_from_list(&mut self, id: u32, role: Role, noted: Noted) {
@@ -421,10 +453,14 @@ impl Core {
         while self.registrations.get(id).is_some() {
             let (next, own) = (self.noted(id, Role::Parent).next, self.noted(id, Role::File).watch);
             self.look_at(own);
-            // Where some turned out to be gone, all are looked at again.
-            let is_whole = next == NONE || self.registrations.get(next).is_some();
-            id = if is_whole { next } else { self.notes.first(watch, Role::Parent) };
+            id = self.next_of(watch, Role::Parent, next);
         }
+    }
+
+    /// The next of a list; where that turned out to be gone, the first again.
+    fn next_of(&self, watch: i32, role: Role, next: u32) -> u32 {
+        let is_whole = next == NONE || self.registrations.get(next).is_some();
+        if is_whole { next } else { self.notes.first(watch, role) }
     }
 
     /// A directory was moved: it lies in another now.
@@ -438,7 +474,7 @@ impl Core {
                 // There is nobody to be told of a failure.
                 let _ = self.add_note(id, Role::Parent, parent.mask);
             }
-            id = next;
+            id = self.next_of(watch, Role::File, next);
         }
         self.look_at(watch);
     }
