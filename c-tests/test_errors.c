@@ -323,9 +323,18 @@ MISUSE(an_unknown_selector_backend, "evloop_selector_create", EINVAL) {
   return NOW(evloop_selector_create(66));
 }
 
-MISUSE(a_selector_on_kqueue, "evloop_selector_create", ENOTSUP) {
-  says("kqueue");
-  return NOW(evloop_selector_create(EVLOOP_SELECTOR_KQUEUE));
+MISUSE(an_event_of_a_filter_that_there_is_not, "evloop_kqueue_control", EINVAL) {
+  evloop_kqueue_t kq = OK(evloop_kqueue_create(0));
+  evloop_kevent_t change = {.filter = -100, .flags = EVLOOP_KQ_EV_ADD};
+  says("filter -100");
+  return NOW(evloop_kqueue_control(kq, &change, 1, NULL, 0, 0));
+}
+
+MISUSE(a_user_event_that_is_not_watched, "evloop_kqueue_control", ENOENT) {
+  evloop_kqueue_t kq = OK(evloop_kqueue_create(0));
+  evloop_kevent_t change = {.ident = 77, .filter = EVLOOP_KQ_FILTER_USER};
+  says("ident 77");
+  return NOW(evloop_kqueue_control(kq, &change, 1, NULL, 0, 0));
 }
 
 MISUSE(registering_twice_with_a_selector, "evloop_selector_register", EEXIST) {
