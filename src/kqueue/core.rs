@@ -192,6 +192,9 @@ impl Core {
     fn add(&mut self, filter: &dyn Filter, change: &Kevent, registration: u32) -> Result<()> {
         let mut knote = Knote::new(change, change.flags);
         knote.registration = registration;
+        // A collecting call that is going on may have delivered, and so
+        // deleted, the one before.
+        knote.pass = self.pass;
         knote.ext = kept_ext(change)?;
         filter.check(&mut knote)?;
         self.reserve_index()?;

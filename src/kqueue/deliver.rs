@@ -108,7 +108,7 @@ impl Core {
                     self.take_registration(id, generation, (kind, event.events), sink);
                 }
                 Source::Nested(kind) => self.take_nested(kind, sink),
-                Source::Bell => self.set.was_heard(),
+                Source::Bell(times) => self.set.was_heard(times),
                 Source::Timer(clock) => self.timer_rang(clock),
                 Source::Notes => self.take_notes(),
                 Source::Mounts => self.take_mounts(),

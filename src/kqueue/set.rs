@@ -29,7 +29,8 @@ pub(super) const ERR: u32 = libc::EPOLLERR as u32;
 /// Reported once, then never again.
 pub(super) const PARKED: u32 = libc::EPOLLONESHOT as u32;
 
-/// A word of the queue's own, and not a descriptor's.
+/// A word of the queue's own, and not a descriptor's: what it is, which one,
+/// and above these how often the bell was set.
 const OWN: u64 = 1 << 63;
 const BELL: u64 = OWN;
 const NESTED: u64 = OWN | 1 << 8;
@@ -44,13 +45,16 @@ const AIO: u64 = OWN | 9 << 8;
 /// A knote's own descriptor: with its number, and some of its generation.
 const KNOTE: u64 = OWN | 1 << 62;
 pub(super) const GENERATION: u32 = (1 << 30) - 1;
+const WHAT: u64 = OWN | 0xff00;
+const TIMES: u32 = 16;
 
 /// What an event is about.
 pub(super) enum Source {
     /// A descriptor's record, and its generation.
     Registration(u32, u32),
-    /// There are knotes with events, or all threads are to look again.
-    Bell,
+    /// There are knotes with events, or all threads are to look again; which
+    /// of its settings.
+    Bell(u32),
     /// The epoll of this kind of registration.
     Nested(usize),
     /// The timer of this clock has expired.
@@ -76,11 +80,16 @@ pub(super) enum Source {
 
 pub(super) fn source(event: &Event) -> Source {
     let word = event.u64;
-    let low = (word & 0xff) as usize;
-    match word & !0xff {
-        BELL => Source::Bell,
-        NESTED => Source::Nested(low),
-        TIMER => Source::Timer(low),
+    if word & OWN == 0 {
+        return Source::Registration(word as u32, (word >> 32) as u32);
+    }
+    if word & KNOTE == KNOTE {
+        return Source::Process(word as u32, (word >> 32) as u32 & GENERATION);
+    }
+    let which = (word & 0xff) as usize;
+    match word & WHAT {
+        NESTED => Source::Nested(which),
+        TIMER => Source::Timer(which),
         NOTES => Source::Notes,
         MOUNTS => Source::Mounts,
         LINKS => Source::Links,
@@ -88,10 +97,7 @@ pub(super) fn source(event: &Event) -> Source {
         SIGNALFD => Source::Signalfd,
         CONNECTOR => Source::Connector,
         AIO => Source::Aio,
-        _ if word & KNOTE == KNOTE => {
-            Source::Process(word as u32, (word >> 32) as u32 & GENERATION)
-        }
-        _ => Source::Registration(word as u32, (word >> 32) as u32),
+        _ => Source::Bell((word >> TIMES) as u32),
     }
 }
 
@@ -127,6 +133,8 @@ pub(super) struct Set {
     nested: [Option<Fd>; KINDS],
     bell_fd: Option<Fd>,
     bell: Bell,
+    /// How often it was set.
+    times: u32,
     /// How many threads wait in `main`.
     pub waiting: usize,
 }
@@ -138,6 +146,7 @@ impl Set {
             nested: [const { None }; KINDS],
             bell_fd: None,
             bell: Bell::Silent,
+            times: 0,
             waiting: 0,
         })
     }
@@ -261,9 +270,9 @@ impl Set {
         }
     }
 
-    /// The kernel told a thread, and will tell no other.
-    pub fn was_heard(&mut self) {
-        if self.bell == Bell::Rung {
+    /// The kernel told a thread of this setting, and will tell no other.
+    pub fn was_heard(&mut self, times: u32) {
+        if self.bell == Bell::Rung && self.times == times {
             self.bell = Bell::Silent;
         }
     }
@@ -293,8 +302,10 @@ impl Set {
             Bell::Rung => IN | ET,
             Bell::Alarm => IN,
         };
+        self.times = self.times.wrapping_add(1);
+        let word = BELL | u64::from(self.times) << TIMES;
         // It is registered, so that this needs nothing that could fail.
-        let _ = epoll::modify(self.main.raw(), fd.raw(), events, BELL);
+        let _ = epoll::modify(self.main.raw(), fd.raw(), events, word);
         self.bell = bell;
     }
 }
