@@ -23,7 +23,7 @@ pub(crate) const CLOSED: i32 = 12;
 /// The bit of an event's `events` that the system does not have.
 pub(crate) const ERROR: u32 = 0x100_0000;
 
-pub(super) const SOURCE: u32 = 0xf;
+pub(super) const SOURCE: u32 = 0x1f;
 
 impl Source {
     #[inline(always)]
@@ -58,25 +58,25 @@ impl Source {
     }
 }
 
-pub(super) const ENABLED: u32 = 1 << 4;
+pub(super) const ENABLED: u32 = 1 << 5;
 /// Does not keep the loop alive.
-pub(super) const UNREF: u32 = 1 << 5;
+pub(super) const UNREF: u32 = 1 << 6;
 /// Is counted among those that keep the loop alive.
-pub(super) const COUNTED: u32 = 1 << 6;
+pub(super) const COUNTED: u32 = 1 << 7;
 /// There is more about it among the loop's extras.
-pub(super) const EXTRA: u32 = 1 << 7;
+pub(super) const EXTRA: u32 = 1 << 8;
 /// Has no callback: its events are records.
-pub(super) const RECORDS: u32 = 1 << 8;
+pub(super) const RECORDS: u32 = 1 << 9;
 /// A record of it is held for evloop_wait.
-pub(super) const HELD: u32 = 1 << 9;
+pub(super) const HELD: u32 = 1 << 10;
 /// Has a rate limit.
-pub(super) const LIMITED: u32 = 1 << 10;
+pub(super) const LIMITED: u32 = 1 << 11;
 /// Over its rate limit; what happens is kept.
-pub(super) const SUSPENDED: u32 = 1 << 11;
+pub(super) const SUSPENDED: u32 = 1 << 12;
 /// Has a name.
-pub(super) const NAMED: u32 = 1 << 12;
+pub(super) const NAMED: u32 = 1 << 13;
 /// Has a priority other than 0.
-pub(super) const RANKED: u32 = 1 << 13;
+pub(super) const RANKED: u32 = 1 << 14;
 
 /// io: one of several watchers of its descriptor.
 pub(super) const SHARED: u32 = 1 << 16;
