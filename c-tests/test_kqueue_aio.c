@@ -205,7 +205,7 @@ static void *read_and_stay(void *argument) {
 TEST(a_thread_that_waits_is_woken_by_an_operation_of_another) {
   evloop_kqueue_t kq = new_kqueue();
   pthread_t thread;
-  char byte;
+  char byte = 0;
   CHECK_EQ(pthread_create(&thread, NULL, read_and_stay, &kq), 0);
   OK(evloop_kqueue_aio_read(kq, new_file("z"), &byte, 1, 0, 5, 0));
   CHECK_EQ(pthread_join(thread, NULL), 0);

@@ -308,9 +308,8 @@ impl Registration {
 
     /// Whether it is of a file that looks like this.
     pub fn is_of(&self, stat: &libc::stat) -> bool {
-        match self.identity {
-            Some(identity) => identity == (stat.st_dev, stat.st_ino),
-            None => stat.st_mode & libc::S_IFMT == self.sort,
-        }
+        // A number of a file that is gone is given to another soon.
+        stat.st_mode & libc::S_IFMT == self.sort
+            && self.identity.is_none_or(|identity| identity == (stat.st_dev, stat.st_ino))
     }
 }

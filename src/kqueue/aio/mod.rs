@@ -113,7 +113,11 @@ impl Aio {
         if is_open {
             drop(Fd::owned(self.descriptor()));
         }
-        std::mem::forget(self);
+        match self.engine {
+            // The box is this process's own.
+            Engine::Ring(ring) => std::mem::forget(*ring),
+            Engine::Pool(pool) => std::mem::forget(pool),
+        }
     }
 
     /// Whether something is to be tried again, though nothing tells when.
