@@ -32,6 +32,8 @@ struct Clock {
 pub(super) struct Timers {
     clocks: [Clock; 2],
     seq: u64,
+    /// The timerfds may have to be set.
+    changed: bool,
 }
 
 /// The knotes' nodes, as one clock's queue wants them: an entry that was left
@@ -55,7 +57,7 @@ impl Timers {
         let clocks =
             [const { Clock { queue: TimerQueue::new(), fd: None, set_to: None, changed: false } };
                 2];
-        Self { clocks, seq: 0 }
+        Self { clocks, seq: 0, changed: false }
     }
 
     /// Has a knote come up at a time of its clock.
@@ -63,8 +65,11 @@ impl Timers {
         let Some(knote) = knotes.get(id) else { return Ok(()) };
         self.seq += 1;
         let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return Ok(()) };
-        clock.changed = true;
-        clock.queue.arm(&Nodes(knotes, knote.clock), id, deadline, self.seq)
+        let nodes = Nodes(knotes, knote.clock);
+        clock.queue.arm_node(&nodes, (id, &knote.node), deadline, self.seq)?;
+        let in_time = clock.set_to.is_some_and(|at| at <= deadline);
+        self.changed |= clock.change_unless(in_time);
+        Ok(())
     }
 
     pub fn disarm(&mut self, knotes: &Slab<Knote>, id: u32) {
@@ -72,8 +77,8 @@ impl Timers {
             return;
         };
         let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return };
-        clock.changed = true;
         clock.queue.disarm(&Nodes(knotes, knote.clock), id);
+        self.changed |= clock.change_unless(true);
     }
 
     /// Has another epoll watch the timerfds.
@@ -96,13 +101,14 @@ impl Timers {
         for clock in &mut self.clocks {
             (clock.fd, clock.set_to, clock.changed) = (None, None, true);
         }
+        self.changed = true;
     }
 
     fn pop(&mut self, knotes: &Slab<Knote>, index: u8, now: i64) -> Option<u32> {
         let clock = self.clocks.get_mut(usize::from(index))?;
         match clock.queue.pop(&Nodes(knotes, index), now, &mut u32::MAX.clone()) {
             Popped::Due { id, .. } => {
-                clock.changed = true;
+                (clock.changed, self.changed) = (true, true);
                 Some(id)
             }
             // Without memory it is tried again at the next wake-up.
@@ -110,16 +116,31 @@ impl Timers {
         }
     }
 
+    fn is_idle(&self) -> bool {
+        let [first, second] = &self.clocks;
+        first.queue.len() + second.queue.len() == 0
+    }
+
     fn is_empty(&self, index: u8) -> bool {
         self.clocks.get(usize::from(index)).is_none_or(|clock| clock.queue.len() == 0)
     }
 }
 
+/// As long as a clock has no more timers than these, it wakes up exactly when
+/// the first one is due.
+const FEW: usize = 64;
+
 impl Clock {
+    /// A timer was armed or disarmed. `in_time`: the timerfd is early enough
+    /// for it, which is good enough where there are many.
+    fn change_unless(&mut self, in_time: bool) -> bool {
+        self.changed |= !in_time || self.queue.len() <= FEW;
+        self.changed
+    }
+
     /// When to wake up. With few timers exactly when the first one is due;
     /// with many it may be at a time that one was set to before.
     fn next(&mut self, nodes: &Nodes<'_>) -> Option<i64> {
-        const FEW: usize = 64;
         match self.queue.len() {
             0 => None,
             1..=FEW => self.queue.next_deadline(nodes),
@@ -130,7 +151,14 @@ impl Clock {
 
 impl Core {
     /// Looks for timers that are due.
+    #[inline]
     pub fn expire_timers(&mut self) {
+        if !self.timers.is_idle() {
+            self.expire_all();
+        }
+    }
+
+    fn expire_all(&mut self) {
         for clock in [MONOTONIC, REALTIME] {
             if self.timers.is_empty(clock) {
                 continue;
@@ -143,7 +171,12 @@ impl Core {
     }
 
     /// Sets the timerfds to what is due next.
+    #[inline]
     pub fn set_timers(&mut self) -> Result<(), Errno> {
+        if self.timers.changed { self.set_changed_timers() } else { Ok(()) }
+    }
+
+    fn set_changed_timers(&mut self) -> Result<(), Errno> {
         for (index, clock) in (0u8..).zip(&mut self.timers.clocks) {
             if !std::mem::take(&mut clock.changed) {
                 continue;
@@ -170,6 +203,7 @@ impl Core {
             clock.set_to = next;
             clock.changed = false;
         }
+        self.timers.changed = false;
         Ok(())
     }
 
@@ -177,7 +211,7 @@ impl Core {
     pub fn timer_rang(&mut self, clock: usize) {
         if let Some(clock) = self.timers.clocks.get_mut(clock) {
             clock.set_to = None;
-            clock.changed = true;
+            (clock.changed, self.timers.changed) = (true, true);
         }
     }
 }

@@ -42,8 +42,12 @@ impl Timer {
     fn start(core: &mut Core, id: u32) -> Result<()> {
         let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
         let time = nanoseconds(knote)?;
-        knote.clock = if is_absolute(knote) { REALTIME } else { MONOTONIC };
-        knote.node.reset();
+        let clock = if is_absolute(knote) { REALTIME } else { MONOTONIC };
+        if knote.clock != clock {
+            // Its entry is in the other clock's queue.
+            knote.node.forget_entry();
+            knote.clock = clock;
+        }
         knote.state = match is_absolute(knote) {
             true => time,
             false => timers::now(MONOTONIC).saturating_add(time),
