@@ -590,11 +590,45 @@ struct timespec;
 
 /**
  * Filter: there is something to read. ident is a descriptor.
+ *
+ * Works for everything that can be polled, and for files. data is:
+ *
+ *   sockets          the bytes that can be read; of a datagram socket those
+ *                    of the next datagram, 0 for an empty one (BSD has all)
+ *   listening ones   how many connections wait to be accepted; 1 where the
+ *                    kernel does not tell (other than TCP and local ones)
+ *   pipes, FIFOs,    the bytes that can be read
+ *   ttys
+ *   regular files    from the position to the end, which may be negative;
+ *                    at the end there is no event until the file grows
+ *   directories      the same, by the size that fstat() tells
+ *   devices that     0: always ready (/dev/null)
+ *   are not polled
+ *   eventfds,        the counter, the expirations, 1 without a /proc
+ *   timerfds
+ *   kqueues          how many events it has, about
+ *   other            1
+ *
+ * Once the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
+ * left, and fflags is the errno of a TCP connection that failed, as far as
+ * that can be told without taking it from getsockopt(SO_ERROR): it is
+ * ECONNREFUSED, ECONNRESET or 0. A socket that was never connected has no
+ * event. fflags of the change may have EVLOOP_KQ_NOTE_LOWAT or
+ * EVLOOP_KQ_NOTE_FILE_POLL. That the position was moved by lseek() is not
+ * seen, nor what other machines do to a network file system; a file that
+ * the process may not read is looked at every 100 ms.
  */
 #define EVLOOP_KQ_FILTER_READ -1
 
 /**
  * Filter: there is room to write. ident is a descriptor.
+ *
+ * data is how many bytes there is room for: in a socket's send buffer, in a
+ * pipe; at least 1, and 1 where the kernel does not tell; 0 for files and
+ * devices that are not polled, which are always ready. EVLOOP_KQ_EV_EOF:
+ * nobody will read it; fflags as for EVLOOP_KQ_FILTER_READ. A socket that
+ * was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while there
+ * is some room but less than that, it is looked at every 10 ms.
  */
 #define EVLOOP_KQ_FILTER_WRITE -2
 
@@ -705,6 +739,17 @@ struct timespec;
 
 /**
  * Filter: a timer. ident is a number of the caller's.
+ *
+ * The change's data is the period, in milliseconds or what fflags say, 0 is
+ * 1; with EVLOOP_KQ_EV_ONESHOT it expires once, after 0 at once. With
+ * EVLOOP_KQ_NOTE_ABSTIME it is a time of the wall clock, whose steps it
+ * follows, and it expires once. data of an event is how often it expired
+ * since the last one, also while it was disabled. Adding it again starts it
+ * anew, and what had expired is forgotten. EVLOOP_KQ_EV_CLEAR is always on,
+ * but for ABSTIME. -EINVAL: data is negative, or two units. Timers do not
+ * expire early. They share a descriptor for each clock; with more than 64
+ * of them the queue's descriptor may be readable at a time that one was set
+ * to before, until the next call.
  */
 #define EVLOOP_KQ_FILTER_TIMER -7
 
@@ -718,6 +763,11 @@ struct timespec;
 
 /**
  * Filter: triggered by the program. ident is a number of the caller's.
+ *
+ * It has an event once a change of it has EVLOOP_KQ_NOTE_TRIGGER, from any
+ * thread, also while it is disabled; until it is deleted, or with
+ * EVLOOP_KQ_EV_CLEAR until that is delivered. data and fflags of the event
+ * are what changes have set.
  */
 #define EVLOOP_KQ_FILTER_USER -11
 
