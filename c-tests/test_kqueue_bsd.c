@@ -278,6 +278,16 @@ TEST(threads_that_wait_in_a_closed_queue_are_woken_by_the_next_calls) {
   }
 }
 
+TEST(threads_that_wait_in_a_closed_queue_are_woken_by_themselves) {
+  int kq = bsd_kqueue();
+  Waiting w;
+  start_waiting(&w, kq);
+  OK(close(kq));
+  CHECK_EQ(pthread_join(w.thread, NULL), 0);
+  CHECK_EQ(w.result, -1);
+  CHECK_EQ(w.error, EBADF);
+}
+
 TEST(a_thousand_queues_at_once) {
   enum { N = 1000 };
   static int kqs[N];

@@ -97,20 +97,61 @@ TEST(adding_replaces_a_watch_of_the_descriptor_before) {
 }
 
 TEST(the_new_owner_of_a_number_hears_nothing_of_the_old_one) {
-  /* The new descriptor is ready itself, which makes the difference hard to
-   * see: it is looked for now and then. */
-  evloop_kqueue_t kq = new_kqueue();
-  Pipe old = new_pipe(), fresh = new_pipe();
-  Event event;
-  int stale = 0;
-  watch(kq, old.r, KQ_READ, 0, 1);
-  OK(dup(old.r));
-  put(old.w);
-  put(fresh.w);
-  reuse(old.r, fresh.r);
-  for (int i = 0; i < 100; i++) stale += (int)OK(take(kq, &event, 1, 0));
-  CHECK(stale <= 16);
-  expect_silence(kq);
+  /* The new descriptor is ready itself. */
+  static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH};
+  for (int i = 0; i < LENGTH(flags); i++) {
+    evloop_kqueue_t kq = new_kqueue();
+    Pipe old = new_pipe(), fresh = new_pipe();
+    watch(kq, old.r, KQ_READ, flags[i], 1);
+    OK(dup(old.r));
+    put(old.w);
+    put(fresh.w);
+    reuse(old.r, fresh.r);
+    expect_silence(kq);
+  }
+}
+
+TEST(the_new_owner_of_an_eventfds_number_too) {
+  for (int flags = 0; flags <= CLEAR; flags += CLEAR) {
+    evloop_kqueue_t kq = new_kqueue();
+    int old = event_fd(1), fresh = event_fd(1);
+    watch(kq, old, KQ_READ, flags, 1);
+    OK(dup(old));
+    reuse(old, fresh);
+    expect_silence(kq);
+  }
+}
+
+TEST(a_number_that_becomes_a_files_is_watched_anew) {
+  static const int first[] = {0, CLEAR, ONESHOT, DISPATCH}, second[] = {0, CLEAR};
+  for (int i = 0; i < LENGTH(first) * LENGTH(second); i++) {
+    evloop_kqueue_t kq = new_kqueue();
+    Pipe p = new_pipe();
+    int file = regular_file();
+    CHECK_EQ(pwrite(file, "abc", 3, 0), 3);
+    CHECK_EQ(lseek(file, 0, SEEK_SET), 0);
+    watch(kq, p.r, KQ_READ, first[i / LENGTH(second)], 1);
+    reuse(p.r, file);
+    if (i % 3 == 0) CHECK_ERR(try_change(kq, (uint64_t)p.r, KQ_READ, DELETE, 0, 0, 0), ENOENT);
+    watch(kq, p.r, KQ_READ, second[i % LENGTH(second)], 2);
+    Event event = expect_event(kq, (uint64_t)p.r, KQ_READ);
+    CHECK_EQ(event.udata, 2);
+    CHECK_EQ(event.data, 3);
+  }
+}
+
+TEST(a_files_number_that_is_anothers_is_silent) {
+  int others[] = {regular_file(), (int)OK(open("/dev/zero", O_RDONLY))};
+  CHECK_EQ(pwrite(others[0], "other", 5, 0), 5);
+  CHECK_EQ(lseek(others[0], 0, SEEK_SET), 0);
+  for (int i = 0; i < LENGTH(others); i++) {
+    evloop_kqueue_t kq = new_kqueue();
+    int file = i == 0 ? regular_file() : (int)OK(open("/dev/null", O_RDONLY));
+    CHECK(i > 0 || pwrite(file, "a", 1, 0) == 1);
+    watch(kq, file, KQ_READ, 0, 1);
+    reuse(file, others[i]);
+    expect_silence(kq);
+  }
 }
 
 TEST(sorts_of_files_are_told_apart_at_once) {

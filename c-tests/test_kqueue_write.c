@@ -203,7 +203,9 @@ TEST(a_full_eventfd_is_not_ready) {
   watch(kq, fd, 0);
   expect_nothing(kq);
   OK(eventfd_read(fd, &count));
-  CHECK(expect_write(kq, fd).data > 0);
+  CHECK_EQ((uint64_t)expect_write(kq, fd).data, UINT64_MAX - 1);
+  OK(eventfd_write(fd, 3));
+  CHECK_EQ((uint64_t)expect_write(kq, fd).data, UINT64_MAX - 4);
 }
 
 TEST(a_listener_is_never_ready) {

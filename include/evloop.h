@@ -604,8 +604,8 @@ struct timespec;
  *   directories      the same, by the size that fstat() tells
  *   devices that     0: always ready (/dev/null)
  *   are not polled
- *   eventfds,        the counter, the expirations, 1 without a /proc
- *   timerfds
+ *   eventfds,        the counter, the expirations, of 64 bits without a
+ *   timerfds         sign; 1 without a /proc
  *   kqueues          how many events it has, about
  *   other            1
  *
@@ -624,8 +624,9 @@ struct timespec;
  * Filter: there is room to write. ident is a descriptor.
  *
  * data is how many bytes there is room for: in a socket's send buffer, in a
- * pipe; at least 1, and 1 where the kernel does not tell; 0 for files and
- * devices that are not polled, which are always ready. EVLOOP_KQ_EV_EOF:
+ * pipe, at least 1; what can be added to an eventfd, of 64 bits without a
+ * sign; 1 where the kernel does not tell; 0 for files and devices that are
+ * not polled, which are always ready. EVLOOP_KQ_EV_EOF:
  * nobody will read it; fflags as for EVLOOP_KQ_FILTER_READ. A socket that
  * was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while there
  * is some room but less than that, it is looked at every 10 ms.
@@ -2221,8 +2222,9 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
  * everything but close in the child, whose descriptor of it is closed by
  * the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
  * has a copy under the same handle and descriptor: the descriptor is the
- * parent's until the child's first call with it. Since 0.1.0. Source:
- * kqueue(2) of FreeBSD.
+ * parent's until the child's first call with it. But where another thread
+ * was changing the queue at the fork the child has none: -ECHILD. Since
+ * 0.1.0. Source: kqueue(2) of FreeBSD.
  */
 evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
 
@@ -2250,7 +2252,13 @@ evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
  *
  * It is only lent: do not close it. It is readable while an event is
  * pending, and can be registered with another kqueue, epoll, poll or
- * select.
+ * select. The kernel nests so many epolls and no more (-ELOOP): a queue
+ * that watches a queue can be polled, but not be watched by a third.
+ *
+ * Where it has to be asked what there is, it may be readable although there
+ * is no event, until evloop_kqueue_control() has looked: for a socket that
+ * was never connected, below an EVLOOP_KQ_NOTE_LOWAT, and where the filters
+ * say so.
  *
  * @param kq a kqueue.
  * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
@@ -2316,8 +2324,8 @@ int evloop_kqueue_control(evloop_kqueue_t kq,
  *
  * The buffer is lent until the event was returned or evloop_kqueue_close()
  * was; the descriptor must stay open until then, and so, with io_uring, must
- * the calling thread: when it ends, what it began and is not done fails
- * with ECANCELED.
+ * the calling thread: what it began and was not done when it ended fails
+ * with ECANCELED, but perhaps not before its turn to be done has come.
  *
  * @param kq a kqueue.
  * @param fd a descriptor to read from.
@@ -2427,10 +2435,10 @@ int evloop_kqueue_close(evloop_kqueue_t kq);
  * Create a kqueue that is known by its descriptor, as on BSD.
  *
  * The descriptor is the program's: close(2) closes the queue. Nobody is
- * told of that, so what the queue holds is given back, and threads that
- * wait in it return, at a later call of one of these two functions or of
- * evloop_kqueue_create(); at the next one, if descriptors have run out. A
- * duplicate, dup(2), is the same queue, which lives as long as one of them
+ * told of that: threads that wait in evloop_bsd_kevent() look every 250 ms,
+ * and return; without any, what the queue holds is given back at a later
+ * call of one of these two functions or of evloop_kqueue_create(), at the
+ * next one if descriptors have run out. A duplicate, dup(2), is the same queue, which lives as long as one of them
  * is open.
  *
  * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,

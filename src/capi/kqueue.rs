@@ -7,7 +7,7 @@ use super::guard::guard;
 use super::kqueue_types::*;
 use super::types::*;
 use crate::errno::{Errno, Error, Result};
-use crate::kqueue::{Changes, Collect, Kevent, Kqueue, OnSignal, Operation, Request, Sink, Use};
+use crate::kqueue::{By, Changes, Collect, Kevent, Kqueue, Operation, Request, Sink, Use};
 use crate::sys::SavedErrno;
 use crate::sys::clock::Deadline;
 use crate::table;
@@ -26,8 +26,9 @@ use libc::timespec;
 /// everything but close in the child, whose descriptor of it is closed by
 /// the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
 /// has a copy under the same handle and descriptor: the descriptor is the
-/// parent's until the child's first call with it. Since 0.1.0. Source:
-/// kqueue(2) of FreeBSD.
+/// parent's until the child's first call with it. But where another thread
+/// was changing the queue at the fork the child has none: -ECHILD. Since
+/// 0.1.0. Source: kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_create(flags: u32) -> evloop_kqueue_t {
     guard("evloop_kqueue_create", || {
@@ -63,7 +64,13 @@ pub extern "C" fn evloop_kqueue_from_fd(fd: c_int, flags: u32) -> evloop_kqueue_
 ///
 /// It is only lent: do not close it. It is readable while an event is
 /// pending, and can be registered with another kqueue, epoll, poll or
-/// select.
+/// select. The kernel nests so many epolls and no more (-ELOOP): a queue
+/// that watches a queue can be polled, but not be watched by a third.
+///
+/// Where it has to be asked what there is, it may be readable although there
+/// is no event, until evloop_kqueue_control() has looked: for a socket that
+/// was never connected, below an EVLOOP_KQ_NOTE_LOWAT, and where the filters
+/// say so.
 ///
 /// @param kq a kqueue.
 /// @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
@@ -129,7 +136,7 @@ pub unsafe extern "C" fn evloop_kqueue_control(
         // place of changes do so after these were read.
         let mut sink = unsafe { Sink::new(events, nevents) };
         let deadline = Deadline::after(timeout_ns);
-        let how = Collect { deadline, on_signal: OnSignal::AsSet };
+        let how = Collect { deadline, by: By::Handle };
         arg::count(queue.control(&mut changes, &mut sink, how)?)
     })
 }
@@ -145,8 +152,8 @@ pub unsafe extern "C" fn evloop_kqueue_control(
 ///
 /// The buffer is lent until the event was returned or evloop_kqueue_close()
 /// was; the descriptor must stay open until then, and so, with io_uring, must
-/// the calling thread: when it ends, what it began and is not done fails
-/// with ECANCELED.
+/// the calling thread: what it began and was not done when it ended fails
+/// with ECANCELED, but perhaps not before its turn to be done has come.
 ///
 /// @param kq a kqueue.
 /// @param fd a descriptor to read from.
@@ -284,10 +291,10 @@ pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
 /// Create a kqueue that is known by its descriptor, as on BSD.
 ///
 /// The descriptor is the program's: close(2) closes the queue. Nobody is
-/// told of that, so what the queue holds is given back, and threads that
-/// wait in it return, at a later call of one of these two functions or of
-/// evloop_kqueue_create(); at the next one, if descriptors have run out. A
-/// duplicate, dup(2), is the same queue, which lives as long as one of them
+/// told of that: threads that wait in evloop_bsd_kevent() look every 250 ms,
+/// and return; without any, what the queue holds is given back at a later
+/// call of one of these two functions or of evloop_kqueue_create(), at the
+/// next one if descriptors have run out. A duplicate, dup(2), is the same queue, which lives as long as one of them
 /// is open.
 ///
 /// @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
@@ -340,7 +347,7 @@ pub unsafe extern "C" fn evloop_bsd_kevent(
         // SAFETY: the caller lends room for so many; those that take the
         // place of changes do so after these were read.
         let mut sink = unsafe { Sink::new(events, nevents) };
-        let how = Collect { deadline, on_signal: OnSignal::Return };
+        let how = Collect { deadline, by: By::Number(kq) };
         arg::count(queue.control(&mut changes, &mut sink, how)?)
     })
 }

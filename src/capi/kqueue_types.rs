@@ -19,8 +19,8 @@ use crate::kqueue;
 ///   directories      the same, by the size that fstat() tells
 ///   devices that     0: always ready (/dev/null)
 ///   are not polled
-///   eventfds,        the counter, the expirations, 1 without a /proc
-///   timerfds
+///   eventfds,        the counter, the expirations, of 64 bits without a
+///   timerfds         sign; 1 without a /proc
 ///   kqueues          how many events it has, about
 ///   other            1
 ///
@@ -36,8 +36,9 @@ pub const EVLOOP_KQ_FILTER_READ: i16 = -1;
 /// Filter: there is room to write. ident is a descriptor.
 ///
 /// data is how many bytes there is room for: in a socket's send buffer, in a
-/// pipe; at least 1, and 1 where the kernel does not tell; 0 for files and
-/// devices that are not polled, which are always ready. EVLOOP_KQ_EV_EOF:
+/// pipe, at least 1; what can be added to an eventfd, of 64 bits without a
+/// sign; 1 where the kernel does not tell; 0 for files and devices that are
+/// not polled, which are always ready. EVLOOP_KQ_EV_EOF:
 /// nobody will read it; fflags as for EVLOOP_KQ_FILTER_READ. A socket that
 /// was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while there
 /// is some room but less than that, it is looked at every 10 ms.

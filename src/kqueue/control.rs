@@ -9,6 +9,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::{MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self, Event};
+use crate::sys::thread;
 use crate::waiters;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -16,18 +17,22 @@ use std::os::fd::RawFd;
 /// Events that are fetched without memory being asked for.
 const SMALL: usize = 64;
 
-/// Whether an interrupted wait goes on, as the thread has it set, or not.
+/// What a queue is waited for by.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnSignal {
-    AsSet,
-    Return,
+pub(crate) enum By {
+    /// Whoever closes it tells, and an interrupted wait goes on as the thread
+    /// has it set.
+    Handle,
+    /// As on BSD: a wait that is interrupted returns, and nobody tells that
+    /// the number was closed.
+    Number(RawFd),
 }
 
 /// How to wait for events.
 #[derive(Clone, Copy)]
 pub(crate) struct Collect {
     pub deadline: Deadline,
-    pub on_signal: OnSignal,
+    pub by: By,
 }
 
 /// A queue's state, locked.
@@ -143,9 +148,15 @@ impl Queue {
         let mut buffer = Buffer { small: &mut small, large: &mut large };
         // What is the queue's own takes the place of others so often.
         let mut looks = 4;
+        let mut listens = matches!(how.by, By::Number(_));
         loop {
             let Some(wait) = self.begin(by, sink, &mut buffer)? else { return Ok(sink.filled()) };
-            let left = if wait.at_once { Some(0) } else { at_most(how.deadline, wait.stuck) };
+            let slice = match (wait.stuck, listens) {
+                (true, _) => STUCK_NS,
+                (false, true) => LISTEN_NS,
+                (false, false) => i64::MAX,
+            };
+            let left = if wait.at_once { Some(0) } else { at_most(how.deadline, slice) };
             let room = wait.room.len();
             let result = epoll::wait(wait.main, wait.room, left);
             if !is_here(self.epoch.load(Ordering::Relaxed)) {
@@ -168,7 +179,7 @@ impl Queue {
                 Err(Errno::EINTR) if core.take_signals() => {}
                 Err(Errno::EINTR) => {
                     drop(locked);
-                    interrupted(how.on_signal)?;
+                    interrupted(how.by)?;
                     continue;
                 }
                 Err(errno) => return Err(errno.into()),
@@ -187,6 +198,12 @@ impl Queue {
                 let _ = self.settle(core);
                 return Ok(sink.filled());
             }
+            if let By::Number(number) = how.by {
+                drop(locked);
+                registry::look_at(number);
+                // Nobody else is there to close it.
+                listens = !thread::is_the_only_one();
+            }
         }
     }
 
@@ -200,8 +217,8 @@ impl Queue {
         let mut locked = self.lock(by)?;
         let core = locked.core()?;
         core.renew_signals()?;
-        if sink.filled() == 0 {
-            core.pass = core.pass.wrapping_add(1);
+        if sink.pass == 0 {
+            sink.pass = core.next_pass();
         }
         core.first_look(sink);
         if sink.is_full() {
@@ -293,17 +310,21 @@ fn lacks_descriptors(result: &Result<()>) -> bool {
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE))
 }
 
-/// What is stuck is tried again after a while.
-fn at_most(deadline: Deadline, stuck: bool) -> Option<i64> {
-    const SLICE_NS: i64 = 10_000_000;
+/// How soon what is stuck is tried again.
+const STUCK_NS: i64 = 10_000_000;
+/// How often it is looked whether another thread has closed the queue's
+/// number.
+const LISTEN_NS: i64 = 250_000_000;
+
+fn at_most(deadline: Deadline, slice: i64) -> Option<i64> {
     let left = deadline.left_ns();
-    if stuck { Some(left.map_or(SLICE_NS, |left| left.min(SLICE_NS))) } else { left }
+    if slice < i64::MAX { Some(left.map_or(slice, |left| left.min(slice))) } else { left }
 }
 
-fn interrupted(on_signal: OnSignal) -> Result<()> {
-    match on_signal {
-        OnSignal::AsSet => waiters::interrupted(),
-        OnSignal::Return => fail!(EINTR, "a signal handler interrupted the wait"),
+fn interrupted(by: By) -> Result<()> {
+    match by {
+        By::Handle => waiters::interrupted(),
+        By::Number(_) => fail!(EINTR, "a signal handler interrupted the wait"),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Core {
     pub signals: Signals,
     pub processes: Processes,
     /// Numbers the collecting calls.
-    pub pass: u32,
+    pass: u32,
     /// The list of those with events had the last call for itself: the next
     /// one asks the kernel first.
     pub kernel_first: bool,
@@ -66,6 +66,12 @@ impl Core {
             leaving: 0,
             strays: 0,
         })
+    }
+
+    /// A number for a collecting call.
+    pub fn next_pass(&mut self) -> u32 {
+        self.pass = self.pass % (u32::MAX - 1) + 1;
+        self.pass
     }
 
     /// Applies one change.
@@ -125,7 +131,7 @@ impl Core {
         };
         match result {
             // Closed behind our back, and perhaps used for another since.
-            Err(error) if self.is_gone(registration, fd, &error) => {
+            Err(error) if self.failed_as_gone(registration, fd, &error) => {
                 self.forget(registration);
                 match error.errno {
                     Errno::EBADF => fail!(EBADF, "fd {} is not open", fd),
@@ -137,7 +143,7 @@ impl Core {
     }
 
     /// Whether a change failed because the descriptor is another by now.
-    fn is_gone(&mut self, registration: u32, fd: RawFd, error: &Error) -> bool {
+    fn failed_as_gone(&mut self, registration: u32, fd: RawFd, error: &Error) -> bool {
         match error.errno {
             Errno::EBADF => !fd::is_open(fd),
             Errno::ENOENT => self.verify(registration).is_err(),
@@ -192,9 +198,6 @@ impl Core {
     fn add(&mut self, filter: &dyn Filter, change: &Kevent, registration: u32) -> Result<()> {
         let mut knote = Knote::new(change, change.flags);
         knote.registration = registration;
-        // A collecting call that is going on may have delivered, and so
-        // deleted, the one before.
-        knote.pass = self.pass;
         knote.ext = kept_ext(change)?;
         filter.check(&mut knote)?;
         self.reserve_index()?;
@@ -217,7 +220,19 @@ impl Core {
         if change.flags & EV_FORCEONESHOT != 0 {
             self.force(id);
         }
+        if self.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE)) {
+            self.set.make_bell()?;
+        }
         Ok(())
+    }
+
+    /// Whether a change of a knote may make it have an event, or deliver one
+    /// that it has.
+    fn may_activate(&self, knote: &Knote, change: &Kevent) -> bool {
+        change.flags & EV_FORCEONESHOT != 0
+            || (knote.filter == FILTER_USER && change.fflags & NOTE_TRIGGER != 0)
+            || (knote.is(ACTIVE | DISABLED) && change.flags & (EV_ADD | EV_ENABLE) != 0)
+            || self.registrations.get(knote.registration).is_some_and(|one| one.is_file)
     }
 
     /// Puts a new knote where it is found.
@@ -237,6 +252,9 @@ impl Core {
         let Some(knote) = self.knotes.get(id) else { return Ok(()) };
         let before = (knote.flags, knote.fflags, knote.data);
         let ext = kept_ext(change)?;
+        if self.may_activate(knote, change) {
+            self.set.make_bell()?;
+        }
         filter.touch(self, id, change)?;
         if let Some(knote) = self.knotes.get_mut(id)
             && change.flags & EV_KEEPUDATA == 0

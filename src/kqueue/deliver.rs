@@ -18,6 +18,9 @@ impl Core {
         if sink.is_full() {
             return false;
         }
+        if ready.is_none() && self.is_gone(id) {
+            return true;
+        }
         let filter = filter::of(self, id);
         let forced = self.knotes.get(id).is_some_and(|knote| knote.is(FORCED));
         let verdict = filter.evaluate(self, id, ready);
@@ -26,13 +29,12 @@ impl Core {
             Verdict::False if forced => filter::Outcome::default(),
             Verdict::False => return true,
             Verdict::Gone => {
-                self.gone(id);
+                self.is_gone(id);
                 return true;
             }
         };
-        let pass = self.pass;
         let Some(knote) = self.knotes.get_mut(id) else { return true };
-        knote.pass = pass;
+        knote.pass = sink.pass;
         knote.status &= !FORCED;
         let mut event = knote.event();
         (event.data, event.fflags) = (outcome.data, outcome.fflags);
@@ -53,12 +55,14 @@ impl Core {
         true
     }
 
-    /// A knote's descriptor is not what it was, by the look of it.
-    fn gone(&mut self, id: u32) {
+    /// Whether a knote's descriptor is not what it was; then it is forgotten.
+    fn is_gone(&mut self, id: u32) -> bool {
         let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
-        if self.verify(registration).is_err() {
+        let gone = registration != NONE && self.verify(registration).is_err();
+        if gone {
             self.forget(registration);
         }
+        gone
     }
 
     /// After a delivery: what the kernel refuses is a descriptor that is not
@@ -81,7 +85,7 @@ impl Core {
             left -= 1;
             let id = self.active.first();
             let Some(knote) = self.knotes.get(id) else { return };
-            let (forced, done) = (knote.is(FORCED), knote.pass == self.pass);
+            let (forced, done) = (knote.is(FORCED), knote.pass == sink.pass);
             self.active.remove(&mut self.knotes, id);
             if done {
                 // Delivered by this call, and still so: for the next one.
@@ -158,6 +162,13 @@ impl Core {
             self.strays += 1;
             return;
         }
+        // A duplicate of what was closed may be reported, and the number be
+        // another's by now.
+        if self.verify(id).is_err() {
+            self.forget(id);
+            self.strays += 1;
+            return;
+        }
         let mut at = self.registrations.get(id).map_or(NONE, |one| one.first);
         let mut wanted = false;
         while let Some(knote) = self.knotes.get(at) {
@@ -165,7 +176,7 @@ impl Core {
             let (its_kind, interest) = filter::of(self, at).interest(knote);
             let meant = interest | set::ERR | set::HUP;
             if its_kind == kind && ready & meant != 0 && !knote.is(DISABLED) {
-                wanted |= self.take_knote(at, ready, sink);
+                wanted |= self.take_knote(at, (kind, ready), sink);
             }
             at = next;
         }
@@ -173,9 +184,13 @@ impl Core {
     }
 
     /// Whether it has an event, now or later.
-    fn take_knote(&mut self, id: u32, ready: u32, sink: &mut Sink) -> bool {
+    fn take_knote(&mut self, id: u32, (kind, ready): (usize, u32), sink: &mut Sink) -> bool {
         let before = sink.filled();
-        if self.knotes.get(id).is_some_and(|knote| knote.pass == self.pass) {
+        if self.knotes.get(id).is_some_and(|knote| knote.pass == sink.pass) {
+            if kind != set::LEVEL {
+                // The kernel does not say so again.
+                self.activate(id);
+            }
             return true;
         }
         if !self.deliver(id, Some(ready), sink) {

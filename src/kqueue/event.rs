@@ -137,18 +137,20 @@ pub(crate) struct Sink {
     start: *mut MaybeUninit<Kevent>,
     room: usize,
     filled: usize,
+    /// The number of the collecting call that fills it; 0: it has none yet.
+    pub pass: u32,
 }
 
 impl Sink {
     /// # Safety
     /// `room` entries at `start` stay writable while this is used.
     pub unsafe fn new(start: *mut Kevent, room: usize) -> Self {
-        Self { start: start.cast(), room, filled: 0 }
+        Self { start: start.cast(), room, filled: 0, pass: 0 }
     }
 
     /// No room.
     pub fn none() -> Self {
-        Self { start: std::ptr::null_mut(), room: 0, filled: 0 }
+        Self { start: std::ptr::null_mut(), room: 0, filled: 0, pass: u32::MAX }
     }
 
     pub fn is_full(&self) -> bool {

@@ -29,7 +29,7 @@ mod snapshot;
 mod timers;
 
 pub(crate) use aio::{Operation, Request};
-pub(crate) use control::{Collect, OnSignal};
+pub(crate) use control::{By, Collect};
 pub(crate) use event::*;
 pub(crate) use object::{Kqueue, Use, watchable};
 pub(crate) use readiness::Readiness;

@@ -2,7 +2,7 @@
 //! who wants no more: it has no handle, and is not known by its descriptor.
 
 use super::Queue;
-use super::control::{Collect, OnSignal};
+use super::control::{By, Collect};
 use super::event::*;
 use crate::errno::{Errno, Result, fail};
 use crate::sys::clock::Deadline;
@@ -43,7 +43,7 @@ impl Readiness {
         let mut changes = unsafe { Changes::new(&raw const change, 1) };
         // SAFETY: there is no room at all.
         let mut sink = unsafe { Sink::new(std::ptr::null_mut(), 0) };
-        let how = Collect { deadline: Deadline::Now, on_signal: OnSignal::AsSet };
+        let how = Collect { deadline: Deadline::Now, by: By::Handle };
         match self.0.control(None, &mut changes, &mut sink, how) {
             Err(error) if !on && error.errno == Errno::ENOENT => Ok(()),
             result => result.map(drop),
@@ -73,7 +73,7 @@ impl Readiness {
         let mut changes = unsafe { Changes::new(std::ptr::null(), 0) };
         // SAFETY: so much room, which stays.
         let mut sink = unsafe { Sink::new(events.as_mut_ptr().cast(), room) };
-        let how = Collect { deadline, on_signal: OnSignal::AsSet };
+        let how = Collect { deadline, by: By::Handle };
         let filled = self.0.control(None, &mut changes, &mut sink, how)?;
         for event in events.iter().take(filled) {
             // SAFETY: that many were filled.

@@ -35,12 +35,7 @@ pub(super) struct Registration {
     is_muted: bool,
     /// Reports that no knote wanted, in a row.
     vain: u8,
-    /// Reports since it was last asked whether it is the same.
-    reports: u8,
 }
-
-/// How often it is asked whether a descriptor still is the same.
-const REPORTS: u8 = 16;
 
 impl Registration {
     /// `None`: there is no such descriptor.
@@ -60,7 +55,6 @@ impl Registration {
             is_fresh: true,
             is_muted: false,
             vain: 0,
-            reports: 0,
         })
     }
 }
@@ -182,29 +176,25 @@ impl Core {
         if now == 0 && registration.in_main == kind {
             registration.in_main = KINDS;
         }
-        if result == Err(Errno::EPERM) {
-            registration.is_file = true;
-            return Ok(());
+        if result != Err(Errno::EPERM) {
+            return result;
         }
-        result
+        // What an epoll took once was another.
+        if registration.masks != [0; KINDS] || registration.compare().is_err() {
+            return Err(Errno::ENOENT);
+        }
+        registration.is_file = true;
+        Ok(())
     }
 
     /// Whether the descriptor still is the one that was registered: ENOENT,
     /// its number is another's; EBADF, it is closed.
     pub fn verify(&mut self, id: u32) -> Result<(), Errno> {
-        let Some(registration) = self.registrations.get_mut(id) else { return Ok(()) };
-        registration.reports = 0;
+        let Some(registration) = self.registrations.get(id) else { return Ok(()) };
         let fd = registration.fd;
-        let masks = registration.masks;
-        let Some(kind) = masks.iter().position(|mask| *mask != 0) else {
-            return registration.compare();
-        };
-        let place = self.place(id, kind);
-        match masks.first() {
-            Some(level) if *level != 0 && *level & (ET | PARKED) == 0 => {
-                self.set.set(place, fd, *level, *level)
-            }
-            _ => self.set.probe(place, fd),
+        match registration.masks.iter().position(|mask| *mask != 0) {
+            Some(kind) => self.set.probe(self.place(id, kind), fd),
+            None => registration.compare(),
         }
     }
 
@@ -230,6 +220,9 @@ impl Core {
                 continue;
             }
             self.copy_to(&mut fresh, id)?;
+        }
+        if self.set.has_bell() {
+            fresh.make_bell()?;
         }
         self.timers.add_to(&fresh)?;
         self.signals.add_to(&fresh)?;
@@ -272,14 +265,8 @@ impl Core {
     pub fn was_reported(&mut self, id: u32, wanted: bool) {
         let Some(registration) = self.registrations.get_mut(id) else { return };
         registration.vain = if wanted { 0 } else { registration.vain.saturating_add(1) };
-        registration.reports += 1;
-        let in_vain = registration.vain >= 2;
-        if in_vain || registration.reports >= REPORTS {
-            if self.verify(id).is_err() {
-                self.forget(id);
-            } else if in_vain {
-                self.mute(id, true);
-            }
+        if registration.vain >= 2 {
+            self.mute(id, true);
         } else if wanted && registration.is_muted {
             self.mute(id, false);
         }

@@ -90,7 +90,7 @@ pub(super) fn remove(fd: RawFd, handle: i64) {
 
 /// The queue behind a number, which is still its.
 pub(crate) fn resolve(fd: RawFd) -> Result<Pinned<Kqueue>> {
-    table::set_fork_hook(&FORK_HOOK);
+    begin();
     let entry = REGISTRY.lock().numbers.get(&fd).copied();
     if let Some(entry) = entry {
         if let Some(queue) = pinned(entry.handle)
@@ -107,6 +107,12 @@ pub(crate) fn resolve(fd: RawFd) -> Result<Pinned<Kqueue>> {
         Some(queue) => Ok(queue),
         None => fail!(EBADF, "fd {} is not a kqueue", fd),
     }
+}
+
+/// Notices if a queue's number was closed.
+pub(super) fn look_at(fd: RawFd) {
+    // If there is no queue any more, those that wait for it were told.
+    drop(resolve(fd));
 }
 
 /// How many events a queue that others watch has, if it is one.
@@ -175,12 +181,13 @@ pub(super) fn sweep_some() {
 
 /// Looks at all; there are no descriptors left.
 pub(super) fn sweep_all() {
+    begin();
     let count = REGISTRY.lock().order.len();
     sweep(count);
 }
 
 fn sweep(count: usize) {
-    table::set_fork_hook(&FORK_HOOK);
+    begin();
     for _ in 0..count {
         let Some((fd, entry)) = REGISTRY.lock().turn() else { return };
         let Some(pin) = pinned(entry.handle) else {
@@ -196,6 +203,14 @@ fn sweep(count: usize) {
             bury(fd, entry);
         }
     }
+}
+
+/// Before the lock is taken by a call that need not have been in the table:
+/// it may be a forked child's first, and another thread of the parent's have
+/// had it.
+fn begin() {
+    table::set_fork_hook(&FORK_HOOK);
+    table::epoch();
 }
 
 static FORK_HOOK: table::ForkHook = table::ForkHook { run: after_fork };

@@ -255,13 +255,23 @@ impl Set {
         if self.bell != Bell::Silent {
             return Ok(());
         }
+        self.make_bell()?;
+        self.set_bell(Bell::Rung);
+        Ok(())
+    }
+
+    /// Makes sure that it can be rung.
+    pub fn make_bell(&mut self) -> Result<(), Errno> {
         if self.bell_fd.is_none() {
             let fresh = eventfd::create(1)?;
             epoll::add(self.main(), fresh.raw(), 0, BELL)?;
             self.bell_fd = Some(fresh);
         }
-        self.set_bell(Bell::Rung);
         Ok(())
+    }
+
+    pub fn has_bell(&self) -> bool {
+        self.bell_fd.is_some()
     }
 
     pub fn silence(&mut self) {

@@ -8,6 +8,7 @@ use crate::errno::Errno;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, memory, timerfd};
 use crate::timerq::{self, NoMemory, Node, Popped, TimerQueue};
+use std::os::fd::RawFd;
 
 /// The timer queue tells so many timers apart.
 pub(super) const MAX_TIMERS: u32 = 1 << 24;
@@ -131,6 +132,17 @@ impl Timers {
 const FEW: usize = 64;
 
 impl Clock {
+    /// Its timerfd, made at the first need.
+    fn open(&mut self, index: u8, set: &Set) -> Result<RawFd, Errno> {
+        if let Some(fd) = &self.fd {
+            return Ok(fd.raw());
+        }
+        let id = IDS.get(usize::from(index)).copied().unwrap_or(-1);
+        let fd = timerfd::create(id, true)?;
+        set.add_timer(index, fd.raw())?;
+        Ok(self.fd.insert(fd).raw())
+    }
+
     /// A timer was armed or disarmed. `in_time`: the timerfd is early enough
     /// for it, which is good enough where there are many.
     fn change_unless(&mut self, in_time: bool) -> bool {
@@ -187,15 +199,7 @@ impl Core {
             }
             // A failure leaves it to the next call.
             clock.changed = true;
-            let fd = match &clock.fd {
-                Some(fd) => fd.raw(),
-                None => {
-                    let id = IDS.get(usize::from(index)).copied().unwrap_or(-1);
-                    let fd = timerfd::create(id, true)?;
-                    self.set.add_timer(index, fd.raw())?;
-                    clock.fd.insert(fd).raw()
-                }
-            };
+            let fd = clock.open(index, &self.set)?;
             match next {
                 Some(deadline) => drop(timerfd::arm_at(fd, deadline, false)?),
                 None => timerfd::disarm(fd)?,
@@ -205,6 +209,14 @@ impl Core {
         }
         self.timers.changed = false;
         Ok(())
+    }
+
+    /// Makes sure that a clock has its timerfd.
+    pub fn make_timerfd(&mut self, clock: u8) -> Result<(), Errno> {
+        match self.timers.clocks.get_mut(usize::from(clock)) {
+            Some(known) => known.open(clock, &self.set).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// A clock's timerfd has expired: it has to be set again.

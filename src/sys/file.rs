@@ -3,7 +3,7 @@
 use super::{int, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -12,6 +12,16 @@ pub(crate) fn stat(fd: RawFd) -> Result<libc::stat, Errno> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: room for what the kernel fills in.
     unsafe { syscall!(SYS_fstat, fd, stat.as_mut_ptr()) }?;
+    // SAFETY: it was filled in.
+    Ok(unsafe { stat.assume_init() })
+}
+
+/// The same of a path.
+pub(crate) fn stat_path(path: &CStr) -> Result<libc::stat, Errno> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    let (directory, flags) = (libc::AT_FDCWD, 0);
+    // SAFETY: a NUL-terminated path, and room for what the kernel fills in.
+    unsafe { syscall!(SYS_newfstatat, directory, path.as_ptr(), stat.as_mut_ptr(), flags) }?;
     // SAFETY: it was filled in.
     Ok(unsafe { stat.assume_init() })
 }

@@ -1,4 +1,6 @@
-//! Which thread this is, in one instruction.
+//! Which thread this is, in one instruction; and whether there are others.
+
+use super::file;
 
 /// A number that no other living thread of the process has, never 0.
 ///
@@ -23,4 +25,10 @@ pub(crate) fn current() -> usize {
         pointer = HERE.try_with(|here| std::ptr::from_ref(here).addr()).unwrap_or(usize::MAX);
     }
     pointer
+}
+
+/// Whether the process has no other thread; false where nobody can tell.
+pub(crate) fn is_the_only_one() -> bool {
+    // A directory for each, besides the two links of every directory.
+    file::stat_path(c"/proc/self/task").is_ok_and(|stat| stat.st_nlink == 3)
 }

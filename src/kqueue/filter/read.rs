@@ -138,25 +138,18 @@ fn counter(fd: RawFd) -> i64 {
     }
     let mut buffer = [0; 512];
     let Ok(text) = fd::info(fd, &mut buffer) else { return 1 };
-    let number = |name: &str, radix| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        u64::from_str_radix(line.trim(), radix).ok()
-    };
-    let count = number("eventfd-count:", 16).or_else(|| number("ticks:", 10)).unwrap_or(1);
-    i64::try_from(count).unwrap_or(i64::MAX)
+    let ticks = || ready::number_in(text, "ticks:", 10);
+    let count = ready::number_in(text, "eventfd-count:", 16).or_else(ticks);
+    count.unwrap_or(1).cast_signed()
 }
 
 /// From the position to the end, which may be before it; devices that no
 /// epoll takes are always ready.
 fn in_file(look: &Look, always: bool) -> Verdict {
-    let Ok(stat) = file::stat(look.fd) else { return Verdict::Gone };
-    let sort = stat.st_mode & libc::S_IFMT;
-    if sort != look.sort {
-        return Verdict::Gone;
-    }
-    if sort != libc::S_IFREG && sort != libc::S_IFDIR {
+    if look.sort != libc::S_IFREG && look.sort != libc::S_IFDIR {
         return Verdict::True(Outcome::default());
     }
+    let Ok(stat) = file::stat(look.fd) else { return Verdict::Gone };
     let data = stat.st_size.saturating_sub(file::position(look.fd).unwrap_or(0));
     match data != 0 || always {
         true => Verdict::True(Outcome { data, ..Outcome::default() }),

@@ -122,3 +122,9 @@ pub(super) fn look_again(core: &mut Core, id: u32) {
         core.activate(id);
     }
 }
+
+/// A number of what /proc says of a descriptor.
+pub(super) fn number_in(text: &str, name: &str, radix: u32) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(line.trim(), radix).ok()
+}

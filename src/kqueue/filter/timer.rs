@@ -32,6 +32,11 @@ fn is_absolute(knote: &Knote) -> bool {
     knote.fflags & NOTE_ABSTIME != 0
 }
 
+/// The clock that its deadlines are times of.
+fn clock_of(knote: &Knote) -> u8 {
+    if is_absolute(knote) { REALTIME } else { MONOTONIC }
+}
+
 /// Whether it goes on after its first expiration.
 fn is_periodic(knote: &Knote) -> bool {
     !is_absolute(knote) && !knote.has(EV_ONESHOT)
@@ -42,7 +47,7 @@ impl Timer {
     fn start(core: &mut Core, id: u32) -> Result<()> {
         let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
         let time = nanoseconds(knote)?;
-        let clock = if is_absolute(knote) { REALTIME } else { MONOTONIC };
+        let clock = clock_of(knote);
         if knote.clock != clock {
             // Its entry is in the other clock's queue.
             knote.node.forget_entry();
@@ -90,6 +95,8 @@ impl Filter for Timer {
     }
 
     fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
+        let Some(clock) = core.knotes.get(id).map(clock_of) else { return Ok(()) };
+        core.make_timerfd(clock)?;
         Self::start(core, id)
     }
 
@@ -99,6 +106,7 @@ impl Filter for Timer {
         }
         let mut wanted = Knote::new(change, change.flags);
         self.check(&mut wanted)?;
+        core.make_timerfd(clock_of(&wanted))?;
         core.timers.disarm(&core.knotes, id);
         core.deactivate(id);
         let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };

@@ -126,10 +126,6 @@ impl Filter for Vnode {
 
     fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
         let Some(knote) = core.knotes.get(id) else { return Verdict::False };
-        let registration = core.registrations.get(knote.registration);
-        if registration.is_none_or(|one| one.compare().is_err()) {
-            return Verdict::Gone;
-        }
         let (fflags, eof) = (knote.state as u32 & KNOWN, knote.state & REVOKED != 0);
         match fflags != 0 || eof {
             true => Verdict::True(Outcome { data: 0, fflags, eof }),

@@ -7,7 +7,8 @@ use super::super::set::*;
 use super::ready::{self, Connection, Look};
 use super::{Filter, Outcome, Verdict};
 use crate::errno::{Errno, Result};
-use crate::sys::{file, socket};
+use crate::sys::{fd, file, socket};
+use std::os::fd::RawFd;
 
 pub(super) struct Write;
 
@@ -44,12 +45,12 @@ impl Filter for Write {
             return Verdict::True(ready::ended(0, &connection));
         }
         let space = match space(&look) {
-            Ok(space) => space.max(1),
+            Ok(space) => space,
             Err(_) => return Verdict::Gone,
         };
         match look.ready & (OUT | ERR) {
             0 => Verdict::False,
-            OUT if space < low => {
+            OUT if space.cast_unsigned() < low.max(0).cast_unsigned() => {
                 ready::look_later(core, id, LOOK_NS);
                 Verdict::False
             }
@@ -65,13 +66,21 @@ impl Filter for Write {
 /// The bytes that can be written now, as far as the kind of file tells.
 fn space(look: &Look) -> std::result::Result<i64, Errno> {
     match look.sort {
-        libc::S_IFSOCK => socket::free_space(look.fd),
-        libc::S_IFIFO => Ok(file::pipe_size(look.fd)? - file::readable(look.fd)?),
+        libc::S_IFSOCK => Ok(socket::free_space(look.fd)?.max(1)),
+        libc::S_IFIFO => Ok((file::pipe_size(look.fd)? - file::readable(look.fd)?).max(1)),
         libc::S_IFCHR => match file::unsent(look.fd) {
-            Ok(unsent) => Ok(i64::from(libc::PIPE_BUF as i32) - unsent),
+            Ok(unsent) => Ok((i64::from(libc::PIPE_BUF as i32) - unsent).max(1)),
             Err(Errno::EBADF) => Err(Errno::EBADF),
             Err(_) => Ok(1),
         },
-        _ => Ok(1),
+        _ => Ok(room_of_counter(look.fd).unwrap_or(1)),
     }
+}
+
+/// What an eventfd takes until it is full, in 64 bits without a sign.
+fn room_of_counter(fd: RawFd) -> Option<i64> {
+    let mut buffer = [0; 512];
+    let text = fd::info(fd, &mut buffer).ok()?;
+    let count = ready::number_in(text, "eventfd-count:", 16)?;
+    Some((u64::MAX - 1).wrapping_sub(count).cast_signed())
 }

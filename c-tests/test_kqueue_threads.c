@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* Kqueues that several threads use: edges, which the kernel tells only once,
+ * and forks in the middle of it. */
+
+#define _GNU_SOURCE
+#include "kqueue_support.h"
+
+#include <sys/wait.h>
+
+typedef struct Taker {
+  evloop_kqueue_t kq;
+  int result;
+  pid_t tid;
+  pthread_t thread;
+} Taker;
+
+static void *take_main(void *argument) {
+  Taker *t = (Taker *)argument;
+  Event events[4];
+  store_tid(&t->tid);
+  t->result = take(t->kq, events, 4, -1);
+  return NULL;
+}
+
+static void start_taker(Taker *t, evloop_kqueue_t kq) {
+  memset(t, 0, sizeof *t);
+  t->kq = kq;
+  CHECK_EQ(pthread_create(&t->thread, NULL, take_main, t), 0);
+  wait_until_asleep(&t->tid);
+}
+
+TEST(what_is_added_while_a_thread_waits_reaches_it) {
+  static const int flags[] = {0, CLEAR, CLEAR | ONESHOT, CLEAR | DISPATCH};
+  for (int f = 0; f < LENGTH(flags); f++) {
+    evloop_kqueue_t kq = new_kqueue();
+    Taker t;
+    Pipe p = new_pipe();
+    put(p.w);
+    start_taker(&t, kq);
+    apply(kq, (uint64_t)p.r, KQ_READ, ADD | flags[f], 0, 0, 0);
+    CHECK_EQ(pthread_join(t.thread, NULL), 0);
+    CHECK_EQ(t.result, 1);
+  }
+}
+
+TEST(each_edge_wakes_one_of_those_that_wait) {
+  evloop_kqueue_t kq = new_kqueue();
+  Pipe p = new_pipe();
+  Taker first, second;
+  apply(kq, (uint64_t)p.r, KQ_READ, ADD | CLEAR, 0, 0, 0);
+  start_taker(&first, kq);
+  start_taker(&second, kq);
+  put(p.w);
+  while (is_pending(kq)) sched_yield();
+  put(p.w);
+  CHECK_EQ(pthread_join(first.thread, NULL), 0);
+  CHECK_EQ(pthread_join(second.thread, NULL), 0);
+  CHECK_EQ(first.result + second.result, 2);
+}
+
+/* ---- nothing is lost ---- */
+
+enum { PIPES = 16, ROUNDS = 20000, LAST = 1 };
+
+static struct {
+  evloop_kqueue_t kq;
+  int64_t received;
+  int64_t wanted;
+} shared;
+
+/* Reads what is there, until the last of all was read. */
+static void *drain(void *unused) {
+  Event event;
+  char bytes[64];
+  while (take(shared.kq, &event, 1, -1) == 1 && event.filter == KQ_READ) {
+    ssize_t length;
+    while ((length = read((int)event.ident, bytes, sizeof bytes)) > 0) {
+      int64_t now = __atomic_add_fetch(&shared.received, length, __ATOMIC_ACQ_REL);
+      if (now == shared.wanted) apply(shared.kq, LAST, KQ_USER, 0, TRIGGER, 0, 0);
+    }
+    CHECK_EQ(errno, EAGAIN);
+  }
+  return unused;
+}
+
+TEST_TIMEOUT(no_edge_is_lost_between_threads, 60) {
+  enum { THREADS = 4 };
+  int64_t rounds = ROUNDS / slow_factor();
+  Pipe pipes[PIPES];
+  pthread_t threads[THREADS];
+  shared.kq = new_kqueue();
+  shared.wanted = rounds * PIPES;
+  /* Without CLEAR: all threads see it. */
+  apply(shared.kq, LAST, KQ_USER, ADD, 0, 0, 0);
+  for (int i = 0; i < PIPES; i++) {
+    pipes[i] = new_pipe();
+    OK(fcntl(pipes[i].r, F_SETFL, O_NONBLOCK));
+    apply(shared.kq, (uint64_t)pipes[i].r, KQ_READ, ADD | CLEAR, 0, 0, 0);
+  }
+  for (int i = 0; i < THREADS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, drain, NULL), 0);
+  for (int64_t i = 0; i < rounds; i++)
+    for (int j = 0; j < PIPES; j++) put(pipes[j].w);
+  for (int i = 0; i < THREADS; i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
+  CHECK_EQ(shared.received, shared.wanted);
+}
+
+/* ---- forks ---- */
+
+static bool over;
+
+static void *change_all_the_time(void *argument) {
+  int kq = *(int *)argument;
+  Event one = change(1, KQ_USER, ADD | CLEAR, 0, 0, 0);
+  while (!LOAD(over)) CHECK_EQ(evloop_bsd_kevent(kq, &one, 1, NULL, 0, NULL), 0);
+  return NULL;
+}
+
+TEST_TIMEOUT(a_child_of_a_busy_process_uses_queues_at_once, 60) {
+  int kq = evloop_bsd_kqueue();
+  pthread_t threads[2];
+  CHECK(kq >= 0);
+  for (int i = 0; i < 2; i++)
+    CHECK_EQ(pthread_create(&threads[i], NULL, change_all_the_time, &kq), 0);
+  for (int i = 0; i < 300 / slow_factor(); i++) {
+    int status;
+    Event event;
+    pid_t child = (pid_t)OK(fork());
+    if (child == 0) {
+      alarm((unsigned)(20 * slow_factor()));
+      /* Inherited it is not. */
+      bool good = i % 2 ? evloop_bsd_kqueue() >= 0
+                        : evloop_bsd_kevent(kq, NULL, 0, &event, 1, NULL) == -1 && errno == EBADF;
+      _exit(good ? 0 : 1);
+    }
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, 0);
+  }
+  STORE(over, true);
+  for (int i = 0; i < 2; i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
+}
+
+/* ---- descriptors that run out ---- */
+
+static void use_up_descriptors(void) {
+  int top = (int)OK(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  set_limit((rlim_t)top + 1);
+  while (dup(top) >= 0) continue;
+  CHECK_EQ(errno, EMFILE);
+}
+
+TEST(a_change_that_fails_for_want_of_a_descriptor_was_not_made) {
+  evloop_kqueue_t kq = new_kqueue(), other = new_kqueue();
+  Event event, timer = change(2, KQ_TIMER, ADD, 0, 1, 7);
+  apply(other, 1, KQ_USER, ADD, 0, 0, 0);
+  use_up_descriptors();
+  CHECK_ERR(try_change(kq, 1, KQ_USER, ADD, TRIGGER, 0, 0), EMFILE);
+  CHECK_ERR(try_change(kq, 1, KQ_USER, DELETE, 0, 0, 0), ENOENT);
+  CHECK_ERR(try_change(other, 1, KQ_USER, 0, TRIGGER, 0, 0), EMFILE);
+  CHECK_EQ(take(other, &event, 1, 0), 0);
+  CHECK_EQ(evloop_kqueue_control(kq, &timer, 1, &event, 1, 0), 1);
+  CHECK_EQ(event.flags, KQ_ERROR);
+  CHECK_EQ(event.data, EMFILE);
+  CHECK_EQ(event.udata, 7);
+  CHECK_ERR(try_change(kq, 2, KQ_TIMER, DELETE, 0, 0, 0), ENOENT);
+  set_limit(256);
+  apply(other, 1, KQ_USER, 0, TRIGGER, 0, 0);
+  expect_event(other, 1, KQ_USER);
+}
+
+CHECK_MAIN()
