@@ -51,7 +51,7 @@ pub(super) enum Command {
     /// A watcher was added; its record is live.
     Add(i64),
     AddIo(i64, Registered),
-    AddObject(i64, Registered, Watched),
+    AddObject(i64, Registered, Box<dyn Watched>),
     AddTimer {
         handle: i64,
         setting: Setting,

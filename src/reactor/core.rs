@@ -88,8 +88,8 @@ pub(super) struct Core {
     pub slots: Slots,
     pub extras: HashMap<u32, Extra>,
     pub io: Io,
-    /// The objects of those watchers that watch one.
-    pub objects: HashMap<u32, Watched>,
+    /// What those watchers watch that watch more than a descriptor.
+    pub objects: HashMap<u32, Box<dyn Watched>>,
     pub timers: Timers,
     pub lists: Lists,
     /// How many watchers keep the loop alive.
@@ -268,7 +268,7 @@ impl Core {
                 Source::Timer => flags & SET != 0,
                 Source::Defer => flags & WAITING != 0,
                 Source::Exit | Source::ClockChange => false,
-                Source::Io | Source::Tfd | Source::Kqueue => flags & DEAD == 0,
+                source if source.is_descriptor() => flags & DEAD == 0,
                 _ => true,
             };
         if wanted && flags & COUNTED == 0 {
@@ -458,10 +458,17 @@ impl Core {
     }
 
     /// Gives back the descriptors of a loop whose memory has to stay.
-    pub fn abandon(&self) {
+    /// `is_sound`: no fork and no panic caught it in the middle of a change.
+    pub fn abandon(&self, is_sound: bool) {
         self.epoll.abandon();
+        let objects = self.objects.values();
+        let rings = if is_sound {
+            objects.fold(false, |rings, watched| rings | !watched.abandon())
+        } else {
+            !self.objects.is_empty()
+        };
         // The eventfd stays where a timer might yet ring it.
-        if self.objects.is_empty() {
+        if !rings {
             self.eventfd.abandon();
         }
         self.outer.iter().for_each(Fd::abandon);

@@ -148,7 +148,7 @@ impl Run {
         if Source::of(flags).is_object() {
             event.fd = -1;
             event.events = 0;
-            if !objects::ask(core, index, &mut event) {
+            if !objects::ask(core, index, ready, &mut event) {
                 return Ok(());
             }
         } else if flags & ONESHOT != 0 {
@@ -512,7 +512,7 @@ fn is_wanted(event: &Event) -> bool {
     let Some((_, record)) = live(event.watcher) else { return true };
     let flags = record.flags.load(Relaxed);
     match Source::of(flags) {
-        Source::Io | Source::Tfd | Source::Kqueue => flags & (ENABLED | SPENT) != 0,
+        source if source.is_descriptor() => flags & (ENABLED | SPENT) != 0,
         Source::Defer => flags & DUE != 0,
         _ => flags & ENABLED != 0,
     }

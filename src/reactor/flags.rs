@@ -52,9 +52,14 @@ impl Source {
         self == Self::Io || self.is_object()
     }
 
-    /// Whether it watches an object of the library.
+    /// Whether it is asked what happened when its descriptor is ready.
     pub fn is_object(self) -> bool {
         matches!(self, Self::Tfd | Self::Kqueue)
+    }
+
+    /// Whether what it is told when it is asked is not told again.
+    pub fn is_told_once(self) -> bool {
+        matches!(self, Self::Tfd)
     }
 }
 

@@ -114,7 +114,7 @@ impl Core {
             return None;
         }
         let kept = self.extras.get_mut(&index)?.kept.take();
-        if source != Source::Tfd && source.is_descriptor() && !spent {
+        if !source.is_told_once() && source.is_descriptor() && !spent {
             // A descriptor says itself whether it is still ready, unless it
             // only speaks once.
             return kept.filter(|kept| kept.events & ERROR != 0 || io::is_edge(record));
@@ -181,13 +181,13 @@ impl Core {
         match Source::of(record.flags.load(Relaxed)) {
             Source::Timer => self.timer_put_back(index, record, event.deadline_ns),
             Source::Async => self.async_put_back(record),
-            Source::Io | Source::Kqueue => self.io_stray(index, record),
             // It was read: its count would be lost.
-            Source::Tfd => {
+            source if source.is_told_once() => {
                 if let Ok(extra) = self.extra(index, record) {
                     extra.keep(event);
                 }
             }
+            source if source.is_descriptor() => self.io_stray(index, record),
             _ => {}
         }
     }

@@ -9,7 +9,7 @@ use super::event::{Event, Target};
 use super::flags::*;
 use super::io;
 use super::named::Named;
-use super::objects::{Watch, Watched};
+use super::objects::Watched;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::timers::{self, Setting};
 use crate::errno::{Result, fail};
@@ -69,7 +69,7 @@ impl Core {
         fd: RawFd,
         events: u32,
         target: Target,
-        watch: Option<Watch>,
+        watch: Option<Box<dyn Watched>>,
     ) -> Result<i64> {
         if self.owns(fd) {
             fail!(EINVAL, "fd {} is the loop's own", fd);
@@ -102,11 +102,10 @@ impl Core {
         }
     }
 
-    fn watch_object(&mut self, fresh: &Fresh, watch: Option<Watch>) -> Result<()> {
-        match watch {
-            None => Ok(()),
-            Some(watch) => self.keep_object(fresh.index, Watched::new(watch, self.eventfd())?),
-        }
+    fn watch_object(&mut self, fresh: &Fresh, watch: Option<Box<dyn Watched>>) -> Result<()> {
+        let Some(mut watched) = watch else { return Ok(()) };
+        watched.begin(self.eventfd())?;
+        self.keep_object(fresh.index, watched)
     }
 
     pub fn add_timer(
@@ -241,7 +240,7 @@ impl Core {
         }
         record.set(ENABLED);
         match source {
-            Source::Io | Source::Tfd | Source::Kqueue => {
+            source if source.is_descriptor() => {
                 record.unset(SPENT);
                 self.io_touch(index, record);
                 self.fail_if_dead(index, record);
@@ -281,7 +280,7 @@ impl Core {
         let flags = record.flags.load(Relaxed);
         if flags & ENABLED == 0 {
             match Source::of(flags) {
-                Source::Io | Source::Tfd | Source::Kqueue => record.unset(SPENT),
+                source if source.is_descriptor() => record.unset(SPENT),
                 Source::Defer => record.unset(DUE),
                 _ => {}
             }
@@ -289,7 +288,7 @@ impl Core {
             return Ok(());
         }
         match Source::of(flags) {
-            Source::Io | Source::Tfd | Source::Kqueue => self.io_touch(index, record),
+            source if source.is_descriptor() => self.io_touch(index, record),
             Source::Timer => self.timer_disable(index, record)?,
             Source::Idle => self.idlers -= 1,
             Source::Defer if flags & WAITING != 0 => self.deferred -= 1,
@@ -339,7 +338,7 @@ impl Core {
         self.uncount(record);
         match Source::of(flags) {
             Source::Io => self.io_close(index, record, told),
-            Source::Tfd | Source::Kqueue => {
+            source if source.is_object() => {
                 self.io_close(index, record, told);
                 self.objects.remove(&index);
             }
