@@ -21,7 +21,12 @@ use std::cell::Cell;
 use std::os::fd::RawFd;
 
 /// A record for a watcher that another thread than the loop's adds.
-fn fresh_at(gate: &mut Gate, named: &Named, source: Source, target: Target) -> Result<Fresh> {
+pub(super) fn fresh_at(
+    gate: &mut Gate,
+    named: &Named,
+    source: Source,
+    target: Target,
+) -> Result<Fresh> {
     gate.expect_commands(3)?;
     if gate.reserve.is_empty() {
         if gate.reserve.try_reserve(record::PER_BLOCK as usize).is_err() {
@@ -45,7 +50,7 @@ impl Gate {
         Ok(())
     }
 
-    fn publish(&mut self, fresh: &Fresh, named: &Named, command: Command) -> i64 {
+    pub fn publish(&mut self, fresh: &Fresh, named: &Named, command: Command) -> i64 {
         let handle = fresh.handle();
         fresh.record.set_state(LIVE);
         named.desk.count_from_outside(1);
@@ -78,7 +83,7 @@ pub(crate) fn add_object(
 }
 
 /// A watcher of something that has a descriptor, and is asked what happened.
-fn add_watched(
+pub(super) fn add_watched(
     handle: i64,
     source: Source,
     watched: Box<dyn Watched>,

@@ -9,9 +9,10 @@
 //! loop keeps it from being freed, and is rung when it is closed.
 
 use super::core::Core;
+use super::details::Content;
 use super::event::Event;
-use super::flags::ERROR;
-use super::record;
+use super::flags::{ERROR, OVER};
+use super::record::{self, Record};
 use crate::errno::{Errno, Result, error};
 use crate::table::{self, Kind};
 use crate::waiters::Watchable;
@@ -51,11 +52,13 @@ pub(crate) trait Watched {
 }
 
 /// What is to be told of something that was ready.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Nothing,
     /// The event.
     Event,
+    /// The event, and no other will come: its descriptor is not needed any
+    /// more. With what is longer than an event.
+    Last(Content),
 }
 
 /// An object of the library, by its handle.
@@ -184,13 +187,36 @@ impl Core {
         }
         self.look_at_objects();
     }
+
+    /// The watcher is not reported any more, and has no descriptor.
+    fn forget_object(&mut self, index: u32, record: &Record) {
+        record.set(OVER);
+        self.io_gone(index, record);
+        // A thread that closes the watcher removes its descriptor's number
+        // from the kernel's set, with this lock: it either has, or sees that
+        // there is nothing to remove. From here on the number can be used
+        // again.
+        drop(self.desk.gate());
+        self.objects.remove(&index);
+    }
 }
 
 /// Asks what happened to what a watcher watches; false: nothing to tell.
-pub(super) fn ask(core: &mut Core, index: u32, ready: u32, event: &mut Event) -> bool {
+pub(super) fn ask(
+    core: &mut Core,
+    index: u32,
+    record: &Record,
+    ready: u32,
+    event: &mut Event,
+) -> bool {
     let Some(watched) = core.objects.get_mut(&index) else { return false };
     match watched.ask(ready, event) {
         Answer::Event => true,
+        Answer::Last(content) => {
+            event.reserved = core.details.add(event.watcher, content);
+            core.forget_object(index, record);
+            true
+        }
         Answer::Nothing => {
             if watched.is_closed() {
                 core.look_at_objects();

@@ -46,17 +46,17 @@ impl Fresh {
 
 impl Core {
     #[inline]
-    fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
+    pub fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
         let index = self.slots.take()?;
         Fresh::new(self.desk, index, source, target)
     }
 
-    fn give_back(&mut self, fresh: &Fresh) {
+    pub fn give_back(&mut self, fresh: &Fresh) {
         self.slots.give_back(fresh.index);
     }
 
     #[inline]
-    fn publish(&mut self, fresh: &Fresh) -> i64 {
+    pub fn publish(&mut self, fresh: &Fresh) -> i64 {
         fresh.record.set_state(LIVE);
         self.desk.count(1);
         self.count_liveness(fresh.record);
@@ -252,6 +252,7 @@ impl Core {
                 }
             }
             Source::Async if record.is_sent() && off_stack(flags) => self.sent_to_disabled(index),
+            Source::Signal => self.signals.due = true,
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 record.set(WAITING | NEXT_TIME);
@@ -341,8 +342,15 @@ impl Core {
             source if source.is_object() => {
                 self.io_close(index, record, told);
                 self.objects.remove(&index);
+                if flags & OVER != 0 {
+                    self.details.forget(record.handle(Kind::Watcher, index));
+                }
             }
             Source::Timer => self.timer_stop(index, record),
+            Source::Signal => {
+                self.signal_close(index);
+                self.details.forget(record.handle(Kind::Watcher, index));
+            }
             source => self.remove_from_list(index, record, source),
         }
         if flags & (EXTRA | NAMED | HELD) != 0 {

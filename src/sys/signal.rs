@@ -109,11 +109,16 @@ pub(crate) fn set_descriptor(fd: RawFd, mask: Mask) -> Result<(), Errno> {
 /// The next signal that is pending for the calling thread or the process; it
 /// is pending no more.
 pub(crate) fn read(fd: RawFd) -> Option<c_int> {
+    read_info(fd).map(|info| info.ssi_signo.cast_signed())
+}
+
+/// The same, with what came with it.
+pub(crate) fn read_info(fd: RawFd) -> Option<libc::signalfd_siginfo> {
     let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
     let size = size_of_val(&info);
     // SAFETY: room for one.
     let read = unsafe { syscall!(SYS_read, fd, info.as_mut_ptr(), size) };
     // SAFETY: numbers, all of them zero or filled in.
     let info = unsafe { info.assume_init() };
-    matches!(read, Ok(len) if len == size).then_some(info.ssi_signo.cast_signed())
+    matches!(read, Ok(len) if len == size).then_some(info)
 }
