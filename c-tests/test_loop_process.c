@@ -529,6 +529,7 @@ TEST(without_descriptors_nothing_is_left) {
   watch(loop, getpid(), 0, see, NULL);
   CHECK_EQ(evloop_add_process(loop, getpid(), 0, see, NULL), -EMFILE);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
+  close_loop(loop);
 }
 
 CHECK_MAIN()

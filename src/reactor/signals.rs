@@ -27,6 +27,7 @@ use crate::table::Kind;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 /// The number of the signalfd among the loop's own descriptors: behind the
@@ -36,6 +37,8 @@ pub(super) const SIGNALFD: usize = super::desk::CLOCKS + 1;
 /// How many signals one iteration takes from the signalfd, and how many real-
 /// time signals it delivers to one watcher.
 const MOST: usize = QUEUED;
+/// How many one call reads.
+const AT_ONCE: usize = 8;
 
 /// Something to be told to a watcher.
 struct News {
@@ -268,14 +271,20 @@ impl Core {
     /// Takes blocked signals that are pending.
     pub fn take_signalfd(&mut self) {
         let Some(signalfd) = self.signals.signalfd.as_ref().map(Fd::raw) else { return };
-        for _ in 0..MOST {
-            let Some(info) = signal::read_info(signalfd) else { break };
-            let info = Siginfo::from(&info);
-            let of_it = |watch: &&mut Watch| watch.is_blocked() && watch.signal == info.signo;
-            for watch in self.signals.list.iter_mut().filter(of_it) {
-                watch.came(&mut self.details, info);
+        let mut room = [MaybeUninit::uninit(); AT_ONCE];
+        for _ in 0..MOST / AT_ONCE {
+            let infos = signal::read_infos(signalfd, &mut room);
+            for info in infos {
+                let info = Siginfo::from(info);
+                let of_it = |watch: &&mut Watch| watch.is_blocked() && watch.signal == info.signo;
+                for watch in self.signals.list.iter_mut().filter(of_it) {
+                    watch.came(&mut self.details, info);
+                }
+                self.signals.due = true;
             }
-            self.signals.due = true;
+            if infos.len() < AT_ONCE {
+                break;
+            }
         }
     }
 
