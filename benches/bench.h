@@ -146,6 +146,7 @@ void bench_late(void);    /* W5 */
 void bench_wakeup(void);  /* W6 */
 void bench_ready(void);   /* W7 */
 void bench_kqueue(void);  /* W8 */
+void bench_signal(void);  /* W9 */
 void bench_memory(void);  /* W10 */
 void bench_calls(void);   /* W11 */
 

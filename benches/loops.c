@@ -31,6 +31,7 @@ static void everything(void)
   bench_expiry();
   bench_late();
   bench_kqueue();
+  bench_signal();
   bench_calls();
   bench_memory();
   bench_wakeup(); /* last: from then on the C library counts on threads */

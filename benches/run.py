@@ -38,7 +38,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Werror", "-I%s" % (ROOT / "include")]
 FLAGS = ["-std=c99", "-O2", "-Wpedantic"] + WARNINGS
 LOOP_FLAGS = ["-std=gnu11", "-O2", "-pthread"] + WARNINGS
 LOOP_SOURCES = ["loops.c", "bench.c", "bench_io.c", "bench_timer.c", "bench_thread.c",
-                "bench_call.c", "bench_kqueue.c", "bench_memory.c", "guard.c"]
+                "bench_call.c", "bench_kqueue.c", "bench_signal.c", "bench_memory.c", "guard.c"]
 GOAL_NS = 10
 FEW, MANY = 100, 1100  # calls, for the instruction counter
 LOADS = 40

@@ -13,7 +13,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from test_cases import bsd, echo, howto, programs
+from test_cases import bsd, echo, howto, programs, supervisor
 from test_cases.common import Skip
 
 
@@ -21,6 +21,7 @@ def cases():
     yield from howto.cases()
     yield from echo.cases()
     yield from programs.cases()
+    yield from supervisor.cases()
     yield from bsd.cases()
 
 

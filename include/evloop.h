@@ -104,9 +104,10 @@
  * for EVLOOP_EPOLLIN). Pointers must be valid unless "may be NULL" is said.
  *
  * Threads. Every function may be called from any thread at any time, also on
- * an object in use by other threads. The library starts no thread, installs
- * no signal handler, changes no signal mask and prints nothing. Its calls are
- * not cancellation points. An event loop is run by one thread at a time.
+ * an object in use by other threads. The library starts no thread, changes no
+ * signal mask, prints nothing, and installs no signal handler but over those
+ * of signals that it is asked to watch, which still run. Its calls are not
+ * cancellation points. An event loop is run by one thread at a time.
  *
  * Signals. A wait that a signal handler interrupts is resumed with what is
  * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
@@ -549,6 +550,16 @@ struct timespec;
 #define EVLOOP_EVENT_KQUEUE 13
 
 /**
+ * evloop_event_t type: a signal came.
+ */
+#define EVLOOP_EVENT_SIGNAL 14
+
+/**
+ * evloop_event_t type: a process ended.
+ */
+#define EVLOOP_EVENT_PROCESS 15
+
+/**
  * evloop_event_t events: the source failed, and result says why: -EBADF for
  * a descriptor that was closed while it was watched; what epoll_ctl(2)
  * refused after evloop_io_modify(); what a loop could not do of what another
@@ -577,6 +588,36 @@ struct timespec;
  * evloop_add_timer(): one event for all missed expirations (the default).
  */
 #define EVLOOP_TIMER_SKIP 0
+
+/**
+ * evloop_add_signal(): the signal is blocked, and read from a signalfd.
+ */
+#define EVLOOP_SIGNAL_FD 1
+
+/**
+ * evloop_add_process(): wait for the child when it has ended.
+ */
+#define EVLOOP_PROCESS_REAP 1
+
+/**
+ * evloop_event_t events, of a process: how it ended is not known.
+ */
+#define EVLOOP_PROCESS_STATUS_UNKNOWN 1
+
+/**
+ * evloop_process_t how: it returned from main, or called exit(3).
+ */
+#define EVLOOP_PROCESS_EXITED 1
+
+/**
+ * evloop_process_t how: a signal ended it.
+ */
+#define EVLOOP_PROCESS_KILLED 2
+
+/**
+ * evloop_process_t how: a signal ended it, and it left a core dump.
+ */
+#define EVLOOP_PROCESS_DUMPED 3
 
 /**
  * evloop_watcher_close(): return when no callback of it is running.
@@ -1301,7 +1342,8 @@ typedef struct evloop_event_t {
    */
   int type;
   /**
-   * IO: EVLOOP_EPOLL bits. Any: EVLOOP_ERROR.
+   * IO: EVLOOP_EPOLL bits. PROCESS: EVLOOP_PROCESS_STATUS_UNKNOWN. Any:
+   * EVLOOP_ERROR.
    */
   uint32_t events;
   /**
@@ -1309,11 +1351,12 @@ typedef struct evloop_event_t {
    */
   int fd;
   /**
-   * With EVLOOP_ERROR: what failed, -errno.
+   * With EVLOOP_ERROR: what failed, -errno. SIGNAL: the signal. PROCESS:
+   * how it ended, as waitpid(2) says it.
    */
   int result;
   /**
-   * TIMER, TFD: how many expirations; else 1.
+   * TIMER, TFD: how many expirations; SIGNAL: how many came; else 1.
    */
   uint64_t count;
   /**
@@ -1325,7 +1368,8 @@ typedef struct evloop_event_t {
    */
   int64_t deadline_ns;
   /**
-   * 0.
+   * SIGNAL, PROCESS: what evloop_event_siginfo() and
+   * evloop_event_process() find the rest by; else 0.
    */
   uint64_t reserved;
 } evloop_event_t;
@@ -1351,6 +1395,118 @@ typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
  * A watcher: one thing that an event loop waits for; see evloop_add_io().
  */
 typedef evloop_handle_t evloop_watcher_t;
+
+/**
+ * What came with a signal. Which fields mean something depends on signo and
+ * code, as sigaction(2) says of siginfo_t; the others are 0.
+ */
+typedef struct evloop_siginfo_t {
+  /**
+   * The signal's number.
+   */
+  int signo;
+  /**
+   * Where it comes from: SI_USER (0) for kill(2), SI_QUEUE (-1) for
+   * sigqueue(3), CLD_EXITED and others; 0x80 for the kernel itself.
+   */
+  int code;
+  /**
+   * si_errno, which is hardly ever set.
+   */
+  int error;
+  /**
+   * Kill, sigqueue, SIGCHLD: the sender, or the child.
+   */
+  int pid;
+  /**
+   * The real user id of that.
+   */
+  uint32_t uid;
+  /**
+   * SIGCHLD: the exit status or the signal.
+   */
+  int status;
+  /**
+   * Sigqueue, timers: si_value, as an int.
+   */
+  int value_int;
+  /**
+   * POSIX timers: how many expirations were missed.
+   */
+  int overrun;
+  /**
+   * Sigqueue, timers: si_value, as a pointer.
+   */
+  uint64_t value_ptr;
+  /**
+   * SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP: the address.
+   */
+  uint64_t addr;
+  /**
+   * SIGIO: si_band.
+   */
+  int64_t band;
+  /**
+   * SIGCHLD: the child's processor time in clock ticks, its own.
+   */
+  int64_t utime;
+  /**
+   * SIGCHLD: the same, the system's.
+   */
+  int64_t stime;
+  /**
+   * SIGIO: the descriptor; else 0, also where there is none.
+   */
+  int fd;
+  /**
+   * POSIX timers: the kernel's number of the timer.
+   */
+  int timerid;
+  /**
+   * SIGSYS: the number of the system call.
+   */
+  int syscall;
+  /**
+   * SIGSYS: AUDIT_ARCH of the call.
+   */
+  uint32_t arch;
+} evloop_siginfo_t;
+
+/**
+ * How a process ended, and what it used.
+ */
+typedef struct evloop_process_t {
+  /**
+   * The process id, which may be another process's by now.
+   */
+  int pid;
+  /**
+   * EVLOOP_PROCESS_EXITED, KILLED, DUMPED; 0: not known.
+   */
+  int how;
+  /**
+   * EXITED: what it returned from main or gave to exit(3), 0 to 255.
+   * KILLED, DUMPED: the signal that ended it. Else 0.
+   */
+  int status;
+  /**
+   * 0.
+   */
+  int reserved;
+  /**
+   * Processor time of its own, and of its children that it has waited
+   * for, in nanoseconds; -1: not known, as it was no child.
+   */
+  int64_t user_ns;
+  /**
+   * The same, the system's on its behalf.
+   */
+  int64_t system_ns;
+  /**
+   * The most memory that it had at a time, in bytes; -1: not known.
+   */
+  int64_t max_rss;
+} evloop_process_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -2660,8 +2816,8 @@ int evloop_selector_close(evloop_selector_t s);
  * events: to a callback or, for a watcher added with a NULL callback, to
  * evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
  * (clock by clock, those of a clock in the order of their deadlines);
- * clock_change watchers; async watchers; posted calls; defer watchers;
- * descriptors (io and tfd watchers); check watchers; and idle watchers, if
+ * clock_change watchers; async watchers; signal watchers; posted calls;
+ * defer watchers; descriptors (io, tfd and process watchers); check watchers; and idle watchers, if
  * nothing between the wait and the check watchers was dispatched. Watchers
  * with a priority: see evloop_watcher_set_priority().
  *
@@ -2721,12 +2877,13 @@ int evloop_close(evloop_t loop);
  * returns; calls of prepare, check and idle watchers are not something, and
  * if nothing keeps the loop alive it does not wait. NOWAIT dispatches what
  * is ready and returns. Events of watchers without a callback are kept for
- * evloop_wait(), added up to one for each watcher.
+ * evloop_wait(), added up to one for each watcher, but for real-time
+ * signals.
  *
  * A loop is kept alive by posted calls and by each watcher that is enabled,
  * but not by a timer that is not set (any more), a defer watcher that was
- * called, exit and clock_change watchers, and what evloop_watcher_unref()
- * was called for.
+ * called, a process watcher whose process has ended, exit and clock_change
+ * watchers, and what evloop_watcher_unref() was called for.
  *
  * @param loop a loop.
  * @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
@@ -3358,6 +3515,174 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
 evloop_watcher_t evloop_add_clock_change(evloop_t loop,
                                          evloop_callback_t callback,
                                          void *user_data);
+
+/**
+ * Watch a signal.
+ *
+ * There are two ways. By default a handler of the library's is put over
+ * what the program does with the signal, and does that too: a handler of
+ * the program's still runs, SIG_IGN still ignores, and SIG_DFL still ends
+ * the process, where it would. (So ignore, or handle, what you watch
+ * instead: signal(SIGTERM, SIG_IGN) first.) What was there before is back
+ * when the last watcher of the signal is closed. A handler that the program
+ * installs while the signal is watched takes the library's place, and the
+ * watcher hears nothing, unless it calls the one that sigaction(2) has
+ * returned. With EVLOOP_SIGNAL_FD the signal is taken from a signalfd; it
+ * has to be blocked, in all threads, or it does what it does otherwise.
+ *
+ *                      the handler               EVLOOP_SIGNAL_FD
+ *   handlers           run as before             none, it is blocked
+ *   SIG_IGN            seen                      seen
+ *   SIG_DFL            happens as well           does not happen
+ *   blocked            seen once unblocked       must be
+ *   to the process     seen                      seen, once
+ *   to one thread      seen                      only to that which runs
+ *                                                the loop
+ *   several watchers   each gets each            each of one loop does; of
+ *                                                several loops one gets it
+ *   counts             each run of the handler   each reading: the kernel
+ *                                                keeps one of each standard
+ *                                                signal until it is read
+ *   descriptors        none                      one for each loop
+ *
+ * Standard signals are counted: event->count says how many came since the
+ * last event, and evloop_event_siginfo() tells of the last. Real-time
+ * signals are an event each, in their order. Up to 512 of them wait for the
+ * loop, and 512 more for the watcher; what is beyond is counted, and told
+ * by one event with EVLOOP_ERROR and -EOVERFLOW in event->result,
+ * event->count saying how many were lost.
+ *
+ * A signal that comes while the loop is not waiting is not missed, nor one
+ * while the watcher is disabled or over its rate limit: it is told later.
+ * The watcher keeps the loop alive while it is enabled; see
+ * evloop_watcher_unref().
+ *
+ * Event: type EVLOOP_EVENT_SIGNAL, result (the signal), count.
+ *
+ * @param loop a loop.
+ * @param signum the signal, from 1 to 64.
+ * @param flags 0 or EVLOOP_SIGNAL_FD.
+ * @param callback called with each event, on the thread that runs the
+ *   loop, outside of signal handlers; NULL: see evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, enabled. -EINVAL: no signal, SIGKILL, SIGSTOP, one
+ *   that the C library keeps for itself, or an unknown flag. -EBUSY:
+ *   SIGNAL_FD, and the calling thread has not blocked the signal; or 16
+ *   handlers lie over one another. -EMFILE, -ENFILE: the first with
+ *   SIGNAL_FD takes a descriptor. -ENOSPC, -ENOMEM: as evloop_add_io().
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Closed by another thread than that which runs
+ * the loop, what was there before is put back before the loop next
+ * dispatches. Signals: not safe. Fork: -ECHILD; a child's signals are not
+ * its parent's loop's, and what the program's handlers did they do in the
+ * child; after evloop_after_fork() the child's signals are told to its
+ * loop, and those that came before the fork are not. Since 0.1.0. Source:
+ * sigaction(2), signalfd(2).
+ */
+evloop_watcher_t evloop_add_signal(evloop_t loop,
+                                   int signum,
+                                   uint32_t flags,
+                                   evloop_callback_t callback,
+                                   void *user_data);
+
+/**
+ * What came with a signal.
+ *
+ * It is there from when the event was delivered, to a callback or by
+ * evloop_wait(), until the loop has waited again; outside of callbacks not
+ * once its watcher is closed.
+ * Of several standard signals in one event it is that of the last.
+ *
+ * @param event an event of a signal watcher: the callback's, or a copy.
+ * @param out_info receives it.
+ * @returns 0. -EINVAL: event or out_info is NULL, or event is of another
+ *   type, or has EVLOOP_ERROR. -ENOENT: the loop has waited since; or there
+ *   was no memory to keep it. -EBUSY: another thread runs the loop.
+ *   -ECHILD: used after fork. -ESTALE: outside of callbacks, the watcher is
+ *   closed. -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: in the callback, or any while nobody runs the
+ * loop. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
+ * sigaction(2).
+ */
+int evloop_event_siginfo(const struct evloop_event_t *event,
+                         struct evloop_siginfo_t *out_info);
+
+/**
+ * Watch a process: told once, when it ends.
+ *
+ * Any process that this one can see, a child or not; also one that has
+ * ended already, while nobody has waited for it. It is watched by a pidfd:
+ * if its number becomes another process's, that is not taken for it. No
+ * handler of SIGCHLD is needed, or touched.
+ *
+ * How it ended is told as waitpid(2) does, without taking it away from
+ * that: the zombie stays until the program waits for it. With
+ * EVLOOP_PROCESS_REAP, for children only, the library waits for it, just
+ * before the event is delivered; close the watcher before that and the
+ * zombie stays the program's. Of a process that is no child the status is
+ * known if this one may look at it (ptrace(2) access) while it is a zombie,
+ * or on Linux 6.15 and newer once its parent has waited for it; the event
+ * comes when it ends and does not wait for that. Also unknown is that of a
+ * child of whom somebody else has taken it first, on older kernels; or
+ * where SIGCHLD is ignored, so that there are no zombies. Then event->events
+ * has EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
+ *
+ * After its event the watcher has given up its descriptor, and does nothing
+ * until it is closed; it does not keep the loop alive any more. Ended while
+ * it was disabled, it is told when it is enabled.
+ *
+ * Event: type EVLOOP_EVENT_PROCESS, result (the wait status: the exit code
+ * times 256, or the signal, plus 128 with a core dump), events. More about
+ * it: evloop_event_process().
+ *
+ * @param loop a loop.
+ * @param pid the process.
+ * @param flags 0 or EVLOOP_PROCESS_REAP.
+ * @param callback called with the event; NULL: see evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, enabled. -EINVAL: pid is 0 or negative, or an
+ *   unknown flag. -ESRCH: there is no such process (a thread's id that is
+ *   no process's is none). -EPERM: REAP, and it is no child, or was waited
+ *   for already. -EMFILE, -ENFILE: each watcher takes a descriptor, until
+ *   its event. -ENOSPC, -ENOMEM: as evloop_add_io(). -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; after
+ * evloop_after_fork() the loop of the child goes on to watch, but those are
+ * not its children: it reaps none, and knows the status as of any other.
+ * Where the child has closed the descriptor there is one event with
+ * EVLOOP_ERROR and -EBADF. Since 0.1.0. Source: pidfd_open(2), waitid(2).
+ */
+evloop_watcher_t evloop_add_process(evloop_t loop,
+                                    int pid,
+                                    uint32_t flags,
+                                    evloop_callback_t callback,
+                                    void *user_data);
+
+/**
+ * How a process ended, and what it has used.
+ *
+ * It is there from when the event was delivered, to a callback or by
+ * evloop_wait(), until the loop has waited again; outside of callbacks not
+ * once its watcher is closed.
+ *
+ * @param event an event of a process watcher: the callback's, or a copy.
+ * @param out_process receives it.
+ * @returns 0. -EINVAL: event or out_process is NULL, or event is of another
+ *   type, or has EVLOOP_ERROR. -ENOENT: the loop has waited since; or there
+ *   was no memory to keep it. -EBUSY: another thread runs the loop.
+ *   -ECHILD: used after fork. -ESTALE: outside of callbacks, the watcher is
+ *   closed. -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: in the callback, or any while nobody runs the
+ * loop. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: waitid(2).
+ */
+int evloop_event_process(const struct evloop_event_t *event,
+                         struct evloop_process_t *out_process);
 
 /* ------------------------------------------------------------------------
  * Every watcher

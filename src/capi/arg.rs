@@ -201,6 +201,19 @@ pub(super) fn count(count: usize) -> Result<c_int> {
     }
 }
 
+/// An event whose rest is asked for, and room for that.
+///
+/// # Safety
+/// `event` is NULL or valid.
+pub(super) unsafe fn event<'a, T>(event: *const Event, out: *mut T) -> Result<&'a Event> {
+    // SAFETY: NULL or valid (this function's contract).
+    match unsafe { event.as_ref() } {
+        None => fail!(EINVAL, "event is NULL"),
+        Some(_) if out.is_null() => fail!(EINVAL, "there is no room for what the event tells"),
+        Some(event) => Ok(event),
+    }
+}
+
 /// Stores an output that may be NULL.
 ///
 /// # Safety

@@ -15,8 +15,8 @@ use crate::reactor::{self, Event, Mode, Options};
 /// events: to a callback or, for a watcher added with a NULL callback, to
 /// evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
 /// (clock by clock, those of a clock in the order of their deadlines);
-/// clock_change watchers; async watchers; posted calls; defer watchers;
-/// descriptors (io and tfd watchers); check watchers; and idle watchers, if
+/// clock_change watchers; async watchers; signal watchers; posted calls;
+/// defer watchers; descriptors (io, tfd and process watchers); check watchers; and idle watchers, if
 /// nothing between the wait and the check watchers was dispatched. Watchers
 /// with a priority: see evloop_watcher_set_priority().
 ///
@@ -82,12 +82,13 @@ pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
 /// returns; calls of prepare, check and idle watchers are not something, and
 /// if nothing keeps the loop alive it does not wait. NOWAIT dispatches what
 /// is ready and returns. Events of watchers without a callback are kept for
-/// evloop_wait(), added up to one for each watcher.
+/// evloop_wait(), added up to one for each watcher, but for real-time
+/// signals.
 ///
 /// A loop is kept alive by posted calls and by each watcher that is enabled,
 /// but not by a timer that is not set (any more), a defer watcher that was
-/// called, exit and clock_change watchers, and what evloop_watcher_unref()
-/// was called for.
+/// called, a process watcher whose process has ended, exit and clock_change
+/// watchers, and what evloop_watcher_unref() was called for.
 ///
 /// @param loop a loop.
 /// @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.

@@ -30,4 +30,8 @@ mod evloop;
 
 mod sources;
 
+mod signal;
+
+mod process;
+
 mod watcher;

@@ -259,6 +259,10 @@ pub const EVLOOP_EVENT_POST: c_int = 11;
 pub const EVLOOP_EVENT_CLOSED: c_int = 12;
 /// evloop_event_t: there are events in a kqueue.
 pub const EVLOOP_EVENT_KQUEUE: c_int = 13;
+/// evloop_event_t type: a signal came.
+pub const EVLOOP_EVENT_SIGNAL: c_int = 14;
+/// evloop_event_t type: a process ended.
+pub const EVLOOP_EVENT_PROCESS: c_int = 15;
 
 /// evloop_event_t events: the source failed, and result says why: -EBADF for
 /// a descriptor that was closed while it was watched; what epoll_ctl(2)
@@ -276,6 +280,20 @@ pub const EVLOOP_TIMER_BURST: u32 = 0x2;
 pub const EVLOOP_TIMER_DELAY: u32 = 0x4;
 /// evloop_add_timer(): one event for all missed expirations (the default).
 pub const EVLOOP_TIMER_SKIP: u32 = 0x0;
+
+/// evloop_add_signal(): the signal is blocked, and read from a signalfd.
+pub const EVLOOP_SIGNAL_FD: u32 = 0x1;
+
+/// evloop_add_process(): wait for the child when it has ended.
+pub const EVLOOP_PROCESS_REAP: u32 = 0x1;
+/// evloop_event_t events, of a process: how it ended is not known.
+pub const EVLOOP_PROCESS_STATUS_UNKNOWN: u32 = 0x1;
+/// evloop_process_t how: it returned from main, or called exit(3).
+pub const EVLOOP_PROCESS_EXITED: c_int = 1;
+/// evloop_process_t how: a signal ended it.
+pub const EVLOOP_PROCESS_KILLED: c_int = 2;
+/// evloop_process_t how: a signal ended it, and it left a core dump.
+pub const EVLOOP_PROCESS_DUMPED: c_int = 3;
 
 /// evloop_watcher_close(): return when no callback of it is running.
 pub const EVLOOP_CLOSE_WAIT: u32 = 0x1;
@@ -310,6 +328,12 @@ const _: () = {
     assert!(EVLOOP_EVENT_POST == reactor::POST);
     assert!(EVLOOP_EVENT_CLOSED == reactor::CLOSED);
     assert!(EVLOOP_EVENT_KQUEUE == Source::Kqueue as c_int);
+    assert!(EVLOOP_EVENT_SIGNAL == Source::Signal as c_int);
+    assert!(EVLOOP_EVENT_PROCESS == Source::Process as c_int);
+    assert!(EVLOOP_PROCESS_STATUS_UNKNOWN == reactor::STATUS_UNKNOWN);
+    assert!(EVLOOP_PROCESS_EXITED == libc::CLD_EXITED);
+    assert!(EVLOOP_PROCESS_KILLED == libc::CLD_KILLED);
+    assert!(EVLOOP_PROCESS_DUMPED == libc::CLD_DUMPED);
     assert!(EVLOOP_ERROR == reactor::ERROR);
     assert!(EVLOOP_POLL_DEFAULT == EVLOOP_POLLIN | EVLOOP_POLLPRI | EVLOOP_POLLOUT);
     assert!(EVLOOP_EPOLL_DEFAULT == EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI | EVLOOP_EPOLLOUT);

@@ -5,7 +5,7 @@ use super::knote::*;
 use super::set::Set;
 use super::slab::{NONE, Slab};
 use crate::errno::{Errno, Result, fail};
-use crate::signals::{self, Subscription};
+use crate::signals::{self, Bell, Subscription};
 use crate::sys::eventfd;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
@@ -33,6 +33,13 @@ pub(super) struct Signals {
     list: Vec<u32>,
     bell: Option<Fd>,
     signalfd: Option<Fd>,
+}
+
+/// What handlers do to tell a queue.
+fn ring_eventfd(number: i64) {
+    if let Ok(eventfd) = RawFd::try_from(number) {
+        eventfd::signal(eventfd);
+    }
 }
 
 impl Signals {
@@ -104,7 +111,9 @@ impl Core {
         let way = match signal::blocked() & signal::bit(number) {
             0 => {
                 let bell = self.signal_bell()?;
-                Way::Handler(signals::subscribe(number, if rings { bell } else { -1 })?)
+                let bell = if rings { bell } else { -1 };
+                let bell = Bell { ring: ring_eventfd, number: bell.into() };
+                Way::Handler(signals::subscribe(number, bell, false)?)
             }
             _ => {
                 self.watch_blocked(number)?;
@@ -187,7 +196,7 @@ impl Core {
         let bell = self.signals.bell.as_ref().filter(|_| on).map_or(-1, Fd::raw);
         let has_count = match self.signals.watches.get(watch).map(|watch| &watch.way) {
             Some(Way::Handler(subscription)) => {
-                subscription.set_eventfd(bell);
+                subscription.set_bell(bell.into());
                 subscription.has_count()
             }
             Some(Way::Blocked(count)) => *count > 0,

@@ -11,8 +11,11 @@ pub(crate) use super::event::Target;
 pub use super::event::{Event, Options};
 pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
 pub(crate) use super::objects::Watch;
+pub use super::process::ProcessEnd;
+pub(crate) use super::process::{STATUS_UNKNOWN, add_process, event_process};
 pub(crate) use super::registry::{close, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
+pub(crate) use super::signals::{add_signal, event_siginfo};
 pub(crate) use super::timers::{NewTimer, Period, Setting};
 
 use super::clocks;
@@ -61,6 +64,12 @@ pub(crate) fn stop(handle: i64) -> std::result::Result<(), Errno> {
 /// See evloop_wakeup.
 pub(crate) fn wakeup(handle: i64) -> std::result::Result<(), Errno> {
     leave(handle, mailbox::WAKEUP)
+}
+
+/// A handler has seen a signal that a loop has watchers of.
+pub(super) fn ring_signals(handle: i64) {
+    // It is closed, or the parent's: nobody is to be told.
+    let _ = leave(handle, mailbox::SIGNALS);
 }
 
 /// See evloop_post.

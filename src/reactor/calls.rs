@@ -7,7 +7,7 @@ use super::event::Target;
 use super::flags::*;
 use super::io;
 use super::named::{Named, named};
-use super::objects::{Watch, Watched};
+use super::objects::{self, Watch, Watched};
 use super::record;
 use super::record::LIVE;
 use super::timers::{self, NewTimer, Setting};
@@ -17,10 +17,16 @@ use crate::errno::{Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::table::{self, Kind};
+use std::cell::Cell;
 use std::os::fd::RawFd;
 
 /// A record for a watcher that another thread than the loop's adds.
-fn fresh_at(gate: &mut Gate, named: &Named, source: Source, target: Target) -> Result<Fresh> {
+pub(super) fn fresh_at(
+    gate: &mut Gate,
+    named: &Named,
+    source: Source,
+    target: Target,
+) -> Result<Fresh> {
     gate.expect_commands(3)?;
     if gate.reserve.is_empty() {
         if gate.reserve.try_reserve(record::PER_BLOCK as usize).is_err() {
@@ -44,7 +50,7 @@ impl Gate {
         Ok(())
     }
 
-    fn publish(&mut self, fresh: &Fresh, named: &Named, command: Command) -> i64 {
+    pub fn publish(&mut self, fresh: &Fresh, named: &Named, command: Command) -> i64 {
         let handle = fresh.handle();
         fresh.record.set_state(LIVE);
         named.desk.count_from_outside(1);
@@ -73,7 +79,18 @@ pub(crate) fn add_object(
         let timer = watch.handle;
         fail!(ENOTSUP, "loop {} has virtual time, which timer {} does not follow", handle, timer);
     }
-    add_descriptor(handle, source, watch.fd, libc::EPOLLIN as u32, target, Some(watch))
+    add_watched(handle, source, objects::object(watch)?, target)
+}
+
+/// A watcher of something that has a descriptor, and is asked what happened.
+pub(super) fn add_watched(
+    handle: i64,
+    source: Source,
+    watched: Box<dyn Watched>,
+    target: Target,
+) -> Result<i64> {
+    let (fd, events) = (watched.fd(), watched.events());
+    add_descriptor(handle, source, fd, events, target, Some(watched))
 }
 
 fn add_descriptor(
@@ -82,14 +99,18 @@ fn add_descriptor(
     fd: RawFd,
     events: u32,
     target: Target,
-    watch: Option<Watch>,
+    watched: Option<Box<dyn Watched>>,
 ) -> Result<i64> {
     let named = named(handle, Kind::Loop)?;
+    // Taken by one of the two.
+    let watched = Cell::new(watched);
     named.with(
-        |core| core.add_io(source, fd, events, target, watch),
+        |core| core.add_io(source, fd, events, target, watched.take()),
         |gate| {
-            let watched =
-                watch.map(|watch| Watched::new(watch, named.desk.eventfd())).transpose()?;
+            let mut watched = watched.take();
+            if let Some(watched) = &mut watched {
+                watched.begin(named.desk.eventfd())?;
+            }
             let fresh = fresh_at(gate, &named, source, target)?;
             io::fill(fresh.record, fd, events);
             let how = match io::register(gate.epoll, fd, events, fresh.handle()) {

@@ -2,6 +2,7 @@
 
 use super::event::Target;
 use super::objects::Watched;
+use super::signals::NewSignal;
 use super::timers::Setting;
 use crate::sys::fd::Fd;
 
@@ -51,7 +52,8 @@ pub(super) enum Command {
     /// A watcher was added; its record is live.
     Add(i64),
     AddIo(i64, Registered),
-    AddObject(i64, Registered, Watched),
+    AddObject(i64, Registered, Box<dyn Watched>),
+    AddSignal(i64, NewSignal),
     AddTimer {
         handle: i64,
         setting: Setting,

@@ -2,6 +2,7 @@
 
 use super::command::{Command, Post};
 use super::desk::{Desk, Gate};
+use super::details::Details;
 use super::event::{Event, Options, Target};
 use super::flags::*;
 use super::io::Io;
@@ -9,6 +10,7 @@ use super::lease::Locked;
 use super::mailbox::Letters;
 use super::objects::Watched;
 use super::record::{self, CLOSING, LIVE, Record};
+use super::signals::Signals;
 use super::slots::Slots;
 use super::timers::Timers;
 use crate::errno::{Errno, Result, fail};
@@ -21,7 +23,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 /// Words of the loop's own registrations; handles are below 2^53. 0 is the
-/// eventfd, the others are clocks.
+/// eventfd, the others are clocks and, behind them, the signalfd.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
 const DEFAULT_EVENTS: usize = 1024;
@@ -88,8 +90,10 @@ pub(super) struct Core {
     pub slots: Slots,
     pub extras: HashMap<u32, Extra>,
     pub io: Io,
-    /// The objects of those watchers that watch one.
-    pub objects: HashMap<u32, Watched>,
+    /// What those watchers watch that watch more than a descriptor.
+    pub objects: HashMap<u32, Box<dyn Watched>>,
+    pub signals: Signals,
+    pub details: Details,
     pub timers: Timers,
     pub lists: Lists,
     /// How many watchers keep the loop alive.
@@ -163,6 +167,8 @@ impl Core {
             extras: HashMap::new(),
             io: Io::default(),
             objects: HashMap::new(),
+            signals: Signals::default(),
+            details: Details::default(),
             timers: Timers::new(),
             lists: Lists::default(),
             active: 0,
@@ -206,7 +212,11 @@ impl Core {
     /// Whether a descriptor is the loop's own.
     pub fn owns(&self, fd: RawFd) -> bool {
         let outer = self.outer.as_ref().map_or(-1, Fd::raw);
-        fd == self.epoll() || fd == self.eventfd() || fd == outer || self.timers.owns(fd)
+        fd == self.epoll()
+            || fd == self.eventfd()
+            || fd == outer
+            || self.timers.owns(fd)
+            || self.signals.owns(fd)
     }
 
     /// The descriptor for embedding.
@@ -268,7 +278,7 @@ impl Core {
                 Source::Timer => flags & SET != 0,
                 Source::Defer => flags & WAITING != 0,
                 Source::Exit | Source::ClockChange => false,
-                Source::Io | Source::Tfd | Source::Kqueue => flags & DEAD == 0,
+                source if source.is_descriptor() => flags & DEAD == 0,
                 _ => true,
             };
         if wanted && flags & COUNTED == 0 {
@@ -342,6 +352,9 @@ impl Core {
                     core.keep_object(index, watched)?;
                     core.io_added(index, record, how)
                 })
+            }
+            Command::AddSignal(handle, new) => {
+                self.on_watcher(handle, |core, _, _| core.signal_added(new))
             }
             Command::AddTimer { handle, setting, deadline } => self
                 .on_watcher(handle, |core, index, record| {
@@ -458,14 +471,22 @@ impl Core {
     }
 
     /// Gives back the descriptors of a loop whose memory has to stay.
-    pub fn abandon(&self) {
+    /// `is_sound`: no fork and no panic caught it in the middle of a change.
+    pub fn abandon(&self, is_sound: bool) {
         self.epoll.abandon();
+        let objects = self.objects.values();
+        let rings = if is_sound {
+            objects.fold(false, |rings, watched| rings | !watched.abandon())
+        } else {
+            !self.objects.is_empty()
+        };
         // The eventfd stays where a timer might yet ring it.
-        if self.objects.is_empty() {
+        if !rings {
             self.eventfd.abandon();
         }
         self.outer.iter().for_each(Fd::abandon);
         self.timers.abandon();
+        self.signals.abandon();
     }
 
     /// Makes everything anew that is shared with the parent process.
@@ -505,8 +526,10 @@ impl Core {
             self.settle();
         }
         self.receive(gate);
-        self.register_all(self.epoll());
+        // Those that are not what they were are not registered.
         self.revive_objects();
+        self.register_all(self.epoll());
+        self.revive_signals();
         Ok(())
     }
 }

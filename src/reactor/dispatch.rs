@@ -148,7 +148,7 @@ impl Run {
         if Source::of(flags).is_object() {
             event.fd = -1;
             event.events = 0;
-            if !objects::ask(core, index, &mut event) {
+            if !objects::ask(core, index, record, ready, &mut event) {
                 return Ok(());
             }
         } else if flags & ONESHOT != 0 {
@@ -252,6 +252,7 @@ impl Run {
         if unsafe { self.core() }.has_more_than_descriptors() || self.desk.mail.has_sent() {
             self.timers()?;
             self.asyncs()?;
+            self.signals()?;
             self.posts()?;
             self.deferred()?;
             self.resume()?;
@@ -512,7 +513,7 @@ fn is_wanted(event: &Event) -> bool {
     let Some((_, record)) = live(event.watcher) else { return true };
     let flags = record.flags.load(Relaxed);
     match Source::of(flags) {
-        Source::Io | Source::Tfd | Source::Kqueue => flags & (ENABLED | SPENT) != 0,
+        source if source.is_descriptor() => flags & (ENABLED | SPENT) != 0,
         Source::Defer => flags & DUE != 0,
         _ => flags & ENABLED != 0,
     }
@@ -536,11 +537,25 @@ impl Core {
         let desk = self.desk;
         if desk.mail.has_letters() {
             self.take_letters();
-        } else if desk.has_inbox() {
-            self.receive(&mut desk.gate());
         }
+        if desk.mail.peek() & (mailbox::INBOX | mailbox::SIGNALS) != 0 {
+            self.take_work();
+        }
+        self.forget_details();
         // What callbacks of this iteration post is for the next one.
         self.posts_due = self.posts.len();
+    }
+
+    /// What others have left at the gate, and handlers of signals.
+    #[cold]
+    fn take_work(&mut self) {
+        let desk = self.desk;
+        if desk.has_inbox() {
+            self.receive(&mut desk.gate());
+        }
+        if desk.mail.take(mailbox::SIGNALS) != 0 {
+            self.signals.due = true;
+        }
     }
 
     #[inline]
@@ -550,6 +565,7 @@ impl Core {
             || self.posts_due > 0
             || self.deferred > 0
             || !self.sent.is_empty()
+            || self.signals.due
             || !self.suspended.is_empty()
     }
 
@@ -615,6 +631,9 @@ impl Core {
 
     /// An event of one of the loop's own descriptors.
     fn own_event(&mut self, number: usize) {
+        if number == super::signals::SIGNALFD {
+            return self.take_signalfd();
+        }
         let Some(clock) = number.checked_sub(1) else {
             if !self.objects.is_empty() {
                 self.look_at_objects();

@@ -13,19 +13,22 @@ pub struct Event {
     pub data: u64,
     /// EVLOOP_EVENT_IO or another EVLOOP_EVENT constant.
     pub r#type: c_int,
-    /// IO: EVLOOP_EPOLL bits. Any: EVLOOP_ERROR.
+    /// IO: EVLOOP_EPOLL bits. PROCESS: EVLOOP_PROCESS_STATUS_UNKNOWN. Any:
+    /// EVLOOP_ERROR.
     pub events: u32,
     /// IO: the descriptor; else -1.
     pub fd: c_int,
-    /// With EVLOOP_ERROR: what failed, -errno.
+    /// With EVLOOP_ERROR: what failed, -errno. SIGNAL: the signal. PROCESS:
+    /// how it ended, as waitpid(2) says it.
     pub result: c_int,
-    /// TIMER, TFD: how many expirations; else 1.
+    /// TIMER, TFD: how many expirations; SIGNAL: how many came; else 1.
     pub count: u64,
     /// TIMER: when it was found to be due, on its clock.
     pub time_ns: i64,
     /// TIMER: when it was due, on its clock.
     pub deadline_ns: i64,
-    /// 0.
+    /// SIGNAL, PROCESS: what evloop_event_siginfo() and
+    /// evloop_event_process() find the rest by; else 0.
     pub reserved: u64,
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Source {
     Exit = 9,
     ClockChange = 10,
     Kqueue = 13,
+    Signal = 14,
+    Process = 15,
 }
 
 /// Types of events that no watcher has.
@@ -39,6 +41,8 @@ impl Source {
             8 => Self::Defer,
             9 => Self::Exit,
             13 => Self::Kqueue,
+            14 => Self::Signal,
+            15 => Self::Process,
             _ => Self::ClockChange,
         }
     }
@@ -52,9 +56,14 @@ impl Source {
         self == Self::Io || self.is_object()
     }
 
-    /// Whether it watches an object of the library.
+    /// Whether it is asked what happened when its descriptor is ready.
     pub fn is_object(self) -> bool {
-        matches!(self, Self::Tfd | Self::Kqueue)
+        matches!(self, Self::Tfd | Self::Kqueue | Self::Process)
+    }
+
+    /// Whether what it is told when it is asked is not told again.
+    pub fn is_told_once(self) -> bool {
+        matches!(self, Self::Tfd | Self::Process)
     }
 }
 
@@ -94,6 +103,9 @@ pub(super) const DEAD: u32 = 1 << 21;
 pub(super) const STRAY: u32 = 1 << 22;
 /// io: disabled by ONESHOT, or by an error, not by the program.
 pub(super) const SPENT: u32 = 1 << 23;
+
+/// process: it has ended, and that was told.
+pub(super) const OVER: u32 = 1 << 24;
 
 /// timer: will expire.
 pub(super) const SET: u32 = 1 << 16;

@@ -77,8 +77,14 @@ impl Core {
 
     /// Keeps an event of a watcher that is over its rate limit.
     fn keep(&mut self, index: u32, record: &Record, event: &Event) {
+        if Source::of(record.flags.load(Relaxed)) == Source::Signal {
+            self.signal_put_back(index, event);
+        }
         let Some(extra) = self.extras.get_mut(&index) else { return };
-        extra.keep(event);
+        if event.r#type != Source::Signal as i32 {
+            extra.keep(event);
+            self.details.set_held(event.reserved, true);
+        }
         if record.has(SUSPENDED) {
             return;
         }
@@ -113,8 +119,13 @@ impl Core {
             // Until it is enabled.
             return None;
         }
+        if source == Source::Signal {
+            self.signals.due = true;
+            return None;
+        }
         let kept = self.extras.get_mut(&index)?.kept.take();
-        if source != Source::Tfd && source.is_descriptor() && !spent {
+        self.details.set_held(kept.map_or(0, |kept| kept.reserved), false);
+        if !source.is_told_once() && source.is_descriptor() && !spent {
             // A descriptor says itself whether it is still ready, unless it
             // only speaks once.
             return kept.filter(|kept| kept.events & ERROR != 0 || io::is_edge(record));
@@ -125,6 +136,9 @@ impl Core {
     /// Keeps an event for evloop_wait: one for each watcher.
     pub fn hold(&mut self, event: Event) {
         if let Some((_, record)) = live(event.watcher) {
+            if record.has(HELD) && event.r#type == Source::Signal as i32 {
+                return self.put_back(&event);
+            }
             if record.has(HELD) {
                 let held = self.held.iter_mut().rfind(|held| held.watcher == event.watcher);
                 if let Some(held) = held {
@@ -134,15 +148,21 @@ impl Core {
             record.set(HELD);
         }
         if self.held.try_reserve(1).is_ok() {
+            self.details.set_held(event.reserved, true);
             self.held.push_back(event);
         }
     }
 
     /// The next event for evloop_wait.
     pub fn take_held(&mut self) -> Option<Event> {
-        let event = self.held.pop_front()?;
+        let mut event = self.held.pop_front()?;
         if let Some((index, record)) = live(event.watcher) {
             self.not_held(index, record);
+            if event.r#type == Source::Signal as i32 {
+                self.signal_taken(index, record, &mut event);
+            } else {
+                self.details.set_held(event.reserved, false);
+            }
         }
         Some(event)
     }
@@ -181,13 +201,15 @@ impl Core {
         match Source::of(record.flags.load(Relaxed)) {
             Source::Timer => self.timer_put_back(index, record, event.deadline_ns),
             Source::Async => self.async_put_back(record),
-            Source::Io | Source::Kqueue => self.io_stray(index, record),
+            Source::Signal => self.signal_put_back(index, event),
             // It was read: its count would be lost.
-            Source::Tfd => {
+            source if source.is_told_once() => {
                 if let Ok(extra) = self.extra(index, record) {
                     extra.keep(event);
+                    self.details.set_held(event.reserved, true);
                 }
             }
+            source if source.is_descriptor() => self.io_stray(index, record),
             _ => {}
         }
     }

@@ -358,7 +358,7 @@ impl Core {
 
     /// Whose descriptor is gone is told so when events are asked for.
     pub fn fail_if_dead(&mut self, index: u32, record: &Record) {
-        if record.has(DEAD | ENABLED) {
+        if record.has(DEAD | ENABLED) && !record.has(OVER) {
             self.fail(record.handle(Kind::Watcher, index), Errno::EBADF);
         }
     }
@@ -645,6 +645,9 @@ impl Core {
             if fd.is_some_and(|fd| self.register_clock(fresh.raw(), clock, fd).is_err()) {
                 return;
             }
+        }
+        if self.register_signals(fresh.raw()).is_err() {
+            return;
         }
         self.io_lost(fresh.raw(), Errno::EBADF);
         self.register_all(fresh.raw());

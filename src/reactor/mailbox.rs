@@ -20,6 +20,8 @@ pub(super) const WAKEUP: u64 = 4;
 pub(super) const CLOSED: u64 = 8;
 /// Somebody waits for the callback that is running to return.
 pub(super) const ASKED: u64 = 16;
+/// A handler has seen a signal.
+pub(super) const SIGNALS: u64 = 32;
 const BITS: u32 = 8;
 const MASK: u64 = (1 << BITS) - 1;
 

@@ -9,7 +9,8 @@
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
 //! shortest round; `dispatch` brings events to their watchers, unless they are
 //! `held`. `watcher` is what can be done with all of those; `io`, `timers` and
-//! their `clocks`, `objects` and `asyncs` are the sources.
+//! their `clocks`, `objects`, `process`, `signals` and `asyncs` are the sources;
+//! `details` is what is longer than an event.
 
 mod lease;
 mod mailbox;
@@ -27,6 +28,8 @@ mod core;
 #[cfg(not(loom))]
 mod desk;
 #[cfg(not(loom))]
+mod details;
+#[cfg(not(loom))]
 mod dispatch;
 #[cfg(not(loom))]
 mod event;
@@ -41,6 +44,8 @@ mod named;
 #[cfg(not(loom))]
 mod objects;
 #[cfg(not(loom))]
+mod process;
+#[cfg(not(loom))]
 pub(crate) mod quick;
 #[cfg(not(loom))]
 mod quiet;
@@ -52,6 +57,8 @@ mod registry;
 mod run;
 #[cfg(not(loom))]
 mod running;
+#[cfg(not(loom))]
+mod signals;
 #[cfg(not(loom))]
 mod slots;
 #[cfg(not(loom))]

@@ -1,18 +1,67 @@
-//! Objects of the library that a loop watches: timer file descriptors and
-//! kqueues.
+//! What a loop watches besides the program's descriptors: objects of the
+//! library (timer file descriptors and kqueues), and descriptors that the
+//! library has made for one watcher.
 //!
-//! Closing one removes it from the kernel's set without a word. So the loop
-//! keeps it from being freed, and is rung when it is closed.
+//! Their descriptors lie in the loop's epoll as those of the program do; when
+//! one is ready the loop asks what happened.
+//!
+//! Closing an object removes it from the kernel's set without a word. So the
+//! loop keeps it from being freed, and is rung when it is closed.
 
 use super::core::Core;
+use super::details::Content;
 use super::event::Event;
-use super::flags::ERROR;
-use crate::errno::{Errno, Result};
+use super::flags::{ERROR, OVER};
+use super::record::{self, Record};
+use crate::errno::{Errno, Result, error};
 use crate::table::{self, Kind};
 use crate::waiters::Watchable;
 use std::os::fd::RawFd;
 
-/// An object to watch.
+/// What a watcher watches. Dropped when the watcher is closed, after its
+/// descriptor was taken out of the loop's epoll.
+pub(crate) trait Watched {
+    fn fd(&self) -> RawFd;
+
+    /// What the descriptor is registered for.
+    fn events(&self) -> u32 {
+        libc::EPOLLIN as u32
+    }
+
+    /// It is about to be watched by the loop that this eventfd wakes.
+    fn begin(&mut self, _eventfd: RawFd) -> Result<()> {
+        Ok(())
+    }
+
+    /// What happened, now that the descriptor is ready for that.
+    fn ask(&mut self, ready: u32, event: &mut Event) -> Answer;
+
+    /// Whether it was closed by somebody else, who has rung the loop.
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    /// In a forked child, whose loop has another eventfd. With an error the
+    /// watcher is told that, and this is dropped: it must not close what has
+    /// its descriptor's number and may be another file by now.
+    fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno>;
+
+    /// Of a loop whose memory has to stay: gives back its descriptor. False:
+    /// the eventfd may still be rung.
+    fn abandon(&self) -> bool;
+}
+
+/// What is to be told of something that was ready.
+pub(crate) enum Answer {
+    Nothing,
+    /// The event.
+    Event,
+    /// The event, and no other will come: its descriptor is not needed any
+    /// more. With what is longer than an event.
+    Last(Content),
+}
+
+/// An object of the library, by its handle.
 #[derive(Clone, Copy)]
 pub(crate) struct Watch {
     pub handle: i64,
@@ -22,34 +71,78 @@ pub(crate) struct Watch {
     pub pin: fn(i64) -> Result<Box<dyn Watchable>>,
 }
 
-/// An object that is watched; not freed, and heard of, while this exists.
-pub(super) struct Watched {
+/// One that is watched; not freed, and heard of, while this is pinned.
+struct Object {
     watch: Watch,
-    object: Box<dyn Watchable>,
-    eventfd: RawFd,
+    pinned: Option<(Box<dyn Watchable>, RawFd)>,
 }
 
-impl Watched {
-    pub fn new(watch: Watch, eventfd: RawFd) -> Result<Self> {
-        let object = (watch.pin)(watch.handle)?;
+/// An object to be watched.
+pub(super) fn object(watch: Watch) -> Result<Box<dyn Watched>> {
+    match table::try_box(Object { watch, pinned: None }) {
+        Some(object) => Ok(object),
+        None => Err(error!(Errno::ENOMEM, "no memory to watch handle {}", watch.handle)),
+    }
+}
+
+impl Watched for Object {
+    fn fd(&self) -> RawFd {
+        self.watch.fd
+    }
+
+    fn begin(&mut self, eventfd: RawFd) -> Result<()> {
+        let object = (self.watch.pin)(self.watch.handle)?;
         object.watch(eventfd)?;
-        Ok(Self { watch, object, eventfd })
+        self.pinned = Some((object, eventfd));
+        Ok(())
+    }
+
+    fn ask(&mut self, _ready: u32, event: &mut Event) -> Answer {
+        let Some((object, _)) = &self.pinned else { return Answer::Nothing };
+        match object.take() {
+            Ok(0) => return Answer::Nothing,
+            Ok(count) => event.count = count,
+            // That is noticed by whoever asks.
+            Err(error) if error.errno == Errno::ESTALE => return Answer::Nothing,
+            Err(error) => {
+                event.events = ERROR;
+                event.result = error.errno.negated();
+            }
+        }
+        Answer::Event
     }
 
     fn is_closed(&self) -> bool {
         table::kind_of_quietly(self.watch.handle).is_none()
     }
+
+    fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno> {
+        let before = self.pinned.take();
+        if self.begin(eventfd).is_err() {
+            self.pinned = before;
+            return Ok(());
+        }
+        // It was forgotten in the fork, as all pins were.
+        std::mem::forget(before);
+        Ok(())
+    }
+
+    fn abandon(&self) -> bool {
+        false
+    }
 }
 
-impl Drop for Watched {
+impl Drop for Object {
     fn drop(&mut self) {
-        self.object.unwatch(self.eventfd);
+        if let Some((object, eventfd)) = &self.pinned {
+            object.unwatch(*eventfd);
+        }
     }
 }
 
 impl Core {
-    /// Keeps a watched object with its watcher.
-    pub fn keep_object(&mut self, index: u32, watched: Watched) -> Result<()> {
+    /// Keeps what is watched with its watcher.
+    pub fn keep_object(&mut self, index: u32, watched: Box<dyn Watched>) -> Result<()> {
         if self.objects.try_reserve(1).is_err() {
             return Err(Errno::ENOMEM.into());
         }
@@ -59,44 +152,76 @@ impl Core {
 
     /// Tells the watchers whose objects were closed. The loop was rung.
     pub fn look_at_objects(&mut self) {
-        let closed = |(index, watched): (&u32, &Watched)| watched.is_closed().then_some(*index);
-        while let Some(index) = self.objects.iter().find_map(closed) {
-            if let Some(record) = super::record::get(index) {
-                self.io_gone(index, record);
-                self.fail(record.handle(Kind::Watcher, index), Errno::ESTALE);
-            }
-            // Its descriptor is closed here.
-            self.objects.remove(&index);
+        while let Some(index) = self.find_object(|watched| watched.is_closed()) {
+            self.object_gone(index, Errno::ESTALE);
         }
+    }
+
+    fn find_object(&self, is_it: impl Fn(&dyn Watched) -> bool) -> Option<u32> {
+        self.objects.iter().find_map(|(index, watched)| is_it(&**watched).then_some(*index))
+    }
+
+    /// What a watcher watches is there no more: it is told.
+    fn object_gone(&mut self, index: u32, errno: Errno) {
+        if let Some(record) = record::get(index) {
+            self.io_gone(index, record);
+            self.fail(record.handle(Kind::Watcher, index), errno);
+        }
+        // Its descriptor is closed here.
+        self.objects.remove(&index);
     }
 
     /// In a forked child, with another eventfd.
     pub fn revive_objects(&mut self) {
         let eventfd = self.eventfd();
-        for watched in self.objects.values_mut() {
-            if let Ok(again) = Watched::new(watched.watch, eventfd) {
-                // The one before was forgotten in the fork, as all pins were.
-                std::mem::forget(std::mem::replace(watched, again));
+        let mut gone = Vec::new();
+        for (index, watched) in &mut self.objects {
+            if let Err(errno) = watched.revive(eventfd)
+                && gone.try_reserve(1).is_ok()
+            {
+                gone.push((*index, errno));
             }
+        }
+        for (index, errno) in gone {
+            self.object_gone(index, errno);
         }
         self.look_at_objects();
     }
+
+    /// The watcher is not reported any more, and has no descriptor.
+    fn forget_object(&mut self, index: u32, record: &Record) {
+        record.set(OVER);
+        self.io_gone(index, record);
+        // A thread that closes the watcher removes its descriptor's number
+        // from the kernel's set, with this lock: it either has, or sees that
+        // there is nothing to remove. From here on the number can be used
+        // again.
+        drop(self.desk.gate());
+        self.objects.remove(&index);
+    }
 }
 
-/// Asks an object what happened; false: there is nothing to tell.
-pub(super) fn ask(core: &mut Core, index: u32, event: &mut Event) -> bool {
-    let Some(watched) = core.objects.get(&index) else { return false };
-    match watched.object.take() {
-        Ok(0) => return false,
-        Ok(count) => event.count = count,
-        Err(error) if error.errno == Errno::ESTALE => {
-            core.look_at_objects();
-            return false;
+/// Asks what happened to what a watcher watches; false: nothing to tell.
+pub(super) fn ask(
+    core: &mut Core,
+    index: u32,
+    record: &Record,
+    ready: u32,
+    event: &mut Event,
+) -> bool {
+    let Some(watched) = core.objects.get_mut(&index) else { return false };
+    match watched.ask(ready, event) {
+        Answer::Event => true,
+        Answer::Last(content) => {
+            event.reserved = core.details.add(event.watcher, content);
+            core.forget_object(index, record);
+            true
         }
-        Err(error) => {
-            event.events = ERROR;
-            event.result = error.errno.negated();
+        Answer::Nothing => {
+            if watched.is_closed() {
+                core.look_at_objects();
+            }
+            false
         }
     }
-    true
 }

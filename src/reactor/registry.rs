@@ -196,7 +196,7 @@ pub(super) fn tear_down(
     let closed = match core {
         // Nothing in it can be relied on.
         Some(core) if poisoned => {
-            core.abandon();
+            core.abandon(false);
             std::mem::forget(core);
             Vec::new()
         }
@@ -218,7 +218,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     desk.mail.assign(0);
     // SAFETY: no other thread of this process uses the parent's loop.
     if let Ok(core) = unsafe { desk.core() } {
-        core.abandon();
+        core.abandon(desk.state.load(Relaxed) == 0);
     }
     gate.names = HashMap::new();
 }

@@ -150,6 +150,7 @@ impl Core {
     fn has_something(&self) -> bool {
         !self.posts.is_empty()
             || !self.sent.is_empty()
+            || self.signals.due
             || !self.failures.is_empty()
             || self.deferred > 0
             || self.clock_changed

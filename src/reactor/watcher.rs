@@ -9,7 +9,7 @@ use super::event::{Event, Target};
 use super::flags::*;
 use super::io;
 use super::named::Named;
-use super::objects::{Watch, Watched};
+use super::objects::Watched;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::timers::{self, Setting};
 use crate::errno::{Result, fail};
@@ -46,17 +46,17 @@ impl Fresh {
 
 impl Core {
     #[inline]
-    fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
+    pub fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
         let index = self.slots.take()?;
         Fresh::new(self.desk, index, source, target)
     }
 
-    fn give_back(&mut self, fresh: &Fresh) {
+    pub fn give_back(&mut self, fresh: &Fresh) {
         self.slots.give_back(fresh.index);
     }
 
     #[inline]
-    fn publish(&mut self, fresh: &Fresh) -> i64 {
+    pub fn publish(&mut self, fresh: &Fresh) -> i64 {
         fresh.record.set_state(LIVE);
         self.desk.count(1);
         self.count_liveness(fresh.record);
@@ -69,7 +69,7 @@ impl Core {
         fd: RawFd,
         events: u32,
         target: Target,
-        watch: Option<Watch>,
+        watch: Option<Box<dyn Watched>>,
     ) -> Result<i64> {
         if self.owns(fd) {
             fail!(EINVAL, "fd {} is the loop's own", fd);
@@ -102,11 +102,10 @@ impl Core {
         }
     }
 
-    fn watch_object(&mut self, fresh: &Fresh, watch: Option<Watch>) -> Result<()> {
-        match watch {
-            None => Ok(()),
-            Some(watch) => self.keep_object(fresh.index, Watched::new(watch, self.eventfd())?),
-        }
+    fn watch_object(&mut self, fresh: &Fresh, watch: Option<Box<dyn Watched>>) -> Result<()> {
+        let Some(mut watched) = watch else { return Ok(()) };
+        watched.begin(self.eventfd())?;
+        self.keep_object(fresh.index, watched)
     }
 
     pub fn add_timer(
@@ -241,7 +240,7 @@ impl Core {
         }
         record.set(ENABLED);
         match source {
-            Source::Io | Source::Tfd | Source::Kqueue => {
+            source if source.is_descriptor() => {
                 record.unset(SPENT);
                 self.io_touch(index, record);
                 self.fail_if_dead(index, record);
@@ -253,6 +252,7 @@ impl Core {
                 }
             }
             Source::Async if record.is_sent() && off_stack(flags) => self.sent_to_disabled(index),
+            Source::Signal => self.signals.due = true,
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 record.set(WAITING | NEXT_TIME);
@@ -281,7 +281,7 @@ impl Core {
         let flags = record.flags.load(Relaxed);
         if flags & ENABLED == 0 {
             match Source::of(flags) {
-                Source::Io | Source::Tfd | Source::Kqueue => record.unset(SPENT),
+                source if source.is_descriptor() => record.unset(SPENT),
                 Source::Defer => record.unset(DUE),
                 _ => {}
             }
@@ -289,7 +289,7 @@ impl Core {
             return Ok(());
         }
         match Source::of(flags) {
-            Source::Io | Source::Tfd | Source::Kqueue => self.io_touch(index, record),
+            source if source.is_descriptor() => self.io_touch(index, record),
             Source::Timer => self.timer_disable(index, record)?,
             Source::Idle => self.idlers -= 1,
             Source::Defer if flags & WAITING != 0 => self.deferred -= 1,
@@ -339,11 +339,18 @@ impl Core {
         self.uncount(record);
         match Source::of(flags) {
             Source::Io => self.io_close(index, record, told),
-            Source::Tfd | Source::Kqueue => {
+            source if source.is_object() => {
                 self.io_close(index, record, told);
                 self.objects.remove(&index);
+                if flags & OVER != 0 {
+                    self.details.forget(record.handle(Kind::Watcher, index));
+                }
             }
             Source::Timer => self.timer_stop(index, record),
+            Source::Signal => {
+                self.signal_close(index);
+                self.details.forget(record.handle(Kind::Watcher, index));
+            }
             source => self.remove_from_list(index, record, source),
         }
         if flags & (EXTRA | NAMED | HELD) != 0 {

@@ -86,6 +86,14 @@ impl Chained {
         handler && self.action.sa_flags & libc::SA_RESETHAND != 0
     }
 
+    /// Whether our handler over this one runs with all signals blocked: see
+    /// `over`.
+    pub fn blocks_all(&self) -> bool {
+        let handler = !matches!(self.action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN);
+        // What comes after a handler for one time has that one's mask.
+        !handler && !std::ptr::eq(self, &raw const DEFAULT)
+    }
+
     /// Does it; `ours`: the handler that this is in place of.
     pub fn call(
         &self,

@@ -2,7 +2,7 @@
 //! dispositions go on working.
 //!
 //! A signal with subscribers has a handler of ours, which counts it for each
-//! of them, rings their eventfds, and then does what would have been done:
+//! of them, rings them, and then does what would have been done:
 //! calls the program's handler, nothing, or the default.
 //!
 //! A program may install a handler over ours, and call ours from it: it is
@@ -12,6 +12,8 @@
 //! one on top counts.
 
 mod action;
+mod infos;
+mod siginfo;
 mod subscriber;
 
 use self::action::{Chained, Entry, keep};
@@ -22,9 +24,9 @@ use crate::sys::SavedErrno;
 use crate::sys::signal::{self, Action, END};
 use crate::table;
 use std::ffi::{c_int, c_void};
-use std::os::fd::RawFd;
 
-pub(crate) use self::subscriber::Subscription;
+pub use self::siginfo::Siginfo;
+pub(crate) use self::subscriber::{Bell, QUEUED, Subscription, is_real_time};
 
 /// How many dispositions of a program's can lie over one another.
 const LEVELS: usize = 16;
@@ -102,12 +104,16 @@ extern "C" fn entry<const LEVEL: usize>(
     };
     // Acquire, here and below: what is pointed to was written before.
     let is_top = one.top.load(Ordering::Acquire) == LEVEL || is_installed(number, LEVEL);
-    if is_top {
-        subscriber::tell(&one.subscribers);
-    }
     let Some(place) = one.chained.get(LEVEL) else { return };
     // SAFETY: null, or a record that is never freed.
-    let Some(chained) = (unsafe { place.load(Ordering::Acquire).as_ref() }) else { return };
+    let chained = unsafe { place.load(Ordering::Acquire).as_ref() };
+    if is_top {
+        // SAFETY: null, or what the kernel has handed to this handler.
+        let info = unsafe { info.as_ref() };
+        let alone = chained.is_some_and(Chained::blocks_all);
+        subscriber::tell(&one.subscribers, info, alone);
+    }
+    let Some(chained) = chained else { return };
     if is_top && chained.is_for_once() {
         place.store(std::ptr::from_ref(&action::DEFAULT).cast_mut(), Ordering::Release);
     }
@@ -142,14 +148,13 @@ fn of(number: c_int) -> Result<&'static Signal> {
     }
 }
 
-/// Counts a signal from now on, and rings an eventfd (-1: none) for it.
-pub(crate) fn subscribe(number: c_int, eventfd: RawFd) -> Result<Subscription> {
+/// Counts a signal from now on, and keeps what comes with it if that is
+/// wanted; rings for each.
+pub(crate) fn subscribe(number: c_int, bell: Bell, with_infos: bool) -> Result<Subscription> {
     table::set_fork_hook(&FORK_HOOK);
     let signal = of(number)?;
     let mut installed = LOCK.lock();
-    let Some(subscriber) = subscriber::take(&signal.subscribers, eventfd) else {
-        fail!(ENOMEM, "no memory to watch signal {}", number);
-    };
+    let subscriber = subscriber::take(&signal.subscribers, number, bell, with_infos)?;
     let subscription = Subscription { number, subscriber };
     if let Err(error) = install(signal, number, &mut installed) {
         drop(installed);

@@ -1,11 +1,26 @@
 //! Those who count a signal.
 
-use crate::sync::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use super::infos::{Info, Infos};
+use crate::errno::{Result, fail};
+use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::sys::signal;
-use crate::sys::{SavedErrno, eventfd, fork};
+use crate::sys::{SavedErrno, fork};
 use crate::table::try_box;
 use std::ffi::c_int;
-use std::os::fd::RawFd;
+
+/// How many of what came with a standard signal are kept: the last one
+/// counts, and others are put at the same time. And how many real-time
+/// signals wait to be taken.
+const STANDARD: usize = 16;
+pub(crate) const QUEUED: usize = 512;
+
+/// How a subscriber is told that something is there, by a handler: a number
+/// of its own is handed to the function; one below 0 is not.
+#[derive(Clone, Copy)]
+pub(crate) struct Bell {
+    pub ring: fn(i64),
+    pub number: i64,
+}
 
 /// A record in a signal's list; never freed, as a handler may be looking at
 /// it, but used again.
@@ -13,7 +28,14 @@ pub(super) struct Subscriber {
     /// The process that it is of; 0: of nobody.
     epoch: AtomicU64,
     count: AtomicU64,
-    eventfd: AtomicI32,
+    /// Real-time signals that there was no room for.
+    lost: AtomicU64,
+    ring: AtomicPtr<()>,
+    number: AtomicI64,
+    /// Where what came with the signals is put, if that is wanted; and what
+    /// was made for that once.
+    infos: AtomicPtr<Infos>,
+    made: AtomicPtr<Infos>,
     /// Handlers that are at it.
     busy: AtomicU32,
     next: *const Self,
@@ -24,19 +46,27 @@ unsafe impl Sync for Subscriber {}
 // SAFETY: as above.
 unsafe impl Send for Subscriber {}
 
-/// In a handler: counts a signal for everybody.
-pub(super) fn tell(first: &AtomicPtr<Subscriber>) {
+/// In a handler: counts a signal for everybody. `alone`: no other handler can
+/// interrupt it.
+pub(super) fn tell(first: &AtomicPtr<Subscriber>, info: Option<&Info>, alone: bool) {
     let errno = SavedErrno::now();
     // Another handler might not come back (longjmp), and nobody must wait
     // for `busy` then.
-    let before = signal::block(signal::ALL);
+    let before = if alone { None } else { Some(signal::block(signal::ALL)) };
     let epoch = fork::current();
     each(first, |one| {
-        one.tell(epoch);
+        one.tell(epoch, info);
         true
     });
-    signal::block(before);
+    if let Some(before) = before {
+        signal::block(before);
+    }
     errno.restore();
+}
+
+/// Whether each of these is an event of its own.
+pub(crate) fn is_real_time(number: c_int) -> bool {
+    number >= 32
 }
 
 /// Looks at all, until that is false.
@@ -63,7 +93,12 @@ pub(super) fn any(first: &AtomicPtr<Subscriber>) -> bool {
 }
 
 /// A record for a new one; under the lock of the module.
-pub(super) fn take(first: &AtomicPtr<Subscriber>, eventfd: RawFd) -> Option<&'static Subscriber> {
+pub(super) fn take(
+    first: &AtomicPtr<Subscriber>,
+    number: c_int,
+    bell: Bell,
+    with_infos: bool,
+) -> Result<&'static Subscriber> {
     let mut free = None;
     each(first, |one| {
         free = (!one.is_ours()).then_some(one);
@@ -73,7 +108,10 @@ pub(super) fn take(first: &AtomicPtr<Subscriber>, eventfd: RawFd) -> Option<&'st
         Some(one) => one,
         None => {
             let next = first.load(Ordering::Relaxed);
-            let fresh = Box::leak(try_box(Subscriber::new(next))?);
+            let Some(fresh) = try_box(Subscriber::new(next)) else {
+                fail!(ENOMEM, "no memory to watch signal {}", number);
+            };
+            let fresh = Box::leak(fresh);
             // Release: who finds it finds it filled in.
             first.store(fresh, Ordering::Release);
             &*fresh
@@ -83,11 +121,15 @@ pub(super) fn take(first: &AtomicPtr<Subscriber>, eventfd: RawFd) -> Option<&'st
         // Of the parent of this forked child: its handlers are not here.
         one.busy.store(0, Ordering::Relaxed);
     }
+    let infos = if with_infos { one.infos(number)? } else { std::ptr::null_mut() };
+    one.infos.store(infos, Ordering::Relaxed);
     one.count.store(0, Ordering::Relaxed);
-    one.eventfd.store(eventfd, Ordering::Relaxed);
+    one.lost.store(0, Ordering::Relaxed);
+    one.ring.store(bell.ring as *mut (), Ordering::Relaxed);
+    one.number.store(bell.number, Ordering::Relaxed);
     // Release: a handler that counts it sees the rest.
     one.epoch.store(fork::current(), Ordering::Release);
-    Some(one)
+    Ok(one)
 }
 
 impl Subscriber {
@@ -95,7 +137,11 @@ impl Subscriber {
         Self {
             epoch: AtomicU64::new(0),
             count: AtomicU64::new(0),
-            eventfd: AtomicI32::new(-1),
+            lost: AtomicU64::new(0),
+            ring: AtomicPtr::new(std::ptr::null_mut()),
+            number: AtomicI64::new(-1),
+            infos: AtomicPtr::new(std::ptr::null_mut()),
+            made: AtomicPtr::new(std::ptr::null_mut()),
             busy: AtomicU32::new(0),
             next,
         }
@@ -106,8 +152,23 @@ impl Subscriber {
         self.epoch.load(Ordering::Relaxed) == fork::current()
     }
 
+    /// Room for what comes with this signal; under the lock of the module,
+    /// while it is nobody's.
+    fn infos(&self, number: c_int) -> Result<*mut Infos> {
+        let made = self.made.load(Ordering::Relaxed);
+        // SAFETY: null, or what is never freed.
+        if let Some(infos) = unsafe { made.as_ref() } {
+            infos.clear();
+            return Ok(made);
+        }
+        let room = if is_real_time(number) { QUEUED } else { STANDARD };
+        let fresh = Box::into_raw(Infos::new(room)?);
+        self.made.store(fresh, Ordering::Relaxed);
+        Ok(fresh)
+    }
+
     /// In a handler.
-    fn tell(&self, epoch: fork::Epoch) {
+    fn tell(&self, epoch: fork::Epoch, info: Option<&Info>) {
         if self.epoch.load(Ordering::Acquire) != epoch {
             return;
         }
@@ -115,18 +176,42 @@ impl Subscriber {
         // or the other one that a handler is at it.
         self.busy.fetch_add(1, Ordering::SeqCst);
         if self.epoch.load(Ordering::SeqCst) == epoch {
+            self.put(info);
             // Release: who was rung sees it.
             self.count.fetch_add(1, Ordering::Release);
-            let eventfd = self.eventfd.load(Ordering::SeqCst);
-            if eventfd >= 0 {
-                eventfd::signal(eventfd);
-            }
+            self.ring();
         }
         self.busy.fetch_sub(1, Ordering::Release);
     }
 
-    /// It is nobody's from now on, and no handler will ring its eventfd,
-    /// which is about to be closed.
+    fn put(&self, info: Option<&Info>) {
+        // SAFETY: null, or what is never freed.
+        let infos = unsafe { self.infos.load(Ordering::Relaxed).as_ref() };
+        let Some((infos, info)) = infos.zip(info) else { return };
+        if infos.put(info) {
+            return;
+        }
+        if is_real_time(info.si_signo) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        } else {
+            // The last one counts.
+            let _ = infos.take();
+            infos.put(info);
+        }
+    }
+
+    fn ring(&self) {
+        let number = self.number.load(Ordering::SeqCst);
+        let ring = self.ring.load(Ordering::Relaxed);
+        if number >= 0 && !ring.is_null() {
+            // SAFETY: a function of this type, which `take` stored.
+            let ring = unsafe { std::mem::transmute::<*mut (), fn(i64)>(ring) };
+            ring(number);
+        }
+    }
+
+    /// It is nobody's from now on, and no handler will ring what is
+    /// about to be closed.
     pub fn leave(&self) {
         self.epoch.store(0, Ordering::SeqCst);
         // One write of a handler in another thread that nothing interrupts.
@@ -152,8 +237,19 @@ impl Subscription {
         self.subscriber.count.load(Ordering::Acquire) != 0
     }
 
-    /// What to ring from now on; -1: nothing.
-    pub fn set_eventfd(&self, eventfd: RawFd) {
-        self.subscriber.eventfd.store(eventfd, Ordering::SeqCst);
+    /// What is rung from now on has this number; -1: nothing is.
+    pub fn set_bell(&self, number: i64) {
+        self.subscriber.number.store(number, Ordering::SeqCst);
+    }
+
+    /// What came with the next signal that was not taken yet.
+    pub fn next(&self) -> Option<Info> {
+        // SAFETY: null, or what is never freed.
+        unsafe { self.subscriber.infos.load(Ordering::Relaxed).as_ref() }?.take()
+    }
+
+    /// How many real-time signals there was no room for, which begins anew.
+    pub fn take_lost(&self) -> u64 {
+        self.subscriber.lost.swap(0, Ordering::Relaxed)
     }
 }

@@ -34,21 +34,58 @@ pub(crate) fn status(pidfd: RawFd, pid: i32) -> Option<c_int> {
 }
 
 fn of_child(pidfd: RawFd) -> Option<c_int> {
+    wait(pidfd, libc::WNOWAIT).ok().flatten().map(|(status, _)| status)
+}
+
+/// What a process has used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Usage {
+    pub user_ns: i64,
+    pub system_ns: i64,
+    /// In bytes.
+    pub max_rss: i64,
+}
+
+/// Waits for a child that has ended, or only looks at it (WNOWAIT); `None`:
+/// it has not. ECHILD: it is no child, or was waited for.
+pub(crate) fn wait(pidfd: RawFd, how: c_int) -> Result<Option<(c_int, Usage)>, Errno> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
-    let start = info.as_mut_ptr();
-    // SAFETY: room for the information; no usage is asked for.
-    unsafe { syscall!(SYS_waitid, libc::P_PIDFD, pidfd, start, options, 0) }.ok()?;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::__WALL | how;
+    let (start, used) = (info.as_mut_ptr(), usage.as_mut_ptr());
+    // SAFETY: room for the information and the usage.
+    unsafe { syscall!(SYS_waitid, libc::P_PIDFD, pidfd, start, options, used) }?;
     // SAFETY: all zero, or filled in.
     let info = unsafe { info.assume_init() };
+    // SAFETY: as above.
+    let usage = unsafe { usage.assume_init() };
     // SAFETY: that of a SIGCHLD, or zero.
     let status = unsafe { info.si_status() };
-    match info.si_code {
-        libc::CLD_EXITED => Some((status & 0xff) << 8),
-        libc::CLD_KILLED => Some(status),
-        libc::CLD_DUMPED => Some(status | 0x80),
-        _ => None,
-    }
+    let status = match info.si_code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_KILLED => status,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => return Ok(None),
+    };
+    let ns = |time: libc::timeval| {
+        time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_usec * 1000)
+    };
+    let usage = Usage {
+        user_ns: ns(usage.ru_utime),
+        system_ns: ns(usage.ru_stime),
+        max_rss: usage.ru_maxrss.saturating_mul(1024),
+    };
+    Ok(Some((status, usage)))
+}
+
+/// Whether a number still is the pidfd of this process, which may have ended.
+pub(crate) fn is_of(fd: RawFd, pid: i32) -> bool {
+    let mut buffer = [0; 512];
+    let Ok(lines) = super::fd::info(fd, &mut buffer) else { return false };
+    let told = lines.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let told = told.and_then(|told| told.trim().parse::<i32>().ok());
+    // Of one that was waited for, the number is not told any more.
+    told.is_some_and(|told| told == pid || told == -1)
 }
 
 /// The beginning of the kernel's structure.

@@ -109,11 +109,20 @@ pub(crate) fn set_descriptor(fd: RawFd, mask: Mask) -> Result<(), Errno> {
 /// The next signal that is pending for the calling thread or the process; it
 /// is pending no more.
 pub(crate) fn read(fd: RawFd) -> Option<c_int> {
-    let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
-    let size = size_of_val(&info);
-    // SAFETY: room for one.
-    let read = unsafe { syscall!(SYS_read, fd, info.as_mut_ptr(), size) };
-    // SAFETY: numbers, all of them zero or filled in.
-    let info = unsafe { info.assume_init() };
-    matches!(read, Ok(len) if len == size).then_some(info.ssi_signo.cast_signed())
+    let mut room = [MaybeUninit::uninit()];
+    read_infos(fd, &mut room).first().map(|info| info.ssi_signo.cast_signed())
+}
+
+/// The next ones, with what came with them; fewer than there is room for:
+/// there are no more.
+pub(crate) fn read_infos(
+    fd: RawFd,
+    room: &mut [MaybeUninit<libc::signalfd_siginfo>],
+) -> &[libc::signalfd_siginfo] {
+    let (start, size) = (room.as_mut_ptr(), size_of_val(room));
+    // SAFETY: as much room as said.
+    let read = unsafe { syscall!(SYS_read, fd, start, size) }.unwrap_or(0);
+    let count = (read / size_of::<libc::signalfd_siginfo>()).min(room.len());
+    // SAFETY: the kernel has filled in that many.
+    unsafe { std::slice::from_raw_parts(start.cast(), count) }
 }

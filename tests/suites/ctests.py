@@ -36,7 +36,7 @@ NOT_UNDER_TOOLS = ("test_loop_memory",)
 
 
 # valgrind 3.19 does not know pidfd_open(2), and says ENOSYS.
-NOT_UNDER_VALGRIND = ("test_kqueue_proc",)
+NOT_UNDER_VALGRIND = ("test_kqueue_proc", "test_loop_process")
 
 
 def names(variant=""):

@@ -1,0 +1,121 @@
+//! Watchers of signals: `evloop_add_signal` and what came with one.
+
+use std::ffi::{c_int, c_void};
+
+use super::arg;
+use super::guard::guard;
+use super::types::*;
+use crate::reactor::{self, Event, Target};
+use crate::signals::Siginfo;
+
+/// Watch a signal.
+///
+/// There are two ways. By default a handler of the library's is put over
+/// what the program does with the signal, and does that too: a handler of
+/// the program's still runs, SIG_IGN still ignores, and SIG_DFL still ends
+/// the process, where it would. (So ignore, or handle, what you watch
+/// instead: signal(SIGTERM, SIG_IGN) first.) What was there before is back
+/// when the last watcher of the signal is closed. A handler that the program
+/// installs while the signal is watched takes the library's place, and the
+/// watcher hears nothing, unless it calls the one that sigaction(2) has
+/// returned. With EVLOOP_SIGNAL_FD the signal is taken from a signalfd; it
+/// has to be blocked, in all threads, or it does what it does otherwise.
+///
+///                      the handler               EVLOOP_SIGNAL_FD
+///   handlers           run as before             none, it is blocked
+///   SIG_IGN            seen                      seen
+///   SIG_DFL            happens as well           does not happen
+///   blocked            seen once unblocked       must be
+///   to the process     seen                      seen, once
+///   to one thread      seen                      only to that which runs
+///                                                the loop
+///   several watchers   each gets each            each of one loop does; of
+///                                                several loops one gets it
+///   counts             each run of the handler   each reading: the kernel
+///                                                keeps one of each standard
+///                                                signal until it is read
+///   descriptors        none                      one for each loop
+///
+/// Standard signals are counted: event->count says how many came since the
+/// last event, and evloop_event_siginfo() tells of the last. Real-time
+/// signals are an event each, in their order. Up to 512 of them wait for the
+/// loop, and 512 more for the watcher; what is beyond is counted, and told
+/// by one event with EVLOOP_ERROR and -EOVERFLOW in event->result,
+/// event->count saying how many were lost.
+///
+/// A signal that comes while the loop is not waiting is not missed, nor one
+/// while the watcher is disabled or over its rate limit: it is told later.
+/// The watcher keeps the loop alive while it is enabled; see
+/// evloop_watcher_unref().
+///
+/// Event: type EVLOOP_EVENT_SIGNAL, result (the signal), count.
+///
+/// @param loop a loop.
+/// @param signum the signal, from 1 to 64.
+/// @param flags 0 or EVLOOP_SIGNAL_FD.
+/// @param callback called with each event, on the thread that runs the
+///   loop, outside of signal handlers; NULL: see evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, enabled. -EINVAL: no signal, SIGKILL, SIGSTOP, one
+///   that the C library keeps for itself, or an unknown flag. -EBUSY:
+///   SIGNAL_FD, and the calling thread has not blocked the signal; or 16
+///   handlers lie over one another. -EMFILE, -ENFILE: the first with
+///   SIGNAL_FD takes a descriptor. -ENOSPC, -ENOMEM: as evloop_add_io().
+///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Closed by another thread than that which runs
+/// the loop, what was there before is put back before the loop next
+/// dispatches. Signals: not safe. Fork: -ECHILD; a child's signals are not
+/// its parent's loop's, and what the program's handlers did they do in the
+/// child; after evloop_after_fork() the child's signals are told to its
+/// loop, and those that came before the fork are not. Since 0.1.0. Source:
+/// sigaction(2), signalfd(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_signal(
+    r#loop: evloop_t,
+    signum: c_int,
+    flags: u32,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_signal", || {
+        arg::flags(flags, EVLOOP_SIGNAL_FD)?;
+        let by_descriptor = flags & EVLOOP_SIGNAL_FD != 0;
+        let target = Target { callback, user_data };
+        reactor::add_signal(r#loop, signum, by_descriptor, target)
+    })
+}
+
+/// What came with a signal.
+///
+/// It is there from when the event was delivered, to a callback or by
+/// evloop_wait(), until the loop has waited again; outside of callbacks not
+/// once its watcher is closed.
+/// Of several standard signals in one event it is that of the last.
+///
+/// @param event an event of a signal watcher: the callback's, or a copy.
+/// @param out_info receives it.
+/// @returns 0. -EINVAL: event or out_info is NULL, or event is of another
+///   type, or has EVLOOP_ERROR. -ENOENT: the loop has waited since; or there
+///   was no memory to keep it. -EBUSY: another thread runs the loop.
+///   -ECHILD: used after fork. -ESTALE: outside of callbacks, the watcher is
+///   closed. -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: in the callback, or any while nobody runs the
+/// loop. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
+/// sigaction(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_event_siginfo(
+    event: *const Event,
+    out_info: *mut Siginfo,
+) -> c_int {
+    guard("evloop_event_siginfo", || {
+        // SAFETY: NULL, or an event (C's duty).
+        let event = unsafe { arg::event(event, out_info) }?;
+        let info = reactor::event_siginfo(event)?;
+        // SAFETY: not NULL, so valid (C's duty).
+        unsafe { arg::write_out(out_info, info) };
+        Ok(0)
+    })
+}

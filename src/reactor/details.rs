@@ -1,0 +1,137 @@
+//! What is longer than an event: had by a call, until the next wait.
+//!
+//! An event that has more to it carries the number of that. It is forgotten
+//! after the next wait, unless the event is kept for later until then.
+
+use super::core::Core;
+use super::event::Event;
+use super::flags::{ERROR, Source};
+use super::named::named;
+use super::process::Ended;
+use super::record;
+use crate::errno::{Result, fail};
+use crate::signals::Siginfo;
+use crate::table::{Handle, Kind};
+use std::collections::VecDeque;
+
+/// The rest of an event.
+#[derive(Clone, Copy)]
+pub(crate) enum Content {
+    Signal(Siginfo),
+    Process(Ended),
+}
+
+struct Detail {
+    number: u64,
+    watcher: i64,
+    /// Its event is kept, and was not seen yet.
+    held: bool,
+    content: Content,
+}
+
+/// What belongs to an event of this kind.
+pub(super) fn of(event: &Event, source: Source) -> Result<Content> {
+    if event.r#type != source as i32 || event.events & ERROR != 0 {
+        let (r#type, source) = (event.r#type, source as i32);
+        fail!(EINVAL, "the event has type {} or an error, not type {}", r#type, source);
+    }
+    // In a callback also of a watcher that was closed in it, or by another
+    // thread meanwhile; its record may be another's, of another loop, by now.
+    let handle = Handle::unpack_as(event.watcher, Kind::Watcher);
+    let desk = handle.and_then(|handle| record::get(handle.index)?.desk());
+    if let Some(desk) = desk.filter(|desk| desk.is_mine()) {
+        // SAFETY: this thread runs the loop, and no reference into the core
+        // is kept while a callback, which this call is in, runs.
+        return unsafe { desk.core() }?.details.of(event);
+    }
+    let named = named(event.watcher, Kind::Watcher)?;
+    named.with(
+        |core| core.details.of(event),
+        |_| fail!(EBUSY, "another thread runs the loop of watcher {}", event.watcher),
+    )
+}
+
+pub(super) fn forgotten<T>(event: &Event) -> Result<T> {
+    fail!(
+        ENOENT,
+        "the loop has waited since, and forgotten this event of watcher {}",
+        event.watcher
+    )
+}
+
+/// In the order of their numbers.
+#[derive(Default)]
+pub(super) struct Details {
+    last: u64,
+    list: VecDeque<Detail>,
+}
+
+impl Details {
+    /// A number that is greater than all before.
+    pub fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Keeps what belongs to an event of this watcher; its number. 0: there
+    /// is no memory for that.
+    pub fn add(&mut self, watcher: i64, content: Content) -> u64 {
+        let number = self.number();
+        self.put(number, watcher, content)
+    }
+
+    /// The same, with a number that was given to it before.
+    pub fn put(&mut self, number: u64, watcher: i64, content: Content) -> u64 {
+        if self.list.try_reserve(1).is_err() {
+            return 0;
+        }
+        let place = self.list.partition_point(|detail| detail.number < number);
+        self.list.insert(place, Detail { number, watcher, held: false, content });
+        number
+    }
+
+    fn place(&self, number: u64) -> Option<usize> {
+        self.list.binary_search_by_key(&number, |detail| detail.number).ok()
+    }
+
+    fn of(&self, event: &Event) -> Result<Content> {
+        let detail = self.place(event.reserved).and_then(|place| self.list.get(place));
+        match detail.filter(|detail| detail.watcher == event.watcher) {
+            Some(detail) => Ok(detail.content),
+            None => forgotten(event),
+        }
+    }
+
+    /// Takes it away from its event, which will not be seen.
+    pub fn take(&mut self, number: u64) -> Option<Content> {
+        let place = self.place(number)?;
+        Some(self.list.remove(place)?.content)
+    }
+
+    /// Whether its event is kept, beyond the next wait.
+    pub fn set_held(&mut self, number: u64, held: bool) {
+        if number != 0
+            && let Some(place) = self.place(number)
+            && let Some(detail) = self.list.get_mut(place)
+        {
+            detail.held = held;
+        }
+    }
+
+    /// The watcher is closed: what is kept of it will not be seen.
+    pub fn forget(&mut self, watcher: i64) {
+        for detail in self.list.iter_mut().filter(|detail| detail.watcher == watcher) {
+            detail.held = false;
+        }
+    }
+}
+
+impl Core {
+    /// There was a wait: what belongs to earlier events is forgotten.
+    #[inline]
+    pub fn forget_details(&mut self) {
+        if !self.details.list.is_empty() {
+            self.details.list.retain(|detail| detail.held);
+        }
+    }
+}
