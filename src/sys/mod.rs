@@ -7,6 +7,7 @@
 pub(crate) mod clock;
 pub(crate) mod connector;
 pub(crate) mod diag;
+pub(crate) mod directory;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fd;
