@@ -47,6 +47,7 @@ impl Errno {
     pub const ENOENT: Self = Self::new(libc::ENOENT);
     pub const ENOMEM: Self = Self::new(libc::ENOMEM);
     pub const ENOSYS: Self = Self::new(libc::ENOSYS);
+    pub const ENOTDIR: Self = Self::new(libc::ENOTDIR);
     pub const ENOTRECOVERABLE: Self = Self::new(libc::ENOTRECOVERABLE);
     pub const ENOTSUP: Self = Self::new(libc::ENOTSUP);
     pub const ENOTTY: Self = Self::new(libc::ENOTTY);

@@ -30,4 +30,6 @@ mod evloop;
 
 mod sources;
 
+mod files;
+
 mod watcher;

@@ -4,6 +4,7 @@ use super::event::Target;
 use super::objects::Watched;
 use super::timers::Setting;
 use crate::sys::fd::Fd;
+use std::os::fd::RawFd;
 
 /// A change to a watcher.
 #[derive(Clone, Copy)]
@@ -50,6 +51,8 @@ pub(super) enum Command {
     Clock(usize, Fd),
     /// A watcher was added; its record is live.
     Add(i64),
+    /// With the inotify that was made for it, or -1.
+    AddFile(i64, RawFd),
     AddIo(i64, Registered),
     AddObject(i64, Registered, Box<dyn Watched>),
     AddTimer {

@@ -8,6 +8,7 @@ use super::clocks;
 use super::core::Core;
 use super::desk;
 use super::event::{Callback, Event, Target};
+use super::files;
 use super::flags::*;
 use super::io;
 use super::mailbox;
@@ -255,6 +256,10 @@ impl Run {
             self.posts()?;
             self.deferred()?;
             self.resume()?;
+            // SAFETY: as above.
+            if unsafe { self.core() }.files.is_active() {
+                self.files()?;
+            }
         }
         self.descriptors(found)?;
         self.finish_round()
@@ -512,7 +517,9 @@ fn is_wanted(event: &Event) -> bool {
     let Some((_, record)) = live(event.watcher) else { return true };
     let flags = record.flags.load(Relaxed);
     match Source::of(flags) {
-        source if source.is_descriptor() => flags & (ENABLED | SPENT) != 0,
+        source if source.is_descriptor() || source == Source::File => {
+            flags & (ENABLED | SPENT) != 0
+        }
         Source::Defer => flags & DUE != 0,
         _ => flags & ENABLED != 0,
     }
@@ -551,6 +558,7 @@ impl Core {
             || self.deferred > 0
             || !self.sent.is_empty()
             || !self.suspended.is_empty()
+            || self.files.is_active()
     }
 
     #[inline]
@@ -621,6 +629,10 @@ impl Core {
             }
             return;
         };
+        if number == files::NUMBER {
+            self.files.bits |= files::DUE;
+            return;
+        }
         self.timers.due |= 1 << clock;
         let entry = self.timers.clock(clock);
         entry.armed = i64::MAX;

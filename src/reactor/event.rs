@@ -13,7 +13,7 @@ pub struct Event {
     pub data: u64,
     /// EVLOOP_EVENT_IO or another EVLOOP_EVENT constant.
     pub r#type: c_int,
-    /// IO: EVLOOP_EPOLL bits. Any: EVLOOP_ERROR.
+    /// IO: EVLOOP_EPOLL bits; FILE: EVLOOP_FILE bits. Any: EVLOOP_ERROR.
     pub events: u32,
     /// IO: the descriptor; else -1.
     pub fd: c_int,
@@ -25,7 +25,7 @@ pub struct Event {
     pub time_ns: i64,
     /// TIMER: when it was due, on its clock.
     pub deadline_ns: i64,
-    /// 0.
+    /// FILE: the library's, for evloop_event_name(); else 0.
     pub reserved: u64,
 }
 

@@ -15,6 +15,7 @@ pub(crate) enum Source {
     Exit = 9,
     ClockChange = 10,
     Kqueue = 13,
+    File = 16,
 }
 
 /// Types of events that no watcher has.
@@ -39,6 +40,7 @@ impl Source {
             8 => Self::Defer,
             9 => Self::Exit,
             13 => Self::Kqueue,
+            16 => Self::File,
             _ => Self::ClockChange,
         }
     }
@@ -93,11 +95,12 @@ pub(super) const DIRTY: u32 = 1 << 18;
 pub(super) const MASKED: u32 = 1 << 19;
 /// io: not for epoll, always ready.
 pub(super) const ALWAYS: u32 = 1 << 20;
-/// io: its descriptor is gone.
+/// io: its descriptor is gone; file: what is watched.
 pub(super) const DEAD: u32 = 1 << 21;
 /// io: was reported while nobody wanted that.
 pub(super) const STRAY: u32 = 1 << 22;
-/// io: disabled by ONESHOT, or by an error, not by the program.
+/// io, file: disabled by ONESHOT, by an error or by its end, not by the
+/// program.
 pub(super) const SPENT: u32 = 1 << 23;
 
 /// timer: will expire.

@@ -77,8 +77,11 @@ impl Core {
 
     /// Keeps an event of a watcher that is over its rate limit.
     fn keep(&mut self, index: u32, record: &Record, event: &Event) {
+        let is_note = self.put_back_note(event);
         let Some(extra) = self.extras.get_mut(&index) else { return };
-        extra.keep(event);
+        if !is_note {
+            extra.keep(event);
+        }
         if record.has(SUSPENDED) {
             return;
         }
@@ -104,6 +107,9 @@ impl Core {
         record.unset(SUSPENDED);
         let flags = record.flags.load(Relaxed);
         let source = Source::of(flags);
+        if source == Source::File {
+            self.resume_notes(index, record);
+        }
         if source.is_descriptor() {
             record.unset(MASKED);
             self.io_touch(index, record);
@@ -124,6 +130,9 @@ impl Core {
 
     /// Keeps an event for evloop_wait: one for each watcher.
     pub fn hold(&mut self, event: Event) {
+        if event.r#type == Source::File as i32 {
+            return self.hold_note(&event);
+        }
         if let Some((_, record)) = live(event.watcher) {
             if record.has(HELD) {
                 let held = self.held.iter_mut().rfind(|held| held.watcher == event.watcher);
@@ -142,14 +151,22 @@ impl Core {
     pub fn take_held(&mut self) -> Option<Event> {
         let event = self.held.pop_front()?;
         if let Some((index, record)) = live(event.watcher) {
+            if event.r#type == Source::File as i32 {
+                self.set_held(&event, false);
+            }
             self.not_held(index, record);
         }
         Some(event)
     }
 
     fn not_held(&mut self, index: u32, record: &Record) {
-        record.unset(HELD);
         let flags = record.flags.load(Relaxed);
+        let handle = record.handle(Kind::Watcher, index);
+        if Source::of(flags) == Source::File && self.held.iter().any(|e| e.watcher == handle) {
+            // Each of its events is a record.
+            return;
+        }
+        record.unset(HELD);
         if Source::of(flags).is_descriptor() && flags & (MASKED | SUSPENDED) == MASKED {
             record.unset(MASKED);
             self.io_touch(index, record);
@@ -169,6 +186,10 @@ impl Core {
 
     /// The same, of one that is disabled.
     pub fn put_back_held(&mut self, index: u32, record: &Record) {
+        if Source::of(record.flags.load(Relaxed)) == Source::File {
+            let handle = record.handle(Kind::Watcher, index);
+            return self.put_back_held_notes(record, handle);
+        }
         if let Some(event) = self.take_back(index, record) {
             self.put_back(&event);
         }
@@ -188,6 +209,9 @@ impl Core {
                 }
             }
             source if source.is_descriptor() => self.io_stray(index, record),
+            Source::File => {
+                self.put_back_note(event);
+            }
             _ => {}
         }
     }

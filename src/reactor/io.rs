@@ -646,6 +646,9 @@ impl Core {
                 return;
             }
         }
+        if self.register_files(fresh.raw()).is_err() {
+            return;
+        }
         self.io_lost(fresh.raw(), Errno::EBADF);
         self.register_all(fresh.raw());
         let raw = fresh.raw();

@@ -9,7 +9,7 @@
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
 //! shortest round; `dispatch` brings events to their watchers, unless they are
 //! `held`. `watcher` is what can be done with all of those; `io`, `timers` and
-//! their `clocks`, `objects` and `asyncs` are the sources.
+//! their `clocks`, `objects`, `asyncs` and `files` are the sources.
 
 mod lease;
 mod mailbox;
@@ -30,6 +30,8 @@ mod desk;
 mod dispatch;
 #[cfg(not(loom))]
 mod event;
+#[cfg(not(loom))]
+mod files;
 #[cfg(not(loom))]
 mod flags;
 #[cfg(not(loom))]

@@ -46,17 +46,17 @@ impl Fresh {
 
 impl Core {
     #[inline]
-    fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
+    pub fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
         let index = self.slots.take()?;
         Fresh::new(self.desk, index, source, target)
     }
 
-    fn give_back(&mut self, fresh: &Fresh) {
+    pub fn give_back(&mut self, fresh: &Fresh) {
         self.slots.give_back(fresh.index);
     }
 
     #[inline]
-    fn publish(&mut self, fresh: &Fresh) -> i64 {
+    pub fn publish(&mut self, fresh: &Fresh) -> i64 {
         fresh.record.set_state(LIVE);
         self.desk.count(1);
         self.count_liveness(fresh.record);
@@ -245,6 +245,10 @@ impl Core {
                 self.io_touch(index, record);
                 self.fail_if_dead(index, record);
             }
+            Source::File => {
+                record.unset(SPENT);
+                self.resume_notes(index, record);
+            }
             Source::Timer => {
                 if let Err(error) = self.timer_enable(index, record) {
                     record.unset(ENABLED);
@@ -280,7 +284,9 @@ impl Core {
         let flags = record.flags.load(Relaxed);
         if flags & ENABLED == 0 {
             match Source::of(flags) {
-                source if source.is_descriptor() => record.unset(SPENT),
+                source if source.is_descriptor() || source == Source::File => {
+                    record.unset(SPENT);
+                }
                 Source::Defer => record.unset(DUE),
                 _ => {}
             }
@@ -343,6 +349,7 @@ impl Core {
                 self.objects.remove(&index);
             }
             Source::Timer => self.timer_stop(index, record),
+            Source::File => self.close_file(index, told),
             source => self.remove_from_list(index, record, source),
         }
         if flags & (EXTRA | NAMED | HELD) != 0 {
