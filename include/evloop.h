@@ -26,6 +26,7 @@
  *   The event loop
  *   Watchers: what an event loop waits for
  *   Watchers of files
+ *   Watchers of memory pressure
  *   Every watcher
  *
  * A first program: a timer that ticks twice a second, three times.
@@ -1195,6 +1196,21 @@ struct timespec;
  * evloop_add_file() flag: a symbolic link itself, not where it leads.
  */
 #define EVLOOP_FILE_DONT_FOLLOW 33554432
+
+/**
+ * evloop_event_t type: memory is short; see evloop_add_memory_pressure().
+ */
+#define EVLOOP_EVENT_MEMORY_PRESSURE 17
+
+/**
+ * evloop_add_memory_pressure(): some tasks were stalled.
+ */
+#define EVLOOP_PRESSURE_SOME 0
+
+/**
+ * evloop_add_memory_pressure(): all tasks that were not idle were, at once.
+ */
+#define EVLOOP_PRESSURE_FULL 1
 
 /**
  * Asked whenever a wait of this thread was interrupted; see
@@ -3534,10 +3550,10 @@ evloop_watcher_t evloop_add_file_fd(evloop_t loop,
  *   PATH_MAX, 4096.
  * @returns the length of the whole name in bytes without its NUL, so a
  *   value >= cap means that it was cut. -EINVAL: event is NULL or of
- *   another type; buf is NULL and cap is not 0. -ESTALE: the loop has waited
+ *   another type; buf is NULL and cap is not 0. -ENOENT: the loop has waited
  *   since the callback was called, or since evloop_wait() returned the
- *   event, or the watcher is closed. -ECHILD: used after fork. -EDOM: see
- *   "Handles".
+ *   event. -ESTALE: the watcher is closed. -ECHILD: used after fork. -EDOM:
+ *   see "Handles".
  *
  * Blocking: no. Threads: any, that which runs the loop is the one that
  * knows when it waits. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -3556,6 +3572,53 @@ int evloop_event_name(const struct evloop_event_t *event,
 int evloop_event_old_name(const struct evloop_event_t *event,
                           char *buf,
                           size_t cap);
+
+/* ------------------------------------------------------------------------
+ * Watchers of memory pressure
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Watch for a shortage of memory.
+ *
+ * The callback is called when tasks were stalled for lack of memory for
+ * stall_ns of any window_ns: time to give back caches, before the system
+ * gets slow, or somebody is killed. At most once for a window. While the
+ * watcher is disabled it is noticed, and told once it is enabled.
+ *
+ * Event: type EVLOOP_EVENT_MEMORY_PRESSURE. With EVLOOP_ERROR and result
+ * -ENODEV the control group is gone, and the watcher disabled; close it.
+ *
+ * @param loop a loop.
+ * @param path of a control group's memory.pressure (version 2); NULL: the
+ *   whole system's, /proc/pressure/memory.
+ * @param kind EVLOOP_PRESSURE_SOME or EVLOOP_PRESSURE_FULL.
+ * @param stall_ns how much of a window; rounded up to microseconds.
+ * @param window_ns 500 ms to 10 s, in nanoseconds. Without CAP_SYS_RESOURCE
+ *   a multiple of 2 s.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, enabled. -ENOTSUP: the kernel has no pressure stall
+ *   information (CONFIG_PSI), or psi=0 has turned it off. -EINVAL: a kind
+ *   that there is not, a window that there cannot be, a stall that is not
+ *   between 1 ns and the window, or path is no such file (which is then
+ *   not written to). -EACCES, -EPERM: the file may not be written to;
+ *   without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT: path.
+ *   -EMFILE, -ENFILE: no descriptor is left. -ENOSPC, -ENOMEM. -ECHILD: used
+ *   after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD;
+ * evloop_after_fork() opens the file anew, for which path must lead there
+ * from the current directory still. Since 0.1.0. Source: the kernel's
+ * Documentation/accounting/psi.rst.
+ */
+evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
+                                            const char *path,
+                                            int kind,
+                                            int64_t stall_ns,
+                                            int64_t window_ns,
+                                            evloop_callback_t callback,
+                                            void *user_data);
 
 /* ------------------------------------------------------------------------
  * Every watcher

@@ -204,10 +204,10 @@ fn request(root: FileRoot<'_>, mask: u32, flags: u32, more: u32) -> Result<FileR
 ///   PATH_MAX, 4096.
 /// @returns the length of the whole name in bytes without its NUL, so a
 ///   value >= cap means that it was cut. -EINVAL: event is NULL or of
-///   another type; buf is NULL and cap is not 0. -ESTALE: the loop has waited
+///   another type; buf is NULL and cap is not 0. -ENOENT: the loop has waited
 ///   since the callback was called, or since evloop_wait() returned the
-///   event, or the watcher is closed. -ECHILD: used after fork. -EDOM: see
-///   "Handles".
+///   event. -ESTALE: the watcher is closed. -ECHILD: used after fork. -EDOM:
+///   see "Handles".
 ///
 /// Blocking: no. Threads: any, that which runs the loop is the one that
 /// knows when it waits. Signals: not safe. Fork: -ECHILD. Since 0.1.0.

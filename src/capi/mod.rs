@@ -32,4 +32,6 @@ mod sources;
 
 mod files;
 
+mod pressure;
+
 mod watcher;

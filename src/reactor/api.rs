@@ -11,10 +11,12 @@ pub(crate) use super::event::Target;
 pub use super::event::{Event, Options};
 pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
 pub(crate) use super::objects::Watch;
+pub(crate) use super::pressure::add_memory_pressure;
 pub(crate) use super::registry::{close, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
 pub(crate) use super::timers::{NewTimer, Period, Setting};
 pub(crate) use crate::files::{Request as FileRequest, Root as FileRoot};
+pub(crate) use crate::sys::pressure::Trigger;
 
 use super::clocks;
 use super::command::{Command, Post};

@@ -79,7 +79,7 @@ pub(crate) fn add_object(
 }
 
 /// A watcher of something that has a descriptor, and is asked what happened.
-fn add_watched(
+pub(super) fn add_watched(
     handle: i64,
     source: Source,
     watched: Box<dyn Watched>,

@@ -521,8 +521,10 @@ impl Core {
             self.settle();
         }
         self.receive(gate);
-        self.register_all(self.epoll());
+        // Before they are registered: some put another file in the place of
+        // the parent's.
         self.revive_objects();
+        self.register_all(self.epoll());
         self.revive_files(inotify);
         Ok(())
     }

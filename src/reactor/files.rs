@@ -128,7 +128,7 @@ impl FileState {
             Some(shown) => Ok(&shown.note.name),
             // Of the watcher itself.
             None if event.reserved == 0 => Ok(&[]),
-            None => fail!(ESTALE, "the loop has waited since the event, whose names are gone"),
+            None => fail!(ENOENT, "the loop has waited since the event, whose names are gone"),
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) enum Source {
     ClockChange = 10,
     Kqueue = 13,
     File = 16,
+    MemoryPressure = 17,
 }
 
 /// Types of events that no watcher has.
@@ -41,6 +42,7 @@ impl Source {
             9 => Self::Exit,
             13 => Self::Kqueue,
             16 => Self::File,
+            17 => Self::MemoryPressure,
             _ => Self::ClockChange,
         }
     }
@@ -56,12 +58,12 @@ impl Source {
 
     /// Whether it is asked what happened when its descriptor is ready.
     pub fn is_object(self) -> bool {
-        matches!(self, Self::Tfd | Self::Kqueue)
+        matches!(self, Self::Tfd | Self::Kqueue | Self::MemoryPressure)
     }
 
     /// Whether what it is told when it is asked is not told again.
     pub fn is_told_once(self) -> bool {
-        matches!(self, Self::Tfd)
+        matches!(self, Self::Tfd | Self::MemoryPressure)
     }
 }
 

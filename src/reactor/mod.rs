@@ -9,7 +9,7 @@
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
 //! shortest round; `dispatch` brings events to their watchers, unless they are
 //! `held`. `watcher` is what can be done with all of those; `io`, `timers` and
-//! their `clocks`, `objects`, `asyncs` and `files` are the sources.
+//! their `clocks`, `objects`, `pressure`, `asyncs` and `files` are the sources.
 
 mod lease;
 mod mailbox;
@@ -42,6 +42,8 @@ mod io;
 mod named;
 #[cfg(not(loom))]
 mod objects;
+#[cfg(not(loom))]
+mod pressure;
 #[cfg(not(loom))]
 pub(crate) mod quick;
 #[cfg(not(loom))]

@@ -56,6 +56,8 @@ pub(crate) enum Answer {
     Nothing,
     /// The event.
     Event,
+    /// It is there no more: the watcher is told this error, and is done.
+    Gone(Errno),
 }
 
 /// An object of the library, by its handle.
@@ -191,6 +193,16 @@ pub(super) fn ask(core: &mut Core, index: u32, ready: u32, event: &mut Event) ->
     let Some(watched) = core.objects.get_mut(&index) else { return false };
     match watched.ask(ready, event) {
         Answer::Event => true,
+        Answer::Gone(errno) => {
+            if let Some(record) = record::get(index) {
+                core.io_gone(index, record);
+            }
+            // A thread that closes the watcher removes the number from the
+            // kernel's set with this lock: it has, or sees that it need not.
+            drop(core.desk.gate());
+            core.object_gone(index, errno);
+            false
+        }
         Answer::Nothing => {
             if watched.is_closed() {
                 core.look_at_objects();

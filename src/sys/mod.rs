@@ -20,6 +20,7 @@ pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
+pub(crate) mod pressure;
 pub(crate) mod select;
 pub(crate) mod signal;
 pub(crate) mod socket;
