@@ -1091,7 +1091,7 @@ struct timespec;
 #define EVLOOP_KQ_CPONFORK 2
 
 /**
- * evloop_event_t: something happened to a file; see evloop_add_file().
+ * evloop_event_t type: something happened to a file; see evloop_add_file().
  */
 #define EVLOOP_EVENT_FILE 16
 

@@ -8,7 +8,7 @@ use super::types::*;
 use crate::errno::{Result, fail};
 use crate::reactor::{self, Event, FileRequest, FileRoot, Source, Target};
 
-/// evloop_event_t: something happened to a file; see evloop_add_file().
+/// evloop_event_t type: something happened to a file; see evloop_add_file().
 pub const EVLOOP_EVENT_FILE: c_int = 16;
 
 /// evloop_add_file(): it was read.

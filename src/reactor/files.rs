@@ -30,7 +30,7 @@ const SHOWN: u32 = 2;
 /// Some watchers have something kept.
 const KEPT: u32 = 4;
 /// The other half of a rename is waited for.
-pub(super) const WAITS: u32 = 8;
+const WAITS: u32 = 8;
 
 /// How many events an iteration dispatches at most.
 const AT_A_TIME: usize = 2048;
@@ -58,6 +58,14 @@ impl Outlook {
     #[inline]
     pub fn is_due(&self) -> bool {
         self.bits & DUE != 0
+    }
+
+    /// How long the loop may wait before it looks again.
+    pub fn left(&self) -> i64 {
+        if self.bits & WAITS == 0 {
+            return i64::MAX;
+        }
+        self.until.saturating_sub(clock::now_ns()).max(0)
     }
 
     /// Whether there is something to do before a wait.
@@ -196,11 +204,11 @@ impl Core {
                 self.files.bits &= !SHOWN;
             }
         }
-        if self.files.bits & WAITS == 0 {
-            return timeout;
+        match (timeout, self.files.left()) {
+            (timeout, i64::MAX) => timeout,
+            (None, left) => Some(left),
+            (Some(timeout), left) => Some(timeout.min(left)),
         }
-        let left = self.files.until.saturating_sub(clock::now_ns()).max(0);
-        Some(timeout.map_or(left, |timeout| timeout.min(left)))
     }
 
     /// Records are asked for: what was kept for that comes now.
