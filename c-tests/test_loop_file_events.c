@@ -195,6 +195,28 @@ TEST(the_end_is_a_record_and_keeps_the_loop_alive_until_it_is_taken) {
   close_loop(ear.loop);
 }
 
+TEST(an_end_that_was_taken_back_comes_again) {
+  Ear ear = {0};
+  evloop_event_t event;
+  evloop_watcher_t watcher;
+  enter_home();
+  make_file("file");
+  ear.loop = new_loop();
+  watcher = OK(evloop_add_file(ear.loop, "file", FILE_(DELETE_SELF), 0, NULL, NULL));
+  OK(unlink("file"));
+  RECORDS(&ear, 1, "D");
+  CHECK_EQ(evloop_watcher_disable(watcher), 0);
+  CHECK_EQ(evloop_wait(ear.loop, &event, 1, -1), 0);
+  CHECK_EQ(evloop_watcher_enable(watcher), 0);
+  RECORDS(&ear, 1, "!");
+  CHECK_EQ(evloop_watcher_enable(watcher), 0);
+  CHECK_EQ(evloop_wait(ear.loop, &event, 1, -1), 1);
+  CHECK_EQ(event.events, EVLOOP_ERROR);
+  CHECK_EQ(event.result, -ENOENT);
+  CHECK_EQ(evloop_wait(ear.loop, &event, 1, -1), 0);
+  close_loop(ear.loop);
+}
+
 /* ---- how loops are run ---- */
 
 TEST(a_loop_in_another_one_is_told_of_half_a_rename_too) {

@@ -323,7 +323,14 @@ impl Core {
         }
         record.unset(HELD);
         let mut held = std::mem::take(&mut self.held);
-        held.retain(|event| event.watcher != handle || !self.put_back_note(event));
+        held.retain(|event| {
+            let is_its = event.watcher == handle;
+            if is_its {
+                // Or it is an error, which comes again.
+                self.put_back_note(event);
+            }
+            !is_its
+        });
         self.held = held;
     }
 
@@ -331,6 +338,9 @@ impl Core {
     pub fn resume_notes(&mut self, index: u32, record: &Record) {
         if self.desk.files.lock().let_go_on(index) {
             self.files.bits |= DUE;
+            // Its end may be among them: until that is told it is not dead.
+            record.unset(DEAD);
+            self.count_liveness(record);
         } else if record.has(DEAD | ENABLED) {
             self.fail(record.handle(Kind::Watcher, index), Errno::ENOENT);
         }
