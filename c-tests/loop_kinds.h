@@ -7,6 +7,8 @@
 
 #include "loop_support.h"
 
+#include <sys/stat.h>
+
 enum { PLACES = 3 };
 
 /* A loop, and what several watchers of each kind watch. */
@@ -14,6 +16,7 @@ typedef struct Bed {
   evloop_t loop;
   int fds[PLACES];
   tfd_t tfds[PLACES];
+  int files[PLACES]; /* without names */
 } Bed;
 
 typedef evloop_watcher_t AddFunction(Bed *bed, int place, evloop_callback_t callback,
@@ -60,6 +63,17 @@ static inline void happen_tfd(Bed *bed, int place, evloop_watcher_t watcher) {
   CHECK(readable((int)OK(tfd_fileno(bed->tfds[place])), -1));
 }
 
+static inline evloop_watcher_t add_file(Bed *bed, int place, evloop_callback_t callback,
+                                        void *user_data) {
+  return OK(evloop_add_file_fd(bed->loop, bed->files[place], EVLOOP_FILE_ATTRIB, 0, callback,
+                               user_data));
+}
+
+static inline void happen_file(Bed *bed, int place, evloop_watcher_t watcher) {
+  (void)watcher;
+  OK(fchmod(bed->files[place], 0600));
+}
+
 static inline evloop_watcher_t add_async(Bed *bed, int place, evloop_callback_t callback,
                                          void *user_data) {
   (void)place;
@@ -93,6 +107,7 @@ ADD_PLAIN(exit)
 static const Kind kind_io = {EVLOOP_EVENT_IO, add_io, happen_io, false};
 static const Kind kind_timer = {EVLOOP_EVENT_TIMER, add_timer, happen_timer, false};
 static const Kind kind_tfd = {EVLOOP_EVENT_TFD, add_tfd, happen_tfd, false};
+static const Kind kind_file = {EVLOOP_EVENT_FILE, add_file, happen_file, false};
 static const Kind kind_async = {EVLOOP_EVENT_ASYNC, add_async, happen_async, false};
 static const Kind kind_idle = {EVLOOP_EVENT_IDLE, add_idle, happen_by_itself, false};
 static const Kind kind_prepare = {EVLOOP_EVENT_PREPARE, add_prepare, happen_by_itself, false};
@@ -106,6 +121,7 @@ static const Kind kind_exit = {EVLOOP_EVENT_EXIT, add_exit, happen_by_itself, tr
   TEST(name##_io) { name(&kind_io); }                                                              \
   TEST(name##_timer) { name(&kind_timer); }                                                        \
   TEST(name##_tfd) { name(&kind_tfd); }                                                            \
+  TEST(name##_file) { name(&kind_file); }                                                          \
   TEST(name##_async) { name(&kind_async); }                                                        \
   TEST(name##_idle) { name(&kind_idle); }                                                          \
   TEST(name##_prepare) { name(&kind_prepare); }                                                    \
@@ -121,6 +137,7 @@ MAYBE_UNUSED static Bed new_bed(void) {
   for (i = 0; i < PLACES; i++) {
     bed.fds[i] = event_fd(0);
     bed.tfds[i] = OK(tfd_create(MONOTONIC, 0));
+    bed.files[i] = regular_file();
   }
   return bed;
 }

@@ -47,6 +47,9 @@ CALL(evloop_add_check, h, see, NULL)
 CALL(evloop_add_defer, h, see, NULL)
 CALL(evloop_add_exit, h, see, NULL)
 CALL(evloop_add_clock_change, h, see, NULL)
+CALL(evloop_add_file, h, "/", EVLOOP_FILE_CREATE, 0, see, NULL)
+CALL(evloop_add_file_fd, h, a_descriptor, EVLOOP_FILE_MODIFY, 0, see, NULL)
+CALL(evloop_add_memory_pressure, h, NULL, EVLOOP_PRESSURE_SOME, MS, 2 * SECOND, see, NULL)
 CALL(evloop_close, h)
 
 #define ROW(name) {#name, call_##name, 0}
@@ -60,7 +63,8 @@ static const Function loop_functions[] = {
     ROW(evloop_after_fork),    ROW(evloop_add_io),          ROW(evloop_add_timer),
     ROW(evloop_add_tfd),       ROW(evloop_add_async),       ROW(evloop_add_idle),
     ROW(evloop_add_prepare),   ROW(evloop_add_check),       ROW(evloop_add_defer),
-    ROW(evloop_add_exit),      ROW(evloop_add_clock_change), ROW(evloop_close)};
+    ROW(evloop_add_exit),      ROW(evloop_add_clock_change), ROW(evloop_add_file),
+    ROW(evloop_add_file_fd),   ROW(evloop_add_memory_pressure), ROW(evloop_close)};
 
 CALL(evloop_io_modify, h, EVLOOP_EPOLLIN)
 CALL(evloop_timer_set, h, 0, SECOND, 0)
@@ -80,13 +84,22 @@ CALL(evloop_watcher_loop, h)
 CALL(evloop_watcher_set_destroy, h, see, NULL)
 CALL(evloop_watcher_close, h, 0)
 
+static const evloop_event_t *file_event_of(int64_t watcher) {
+  one_event.type = EVLOOP_EVENT_FILE;
+  one_event.watcher = watcher;
+  return &one_event;
+}
+CALL(evloop_event_name, file_event_of(h), name_buffer, sizeof name_buffer)
+CALL(evloop_event_old_name, file_event_of(h), name_buffer, sizeof name_buffer)
+
 static const Function watcher_functions[] = {
     ROW(evloop_io_modify),           ROW(evloop_timer_set),           ROW(evloop_timer_again),
     ROW(evloop_timer_remaining_ns),  SILENT(evloop_async_send),       ROW(evloop_watcher_enable),
     ROW(evloop_watcher_disable),     ROW(evloop_watcher_set_priority), ROW(evloop_watcher_set_ratelimit),
     ROW(evloop_watcher_set_name),    ROW(evloop_watcher_get_name),    ROW(evloop_watcher_set_data),
     ROW(evloop_watcher_ref),         ROW(evloop_watcher_unref),       ROW(evloop_watcher_loop),
-    ROW(evloop_watcher_set_destroy), ROW(evloop_watcher_close)};
+    ROW(evloop_watcher_set_destroy), ROW(evloop_event_name),          ROW(evloop_event_old_name),
+    ROW(evloop_watcher_close)};
 
 /* ---- failing ---- */
 

@@ -79,17 +79,18 @@ static const char *const six[] = {"a", "b", "c", "d", "e", "f"};
 EACH_KIND(the_higher_priority_comes_first) {
   static const int priorities[] = {-3, 0, INT32_MIN, 2, 1, INT32_MAX};
   evloop_watcher_t watchers[LENGTH(priorities)];
+  bool one_each = kind == &kind_tfd || kind == &kind_file;
   Bed bed = new_bed();
   int i;
   for (i = 0; i < LENGTH(priorities); i++) {
-    /* Three are enough for what needs a descriptor for each. */
-    if (kind == &kind_tfd && i >= PLACES) break;
+    /* Three are enough for what needs a place for each. */
+    if (one_each && i >= PLACES) break;
     watchers[i] = kind->add(&bed, i % PLACES, letter, WORD(six[i]));
     set_priority(watchers[i], priorities[i]);
     kind->happen(&bed, i % PLACES, watchers[i]);
   }
   round_of(&bed);
-  SAID(kind == &kind_tfd ? "bac" : "fdebac");
+  SAID(one_each ? "bac" : "fdebac");
 }
 
 /* The header promises an order only for timers and posted calls; this is what

@@ -285,7 +285,7 @@ EACH_KIND(a_watcher_without_a_callback) {
   CHECK_EQ(events[0].watcher, watcher);
   CHECK_EQ(events[0].type, kind->type);
   CHECK_EQ(events[0].data, (uintptr_t)&bed);
-  CHECK_EQ(events[0].reserved, 0);
+  if (kind != &kind_file) CHECK_EQ(events[0].reserved, 0);
   calm(&bed);
   close_watcher(watcher);
   CHECK_EQ(wait_for(bed.loop, events, 2, -1), 0);

@@ -13,7 +13,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from test_cases import bsd, echo, howto, programs, supervisor
+from test_cases import bsd, echo, files, howto, programs, supervisor
 from test_cases.common import Skip
 
 
@@ -23,6 +23,7 @@ def cases():
     yield from programs.cases()
     yield from supervisor.cases()
     yield from bsd.cases()
+    yield from files.cases()
 
 
 def attempt(case):

@@ -25,6 +25,8 @@
  *   Selectors (Python's selectors module)
  *   The event loop
  *   Watchers: what an event loop waits for
+ *   Watchers of files
+ *   Watchers of memory pressure
  *   Every watcher
  *
  * A first program: a timer that ticks twice a second, three times.
@@ -1181,6 +1183,128 @@ struct timespec;
 #define EVLOOP_KQ_CPONFORK 2
 
 /**
+ * evloop_event_t type: something happened to a file; see evloop_add_file().
+ */
+#define EVLOOP_EVENT_FILE 16
+
+/**
+ * evloop_add_file(): it was read.
+ */
+#define EVLOOP_FILE_ACCESS 1
+
+/**
+ * evloop_add_file(): it was written to, or truncated.
+ */
+#define EVLOOP_FILE_MODIFY 2
+
+/**
+ * evloop_add_file(): its mode, owner, times, extended attributes or number
+ * of links changed.
+ */
+#define EVLOOP_FILE_ATTRIB 4
+
+/**
+ * evloop_add_file(): it was closed by somebody who could write to it.
+ */
+#define EVLOOP_FILE_CLOSE_WRITE 8
+
+/**
+ * evloop_add_file(): it was closed by somebody who could not.
+ */
+#define EVLOOP_FILE_CLOSE_NOWRITE 16
+
+/**
+ * evloop_add_file(): it was opened.
+ */
+#define EVLOOP_FILE_OPEN 32
+
+/**
+ * evloop_add_file(): an entry was moved out of the directory. Together with
+ * MOVED_TO: it was renamed.
+ */
+#define EVLOOP_FILE_MOVED_FROM 64
+
+/**
+ * evloop_add_file(): an entry was moved into the directory.
+ */
+#define EVLOOP_FILE_MOVED_TO 128
+
+/**
+ * evloop_add_file(): an entry of the directory was made.
+ */
+#define EVLOOP_FILE_CREATE 256
+
+/**
+ * evloop_add_file(): an entry of the directory was deleted.
+ */
+#define EVLOOP_FILE_DELETE 512
+
+/**
+ * evloop_add_file(): what is watched was deleted, and nobody has it open.
+ */
+#define EVLOOP_FILE_DELETE_SELF 1024
+
+/**
+ * evloop_add_file(): what is watched was renamed.
+ */
+#define EVLOOP_FILE_MOVE_SELF 2048
+
+/**
+ * evloop_add_file(): all that can be asked for.
+ */
+#define EVLOOP_FILE_ALL 4095
+
+/**
+ * Reported only: the file system was unmounted.
+ */
+#define EVLOOP_FILE_UNMOUNT 8192
+
+/**
+ * Reported only: events were lost; look at the files yourself.
+ */
+#define EVLOOP_FILE_OVERFLOW 16384
+
+/**
+ * Reported only: nothing more comes, what was watched is gone.
+ */
+#define EVLOOP_FILE_IGNORED 32768
+
+/**
+ * Reported only, with others: it is a directory.
+ */
+#define EVLOOP_FILE_ISDIR 1073741824
+
+/**
+ * evloop_add_file() flag: all directories below, too.
+ */
+#define EVLOOP_FILE_RECURSIVE 1
+
+/**
+ * evloop_add_file() flag: -ENOTDIR if it is no directory.
+ */
+#define EVLOOP_FILE_ONLYDIR 16777216
+
+/**
+ * evloop_add_file() flag: a symbolic link itself, not where it leads.
+ */
+#define EVLOOP_FILE_DONT_FOLLOW 33554432
+
+/**
+ * evloop_event_t type: memory is short; see evloop_add_memory_pressure().
+ */
+#define EVLOOP_EVENT_MEMORY_PRESSURE 17
+
+/**
+ * evloop_add_memory_pressure(): some tasks were stalled.
+ */
+#define EVLOOP_PRESSURE_SOME 0
+
+/**
+ * evloop_add_memory_pressure(): all tasks that were not idle were, at once.
+ */
+#define EVLOOP_PRESSURE_FULL 1
+
+/**
  * Asked whenever a wait of this thread was interrupted; see
  * evloop_set_interrupt_mode().
  *
@@ -1342,8 +1466,8 @@ typedef struct evloop_event_t {
    */
   int type;
   /**
-   * IO: EVLOOP_EPOLL bits. PROCESS: EVLOOP_PROCESS_STATUS_UNKNOWN. Any:
-   * EVLOOP_ERROR.
+   * IO: EVLOOP_EPOLL bits. FILE: EVLOOP_FILE bits. PROCESS:
+   * EVLOOP_PROCESS_STATUS_UNKNOWN. Any: EVLOOP_ERROR.
    */
   uint32_t events;
   /**
@@ -1368,8 +1492,9 @@ typedef struct evloop_event_t {
    */
   int64_t deadline_ns;
   /**
-   * SIGNAL, PROCESS: what evloop_event_siginfo() and
-   * evloop_event_process() find the rest by; else 0.
+   * SIGNAL, PROCESS, FILE: what evloop_event_siginfo(),
+   * evloop_event_process() and evloop_event_name() find the rest by;
+   * else 0.
    */
   uint64_t reserved;
 } evloop_event_t;
@@ -3683,6 +3808,201 @@ evloop_watcher_t evloop_add_process(evloop_t loop,
  */
 int evloop_event_process(const struct evloop_event_t *event,
                          struct evloop_process_t *out_process);
+
+/* ------------------------------------------------------------------------
+ * Watchers of files
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Watch a file, a directory, or a tree of directories.
+ *
+ * A file is watched whatever its name becomes; a directory also tells what
+ * happens to its entries, but not deeper; with EVLOOP_FILE_RECURSIVE all
+ * directories below it are watched too, those that come as well. Changes
+ * through a mapping of the file, or by other machines on a network file
+ * system, are not seen.
+ *
+ * Event: type EVLOOP_EVENT_FILE; events, the EVLOOP_FILE bit of what
+ * happened, and EVLOOP_FILE_ISDIR. evloop_event_name() says to which entry.
+ * Each is an event of its own, in the order in which things happened.
+ *
+ * A rename is one event with both MOVED_FROM and MOVED_TO, where the
+ * watcher asked for both and hears of both directories; evloop_event_name()
+ * is then the new name, evloop_event_old_name() the old one. Else it is one
+ * of the two. A MOVED_FROM without its other half comes 2 ms late, with all
+ * that follows it, since that half may be on its way; should it take longer,
+ * the two are two events.
+ *
+ * Always told, asked for or not:
+ * - EVLOOP_FILE_IGNORED: what is watched is gone (deleted, and closed by
+ *   all; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event: the
+ *   watcher is disabled, keeps no loop alive, and is good for nothing but
+ *   closing (enabled, it is told EVLOOP_ERROR with -ENOENT).
+ * - EVLOOP_FILE_OVERFLOW: events were lost, since they came faster than they
+ *   were taken: the kernel keeps max_queued_events for a loop, and 8192 wait
+ *   for a watcher that is disabled, over its rate limit, or has no callback
+ *   while evloop_wait() is not called. A recursive watcher has looked for
+ *   directories again by then: what the program finds from then on is
+ *   watched.
+ * - EVLOOP_ERROR, with the reason in result: a directory of a tree, whose
+ *   name evloop_event_name() has, cannot be watched: -ENOSPC, -EMFILE,
+ *   -ENOMEM, -ENAMETOOLONG; -EACCES, also for those that were there when the
+ *   watcher was added. The watcher goes on without it, and is not disabled.
+ *
+ * A tree: what is in a directory that was made, or moved in, is told as
+ * CREATE, as it is found when the directory is read after it was watched; of
+ * what happened to it before, nothing else is told. An entry that is made
+ * while that goes on is told once. Of a directory that is moved out, no
+ * more is told. Symbolic links are not followed, mounts are; what is mounted
+ * in two places is told of in one. The loop's own reading of directories is
+ * told as OPEN, ACCESS and CLOSE_NOWRITE, if that is asked for. The tree is
+ * found by its path: when that leads elsewhere, since it was renamed, that
+ * is noticed at its own rename or at the next new directory, and is told as
+ * EVLOOP_FILE_IGNORED.
+ *
+ * A loop has one inotify for all its watchers, made at the first and closed
+ * with the last. Watchers of the same file share its watch; each hears only
+ * what it asked for, and nothing that happened before it was added.
+ *
+ * @param loop a loop.
+ * @param path of what is to be watched; copied. A relative one is taken
+ *   from the current directory of now.
+ * @param mask EVLOOP_FILE bits, at least one: up to MOVE_SELF.
+ * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, enabled. -EINVAL: path is NULL, mask is 0, unknown
+ *   bits. -ENOENT: there is no such file. -EACCES: it may not be read, or
+ *   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
+ *   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
+ *   is used up, also in the middle of a tree, of which then nothing is
+ *   watched. -EMFILE: no descriptor, or none of the user's
+ *   max_user_instances, is left. -ENFILE. -ENOMEM. -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: for as long as the file system takes to look up the path and,
+ * with RECURSIVE, to list all directories; a loop that another thread runs
+ * waits with file events meanwhile. Threads: any. Signals: not safe. Fork:
+ * -ECHILD; evloop_after_fork() watches everything anew, and what happened
+ * since the fork is not told. Since 0.1.0. Source: inotify(7).
+ */
+evloop_watcher_t evloop_add_file(evloop_t loop,
+                                 const char *path,
+                                 uint32_t mask,
+                                 uint32_t flags,
+                                 evloop_callback_t callback,
+                                 void *user_data);
+
+/**
+ * Watch the file behind a descriptor.
+ *
+ * Whatever its names are: of a file that was deleted, too. Everything else
+ * is as for evloop_add_file(), but for a tree, which is found by the
+ * descriptor: it may be renamed. If that is closed while the watcher is
+ * open, a tree ends at the next new directory.
+ *
+ * @param loop a loop.
+ * @param fd a descriptor, of any kind of opening (O_PATH too); it stays
+ *   the caller's. Without RECURSIVE it may be closed after the call, except
+ *   that evloop_after_fork() needs it.
+ * @param mask, callback, user_data as evloop_add_file().
+ * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR.
+ * @returns as evloop_add_file(). -EBADF: fd is not open. -ENOTSUP: /proc is
+ *   not mounted, by which the file is found.
+ *
+ * Blocking, threads, signals and fork: as evloop_add_file(). Since 0.1.0.
+ */
+evloop_watcher_t evloop_add_file_fd(evloop_t loop,
+                                    int fd,
+                                    uint32_t mask,
+                                    uint32_t flags,
+                                    evloop_callback_t callback,
+                                    void *user_data);
+
+/**
+ * Which entry an event of a file watcher is about.
+ *
+ * The path below what is watched: "name", or "directory/name" in a tree;
+ * empty for what is watched itself. It may have any bytes but NUL.
+ *
+ * @param event an event of type EVLOOP_EVENT_FILE that its watcher, which
+ *   is not closed, has delivered.
+ * @param buf where the name goes, always ended by a NUL byte, cut if it
+ *   does not fit; may be NULL when cap is 0.
+ * @param cap size of buf in bytes; what is watched is never deeper than
+ *   PATH_MAX, 4096.
+ * @returns the length of the whole name in bytes without its NUL, so a
+ *   value >= cap means that it was cut. -EINVAL: event is NULL or of
+ *   another type; buf is NULL and cap is not 0. -ENOENT: the loop has waited
+ *   since the callback was called, or since evloop_wait() returned the
+ *   event. -ESTALE: the watcher is closed. -ECHILD: used after fork. -EDOM:
+ *   see "Handles".
+ *
+ * Blocking: no. Threads: any, that which runs the loop is the one that
+ * knows when it waits. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_event_name(const struct evloop_event_t *event,
+                      char *buf,
+                      size_t cap);
+
+/**
+ * What an entry that was renamed was called before.
+ *
+ * Parameters, result, threads, signals and fork: as evloop_event_name();
+ * the name is empty if the event has not both EVLOOP_FILE_MOVED_FROM and
+ * EVLOOP_FILE_MOVED_TO. Since 0.1.0.
+ */
+int evloop_event_old_name(const struct evloop_event_t *event,
+                          char *buf,
+                          size_t cap);
+
+/* ------------------------------------------------------------------------
+ * Watchers of memory pressure
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Watch for a shortage of memory.
+ *
+ * The callback is called when tasks were stalled for lack of memory for
+ * stall_ns of any window_ns: time to give back caches, before the system
+ * gets slow, or somebody is killed. At most once for a window. While the
+ * watcher is disabled it is noticed, and told once it is enabled.
+ *
+ * Event: type EVLOOP_EVENT_MEMORY_PRESSURE. With EVLOOP_ERROR and result
+ * -ENODEV the control group is gone, and the watcher disabled; close it.
+ *
+ * @param loop a loop.
+ * @param path of a control group's memory.pressure (version 2); NULL: the
+ *   whole system's, /proc/pressure/memory.
+ * @param kind EVLOOP_PRESSURE_SOME or EVLOOP_PRESSURE_FULL.
+ * @param stall_ns how much of a window; rounded up to microseconds.
+ * @param window_ns 500 ms to 10 s, in nanoseconds. Without CAP_SYS_RESOURCE
+ *   a multiple of 2 s.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, enabled. -ENOTSUP: the kernel has no pressure stall
+ *   information (CONFIG_PSI), or psi=0 has turned it off. -EINVAL: a kind
+ *   that there is not, a window that there cannot be, a stall that is not
+ *   between 1 ns and the window, or path is no such file (which is then
+ *   not written to). -EACCES, -EPERM: the file may not be written to;
+ *   without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT: path.
+ *   -EMFILE, -ENFILE: no descriptor is left. -ENOSPC, -ENOMEM. -ECHILD: used
+ *   after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD;
+ * evloop_after_fork() opens the file anew, for which path must lead there
+ * from the current directory still. Since 0.1.0. Source: the kernel's
+ * Documentation/accounting/psi.rst.
+ */
+evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
+                                            const char *path,
+                                            int kind,
+                                            int64_t stall_ns,
+                                            int64_t window_ns,
+                                            evloop_callback_t callback,
+                                            void *user_data);
 
 /* ------------------------------------------------------------------------
  * Every watcher

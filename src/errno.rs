@@ -44,9 +44,11 @@ impl Errno {
     pub const EACCES: Self = Self::new(libc::EACCES);
     pub const ENOSPC: Self = Self::new(libc::ENOSPC);
     pub const ENXIO: Self = Self::new(libc::ENXIO);
+    pub const ENODEV: Self = Self::new(libc::ENODEV);
     pub const ENOENT: Self = Self::new(libc::ENOENT);
     pub const ENOMEM: Self = Self::new(libc::ENOMEM);
     pub const ENOSYS: Self = Self::new(libc::ENOSYS);
+    pub const ENOTDIR: Self = Self::new(libc::ENOTDIR);
     pub const ENOTRECOVERABLE: Self = Self::new(libc::ENOTRECOVERABLE);
     pub const ENOTSUP: Self = Self::new(libc::ENOTSUP);
     pub const ENOTTY: Self = Self::new(libc::ENOTTY);

@@ -5,7 +5,7 @@
 //! downward only:
 //!
 //! ```text
-//! capi -> reactor -> poller, timerfd -> timerq, table, waiters
+//! capi -> reactor -> files, poller, timerfd -> timerq, table, waiters
 //! capi -> kqueue -> signals, timerq, table, waiters -> sys -> sync, errno
 //! ```
 
@@ -17,6 +17,8 @@ compile_error!("libevloop is for 64-bit Linux");
 mod capi;
 #[cfg_attr(loom, allow(dead_code))]
 mod errno;
+#[cfg(not(loom))]
+mod files;
 #[cfg(not(loom))]
 mod kqueue;
 #[cfg(not(loom))]

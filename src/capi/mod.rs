@@ -34,4 +34,8 @@ mod signal;
 
 mod process;
 
+mod files;
+
+mod pressure;
+
 mod watcher;

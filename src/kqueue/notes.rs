@@ -386,14 +386,14 @@ impl Core {
         }
     }
 
-    fn take_note(&mut self, note: Note) {
+    fn take_note(&mut self, note: Note<'_>) {
         let watch = note.watch;
         match note.mask {
             mask if mask & libc::IN_Q_OVERFLOW != 0 => self.take_lost(),
             mask if mask & libc::IN_IGNORED != 0 => self.take_end(watch),
             mask if mask & ENTRIES != 0 => self.take_entry(note),
             // Of an entry of a directory: not what is asked for.
-            _ if note.is_of_entry => {}
+            _ if !note.name.is_empty() => {}
             mask => {
                 let notes = direct(mask) | self.observe(watch, mask);
                 self.tell(watch, notes);
@@ -405,7 +405,7 @@ impl Core {
     }
 
     /// A change of a directory's entries.
-    fn take_entry(&mut self, note: Note) {
+    fn take_entry(&mut self, note: Note<'_>) {
         let watch = note.watch;
         let is_directory = note.mask & libc::IN_ISDIR != 0;
         let link = if is_directory { NOTE_LINK } else { 0 };

@@ -2,8 +2,8 @@
 
 pub(crate) use super::asyncs::async_send;
 pub(crate) use super::calls::{
-    add_io, add_object, add_plain, add_timer, change, get_name, io_modify, loop_of, set_name,
-    timer_again, timer_remaining, timer_set, watcher_close,
+    add_file, add_io, add_object, add_plain, add_timer, change, event_name, get_name, io_modify,
+    loop_of, set_name, timer_again, timer_remaining, timer_set, watcher_close,
 };
 pub(crate) use super::clocks::clock_index;
 pub(crate) use super::command::Change;
@@ -11,12 +11,15 @@ pub(crate) use super::event::Target;
 pub use super::event::{Event, Options};
 pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
 pub(crate) use super::objects::Watch;
+pub(crate) use super::pressure::add_memory_pressure;
 pub use super::process::ProcessEnd;
 pub(crate) use super::process::{STATUS_UNKNOWN, add_process, event_process};
 pub(crate) use super::registry::{close, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
 pub(crate) use super::signals::{add_signal, event_siginfo};
 pub(crate) use super::timers::{NewTimer, Period, Setting};
+pub(crate) use crate::files::{Request as FileRequest, Root as FileRoot};
+pub(crate) use crate::sys::pressure::Trigger;
 
 use super::clocks;
 use super::command::{Command, Post};

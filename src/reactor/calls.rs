@@ -3,7 +3,7 @@
 
 use super::command::{Change, Command, Registered};
 use super::desk::Gate;
-use super::event::Target;
+use super::event::{Event, Target};
 use super::flags::*;
 use super::io;
 use super::named::{Named, named};
@@ -14,6 +14,7 @@ use super::timers::{self, NewTimer, Setting};
 use super::watcher::{Fresh, prepare_timer};
 use super::{clocks, quick};
 use crate::errno::{Result, fail};
+use crate::files::Request;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::table::{self, Kind};
@@ -133,6 +134,42 @@ fn add_descriptor(
             Ok(gate.publish(&fresh, &named, command))
         },
     )
+}
+
+/// See evloop_add_file and evloop_add_file_fd.
+pub(crate) fn add_file(handle: i64, request: &Request<'_>, target: Target) -> Result<i64> {
+    let named = named(handle, Kind::Loop)?;
+    named.with(
+        |core| core.add_file(request, target),
+        |gate| {
+            let fresh = fresh_at(gate, &named, Source::File, target)?;
+            // Until it is live: the loop must not drop what it is told.
+            let mut files = named.desk.files.lock();
+            match files.add(gate.epoll, fresh.index, request) {
+                Ok(made) => {
+                    let command = Command::AddFile(fresh.handle(), made.unwrap_or(-1));
+                    Ok(gate.publish(&fresh, &named, command))
+                }
+                Err(error) => {
+                    gate.reserve.push(fresh.index);
+                    Err(error)
+                }
+            }
+        },
+    )
+}
+
+/// See evloop_event_name and evloop_event_old_name.
+pub(crate) fn event_name(event: &Event, old: bool, room: &mut [u8]) -> Result<usize> {
+    if event.r#type != Source::File as i32 {
+        fail!(EINVAL, "an event of type {} has no name", event.r#type);
+    }
+    let named = named(event.watcher, Kind::Watcher)?;
+    named.check()?;
+    let state = named.desk.files.lock();
+    let name = state.name(event, old)?;
+    copy_text(name, room);
+    Ok(name.len())
 }
 
 /// See evloop_add_timer.
@@ -327,13 +364,18 @@ pub(crate) fn get_name(handle: i64, room: &mut [u8]) -> Result<usize> {
     let named = named(handle, Kind::Watcher)?;
     let gate = named.lock()?;
     let name = gate.names.get(&handle).map(|name| &**name).unwrap_or_default();
+    copy_text(name, room);
+    Ok(name.len())
+}
+
+/// As much of a text as there is room for, and a NUL byte.
+fn copy_text(text: &[u8], room: &mut [u8]) {
     if let Some(last) = room.len().checked_sub(1) {
-        let len = name.len().min(last);
-        for (to, from) in room.iter_mut().zip(name.iter().take(len).chain(&[0])) {
+        let len = text.len().min(last);
+        for (to, from) in room.iter_mut().zip(text.iter().take(len).chain(&[0])) {
             *to = *from;
         }
     }
-    Ok(name.len())
 }
 
 /// See evloop_watcher_close.

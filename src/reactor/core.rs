@@ -4,6 +4,7 @@ use super::command::{Command, Post};
 use super::desk::{Desk, Gate};
 use super::details::Details;
 use super::event::{Event, Options, Target};
+use super::files;
 use super::flags::*;
 use super::io::Io;
 use super::lease::Locked;
@@ -95,6 +96,7 @@ pub(super) struct Core {
     pub signals: Signals,
     pub details: Details,
     pub timers: Timers,
+    pub files: files::Outlook,
     pub lists: Lists,
     /// How many watchers keep the loop alive.
     pub active: usize,
@@ -170,6 +172,7 @@ impl Core {
             signals: Signals::default(),
             details: Details::default(),
             timers: Timers::new(),
+            files: files::Outlook::nothing(),
             lists: Lists::default(),
             active: 0,
             ranked: 0,
@@ -212,11 +215,8 @@ impl Core {
     /// Whether a descriptor is the loop's own.
     pub fn owns(&self, fd: RawFd) -> bool {
         let outer = self.outer.as_ref().map_or(-1, Fd::raw);
-        fd == self.epoll()
-            || fd == self.eventfd()
-            || fd == outer
-            || self.timers.owns(fd)
-            || self.signals.owns(fd)
+        let own = fd == self.epoll() || fd == self.eventfd() || fd == outer || fd == self.files.fd;
+        own || self.timers.owns(fd) || self.signals.owns(fd)
     }
 
     /// The descriptor for embedding.
@@ -278,7 +278,7 @@ impl Core {
                 Source::Timer => flags & SET != 0,
                 Source::Defer => flags & WAITING != 0,
                 Source::Exit | Source::ClockChange => false,
-                source if source.is_descriptor() => flags & DEAD == 0,
+                source if source.is_descriptor() || source == Source::File => flags & DEAD == 0,
                 _ => true,
             };
         if wanted && flags & COUNTED == 0 {
@@ -343,6 +343,10 @@ impl Core {
             Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
             Command::Add(handle) => {
                 self.on_watcher(handle, |core, index, record| core.add_to_list(index, record))
+            }
+            Command::AddFile(handle, inotify) => {
+                self.file_added(inotify);
+                self.on_watcher(handle, |_, _, _| Ok(()))
             }
             Command::AddIo(handle, how) => {
                 self.on_watcher(handle, |core, index, record| core.io_added(index, record, how))
@@ -507,6 +511,7 @@ impl Core {
             }
             None => None,
         };
+        let inotify = self.fresh_inotify(fresh.raw())?;
         self.revive_clocks(fresh.raw())?;
         self.number_is_ours(eventfd.raw());
         self.number_is_ours(fresh.raw());
@@ -526,10 +531,12 @@ impl Core {
             self.settle();
         }
         self.receive(gate);
-        // Those that are not what they were are not registered.
+        // Before they are registered: those that are not what they were are
+        // not, and some put another file in the place of the parent's.
         self.revive_objects();
         self.register_all(self.epoll());
         self.revive_signals();
+        self.revive_files(inotify);
         Ok(())
     }
 }

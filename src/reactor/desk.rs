@@ -6,10 +6,13 @@
 
 use super::command::{Command, Post};
 use super::core::Core;
+use super::files::FileState;
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox};
 use crate::errno::Result;
-use crate::sync::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, MutexGuard, Ordering::*};
+use crate::sync::{
+    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
+};
 use crate::sys::{SavedErrno, eventfd, fork, thread};
 use crate::table;
 use std::collections::HashMap;
@@ -30,6 +33,8 @@ pub(super) struct Desk {
     /// Something is to be done before the next callback.
     pub attention: AtomicU32,
     pub mail: Mailbox<Post>,
+    /// Taken after the gate's lock, if with that.
+    pub files: ForkMutex<FileState>,
     /// The loop's handle; 0: closed.
     pub handle: AtomicI64,
     /// [`POISONED`] and [`LOST`].
@@ -83,6 +88,7 @@ impl Desk {
             epoch: AtomicU64::new(0),
             attention: AtomicU32::new(0),
             mail: Mailbox::new(),
+            files: ForkMutex::new(FileState::default()),
             handle: AtomicI64::new(0),
             state: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
@@ -251,6 +257,13 @@ impl Desk {
         };
         // SAFETY: the first call of a child: nobody else is in the library.
         unsafe { self.lease.recover(mend) };
+        let mend = |files: Option<&mut FileState>| {
+            // A thread was changing them.
+            lost |= files.is_none();
+            files.is_none().then(FileState::default)
+        };
+        // SAFETY: as above.
+        unsafe { self.files.recover(mend) };
         if lost {
             self.state.fetch_or(LOST, Relaxed);
         }

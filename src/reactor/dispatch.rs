@@ -8,6 +8,7 @@ use super::clocks;
 use super::core::Core;
 use super::desk;
 use super::event::{Callback, Event, Target};
+use super::files;
 use super::flags::*;
 use super::io;
 use super::mailbox;
@@ -138,6 +139,11 @@ impl Run {
         }
         if flags & (ENABLED | MASKED) != ENABLED {
             core.io_stray(index, record);
+            let is_pressure = Source::of(flags) == Source::MemoryPressure;
+            if is_pressure && flags & ENABLED == 0 && ready & libc::EPOLLERR as u32 == 0 {
+                // The kernel says it once.
+                core.put_back(&Event::new(handle, Source::MemoryPressure as i32));
+            }
             return Ok(());
         }
         let mut event = Event {
@@ -256,6 +262,10 @@ impl Run {
             self.posts()?;
             self.deferred()?;
             self.resume()?;
+            // SAFETY: as above.
+            if unsafe { self.core() }.files.is_active() {
+                self.files()?;
+            }
         }
         self.descriptors(found)?;
         self.finish_round()
@@ -513,7 +523,9 @@ fn is_wanted(event: &Event) -> bool {
     let Some((_, record)) = live(event.watcher) else { return true };
     let flags = record.flags.load(Relaxed);
     match Source::of(flags) {
-        source if source.is_descriptor() => flags & (ENABLED | SPENT) != 0,
+        source if source.is_descriptor() || source == Source::File => {
+            flags & (ENABLED | SPENT) != 0
+        }
         Source::Defer => flags & DUE != 0,
         _ => flags & ENABLED != 0,
     }
@@ -567,6 +579,7 @@ impl Core {
             || !self.sent.is_empty()
             || self.signals.due
             || !self.suspended.is_empty()
+            || self.files.is_active()
     }
 
     #[inline]
@@ -640,6 +653,10 @@ impl Core {
             }
             return;
         };
+        if number == files::NUMBER {
+            self.files.bits |= files::DUE;
+            return;
+        }
         self.timers.due |= 1 << clock;
         let entry = self.timers.clock(clock);
         entry.armed = i64::MAX;

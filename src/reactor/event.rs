@@ -13,8 +13,8 @@ pub struct Event {
     pub data: u64,
     /// EVLOOP_EVENT_IO or another EVLOOP_EVENT constant.
     pub r#type: c_int,
-    /// IO: EVLOOP_EPOLL bits. PROCESS: EVLOOP_PROCESS_STATUS_UNKNOWN. Any:
-    /// EVLOOP_ERROR.
+    /// IO: EVLOOP_EPOLL bits. FILE: EVLOOP_FILE bits. PROCESS:
+    /// EVLOOP_PROCESS_STATUS_UNKNOWN. Any: EVLOOP_ERROR.
     pub events: u32,
     /// IO: the descriptor; else -1.
     pub fd: c_int,
@@ -27,8 +27,9 @@ pub struct Event {
     pub time_ns: i64,
     /// TIMER: when it was due, on its clock.
     pub deadline_ns: i64,
-    /// SIGNAL, PROCESS: what evloop_event_siginfo() and
-    /// evloop_event_process() find the rest by; else 0.
+    /// SIGNAL, PROCESS, FILE: what evloop_event_siginfo(),
+    /// evloop_event_process() and evloop_event_name() find the rest by;
+    /// else 0.
     pub reserved: u64,
 }
 

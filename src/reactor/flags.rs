@@ -17,6 +17,8 @@ pub(crate) enum Source {
     Kqueue = 13,
     Signal = 14,
     Process = 15,
+    File = 16,
+    MemoryPressure = 17,
 }
 
 /// Types of events that no watcher has.
@@ -43,6 +45,8 @@ impl Source {
             13 => Self::Kqueue,
             14 => Self::Signal,
             15 => Self::Process,
+            16 => Self::File,
+            17 => Self::MemoryPressure,
             _ => Self::ClockChange,
         }
     }
@@ -58,12 +62,12 @@ impl Source {
 
     /// Whether it is asked what happened when its descriptor is ready.
     pub fn is_object(self) -> bool {
-        matches!(self, Self::Tfd | Self::Kqueue | Self::Process)
+        matches!(self, Self::Tfd | Self::Kqueue | Self::Process | Self::MemoryPressure)
     }
 
     /// Whether what it is told when it is asked is not told again.
     pub fn is_told_once(self) -> bool {
-        matches!(self, Self::Tfd | Self::Process)
+        matches!(self, Self::Tfd | Self::Process | Self::MemoryPressure)
     }
 }
 
@@ -97,11 +101,12 @@ pub(super) const DIRTY: u32 = 1 << 18;
 pub(super) const MASKED: u32 = 1 << 19;
 /// io: not for epoll, always ready.
 pub(super) const ALWAYS: u32 = 1 << 20;
-/// io: its descriptor is gone.
+/// io: its descriptor is gone; file: what is watched.
 pub(super) const DEAD: u32 = 1 << 21;
 /// io: was reported while nobody wanted that.
 pub(super) const STRAY: u32 = 1 << 22;
-/// io: disabled by ONESHOT, or by an error, not by the program.
+/// io, file: disabled by ONESHOT, by an error or by its end, not by the
+/// program.
 pub(super) const SPENT: u32 = 1 << 23;
 
 /// process: it has ended, and that was told.

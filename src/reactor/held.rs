@@ -77,12 +77,17 @@ impl Core {
 
     /// Keeps an event of a watcher that is over its rate limit.
     fn keep(&mut self, index: u32, record: &Record, event: &Event) {
-        if Source::of(record.flags.load(Relaxed)) == Source::Signal {
+        let is_signal = event.r#type == Source::Signal as i32;
+        if is_signal {
             self.signal_put_back(index, event);
         }
+        let is_back = is_signal || self.put_back_note(event);
         let Some(extra) = self.extras.get_mut(&index) else { return };
-        if event.r#type != Source::Signal as i32 {
-            extra.keep(event);
+        if !is_back {
+            // A note that there was no memory for has lost its names.
+            let is_note = event.r#type == Source::File as i32;
+            let event = Event { reserved: if is_note { 0 } else { event.reserved }, ..*event };
+            extra.keep(&event);
             self.details.set_held(event.reserved, true);
         }
         if record.has(SUSPENDED) {
@@ -110,6 +115,9 @@ impl Core {
         record.unset(SUSPENDED);
         let flags = record.flags.load(Relaxed);
         let source = Source::of(flags);
+        if source == Source::File {
+            self.resume_notes(index, record);
+        }
         if source.is_descriptor() {
             record.unset(MASKED);
             self.io_touch(index, record);
@@ -135,6 +143,9 @@ impl Core {
 
     /// Keeps an event for evloop_wait: one for each watcher.
     pub fn hold(&mut self, event: Event) {
+        if event.r#type == Source::File as i32 {
+            return self.hold_note(&event);
+        }
         if let Some((_, record)) = live(event.watcher) {
             if record.has(HELD) && event.r#type == Source::Signal as i32 {
                 return self.put_back(&event);
@@ -158,18 +169,23 @@ impl Core {
         let mut event = self.held.pop_front()?;
         if let Some((index, record)) = live(event.watcher) {
             self.not_held(index, record);
-            if event.r#type == Source::Signal as i32 {
-                self.signal_taken(index, record, &mut event);
-            } else {
-                self.details.set_held(event.reserved, false);
+            match Source::of(record.flags.load(Relaxed)) {
+                Source::File => self.set_held(&event, false),
+                Source::Signal => self.signal_taken(index, record, &mut event),
+                _ => self.details.set_held(event.reserved, false),
             }
         }
         Some(event)
     }
 
     fn not_held(&mut self, index: u32, record: &Record) {
-        record.unset(HELD);
         let flags = record.flags.load(Relaxed);
+        let handle = record.handle(Kind::Watcher, index);
+        if Source::of(flags) == Source::File && self.held.iter().any(|e| e.watcher == handle) {
+            // Each of its events is a record.
+            return;
+        }
+        record.unset(HELD);
         if Source::of(flags).is_descriptor() && flags & (MASKED | SUSPENDED) == MASKED {
             record.unset(MASKED);
             self.io_touch(index, record);
@@ -189,6 +205,10 @@ impl Core {
 
     /// The same, of one that is disabled.
     pub fn put_back_held(&mut self, index: u32, record: &Record) {
+        if Source::of(record.flags.load(Relaxed)) == Source::File {
+            let handle = record.handle(Kind::Watcher, index);
+            return self.put_back_held_notes(record, handle);
+        }
         if let Some(event) = self.take_back(index, record) {
             self.put_back(&event);
         }
@@ -210,6 +230,9 @@ impl Core {
                 }
             }
             source if source.is_descriptor() => self.io_stray(index, record),
+            Source::File => {
+                self.put_back_note(event);
+            }
             _ => {}
         }
     }

@@ -646,7 +646,7 @@ impl Core {
                 return;
             }
         }
-        if self.register_signals(fresh.raw()).is_err() {
+        if self.register_signals(fresh.raw()).and(self.register_files(fresh.raw())).is_err() {
             return;
         }
         self.io_lost(fresh.raw(), Errno::EBADF);

@@ -9,8 +9,8 @@
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
 //! shortest round; `dispatch` brings events to their watchers, unless they are
 //! `held`. `watcher` is what can be done with all of those; `io`, `timers` and
-//! their `clocks`, `objects`, `process`, `signals` and `asyncs` are the sources;
-//! `details` is what is longer than an event.
+//! their `clocks`, `objects`, `process`, `pressure`, `signals`, `asyncs` and
+//! `files` are the sources; `details` is what is longer than an event.
 
 mod lease;
 mod mailbox;
@@ -34,6 +34,8 @@ mod dispatch;
 #[cfg(not(loom))]
 mod event;
 #[cfg(not(loom))]
+mod files;
+#[cfg(not(loom))]
 mod flags;
 #[cfg(not(loom))]
 mod held;
@@ -43,6 +45,8 @@ mod io;
 mod named;
 #[cfg(not(loom))]
 mod objects;
+#[cfg(not(loom))]
+mod pressure;
 #[cfg(not(loom))]
 mod process;
 #[cfg(not(loom))]

@@ -59,6 +59,8 @@ pub(crate) enum Answer {
     /// The event, and no other will come: its descriptor is not needed any
     /// more. With what is longer than an event.
     Last(Content),
+    /// It is there no more: the watcher is told this error, and is done.
+    Gone(Errno),
 }
 
 /// An object of the library, by its handle.
@@ -216,6 +218,14 @@ pub(super) fn ask(
             event.reserved = core.details.add(event.watcher, content);
             core.forget_object(index, record);
             true
+        }
+        Answer::Gone(errno) => {
+            core.io_gone(index, record);
+            // A thread that closes the watcher removes the number from the
+            // kernel's set with this lock: it has, or sees that it need not.
+            drop(core.desk.gate());
+            core.object_gone(index, errno);
+            false
         }
         Answer::Nothing => {
             if watched.is_closed() {

@@ -3,6 +3,7 @@
 use super::core::Core;
 use super::desk::{Desk, Gate, REAL_TIME, UNKNOWN};
 use super::event::{Event, Target};
+use super::files::FileState;
 use super::lease::Locked;
 use super::mailbox;
 use super::named::{Named, find, named, notify};
@@ -190,6 +191,7 @@ pub(super) fn tear_down(
     let poisoned = desk.state.load(Relaxed) != 0;
     let (asked, answered) = (gate.asked, gate.answered);
     let before = std::mem::replace(&mut **gate, Gate { asked, answered, ..Gate::default() });
+    *desk.files.lock() = FileState::default();
     desk.watchers.store(0, Relaxed);
     desk.others.store(0, Relaxed);
     desk.clocks.store(0, Relaxed);
@@ -221,6 +223,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
         core.abandon(desk.state.load(Relaxed) == 0);
     }
     gate.names = HashMap::new();
+    *desk.files.lock() = FileState::default();
 }
 
 /// Makes a loop of the parent process this one's.

@@ -110,13 +110,18 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     unsafe { run.core() }.prepared = true;
     // It sleeps from here on: whoever leaves something rings.
     let sleeps = run.desk.mail.sleep();
-    Ok(timeout == Some(0) || !sleeps)
+    // SAFETY: as above.
+    let waits = unsafe { run.core() }.files.is_active();
+    Ok(timeout == Some(0) || waits || !sleeps)
 }
 
 impl Core {
     fn begin(&mut self, collecting: bool) {
         self.in_callback = true;
         self.collecting = collecting;
+        if collecting {
+            self.collect_notes();
+        }
         if std::mem::take(&mut self.prepared) {
             self.desk.mail.wake();
         }
@@ -135,7 +140,11 @@ impl Core {
     /// Whether something was done since the loop was got ready for a wait that
     /// the kernel was not told of.
     pub fn has_news(&self) -> bool {
-        self.is_dirty() || self.timers.recheck != 0 || self.timers.is_arming() || self.is_busy()
+        self.is_dirty()
+            || self.timers.recheck != 0
+            || self.timers.is_arming()
+            || self.is_busy()
+            || self.files.is_active()
     }
 
     /// Whether something is to be dispatched that needs no waiting for.
@@ -154,6 +163,7 @@ impl Core {
             || !self.failures.is_empty()
             || self.deferred > 0
             || self.clock_changed
+            || self.files.is_due()
             || self.has_always_ready()
     }
 
@@ -307,7 +317,10 @@ impl Run {
         let core = unsafe { self.core() };
         self.desk.time.store(desk::UNKNOWN, Relaxed);
         core.admit_deferred();
-        let timeout = core.arm_timers(until);
+        let mut timeout = core.arm_timers(until);
+        if core.files.needs_arming() {
+            timeout = core.arm_files(timeout);
+        }
         if core.is_busy() || core.collecting && !core.held.is_empty() {
             return Ok(Some(0));
         }
@@ -367,7 +380,11 @@ impl Run {
     fn jump(&self, until: Until) {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
-        if !core.auto_advance || core.has_something() || self.desk.mail.has_work() {
+        if !core.auto_advance
+            || core.has_something()
+            || core.files.is_active()
+            || self.desk.mail.has_work()
+        {
             return;
         }
         let now = core.read_clock(MONOTONIC);
@@ -397,7 +414,7 @@ pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
             if core.is_busy() || !core.held.is_empty() || core.desk.mail.has_work() {
                 return Ok(0);
             }
-            let mut least = core.next_unsettled();
+            let mut least = core.next_unsettled().min(core.files.left());
             for clock in 0..desk::CLOCKS {
                 if let Some(wake) = core.next_exact(clock) {
                     least = least.min(wake.saturating_sub(core.read_clock(clock)).max(0));

@@ -245,6 +245,10 @@ impl Core {
                 self.io_touch(index, record);
                 self.fail_if_dead(index, record);
             }
+            Source::File => {
+                record.unset(SPENT);
+                self.resume_notes(index, record);
+            }
             Source::Timer => {
                 if let Err(error) = self.timer_enable(index, record) {
                     record.unset(ENABLED);
@@ -281,7 +285,9 @@ impl Core {
         let flags = record.flags.load(Relaxed);
         if flags & ENABLED == 0 {
             match Source::of(flags) {
-                source if source.is_descriptor() => record.unset(SPENT),
+                source if source.is_descriptor() || source == Source::File => {
+                    record.unset(SPENT);
+                }
                 Source::Defer => record.unset(DUE),
                 _ => {}
             }
@@ -351,6 +357,7 @@ impl Core {
                 self.signal_close(index);
                 self.details.forget(record.handle(Kind::Watcher, index));
             }
+            Source::File => self.close_file(index, told),
             source => self.remove_from_list(index, record, source),
         }
         if flags & (EXTRA | NAMED | HELD) != 0 {

@@ -1,6 +1,6 @@
 //! Descriptors: owned or borrowed, and their flags.
 
-use super::{int, syscall};
+use super::{directory, int, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
 use std::io::Write as _;
@@ -67,39 +67,21 @@ pub(crate) fn replace(fd: &Fd, number: RawFd) -> Result<(), Errno> {
 
 /// The first open descriptor that is what is looked for, as /proc lists them.
 pub(crate) fn find_open(is_it: impl Fn(RawFd) -> bool) -> Option<RawFd> {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    let path = c"/proc/self/fd".as_ptr();
-    // SAFETY: the path is NUL-terminated.
-    let directory = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path, flags) }.ok()?;
-    let directory = Fd::owned(int(directory));
-    let mut buffer = [0u64; 512];
+    let directory = directory::open(c"/proc/self/fd", false).ok()?;
+    let mut room = directory::Room::new();
     loop {
-        let (start, size) = (buffer.as_mut_ptr(), size_of_val(&buffer));
-        // SAFETY: as many writable bytes as said.
-        let len = unsafe { syscall!(SYS_getdents64, directory.raw(), start, size) }.ok()?;
-        if len == 0 {
+        let mut rest = directory::read(&directory, &mut room).ok()?;
+        if rest.is_empty() {
             return None;
         }
-        // SAFETY: the buffer's bytes, all of them initialised.
-        let bytes = unsafe { std::slice::from_raw_parts(start.cast::<u8>(), len.min(size)) };
-        if let Some(found) = numbers(bytes).find(|number| is_it(*number)) {
-            return Some(found);
+        while let Some((entry, after)) = directory::split(rest) {
+            rest = after;
+            let number = str::from_utf8(entry.name).ok().and_then(|name| name.parse().ok());
+            if let Some(number) = number.filter(|number| is_it(*number)) {
+                return Some(number);
+            }
         }
     }
-}
-
-/// The names in directory entries that are numbers.
-fn numbers(mut entries: &[u8]) -> impl Iterator<Item = RawFd> {
-    const LENGTH: usize = 16;
-    const NAME: usize = 19;
-    std::iter::from_fn(move || {
-        let length = entries.get(LENGTH..LENGTH + 2)?.try_into().ok()?;
-        let entry = entries.get(..usize::from(u16::from_ne_bytes(length)))?;
-        entries = entries.get(entry.len()..)?;
-        let name = entry.get(NAME..)?.split(|byte| *byte == 0).next()?;
-        Some(str::from_utf8(name).ok().and_then(|name| name.parse().ok()))
-    })
-    .flatten()
 }
 
 /// The device and the inode of an open file that has one of its own (not an

@@ -3,6 +3,7 @@
 use super::fd::Fd;
 use super::{int, syscall};
 use crate::errno::Errno;
+use std::ffi::CStr;
 use std::io::Write as _;
 use std::os::fd::RawFd;
 
@@ -34,6 +35,13 @@ pub(crate) fn watch(inotify: RawFd, of: Of, mask: u32) -> Result<i32, Errno> {
     Ok(int(watch))
 }
 
+/// The same, by a path of the file.
+pub(crate) fn watch_path(inotify: RawFd, path: &CStr, mask: u32) -> Result<i32, Errno> {
+    // SAFETY: the path is NUL-terminated.
+    let watch = unsafe { syscall!(SYS_inotify_add_watch, inotify, path.as_ptr(), mask) }?;
+    Ok(int(watch))
+}
+
 pub(crate) fn unwatch(inotify: RawFd, watch: i32) {
     // SAFETY: no pointers. The only failure is that the watch is gone
     // already.
@@ -49,27 +57,29 @@ pub(crate) fn read(inotify: RawFd, buffer: &mut [u8]) -> &[u8] {
 
 /// One event.
 #[derive(Clone, Copy)]
-pub(crate) struct Note {
+pub(crate) struct Note<'a> {
     pub watch: i32,
     pub mask: u32,
     /// The same in both halves of a rename.
     pub cookie: u32,
-    /// It is about an entry of the directory that is watched.
-    pub is_of_entry: bool,
+    /// Of the entry of the directory that is watched that it is about; else
+    /// empty.
+    pub name: &'a [u8],
 }
 
 /// Takes the first event off; it, and the rest.
-pub(crate) fn split(bytes: &[u8]) -> Option<(Note, &[u8])> {
+pub(crate) fn split(bytes: &[u8]) -> Option<(Note<'_>, &[u8])> {
     let (watch, rest) = bytes.split_first_chunk()?;
     let (mask, rest) = rest.split_first_chunk()?;
     let (cookie, rest) = rest.split_first_chunk()?;
-    let (name, rest) = rest.split_first_chunk()?;
-    let name = u32::from_ne_bytes(*name) as usize;
+    let (length, rest) = rest.split_first_chunk()?;
+    let (name, rest) = rest.split_at_checked(u32::from_ne_bytes(*length) as usize)?;
     let note = Note {
         watch: i32::from_ne_bytes(*watch),
         mask: u32::from_ne_bytes(*mask),
         cookie: u32::from_ne_bytes(*cookie),
-        is_of_entry: name > 0,
+        // It is filled up with NUL bytes.
+        name: name.split(|byte| *byte == 0).next().unwrap_or_default(),
     };
-    Some((note, rest.get(name..)?))
+    Some((note, rest))
 }

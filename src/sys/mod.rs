@@ -7,6 +7,7 @@
 pub(crate) mod clock;
 pub(crate) mod connector;
 pub(crate) mod diag;
+pub(crate) mod directory;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fd;
@@ -19,6 +20,7 @@ pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
+pub(crate) mod pressure;
 pub(crate) mod select;
 pub(crate) mod signal;
 pub(crate) mod socket;

@@ -1,0 +1,74 @@
+//! Watchers of memory pressure: `evloop_add_memory_pressure`.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use super::arg;
+use super::guard::guard;
+use super::types::*;
+use crate::reactor::{self, Source, Target, Trigger};
+
+/// evloop_event_t type: memory is short; see evloop_add_memory_pressure().
+pub const EVLOOP_EVENT_MEMORY_PRESSURE: c_int = 17;
+
+/// evloop_add_memory_pressure(): some tasks were stalled.
+pub const EVLOOP_PRESSURE_SOME: c_int = 0;
+/// evloop_add_memory_pressure(): all tasks that were not idle were, at once.
+pub const EVLOOP_PRESSURE_FULL: c_int = 1;
+
+/// @section Watchers of memory pressure
+///
+/// Watch for a shortage of memory.
+///
+/// The callback is called when tasks were stalled for lack of memory for
+/// stall_ns of any window_ns: time to give back caches, before the system
+/// gets slow, or somebody is killed. At most once for a window. While the
+/// watcher is disabled it is noticed, and told once it is enabled.
+///
+/// Event: type EVLOOP_EVENT_MEMORY_PRESSURE. With EVLOOP_ERROR and result
+/// -ENODEV the control group is gone, and the watcher disabled; close it.
+///
+/// @param loop a loop.
+/// @param path of a control group's memory.pressure (version 2); NULL: the
+///   whole system's, /proc/pressure/memory.
+/// @param kind EVLOOP_PRESSURE_SOME or EVLOOP_PRESSURE_FULL.
+/// @param stall_ns how much of a window; rounded up to microseconds.
+/// @param window_ns 500 ms to 10 s, in nanoseconds. Without CAP_SYS_RESOURCE
+///   a multiple of 2 s.
+/// @param callback called with each event; NULL: see evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, enabled. -ENOTSUP: the kernel has no pressure stall
+///   information (CONFIG_PSI), or psi=0 has turned it off. -EINVAL: a kind
+///   that there is not, a window that there cannot be, a stall that is not
+///   between 1 ns and the window, or path is no such file (which is then
+///   not written to). -EACCES, -EPERM: the file may not be written to;
+///   without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT: path.
+///   -EMFILE, -ENFILE: no descriptor is left. -ENOSPC, -ENOMEM. -ECHILD: used
+///   after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD;
+/// evloop_after_fork() opens the file anew, for which path must lead there
+/// from the current directory still. Since 0.1.0. Source: the kernel's
+/// Documentation/accounting/psi.rst.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_add_memory_pressure(
+    r#loop: evloop_t,
+    path: *const c_char,
+    kind: c_int,
+    stall_ns: i64,
+    window_ns: i64,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_add_memory_pressure", || {
+        // SAFETY: NULL, or NUL-terminated while this call lasts (this
+        // function's contract).
+        let path = unsafe { arg::text(path) }?;
+        let full = arg::pressure_kind(kind)?;
+        let us = |ns: i64| ns / 1000 + i64::from(ns % 1000 > 0);
+        let trigger = Trigger { full, stall: us(stall_ns), window: us(window_ns) };
+        reactor::add_memory_pressure(r#loop, path, trigger, Target { callback, user_data })
+    })
+}
+
+const _: () = assert!(EVLOOP_EVENT_MEMORY_PRESSURE == Source::MemoryPressure as c_int);

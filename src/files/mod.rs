@@ -1,0 +1,336 @@
+//! Changes of files: what a loop's file watchers are told, by one inotify.
+//!
+//! inotify has one watch for a file, however often it is asked for, and a
+//! watch of a directory says nothing about what lies deeper. So a watch has a
+//! list of users, each of which hears only its own bits, and a watcher of a
+//! tree has a node for each directory (`tree`), which come and go as the
+//! notes say (`notes`). What inotify says is kept in order, and the halves of
+//! renames joined, by `queue`. The watchers' records are the loop's matter.
+
+mod notes;
+mod queue;
+mod tree;
+
+use crate::errno::Errno;
+use crate::sys::fd::{self, Fd};
+use crate::sys::{clock, directory, inotify};
+use queue::{Next, Queue};
+use std::collections::{HashMap, VecDeque};
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+use tree::{Node, Scan};
+
+/// The bits of notes that inotify does not have, or that are asked for.
+pub(crate) const ERROR: u32 = 0x100_0000;
+const ENTERED: u32 = libc::IN_CREATE | libc::IN_MOVED_TO;
+const MOVED: u32 = libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
+
+/// How many notes are taken at a time, and how many wait for a watcher.
+const AT_A_TIME: usize = 1024;
+const WAITING: usize = 8192;
+
+/// What is to be watched.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub root: Root<'a>,
+    pub mask: u32,
+    /// IN_ONLYDIR and IN_DONT_FOLLOW.
+    pub flags: u32,
+    pub recursive: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Root<'a> {
+    Path(&'a [u8]),
+    Descriptor(RawFd),
+}
+
+/// What a watcher is told.
+pub(crate) struct Note {
+    /// Their order.
+    pub number: u64,
+    /// Bits of inotify, or ERROR.
+    pub mask: u32,
+    /// With ERROR.
+    pub errno: Option<Errno>,
+    /// The path below what is watched; empty: that itself.
+    pub name: Box<[u8]>,
+    /// With both halves of a rename: what it was before.
+    pub old_name: Box<[u8]>,
+}
+
+impl Note {
+    /// Whether it is the last one of its watcher.
+    pub fn is_last(&self) -> bool {
+        self.mask & libc::IN_IGNORED != 0
+    }
+}
+
+/// Somebody who hears what a watch says.
+#[derive(Clone, Copy)]
+struct User {
+    watcher: u32,
+    /// What was said before this place of inotify's queue is not for it.
+    since: u64,
+}
+
+/// A watch of inotify's.
+struct Watch {
+    mask: u32,
+    users: Vec<User>,
+}
+
+struct Watcher {
+    mask: u32,
+    flags: u32,
+    recursive: bool,
+    /// Of what is watched; absolute.
+    path: Box<[u8]>,
+    /// The watch of that; -1: it is gone.
+    root: i32,
+    nodes: HashMap<i32, Node>,
+    /// What waits for it, in order.
+    kept: VecDeque<Note>,
+    /// It was too much.
+    has_lost: bool,
+}
+
+/// All file watchers of a loop.
+#[derive(Default)]
+pub(crate) struct Files {
+    inotify: Option<Fd>,
+    watches: HashMap<i32, Watch>,
+    /// By the numbers of their records.
+    watchers: HashMap<u32, Watcher>,
+    queue: Queue,
+    /// Directories that are yet to be watched and read.
+    scans: VecDeque<Scan>,
+    /// What is to be told, and whom.
+    told: VecDeque<(u32, Note)>,
+    numbers: u64,
+}
+
+/// When there is more to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum More {
+    /// When inotify says something.
+    Nothing,
+    Now,
+    /// At this time of CLOCK_MONOTONIC.
+    At(i64),
+}
+
+// The inotify itself, which is made at the first watcher and closed with the
+// last.
+impl Files {
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.inotify.as_ref().map(Fd::raw)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.watchers.is_empty()
+    }
+
+    /// Has this inotify be the one that is used.
+    pub fn open(&mut self, inotify: Fd) {
+        self.inotify = Some(inotify);
+    }
+
+    /// After the last watcher: all that is left.
+    pub fn close(&mut self) -> Option<Fd> {
+        self.watches = HashMap::new();
+        self.watchers = HashMap::new();
+        self.queue = Queue::default();
+        self.scans = VecDeque::new();
+        self.told = VecDeque::new();
+        self.inotify.take()
+    }
+
+    fn raw(&self) -> RawFd {
+        self.descriptor().unwrap_or(-1)
+    }
+
+    /// In a forked child: everything is watched anew, with an inotify that is
+    /// not the parent's, which may be closed here, its number another's.
+    pub fn revive(&mut self, inotify: Fd) {
+        std::mem::forget(self.inotify.replace(inotify));
+        self.watches.clear();
+        self.queue = Queue::default();
+        self.scans.clear();
+        let mut ids = Vec::new();
+        if ids.try_reserve(self.watchers.len()).is_err() {
+            return;
+        }
+        ids.extend(self.watchers.keys().copied());
+        for id in ids {
+            if let Some(watcher) = self.watchers.get_mut(&id)
+                && watcher.root >= 0
+            {
+                watcher.nodes.clear();
+                self.renew(id);
+            }
+        }
+    }
+}
+
+// Watchers.
+impl Files {
+    /// Adds a watcher; all of it, or nothing. The inotify is there.
+    pub fn add(&mut self, id: u32, request: &Request<'_>) -> Result<(), Errno> {
+        self.watchers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let watcher = Watcher {
+            mask: request.mask,
+            flags: request.flags | if request.recursive { libc::IN_ONLYDIR } else { 0 },
+            recursive: request.recursive,
+            path: absolute(request.root)?,
+            root: -1,
+            nodes: HashMap::new(),
+            kept: VecDeque::new(),
+            has_lost: false,
+        };
+        self.watchers.insert(id, watcher);
+        let added = self.attach(id, true);
+        if added.is_err() {
+            self.remove(id);
+        }
+        added.map_err(|errno| match (request.root, errno) {
+            (Root::Descriptor(fd), Errno::ENOENT) if !fd::is_open(fd) => Errno::EBADF,
+            (Root::Descriptor(_), Errno::ENOENT) => Errno::ENOTSUP,
+            _ => errno,
+        })
+    }
+
+    pub fn remove(&mut self, id: u32) {
+        self.detach(id);
+        self.watchers.remove(&id);
+        self.told.retain(|(whose, _)| *whose != id);
+    }
+
+    /// The same where inotify is the parent process's, and must not be told.
+    pub fn forget_watcher(&mut self, id: u32) {
+        self.watchers.remove(&id);
+        self.told.retain(|(whose, _)| *whose != id);
+    }
+
+    /// Keeps a note for a watcher that is not told anything now.
+    pub fn keep(&mut self, id: u32, note: Note) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        let is_full = watcher.kept.len() >= WAITING && !note.is_last();
+        if is_full || watcher.kept.try_reserve(1).is_err() {
+            watcher.has_lost = true;
+            return;
+        }
+        // Some come back, and are older than others that are there.
+        let place = watcher.kept.partition_point(|kept| kept.number < note.number);
+        watcher.kept.insert(place, note);
+    }
+
+    /// The next note that was kept for a watcher.
+    pub fn next_kept(&mut self, id: u32) -> Option<Note> {
+        let watcher = self.watchers.get_mut(&id)?;
+        let note = watcher.kept.pop_front();
+        let lost = watcher.has_lost && note.as_ref().is_none_or(Note::is_last);
+        if !lost {
+            return note;
+        }
+        // What there was no room for came before the end.
+        watcher.has_lost = false;
+        if let Some(last) = note {
+            watcher.kept.push_front(last);
+        }
+        Some(self.number(libc::IN_Q_OVERFLOW))
+    }
+
+    pub fn has_kept(&self, id: u32) -> bool {
+        self.watchers.get(&id).is_some_and(|one| !one.kept.is_empty() || one.has_lost)
+    }
+
+    /// All watchers that something is kept for.
+    pub fn keepers(&self) -> impl Iterator<Item = u32> {
+        self.watchers.keys().copied().filter(|id| self.has_kept(*id))
+    }
+
+    /// The next note to be told, and whom.
+    pub fn next_told(&mut self) -> Option<(u32, Note)> {
+        self.told.pop_front()
+    }
+
+    /// A note of nothing in particular.
+    fn number(&mut self, mask: u32) -> Note {
+        self.numbers += 1;
+        let (name, old_name) = (Box::default(), Box::default());
+        Note { number: self.numbers, mask, errno: None, name, old_name }
+    }
+}
+
+// What happens.
+impl Files {
+    /// Reads what inotify says, and finds out what there is to tell: no more
+    /// than is taken at a time.
+    pub fn work(&mut self) -> More {
+        for _ in 0..AT_A_TIME {
+            if self.told.len() >= AT_A_TIME {
+                return More::Now;
+            }
+            if let Some(scan) = self.scans.pop_front() {
+                let mut scans = std::mem::take(&mut self.scans);
+                self.enter_or_tell(&scan, &mut scans);
+                self.scans = scans;
+                continue;
+            }
+            match self.queue.next(self.inotify.as_ref().map_or(-1, Fd::raw), clock::now_ns()) {
+                Next::One(note) => self.take(&note),
+                Next::Pair(from, to) => self.take_pair(&from, &to),
+                Next::At(time) => return More::At(time),
+                Next::None => return More::Nothing,
+            }
+        }
+        More::Now
+    }
+
+    /// Where inotify's queue ends now.
+    fn end_of_queue(&self) -> u64 {
+        self.queue.end(self.raw())
+    }
+
+    /// Has a file watched for these bits, too; its watch's number.
+    fn watch(&self, path: &[u8], mask: u32) -> Result<i32, Errno> {
+        let path = CStr::from_bytes_with_nul(path).map_err(|_| Errno::ENOENT)?;
+        inotify::watch_path(self.raw(), path, mask | libc::IN_MASK_ADD)
+    }
+}
+
+/// The path of what is to be watched, whatever the current directory will be.
+fn absolute(root: Root<'_>) -> Result<Box<[u8]>, Errno> {
+    let mut room = [0; libc::PATH_MAX as usize];
+    let mut number = [0u8; 32];
+    let (before, path) = match root {
+        Root::Path(path) if path.starts_with(b"/") => (&[][..], path),
+        Root::Path(b"") => return Err(Errno::ENOENT),
+        Root::Path(path) => (directory::current(&mut room)?, path),
+        Root::Descriptor(fd) => (&[][..], proc_path(fd, &mut number)),
+    };
+    let before = before.split(|byte| *byte == 0).next().unwrap_or_default();
+    join(before, path)
+}
+
+fn proc_path(fd: RawFd, room: &mut [u8; 32]) -> &[u8] {
+    use std::io::Write as _;
+    let mut rest = &mut room[..];
+    // Room for every number.
+    let _ = write!(rest, "/proc/self/fd/{fd}");
+    let left = rest.len();
+    room.get(..32 - left).unwrap_or_default()
+}
+
+/// A path below another one; either may be empty.
+fn join(above: &[u8], below: &[u8]) -> Result<Box<[u8]>, Errno> {
+    let mut path = Vec::new();
+    let between: &[u8] = if above.is_empty() || below.is_empty() { b"" } else { b"/" };
+    let len = above.len() + between.len() + below.len();
+    path.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+    path.extend_from_slice(above);
+    path.extend_from_slice(between);
+    path.extend_from_slice(below);
+    Ok(path.into_boxed_slice())
+}

@@ -1,0 +1,201 @@
+//! What is made of inotify's notes: whom they are told, and what becomes of
+//! the trees.
+
+use super::queue::Raw;
+use super::tree::Scan;
+use super::{ENTERED, ERROR, Files, MOVED, Note, User};
+use crate::errno::Errno;
+
+/// What is to be told, by places in a tree.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub mask: u32,
+    pub errno: Option<Errno>,
+    pub at: (i32, &'a [u8]),
+    pub before: Option<(i32, &'a [u8])>,
+}
+
+impl<'a> Told<'a> {
+    pub fn entry(mask: u32, watch: i32, name: &'a [u8]) -> Self {
+        Self { mask, errno: None, at: (watch, name), before: None }
+    }
+}
+
+// What is told.
+impl Files {
+    /// Tells a watcher what it asked for, and what is told to all.
+    pub(super) fn tell(&mut self, id: u32, told: Told<'_>) {
+        const ALWAYS: u32 = ERROR | libc::IN_Q_OVERFLOW | libc::IN_IGNORED | libc::IN_UNMOUNT;
+        let Some(watcher) = self.watchers.get(&id) else { return };
+        let mask = told.mask & (watcher.mask | ALWAYS);
+        if mask == 0 {
+            return;
+        }
+        let both = mask & MOVED == MOVED;
+        let name = watcher.below(told.at.0, told.at.1);
+        let old_name = match told.before.filter(|_| both) {
+            Some((watch, name)) => watcher.below(watch, name),
+            None => Ok(Box::default()),
+        };
+        let room = self.told.try_reserve(1).is_ok();
+        let (Ok(name), Ok(old_name), true) = (name, old_name, room) else { return };
+        let note = Note {
+            mask: mask | told.mask & libc::IN_ISDIR,
+            errno: told.errno,
+            name,
+            old_name,
+            ..self.number(0)
+        };
+        self.told.push_back((id, note));
+    }
+
+    /// A directory could not be watched, or not be read.
+    pub(super) fn tell_failure(&mut self, scan: &Scan, errno: Errno) {
+        let told = Told::entry(ERROR, scan.parent, &scan.name);
+        self.tell(scan.watcher, Told { errno: Some(errno), ..told });
+    }
+
+    /// Nothing more will be told.
+    pub(super) fn tell_end(&mut self, id: u32) {
+        self.detach(id);
+        self.tell(id, Told::entry(libc::IN_IGNORED, -1, b""));
+    }
+
+    /// Watches everything of a watcher anew, after what it may have missed.
+    pub(super) fn renew(&mut self, id: u32) {
+        if self.attach(id, false).is_err() {
+            self.tell_end(id);
+        }
+    }
+}
+
+// What inotify says.
+impl Files {
+    pub(super) fn take(&mut self, note: &Raw) {
+        match note.mask {
+            mask if mask & libc::IN_Q_OVERFLOW != 0 => self.take_overflow(),
+            mask if mask & libc::IN_IGNORED != 0 => self.take_end(note.watch),
+            _ => self.for_users(note, |files, id| files.take_for(id, note)),
+        }
+    }
+
+    /// A rename, both of whose directories are watched.
+    pub(super) fn take_pair(&mut self, from: &Raw, to: &Raw) {
+        let hears = |files: &Self, note: &Raw, id: u32| {
+            let watch = files.watches.get(&note.watch);
+            watch.is_some_and(|watch| watch.users.iter().any(|user| user.watcher == id))
+        };
+        self.for_users(from, |files, id| {
+            if hears(files, to, id) {
+                files.take_move(id, from, to)
+            } else {
+                files.take_for(id, from)
+            }
+        });
+        self.for_users(to, |files, id| {
+            if !hears(files, from, id) {
+                files.take_for(id, to);
+            }
+        });
+    }
+
+    /// Does something for those who hear of this.
+    fn for_users(&mut self, note: &Raw, mut tell: impl FnMut(&mut Self, u32)) {
+        let Some(watch) = self.watches.get(&note.watch) else { return };
+        let mut users: Vec<User> = Vec::new();
+        if users.try_reserve_exact(watch.users.len()).is_err() {
+            return;
+        }
+        users.extend(watch.users.iter().filter(|user| note.end > user.since));
+        for user in users {
+            tell(self, user.watcher);
+        }
+    }
+
+    fn take_for(&mut self, id: u32, note: &Raw) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        let told = Told::entry(note.mask, note.watch, &note.name);
+        if note.name.is_empty() {
+            let is_root = watcher.root == note.watch;
+            // Of a directory in a tree, that which it lies in tells the rest.
+            if is_root || note.mask & libc::IN_UNMOUNT != 0 {
+                self.tell(id, told);
+            }
+            if is_root && note.mask & libc::IN_MOVE_SELF != 0 {
+                self.take_root_moved(id);
+            }
+            return;
+        }
+        if !watcher.recursive {
+            return self.tell(id, told);
+        }
+        let arrives = note.mask & ENTERED != 0;
+        let gone = note.mask & (libc::IN_DELETE | libc::IN_MOVED_FROM) != 0;
+        if (arrives || gone) && watcher.was_seen(note.watch, &note.name, note.end, arrives) {
+            return;
+        }
+        self.tell(id, told);
+        if note.is_directory() && arrives {
+            self.scan(id, note.watch, &note.name);
+        } else if note.is_directory() && note.mask & libc::IN_MOVED_FROM != 0 {
+            self.lose(id, note.watch, &note.name);
+        }
+    }
+
+    /// A name was changed, of something that stays where the watcher hears
+    /// of it.
+    fn take_move(&mut self, id: u32, from: &Raw, to: &Raw) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        watcher.was_seen(from.watch, &from.name, from.end, false);
+        watcher.was_seen(to.watch, &to.name, to.end, false);
+        let recursive = watcher.recursive;
+        let (before, at) = ((from.watch, &*from.name), (to.watch, &*to.name));
+        let both = Told::entry(from.mask | to.mask, at.0, at.1);
+        let asked = watcher.mask & MOVED;
+        let told = if asked == libc::IN_MOVED_FROM { Told { at: before, ..both } } else { both };
+        self.tell(id, Told { before: Some(before), ..told });
+        if recursive && to.is_directory() {
+            self.follow(id, before, at);
+        }
+    }
+
+    /// The root of a watcher has another name: a tree is found by it.
+    fn take_root_moved(&mut self, id: u32) {
+        let is_tree = self.watchers.get(&id).is_some_and(|watcher| watcher.recursive);
+        if is_tree && self.is_root_lost(id) {
+            self.tell_end(id);
+        }
+    }
+
+    /// inotify has lost some: everything may be other than it was.
+    fn take_overflow(&mut self) {
+        let mut ids = Vec::new();
+        if ids.try_reserve(self.watchers.len()).is_err() {
+            return;
+        }
+        ids.extend(self.watchers.iter().filter(|(_, one)| one.root >= 0).map(|(id, _)| *id));
+        for id in ids {
+            if self.watchers.get(&id).is_some_and(|watcher| watcher.recursive) {
+                self.detach(id);
+                self.renew(id);
+            }
+            // After that: of what the program finds then nothing is missed.
+            if self.watchers.get(&id).is_some_and(|watcher| watcher.root >= 0) {
+                self.tell(id, Told::entry(libc::IN_Q_OVERFLOW, -1, b""));
+            }
+        }
+    }
+
+    /// A watch is gone: its file was deleted, or unmounted.
+    fn take_end(&mut self, number: i32) {
+        let Some(watch) = self.watches.remove(&number) else { return };
+        for user in watch.users {
+            let root = self.watchers.get(&user.watcher).map(|watcher| watcher.root);
+            if root == Some(number) {
+                self.tell_end(user.watcher);
+            } else {
+                self.forget(user.watcher, number);
+            }
+        }
+    }
+}

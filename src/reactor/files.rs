@@ -1,0 +1,421 @@
+//! Watchers of files: what the loop makes of what `files` finds out.
+//!
+//! All of a loop's are behind one lock, which any thread may take: so one
+//! that adds a watcher learns at once what is wrong with it. What is told
+//! waits with its watcher while that is disabled, over its rate limit, or for
+//! evloop_wait only. The names of an event are kept until the next wait.
+
+use super::core::{Core, INTERNAL};
+use super::dispatch::live;
+use super::event::{Event, Target};
+use super::flags::*;
+use super::record::{self, LIVE, Record};
+use super::running::Run;
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::files::{Files, More, Note, Request, Root};
+use crate::sync::Ordering::Relaxed;
+use crate::sys::{clock, epoll, inotify};
+use crate::table::Kind;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::RawFd;
+
+/// The word of the inotify in the loop's epoll: after those of the clocks.
+const WORD: u64 = INTERNAL | NUMBER as u64;
+pub(super) const NUMBER: usize = 32;
+
+/// There is something to read, or to tell.
+pub(super) const DUE: u32 = 1;
+/// Some names are kept for the program.
+const SHOWN: u32 = 2;
+/// Some watchers have something kept.
+const KEPT: u32 = 4;
+/// The other half of a rename is waited for.
+const WAITS: u32 = 8;
+
+/// How many events an iteration dispatches at most.
+const AT_A_TIME: usize = 2048;
+
+/// What the loop's own thread knows of its file watchers.
+pub(super) struct Outlook {
+    pub bits: u32,
+    /// With [`WAITS`]: until when.
+    pub until: i64,
+    /// The inotify, or -1.
+    pub fd: RawFd,
+}
+
+impl Outlook {
+    pub fn nothing() -> Self {
+        Self { bits: 0, until: 0, fd: -1 }
+    }
+
+    /// Whether an iteration has to look.
+    #[inline]
+    pub fn is_active(&self) -> bool {
+        self.bits & (DUE | WAITS) != 0
+    }
+
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        self.bits & DUE != 0
+    }
+
+    /// How long the loop may wait before it looks again.
+    pub fn left(&self) -> i64 {
+        if self.bits & WAITS == 0 {
+            return i64::MAX;
+        }
+        self.until.saturating_sub(clock::now_ns()).max(0)
+    }
+
+    /// Whether there is something to do before a wait.
+    #[inline]
+    pub fn needs_arming(&self) -> bool {
+        self.bits & (SHOWN | WAITS) != 0
+    }
+}
+
+/// A note that was told, whose names can be asked for.
+struct Shown {
+    watcher: u32,
+    note: Note,
+    /// It is held for evloop_wait.
+    held: bool,
+}
+
+/// A loop's file watchers, behind their lock.
+#[derive(Default)]
+pub(super) struct FileState {
+    files: Files,
+    shown: HashMap<u64, Shown>,
+    /// Watchers that may be told again what was kept.
+    resume: VecDeque<u32>,
+}
+
+impl FileState {
+    /// Adds a watcher; the inotify, if it was made for this.
+    pub fn add(&mut self, epoll: RawFd, id: u32, request: &Request<'_>) -> Result<Option<RawFd>> {
+        let mut made = None;
+        if self.files.descriptor().is_none() {
+            let inotify = inotify::create().map_err(explain_create)?;
+            epoll::add(epoll, inotify.raw(), libc::EPOLLIN as u32, WORD)?;
+            made = Some(inotify.raw());
+            self.files.open(inotify);
+        }
+        match self.files.add(id, request) {
+            Ok(()) => Ok(made),
+            Err(errno) => {
+                self.close_if_empty(epoll);
+                Err(explain(errno, request.root))
+            }
+        }
+    }
+
+    fn close_if_empty(&mut self, epoll: RawFd) -> bool {
+        let ends = self.files.is_empty();
+        if ends && let Some(inotify) = self.files.close() {
+            // A forked child may hold it open.
+            let _ = epoll::delete(epoll, inotify.raw());
+        }
+        ends
+    }
+
+    /// A watcher may be told what was kept for it.
+    fn let_go_on(&mut self, id: u32) -> bool {
+        let waits = self.files.has_kept(id) && self.resume.try_reserve(1).is_ok();
+        if waits {
+            self.resume.push_back(id);
+        }
+        waits
+    }
+
+    /// The name of an event, or the one that it was before a rename.
+    pub fn name(&self, event: &Event, old: bool) -> Result<&[u8]> {
+        match self.shown.get(&event.reserved) {
+            Some(shown) if old => Ok(&shown.note.old_name),
+            Some(shown) => Ok(&shown.note.name),
+            // Of the watcher itself.
+            None if event.reserved == 0 => Ok(&[]),
+            None => fail!(ENOENT, "the loop has waited since the event, whose names are gone"),
+        }
+    }
+}
+
+fn explain_create(errno: Errno) -> Error {
+    match errno {
+        Errno::EMFILE => error!(errno, "no descriptor, or no inotify of the user's, is left"),
+        errno => errno.into(),
+    }
+}
+
+fn explain(errno: Errno, root: Root<'_>) -> Error {
+    match (errno, root) {
+        (Errno::EBADF, Root::Descriptor(fd)) => error!(errno, "fd {} is not open", fd),
+        (Errno::ENOTDIR, Root::Descriptor(fd)) => error!(errno, "fd {} is no directory", fd),
+        (Errno::ENOTSUP, _) => error!(errno, "there is no /proc to find the descriptor's file by"),
+        (Errno::ENOENT, _) => error!(errno, "there is no such file"),
+        (Errno::ENOTDIR, _) => error!(errno, "it, or what leads there, is no directory"),
+        (Errno::EACCES, _) => error!(errno, "it may not be read"),
+        (Errno::ENOSPC, _) => error!(errno, "the user's max_user_watches is used up"),
+        (errno, _) => errno.into(),
+    }
+}
+
+impl Run {
+    /// Reads and dispatches what happened to files.
+    pub fn files(&self) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        unsafe { self.core() }.find_notes();
+        for _ in 0..AT_A_TIME {
+            // SAFETY: as above.
+            let Some((event, record)) = unsafe { self.core() }.next_note() else {
+                return Ok(());
+            };
+            self.emit(event, record)?;
+        }
+        // SAFETY: as above.
+        unsafe { self.core() }.files.bits |= DUE;
+        Ok(())
+    }
+}
+
+// What a run does.
+impl Core {
+    fn find_notes(&mut self) {
+        let more = self.desk.files.lock().files.work();
+        self.files.bits &= !(DUE | WAITS);
+        match more {
+            More::Nothing => {}
+            More::Now => self.files.bits |= DUE,
+            More::At(until) => {
+                self.files.bits |= WAITS;
+                self.files.until = until;
+            }
+        }
+    }
+
+    /// Before a wait: nobody asks for names any more; and how long it may be.
+    #[cold]
+    pub fn arm_files(&mut self, timeout: Option<i64>) -> Option<i64> {
+        if self.files.bits & SHOWN != 0 {
+            let mut state = self.desk.files.lock();
+            state.shown.retain(|_, shown| shown.held);
+            if state.shown.is_empty() {
+                self.files.bits &= !SHOWN;
+            }
+        }
+        match (timeout, self.files.left()) {
+            (timeout, i64::MAX) => timeout,
+            (None, left) => Some(left),
+            (Some(timeout), left) => Some(timeout.min(left)),
+        }
+    }
+
+    /// Records are asked for: what was kept for that comes now.
+    pub fn collect_notes(&mut self) {
+        if self.files.bits & KEPT == 0 {
+            return;
+        }
+        let desk = self.desk;
+        let mut state = desk.files.lock();
+        let mut keepers = VecDeque::new();
+        for id in state.files.keepers() {
+            if keepers.try_reserve(1).is_ok() {
+                keepers.push_back(id);
+            }
+        }
+        self.files.bits &= !KEPT;
+        if !keepers.is_empty() {
+            self.files.bits |= DUE | KEPT;
+            state.resume = keepers;
+        }
+    }
+
+    /// The next event, of a watcher that wants it.
+    fn next_note(&mut self) -> Option<(Event, &'static Record)> {
+        let desk = self.desk;
+        let mut state = desk.files.lock();
+        while let Some(id) = state.resume.front().copied() {
+            if let Some(record) = self.listener(id)
+                && let Some(note) = state.files.next_kept(id)
+            {
+                return Some((self.show(&mut state, id, record, note), record));
+            }
+            state.resume.pop_front();
+        }
+        while let Some((id, note)) = state.files.next_told() {
+            match self.listener(id) {
+                Some(record) if !state.files.has_kept(id) => {
+                    return Some((self.show(&mut state, id, record, note), record));
+                }
+                listener => {
+                    state.files.keep(id, note);
+                    self.files.bits |= KEPT;
+                    if listener.is_some() && state.let_go_on(id) {
+                        self.files.bits |= DUE;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A watcher's record, if it can be told something.
+    fn listener(&self, id: u32) -> Option<&'static Record> {
+        let record = record::get(id).filter(|record| record.state() == LIVE)?;
+        let flags = record.flags.load(Relaxed);
+        let wants = flags & (ENABLED | SUSPENDED) == ENABLED;
+        (wants && (flags & RECORDS == 0 || self.collecting)).then_some(record)
+    }
+
+    /// The event of a note, whose names are kept for the program.
+    fn show(&mut self, state: &mut FileState, id: u32, record: &Record, note: Note) -> Event {
+        let mut event = Event::new(record.handle(Kind::Watcher, id), Source::File as i32);
+        event.events = note.mask;
+        event.result = note.errno.map_or(0, Errno::negated);
+        if note.is_last() {
+            record.unset(ENABLED);
+            record.set(SPENT | DEAD);
+            self.count_liveness(record);
+        }
+        event.reserved = note.number;
+        if state.shown.try_reserve(1).is_ok() {
+            state.shown.insert(note.number, Shown { watcher: id, note, held: false });
+            self.files.bits |= SHOWN;
+        }
+        event
+    }
+
+    /// An event comes later, or was for a watcher that was disabled; false:
+    /// it is none of those here.
+    pub fn put_back_note(&mut self, event: &Event) -> bool {
+        if event.r#type != Source::File as i32 {
+            return false;
+        }
+        let mut state = self.desk.files.lock();
+        let Some(shown) = state.shown.remove(&event.reserved) else { return false };
+        state.files.keep(shown.watcher, shown.note);
+        self.files.bits |= KEPT;
+        true
+    }
+
+    /// An event is held for evloop_wait: each one, and its names with it.
+    pub fn hold_note(&mut self, event: &Event) {
+        if let Some((_, record)) = live(event.watcher)
+            && self.held.try_reserve(1).is_ok()
+        {
+            record.set(HELD);
+            self.held.push_back(*event);
+            self.set_held(event, true);
+        }
+    }
+
+    pub fn set_held(&mut self, event: &Event, held: bool) {
+        if let Some(shown) = self.desk.files.lock().shown.get_mut(&event.reserved) {
+            shown.held = held;
+        }
+    }
+
+    /// What is held of a watcher that is disabled.
+    pub fn put_back_held_notes(&mut self, record: &Record, handle: i64) {
+        if !record.has(HELD) {
+            return;
+        }
+        record.unset(HELD);
+        let mut held = std::mem::take(&mut self.held);
+        held.retain(|event| {
+            let is_its = event.watcher == handle;
+            if is_its {
+                // Or it is an error, which comes again.
+                self.put_back_note(event);
+            }
+            !is_its
+        });
+        self.held = held;
+    }
+
+    /// A watcher is enabled, or not over its rate limit any more.
+    pub fn resume_notes(&mut self, index: u32, record: &Record) {
+        if self.desk.files.lock().let_go_on(index) {
+            self.files.bits |= DUE;
+            // Its end may be among them: until that is told it is not dead.
+            record.unset(DEAD);
+            self.count_liveness(record);
+        } else if record.has(DEAD | ENABLED) {
+            self.fail(record.handle(Kind::Watcher, index), Errno::ENOENT);
+        }
+    }
+}
+
+// Watchers.
+impl Core {
+    pub fn add_file(&mut self, request: &Request<'_>, target: Target) -> Result<i64> {
+        let fresh = self.fresh(Source::File, target)?;
+        let added = self.desk.files.lock().add(self.epoll(), fresh.index, request);
+        match added {
+            Ok(made) => {
+                self.file_added(made.unwrap_or(-1));
+                Ok(self.publish(&fresh))
+            }
+            Err(error) => {
+                self.give_back(&fresh);
+                Err(error)
+            }
+        }
+    }
+
+    /// A watcher was added, perhaps with a new inotify.
+    pub fn file_added(&mut self, inotify: RawFd) {
+        if inotify >= 0 {
+            self.number_is_ours(inotify);
+            self.files.fd = inotify;
+        }
+        // What could not be watched of a tree is to be told.
+        self.files.bits |= DUE;
+    }
+
+    /// A watcher is closed; `told`: the kernel must not be told.
+    pub fn close_file(&mut self, index: u32, told: bool) {
+        let mut state = self.desk.files.lock();
+        if told {
+            state.files.forget_watcher(index);
+        } else {
+            state.files.remove(index);
+        }
+        state.resume.retain(|id| *id != index);
+        state.shown.retain(|_, shown| shown.watcher != index);
+        if !told && state.close_if_empty(self.epoll()) {
+            self.files = Outlook::nothing();
+        }
+    }
+
+    /// Registers the inotify with another epoll of the loop's.
+    pub fn register_files(&self, epoll: RawFd) -> Result<()> {
+        match self.desk.files.lock().files.descriptor() {
+            Some(fd) => Ok(epoll::add(epoll, fd, libc::EPOLLIN as u32, WORD)?),
+            None => Ok(()),
+        }
+    }
+
+    /// In a forked child: an inotify of its own, registered with its epoll.
+    pub fn fresh_inotify(&self, epoll: RawFd) -> Result<Option<crate::sys::fd::Fd>> {
+        if self.desk.files.lock().files.descriptor().is_none() {
+            return Ok(None);
+        }
+        let inotify = inotify::create().map_err(explain_create)?;
+        epoll::add(epoll, inotify.raw(), libc::EPOLLIN as u32, WORD)?;
+        Ok(Some(inotify))
+    }
+
+    pub fn revive_files(&mut self, inotify: Option<crate::sys::fd::Fd>) {
+        let Some(inotify) = inotify else { return };
+        self.number_is_ours(inotify.raw());
+        self.files.fd = inotify.raw();
+        self.files.bits |= DUE;
+        let desk = self.desk;
+        desk.files.lock().files.revive(inotify);
+        if desk.files.lock().close_if_empty(self.epoll()) {
+            self.files = Outlook::nothing();
+        }
+    }
+}
