@@ -16,8 +16,9 @@ use crate::reactor::{self, Event, Mode, Options};
 /// evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
 /// (clock by clock, those of a clock in the order of their deadlines);
 /// clock_change watchers; async watchers; signal watchers; posted calls;
-/// defer watchers; descriptors (io, tfd and process watchers); check watchers; and idle watchers, if
-/// nothing between the wait and the check watchers was dispatched. Watchers
+/// defer watchers; descriptors (io, tfd and process watchers); check
+/// watchers; and idle watchers, if nothing between the wait and the check
+/// watchers was dispatched. Watchers
 /// with a priority: see evloop_watcher_set_priority().
 ///
 /// Fairness: an iteration dispatches at most max_timers timers of each
