@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::event::Event;
 use super::flags::*;
-use super::mailbox::{self, Links};
+use super::mailbox::{Links, NOBODY};
 use super::named::named_quietly;
 use super::record::{self, LIVE, Record};
 use super::running::Run;
@@ -15,26 +15,35 @@ impl Run {
     pub fn asyncs(&self) -> Result<()> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
-        if !self.desk.mail.has_sent() && core.sent.is_empty() {
+        if !self.desk.mail.has_sent() && !core.has_sent() {
             return Ok(());
         }
-        let own = core.sent.len();
-        let sent = core.take_sent();
+        let own = std::mem::take(&mut core.sent);
+        core.take_sent();
         if self.desk.has_inbox() {
             // What was asked for before one was sent to comes before.
             core.receive(&mut self.desk.gate());
         }
-        for (place, index) in sent.into_iter().enumerate() {
-            let Some(record) = record::get(index) else { continue };
-            if place < own && !off_stack(record.flags.load(Relaxed)) {
-                // Of a watcher that is closed, and its record another's.
-                continue;
+        for index in own {
+            // Or it is closed, and its record another's.
+            if let Some(record) = record::get(index)
+                && off_stack(record.flags.load(Relaxed))
+            {
+                self.sent_to(index, record)?;
             }
-            // SAFETY: as above.
-            if unsafe { self.core() }.was_sent(index, record) {
-                let handle = record.handle(Kind::Watcher, index);
-                self.emit(Event::new(handle, Source::Async as i32), record)?;
-            }
+        }
+        // SAFETY: as above.
+        while let Some((index, record)) = unsafe { self.core() }.next_arrived() {
+            self.sent_to(index, record)?;
+        }
+        Ok(())
+    }
+
+    fn sent_to(&self, index: u32, record: &Record) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        if unsafe { self.core() }.was_sent(index, record) {
+            let handle = record.handle(Kind::Watcher, index);
+            self.emit(Event::new(handle, Source::Async as i32), record)?;
         }
         Ok(())
     }
@@ -48,25 +57,44 @@ impl Core {
         }
     }
 
-    /// Takes all async watchers that were sent to, the first one first.
-    fn take_sent(&mut self) -> Vec<u32> {
-        let mut taken = std::mem::take(&mut self.sent);
-        let own = taken.len();
+    /// Whether some that were sent to are off the stack already.
+    #[inline]
+    pub fn has_sent(&self) -> bool {
+        !self.sent.is_empty() || self.arrived != NOBODY
+    }
+
+    /// Takes all async watchers that were sent to off the stack, for
+    /// `next_arrived`, the first one first.
+    fn take_sent(&mut self) {
+        // Those of an iteration that a fork ended come before.
+        if self.arrived != NOBODY {
+            return;
+        }
         let mut index = self.desk.mail.take_sent();
-        while index != mailbox::NOBODY {
-            let next = record::get(index).map_or(mailbox::NOBODY, link);
-            if taken.try_reserve(1).is_ok() {
-                taken.push(index);
-            } else {
-                // Back, until there is memory; nobody needs to be woken.
-                let _ = self.desk.mail.push(&InRecords, index);
+        while let Some(record) = record::get(index).filter(|_| index != NOBODY) {
+            let before = link(record);
+            InRecords.set_next(index, self.arrived);
+            self.arrived = index;
+            index = before;
+        }
+    }
+
+    fn next_arrived(&mut self) -> Option<(u32, &'static Record)> {
+        let index = self.arrived;
+        let record = record::get(index).filter(|_| index != NOBODY)?;
+        self.arrived = link(record);
+        Some((index, record))
+    }
+
+    /// For a loop that is closed: nobody is on the stack any more.
+    pub fn forget_sent(&mut self) {
+        // What an iteration has left, and what is on the stack.
+        for _ in 0..2 {
+            self.take_sent();
+            while let Some((_, record)) = self.next_arrived() {
+                record.receive();
             }
-            index = next;
         }
-        if let Some(others) = taken.get_mut(own..) {
-            others.reverse();
-        }
-        taken
     }
 
     /// Whether an async watcher that was sent to is to be called.

@@ -8,7 +8,7 @@ use super::files;
 use super::flags::*;
 use super::io::Io;
 use super::lease::Locked;
-use super::mailbox::Letters;
+use super::mailbox::{Letters, NOBODY};
 use super::objects::Watched;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::signals::Signals;
@@ -107,6 +107,9 @@ pub(super) struct Core {
     pub deferred: usize,
     /// Async watchers that this thread sent to.
     pub sent: Vec<u32>,
+    /// The first of those that others sent to, taken off the stack and linked
+    /// in their records as they were on it.
+    pub arrived: u32,
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
     pub posts: Letters<Post>,
@@ -179,6 +182,7 @@ impl Core {
             idlers: 0,
             deferred: 0,
             sent: Vec::new(),
+            arrived: NOBODY,
             posts_due: 0,
             posts: Letters::new(),
             held: VecDeque::new(),
@@ -440,14 +444,9 @@ impl Core {
         // While the eventfd is open, which they may ring.
         self.objects.clear();
         let mut told = self.take_destroys();
-        let mut stacked = std::collections::HashSet::new();
-        let mut id = self.desk.mail.take_sent();
-        while id != super::mailbox::NOBODY {
-            stacked.insert(id);
-            id = record::get(id).map_or(0, |record| record.aux.load(Relaxed) as u32);
-        }
+        self.forget_sent();
         for (index, record) in self.slots.all() {
-            if stacked.contains(&index) || super::asyncs::off_stack(record.flags.load(Relaxed)) {
+            if super::asyncs::off_stack(record.flags.load(Relaxed)) {
                 record.receive();
             }
             if matches!(record.state(), LIVE | CLOSING) {

@@ -576,7 +576,7 @@ impl Core {
             || self.clock_changed
             || self.posts_due > 0
             || self.deferred > 0
-            || !self.sent.is_empty()
+            || self.has_sent()
             || self.signals.due
             || !self.suspended.is_empty()
             || self.files.is_active()

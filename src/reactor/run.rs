@@ -158,7 +158,7 @@ impl Core {
     #[inline]
     fn has_something(&self) -> bool {
         !self.posts.is_empty()
-            || !self.sent.is_empty()
+            || self.has_sent()
             || self.signals.due
             || !self.failures.is_empty()
             || self.deferred > 0
