@@ -78,6 +78,26 @@ MAYBE_UNUSED static void expect_nothing(evloop_kqueue_t kq) {
   CHECK(!readable((int)OK(evloop_kqueue_fileno(kq)), 0));
 }
 
+/* Descriptors that leave none to others. */
+typedef struct Filling {
+  int first, last;
+} Filling;
+
+MAYBE_UNUSED static Filling use_up_descriptors(void) {
+  Filling all;
+  all.first = all.last = (int)OK(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  while (all.last < 60) all.last = (int)OK(dup(all.first));
+  set_limit((rlim_t)all.last + 1);
+  CHECK_ERR(dup(all.first) < 0 ? -errno : 0, EMFILE);
+  return all;
+}
+
+/* All of them, or those that are left: checkers that run at exit need a few,
+ * too, and cannot set the limit by a child then. */
+MAYBE_UNUSED static void give_back_descriptors(Filling all) {
+  for (int fd = all.first; fd <= all.last; fd++) close(fd);
+}
+
 MAYBE_UNUSED static bool is_pending(evloop_kqueue_t kq) {
   return readable((int)OK(evloop_kqueue_fileno(kq)), 0);
 }

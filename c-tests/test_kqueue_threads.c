@@ -142,18 +142,11 @@ TEST_TIMEOUT(a_child_of_a_busy_process_uses_queues_at_once, 60) {
 
 /* ---- descriptors that run out ---- */
 
-static void use_up_descriptors(void) {
-  int top = (int)OK(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  set_limit((rlim_t)top + 1);
-  while (dup(top) >= 0) continue;
-  CHECK_EQ(errno, EMFILE);
-}
-
 TEST(a_change_that_fails_for_want_of_a_descriptor_was_not_made) {
   evloop_kqueue_t kq = new_kqueue(), other = new_kqueue();
   Event event, timer = change(2, KQ_TIMER, ADD, 0, 1, 7);
   apply(other, 1, KQ_USER, ADD, 0, 0, 0);
-  use_up_descriptors();
+  Filling all = use_up_descriptors();
   CHECK_ERR(try_change(kq, 1, KQ_USER, ADD, TRIGGER, 0, 0), EMFILE);
   CHECK_ERR(try_change(kq, 1, KQ_USER, DELETE, 0, 0, 0), ENOENT);
   CHECK_ERR(try_change(other, 1, KQ_USER, 0, TRIGGER, 0, 0), EMFILE);
@@ -163,7 +156,7 @@ TEST(a_change_that_fails_for_want_of_a_descriptor_was_not_made) {
   CHECK_EQ(event.data, EMFILE);
   CHECK_EQ(event.udata, 7);
   CHECK_ERR(try_change(kq, 2, KQ_TIMER, DELETE, 0, 0, 0), ENOENT);
-  set_limit(256);
+  give_back_descriptors(all);
   apply(other, 1, KQ_USER, 0, TRIGGER, 0, 0);
   expect_event(other, 1, KQ_USER);
 }
