@@ -31,3 +31,5 @@ mod evloop;
 mod sources;
 
 mod watcher;
+
+mod inside;

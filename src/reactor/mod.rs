@@ -9,7 +9,8 @@
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
 //! shortest round; `dispatch` brings events to their watchers, unless they are
 //! `held`. `watcher` is what can be done with all of those; `io`, `timers` and
-//! their `clocks`, `objects` and `asyncs` are the sources.
+//! their `clocks`, `objects` and `asyncs` are the sources. `inside` is for who
+//! wants to see what a loop does.
 
 mod lease;
 mod mailbox;
@@ -34,6 +35,8 @@ mod event;
 mod flags;
 #[cfg(not(loom))]
 mod held;
+#[cfg(not(loom))]
+mod inside;
 #[cfg(not(loom))]
 mod io;
 #[cfg(not(loom))]

@@ -1,4 +1,6 @@
-//! Which thread this is, in one instruction.
+//! Which thread this is: in one instruction, or as the kernel knows it.
+
+use super::{int, syscall};
 
 /// A number that no other living thread of the process has, never 0.
 ///
@@ -23,4 +25,10 @@ pub(crate) fn current() -> usize {
         pointer = HERE.try_with(|here| std::ptr::from_ref(here).addr()).unwrap_or(usize::MAX);
     }
     pointer
+}
+
+/// The kernel's number of the calling thread.
+pub(crate) fn id() -> i32 {
+    // SAFETY: no arguments.
+    int(unsafe { syscall!(SYS_gettid) }.unwrap_or(0))
 }
