@@ -13,7 +13,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from test_cases import bsd, echo, howto, programs
+from test_cases import bsd, echo, howto, inside, programs
 from test_cases.common import Skip
 
 
@@ -22,6 +22,7 @@ def cases():
     yield from echo.cases()
     yield from programs.cases()
     yield from bsd.cases()
+    yield from inside.cases()
 
 
 def attempt(case):
