@@ -214,23 +214,23 @@ TEST(a_trace_has_waits_iterations_and_callbacks_by_their_names) {
   static Seen seen;
   evloop_t loop = new_loop();
   evloop_watcher_t io, nameless;
-  int64_t began = now_ns(CLOCK_MONOTONIC);
+  int64_t began = now_ns(CLOCK_MONOTONIC), soon = 20 * MS * slow_factor();
   CHECK_EQ(evloop_trace_start(loop, new_path(), 0), 0);
-  OK(evloop_watcher_set_name(timer(loop, 5 * MS, 0, spin, as_data(3 * MS)), "three ms"));
-  nameless = timer(loop, 6 * MS, 0, ignore, NULL);
+  OK(evloop_watcher_set_name(timer(loop, soon, 0, spin, as_data(3 * MS)), "three ms"));
+  nameless = timer(loop, soon, 0, ignore, NULL);
   io = readable_io(loop, event_fd(1), see_and_close, &seen);
   OK(evloop_watcher_set_name(io, "the io watcher"));
   OK(evloop_post(loop, see, &seen));
   run_to_end(loop);
   stop_and_load(loop);
   CHECK(the("three ms")->dur >= 3 * MS);
-  CHECK(the("three ms")->ts >= began + 5 * MS);
+  CHECK(the("three ms")->ts >= began + soon);
   CHECK_EQ(strcmp(the("three ms")->cat, "timer"), 0);
   CHECK_EQ(the("the io watcher")->watcher, io);
   CHECK_EQ(strcmp(the("the io watcher")->cat, "io"), 0);
   CHECK_EQ(the("the io watcher")->tid, (int)syscall(SYS_gettid));
   CHECK_EQ(strcmp(the("post")->cat, "post"), 0);
-  CHECK(count("wait") >= 2);
+  CHECK(count("wait") >= 1);
   CHECK(count("iteration") >= 2);
   CHECK_EQ(count("thread_name"), 1);
   CHECK_EQ(count("process_name"), 1);
@@ -404,11 +404,11 @@ TEST(a_full_disk_is_told_and_the_trace_has_ended) {
 
 TEST(without_a_descriptor_left_a_trace_is_refused) {
   evloop_t loop = new_loop();
-  leave_room_for_checkers();
   set_limit((rlim_t)OK(dup(0)));
   CHECK_ERR(evloop_trace_start(loop, "/dev/null", 0), EMFILE);
   CHECK_ERR(evloop_trace_stop(loop), ENOENT);
   close_loop(loop);
+  leave_room_for_checkers();
 }
 
 TEST(a_forked_child_does_not_write_to_its_parents_file) {

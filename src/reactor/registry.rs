@@ -246,6 +246,10 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     // SAFETY: no other thread of this process uses the loop yet, and this one
     // has the gate's lock; where it forked in a callback no reference is kept.
     let core = unsafe { desk.core() }?;
+    if !gate.running {
+        // The callback that forked was left without a word, in the child.
+        desk.published.leave();
+    }
     let dog = inside::revive(&mut gate)?;
     core.revive(&mut gate)?;
     core.revive_watch(&mut gate, dog);

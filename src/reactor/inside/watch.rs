@@ -217,15 +217,20 @@ impl Watch {
         let Some(stats) = &self.stats else { return };
         stats.event(event.r#type);
         if event.r#type == Source::Timer as i32 {
-            // On its clock: until it was found to be due, and since.
-            let found = event.time_ns.saturating_sub(event.deadline_ns);
-            let since = if virtual_time { 0 } else { (self.last - self.looked).max(0) };
-            stats.lateness(found.saturating_add(since));
+            stats.lateness(self.lateness(event, self.last, virtual_time));
         }
     }
 
+    /// How late a timer is, whose callback is called then; on its clock: until
+    /// it was found to be due, and since.
+    fn lateness(&self, event: &Event, called: i64, virtual_time: bool) -> i64 {
+        let found = event.time_ns.saturating_sub(event.deadline_ns);
+        let since = if virtual_time { 0 } else { (called - self.looked).max(0) };
+        found.saturating_add(since)
+    }
+
     /// A callback has returned, which began then.
-    fn leave(&mut self, desk: &Desk, event: &Event, since: i64) {
+    fn leave(&mut self, desk: &Desk, event: &Event, since: i64, virtual_time: bool) {
         self.last = self.now();
         match &self.dog {
             Some(dog) => dog.has_returned(desk.published.leave_watched(), self.last),
@@ -240,7 +245,7 @@ impl Watch {
         }
         if self.ring.is_some() {
             let extra = if kind == Source::Timer as i32 {
-                event.time_ns.saturating_sub(event.deadline_ns).max(0).cast_unsigned()
+                self.lateness(event, since, virtual_time).max(0).cast_unsigned()
             } else {
                 u64::from(event.events) << 32 | u64::from(event.fd.cast_unsigned())
             };
@@ -341,6 +346,13 @@ fn note_longest(gate: &mut Gate, took: &Took) {
 }
 
 impl Run {
+    /// Whether this is a forked child that nobody made the loop's process: it
+    /// has no use for any of this, and locks that are not its own.
+    #[inline(always)]
+    fn is_lost(&self) -> bool {
+        self.has_forked() && self.desk.is_inherited()
+    }
+
     /// Calls a callback of a loop that is watched, and no more.
     fn call_watched(&self, callback: Callback, event: &Event, user_data: *mut c_void) {
         // SAFETY: no other reference to the core, and not kept.
@@ -351,14 +363,13 @@ impl Run {
         // SAFETY: the program's function and argument, as it promised; no
         // reference into the core is in use.
         unsafe { callback(event, user_data) };
-        // A forked child has no use for it, and locks that are not its own.
-        if self.has_forked() {
+        if self.is_lost() {
             return;
         }
         // SAFETY: as above.
         let core = unsafe { self.core() };
         if core.watched && (!core.watch.just_changed || core.watch.exact) {
-            core.watch.leave(core.desk, event, since);
+            core.watch.leave(core.desk, event, since, core.virtual_time);
             core.watch_pending();
         }
     }
@@ -393,7 +404,7 @@ impl Run {
     fn attend_counted(&self, event: &Event) -> Result<()> {
         // SAFETY: no other reference to the core, and not kept.
         let core = unsafe { self.core() };
-        if !self.has_forked() && core.watched && !core.watch.just_changed {
+        if !self.is_lost() && core.watched && !core.watch.just_changed {
             core.watch.read(event.watcher);
             core.watch_pending();
         }
@@ -435,7 +446,7 @@ impl Run {
         core.watch.before_wait(core.desk, may_sleep, core.quiet, core.dispatched);
         let result = wait(core);
         // A signal handler may have forked.
-        if !self.has_forked() {
+        if !self.is_lost() {
             let found = result.as_ref().copied().unwrap_or_default();
             core.watch.after_wait(core.desk, may_sleep, found);
         }
