@@ -13,7 +13,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from test_cases import bsd, echo, files, howto, programs, supervisor
+from test_cases import bsd, echo, files, howto, inside, programs, supervisor
 from test_cases.common import Skip
 
 
@@ -24,6 +24,7 @@ def cases():
     yield from supervisor.cases()
     yield from bsd.cases()
     yield from files.cases()
+    yield from inside.cases()
 
 
 def attempt(case):

@@ -28,6 +28,7 @@
  *   Watchers of files
  *   Watchers of memory pressure
  *   Every watcher
+ *   Seeing inside an event loop
  *
  * A first program: a timer that ticks twice a second, three times.
  *
@@ -106,9 +107,10 @@
  * for EVLOOP_EPOLLIN). Pointers must be valid unless "may be NULL" is said.
  *
  * Threads. Every function may be called from any thread at any time, also on
- * an object in use by other threads. The library starts no thread, changes no
- * signal mask, prints nothing, and installs no signal handler but over those
- * of signals that it is asked to watch, which still run. Its calls are not
+ * an object in use by other threads. The library starts no thread that it was
+ * not asked for (evloop_set_watchdog()), changes no signal mask, prints
+ * nothing, and installs no signal handler but over those of signals that it
+ * is asked to watch, which still run. Its calls are not
  * cancellation points. An event loop is run by one thread at a time.
  *
  * Signals. A wait that a signal handler interrupts is resumed with what is
@@ -625,6 +627,22 @@ struct timespec;
  * evloop_watcher_close(): return when no callback of it is running.
  */
 #define EVLOOP_CLOSE_WAIT 1
+
+/**
+ * evloop_stats_histogram(): how late timers were, on their clocks, when
+ * their callbacks were called.
+ */
+#define EVLOOP_STATS_LATENESS 0
+
+/**
+ * evloop_stats_histogram(): how long callbacks took.
+ */
+#define EVLOOP_STATS_CALLBACK 1
+
+/**
+ * How many buckets a histogram has; later versions may have more.
+ */
+#define EVLOOP_STATS_BUCKETS 1630
 
 /**
  * Bytes a pipe takes without blocking once it is reported writable.
@@ -1632,6 +1650,113 @@ typedef struct evloop_process_t {
    */
   int64_t max_rss;
 } evloop_process_t;
+
+/**
+ * What an event loop has done since evloop_set_stats() or
+ * evloop_stats_reset(). Set size first.
+ */
+typedef struct evloop_stats_t {
+  /**
+   * sizeof(evloop_stats_t).
+   */
+  size_t size;
+  /**
+   * How long ago that was.
+   */
+  int64_t elapsed_ns;
+  /**
+   * Looks at the descriptors, with and without waiting.
+   */
+  uint64_t iterations;
+  /**
+   * How often it was asleep, or ready to be, and woke up.
+   */
+  uint64_t wakeups;
+  /**
+   * Time asleep; a sleep that is going on is counted up to now.
+   */
+  int64_t asleep_ns;
+  /**
+   * Time in callbacks that have returned.
+   */
+  int64_t callback_ns;
+  /**
+   * The longest callback that has returned.
+   */
+  int64_t longest_ns;
+  /**
+   * When it began, on CLOCK_MONOTONIC; 0 if there was none.
+   */
+  int64_t longest_since_ns;
+  /**
+   * Its watcher, which may be closed by now; 0 for a posted call.
+   */
+  int64_t longest_watcher;
+  /**
+   * The greatest lateness of a timer.
+   */
+  int64_t latest_ns;
+  /**
+   * Events that were delivered, by their EVLOOP_EVENT type.
+   */
+  uint64_t events[32];
+  /**
+   * The type of the longest callback's event, 0 if there was none.
+   */
+  int longest_type;
+  /**
+   * 0.
+   */
+  int reserved;
+  /**
+   * The longest callback's watcher's name, when it returned.
+   */
+  char longest_name[64];
+} evloop_stats_t;
+
+/**
+ * A callback of an event loop that has run for too long.
+ */
+typedef struct evloop_stuck_t {
+  /**
+   * The loop.
+   */
+  int64_t loop;
+  /**
+   * Whose callback it is; 0 for a posted call.
+   */
+  int64_t watcher;
+  /**
+   * Since when it runs, on CLOCK_MONOTONIC.
+   */
+  int64_t since_ns;
+  /**
+   * For how long: until now, or in all.
+   */
+  int64_t duration_ns;
+  /**
+   * The EVLOOP_EVENT type of what it was called for.
+   */
+  int type;
+  /**
+   * 0: it is running. 1: it has returned.
+   */
+  int returned;
+  /**
+   * The watcher's name, NUL-terminated and cut to fit; empty if it has
+   * none.
+   */
+  char name[64];
+} evloop_stuck_t;
+
+/**
+ * Told by a watchdog's thread of a callback that is stuck, and once more
+ * when it has returned; see evloop_set_watchdog().
+ *
+ * stuck is valid until it returns.
+ */
+typedef void (*evloop_watchdog_t)(const struct evloop_stuck_t *stuck,
+                                  void *user_data);
 
 #ifdef __cplusplus
 extern "C" {
@@ -4222,6 +4347,218 @@ evloop_t evloop_watcher_loop(evloop_watcher_t watcher);
 int evloop_watcher_set_destroy(evloop_watcher_t watcher,
                                evloop_callback_t callback,
                                void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Seeing inside an event loop
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Have an event loop count what it does, or no more.
+ *
+ * It begins with zeros. Until this is first called nothing is counted, and
+ * nothing is spent on it. While it counts, a callback costs one more reading
+ * of the processor's counter (of the clock, where the kernel does not trust
+ * that one): some twenty to thirty nanoseconds.
+ *
+ * A callback is counted when it returns, so one that calls this is not.
+ * What was counted stays to be read when it is turned off.
+ *
+ * @param loop a loop.
+ * @param on 1 or 0; nothing happens if it is so already.
+ * @returns 0. -EINVAL: on is neither. -ENOMEM: 150 KB are needed. -ECHILD:
+ *   used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; from another thread than that which runs the
+ * loop it begins, and ends, before the loop next dispatches. Signals: not
+ * safe. Fork: -ECHILD; the child of evloop_after_fork() goes on counting.
+ * Since 0.1.0.
+ */
+int evloop_set_stats(evloop_t loop, int on);
+
+/**
+ * What an event loop has done since it began to count.
+ *
+ * The loop is not stopped, and does not notice. Each figure is right, but
+ * they are read one after the other: one may have an event in it that
+ * another has not.
+ *
+ * Times are real ones with EVLOOP_VIRTUAL_TIME, too; but lateness is on the
+ * timer's clock, so it is virtual there.
+ *
+ * @param loop a loop.
+ * @param out_stats its size is to be set; filled up to that. What is beyond
+ *   this version's evloop_stats_t becomes 0.
+ * @returns 0. -EINVAL: out_stats is NULL, or its size less than
+ *   sizeof(size_t), such as 0: it was not set. -ENOENT: evloop_set_stats()
+ *   was never called. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_stats(evloop_t loop, struct evloop_stats_t *out_stats);
+
+/**
+ * Begin to count at zero again.
+ *
+ * @param loop a loop.
+ * @returns 0. -ENOENT: evloop_set_stats() was never called. -ECHILD: used
+ *   after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; done when it returns. Signals: not safe.
+ * Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_stats_reset(evloop_t loop);
+
+/**
+ * How many times of each length an event loop has counted.
+ *
+ * Buckets have two significant decimal digits: the first 100 are for 0 to
+ * 99 ns, the next 90 for 100 ns, 110 ns and so on to 990 ns, the next 90 for
+ * 1 us to 9.9 us, and so on; see evloop_stats_bucket_ns().
+ *
+ * @param loop a loop.
+ * @param which EVLOOP_STATS_LATENESS or EVLOOP_STATS_CALLBACK.
+ * @param out_counts filled from the front; may be NULL if cap is 0.
+ * @param cap room in out_counts, in buckets.
+ * @returns the number of buckets there are, EVLOOP_STATS_BUCKETS. -EINVAL:
+ *   an unknown histogram, a negative cap, or out_counts is NULL. -ENOENT:
+ *   evloop_set_stats() was never called. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_stats(). Since 0.1.0.
+ */
+int evloop_stats_histogram(evloop_t loop,
+                           int which,
+                           uint64_t *out_counts,
+                           int cap);
+
+/**
+ * The least time that a bucket of a histogram is for.
+ *
+ * @param bucket 0 to EVLOOP_STATS_BUCKETS; a bucket ends where the next one
+ *   begins.
+ * @returns nanoseconds. -EINVAL: no such bucket.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
+ * Since 0.1.0.
+ */
+int64_t evloop_stats_bucket_ns(int bucket);
+
+/**
+ * A time that so many of those counted were not longer than.
+ *
+ * @param loop a loop.
+ * @param which EVLOOP_STATS_LATENESS or EVLOOP_STATS_CALLBACK.
+ * @param percent 0 to 100: 50 is the median, 100 the longest.
+ * @returns nanoseconds: of the longest its own, else the last of the bucket
+ *   that the time is in, so up to a tenth more. -EINVAL: an unknown histogram,
+ *   or percent is not from 0 to 100. -ENOENT: nothing was counted. -ECHILD:
+ *   used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_stats(). Since 0.1.0.
+ */
+int64_t evloop_stats_percentile_ns(evloop_t loop,
+                                   int which,
+                                   double percent);
+
+/**
+ * Begin to write down what an event loop does.
+ *
+ * Its waits, its callbacks with the names of their watchers, and its
+ * iterations, each from the end of a wait to the beginning of the next one,
+ * are kept in memory: the last max_events of them. evloop_trace_stop()
+ * writes them to the file, as JSON for ui.perfetto.dev and Chrome's
+ * about:tracing. So the loop never waits for a disk, and a trace can be left
+ * running until something has happened. A trace that is running when the
+ * loop is closed is written then, by the thread that closes the loop or ends
+ * its run, and nobody is told if that fails. Nothing is written if the
+ * process ends before.
+ *
+ * @param loop a loop.
+ * @param path a file, which is made, or emptied, now.
+ * @param max_events how many are kept, of 40 bytes each; 0: 100000.
+ * @returns 0. -EEXIST: a trace of the loop is being made already. -EINVAL:
+ *   path is NULL, or max_events negative. -ENOENT, -EACCES, -ENOSPC and
+ *   whatever else open(2) says. -ENOMEM. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: as open(2). Threads: any; from another thread than that which
+ * runs the loop it begins before the loop next dispatches. Signals: not
+ * safe. Fork: -ECHILD; not continued in the child of evloop_after_fork().
+ * Since 0.1.0.
+ */
+int evloop_trace_start(evloop_t loop, const char *path, int max_events);
+
+/**
+ * The same, into a descriptor.
+ *
+ * @param loop a loop.
+ * @param fd open for writing. It is duplicated: the caller may close it.
+ * @param max_events as evloop_trace_start().
+ * @returns as evloop_trace_start(). -EBADF: not open, or not for writing.
+ *   -EMFILE.
+ *
+ * Blocking: no. Threads, signals, fork: as evloop_trace_start().
+ * Since 0.1.0.
+ */
+int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
+
+/**
+ * End a trace, and write it to its file.
+ *
+ * A callback that is running is in it, with "running": so this tells of one
+ * that is stuck, too. Events that came before the last max_events are not;
+ * how many is returned, and said in the file.
+ *
+ * @param loop a loop.
+ * @returns how many events are missing. -ENOENT: no trace is being made.
+ *   -ENOSPC and whatever else write(2) says, -ENOMEM: the trace has ended,
+ *   but the file is not complete. -ECHILD: used after fork. -ESTALE: not a
+ *   live handle; or closed meanwhile, and the file written by that. -EDOM:
+ *   see "Handles".
+ *
+ * Blocking: until the file is written. A pipe without a reader raises
+ * SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:
+ * -ECHILD. Since 0.1.0.
+ */
+int64_t evloop_trace_stop(evloop_t loop);
+
+/**
+ * Be told of callbacks that run for too long, by another thread.
+ *
+ * A thread, "evloop-watchdog", which blocks all signals, looks what the loop
+ * is at. It tells of a callback once, when that has run for longer than the
+ * limit, and once more when it has returned (not if the watchdog is removed
+ * before). So it needs no help of a loop that is stuck. It wakes up once in
+ * limit_ns.
+ *
+ * callback runs on that thread. No lock of the library is held; it may call
+ * every function on every object, this one and evloop_close() too, but must
+ * not wait for the callback that is stuck (EVLOOP_CLOSE_WAIT does) if that
+ * may wait for the watchdog's end. It must return: neither longjmp() nor a
+ * C++ exception may leave it.
+ *
+ * @param loop a loop.
+ * @param limit_ns nanoseconds of real time; 0 removes the watchdog.
+ * @param callback see evloop_watchdog_t; NULL removes the watchdog.
+ * @param user_data handed to callback; may be NULL. It must stay valid
+ *   until another call of this, or evloop_close(), has returned, and if the
+ *   loop is running at the latter, its run.
+ * @returns 0. -EINVAL: limit_ns is negative. -EAGAIN: no thread can be
+ *   made; the watchdog is what it was. -ENOMEM. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: until the watchdog's callback, if it is running, has returned
+ * (unless this is that callback); evloop_close(), and the end of the run of
+ * a closed loop, too. Threads: any; a callback that is running when it is
+ * set is not looked at. Signals: not safe. Fork: -ECHILD; the child of
+ * evloop_after_fork() has a thread of its own. Since 0.1.0.
+ */
+int evloop_set_watchdog(evloop_t loop,
+                        int64_t limit_ns,
+                        evloop_watchdog_t callback,
+                        void *user_data);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -170,6 +170,63 @@ pub(super) unsafe fn options(options: *const Options) -> Result<Options> {
     Ok(own)
 }
 
+/// The size that a caller's structure says it has.
+///
+/// # Safety
+/// `out` is NULL or begins with a readable size.
+pub(super) unsafe fn out_size<T>(out: *const T, name: &'static str) -> Result<usize> {
+    if out.is_null() {
+        fail!(EINVAL, "{} is NULL", name);
+    }
+    // SAFETY: not NULL, so its first member, the size, is readable.
+    let size = unsafe { out.cast::<usize>().read() };
+    if size < size_of::<usize>() {
+        fail!(EINVAL, "size is {}, less than that of the member itself", size as i64);
+    }
+    Ok(size)
+}
+
+/// Fills a caller's structure as far as it goes; what this version does not
+/// know of becomes zero.
+///
+/// # Safety
+/// `size` bytes at `out` are writable.
+pub(super) unsafe fn write_sized<T>(out: *mut T, size: usize, value: T) {
+    let known = size.min(size_of::<T>());
+    let bytes = out.cast::<u8>();
+    // SAFETY: as many bytes are writable (this function's contract).
+    unsafe { std::ptr::copy_nonoverlapping((&raw const value).cast(), bytes, known) };
+    // SAFETY: inside what is writable, or just behind it.
+    let rest = unsafe { bytes.add(known) };
+    // SAFETY: as above.
+    unsafe { rest.write_bytes(0, size - known) };
+}
+
+/// The caller's array for numbers; NULL only if it has no entries.
+///
+/// # Safety
+/// `cap` numbers at `out` are writable for as long as `'a`.
+pub(super) unsafe fn numbers_out<'a>(out: *mut u64, cap: usize) -> &'a mut [MaybeUninit<u64>] {
+    match cap {
+        0 => &mut [],
+        // SAFETY: writable (this function's contract), and they need not be
+        // initialised.
+        _ => unsafe { std::slice::from_raw_parts_mut(out.cast(), cap) },
+    }
+}
+
+/// The caller's path.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated, and stays so for as long as `'a`.
+pub(super) unsafe fn path<'a>(path: *const c_char) -> Result<&'a CStr> {
+    if path.is_null() {
+        fail!(EINVAL, "path is NULL");
+    }
+    // SAFETY: not NULL, so NUL-terminated (this function's contract).
+    Ok(unsafe { CStr::from_ptr(path) })
+}
+
 /// The caller's array for events.
 ///
 /// # Safety

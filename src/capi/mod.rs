@@ -39,3 +39,5 @@ mod files;
 mod pressure;
 
 mod watcher;
+
+mod inside;

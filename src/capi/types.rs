@@ -4,7 +4,7 @@
 //! expressions letter by letter; the assertions below tie each literal to
 //! the system's own value.
 
-use crate::reactor::{self, Event, Source};
+use crate::reactor::{self, Event, Source, Stuck};
 use crate::table::Kind;
 use std::ffi::{c_int, c_void};
 
@@ -78,6 +78,14 @@ pub type evloop_callback_t =
 /// it.
 #[allow(non_camel_case_types)]
 pub type evloop_interrupt_check_t = Option<unsafe extern "C" fn(user_data: *mut c_void) -> c_int>;
+
+/// Told by a watchdog's thread of a callback that is stuck, and once more
+/// when it has returned; see evloop_set_watchdog().
+///
+/// stuck is valid until it returns.
+#[allow(non_camel_case_types)]
+pub type evloop_watchdog_t =
+    Option<unsafe extern "C" fn(stuck: *const Stuck, user_data: *mut c_void)>;
 
 /// @section Constants
 ///
@@ -297,6 +305,14 @@ pub const EVLOOP_PROCESS_DUMPED: c_int = 3;
 
 /// evloop_watcher_close(): return when no callback of it is running.
 pub const EVLOOP_CLOSE_WAIT: u32 = 0x1;
+
+/// evloop_stats_histogram(): how late timers were, on their clocks, when
+/// their callbacks were called.
+pub const EVLOOP_STATS_LATENESS: c_int = 0;
+/// evloop_stats_histogram(): how long callbacks took.
+pub const EVLOOP_STATS_CALLBACK: c_int = 1;
+/// How many buckets a histogram has; later versions may have more.
+pub const EVLOOP_STATS_BUCKETS: c_int = 1630;
 
 /// Bytes a pipe takes without blocking once it is reported writable.
 pub const EVLOOP_PIPE_BUF: c_int = 4096;

@@ -10,6 +10,11 @@ pub(crate) use super::command::Change;
 pub(crate) use super::event::Target;
 pub use super::event::{Event, Options};
 pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
+pub(crate) use super::inside::{
+    BUCKETS, Output, Which, bucket_least, set_stats, set_watchdog, stats, stats_histogram,
+    stats_percentile, stats_reset, trace_start, trace_stop,
+};
+pub use super::inside::{Stats, Stuck};
 pub(crate) use super::objects::Watch;
 pub(crate) use super::pressure::add_memory_pressure;
 pub use super::process::ProcessEnd;

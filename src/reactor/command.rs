@@ -1,6 +1,7 @@
 //! What one thread asks of a loop that another one runs.
 
 use super::event::Target;
+use super::inside::Look;
 use super::objects::Watched;
 use super::signals::NewSignal;
 use super::timers::Setting;
@@ -69,6 +70,8 @@ pub(super) enum Command {
     Set(i64, Setting, i64),
     Again(i64, i64),
     Advance(i64),
+    /// Somebody begins, or ceases, to look inside.
+    Look(Look),
 }
 
 impl Command {

@@ -6,6 +6,7 @@ use super::details::Details;
 use super::event::{Event, Options, Target};
 use super::files;
 use super::flags::*;
+use super::inside::Watch;
 use super::io::Io;
 use super::lease::Locked;
 use super::mailbox::{Letters, NOBODY};
@@ -137,6 +138,9 @@ pub(super) struct Core {
     pub collecting: bool,
     /// The wall clock was stepped.
     pub clock_changed: bool,
+    /// Somebody looks at what is done; see `inside`.
+    pub watched: bool,
+    pub watch: Watch,
     /// Events dispatched in this iteration.
     pub dispatched: u64,
     pub events: Box<[MaybeUninit<epoll::Event>]>,
@@ -196,6 +200,8 @@ impl Core {
             quiet: false,
             collecting: false,
             clock_changed: false,
+            watched: false,
+            watch: Watch::default(),
             dispatched: 0,
             events: events.into_boxed_slice(),
             batch: Vec::new(),
@@ -319,8 +325,15 @@ impl Core {
     pub fn receive(&mut self, gate: &mut Gate) {
         self.stir();
         self.desk.mail.take(super::mailbox::INBOX);
+        if self.watched {
+            // While names are there.
+            self.watch_pending_at(gate);
+        }
         for handle in self.unnamed.drain(..) {
-            gate.names.remove(&handle);
+            let name = gate.names.remove(&handle);
+            if let (Some(name), Some(trace)) = (name, &mut gate.trace) {
+                trace.keep_name(handle, name);
+            }
         }
         // Others' timers count from their calls: nothing is left to be found
         // out about them.
@@ -389,6 +402,10 @@ impl Core {
             }),
             Command::Advance(ns) => {
                 self.advance(ns);
+                Ok(())
+            }
+            Command::Look(look) => {
+                self.look(look);
                 Ok(())
             }
         };

@@ -7,6 +7,7 @@
 use super::command::{Command, Post};
 use super::core::Core;
 use super::files::FileState;
+use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox};
 use crate::errno::Result;
@@ -52,6 +53,8 @@ pub(super) struct Desk {
     pub watchers: AtomicI64,
     pub others: AtomicI64,
     pub eventfd: AtomicI32,
+    /// What the loop is at, while somebody watches it.
+    pub published: Published,
     /// How many are writing to it.
     ringing: AtomicU32,
     answered: Condvar,
@@ -78,6 +81,10 @@ pub(super) struct Gate {
     /// to which of them the loop has answered.
     pub asked: u64,
     pub answered: u64,
+    /// For those who look inside.
+    pub stats: Option<Kept>,
+    pub trace: Option<Trace>,
+    pub watchdog: Option<Watchdog>,
 }
 
 impl Desk {
@@ -98,6 +105,7 @@ impl Desk {
             watchers: AtomicI64::new(0),
             others: AtomicI64::new(0),
             eventfd: AtomicI32::new(-1),
+            published: Published::new(),
             ringing: AtomicU32::new(0),
             answered: Condvar::new(),
         }

@@ -58,10 +58,12 @@ impl Run {
         // SAFETY: the program's function and argument, as it promised; no
         // reference into the core is in use.
         unsafe { callback(event, user_data) };
-        if self.is_attention_due() {
-            return self.attend();
-        }
-        Ok(())
+        self.attend_if_due()
+    }
+
+    #[inline(always)]
+    pub fn attend_if_due(&self) -> Result<()> {
+        if self.is_attention_due() { self.attend() } else { Ok(()) }
     }
 
     /// Does what has to be done before the next callback.
@@ -77,7 +79,11 @@ impl Run {
             if closed.is_empty() {
                 break;
             }
-            notify(closed);
+            if core.watched {
+                self.notify_watched(closed);
+            } else {
+                notify(closed);
+            }
             self.check()?;
         }
         if self.desk.mail.take(mailbox::ASKED) != 0 {
@@ -88,7 +94,7 @@ impl Run {
 
     /// Dispatches an event of a descriptor.
     #[inline(always)]
-    fn io_event(&self, word: u64, ready: u32, plain: u32) -> Result<()> {
+    fn io_event<const COUNTED: bool>(&self, word: u64, ready: u32, plain: u32) -> Result<()> {
         let handle = word.cast_signed();
         let Some((index, record)) = live(handle) else { return self.nobody() };
         if record.flags.load(Relaxed) & PLAIN_MASK != plain {
@@ -106,6 +112,9 @@ impl Run {
             fd: io::fd_of(record),
             ..Event::new(handle, Source::Io as i32)
         };
+        if COUNTED {
+            return self.call_counted(callback, &event, user_data);
+        }
         self.call(callback, &event, user_data)
     }
 
@@ -209,7 +218,9 @@ impl Run {
         }
         core.dispatched += 1;
         core.current = event.watcher;
+        let watched = core.watched;
         match record.callback() {
+            Some(call) if watched => self.call_one_watched(call, &event, record.user_data()),
             Some(callback) => self.call(callback, &event, record.user_data()),
             None => Ok(()),
         }
@@ -290,10 +301,30 @@ impl Run {
     }
 
     pub fn descriptors(&self, found: usize) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        if unsafe { self.core() }.watched {
+            return self.descriptors_watched(found);
+        }
+        self.each_descriptor::<false>(found, PLAIN_IO)
+    }
+
+    /// The same where somebody looks: who only counts has a short way, too.
+    #[cold]
+    #[inline(never)]
+    fn descriptors_watched(&self, found: usize) -> Result<()> {
+        // SAFETY: no other reference to the core.
+        if unsafe { self.core() }.watch.only_counts() {
+            return self.each_descriptor::<true>(found, PLAIN_IO);
+        }
+        self.each_descriptor::<false>(found, u32::MAX)
+    }
+
+    #[inline(always)]
+    fn each_descriptor<const COUNTED: bool>(&self, found: usize, plain: u32) -> Result<()> {
         // SAFETY: no other reference to the core, and not kept.
         let core = unsafe { self.core() };
         // A priority that is set meanwhile counts from the next iteration on.
-        let plain = if core.ranked == 0 { PLAIN_IO } else { u32::MAX };
+        let plain = if core.ranked == 0 { plain } else { u32::MAX };
         let events = core.events.as_ptr();
         for at in 0..found.min(core.events.len()) {
             // SAFETY: inside the array, which only a wait changes or frees.
@@ -303,7 +334,7 @@ impl Run {
             // SAFETY: the kernel filled in as many as were found.
             let event = unsafe { event.assume_init_read() };
             if !io::is_internal(event.u64) {
-                self.io_event(event.u64, event.events, plain)?;
+                self.io_event::<COUNTED>(event.u64, event.events, plain)?;
             }
         }
         // SAFETY: as above.
@@ -383,6 +414,9 @@ impl Run {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         let now = core.expiry_time(clock);
+        if core.watched {
+            core.watch_timers();
+        }
         core.timers.recheck |= 1 << clock;
         core.timers.clock(clock).looked = now;
         let mut corrections = CORRECTIONS;
@@ -440,9 +474,14 @@ impl Run {
         let core = unsafe { self.core() };
         core.dispatched += 1;
         core.current = 0;
+        let watched = core.watched;
         match target.callback {
+            Some(call) if watched => self.call_one_watched(call, &event, target.user_data),
             Some(callback) => self.call(callback, &event, target.user_data),
             None => {
+                if watched {
+                    core.watch_kept(&event);
+                }
                 core.hold(event);
                 Ok(())
             }

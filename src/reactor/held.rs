@@ -52,6 +52,9 @@ impl Core {
         }
         if record.has(RECORDS) {
             self.dispatched += 1;
+            if self.watched {
+                self.watch_kept(event);
+            }
             self.hold(*event);
             if !self.collecting && Source::of(record.flags.load(Relaxed)).is_descriptor() {
                 // Or it would be found again and again.

@@ -10,7 +10,8 @@
 //! shortest round; `dispatch` brings events to their watchers, unless they are
 //! `held`. `watcher` is what can be done with all of those; `io`, `timers` and
 //! their `clocks`, `objects`, `process`, `pressure`, `signals`, `asyncs` and
-//! `files` are the sources; `details` is what is longer than an event.
+//! `files` are the sources; `details` is what is longer than an event. `inside`
+//! is for who wants to see what a loop does.
 
 mod lease;
 mod mailbox;
@@ -39,6 +40,8 @@ mod files;
 mod flags;
 #[cfg(not(loom))]
 mod held;
+#[cfg(not(loom))]
+mod inside;
 #[cfg(not(loom))]
 mod io;
 #[cfg(not(loom))]

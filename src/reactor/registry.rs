@@ -4,6 +4,7 @@ use super::core::Core;
 use super::desk::{Desk, Gate, REAL_TIME, UNKNOWN};
 use super::event::{Event, Target};
 use super::files::FileState;
+use super::inside;
 use super::lease::Locked;
 use super::mailbox;
 use super::named::{Named, find, named, notify};
@@ -190,7 +191,7 @@ pub(super) fn tear_down(
     let core = unsafe { desk.lease.replace(None) };
     let poisoned = desk.state.load(Relaxed) != 0;
     let (asked, answered) = (gate.asked, gate.answered);
-    let before = std::mem::replace(&mut **gate, Gate { asked, answered, ..Gate::default() });
+    let mut before = std::mem::replace(&mut **gate, Gate { asked, answered, ..Gate::default() });
     *desk.files.lock() = FileState::default();
     desk.watchers.store(0, Relaxed);
     desk.others.store(0, Relaxed);
@@ -206,6 +207,10 @@ pub(super) fn tear_down(
         None => Vec::new(),
     };
     drop(gate);
+    if let Some(trace) = before.trace.take() {
+        trace.finish(&before.names);
+    }
+    // Waits for the watchdog's callback, should it be running.
     drop(before);
     give_back(desk, index);
     closed
@@ -224,6 +229,9 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     }
     gate.names = HashMap::new();
     *desk.files.lock() = FileState::default();
+    let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
+    drop(gate);
+    drop(looked_at);
 }
 
 /// Makes a loop of the parent process this one's.
@@ -241,7 +249,13 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     // SAFETY: no other thread of this process uses the loop yet, and this one
     // has the gate's lock; where it forked in a callback no reference is kept.
     let core = unsafe { desk.core() }?;
+    if !gate.running {
+        // The callback that forked was left without a word, in the child.
+        desk.published.leave();
+    }
+    let dog = inside::revive(&mut gate)?;
     core.revive(&mut gate)?;
+    core.revive_watch(&mut gate, dog);
     desk.eventfd.store(core.eventfd(), SeqCst);
     gate.epoll = core.epoll();
     if gate.running {

@@ -119,6 +119,9 @@ impl Core {
     fn begin(&mut self, collecting: bool) {
         self.in_callback = true;
         self.collecting = collecting;
+        if self.watched {
+            self.watch_begin();
+        }
         if collecting {
             self.collect_notes();
         }
@@ -269,6 +272,9 @@ impl Run {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         core.settle();
+        if core.watched {
+            core.watch_end();
+        }
         core.in_callback = false;
         core.current = 0;
         result?;
@@ -336,8 +342,8 @@ impl Run {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         if timeout == Some(0) || !self.desk.mail.sleep() {
-            let epoll = core.epoll();
-            let result = epoll::wait(epoll, &mut core.events, Some(0)).map(<[_]>::len);
+            let look = |core: &mut Core| wait_for(core, Some(0));
+            let result = if core.watched { self.wait_watched(false, look) } else { look(core) };
             return result.or_else(|errno| self.explain(errno));
         }
         self.sleep_until(timeout)
@@ -350,7 +356,8 @@ impl Run {
         let core = unsafe { self.core() };
         // Release: a fork that sees it finds the core as it is now.
         self.desk.waiting.store(1, Release);
-        let result = epoll::wait(core.epoll(), &mut core.events, timeout).map(<[_]>::len);
+        let wait = |core: &mut Core| wait_for(core, timeout);
+        let result = if core.watched { self.wait_watched(true, wait) } else { wait(core) };
         self.desk.waiting.store(0, Release);
         self.desk.mail.wake();
         result.or_else(|errno| self.explain(errno))
@@ -401,6 +408,12 @@ impl Run {
             core.virtual_timeout(Until::Now);
         }
     }
+}
+
+/// How many events there are, which are then in their array.
+#[inline(always)]
+fn wait_for(core: &mut Core, timeout: Option<i64>) -> std::result::Result<usize, Errno> {
+    epoll::wait(core.epoll(), &mut core.events, timeout).map(<[_]>::len)
 }
 
 /// See evloop_next_timeout_ns.

@@ -62,6 +62,12 @@ impl Run {
         self.desk.attention.load(Relaxed) != 0 || self.forks.get().has_forked()
     }
 
+    /// Whether this is a child of the process that the run began in.
+    #[inline(always)]
+    pub fn has_forked(&self) -> bool {
+        self.forks.get().has_forked()
+    }
+
     /// Whether the loop is still to be run by this thread, in this process;
     /// to be asked after user code ran.
     #[inline]

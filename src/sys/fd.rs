@@ -59,6 +59,18 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
     unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
 }
 
+/// A duplicate of a descriptor that can be written to.
+pub(crate) fn duplicate_to_write(fd: RawFd) -> Result<Fd, Errno> {
+    // SAFETY: F_GETFL only looks.
+    let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }?;
+    if int(flags) & libc::O_ACCMODE == libc::O_RDONLY {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: no pointers.
+    let fd = unsafe { syscall!(SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, 0) }?;
+    Ok(Fd::owned(int(fd)))
+}
+
 /// Has a number be a duplicate of a descriptor, whatever it was.
 pub(crate) fn replace(fd: &Fd, number: RawFd) -> Result<(), Errno> {
     // SAFETY: the caller gives the number up.

@@ -1,6 +1,7 @@
 //! What files and pipes say of themselves.
 
-use super::{int, syscall};
+use super::fd::Fd;
+use super::{int, poll, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
 use std::ffi::{CStr, c_int};
@@ -24,6 +25,44 @@ pub(crate) fn stat_path(path: &CStr) -> Result<libc::stat, Errno> {
     unsafe { syscall!(SYS_newfstatat, directory, path.as_ptr(), stat.as_mut_ptr(), flags) }?;
     // SAFETY: it was filled in.
     Ok(unsafe { stat.assume_init() })
+}
+
+/// How a file begins; short, if it is one of the kernel's that is read at
+/// once.
+pub(crate) fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    // SAFETY: the path is NUL-terminated.
+    let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
+    let file = Fd::owned(int(file));
+    // SAFETY: as many writable bytes as said.
+    let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
+    Ok(buffer.get(..len).unwrap_or_default())
+}
+
+/// A file to write to, made if it is not there, and empty.
+pub(crate) fn create(path: &CStr) -> Result<Fd, Errno> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+    // SAFETY: the path is NUL-terminated.
+    let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o666) }?;
+    Ok(Fd::owned(int(file)))
+}
+
+/// Writes all of it, however long that takes.
+pub(crate) fn write_all(fd: RawFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        // SAFETY: as many readable bytes as said.
+        match unsafe { syscall!(SYS_write, fd, bytes.as_ptr(), bytes.len()) } {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let mut room = [poll::entry(fd, libc::POLLOUT as u32)];
+                // If it is interrupted it is tried again.
+                let _ = poll::ppoll(&mut room, None);
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// Where the next read begins.

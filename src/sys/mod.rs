@@ -25,6 +25,7 @@ pub(crate) mod select;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod thread;
+pub(crate) mod ticks;
 pub(crate) mod timerfd;
 
 use crate::errno::Errno;

@@ -1,6 +1,7 @@
-//! Which thread this is, in one instruction; and whether there are others.
+//! Which thread this is, in one instruction, or as the kernel knows it; and
+//! whether there are others.
 
-use super::file;
+use super::{file, int, syscall};
 
 /// A number that no other living thread of the process has, never 0.
 ///
@@ -31,4 +32,10 @@ pub(crate) fn current() -> usize {
 pub(crate) fn is_the_only_one() -> bool {
     // A directory for each, besides the two links of every directory.
     file::stat_path(c"/proc/self/task").is_ok_and(|stat| stat.st_nlink == 3)
+}
+
+/// The kernel's number of the calling thread.
+pub(crate) fn id() -> i32 {
+    // SAFETY: no arguments.
+    int(unsafe { syscall!(SYS_gettid) }.unwrap_or(0))
 }

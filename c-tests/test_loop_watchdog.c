@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* Watchdogs: who is told of a callback that is stuck, and when. */
+
+#define _GNU_SOURCE 1
+#include "loop_support.h"
+
+/* What a watchdog has told. */
+typedef struct Told {
+  int stuck, returned; /* atomic */
+  evloop_stuck_t last[2];
+  pid_t tid;
+  evloop_t close; /* in the callback */
+} Told;
+
+static void on_stuck(const evloop_stuck_t *stuck, void *user_data) {
+  Told *told = (Told *)user_data;
+  told->tid = (pid_t)syscall(SYS_gettid);
+  told->last[stuck->returned] = *stuck;
+  if (told->close != 0 && !stuck->returned) CHECK_EQ(evloop_close(told->close), 0);
+  if (stuck->returned) RAISE(told->returned, 1);
+  else RAISE(told->stuck, 1);
+}
+
+static void watch(evloop_t loop, int64_t limit_ns, Told *told) {
+  CHECK_EQ(evloop_set_watchdog(loop, limit_ns, on_stuck, told), 0);
+}
+
+/* A callback that is stuck until its watchdog has told of it. */
+static void stick(const evloop_event_t *event, void *user_data) {
+  Told *told = (Told *)user_data;
+  int before = LOAD(told->stuck);
+  (void)event;
+  UNTIL(LOAD(told->stuck) > before);
+}
+
+TEST(a_stuck_callback_is_told_of_once_and_once_more_when_it_has_returned) {
+  static Told told;
+  const evloop_stuck_t *first = &told.last[0], *second = &told.last[1];
+  evloop_t loop = new_loop();
+  int64_t began = now_ns(CLOCK_MONOTONIC);
+  evloop_watcher_t slow = timer(loop, 0, 0, stick, &told);
+  OK(evloop_watcher_set_name(slow, "slow"));
+  watch(loop, 5 * MS, &told);
+  run_to_end(loop);
+  UNTIL(LOAD(told.returned) == 1);
+  CHECK_EQ(told.stuck, 1);
+  CHECK_EQ(first->loop, loop);
+  CHECK_EQ(first->watcher, slow);
+  CHECK_EQ(first->type, EVLOOP_EVENT_TIMER);
+  CHECK_EQ(first->returned, 0);
+  CHECK_EQ(strcmp(first->name, "slow"), 0);
+  CHECK(first->since_ns >= began);
+  CHECK(first->duration_ns > 5 * MS);
+  CHECK_EQ(second->watcher, slow);
+  CHECK_EQ(second->since_ns, first->since_ns);
+  CHECK_EQ(second->returned, 1);
+  CHECK(second->duration_ns >= first->duration_ns);
+  CHECK_EQ(strcmp(second->name, "slow"), 0);
+  close_loop(loop);
+}
+
+TEST(posts_descriptors_and_destroy_notifications_are_looked_at) {
+  static Told told;
+  evloop_t loop = new_loop();
+  evloop_watcher_t io = readable_io(loop, event_fd(1), see_and_close, &(Seen){0});
+  watch(loop, 2 * MS, &told);
+  CHECK_EQ(evloop_watcher_set_destroy(io, stick, &told), 0);
+  OK(evloop_post(loop, stick, &told));
+  run_to_end(loop);
+  UNTIL(LOAD(told.returned) == 2);
+  CHECK_EQ(told.last[0].type, EVLOOP_EVENT_CLOSED);
+  CHECK_EQ(told.last[0].watcher, io);
+  readable_io(loop, event_fd(1), stick, &told);
+  turn(loop);
+  UNTIL(LOAD(told.returned) == 3);
+  CHECK_EQ(told.last[1].type, EVLOOP_EVENT_IO);
+  CHECK_EQ(told.last[1].name[0], '\0');
+  close_loop(loop);
+}
+
+TEST(what_is_not_stuck_is_not_told_of) {
+  static Told told;
+  Runner runner;
+  evloop_t loop = running_loop(&runner, true);
+  int i;
+  /* Longer than anything here takes, and the loop does a lot. */
+  watch(loop, 10 * SECOND, &told);
+  for (i = 0; i < 20; i++) go_round(loop);
+  stop_runner(&runner);
+  /* Asleep is not stuck. */
+  watch(loop, MS, &told);
+  OK(evloop_run_for_ns(loop, 0));
+  CHECK_EQ(evloop_set_watchdog(loop, 0, NULL, NULL), 0);
+  close_loop(loop);
+}
+
+TEST(a_loop_that_sleeps_is_not_stuck) {
+  static Told told;
+  evloop_t loop = new_loop();
+  timer(loop, 50 * MS, 0, ignore, NULL);
+  watch(loop, 20 * MS, &told);
+  run_to_end(loop);
+  CHECK_EQ(evloop_set_watchdog(loop, 0, NULL, NULL), 0);
+  /* Its callback may be, where the machine has no time for it. */
+  if (told.stuck > 0) CHECK_EQ(told.last[0].type, EVLOOP_EVENT_TIMER);
+  close_loop(loop);
+}
+
+TEST(its_thread_has_a_name_and_blocks_all_signals_and_ends_with_the_loop) {
+  static Told told;
+  char path[64], text[64] = "";
+  unsigned long long blocked = 0;
+  evloop_t loop = new_loop();
+  FILE *file;
+  timer(loop, 0, 0, stick, &told);
+  watch(loop, MS, &told);
+  run_to_end(loop);
+  UNTIL(LOAD(told.returned) == 1);
+  CHECK(told.tid != (pid_t)syscall(SYS_gettid));
+  snprintf(path, sizeof path, "/proc/self/task/%d/status", told.tid);
+  file = fopen(path, "r");
+  CHECK(file != NULL);
+  CHECK(fgets(text, sizeof text, file) != NULL);
+  CHECK_EQ(strcmp(text, "Name:\tevloop-watchdog\n"), 0);
+  while (fgets(text, sizeof text, file) != NULL) sscanf(text, "SigBlk: %llx", &blocked);
+  fclose(file);
+  CHECK_EQ(blocked >> (SIGTERM - 1) & 1, 1);
+  CHECK_EQ(blocked >> (SIGUSR1 - 1) & 1, 1);
+  close_loop(loop);
+  /* Joined; the kernel may list it for a moment more. */
+  POLL_UNTIL(access(path, F_OK) != 0);
+}
+
+TEST(a_watchdog_closes_the_loop_that_is_stuck) {
+  static Told told;
+  evloop_t loop = new_loop();
+  timer(loop, 0, 0, stick, &told);
+  told.close = loop;
+  watch(loop, MS, &told);
+  CHECK_ERR(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
+  CHECK_EQ(told.stuck, 1);
+  CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
+}
+
+static void remove_itself(const evloop_stuck_t *stuck, void *user_data) {
+  Told *told = (Told *)user_data;
+  CHECK_EQ(evloop_set_watchdog(stuck->loop, 0, NULL, NULL), 0);
+  RAISE(told->stuck, 1);
+}
+
+TEST(a_watchdog_removes_itself) {
+  static Told told;
+  evloop_t loop = new_loop();
+  timer(loop, 0, 0, stick, &told);
+  CHECK_EQ(evloop_set_watchdog(loop, MS, remove_itself, &told), 0);
+  run_to_end(loop);
+  CHECK_EQ(told.stuck, 1);
+  close_loop(loop);
+}
+
+static evloop_t told_loop;
+
+static void set_in_callback(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  watch(told_loop, MS, (Told *)user_data);
+}
+
+TEST(a_watchdog_is_replaced_from_callbacks_and_other_threads) {
+  static Told told;
+  Runner runner;
+  int i;
+  evloop_t loop = running_loop(&runner, false);
+  told_loop = loop;
+  for (i = 0; i < 50; i++) {
+    OK(evloop_post(loop, set_in_callback, &told));
+    watch(loop, MS, &told);
+  }
+  go_round(loop);
+  watch(loop, 2 * MS, &told);
+  told.stuck = told.returned = 0;
+  OK(evloop_post(loop, stick, &told));
+  UNTIL(LOAD(told.returned) >= 1);
+  stop_runner(&runner);
+  close_loop(loop);
+}
+
+TEST(wrong_arguments_of_a_watchdog_are_refused) {
+  static Told told;
+  evloop_t loop = new_loop();
+  CHECK_ERR(evloop_set_watchdog(loop, -1, on_stuck, &told), EINVAL);
+  CHECK_ERR(evloop_set_watchdog(0, MS, on_stuck, &told), ESTALE);
+  CHECK_ERR(evloop_set_watchdog(keep_alive(loop), MS, on_stuck, &told), EDOM);
+  CHECK_EQ(evloop_set_watchdog(loop, 0, on_stuck, &told), 0);
+  CHECK_EQ(evloop_set_watchdog(loop, MS, NULL, NULL), 0);
+  close_loop(loop);
+}
+
+/* Has a child end well, but for the checkers, which would look for what the
+ * thread of its parent's watchdog had of its own: that is lost in a fork. */
+static void end_child(void) {
+  kill(getpid(), SIGKILL);
+}
+
+static void fork_in_callback(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  *(pid_t *)user_data = (pid_t)OK(fork());
+}
+
+TEST(a_forked_child_has_a_watchdog_of_its_own) {
+  static Told told;
+  static pid_t child;
+  evloop_t loop = new_loop();
+  int status;
+  watch(loop, 5 * MS, &told);
+  OK(evloop_post(loop, fork_in_callback, &child));
+  if (evloop_run(loop, EVLOOP_RUN_UNTIL_DONE) == -ECHILD) {
+    CHECK_EQ(child, 0);
+    told.stuck = told.returned = 0;
+    CHECK_EQ(evloop_after_fork(loop), 0);
+    OK(evloop_post(loop, stick, &told));
+    run_to_end(loop);
+    UNTIL(LOAD(told.returned) >= 1);
+    close_loop(loop);
+    end_child();
+  }
+  OK(waitpid(child, &status, 0));
+  CHECK_EQ(status, SIGKILL);
+  close_loop(loop);
+}
+
+static void fork_and_stick(const evloop_event_t *event, void *user_data) {
+  int status;
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    CHECK_EQ(evloop_after_fork(told_loop), 0);
+    stick(event, user_data);
+    return;
+  }
+  OK(waitpid(child, &status, 0));
+  CHECK_EQ(status, SIGKILL);
+}
+
+TEST(a_child_that_goes_on_in_the_callback_that_forked_is_told_of_it) {
+  static Told told;
+  pid_t parent = getpid();
+  told_loop = new_loop();
+  watch(told_loop, 5 * MS, &told);
+  OK(evloop_post(told_loop, fork_and_stick, &told));
+  run_to_end(told_loop);
+  if (getpid() != parent) {
+    UNTIL(LOAD(told.returned) >= 1);
+    CHECK_EQ(evloop_set_watchdog(told_loop, 0, NULL, NULL), 0);
+    CHECK_EQ(evloop_close(told_loop), 0);
+    end_child();
+  }
+  CHECK_EQ(evloop_set_watchdog(told_loop, 0, NULL, NULL), 0);
+  close_loop(told_loop);
+}
+
+TEST(a_forked_child_closes_the_loop_without_its_watchdog) {
+  static Told told;
+  evloop_t loop = new_loop();
+  int status;
+  watch(loop, 5 * MS, &told);
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    CHECK_ERR(evloop_set_watchdog(loop, 0, NULL, NULL), ECHILD);
+    CHECK_EQ(evloop_close(loop), 0);
+    end_child();
+  }
+  OK(waitpid(child, &status, 0));
+  CHECK_EQ(status, SIGKILL);
+  timer(loop, 0, 0, stick, &told);
+  run_to_end(loop);
+  close_loop(loop);
+}
+
+CHECK_MAIN()

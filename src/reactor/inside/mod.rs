@@ -1,0 +1,99 @@
+//! Seeing inside a loop: what it counts (`stats`), what it writes down
+//! (`trace`), and who looks after it from another thread (`watchdog`).
+//!
+//! Nothing of it costs anything while nobody looks: a loop that is `watched`
+//! goes ways of its own at each wait and each callback. What it is at is
+//! `published`; all else is said by its own thread.
+
+mod histogram;
+mod published;
+mod stats;
+mod trace;
+mod trace_file;
+mod watch;
+mod watchdog;
+
+pub(crate) use histogram::least_of as bucket_least;
+pub(super) use published::Published;
+pub(super) use stats::Kept;
+pub use stats::Stats;
+pub(crate) use stats::{Which, set_stats, stats, stats_histogram, stats_percentile, stats_reset};
+pub(super) use trace::Trace;
+pub(crate) use trace::{Output, trace_start, trace_stop};
+pub(super) use watch::Watch;
+pub use watchdog::Stuck;
+pub(crate) use watchdog::set_watchdog;
+pub(super) use watchdog::{Dog, Watchdog};
+
+pub(crate) use histogram::BUCKETS;
+
+use super::command::Command;
+use super::core::Core;
+use super::desk::Gate;
+use super::lease::Locked;
+use super::named::Named;
+use crate::errno::Result;
+use crate::sync::{MutexGuard, Ordering::Relaxed};
+use std::sync::Arc;
+
+/// What a loop's thread is to do for those who look, or no more.
+pub(super) enum Look {
+    Stats(Option<Arc<stats::Counters>>),
+    Trace(Option<Arc<trace::Ring>>),
+    Watchdog(Option<Dog>),
+}
+
+/// Has the loop's thread know of a change, for which there is room at the
+/// gate; with the gate's lock.
+fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) -> Result<()> {
+    if named.desk.is_mine() {
+        // SAFETY: this thread runs the loop, and no reference into the core is
+        // kept while a callback, which this call is in, runs.
+        let core = unsafe { named.desk.core() }?;
+        // What others asked for before comes before.
+        core.receive(&mut gate);
+        core.look(look);
+        return Ok(());
+    }
+    if !gate.running {
+        return named.with_idle(gate, |core| {
+            core.look(look);
+            Ok(())
+        });
+    }
+    let ring = named.desk.leave_work();
+    gate.inbox.push(Command::Look(look));
+    drop(gate);
+    if ring {
+        named.desk.ring();
+    }
+    Ok(())
+}
+
+/// In a forked child: what can fail of having the loop watched there, too.
+pub(super) fn revive(gate: &mut Gate) -> Result<Option<Dog>> {
+    watchdog::revive(gate)
+}
+
+impl Core {
+    /// In a forked child. The parent's trace is the parent's.
+    pub fn revive_watch(&mut self, gate: &mut Gate, dog: Option<Dog>) {
+        if let Some(trace) = gate.trace.take() {
+            trace.forget();
+        }
+        self.watch.forget_parent(dog);
+        self.watched = self.watch.is_wanted();
+    }
+
+    /// From now on, this is looked at, or no more.
+    pub fn look(&mut self, look: Look) {
+        self.watch.change(look);
+        // Should this be in a callback, see `attend_counted`.
+        self.desk.attention.store(1, Relaxed);
+        let before = std::mem::replace(&mut self.watched, self.watch.is_wanted());
+        if before && !self.watched {
+            // Nobody will say that the callback, if this is one, has ended.
+            self.watch.stop(self.desk);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! What a loop counts, in cells that any thread may read at any time.
+//!
+//! Only the loop's thread adds to them. To set them back to zero, what they
+//! are is kept and taken off from then on: so nobody waits for anybody.
+
+use super::histogram::{self, BUCKETS};
+use super::published::{ASLEEP, Published};
+use super::watch::Took;
+use crate::errno::{Result, fail};
+use crate::reactor::desk::Gate;
+use crate::reactor::named::named;
+use crate::sync::{AtomicI64, AtomicU64, Ordering::*};
+use crate::sys::clock;
+use crate::table::Kind;
+use std::ffi::{c_char, c_int};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+/// Room for a name and its NUL byte, in what is told of a watcher.
+pub(super) const NAME: usize = 64;
+/// Types of events, with room.
+const TYPES: usize = 32;
+
+/// What an event loop has done since evloop_set_stats() or
+/// evloop_stats_reset(). Set size first.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Stats {
+    /// sizeof(evloop_stats_t).
+    pub size: usize,
+    /// How long ago that was.
+    pub elapsed_ns: i64,
+    /// Looks at the descriptors, with and without waiting.
+    pub iterations: u64,
+    /// How often it was asleep, or ready to be, and woke up.
+    pub wakeups: u64,
+    /// Time asleep; a sleep that is going on is counted up to now.
+    pub asleep_ns: i64,
+    /// Time in callbacks that have returned.
+    pub callback_ns: i64,
+    /// The longest callback that has returned.
+    pub longest_ns: i64,
+    /// When it began, on CLOCK_MONOTONIC; 0 if there was none.
+    pub longest_since_ns: i64,
+    /// Its watcher, which may be closed by now; 0 for a posted call.
+    pub longest_watcher: i64,
+    /// The greatest lateness of a timer.
+    pub latest_ns: i64,
+    /// Events that were delivered, by their EVLOOP_EVENT type.
+    pub events: [u64; 32],
+    /// The type of the longest callback's event, 0 if there was none.
+    pub longest_type: c_int,
+    /// 0.
+    pub reserved: c_int,
+    /// The longest callback's watcher's name, when it returned.
+    pub longest_name: [c_char; 64],
+}
+
+/// The histograms there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    Lateness,
+    Callback,
+}
+
+const ITERATIONS: usize = 0;
+const WAKEUPS: usize = 1;
+const ASLEEP_NS: usize = 2;
+const CALLBACK_NS: usize = 3;
+const EVENTS: usize = 4;
+const LATENESS: usize = EVENTS + TYPES;
+/// In cells, since they are counted in units of the processor's counter.
+const CALLBACK: usize = LATENESS + BUCKETS;
+const CELLS: usize = CALLBACK + histogram::CELLS;
+
+/// What the loop's thread counts.
+pub(in crate::reactor) struct Counters {
+    cells: Vec<AtomicU64>,
+    /// The longest callback, and the latest timer. Whoever sets them back
+    /// may do that while they are set: then either counts.
+    longest: AtomicI64,
+    latest: AtomicI64,
+    /// Nanoseconds of a unit of lengths, times 2^32.
+    rate: AtomicU64,
+}
+
+/// The same, at the gate.
+pub(in crate::reactor) struct Kept {
+    counters: Arc<Counters>,
+    /// What the cells were when they were last set back.
+    base: Vec<u64>,
+    since: i64,
+    longest: Longest,
+    /// Whether they are being counted.
+    on: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Longest {
+    ns: i64,
+    since: i64,
+    watcher: i64,
+    kind: i32,
+    name: [c_char; NAME],
+}
+
+const NONE: Longest = Longest { ns: 0, since: 0, watcher: 0, kind: 0, name: [0; NAME] };
+
+impl Counters {
+    fn new() -> Result<Self> {
+        let mut cells = Vec::new();
+        if cells.try_reserve_exact(CELLS).is_err() {
+            fail!(ENOMEM, "no memory for {} counters", CELLS as i64);
+        }
+        cells.resize_with(CELLS, || AtomicU64::new(0));
+        let (longest, latest) = (AtomicI64::new(-1), AtomicI64::new(0));
+        Ok(Self { cells, longest, latest, rate: AtomicU64::new(1) })
+    }
+
+    /// Adds to a cell; on the loop's thread.
+    #[inline(always)]
+    fn add(&self, at: usize, more: u64) {
+        if let Some(cell) = self.cells.get(at) {
+            cell.store(cell.load(Relaxed).wrapping_add(more), Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    fn add_time(&self, at: usize, ns: i64) {
+        if let Some(cell) = self.cells.get(at) {
+            // Release: after the end of a sleep was published.
+            cell.store(cell.load(Relaxed).wrapping_add(ns.cast_unsigned()), Release);
+        }
+    }
+
+    #[inline(always)]
+    pub fn event(&self, kind: i32) {
+        self.add(EVENTS + (kind as usize & (TYPES - 1)), 1);
+    }
+
+    pub fn lateness(&self, ns: i64) {
+        self.add(LATENESS + histogram::bucket_of(ns), 1);
+        if ns > self.latest.load(Relaxed) {
+            self.latest.store(ns, Relaxed);
+        }
+    }
+
+    /// A callback has returned; true: none has taken longer.
+    pub fn callback(&self, ns: i64, rate: u64) -> bool {
+        self.add_time(CALLBACK_NS, ns);
+        let units = (u128::from(ns.max(0).cast_unsigned()) << 32) / u128::from(rate.max(1));
+        self.length(units as u64);
+        self.set_rate(rate);
+        self.is_longest(ns)
+    }
+
+    /// What a unit of lengths is.
+    pub fn set_rate(&self, rate: u64) {
+        self.rate.store(rate, Relaxed);
+    }
+
+    /// The same, in parts: how long a callback took; ...
+    #[inline(always)]
+    pub fn length(&self, units: u64) {
+        self.add(CALLBACK + histogram::cell_of(units), 1);
+    }
+
+    /// ... so many of a kind, and their time; ...
+    #[inline(always)]
+    pub fn callbacks(&self, kind: i32, count: usize, ns: i64) {
+        self.add(EVENTS + (kind as usize & (TYPES - 1)), count as u64);
+        self.add_time(CALLBACK_NS, ns);
+    }
+
+    /// ... whether none has taken longer.
+    #[inline(always)]
+    pub fn is_longest(&self, ns: i64) -> bool {
+        ns > self.longest.load(Relaxed)
+    }
+
+    pub fn iteration(&self, slept: Option<i64>) {
+        self.add(ITERATIONS, 1);
+        if let Some(ns) = slept {
+            self.add(WAKEUPS, 1);
+            self.add_time(ASLEEP_NS, ns);
+        }
+    }
+
+    fn read(&self, at: usize) -> u64 {
+        // Acquire: pairs with `add_time`.
+        self.cells.get(at).map_or(0, |cell| cell.load(Acquire))
+    }
+}
+
+impl Kept {
+    /// A longer callback than all before has returned.
+    pub fn note_longest(&mut self, took: &Took, name: &[u8]) {
+        // Not if they were set back meanwhile.
+        if took.since >= self.since {
+            let &Took { kind, watcher, since, ns } = took;
+            self.counters.longest.store(ns, Relaxed);
+            self.longest = Longest { ns, since, watcher, kind, name: short_name(name) };
+        }
+    }
+
+    fn set_back(&mut self) {
+        for (base, cell) in self.base.iter_mut().zip(&self.counters.cells) {
+            *base = cell.load(Acquire);
+        }
+        self.counters.longest.store(-1, Relaxed);
+        self.counters.latest.store(0, Relaxed);
+        self.since = clock::now_ns();
+        self.longest = NONE;
+    }
+
+    fn count(&self, at: usize) -> u64 {
+        self.counters.read(at).wrapping_sub(self.base.get(at).copied().unwrap_or_default())
+    }
+
+    /// A histogram, bucket by bucket.
+    fn histogram(&self, which: Which) -> [u64; BUCKETS] {
+        if which == Which::Lateness {
+            return std::array::from_fn(|bucket| self.count(LATENESS + bucket));
+        }
+        let rate = self.counters.rate.load(Relaxed);
+        let mut counts = [0; BUCKETS];
+        for cell in 0..histogram::CELLS {
+            let count = self.count(CALLBACK + cell);
+            if count > 0
+                && let Some(place) = counts.get_mut(histogram::bucket_of_cell(cell, rate))
+            {
+                *place += count;
+            }
+        }
+        counts
+    }
+
+    fn time(&self, at: usize) -> i64 {
+        self.count(at).cast_signed().max(0)
+    }
+
+    fn fill(&self, published: &Published) -> Stats {
+        let (sleep, asleep) = loop {
+            let glance = published.look().filter(|glance| self.on && glance.kind == ASLEEP);
+            let asleep = self.time(ASLEEP_NS);
+            // A sleep that is going on must not be in it already.
+            if glance.is_none_or(|glance| published.is_at(glance.turn)) {
+                break (glance, asleep);
+            }
+        };
+        let now = clock::now_ns();
+        let going_on = |since: i64| now.saturating_sub(since.max(self.since)).max(0);
+        Stats {
+            size: size_of::<Stats>(),
+            elapsed_ns: now.saturating_sub(self.since),
+            iterations: self.count(ITERATIONS),
+            wakeups: self.count(WAKEUPS),
+            asleep_ns: asleep + sleep.map_or(0, |sleep| going_on(sleep.since)),
+            callback_ns: self.time(CALLBACK_NS),
+            longest_ns: self.longest.ns,
+            longest_since_ns: self.longest.since,
+            longest_watcher: self.longest.watcher,
+            latest_ns: self.counters.latest.load(Relaxed),
+            events: std::array::from_fn(|kind| self.count(EVENTS + kind)),
+            longest_type: self.longest.kind,
+            reserved: 0,
+            longest_name: self.longest.name,
+        }
+    }
+}
+
+/// A name, cut to fit and NUL-terminated.
+pub(super) fn short_name(name: &[u8]) -> [c_char; NAME] {
+    let mut short = [0; NAME];
+    for (to, from) in short.iter_mut().zip(name.iter().take(NAME - 1)) {
+        *to = *from as c_char;
+    }
+    short
+}
+
+fn kept(gate: &mut Gate, handle: i64) -> Result<&mut Kept> {
+    match &mut gate.stats {
+        Some(kept) => Ok(kept),
+        None => fail!(ENOENT, "loop {} has never counted: see evloop_set_stats", handle),
+    }
+}
+
+/// See evloop_set_stats.
+pub(crate) fn set_stats(handle: i64, on: bool) -> Result<()> {
+    let named = named(handle, Kind::Loop)?;
+    let mut gate = named.lock()?;
+    if gate.stats.as_ref().is_some_and(|kept| kept.on) == on {
+        return Ok(());
+    }
+    gate.expect_commands(1)?;
+    let counters = match (&gate.stats, on) {
+        (_, false) => None,
+        (Some(kept), true) => Some(kept.counters.clone()),
+        (None, true) => Some(Arc::new(Counters::new()?)),
+    };
+    if let (None, Some(counters)) = (&gate.stats, &counters) {
+        let mut base = Vec::new();
+        if base.try_reserve_exact(CELLS).is_err() {
+            fail!(ENOMEM, "no memory for {} counters", CELLS as i64);
+        }
+        base.resize(CELLS, 0);
+        let counters = counters.clone();
+        gate.stats = Some(Kept { counters, base, since: 0, longest: NONE, on: false });
+    }
+    let kept = kept(&mut gate, handle)?;
+    kept.on = on;
+    if on {
+        kept.set_back();
+    }
+    super::tell(&named, gate, super::Look::Stats(counters))
+}
+
+/// See evloop_stats.
+pub(crate) fn stats(handle: i64) -> Result<Stats> {
+    let named = named(handle, Kind::Loop)?;
+    let mut gate = named.lock()?;
+    Ok(kept(&mut gate, handle)?.fill(&named.desk.published))
+}
+
+/// See evloop_stats_reset.
+pub(crate) fn stats_reset(handle: i64) -> Result<()> {
+    let named = named(handle, Kind::Loop)?;
+    let mut gate = named.lock()?;
+    kept(&mut gate, handle)?.set_back();
+    Ok(())
+}
+
+/// See evloop_stats_histogram; how many buckets there are.
+pub(crate) fn stats_histogram(
+    handle: i64,
+    which: Which,
+    room: &mut [MaybeUninit<u64>],
+) -> Result<usize> {
+    let named = named(handle, Kind::Loop)?;
+    let mut gate = named.lock()?;
+    let kept = kept(&mut gate, handle)?;
+    for (place, count) in room.iter_mut().zip(kept.histogram(which)) {
+        place.write(count);
+    }
+    Ok(BUCKETS)
+}
+
+/// See evloop_stats_percentile_ns.
+pub(crate) fn stats_percentile(handle: i64, which: Which, percent: f64) -> Result<i64> {
+    let named = named(handle, Kind::Loop)?;
+    let mut gate = named.lock()?;
+    let kept = kept(&mut gate, handle)?;
+    let counts = kept.histogram(which);
+    let total: u64 = counts.iter().sum();
+    if total == 0 {
+        fail!(ENOENT, "loop {} has counted none of these yet", handle);
+    }
+    // How many are not above it; at least one is.
+    let wanted = ((total as f64 * percent / 100.0).ceil() as u64).clamp(1, total);
+    let greatest = match which {
+        Which::Lateness => kept.counters.latest.load(Relaxed),
+        Which::Callback => kept.longest.ns,
+    };
+    let mut so_far = 0;
+    for (bucket, count) in counts.into_iter().enumerate() {
+        so_far += count;
+        if so_far == total {
+            // The last of all, which is known.
+            return Ok(greatest.max(histogram::least_of(bucket)));
+        }
+        if so_far >= wanted {
+            return Ok(histogram::least_of(bucket + 1).saturating_sub(1));
+        }
+    }
+    Ok(greatest)
+}

@@ -1,0 +1,258 @@
+//! Traces: what a loop did last, in a ring in memory, and as a file when the
+//! trace is stopped. So the loop never waits for a disk, whatever happens.
+
+use super::published::{ASLEEP, Glance};
+use super::trace_file::{self, Page};
+use super::{Look, tell};
+use crate::errno::{Errno, Error, Result, error, fail};
+use crate::reactor::desk::Gate;
+use crate::reactor::named::named;
+use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
+use crate::sys::fd::Fd;
+use crate::sys::{clock, fd, file};
+use crate::table::Kind;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+/// What is in a trace besides callbacks, which have the type of their event.
+pub(super) const WAIT: i32 = 64;
+pub(super) const LOOK: i32 = 65;
+pub(super) const ITERATION: i32 = 66;
+
+const DEFAULT_EVENTS: usize = 100_000;
+const WORDS: usize = 5;
+
+/// Something that took time.
+#[derive(Clone, Copy)]
+pub(in crate::reactor) struct Entry {
+    pub kind: i32,
+    pub handle: i64,
+    pub start: i64,
+    pub end: i64,
+    /// A timer's lateness; an io watcher's events and descriptor; how many
+    /// events a wait has found.
+    pub extra: u64,
+}
+
+/// The last entries; written by the loop's thread alone.
+pub(in crate::reactor) struct Ring {
+    words: Vec<AtomicU64>,
+    entries: u64,
+    /// How many there were in all.
+    written: AtomicU64,
+    /// Nothing more is to be written.
+    closed: AtomicU32,
+}
+
+/// A trace, at the gate.
+pub(in crate::reactor) struct Trace {
+    ring: Arc<Ring>,
+    file: Fd,
+    /// Names of watchers that were closed meanwhile.
+    names: HashMap<i64, Box<[u8]>>,
+    began: i64,
+    stopping: bool,
+}
+
+/// Where a trace is written.
+pub(crate) enum Output<'a> {
+    Path(&'a CStr),
+    Descriptor(RawFd),
+}
+
+impl Ring {
+    fn new(entries: usize) -> Result<Self> {
+        let mut words = Vec::new();
+        // One more, which may be half written while the others are read.
+        let count = entries.saturating_add(1).saturating_mul(WORDS);
+        if words.try_reserve_exact(count).is_err() {
+            fail!(ENOMEM, "no memory for a trace of {} events", entries as i64);
+        }
+        words.resize_with(count, || AtomicU64::new(0));
+        let (written, closed) = (AtomicU64::new(0), AtomicU32::new(0));
+        Ok(Self { words, entries: entries as u64, written, closed })
+    }
+
+    /// The words of an entry.
+    fn place(&self, number: u64) -> &[AtomicU64] {
+        let at = (number % (self.entries + 1)) as usize * WORDS;
+        self.words.get(at..at + WORDS).unwrap_or_default()
+    }
+
+    pub fn push(&self, thread: i32, entry: &Entry) {
+        if self.closed.load(Relaxed) != 0 {
+            return;
+        }
+        let number = self.written.load(Relaxed);
+        let what = u64::from(thread.cast_unsigned()) << 32 | u64::from(entry.kind.cast_unsigned());
+        let (start, end) = (entry.start.cast_unsigned(), entry.end.cast_unsigned());
+        let words = [what, entry.handle.cast_unsigned(), start, end, entry.extra];
+        for (place, word) in self.place(number).iter().zip(words) {
+            // Release: who sees it knows that the one before it is written.
+            place.store(word, Release);
+        }
+        self.written.store(number.wrapping_add(1), Release);
+    }
+
+    /// All that are there, with their threads, in order of their beginning,
+    /// the longer ones first; and how many are not there any more.
+    fn read(&self) -> Result<(Vec<(i32, Entry)>, u64)> {
+        self.closed.store(1, Relaxed);
+        let mut all = Vec::new();
+        let written = self.written.load(Acquire);
+        let first = written.saturating_sub(self.entries);
+        if all.try_reserve_exact((written - first) as usize).is_err() {
+            fail!(ENOMEM, "no memory for {} events", (written - first).cast_signed());
+        }
+        for number in first..written {
+            let mut words = [0; WORDS];
+            for (word, place) in words.iter_mut().zip(self.place(number)) {
+                *word = place.load(Acquire);
+            }
+            all.push(words);
+        }
+        // The loop's thread may have written on meanwhile.
+        let dropped = self.written.load(Relaxed).saturating_sub(self.entries);
+        let lost = (dropped - first).min(all.len() as u64);
+        let mut entries = Vec::new();
+        if entries.try_reserve_exact(all.len() + 1).is_err() {
+            fail!(ENOMEM, "no memory for {} events", all.len() as i64);
+        }
+        entries.extend(all.into_iter().skip(lost as usize).map(entry_of));
+        entries.sort_unstable_by_key(|(_, entry)| (entry.start, std::cmp::Reverse(entry.end)));
+        Ok((entries, dropped))
+    }
+}
+
+fn entry_of(words: [u64; WORDS]) -> (i32, Entry) {
+    let [what, handle, start, end, extra] = words;
+    let (kind, handle) = (what as u32 as i32, handle.cast_signed());
+    let (start, end) = (start.cast_signed(), end.cast_signed());
+    ((what >> 32) as i32, Entry { kind, handle, start, end, extra })
+}
+
+impl Trace {
+    /// A watcher with a name is closed.
+    pub fn keep_name(&mut self, handle: i64, name: Box<[u8]>) {
+        // No more than there can be events of.
+        if (self.names.len() as u64) < self.ring.entries && self.names.try_reserve(1).is_ok() {
+            self.names.insert(handle, name);
+        }
+    }
+
+    /// Writes the file; how many events are missing in it.
+    fn write(
+        &self,
+        mut entries: Vec<(i32, Entry)>,
+        dropped: u64,
+        names: &HashMap<i64, Box<[u8]>>,
+        running: Option<Glance>,
+    ) -> std::result::Result<(), Errno> {
+        let now = clock::now_ns();
+        if let Some(running) = running.filter(|running| running.kind != ASLEEP) {
+            let thread = entries.last().map_or(0, |(thread, _)| *thread);
+            let (kind, handle, start) = (running.kind, running.watcher, running.since);
+            let end = now.max(start);
+            // Room was made for it.
+            entries.push((thread, Entry { kind, handle, start, end, extra: trace_file::RUNNING }));
+        }
+        let name = |handle| {
+            let name = self.names.get(&handle).or_else(|| names.get(&handle));
+            name.map(|name| &**name).unwrap_or_default()
+        };
+        let mut page = Page::new(self.file.raw());
+        trace_file::write(&mut page, &entries, &name, dropped, [self.began, now])
+    }
+
+    /// In a forked child, which may have closed the file, and use the number
+    /// for another one.
+    pub fn forget(self) {
+        std::mem::forget(self.file);
+    }
+
+    /// The loop is closed: what there is is written.
+    pub fn finish(self, names: &HashMap<i64, Box<[u8]>>) {
+        if let Ok((entries, dropped)) = self.ring.read() {
+            // There is nobody who could be told.
+            let _ = self.write(entries, dropped, names, None);
+        }
+    }
+}
+
+/// See evloop_trace_start.
+pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<()> {
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
+    let running = |gate: &Gate| match gate.trace {
+        Some(_) => fail!(EEXIST, "a trace of loop {} is being made already", handle),
+        None => Ok(()),
+    };
+    // Before a file is emptied.
+    running(&*named.lock()?)?;
+    let most = usize::try_from(most).ok().filter(|most| *most > 0).unwrap_or(DEFAULT_EVENTS);
+    let ring = Arc::new(Ring::new(most)?);
+    let file = match output {
+        Output::Path(path) => file::create(path),
+        Output::Descriptor(fd) => fd::duplicate_to_write(fd),
+    };
+    let file = file.map_err(|errno| refused(errno, &output))?;
+    let mut gate = named.lock()?;
+    running(&gate)?;
+    gate.expect_commands(1)?;
+    let (names, began) = (HashMap::new(), clock::now_ns());
+    gate.trace = Some(Trace { ring: ring.clone(), file, names, began, stopping: false });
+    tell(&named, gate, Look::Trace(Some(ring)))
+}
+
+fn refused(errno: Errno, output: &Output<'_>) -> Error {
+    match output {
+        Output::Path(_) => error!(errno, "the file cannot be written to"),
+        Output::Descriptor(fd) => error!(errno, "fd {} cannot be written to", *fd),
+    }
+}
+
+/// See evloop_trace_stop; how many events are missing in the file.
+pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
+    let named = named(handle, Kind::Loop)?;
+    let mut gate = named.lock()?;
+    gate.expect_commands(1)?;
+    let published = named.desk.published.look();
+    let ring = match &mut gate.trace {
+        Some(trace) if !trace.stopping => {
+            trace.stopping = true;
+            trace.ring.clone()
+        }
+        _ => fail!(ENOENT, "no trace of loop {} is being made", handle),
+    };
+    tell(&named, gate, Look::Trace(None))?;
+    let read = ring.read();
+    let mut gate = named.lock()?;
+    // Closed meanwhile, it was written then.
+    let Some(trace) = gate.trace.take() else { return crate::table::stale(handle) };
+    let mut names = HashMap::new();
+    let (entries, dropped) = read?;
+    for handle in entries.iter().map(|(_, entry)| entry.handle).chain(published.map(|p| p.watcher))
+    {
+        if let Some(name) = gate.names.get(&handle)
+            && !names.contains_key(&handle)
+        {
+            names.insert(handle, copy(name)?);
+        }
+    }
+    drop(gate);
+    match trace.write(entries, dropped, &names, published) {
+        Ok(()) => Ok(dropped.cast_signed()),
+        Err(errno) => Err(error!(errno, "the trace of loop {} cannot be written", handle)),
+    }
+}
+
+fn copy(name: &[u8]) -> Result<Box<[u8]>> {
+    let mut copy = Vec::new();
+    if copy.try_reserve_exact(name.len()).is_err() {
+        fail!(ENOMEM, "no memory for a name of {} bytes", name.len() as i64);
+    }
+    copy.extend_from_slice(name);
+    Ok(copy.into_boxed_slice())
+}
