@@ -139,10 +139,11 @@ static void on_pipe(const evloop_event_t *event, void *user_data)
     evloop_stop(chain_loop);
 }
 
-void chain_evloop(const void *parameters, double *out)
+static void chain_on_loop(const struct chain *chain, double *out, int stats)
 {
-  const struct chain *chain = parameters;
   chain_loop = new_loop(0);
+  if (stats)
+    must(evloop_set_stats(chain_loop, 1));
   for (int i = 0; i < chain->pipes; i++)
     must(evloop_add_io(chain_loop, hops[i].in, EVLOOP_EPOLLIN, on_pipe,
                        &hops[i]));
@@ -157,6 +158,16 @@ void chain_evloop(const void *parameters, double *out)
   must(evloop_run(chain_loop, EVLOOP_RUN_NOWAIT));
   chain_end(chain);
   must(evloop_close(chain_loop));
+}
+
+void chain_evloop(const void *parameters, double *out)
+{
+  chain_on_loop(parameters, out, 0);
+}
+
+static void chain_stats(const void *parameters, double *out)
+{
+  chain_on_loop(parameters, out, 1);
 }
 
 void chain_kqueue(const void *parameters, double *out)
@@ -186,6 +197,18 @@ void chain_kqueue(const void *parameters, double *out)
   must(evloop_kqueue_close(kq));
 }
 
+/* What it costs that somebody looks: the loop against itself. */
+static void bench_chain_stats(const struct chain *chain)
+{
+  struct work work = {.raw = chain_evloop,
+                      .evloop = chain_stats,
+                      .parameters = chain,
+                      .figures = {{"", "ns/event", RATIO, 1.02}}};
+  snprintf(work.figures[0].name, sizeof work.figures[0].name,
+           "W1 chain %d/%d, statistics on / off", chain->pipes, chain->active);
+  compare(&work);
+}
+
 void bench_chain(void)
 {
   static const int pipes[] = {100, 1000, 9900}, actives[] = {1, 100, 1000};
@@ -208,6 +231,8 @@ void bench_chain(void)
         snprintf(work.figures[i].name, sizeof work.figures[i].name,
                  "W1 chain %d/%d", n, chain.active);
       compare(&work);
+      if (p == 1 && actives[a] < 1000)
+        bench_chain_stats(&chain);
     }
     chain_close();
   }
