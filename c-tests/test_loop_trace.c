@@ -5,7 +5,6 @@
 #define _GNU_SOURCE 1
 #include "loop_support.h"
 
-#include <math.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
@@ -63,7 +62,7 @@ static int64_t number(void) {
   double value = strtod(at, &end);
   CHECK(end > at);
   at = end;
-  return (int64_t)llround(value * 1000);
+  return (int64_t)(value * 1000 + (value < 0 ? -0.5 : 0.5));
 }
 
 static void object(Slice *slice);
