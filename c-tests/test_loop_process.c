@@ -532,4 +532,50 @@ TEST(without_descriptors_nothing_is_left) {
   close_loop(loop);
 }
 
+/* ---- reaped when it is told, not before ---- */
+
+static int64_t to_close;
+
+static pid_t ended_child(int code) {
+  pid_t child = child_that_exits(code);
+  wait_for_zombie(child);
+  return child;
+}
+
+static void never(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  (void)user_data;
+  CHECK(!"called");
+}
+
+static void close_another(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  (void)user_data;
+  OK(evloop_watcher_close(to_close, 0));
+}
+
+TEST(who_is_not_told_has_its_child_left) {
+  evloop_t loop = OK(evloop_create(NULL));
+  /* As a record that nobody takes. */
+  pid_t child = ended_child(3);
+  int64_t watcher = OK(evloop_add_process(loop, child, EVLOOP_PROCESS_REAP, NULL, NULL));
+  OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
+  OK(evloop_watcher_close(watcher, 0));
+  CHECK_EQ(WEXITSTATUS(reap(child)), 3);
+  /* Closed by a neighbour of the same batch. */
+  child = ended_child(4);
+  to_close = OK(evloop_add_process(loop, child, EVLOOP_PROCESS_REAP, never, NULL));
+  OK(evloop_watcher_set_priority(OK(evloop_add_defer(loop, close_another, NULL)), 1));
+  OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
+  CHECK_ERR(evloop_watcher_close(to_close, 0), ESTALE);
+  CHECK_EQ(WEXITSTATUS(reap(child)), 4);
+  /* Taken as a record. */
+  evloop_event_t record;
+  child = ended_child(5);
+  OK(evloop_add_process(loop, child, EVLOOP_PROCESS_REAP, NULL, NULL));
+  CHECK_EQ(evloop_wait(loop, &record, 1, -1), 1);
+  CHECK_EQ(WEXITSTATUS(record.result), 5);
+  expect_no_child(child);
+}
+
 CHECK_MAIN()

@@ -719,6 +719,23 @@ static void close_and_ask(const evloop_event_t *event, void *user_data) {
   CHECK_EQ(info.pid, getpid());
 }
 
+TEST(a_fault_that_is_ignored_ends_the_process_as_without_a_watcher) {
+  int status;
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    const struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    signal(SIGILL, SIG_IGN);
+    evloop_t loop = OK(evloop_create(NULL));
+    OK(evloop_add_signal(loop, SIGILL, 0, tell_story, NULL));
+    /* Sent, it is ignored. */
+    raise(SIGILL);
+    __builtin_trap();
+  }
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK(WIFSIGNALED(status));
+}
+
 TEST(a_watcher_is_closed_by_its_own_event) {
   install(SIGUSR1, SIG_IGN);
   evloop_t loop = new_loop();

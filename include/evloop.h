@@ -3781,6 +3781,12 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  * returned. With EVLOOP_SIGNAL_FD the signal is taken from a signalfd; it
  * has to be blocked, in all threads, or it does what it does otherwise.
  *
+ * A handler is not the same as none: calls that are never resumed (poll,
+ * nanosleep, epoll_wait) are interrupted; a program that is executed finds
+ * the default where the signal was ignored; and SIGTTIN and SIGTTOU, which
+ * the kernel does not send to who ignores them, then hold up what uses the
+ * terminal from the background. EVLOOP_SIGNAL_FD has none of that.
+ *
  *                      the handler               EVLOOP_SIGNAL_FD
  *   handlers           run as before             none, it is blocked
  *   SIG_IGN            seen                      seen

@@ -111,6 +111,8 @@ pub(super) const SPENT: u32 = 1 << 23;
 
 /// process: it has ended, and that was told.
 pub(super) const OVER: u32 = 1 << 24;
+/// process: it has ended, and is waited for when that is delivered.
+pub(super) const REAPS: u32 = 1 << 25;
 
 /// timer: will expire.
 pub(super) const SET: u32 = 1 << 16;
@@ -148,7 +150,7 @@ pub(super) const FINISHED: u32 = 1 << 18;
 /// Everything that makes an io event more than a call of its callback.
 pub(super) const NOT_PLAIN: u32 = EXTRA_WORK | SHARED | ONESHOT | MASKED | ALWAYS | DEAD;
 /// The same, for any source.
-pub(super) const EXTRA_WORK: u32 = RECORDS | LIMITED | SUSPENDED;
+pub(super) const EXTRA_WORK: u32 = RECORDS | LIMITED | SUSPENDED | REAPS;
 /// What an io watcher is compared with, to be told plain.
 pub(super) const PLAIN_MASK: u32 = SOURCE | ENABLED | NOT_PLAIN;
 pub(super) const PLAIN_IO: u32 = Source::Io as u32 | ENABLED;

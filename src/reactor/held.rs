@@ -63,7 +63,15 @@ impl Core {
             }
             return false;
         }
+        self.note_delivered(index, record);
         true
+    }
+
+    /// An event is about to be seen by the program.
+    fn note_delivered(&mut self, index: u32, record: &Record) {
+        if record.has(REAPS) {
+            self.object_delivered(index, record);
+        }
     }
 
     fn is_within_limit(&mut self, index: u32) -> bool {
@@ -177,6 +185,7 @@ impl Core {
                 Source::Signal => self.signal_taken(index, record, &mut event),
                 _ => self.details.set_held(event.reserved, false),
             }
+            self.note_delivered(index, record);
         }
         Some(event)
     }

@@ -11,7 +11,7 @@
 use super::core::Core;
 use super::details::Content;
 use super::event::Event;
-use super::flags::{ERROR, OVER};
+use super::flags::{ERROR, OVER, REAPS};
 use super::record::{self, Record};
 use crate::errno::{Errno, Result, error};
 use crate::table::{self, Kind};
@@ -36,6 +36,9 @@ pub(crate) trait Watched {
     /// What happened, now that the descriptor is ready for that.
     fn ask(&mut self, ready: u32, event: &mut Event) -> Answer;
 
+    /// Its last event is delivered; only asked of what wants to hear it.
+    fn delivered(&mut self) {}
+
     /// Whether it was closed by somebody else, who has rung the loop.
     fn is_closed(&self) -> bool {
         false
@@ -57,8 +60,9 @@ pub(crate) enum Answer {
     /// The event.
     Event,
     /// The event, and no other will come: its descriptor is not needed any
-    /// more. With what is longer than an event.
-    Last(Content),
+    /// more. With what is longer than an event, and whether it wants to hear
+    /// when that is delivered.
+    Last(Content, bool),
     /// It is there no more: the watcher is told this error, and is done.
     Gone(Errno),
 }
@@ -191,15 +195,25 @@ impl Core {
     }
 
     /// The watcher is not reported any more, and has no descriptor.
-    fn forget_object(&mut self, index: u32, record: &Record) {
-        record.set(OVER);
+    fn forget_object(&mut self, index: u32, record: &Record, stays: bool) {
+        record.set(if stays { OVER | REAPS } else { OVER });
         self.io_gone(index, record);
         // A thread that closes the watcher removes its descriptor's number
         // from the kernel's set, with this lock: it either has, or sees that
         // there is nothing to remove. From here on the number can be used
         // again.
         drop(self.desk.gate());
-        self.objects.remove(&index);
+        if !stays {
+            self.objects.remove(&index);
+        }
+    }
+
+    /// The last event of a watcher is delivered.
+    pub fn object_delivered(&mut self, index: u32, record: &Record) {
+        record.unset(REAPS);
+        if let Some(mut watched) = self.objects.remove(&index) {
+            watched.delivered();
+        }
     }
 }
 
@@ -214,9 +228,9 @@ pub(super) fn ask(
     let Some(watched) = core.objects.get_mut(&index) else { return false };
     match watched.ask(ready, event) {
         Answer::Event => true,
-        Answer::Last(content) => {
+        Answer::Last(content, hears) => {
             event.reserved = core.details.add(event.watcher, content);
-            core.forget_object(index, record);
+            core.forget_object(index, record, hears);
             true
         }
         Answer::Gone(errno) => {

@@ -113,8 +113,7 @@ fn open(pid: c_int) -> Result<Fd> {
 
 impl Process {
     fn end(&self) -> Ended {
-        let how = if self.reap { 0 } else { libc::WNOWAIT };
-        let waited = pidfd::wait(self.pidfd.raw(), how).ok().flatten();
+        let waited = pidfd::wait(self.pidfd.raw(), libc::WNOWAIT).ok().flatten();
         let (status, usage) = match waited {
             Some((status, usage)) => (Some(status), Some(usage)),
             None => (pidfd::status(self.pidfd.raw(), self.pid), None),
@@ -134,7 +133,12 @@ impl Watched for Process {
             Some(status) => event.result = status,
             None => event.events = STATUS_UNKNOWN,
         }
-        Answer::Last(Content::Process(ended))
+        Answer::Last(Content::Process(ended), self.reap)
+    }
+
+    fn delivered(&mut self) {
+        // Somebody else may have waited for it.
+        let _ = pidfd::wait(self.pidfd.raw(), 0);
     }
 
     fn revive(&mut self, _eventfd: RawFd) -> std::result::Result<(), Errno> {

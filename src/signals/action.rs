@@ -103,8 +103,8 @@ impl Chained {
         context: *mut c_void,
     ) {
         match self.action.sa_sigaction {
-            libc::SIG_IGN => {}
-            libc::SIG_DFL => {
+            libc::SIG_IGN if !is_fault(number, info) => {}
+            libc::SIG_DFL | libc::SIG_IGN => {
                 let errno = SavedErrno::now();
                 // A handler that called ours would not have called this.
                 let found = signal::query(number);
@@ -126,6 +126,17 @@ impl Chained {
             }
         }
     }
+}
+
+/// Whether the kernel says that the thread itself cannot go on: it does not
+/// ignore that whatever it is told.
+fn is_fault(number: c_int, info: *const libc::siginfo_t) -> bool {
+    let can_be = matches!(
+        number,
+        libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP | libc::SIGSYS
+    );
+    // SAFETY: null, or what the kernel, or a handler over this, has given.
+    can_be && unsafe { info.as_ref() }.is_some_and(|info| info.si_code > 0)
 }
 
 /// Does what the kernel does by default: ends or stops the process, or

@@ -69,6 +69,8 @@ fn after_fork() {
     };
     // SAFETY: no other thread is in the library, and this one not in here.
     unsafe { LOCK.recover(mend) };
+    // Until somebody subscribes, no handler of this process looks at them.
+    SIGNALS.iter().for_each(|signal| subscriber::after_fork(&signal.subscribers));
 }
 
 static FORK_HOOK: table::ForkHook = table::ForkHook { run: after_fork };

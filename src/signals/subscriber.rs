@@ -92,6 +92,14 @@ pub(super) fn any(first: &AtomicPtr<Subscriber>) -> bool {
     found
 }
 
+/// In a forked child: handlers that were at work are the parent's.
+pub(super) fn after_fork(first: &AtomicPtr<Subscriber>) {
+    each(first, |one| {
+        one.busy.store(0, Ordering::Relaxed);
+        true
+    });
+}
+
 /// A record for a new one; under the lock of the module.
 pub(super) fn take(
     first: &AtomicPtr<Subscriber>,
@@ -117,10 +125,6 @@ pub(super) fn take(
             &*fresh
         }
     };
-    if one.epoch.load(Ordering::Relaxed) != 0 {
-        // Of the parent of this forked child: its handlers are not here.
-        one.busy.store(0, Ordering::Relaxed);
-    }
     let infos = if with_infos { one.infos(number)? } else { std::ptr::null_mut() };
     one.infos.store(infos, Ordering::Relaxed);
     one.count.store(0, Ordering::Relaxed);
