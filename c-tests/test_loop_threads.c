@@ -64,6 +64,22 @@ BOTH(each_kind_is_added) {
   for (i = 0; i < LENGTH(calls); i++) UNTIL(LOAD(calls[i]) >= 1);
 }
 
+TEST(timers_added_while_the_loop_is_busy_share_a_descriptor) {
+  enum { MANY = 100 };
+  static Runner runner;
+  static int calls;
+  static Gate gate;
+  evloop_t loop = sleeping_loop(&runner);
+  hold(loop, &gate);
+  int before = open_descriptors();
+  for (int i = 0; i < MANY; i++) timer(loop, MS, 0, count_call, &calls);
+  CHECK_EQ(open_descriptors(), before + 1);
+  open_gate(&gate);
+  UNTIL(LOAD(calls) == MANY);
+  stop_runner(&runner);
+  close_loop(loop);
+}
+
 BOTH(an_idle_watcher_is_added) {
   static int calls;
   evloop_watcher_t watcher = OK(evloop_add_idle(loop, count_call, &calls));

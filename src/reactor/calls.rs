@@ -196,10 +196,12 @@ pub(crate) fn add_timer(handle: i64, new: NewTimer, target: Target) -> Result<i6
 /// When a timer expires that another thread than the loop's sets now.
 fn remote_deadline(gate: &mut Gate, named: &Named, clock: usize, setting: &Setting) -> Result<i64> {
     let queue = timers::queue_of(clock, setting);
-    if !named.desk.is_virtual() && named.desk.clocks.load(Relaxed) >> queue & 1 == 0 {
+    let known = named.desk.clocks.load(Relaxed) | gate.clocks;
+    if !named.desk.is_virtual() && known >> queue & 1 == 0 {
         gate.expect_commands(1)?;
         let fd = clocks::create_fd(queue)?;
         gate.inbox.push(Command::Clock(queue, fd));
+        gate.clocks |= 1 << queue;
     }
     if setting.absolute {
         return Ok(setting.initial);

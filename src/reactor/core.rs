@@ -338,6 +338,7 @@ impl Core {
         // Others' timers count from their calls: nothing is left to be found
         // out about them.
         let in_callback = std::mem::replace(&mut self.in_callback, false);
+        gate.clocks = 0;
         for command in std::mem::take(&mut gate.inbox) {
             self.obey(command);
         }

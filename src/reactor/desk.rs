@@ -71,6 +71,8 @@ pub(super) const UNKNOWN: i64 = i64::MIN;
 #[derive(Default)]
 pub(super) struct Gate {
     pub inbox: Vec<Command>,
+    /// Bits of the clocks whose timerfds are in there.
+    pub clocks: u32,
     /// Records for the watchers that others add.
     pub reserve: Vec<u32>,
     /// The kernel's set; only changed under the lock.
