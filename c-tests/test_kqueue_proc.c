@@ -5,6 +5,7 @@
 
 #define _GNU_SOURCE
 #include "kqueue_support.h"
+#include "process_support.h"
 
 #include <sched.h>
 
@@ -19,31 +20,6 @@
 
 /* ---- helpers ---- */
 
-/* A process that does nothing until told, and what it is told by. */
-typedef struct Held {
-  pid_t pid;
-  int rope;
-} Held;
-
-static Held hold(int code) {
-  Pipe p = new_pipe();
-  Held held = {(pid_t)OK(fork()), p.w};
-  if (held.pid == 0) {
-    char byte;
-    close(p.w);
-    while (read(p.r, &byte, 1) < 0) continue;
-    _exit(code);
-  }
-  OK(close(p.r));
-  return held;
-}
-
-static void let_go(const Held *held) {
-  /* Not by closing it: others that were forked since have it, too. */
-  put(held->rope);
-  OK(close(held->rope));
-}
-
 /* One event, where there may be more. */
 static Event one_event(evloop_kqueue_t kq) {
   Event event;
@@ -51,12 +27,6 @@ static Event one_event(evloop_kqueue_t kq) {
   CHECK_EQ(event.filter, KQ_PROC);
   CHECK_EQ(event.udata, 9);
   return event;
-}
-
-static int reap(pid_t child) {
-  int status;
-  CHECK_EQ(OK(waitpid(child, &status, 0)), child);
-  return status;
 }
 
 /* Until it is a zombie, which stays. */
@@ -136,7 +106,7 @@ static bool has_connector(evloop_kqueue_t kq) {
 
 TEST(the_exit_of_a_child_has_its_status) {
   evloop_kqueue_t kq = new_kqueue();
-  Held child = hold(3);
+  Held child = hold_child(3);
   watch(kq, child.pid, EXIT);
   expect_nothing(kq);
   let_go(&child);
@@ -148,7 +118,7 @@ TEST(the_exit_of_a_child_has_its_status) {
 
 TEST(a_killed_child_has_its_signal) {
   evloop_kqueue_t kq = new_kqueue();
-  Held child = hold(0);
+  Held child = hold_child(0);
   watch(kq, child.pid, EXIT | EVLOOP_KQ_NOTE_EXITSTATUS);
   OK(kill(child.pid, SIGKILL));
   Event event = next_of(kq, child.pid, EXIT | EVLOOP_KQ_NOTE_EXITSTATUS);
@@ -158,7 +128,7 @@ TEST(a_killed_child_has_its_signal) {
 
 TEST(a_child_that_has_ended_already_fires_at_once) {
   evloop_kqueue_t kq = new_kqueue();
-  Held child = hold(4);
+  Held child = hold_child(4);
   let_go(&child);
   wait_for_zombie(child.pid);
   watch(kq, child.pid, EXIT);
@@ -241,7 +211,7 @@ TEST(the_status_of_who_may_not_be_looked_at_is_unknown) {
 
 TEST(a_child_waited_for_first_is_reported) {
   evloop_kqueue_t kq = new_kqueue();
-  Held child = hold(5);
+  Held child = hold_child(5);
   watch(kq, child.pid, EXIT);
   let_go(&child);
   CHECK_EQ(reap(child.pid), 5 << 8);
@@ -252,7 +222,7 @@ TEST(a_child_waited_for_first_is_reported) {
 
 TEST(a_disabled_exit_is_kept_and_does_not_spin) {
   evloop_kqueue_t kq = new_kqueue();
-  Held child = hold(2);
+  Held child = hold_child(2);
   apply(kq, (uint64_t)child.pid, KQ_PROC, ADD | DISABLE, EXIT, 0, 9);
   let_go(&child);
   wait_for_zombie(child.pid);
@@ -271,7 +241,7 @@ TEST(a_disabled_exit_is_kept_and_does_not_spin) {
 TEST(each_udata_has_its_own_event) {
   evloop_kqueue_t kq = new_kqueue();
   int flags = ADD | EVLOOP_KQ_EV_UDATA_SPECIFIC;
-  Held child = hold(1);
+  Held child = hold_child(1);
   apply(kq, (uint64_t)child.pid, KQ_PROC, flags, EXIT, 0, 1);
   apply(kq, (uint64_t)child.pid, KQ_PROC, flags, EXIT, 0, 2);
   let_go(&child);
@@ -287,7 +257,7 @@ TEST(each_udata_has_its_own_event) {
 TEST(descriptors_go_with_the_process) {
   evloop_kqueue_t kq = new_kqueue();
   int before = open_descriptors();
-  Held child = hold(0);
+  Held child = hold_child(0);
   watch(kq, child.pid, EXIT);
   CHECK_EQ(open_descriptors(), before + 2);
   apply(kq, (uint64_t)child.pid, KQ_PROC, DELETE, 0, 0, 0);
@@ -321,9 +291,9 @@ TEST(without_a_descriptor_left_nothing_is_left_behind) {
 
 TEST(a_forked_child_leaves_the_parents_processes_alone) {
   evloop_kqueue_t kq = new_kqueue();
-  Held child = hold(7);
+  Held child = hold_child(7);
   watch(kq, child.pid, EXIT);
-  Held heir = hold(0);
+  Held heir = hold_child(0);
   /* Which has the pidfd, too. */
   let_go(&child);
   CHECK_EQ(next_exit(kq, child.pid).data, 7 << 8);
@@ -336,7 +306,7 @@ TEST(a_forked_child_leaves_the_parents_processes_alone) {
 TEST(a_kept_queue_watches_processes_in_the_child) {
   evloop_kqueue_t kq = OK(evloop_kqueue_create(EVLOOP_KQ_CPONFORK));
   bool forks = has_connector(kq);
-  Held held = hold(7);
+  Held held = hold_child(7);
   watch(kq, held.pid, EXIT);
   if (forks) watch(kq, getpid(), FORK | EXIT);
   pid_t child = (pid_t)OK(fork());
@@ -436,7 +406,7 @@ TEST(what_came_before_the_exit_comes_with_it) {
 TEST(who_does_not_watch_the_exit_is_not_told) {
   evloop_kqueue_t kq = new_kqueue();
   if (!has_connector(kq)) return;
-  Held child = hold(0);
+  Held child = hold_child(0);
   watch(kq, child.pid, FORK);
   let_go(&child);
   wait_for_zombie(child.pid);
@@ -492,7 +462,7 @@ TEST(a_tracked_child_is_watched_like_its_parent) {
   evloop_kqueue_t kq = new_kqueue();
   if (!has_connector(kq)) return;
   watch(kq, getpid(), EXIT | FORK | TRACK);
-  Held child = hold(3);
+  Held child = hold_child(3);
   Event events[4];
   CHECK_EQ(take(kq, events, 4, -1), 2);
   for (int i = 0; i < 2; i++) {
@@ -504,7 +474,7 @@ TEST(a_tracked_child_is_watched_like_its_parent) {
   CHECK_EQ(next_exit(kq, child.pid).data, 3 << 8);
   CHECK_EQ(reap(child.pid), 3 << 8);
   apply(kq, (uint64_t)getpid(), KQ_PROC, ADD, EXIT, 0, 9);
-  Held other = hold(0);
+  Held other = hold_child(0);
   expect_nothing(kq);
   let_go(&other);
   CHECK_EQ(reap(other.pid), 0);

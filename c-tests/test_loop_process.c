@@ -4,44 +4,14 @@
 
 #define _GNU_SOURCE
 #include "loop_support.h"
+#include "process_support.h"
 
 /* ---- helpers ---- */
-
-/* A process that does nothing until told, and what it is told by. */
-typedef struct Held {
-  pid_t pid;
-  int rope;
-} Held;
-
-static Held hold_child(int code) {
-  Pipe p = new_pipe();
-  Held held = {(pid_t)OK(fork()), p.w};
-  if (held.pid == 0) {
-    char byte;
-    close(p.w);
-    while (read(p.r, &byte, 1) < 0) continue;
-    _exit(code);
-  }
-  OK(close(p.r));
-  return held;
-}
-
-static void let_go(const Held *held) {
-  /* Not by closing it: others that were forked since have it, too. */
-  put(held->rope);
-  OK(close(held->rope));
-}
 
 static pid_t child_that_exits(int code) {
   pid_t child = (pid_t)OK(fork());
   if (child == 0) _exit(code);
   return child;
-}
-
-static int reap(pid_t child) {
-  int status;
-  CHECK_EQ(OK(waitpid(child, &status, 0)), child);
-  return status;
 }
 
 /* Until it is a zombie, which stays. */

@@ -139,12 +139,11 @@ pub(crate) unsafe fn read_at(
     nowait: bool,
 ) -> Result<usize, Errno> {
     let count = count.min(i32::MAX as usize);
-    if nowait && !NO_NOWAIT.load(Ordering::Relaxed) {
-        let vector = libc::iovec { iov_base: buffer.cast(), iov_len: count };
+    if nowait {
         // SAFETY: this function's contract.
-        match unsafe { vectored(libc::SYS_preadv2, fd, &vector, offset) } {
-            None => {}
-            Some(result) => return result,
+        let done = unsafe { vectored(libc::SYS_preadv2, fd, (buffer, count), offset) };
+        if let Some(result) = done {
+            return result;
         }
     }
     let start = buffer.expose_provenance();
@@ -165,12 +164,11 @@ pub(crate) unsafe fn write_at(
     nowait: bool,
 ) -> Result<usize, Errno> {
     let count = count.min(i32::MAX as usize);
-    if nowait && !NO_NOWAIT.load(Ordering::Relaxed) {
-        let vector = libc::iovec { iov_base: buffer.cast_mut().cast(), iov_len: count };
+    if nowait {
         // SAFETY: this function's contract; it is only read.
-        match unsafe { vectored(libc::SYS_pwritev2, fd, &vector, offset) } {
-            None => {}
-            Some(result) => return result,
+        let done = unsafe { vectored(libc::SYS_pwritev2, fd, (buffer.cast_mut(), count), offset) };
+        if let Some(result) = done {
+            return result;
         }
     }
     let start = buffer.expose_provenance();
@@ -182,16 +180,20 @@ pub(crate) unsafe fn write_at(
 /// `None`: this file, or this kernel, cannot do it without waiting.
 ///
 /// # Safety
-/// The vector's memory is what the system call asks for.
+/// So many bytes at the buffer are what the system call asks for.
 unsafe fn vectored(
     number: libc::c_long,
     fd: RawFd,
-    vector: &libc::iovec,
+    (buffer, count): (*mut u8, usize),
     offset: i64,
 ) -> Option<Result<usize, Errno>> {
+    if NO_NOWAIT.load(Ordering::Relaxed) {
+        return None;
+    }
+    let vector = libc::iovec { iov_base: buffer.cast(), iov_len: count };
     let offset = offset.max(-1) as usize;
     // The offset comes in two halves, of which the second is for 32 bits.
-    let args = [fd as usize, std::ptr::from_ref(vector).expose_provenance(), 1, offset, 0];
+    let args = [fd as usize, (&raw const vector).expose_provenance(), 1, offset, 0];
     let [a, b, c, d, e] = args;
     // SAFETY: this function's contract.
     match unsafe { super::raw(number, [a, b, c, d, e, libc::RWF_NOWAIT as usize]) } {

@@ -4,8 +4,8 @@ use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::set::*;
-use super::ready::{self, Connection, Look};
-use super::{Filter, Outcome, Verdict};
+use super::ready::{Connection, Look};
+use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Result, fail};
 
 pub(super) struct Except;
@@ -18,7 +18,7 @@ impl Filter for Except {
     }
 
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        ready::check(knote, NOTE_OOB)
+        refuse_unknown(knote, NOTE_OOB)
     }
 
     fn attach(&self, core: &mut Core, id: u32) -> Result<()> {

@@ -60,6 +60,11 @@ pub(super) trait Filter: Sync {
     /// A change of an existing knote, all but its udata and whether it is
     /// enabled.
     fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
+        self.take_over(core, id, change)
+    }
+
+    /// What most have to do about that: they become what it says.
+    fn take_over(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
         let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
         let mut wanted = Knote::new(change, change.flags);
         if change.flags & EV_ADD == 0 {
@@ -109,6 +114,15 @@ pub(super) trait Filter: Sync {
     /// Its event was delivered. It is not in the list of those with events;
     /// if it still has one, it goes back there.
     fn delivered(&self, _core: &mut Core, _id: u32) {}
+}
+
+/// Refuses bits of fflags that a filter does not know.
+fn refuse_unknown(knote: &Knote, known: u32) -> Result<()> {
+    let unknown = knote.fflags & !known;
+    if unknown != 0 {
+        fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
+    }
+    Ok(())
 }
 
 /// The filter of this number.

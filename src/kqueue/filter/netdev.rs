@@ -5,7 +5,7 @@
 use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::{Filter, Outcome, Verdict};
+use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Error, Result, fail};
 use crate::sys::netlink::LinkState;
 
@@ -20,11 +20,7 @@ const GONE: i64 = 1 << 16;
 
 impl Filter for Netdev {
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        let unknown = knote.fflags & !KNOWN;
-        if unknown != 0 {
-            fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
-        }
-        Ok(())
+        refuse_unknown(knote, KNOWN)
     }
 
     fn attach(&self, core: &mut Core, id: u32) -> Result<()> {

@@ -5,7 +5,7 @@ use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::slab::NONE;
-use super::{Filter, Outcome, Verdict};
+use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Result, fail};
 
 pub(super) struct Process;
@@ -16,12 +16,10 @@ const SAID: u32 = NOTE_TRACKERR | NOTE_CHILD | NOTE_EXITUNKNOWN;
 
 impl Filter for Process {
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        let unknown = knote.fflags & !(KNOWN | SAID);
-        if unknown & !NOTE_PROC_OTHERS != 0 {
-            fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
-        }
-        if unknown != 0 {
-            fail!(ENOTSUP, "fflags {} are not supported", unknown);
+        refuse_unknown(knote, KNOWN | SAID | NOTE_PROC_OTHERS)?;
+        let others = knote.fflags & NOTE_PROC_OTHERS & !(KNOWN | SAID);
+        if others != 0 {
+            fail!(ENOTSUP, "fflags {} are not supported", others);
         }
         knote.flags |= EV_CLEAR;
         knote.state = NONE.into();

@@ -7,7 +7,7 @@ use super::super::registration::Registration;
 use super::super::registry;
 use super::super::set::*;
 use super::ready::{self, Connection, Look};
-use super::{Filter, Outcome, Verdict};
+use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Errno, Result};
 use crate::sys::{diag, fd, file, socket};
 use std::os::fd::RawFd;
@@ -26,7 +26,7 @@ impl Filter for Read {
     }
 
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        ready::check(knote, NOTE_LOWAT | NOTE_FILE_POLL)
+        refuse_unknown(knote, NOTE_LOWAT | NOTE_FILE_POLL)
     }
 
     fn interest(&self, knote: &Knote) -> (usize, u32) {

@@ -6,7 +6,6 @@ use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::set::*;
 use super::Outcome;
-use crate::errno::{Result, fail};
 use crate::sys::clock;
 use crate::sys::poll;
 use crate::sys::socket::{self, TCP_CLOSE};
@@ -89,15 +88,6 @@ pub(super) fn ended(data: i64, connection: &Connection) -> Outcome {
         _ => 0,
     };
     Outcome { data, fflags, eof: true }
-}
-
-/// Refuses what neither of the two filters knows.
-pub(super) fn check(knote: &Knote, known: u32) -> Result<()> {
-    let unknown = knote.fflags & !known;
-    if unknown != 0 {
-        fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
-    }
-    Ok(())
 }
 
 /// Whether the kernel is to report what happens, and not what is.

@@ -9,7 +9,7 @@ use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::{ACTIVE, DISABLED, Knote};
 use super::super::timers::{self, MONOTONIC, REALTIME};
-use super::{Filter, Outcome, Verdict};
+use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Result, error, fail};
 
 pub(super) struct Timer;
@@ -77,10 +77,7 @@ impl Timer {
 
 impl Filter for Timer {
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        let unknown = knote.fflags & !(UNITS | NOTE_ABSTIME);
-        if unknown != 0 {
-            fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
-        }
+        refuse_unknown(knote, UNITS | NOTE_ABSTIME)?;
         if knote.data < 0 {
             fail!(EINVAL, "data is {}, negative", knote.data);
         }

@@ -8,7 +8,7 @@ use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::notes::{ENTRIES, NEEDED, PARENT};
 use super::super::registration::Registration;
-use super::{Filter, Outcome, Verdict};
+use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::{file, mounts};
 use std::os::fd::RawFd;
@@ -66,11 +66,7 @@ impl Filter for Vnode {
     }
 
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        let unknown = knote.fflags & !KNOWN;
-        if unknown != 0 {
-            fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
-        }
-        Ok(())
+        refuse_unknown(knote, KNOWN)
     }
 
     fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
@@ -81,13 +77,7 @@ impl Filter for Vnode {
     }
 
     fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
-        let mut wanted = Knote::new(change, change.flags);
-        if change.flags & EV_ADD == 0 {
-            wanted.flags = knote.flags;
-        }
-        self.check(&mut wanted)?;
-        (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
+        self.take_over(core, id, change)?;
         hold_mounts(core, id)
     }
 

@@ -5,7 +5,7 @@ use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::set::*;
 use super::ready::{self, Connection, Look};
-use super::{Filter, Outcome, Verdict};
+use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Errno, Result};
 use crate::sys::{fd, file, socket};
 use std::os::fd::RawFd;
@@ -22,7 +22,7 @@ impl Filter for Write {
     }
 
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        ready::check(knote, NOTE_LOWAT)
+        refuse_unknown(knote, NOTE_LOWAT)
     }
 
     fn interest(&self, knote: &Knote) -> (usize, u32) {

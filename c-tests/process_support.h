@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* What the tests of processes share. */
+#ifndef PROCESS_SUPPORT_H
+#define PROCESS_SUPPORT_H
+
+#include "support.h"
+
+#include <sys/wait.h>
+
+/* A process that does nothing until told, and what it is told by. */
+typedef struct Held {
+  pid_t pid;
+  int rope;
+} Held;
+
+MAYBE_UNUSED static Held hold_child(int code) {
+  Pipe p = new_pipe();
+  Held held = {(pid_t)OK(fork()), p.w};
+  if (held.pid == 0) {
+    char byte;
+    close(p.w);
+    while (read(p.r, &byte, 1) < 0) continue;
+    _exit(code);
+  }
+  OK(close(p.r));
+  return held;
+}
+
+MAYBE_UNUSED static void let_go(const Held *held) {
+  /* Not by closing it: others that were forked since have it, too. */
+  put(held->rope);
+  OK(close(held->rope));
+}
+
+MAYBE_UNUSED static int reap(pid_t child) {
+  int status;
+  CHECK_EQ(OK(waitpid(child, &status, 0)), child);
+  return status;
+}
+
+#endif
