@@ -299,6 +299,16 @@ impl Core {
         true
     }
 
+    /// An event that the rate limit keeps back: if it is the last one, the
+    /// watcher lives until it is told.
+    pub fn ends_later(&mut self, record: &Record, event: &Event) {
+        if event.events & libc::IN_IGNORED != 0 {
+            record.unset(SPENT | DEAD);
+            record.set(ENABLED);
+            self.count_liveness(record);
+        }
+    }
+
     /// An event is held for evloop_wait: each one, and its names with it.
     pub fn hold_note(&mut self, event: &Event) {
         if let Some((_, record)) = live(event.watcher)
