@@ -69,6 +69,37 @@ TEST(a_name_is_free_when_its_directory_is_deleted_though_that_is_open) {
   close_loop(ear.loop);
 }
 
+/* What replaces it comes from where nobody heard of it, and b has its watch
+ * until somebody closes it. */
+TEST(a_directory_that_replaces_another_is_watched) {
+  Ear ear = {0};
+  int fd;
+  enter_home();
+  make_dir("out");
+  make_dir("out/x");
+  make_dir("tree");
+  make_dir("tree/b");
+  fd = open_file("tree/b", O_RDONLY | O_DIRECTORY);
+  listen_to(&ear, "tree", ENTRIES, TREE);
+  OK(rename("out/x", "tree/b"));
+  HEARD(&ear, ">b/");
+  make_file("tree/b/1");
+  HEARD(&ear, "+b/1");
+  OK(close(fd));
+  OK(rename("tree/b", "out/x"));
+  make_dir("tree/b");
+  HEARD(&ear, "<b/ +b/");
+  fd = open_file("tree/b", O_RDONLY | O_DIRECTORY);
+  OK(rename("out/x", "tree/a"));
+  OK(rename("tree/a", "tree/b"));
+  HEARD(&ear, ">a/ a=>b/ +b/1");
+  make_file("tree/b/2");
+  HEARD(&ear, "+b/2");
+  OK(close(fd));
+  CHECK_EQ(inotify_of_process().watches, 2);
+  close_loop(ear.loop);
+}
+
 enum { STEPS = 60, ROUNDS = 40 };
 
 static unsigned at_random(unsigned *seed, unsigned below) {

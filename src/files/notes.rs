@@ -160,7 +160,7 @@ impl Files {
         }
         self.tell(id, told);
         if note.is_directory() && arrives {
-            self.scan(id, note.watch, &note.name);
+            self.arrive(id, Place::of(note));
         } else if note.is_directory() && note.mask & libc::IN_MOVED_FROM != 0 {
             self.lose(id, Place::of(note));
         } else if note.is_directory() && gone {

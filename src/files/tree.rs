@@ -470,9 +470,9 @@ impl Files {
             About::Unsure(child) => {
                 self.forget(id, child);
                 self.scan(id, from.watch, from.name);
-                self.scan(id, to.watch, to.name);
+                self.arrive(id, to);
             }
-            About::Another => self.scan(id, to.watch, to.name),
+            About::Another => self.arrive(id, to),
         }
         self.claim_again(id);
     }
@@ -512,6 +512,13 @@ impl Files {
         self.claim_again(id);
     }
 
+    /// One is new. If it replaced another, that was empty, and its watch may
+    /// go later.
+    pub(super) fn arrive(&mut self, id: u32, at: Place<'_>) {
+        self.bury(id, at);
+        self.scan(id, at.watch, at.name);
+    }
+
     /// One was deleted. Its watch may go later, when nobody has it open; its
     /// name is free.
     pub(super) fn bury(&mut self, id: u32, at: Place<'_>) {
@@ -549,7 +556,7 @@ impl Files {
 
     /// A directory is new in a tree: it is to be watched, and what is in it
     /// told.
-    pub(super) fn scan(&mut self, id: u32, parent: i32, name: &[u8]) {
+    fn scan(&mut self, id: u32, parent: i32, name: &[u8]) {
         if let Ok(name) = join(name, b"")
             && self.scans.try_reserve(1).is_ok()
         {
