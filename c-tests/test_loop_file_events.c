@@ -105,6 +105,27 @@ TEST(over_its_rate_limit_a_watcher_hears_the_rest_later_in_order) {
   close_loop(ear.loop);
 }
 
+/* Its last event is kept back as any other, and the watcher lives until it
+ * is told. */
+TEST(over_its_rate_limit_a_watcher_hears_of_its_end_too) {
+  Ear ear = {0};
+  evloop_watcher_t watcher;
+  enter_home();
+  make_dir("a");
+  ear.loop = virtual_loop();
+  watcher = listen_to(&ear, "a", FILE_(DELETE_SELF), 0);
+  CHECK_EQ(evloop_watcher_set_ratelimit(watcher, SECOND, 1), 0);
+  OK(rmdir("a"));
+  HEARD(&ear, "D");
+  turns(ear.loop, 3);
+  CHECK(ear.text[0] == '\0');
+  advance(ear.loop, SECOND);
+  turns(ear.loop, 3);
+  CHECK(strcmp(ear.text, "!") == 0);
+  run_to_end(ear.loop);
+  close_loop(ear.loop);
+}
+
 /* ---- records ---- */
 
 /* Takes so many records at a time, and writes them down. */

@@ -264,7 +264,10 @@ TEST(an_unmounted_part_of_a_tree_is_told_and_the_rest_goes_on) {
   make_file("end");
   /* The order of the two is the kernel's. */
   HEARD(&ear, "Ua/point/x/ Ua/point/ +end");
-  CHECK_EQ(inotify_of_process().watches, 2);
+  /* The directory beneath is watched from now on. */
+  CHECK_EQ(inotify_of_process().watches, 3);
+  make_file("a/point/file");
+  HEARD(&ear, "+a/point/file");
   close_loop(ear.loop);
 }
 

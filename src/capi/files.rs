@@ -84,20 +84,26 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// - EVLOOP_FILE_OVERFLOW: events were lost, since they came faster than they
 ///   were taken: the kernel keeps max_queued_events for a loop, and 8192 wait
 ///   for a watcher that is disabled, over its rate limit, or has no callback
-///   while evloop_wait() is not called. A recursive watcher has looked for
-///   directories again by then: what the program finds from then on is
-///   watched.
+///   while evloop_wait() is not called; or since there was no memory for
+///   them. After what the kernel lost a recursive watcher has looked for
+///   directories again by then, without the loop waiting for all of that:
+///   what the program finds from then on is watched.
 /// - EVLOOP_ERROR, with the reason in result: a directory of a tree, whose
 ///   name evloop_event_name() has, cannot be watched: -ENOSPC, -EMFILE,
 ///   -ENOMEM, -ENAMETOOLONG; -EACCES, also for those that were there when the
 ///   watcher was added. The watcher goes on without it, and is not disabled.
+///   So it does where a directory could be watched but not be read again
+///   after an overflow, be it the tree itself, whose name is empty.
 ///
 /// A tree: what is in a directory that was made, or moved in, is told as
 /// CREATE, as it is found when the directory is read after it was watched; of
 /// what happened to it before, nothing else is told. An entry that is made
-/// while that goes on is told once. Of a directory that is moved out, no
+/// while that goes on is told once, unless directories are renamed meanwhile:
+/// then it may be told again. Names are those of the time of the event, not
+/// of the time when it is told. Of a directory that is moved out, no
 /// more is told. Symbolic links are not followed, mounts are; what is mounted
-/// in two places is told of in one. The loop's own reading of directories is
+/// in two places is told of in one, and what lay beneath an unmounted file
+/// system is watched, and told, as if it was made then. The loop's own reading of directories is
 /// told as OPEN, ACCESS and CLOSE_NOWRITE, if that is asked for. The tree is
 /// found by its path: when that leads elsewhere, since it was renamed, that
 /// is noticed at its own rename or at the next new directory, and is told as
@@ -126,7 +132,7 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 ///
 /// Blocking: for as long as the file system takes to look up the path and,
 /// with RECURSIVE, to list all directories; a loop that another thread runs
-/// waits with file events meanwhile. Threads: any. Signals: not safe. Fork:
+/// goes on meanwhile, but may wait a little with file events. Threads: any. Signals: not safe. Fork:
 /// -ECHILD; evloop_after_fork() watches everything anew, and what happened
 /// since the fork is not told. Since 0.1.0. Source: inotify(7).
 #[unsafe(no_mangle)]

@@ -8,8 +8,10 @@
 //! renames joined, by `queue`. The watchers' records are the loop's matter.
 
 mod notes;
+mod overflow;
 mod queue;
 mod tree;
+mod watches;
 
 use crate::errno::Errno;
 use crate::sys::fd::{self, Fd};
@@ -28,6 +30,12 @@ const MOVED: u32 = libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
 /// How many notes are taken at a time, and how many wait for a watcher.
 const AT_A_TIME: usize = 1024;
 const WAITING: usize = 8192;
+
+/// How many notes' time it takes to read a directory.
+const SCAN: usize = 8;
+
+/// How long after there was no memory for something it is tried again.
+const LATER_NS: i64 = 10_000_000;
 
 /// What is to be watched.
 #[derive(Clone, Copy)]
@@ -89,11 +97,18 @@ struct Watcher {
     /// The watch of that; -1: it is gone.
     root: i32,
     nodes: HashMap<i32, Node>,
+    /// While they are looked for again: those that there were before.
+    before: Option<HashMap<i32, Node>>,
     /// What waits for it, in order.
     kept: VecDeque<Note>,
-    /// It was too much.
+    /// It was too much, or there was no memory for it.
     has_lost: bool,
+    /// Its end was among that.
+    has_ended: bool,
 }
+
+/// What is yet to be watched of a tree that is being added.
+pub(crate) struct Rest(VecDeque<Scan>);
 
 /// All file watchers of a loop.
 #[derive(Default)]
@@ -105,6 +120,18 @@ pub(crate) struct Files {
     queue: Queue,
     /// Directories that are yet to be watched and read.
     scans: VecDeque<Scan>,
+    /// Those that wait for what inotify has yet to tell of others.
+    claims: VecDeque<Scan>,
+    /// Some trees are read again.
+    renewing: bool,
+    /// Something could not be followed, as if inotify had lost it.
+    lost: bool,
+    /// Some watchers were told less than they are to be.
+    missed: bool,
+    /// How many watches were removed since the queue was last read to its
+    /// end, and those that are to be.
+    unwatched: usize,
+    leaving: Vec<i32>,
     /// What is to be told, and whom.
     told: VecDeque<(u32, Note)>,
     numbers: u64,
@@ -138,12 +165,9 @@ impl Files {
 
     /// After the last watcher: all that is left.
     pub fn close(&mut self) -> Option<Fd> {
-        self.watches = HashMap::new();
-        self.watchers = HashMap::new();
-        self.queue = Queue::default();
-        self.scans = VecDeque::new();
-        self.told = VecDeque::new();
-        self.inotify.take()
+        let inotify = self.inotify.take();
+        *self = Self { numbers: self.numbers, ..Self::default() };
+        inotify
     }
 
     fn raw(&self) -> RawFd {
@@ -157,8 +181,11 @@ impl Files {
         self.watches.clear();
         self.queue = Queue::default();
         self.scans.clear();
+        self.claims.clear();
+        self.leaving.clear();
         let mut ids = Vec::new();
         if ids.try_reserve(self.watchers.len()).is_err() {
+            self.lose_all();
             return;
         }
         ids.extend(self.watchers.keys().copied());
@@ -167,16 +194,39 @@ impl Files {
                 && watcher.root >= 0
             {
                 watcher.nodes.clear();
-                self.renew(id);
+                watcher.before = None;
+                self.watch_anew(id);
             }
         }
+    }
+
+    fn watch_anew(&mut self, id: u32) {
+        let mut scans = VecDeque::new();
+        if self.attach(id, false, &mut scans).is_err() {
+            return self.tell_end(id);
+        }
+        while let Some(scan) = scans.pop_front() {
+            self.enter_or_tell(scan, &mut scans);
+        }
+    }
+
+    /// Nothing can be watched any more, nor anybody told so by a note: there
+    /// is no memory.
+    fn lose_all(&mut self) {
+        for watcher in self.watchers.values_mut() {
+            (watcher.has_lost, watcher.has_ended) = (true, watcher.root >= 0);
+            watcher.root = -1;
+            watcher.nodes.clear();
+        }
+        self.missed = true;
     }
 }
 
 // Watchers.
 impl Files {
-    /// Adds a watcher; all of it, or nothing. The inotify is there.
-    pub fn add(&mut self, id: u32, request: &Request<'_>) -> Result<(), Errno> {
+    /// Adds a watcher; all of it, or nothing. The inotify is there. Of a tree
+    /// the directories are yet to be watched, by [`Files::add_more`].
+    pub fn add(&mut self, id: u32, request: &Request<'_>) -> Result<Rest, Errno> {
         self.watchers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         let watcher = Watcher {
             mask: request.mask,
@@ -185,19 +235,31 @@ impl Files {
             path: absolute(request.root)?,
             root: -1,
             nodes: HashMap::new(),
+            before: None,
             kept: VecDeque::new(),
             has_lost: false,
+            has_ended: false,
         };
         self.watchers.insert(id, watcher);
-        let added = self.attach(id, true);
+        let mut rest = Rest(VecDeque::new());
+        let added = self.attach(id, true, &mut rest.0);
         if added.is_err() {
             self.remove(id);
         }
-        added.map_err(|errno| match (request.root, errno) {
+        added.map(|()| rest).map_err(|errno| match (request.root, errno) {
             (Root::Descriptor(fd), Errno::ENOENT) if !fd::is_open(fd) => Errno::EBADF,
             (Root::Descriptor(_), Errno::ENOENT) => Errno::ENOTSUP,
             _ => errno,
         })
+    }
+
+    /// Watches some more of a tree that is being added; false: that was all.
+    pub fn add_more(&mut self, id: u32, rest: &mut Rest, at_most: usize) -> Result<bool, Errno> {
+        let added = self.attach_some(&mut rest.0, at_most);
+        if added.is_err() {
+            self.remove(id);
+        }
+        added
     }
 
     pub fn remove(&mut self, id: u32) {
@@ -206,7 +268,18 @@ impl Files {
         self.told.retain(|(whose, _)| *whose != id);
     }
 
-    /// The same where inotify is the parent process's, and must not be told.
+    /// Whether there are watches that are yet to be removed.
+    pub fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Whether it is the only one that there is.
+    pub fn is_only(&self, id: u32) -> bool {
+        self.watchers.len() == 1 && self.watchers.contains_key(&id)
+    }
+
+    /// The same where inotify is the parent process's, and must not be told,
+    /// or is closed now.
     pub fn forget_watcher(&mut self, id: u32) {
         self.watchers.remove(&id);
         self.told.retain(|(whose, _)| *whose != id);
@@ -218,6 +291,7 @@ impl Files {
         let is_full = watcher.kept.len() >= WAITING && !note.is_last();
         if is_full || watcher.kept.try_reserve(1).is_err() {
             watcher.has_lost = true;
+            watcher.has_ended |= note.is_last();
             return;
         }
         // Some come back, and are older than others that are there.
@@ -231,7 +305,7 @@ impl Files {
         let note = watcher.kept.pop_front();
         let lost = watcher.has_lost && note.as_ref().is_none_or(Note::is_last);
         if !lost {
-            return note;
+            return note.or_else(|| self.take_unkept_end(id));
         }
         // What there was no room for came before the end.
         watcher.has_lost = false;
@@ -241,8 +315,25 @@ impl Files {
         Some(self.number(libc::IN_Q_OVERFLOW))
     }
 
+    fn take_unkept_end(&mut self, id: u32) -> Option<Note> {
+        let watcher = self.watchers.get_mut(&id)?;
+        let ended = std::mem::take(&mut watcher.has_ended);
+        ended.then(|| self.number(libc::IN_IGNORED))
+    }
+
+    /// Whether some watchers are to be told that something was lost.
+    pub fn has_missed(&self) -> bool {
+        self.missed
+    }
+
+    pub fn missed_is_known(&mut self) {
+        self.missed = false;
+    }
+
     pub fn has_kept(&self, id: u32) -> bool {
-        self.watchers.get(&id).is_some_and(|one| !one.kept.is_empty() || one.has_lost)
+        self.watchers
+            .get(&id)
+            .is_some_and(|one| !one.kept.is_empty() || one.has_lost || one.has_ended)
     }
 
     /// All watchers that something is kept for.
@@ -268,20 +359,35 @@ impl Files {
     /// Reads what inotify says, and finds out what there is to tell: no more
     /// than is taken at a time.
     pub fn work(&mut self) -> More {
-        for _ in 0..AT_A_TIME {
+        let mut left = AT_A_TIME;
+        while left > 0 {
             if self.told.len() >= AT_A_TIME {
                 return More::Now;
             }
             if let Some(scan) = self.scans.pop_front() {
                 let mut scans = std::mem::take(&mut self.scans);
-                self.enter_or_tell(&scan, &mut scans);
+                self.enter_or_tell(scan, &mut scans);
                 self.scans = scans;
+                left = left.saturating_sub(SCAN);
                 continue;
             }
+            if self.renewing {
+                self.finish_renewals();
+            }
+            if std::mem::take(&mut self.lost) {
+                self.take_overflow();
+                if self.lost {
+                    // When there may be memory again.
+                    return More::At(clock::now_ns().saturating_add(LATER_NS));
+                }
+                continue;
+            }
+            left -= 1;
             match self.queue.next(self.inotify.as_ref().map_or(-1, Fd::raw), clock::now_ns()) {
                 Next::One(note) => self.take(&note),
                 Next::Pair(from, to) => self.take_pair(&from, &to),
                 Next::At(time) => return More::At(time),
+                Next::None if self.unwatch_more() => return More::Now,
                 Next::None => return More::Nothing,
             }
         }

@@ -15,6 +15,21 @@ pub(super) struct Told<'a> {
     pub before: Option<(i32, &'a [u8])>,
 }
 
+/// An entry of a directory, and how much inotify had said when it had told of
+/// it.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub watch: i32,
+    pub name: &'a [u8],
+    pub end: u64,
+}
+
+impl<'a> Place<'a> {
+    fn of(note: &'a Raw) -> Self {
+        Self { watch: note.watch, name: &note.name, end: note.end }
+    }
+}
+
 impl<'a> Told<'a> {
     pub fn entry(mask: u32, watch: i32, name: &'a [u8]) -> Self {
         Self { mask, errno: None, at: (watch, name), before: None }
@@ -38,7 +53,9 @@ impl Files {
             None => Ok(Box::default()),
         };
         let room = self.told.try_reserve(1).is_ok();
-        let (Ok(name), Ok(old_name), true) = (name, old_name, room) else { return };
+        let (Ok(name), Ok(old_name), true) = (name, old_name, room) else {
+            return self.miss(id, told.mask);
+        };
         let note = Note {
             mask: mask | told.mask & libc::IN_ISDIR,
             errno: told.errno,
@@ -47,6 +64,16 @@ impl Files {
             ..self.number(0)
         };
         self.told.push_back((id, note));
+    }
+
+    /// There is no memory to tell something: that events were lost is told
+    /// as soon as there is.
+    fn miss(&mut self, id: u32, mask: u32) {
+        if let Some(watcher) = self.watchers.get_mut(&id) {
+            watcher.has_lost = true;
+            watcher.has_ended |= mask & libc::IN_IGNORED != 0;
+            self.missed = true;
+        }
     }
 
     /// A directory could not be watched, or not be read.
@@ -59,13 +86,6 @@ impl Files {
     pub(super) fn tell_end(&mut self, id: u32) {
         self.detach(id);
         self.tell(id, Told::entry(libc::IN_IGNORED, -1, b""));
-    }
-
-    /// Watches everything of a watcher anew, after what it may have missed.
-    pub(super) fn renew(&mut self, id: u32) {
-        if self.attach(id, false).is_err() {
-            self.tell_end(id);
-        }
     }
 }
 
@@ -104,6 +124,7 @@ impl Files {
         let Some(watch) = self.watches.get(&note.watch) else { return };
         let mut users: Vec<User> = Vec::new();
         if users.try_reserve_exact(watch.users.len()).is_err() {
+            self.lost = true;
             return;
         }
         users.extend(watch.users.iter().filter(|user| note.end > user.since));
@@ -121,6 +142,9 @@ impl Files {
             if is_root || note.mask & libc::IN_UNMOUNT != 0 {
                 self.tell(id, told);
             }
+            if note.mask & libc::IN_UNMOUNT != 0 {
+                self.note_unmount(id, note.watch);
+            }
             if is_root && note.mask & libc::IN_MOVE_SELF != 0 {
                 self.take_root_moved(id);
             }
@@ -136,9 +160,11 @@ impl Files {
         }
         self.tell(id, told);
         if note.is_directory() && arrives {
-            self.scan(id, note.watch, &note.name);
+            self.arrive(id, Place::of(note));
         } else if note.is_directory() && note.mask & libc::IN_MOVED_FROM != 0 {
-            self.lose(id, note.watch, &note.name);
+            self.lose(id, Place::of(note));
+        } else if note.is_directory() && gone {
+            self.bury(id, Place::of(note));
         }
     }
 
@@ -155,7 +181,7 @@ impl Files {
         let told = if asked == libc::IN_MOVED_FROM { Told { at: before, ..both } } else { both };
         self.tell(id, Told { before: Some(before), ..told });
         if recursive && to.is_directory() {
-            self.follow(id, before, at);
+            self.follow(id, Place::of(from), Place::of(to));
         }
     }
 
@@ -167,25 +193,6 @@ impl Files {
         }
     }
 
-    /// inotify has lost some: everything may be other than it was.
-    fn take_overflow(&mut self) {
-        let mut ids = Vec::new();
-        if ids.try_reserve(self.watchers.len()).is_err() {
-            return;
-        }
-        ids.extend(self.watchers.iter().filter(|(_, one)| one.root >= 0).map(|(id, _)| *id));
-        for id in ids {
-            if self.watchers.get(&id).is_some_and(|watcher| watcher.recursive) {
-                self.detach(id);
-                self.renew(id);
-            }
-            // After that: of what the program finds then nothing is missed.
-            if self.watchers.get(&id).is_some_and(|watcher| watcher.root >= 0) {
-                self.tell(id, Told::entry(libc::IN_Q_OVERFLOW, -1, b""));
-            }
-        }
-    }
-
     /// A watch is gone: its file was deleted, or unmounted.
     fn take_end(&mut self, number: i32) {
         let Some(watch) = self.watches.remove(&number) else { return };
@@ -194,7 +201,7 @@ impl Files {
             if root == Some(number) {
                 self.tell_end(user.watcher);
             } else {
-                self.forget(user.watcher, number);
+                self.forget_ended(user.watcher, number);
             }
         }
     }

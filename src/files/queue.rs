@@ -51,6 +51,8 @@ pub(super) struct Queue {
     arrivals: HashSet<u32>,
     /// How much was read, in bytes.
     read: u64,
+    /// What there was no memory for, when there was nothing else.
+    lost: Option<Raw>,
 }
 
 impl Queue {
@@ -62,8 +64,11 @@ impl Queue {
     pub fn next(&mut self, inotify: RawFd, now: i64) -> Next {
         let mut is_read = false;
         loop {
+            if let Some(lost) = self.lost.take() {
+                return Next::One(lost);
+            }
             let Some(first) = self.notes.front() else {
-                if is_read || !self.fill(inotify, now, AHEAD) {
+                if is_read || !self.fill(inotify, now, AHEAD) && self.lost.is_none() {
                     return Next::None;
                 }
                 is_read = true;
@@ -140,15 +145,18 @@ impl Queue {
 
     /// There is no memory for a note: as if inotify had had none.
     fn lose(&mut self, now: i64) {
-        if let Some(last) = self.notes.back_mut() {
-            *last = Raw {
-                watch: -1,
-                mask: libc::IN_Q_OVERFLOW,
-                cookie: 0,
-                name: Box::default(),
-                end: self.read,
-                read_at: now,
-            };
+        let end = self.read;
+        let overflow = Raw {
+            watch: -1,
+            mask: libc::IN_Q_OVERFLOW,
+            cookie: 0,
+            name: Box::default(),
+            end,
+            read_at: now,
+        };
+        match self.notes.back_mut() {
+            Some(last) => *last = overflow,
+            None => self.lost = Some(overflow),
         }
     }
 }

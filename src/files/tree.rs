@@ -1,9 +1,10 @@
 //! The directories of a watcher: one, or all of a tree.
 
-use super::notes::Told;
-use super::{ENTERED, Files, User, Watch, Watcher, join};
+use super::notes::{Place, Told};
+use super::{ENTERED, Files, Watcher, join};
 use crate::errno::Errno;
-use crate::sys::{directory, inotify};
+use crate::sys::directory;
+use crate::sys::fd::Fd;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CStr;
 
@@ -15,6 +16,24 @@ pub(super) struct Node {
     /// Those in it, by their names.
     pub children: HashMap<Box<[u8]>, i32>,
     seen: Option<Seen>,
+    /// Its name was found out between these places of inotify's queue: what
+    /// was said before the first is about others that had the name.
+    since: u64,
+    sure: u64,
+    /// Its file system was unmounted.
+    is_unmounted: bool,
+}
+
+/// Which directory a note is about, of those that have a name one after
+/// another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    /// The one that is known under it.
+    This(i32),
+    /// That one, or one before: it was said while the name was looked up.
+    Unsure(i32),
+    /// One before, or one that is not known.
+    Another,
 }
 
 /// What was found in a directory when it was read: up to there inotify may
@@ -34,7 +53,7 @@ pub(super) struct Scan {
 }
 
 /// What is no failure: the directory is gone, or is none any more.
-fn is_gone(errno: Errno) -> bool {
+pub(super) fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)
 }
 
@@ -44,9 +63,23 @@ fn is_closed(errno: Errno) -> bool {
     matches!(errno, Errno::EACCES | Errno::EPERM)
 }
 
+/// A path of names from the last to the first, and of one behind them. It has
+/// just the room that it needs: to give some back may take memory.
+fn join_all(names: &[&[u8]], last: &[u8]) -> Result<Box<[u8]>, Errno> {
+    let len = names.iter().map(|name| name.len() + 1).sum::<usize>();
+    let mut path = Vec::new();
+    path.try_reserve_exact(len + last.len()).map_err(|_| Errno::ENOMEM)?;
+    for name in names.iter().rev() {
+        path.extend_from_slice(name);
+        path.push(b'/');
+    }
+    path.extend_from_slice(last);
+    Ok(path.into_boxed_slice())
+}
+
 impl Watcher {
     /// What inotify is asked for.
-    fn wanted(&self) -> u32 {
+    pub(super) fn wanted(&self) -> u32 {
         let tree = ENTERED | libc::IN_MOVED_FROM | libc::IN_MOVE_SELF;
         self.mask | if self.recursive { tree } else { 0 }
     }
@@ -60,22 +93,16 @@ impl Watcher {
             names.push(&*node.name);
             at = self.nodes.get(&node.parent);
         }
-        let len = names.iter().map(|name| name.len() + 1).sum::<usize>();
-        let mut path = Vec::new();
-        path.try_reserve_exact(len + name.len()).map_err(|_| Errno::ENOMEM)?;
-        for name in names.into_iter().rev() {
-            path.extend_from_slice(name);
-            path.push(b'/');
+        if name.is_empty()
+            && let Some((first, rest)) = names.split_first()
+        {
+            return join_all(rest, first);
         }
-        path.extend_from_slice(name);
-        if name.is_empty() {
-            path.pop();
-        }
-        Ok(path.into_boxed_slice())
+        join_all(&names, name)
     }
 
     /// The same, as the system wants it.
-    fn path(&self, watch: i32, name: &[u8]) -> Result<Vec<u8>, Errno> {
+    pub(super) fn path(&self, watch: i32, name: &[u8]) -> Result<Vec<u8>, Errno> {
         let path = join(&self.path, &self.below(watch, name)?)?;
         let mut path = path.into_vec();
         path.try_reserve_exact(1).map_err(|_| Errno::ENOMEM)?;
@@ -99,7 +126,18 @@ impl Watcher {
         self.nodes.get(&parent)?.children.get(name).copied()
     }
 
-    /// Takes a directory out of the one that it lies in.
+    /// Which directory somebody speaks of who had said this by `end`.
+    fn about(&self, parent: i32, name: &[u8], end: u64) -> About {
+        let Some(child) = self.child(parent, name) else { return About::Another };
+        match self.nodes.get(&child) {
+            Some(node) if end > node.sure => About::This(child),
+            Some(node) if end > node.since => About::Unsure(child),
+            _ => About::Another,
+        }
+    }
+
+    /// Takes a directory out of the one that it lies in. It has its path
+    /// still, for what is yet to be told of it.
     fn unlink(&mut self, watch: i32) {
         let Some(node) = self.nodes.get_mut(&watch) else { return };
         let (parent, name) = (node.parent, std::mem::take(&mut node.name));
@@ -108,10 +146,26 @@ impl Watcher {
         {
             parent.children.remove(&name);
         }
+        if let Some(node) = self.nodes.get_mut(&watch) {
+            node.name = name;
+        }
     }
 
-    /// Puts it into another one.
+    /// Whether a directory is another one, or lies in it.
+    fn is_below(&self, watch: i32, above: i32) -> bool {
+        let mut at = watch;
+        while at != above {
+            let Some(node) = self.nodes.get(&at) else { return false };
+            at = node.parent;
+        }
+        true
+    }
+
+    /// Puts it into another one, whose circle it must not close.
     fn link(&mut self, watch: i32, parent: i32, name: &[u8]) -> Result<(), Errno> {
+        if self.is_below(parent, watch) {
+            return Err(Errno::ELOOP);
+        }
         let (key, name) = (join(name, b"")?, join(name, b"")?);
         if let Some(above) = self.nodes.get_mut(&parent) {
             above.children.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
@@ -124,87 +178,21 @@ impl Watcher {
     }
 }
 
-// Watches and their users.
-impl Files {
-    /// Has a file be watched for a watcher; its watch's number.
-    fn join_watch(&mut self, id: u32, path: &[u8], flags: u32) -> Result<i32, Errno> {
-        let wanted = self.watchers.get(&id).map_or(0, Watcher::wanted);
-        self.watches.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let number = self.watch(path, wanted | flags)?;
-        let end = if self.watches.contains_key(&number) { self.end_of_queue() } else { 0 };
-        let known = self.watches.entry(number).or_insert(Watch { mask: 0, users: Vec::new() });
-        if known.users.iter().any(|user| user.watcher == id) {
-            return Ok(number);
-        }
-        if known.users.try_reserve(1).is_err() {
-            self.end_unless_used(number);
-            return Err(Errno::ENOMEM);
-        }
-        known.mask |= wanted;
-        known.users.push(User { watcher: id, since: end });
-        Ok(number)
-    }
-
-    fn leave_watch(&mut self, id: u32, number: i32) {
-        if let Some(watch) = self.watches.get_mut(&number) {
-            watch.users.retain(|user| user.watcher != id);
-            if !self.end_unless_used(number) {
-                self.shrink(number);
-            }
-        }
-    }
-
-    fn end_unless_used(&mut self, number: i32) -> bool {
-        let ends = self.watches.get(&number).is_some_and(|watch| watch.users.is_empty());
-        if ends {
-            self.watches.remove(&number);
-            inotify::unwatch(self.raw(), number);
-        }
-        ends
-    }
-
-    /// A watch is for what its users want, and no more, where that can be
-    /// said: inotify has to be told by a path.
-    fn shrink(&mut self, number: i32) {
-        let Some(watch) = self.watches.get(&number) else { return };
-        let watchers = watch.users.iter().filter_map(|user| self.watchers.get(&user.watcher));
-        let mask = watchers.fold(0, |mask, watcher| mask | watcher.wanted());
-        let Some(by) = watch.users.first().filter(|_| mask != watch.mask) else { return };
-        let Some(watcher) = self.watchers.get(&by.watcher) else { return };
-        let flags = if watcher.root == number { watcher.flags } else { libc::IN_DONT_FOLLOW };
-        let Ok(path) = watcher.path(number, b"") else { return };
-        // The path may lead to another file by now.
-        if self.probe(&path, flags) != Some(number) {
-            return;
-        }
-        let Ok(path) = CStr::from_bytes_with_nul(&path) else { return };
-        let set = inotify::watch_path(self.raw(), path, mask | flags);
-        if set == Ok(number)
-            && let Some(watch) = self.watches.get_mut(&number)
-        {
-            watch.mask = mask;
-        }
-    }
-
-    /// Which watch a path leads to, of those that there are.
-    pub(super) fn probe(&self, path: &[u8], flags: u32) -> Option<i32> {
-        let number = self.watch(path, libc::IN_DELETE_SELF | flags).ok()?;
-        if self.watches.contains_key(&number) {
-            return Some(number);
-        }
-        inotify::unwatch(self.raw(), number);
-        None
-    }
-}
-
 // Trees.
 impl Files {
-    /// Has all of a watcher's files watched. `strict`: or fails.
-    pub(super) fn attach(&mut self, id: u32, strict: bool) -> Result<(), Errno> {
+    /// Has the root of a watcher watched, and of a tree read; what is yet to
+    /// be watched. `strict`: all of it, or fails.
+    pub(super) fn attach(
+        &mut self,
+        id: u32,
+        strict: bool,
+        scans: &mut VecDeque<Scan>,
+    ) -> Result<(), Errno> {
         let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
         let (path, flags, recursive) = (watcher.path(-1, b"")?, watcher.flags, watcher.recursive);
+        let since = self.end_of_queue();
         let root = self.join_watch(id, &path, flags)?;
-        if let Err(errno) = self.insert(id, root, -1, b"") {
+        if let Err(errno) = self.insert(id, root, (-1, b""), since) {
             self.leave_watch(id, root);
             return Err(errno);
         }
@@ -214,17 +202,31 @@ impl Files {
         if !recursive {
             return Ok(());
         }
-        let mut scans = VecDeque::new();
-        self.list(id, root, false, &mut scans)?;
-        while let Some(scan) = scans.pop_front() {
-            let failed = self.enter(&scan, &mut scans).err();
-            match failed.filter(|errno| !is_gone(*errno)) {
-                None => {}
-                Some(errno) if strict && !is_closed(errno) => return Err(errno),
-                Some(errno) => self.tell_failure(&scan, errno),
+        match self.list(id, root, false, scans) {
+            Err(errno) if !strict && !is_gone(errno) => {
+                self.list_as_before(id, root, scans);
+                let scan = Scan { watcher: id, parent: -1, name: Box::default(), tells: false };
+                self.tell_failure(&scan, errno);
+                Ok(())
+            }
+            listed => listed,
+        }
+    }
+
+    /// Watches some more of a tree that is being added; false: that was all.
+    pub(super) fn attach_some(
+        &mut self,
+        scans: &mut VecDeque<Scan>,
+        at_most: usize,
+    ) -> Result<bool, Errno> {
+        for _ in 0..at_most {
+            let Some(scan) = scans.pop_front() else { return Ok(false) };
+            match self.enter(&scan, scans) {
+                Err(errno) if !is_gone(errno) && !is_closed(errno) => return Err(errno),
+                entered => self.look_at(scan, entered, scans),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Nothing of a watcher's is watched any more.
@@ -232,18 +234,23 @@ impl Files {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         watcher.root = -1;
         let nodes = std::mem::take(&mut watcher.nodes);
-        for number in nodes.into_keys() {
+        let before = watcher.before.take().unwrap_or_default();
+        for number in nodes.into_keys().chain(before.into_keys()) {
             self.leave_watch(id, number);
         }
         self.scans.retain(|scan| scan.watcher != id);
+        self.claims.retain(|scan| scan.watcher != id);
     }
 
-    fn insert(&mut self, id: u32, watch: i32, parent: i32, name: &[u8]) -> Result<(), Errno> {
+    fn insert(&mut self, id: u32, watch: i32, at: (i32, &[u8]), since: u64) -> Result<(), Errno> {
+        let sure = self.end_of_queue();
         let Some(watcher) = self.watchers.get_mut(&id) else { return Err(Errno::ENOENT) };
         watcher.nodes.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let node = Node { parent, name: Box::default(), children: HashMap::new(), seen: None };
+        let (parent, name, children) = (at.0, Box::default(), HashMap::new());
+        let (seen, is_unmounted) = (None, false);
+        let node = Node { parent, name, children, seen, since, sure, is_unmounted };
         watcher.nodes.insert(watch, node);
-        let linked = watcher.link(watch, parent, name);
+        let linked = watcher.link(watch, at.0, at.1);
         if linked.is_err() {
             watcher.nodes.remove(&watch);
         }
@@ -251,28 +258,40 @@ impl Files {
     }
 
     /// Does a scan that is due; what fails is told.
-    pub(super) fn enter_or_tell(&mut self, scan: &Scan, scans: &mut VecDeque<Scan>) {
-        match self.enter(scan, scans) {
-            Ok(()) => {}
-            Err(errno) if is_gone(errno) => {
-                // Or the whole tree has another path.
-                if self.is_root_lost(scan.watcher) {
-                    self.end(scan.watcher, scans);
-                }
-            }
-            Err(errno) => self.tell_failure(scan, errno),
-        }
+    pub(super) fn enter_or_tell(&mut self, scan: Scan, scans: &mut VecDeque<Scan>) {
+        let entered = self.enter(&scan, scans);
+        self.look_at(scan, entered, scans);
     }
 
-    fn end(&mut self, id: u32, scans: &mut VecDeque<Scan>) {
-        scans.retain(|scan| scan.watcher != id);
-        self.tell_end(id);
+    /// What comes of a scan's failure.
+    fn look_at(&mut self, scan: Scan, entered: Result<(), Errno>, scans: &mut VecDeque<Scan>) {
+        match entered {
+            Ok(()) => {}
+            Err(errno) if is_gone(errno) => {
+                // Or the whole tree has another path, or the directory that
+                // it lies in, of which inotify has yet to tell.
+                if self.is_root_lost(scan.watcher) {
+                    scans.retain(|other| other.watcher != scan.watcher);
+                    self.tell_end(scan.watcher);
+                } else if !self.is_in_place(scan.watcher, scan.parent) {
+                    self.claim(scan);
+                }
+            }
+            Err(errno) => self.tell_failure(&scan, errno),
+        }
     }
 
     pub(super) fn is_root_lost(&self, id: u32) -> bool {
         let Some(watcher) = self.watchers.get(&id) else { return false };
-        let Ok(path) = watcher.path(-1, b"") else { return false };
-        self.probe(&path, watcher.flags) != Some(watcher.root)
+        watcher.root >= 0 && !self.is_in_place(id, watcher.root)
+    }
+
+    /// Whether the path of a directory leads to it now.
+    fn is_in_place(&self, id: u32, watch: i32) -> bool {
+        let Some(watcher) = self.watchers.get(&id) else { return true };
+        let Ok(path) = watcher.path(watch, b"") else { return true };
+        let flags = if watch == watcher.root { watcher.flags } else { libc::IN_DONT_FOLLOW };
+        self.probe(&path, flags) == Some(watch)
     }
 
     /// Watches a directory, and reads it.
@@ -280,39 +299,81 @@ impl Files {
         const FLAGS: u32 = libc::IN_ONLYDIR | libc::IN_DONT_FOLLOW;
         let Scan { watcher: id, parent, ref name, tells } = *scan;
         let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
-        if !watcher.nodes.contains_key(&parent) {
+        // Should another one have the name by now, inotify will say so when
+        // it has said what became of the one that is known.
+        if !watcher.nodes.contains_key(&parent) || watcher.child(parent, name).is_some() {
             return Ok(());
         }
         let path = watcher.path(parent, name)?;
+        let since = self.end_of_queue();
         let number = self.join_watch(id, &path, FLAGS)?;
-        if self.watchers.get(&id).is_some_and(|watcher| watcher.nodes.contains_key(&number)) {
-            return self.enter_again(scan, number);
+        let is_known = |watcher: &Watcher| watcher.nodes.contains_key(&number);
+        let is_known = self.watchers.get(&id).is_some_and(is_known);
+        if !self.is_in_place(id, parent) {
+            if !is_known {
+                self.leave_watch(id, number);
+            }
+            return Err(Errno::ENOENT);
         }
-        if let Err(errno) = self.insert(id, number, parent, name) {
+        if is_known {
+            // It was moved, which inotify has yet to tell; or it has two
+            // places, by a mount.
+            let name = join(name, b"")?;
+            self.claim(Scan { watcher: id, parent, name, tells });
+            return Ok(());
+        }
+        if let Err(errno) = self.insert(id, number, (parent, name), since) {
             self.leave_watch(id, number);
             return Err(errno);
         }
-        self.list(id, number, tells, scans).inspect_err(|_| self.forget(id, number))
+        match self.list(id, number, tells, scans) {
+            Err(errno) if is_gone(errno) || !self.list_as_before(id, number, scans) => {
+                self.forget(id, number);
+                Err(errno)
+            }
+            listed => listed,
+        }
     }
 
-    /// A directory is one that is watched already.
-    fn enter_again(&mut self, scan: &Scan, number: i32) -> Result<(), Errno> {
-        let Some(watcher) = self.watchers.get(&scan.watcher) else { return Ok(()) };
-        if watcher.child(scan.parent, &scan.name) == Some(number) {
-            return Ok(());
+    /// A directory cannot be read now, but was before an overflow: what was
+    /// in it may be there still. False: it was not known.
+    fn list_as_before(&mut self, id: u32, watch: i32, scans: &mut VecDeque<Scan>) -> bool {
+        let Some(before) = self.watchers.get(&id).and_then(|one| one.before.as_ref()) else {
+            return false;
+        };
+        let Some(node) = before.get(&watch) else { return false };
+        if scans.try_reserve(node.children.len()).is_err() {
+            return false;
         }
-        // It was moved; or it has two places, by a mount.
-        let before = watcher.path(number, b"")?;
-        if self.probe(&before, libc::IN_DONT_FOLLOW) == Some(number) {
-            return Ok(());
+        for name in node.children.keys() {
+            let Ok(name) = join(name, b"") else { return false };
+            scans.push_back(Scan { watcher: id, parent: watch, name, tells: false });
         }
-        self.relink(scan.watcher, number, scan.parent, &scan.name)
+        true
     }
 
-    fn relink(&mut self, id: u32, watch: i32, parent: i32, name: &[u8]) -> Result<(), Errno> {
-        let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
-        watcher.unlink(watch);
-        watcher.link(watch, parent, name)
+    /// A directory cannot be watched until inotify has told what became of
+    /// another one.
+    fn claim(&mut self, scan: Scan) {
+        if self.claims.try_reserve(1).is_ok() {
+            self.claims.push_back(scan);
+        } else {
+            self.lost = true;
+        }
+    }
+
+    /// Inotify has told something of directories: looks again for those that
+    /// waited for it.
+    fn claim_again(&mut self, id: u32) {
+        if self.scans.try_reserve(self.claims.len()).is_err() {
+            self.lost = true;
+            return;
+        }
+        for _ in 0..self.claims.len() {
+            let Some(scan) = self.claims.pop_front() else { return };
+            let list = if scan.watcher == id { &mut self.scans } else { &mut self.claims };
+            list.push_back(scan);
+        }
     }
 
     /// Reads a directory that is watched by now: what came into it before is
@@ -329,19 +390,38 @@ impl Files {
         let path = CStr::from_bytes_with_nul(&path).map_err(|_| Errno::ENOENT)?;
         let follow = watcher.root == watch && watcher.flags & libc::IN_DONT_FOLLOW == 0;
         let directory = directory::open(path, follow)?;
-        let mut room = directory::Room::new();
+        if !self.is_in_place(id, watch) {
+            return Err(Errno::ENOENT);
+        }
         let mut names = HashSet::new();
+        self.read_entries(&directory, (id, watch, tells), &mut names, scans)?;
+        let until = self.end_of_queue();
+        let node = self.watchers.get_mut(&id).and_then(|watcher| watcher.nodes.get_mut(&watch));
+        if let Some(node) = node.filter(|_| tells) {
+            node.seen = Some(Seen { until, names });
+        }
+        Ok(())
+    }
+
+    fn read_entries(
+        &mut self,
+        directory: &Fd,
+        (id, watch, tells): (u32, i32, bool),
+        names: &mut HashSet<Box<[u8]>>,
+        scans: &mut VecDeque<Scan>,
+    ) -> Result<(), Errno> {
+        let mut room = directory::Room::new();
         loop {
-            let mut rest = directory::read(&directory, &mut room)?;
+            let mut rest = directory::read(directory, &mut room)?;
             if rest.is_empty() {
-                break;
+                return Ok(());
             }
             while let Some((entry, after)) = directory::split(rest) {
                 rest = after;
                 if entry.is_dots() {
                     continue;
                 }
-                let is_directory = entry.is_directory(&directory);
+                let is_directory = entry.is_directory(directory);
                 if tells {
                     names.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
                     names.insert(join(entry.name, b"")?);
@@ -355,12 +435,6 @@ impl Files {
                 }
             }
         }
-        let until = self.end_of_queue();
-        let node = self.watchers.get_mut(&id).and_then(|watcher| watcher.nodes.get_mut(&watch));
-        if let Some(node) = node.filter(|_| tells) {
-            node.seen = Some(Seen { until, names });
-        }
-        Ok(())
     }
 
     /// A directory is not in the tree any more, nor what is in it.
@@ -380,35 +454,115 @@ impl Files {
         }
     }
 
-    /// A directory was moved inside the tree.
-    pub(super) fn follow(&mut self, id: u32, from: (i32, &[u8]), to: (i32, &[u8])) {
-        let Some(watcher) = self.watchers.get(&id) else { return };
-        let child = watcher.child(from.0, from.1);
-        let path = watcher.path(to.0, to.1);
-        let found = path.ok().and_then(|path| self.probe(&path, libc::IN_DONT_FOLLOW));
-        // It may have been moved on by now, and its name be another's.
-        let moved = child.filter(|child| found == Some(*child));
-        let linked = moved.map(|child| self.relink(id, child, to.0, to.1));
-        if !matches!(linked, Some(Ok(()))) {
-            self.scan(id, to.0, to.1);
+    /// A directory was moved inside the tree. What is known of names follows
+    /// inotify's order, whatever has those names by now.
+    pub(super) fn follow(&mut self, id: u32, from: Place<'_>, to: Place<'_>) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        match watcher.about(from.watch, from.name, from.end) {
+            About::This(child) => {
+                watcher.unlink(child);
+                self.make_way(id, to);
+                if self.relink(id, child, to).is_err() {
+                    self.forget(id, child);
+                    self.scan(id, to.watch, to.name);
+                }
+            }
+            About::Unsure(child) => {
+                self.forget(id, child);
+                self.scan(id, from.watch, from.name);
+                self.arrive(id, to);
+            }
+            About::Another => self.arrive(id, to),
+        }
+        self.claim_again(id);
+    }
+
+    /// A name becomes another directory's. If one that has it was found there
+    /// later, inotify will tell how it came there.
+    fn make_way(&mut self, id: u32, to: Place<'_>) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        match (watcher.about(to.watch, to.name, to.end), watcher.child(to.watch, to.name)) {
+            // It was empty, and is deleted.
+            (About::This(child), _) => watcher.unlink(child),
+            (_, Some(child)) => self.forget(id, child),
+            (_, None) => {}
         }
     }
 
+    fn relink(&mut self, id: u32, watch: i32, to: Place<'_>) -> Result<(), Errno> {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
+        watcher.link(watch, to.watch, to.name)?;
+        if let Some(node) = watcher.nodes.get_mut(&watch) {
+            (node.since, node.sure) = (to.end, to.end);
+        }
+        Ok(())
+    }
+
     /// A directory of a tree was moved out of it.
-    pub(super) fn lose(&mut self, id: u32, parent: i32, name: &[u8]) {
-        let child = self.watchers.get(&id).and_then(|watcher| watcher.child(parent, name));
-        if let Some(child) = child {
-            self.forget(id, child);
+    pub(super) fn lose(&mut self, id: u32, from: Place<'_>) {
+        let Some(watcher) = self.watchers.get(&id) else { return };
+        match watcher.about(from.watch, from.name, from.end) {
+            About::This(child) => self.forget(id, child),
+            About::Unsure(child) => {
+                self.forget(id, child);
+                self.scan(id, from.watch, from.name);
+            }
+            About::Another => {}
+        }
+        self.claim_again(id);
+    }
+
+    /// One is new. If it replaced another, that was empty, and its watch may
+    /// go later.
+    pub(super) fn arrive(&mut self, id: u32, at: Place<'_>) {
+        self.bury(id, at);
+        self.scan(id, at.watch, at.name);
+    }
+
+    /// One was deleted. Its watch may go later, when nobody has it open; its
+    /// name is free.
+    pub(super) fn bury(&mut self, id: u32, at: Place<'_>) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        match watcher.about(at.watch, at.name, at.end) {
+            About::This(child) => watcher.unlink(child),
+            About::Unsure(child) => {
+                self.forget(id, child);
+                self.scan(id, at.watch, at.name);
+            }
+            About::Another => {}
+        }
+    }
+
+    /// The watch of a directory is gone. If a file system was unmounted, there
+    /// is another directory beneath.
+    pub(super) fn forget_ended(&mut self, id: u32, watch: i32) {
+        let node = self.watchers.get(&id).and_then(|watcher| watcher.nodes.get(&watch));
+        let beneath =
+            node.filter(|node| node.is_unmounted).map(|node| (node.parent, join(&node.name, b"")));
+        self.forget(id, watch);
+        match beneath {
+            Some((parent, Ok(name))) => self.scan(id, parent, &name),
+            Some((_, Err(_))) => self.lost = true,
+            None => {}
+        }
+    }
+
+    pub(super) fn note_unmount(&mut self, id: u32, watch: i32) {
+        let watcher = self.watchers.get_mut(&id);
+        if let Some(node) = watcher.and_then(|watcher| watcher.nodes.get_mut(&watch)) {
+            node.is_unmounted = true;
         }
     }
 
     /// A directory is new in a tree: it is to be watched, and what is in it
     /// told.
-    pub(super) fn scan(&mut self, id: u32, parent: i32, name: &[u8]) {
+    fn scan(&mut self, id: u32, parent: i32, name: &[u8]) {
         if let Ok(name) = join(name, b"")
             && self.scans.try_reserve(1).is_ok()
         {
             self.scans.push_back(Scan { watcher: id, parent, name, tells: true });
+        } else {
+            self.lost = true;
         }
     }
 }

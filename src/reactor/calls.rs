@@ -12,9 +12,9 @@ use super::record;
 use super::record::LIVE;
 use super::timers::{self, NewTimer, Setting};
 use super::watcher::{Fresh, prepare_timer};
-use super::{clocks, quick};
+use super::{clocks, files, quick};
 use crate::errno::{Result, fail};
-use crate::files::Request;
+use crate::files::{Request, Rest};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::table::{self, Kind};
@@ -139,24 +139,62 @@ fn add_descriptor(
 /// See evloop_add_file and evloop_add_file_fd.
 pub(crate) fn add_file(handle: i64, request: &Request<'_>, target: Target) -> Result<i64> {
     let named = named(handle, Kind::Loop)?;
-    named.with(
-        |core| core.add_file(request, target),
+    let started = named.with(
+        |core| Ok(Started::Added(core.add_file(request, target)?)),
         |gate| {
             let fresh = fresh_at(gate, &named, Source::File, target)?;
-            // Until it is live: the loop must not drop what it is told.
-            let mut files = named.desk.files.lock();
-            match files.add(gate.epoll, fresh.index, request) {
-                Ok(made) => {
-                    let command = Command::AddFile(fresh.handle(), made.unwrap_or(-1));
-                    Ok(gate.publish(&fresh, &named, command))
-                }
+            let started = named.desk.files.lock().start(gate.epoll, fresh.index, request);
+            match started {
+                Ok(rest) => Ok(Started::Root(fresh, rest)),
                 Err(error) => {
                     gate.reserve.push(fresh.index);
                     Err(error)
                 }
             }
         },
-    )
+    )?;
+    match started {
+        Started::Added(watcher) => Ok(watcher),
+        Started::Root(fresh, rest) => finish_file(&named, &fresh, rest, request),
+    }
+}
+
+/// How far a file watcher was added.
+enum Started {
+    Added(i64),
+    /// The rest may take long: that is done without the gate's lock.
+    Root(Fresh, Rest),
+}
+
+fn finish_file(named: &Named, fresh: &Fresh, rest: Rest, request: &Request<'_>) -> Result<i64> {
+    let added = files::add_rest(named, fresh.index, rest, request.root);
+    let published = added.and_then(|()| {
+        named.with(
+            |core| Ok(core.publish_file(fresh)),
+            |gate| {
+                gate.expect_commands(1)?;
+                Ok(gate.publish(fresh, named, Command::AddFile(fresh.handle())))
+            },
+        )
+    });
+    if published.is_err() {
+        // Or the loop is closed, and all that it had.
+        let _ = named.with(
+            |core| {
+                core.give_up_file(fresh);
+                Ok(())
+            },
+            |gate| {
+                named.desk.files.lock().give_up(gate.epoll, fresh.index);
+                // Others may have filled it meanwhile.
+                if gate.reserve.try_reserve(1).is_ok() {
+                    gate.reserve.push(fresh.index);
+                }
+                Ok(())
+            },
+        );
+    }
+    published
 }
 
 /// See evloop_event_name and evloop_event_old_name.

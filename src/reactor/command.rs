@@ -6,7 +6,6 @@ use super::objects::Watched;
 use super::signals::NewSignal;
 use super::timers::Setting;
 use crate::sys::fd::Fd;
-use std::os::fd::RawFd;
 
 /// A change to a watcher.
 #[derive(Clone, Copy)]
@@ -53,8 +52,7 @@ pub(super) enum Command {
     Clock(usize, Fd),
     /// A watcher was added; its record is live.
     Add(i64),
-    /// With the inotify that was made for it, or -1.
-    AddFile(i64, RawFd),
+    AddFile(i64),
     AddIo(i64, Registered),
     AddObject(i64, Registered, Box<dyn Watched>),
     AddSignal(i64, NewSignal),

@@ -362,10 +362,10 @@ impl Core {
             Command::Add(handle) => {
                 self.on_watcher(handle, |core, index, record| core.add_to_list(index, record))
             }
-            Command::AddFile(handle, inotify) => {
-                self.file_added(inotify);
-                self.on_watcher(handle, |_, _, _| Ok(()))
-            }
+            Command::AddFile(handle) => self.on_watcher(handle, |core, index, _| {
+                core.file_added(index);
+                Ok(())
+            }),
             Command::AddIo(handle, how) => {
                 self.on_watcher(handle, |core, index, record| core.io_added(index, record, how))
             }

@@ -9,13 +9,15 @@ use super::core::{Core, INTERNAL};
 use super::dispatch::live;
 use super::event::{Event, Target};
 use super::flags::*;
+use super::named::Named;
 use super::record::{self, LIVE, Record};
 use super::running::Run;
+use super::watcher::Fresh;
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::files::{Files, More, Note, Request, Root};
+use crate::files::{Files, More, Note, Request, Rest, Root};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::{clock, epoll, inotify};
-use crate::table::Kind;
+use crate::table::{self, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
 
@@ -93,22 +95,35 @@ pub(super) struct FileState {
 }
 
 impl FileState {
-    /// Adds a watcher; the inotify, if it was made for this.
-    pub fn add(&mut self, epoll: RawFd, id: u32, request: &Request<'_>) -> Result<Option<RawFd>> {
-        let mut made = None;
+    /// Adds a watcher, of a tree only its root: what is left of that.
+    pub fn start(&mut self, epoll: RawFd, id: u32, request: &Request<'_>) -> Result<Rest> {
         if self.files.descriptor().is_none() {
             let inotify = inotify::create().map_err(explain_create)?;
             epoll::add(epoll, inotify.raw(), libc::EPOLLIN as u32, WORD)?;
-            made = Some(inotify.raw());
             self.files.open(inotify);
         }
-        match self.files.add(id, request) {
-            Ok(()) => Ok(made),
-            Err(errno) => {
-                self.close_if_empty(epoll);
-                Err(explain(errno, request.root))
-            }
-        }
+        self.files.add(id, request).map_err(|errno| {
+            self.close_if_empty(epoll);
+            explain(errno, request.root)
+        })
+    }
+
+    /// Adds some more of it; false: that was all. When this fails there is no
+    /// such watcher any more, nor perhaps any other.
+    fn add_more(
+        &mut self,
+        id: u32,
+        rest: &mut Rest,
+        at_most: usize,
+        root: Root<'_>,
+    ) -> Result<bool> {
+        self.files.add_more(id, rest, at_most).map_err(|errno| explain(errno, root))
+    }
+
+    /// A watcher could not be added: nothing of it is left.
+    pub fn give_up(&mut self, epoll: RawFd, id: u32) {
+        self.files.remove(id);
+        self.close_if_empty(epoll);
     }
 
     fn close_if_empty(&mut self, epoll: RawFd) -> bool {
@@ -127,6 +142,20 @@ impl FileState {
             self.resume.push_back(id);
         }
         waits
+    }
+
+    /// Has those be told that something was lost for whom there was no memory
+    /// to say it; false: there is none yet.
+    fn resume_missed(&mut self) -> bool {
+        let Self { files, resume, .. } = self;
+        for id in files.keepers() {
+            if resume.try_reserve(1).is_err() {
+                return false;
+            }
+            resume.push_back(id);
+        }
+        self.files.missed_is_known();
+        true
     }
 
     /// The name of an event, or the one that it was before a rename.
@@ -158,6 +187,27 @@ fn explain(errno: Errno, root: Root<'_>) -> Error {
         (Errno::EACCES, _) => error!(errno, "it may not be read"),
         (Errno::ENOSPC, _) => error!(errno, "the user's max_user_watches is used up"),
         (errno, _) => errno.into(),
+    }
+}
+
+/// How many directories are read before the loop may look at its files.
+const IN_A_PIECE: usize = 64;
+
+/// Adds what is left of a tree, from another thread. The gate's lock is not
+/// held: the loop goes on.
+pub(super) fn add_rest(named: &Named, id: u32, mut rest: Rest, root: Root<'_>) -> Result<()> {
+    loop {
+        let mut state = named.desk.files.lock();
+        // Under the lock: it is another loop's otherwise.
+        named.check()?;
+        if named.desk.handle() != named.handle.pack() {
+            return table::stale(named.handle.pack());
+        }
+        if !state.add_more(id, &mut rest, IN_A_PIECE, root)? {
+            return Ok(());
+        }
+        drop(state);
+        std::thread::yield_now();
     }
 }
 
@@ -235,6 +285,9 @@ impl Core {
     fn next_note(&mut self) -> Option<(Event, &'static Record)> {
         let desk = self.desk;
         let mut state = desk.files.lock();
+        if state.files.has_missed() && !state.resume_missed() {
+            self.files.bits |= DUE;
+        }
         while let Some(id) = state.resume.front().copied() {
             if let Some(record) = self.listener(id)
                 && let Some(note) = state.files.next_kept(id)
@@ -299,6 +352,16 @@ impl Core {
         true
     }
 
+    /// An event that the rate limit keeps back: if it is the last one, the
+    /// watcher lives until it is told.
+    pub fn ends_later(&mut self, record: &Record, event: &Event) {
+        if event.events & libc::IN_IGNORED != 0 {
+            record.unset(SPENT | DEAD);
+            record.set(ENABLED);
+            self.count_liveness(record);
+        }
+    }
+
     /// An event is held for evloop_wait: each one, and its names with it.
     pub fn hold_note(&mut self, event: &Event) {
         if let Some((_, record)) = live(event.watcher)
@@ -351,25 +414,49 @@ impl Core {
 impl Core {
     pub fn add_file(&mut self, request: &Request<'_>, target: Target) -> Result<i64> {
         let fresh = self.fresh(Source::File, target)?;
-        let added = self.desk.files.lock().add(self.epoll(), fresh.index, request);
-        match added {
-            Ok(made) => {
-                self.file_added(made.unwrap_or(-1));
-                Ok(self.publish(&fresh))
-            }
-            Err(error) => {
-                self.give_back(&fresh);
-                Err(error)
-            }
+        let added = self.add_files(fresh.index, request);
+        if let Err(error) = added {
+            self.give_back(&fresh);
+            return Err(error);
         }
+        self.file_added(fresh.index);
+        Ok(self.publish(&fresh))
+    }
+
+    fn add_files(&mut self, id: u32, request: &Request<'_>) -> Result<()> {
+        let desk = self.desk;
+        let mut state = desk.files.lock();
+        let mut rest = state.start(self.epoll(), id, request)?;
+        let added = state.add_more(id, &mut rest, usize::MAX, request.root);
+        if added.is_err() {
+            state.close_if_empty(self.epoll());
+        }
+        added.map(drop)
+    }
+
+    /// A tree that another thread was adding is there; see [`add_rest`].
+    pub fn publish_file(&mut self, fresh: &Fresh) -> i64 {
+        self.file_added(fresh.index);
+        self.publish(fresh)
+    }
+
+    /// Or is not.
+    pub fn give_up_file(&mut self, fresh: &Fresh) {
+        self.desk.files.lock().give_up(self.epoll(), fresh.index);
+        self.give_back(fresh);
     }
 
     /// A watcher was added, perhaps with a new inotify.
-    pub fn file_added(&mut self, inotify: RawFd) {
-        if inotify >= 0 {
+    pub fn file_added(&mut self, index: u32) {
+        let desk = self.desk;
+        let mut state = desk.files.lock();
+        let inotify = state.files.descriptor().unwrap_or(-1);
+        if inotify != self.files.fd {
             self.number_is_ours(inotify);
             self.files.fd = inotify;
         }
+        // What it was told before it was there.
+        state.let_go_on(index);
         // What could not be watched of a tree is to be told.
         self.files.bits |= DUE;
     }
@@ -377,7 +464,7 @@ impl Core {
     /// A watcher is closed; `told`: the kernel must not be told.
     pub fn close_file(&mut self, index: u32, told: bool) {
         let mut state = self.desk.files.lock();
-        if told {
+        if told || state.files.is_only(index) {
             state.files.forget_watcher(index);
         } else {
             state.files.remove(index);
@@ -386,6 +473,8 @@ impl Core {
         state.shown.retain(|_, shown| shown.watcher != index);
         if !told && state.close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
+        } else if state.files.has_leaving() {
+            self.files.bits |= DUE;
         }
     }
 

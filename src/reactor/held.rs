@@ -93,6 +93,9 @@ impl Core {
             self.signal_put_back(index, event);
         }
         let is_back = is_signal || self.put_back_note(event);
+        if event.r#type == Source::File as i32 {
+            self.ends_later(record, event);
+        }
         let Some(extra) = self.extras.get_mut(&index) else { return };
         if !is_back {
             // A note that there was no memory for has lost its names.
