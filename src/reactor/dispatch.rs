@@ -313,7 +313,9 @@ impl Run {
     #[inline(never)]
     fn descriptors_watched(&self, found: usize) -> Result<()> {
         // SAFETY: no other reference to the core.
-        if unsafe { self.core() }.watch.only_counts() {
+        let core = unsafe { self.core() };
+        if core.watch.only_counts() {
+            core.watch.begin_counted();
             return self.each_descriptor::<true>(found, PLAIN_IO);
         }
         self.each_descriptor::<false>(found, u32::MAX)
