@@ -5,7 +5,7 @@
 //! callback) takes a longer way.
 
 use super::clocks;
-use super::core::Core;
+use super::core::{Core, MANY_NAMES};
 use super::desk;
 use super::event::{Callback, Event, Target};
 use super::files;
@@ -85,6 +85,11 @@ impl Run {
                 notify(closed);
             }
             self.check()?;
+        }
+        // SAFETY: as above.
+        let core = unsafe { self.core() };
+        if core.unnamed.len() >= MANY_NAMES {
+            core.forget_names(&mut self.desk.gate());
         }
         if self.desk.mail.take(mailbox::ASKED) != 0 {
             self.desk.answer(&mut self.desk.gate());

@@ -97,6 +97,8 @@ impl Core {
         if let Some(trace) = gate.trace.take() {
             trace.forget();
         }
+        // By a thread that is not here.
+        gate.trace_begins = false;
         if let Some(dog) = &dog {
             // A callback that goes on here was looked at before, too.
             dog.heard_at(0);

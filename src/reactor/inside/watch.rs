@@ -380,6 +380,12 @@ impl Core {
         self.watch.count(event, self.virtual_time);
     }
 
+    /// The same of one that was closed: by a callback, or with the gate's lock.
+    #[cold]
+    pub fn watch_closed(&mut self, event: &Event) {
+        self.watch.count(event, self.virtual_time);
+    }
+
     /// Works up what is pending.
     fn watch_pending(&mut self) {
         self.watch.work_up();
