@@ -477,13 +477,14 @@ static bool is_opening(const pid_t *tid) {
 TEST(while_a_trace_is_being_started_no_other_file_is_emptied) {
   evloop_t loop = new_loop();
   pthread_t thread;
-  char byte;
+  char byte, other[80];
   int fd;
   OK(mkfifo(new_path(), 0600));
   thread = start_thread(start_slowly, &loop);
   POLL_UNTIL(is_opening(&starter));
-  CHECK_ERR(evloop_trace_start(loop, "/tmp/evloop-not-made", 0), EEXIST);
-  CHECK(access("/tmp/evloop-not-made", F_OK) < 0);
+  snprintf(other, sizeof other, "%s.other", path);
+  CHECK_ERR(evloop_trace_start(loop, other, 0), EEXIST);
+  CHECK(access(other, F_OK) < 0);
   CHECK_ERR(evloop_trace_stop(loop), ENOENT);
   fd = (int)OK(open(path, O_RDONLY | O_NONBLOCK));
   join(thread);

@@ -31,9 +31,9 @@ pub struct Stats {
     pub size: usize,
     /// How long ago that was.
     pub elapsed_ns: i64,
-    /// Looks at the descriptors, with and without waiting.
+    /// Calls of epoll_wait(), with and without waiting.
     pub iterations: u64,
-    /// How often it was asleep, or ready to be, and woke up.
+    /// Those of them that were to wait, and ended.
     pub wakeups: u64,
     /// Time asleep; a sleep that is going on is counted up to now.
     pub asleep_ns: i64,
@@ -53,7 +53,8 @@ pub struct Stats {
     pub longest_type: c_int,
     /// 0.
     pub reserved: c_int,
-    /// The longest callback's watcher's name, when it returned.
+    /// The longest callback's watcher's name, when it returned; empty if it
+    /// had none. NUL-terminated and cut to fit, not inside a character.
     pub longest_name: [c_char; 64],
 }
 

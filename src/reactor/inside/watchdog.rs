@@ -35,8 +35,8 @@ pub struct Stuck {
     pub r#type: c_int,
     /// 0: it is running. 1: it has returned.
     pub returned: c_int,
-    /// The watcher's name, NUL-terminated and cut to fit; empty if it has
-    /// none.
+    /// The watcher's name, NUL-terminated and cut to fit, not inside a
+    /// character; empty if it has none.
     pub name: [c_char; 64],
 }
 
