@@ -341,4 +341,44 @@ TEST_TIMEOUT(the_memory_of_closed_watchers_goes_back_to_the_system, 60) {
   free(watchers);
 }
 
+enum { NAMES = 50000, OF_A_NAME = 400, OF_NAMES_KB = NAMES / 1024 * OF_A_NAME };
+
+static int requests;
+
+/* Closes its watcher, and makes the next one, with a name. */
+static void next_request(const evloop_event_t *event, void *user_data) {
+  static char name[OF_A_NAME];
+  evloop_t loop = (evloop_t)(intptr_t)user_data;
+  memset(name, 'n', sizeof name - 1);
+  if (event != NULL) close_watcher(event->watcher);
+  if (++requests > NAMES) return;
+  OK(evloop_watcher_set_name(timer(loop, 0, 0, next_request, user_data), name));
+}
+
+TEST_TIMEOUT(the_names_of_closed_watchers_are_forgotten_during_the_run, 60) {
+  evloop_t loop = new_loop();
+  skip_where_memory_is_a_tools();
+  long before = resident();
+  next_request(NULL, as_data(loop));
+  timer(loop, 0, 0, ignore, NULL);
+  run_to_end(loop);
+  CHECK(resident() < before + OF_NAMES_KB / 4);
+  close_loop(loop);
+}
+
+TEST_TIMEOUT(the_names_of_closed_watchers_of_a_loop_that_is_not_run_are_forgotten, 60) {
+  evloop_t loop = new_loop();
+  static char name[OF_A_NAME];
+  memset(name, 'n', sizeof name - 1);
+  skip_where_memory_is_a_tools();
+  long before = resident();
+  for (int i = 0; i < NAMES; i++) {
+    evloop_watcher_t watcher = timer(loop, HOUR, 0, ignore, NULL);
+    OK(evloop_watcher_set_name(watcher, name));
+    close_watcher(watcher);
+  }
+  CHECK(resident() < before + OF_NAMES_KB / 4);
+  close_loop(loop);
+}
+
 CHECK_MAIN()

@@ -217,6 +217,58 @@ TEST(a_slow_io_callback_that_closes_its_watcher_is_named_all_the_same) {
   close_loop(loop);
 }
 
+static evloop_watcher_t another;
+
+static void *change_another(void *argument) {
+  (void)argument;
+  CHECK_EQ(evloop_watcher_set_priority(another, 0), 0);
+  return NULL;
+}
+
+/* Calls the loop when another thread has left something for it. */
+static void close_spin_and_call(const evloop_event_t *event, void *user_data) {
+  close_and_spin(event, user_data);
+  join(start_thread(change_another, NULL));
+  CHECK_EQ(evloop_watcher_set_data(another, 1), 0);
+}
+
+TEST(a_callback_that_closes_its_watcher_and_calls_the_loop_is_named_all_the_same) {
+  evloop_t loop = counting(new_loop());
+  evloop_watcher_t slow = timer(loop, 0, 0, close_spin_and_call, as_data(10 * MS));
+  another = timer(loop, HOUR, 0, ignore, NULL);
+  OK(evloop_watcher_set_name(slow, "one shot"));
+  turn(loop);
+  CHECK_EQ(strcmp(stats_of(loop).longest_name, "one shot"), 0);
+  CHECK_EQ(evloop_stats_reset(loop), 0);
+  /* Nor is it forgotten before its end is told. */
+  slow = timer(loop, 0, 0, close_spin_and_call, as_data(0));
+  OK(evloop_watcher_set_name(slow, "told of"));
+  CHECK_EQ(evloop_watcher_set_destroy(slow, spin, as_data(20 * MS * slow_factor())), 0);
+  turn(loop);
+  CHECK_EQ(stats_of(loop).longest_type, EVLOOP_EVENT_CLOSED);
+  CHECK_EQ(strcmp(stats_of(loop).longest_name, "told of"), 0);
+  close_loop(loop);
+}
+
+TEST(a_long_name_is_not_cut_inside_a_character) {
+  char name[80];
+  int i;
+  evloop_t loop = counting(new_loop());
+  for (i = 0; i < 4; i++) {
+    evloop_stats_t stats;
+    size_t kept = 60 + (size_t)i;
+    memset(name, 'n', sizeof name);
+    strcpy(name + kept, "\xf0\x9f\x90\x8c, a snail");
+    CHECK_EQ(evloop_stats_reset(loop), 0);
+    OK(evloop_watcher_set_name(timer(loop, 0, 0, spin, as_data(MS)), name));
+    run_to_end(loop);
+    stats = stats_of(loop);
+    CHECK_EQ(strlen(stats.longest_name), kept);
+    CHECK_EQ(strncmp(stats.longest_name, name, kept), 0);
+  }
+  close_loop(loop);
+}
+
 TEST(a_long_name_is_cut) {
   static char name[200];
   evloop_stats_t stats;
@@ -292,6 +344,185 @@ TEST(a_reset_begins_with_zeros_and_turning_off_keeps_what_there_is) {
   CHECK(stats.longest_ns > 0 && stats.longest_ns < 5 * MS * slow_factor());
   counting(loop);
   CHECK_EQ(stats_of(loop).events[EVLOOP_EVENT_TIMER], 0);
+  close_loop(loop);
+}
+
+/* user_data: the loop. */
+static void stop_trace(const evloop_event_t *event, void *user_data) {
+  spin(event, as_data(5 * MS));
+  CHECK(evloop_trace_stop((evloop_t)(intptr_t)user_data) >= 0);
+}
+
+static void start_trace(const evloop_event_t *event, void *user_data) {
+  spin(event, as_data(5 * MS));
+  CHECK_EQ(evloop_trace_start((evloop_t)(intptr_t)user_data, "/dev/null", 0), 0);
+}
+
+static void start_counting(const evloop_event_t *event, void *user_data) {
+  counting((evloop_t)(intptr_t)user_data);
+  spin(event, as_data(5 * MS));
+}
+
+TEST(callbacks_that_begin_and_end_traces_are_counted) {
+  evloop_watcher_t io;
+  evloop_stats_t stats;
+  evloop_t loop = counting(new_loop());
+  OK(evloop_post(loop, start_trace, as_data(loop)));
+  OK(evloop_post(loop, stop_trace, as_data(loop)));
+  run_to_end(loop);
+  stats = stats_of(loop);
+  CHECK_EQ(stats.events[EVLOOP_EVENT_POST], 2);
+  CHECK_EQ(total(loop, EVLOOP_STATS_CALLBACK), 2);
+  CHECK(stats.callback_ns >= 10 * MS - MS);
+  CHECK(stats.longest_ns >= 5 * MS - MS);
+  /* One that is only counted, too. */
+  io = readable_io(loop, event_fd(1), start_trace, as_data(loop));
+  turn(loop);
+  CHECK_EQ(evloop_trace_stop(loop), 0);
+  stats = stats_of(loop);
+  CHECK_EQ(stats.events[EVLOOP_EVENT_IO], 1);
+  CHECK_EQ(total(loop, EVLOOP_STATS_CALLBACK), 3);
+  CHECK(stats.callback_ns >= 15 * MS - MS);
+  close_watcher(io);
+  close_loop(loop);
+}
+
+TEST(a_callback_that_begins_to_count_is_not_counted_with_a_trace_either) {
+  evloop_stats_t stats;
+  evloop_t loop = new_loop();
+  CHECK_EQ(evloop_trace_start(loop, "/dev/null", 0), 0);
+  OK(evloop_post(loop, start_counting, as_data(loop)));
+  run_to_end(loop);
+  stats = stats_of(loop);
+  CHECK_EQ(stats.events[EVLOOP_EVENT_POST], 0);
+  CHECK_EQ(total(loop, EVLOOP_STATS_CALLBACK), 0);
+  CHECK_EQ(stats.callback_ns, 0);
+  OK(evloop_post(loop, ignore, NULL));
+  run_to_end(loop);
+  CHECK_EQ(total(loop, EVLOOP_STATS_CALLBACK), 1);
+  close_loop(loop);
+}
+
+TEST(a_reset_in_a_sleep_cuts_it) {
+  Runner runner;
+  evloop_stats_t stats;
+  int64_t began = now_ns(CLOCK_MONOTONIC);
+  evloop_t loop = counting(sleeping_loop(&runner));
+  go_round(loop);
+  wait_until_asleep(&runner.tid);
+  while (stats_of(loop).asleep_ns < 20 * MS) continue;
+  CHECK_EQ(evloop_stats_reset(loop), 0);
+  began = now_ns(CLOCK_MONOTONIC);
+  stats = stats_of(loop);
+  CHECK(stats.asleep_ns <= now_ns(CLOCK_MONOTONIC) - began + MS);
+  /* It ends, and is counted from the reset on. */
+  while (stats_of(loop).asleep_ns < 3 * MS) continue;
+  go_round(loop);
+  stats = stats_of(loop);
+  CHECK(stats.asleep_ns >= 2 * MS && stats.asleep_ns <= stats.elapsed_ns);
+  CHECK(stats.asleep_ns < now_ns(CLOCK_MONOTONIC) - began + MS);
+  stop_runner(&runner);
+  close_loop(loop);
+}
+
+/* Resets what is counted while a callback is in the gate. */
+static void reset_in_callback(evloop_t loop, Runner *runner, Gate *gate) {
+  evloop_stats_t stats;
+  UNTIL(LOAD(gate->entered));
+  CHECK_EQ(evloop_stats_reset(loop), 0);
+  open_gate(gate);
+  go_round(loop);
+  stop_runner(runner);
+  stats = stats_of(loop);
+  /* The posts of go_round. */
+  CHECK_EQ(stats.events[EVLOOP_EVENT_IO] + stats.events[EVLOOP_EVENT_TIMER], 0);
+  CHECK_EQ(stats.events[EVLOOP_EVENT_POST], 2);
+  CHECK_EQ(total(loop, EVLOOP_STATS_CALLBACK), 2);
+  CHECK_EQ(stats.longest_type, EVLOOP_EVENT_POST);
+  CHECK(stats.longest_ns > 0 && stats.callback_ns <= stats.elapsed_ns);
+  CHECK(evloop_stats_percentile_ns(loop, EVLOOP_STATS_CALLBACK, 100) <= stats.elapsed_ns);
+  close_loop(loop);
+}
+
+TEST(a_callback_that_runs_during_a_reset_is_not_counted) {
+  static Gate gate;
+  Runner runner;
+  evloop_t loop = counting(running_loop(&runner, false));
+  timer(loop, 0, 0, stay, &gate);
+  reset_in_callback(loop, &runner, &gate);
+}
+
+static void take_and_stay(const evloop_event_t *event, void *user_data) {
+  uint64_t count;
+  CHECK_EQ(read(event->fd, &count, sizeof count), sizeof count);
+  stay(event, user_data);
+}
+
+TEST(callbacks_of_descriptors_before_a_reset_are_not_counted) {
+  static Gate open, gate, before;
+  Runner runner;
+  int i, fds[4];
+  evloop_t loop = counting(running_loop(&runner, false));
+  STORE(open.open, 1);
+  go_round(loop);
+  /* The last one stays, when those before it are not worked up yet. */
+  for (i = 0; i < 4; i++) fds[i] = event_fd(0);
+  for (i = 0; i < 4; i++) readable_io(loop, fds[i], take_and_stay, i < 3 ? &open : &gate);
+  /* All in one iteration. */
+  hold(loop, &before);
+  for (i = 0; i < 4; i++) CHECK_EQ(eventfd_write(fds[i], 1), 0);
+  open_gate(&before);
+  reset_in_callback(loop, &runner, &gate);
+}
+
+/* What its loop has counted when it is called. */
+typedef struct Reader {
+  evloop_t loop;
+  uint64_t io;
+  int calls, reset_at;
+} Reader;
+
+static void take_and_read(const evloop_event_t *event, void *user_data) {
+  Reader *reader = (Reader *)user_data;
+  uint64_t count;
+  CHECK_EQ(read(event->fd, &count, sizeof count), sizeof count);
+  reader->calls++;
+  reader->io = stats_of(reader->loop).events[EVLOOP_EVENT_IO];
+  CHECK_EQ(total(reader->loop, EVLOOP_STATS_CALLBACK), reader->io);
+  if (reader->calls == reader->reset_at) CHECK_EQ(evloop_stats_reset(reader->loop), 0);
+}
+
+TEST(a_callback_reads_and_resets_all_that_came_before_it) {
+  static Reader reader;
+  int i;
+  reader.loop = counting(new_loop());
+  for (i = 0; i < 10; i++) readable_io(reader.loop, event_fd(1), take_and_read, &reader);
+  turn(reader.loop);
+  CHECK_EQ(reader.calls, 10);
+  CHECK_EQ(reader.io, 9);
+  CHECK_EQ(stats_of(reader.loop).events[EVLOOP_EVENT_IO], 10);
+  close_loop(reader.loop);
+  memset(&reader, 0, sizeof reader);
+  reader.reset_at = 7;
+  reader.loop = counting(new_loop());
+  for (i = 0; i < 10; i++) readable_io(reader.loop, event_fd(1), take_and_read, &reader);
+  turn(reader.loop);
+  CHECK_EQ(reader.calls, 10);
+  CHECK_EQ(reader.io, 2);
+  CHECK_EQ(stats_of(reader.loop).events[EVLOOP_EVENT_IO], 3);
+  CHECK_EQ(total(reader.loop, EVLOOP_STATS_CALLBACK), 3);
+  close_loop(reader.loop);
+}
+
+TEST(events_of_closed_watchers_for_evloop_wait_are_counted) {
+  evloop_event_t event;
+  evloop_t loop = counting(new_loop());
+  evloop_watcher_t watcher = timer(loop, HOUR, 0, NULL, NULL);
+  CHECK_EQ(evloop_watcher_set_destroy(watcher, NULL, NULL), 0);
+  close_watcher(watcher);
+  CHECK_EQ(evloop_wait(loop, &event, 1, 0), 1);
+  CHECK_EQ(event.type, EVLOOP_EVENT_CLOSED);
+  CHECK_EQ(stats_of(loop).events[EVLOOP_EVENT_CLOSED], 1);
   close_loop(loop);
 }
 

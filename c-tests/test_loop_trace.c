@@ -53,7 +53,7 @@ typedef struct Slice {
   char ph[4], name[256], cat[32];
   int64_t ts, dur; /* ns */
   int pid, tid;
-  int64_t watcher, found, late;
+  int64_t watcher, found, late, dispatched;
   bool running;
 } Slice;
 
@@ -78,6 +78,7 @@ static void value(const char *key, Slice *slice) {
   else if (strcmp(key, "pid") == 0) slice->pid = (int)(number() / 1000);
   else if (strcmp(key, "tid") == 0) slice->tid = (int)(number() / 1000);
   else if (strcmp(key, "found") == 0) slice->found = number() / 1000;
+  else if (strcmp(key, "dispatched") == 0) slice->dispatched = number() / 1000;
   else if (strcmp(key, "watcher") == 0) slice->watcher = strtoll(at, &at, 10);
   else if (strncmp(at, "true", 4) == 0) {
     at += 4;
@@ -88,6 +89,7 @@ static void value(const char *key, Slice *slice) {
     object(&inner);
     slice->watcher = inner.watcher, slice->found = inner.found, slice->late = inner.late;
     slice->running = inner.running;
+    slice->dispatched = inner.dispatched;
   } else if (*at == '"') {
     char text[256];
     string(text, sizeof text);
@@ -277,6 +279,70 @@ TEST(only_the_last_events_are_kept_and_the_file_says_how_many_are_missing) {
   close_loop(loop);
 }
 
+/* Closes its watcher, and makes another one, so many times. */
+typedef struct Requests {
+  evloop_t loop;
+  int made, most;
+} Requests;
+
+static void request(const evloop_event_t *event, void *user_data) {
+  Requests *requests = (Requests *)user_data;
+  char name[64];
+  if (event != NULL) close_watcher(event->watcher);
+  if (requests->made == requests->most) return;
+  snprintf(name, sizeof name, "request %d", requests->made++);
+  OK(evloop_watcher_set_name(timer(requests->loop, 0, 0, request, requests), name));
+}
+
+TEST(the_last_watchers_to_be_closed_have_names) {
+  static Requests requests;
+  int i, timers = 0;
+  requests.loop = new_loop();
+  requests.most = 200;
+  CHECK_EQ(evloop_trace_start(requests.loop, new_path(), 20), 0);
+  request(NULL, &requests);
+  run_to_end(requests.loop);
+  CHECK(evloop_trace_stop(requests.loop) > 0);
+  load(path);
+  OK(unlink(path));
+  the("request 199");
+  for (i = 0; i < slice_count; i++) {
+    if (strcmp(slices[i].cat, "timer") != 0) continue;
+    CHECK_EQ(strncmp(slices[i].name, "request ", 8), 0);
+    timers++;
+  }
+  CHECK(timers >= 3);
+  close_loop(requests.loop);
+}
+
+TEST(iterations_begin_with_the_end_of_a_wait) {
+  Seen seen;
+  evloop_t loop = new_loop();
+  int i, iterations = 0, waits = 0;
+  memset(&seen, 0, sizeof seen);
+  CHECK_EQ(evloop_trace_start(loop, new_path(), 0), 0);
+  for (i = 0; i < 5; i++) {
+    OK(evloop_post(loop, see, &seen));
+    CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 0);
+  }
+  for (i = 0; i < 5; i++) {
+    OK(evloop_post(loop, see, &seen));
+    OK(evloop_embed_prepare(loop));
+    OK(evloop_embed_dispatch(loop));
+  }
+  stop_and_load(loop);
+  CHECK_EQ(seen.calls, 10);
+  for (i = 0; i < slice_count; i++) {
+    waits += strcmp(slices[i].cat, "wait") == 0 || strcmp(slices[i].cat, "look") == 0;
+    if (strcmp(slices[i].cat, "iteration") != 0) continue;
+    CHECK_EQ(slices[i].dispatched, 1);
+    iterations++;
+  }
+  CHECK_EQ(iterations, 10);
+  CHECK_EQ(waits, 10);
+  close_loop(loop);
+}
+
 TEST(a_callback_that_is_stuck_is_in_the_trace) {
   static Gate gate;
   Runner runner;
@@ -387,6 +453,53 @@ TEST(wrong_arguments_of_a_trace_are_refused) {
   CHECK_EQ(evloop_trace_stop(loop), 0);
   CHECK_ERR(evloop_trace_stop(loop), ENOENT);
   OK(unlink(path));
+  close_loop(loop);
+}
+
+static pid_t starter;
+
+/* Into a pipe that nobody has opened yet. */
+static void *start_slowly(void *argument) {
+  store_tid(&starter);
+  CHECK_EQ(evloop_trace_start(*(evloop_t *)argument, path, 10), 0);
+  return NULL;
+}
+
+/* Whether a thread, which stores its id there, waits for a pipe's reader. */
+static bool is_opening(const pid_t *tid) {
+  char text[32] = "";
+  int fd = (int)OK(open_call_file(tid));
+  bool told = pread(fd, text, sizeof text - 1, 0) > 0;
+  OK(close(fd));
+  return told && text[0] >= '0' && text[0] <= '9' && atol(text) == SYS_openat;
+}
+
+TEST(while_a_trace_is_being_started_no_other_file_is_emptied) {
+  evloop_t loop = new_loop();
+  pthread_t thread;
+  char byte, other[80];
+  int fd;
+  OK(mkfifo(new_path(), 0600));
+  thread = start_thread(start_slowly, &loop);
+  POLL_UNTIL(is_opening(&starter));
+  snprintf(other, sizeof other, "%s.other", path);
+  CHECK_ERR(evloop_trace_start(loop, other, 0), EEXIST);
+  CHECK(access(other, F_OK) < 0);
+  CHECK_ERR(evloop_trace_stop(loop), ENOENT);
+  fd = (int)OK(open(path, O_RDONLY | O_NONBLOCK));
+  join(thread);
+  CHECK_EQ(evloop_trace_stop(loop), 0);
+  CHECK_EQ(read(fd, &byte, 1), 1);
+  CHECK_EQ(byte, '{');
+  OK(unlink(path));
+  close_loop(loop);
+}
+
+TEST(a_trace_that_cannot_be_started_does_not_keep_the_next_one_out) {
+  evloop_t loop = new_loop();
+  CHECK_ERR(evloop_trace_start(loop, "/nonexistent/trace.json", 0), ENOENT);
+  CHECK_EQ(evloop_trace_start(loop, "/dev/null", 0), 0);
+  CHECK_EQ(evloop_trace_stop(loop), 0);
   close_loop(loop);
 }
 

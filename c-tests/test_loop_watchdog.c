@@ -185,6 +185,138 @@ TEST(a_watchdog_is_replaced_from_callbacks_and_other_threads) {
   close_loop(loop);
 }
 
+/* A callback is in the gate when a watchdog is set, or set anew. */
+static void set_while_stuck(evloop_t loop, Runner *runner) {
+  static Told told;
+  static Gate gate;
+  int64_t until;
+  memset(&told, 0, sizeof told);
+  go_round(loop);
+  hold(loop, &gate);
+  watch(loop, 5 * MS, &told);
+  /* It would have looked long since. */
+  for (until = now_ns(CLOCK_MONOTONIC) + 30 * MS; now_ns(CLOCK_MONOTONIC) < until;) continue;
+  open_gate(&gate);
+  go_round(loop);
+  /* Those that come are told of, each with its end. */
+  OK(evloop_post(loop, stick, &told));
+  UNTIL(LOAD(told.returned) >= 1);
+  CHECK(told.last[0].since_ns > until - 30 * MS);
+  OK(evloop_post(loop, stick, &told));
+  UNTIL(LOAD(told.returned) >= 2);
+  stop_runner(runner);
+  close_loop(loop);
+}
+
+TEST(a_watchdog_that_is_set_while_a_trace_is_made_tells_of_later_callbacks) {
+  Runner runner;
+  evloop_t loop = running_loop(&runner, false);
+  CHECK_EQ(evloop_trace_start(loop, "/dev/null", 0), 0);
+  set_while_stuck(loop, &runner);
+}
+
+TEST(a_watchdog_that_replaces_another_tells_of_later_callbacks) {
+  static Told other;
+  Runner runner;
+  evloop_t loop = running_loop(&runner, false);
+  watch(loop, 1000 * SECOND, &other);
+  set_while_stuck(loop, &runner);
+}
+
+/* The same where nothing else is told of: also where the watchdog is faster
+ * than this. */
+static void stick_first(const evloop_event_t *event, void *user_data) {
+  Told *told = (Told *)user_data;
+  (void)event;
+  UNTIL(LOAD(told->stuck) >= 1);
+}
+
+/* Replaces the watchdog of the loop that it is called by, and stays. */
+static void set_and_stay(const evloop_event_t *event, void *user_data) {
+  int64_t end;
+  set_in_callback(event, user_data);
+  for (end = now_ns(CLOCK_MONOTONIC) + 30 * MS; now_ns(CLOCK_MONOTONIC) < end;) continue;
+}
+
+TEST(a_callback_that_sets_a_watchdog_is_not_told_of) {
+  static Told before, told;
+  told_loop = new_loop();
+  watch(told_loop, 1000 * SECOND, &before);
+  OK(evloop_post(told_loop, set_and_stay, &told));
+  OK(evloop_watcher_set_name(timer(told_loop, MS, 0, stick_first, &told), "later"));
+  run_to_end(told_loop);
+  UNTIL(LOAD(told.returned) >= 1);
+  CHECK_EQ(told.stuck, 1);
+  CHECK_EQ(strcmp(told.last[0].name, "later"), 0);
+  CHECK_EQ(told.last[0].type, EVLOOP_EVENT_TIMER);
+  close_loop(told_loop);
+}
+
+static void stop_trace_of(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  (void)user_data;
+  CHECK(evloop_trace_stop(told_loop) >= 0);
+}
+
+TEST(a_callback_that_ended_a_trace_is_not_stuck_for_ever) {
+  static Told told;
+  int64_t end;
+  told_loop = new_loop();
+  CHECK_EQ(evloop_set_stats(told_loop, 1), 0);
+  CHECK_EQ(evloop_trace_start(told_loop, "/dev/null", 0), 0);
+  OK(evloop_post(told_loop, stop_trace_of, NULL));
+  run_to_end(told_loop);
+  watch(told_loop, MS, &told);
+  for (end = now_ns(CLOCK_MONOTONIC) + 20 * MS; now_ns(CLOCK_MONOTONIC) < end;) continue;
+  timer(told_loop, 0, 0, stick_first, &told);
+  run_to_end(told_loop);
+  UNTIL(LOAD(told.returned) >= 1);
+  CHECK_EQ(told.stuck, 1);
+  CHECK_EQ(told.last[0].type, EVLOOP_EVENT_TIMER);
+  CHECK_EQ(evloop_set_watchdog(told_loop, 0, NULL, NULL), 0);
+  /* Nor is it a callback of the next loop. */
+  CHECK_EQ(evloop_trace_start(told_loop, "/dev/null", 0), 0);
+  OK(evloop_post(told_loop, stop_trace_of, NULL));
+  run_to_end(told_loop);
+  close_loop(told_loop);
+  told_loop = new_loop();
+  watch(told_loop, MS, &told);
+  for (end = now_ns(CLOCK_MONOTONIC) + 20 * MS; now_ns(CLOCK_MONOTONIC) < end;) continue;
+  CHECK_EQ(evloop_set_watchdog(told_loop, 0, NULL, NULL), 0);
+  CHECK_EQ(told.stuck, 1);
+  close_loop(told_loop);
+}
+
+static void close_and_stick(const evloop_event_t *event, void *user_data) {
+  Gate *gate = (Gate *)user_data;
+  close_watcher(event->watcher);
+  stay(event, gate);
+  /* Takes what others have left. */
+  OK(evloop_watcher_loop(keep_alive(told_loop)));
+}
+
+TEST(the_end_of_a_callback_that_closed_its_watcher_is_told_with_its_name) {
+  static Told told;
+  static Gate gate;
+  Runner runner;
+  evloop_watcher_t slow, other;
+  evloop_t loop = running_loop(&runner, false);
+  told_loop = loop;
+  other = keep_alive(loop);
+  watch(loop, 2 * MS, &told);
+  slow = timer(loop, HOUR, 0, close_and_stick, &gate);
+  OK(evloop_watcher_set_name(slow, "gone"));
+  set_timer(slow, 0, 0);
+  UNTIL(LOAD(told.stuck) >= 1);
+  CHECK_EQ(evloop_watcher_set_priority(other, 0), 0);
+  open_gate(&gate);
+  UNTIL(LOAD(told.returned) >= 1);
+  CHECK_EQ(strcmp(told.last[0].name, "gone"), 0);
+  CHECK_EQ(strcmp(told.last[1].name, "gone"), 0);
+  stop_runner(&runner);
+  close_loop(loop);
+}
+
 TEST(wrong_arguments_of_a_watchdog_are_refused) {
   static Told told;
   evloop_t loop = new_loop();

@@ -28,8 +28,9 @@ fn which(which: c_int) -> Result<Which> {
 /// of the processor's counter (of the clock, where the kernel does not trust
 /// that one): some twenty to thirty nanoseconds.
 ///
-/// A callback is counted when it returns, so one that calls this is not.
-/// What was counted stays to be read when it is turned off.
+/// A callback is counted when it has returned, and only if it was called
+/// while the loop counted: one that calls this is not. What was counted
+/// stays to be read when it is turned off.
 ///
 /// @param loop a loop.
 /// @param on 1 or 0; nothing happens if it is so already.
@@ -54,7 +55,21 @@ pub extern "C" fn evloop_set_stats(r#loop: evloop_t, on: c_int) -> c_int {
 ///
 /// The loop is not stopped, and does not notice. Each figure is right, but
 /// they are read one after the other: one may have an event in it that
-/// another has not.
+/// another has not. Callbacks of descriptors are counted some at a time: a
+/// thread that does not run the loop may miss up to 32 of them until the
+/// loop next waits, or calls a callback of another kind. The thread that
+/// runs it misses none but the one that is running.
+///
+/// iterations are the loop's calls of epoll_wait(), those that were not to
+/// wait included; wakeups are only those that were to, whether something had
+/// happened by then or not. Events that evloop_wait() returns are counted
+/// when they are kept for it. What is called without the loop being run (a
+/// notification of evloop_watcher_set_destroy(), inside the call that closes
+/// a watcher of an idle loop) is not counted, nor traced, nor looked at by a
+/// watchdog.
+///
+/// Of all callbacks only the longest has a name, that of
+/// evloop_watcher_set_name(): give names, and make a trace for the others.
 ///
 /// Times are real ones with EVLOOP_VIRTUAL_TIME, too; but lateness is on the
 /// timer's clock, so it is virtual there.
@@ -82,6 +97,9 @@ pub unsafe extern "C" fn evloop_stats(r#loop: evloop_t, out_stats: *mut Stats) -
 }
 
 /// Begin to count at zero again.
+///
+/// A callback that is running is not counted when it returns; of a sleep,
+/// what comes after this is.
 ///
 /// @param loop a loop.
 /// @returns 0. -ENOENT: evloop_set_stats() was never called. -ECHILD: used
@@ -171,17 +189,30 @@ pub extern "C" fn evloop_stats_percentile_ns(r#loop: evloop_t, which: c_int, per
 /// are kept in memory: the last max_events of them. evloop_trace_stop()
 /// writes them to the file, as JSON for ui.perfetto.dev and Chrome's
 /// about:tracing. So the loop never waits for a disk, and a trace can be left
-/// running until something has happened. A trace that is running when the
-/// loop is closed is written then, by the thread that closes the loop or ends
-/// its run, and nobody is told if that fails. Nothing is written if the
-/// process ends before.
+/// running until something has happened. Callbacks that are running when it
+/// begins, and the iteration that they are in, are not in it.
+///
+/// A slice is called by its watcher's name, see evloop_watcher_set_name(),
+/// else "timer 844424930131969" and the like, by its type and its watcher;
+/// a posted call is "post". A wait is "wait", or "look" if it was not to
+/// sleep, and an iteration "iteration". The category (cat) is the type in any
+/// case. Its args are, of callbacks, watcher, the handle; of timers, late_us;
+/// of io watchers, fd and events, bits of EVLOOP_EPOLLIN and the like; of
+/// waits, found, how many descriptors were ready, the loop's own among them;
+/// of iterations, dispatched, how many events were.
+/// Names are kept of the last max_events watchers that were closed.
+///
+/// A trace that is running when the loop is closed is written then, by the
+/// thread that closes the loop or ends its run, and nobody is told if that
+/// fails. Nothing is written if the process ends before.
 ///
 /// @param loop a loop.
 /// @param path a file, which is made, or emptied, now.
 /// @param max_events how many are kept, of 40 bytes each; 0: 100000.
-/// @returns 0. -EEXIST: a trace of the loop is being made already. -EINVAL:
-///   path is NULL, or max_events negative. -ENOENT, -EACCES, -ENOSPC and
-///   whatever else open(2) says. -ENOMEM. -ECHILD: used after fork.
+/// @returns 0. -EEXIST: a trace of the loop is being made, or started,
+///   already; the file is not touched. -EINVAL: path is NULL, or max_events
+///   negative. -ENOENT, -EACCES, -ENOSPC and whatever else open(2) says.
+///   -ENOMEM. -ECHILD: used after fork.
 ///   -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: as open(2). Threads: any; from another thread than that which
@@ -245,10 +276,11 @@ pub extern "C" fn evloop_trace_stop(r#loop: evloop_t) -> i64 {
 /// Be told of callbacks that run for too long, by another thread.
 ///
 /// A thread, "evloop-watchdog", which blocks all signals, looks what the loop
-/// is at. It tells of a callback once, when that has run for longer than the
-/// limit, and once more when it has returned (not if the watchdog is removed
-/// before). So it needs no help of a loop that is stuck. It wakes up once in
-/// limit_ns.
+/// is at. A callback that is running when it is set, also one that sets it
+/// itself, is not looked at; those that begin later are. It tells of a
+/// callback once, when that has run for longer than the limit, and once more
+/// when it has returned (not if the watchdog is removed before). So it needs
+/// no help of a loop that is stuck. It wakes up once in limit_ns.
 ///
 /// callback runs on that thread. No lock of the library is held; it may call
 /// every function on every object, this one and evloop_close() too, but must

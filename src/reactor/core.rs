@@ -24,6 +24,9 @@ use std::collections::{HashMap, VecDeque};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
+/// So many names of closed watchers are forgotten before the next wait.
+pub(super) const MANY_NAMES: usize = 64;
+
 /// Words of the loop's own registrations; handles are below 2^53. 0 is the
 /// eventfd, the others are clocks and, behind them, the signalfd.
 pub(super) const INTERNAL: u64 = 1 << 63;
@@ -122,7 +125,7 @@ pub(super) struct Core {
     pub suspended: Vec<(i64, u32)>,
     /// Watchers that are closed, and whom to tell.
     destroys: Vec<(Target, Event)>,
-    /// Names of closed watchers, to be forgotten at the gate.
+    /// Closed watchers with names, to be forgotten at the gate.
     pub unnamed: Vec<i64>,
 
     /// A run is going on: who calls is a callback.
@@ -326,14 +329,8 @@ impl Core {
         self.stir();
         self.desk.mail.take(super::mailbox::INBOX);
         if self.watched {
-            // While names are there.
+            // What came before what they may ask for.
             self.watch_pending_at(gate);
-        }
-        for handle in self.unnamed.drain(..) {
-            let name = gate.names.remove(&handle);
-            if let (Some(name), Some(trace)) = (name, &mut gate.trace) {
-                trace.keep_name(handle, name);
-            }
         }
         // Others' timers count from their calls: nothing is left to be found
         // out about them.
@@ -343,6 +340,24 @@ impl Core {
             self.obey(command);
         }
         self.in_callback = in_callback;
+    }
+
+    /// Forgets the names of closed watchers; where no callback runs, whose
+    /// watcher may be one of them.
+    pub fn forget_names(&mut self, gate: &mut Gate) {
+        if self.unnamed.is_empty() || !self.destroys.is_empty() {
+            // Those will be told of with their names.
+            return;
+        }
+        if self.watched {
+            self.watch_pending_at(gate);
+        }
+        for handle in self.unnamed.drain(..) {
+            let name = gate.names.remove(&handle);
+            if let (Some(name), Some(trace)) = (name, &mut gate.trace) {
+                trace.keep_name(handle, name);
+            }
+        }
     }
 
     /// Takes the calls that others posted.
@@ -447,6 +462,9 @@ impl Core {
         // Room was made when the notification was asked for.
         if target.callback.is_none() {
             if self.held.try_reserve(1).is_ok() {
+                if self.watched {
+                    self.watch_closed(&event);
+                }
                 self.held.push_back(event);
             }
             return;

@@ -86,6 +86,8 @@ pub(super) struct Gate {
     /// For those who look inside.
     pub stats: Option<Kept>,
     pub trace: Option<Trace>,
+    /// One is about to be there: its file is being opened.
+    pub trace_begins: bool,
     pub watchdog: Option<Watchdog>,
 }
 

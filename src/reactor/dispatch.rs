@@ -5,7 +5,7 @@
 //! callback) takes a longer way.
 
 use super::clocks;
-use super::core::Core;
+use super::core::{Core, MANY_NAMES};
 use super::desk;
 use super::event::{Callback, Event, Target};
 use super::files;
@@ -85,6 +85,11 @@ impl Run {
                 notify(closed);
             }
             self.check()?;
+        }
+        // SAFETY: as above.
+        let core = unsafe { self.core() };
+        if core.unnamed.len() >= MANY_NAMES {
+            core.forget_names(&mut self.desk.gate());
         }
         if self.desk.mail.take(mailbox::ASKED) != 0 {
             self.desk.answer(&mut self.desk.gate());
@@ -313,7 +318,9 @@ impl Run {
     #[inline(never)]
     fn descriptors_watched(&self, found: usize) -> Result<()> {
         // SAFETY: no other reference to the core.
-        if unsafe { self.core() }.watch.only_counts() {
+        let core = unsafe { self.core() };
+        if core.watch.only_counts() {
+            core.watch.begin_counted();
             return self.each_descriptor::<true>(found, PLAIN_IO);
         }
         self.each_descriptor::<false>(found, u32::MAX)

@@ -1,6 +1,6 @@
 //! What the handles of loops and watchers lead to, and how it is used.
 
-use super::core::Core;
+use super::core::{Core, MANY_NAMES};
 use super::desk::{Desk, Gate, POISONED};
 use super::event::{Event, Target};
 use super::lease::Locked;
@@ -111,7 +111,7 @@ impl Named {
     /// The same, of a loop that nobody runs, with its gate's lock.
     pub fn with_idle<R>(
         &self,
-        gate: MutexGuard<'static, Locked<Gate>>,
+        mut gate: MutexGuard<'static, Locked<Gate>>,
         direct: impl FnOnce(&mut Core) -> Result<R>,
     ) -> Result<R> {
         let _poison = Poison(self.desk);
@@ -119,6 +119,9 @@ impl Named {
         let core = unsafe { self.desk.core() }?;
         let result = direct(core);
         let closed = core.take_destroys();
+        if core.unnamed.len() >= MANY_NAMES {
+            core.forget_names(&mut gate);
+        }
         // A question changes nothing that the foreign wait should end for.
         let prepared = core.prepared && core.has_news();
         drop(gate);

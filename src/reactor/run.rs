@@ -313,6 +313,7 @@ impl Run {
         if core.is_dirty() || self.desk.has_inbox() {
             let mut gate = self.desk.gate();
             core.receive(&mut gate);
+            core.forget_names(&mut gate);
             core.settle();
             core.flush();
         }

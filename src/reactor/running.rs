@@ -40,6 +40,7 @@ impl Run {
             }
         };
         core.receive(&mut gate);
+        core.forget_names(&mut gate);
         let core = NonNull::from(core);
         Ok(Self { desk, named, core, forks: Cell::new(fork::Watch::begin()) })
     }
@@ -119,6 +120,7 @@ impl Drop for Run {
         // SAFETY: the run is over, and this thread has the gate's lock.
         let core = unsafe { self.core() };
         core.receive(&mut gate);
+        core.forget_names(&mut gate);
         if self.is_closed() {
             return notify(tear_down(self.desk, gate));
         }

@@ -3,7 +3,7 @@
 use super::asyncs::off_stack;
 use super::clocks;
 use super::command::{Change, Registered};
-use super::core::{Core, Limit};
+use super::core::{Core, Limit, MANY_NAMES};
 use super::desk;
 use super::event::{Event, Target};
 use super::flags::*;
@@ -392,6 +392,9 @@ impl Core {
         let handle = record.handle(Kind::Watcher, index);
         if record.has(NAMED) && self.unnamed.try_reserve(1).is_ok() {
             self.unnamed.push(handle);
+            if self.unnamed.len() >= MANY_NAMES {
+                self.desk.attention.store(1, Relaxed);
+            }
         }
         if record.has(RANKED) {
             self.ranked -= 1;

@@ -70,6 +70,22 @@ fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) 
     Ok(())
 }
 
+/// Has what is pending worked up, if this is the loop's own thread; with the
+/// gate's lock.
+fn settle(named: &Named, gate: &mut Gate) -> Result<()> {
+    on_own_thread(named, |core| core.watch_pending_at(gate))
+}
+
+/// Does something with the loop, if this is its own thread.
+fn on_own_thread(named: &Named, act: impl FnOnce(&mut Core)) -> Result<()> {
+    if named.desk.is_mine() {
+        // SAFETY: this thread runs the loop, and no reference into the core is
+        // kept while a callback, which this call is in, runs.
+        act(unsafe { named.desk.core() }?);
+    }
+    Ok(())
+}
+
 /// In a forked child: what can fail of having the loop watched there, too.
 pub(super) fn revive(gate: &mut Gate) -> Result<Option<Dog>> {
     watchdog::revive(gate)
@@ -81,19 +97,31 @@ impl Core {
         if let Some(trace) = gate.trace.take() {
             trace.forget();
         }
+        // By a thread that is not here.
+        gate.trace_begins = false;
+        if let Some(dog) = &dog {
+            // A callback that goes on here was looked at before, too.
+            dog.heard_at(0);
+        }
         self.watch.forget_parent(dog);
         self.watched = self.watch.is_wanted();
     }
 
     /// From now on, this is looked at, or no more.
     pub fn look(&mut self, look: Look) {
+        if let Look::Watchdog(Some(dog)) = &look {
+            dog.heard_at(self.desk.published.turn());
+        }
         self.watch.change(look);
         // Should this be in a callback, see `attend_counted`.
         self.desk.attention.store(1, Relaxed);
-        let before = std::mem::replace(&mut self.watched, self.watch.is_wanted());
-        if before && !self.watched {
-            // Nobody will say that the callback, if this is one, has ended.
-            self.watch.stop(self.desk);
-        }
+        self.watched = self.watch.is_wanted();
+    }
+
+    /// What was counted is set back; on the loop's thread, or while nobody
+    /// runs it.
+    fn counts_anew(&mut self) {
+        self.watch.anew();
+        self.desk.attention.store(1, Relaxed);
     }
 }

@@ -34,7 +34,7 @@ impl Published {
         }
     }
 
-    /// Begins something; what came before has ended.
+    /// Begins something; what came before has ended, and was left.
     pub fn enter(&self, kind: i32, watcher: i64, since: i64) {
         // Release, each of them: who sees one knows that the last turn ended.
         self.kind.store(kind, Release);
@@ -54,6 +54,11 @@ impl Published {
         let turn = self.turn.load(Relaxed);
         self.turn.store(turn.wrapping_add(turn & 1), SeqCst);
         turn
+    }
+
+    /// The turn it is at, or was at last; on the loop's thread.
+    pub fn turn(&self) -> u64 {
+        self.turn.load(Relaxed)
     }
 
     /// Whether it is still at what it was at.

@@ -4,12 +4,13 @@
 //! are is kept and taken off from then on: so nobody waits for anybody.
 
 use super::histogram::{self, BUCKETS};
-use super::published::{ASLEEP, Published};
+use super::published::{ASLEEP, Glance, Published};
 use super::watch::Took;
 use crate::errno::{Result, fail};
+use crate::reactor::core::Core;
 use crate::reactor::desk::Gate;
 use crate::reactor::named::named;
-use crate::sync::{AtomicI64, AtomicU64, Ordering::*};
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::clock;
 use crate::table::Kind;
 use std::ffi::{c_char, c_int};
@@ -30,9 +31,9 @@ pub struct Stats {
     pub size: usize,
     /// How long ago that was.
     pub elapsed_ns: i64,
-    /// Looks at the descriptors, with and without waiting.
+    /// Calls of epoll_wait(), with and without waiting.
     pub iterations: u64,
-    /// How often it was asleep, or ready to be, and woke up.
+    /// Those of them that were to wait, and ended.
     pub wakeups: u64,
     /// Time asleep; a sleep that is going on is counted up to now.
     pub asleep_ns: i64,
@@ -52,7 +53,8 @@ pub struct Stats {
     pub longest_type: c_int,
     /// 0.
     pub reserved: c_int,
-    /// The longest callback's watcher's name, when it returned.
+    /// The longest callback's watcher's name, when it returned; empty if it
+    /// had none. NUL-terminated and cut to fit, not inside a character.
     pub longest_name: [c_char; 64],
 }
 
@@ -82,6 +84,11 @@ pub(in crate::reactor) struct Counters {
     latest: AtomicI64,
     /// Nanoseconds of a unit of lengths, times 2^32.
     rate: AtomicU64,
+    /// When and how often they were set back.
+    since: AtomicI64,
+    times_set_back: AtomicU64,
+    /// Whether the loop's thread adds to them.
+    live: AtomicU32,
 }
 
 /// The same, at the gate.
@@ -113,8 +120,38 @@ impl Counters {
             fail!(ENOMEM, "no memory for {} counters", CELLS as i64);
         }
         cells.resize_with(CELLS, || AtomicU64::new(0));
-        let (longest, latest) = (AtomicI64::new(-1), AtomicI64::new(0));
-        Ok(Self { cells, longest, latest, rate: AtomicU64::new(1) })
+        let zero = AtomicU64::new;
+        let (longest, latest, since) = (AtomicI64::new(-1), AtomicI64::new(0), AtomicI64::new(0));
+        let (rate, times_set_back, live) = (zero(1), zero(0), AtomicU32::new(0));
+        Ok(Self { cells, longest, latest, rate, since, times_set_back, live })
+    }
+
+    pub fn times_set_back(&self) -> u64 {
+        // Acquire: with the time.
+        self.times_set_back.load(Acquire)
+    }
+
+    pub fn since(&self) -> i64 {
+        self.since.load(Relaxed)
+    }
+
+    /// Whether the loop's thread adds to them; said by that.
+    pub fn set_live(&self, live: bool) {
+        self.live.store(live.into(), Relaxed);
+    }
+
+    /// The sleep that is going on and is to be counted when it ends, if any,
+    /// and time asleep without it.
+    fn asleep(&self, published: &Published) -> (Option<Glance>, u64) {
+        loop {
+            let asleep = |glance: &Glance| glance.kind == ASLEEP && self.live.load(Relaxed) != 0;
+            let glance = published.look().filter(asleep);
+            let before = self.read(ASLEEP_NS);
+            // It must not be in it already.
+            if glance.is_none_or(|glance| published.is_at(glance.turn)) {
+                return (glance, before);
+            }
+        }
     }
 
     /// Adds to a cell; on the loop's thread.
@@ -149,8 +186,9 @@ impl Counters {
     pub fn callback(&self, ns: i64, rate: u64) -> bool {
         self.add_time(CALLBACK_NS, ns);
         let units = (u128::from(ns.max(0).cast_unsigned()) << 32) / u128::from(rate.max(1));
-        self.length(units as u64);
+        // First: who finds the length needs it.
         self.set_rate(rate);
+        self.length(units as u64);
         self.is_longest(ns)
     }
 
@@ -203,13 +241,24 @@ impl Kept {
         }
     }
 
-    fn set_back(&mut self) {
-        for (base, cell) in self.base.iter_mut().zip(&self.counters.cells) {
+    fn set_back(&mut self, published: &Published) {
+        let counters = &self.counters;
+        for (base, cell) in self.base.iter_mut().zip(&counters.cells) {
             *base = cell.load(Acquire);
         }
-        self.counters.longest.store(-1, Relaxed);
-        self.counters.latest.store(0, Relaxed);
+        let (sleep, asleep) = counters.asleep(published);
         self.since = clock::now_ns();
+        // Up to now; all of a sleep is added when it ends.
+        let before = sleep.map_or(0, |sleep| self.since.saturating_sub(sleep.since).max(0));
+        if let Some(base) = self.base.get_mut(ASLEEP_NS) {
+            *base = asleep.wrapping_add(before.cast_unsigned());
+        }
+        counters.longest.store(-1, Relaxed);
+        counters.latest.store(0, Relaxed);
+        counters.since.store(self.since, Relaxed);
+        // Release: a callback that sees it ends after that time, and is not
+        // counted.
+        counters.times_set_back.store(counters.times_set_back() + 1, Release);
         self.longest = NONE;
     }
 
@@ -240,22 +289,21 @@ impl Kept {
     }
 
     fn fill(&self, published: &Published) -> Stats {
-        let (sleep, asleep) = loop {
-            let glance = published.look().filter(|glance| self.on && glance.kind == ASLEEP);
-            let asleep = self.time(ASLEEP_NS);
-            // A sleep that is going on must not be in it already.
-            if glance.is_none_or(|glance| published.is_at(glance.turn)) {
-                break (glance, asleep);
-            }
-        };
+        let (sleep, asleep) = self.counters.asleep(published);
         let now = clock::now_ns();
-        let going_on = |since: i64| now.saturating_sub(since.max(self.since)).max(0);
+        let elapsed = now.saturating_sub(self.since);
+        let going_on = sleep.map_or(0, |sleep| now.saturating_sub(sleep.since));
+        // Less than nothing: that sleep began before they were set back.
+        let before = self.base.get(ASLEEP_NS).copied().unwrap_or_default();
+        let asleep = asleep.wrapping_sub(before).cast_signed().saturating_add(going_on);
         Stats {
             size: size_of::<Stats>(),
-            elapsed_ns: now.saturating_sub(self.since),
+            elapsed_ns: elapsed,
             iterations: self.count(ITERATIONS),
             wakeups: self.count(WAKEUPS),
-            asleep_ns: asleep + sleep.map_or(0, |sleep| going_on(sleep.since)),
+            // The loop's thread may just be between a sleep's end and counting
+            // it.
+            asleep_ns: asleep.clamp(0, elapsed.max(0)),
             callback_ns: self.time(CALLBACK_NS),
             longest_ns: self.longest.ns,
             longest_since_ns: self.longest.since,
@@ -269,10 +317,17 @@ impl Kept {
     }
 }
 
-/// A name, cut to fit and NUL-terminated.
+/// A name, cut to fit and NUL-terminated; not inside a character of UTF-8.
 pub(super) fn short_name(name: &[u8]) -> [c_char; NAME] {
+    let mut len = name.len();
+    if len >= NAME {
+        let goes_on = |at: &usize| name.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+        len = NAME - 1;
+        // No character has more than three bytes that go on with it.
+        len -= (0..3).take_while(|back| goes_on(&(len - back))).count();
+    }
     let mut short = [0; NAME];
-    for (to, from) in short.iter_mut().zip(name.iter().take(NAME - 1)) {
+    for (to, from) in short.iter_mut().zip(name.iter().take(len)) {
         *to = *from as c_char;
     }
     short
@@ -289,6 +344,7 @@ fn kept(gate: &mut Gate, handle: i64) -> Result<&mut Kept> {
 pub(crate) fn set_stats(handle: i64, on: bool) -> Result<()> {
     let named = named(handle, Kind::Loop)?;
     let mut gate = named.lock()?;
+    super::settle(&named, &mut gate)?;
     if gate.stats.as_ref().is_some_and(|kept| kept.on) == on {
         return Ok(());
     }
@@ -296,6 +352,7 @@ pub(crate) fn set_stats(handle: i64, on: bool) -> Result<()> {
     let counters = match (&gate.stats, on) {
         (_, false) => None,
         (Some(kept), true) => Some(kept.counters.clone()),
+        // std has no Arc that may fail; what is large is in a vector.
         (None, true) => Some(Arc::new(Counters::new()?)),
     };
     if let (None, Some(counters)) = (&gate.stats, &counters) {
@@ -310,7 +367,7 @@ pub(crate) fn set_stats(handle: i64, on: bool) -> Result<()> {
     let kept = kept(&mut gate, handle)?;
     kept.on = on;
     if on {
-        kept.set_back();
+        kept.set_back(&named.desk.published);
     }
     super::tell(&named, gate, super::Look::Stats(counters))
 }
@@ -319,6 +376,7 @@ pub(crate) fn set_stats(handle: i64, on: bool) -> Result<()> {
 pub(crate) fn stats(handle: i64) -> Result<Stats> {
     let named = named(handle, Kind::Loop)?;
     let mut gate = named.lock()?;
+    super::settle(&named, &mut gate)?;
     Ok(kept(&mut gate, handle)?.fill(&named.desk.published))
 }
 
@@ -326,8 +384,9 @@ pub(crate) fn stats(handle: i64) -> Result<Stats> {
 pub(crate) fn stats_reset(handle: i64) -> Result<()> {
     let named = named(handle, Kind::Loop)?;
     let mut gate = named.lock()?;
-    kept(&mut gate, handle)?.set_back();
-    Ok(())
+    super::settle(&named, &mut gate)?;
+    kept(&mut gate, handle)?.set_back(&named.desk.published);
+    super::on_own_thread(&named, Core::counts_anew)
 }
 
 /// See evloop_stats_histogram; how many buckets there are.
@@ -338,6 +397,7 @@ pub(crate) fn stats_histogram(
 ) -> Result<usize> {
     let named = named(handle, Kind::Loop)?;
     let mut gate = named.lock()?;
+    super::settle(&named, &mut gate)?;
     let kept = kept(&mut gate, handle)?;
     for (place, count) in room.iter_mut().zip(kept.histogram(which)) {
         place.write(count);
@@ -349,6 +409,7 @@ pub(crate) fn stats_histogram(
 pub(crate) fn stats_percentile(handle: i64, which: Which, percent: f64) -> Result<i64> {
     let named = named(handle, Kind::Loop)?;
     let mut gate = named.lock()?;
+    super::settle(&named, &mut gate)?;
     let kept = kept(&mut gate, handle)?;
     let counts = kept.histogram(which);
     let total: u64 = counts.iter().sum();

@@ -11,7 +11,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::fd::Fd;
 use crate::sys::{clock, fd, file};
 use crate::table::Kind;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -50,8 +50,9 @@ pub(in crate::reactor) struct Ring {
 pub(in crate::reactor) struct Trace {
     ring: Arc<Ring>,
     file: Fd,
-    /// Names of watchers that were closed meanwhile.
+    /// Names of watchers that were closed meanwhile, and in which order.
     names: HashMap<i64, Box<[u8]>>,
+    closed: VecDeque<i64>,
     began: i64,
     stopping: bool,
 }
@@ -136,10 +137,18 @@ fn entry_of(words: [u64; WORDS]) -> (i32, Entry) {
 impl Trace {
     /// A watcher with a name is closed.
     pub fn keep_name(&mut self, handle: i64, name: Box<[u8]>) {
-        // No more than there can be events of.
-        if (self.names.len() as u64) < self.ring.entries && self.names.try_reserve(1).is_ok() {
-            self.names.insert(handle, name);
+        if self.names.try_reserve(1).is_err() || self.closed.try_reserve(1).is_err() {
+            return;
         }
+        // No more than there can be events of: the events of the oldest are
+        // gone first, too.
+        if self.closed.len() as u64 >= self.ring.entries
+            && let Some(oldest) = self.closed.pop_front()
+        {
+            self.names.remove(&oldest);
+        }
+        self.names.insert(handle, name);
+        self.closed.push_back(handle);
     }
 
     /// Writes the file; how many events are missing in it.
@@ -185,25 +194,32 @@ impl Trace {
 pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<()> {
     let named = named(handle, Kind::Loop)?;
     named.check()?;
-    let running = |gate: &Gate| match gate.trace {
-        Some(_) => fail!(EEXIST, "a trace of loop {} is being made already", handle),
-        None => Ok(()),
-    };
-    // Before a file is emptied.
-    running(&*named.lock()?)?;
     let most = usize::try_from(most).ok().filter(|most| *most > 0).unwrap_or(DEFAULT_EVENTS);
+    // std has no Arc that may fail; what is large is in a vector.
     let ring = Arc::new(Ring::new(most)?);
+    claim(&mut *named.lock()?, handle)?;
     let file = match output {
         Output::Path(path) => file::create(path),
         Output::Descriptor(fd) => fd::duplicate_to_write(fd),
     };
-    let file = file.map_err(|errno| refused(errno, &output))?;
+    // Closed meanwhile, the loop has nothing that was claimed.
     let mut gate = named.lock()?;
-    running(&gate)?;
+    gate.trace_begins = false;
+    let file = file.map_err(|errno| refused(errno, &output))?;
     gate.expect_commands(1)?;
-    let (names, began) = (HashMap::new(), clock::now_ns());
-    gate.trace = Some(Trace { ring: ring.clone(), file, names, began, stopping: false });
+    let (names, closed, began) = (HashMap::new(), VecDeque::new(), clock::now_ns());
+    let ours = ring.clone();
+    gate.trace = Some(Trace { ring: ours, file, names, closed, began, stopping: false });
     tell(&named, gate, Look::Trace(Some(ring)))
+}
+
+/// Before a file is emptied, which takes its time: one at a time.
+fn claim(gate: &mut Gate, handle: i64) -> Result<()> {
+    if gate.trace.is_some() || gate.trace_begins {
+        fail!(EEXIST, "a trace of loop {} is being made already", handle);
+    }
+    gate.trace_begins = true;
+    Ok(())
 }
 
 fn refused(errno: Errno, output: &Output<'_>) -> Error {
@@ -238,6 +254,9 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
         if let Some(name) = gate.names.get(&handle)
             && !names.contains_key(&handle)
         {
+            if names.try_reserve(1).is_err() {
+                fail!(ENOMEM, "no memory for the names of watchers");
+            }
             names.insert(handle, copy(name)?);
         }
     }

@@ -32,8 +32,10 @@ pub(in crate::reactor) struct Watch {
     ticks: Option<Ticks>,
     /// The time is the clock's own: others compare theirs with it.
     exact: bool,
-    /// Any of this was changed, by the callback that is running perhaps.
-    just_changed: bool,
+    /// Counting began anew, in the callback that is running perhaps.
+    begun_anew: bool,
+    /// How often what is counted was set back before what is pending began.
+    set_back: u64,
     /// When what came last ended, and the reading of that time.
     last: i64,
     last_reading: u64,
@@ -65,34 +67,62 @@ pub(in crate::reactor) struct Took {
     pub ns: i64,
 }
 
+/// How a callback began: whoever looks at its end has looked at its beginning.
+struct Began {
+    since: i64,
+    published: bool,
+    /// In which trace it is to be.
+    ring: Option<Arc<Ring>>,
+    /// How often what is counted had been set back.
+    counted: Option<u64>,
+}
+
 impl Watch {
     /// Nothing is pending.
     pub fn change(&mut self, look: Look) {
+        let anew = matches!(look, Look::Stats(_));
         match look {
-            Look::Stats(stats) => self.stats = stats,
-            Look::Trace(ring) => self.ring = ring,
+            Look::Stats(stats) => {
+                self.stats.iter().for_each(|stats| stats.set_live(false));
+                self.stats = stats;
+                self.stats.iter().for_each(|stats| stats.set_live(true));
+            }
+            Look::Trace(ring) => {
+                self.ring = ring;
+                // What has begun before is in no trace.
+                self.awake = 0;
+            }
             Look::Watchdog(dog) => self.dog = dog,
         }
-        self.just_changed = true;
         self.exact = self.ring.is_some() || self.dog.is_some();
         if self.is_wanted() && self.ticks.is_none() {
             self.ticks = Some(Ticks::new());
         }
-        self.last = self.now();
         self.look_at_thread();
-        if self.awake == 0 {
-            self.awake = self.last;
+        if anew {
+            self.anew();
         }
+    }
+
+    /// Counting begins anew: a callback that is running is not counted.
+    pub fn anew(&mut self) {
+        self.begun_anew = true;
+        self.pending.count = 0;
+        self.last = self.now();
+    }
+
+    /// Callbacks of descriptors, which are only counted, are called next.
+    pub fn begin_counted(&mut self) {
+        self.begun_anew = false;
+        self.set_back = self.times_set_back().unwrap_or_default();
+    }
+
+    fn times_set_back(&self) -> Option<u64> {
+        self.stats.as_ref().map(|stats| stats.times_set_back())
     }
 
     pub fn is_wanted(&self) -> bool {
         self.stats.is_some() || self.ring.is_some() || self.dog.is_some()
-    }
-
-    /// Nobody watches any more.
-    pub fn stop(&mut self, desk: &Desk) {
-        desk.published.leave();
-        self.awake = 0;
     }
 
     /// The time; nothing is pending.
@@ -121,7 +151,8 @@ impl Watch {
     fn begin(&mut self) {
         self.last = self.now();
         self.looked = self.last;
-        self.awake = self.last;
+        // An iteration begins with the end of a wait.
+        self.awake = 0;
         self.look_at_thread();
     }
 
@@ -136,7 +167,6 @@ impl Watch {
     pub fn forget_parent(&mut self, dog: Option<Dog>) {
         (self.ring, self.dog) = (None, dog);
         self.exact = self.dog.is_some();
-        self.just_changed = true;
     }
 
     fn note(&self, entry: Entry) {
@@ -170,12 +200,16 @@ impl Watch {
     /// Counts what is pending.
     #[inline(always)]
     fn work_up(&mut self) {
-        let (Some(ticks), Some(stats)) = (&mut self.ticks, &self.stats) else {
-            self.pending.count = 0;
+        if self.pending.count == 0 {
             return;
-        };
+        }
+        if self.times_set_back().is_none_or(|times| times != self.set_back) {
+            self.drop_old();
+        }
+        let (Some(ticks), Some(stats)) = (&mut self.ticks, &self.stats) else { return };
         let readings = self.pending.all.get(..self.pending.count).unwrap_or_default();
         let Some((reading, _)) = readings.last() else { return };
+        stats.set_rate(ticks.rate());
         let (mut last, mut longest) = (self.last_reading, (0, 0, 0));
         for (reading, watcher) in readings {
             let units = reading.saturating_sub(last);
@@ -198,18 +232,43 @@ impl Watch {
         if ticks.is_far(last) {
             (self.last, self.last_reading) = ticks.look();
         }
-        stats.set_rate(ticks.rate());
         self.pending.count = 0;
     }
 
+    /// What is counted was set back, by another thread, since the first of
+    /// what is pending began: all that began before that is not counted.
+    #[cold]
+    fn drop_old(&mut self) {
+        let (Some(ticks), Some(stats)) = (&self.ticks, &self.stats) else {
+            self.pending.count = 0;
+            return;
+        };
+        self.set_back = stats.times_set_back();
+        let readings = self.pending.all.get(..self.pending.count).unwrap_or_default();
+        let since = stats.since();
+        let mut old = 0;
+        for (reading, _) in readings {
+            if self.last >= since {
+                break;
+            }
+            (self.last, self.last_reading) = (ticks.time_of(*reading), *reading);
+            old += 1;
+        }
+        let left = readings.len() - old;
+        self.pending.all.copy_within(old..old + left, 0);
+        self.pending.count = left;
+    }
+
     /// A callback is about to run.
-    fn enter(&mut self, desk: &Desk, event: &Event, virtual_time: bool) -> i64 {
+    fn enter(&mut self, desk: &Desk, event: &Event, virtual_time: bool) -> Began {
         self.last = self.now();
         if self.exact {
             desk.published.enter(event.r#type, event.watcher, self.last);
         }
+        let counted = self.times_set_back();
         self.count(event, virtual_time);
-        self.last
+        let (since, published, ring) = (self.last, self.exact, self.ring.clone());
+        Began { since, published, ring, counted }
     }
 
     /// Counts an event that is delivered now.
@@ -229,28 +288,32 @@ impl Watch {
         found.saturating_add(since)
     }
 
-    /// A callback has returned, which began then.
-    fn leave(&mut self, desk: &Desk, event: &Event, since: i64, virtual_time: bool) {
+    /// A callback has returned. In between anything may have been changed.
+    fn leave(&mut self, desk: &Desk, event: &Event, began: &Began, virtual_time: bool) {
         self.last = self.now();
         match &self.dog {
+            _ if !began.published => {}
             Some(dog) => dog.has_returned(desk.published.leave_watched(), self.last),
             None => desk.published.leave(),
         }
+        let since = began.since;
         let (kind, watcher, ns) = (event.r#type, event.watcher, self.last - since);
         let rate = self.ticks.as_ref().map_or(1 << 32, Ticks::rate);
         if let Some(stats) = &self.stats
+            && began.counted == Some(stats.times_set_back())
             && stats.callback(ns, rate)
         {
             keep_longer(&mut self.longest, Took { kind, watcher, since, ns });
         }
-        if self.ring.is_some() {
+        if let Some(ring) = &began.ring {
             let extra = if kind == Source::Timer as i32 {
                 self.lateness(event, since, virtual_time).max(0).cast_unsigned()
             } else {
                 u64::from(event.events) << 32 | u64::from(event.fd.cast_unsigned())
             };
             let (start, end) = (since, self.last);
-            self.note(Entry { kind, handle: watcher, start, end, extra });
+            // Nothing is written to one that was stopped.
+            ring.push(self.thread, &Entry { kind, handle: watcher, start, end, extra });
         }
     }
 
@@ -317,6 +380,12 @@ impl Core {
         self.watch.count(event, self.virtual_time);
     }
 
+    /// The same of one that was closed: by a callback, or with the gate's lock.
+    #[cold]
+    pub fn watch_closed(&mut self, event: &Event) {
+        self.watch.count(event, self.virtual_time);
+    }
+
     /// Works up what is pending.
     fn watch_pending(&mut self) {
         self.watch.work_up();
@@ -358,8 +427,7 @@ impl Run {
         // SAFETY: no other reference to the core, and not kept.
         let core = unsafe { self.core() };
         core.watch_pending();
-        core.watch.just_changed = false;
-        let since = core.watch.enter(core.desk, event, core.virtual_time);
+        let began = core.watch.enter(core.desk, event, core.virtual_time);
         // SAFETY: the program's function and argument, as it promised; no
         // reference into the core is in use.
         unsafe { callback(event, user_data) };
@@ -368,10 +436,8 @@ impl Run {
         }
         // SAFETY: as above.
         let core = unsafe { self.core() };
-        if core.watched && (!core.watch.just_changed || core.watch.exact) {
-            core.watch.leave(core.desk, event, since, core.virtual_time);
-            core.watch_pending();
-        }
+        core.watch.leave(core.desk, event, &began, core.virtual_time);
+        core.watch_pending();
     }
 
     /// Calls the callback of a descriptor, right after another one or a wait,
@@ -404,11 +470,15 @@ impl Run {
     fn attend_counted(&self, event: &Event) -> Result<()> {
         // SAFETY: no other reference to the core, and not kept.
         let core = unsafe { self.core() };
-        if !self.is_lost() && core.watched && !core.watch.just_changed {
-            core.watch.read(event.watcher);
+        if !self.is_lost() && core.watched {
+            if core.watch.begun_anew {
+                core.watch.last = core.watch.now();
+                core.watch.begin_counted();
+            } else {
+                core.watch.read(event.watcher);
+            }
             core.watch_pending();
         }
-        core.watch.just_changed = false;
         self.attend()
     }
 

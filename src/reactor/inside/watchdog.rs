@@ -6,7 +6,7 @@
 //! time. The loop wakes it only when a callback that it told of has returned.
 
 use super::published::{ASLEEP, Glance};
-use super::stats::short_name;
+use super::stats::{NAME, short_name};
 use super::{Look, tell};
 use crate::errno::{Errno, Error, Result, error};
 use crate::reactor::desk::{Desk, Gate};
@@ -35,8 +35,8 @@ pub struct Stuck {
     pub r#type: c_int,
     /// 0: it is running. 1: it has returned.
     pub returned: c_int,
-    /// The watcher's name, NUL-terminated and cut to fit; empty if it has
-    /// none.
+    /// The watcher's name, NUL-terminated and cut to fit, not inside a
+    /// character; empty if it has none.
     pub name: [c_char; 64],
 }
 
@@ -60,11 +60,17 @@ struct Shared {
     desk: &'static Desk,
     handle: i64,
     stop: AtomicU32,
+    /// What the loop was at when its thread heard of the watchdog, which is
+    /// told of what comes after that; `NOT_YET` before.
+    heard_at: AtomicU64,
     /// The turn of the callback that was told of, until it has returned.
     told: AtomicU64,
     /// When it has.
     ended: AtomicI64,
 }
+
+/// No turn comes after it.
+const NOT_YET: u64 = u64::MAX;
 
 /// A watchdog, for its loop's thread.
 #[derive(Clone)]
@@ -83,6 +89,12 @@ pub(in crate::reactor) struct Watchdog {
 }
 
 impl Dog {
+    /// Whoever is told of a callback is told of its end, too: so not before
+    /// the loop's thread, which is this one, knows whom to tell.
+    pub fn heard_at(&self, turn: u64) {
+        self.shared.heard_at.store(turn, Release);
+    }
+
     /// A callback has returned; on the loop's thread.
     pub fn has_returned(&self, turn: u64, now: i64) {
         if self.shared.told.load(SeqCst) == turn {
@@ -97,8 +109,10 @@ impl Dog {
 impl Watchdog {
     fn start(order: Order, desk: &'static Desk, handle: i64) -> Result<Self> {
         let (stop, told) = (AtomicU32::new(0), AtomicU64::new(0));
-        let ended = AtomicI64::new(0);
-        let shared = Arc::new(Shared { order, desk, handle, stop, told, ended });
+        let (heard_at, ended) = (AtomicU64::new(NOT_YET), AtomicI64::new(0));
+        // std has neither an Arc nor a thread, with its name, that may fail
+        // for want of memory: what they need is little.
+        let shared = Arc::new(Shared { order, desk, handle, stop, heard_at, told, ended });
         let theirs = shared.clone();
         // A thread begins with the mask of the one that makes it.
         let before = signal::block(signal::ALL);
@@ -150,7 +164,7 @@ impl Shared {
     /// The thread's life.
     fn watch(&self) {
         while !self.is_over() {
-            let stuck = self.desk.published.look().filter(|glance| glance.kind != ASLEEP);
+            let stuck = self.desk.published.look().filter(|glance| self.is_for_us(glance));
             let Some(stuck) = stuck else {
                 pause(self.order.limit);
                 continue;
@@ -163,6 +177,11 @@ impl Shared {
                 self.tell_of(&stuck);
             }
         }
+    }
+
+    fn is_for_us(&self, glance: &Glance) -> bool {
+        // Acquire: the loop's thread stores it before it begins what is ours.
+        glance.kind != ASLEEP && glance.turn > self.heard_at.load(Acquire)
     }
 
     fn is_over(&self) -> bool {
@@ -179,22 +198,27 @@ impl Shared {
             self.told.store(0, Relaxed);
             return;
         }
-        self.say(stuck, clock::now_ns(), 0);
+        // Now: when it has returned its watcher may be closed.
+        let name = self.name_of(stuck.watcher);
+        self.say(stuck, name, clock::now_ns(), 0);
         while !self.is_over() {
             if self.told.load(Acquire) == 0 {
-                return self.say(stuck, self.ended.load(Relaxed), 1);
+                return self.say(stuck, name, self.ended.load(Relaxed), 1);
             }
+            // Woken by who ends the callback, or the watchdog.
             std::thread::park();
         }
     }
 
-    fn say(&self, stuck: &Glance, now: i64, returned: c_int) {
+    fn name_of(&self, watcher: i64) -> [c_char; NAME] {
         let gate = self.desk.gate();
         // The desk may be another loop's by now.
         let ours = self.desk.mail.owner() == self.handle;
-        let name = gate.names.get(&stuck.watcher).filter(|_| ours);
-        let name = short_name(name.map(|name| &**name).unwrap_or_default());
-        drop(gate);
+        let name = gate.names.get(&watcher).filter(|_| ours);
+        short_name(name.map(|name| &**name).unwrap_or_default())
+    }
+
+    fn say(&self, stuck: &Glance, name: [c_char; NAME], now: i64, returned: c_int) {
         let event = Stuck {
             r#loop: self.handle,
             watcher: stuck.watcher,
