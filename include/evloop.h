@@ -2842,11 +2842,11 @@ int evloop_kqueue_close(evloop_kqueue_t kq);
  * Create a kqueue that is known by its descriptor, as on BSD.
  *
  * The descriptor is the program's: close(2) closes the queue. Nobody is
- * told of that: threads that wait in evloop_bsd_kevent() look every 250 ms,
- * and return; without any, what the queue holds is given back at a later
- * call of one of these two functions or of evloop_kqueue_create(), at the
- * next one if descriptors have run out. A duplicate, dup(2), is the same queue, which lives as long as one of them
- * is open.
+ * told of that: threads that wait in evloop_bsd_kevent() look every 250
+ * ms, and return; without any, what the queue holds is given back at a
+ * later call of one of these two functions or of evloop_kqueue_create(),
+ * at the next one if descriptors have run out. A duplicate, dup(2), is the
+ * same queue, which lives as long as one of them is open.
  *
  * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
  *   ENFILE, ENOMEM.
@@ -3991,13 +3991,13 @@ int evloop_event_process(const struct evloop_event_t *event,
  * while that goes on is told once, unless directories are renamed meanwhile:
  * then it may be told again. Names are those of the time of the event, not
  * of the time when it is told. Of a directory that is moved out, no
- * more is told. Symbolic links are not followed, mounts are; what is mounted
- * in two places is told of in one, and what lay beneath an unmounted file
- * system is watched, and told, as if it was made then. The loop's own reading of directories is
- * told as OPEN, ACCESS and CLOSE_NOWRITE, if that is asked for. The tree is
- * found by its path: when that leads elsewhere, since it was renamed, that
- * is noticed at its own rename or at the next new directory, and is told as
- * EVLOOP_FILE_IGNORED.
+ * more is told. Symbolic links are not followed, mounts are; what is
+ * mounted in two places is told of in one, and what lay beneath an
+ * unmounted file system is watched, and told, as if it was made then. The
+ * loop's own reading of directories is told as OPEN, ACCESS and
+ * CLOSE_NOWRITE, if that is asked for. The tree is found by its path: when
+ * that leads elsewhere, since it was renamed, that is noticed at its own
+ * rename or at the next new directory, and is told as EVLOOP_FILE_IGNORED.
  *
  * A loop has one inotify for all its watchers, made at the first and closed
  * with the last. Watchers of the same file share its watch; each hears only
@@ -4022,9 +4022,10 @@ int evloop_event_process(const struct evloop_event_t *event,
  *
  * Blocking: for as long as the file system takes to look up the path and,
  * with RECURSIVE, to list all directories; a loop that another thread runs
- * goes on meanwhile, but may wait a little with file events. Threads: any. Signals: not safe. Fork:
- * -ECHILD; evloop_after_fork() watches everything anew, and what happened
- * since the fork is not told. Since 0.1.0. Source: inotify(7).
+ * goes on meanwhile, but may wait a little with file events. Threads: any.
+ * Signals: not safe. Fork: -ECHILD; evloop_after_fork() watches everything
+ * anew, and what happened since the fork is not told. Since 0.1.0. Source:
+ * inotify(7).
  */
 evloop_watcher_t evloop_add_file(evloop_t loop,
                                  const char *path,

@@ -101,13 +101,13 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// while that goes on is told once, unless directories are renamed meanwhile:
 /// then it may be told again. Names are those of the time of the event, not
 /// of the time when it is told. Of a directory that is moved out, no
-/// more is told. Symbolic links are not followed, mounts are; what is mounted
-/// in two places is told of in one, and what lay beneath an unmounted file
-/// system is watched, and told, as if it was made then. The loop's own reading of directories is
-/// told as OPEN, ACCESS and CLOSE_NOWRITE, if that is asked for. The tree is
-/// found by its path: when that leads elsewhere, since it was renamed, that
-/// is noticed at its own rename or at the next new directory, and is told as
-/// EVLOOP_FILE_IGNORED.
+/// more is told. Symbolic links are not followed, mounts are; what is
+/// mounted in two places is told of in one, and what lay beneath an
+/// unmounted file system is watched, and told, as if it was made then. The
+/// loop's own reading of directories is told as OPEN, ACCESS and
+/// CLOSE_NOWRITE, if that is asked for. The tree is found by its path: when
+/// that leads elsewhere, since it was renamed, that is noticed at its own
+/// rename or at the next new directory, and is told as EVLOOP_FILE_IGNORED.
 ///
 /// A loop has one inotify for all its watchers, made at the first and closed
 /// with the last. Watchers of the same file share its watch; each hears only
@@ -132,9 +132,10 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 ///
 /// Blocking: for as long as the file system takes to look up the path and,
 /// with RECURSIVE, to list all directories; a loop that another thread runs
-/// goes on meanwhile, but may wait a little with file events. Threads: any. Signals: not safe. Fork:
-/// -ECHILD; evloop_after_fork() watches everything anew, and what happened
-/// since the fork is not told. Since 0.1.0. Source: inotify(7).
+/// goes on meanwhile, but may wait a little with file events. Threads: any.
+/// Signals: not safe. Fork: -ECHILD; evloop_after_fork() watches everything
+/// anew, and what happened since the fork is not told. Since 0.1.0. Source:
+/// inotify(7).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_file(
     r#loop: evloop_t,
