@@ -100,6 +100,8 @@ def constants(suite):
     macros = re.findall(r"^#define (\w+)[ \t]+\S", text, re.M)
     strangers = [name for name in macros if not name.startswith("EVLOOP_")]
     suite.check("only EVLOOP_ macros", macros and not strangers, "\n".join(strangers))
+    long = [line for line in text.splitlines() if len(line) > 80]
+    suite.check("no line is over 80 columns", not long, "\n".join(long))
     source = "#define _GNU_SOURCE 1\n" + includes(SYSTEM + ["limits.h", "stddef.h"])
     source += includes(["evloop.h"]) + "int compared;\n"
     source += "".join(comparison(name) for name in macros)
