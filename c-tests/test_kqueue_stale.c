@@ -17,12 +17,19 @@ static void reuse(int fd, int other) {
   CHECK_EQ(dup2(other, fd), fd);
 }
 
-/* Nothing of what is gone, however often it is asked. */
-static void expect_silence(evloop_kqueue_t kq) {
+/* Whether nothing comes for a while, and the waits sleep. */
+static bool is_silent(evloop_kqueue_t kq) {
   Event events[4];
   int64_t cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID);
   for (int i = 0; i < 3; i++) CHECK_EQ(take(kq, events, 4, 20 * MS), 0);
-  CHECK(now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu < 40 * MS * slow_factor());
+  return now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu < 40 * MS * slow_factor();
+}
+
+/* Nothing of what is gone, however often it is asked. What spins does so each
+ * time; a machine that stands still now and then counts that as work. */
+static void expect_silence(evloop_kqueue_t kq) {
+  int tries = 1;
+  while (!is_silent(kq)) CHECK(tries++ < 5);
   expect_nothing(kq);
 }
 
