@@ -12,7 +12,7 @@ use super::core::Core;
 use super::desk::{CLOCKS, Desk};
 use super::flags::*;
 use super::record::{self, Record};
-use crate::errno::{Errno, Error, Result, error};
+use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::memory;
@@ -269,6 +269,10 @@ impl Core {
             self.timer_stop(index, record);
             record.unset(AGAIN);
             return Ok(());
+        }
+        // A periodic one waits there if there is no memory to queue it again.
+        if setting.interval > 0 && self.timers.arming.try_reserve(1).is_err() {
+            fail!(ENOMEM, "no memory for a periodic timer");
         }
         if queue != queue_index(record) {
             self.timer_stop(index, record);
