@@ -231,8 +231,8 @@ TEST(a_trace_has_waits_iterations_and_callbacks_by_their_names) {
   CHECK_EQ(strcmp(the("the io watcher")->cat, "io"), 0);
   CHECK_EQ(the("the io watcher")->tid, (int)syscall(SYS_gettid));
   CHECK_EQ(strcmp(the("post")->cat, "post"), 0);
-  CHECK(count("wait") >= 1);
-  CHECK(count("iteration") >= 2);
+  CHECK(count("wait") + count("look") >= 1);
+  CHECK(count("iteration") >= 1);
   CHECK_EQ(count("thread_name"), 1);
   CHECK_EQ(count("process_name"), 1);
   snprintf(path, sizeof path, "timer %" PRId64, nameless);
