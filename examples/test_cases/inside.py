@@ -57,7 +57,11 @@ def find_the_culprit(culprit):
 def late_service():
     with Program([example("late_service"), "20"], LIMIT_S, stdin=subprocess.PIPE) as program:
         program.wait_for("^ready$")
-        program.process.stdin.write("1\n80\n2\n")
+        program.process.stdin.write("1\n80\n")
+        program.process.stdin.flush()
+        # It is not told any more once the loop is closed.
+        program.wait_for("^late: 'requests' is over")
+        program.process.stdin.write("2\n")
         program.process.stdin.close()
         expect("exit status", program.wait_exit(), 0)
         lines = program.lines
