@@ -14,17 +14,23 @@ typedef struct Held {
   int rope;
 } Held;
 
-MAYBE_UNUSED static Held hold_child(int code) {
+/* Told, it does this, and exits with the code if it comes back. */
+MAYBE_UNUSED static Held held_to(void (*act)(void), int code) {
   Pipe p = new_pipe();
   Held held = {(pid_t)OK(fork()), p.w};
   if (held.pid == 0) {
     char byte;
     close(p.w);
     while (read(p.r, &byte, 1) < 0) continue;
+    if (act != NULL) act();
     _exit(code);
   }
   OK(close(p.r));
   return held;
+}
+
+MAYBE_UNUSED static Held hold_child(int code) {
+  return held_to(NULL, code);
 }
 
 MAYBE_UNUSED static void let_go(const Held *held) {

@@ -339,21 +339,6 @@ TEST(a_kept_queue_watches_processes_in_the_child) {
 
 /* ---- forks and executions ---- */
 
-/* A process that waits to be told, then forks or executes. */
-static Held held_to(void (*act)(void)) {
-  Pipe p = new_pipe();
-  Held held = {(pid_t)OK(fork()), p.w};
-  if (held.pid == 0) {
-    char byte;
-    close(p.w);
-    while (read(p.r, &byte, 1) < 0) continue;
-    act();
-    _exit(8);
-  }
-  OK(close(p.r));
-  return held;
-}
-
 static void fork_once(void) {
   pid_t child = fork();
   if (child == 0) _exit(1);
@@ -367,7 +352,7 @@ static void execute(void) {
 TEST(forks_and_executions_are_seen_or_refused) {
   evloop_kqueue_t kq = new_kqueue();
   if (!has_connector(kq)) return;
-  Held forks = held_to(fork_once), executes = held_to(execute);
+  Held forks = held_to(fork_once, 8), executes = held_to(execute, 8);
   watch(kq, forks.pid, EXIT | FORK | EXEC);
   watch(kq, executes.pid, EXIT | EXEC);
   expect_nothing(kq);
@@ -393,7 +378,7 @@ TEST(forks_and_executions_are_seen_or_refused) {
 TEST(what_came_before_the_exit_comes_with_it) {
   evloop_kqueue_t kq = new_kqueue();
   if (!has_connector(kq)) return;
-  Held forks = held_to(fork_once);
+  Held forks = held_to(fork_once, 8);
   watch(kq, forks.pid, EXIT | FORK);
   let_go(&forks);
   wait_for_zombie(forks.pid);
@@ -431,7 +416,7 @@ static void fork_a_line(void) {
 TEST(children_and_theirs_are_tracked) {
   evloop_kqueue_t kq = new_kqueue();
   if (!has_connector(kq)) return;
-  Held first = held_to(fork_a_line);
+  Held first = held_to(fork_a_line, 8);
   watch(kq, first.pid, EXIT | TRACK);
   let_go(&first);
   /* All are gone by now, the children waited for. */
@@ -488,7 +473,7 @@ static void fork_many(void) {
 TEST_TIMEOUT(lost_forks_are_told, 60) {
   evloop_kqueue_t kq = new_kqueue();
   if (!has_connector(kq)) return;
-  Held forks = held_to(fork_many);
+  Held forks = held_to(fork_many, 8);
   watch(kq, forks.pid, EXIT | TRACK);
   let_go(&forks);
   wait_for_zombie(forks.pid);

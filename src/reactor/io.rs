@@ -13,7 +13,7 @@ use super::flags::*;
 use super::record::{self, CLOSING, LIVE, Record};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
-use crate::sys::{epoll, fd};
+use crate::sys::{epoll, file};
 use crate::table::Kind;
 use std::os::fd::RawFd;
 
@@ -253,7 +253,7 @@ impl Core {
                 record.set(ALWAYS);
                 // What epoll watched under this number is gone.
                 self.io_lost(fd, Errno::EBADF);
-                let file = fd::identity(fd);
+                let file = file::identity(fd);
                 match self.extra(index, record) {
                     Ok(extra) => extra.file = file,
                     Err(error) => {
@@ -289,7 +289,7 @@ impl Core {
         let Some(index) = self.io.always.get(self.io.next_always).copied() else { return };
         let Some(record) = record::get(index) else { return };
         let file = self.extras.get(&index).and_then(|extra| extra.file);
-        if file != fd::identity(fd_of(record)) {
+        if file != file::identity(fd_of(record)) {
             self.always_lost(index, record);
         }
     }

@@ -7,11 +7,12 @@
 //!
 //! What they do not see is the `core`, with its watchers' `record`s in `slots`.
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
-//! shortest round; `dispatch` brings events to their watchers, unless they are
-//! `held`. `watcher` is what can be done with all of those; `io`, `timers` and
-//! their `clocks`, `objects`, `process`, `pressure`, `signals`, `asyncs` and
-//! `files` are the sources; `details` is what is longer than an event. `inside`
-//! is for who wants to see what a loop does.
+//! shortest round; `found` sorts out what a wait has found, `dispatch` brings
+//! events to their watchers, unless they are `held`. `watcher` is what can be
+//! done with all of those; `io`, `timers` and their `clocks`, `objects`,
+//! `process`, `pressure`, `signals`, `asyncs` and `files` are the sources;
+//! `details` is what is longer than an event. `inside` is for who wants to see
+//! what a loop does.
 
 mod lease;
 mod mailbox;
@@ -38,6 +39,8 @@ mod event;
 mod files;
 #[cfg(not(loom))]
 mod flags;
+#[cfg(not(loom))]
+mod found;
 #[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]

@@ -7,6 +7,7 @@ use super::named::named;
 use super::objects::{Answer, Watched};
 use crate::errno::{Errno, Result, fail};
 use crate::sys::fd::{self, Fd};
+use crate::sys::file;
 use crate::sys::pressure::{self, Trigger};
 use crate::table::{self, Kind};
 use std::ffi::CString;
@@ -45,7 +46,7 @@ pub(crate) fn add_memory_pressure(
         Ok(file) => file,
         Err(errno) => return explain(errno, made.path.is_none(), trigger.window),
     };
-    made.identity = fd::identity(made.file.raw());
+    made.identity = file::identity(made.file.raw());
     match table::try_box(made) {
         Some(made) => add_watched(handle, Source::MemoryPressure, made, target),
         None => fail!(ENOMEM, "no memory to watch for pressure"),
@@ -109,7 +110,7 @@ impl Watched for Pressure {
         // A file of its own: of this one, either process would be told what
         // the other one then is not.
         let raw = self.file.raw();
-        let is_same = self.identity.is_some() && fd::identity(raw) == self.identity;
+        let is_same = self.identity.is_some() && file::identity(raw) == self.identity;
         let replaced = if is_same {
             self.open().and_then(|fresh| fd::replace(&fresh, raw))
         } else {

@@ -3,7 +3,6 @@
 use super::{directory, int, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
-use std::io::Write as _;
 use std::os::fd::RawFd;
 
 /// A descriptor that is closed when it is dropped, if it is ours.
@@ -96,34 +95,9 @@ pub(crate) fn find_open(is_it: impl Fn(RawFd) -> bool) -> Option<RawFd> {
     }
 }
 
-/// The device and the inode of an open file that has one of its own (not an
-/// eventfd or its like).
-pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: room for what the kernel fills in.
-    unsafe { syscall!(SYS_fstat, fd, stat.as_mut_ptr()) }.ok()?;
-    // SAFETY: it was filled in.
-    let stat = unsafe { stat.assume_init() };
-    Some((stat.st_dev, stat.st_ino))
-}
-
 /// Whether the descriptor has O_NONBLOCK.
 pub(crate) fn is_nonblocking(fd: RawFd) -> Result<bool, Errno> {
     // SAFETY: F_GETFL only looks.
     let flags = unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }?;
     Ok(int(flags) & libc::O_NONBLOCK != 0)
-}
-
-/// What /proc says of a descriptor: its first few lines.
-pub(crate) fn info(fd: RawFd, buffer: &mut [u8; 512]) -> Result<&str, Errno> {
-    let mut path = [0u8; 40];
-    // Room for every number, and for the NUL byte behind it.
-    let _ = write!(path.as_mut_slice(), "/proc/self/fdinfo/{fd}");
-    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    // SAFETY: the path is NUL-terminated.
-    let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
-    let file = Fd::owned(int(file));
-    // SAFETY: as many writable bytes as said.
-    let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
-    Ok(str::from_utf8(buffer.get(..len).unwrap_or_default()).unwrap_or_default())
 }

@@ -17,6 +17,12 @@ pub(crate) fn stat(fd: RawFd) -> Result<libc::stat, Errno> {
     Ok(unsafe { stat.assume_init() })
 }
 
+/// The device and the inode of an open file that has one of its own (not an
+/// eventfd or its like).
+pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
+    stat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
 /// The same of a path.
 pub(crate) fn stat_path(path: &CStr) -> Result<libc::stat, Errno> {
     let mut stat = MaybeUninit::<libc::stat>::uninit();
@@ -37,6 +43,20 @@ pub(crate) fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
     Ok(buffer.get(..len).unwrap_or_default())
+}
+
+/// What /proc says of a descriptor: its first few lines.
+pub(crate) fn info(fd: RawFd, buffer: &mut [u8; 512]) -> Result<&str, Errno> {
+    let mut path = [0u8; 40];
+    // Room for every number, and for the NUL byte behind it.
+    let _ = write!(path.as_mut_slice(), "/proc/self/fdinfo/{fd}");
+    let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
+    Ok(str::from_utf8(read_start(path, buffer)?).unwrap_or_default())
+}
+
+/// What a line of that says of something.
+pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 /// A file to write to, made if it is not there, and empty.
@@ -125,6 +145,14 @@ pub(crate) fn may_block(fd: RawFd) -> bool {
 /// Whether RWF_NOWAIT is known not to work here.
 static NO_NOWAIT: AtomicBool = AtomicBool::new(false);
 
+/// The system calls of a direction: one that can do without waiting, one for
+/// where the position is, one for a place in the file.
+struct Calls {
+    vectored: libc::c_long,
+    here: libc::c_long,
+    at: libc::c_long,
+}
+
 /// Reads into memory that the caller lends; `offset` negative: where the
 /// file's position is. `nowait`: only as far as that needs no waiting, which
 /// not every kernel and file can promise.
@@ -138,18 +166,10 @@ pub(crate) unsafe fn read_at(
     offset: i64,
     nowait: bool,
 ) -> Result<usize, Errno> {
-    let count = count.min(i32::MAX as usize);
-    if nowait {
-        // SAFETY: this function's contract.
-        let done = unsafe { vectored(libc::SYS_preadv2, fd, (buffer, count), offset) };
-        if let Some(result) = done {
-            return result;
-        }
-    }
-    let start = buffer.expose_provenance();
-    let number = if offset < 0 { libc::SYS_read } else { libc::SYS_pread64 };
+    let (here, at) = (libc::SYS_read, libc::SYS_pread64);
+    let calls = Calls { vectored: libc::SYS_preadv2, here, at };
     // SAFETY: this function's contract.
-    unsafe { super::raw(number, [fd as usize, start, count, offset as usize, 0, 0]) }
+    unsafe { transfer(&calls, fd, (buffer, count), offset, nowait) }
 }
 
 /// The same for writing.
@@ -163,16 +183,31 @@ pub(crate) unsafe fn write_at(
     offset: i64,
     nowait: bool,
 ) -> Result<usize, Errno> {
+    let (here, at) = (libc::SYS_write, libc::SYS_pwrite64);
+    let calls = Calls { vectored: libc::SYS_pwritev2, here, at };
+    // SAFETY: this function's contract; it is only read.
+    unsafe { transfer(&calls, fd, (buffer.cast_mut(), count), offset, nowait) }
+}
+
+/// # Safety
+/// So many bytes at the buffer are what the system calls ask for.
+unsafe fn transfer(
+    calls: &Calls,
+    fd: RawFd,
+    (buffer, count): (*mut u8, usize),
+    offset: i64,
+    nowait: bool,
+) -> Result<usize, Errno> {
     let count = count.min(i32::MAX as usize);
     if nowait {
-        // SAFETY: this function's contract; it is only read.
-        let done = unsafe { vectored(libc::SYS_pwritev2, fd, (buffer.cast_mut(), count), offset) };
+        // SAFETY: this function's contract.
+        let done = unsafe { vectored(calls.vectored, fd, (buffer, count), offset) };
         if let Some(result) = done {
             return result;
         }
     }
     let start = buffer.expose_provenance();
-    let number = if offset < 0 { libc::SYS_write } else { libc::SYS_pwrite64 };
+    let number = if offset < 0 { calls.here } else { calls.at };
     // SAFETY: this function's contract.
     unsafe { super::raw(number, [fd as usize, start, count, offset as usize, 0, 0]) }
 }

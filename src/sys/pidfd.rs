@@ -81,9 +81,8 @@ pub(crate) fn wait(pidfd: RawFd, how: c_int) -> Result<Option<(c_int, Usage)>, E
 /// Whether a number still is the pidfd of this process, which may have ended.
 pub(crate) fn is_of(fd: RawFd, pid: i32) -> bool {
     let mut buffer = [0; 512];
-    let Ok(lines) = super::fd::info(fd, &mut buffer) else { return false };
-    let told = lines.lines().find_map(|line| line.strip_prefix("Pid:"));
-    let told = told.and_then(|told| told.trim().parse::<i32>().ok());
+    let Ok(lines) = super::file::info(fd, &mut buffer) else { return false };
+    let told = super::file::field(lines, "Pid:").and_then(|told| told.parse::<i32>().ok());
     // Of one that was waited for, the number is not told any more.
     told.is_some_and(|told| told == pid || told == -1)
 }

@@ -8,7 +8,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::ForkMutex;
 use crate::sys::clock::Deadline;
 use crate::sys::fd::{self, Fd};
-use crate::sys::{poll, timerfd as sys};
+use crate::sys::{file, poll, timerfd as sys};
 use crate::table::{self, Kind, Object, Pinned, Shared};
 use crate::waiters::{Waiters, Watchable, interrupted};
 use std::ffi::c_int;
@@ -186,12 +186,11 @@ fn clock_of(fd: RawFd) -> Result<c_int> {
         return Err(explain(Errno::EBADF, fd));
     }
     let mut buffer = [0; 512];
-    let text = match fd::info(fd, &mut buffer) {
+    let text = match file::info(fd, &mut buffer) {
         Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(errno.into()),
         text => text.unwrap_or_default(),
     };
-    let clock = text.lines().find_map(|line| line.strip_prefix("clockid:"));
-    match clock.and_then(|number| number.trim().parse().ok()) {
+    match file::field(text, "clockid:").and_then(|number| number.parse().ok()) {
         Some(clockid) => Ok(clockid),
         None => fail!(ENOTSUP, "/proc does not tell the clock of fd {}", fd),
     }

@@ -9,7 +9,7 @@ use super::super::set::*;
 use super::ready::{self, Connection, Look};
 use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Errno, Result};
-use crate::sys::{diag, fd, file, socket};
+use crate::sys::{diag, file, socket};
 use std::os::fd::RawFd;
 
 pub(super) struct Read;
@@ -137,7 +137,7 @@ fn counter(fd: RawFd) -> i64 {
         return pending;
     }
     let mut buffer = [0; 512];
-    let Ok(text) = fd::info(fd, &mut buffer) else { return 1 };
+    let Ok(text) = file::info(fd, &mut buffer) else { return 1 };
     let ticks = || ready::number_in(text, "ticks:", 10);
     let count = ready::number_in(text, "eventfd-count:", 16).or_else(ticks);
     count.unwrap_or(1).cast_signed()

@@ -6,9 +6,8 @@ use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::set::*;
 use super::Outcome;
-use crate::sys::clock;
-use crate::sys::poll;
 use crate::sys::socket::{self, TCP_CLOSE};
+use crate::sys::{clock, file, poll};
 use std::os::fd::RawFd;
 
 /// A descriptor at the moment of a delivery.
@@ -114,7 +113,6 @@ pub(super) fn look_again(core: &mut Core, id: u32) {
 }
 
 /// A number of what /proc says of a descriptor.
-pub(super) fn number_in(text: &str, name: &str, radix: u32) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    u64::from_str_radix(line.trim(), radix).ok()
+pub(super) fn number_in(info: &str, name: &str, radix: u32) -> Option<u64> {
+    u64::from_str_radix(file::field(info, name)?, radix).ok()
 }

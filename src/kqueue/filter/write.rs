@@ -7,7 +7,7 @@ use super::super::set::*;
 use super::ready::{self, Connection, Look};
 use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Errno, Result};
-use crate::sys::{fd, file, socket};
+use crate::sys::{file, socket};
 use std::os::fd::RawFd;
 
 pub(super) struct Write;
@@ -80,7 +80,7 @@ fn space(look: &Look) -> std::result::Result<i64, Errno> {
 /// What an eventfd takes until it is full, in 64 bits without a sign.
 fn room_of_counter(fd: RawFd) -> Option<i64> {
     let mut buffer = [0; 512];
-    let text = fd::info(fd, &mut buffer).ok()?;
+    let text = file::info(fd, &mut buffer).ok()?;
     let count = ready::number_in(text, "eventfd-count:", 16)?;
     Some((u64::MAX - 1).wrapping_sub(count).cast_signed())
 }
