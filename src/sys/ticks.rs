@@ -39,14 +39,16 @@ pub(crate) struct Ticks {
 impl Ticks {
     pub fn new() -> Self {
         let mut ticks = Self { usable: false, rate: 0, base: 0, base_ns: 0, horizon: NEAR };
-        if is_usable() {
-            let (base, base_ns) = both();
+        if is_usable()
+            && let Some((base, base_ns)) = both()
+        {
             while clock::now_ns() - base_ns < FIRST_NS {
                 std::hint::spin_loop();
             }
-            let (ticks_now, now) = both();
-            (ticks.base, ticks.base_ns) = (ticks_now, now);
-            if let Some(rate) = rate(ticks_now.wrapping_sub(base), now - base_ns) {
+            if let Some((ticks_now, now)) = both()
+                && let Some(rate) = rate(ticks_now.wrapping_sub(base), now - base_ns)
+            {
+                (ticks.base, ticks.base_ns) = (ticks_now, now);
                 (ticks.usable, ticks.rate) = (true, rate);
             }
         }
@@ -86,7 +88,10 @@ impl Ticks {
     #[cold]
     #[inline(never)]
     pub fn look(&mut self) -> (i64, u64) {
-        let (ticks, now) = both();
+        let Some((ticks, now)) = both() else {
+            let reading = read();
+            return (self.time_of(reading), reading);
+        };
         let measured = rate(ticks.wrapping_sub(self.base), now - self.base_ns);
         // Not if the system slept, or a virtual machine went elsewhere.
         if let Some(rate) = measured.filter(|rate| rate.abs_diff(self.rate) < self.rate / 64) {
@@ -103,17 +108,18 @@ fn rate(ticks: u64, ns: i64) -> Option<u64> {
     u64::try_from(ns.checked_div(ticks.into())?).ok().filter(|rate| *rate > 0)
 }
 
-/// The counter and the clock at one time.
-fn both() -> (u64, i64) {
+/// The counter and the clock at one time; `None`: this thread is interrupted
+/// too often.
+fn both() -> Option<(u64, i64)> {
     for _ in 0..8 {
         let before = read();
         let now = clock::now_ns();
         let took = read().wrapping_sub(before);
         if took < INTERRUPTED {
-            return (before.wrapping_add(took / 2), now);
+            return Some((before.wrapping_add(took / 2), now));
         }
     }
-    (read(), clock::now_ns())
+    None
 }
 
 #[inline(always)]
