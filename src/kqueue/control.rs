@@ -67,11 +67,12 @@ impl Queue {
         sink: &mut Sink,
         how: Collect,
     ) -> Result<usize> {
-        let rest = self.apply(by, changes, sink)?;
+        let (mut locked, rest) = self.apply(self.lock(by)?, by, changes, sink)?;
         if sink.filled() > 0 || sink.is_full() || rest {
+            self.settle(locked.core()?)?;
             return Ok(sink.filled());
         }
-        self.collect(by, sink, how)
+        self.collect(locked, by, sink, how)
     }
 
     /// Begins an operation whose end is an event with this ident.
@@ -100,11 +101,14 @@ impl Queue {
     /// Applies the changes. What fails, and what asks for a receipt, gets an
     /// entry; true: there was no room for a receipt, and the rest was not
     /// applied.
-    fn apply(&self, by: Option<&Lent>, changes: &mut Changes, sink: &mut Sink) -> Result<bool> {
-        let Some(mut change) = changes.take() else { return Ok(false) };
-        let mut locked = self.lock(by)?;
-        locked.core()?.renew_signals()?;
-        loop {
+    fn apply<'a>(
+        &'a self,
+        mut locked: Locked<'a>,
+        by: Option<&Lent>,
+        changes: &mut Changes,
+        sink: &mut Sink,
+    ) -> Result<(Locked<'a>, bool)> {
+        while let Some(change) = changes.take() {
             let mut result = self.change(locked.core()?, &change);
             if lacks_descriptors(&result) {
                 // Other queues are looked at with none locked.
@@ -113,24 +117,17 @@ impl Queue {
                 locked = self.lock(by)?;
                 result = self.change(locked.core()?, &change);
             }
+            if result.is_ok() && change.flags & EV_RECEIPT == 0 {
+                continue;
+            }
             let errno = result.as_ref().err().map_or(0, |error| -error.errno.negated());
-            if result.is_err() || change.flags & EV_RECEIPT != 0 {
-                let entry = Kevent { flags: EV_ERROR, data: errno.into(), ..change };
-                if !sink.push(entry) {
-                    self.settle(locked.core()?)?;
-                    return result.map(|()| true);
-                }
-            }
-            match changes.take() {
-                Some(next) => change = next,
-                None => break,
+            let entry = Kevent { flags: EV_ERROR, data: errno.into(), ..change };
+            if !sink.push(entry) {
+                self.settle(locked.core()?)?;
+                return result.map(|()| (locked, true));
             }
         }
-        // A call that goes on to collect does this later.
-        if sink.filled() > 0 || sink.is_full() {
-            self.settle(locked.core()?)?;
-        }
-        Ok(false)
+        Ok((locked, false))
     }
 
     fn change(&self, core: &mut Core, change: &Kevent) -> Result<()> {
@@ -143,14 +140,25 @@ impl Queue {
         })
     }
 
-    fn collect(&self, by: Option<&Lent>, sink: &mut Sink, how: Collect) -> Result<usize> {
+    fn collect<'a>(
+        &'a self,
+        mut locked: Locked<'a>,
+        by: Option<&Lent>,
+        sink: &mut Sink,
+        how: Collect,
+    ) -> Result<usize> {
         let (mut small, mut large) = ([MaybeUninit::<Event>::uninit(); SMALL], Vec::new());
         let mut buffer = Buffer { small: &mut small, large: &mut large };
         // What is the queue's own takes the place of others so often.
         let mut looks = 4;
         let mut listens = matches!(how.by, By::Number(_));
+        sink.pass = locked.core()?.next_pass();
         loop {
-            let Some(wait) = self.begin(by, sink, &mut buffer)? else { return Ok(sink.filled()) };
+            let core = locked.core()?;
+            let Some(wait) = self.begin(core, by, sink, &mut buffer)? else {
+                return Ok(sink.filled());
+            };
+            drop(locked);
             let slice = match (wait.stuck, listens) {
                 (true, _) => STUCK_NS,
                 (false, true) => LISTEN_NS,
@@ -162,7 +170,7 @@ impl Queue {
             if !is_here(self.epoch.load(Ordering::Relaxed)) {
                 fail!(ECHILD, "the process forked during the wait, and this is the child");
             }
-            let mut locked = Locked(self.core.lock());
+            locked = Locked(self.core.lock());
             let core = locked.core()?;
             self.come_back(core, by, wait.main);
             if let Err(error) = self.check(by) {
@@ -180,11 +188,13 @@ impl Queue {
                 Err(Errno::EINTR) => {
                     drop(locked);
                     interrupted(how.by)?;
+                    locked = self.lock(by)?;
                     continue;
                 }
                 Err(errno) => return Err(errno.into()),
             }
-            core.look(sink);
+            core.expire_timers();
+            core.take_active(sink);
             if core.has_many_strays() {
                 // Without memory, or descriptors, it is tried again.
                 let _ = self.rebuild(core);
@@ -203,23 +213,22 @@ impl Queue {
                 registry::look_at(number);
                 // Nobody else is there to close it.
                 listens = !thread::is_the_only_one();
+                locked = self.lock(by)?;
+            } else {
+                core.renew_signals()?;
             }
         }
     }
 
     /// The first look of a collecting call; `None`: it has found enough.
+    #[inline]
     fn begin<'a>(
         &self,
+        core: &mut Core,
         by: Option<&Lent>,
         sink: &mut Sink,
         buffer: &'a mut Buffer<'_>,
     ) -> Result<Option<Wait<'a>>> {
-        let mut locked = self.lock(by)?;
-        let core = locked.core()?;
-        core.renew_signals()?;
-        if sink.pass == 0 {
-            sink.pass = core.next_pass();
-        }
         core.first_look(sink);
         if sink.is_full() {
             let _ = self.settle(core);
@@ -274,12 +283,14 @@ impl Queue {
     }
 
     /// The state; unless it is closed.
+    #[inline(always)]
     fn lock(&self, by: Option<&Lent>) -> Result<Locked<'_>> {
         self.check(by)?;
         let mut locked = Locked(self.core.lock());
         if self.keep && !is_here(self.epoch.load(Ordering::Relaxed)) {
             self.revive(locked.core()?)?;
         }
+        locked.core()?.renew_signals()?;
         Ok(locked)
     }
 
@@ -292,7 +303,15 @@ impl Queue {
     }
 
     /// Before others look: the queue is readable while there is an event.
+    #[inline(always)]
     fn settle(&self, core: &mut Core) -> Result<()> {
+        if core.is_settled() && self.active.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        self.settle_rest(core)
+    }
+
+    fn settle_rest(&self, core: &mut Core) -> Result<()> {
         core.take_ended();
         let active = core.active.len();
         self.active.store(active as i64, Ordering::Relaxed);
@@ -348,6 +367,15 @@ impl Buffer<'_> {
 }
 
 impl Core {
+    /// Nothing has to be done before others look.
+    #[inline(always)]
+    fn is_settled(&self) -> bool {
+        self.active.is_empty()
+            && !self.set.is_rung()
+            && !self.timers.has_changed()
+            && !self.notes.has_ended()
+    }
+
     /// How many events the kernel can have.
     fn most_events(&self) -> usize {
         const OWN: usize = 16;
@@ -356,19 +384,13 @@ impl Core {
 
     /// The list of those with events, and the kernel's, take turns in having
     /// the first place, where there is not enough for both.
+    #[inline]
     fn first_look(&mut self, sink: &mut Sink) {
-        self.expire_timers();
         if std::mem::take(&mut self.kernel_first) {
             return;
         }
         self.take_active(sink);
         self.kernel_first = sink.is_full();
-    }
-
-    /// After the kernel was asked.
-    fn look(&mut self, sink: &mut Sink) {
-        self.expire_timers();
-        self.take_active(sink);
     }
 
     /// The kernel goes on reporting what nobody knows any more: a set is

@@ -296,7 +296,7 @@ impl Core {
     /// The kernel will not say how things are now, as it has said so to
     /// others.
     fn look_now(&mut self, id: u32) {
-        if let Verdict::True(_) = filter::of(self, id).evaluate(self, id, None) {
+        if let Verdict::True(_) = filter::of_id(self, id).evaluate(self, id, None) {
             self.activate(id);
         }
     }
@@ -305,7 +305,7 @@ impl Core {
     fn activate_file(&mut self, id: u32) {
         let Some(knote) = self.knotes.get(id) else { return };
         let registration = self.registrations.get(knote.registration);
-        let (_, interest) = filter::of(self, id).interest(knote);
+        let (_, interest) = filter::of(knote).interest(knote);
         if interest != 0 && registration.is_some_and(|one| one.is_file) {
             self.activate(id);
         }
@@ -343,7 +343,7 @@ impl Core {
         } else if on && knote.is(ACTIVE) {
             self.active.append(&mut self.knotes, id);
         }
-        filter::of(self, id).enabled(self, id, on);
+        filter::of_id(self, id).enabled(self, id, on);
     }
 
     fn force(&mut self, id: u32) {
@@ -374,7 +374,7 @@ impl Core {
 
     /// Takes a knote out; whether that needed the kernel.
     fn unlink(&mut self, id: u32) -> std::result::Result<bool, Errno> {
-        filter::of(self, id).detach(self, id);
+        filter::of_id(self, id).detach(self, id);
         self.deactivate(id);
         self.timers.disarm(&self.knotes, id);
         let Some(knote) = self.knotes.get(id) else { return Ok(false) };

@@ -21,8 +21,8 @@ impl Core {
         if ready.is_none() && self.is_gone(id) {
             return true;
         }
-        let filter = filter::of(self, id);
-        let forced = self.knotes.get(id).is_some_and(|knote| knote.is(FORCED));
+        let Some(knote) = self.knotes.get(id) else { return true };
+        let (filter, forced) = (filter::of(knote), knote.is(FORCED));
         let verdict = filter.evaluate(self, id, ready);
         let outcome = match verdict {
             Verdict::True(outcome) => outcome,
@@ -79,7 +79,14 @@ impl Core {
     }
 
     /// Takes what the list of those with events has, each once.
+    #[inline]
     pub fn take_active(&mut self, sink: &mut Sink) {
+        if !self.active.is_empty() {
+            self.take_all_active(sink);
+        }
+    }
+
+    fn take_all_active(&mut self, sink: &mut Sink) {
         let mut left = self.active.len();
         while left > 0 && !sink.is_full() {
             left -= 1;
@@ -105,11 +112,11 @@ impl Core {
     pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) -> bool {
         let mut own = false;
         for event in events {
-            own |= !matches!(set::source(event), Source::Registration(..));
             match set::source(event) {
                 Source::Registration(id, generation) => {
                     let kind = self.kind_in_main(id);
                     self.take_registration(id, generation, (kind, event.events), sink);
+                    continue;
                 }
                 Source::Nested(kind) => self.take_nested(kind, sink),
                 Source::Bell(times) => self.set.was_heard(times),
@@ -123,6 +130,7 @@ impl Core {
                 Source::Connector => self.take_connector(),
                 Source::Process(id, generation) => self.take_process(id, generation),
             }
+            own = true;
         }
         own
     }
@@ -158,45 +166,43 @@ impl Core {
         (kind, ready): (usize, u32),
         sink: &mut Sink,
     ) {
-        if self.registrations.generation(id) != generation {
+        let Some(registration) = self.registrations.get_of(id, generation) else {
             self.strays += 1;
             return;
-        }
+        };
         // A duplicate of what was closed may be reported, and the number be
         // another's by now.
-        if self.verify(id).is_err() {
+        if registration.verify(&self.set).is_err() {
             self.forget(id);
             self.strays += 1;
             return;
         }
-        let mut at = self.registrations.get(id).map_or(NONE, |one| one.first);
+        let (mut at, is_plain) = (registration.first, registration.is_plain());
+        // That there is an event, now or later.
         let mut wanted = false;
         while let Some(knote) = self.knotes.get(at) {
-            let next = knote.next;
-            let (its_kind, interest) = filter::of(self, at).interest(knote);
+            let (id, next, before) = (at, knote.next, sink.filled());
+            let (its_kind, interest) = filter::of(knote).interest(knote);
             let meant = interest | set::ERR | set::HUP;
-            if its_kind == kind && ready & meant != 0 && !knote.is(DISABLED) {
-                wanted |= self.take_knote(at, (kind, ready), sink);
-            }
             at = next;
-        }
-        self.was_reported(id, wanted);
-    }
-
-    /// Whether it has an event, now or later.
-    fn take_knote(&mut self, id: u32, (kind, ready): (usize, u32), sink: &mut Sink) -> bool {
-        let before = sink.filled();
-        if self.knotes.get(id).is_some_and(|knote| knote.pass == sink.pass) {
-            if kind != set::LEVEL {
-                // The kernel does not say so again.
+            if its_kind != kind || ready & meant == 0 || knote.is(DISABLED) {
+                continue;
+            }
+            if knote.pass == sink.pass {
+                wanted = true;
+                if kind != set::LEVEL {
+                    // The kernel does not say so again.
+                    self.activate(id);
+                }
+            } else if self.deliver(id, Some(ready), sink) {
+                wanted |= sink.filled() > before;
+            } else {
+                wanted = true;
                 self.activate(id);
             }
-            return true;
         }
-        if !self.deliver(id, Some(ready), sink) {
-            self.activate(id);
-            return true;
+        if !(wanted && is_plain) {
+            self.was_reported(id, wanted);
         }
-        sink.filled() > before
     }
 }

@@ -113,7 +113,7 @@ impl Core {
         let mut at = self.index.get(&key).copied().unwrap_or(NONE);
         while let Some(knote) = self.knotes.get(at) {
             let next = knote.next;
-            filter::of(self, at).linked(self, at, link.state);
+            filter::of_id(self, at).linked(self, at, link.state);
             at = next;
         }
     }

@@ -172,7 +172,7 @@ impl Core {
         let mut at = 0;
         while let Some(id) = self.knotes.next_from(at).filter(|_| notes != 0) {
             at = id + 1;
-            filter::of(self, id).mounted(self, id, notes);
+            filter::of_id(self, id).mounted(self, id, notes);
         }
     }
 }

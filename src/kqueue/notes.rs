@@ -84,6 +84,11 @@ impl Notes {
         Self { fd: None, watches, moved: None, is_busy: false, has_ended: false }
     }
 
+    /// Whether it is to be told of watches that were taken away.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::new();
@@ -127,7 +132,7 @@ impl Core {
         let mut wanted = 0;
         let mut at = registration.first;
         while let Some(knote) = self.knotes.get(at) {
-            wanted |= filter::of(self, at).notes(knote, registration);
+            wanted |= filter::of(knote).notes(knote, registration);
             at = knote.next;
         }
         wanted
@@ -557,7 +562,7 @@ impl Core {
             let mut at = registration.first;
             while let Some(knote) = self.knotes.get(at) {
                 let after = knote.next;
-                filter::of(self, at).noticed(self, at, notes);
+                filter::of_id(self, at).noticed(self, at, notes);
                 at = after;
             }
             id = self.noted(id, Role::File).next;

@@ -109,14 +109,14 @@ impl Core {
     pub fn shares_edges(&self, id: u32) -> bool {
         let Some(knote) = self.knotes.get(id) else { return false };
         let Some(registration) = self.registrations.get(knote.registration) else { return false };
-        let (kind, _) = filter::of(self, id).interest(knote);
+        let (kind, _) = filter::of(knote).interest(knote);
         let mask = registration.masks.get(kind).copied().unwrap_or(0);
         if kind == LEVEL || mask & ET == 0 || knote.is(DISABLED) {
             return false;
         }
         let mut at = registration.first;
         while let Some(other) = self.knotes.get(at) {
-            if at != id && !other.is(DISABLED) && filter::of(self, at).interest(other).0 == kind {
+            if at != id && !other.is(DISABLED) && filter::of(other).interest(other).0 == kind {
                 return true;
             }
             at = other.next;
@@ -130,7 +130,7 @@ impl Core {
         let Some(registration) = self.registrations.get(id) else { return (wanted, again) };
         let mut at = registration.first;
         while let Some(knote) = self.knotes.get(at) {
-            let (kind, mask) = filter::of(self, at).interest(knote);
+            let (kind, mask) = filter::of(knote).interest(knote);
             if let Some(place) = wanted.get_mut(kind)
                 && !knote.is(DISABLED)
             {
@@ -189,13 +189,8 @@ impl Core {
 
     /// Whether the descriptor still is the one that was registered: ENOENT,
     /// its number is another's; EBADF, it is closed.
-    pub fn verify(&mut self, id: u32) -> Result<(), Errno> {
-        let Some(registration) = self.registrations.get(id) else { return Ok(()) };
-        let fd = registration.fd;
-        match registration.masks.iter().position(|mask| *mask != 0) {
-            Some(kind) => self.set.probe(self.place(id, kind), fd),
-            None => registration.compare(),
-        }
+    pub fn verify(&self, id: u32) -> Result<(), Errno> {
+        self.registrations.get(id).map_or(Ok(()), |one| one.verify(&self.set))
     }
 
     /// The descriptor is another by now: its knotes go without a word, as
@@ -287,6 +282,22 @@ impl Core {
 }
 
 impl Registration {
+    /// Whether it is reported as long as it is ready, and always was wanted.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.vain == 0 && !self.is_muted
+    }
+
+    /// See [`Core::verify`].
+    #[inline]
+    pub fn verify(&self, set: &Set) -> Result<(), Errno> {
+        match self.masks.iter().position(|mask| *mask != 0) {
+            Some(kind) if kind == self.in_main => probe(set.main(), self.fd),
+            Some(kind) => probe(set.nested(kind).unwrap_or(-1), self.fd),
+            None => self.compare(),
+        }
+    }
+
     /// Whether the number still is this file's, by looking at the file.
     pub fn compare(&self) -> Result<(), Errno> {
         let stat = file::stat(self.fd)?;

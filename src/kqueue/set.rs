@@ -198,12 +198,6 @@ impl Set {
         }
     }
 
-    /// Whether a descriptor is the one that is registered there. Unlike a
-    /// change, this does not make an edge come again.
-    pub fn probe(&mut self, at: Place, fd: RawFd) -> Result<(), Errno> {
-        probe(self.epoll(at)?, fd)
-    }
-
     pub fn add_timer(&self, clock: u8, fd: RawFd) -> Result<(), Errno> {
         epoll::add(self.main(), fd, IN | ET, TIMER | u64::from(clock))
     }
@@ -275,9 +269,13 @@ impl Set {
     }
 
     pub fn silence(&mut self) {
-        if self.bell == Bell::Rung {
+        if self.is_rung() {
             self.set_bell(Bell::Silent);
         }
+    }
+
+    pub fn is_rung(&self) -> bool {
+        self.bell == Bell::Rung
     }
 
     /// The kernel told a thread of this setting, and will tell no other.
@@ -321,7 +319,8 @@ impl Set {
 }
 
 /// Whether a descriptor is registered with an epoll: ENOENT, it is not;
-/// EBADF, one of them is closed. This changes nothing.
+/// EBADF, one of them is closed. This changes nothing: unlike a modification
+/// it does not make an edge come again.
 pub(super) fn probe(epoll: RawFd, fd: RawFd) -> Result<(), Errno> {
     match epoll::add(epoll, fd, PARKED, 0) {
         Err(Errno::EEXIST) => Ok(()),

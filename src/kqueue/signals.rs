@@ -246,7 +246,12 @@ impl Core {
 
     /// Puts handlers that the program has put its own over back on top, and
     /// sees what was counted until now.
+    #[inline(always)]
     pub fn renew_signals(&mut self) -> Result<()> {
+        if self.signals.list.is_empty() { Ok(()) } else { self.renew_all_signals() }
+    }
+
+    fn renew_all_signals(&mut self) -> Result<()> {
         for id in &self.signals.list {
             if let Some(Watch { way: Way::Handler(subscription), .. }) =
                 self.signals.watches.get(*id)

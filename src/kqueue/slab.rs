@@ -65,6 +65,13 @@ impl<T> Slab<T> {
         self.slots.get(id as usize)?.value.as_ref()
     }
 
+    /// The same, if it is of this generation.
+    #[inline]
+    pub fn get_of(&self, id: u32, generation: u32) -> Option<&T> {
+        let slot = self.slots.get(id as usize).filter(|slot| slot.generation == generation)?;
+        slot.value.as_ref()
+    }
+
     #[inline]
     pub fn get_mut(&mut self, id: u32) -> Option<&mut T> {
         self.slots.get_mut(id as usize)?.value.as_mut()

@@ -117,6 +117,11 @@ impl Timers {
         }
     }
 
+    /// Whether the timerfds may have to be set.
+    pub fn has_changed(&self) -> bool {
+        self.changed
+    }
+
     fn is_idle(&self) -> bool {
         let [first, second] = &self.clocks;
         first.queue.len() + second.queue.len() == 0
@@ -163,13 +168,14 @@ impl Clock {
 
 impl Core {
     /// Looks for timers that are due.
-    #[inline]
+    #[inline(always)]
     pub fn expire_timers(&mut self) {
         if !self.timers.is_idle() {
             self.expire_all();
         }
     }
 
+    #[inline(never)]
     fn expire_all(&mut self) {
         for clock in [MONOTONIC, REALTIME] {
             if self.timers.is_empty(clock) {
@@ -183,12 +189,10 @@ impl Core {
     }
 
     /// Sets the timerfds to what is due next.
-    #[inline]
     pub fn set_timers(&mut self) -> Result<(), Errno> {
-        if self.timers.changed { self.set_changed_timers() } else { Ok(()) }
-    }
-
-    fn set_changed_timers(&mut self) -> Result<(), Errno> {
+        if !self.timers.changed {
+            return Ok(());
+        }
         for (index, clock) in (0u8..).zip(&mut self.timers.clocks) {
             if !std::mem::take(&mut clock.changed) {
                 continue;

@@ -154,7 +154,13 @@ fn by_number(number: i16) -> Option<&'static dyn Filter> {
 }
 
 /// A knote's.
-pub(super) fn of(core: &Core, id: u32) -> &'static dyn Filter {
-    let number = core.knotes.get(id).map_or(FILTER_USER, |knote| knote.filter);
-    by_number(number).unwrap_or(&user::User)
+#[inline]
+pub(super) fn of(knote: &Knote) -> &'static dyn Filter {
+    by_number(knote.filter).unwrap_or(&user::User)
+}
+
+/// The same, by the knote's number.
+#[inline]
+pub(super) fn of_id(core: &Core, id: u32) -> &'static dyn Filter {
+    core.knotes.get(id).map_or(&user::User, of)
 }
