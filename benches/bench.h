@@ -161,6 +161,7 @@ struct chain {
 void chain_open(int pipes);
 void chain_close(void);
 void chain_raw(const void *chain, double *out_values);
+void chain_raw_as_kqueue(const void *chain, double *out_values);
 void chain_evloop(const void *chain, double *out_values);
 void chain_kqueue(const void *chain, double *out_values);
 

@@ -14,8 +14,8 @@ use crate::waiters;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-/// Events that are fetched without memory being asked for.
-const SMALL: usize = 64;
+/// How many events the kernel is asked for at once.
+const AT_ONCE: usize = 256;
 
 /// What a queue is waited for by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,8 +147,7 @@ impl Queue {
         sink: &mut Sink,
         how: Collect,
     ) -> Result<usize> {
-        let (mut small, mut large) = ([MaybeUninit::<Event>::uninit(); SMALL], Vec::new());
-        let mut buffer = Buffer { small: &mut small, large: &mut large };
+        let mut buffer = [MaybeUninit::<Event>::uninit(); AT_ONCE];
         // What is the queue's own takes the place of others so often.
         let mut looks = 4;
         let mut listens = matches!(how.by, By::Number(_));
@@ -179,9 +178,9 @@ impl Queue {
                 let _ = self.settle(core);
                 return Err(error);
             }
-            let mut more = false;
+            let (before, mut own, mut all) = (sink.filled(), false, true);
             match result {
-                Ok(events) => more = core.take_events(events, sink) && events.len() == room,
+                Ok(events) => (own, all) = (core.take_events(events, sink), events.len() < room),
                 Err(Errno::EINTR) if wait.at_once => {}
                 // The signal may be what is waited for.
                 Err(Errno::EINTR) if core.take_signals() => {}
@@ -199,8 +198,9 @@ impl Queue {
                 // Without memory, or descriptors, it is tried again.
                 let _ = self.rebuild(core);
             }
-            if more && looks > 0 && !sink.is_full() {
-                looks -= 1;
+            let found = sink.filled() > before;
+            if !all && !sink.is_full() && (found || (own && looks > 0)) {
+                looks -= i32::from(!found);
                 continue;
             }
             if sink.filled() > 0 || how.deadline.passed() {
@@ -227,7 +227,7 @@ impl Queue {
         core: &mut Core,
         by: Option<&Lent>,
         sink: &mut Sink,
-        buffer: &'a mut Buffer<'_>,
+        buffer: &'a mut [MaybeUninit<Event>; AT_ONCE],
     ) -> Result<Option<Wait<'a>>> {
         core.first_look(sink);
         if sink.is_full() {
@@ -239,8 +239,8 @@ impl Queue {
             self.settle(core)?;
         }
         // The kernel may have some again that were delivered already.
-        let room = sink.left() + sink.filled();
-        let room = buffer.of(core.most_events().min(room))?;
+        let room = (sink.left() + sink.filled()).min(AT_ONCE);
+        let room = buffer.get_mut(..room).unwrap_or_default();
         core.set.waiting += 1;
         if let Some(by) = by {
             by.waiting.fetch_add(1, Ordering::Relaxed);
@@ -347,25 +347,6 @@ fn interrupted(by: By) -> Result<()> {
     }
 }
 
-/// Room for the kernel's events.
-struct Buffer<'a> {
-    small: &'a mut [MaybeUninit<Event>; SMALL],
-    large: &'a mut Vec<MaybeUninit<Event>>,
-}
-
-impl Buffer<'_> {
-    fn of(&mut self, room: usize) -> Result<&mut [MaybeUninit<Event>]> {
-        if room <= SMALL {
-            return Ok(self.small.get_mut(..room).unwrap_or_default());
-        }
-        if self.large.try_reserve_exact(room.saturating_sub(self.large.len())).is_err() {
-            fail!(ENOMEM, "no memory for {} events", room as i64);
-        }
-        self.large.resize(room, MaybeUninit::uninit());
-        Ok(self.large)
-    }
-}
-
 impl Core {
     /// Nothing has to be done before others look.
     #[inline(always)]
@@ -374,12 +355,6 @@ impl Core {
             && !self.set.is_rung()
             && !self.timers.has_changed()
             && !self.notes.has_ended()
-    }
-
-    /// How many events the kernel can have.
-    fn most_events(&self) -> usize {
-        const OWN: usize = 16;
-        self.registrations.len() + self.processes.len() + self.strays + OWN
     }
 
     /// The list of those with events, and the kernel's, take turns in having

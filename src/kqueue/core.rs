@@ -205,7 +205,7 @@ impl Core {
             return Err(no_memory());
         };
         self.link(id, change);
-        if let Err(error) = self.start(filter, id, change) {
+        if let Err(error) = self.start(filter, (id, registration), change) {
             // The first error counts.
             let _ = self.unlink(id);
             return Err(error);
@@ -213,10 +213,17 @@ impl Core {
         Ok(())
     }
 
-    fn start(&mut self, filter: &dyn Filter, id: u32, change: &Kevent) -> Result<()> {
+    fn start(
+        &mut self,
+        filter: &dyn Filter,
+        (id, registration): (u32, u32),
+        change: &Kevent,
+    ) -> Result<()> {
         filter.attach(self, id)?;
-        self.refresh_of(id)?;
-        self.activate_file(id);
+        if registration != NONE {
+            self.refresh_of(id, registration)?;
+            self.activate_file(id);
+        }
         if change.flags & EV_FORCEONESHOT != 0 {
             self.force(id);
         }
@@ -250,6 +257,7 @@ impl Core {
     /// Changes a knote.
     fn modify(&mut self, filter: &dyn Filter, id: u32, change: &Kevent) -> Result<()> {
         let Some(knote) = self.knotes.get(id) else { return Ok(()) };
+        let registration = knote.registration;
         let before = (knote.flags, knote.fflags, knote.data);
         let ext = kept_ext(change)?;
         if self.may_activate(knote, change) {
@@ -267,7 +275,10 @@ impl Core {
         if change.flags & (EV_ENABLE | EV_DISABLE) != 0 || change.flags & EV_ADD != 0 {
             self.set_enabled(id, change.flags & EV_DISABLE == 0);
         }
-        let result = self.refresh_of(id);
+        if registration == NONE {
+            return Ok(());
+        }
+        let result = self.refresh_of(id, registration);
         self.activate_file(id);
         if result.is_err()
             && let Some(knote) = self.knotes.get_mut(id)
@@ -279,11 +290,7 @@ impl Core {
 
     /// Has the kernel watch for a knote what it now needs, and makes sure
     /// that its descriptor still is the one that it was.
-    fn refresh_of(&mut self, id: u32) -> Result<()> {
-        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
-        if registration == NONE {
-            return Ok(());
-        }
+    fn refresh_of(&mut self, id: u32, registration: u32) -> Result<()> {
         let shares = self.shares_edges(id);
         let asked = self.refresh(registration, if shares { NONE } else { id });
         self.settle_registration(registration, asked)?;
@@ -304,9 +311,8 @@ impl Core {
     /// What no epoll watches has to be looked at.
     fn activate_file(&mut self, id: u32) {
         let Some(knote) = self.knotes.get(id) else { return };
-        let registration = self.registrations.get(knote.registration);
-        let (_, interest) = filter::of(knote).interest(knote);
-        if interest != 0 && registration.is_some_and(|one| one.is_file) {
+        let is_file = self.registrations.get(knote.registration).is_some_and(|one| one.is_file);
+        if is_file && filter::of(knote).interest(knote).1 != 0 {
             self.activate(id);
         }
     }

@@ -111,7 +111,12 @@ impl Core {
     /// own, and took the place of others.
     pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) -> bool {
         let mut own = false;
-        for event in events {
+        for (event, next) in events.iter().zip(1..) {
+            if let Some(next) = events.get(next).map(set::source)
+                && let Source::Registration(id, _) = next
+            {
+                self.registrations.prefetch(id);
+            }
             match set::source(event) {
                 Source::Registration(id, generation) => {
                     let kind = self.kind_in_main(id);
@@ -170,6 +175,7 @@ impl Core {
             self.strays += 1;
             return;
         };
+        self.knotes.prefetch(registration.first);
         // A duplicate of what was closed may be reported, and the number be
         // another's by now.
         if registration.verify(&self.set).is_err() {

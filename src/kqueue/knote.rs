@@ -15,33 +15,35 @@ pub(super) const QUEUED: u8 = 0x4;
 /// It fires whatever its filter says.
 pub(super) const FORCED: u8 = 0x8;
 
-/// One thing that is watched.
+/// One thing that is watched. What every delivery looks at comes first, and
+/// fits in a cache line.
+#[repr(C)]
 pub(super) struct Knote {
     pub ident: u64,
     pub udata: u64,
-    /// As the last change set them: how the filter is to work.
-    pub data: i64,
+    /// Only where it is not all zero.
+    pub ext: Option<Box<[u64; 4]>>,
     pub fflags: u32,
     /// Those that last: ONESHOT, CLEAR, DISPATCH and their like.
     pub flags: u16,
     pub filter: i16,
-    /// A number of the filter's own.
-    pub state: i64,
     /// The descriptor's record, for the filters of descriptors.
     pub registration: u32,
     /// The next of the same descriptor, or of the same ident and filter.
     pub next: u32,
-    before: u32,
-    after: u32,
     /// The collecting call that delivered it last.
     pub pass: u32,
     pub status: u8,
     /// The clock that its time is one of.
     pub clock: u8,
+    /// How the filter is to work, with fflags: as the last change set it.
+    pub data: i64,
+    /// A number of the filter's own.
+    pub state: i64,
+    before: u32,
+    after: u32,
     /// The timer's; that of a second look, where a filter needs one.
     pub node: Node,
-    /// Only where it is not all zero.
-    pub ext: Option<Box<[u64; 4]>>,
 }
 
 impl Knote {

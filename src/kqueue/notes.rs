@@ -119,6 +119,9 @@ impl Core {
     /// Has inotify watch for what a descriptor's knotes need now.
     pub fn refresh_notes(&mut self, id: u32) -> Result<(), Errno> {
         let wanted = self.wanted_notes(id);
+        if wanted == 0 && !self.has_notes(id) {
+            return Ok(());
+        }
         match self.refresh_role(id, Role::File, wanted & !(PARENT | NEEDED)) {
             Err(Errno::EACCES | Errno::ENOTSUP) if wanted & NEEDED == 0 => {}
             result => result?,
@@ -136,6 +139,11 @@ impl Core {
             at = knote.next;
         }
         wanted
+    }
+
+    fn has_notes(&self, id: u32) -> bool {
+        let registration = self.registrations.get(id);
+        registration.is_some_and(|one| one.noted.iter().any(|noted| noted.mask != 0))
     }
 
     fn noted(&self, id: u32, role: Role) -> Noted {

@@ -101,18 +101,12 @@ impl Kqueue {
 }
 
 impl Use {
+    #[inline(always)]
     pub fn of(handle: i64) -> Result<Self> {
         let by = table::pin::<Kqueue>(handle)?;
         let lent = match &*by {
             Kqueue::Own(_) => None,
-            Kqueue::Lent(lent) => {
-                Some(table::pin(lent.queue).map_err(|error| match error.errno {
-                    Errno::ESTALE => {
-                        error!(Errno::EBADF, "the kqueue of fd {} was closed", lent.fd)
-                    }
-                    _ => error,
-                })?)
-            }
+            Kqueue::Lent(lent) => Some(lent.queue()?),
         };
         Ok(Self { by, lent })
     }
@@ -146,6 +140,7 @@ impl Use {
 
     /// Applies changes and waits for events, as evloop_kqueue_control() has
     /// it; how many entries were filled.
+    #[inline(always)]
     pub fn control(&self, changes: &mut Changes, sink: &mut Sink, how: Collect) -> Result<usize> {
         match (&*self.by, self.lent.as_deref()) {
             (Kqueue::Own(queue), _) => queue.control(None, changes, sink, how),
@@ -159,6 +154,14 @@ impl Use {
 }
 
 impl Lent {
+    #[cold]
+    fn queue(&self) -> Result<Pinned<Kqueue>> {
+        table::pin(self.queue).map_err(|error| match error.errno {
+            Errno::ESTALE => error!(Errno::EBADF, "the kqueue of fd {} was closed", self.fd),
+            _ => error,
+        })
+    }
+
     fn closing(&self) {
         let Ok(pin) = table::pin::<Kqueue>(self.queue) else { return };
         if let Some(queue) = pin.queue() {

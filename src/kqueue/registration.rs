@@ -11,17 +11,16 @@ use crate::errno::Errno;
 use crate::sys::file;
 use std::os::fd::RawFd;
 
+/// What every delivery looks at comes first.
+#[repr(C)]
 pub(super) struct Registration {
     pub fd: RawFd,
     /// Its knotes.
     pub first: u32,
+    masks: Masks,
     /// What sort of file it is: a bit pattern of stat(2); 0 for an eventfd
     /// and its like.
     pub sort: u32,
-    /// Which file it is, if that can be told from the file.
-    identity: Option<(u64, u64)>,
-    masks: Masks,
-    pub noted: [Noted; 2],
     /// The kind that is in the main epoll.
     in_main: usize,
     /// No epoll takes it: it is always ready, or asked by us.
@@ -35,6 +34,9 @@ pub(super) struct Registration {
     is_muted: bool,
     /// Reports that no knote wanted, in a row.
     vain: u8,
+    /// Which file it is, if that can be told from the file.
+    identity: Option<(u64, u64)>,
+    pub noted: [Noted; 2],
 }
 
 impl Registration {
