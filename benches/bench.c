@@ -360,7 +360,7 @@ void compare(const struct work *work)
   double seen[MOST_FIGURES][4][MOST_ROUNDS];
   int rounds = settings.quick      ? 1
                : work->rounds != 0 ? work->rounds
-                                   : MOST_ROUNDS;
+                                   : ROUNDS;
   if (filtered_out(work->figures[0].name))
     return;
   watch_over(work->figures[0].name);

@@ -97,7 +97,7 @@ double percentile(double *values, int n, double percent);
 
 /* ---- the comparison ---- */
 
-enum { MOST_ROUNDS = 5, MOST_FIGURES = 3 };
+enum { ROUNDS = 5, MOST_ROUNDS = 51, MOST_FIGURES = 3 };
 
 enum goal {
   NO_GOAL,
@@ -120,7 +120,7 @@ struct work {
   struct figure figures[MOST_FIGURES]; /* those with a unit */
   measure_t raw, evloop;               /* NULL: there is none */
   const void *parameters;
-  int rounds;                          /* 0: MOST_ROUNDS */
+  int rounds;                          /* 0: ROUNDS */
 };
 
 /* Measures and reports one work. */

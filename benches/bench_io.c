@@ -222,15 +222,19 @@ void chain_kqueue(const void *parameters, double *out)
   must(evloop_kqueue_close(kq));
 }
 
-/* What it costs that somebody looks: the loop against itself. */
+/* What it costs that somebody looks: the loop against itself. So little is
+ * seen only in many short rounds. */
 static void bench_chain_stats(const struct chain *chain)
 {
+  struct chain part = *chain;
   struct work work = {.raw = chain_evloop,
                       .evloop = chain_stats,
-                      .parameters = chain,
+                      .parameters = &part,
+                      .rounds = MOST_ROUNDS,
                       .figures = {{"", "ns/event", RATIO, 1.02}}};
   snprintf(work.figures[0].name, sizeof work.figures[0].name,
            "W1 chain %d/%d, statistics on / off", chain->pipes, chain->active);
+  part.events /= 5;
   compare(&work);
 }
 

@@ -357,7 +357,7 @@ void bench_expiry(void)
     struct work work = {
         .evloop = expiry_evloop,
         .parameters = e,
-        .rounds = e->count == 1000000 ? 3 : MOST_ROUNDS,
+        .rounds = e->count == 1000000 ? 3 : ROUNDS,
         .figures = {{"", "CPU ns/tmr", goal ? AT_MOST : NO_GOAL, 60},
                     {"", "us", i == 0 ? AT_MOST : NO_GOAL, 1000}}};
     const char *tolerance = e->tolerance_ns == 0 ? "exact" : "1 ms tolerance";

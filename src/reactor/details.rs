@@ -85,8 +85,13 @@ impl Details {
         if self.list.try_reserve(1).is_err() {
             return 0;
         }
-        let place = self.list.partition_point(|detail| detail.number < number);
-        self.list.insert(place, Detail { number, watcher, held: false, content });
+        let detail = Detail { number, watcher, held: false, content };
+        if self.list.back().is_none_or(|last| last.number < number) {
+            self.list.push_back(detail);
+        } else {
+            let place = self.list.partition_point(|detail| detail.number < number);
+            self.list.insert(place, detail);
+        }
         number
     }
 

@@ -194,8 +194,12 @@ impl Watch {
             self.lost = self.lost.saturating_add(news.count);
             return;
         }
-        let place = self.waiting.partition_point(|waiting| waiting.number < news.number);
-        self.waiting.insert(place, news);
+        if self.waiting.back().is_none_or(|last| last.number < news.number) {
+            self.waiting.push_back(news);
+        } else {
+            let place = self.waiting.partition_point(|waiting| waiting.number < news.number);
+            self.waiting.insert(place, news);
+        }
     }
 }
 
@@ -289,6 +293,7 @@ impl Core {
     }
 
     /// The next event of a watcher that something is waiting for.
+    #[inline(always)]
     fn next_signal(&mut self, place: usize, handle: i64) -> Option<Event> {
         let watch = self.signals.list.get_mut(place)?;
         watch.collect(&mut self.details);
