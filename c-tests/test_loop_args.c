@@ -10,8 +10,10 @@
 
 static char name_buffer[8];
 static evloop_event_t one_event;
-static int a_descriptor;
+static int a_descriptor, a_file;
 static tfd_t a_timer;
+static evloop_kqueue_t a_queue;
+static evloop_stats_t stats = {.size = sizeof stats};
 
 /* ---- every function ---- */
 
@@ -50,6 +52,18 @@ CALL(evloop_add_clock_change, h, see, NULL)
 CALL(evloop_add_file, h, "/", EVLOOP_FILE_CREATE, 0, see, NULL)
 CALL(evloop_add_file_fd, h, a_descriptor, EVLOOP_FILE_MODIFY, 0, see, NULL)
 CALL(evloop_add_memory_pressure, h, NULL, EVLOOP_PRESSURE_SOME, MS, 2 * SECOND, see, NULL)
+CALL(evloop_add_kqueue, h, a_queue, see, NULL)
+CALL(evloop_add_signal, h, SIGUSR1, 0, see, NULL)
+CALL(evloop_add_process, h, getpid(), 0, see, NULL)
+CALL(evloop_set_stats, h, 1)
+CALL(evloop_stats, h, &stats)
+CALL(evloop_stats_reset, h)
+CALL(evloop_stats_histogram, h, EVLOOP_STATS_CALLBACK, NULL, 0)
+CALL(evloop_stats_percentile_ns, h, EVLOOP_STATS_CALLBACK, 50)
+CALL(evloop_trace_start, h, "/dev/null", 0)
+CALL(evloop_trace_stop, h)
+CALL(evloop_trace_start_fd, h, a_file, 0)
+CALL(evloop_set_watchdog, h, 0, NULL, NULL)
 CALL(evloop_close, h)
 
 #define ROW(name) {#name, call_##name, 0}
@@ -64,7 +78,11 @@ static const Function loop_functions[] = {
     ROW(evloop_add_tfd),       ROW(evloop_add_async),       ROW(evloop_add_idle),
     ROW(evloop_add_prepare),   ROW(evloop_add_check),       ROW(evloop_add_defer),
     ROW(evloop_add_exit),      ROW(evloop_add_clock_change), ROW(evloop_add_file),
-    ROW(evloop_add_file_fd),   ROW(evloop_add_memory_pressure), ROW(evloop_close)};
+    ROW(evloop_add_file_fd),   ROW(evloop_add_memory_pressure), ROW(evloop_add_kqueue),
+    ROW(evloop_add_signal),    ROW(evloop_add_process),     ROW(evloop_set_stats),
+    ROW(evloop_stats),         ROW(evloop_stats_reset),     ROW(evloop_stats_histogram),
+    ROW(evloop_stats_percentile_ns), ROW(evloop_trace_start), ROW(evloop_trace_stop),
+    ROW(evloop_trace_start_fd), ROW(evloop_set_watchdog),   ROW(evloop_close)};
 
 CALL(evloop_io_modify, h, EVLOOP_EPOLLIN)
 CALL(evloop_timer_set, h, 0, SECOND, 0)
@@ -84,13 +102,18 @@ CALL(evloop_watcher_loop, h)
 CALL(evloop_watcher_set_destroy, h, see, NULL)
 CALL(evloop_watcher_close, h, 0)
 
-static const evloop_event_t *file_event_of(int64_t watcher) {
-  one_event.type = EVLOOP_EVENT_FILE;
+static const evloop_event_t *event_of(int type, int64_t watcher) {
+  one_event.type = type;
   one_event.watcher = watcher;
   return &one_event;
 }
-CALL(evloop_event_name, file_event_of(h), name_buffer, sizeof name_buffer)
-CALL(evloop_event_old_name, file_event_of(h), name_buffer, sizeof name_buffer)
+
+static evloop_siginfo_t siginfo;
+static evloop_process_t process;
+CALL(evloop_event_name, event_of(EVLOOP_EVENT_FILE, h), name_buffer, sizeof name_buffer)
+CALL(evloop_event_old_name, event_of(EVLOOP_EVENT_FILE, h), name_buffer, sizeof name_buffer)
+CALL(evloop_event_siginfo, event_of(EVLOOP_EVENT_SIGNAL, h), &siginfo)
+CALL(evloop_event_process, event_of(EVLOOP_EVENT_PROCESS, h), &process)
 
 static const Function watcher_functions[] = {
     ROW(evloop_io_modify),           ROW(evloop_timer_set),           ROW(evloop_timer_again),
@@ -99,6 +122,7 @@ static const Function watcher_functions[] = {
     ROW(evloop_watcher_set_name),    ROW(evloop_watcher_get_name),    ROW(evloop_watcher_set_data),
     ROW(evloop_watcher_ref),         ROW(evloop_watcher_unref),       ROW(evloop_watcher_loop),
     ROW(evloop_watcher_set_destroy), ROW(evloop_event_name),          ROW(evloop_event_old_name),
+    ROW(evloop_event_siginfo),       ROW(evloop_event_process),
     ROW(evloop_watcher_close)};
 
 /* ---- failing ---- */
@@ -159,9 +183,15 @@ typedef struct Wrong {
   const char *name;
 } Wrong;
 
-static void expect_all_refuse(const Function *functions, int count, const Wrong *wrong, int wrongs) {
+static void make_arguments(void) {
   a_descriptor = event_fd(0);
+  a_file = (int)OK(open("/dev/null", O_WRONLY | O_CLOEXEC));
   a_timer = OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0));
+  a_queue = OK(evloop_kqueue_create(0));
+}
+
+static void expect_all_refuse(const Function *functions, int count, const Wrong *wrong, int wrongs) {
+  make_arguments();
   for (int i = 0; i < count * wrongs; i++) {
     const Wrong *one = &wrong[i % wrongs];
     expect_failure(&functions[i / wrongs], one->handle, one->code, one->name);
@@ -225,12 +255,14 @@ TEST(the_functions_of_all_handles_know_loops_and_watchers) {
 
 TEST(what_succeeds_leaves_errno_and_the_sentence) {
   evloop_t loop = virtual_loop();
-  a_descriptor = event_fd(0);
+  make_arguments();
   set_sentence();
   errno = 4321;
   for (int i = 0; i < LENGTH(loop_functions); i++) {
-    /* Which virtual loops refuse. */
-    if (loop_functions[i].call != call_evloop_add_tfd) OK(loop_functions[i].call(loop));
+    /* Which virtual loops refuse; and nothing was counted yet. */
+    if (loop_functions[i].call == call_evloop_add_tfd) continue;
+    if (loop_functions[i].call == call_evloop_stats_percentile_ns) continue;
+    OK(loop_functions[i].call(loop));
   }
   CHECK_EQ(errno, 4321);
   expect_sentence("evloop_handle_count", "EINVAL");
@@ -276,6 +308,16 @@ TEST(wrong_arguments_of_loops_are_named) {
   ARGUMENT(evloop_wait(loop, &one_event, 0, 0), EINVAL);
   ARGUMENT(evloop_advance_ns(loop, 1), ENOTSUP);
   ARGUMENT(evloop_advance_ns(virtual_loop(), -1), EINVAL);
+  ARGUMENT(evloop_stats(loop, NULL), EINVAL);
+  ARGUMENT(evloop_stats(loop, &stats), ENOENT);
+  ARGUMENT(evloop_stats_histogram(loop, 7, NULL, 0), EINVAL);
+  ARGUMENT(evloop_stats_histogram(loop, EVLOOP_STATS_CALLBACK, NULL, 1), EINVAL);
+  ARGUMENT(evloop_stats_percentile_ns(loop, EVLOOP_STATS_CALLBACK, 101), EINVAL);
+  ARGUMENT(evloop_trace_start(loop, NULL, 0), EINVAL);
+  ARGUMENT(evloop_trace_start(loop, "/dev/null", -1), EINVAL);
+  ARGUMENT(evloop_trace_start(loop, "/nowhere/at/all", 0), ENOENT);
+  ARGUMENT(evloop_trace_start_fd(loop, CLOSED, 0), EBADF);
+  ARGUMENT(evloop_set_watchdog(loop, -1, NULL, NULL), EINVAL);
 }
 
 TEST(wrong_arguments_of_watchers_are_named) {
@@ -302,6 +344,15 @@ TEST(wrong_arguments_of_watchers_are_named) {
   ARGUMENT(evloop_watcher_set_ratelimit(watcher, -1, 1), EINVAL);
   ARGUMENT(evloop_watcher_set_ratelimit(watcher, 1, 0), EINVAL);
   ARGUMENT(evloop_watcher_get_name(watcher, NULL, 1), EINVAL);
+  ARGUMENT(evloop_add_kqueue(loop, loop, see, NULL), EDOM);
+  ARGUMENT(evloop_add_signal(loop, 0, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_signal(loop, SIGKILL, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_signal(loop, SIGUSR1, 64, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_signal(loop, SIGUSR1, EVLOOP_SIGNAL_FD, see, NULL), EBUSY);
+  ARGUMENT(evloop_add_process(loop, 0, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_process(loop, -1, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_process(loop, getpid(), 64, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_process(loop, INT_MAX, 0, see, NULL), ESRCH);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 2);
 }
 
