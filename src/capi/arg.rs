@@ -95,15 +95,6 @@ pub(super) fn backend(code: c_int) -> Result<Backend> {
     }
 }
 
-/// Whether a kind of pressure is that of all tasks.
-pub(super) fn pressure_kind(kind: c_int) -> Result<bool> {
-    match kind {
-        super::pressure::EVLOOP_PRESSURE_SOME => Ok(false),
-        super::pressure::EVLOOP_PRESSURE_FULL => Ok(true),
-        _ => fail!(EINVAL, "kind of pressure {} is unknown", kind),
-    }
-}
-
 /// The error for a mode of evloop_run that there is not.
 pub(super) fn unknown_mode(mode: c_int) -> Error {
     error!(Errno::EINVAL, "mode {} is unknown", mode)

@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int, c_void};
 use super::arg;
 use super::guard::guard;
 use super::types::*;
+use crate::errno::{Result, fail};
 use crate::reactor::{self, Source, Target, Trigger};
 
 /// evloop_event_t type: memory is short; see evloop_add_memory_pressure().
@@ -64,11 +65,20 @@ pub unsafe extern "C" fn evloop_add_memory_pressure(
         // SAFETY: NULL, or NUL-terminated while this call lasts (this
         // function's contract).
         let path = unsafe { arg::text(path) }?;
-        let full = arg::pressure_kind(kind)?;
+        let full = is_of_all(kind)?;
         let us = |ns: i64| ns / 1000 + i64::from(ns % 1000 > 0);
         let trigger = Trigger { full, stall: us(stall_ns), window: us(window_ns) };
         reactor::add_memory_pressure(r#loop, path, trigger, Target { callback, user_data })
     })
+}
+
+/// Whether a kind of pressure is that of all tasks.
+fn is_of_all(kind: c_int) -> Result<bool> {
+    match kind {
+        EVLOOP_PRESSURE_SOME => Ok(false),
+        EVLOOP_PRESSURE_FULL => Ok(true),
+        _ => fail!(EINVAL, "kind of pressure {} is unknown", kind),
+    }
 }
 
 const _: () = assert!(EVLOOP_EVENT_MEMORY_PRESSURE == Source::MemoryPressure as c_int);

@@ -11,7 +11,7 @@ use super::knote::Mixer;
 use super::{Kqueue, Queue};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::ForkMutex;
-use crate::sys::fd;
+use crate::sys::{directory, fd};
 use crate::table::{self, Pinned};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -162,7 +162,7 @@ fn bury(fd: RawFd, entry: Entry) {
     }
     let Some(pin) = pinned(entry.handle) else { return };
     let Some(queue) = pin.queue() else { return };
-    let other = fd::find_open(|number| number != fd && queue.is_behind(number));
+    let other = directory::find_descriptor(|number| number != fd && queue.is_behind(number));
     match other {
         Some(number) => {
             queue.move_to_number(number);

@@ -5,6 +5,7 @@ use super::{int, syscall};
 use crate::errno::Errno;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 
 /// Where some of a directory's entries fit, aligned as the kernel's are.
 pub(crate) struct Room([u64; 512]);
@@ -78,4 +79,23 @@ pub(crate) fn current(room: &mut [u8]) -> Result<&[u8], Errno> {
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_getcwd, room.as_mut_ptr(), room.len()) }?;
     room.get(..len).filter(|path| path.starts_with(b"/")).ok_or(Errno::ENOENT)
+}
+
+/// The first open descriptor that is what is looked for, as /proc lists them.
+pub(crate) fn find_descriptor(is_it: impl Fn(RawFd) -> bool) -> Option<RawFd> {
+    let directory = open(c"/proc/self/fd", false).ok()?;
+    let mut room = Room::new();
+    loop {
+        let mut rest = read(&directory, &mut room).ok()?;
+        if rest.is_empty() {
+            return None;
+        }
+        while let Some((entry, after)) = split(rest) {
+            rest = after;
+            let number = str::from_utf8(entry.name).ok().and_then(|name| name.parse().ok());
+            if let Some(number) = number.filter(|number| is_it(*number)) {
+                return Some(number);
+            }
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Descriptors: owned or borrowed, and their flags.
 
-use super::{directory, int, syscall};
+use super::{int, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
 use std::os::fd::RawFd;
@@ -74,25 +74,6 @@ pub(crate) fn duplicate_to_write(fd: RawFd) -> Result<Fd, Errno> {
 pub(crate) fn replace(fd: &Fd, number: RawFd) -> Result<(), Errno> {
     // SAFETY: the caller gives the number up.
     unsafe { syscall!(SYS_dup3, fd.raw(), number, libc::O_CLOEXEC) }.map(drop)
-}
-
-/// The first open descriptor that is what is looked for, as /proc lists them.
-pub(crate) fn find_open(is_it: impl Fn(RawFd) -> bool) -> Option<RawFd> {
-    let directory = directory::open(c"/proc/self/fd", false).ok()?;
-    let mut room = directory::Room::new();
-    loop {
-        let mut rest = directory::read(&directory, &mut room).ok()?;
-        if rest.is_empty() {
-            return None;
-        }
-        while let Some((entry, after)) = directory::split(rest) {
-            rest = after;
-            let number = str::from_utf8(entry.name).ok().and_then(|name| name.parse().ok());
-            if let Some(number) = number.filter(|number| is_it(*number)) {
-                return Some(number);
-            }
-        }
-    }
 }
 
 /// Whether the descriptor has O_NONBLOCK.
