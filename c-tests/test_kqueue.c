@@ -252,6 +252,28 @@ TEST(all_ready_descriptors_come_in_one_call) {
   CHECK_EQ(take(kq, list, 3, -1), 3);
 }
 
+/* More than are asked of the kernel at once. */
+static void expect_each_once(uint16_t flags) {
+  enum { N = 700 };
+  static Event list[N + 10];
+  static int seen[2000];
+  evloop_kqueue_t kq = new_kqueue();
+  memset(seen, 0, sizeof seen);
+  for (int i = 0; i < N; i++) apply(kq, (uint64_t)event_fd(1), KQ_READ, ADD | flags, 0, 0, 0);
+  CHECK_EQ(take(kq, list, N + 10, -1), N);
+  for (int i = 0; i < N; i++) CHECK_EQ(seen[list[i].ident]++, 0);
+  CHECK_EQ(take(kq, list, N + 10, 0), 0);
+  for (int i = 0; i < N; i++) close((int)list[i].ident);
+  CHECK_EQ(evloop_kqueue_close(kq), 0);
+}
+
+TEST(all_edges_come_in_one_call) {
+  set_limit(2000);
+  expect_each_once(CLEAR);
+  expect_each_once(ONESHOT);
+  expect_each_once(DISPATCH);
+}
+
 TEST(with_room_for_one_everything_has_its_turn) {
   evloop_kqueue_t kq = new_kqueue();
   int a = event_fd(1), b = event_fd(1), seen_a = 0, seen_b = 0, seen_write = 0, seen_user = 0, seen_other = 0;

@@ -176,7 +176,7 @@ impl Queue {
                 // What the kernel will not say again is for the others.
                 core.take_events(result.unwrap_or_default(), &mut Sink::none());
                 let _ = self.settle(core);
-                return Err(error);
+                return sink.or(error);
             }
             let (before, mut own, mut all) = (sink.filled(), false, true);
             match result {
@@ -190,7 +190,7 @@ impl Queue {
                     locked = self.lock(by)?;
                     continue;
                 }
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => return sink.or(errno.into()),
             }
             core.expire_timers();
             core.take_active(sink);

@@ -1,5 +1,6 @@
 //! What goes in and out of a queue: one structure for changes and events.
 
+use crate::errno::{Error, Result};
 use std::mem::MaybeUninit;
 
 /// A change to a queue, or an event from it.
@@ -163,6 +164,11 @@ impl Sink {
 
     pub fn filled(&self) -> usize {
         self.filled
+    }
+
+    /// The result of a call that cannot go on: what it has is not lost.
+    pub fn or(&self, error: Error) -> Result<usize> {
+        if self.filled > 0 { Ok(self.filled) } else { Err(error) }
     }
 
     /// False: it is full.
