@@ -274,6 +274,61 @@ TEST(all_edges_come_in_one_call) {
   expect_each_once(DISPATCH);
 }
 
+/* Of sockets whose edges came first, so that the kernel has what is ready
+ * elsewhere. */
+TEST(all_come_in_one_call_beside_edges) {
+  enum { N = 300 };
+  static Event list[3 * N];
+  evloop_kqueue_t kq = new_kqueue();
+  int reads = 0;
+  set_limit(2000);
+  for (int i = 0; i < N; i++) {
+    int ends[2];
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    put(ends[1]);
+    apply(kq, (uint64_t)ends[0], KQ_WRITE, ADD | CLEAR, 0, 0, 0);
+    apply(kq, (uint64_t)ends[0], KQ_READ, ADD, 0, 0, 0);
+  }
+  CHECK_EQ(take(kq, list, 3 * N, 0), 2 * N);
+  CHECK_EQ(take(kq, list, 3 * N, 0), N);
+  for (int i = 0; i < N; i++) reads += list[i].filter == KQ_READ;
+  CHECK_EQ(reads, N);
+}
+
+/* What the kernel reports first is no event. */
+static void expect_behind(evloop_kqueue_t kq, int room) {
+  static Event list[400];
+  int ready = event_fd(1);
+  apply(kq, (uint64_t)ready, KQ_READ, ADD, 0, 0, 0);
+  for (int i = 0; i < 5; i++) {
+    CHECK_EQ(take(kq, list, room, 0), 1);
+    CHECK_EQ(list[0].ident, ready);
+  }
+  CHECK_EQ(evloop_kqueue_close(kq), 0);
+}
+
+TEST(an_event_behind_others_that_are_none_is_found_at_once) {
+  enum { N = 300 };
+  set_limit(2000);
+  for (int room = 1; room < 400; room += 398) {
+    evloop_kqueue_t kq = new_kqueue();
+    for (int i = 0; i < N; i++) {
+      Pipe p = new_pipe();
+      put(p.w);
+      apply(kq, (uint64_t)p.r, KQ_READ, ADD, EVLOOP_KQ_NOTE_LOWAT, 10, 0);
+    }
+    expect_behind(kq, room);
+    kq = new_kqueue();
+    for (int i = 0; i < N; i++) {
+      int fd = event_fd(1), other = (int)OK(dup(fd));
+      apply(kq, (uint64_t)fd, KQ_READ, ADD, 0, 0, 0);
+      OK(close(fd));
+      CHECK(other != fd);
+    }
+    expect_behind(kq, room);
+  }
+}
+
 TEST(with_room_for_one_everything_has_its_turn) {
   evloop_kqueue_t kq = new_kqueue();
   int a = event_fd(1), b = event_fd(1), seen_a = 0, seen_b = 0, seen_write = 0, seen_user = 0, seen_other = 0;

@@ -105,6 +105,59 @@ TEST_TIMEOUT(no_edge_is_lost_between_threads, 60) {
   CHECK_EQ(shared.received, shared.wanted);
 }
 
+enum { MANY = 600 };
+
+/* Takes all that is ready, again and again: each once in a call. */
+static void *take_all(void *argument) {
+  Event *events = (Event *)malloc(2 * MANY * sizeof *events);
+  (void)argument;
+  CHECK(events != NULL);
+  for (int i = 0; i < 200 / slow_factor(); i++) {
+    char seen[4 * MANY] = {0};
+    int count = take(shared.kq, events, 2 * MANY, -1);
+    CHECK_EQ(count, MANY);
+    for (int j = 0; j < count; j++) CHECK_EQ(seen[events[j].ident]++, 0);
+  }
+  free(events);
+  return NULL;
+}
+
+TEST_TIMEOUT(an_event_comes_once_in_a_call_whoever_else_collects, 60) {
+  enum { THREADS = 3 };
+  pthread_t threads[THREADS];
+  set_limit(3 * MANY);
+  shared.kq = new_kqueue();
+  for (int i = 0; i < MANY; i++) apply(shared.kq, (uint64_t)event_fd(1), KQ_READ, ADD, 0, 0, 0);
+  for (int i = 0; i < THREADS; i++) CHECK_EQ(pthread_create(&threads[i], NULL, take_all, NULL), 0);
+  for (int i = 0; i < THREADS; i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
+}
+
+/* A call by a handle that is closed meanwhile has all, or none. */
+static void *take_by(void *argument) {
+  static Event events[MANY];
+  Taker *t = (Taker *)argument;
+  STORE(t->tid, 1);
+  t->result = take(t->kq, events, MANY, 0);
+  return NULL;
+}
+
+TEST_TIMEOUT(nothing_is_lost_with_a_handle, 60) {
+  static Event changes[MANY], events[MANY];
+  evloop_kqueue_t kq = new_kqueue();
+  set_limit(3 * MANY);
+  for (int i = 0; i < MANY; i++) changes[i] = change((uint64_t)event_fd(1), KQ_READ, ADD | ONESHOT, 0, 0, 0);
+  for (int i = 0; i < 200 / slow_factor(); i++) {
+    Taker t = {OK(evloop_kqueue_from_fd((int)evloop_kqueue_fileno(kq), 0)), 0, 0, 0};
+    CHECK_EQ(evloop_kqueue_control(kq, changes, MANY, NULL, 0, 0), 0);
+    CHECK_EQ(pthread_create(&t.thread, NULL, take_by, &t), 0);
+    UNTIL(LOAD(t.tid) != 0);
+    CHECK_EQ(evloop_kqueue_close(t.kq), 0);
+    CHECK_EQ(pthread_join(t.thread, NULL), 0);
+    CHECK(t.result == -ESTALE || t.result == MANY);
+    CHECK_EQ(take(kq, events, MANY, 0), t.result == MANY ? 0 : MANY);
+  }
+}
+
 /* ---- forks ---- */
 
 static bool over;

@@ -244,6 +244,18 @@ TEST(timers_come_in_the_order_of_their_deadlines) {
   for (int i = 0; i < N; i++) CHECK_EQ(events[i].ident * 53 % N, i);
 }
 
+TEST(an_absolute_time_comes_once) {
+  evloop_kqueue_t kq = new_kqueue();
+  apply(kq, 1, KQ_TIMER, ADD | CLEAR, EVLOOP_KQ_NOTE_ABSTIME | EVLOOP_KQ_NOTE_SECONDS, 1, 0);
+  expect_event(kq, 1, KQ_TIMER);
+  apply(kq, 1, KQ_TIMER, DISABLE, 0, 0, 0);
+  apply(kq, 1, KQ_TIMER, ENABLE, 0, 0, 0);
+  expect_nothing(kq);
+  apply(kq, 1, KQ_TIMER, ADD | CLEAR, EVLOOP_KQ_NOTE_ABSTIME | EVLOOP_KQ_NOTE_SECONDS, 2, 0);
+  expect_event(kq, 1, KQ_TIMER);
+  expect_nothing(kq);
+}
+
 TEST(many_timers_share_a_few_descriptors) {
   enum { N = 20000 };
   static Event changes[N];

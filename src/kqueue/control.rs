@@ -15,7 +15,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 /// How many events the kernel is asked for at once.
-const AT_ONCE: usize = 256;
+pub(super) const AT_ONCE: usize = 256;
 
 /// What a queue is waited for by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,15 +47,8 @@ impl Locked<'_> {
     }
 }
 
-/// A wait that is about to begin.
-struct Wait<'a> {
-    main: RawFd,
-    room: &'a mut [MaybeUninit<Event>],
-    /// There is an event already: only look.
-    at_once: bool,
-    /// Something is to be tried again, though nothing tells when.
-    stuck: bool,
-}
+/// Room for what the kernel reports at once.
+pub(super) type Room = [MaybeUninit<Event>; AT_ONCE];
 
 impl Queue {
     /// Applies the changes, then waits for events, if there is room for any;
@@ -69,7 +62,10 @@ impl Queue {
     ) -> Result<usize> {
         let (mut locked, rest) = self.apply(self.lock(by)?, by, changes, sink)?;
         if sink.filled() > 0 || sink.is_full() || rest {
-            self.settle(locked.core()?)?;
+            let core = locked.core()?;
+            // Where that fails, a call that collects says so.
+            let _ = core.renew_signals();
+            self.settle(core)?;
             return Ok(sink.filled());
         }
         self.collect(locked, by, sink, how)
@@ -123,7 +119,9 @@ impl Queue {
             let errno = result.as_ref().err().map_or(0, |error| -error.errno.negated());
             let entry = Kevent { flags: EV_ERROR, data: errno.into(), ..change };
             if !sink.push(entry) {
-                self.settle(locked.core()?)?;
+                if result.is_err() {
+                    self.settle(locked.core()?)?;
+                }
                 return result.map(|()| (locked, true));
             }
         }
@@ -140,6 +138,8 @@ impl Queue {
         })
     }
 
+    /// All that one call delivers it delivers without giving up the lock, so
+    /// that nothing comes twice and nothing has to be given back.
     fn collect<'a>(
         &'a self,
         mut locked: Locked<'a>,
@@ -147,60 +147,58 @@ impl Queue {
         sink: &mut Sink,
         how: Collect,
     ) -> Result<usize> {
-        let mut buffer = [MaybeUninit::<Event>::uninit(); AT_ONCE];
-        // What is the queue's own takes the place of others so often.
-        let mut looks = 4;
+        let mut room = [MaybeUninit::uninit(); AT_ONCE];
         let mut listens = matches!(how.by, By::Number(_));
         sink.pass = locked.core()?.next_pass();
         loop {
             let core = locked.core()?;
-            let Some(wait) = self.begin(core, by, sink, &mut buffer)? else {
-                return Ok(sink.filled());
-            };
-            drop(locked);
-            let slice = match (wait.stuck, listens) {
-                (true, _) => STUCK_NS,
-                (false, true) => LISTEN_NS,
-                (false, false) => i64::MAX,
-            };
-            let left = if wait.at_once { Some(0) } else { at_most(how.deadline, slice) };
-            let room = wait.room.len();
-            let result = epoll::wait(wait.main, wait.room, left);
-            if !is_here(self.epoch.load(Ordering::Relaxed)) {
-                fail!(ECHILD, "the process forked during the wait, and this is the child");
-            }
-            locked = Locked(self.core.lock());
-            let core = locked.core()?;
-            self.come_back(core, by, wait.main);
-            if let Err(error) = self.check(by) {
-                // What the kernel will not say again is for the others.
-                core.take_events(result.unwrap_or_default(), &mut Sink::none());
-                let _ = self.settle(core);
-                return sink.or(error);
-            }
-            let (before, mut own, mut all) = (sink.filled(), false, true);
-            match result {
-                Ok(events) => (own, all) = (core.take_events(events, sink), events.len() < room),
-                Err(Errno::EINTR) if wait.at_once => {}
-                // The signal may be what is waited for.
-                Err(Errno::EINTR) if core.take_signals() => {}
-                Err(Errno::EINTR) => {
-                    drop(locked);
-                    interrupted(how.by)?;
-                    locked = self.lock(by)?;
-                    continue;
+            core.renew_signals()?;
+            core.first_look(sink);
+            let mut more = true;
+            if sink.filled() == 0
+                && core.active.is_empty()
+                && !matches!(how.deadline, Deadline::Now)
+            {
+                self.settle(core)?;
+                let slice = match (core.is_stuck(), listens) {
+                    (true, _) => STUCK_NS,
+                    (false, true) => LISTEN_NS,
+                    (false, false) => i64::MAX,
+                };
+                let wanted = sink.room().min(AT_ONCE);
+                let places = room.get_mut(..wanted).unwrap_or_default();
+                let left = at_most(how.deadline, slice);
+                let (again, result) = self.wait(locked, by, places, left)?;
+                locked = again;
+                let core = locked.core()?;
+                match result {
+                    Ok(events) => {
+                        let unknown = core.take_events(events, sink);
+                        more = unknown > 0 || events.len() == wanted;
+                    }
+                    // The signal may be what is waited for.
+                    Err(Errno::EINTR) if core.take_signals() => {}
+                    Err(Errno::EINTR) => {
+                        drop(locked);
+                        interrupted(how.by)?;
+                        locked = self.lock(by)?;
+                        continue;
+                    }
+                    Err(errno) => return Err(errno.into()),
                 }
-                Err(errno) => return sink.or(errno.into()),
+            }
+            let core = locked.core()?;
+            if more
+                && let Err(errno) = core.take_ready(&mut room, sink)
+                && sink.filled() == 0
+            {
+                return Err(errno.into());
             }
             core.expire_timers();
             core.take_active(sink);
-            if core.has_many_strays() {
-                // Without memory, or descriptors, it is tried again.
-                let _ = self.rebuild(core);
-            }
-            let found = sink.filled() > before;
-            if !all && !sink.is_full() && (found || (own && looks > 0)) {
-                looks -= i32::from(!found);
+            // Without memory, or descriptors, it is tried again.
+            let is_fresh = core.has_many_strays() && self.rebuild(core).is_ok();
+            if is_fresh && sink.filled() == 0 {
                 continue;
             }
             if sink.filled() > 0 || how.deadline.passed() {
@@ -214,39 +212,41 @@ impl Queue {
                 // Nobody else is there to close it.
                 listens = !thread::is_the_only_one();
                 locked = self.lock(by)?;
-            } else {
-                core.renew_signals()?;
             }
         }
     }
 
-    /// The first look of a collecting call; `None`: it has found enough.
+    /// Waits, while others may have the lock; what the kernel has reported,
+    /// which may be outdated by now.
     #[inline]
-    fn begin<'a>(
-        &self,
-        core: &mut Core,
+    fn wait<'a, 'b>(
+        &'a self,
+        mut locked: Locked<'a>,
         by: Option<&Lent>,
-        sink: &mut Sink,
-        buffer: &'a mut [MaybeUninit<Event>; AT_ONCE],
-    ) -> Result<Option<Wait<'a>>> {
-        core.first_look(sink);
-        if sink.is_full() {
-            let _ = self.settle(core);
-            return Ok(None);
-        }
-        let at_once = sink.filled() > 0 || !core.active.is_empty();
-        if !at_once {
-            self.settle(core)?;
-        }
-        // The kernel may have some again that were delivered already.
-        let room = (sink.left() + sink.filled()).min(AT_ONCE);
-        let room = buffer.get_mut(..room).unwrap_or_default();
+        room: &'b mut [MaybeUninit<Event>],
+        left: Option<i64>,
+    ) -> Result<(Locked<'a>, std::result::Result<&'b [Event], Errno>)> {
+        let core = locked.core()?;
+        let main = core.set.main();
         core.set.waiting += 1;
         if let Some(by) = by {
             by.waiting.fetch_add(1, Ordering::Relaxed);
         }
-        let stuck = core.aio.as_ref().is_some_and(Aio::is_stuck);
-        Ok(Some(Wait { main: core.set.main(), room, at_once, stuck }))
+        drop(locked);
+        let result = epoll::wait(main, room, left);
+        if !is_here(self.epoch.load(Ordering::Relaxed)) {
+            fail!(ECHILD, "the process forked during the wait, and this is the child");
+        }
+        let mut locked = Locked(self.core.lock());
+        let core = locked.core()?;
+        self.come_back(core, by, main);
+        if let Err(error) = self.check(by) {
+            // What the kernel will not say again is for the others.
+            core.take_events(result.unwrap_or_default(), &mut Sink::none());
+            let _ = self.settle(core);
+            return Err(error);
+        }
+        Ok((locked, result))
     }
 
     /// After a wait in this epoll, by this handle.
@@ -290,7 +290,6 @@ impl Queue {
         if self.keep && !is_here(self.epoch.load(Ordering::Relaxed)) {
             self.revive(locked.core()?)?;
         }
-        locked.core()?.renew_signals()?;
         Ok(locked)
     }
 
@@ -305,10 +304,13 @@ impl Queue {
     /// Before others look: the queue is readable while there is an event.
     #[inline(always)]
     fn settle(&self, core: &mut Core) -> Result<()> {
-        if core.is_settled() && self.active.load(Ordering::Relaxed) == 0 {
-            return Ok(());
-        }
-        self.settle_rest(core)
+        // Whether any of what follows has something to do.
+        let is_settled = core.active.is_empty()
+            && self.active.load(Ordering::Relaxed) == 0
+            && !core.set.is_rung()
+            && !core.timers.has_changed()
+            && !core.notes.has_ended();
+        if is_settled { Ok(()) } else { self.settle_rest(core) }
     }
 
     fn settle_rest(&self, core: &mut Core) -> Result<()> {
@@ -348,13 +350,10 @@ fn interrupted(by: By) -> Result<()> {
 }
 
 impl Core {
-    /// Nothing has to be done before others look.
-    #[inline(always)]
-    fn is_settled(&self) -> bool {
-        self.active.is_empty()
-            && !self.set.is_rung()
-            && !self.timers.has_changed()
-            && !self.notes.has_ended()
+    /// Something is to be tried again, though nothing tells when.
+    #[inline]
+    fn is_stuck(&self) -> bool {
+        self.aio.as_ref().is_some_and(Aio::is_stuck)
     }
 
     /// The list of those with events, and the kernel's, take turns in having

@@ -1,6 +1,7 @@
 //! From what the kernel reports, and from the list of knotes with events, to
 //! the caller's array.
 
+use super::control::Room;
 use super::core::Core;
 use super::event::*;
 use super::filter::{self, Verdict};
@@ -107,10 +108,34 @@ impl Core {
         }
     }
 
-    /// Takes what the kernel has reported; true: some of it was the queue's
-    /// own, and took the place of others.
-    pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) -> bool {
-        let mut own = false;
+    /// Takes what the kernel has to report now, as far as there is room.
+    pub fn take_ready(&mut self, room: &mut Room, sink: &mut Sink) -> Result<(), Errno> {
+        let mut left = self.most_events();
+        while left > 0 && !sink.is_full() {
+            let wanted = sink.room().min(room.len());
+            let places = room.get_mut(..wanted).unwrap_or_default();
+            let events = epoll::wait(self.set.main(), places, Some(0))?;
+            // Nobody else can have taken them meanwhile.
+            self.strays += self.take_events(events, sink);
+            if events.len() < wanted {
+                break;
+            }
+            left = left.saturating_sub(events.len());
+        }
+        Ok(())
+    }
+
+    /// After so many events of an epoll there is none that did not come: what
+    /// stays ready goes to the end of its list.
+    fn most_events(&self) -> usize {
+        const OWN: usize = 16;
+        self.registrations.len() + self.processes.len() + self.strays + OWN
+    }
+
+    /// Takes what the kernel has reported; how many of it were registrations
+    /// that are not known any more.
+    pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) -> usize {
+        let mut unknown = 0;
         for (event, next) in events.iter().zip(1..) {
             if let Some(next) = events.get(next).map(set::source)
                 && let Source::Registration(id, _) = next
@@ -120,8 +145,8 @@ impl Core {
             match set::source(event) {
                 Source::Registration(id, generation) => {
                     let kind = self.kind_in_main(id);
-                    self.take_registration(id, generation, (kind, event.events), sink);
-                    continue;
+                    let known = self.take_registration((id, generation), kind, event.events, sink);
+                    unknown += usize::from(!known);
                 }
                 Source::Nested(kind) => self.take_nested(kind, sink),
                 Source::Bell(times) => self.set.was_heard(times),
@@ -135,45 +160,44 @@ impl Core {
                 Source::Connector => self.take_connector(),
                 Source::Process(id, generation) => self.take_process(id, generation),
             }
-            own = true;
         }
-        own
+        unknown
     }
 
     /// Takes what an epoll in the main one has.
     fn take_nested(&mut self, kind: usize, sink: &mut Sink) {
         let Some(epoll) = self.set.nested(kind) else { return };
-        let mut buffer = [MaybeUninit::uninit(); 64];
-        while !sink.is_full() {
-            // It may have some again that were delivered already.
-            let room = (sink.left() + sink.filled()).min(buffer.len());
-            let Some(room) = buffer.get_mut(..room) else { return };
-            let Ok(events) = epoll::wait(epoll, room, Some(0)) else { return };
-            if events.is_empty() {
-                return;
-            }
+        let mut room = [MaybeUninit::uninit(); 64];
+        let mut left = self.most_events();
+        while left > 0 && !sink.is_full() {
+            let wanted = sink.room().min(room.len());
+            let places = room.get_mut(..wanted).unwrap_or_default();
+            let Ok(events) = epoll::wait(epoll, places, Some(0)) else { return };
             for event in events {
-                if let Source::Registration(id, generation) = set::source(event) {
-                    self.take_registration(id, generation, (kind, event.events), sink);
+                if let Source::Registration(id, generation) = set::source(event)
+                    && !self.take_registration((id, generation), kind, event.events, sink)
+                {
+                    self.strays += 1;
                 }
             }
-            if kind == set::LEVEL {
+            if events.len() < wanted {
                 return;
             }
+            left = left.saturating_sub(events.len());
         }
     }
 
-    /// `ready`: which kind of registration it was, and what it said.
+    /// `ready`: what the kernel said of this kind of its registration. False:
+    /// it is not known.
     fn take_registration(
         &mut self,
-        id: u32,
-        generation: u32,
-        (kind, ready): (usize, u32),
+        (id, generation): (u32, u32),
+        kind: usize,
+        ready: u32,
         sink: &mut Sink,
-    ) {
+    ) -> bool {
         let Some(registration) = self.registrations.get_of(id, generation) else {
-            self.strays += 1;
-            return;
+            return false;
         };
         self.knotes.prefetch(registration.first);
         // A duplicate of what was closed may be reported, and the number be
@@ -181,7 +205,7 @@ impl Core {
         if registration.verify(&self.set).is_err() {
             self.forget(id);
             self.strays += 1;
-            return;
+            return true;
         }
         let (mut at, is_plain) = (registration.first, registration.is_plain());
         // That there is an event, now or later.
@@ -210,5 +234,6 @@ impl Core {
         if !(wanted && is_plain) {
             self.was_reported(id, wanted);
         }
+        true
     }
 }

@@ -1,6 +1,5 @@
 //! What goes in and out of a queue: one structure for changes and events.
 
-use crate::errno::{Error, Result};
 use std::mem::MaybeUninit;
 
 /// A change to a queue, or an event from it.
@@ -158,17 +157,13 @@ impl Sink {
         self.filled >= self.room
     }
 
-    pub fn left(&self) -> usize {
-        self.room - self.filled
+    /// For how many it has room, those that it has included.
+    pub fn room(&self) -> usize {
+        self.room
     }
 
     pub fn filled(&self) -> usize {
         self.filled
-    }
-
-    /// The result of a call that cannot go on: what it has is not lost.
-    pub fn or(&self, error: Error) -> Result<usize> {
-        if self.filled > 0 { Ok(self.filled) } else { Err(error) }
     }
 
     /// False: it is full.

@@ -46,6 +46,9 @@ pub(super) struct Knote {
     pub node: Node,
 }
 
+/// With 16 bytes of the slab before it.
+const _: () = assert!(std::mem::offset_of!(Knote, data) <= 48);
+
 impl Knote {
     pub fn new(change: &Kevent, flags: u16) -> Self {
         Self {

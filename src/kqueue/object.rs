@@ -154,7 +154,6 @@ impl Use {
 }
 
 impl Lent {
-    #[cold]
     fn queue(&self) -> Result<Pinned<Kqueue>> {
         table::pin(self.queue).map_err(|error| match error.errno {
             Errno::ESTALE => error!(Errno::EBADF, "the kqueue of fd {} was closed", self.fd),

@@ -59,6 +59,18 @@ pub(super) fn forgotten<T>(event: &Event) -> Result<T> {
     )
 }
 
+/// Puts something where its number has it, which mostly is at the end; there
+/// is room for it.
+pub(super) fn insert<T>(queue: &mut VecDeque<T>, new: T, number: impl Fn(&T) -> u64) {
+    let at = number(&new);
+    if queue.back().is_none_or(|last| number(last) < at) {
+        queue.push_back(new);
+    } else {
+        let place = queue.partition_point(|one| number(one) < at);
+        queue.insert(place, new);
+    }
+}
+
 /// In the order of their numbers.
 #[derive(Default)]
 pub(super) struct Details {
@@ -86,12 +98,7 @@ impl Details {
             return 0;
         }
         let detail = Detail { number, watcher, held: false, content };
-        if self.list.back().is_none_or(|last| last.number < number) {
-            self.list.push_back(detail);
-        } else {
-            let place = self.list.partition_point(|detail| detail.number < number);
-            self.list.insert(place, detail);
-        }
+        insert(&mut self.list, detail, |detail| detail.number);
         number
     }
 

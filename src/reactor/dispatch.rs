@@ -386,12 +386,13 @@ impl Run {
     }
 
     fn timers(&self) -> Result<()> {
-        // SAFETY: no other reference to the core; nor below.
-        let is_due = unsafe { self.core() }.timers.due != 0;
-        for clock in 0..if is_due { desk::CLOCKS } else { 0 } {
-            // SAFETY: as above.
-            if unsafe { self.core() }.timers.due & 1 << clock != 0 {
-                self.expire(clock)?;
+        // SAFETY: no other reference to the core.
+        if unsafe { self.core() }.timers.due != 0 {
+            for clock in 0..desk::CLOCKS {
+                // SAFETY: as above.
+                if unsafe { self.core() }.timers.due & 1 << clock != 0 {
+                    self.expire(clock)?;
+                }
             }
         }
         // SAFETY: as above.

@@ -194,12 +194,7 @@ impl Watch {
             self.lost = self.lost.saturating_add(news.count);
             return;
         }
-        if self.waiting.back().is_none_or(|last| last.number < news.number) {
-            self.waiting.push_back(news);
-        } else {
-            let place = self.waiting.partition_point(|waiting| waiting.number < news.number);
-            self.waiting.insert(place, news);
-        }
+        details::insert(&mut self.waiting, news, |news| news.number);
     }
 }
 

@@ -17,8 +17,8 @@ pub(crate) fn stat(fd: RawFd) -> Result<libc::stat, Errno> {
     Ok(unsafe { stat.assume_init() })
 }
 
-/// The device and the inode of an open file that has one of its own (not an
-/// eventfd or its like).
+/// The device and the inode of an open file; eventfds and their like share
+/// one.
 pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
     stat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
@@ -54,7 +54,7 @@ pub(crate) fn info(fd: RawFd, buffer: &mut [u8; 512]) -> Result<&str, Errno> {
     Ok(str::from_utf8(read_start(path, buffer)?).unwrap_or_default())
 }
 
-/// What a line of that says of something.
+/// What a line of that, the one that begins so, says.
 pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
@@ -190,7 +190,8 @@ pub(crate) unsafe fn write_at(
 }
 
 /// # Safety
-/// So many bytes at the buffer are what the system calls ask for.
+/// So many bytes at the buffer are writable, if the calls read into it, else
+/// readable, for as long as this takes.
 unsafe fn transfer(
     calls: &Calls,
     fd: RawFd,

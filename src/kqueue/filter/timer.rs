@@ -3,7 +3,8 @@
 //! Expirations are not counted one by one. `state` is when the first that
 //! was not delivered is due, or was; how many there are is seen from the
 //! clock when they are delivered. So a timer is armed only while it has
-//! none, and not while it is disabled.
+//! none, and not while it is disabled. One that has expired for good has
+//! `NEVER` there.
 
 use super::super::core::Core;
 use super::super::event::*;
@@ -13,6 +14,8 @@ use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Result, error, fail};
 
 pub(super) struct Timer;
+
+const NEVER: i64 = i64::MAX;
 
 const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
 
@@ -69,7 +72,7 @@ impl Timer {
     fn rearm(core: &mut Core, id: u32) {
         let Some(knote) = core.knotes.get(id) else { return };
         let deadline = knote.state;
-        if core.timers.arm(&core.knotes, id, deadline).is_err() {
+        if deadline != NEVER && core.timers.arm(&core.knotes, id, deadline).is_err() {
             core.activate(id);
         }
     }
@@ -137,10 +140,12 @@ impl Filter for Timer {
     }
 
     fn delivered(&self, core: &mut Core, id: u32) {
-        let Some(knote) = core.knotes.get(id) else { return };
+        let Some(knote) = core.knotes.get_mut(id) else { return };
         if is_periodic(knote) {
             Self::rearm(core, id);
-        } else if !knote.has(EV_CLEAR) {
+        } else if knote.has(EV_CLEAR) {
+            knote.state = NEVER;
+        } else {
             core.activate(id);
         }
     }
