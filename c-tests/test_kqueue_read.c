@@ -475,4 +475,21 @@ TEST(fflags_of_other_filters_are_refused) {
   CHECK_ERR(try_change(kq, (uint64_t)p.r, KQ_READ, DELETE, 0, 0, 0), ENOENT);
 }
 
+/* inotify ends its watch where the last name is not the first. */
+TEST(a_file_without_names_still_grows) {
+  char name[] = "/tmp/kqueue-read-XXXXXX", other[64];
+  int fd = (int)OK(mkstemp(name));
+  evloop_kqueue_t kq = new_kqueue();
+  snprintf(other, sizeof other, "%s.other", name);
+  OK(link(name, other));
+  apply(kq, (uint64_t)fd, KQ_READ, ADD, 0, 0, 0);
+  expect_nothing(kq);
+  OK(unlink(name));
+  OK(unlink(other));
+  expect_nothing(kq);
+  CHECK_EQ(pwrite(fd, "12", 2, 0), 2);
+  CHECK_EQ(expect_event(kq, (uint64_t)fd, KQ_READ).data, 2);
+  apply(kq, (uint64_t)fd, KQ_READ, DELETE, 0, 0, 0);
+}
+
 CHECK_MAIN()

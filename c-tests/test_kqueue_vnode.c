@@ -138,6 +138,49 @@ TEST(a_link_and_a_change_of_mode_at_once_are_both_told) {
   expect_notes(&w, NOTE(LINK) | NOTE(ATTRIB));
 }
 
+TEST(what_is_done_in_a_row_is_told_once_each) {
+  Watched w = watch_file(CHANGES);
+  OK(fchmod(w.fd, 0600));
+  CHECK_EQ(write(w.fd, "1234", 4), 4);
+  expect_notes(&w, NOTE(ATTRIB) | NOTE(WRITE) | NOTE(EXTEND));
+  OK(fchmod(w.fd, 0644));
+  OK(ftruncate(w.fd, 1000));
+  expect_notes(&w, NOTE(ATTRIB) | NOTE(WRITE) | NOTE(EXTEND));
+  OK(ftruncate(w.fd, 2000));
+  OK(link("file", "other"));
+  expect_notes(&w, NOTE(WRITE) | NOTE(EXTEND) | NOTE(LINK));
+}
+
+/* Where inotify ends its watch, as the last name is not the first. */
+TEST(a_file_that_loses_all_its_names_at_once_is_watched_on) {
+  Watched w = watch_file(CHANGES);
+  int same = (int)OK(dup(w.fd));
+  OK(link("file", "other"));
+  expect_notes(&w, NOTE(LINK));
+  watch(w.kq, same, CLEAR, NOTE(EXTEND));
+  OK(unlink("file"));
+  OK(unlink("other"));
+  expect_notes(&w, NOTE(DELETE));
+  CHECK_EQ(write(w.fd, "1234", 4), 4);
+  Event events[3];
+  CHECK_EQ(take(w.kq, events, 3, -1), 2);
+  for (int i = 0; i < 2; i++) {
+    bool first = events[i].ident == (uint64_t)w.fd;
+    CHECK_EQ(events[i].fflags, first ? NOTE(WRITE) | NOTE(EXTEND) : NOTE(EXTEND));
+  }
+  expect_nothing(w.kq);
+  apply(w.kq, (uint64_t)w.fd, VNODE, DELETE, 0, 0, 0);
+  apply(w.kq, (uint64_t)same, VNODE, DELETE, 0, 0, 0);
+}
+
+TEST(only_the_loss_of_all_names_is_asked_for) {
+  Watched w = watch_file(NOTE(DELETE));
+  OK(link("file", "other"));
+  OK(unlink("file"));
+  OK(unlink("other"));
+  expect_notes(&w, NOTE(DELETE));
+}
+
 TEST(renaming_is_rename_and_the_file_is_followed) {
   Watched w = watch_file(CHANGES);
   OK(rename("file", "other"));

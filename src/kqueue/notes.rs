@@ -502,20 +502,27 @@ impl Core {
                 continue;
             }
             self.follow(watch);
-            if let Some((before, now)) = self.renew(watch) {
+            if let Some(now) = self.see(watch)
+                && let Some(known) = self.notes.watches.get_mut(&watch)
+            {
+                let before = std::mem::replace(&mut known.seen, now);
                 self.tell(watch, before.possible(&now));
             }
         }
     }
 
-    /// A watch is over: its file is no more, so that nobody has it open.
+    /// A watch is over. Nobody has its file open any more, mostly: but so it
+    /// is also when a file loses its last name, if that is not the one that
+    /// it was opened by.
     fn take_end(&mut self, watch: i32) {
+        let seen = self.notes.watches.get(&watch).map_or(Snapshot::NOTHING, |known| known.seen);
         loop {
             let id = self.notes.first(watch, Role::File);
-            if self.registrations.get(id).is_none() {
-                break;
+            let Some(registration) = self.registrations.get(id) else { break };
+            match registration.compare() {
+                Ok(()) => self.begin_again(id, seen),
+                Err(_) => self.forget(id),
             }
-            self.forget(id);
         }
         loop {
             let id = self.notes.first(watch, Role::Parent);
@@ -526,12 +533,29 @@ impl Core {
         }
     }
 
+    /// The watch of a file that is open is over: it gets another one. `seen`:
+    /// how it was.
+    fn begin_again(&mut self, id: u32, seen: Snapshot) {
+        let noted = self.noted(id, Role::File);
+        self.set_noted(id, Role::File, NOT);
+        self.take_from_list(id, Role::File, noted);
+        // There is nobody to be told of a failure.
+        let _ = self.add_note(id, Role::File, noted.mask);
+        let watch = self.noted(id, Role::File).watch;
+        if let Some(known) = self.notes.watches.get_mut(&watch)
+            && known.first == [id, NONE]
+        {
+            known.seen = seen;
+        }
+        self.look_at(watch);
+        self.end_unless_used(noted.watch);
+    }
+
     /// Looks at a file of whose changes inotify says nothing, or not yet.
     fn look_at(&mut self, watch: i32) {
-        let Some((before, now)) = self.renew(watch) else { return };
-        let mask = self.notes.watches.get(&watch).map_or(0, |known| known.mask);
-        let modified = mask & libc::IN_MODIFY != 0 && before.differs_in_size(&now);
-        let notes = before.notes(&now, if modified { libc::IN_MODIFY } else { 0 });
+        let Some(now) = self.see(watch) else { return };
+        let Some(known) = self.notes.watches.get_mut(&watch) else { return };
+        let notes = known.seen.take_unsaid(&now, known.mask & libc::IN_MODIFY != 0);
         if notes != 0 {
             self.tell(watch, notes);
         }
@@ -539,19 +563,17 @@ impl Core {
 
     /// What happened, of what inotify calls so.
     fn observe(&mut self, watch: i32, mask: u32) -> u32 {
-        self.renew(watch).map_or(0, |(before, now)| before.notes(&now, mask))
+        let Some(now) = self.see(watch) else { return 0 };
+        self.notes.watches.get_mut(&watch).map_or(0, |known| known.seen.take(&now, mask))
     }
 
-    /// How a watch's file was, and how it is.
-    fn renew(&mut self, watch: i32) -> Option<(Snapshot, Snapshot)> {
+    /// How a watch's file is.
+    fn see(&mut self, watch: i32) -> Option<Snapshot> {
         loop {
             let id = self.notes.first(watch, Role::File);
             self.registrations.get(id)?;
             match self.snapshot(id) {
-                Some(now) => {
-                    let known = self.notes.watches.get_mut(&watch)?;
-                    return Some((std::mem::replace(&mut known.seen, now), now));
-                }
+                Some(now) => return Some(now),
                 // The descriptor is another's by now.
                 None => self.forget(id),
             }

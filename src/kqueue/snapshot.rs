@@ -59,14 +59,36 @@ impl Snapshot {
         }
     }
 
-    /// What happened, of what inotify calls so.
-    pub fn notes(&self, now: &Self, mask: u32) -> u32 {
-        let mut notes = self.links(now);
-        if mask & libc::IN_ATTRIB != 0 && (notes == 0 || self.access != now.access) {
-            notes |= NOTE_ATTRIB;
+    /// What happened, of what inotify calls so. That much is known from now
+    /// on; the rest is for what inotify says next.
+    pub fn take(&mut self, now: &Self, mask: u32) -> u32 {
+        let mut notes = 0;
+        if self.is_directory || mask & libc::IN_ATTRIB != 0 {
+            notes |= self.links(now);
+            self.links = now.links;
+        }
+        if mask & libc::IN_ATTRIB != 0 {
+            if notes == 0 || self.access != now.access {
+                notes |= NOTE_ATTRIB;
+            }
+            self.access = now.access;
         }
         if mask & libc::IN_MODIFY != 0 {
             notes |= NOTE_WRITE | self.size(now);
+            self.size = now.size;
+        }
+        notes
+    }
+
+    /// What happened that inotify says nothing of, or not yet. `sizes`: it
+    /// counts how long the file is.
+    pub fn take_unsaid(&mut self, now: &Self, sizes: bool) -> u32 {
+        let mut notes = self.links(now);
+        self.links = now.links;
+        let size = if sizes { self.size(now) } else { 0 };
+        if size != 0 {
+            notes |= NOTE_WRITE | size;
+            self.size = now.size;
         }
         notes
     }
@@ -77,11 +99,6 @@ impl Snapshot {
     pub fn possible(&self, now: &Self) -> u32 {
         let links = if self.is_directory { NOTE_LINK } else { 0 };
         UNCOUNTED | links | self.links(now)
-    }
-
-    /// It grew or shrank.
-    pub fn differs_in_size(&self, now: &Self) -> bool {
-        self.size(now) != 0
     }
 
     /// A subdirectory came or went.
@@ -99,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_happened_is_seen_from_the_file() {
-        let notes = |now: Snapshot, mask| FILE.notes(&now, mask);
+        let notes = |now: Snapshot, mask| FILE.clone().take(&now, mask);
         assert_eq!(notes(FILE, libc::IN_ATTRIB), NOTE_ATTRIB);
         assert_eq!(notes(Snapshot { links: 3, ..FILE }, libc::IN_ATTRIB), NOTE_LINK);
         let one_left = Snapshot { links: 1, ..FILE };
@@ -118,8 +135,22 @@ mod tests {
     fn links_of_a_directory_are_its_subdirectories() {
         let directory = Snapshot { is_directory: true, ..FILE };
         let now = |links| Snapshot { links, ..directory };
-        assert_eq!(directory.notes(&now(3), libc::IN_ATTRIB), NOTE_ATTRIB);
-        assert_eq!(directory.notes(&now(0), 0), NOTE_DELETE);
+        assert_eq!(directory.clone().take(&now(3), libc::IN_ATTRIB), NOTE_ATTRIB);
+        assert_eq!(directory.clone().take(&now(0), 0), NOTE_DELETE);
+    }
+
+    #[test]
+    fn what_was_not_said_yet_is_left() {
+        let mut seen = FILE;
+        let now = Snapshot { links: 3, size: 11, access: (0o100_600, 1, 1), ..FILE };
+        assert_eq!(seen.take(&now, libc::IN_OPEN), 0);
+        assert_eq!(seen.take(&now, libc::IN_MODIFY), NOTE_WRITE | NOTE_EXTEND);
+        assert_eq!(seen.take(&now, libc::IN_ATTRIB), NOTE_LINK | NOTE_ATTRIB);
+        assert_eq!(seen.take(&now, libc::IN_MODIFY), NOTE_WRITE);
+        let mut seen = FILE;
+        assert_eq!(seen.take_unsaid(&now, true), NOTE_LINK | NOTE_WRITE | NOTE_EXTEND);
+        assert_eq!(seen.take_unsaid(&now, true), 0);
+        assert_eq!(seen.take(&now, libc::IN_ATTRIB), NOTE_ATTRIB);
     }
 
     #[test]
