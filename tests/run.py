@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
-from suites import benches, ctests, docs, examples, header, install, library, rust  # noqa: E402
+from suites import (  # noqa: E402
+    benches, cpython, ctests, docs, examples, header, install, library, rust)
 from suites.harness import LOGS, Missing, Suite  # noqa: E402
 
 SUMMARY = LOGS / "summary"  # the last line again, for .ci/run
@@ -38,6 +39,7 @@ SUITES = {
     "c-tests-nosys": (ctests.nosys, "C tests while system calls are refused"),
     "docs": (docs.docs, "the programs in README.md and the header"),
     "examples": (examples.examples, "the examples, driven"),
+    "cpython": (cpython.cpython, "CPython's own tests of kqueue"),
     "benches": (benches.benches, "the benchmarks, small: nothing lost"),
     "install": (install.install, "install, use, uninstall"),
     "loom": (rust.loom, "every interleaving of what threads share"),
