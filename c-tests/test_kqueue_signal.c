@@ -519,6 +519,20 @@ TEST(a_blocked_signal_is_counted_while_disabled) {
   CHECK_EQ(next_count(kq, SIGUSR1), 2);
 }
 
+/* Pending at once they would be one. */
+TEST(blocked_signals_of_before_and_after_a_change_are_two) {
+  evloop_kqueue_t kq = new_kqueue();
+  set_blocked(SIGUSR1, true);
+  apply(kq, SIGUSR1, KQ_SIGNAL, ADD, 0, 0, 7);
+  raise(SIGUSR1);
+  apply(kq, SIGUSR1, KQ_SIGNAL, DISABLE, 0, 0, 7);
+  raise(SIGUSR1);
+  apply(kq, SIGUSR1, KQ_SIGNAL, ENABLE, 0, 0, 7);
+  raise(SIGUSR1);
+  CHECK_EQ(next_count(kq, SIGUSR1), 3);
+  expect_nothing(kq);
+}
+
 /* ---- descriptors, forks, threads ---- */
 
 TEST(descriptors_go_with_the_last_signal) {

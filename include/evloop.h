@@ -711,9 +711,11 @@ struct timespec;
  * readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
  * Not seen are writes through mmap(2), and what other machines do to a
  * network file system. What happens twice before it is looked at is one
- * event. Should the kernel drop events (fs.inotify.max_queued_events), each
- * knote gets all that it asked for and that may have happened, which is all
- * but DELETE and LINK, for which the names are counted.
+ * event. A descriptor that was closed and opened again, with the same
+ * number for the same file, goes on being watched. Should the kernel drop
+ * events (fs.inotify.max_queued_events), each knote gets all that it asked
+ * for and that may have happened, which is all but DELETE and LINK, for
+ * which the names are counted.
  *
  * The queue's descriptor is readable, too, after something that turns out
  * to be no event, such as the use of a directory's entry, until the next
@@ -780,11 +782,12 @@ struct timespec;
  *   a handler       counted, then called, as   counted, and not called:
  *                   the kernel would have      it is not pending any more
  *   a handler that  counted from the next      as a handler
- *   is installed    call of
- *   later           evloop_kqueue_control on,
- *                   which puts it under ours;
- *                   -EBUSY from there if 16
- *                   lie over one another
+ *   is installed    evloop_kqueue_control that
+ *   later, SIG_IGN  collects on, which puts it
+ *   too             under ours; -EBUSY from
+ *                   there if 16 lie over one
+ *                   another
+ *   several queues  each counts it             one of them gets it
  *   sent to a       counted                    counted if that thread
  *   thread                                     waits in the queue
  *   blocked by a    counted when a thread      (all must block it, or it

@@ -363,6 +363,9 @@ impl Core {
         if std::mem::take(&mut self.kernel_first) {
             return;
         }
+        if !self.active.is_empty() {
+            self.take_signalfd();
+        }
         self.take_active(sink);
         self.kernel_first = sink.is_full();
     }

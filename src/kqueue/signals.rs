@@ -193,6 +193,8 @@ impl Core {
     /// A disabled knote is counted, and does not ring.
     pub fn ring_for(&mut self, id: u32, on: bool) {
         let Some(watch) = self.watch_of(id) else { return };
+        // Pending, those of before and after this would be one.
+        self.take_signalfd();
         let bell = self.signals.bell.as_ref().filter(|_| on).map_or(-1, Fd::raw);
         let has_count = match self.signals.watches.get(watch).map(|watch| &watch.way) {
             Some(Way::Handler(subscription)) => {
@@ -226,7 +228,8 @@ impl Core {
         counted
     }
 
-    /// Takes blocked signals that are pending, and counts them.
+    /// Takes blocked signals that are pending, and counts them: before what
+    /// was counted is told.
     pub fn take_signalfd(&mut self) {
         let Some(signalfd) = self.signals.signalfd.as_ref().map(Fd::raw) else { return };
         while let Some(number) = signal::read(signalfd) {
