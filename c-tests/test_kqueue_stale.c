@@ -241,6 +241,33 @@ static void *wait_for_user(void *argument) {
   return NULL;
 }
 
+/* Nothing happened to what has edges; but what does is not lost. */
+TEST(edges_do_not_come_again_when_leftovers_are_dropped) {
+  evloop_kqueue_t kq = new_kqueue();
+  Pipe told = new_pipe(), news = new_pipe();
+  int ends[2];
+  Event events[100];
+  OK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+  put(told.w);
+  put(ends[1]);
+  watch(kq, told.r, KQ_READ, CLEAR, 0);
+  watch(kq, ends[0], KQ_READ, CLEAR, 0);
+  watch(kq, ends[0], KQ_WRITE, CLEAR, 0);
+  watch(kq, news.r, KQ_READ, CLEAR, 0);
+  CHECK_EQ(take(kq, events, 100, 0), 3);
+  for (int i = 0; i < 100; i++) {
+    Pipe p = new_pipe();
+    put(p.w);
+    watch(kq, p.r, KQ_READ, 0, 0);
+    OK(dup(p.r));
+    OK(close(p.r));
+    if (i % 10 == 0) put(news.w);
+    int count = take(kq, events, 100, 0);
+    CHECK_EQ(count, i % 10 == 0);
+    if (count > 0) CHECK_EQ(events[0].ident, news.r);
+  }
+}
+
 TEST(threads_that_wait_move_to_the_new_set) {
   pthread_t threads[3];
   Pipe leftover = new_pipe();

@@ -127,7 +127,7 @@ impl Core {
 
     /// After so many events of an epoll there is none that did not come: what
     /// stays ready goes to the end of its list.
-    fn most_events(&self) -> usize {
+    pub fn most_events(&self) -> usize {
         const OWN: usize = 16;
         self.registrations.len() + self.processes.len() + self.strays + OWN
     }

@@ -8,7 +8,8 @@ use super::notes::{NOT_NOTED, Noted};
 use super::set::*;
 use super::slab::NONE;
 use crate::errno::Errno;
-use crate::sys::file;
+use crate::sys::{epoll, file};
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 /// What every delivery looks at comes first.
@@ -218,6 +219,10 @@ impl Core {
             }
             self.copy_to(&mut fresh, id)?;
         }
+        // What the new ones say at once was told; but not what the old ones
+        // still have to say. In this order nothing falls between the two.
+        self.take_reports(fresh.epolls(), false);
+        self.take_reports(self.set.epolls(), true);
         if self.set.has_bell() {
             fresh.make_bell()?;
         }
@@ -238,6 +243,41 @@ impl Core {
         }
         self.strays = 0;
         Ok(std::mem::replace(&mut self.set, fresh))
+    }
+
+    /// Takes what a set's epolls report of registrations: for nobody, or for
+    /// those that are not told again.
+    fn take_reports(&mut self, epolls: [(usize, RawFd); KINDS + 1], tells: bool) {
+        let mut room = [MaybeUninit::uninit(); 64];
+        for (kind, epoll) in epolls {
+            let mut left = self.most_events();
+            while left > 0
+                && let Ok(events) = epoll::wait(epoll, &mut room, Some(0))
+                && !events.is_empty()
+            {
+                left = left.saturating_sub(events.len());
+                for event in events {
+                    let Source::Registration(id, generation) = source(event) else { continue };
+                    let kind = if kind < KINDS { kind } else { self.kind_in_main(id) };
+                    let known = self.registrations.get_of(id, generation);
+                    if tells && known.is_some_and(|one| one.is_edge(kind)) {
+                        self.activate_all(id, kind);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has all knotes that this kind of registration is for looked at.
+    fn activate_all(&mut self, id: u32, kind: usize) {
+        let mut at = self.registrations.get(id).map_or(NONE, |one| one.first);
+        while let Some(knote) = self.knotes.get(at) {
+            let (id, next) = (at, knote.next);
+            if filter::of(knote).interest(knote).0 == kind && !knote.is(DISABLED) {
+                self.activate(id);
+            }
+            at = next;
+        }
     }
 
     fn copy_to(&self, fresh: &mut Set, id: u32) -> Result<(), Errno> {
@@ -288,6 +328,11 @@ impl Registration {
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.vain == 0 && !self.is_muted
+    }
+
+    /// Whether the kernel reports only what happens.
+    fn is_edge(&self, kind: usize) -> bool {
+        self.masks.get(kind).is_some_and(|mask| mask & ET != 0)
     }
 
     /// See [`Core::verify`].

@@ -155,6 +155,14 @@ impl Set {
         self.main.raw()
     }
 
+    /// Its epolls: those in `main` with their kinds, -1 where there is none.
+    pub fn epolls(&self) -> [(usize, RawFd); KINDS + 1] {
+        std::array::from_fn(|kind| match kind {
+            KINDS => (KINDS, self.main()),
+            kind => (kind, self.nested(kind).unwrap_or(-1)),
+        })
+    }
+
     pub fn nested(&self, kind: usize) -> Option<RawFd> {
         self.nested.get(kind)?.as_ref().map(Fd::raw)
     }
