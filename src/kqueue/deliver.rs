@@ -110,7 +110,8 @@ impl Core {
 
     /// Takes what the kernel has to report now, as far as there is room.
     pub fn take_ready(&mut self, room: &mut Room, sink: &mut Sink) -> Result<(), Errno> {
-        let mut left = self.most_events();
+        // Each thread that waits may move so many to the end meanwhile.
+        let mut left = self.most_events() + self.set.waiting * room.len();
         while left > 0 && !sink.is_full() {
             let wanted = sink.room().min(room.len());
             let places = room.get_mut(..wanted).unwrap_or_default();
