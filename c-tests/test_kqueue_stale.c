@@ -268,6 +268,30 @@ TEST(edges_do_not_come_again_when_leftovers_are_dropped) {
   }
 }
 
+TEST(an_edge_behind_many_leftovers_is_not_lost) {
+  enum { N = 400 };
+  evloop_kqueue_t kq = new_kqueue();
+  Pipe level = new_pipe(), edge = new_pipe();
+  int fds[N], seen = 0;
+  set_limit(4 * N);
+  for (int i = 0; i < N; i++) {
+    fds[i] = event_fd(1);
+    OK(dup(fds[i]));
+    watch(kq, fds[i], KQ_READ, 0, 0);
+  }
+  put(level.w);
+  watch(kq, level.r, KQ_READ, 0, 0);
+  put(edge.w);
+  watch(kq, edge.r, KQ_READ, CLEAR, 0);
+  for (int i = 0; i < N; i++) OK(close(fds[i]));
+  for (int i = 0; i < 50; i++) {
+    Event event;
+    CHECK_EQ(take(kq, &event, 1, -1), 1);
+    seen += event.ident == (uint64_t)edge.r;
+  }
+  CHECK_EQ(seen, 1);
+}
+
 TEST(threads_that_wait_move_to_the_new_set) {
   pthread_t threads[3];
   Pipe leftover = new_pipe();

@@ -160,6 +160,25 @@ TEST_TIMEOUT(nothing_is_lost_with_a_handle, 60) {
 
 /* ---- forks ---- */
 
+/* Each has what there was, whoever looks first. */
+TEST(a_child_that_keeps_the_queue_takes_nothing_from_its_parent) {
+  evloop_kqueue_t kq = OK(evloop_kqueue_create(EVLOOP_KQ_CPONFORK));
+  Pipe p = new_pipe();
+  Event events[4];
+  int status;
+  apply(kq, (uint64_t)p.r, KQ_READ, ADD | CLEAR, 0, 0, 0);
+  apply(kq, 1, KQ_TIMER, ADD | ONESHOT, 0, 0, 0);
+  apply(kq, 2, KQ_USER, ADD | CLEAR, TRIGGER, 0, 0);
+  put(p.w);
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) _exit(take(kq, events, 4, -1) == 3 ? 0 : 1);
+  OK(waitpid(child, &status, 0));
+  CHECK_EQ(status, 0);
+  CHECK(readable((int)OK(evloop_kqueue_fileno(kq)), -1));
+  CHECK_EQ(take(kq, events, 4, -1), 3);
+  CHECK_EQ(take(kq, events, 4, 0), 0);
+}
+
 static bool over;
 
 static void *change_all_the_time(void *argument) {

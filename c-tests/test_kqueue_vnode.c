@@ -181,6 +181,25 @@ TEST(only_the_loss_of_all_names_is_asked_for) {
   expect_notes(&w, NOTE(DELETE));
 }
 
+/* A file system may give a new one the inode of the last. */
+TEST(a_file_in_place_of_another_is_not_watched) {
+  Watched w = watch_file(CHANGES);
+  OK(close(w.fd));
+  OK(unlink("file"));
+  CHECK_EQ(open_file("other", O_RDWR | O_CREAT), w.fd);
+  CHECK_EQ(write(w.fd, "1234", 4), 4);
+  expect_nothing(w.kq);
+  CHECK_ERR(try_change(w.kq, (uint64_t)w.fd, VNODE, DELETE, 0, 0, 0), ENOENT);
+  watch(w.kq, w.fd, CLEAR, CHANGES);
+  OK(close(w.fd));
+  OK(unlink("other"));
+  CHECK_EQ(open_file("third", O_RDWR | O_CREAT), w.fd);
+  watch(w.kq, w.fd, CLEAR, CHANGES);
+  expect_nothing(w.kq);
+  CHECK_EQ(write(w.fd, "1234", 4), 4);
+  expect_notes(&w, NOTE(WRITE) | NOTE(EXTEND));
+}
+
 TEST(renaming_is_rename_and_the_file_is_followed) {
   Watched w = watch_file(CHANGES);
   OK(rename("file", "other"));

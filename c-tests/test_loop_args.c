@@ -253,6 +253,12 @@ TEST(the_functions_of_all_handles_know_loops_and_watchers) {
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
 }
 
+/* valgrind 3.19 has none. */
+static bool has_pidfds(void) {
+  int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+  return fd >= 0 && close(fd) == 0;
+}
+
 TEST(what_succeeds_leaves_errno_and_the_sentence) {
   evloop_t loop = virtual_loop();
   make_arguments();
@@ -262,6 +268,7 @@ TEST(what_succeeds_leaves_errno_and_the_sentence) {
     /* Which virtual loops refuse; and nothing was counted yet. */
     if (loop_functions[i].call == call_evloop_add_tfd) continue;
     if (loop_functions[i].call == call_evloop_stats_percentile_ns) continue;
+    if (loop_functions[i].call == call_evloop_add_process && !has_pidfds()) continue;
     OK(loop_functions[i].call(loop));
   }
   CHECK_EQ(errno, 4321);
@@ -352,7 +359,7 @@ TEST(wrong_arguments_of_watchers_are_named) {
   ARGUMENT(evloop_add_process(loop, 0, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_add_process(loop, -1, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_add_process(loop, getpid(), 64, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_process(loop, INT_MAX, 0, see, NULL), ESRCH);
+  if (has_pidfds()) ARGUMENT(evloop_add_process(loop, INT_MAX, 0, see, NULL), ESRCH);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 2);
 }
 

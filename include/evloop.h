@@ -2633,8 +2633,8 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
  * the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
  * has a copy under the same handle and descriptor: the descriptor is the
  * parent's until the child's first call with it. But where another thread
- * was changing the queue at the fork the child has none: -ECHILD. Since
- * 0.1.0. Source: kqueue(2) of FreeBSD.
+ * was changing the queue, or took events, at the fork the child has none:
+ * -ECHILD. Since 0.1.0. Source: kqueue(2) of FreeBSD.
  */
 evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
 

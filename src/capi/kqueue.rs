@@ -27,8 +27,8 @@ use libc::timespec;
 /// the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
 /// has a copy under the same handle and descriptor: the descriptor is the
 /// parent's until the child's first call with it. But where another thread
-/// was changing the queue at the fork the child has none: -ECHILD. Since
-/// 0.1.0. Source: kqueue(2) of FreeBSD.
+/// was changing the queue, or took events, at the fork the child has none:
+/// -ECHILD. Since 0.1.0. Source: kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_create(flags: u32) -> evloop_kqueue_t {
     guard("evloop_kqueue_create", || {

@@ -126,9 +126,10 @@ impl Core {
         Ok(())
     }
 
-    /// After so many events of an epoll there is none that did not come: what
-    /// stays ready goes to the end of its list.
-    pub fn most_events(&self) -> usize {
+    /// After so many events of an epoll there is none that did not come, but
+    /// for strays that were not seen yet: what stays ready goes to the end of
+    /// its list.
+    fn most_events(&self) -> usize {
         const OWN: usize = 16;
         self.registrations.len() + self.processes.len() + self.strays + OWN
     }

@@ -136,7 +136,7 @@ impl Queue {
         let fresh = set::Set::new()?;
         let main = fresh.main();
         epoll::add(self.number(), main, set::IN, 0)?;
-        let mut old = core.move_to(fresh)?;
+        let mut old = core.move_quietly_to(fresh)?;
         self.main.store(main, Ordering::Release);
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.number(), old.main());

@@ -511,17 +511,19 @@ impl Core {
         }
     }
 
-    /// A watch is over. Nobody has its file open any more, mostly: but so it
-    /// is also when a file loses its last name, if that is not the one that
-    /// it was opened by.
+    /// A watch is over. Nobody has its file open any more, mostly, and its
+    /// number may be another file's by now; but so it is also when a file
+    /// loses its last name, if that is not the one that it was opened by.
     fn take_end(&mut self, watch: i32) {
         let seen = self.notes.watches.get(&watch).map_or(Snapshot::NOTHING, |known| known.seen);
         loop {
             let id = self.notes.first(watch, Role::File);
-            let Some(registration) = self.registrations.get(id) else { break };
-            match registration.compare() {
-                Ok(()) => self.begin_again(id, seen),
-                Err(_) => self.forget(id),
+            if self.registrations.get(id).is_none() {
+                break;
+            }
+            match self.snapshot(id) {
+                Some(now) if now.has_no_name() => self.begin_again(id, seen),
+                _ => self.forget(id),
             }
         }
         loop {
@@ -541,9 +543,9 @@ impl Core {
         self.take_from_list(id, Role::File, noted);
         // There is nobody to be told of a failure.
         let _ = self.add_note(id, Role::File, noted.mask);
-        let watch = self.noted(id, Role::File).watch;
+        let Noted { watch, next, .. } = self.noted(id, Role::File);
         if let Some(known) = self.notes.watches.get_mut(&watch)
-            && known.first == [id, NONE]
+            && (known.first, next) == ([id, NONE], NONE)
         {
             known.seen = seen;
         }

@@ -207,9 +207,25 @@ impl Core {
         }
     }
 
-    /// Has another set of epolls watch everything that still is what it was;
-    /// registrations of descriptors that were closed do not come along.
+    /// Has another set of epolls watch everything that still is what it was.
+    /// What has edges is told again.
     pub fn move_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
+        self.copy_registrations(&mut fresh)?;
+        self.move_rest(fresh)
+    }
+
+    /// The same, but nothing is told again; of epolls that are nobody else's.
+    pub fn move_quietly_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
+        self.copy_registrations(&mut fresh)?;
+        // What the new ones say at once was told; but not what the old ones
+        // still have to say. In this order nothing falls between the two.
+        self.each_report(fresh.epolls(), |_, _, _| {});
+        self.each_report(self.set.epolls(), Self::activate_edges);
+        self.move_rest(fresh)
+    }
+
+    /// Registrations of descriptors that were closed do not come along.
+    fn copy_registrations(&mut self, fresh: &mut Set) -> Result<(), Errno> {
         let mut at = 0;
         while let Some(id) = self.registrations.next_from(at) {
             at = id + 1;
@@ -217,12 +233,13 @@ impl Core {
                 self.forget(id);
                 continue;
             }
-            self.copy_to(&mut fresh, id)?;
+            self.copy_to(fresh, id)?;
         }
-        // What the new ones say at once was told; but not what the old ones
-        // still have to say. In this order nothing falls between the two.
-        self.take_reports(fresh.epolls(), false);
-        self.take_reports(self.set.epolls(), true);
+        Ok(())
+    }
+
+    /// The queue's own descriptors; the old set.
+    fn move_rest(&mut self, mut fresh: Set) -> Result<Set, Errno> {
         if self.set.has_bell() {
             fresh.make_bell()?;
         }
@@ -245,26 +262,44 @@ impl Core {
         Ok(std::mem::replace(&mut self.set, fresh))
     }
 
-    /// Takes what a set's epolls report of registrations: for nobody, or for
-    /// those that are not told again.
-    fn take_reports(&mut self, epolls: [(usize, RawFd); KINDS + 1], tells: bool) {
+    /// Takes what a set's epolls report of registrations, all of it; `take`
+    /// is given the registration, its generation and kind.
+    fn each_report(
+        &mut self,
+        epolls: [(usize, RawFd); KINDS + 1],
+        take: impl Fn(&mut Self, (u32, u32), usize),
+    ) {
         let mut room = [MaybeUninit::uninit(); 64];
         for (kind, epoll) in epolls {
-            let mut left = self.most_events();
-            while left > 0
-                && let Ok(events) = epoll::wait(epoll, &mut room, Some(0))
+            // How many there are nobody knows. What stays ready goes to the
+            // end of the kernel's list: when any of it comes again, all came.
+            let (mut count, mut next_anchor, mut anchor) = (0, 1, None);
+            'epoll: while let Ok(events) = epoll::wait(epoll, &mut room, Some(0))
                 && !events.is_empty()
             {
-                left = left.saturating_sub(events.len());
                 for event in events {
-                    let Source::Registration(id, generation) = source(event) else { continue };
-                    let kind = if kind < KINDS { kind } else { self.kind_in_main(id) };
-                    let known = self.registrations.get_of(id, generation);
-                    if tells && known.is_some_and(|one| one.is_edge(kind)) {
-                        self.activate_all(id, kind);
+                    if anchor == Some(event.u64) {
+                        break 'epoll;
+                    }
+                    count += 1;
+                    if count == next_anchor {
+                        // The one before may not stay ready.
+                        (anchor, next_anchor) = (Some(event.u64), next_anchor * 2);
+                    }
+                    if let Source::Registration(id, generation) = source(event) {
+                        let kind = if kind < KINDS { kind } else { self.kind_in_main(id) };
+                        take(self, (id, generation), kind);
                     }
                 }
             }
+        }
+    }
+
+    /// What the kernel does not say again is looked at.
+    fn activate_edges(&mut self, (id, generation): (u32, u32), kind: usize) {
+        let known = self.registrations.get_of(id, generation);
+        if known.is_some_and(|one| one.is_edge(kind)) {
+            self.activate_all(id, kind);
         }
     }
 

@@ -80,6 +80,10 @@ impl Snapshot {
         notes
     }
 
+    pub fn has_no_name(&self) -> bool {
+        self.links == 0
+    }
+
     /// What happened that inotify says nothing of, or not yet. `sizes`: it
     /// counts how long the file is.
     pub fn take_unsaid(&mut self, now: &Self, sizes: bool) -> u32 {
