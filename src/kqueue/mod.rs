@@ -133,6 +133,11 @@ impl Queue {
     /// Replaces the epoll that everything is in, to be rid of what is there
     /// and cannot be reached any more.
     fn rebuild(&self, core: &mut Core) -> std::result::Result<(), Errno> {
+        if core.set.waiting > 0 {
+            // What it takes to have them come to the new one.
+            core.retired.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            core.set.make_bell()?;
+        }
         let fresh = set::Set::new()?;
         let main = fresh.main();
         epoll::add(self.number(), main, set::IN, 0)?;
@@ -140,7 +145,7 @@ impl Queue {
         self.main.store(main, Ordering::Release);
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.number(), old.main());
-        if old.waiting > 0 && core.retired.try_reserve(1).is_ok() {
+        if old.waiting > 0 {
             old.alarm(|| self.alarm_fd());
             core.retired.push(old);
         }
