@@ -154,38 +154,17 @@ impl Queue {
             let core = locked.core()?;
             core.renew_signals()?;
             core.first_look(sink);
+            let is_quiet = sink.filled() == 0 && core.active.is_empty();
             let mut more = true;
-            if sink.filled() == 0
-                && core.active.is_empty()
-                && !matches!(how.deadline, Deadline::Now)
-            {
+            if is_quiet && !matches!(how.deadline, Deadline::Now) {
                 self.settle(core)?;
                 let slice = match (core.is_stuck(), listens) {
                     (true, _) => STUCK_NS,
                     (false, true) => LISTEN_NS,
                     (false, false) => i64::MAX,
                 };
-                let wanted = sink.room().min(AT_ONCE);
-                let places = room.get_mut(..wanted).unwrap_or_default();
                 let left = at_most(how.deadline, slice);
-                let (again, result) = self.wait(locked, by, places, left)?;
-                locked = again;
-                let core = locked.core()?;
-                match result {
-                    Ok(events) => {
-                        let unknown = core.take_events(events, sink);
-                        more = unknown > 0 || events.len() == wanted;
-                    }
-                    // The signal may be what is waited for.
-                    Err(Errno::EINTR) if core.take_signals() => {}
-                    Err(Errno::EINTR) => {
-                        drop(locked);
-                        interrupted(how.by)?;
-                        locked = self.lock(by)?;
-                        continue;
-                    }
-                    Err(errno) => return Err(errno.into()),
-                }
+                (locked, more) = self.wait(locked, by, how.by, left, (&mut room, sink))?;
             }
             let core = locked.core()?;
             if more
@@ -216,10 +195,39 @@ impl Queue {
         }
     }
 
+    /// Waits, and takes what the kernel has reported; true: it may have more.
+    fn wait<'a>(
+        &'a self,
+        locked: Locked<'a>,
+        by: Option<&Lent>,
+        whose: By,
+        left: Option<i64>,
+        (room, sink): (&mut Room, &mut Sink),
+    ) -> Result<(Locked<'a>, bool)> {
+        let wanted = sink.room().min(AT_ONCE);
+        let places = room.get_mut(..wanted).unwrap_or_default();
+        let (mut locked, result) = self.sleep(locked, by, places, left)?;
+        let core = locked.core()?;
+        match result {
+            Ok(events) => {
+                let unknown = core.take_events(events, sink);
+                Ok((locked, unknown > 0 || events.len() == wanted))
+            }
+            // The signal may be what is waited for.
+            Err(Errno::EINTR) if core.take_signals() => Ok((locked, false)),
+            Err(Errno::EINTR) => {
+                drop(locked);
+                interrupted(whose)?;
+                Ok((self.lock(by)?, false))
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Waits, while others may have the lock; what the kernel has reported,
     /// which may be outdated by now.
     #[inline]
-    fn wait<'a, 'b>(
+    fn sleep<'a, 'b>(
         &'a self,
         mut locked: Locked<'a>,
         by: Option<&Lent>,
