@@ -14,8 +14,9 @@ use crate::waiters;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-/// How many events the kernel is asked for at once.
-pub(super) const AT_ONCE: usize = 256;
+/// How many events the kernel is asked for at once: they are on the stack of
+/// a thread that waits.
+pub(super) const AT_ONCE: usize = 64;
 
 /// What a queue is waited for by.
 #[derive(Clone, Copy, PartialEq, Eq)]
