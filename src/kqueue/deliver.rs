@@ -112,13 +112,20 @@ impl Core {
     pub fn take_ready(&mut self, room: &mut Room, sink: &mut Sink) -> Result<(), Errno> {
         // Each thread that waits may move so many to the end meanwhile.
         let mut left = self.most_events() + self.set.waiting * room.len();
+        let mut in_vain = 0;
         while left > 0 && !sink.is_full() {
+            let again = sink.again;
             let wanted = sink.room().min(room.len());
             let places = room.get_mut(..wanted).unwrap_or_default();
             let events = epoll::wait(self.set.main(), places, Some(0))?;
             // Nobody else can have taken them meanwhile.
             self.strays += self.take_events(events, sink);
-            if events.len() < wanted {
+            // What comes again was at the end of the kernel's list, if nobody
+            // else moved it there.
+            let repeated = sink.again - again;
+            let alone = self.set.waiting == 0;
+            in_vain += usize::from(repeated == events.len() || (alone && repeated > 0));
+            if events.len() < wanted || in_vain > self.set.waiting {
                 break;
             }
             left = left.saturating_sub(events.len());
@@ -171,10 +178,12 @@ impl Core {
         let Some(epoll) = self.set.nested(kind) else { return };
         let mut room = [MaybeUninit::uninit(); 64];
         let mut left = self.most_events();
-        while left > 0 && !sink.is_full() {
+        // It is not the main one's list that these are at the end of.
+        let again = std::mem::take(&mut sink.again);
+        while left > 0 && !sink.is_full() && sink.again == 0 {
             let wanted = sink.room().min(room.len());
             let places = room.get_mut(..wanted).unwrap_or_default();
-            let Ok(events) = epoll::wait(epoll, places, Some(0)) else { return };
+            let Ok(events) = epoll::wait(epoll, places, Some(0)) else { break };
             for event in events {
                 if let Source::Registration(id, generation) = set::source(event)
                     && !self.take_registration((id, generation), kind, event.events, sink)
@@ -183,10 +192,29 @@ impl Core {
                 }
             }
             if events.len() < wanted {
-                return;
+                break;
             }
             left = left.saturating_sub(events.len());
         }
+        sink.again = again;
+    }
+
+    /// Whether this call has delivered all that is meant, of those that are
+    /// reported as long as they are ready.
+    fn is_told(&self, first: u32, ready: u32, sink: &Sink) -> bool {
+        let (mut at, mut told) = (first, false);
+        while let Some(knote) = self.knotes.get(at) {
+            let (kind, interest) = filter::of(knote).interest(knote);
+            let meant = interest | set::ERR | set::HUP;
+            if kind == set::LEVEL && ready & meant != 0 && !knote.is(DISABLED) {
+                if knote.pass != sink.pass {
+                    return false;
+                }
+                told = true;
+            }
+            at = knote.next;
+        }
+        told
     }
 
     /// `ready`: what the kernel said of this kind of its registration. False:
@@ -202,6 +230,11 @@ impl Core {
             return false;
         };
         self.knotes.prefetch(registration.first);
+        if kind == set::LEVEL && sink.filled() > 0 && self.is_told(registration.first, ready, sink)
+        {
+            sink.again += 1;
+            return true;
+        }
         // A duplicate of what was closed may be reported, and the number be
         // another's by now.
         if registration.verify(&self.set).is_err() {
