@@ -6,7 +6,7 @@ use super::core::Core;
 use super::event::*;
 use super::filter::{self, Verdict};
 use super::knote::*;
-use super::set::{self, Source};
+use super::set::{self, Laps, Source};
 use super::slab::NONE;
 use crate::errno::Errno;
 use crate::sys::epoll::{self, Event};
@@ -110,35 +110,27 @@ impl Core {
 
     /// Takes what the kernel has to report now, as far as there is room.
     pub fn take_ready(&mut self, room: &mut Room, sink: &mut Sink) -> Result<(), Errno> {
-        // Each thread that waits may move so many to the end meanwhile.
-        let mut left = self.most_events() + self.set.waiting * room.len();
-        let mut in_vain = 0;
-        while left > 0 && !sink.is_full() {
-            let again = sink.again;
+        let (mut laps, mut left) = (Laps::new(), None);
+        while left != Some(0) && !sink.is_full() {
             let wanted = sink.room().min(room.len());
             let places = room.get_mut(..wanted).unwrap_or_default();
             let events = epoll::wait(self.set.main(), places, Some(0))?;
+            let is_over = laps.is_over(events);
             // Nobody else can have taken them meanwhile.
             self.strays += self.take_events(events, sink);
-            // What comes again was at the end of the kernel's list, if nobody
-            // else moved it there.
-            let repeated = sink.again - again;
-            let alone = self.set.waiting == 0;
-            in_vain += usize::from(repeated == events.len() || (alone && repeated > 0));
-            if events.len() < wanted || in_vain > self.set.waiting {
+            if events.len() < wanted {
                 break;
             }
-            left = left.saturating_sub(events.len());
+            left = match left {
+                Some(left) => Some(usize::saturating_sub(left, events.len())),
+                None if !is_over => None,
+                None if self.set.waiting == 0 => Some(0),
+                // Each thread that waits may have moved so many behind what
+                // came first: they come with the next lap.
+                None => Some(laps.length() + self.set.waiting * room.len()),
+            };
         }
         Ok(())
-    }
-
-    /// After so many events of an epoll there is none that did not come, but
-    /// for strays that were not seen yet: what stays ready goes to the end of
-    /// its list.
-    fn most_events(&self) -> usize {
-        const OWN: usize = 16;
-        self.registrations.len() + self.processes.len() + self.strays + OWN
     }
 
     /// Takes what the kernel has reported; how many of it were registrations
@@ -177,13 +169,11 @@ impl Core {
     fn take_nested(&mut self, kind: usize, sink: &mut Sink) {
         let Some(epoll) = self.set.nested(kind) else { return };
         let mut room = [MaybeUninit::uninit(); 64];
-        let mut left = self.most_events();
-        // It is not the main one's list that these are at the end of.
-        let again = std::mem::take(&mut sink.again);
-        while left > 0 && !sink.is_full() && sink.again == 0 {
+        let mut laps = Laps::new();
+        while !sink.is_full() {
             let wanted = sink.room().min(room.len());
             let places = room.get_mut(..wanted).unwrap_or_default();
-            let Ok(events) = epoll::wait(epoll, places, Some(0)) else { break };
+            let Ok(events) = epoll::wait(epoll, places, Some(0)) else { return };
             for event in events {
                 if let Source::Registration(id, generation) = set::source(event)
                     && !self.take_registration((id, generation), kind, event.events, sink)
@@ -191,12 +181,10 @@ impl Core {
                     self.strays += 1;
                 }
             }
-            if events.len() < wanted {
-                break;
+            if events.len() < wanted || laps.is_over(events) {
+                return;
             }
-            left = left.saturating_sub(events.len());
         }
-        sink.again = again;
     }
 
     /// Whether this call has delivered all that is meant, of those that are
@@ -230,9 +218,8 @@ impl Core {
             return false;
         };
         self.knotes.prefetch(registration.first);
-        if kind == set::LEVEL && sink.filled() > 0 && self.is_told(registration.first, ready, sink)
-        {
-            sink.again += 1;
+        let may_be_told = kind == set::LEVEL && sink.filled() > 0 && registration.is_plain();
+        if may_be_told && self.is_told(registration.first, ready, sink) {
             return true;
         }
         // A duplicate of what was closed may be reported, and the number be

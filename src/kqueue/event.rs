@@ -139,20 +139,18 @@ pub(crate) struct Sink {
     filled: usize,
     /// The number of the collecting call that fills it; 0: it has none yet.
     pub pass: u32,
-    /// How often the kernel reported what was delivered already.
-    pub again: usize,
 }
 
 impl Sink {
     /// # Safety
     /// `room` entries at `start` stay writable while this is used.
     pub unsafe fn new(start: *mut Kevent, room: usize) -> Self {
-        Self { start: start.cast(), room, filled: 0, pass: 0, again: 0 }
+        Self { start: start.cast(), room, filled: 0, pass: 0 }
     }
 
     /// No room.
     pub fn none() -> Self {
-        Self { start: std::ptr::null_mut(), room: 0, filled: 0, pass: u32::MAX, again: 0 }
+        Self { start: std::ptr::null_mut(), room: 0, filled: 0, pass: u32::MAX }
     }
 
     pub fn is_full(&self) -> bool {

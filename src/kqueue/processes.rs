@@ -60,10 +60,6 @@ impl Processes {
         Self { records: Slab::new(), connector: None, epoch: 0, listeners: 0 }
     }
 
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
     /// Before the connector is closed; a forked child closes only its own.
     fn leave(&self, connector: &Fd) {
         if self.epoch == fork::current() {

@@ -271,25 +271,18 @@ impl Core {
     ) {
         let mut room = [MaybeUninit::uninit(); 64];
         for (kind, epoll) in epolls {
-            // How many there are nobody knows. What stays ready goes to the
-            // end of the kernel's list: when any of it comes again, all came.
-            let (mut count, mut next_anchor, mut anchor) = (0, 1, None);
-            'epoll: while let Ok(events) = epoll::wait(epoll, &mut room, Some(0))
+            let mut laps = Laps::new();
+            while let Ok(events) = epoll::wait(epoll, &mut room, Some(0))
                 && !events.is_empty()
             {
                 for event in events {
-                    if anchor == Some(event.u64) {
-                        break 'epoll;
-                    }
-                    count += 1;
-                    if count == next_anchor {
-                        // The one before may not stay ready.
-                        (anchor, next_anchor) = (Some(event.u64), next_anchor * 2);
-                    }
                     if let Source::Registration(id, generation) = source(event) {
                         let kind = if kind < KINDS { kind } else { self.kind_in_main(id) };
                         take(self, (id, generation), kind);
                     }
+                }
+                if laps.is_over(events) {
+                    break;
                 }
             }
         }
