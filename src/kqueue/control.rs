@@ -207,7 +207,7 @@ impl Queue {
     ) -> Result<(Locked<'a>, bool)> {
         let wanted = sink.room().min(AT_ONCE);
         let places = room.get_mut(..wanted).unwrap_or_default();
-        let (mut locked, result) = self.sleep(locked, by, places, left)?;
+        let (mut locked, result) = self.wait_unlocked(locked, by, places, left)?;
         let core = locked.core()?;
         match result {
             Ok(events) => {
@@ -228,7 +228,7 @@ impl Queue {
     /// Waits, while others may have the lock; what the kernel has reported,
     /// which may be outdated by now.
     #[inline]
-    fn sleep<'a, 'b>(
+    fn wait_unlocked<'a, 'b>(
         &'a self,
         mut locked: Locked<'a>,
         by: Option<&Lent>,

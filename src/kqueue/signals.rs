@@ -232,7 +232,9 @@ impl Core {
     /// was counted is told.
     pub fn take_signalfd(&mut self) {
         let Some(signalfd) = self.signals.signalfd.as_ref().map(Fd::raw) else { return };
-        while let Some(number) = signal::read(signalfd) {
+        // What comes faster than it is read is left to the next look.
+        const MOST: usize = 1 << 16;
+        for number in std::iter::from_fn(|| signal::read(signalfd)).take(MOST) {
             for place in 0..self.signals.list.len() {
                 let id = self.signals.list.get(place).copied().unwrap_or(NONE);
                 let Some(watch) = self.signals.watches.get_mut(id) else { continue };
