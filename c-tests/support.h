@@ -181,11 +181,15 @@ MAYBE_UNUSED static int open_call_file(const pid_t *tid) {
   return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-/* Sleeps in a call that waits; "running", or another call, is not that. */
-static inline bool is_asleep(int call_file) {
+/* In which call it sleeps; -1: it runs. */
+static inline long call_of(int call_file) {
   char text[32] = "";
-  if (pread(call_file, text, sizeof text - 1, 0) < 1) return false;
-  return text[0] >= '0' && text[0] <= '9' && is_wait(atol(text));
+  if (pread(call_file, text, sizeof text - 1, 0) < 1) return -1;
+  return text[0] >= '0' && text[0] <= '9' ? atol(text) : -1;
+}
+
+static inline bool is_asleep(int call_file) {
+  return is_wait(call_of(call_file));
 }
 
 /* Until the thread, which stores its id there, sleeps in a call that waits. */

@@ -35,6 +35,8 @@ TEST(flags_of_creation) {
 }
 
 TEST(closing_gives_back_all_descriptors) {
+  /* The first makes one for the process. */
+  CHECK_EQ(evloop_kqueue_close(new_kqueue()), 0);
   int before = open_descriptors();
   for (int i = 0; i < 100; i++) {
     evloop_kqueue_t kq = new_kqueue();

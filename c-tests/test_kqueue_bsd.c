@@ -201,6 +201,8 @@ TEST_TIMEOUT(several_at_a_time_fit_in_32_descriptors, 120) {
 }
 
 TEST(a_bare_queue_has_two_descriptors) {
+  /* The first makes one for the process. */
+  bsd_kqueue();
   int before = open_descriptors();
   for (int i = 0; i < 10; i++) bsd_kqueue();
   CHECK_EQ(open_descriptors() - before, 20);

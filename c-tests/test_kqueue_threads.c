@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* Kqueues that several threads use: edges, which the kernel tells only once,
- * and forks in the middle of it. */
+ * forks and closing in the middle of it, and no descriptor left. */
 
 #define _GNU_SOURCE
 #include "kqueue_support.h"
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 typedef struct Taker {
@@ -215,25 +216,160 @@ TEST_TIMEOUT(a_child_of_a_busy_process_uses_queues_at_once, 60) {
   for (int i = 0; i < 2; i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
 }
 
+/* ---- closing ---- */
+
+static Pipe gates[2];
+static __thread int gate;
+static int parked; /* atomic */
+
+/* Keeps a thread where it is until its gate is opened. */
+static void park(int number) {
+  char byte;
+  (void)number;
+  RAISE(parked, 1);
+  while (read(gates[gate].r, &byte, 1) < 0) continue;
+}
+
+static void park_thread(pthread_t thread) {
+  int before = LOAD(parked);
+  CHECK_EQ(pthread_kill(thread, SIGUSR1), 0);
+  UNTIL(LOAD(parked) > before);
+}
+
+/* It has the queue's lock nearly all the time. */
+static void *change_until_closed(void *kq) {
+  static Event list[500];
+  for (int i = 0; i < LENGTH(list); i++) list[i] = change(1, KQ_USER, ADD, 0, 0, 0);
+  while (evloop_kqueue_control(*(evloop_kqueue_t *)kq, list, LENGTH(list), NULL, 0, 0) == 0) continue;
+  return NULL;
+}
+
+static void *take_at_gate(void *argument) {
+  gate = 1;
+  return take_main(argument);
+}
+
+static void *close_main(void *argument) {
+  Taker *t = (Taker *)argument;
+  store_tid(&t->tid);
+  t->result = evloop_kqueue_close(t->kq);
+  return NULL;
+}
+
+/* Returns in which call the thread sleeps. */
+static long start(Taker *t, evloop_kqueue_t kq, void *role(void *)) {
+  long call;
+  memset(t, 0, sizeof *t);
+  t->kq = kq;
+  CHECK_EQ(pthread_create(&t->thread, NULL, role, t), 0);
+  int call_file = (int)OK(open_call_file(&t->tid));
+  POLL_UNTIL((call = call_of(call_file)) == SYS_futex || is_wait(call));
+  OK(close(call_file));
+  return call;
+}
+
+static int result_of(Taker *t) {
+  CHECK_EQ(pthread_join(t->thread, NULL), 0);
+  return t->result;
+}
+
+TEST(who_is_about_to_wait_sees_that_it_is_closed) {
+  handle_signals(park);
+  gates[0] = new_pipe();
+  gates[1] = new_pipe();
+  for (int kind = 0; kind < 2; kind++) {
+    evloop_kqueue_t kq = new_kqueue(), by = kq;
+    pthread_t changer;
+    Taker taker, closer;
+    if (kind == 1) by = OK(evloop_kqueue_from_fd((int)OK(evloop_kqueue_fileno(kq)), 0));
+    CHECK_EQ(pthread_create(&changer, NULL, change_until_closed, &kq), 0);
+    park_thread(changer);
+    while (start(&taker, by, take_at_gate) != SYS_futex) {
+      /* The changer has not the lock. */
+      apply(kq, 2, KQ_USER, ADD | ONESHOT, TRIGGER, 0, 0);
+      CHECK_EQ(result_of(&taker), 1);
+      put(gates[0].w);
+      park_thread(changer);
+    }
+    park_thread(taker.thread);
+    CHECK_EQ(start(&closer, by, close_main), SYS_futex);
+    put(gates[0].w);
+    CHECK_EQ(result_of(&closer), 0);
+    put(gates[1].w);
+    CHECK_EQ(result_of(&taker), -ESTALE);
+    if (kind == 1) CHECK_EQ(evloop_kqueue_close(kq), 0);
+    CHECK_EQ(pthread_join(changer, NULL), 0);
+  }
+}
+
 /* ---- descriptors that run out ---- */
 
-TEST(a_change_that_fails_for_want_of_a_descriptor_was_not_made) {
-  evloop_kqueue_t kq = new_kqueue(), other = new_kqueue();
-  Event event, timer = change(2, KQ_TIMER, ADD, 0, 1, 7);
-  apply(other, 1, KQ_USER, ADD, 0, 0, 0);
+/* A queue with nothing but what is needed to wake those that wait in it. */
+TEST(closing_wakes_who_waits_without_a_descriptor_left) {
+  for (int kind = 0; kind < 2; kind++) {
+    evloop_kqueue_t kq = new_kqueue(), by = kq;
+    Taker t;
+    if (kind == 1) by = OK(evloop_kqueue_from_fd((int)OK(evloop_kqueue_fileno(kq)), 0));
+    start_taker(&t, by);
+    Filling all = use_up_descriptors();
+    CHECK_EQ(evloop_kqueue_close(by), 0);
+    CHECK_EQ(result_of(&t), -ESTALE);
+    give_back_descriptors(all);
+  }
+}
+
+TEST(what_is_left_of_an_edge_is_seen_without_a_descriptor_left) {
+  evloop_kqueue_t kq = new_kqueue();
+  Pipe p = new_pipe();
+  Event event;
+  apply(kq, (uint64_t)p.r, KQ_READ, ADD | CLEAR, 0, 0, 0);
+  apply(kq, (uint64_t)p.r, KQ_READ, ADD | CLEAR | EVLOOP_KQ_EV_UDATA_SPECIFIC, 0, 0, 7);
   Filling all = use_up_descriptors();
-  CHECK_ERR(try_change(kq, 1, KQ_USER, ADD, TRIGGER, 0, 0), EMFILE);
-  CHECK_ERR(try_change(kq, 1, KQ_USER, DELETE, 0, 0, 0), ENOENT);
-  CHECK_ERR(try_change(other, 1, KQ_USER, 0, TRIGGER, 0, 0), EMFILE);
-  CHECK_EQ(take(other, &event, 1, 0), 0);
+  put(p.w);
+  CHECK_EQ(take(kq, &event, 1, -1), 1);
+  CHECK(readable((int)OK(evloop_kqueue_fileno(kq)), 0));
+  CHECK_EQ(take(kq, &event, 1, 0), 1);
+  expect_nothing(kq);
+  give_back_descriptors(all);
+}
+
+/* The kernel goes on reporting what was closed while a duplicate lives, and
+ * there is no descriptor to be rid of it with. */
+TEST(what_cannot_be_got_rid_of_does_not_keep_a_thread_busy) {
+  evloop_kqueue_t kq = new_kqueue();
+  struct rusage before, after;
+  Event event;
+  int fd = event_fd(1);
+  apply(kq, (uint64_t)fd, KQ_READ, ADD, 0, 0, 0);
+  OK(dup(fd));
+  Filling all = use_up_descriptors();
+  OK(close(fd));
+  OK(dup(0));
+  OK(getrusage(RUSAGE_THREAD, &before));
+  CHECK_EQ(take(kq, &event, 1, 500 * MS), 0);
+  OK(getrusage(RUSAGE_THREAD, &after));
+  /* How often it slept. */
+  CHECK(after.ru_nvcsw - before.ru_nvcsw > 2);
+  give_back_descriptors(all);
+}
+
+TEST(a_change_that_fails_for_want_of_a_descriptor_was_not_made) {
+  evloop_kqueue_t kq = new_kqueue();
+  Event event, timer = change(2, KQ_TIMER, ADD, 0, 1, 7);
+  Filling all = use_up_descriptors();
   CHECK_EQ(evloop_kqueue_control(kq, &timer, 1, &event, 1, 0), 1);
   CHECK_EQ(event.flags, KQ_ERROR);
   CHECK_EQ(event.data, EMFILE);
   CHECK_EQ(event.udata, 7);
   CHECK_ERR(try_change(kq, 2, KQ_TIMER, DELETE, 0, 0, 0), ENOENT);
+  CHECK_ERR(try_change(kq, SIGUSR1, EVLOOP_KQ_FILTER_SIGNAL, ADD, 0, 0, 0), EMFILE);
+  CHECK_ERR(try_change(kq, SIGUSR1, EVLOOP_KQ_FILTER_SIGNAL, DELETE, 0, 0, 0), ENOENT);
+  /* This needs none. */
+  apply(kq, 1, KQ_USER, ADD | CLEAR, TRIGGER, 0, 0);
+  expect_event(kq, 1, KQ_USER);
   give_back_descriptors(all);
-  apply(other, 1, KQ_USER, 0, TRIGGER, 0, 0);
-  expect_event(other, 1, KQ_USER);
+  apply(kq, 2, KQ_TIMER, ADD | ONESHOT, 0, 1, 0);
+  expect_event(kq, 2, KQ_TIMER);
 }
 
 CHECK_MAIN()

@@ -20,7 +20,8 @@ use libc::timespec;
 /// @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
 /// @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
 ///   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
-///   and up to ten more for what it is made to watch. -ENOMEM.
+///   up to ten more for what it is made to watch, and the process one for
+///   all its queues and epolls. -ENOMEM.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
 /// everything but close in the child, whose descriptor of it is closed by

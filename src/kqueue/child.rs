@@ -12,7 +12,7 @@ use super::set::{self, Set};
 use crate::errno::{Error, Result, fail};
 use crate::sync::Ordering;
 use crate::sys::fd::{self, Fd};
-use crate::sys::{epoll, fork};
+use crate::sys::{epoll, eventfd, fork};
 
 impl Queue {
     /// First call in a child, with no other thread in the library.
@@ -57,6 +57,7 @@ impl Queue {
         if self.ask_behind(number).is_err() {
             fail!(EBADF, "the queue's fd {} was closed after the fork", number);
         }
+        eventfd::always_readable(fork::current())?;
         let public = epoll::create()?;
         let fresh = Set::new()?;
         epoll::add(public.raw(), fresh.main(), set::IN, 0)?;

@@ -9,7 +9,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::{MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self, Event};
-use crate::sys::thread;
+use crate::sys::{poll, thread};
 use crate::waiters;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -186,13 +186,17 @@ impl Queue {
                 let _ = self.settle(core);
                 return Ok(sink.filled());
             }
+            let is_in_vain = core.has_many_strays();
+            drop(locked);
+            if is_in_vain {
+                pause(how)?;
+            }
             if let By::Number(number) = how.by {
-                drop(locked);
                 registry::look_at(number);
                 // Nobody else is there to close it.
                 listens = !thread::is_the_only_one();
-                locked = self.lock(by)?;
             }
+            locked = self.lock(by)?;
         }
     }
 
@@ -205,7 +209,7 @@ impl Queue {
         left: Option<i64>,
         (room, sink): (&mut Room, &mut Sink),
     ) -> Result<(Locked<'a>, bool)> {
-        let wanted = sink.room().min(AT_ONCE);
+        let wanted = sink.left().min(AT_ONCE);
         let places = room.get_mut(..wanted).unwrap_or_default();
         let (mut locked, result) = self.wait_unlocked(locked, by, places, left)?;
         let core = locked.core()?;
@@ -287,15 +291,17 @@ impl Queue {
         let waiting = usize::try_from(lent.waiting.load(Ordering::Relaxed)).unwrap_or(0);
         if let Some(core) = core.as_mut().filter(|_| waiting > 0) {
             core.leaving += waiting;
-            core.set.alarm(|| self.alarm_fd());
+            core.set.alarm();
         }
     }
 
     /// The state; unless it is closed.
     #[inline(always)]
     fn lock(&self, by: Option<&Lent>) -> Result<Locked<'_>> {
-        self.check(by)?;
         let mut locked = Locked(self.core.lock());
+        // Not before: who closes it, and finds the lock free, wakes those
+        // that wait by then.
+        self.check(by)?;
         if self.keep && !is_here(self.epoch.load(Ordering::Relaxed)) {
             self.revive(locked.core()?)?;
         }
@@ -349,6 +355,15 @@ const LISTEN_NS: i64 = 250_000_000;
 fn at_most(deadline: Deadline, slice: i64) -> Option<i64> {
     let left = deadline.left_ns();
     if slice < i64::MAX { Some(left.map_or(slice, |left| left.min(slice))) } else { left }
+}
+
+/// What is ready is nobody's, and there is no other set to be had: looks
+/// again a little later, not again and again.
+fn pause(how: Collect) -> Result<()> {
+    match poll::ppoll(&mut [], at_most(how.deadline, STUCK_NS)) {
+        Err(Errno::EINTR) => interrupted(how.by),
+        _ => Ok(()),
+    }
 }
 
 fn interrupted(by: By) -> Result<()> {

@@ -112,7 +112,7 @@ impl Core {
     pub fn take_ready(&mut self, room: &mut Room, sink: &mut Sink) -> Result<(), Errno> {
         let (mut laps, mut left) = (Laps::new(), None);
         while left != Some(0) && !sink.is_full() {
-            let wanted = sink.room().min(room.len());
+            let wanted = sink.left().min(room.len());
             let places = room.get_mut(..wanted).unwrap_or_default();
             let events = epoll::wait(self.set.main(), places, Some(0))?;
             let is_over = laps.is_over(events);
@@ -126,7 +126,8 @@ impl Core {
                 None if !is_over => None,
                 None if self.set.waiting == 0 => Some(0),
                 // Each thread that waits may have moved so many behind what
-                // came first: they come with the next lap.
+                // came first. They come with the next lap, unless they are
+                // moved again: then that thread is about to return them.
                 None => Some(laps.length() + self.set.waiting * room.len()),
             };
         }
@@ -171,7 +172,7 @@ impl Core {
         let mut room = [MaybeUninit::uninit(); 64];
         let mut laps = Laps::new();
         while !sink.is_full() {
-            let wanted = sink.room().min(room.len());
+            let wanted = sink.left().min(room.len());
             let places = room.get_mut(..wanted).unwrap_or_default();
             let Ok(events) = epoll::wait(epoll, places, Some(0)) else { return };
             for event in events {

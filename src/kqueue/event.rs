@@ -157,9 +157,9 @@ impl Sink {
         self.filled >= self.room
     }
 
-    /// For how many it has room, those that it has included.
-    pub fn room(&self) -> usize {
-        self.room
+    /// For how many it has room.
+    pub fn left(&self) -> usize {
+        self.room - self.filled
     }
 
     pub fn filled(&self) -> usize {

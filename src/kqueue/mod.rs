@@ -66,6 +66,8 @@ pub(crate) struct Queue {
 impl Queue {
     /// `keep`: a forked child goes on using it.
     fn create(keep: bool) -> Result<Self> {
+        // So that who waits can be woken with no descriptor left.
+        eventfd::always_readable(table::epoch())?;
         let public = epoll::create()?;
         let core = Core::new()?;
         epoll::add(public.raw(), core.set.main(), set::IN, 0)?;
@@ -117,17 +119,12 @@ impl Queue {
 
     /// Wakes all that wait, to see that it is closed.
     fn closing(&self) {
-        // Release, and Acquire in `check`: who is woken sees it.
+        // Whoever has the lock after this sees it, and does not wait.
         self.closed.store(true, Ordering::Release);
         let mut core = self.core.lock();
         if let Some(core) = core.as_mut().filter(|core| core.set.waiting > 0) {
-            core.set.alarm(|| self.alarm_fd());
+            core.set.alarm();
         }
-    }
-
-    /// What rings for want of a bell.
-    fn alarm_fd(&self) -> Option<RawFd> {
-        eventfd::always_readable(self.epoch.load(Ordering::Relaxed)).ok()
     }
 
     /// Replaces the epoll that everything is in, to be rid of what is there
@@ -146,7 +143,7 @@ impl Queue {
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.number(), old.main());
         if old.waiting > 0 {
-            old.alarm(|| self.alarm_fd());
+            old.alarm();
             core.retired.push(old);
         }
         Ok(())

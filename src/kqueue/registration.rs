@@ -218,9 +218,11 @@ impl Core {
     pub fn move_quietly_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
         self.copy_registrations(&mut fresh)?;
         // What the new ones say at once was told; but not what the old ones
-        // still have to say. In this order nothing falls between the two.
+        // still have to say. In this order nothing falls between the two,
+        // and what comes in the middle is in both.
         self.each_report(fresh.epolls(), |_, _, _| {});
         self.each_report(self.set.epolls(), Self::activate_edges);
+        self.each_report(fresh.epolls(), Self::activate_edges);
         self.move_rest(fresh)
     }
 

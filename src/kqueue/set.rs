@@ -9,8 +9,8 @@
 
 use crate::errno::Errno;
 use crate::sys::epoll::{self, Event};
-use crate::sys::eventfd;
 use crate::sys::fd::Fd;
+use crate::sys::{eventfd, fork};
 use std::os::fd::RawFd;
 
 /// The kinds of registration.
@@ -265,9 +265,12 @@ impl Set {
     /// Makes sure that it can be rung.
     pub fn make_bell(&mut self) -> Result<(), Errno> {
         if self.bell_fd.is_none() {
-            let fresh = eventfd::create(1)?;
-            epoll::add(self.main(), fresh.raw(), 0, BELL)?;
-            self.bell_fd = Some(fresh);
+            let bell = eventfd::create(1).or_else(|_| {
+                // For want of a descriptor.
+                eventfd::always_readable(fork::current()).map(Fd::borrowed)
+            })?;
+            epoll::add(self.main(), bell.raw(), 0, BELL)?;
+            self.bell_fd = Some(bell);
         }
         Ok(())
     }
@@ -293,15 +296,10 @@ impl Set {
         }
     }
 
-    /// Wakes all threads that wait, and those to come; `other`: makes a
-    /// descriptor that is always readable, for want of a bell.
-    pub fn alarm(&mut self, other: impl FnOnce() -> Option<RawFd>) {
-        if self.bell_fd.is_none()
-            && let Some(other) = other()
-            && epoll::add(self.main(), other, 0, BELL).is_ok()
-        {
-            self.bell_fd = Some(Fd::borrowed(other));
-        }
+    /// Wakes all threads that wait, and those to come.
+    pub fn alarm(&mut self) {
+        // The kernel has no memory for it then, or its user no watch.
+        let _ = self.make_bell();
         self.set_bell(Bell::Alarm);
     }
 
