@@ -179,10 +179,10 @@ TEST(the_longest_callback_is_told_with_the_name_of_its_watcher) {
   evloop_t loop = counting(new_loop());
   int64_t began = now_ns(CLOCK_MONOTONIC);
   evloop_watcher_t slow;
-  timer(loop, 0, 0, spin, as_data(0));
-  slow = timer(loop, MS, 0, spin, as_data(150 * MS));
+  timer_at(loop, began, spin, as_data(0));
+  slow = timer_at(loop, began + MS, spin, as_data(150 * MS));
   OK(evloop_watcher_set_name(slow, "the slow one"));
-  timer(loop, 2 * MS, 0, spin, as_data(MS));
+  timer_at(loop, began + 2 * MS, spin, as_data(MS));
   run_to_end(loop);
   stats = stats_of(loop);
   CHECK_EQ(stats.longest_watcher, slow);
