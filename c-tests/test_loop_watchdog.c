@@ -66,7 +66,8 @@ TEST(posts_descriptors_and_destroy_notifications_are_looked_at) {
   static Told told;
   evloop_t loop = new_loop();
   evloop_watcher_t io = readable_io(loop, event_fd(1), see_and_close, &(Seen){0});
-  watch(loop, 2 * MS, &told);
+  /* Longer than what does not stick takes. */
+  watch(loop, 50 * MS * slow_factor(), &told);
   CHECK_EQ(evloop_watcher_set_destroy(io, stick, &told), 0);
   OK(evloop_post(loop, stick, &told));
   run_to_end(loop);
