@@ -104,6 +104,12 @@ MAYBE_UNUSED static void set_limit(rlim_t limit) {
   CHECK_EQ(status, 0);
 }
 
+/* Whether a child may allocate that was forked while other threads did: gcc's
+ * AddressSanitizer does not take the locks of its allocator at a fork. */
+MAYBE_UNUSED static bool may_fork_beside_allocations(void) {
+  return getenv("EVLOOP_TEST_ASAN") == NULL;
+}
+
 /* Checkers that run at exit need a few descriptors below the limit. */
 MAYBE_UNUSED static void leave_room_for_checkers(void) {
   for (int fd = 3; fd < 10; fd++) close(fd);

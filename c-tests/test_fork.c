@@ -284,6 +284,7 @@ static void use_what_was_busy(const Objects *all) {
 TEST_TIMEOUT(a_child_of_a_busy_process_does_not_hang, 120) {
   pthread_t threads[3];
   int forks = slow_factor() > 1 ? 10 : 100;
+  if (!may_fork_beside_allocations()) return;
   busy_objects = open_all();
   for (int i = 0; i < 3; i++) {
     CHECK_EQ(pthread_create(&threads[i], NULL, hammer, &busy_objects), 0);

@@ -181,9 +181,11 @@ TEST(a_child_that_keeps_the_queue_takes_nothing_from_its_parent) {
 }
 
 static bool over;
+static int begun; /* atomic */
 
 static void *change_all_the_time(void *argument) {
   int kq = *(int *)argument;
+  RAISE(begun, 1);
   Event one = change(1, KQ_USER, ADD | CLEAR, 0, 0, 0);
   while (!LOAD(over)) CHECK_EQ(evloop_bsd_kevent(kq, &one, 1, NULL, 0, NULL), 0);
   return NULL;
@@ -195,6 +197,8 @@ TEST_TIMEOUT(a_child_of_a_busy_process_uses_queues_at_once, 60) {
   CHECK(kq >= 0);
   for (int i = 0; i < 2; i++)
     CHECK_EQ(pthread_create(&threads[i], NULL, change_all_the_time, &kq), 0);
+  /* Not while they begin: see may_fork_beside_allocations(). */
+  UNTIL(LOAD(begun) == 2);
   for (int i = 0; i < 300 / slow_factor(); i++) {
     int status;
     Event event;
