@@ -510,13 +510,16 @@ typedef struct Changer {
   int fd;
 } Changer;
 
-/* The locks of one object are held half of the time. In the other half who
- * waits can sleep, and so be interrupted. */
+/* The locks of one object are held from when a signal interrupts who waits on,
+ * who forks then. Before, it can sleep: nothing changes until the signal. */
 static void *change_all_the_time(void *argument) {
   const Changer *c = argument;
   for (uint64_t i = 0; !__atomic_load_n(&stop_hammering, __ATOMIC_RELAXED); i++) {
     CHECK_EQ(c->change(c->object, c->fd, EVLOOP_POLLIN, i), 0);
-    if (i % 64 == 0) usleep(50);
+    if (i % 512 == 0) {
+      int before = LOAD(signals);
+      UNTIL(LOAD(signals) > before);
+    }
   }
   return NULL;
 }

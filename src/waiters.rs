@@ -256,6 +256,17 @@ impl Drop for Visit<'_> {
     }
 }
 
+/// Only what nobody here can remove is ready: look again a little later
+/// rather than again and again. `interrupted`: what EINTR means.
+pub(crate) fn pause(deadline: Deadline, interrupted: impl FnOnce() -> Result<()>) -> Result<()> {
+    const PAUSE_NS: i64 = 10_000_000;
+    let left = deadline.left_ns().map_or(PAUSE_NS, |left| left.min(PAUSE_NS));
+    match poll::ppoll(&mut [], Some(left)) {
+        Err(Errno::EINTR) => interrupted(),
+        _ => Ok(()),
+    }
+}
+
 /// After EINTR, with no lock held: `Ok` to go on waiting.
 pub(crate) fn interrupted() -> Result<()> {
     interrupt::resume()

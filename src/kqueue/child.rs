@@ -57,6 +57,7 @@ impl Queue {
         if self.ask_behind(number).is_err() {
             fail!(EBADF, "the queue's fd {} was closed after the fork", number);
         }
+        // As in `create`.
         eventfd::always_readable(fork::current())?;
         let public = epoll::create()?;
         let fresh = Set::new()?;

@@ -9,7 +9,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::{MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self, Event};
-use crate::sys::{poll, thread};
+use crate::sys::thread;
 use crate::waiters;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -189,7 +189,8 @@ impl Queue {
             let is_in_vain = core.has_many_strays();
             drop(locked);
             if is_in_vain {
-                pause(how)?;
+                // There is no other set to be had.
+                waiters::pause(how.deadline, || interrupted(how.by))?;
             }
             if let By::Number(number) = how.by {
                 registry::look_at(number);
@@ -355,15 +356,6 @@ const LISTEN_NS: i64 = 250_000_000;
 fn at_most(deadline: Deadline, slice: i64) -> Option<i64> {
     let left = deadline.left_ns();
     if slice < i64::MAX { Some(left.map_or(slice, |left| left.min(slice))) } else { left }
-}
-
-/// What is ready is nobody's, and there is no other set to be had: looks
-/// again a little later, not again and again.
-fn pause(how: Collect) -> Result<()> {
-    match poll::ppoll(&mut [], at_most(how.deadline, STUCK_NS)) {
-        Err(Errno::EINTR) => interrupted(how.by),
-        _ => Ok(()),
-    }
 }
 
 fn interrupted(by: By) -> Result<()> {

@@ -12,9 +12,9 @@ use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self as sys, Event};
 use crate::sys::fd::{self, Fd};
-use crate::sys::{eventfd, fork, poll};
+use crate::sys::{eventfd, fork};
 use crate::table::{self, Kind, Object, Shared};
-use crate::waiters::interrupted;
+use crate::waiters::{interrupted, pause};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
@@ -171,7 +171,7 @@ impl Epoll {
                 return Ok(fetched.filled);
             }
             if fetched.noise {
-                pause(deadline)?;
+                pause(deadline, interrupted)?;
             }
         }
     }
@@ -261,17 +261,6 @@ pub(crate) struct Fetched {
     pub filled: usize,
     pub alarmed: bool,
     pub noise: bool,
-}
-
-/// Only what nobody here can remove is ready: look again a little later
-/// rather than again and again.
-pub(super) fn pause(deadline: Deadline) -> Result<()> {
-    const PAUSE_NS: i64 = 10_000_000;
-    let left = deadline.left_ns().map_or(PAUSE_NS, |left| left.min(PAUSE_NS));
-    match poll::ppoll(&mut [], Some(left)) {
-        Err(Errno::EINTR) => interrupted(),
-        _ => Ok(()),
-    }
 }
 
 /// Whose event it is.

@@ -1,7 +1,7 @@
 //! Selectors: read and write readiness on any of the other interfaces.
 
 use super::devpoll::DevPoll;
-use super::epoll::{Epoll, pause};
+use super::epoll::Epoll;
 use super::fdlist::FdList;
 use super::fdmap::{Entry, FdMap};
 use super::poll::PollSet;
@@ -12,6 +12,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clock::Deadline;
 use crate::sys::fd;
 use crate::table::{Kind, Object, Shared, try_box};
+use crate::waiters::{interrupted, pause};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
@@ -187,7 +188,7 @@ impl Selector {
             // descriptor that was closed while a duplicate of it lives on.
             let only_strange = fetched.filled > 0;
             if fetched.noise || only_strange && strange {
-                pause(deadline)?;
+                pause(deadline, interrupted)?;
             }
             strange = only_strange;
         }
