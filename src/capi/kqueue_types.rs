@@ -8,8 +8,9 @@ use crate::kqueue;
 ///
 /// Works for everything that can be polled, and for files. data is:
 ///
-///   sockets          the bytes that can be read; of a datagram socket those
-///                    of the next datagram, 0 for an empty one (BSD has all)
+///   stream sockets,  the bytes that can be read, without an urgent one; an
+///   local SEQPACKET  upper bound where an urgent byte is in their middle
+///   other sockets    exact, or an upper bound: see below
 ///   listening ones   how many connections wait to be accepted; 1 where the
 ///                    kernel does not tell (other than TCP and local ones)
 ///   pipes, FIFOs,    the bytes that can be read
@@ -23,6 +24,18 @@ use crate::kqueue;
 ///   timerfds         sign; 1 without a /proc
 ///   kqueues          how many events it has, about
 ///   other            1
+///
+/// Of a socket that keeps messages (UDP, raw, packet, netlink, local
+/// datagrams and others) Linux tells how long the first message is, and not
+/// how much waits. data is exact if the memory that the socket uses has no
+/// room for a second message. Otherwise it is an upper bound, and never less
+/// than what waits: a program that receives until it has used up data, or
+/// until EAGAIN, receives everything. EAGAIN is the surer sign. An empty
+/// message counts as one byte. Local datagram sockets have as their bound
+/// the first message and the size of the receive buffer, and sixteen times
+/// that size without a peer; only senders with larger send buffers, or more
+/// of them than net.unix.max_dgram_qlen allows by default, exceed it.
+/// EVLOOP_KQ_NOTE_LOWAT is compared with data, so it may be met early.
 ///
 /// Once the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
 /// left, and fflags is the errno of a TCP connection that failed, as far as

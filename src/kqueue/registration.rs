@@ -8,7 +8,7 @@ use super::notes::{NOT_NOTED, Noted};
 use super::set::*;
 use super::slab::NONE;
 use crate::errno::Errno;
-use crate::sys::{epoll, file};
+use crate::sys::{epoll, file, socket};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -22,6 +22,8 @@ pub(super) struct Registration {
     /// What sort of file it is: a bit pattern of stat(2); 0 for an eventfd
     /// and its like.
     pub sort: u32,
+    /// The kind of a socket.
+    pub socket: Option<socket::Kind>,
     /// The kind that is in the main epoll.
     in_main: usize,
     /// No epoll takes it: it is always ready, or asked by us.
@@ -45,10 +47,12 @@ impl Registration {
     pub fn of(fd: RawFd) -> Option<Self> {
         let stat = file::stat(fd).ok()?;
         let sort = stat.st_mode & libc::S_IFMT;
+        let is_socket = sort == libc::S_IFSOCK;
         Some(Self {
             fd,
             first: NONE,
             sort,
+            socket: is_socket.then(|| socket::kind(fd).unwrap_or(socket::Kind::Message)),
             identity: (sort != 0).then_some((stat.st_dev, stat.st_ino)),
             masks: [0; KINDS],
             noted: NOT_NOTED,
@@ -144,9 +148,14 @@ impl Core {
             }
             at = knote.next;
         }
-        let [level, ..] = &mut wanted;
+        let [level, read_edge, ..] = &mut wanted;
         if registration.is_muted && *level != 0 {
             *level |= ET;
+        }
+        if *read_edge & IN != 0 && registration.socket == Some(socket::Kind::Tcp) {
+            // The filter READ counts in another way where there is an urgent
+            // byte.
+            *read_edge |= PRI;
         }
         // What cannot be told from another by looking at it stays known.
         let nothing = wanted == [0; KINDS] && registration.first != NONE;

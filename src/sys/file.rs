@@ -97,6 +97,12 @@ pub(crate) fn readable(fd: RawFd) -> Result<i64, Errno> {
     ask(fd, libc::FIONREAD)
 }
 
+/// Whether the next byte of a socket is the urgent one.
+pub(crate) fn is_at_mark(fd: RawFd) -> bool {
+    const SIOCATMARK: libc::c_ulong = 0x8905;
+    ask(fd, SIOCATMARK).is_ok_and(|answer| answer != 0)
+}
+
 /// How many bytes a terminal has yet to send.
 pub(crate) fn unsent(fd: RawFd) -> Result<i64, Errno> {
     ask(fd, libc::TIOCOUTQ)

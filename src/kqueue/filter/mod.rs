@@ -15,6 +15,7 @@ mod signal;
 mod timer;
 mod user;
 mod vnode;
+mod waiting;
 mod write;
 
 use super::core::Core;

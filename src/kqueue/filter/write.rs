@@ -66,7 +66,7 @@ impl Filter for Write {
 /// The bytes that can be written now, as far as the kind of file tells.
 fn space(look: &Look) -> std::result::Result<i64, Errno> {
     match look.sort {
-        libc::S_IFSOCK => Ok(socket::free_space(look.fd)?.max(1)),
+        libc::S_IFSOCK => Ok(socket::Memory::of(look.fd)?.free_space().max(1)),
         libc::S_IFIFO => Ok((file::pipe_size(look.fd)? - file::readable(look.fd)?).max(1)),
         libc::S_IFCHR => match file::unsent(look.fd) {
             Ok(unsent) => Ok((i64::from(libc::PIPE_BUF as i32) - unsent).max(1)),
