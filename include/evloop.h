@@ -850,6 +850,21 @@ struct timespec;
 #define EVLOOP_KQ_FILTER_USER -11
 
 /**
+ * Filter: a socket has nothing left to send. ident is its descriptor;
+ * -EINVAL for others, and for sockets that do not count what they have to
+ * send (netlink).
+ *
+ * For a TCP connection that means that the peer has acknowledged all bytes,
+ * or that the connection broke; for a local socket that its peer has
+ * received them. data and fflags are 0. The kernel notifies the queue of
+ * what happens to local sockets. Others are looked at after 1 ms, and then
+ * after twice as long each time, up to 20 ms: while something is left to
+ * send, and the knote is enabled. After an event with EVLOOP_KQ_EV_CLEAR it
+ * is the next call that collects which notices that more was sent.
+ */
+#define EVLOOP_KQ_FILTER_EMPTY -13
+
+/**
  * Filter: the link of a network interface goes up or down. ident is the
  * interface's index, in the network namespace of the thread that added the
  * first one; -ENXIO if there is none. data is what the link is now, one of

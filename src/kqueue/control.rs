@@ -154,6 +154,7 @@ impl Queue {
         loop {
             let core = locked.core()?;
             core.renew_signals()?;
+            core.look_at_drained();
             core.first_look(sink);
             let is_quiet = sink.filled() == 0 && core.active.is_empty();
             let mut more = true;

@@ -32,6 +32,9 @@ pub(super) struct Core {
     pub links: Links,
     pub signals: Signals,
     pub processes: Processes,
+    /// The knotes of the filter EMPTY that the kernel does not notify of
+    /// everything.
+    pub empties: Vec<u32>,
     /// Numbers the collecting calls.
     pass: u32,
     /// The list of those with events had the last call for itself: the next
@@ -60,6 +63,7 @@ impl Core {
             links: Links::new(),
             signals: Signals::new(),
             processes: Processes::new(),
+            empties: Vec::new(),
             pass: 0,
             kernel_first: false,
             retired: Vec::new(),

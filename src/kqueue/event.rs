@@ -34,6 +34,7 @@ pub(crate) const FILTER_SIGNAL: i16 = -6;
 pub(crate) const FILTER_TIMER: i16 = -7;
 pub(crate) const FILTER_FS: i16 = -9;
 pub(crate) const FILTER_USER: i16 = -11;
+pub(crate) const FILTER_EMPTY: i16 = -13;
 pub(crate) const FILTER_NETDEV: i16 = -16;
 pub(crate) const FILTER_EXCEPT: i16 = -17;
 /// All filters that there are anywhere, these and those of FreeBSD that

@@ -21,7 +21,9 @@ pub(crate) struct TcpInfo {
     pub rtt: u32,
     after: [u32; 8],
     rates: [u64; 2],
-    bytes: [u64; 2],
+    /// Acknowledged by the peer.
+    pub bytes_acked: u64,
+    bytes_received: u64,
     pub segs_out: u32,
     pub segs_in: u32,
 }

@@ -5,6 +5,7 @@
 //! queue's lock.
 
 mod aio;
+mod empty;
 mod except;
 mod fs;
 mod netdev;
@@ -145,6 +146,7 @@ fn by_number(number: i16) -> Option<&'static dyn Filter> {
         FILTER_VNODE => Some(&vnode::Vnode),
         FILTER_FS => Some(&fs::Fs),
         FILTER_NETDEV => Some(&netdev::Netdev),
+        FILTER_EMPTY => Some(&empty::Empty),
         FILTER_EXCEPT => Some(&except::Except),
         FILTER_PROC => Some(&process::Process),
         FILTER_SIGNAL => Some(&signal::Signal),
