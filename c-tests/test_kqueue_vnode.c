@@ -416,6 +416,7 @@ TEST(what_happens_while_disabled_is_kept) {
 
 TEST(dispatch_disables_after_one_event) {
   Watched w = watch_file(CHANGES);
+  apply(w.kq, (uint64_t)w.fd, VNODE, DELETE, 0, 0, 0);
   watch(w.kq, w.fd, CLEAR | DISPATCH, CHANGES);
   put(w.fd);
   CHECK_EQ(notes_of(&w), NOTE(WRITE) | NOTE(EXTEND));

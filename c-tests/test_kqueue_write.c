@@ -189,6 +189,7 @@ TEST(files_devices_and_eventfds_have_room) {
     watch(kq, fd, 0);
     expect_write(kq, fd);
     expect_write(kq, fd);
+    apply(kq, (uint64_t)fd, KQ_WRITE, DELETE, 0, 0, 0);
     watch(kq, fd, CLEAR);
     expect_write(kq, fd);
     expect_nothing(kq);

@@ -883,7 +883,10 @@ struct timespec;
 #define EVLOOP_KQ_FILTER_EXCEPT -17
 
 /**
- * Change: watch, or change what is watched; enables it.
+ * Change: watch. If the ident is watched with the filter already, fflags,
+ * data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
+ * and _RECEIPT stay what they were when it was added first. It is enabled,
+ * unless EVLOOP_KQ_EV_DISABLE is given.
  */
 #define EVLOOP_KQ_EV_ADD 1
 
@@ -903,7 +906,8 @@ struct timespec;
 #define EVLOOP_KQ_EV_DISABLE 8
 
 /**
- * Flag: one event, then it is deleted.
+ * Flag: one event, then it is deleted. This flag and the three after it
+ * are fixed when the ident is added first.
  */
 #define EVLOOP_KQ_EV_ONESHOT 16
 

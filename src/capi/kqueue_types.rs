@@ -201,7 +201,10 @@ pub const EVLOOP_KQ_FILTER_NETDEV: i16 = -16;
 /// (-EINVAL). data is 0. It is one event as long as the urgent byte is not
 /// received. (FreeBSD has none.)
 pub const EVLOOP_KQ_FILTER_EXCEPT: i16 = -17;
-/// Change: watch, or change what is watched; enables it.
+/// Change: watch. If the ident is watched with the filter already, fflags,
+/// data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
+/// and _RECEIPT stay what they were when it was added first. It is enabled,
+/// unless EVLOOP_KQ_EV_DISABLE is given.
 pub const EVLOOP_KQ_EV_ADD: u16 = 0x1;
 /// Change: watch no more.
 pub const EVLOOP_KQ_EV_DELETE: u16 = 0x2;
@@ -209,7 +212,8 @@ pub const EVLOOP_KQ_EV_DELETE: u16 = 0x2;
 pub const EVLOOP_KQ_EV_ENABLE: u16 = 0x4;
 /// Change: deliver no events; what happens is kept.
 pub const EVLOOP_KQ_EV_DISABLE: u16 = 0x8;
-/// Flag: one event, then it is deleted.
+/// Flag: one event, then it is deleted. This flag and the three after it
+/// are fixed when the ident is added first.
 pub const EVLOOP_KQ_EV_ONESHOT: u16 = 0x10;
 /// Flag: an event is only delivered again when something happens.
 pub const EVLOOP_KQ_EV_CLEAR: u16 = 0x20;

@@ -65,13 +65,11 @@ pub(super) trait Filter: Sync {
         self.take_over(core, id, change)
     }
 
-    /// What most have to do about that: they become what it says.
+    /// What most have to do about that: fflags and data become what it says,
+    /// and the flags stay what they were when the knote was made.
     fn take_over(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
         let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
-        let mut wanted = Knote::new(change, change.flags);
-        if change.flags & EV_ADD == 0 {
-            wanted.flags = knote.flags;
-        }
+        let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
         Ok(())

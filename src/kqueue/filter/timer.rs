@@ -104,7 +104,8 @@ impl Filter for Timer {
         if change.flags & EV_ADD == 0 {
             return Ok(());
         }
-        let mut wanted = Knote::new(change, change.flags);
+        let Some(knote) = core.knotes.get(id) else { return Ok(()) };
+        let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         core.make_timerfd(clock_of(&wanted))?;
         core.timers.disarm(&core.knotes, id);
