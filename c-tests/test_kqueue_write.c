@@ -136,6 +136,87 @@ TEST(a_peer_that_only_stopped_sending_can_be_written_to) {
   CHECK_EQ(expect_write(kq, pair[0]).flags, KQ_EOF);
 }
 
+static void stream_pair(int kind, int pair[2]) {
+  if (kind == 0) tcp_pair(pair);
+  else OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+}
+
+TEST(the_programs_own_shutdown_is_the_end_of_writing) {
+  static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH};
+  for (int kind = 0; kind < 2; kind++) {
+    for (int f = 0; f < LENGTH(flags); f++) {
+      evloop_kqueue_t kq = new_kqueue();
+      int pair[2];
+      stream_pair(kind, pair);
+      apply(kq, (uint64_t)pair[0], KQ_READ, ADD, 0, 0, 0);
+      OK(shutdown(pair[0], SHUT_WR));
+      watch(kq, pair[0], flags[f]);
+      Event event = expect_write(kq, pair[0]);
+      CHECK_EQ(event.flags, flags[f] | KQ_EOF);
+      CHECK_EQ(event.data, 0);
+      CHECK_EQ(event.fflags, 0);
+      if (flags[f] == 0) CHECK_EQ(expect_write(kq, pair[0]).flags, KQ_EOF);
+      else expect_nothing(kq);
+      /* It is still open for reading. */
+      apply(kq, (uint64_t)pair[0], KQ_WRITE, flags[f] == ONESHOT ? ADD | DISABLE : DISABLE, 0, 0, 0);
+      put(pair[1]);
+      event = expect_event(kq, (uint64_t)pair[0], KQ_READ);
+      CHECK_EQ(event.flags, 0);
+      CHECK_EQ(event.data, 1);
+      OK(close(pair[0]));
+      OK(close(pair[1]));
+    }
+  }
+}
+
+static void *shut_down(void *fd) {
+  wait_until_main_is_asleep();
+  OK(shutdown(*(int *)fd, SHUT_WR));
+  return NULL;
+}
+
+TEST(a_shutdown_during_a_wait_ends_it) {
+  for (int kind = 0; kind < 2; kind++) {
+    evloop_kqueue_t kq = new_kqueue();
+    int pair[2];
+    pthread_t thread;
+    stream_pair(kind, pair);
+    watch(kq, pair[0], CLEAR);
+    CHECK_EQ(expect_write(kq, pair[0]).flags, CLEAR);
+    expect_nothing(kq);
+    CHECK_EQ(pthread_create(&thread, NULL, shut_down, pair), 0);
+    CHECK_EQ(expect_write(kq, pair[0]).flags, CLEAR | KQ_EOF);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+  }
+}
+
+TEST(a_shutdown_is_not_below_a_low_water_mark) {
+  for (int kind = 0; kind < 2; kind++) {
+    evloop_kqueue_t kq = new_kqueue();
+    int pair[2];
+    stream_pair(kind, pair);
+    apply(kq, (uint64_t)pair[0], KQ_WRITE, ADD, LOWAT, INT64_MAX, 0);
+    expect_nothing(kq);
+    OK(shutdown(pair[0], SHUT_WR));
+    CHECK_EQ(expect_write(kq, pair[0]).flags, KQ_EOF);
+  }
+}
+
+/* Asking a socket sends nothing. */
+TEST(an_event_leaves_the_stream_alone) {
+  for (int kind = 0; kind < 2; kind++) {
+    evloop_kqueue_t kq = new_kqueue();
+    int pair[2];
+    stream_pair(kind, pair);
+    watch(kq, pair[0], 0);
+    for (int i = 0; i < 3; i++) CHECK_EQ(expect_write(kq, pair[0]).flags, 0);
+    CHECK(!readable(pair[1], 0));
+    put(pair[0]);
+    char bytes[4];
+    CHECK_EQ(read(pair[1], bytes, sizeof bytes), 1);
+  }
+}
+
 TEST(low_water_marks) {
   for (int kind = 0; kind < 3; kind++) {
     evloop_kqueue_t kq = new_kqueue();

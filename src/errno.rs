@@ -54,6 +54,7 @@ impl Errno {
     pub const ENOTTY: Self = Self::new(libc::ENOTTY);
     pub const EOVERFLOW: Self = Self::new(libc::EOVERFLOW);
     pub const EPERM: Self = Self::new(libc::EPERM);
+    pub const EPIPE: Self = Self::new(libc::EPIPE);
     pub const ESRCH: Self = Self::new(libc::ESRCH);
     pub const ESTALE: Self = Self::new(libc::ESTALE);
 }

@@ -51,8 +51,10 @@ pub const EVLOOP_KQ_FILTER_READ: i16 = -1;
 /// data is how many bytes there is room for: in a socket's send buffer, in a
 /// pipe, at least 1; what can be added to an eventfd, of 64 bits without a
 /// sign; 1 where the kernel does not tell; 0 for files and devices that are
-/// not polled, which are always ready. EVLOOP_KQ_EV_EOF:
-/// nobody will read it; fflags as for EVLOOP_KQ_FILTER_READ. A socket that
+/// not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
+/// EPIPE, as the peer has closed or reads no more, or as the program itself
+/// has called shutdown(SHUT_WR) (TCP and local stream sockets); data is 0,
+/// and fflags as for EVLOOP_KQ_FILTER_READ. A socket that
 /// was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while there
 /// is some room but less than that, it is looked at every 10 ms.
 pub const EVLOOP_KQ_FILTER_WRITE: i16 = -2;

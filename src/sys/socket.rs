@@ -28,6 +28,17 @@ pub(crate) struct TcpInfo {
     pub segs_in: u32,
 }
 
+impl TcpInfo {
+    /// Whether the end of what this side sends was sent.
+    pub fn has_sent_fin(&self) -> bool {
+        const FIN_WAIT1: u8 = 4;
+        const FIN_WAIT2: u8 = 5;
+        const LAST_ACK: u8 = 9;
+        const CLOSING: u8 = 11;
+        matches!(self.state, FIN_WAIT1 | FIN_WAIT2 | LAST_ACK | CLOSING)
+    }
+}
+
 /// `TcpInfo::state` of a socket that is not connected.
 pub(crate) const TCP_CLOSE: u8 = 7;
 
@@ -135,6 +146,14 @@ pub(crate) fn peek_stream(fd: RawFd) -> Result<Option<i64>, Errno> {
     // SAFETY: as many writable bytes as said.
     let count = unsafe { syscall!(SYS_recvfrom, fd, start, size, flags, 0, 0) }?;
     Ok(i64::try_from(count).ok().filter(|_| count < size))
+}
+
+/// Whether a local stream socket was shut down for sending.
+pub(crate) fn local_stream_is_shut_down(fd: RawFd) -> bool {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: no bytes are sent, from no buffer.
+    let sent = unsafe { syscall!(SYS_sendto, fd, 0, 0, flags, 0, 0) };
+    sent == Err(Errno::EPIPE)
 }
 
 /// Whether it accepts connections.

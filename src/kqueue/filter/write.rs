@@ -7,7 +7,8 @@ use super::super::set::*;
 use super::ready::{self, Connection, Look};
 use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Errno, Result};
-use crate::sys::{file, socket};
+use crate::sys::file;
+use crate::sys::socket::{self, Kind};
 use std::os::fd::RawFd;
 
 pub(super) struct Write;
@@ -41,7 +42,7 @@ impl Filter for Write {
             return Verdict::False;
         }
         let is_pipe = look.sort == libc::S_IFIFO;
-        if look.is(HUP) || (is_pipe && look.is(ERR)) {
+        if look.is(HUP) || (is_pipe && look.is(ERR)) || is_shut_down(&look) {
             return Verdict::True(ready::ended(0, &connection));
         }
         let space = match space(&look) {
@@ -60,6 +61,17 @@ impl Filter for Write {
 
     fn delivered(&self, core: &mut Core, id: u32) {
         ready::look_again(core, id);
+    }
+}
+
+/// Whether the program itself has said that it will send no more. The kernel
+/// calls that writable, and does not say so of sockets that keep messages.
+fn is_shut_down(look: &Look) -> bool {
+    match look.socket {
+        _ if !look.is(OUT) => false,
+        Some(Kind::Tcp) => socket::tcp_info(look.fd).is_some_and(|info| info.has_sent_fin()),
+        Some(Kind::UnixStream) => socket::local_stream_is_shut_down(look.fd),
+        _ => false,
     }
 }
 
