@@ -67,6 +67,10 @@ pub const EVLOOP_KQ_FILTER_AIO: i16 = -3;
 /// descriptor of a regular file, a directory, a device or a named pipe; of
 /// anything else it is -EINVAL, and of a memfd -ENOTSUP.
 ///
+/// Once one of the bits that were asked for has happened, fflags has all
+/// bits of what happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was
+/// written and grew, though only one of them was asked for.
+///
 /// A queue has one inotify(7) for this. The descriptor's file must be
 /// readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
 /// Not seen are writes through mmap(2), and what other machines do to a

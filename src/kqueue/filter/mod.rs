@@ -97,8 +97,13 @@ pub(super) trait Filter: Sync {
         0
     }
 
-    /// Its file was changed or used so: NOTE bits of VNODE.
+    /// Its file was changed or used so: NOTE bits of VNODE, of one happening.
     fn noticed(&self, _core: &mut Core, _id: u32, _notes: u32) {}
+
+    /// This may have happened to its file, as the kernel has lost events.
+    fn may_have_missed(&self, core: &mut Core, id: u32, notes: u32) {
+        self.noticed(core, id, notes);
+    }
 
     /// There are mounts that were not there, or the other way around: VQ
     /// bits. Asked of all knotes.
