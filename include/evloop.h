@@ -2769,7 +2769,8 @@ int evloop_kqueue_control(evloop_kqueue_t kq,
  * -1, and the errno in fflags (-ECANCELED becomes ECANCELED). Like any
  * other it comes from evloop_kqueue_control() and makes the queue readable.
  * It is on io_uring(7) where the process has that, else on up to four
- * threads of the queue's own, which block all signals and end with it.
+ * threads of the queue's own, which block all signals and end with it. Both
+ * do the same, and report the same errors.
  *
  * The buffer is lent until the event was returned or evloop_kqueue_close()
  * was; the descriptor must stay open until then, and so, with io_uring, must
@@ -2780,8 +2781,9 @@ int evloop_kqueue_control(evloop_kqueue_t kq,
  * @param fd a descriptor to read from.
  * @param buffer where to read to; at least count bytes.
  * @param count how many bytes at most; 0 or more.
- * @param offset where in the file, in bytes; negative: at its position,
- *   as for pipes and sockets.
+ * @param offset where in the file, in bytes; negative: at its position.
+ *   What has no positions (a pipe, a terminal) takes any offset, a socket 0
+ *   or a negative one (ESPIPE in the event).
  * @param ident the operation's number, which no other operation of this
  *   queue may have that is in flight or was not collected yet.
  * @param udata handed back with the event.

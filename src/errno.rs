@@ -55,6 +55,7 @@ impl Errno {
     pub const EOVERFLOW: Self = Self::new(libc::EOVERFLOW);
     pub const EPERM: Self = Self::new(libc::EPERM);
     pub const EPIPE: Self = Self::new(libc::EPIPE);
+    pub const ESPIPE: Self = Self::new(libc::ESPIPE);
     pub const ESRCH: Self = Self::new(libc::ESRCH);
     pub const ESTALE: Self = Self::new(libc::ESTALE);
 }

@@ -1,5 +1,6 @@
 //! What sockets say of themselves; their pending error is left alone.
 
+use super::file::Buffer;
 use super::syscall;
 use crate::errno::Errno;
 use std::mem::MaybeUninit;
@@ -146,6 +147,22 @@ pub(crate) fn peek_stream(fd: RawFd) -> Result<Option<i64>, Errno> {
     // SAFETY: as many writable bytes as said.
     let count = unsafe { syscall!(SYS_recvfrom, fd, start, size, flags, 0, 0) }?;
     Ok(i64::try_from(count).ok().filter(|_| count < size))
+}
+
+/// Receives or sends as read(2) and write(2) do, but without waiting: EAGAIN.
+///
+/// # Safety
+/// The buffer is writable or readable, as it says, until this returns.
+pub(crate) unsafe fn transfer_nowait(fd: RawFd, buffer: Buffer) -> Result<usize, Errno> {
+    let (start, count) = buffer.parts();
+    let flags = libc::MSG_DONTWAIT;
+    match buffer {
+        Buffer::Into(..) if count == 0 => Ok(0),
+        // SAFETY: this function's contract.
+        Buffer::Into(..) => unsafe { syscall!(SYS_recvfrom, fd, start, count, flags, 0, 0) },
+        // SAFETY: this function's contract.
+        Buffer::From(..) => unsafe { syscall!(SYS_sendto, fd, start, count, flags, 0, 0) },
+    }
 }
 
 /// Whether a local stream socket was shut down for sending.
