@@ -293,12 +293,13 @@ pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
 
 /// Create a kqueue that is known by its descriptor, as on BSD.
 ///
-/// The descriptor is the program's: close(2) closes the queue. Nobody is
-/// told of that: threads that wait in evloop_bsd_kevent() look every 250
-/// ms, and return; without any, what the queue holds is given back at a
-/// later call of one of these two functions or of evloop_kqueue_create(),
-/// at the next one if descriptors have run out. A duplicate, dup(2), is the
-/// same queue, which lives as long as one of them is open.
+/// The descriptor is the program's: close(2) closes the queue. The kernel
+/// does not notify the library of that. Threads that wait in
+/// evloop_bsd_kevent() look every 250 ms, and return. What closed queues hold
+/// is given back by the next call that makes a kqueue, and by the next one
+/// that waits in a kqueue (which looks at most once a millisecond). A
+/// duplicate, dup(2), is the same queue, which lives as long as one of them
+/// is open.
 ///
 /// @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
 ///   ENFILE, ENOMEM.

@@ -61,6 +61,10 @@ impl Queue {
         sink: &mut Sink,
         how: Collect,
     ) -> Result<usize> {
+        if !sink.is_full() {
+            // Its own, if it has one, was looked at just now.
+            registry::sweep_now_and_then(usize::from(matches!(how.by, By::Number(_))));
+        }
         let (mut locked, rest) = self.apply(self.lock(by)?, by, changes, sink)?;
         if sink.filled() > 0 || sink.is_full() || rest {
             let core = locked.core()?;
@@ -110,7 +114,7 @@ impl Queue {
             if lacks_descriptors(&result) {
                 // Other queues are looked at with none locked.
                 drop(locked);
-                registry::sweep_all();
+                registry::sweep();
                 locked = self.lock(by)?;
                 result = self.change(locked.core()?, &change);
             }

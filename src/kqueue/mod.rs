@@ -85,6 +85,10 @@ impl Queue {
         })
     }
 
+    fn main(&self) -> RawFd {
+        self.main.load(Ordering::Relaxed)
+    }
+
     fn number(&self) -> RawFd {
         self.number.load(Ordering::Relaxed)
     }

@@ -1,10 +1,11 @@
 //! What is in a directory: getdents64(2).
 
-use super::fd::Fd;
+use super::fd::{self, Fd};
 use super::{int, syscall};
 use crate::errno::Errno;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
 /// Where some of a directory's entries fit, aligned as the kernel's are.
@@ -81,20 +82,28 @@ pub(crate) fn current(room: &mut [u8]) -> Result<&[u8], Errno> {
     room.get(..len).filter(|path| path.starts_with(b"/")).ok_or(Errno::ENOENT)
 }
 
-/// The first open descriptor that is what is looked for, as /proc lists them.
-pub(crate) fn find_descriptor(is_it: impl Fn(RawFd) -> bool) -> Option<RawFd> {
-    let directory = open(c"/proc/self/fd", false).ok()?;
+/// Visits the open descriptors, until `visit` has seen enough.
+pub(crate) fn each_descriptor(mut visit: impl FnMut(RawFd) -> ControlFlow<()>) {
+    // Without a descriptor to read /proc by, or without one, it may be any
+    // number.
+    if visit_listed(&mut visit).is_err() {
+        let _ = (0..fd::limit()).try_for_each(visit);
+    }
+}
+
+fn visit_listed(visit: &mut impl FnMut(RawFd) -> ControlFlow<()>) -> Result<(), Errno> {
+    let directory = open(c"/proc/self/fd", false)?;
     let mut room = Room::new();
     loop {
-        let mut rest = read(&directory, &mut room).ok()?;
+        let mut rest = read(&directory, &mut room)?;
         if rest.is_empty() {
-            return None;
+            return Ok(());
         }
         while let Some((entry, after)) = split(rest) {
             rest = after;
             let number = str::from_utf8(entry.name).ok().and_then(|name| name.parse().ok());
-            if let Some(number) = number.filter(|number| is_it(*number)) {
-                return Some(number);
+            if number.is_some_and(|number| visit(number).is_break()) {
+                return Ok(());
             }
         }
     }
