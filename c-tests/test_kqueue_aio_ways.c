@@ -4,21 +4,12 @@
  * of what cannot be done. */
 
 #define _GNU_SOURCE
+#include "fault.h"
 #include "kqueue_support.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pty.h>
-#include <stddef.h>
-#include <sys/prctl.h>
-#include <sys/timerfd.h>
-#include <termios.h>
 
 #define KQ_AIO EVLOOP_KQ_FILTER_AIO
-
-#ifndef SYS_io_uring_setup
-#define SYS_io_uring_setup 425
-#endif
 
 /* ---- what is operated on ---- */
 
@@ -249,25 +240,12 @@ static void check_rows(void) {
   }
 }
 
-/* From here on there is no io_uring. */
-static void refuse_io_uring(void) {
-  struct sock_filter code[] = {
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  };
-  struct sock_fprog filter = {LENGTH(code), code};
-  OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0) SKIP("no seccomp filters");
-}
-
 TEST(io_uring_does_what_the_table_says) {
   check_rows();
 }
 
 TEST(threads_do_what_the_table_says) {
-  refuse_io_uring();
+  refuse_calls(SYS_io_uring_setup, EPERM);
   check_rows();
 }
 
@@ -296,7 +274,7 @@ TEST(io_uring_waits_for_what_comes) {
 }
 
 TEST(threads_wait_for_what_comes) {
-  refuse_io_uring();
+  refuse_calls(SYS_io_uring_setup, EPERM);
   check_waiting();
 }
 

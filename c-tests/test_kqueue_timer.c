@@ -3,6 +3,7 @@
 /* Kqueues: the filter TIMER. */
 
 #define _GNU_SOURCE
+#include "fault.h"
 #include "kqueue_support.h"
 
 #define SECONDS EVLOOP_KQ_NOTE_SECONDS
@@ -212,6 +213,45 @@ TEST(a_time_that_has_passed_is_now) {
     expect_nothing(kq);
     apply(kq, 1, KQ_TIMER, DELETE, 0, 0, 0);
     expect_nothing(kq);
+  }
+}
+
+/* The kernel's timers are of no help: what they are set to is ignored. */
+TEST(a_deadline_that_has_passed_is_due_when_it_is_armed) {
+  static const struct {
+    int flags;
+    uint32_t fflags;
+    int64_t data;
+  } cases[] = {
+    {ADD | ONESHOT, 0, 0},
+    {ADD | ONESHOT, SECONDS, 0},
+    {ADD, ABSTIME | SECONDS, 0},
+    {ADD | ONESHOT, ABSTIME | SECONDS, 1},
+    {ADD | CLEAR, ABSTIME | NSECONDS, 1},
+  };
+  evloop_kqueue_t kq = new_kqueue();
+  apply(kq, 2, KQ_TIMER, ADD, SECONDS, 1000, 0);
+  refuse_calls(SYS_timerfd_settime, 0);
+  for (int i = 0; i < 200; i++) {
+    int c = i % LENGTH(cases);
+    apply(kq, 1, KQ_TIMER, cases[c].flags, cases[c].fflags, cases[c].data, 0);
+    CHECK(is_pending(kq));
+    CHECK_EQ(expect_event(kq, 1, KQ_TIMER).data, 1);
+    if (!(cases[c].flags & ONESHOT)) apply(kq, 1, KQ_TIMER, DELETE, 0, 0, 0);
+    expect_nothing(kq);
+  }
+}
+
+TEST(a_deadline_that_passed_while_disabled_is_due_when_it_is_enabled) {
+  evloop_kqueue_t kq = new_kqueue();
+  refuse_calls(SYS_timerfd_settime, 0);
+  for (int i = 0; i < 200; i++) {
+    apply(kq, 1, KQ_TIMER, ADD | DISABLE, NSECONDS, 1, 0);
+    expect_nothing(kq);
+    apply(kq, 1, KQ_TIMER, ENABLE, 0, 0, 0);
+    CHECK(is_pending(kq));
+    expect_event(kq, 1, KQ_TIMER);
+    apply(kq, 1, KQ_TIMER, DELETE, 0, 0, 0);
   }
 }
 

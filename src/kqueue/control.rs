@@ -336,6 +336,7 @@ impl Queue {
 
     fn settle_rest(&self, core: &mut Core) -> Result<()> {
         core.take_ended();
+        let timers_set = core.set_timers();
         let active = core.active.len();
         self.active.store(active as i64, Ordering::Relaxed);
         if active == 0 {
@@ -343,7 +344,7 @@ impl Queue {
         } else {
             core.set.ring()?;
         }
-        core.set_timers().map_err(Error::from)
+        timers_set.map_err(Error::from)
     }
 }
 

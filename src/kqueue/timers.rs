@@ -122,6 +122,15 @@ impl Timers {
         self.changed
     }
 
+    fn has_clock_changed(&self, index: u8) -> bool {
+        self.clocks.get(usize::from(index)).is_some_and(|clock| clock.changed)
+    }
+
+    /// When a clock's timerfd is to expire.
+    fn next(&mut self, knotes: &Slab<Knote>, index: u8) -> Option<i64> {
+        self.clocks.get_mut(usize::from(index))?.next(&Nodes(knotes, index))
+    }
+
     fn is_idle(&self) -> bool {
         let [first, second] = &self.clocks;
         first.queue.len() + second.queue.len() == 0
@@ -178,40 +187,56 @@ impl Core {
     #[inline(never)]
     fn expire_all(&mut self) {
         for clock in [MONOTONIC, REALTIME] {
-            if self.timers.is_empty(clock) {
-                continue;
-            }
-            let now = now(clock);
-            while let Some(id) = self.timers.pop(&self.knotes, clock, now) {
-                self.activate(id);
+            if !self.timers.is_empty(clock) {
+                self.expire(clock, now(clock));
             }
         }
     }
 
-    /// Sets the timerfds to what is due next.
+    fn expire(&mut self, clock: u8, now: i64) {
+        while let Some(id) = self.timers.pop(&self.knotes, clock, now) {
+            self.activate(id);
+        }
+    }
+
+    /// Sets the timerfds to what is due next. What is due by now has an event
+    /// after this: a timerfd that is set to a time that has passed becomes
+    /// readable only when the kernel comes to its interrupt.
     pub fn set_timers(&mut self) -> Result<(), Errno> {
         if !self.timers.changed {
             return Ok(());
         }
-        for (index, clock) in (0u8..).zip(&mut self.timers.clocks) {
-            if !std::mem::take(&mut clock.changed) {
-                continue;
+        for index in [MONOTONIC, REALTIME] {
+            self.set_timer(index)?;
+        }
+        self.timers.changed = false;
+        Ok(())
+    }
+
+    fn set_timer(&mut self, index: u8) -> Result<(), Errno> {
+        if !self.timers.has_clock_changed(index) {
+            return Ok(());
+        }
+        let mut next = self.timers.next(&self.knotes, index);
+        let Some(clock) = self.timers.clocks.get(usize::from(index)) else { return Ok(()) };
+        if let Some(deadline) = next.filter(|_| next != clock.set_to) {
+            let now = now(index);
+            if deadline <= now {
+                self.expire(index, now);
+                next = self.timers.next(&self.knotes, index);
             }
-            let next = clock.next(&Nodes(&self.knotes, index));
-            if next == clock.set_to {
-                continue;
-            }
-            // A failure leaves it to the next call.
-            clock.changed = true;
+        }
+        let Some(clock) = self.timers.clocks.get_mut(usize::from(index)) else { return Ok(()) };
+        // A failure leaves it to the next call.
+        if next != clock.set_to {
             let fd = clock.open(index, &self.set)?;
             match next {
                 Some(deadline) => drop(timerfd::arm_at(fd, deadline, false)?),
                 None => timerfd::disarm(fd)?,
             }
             clock.set_to = next;
-            clock.changed = false;
         }
-        self.timers.changed = false;
+        clock.changed = false;
         Ok(())
     }
 
