@@ -363,7 +363,7 @@ TEST(what_cannot_be_got_rid_of_does_not_keep_a_thread_busy) {
 
 TEST(a_change_that_fails_for_want_of_a_descriptor_was_not_made) {
   evloop_kqueue_t kq = new_kqueue();
-  Event event, timer = change(2, KQ_TIMER, ADD, 0, 1, 7);
+  Event event, timer = change(2, KQ_TIMER, ADD, EVLOOP_KQ_NOTE_ABSTIME, 1, 7);
   Filling all = use_up_descriptors();
   CHECK_EQ(evloop_kqueue_control(kq, &timer, 1, &event, 1, 0), 1);
   CHECK_EQ(event.flags, KQ_ERROR);
@@ -375,8 +375,10 @@ TEST(a_change_that_fails_for_want_of_a_descriptor_was_not_made) {
   /* This needs none. */
   apply(kq, 1, KQ_USER, ADD | CLEAR, TRIGGER, 0, 0);
   expect_event(kq, 1, KQ_USER);
-  give_back_descriptors(all);
   apply(kq, 2, KQ_TIMER, ADD | ONESHOT, 0, 1, 0);
+  expect_event(kq, 2, KQ_TIMER);
+  give_back_descriptors(all);
+  apply(kq, 2, KQ_TIMER, ADD | ONESHOT, EVLOOP_KQ_NOTE_ABSTIME, 1, 0);
   expect_event(kq, 2, KQ_TIMER);
 }
 

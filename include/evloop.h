@@ -2663,9 +2663,9 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
  *
  * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
  * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
- *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
- *   up to ten more for what it is made to watch, and the process one for
- *   all its queues and epolls. -ENOMEM.
+ *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
+ *   and up to eight more for what it is made to watch. -ENOSPC: the user's
+ *   max_user_watches is used up. -ENOMEM.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
  * everything but close in the child, whose descriptor of it is closed by
@@ -2885,12 +2885,13 @@ int evloop_kqueue_close(evloop_kqueue_t kq);
 /**
  * Create a kqueue that is known by its descriptor, as on BSD.
  *
- * The descriptor is the program's: close(2) closes the queue. Nobody is
- * told of that: threads that wait in evloop_bsd_kevent() look every 250
- * ms, and return; without any, what the queue holds is given back at a
- * later call of one of these two functions or of evloop_kqueue_create(),
- * at the next one if descriptors have run out. A duplicate, dup(2), is the
- * same queue, which lives as long as one of them is open.
+ * The descriptor is the program's: close(2) closes the queue. The kernel
+ * does not notify the library of that. Threads that wait in
+ * evloop_bsd_kevent() look every 250 ms, and return. What closed queues hold
+ * is given back by the next call that makes a kqueue, and by the next one
+ * that waits in a kqueue (which looks at most once a millisecond). A
+ * duplicate, dup(2), is the same queue, which lives as long as one of them
+ * is open.
  *
  * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
  *   ENFILE, ENOMEM.

@@ -19,9 +19,9 @@ use libc::timespec;
 ///
 /// @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
 /// @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
-///   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
-///   up to ten more for what it is made to watch, and the process one for
-///   all its queues and epolls. -ENOMEM.
+///   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
+///   and up to eight more for what it is made to watch. -ENOSPC: the user's
+///   max_user_watches is used up. -ENOMEM.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
 /// everything but close in the child, whose descriptor of it is closed by

@@ -87,7 +87,9 @@ impl Queue {
         let mut locked = self.lock(by)?;
         let core = locked.core()?;
         core.begin_operation(request, ident, udata)?;
-        self.settle(core)
+        // It has begun, whatever becomes of this: the next call settles it.
+        let _ = self.settle(core);
+        Ok(())
     }
 
     /// Has an operation end soon.
@@ -191,10 +193,12 @@ impl Queue {
                 let _ = self.settle(core);
                 return Ok(sink.filled());
             }
-            let is_in_vain = core.has_many_strays();
+            // Those that are leaving are woken one by one, and the last that
+            // has come to wait first.
+            let is_in_vain = core.has_many_strays() || core.leaving > 0;
             drop(locked);
             if is_in_vain {
-                // There is no other set to be had.
+                // There is no other set to be had, or others go first.
                 waiters::pause(how.deadline, || interrupted(how.by))?;
             }
             if let By::Number(number) = how.by {
@@ -270,23 +274,35 @@ impl Queue {
 
     /// After a wait in this epoll, by this handle.
     fn come_back(&self, core: &mut Core, by: Option<&Lent>, main: RawFd) {
+        let mut others = false;
         if main == core.set.main() {
             core.set.waiting -= 1;
         } else if let Some(place) = core.retired.iter().position(|set| set.main() == main)
             && let Some(set) = core.retired.get_mut(place)
         {
             set.waiting -= 1;
-            if set.waiting == 0 {
+            others = set.waiting > 0;
+            if !others {
                 core.retired.swap_remove(place);
             }
         }
-        let Some(by) = by else { return };
-        by.waiting.fetch_sub(1, Ordering::Relaxed);
-        if by.closed.load(Ordering::Relaxed) && core.leaving > 0 {
-            core.leaving -= 1;
-            if core.leaving == 0 && !self.closed.load(Ordering::Relaxed) {
-                core.set.end_alarm();
-            }
+        if let Some(by) = by {
+            by.waiting.fetch_sub(1, Ordering::Relaxed);
+            core.leaving -= usize::from(by.closed.load(Ordering::Relaxed) && core.leaving > 0);
+        }
+        if core.is_alarmed() {
+            self.pass_on(core, others);
+        }
+    }
+
+    /// The alarm wakes one thread at a time: the next one, if there is one
+    /// that has to come back. `others`: there is, in a set before this one.
+    fn pass_on(&self, core: &mut Core, others: bool) {
+        let is_closed = self.closed.load(Ordering::Relaxed);
+        if others || core.leaving > 0 || (is_closed && core.set.waiting > 0) {
+            core.alarm();
+        } else if core.retired.is_empty() {
+            core.end_alarm();
         }
     }
 
@@ -297,7 +313,7 @@ impl Queue {
         let waiting = usize::try_from(lent.waiting.load(Ordering::Relaxed)).unwrap_or(0);
         if let Some(core) = core.as_mut().filter(|_| waiting > 0) {
             core.leaving += waiting;
-            core.set.alarm();
+            core.alarm();
         }
     }
 
@@ -308,7 +324,7 @@ impl Queue {
         // Not before: who closes it, and finds the lock free, wakes those
         // that wait by then.
         self.check(by)?;
-        if self.keep && !is_here(self.epoch.load(Ordering::Relaxed)) {
+        if self.keep {
             self.revive(locked.core()?)?;
         }
         Ok(locked)
@@ -342,7 +358,7 @@ impl Queue {
         if active == 0 {
             core.set.silence();
         } else {
-            core.set.ring()?;
+            core.set.ring();
         }
         timers_set.map_err(Error::from)
     }

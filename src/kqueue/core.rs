@@ -12,7 +12,7 @@ use super::registration::Registration;
 use super::set::Set;
 use super::signals::Signals;
 use super::slab::{NONE, Slab};
-use super::timers::{MAX_TIMERS, Timers};
+use super::timers::{MAX_TIMERS, MONOTONIC, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::fd;
 use crate::table::try_box;
@@ -46,11 +46,14 @@ pub(super) struct Core {
     pub leaving: usize,
     /// Events of registrations that nobody knows any more.
     pub strays: usize,
+    /// In a forked child: some of what it had of the kernel's is not made
+    /// again yet.
+    pub is_reviving: bool,
 }
 
 impl Core {
     pub fn new() -> std::result::Result<Self, Errno> {
-        Ok(Self {
+        let mut core = Self {
             knotes: Slab::new(),
             index: Index::default(),
             registrations: Slab::new(),
@@ -69,7 +72,10 @@ impl Core {
             retired: Vec::new(),
             leaving: 0,
             strays: 0,
-        })
+            is_reviving: false,
+        };
+        core.make_timerfd(MONOTONIC)?;
+        Ok(core)
     }
 
     /// A number for a collecting call.
@@ -231,19 +237,7 @@ impl Core {
         if change.flags & EV_FORCEONESHOT != 0 {
             self.force(id);
         }
-        if self.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE)) {
-            self.set.make_bell()?;
-        }
         Ok(())
-    }
-
-    /// Whether a change of a knote may make it have an event, or deliver one
-    /// that it has.
-    fn may_activate(&self, knote: &Knote, change: &Kevent) -> bool {
-        change.flags & EV_FORCEONESHOT != 0
-            || (knote.filter == FILTER_USER && change.fflags & NOTE_TRIGGER != 0)
-            || (knote.is(ACTIVE | DISABLED) && change.flags & (EV_ADD | EV_ENABLE) != 0)
-            || self.registrations.get(knote.registration).is_some_and(|one| one.is_file)
     }
 
     /// Puts a new knote where it is found.
@@ -258,16 +252,15 @@ impl Core {
         }
     }
 
-    /// Changes a knote.
+    /// Changes a knote. On failure it is as before.
     fn modify(&mut self, filter: &dyn Filter, id: u32, change: &Kevent) -> Result<()> {
         let Some(knote) = self.knotes.get(id) else { return Ok(()) };
-        let registration = knote.registration;
-        let before = (knote.flags, knote.fflags, knote.data);
+        let (registration, before) = (knote.registration, Settings::of(knote));
         let ext = kept_ext(change)?;
-        if self.may_activate(knote, change) {
-            self.set.make_bell()?;
+        if let Err(error) = self.set_anew(filter, (id, registration), change) {
+            self.set_back((id, registration), &before);
+            return Err(error);
         }
-        filter.touch(self, id, change)?;
         if let Some(knote) = self.knotes.get_mut(id)
             && change.flags & EV_KEEPUDATA == 0
         {
@@ -276,20 +269,34 @@ impl Core {
         if change.flags & EV_FORCEONESHOT != 0 {
             self.force(id);
         }
-        if change.flags & (EV_ENABLE | EV_DISABLE) != 0 || change.flags & EV_ADD != 0 {
+        if registration != NONE {
+            self.activate_file(id);
+        }
+        Ok(())
+    }
+
+    /// What of a change can fail.
+    fn set_anew(
+        &mut self,
+        filter: &dyn Filter,
+        (id, registration): (u32, u32),
+        change: &Kevent,
+    ) -> Result<()> {
+        filter.touch(self, id, change)?;
+        if change.flags & (EV_ADD | EV_ENABLE | EV_DISABLE) != 0 {
             self.set_enabled(id, change.flags & EV_DISABLE == 0);
         }
-        if registration == NONE {
-            return Ok(());
+        if registration == NONE { Ok(()) } else { self.refresh_of(id, registration) }
+    }
+
+    /// Undoes it: a knote watched for this until now, which needs no memory.
+    fn set_back(&mut self, (id, registration): (u32, u32), before: &Settings) {
+        self.set_enabled(id, before.enabled);
+        let Some(knote) = self.knotes.get_mut(id) else { return };
+        (knote.flags, knote.fflags, knote.data) = (before.flags, before.fflags, before.data);
+        if registration != NONE {
+            let _ = self.refresh(registration, NONE);
         }
-        let result = self.refresh_of(id, registration);
-        self.activate_file(id);
-        if result.is_err()
-            && let Some(knote) = self.knotes.get_mut(id)
-        {
-            (knote.flags, knote.fflags, knote.data) = before;
-        }
-        result
     }
 
     /// Has the kernel watch for a knote what it now needs, and makes sure
@@ -426,6 +433,21 @@ impl Core {
         // What the kernel says is that the descriptor was closed.
         let _ = self.unlink(id);
         self.drop_if_unused(registration);
+    }
+}
+
+/// What a change of a knote may replace.
+struct Settings {
+    flags: u16,
+    fflags: u32,
+    data: i64,
+    enabled: bool,
+}
+
+impl Settings {
+    fn of(knote: &Knote) -> Self {
+        let Knote { flags, fflags, data, .. } = *knote;
+        Self { flags, fflags, data, enabled: !knote.is(DISABLED) }
     }
 }
 

@@ -84,6 +84,14 @@ impl Drop for Processes {
 impl Core {
     /// Has another set watch what this one watches of processes.
     pub fn add_processes_to(&self, set: &Set) -> std::result::Result<(), Errno> {
+        self.add_pidfds_to(set)?;
+        match &self.processes.connector {
+            Some(connector) => set.add_connector(connector.raw()),
+            None => Ok(()),
+        }
+    }
+
+    pub fn add_pidfds_to(&self, set: &Set) -> std::result::Result<(), Errno> {
         for id in 0..self.knotes.end() {
             let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_PROC);
             let record = knote.and_then(|knote| u32::try_from(knote.state).ok());
@@ -94,17 +102,22 @@ impl Core {
                 set.add_process(pidfd.raw(), id, self.knotes.generation(id))?;
             }
         }
-        match &self.processes.connector {
-            Some(connector) => set.add_connector(connector.raw()),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// In a forked child that keeps the queue: the connector's socket is the
     /// parent's, whose events must not be taken from it.
-    pub fn renew_connector(&mut self) {
-        if self.processes.listeners > 0 && self.listen().is_err() {
-            self.lost();
+    pub fn renew_connector(&mut self) -> Result<()> {
+        if self.processes.listeners == 0 {
+            return Ok(());
+        }
+        match self.listen() {
+            // It will not be had later either.
+            Err(error) if error.errno == Errno::ENOTSUP => {
+                self.lost();
+                Ok(())
+            }
+            result => result,
         }
     }
 
@@ -195,7 +208,10 @@ impl Core {
                 fail!(ENOTSUP, "the kernel does not tell this process of forks ({})", code);
             }
         };
-        self.set.add_connector(fresh.raw())?;
+        if let Err(errno) = self.set.add_connector(fresh.raw()) {
+            connector::leave(fresh.raw());
+            return Err(errno.into());
+        }
         self.processes.connector = Some(fresh);
         self.processes.epoch = fork::current();
         Ok(())

@@ -101,14 +101,49 @@ impl Core {
         if grows && !registration.is_fresh {
             self.verify(id)?;
         }
-        let mut asked = false;
-        for (kind, (from, to)) in masks.into_iter().zip(wanted).enumerate() {
-            if from != to || (again == kind && to != 0) {
-                self.set_mask(id, kind, from, to)?;
-                asked = true;
+        let mut asked = self.hand_over(id, &wanted)?;
+        // What is new first: if that fails the rest is as it was.
+        for is_new in [true, false] {
+            for (kind, (was, to)) in masks.into_iter().zip(wanted).enumerate() {
+                let from = self.mask(id, kind);
+                let again = again == kind && was != 0 && to != 0;
+                if (from != to || again) && (was == 0) == is_new {
+                    self.set_mask(id, kind, from, to)?;
+                    asked = true;
+                }
             }
         }
         Ok(asked)
+    }
+
+    fn mask(&self, id: u32, kind: usize) -> u32 {
+        let registration = self.registrations.get(id);
+        registration.and_then(|one| one.masks.get(kind)).copied().unwrap_or(0)
+    }
+
+    /// Where the kind that is in `main` goes and another one comes, it takes
+    /// that place: this needs no memory of the kernel's. True: it has.
+    fn hand_over(&mut self, id: u32, wanted: &Masks) -> Result<bool, Errno> {
+        let Some(one) = self.registrations.get_mut(id) else { return Ok(false) };
+        let goes = one.in_main;
+        let mut kinds = one.masks.iter().zip(wanted);
+        let comes = kinds.position(|(from, to)| *from == 0 && *to != 0);
+        let (Some(comes), Some(&0)) = (comes, wanted.get(goes)) else { return Ok(false) };
+        let to = wanted.get(comes).copied().unwrap_or(0);
+        let (fd, from) = (one.fd, self.mask(id, goes));
+        let place = Place { kind: comes, in_main: true, ..self.place(id, goes) };
+        self.set.set(place, fd, from, to)?;
+        if let Some(one) = self.registrations.get_mut(id) {
+            one.in_main = comes;
+            for (kind, mask) in one.masks.iter_mut().enumerate() {
+                match kind {
+                    _ if kind == comes => *mask = to,
+                    _ if kind == goes => *mask = 0,
+                    _ => {}
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a knote's edges are those of others, too, that the kernel knows
@@ -217,26 +252,25 @@ impl Core {
     }
 
     /// Has another set of epolls watch everything that still is what it was.
-    /// What has edges is told again.
-    pub fn move_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
-        self.copy_registrations(&mut fresh)?;
-        self.move_rest(fresh)
-    }
-
-    /// The same, but nothing is told again; of epolls that are nobody else's.
+    /// What was told is not told again; the old set. On failure it is as
+    /// before.
     pub fn move_quietly_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
         self.copy_registrations(&mut fresh)?;
         // What the new ones say at once was told; but not what the old ones
         // still have to say. In this order nothing falls between the two,
         // and what comes in the middle is in both.
         self.each_report(fresh.epolls(), |_, _, _| {});
+        self.copy_sources(&fresh)?;
         self.each_report(self.set.epolls(), Self::activate_edges);
         self.each_report(fresh.epolls(), Self::activate_edges);
-        self.move_rest(fresh)
+        self.strays = 0;
+        // What its edges say was heard may be in either set.
+        self.timers.forget_setting();
+        Ok(std::mem::replace(&mut self.set, fresh))
     }
 
     /// Registrations of descriptors that were closed do not come along.
-    fn copy_registrations(&mut self, fresh: &mut Set) -> Result<(), Errno> {
+    pub fn copy_registrations(&mut self, fresh: &mut Set) -> Result<(), Errno> {
         let mut at = 0;
         while let Some(id) = self.registrations.next_from(at) {
             at = id + 1;
@@ -249,14 +283,11 @@ impl Core {
         Ok(())
     }
 
-    /// The queue's own descriptors; the old set.
-    fn move_rest(&mut self, mut fresh: Set) -> Result<Set, Errno> {
-        if self.set.has_bell() {
-            fresh.make_bell()?;
-        }
-        self.timers.add_to(&fresh)?;
-        self.signals.add_to(&fresh)?;
-        self.add_processes_to(&fresh)?;
+    /// The queue's own descriptors.
+    fn copy_sources(&self, fresh: &Set) -> Result<(), Errno> {
+        self.timers.add_to(fresh)?;
+        self.signals.add_to(fresh)?;
+        self.add_processes_to(fresh)?;
         if let Some(aio) = &self.aio {
             fresh.add_aio(aio.descriptor())?;
         }
@@ -266,11 +297,10 @@ impl Core {
         if let Some(mounts) = self.mounts.fd() {
             fresh.add_mounts(mounts.raw())?;
         }
-        if let Some(links) = &self.links.fd {
-            fresh.add_links(links.raw())?;
+        match &self.links.fd {
+            Some(links) => fresh.add_links(links.raw()),
+            None => Ok(()),
         }
-        self.strays = 0;
-        Ok(std::mem::replace(&mut self.set, fresh))
     }
 
     /// Takes what a set's epolls report of registrations, all of it; `take`
