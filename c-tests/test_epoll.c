@@ -119,7 +119,8 @@ TEST(circles_and_deep_nests_are_refused) {
     outer = new_epoll();
     result = evloop_epoll_register(outer, inner, EVLOOP_EPOLLIN, 0);
   }
-  CHECK_EQ(result, -ELOOP);
+  /* Older kernels say EINVAL. */
+  CHECK(result == -ELOOP || result == -EINVAL);
 }
 
 /* ---- bits ---- */

@@ -874,7 +874,8 @@ struct timespec;
  * Filter: the link of a network interface goes up or down. ident is the
  * interface's index, in the network namespace of the thread that added the
  * first one; -ENXIO if there is none. data is what the link is now, one of
- * the three bits. When the interface goes, there is a last event with
+ * the three bits. A link that goes up may be in a state in between before
+ * Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes, there is a last event with
  * LINKINV and EVLOOP_KQ_EV_EOF. (FreeBSD of today has no such filter; where
  * it had, the number is another's now.)
  */
@@ -2275,8 +2276,9 @@ evloop_poll_t evloop_poll_create(void);
  * @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python
  *   watches by default, 0 only errors and hang-ups.
  * @param data handed back with each event, not looked at.
- * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit. -ENOMEM.
- *   -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or
+ *   one of the library's own descriptors. -ENOMEM. -ESTALE, -EDOM: see
+ *   "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: changes the copy of
  * the process that calls. Since 0.1.0.
@@ -2433,10 +2435,11 @@ int evloop_epoll_fileno(evloop_epoll_t ep);
  * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
  *   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
  *   a selector takes them). -EINVAL: an unknown bit, the epoll object
- *   itself, or EXCLUSIVE for an epoll descriptor or with other bits than IN,
- *   OUT, ERR, HUP, ET and WAKEUP. -ELOOP: epoll sets nested too deep or in a
- *   circle. -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ *   itself, one of the library's own descriptors, or EXCLUSIVE for an epoll
+ *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
+ *   -ELOOP: epoll sets nested in a circle, or too deep (that is -EINVAL on
+ *   older kernels, such as 5.10). -ENOSPC: max_user_watches. -ENOMEM.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0. Source: epoll_ctl(2).
@@ -2457,8 +2460,8 @@ int evloop_epoll_register(evloop_epoll_t ep,
  * @param events as evloop_epoll_register().
  * @param data as evloop_epoll_register(); replaces the old one.
  * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
- *   epoll object itself, or the old or the new registration is EXCLUSIVE
- *   (unregister and register instead). -EBADF: fd is not open. -EPERM: as
+ *   epoll object itself, one of the library's own descriptors, or the old or
+ *   the new registration is EXCLUSIVE (unregister and register instead). -EBADF: fd is not open. -EPERM: as
  *   evloop_epoll_register(). -ENOMEM. -ECHILD: used after fork. -ESTALE,
  *   -EDOM: see "Handles".
  *
@@ -2477,13 +2480,14 @@ int evloop_epoll_modify(evloop_epoll_t ep,
  * @param fd a registered descriptor.
  * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
  *   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
- *   epoll object itself. -EPERM: fd can never have been registered.
+ *   epoll object itself, or one of the library's own descriptors. -EPERM: fd can never have been registered.
  *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0. Source: epoll_ctl(2).
  */
-int evloop_epoll_unregister(evloop_epoll_t ep, int fd);
+int evloop_epoll_unregister(evloop_epoll_t ep,
+                            int fd);
 
 /**
  * Wait until registered descriptors are ready.
@@ -2562,8 +2566,8 @@ evloop_devpoll_t evloop_devpoll_create(void);
  * @param dp a /dev/poll object.
  * @returns the descriptor. -EMFILE, -ENFILE: none left. -ENOSPC: the
  *   user's max_user_watches is used up. -ELOOP: a registered epoll
- *   descriptor is nested too deep. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ *   descriptor is nested too deep (-EINVAL on older kernels, such as 5.10).
+ *   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0.
@@ -2579,9 +2583,10 @@ int evloop_devpoll_fileno(evloop_devpoll_t dp);
  * @param data handed back with each event, not looked at; replaces that of
  *   an earlier registration.
  * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
- *   object's own descriptor. Once evloop_devpoll_fileno() was called,
- *   -ELOOP: epoll sets nested too deep or in a circle; -ENOSPC:
- *   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
+ *   object's own descriptor, or another one of the library's own. Once
+ *   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested in a
+ *   circle, or too deep (that is -EINVAL on older kernels, such as 5.10);
+ *   -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
  *   see "Handles".
  *
  * Blocking: no. Threads: any; applies to waits going on. Signals: not
@@ -2701,8 +2706,9 @@ evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
  *
  * It is only lent: do not close it. It is readable while an event is
  * pending, and can be registered with another kqueue, epoll, poll or
- * select. The kernel nests so many epolls and no more (-ELOOP): a queue
- * that watches a queue can be polled, but not be watched by a third.
+ * select. The kernel nests so many epolls and no more (-ELOOP; -EINVAL
+ * on older kernels, such as 5.10): a queue that watches a queue can be polled, but
+ * not be watched by a third.
  *
  * Where it has to be asked what there is, it may be readable although there
  * is no event, until evloop_kqueue_control() has looked: for a socket that
@@ -2727,7 +2733,7 @@ int evloop_kqueue_fileno(evloop_kqueue_t kq);
  * 0. If there is any such entry, the call returns at once, and events stay
  * for the next one. If there is no room for an entry, the later changes are
  * not applied, and the call returns the error, or, after a receipt, the
- * number of entries.
+ * number of entries. A call that returns an error leaves events as it was.
  *
  * Then events are waited for, unless nevents is 0.
  *
@@ -2746,9 +2752,12 @@ int evloop_kqueue_fileno(evloop_kqueue_t kq);
  *   live handle, or closed during the wait. -ECHILD: used after fork.
  *   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
  *   open descriptor. -ENOENT: ident is not watched with that filter.
- *   -EINVAL: the filter, or something in fflags or data, is unknown.
- *   -ENOTSUP: this system cannot watch that. -EMFILE, -ENFILE, -ENOSPC,
- *   -ELOOP.
+ *   -EINVAL: the filter, or something in fflags or data, is unknown; or
+ *   ident is the queue itself, or one of the library's own descriptors.
+ *   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
+ *   be nested in a circle, or too deep (that is -EINVAL on older kernels,
+ *   such as 5.10).
+ *   -EMFILE, -ENFILE, -ENOSPC.
  *
  * Blocking: up to timeout_ns, never less. Threads: any, several at once.
  * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
@@ -2964,7 +2973,8 @@ evloop_selector_t evloop_selector_create(int backend);
  * @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
  * @param data handed back with each event, not looked at.
  * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EINVAL: no events, or an unknown bit; or fd is the selector's own.
+ *   -EINVAL: no events, or an unknown bit; or fd is the selector's own, or
+ *   another one of the library's own.
  *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
  *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
  *   used after fork. -ESTALE, -EDOM: see "Handles".

@@ -65,8 +65,9 @@ pub extern "C" fn evloop_kqueue_from_fd(fd: c_int, flags: u32) -> evloop_kqueue_
 ///
 /// It is only lent: do not close it. It is readable while an event is
 /// pending, and can be registered with another kqueue, epoll, poll or
-/// select. The kernel nests so many epolls and no more (-ELOOP): a queue
-/// that watches a queue can be polled, but not be watched by a third.
+/// select. The kernel nests so many epolls and no more (-ELOOP; -EINVAL
+/// on older kernels, such as 5.10): a queue that watches a queue can be polled, but
+/// not be watched by a third.
 ///
 /// Where it has to be asked what there is, it may be readable although there
 /// is no event, until evloop_kqueue_control() has looked: for a socket that
@@ -92,7 +93,7 @@ pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
 /// 0. If there is any such entry, the call returns at once, and events stay
 /// for the next one. If there is no room for an entry, the later changes are
 /// not applied, and the call returns the error, or, after a receipt, the
-/// number of entries.
+/// number of entries. A call that returns an error leaves events as it was.
 ///
 /// Then events are waited for, unless nevents is 0.
 ///
@@ -111,9 +112,12 @@ pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
 ///   live handle, or closed during the wait. -ECHILD: used after fork.
 ///   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
 ///   open descriptor. -ENOENT: ident is not watched with that filter.
-///   -EINVAL: the filter, or something in fflags or data, is unknown.
-///   -ENOTSUP: this system cannot watch that. -EMFILE, -ENFILE, -ENOSPC,
-///   -ELOOP.
+///   -EINVAL: the filter, or something in fflags or data, is unknown; or
+///   ident is the queue itself, or one of the library's own descriptors.
+///   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
+///   be nested in a circle, or too deep (that is -EINVAL on older kernels,
+///   such as 5.10).
+///   -EMFILE, -ENFILE, -ENOSPC.
 ///
 /// Blocking: up to timeout_ns, never less. Threads: any, several at once.
 /// Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of

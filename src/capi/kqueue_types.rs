@@ -198,7 +198,8 @@ pub const EVLOOP_KQ_FILTER_EMPTY: i16 = -13;
 /// Filter: the link of a network interface goes up or down. ident is the
 /// interface's index, in the network namespace of the thread that added the
 /// first one; -ENXIO if there is none. data is what the link is now, one of
-/// the three bits. When the interface goes, there is a last event with
+/// the three bits. A link that goes up may be in a state in between before
+/// Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes, there is a last event with
 /// LINKINV and EVLOOP_KQ_EV_EOF. (FreeBSD of today has no such filter; where
 /// it had, the number is another's now.)
 pub const EVLOOP_KQ_FILTER_NETDEV: i16 = -16;

@@ -53,8 +53,23 @@ pub(super) type Room = [MaybeUninit<Event>; AT_ONCE];
 
 impl Queue {
     /// Applies the changes, then waits for events, if there is room for any;
-    /// how many there are.
+    /// how many there are. What fails leaves the room as it was.
+    #[inline(always)]
     pub(super) fn control(
+        &self,
+        by: Option<&Lent>,
+        changes: &mut Changes,
+        sink: &mut Sink,
+        how: Collect,
+    ) -> Result<usize> {
+        let result = self.apply_and_collect(by, changes, sink, how);
+        if result.is_err() {
+            sink.take_back();
+        }
+        result
+    }
+
+    fn apply_and_collect(
         &self,
         by: Option<&Lent>,
         changes: &mut Changes,
@@ -125,7 +140,7 @@ impl Queue {
             }
             let errno = result.as_ref().err().map_or(0, |error| -error.errno.negated());
             let entry = Kevent { flags: EV_ERROR, data: errno.into(), ..change };
-            if !sink.push(entry) {
+            if !sink.push_entry(entry)? {
                 if result.is_err() {
                     self.settle(locked.core()?)?;
                 }
@@ -156,9 +171,10 @@ impl Queue {
     ) -> Result<usize> {
         let mut room = [MaybeUninit::uninit(); AT_ONCE];
         let mut listens = matches!(how.by, By::Number(_));
-        sink.pass = locked.core()?.next_pass();
         loop {
             let core = locked.core()?;
+            // It has delivered nothing yet.
+            sink.pass = core.next_pass();
             core.renew_signals()?;
             core.look_at_drained();
             core.first_look(sink);
@@ -221,9 +237,18 @@ impl Queue {
     ) -> Result<(Locked<'a>, bool)> {
         let wanted = sink.left().min(AT_ONCE);
         let places = room.get_mut(..wanted).unwrap_or_default();
+        let mut locked = locked;
+        let removed = locked.core()?.registrations.removed();
         let (mut locked, result) = self.wait_unlocked(locked, by, places, left)?;
         let core = locked.core()?;
+        sink.pass = core.next_pass();
         match result {
+            // They may be of others by now: they are looked at, and what is
+            // ready is delivered from there.
+            Ok(events) if core.registrations.may_have_come_again(removed) => {
+                core.take_events(events, &mut Sink::none());
+                Ok((locked, true))
+            }
             Ok(events) => {
                 let unknown = core.take_events(events, sink);
                 Ok((locked, unknown > 0 || events.len() == wanted))

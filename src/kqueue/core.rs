@@ -9,13 +9,14 @@ use super::mounts::Mounts;
 use super::notes::Notes;
 use super::processes::Processes;
 use super::registration::Registration;
-use super::set::Set;
+use super::set::{self, Set};
 use super::signals::Signals;
 use super::slab::{NONE, Slab};
 use super::timers::{MAX_TIMERS, MONOTONIC, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::sys::fd;
+use crate::sys::fd::{self, Fd};
 use crate::table::try_box;
+use crate::waiters;
 use std::os::fd::RawFd;
 
 /// Everything that is under a queue's lock.
@@ -35,8 +36,8 @@ pub(super) struct Core {
     /// The knotes of the filter EMPTY that the kernel does not notify of
     /// everything.
     pub empties: Vec<u32>,
-    /// Numbers the collecting calls.
-    pass: u32,
+    /// Numbers the collecting calls, each time that they have the lock.
+    pub pass: u32,
     /// The list of those with events had the last call for itself: the next
     /// one asks the kernel first.
     pub kernel_first: bool,
@@ -78,10 +79,28 @@ impl Core {
         Ok(core)
     }
 
-    /// A number for a collecting call.
+    /// A number for a collecting call, from now until it gives up the lock.
+    #[inline]
     pub fn next_pass(&mut self) -> u32 {
-        self.pass = self.pass % (u32::MAX - 1) + 1;
+        self.pass = self.pass.wrapping_add(1);
+        if self.pass == 0 {
+            self.number_anew();
+        }
         self.pass
+    }
+
+    /// The numbers have all been used: no knote is to have one of those that
+    /// come again.
+    #[cold]
+    fn number_anew(&mut self) {
+        let mut at = 0;
+        while let Some(id) = self.knotes.next_from(at) {
+            at = id + 1;
+            if let Some(knote) = self.knotes.get_mut(id) {
+                knote.pass = 0;
+            }
+        }
+        self.pass = 1;
     }
 
     /// Applies one change.
@@ -174,6 +193,9 @@ impl Core {
         if change.flags & EV_ADD == 0 {
             return Err(unknown(change));
         }
+        if self.is_own(fd) {
+            fail!(EINVAL, "fd {} is the library's own", fd);
+        }
         self.reserve_index()?;
         let Some(registration) = self.registrations.insert(fresh, NONE) else {
             return Err(no_memory());
@@ -187,6 +209,23 @@ impl Core {
             registration.is_fresh = false;
         }
         added
+    }
+
+    /// Whether a descriptor is one of those that the queue is made of, and
+    /// still is that. (Pidfds, of which there may be many, are found out by
+    /// the kernel: see `set_mask`.)
+    fn is_own(&self, fd: RawFd) -> bool {
+        let main = self.set.main();
+        let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
+        let sources = sources.chain(self.signals.fds()).chain(&self.processes.connector);
+        let sources = sources.chain(self.timers.fds()).chain(self.set.inner_fds());
+        let aio = self.aio.as_ref().map(Aio::descriptor);
+        let in_main = sources.map(Fd::raw).chain(aio).any(|own| own == fd);
+        (in_main && set::probe(main, fd).is_ok())
+            || self.mounts.is_table(fd)
+            || self.aio.as_ref().is_some_and(|aio| aio.is_own(fd))
+            || self.retired.iter().any(|set| set.is_own(fd))
+            || waiters::is_own(fd)
     }
 
     pub fn reserve_index(&mut self) -> Result<()> {
@@ -470,7 +509,9 @@ fn unknown(change: &Kevent) -> Error {
 fn explain(errno: Errno, fd: RawFd) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
-        Errno::EINVAL => error!(errno, "fd {} is the queue itself", fd),
+        Errno::EINVAL => {
+            error!(errno, "fd {} is the queue itself, or would nest queues too deep", fd)
+        }
         Errno::ELOOP => error!(errno, "fd {} would nest queues in a circle or too deep", fd),
         Errno::EACCES => error!(errno, "fd {}: its file, or directory, may not be read", fd),
         Errno::ENOSPC => error!(errno, "fd {}: there are no watches of inotify left", fd),

@@ -201,3 +201,6 @@ impl Drop for Queue {
         self.release(&mut self.core.lock());
     }
 }
+
+#[cfg(test)]
+mod tests;

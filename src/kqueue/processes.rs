@@ -18,6 +18,7 @@ use crate::sys::connector::{self, Event};
 use crate::sys::fd::Fd;
 use crate::sys::{fork, pidfd};
 use crate::table::try_box;
+use std::os::fd::RawFd;
 
 /// What only the connector tells.
 const BY_CONNECTOR: u32 = NOTE_FORK | NOTE_EXEC | NOTE_TRACK;
@@ -65,6 +66,10 @@ impl Processes {
         if self.epoch == fork::current() {
             connector::leave(connector.raw());
         }
+    }
+
+    pub fn has_pidfd(&self, fd: RawFd) -> bool {
+        self.fds().any(|own| own.raw() == fd)
     }
 
     pub fn fds(&self) -> impl Iterator<Item = &Fd> {
@@ -240,7 +245,11 @@ impl Core {
         }
         // What it did before comes first.
         self.take_connector();
-        if is_same(self) {
+        // Not every generation fits into what the kernel keeps of it, so that
+        // it is asked.
+        let is_same = is_same(self);
+        let pidfd = self.process_of(id).and_then(|process| process.pidfd.as_ref());
+        if is_same && pidfd.is_some_and(|pidfd| pidfd::has_ended(pidfd.raw())) {
             self.ended(id, None);
         }
     }

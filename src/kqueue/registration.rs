@@ -211,6 +211,7 @@ impl Core {
         }
         let place = self.place(id, kind);
         let result = match self.set.set(place, fd, from, to) {
+            Err(Errno::EEXIST) if self.processes.has_pidfd(fd) => Err(Errno::EINVAL),
             // A duplicate of what was closed came back to this number.
             Err(Errno::EEXIST) => self.set.set(place, fd, to, to),
             result => result,

@@ -160,6 +160,13 @@ impl Set {
         self.nested.iter().flatten().chain([&self.bell])
     }
 
+    /// Whether a descriptor is one of its own, and still is that.
+    pub fn is_own(&self, fd: RawFd) -> bool {
+        let main = self.main();
+        let is_main = main == fd && probe(main, self.bell.raw()).is_ok();
+        is_main || (self.inner_fds().any(|own| own.raw() == fd) && probe(main, fd).is_ok())
+    }
+
     /// Its descriptors stay open, or are somebody else's by now.
     pub fn disown(&self) {
         self.main.disown();
@@ -269,6 +276,14 @@ impl Set {
         // It is registered, so that this needs nothing that could fail.
         let _ = epoll::modify(self.main.raw(), self.bell.raw(), events, word);
         self.is_rung = rung;
+    }
+}
+
+#[cfg(test)]
+impl Set {
+    /// As if the bell had been set so often.
+    pub fn set_times(&mut self, times: u64) {
+        self.times = times;
     }
 }
 

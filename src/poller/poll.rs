@@ -7,7 +7,7 @@ use crate::sync::ForkMutex;
 use crate::sys::clock::Deadline;
 use crate::sys::poll::{ALWAYS_REPORTED, entry, look, revents};
 use crate::table::{Kind, Object, Shared};
-use crate::waiters::Waiters;
+use crate::waiters::{Waiters, refuse_own};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -61,6 +61,7 @@ impl PollSet {
     }
 
     pub fn register(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        refuse_own(fd)?;
         self.update(fd, |_| Ok(Some(Entry { events, tag: 0, data })))
     }
 

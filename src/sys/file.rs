@@ -17,6 +17,11 @@ pub(crate) fn stat(fd: RawFd) -> Result<libc::stat, Errno> {
     Ok(unsafe { stat.assume_init() })
 }
 
+/// Whether it is an eventfd, a timerfd or the like, which is no file.
+pub(crate) fn is_anonymous(fd: RawFd) -> bool {
+    stat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0)
+}
+
 /// The device and the inode of an open file; eventfds and their like share
 /// one.
 pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {

@@ -37,6 +37,8 @@ struct State {
     done: VecDeque<(u64, i32)>,
     idle: usize,
     closing: bool,
+    /// The threads' eventfds.
+    bells: Vec<RawFd>,
 }
 
 /// What a thread is at, and the eventfd that calls it off.
@@ -61,17 +63,23 @@ impl Pool {
         self.shared.done.raw()
     }
 
+    /// Whether a descriptor is a thread's.
+    pub fn is_own(&self, fd: RawFd) -> bool {
+        self.shared.lock().bells.contains(&fd) && file::is_anonymous(fd)
+    }
+
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<()> {
         let mut state = self.shared.lock();
         let all = state.waiting.len() + state.working.len() + state.done.len() + 1;
         let room = state.waiting.try_reserve(1).is_ok()
             && state.working.try_reserve(THREADS).is_ok()
+            && state.bells.try_reserve(THREADS).is_ok()
             && state.done.try_reserve(all).is_ok();
         if !room {
             fail!(ENOMEM, "no memory for an operation");
         }
         if state.idle <= state.waiting.len() && self.threads.len() < THREADS {
-            match start(&self.shared) {
+            match start(&self.shared, &mut state.bells) {
                 Ok(thread) => self.threads.push(thread),
                 // Those that there are will come to it.
                 Err(_) if !self.threads.is_empty() => {}
@@ -116,14 +124,21 @@ impl Pool {
     }
 }
 
-fn start(shared: &Arc<Shared>) -> std::result::Result<JoinHandle<()>, Errno> {
+/// `bells`: there is room for another one.
+fn start(
+    shared: &Arc<Shared>,
+    bells: &mut Vec<RawFd>,
+) -> std::result::Result<JoinHandle<()>, Errno> {
     let bell = eventfd::create(0)?;
-    let shared = shared.clone();
+    let (shared, number) = (shared.clone(), bell.raw());
     // A thread begins with the mask of the one that makes it.
     let before = signal::block(signal::ALL);
     let thread = Builder::new().name("evloop-aio".into()).spawn(move || shared.work(&bell));
     signal::block(before);
-    thread.map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN)))
+    let thread =
+        thread.map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
+    bells.push(number);
+    Ok(thread)
 }
 
 impl Shared {
