@@ -28,6 +28,22 @@ static int64_t fill(int fd) {
   return sum;
 }
 
+/* The same, until nothing more is under way to the peer either: it takes what
+ * it has room for, whatever that is. */
+static int64_t fill_for_good(int fd) {
+  int64_t sum = 0, more;
+  do {
+    more = fill(fd);
+    sum += more;
+    usleep(20000);
+  } while (more > 0);
+  return sum;
+}
+
+static int64_t pipe_size(const Pipe *p) {
+  return OK(fcntl(p->w, F_GETPIPE_SZ));
+}
+
 /* Reads so much. */
 static void drain(int fd, int64_t count) {
   static char bytes[4096];
@@ -41,15 +57,16 @@ static void drain(int fd, int64_t count) {
 TEST(a_pipe_has_room) {
   evloop_kqueue_t kq = new_kqueue();
   Pipe p = new_pipe();
+  int64_t size = pipe_size(&p);
   watch(kq, p.w, 0);
-  CHECK_EQ(expect_write(kq, p.w).data, 65536);
+  CHECK_EQ(expect_write(kq, p.w).data, size);
   CHECK_EQ(write(p.w, "abc", 3), 3);
-  CHECK_EQ(expect_write(kq, p.w).data, 65533);
+  CHECK_EQ(expect_write(kq, p.w).data, size - 3);
   int64_t all = fill(p.w);
   expect_nothing(kq);
   drain(p.r, all - 2 + 3);
   Event event = expect_write(kq, p.w);
-  CHECK_EQ(event.data, 65536 - 2);
+  CHECK_EQ(event.data, size - 2);
   CHECK_EQ(event.flags, 0);
   OK(close(p.r));
   event = expect_write(kq, p.w);
@@ -231,12 +248,13 @@ TEST(low_water_marks) {
       OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     }
     watch(kq, pair[0], ONESHOT);
-    int64_t room = expect_write(kq, pair[0]).data, all = fill(pair[0]);
+    int64_t room = expect_write(kq, pair[0]).data, all = fill_for_good(pair[0]);
     Event event;
     apply(kq, (uint64_t)pair[0], KQ_WRITE, ADD, LOWAT, room - room / 8, 0);
     CHECK_EQ(take(kq, &event, 1, 20 * MS), 0);
     drain(pair[1], all / 2);
-    CHECK_EQ(take(kq, &event, 1, 40 * MS), 0);
+    /* How much of that makes room is the business of the two buffers. */
+    if (take(kq, &event, 1, 40 * MS) == 1) CHECK(event.data >= room - room / 8);
     drain(pair[1], all - all / 2);
     event = expect_write(kq, pair[0]);
     CHECK(event.data >= room - room / 8);
@@ -250,15 +268,16 @@ TEST(a_low_water_mark_waits_without_spinning) {
   evloop_kqueue_t kq = new_kqueue();
   Pipe p = new_pipe();
   Event event;
+  int64_t size = pipe_size(&p);
   CHECK_EQ(write(p.w, "x", 1), 1);
-  apply(kq, (uint64_t)p.w, KQ_WRITE, ADD, LOWAT, 65536, 0);
+  apply(kq, (uint64_t)p.w, KQ_WRITE, ADD, LOWAT, size, 0);
   int64_t cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID);
   CHECK_EQ(take(kq, &event, 1, 100 * MS), 0);
   CHECK(now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu < 60 * MS * slow_factor());
   drain(p.r, 1);
-  CHECK_EQ(expect_write(kq, p.w).data, 65536);
+  CHECK_EQ(expect_write(kq, p.w).data, size);
   CHECK_EQ(write(p.w, "x", 1), 1);
-  apply(kq, (uint64_t)p.w, KQ_WRITE, ADD | DISABLE, LOWAT, 65536, 0);
+  apply(kq, (uint64_t)p.w, KQ_WRITE, ADD | DISABLE, LOWAT, size, 0);
   expect_nothing(kq);
 }
 
