@@ -701,19 +701,19 @@ struct timespec;
  * pipe, at least 1; what can be added to an eventfd, of 64 bits without a
  * sign; 1 where the kernel does not tell; 0 for files and devices that are
  * not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
- * EPIPE, as the peer has closed or reads no more, or as the program itself
- * has called shutdown(SHUT_WR) (TCP and local stream sockets); data is 0,
- * and fflags as for EVLOOP_KQ_FILTER_READ. A socket that
- * was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while there
- * is some room but less than that, it is looked at every 10 ms.
+ * EPIPE, since the other side has closed, or the program itself has called
+ * shutdown(SHUT_WR) (TCP and local stream sockets); data is 0, and fflags as
+ * for EVLOOP_KQ_FILTER_READ. A socket that was never connected has no event.
+ * With EVLOOP_KQ_NOTE_LOWAT, while there is some room but less than that, it
+ * is looked at every 10 ms.
  */
 #define EVLOOP_KQ_FILTER_WRITE -2
 
 /**
  * Filter: an operation that evloop_kqueue_aio_read() or its like began is
- * done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM, as on
- * FreeBSD); it can be disabled and enabled, and is deleted when its event
- * was delivered, not while it is in flight (-EBUSY).
+ * done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM); it
+ * can be disabled and enabled, and is deleted when its event was delivered,
+ * not while it is in flight (-EBUSY).
  */
 #define EVLOOP_KQ_FILTER_AIO -3
 
@@ -876,8 +876,7 @@ struct timespec;
  * first one; -ENXIO if there is none. data is what the link is now, one of
  * the three bits. A link that goes up may be in a state in between before
  * Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes, there is a last event with
- * LINKINV and EVLOOP_KQ_EV_EOF. (FreeBSD of today has no such filter; where
- * it had, the number is another's now.)
+ * LINKINV and EVLOOP_KQ_EV_EOF.
  */
 #define EVLOOP_KQ_FILTER_NETDEV -16
 
@@ -885,7 +884,7 @@ struct timespec;
  * Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
  * sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
  * (-EINVAL). data is 0. It is one event as long as the urgent byte is not
- * received. (FreeBSD has none.)
+ * received.
  */
 #define EVLOOP_KQ_FILTER_EXCEPT -17
 
@@ -2736,6 +2735,52 @@ int evloop_kqueue_fileno(evloop_kqueue_t kq);
  * number of entries. A call that returns an error leaves events as it was.
  *
  * Then events are waited for, unless nevents is 0.
+ *
+ * What is different from FreeBSD, where a program may notice:
+ *
+ *   EV_ADD         of a disabled knote enables it, as FreeBSD's manual page
+ *                  has it; its kernel needs EV_ENABLE
+ *   EV_CLEAR       an event may come once more than something happened
+ *   close(2)       of a descriptor that is watched: as on FreeBSD; of a
+ *                  queue's own: see evloop_bsd_kqueue(). Closing a queue
+ *                  wakes the threads that wait in it
+ *   the queue's    may be readable though there is no event, until the
+ *   descriptor     next call (see evloop_kqueue_fileno())
+ *   nesting        queues and epolls nest as deep as epoll allows
+ *   READ           data of sockets that keep messages, and of TCP with an
+ *                  urgent byte in the middle, may be a bound above what
+ *                  waits, and NOTE_LOWAT goes by it. fflags of a connection
+ *                  that failed is ECONNREFUSED, ECONNRESET or 0: the error
+ *                  is left to getsockopt(SO_ERROR). That lseek() moved the
+ *                  position of a file is not seen, nor what other machines
+ *                  do to it
+ *   WRITE          EV_EOF also when the peer has closed. After one's own
+ *                  shutdown(SHUT_WR) it has EV_EOF for TCP and local stream
+ *                  sockets, not for others, and data is 0. data is at least
+ *                  1 otherwise. Below NOTE_LOWAT it is looked every 10 ms
+ *   EMPTY          up to 20 ms late, but for local sockets
+ *   VNODE          what happens between two looks at the file is one
+ *                  happening: NOTE_LINK also when a name is removed,
+ *                  NOTE_WRITE also when it is truncated. The file must be
+ *                  readable. Not seen: writing by mmap(2), other machines.
+ *                  NOTE_REVOKE is for unmounting alone
+ *   PROC           NOTE_FORK, _EXEC and _TRACK need more than a kernel
+ *                  must have; an exit status may be unknown
+ *   SIGNAL         see the filter
+ *   TIMER          never early; EV_CLEAR is always on, but for NOTE_ABSTIME
+ *   USER           a change of a knote that has both NOTE_TRIGGER and
+ *                  EV_CLEAR triggers it; on FreeBSD it does not
+ *   AIO            operations are begun with evloop_kqueue_aio_read() and
+ *                  its like: the C library's aio_read() is not seen
+ *   FS             only VQ_MOUNT and VQ_UNMOUNT
+ *   NETDEV         is not in FreeBSD any more; its number is another's there
+ *   EXCEPT         is not in FreeBSD
+ *   PROCDESC, LIO, -ENOTSUP, and not defined in <sys/event.h>
+ *   SENDFILE
+ *   EV_UDATA_      is macOS's; the number is this library's own
+ *   SPECIFIC
+ *
+ * What Linux cannot do is refused (-ENOTSUP) when it is asked for.
  *
  * @param kq a kqueue.
  * @param changes what to change; may be NULL if nchanges is 0.

@@ -97,6 +97,52 @@ pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
 ///
 /// Then events are waited for, unless nevents is 0.
 ///
+/// What is different from FreeBSD, where a program may notice:
+///
+///   EV_ADD         of a disabled knote enables it, as FreeBSD's manual page
+///                  has it; its kernel needs EV_ENABLE
+///   EV_CLEAR       an event may come once more than something happened
+///   close(2)       of a descriptor that is watched: as on FreeBSD; of a
+///                  queue's own: see evloop_bsd_kqueue(). Closing a queue
+///                  wakes the threads that wait in it
+///   the queue's    may be readable though there is no event, until the
+///   descriptor     next call (see evloop_kqueue_fileno())
+///   nesting        queues and epolls nest as deep as epoll allows
+///   READ           data of sockets that keep messages, and of TCP with an
+///                  urgent byte in the middle, may be a bound above what
+///                  waits, and NOTE_LOWAT goes by it. fflags of a connection
+///                  that failed is ECONNREFUSED, ECONNRESET or 0: the error
+///                  is left to getsockopt(SO_ERROR). That lseek() moved the
+///                  position of a file is not seen, nor what other machines
+///                  do to it
+///   WRITE          EV_EOF also when the peer has closed. After one's own
+///                  shutdown(SHUT_WR) it has EV_EOF for TCP and local stream
+///                  sockets, not for others, and data is 0. data is at least
+///                  1 otherwise. Below NOTE_LOWAT it is looked every 10 ms
+///   EMPTY          up to 20 ms late, but for local sockets
+///   VNODE          what happens between two looks at the file is one
+///                  happening: NOTE_LINK also when a name is removed,
+///                  NOTE_WRITE also when it is truncated. The file must be
+///                  readable. Not seen: writing by mmap(2), other machines.
+///                  NOTE_REVOKE is for unmounting alone
+///   PROC           NOTE_FORK, _EXEC and _TRACK need more than a kernel
+///                  must have; an exit status may be unknown
+///   SIGNAL         see the filter
+///   TIMER          never early; EV_CLEAR is always on, but for NOTE_ABSTIME
+///   USER           a change of a knote that has both NOTE_TRIGGER and
+///                  EV_CLEAR triggers it; on FreeBSD it does not
+///   AIO            operations are begun with evloop_kqueue_aio_read() and
+///                  its like: the C library's aio_read() is not seen
+///   FS             only VQ_MOUNT and VQ_UNMOUNT
+///   NETDEV         is not in FreeBSD any more; its number is another's there
+///   EXCEPT         is not in FreeBSD
+///   PROCDESC, LIO, -ENOTSUP, and not defined in <sys/event.h>
+///   SENDFILE
+///   EV_UDATA_      is macOS's; the number is this library's own
+///   SPECIFIC
+///
+/// What Linux cannot do is refused (-ENOTSUP) when it is asked for.
+///
 /// @param kq a kqueue.
 /// @param changes what to change; may be NULL if nchanges is 0.
 /// @param nchanges how many changes; 0 or more.

@@ -52,16 +52,16 @@ pub const EVLOOP_KQ_FILTER_READ: i16 = -1;
 /// pipe, at least 1; what can be added to an eventfd, of 64 bits without a
 /// sign; 1 where the kernel does not tell; 0 for files and devices that are
 /// not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
-/// EPIPE, as the peer has closed or reads no more, or as the program itself
-/// has called shutdown(SHUT_WR) (TCP and local stream sockets); data is 0,
-/// and fflags as for EVLOOP_KQ_FILTER_READ. A socket that
-/// was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while there
-/// is some room but less than that, it is looked at every 10 ms.
+/// EPIPE, since the other side has closed, or the program itself has called
+/// shutdown(SHUT_WR) (TCP and local stream sockets); data is 0, and fflags as
+/// for EVLOOP_KQ_FILTER_READ. A socket that was never connected has no event.
+/// With EVLOOP_KQ_NOTE_LOWAT, while there is some room but less than that, it
+/// is looked at every 10 ms.
 pub const EVLOOP_KQ_FILTER_WRITE: i16 = -2;
 /// Filter: an operation that evloop_kqueue_aio_read() or its like began is
-/// done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM, as on
-/// FreeBSD); it can be disabled and enabled, and is deleted when its event
-/// was delivered, not while it is in flight (-EBUSY).
+/// done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM); it
+/// can be disabled and enabled, and is deleted when its event was delivered,
+/// not while it is in flight (-EBUSY).
 pub const EVLOOP_KQ_FILTER_AIO: i16 = -3;
 /// Filter: a file is changed or used, whatever its names are. ident is a
 /// descriptor of a regular file, a directory, a device or a named pipe; of
@@ -200,13 +200,12 @@ pub const EVLOOP_KQ_FILTER_EMPTY: i16 = -13;
 /// first one; -ENXIO if there is none. data is what the link is now, one of
 /// the three bits. A link that goes up may be in a state in between before
 /// Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes, there is a last event with
-/// LINKINV and EVLOOP_KQ_EV_EOF. (FreeBSD of today has no such filter; where
-/// it had, the number is another's now.)
+/// LINKINV and EVLOOP_KQ_EV_EOF.
 pub const EVLOOP_KQ_FILTER_NETDEV: i16 = -16;
 /// Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
 /// sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
 /// (-EINVAL). data is 0. It is one event as long as the urgent byte is not
-/// received. (FreeBSD has none.)
+/// received.
 pub const EVLOOP_KQ_FILTER_EXCEPT: i16 = -17;
 /// Change: watch. If the ident is watched with the filter already, fflags,
 /// data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
