@@ -3350,7 +3350,8 @@ int evloop_fileno(evloop_t loop);
  * @param loop a loop.
  * @returns 1 if there is something to dispatch already (or evloop_stop()
  *   was called), so that the foreign loop must not block; the descriptor
- *   does not tell of that. Else 0. Errors: as evloop_run().
+ *   is readable then, but with EVLOOP_VIRTUAL_TIME need not be. Else 0.
+ *   Errors: as evloop_run().
  *
  * Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
  * Fork: -ECHILD. Since 0.1.0.
@@ -3502,9 +3503,10 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
  *   EVLOOP_TIMER_ABSTIME.
  * @param initial_ns nanoseconds from now or, with ABSTIME, since the
  *   clock's epoch; 0, or a time in the past, expires in the next
- *   iteration; a deadline of INT64_MAX, or beyond, is never (but such a
- *   timer keeps the loop alive); negative: not set yet, and interval_ns is
- *   not kept, see evloop_timer_set().
+ *   iteration, unless a tolerance lets it be later; a deadline of
+ *   INT64_MAX, or beyond, is never (but such a timer keeps the loop
+ *   alive); negative: not set yet, and interval_ns is not kept, see
+ *   evloop_timer_set().
  * @param interval_ns nanoseconds from one expiration to the next; 0
  *   expires once.
  * @param tolerance_ns how much later than its deadline it may expire, so

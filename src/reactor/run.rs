@@ -111,8 +111,14 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     // It sleeps from here on: whoever leaves something rings.
     let sleeps = run.desk.mail.sleep();
     // SAFETY: as above.
-    let waits = unsafe { run.core() }.files.is_active();
-    Ok(timeout == Some(0) || waits || !sleeps)
+    let core = unsafe { run.core() };
+    let due = timeout == Some(0) || core.files.is_active() || !sleeps;
+    if due && !core.virtual_time {
+        // For foreign loops that look at nothing but the descriptor. (Virtual
+        // time jumps only when it finds nothing.)
+        run.desk.ring();
+    }
+    Ok(due)
 }
 
 impl Core {
@@ -345,6 +351,10 @@ impl Run {
         if timeout == Some(0) || !self.desk.mail.sleep() {
             let look = |core: &mut Core| wait_for(core, Some(0));
             let result = if core.watched { self.wait_watched(false, look) } else { look(core) };
+            if result == Ok(0) {
+                // SAFETY: no other reference to the core.
+                unsafe { self.core() }.find_expired();
+            }
             return result.or_else(|errno| self.explain(errno));
         }
         self.sleep_until(timeout)
