@@ -94,8 +94,9 @@
  *
  * Descriptors passed in stay the caller's, who keeps them open while they are
  * used; *_from_fd wraps that very descriptor and closes it only with
- * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec. *_fileno
- * only lends. The library keeps one eventfd for the process, from the first
+ * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec, and none of
+ * them becomes 0, 1 or 2, where a program has closed those. *_fileno only
+ * lends. The library keeps one eventfd for the process, from the first
  * epoll object, EPOLL selector or descriptor of a /dev/poll object on, and
  * one for each thread that has waited in a timer, a poll set, a /dev/poll
  * object or a selector that is not EPOLL, until that thread ends: they are

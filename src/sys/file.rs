@@ -39,7 +39,7 @@ pub(crate) fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
-    let file = Fd::owned(int(file));
+    let file = Fd::made(file)?;
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
     Ok(buffer.get(..len).unwrap_or_default())
@@ -64,7 +64,7 @@ pub(crate) fn create(path: &CStr) -> Result<Fd, Errno> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o666) }?;
-    Ok(Fd::owned(int(file)))
+    Fd::made(file)
 }
 
 /// Writes all of it, however long that takes.
