@@ -111,7 +111,8 @@
  * an object in use by other threads. The library starts no thread that it was
  * not asked for (evloop_set_watchdog()), changes no signal mask, prints
  * nothing, and installs no signal handler but over those of signals that it
- * is asked to watch, which still run. Its calls are not
+ * is asked to watch, which still run. It reads no environment variable, so
+ * that a set-user-id program may use it. Its calls are not
  * cancellation points. An event loop is run by one thread at a time.
  *
  * Signals. A wait that a signal handler interrupts is resumed with what is
@@ -4579,12 +4580,13 @@ int64_t evloop_trace_stop(evloop_t loop);
 /**
  * Be told of callbacks that run for too long, by another thread.
  *
- * A thread, "evloop-watchdog", which blocks all signals, looks what the loop
- * is at. A callback that is running when it is set, also one that sets it
- * itself, is not looked at; those that begin later are. It tells of a
- * callback once, when that has run for longer than the limit, and once more
- * when it has returned (not if the watchdog is removed before). So it needs
- * no help of a loop that is stuck. It wakes up once in limit_ns.
+ * A thread, "evloop-watchdog", which blocks all signals and has a stack of
+ * 2 MiB whatever the environment says, looks what the loop is at. A callback
+ * that is running when it is set, also one that sets it itself, is not
+ * looked at; those that begin later are. It tells of a callback once, when
+ * that has run for longer than the limit, and once more when it has returned
+ * (not if the watchdog is removed before). So it needs no help of a loop
+ * that is stuck. It wakes up once in limit_ns.
  *
  * callback runs on that thread. No lock of the library is held; it may call
  * every function on every object, this one and evloop_close() too, but must

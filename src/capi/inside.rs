@@ -275,12 +275,13 @@ pub extern "C" fn evloop_trace_stop(r#loop: evloop_t) -> i64 {
 
 /// Be told of callbacks that run for too long, by another thread.
 ///
-/// A thread, "evloop-watchdog", which blocks all signals, looks what the loop
-/// is at. A callback that is running when it is set, also one that sets it
-/// itself, is not looked at; those that begin later are. It tells of a
-/// callback once, when that has run for longer than the limit, and once more
-/// when it has returned (not if the watchdog is removed before). So it needs
-/// no help of a loop that is stuck. It wakes up once in limit_ns.
+/// A thread, "evloop-watchdog", which blocks all signals and has a stack of
+/// 2 MiB whatever the environment says, looks what the loop is at. A callback
+/// that is running when it is set, also one that sets it itself, is not
+/// looked at; those that begin later are. It tells of a callback once, when
+/// that has run for longer than the limit, and once more when it has returned
+/// (not if the watchdog is removed before). So it needs no help of a loop
+/// that is stuck. It wakes up once in limit_ns.
 ///
 /// callback runs on that thread. No lock of the library is held; it may call
 /// every function on every object, this one and evloop_close() too, but must
