@@ -37,8 +37,10 @@ impl Errno {
     pub const EEXIST: Self = Self::new(libc::EEXIST);
     pub const EINTR: Self = Self::new(libc::EINTR);
     pub const EINVAL: Self = Self::new(libc::EINVAL);
+    pub const EISDIR: Self = Self::new(libc::EISDIR);
     pub const ELOOP: Self = Self::new(libc::ELOOP);
     pub const EMFILE: Self = Self::new(libc::EMFILE);
+    pub const ENAMETOOLONG: Self = Self::new(libc::ENAMETOOLONG);
     pub const ENFILE: Self = Self::new(libc::ENFILE);
     pub const ENOBUFS: Self = Self::new(libc::ENOBUFS);
     pub const EACCES: Self = Self::new(libc::EACCES);
@@ -54,6 +56,7 @@ impl Errno {
     pub const ENOTTY: Self = Self::new(libc::ENOTTY);
     pub const EOVERFLOW: Self = Self::new(libc::EOVERFLOW);
     pub const EPERM: Self = Self::new(libc::EPERM);
+    pub const EROFS: Self = Self::new(libc::EROFS);
     pub const ESRCH: Self = Self::new(libc::ESRCH);
     pub const ESTALE: Self = Self::new(libc::ESTALE);
 }

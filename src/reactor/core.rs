@@ -232,6 +232,11 @@ impl Core {
         own || self.timers.owns(fd) || self.signals.owns(fd)
     }
 
+    /// Whether others may poll the descriptor for embedding.
+    pub fn is_given_away(&self) -> bool {
+        self.outer.is_some()
+    }
+
     /// The descriptor for embedding.
     pub fn fileno(&mut self) -> Result<RawFd> {
         if let Some(outer) = &self.outer {

@@ -351,11 +351,11 @@ impl Run {
         if timeout == Some(0) || !self.desk.mail.sleep() {
             let look = |core: &mut Core| wait_for(core, Some(0));
             let result = if core.watched { self.wait_watched(false, look) } else { look(core) };
-            if result == Ok(0) {
+            return match result {
                 // SAFETY: no other reference to the core.
-                unsafe { self.core() }.find_expired();
-            }
-            return result.or_else(|errno| self.explain(errno));
+                Ok(found) => Ok(unsafe { self.core() }.find_unreported(found)),
+                Err(errno) => self.explain(errno),
+            };
         }
         self.sleep_until(timeout)
     }
@@ -418,6 +418,18 @@ impl Run {
             // Marks what is due now.
             core.virtual_timeout(Until::Now);
         }
+    }
+}
+
+impl Core {
+    /// After a wait of zero: finds what the kernel does not report, or to
+    /// others. How many events there are then.
+    #[inline]
+    fn find_unreported(&mut self, found: usize) -> usize {
+        if found == 0 {
+            self.find_expired();
+        }
+        if self.is_given_away() { self.add_taken(found) } else { found }
     }
 }
 
