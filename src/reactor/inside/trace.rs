@@ -5,13 +5,14 @@ use super::published::{ASLEEP, Glance};
 use super::trace_file::{self, Page};
 use super::{Look, tell};
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::hash::Map;
 use crate::reactor::desk::Gate;
 use crate::reactor::named::named;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::fd::Fd;
 use crate::sys::{clock, fd, file};
 use crate::table::Kind;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub(in crate::reactor) struct Trace {
     ring: Arc<Ring>,
     file: Fd,
     /// Names of watchers that were closed meanwhile, and in which order.
-    names: HashMap<i64, Box<[u8]>>,
+    names: Map<i64, Box<[u8]>>,
     closed: VecDeque<i64>,
     began: i64,
     stopping: bool,
@@ -156,7 +157,7 @@ impl Trace {
         &self,
         mut entries: Vec<(i32, Entry)>,
         dropped: u64,
-        names: &HashMap<i64, Box<[u8]>>,
+        names: &Map<i64, Box<[u8]>>,
         running: Option<Glance>,
     ) -> std::result::Result<(), Errno> {
         let now = clock::now_ns();
@@ -182,7 +183,7 @@ impl Trace {
     }
 
     /// The loop is closed: what there is is written.
-    pub fn finish(self, names: &HashMap<i64, Box<[u8]>>) {
+    pub fn finish(self, names: &Map<i64, Box<[u8]>>) {
         if let Ok((entries, dropped)) = self.ring.read() {
             // There is nobody who could be told.
             let _ = self.write(entries, dropped, names, None);
@@ -207,7 +208,7 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
     gate.trace_begins = false;
     let file = file.map_err(|errno| refused(errno, &output))?;
     gate.expect_commands(1)?;
-    let (names, closed, began) = (HashMap::new(), VecDeque::new(), clock::now_ns());
+    let (names, closed, began) = (Map::default(), VecDeque::new(), clock::now_ns());
     let ours = ring.clone();
     gate.trace = Some(Trace { ring: ours, file, names, closed, began, stopping: false });
     tell(&named, gate, Look::Trace(Some(ring)))
@@ -247,7 +248,7 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
     let mut gate = named.lock()?;
     // Closed meanwhile, it was written then.
     let Some(trace) = gate.trace.take() else { return crate::table::stale(handle) };
-    let mut names = HashMap::new();
+    let mut names = Map::default();
     let (entries, dropped) = read?;
     for handle in entries.iter().map(|(_, entry)| entry.handle).chain(published.map(|p| p.watcher))
     {
