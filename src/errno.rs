@@ -33,10 +33,13 @@ impl Errno {
     pub const ECANCELED: Self = Self::new(libc::ECANCELED);
     pub const ECHILD: Self = Self::new(libc::ECHILD);
     pub const EDEADLK: Self = Self::new(libc::EDEADLK);
+    pub const EDQUOT: Self = Self::new(libc::EDQUOT);
     pub const EDOM: Self = Self::new(libc::EDOM);
     pub const EEXIST: Self = Self::new(libc::EEXIST);
+    pub const EFBIG: Self = Self::new(libc::EFBIG);
     pub const EINTR: Self = Self::new(libc::EINTR);
     pub const EINVAL: Self = Self::new(libc::EINVAL);
+    pub const EIO: Self = Self::new(libc::EIO);
     pub const EISDIR: Self = Self::new(libc::EISDIR);
     pub const ELOOP: Self = Self::new(libc::ELOOP);
     pub const EMFILE: Self = Self::new(libc::EMFILE);
@@ -56,9 +59,11 @@ impl Errno {
     pub const ENOTTY: Self = Self::new(libc::ENOTTY);
     pub const EOVERFLOW: Self = Self::new(libc::EOVERFLOW);
     pub const EPERM: Self = Self::new(libc::EPERM);
+    pub const EPIPE: Self = Self::new(libc::EPIPE);
     pub const EROFS: Self = Self::new(libc::EROFS);
     pub const ESRCH: Self = Self::new(libc::ESRCH);
     pub const ESTALE: Self = Self::new(libc::ESTALE);
+    pub const ETXTBSY: Self = Self::new(libc::ETXTBSY);
 }
 
 /// A value in an error's sentence.
@@ -292,6 +297,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ECONNREFUSED, c"ECONNREFUSED: connection refused"),
     (libc::ECONNRESET, c"ECONNRESET: connection reset by the peer"),
     (libc::EDEADLK, c"EDEADLK: would wait for itself"),
+    (libc::EDQUOT, c"EDQUOT: the user's disk quota is used up"),
     (libc::EDOM, c"EDOM: the handle is live but of another kind"),
     (libc::EEXIST, c"EEXIST: registered already"),
     (libc::EFAULT, c"EFAULT: bad address"),
@@ -302,6 +308,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::EISDIR, c"EISDIR: is a directory"),
     (libc::ELOOP, c"ELOOP: nested too deep, or in a circle"),
     (libc::EMFILE, c"EMFILE: no descriptor left for this process"),
+    (libc::ENAMETOOLONG, c"ENAMETOOLONG: the path, or a name in it, is too long"),
     (libc::ENFILE, c"ENFILE: no descriptor left for the system"),
     (libc::ENOBUFS, c"ENOBUFS: no buffer space left"),
     (libc::ENODEV, c"ENODEV: no such device"),
@@ -309,6 +316,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ENOMEM, c"ENOMEM: out of memory"),
     (libc::ENOSPC, c"ENOSPC: the user's limit of watches is used up"),
     (libc::ENOSYS, c"ENOSYS: the kernel lacks or forbids the system call"),
+    (libc::ENOTDIR, c"ENOTDIR: not a directory"),
     (libc::ENOTRECOVERABLE, c"ENOTRECOVERABLE: a bug of the library; the object is unusable"),
     (libc::ENOTSUP, c"ENOTSUP: not supported here"),
     (libc::ENOTTY, c"ENOTTY: not supported by this kind of descriptor"),
@@ -317,10 +325,12 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::EPERM, c"EPERM: not permitted, or not possible for this descriptor"),
     (libc::EPIPE, c"EPIPE: broken pipe"),
     (libc::ERANGE, c"ERANGE: the result is out of range"),
+    (libc::EROFS, c"EROFS: the file system is read-only"),
     (libc::ESPIPE, c"ESPIPE: cannot seek"),
     (libc::ESRCH, c"ESRCH: no such process"),
     (libc::ESTALE, c"ESTALE: the handle is not live"),
     (libc::ETIMEDOUT, c"ETIMEDOUT: timed out"),
+    (libc::ETXTBSY, c"ETXTBSY: the file is a program that is running"),
 ];
 
 #[cfg(test)]
@@ -356,6 +366,29 @@ mod tests {
         assert_eq!(last(4), (26, b"f: \0".to_vec()));
         assert_eq!(last(0).0, 26);
         assert_eq!(last(27), (26, format!("{whole}\0").into_bytes()));
+    }
+
+    /// The errors that a text speaks of as results: "-EBADF".
+    fn results(text: &str) -> impl Iterator<Item = &str> {
+        text.match_indices("-E").filter_map(|(at, _)| {
+            let rest = &text[at + 1..];
+            let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let name = rest.split(|letter| !is_of_name(letter)).next()?;
+            let is_word = name.chars().all(|letter| !letter.is_ascii_lowercase());
+            (is_word && !name.contains('_')).then_some(name)
+        })
+    }
+
+    #[test]
+    fn every_error_that_the_header_names_has_a_text() {
+        let header = include_str!("../include/evloop.h");
+        let known = |name: &str| {
+            let begins = |text: &CStr| text.to_str().unwrap().split_once(": ").unwrap().0 == name;
+            TEXTS.iter().any(|(_, text)| begins(text))
+        };
+        let unknown: Vec<&str> = results(header).filter(|name| !known(name)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert!(results(header).count() > 100);
     }
 
     #[test]
