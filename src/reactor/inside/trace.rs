@@ -2,8 +2,8 @@
 //! trace is stopped. So the loop never waits for a disk, whatever happens.
 
 use super::published::{ASLEEP, Glance};
-use super::trace_file::{self, Page};
-use super::{Look, tell};
+use super::trace_file::{self, NAME, Page};
+use super::{Look, cut, tell};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::hash::Map;
 use crate::reactor::desk::Gate;
@@ -148,6 +148,11 @@ impl Trace {
         {
             self.names.remove(&oldest);
         }
+        // Not the rest of a long one.
+        let name = match name.len() {
+            0..=NAME => name,
+            _ => copy(cut(&name, NAME)).unwrap_or_default(),
+        };
         self.names.insert(handle, name);
         self.closed.push_back(handle);
     }
@@ -225,8 +230,42 @@ fn claim(gate: &mut Gate, handle: i64) -> Result<()> {
 
 fn refused(errno: Errno, output: &Output<'_>) -> Error {
     match output {
-        Output::Path(_) => error!(errno, "the file cannot be written to"),
+        Output::Path(_) => cannot_open(errno),
         Output::Descriptor(fd) => error!(errno, "fd {} cannot be written to", *fd),
+    }
+}
+
+fn cannot_open(errno: Errno) -> Error {
+    match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => errno.into(),
+        Errno::ELOOP => error!(errno, "the path is a symbolic link, or leads through too many"),
+        Errno::ENXIO => error!(errno, "the path is a FIFO without a reader, or a socket"),
+        Errno::EAGAIN => error!(Errno::EBUSY, "another process has a lease of the file"),
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG => {
+            error!(errno, "the path leads to no directory for the file")
+        }
+        Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EISDIR | Errno::ETXTBSY => {
+            error!(errno, "the file may not be written to")
+        }
+        Errno::EBUSY | Errno::ENODEV | Errno::ENOSPC | Errno::EDQUOT | Errno::EIO => {
+            error!(errno, "the file cannot be made")
+        }
+        other => error!(Errno::EIO, "open(2) failed with errno {}", -other.negated()),
+    }
+}
+
+fn cannot_write(errno: Errno, handle: i64) -> Error {
+    match errno {
+        Errno::ENOSPC
+        | Errno::EDQUOT
+        | Errno::EFBIG
+        | Errno::EIO
+        | Errno::EPIPE
+        | Errno::ENOMEM => error!(errno, "the trace of loop {} cannot be written", handle),
+        other => {
+            let code = -other.negated();
+            error!(Errno::EIO, "the trace of loop {} met errno {} of write(2)", handle, code)
+        }
     }
 }
 
@@ -258,13 +297,13 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
             if names.try_reserve(1).is_err() {
                 fail!(ENOMEM, "no memory for the names of watchers");
             }
-            names.insert(handle, copy(name)?);
+            names.insert(handle, copy(cut(name, NAME))?);
         }
     }
     drop(gate);
     match trace.write(entries, dropped, &names, published) {
         Ok(()) => Ok(dropped.cast_signed()),
-        Err(errno) => Err(error!(errno, "the trace of loop {} cannot be written", handle)),
+        Err(errno) => Err(cannot_write(errno, handle)),
     }
 }
 
