@@ -78,7 +78,7 @@
  * result is 0 events. -ENOTRECOVERABLE, from any function, is a bug of the
  * library; the object involved answers nothing else from then on, and can be
  * closed. -ENOSYS and -EPERM may come from any constructor where a sandbox
- * forbids its system call.
+ * forbids its system call, which the sentence of evloop_last_error() names.
  *
  * Handles. Objects are named by int64_t numbers from one process-wide table,
  * 1 to 2^53-1. A constructor returns the handle, or -errno in its place. No

@@ -207,8 +207,28 @@ impl std::fmt::Write for Text<'_> {
     }
 }
 
+/// The sentence of [`refused`].
+const REFUSED: &str = "the kernel, or a sandbox, refuses {}";
+
+/// Has the error that is made of this errno next say which system call was
+/// not permitted, or is not there.
+#[cold]
+pub(crate) fn refused(call: &'static str, errno: Errno) -> Errno {
+    if matches!(errno, Errno::EPERM | Errno::ENOSYS) {
+        let _ = Error::new(errno, REFUSED, &[call.into()]);
+    }
+    errno
+}
+
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
+        let said = |pending: &Cell<Detail>| {
+            let Detail { errno: of, template, .. } = pending.get();
+            of == errno && template == REFUSED
+        };
+        if PENDING.try_with(said) == Ok(true) {
+            return Self { errno };
+        }
         Self::new(errno, "", &[])
     }
 }
@@ -248,7 +268,7 @@ thread_local! {
 /// Keeps a failure for `evloop_last_error`: the error made last.
 #[cold]
 pub(crate) fn record(function: &'static str) {
-    let detail = PENDING.try_with(Cell::get).unwrap_or(NO_DETAIL);
+    let detail = PENDING.try_with(|pending| pending.replace(NO_DETAIL)).unwrap_or(NO_DETAIL);
     let _ = LAST.try_with(|last| last.set(Last::Failure(function, detail)));
 }
 
@@ -355,6 +375,20 @@ mod tests {
         let error = error!(Errno::EINVAL, "max is {}, flags {}, kind {}", 7, 0x10u32, "poll");
         assert_eq!(sentence(error), "f: max is 7, flags 0x10, kind poll (EINVAL)");
         assert_eq!(sentence(Errno::EBADF.into()), "f: not an open descriptor (EBADF)");
+    }
+
+    #[test]
+    fn a_refused_call_is_named_once_and_for_its_errno_only() {
+        let of = |errno| sentence(Error::from(refused("epoll_create1(2)", errno)));
+        let named = "f: the kernel, or a sandbox, refuses epoll_create1(2)";
+        assert_eq!(of(Errno::EPERM), format!("{named} (EPERM)"));
+        assert_eq!(of(Errno::ENOSYS), format!("{named} (ENOSYS)"));
+        assert_eq!(of(Errno::EMFILE), "f: no descriptor left for this process (EMFILE)");
+        refused("epoll_create1(2)", Errno::EPERM);
+        record("f");
+        assert!(!sentence(Errno::EPERM.into()).contains("epoll_create1"));
+        refused("epoll_create1(2)", Errno::EPERM);
+        assert!(!sentence(Errno::ENOSYS.into()).contains("epoll_create1"));
     }
 
     #[test]

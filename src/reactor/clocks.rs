@@ -10,6 +10,7 @@ use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, timerfd};
+use crate::timerfd::cannot_create;
 use crate::timerq::TimerQueue;
 use std::os::fd::RawFd;
 
@@ -55,8 +56,7 @@ pub(super) fn create_fd(clock: usize) -> Result<Fd> {
     match timerfd::create(id, true) {
         Ok(fd) => Ok(fd),
         Err(Errno::EINVAL) => fail!(ENOTSUP, "this system has no clock {}", id),
-        Err(Errno::EPERM) => fail!(EPERM, "clock {} needs the capability CAP_WAKE_ALARM", id),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(cannot_create(errno, id)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Descriptors: owned or borrowed, and their flags.
 
 use super::{int, syscall};
-use crate::errno::Errno;
+use crate::errno::{Errno, refused};
 use crate::sync::{AtomicBool, Ordering};
 use std::os::fd::RawFd;
 
@@ -23,6 +23,15 @@ impl Fd {
     pub fn made(raw: usize) -> Result<Self, Errno> {
         let fd = Self::owned(int(raw));
         Ok(above_streams(fd.raw)?.unwrap_or(fd))
+    }
+
+    /// The same; an error of it names the call.
+    #[inline]
+    pub fn made_by(call: &'static str, result: Result<usize, Errno>) -> Result<Self, Errno> {
+        match result {
+            Ok(raw) => Self::made(raw),
+            Err(errno) => Err(refused(call, errno)),
+        }
     }
 
     pub fn owned(raw: RawFd) -> Self {

@@ -11,8 +11,8 @@ use std::os::fd::RawFd;
 /// A descriptor of a process, readable from when it ends.
 pub(crate) fn open(pid: i32) -> Result<Fd, Errno> {
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_pidfd_open, pid, 0) }?;
-    Fd::made(fd)
+    let fd = unsafe { syscall!(SYS_pidfd_open, pid, 0) };
+    Fd::made_by("pidfd_open(2)", fd)
 }
 
 pub(crate) fn has_ended(pidfd: RawFd) -> bool {

@@ -95,9 +95,8 @@ pub(crate) fn raise(signal: c_int) {
 pub(crate) fn descriptor(mask: Mask) -> Result<Fd, Errno> {
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
     // SAFETY: the mask is valid, and of the size said.
-    let fd =
-        unsafe { syscall!(SYS_signalfd4, -1isize, &raw const mask, size_of::<Mask>(), flags) }?;
-    Fd::made(fd)
+    let fd = unsafe { syscall!(SYS_signalfd4, -1isize, &raw const mask, size_of::<Mask>(), flags) };
+    Fd::made_by("signalfd(2)", fd)
 }
 
 /// Changes which signals can be read from it.
