@@ -118,7 +118,9 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
         Errno::EINVAL => error!(errno, "fd {} cannot be watched like that", fd),
         Errno::EEXIST => error!(errno, "fd {} is the loop's own", fd),
-        Errno::ELOOP => error!(errno, "fd {} is an epoll that leads back here, or too deep", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} is an epoll that leads back here, or too deep or too often", fd)
+        }
         errno => errno.into(),
     }
 }
