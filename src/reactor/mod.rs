@@ -1,7 +1,8 @@
 //! The event loop.
 //!
 //! What other threads see of a loop: `registry` has all of them, `desk` is one,
-//! `lease` says whose it is, `mailbox` is how it is woken; `named` is the way
+//! `lease` says whose it is, `mailbox` is how it is woken, with the `sent_stack` of async watchers, and
+//! `pending_work` what it is asked to do before a callback; `named` is the way
 //! from a handle to it, `calls` what is asked of watchers, `command` how that
 //! is left for the thread that runs the loop, and `quick` the short way.
 //!
@@ -16,6 +17,8 @@
 
 mod lease;
 mod mailbox;
+mod pending_work;
+mod sent_stack;
 
 #[cfg(not(loom))]
 mod asyncs;

@@ -285,13 +285,16 @@ impl Record {
     /// Its loop's; `None` only while it is not in use.
     #[inline(always)]
     pub fn desk(&self) -> Option<&'static Desk> {
-        let desk = self.desk.load(Relaxed);
+        // Acquire: the desk is whole; and a record's word that is read after
+        // it is not older than the desk, so no handle is paired with the
+        // desk of a later loop.
+        let desk = self.desk.load(Acquire);
         // SAFETY: null, or a desk, which is never freed.
         unsafe { desk.as_ref() }
     }
 
     pub fn set_desk(&self, desk: &'static Desk) {
-        self.desk.store(ptr::from_ref(desk).cast_mut(), Relaxed);
+        self.desk.store(ptr::from_ref(desk).cast_mut(), Release);
     }
 
     pub fn set_target(&self, target: Target) {
