@@ -58,6 +58,9 @@ mod objects;
 mod pressure;
 #[cfg(not(loom))]
 mod process;
+#[cfg(all(test, loom))]
+#[path = "inside/published.rs"]
+mod published;
 #[cfg(not(loom))]
 pub(crate) mod quick;
 #[cfg(not(loom))]
