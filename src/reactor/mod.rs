@@ -18,6 +18,7 @@
 mod lease;
 mod mailbox;
 mod pending_work;
+mod record_word;
 mod sent_stack;
 
 #[cfg(not(loom))]
