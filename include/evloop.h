@@ -159,6 +159,13 @@ struct timespec;
 #define EVLOOP_VERSION_PATCH 0
 
 /**
+ * The same as one number, for `#if EVLOOP_VERSION >= 2000`: a million for each
+ * major version, a thousand for each minor one. evloop_version() returns it
+ * for the library that was loaded.
+ */
+#define EVLOOP_VERSION 1000
+
+/**
  * evloop_handle_count(): every kind together.
  */
 #define EVLOOP_KIND_ANY 0
@@ -1764,7 +1771,7 @@ typedef void (*evloop_watchdog_t)(const struct evloop_stuck_t *stuck,
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif /* __cplusplus */
 
 /* ------------------------------------------------------------------------
  * The library
@@ -1774,7 +1781,7 @@ extern "C" {
  * The version of the library that is running.
  *
  * A program that was built with another header compares it with
- * EVLOOP_VERSION_MAJOR and its fellows.
+ * EVLOOP_VERSION.
  *
  * @returns major * 1000000 + minor * 1000 + patch; never negative.
  *
@@ -4611,7 +4618,7 @@ int evloop_set_watchdog(evloop_t loop,
                         void *user_data);
 
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+} /* extern "C" */
+#endif /* __cplusplus */
 
 #endif  /* EVLOOP_H */
