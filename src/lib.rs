@@ -25,6 +25,8 @@ mod errno;
 #[cfg(not(loom))]
 mod files;
 #[cfg(not(loom))]
+mod hash;
+#[cfg(not(loom))]
 mod kqueue;
 #[cfg(not(loom))]
 mod poller;

@@ -17,11 +17,12 @@ use super::signals::Signals;
 use super::slots::Slots;
 use super::timers::Timers;
 use crate::errno::{Errno, Result, fail};
+use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd};
 use crate::table::{self, Handle, Kind};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -94,10 +95,10 @@ pub(super) struct Core {
     outer: Option<Fd>,
 
     pub slots: Slots,
-    pub extras: HashMap<u32, Extra>,
+    pub extras: Map<u32, Extra>,
     pub io: Io,
     /// What those watchers watch that watch more than a descriptor.
-    pub objects: HashMap<u32, Box<dyn Watched>>,
+    pub objects: Map<u32, Box<dyn Watched>>,
     pub signals: Signals,
     pub details: Details,
     pub timers: Timers,
@@ -177,9 +178,9 @@ impl Core {
             eventfd: eventfd::create(0)?,
             outer: None,
             slots: Slots::default(),
-            extras: HashMap::new(),
+            extras: Map::default(),
             io: Io::default(),
-            objects: HashMap::new(),
+            objects: Map::default(),
             signals: Signals::default(),
             details: Details::default(),
             timers: Timers::new(),
@@ -231,6 +232,11 @@ impl Core {
         let outer = self.outer.as_ref().map_or(-1, Fd::raw);
         let own = fd == self.epoll() || fd == self.eventfd() || fd == outer || fd == self.files.fd;
         own || self.timers.owns(fd) || self.signals.owns(fd)
+    }
+
+    /// Whether others may poll the descriptor for embedding.
+    pub fn is_given_away(&self) -> bool {
+        self.outer.is_some()
     }
 
     /// The descriptor for embedding.

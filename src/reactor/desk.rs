@@ -12,12 +12,12 @@ use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox, Wake, Waker};
 use super::pending_work::PendingWork;
 use crate::errno::Result;
+use crate::hash::Map;
 use crate::sync::{
     AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
 };
 use crate::sys::{SavedErrno, eventfd, fork, thread};
 use crate::table;
-use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::{Condvar, PoisonError};
@@ -78,7 +78,7 @@ pub(super) struct Gate {
     /// The kernel's set; only changed under the lock.
     pub epoll: RawFd,
     /// By handle.
-    pub names: HashMap<i64, Box<[u8]>>,
+    pub names: Map<i64, Box<[u8]>>,
     /// How many times somebody asked for the current callback's end, and up
     /// to which of them the loop has answered.
     pub asked: u64,

@@ -146,9 +146,12 @@ impl Run {
         if flags & (ENABLED | MASKED) != ENABLED {
             core.io_stray(index, record);
             let is_pressure = Source::of(flags) == Source::MemoryPressure;
-            if is_pressure && flags & ENABLED == 0 && ready & libc::EPOLLERR as u32 == 0 {
+            if is_pressure && ready & libc::EPOLLERR as u32 == 0 {
                 // The kernel says it once.
-                core.put_back(&Event::new(handle, Source::MemoryPressure as i32));
+                let mut event = Event::new(handle, Source::MemoryPressure as i32);
+                if objects::ask(core, index, record, ready, &mut event) {
+                    core.put_back(&event);
+                }
             }
             return Ok(());
         }

@@ -10,10 +10,11 @@ use super::mailbox;
 use super::named::{Named, find, named, notify};
 use super::record::{self, LOOP};
 use crate::errno::{Result, fail};
+use crate::hash::Map;
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
 use crate::sys::{fork, thread};
 use crate::table::{self, Handle, Kind};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ptr;
 
 /// The first of all desks, which are linked and never freed.
@@ -225,7 +226,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     if let Ok(core) = unsafe { desk.core() } {
         core.abandon(desk.state.load(Relaxed) == 0);
     }
-    gate.names = HashMap::new();
+    gate.names = Map::default();
     *desk.files.lock() = FileState::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
     drop(gate);

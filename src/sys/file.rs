@@ -39,7 +39,7 @@ pub(crate) fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
-    let file = Fd::owned(int(file));
+    let file = Fd::made(file)?;
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
     Ok(buffer.get(..len).unwrap_or_default())
@@ -59,12 +59,17 @@ pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// A file to write to, made if it is not there, and empty.
+/// A file to write to, made for this user alone if it is not there, and empty.
+///
+/// A symbolic link is ELOOP: another user may have put it there. A FIFO that
+/// has no reader is ENXIO, and a file of which another process has a lease is
+/// EAGAIN: nothing is waited for.
 pub(crate) fn create(path: &CStr) -> Result<Fd, Errno> {
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+    let careful = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | careful;
     // SAFETY: the path is NUL-terminated.
-    let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o666) }?;
-    Ok(Fd::owned(int(file)))
+    let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o600) }?;
+    Fd::made(file)
 }
 
 /// Writes all of it, however long that takes.

@@ -1,7 +1,9 @@
-//! Which thread this is, in one instruction, or as the kernel knows it; and
-//! whether there are others.
+//! Which thread this is, in one instruction, or as the kernel knows it;
+//! whether there are others; and the library's own threads.
 
-use super::{file, int, syscall};
+use super::{file, int, signal, syscall};
+use crate::errno::Errno;
+use std::thread::{Builder, JoinHandle};
 
 /// A number that no other living thread of the process has, never 0.
 ///
@@ -38,4 +40,22 @@ pub(crate) fn is_the_only_one() -> bool {
 pub(crate) fn id() -> i32 {
     // SAFETY: no arguments.
     int(unsafe { syscall!(SYS_gettid) }.unwrap_or(0))
+}
+
+/// The stack of the library's own threads, one of which calls the program's
+/// watchdog. Where none is given, std takes the size from RUST_MIN_STACK,
+/// which is not to be trusted in a program that is set-user-id.
+const STACK: usize = 2 << 20;
+
+/// Starts a thread of the library's own, which blocks all signals.
+pub(crate) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Errno> {
+    let builder = Builder::new().name(name.into()).stack_size(STACK);
+    // A thread begins with the mask of the one that makes it.
+    let before = signal::block(signal::ALL);
+    let thread = builder.spawn(body);
+    signal::block(before);
+    thread.map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN)))
 }

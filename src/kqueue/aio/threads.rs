@@ -7,11 +7,11 @@
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
 use crate::sys::fd::Fd;
-use crate::sys::{eventfd, file, poll, signal};
+use crate::sys::{eventfd, file, poll, thread};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
 /// How many threads a queue has at most.
 const THREADS: usize = 4;
@@ -117,11 +117,7 @@ impl Pool {
 fn start(shared: &Arc<Shared>) -> std::result::Result<JoinHandle<()>, Errno> {
     let bell = eventfd::create(0)?;
     let shared = shared.clone();
-    // A thread begins with the mask of the one that makes it.
-    let before = signal::block(signal::ALL);
-    let thread = Builder::new().name("evloop-aio".into()).spawn(move || shared.work(&bell));
-    signal::block(before);
-    thread.map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN)))
+    thread::spawn("evloop-aio", move || shared.work(&bell))
 }
 
 impl Shared {

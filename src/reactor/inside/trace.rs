@@ -2,16 +2,17 @@
 //! trace is stopped. So the loop never waits for a disk, whatever happens.
 
 use super::published::{ASLEEP, Glance};
-use super::trace_file::{self, Page};
-use super::{Look, tell};
+use super::trace_file::{self, NAME, Page};
+use super::{Look, cut, tell};
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::hash::Map;
 use crate::reactor::desk::Gate;
 use crate::reactor::named::named;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::fd::Fd;
 use crate::sys::{clock, fd, file};
 use crate::table::Kind;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub(in crate::reactor) struct Trace {
     ring: Arc<Ring>,
     file: Fd,
     /// Names of watchers that were closed meanwhile, and in which order.
-    names: HashMap<i64, Box<[u8]>>,
+    names: Map<i64, Box<[u8]>>,
     closed: VecDeque<i64>,
     began: i64,
     stopping: bool,
@@ -147,6 +148,11 @@ impl Trace {
         {
             self.names.remove(&oldest);
         }
+        // Not the rest of a long one.
+        let name = match name.len() {
+            0..=NAME => name,
+            _ => copy(cut(&name, NAME)).unwrap_or_default(),
+        };
         self.names.insert(handle, name);
         self.closed.push_back(handle);
     }
@@ -156,7 +162,7 @@ impl Trace {
         &self,
         mut entries: Vec<(i32, Entry)>,
         dropped: u64,
-        names: &HashMap<i64, Box<[u8]>>,
+        names: &Map<i64, Box<[u8]>>,
         running: Option<Glance>,
     ) -> std::result::Result<(), Errno> {
         let now = clock::now_ns();
@@ -182,7 +188,7 @@ impl Trace {
     }
 
     /// The loop is closed: what there is is written.
-    pub fn finish(self, names: &HashMap<i64, Box<[u8]>>) {
+    pub fn finish(self, names: &Map<i64, Box<[u8]>>) {
         if let Ok((entries, dropped)) = self.ring.read() {
             // There is nobody who could be told.
             let _ = self.write(entries, dropped, names, None);
@@ -207,7 +213,7 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
     gate.trace_begins = false;
     let file = file.map_err(|errno| refused(errno, &output))?;
     gate.expect_commands(1)?;
-    let (names, closed, began) = (HashMap::new(), VecDeque::new(), clock::now_ns());
+    let (names, closed, began) = (Map::default(), VecDeque::new(), clock::now_ns());
     let ours = ring.clone();
     gate.trace = Some(Trace { ring: ours, file, names, closed, began, stopping: false });
     tell(&named, gate, Look::Trace(Some(ring)))
@@ -224,8 +230,42 @@ fn claim(gate: &mut Gate, handle: i64) -> Result<()> {
 
 fn refused(errno: Errno, output: &Output<'_>) -> Error {
     match output {
-        Output::Path(_) => error!(errno, "the file cannot be written to"),
+        Output::Path(_) => cannot_open(errno),
         Output::Descriptor(fd) => error!(errno, "fd {} cannot be written to", *fd),
+    }
+}
+
+fn cannot_open(errno: Errno) -> Error {
+    match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => errno.into(),
+        Errno::ELOOP => error!(errno, "the path is a symbolic link, or leads through too many"),
+        Errno::ENXIO => error!(errno, "the path is a FIFO without a reader, or a socket"),
+        Errno::EAGAIN => error!(Errno::EBUSY, "another process has a lease of the file"),
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG => {
+            error!(errno, "the path leads to no directory for the file")
+        }
+        Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EISDIR | Errno::ETXTBSY => {
+            error!(errno, "the file may not be written to")
+        }
+        Errno::EBUSY | Errno::ENODEV | Errno::ENOSPC | Errno::EDQUOT | Errno::EIO => {
+            error!(errno, "the file cannot be made")
+        }
+        other => error!(Errno::EIO, "open(2) failed with errno {}", -other.negated()),
+    }
+}
+
+fn cannot_write(errno: Errno, handle: i64) -> Error {
+    match errno {
+        Errno::ENOSPC
+        | Errno::EDQUOT
+        | Errno::EFBIG
+        | Errno::EIO
+        | Errno::EPIPE
+        | Errno::ENOMEM => error!(errno, "the trace of loop {} cannot be written", handle),
+        other => {
+            let code = -other.negated();
+            error!(Errno::EIO, "the trace of loop {} met errno {} of write(2)", handle, code)
+        }
     }
 }
 
@@ -247,7 +287,7 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
     let mut gate = named.lock()?;
     // Closed meanwhile, it was written then.
     let Some(trace) = gate.trace.take() else { return crate::table::stale(handle) };
-    let mut names = HashMap::new();
+    let mut names = Map::default();
     let (entries, dropped) = read?;
     for handle in entries.iter().map(|(_, entry)| entry.handle).chain(published.map(|p| p.watcher))
     {
@@ -257,13 +297,13 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
             if names.try_reserve(1).is_err() {
                 fail!(ENOMEM, "no memory for the names of watchers");
             }
-            names.insert(handle, copy(name)?);
+            names.insert(handle, copy(cut(name, NAME))?);
         }
     }
     drop(gate);
     match trace.write(entries, dropped, &names, published) {
         Ok(()) => Ok(dropped.cast_signed()),
-        Err(errno) => Err(error!(errno, "the trace of loop {} cannot be written", handle)),
+        Err(errno) => Err(cannot_write(errno, handle)),
     }
 }
 

@@ -8,15 +8,15 @@
 use super::published::{ASLEEP, Glance};
 use super::stats::{NAME, short_name};
 use super::{Look, tell};
-use crate::errno::{Errno, Error, Result, error};
+use crate::errno::{Result, error};
 use crate::reactor::desk::{Desk, Gate};
 use crate::reactor::named::named;
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
-use crate::sys::{clock, fork, signal};
+use crate::sys::{clock, fork, thread};
 use crate::table::Kind;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle, Thread};
+use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 /// A callback of an event loop that has run for too long.
@@ -114,16 +114,12 @@ impl Watchdog {
         // for want of memory: what they need is little.
         let shared = Arc::new(Shared { order, desk, handle, stop, heard_at, told, ended });
         let theirs = shared.clone();
-        // A thread begins with the mask of the one that makes it.
-        let before = signal::block(signal::ALL);
-        let thread = Builder::new().name("evloop-watchdog".into()).spawn(move || theirs.watch());
-        signal::block(before);
-        match thread {
+        match thread::spawn("evloop-watchdog", move || theirs.watch()) {
             Ok(thread) => {
                 let dog = Dog { shared, thread: thread.thread().clone() };
                 Ok(Self { dog, thread: Some(thread), epoch: fork::current() })
             }
-            Err(error) => Err(no_thread(&error)),
+            Err(errno) => Err(error!(errno, "no thread for a watchdog")),
         }
     }
 
@@ -136,11 +132,6 @@ impl Watchdog {
     pub fn dog(&self) -> Dog {
         self.dog.clone()
     }
-}
-
-fn no_thread(error: &std::io::Error) -> Error {
-    let errno = Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN));
-    error!(errno, "no thread for a watchdog")
 }
 
 impl Drop for Watchdog {
