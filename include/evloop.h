@@ -161,6 +161,13 @@ struct timespec;
 #define EVLOOP_VERSION_PATCH 0
 
 /**
+ * The same as one number, for `#if EVLOOP_VERSION >= 2000`: a million for each
+ * major version, a thousand for each minor one. evloop_version() returns it
+ * for the library that was loaded.
+ */
+#define EVLOOP_VERSION 1000
+
+/**
  * evloop_handle_count(): every kind together.
  */
 #define EVLOOP_KIND_ANY 0
@@ -1768,7 +1775,7 @@ typedef void (*evloop_watchdog_t)(const struct evloop_stuck_t *stuck,
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif /* __cplusplus */
 
 /* ------------------------------------------------------------------------
  * The library
@@ -1778,7 +1785,7 @@ extern "C" {
  * The version of the library that is running.
  *
  * A program that was built with another header compares it with
- * EVLOOP_VERSION_MAJOR and its fellows.
+ * EVLOOP_VERSION.
  *
  * @returns major * 1000000 + minor * 1000 + patch; never negative.
  *
@@ -4641,7 +4648,7 @@ int evloop_set_watchdog(evloop_t loop,
                         void *user_data);
 
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+} /* extern "C" */
+#endif /* __cplusplus */
 
 #endif  /* EVLOOP_H */

@@ -9,9 +9,10 @@ use super::flags::*;
 use super::inside::Watch;
 use super::io::Io;
 use super::lease::Locked;
-use super::mailbox::{Letters, NOBODY};
+use super::mailbox::Letters;
 use super::objects::Watched;
 use super::record::{self, CLOSING, LIVE, Record};
+use super::sent_stack::NOBODY;
 use super::signals::Signals;
 use super::slots::Slots;
 use super::timers::Timers;
@@ -477,7 +478,7 @@ impl Core {
         }
         if self.destroys.try_reserve(1).is_ok() {
             self.destroys.push((target, event));
-            self.desk.attention.store(1, Relaxed);
+            self.desk.attention.set();
         }
     }
 
@@ -486,7 +487,6 @@ impl Core {
         // While the eventfd is open, which they may ring.
         self.objects.clear();
         let mut told = self.take_destroys();
-        self.forget_sent();
         for (index, record) in self.slots.all() {
             if super::asyncs::off_stack(record.flags.load(Relaxed)) {
                 record.receive();
@@ -506,9 +506,12 @@ impl Core {
                     // seen.
                     record.close(handle);
                 }
-                if !record.is_sent() {
-                    record.free();
-                }
+            }
+        }
+        self.forget_sent();
+        for (_, record) in self.slots.all() {
+            if matches!(record.state(), LIVE | CLOSING) && !record.is_sent() {
+                record.free();
             }
         }
         self.slots.tear_down(Record::is_sent);

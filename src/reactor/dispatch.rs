@@ -61,8 +61,8 @@ impl Run {
     /// Does what has to be done before the next callback.
     #[cold]
     pub fn attend(&self) -> Result<()> {
+        self.desk.attention.take();
         self.check()?;
-        self.desk.attention.store(0, Relaxed);
         loop {
             // SAFETY: no other reference to the core.
             let core = unsafe { self.core() };

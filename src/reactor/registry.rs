@@ -91,7 +91,7 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     desk.eventfd.store(core.eventfd(), SeqCst);
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
-    desk.attention.store(0, Relaxed);
+    desk.attention.take();
     desk.time.store(UNKNOWN, Relaxed);
     desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: the desk is nobody's yet, and this thread has the lock.
@@ -165,16 +165,14 @@ pub(crate) fn close(handle: i64) -> Result<()> {
         notify(tear_down(desk, gate));
         return Ok(());
     }
-    let ring = desk.mail.leave(handle, mailbox::CLOSED);
+    let wake = desk.mail.leave(desk, handle, mailbox::CLOSED);
     named.record.free();
     // From now on nothing finds it, its watchers neither.
     desk.handle.store(0, Relaxed);
     desk.lease.withdraw();
-    desk.attention.store(1, Relaxed);
+    desk.attention.set();
     drop(gate);
-    if ring == Some(true) {
-        desk.ring();
-    }
+    drop(wake);
     Ok(())
 }
 

@@ -393,7 +393,7 @@ impl Core {
         if record.has(NAMED) && self.unnamed.try_reserve(1).is_ok() {
             self.unnamed.push(handle);
             if self.unnamed.len() >= MANY_NAMES {
-                self.desk.attention.store(1, Relaxed);
+                self.desk.attention.set();
             }
         }
         if record.has(RANKED) {

@@ -107,7 +107,7 @@ pub(crate) fn unsent(fd: RawFd) -> Result<i64, Errno> {
     ask(fd, libc::TIOCOUTQ)
 }
 
-fn ask(fd: RawFd, request: libc::c_ulong) -> Result<i64, Errno> {
+fn ask(fd: RawFd, request: libc::Ioctl) -> Result<i64, Errno> {
     let mut count: c_int = 0;
     // SAFETY: these requests write one int.
     unsafe { syscall!(SYS_ioctl, fd, request, &raw mut count) }?;
@@ -127,7 +127,10 @@ pub(crate) fn file_system(fd: RawFd) -> Result<i64, Errno> {
     // SAFETY: room for what the kernel fills in.
     unsafe { syscall!(SYS_fstatfs, fd, stat.as_mut_ptr()) }?;
     // SAFETY: it was filled in.
-    Ok(unsafe { stat.assume_init() }.f_type)
+    let kind = unsafe { stat.assume_init() }.f_type;
+    // Signed in glibc, unsigned in musl.
+    #[allow(clippy::unnecessary_cast)]
+    Ok(kind as i64)
 }
 
 /// The beginning of what /proc calls the file, as the kernel prints it.

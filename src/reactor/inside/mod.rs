@@ -33,7 +33,7 @@ use super::desk::Gate;
 use super::lease::Locked;
 use super::named::Named;
 use crate::errno::Result;
-use crate::sync::{MutexGuard, Ordering::Relaxed};
+use crate::sync::MutexGuard;
 use std::sync::Arc;
 
 /// What a loop's thread is to do for those who look, or no more.
@@ -61,12 +61,10 @@ fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) 
             Ok(())
         });
     }
-    let ring = named.desk.leave_work();
+    let wake = named.desk.leave_work();
     gate.inbox.push(Command::Look(look));
     drop(gate);
-    if ring {
-        named.desk.ring();
-    }
+    drop(wake);
     Ok(())
 }
 
@@ -114,7 +112,7 @@ impl Core {
         }
         self.watch.change(look);
         // Should this be in a callback, see `attend_counted`.
-        self.desk.attention.store(1, Relaxed);
+        self.desk.attention.set();
         self.watched = self.watch.is_wanted();
     }
 
@@ -122,7 +120,7 @@ impl Core {
     /// runs it.
     fn counts_anew(&mut self) {
         self.watch.anew();
-        self.desk.attention.store(1, Relaxed);
+        self.desk.attention.set();
     }
 }
 
