@@ -3413,6 +3413,14 @@ int evloop_after_fork(evloop_t loop);
  * none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
  * if one of them is.
  *
+ * Enabling a watcher, modifying it (to the same events, too) and adding
+ * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
+ * and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
+ * has passed. Edge-triggered watchers that share the descriptor may be
+ * reported once more. For watchers with ET or ONESHOT this takes one system
+ * call before the next wait, with EXCLUSIVE two. A disabled watcher with
+ * EXCLUSIVE takes no wake-up from other loops.
+ *
  * Close the watcher before the descriptor. If the descriptor was closed
  * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
  * when the loop notices, and is disabled. A new descriptor of the same
@@ -3453,9 +3461,10 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
 /**
  * Change what an io watcher watches for.
  *
- * The kernel is told before the loop's next wait, if there is anything to
- * tell by then. What it refuses only then arrives as one event with
- * EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
+ * The kernel's registration is changed before the loop's next wait, if it
+ * differs by then. What is ready is reported, although its edge has passed:
+ * see evloop_add_io(). What the kernel refuses only then arrives as one
+ * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
  * disabled is enabled; one that evloop_watcher_disable() disabled is not.
  *
  * @param watcher an io watcher.
@@ -3470,7 +3479,8 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * taken; from another thread it takes effect before the loop next
  * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
  */
-int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
+int evloop_io_modify(evloop_watcher_t watcher,
+                     uint32_t events);
 
 /**
  * Add a timer.
@@ -4189,7 +4199,8 @@ int evloop_watcher_close(evloop_watcher_t watcher, uint32_t flags);
  * Let a watcher deliver events again.
  *
  * A timer that became due while it was disabled expires at once, with all
- * expirations counted.
+ * expirations counted. A descriptor that is ready is reported, although its
+ * edge has passed: see evloop_add_io().
  *
  * @param watcher a watcher; nothing happens if it is enabled.
  * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see

@@ -23,6 +23,14 @@ use crate::timerfd::{self, Timer};
 /// none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
 /// if one of them is.
 ///
+/// Enabling a watcher, modifying it (to the same events, too) and adding
+/// another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
+/// and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
+/// has passed. Edge-triggered watchers that share the descriptor may be
+/// reported once more. For watchers with ET or ONESHOT this takes one system
+/// call before the next wait, with EXCLUSIVE two. A disabled watcher with
+/// EXCLUSIVE takes no wake-up from other loops.
+///
 /// Close the watcher before the descriptor. If the descriptor was closed
 /// first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
 /// when the loop notices, and is disabled. A new descriptor of the same
@@ -69,9 +77,10 @@ pub unsafe extern "C" fn evloop_add_io(
 
 /// Change what an io watcher watches for.
 ///
-/// The kernel is told before the loop's next wait, if there is anything to
-/// tell by then. What it refuses only then arrives as one event with
-/// EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
+/// The kernel's registration is changed before the loop's next wait, if it
+/// differs by then. What is ready is reported, although its edge has passed:
+/// see evloop_add_io(). What the kernel refuses only then arrives as one
+/// event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
 /// disabled is enabled; one that evloop_watcher_disable() disabled is not.
 ///
 /// @param watcher an io watcher.

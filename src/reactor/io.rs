@@ -6,6 +6,10 @@
 //! registered: if it is ready all the same the kernel is told to say so no
 //! more. So whether a descriptor is still the one that was registered can
 //! always be asked: changing a registration fails if it is not.
+//!
+//! The kernel reports an edge once, and a ONESHOT registration once. What
+//! enables, changes or adds a watcher has such a registration armed again,
+//! though it looks the same: epoll_ctl(2) then looks at readiness again.
 
 use super::command::Registered;
 use super::core::{Core, INTERNAL};
@@ -188,7 +192,7 @@ impl Core {
     }
 
     /// The watchers of a descriptor.
-    fn chain(&self, fd: RawFd) -> impl Iterator<Item = (u32, &'static Record)> {
+    fn chain(&self, fd: RawFd) -> impl Iterator<Item = (u32, &'static Record)> + use<> {
         let mut at = self.first(fd);
         std::iter::from_fn(move || {
             let this = at?;
@@ -277,7 +281,7 @@ impl Core {
         set_next(record, next(other));
         set_next(other, index);
         set_before(record, first);
-        self.io_touch(index, record);
+        self.io_rearm(index, record);
     }
 
     /// Looks whether a descriptor that is always ready is still what it was:
@@ -331,8 +335,25 @@ impl Core {
         }
     }
 
+    /// The same, and what is ready by now is to be reported.
+    #[inline]
+    pub fn io_rearm(&mut self, index: u32, record: &Record) {
+        record.set(REARM);
+        self.io_touch(index, record);
+    }
+
     pub fn is_dirty(&self) -> bool {
         !self.io.dirty.is_empty()
+    }
+
+    /// An event is kept, and the kernel is to report no more of them; edges
+    /// only come once, and are added up.
+    pub fn io_mask(&mut self, index: u32, record: &Record) {
+        let flags = record.flags.load(Relaxed);
+        if flags & MASKED == 0 && Source::of(flags).is_descriptor() && !is_edge(record) {
+            record.set(MASKED);
+            self.io_touch(index, record);
+        }
     }
 
     /// Changes what an io watcher watches for.
@@ -351,9 +372,20 @@ impl Core {
             record.set(ENABLED);
             self.count_liveness(record);
         }
-        self.io_touch(index, record);
+        self.io_rearm(index, record);
+        self.io_forget_kept(index, record);
         self.fail_if_dead(index, record);
         Ok(())
+    }
+
+    /// Readiness that a rate limit has kept is reported again.
+    pub fn io_forget_kept(&mut self, index: u32, record: &Record) {
+        if record.has(EXTRA)
+            && Source::of(record.flags.load(Relaxed)) == Source::Io
+            && let Some(extra) = self.extras.get_mut(&index)
+        {
+            extra.kept.take_if(|kept| kept.events & ERROR == 0);
+        }
     }
 
     /// Whose descriptor is gone is told so when events are asked for.
@@ -379,10 +411,12 @@ impl Core {
                 continue;
             }
             // Once for all watchers of it.
+            let mut rearm = false;
             for (_, record) in self.chain(fd) {
-                record.unset(DIRTY);
+                rearm |= record.has(ENABLED | REARM);
+                record.unset(DIRTY | REARM);
             }
-            if let Err(errno) = self.io_update(fd) {
+            if let Err(errno) = self.io_update(fd, rearm) {
                 self.io_refused(fd, errno);
             }
         }
@@ -393,8 +427,8 @@ impl Core {
     }
 
     /// Tells the kernel of a change at its most frequent: the only watcher of
-    /// a descriptor, enabled, watches for something else. False: not that, or
-    /// the kernel refused it.
+    /// a descriptor, enabled, watches for something else, or for edges. False:
+    /// not that, or the kernel refused it.
     #[inline]
     fn is_told(&self, index: u32, record: &Record, events: u32) -> bool {
         const MASK: u32 = SOURCE | ENABLED | NOT_PLAIN | STRAY;
@@ -404,12 +438,13 @@ impl Core {
             return false;
         }
         let (fd, cookie) = (watched(record).0, record.handle(Kind::Watcher, index));
-        if events != before {
+        if events != before || events & EPOLLET != 0 && record.has(REARM) {
             if epoll::modify(self.epoll(), fd, events, cookie.cast_unsigned()).is_err() {
                 return false;
             }
             set_mask(record, events);
         }
+        record.unset(REARM);
         true
     }
 
@@ -436,25 +471,25 @@ impl Core {
         }
     }
 
-    fn io_update(&mut self, fd: RawFd) -> std::result::Result<(), Errno> {
+    /// `rearm`: readiness is to be looked at again.
+    fn io_update(&mut self, fd: RawFd, rearm: bool) -> std::result::Result<(), Errno> {
         let Some((index, first)) = self.first(fd) else { return Ok(()) };
         if !self.chain(fd).any(|(_, record)| is_open(record)) {
             return Ok(());
         }
+        let before = mask(first);
+        let exclusive = |mask: u32| mask < ABSENT && mask & EPOLLEXCLUSIVE != 0;
         let wanted = match self.wanted(fd) {
             Some(wanted) => wanted,
-            None if mask(first) >= ABSENT => PARKED,
+            // Left as it is it would take a wake-up from another loop.
+            None if exclusive(before) => PARKED,
+            None if before >= ABSENT => PARKED,
             None => return Ok(()),
         };
-        let before = mask(first);
-        // An edge that came while a watcher did not want it is asked for again.
-        let is_late = |record: &Record| record.has(STRAY | ENABLED);
-        let missed = wanted & EPOLLET != 0 && self.chain(fd).any(|(_, record)| is_late(record));
-        if wanted == before && !missed {
+        if wanted == before && !(rearm && wanted & (EPOLLET | EPOLLONESHOT) != 0) {
             return Ok(());
         }
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
-        let exclusive = |mask: u32| mask < ABSENT && mask & EPOLLEXCLUSIVE != 0;
         if before == ABSENT {
             epoll::add(self.epoll(), fd, wanted, cookie)?;
         } else if exclusive(wanted) || exclusive(before) {
@@ -476,8 +511,8 @@ impl Core {
         match errno {
             errno if is_gone(errno) => self.io_lost(fd, Errno::EBADF),
             errno => {
-                let watchers: Vec<_> = self.chain(fd).collect();
-                for (index, record) in watchers {
+                // Those that are disabled try again when they are enabled.
+                for (index, record) in self.chain(fd).filter(|(_, record)| record.has(ENABLED)) {
                     record.unset(ENABLED);
                     record.set(SPENT);
                     self.count_liveness(record);
@@ -526,15 +561,17 @@ impl Core {
         self.io_touch(index, record);
     }
 
-    /// The kernel has reported a ONESHOT registration, and will no more.
+    /// A ONESHOT watcher's event is delivered: no more until it is enabled.
     pub fn io_spent(&mut self, index: u32, record: &Record) {
         record.unset(ENABLED);
         record.set(SPENT);
         self.count_liveness(record);
+        // As if it were disabled: the kernel has parked its registration
+        // itself, unless that is shared, or from before a change.
         if record.has(SHARED) {
             self.io_touch(index, record);
         } else if !record.has(ALWAYS) {
-            set_mask(record, PARKED);
+            self.io_stray(index, record);
         }
     }
 

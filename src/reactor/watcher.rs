@@ -242,7 +242,8 @@ impl Core {
         match source {
             source if source.is_descriptor() => {
                 record.unset(SPENT);
-                self.io_touch(index, record);
+                self.io_rearm(index, record);
+                self.io_forget_kept(index, record);
                 self.fail_if_dead(index, record);
             }
             Source::File => {
