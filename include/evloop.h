@@ -3082,7 +3082,8 @@ int evloop_selector_close(evloop_selector_t s);
  * is for the next one, which does not wait. Descriptors come last: while
  * very many timers are due, as many callbacks as the bounds allow are
  * called between two looks at the descriptors. Where that is too long, set
- * lower bounds. Ready descriptors beyond max_events take turns.
+ * lower bounds. Ready descriptors beyond max_events take turns, those that
+ * are always ready (see evloop_add_io()) among them.
  *
  * Memory: the places of closed watchers, 64 bytes each, are kept for the
  * next ones, of any loop: how many there are follows from how many watchers
@@ -3409,9 +3410,10 @@ int evloop_after_fork(evloop_t loop);
  * EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
  * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
  * and /dev/null are always ready, which is reported in every iteration,
- * with EVLOOP_EPOLLET too. Several watchers may watch one descriptor, but
- * none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
- * if one of them is.
+ * with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
+ * these take turns with the others. Several watchers may watch one
+ * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
+ * level-triggered if one of them is.
  *
  * Enabling a watcher, modifying it (to the same events, too) and adding
  * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD

@@ -19,9 +19,10 @@ use crate::timerfd::{self, Timer};
 /// EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
 /// evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
 /// and /dev/null are always ready, which is reported in every iteration,
-/// with EVLOOP_EPOLLET too. Several watchers may watch one descriptor, but
-/// none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
-/// if one of them is.
+/// with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
+/// these take turns with the others. Several watchers may watch one
+/// descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
+/// level-triggered if one of them is.
 ///
 /// Enabling a watcher, modifying it (to the same events, too) and adding
 /// another one to its descriptor look at readiness again, as EPOLL_CTL_MOD

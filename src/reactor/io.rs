@@ -11,13 +11,14 @@
 //! enables, changes or adds a watcher has such a registration armed again,
 //! though it looks the same: epoll_ctl(2) then looks at readiness again.
 
+use super::always::Always;
 use super::command::Registered;
 use super::core::{Core, INTERNAL};
 use super::flags::*;
 use super::record::{self, CLOSING, LIVE, Record};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
-use crate::sys::{epoll, file};
+use crate::sys::epoll;
 use crate::table::Kind;
 use std::os::fd::RawFd;
 
@@ -40,10 +41,7 @@ pub(super) struct Io {
     first: Vec<u32>,
     /// Watchers of whose descriptors the kernel may have to be told.
     dirty: Vec<u32>,
-    /// Watchers of descriptors that are always ready.
-    pub always: Vec<u32>,
-    /// The last of them that was verified.
-    next_always: usize,
+    pub always: Always,
     /// Iterations in a row that brought events of nobody.
     pub strays: u32,
     /// Events since a registration was last looked at.
@@ -64,6 +62,10 @@ fn set_watched(record: &Record, fd: RawFd, events: u32) {
 #[inline(always)]
 pub(super) fn fd_of(record: &Record) -> RawFd {
     watched(record).0
+}
+
+pub(super) fn events_of(record: &Record) -> u32 {
+    watched(record).1
 }
 
 /// The mask that the kernel has (of a first watcher).
@@ -169,7 +171,7 @@ impl Core {
         let more = len.saturating_sub(io.first.len());
         let room = io.first.try_reserve(more).is_ok()
             && io.dirty.try_reserve(1).is_ok()
-            && io.always.try_reserve(1).is_ok();
+            && io.always.try_reserve();
         if !room {
             fail!(ENOMEM, "no memory to watch fd {}", fd);
         }
@@ -254,18 +256,10 @@ impl Core {
                 }
             }
             Registered::Always => {
-                record.set(ALWAYS);
-                // What epoll watched under this number is gone.
-                self.io_lost(fd, Errno::EBADF);
-                let file = file::identity(fd);
-                match self.extra(index, record) {
-                    Ok(extra) => extra.file = file,
-                    Err(error) => {
-                        record.set(DEAD);
-                        return Err(error);
-                    }
+                if let Err(error) = self.always_added(index, record) {
+                    record.set(DEAD);
+                    return Err(error);
                 }
-                self.io.always.push(index);
             }
         }
         Ok(())
@@ -284,43 +278,11 @@ impl Core {
         self.io_rearm(index, record);
     }
 
-    /// Looks whether a descriptor that is always ready is still what it was:
-    /// each time at another one.
-    pub fn verify_one_always(&mut self) {
-        let Some(count) = self.io.always.len().checked_sub(1) else { return };
-        self.io.next_always =
-            if self.io.next_always >= count { 0 } else { self.io.next_always + 1 };
-        let Some(index) = self.io.always.get(self.io.next_always).copied() else { return };
-        let Some(record) = record::get(index) else { return };
-        let file = self.extras.get(&index).and_then(|extra| extra.file);
-        if file != file::identity(fd_of(record)) {
-            self.always_lost(index, record);
-        }
-    }
-
     /// A descriptor of the loop's own has this number: what was watched under
     /// it is gone.
     pub fn number_is_ours(&mut self, fd: RawFd) {
         self.io_lost(fd, Errno::EBADF);
         self.always_replaced(fd);
-    }
-
-    /// A descriptor that epoll takes has this number now.
-    fn always_replaced(&mut self, fd: RawFd) {
-        let has_number = |index: &u32| record::get(*index).is_some_and(|r| fd_of(r) == fd);
-        while let Some(index) = self.io.always.iter().copied().find(has_number)
-            && let Some(record) = record::get(index)
-        {
-            self.always_lost(index, record);
-        }
-    }
-
-    fn always_lost(&mut self, index: u32, record: &Record) {
-        self.io.always.retain(|always| *always != index);
-        record.unset(ALWAYS | MASKED);
-        record.set(DEAD);
-        self.count_liveness(record);
-        self.fail(record.handle(Kind::Watcher, index), Errno::EBADF);
     }
 
     /// The kernel may have to be told about this watcher's descriptor.
@@ -580,7 +542,7 @@ impl Core {
         let flags = record.flags.load(Relaxed);
         let (fd, _) = watched(record);
         if flags & ALWAYS != 0 {
-            self.io.always.retain(|always| *always != index);
+            self.io.always.remove(index);
         }
         if flags & (ALWAYS | DEAD) != 0 {
             return;
@@ -734,19 +696,6 @@ fn is_gone(errno: Errno) -> bool {
 /// Whether the kernel's set has its descriptor, as far as its flags tell.
 pub(super) fn is_registered(flags: u32) -> bool {
     flags & (ALWAYS | DEAD) == 0
-}
-
-/// What a watcher that is always ready is reported for.
-pub(super) fn always_events(record: &Record) -> u32 {
-    let plain = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDNORM | libc::EPOLLWRNORM;
-    watched(record).1 & plain as u32
-}
-
-/// Whether this watcher of a descriptor that is always ready is to be called.
-pub(super) fn is_ready_always(index: u32) -> bool {
-    record::get(index).is_some_and(|record| {
-        record.flags.load(Relaxed) & (ENABLED | MASKED) == ENABLED && always_events(record) != 0
-    })
 }
 
 pub(super) fn is_edge(record: &Record) -> bool {

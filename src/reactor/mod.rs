@@ -9,14 +9,17 @@
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
 //! shortest round; `found` sorts out what a wait has found, `dispatch` brings
 //! events to their watchers, unless they are `held`. `watcher` is what can be
-//! done with all of those; `io`, `timers` and their `clocks`, `objects`,
-//! `process`, `pressure`, `signals`, `asyncs` and `files` are the sources;
+//! done with all of those; `io`, `always`, `timers` and their `clocks`,
+//! `objects`, `process`, `pressure`, `signals`, `asyncs` and `files` are the
+//! sources;
 //! `details` is what is longer than an event. `inside` is for who wants to see
 //! what a loop does.
 
 mod lease;
 mod mailbox;
 
+#[cfg(not(loom))]
+mod always;
 #[cfg(not(loom))]
 mod asyncs;
 #[cfg(not(loom))]
