@@ -3441,7 +3441,8 @@ int evloop_after_fork(evloop_t loop);
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
- *   unknown bit, the loop's own descriptor, or EXCLUSIVE for an epoll
+ *   unknown bit, a descriptor that the library has made for this loop (that
+ *   of evloop_fileno(), or of a watcher), or EXCLUSIVE for an epoll
  *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
  *   -EEXIST: another watcher of the loop watches fd, and one of the two is
  *   EXCLUSIVE; asked for by another thread than that which runs the loop,

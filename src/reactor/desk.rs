@@ -10,6 +10,7 @@ use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox};
+use super::own_fds::OwnFds;
 use crate::errno::Result;
 use crate::sync::{
     AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
@@ -53,6 +54,7 @@ pub(super) struct Desk {
     pub watchers: AtomicI64,
     pub others: AtomicI64,
     pub eventfd: AtomicI32,
+    pub own: OwnFds,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
     /// How many are writing to it.
@@ -109,6 +111,7 @@ impl Desk {
             watchers: AtomicI64::new(0),
             others: AtomicI64::new(0),
             eventfd: AtomicI32::new(-1),
+            own: OwnFds::new(),
             published: Published::new(),
             ringing: AtomicU32::new(0),
             answered: Condvar::new(),
@@ -279,6 +282,8 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.files.recover(mend) };
+        // SAFETY: as above.
+        unsafe { self.own.after_fork() };
         if lost {
             self.state.fetch_or(LOST, Relaxed);
         }

@@ -14,7 +14,9 @@
 use super::always::Always;
 use super::command::Registered;
 use super::core::{Core, INTERNAL};
+use super::desk::Desk;
 use super::flags::*;
+use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
@@ -123,7 +125,6 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
         Errno::EINVAL => error!(errno, "fd {} cannot be watched like that", fd),
-        Errno::EEXIST => error!(errno, "fd {} is the loop's own", fd),
         Errno::ELOOP => error!(errno, "fd {} is an epoll that leads back here, or too deep", fd),
         errno => errno.into(),
     }
@@ -131,13 +132,34 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
 
 /// Registers a new watcher's descriptor; any thread may, with the gate's lock
 /// or the loop.
-pub(super) fn register(epoll: RawFd, fd: RawFd, events: u32, handle: i64) -> Result<Registered> {
+pub(super) fn register(
+    desk: &Desk,
+    epoll: RawFd,
+    fd: RawFd,
+    events: u32,
+    handle: i64,
+) -> Result<Registered> {
     match epoll::add(epoll, fd, events, handle.cast_unsigned()) {
         Ok(()) => Ok(Registered::Alone(events)),
-        Err(Errno::EEXIST) => Ok(Registered::Shared),
-        Err(Errno::EPERM) => Ok(Registered::Always),
-        Err(errno) => Err(explain(errno, fd)),
+        Err(errno) => not_alone(desk, fd, errno),
     }
+}
+
+/// The kernel takes none of the loop's own for another one.
+#[cold]
+fn not_alone(desk: &Desk, fd: RawFd, errno: Errno) -> Result<Registered> {
+    if desk.own.has(fd) {
+        return is_ours(fd);
+    }
+    match errno {
+        Errno::EEXIST => Ok(Registered::Shared),
+        Errno::EPERM => Ok(Registered::Always),
+        errno => Err(explain(errno, fd)),
+    }
+}
+
+fn is_ours<T>(fd: RawFd) -> Result<T> {
+    fail!(EINVAL, "fd {} is the loop's own", fd)
 }
 
 /// Says in a new record what it watches.
@@ -204,6 +226,29 @@ impl Core {
         })
     }
 
+    /// Registers a new watcher's descriptor.
+    pub fn io_register(&mut self, fd: RawFd, events: u32, handle: i64) -> Result<Registered> {
+        let desk = self.desk;
+        loop {
+            let how = register(desk, self.epoll(), fd, events, handle)?;
+            if !matches!(how, Registered::Shared) {
+                return Ok(how);
+            }
+            // Another thread has only just added, or closed, the other one.
+            let is_news = desk.has_inbox();
+            if is_news {
+                self.receive(&mut desk.gate());
+            }
+            if self.first(fd).is_some() {
+                self.io_may_join(fd, events, 0)?;
+                return Ok(how);
+            }
+            if !is_news {
+                return is_ours(fd);
+            }
+        }
+    }
+
     /// Whether a watcher like this may be one of its descriptor's.
     pub fn io_may_join(&self, fd: RawFd, events: u32, but: u32) -> Result<()> {
         let mut others = self.chain(fd).filter(|(index, record)| *index != but && is_open(record));
@@ -219,11 +264,17 @@ impl Core {
 
     /// Takes a new watcher in, registered as it says; its record is live.
     pub fn io_added(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
-        let (fd, events) = watched(record);
-        if let Err(error) = self.io_reserve(fd) {
+        record.unset(JOINS);
+        let added = self.io_take_in(index, record, how);
+        if added.is_err() {
             record.set(DEAD);
-            return Err(error);
         }
+        added
+    }
+
+    fn io_take_in(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
+        let (fd, events) = watched(record);
+        self.io_reserve(fd)?;
         match how {
             Registered::Alone(given) => {
                 if let Some((first, other)) = self.first(fd)
@@ -231,6 +282,9 @@ impl Core {
                 {
                     // Another thread removed the registration of a watcher
                     // that it closed; those that are left share this one.
+                    self.io_may_join(fd, events, 0).inspect_err(|_| {
+                        let _ = epoll::delete(self.epoll(), fd);
+                    })?;
                     set_mask(other, UNKNOWN);
                     self.io_join(index, record, first, other);
                     return Ok(());
@@ -243,24 +297,24 @@ impl Core {
                 self.set_first(fd, index);
             }
             Registered::Shared => {
-                let Some((first, _)) = self.first(fd) else {
-                    record.set(DEAD);
-                    return Err(explain(Errno::EEXIST, fd));
-                };
-                if let Err(error) = self.io_may_join(fd, events, 0) {
-                    record.set(DEAD);
-                    return Err(error);
-                }
-                if let Some(other) = record::get(first) {
-                    self.io_join(index, record, first, other);
+                match self.first(fd) {
+                    Some((first, other)) => {
+                        self.io_may_join(fd, events, 0)?;
+                        self.io_join(index, record, first, other);
+                    }
+                    // Another thread added it beside one that was just closed,
+                    // and perhaps closed it, too: then the number may be
+                    // another file's by now.
+                    None if is_open(record) => {
+                        record.unset(SHARED);
+                        set_mask(record, ABSENT);
+                        self.set_first(fd, index);
+                        self.io_touch(index, record);
+                    }
+                    None => record.set(DEAD),
                 }
             }
-            Registered::Always => {
-                if let Err(error) = self.always_added(index, record) {
-                    record.set(DEAD);
-                    return Err(error);
-                }
-            }
+            Registered::Always => self.always_added(index, record)?,
         }
         Ok(())
     }
@@ -280,7 +334,8 @@ impl Core {
 
     /// A descriptor of the loop's own has this number: what was watched under
     /// it is gone.
-    pub fn number_is_ours(&mut self, fd: RawFd) {
+    pub fn fd_is_ours(&mut self, which: OwnFd, fd: RawFd) {
+        self.desk.own.set(which, fd);
         self.io_lost(fd, Errno::EBADF);
         self.always_replaced(fd);
     }
@@ -472,6 +527,8 @@ impl Core {
     fn io_refused(&mut self, fd: RawFd, errno: Errno) {
         match errno {
             errno if is_gone(errno) => self.io_lost(fd, Errno::EBADF),
+            // It is registered, and not for a watcher: it is the loop's own.
+            Errno::EEXIST => self.io_lost(fd, Errno::EINVAL),
             errno => {
                 // Those that are disabled try again when they are enabled.
                 for (index, record) in self.chain(fd).filter(|(_, record)| record.has(ENABLED)) {
@@ -564,13 +621,15 @@ impl Core {
             None if following != 0 => {
                 self.set_first(fd, following);
                 if let Some(first) = record::get(following) {
-                    set_mask(first, UNKNOWN);
+                    // With this one's handle, if it is there.
+                    let is_absent = mask(record) == ABSENT;
+                    set_mask(first, if is_absent { ABSENT } else { UNKNOWN });
                 }
             }
             None => {
                 self.set_first(fd, 0);
                 // What fails here: the descriptor is closed already.
-                if !told {
+                if !told && mask(record) != ABSENT {
                     let _ = epoll::delete(self.epoll(), fd);
                 }
             }
@@ -693,9 +752,10 @@ fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::EBADF | Errno::ENOENT | Errno::EPERM)
 }
 
-/// Whether the kernel's set has its descriptor, as far as its flags tell.
+/// Whether the kernel's set has its descriptor, as far as its flags tell, and
+/// not for others only.
 pub(super) fn is_registered(flags: u32) -> bool {
-    flags & (ALWAYS | DEAD) == 0
+    flags & (ALWAYS | DEAD | JOINS) == 0
 }
 
 pub(super) fn is_edge(record: &Record) -> bool {

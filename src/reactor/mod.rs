@@ -12,7 +12,8 @@
 //! done with all of those; `io`, `always`, `timers` and their `clocks`,
 //! `objects`, `process`, `pressure`, `signals`, `asyncs` and `files` are the
 //! sources;
-//! `details` is what is longer than an event. `inside` is for who wants to see
+//! `details` is what is longer than an event, `own_fds` which descriptors are
+//! not the program's. `inside` is for who wants to see
 //! what a loop does.
 
 mod lease;
@@ -54,6 +55,8 @@ mod io;
 mod named;
 #[cfg(not(loom))]
 mod objects;
+#[cfg(not(loom))]
+mod own_fds;
 #[cfg(not(loom))]
 mod pressure;
 #[cfg(not(loom))]

@@ -5,19 +5,20 @@ use super::event::{Event, Target};
 use super::flags::Source;
 use super::named::named;
 use super::objects::{Answer, Watched};
+use super::own_fds::WatcherFd;
 use crate::errno::{Errno, Result, fail};
 use crate::sys::fd::{self, Fd};
 use crate::sys::file;
 use crate::sys::pressure::{self, Trigger};
 use crate::table::{self, Kind};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 
 const SHORTEST_WINDOW: i64 = 500_000;
 const LONGEST_WINDOW: i64 = 10_000_000;
 
 struct Pressure {
-    file: Fd,
+    file: WatcherFd,
     /// `None`: the system's.
     path: Option<CString>,
     trigger: Trigger,
@@ -25,10 +26,8 @@ struct Pressure {
     identity: Option<(u64, u64)>,
 }
 
-impl Pressure {
-    fn open(&self) -> std::result::Result<Fd, Errno> {
-        pressure::watch(self.path.as_deref().unwrap_or(pressure::SYSTEM), &self.trigger)
-    }
+fn open(path: Option<&CStr>, trigger: &Trigger) -> std::result::Result<Fd, Errno> {
+    pressure::watch(path.unwrap_or(pressure::SYSTEM), trigger)
 }
 
 /// See evloop_add_memory_pressure.
@@ -38,16 +37,16 @@ pub(crate) fn add_memory_pressure(
     trigger: Trigger,
     target: Target,
 ) -> Result<i64> {
-    named(handle, Kind::Loop)?.check()?;
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
     check(&trigger)?;
     let path = path.map(copy).transpose()?;
-    let mut made = Pressure { file: Fd::borrowed(-1), path, trigger, identity: None };
-    made.file = match made.open() {
-        Ok(file) => file,
-        Err(errno) => return explain(errno, made.path.is_none(), trigger.window),
+    let file = match open(path.as_deref(), &trigger) {
+        Ok(file) => WatcherFd::new(file, &named.desk.own)?,
+        Err(errno) => return explain(errno, path.is_none(), trigger.window),
     };
-    made.identity = file::identity(made.file.raw());
-    match table::try_box(made) {
+    let identity = file::identity(file.raw());
+    match table::try_box(Pressure { file, path, trigger, identity }) {
         Some(made) => add_watched(handle, Source::MemoryPressure, made, target),
         None => fail!(ENOMEM, "no memory to watch for pressure"),
     }
@@ -112,7 +111,7 @@ impl Watched for Pressure {
         let raw = self.file.raw();
         let is_same = self.identity.is_some() && file::identity(raw) == self.identity;
         let replaced = if is_same {
-            self.open().and_then(|fresh| fd::replace(&fresh, raw))
+            open(self.path.as_deref(), &self.trigger).and_then(|fresh| fd::replace(&fresh, raw))
         } else {
             Err(Errno::EBADF)
         };
