@@ -568,6 +568,22 @@ TEST(a_watcher_that_becomes_level_triggered_in_its_pause_does_not_spin) {
   CHECK_EQ(seen.calls, 2);
 }
 
+/* Its neighbour's edges are reported in the pause, and not to it. */
+TEST(a_watcher_that_becomes_edge_triggered_in_its_pause_is_reported_after_it) {
+  evloop_t loop = virtual_loop();
+  Seen seen = {.calls = 0}, other = {.calls = 0};
+  Pipe pipe = full_pipe();
+  evloop_watcher_t watcher = add_limited(loop, pipe.r, IN, &seen);
+  add(loop, pipe.r, IN | ET, &other);
+  turns(loop, 2);
+  CHECK_EQ(evloop_io_modify(watcher, IN | ET), 0);
+  turns(loop, 3);
+  CHECK(seen.calls == 1 && other.calls > 0);
+  advance(loop, SECOND);
+  turns(loop, 3);
+  CHECK_EQ(seen.calls, 2);
+}
+
 /* What is ready then is reported, and what was kept is not besides. */
 TEST(an_edge_of_a_pause_is_reported_once_by_a_watcher_that_was_disabled) {
   evloop_t loop = virtual_loop();

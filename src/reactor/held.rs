@@ -128,8 +128,7 @@ impl Core {
             self.resume_notes(index, record);
         }
         if source.is_descriptor() {
-            record.unset(MASKED);
-            self.io_touch(index, record);
+            self.io_unmask(index, record);
         }
         let spent = source.is_descriptor() && flags & SPENT != 0;
         if flags & ENABLED == 0 && !spent {
@@ -196,9 +195,8 @@ impl Core {
             return;
         }
         record.unset(HELD);
-        if Source::of(flags).is_descriptor() && flags & (MASKED | SUSPENDED) == MASKED {
-            record.unset(MASKED);
-            self.io_touch(index, record);
+        if Source::of(flags).is_descriptor() && flags & SUSPENDED == 0 {
+            self.io_unmask(index, record);
         }
     }
 

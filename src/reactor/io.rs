@@ -373,6 +373,15 @@ impl Core {
         }
     }
 
+    /// The kernel may report it again. If it watches for edges by now some may
+    /// have passed.
+    pub fn io_unmask(&mut self, index: u32, record: &Record) {
+        if record.has(MASKED) {
+            record.unset(MASKED);
+            self.io_rearm(index, record);
+        }
+    }
+
     /// Changes what an io watcher watches for.
     pub fn io_modify(&mut self, index: u32, record: &Record, events: u32) -> Result<()> {
         let (fd, _) = watched(record);
@@ -495,11 +504,10 @@ impl Core {
             return Ok(());
         }
         let before = mask(first);
-        let exclusive = |mask: u32| mask < ABSENT && mask & EPOLLEXCLUSIVE != 0;
         let wanted = match self.wanted(fd) {
             Some(wanted) => wanted,
             // Left as it is it would take a wake-up from another loop.
-            None if exclusive(before) => PARKED,
+            None if is_exclusive(before) => PARKED,
             None if before >= ABSENT => PARKED,
             None => return Ok(()),
         };
@@ -509,7 +517,7 @@ impl Core {
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
         if before == ABSENT {
             epoll::add(self.epoll(), fd, wanted, cookie)?;
-        } else if exclusive(wanted) || exclusive(before) {
+        } else if is_exclusive(wanted) || is_exclusive(before) {
             // The kernel cannot change these.
             epoll::delete(self.epoll(), fd)?;
             set_mask(first, ABSENT);
@@ -621,9 +629,7 @@ impl Core {
             None if following != 0 => {
                 self.set_first(fd, following);
                 if let Some(first) = record::get(following) {
-                    // With this one's handle, if it is there.
-                    let is_absent = mask(record) == ABSENT;
-                    set_mask(first, if is_absent { ABSENT } else { UNKNOWN });
+                    set_mask(first, self.io_hand_on(fd, mask(record)));
                 }
             }
             None => {
@@ -645,6 +651,21 @@ impl Core {
             }
             rest.unset(DIRTY);
             self.io_touch(first, rest);
+        }
+    }
+
+    /// A registration has the handle of a watcher that is closed; what the
+    /// next one has to know of it.
+    fn io_hand_on(&self, fd: RawFd, mask: u32) -> u32 {
+        match mask {
+            ABSENT => ABSENT,
+            // Until it was changed it was the only one, and the kernel's still
+            // is. It cannot be changed there.
+            mask if is_exclusive(mask) => {
+                let _ = epoll::delete(self.epoll(), fd);
+                ABSENT
+            }
+            _ => UNKNOWN,
         }
     }
 
@@ -756,6 +777,10 @@ fn is_gone(errno: Errno) -> bool {
 /// not for others only.
 pub(super) fn is_registered(flags: u32) -> bool {
     flags & (ALWAYS | DEAD | JOINS) == 0
+}
+
+fn is_exclusive(mask: u32) -> bool {
+    mask < ABSENT && mask & EPOLLEXCLUSIVE != 0
 }
 
 pub(super) fn is_edge(record: &Record) -> bool {
