@@ -1,0 +1,121 @@
+//! Which descriptors the library has made for a loop: these are not the
+//! program's to watch. Any thread may ask.
+//!
+//! A program only has such a number by guessing, or from /proc. Added as an
+//! io watcher's, the descriptor would be taken out of the loop's epoll when
+//! that watcher is closed.
+
+use crate::errno::{Result, fail};
+use crate::sync::{AtomicI32, ForkMutex, Ordering::Relaxed};
+use crate::sys::fd::Fd;
+use std::ops::Deref;
+use std::os::fd::RawFd;
+
+/// What a loop has one of, at most; clocks come last.
+#[derive(Clone, Copy)]
+pub(super) enum OwnFd {
+    Epoll,
+    /// What evloop_fileno returns.
+    Outer,
+    Eventfd,
+    Signalfd,
+    Inotify,
+    Trace,
+    Clock(usize),
+}
+
+const FIRST_CLOCK: usize = 6;
+const COUNT: usize = FIRST_CLOCK + super::desk::CLOCKS;
+
+pub(super) struct OwnFds {
+    fds: [AtomicI32; COUNT],
+    /// Those that watchers have, of processes for example.
+    of_watchers: ForkMutex<Vec<RawFd>>,
+}
+
+impl OwnFds {
+    pub fn new() -> Self {
+        let fds = [const { AtomicI32::new(-1) }; COUNT];
+        Self { fds, of_watchers: ForkMutex::new(Vec::new()) }
+    }
+
+    pub fn set(&self, which: OwnFd, fd: RawFd) {
+        let place = match which {
+            OwnFd::Epoll => 0,
+            OwnFd::Outer => 1,
+            OwnFd::Eventfd => 2,
+            OwnFd::Signalfd => 3,
+            OwnFd::Inotify => 4,
+            OwnFd::Trace => 5,
+            OwnFd::Clock(clock) => FIRST_CLOCK + clock,
+        };
+        if let Some(place) = self.fds.get(place) {
+            place.store(fd, Relaxed);
+        }
+    }
+
+    /// The loop is closed, and they are.
+    pub fn clear(&self) {
+        self.fds.iter().for_each(|fd| fd.store(-1, Relaxed));
+    }
+
+    /// Whether this is one of the loop's, or of its watchers'.
+    pub fn has(&self, fd: RawFd) -> bool {
+        self.fds.iter().any(|own| own.load(Relaxed) == fd) || self.of_watchers.lock().contains(&fd)
+    }
+
+    /// In a forked child, where a thread may have been changing them.
+    ///
+    /// # Safety
+    /// As [`ForkMutex::recover`].
+    pub unsafe fn after_fork(&self) {
+        let mend = |fds: Option<&mut Vec<RawFd>>| fds.is_none().then(Vec::new);
+        // SAFETY: this function's contract.
+        unsafe { self.of_watchers.recover(mend) };
+    }
+}
+
+/// A descriptor that a watcher has.
+pub(super) struct WatcherFd {
+    fd: Fd,
+    own: &'static OwnFds,
+}
+
+impl WatcherFd {
+    pub fn new(fd: Fd, own: &'static OwnFds) -> Result<Self> {
+        let mut all = own.of_watchers.lock();
+        if all.try_reserve(1).is_err() {
+            fail!(ENOMEM, "no memory for a watcher");
+        }
+        all.push(fd.raw());
+        Ok(Self { fd, own })
+    }
+
+    /// Has another descriptor in its place; the one before is closed.
+    pub fn replace(&mut self, fd: Fd) {
+        let mut all = self.own.of_watchers.lock();
+        if let Some(place) = all.iter_mut().find(|own| **own == self.fd.raw()) {
+            *place = fd.raw();
+        }
+        drop(all);
+        self.fd = fd;
+    }
+}
+
+impl Deref for WatcherFd {
+    type Target = Fd;
+
+    fn deref(&self) -> &Fd {
+        &self.fd
+    }
+}
+
+impl Drop for WatcherFd {
+    /// Before it is closed, and another file has its number.
+    fn drop(&mut self) {
+        let mut all = self.own.of_watchers.lock();
+        if let Some(place) = all.iter().position(|fd| *fd == self.fd.raw()) {
+            all.swap_remove(place);
+        }
+    }
+}
