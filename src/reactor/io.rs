@@ -140,6 +140,10 @@ pub(super) fn register(
     handle: i64,
 ) -> Result<Registered> {
     match epoll::add(epoll, fd, events, handle.cast_unsigned()) {
+        Ok(()) if desk.own.has_unregistered(fd) => {
+            let _ = epoll::delete(epoll, fd);
+            is_ours(fd)
+        }
         Ok(()) => Ok(Registered::Alone(events)),
         Err(errno) => not_alone(desk, fd, errno),
     }

@@ -6,7 +6,7 @@
 //! that watcher is closed.
 
 use crate::errno::{Result, fail};
-use crate::sync::{AtomicI32, ForkMutex, Ordering::Relaxed};
+use crate::sync::{AtomicI32, AtomicU32, ForkMutex, Ordering::Relaxed};
 use crate::sys::fd::Fd;
 use std::ops::Deref;
 use std::os::fd::RawFd;
@@ -31,12 +31,15 @@ pub(super) struct OwnFds {
     fds: [AtomicI32; COUNT],
     /// Those that watchers have, of processes for example.
     of_watchers: ForkMutex<Vec<RawFd>>,
+    /// How many of these are in no epoll, so that the kernel would take them
+    /// for the program's.
+    unregistered: AtomicU32,
 }
 
 impl OwnFds {
     pub fn new() -> Self {
         let fds = [const { AtomicI32::new(-1) }; COUNT];
-        Self { fds, of_watchers: ForkMutex::new(Vec::new()) }
+        Self { fds, of_watchers: ForkMutex::new(Vec::new()), unregistered: AtomicU32::new(0) }
     }
 
     pub fn set(&self, which: OwnFd, fd: RawFd) {
@@ -64,6 +67,12 @@ impl OwnFds {
         self.fds.iter().any(|own| own.load(Relaxed) == fd) || self.of_watchers.lock().contains(&fd)
     }
 
+    /// The same of those that the kernel does not refuse by itself.
+    #[inline(always)]
+    pub fn has_unregistered(&self, fd: RawFd) -> bool {
+        self.unregistered.load(Relaxed) > 0 && self.has(fd)
+    }
+
     /// In a forked child, where a thread may have been changing them.
     ///
     /// # Safety
@@ -79,16 +88,26 @@ impl OwnFds {
 pub(super) struct WatcherFd {
     fd: Fd,
     own: &'static OwnFds,
+    /// Whether it is in no epoll.
+    unregistered: bool,
 }
 
 impl WatcherFd {
+    /// One that the loop's epoll does not get.
+    pub fn unregistered(fd: Fd, own: &'static OwnFds) -> Result<Self> {
+        let mut made = Self::new(fd, own)?;
+        own.unregistered.fetch_add(1, Relaxed);
+        made.unregistered = true;
+        Ok(made)
+    }
+
     pub fn new(fd: Fd, own: &'static OwnFds) -> Result<Self> {
         let mut all = own.of_watchers.lock();
         if all.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory for a watcher");
         }
         all.push(fd.raw());
-        Ok(Self { fd, own })
+        Ok(Self { fd, own, unregistered: false })
     }
 
     /// Has another descriptor in its place; the one before is closed.
@@ -116,6 +135,9 @@ impl Drop for WatcherFd {
         let mut all = self.own.of_watchers.lock();
         if let Some(place) = all.iter().position(|fd| *fd == self.fd.raw()) {
             all.swap_remove(place);
+        }
+        if self.unregistered {
+            self.own.unregistered.fetch_sub(1, Relaxed);
         }
     }
 }

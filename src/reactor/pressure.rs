@@ -116,8 +116,8 @@ pub(crate) fn add_memory_pressure(
         Ok(opened) => opened,
         Err(refusal) => return Err(explain(&refusal, path.is_none(), trigger.window)),
     };
-    let (file, second) =
-        (WatcherFd::new(file, &named.desk.own)?, WatcherFd::new(second, &named.desk.own)?);
+    let own = &named.desk.own;
+    let (file, second) = (WatcherFd::new(file, own)?, WatcherFd::unregistered(second, own)?);
     let identity = file::identity(file.raw());
     match table::try_box(Pressure { file, second, path, trigger, identity, stalled }) {
         Some(made) => add_watched(handle, Source::MemoryPressure, made, target),
