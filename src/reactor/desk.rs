@@ -10,6 +10,7 @@ use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox, Wake, Waker};
+use super::own_fds::OwnFds;
 use super::pending_work::PendingWork;
 use crate::errno::Result;
 use crate::hash::Map;
@@ -53,6 +54,7 @@ pub(super) struct Desk {
     pub watchers: AtomicI64,
     pub others: AtomicI64,
     pub eventfd: AtomicI32,
+    pub own: OwnFds,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
     /// How many are writing to it.
@@ -109,6 +111,7 @@ impl Desk {
             watchers: AtomicI64::new(0),
             others: AtomicI64::new(0),
             eventfd: AtomicI32::new(-1),
+            own: OwnFds::new(),
             published: Published::new(),
             ringing: AtomicU32::new(0),
             answered: Condvar::new(),
@@ -210,10 +213,13 @@ impl Desk {
         self.eventfd.load(Relaxed)
     }
 
-    /// Answers those who wait for the end of the current callback.
+    /// Answers those who wait for the end of the current callback. Notifying a
+    /// condition that no thread waits for is a system call, too.
     pub fn answer(&self, gate: &mut Gate) {
-        gate.answered = gate.asked;
-        self.answered.notify_all();
+        if gate.answered != gate.asked {
+            gate.answered = gate.asked;
+            self.answered.notify_all();
+        }
     }
 
     /// Whether it is a loop of the parent process, that nobody revived.
@@ -278,6 +284,8 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.files.recover(mend) };
+        // SAFETY: as above.
+        unsafe { self.own.after_fork() };
         if lost {
             self.state.fetch_or(LOST, Relaxed);
         }
