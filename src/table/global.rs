@@ -6,6 +6,7 @@ use super::slots::{Last, Pin, Refused, Table};
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicPtr, Ordering};
 use crate::sys::fork;
+pub(crate) use crate::util::try_box;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::RawFd;
@@ -131,16 +132,6 @@ pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
         Some(handle) => Ok(handle),
         None => fail!(ENOMEM, "no memory, or no handle, for {}", T::KIND.name()),
     }
-}
-
-/// Box::new, which would end the process where there is no memory.
-pub(crate) fn try_box<T>(value: T) -> Option<Box<T>> {
-    let mut one = Vec::new();
-    one.try_reserve_exact(1).ok()?;
-    one.push(value);
-    let slice = Box::into_raw(one.into_boxed_slice());
-    // SAFETY: a slice of one T has the layout of a T, and is ours.
-    Some(unsafe { Box::from_raw(slice.cast::<T>()) })
 }
 
 /// An object in use; it exists until this is dropped.
