@@ -3,6 +3,7 @@
 //! The sentence is kept as a template with its values, and put into words
 //! only when somebody asks: a failing call costs no formatting.
 
+use crate::util::Out;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::fmt::Write as _;
@@ -165,29 +166,19 @@ impl Detail {
 /// Text in a buffer that may be too small, and its whole length; it allocates
 /// nothing, since memory may be what was lacking.
 struct Text<'a> {
-    room: &'a mut [u8],
+    out: &'a mut Out<u8>,
     len: usize,
 }
 
 impl Text<'_> {
     fn push(&mut self, piece: &str) {
-        // One byte is kept for the end.
-        let room = self.room.len().saturating_sub(1);
-        let fits = room.saturating_sub(self.len).min(piece.len());
-        if let (Some(to), Some(from)) =
-            (self.room.get_mut(self.len..self.len + fits), piece.as_bytes().get(..fits))
-        {
-            to.copy_from_slice(from);
-        }
+        self.out.push_text(piece.as_bytes());
         self.len += piece.len();
     }
 
     /// Ends it with a NUL byte; its whole length.
     fn finish(self) -> usize {
-        let end = self.len.min(self.room.len().saturating_sub(1));
-        if let Some(end) = self.room.get_mut(end) {
-            *end = 0;
-        }
+        self.out.end_text();
         self.len
     }
 }
@@ -252,8 +243,8 @@ pub(crate) fn record_panic(message: String) {
 }
 
 /// Writes the sentence, NUL-terminated and cut to fit; returns its length.
-pub(crate) fn last_error_into(buf: &mut [u8]) -> c_int {
-    let mut text = Text { room: buf, len: 0 };
+pub(crate) fn last_error_into(out: &mut Out<u8>) -> c_int {
+    let mut text = Text { out, len: 0 };
     let _ = LAST.try_with(|last| match last.get() {
         Last::Nothing => {}
         Last::Failure(function, detail) => detail.write(function, &mut text),
@@ -326,7 +317,9 @@ mod tests {
 
     fn sentence(_: Error) -> String {
         let mut room = [0; 200];
-        let mut text = Text { room: &mut room, len: 0 };
+        // SAFETY: the array is used through this until the text is there.
+        let mut out = unsafe { Out::new(room.as_mut_ptr(), room.len()) };
+        let mut text = Text { out: &mut out, len: 0 };
         PENDING.get().write("f", &mut text);
         let len = text.finish();
         String::from_utf8(room[..len].to_vec()).unwrap()
@@ -334,7 +327,9 @@ mod tests {
 
     fn last(room: usize) -> (c_int, Vec<u8>) {
         let mut buf = vec![b'#'; room];
-        (last_error_into(&mut buf), buf)
+        // SAFETY: as above.
+        let mut out = unsafe { Out::new(buf.as_mut_ptr(), buf.len()) };
+        (last_error_into(&mut out), buf)
     }
 
     #[test]

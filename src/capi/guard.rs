@@ -73,6 +73,7 @@ mod tests {
     use super::*;
     use crate::poller::poll::PollSet;
     use crate::table;
+    use crate::util::Out;
 
     #[test]
     fn a_panic_becomes_enotrecoverable_and_poisons_what_was_in_use() {
@@ -97,7 +98,9 @@ mod tests {
         assert_eq!(fails(Errno::EBADF), i64::from(-libc::EBADF));
         assert_eq!(fails(Errno::EAGAIN), i64::from(-libc::EAGAIN));
         let mut text = [0; 64];
-        let len = errno::last_error_into(&mut text) as usize;
+        // SAFETY: the array is used through this until the text is there.
+        let mut out = unsafe { Out::new(text.as_mut_ptr(), text.len()) };
+        let len = errno::last_error_into(&mut out) as usize;
         assert_eq!(&text[..len], b"f: not an open descriptor (EBADF)");
     }
 }

@@ -8,6 +8,7 @@ use super::guard::guard;
 use super::types::*;
 use crate::errno::{Result, fail};
 use crate::reactor::{self, Output, Stats, Which};
+use crate::util::Out;
 
 const _: () = assert!(EVLOOP_STATS_BUCKETS as usize == reactor::BUCKETS);
 
@@ -139,8 +140,8 @@ pub unsafe extern "C" fn evloop_stats_histogram(
         let which = self::which(which)?;
         let cap = arg::entries(out_counts, cap, "out_counts")?;
         // SAFETY: the caller lends room for `cap` numbers at `out_counts`.
-        let room = unsafe { arg::numbers_out(out_counts, cap) };
-        arg::count(reactor::stats_histogram(r#loop, which, room)?)
+        let mut out = unsafe { Out::new(out_counts, cap) };
+        arg::count(reactor::stats_histogram(r#loop, which, &mut out)?)
     })
 }
 

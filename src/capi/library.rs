@@ -84,7 +84,7 @@ pub unsafe extern "C" fn evloop_last_error(buf: *mut c_char, cap: usize) -> c_in
     let errno_before = SavedErrno::now();
     // SAFETY: the caller lends `cap` writable bytes at `buf` (checked for NULL).
     let length = match unsafe { arg::bytes_out(buf, cap) } {
-        Ok(buf) => errno::last_error_into(buf),
+        Ok(mut out) => errno::last_error_into(&mut out),
         Err(error) => error.errno.negated(),
     };
     errno_before.restore();

@@ -181,8 +181,8 @@ pub unsafe extern "C" fn evloop_watcher_get_name(
 ) -> c_int {
     guard("evloop_watcher_get_name", || {
         // SAFETY: the caller lends `cap` bytes at `buf`.
-        let room = unsafe { arg::bytes_out(buf, cap) }?;
-        arg::count(reactor::get_name(watcher, room)?)
+        let mut out = unsafe { arg::bytes_out(buf, cap) }?;
+        arg::count(reactor::get_name(watcher, &mut out)?)
     })
 }
 

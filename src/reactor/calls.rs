@@ -18,6 +18,7 @@ use crate::files::{Request, Rest};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::table::{self, Kind};
+use crate::util::Out;
 use std::cell::Cell;
 use std::os::fd::RawFd;
 
@@ -198,7 +199,7 @@ fn finish_file(named: &Named, fresh: &Fresh, rest: Rest, request: &Request<'_>) 
 }
 
 /// See evloop_event_name and evloop_event_old_name.
-pub(crate) fn event_name(event: &Event, old: bool, room: &mut [u8]) -> Result<usize> {
+pub(crate) fn event_name(event: &Event, old: bool, out: &mut Out<u8>) -> Result<usize> {
     if event.r#type != Source::File as i32 {
         fail!(EINVAL, "an event of type {} has no name", event.r#type);
     }
@@ -206,7 +207,8 @@ pub(crate) fn event_name(event: &Event, old: bool, room: &mut [u8]) -> Result<us
     named.check()?;
     let state = named.desk.files.lock();
     let name = state.name(event, old)?;
-    copy_text(name, room);
+    out.push_text(name);
+    out.end_text();
     Ok(name.len())
 }
 
@@ -400,22 +402,13 @@ pub(crate) fn set_name(handle: i64, name: Option<&[u8]>) -> Result<()> {
 }
 
 /// See evloop_watcher_get_name.
-pub(crate) fn get_name(handle: i64, room: &mut [u8]) -> Result<usize> {
+pub(crate) fn get_name(handle: i64, out: &mut Out<u8>) -> Result<usize> {
     let named = named(handle, Kind::Watcher)?;
     let gate = named.lock()?;
     let name = gate.names.get(&handle).map(|name| &**name).unwrap_or_default();
-    copy_text(name, room);
+    out.push_text(name);
+    out.end_text();
     Ok(name.len())
-}
-
-/// As much of a text as there is room for, and a NUL byte.
-fn copy_text(text: &[u8], room: &mut [u8]) {
-    if let Some(last) = room.len().checked_sub(1) {
-        let len = text.len().min(last);
-        for (to, from) in room.iter_mut().zip(text.iter().take(len).chain(&[0])) {
-            *to = *from;
-        }
-    }
 }
 
 /// See evloop_watcher_close.

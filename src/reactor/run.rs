@@ -23,8 +23,8 @@ use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::{Relaxed, Release};
 use crate::sys::epoll;
 use crate::table::Kind;
+use crate::util::Out;
 use crate::waiters::interrupted;
-use std::mem::MaybeUninit;
 
 /// What a run is to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
 }
 
 /// See evloop_wait.
-pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64) -> Result<usize> {
+pub(crate) fn wait(handle: i64, out: &mut Out<Event>, timeout_ns: i64) -> Result<()> {
     let run = Run::begin(named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(true);
@@ -86,13 +86,12 @@ pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64
     run.finish(waited)?;
     // SAFETY: as above.
     let core = unsafe { run.core() };
-    let mut filled = 0;
-    for place in room {
-        let Some(event) = core.take_held() else { break };
-        place.write(event);
-        filled += 1;
+    while !out.is_full()
+        && let Some(event) = core.take_held()
+    {
+        out.push(event);
     }
-    Ok(filled)
+    Ok(())
 }
 
 /// See evloop_embed_prepare; whether there is something to dispatch already.

@@ -1,7 +1,11 @@
-//! Memory that may be lacking: what std only has for programs that end then.
+//! Memory: that may be lacking, which ends programs that use std alone; and
+//! that C lends.
 
 pub(crate) mod alloc;
+pub(crate) mod out;
 #[cfg(not(loom))]
 pub(crate) mod try_arc;
 
+#[cfg_attr(loom, allow(unused_imports))]
 pub(crate) use alloc::try_box;
+pub(crate) use out::Out;

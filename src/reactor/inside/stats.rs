@@ -13,8 +13,8 @@ use crate::reactor::named::named;
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::clock;
 use crate::table::Kind;
+use crate::util::Out;
 use std::ffi::{c_char, c_int};
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// Room for a name and its NUL byte, in what is told of a watcher.
@@ -390,17 +390,13 @@ pub(crate) fn stats_reset(handle: i64) -> Result<()> {
 }
 
 /// See evloop_stats_histogram; how many buckets there are.
-pub(crate) fn stats_histogram(
-    handle: i64,
-    which: Which,
-    room: &mut [MaybeUninit<u64>],
-) -> Result<usize> {
+pub(crate) fn stats_histogram(handle: i64, which: Which, out: &mut Out<u64>) -> Result<usize> {
     let named = named(handle, Kind::Loop)?;
     let mut gate = named.lock()?;
     super::settle(&named, &mut gate)?;
     let kept = kept(&mut gate, handle)?;
-    for (place, count) in room.iter_mut().zip(kept.histogram(which)) {
-        place.write(count);
+    for count in kept.histogram(which) {
+        out.push(count);
     }
     Ok(BUCKETS)
 }
