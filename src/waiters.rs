@@ -32,7 +32,7 @@ pub(crate) struct Visit<'a> {
 }
 
 /// An object with a descriptor, kept from being freed, for who watches it.
-pub(crate) trait Watchable {
+pub(crate) trait Watchable: Send {
     /// Has an eventfd rung when the object is closed, until `unwatch`.
     fn watch(&self, eventfd: RawFd) -> Result<()>;
     fn unwatch(&self, eventfd: RawFd);

@@ -30,10 +30,6 @@ pub(crate) enum Change {
 #[derive(Clone, Copy)]
 pub(super) struct Post(pub Target);
 
-// SAFETY: the program posts it to have it called by another thread: that its
-// argument may go there is its own matter.
-unsafe impl Send for Post {}
-
 /// How the descriptor of a new watcher was registered.
 #[derive(Clone, Copy)]
 pub(super) enum Registered {
@@ -87,6 +83,3 @@ impl Command {
         }
     }
 }
-
-// SAFETY: as for `Post`; the handles and numbers may go anywhere.
-unsafe impl Send for Command {}

@@ -40,9 +40,9 @@ pub(super) fn of(event: &Event, source: Source) -> Result<Content> {
     let handle = Handle::unpack_as(event.watcher, Kind::Watcher);
     let desk = handle.and_then(|handle| record::get(handle.index)?.desk());
     if let Some(desk) = desk.filter(|desk| desk.is_mine()) {
-        // SAFETY: this thread runs the loop, and no reference into the core
-        // is kept while a callback, which this call is in, runs.
-        return unsafe { desk.core() }?.details.of(event);
+        // SAFETY: this thread runs the loop, whose run borrows nothing of the
+        // core while a callback, which this call is in, runs.
+        return unsafe { desk.with_core(|core| core.details.of(event)) }?;
     }
     let named = named(event.watcher, Kind::Watcher)?;
     named.with(

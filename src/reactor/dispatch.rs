@@ -28,9 +28,6 @@ pub(super) enum Job {
     Post(Target),
 }
 
-// SAFETY: a job stays with its loop; its pointers are the program's.
-unsafe impl Send for Job {}
-
 /// How many outdated entries of the timer queue an iteration corrects at
 /// most, beyond what expires.
 const CORRECTIONS: u32 = 2048;

@@ -84,6 +84,11 @@ pub(crate) struct Target {
     pub user_data: *mut c_void,
 }
 
+// SAFETY: a function and its argument, which are only handed on here. The
+// program gives them to be called on the thread that runs the loop, whichever
+// that is: that they may go there is its own matter.
+unsafe impl Send for Target {}
+
 /// A function of the program's.
 pub(crate) type Callback = unsafe extern "C" fn(*const Event, *mut c_void);
 

@@ -49,7 +49,8 @@ pub(super) struct Letters<P> {
     len: usize,
 }
 
-// SAFETY: it owns its letters, whose contents may go to other threads.
+// SAFETY: it owns its letters, whose contents may go to other threads. A loop
+// has such a list, and goes from thread to thread itself.
 unsafe impl<P: Send> Send for Letters<P> {}
 
 impl<P> Letters<P> {
@@ -299,6 +300,71 @@ impl<P: Send> Mailbox<P> {
 fn model_order() {
     #[cfg(loom)]
     loom::sync::atomic::fence(SeqCst);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const LOOP: i64 = 77;
+
+    fn letter(to: i64, content: u32) -> Box<Letter<Box<u32>>> {
+        Box::new(Letter::new(to, Box::new(content)))
+    }
+
+    fn contents(mut letters: Letters<Box<u32>>) -> Vec<u32> {
+        std::iter::from_fn(|| letters.pop()).map(|content| *content).collect()
+    }
+
+    #[test]
+    fn letters_of_several_threads_all_come_each_ones_in_order() {
+        let mailbox = Mailbox::new();
+        mailbox.assign(LOOP);
+        let mut got = Vec::new();
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let mailbox = &mailbox;
+                scope.spawn(move || {
+                    for number in 0..10 {
+                        let _ = mailbox.post(letter(LOOP, thread * 100 + number));
+                    }
+                });
+            }
+            while got.len() < 30 {
+                got.extend(contents(mailbox.take_letters(LOOP)));
+            }
+        });
+        for thread in 0..3 {
+            let own: Vec<_> = got.iter().filter(|content| **content / 100 == thread).collect();
+            assert!(own.is_sorted() && own.len() == 10, "{got:?}");
+        }
+    }
+
+    #[test]
+    fn letters_for_another_loop_are_dropped() {
+        let mailbox = Mailbox::new();
+        let _ = mailbox.post(letter(1, 1));
+        let _ = mailbox.post(letter(LOOP, 2));
+        let _ = mailbox.post(letter(1, 3));
+        assert_eq!(contents(mailbox.take_letters(LOOP)), [2]);
+        assert!(!mailbox.has_letters());
+    }
+
+    #[test]
+    fn lists_of_letters_are_joined_and_dropped_whole() {
+        let mut list = Letters::new();
+        list.push(letter(0, 1));
+        let mut others = Letters::new();
+        others.push(letter(0, 2));
+        others.push(letter(0, 3));
+        list.append(&mut others);
+        list.append(&mut others);
+        assert_eq!((list.len(), others.len(), others.is_empty()), (3, 0, true));
+        assert_eq!(list.pop().as_deref(), Some(&1));
+        list.push(letter(0, 4));
+        assert_eq!(contents(list), [2, 3, 4]);
+        others.push(letter(0, 5));
+    }
 }
 
 /// Every interleaving of senders and a loop.

@@ -72,18 +72,20 @@ impl Named {
     ) -> Result<R> {
         if self.desk.is_mine() {
             let _poison = Poison(self.desk);
-            // SAFETY: this thread runs the loop, and no reference into the
-            // core is kept while a callback, which this call is in, runs.
-            let core = unsafe { self.desk.core() }?;
-            core.stir();
-            if self.desk.has_inbox() {
-                // What others asked for before comes before.
-                core.receive(&mut self.desk.gate());
-                if !self.record.is(self.handle, self.state) {
-                    return table::stale(self.handle.pack());
+            let act = |core: &mut Core| {
+                core.stir();
+                if self.desk.has_inbox() {
+                    // What others asked for before comes before.
+                    core.receive(&mut self.desk.gate());
+                    if !self.record.is(self.handle, self.state) {
+                        return table::stale(self.handle.pack());
+                    }
                 }
-            }
-            return direct(core);
+                direct(core)
+            };
+            // SAFETY: this thread runs the loop, whose run borrows nothing of
+            // the core while a callback, which this call is in, runs.
+            return unsafe { self.desk.with_core(act) }?;
         }
         self.with_lock(direct, remote)
     }
@@ -115,15 +117,17 @@ impl Named {
         direct: impl FnOnce(&mut Core) -> Result<R>,
     ) -> Result<R> {
         let _poison = Poison(self.desk);
+        let act = |core: &mut Core| {
+            let result = direct(core);
+            let closed = core.take_destroys();
+            if core.unnamed.len() >= MANY_NAMES {
+                core.forget_names(&mut gate);
+            }
+            // A question changes nothing that the foreign wait should end for.
+            (result, closed, core.prepared && core.has_news())
+        };
         // SAFETY: nobody runs the loop, and this thread has the gate's lock.
-        let core = unsafe { self.desk.core() }?;
-        let result = direct(core);
-        let closed = core.take_destroys();
-        if core.unnamed.len() >= MANY_NAMES {
-            core.forget_names(&mut gate);
-        }
-        // A question changes nothing that the foreign wait should end for.
-        let prepared = core.prepared && core.has_news();
+        let (result, closed, prepared) = unsafe { self.desk.with_core(act) }?;
         drop(gate);
         notify(closed);
         if prepared {

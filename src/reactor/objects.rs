@@ -20,7 +20,7 @@ use std::os::fd::RawFd;
 
 /// What a watcher watches. Dropped when the watcher is closed, after its
 /// descriptor was taken out of the loop's epoll.
-pub(crate) trait Watched {
+pub(crate) trait Watched: Send {
     fn fd(&self) -> RawFd;
 
     /// What the descriptor is registered for.

@@ -154,11 +154,10 @@ pub(crate) fn close(handle: i64) -> Result<()> {
         return Ok(());
     }
     if !gate.running {
-        // SAFETY: nobody runs the loop, and this thread has the gate's lock.
-        if let Ok(core) = unsafe { desk.core() }
-            && desk.state.load(Relaxed) == 0
-        {
-            core.receive(&mut gate);
+        if desk.state.load(Relaxed) == 0 {
+            // SAFETY: nobody runs the loop, and this thread has the gate's
+            // lock.
+            unsafe { desk.with_core(|core| core.receive(&mut gate)) }?;
         }
         named.record.free();
         notify(tear_down(desk, gate));
@@ -223,10 +222,10 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     named.record.free();
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
-    // SAFETY: no other thread of this process uses the parent's loop.
-    if let Ok(core) = unsafe { desk.core() } {
-        core.abandon(desk.state.load(Relaxed) == 0);
-    }
+    let is_sound = desk.state.load(Relaxed) == 0;
+    // SAFETY: no other thread of this process uses the parent's loop; where it
+    // forked in a callback, its run borrows nothing of the core.
+    let _ = unsafe { desk.with_core(|core| core.abandon(is_sound)) };
     gate.names = HashMap::new();
     *desk.files.lock() = FileState::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
@@ -246,18 +245,22 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     if desk.state.load(Relaxed) != 0 {
         fail!(EBUSY, "loop {} was in use by another thread when the process forked", handle);
     }
-    // SAFETY: no other thread of this process uses the loop yet, and this one
-    // has the gate's lock; where it forked in a callback no reference is kept.
-    let core = unsafe { desk.core() }?;
     if !gate.running {
         // The callback that forked was left without a word, in the child.
         desk.published.leave();
     }
     let dog = inside::revive(&mut gate)?;
-    core.revive(&mut gate)?;
-    core.revive_watch(&mut gate, dog);
-    desk.eventfd.store(core.eventfd(), SeqCst);
-    gate.epoll = core.epoll();
+    let act = |core: &mut Core| -> Result<()> {
+        core.revive(&mut gate)?;
+        core.revive_watch(&mut gate, dog);
+        desk.eventfd.store(core.eventfd(), SeqCst);
+        gate.epoll = core.epoll();
+        Ok(())
+    };
+    // SAFETY: no other thread of this process uses the loop yet, and this one
+    // has the gate's lock; where it forked in a callback, its run borrows
+    // nothing of the core.
+    unsafe { desk.with_core(act) }??;
     if gate.running {
         desk.lease.take_over(thread::current());
     }

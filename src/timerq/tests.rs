@@ -171,10 +171,21 @@ impl Both {
     }
 }
 
+/// How many of something a test has: fewer where it takes so much longer.
+fn many(release: usize, debug: usize) -> usize {
+    match () {
+        () if cfg!(miri) => debug.min(100.max(debug / 200)),
+        () if cfg!(debug_assertions) => debug,
+        () => release,
+    }
+}
+
 #[test]
 fn millions_of_random_operations_are_as_with_a_sorted_list() {
-    let operations = if cfg!(debug_assertions) { 60_000 } else { 1_000_000 };
-    for (timers, start) in [(3, 0), (40, 1 << 40), (700, -(1 << 30)), (5000, 1_700_000_000 << 30)] {
+    let operations = many(1_000_000, 60_000);
+    let sizes = [(3, 0), (40, 1 << 40), (700, -(1 << 30)), (5000, 1_700_000_000 << 30)];
+    // To look at them all takes long under Miri.
+    for (timers, start) in sizes.into_iter().take(if cfg!(miri) { 2 } else { sizes.len() }) {
         let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ timers as u64);
         let mut both = Both::new(timers, start);
         for _ in 0..operations {
@@ -191,7 +202,7 @@ proptest::proptest! {
     fn any_operations_are_as_with_a_sorted_list(seed in 1u64.., timers in 1usize..60, start: i64) {
         let mut random = Random(seed);
         let mut both = Both::new(timers, start);
-        for _ in 0..400 {
+        for _ in 0..many(400, 400) {
             both.step(&mut random);
         }
     }
@@ -216,16 +227,16 @@ fn the_ends_of_time_are_times() {
 
 #[test]
 fn many_with_one_deadline_come_in_the_order_of_arming() {
-    const MANY: u32 = 200_000;
-    let bed = Bed::new(MANY as usize);
+    let many = many(200_000, 200_000) as u32;
+    let bed = Bed::new(many as usize);
     let mut queue = TimerQueue::new();
     // Not in the order of their ids.
-    let id = |n: u32| (u64::from(n) * 7919 % u64::from(MANY)) as u32;
-    for n in 0..MANY {
+    let id = |n: u32| (u64::from(n) * 7919 % u64::from(many)) as u32;
+    for n in 0..many {
         queue.arm(&bed, id(n), 1 << 33, n.into()).unwrap();
     }
     let mut corrections = 0;
-    for n in 0..MANY {
+    for n in 0..many {
         let due = Popped::Due { id: id(n), deadline: 1 << 33 };
         assert_eq!(queue.pop(&bed, 1 << 33, &mut corrections), due);
     }
@@ -234,7 +245,7 @@ fn many_with_one_deadline_come_in_the_order_of_arming() {
 
 #[test]
 fn dense_timers_come_in_order() {
-    let many = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
+    let many = many(400_000, 20_000);
     let mut random = Random(99);
     let mut both = Both::new(many, 12_345);
     for id in 0..many as u32 {
@@ -248,6 +259,7 @@ fn dense_timers_come_in_order() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow there, and about sizes only")]
 fn memory_comes_back_after_a_burst() {
     let bed = Bed::new(300_000);
     let mut queue = TimerQueue::new();

@@ -47,13 +47,14 @@ pub(super) enum Look {
 /// gate; with the gate's lock.
 fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) -> Result<()> {
     if named.desk.is_mine() {
-        // SAFETY: this thread runs the loop, and no reference into the core is
-        // kept while a callback, which this call is in, runs.
-        let core = unsafe { named.desk.core() }?;
-        // What others asked for before comes before.
-        core.receive(&mut gate);
-        core.look(look);
-        return Ok(());
+        let act = |core: &mut Core| {
+            // What others asked for before comes before.
+            core.receive(&mut gate);
+            core.look(look);
+        };
+        // SAFETY: this thread runs the loop, whose run borrows nothing of the
+        // core while a callback, which this call is in, runs.
+        return unsafe { named.desk.with_core(act) };
     }
     if !gate.running {
         return named.with_idle(gate, |core| {
@@ -79,9 +80,9 @@ fn settle(named: &Named, gate: &mut Gate) -> Result<()> {
 /// Does something with the loop, if this is its own thread.
 fn on_own_thread(named: &Named, act: impl FnOnce(&mut Core)) -> Result<()> {
     if named.desk.is_mine() {
-        // SAFETY: this thread runs the loop, and no reference into the core is
-        // kept while a callback, which this call is in, runs.
-        act(unsafe { named.desk.core() }?);
+        // SAFETY: this thread runs the loop, whose run borrows nothing of the
+        // core while a callback, which this call is in, runs.
+        unsafe { named.desk.with_core(act) }?;
     }
     Ok(())
 }
