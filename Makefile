@@ -69,7 +69,7 @@ need = command -v $(firstword $(1)) >/dev/null 2>&1 || \
 
 # ---- targets ----
 
-.PHONY: all lib header check-header examples run test bench c-tests install \
+.PHONY: all lib header check-header examples run test bench miri c-tests install \
   uninstall clean help need-rust need-cc need-python FORCE
 .PHONY: c-tests-shared c-tests-static c-tests-checked c-tests-asan test-tools
 
@@ -89,6 +89,17 @@ test: need-rust need-cc need-python ## all tests; SUITES="c-tests loom" for some
 
 bench: lib examples need-python ## the benchmarks
 	$(Q)CC='$(CC)' $(PYTHON) benches/run.py $(BUILD)
+
+# What the unit tests of pure data structures do, in Rust's own model of
+# memory. Nothing that makes system calls: Miri has no epoll.
+MIRI_TESTS := errno:: reactor::lease:: reactor::mailbox:: table::slots:: \
+  table::segments:: timerq:: util::
+
+miri: need-rust ## unit tests of tables, queues and ownership under Miri, of nightly Rust
+	$(Q)$(CARGO) +nightly miri --version >/dev/null 2>&1 || \
+	  { echo "make: Miri was not found; it is part of nightly Rust: rustup toolchain install nightly -c miri -c rust-src" >&2; exit 1; }
+	$(Q)CARGO_TARGET_DIR=$(TARGET)/miri MIRIFLAGS=-Zmiri-disable-isolation \
+	  PROPTEST_CASES=2 $(CARGO) +nightly miri test --lib -- $(MIRI_TESTS)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | \
