@@ -9,8 +9,8 @@ use crate::errno::{Errno, Error, Result, fail};
 use crate::sync::{AtomicBool, ForkMutex, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
-use crate::sys::per_thread::PerThread;
 use crate::sys::{eventfd, fork, interrupt, poll};
+use crate::util::per_thread::PerThread;
 use crate::util::try_box;
 use std::os::fd::RawFd;
 
@@ -81,8 +81,7 @@ fn own_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
 fn make_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
     let fd = eventfd::create(0).ok()?;
     let raw = fd.raw();
-    EVENTFD.set(try_box(Own { made_in: epoch, fd })?).ok()?;
-    Some(raw)
+    EVENTFD.set(try_box(Own { made_in: epoch, fd })?).then_some(raw)
 }
 
 /// Somebody closed this thread's eventfd: there is none any more.

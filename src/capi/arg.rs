@@ -8,6 +8,7 @@ use crate::sys::clock::{self, Deadline, NS_PER_S};
 use crate::sys::interrupt::Mode;
 use crate::table::{self, Kind};
 use crate::util::Out;
+use crate::util::alloc::TryVecCopy;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// Refuses unknown bits.
@@ -344,11 +345,11 @@ impl FdList {
         if array.is_null() {
             fail!(EINVAL, "the list is NULL but its count {} is {}", name, given);
         }
-        if list.fds.try_reserve_exact(len).is_err() {
+        // SAFETY: that many entries are readable (this function's contract).
+        let given_fds = unsafe { std::slice::from_raw_parts(array, len) };
+        if list.fds.try_copy_from(given_fds).is_err() {
             fail!(ENOMEM, "no memory for {} descriptors", given);
         }
-        // SAFETY: that many entries are readable (this function's contract).
-        list.fds.extend_from_slice(unsafe { std::slice::from_raw_parts(array, len) });
         Ok(list)
     }
 

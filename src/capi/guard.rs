@@ -58,6 +58,8 @@ pub(super) fn signal_safe(result: std::result::Result<(), Errno>) -> c_int {
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = {
     extern "C" fn at_load() {
+        // A box of nothing, which needs no memory.
+        #[allow(clippy::disallowed_methods)]
         std::panic::set_hook(Box::new(keep_message));
     }
     at_load
@@ -65,7 +67,7 @@ static AT_LOAD: extern "C" fn() = {
 
 #[cfg_attr(test, allow(dead_code, unused_imports))]
 fn keep_message(info: &PanicHookInfo<'_>) {
-    errno::record_panic(format!("a bug of libevloop: {info} (ENOTRECOVERABLE)"));
+    errno::record_panic(format_args!("a bug of libevloop: {info} (ENOTRECOVERABLE)"));
 }
 
 #[cfg(test)]

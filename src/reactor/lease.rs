@@ -6,7 +6,7 @@
 //! Starting and ending a run take the lock once each: that is the whole
 //! hand-over.
 
-use crate::sync::{AtomicPtr, AtomicUsize, ForkMutex, MutexGuard, Ordering::Relaxed, UnsafeCell};
+use crate::sync::{AtomicPtr, AtomicUsize, ForkMutex, MutexGuard, Ordering::Relaxed};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
@@ -19,8 +19,9 @@ pub(super) struct Lease<C, G> {
     /// pointer, so that none of them ends the others: a run keeps a copy while
     /// its callbacks make calls that borrow the core, too.
     core: AtomicPtr<C>,
-    /// Entered by who borrows the core, for loom to see.
-    borrows: UnsafeCell<()>,
+    /// Borrowed with the core, for loom to see.
+    #[cfg(loom)]
+    borrow: crate::sync::UnsafeCell<()>,
     owns: PhantomData<Box<C>>,
 }
 
@@ -56,7 +57,8 @@ impl<C, G: Default> Lease<C, G> {
             thread: AtomicUsize::new(0),
             gate: ForkMutex::new(Locked { running: false, gate: G::default() }),
             core: AtomicPtr::new(ptr::null_mut()),
-            borrows: UnsafeCell::new(()),
+            #[cfg(loom)]
+            borrow: crate::sync::UnsafeCell::new(()),
             owns: PhantomData,
         }
     }
@@ -111,11 +113,11 @@ impl<C, G: Default> Lease<C, G> {
     /// runs none of the program's code, which may make calls that borrow it.
     #[inline(always)]
     pub unsafe fn with<R>(&self, act: impl FnOnce(&mut C) -> R) -> Option<R> {
-        self.borrows.with_mut(|_| {
-            // SAFETY: null, or made of a box that lives until `replace`; the
-            // rest is this function's contract.
-            unsafe { self.core.load(Relaxed).as_mut() }.map(act)
-        })
+        #[cfg(loom)]
+        let _borrow = self.borrow.get_mut();
+        // SAFETY: null, or made of a box that lives until `replace`; the rest
+        // is this function's contract.
+        unsafe { self.core.load(Relaxed).as_mut() }.map(act)
     }
 
     /// Where the loop is, for who runs it: valid until it is replaced. Borrows
@@ -130,7 +132,9 @@ impl<C, G: Default> Lease<C, G> {
     /// As [`Self::with`].
     pub unsafe fn replace(&self, core: Option<Box<C>>) -> Option<Box<C>> {
         let fresh = core.map_or(ptr::null_mut(), Box::into_raw);
-        let before = self.borrows.with_mut(|_| self.core.swap(fresh, Relaxed));
+        #[cfg(loom)]
+        let _borrow = self.borrow.get_mut();
+        let before = self.core.swap(fresh, Relaxed);
         // SAFETY: made of a box by this function, and no longer borrowed (its
         // contract).
         (!before.is_null()).then(|| unsafe { Box::from_raw(before) })

@@ -20,7 +20,6 @@ pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod park;
-pub(crate) mod per_thread;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
 pub(crate) mod pressure;

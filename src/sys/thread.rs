@@ -2,7 +2,7 @@
 //! whether there are others; and those that the library starts.
 
 use super::cancel::Uncancelled;
-use super::{file, int, syscall};
+use super::{SavedErrno, file, int, syscall};
 use crate::errno::Errno;
 use crate::util::try_box;
 use std::ffi::{CStr, c_int, c_void};
@@ -122,6 +122,9 @@ fn create(stack: usize, entry: Entry, argument: *mut c_void) -> Result<Thread, E
     // SAFETY: initialised above.
     let sized = check(unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack) });
     let mut thread = MaybeUninit::uninit();
+    // The C library asserts this where malloc had nothing: not every malloc
+    // says it.
+    SavedErrno::set(libc::ENOMEM);
     let made = sized.and_then(|()| {
         // SAFETY: room for the thread's name, attributes as above, and a
         // function that takes this argument.

@@ -2,7 +2,11 @@
 //! that C lends.
 
 pub(crate) mod alloc;
+#[cfg(not(loom))]
+pub(crate) mod heap;
 pub(crate) mod out;
+#[cfg(not(loom))]
+pub(crate) mod per_thread;
 #[cfg(not(loom))]
 pub(crate) mod try_arc;
 

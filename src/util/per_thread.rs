@@ -4,7 +4,6 @@
 //! and the C library ends the process where there is none. A key of
 //! pthread_key_create(3) reports it instead.
 
-use crate::errno::Errno;
 use crate::sync::{AtomicU64, Ordering::*};
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
@@ -31,19 +30,20 @@ impl<T: 'static> PerThread<T> {
         look(unsafe { self.get().as_ref() })
     }
 
-    /// Gives the calling thread a value; the one before is dropped.
-    pub fn set(&self, value: Box<T>) -> Result<(), Errno> {
-        let key = self.key()?;
+    /// Gives the calling thread a value; the one before is dropped. False:
+    /// there is no memory for that.
+    #[must_use]
+    pub fn set(&self, value: Box<T>) -> bool {
+        let Some(key) = self.key() else { return false };
         drop(self.take());
         let value = Box::into_raw(value);
         // SAFETY: a key of ours, whose destructor takes such a pointer.
-        let result = unsafe { libc::pthread_setspecific(key, value.cast()) };
-        if result == 0 {
-            return Ok(());
+        let stored = unsafe { libc::pthread_setspecific(key, value.cast()) } == 0;
+        if !stored {
+            // SAFETY: made of a box above, and not stored.
+            drop(unsafe { Box::from_raw(value) });
         }
-        // SAFETY: made of a box above, and not stored.
-        drop(unsafe { Box::from_raw(value) });
-        Err(Errno::new(result))
+        stored
     }
 
     /// Takes the calling thread's value away.
@@ -73,23 +73,22 @@ impl<T: 'static> PerThread<T> {
         libc::pthread_key_t::try_from(key).ok()
     }
 
-    fn key(&self) -> Result<libc::pthread_key_t, Errno> {
+    fn key(&self) -> Option<libc::pthread_key_t> {
         if let Some(key) = self.known_key() {
-            return Ok(key);
+            return Some(key);
         }
         let mut fresh = 0;
         // SAFETY: `fresh` is writable, and `drop_value` takes what `set`
         // stores. The library is never unloaded.
-        let result = unsafe { libc::pthread_key_create(&raw mut fresh, Some(drop_value::<T>)) };
-        if result != 0 {
-            return Err(Errno::new(result));
+        if unsafe { libc::pthread_key_create(&raw mut fresh, Some(drop_value::<T>)) } != 0 {
+            return None;
         }
         // Raced, not locked: a fork in the middle must not leave a lock.
         if self.key.compare_exchange(0, u64::from(fresh) + 1, Relaxed, Relaxed).is_err() {
             // SAFETY: made above, and no value was stored under it.
             unsafe { libc::pthread_key_delete(fresh) };
         }
-        self.known_key().ok_or(Errno::EAGAIN)
+        self.known_key()
     }
 }
 
@@ -120,11 +119,11 @@ mod tests {
     fn a_value_goes_with_its_thread_and_is_seen_by_no_other() {
         static VALUE: PerThread<Counted> = PerThread::new();
         assert!(VALUE.take().is_none());
-        VALUE.set(Box::new(Counted(1))).unwrap();
+        assert!(VALUE.set(Box::new(Counted(1))));
         std::thread::spawn(|| {
             assert!(VALUE.with(|value| value.is_none()));
-            VALUE.set(Box::new(Counted(2))).unwrap();
-            VALUE.set(Box::new(Counted(3))).unwrap();
+            assert!(VALUE.set(Box::new(Counted(2))));
+            assert!(VALUE.set(Box::new(Counted(3))));
             assert_eq!(DROPS.load(Relaxed), 1);
             assert_eq!(VALUE.with(|value| value.map(|value| value.0)), Some(3));
         })
