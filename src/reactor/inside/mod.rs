@@ -34,12 +34,13 @@ use super::lease::Locked;
 use super::named::Named;
 use crate::errno::Result;
 use crate::sync::{MutexGuard, Ordering::Relaxed};
-use std::sync::Arc;
+use crate::util::alloc::TryVec;
+use crate::util::try_arc::TryArc;
 
 /// What a loop's thread is to do for those who look, or no more.
 pub(super) enum Look {
-    Stats(Option<Arc<stats::Counters>>),
-    Trace(Option<Arc<trace::Ring>>),
+    Stats(Option<TryArc<stats::Counters>>),
+    Trace(Option<TryArc<trace::Ring>>),
     Watchdog(Option<Dog>),
 }
 
@@ -63,7 +64,7 @@ fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) 
         });
     }
     let ring = named.desk.leave_work();
-    gate.inbox.push(Command::Look(look));
+    gate.inbox.push_reserved(Command::Look(look));
     drop(gate);
     if ring {
         named.desk.ring();
