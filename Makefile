@@ -251,7 +251,7 @@ $(BUILD)/tests/asan_proof: tests/asan_proof.c $(HEADER) $(BUILD)/lib-asan/libevl
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $(SANITIZE) $< -o $@ \
 	  $(LDFLAGS) $(BUILD)/lib-asan/libevloop.a $(STATIC_LIBS)
 
-test-tools: $(BUILD)/tests/nosys $(BUILD)/tests/nosys_probe
+test-tools: $(BUILD)/tests/nosys $(BUILD)/tests/nosys_probe $(BUILD)/tests/dlopen_faults
 
 $(BUILD)/tests/nosys: tests/nosys.c | need-cc
 	$(call say,CC,$@)
@@ -260,6 +260,10 @@ $(BUILD)/tests/nosys: tests/nosys.c | need-cc
 $(BUILD)/tests/nosys_probe: tests/nosys_probe.c $(HEADER) $(LIBRARY)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) $< -o $@ $(LDFLAGS) $(LINK_SHARED)
+
+$(BUILD)/tests/dlopen_faults: tests/dlopen_faults.c | need-cc
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) -ldl
 
 # ---- installing ----
 

@@ -261,8 +261,9 @@ pub extern "C" fn evloop_trace_start_fd(r#loop: evloop_t, fd: c_int, max_events:
 ///
 /// @param loop a loop.
 /// @returns how many events are missing. -ENOENT: no trace is being made.
-///   -ENOSPC and whatever else write(2) says, -ENOMEM: the trace has ended,
-///   but the file is not complete. -ECHILD: used after fork. -ESTALE: not a
+///   -ENOMEM: nothing more is recorded, and nothing was written: stop it
+///   again. -ENOSPC and whatever else write(2) says: the trace has ended, but
+///   the file is not complete. -ECHILD: used after fork. -ESTALE: not a
 ///   live handle; or closed meanwhile, and the file written by that. -EDOM:
 ///   see "Handles".
 ///

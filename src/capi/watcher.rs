@@ -281,7 +281,7 @@ pub unsafe extern "C" fn evloop_watcher_set_destroy(
     user_data: *mut c_void,
 ) -> c_int {
     guard("evloop_watcher_set_destroy", || {
-        let destroy = Change::Destroy(Target { callback, user_data });
-        reactor::change(watcher, destroy).map(|()| 0)
+        let destroy = Target { callback, user_data };
+        reactor::set_destroy(watcher, destroy).map(|()| 0)
     })
 }

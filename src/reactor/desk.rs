@@ -71,6 +71,9 @@ pub(super) const UNKNOWN: i64 = i64::MIN;
 #[derive(Default)]
 pub(super) struct Gate {
     pub inbox: Vec<Command>,
+    /// How many watchers were closed for which there was no room in there;
+    /// they are marked.
+    pub unlisted: u32,
     /// Bits of the clocks whose timerfds are in there.
     pub clocks: u32,
     /// Records for the watchers that others add.
@@ -209,8 +212,11 @@ impl Desk {
 
     /// Answers those who wait for the end of the current callback.
     pub fn answer(&self, gate: &mut Gate) {
-        gate.answered = gate.asked;
-        self.answered.notify_all();
+        // A system call, even if no thread waits.
+        if gate.answered != gate.asked {
+            gate.answered = gate.asked;
+            self.answered.notify_all();
+        }
     }
 
     /// Whether it is a loop of the parent process, that nobody revived.

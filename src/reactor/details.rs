@@ -12,6 +12,7 @@ use super::record;
 use crate::errno::{Result, fail};
 use crate::signals::Siginfo;
 use crate::table::{Handle, Kind};
+use crate::util::alloc::TryDeque;
 use std::collections::VecDeque;
 
 /// The rest of an event.
@@ -64,10 +65,10 @@ pub(super) fn forgotten<T>(event: &Event) -> Result<T> {
 pub(super) fn insert<T>(queue: &mut VecDeque<T>, new: T, number: impl Fn(&T) -> u64) {
     let at = number(&new);
     if queue.back().is_none_or(|last| number(last) < at) {
-        queue.push_back(new);
+        queue.push_back_reserved(new);
     } else {
         let place = queue.partition_point(|one| number(one) < at);
-        queue.insert(place, new);
+        queue.insert_reserved(place, new);
     }
 }
 

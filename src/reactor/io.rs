@@ -15,6 +15,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::{epoll, file};
 use crate::table::Kind;
+use crate::util::alloc::{TryVec, TryVecCopy};
 use std::os::fd::RawFd;
 
 const EPOLLONESHOT: u32 = libc::EPOLLONESHOT as u32;
@@ -34,8 +35,12 @@ const ABSENT: u32 = u32::MAX - 1;
 pub(super) struct Io {
     /// The first watcher of each descriptor; 0: none.
     first: Vec<u32>,
-    /// Watchers of whose descriptors the kernel may have to be told.
+    /// Watchers of whose descriptors the kernel may have to be told; and
+    /// whether there are others, which are marked, as this had no room.
     dirty: Vec<u32>,
+    dirty_more: bool,
+    /// Room for the watchers of one descriptor, while they are called.
+    pub sharers: Vec<(i64, u32)>,
     /// Watchers of descriptors that are always ready.
     pub always: Vec<u32>,
     /// The last of them that was verified.
@@ -75,6 +80,12 @@ fn set_mask(record: &Record, mask: u32) {
 /// The next watcher of the same descriptor; 0: none.
 fn next(record: &Record) -> u32 {
     (record.node.spare().load(Relaxed) >> 32) as u32
+}
+
+/// The same, with its record.
+fn following(record: &Record) -> Option<(u32, &'static Record)> {
+    let next = next(record);
+    if next == 0 { None } else { Some((next, record::get(next)?)) }
 }
 
 fn set_next(record: &Record, next: u32) {
@@ -151,7 +162,7 @@ impl Io {
     pub fn note_dirty(&mut self, index: u32) -> bool {
         let room = self.dirty.len() < self.dirty.capacity();
         if room {
-            self.dirty.push(index);
+            self.dirty.push_reserved(index);
         }
         room
     }
@@ -161,16 +172,15 @@ impl Core {
     /// Room to note a watcher of this descriptor.
     fn io_reserve(&mut self, fd: RawFd) -> Result<()> {
         let len = usize::try_from(fd).unwrap_or_default() + 1;
+        let sharers = self.chain(fd).count() + 1;
         let io = &mut self.io;
         let more = len.saturating_sub(io.first.len());
-        let room = io.first.try_reserve(more).is_ok()
-            && io.dirty.try_reserve(1).is_ok()
-            && io.always.try_reserve(1).is_ok();
+        let room = io.dirty.try_reserve(1).is_ok()
+            && io.always.try_reserve(1).is_ok()
+            && (sharers == 1 || io.sharers.try_reserve(sharers).is_ok())
+            && (more == 0 || io.first.try_lengthen(len, 0).is_ok());
         if !room {
             fail!(ENOMEM, "no memory to watch fd {}", fd);
-        }
-        if more > 0 {
-            io.first.resize(len, 0);
         }
         Ok(())
     }
@@ -192,8 +202,7 @@ impl Core {
         let mut at = self.first(fd);
         std::iter::from_fn(move || {
             let this = at?;
-            let next = next(this.1);
-            at = if next == 0 { None } else { record::get(next).map(|record| (next, record)) };
+            at = following(this.1);
             Some(this)
         })
     }
@@ -214,14 +223,15 @@ impl Core {
     /// Takes a new watcher in, registered as it says; its record is live.
     pub fn io_added(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
         let (fd, events) = watched(record);
-        if let Err(error) = self.io_reserve(fd) {
-            record.set(DEAD);
-            return Err(error);
-        }
+        self.io_reserve(fd)?;
         match how {
             Registered::Alone(given) => {
+                let was_removed = self.chain(fd).fold(false, |removed, (_, record)| {
+                    // It is there again.
+                    record.take_removed() || removed
+                });
                 if let Some((first, other)) = self.first(fd)
-                    && mask(other) == ABSENT
+                    && (mask(other) == ABSENT || was_removed)
                 {
                     // Another thread removed the registration of a watcher
                     // that it closed; those that are left share this one.
@@ -257,13 +267,46 @@ impl Core {
                 match self.extra(index, record) {
                     Ok(extra) => extra.file = file,
                     Err(error) => {
-                        record.set(DEAD);
+                        record.unset(ALWAYS);
                         return Err(error);
                     }
                 }
-                self.io.always.push(index);
+                self.io.always.push_reserved(index);
             }
         }
+        Ok(())
+    }
+
+    /// The same, of one that another thread has added: without memory it is
+    /// disabled, and can be enabled later.
+    pub fn io_added_late(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
+        let added = self.io_added(index, record, how);
+        if matches!(&added, Err(error) if error.errno == Errno::ENOMEM) {
+            if matches!(how, Registered::Alone(_)) {
+                let _ = epoll::delete(self.epoll(), fd_of(record));
+            }
+            record.unset(ALWAYS | SHARED | ENABLED);
+            record.set(UNTAKEN | SPENT);
+            self.count_liveness(record);
+        }
+        added
+    }
+
+    /// Takes in what there was no memory for before; its descriptor is
+    /// registered now.
+    pub fn io_take_in(&mut self, index: u32, record: &Record) -> Result<()> {
+        if !record.has(UNTAKEN) {
+            return Ok(());
+        }
+        let (fd, events) = watched(record);
+        let how = register(self.epoll(), fd, events, record.handle(Kind::Watcher, index))?;
+        if let Err(error) = self.io_added(index, record, how) {
+            if matches!(how, Registered::Alone(_)) {
+                let _ = epoll::delete(self.epoll(), fd);
+            }
+            return Err(error);
+        }
+        record.unset(UNTAKEN);
         Ok(())
     }
 
@@ -322,17 +365,16 @@ impl Core {
     /// The kernel may have to be told about this watcher's descriptor.
     #[inline]
     pub fn io_touch(&mut self, index: u32, record: &Record) {
-        // Room that there is not now there will be at the next touch.
-        if record.flags.load(Relaxed) & (DIRTY | ALWAYS | DEAD) == 0
-            && self.io.dirty.try_reserve(1).is_ok()
-        {
+        if record.flags.load(Relaxed) & (DIRTY | ALWAYS | DEAD) == 0 {
             record.set(DIRTY);
-            self.io.dirty.push(index);
+            if self.io.dirty.try_push(index).is_err() {
+                self.io.dirty_more = true;
+            }
         }
     }
 
     pub fn is_dirty(&self) -> bool {
-        !self.io.dirty.is_empty()
+        !self.io.dirty.is_empty() || self.io.dirty_more
     }
 
     /// Changes what an io watcher watches for.
@@ -340,6 +382,10 @@ impl Core {
         let (fd, _) = watched(record);
         check_events(events)?;
         self.io_may_join(fd, events, index)?;
+        if record.has(UNTAKEN) {
+            set_watched(record, fd, events);
+            self.io_take_in(index, record)?;
+        }
         set_watched(record, fd, events);
         if events & EPOLLONESHOT != 0 {
             record.set(ONESHOT);
@@ -368,6 +414,9 @@ impl Core {
     /// registered when that thread removes it.
     pub fn flush(&mut self) {
         let dirty = std::mem::take(&mut self.io.dirty);
+        if std::mem::take(&mut self.io.dirty_more) {
+            self.flush_all();
+        }
         for index in &dirty {
             let Some(record) = record::get(*index) else { continue };
             if !record.has(DIRTY) || !Source::of(record.flags.load(Relaxed)).is_descriptor() {
@@ -378,17 +427,31 @@ impl Core {
             if record.has(DEAD) || self.is_told(*index, record, events) {
                 continue;
             }
-            // Once for all watchers of it.
-            for (_, record) in self.chain(fd) {
-                record.unset(DIRTY);
-            }
-            if let Err(errno) = self.io_update(fd) {
-                self.io_refused(fd, errno);
-            }
+            self.flush_one(fd);
         }
         if self.io.dirty.is_empty() {
             self.io.dirty = dirty;
             self.io.dirty.clear();
+        }
+    }
+
+    /// Tells the kernel of what has changed about any descriptor.
+    #[cold]
+    fn flush_all(&mut self) {
+        for fd in 0..self.io.first.len() as RawFd {
+            if self.chain(fd).any(|(_, record)| record.has(DIRTY)) {
+                self.flush_one(fd);
+            }
+        }
+    }
+
+    fn flush_one(&mut self, fd: RawFd) {
+        // Once for all watchers of it.
+        for (_, record) in self.chain(fd) {
+            record.unset(DIRTY);
+        }
+        if let Err(errno) = self.io_update(fd) {
+            self.io_refused(fd, errno);
         }
     }
 
@@ -476,8 +539,9 @@ impl Core {
         match errno {
             errno if is_gone(errno) => self.io_lost(fd, Errno::EBADF),
             errno => {
-                let watchers: Vec<_> = self.chain(fd).collect();
-                for (index, record) in watchers {
+                let mut at = self.first(fd);
+                while let Some((index, record)) = at {
+                    at = following(record);
                     record.unset(ENABLED);
                     record.set(SPENT);
                     self.count_liveness(record);
@@ -493,8 +557,7 @@ impl Core {
         let mut at = self.first(fd);
         self.set_first(fd, 0);
         while let Some((index, record)) = at {
-            let following = next(record);
-            at = if following == 0 { None } else { record::get(following).map(|r| (following, r)) };
+            at = following(record);
             set_next(record, 0);
             set_before(record, 0);
             record.unset(SHARED | DIRTY | MASKED);
@@ -545,7 +608,7 @@ impl Core {
         if flags & ALWAYS != 0 {
             self.io.always.retain(|always| *always != index);
         }
-        if flags & (ALWAYS | DEAD) != 0 {
+        if flags & (ALWAYS | DEAD | UNTAKEN) != 0 {
             return;
         }
         let following = next(record);
@@ -595,8 +658,9 @@ impl Core {
         for (index, record) in self.chain(fd_of(record)).filter(|(_, record)| is_open(record)) {
             let (_, events) = watched(record);
             let bits = ready & (events | ALWAYS_REPORTED);
-            if bits != 0 && into.try_reserve(1).is_ok() {
-                into.push((record.handle(Kind::Watcher, index), bits));
+            if bits != 0 {
+                // Room was made when they came together.
+                into.push_reserved((record.handle(Kind::Watcher, index), bits));
             }
         }
     }
@@ -650,9 +714,9 @@ impl Core {
             return;
         }
         self.io_lost(fresh.raw(), Errno::EBADF);
-        self.register_all(fresh.raw());
         let raw = fresh.raw();
-        if self.replace_epoll(fresh).is_ok() {
+        if self.register_all(raw).is_ok() && self.replace_epoll(fresh).is_ok() {
+            self.all_are_registered();
             gate.epoll = raw;
         }
     }
@@ -674,15 +738,29 @@ impl Core {
         !is_lost
     }
 
-    /// Registers all that is watched with another set.
-    pub fn register_all(&mut self, epoll: RawFd) {
+    /// Registers all that is watched with another set, which then can take the
+    /// place of this one. What is not there any more is told so; any other
+    /// failure ends it.
+    pub fn register_all(&mut self, epoll: RawFd) -> std::result::Result<(), Errno> {
         for fd in 0..self.io.first.len() as RawFd {
             let Some((index, first)) = self.first(fd) else { continue };
             let wanted = self.wanted(fd).unwrap_or(PARKED);
             let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
             match epoll::add(epoll, fd, wanted, cookie) {
-                Ok(()) => set_mask(first, wanted),
+                Err(errno @ (Errno::ENOMEM | Errno::ENOSPC)) => return Err(errno),
+                // By an attempt that such a failure ended.
+                Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => self.io_lost(fd, errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// That set has taken the place of the one before.
+    pub fn all_are_registered(&mut self) {
+        for fd in 0..self.io.first.len() as RawFd {
+            if let Some((_, first)) = self.first(fd) {
+                set_mask(first, self.wanted(fd).unwrap_or(PARKED));
             }
         }
     }
@@ -696,7 +774,7 @@ fn is_gone(errno: Errno) -> bool {
 
 /// Whether the kernel's set has its descriptor, as far as its flags tell.
 pub(super) fn is_registered(flags: u32) -> bool {
-    flags & (ALWAYS | DEAD) == 0
+    flags & (ALWAYS | DEAD | UNTAKEN) == 0
 }
 
 /// What a watcher that is always ready is reported for.

@@ -36,9 +36,25 @@ pub(super) struct Letter<P> {
     content: P,
 }
 
+// SAFETY: the content may go to other threads, and the rest is the list's that
+// it is in.
+unsafe impl<P: Send> Send for Letter<P> {}
+
 impl<P> Letter<P> {
     pub fn new(to: i64, content: P) -> Self {
         Self { next: ptr::null_mut(), to, content }
+    }
+
+    pub fn to(&self) -> i64 {
+        self.to
+    }
+
+    pub fn content_mut(&mut self) -> &mut P {
+        &mut self.content
+    }
+
+    pub fn into_content(self) -> P {
+        self.content
     }
 }
 
@@ -99,7 +115,13 @@ impl<P> Letters<P> {
         (others.first, others.last, others.len) = (ptr::null_mut(), ptr::null_mut(), 0);
     }
 
-    fn take(&mut self) -> Option<Box<Letter<P>>> {
+    /// The content of the next one, which stays.
+    pub fn first(&self) -> Option<&P> {
+        // SAFETY: null, or the first of the list, which this owns.
+        unsafe { self.first.as_ref() }.map(|letter| &letter.content)
+    }
+
+    pub fn take(&mut self) -> Option<Box<Letter<P>>> {
         if self.first.is_null() {
             return None;
         }

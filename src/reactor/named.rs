@@ -2,8 +2,9 @@
 
 use super::core::{Core, MANY_NAMES};
 use super::desk::{Desk, Gate, POISONED};
-use super::event::{Event, Target};
+use super::event::Destroy;
 use super::lease::Locked;
+use super::mailbox::Letters;
 use super::record::{self, LIVE, LOOP, Record};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::{MutexGuard, Ordering::*};
@@ -120,7 +121,7 @@ impl Named {
         let act = |core: &mut Core| {
             let result = direct(core);
             let closed = core.take_destroys();
-            if core.unnamed.len() >= MANY_NAMES {
+            if core.unnamed.len() >= MANY_NAMES || core.unnamed_more {
                 core.forget_names(&mut gate);
             }
             // A question changes nothing that the foreign wait should end for.
@@ -191,8 +192,8 @@ impl Drop for Poison {
 }
 
 /// Tells the program of watchers that are closed; no lock is held.
-pub(super) fn notify(closed: Vec<(Target, Event)>) {
-    for (target, event) in closed {
+pub(super) fn notify(mut closed: Letters<Destroy>) {
+    while let Some(Destroy { target, event }) = closed.pop() {
         if let Some(callback) = target.callback {
             // SAFETY: the program's function and argument, as it promised.
             unsafe { callback(&event, target.user_data) };

@@ -48,14 +48,13 @@ fn at_hand<R>(handle: i64, kind: Kind, act: impl FnOnce(AtHand<'_>) -> R) -> Opt
 /// See evloop_add_timer; of a relative one.
 #[inline(always)]
 pub(crate) fn add_timer(handle: i64, new: &NewTimer, target: Target) -> Option<i64> {
-    if new.setting.absolute || new.setting.initial < 0 {
+    if new.setting.absolute || new.setting.initial < 0 || target.callback.is_none() {
         return None;
     }
     at_hand(handle, Kind::Loop, |AtHand { core, .. }| {
         let Core { timers, slots, .. } = core;
         let (index, record, flags) = timers.start(new, || slots.take_at_hand())?;
-        let records = if target.callback.is_none() { RECORDS } else { 0 };
-        record.flags.store(flags | records | COUNTED, Relaxed);
+        record.flags.store(flags | COUNTED, Relaxed);
         record.set_desk(core.desk);
         record.set_target(target);
         record.set_state(LIVE);
@@ -79,7 +78,7 @@ pub(crate) fn timer_again(handle: i64) -> bool {
 /// See evloop_watcher_enable and evloop_watcher_disable; of an io watcher.
 #[inline(always)]
 pub(crate) fn set_enabled(handle: i64, enable: bool) -> bool {
-    const MASK: u32 = SOURCE | UNREF | MASKED | ALWAYS | DEAD | SPENT | HELD | EXTRA;
+    const MASK: u32 = SOURCE | UNREF | MASKED | ALWAYS | DEAD | SPENT | HELD | EXTRA | UNTAKEN;
     at_hand(handle, Kind::Watcher, |AtHand { index, record, flags, core }| {
         if flags & MASK != Source::Io.bits() {
             return false;
@@ -101,7 +100,7 @@ pub(crate) fn set_enabled(handle: i64, enable: bool) -> bool {
 /// See evloop_io_modify; of the only watcher of its descriptor.
 #[inline(always)]
 pub(crate) fn io_modify(handle: i64, events: u32) -> bool {
-    const MASK: u32 = SOURCE | SHARED | ONESHOT | ALWAYS | DEAD | SPENT;
+    const MASK: u32 = SOURCE | SHARED | ONESHOT | ALWAYS | DEAD | SPENT | UNTAKEN;
     at_hand(handle, Kind::Watcher, |AtHand { index, record, flags, core }| {
         if flags & MASK != Source::Io.bits() || !io::may_change_quietly(record, events) {
             return false;

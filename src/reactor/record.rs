@@ -18,6 +18,7 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, ForkMutex, Ordering::*};
 use crate::sys::memory;
 use crate::table::{Handle, Kind, LAST_GENERATION, MAX_SLOTS};
 use crate::timerq::Node;
+use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::ptr;
 
@@ -39,6 +40,12 @@ pub(super) const LOOP: u32 = 3;
 /// loop's stack or about to be put there. It is not freed before it is taken
 /// off.
 pub(super) const SENT: u32 = 0x10;
+/// Or-ed to CLOSING: another thread closed it, and had no memory to say so;
+/// and removed its registration.
+const UNLISTED: u32 = 0x20;
+const REMOVED: u32 = 0x40;
+/// What says nothing about the state.
+const MARKS: u32 = SENT | UNLISTED | REMOVED;
 const STATE_BITS: u32 = 8;
 
 /// A watcher, or a loop.
@@ -130,7 +137,7 @@ pub(super) fn take_block() -> Result<u32> {
     if block >= BLOCKS || !room || ensure(block).is_none() {
         fail!(ENOMEM, "no memory, or no handle, for a watcher");
     }
-    pool.generations.push(1);
+    pool.generations.push_reserved(1);
     begin(block, 1);
     Ok(block)
 }
@@ -165,7 +172,7 @@ pub(super) fn give_back_block(block: u32) {
     *generation = used;
     // One that has used up its generations is never used again.
     if used < LAST_GENERATION {
-        pool.free.push_back(block);
+        pool.free.push_back_reserved(block);
     }
 }
 
@@ -202,11 +209,11 @@ impl Record {
     #[inline(always)]
     pub fn is(&self, handle: Handle, state: u32) -> bool {
         // Acquire: sees the rest as whoever made it live left it.
-        self.word.load(Acquire) & !SENT == handle.generation << STATE_BITS | state
+        self.word.load(Acquire) & !MARKS == handle.generation << STATE_BITS | state
     }
 
     pub fn state(&self) -> u32 {
-        self.word.load(Relaxed) & ((1 << STATE_BITS) - 1) & !SENT
+        self.word.load(Relaxed) & ((1 << STATE_BITS) - 1) & !MARKS
     }
 
     pub fn is_sent(&self) -> bool {
@@ -258,16 +265,42 @@ impl Record {
 
     /// From live to closing, if no other thread was faster.
     pub fn close(&self, handle: Handle) -> bool {
+        self.close_with(handle, 0)
+    }
+
+    /// The same, where there is no memory for a command to the loop. What is
+    /// marked so is found by a look at all of the loop's watchers.
+    pub fn close_unlisted(&self, handle: Handle, was_removed: bool) -> bool {
+        self.close_with(handle, UNLISTED | if was_removed { REMOVED } else { 0 })
+    }
+
+    fn close_with(&self, handle: Handle, marks: u32) -> bool {
         let live = handle.generation << STATE_BITS | LIVE;
         let mut seen = self.word.load(Relaxed);
         while seen & !SENT == live {
-            let closing = handle.generation << STATE_BITS | CLOSING | seen & SENT;
+            let closing = handle.generation << STATE_BITS | CLOSING | marks | seen & SENT;
             match self.word.compare_exchange_weak(seen, closing, AcqRel, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = now,
             }
         }
         false
+    }
+
+    pub fn is_unlisted(&self) -> bool {
+        self.word.load(Relaxed) & UNLISTED != 0
+    }
+
+    /// Takes the mark off; whether the registration was removed.
+    pub fn take_unlisted(&self) -> bool {
+        self.word.fetch_and(!(UNLISTED | REMOVED), Relaxed) & REMOVED != 0
+    }
+
+    /// Whether its registration was removed by who closed it, which the loop
+    /// does not know yet; that is forgotten.
+    pub fn take_removed(&self) -> bool {
+        self.word.load(Relaxed) & REMOVED != 0
+            && self.word.fetch_and(!REMOVED, Relaxed) & REMOVED != 0
     }
 
     /// Free, and of the next generation; false: it has none, and must not be

@@ -2,17 +2,18 @@
 
 use super::core::Core;
 use super::desk::{Desk, Gate, REAL_TIME, UNKNOWN};
-use super::event::{Event, Target};
+use super::event::Destroy;
 use super::files::FileState;
 use super::inside;
 use super::lease::Locked;
-use super::mailbox;
+use super::mailbox::{self, Letters};
 use super::named::{Named, find, named, notify};
 use super::record::{self, LOOP};
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
 use crate::sys::{fork, thread};
 use crate::table::{self, Handle, Kind};
+use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::{HashMap, VecDeque};
 use std::ptr;
 
@@ -113,7 +114,9 @@ fn take() -> Result<(&'static Desk, u32)> {
             fail!(ENOMEM, "no memory for a loop");
         }
         let first = record::take_block()? * record::PER_BLOCK;
-        unused.records.extend(first + 1..first + record::PER_BLOCK);
+        for index in first + 1..first + record::PER_BLOCK {
+            unused.records.push_back_reserved(index);
+        }
     }
     if unused.desks.is_empty() {
         // Room to give it back, too.
@@ -128,7 +131,7 @@ fn take() -> Result<(&'static Desk, u32)> {
         // Release: who finds it sees it whole.
         FIRST.store(ptr::from_ref(fresh).cast_mut(), Release);
         unused.made = desks;
-        unused.desks.push(fresh);
+        unused.desks.push_reserved(fresh);
     }
     match (unused.desks.pop(), unused.records.pop_front()) {
         (Some(desk), Some(index)) => Ok((desk, index)),
@@ -138,9 +141,10 @@ fn take() -> Result<(&'static Desk, u32)> {
 
 fn give_back(desk: &'static Desk, index: u32) {
     let mut unused = UNUSED.lock();
-    unused.desks.push(desk);
+    // There is room, unless the lists were lost in a fork: then these may be.
+    let _ = unused.desks.try_push(desk);
     if record::get(index).is_some_and(|record| !record.is_worn_out()) {
-        unused.records.push_back(index);
+        let _ = unused.records.try_push_back(index);
     }
 }
 
@@ -180,7 +184,7 @@ pub(crate) fn close(handle: i64) -> Result<()> {
 pub(super) fn tear_down(
     desk: &'static Desk,
     mut gate: MutexGuard<'static, Locked<Gate>>,
-) -> Vec<(Target, Event)> {
+) -> Letters<Destroy> {
     let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
@@ -200,10 +204,10 @@ pub(super) fn tear_down(
         Some(core) if poisoned => {
             core.abandon(false);
             std::mem::forget(core);
-            Vec::new()
+            Letters::new()
         }
         Some(core) => core.tear_down(),
-        None => Vec::new(),
+        None => Letters::new(),
     };
     drop(gate);
     if let Some(trace) = before.trace.take() {

@@ -219,7 +219,7 @@ impl Run {
 
     fn has_held(&self) -> bool {
         // SAFETY: no other reference to the core.
-        !unsafe { self.core() }.held.is_empty()
+        unsafe { self.core() }.has_held()
     }
 
     /// Goes round until the goal is reached, or the loop is stopped.
@@ -327,7 +327,7 @@ impl Run {
         if core.files.needs_arming() {
             timeout = core.arm_files(timeout);
         }
-        if core.is_busy() || core.collecting && !core.held.is_empty() {
+        if core.is_busy() || core.collecting && core.has_held() {
             return Ok(Some(0));
         }
         if core.timers.is_arming() {
@@ -424,7 +424,7 @@ pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
             if !core.in_callback {
                 core.settle();
             }
-            if core.is_busy() || !core.held.is_empty() || core.desk.mail.has_work() {
+            if core.is_busy() || core.has_held() || core.desk.mail.has_work() {
                 return Ok(0);
             }
             let mut least = core.next_unsettled().min(core.files.left());

@@ -13,6 +13,7 @@ def library(suite):
     symbols(suite, shared)
     dynamic_section(suite, shared)
     kqueue(suite)
+    faults(suite, shared)
     static_libs(suite)
     suite.note(f".so {shared.stat().st_size / 1024:.0f} kB")
 
@@ -63,6 +64,13 @@ def kqueue(suite):
     suite.check(f"soname {expected}", f"[{expected}]" in listing, listing)
     suite.check("it needs libevloop", f"NEEDED)             Shared library: [{make_variable('SONAME')}]"
                 in listing, listing)
+
+
+def faults(suite, shared):
+    """Where it was loaded by dlopen, a thread can begin without memory."""
+    if suite.make("test-tools"):
+        suite.command("calls without memory, after dlopen",
+                      [BUILD / "tests/dlopen_faults", shared])
 
 
 def static_libs(suite):
