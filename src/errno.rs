@@ -36,12 +36,17 @@ impl Errno {
     pub const ECANCELED: Self = Self::new(libc::ECANCELED);
     pub const ECHILD: Self = Self::new(libc::ECHILD);
     pub const EDEADLK: Self = Self::new(libc::EDEADLK);
+    pub const EDQUOT: Self = Self::new(libc::EDQUOT);
     pub const EDOM: Self = Self::new(libc::EDOM);
     pub const EEXIST: Self = Self::new(libc::EEXIST);
+    pub const EFBIG: Self = Self::new(libc::EFBIG);
     pub const EINTR: Self = Self::new(libc::EINTR);
     pub const EINVAL: Self = Self::new(libc::EINVAL);
+    pub const EIO: Self = Self::new(libc::EIO);
+    pub const EISDIR: Self = Self::new(libc::EISDIR);
     pub const ELOOP: Self = Self::new(libc::ELOOP);
     pub const EMFILE: Self = Self::new(libc::EMFILE);
+    pub const ENAMETOOLONG: Self = Self::new(libc::ENAMETOOLONG);
     pub const ENFILE: Self = Self::new(libc::ENFILE);
     pub const ENOBUFS: Self = Self::new(libc::ENOBUFS);
     pub const EACCES: Self = Self::new(libc::EACCES);
@@ -57,8 +62,11 @@ impl Errno {
     pub const ENOTTY: Self = Self::new(libc::ENOTTY);
     pub const EOVERFLOW: Self = Self::new(libc::EOVERFLOW);
     pub const EPERM: Self = Self::new(libc::EPERM);
+    pub const EPIPE: Self = Self::new(libc::EPIPE);
+    pub const EROFS: Self = Self::new(libc::EROFS);
     pub const ESRCH: Self = Self::new(libc::ESRCH);
     pub const ESTALE: Self = Self::new(libc::ESTALE);
+    pub const ETXTBSY: Self = Self::new(libc::ETXTBSY);
 }
 
 /// A value in an error's sentence.
@@ -195,9 +203,27 @@ impl std::fmt::Write for Text<'_> {
     }
 }
 
+/// The sentence of [`refused`].
+const REFUSED: &str = "the kernel, or a sandbox, refuses {}";
+
+/// Has the error that is made of this errno next say which system call was
+/// not permitted, or is not there.
+#[cold]
+pub(crate) fn refused(call: &'static str, errno: Errno) -> Errno {
+    if matches!(errno, Errno::EPERM | Errno::ENOSYS) {
+        let _ = Error::new(errno, REFUSED, &[call.into()]);
+    }
+    errno
+}
+
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
-        Self::new(errno, "", &[])
+        let mut is_said = false;
+        with_own(|own| {
+            let Detail { errno: of, template, .. } = own.pending.get();
+            is_said = of == errno && template == REFUSED;
+        });
+        if is_said { Self { errno } } else { Self::new(errno, "", &[]) }
     }
 }
 
@@ -305,7 +331,7 @@ fn with_own(_act: impl FnOnce(&Own)) {}
 /// Keeps a failure for `evloop_last_error`: the error made last.
 #[cold]
 pub(crate) fn record(function: &'static str) {
-    with_own(|own| own.last.set(Last::Failure(function, own.pending.get())));
+    with_own(|own| own.last.set(Last::Failure(function, own.pending.replace(NO_DETAIL))));
 }
 
 /// Keeps the message of a panic, a bug of ours, for `evloop_last_error`; it
@@ -360,6 +386,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ECONNREFUSED, c"ECONNREFUSED: connection refused"),
     (libc::ECONNRESET, c"ECONNRESET: connection reset by the peer"),
     (libc::EDEADLK, c"EDEADLK: would wait for itself"),
+    (libc::EDQUOT, c"EDQUOT: the user's disk quota is used up"),
     (libc::EDOM, c"EDOM: the handle is live but of another kind"),
     (libc::EEXIST, c"EEXIST: registered already"),
     (libc::EFAULT, c"EFAULT: bad address"),
@@ -370,6 +397,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::EISDIR, c"EISDIR: is a directory"),
     (libc::ELOOP, c"ELOOP: nested too deep, or in a circle"),
     (libc::EMFILE, c"EMFILE: no descriptor left for this process"),
+    (libc::ENAMETOOLONG, c"ENAMETOOLONG: the path, or a name in it, is too long"),
     (libc::ENFILE, c"ENFILE: no descriptor left for the system"),
     (libc::ENOBUFS, c"ENOBUFS: no buffer space left"),
     (libc::ENODEV, c"ENODEV: no such device"),
@@ -377,6 +405,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ENOMEM, c"ENOMEM: out of memory"),
     (libc::ENOSPC, c"ENOSPC: the user's limit of watches is used up"),
     (libc::ENOSYS, c"ENOSYS: the kernel lacks or forbids the system call"),
+    (libc::ENOTDIR, c"ENOTDIR: not a directory"),
     (libc::ENOTRECOVERABLE, c"ENOTRECOVERABLE: a bug of the library; the object is unusable"),
     (libc::ENOTSUP, c"ENOTSUP: not supported here"),
     (libc::ENOTTY, c"ENOTTY: not supported by this kind of descriptor"),
@@ -385,10 +414,12 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::EPERM, c"EPERM: not permitted, or not possible for this descriptor"),
     (libc::EPIPE, c"EPIPE: broken pipe"),
     (libc::ERANGE, c"ERANGE: the result is out of range"),
+    (libc::EROFS, c"EROFS: the file system is read-only"),
     (libc::ESPIPE, c"ESPIPE: cannot seek"),
     (libc::ESRCH, c"ESRCH: no such process"),
     (libc::ESTALE, c"ESTALE: the handle is not live"),
     (libc::ETIMEDOUT, c"ETIMEDOUT: timed out"),
+    (libc::ETXTBSY, c"ETXTBSY: the file is a program that is running"),
 ];
 
 #[cfg(test)]
@@ -420,6 +451,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_call_is_named_once_and_for_its_errno_only() {
+        let of = |errno| sentence(Error::from(refused("epoll_create1(2)", errno)));
+        let named = "f: the kernel, or a sandbox, refuses epoll_create1(2)";
+        assert_eq!(of(Errno::EPERM), format!("{named} (EPERM)"));
+        assert_eq!(of(Errno::ENOSYS), format!("{named} (ENOSYS)"));
+        assert_eq!(of(Errno::EMFILE), "f: no descriptor left for this process (EMFILE)");
+        refused("epoll_create1(2)", Errno::EPERM);
+        record("f");
+        assert!(!sentence(Errno::EPERM.into()).contains("epoll_create1"));
+        refused("epoll_create1(2)", Errno::EPERM);
+        assert!(!sentence(Errno::ENOSYS.into()).contains("epoll_create1"));
+    }
+
+    #[test]
     fn last_error_is_cut_and_terminated() {
         assert_eq!(last(3), (0, b"\0##".to_vec()));
         let _ = Error::from(Errno::ENOENT);
@@ -428,6 +473,29 @@ mod tests {
         assert_eq!(last(4), (26, b"f: \0".to_vec()));
         assert_eq!(last(0).0, 26);
         assert_eq!(last(27), (26, format!("{whole}\0").into_bytes()));
+    }
+
+    /// The errors that a text speaks of as results: "-EBADF".
+    fn results(text: &str) -> impl Iterator<Item = &str> {
+        text.match_indices("-E").filter_map(|(at, _)| {
+            let rest = &text[at + 1..];
+            let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let name = rest.split(|letter| !is_of_name(letter)).next()?;
+            let is_word = name.chars().all(|letter| !letter.is_ascii_lowercase());
+            (is_word && !name.contains('_')).then_some(name)
+        })
+    }
+
+    #[test]
+    fn every_error_that_the_header_names_has_a_text() {
+        let header = include_str!("../include/evloop.h");
+        let known = |name: &str| {
+            let begins = |text: &CStr| text.to_str().unwrap().split_once(": ").unwrap().0 == name;
+            TEXTS.iter().any(|(_, text)| begins(text))
+        };
+        let unknown: Vec<&str> = results(header).filter(|name| !known(name)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert!(results(header).count() > 100);
     }
 
     #[test]

@@ -329,7 +329,8 @@ pub extern "C" fn evloop_fileno(r#loop: evloop_t) -> c_int {
 /// @param loop a loop.
 /// @returns 1 if there is something to dispatch already (or evloop_stop()
 ///   was called), so that the foreign loop must not block; the descriptor
-///   does not tell of that. Else 0. Errors: as evloop_run().
+///   is readable then, but with EVLOOP_VIRTUAL_TIME need not be. Else 0.
+///   Errors: as evloop_run().
 ///
 /// Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
 /// Fork: -ECHILD. Since 0.1.0.

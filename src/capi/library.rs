@@ -15,7 +15,7 @@ use crate::table;
 /// The version of the library that is running.
 ///
 /// A program that was built with another header compares it with
-/// EVLOOP_VERSION_MAJOR and its fellows.
+/// EVLOOP_VERSION.
 ///
 /// @returns major * 1000000 + minor * 1000 + patch; never negative.
 ///
@@ -23,7 +23,7 @@ use crate::table;
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_version() -> c_int {
-    EVLOOP_VERSION_MAJOR * 1_000_000 + EVLOOP_VERSION_MINOR * 1000 + EVLOOP_VERSION_PATCH
+    EVLOOP_VERSION
 }
 
 /// The version of the library that is running, as text.

@@ -124,9 +124,10 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
 ///   EVLOOP_TIMER_ABSTIME.
 /// @param initial_ns nanoseconds from now or, with ABSTIME, since the
 ///   clock's epoch; 0, or a time in the past, expires in the next
-///   iteration; a deadline of INT64_MAX, or beyond, is never (but such a
-///   timer keeps the loop alive); negative: not set yet, and interval_ns is
-///   not kept, see evloop_timer_set().
+///   iteration, unless a tolerance lets it be later; a deadline of
+///   INT64_MAX, or beyond, is never (but such a timer keeps the loop
+///   alive); negative: not set yet, and interval_ns is not kept, see
+///   evloop_timer_set().
 /// @param interval_ns nanoseconds from one expiration to the next; 0
 ///   expires once.
 /// @param tolerance_ns how much later than its deadline it may expire, so

@@ -57,12 +57,13 @@ pub(crate) fn create(options: &Options) -> Result<i64> {
 /// Leaves a bit for the loop. A signal handler may call this.
 fn leave(handle: i64, bits: u64) -> std::result::Result<(), Errno> {
     let named = named_quietly(handle, Kind::Loop)?;
-    match named.desk.mail.leave(handle, bits) {
-        None => return Err(Errno::ESTALE),
-        Some(true) => named.desk.ring(),
-        Some(false) => {}
+    match named.desk.mail.leave(named.desk, handle, bits) {
+        None => Err(Errno::ESTALE),
+        Some(wake) => {
+            drop(wake);
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// See evloop_stop.
@@ -99,9 +100,7 @@ pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_vo
         };
         return named.with(direct, |_| Ok(()));
     }
-    if named.desk.mail.post(letter) {
-        named.desk.ring();
-    }
+    drop(named.desk.mail.post(named.desk, letter));
     Ok(())
 }
 

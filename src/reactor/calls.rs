@@ -460,17 +460,16 @@ pub(crate) fn watcher_close(handle: i64, wait: bool) -> Result<()> {
     if !gate.running {
         return named.with_idle(gate, |core| core.close(&named));
     }
-    let rings = named.desk.leave_work();
-    close_remotely(&mut gate, &named)?;
-    if wait {
-        named.desk.await_callback(gate, rings);
+    let wake = named.desk.leave_work();
+    let closed = close_remotely(&mut gate, &named);
+    if wait && closed.is_ok() {
+        drop(wake);
+        named.desk.await_callback(gate);
     } else {
         drop(gate);
-        if rings {
-            named.desk.ring();
-        }
+        drop(wake);
     }
-    Ok(())
+    closed
 }
 
 /// Closes a watcher of a loop that another thread runs.

@@ -9,19 +9,21 @@ use super::flags::*;
 use super::inside::Watch;
 use super::io::Io;
 use super::lease::Locked;
-use super::mailbox::{Letter, Letters, NOBODY};
+use super::mailbox::{Letter, Letters};
 use super::objects::{Watched, Watching};
 use super::record::{self, CLOSING, LIVE, Record};
+use super::sent_stack::NOBODY;
 use super::signals::Signals;
 use super::slots::Slots;
 use super::timers::Timers;
 use crate::errno::{Errno, Result, fail};
+use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd, fork};
 use crate::table::{self, Handle, Kind};
 use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -99,10 +101,10 @@ pub(super) struct Core {
     made_in: fork::Epoch,
 
     pub slots: Slots,
-    pub extras: HashMap<u32, Extra>,
+    pub extras: Map<u32, Extra>,
     pub io: Io,
     /// What those watchers watch that watch more than a descriptor.
-    pub objects: HashMap<u32, Box<dyn Watched>>,
+    pub objects: Map<u32, Box<dyn Watched>>,
     /// Those for which there was no room in that yet.
     pub late_objects: Letters<Watching>,
     pub signals: Signals,
@@ -193,9 +195,9 @@ impl Core {
             outer: None,
             made_in: fork::current(),
             slots: Slots::default(),
-            extras: HashMap::new(),
+            extras: Map::default(),
             io: Io::default(),
-            objects: HashMap::new(),
+            objects: Map::default(),
             late_objects: Letters::new(),
             signals: Signals::default(),
             details: Details::default(),
@@ -253,6 +255,11 @@ impl Core {
         let outer = self.outer.as_ref().map_or(-1, Fd::raw);
         let own = fd == self.epoll() || fd == self.eventfd() || fd == outer || fd == self.files.fd;
         own || self.timers.owns(fd) || self.signals.owns(fd)
+    }
+
+    /// Whether others may poll the descriptor for embedding.
+    pub fn is_given_away(&self) -> bool {
+        self.outer.is_some()
     }
 
     /// The descriptor for embedding.
@@ -614,7 +621,7 @@ impl Core {
         letter.content_mut().event = event;
         if letter.content_mut().target.callback.is_some() {
             self.destroys.push(letter);
-            self.desk.attention.store(1, Relaxed);
+            self.desk.attention.set();
             return;
         }
         if self.watched {
@@ -630,7 +637,6 @@ impl Core {
         // While the eventfd is open, which they may ring.
         self.objects.clear();
         self.late_objects = Letters::new();
-        self.forget_sent();
         let mut slots = std::mem::take(&mut self.slots);
         for (index, record) in slots.all() {
             if super::asyncs::off_stack(record.flags.load(Relaxed)) {
@@ -651,9 +657,12 @@ impl Core {
                     // seen.
                     record.close(handle);
                 }
-                if !record.is_sent() {
-                    record.free();
-                }
+            }
+        }
+        self.forget_sent();
+        for (_, record) in slots.all() {
+            if matches!(record.state(), LIVE | CLOSING) && !record.is_sent() {
+                record.free();
             }
         }
         slots.tear_down(Record::is_sent);

@@ -9,14 +9,15 @@ use super::core::Core;
 use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
-use super::mailbox::{self, Mailbox};
+use super::mailbox::{self, Mailbox, Wake, Waker};
+use super::pending_work::PendingWork;
 use crate::errno::Result;
+use crate::hash::Map;
 use crate::sync::{
     AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
 };
 use crate::sys::{SavedErrno, eventfd, fork, thread};
 use crate::table;
-use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::{Condvar, PoisonError};
@@ -31,8 +32,7 @@ pub(super) struct Desk {
     pub lease: Lease<Core, Gate>,
     /// The process whose loop it is.
     pub epoch: AtomicU64,
-    /// Something is to be done before the next callback.
-    pub attention: AtomicU32,
+    pub attention: PendingWork,
     pub mail: Mailbox<Post>,
     /// Taken after the gate's lock, if with that.
     pub files: ForkMutex<FileState>,
@@ -81,7 +81,7 @@ pub(super) struct Gate {
     /// The kernel's set; only changed under the lock.
     pub epoll: RawFd,
     /// By handle.
-    pub names: HashMap<i64, Box<[u8]>>,
+    pub names: Map<i64, Box<[u8]>>,
     /// How many times somebody asked for the current callback's end, and up
     /// to which of them the loop has answered.
     pub asked: u64,
@@ -100,7 +100,7 @@ impl Desk {
             next: AtomicPtr::new(ptr::null_mut()),
             lease: Lease::new(),
             epoch: AtomicU64::new(0),
-            attention: AtomicU32::new(0),
+            attention: PendingWork::new(),
             mail: Mailbox::new(),
             files: ForkMutex::new(FileState::default()),
             handle: AtomicI64::new(0),
@@ -224,28 +224,30 @@ impl Desk {
         self.epoch.load(Relaxed) != fork::current()
     }
 
-    /// Says that there is something at the gate, whose lock is held; true:
-    /// the caller has to ring once it is there.
-    #[must_use]
-    pub fn leave_work(&self) -> bool {
-        self.mail.leave(self.handle(), mailbox::INBOX) == Some(true)
+    /// Says that there is something at the gate, whose lock is held. What is
+    /// returned wakes the loop: it is dropped when the lock was given back.
+    pub fn leave_work(&self) -> Option<Wake<'_, Self>> {
+        self.mail.leave(self, self.handle(), mailbox::INBOX)
     }
 
     /// Waits until the callback that is running, if any, has returned.
-    /// `ring`: the loop has to be woken first.
-    pub fn await_callback(&'static self, mut gate: MutexGuard<'static, Locked<Gate>>, ring: bool) {
+    pub fn await_callback(&'static self, mut gate: MutexGuard<'static, Locked<Gate>>) {
         gate.asked += 1;
         let ticket = gate.asked;
-        let ring = self.mail.leave(self.handle(), mailbox::ASKED) == Some(true) || ring;
-        // After that: who sees this finds the question.
-        self.attention.store(1, Release);
-        if ring {
-            self.ring();
-        }
+        let wake = self.mail.leave(self, self.handle(), mailbox::ASKED);
+        self.attention.set();
+        drop(wake);
         let epoch = fork::current();
         while gate.answered < ticket && fork::current() == epoch {
             gate = self.answered.wait(gate).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl Waker for Desk {
+    #[inline(always)]
+    fn wake_loop(&self) {
+        self.ring();
     }
 }
 

@@ -60,8 +60,8 @@ impl Run {
     /// Does what has to be done before the next callback.
     #[cold]
     pub fn attend(&self) -> Result<()> {
+        self.desk.attention.take();
         self.check()?;
-        self.desk.attention.store(0, Relaxed);
         loop {
             // SAFETY: no other reference to the core.
             let core = unsafe { self.core() };
@@ -148,9 +148,12 @@ impl Run {
         if flags & (ENABLED | MASKED) != ENABLED {
             core.io_stray(index, record);
             let is_pressure = Source::of(flags) == Source::MemoryPressure;
-            if is_pressure && flags & ENABLED == 0 && ready & libc::EPOLLERR as u32 == 0 {
+            if is_pressure && ready & libc::EPOLLERR as u32 == 0 {
                 // The kernel says it once.
-                core.put_back(&Event::new(handle, Source::MemoryPressure as i32));
+                let mut event = Event::new(handle, Source::MemoryPressure as i32);
+                if objects::ask(core, index, record, ready, &mut event) {
+                    core.put_back(&event);
+                }
             }
             return Ok(());
         }

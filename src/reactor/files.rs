@@ -15,10 +15,11 @@ use super::running::Run;
 use super::watcher::Fresh;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::files::{Files, More, Note, Request, Rest, Root};
+use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::{clock, epoll, inotify};
 use crate::table::{self, Kind};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 /// The word of the inotify in the loop's epoll: after those of the clocks.
@@ -89,7 +90,7 @@ struct Shown {
 #[derive(Default)]
 pub(super) struct FileState {
     files: Files,
-    shown: HashMap<u64, Shown>,
+    shown: Map<u64, Shown>,
     /// Watchers that may be told again what was kept.
     resume: VecDeque<u32>,
 }

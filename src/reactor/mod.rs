@@ -1,7 +1,8 @@
 //! The event loop.
 //!
 //! What other threads see of a loop: `registry` has all of them, `desk` is one,
-//! `lease` says whose it is, `mailbox` is how it is woken; `named` is the way
+//! `lease` says whose it is, `mailbox` is how it is woken, with the `sent_stack` of async watchers, and
+//! `pending_work` what it is asked to do before a callback; `named` is the way
 //! from a handle to it, `calls` what is asked of watchers, `command` how that
 //! is left for the thread that runs the loop, and `quick` the short way.
 //!
@@ -16,6 +17,9 @@
 
 mod lease;
 mod mailbox;
+mod pending_work;
+mod record_word;
+mod sent_stack;
 
 #[cfg(not(loom))]
 mod asyncs;
@@ -55,6 +59,9 @@ mod objects;
 mod pressure;
 #[cfg(not(loom))]
 mod process;
+#[cfg(all(test, loom))]
+#[path = "inside/published.rs"]
+mod published;
 #[cfg(not(loom))]
 pub(crate) mod quick;
 #[cfg(not(loom))]

@@ -100,12 +100,10 @@ impl Named {
         let mut gate = self.lock()?;
         if gate.running {
             let _poison = Poison(self.desk);
-            let ring = self.desk.leave_work();
+            let wake = self.desk.leave_work();
             let result = remote(&mut gate);
             drop(gate);
-            if ring {
-                self.desk.ring();
-            }
+            drop(wake);
             return result;
         }
         self.with_idle(gate, direct)

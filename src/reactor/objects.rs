@@ -15,7 +15,7 @@ use super::flags::{ERROR, OVER, REAPS};
 use super::mailbox::{Letter, Letters};
 use super::record::{self, Record};
 use crate::errno::{Errno, Result, error, fail};
-use crate::sys::fork;
+use crate::sys::{epoll, fork};
 use crate::table::{self, Kind};
 use crate::util::alloc::TryMap;
 use crate::waiters::Watchable;
@@ -38,6 +38,12 @@ pub(crate) trait Watched: Send {
 
     /// What happened, now that the descriptor is ready for that.
     fn ask(&mut self, ready: u32, event: &mut Event) -> Answer;
+
+    /// Of a loop whose descriptor others poll: what it became ready for, if
+    /// that may have been taken from the loop.
+    fn was_taken(&mut self) -> Option<u32> {
+        None
+    }
 
     /// Its last event is delivered; only asked of what wants to hear it.
     fn delivered(&mut self) {}
@@ -227,6 +233,27 @@ impl Core {
         }
         // Its descriptor is closed here.
         self.take_object(index);
+    }
+
+    /// After a look that found so many events, where others poll the loop's
+    /// descriptor: adds those that they have taken. How many there are then.
+    #[cold]
+    pub fn add_taken(&mut self, found: usize) -> usize {
+        let mut count = found;
+        for (index, watched) in &mut self.objects {
+            let Some(record) = record::get(*index) else { continue };
+            let word = record.handle(Kind::Watcher, *index).cast_unsigned();
+            let (events, rest) = self.events.split_at_mut(count.min(self.events.len()));
+            // SAFETY: as many are filled in.
+            let is_found = events.iter().any(|event| unsafe { event.assume_init() }.u64 == word);
+            if let Some(room) = rest.first_mut().filter(|_| !is_found)
+                && let Some(events) = watched.was_taken()
+            {
+                room.write(epoll::Event { events, u64: word });
+                count += 1;
+            }
+        }
+        count
     }
 
     /// In a forked child, with another eventfd; can be tried again.

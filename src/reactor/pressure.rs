@@ -1,14 +1,22 @@
 //! Memory pressure: a watcher has a file of the kernel's with a trigger set.
+//!
+//! The kernel begins a trigger of a process without CAP_SYS_RESOURCE with a
+//! wrong total: it fires at the first stall of any length, and once or twice
+//! after that. There the total that the file shows decides.
+//!
+//! Polling a trigger takes its event away, and whoever polls the descriptor of
+//! an embedded loop polls what is in its epoll. So a second trigger, with the
+//! same stall and window, is in no epoll, and is asked by the loop alone.
 
 use super::calls::add_watched;
 use super::event::{Event, Target};
 use super::flags::Source;
 use super::named::named;
 use super::objects::{Answer, Watched};
-use crate::errno::{Errno, Result, fail};
+use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::fd::{self, Fd};
 use crate::sys::file;
-use crate::sys::pressure::{self, Trigger};
+use crate::sys::pressure::{self, Refusal, Trigger};
 use crate::table::{self, Kind};
 use crate::util::alloc::{NoMemory, try_c_string};
 use std::ffi::CString;
@@ -19,16 +27,68 @@ const LONGEST_WINDOW: i64 = 10_000_000;
 
 struct Pressure {
     file: Fd,
+    /// The one that is in no epoll. Made after the other, as the kernel looks
+    /// at the newest first: when the other fires this one has.
+    second: Fd,
     /// `None`: the system's.
     path: Option<CString>,
     trigger: Trigger,
     /// What the descriptor is of.
     identity: Option<(u64, u64)>,
+    /// What decides whether tasks were stalled where the kernel may be wrong.
+    stalled: Option<Stalled>,
+}
+
+/// The file's total when the trigger fired before.
+///
+/// A stall may have begun before the trigger fired for the last time, if that
+/// was in vain; so it may be counted from the time before.
+struct Stalled {
+    since: u64,
+    last: u64,
+}
+
+impl Stalled {
+    fn new(total: u64) -> Self {
+        Self { since: total, last: total }
+    }
+
+    /// Whether tasks were stalled for so long, now that the trigger fired.
+    fn has_reached(&mut self, total: u64, stall: u64) -> bool {
+        let reached = total.saturating_sub(self.since) >= stall;
+        self.since = if reached { total } else { self.last };
+        self.last = total;
+        reached
+    }
 }
 
 impl Pressure {
-    fn open(&self) -> std::result::Result<Fd, Errno> {
-        pressure::watch(self.path.as_deref().unwrap_or(pressure::SYSTEM), &self.trigger)
+    /// Not yet open.
+    fn closed(path: Option<CString>, trigger: Trigger) -> Self {
+        let (file, second) = (Fd::borrowed(-1), Fd::borrowed(-1));
+        Self { file, second, path, trigger, identity: None, stalled: None }
+    }
+
+    /// Sets both triggers; what the first is in.
+    fn open(&mut self) -> std::result::Result<Fd, Refusal> {
+        let path = self.path.as_deref().unwrap_or(pressure::SYSTEM);
+        let (file, total) = pressure::watch(path, &self.trigger)?;
+        let (second, _) = pressure::watch(path, &self.trigger)?;
+        self.second = second;
+        self.stalled = if pressure::counts_rightly() { None } else { Some(Stalled::new(total)) };
+        Ok(file)
+    }
+
+    /// Whether the trigger fired with reason.
+    fn has_reason(&mut self) -> bool {
+        let Some(stalled) = &mut self.stalled else { return true };
+        let stall = self.trigger.stall.unsigned_abs();
+        match pressure::total(self.file.raw(), self.trigger.full) {
+            Ok(total) => stalled.has_reached(total, stall),
+            // The control group is gone, which its descriptor tells as well.
+            Err(Errno::ENODEV) => false,
+            Err(_) => true,
+        }
     }
 }
 
@@ -42,10 +102,10 @@ pub(crate) fn add_memory_pressure(
     named(handle, Kind::Loop)?.check()?;
     check(&trigger)?;
     let path = path.map(copy).transpose()?;
-    let mut made = Pressure { file: Fd::borrowed(-1), path, trigger, identity: None };
+    let mut made = Pressure::closed(path, trigger);
     made.file = match made.open() {
         Ok(file) => file,
-        Err(errno) => return explain(errno, made.path.is_none(), trigger.window),
+        Err(refusal) => return Err(explain(&refusal, made.path.is_none(), trigger.window)),
     };
     made.identity = file::identity(made.file.raw());
     match table::try_box(made) {
@@ -73,17 +133,30 @@ fn copy(path: &[u8]) -> Result<CString> {
     }
 }
 
-fn explain<T>(errno: Errno, is_systems: bool, window: i64) -> Result<T> {
-    match errno {
-        Errno::ENOENT | Errno::ENOTSUP if is_systems => {
-            fail!(ENOTSUP, "this kernel has no pressure stall information")
+fn explain(refusal: &Refusal, is_systems: bool, window: i64) -> Error {
+    match *refusal {
+        Refusal::Path(Errno::ENOENT) | Refusal::Trigger(Errno::ENOTSUP) if is_systems => {
+            error!(Errno::ENOTSUP, "this kernel has no pressure stall information")
         }
-        Errno::EINVAL => fail!(
-            EINVAL,
-            "no file of memory pressure, or the window of {} us is no multiple of 2 s",
-            window
+        Refusal::OtherFile => error!(Errno::EINVAL, "the path leads to no file of memory pressure"),
+        Refusal::Trigger(errno @ Errno::EINVAL) => error!(
+            errno,
+            "a window of {} us, which is no multiple of 2 s, needs CAP_SYS_RESOURCE", window
         ),
-        errno => Err(errno.into()),
+        // Of a control group that is just being removed.
+        Refusal::Path(Errno::ENOENT | Errno::ENODEV) | Refusal::Trigger(Errno::ENODEV) => {
+            error!(Errno::ENOENT, "there is no such file")
+        }
+        Refusal::Path(errno @ (Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG)) => {
+            error!(errno, "the path leads nowhere")
+        }
+        Refusal::Path(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => {
+            error!(errno, "the file may not be written to")
+        }
+        Refusal::Path(errno) | Refusal::Trigger(errno) => match errno {
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => errno.into(),
+            _ => error!(Errno::ENOTSUP, "the kernel takes no trigger ({})", errno.negated()),
+        },
     }
 }
 
@@ -100,16 +173,22 @@ impl Watched for Pressure {
         if ready & libc::EPOLLERR as u32 != 0 {
             return Answer::Gone(Errno::ENODEV);
         }
-        Answer::Event
+        // It fired, too.
+        pressure::has_fired(self.second.raw());
+        if self.has_reason() { Answer::Event } else { Answer::Nothing }
     }
 
     fn revive(&mut self, _eventfd: RawFd) -> std::result::Result<(), Errno> {
         // A file of its own: of this one, either process would be told what
         // the other one then is not.
         let raw = self.file.raw();
-        let is_same = self.identity.is_some() && file::identity(raw) == self.identity;
+        let is_still = |fd| self.identity.is_some() && file::identity(fd) == self.identity;
+        let is_same = is_still(raw);
+        if !is_still(self.second.raw()) {
+            self.second.disown();
+        }
         let replaced = if is_same {
-            self.open().and_then(|fresh| fd::replace(&fresh, raw))
+            self.open().map_err(|refusal| refusal.errno()).and_then(|it| fd::replace(&it, raw))
         } else {
             Err(Errno::EBADF)
         };
@@ -120,8 +199,13 @@ impl Watched for Pressure {
         })
     }
 
+    fn was_taken(&mut self) -> Option<u32> {
+        pressure::has_fired(self.second.raw()).then_some(libc::EPOLLPRI as u32)
+    }
+
     fn abandon(&self) -> bool {
         self.file.abandon();
+        self.second.abandon();
         true
     }
 }

@@ -10,11 +10,12 @@ use super::mailbox::{self, Letters};
 use super::named::{Named, find, named, notify};
 use super::record::{self, LOOP};
 use crate::errno::{Result, fail};
+use crate::hash::Map;
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
 use crate::sys::{fork, thread};
 use crate::table::{self, Handle, Kind};
 use crate::util::alloc::{TryDeque, TryVec};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ptr;
 
 /// The first of all desks, which are linked and never freed.
@@ -91,7 +92,7 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     desk.eventfd.store(core.eventfd(), SeqCst);
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
-    desk.attention.store(0, Relaxed);
+    desk.attention.take();
     desk.time.store(UNKNOWN, Relaxed);
     desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: the desk is nobody's yet, and this thread has the lock.
@@ -167,16 +168,14 @@ pub(crate) fn close(handle: i64) -> Result<()> {
         notify(tear_down(desk, gate));
         return Ok(());
     }
-    let ring = desk.mail.leave(handle, mailbox::CLOSED);
+    let wake = desk.mail.leave(desk, handle, mailbox::CLOSED);
     named.record.free();
     // From now on nothing finds it, its watchers neither.
     desk.handle.store(0, Relaxed);
     desk.lease.withdraw();
-    desk.attention.store(1, Relaxed);
+    desk.attention.set();
     drop(gate);
-    if ring == Some(true) {
-        desk.ring();
-    }
+    drop(wake);
     Ok(())
 }
 
@@ -230,7 +229,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     // SAFETY: no other thread of this process uses the parent's loop; where it
     // forked in a callback, its run borrows nothing of the core.
     let _ = unsafe { desk.with_core(|core| core.abandon(is_sound)) };
-    gate.names = HashMap::new();
+    gate.names = Map::default();
     *desk.files.lock() = FileState::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
     drop(gate);

@@ -110,8 +110,14 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     // It sleeps from here on: whoever leaves something rings.
     let sleeps = run.desk.mail.sleep();
     // SAFETY: as above.
-    let waits = unsafe { run.core() }.files.is_active();
-    Ok(timeout == Some(0) || waits || !sleeps)
+    let core = unsafe { run.core() };
+    let due = timeout == Some(0) || core.files.is_active() || !sleeps;
+    if due && !core.virtual_time {
+        // For foreign loops that look at nothing but the descriptor. (Virtual
+        // time jumps only when it finds nothing.)
+        run.desk.ring();
+    }
+    Ok(due)
 }
 
 impl Core {
@@ -344,7 +350,11 @@ impl Run {
         if timeout == Some(0) || !self.desk.mail.sleep() {
             let look = |core: &mut Core| wait_for(core, Some(0));
             let result = if core.watched { self.wait_watched(false, look) } else { look(core) };
-            return result.or_else(|errno| self.explain(errno));
+            return match result {
+                // SAFETY: no other reference to the core.
+                Ok(found) => Ok(unsafe { self.core() }.find_unreported(found)),
+                Err(errno) => self.explain(errno),
+            };
         }
         self.sleep_until(timeout)
     }
@@ -407,6 +417,18 @@ impl Run {
             // Marks what is due now.
             core.virtual_timeout(Until::Now);
         }
+    }
+}
+
+impl Core {
+    /// After a wait of zero: finds what the kernel does not report, or to
+    /// others. How many events there are then.
+    #[inline]
+    fn find_unreported(&mut self, found: usize) -> usize {
+        if found == 0 {
+            self.find_expired();
+        }
+        if self.is_given_away() { self.add_taken(found) } else { found }
     }
 }
 

@@ -61,7 +61,7 @@ impl Run {
     /// Whether there is something to be done before the next callback.
     #[inline(always)]
     pub fn is_attention_due(&self) -> bool {
-        self.desk.attention.load(Relaxed) != 0 || self.forks.get().has_forked()
+        self.desk.attention.is_set() || self.forks.get().has_forked()
     }
 
     /// Whether this is a child of the process that the run began in.

@@ -399,7 +399,7 @@ impl Core {
         if record.has(NAMED) {
             self.unnamed_more |= self.unnamed.try_push(handle).is_err();
             if self.unnamed.len() >= MANY_NAMES || self.unnamed_more {
-                self.desk.attention.store(1, Relaxed);
+                self.desk.attention.set();
             }
         }
         if record.has(RANKED) {

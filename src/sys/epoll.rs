@@ -1,7 +1,7 @@
 //! epoll(7).
 
 use super::fd::Fd;
-use super::{clock, int, poll, syscall};
+use super::{clock, poll, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
 use std::mem::MaybeUninit;
@@ -11,8 +11,8 @@ pub(crate) use libc::epoll_event as Event;
 
 pub(crate) fn create() -> Result<Fd, Errno> {
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_epoll_create1, libc::EPOLL_CLOEXEC) }?;
-    Ok(Fd::owned(int(fd)))
+    let fd = unsafe { syscall!(SYS_epoll_create1, libc::EPOLL_CLOEXEC) };
+    Fd::made_by("epoll_create1(2)", fd)
 }
 
 pub(crate) fn add(epoll: RawFd, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {

@@ -33,7 +33,7 @@ use super::desk::Gate;
 use super::lease::Locked;
 use super::named::Named;
 use crate::errno::Result;
-use crate::sync::{MutexGuard, Ordering::Relaxed};
+use crate::sync::MutexGuard;
 use crate::util::alloc::TryVec;
 use crate::util::try_arc::TryArc;
 
@@ -63,12 +63,10 @@ fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) 
             Ok(())
         });
     }
-    let ring = named.desk.leave_work();
+    let wake = named.desk.leave_work();
     gate.inbox.push_reserved(Command::Look(look));
     drop(gate);
-    if ring {
-        named.desk.ring();
-    }
+    drop(wake);
     Ok(())
 }
 
@@ -116,7 +114,7 @@ impl Core {
         }
         self.watch.change(look);
         // Should this be in a callback, see `attend_counted`.
-        self.desk.attention.store(1, Relaxed);
+        self.desk.attention.set();
         self.watched = self.watch.is_wanted();
     }
 
@@ -124,6 +122,14 @@ impl Core {
     /// runs it.
     fn counts_anew(&mut self) {
         self.watch.anew();
-        self.desk.attention.store(1, Relaxed);
+        self.desk.attention.set();
     }
+}
+
+/// As much of a text as so many bytes hold, and no part of a character.
+fn cut(text: &[u8], most: usize) -> &[u8] {
+    let goes_on = |at: &usize| text.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    // No character has more than three bytes that go on with it.
+    let back = (0..3).take_while(|back| goes_on(&most.saturating_sub(*back))).count();
+    text.get(..most - back).unwrap_or(text)
 }

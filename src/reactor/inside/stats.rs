@@ -3,6 +3,7 @@
 //! Only the loop's thread adds to them. To set them back to zero, what they
 //! are is kept and taken off from then on: so nobody waits for anybody.
 
+use super::cut;
 use super::histogram::{self, BUCKETS};
 use super::published::{ASLEEP, Glance, Published};
 use super::watch::Took;
@@ -328,15 +329,8 @@ impl Kept {
 
 /// A name, cut to fit and NUL-terminated; not inside a character of UTF-8.
 pub(super) fn short_name(name: &[u8]) -> [c_char; NAME] {
-    let mut len = name.len();
-    if len >= NAME {
-        let goes_on = |at: &usize| name.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
-        len = NAME - 1;
-        // No character has more than three bytes that go on with it.
-        len -= (0..3).take_while(|back| goes_on(&(len - back))).count();
-    }
     let mut short = [0; NAME];
-    for (to, from) in short.iter_mut().zip(name.iter().take(len)) {
+    for (to, from) in short.iter_mut().zip(cut(name, NAME - 1)) {
         *to = *from as c_char;
     }
     short

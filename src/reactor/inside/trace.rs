@@ -2,9 +2,10 @@
 //! trace is stopped. So the loop never waits for a disk, whatever happens.
 
 use super::published::{ASLEEP, Glance};
-use super::trace_file::{self, Page};
-use super::{Look, tell};
+use super::trace_file::{self, NAME, Page};
+use super::{Look, cut, tell};
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::hash::Map;
 use crate::reactor::desk::Gate;
 use crate::reactor::named::named;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
@@ -13,7 +14,7 @@ use crate::sys::{clock, fd, file};
 use crate::table::Kind;
 use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array, try_copy};
 use crate::util::try_arc::TryArc;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
@@ -47,7 +48,7 @@ pub(in crate::reactor) struct Ring {
     closed: AtomicU32,
 }
 
-type Names = HashMap<i64, Box<[u8]>>;
+type Names = Map<i64, Box<[u8]>>;
 
 /// A trace, at the gate.
 pub(in crate::reactor) struct Trace {
@@ -152,6 +153,11 @@ impl Trace {
         {
             self.names.remove(&oldest);
         }
+        // Not the rest of a long one.
+        let name = match name.len() {
+            0..=NAME => name,
+            _ => try_copy(cut(&name, NAME)).unwrap_or_default(),
+        };
         self.names.insert_reserved(handle, name);
         self.closed.push_back_reserved(handle);
     }
@@ -214,7 +220,7 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
     gate.trace_begins = false;
     let file = file.map_err(|errno| refused(errno, &output))?;
     gate.expect_commands(1)?;
-    let (names, closed, began) = (HashMap::new(), VecDeque::new(), clock::now_ns());
+    let (names, closed, began) = (Map::default(), VecDeque::new(), clock::now_ns());
     let ours = ring.clone();
     gate.trace = Some(Trace { ring: ours, file, names, closed, began, stopping: false });
     tell(&named, gate, Look::Trace(Some(ring)))
@@ -231,8 +237,42 @@ fn claim(gate: &mut Gate, handle: i64) -> Result<()> {
 
 fn refused(errno: Errno, output: &Output<'_>) -> Error {
     match output {
-        Output::Path(_) => error!(errno, "the file cannot be written to"),
+        Output::Path(_) => cannot_open(errno),
         Output::Descriptor(fd) => error!(errno, "fd {} cannot be written to", *fd),
+    }
+}
+
+fn cannot_open(errno: Errno) -> Error {
+    match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => errno.into(),
+        Errno::ELOOP => error!(errno, "the path is a symbolic link, or leads through too many"),
+        Errno::ENXIO => error!(errno, "the path is a FIFO without a reader, or a socket"),
+        Errno::EAGAIN => error!(Errno::EBUSY, "another process has a lease of the file"),
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG => {
+            error!(errno, "the path leads to no directory for the file")
+        }
+        Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EISDIR | Errno::ETXTBSY => {
+            error!(errno, "the file may not be written to")
+        }
+        Errno::EBUSY | Errno::ENODEV | Errno::ENOSPC | Errno::EDQUOT | Errno::EIO => {
+            error!(errno, "the file cannot be made")
+        }
+        other => error!(Errno::EIO, "open(2) failed with errno {}", -other.negated()),
+    }
+}
+
+fn cannot_write(errno: Errno, handle: i64) -> Error {
+    match errno {
+        Errno::ENOSPC
+        | Errno::EDQUOT
+        | Errno::EFBIG
+        | Errno::EIO
+        | Errno::EPIPE
+        | Errno::ENOMEM => error!(errno, "the trace of loop {} cannot be written", handle),
+        other => {
+            let code = -other.negated();
+            error!(Errno::EIO, "the trace of loop {} met errno {} of write(2)", handle, code)
+        }
     }
 }
 
@@ -263,18 +303,19 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
     drop(gate);
     match trace.write(entries, dropped, &names, published) {
         Ok(()) => Ok(dropped.cast_signed()),
-        Err(errno) => Err(error!(errno, "the trace of loop {} cannot be written", handle)),
+        Err(errno) => Err(cannot_write(errno, handle)),
     }
 }
 
 /// Copies of the names of these watchers.
 fn names_of(gate: &Gate, handles: impl Iterator<Item = i64>) -> Result<Names> {
-    let mut names = Names::new();
+    let mut names = Names::default();
     for handle in handles {
         let Some(name) = gate.names.get(&handle).filter(|_| !names.contains_key(&handle)) else {
             continue;
         };
-        let copied = try_copy(name).is_some_and(|copy| names.try_put(handle, copy).is_ok());
+        let copied =
+            try_copy(cut(name, NAME)).is_some_and(|copy| names.try_put(handle, copy).is_ok());
         if !copied {
             fail!(ENOMEM, "no memory for the names of watchers");
         }
