@@ -3092,7 +3092,8 @@ int evloop_selector_close(evloop_selector_t s);
  * is for the next one, which does not wait. Descriptors come last: while
  * very many timers are due, as many callbacks as the bounds allow are
  * called between two looks at the descriptors. Where that is too long, set
- * lower bounds. Ready descriptors beyond max_events take turns.
+ * lower bounds. Ready descriptors beyond max_events take turns, those that
+ * are always ready (see evloop_add_io()) among them.
  *
  * Memory: the places of closed watchers, 64 bytes each, are kept for the
  * next ones, of any loop: how many there are follows from how many watchers
@@ -3420,9 +3421,18 @@ int evloop_after_fork(evloop_t loop);
  * EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
  * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
  * and /dev/null are always ready, which is reported in every iteration,
- * with EVLOOP_EPOLLET too. Several watchers may watch one descriptor, but
- * none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
- * if one of them is.
+ * with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
+ * these take turns with the others. Several watchers may watch one
+ * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
+ * level-triggered if one of them is.
+ *
+ * Enabling a watcher, modifying it (to the same events, too) and adding
+ * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
+ * and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
+ * has passed. Edge-triggered watchers that share the descriptor may be
+ * reported once more. For watchers with ET or ONESHOT this takes one system
+ * call before the next wait, with EXCLUSIVE two. A disabled watcher with
+ * EXCLUSIVE takes no wake-up from other loops.
  *
  * Close the watcher before the descriptor. If the descriptor was closed
  * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
@@ -3442,7 +3452,8 @@ int evloop_after_fork(evloop_t loop);
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
- *   unknown bit, the loop's own descriptor, or EXCLUSIVE for an epoll
+ *   unknown bit, a descriptor that the library has made for this loop (that
+ *   of evloop_fileno(), or of a watcher), or EXCLUSIVE for an epoll
  *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
  *   -EEXIST: another watcher of the loop watches fd, and one of the two is
  *   EXCLUSIVE; asked for by another thread than that which runs the loop,
@@ -3464,9 +3475,10 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
 /**
  * Change what an io watcher watches for.
  *
- * The kernel is told before the loop's next wait, if there is anything to
- * tell by then. What it refuses only then arrives as one event with
- * EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
+ * The kernel's registration is changed before the loop's next wait, if it
+ * differs by then. What is ready is reported, although its edge has passed:
+ * see evloop_add_io(). What the kernel refuses only then arrives as one
+ * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
  * disabled is enabled; one that evloop_watcher_disable() disabled is not.
  *
  * @param watcher an io watcher.
@@ -3481,7 +3493,8 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * taken; from another thread it takes effect before the loop next
  * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
  */
-int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
+int evloop_io_modify(evloop_watcher_t watcher,
+                     uint32_t events);
 
 /**
  * Add a timer.
@@ -4211,7 +4224,8 @@ int evloop_watcher_close(evloop_watcher_t watcher, uint32_t flags);
  * Let a watcher deliver events again.
  *
  * A timer that became due while it was disabled expires at once, with all
- * expirations counted.
+ * expirations counted. A descriptor that is ready is reported, although its
+ * edge has passed: see evloop_add_io().
  *
  * @param watcher a watcher; nothing happens if it is enabled.
  * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
@@ -4597,9 +4611,8 @@ int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
  *   -ENOMEM: nothing more is recorded, and nothing was written: stop it
  *   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
  *   says): the trace has ended, but the file is not complete. -ECHILD: used
- *   after fork. -ESTALE: not a
- *   live handle; or closed meanwhile, and the file written by that. -EDOM:
- *   see "Handles".
+ *   after fork. -ESTALE: not a live handle; or closed meanwhile, and the file
+ *   written by that. -EDOM: see "Handles".
  *
  * Blocking: until the file is written. A pipe without a reader raises
  * SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:

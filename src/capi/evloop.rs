@@ -26,7 +26,8 @@ use crate::reactor::{self, Event, Mode, Options};
 /// is for the next one, which does not wait. Descriptors come last: while
 /// very many timers are due, as many callbacks as the bounds allow are
 /// called between two looks at the descriptors. Where that is too long, set
-/// lower bounds. Ready descriptors beyond max_events take turns.
+/// lower bounds. Ready descriptors beyond max_events take turns, those that
+/// are always ready (see evloop_add_io()) among them.
 ///
 /// Memory: the places of closed watchers, 64 bytes each, are kept for the
 /// next ones, of any loop: how many there are follows from how many watchers

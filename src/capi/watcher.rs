@@ -49,7 +49,8 @@ pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) ->
 /// Let a watcher deliver events again.
 ///
 /// A timer that became due while it was disabled expires at once, with all
-/// expirations counted.
+/// expirations counted. A descriptor that is ready is reported, although its
+/// edge has passed: see evloop_add_io().
 ///
 /// @param watcher a watcher; nothing happens if it is enabled.
 /// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see

@@ -125,7 +125,7 @@ fn add_descriptor(
                 fail!(ENOMEM, "no memory for a watcher");
             };
             io::fill(fresh.record, fd, events);
-            let how = match io::register(gate.epoll, fd, events, fresh.handle()) {
+            let how = match io::register(named.desk, gate.epoll, fd, events, fresh.handle()) {
                 Ok(how) => how,
                 Err(error) => {
                     gate.reserve.push_reserved(fresh.index);
@@ -134,7 +134,7 @@ fn add_descriptor(
             };
             match how {
                 Registered::Alone(_) => {}
-                Registered::Shared => fresh.record.set(SHARED),
+                Registered::Shared => fresh.record.set(SHARED | JOINS),
                 Registered::Always => fresh.record.set(ALWAYS),
             }
             let handle = fresh.handle();

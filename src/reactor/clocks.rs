@@ -5,6 +5,7 @@
 
 use super::core::Core;
 use super::desk::{CLOCKS, Desk, REAL_TIME};
+use super::own_fds::OwnFd;
 use super::timers::Nodes;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
@@ -100,8 +101,8 @@ impl Core {
 
     pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
         if self.timers.clock(clock).fd.is_none() {
-            self.number_is_ours(fd.raw());
             self.register_clock(self.epoll(), clock, fd.raw())?;
+            self.fd_is_ours(OwnFd::Clock(clock), fd.raw());
             self.timers.clock(clock).fd = Some(fd);
             let ready = self.desk.clocks.load(Relaxed);
             self.desk.clocks.store(ready | 1 << clock, Relaxed);
@@ -120,7 +121,8 @@ impl Core {
             }
         }
         for (index, fresh) in fresh.into_iter().enumerate() {
-            self.number_is_ours(fresh.as_ref().map_or(-1, Fd::raw));
+            let number = fresh.as_ref().map_or(-1, Fd::raw);
+            self.fd_is_ours(OwnFd::Clock(index), number);
             let clock = self.timers.clock(index);
             // The child may have closed it, and use the number for another.
             std::mem::forget(std::mem::replace(&mut clock.fd, fresh));

@@ -11,6 +11,7 @@ use super::io::Io;
 use super::lease::Locked;
 use super::mailbox::{Letter, Letters};
 use super::objects::{Watched, Watching};
+use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
 use super::sent_stack::NOBODY;
 use super::signals::Signals;
@@ -250,13 +251,6 @@ impl Core {
         self.eventfd.raw()
     }
 
-    /// Whether a descriptor is the loop's own.
-    pub fn owns(&self, fd: RawFd) -> bool {
-        let outer = self.outer.as_ref().map_or(-1, Fd::raw);
-        let own = fd == self.epoll() || fd == self.eventfd() || fd == outer || fd == self.files.fd;
-        own || self.timers.owns(fd) || self.signals.owns(fd)
-    }
-
     /// Whether others may poll the descriptor for embedding.
     pub fn is_given_away(&self) -> bool {
         self.outer.is_some()
@@ -269,8 +263,8 @@ impl Core {
         }
         // Not the set itself, which may have to be replaced.
         let outer = epoll::create()?;
-        self.number_is_ours(outer.raw());
         epoll::add(outer.raw(), self.epoll(), libc::EPOLLIN as u32, INTERNAL)?;
+        self.fd_is_ours(OwnFd::Outer, outer.raw());
         let raw = outer.raw();
         self.outer = Some(outer);
         Ok(raw)
@@ -282,6 +276,7 @@ impl Core {
             epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
             let _ = epoll::delete(outer.raw(), self.epoll());
         }
+        self.desk.own.set(OwnFd::Epoll, fresh.raw());
         self.epoll = fresh;
         Ok(())
     }
@@ -737,9 +732,9 @@ impl Core {
             None => None,
         };
         self.revive_clocks(fresh.raw())?;
-        self.number_is_ours(eventfd.raw());
-        self.number_is_ours(fresh.raw());
-        self.number_is_ours(outer.as_ref().map_or(-1, Fd::raw));
+        self.fd_is_ours(OwnFd::Eventfd, eventfd.raw());
+        self.fd_is_ours(OwnFd::Epoll, fresh.raw());
+        self.fd_is_ours(OwnFd::Outer, outer.as_ref().map_or(-1, Fd::raw));
         let old = (
             std::mem::replace(&mut self.epoll, fresh),
             std::mem::replace(&mut self.eventfd, eventfd),

@@ -10,6 +10,7 @@ use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox, Wake, Waker};
+use super::own_fds::OwnFds;
 use super::pending_work::PendingWork;
 use crate::errno::Result;
 use crate::hash::Map;
@@ -53,6 +54,7 @@ pub(super) struct Desk {
     pub watchers: AtomicI64,
     pub others: AtomicI64,
     pub eventfd: AtomicI32,
+    pub own: OwnFds,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
     /// How many are writing to it.
@@ -112,6 +114,7 @@ impl Desk {
             watchers: AtomicI64::new(0),
             others: AtomicI64::new(0),
             eventfd: AtomicI32::new(-1),
+            own: OwnFds::new(),
             published: Published::new(),
             ringing: AtomicU32::new(0),
             answered: Condvar::new(),
@@ -210,9 +213,9 @@ impl Desk {
         self.eventfd.load(Relaxed)
     }
 
-    /// Answers those who wait for the end of the current callback.
+    /// Answers those who wait for the end of the current callback. Notifying a
+    /// condition that no thread waits for is a system call, too.
     pub fn answer(&self, gate: &mut Gate) {
-        // A system call, even if no thread waits.
         if gate.answered != gate.asked {
             gate.answered = gate.asked;
             self.answered.notify_all();
@@ -281,6 +284,8 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.files.recover(mend) };
+        // SAFETY: as above.
+        unsafe { self.own.after_fork() };
         if lost {
             self.state.fetch_or(LOST, Relaxed);
         }

@@ -272,15 +272,18 @@ impl Run {
             }
         }
         self.descriptors(found)?;
-        self.finish_round()
+        self.finish_round(found)
     }
 
     /// What comes after the descriptors.
     #[inline]
-    pub fn finish_round(&self) -> Result<()> {
+    pub fn finish_round(&self, found: usize) -> Result<()> {
         // SAFETY: no other reference to the core; nor below.
-        if unsafe { self.core() }.has_leftovers() {
-            self.always_ready()?;
+        let core = unsafe { self.core() };
+        if core.has_leftovers() {
+            if !core.io.always.is_empty() {
+                self.always_ready(found)?;
+            }
             self.failures()?;
             self.deliver_batch()?;
         }
@@ -337,27 +340,11 @@ impl Run {
         Ok(())
     }
 
-    fn always_ready(&self) -> Result<()> {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        core.verify_one_always();
-        let mut ready = Vec::new();
-        if ready.try_reserve(core.io.always.len()).is_err() {
-            return Ok(());
+    pub fn always_event(&self, handle: i64, events: u32) -> Result<()> {
+        match live(handle) {
+            Some((index, record)) => self.one_io_event(handle, index, record, events),
+            None => Ok(()),
         }
-        for index in &core.io.always {
-            let Some(record) = record::get(*index) else { continue };
-            let events = io::always_events(record);
-            if record.flags.load(Relaxed) & (ENABLED | MASKED) == ENABLED && events != 0 {
-                ready.push_reserved((record.handle(Kind::Watcher, *index), events));
-            }
-        }
-        for (handle, events) in ready {
-            if let Some((index, record)) = live(handle) {
-                self.one_io_event(handle, index, record, events)?;
-            }
-        }
-        Ok(())
     }
 
     fn failures(&self) -> Result<()> {

@@ -10,6 +10,7 @@ use super::dispatch::live;
 use super::event::{Event, Target};
 use super::flags::*;
 use super::named::Named;
+use super::own_fds::OwnFd;
 use super::record::{self, LIVE, Record};
 use super::running::Run;
 use super::watcher::Fresh;
@@ -43,13 +44,11 @@ pub(super) struct Outlook {
     pub bits: u32,
     /// With [`WAITS`]: until when.
     pub until: i64,
-    /// The inotify, or -1.
-    pub fd: RawFd,
 }
 
 impl Outlook {
     pub fn nothing() -> Self {
-        Self { bits: 0, until: 0, fd: -1 }
+        Self { bits: 0, until: 0 }
     }
 
     /// Whether an iteration has to look.
@@ -451,10 +450,8 @@ impl Core {
     pub fn file_added(&mut self, index: u32) {
         let desk = self.desk;
         let mut state = desk.files.lock();
-        let inotify = state.files.descriptor().unwrap_or(-1);
-        if inotify != self.files.fd {
-            self.number_is_ours(inotify);
-            self.files.fd = inotify;
+        if let Some(inotify) = state.files.descriptor().filter(|fd| !desk.own.has(*fd)) {
+            self.fd_is_ours(OwnFd::Inotify, inotify);
         }
         // What it was told before it was there.
         state.let_go_on(index);
@@ -474,6 +471,7 @@ impl Core {
         state.shown.retain(|_, shown| shown.watcher != index);
         if !told && state.close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
+            self.desk.own.set(OwnFd::Inotify, -1);
         } else if state.files.has_leaving() {
             self.files.bits |= DUE;
         }
@@ -499,13 +497,13 @@ impl Core {
 
     pub fn revive_files(&mut self, inotify: Option<crate::sys::fd::Fd>) {
         let Some(inotify) = inotify else { return };
-        self.number_is_ours(inotify.raw());
-        self.files.fd = inotify.raw();
+        self.fd_is_ours(OwnFd::Inotify, inotify.raw());
         self.files.bits |= DUE;
         let desk = self.desk;
         desk.files.lock().files.revive(inotify);
         if desk.files.lock().close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
+            desk.own.set(OwnFd::Inotify, -1);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! comes faster than a rate limit allows, or to a disabled watcher.
 
 use super::clocks;
-use super::core::Core;
+use super::core::{Core, Limit};
 use super::dispatch::live;
 use super::event::Event;
 use super::flags::*;
@@ -58,10 +58,9 @@ impl Core {
             }
             if !self.hold(*event) {
                 self.not_held_now(index, record, event);
-            } else if !self.collecting && Source::of(record.flags.load(Relaxed)).is_descriptor() {
+            } else if !self.collecting {
                 // Or it would be found again and again.
-                record.set(MASKED);
-                self.io_touch(index, record);
+                self.io_mask(index, record);
             }
             return false;
         }
@@ -106,19 +105,15 @@ impl Core {
             extra.keep(&event);
             self.details.set_held(event.reserved, true);
         }
-        if record.has(SUSPENDED) {
-            return;
+        let limit = extra.limit;
+        if !record.has(SUSPENDED) {
+            let end = |limit: Limit| limit.since.saturating_add(limit.interval);
+            // Who has an extra has room here.
+            self.suspended.push_reserved((limit.map_or(i64::MIN, end), index));
+            record.set(SUSPENDED);
         }
-        let until =
-            extra.limit.map_or(i64::MIN, |limit| limit.since.saturating_add(limit.interval));
-        // Who has an extra has room here.
-        self.suspended.push_reserved((until, index));
-        record.set(SUSPENDED);
-        // What only speaks once must be heard.
-        if Source::of(record.flags.load(Relaxed)).is_descriptor() && !io::is_edge(record) {
-            record.set(MASKED);
-            self.io_touch(index, record);
-        }
+        // Perhaps only now: it may have been changed in its pause.
+        self.io_mask(index, record);
     }
 
     /// A watcher may go on; what happened meanwhile.
@@ -133,8 +128,7 @@ impl Core {
             self.resume_notes(index, record);
         }
         if source.is_descriptor() {
-            record.unset(MASKED);
-            self.io_touch(index, record);
+            self.io_unmask(index, record);
         }
         let spent = source.is_descriptor() && flags & SPENT != 0;
         if flags & ENABLED == 0 && !spent {
@@ -231,9 +225,8 @@ impl Core {
             return;
         }
         record.unset(HELD);
-        if Source::of(flags).is_descriptor() && flags & (MASKED | SUSPENDED) == MASKED {
-            record.unset(MASKED);
-            self.io_touch(index, record);
+        if Source::of(flags).is_descriptor() && flags & SUSPENDED == 0 {
+            self.io_unmask(index, record);
         }
     }
 

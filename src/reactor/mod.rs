@@ -10,9 +10,11 @@
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
 //! shortest round; `found` sorts out what a wait has found, `dispatch` brings
 //! events to their watchers, unless they are `held`. `watcher` is what can be
-//! done with all of those; `io`, `timers` and their `clocks`, `objects`,
-//! `process`, `pressure`, `signals`, `asyncs` and `files` are the sources;
-//! `details` is what is longer than an event. `inside` is for who wants to see
+//! done with all of those; `io`, `always`, `timers` and their `clocks`,
+//! `objects`, `process`, `pressure`, `signals`, `asyncs` and `files` are the
+//! sources;
+//! `details` is what is longer than an event, `own_fds` which descriptors are
+//! not the program's. `inside` is for who wants to see
 //! what a loop does.
 
 mod lease;
@@ -21,6 +23,8 @@ mod pending_work;
 mod record_word;
 mod sent_stack;
 
+#[cfg(not(loom))]
+mod always;
 #[cfg(not(loom))]
 mod asyncs;
 #[cfg(not(loom))]
@@ -55,6 +59,8 @@ mod io;
 mod named;
 #[cfg(not(loom))]
 mod objects;
+#[cfg(not(loom))]
+mod own_fds;
 #[cfg(not(loom))]
 mod pressure;
 #[cfg(not(loom))]

@@ -13,23 +13,24 @@ use super::event::{Event, Target};
 use super::flags::Source;
 use super::named::named;
 use super::objects::{Answer, Watched};
+use super::own_fds::WatcherFd;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::fd::{self, Fd};
 use crate::sys::file;
 use crate::sys::pressure::{self, Refusal, Trigger};
 use crate::table::{self, Kind};
 use crate::util::alloc::{NoMemory, try_c_string};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 
 const SHORTEST_WINDOW: i64 = 500_000;
 const LONGEST_WINDOW: i64 = 10_000_000;
 
 struct Pressure {
-    file: Fd,
+    file: WatcherFd,
     /// The one that is in no epoll. Made after the other, as the kernel looks
     /// at the newest first: when the other fires this one has.
-    second: Fd,
+    second: WatcherFd,
     /// `None`: the system's.
     path: Option<CString>,
     trigger: Trigger,
@@ -62,23 +63,23 @@ impl Stalled {
     }
 }
 
+/// What is opened for a watcher.
+struct Opened {
+    file: Fd,
+    second: Fd,
+    stalled: Option<Stalled>,
+}
+
+/// Sets both triggers.
+fn open(path: Option<&CStr>, trigger: &Trigger) -> std::result::Result<Opened, Refusal> {
+    let path = path.unwrap_or(pressure::SYSTEM);
+    let (file, total) = pressure::watch(path, trigger)?;
+    let (second, _) = pressure::watch(path, trigger)?;
+    let stalled = if pressure::counts_rightly() { None } else { Some(Stalled::new(total)) };
+    Ok(Opened { file, second, stalled })
+}
+
 impl Pressure {
-    /// Not yet open.
-    fn closed(path: Option<CString>, trigger: Trigger) -> Self {
-        let (file, second) = (Fd::borrowed(-1), Fd::borrowed(-1));
-        Self { file, second, path, trigger, identity: None, stalled: None }
-    }
-
-    /// Sets both triggers; what the first is in.
-    fn open(&mut self) -> std::result::Result<Fd, Refusal> {
-        let path = self.path.as_deref().unwrap_or(pressure::SYSTEM);
-        let (file, total) = pressure::watch(path, &self.trigger)?;
-        let (second, _) = pressure::watch(path, &self.trigger)?;
-        self.second = second;
-        self.stalled = if pressure::counts_rightly() { None } else { Some(Stalled::new(total)) };
-        Ok(file)
-    }
-
     /// Whether the trigger fired with reason.
     fn has_reason(&mut self) -> bool {
         let Some(stalled) = &mut self.stalled else { return true };
@@ -90,6 +91,15 @@ impl Pressure {
             Err(_) => true,
         }
     }
+
+    /// Sets both triggers again, under the same numbers.
+    fn reopen(&mut self) -> std::result::Result<(), Errno> {
+        let opened = open(self.path.as_deref(), &self.trigger).map_err(|why| why.errno())?;
+        fd::replace(&opened.file, self.file.raw())?;
+        self.second.replace(opened.second);
+        self.stalled = opened.stalled;
+        Ok(())
+    }
 }
 
 /// See evloop_add_memory_pressure.
@@ -99,16 +109,18 @@ pub(crate) fn add_memory_pressure(
     trigger: Trigger,
     target: Target,
 ) -> Result<i64> {
-    named(handle, Kind::Loop)?.check()?;
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
     check(&trigger)?;
     let path = path.map(copy).transpose()?;
-    let mut made = Pressure::closed(path, trigger);
-    made.file = match made.open() {
-        Ok(file) => file,
-        Err(refusal) => return Err(explain(&refusal, made.path.is_none(), trigger.window)),
+    let Opened { file, second, stalled } = match open(path.as_deref(), &trigger) {
+        Ok(opened) => opened,
+        Err(refusal) => return Err(explain(&refusal, path.is_none(), trigger.window)),
     };
-    made.identity = file::identity(made.file.raw());
-    match table::try_box(made) {
+    let own = &named.desk.own;
+    let (file, second) = (WatcherFd::new(file, own)?, WatcherFd::unregistered(second, own)?);
+    let identity = file::identity(file.raw());
+    match table::try_box(Pressure { file, second, path, trigger, identity, stalled }) {
         Some(made) => add_watched(handle, Source::MemoryPressure, made, target),
         None => fail!(ENOMEM, "no memory to watch for pressure"),
     }
@@ -187,11 +199,7 @@ impl Watched for Pressure {
         if !is_still(self.second.raw()) {
             self.second.disown();
         }
-        let replaced = if is_same {
-            self.open().map_err(|refusal| refusal.errno()).and_then(|it| fd::replace(&it, raw))
-        } else {
-            Err(Errno::EBADF)
-        };
+        let replaced = if is_same { self.reopen() } else { Err(Errno::EBADF) };
         replaced.inspect_err(|_| {
             if !is_same {
                 self.file.disown();

@@ -89,7 +89,8 @@ pub(crate) fn set_enabled(handle: i64, enable: bool) -> bool {
         if flags & DIRTY == 0 && !core.io.note_dirty(index) {
             return false;
         }
-        record.flags.store((flags ^ (ENABLED | COUNTED)) | DIRTY, Relaxed);
+        let rearm = if enable { REARM } else { 0 };
+        record.flags.store((flags ^ (ENABLED | COUNTED)) | DIRTY | rearm, Relaxed);
         let active = core.active;
         core.active = if enable { active.wrapping_add(1) } else { active.wrapping_sub(1) };
         true
@@ -109,7 +110,7 @@ pub(crate) fn io_modify(handle: i64, events: u32) -> bool {
             return false;
         }
         io::set_events(record, events);
-        record.flags.store(flags | DIRTY, Relaxed);
+        record.flags.store(flags | DIRTY | REARM, Relaxed);
         true
     })
     .unwrap_or(false)

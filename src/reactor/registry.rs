@@ -8,6 +8,7 @@ use super::inside;
 use super::lease::Locked;
 use super::mailbox::{self, Letters};
 use super::named::{Named, find, named, notify};
+use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
 use crate::errno::{Result, fail};
 use crate::hash::Map;
@@ -90,6 +91,9 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     let mut gate = desk.gate();
     gate.epoll = core.epoll();
     desk.eventfd.store(core.eventfd(), SeqCst);
+    desk.own.clear();
+    desk.own.set(OwnFd::Epoll, core.epoll());
+    desk.own.set(OwnFd::Eventfd, core.eventfd());
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
     desk.attention.take();

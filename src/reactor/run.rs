@@ -172,13 +172,7 @@ impl Core {
             || self.deferred > 0
             || self.clock_changed
             || self.files.is_due()
-            || self.has_always_ready()
-    }
-
-    #[cold]
-    fn has_always_ready(&self) -> bool {
-        let ready = |index: &u32| super::io::is_ready_always(*index);
-        self.io.always.iter().any(ready)
+            || !self.io.always.is_empty() && self.io.always.is_any_ready()
     }
 }
 
@@ -348,7 +342,10 @@ impl Run {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         if timeout == Some(0) || !self.desk.mail.sleep() {
-            let look = |core: &mut Core| wait_for(core, Some(0));
+            let look = |core: &mut Core| match core.io.always.is_empty() {
+                true => wait_for(core, Some(0)),
+                false => core.look_beside_always(),
+            };
             let result = if core.watched { self.wait_watched(false, look) } else { look(core) };
             return match result {
                 // SAFETY: no other reference to the core.

@@ -19,7 +19,6 @@ use crate::sys::memory;
 use crate::table::Kind;
 use crate::timerq::{self, Node, TimerQueue};
 use crate::util::alloc::TryVec;
-use std::os::fd::RawFd;
 
 /// What a timer does about expirations that it missed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -236,10 +235,6 @@ impl Timers {
         if let Some(listed) = self.arming.iter_mut().rfind(|arming| arming.index == index) {
             *listed = again;
         }
-    }
-
-    pub fn owns(&self, fd: RawFd) -> bool {
-        self.clocks.iter().any(|clock| clock.fd.as_ref().is_some_and(|own| own.raw() == fd))
     }
 
     /// As Core::abandon.

@@ -84,21 +84,10 @@ impl Core {
         target: Target,
         watch: Option<Box<dyn Watched>>,
     ) -> Result<i64> {
-        if self.owns(fd) {
-            fail!(EINVAL, "fd {} is the loop's own", fd);
-        }
         let fresh = self.fresh(source, target)?;
         io::fill(fresh.record, fd, events);
         let added = self.watch_object(&fresh, watch).and_then(|()| {
-            let how = io::register(self.epoll(), fd, events, fresh.handle())?;
-            if matches!(how, Registered::Shared) && self.desk.has_inbox() {
-                // Another thread's, which has only just added it.
-                let desk = self.desk;
-                self.receive(&mut desk.gate());
-            }
-            if matches!(how, Registered::Shared) {
-                self.io_may_join(fd, events, 0)?;
-            }
+            let how = self.io_register(fd, events, fresh.handle())?;
             let added = self.io_added(fresh.index, fresh.record, how);
             if added.is_err() && matches!(how, Registered::Alone(_)) {
                 let _ = epoll::delete(self.epoll(), fd);
@@ -247,13 +236,14 @@ impl Core {
             return Ok(());
         }
         if source.is_descriptor() {
-            self.io_take_in(index, record)?;
+            self.io_retry(index, record)?;
         }
         record.set(ENABLED);
         match source {
             source if source.is_descriptor() => {
                 record.unset(SPENT);
-                self.io_touch(index, record);
+                self.io_rearm(index, record);
+                self.io_forget_kept(index, record);
                 self.fail_if_dead(index, record);
             }
             Source::File => {

@@ -56,6 +56,48 @@ pub(crate) fn wait(
     Ok(unsafe { &*(&raw const *filled as *const [Event]) })
 }
 
+/// Tells when an epoll has reported all that it has: what stays ready goes to
+/// the end of its list, so that all came when any of it comes again.
+#[derive(Default)]
+pub(crate) struct Laps {
+    count: usize,
+    first: u64,
+    /// The first may not stay ready: of every number of events that is a
+    /// power of two, the last.
+    anchor: u64,
+}
+
+impl Laps {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// These came next.
+    pub fn is_over(&mut self, events: &[Event]) -> bool {
+        events.iter().any(|event| self.comes_again(event.u64))
+    }
+
+    /// An event with this word came next.
+    pub fn comes_again(&mut self, word: u64) -> bool {
+        if self.count > 0 && (word == self.first || word == self.anchor) {
+            return true;
+        }
+        self.count += 1;
+        if self.count == 1 {
+            self.first = word;
+        }
+        if self.count.is_power_of_two() {
+            self.anchor = word;
+        }
+        false
+    }
+
+    /// How many came before any came again.
+    pub fn length(&self) -> usize {
+        self.count
+    }
+}
+
 /// Whether epoll_pwait2(2) is known not to work here.
 static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
 

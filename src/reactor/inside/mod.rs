@@ -32,6 +32,7 @@ use super::core::Core;
 use super::desk::Gate;
 use super::lease::Locked;
 use super::named::Named;
+use super::own_fds::OwnFd;
 use crate::errno::Result;
 use crate::sync::MutexGuard;
 use crate::util::alloc::TryVec;
@@ -96,6 +97,7 @@ impl Core {
     pub fn revive_watch(&mut self, gate: &mut Gate, dog: Option<Dog>) {
         if let Some(trace) = gate.trace.take() {
             trace.forget();
+            self.desk.own.set(OwnFd::Trace, -1);
         }
         // By a thread that is not here.
         gate.trace_begins = false;

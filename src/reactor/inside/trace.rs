@@ -8,6 +8,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::hash::Map;
 use crate::reactor::desk::Gate;
 use crate::reactor::named::named;
+use crate::reactor::own_fds::OwnFd;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::fd::Fd;
 use crate::sys::{clock, fd, file};
@@ -222,6 +223,7 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
     gate.expect_commands(1)?;
     let (names, closed, began) = (Map::default(), VecDeque::new(), clock::now_ns());
     let ours = ring.clone();
+    named.desk.own.set(OwnFd::Trace, file.raw());
     gate.trace = Some(Trace { ring: ours, file, names, closed, began, stopping: false });
     tell(&named, gate, Look::Trace(Some(ring)))
 }
@@ -300,6 +302,7 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
     let handles = entries.iter().map(|(_, entry)| entry.handle);
     let names = names_of(&gate, handles.chain(published.map(|published| published.watcher)))?;
     let Some(trace) = gate.trace.take() else { return crate::table::stale(handle) };
+    named.desk.own.set(OwnFd::Trace, -1);
     drop(gate);
     match trace.write(entries, dropped, &names, published) {
         Ok(()) => Ok(dropped.cast_signed()),
