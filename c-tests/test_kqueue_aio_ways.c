@@ -4,7 +4,7 @@
  * of what cannot be done. */
 
 #define _GNU_SOURCE
-#include "fault.h"
+#include "answered_calls.h"
 #include "kqueue_support.h"
 
 #include <pty.h>
@@ -245,7 +245,7 @@ TEST(io_uring_does_what_the_table_says) {
 }
 
 TEST(threads_do_what_the_table_says) {
-  refuse_calls(SYS_io_uring_setup, EPERM);
+  answer_call(SYS_io_uring_setup, EPERM);
   check_rows();
 }
 
@@ -274,7 +274,7 @@ TEST(io_uring_waits_for_what_comes) {
 }
 
 TEST(threads_wait_for_what_comes) {
-  refuse_calls(SYS_io_uring_setup, EPERM);
+  answer_call(SYS_io_uring_setup, EPERM);
   check_waiting();
 }
 

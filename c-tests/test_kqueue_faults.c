@@ -5,7 +5,7 @@
  * before goes on being watched. */
 
 #define _GNU_SOURCE
-#include "fault.h"
+#include "failing_calls.h"
 #include "kqueue_support.h"
 
 #include <sys/stat.h>
@@ -430,7 +430,7 @@ TEST(closing_wakes_all_that_wait_without_a_call_of_epoll) {
   Taker takers[WAITING];
   for (int i = 0; i < WAITING; i++) start_taker(&takers[i], kq);
   /* Of this thread alone. */
-  refuse_calls(SYS_epoll_ctl, ENOSPC);
+  answer_call(SYS_epoll_ctl, ENOSPC);
   OK(evloop_kqueue_close(kq));
   for (int i = 0; i < WAITING; i++) CHECK_EQ(result_of(&takers[i]), -ESTALE);
 }
@@ -603,7 +603,7 @@ TEST(an_operation_that_fails_to_begin_is_not_done) {
 }
 
 TEST(an_operation_of_threads_that_fails_to_begin_is_not_done) {
-  refuse_calls(SYS_io_uring_setup, ENOSYS);
+  answer_call(SYS_io_uring_setup, ENOSYS);
   watch_calls(SYS_epoll_ctl);
   for (int i = 0; i < 20; i++) operate_with_faults();
 }

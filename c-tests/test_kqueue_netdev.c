@@ -104,7 +104,7 @@ static void own_network(void) {
   if (unshare(CLONE_NEWNET) < 0) SKIP("no network namespace can be had: %s", strerror(errno));
 }
 
-/* The kernel may tell of something else that is no event. Before Linux 6.12 a
+/* The kernel may report something else that is no event. Before Linux 6.12 a
  * link that goes up may be in a state in between for a moment, which is INV. */
 static void expect_no_event(evloop_kqueue_t kq) {
   Event event;

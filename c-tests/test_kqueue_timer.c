@@ -3,7 +3,7 @@
 /* Kqueues: the filter TIMER. */
 
 #define _GNU_SOURCE
-#include "fault.h"
+#include "answered_calls.h"
 #include "kqueue_support.h"
 
 #define SECONDS EVLOOP_KQ_NOTE_SECONDS
@@ -231,7 +231,7 @@ TEST(a_deadline_that_has_passed_is_due_when_it_is_armed) {
   };
   evloop_kqueue_t kq = new_kqueue();
   apply(kq, 2, KQ_TIMER, ADD, SECONDS, 1000, 0);
-  refuse_calls(SYS_timerfd_settime, 0);
+  answer_call(SYS_timerfd_settime, 0);
   for (int i = 0; i < 200; i++) {
     int c = i % LENGTH(cases);
     apply(kq, 1, KQ_TIMER, cases[c].flags, cases[c].fflags, cases[c].data, 0);
@@ -244,7 +244,7 @@ TEST(a_deadline_that_has_passed_is_due_when_it_is_armed) {
 
 TEST(a_deadline_that_passed_while_disabled_is_due_when_it_is_enabled) {
   evloop_kqueue_t kq = new_kqueue();
-  refuse_calls(SYS_timerfd_settime, 0);
+  answer_call(SYS_timerfd_settime, 0);
   for (int i = 0; i < 200; i++) {
     apply(kq, 1, KQ_TIMER, ADD | DISABLE, NSECONDS, 1, 0);
     expect_nothing(kq);

@@ -39,8 +39,8 @@ pub extern "C" fn evloop_devpoll_create() -> evloop_devpoll_t {
 /// @param dp a /dev/poll object.
 /// @returns the descriptor. -EMFILE, -ENFILE: none left. -ENOSPC: the
 ///   user's max_user_watches is used up. -ELOOP: a registered epoll
-///   descriptor is nested too deep (-EINVAL on older kernels, such as 5.10).
-///   -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///   descriptor is nested too deep. -ENOMEM. -ECHILD: used after fork.
+///   -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0.
@@ -58,10 +58,9 @@ pub extern "C" fn evloop_devpoll_fileno(dp: evloop_devpoll_t) -> c_int {
 ///   an earlier registration.
 /// @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
 ///   object's own descriptor, or another one of the library's own. Once
-///   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested in a
-///   circle, or too deep (that is -EINVAL on older kernels, such as 5.10);
-///   -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
-///   see "Handles".
+///   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested too deep
+///   or in a circle; -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after
+///   fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any; applies to waits going on. Signals: not
 /// safe. Fork: -ECHILD. Since 0.1.0.
@@ -140,8 +139,9 @@ pub unsafe extern "C" fn evloop_devpoll_wait(
     guard("evloop_devpoll_wait", || {
         let set = table::pin::<DevPoll>(dp)?;
         // SAFETY: the caller lends room for `max` entries at `out_ready`.
-        let ready = unsafe { arg::ready_out(out_ready, max) }?;
-        arg::count(set.wait(ready, timeout_ns)?)
+        let mut out = unsafe { arg::results_out(out_ready, max, "out_ready") }?;
+        set.wait(&mut out, timeout_ns)?;
+        arg::count(out.filled())
     })
 }
 

@@ -94,9 +94,9 @@ pub extern "C" fn evloop_epoll_fileno(ep: evloop_epoll_t) -> c_int {
 ///   a selector takes them). -EINVAL: an unknown bit, the epoll object
 ///   itself, one of the library's own descriptors, or EXCLUSIVE for an epoll
 ///   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
-///   -ELOOP: epoll sets nested in a circle, or too deep (that is -EINVAL on
-///   older kernels, such as 5.10). -ENOSPC: max_user_watches. -ENOMEM.
-///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///   -ELOOP: epoll sets nested too deep or in a circle. -ENOSPC:
+///   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0. Source: epoll_ctl(2).
@@ -124,9 +124,9 @@ pub extern "C" fn evloop_epoll_register(
 /// @param data as evloop_epoll_register(); replaces the old one.
 /// @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
 ///   epoll object itself, one of the library's own descriptors, or the old or
-///   the new registration is EXCLUSIVE (unregister and register instead). -EBADF: fd is not open. -EPERM: as
-///   evloop_epoll_register(). -ENOMEM. -ECHILD: used after fork. -ESTALE,
-///   -EDOM: see "Handles".
+///   the new registration is EXCLUSIVE (unregister and register instead).
+///   -EBADF: fd is not open. -EPERM: as evloop_epoll_register(). -ENOMEM.
+///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0. Source: epoll_ctl(2).
@@ -149,8 +149,9 @@ pub extern "C" fn evloop_epoll_modify(
 /// @param fd a registered descriptor.
 /// @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
 ///   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
-///   epoll object itself, or one of the library's own descriptors. -EPERM: fd can never have been registered.
-///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///   epoll object itself, or one of the library's own descriptors. -EPERM: fd
+///   can never have been registered. -ECHILD: used after fork. -ESTALE,
+///   -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0. Source: epoll_ctl(2).
@@ -193,8 +194,9 @@ pub unsafe extern "C" fn evloop_epoll_wait(
     guard("evloop_epoll_wait", || {
         let epoll = table::pin::<Epoll>(ep)?;
         // SAFETY: the caller lends room for `max` entries at `out_ready`.
-        let ready = unsafe { arg::ready_out(out_ready, max) }?;
-        arg::count(epoll.wait(ready, timeout_ns)?)
+        let mut out = unsafe { arg::results_out(out_ready, max, "out_ready") }?;
+        epoll.wait(&mut out, timeout_ns)?;
+        arg::count(out.filled())
     })
 }
 

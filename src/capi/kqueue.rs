@@ -65,9 +65,8 @@ pub extern "C" fn evloop_kqueue_from_fd(fd: c_int, flags: u32) -> evloop_kqueue_
 ///
 /// It is only lent: do not close it. It is readable while an event is
 /// pending, and can be registered with another kqueue, epoll, poll or
-/// select. The kernel nests so many epolls and no more (-ELOOP; -EINVAL
-/// on older kernels, such as 5.10): a queue that watches a queue can be polled, but
-/// not be watched by a third.
+/// select. The kernel nests so many epolls and no more (-ELOOP): a queue
+/// that watches a queue can be polled, but not be watched by a third.
 ///
 /// Where it has to be asked what there is, it may be readable although there
 /// is no event, until evloop_kqueue_control() has looked: for a socket that
@@ -161,9 +160,7 @@ pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
 ///   -EINVAL: the filter, or something in fflags or data, is unknown; or
 ///   ident is the queue itself, or one of the library's own descriptors.
 ///   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
-///   be nested in a circle, or too deep (that is -EINVAL on older kernels,
-///   such as 5.10).
-///   -EMFILE, -ENFILE, -ENOSPC.
+///   be nested in a circle, or too deep. -EMFILE, -ENFILE, -ENOSPC.
 ///
 /// Blocking: up to timeout_ns, never less. Threads: any, several at once.
 /// Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of

@@ -26,7 +26,7 @@ use crate::kqueue;
 ///   other            1
 ///
 /// Of a socket that keeps messages (UDP, raw, packet, netlink, local
-/// datagrams and others) Linux tells how long the first message is, and not
+/// datagrams and others) Linux reports how long the first message is, and not
 /// how much waits. data is exact if the memory that the socket uses has no
 /// room for a second message. Otherwise it is an upper bound, and never less
 /// than what waits: a program that receives until it has used up data, or
@@ -99,7 +99,9 @@ pub const EVLOOP_KQ_FILTER_VNODE: i16 = -4;
 ///                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
 ///                    is 0. The event comes when the process has ended,
 ///                    not when it is waited for; one that has ended
-///                    already, and was not waited for, has it at once
+///                    already, and was not waited for, has it at once.
+///                    Before Linux 5.17 the status is that of the first
+///                    thread, if that ended before others
 ///   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
 ///                    said), in the event if the status is known
 ///   NOTE_FORK        works where the kernel tells of forks: with
@@ -199,8 +201,8 @@ pub const EVLOOP_KQ_FILTER_EMPTY: i16 = -13;
 /// interface's index, in the network namespace of the thread that added the
 /// first one; -ENXIO if there is none. data is what the link is now, one of
 /// the three bits. A link that goes up may be in a state in between before
-/// Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes, there is a last event with
-/// LINKINV and EVLOOP_KQ_EV_EOF.
+/// Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes,
+/// there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
 pub const EVLOOP_KQ_FILTER_NETDEV: i16 = -16;
 /// Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
 /// sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket

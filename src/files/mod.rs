@@ -14,10 +14,11 @@ mod tree;
 mod watches;
 
 use crate::errno::Errno;
+use crate::hash::Map;
 use crate::sys::fd::{self, Fd};
 use crate::sys::{clock, directory, inotify};
 use queue::{Next, Queue};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use tree::{Node, Scan};
@@ -96,9 +97,9 @@ struct Watcher {
     path: Box<[u8]>,
     /// The watch of that; -1: it is gone.
     root: i32,
-    nodes: HashMap<i32, Node>,
+    nodes: Map<i32, Node>,
     /// While they are looked for again: those that there were before.
-    before: Option<HashMap<i32, Node>>,
+    before: Option<Map<i32, Node>>,
     /// What waits for it, in order.
     kept: VecDeque<Note>,
     /// It was too much, or there was no memory for it.
@@ -114,9 +115,9 @@ pub(crate) struct Rest(VecDeque<Scan>);
 #[derive(Default)]
 pub(crate) struct Files {
     inotify: Option<Fd>,
-    watches: HashMap<i32, Watch>,
+    watches: Map<i32, Watch>,
     /// By the numbers of their records.
-    watchers: HashMap<u32, Watcher>,
+    watchers: Map<u32, Watcher>,
     queue: Queue,
     /// Directories that are yet to be watched and read.
     scans: VecDeque<Scan>,
@@ -234,7 +235,7 @@ impl Files {
             recursive: request.recursive,
             path: absolute(request.root)?,
             root: -1,
-            nodes: HashMap::new(),
+            nodes: Map::default(),
             before: None,
             kept: VecDeque::new(),
             has_lost: false,

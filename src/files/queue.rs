@@ -5,8 +5,9 @@
 //! So a first half whose other half is not there holds up what comes after it
 //! until the queue was read to its end, and a moment longer.
 
+use crate::hash::Set;
 use crate::sys::{file, inotify};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 /// How long the other half of a rename is waited for.
@@ -48,7 +49,7 @@ pub(super) enum Next {
 pub(super) struct Queue {
     notes: VecDeque<Raw>,
     /// The cookies of the second halves among them.
-    arrivals: HashSet<u32>,
+    arrivals: Set<u32>,
     /// How much was read, in bytes.
     read: u64,
     /// What there was no memory for, when there was nothing else.

@@ -3,9 +3,10 @@
 use super::notes::{Place, Told};
 use super::{ENTERED, Files, Watcher, join};
 use crate::errno::Errno;
+use crate::hash::{Map, Set};
 use crate::sys::directory;
 use crate::sys::fd::Fd;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 
 /// A directory that is watched, or the one file that is.
@@ -14,7 +15,7 @@ pub(super) struct Node {
     parent: i32,
     name: Box<[u8]>,
     /// Those in it, by their names.
-    pub children: HashMap<Box<[u8]>, i32>,
+    pub children: Map<Box<[u8]>, i32>,
     seen: Option<Seen>,
     /// Its name was found out between these places of inotify's queue: what
     /// was said before the first is about others that had the name.
@@ -40,7 +41,7 @@ enum About {
 /// tell of it once more.
 struct Seen {
     until: u64,
-    names: HashSet<Box<[u8]>>,
+    names: Set<Box<[u8]>>,
 }
 
 /// A directory that is to be watched, and read.
@@ -246,7 +247,7 @@ impl Files {
         let sure = self.end_of_queue();
         let Some(watcher) = self.watchers.get_mut(&id) else { return Err(Errno::ENOENT) };
         watcher.nodes.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let (parent, name, children) = (at.0, Box::default(), HashMap::new());
+        let (parent, name, children) = (at.0, Box::default(), Map::default());
         let (seen, is_unmounted) = (None, false);
         let node = Node { parent, name, children, seen, since, sure, is_unmounted };
         watcher.nodes.insert(watch, node);
@@ -393,7 +394,7 @@ impl Files {
         if !self.is_in_place(id, watch) {
             return Err(Errno::ENOENT);
         }
-        let mut names = HashSet::new();
+        let mut names = Set::default();
         self.read_entries(&directory, (id, watch, tells), &mut names, scans)?;
         let until = self.end_of_queue();
         let node = self.watchers.get_mut(&id).and_then(|watcher| watcher.nodes.get_mut(&watch));
@@ -407,7 +408,7 @@ impl Files {
         &mut self,
         directory: &Fd,
         (id, watch, tells): (u32, i32, bool),
-        names: &mut HashSet<Box<[u8]>>,
+        names: &mut Set<Box<[u8]>>,
         scans: &mut VecDeque<Scan>,
     ) -> Result<(), Errno> {
         let mut room = directory::Room::new();

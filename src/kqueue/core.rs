@@ -84,7 +84,7 @@ impl Core {
     pub fn next_pass(&mut self) -> u32 {
         self.pass = self.pass.wrapping_add(1);
         if self.pass == 0 {
-            self.number_anew();
+            self.renumber();
         }
         self.pass
     }
@@ -92,7 +92,7 @@ impl Core {
     /// The numbers have all been used: no knote is to have one of those that
     /// come again.
     #[cold]
-    fn number_anew(&mut self) {
+    fn renumber(&mut self) {
         let mut at = 0;
         while let Some(id) = self.knotes.next_from(at) {
             at = id + 1;
@@ -296,7 +296,7 @@ impl Core {
         let Some(knote) = self.knotes.get(id) else { return Ok(()) };
         let (registration, before) = (knote.registration, Settings::of(knote));
         let ext = kept_ext(change)?;
-        if let Err(error) = self.set_anew(filter, (id, registration), change) {
+        if let Err(error) = self.try_settings(filter, (id, registration), change) {
             self.set_back((id, registration), &before);
             return Err(error);
         }
@@ -315,7 +315,7 @@ impl Core {
     }
 
     /// What of a change can fail.
-    fn set_anew(
+    fn try_settings(
         &mut self,
         filter: &dyn Filter,
         (id, registration): (u32, u32),
@@ -509,10 +509,10 @@ fn unknown(change: &Kevent) -> Error {
 fn explain(errno: Errno, fd: RawFd) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
-        Errno::EINVAL => {
-            error!(errno, "fd {} is the queue itself, or would nest queues too deep", fd)
+        Errno::EINVAL => error!(errno, "fd {} is the queue itself", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} would nest queues in a circle, too deep or too often", fd)
         }
-        Errno::ELOOP => error!(errno, "fd {} would nest queues in a circle or too deep", fd),
         Errno::EACCES => error!(errno, "fd {}: its file, or directory, may not be read", fd),
         Errno::ENOSPC => error!(errno, "fd {}: there are no watches of inotify left", fd),
         Errno::ENOTSUP => error!(errno, "fd {}: there is no /proc to watch files by", fd),

@@ -8,7 +8,8 @@ use super::notes::{NOT_NOTED, Noted};
 use super::set::*;
 use super::slab::NONE;
 use crate::errno::Errno;
-use crate::sys::{epoll, file, socket};
+use crate::sys::epoll::{self, Laps};
+use crate::sys::{file, socket};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -253,7 +254,7 @@ impl Core {
     }
 
     /// Has another set of epolls watch everything that still is what it was.
-    /// What was told is not told again; the old set. On failure it is as
+    /// What was reported is not reported again; the old set. On failure it is as
     /// before.
     pub fn move_quietly_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
         self.copy_registrations(&mut fresh)?;

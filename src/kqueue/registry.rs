@@ -1,20 +1,18 @@
 //! Which descriptors are queues: for BSD's calls, which have nothing but the
 //! number, and for queues that are watched by others.
 //!
-//! A program closes such a queue with close(2), and nobody is told. All
-//! numbers are looked at when a queue is made, when there are no descriptors
-//! left, and now and then by those who wait in a queue. Whether a number
-//! still is a queue's is asked of the kernel: only the queue's own epoll
-//! holds the queue's inner one.
+//! A program closes such a queue with close(2), which the library cannot
+//! notice. All numbers are looked at when a queue is made, when there are no
+//! descriptors left, and now and then by those who wait in a queue. Whether a
+//! number still is a queue's is asked of the kernel: only the queue's own
+//! epoll holds the queue's inner one.
 
-use super::knote::Mixer;
 use super::{Kqueue, Queue};
 use crate::errno::{Errno, Result, fail};
+use crate::hash::{Map, Seeded};
 use crate::sync::{AtomicI64, AtomicUsize, ForkMutex, Ordering};
 use crate::sys::{clock, directory, fd};
 use crate::table::{self, Pinned};
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
@@ -28,7 +26,7 @@ struct Entry {
 }
 
 struct Registry {
-    numbers: HashMap<RawFd, Entry, BuildHasherDefault<Mixer>>,
+    numbers: Map<RawFd, Entry>,
     /// All of them, to be looked at in turn.
     order: Vec<RawFd>,
     next: usize,
@@ -44,7 +42,7 @@ const AT_ONCE: usize = 1024;
 
 impl Registry {
     const fn new() -> Self {
-        let numbers = HashMap::with_hasher(BuildHasherDefault::new());
+        let numbers = Map::with_hasher(Seeded::new());
         Self { numbers, order: Vec::new(), next: 0 }
     }
 
@@ -273,11 +271,9 @@ pub(super) fn sweep_now_and_then(own: usize) {
 /// it may be a forked child's first, and another thread of the parent's have
 /// had it.
 fn begin() {
-    table::set_fork_hook(&FORK_HOOK);
+    table::set_fork_hook(table::ForkHook::Kqueues, after_fork);
     table::epoch();
 }
-
-static FORK_HOOK: table::ForkHook = table::ForkHook { run: after_fork };
 
 /// In a forked child: the queues that come along stay known.
 fn after_fork() {

@@ -5,8 +5,8 @@
 //! which descriptor it is for, all 64 bits of data are the caller's, and what
 //! comes late for a registration that is gone is recognised.
 
+use super::Ready;
 use super::fdmap::{Entry, FdMap};
-use super::{Ready, Sink};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
@@ -14,6 +14,7 @@ use crate::sys::epoll::{self as sys, Event};
 use crate::sys::fd::{self, Fd};
 use crate::sys::{eventfd, file, fork, poll};
 use crate::table::{self, Kind, Object, Shared};
+use crate::util::Out;
 use crate::waiters::{interrupted, pause, refuse_own};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -170,14 +171,14 @@ impl Epoll {
         Ok(sys::modify(self.fileno(), self.alarm.raw(), if on { ENABLED } else { 0 }, word)?)
     }
 
-    /// Waits; how many entries of `room` were filled.
-    pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
+    /// Waits; what is ready is in `out` then.
+    pub fn wait(&self, out: &mut Out<Ready>, timeout_ns: i64) -> Result<()> {
         let deadline = Deadline::after(timeout_ns);
         let mut gone = None;
         loop {
-            let fetched = self.wait_once(room, deadline, &mut gone)?;
-            if fetched.filled > 0 || deadline.passed() {
-                return Ok(fetched.filled);
+            let fetched = self.wait_once(out, deadline, &mut gone)?;
+            if out.filled() > 0 || deadline.passed() {
+                return Ok(());
             }
             if fetched.noise {
                 pause(deadline, interrupted)?;
@@ -185,21 +186,22 @@ impl Epoll {
         }
     }
 
-    /// One wait of the kernel's. `gone` is kept between the waits of one
-    /// call, and `None` before the first.
+    /// One wait of the kernel's, which replaces what is in `out`. `gone` is
+    /// kept between the waits of one call, and `None` before the first.
     pub fn wait_once(
         &self,
-        room: &mut [MaybeUninit<Ready>],
+        out: &mut Out<Ready>,
         deadline: Deadline,
         gone: &mut Option<u64>,
     ) -> Result<Fetched> {
         const SMALL: usize = 64;
         self.check()?;
+        out.truncate(0);
         let mut small = [MaybeUninit::<Event>::uninit(); SMALL];
         let mut large = Vec::new();
         // No more than can be delivered: an edge must not be fetched and lost.
         let (most, count) = self.most_events();
-        let wanted = room.len().min(most);
+        let wanted = out.room().min(most);
         let buffer = if wanted <= SMALL {
             small.get_mut(..wanted).unwrap_or_default()
         } else {
@@ -217,8 +219,8 @@ impl Epoll {
         // have closed the object, or forked.
         self.check()?;
         match result {
-            Ok(events) => Ok(self.deliver(events, &mut Sink::new(room), (gone, count))),
-            Err(Errno::EINTR) => Ok(Fetched { filled: 0, alarmed: false, noise: false }),
+            Ok(events) => Ok(self.deliver(events, out, (gone, count))),
+            Err(Errno::EINTR) => Ok(Fetched { alarmed: false, noise: false }),
             Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll any more", self.fileno()),
             Err(errno) => Err(explain(errno, self.fileno())),
         }
@@ -236,7 +238,7 @@ impl Epoll {
     fn deliver(
         &self,
         events: &[Event],
-        sink: &mut Sink,
+        out: &mut Out<Ready>,
         (gone, count): (&mut Option<u64>, u64),
     ) -> Fetched {
         // A registration is put into the map under this lock, so its first
@@ -251,18 +253,18 @@ impl Epoll {
                 Owner::Alarm => alarmed = true,
                 Owner::AlarmOfOther => noise = true,
                 Owner::Registration(fd, data) if is_certain => {
-                    sink.push(Ready { fd, events: bits, data });
+                    out.push(Ready { fd, events: bits, data });
                 }
                 Owner::Registration(fd, _) => self.ask_again(fd, &registered),
                 // Once it may have been unregistered between the kernel's
                 // answer and now; a second time, the kernel still has it.
                 Owner::Gone if *gone != Some(word) => *gone = Some(word),
                 Owner::Gone | Owner::Unknown => {
-                    sink.push(Ready { fd: -1, events: bits, data: word });
+                    out.push(Ready { fd: -1, events: bits, data: word });
                 }
             }
         }
-        Fetched { filled: sink.filled, alarmed, noise }
+        Fetched { alarmed, noise }
     }
 
     /// Has the kernel report a descriptor again, if it still is ready.
@@ -284,11 +286,10 @@ impl Epoll {
     }
 }
 
-/// What one wait of the kernel's brought: how many entries were filled,
-/// whether the alarm is on, and whether something was ready that is nobody's
-/// here and will be so again at once.
+/// What one wait of the kernel's brought besides events: whether the alarm is
+/// on, and whether something was ready that is nobody's here and will be so
+/// again at once.
 pub(crate) struct Fetched {
-    pub filled: usize,
     pub alarmed: bool,
     pub noise: bool,
 }
@@ -396,13 +397,11 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
         Errno::EPERM => error!(errno, "fd {} cannot be waited for with epoll", fd),
         Errno::EINVAL => {
-            error!(
-                errno,
-                "fd {} is the epoll itself, or nests too deep, or its events do not go together",
-                fd
-            )
+            error!(errno, "fd {} is the epoll itself, or its events do not go together", fd)
         }
-        Errno::ELOOP => error!(errno, "fd {} would nest epoll sets in a circle or too deep", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} would nest epoll sets in a circle, too deep or too often", fd)
+        }
         _ => errno.into(),
     }
 }
@@ -462,18 +461,15 @@ mod tests {
 
     /// What a wait without waiting returns.
     fn ready(epoll: &Epoll) -> Vec<(RawFd, u64)> {
-        let mut room = [MaybeUninit::uninit(); 8];
-        let filled = epoll.wait(&mut room, 0).unwrap();
-        // SAFETY: so many were filled.
-        room[..filled]
-            .iter()
-            .map(|one| unsafe { one.assume_init() })
-            .map(|r| (r.fd, r.data))
-            .collect()
+        let mut array = [Ready { fd: 0, events: 0, data: 0 }; 8];
+        // SAFETY: as many entries as the array has.
+        let mut out = unsafe { Out::new(array.as_mut_ptr(), array.len()) };
+        epoll.wait(&mut out, 0).unwrap();
+        out.with_filled(|filled| filled.iter().map(|one| (one.fd, one.data)).collect())
     }
 
     #[test]
-    fn registrations_are_told_apart_when_their_count_begins_again() {
+    fn registrations_stay_apart_when_their_count_begins_again() {
         let epoll = Epoll::create().unwrap();
         let (a, _b) = readable();
         epoll.registered().count = u64::from(COUNTS) - 3;
@@ -500,9 +496,7 @@ mod tests {
         };
         let events = [event(&a), event(&idle)];
         epoll.registered().count += u64::from(COUNTS);
-        let mut room = [MaybeUninit::uninit(); 4];
-        let fetched = epoll.deliver(&events, &mut Sink::new(&mut room), (&mut None, 2));
-        assert_eq!(fetched.filled, 0);
+        epoll.deliver(&events, &mut Out::none(), (&mut None, 2));
         // One of them is so, and its edge comes again.
         assert_eq!(ready(&epoll), [(a.as_raw_fd(), 1)]);
         assert_eq!(ready(&epoll), []);

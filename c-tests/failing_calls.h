@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* System calls that fail where a test wants it: all of a number, or one of
- * them at a time.
- *
- *   refuse_calls(SYS_io_uring_setup, EPERM);      all, from now on
+/* System calls of which one fails where a test wants it (for all of a number,
+ * see answered_calls.h):
  *
  *   watch_calls(SYS_eventfd2);                    once in a process
  *   fail_call(2, EMFILE);                         the second from now on
@@ -17,32 +15,15 @@
  *
  * Of epoll_ctl only EPOLL_CTL_ADD is watched, and only what the kernel would
  * have accepted fails: it says EEXIST or EBADF before it needs memory. */
-#ifndef FAULT_H
-#define FAULT_H
+#ifndef FAILING_CALLS_H
+#define FAILING_CALLS_H
 
-#include "support.h"
+#include "answered_calls.h"
 
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <ucontext.h>
 
-#ifndef SYS_io_uring_setup
-#define SYS_io_uring_setup 425
-#endif
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
-
 #define FAULT_MARK 0x6576666cu
-#define FAULT_LOAD(field)                                                                          \
-  BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offsetof(struct seccomp_data, field))
-#define FAULT_ANSWER(action) BPF_STMT(BPF_RET | BPF_K, (action))
-/* Goes on if it is this, else skips so many instructions. */
-#define FAULT_IF(value, skipped) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)(value), 0, skipped)
 
 #if defined(__x86_64__)
 #define FAULT_REGISTERS(context) ((context)->uc_mcontext.gregs)
@@ -55,25 +36,6 @@
 #else
 #error "the registers of system calls are not known for this machine"
 #endif
-
-MAYBE_UNUSED static void fault_install(struct sock_filter *code, int length) {
-  struct sock_fprog filter = {(unsigned short)length, code};
-  OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0) SKIP("no seccomp filters here");
-}
-
-/* All calls of this number fail; error 0: they do nothing and succeed. */
-MAYBE_UNUSED static void refuse_calls(long number, int error) {
-  struct sock_filter code[] = {
-    FAULT_LOAD(nr),
-    FAULT_IF(number, 1),
-    FAULT_ANSWER(SECCOMP_RET_ERRNO | (unsigned)error),
-    FAULT_ANSWER(SECCOMP_RET_ALLOW),
-  };
-  fault_install(code, LENGTH(code));
-}
-
-/* ---- one at a time ---- */
 
 MAYBE_UNUSED static struct {
   int seen, nth, error; /* atomic */
@@ -110,21 +72,21 @@ MAYBE_UNUSED static void watch_calls(long number) {
   struct sigaction action;
   if (getenv("EVLOOP_TEST_VALGRIND")) SKIP("valgrind does not know such signals");
   bool adds = number == SYS_epoll_ctl;
-  struct sock_filter code[] = {
-    FAULT_LOAD(nr),
-    FAULT_IF(number, 5),
-    FAULT_LOAD(args[5]),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FAULT_MARK, 3, 0),
-    FAULT_LOAD(args[1]),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, adds ? EPOLL_CTL_ADD : 0, 0, adds ? 1 : 0),
-    FAULT_ANSWER(SECCOMP_RET_TRAP),
-    FAULT_ANSWER(SECCOMP_RET_ALLOW),
+  struct sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number, 0, 5),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[5])),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FAULT_MARK, 3, 0),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, adds ? EPOLL_CTL_ADD : 0, 0, adds ? 1 : 0),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
   memset(&action, 0, sizeof action);
   action.sa_sigaction = fault_answer;
   action.sa_flags = SA_SIGINFO | SA_NODEFER;
   OK(sigaction(SIGSYS, &action, NULL));
-  fault_install(code, LENGTH(code));
+  answer_by(filter, LENGTH(filter));
 }
 
 /* The nth call from now on fails, counting from 1, and no other. */
