@@ -76,6 +76,13 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// that follows it, since that half may be on its way; should it take longer,
 /// the two are two events.
 ///
+/// An exchange (renameat2(2) with RENAME_EXCHANGE) is two renames, as the
+/// kernel reports it: old to new, then new to old. With something outside of
+/// what is watched it is a MOVED_FROM and a MOVED_TO of one name, in the
+/// order of renameat2()'s arguments, so that the last of them does not say
+/// whether the name is still there. A tree follows the directories either
+/// way; a program that keeps a copy of it looks at both names again.
+///
 /// Always told, asked for or not:
 /// - EVLOOP_FILE_IGNORED: what is watched is gone (deleted, and closed by
 ///   all; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event: the

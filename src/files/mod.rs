@@ -26,6 +26,8 @@ use tree::{Node, Scan};
 pub(crate) const ERROR: u32 = 0x100_0000;
 const ENTERED: u32 = libc::IN_CREATE | libc::IN_MOVED_TO;
 const MOVED: u32 = libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
+/// What changes the entries of a directory.
+const ENTRIES: u32 = libc::IN_CREATE | libc::IN_DELETE | MOVED;
 
 /// How many notes are taken at a time, and how many wait for a watcher.
 const AT_A_TIME: usize = 1024;
@@ -383,7 +385,7 @@ impl Files {
                 continue;
             }
             left -= 1;
-            match self.queue.next(self.inotify.as_ref().map_or(-1, Fd::raw), clock::now_ns()) {
+            match self.next_raw() {
                 Next::One(note) => self.take(&note),
                 Next::Pair(from, to) => self.take_pair(&from, &to),
                 Next::At(time) => return More::At(time),
@@ -392,6 +394,14 @@ impl Files {
             }
         }
         More::Now
+    }
+
+    fn next_raw(&mut self) -> Next {
+        let inotify = self.raw();
+        let Self { queue, watches, watchers, .. } = self;
+        queue.next(inotify, clock::now_ns(), |queue, from, end| {
+            tree::is_settled((watches, watchers), queue, from, end)
+        })
     }
 
     /// Where inotify's queue ends now.

@@ -3,7 +3,7 @@
 
 use super::queue::Raw;
 use super::tree::Scan;
-use super::{ENTERED, ERROR, Files, MOVED, Note, User};
+use super::{ENTERED, ENTRIES, ERROR, Files, MOVED, Note, User};
 use crate::errno::Errno;
 
 /// What is to be told, by places in a tree.
@@ -153,18 +153,27 @@ impl Files {
         if !watcher.recursive {
             return self.tell(id, told);
         }
+        if note.mask & ENTRIES == 0 {
+            return self.tell(id, told);
+        }
+        let displaced = watcher.take_displaced(note.watch, &note.name);
         let arrives = note.mask & ENTERED != 0;
-        let gone = note.mask & (libc::IN_DELETE | libc::IN_MOVED_FROM) != 0;
-        if (arrives || gone) && watcher.was_seen(note.watch, &note.name, note.end, arrives) {
+        if watcher.was_seen(note.watch, &note.name, note.end, arrives) {
             return;
         }
         self.tell(id, told);
-        if note.is_directory() && arrives {
-            self.arrive(id, Place::of(note));
-        } else if note.is_directory() && note.mask & libc::IN_MOVED_FROM != 0 {
-            self.lose(id, Place::of(note));
-        } else if note.is_directory() && gone {
-            self.bury(id, Place::of(note));
+        if note.is_directory() {
+            self.take_directory(id, note, displaced);
+        }
+    }
+
+    /// A directory came into another one, or went.
+    fn take_directory(&mut self, id: u32, note: &Raw, displaced: Option<i32>) {
+        let place = Place::of(note);
+        match note.mask {
+            mask if mask & ENTERED != 0 => self.arrive(id, place),
+            mask if mask & libc::IN_MOVED_FROM != 0 => self.lose(id, place, displaced),
+            _ => self.bury(id, place),
         }
     }
 
@@ -174,6 +183,8 @@ impl Files {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         watcher.was_seen(from.watch, &from.name, from.end, false);
         watcher.was_seen(to.watch, &to.name, to.end, false);
+        let displaced = watcher.take_displaced(from.watch, &from.name);
+        watcher.take_displaced(to.watch, &to.name);
         let recursive = watcher.recursive;
         let (before, at) = ((from.watch, &*from.name), (to.watch, &*to.name));
         let both = Told::entry(from.mask | to.mask, at.0, at.1);
@@ -181,7 +192,7 @@ impl Files {
         let told = if asked == libc::IN_MOVED_FROM { Told { at: before, ..both } } else { both };
         self.tell(id, Told { before: Some(before), ..told });
         if recursive && to.is_directory() {
-            self.follow(id, Place::of(from), Place::of(to));
+            self.follow(id, Place::of(from), Place::of(to), displaced);
         }
     }
 

@@ -1,7 +1,8 @@
 //! The directories of a watcher: one, or all of a tree.
 
 use super::notes::{Place, Told};
-use super::{ENTERED, Files, Watcher, join};
+use super::queue::{Queue, Raw};
+use super::{ENTERED, Files, Watch, Watcher, join};
 use crate::errno::Errno;
 use crate::sys::directory;
 use crate::sys::fd::Fd;
@@ -16,6 +17,9 @@ pub(super) struct Node {
     /// Those in it, by their names.
     pub children: HashMap<Box<[u8]>, i32>,
     seen: Option<Seen>,
+    /// The directory in it whose name another one got, by the last change of
+    /// its entries: replaced, or half of an exchange.
+    displaced: Option<i32>,
     /// Its name was found out between these places of inotify's queue: what
     /// was said before the first is about others that had the name.
     since: u64,
@@ -34,6 +38,15 @@ enum About {
     Unsure(i32),
     /// One before, or one that is not known.
     Another,
+}
+
+/// Which directory a rename moved.
+enum Mover {
+    This(i32),
+    /// That one, or one that had the name before.
+    Unsure(i32),
+    /// One that is not watched.
+    Unknown,
 }
 
 /// What was found in a directory when it was read: up to there inotify may
@@ -136,6 +149,40 @@ impl Watcher {
         }
     }
 
+    /// The entries of a directory change: forgets which one in it had lost its
+    /// name just before. That one, if the change is about this name.
+    pub fn take_displaced(&mut self, watch: i32, name: &[u8]) -> Option<i32> {
+        let displaced = self.displaced(watch, name);
+        self.nodes.get_mut(&watch)?.displaced = None;
+        displaced
+    }
+
+    fn displaced(&self, watch: i32, name: &[u8]) -> Option<i32> {
+        let displaced = self.nodes.get(&watch)?.displaced?;
+        let node = self.nodes.get(&displaced)?;
+        (node.parent == watch && *node.name == *name).then_some(displaced)
+    }
+
+    /// The directories that may have been renamed: the one that has the name,
+    /// and the one that had it just before.
+    fn may_have_moved(&self, from: &Raw) -> impl Iterator<Item = i32> {
+        let child = match self.about(from.watch, &from.name, from.end) {
+            About::This(child) | About::Unsure(child) => Some(child),
+            About::Another => None,
+        };
+        child.into_iter().chain(self.displaced(from.watch, &from.name))
+    }
+
+    /// A name becomes another directory's. The one that had it is deleted,
+    /// or exchanged: then the next change of the entries says what became of
+    /// it.
+    fn displace(&mut self, watch: i32, child: i32) {
+        self.unlink(child);
+        if let Some(node) = self.nodes.get_mut(&watch) {
+            node.displaced = Some(child);
+        }
+    }
+
     /// Takes a directory out of the one that it lies in. It has its path
     /// still, for what is yet to be told of it.
     fn unlink(&mut self, watch: i32) {
@@ -176,6 +223,27 @@ impl Watcher {
         }
         Ok(())
     }
+}
+
+/// Whether it is known which directory a rename moved, of those that it may
+/// have moved for some watcher.
+pub(super) fn is_settled(
+    (watches, watchers): (&HashMap<i32, Watch>, &HashMap<u32, Watcher>),
+    queue: &Queue,
+    from: &Raw,
+    end: u64,
+) -> bool {
+    let Some(watch) = watches.get(&from.watch).filter(|_| from.is_directory()) else { return true };
+    let mut is_settled = true;
+    for watcher in watch.users.iter().filter_map(|user| watchers.get(&user.watcher)) {
+        for mover in watcher.may_have_moved(from) {
+            match queue.has_moved(mover, from.watch, end) {
+                Some(true) => return true,
+                known => is_settled &= known.is_some(),
+            }
+        }
+    }
+    is_settled
 }
 
 // Trees.
@@ -247,8 +315,8 @@ impl Files {
         let Some(watcher) = self.watchers.get_mut(&id) else { return Err(Errno::ENOENT) };
         watcher.nodes.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         let (parent, name, children) = (at.0, Box::default(), HashMap::new());
-        let (seen, is_unmounted) = (None, false);
-        let node = Node { parent, name, children, seen, since, sure, is_unmounted };
+        let (seen, displaced, is_unmounted) = (None, None, false);
+        let node = Node { parent, name, children, seen, displaced, since, sure, is_unmounted };
         watcher.nodes.insert(watch, node);
         let linked = watcher.link(watch, at.0, at.1);
         if linked.is_err() {
@@ -454,25 +522,48 @@ impl Files {
         }
     }
 
+    /// Which of the watched directories a rename moved out of its place; the
+    /// events of its halves end at `end`.
+    fn mover(&self, id: u32, from: Place<'_>, displaced: Option<i32>, end: u64) -> Mover {
+        let Some(watcher) = self.watchers.get(&id) else { return Mover::Unknown };
+        let has_moved = |watch: &i32| self.queue.has_moved(*watch, from.watch, end) == Some(true);
+        match watcher.about(from.watch, from.name, from.end) {
+            About::This(child) | About::Unsure(child) if has_moved(&child) => Mover::This(child),
+            about => match (displaced.filter(has_moved), about) {
+                (Some(displaced), _) => Mover::This(displaced),
+                (None, About::Unsure(child)) => Mover::Unsure(child),
+                // The directory that has the name got it when another lost it.
+                (None, _) => Mover::Unknown,
+            },
+        }
+    }
+
     /// A directory was moved inside the tree. What is known of names follows
     /// inotify's order, whatever has those names by now.
-    pub(super) fn follow(&mut self, id: u32, from: Place<'_>, to: Place<'_>) {
-        let Some(watcher) = self.watchers.get_mut(&id) else { return };
-        match watcher.about(from.watch, from.name, from.end) {
-            About::This(child) => {
-                watcher.unlink(child);
+    pub(super) fn follow(
+        &mut self,
+        id: u32,
+        from: Place<'_>,
+        to: Place<'_>,
+        displaced: Option<i32>,
+    ) {
+        match self.mover(id, from, displaced, to.end) {
+            Mover::This(child) => {
+                if let Some(watcher) = self.watchers.get_mut(&id) {
+                    watcher.unlink(child);
+                }
                 self.make_way(id, to);
                 if self.relink(id, child, to).is_err() {
                     self.forget(id, child);
                     self.scan(id, to.watch, to.name);
                 }
             }
-            About::Unsure(child) => {
+            Mover::Unsure(child) => {
                 self.forget(id, child);
                 self.scan(id, from.watch, from.name);
                 self.arrive(id, to);
             }
-            About::Another => self.arrive(id, to),
+            Mover::Unknown => self.arrive(id, to),
         }
         self.claim_again(id);
     }
@@ -482,8 +573,7 @@ impl Files {
     fn make_way(&mut self, id: u32, to: Place<'_>) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         match (watcher.about(to.watch, to.name, to.end), watcher.child(to.watch, to.name)) {
-            // It was empty, and is deleted.
-            (About::This(child), _) => watcher.unlink(child),
+            (About::This(child), _) => watcher.displace(to.watch, child),
             (_, Some(child)) => self.forget(id, child),
             (_, None) => {}
         }
@@ -499,23 +589,27 @@ impl Files {
     }
 
     /// A directory of a tree was moved out of it.
-    pub(super) fn lose(&mut self, id: u32, from: Place<'_>) {
-        let Some(watcher) = self.watchers.get(&id) else { return };
-        match watcher.about(from.watch, from.name, from.end) {
-            About::This(child) => self.forget(id, child),
-            About::Unsure(child) => {
+    pub(super) fn lose(&mut self, id: u32, from: Place<'_>, displaced: Option<i32>) {
+        match self.mover(id, from, displaced, from.end) {
+            Mover::This(child) => self.forget(id, child),
+            Mover::Unsure(child) => {
                 self.forget(id, child);
                 self.scan(id, from.watch, from.name);
             }
-            About::Another => {}
+            Mover::Unknown => {}
         }
         self.claim_again(id);
     }
 
     /// One is new. If it replaced another, that was empty, and its watch may
-    /// go later.
+    /// go later; or it was exchanged for it.
     pub(super) fn arrive(&mut self, id: u32, at: Place<'_>) {
-        self.bury(id, at);
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        match watcher.about(at.watch, at.name, at.end) {
+            About::This(child) => watcher.displace(at.watch, child),
+            About::Unsure(child) => self.forget(id, child),
+            About::Another => {}
+        }
         self.scan(id, at.watch, at.name);
     }
 
