@@ -26,6 +26,11 @@ impl Errno {
         -self.0.get()
     }
 
+    /// Whether something was used up, of which there may be more later.
+    pub const fn is_shortage(self) -> bool {
+        matches!(self, Self::ENOMEM | Self::ENOSPC | Self::EMFILE | Self::ENFILE)
+    }
+
     pub const E2BIG: Self = Self::new(libc::E2BIG);
     pub const EAGAIN: Self = Self::new(libc::EAGAIN);
     pub const EBADF: Self = Self::new(libc::EBADF);

@@ -15,7 +15,7 @@ mod watches;
 
 use crate::errno::Errno;
 use crate::sys::fd::{self, Fd};
-use crate::sys::{clock, directory, inotify};
+use crate::sys::{clock, directory, fork, inotify};
 use queue::{Next, Queue};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
@@ -137,6 +137,8 @@ pub(crate) struct Files {
     /// What is to be told, and whom.
     told: VecDeque<(u32, Note)>,
     numbers: u64,
+    /// The process that has made the inotify.
+    made_in: fork::Epoch,
 }
 
 /// When there is more to do.
@@ -163,6 +165,7 @@ impl Files {
     /// Has this inotify be the one that is used.
     pub fn open(&mut self, inotify: Fd) {
         self.inotify = Some(inotify);
+        self.made_in = fork::current();
     }
 
     /// After the last watcher: all that is left.
@@ -176,51 +179,63 @@ impl Files {
         self.descriptor().unwrap_or(-1)
     }
 
-    /// In a forked child: everything is watched anew, with an inotify that is
-    /// not the parent's, which may be closed here, its number another's.
-    pub fn revive(&mut self, inotify: Fd) {
-        std::mem::forget(self.inotify.replace(inotify));
+    /// In a forked child: watches everything again, with an inotify that is
+    /// not the parent's. Where something is short this fails, and nothing is
+    /// lost: it can be called again.
+    pub fn revive(&mut self, inotify: Fd) -> Result<(), Errno> {
+        let before = self.inotify.replace(inotify);
+        if self.made_in != fork::current() {
+            // The child may have closed it, and use its number for another.
+            std::mem::forget(before);
+        }
+        self.made_in = fork::current();
         self.watches.clear();
         self.queue = Queue::default();
         self.scans.clear();
         self.claims.clear();
         self.leaving.clear();
-        let mut ids = Vec::new();
-        if ids.try_reserve(self.watchers.len()).is_err() {
-            self.lose_all();
-            return;
+        self.unwatched = 0;
+        let events = self.told.len();
+        let revived = self.watch_all_again();
+        if revived.is_err() {
+            // What has ended has; the rest is found again.
+            let mut place = 0;
+            self.told.retain(|(_, note)| {
+                place += 1;
+                place <= events || note.is_last()
+            });
         }
-        ids.extend(self.watchers.keys().copied());
+        revived
+    }
+
+    fn watch_all_again(&mut self) -> Result<(), Errno> {
+        let mut ids = Vec::new();
+        ids.try_reserve(self.watchers.len()).map_err(|_| Errno::ENOMEM)?;
+        ids.extend(self.watchers.iter().filter(|(_, one)| one.root >= 0).map(|(id, _)| *id));
         for id in ids {
-            if let Some(watcher) = self.watchers.get_mut(&id)
-                && watcher.root >= 0
-            {
+            if let Some(watcher) = self.watchers.get_mut(&id) {
                 watcher.nodes.clear();
                 watcher.before = None;
-                self.watch_anew(id);
             }
+            self.watch_again(id)?;
         }
+        Ok(())
     }
 
-    fn watch_anew(&mut self, id: u32) {
+    fn watch_again(&mut self, id: u32) -> Result<(), Errno> {
         let mut scans = VecDeque::new();
-        if self.attach(id, false, &mut scans).is_err() {
-            return self.tell_end(id);
+        match self.attach(id, true, &mut scans) {
+            Ok(()) => {}
+            Err(errno) if errno.is_shortage() => return Err(errno),
+            Err(_) => self.tell_end(id),
         }
         while let Some(scan) = scans.pop_front() {
-            self.enter_or_tell(scan, &mut scans);
+            match self.enter(&scan, &mut scans) {
+                Err(errno) if errno.is_shortage() => return Err(errno),
+                entered => self.look_at(scan, entered, &mut scans),
+            }
         }
-    }
-
-    /// Nothing can be watched any more, nor anybody told so by a note: there
-    /// is no memory.
-    fn lose_all(&mut self) {
-        for watcher in self.watchers.values_mut() {
-            (watcher.has_lost, watcher.has_ended) = (true, watcher.root >= 0);
-            watcher.root = -1;
-            watcher.nodes.clear();
-        }
-        self.missed = true;
+        Ok(())
     }
 }
 

@@ -332,7 +332,12 @@ impl Files {
     }
 
     /// What comes of a scan's failure.
-    fn look_at(&mut self, scan: Scan, entered: Result<(), Errno>, scans: &mut VecDeque<Scan>) {
+    pub(super) fn look_at(
+        &mut self,
+        scan: Scan,
+        entered: Result<(), Errno>,
+        scans: &mut VecDeque<Scan>,
+    ) {
         match entered {
             Ok(()) => {}
             Err(errno) if is_gone(errno) => {
@@ -363,7 +368,7 @@ impl Files {
     }
 
     /// Watches a directory, and reads it.
-    fn enter(&mut self, scan: &Scan, scans: &mut VecDeque<Scan>) -> Result<(), Errno> {
+    pub(super) fn enter(&mut self, scan: &Scan, scans: &mut VecDeque<Scan>) -> Result<(), Errno> {
         const FLAGS: u32 = libc::IN_ONLYDIR | libc::IN_DONT_FOLLOW;
         let Scan { watcher: id, parent, ref name, tells } = *scan;
         let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };

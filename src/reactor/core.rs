@@ -8,7 +8,6 @@ use super::files;
 use super::flags::*;
 use super::inside::Watch;
 use super::io::Io;
-use super::lease::Locked;
 use super::mailbox::{Letters, NOBODY};
 use super::objects::Watched;
 use super::record::{self, CLOSING, LIVE, Record};
@@ -18,7 +17,7 @@ use super::timers::Timers;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, eventfd};
+use crate::sys::{epoll, eventfd, fork};
 use crate::table::{self, Handle, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::mem::MaybeUninit;
@@ -87,10 +86,12 @@ pub(super) struct Core {
     pub auto_advance: bool,
     pub precise: bool,
 
-    epoll: Fd,
-    eventfd: Fd,
+    pub(super) epoll: Fd,
+    pub(super) eventfd: Fd,
     /// What evloop_fileno gave away; the epoll is in it.
-    outer: Option<Fd>,
+    pub(super) outer: Option<Fd>,
+    /// The process that has made the loop's own descriptors.
+    pub made_in: fork::Epoch,
 
     pub slots: Slots,
     pub extras: HashMap<u32, Extra>,
@@ -175,6 +176,7 @@ impl Core {
             epoll: epoll::create()?,
             eventfd: eventfd::create(0)?,
             outer: None,
+            made_in: fork::current(),
             slots: Slots::default(),
             extras: HashMap::new(),
             io: Io::default(),
@@ -526,53 +528,6 @@ impl Core {
         self.outer.iter().for_each(Fd::abandon);
         self.timers.abandon();
         self.signals.abandon();
-    }
-
-    /// Makes everything anew that is shared with the parent process.
-    pub fn revive(&mut self, gate: &mut Locked<Gate>) -> Result<()> {
-        let closed: Vec<_> =
-            self.slots.all().filter(|(_, record)| record.state() == CLOSING).collect();
-        for (index, record) in closed.into_iter().filter(|(_, record)| !record.is_sent()) {
-            // Nothing is said to the parent's set.
-            self.finish_close(index, record, true);
-        }
-        let eventfd = eventfd::create(0)?;
-        let fresh = self.fresh_epoll(eventfd.raw())?;
-        let outer = match &self.outer {
-            Some(_) => {
-                let outer = epoll::create()?;
-                epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
-                Some(outer)
-            }
-            None => None,
-        };
-        let inotify = self.fresh_inotify(fresh.raw())?;
-        self.revive_clocks(fresh.raw())?;
-        self.number_is_ours(eventfd.raw());
-        self.number_is_ours(fresh.raw());
-        self.number_is_ours(outer.as_ref().map_or(-1, Fd::raw));
-        let old = (
-            std::mem::replace(&mut self.epoll, fresh),
-            std::mem::replace(&mut self.eventfd, eventfd),
-            std::mem::replace(&mut self.outer, outer),
-        );
-        // The child may have closed them, and use the numbers for others.
-        std::mem::forget(old);
-        self.in_callback = gate.running;
-        if !gate.running {
-            self.current = 0;
-            self.collecting = false;
-            self.desk.time.store(super::desk::UNKNOWN, Relaxed);
-            self.settle();
-        }
-        self.receive(gate);
-        // Before they are registered: those that are not what they were are
-        // not, and some put another file in the place of the parent's.
-        self.revive_objects();
-        self.register_all(self.epoll());
-        self.revive_signals();
-        self.revive_files(inotify);
-        Ok(())
     }
 }
 

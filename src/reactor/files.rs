@@ -16,6 +16,7 @@ use super::watcher::Fresh;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::files::{Files, More, Note, Request, Rest, Root};
 use crate::sync::Ordering::Relaxed;
+use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, inotify};
 use crate::table::{self, Kind};
 use std::collections::{HashMap, VecDeque};
@@ -487,7 +488,7 @@ impl Core {
     }
 
     /// In a forked child: an inotify of its own, registered with its epoll.
-    pub fn fresh_inotify(&self, epoll: RawFd) -> Result<Option<crate::sys::fd::Fd>> {
+    pub fn fresh_inotify(&self, epoll: RawFd) -> Result<Option<Fd>> {
         if self.desk.files.lock().files.descriptor().is_none() {
             return Ok(None);
         }
@@ -496,15 +497,17 @@ impl Core {
         Ok(Some(inotify))
     }
 
-    pub fn revive_files(&mut self, inotify: Option<crate::sys::fd::Fd>) {
-        let Some(inotify) = inotify else { return };
-        self.number_is_ours(inotify.raw());
+    /// If this fails it can be called again, with another inotify.
+    pub fn revive_files(&mut self, inotify: Option<Fd>) -> Result<()> {
+        let Some(inotify) = inotify else { return Ok(()) };
         self.files.fd = inotify.raw();
         self.files.bits |= DUE;
         let desk = self.desk;
-        desk.files.lock().files.revive(inotify);
-        if desk.files.lock().close_if_empty(self.epoll()) {
+        let mut state = desk.files.lock();
+        state.files.revive(inotify)?;
+        if state.close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
         }
+        Ok(())
     }
 }

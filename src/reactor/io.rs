@@ -650,7 +650,9 @@ impl Core {
             return;
         }
         self.io_lost(fresh.raw(), Errno::EBADF);
-        self.register_all(fresh.raw());
+        if self.register_all(fresh.raw()).is_err() {
+            return;
+        }
         let raw = fresh.raw();
         if self.replace_epoll(fresh).is_ok() {
             gate.epoll = raw;
@@ -674,17 +676,36 @@ impl Core {
         !is_lost
     }
 
-    /// Registers all that is watched with another set.
-    pub fn register_all(&mut self, epoll: RawFd) {
+    /// Registers all that is watched with another set. Where something is
+    /// short this fails, and nothing is changed here.
+    pub fn register_all(&mut self, epoll: RawFd) -> Result<()> {
+        let mut lost = Vec::new();
         for fd in 0..self.io.first.len() as RawFd {
-            let Some((index, first)) = self.first(fd) else { continue };
-            let wanted = self.wanted(fd).unwrap_or(PARKED);
-            let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
-            match epoll::add(epoll, fd, wanted, cookie) {
-                Ok(()) => set_mask(first, wanted),
-                Err(errno) => self.io_lost(fd, errno),
+            match self.register_one(epoll, fd) {
+                Ok(()) => {}
+                Err(errno) if errno.is_shortage() => return Err(errno.into()),
+                Err(errno) => {
+                    lost.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                    lost.push((fd, errno));
+                }
             }
         }
+        for (fd, errno) in lost {
+            self.io_lost(fd, errno);
+        }
+        for fd in 0..self.io.first.len() as RawFd {
+            if let Some((_, first)) = self.first(fd) {
+                set_mask(first, self.wanted(fd).unwrap_or(PARKED));
+            }
+        }
+        Ok(())
+    }
+
+    fn register_one(&self, epoll: RawFd, fd: RawFd) -> std::result::Result<(), Errno> {
+        let Some((index, first)) = self.first(fd) else { return Ok(()) };
+        let wanted = self.wanted(fd).unwrap_or(PARKED);
+        let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
+        epoll::add(epoll, fd, wanted, cookie)
     }
 }
 

@@ -64,6 +64,8 @@ mod record;
 #[cfg(not(loom))]
 mod registry;
 #[cfg(not(loom))]
+mod revive;
+#[cfg(not(loom))]
 mod run;
 #[cfg(not(loom))]
 mod running;

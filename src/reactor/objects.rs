@@ -14,6 +14,7 @@ use super::event::Event;
 use super::flags::{ERROR, OVER, REAPS};
 use super::record::{self, Record};
 use crate::errno::{Errno, Result, error};
+use crate::sys::fork;
 use crate::table::{self, Kind};
 use crate::waiters::Watchable;
 use std::os::fd::RawFd;
@@ -44,9 +45,10 @@ pub(crate) trait Watched {
         false
     }
 
-    /// In a forked child, whose loop has another eventfd. With an error the
-    /// watcher is told that, and this is dropped: it must not close what has
-    /// its descriptor's number and may be another file by now.
+    /// In a forked child, whose loop has another eventfd. Where something is
+    /// short this is called again later. With any other error the watcher is
+    /// told that, and this is dropped: it must not close what has its
+    /// descriptor's number and may be another file by now.
     fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno>;
 
     /// Of a loop whose memory has to stay: gives back its descriptor. False:
@@ -80,7 +82,29 @@ pub(crate) struct Watch {
 /// One that is watched; not freed, and heard of, while this is pinned.
 struct Object {
     watch: Watch,
-    pinned: Option<(Box<dyn Watchable>, RawFd)>,
+    pinned: Option<PinnedObject>,
+}
+
+/// An object that rings an eventfd when it is closed.
+struct PinnedObject {
+    object: Box<dyn Watchable>,
+    eventfd: RawFd,
+    /// The process that has pinned it.
+    epoch: fork::Epoch,
+}
+
+impl PinnedObject {
+    fn new(watch: &Watch, eventfd: RawFd) -> Result<Self> {
+        let object = (watch.pin)(watch.handle)?;
+        object.watch(eventfd)?;
+        Ok(Self { object, eventfd, epoch: fork::current() })
+    }
+}
+
+impl Drop for PinnedObject {
+    fn drop(&mut self) {
+        self.object.unwatch(self.eventfd);
+    }
 }
 
 /// An object to be watched.
@@ -97,15 +121,13 @@ impl Watched for Object {
     }
 
     fn begin(&mut self, eventfd: RawFd) -> Result<()> {
-        let object = (self.watch.pin)(self.watch.handle)?;
-        object.watch(eventfd)?;
-        self.pinned = Some((object, eventfd));
+        self.pinned = Some(PinnedObject::new(&self.watch, eventfd)?);
         Ok(())
     }
 
     fn ask(&mut self, _ready: u32, event: &mut Event) -> Answer {
-        let Some((object, _)) = &self.pinned else { return Answer::Nothing };
-        match object.take() {
+        let Some(pinned) = &self.pinned else { return Answer::Nothing };
+        match pinned.object.take() {
             Ok(0) => return Answer::Nothing,
             Ok(count) => event.count = count,
             // That is noticed by whoever asks.
@@ -123,26 +145,23 @@ impl Watched for Object {
     }
 
     fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno> {
-        let before = self.pinned.take();
-        if self.begin(eventfd).is_err() {
-            self.pinned = before;
-            return Ok(());
+        match PinnedObject::new(&self.watch, eventfd) {
+            Ok(fresh) => {
+                let before = self.pinned.replace(fresh);
+                if before.as_ref().is_some_and(|before| before.epoch != fork::current()) {
+                    // It was forgotten in the fork, as all pins were.
+                    std::mem::forget(before);
+                }
+                Ok(())
+            }
+            Err(error) if error.errno.is_shortage() => Err(error.errno),
+            // That it is closed is noticed when the loop looks at it.
+            Err(_) => Ok(()),
         }
-        // It was forgotten in the fork, as all pins were.
-        std::mem::forget(before);
-        Ok(())
     }
 
     fn abandon(&self) -> bool {
         false
-    }
-}
-
-impl Drop for Object {
-    fn drop(&mut self) {
-        if let Some((object, eventfd)) = &self.pinned {
-            object.unwatch(*eventfd);
-        }
     }
 }
 
@@ -178,20 +197,24 @@ impl Core {
     }
 
     /// In a forked child, with another eventfd.
-    pub fn revive_objects(&mut self) {
+    pub fn revive_objects(&mut self) -> Result<()> {
         let eventfd = self.eventfd();
         let mut gone = Vec::new();
         for (index, watched) in &mut self.objects {
-            if let Err(errno) = watched.revive(eventfd)
-                && gone.try_reserve(1).is_ok()
-            {
-                gone.push((*index, errno));
+            match watched.revive(eventfd) {
+                Ok(()) => {}
+                Err(errno) if errno.is_shortage() => return Err(errno.into()),
+                Err(errno) => {
+                    gone.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                    gone.push((*index, errno));
+                }
             }
         }
         for (index, errno) in gone {
             self.object_gone(index, errno);
         }
         self.look_at_objects();
+        Ok(())
     }
 
     /// The watcher is not reported any more, and has no descriptor.
