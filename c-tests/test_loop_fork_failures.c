@@ -118,6 +118,9 @@ static const Refusal refusals[] = {
   {SYS_timerfd_create, EMFILE},
   {SYS_signalfd4, ENFILE},
   {SYS_inotify_init1, EMFILE},
+  {SYS_inotify_add_watch, ENOMEM},
+  {SYS_inotify_add_watch, ENOSPC},
+  {SYS_openat2, EMFILE},
   {SYS_openat, EMFILE},
   {SYS_getdents64, ENOMEM},
 };

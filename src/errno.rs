@@ -50,6 +50,8 @@ impl Errno {
     pub const ENOSPC: Self = Self::new(libc::ENOSPC);
     pub const ENXIO: Self = Self::new(libc::ENXIO);
     pub const ENODEV: Self = Self::new(libc::ENODEV);
+    pub const ENAMETOOLONG: Self = Self::new(libc::ENAMETOOLONG);
+    pub const EXDEV: Self = Self::new(libc::EXDEV);
     pub const ENOENT: Self = Self::new(libc::ENOENT);
     pub const ENOMEM: Self = Self::new(libc::ENOMEM);
     pub const ENOSYS: Self = Self::new(libc::ENOSYS);
@@ -305,6 +307,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ELOOP, c"ELOOP: nested too deep, or in a circle"),
     (libc::EMFILE, c"EMFILE: no descriptor left for this process"),
     (libc::ENFILE, c"ENFILE: no descriptor left for the system"),
+    (libc::ENAMETOOLONG, c"ENAMETOOLONG: the path or a name in it is too long"),
     (libc::ENOBUFS, c"ENOBUFS: no buffer space left"),
     (libc::ENODEV, c"ENODEV: no such device"),
     (libc::ENOENT, c"ENOENT: not registered"),
@@ -312,6 +315,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ENOSPC, c"ENOSPC: the user's limit of watches is used up"),
     (libc::ENOSYS, c"ENOSYS: the kernel lacks or forbids the system call"),
     (libc::ENOTRECOVERABLE, c"ENOTRECOVERABLE: a bug of the library; the object is unusable"),
+    (libc::ENOTDIR, c"ENOTDIR: no directory"),
     (libc::ENOTSUP, c"ENOTSUP: not supported here"),
     (libc::ENOTTY, c"ENOTTY: not supported by this kind of descriptor"),
     (libc::ENXIO, c"ENXIO: no such device or address"),
@@ -319,6 +323,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::EPERM, c"EPERM: not permitted, or not possible for this descriptor"),
     (libc::EPIPE, c"EPIPE: broken pipe"),
     (libc::ERANGE, c"ERANGE: the result is out of range"),
+    (libc::EROFS, c"EROFS: the file system is read-only"),
     (libc::ESPIPE, c"ESPIPE: cannot seek"),
     (libc::ESRCH, c"ESRCH: no such process"),
     (libc::ESTALE, c"ESTALE: the handle is not live"),

@@ -2,8 +2,8 @@
 //! the trees.
 
 use super::queue::Raw;
-use super::tree::Scan;
-use super::{ENTERED, ENTRIES, ERROR, Files, MOVED, Note, User};
+use super::watches::User;
+use super::{ENTERED, ENTRIES, ERROR, Files, MOVED, Note};
 use crate::errno::Errno;
 
 /// What is to be told, by places in a tree.
@@ -76,15 +76,19 @@ impl Files {
         }
     }
 
-    /// A directory could not be watched, or not be read.
-    pub(super) fn tell_failure(&mut self, scan: &Scan, errno: Errno) {
-        let told = Told::entry(ERROR, scan.parent, &scan.name);
-        self.tell(scan.watcher, Told { errno: Some(errno), ..told });
+    /// A directory, or this entry of it, could not be watched, or not be read.
+    pub(super) fn tell_failure(&mut self, id: u32, watch: i32, name: &[u8], errno: Errno) {
+        self.tell(id, Told { errno: Some(errno), ..Told::entry(ERROR, watch, name) });
     }
 
     /// Nothing more will be told.
     pub(super) fn tell_end(&mut self, id: u32) {
-        self.detach(id);
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        let root = std::mem::replace(&mut watcher.root, -1);
+        self.end_renewal(id);
+        self.claims.retain(|scan| scan.watcher != id);
+        self.backlog.drop_watcher(id);
+        self.forget(id, root);
         self.tell(id, Told::entry(libc::IN_IGNORED, -1, b""));
     }
 }
@@ -101,19 +105,15 @@ impl Files {
 
     /// A rename, both of whose directories are watched.
     pub(super) fn take_pair(&mut self, from: &Raw, to: &Raw) {
-        let hears = |files: &Self, note: &Raw, id: u32| {
-            let watch = files.watches.get(&note.watch);
-            watch.is_some_and(|watch| watch.users.iter().any(|user| user.watcher == id))
-        };
         self.for_users(from, |files, id| {
-            if hears(files, to, id) {
+            if files.is_user(id, to.watch) {
                 files.take_move(id, from, to)
             } else {
                 files.take_for(id, from)
             }
         });
         self.for_users(to, |files, id| {
-            if !hears(files, from, id) {
+            if !files.is_user(id, from.watch) {
                 files.take_for(id, to);
             }
         });
@@ -123,11 +123,11 @@ impl Files {
     fn for_users(&mut self, note: &Raw, mut tell: impl FnMut(&mut Self, u32)) {
         let Some(watch) = self.watches.get(&note.watch) else { return };
         let mut users: Vec<User> = Vec::new();
-        if users.try_reserve_exact(watch.users.len()).is_err() {
+        if users.try_reserve_exact(watch.users().count()).is_err() {
             self.lost = true;
             return;
         }
-        users.extend(watch.users.iter().filter(|user| note.end > user.since));
+        users.extend(watch.users().filter(|user| note.end > user.since));
         for user in users {
             tell(self, user.watcher);
         }
@@ -157,10 +157,6 @@ impl Files {
             return self.tell(id, told);
         }
         let displaced = watcher.take_displaced(note.watch, &note.name);
-        let arrives = note.mask & ENTERED != 0;
-        if watcher.was_seen(note.watch, &note.name, note.end, arrives) {
-            return;
-        }
         self.tell(id, told);
         if note.is_directory() {
             self.take_directory(id, note, displaced);
@@ -181,8 +177,6 @@ impl Files {
     /// of it.
     fn take_move(&mut self, id: u32, from: &Raw, to: &Raw) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
-        watcher.was_seen(from.watch, &from.name, from.end, false);
-        watcher.was_seen(to.watch, &to.name, to.end, false);
         let displaced = watcher.take_displaced(from.watch, &from.name);
         watcher.take_displaced(to.watch, &to.name);
         let recursive = watcher.recursive;
@@ -207,7 +201,7 @@ impl Files {
     /// A watch is gone: its file was deleted, or unmounted.
     fn take_end(&mut self, number: i32) {
         let Some(watch) = self.watches.remove(&number) else { return };
-        for user in watch.users {
+        for user in watch.users() {
             let root = self.watchers.get(&user.watcher).map(|watcher| watcher.root);
             if root == Some(number) {
                 self.tell_end(user.watcher);

@@ -65,6 +65,21 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Whether everything that was read is dealt with.
+    pub fn is_empty(&self) -> bool {
+        self.notes.is_empty() && self.lost.is_none()
+    }
+
+    /// What was read and not dealt with, from a place of inotify's queue on.
+    pub fn behind(&self, end: u64) -> impl Iterator<Item = &Raw> {
+        self.notes.range(self.notes.partition_point(|note| note.end <= end)..)
+    }
+
+    /// Reads on, though it is not time to deal with that.
+    pub fn read_ahead(&mut self, inotify: RawFd, now: i64) {
+        self.fill(inotify, now, FAR_AHEAD);
+    }
+
     /// How much inotify has said by now.
     pub fn end(&self, inotify: RawFd) -> u64 {
         self.read + u64::try_from(file::readable(inotify).unwrap_or(0)).unwrap_or(0)
@@ -119,8 +134,7 @@ impl Queue {
     /// Whether a rename moved this directory out of its parent; the events of
     /// its halves end at `end`. `None`: the event that says so may yet come.
     pub fn has_moved(&self, watch: i32, parent: i32, end: u64) -> Option<bool> {
-        let behind = self.notes.iter().skip_while(|note| note.end <= end);
-        for (count, note) in behind.enumerate() {
+        for (count, note) in self.behind(end).enumerate() {
             if note.watch == watch && note.mask & libc::IN_MOVE_SELF != 0 {
                 return Some(true);
             }
@@ -153,7 +167,7 @@ impl Queue {
     /// Reads on, until there are so many notes; whether there were any more.
     fn fill(&mut self, inotify: RawFd, now: i64, room: usize) -> bool {
         // A note has at most this much, and its name.
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 2048];
         let before = self.notes.len();
         while self.notes.len() < room {
             let mut rest = inotify::read(inotify, &mut buffer);
