@@ -251,7 +251,7 @@ static void exchange_entries(Model *model, const char *one, const char *other) {
 
 /* Words as write_down() has them, in any order. */
 typedef struct Words {
-  char text[MOST_ENTRIES][2 * PATH_ROOM];
+  char text[MOST_ENTRIES][3 * PATH_ROOM];
   int count;
 } Words;
 
@@ -361,7 +361,7 @@ static bool change(Model *model, uint64_t *seed, const char *watched, Words *wor
 /* ---- the events that came ---- */
 
 /* Until this event comes no event is kept. */
-static char awaited[2 * PATH_ROOM];
+static char awaited[3 * PATH_ROOM];
 
 static void record_event(const evloop_event_t *event, void *user_data) {
   Words *seen = (Words *)user_data;
