@@ -49,7 +49,8 @@ pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) ->
 /// Let a watcher deliver events again.
 ///
 /// A timer that became due while it was disabled expires at once, with all
-/// expirations counted.
+/// expirations counted. A descriptor that is ready is reported, although its
+/// edge has passed: see evloop_add_io().
 ///
 /// @param watcher a watcher; nothing happens if it is enabled.
 /// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
@@ -181,8 +182,8 @@ pub unsafe extern "C" fn evloop_watcher_get_name(
 ) -> c_int {
     guard("evloop_watcher_get_name", || {
         // SAFETY: the caller lends `cap` bytes at `buf`.
-        let room = unsafe { arg::bytes_out(buf, cap) }?;
-        arg::count(reactor::get_name(watcher, room)?)
+        let mut out = unsafe { arg::bytes_out(buf, cap) }?;
+        arg::count(reactor::get_name(watcher, &mut out)?)
     })
 }
 
@@ -281,7 +282,7 @@ pub unsafe extern "C" fn evloop_watcher_set_destroy(
     user_data: *mut c_void,
 ) -> c_int {
     guard("evloop_watcher_set_destroy", || {
-        let destroy = Change::Destroy(Target { callback, user_data });
-        reactor::change(watcher, destroy).map(|()| 0)
+        let destroy = Target { callback, user_data };
+        reactor::set_destroy(watcher, destroy).map(|()| 0)
     })
 }

@@ -17,13 +17,14 @@ mod tree;
 mod watches;
 
 use crate::errno::Errno;
+use crate::hash::Map;
 use crate::sys::directory::{self, To};
 use crate::sys::fd::{self, Fd};
 use crate::sys::{clock, file, fork};
 use open::{Identity, c_str, terminated};
 use queue::{Next, Queue};
 use scan::{Backlog, Scan};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use tree::Node;
@@ -90,12 +91,12 @@ struct Watcher {
     path: Box<[u8]>,
     /// The watch of that; -1: it is gone.
     root: i32,
-    nodes: HashMap<i32, Node>,
+    nodes: Map<i32, Node>,
     /// The first of those that are to be forgotten, which are linked; -1:
     /// none.
     forgotten: i32,
     /// While they are looked for again: those that there were before.
-    before: Option<HashMap<i32, Node>>,
+    before: Option<Map<i32, Node>>,
     /// What waits for it, in order.
     kept: VecDeque<Note>,
     /// It was too much, or there was no memory for it.
@@ -113,9 +114,9 @@ pub(crate) struct Rest(Backlog);
 #[derive(Default)]
 pub(crate) struct Files {
     inotify: Option<Fd>,
-    watches: HashMap<i32, Watch>,
+    watches: Map<i32, Watch>,
     /// By the numbers of their records.
-    watchers: HashMap<u32, Watcher>,
+    watchers: Map<u32, Watcher>,
     queue: Queue,
     /// Directories that are yet to be watched and read.
     backlog: Backlog,
@@ -279,7 +280,7 @@ impl Files {
             recursive: request.recursive,
             path,
             root: -1,
-            nodes: HashMap::new(),
+            nodes: Map::default(),
             forgotten: -1,
             before: None,
             kept: VecDeque::new(),

@@ -7,7 +7,7 @@ use super::tree::About;
 use super::watches::Watch;
 use super::{Files, Watcher, join};
 use crate::errno::Errno;
-use std::collections::HashMap;
+use crate::hash::Map;
 
 /// Which directory a rename moved.
 enum Mover {
@@ -21,7 +21,7 @@ enum Mover {
 /// Whether it is known which directory a rename moved, of those that it may
 /// have moved for some watcher.
 pub(super) fn is_settled(
-    (watches, watchers): (&HashMap<i32, Watch>, &HashMap<u32, Watcher>),
+    (watches, watchers): (&Map<i32, Watch>, &Map<u32, Watcher>),
     queue: &Queue,
     from: &Raw,
     end: u64,

@@ -5,7 +5,7 @@ use super::scan::{Scan, Step};
 use super::tree::Node;
 use super::{Files, Watcher};
 use crate::errno::Errno;
-use std::collections::HashMap;
+use crate::hash::Map;
 
 impl Files {
     /// Reads a watcher's directories again, after what it may have missed.
@@ -109,7 +109,7 @@ impl Watcher {
         let Some(root) = self.nodes.get(&self.root).map(Node::without_children) else {
             return Err(Errno::ENOENT);
         };
-        let mut fresh = HashMap::new();
+        let mut fresh = Map::default();
         fresh.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         if let Some(before) = &mut self.before {
             // Those of an earlier overflow that were not found yet stay.

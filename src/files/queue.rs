@@ -11,8 +11,9 @@
 //! right behind the halves, before it changes either directory again.
 
 use super::ENTRIES;
+use crate::hash::Set;
 use crate::sys::{file, inotify};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 /// How long the other half of a rename is waited for.
@@ -57,7 +58,7 @@ pub(super) enum Next {
 pub(super) struct Queue {
     notes: VecDeque<Raw>,
     /// The cookies of the second halves among them.
-    arrivals: HashSet<u32>,
+    arrivals: Set<u32>,
     /// How much was read, in bytes.
     read: u64,
     /// What there was no memory for, when there was nothing else.

@@ -10,9 +10,10 @@ use super::open::{Identity, c_str, is_gone, terminated};
 use super::queue::Queue;
 use super::{AT_A_TIME, ENTERED, ENTRIES, Files, join};
 use crate::errno::Errno;
+use crate::hash::Map;
 use crate::sys::directory::{self, Entry, Room, To};
 use crate::sys::fd::Fd;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 
 /// Directories that wait for inotify to report renames; more are as if it had
@@ -49,7 +50,7 @@ struct Reading {
     directory: Fd,
     /// What inotify has queued of its entries, up to this place: whether the
     /// first of that is that they are new.
-    reported: HashMap<Box<[u8]>, bool>,
+    reported: Map<Box<[u8]>, bool>,
     until: u64,
     /// Some of its entries were reported as new.
     has_begun: bool,
@@ -221,7 +222,7 @@ impl Files {
             return Ok(());
         }
         let directory = watcher.open_directory(watch, To::Read)?;
-        let (watcher, tells, reported) = (scan.watcher, scan.tells, HashMap::new());
+        let (watcher, tells, reported) = (scan.watcher, scan.tells, Map::default());
         let until = self.since(watcher, watch);
         let has_begun = false;
         let reading = Reading { watcher, tells, watch, directory, reported, until, has_begun };

@@ -4,7 +4,7 @@ use super::open::Identity;
 use super::queue::Raw;
 use super::{AT_A_TIME, Files, Watcher, join};
 use crate::errno::Errno;
-use std::collections::HashMap;
+use crate::hash::Map;
 
 /// A directory that is watched, or the one file that is.
 pub(super) struct Node {
@@ -12,7 +12,7 @@ pub(super) struct Node {
     pub parent: i32,
     pub name: Box<[u8]>,
     /// Those in it, by their names.
-    pub children: HashMap<Box<[u8]>, i32>,
+    pub children: Map<Box<[u8]>, i32>,
     pub identity: Identity,
     /// The directory in it whose name another one got, by the last change of
     /// its entries: replaced, or half of an exchange.
@@ -28,7 +28,7 @@ pub(super) struct Node {
 impl Node {
     /// The same, before it is read.
     pub fn without_children(&self) -> Self {
-        let (name, children) = (Box::default(), HashMap::new());
+        let (name, children) = (Box::default(), Map::default());
         Self { name, children, displaced: None, ..*self }
     }
 }
@@ -202,7 +202,7 @@ impl Files {
         let node = Node {
             parent: at.0,
             name: Box::default(),
-            children: HashMap::new(),
+            children: Map::default(),
             identity,
             displaced: None,
             since,

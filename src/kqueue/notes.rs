@@ -13,11 +13,10 @@ use super::registration::Registration;
 use super::slab::NONE;
 use super::snapshot::Snapshot;
 use crate::errno::Errno;
+use crate::hash::Map;
 use crate::sys::fd::{self, Fd};
 use crate::sys::file;
 use crate::sys::inotify::{self, Note, Of};
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::os::fd::RawFd;
 
 /// For filters: the directory that the file lies in is watched for removals,
@@ -70,7 +69,7 @@ struct Moved {
 
 pub(super) struct Notes {
     pub fd: Option<Fd>,
-    watches: HashMap<i32, Watch, BuildHasherDefault<Mixer>>,
+    watches: Map<i32, Watch>,
     moved: Option<Moved>,
     /// They are being taken just now.
     is_busy: bool,
@@ -80,7 +79,7 @@ pub(super) struct Notes {
 
 impl Notes {
     pub fn new() -> Self {
-        let watches = HashMap::default();
+        let watches = Map::default();
         Self { fd: None, watches, moved: None, is_busy: false, has_ended: false }
     }
 

@@ -10,16 +10,17 @@ use super::dispatch::live;
 use super::event::{Event, Target};
 use super::flags::*;
 use super::named::Named;
+use super::own_fds::OwnFd;
 use super::record::{self, LIVE, Record};
 use super::running::Run;
 use super::watcher::Fresh;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::files::{Files, LATER_NS, More, Note, Request, Rest, Root};
+use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, inotify};
 use crate::table::{self, Kind};
-use std::collections::HashMap;
 use std::os::fd::RawFd;
 
 /// The word of the inotify in the loop's epoll: after those of the clocks.
@@ -43,13 +44,11 @@ pub(super) struct Outlook {
     pub bits: u32,
     /// With [`WAITS`]: until when.
     pub until: i64,
-    /// The inotify, or -1.
-    pub fd: RawFd,
 }
 
 impl Outlook {
     pub fn nothing() -> Self {
-        Self { bits: 0, until: 0, fd: -1 }
+        Self { bits: 0, until: 0 }
     }
 
     /// Whether an iteration has to look.
@@ -90,7 +89,7 @@ struct Shown {
 #[derive(Default)]
 pub(super) struct FileState {
     files: Files,
-    shown: HashMap<u64, Shown>,
+    shown: Map<u64, Shown>,
 }
 
 impl FileState {
@@ -423,10 +422,8 @@ impl Core {
     pub fn file_added(&mut self, index: u32) {
         let desk = self.desk;
         let mut state = desk.files.lock();
-        let inotify = state.files.descriptor().unwrap_or(-1);
-        if inotify != self.files.fd {
-            self.number_is_ours(inotify);
-            self.files.fd = inotify;
+        if let Some(inotify) = state.files.descriptor().filter(|fd| !desk.own.has(*fd)) {
+            self.fd_is_ours(OwnFd::Inotify, inotify);
         }
         // What it was told before it was there.
         state.files.resume(index);
@@ -445,6 +442,7 @@ impl Core {
         state.shown.retain(|_, shown| shown.watcher != index);
         if !told && state.close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
+            self.desk.own.set(OwnFd::Inotify, -1);
         } else if state.files.has_leaving() {
             self.files.bits |= DUE;
         }
@@ -471,13 +469,13 @@ impl Core {
     /// If this fails it can be called again, with another inotify.
     pub fn revive_files(&mut self, inotify: Option<Fd>) -> Result<()> {
         let Some(inotify) = inotify else { return Ok(()) };
-        self.files.fd = inotify.raw();
         self.files.bits |= DUE;
         let desk = self.desk;
         let mut state = desk.files.lock();
         state.files.revive(inotify)?;
         if state.close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
+            desk.own.set(OwnFd::Inotify, -1);
         }
         Ok(())
     }

@@ -5,11 +5,13 @@
 //! the stacks), then looks whether the loop sleeps, and rings only then. The loop
 //! says that it is about to sleep, then looks once more for what was left.
 //! All four are sequentially consistent: one of the two sees the other, so
-//! nothing is left lying while the loop sleeps. Whoever takes `asleep` away
-//! rings: one ring for each sleep.
+//! nothing is left lying while the loop sleeps. The sender that takes `asleep`
+//! away gets a [`Wake`], which wakes the loop when it is dropped: no early
+//! return can forget it, and there is one wake-up for each sleep.
 //!
 //! No locks and no loops that wait for others: a signal handler may send.
 
+use super::sent_stack::{Links, SentStack};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 use std::ptr;
 
@@ -25,9 +27,6 @@ pub(super) const SIGNALS: u64 = 32;
 const BITS: u32 = 8;
 const MASK: u64 = (1 << BITS) - 1;
 
-/// The end of the stack, and of nothing.
-pub(super) const NOBODY: u32 = 0;
-
 /// What is delivered once, and may need memory: no signal handler sends it.
 pub(super) struct Letter<P> {
     next: *mut Letter<P>,
@@ -36,9 +35,25 @@ pub(super) struct Letter<P> {
     content: P,
 }
 
+// SAFETY: the content may go to other threads, and the rest is the list's that
+// it is in.
+unsafe impl<P: Send> Send for Letter<P> {}
+
 impl<P> Letter<P> {
     pub fn new(to: i64, content: P) -> Self {
         Self { next: ptr::null_mut(), to, content }
+    }
+
+    pub fn to(&self) -> i64 {
+        self.to
+    }
+
+    pub fn content_mut(&mut self) -> &mut P {
+        &mut self.content
+    }
+
+    pub fn into_content(self) -> P {
+        self.content
     }
 }
 
@@ -49,7 +64,8 @@ pub(super) struct Letters<P> {
     len: usize,
 }
 
-// SAFETY: it owns its letters, whose contents may go to other threads.
+// SAFETY: it owns its letters, whose contents may go to other threads. A loop
+// has such a list, and goes from thread to thread itself.
 unsafe impl<P: Send> Send for Letters<P> {}
 
 impl<P> Letters<P> {
@@ -98,7 +114,13 @@ impl<P> Letters<P> {
         (others.first, others.last, others.len) = (ptr::null_mut(), ptr::null_mut(), 0);
     }
 
-    fn take(&mut self) -> Option<Box<Letter<P>>> {
+    /// The content of the next one, which stays.
+    pub fn first(&self) -> Option<&P> {
+        // SAFETY: null, or the first of the list, which this owns.
+        unsafe { self.first.as_ref() }.map(|letter| &letter.content)
+    }
+
+    pub fn take(&mut self) -> Option<Box<Letter<P>>> {
         if self.first.is_null() {
             return None;
         }
@@ -130,15 +152,29 @@ pub(super) struct Mailbox<P> {
     /// another loop, whom a late sender must not disturb.
     work: AtomicU64,
     asleep: AtomicU32,
-    /// The record on top of the stack of those that were sent to.
-    top: AtomicU32,
+    /// The async watchers that were sent to.
+    sent: SentStack,
     /// The letter that came last.
     letters: AtomicPtr<Letter<P>>,
 }
 
-/// The links of the stack: a word of each record.
-pub(super) trait Links {
-    fn set_next(&self, id: u32, next: u32);
+/// What wakes a sleeping loop: its eventfd.
+pub(super) trait Waker {
+    fn wake_loop(&self);
+}
+
+/// The duty to wake a loop, if it slept; done when this is dropped. The
+/// caller drops it where the loop finds all that it is woken for.
+#[must_use]
+pub(super) struct Wake<'a, W: Waker>(Option<&'a W>);
+
+impl<W: Waker> Drop for Wake<'_, W> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(waker) = self.0 {
+            waker.wake_loop();
+        }
+    }
 }
 
 impl<P: Send> Mailbox<P> {
@@ -147,7 +183,7 @@ impl<P: Send> Mailbox<P> {
         Self {
             work: AtomicU64::new(0),
             asleep: AtomicU32::new(0),
-            top: AtomicU32::new(NOBODY),
+            sent: SentStack::new(),
             letters: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -157,15 +193,15 @@ impl<P: Send> Mailbox<P> {
         Self {
             work: AtomicU64::new(0),
             asleep: AtomicU32::new(0),
-            top: AtomicU32::new(NOBODY),
+            sent: SentStack::new(),
             letters: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
-    /// Leaves some work for the loop with this handle; true: the caller has
-    /// to ring. `None`: that loop is gone.
+    /// Leaves some work for the loop with this handle. `None`: that loop is
+    /// gone.
     #[must_use]
-    pub fn leave(&self, handle: i64, bits: u64) -> Option<bool> {
+    pub fn leave<'a, W: Waker>(&self, waker: &'a W, handle: i64, bits: u64) -> Option<Wake<'a, W>> {
         let mut work = self.work.load(Relaxed);
         loop {
             if work >> BITS != handle.cast_unsigned() {
@@ -173,38 +209,42 @@ impl<P: Send> Mailbox<P> {
             }
             // SeqCst: against `sleep`; and so a Release, for what was done.
             match self.work.compare_exchange_weak(work, work | bits, SeqCst, Relaxed) {
-                Ok(_) => return Some(self.must_ring()),
+                Ok(_) => return Some(self.wake_if_asleep(waker)),
                 Err(now) => work = now,
             }
         }
     }
 
-    /// Puts a record on the stack, which it is not on; true: the caller has
-    /// to ring.
-    #[must_use]
-    pub fn push(&self, links: &impl Links, id: u32) -> bool {
-        let mut top = self.top.load(Relaxed);
-        loop {
-            links.set_next(id, top);
-            // SeqCst: against `sleep`; and so a Release, for what was sent.
-            match self.top.compare_exchange_weak(top, id, SeqCst, Relaxed) {
-                Ok(_) => return self.must_ring(),
-                Err(now) => top = now,
-            }
-        }
+    /// The tag of [`Self::push`], to be read before a watcher is marked.
+    #[inline(always)]
+    pub fn sent_tag(&self) -> u64 {
+        self.sent.tag()
     }
 
-    /// Sends a letter; true: the caller has to ring.
+    /// Puts an async watcher that was marked on the stack of its loop.
+    /// `None`: that loop is gone.
     #[must_use]
-    pub fn post(&self, letter: Box<Letter<P>>) -> bool {
+    #[inline(always)]
+    pub fn push<'a, W: Waker>(
+        &self,
+        waker: &'a W,
+        links: &impl Links,
+        id: u32,
+        tag: u64,
+    ) -> Option<Wake<'a, W>> {
+        self.sent.push(links, id, tag).then(|| self.wake_if_asleep(waker))
+    }
+
+    /// Sends a letter.
+    pub fn post<'a, W: Waker>(&self, waker: &'a W, letter: Box<Letter<P>>) -> Wake<'a, W> {
         let letter = Box::into_raw(letter);
         let mut last = self.letters.load(Relaxed);
         loop {
             // SAFETY: nobody else knows it yet.
             unsafe { (*letter).next = last };
-            // As in `push`.
+            // As in `leave`.
             match self.letters.compare_exchange_weak(last, letter, SeqCst, Relaxed) {
-                Ok(_) => return self.must_ring(),
+                Ok(_) => return self.wake_if_asleep(waker),
                 Err(now) => last = now,
             }
         }
@@ -230,9 +270,11 @@ impl<P: Send> Mailbox<P> {
         taken
     }
 
-    fn must_ring(&self) -> bool {
+    #[inline(always)]
+    fn wake_if_asleep<'a, W: Waker>(&self, waker: &'a W) -> Wake<'a, W> {
         model_order();
-        self.asleep.load(SeqCst) != 0 && self.asleep.swap(0, SeqCst) != 0
+        let asleep = self.asleep.load(SeqCst) != 0 && self.asleep.swap(0, SeqCst) != 0;
+        Wake(asleep.then_some(waker))
     }
 
     /// What was left, without taking it.
@@ -243,7 +285,7 @@ impl<P: Send> Mailbox<P> {
 
     #[inline(always)]
     pub fn has_sent(&self) -> bool {
-        self.top.load(Relaxed) != NOBODY
+        self.sent.has_any()
     }
 
     /// Whether anything was left.
@@ -259,7 +301,12 @@ impl<P: Send> Mailbox<P> {
 
     /// Takes the whole stack; its top.
     pub fn take_sent(&self) -> u32 {
-        if self.top.load(Relaxed) == NOBODY { NOBODY } else { self.top.swap(NOBODY, AcqRel) }
+        self.sent.take()
+    }
+
+    /// The same, for a loop that is closed: later pushes are refused.
+    pub fn close_sent(&self) -> u32 {
+        self.sent.close()
     }
 
     /// The loop is about to sleep; false: it must not, something was left.
@@ -268,7 +315,7 @@ impl<P: Send> Mailbox<P> {
         self.asleep.swap(1, SeqCst);
         model_order();
         let something = self.work.load(SeqCst) & MASK != 0
-            || self.top.load(SeqCst) != NOBODY
+            || self.sent.has_any_in_order()
             || !self.letters.load(SeqCst).is_null();
         if something {
             self.wake();
@@ -301,9 +348,84 @@ fn model_order() {
     loom::sync::atomic::fence(SeqCst);
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const LOOP: i64 = 77;
+
+    /// The loop does not sleep.
+    struct Never;
+
+    impl Waker for Never {
+        fn wake_loop(&self) {
+            unreachable!("a loop was woken that does not sleep");
+        }
+    }
+
+    fn letter(to: i64, content: u32) -> Box<Letter<Box<u32>>> {
+        Box::new(Letter::new(to, Box::new(content)))
+    }
+
+    fn contents(mut letters: Letters<Box<u32>>) -> Vec<u32> {
+        std::iter::from_fn(|| letters.pop()).map(|content| *content).collect()
+    }
+
+    #[test]
+    fn letters_of_several_threads_all_come_each_ones_in_order() {
+        let mailbox = Mailbox::new();
+        mailbox.assign(LOOP);
+        let mut got = Vec::new();
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let mailbox = &mailbox;
+                scope.spawn(move || {
+                    for number in 0..10 {
+                        drop(mailbox.post(&Never, letter(LOOP, thread * 100 + number)));
+                    }
+                });
+            }
+            while got.len() < 30 {
+                got.extend(contents(mailbox.take_letters(LOOP)));
+            }
+        });
+        for thread in 0..3 {
+            let own: Vec<_> = got.iter().filter(|content| **content / 100 == thread).collect();
+            assert!(own.is_sorted() && own.len() == 10, "{got:?}");
+        }
+    }
+
+    #[test]
+    fn letters_for_another_loop_are_dropped() {
+        let mailbox = Mailbox::new();
+        drop(mailbox.post(&Never, letter(1, 1)));
+        drop(mailbox.post(&Never, letter(LOOP, 2)));
+        drop(mailbox.post(&Never, letter(1, 3)));
+        assert_eq!(contents(mailbox.take_letters(LOOP)), [2]);
+        assert!(!mailbox.has_letters());
+    }
+
+    #[test]
+    fn lists_of_letters_are_joined_and_dropped_whole() {
+        let mut list = Letters::new();
+        list.push(letter(0, 1));
+        let mut others = Letters::new();
+        others.push(letter(0, 2));
+        others.push(letter(0, 3));
+        list.append(&mut others);
+        list.append(&mut others);
+        assert_eq!((list.len(), others.len(), others.is_empty()), (3, 0, true));
+        assert_eq!(list.pop().as_deref(), Some(&1));
+        list.push(letter(0, 4));
+        assert_eq!(contents(list), [2, 3, 4]);
+        others.push(letter(0, 5));
+    }
+}
+
 /// Every interleaving of senders and a loop.
 #[cfg(all(test, loom))]
 mod loom_models {
+    use super::super::sent_stack::NOBODY;
     use super::*;
     use loom::sync::Arc;
     use loom::sync::atomic::{AtomicU32 as Counter, Ordering};
@@ -329,6 +451,12 @@ mod loom_models {
         }
     }
 
+    impl Waker for Shared {
+        fn wake_loop(&self) {
+            self.rings.fetch_add(1, Ordering::Release);
+        }
+    }
+
     impl Shared {
         fn new() -> Arc<Self> {
             let zeros = || std::array::from_fn(|_| Counter::new(0));
@@ -343,16 +471,11 @@ mod loom_models {
             })
         }
 
-        fn ring_if(&self, must: bool) {
-            if must {
-                self.rings.fetch_add(1, Ordering::Release);
-            }
-        }
-
         fn send(&self, id: u32) {
             self.written[id as usize].fetch_add(1, Ordering::Relaxed);
             if self.pending[id as usize].swap(1, Ordering::AcqRel) == 0 {
-                self.ring_if(self.mailbox.push(&InShared(self), id));
+                let tag = self.mailbox.sent_tag();
+                drop(self.mailbox.push(self, &InShared(self), id, tag).unwrap());
             }
         }
 
@@ -375,7 +498,7 @@ mod loom_models {
                 .into_iter()
                 .map(|bit| {
                     let shared = shared.clone();
-                    thread::spawn(move || shared.ring_if(shared.mailbox.leave(LOOP, bit).unwrap()))
+                    thread::spawn(move || drop(shared.mailbox.leave(&*shared, LOOP, bit).unwrap()))
                 })
                 .collect();
             let mut seen = 0;
@@ -387,6 +510,41 @@ mod loom_models {
         });
     }
 
+    /// A watcher's close that lost the race for it returns early; then a stop
+    /// is sent. The loop may sleep already, or be about to.
+    fn an_early_return_then_a_stop(forgets: bool) {
+        loom::model(move || {
+            let shared = Shared::new();
+            let sender = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let wake = shared.mailbox.leave(&*shared, LOOP, INBOX).unwrap();
+                    if forgets {
+                        std::mem::forget(wake);
+                    } else {
+                        drop(wake);
+                    }
+                    drop(shared.mailbox.leave(&*shared, LOOP, STOP).unwrap());
+                })
+            };
+            let asleep = shared.mailbox.sleep();
+            sender.join().unwrap();
+            let rung = shared.rings.load(Ordering::Acquire) > 0;
+            assert!(!asleep || rung, "the loop sleeps, and no sender will wake it");
+        });
+    }
+
+    #[test]
+    fn loom_an_early_return_does_not_lose_the_wake_up() {
+        an_early_return_then_a_stop(false);
+    }
+
+    #[test]
+    #[should_panic(expected = "no sender will wake it")]
+    fn loom_twin_a_wake_up_that_is_forgotten_leaves_the_loop_asleep() {
+        an_early_return_then_a_stop(true);
+    }
+
     /// Each of these lists is sent by a thread of its own.
     fn every_letter_comes_once_and_in_order(senders: &'static [&'static [u32]]) {
         loom::model(move || {
@@ -396,7 +554,7 @@ mod loom_models {
                 thread::spawn(move || {
                     for letter in *letters {
                         let letter = Box::new(Letter::new(LOOP, *letter));
-                        shared.ring_if(shared.mailbox.post(letter));
+                        drop(shared.mailbox.post(&*shared, letter));
                     }
                 })
             });

@@ -7,8 +7,9 @@
 use super::core::{Core, INTERNAL};
 use super::desk::{CLOCKS, Gate, UNKNOWN};
 use super::lease::Locked;
+use super::own_fds::OwnFd;
 use super::record::{CLOSING, Record};
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd, fork};
@@ -35,7 +36,6 @@ impl Core {
     /// Makes everything again that is shared with the parent process. If this
     /// fails nothing is lost, and it can be tried again.
     pub fn revive(&mut self, gate: &mut Locked<Gate>) -> Result<()> {
-        self.finish_inherited_closes()?;
         let fresh = self.fresh_descriptors()?;
         let inotify = self.adopt_descriptors(fresh);
         self.in_callback = gate.running;
@@ -46,26 +46,25 @@ impl Core {
             self.settle();
         }
         self.receive(gate);
+        self.finish_closing();
         // Before they are registered: those that are not what they were are
         // not, and some put another file in the place of the parent's.
         self.revive_objects()?;
         self.register_all(self.epoll())?;
+        self.all_are_registered();
         self.revive_signals()?;
         self.revive_files(inotify)
     }
 
-    /// Watchers that were closed in the child before. The parent's set is not
-    /// changed.
-    fn finish_inherited_closes(&mut self) -> Result<()> {
-        let is_closed = |one: &(u32, &'static Record)| one.1.state() == CLOSING && !one.1.is_sent();
-        let mut closed = Vec::new();
-        let count = self.slots.all().filter(is_closed).count();
-        closed.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
-        closed.extend(self.slots.all().filter(is_closed));
-        for (index, record) in closed {
+    /// Watchers that were closed in the child before, or that a thread of the
+    /// parent's was about to close.
+    fn finish_closing(&mut self) {
+        let mut place = usize::MAX;
+        let is_closed = |record: &Record| record.state() == CLOSING && !record.is_sent();
+        while let Some((next, index, record)) = self.slots.find_before(place, is_closed) {
+            place = next;
             self.finish_close(index, record, true);
         }
-        Ok(())
     }
 
     fn fresh_descriptors(&mut self) -> Result<Fresh> {
@@ -90,10 +89,14 @@ impl Core {
     fn adopt_descriptors(&mut self, fresh: Fresh) -> Option<Fd> {
         let Fresh { eventfd, epoll, outer, clocks, signalfd, inotify } = fresh;
         let is_ours = self.made_in == fork::current();
-        let own =
-            [Some(&eventfd), Some(&epoll), outer.as_ref(), signalfd.as_ref(), inotify.as_ref()];
-        for fd in own.into_iter().chain(clocks.each_ref().map(Option::as_ref)).flatten() {
-            self.number_is_ours(fd.raw());
+        for (which, fd) in [
+            (OwnFd::Eventfd, Some(&eventfd)),
+            (OwnFd::Epoll, Some(&epoll)),
+            (OwnFd::Outer, outer.as_ref()),
+            (OwnFd::Signalfd, signalfd.as_ref()),
+            (OwnFd::Inotify, inotify.as_ref()),
+        ] {
+            self.fd_is_ours(which, fd.map_or(-1, Fd::raw));
         }
         give_up(Some(std::mem::replace(&mut self.epoll, epoll)), is_ours);
         give_up(Some(std::mem::replace(&mut self.eventfd, eventfd)), is_ours);

@@ -15,6 +15,7 @@ use super::dispatch::live;
 use super::event::{Event, Target};
 use super::flags::*;
 use super::named::named;
+use super::own_fds::OwnFd;
 use super::record::{self, Record};
 use super::running::Run;
 use crate::errno::{Errno, Result, fail};
@@ -243,8 +244,8 @@ impl Core {
             Some(fresh) => fresh,
             None => signal::descriptor(mask)?,
         };
-        self.number_is_ours(fresh.raw());
         register_signalfd(self.epoll(), fresh.raw())?;
+        self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
         self.signals.signalfd = Some(fresh);
         Ok(())
     }
@@ -260,6 +261,7 @@ impl Core {
         };
         if mask == 0 {
             let _ = epoll::delete(self.epoll(), known.raw());
+            self.desk.own.set(OwnFd::Signalfd, -1);
             self.signals.signalfd = None;
         } else {
             // A set of signals that is smaller than one that was good.
@@ -335,7 +337,9 @@ impl Core {
         }
         let Some(later) = self.next_signal(place, event.watcher) else { return };
         if later.events & ERROR != 0 || signals::is_real_time(event.result) {
-            return self.hold(later);
+            // It takes the place of the one that was taken.
+            self.hold(later);
+            return;
         }
         let _ = self.details.take(event.reserved);
         (event.count, event.reserved) = (event.count.saturating_add(later.count), later.reserved);
@@ -413,10 +417,6 @@ impl Signals {
     fn mask(&self) -> Mask {
         let blocked = self.list.iter().filter(|watch| watch.is_blocked());
         blocked.fold(0, |mask, watch| mask | signal::bit(watch.signal))
-    }
-
-    pub fn owns(&self, fd: RawFd) -> bool {
-        self.signalfd.as_ref().is_some_and(|signalfd| signalfd.raw() == fd)
     }
 
     /// See `Core::abandon`.

@@ -1,7 +1,7 @@
 //! Directories: opening them, and what is in them, by getdents64(2).
 
 use super::fd::Fd;
-use super::{int, syscall};
+use super::syscall;
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
 use std::ffi::{CStr, c_int};
@@ -60,7 +60,7 @@ fn open_at(directory: RawFd, path: &CStr, flags: c_int) -> Result<Fd, Errno> {
     loop {
         // SAFETY: the path is NUL-terminated.
         match unsafe { syscall!(SYS_openat, directory, path.as_ptr(), flags) } {
-            Ok(fd) => return Ok(Fd::owned(int(fd))),
+            Ok(fd) => return Fd::made(fd),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -74,7 +74,7 @@ fn open_at2(directory: RawFd, path: &CStr, flags: c_int) -> Result<Fd, Errno> {
     loop {
         // SAFETY: the path is NUL-terminated, the structure of the size said.
         match unsafe { syscall!(SYS_openat2, directory, path, start, size) } {
-            Ok(fd) => return Ok(Fd::owned(int(fd))),
+            Ok(fd) => return Fd::made(fd),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
