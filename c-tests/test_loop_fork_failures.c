@@ -194,7 +194,11 @@ TEST_TIMEOUT(a_copy_that_lacked_something_is_complete_when_it_is_tried_again, 12
   fill_loop(&f);
   expect_all_work(&f);
   descriptors = descriptors_of_a_child(&f);
-  for (i = 0; i < LENGTH(refusals); i++) CHECK(fail_each(&f, &refusals[i], descriptors) > 0);
+  for (i = 0; i < LENGTH(refusals); i++) {
+    int made = fail_each(&f, &refusals[i], descriptors);
+    /* valgrind, for one, has no openat2. */
+    CHECK(made > 0 || refusals[i].call == SYS_openat2);
+  }
   /* The children have reported to the parent's loop what they did to files. */
   close_loop(f.loop);
 }

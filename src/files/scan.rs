@@ -261,7 +261,11 @@ impl Files {
         reading: &mut Reading,
         room: &'a mut Room,
     ) -> Result<&'a [u8], Errno> {
-        let entries = directory::read(&reading.directory, room)?;
+        let entries = match directory::read(&reading.directory, room) {
+            // It was deleted, for which it had to be empty.
+            Err(Errno::ENOENT) => return Ok(&[]),
+            read => read?,
+        };
         // What inotify reports of these it has queued by now.
         self.read_ahead();
         reading.look_at(&self.queue)?;
