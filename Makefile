@@ -70,7 +70,7 @@ need = command -v $(firstword $(1)) >/dev/null 2>&1 || \
 
 # ---- targets ----
 
-.PHONY: all lib header check-header examples run test check bench c-tests install \
+.PHONY: all lib header check-header examples run test check bench miri c-tests install \
   uninstall clean help need-rust need-cc need-python FORCE
 .PHONY: c-tests-shared c-tests-static c-tests-checked c-tests-asan c-tests-musl test-tools
 
@@ -94,6 +94,17 @@ check: ## the quick tests: formatting, lints, unit tests, the header, C tests
 
 bench: lib examples need-python ## the benchmarks
 	$(Q)CC='$(CC)' $(PYTHON) benches/run.py $(BUILD)
+
+# What the unit tests of pure data structures do, in Rust's own model of
+# memory. Nothing that makes system calls: Miri has no epoll.
+MIRI_TESTS := errno:: reactor::lease:: reactor::mailbox:: table::slots:: \
+  table::segments:: timerq:: util::
+
+miri: need-rust ## unit tests of tables, queues and ownership under Miri, of nightly Rust
+	$(Q)$(CARGO) +nightly miri --version >/dev/null 2>&1 || \
+	  { echo "make: Miri was not found; it is part of nightly Rust: rustup toolchain install nightly -c miri -c rust-src" >&2; exit 1; }
+	$(Q)CARGO_TARGET_DIR=$(TARGET)/miri MIRIFLAGS=-Zmiri-disable-isolation \
+	  PROPTEST_CASES=2 $(CARGO) +nightly miri test --lib -- $(MIRI_TESTS)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -278,7 +289,7 @@ $(BUILD)/tests/asan_proof: tests/asan_proof.c $(HEADER) $(BUILD)/lib-asan/libevl
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $(SANITIZE) $< -o $@ \
 	  $(LDFLAGS) $(BUILD)/lib-asan/libevloop.a $(STATIC_LIBS)
 
-test-tools: $(BUILD)/tests/nosys $(BUILD)/tests/nosys_probe $(BUILD)/tests/environment
+test-tools: $(addprefix $(BUILD)/tests/,nosys nosys_probe environment dlopen_faults)
 
 $(BUILD)/tests/nosys: tests/nosys.c | need-cc
 	$(call say,CC,$@)
@@ -293,6 +304,10 @@ $(BUILD)/tests/environment: tests/environment.c $(HEADER) $(BUILD)/lib/libevloop
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) \
 	  $(BUILD)/lib/libevloop.a $(STATIC_LIBS)
+
+$(BUILD)/tests/dlopen_faults: tests/dlopen_faults.c | need-cc
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) -ldl
 
 # ---- installing ----
 

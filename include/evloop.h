@@ -1858,7 +1858,8 @@ int evloop_last_error(char *buf, size_t cap);
  * SIGCONT after a stop signal such as SIGSTOP (signal(7)).
  *
  * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
- * @returns the mode before. -EINVAL: an unknown mode.
+ * @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
+ *   keep a thread's first choice.
  *
  * Blocking: no. Threads: any; holds for the calling thread only. Signals:
  * not safe. Fork: the child's thread keeps the mode. Since 0.1.0.
@@ -1875,7 +1876,7 @@ int evloop_set_interrupt_mode(int mode);
  * @param check see evloop_interrupt_check_t; NULL removes it.
  * @param user_data handed to check as it is, may be NULL. It must stay
  *   valid until check is replaced or removed, or the thread ends.
- * @returns 0; never fails.
+ * @returns 0. -ENOMEM: no memory to keep a thread's first choice.
  *
  * Blocking: no. Threads: any; holds for the calling thread only. Signals:
  * not safe. Fork: the child's thread keeps it. Since 0.1.0.
@@ -4612,10 +4613,11 @@ int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
  *
  * @param loop a loop.
  * @returns how many events are missing. -ENOENT: no trace is being made.
- *   -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2) says),
- *   -ENOMEM: the trace has ended, but the file is not complete. -ECHILD: used after fork. -ESTALE: not a
- *   live handle; or closed meanwhile, and the file written by that. -EDOM:
- *   see "Handles".
+ *   -ENOMEM: nothing more is recorded, and nothing was written: stop it
+ *   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
+ *   says): the trace has ended, but the file is not complete. -ECHILD: used
+ *   after fork. -ESTALE: not a live handle; or closed meanwhile, and the file
+ *   written by that. -EDOM: see "Handles".
  *
  * Blocking: until the file is written. A pipe without a reader raises
  * SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:

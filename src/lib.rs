@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! capi -> reactor -> files, poller, timerfd -> timerq, table, waiters
-//! capi -> kqueue -> signals, timerq, table, waiters -> sys -> sync, errno
+//! capi -> kqueue -> signals, timerq, table, waiters -> sys -> sync, errno, util
 //! ```
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -43,5 +43,7 @@ mod table;
 mod timerfd;
 #[cfg(not(loom))]
 mod timerq;
+#[cfg_attr(loom, allow(dead_code))]
+mod util;
 #[cfg(not(loom))]
 mod waiters;

@@ -164,8 +164,9 @@ pub unsafe extern "C" fn evloop_wait(
 ) -> c_int {
     guard("evloop_wait", || {
         // SAFETY: the caller lends room for `max` events at `out_events`.
-        let room = unsafe { arg::events_out(out_events, max) }?;
-        arg::count(reactor::wait(r#loop, room, timeout_ns)?)
+        let mut out = unsafe { arg::results_out(out_events, max, "out_events") }?;
+        reactor::wait(r#loop, &mut out, timeout_ns)?;
+        arg::count(out.filled())
     })
 }
 

@@ -8,6 +8,7 @@ use super::guard::guard;
 use super::types::*;
 use crate::errno::{Result, fail};
 use crate::reactor::{self, Output, Stats, Which};
+use crate::util::Out;
 
 const _: () = assert!(EVLOOP_STATS_BUCKETS as usize == reactor::BUCKETS);
 
@@ -139,8 +140,8 @@ pub unsafe extern "C" fn evloop_stats_histogram(
         let which = self::which(which)?;
         let cap = arg::entries(out_counts, cap, "out_counts")?;
         // SAFETY: the caller lends room for `cap` numbers at `out_counts`.
-        let room = unsafe { arg::numbers_out(out_counts, cap) };
-        arg::count(reactor::stats_histogram(r#loop, which, room)?)
+        let mut out = unsafe { Out::new(out_counts, cap) };
+        arg::count(reactor::stats_histogram(r#loop, which, &mut out)?)
     })
 }
 
@@ -270,10 +271,11 @@ pub extern "C" fn evloop_trace_start_fd(r#loop: evloop_t, fd: c_int, max_events:
 ///
 /// @param loop a loop.
 /// @returns how many events are missing. -ENOENT: no trace is being made.
-///   -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2) says),
-///   -ENOMEM: the trace has ended, but the file is not complete. -ECHILD: used after fork. -ESTALE: not a
-///   live handle; or closed meanwhile, and the file written by that. -EDOM:
-///   see "Handles".
+///   -ENOMEM: nothing more is recorded, and nothing was written: stop it
+///   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
+///   says): the trace has ended, but the file is not complete. -ECHILD: used
+///   after fork. -ESTALE: not a live handle; or closed meanwhile, and the file
+///   written by that. -EDOM: see "Handles".
 ///
 /// Blocking: until the file is written. A pipe without a reader raises
 /// SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:

@@ -182,8 +182,8 @@ pub unsafe extern "C" fn evloop_watcher_get_name(
 ) -> c_int {
     guard("evloop_watcher_get_name", || {
         // SAFETY: the caller lends `cap` bytes at `buf`.
-        let room = unsafe { arg::bytes_out(buf, cap) }?;
-        arg::count(reactor::get_name(watcher, room)?)
+        let mut out = unsafe { arg::bytes_out(buf, cap) }?;
+        arg::count(reactor::get_name(watcher, &mut out)?)
     })
 }
 
@@ -282,7 +282,7 @@ pub unsafe extern "C" fn evloop_watcher_set_destroy(
     user_data: *mut c_void,
 ) -> c_int {
     guard("evloop_watcher_set_destroy", || {
-        let destroy = Change::Destroy(Target { callback, user_data });
-        reactor::change(watcher, destroy).map(|()| 0)
+        let destroy = Target { callback, user_data };
+        reactor::set_destroy(watcher, destroy).map(|()| 0)
     })
 }

@@ -207,11 +207,9 @@ fn sweep(count: usize) {
 /// it may be a forked child's first, and another thread of the parent's have
 /// had it.
 fn begin() {
-    table::set_fork_hook(&FORK_HOOK);
+    table::set_fork_hook(table::ForkHook::Kqueues, after_fork);
     table::epoch();
 }
-
-static FORK_HOOK: table::ForkHook = table::ForkHook { run: after_fork };
 
 /// In a forked child: the queues that come along stay known.
 fn after_fork() {

@@ -16,6 +16,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll::{self, Laps};
 use crate::sys::file;
 use crate::table::Kind;
+use crate::util::alloc::TryVec;
 use std::os::fd::RawFd;
 
 /// The watchers of a loop's descriptors that are always ready.
@@ -53,7 +54,7 @@ impl Always {
 
     /// There is room for it.
     pub fn add(&mut self, index: u32) {
-        self.watchers.push(index);
+        self.watchers.push_reserved(index);
         self.turns += 1;
     }
 
@@ -96,7 +97,9 @@ impl Always {
                 break;
             }
             self.next = if self.next < self.watchers.len() { self.next } else { 0 };
-            taken.extend(self.watchers.get(self.next).and_then(|index| ready_events(*index)));
+            if let Some(event) = self.watchers.get(self.next).and_then(|i| ready_events(*i)) {
+                taken.push_reserved(event);
+            }
             self.next += 1;
         }
         // Each is called once in an iteration.
@@ -123,7 +126,13 @@ impl Core {
         // What epoll watched under this number is gone.
         self.io_lost(fd, Errno::EBADF);
         let file = file::identity(fd);
-        self.extra(index, record)?.file = file;
+        match self.extra(index, record) {
+            Ok(extra) => extra.file = file,
+            Err(error) => {
+                record.unset(ALWAYS);
+                return Err(error);
+            }
+        }
         self.io.always.add(index);
         Ok(())
     }

@@ -3,7 +3,7 @@
 pub(crate) use super::asyncs::async_send;
 pub(crate) use super::calls::{
     add_file, add_io, add_object, add_plain, add_timer, change, event_name, get_name, io_modify,
-    loop_of, set_name, timer_again, timer_remaining, timer_set, watcher_close,
+    loop_of, set_destroy, set_name, timer_again, timer_remaining, timer_set, watcher_close,
 };
 pub(crate) use super::clocks::clock_index;
 pub(crate) use super::command::Change;
@@ -37,6 +37,7 @@ use super::registry;
 use crate::errno::{Errno, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::table::{self, Kind};
+use crate::util::alloc::TryVec;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 
@@ -139,7 +140,7 @@ pub(crate) fn advance(handle: i64, ns: i64) -> Result<()> {
         },
         |gate| {
             gate.expect_commands(1)?;
-            gate.inbox.push(Command::Advance(ns));
+            gate.inbox.push_reserved(Command::Advance(ns));
             Ok(())
         },
     )

@@ -18,19 +18,10 @@ impl Run {
         if !self.desk.mail.has_sent() && !core.has_sent() {
             return Ok(());
         }
-        let own = std::mem::take(&mut core.sent);
         core.take_sent();
         if self.desk.has_inbox() {
             // What was asked for before one was sent to comes before.
             core.receive(&mut self.desk.gate());
-        }
-        for index in own {
-            // Or it is closed, and its record another's.
-            if let Some(record) = record::get(index)
-                && off_stack(record.flags.load(Relaxed))
-            {
-                self.sent_to(index, record)?;
-            }
         }
         // SAFETY: as above.
         while let Some((index, record)) = unsafe { self.core() }.next_arrived() {
@@ -57,10 +48,19 @@ impl Core {
         }
     }
 
+    /// One that was sent to while it was disabled, and taken off the stack, is
+    /// enabled: it is put there again.
+    pub fn send_again(&mut self, index: u32, record: &Record) {
+        record.unset(OFF_STACK);
+        let mail = &self.desk.mail;
+        // The loop is there: its stack takes it.
+        drop(mail.push(self.desk, &InRecords, index, mail.sent_tag()));
+    }
+
     /// Whether some that were sent to are off the stack already.
     #[inline]
     pub fn has_sent(&self) -> bool {
-        !self.sent.is_empty() || self.arrived != NOBODY
+        self.arrived != NOBODY
     }
 
     /// Takes all async watchers that were sent to off the stack, for

@@ -73,6 +73,9 @@ pub(super) const UNKNOWN: i64 = i64::MIN;
 #[derive(Default)]
 pub(super) struct Gate {
     pub inbox: Vec<Command>,
+    /// How many watchers were closed for which there was no room in there;
+    /// they are marked.
+    pub unlisted: u32,
     /// Bits of the clocks whose timerfds are in there.
     pub clocks: u32,
     /// Records for the watchers that others add.
@@ -146,18 +149,15 @@ impl Desk {
         self.mail.peek() & mailbox::INBOX != 0
     }
 
-    /// The loop itself.
+    /// Borrows the loop itself.
     ///
     /// # Safety
-    /// The caller runs the loop, or holds the gate's lock while nobody does;
-    /// and no other reference to the core is in use, nor is this one kept
-    /// while a callback runs.
+    /// As [`Lease::with`].
     #[inline(always)]
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn core(&self) -> Result<&mut Core> {
-        // SAFETY: this function's contract.
-        match unsafe { self.lease.core() } {
-            Some(core) => Ok(core),
+    pub unsafe fn with_core<R>(&self, act: impl FnOnce(&mut Core) -> R) -> Result<R> {
+        // SAFETY: this function's contract is the same.
+        match unsafe { self.lease.with(act) } {
+            Some(result) => Ok(result),
             None => table::stale(self.handle.load(Relaxed)),
         }
     }

@@ -22,6 +22,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::table::Kind;
+use crate::util::alloc::{TryVec, TryVecCopy};
 use std::os::fd::RawFd;
 
 const EPOLLONESHOT: u32 = libc::EPOLLONESHOT as u32;
@@ -41,8 +42,12 @@ const ABSENT: u32 = u32::MAX - 1;
 pub(super) struct Io {
     /// The first watcher of each descriptor; 0: none.
     first: Vec<u32>,
-    /// Watchers of whose descriptors the kernel may have to be told.
+    /// Watchers of whose descriptors the kernel may have to be told; and
+    /// whether there are others, which are marked, as this had no room.
     dirty: Vec<u32>,
+    dirty_more: bool,
+    /// Room for the watchers of one descriptor, while they are called.
+    pub sharers: Vec<(i64, u32)>,
     pub always: Always,
     /// Iterations in a row that brought events of nobody.
     pub strays: u32,
@@ -83,6 +88,12 @@ fn set_mask(record: &Record, mask: u32) {
 /// The next watcher of the same descriptor; 0: none.
 fn next(record: &Record) -> u32 {
     (record.node.spare().load(Relaxed) >> 32) as u32
+}
+
+/// The same, with its record.
+fn following(record: &Record) -> Option<(u32, &'static Record)> {
+    let next = next(record);
+    if next == 0 { None } else { Some((next, record::get(next)?)) }
 }
 
 fn set_next(record: &Record, next: u32) {
@@ -154,10 +165,10 @@ pub(super) fn register(
 /// The kernel takes none of the loop's own for another one.
 #[cold]
 fn not_alone(desk: &Desk, fd: RawFd, errno: Errno) -> Result<Registered> {
-    if desk.own.has(fd) {
-        return is_ours(fd);
-    }
     match errno {
+        // A watcher's own descriptor may be refused for these, too.
+        Errno::ENOMEM | Errno::ENOSPC => Err(explain(errno, fd)),
+        _ if desk.own.has(fd) => is_ours(fd),
         Errno::EEXIST => Ok(Registered::Shared),
         Errno::EPERM => Ok(Registered::Always),
         errno => Err(explain(errno, fd)),
@@ -185,7 +196,7 @@ impl Io {
     pub fn note_dirty(&mut self, index: u32) -> bool {
         let room = self.dirty.len() < self.dirty.capacity();
         if room {
-            self.dirty.push(index);
+            self.dirty.push_reserved(index);
         }
         room
     }
@@ -195,16 +206,15 @@ impl Core {
     /// Room to note a watcher of this descriptor.
     fn io_reserve(&mut self, fd: RawFd) -> Result<()> {
         let len = usize::try_from(fd).unwrap_or_default() + 1;
+        let sharers = self.chain(fd).count() + 1;
         let io = &mut self.io;
         let more = len.saturating_sub(io.first.len());
-        let room = io.first.try_reserve(more).is_ok()
-            && io.dirty.try_reserve(1).is_ok()
-            && io.always.try_reserve();
+        let room = io.dirty.try_reserve(1).is_ok()
+            && io.always.try_reserve()
+            && (sharers == 1 || io.sharers.try_reserve(sharers).is_ok())
+            && (more == 0 || io.first.try_lengthen(len, 0).is_ok());
         if !room {
             fail!(ENOMEM, "no memory to watch fd {}", fd);
-        }
-        if more > 0 {
-            io.first.resize(len, 0);
         }
         Ok(())
     }
@@ -226,8 +236,7 @@ impl Core {
         let mut at = self.first(fd);
         std::iter::from_fn(move || {
             let this = at?;
-            let next = next(this.1);
-            at = if next == 0 { None } else { record::get(next).map(|record| (next, record)) };
+            at = following(this.1);
             Some(this)
         })
     }
@@ -272,7 +281,7 @@ impl Core {
     pub fn io_added(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
         record.unset(JOINS);
         let added = self.io_take_in(index, record, how);
-        if added.is_err() {
+        if matches!(&added, Err(error) if error.errno != Errno::ENOMEM) {
             record.set(DEAD);
         }
         added
@@ -283,8 +292,12 @@ impl Core {
         self.io_reserve(fd)?;
         match how {
             Registered::Alone(given) => {
+                let was_removed = self.chain(fd).fold(false, |removed, (_, record)| {
+                    // It is there again.
+                    record.take_removed() || removed
+                });
                 if let Some((first, other)) = self.first(fd)
-                    && mask(other) == ABSENT
+                    && (mask(other) == ABSENT || was_removed)
                 {
                     // Another thread removed the registration of a watcher
                     // that it closed; those that are left share this one.
@@ -325,6 +338,40 @@ impl Core {
         Ok(())
     }
 
+    /// The same, of one that another thread has added: without memory it is
+    /// disabled, and can be enabled later.
+    pub fn io_added_late(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
+        let added = self.io_added(index, record, how);
+        if matches!(&added, Err(error) if error.errno == Errno::ENOMEM) {
+            if matches!(how, Registered::Alone(_)) {
+                let _ = epoll::delete(self.epoll(), fd_of(record));
+            }
+            record.unset(ALWAYS | SHARED | ENABLED);
+            record.set(UNTAKEN | SPENT);
+            self.count_liveness(record);
+        }
+        added
+    }
+
+    /// Takes in what there was no memory for before; its descriptor is
+    /// registered now.
+    pub fn io_retry(&mut self, index: u32, record: &Record) -> Result<()> {
+        if !record.has(UNTAKEN) {
+            return Ok(());
+        }
+        let (fd, events) = watched(record);
+        let how =
+            register(self.desk, self.epoll(), fd, events, record.handle(Kind::Watcher, index))?;
+        if let Err(error) = self.io_added(index, record, how) {
+            if matches!(how, Registered::Alone(_)) {
+                let _ = epoll::delete(self.epoll(), fd);
+            }
+            return Err(error);
+        }
+        record.unset(UNTAKEN);
+        Ok(())
+    }
+
     /// Puts a watcher behind the first one of its descriptor.
     fn io_join(&mut self, index: u32, record: &Record, first: u32, other: &Record) {
         record.set(SHARED);
@@ -349,12 +396,11 @@ impl Core {
     /// The kernel may have to be told about this watcher's descriptor.
     #[inline]
     pub fn io_touch(&mut self, index: u32, record: &Record) {
-        // Room that there is not now there will be at the next touch.
-        if record.flags.load(Relaxed) & (DIRTY | ALWAYS | DEAD) == 0
-            && self.io.dirty.try_reserve(1).is_ok()
-        {
+        if record.flags.load(Relaxed) & (DIRTY | ALWAYS | DEAD) == 0 {
             record.set(DIRTY);
-            self.io.dirty.push(index);
+            if self.io.dirty.try_push(index).is_err() {
+                self.io.dirty_more = true;
+            }
         }
     }
 
@@ -366,7 +412,7 @@ impl Core {
     }
 
     pub fn is_dirty(&self) -> bool {
-        !self.io.dirty.is_empty()
+        !self.io.dirty.is_empty() || self.io.dirty_more
     }
 
     /// An event is kept, and the kernel is to report no more of them; edges
@@ -393,6 +439,10 @@ impl Core {
         let (fd, _) = watched(record);
         check_events(events)?;
         self.io_may_join(fd, events, index)?;
+        if record.has(UNTAKEN) {
+            set_watched(record, fd, events);
+            self.io_retry(index, record)?;
+        }
         set_watched(record, fd, events);
         if events & EPOLLONESHOT != 0 {
             record.set(ONESHOT);
@@ -432,6 +482,9 @@ impl Core {
     /// registered when that thread removes it.
     pub fn flush(&mut self) {
         let dirty = std::mem::take(&mut self.io.dirty);
+        if std::mem::take(&mut self.io.dirty_more) {
+            self.flush_all();
+        }
         for index in &dirty {
             let Some(record) = record::get(*index) else { continue };
             if !record.has(DIRTY) || !Source::of(record.flags.load(Relaxed)).is_descriptor() {
@@ -442,19 +495,33 @@ impl Core {
             if record.has(DEAD) || self.is_told(*index, record, events) {
                 continue;
             }
-            // Once for all watchers of it.
-            let mut rearm = false;
-            for (_, record) in self.chain(fd) {
-                rearm |= record.has(ENABLED | REARM);
-                record.unset(DIRTY | REARM);
-            }
-            if let Err(errno) = self.io_update(fd, rearm) {
-                self.io_refused(fd, errno);
-            }
+            self.flush_one(fd);
         }
         if self.io.dirty.is_empty() {
             self.io.dirty = dirty;
             self.io.dirty.clear();
+        }
+    }
+
+    /// Tells the kernel of what has changed about any descriptor.
+    #[cold]
+    fn flush_all(&mut self) {
+        for fd in 0..self.io.first.len() as RawFd {
+            if self.chain(fd).any(|(_, record)| record.has(DIRTY)) {
+                self.flush_one(fd);
+            }
+        }
+    }
+
+    fn flush_one(&mut self, fd: RawFd) {
+        // Once for all watchers of it.
+        let mut rearm = false;
+        for (_, record) in self.chain(fd) {
+            rearm |= record.has(ENABLED | REARM);
+            record.unset(DIRTY | REARM);
+        }
+        if let Err(errno) = self.io_update(fd, rearm) {
+            self.io_refused(fd, errno);
         }
     }
 
@@ -561,8 +628,7 @@ impl Core {
         let mut at = self.first(fd);
         self.set_first(fd, 0);
         while let Some((index, record)) = at {
-            let following = next(record);
-            at = if following == 0 { None } else { record::get(following).map(|r| (following, r)) };
+            at = following(record);
             set_next(record, 0);
             set_before(record, 0);
             record.unset(SHARED | DIRTY | MASKED);
@@ -615,7 +681,7 @@ impl Core {
         if flags & ALWAYS != 0 {
             self.io.always.remove(index);
         }
-        if flags & (ALWAYS | DEAD) != 0 {
+        if flags & (ALWAYS | DEAD | UNTAKEN) != 0 {
             return;
         }
         let following = next(record);
@@ -680,8 +746,9 @@ impl Core {
         for (index, record) in self.chain(fd_of(record)).filter(|(_, record)| is_open(record)) {
             let (_, events) = watched(record);
             let bits = ready & (events | ALWAYS_REPORTED);
-            if bits != 0 && into.try_reserve(1).is_ok() {
-                into.push((record.handle(Kind::Watcher, index), bits));
+            if bits != 0 {
+                // Room was made when they came together.
+                into.push_reserved((record.handle(Kind::Watcher, index), bits));
             }
         }
     }
@@ -735,9 +802,9 @@ impl Core {
             return;
         }
         self.io_lost(fresh.raw(), Errno::EBADF);
-        self.register_all(fresh.raw());
         let raw = fresh.raw();
-        if self.replace_epoll(fresh).is_ok() {
+        if self.register_all(raw).is_ok() && self.replace_epoll(fresh).is_ok() {
+            self.all_are_registered();
             gate.epoll = raw;
         }
     }
@@ -759,15 +826,29 @@ impl Core {
         !is_lost
     }
 
-    /// Registers all that is watched with another set.
-    pub fn register_all(&mut self, epoll: RawFd) {
+    /// Registers all that is watched with another set, which then can take the
+    /// place of this one. What is not there any more is told so; any other
+    /// failure ends it.
+    pub fn register_all(&mut self, epoll: RawFd) -> std::result::Result<(), Errno> {
         for fd in 0..self.io.first.len() as RawFd {
             let Some((index, first)) = self.first(fd) else { continue };
             let wanted = self.wanted(fd).unwrap_or(PARKED);
             let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
             match epoll::add(epoll, fd, wanted, cookie) {
-                Ok(()) => set_mask(first, wanted),
+                Err(errno @ (Errno::ENOMEM | Errno::ENOSPC)) => return Err(errno),
+                // By an attempt that such a failure ended.
+                Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => self.io_lost(fd, errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// That set has taken the place of the one before.
+    pub fn all_are_registered(&mut self) {
+        for fd in 0..self.io.first.len() as RawFd {
+            if let Some((_, first)) = self.first(fd) {
+                set_mask(first, self.wanted(fd).unwrap_or(PARKED));
             }
         }
     }
@@ -782,7 +863,7 @@ fn is_gone(errno: Errno) -> bool {
 /// Whether the kernel's set has its descriptor, as far as its flags tell, and
 /// not for others only.
 pub(super) fn is_registered(flags: u32) -> bool {
-    flags & (ALWAYS | DEAD | JOINS) == 0
+    flags & (ALWAYS | DEAD | UNTAKEN | JOINS) == 0
 }
 
 fn is_exclusive(mask: u32) -> bool {

@@ -35,9 +35,25 @@ pub(super) struct Letter<P> {
     content: P,
 }
 
+// SAFETY: the content may go to other threads, and the rest is the list's that
+// it is in.
+unsafe impl<P: Send> Send for Letter<P> {}
+
 impl<P> Letter<P> {
     pub fn new(to: i64, content: P) -> Self {
         Self { next: ptr::null_mut(), to, content }
+    }
+
+    pub fn to(&self) -> i64 {
+        self.to
+    }
+
+    pub fn content_mut(&mut self) -> &mut P {
+        &mut self.content
+    }
+
+    pub fn into_content(self) -> P {
+        self.content
     }
 }
 
@@ -48,7 +64,8 @@ pub(super) struct Letters<P> {
     len: usize,
 }
 
-// SAFETY: it owns its letters, whose contents may go to other threads.
+// SAFETY: it owns its letters, whose contents may go to other threads. A loop
+// has such a list, and goes from thread to thread itself.
 unsafe impl<P: Send> Send for Letters<P> {}
 
 impl<P> Letters<P> {
@@ -97,7 +114,13 @@ impl<P> Letters<P> {
         (others.first, others.last, others.len) = (ptr::null_mut(), ptr::null_mut(), 0);
     }
 
-    fn take(&mut self) -> Option<Box<Letter<P>>> {
+    /// The content of the next one, which stays.
+    pub fn first(&self) -> Option<&P> {
+        // SAFETY: null, or the first of the list, which this owns.
+        unsafe { self.first.as_ref() }.map(|letter| &letter.content)
+    }
+
+    pub fn take(&mut self) -> Option<Box<Letter<P>>> {
         if self.first.is_null() {
             return None;
         }
@@ -323,6 +346,80 @@ impl<P: Send> Mailbox<P> {
 fn model_order() {
     #[cfg(loom)]
     loom::sync::atomic::fence(SeqCst);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const LOOP: i64 = 77;
+
+    /// The loop does not sleep.
+    struct Never;
+
+    impl Waker for Never {
+        fn wake_loop(&self) {
+            unreachable!("a loop was woken that does not sleep");
+        }
+    }
+
+    fn letter(to: i64, content: u32) -> Box<Letter<Box<u32>>> {
+        Box::new(Letter::new(to, Box::new(content)))
+    }
+
+    fn contents(mut letters: Letters<Box<u32>>) -> Vec<u32> {
+        std::iter::from_fn(|| letters.pop()).map(|content| *content).collect()
+    }
+
+    #[test]
+    fn letters_of_several_threads_all_come_each_ones_in_order() {
+        let mailbox = Mailbox::new();
+        mailbox.assign(LOOP);
+        let mut got = Vec::new();
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let mailbox = &mailbox;
+                scope.spawn(move || {
+                    for number in 0..10 {
+                        drop(mailbox.post(&Never, letter(LOOP, thread * 100 + number)));
+                    }
+                });
+            }
+            while got.len() < 30 {
+                got.extend(contents(mailbox.take_letters(LOOP)));
+            }
+        });
+        for thread in 0..3 {
+            let own: Vec<_> = got.iter().filter(|content| **content / 100 == thread).collect();
+            assert!(own.is_sorted() && own.len() == 10, "{got:?}");
+        }
+    }
+
+    #[test]
+    fn letters_for_another_loop_are_dropped() {
+        let mailbox = Mailbox::new();
+        drop(mailbox.post(&Never, letter(1, 1)));
+        drop(mailbox.post(&Never, letter(LOOP, 2)));
+        drop(mailbox.post(&Never, letter(1, 3)));
+        assert_eq!(contents(mailbox.take_letters(LOOP)), [2]);
+        assert!(!mailbox.has_letters());
+    }
+
+    #[test]
+    fn lists_of_letters_are_joined_and_dropped_whole() {
+        let mut list = Letters::new();
+        list.push(letter(0, 1));
+        let mut others = Letters::new();
+        others.push(letter(0, 2));
+        others.push(letter(0, 3));
+        list.append(&mut others);
+        list.append(&mut others);
+        assert_eq!((list.len(), others.len(), others.is_empty()), (3, 0, true));
+        assert_eq!(list.pop().as_deref(), Some(&1));
+        list.push(letter(0, 4));
+        assert_eq!(contents(list), [2, 3, 4]);
+        others.push(letter(0, 5));
+    }
 }
 
 /// Every interleaving of senders and a loop.

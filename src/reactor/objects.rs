@@ -12,16 +12,18 @@ use super::core::Core;
 use super::details::Content;
 use super::event::Event;
 use super::flags::{ERROR, OVER, REAPS};
+use super::mailbox::{Letter, Letters};
 use super::record::{self, Record};
-use crate::errno::{Errno, Result, error};
-use crate::sys::epoll;
+use crate::errno::{Errno, Result, error, fail};
+use crate::sys::{epoll, fork};
 use crate::table::{self, Kind};
+use crate::util::alloc::TryMap;
 use crate::waiters::Watchable;
 use std::os::fd::RawFd;
 
 /// What a watcher watches. Dropped when the watcher is closed, after its
 /// descriptor was taken out of the loop's epoll.
-pub(crate) trait Watched {
+pub(crate) trait Watched: Send {
     fn fd(&self) -> RawFd;
 
     /// What the descriptor is registered for.
@@ -55,9 +57,10 @@ pub(crate) trait Watched {
         false
     }
 
-    /// In a forked child, whose loop has another eventfd. With an error the
-    /// watcher is told that, and this is dropped: it must not close what has
-    /// its descriptor's number and may be another file by now.
+    /// In a forked child, whose loop has another eventfd. ENOMEM: it can be
+    /// tried again. With another error the watcher is told that, and this is
+    /// dropped: it must not close what has its descriptor's number and may be
+    /// another file by now.
     fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno>;
 
     /// Of a loop whose memory has to stay: gives back its descriptor. False:
@@ -91,7 +94,21 @@ pub(crate) struct Watch {
 /// One that is watched; not freed, and heard of, while this is pinned.
 struct Object {
     watch: Watch,
-    pinned: Option<(Box<dyn Watchable>, RawFd)>,
+    pinned: Option<Held>,
+}
+
+/// An object that is pinned, the eventfd that it rings, and the process in
+/// which it does.
+struct Held {
+    object: Box<dyn Watchable>,
+    eventfd: RawFd,
+    epoch: fork::Epoch,
+}
+
+/// What a watcher watches, and which watcher.
+pub(super) struct Watching {
+    pub index: u32,
+    pub watched: Box<dyn Watched>,
 }
 
 /// An object to be watched.
@@ -110,12 +127,12 @@ impl Watched for Object {
     fn begin(&mut self, eventfd: RawFd) -> Result<()> {
         let object = (self.watch.pin)(self.watch.handle)?;
         object.watch(eventfd)?;
-        self.pinned = Some((object, eventfd));
+        self.pinned = Some(Held { object, eventfd, epoch: fork::current() });
         Ok(())
     }
 
     fn ask(&mut self, _ready: u32, event: &mut Event) -> Answer {
-        let Some((object, _)) = &self.pinned else { return Answer::Nothing };
+        let Some(Held { object, .. }) = &self.pinned else { return Answer::Nothing };
         match object.take() {
             Ok(0) => return Answer::Nothing,
             Ok(count) => event.count = count,
@@ -134,10 +151,14 @@ impl Watched for Object {
     }
 
     fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno> {
-        let before = self.pinned.take();
-        if self.begin(eventfd).is_err() {
-            self.pinned = before;
+        if self.pinned.as_ref().is_some_and(|held| held.epoch == fork::current()) {
+            // By an attempt that failed later.
             return Ok(());
+        }
+        let before = self.pinned.take();
+        if let Err(error) = self.begin(eventfd) {
+            self.pinned = before;
+            return if error.errno == Errno::ENOMEM { Err(error.errno) } else { Ok(()) };
         }
         // It was forgotten in the fork, as all pins were.
         std::mem::forget(before);
@@ -151,7 +172,7 @@ impl Watched for Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let Some((object, eventfd)) = &self.pinned {
+        if let Some(Held { object, eventfd, .. }) = &self.pinned {
             object.unwatch(*eventfd);
         }
     }
@@ -160,15 +181,45 @@ impl Drop for Object {
 impl Core {
     /// Keeps what is watched with its watcher.
     pub fn keep_object(&mut self, index: u32, watched: Box<dyn Watched>) -> Result<()> {
-        if self.objects.try_reserve(1).is_err() {
-            return Err(Errno::ENOMEM.into());
-        }
-        self.objects.insert(index, watched);
+        self.objects.try_put(index, watched)?;
         Ok(())
+    }
+
+    /// The same, of one that another thread has added: without memory it stays
+    /// in its letter, until there is some.
+    pub fn keep_object_late(&mut self, letter: Box<Letter<Watching>>) {
+        self.late_objects.push(letter);
+        self.settle_objects();
+    }
+
+    /// Tries again what there was no memory for.
+    fn settle_objects(&mut self) {
+        while !self.late_objects.is_empty() && self.objects.try_reserve(1).is_ok() {
+            let Some(Watching { index, watched }) = self.late_objects.pop() else { return };
+            self.objects.insert_reserved(index, watched);
+        }
+    }
+
+    /// Takes what a watcher watches away from it.
+    pub fn take_object(&mut self, index: u32) -> Option<Box<dyn Watched>> {
+        let mut found = self.objects.remove(&index);
+        if !self.late_objects.is_empty() {
+            let mut others = Letters::new();
+            while let Some(mut letter) = self.late_objects.take() {
+                if letter.content_mut().index == index {
+                    found = Some(letter.into_content().watched);
+                } else {
+                    others.push(letter);
+                }
+            }
+            self.late_objects = others;
+        }
+        found
     }
 
     /// Tells the watchers whose objects were closed. The loop was rung.
     pub fn look_at_objects(&mut self) {
+        self.settle_objects();
         while let Some(index) = self.find_object(|watched| watched.is_closed()) {
             self.object_gone(index, Errno::ESTALE);
         }
@@ -185,7 +236,7 @@ impl Core {
             self.fail(record.handle(Kind::Watcher, index), errno);
         }
         // Its descriptor is closed here.
-        self.objects.remove(&index);
+        self.take_object(index);
     }
 
     /// After a look that found so many events, where others poll the loop's
@@ -209,21 +260,29 @@ impl Core {
         count
     }
 
-    /// In a forked child, with another eventfd.
-    pub fn revive_objects(&mut self) {
+    /// In a forked child, with another eventfd; can be tried again.
+    pub fn revive_objects(&mut self) -> Result<()> {
+        self.settle_objects();
+        if !self.late_objects.is_empty() {
+            fail!(ENOMEM, "no memory for what the loop watches");
+        }
         let eventfd = self.eventfd();
-        let mut gone = Vec::new();
-        for (index, watched) in &mut self.objects {
-            if let Err(errno) = watched.revive(eventfd)
-                && gone.try_reserve(1).is_ok()
-            {
-                gone.push((*index, errno));
+        let mut objects = std::mem::take(&mut self.objects);
+        let mut result = Ok(());
+        objects.retain(|index, watched| match watched.revive(eventfd) {
+            Ok(()) => true,
+            Err(Errno::ENOMEM) => {
+                result = Err(Errno::ENOMEM.into());
+                true
             }
-        }
-        for (index, errno) in gone {
-            self.object_gone(index, errno);
-        }
+            Err(errno) => {
+                self.object_gone(*index, errno);
+                false
+            }
+        });
+        self.objects = objects;
         self.look_at_objects();
+        result
     }
 
     /// The watcher is not reported any more, and has no descriptor.
@@ -236,14 +295,14 @@ impl Core {
         // again.
         drop(self.desk.gate());
         if !stays {
-            self.objects.remove(&index);
+            self.take_object(index);
         }
     }
 
     /// The last event of a watcher is about to be delivered.
     pub fn deliver_object(&mut self, index: u32, record: &Record, event: &mut Event) {
         record.unset(REAPS);
-        if let Some(mut watched) = self.objects.remove(&index)
+        if let Some(mut watched) = self.take_object(index)
             && let Some(content) = watched.deliver(event)
         {
             self.details.replace(event.reserved, content);
@@ -259,6 +318,7 @@ pub(super) fn ask(
     ready: u32,
     event: &mut Event,
 ) -> bool {
+    core.settle_objects();
     let Some(watched) = core.objects.get_mut(&index) else { return false };
     match watched.ask(ready, event) {
         Answer::Event => true,

@@ -19,6 +19,7 @@ use crate::sys::fd::{self, Fd};
 use crate::sys::file;
 use crate::sys::pressure::{self, Refusal, Trigger};
 use crate::table::{self, Kind};
+use crate::util::alloc::{NoMemory, try_c_string};
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 
@@ -137,14 +138,10 @@ fn check(trigger: &Trigger) -> Result<()> {
 }
 
 fn copy(path: &[u8]) -> Result<CString> {
-    let mut copy = Vec::new();
-    if copy.try_reserve_exact(path.len() + 1).is_err() {
-        fail!(ENOMEM, "no memory for a path of {} bytes", path.len() as i64);
-    }
-    copy.extend_from_slice(path);
-    match CString::new(copy) {
+    match try_c_string(path) {
         Ok(path) => Ok(path),
-        Err(_) => fail!(EINVAL, "the path has a NUL byte in it"),
+        Err(Some(NoMemory)) => fail!(ENOMEM, "no memory for a path of {} bytes", path.len() as i64),
+        Err(None) => fail!(EINVAL, "the path has a NUL byte in it"),
     }
 }
 

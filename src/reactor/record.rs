@@ -20,6 +20,7 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, ForkMutex, Ordering::*};
 use crate::sys::memory;
 use crate::table::{Handle, Kind, LAST_GENERATION, MAX_SLOTS};
 use crate::timerq::Node;
+use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::ptr;
 
@@ -119,7 +120,7 @@ pub(super) fn take_block() -> Result<u32> {
     if block >= BLOCKS || !room || ensure(block).is_none() {
         fail!(ENOMEM, "no memory, or no handle, for a watcher");
     }
-    pool.generations.push(1);
+    pool.generations.push_reserved(1);
     begin(block, 1);
     Ok(block)
 }
@@ -154,7 +155,7 @@ pub(super) fn give_back_block(block: u32) {
     *generation = used;
     // One that has used up its generations is never used again.
     if used < LAST_GENERATION {
-        pool.free.push_back(block);
+        pool.free.push_back_reserved(block);
     }
 }
 
@@ -231,6 +232,25 @@ impl Record {
     /// See [`Word::close`].
     pub fn close(&self, handle: Handle) -> bool {
         self.word.close(handle.generation)
+    }
+
+    /// See [`Word::close_unlisted`].
+    pub fn close_unlisted(&self, handle: Handle, was_removed: bool) -> bool {
+        self.word.close_unlisted(handle.generation, was_removed)
+    }
+
+    pub fn is_unlisted(&self) -> bool {
+        self.word.is_unlisted()
+    }
+
+    /// See [`Word::take_unlisted`].
+    pub fn take_unlisted(&self) -> bool {
+        self.word.take_unlisted()
+    }
+
+    /// See [`Word::take_removed`].
+    pub fn take_removed(&self) -> bool {
+        self.word.take_removed()
     }
 
     /// Free, and of the next generation; false: it has none, and must not be

@@ -20,6 +20,12 @@ pub(super) const LOOP: u32 = 3;
 /// loop's stack or about to be put there. It is not freed before it is taken
 /// off.
 const SENT: u32 = 0x10;
+/// Or-ed to CLOSING: another thread closed it, and had no memory for a command
+/// to the loop; and it removed the registration with the kernel.
+const UNLISTED: u32 = 0x20;
+const REMOVED: u32 = 0x40;
+/// What says nothing about the state.
+const MARKS: u32 = SENT | UNLISTED | REMOVED;
 const STATE_BITS: u32 = 8;
 const STATE: u32 = (1 << STATE_BITS) - 1;
 
@@ -49,11 +55,11 @@ impl Word {
     #[inline(always)]
     pub fn is(&self, generation: u32, state: u32) -> bool {
         // Acquire: sees the rest as the thread that made it live left it.
-        self.0.load(Acquire) & !SENT == word(generation, state)
+        self.0.load(Acquire) & !MARKS == word(generation, state)
     }
 
     pub fn state(&self) -> u32 {
-        self.0.load(Relaxed) & STATE & !SENT
+        self.0.load(Relaxed) & STATE & !MARKS
     }
 
     #[inline(always)]
@@ -99,16 +105,41 @@ impl Word {
 
     /// From live to closing; false: another thread was faster.
     pub fn close(&self, generation: u32) -> bool {
+        self.close_with(generation, 0)
+    }
+
+    /// The same, where there is no memory for a command to the loop, which
+    /// finds what is marked so by a look at all of its watchers.
+    pub fn close_unlisted(&self, generation: u32, was_removed: bool) -> bool {
+        self.close_with(generation, UNLISTED | if was_removed { REMOVED } else { 0 })
+    }
+
+    fn close_with(&self, generation: u32, marks: u32) -> bool {
         let live = word(generation, LIVE);
         let mut seen = self.0.load(Relaxed);
         while seen & !SENT == live {
-            let closing = word(generation, CLOSING) | seen & SENT;
+            let closing = word(generation, CLOSING) | marks | seen & SENT;
             match self.0.compare_exchange_weak(seen, closing, AcqRel, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => seen = now,
             }
         }
         false
+    }
+
+    pub fn is_unlisted(&self) -> bool {
+        self.0.load(Relaxed) & UNLISTED != 0
+    }
+
+    /// Takes the mark off; whether the registration was removed.
+    pub fn take_unlisted(&self) -> bool {
+        self.0.fetch_and(!(UNLISTED | REMOVED), Relaxed) & REMOVED != 0
+    }
+
+    /// Whether the thread that closed it removed its registration, which the
+    /// loop does not know yet; that is forgotten.
+    pub fn take_removed(&self) -> bool {
+        self.0.load(Relaxed) & REMOVED != 0 && self.0.fetch_and(!REMOVED, Relaxed) & REMOVED != 0
     }
 
     /// Free, and of the next generation, which is returned.
@@ -242,6 +273,25 @@ mod loom_models {
     #[should_panic(expected = "Causality violation")]
     fn loom_twin_a_relaxed_pointer_leads_to_half_a_loop() {
         beside_reuse(Relaxed, |record| look_inside(record, Relaxed));
+    }
+
+    /// The same, of one that has no memory for a command.
+    #[test]
+    fn loom_one_of_two_closes_and_its_marks_stay() {
+        loom::model(|| {
+            let record = Record::new();
+            let closer = {
+                let record = record.clone();
+                thread::spawn(move || record.word.close_unlisted(1, true))
+            };
+            let closed = record.word.close(1);
+            let marked = closer.join().unwrap();
+            assert!(closed != marked, "one of the two");
+            assert_eq!(record.word.state(), CLOSING);
+            assert_eq!(record.word.is_unlisted(), marked);
+            assert_eq!(record.word.take_unlisted(), marked);
+            assert!(!record.word.is_unlisted() && !record.word.take_removed());
+        });
     }
 
     /// One of two closers closes; a send beside them is refused, or its mark

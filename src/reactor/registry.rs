@@ -2,11 +2,11 @@
 
 use super::core::Core;
 use super::desk::{Desk, Gate, REAL_TIME, UNKNOWN};
-use super::event::{Event, Target};
+use super::event::Destroy;
 use super::files::FileState;
 use super::inside;
 use super::lease::Locked;
-use super::mailbox;
+use super::mailbox::{self, Letters};
 use super::named::{Named, find, named, notify};
 use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
@@ -15,6 +15,7 @@ use crate::hash::Map;
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
 use crate::sys::{fork, thread};
 use crate::table::{self, Handle, Kind};
+use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::ptr;
 
@@ -118,7 +119,9 @@ fn take() -> Result<(&'static Desk, u32)> {
             fail!(ENOMEM, "no memory for a loop");
         }
         let first = record::take_block()? * record::PER_BLOCK;
-        unused.records.extend(first + 1..first + record::PER_BLOCK);
+        for index in first + 1..first + record::PER_BLOCK {
+            unused.records.push_back_reserved(index);
+        }
     }
     if unused.desks.is_empty() {
         // Room to give it back, too.
@@ -133,7 +136,7 @@ fn take() -> Result<(&'static Desk, u32)> {
         // Release: who finds it sees it whole.
         FIRST.store(ptr::from_ref(fresh).cast_mut(), Release);
         unused.made = desks;
-        unused.desks.push(fresh);
+        unused.desks.push_reserved(fresh);
     }
     match (unused.desks.pop(), unused.records.pop_front()) {
         (Some(desk), Some(index)) => Ok((desk, index)),
@@ -143,9 +146,10 @@ fn take() -> Result<(&'static Desk, u32)> {
 
 fn give_back(desk: &'static Desk, index: u32) {
     let mut unused = UNUSED.lock();
-    unused.desks.push(desk);
+    // There is room, unless the lists were lost in a fork: then these may be.
+    let _ = unused.desks.try_push(desk);
     if record::get(index).is_some_and(|record| !record.is_worn_out()) {
-        unused.records.push_back(index);
+        let _ = unused.records.try_push_back(index);
     }
 }
 
@@ -159,11 +163,10 @@ pub(crate) fn close(handle: i64) -> Result<()> {
         return Ok(());
     }
     if !gate.running {
-        // SAFETY: nobody runs the loop, and this thread has the gate's lock.
-        if let Ok(core) = unsafe { desk.core() }
-            && desk.state.load(Relaxed) == 0
-        {
-            core.receive(&mut gate);
+        if desk.state.load(Relaxed) == 0 {
+            // SAFETY: nobody runs the loop, and this thread has the gate's
+            // lock.
+            unsafe { desk.with_core(|core| core.receive(&mut gate)) }?;
         }
         named.record.free();
         notify(tear_down(desk, gate));
@@ -184,7 +187,7 @@ pub(crate) fn close(handle: i64) -> Result<()> {
 pub(super) fn tear_down(
     desk: &'static Desk,
     mut gate: MutexGuard<'static, Locked<Gate>>,
-) -> Vec<(Target, Event)> {
+) -> Letters<Destroy> {
     let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
@@ -204,10 +207,10 @@ pub(super) fn tear_down(
         Some(core) if poisoned => {
             core.abandon(false);
             std::mem::forget(core);
-            Vec::new()
+            Letters::new()
         }
         Some(core) => core.tear_down(),
-        None => Vec::new(),
+        None => Letters::new(),
     };
     drop(gate);
     if let Some(trace) = before.trace.take() {
@@ -226,10 +229,10 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     named.record.free();
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
-    // SAFETY: no other thread of this process uses the parent's loop.
-    if let Ok(core) = unsafe { desk.core() } {
-        core.abandon(desk.state.load(Relaxed) == 0);
-    }
+    let is_sound = desk.state.load(Relaxed) == 0;
+    // SAFETY: no other thread of this process uses the parent's loop; where it
+    // forked in a callback, its run borrows nothing of the core.
+    let _ = unsafe { desk.with_core(|core| core.abandon(is_sound)) };
     gate.names = Map::default();
     *desk.files.lock() = FileState::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
@@ -249,18 +252,22 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     if desk.state.load(Relaxed) != 0 {
         fail!(EBUSY, "loop {} was in use by another thread when the process forked", handle);
     }
-    // SAFETY: no other thread of this process uses the loop yet, and this one
-    // has the gate's lock; where it forked in a callback no reference is kept.
-    let core = unsafe { desk.core() }?;
     if !gate.running {
         // The callback that forked was left without a word, in the child.
         desk.published.leave();
     }
     let dog = inside::revive(&mut gate)?;
-    core.revive(&mut gate)?;
-    core.revive_watch(&mut gate, dog);
-    desk.eventfd.store(core.eventfd(), SeqCst);
-    gate.epoll = core.epoll();
+    let act = |core: &mut Core| -> Result<()> {
+        core.revive(&mut gate)?;
+        core.revive_watch(&mut gate, dog);
+        desk.eventfd.store(core.eventfd(), SeqCst);
+        gate.epoll = core.epoll();
+        Ok(())
+    };
+    // SAFETY: no other thread of this process uses the loop yet, and this one
+    // has the gate's lock; where it forked in a callback, its run borrows
+    // nothing of the core.
+    unsafe { desk.with_core(act) }??;
     if gate.running {
         desk.lease.take_over(thread::current());
     }

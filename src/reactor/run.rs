@@ -23,8 +23,8 @@ use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::{Relaxed, Release};
 use crate::sys::epoll;
 use crate::table::Kind;
+use crate::util::Out;
 use crate::waiters::interrupted;
-use std::mem::MaybeUninit;
 
 /// What a run is to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
 }
 
 /// See evloop_wait.
-pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64) -> Result<usize> {
+pub(crate) fn wait(handle: i64, out: &mut Out<Event>, timeout_ns: i64) -> Result<()> {
     let run = Run::begin(named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(true);
@@ -86,13 +86,12 @@ pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64
     run.finish(waited)?;
     // SAFETY: as above.
     let core = unsafe { run.core() };
-    let mut filled = 0;
-    for place in room {
-        let Some(event) = core.take_held() else { break };
-        place.write(event);
-        filled += 1;
+    while !out.is_full()
+        && let Some(event) = core.take_held()
+    {
+        out.push(event);
     }
-    Ok(filled)
+    Ok(())
 }
 
 /// See evloop_embed_prepare; whether there is something to dispatch already.
@@ -220,7 +219,7 @@ impl Run {
 
     fn has_held(&self) -> bool {
         // SAFETY: no other reference to the core.
-        !unsafe { self.core() }.held.is_empty()
+        unsafe { self.core() }.has_held()
     }
 
     /// Goes round until the goal is reached, or the loop is stopped.
@@ -328,7 +327,7 @@ impl Run {
         if core.files.needs_arming() {
             timeout = core.arm_files(timeout);
         }
-        if core.is_busy() || core.collecting && !core.held.is_empty() {
+        if core.is_busy() || core.collecting && core.has_held() {
             return Ok(Some(0));
         }
         if core.timers.is_arming() {
@@ -444,7 +443,7 @@ pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
             if !core.in_callback {
                 core.settle();
             }
-            if core.is_busy() || !core.held.is_empty() || core.desk.mail.has_work() {
+            if core.is_busy() || core.has_held() || core.desk.mail.has_work() {
                 return Ok(0);
             }
             let mut least = core.next_unsettled().min(core.files.left());

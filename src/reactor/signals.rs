@@ -337,7 +337,9 @@ impl Core {
         }
         let Some(later) = self.next_signal(place, event.watcher) else { return };
         if later.events & ERROR != 0 || signals::is_real_time(event.result) {
-            return self.hold(later);
+            // It takes the place of the one that was taken.
+            self.hold(later);
+            return;
         }
         let _ = self.details.take(event.reserved);
         (event.count, event.reserved) = (event.count.saturating_add(later.count), later.reserved);

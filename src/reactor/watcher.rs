@@ -16,6 +16,7 @@ use crate::errno::{Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::table::{self, Kind};
+use crate::util::alloc::{TryMap, TryVec};
 use std::os::fd::RawFd;
 
 /// A new record for a watcher, filled in but not live.
@@ -48,11 +49,23 @@ impl Core {
     #[inline]
     pub fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
         let index = self.slots.take()?;
-        Fresh::new(self.desk, index, source, target)
+        let fresh = Fresh::new(self.desk, index, source, target)?;
+        if target.callback.is_none() && !self.expect_record() {
+            self.give_back(&fresh);
+            fail!(ENOMEM, "no memory for a watcher's events");
+        }
+        Ok(fresh)
     }
 
     pub fn give_back(&mut self, fresh: &Fresh) {
+        self.forget_record(fresh.record);
         self.slots.give_back(fresh.index);
+    }
+
+    fn forget_record(&mut self, record: &Record) {
+        if record.has(RECORDS) {
+            self.recorders = self.recorders.saturating_sub(1);
+        }
     }
 
     #[inline]
@@ -84,7 +97,7 @@ impl Core {
         match added {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.objects.remove(&fresh.index);
+                self.take_object(fresh.index);
                 self.give_back(&fresh);
                 Err(error)
             }
@@ -136,10 +149,12 @@ impl Core {
     pub fn add_to_list(&mut self, index: u32, record: &Record) -> Result<()> {
         let source = Source::of(record.flags.load(Relaxed));
         if let Some(list) = self.list(source) {
-            if list.try_reserve(1).is_err() {
+            let len = list.len() + 1;
+            let room = list.try_reserve(1).is_ok() && self.turn.try_reserve(len).is_ok();
+            let Some(list) = self.list(source).filter(|_| room) else {
                 fail!(ENOMEM, "no memory for a watcher");
-            }
-            list.push(index);
+            };
+            list.push_reserved(index);
         }
         match source {
             Source::ClockChange => self.timers.recheck |= 1 << clocks::REALTIME,
@@ -190,10 +205,6 @@ impl Core {
                 self.count_liveness(record);
                 Ok(())
             }
-            Change::Destroy(target) => {
-                self.extra(index, record)?.destroy = Some(target);
-                Ok(())
-            }
             Change::Events(events) => self.io_modify(index, record, events),
         }
     }
@@ -201,9 +212,6 @@ impl Core {
     fn limit(&mut self, index: u32, record: &Record, interval: i64, burst: i32) -> Result<()> {
         // It wakes the loop when a watcher may go on.
         self.ensure_clock(clocks::MONOTONIC)?;
-        if self.suspended.try_reserve(1).is_err() {
-            fail!(ENOMEM, "no memory for a watcher");
-        }
         let extra = self.extra(index, record)?;
         if interval > 0 {
             extra.limit = Some(Limit { interval, burst, since: i64::MIN, count: 0 });
@@ -214,7 +222,7 @@ impl Core {
             if record.has(SUSPENDED) {
                 // What was kept comes now.
                 self.suspended.retain(|(_, suspended)| *suspended != index);
-                self.suspended.push((i64::MIN, index));
+                self.suspended.push_reserved((i64::MIN, index));
             }
         }
         Ok(())
@@ -226,6 +234,9 @@ impl Core {
         let source = Source::of(flags);
         if flags & ENABLED != 0 {
             return Ok(());
+        }
+        if source.is_descriptor() {
+            self.io_retry(index, record)?;
         }
         record.set(ENABLED);
         match source {
@@ -245,7 +256,7 @@ impl Core {
                     return Err(error);
                 }
             }
-            Source::Async if record.is_sent() && off_stack(flags) => self.sent_to_disabled(index),
+            Source::Async if record.is_sent() && off_stack(flags) => self.send_again(index, record),
             Source::Signal => self.signals.due = true,
             Source::Idle => self.idlers += 1,
             Source::Defer => {
@@ -264,9 +275,10 @@ impl Core {
     /// What was kept while the watcher was disabled comes now.
     fn deliver_kept(&mut self, index: u32, record: &Record) {
         let kept = self.extras.get(&index).is_some_and(|extra| extra.kept.is_some());
-        if kept && !record.has(SUSPENDED) && self.suspended.try_reserve(1).is_ok() {
+        if kept && !record.has(SUSPENDED) {
             record.set(SUSPENDED);
-            self.suspended.push((i64::MIN, index));
+            // Who has an extra has room here.
+            self.suspended.push_reserved((i64::MIN, index));
         }
     }
 
@@ -295,13 +307,6 @@ impl Core {
         self.count_liveness(record);
         self.put_back_held(index, record);
         Ok(())
-    }
-
-    /// Was sent to while it was disabled, and is enabled now.
-    fn sent_to_disabled(&mut self, index: u32) {
-        if self.sent.try_reserve(1).is_ok() {
-            self.sent.push(index);
-        }
     }
 
     fn uncount(&mut self, record: &Record) {
@@ -337,7 +342,7 @@ impl Core {
             Source::Io => self.io_close(index, record, told),
             source if source.is_object() => {
                 self.io_close(index, record, told);
-                self.objects.remove(&index);
+                self.take_object(index);
                 if flags & OVER != 0 {
                     self.details.forget(record.handle(Kind::Watcher, index));
                 }
@@ -350,7 +355,7 @@ impl Core {
             Source::File => self.close_file(index, told),
             source => self.remove_from_list(index, record, source),
         }
-        if flags & (EXTRA | NAMED | HELD) != 0 {
+        if flags & (EXTRA | NAMED | HELD | RECORDS) != 0 {
             self.close_extras(index, record);
         }
         if record.is_sent() && !off_stack(flags) {
@@ -380,9 +385,10 @@ impl Core {
     #[cold]
     fn close_extras(&mut self, index: u32, record: &Record) {
         let handle = record.handle(Kind::Watcher, index);
-        if record.has(NAMED) && self.unnamed.try_reserve(1).is_ok() {
-            self.unnamed.push(handle);
-            if self.unnamed.len() >= MANY_NAMES {
+        self.forget_record(record);
+        if record.has(NAMED) {
+            self.unnamed_more |= self.unnamed.try_push(handle).is_err();
+            if self.unnamed.len() >= MANY_NAMES || self.unnamed_more {
                 self.desk.attention.set();
             }
         }
@@ -395,12 +401,14 @@ impl Core {
         if record.has(HELD) {
             self.held.retain(|event| event.watcher != handle);
         }
-        let Some(extra) = self.extras.remove(&index) else { return };
-        if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
-            self.extras.shrink_to_fit();
+        if record.has(EXTRA)
+            && let Some(letter) = self.take_destroy(index, handle)
+        {
+            self.note_destroy(letter, closed_event(index, record));
         }
-        if let Some(target) = extra.destroy {
-            self.note_destroy(target, closed_event(index, record));
+        self.extras.remove(&index);
+        if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
+            self.extras.try_shrink();
         }
     }
 }

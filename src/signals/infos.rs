@@ -27,8 +27,6 @@ pub(super) struct Infos {
 // SAFETY: a cell is only touched by who has its turn; numbers may go
 // anywhere.
 unsafe impl Sync for Infos {}
-// SAFETY: as above.
-unsafe impl Send for Infos {}
 
 impl Infos {
     /// With room for so many, a power of two.

@@ -15,6 +15,7 @@ def library(suite):
     symbols(suite, shared)
     dynamic_section(suite, shared)
     kqueue(suite)
+    faults(suite, shared)
     static_libs(suite)
     archive(suite)
     cargo_c(suite)
@@ -67,6 +68,13 @@ def kqueue(suite):
     suite.check(f"soname {expected}", f"[{expected}]" in listing, listing)
     suite.check("it needs libevloop", f"NEEDED)             Shared library: [{make_variable('SONAME')}]"
                 in listing, listing)
+
+
+def faults(suite, shared):
+    """Where it was loaded by dlopen, a thread can begin without memory."""
+    if suite.make("test-tools"):
+        suite.command("calls without memory, after dlopen",
+                      [BUILD / "tests/dlopen_faults", shared])
 
 
 def static_libs(suite):

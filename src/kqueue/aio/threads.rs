@@ -7,18 +7,19 @@
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
 use crate::sys::fd::Fd;
-use crate::sys::{eventfd, file, poll, thread};
+use crate::sys::thread::{STACK, Thread};
+use crate::sys::{eventfd, file, poll};
+use crate::util::try_arc::TryArc;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How many threads a queue has at most.
 const THREADS: usize = 4;
 
 pub(super) struct Pool {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    shared: TryArc<Shared>,
+    threads: Vec<Thread>,
 }
 
 struct Shared {
@@ -49,10 +50,12 @@ impl Pool {
         let done = eventfd::create(0)?;
         let shared = Shared { state: Mutex::new(State::default()), changed: Condvar::new(), done };
         let mut threads = Vec::new();
-        if threads.try_reserve_exact(THREADS).is_err() {
-            fail!(ENOMEM, "no memory for {} threads", THREADS as i64);
+        match TryArc::new(shared) {
+            Some(shared) if threads.try_reserve_exact(THREADS).is_ok() => {
+                Ok(Self { shared, threads })
+            }
+            _ => fail!(ENOMEM, "no memory for {} threads", THREADS as i64),
         }
-        Ok(Self { shared: Arc::new(shared), threads })
     }
 
     pub fn descriptor(&self) -> RawFd {
@@ -108,16 +111,15 @@ impl Pool {
         self.shared.lock().closing = true;
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {
-            // It never panics, and if it did there is nothing more to do.
-            let _ = thread.join();
+            thread.join();
         }
     }
 }
 
-fn start(shared: &Arc<Shared>) -> std::result::Result<JoinHandle<()>, Errno> {
+fn start(shared: &TryArc<Shared>) -> std::result::Result<Thread, Errno> {
     let bell = eventfd::create(0)?;
     let shared = shared.clone();
-    thread::spawn("evloop-aio", move || shared.work(&bell))
+    Thread::start(c"evloop-aio", STACK, move || shared.work(&bell))
 }
 
 impl Shared {

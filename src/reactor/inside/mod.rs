@@ -35,12 +35,13 @@ use super::named::Named;
 use super::own_fds::OwnFd;
 use crate::errno::Result;
 use crate::sync::MutexGuard;
-use std::sync::Arc;
+use crate::util::alloc::TryVec;
+use crate::util::try_arc::TryArc;
 
 /// What a loop's thread is to do for those who look, or no more.
 pub(super) enum Look {
-    Stats(Option<Arc<stats::Counters>>),
-    Trace(Option<Arc<trace::Ring>>),
+    Stats(Option<TryArc<stats::Counters>>),
+    Trace(Option<TryArc<trace::Ring>>),
     Watchdog(Option<Dog>),
 }
 
@@ -48,13 +49,14 @@ pub(super) enum Look {
 /// gate; with the gate's lock.
 fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) -> Result<()> {
     if named.desk.is_mine() {
-        // SAFETY: this thread runs the loop, and no reference into the core is
-        // kept while a callback, which this call is in, runs.
-        let core = unsafe { named.desk.core() }?;
-        // What others asked for before comes before.
-        core.receive(&mut gate);
-        core.look(look);
-        return Ok(());
+        let act = |core: &mut Core| {
+            // What others asked for before comes before.
+            core.receive(&mut gate);
+            core.look(look);
+        };
+        // SAFETY: this thread runs the loop, whose run borrows nothing of the
+        // core while a callback, which this call is in, runs.
+        return unsafe { named.desk.with_core(act) };
     }
     if !gate.running {
         return named.with_idle(gate, |core| {
@@ -63,7 +65,7 @@ fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) 
         });
     }
     let wake = named.desk.leave_work();
-    gate.inbox.push(Command::Look(look));
+    gate.inbox.push_reserved(Command::Look(look));
     drop(gate);
     drop(wake);
     Ok(())
@@ -78,9 +80,9 @@ fn settle(named: &Named, gate: &mut Gate) -> Result<()> {
 /// Does something with the loop, if this is its own thread.
 fn on_own_thread(named: &Named, act: impl FnOnce(&mut Core)) -> Result<()> {
     if named.desk.is_mine() {
-        // SAFETY: this thread runs the loop, and no reference into the core is
-        // kept while a callback, which this call is in, runs.
-        act(unsafe { named.desk.core() }?);
+        // SAFETY: this thread runs the loop, whose run borrows nothing of the
+        // core while a callback, which this call is in, runs.
+        unsafe { named.desk.with_core(act) }?;
     }
     Ok(())
 }

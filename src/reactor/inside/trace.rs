@@ -13,10 +13,11 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::fd::Fd;
 use crate::sys::{clock, fd, file};
 use crate::table::Kind;
+use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array, try_copy};
+use crate::util::try_arc::TryArc;
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 
 /// What is in a trace besides callbacks, which have the type of their event.
 pub(super) const WAIT: i32 = 64;
@@ -40,7 +41,7 @@ pub(in crate::reactor) struct Entry {
 
 /// The last entries; written by the loop's thread alone.
 pub(in crate::reactor) struct Ring {
-    words: Vec<AtomicU64>,
+    words: Box<[AtomicU64]>,
     entries: u64,
     /// How many there were in all.
     written: AtomicU64,
@@ -48,12 +49,14 @@ pub(in crate::reactor) struct Ring {
     closed: AtomicU32,
 }
 
+type Names = Map<i64, Box<[u8]>>;
+
 /// A trace, at the gate.
 pub(in crate::reactor) struct Trace {
-    ring: Arc<Ring>,
+    ring: TryArc<Ring>,
     file: Fd,
     /// Names of watchers that were closed meanwhile, and in which order.
-    names: Map<i64, Box<[u8]>>,
+    names: Names,
     closed: VecDeque<i64>,
     began: i64,
     stopping: bool,
@@ -67,13 +70,11 @@ pub(crate) enum Output<'a> {
 
 impl Ring {
     fn new(entries: usize) -> Result<Self> {
-        let mut words = Vec::new();
         // One more, which may be half written while the others are read.
         let count = entries.saturating_add(1).saturating_mul(WORDS);
-        if words.try_reserve_exact(count).is_err() {
-            fail!(ENOMEM, "no memory for a trace of {} events", entries as i64);
-        }
-        words.resize_with(count, || AtomicU64::new(0));
+        let Some(words) = try_array(count, |_| AtomicU64::new(0)) else {
+            return no_memory(entries);
+        };
         let (written, closed) = (AtomicU64::new(0), AtomicU32::new(0));
         Ok(Self { words, entries: entries as u64, written, closed })
     }
@@ -114,7 +115,7 @@ impl Ring {
             for (word, place) in words.iter_mut().zip(self.place(number)) {
                 *word = place.load(Acquire);
             }
-            all.push(words);
+            all.push_reserved(words);
         }
         // The loop's thread may have written on meanwhile.
         let dropped = self.written.load(Relaxed).saturating_sub(self.entries);
@@ -123,10 +124,14 @@ impl Ring {
         if entries.try_reserve_exact(all.len() + 1).is_err() {
             fail!(ENOMEM, "no memory for {} events", all.len() as i64);
         }
-        entries.extend(all.into_iter().skip(lost as usize).map(entry_of));
+        entries.try_extend(all.into_iter().skip(lost as usize).map(entry_of))?;
         entries.sort_unstable_by_key(|(_, entry)| (entry.start, std::cmp::Reverse(entry.end)));
         Ok((entries, dropped))
     }
+}
+
+fn no_memory<T>(entries: usize) -> Result<T> {
+    fail!(ENOMEM, "no memory for a trace of {} events", entries as i64)
 }
 
 fn entry_of(words: [u64; WORDS]) -> (i32, Entry) {
@@ -152,10 +157,10 @@ impl Trace {
         // Not the rest of a long one.
         let name = match name.len() {
             0..=NAME => name,
-            _ => copy(cut(&name, NAME)).unwrap_or_default(),
+            _ => try_copy(cut(&name, NAME)).unwrap_or_default(),
         };
-        self.names.insert(handle, name);
-        self.closed.push_back(handle);
+        self.names.insert_reserved(handle, name);
+        self.closed.push_back_reserved(handle);
     }
 
     /// Writes the file; how many events are missing in it.
@@ -163,7 +168,7 @@ impl Trace {
         &self,
         mut entries: Vec<(i32, Entry)>,
         dropped: u64,
-        names: &Map<i64, Box<[u8]>>,
+        names: &Names,
         running: Option<Glance>,
     ) -> std::result::Result<(), Errno> {
         let now = clock::now_ns();
@@ -172,7 +177,10 @@ impl Trace {
             let (kind, handle, start) = (running.kind, running.watcher, running.since);
             let end = now.max(start);
             // Room was made for it.
-            entries.push((thread, Entry { kind, handle, start, end, extra: trace_file::RUNNING }));
+            entries.push_reserved((
+                thread,
+                Entry { kind, handle, start, end, extra: trace_file::RUNNING },
+            ));
         }
         let name = |handle| {
             let name = self.names.get(&handle).or_else(|| names.get(&handle));
@@ -189,7 +197,7 @@ impl Trace {
     }
 
     /// The loop is closed: what there is is written.
-    pub fn finish(self, names: &Map<i64, Box<[u8]>>) {
+    pub fn finish(self, names: &Names) {
         if let Ok((entries, dropped)) = self.ring.read() {
             // There is nobody who could be told.
             let _ = self.write(entries, dropped, names, None);
@@ -202,8 +210,7 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
     let named = named(handle, Kind::Loop)?;
     named.check()?;
     let most = usize::try_from(most).ok().filter(|most| *most > 0).unwrap_or(DEFAULT_EVENTS);
-    // std has no Arc that may fail; what is large is in a vector.
-    let ring = Arc::new(Ring::new(most)?);
+    let Some(ring) = TryArc::new(Ring::new(most)?) else { return no_memory(most) };
     claim(&mut *named.lock()?, handle)?;
     let file = match output {
         Output::Path(path) => file::create(path),
@@ -288,21 +295,14 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
     let read = ring.read();
     let mut gate = named.lock()?;
     // Closed meanwhile, it was written then.
+    let Some(trace) = &mut gate.trace else { return crate::table::stale(handle) };
+    // Without memory it can be stopped again.
+    trace.stopping = false;
+    let (entries, dropped) = read?;
+    let handles = entries.iter().map(|(_, entry)| entry.handle);
+    let names = names_of(&gate, handles.chain(published.map(|published| published.watcher)))?;
     let Some(trace) = gate.trace.take() else { return crate::table::stale(handle) };
     named.desk.own.set(OwnFd::Trace, -1);
-    let mut names = Map::default();
-    let (entries, dropped) = read?;
-    for handle in entries.iter().map(|(_, entry)| entry.handle).chain(published.map(|p| p.watcher))
-    {
-        if let Some(name) = gate.names.get(&handle)
-            && !names.contains_key(&handle)
-        {
-            if names.try_reserve(1).is_err() {
-                fail!(ENOMEM, "no memory for the names of watchers");
-            }
-            names.insert(handle, copy(cut(name, NAME))?);
-        }
-    }
     drop(gate);
     match trace.write(entries, dropped, &names, published) {
         Ok(()) => Ok(dropped.cast_signed()),
@@ -310,11 +310,18 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
     }
 }
 
-fn copy(name: &[u8]) -> Result<Box<[u8]>> {
-    let mut copy = Vec::new();
-    if copy.try_reserve_exact(name.len()).is_err() {
-        fail!(ENOMEM, "no memory for a name of {} bytes", name.len() as i64);
+/// Copies of the names of these watchers.
+fn names_of(gate: &Gate, handles: impl Iterator<Item = i64>) -> Result<Names> {
+    let mut names = Names::default();
+    for handle in handles {
+        let Some(name) = gate.names.get(&handle).filter(|_| !names.contains_key(&handle)) else {
+            continue;
+        };
+        let copied =
+            try_copy(cut(name, NAME)).is_some_and(|copy| names.try_put(handle, copy).is_ok());
+        if !copied {
+            fail!(ENOMEM, "no memory for the names of watchers");
+        }
     }
-    copy.extend_from_slice(name);
-    Ok(copy.into_boxed_slice())
+    Ok(names)
 }
