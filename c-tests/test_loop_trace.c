@@ -587,12 +587,12 @@ TEST(while_a_trace_is_being_started_no_other_file_is_emptied) {
   new_path();
   pthread_t thread = start_thread(start_slowly, &loop);
   UNTIL(LOAD(held) != 0);
-  uint64_t opening = await_call(held);
+  struct seccomp_notif opening = await_call(held);
   snprintf(other, sizeof other, "%s.other", path);
   CHECK_ERR(evloop_trace_start(loop, other, 0), EEXIST);
   CHECK(access(other, F_OK) < 0);
   CHECK_ERR(evloop_trace_stop(loop), ENOENT);
-  let_go_on(held, opening);
+  let_go_on(held, &opening);
   join(thread);
   CHECK_EQ(evloop_trace_stop(loop), 0);
   int fd = (int)OK(open(path, O_RDONLY | O_CLOEXEC));

@@ -747,7 +747,9 @@ struct timespec;
  *                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
  *                    is 0. The event comes when the process has ended,
  *                    not when it is waited for; one that has ended
- *                    already, and was not waited for, has it at once
+ *                    already, and was not waited for, has it at once.
+ *                    Before Linux 5.17 the status is that of the first
+ *                    thread, if that ended before others
  *   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
  *                    said), in the event if the status is known
  *   NOTE_FORK        works where the kernel tells of forks: with
@@ -3909,13 +3911,16 @@ int evloop_event_siginfo(const struct evloop_event_t *event,
  * that: the zombie stays until the program waits for it. With
  * EVLOOP_PROCESS_REAP, for children only, the library waits for it, just
  * before the event is delivered; close the watcher before that and the
- * zombie stays the program's. Of a process that is no child the status is
- * known if this one may look at it (ptrace(2) access) while it is a zombie,
- * or on Linux 6.15 and newer once its parent has waited for it; the event
- * comes when it ends and does not wait for that. Also unknown is that of a
- * child of whom somebody else has taken it first, on older kernels; or
- * where SIGCHLD is ignored, so that there are no zombies. Then event->events
- * has EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
+ * zombie stays the program's. The event has the status that was waited for.
+ * Without it, before Linux 5.17, that of a child whose first thread ended
+ * before others is how that thread ended, not how the process did. Of a
+ * process that is no child the status is known if this one may look at it
+ * (ptrace(2) access) while it is a zombie, or on Linux 6.15 and newer once
+ * its parent has waited for it; the event comes when it ends and does not
+ * wait for that. Also unknown is that of a child of whom somebody else has
+ * taken it first, on older kernels; or where SIGCHLD is ignored, so that
+ * there are no zombies. Then event->events has
+ * EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
  *
  * After its event the watcher has given up its descriptor, and does nothing
  * until it is closed; it does not keep the loop alive any more. Ended while

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
 from suites import (  # noqa: E402
-    benches, cpython, ctests, docs, examples, header, install, library, rust, targets)
+    benches, cpython, ctests, docs, environment, examples, header, install, library, rust, targets)
 from suites.harness import LOGS, Missing, Progress, Suite, remove_build  # noqa: E402
 
 SUMMARY = LOGS / "summary"  # the last line again, for .ci/run
@@ -39,6 +39,7 @@ SUITES = {
     "c-tests-shared": (ctests.shared, "C tests with the shared library"),
     "c-tests-static": (ctests.static, "C tests with the static library"),
     "c-tests-nosys": (ctests.nosys, "C tests while system calls are refused"),
+    "environment": (environment.environment, "a set-user-id program's environment"),
     "docs": (docs.docs, "the programs in README.md and the header"),
     "examples": (examples.examples, "the examples, driven"),
     "cpython": (cpython.cpython, "CPython's own tests of kqueue"),

@@ -445,7 +445,9 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
         Errno::EINVAL => error!(errno, "fd {} is the queue itself", fd),
-        Errno::ELOOP => error!(errno, "fd {} would nest queues in a circle or too deep", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} would nest queues in a circle, too deep or too often", fd)
+        }
         Errno::EACCES => error!(errno, "fd {}: its file, or directory, may not be read", fd),
         Errno::ENOSPC => error!(errno, "fd {}: there are no watches of inotify left", fd),
         Errno::ENOTSUP => error!(errno, "fd {}: there is no /proc to watch files by", fd),

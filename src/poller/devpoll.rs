@@ -124,8 +124,9 @@ impl Mirror {
                         self.always.insert(fd)?;
                     }
                     return Err(match errno {
-                        Errno::EINVAL | Errno::ELOOP => {
-                            error!(errno, "fd {} would wait for itself", fd)
+                        Errno::EINVAL => error!(errno, "fd {} would wait for itself", fd),
+                        Errno::ELOOP => {
+                            error!(errno, "fd {} would nest in a circle, too deep or too often", fd)
                         }
                         _ => errno.into(),
                     });

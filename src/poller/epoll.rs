@@ -312,7 +312,9 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
         Errno::EINVAL => {
             error!(errno, "fd {} is the epoll itself, or its events do not go together", fd)
         }
-        Errno::ELOOP => error!(errno, "fd {} would nest epoll sets in a circle or too deep", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} would nest epoll sets in a circle, too deep or too often", fd)
+        }
         _ => errno.into(),
     }
 }

@@ -115,6 +115,15 @@ impl Details {
         }
     }
 
+    /// Puts something else in the place of what belongs to an event.
+    pub fn replace(&mut self, number: u64, content: Content) {
+        if let Some(place) = self.place(number)
+            && let Some(detail) = self.list.get_mut(place)
+        {
+            detail.content = content;
+        }
+    }
+
     /// Takes it away from its event, which will not be seen.
     pub fn take(&mut self, number: u64) -> Option<Content> {
         let place = self.place(number)?;

@@ -206,7 +206,7 @@ impl Run {
         // SAFETY: no other reference to the core, and not kept.
         let core = unsafe { self.core() };
         event.data = record.data.load(Relaxed);
-        if record.flags.load(Relaxed) & EXTRA_WORK != 0 && !core.admit(index, record, &event) {
+        if record.flags.load(Relaxed) & EXTRA_WORK != 0 && !core.admit(index, record, &mut event) {
             return Ok(());
         }
         core.dispatched += 1;

@@ -46,7 +46,7 @@ impl Core {
     /// What an iteration can do about an event that has more to it; true: its
     /// callback is to be called.
     #[cold]
-    pub fn admit(&mut self, index: u32, record: &Record, event: &Event) -> bool {
+    pub fn admit(&mut self, index: u32, record: &Record, event: &mut Event) -> bool {
         if record.has(SUSPENDED) || record.has(LIMITED) && !self.is_within_limit(index) {
             self.keep(index, record, event);
             return false;
@@ -64,14 +64,14 @@ impl Core {
             }
             return false;
         }
-        self.note_delivered(index, record);
+        self.note_delivered(index, record, event);
         true
     }
 
     /// An event is about to be seen by the program.
-    fn note_delivered(&mut self, index: u32, record: &Record) {
+    fn note_delivered(&mut self, index: u32, record: &Record, event: &mut Event) {
         if record.has(REAPS) {
-            self.object_delivered(index, record);
+            self.deliver_object(index, record, event);
         }
     }
 
@@ -212,7 +212,7 @@ impl Core {
                 Source::Signal => self.signal_taken(index, record, &mut event),
                 _ => self.details.set_held(event.reserved, false),
             }
-            self.note_delivered(index, record);
+            self.note_delivered(index, record, &mut event);
         }
         Some(event)
     }

@@ -136,7 +136,9 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
         Errno::EINVAL => error!(errno, "fd {} cannot be watched like that", fd),
-        Errno::ELOOP => error!(errno, "fd {} is an epoll that leads back here, or too deep", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} is an epoll that leads back here, or too deep or too often", fd)
+        }
         errno => errno.into(),
     }
 }

@@ -45,8 +45,12 @@ pub(crate) trait Watched: Send {
         None
     }
 
-    /// Its last event is delivered; only asked of what wants to hear it.
-    fn delivered(&mut self) {}
+    /// Its last event is about to be delivered, and may be changed; only asked
+    /// of what wants to hear it. What is longer than an event, if that has
+    /// changed, too.
+    fn deliver(&mut self, _event: &mut Event) -> Option<Content> {
+        None
+    }
 
     /// Whether it was closed by somebody else, who has rung the loop.
     fn is_closed(&self) -> bool {
@@ -295,11 +299,13 @@ impl Core {
         }
     }
 
-    /// The last event of a watcher is delivered.
-    pub fn object_delivered(&mut self, index: u32, record: &Record) {
+    /// The last event of a watcher is about to be delivered.
+    pub fn deliver_object(&mut self, index: u32, record: &Record, event: &mut Event) {
         record.unset(REAPS);
-        if let Some(mut watched) = self.take_object(index) {
-            watched.delivered();
+        if let Some(mut watched) = self.take_object(index)
+            && let Some(content) = watched.deliver(event)
+        {
+            self.details.replace(event.reserved, content);
         }
     }
 }

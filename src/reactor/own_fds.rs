@@ -29,8 +29,9 @@ const COUNT: usize = FIRST_CLOCK + super::desk::CLOCKS;
 
 pub(super) struct OwnFds {
     fds: [AtomicI32; COUNT],
-    /// Those that watchers have, of processes for example.
-    of_watchers: ForkMutex<Vec<RawFd>>,
+    /// Those that watchers have, of processes for example, and whether they
+    /// are in no epoll.
+    of_watchers: ForkMutex<Vec<(RawFd, bool)>>,
     /// How many of these are in no epoll, so that the kernel would take them
     /// for the program's.
     unregistered: AtomicU32,
@@ -64,13 +65,14 @@ impl OwnFds {
 
     /// Whether this is one of the loop's, or of its watchers'.
     pub fn has(&self, fd: RawFd) -> bool {
-        self.fds.iter().any(|own| own.load(Relaxed) == fd) || self.of_watchers.lock().contains(&fd)
+        self.fds.iter().any(|own| own.load(Relaxed) == fd)
+            || self.of_watchers.lock().iter().any(|(own, _)| *own == fd)
     }
 
     /// The same of those that the kernel does not refuse by itself.
     #[inline(always)]
     pub fn has_unregistered(&self, fd: RawFd) -> bool {
-        self.unregistered.load(Relaxed) > 0 && self.has(fd)
+        self.unregistered.load(Relaxed) > 0 && self.of_watchers.lock().contains(&(fd, true))
     }
 
     /// In a forked child, where a thread may have been changing them.
@@ -78,7 +80,7 @@ impl OwnFds {
     /// # Safety
     /// As [`ForkMutex::recover`].
     pub unsafe fn after_fork(&self) {
-        let mend = |fds: Option<&mut Vec<RawFd>>| fds.is_none().then(Vec::new);
+        let mend = |fds: Option<&mut Vec<(RawFd, bool)>>| fds.is_none().then(Vec::new);
         // SAFETY: this function's contract.
         unsafe { self.of_watchers.recover(mend) };
     }
@@ -95,26 +97,29 @@ pub(super) struct WatcherFd {
 impl WatcherFd {
     /// One that the loop's epoll does not get.
     pub fn unregistered(fd: Fd, own: &'static OwnFds) -> Result<Self> {
-        let mut made = Self::new(fd, own)?;
+        let made = Self::add(fd, own, true)?;
         own.unregistered.fetch_add(1, Relaxed);
-        made.unregistered = true;
         Ok(made)
     }
 
     pub fn new(fd: Fd, own: &'static OwnFds) -> Result<Self> {
+        Self::add(fd, own, false)
+    }
+
+    fn add(fd: Fd, own: &'static OwnFds, unregistered: bool) -> Result<Self> {
         let mut all = own.of_watchers.lock();
         if all.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory for a watcher");
         }
-        all.push(fd.raw());
-        Ok(Self { fd, own, unregistered: false })
+        all.push((fd.raw(), unregistered));
+        Ok(Self { fd, own, unregistered })
     }
 
     /// Has another descriptor in its place; the one before is closed.
     pub fn replace(&mut self, fd: Fd) {
         let mut all = self.own.of_watchers.lock();
-        if let Some(place) = all.iter_mut().find(|own| **own == self.fd.raw()) {
-            *place = fd.raw();
+        if let Some((own, _)) = all.iter_mut().find(|(own, _)| *own == self.fd.raw()) {
+            *own = fd.raw();
         }
         drop(all);
         self.fd = fd;
@@ -133,7 +138,7 @@ impl Drop for WatcherFd {
     /// Before it is closed, and another file has its number.
     fn drop(&mut self) {
         let mut all = self.own.of_watchers.lock();
-        if let Some(place) = all.iter().position(|fd| *fd == self.fd.raw()) {
+        if let Some(place) = all.iter().position(|(fd, _)| *fd == self.fd.raw()) {
             all.swap_remove(place);
         }
         if self.unregistered {

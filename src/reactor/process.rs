@@ -138,9 +138,15 @@ impl Watched for Process {
         Answer::Last(Content::Process(ended), self.reap)
     }
 
-    fn delivered(&mut self) {
+    fn deliver(&mut self, event: &mut Event) -> Option<Content> {
         // Somebody else may have waited for it.
-        let _ = pidfd::wait(self.pidfd.raw(), 0);
+        let (status, usage) = pidfd::wait(self.pidfd.raw(), 0).ok().flatten()?;
+        // Before Linux 5.17 WNOWAIT tells how the first thread ended, which
+        // need not have been the last.
+        event.result = status;
+        event.events &= !STATUS_UNKNOWN;
+        let (status, usage) = (Some(status), Some(usage));
+        Some(Content::Process(Ended { pid: self.pid, status, usage }))
     }
 
     fn revive(&mut self, _eventfd: RawFd) -> std::result::Result<(), Errno> {

@@ -1,7 +1,7 @@
 //! epoll(7).
 
-use super::fd::Fd;
-use super::{clock, poll, syscall};
+use super::fd::{self, Fd};
+use super::{clock, file, poll, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
 use std::mem::MaybeUninit;
@@ -15,8 +15,26 @@ pub(crate) fn create() -> Result<Fd, Errno> {
     Fd::made_by("epoll_create1(2)", fd)
 }
 
+/// ELOOP: they would nest in a circle, or too deep.
 pub(crate) fn add(epoll: RawFd, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {
-    ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, cookie)
+    match ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, cookie) {
+        Err(Errno::EINVAL) if would_nest(epoll, fd, events) => Err(Errno::ELOOP),
+        result => result,
+    }
+}
+
+/// Whether it is the nesting that is refused, which older kernels (5.10, say)
+/// may call EINVAL, as they call other things.
+#[cold]
+fn would_nest(epoll: RawFd, fd: RawFd, events: u32) -> bool {
+    let is_epoll = |fd| {
+        let mut name = [0; 64];
+        file::name(fd, &mut name).is_ok_and(|name| name == b"anon_inode:[eventpoll]")
+    };
+    events & libc::EPOLLEXCLUSIVE as u32 == 0
+        && is_epoll(epoll)
+        && is_epoll(fd)
+        && !fd::are_one(epoll, fd)
 }
 
 pub(crate) fn modify(epoll: RawFd, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {

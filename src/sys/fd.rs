@@ -113,6 +113,15 @@ pub(crate) fn replace(fd: &Fd, number: RawFd) -> Result<(), Errno> {
     unsafe { syscall!(SYS_dup3, fd.raw(), number, libc::O_CLOEXEC) }.map(drop)
 }
 
+/// Whether two numbers are known to be duplicates of one descriptor.
+pub(crate) fn are_one(one: RawFd, other: RawFd) -> bool {
+    const KCMP_FILE: i32 = 0;
+    let me = std::process::id();
+    // SAFETY: no pointers.
+    let order = unsafe { syscall!(SYS_kcmp, me, me, KCMP_FILE, one, other) };
+    one == other || order == Ok(0)
+}
+
 /// Whether the descriptor has O_NONBLOCK.
 pub(crate) fn is_nonblocking(fd: RawFd) -> Result<bool, Errno> {
     // SAFETY: F_GETFL only looks.
