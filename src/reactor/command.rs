@@ -2,7 +2,7 @@
 
 use super::event::{Destroy, Target};
 use super::inside::Look;
-use super::mailbox::Letter;
+use super::letters::Letter;
 use super::objects::Watching;
 use super::signals::NewSignal;
 use super::timers::Setting;

@@ -1,7 +1,7 @@
 //! What a loop tells the program: the one event type of every source.
 
 use super::flags::CLOSED;
-use super::mailbox::Letter;
+use super::letters::Letter;
 use crate::errno::{Result, fail};
 use crate::util::try_box;
 use std::ffi::{c_int, c_void};

@@ -165,10 +165,10 @@ pub(super) fn register(
 /// The kernel takes none of the loop's own for another one.
 #[cold]
 fn not_alone(desk: &Desk, fd: RawFd, errno: Errno) -> Result<Registered> {
-    if desk.own.has(fd) {
-        return is_ours(fd);
-    }
     match errno {
+        // Of a watcher's own descriptor, too.
+        Errno::ENOMEM | Errno::ENOSPC => Err(explain(errno, fd)),
+        _ if desk.own.has(fd) => is_ours(fd),
         Errno::EEXIST => Ok(Registered::Shared),
         Errno::EPERM => Ok(Registered::Always),
         errno => Err(explain(errno, fd)),

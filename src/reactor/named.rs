@@ -4,7 +4,7 @@ use super::core::{Core, MANY_NAMES};
 use super::desk::{Desk, Gate, POISONED};
 use super::event::Destroy;
 use super::lease::Locked;
-use super::mailbox::Letters;
+use super::letters::Letters;
 use super::record::{self, LIVE, LOOP, Record};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::{MutexGuard, Ordering::*};

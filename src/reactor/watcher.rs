@@ -366,6 +366,22 @@ impl Core {
         self.slots.give_back(index);
     }
 
+    /// Takes the watchers out of everything that others have closed without
+    /// memory for a command; how many those are.
+    #[cold]
+    pub fn close_unlisted(&mut self, count: u32) {
+        let (mut found, mut place) = (0, usize::MAX);
+        while let Some((next, index, record)) = self.slots.find_before(place, Record::is_unlisted) {
+            place = next;
+            let was_removed = record.take_unlisted();
+            self.finish_close(index, record, was_removed);
+            found += 1;
+        }
+        // The loop's own thread closed the others at the same time: they were
+        // counted twice.
+        self.desk.count_from_outside((i64::from(count) - found).max(0));
+    }
+
     fn remove_from_list(&mut self, index: u32, record: &Record, source: Source) {
         let flags = record.flags.load(Relaxed);
         if let Some(list) = self.list(source)
