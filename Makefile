@@ -289,7 +289,7 @@ $(BUILD)/tests/asan_proof: tests/asan_proof.c $(HEADER) $(BUILD)/lib-asan/libevl
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $(SANITIZE) $< -o $@ \
 	  $(LDFLAGS) $(BUILD)/lib-asan/libevloop.a $(STATIC_LIBS)
 
-test-tools: $(addprefix $(BUILD)/tests/,nosys nosys_probe dlopen_faults environment)
+test-tools: $(addprefix $(BUILD)/tests/,nosys nosys_probe environment dlopen_faults)
 
 $(BUILD)/tests/nosys: tests/nosys.c | need-cc
 	$(call say,CC,$@)
@@ -299,15 +299,15 @@ $(BUILD)/tests/nosys_probe: tests/nosys_probe.c $(HEADER) $(LIBRARY)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) $< -o $@ $(LDFLAGS) $(LINK_SHARED)
 
-$(BUILD)/tests/dlopen_faults: tests/dlopen_faults.c | need-cc
-	$(call say,CC,$@)
-	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) -ldl
-
 # Static: the loader of a set-user-id program passes over its rpath.
 $(BUILD)/tests/environment: tests/environment.c $(HEADER) $(BUILD)/lib/libevloop.a
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) \
 	  $(BUILD)/lib/libevloop.a $(STATIC_LIBS)
+
+$(BUILD)/tests/dlopen_faults: tests/dlopen_faults.c | need-cc
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) -ldl
 
 # ---- installing ----
 
