@@ -134,7 +134,7 @@ pub(super) struct Core {
     pub failures_more: bool,
     /// Watchers over their rate limit, and until when.
     pub suspended: Vec<(i64, u32)>,
-    /// Watchers that are closed, and whom to tell; those to be told by
+    /// Notifications of closed watchers; those to be returned by
     /// evloop_wait for which `held` had no room; and those that are open yet,
     /// for which `extras` had none.
     pub destroys: Letters<Destroy>,

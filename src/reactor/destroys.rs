@@ -39,7 +39,7 @@ impl Core {
         found
     }
 
-    /// Keeps to whom a watcher's end is told.
+    /// Keeps a watcher's destroy notification.
     pub fn set_destroy(
         &mut self,
         index: u32,
@@ -51,7 +51,7 @@ impl Core {
         Ok(())
     }
 
-    /// The same, where the caller has been told that it is kept.
+    /// The same, where the call that asked for it has succeeded.
     pub fn set_destroy_late(&mut self, index: u32, record: &Record, letter: Box<Letter<Destroy>>) {
         drop(self.take_orphan(letter.to()));
         match self.extra(index, record) {
@@ -64,14 +64,14 @@ impl Core {
         }
     }
 
-    /// To whom a watcher's end is told, if that was asked for.
+    /// A watcher's destroy notification, if that was asked for.
     pub fn take_destroy(&mut self, index: u32, handle: i64) -> Option<Box<Letter<Destroy>>> {
         let kept = self.extras.get_mut(&index).and_then(|extra| extra.destroy.take());
         // What was asked for last counts.
         self.take_orphan(handle).or(kept)
     }
 
-    /// A watcher is closed: whoever asked for it will be told.
+    /// A watcher is closed: its notification will be delivered.
     pub fn note_destroy(&mut self, mut letter: Box<Letter<Destroy>>, event: Event) {
         letter.content_mut().event = event;
         if letter.content_mut().target.callback.is_some() {

@@ -93,7 +93,7 @@ pub(crate) struct Target {
 // that is: that they may go there is its own matter.
 unsafe impl Send for Target {}
 
-/// That a watcher is closed, to be told to the program: made when that was
+/// That a watcher is closed, to be reported to the program: made when that was
 /// asked for, so that closing needs no memory.
 pub(super) struct Destroy {
     pub target: Target,

@@ -125,7 +125,7 @@ impl Named {
             // A question changes nothing that the foreign wait should end for.
             (result, closed, core.prepared && core.has_news())
         };
-        // SAFETY: nobody runs the loop, and this thread has the gate's lock.
+        // SAFETY: no thread runs the loop, and this one has the gate's lock.
         let (result, closed, prepared) = unsafe { self.desk.with_core(act) }?;
         drop(gate);
         notify(closed);

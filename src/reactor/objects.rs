@@ -58,7 +58,7 @@ pub(crate) trait Watched: Send {
     }
 
     /// In a forked child, whose loop has another eventfd. ENOMEM: it can be
-    /// tried again. With another error the watcher is told that, and this is
+    /// tried again. With another error the watcher fails, and this is
     /// dropped: it must not close what has its descriptor's number and may be
     /// another file by now.
     fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno>;

@@ -12,7 +12,7 @@ use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd, fork};
 
 impl Core {
-    /// Makes everything anew that is shared with the parent process. With an
+    /// Makes everything again that is shared with the parent process. With an
     /// error it can be called again, and goes on with what is left.
     pub fn revive(&mut self, gate: &mut Locked<Gate>) -> Result<()> {
         if self.made_in != fork::current() {

@@ -277,7 +277,7 @@ impl Core {
         let kept = self.extras.get(&index).is_some_and(|extra| extra.kept.is_some());
         if kept && !record.has(SUSPENDED) {
             record.set(SUSPENDED);
-            // Who has an extra has room here.
+            // For each extra there is room here.
             self.suspended.push_reserved((i64::MIN, index));
         }
     }
