@@ -227,6 +227,12 @@ impl From<Errno> for Error {
     }
 }
 
+impl From<NoMemory> for Errno {
+    fn from(_: NoMemory) -> Self {
+        Self::ENOMEM
+    }
+}
+
 impl From<NoMemory> for Error {
     fn from(_: NoMemory) -> Self {
         Errno::ENOMEM.into()
