@@ -84,6 +84,7 @@ pub(crate) trait TryVec<T>: Sized {
     fn try_push(&mut self, value: T) -> Result<(), NoMemory>;
     /// Adds what there is room for.
     fn push_reserved(&mut self, value: T);
+    fn try_insert(&mut self, at: usize, value: T) -> Result<(), NoMemory>;
     /// Adds as many as there are.
     fn try_extend(&mut self, values: impl Iterator<Item = T>) -> Result<(), NoMemory>;
     /// Gives back memory, if less than a part of it is used: all but what so
@@ -104,6 +105,12 @@ impl<T> TryVec<T> for Vec<T> {
         if room!(self) {
             self.push(value);
         }
+    }
+
+    fn try_insert(&mut self, at: usize, value: T) -> Result<(), NoMemory> {
+        self.try_reserve(1).map_err(|_| NoMemory)?;
+        self.insert(at.min(self.len()), value);
+        Ok(())
     }
 
     fn try_extend(&mut self, values: impl Iterator<Item = T>) -> Result<(), NoMemory> {
