@@ -166,7 +166,7 @@ pub(super) fn register(
 #[cold]
 fn not_alone(desk: &Desk, fd: RawFd, errno: Errno) -> Result<Registered> {
     match errno {
-        // Of a watcher's own descriptor, too.
+        // A watcher's own descriptor may be refused for these, too.
         Errno::ENOMEM | Errno::ENOSPC => Err(explain(errno, fd)),
         _ if desk.own.has(fd) => is_ours(fd),
         Errno::EEXIST => Ok(Registered::Shared),
