@@ -227,6 +227,12 @@ impl From<Errno> for Error {
     }
 }
 
+impl From<NoMemory> for Errno {
+    fn from(_: NoMemory) -> Self {
+        Self::ENOMEM
+    }
+}
+
 impl From<NoMemory> for Error {
     fn from(_: NoMemory) -> Self {
         Errno::ENOMEM.into()
@@ -311,7 +317,7 @@ fn make_own() -> bool {
 fn with_spare(make: bool, act: impl FnOnce(&Own)) {
     // SAFETY: always safe.
     let this = unsafe { libc::pthread_self() } as usize;
-    // Not waited for: whoever has it may be lost in a fork.
+    // Not waited for: the thread that has it may be lost in a fork.
     let Ok(mut spare) = SPARE.try_lock() else { return };
     match spare.iter().find(|(thread, _)| *thread == this) {
         Some((_, own)) => act(own),

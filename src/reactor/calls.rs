@@ -6,7 +6,7 @@ use super::desk::Gate;
 use super::event::{Destroy, Event, Target};
 use super::flags::*;
 use super::io;
-use super::mailbox::Letter;
+use super::letters::Letter;
 use super::named::{Named, named};
 use super::objects::{self, Watch, Watched, Watching};
 use super::record;

@@ -20,6 +20,7 @@ use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::{clock, epoll, inotify};
 use crate::table::{self, Kind};
+use crate::util::alloc::{TryDeque, TryMap};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
@@ -139,7 +140,7 @@ impl FileState {
     fn let_go_on(&mut self, id: u32) -> bool {
         let waits = self.files.has_kept(id) && self.resume.try_reserve(1).is_ok();
         if waits {
-            self.resume.push_back(id);
+            self.resume.push_back_reserved(id);
         }
         waits
     }
@@ -152,7 +153,7 @@ impl FileState {
             if resume.try_reserve(1).is_err() {
                 return false;
             }
-            resume.push_back(id);
+            resume.push_back_reserved(id);
         }
         self.files.missed_is_known();
         true
@@ -271,7 +272,7 @@ impl Core {
         let mut keepers = VecDeque::new();
         for id in state.files.keepers() {
             if keepers.try_reserve(1).is_ok() {
-                keepers.push_back(id);
+                keepers.push_back_reserved(id);
             }
         }
         self.files.bits &= !KEPT;
@@ -333,7 +334,7 @@ impl Core {
         }
         event.reserved = note.number;
         if state.shown.try_reserve(1).is_ok() {
-            state.shown.insert(note.number, Shown { watcher: id, note, held: false });
+            state.shown.insert_reserved(note.number, Shown { watcher: id, note, held: false });
             self.files.bits |= SHOWN;
         }
         event
@@ -368,7 +369,7 @@ impl Core {
             && self.held.try_reserve(1).is_ok()
         {
             record.set(HELD);
-            self.held.push_back(*event);
+            self.held.push_back_reserved(*event);
             self.set_held(event, true);
         }
     }

@@ -42,7 +42,7 @@ const ABSENT: u32 = u32::MAX - 1;
 pub(super) struct Io {
     /// The first watcher of each descriptor; 0: none.
     first: Vec<u32>,
-    /// Watchers of whose descriptors the kernel may have to be told; and
+    /// Watchers whose registrations may have to be changed; and
     /// whether there are others, which are marked, as this had no room.
     dirty: Vec<u32>,
     dirty_more: bool,
@@ -524,7 +524,7 @@ impl Core {
         }
     }
 
-    /// Tells the kernel of what has changed about any descriptor.
+    /// Has the kernel know all that was changed.
     #[cold]
     fn flush_all(&mut self) {
         for fd in 0..self.io.first.len() as RawFd {
@@ -853,8 +853,8 @@ impl Core {
     }
 
     /// Registers all that is watched with another set, which then can take the
-    /// place of this one. What is not there any more is told so; any other
-    /// failure ends it.
+    /// place of this one. What is not there any more fails its watchers; any
+    /// other failure ends it.
     pub fn register_all(&mut self, epoll: RawFd) -> std::result::Result<(), Errno> {
         for fd in 0..self.io.first.len() as RawFd {
             let Some((index, first)) = self.first(fd) else { continue };

@@ -12,7 +12,7 @@ use super::core::Core;
 use super::details::Content;
 use super::event::Event;
 use super::flags::{ERROR, OVER, REAPS};
-use super::mailbox::{Letter, Letters};
+use super::letters::{Letter, Letters};
 use super::record::{self, Record};
 use crate::errno::{Errno, Result, error, fail};
 use crate::sys::{epoll, fork};
@@ -58,7 +58,7 @@ pub(crate) trait Watched: Send {
     }
 
     /// In a forked child, whose loop has another eventfd. ENOMEM: it can be
-    /// tried again. With another error the watcher is told that, and this is
+    /// tried again. With another error the watcher fails, and this is
     /// dropped: it must not close what has its descriptor's number and may be
     /// another file by now.
     fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno>;
