@@ -87,6 +87,12 @@
  * too), a live one of another kind is -EDOM. Any function that takes a handle
  * may return these two.
  *
+ * Memory. Where there is none a call returns -ENOMEM and leaves its object as
+ * it was; no call ends the process. What closes or frees an object needs no
+ * memory, nor does the delivery of destroy notifications, which are not lost.
+ * A loop that is short of memory delivers an event later, or reports it with
+ * EVLOOP_ERROR.
+ *
  * Time is int64_t nanoseconds (some timer calls also take double seconds).
  * Timeouts: < 0 waits for ever, 0 does not block, INT64_MAX is 292 years.
  * Waits have nanosecond resolution, use CLOCK_MONOTONIC and never return
@@ -3463,7 +3469,9 @@ int evloop_after_fork(evloop_t loop);
  *   EXCLUSIVE; asked for by another thread than that which runs the loop,
  *   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
  *   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
- *   used up. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   used up. -ENOMEM; if only the loop's own thread finds that there is none,
+ *   this arrives as an event with EVLOOP_ERROR, and the watcher is disabled
+ *   until it is enabled. -ECHILD: used after fork. -ESTALE, -EDOM: see
  *   "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
@@ -4238,9 +4246,7 @@ evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
  * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
  *   it is running.
  * @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
- *   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed; only from
- *   another thread than that which runs the loop, to which it cannot be
- *   told. -ESTALE, -EDOM: see "Handles".
+ *   not closed. -EINVAL: an unknown flag. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
  * whosever it is, returns: do not hold a lock that it takes, and do not let
@@ -4259,8 +4265,8 @@ int evloop_watcher_close(evloop_watcher_t watcher, uint32_t flags);
  * edge has passed: see evloop_add_io().
  *
  * @param watcher a watcher; nothing happens if it is enabled.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns 0. -ENOMEM. As evloop_add_io(), where -ENOMEM was reported in an
+ *   event. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken; from another thread it takes effect before the loop next
@@ -4587,8 +4593,9 @@ int64_t evloop_stats_percentile_ns(evloop_t loop,
  * Names are kept of the last max_events watchers that were closed.
  *
  * A trace that is running when the loop is closed is written then, by the
- * thread that closes the loop or ends its run, and nobody is told if that
- * fails. Nothing is written if the process ends before.
+ * thread that closes the loop or ends its run, if there is memory for the
+ * text; a failure is not reported. Nothing is written if the process ends
+ * before.
  *
  * Names are cut at 128 bytes of UTF-8, and the file has at most 1200 bytes
  * for each of max_events, and 2400 more.
@@ -4675,7 +4682,7 @@ int64_t evloop_trace_stop(evloop_t loop);
  *   until another call of this, or evloop_close(), has returned, and if the
  *   loop is running at the latter, its run.
  * @returns 0. -EINVAL: limit_ns is negative. -EAGAIN: no thread can be
- *   made; the watchdog is what it was. -ENOMEM. -ECHILD: used after fork.
+ *   made. -ENOMEM; the watchdog then is what it was. -ECHILD: used after fork.
  *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: until the watchdog's callback, if it is running, has returned

@@ -3,9 +3,12 @@
 //! The sentence is kept as a template with its values, and put into words
 //! only when somebody asks: a failing call costs no formatting.
 
+use crate::util::Out;
 use crate::util::alloc::{NoMemory, try_copy};
+#[cfg(not(loom))]
 use crate::util::per_thread::PerThread;
-use crate::util::{Out, try_box};
+#[cfg(not(loom))]
+use crate::util::try_box;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::fmt::Write as _;
@@ -233,6 +236,12 @@ impl From<Errno> for Error {
     }
 }
 
+impl From<NoMemory> for Errno {
+    fn from(_: NoMemory) -> Self {
+        Self::ENOMEM
+    }
+}
+
 impl From<NoMemory> for Error {
     fn from(_: NoMemory) -> Self {
         Errno::ENOMEM.into()
@@ -317,7 +326,7 @@ fn make_own() -> bool {
 fn with_spare(make: bool, act: impl FnOnce(&Own)) {
     // SAFETY: always safe.
     let this = unsafe { libc::pthread_self() } as usize;
-    // Not waited for: whoever has it may be lost in a fork.
+    // Not waited for: the thread that has it may be lost in a fork.
     let Ok(mut spare) = SPARE.try_lock() else { return };
     match spare.iter().find(|(thread, _)| *thread == this) {
         Some((_, own)) => act(own),
@@ -428,6 +437,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ETXTBSY, c"ETXTBSY: the file is a program that is running"),
 ];
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@ use crate::hash::Map;
 use crate::sys::directory::{self, To};
 use crate::sys::fd::{self, Fd};
 use crate::sys::{clock, file, fork};
+use crate::util::alloc::{TryDeque, TryMap, TryVec, try_concat};
 use open::{Identity, c_str, terminated};
 use queue::{Next, Queue};
 use scan::{Backlog, Scan};
@@ -216,8 +217,8 @@ impl Files {
 
     fn watch_all_again(&mut self) -> Result<(), Errno> {
         let mut ids = Vec::new();
-        ids.try_reserve(self.watchers.len()).map_err(|_| Errno::ENOMEM)?;
-        ids.extend(self.watchers.iter().filter(|(_, one)| one.root >= 0).map(|(id, _)| *id));
+        let watched = self.watchers.iter().filter(|(_, one)| one.root >= 0);
+        ids.try_extend(watched.map(|(id, _)| *id))?;
         for id in ids {
             if let Some(watcher) = self.watchers.get_mut(&id) {
                 watcher.nodes.clear();
@@ -258,7 +259,7 @@ impl Files {
             Root::Path(given) => terminated(given)?,
             Root::Descriptor(_) => terminated(&path)?,
         };
-        self.watchers.insert(id, self.new_watcher(request, path));
+        self.watchers.insert_reserved(id, self.new_watcher(request, path));
         self.serials += 1;
         let mut rest = Rest(Backlog::strict());
         let added = self.with_rest(&mut rest, |files| files.attach(id, c_str(&given)?));
@@ -376,7 +377,7 @@ impl Files {
         }
         // Some come back, and are older than others that are there.
         let place = watcher.kept.partition_point(|kept| kept.number < note.number);
-        watcher.kept.insert(place, note);
+        watcher.kept.insert_reserved(place, note);
     }
 
     /// The next note that was kept for a watcher.
@@ -390,7 +391,7 @@ impl Files {
         // What there was no room for came before the end.
         watcher.has_lost = false;
         if let Some(last) = note {
-            watcher.kept.push_front(last);
+            watcher.kept.push_front_reserved(last);
         }
         Some(self.number(libc::IN_Q_OVERFLOW))
     }
@@ -412,7 +413,7 @@ impl Files {
         };
         if !std::mem::replace(&mut watcher.resumes, true) {
             // Room was made when it was added.
-            self.resuming.push_back(id);
+            self.resuming.push_back_reserved(id);
         }
         true
     }
@@ -422,7 +423,7 @@ impl Files {
         let keepers = self.watchers.iter_mut().filter(|(_, one)| one.has_kept() && !one.resumes);
         for (id, watcher) in keepers {
             watcher.resumes = true;
-            self.resuming.push_back(*id);
+            self.resuming.push_back_reserved(*id);
         }
         !self.resuming.is_empty()
     }
@@ -555,12 +556,6 @@ fn proc_path(fd: RawFd, room: &mut [u8; 32]) -> &[u8] {
 
 /// A path below another one; either may be empty.
 fn join(above: &[u8], below: &[u8]) -> Result<Box<[u8]>, Errno> {
-    let mut path = Vec::new();
     let between: &[u8] = if above.is_empty() || below.is_empty() { b"" } else { b"/" };
-    let len = above.len() + between.len() + below.len();
-    path.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
-    path.extend_from_slice(above);
-    path.extend_from_slice(between);
-    path.extend_from_slice(below);
-    Ok(path.into_boxed_slice())
+    try_concat([above, between, below].into_iter()).ok_or(Errno::ENOMEM)
 }

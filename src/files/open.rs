@@ -10,6 +10,7 @@ use crate::errno::Errno;
 use crate::sys::directory::{self, To};
 use crate::sys::fd::Fd;
 use crate::sys::file;
+use crate::util::alloc::{TryVec, TryVecCopy};
 use std::ffi::CStr;
 
 /// The device and inode of a directory. No other one has them while it is
@@ -34,8 +35,8 @@ pub(super) fn is_gone(errno: Errno) -> bool {
 pub(super) fn terminated(bytes: &[u8]) -> Result<Vec<u8>, Errno> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(bytes.len() + 1).map_err(|_| Errno::ENOMEM)?;
-    copy.extend_from_slice(bytes);
-    copy.push(0);
+    copy.try_copy_from(bytes)?;
+    copy.push_reserved(0);
     Ok(copy)
 }
 

@@ -6,6 +6,7 @@ use super::tree::Node;
 use super::{Files, Watcher};
 use crate::errno::Errno;
 use crate::hash::Map;
+use crate::util::alloc::{TryMap, TryVec};
 
 impl Files {
     /// Reads a watcher's directories again, after what it may have missed.
@@ -18,7 +19,7 @@ impl Files {
         let step = Step::Read(watcher.root);
         self.backlog.push(Scan { watcher: id, tells: false, step })?;
         watcher.begin_renewal()?;
-        self.renewing.push(id);
+        self.renewing.push_reserved(id);
         Ok(())
     }
 
@@ -47,11 +48,11 @@ impl Files {
     /// inotify has lost some: everything may be other than it was.
     pub(super) fn take_overflow(&mut self) {
         let mut ids = Vec::new();
-        if ids.try_reserve(self.watchers.len()).is_err() {
+        let watched = self.watchers.iter().filter(|(_, one)| one.root >= 0);
+        if ids.try_extend(watched.map(|(id, _)| *id)).is_err() {
             self.lost = true;
             return;
         }
-        ids.extend(self.watchers.iter().filter(|(_, one)| one.root >= 0).map(|(id, _)| *id));
         for id in ids {
             if !self.watchers.get(&id).is_some_and(|watcher| watcher.recursive) {
                 self.tell(id, Told::entry(libc::IN_Q_OVERFLOW, -1, b""));
@@ -115,10 +116,14 @@ impl Watcher {
             // Those of an earlier overflow that were not found yet stay.
             before.try_reserve(self.nodes.len()).map_err(|_| Errno::ENOMEM)?;
         }
-        fresh.insert(self.root, root);
+        fresh.insert_reserved(self.root, root);
         let nodes = std::mem::replace(&mut self.nodes, fresh);
         match &mut self.before {
-            Some(before) => before.extend(nodes),
+            Some(before) => {
+                for (number, node) in nodes {
+                    before.insert_reserved(number, node);
+                }
+            }
             None => self.before = Some(nodes),
         }
         Ok(())

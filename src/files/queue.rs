@@ -13,6 +13,7 @@
 use super::ENTRIES;
 use crate::hash::Set;
 use crate::sys::{file, inotify};
+use crate::util::alloc::{TryDeque, TrySet};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
@@ -191,10 +192,17 @@ impl Queue {
             return self.lose(now);
         };
         if note.mask & libc::IN_MOVED_TO != 0 {
-            self.arrivals.insert(note.cookie);
+            self.arrivals.insert_reserved(note.cookie);
         }
         let inotify::Note { watch, mask, cookie, .. } = *note;
-        self.notes.push_back(Raw { watch, mask, cookie, name, end: self.read, read_at: now });
+        self.notes.push_back_reserved(Raw {
+            watch,
+            mask,
+            cookie,
+            name,
+            end: self.read,
+            read_at: now,
+        });
     }
 
     /// There is no memory for a note: as if inotify had had none.

@@ -13,6 +13,7 @@ use crate::errno::Errno;
 use crate::hash::Map;
 use crate::sys::directory::{self, Entry, Room, To};
 use crate::sys::fd::Fd;
+use crate::util::alloc::{TryDeque, TryMap};
 use std::collections::VecDeque;
 use std::ffi::CStr;
 
@@ -70,8 +71,7 @@ impl Reading {
                 continue;
             }
             if !self.reported.contains_key(&note.name) {
-                self.reported.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-                self.reported.insert(join(&note.name, b"")?, note.mask & ENTERED != 0);
+                self.reported.try_put(join(&note.name, b"")?, note.mask & ENTERED != 0)?;
             }
         }
         Ok(())
@@ -103,9 +103,7 @@ impl Backlog {
     }
 
     pub fn push(&mut self, scan: Scan) -> Result<(), Errno> {
-        self.scans.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        self.scans.push_back(scan);
-        Ok(())
+        Ok(self.scans.try_push_back(scan)?)
     }
 
     /// Has directories of this watcher be forgotten before all else; false:
@@ -113,7 +111,7 @@ impl Backlog {
     pub fn forget_first(&mut self, id: u32) -> bool {
         let has_room = self.scans.try_reserve(1).is_ok();
         if has_room {
-            self.scans.push_front(Scan { watcher: id, tells: false, step: Step::Forget });
+            self.scans.push_front_reserved(Scan { watcher: id, tells: false, step: Step::Forget });
         }
         has_room
     }
@@ -382,9 +380,7 @@ impl Files {
     fn claim(&mut self, scan: Scan) {
         // It is looked at once more when that was read to its end.
         self.has_moved |= !self.is_drained();
-        if self.claims.len() < MOST_CLAIMS && self.claims.try_reserve(1).is_ok() {
-            self.claims.push_back(scan);
-        } else {
+        if self.claims.len() >= MOST_CLAIMS || self.claims.try_push_back(scan).is_err() {
             self.lost = true;
         }
     }

@@ -5,6 +5,7 @@ use super::queue::Raw;
 use super::{AT_A_TIME, Files, Watcher, join};
 use crate::errno::Errno;
 use crate::hash::Map;
+use crate::util::alloc::{TryMap, TryVec, try_concat};
 
 /// A directory that is watched, or the one file that is.
 pub(super) struct Node {
@@ -48,15 +49,8 @@ pub(super) enum About {
 /// A path of names from the last to the first, and of one behind them. It has
 /// just the room that it needs: to give some back may take memory.
 fn join_all(names: &[&[u8]], last: &[u8]) -> Result<Box<[u8]>, Errno> {
-    let len = names.iter().map(|name| name.len() + 1).sum::<usize>();
-    let mut path = Vec::new();
-    path.try_reserve_exact(len + last.len()).map_err(|_| Errno::ENOMEM)?;
-    for name in names.iter().rev() {
-        path.extend_from_slice(name);
-        path.push(b'/');
-    }
-    path.extend_from_slice(last);
-    Ok(path.into_boxed_slice())
+    let names = names.iter().rev().flat_map(|name| [*name, b"/".as_slice()]);
+    try_concat(names.chain([last])).ok_or(Errno::ENOMEM)
 }
 
 impl Watcher {
@@ -66,7 +60,7 @@ impl Watcher {
         let mut at = self.nodes.get(&watch);
         while let Some(node) = at.filter(|node| node.parent >= 0) {
             names.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            names.push(&*node.name);
+            names.push_reserved(&*node.name);
             at = self.nodes.get(&node.parent);
         }
         if name.is_empty()
@@ -141,8 +135,7 @@ impl Watcher {
     }
 
     fn insert(&mut self, watch: i32, node: Node, at: (i32, &[u8])) -> Result<(), Errno> {
-        self.nodes.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        self.nodes.insert(watch, node);
+        self.nodes.try_put(watch, node)?;
         self.link(watch, at.0, at.1).inspect_err(|_| drop(self.nodes.remove(&watch)))
     }
 
@@ -177,7 +170,7 @@ impl Watcher {
         let (key, name) = (join(name, b"")?, join(name, b"")?);
         if let Some(above) = self.nodes.get_mut(&parent) {
             above.children.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            above.children.insert(key, watch);
+            above.children.insert_reserved(key, watch);
         }
         if let Some(node) = self.nodes.get_mut(&watch) {
             (node.parent, node.name) = (parent, name);

@@ -6,6 +6,7 @@ use crate::errno::Errno;
 use crate::sys::directory::{self, To};
 use crate::sys::fd::Fd;
 use crate::sys::inotify::{self, Of};
+use crate::util::alloc::{TryMap, TryVec};
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
@@ -54,9 +55,8 @@ impl Watch {
     }
 
     fn add(&mut self, user: User) -> Result<(), Errno> {
-        self.users.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         match self.place_of(user.serial) {
-            Err(place) => self.users.insert(place, user),
+            Err(place) => self.users.try_insert(place, user)?,
             Ok(place) => {
                 if let Some(before) = self.users.get_mut(place) {
                     self.left -= usize::from(before.watcher == LEFT);
@@ -156,7 +156,7 @@ impl Files {
         }
         let since = if self.watches.contains_key(&number) { self.end_of_queue() } else { 0 };
         let user = User { watcher: id, mask, serial, since };
-        let added = self.watches.entry(number).or_default().add(user);
+        let added = self.watches.try_entry(number)?.add(user);
         if added.is_err() {
             self.end_unless_used(number);
         }
@@ -200,7 +200,7 @@ impl Files {
     fn unwatch(&mut self, number: i32) {
         let is_much = self.unwatched >= AT_A_TIME;
         if is_much && self.leaving.try_reserve(1).is_ok() {
-            self.leaving.push(number);
+            self.leaving.push_reserved(number);
         } else {
             self.unwatched += 1;
             inotify::unwatch(self.raw(), number);

@@ -16,6 +16,7 @@ use super::timers::{MAX_TIMERS, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::fd;
 use crate::table::try_box;
+use crate::util::alloc::TryMap;
 use std::os::fd::RawFd;
 
 /// Everything that is under a queue's lock.
@@ -168,7 +169,7 @@ impl Core {
         let Some(registration) = self.registrations.insert(fresh, NONE) else {
             return Err(no_memory());
         };
-        self.index.insert((change.ident, DESCRIPTOR), registration);
+        self.index.insert_reserved((change.ident, DESCRIPTOR), registration);
         let added = self.add(filter, change, registration);
         if added.is_err() {
             self.forget(registration);
@@ -247,7 +248,7 @@ impl Core {
         let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
         let next = match self.registrations.get_mut(registration) {
             Some(registration) => std::mem::replace(&mut registration.first, id),
-            None => self.index.insert((change.ident, change.filter), id).unwrap_or(NONE),
+            None => self.index.insert_reserved((change.ident, change.filter), id).unwrap_or(NONE),
         };
         if let Some(knote) = self.knotes.get_mut(id) {
             knote.next = next;

@@ -13,6 +13,7 @@ use crate::hash::{Map, Seeded};
 use crate::sync::ForkMutex;
 use crate::sys::{directory, fd};
 use crate::table::{self, Pinned};
+use crate::util::alloc::{TryMap, TryVec};
 use std::os::fd::RawFd;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,9 +47,9 @@ impl Registry {
         if self.numbers.try_reserve(1).is_err() || self.order.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory for another queue");
         }
-        let before = self.numbers.insert(fd, entry);
+        let before = self.numbers.insert_reserved(fd, entry);
         if before.is_none() {
-            self.order.push(fd);
+            self.order.push_reserved(fd);
         }
         Ok(before)
     }

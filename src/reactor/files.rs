@@ -21,6 +21,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, inotify};
 use crate::table::{self, Kind};
+use crate::util::alloc::{TryDeque, TryMap};
 use std::os::fd::RawFd;
 
 /// The word of the inotify in the loop's epoll: after those of the clocks.
@@ -304,7 +305,7 @@ impl Core {
         }
         event.reserved = note.number;
         // There is room.
-        state.shown.insert(note.number, Shown { watcher: id, note, held: false });
+        state.shown.insert_reserved(note.number, Shown { watcher: id, note, held: false });
         self.files.bits |= SHOWN;
         event
     }
@@ -341,7 +342,7 @@ impl Core {
             return;
         }
         record.set(HELD);
-        self.held.push_back(*event);
+        self.held.push_back_reserved(*event);
         self.set_held(event, true);
     }
 

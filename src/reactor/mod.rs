@@ -18,6 +18,7 @@
 //! what a loop does.
 
 mod lease;
+mod letters;
 mod mailbox;
 mod pending_work;
 mod record_word;
@@ -37,6 +38,8 @@ mod command;
 mod core;
 #[cfg(not(loom))]
 mod desk;
+#[cfg(not(loom))]
+mod destroys;
 #[cfg(not(loom))]
 mod details;
 #[cfg(not(loom))]

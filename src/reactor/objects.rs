@@ -12,7 +12,7 @@ use super::core::Core;
 use super::details::Content;
 use super::event::Event;
 use super::flags::{ERROR, OVER, REAPS};
-use super::mailbox::{Letter, Letters};
+use super::letters::{Letter, Letters};
 use super::record::{self, Record};
 use crate::errno::{Errno, Result, error, fail};
 use crate::sys::{epoll, fork};

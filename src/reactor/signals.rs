@@ -25,6 +25,7 @@ use crate::sys::epoll;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
 use crate::table::Kind;
+use crate::util::alloc::TryVec;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::c_int;
@@ -229,7 +230,7 @@ impl Core {
         if watch.is_blocked() {
             self.watch_blocked(watch.signal, signalfd)?;
         }
-        self.signals.list.push(watch);
+        self.signals.list.push_reserved(watch);
         self.signals.due = true;
         Ok(())
     }

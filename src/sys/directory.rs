@@ -4,6 +4,7 @@ use super::fd::Fd;
 use super::syscall;
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
+use crate::util::alloc::{TryVec, TryVecCopy};
 use std::ffi::{CStr, c_int};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -87,9 +88,8 @@ fn open_stepwise(directory: RawFd, path: &[u8], to: To) -> Result<Fd, Errno> {
     let mut room = Vec::new();
     while let Some(name) = names.next() {
         room.clear();
-        room.try_reserve(name.len() + 1).map_err(|_| Errno::ENOMEM)?;
-        room.extend_from_slice(name);
-        room.push(0);
+        room.try_copy_from(name)?;
+        room.try_push(0)?;
         let name = CStr::from_bytes_with_nul(&room).map_err(|_| Errno::ENOENT)?;
         let from = reached.as_ref().map_or(directory, Fd::raw);
         let to = if names.peek().is_none() { to } else { To::Find };

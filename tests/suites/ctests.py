@@ -38,7 +38,8 @@ NOT_UNDER_TOOLS = ("test_loop_memory", "test_faults", "test_loop_faults", "test_
 
 
 # valgrind 3.19 does not know pidfd_open(2), and says ENOSYS.
-NOT_UNDER_VALGRIND = ("test_kqueue_proc", "test_loop_process")
+NOT_UNDER_VALGRIND = ("test_kqueue_proc", "test_kqueue_proc_flood", "test_loop_process",
+                      "test_loop_process_thread")
 
 
 def names(variant=""):
