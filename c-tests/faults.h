@@ -38,6 +38,9 @@ static inline int fails(Faults *faults) {
 
 /* From here on the first-th fails. */
 static inline void arm(Faults *faults, long first, Mode mode) {
+#ifndef __GLIBC__
+  SKIP("only glibc's malloc and syscall can be replaced here");
+#endif
   faults->count = 0;
   faults->first = first;
   faults->mode = mode;
@@ -53,6 +56,7 @@ static inline int disarm(Faults *faults) {
 
 /* ---- memory ---- */
 
+#ifdef __GLIBC__
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *before, size_t size);
@@ -85,6 +89,7 @@ int posix_memalign(void **out, size_t alignment, size_t size) {
   *out = made;
   return 0;
 }
+#endif
 
 MAYBE_UNUSED static void without_memory(void) {
   arm(&memory, 1, FROM);
@@ -102,6 +107,7 @@ MAYBE_UNUSED static void only_spare_this_thread(void) {
 
 /* ---- registrations: EPOLL_CTL_ADD ---- */
 
+#ifdef __GLIBC__
 typedef long SyscallFunction(long number, ...);
 
 static SyscallFunction *real_syscall;
@@ -123,5 +129,6 @@ long syscall(long number, ...) {
   }
   return real_syscall(number, given[0], given[1], given[2], given[3], given[4], given[5]);
 }
+#endif
 
 #endif

@@ -286,7 +286,7 @@ static const Call others[] = {
 
 /* ---- making them fail ---- */
 
-static const char *failing; /* for who reads the output */
+static const char *failing; /* for the output */
 static long failing_at;
 
 static void explain(void) {

@@ -5,7 +5,7 @@
  * before goes on being watched. */
 
 #define _GNU_SOURCE
-#include "failing_calls.h"
+#include "trapped_calls.h"
 #include "kqueue_support.h"
 
 #include <sys/stat.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* What a loop could not do for want of memory, or because the kernel refused
- * a registration: it is told, and can be done later. */
+ * a registration, is reported, and can be done later. */
 
 #define _GNU_SOURCE 1
 #include "faults.h"
@@ -9,8 +9,8 @@
 
 /* ---- what the loop cannot take in ---- */
 
-/* Watchers that another thread adds while the loop's has no memory: they tell
- * so, and can be enabled later. */
+/* Watchers that another thread adds while the loop's has no memory report
+ * an error, and can be enabled later. */
 TEST(an_io_watcher_that_there_was_no_memory_for_is_enabled_later) {
   enum { IOS = 30, HIGH = 700 };
   evloop_watcher_t watchers[IOS];
@@ -176,8 +176,8 @@ TEST(a_descriptor_that_cannot_be_registered_again_is_an_error_of_its_other_watch
 }
 
 /* A descriptor that was closed while a duplicate lives goes when the loop
- * makes its set anew. Until it can, it goes on with the one that it has. */
-TEST(a_loop_that_cannot_make_its_set_anew_goes_on) {
+ * replaces its epoll. Until it can, it goes on with the one that it has. */
+TEST(a_loop_that_cannot_replace_its_epoll_goes_on) {
   evloop_t loop = new_loop();
   int fd = event_fd(1), duplicate, others[10];
   static Seen lost, seen[LENGTH(others)];

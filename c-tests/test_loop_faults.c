@@ -10,14 +10,14 @@
 
 enum { MANY = 40 };
 
-/* Watchers of one kind, of whose end is told. */
-typedef struct Told {
+/* Watchers of one kind, and how often the end of each was reported. */
+typedef struct Notified {
   evloop_watcher_t watchers[MANY];
   int closed[MANY], all; /* atomic */
-} Told;
+} Notified;
 
 typedef struct End {
-  Told *told;
+  Notified *notified;
   int at;
 } End;
 
@@ -26,84 +26,84 @@ static End ends[MANY];
 static void on_end(const evloop_event_t *event, void *user_data) {
   End *end = (End *)user_data;
   CHECK_EQ(event->type, EVLOOP_EVENT_CLOSED);
-  CHECK_EQ(event->watcher, end->told->watchers[end->at]);
-  end->told->closed[end->at]++;
-  RAISE(end->told->all, 1);
+  CHECK_EQ(event->watcher, end->notified->watchers[end->at]);
+  end->notified->closed[end->at]++;
+  RAISE(end->notified->all, 1);
 }
 
-static void add_many(Bed *bed, const Kind *kind, Told *told) {
-  memset(told, 0, sizeof *told);
+static void add_many(Bed *bed, const Kind *kind, Notified *notified) {
+  memset(notified, 0, sizeof *notified);
   for (int i = 0; i < MANY; i++) {
-    ends[i] = (End){told, i};
-    told->watchers[i] = kind->add(bed, i % PLACES, ignore, NULL);
-    CHECK_EQ(evloop_watcher_set_destroy(told->watchers[i], on_end, &ends[i]), 0);
-    CHECK_EQ(evloop_watcher_unref(told->watchers[i]), 0);
-    if (i % 3 == 0) CHECK_EQ(evloop_watcher_set_name(told->watchers[i], "a name"), 0);
+    ends[i] = (End){notified, i};
+    notified->watchers[i] = kind->add(bed, i % PLACES, ignore, NULL);
+    CHECK_EQ(evloop_watcher_set_destroy(notified->watchers[i], on_end, &ends[i]), 0);
+    CHECK_EQ(evloop_watcher_unref(notified->watchers[i]), 0);
+    if (i % 3 == 0) CHECK_EQ(evloop_watcher_set_name(notified->watchers[i], "a name"), 0);
   }
 }
 
-static void close_many(const Told *told) {
-  for (int i = 0; i < MANY; i++) CHECK_EQ(evloop_watcher_close(told->watchers[i], 0), 0);
+static void close_many(const Notified *notified) {
+  for (int i = 0; i < MANY; i++) CHECK_EQ(evloop_watcher_close(notified->watchers[i], 0), 0);
 }
 
 /* Each exactly once. */
-static void expect_all_told(const Told *told) {
-  for (int i = 0; i < MANY; i++) CHECK_EQ(told->closed[i], 1);
-  CHECK_EQ(told->all, MANY);
+static void expect_all_notified(const Notified *notified) {
+  for (int i = 0; i < MANY; i++) CHECK_EQ(notified->closed[i], 1);
+  CHECK_EQ(notified->all, MANY);
 }
 
 EACH_KIND(watchers_are_closed_without_memory) {
   Bed bed = new_bed();
-  static Told told;
-  add_many(&bed, kind, &told);
+  static Notified notified;
+  add_many(&bed, kind, &notified);
   without_memory();
-  close_many(&told);
+  close_many(&notified);
   with_memory();
-  expect_all_told(&told);
+  expect_all_notified(&notified);
   close_loop(bed.loop);
 }
 
 typedef struct Closing {
   evloop_t loop;
-  Told *told;
+  Notified *notified;
 } Closing;
 
 static void on_post(const evloop_event_t *event, void *user_data) {
   (void)event;
   without_memory();
-  close_many(((Closing *)user_data)->told);
+  close_many(((Closing *)user_data)->notified);
 }
 
 EACH_KIND(watchers_are_closed_without_memory_in_a_callback) {
   Bed bed = new_bed();
-  static Told told;
-  Closing closing = {bed.loop, &told};
-  add_many(&bed, kind, &told);
+  static Notified notified;
+  Closing closing = {bed.loop, &notified};
+  add_many(&bed, kind, &notified);
   CHECK_EQ(evloop_post(bed.loop, on_post, &closing), 0);
   turn(bed.loop);
   with_memory();
-  expect_all_told(&told);
+  expect_all_notified(&notified);
   close_loop(bed.loop);
 }
 
 EACH_KIND(watchers_are_closed_without_memory_by_another_thread) {
   Bed bed = new_bed();
-  static Told told;
+  static Notified notified;
   Runner runner;
   Gate gate;
   keep_alive(bed.loop);
-  add_many(&bed, kind, &told);
+  add_many(&bed, kind, &notified);
   start_runner(&runner, run_until_done, bed.loop);
   hold(bed.loop, &gate);
   without_memory();
-  close_many(&told);
-  CHECK_EQ(told.all, 0);
+  close_many(&notified);
+  CHECK_EQ(notified.all, 0);
   /* By the loop's thread, which has no memory either. */
   open_gate(&gate);
-  UNTIL(LOAD(told.all) == MANY);
+  UNTIL(LOAD(notified.all) == MANY);
   with_memory();
   go_round(bed.loop);
-  expect_all_told(&told);
+  expect_all_notified(&notified);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
   stop_runner(&runner);
   close_loop(bed.loop);
@@ -113,20 +113,20 @@ EACH_KIND(watchers_are_closed_without_memory_by_another_thread) {
  * neither live nor used again. */
 TEST(a_watcher_that_two_threads_close_without_memory_is_closed_once) {
   Bed bed = new_bed();
-  static Told told;
+  static Notified notified;
   Runner runner;
   Gate gate;
   keep_alive(bed.loop);
-  add_many(&bed, &kind_timer, &told);
+  add_many(&bed, &kind_timer, &notified);
   start_runner(&runner, run_until_done, bed.loop);
   hold(bed.loop, &gate);
   without_memory();
-  close_many(&told);
-  for (int i = 0; i < MANY; i++) CHECK_ERR(evloop_watcher_close(told.watchers[i], 0), ESTALE);
+  close_many(&notified);
+  for (int i = 0; i < MANY; i++) CHECK_ERR(evloop_watcher_close(notified.watchers[i], 0), ESTALE);
   with_memory();
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
   open_gate(&gate);
-  UNTIL(LOAD(told.all) == MANY);
+  UNTIL(LOAD(notified.all) == MANY);
   go_round(bed.loop);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
   stop_runner(&runner);
@@ -135,12 +135,12 @@ TEST(a_watcher_that_two_threads_close_without_memory_is_closed_once) {
 
 EACH_KIND(a_loop_is_closed_without_memory) {
   Bed bed = new_bed();
-  static Told told;
-  add_many(&bed, kind, &told);
+  static Notified notified;
+  add_many(&bed, kind, &notified);
   without_memory();
   CHECK_EQ(evloop_close(bed.loop), 0);
   with_memory();
-  expect_all_told(&told);
+  expect_all_notified(&notified);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
 }
 
@@ -152,27 +152,27 @@ static void close_it(const evloop_event_t *event, void *user_data) {
 
 TEST(a_loop_is_closed_without_memory_in_its_callback) {
   Bed bed = new_bed();
-  static Told told;
-  add_many(&bed, &kind_io, &told);
+  static Notified notified;
+  add_many(&bed, &kind_io, &notified);
   CHECK_EQ(evloop_post(bed.loop, close_it, &bed.loop), 0);
   CHECK_ERR(evloop_run(bed.loop, EVLOOP_RUN_NOWAIT), ESTALE);
   with_memory();
-  expect_all_told(&told);
+  expect_all_notified(&notified);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
 }
 
 TEST(a_running_loop_is_closed_without_memory_by_another_thread) {
   Bed bed = new_bed();
-  static Told told;
+  static Notified notified;
   Runner runner;
   keep_alive(bed.loop);
-  add_many(&bed, &kind_async, &told);
+  add_many(&bed, &kind_async, &notified);
   start_sleeper(&runner, run_until_done, bed.loop);
   without_memory();
   CHECK_EQ(evloop_close(bed.loop), 0);
   CHECK_EQ(runner_result(&runner), -ESTALE);
   with_memory();
-  expect_all_told(&told);
+  expect_all_notified(&notified);
 }
 
 /* Names are kept for traces and watchdogs, and must not stay for ever. */

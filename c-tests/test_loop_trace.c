@@ -275,6 +275,7 @@ TEST(a_file_has_no_more_bytes_than_its_events_may_take) {
     OK(stat(path, &st));
     CHECK(st.st_size <= KEPT * EACH + MORE);
     load(path);
+    free(slices);
     OK(unlink(path));
     CHECK_EQ(evloop_close(loop), 0);
   }

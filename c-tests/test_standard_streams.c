@@ -98,10 +98,10 @@ static void make_loop(void) {
   evloop_t loop = OK(evloop_create(NULL));
   OK(evloop_fileno(loop));
   OK(evloop_add_signal(loop, SIGUSR1, 0, ignore_event, NULL));
-  OK(evloop_add_process(loop, getpid(), 0, ignore_event, NULL));
   OK(evloop_add_file(loop, "/tmp", EVLOOP_FILE_CREATE, 0, ignore_event, NULL));
   OK(evloop_add_file_fd(loop, file, EVLOOP_FILE_ATTRIB, 0, ignore_event, NULL));
-  /* Refused, where there is none. */
+  /* Refused, where there is none; valgrind knows no pidfds. */
+  evloop_add_process(loop, getpid(), 0, ignore_event, NULL);
   evloop_add_memory_pressure(loop, NULL, 0, MS, 2 * SECOND, ignore_event, NULL);
   OK(evloop_trace_start(loop, name, 10));
   OK(evloop_set_watchdog(loop, SECOND, ignore_stuck, NULL));
@@ -147,9 +147,9 @@ static void make_kqueue(void) {
   apply(kq, 2, KQ_TIMER, ADD, EVLOOP_KQ_NOTE_ABSTIME, SECOND, 0);
   apply(kq, 1, KQ_USER, ADD, 0, 0, 0);
   apply(kq, SIGUSR1, EVLOOP_KQ_FILTER_SIGNAL, ADD, 0, 0, 0);
-  apply(kq, (uint64_t)getpid(), EVLOOP_KQ_FILTER_PROC, ADD, EVLOOP_KQ_NOTE_EXIT, 0, 0);
   apply(kq, 1, EVLOOP_KQ_FILTER_NETDEV, ADD, EVLOOP_KQ_NOTE_LINKDOWN, 0, 0);
-  /* Refused, where /proc or a privilege is not there. */
+  /* Refused, where /proc, pidfds or a privilege are not there. */
+  try_change(kq, (uint64_t)getpid(), EVLOOP_KQ_FILTER_PROC, ADD, EVLOOP_KQ_NOTE_EXIT, 0, 0);
   try_change(kq, 0, EVLOOP_KQ_FILTER_FS, ADD, 0, 0, 0);
   try_change(kq, (uint64_t)getppid(), EVLOOP_KQ_FILTER_PROC, ADD, EVLOOP_KQ_NOTE_FORK, 0, 0);
   Event events[8];

@@ -87,6 +87,12 @@
  * too), a live one of another kind is -EDOM. Any function that takes a handle
  * may return these two.
  *
+ * Memory. Where there is none a call returns -ENOMEM and leaves its object as
+ * it was; no call ends the process. What closes or frees an object needs no
+ * memory, nor does the delivery of destroy notifications, which are not lost.
+ * A loop that is short of memory delivers an event later, or reports it with
+ * EVLOOP_ERROR.
+ *
  * Time is int64_t nanoseconds (some timer calls also take double seconds).
  * Timeouts: < 0 waits for ever, 0 does not block, INT64_MAX is 292 years.
  * Waits have nanosecond resolution, use CLOCK_MONOTONIC and never return
@@ -3498,7 +3504,9 @@ int evloop_embed_dispatch(evloop_t loop);
  * @returns 0; also if there is nothing to do. -EBUSY: another thread of
  *   the parent was in a callback of the loop, or in a call on it, at the
  *   fork: its state was lost, it can only be closed. -EMFILE, -ENFILE,
- *   -ENOSPC, -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
+ *   -ENOSPC, -ENOMEM: some of it could not be done, be it for one watcher
+ *   alone. The loop stays the parent's, nothing is lost, and this can be
+ *   called again until it succeeds. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Since 0.1.0.
  */
@@ -3553,7 +3561,9 @@ int evloop_after_fork(evloop_t loop);
  *   EXCLUSIVE; asked for by another thread than that which runs the loop,
  *   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
  *   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
- *   used up. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   used up. -ENOMEM; if only the loop's own thread finds that there is none,
+ *   this arrives as an event with EVLOOP_ERROR, and the watcher is disabled
+ *   until it is enabled. -ECHILD: used after fork. -ESTALE, -EDOM: see
  *   "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
@@ -4092,6 +4102,13 @@ int evloop_event_process(const struct evloop_event_t *event,
  * that follows it, since that half may be on its way; should it take longer,
  * the two are two events.
  *
+ * An exchange (renameat2(2) with RENAME_EXCHANGE) is two renames, as the
+ * kernel reports it: old to new, then new to old. With something outside of
+ * what is watched it is a MOVED_FROM and a MOVED_TO of one name, in the
+ * order of renameat2()'s arguments, so that the last of them does not say
+ * whether the name is still there. A tree follows the directories either
+ * way; a program that keeps a copy of it looks at both names again.
+ *
  * Always told, asked for or not:
  * - EVLOOP_FILE_IGNORED: what is watched is gone (deleted, and closed by
  *   all; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event: the
@@ -4101,15 +4118,19 @@ int evloop_event_process(const struct evloop_event_t *event,
  *   were taken: the kernel keeps max_queued_events for a loop, and 8192 wait
  *   for a watcher that is disabled, over its rate limit, or has no callback
  *   while evloop_wait() is not called; or since there was no memory for
- *   them. After what the kernel lost a recursive watcher has looked for
- *   directories again by then, without the loop waiting for all of that:
- *   what the program finds from then on is watched.
+ *   them; or since a large directory was renamed while it was read. After
+ *   what the kernel lost a recursive watcher has looked for directories
+ *   again by then, without the loop waiting for all of that: what the
+ *   program finds from then on is watched.
  * - EVLOOP_ERROR, with the reason in result: a directory of a tree, whose
- *   name evloop_event_name() has, cannot be watched: -ENOSPC, -EMFILE,
- *   -ENOMEM, -ENAMETOOLONG; -EACCES, also for those that were there when the
- *   watcher was added. The watcher goes on without it, and is not disabled.
- *   So it does where a directory could be watched but not be read again
- *   after an overflow, be it the tree itself, whose name is empty.
+ *   name evloop_event_name() has, cannot be watched. -ENOSPC, -EMFILE,
+ *   -ENFILE, -ENOMEM: something is used up. -EACCES: the program may not
+ *   read it. -ENAMETOOLONG: its path is longer than PATH_MAX, 4096. Or what
+ *   else its file system reports, such as -EIO. The watcher goes on without
+ *   it, and is not disabled. So it does where a directory could be watched
+ *   but not be read again after an overflow, be it the tree itself, whose
+ *   name is empty. Of the directories that are there when the tree is added
+ *   those are reported for which nothing is used up.
  *
  * A tree: what is in a directory that was made, or moved in, is told as
  * CREATE, as it is found when the directory is read after it was watched; of
@@ -4123,7 +4144,19 @@ int evloop_event_process(const struct evloop_event_t *event,
  * loop's own reading of directories is told as OPEN, ACCESS and
  * CLOSE_NOWRITE, if that is asked for. The tree is found by its path: when
  * that leads elsewhere, since it was renamed, that is noticed at its own
- * rename or at the next new directory, and is told as EVLOOP_FILE_IGNORED.
+ * rename, at the next new directory or after an overflow, and is told as
+ * EVLOOP_FILE_IGNORED.
+ *
+ * What others do with a tree is bounded. Directories are opened from its
+ * root by openat2(2), or step by step, and are watched and read by that
+ * descriptor: whoever may rename directories, in the tree or above it,
+ * cannot make the loop watch, read or report what is outside. (Without
+ * /proc inotify has to find a directory by its path, which is looked at
+ * before and after: two renames in that moment can deceive it.) This takes
+ * two descriptors for a moment, and one more for as long as a large
+ * directory is read. A directory that comes into the tree is read, and one
+ * that leaves it forgotten, in pieces, some in each iteration; of the names
+ * in it none is kept but those of events that were asked for.
  *
  * A loop has one inotify for all its watchers, made at the first and closed
  * with the last. Watchers of the same file share its watch; each hears only
@@ -4141,9 +4174,9 @@ int evloop_event_process(const struct evloop_event_t *event,
  *   bits. -ENOENT: there is no such file. -EACCES: it may not be read, or
  *   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
  *   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
- *   is used up, also in the middle of a tree, of which then nothing is
- *   watched. -EMFILE: no descriptor, or none of the user's
- *   max_user_instances, is left. -ENFILE. -ENOMEM. -ECHILD: used after
+ *   is used up. -EMFILE: no descriptor, or none of the user's
+ *   max_user_instances, is left. -ENFILE. -ENOMEM. (These four also in the
+ *   middle of a tree, of which then nothing is watched.) -ECHILD: used after
  *   fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: for as long as the file system takes to look up the path and,
@@ -4196,8 +4229,9 @@ evloop_watcher_t evloop_add_file_fd(evloop_t loop,
  *   is not closed, has delivered.
  * @param buf where the name goes, always ended by a NUL byte, cut if it
  *   does not fit; may be NULL when cap is 0.
- * @param cap size of buf in bytes; what is watched is never deeper than
- *   PATH_MAX, 4096.
+ * @param cap size of buf in bytes; the path of what is watched is never
+ *   longer than PATH_MAX, 4096, that of a directory which is too deep for it
+ *   by one name.
  * @returns the length of the whole name in bytes without its NUL, so a
  *   value >= cap means that it was cut. -EINVAL: event is NULL or of
  *   another type; buf is NULL and cap is not 0. -ENOENT: the loop has waited
@@ -4304,9 +4338,7 @@ evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
  * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
  *   it is running.
  * @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
- *   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed; only from
- *   another thread than that which runs the loop, to which it cannot be
- *   told. -ESTALE, -EDOM: see "Handles".
+ *   not closed. -EINVAL: an unknown flag. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
  * whosever it is, returns: do not hold a lock that it takes, and do not let
@@ -4325,8 +4357,8 @@ int evloop_watcher_close(evloop_watcher_t watcher, uint32_t flags);
  * edge has passed: see evloop_add_io().
  *
  * @param watcher a watcher; nothing happens if it is enabled.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns 0. -ENOMEM. As evloop_add_io(), where -ENOMEM was reported in an
+ *   event. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken; from another thread it takes effect before the loop next
@@ -4653,8 +4685,9 @@ int64_t evloop_stats_percentile_ns(evloop_t loop,
  * Names are kept of the last max_events watchers that were closed.
  *
  * A trace that is running when the loop is closed is written then, by the
- * thread that closes the loop or ends its run, and nobody is told if that
- * fails. Nothing is written if the process ends before.
+ * thread that closes the loop or ends its run, if there is memory for the
+ * text; a failure is not reported. Nothing is written if the process ends
+ * before.
  *
  * Names are cut at 128 bytes of UTF-8, and the file has at most 1200 bytes
  * for each of max_events, and 2400 more.
@@ -4741,7 +4774,7 @@ int64_t evloop_trace_stop(evloop_t loop);
  *   until another call of this, or evloop_close(), has returned, and if the
  *   loop is running at the latter, its run.
  * @returns 0. -EINVAL: limit_ns is negative. -EAGAIN: no thread can be
- *   made; the watchdog is what it was. -ENOMEM. -ECHILD: used after fork.
+ *   made. -ENOMEM; the watchdog then is what it was. -ECHILD: used after fork.
  *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: until the watchdog's callback, if it is running, has returned

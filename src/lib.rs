@@ -9,6 +9,12 @@
 //! capi -> kqueue -> signals, timerq, table, waiters -> sys -> sync, errno, util
 //! ```
 
+// Tests may end where there is no memory.
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)
+)]
+
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("libevloop is for 64-bit Linux");
 

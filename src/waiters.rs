@@ -10,6 +10,7 @@ use crate::sync::{AtomicBool, ForkMutex, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
 use crate::sys::{eventfd, file, fork, interrupt, poll};
+use crate::util::alloc::TryVec;
 use crate::util::per_thread::PerThread;
 use crate::util::try_box;
 use std::os::fd::RawFd;
@@ -127,7 +128,7 @@ impl Waiters {
         if eventfds.try_reserve(1).is_err() {
             return Bell::None;
         }
-        eventfds.push(eventfd);
+        eventfds.push_reserved(eventfd);
         Bell::Eventfd(eventfd)
     }
 

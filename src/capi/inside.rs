@@ -204,8 +204,9 @@ pub extern "C" fn evloop_stats_percentile_ns(r#loop: evloop_t, which: c_int, per
 /// Names are kept of the last max_events watchers that were closed.
 ///
 /// A trace that is running when the loop is closed is written then, by the
-/// thread that closes the loop or ends its run, and nobody is told if that
-/// fails. Nothing is written if the process ends before.
+/// thread that closes the loop or ends its run, if there is memory for the
+/// text; a failure is not reported. Nothing is written if the process ends
+/// before.
 ///
 /// Names are cut at 128 bytes of UTF-8, and the file has at most 1200 bytes
 /// for each of max_events, and 2400 more.
@@ -308,7 +309,7 @@ pub extern "C" fn evloop_trace_stop(r#loop: evloop_t) -> i64 {
 ///   until another call of this, or evloop_close(), has returned, and if the
 ///   loop is running at the latter, its run.
 /// @returns 0. -EINVAL: limit_ns is negative. -EAGAIN: no thread can be
-///   made; the watchdog is what it was. -ENOMEM. -ECHILD: used after fork.
+///   made. -ENOMEM; the watchdog then is what it was. -ECHILD: used after fork.
 ///   -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: until the watchdog's callback, if it is running, has returned

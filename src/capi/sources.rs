@@ -57,7 +57,9 @@ use crate::timerfd::{self, Timer};
 ///   EXCLUSIVE; asked for by another thread than that which runs the loop,
 ///   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
 ///   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
-///   used up. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   used up. -ENOMEM; if only the loop's own thread finds that there is none,
+///   this arrives as an event with EVLOOP_ERROR, and the watcher is disabled
+///   until it is enabled. -ECHILD: used after fork. -ESTALE, -EDOM: see
 ///   "Handles".
 ///
 /// Blocking: no. Threads: any; on the thread that runs the loop no lock is

@@ -16,6 +16,7 @@ use super::timers::{MAX_TIMERS, MONOTONIC, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::fd::{self, Fd};
 use crate::table::try_box;
+use crate::util::alloc::TryMap;
 use crate::waiters;
 use std::os::fd::RawFd;
 
@@ -200,7 +201,7 @@ impl Core {
         let Some(registration) = self.registrations.insert(fresh, NONE) else {
             return Err(no_memory());
         };
-        self.index.insert((change.ident, DESCRIPTOR), registration);
+        self.index.insert_reserved((change.ident, DESCRIPTOR), registration);
         let added = self.add(filter, change, registration);
         if added.is_err() {
             self.forget(registration);
@@ -284,7 +285,7 @@ impl Core {
         let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
         let next = match self.registrations.get_mut(registration) {
             Some(registration) => std::mem::replace(&mut registration.first, id),
-            None => self.index.insert((change.ident, change.filter), id).unwrap_or(NONE),
+            None => self.index.insert_reserved((change.ident, change.filter), id).unwrap_or(NONE),
         };
         if let Some(knote) = self.knotes.get_mut(id) {
             knote.next = next;

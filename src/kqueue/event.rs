@@ -1,6 +1,7 @@
 //! What goes in and out of a queue: one structure for changes and events.
 
 use crate::errno::Errno;
+use crate::util::alloc::TryVec;
 use std::mem::MaybeUninit;
 
 /// A change to a queue, or an event from it.
@@ -210,8 +211,7 @@ impl Sink {
         match self.replaced.few.get_mut(self.filled) {
             Some(place) => *place = before,
             None => {
-                self.replaced.more.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-                self.replaced.more.push(before);
+                self.replaced.more.try_push(before)?;
             }
         }
         Ok(self.push(entry))

@@ -40,6 +40,7 @@ use crate::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, ForkMutex, Orderi
 use crate::sys::epoll;
 use crate::sys::fd::Fd;
 use crate::table;
+use crate::util::alloc::TryVec;
 use crate::waiters::Waiters;
 use std::os::fd::RawFd;
 
@@ -146,7 +147,7 @@ impl Queue {
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.number(), old.main());
         if old.waiting > 0 {
-            core.retired.push(old);
+            core.retired.push_reserved(old);
             core.alarm();
         }
         Ok(())

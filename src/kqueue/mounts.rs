@@ -14,6 +14,7 @@ use crate::hash::Seeded;
 use crate::sys::epoll;
 use crate::sys::fd::Fd;
 use crate::sys::mounts;
+use crate::util::alloc::TryVec;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -105,7 +106,7 @@ fn parse(text: &[u8]) -> Result<Vec<Mount>, Errno> {
     for line in text.split(|byte| *byte == b'\n') {
         if let Some(mount) = parse_line(line) {
             found.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            found.push(mount);
+            found.push_reserved(mount);
         }
     }
     found.sort_unstable();

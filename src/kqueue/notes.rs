@@ -17,6 +17,7 @@ use crate::hash::Map;
 use crate::sys::fd::{self, Fd};
 use crate::sys::file;
 use crate::sys::inotify::{self, Note, Of};
+use crate::util::alloc::TryMap;
 use std::os::fd::RawFd;
 
 /// For filters: the directory that the file lies in is watched for removals,
@@ -47,6 +48,12 @@ struct Watch {
 }
 
 const FRESH: Watch = Watch { mask: 0, first: [NONE; 2], seen: Snapshot::NOTHING };
+
+impl Default for Watch {
+    fn default() -> Self {
+        FRESH
+    }
+}
 
 /// What a registration has here, in one role.
 #[derive(Clone, Copy)]
@@ -222,7 +229,7 @@ impl Core {
         }
         let now = self.snapshot(id);
         let is_first = self.notes.first(watch, Role::File) == NONE;
-        let known = self.notes.watches.entry(watch).or_insert(FRESH);
+        let known = self.notes.watches.try_entry(watch)?;
         if let Some(now) = now.filter(|_| is_first && role == Role::File) {
             known.seen = now;
         }
@@ -242,7 +249,7 @@ impl Core {
             let added = added.and_then(|()| watch(self.notes.raw(), of, mask | libc::IN_MASK_ADD));
             let number = added.inspect_err(|_| self.close_notes())?;
             let Some(known) = self.notes.watches.get_mut(&number) else {
-                self.notes.watches.insert(number, Watch { mask, ..FRESH });
+                self.notes.watches.insert_reserved(number, Watch { mask, ..FRESH });
                 return Ok(number);
             };
             known.mask |= mask;

@@ -13,6 +13,7 @@ use crate::hash::{Map, Seeded};
 use crate::sync::{AtomicI64, AtomicUsize, ForkMutex, Ordering};
 use crate::sys::{clock, directory, fd};
 use crate::table::{self, Pinned};
+use crate::util::alloc::{TryMap, TryVec};
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
@@ -50,9 +51,9 @@ impl Registry {
         if self.numbers.try_reserve(1).is_err() || self.order.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory for another queue");
         }
-        let before = self.numbers.insert(fd, entry);
+        let before = self.numbers.insert_reserved(fd, entry);
         if before.is_none() {
-            self.order.push(fd);
+            self.order.push_reserved(fd);
         }
         PROGRAMS.fetch_add(usize::from(entry.is_the_programs), Ordering::Relaxed);
         let replaced = before.is_some_and(|before| before.is_the_programs);
@@ -82,7 +83,7 @@ impl Registry {
             self.next = if self.next + 1 < self.order.len() { self.next + 1 } else { 0 };
             let Some(fd) = self.order.get(self.next).copied() else { continue };
             if let Some(entry) = self.numbers.get(&fd).filter(|entry| entry.is_the_programs) {
-                list.push((fd, *entry));
+                list.push_reserved((fd, *entry));
             }
         }
         list
@@ -246,7 +247,7 @@ pub(super) fn sweep() {
         // Without memory it is looked at again next time.
         if closed.try_reserve(1).is_ok() {
             remove(fd, entry.handle);
-            closed.push(Closed::of(fd, entry).filter(|_| entry.is_first));
+            closed.push_reserved(Closed::of(fd, entry).filter(|_| entry.is_first));
         }
     }
     bury_all(&mut closed);

@@ -9,6 +9,7 @@ use crate::signals::{self, Bell, Subscription};
 use crate::sys::eventfd;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
+use crate::util::alloc::TryVec;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
@@ -124,7 +125,7 @@ impl Core {
         else {
             fail!(ENOMEM, "no memory to watch signal {}", number);
         };
-        self.signals.list.push(watch);
+        self.signals.list.push_reserved(watch);
         if let Some(knote) = self.knotes.get_mut(id) {
             knote.state = watch.into();
         }

@@ -15,6 +15,7 @@ use crate::sys::fd::{self, Fd};
 use crate::sys::{eventfd, file, fork, poll};
 use crate::table::{self, Kind, Object, Shared};
 use crate::util::Out;
+use crate::util::alloc::TryVecCopy;
 use crate::waiters::{interrupted, pause, refuse_own};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -205,10 +206,9 @@ impl Epoll {
         let buffer = if wanted <= SMALL {
             small.get_mut(..wanted).unwrap_or_default()
         } else {
-            if large.try_reserve_exact(wanted).is_err() {
+            if large.try_lengthen(wanted, MaybeUninit::uninit()).is_err() {
                 fail!(ENOMEM, "no memory for {} events", wanted as i64);
             }
-            large.resize(wanted, MaybeUninit::uninit());
             &mut large
         };
         let result = sys::wait(self.fileno(), buffer, deadline.left_ns());

@@ -8,6 +8,7 @@ use crate::sys::clock::Deadline;
 use crate::sys::poll::{ALWAYS_REPORTED, entry, look, revents};
 use crate::table::{Kind, Object, Shared};
 use crate::util::Out;
+use crate::util::alloc::TryVec;
 use crate::waiters::{Waiters, refuse_own};
 use std::os::fd::RawFd;
 
@@ -120,8 +121,8 @@ impl PollSet {
         if fds.try_reserve(self.map.len() + 1).is_err() {
             fail!(ENOMEM, "no memory to poll {} descriptors", self.map.len() as i64);
         }
-        self.map.for_each(|fd, registered| fds.push(entry(fd, registered.events)));
-        fds.push(entry(-1, 0));
+        self.map.for_each(|fd, registered| fds.push_reserved(entry(fd, registered.events)));
+        fds.push_reserved(entry(-1, 0));
         Ok(Snapshot { version, fds })
     }
 

@@ -6,7 +6,7 @@ use super::desk::Gate;
 use super::event::{Destroy, Event, Target};
 use super::flags::*;
 use super::io;
-use super::mailbox::Letter;
+use super::letters::Letter;
 use super::named::{Named, named};
 use super::objects::{self, Watch, Watched, Watching};
 use super::record;
@@ -18,7 +18,7 @@ use crate::errno::{Result, fail};
 use crate::files::{Request, Rest};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
-use crate::table::{self, Kind};
+use crate::table::{self, Handle, Kind};
 use crate::util::alloc::{TryMap, TryVec, try_copy};
 use crate::util::{Out, try_box};
 use std::cell::Cell;
@@ -54,6 +54,19 @@ impl Gate {
             fail!(ENOMEM, "no memory for a command to the loop");
         }
         Ok(())
+    }
+
+    /// The loop has removed the registration of a descriptor: perhaps that of a
+    /// watcher in here.
+    pub fn deregistered(&mut self, fd: RawFd) {
+        for command in &mut self.inbox {
+            if let Command::AddIo(handle, how) | Command::AddObject(handle, how, _) = command
+                && matches!(how, Registered::Alone(_))
+                && watches(*handle, fd)
+            {
+                *how = Registered::Shared;
+            }
+        }
     }
 
     pub fn publish(&mut self, fresh: &Fresh, named: &Named, command: Command) -> i64 {
@@ -145,6 +158,12 @@ fn add_descriptor(
             Ok(gate.publish(&fresh, &named, command))
         },
     )
+}
+
+/// Whether a descriptor is that of a watcher, which may be closed already.
+fn watches(handle: i64, fd: RawFd) -> bool {
+    let record = Handle::unpack_as(handle, Kind::Watcher).and_then(|h| record::get(h.index));
+    record.is_some_and(|record| io::fd_of(record) == fd)
 }
 
 /// See evloop_add_file and evloop_add_file_fd.

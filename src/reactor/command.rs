@@ -2,7 +2,7 @@
 
 use super::event::{Destroy, Target};
 use super::inside::Look;
-use super::mailbox::Letter;
+use super::letters::Letter;
 use super::objects::Watching;
 use super::signals::NewSignal;
 use super::timers::Setting;
@@ -60,7 +60,7 @@ pub(super) enum Command {
     /// A watcher was marked closing; true: and its registration removed.
     Close(i64, bool),
     Change(i64, Change),
-    /// To whom a watcher's end is told.
+    /// A watcher's destroy notification.
     Destroy(Box<Letter<Destroy>>),
     /// A timer is set; the deadline was found at the call.
     Set(i64, Setting, i64),

@@ -8,8 +8,7 @@ use super::files;
 use super::flags::*;
 use super::inside::Watch;
 use super::io::Io;
-use super::lease::Locked;
-use super::mailbox::{Letter, Letters};
+use super::letters::{Letter, Letters};
 use super::objects::{Watched, Watching};
 use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
@@ -94,12 +93,12 @@ pub(super) struct Core {
     pub auto_advance: bool,
     pub precise: bool,
 
-    epoll: Fd,
-    eventfd: Fd,
+    pub(super) epoll: Fd,
+    pub(super) eventfd: Fd,
     /// What evloop_fileno gave away; the epoll is in it.
-    outer: Option<Fd>,
+    pub(super) outer: Option<Fd>,
     /// The process whose descriptors these are.
-    made_in: fork::Epoch,
+    pub(super) made_in: fork::Epoch,
 
     pub slots: Slots,
     pub extras: Map<u32, Extra>,
@@ -135,12 +134,12 @@ pub(super) struct Core {
     pub failures_more: bool,
     /// Watchers over their rate limit, and until when.
     pub suspended: Vec<(i64, u32)>,
-    /// Watchers that are closed, and whom to tell; those to be told by
+    /// Notifications of closed watchers; those to be returned by
     /// evloop_wait for which `held` had no room; and those that are open yet,
     /// for which `extras` had none.
-    destroys: Letters<Destroy>,
+    pub destroys: Letters<Destroy>,
     pub unheld: Letters<Destroy>,
-    orphans: Letters<Destroy>,
+    pub orphans: Letters<Destroy>,
     /// Closed watchers with names, to be forgotten at the gate; and whether
     /// there are others, for which this had no room.
     pub unnamed: Vec<i64>,
@@ -400,22 +399,6 @@ impl Core {
         self.in_callback = in_callback;
     }
 
-    /// Takes the watchers out of everything that others have closed without
-    /// memory for a command; how many those are.
-    #[cold]
-    fn close_unlisted(&mut self, count: u32) {
-        let (mut found, mut place) = (0, usize::MAX);
-        while let Some((next, index, record)) = self.slots.find_before(place, Record::is_unlisted) {
-            place = next;
-            let was_removed = record.take_unlisted();
-            self.finish_close(index, record, was_removed);
-            found += 1;
-        }
-        // The loop's own thread closed the others at the same time: they were
-        // counted twice.
-        self.desk.count_from_outside((i64::from(count) - found).max(0));
-    }
-
     /// Forgets the names of closed watchers; where no callback runs, whose
     /// watcher may be one of them.
     pub fn forget_names(&mut self, gate: &mut Gate) {
@@ -554,79 +537,6 @@ impl Core {
         self.timers.recheck |= 1;
     }
 
-    /// Takes the notifications of closed watchers.
-    #[inline]
-    pub fn take_destroys(&mut self) -> Letters<Destroy> {
-        std::mem::replace(&mut self.destroys, Letters::new())
-    }
-
-    /// Whether a notification of this watcher's end is asked for, and there
-    /// was no memory to keep that among the extras: then it is taken away.
-    fn take_orphan(&mut self, handle: i64) -> Option<Box<Letter<Destroy>>> {
-        if self.orphans.is_empty() {
-            return None;
-        }
-        let mut found = None;
-        let mut others = Letters::new();
-        while let Some(letter) = self.orphans.take() {
-            if letter.to() == handle {
-                found = Some(letter);
-            } else {
-                others.push(letter);
-            }
-        }
-        self.orphans = others;
-        found
-    }
-
-    /// Keeps to whom a watcher's end is told.
-    pub fn set_destroy(
-        &mut self,
-        index: u32,
-        record: &Record,
-        letter: Box<Letter<Destroy>>,
-    ) -> Result<()> {
-        self.extra(index, record)?.destroy = Some(letter);
-        drop(self.take_orphan(record.handle(Kind::Watcher, index)));
-        Ok(())
-    }
-
-    /// The same, where the caller has been told that it is kept.
-    fn set_destroy_late(&mut self, index: u32, record: &Record, letter: Box<Letter<Destroy>>) {
-        drop(self.take_orphan(letter.to()));
-        match self.extra(index, record) {
-            Ok(extra) => extra.destroy = Some(letter),
-            Err(_) => {
-                // So that it is looked for when the watcher is closed.
-                record.set(EXTRA);
-                self.orphans.push(letter);
-            }
-        }
-    }
-
-    /// To whom a watcher's end is told, if that was asked for.
-    pub fn take_destroy(&mut self, index: u32, handle: i64) -> Option<Box<Letter<Destroy>>> {
-        let kept = self.extras.get_mut(&index).and_then(|extra| extra.destroy.take());
-        // What was asked for last counts.
-        self.take_orphan(handle).or(kept)
-    }
-
-    /// A watcher is closed: whoever asked for it will be told.
-    pub fn note_destroy(&mut self, mut letter: Box<Letter<Destroy>>, event: Event) {
-        letter.content_mut().event = event;
-        if letter.content_mut().target.callback.is_some() {
-            self.destroys.push(letter);
-            self.desk.attention.set();
-            return;
-        }
-        if self.watched {
-            self.watch_closed(&event);
-        }
-        if self.held.try_push_back(event).is_err() {
-            self.unheld.push(letter);
-        }
-    }
-
     /// Everything is closed; whom to tell.
     pub fn tear_down(mut self: Box<Self>) -> Letters<Destroy> {
         // While the eventfd is open, which they may ring.
@@ -681,69 +591,6 @@ impl Core {
         self.outer.iter().for_each(Fd::abandon);
         self.timers.abandon();
         self.signals.abandon();
-    }
-
-    /// Makes everything anew that is shared with the parent process. With an
-    /// error it can be called again, and goes on with what is left.
-    pub fn revive(&mut self, gate: &mut Locked<Gate>) -> Result<()> {
-        if self.made_in != fork::current() {
-            self.revive_descriptors()?;
-        }
-        let inotify = self.fresh_inotify(self.epoll())?;
-        self.in_callback = gate.running;
-        if !gate.running {
-            self.current = 0;
-            self.collecting = false;
-            self.desk.time.store(super::desk::UNKNOWN, Relaxed);
-            self.settle();
-        }
-        self.receive(gate);
-        self.finish_closing();
-        // Before they are registered: those that are not what they were are
-        // not, and some put another file in the place of the parent's.
-        self.revive_objects()?;
-        self.register_all(self.epoll())?;
-        self.all_are_registered();
-        self.revive_signals();
-        self.revive_files(inotify);
-        Ok(())
-    }
-
-    /// Watchers that a thread of the parent's was about to close.
-    fn finish_closing(&mut self) {
-        let mut place = usize::MAX;
-        let is_closed = |record: &Record| record.state() == CLOSING && !record.is_sent();
-        while let Some((next, index, record)) = self.slots.find_before(place, is_closed) {
-            place = next;
-            self.finish_close(index, record, true);
-        }
-    }
-
-    /// The loop's own descriptors.
-    fn revive_descriptors(&mut self) -> Result<()> {
-        let eventfd = eventfd::create(0)?;
-        let fresh = self.fresh_epoll(eventfd.raw())?;
-        let outer = match &self.outer {
-            Some(_) => {
-                let outer = epoll::create()?;
-                epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
-                Some(outer)
-            }
-            None => None,
-        };
-        self.revive_clocks(fresh.raw())?;
-        self.fd_is_ours(OwnFd::Eventfd, eventfd.raw());
-        self.fd_is_ours(OwnFd::Epoll, fresh.raw());
-        self.fd_is_ours(OwnFd::Outer, outer.as_ref().map_or(-1, Fd::raw));
-        let old = (
-            std::mem::replace(&mut self.epoll, fresh),
-            std::mem::replace(&mut self.eventfd, eventfd),
-            std::mem::replace(&mut self.outer, outer),
-        );
-        // The child may have closed them, and use the numbers for others.
-        std::mem::forget(old);
-        self.made_in = fork::current();
-        Ok(())
     }
 }
 

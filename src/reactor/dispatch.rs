@@ -552,7 +552,7 @@ fn is_wanted(event: &Event) -> bool {
 }
 
 /// Gives back the room that was taken for a list of what is called, unless
-/// more was made meanwhile.
+/// more was made since.
 fn keep_larger<T>(place: &mut Vec<T>, room: Vec<T>) {
     if room.capacity() >= place.capacity() {
         *place = room;

@@ -1,7 +1,7 @@
 //! What a loop tells the program: the one event type of every source.
 
 use super::flags::CLOSED;
-use super::mailbox::Letter;
+use super::letters::Letter;
 use crate::errno::{Result, fail};
 use crate::util::try_box;
 use std::ffi::{c_int, c_void};
@@ -93,7 +93,7 @@ pub(crate) struct Target {
 // that is: that they may go there is its own matter.
 unsafe impl Send for Target {}
 
-/// That a watcher is closed, to be told to the program: made when that was
+/// That a watcher is closed, to be reported to the program: made when that was
 /// asked for, so that closing needs no memory.
 pub(super) struct Destroy {
     pub target: Target,

@@ -108,7 +108,7 @@ impl Core {
         let limit = extra.limit;
         if !record.has(SUSPENDED) {
             let end = |limit: Limit| limit.since.saturating_add(limit.interval);
-            // Who has an extra has room here.
+            // For each extra there is room here.
             self.suspended.push_reserved((limit.map_or(i64::MIN, end), index));
             record.set(SUSPENDED);
         }

@@ -35,14 +35,14 @@ const ALWAYS_REPORTED: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 const PARKED: u32 = EPOLLONESHOT;
 /// No mask: the registration has to be changed, whatever it is.
 const UNKNOWN: u32 = u32::MAX;
-/// No mask: another thread removed the registration.
+/// No mask: there may be no registration, as another thread removed it.
 const ABSENT: u32 = u32::MAX - 1;
 
 #[derive(Default)]
 pub(super) struct Io {
     /// The first watcher of each descriptor; 0: none.
     first: Vec<u32>,
-    /// Watchers of whose descriptors the kernel may have to be told; and
+    /// Watchers whose registrations may have to be changed; and
     /// whether there are others, which are marked, as this had no room.
     dirty: Vec<u32>,
     dirty_more: bool,
@@ -241,26 +241,47 @@ impl Core {
         })
     }
 
-    /// Registers a new watcher's descriptor.
+    /// Registers a new watcher's descriptor, on the loop's thread.
     pub fn io_register(&mut self, fd: RawFd, events: u32, handle: i64) -> Result<Registered> {
         let desk = self.desk;
         loop {
             let how = register(desk, self.epoll(), fd, events, handle)?;
-            if !matches!(how, Registered::Shared) {
-                return Ok(how);
-            }
-            // Another thread has only just added, or closed, the other one.
-            let is_news = desk.has_inbox();
-            if is_news {
+            if desk.has_inbox() {
+                // Another thread has only just added, or closed, another one.
                 self.receive(&mut desk.gate());
+                match how {
+                    Registered::Alone(_) => return self.io_unsure(fd, events),
+                    Registered::Shared if self.first(fd).is_none() => continue,
+                    _ => {}
+                }
             }
-            if self.first(fd).is_some() {
-                self.io_may_join(fd, events, 0)?;
-                return Ok(how);
-            }
-            if !is_news {
-                return is_ours(fd);
-            }
+            return match (how, self.first(fd)) {
+                (Registered::Shared, None) => is_ours(fd),
+                (Registered::Shared, Some(_)) => self.io_may_join(fd, events, 0).map(|()| how),
+                _ => Ok(how),
+            };
+        }
+    }
+
+    /// A registration was made which another thread may have removed, with a
+    /// watcher of the same descriptor that it has closed.
+    #[cold]
+    fn io_unsure(&mut self, fd: RawFd, events: u32) -> Result<Registered> {
+        if let Some((index, first)) = self.first(fd) {
+            set_mask(first, ABSENT);
+            self.io_touch(index, first);
+            self.io_may_join(fd, events, 0).inspect_err(|_| self.io_unregister(fd))?;
+        }
+        Ok(Registered::Shared)
+    }
+
+    /// Removes a registration, on the loop's thread. Another thread may have
+    /// removed it before, and have made one for a watcher that it has added.
+    fn io_unregister(&self, fd: RawFd) {
+        // What fails here: the descriptor is closed already.
+        let _ = epoll::delete(self.epoll(), fd);
+        if self.desk.has_inbox() {
+            self.desk.gate().deregistered(fd);
         }
     }
 
@@ -503,7 +524,7 @@ impl Core {
         }
     }
 
-    /// Tells the kernel of what has changed about any descriptor.
+    /// Has the kernel know all that was changed.
     #[cold]
     fn flush_all(&mut self) {
         for fd in 0..self.io.first.len() as RawFd {
@@ -589,7 +610,12 @@ impl Core {
         }
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
         if before == ABSENT {
-            epoll::add(self.epoll(), fd, wanted, cookie)?;
+            match epoll::add(self.epoll(), fd, wanted, cookie) {
+                Err(Errno::EEXIST) if !self.desk.own.has(fd) => {
+                    epoll::modify(self.epoll(), fd, wanted, cookie)?;
+                }
+                added => added?,
+            }
         } else if is_exclusive(wanted) || is_exclusive(before) {
             // The kernel cannot change these.
             epoll::delete(self.epoll(), fd)?;
@@ -701,14 +727,13 @@ impl Core {
             None if following != 0 => {
                 self.set_first(fd, following);
                 if let Some(first) = record::get(following) {
-                    set_mask(first, self.io_hand_on(fd, mask(record)));
+                    set_mask(first, self.io_hand_on(fd, mask(record), told));
                 }
             }
             None => {
                 self.set_first(fd, 0);
-                // What fails here: the descriptor is closed already.
                 if !told && mask(record) != ABSENT {
-                    let _ = epoll::delete(self.epoll(), fd);
+                    self.io_unregister(fd);
                 }
             }
         }
@@ -728,13 +753,14 @@ impl Core {
 
     /// A registration has the handle of a watcher that is closed; what the
     /// next one has to know of it.
-    fn io_hand_on(&self, fd: RawFd, mask: u32) -> u32 {
+    fn io_hand_on(&self, fd: RawFd, mask: u32, told: bool) -> u32 {
         match mask {
+            _ if told => ABSENT,
             ABSENT => ABSENT,
             // Until it was changed it was the only one, and the kernel's still
             // is. It cannot be changed there.
             mask if is_exclusive(mask) => {
-                let _ = epoll::delete(self.epoll(), fd);
+                self.io_unregister(fd);
                 ABSENT
             }
             _ => UNKNOWN,
@@ -827,8 +853,8 @@ impl Core {
     }
 
     /// Registers all that is watched with another set, which then can take the
-    /// place of this one. What is not there any more is told so; any other
-    /// failure ends it.
+    /// place of this one. What is not there any more fails its watchers; any
+    /// other failure ends it.
     pub fn register_all(&mut self, epoll: RawFd) -> std::result::Result<(), Errno> {
         for fd in 0..self.io.first.len() as RawFd {
             let Some((index, first)) = self.first(fd) else { continue };

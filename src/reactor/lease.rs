@@ -66,7 +66,7 @@ impl<C, G: Default> Lease<C, G> {
     /// Whether a thread runs the loop; a thread asks for itself only.
     #[inline(always)]
     pub fn is_run_by(&self, thread: usize) -> bool {
-        // No other thread stores this thread's number, so who finds it here
+        // No other thread stores this thread's number, so a thread that finds it here
         // has begun a run and not ended it. Others may only take it away, when
         // they close the loop (`withdraw`): whether that is seen at once does
         // not matter, as the core stays until the run has ended. So no order
@@ -120,7 +120,7 @@ impl<C, G: Default> Lease<C, G> {
         unsafe { self.core.load(Relaxed).as_mut() }.map(act)
     }
 
-    /// Where the loop is, for who runs it: valid until it is replaced. Borrows
+    /// Where the loop is, for the thread that runs it: valid until it is replaced. Borrows
     /// that are made of it have the contract of [`Self::with`].
     pub fn pointer(&self) -> Option<NonNull<C>> {
         NonNull::new(self.core.load(Relaxed))
@@ -155,7 +155,7 @@ impl<C, G> Drop for Lease<C, G> {
     fn drop(&mut self) {
         let core = self.core.load(Relaxed);
         if !core.is_null() {
-            // SAFETY: made of a box by `replace`; nobody else is here.
+            // SAFETY: made of a box by `replace`; no other thread is here.
             drop(unsafe { Box::from_raw(core) });
         }
     }
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_run_goes_on_with_the_core_that_its_callbacks_have_changed() {
         let lease = Model::new();
-        // SAFETY: nobody else has it.
+        // SAFETY: no other thread has it.
         unsafe { lease.replace(Some(Box::default())) };
         let callback = |turn| {
             assert!(lease.is_run_by(1) && !lease.is_run_by(2));
@@ -195,7 +195,7 @@ mod tests {
             unsafe { lease.with(|core| core.push(turn + 10)) }.unwrap();
         };
         assert_eq!(run(&lease, 1, callback), 6);
-        // SAFETY: nobody runs it.
+        // SAFETY: no thread runs it.
         let core = unsafe { lease.replace(None) };
         assert_eq!(core.as_deref(), Some(&vec![0, 10, 1, 11, 2, 12]));
         assert!(lease.pointer().is_none());
@@ -204,14 +204,14 @@ mod tests {
     #[test]
     fn the_core_goes_from_thread_to_thread_with_the_runs() {
         let lease = Model::new();
-        // SAFETY: nobody else has it.
+        // SAFETY: no other thread has it.
         unsafe { lease.replace(Some(Box::default())) };
         std::thread::scope(|scope| {
             scope.spawn(|| run(&lease, 1, |_| {})).join().unwrap();
             scope.spawn(|| run(&lease, 2, |_| {})).join().unwrap();
         });
         let _gate = lease.lock();
-        // SAFETY: nobody runs it, and this thread has the lock.
+        // SAFETY: no thread runs it, and this one has the lock.
         assert_eq!(unsafe { lease.with(|core| core.len()) }, Some(6));
     }
 }
@@ -229,7 +229,7 @@ mod loom_models {
 
     fn model() -> Arc<Model> {
         let lease = Model::new();
-        // SAFETY: nobody else has it.
+        // SAFETY: no other thread has it.
         unsafe { lease.replace(Some(Box::default())) };
         Arc::new(lease)
     }
@@ -244,7 +244,7 @@ mod loom_models {
         if gate.running {
             return gate.push(what);
         }
-        // SAFETY: nobody runs it, and this thread has the lock.
+        // SAFETY: no thread runs it, and this one has the lock.
         unsafe { lease.with(|core| core.push(what)) }.unwrap();
     }
 
@@ -276,7 +276,7 @@ mod loom_models {
             assert!(ran >= 1, "both were told that the other one runs it");
             let gate = lease.lock();
             assert!(!gate.running && !lease.is_run_by(1) && !lease.is_run_by(2));
-            // SAFETY: nobody runs it, and this thread has the lock.
+            // SAFETY: no thread runs it, and this one has the lock.
             let done = unsafe { lease.with(|core| core.len()) }.unwrap() as u32;
             assert_eq!((done, gate.len()), (ran + 1, 0));
         });

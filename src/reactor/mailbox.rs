@@ -11,6 +11,7 @@
 //!
 //! No locks and no loops that wait for others: a signal handler may send.
 
+use super::letters::{Letter, Letters};
 use super::sent_stack::{Links, SentStack};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 use std::ptr;
@@ -26,126 +27,6 @@ pub(super) const ASKED: u64 = 16;
 pub(super) const SIGNALS: u64 = 32;
 const BITS: u32 = 8;
 const MASK: u64 = (1 << BITS) - 1;
-
-/// What is delivered once, and may need memory: no signal handler sends it.
-pub(super) struct Letter<P> {
-    next: *mut Letter<P>,
-    /// The loop it is for.
-    to: i64,
-    content: P,
-}
-
-// SAFETY: the content may go to other threads, and the rest is the list's that
-// it is in.
-unsafe impl<P: Send> Send for Letter<P> {}
-
-impl<P> Letter<P> {
-    pub fn new(to: i64, content: P) -> Self {
-        Self { next: ptr::null_mut(), to, content }
-    }
-
-    pub fn to(&self) -> i64 {
-        self.to
-    }
-
-    pub fn content_mut(&mut self) -> &mut P {
-        &mut self.content
-    }
-
-    pub fn into_content(self) -> P {
-        self.content
-    }
-}
-
-/// Letters that were taken, or wrote themselves; their owner's.
-pub(super) struct Letters<P> {
-    first: *mut Letter<P>,
-    last: *mut Letter<P>,
-    len: usize,
-}
-
-// SAFETY: it owns its letters, whose contents may go to other threads. A loop
-// has such a list, and goes from thread to thread itself.
-unsafe impl<P: Send> Send for Letters<P> {}
-
-impl<P> Letters<P> {
-    pub fn new() -> Self {
-        Self { first: ptr::null_mut(), last: ptr::null_mut(), len: 0 }
-    }
-
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.first.is_null()
-    }
-
-    fn put_first(&mut self, mut letter: Box<Letter<P>>) {
-        letter.next = self.first;
-        self.first = Box::into_raw(letter);
-        if self.last.is_null() {
-            self.last = self.first;
-        }
-        self.len += 1;
-    }
-
-    pub fn push(&mut self, letter: Box<Letter<P>>) {
-        let mut one = Self::new();
-        one.put_first(letter);
-        self.append(&mut one);
-    }
-
-    /// Moves all of another list behind these.
-    pub fn append(&mut self, others: &mut Self) {
-        if others.first.is_null() {
-            return;
-        }
-        if self.last.is_null() {
-            self.first = others.first;
-        } else {
-            // SAFETY: the last of the list, which this owns.
-            unsafe { (*self.last).next = others.first };
-        }
-        self.last = others.last;
-        self.len += others.len;
-        (others.first, others.last, others.len) = (ptr::null_mut(), ptr::null_mut(), 0);
-    }
-
-    /// The content of the next one, which stays.
-    pub fn first(&self) -> Option<&P> {
-        // SAFETY: null, or the first of the list, which this owns.
-        unsafe { self.first.as_ref() }.map(|letter| &letter.content)
-    }
-
-    pub fn take(&mut self) -> Option<Box<Letter<P>>> {
-        if self.first.is_null() {
-            return None;
-        }
-        // SAFETY: made of a box, and this owns it.
-        let letter = unsafe { Box::from_raw(self.first) };
-        self.first = letter.next;
-        if self.first.is_null() {
-            self.last = ptr::null_mut();
-        }
-        self.len = self.len.saturating_sub(1);
-        Some(letter)
-    }
-
-    /// The content of the next one.
-    #[inline]
-    pub fn pop(&mut self) -> Option<P> {
-        self.take().map(|letter| letter.content)
-    }
-}
-
-impl<P> Drop for Letters<P> {
-    fn drop(&mut self) {
-        while self.take().is_some() {}
-    }
-}
 
 pub(super) struct Mailbox<P> {
     /// The bits and, above them, whose they are: a mailbox is used again for
@@ -258,12 +139,13 @@ impl<P: Send> Mailbox<P> {
     /// Takes all letters for this loop, in the order in which they came.
     pub fn take_letters(&self, owner: i64) -> Letters<P> {
         // Acquire: what their senders wrote.
-        let mut stack = Letters::new();
-        stack.first = self.letters.swap(ptr::null_mut(), AcqRel);
+        let first = self.letters.swap(ptr::null_mut(), AcqRel);
+        // SAFETY: they are this thread's alone from now on.
+        let mut stack = unsafe { Letters::from_chain(first) };
         let mut taken = Letters::new();
         // The last one is on top: each one goes before the others.
         while let Some(letter) = stack.take() {
-            if letter.to == owner {
+            if letter.to() == owner {
                 taken.put_first(letter);
             }
         }
@@ -403,22 +285,6 @@ mod tests {
         drop(mailbox.post(&Never, letter(1, 3)));
         assert_eq!(contents(mailbox.take_letters(LOOP)), [2]);
         assert!(!mailbox.has_letters());
-    }
-
-    #[test]
-    fn lists_of_letters_are_joined_and_dropped_whole() {
-        let mut list = Letters::new();
-        list.push(letter(0, 1));
-        let mut others = Letters::new();
-        others.push(letter(0, 2));
-        others.push(letter(0, 3));
-        list.append(&mut others);
-        list.append(&mut others);
-        assert_eq!((list.len(), others.len(), others.is_empty()), (3, 0, true));
-        assert_eq!(list.pop().as_deref(), Some(&1));
-        list.push(letter(0, 4));
-        assert_eq!(contents(list), [2, 3, 4]);
-        others.push(letter(0, 5));
     }
 }
 

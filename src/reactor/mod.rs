@@ -18,6 +18,7 @@
 //! what a loop does.
 
 mod lease;
+mod letters;
 mod mailbox;
 mod pending_work;
 mod record_word;
@@ -37,6 +38,8 @@ mod command;
 mod core;
 #[cfg(not(loom))]
 mod desk;
+#[cfg(not(loom))]
+mod destroys;
 #[cfg(not(loom))]
 mod details;
 #[cfg(not(loom))]
@@ -76,6 +79,8 @@ mod quiet;
 mod record;
 #[cfg(not(loom))]
 mod registry;
+#[cfg(not(loom))]
+mod revive;
 #[cfg(not(loom))]
 mod run;
 #[cfg(not(loom))]

@@ -4,7 +4,7 @@ use super::core::{Core, MANY_NAMES};
 use super::desk::{Desk, Gate, POISONED};
 use super::event::Destroy;
 use super::lease::Locked;
-use super::mailbox::Letters;
+use super::letters::Letters;
 use super::record::{self, LIVE, LOOP, Record};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::{MutexGuard, Ordering::*};
@@ -125,7 +125,7 @@ impl Named {
             // A question changes nothing that the foreign wait should end for.
             (result, closed, core.prepared && core.has_news())
         };
-        // SAFETY: nobody runs the loop, and this thread has the gate's lock.
+        // SAFETY: no thread runs the loop, and this one has the gate's lock.
         let (result, closed, prepared) = unsafe { self.desk.with_core(act) }?;
         drop(gate);
         notify(closed);

@@ -8,6 +8,7 @@
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicI32, AtomicU32, ForkMutex, Ordering::Relaxed};
 use crate::sys::fd::Fd;
+use crate::util::alloc::TryVec;
 use std::ops::Deref;
 use std::os::fd::RawFd;
 
@@ -108,10 +109,9 @@ impl WatcherFd {
 
     fn add(fd: Fd, own: &'static OwnFds, unregistered: bool) -> Result<Self> {
         let mut all = own.of_watchers.lock();
-        if all.try_reserve(1).is_err() {
+        if all.try_push((fd.raw(), unregistered)).is_err() {
             fail!(ENOMEM, "no memory for a watcher");
         }
-        all.push((fd.raw(), unregistered));
         Ok(Self { fd, own, unregistered })
     }
 

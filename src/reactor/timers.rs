@@ -449,7 +449,7 @@ impl Core {
         }
     }
 
-    /// An expiration was taken that nobody could be told of: it comes again.
+    /// An expiration was taken that cannot be reported now: it comes again.
     pub fn timer_retry(&mut self, index: u32, record: &Record, deadline: i64) {
         record.unset(RELATIVE);
         if self.timer_arm(index, record, deadline).is_err() {

@@ -277,7 +277,7 @@ impl Core {
         let kept = self.extras.get(&index).is_some_and(|extra| extra.kept.is_some());
         if kept && !record.has(SUSPENDED) {
             record.set(SUSPENDED);
-            // Who has an extra has room here.
+            // For each extra there is room here.
             self.suspended.push_reserved((i64::MIN, index));
         }
     }
@@ -364,6 +364,22 @@ impl Core {
             return;
         }
         self.slots.give_back(index);
+    }
+
+    /// Takes the watchers out of everything that others have closed without
+    /// memory for a command; how many those are.
+    #[cold]
+    pub fn close_unlisted(&mut self, count: u32) {
+        let (mut found, mut place) = (0, usize::MAX);
+        while let Some((next, index, record)) = self.slots.find_before(place, Record::is_unlisted) {
+            place = next;
+            let was_removed = record.take_unlisted();
+            self.finish_close(index, record, was_removed);
+            found += 1;
+        }
+        // The loop's own thread closed the others at the same time: they were
+        // counted twice.
+        self.desk.count_from_outside((i64::from(count) - found).max(0));
     }
 
     fn remove_from_list(&mut self, index: u32, record: &Record, source: Source) {

@@ -11,7 +11,7 @@ unsafe extern "C" {
 const DISABLED: c_int = 1;
 
 /// The calling thread is not cancelled while this exists; a request that
-/// comes meanwhile acts at the next cancellation point after it.
+/// comes until then acts at the next cancellation point after it.
 #[must_use]
 pub(crate) struct Uncancelled {
     before: c_int,

@@ -41,7 +41,7 @@ fn choose(change: impl FnOnce(&mut Choice)) -> Result<Choice, Errno> {
     let mut wanted = before;
     change(&mut wanted);
     let is_stored = CHOICE.with(|choice| choice.map(|choice| choice.set(wanted)).is_some());
-    // Who chooses what all threads begin with needs no memory.
+    // To choose what all threads begin with needs no memory.
     if is_stored || matches!(wanted, Choice { mode: Mode::Restart, check: None }) {
         return Ok(before);
     }

@@ -28,6 +28,7 @@ pub(crate) fn current() -> usize {
         std::arch::asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nostack, preserves_flags, nomem, pure));
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[allow(clippy::disallowed_macros)] // it has no destructor
     {
         thread_local!(static HERE: u8 = const { 0 });
         pointer = HERE.try_with(|here| std::ptr::from_ref(here).addr()).unwrap_or(usize::MAX);

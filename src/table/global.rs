@@ -62,7 +62,7 @@ pub(crate) struct Others {
 
 static OTHERS: AtomicPtr<Others> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Who else has something to set right in a forked child. Each has a place of
+/// What else has something to set right in a forked child. Each has a place of
 /// its own, so that none is dropped for want of one.
 #[derive(Clone, Copy)]
 pub(crate) enum ForkHook {

@@ -8,7 +8,7 @@
 #![allow(clippy::disallowed_methods)]
 #![cfg_attr(loom, allow(dead_code))]
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hash};
 
@@ -32,6 +32,16 @@ pub(crate) fn try_copy<T: Copy>(from: &[T]) -> Option<Box<[T]>> {
     copy.try_reserve_exact(from.len()).ok()?;
     copy.extend_from_slice(from);
     Some(copy.into_boxed_slice())
+}
+
+/// A copy of some slices, one behind the other.
+pub(crate) fn try_concat<'a, T: Copy + 'a>(
+    parts: impl Iterator<Item = &'a [T]> + Clone,
+) -> Option<Box<[T]>> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(parts.clone().map(<[T]>::len).sum()).ok()?;
+    parts.for_each(|part| all.extend_from_slice(part));
+    Some(all.into_boxed_slice())
 }
 
 /// A copy of some bytes with a NUL byte behind them; `None`: they have one in
@@ -62,11 +72,19 @@ macro_rules! room {
     }};
 }
 
+/// The same of a collection that may have the key already.
+fn has_room(len: usize, capacity: usize, is_known: impl FnOnce() -> bool) -> bool {
+    let room = len < capacity || is_known();
+    debug_assert!(room, "no room was made");
+    room
+}
+
 /// What a vector does about memory.
 pub(crate) trait TryVec<T>: Sized {
     fn try_push(&mut self, value: T) -> Result<(), NoMemory>;
     /// Adds what there is room for.
     fn push_reserved(&mut self, value: T);
+    fn try_insert(&mut self, at: usize, value: T) -> Result<(), NoMemory>;
     /// Adds as many as there are.
     fn try_extend(&mut self, values: impl Iterator<Item = T>) -> Result<(), NoMemory>;
     /// Gives back memory, if less than a part of it is used: all but what so
@@ -87,6 +105,12 @@ impl<T> TryVec<T> for Vec<T> {
         if room!(self) {
             self.push(value);
         }
+    }
+
+    fn try_insert(&mut self, at: usize, value: T) -> Result<(), NoMemory> {
+        self.try_reserve(1).map_err(|_| NoMemory)?;
+        self.insert(at.min(self.len()), value);
+        Ok(())
     }
 
     fn try_extend(&mut self, values: impl Iterator<Item = T>) -> Result<(), NoMemory> {
@@ -133,6 +157,7 @@ impl<T: Copy> TryVecCopy<T> for Vec<T> {
 pub(crate) trait TryDeque<T> {
     fn try_push_back(&mut self, value: T) -> Result<(), NoMemory>;
     fn push_back_reserved(&mut self, value: T);
+    fn push_front_reserved(&mut self, value: T);
     fn insert_reserved(&mut self, at: usize, value: T);
 }
 
@@ -146,6 +171,12 @@ impl<T> TryDeque<T> for VecDeque<T> {
     fn push_back_reserved(&mut self, value: T) {
         if room!(self) {
             self.push_back(value);
+        }
+    }
+
+    fn push_front_reserved(&mut self, value: T) {
+        if room!(self) {
+            self.push_front(value);
         }
     }
 
@@ -190,8 +221,12 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> TryMap<K, V> for HashMap<K, V, S
     }
 
     fn insert_reserved(&mut self, key: K, value: V) -> Option<V> {
-        let is_known = self.contains_key(&key);
-        if is_known || room!(self) { self.insert(key, value) } else { None }
+        if has_room(self.len(), self.capacity(), || self.contains_key(&key))
+            || self.try_reserve(1).is_ok()
+        {
+            return self.insert(key, value);
+        }
+        None
     }
 
     fn try_entry(&mut self, key: K) -> Result<&mut V, NoMemory>
@@ -207,6 +242,21 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> TryMap<K, V> for HashMap<K, V, S
         if smaller.try_reserve(self.len()).is_ok() {
             smaller.extend(self.drain());
             *self = smaller;
+        }
+    }
+}
+
+/// What a set does about memory.
+pub(crate) trait TrySet<T> {
+    fn insert_reserved(&mut self, value: T);
+}
+
+impl<T: Eq + Hash, S: BuildHasher> TrySet<T> for HashSet<T, S> {
+    fn insert_reserved(&mut self, value: T) {
+        if has_room(self.len(), self.capacity(), || self.contains(&value))
+            || self.try_reserve(1).is_ok()
+        {
+            self.insert(value);
         }
     }
 }

@@ -21,7 +21,7 @@ const ROOM: usize = 8192;
 #[repr(align(16))]
 struct Pool(UnsafeCell<[u8; ROOM]>);
 
-// SAFETY: only its address is used here; who is given a part of it uses that
+// SAFETY: only its address is used here; the owner of a part of it uses that
 // alone.
 unsafe impl Sync for Pool {}
 
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_panic_without_memory_is_caught() {
         // As in the library, which prints nothing. The other tests' hook is
-        // put back; one that fails meanwhile does so without a word.
+        // put back; one that fails in between prints nothing.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
         let caught = failing::after(0, || {

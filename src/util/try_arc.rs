@@ -34,7 +34,7 @@ impl<T> TryArc<T> {
 
 impl<T> Clone for TryArc<T> {
     fn clone(&self) -> Self {
-        // Relaxed: who clones has an owner, which keeps it alive.
+        // Relaxed: the caller has an owner, which keeps it alive.
         self.inner().owners.fetch_add(1, Ordering::Relaxed);
         Self(self.0)
     }

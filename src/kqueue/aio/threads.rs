@@ -11,6 +11,7 @@ use crate::sys::fd::Fd;
 use crate::sys::file::{self, Buffer};
 use crate::sys::thread::{STACK, Thread};
 use crate::sys::{eventfd, poll, signal, socket};
+use crate::util::alloc::{TryDeque, TryVec};
 use crate::util::try_arc::TryArc;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -83,13 +84,13 @@ impl Pool {
         }
         if state.idle <= state.waiting.len() && self.threads.len() < THREADS {
             match start(&self.shared, &mut state.bells) {
-                Ok(thread) => self.threads.push(thread),
+                Ok(thread) => self.threads.push_reserved(thread),
                 // Those that there are will come to it.
                 Err(_) if !self.threads.is_empty() => {}
                 Err(errno) => return Err(error!(errno, "no thread for an operation")),
             }
         }
-        state.waiting.push_back((request, tag));
+        state.waiting.push_back_reserved((request, tag));
         drop(state);
         self.shared.changed.notify_one();
         Ok(())
@@ -99,7 +100,7 @@ impl Pool {
         let mut state = self.shared.lock();
         if let Some(place) = state.waiting.iter().position(|(_, waiting)| *waiting == tag) {
             state.waiting.remove(place);
-            state.done.push_back((tag, Errno::ECANCELED.negated()));
+            state.done.push_back_reserved((tag, Errno::ECANCELED.negated()));
             eventfd::signal(self.shared.done.raw());
         } else if let Some(job) = state.working.iter_mut().find(|job| job.tag == tag) {
             job.cancelled = true;
@@ -131,7 +132,7 @@ fn start(shared: &TryArc<Shared>, bells: &mut Vec<RawFd>) -> std::result::Result
     let bell = eventfd::create(0)?;
     let (shared, number) = (shared.clone(), bell.raw());
     let thread = Thread::start(c"evloop-aio", STACK, move || shared.work(&bell))?;
-    bells.push(number);
+    bells.push_reserved(number);
     Ok(thread)
 }
 
@@ -145,12 +146,12 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some((request, tag)) = state.waiting.pop_front() {
-                state.working.push(Job { tag, bell: bell.raw(), cancelled: false });
+                state.working.push_reserved(Job { tag, bell: bell.raw(), cancelled: false });
                 drop(state);
                 let result = self.perform(request, tag, bell.raw());
                 state = self.lock();
                 state.working.retain(|job| job.tag != tag);
-                state.done.push_back((tag, result));
+                state.done.push_back_reserved((tag, result));
                 eventfd::clear(bell.raw());
                 eventfd::signal(self.done.raw());
             } else if state.closing {

@@ -19,6 +19,7 @@ use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Errno, Result, fail};
 use crate::sys::file;
 use crate::sys::socket::{self, Kind, TCP_CLOSE};
+use crate::util::alloc::TryVec;
 use std::os::fd::RawFd;
 
 pub(super) struct Empty;
@@ -48,7 +49,7 @@ impl Filter for Empty {
         }
         if !is_local(one.socket) {
             core.empties.try_reserve(1).map_err(|_| no_memory())?;
-            core.empties.push(id);
+            core.empties.push_reserved(id);
         }
         look_unless_writable(core, id);
         Ok(())

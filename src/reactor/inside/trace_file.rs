@@ -5,6 +5,7 @@ use crate::errno::Errno;
 use crate::hash::Set;
 use crate::reactor::flags::{CLOSED, POST, Source};
 use crate::sys::file;
+use crate::util::alloc::TrySet;
 use std::fmt::{self, Write as _};
 use std::os::fd::RawFd;
 
@@ -189,7 +190,7 @@ fn threads(page: &mut Page, entries: &[(i32, Entry)]) -> fmt::Result {
         }
         last = *thread;
         if named.try_reserve(1).is_ok() {
-            named.insert(*thread);
+            named.insert_reserved(*thread);
         }
         let mut path = [0; 48];
         // Room for every number, and for the NUL byte behind it.

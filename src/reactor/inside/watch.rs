@@ -14,7 +14,7 @@ use crate::reactor::core::Core;
 use crate::reactor::desk::{Desk, Gate};
 use crate::reactor::event::{Callback, Destroy, Event};
 use crate::reactor::flags::Source;
-use crate::reactor::mailbox::Letters;
+use crate::reactor::letters::Letters;
 use crate::reactor::running::Run;
 use crate::sys::ticks::Ticks;
 use crate::sys::{clock, thread};
