@@ -36,6 +36,7 @@ mod hash;
 mod kqueue;
 #[cfg(not(loom))]
 mod poller;
+#[cfg_attr(loom, allow(dead_code))]
 mod reactor;
 #[cfg(not(loom))]
 mod signals;

@@ -109,7 +109,7 @@ pub(crate) fn readable(fd: RawFd) -> Result<i64, Errno> {
 
 /// Whether the next byte of a socket is the urgent one.
 pub(crate) fn is_at_mark(fd: RawFd) -> bool {
-    const SIOCATMARK: libc::c_ulong = 0x8905;
+    const SIOCATMARK: libc::Ioctl = 0x8905;
     ask(fd, SIOCATMARK).is_ok_and(|answer| answer != 0)
 }
 
