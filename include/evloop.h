@@ -3582,8 +3582,9 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * The kernel's registration is changed before the loop's next wait, if it
  * differs by then. What is ready is reported, although its edge has passed:
  * see evloop_add_io(). What the kernel refuses only then arrives as one
- * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
- * disabled is enabled; one that evloop_watcher_disable() disabled is not.
+ * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an
+ * error disabled is enabled; one that evloop_watcher_disable() disabled is
+ * not.
  *
  * @param watcher an io watcher.
  * @param events as evloop_add_io(). With 0 errors and hang-ups are still
@@ -3597,8 +3598,7 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * taken; from another thread it takes effect before the loop next
  * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
  */
-int evloop_io_modify(evloop_watcher_t watcher,
-                     uint32_t events);
+int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
 
 /**
  * Add a timer.
