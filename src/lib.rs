@@ -19,6 +19,8 @@ mod capi;
 mod errno;
 #[cfg(not(loom))]
 mod files;
+#[cfg_attr(loom, allow(dead_code))]
+mod in_use;
 #[cfg(not(loom))]
 mod kqueue;
 #[cfg(not(loom))]

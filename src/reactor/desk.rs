@@ -11,6 +11,7 @@ use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox};
 use crate::errno::Result;
+use crate::in_use::InUse;
 use crate::sync::{
     AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
 };
@@ -55,8 +56,8 @@ pub(super) struct Desk {
     pub eventfd: AtomicI32,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
-    /// How many are writing to it.
-    ringing: AtomicU32,
+    /// The threads that are writing to it.
+    ringing: InUse,
     answered: Condvar,
 }
 
@@ -110,7 +111,7 @@ impl Desk {
             others: AtomicI64::new(0),
             eventfd: AtomicI32::new(-1),
             published: Published::new(),
-            ringing: AtomicU32::new(0),
+            ringing: InUse::new(),
             answered: Condvar::new(),
         }
     }
@@ -186,23 +187,20 @@ impl Desk {
     /// Wakes the loop. A signal handler may do this.
     pub fn ring(&self) {
         // Against `silence`: it either sees us here, or we see no eventfd.
-        self.ringing.fetch_add(1, SeqCst);
+        self.ringing.enter();
         let eventfd = self.eventfd.load(SeqCst);
         if eventfd >= 0 {
             let errno_before = SavedErrno::now();
             eventfd::signal(eventfd);
             errno_before.restore();
         }
-        self.ringing.fetch_sub(1, Release);
+        self.ringing.leave();
     }
 
     /// Nobody writes to the eventfd any more: it can be closed.
     pub fn silence(&self) {
         self.eventfd.store(-1, SeqCst);
-        // A write to an eventfd that does not block: very short.
-        while self.ringing.load(SeqCst) != 0 {
-            std::thread::yield_now();
-        }
+        self.ringing.wait();
     }
 
     /// The eventfd that wakes it; while it is open, whoever asks.
@@ -248,7 +246,7 @@ impl Desk {
 
 impl Desk {
     pub fn after_fork(&self) {
-        self.ringing.store(0, Relaxed);
+        self.ringing.forget();
         let forked_in_callback = self.lease.is_run_by(thread::current());
         let waited = self.waiting.swap(0, Relaxed) != 0;
         let mut lost = false;
