@@ -9,6 +9,7 @@ use super::flags::*;
 use super::inside::Watch;
 use super::io::Io;
 use super::lease::Locked;
+use super::list::List;
 use super::mailbox::{Letters, NOBODY};
 use super::objects::Watched;
 use super::record::{self, CLOSING, LIVE, Record};
@@ -71,12 +72,12 @@ pub(super) struct Limit {
 /// Watchers of the kinds that are called in turn.
 #[derive(Default)]
 pub(super) struct Lists {
-    pub prepare: Vec<u32>,
-    pub check: Vec<u32>,
-    pub idle: Vec<u32>,
-    pub defer: Vec<u32>,
-    pub exit: Vec<u32>,
-    pub clock_change: Vec<u32>,
+    pub prepare: List,
+    pub check: List,
+    pub idle: List,
+    pub defer: List,
+    pub exit: List,
+    pub clock_change: List,
 }
 
 pub(super) struct Core {
@@ -312,7 +313,7 @@ impl Core {
             || self.desk.mail.has_letters()
     }
 
-    pub fn list(&mut self, source: Source) -> Option<&mut Vec<u32>> {
+    pub fn list(&mut self, source: Source) -> Option<&mut List> {
         match source {
             Source::Prepare => Some(&mut self.lists.prepare),
             Source::Check => Some(&mut self.lists.check),
@@ -374,9 +375,10 @@ impl Core {
         let result = match command {
             Command::Block(block) => self.slots.adopt(block).map_err(|error| (0, error)),
             Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
-            Command::Add(handle) => {
-                self.on_watcher(handle, |core, index, record| core.add_to_list(index, record))
-            }
+            Command::Add(handle) => self.on_watcher(handle, |core, index, record| {
+                core.add_to_list(index, record);
+                Ok(())
+            }),
             Command::AddFile(handle) => self.on_watcher(handle, |core, index, _| {
                 core.file_added(index);
                 Ok(())

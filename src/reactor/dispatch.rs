@@ -496,14 +496,12 @@ impl Run {
         let ranked = core.ranked > 0;
         let Some(list) = core.list(source).filter(|list| !list.is_empty()) else { return Ok(()) };
         let mut watchers = Vec::new();
-        if watchers.try_reserve(list.len()).is_err() {
+        if watchers.try_reserve(list.iter().count()).is_err() {
             return Ok(());
         }
-        for index in list.iter() {
-            if let Some(record) = record::get(*index) {
-                let place = watchers.len();
-                watchers.push((record.handle(Kind::Watcher, *index), 0, place));
-            }
+        for (index, record) in list.iter() {
+            let place = watchers.len();
+            watchers.push((record.handle(Kind::Watcher, index), 0, place));
         }
         if ranked && source != Source::Defer {
             for (handle, priority, _) in &mut watchers {

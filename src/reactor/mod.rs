@@ -10,7 +10,8 @@
 //! shortest round; `found` sorts out what a wait has found, `dispatch` brings
 //! events to their watchers, unless they are `held`. `watcher` is what can be
 //! done with all of those; `io`, `timers` and their `clocks`, `objects`,
-//! `process`, `pressure`, `signals`, `asyncs` and `files` are the sources;
+//! `process`, `pressure`, `signals`, `asyncs` and `files` are the sources; `list`
+//! has watchers that are called in turn;
 //! `details` is what is longer than an event. `inside` is for who wants to see
 //! what a loop does.
 
@@ -47,6 +48,8 @@ mod held;
 mod inside;
 #[cfg(not(loom))]
 mod io;
+#[cfg(not(loom))]
+mod list;
 #[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]

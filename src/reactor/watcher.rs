@@ -136,21 +136,15 @@ impl Core {
         if source == Source::Async {
             fresh.record.aux.store(0, Relaxed);
         }
-        if let Err(error) = self.add_to_list(fresh.index, fresh.record) {
-            self.give_back(&fresh);
-            return Err(error);
-        }
+        self.add_to_list(fresh.index, fresh.record);
         Ok(self.publish(&fresh))
     }
 
     /// Notes a watcher of a kind that is called in turn.
-    pub fn add_to_list(&mut self, index: u32, record: &Record) -> Result<()> {
+    pub fn add_to_list(&mut self, index: u32, record: &Record) {
         let source = Source::of(record.flags.load(Relaxed));
         if let Some(list) = self.list(source) {
-            if list.try_reserve(1).is_err() {
-                fail!(ENOMEM, "no memory for a watcher");
-            }
-            list.push(index);
+            list.push(index, record);
         }
         match source {
             Source::ClockChange => self.timers.recheck |= 1 << clocks::REALTIME,
@@ -162,7 +156,6 @@ impl Core {
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// Makes a change to a watcher.
@@ -358,7 +351,7 @@ impl Core {
                 self.details.forget(record.handle(Kind::Watcher, index));
             }
             Source::File => self.close_file(index, told),
-            source => self.remove_from_list(index, record, source),
+            source => self.remove_from_list(record, source),
         }
         if flags & (EXTRA | NAMED | HELD) != 0 {
             self.close_extras(index, record);
@@ -371,19 +364,16 @@ impl Core {
         self.slots.give_back(index);
     }
 
-    fn remove_from_list(&mut self, index: u32, record: &Record, source: Source) {
+    fn remove_from_list(&mut self, record: &Record, source: Source) {
         let flags = record.flags.load(Relaxed);
-        if let Some(list) = self.list(source)
-            && let Some(place) = list.iter().position(|other| *other == index)
-        {
-            list.remove(place);
-            match source {
-                Source::Idle if flags & ENABLED != 0 => self.idlers -= 1,
-                Source::Defer if flags & (ENABLED | WAITING) == ENABLED | WAITING => {
-                    self.deferred -= 1;
-                }
-                _ => {}
+        let Some(list) = self.list(source) else { return };
+        list.remove(record);
+        match source {
+            Source::Idle if flags & ENABLED != 0 => self.idlers -= 1,
+            Source::Defer if flags & (ENABLED | WAITING) == ENABLED | WAITING => {
+                self.deferred -= 1;
             }
+            _ => {}
         }
     }
 
