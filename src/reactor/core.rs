@@ -6,6 +6,7 @@ use super::details::Details;
 use super::event::{Event, Options, Target};
 use super::files;
 use super::flags::*;
+use super::held_queue::HeldQueue;
 use super::inside::Watch;
 use super::io::Io;
 use super::lease::Locked;
@@ -48,6 +49,8 @@ pub(super) struct Extra {
     pub file: Option<(u64, u64)>,
     /// What happened while the watcher was suspended.
     pub kept: Option<Event>,
+    /// Where it is in `Core::suspended`, if it is there.
+    pub suspended_at: usize,
 }
 
 impl Extra {
@@ -119,7 +122,7 @@ pub(super) struct Core {
     pub posts_due: usize,
     pub posts: Letters<Post>,
     /// Events for evloop_wait.
-    pub held: VecDeque<Event>,
+    pub held: HeldQueue,
     /// Failures to be reported.
     pub failures: VecDeque<(i64, Errno)>,
     /// Watchers over their rate limit, and until when.
@@ -193,7 +196,7 @@ impl Core {
             arrived: NOBODY,
             posts_due: 0,
             posts: Letters::new(),
-            held: VecDeque::new(),
+            held: HeldQueue::default(),
             failures,
             suspended: Vec::new(),
             destroys: Vec::new(),

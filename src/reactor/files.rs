@@ -386,7 +386,7 @@ impl Core {
         }
         record.unset(HELD);
         let mut held = std::mem::take(&mut self.held);
-        held.retain(|event| {
+        held.retain_files(|event| {
             let is_its = event.watcher == handle;
             if is_its {
                 // Or it is an error, which comes again.

@@ -30,6 +30,9 @@ impl Run {
             }
             !is_over
         });
+        if !over.is_empty() {
+            core.renumber_suspended();
+        }
         for index in over {
             let Some(record) = record::get(index) else { continue };
             // SAFETY: as above.
@@ -110,14 +113,54 @@ impl Core {
         let until =
             extra.limit.map_or(i64::MIN, |limit| limit.since.saturating_add(limit.interval));
         // Room was made when the limit was set.
-        if self.suspended.try_reserve(1).is_ok() {
-            self.suspended.push((until, index));
-            record.set(SUSPENDED);
+        if self.suspend(index, record, until) {
             // What only speaks once must be heard.
             if Source::of(record.flags.load(Relaxed)).is_descriptor() && !io::is_edge(record) {
                 record.set(MASKED);
                 self.io_touch(index, record);
             }
+        }
+    }
+
+    /// Suspends a watcher, which has extras; false: there is no memory.
+    pub fn suspend(&mut self, index: u32, record: &Record, until: i64) -> bool {
+        let Some(extra) = self.extras.get_mut(&index) else { return false };
+        if self.suspended.try_reserve(1).is_err() {
+            return false;
+        }
+        extra.suspended_at = self.suspended.len();
+        self.suspended.push((until, index));
+        record.set(SUSPENDED);
+        true
+    }
+
+    /// Takes a suspended watcher out of the list.
+    pub fn forget_suspended(&mut self, index: u32) {
+        let Some(at) = self.extras.get(&index).map(|extra| extra.suspended_at) else { return };
+        if self.suspended.get(at).is_none_or(|(_, suspended)| *suspended != index) {
+            return;
+        }
+        self.suspended.swap_remove(at);
+        let moved = self.suspended.get(at).and_then(|(_, moved)| self.extras.get_mut(moved));
+        if let Some(moved) = moved {
+            moved.suspended_at = at;
+        }
+    }
+
+    fn renumber_suspended(&mut self) {
+        for (at, (_, index)) in self.suspended.iter().enumerate() {
+            if let Some(extra) = self.extras.get_mut(index) {
+                extra.suspended_at = at;
+            }
+        }
+    }
+
+    /// A suspended watcher may go on in the next iteration.
+    pub fn end_suspension(&mut self, index: u32) {
+        let at = self.extras.get(&index).map(|extra| extra.suspended_at);
+        let entry = at.and_then(|at| self.suspended.get_mut(at));
+        if let Some((until, _)) = entry.filter(|(_, suspended)| *suspended == index) {
+            *until = i64::MIN;
         }
     }
 
@@ -164,16 +207,17 @@ impl Core {
             if record.has(HELD) && event.r#type == Source::Signal as i32 {
                 return self.put_back(&event);
             }
-            if record.has(HELD) {
-                let held = self.held.iter_mut().rfind(|held| held.watcher == event.watcher);
-                if let Some(held) = held {
-                    return held.merge(&event);
-                }
+            if record.has(HELD)
+                && let Some(held) = self.held.get_mut(record.held_place(), event.watcher)
+            {
+                return held.merge(&event);
             }
-            record.set(HELD);
-        }
-        if self.held.try_reserve(1).is_ok() {
-            self.details.set_held(event.reserved, true);
+            if self.held.try_reserve(1).is_ok() {
+                self.details.set_held(event.reserved, true);
+                record.set(HELD);
+                record.set_held_place(self.held.push_back(event));
+            }
+        } else if self.held.try_reserve(1).is_ok() {
             self.held.push_back(event);
         }
     }
@@ -196,7 +240,7 @@ impl Core {
     fn not_held(&mut self, index: u32, record: &Record) {
         let flags = record.flags.load(Relaxed);
         let handle = record.handle(Kind::Watcher, index);
-        if Source::of(flags) == Source::File && self.held.iter().any(|e| e.watcher == handle) {
+        if Source::of(flags) == Source::File && self.held.has_of(handle) {
             // Each of its events is a record.
             return;
         }
@@ -213,12 +257,19 @@ impl Core {
             return None;
         }
         self.not_held(index, record);
-        let handle = record.handle(Kind::Watcher, index);
-        let place = self.held.iter().position(|event| event.watcher == handle)?;
-        self.held.remove(place)
+        self.held.remove(record.held_place(), record.handle(Kind::Watcher, index))
     }
 
-    /// The same, of one that is disabled.
+    /// What is held of a watcher that is closed will not be seen.
+    pub fn forget_held(&mut self, record: &Record, handle: i64) {
+        if Source::of(record.flags.load(Relaxed)) == Source::File {
+            self.held.forget_file();
+        } else if let Some(event) = self.held.remove(record.held_place(), handle) {
+            self.details.set_held(event.reserved, false);
+        }
+    }
+
+    /// The same as `take_back`, of one that is disabled.
     pub fn put_back_held(&mut self, index: u32, record: &Record) {
         if Source::of(record.flags.load(Relaxed)) == Source::File {
             let handle = record.handle(Kind::Watcher, index);

@@ -45,6 +45,8 @@ mod found;
 #[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]
+mod held_queue;
+#[cfg(not(loom))]
 mod inside;
 #[cfg(not(loom))]
 mod io;

@@ -217,8 +217,7 @@ impl Core {
             record.unset(LIMITED);
             if record.has(SUSPENDED) {
                 // What was kept comes now.
-                self.suspended.retain(|(_, suspended)| *suspended != index);
-                self.suspended.push((i64::MIN, index));
+                self.end_suspension(index);
             }
         }
         Ok(())
@@ -267,9 +266,8 @@ impl Core {
     /// What was kept while the watcher was disabled comes now.
     fn deliver_kept(&mut self, index: u32, record: &Record) {
         let kept = self.extras.get(&index).is_some_and(|extra| extra.kept.is_some());
-        if kept && !record.has(SUSPENDED) && self.suspended.try_reserve(1).is_ok() {
-            record.set(SUSPENDED);
-            self.suspended.push((i64::MIN, index));
+        if kept && !record.has(SUSPENDED) {
+            self.suspend(index, record, i64::MIN);
         }
     }
 
@@ -341,15 +339,9 @@ impl Core {
             source if source.is_object() => {
                 self.io_close(index, record, told);
                 self.objects.remove(&index);
-                if flags & OVER != 0 {
-                    self.details.forget(record.handle(Kind::Watcher, index));
-                }
             }
             Source::Timer => self.timer_stop(index, record),
-            Source::Signal => {
-                self.signal_close(index);
-                self.details.forget(record.handle(Kind::Watcher, index));
-            }
+            Source::Signal => self.signal_close(index),
             Source::File => self.close_file(index, told),
             source => self.remove_from_list(record, source),
         }
@@ -390,12 +382,14 @@ impl Core {
             self.ranked -= 1;
         }
         if record.has(SUSPENDED) {
-            self.suspended.retain(|(_, suspended)| *suspended != index);
+            self.forget_suspended(index);
         }
         if record.has(HELD) {
-            self.held.retain(|event| event.watcher != handle);
+            self.forget_held(record, handle);
         }
         let Some(extra) = self.extras.remove(&index) else { return };
+        // What is longer than an event that will not be seen.
+        self.details.set_held(extra.kept.map_or(0, |kept| kept.reserved), false);
         if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
             self.extras.shrink_to_fit();
         }
