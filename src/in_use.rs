@@ -4,7 +4,7 @@
 //! and wait for nothing. The thread that waits sleeps: with a real-time
 //! priority a thread that spun would keep the users from running.
 
-use crate::sync::{Futex, Ordering::*, model_order};
+use crate::sync::{AtomicU32, Futex, Ordering::*, model_order};
 
 /// A count of the users of a thing.
 ///
@@ -72,6 +72,76 @@ impl InUse {
     }
 }
 
+/// Readers of a structure that is changed while they read: the writer frees
+/// what it has unlinked after all readers have left that may have seen it.
+///
+/// There are two sides, so that the writer's wait ends however many readers
+/// come: new ones enter one side while the writer waits for the other.
+pub(crate) struct Readers {
+    side: AtomicU32,
+    sides: [InUse; 2],
+}
+
+/// A reader inside the structure, until this is dropped.
+pub(crate) struct Reading<'a>(&'a InUse);
+
+impl Readers {
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Self { side: AtomicU32::new(0), sides: [InUse::new(), InUse::new()] }
+    }
+
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self { side: AtomicU32::new(0), sides: [InUse::new(), InUse::new()] }
+    }
+
+    fn side(&self, side: u32) -> &InUse {
+        let [left, right] = &self.sides;
+        if side == 0 { left } else { right }
+    }
+
+    /// Enters. The reader follows links with sequentially consistent loads.
+    #[inline]
+    pub fn enter(&self) -> Reading<'_> {
+        // Relaxed: an outdated side is correct, too, as the writer waits for
+        // both; it only waits longer.
+        let side = self.side(self.side.load(Relaxed));
+        side.enter();
+        Reading(side)
+    }
+
+    /// Returns when all readers have left that may have seen what the writer
+    /// unlinked before, with sequentially consistent stores. Only one thread
+    /// at a time may wait.
+    pub fn wait(&self) {
+        let side = self.side.load(Relaxed);
+        // Only readers are there that entered with an outdated side.
+        self.side(1 - side).wait();
+        self.side.store(1 - side, Relaxed);
+        self.side(side).wait();
+    }
+
+    /// What a twin of a model does in place of [`Self::wait`].
+    #[cfg(all(test, loom))]
+    pub fn wait_for_one_side(&self) {
+        self.side.store(1 - self.side.load(Relaxed), Relaxed);
+        self.side(1 - self.side.load(Relaxed)).wait();
+    }
+
+    /// Resets the counts in a forked child: the readers are threads of the
+    /// parent.
+    pub fn forget(&self) {
+        self.sides.iter().for_each(InUse::forget);
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -107,6 +177,18 @@ mod tests {
         });
         assert!(done.load(SeqCst));
         in_use.wait();
+    }
+
+    #[test]
+    fn waiting_for_one_side_does_not_wait_for_readers_of_the_other() {
+        let readers = Readers::new();
+        for _ in 0..5 {
+            let before = readers.enter();
+            drop(before);
+            readers.wait();
+        }
+        let _reading = readers.enter();
+        readers.side(1 - readers.side.load(SeqCst)).wait();
     }
 }
 

@@ -26,7 +26,6 @@ mod kqueue;
 #[cfg(not(loom))]
 mod poller;
 mod reactor;
-#[cfg(not(loom))]
 mod signals;
 #[cfg_attr(loom, allow(dead_code))]
 mod sync;

@@ -261,7 +261,9 @@ impl Core {
             fresh.add_links(links.raw())?;
         }
         self.strays = 0;
-        Ok(std::mem::replace(&mut self.set, fresh))
+        let old = std::mem::replace(&mut self.set, fresh);
+        self.signals.moved_to(self.set.main());
+        Ok(old)
     }
 
     /// Takes what a set's epolls report of registrations, all of it; `take`

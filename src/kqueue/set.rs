@@ -222,8 +222,10 @@ impl Set {
         epoll::add(self.main(), fd, IN, LINKS)
     }
 
-    pub fn add_signals(&self, eventfd: RawFd) -> Result<(), Errno> {
-        epoll::add(self.main(), eventfd, IN, SIGNALS)
+    /// A descriptor that is always readable, for [`show_signals`]; `shown`:
+    /// signals may have come already.
+    pub fn add_signals(&self, fd: RawFd, shown: bool) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, if shown { IN } else { 0 }, SIGNALS)
     }
 
     pub fn add_signalfd(&self, fd: RawFd) -> Result<(), Errno> {
@@ -322,6 +324,15 @@ impl Set {
         let _ = epoll::modify(self.main.raw(), fd.raw(), events, word);
         self.bell = bell;
     }
+}
+
+/// Has a queue's main epoll report that signals were counted, or not any more.
+///
+/// A signal handler may do this. Where the program has closed the queue's
+/// descriptors, and uses their numbers for others, it does nothing to those.
+pub(super) fn show_signals(main: RawFd, fd: RawFd, on: bool) {
+    // It is registered, so that this needs nothing that could fail.
+    let _ = epoll::modify(main, fd, if on { IN } else { 0 }, SIGNALS);
 }
 
 /// Tells when an epoll has reported all that it has: what stays ready goes to

@@ -396,7 +396,7 @@ impl Core {
                 })
             }
             Command::AddSignal(handle, new) => {
-                self.on_watcher(handle, |core, _, _| core.signal_added(new))
+                self.on_watcher(handle, |core, index, record| core.signal_added(index, record, new))
             }
             Command::AddTimer { handle, setting, deadline } => self
                 .on_watcher(handle, |core, index, record| {

@@ -10,6 +10,7 @@ use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox};
+use super::sinks::Sinks;
 use crate::errno::Result;
 use crate::in_use::InUse;
 use crate::sync::{
@@ -37,6 +38,8 @@ pub(super) struct Desk {
     pub mail: Mailbox<Post>,
     /// Taken after the gate's lock, if with that.
     pub files: ForkMutex<FileState>,
+    /// The same.
+    pub sinks: ForkMutex<Sinks>,
     /// The loop's handle; 0: closed.
     pub handle: AtomicI64,
     /// [`POISONED`] and [`LOST`].
@@ -101,6 +104,7 @@ impl Desk {
             attention: AtomicU32::new(0),
             mail: Mailbox::new(),
             files: ForkMutex::new(FileState::default()),
+            sinks: ForkMutex::new(Sinks::default()),
             handle: AtomicI64::new(0),
             state: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
@@ -274,6 +278,12 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.files.recover(mend) };
+        let mend = |sinks: Option<&mut Sinks>| {
+            lost |= sinks.is_none();
+            sinks.is_none().then(Sinks::default)
+        };
+        // SAFETY: as above.
+        unsafe { self.sinks.recover(mend) };
         if lost {
             self.state.fetch_or(LOST, Relaxed);
         }

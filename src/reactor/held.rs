@@ -185,7 +185,7 @@ impl Core {
             return None;
         }
         if source == Source::Signal {
-            self.signals.due = true;
+            self.signal_due(index);
             return None;
         }
         let kept = self.extras.get_mut(&index)?.kept.take();

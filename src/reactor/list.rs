@@ -59,6 +59,16 @@ impl List {
         }
     }
 
+    /// The first watcher, or 0.
+    pub fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// The watcher after this one, or 0.
+    pub fn after(record: &Record) -> u32 {
+        links(record).1
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (u32, &'static Record)> {
         let mut next = self.first;
         std::iter::from_fn(move || {

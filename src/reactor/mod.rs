@@ -10,8 +10,8 @@
 //! shortest round; `found` sorts out what a wait has found, `dispatch` brings
 //! events to their watchers, unless they are `held`. `watcher` is what can be
 //! done with all of those; `io`, `timers` and their `clocks`, `objects`,
-//! `process`, `pressure`, `signals`, `asyncs` and `files` are the sources; `list`
-//! has watchers that are called in turn;
+//! `process`, `pressure`, `signals` with their `sinks`, `asyncs` and `files` are
+//! the sources; `list` has watchers that are called in turn;
 //! `details` is what is longer than an event. `inside` is for who wants to see
 //! what a loop does.
 
@@ -74,6 +74,8 @@ mod run;
 mod running;
 #[cfg(not(loom))]
 mod signals;
+#[cfg(not(loom))]
+mod sinks;
 #[cfg(not(loom))]
 mod slots;
 #[cfg(not(loom))]

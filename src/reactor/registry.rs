@@ -9,6 +9,7 @@ use super::lease::Locked;
 use super::mailbox;
 use super::named::{Named, find, named, notify};
 use super::record::{self, LOOP};
+use super::sinks::Sinks;
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
 use crate::sys::{fork, thread};
@@ -206,6 +207,7 @@ pub(super) fn tear_down(
         Some(core) => core.tear_down(),
         None => Vec::new(),
     };
+    *desk.sinks.lock() = Sinks::default();
     drop(gate);
     if let Some(trace) = before.trace.take() {
         trace.finish(&before.names);
@@ -229,6 +231,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     }
     gate.names = HashMap::new();
     *desk.files.lock() = FileState::default();
+    *desk.sinks.lock() = Sinks::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
     drop(gate);
     drop(looked_at);

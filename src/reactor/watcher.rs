@@ -248,7 +248,7 @@ impl Core {
                 }
             }
             Source::Async if record.is_sent() && off_stack(flags) => self.sent_to_disabled(index),
-            Source::Signal => self.signals.due = true,
+            Source::Signal => self.signal_due(index),
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 record.set(WAITING | NEXT_TIME);
@@ -341,7 +341,7 @@ impl Core {
                 self.objects.remove(&index);
             }
             Source::Timer => self.timer_stop(index, record),
-            Source::Signal => self.signal_close(index),
+            Source::Signal => self.signal_close(index, record),
             Source::File => self.close_file(index, told),
             source => self.remove_from_list(record, source),
         }

@@ -39,3 +39,9 @@ pub(crate) fn id() -> i32 {
     // SAFETY: no arguments.
     int(unsafe { syscall!(SYS_gettid) }.unwrap_or(0))
 }
+
+/// The kernel's number of the process.
+pub(crate) fn process() -> i32 {
+    // SAFETY: no arguments.
+    int(unsafe { syscall!(SYS_getpid) }.unwrap_or(0))
+}
