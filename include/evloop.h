@@ -138,6 +138,7 @@
 #include <stdint.h>
 
 struct timespec;
+struct sigaction;
 
 /* ------------------------------------------------------------------------
  * Constants
@@ -803,10 +804,20 @@ struct timespec;
  * default where the signal was ignored: the kernel replaces the library's
  * handler with that.
  *
- * What the program sets later, a handler or SIG_IGN, takes the place of the
- * library's handler, and nothing is counted, until the next
- * evloop_kqueue_control() that collects, which puts the handler over it;
- * -EBUSY from there if 16 lie over one another.
+ * What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
+ * once, and every signal is counted, in programs that are linked with the
+ * shared library libevloop-kqueue. It has sigaction(), signal() and their
+ * relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
+ * siginterrupt), which keep the library's handler in place and answer as if
+ * it were not there: see evloop_bsd_sigaction(). They take the place of the
+ * C library's if libevloop-kqueue comes before that where names are looked
+ * up. So they do not where libevloop-kqueue is loaded with dlopen() or
+ * linked statically; nor for code that makes the system call itself, or has
+ * the C library's address from elsewhere; and a sanitizer's functions of
+ * these names come first. Then, and in programs without that library, what
+ * is set later takes the place of the library's handler, and nothing is
+ * counted, until the next evloop_kqueue_control() that collects, which puts
+ * the handler over it; -EBUSY from there if 16 lie over one another.
  */
 #define EVLOOP_KQ_FILTER_SIGNAL -6
 
@@ -2897,6 +2908,36 @@ int evloop_bsd_kevent(int kq,
                       int nevents,
                       const struct timespec *timeout);
 
+/**
+ * Change what the program does with a signal, as sigaction(2).
+ *
+ * For a library that takes the place of the C library's sigaction(), as
+ * libevloop-kqueue does: it passes all calls on to this function. While a
+ * signal is watched by a handler, for a kqueue or an event loop, the
+ * library's handler stays in place, and does what the program asks for here,
+ * from this moment on: so no signal is missed. oldact receives what the
+ * program asked for before, as if the library's handler were not there. For
+ * other signals this is sigaction(2).
+ *
+ * @param next sigaction(2) itself. The library, too, calls it from now on
+ *   where it changes a disposition.
+ * @param signum the signal.
+ * @param act what to do with it; NULL: nothing is changed.
+ * @param oldact receives what was done with it; may be NULL.
+ * @returns 0. -1 and errno: EINVAL: next is NULL, or signum is no signal, or
+ *   one that cannot be handled.
+ *
+ * Blocking: no. Threads: any. Signals: safe. Fork: works in the child, where
+ * nothing is watched before it watches something itself. Since 0.1.0.
+ * Source: sigaction(2).
+ */
+int evloop_bsd_sigaction(int (*next)(int signum,
+                                     const struct sigaction *act,
+                                     struct sigaction *oldact),
+                         int signum,
+                         const struct sigaction *act,
+                         struct sigaction *oldact);
+
 /* ------------------------------------------------------------------------
  * Selectors (Python's selectors module)
  * ------------------------------------------------------------------------ */
@@ -3791,8 +3832,10 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  * when the last watcher of the signal is closed. A handler that the program
  * installs while the signal is watched takes the library's place, and the
  * watcher hears nothing, unless it calls the one that sigaction(2) has
- * returned. With EVLOOP_SIGNAL_FD the signal is taken from a signalfd; it
- * has to be blocked, in all threads, or it does what it does otherwise.
+ * returned, or the program's calls of sigaction(2) come to
+ * evloop_bsd_sigaction(). With EVLOOP_SIGNAL_FD the signal is taken from a
+ * signalfd; it has to be blocked, in all threads, or it does what it does
+ * otherwise.
  *
  * A handler is not the same as none: calls that are never resumed (poll,
  * nanosleep, epoll_wait) are interrupted; a program that is executed without

@@ -142,10 +142,20 @@ pub const EVLOOP_KQ_FILTER_PROC: i16 = -5;
 /// default where the signal was ignored: the kernel replaces the library's
 /// handler with that.
 ///
-/// What the program sets later, a handler or SIG_IGN, takes the place of the
-/// library's handler, and nothing is counted, until the next
-/// evloop_kqueue_control() that collects, which puts the handler over it;
-/// -EBUSY from there if 16 lie over one another.
+/// What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
+/// once, and every signal is counted, in programs that are linked with the
+/// shared library libevloop-kqueue. It has sigaction(), signal() and their
+/// relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
+/// siginterrupt), which keep the library's handler in place and answer as if
+/// it were not there: see evloop_bsd_sigaction(). They take the place of the
+/// C library's if libevloop-kqueue comes before that where names are looked
+/// up. So they do not where libevloop-kqueue is loaded with dlopen() or
+/// linked statically; nor for code that makes the system call itself, or has
+/// the C library's address from elsewhere; and a sanitizer's functions of
+/// these names come first. Then, and in programs without that library, what
+/// is set later takes the place of the library's handler, and nothing is
+/// counted, until the next evloop_kqueue_control() that collects, which puts
+/// the handler over it; -EBUSY from there if 16 lie over one another.
 pub const EVLOOP_KQ_FILTER_SIGNAL: i16 = -6;
 /// Filter: a timer. ident is a number of the caller's.
 ///

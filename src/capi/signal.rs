@@ -18,8 +18,10 @@ use crate::signals::Siginfo;
 /// when the last watcher of the signal is closed. A handler that the program
 /// installs while the signal is watched takes the library's place, and the
 /// watcher hears nothing, unless it calls the one that sigaction(2) has
-/// returned. With EVLOOP_SIGNAL_FD the signal is taken from a signalfd; it
-/// has to be blocked, in all threads, or it does what it does otherwise.
+/// returned, or the program's calls of sigaction(2) come to
+/// evloop_bsd_sigaction(). With EVLOOP_SIGNAL_FD the signal is taken from a
+/// signalfd; it has to be blocked, in all threads, or it does what it does
+/// otherwise.
 ///
 /// A handler is not the same as none: calls that are never resumed (poll,
 /// nanosleep, epoll_wait) are interrupted; a program that is executed without

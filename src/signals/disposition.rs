@@ -139,6 +139,13 @@ mod on_the_system {
             signal::action(self.handler, self.flags, self.mask)
         }
 
+        /// Without what the kernel does not keep: two signals are never
+        /// blocked.
+        pub fn as_the_kernel_keeps_it(&self) -> Self {
+            let never = signal::bit(libc::SIGKILL) | signal::bit(libc::SIGSTOP);
+            Self { mask: self.mask & !never, ..*self }
+        }
+
         /// Whether a signal is handled in the same way.
         pub fn is_same(&self, other: &Self) -> bool {
             self.handler == other.handler

@@ -248,7 +248,12 @@ impl Signal {
     }
 }
 
-/// Says whether a signal has a handler of the library's; with the lock.
+/// Whether a signal has a handler of the library's.
+pub(super) fn is_watched(number: c_int) -> bool {
+    WATCHED.load(Acquire) & signal::bit(number) != 0
+}
+
+/// Says so; with the lock.
 pub(super) fn set_watched(_hub: &Hub, number: c_int, on: bool) {
     let bit = signal::bit(number);
     if on {

@@ -18,6 +18,8 @@ mod hub;
 #[cfg(not(loom))]
 mod pending;
 #[cfg(not(loom))]
+mod replace;
+#[cfg(not(loom))]
 mod siginfo;
 #[cfg(not(loom))]
 mod subscriber;
@@ -29,5 +31,6 @@ pub(crate) use self::{
     handler::Handler,
     hub::{check, wait_for_handlers},
     pending::take_pending,
+    replace::sigaction,
     subscriber::{Position, QUEUED, Subscription, Wakeup, is_real_time, subscribe},
 };

@@ -3,6 +3,7 @@
 use super::fd::Fd;
 use super::{SavedErrno, int, syscall, thread};
 use crate::errno::Errno;
+use crate::sync::{AtomicPtr, Ordering};
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -23,6 +24,18 @@ pub(crate) fn bit(signal: c_int) -> Mask {
     shift.and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
 }
 
+/// A function as sigaction(2).
+pub(crate) type Sigaction = unsafe extern "C" fn(c_int, *const Action, *mut Action) -> c_int;
+
+/// The function to be called in the place of the C library's; null: that.
+static NEXT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Has dispositions asked for, and changed, by another function than the one
+/// that this library was linked with.
+pub(crate) fn set_next(next: Sigaction) {
+    NEXT.store(next as *mut (), Ordering::Relaxed);
+}
+
 /// Calls sigaction(2).
 ///
 /// # Safety
@@ -30,8 +43,16 @@ pub(crate) fn bit(signal: c_int) -> Mask {
 // Through the C library, which keeps two signals for itself and knows what
 // the kernel wants besides; no cancellation point.
 unsafe fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> Result<(), Errno> {
-    // SAFETY: this function's contract.
-    let result = unsafe { libc::sigaction(signal, new, old) };
+    let next = NEXT.load(Ordering::Relaxed);
+    let result = if next.is_null() {
+        // SAFETY: this function's contract.
+        unsafe { libc::sigaction(signal, new, old) }
+    } else {
+        // SAFETY: `set_next` stored a function of this type.
+        let next = unsafe { std::mem::transmute::<*mut (), Sigaction>(next) };
+        // SAFETY: this function's contract.
+        unsafe { next(signal, new, old) }
+    };
     if result == 0 { Ok(()) } else { Err(Errno::new(SavedErrno::now().value)) }
 }
 

@@ -12,6 +12,10 @@
  * evloop_kqueue_control(); what Linux cannot do is refused when it is asked
  * for. Filters that FreeBSD does not have, and EV_UDATA_SPECIFIC, have numbers
  * that it does not use.
+ *
+ * The shared library has sigaction(), signal() and their relatives, too, in
+ * the place of the C library's, so that a watched signal is counted whatever
+ * the program does with it later: see EVLOOP_KQ_FILTER_SIGNAL.
  */
 #ifndef EVLOOP_COMPAT_SYS_EVENT_H
 #define EVLOOP_COMPAT_SYS_EVENT_H
