@@ -111,7 +111,7 @@ impl Core {
         let mut at = 0;
         while let Some(id) = self.registrations.next_from(at) {
             at = id + 1;
-            self.refresh_notes(id).map_err(Error::from)?;
+            self.refresh_notes(id, None).map_err(Error::from)?;
         }
         Ok(())
     }
