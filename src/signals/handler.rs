@@ -73,13 +73,18 @@ impl Refused {
 }
 
 fn acquire(hub: &mut Hub, number: c_int) -> std::result::Result<(), Refused> {
+    let index = number.unsigned_abs() as usize;
     let Some(signal) = signal_of(number) else { return Err(Refused::NoSignal) };
-    install(hub, signal, number)?;
+    // Before there is a handler: a child that is forked in between uncovers
+    // what this says.
     hub::set_watched(hub, number, true);
-    if let Some(users) = hub.users.get_mut(number.unsigned_abs() as usize) {
-        *users += 1;
+    let installed = install(hub, signal, number);
+    match hub.users.get_mut(index) {
+        Some(users) if installed.is_ok() => *users += 1,
+        Some(users) if *users > 0 => {}
+        _ => hub::set_watched(hub, number, false),
     }
-    Ok(())
+    installed
 }
 
 /// Puts an entry of ours over what there is, if that is not one.
@@ -147,15 +152,18 @@ fn release(hub: &mut Hub, number: c_int) {
     let Some(signal) = signal_of(number) else { return };
     let Some(users) = hub.users.get_mut(index).filter(|users| **users > 0) else { return };
     *users -= 1;
-    if *users > 0 {
-        return;
+    if *users == 0 {
+        uncover(hub, signal, number);
+        hub::set_watched(hub, number, false);
     }
-    hub::set_watched(hub, number, false);
+}
+
+fn uncover(hub: &mut Hub, signal: &Signal, number: c_int) {
     let Ok(found) = signal::query(number) else { return };
     let Some(level) = level_of(&found) else { return };
     if let Some(place) = signal.place(level)
         && signal::set(number, &place.read().action()).is_ok()
-        && let Some(installed) = hub.installed.get_mut(index)
+        && let Some(installed) = hub.installed.get_mut(number.unsigned_abs() as usize)
     {
         signal.top.store(level, Release);
         *installed = false;

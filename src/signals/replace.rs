@@ -45,7 +45,8 @@ fn covered(hub: &mut Hub, number: c_int, new: Option<&Action>) -> Outcome {
     let found = signal::query(number)?;
     let Some(new) = new else { return Ok(asked_for(number, found)) };
     let Some((signal, level)) = signal_of(number).zip(level_of(&found)) else {
-        // One that was installed by other ways is over ours.
+        // One that was installed by other ways is over ours, or ours is just
+        // taken away.
         let old = signal::set(number, new)?;
         recover(hub, number);
         return Ok(old);
@@ -58,10 +59,11 @@ fn covered(hub: &mut Hub, number: c_int, new: Option<&Action>) -> Outcome {
     Ok(old)
 }
 
-/// Puts our handler over the program's, if it is not there; where that cannot
-/// be, the next kevent says so.
+/// Puts our handler over the program's, if it is not there and still has
+/// users; where that cannot be, the next kevent says so.
 fn recover(hub: &mut Hub, number: c_int) {
-    if let Some(signal) = signal_of(number) {
+    let is_used = hub.users.get(number.unsigned_abs() as usize).is_some_and(|users| *users > 0);
+    if let Some(signal) = signal_of(number).filter(|_| is_used) {
         let _ = install(hub, signal, number);
     }
 }
