@@ -198,6 +198,28 @@ TEST_TIMEOUT(watchers_over_their_rate_limit_are_closed_in_any_order, 60) {
   }
 }
 
+/* ---- failures ---- */
+
+TEST_TIMEOUT(a_descriptor_that_was_closed_fails_for_all_its_watchers, 60) {
+  Seen seen;
+  Pipe p = new_pipe();
+  memset(&seen, 0, sizeof seen);
+  evloop_t loop = new_loop();
+  for (int i = 0; i < many(); i++) {
+    watchers[i] = OK(evloop_add_io(loop, p.r, EVLOOP_EPOLLIN, see, &seen));
+  }
+  turn(loop);
+  OK(close(p.r));
+  for (int i = 0; i < many(); i++) {
+    CHECK_EQ(evloop_io_modify(watchers[i], EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI), 0);
+  }
+  turns(loop, 2);
+  CHECK_EQ(seen.errors, many());
+  CHECK_EQ(seen.calls, many());
+  close_all(MIXED);
+  close_loop(loop);
+}
+
 /* ---- memory ---- */
 
 static long resident_kb(void) {

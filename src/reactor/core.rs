@@ -278,11 +278,13 @@ impl Core {
 
     /// Has a failure reported as an event of the watcher.
     pub fn fail(&mut self, handle: i64, errno: Errno) {
-        // There is room for some always; a watcher that fails again before it
-        // is told is told once.
-        let told = self.failures.iter().any(|(failed, _)| *failed == handle);
-        if !told && self.failures.try_reserve(1).is_ok() {
+        let record = super::dispatch::live(handle).map(|(_, record)| record);
+        // A watcher that fails again before that is reported fails once. There
+        // is room for some always.
+        let is_known = record.is_some_and(|record| record.has(FAILED));
+        if !is_known && self.failures.try_reserve(1).is_ok() {
             self.failures.push_back((handle, errno));
+            record.inspect(|record| record.set(FAILED));
         }
     }
 

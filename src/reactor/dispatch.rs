@@ -363,6 +363,7 @@ impl Run {
             let core = unsafe { self.core() };
             let Some((handle, errno)) = core.failures.pop_front() else { break };
             let Some((_, record)) = live(handle) else { continue };
+            record.unset(FAILED);
             let flags = record.flags.load(Relaxed);
             let source = Source::of(flags);
             if source.is_descriptor() && flags & (ENABLED | SPENT) == 0 {
