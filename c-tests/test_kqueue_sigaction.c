@@ -478,6 +478,38 @@ TEST(a_child_that_watches_for_itself_has_its_own) {
   CHECK_EQ(next_count(kq, SIGUSR1), 1);
 }
 
+/* ---- libevloop's own calls ---- */
+
+/* As where libevloop does not know yet what comes after this program's. */
+static int through_the_programs(int number, const struct sigaction *act,
+                                struct sigaction *oldact) {
+  if (number > 0) return sigaction(number, act, oldact);
+  errno = EINVAL;
+  return -1;
+}
+
+TEST(the_librarys_own_calls_may_come_to_it) {
+  for (int i = 0; i < 3; i++) {
+    CHECK(evloop_bsd_sigaction(through_the_programs, 0, NULL, NULL) < 0 && errno == EINVAL);
+    evloop_kqueue_t kq = watching(SIGUSR1);
+    /* Another one of the same signal, and after changes. */
+    CHECK(evloop_bsd_sigaction(through_the_programs, 0, NULL, NULL) < 0);
+    evloop_kqueue_t other = watching(SIGUSR1);
+    signal(SIGUSR1, handle);
+    CHECK(evloop_bsd_sigaction(through_the_programs, 0, NULL, NULL) < 0);
+    raise(SIGUSR1);
+    CHECK_EQ(LOAD(calls), i + 1);
+    CHECK_EQ(next_count(kq, SIGUSR1), 1);
+    CHECK_EQ(next_count(other, SIGUSR1), 1);
+    CHECK(evloop_bsd_sigaction(through_the_programs, 0, NULL, NULL) < 0);
+    CHECK_EQ(evloop_kqueue_close(kq), 0);
+    CHECK(evloop_bsd_sigaction(through_the_programs, 0, NULL, NULL) < 0);
+    CHECK_EQ(evloop_kqueue_close(other), 0);
+    CHECK(in_kernel(SIGUSR1) == handle);
+    set_plainly(SIGUSR1, SIG_DFL, 0);
+  }
+}
+
 /* ---- event loops ---- */
 
 static uint64_t loop_count;

@@ -34,9 +34,10 @@ static Sigaction *next_sigaction(void) {
   return next;
 }
 
-/* No signal handler is to be the first to ask for it. */
+/* No signal handler is to be the first to ask for it; and libevloop's own
+ * calls, which come here otherwise, are to go there, too. */
 __attribute__((constructor)) static void at_load(void) {
-  next_sigaction();
+  evloop_bsd_sigaction(next_sigaction(), 0, NULL, NULL);
 }
 
 EXPORT int sigaction(int number, const struct sigaction *act,

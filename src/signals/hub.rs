@@ -76,11 +76,24 @@ impl Hub {
 
 static LOCK: ForkMutex<Hub> = ForkMutex::new(Hub::new());
 
+/// The thread that has the lock; 0: none.
+static HOLDER: AtomicUsize = AtomicUsize::new(0);
+
 /// Does something with the lock.
 pub(super) fn locked<R>(work: impl FnOnce(&mut Hub) -> R) -> R {
     // Dropped last.
     let _blocked = Blocked::all();
-    work(&mut LOCK.lock())
+    let mut hub = LOCK.lock();
+    HOLDER.store(thread::current(), Relaxed);
+    let result = work(&mut hub);
+    HOLDER.store(0, Relaxed);
+    result
+}
+
+/// Whether this thread has the lock.
+pub(super) fn is_locked_here() -> bool {
+    // Relaxed: only this thread stores its own number, and takes it away.
+    HOLDER.load(Relaxed) == thread::current()
 }
 
 static ENTRIES: [Entry; LEVELS] = [
@@ -323,6 +336,7 @@ fn after_fork() {
     unsafe { LOCK.recover(mend) };
     // SAFETY: as above.
     unsafe { pending::after_fork() };
+    HOLDER.store(0, Relaxed);
     READERS.forget();
     SIGNALS.iter().for_each(|signal| signal.subscribers.forget());
 }

@@ -6,7 +6,7 @@
 
 use super::disposition::Disposition;
 use super::handler::install;
-use super::hub::{Hub, address, is_ours, is_watched, level_of, locked, signal_of};
+use super::hub::{Hub, address, is_locked_here, is_ours, is_watched, level_of, locked, signal_of};
 use crate::errno::Errno;
 use crate::sync::Ordering::Release;
 use crate::sys::signal::{self, Action, Sigaction};
@@ -19,7 +19,8 @@ type Outcome = std::result::Result<Action, Errno>;
 /// from now on, as the usual one leads here.
 pub(crate) fn sigaction(next: Sigaction, number: c_int, new: Option<&Action>) -> Outcome {
     signal::set_next(next);
-    let is_our_own = new.is_some_and(|new| level_of(new).is_some());
+    // The library's own call, which did not know the next one before.
+    let is_our_own = is_locked_here() || new.is_some_and(|new| level_of(new).is_some());
     if is_our_own || !is_watched(number) || !is_ours() {
         return plainly(number, new, is_our_own);
     }
@@ -28,12 +29,14 @@ pub(crate) fn sigaction(next: Sigaction, number: c_int, new: Option<&Action>) ->
 
 /// Of a signal that is not watched here; or by the library itself.
 fn plainly(number: c_int, new: Option<&Action>, is_our_own: bool) -> Outcome {
-    let Some(new) = new else { return signal::query(number).map(|found| asked_for(number, found)) };
-    let old = signal::set(number, new)?;
+    let old = match new {
+        Some(new) => signal::set(number, new)?,
+        None => signal::query(number)?,
+    };
     if is_our_own {
         return Ok(old);
     }
-    if is_watched(number) && is_ours() {
+    if new.is_some() && is_watched(number) && is_ours() {
         // Another thread has begun to watch it.
         locked(|hub| recover(hub, number));
     }
