@@ -313,6 +313,19 @@ TEST(calls_are_interrupted_as_siginterrupt_has_it) {
   CHECK_EQ(next_count(kq, SIGUSR1), 5);
 }
 
+TEST(children_of_a_program_that_ignores_sigchld_later_leave_no_zombies) {
+  evloop_kqueue_t kq = watching(SIGCHLD);
+  for (int i = 0; i < 4; i++) {
+    bool ignored = i % 2;
+    signal(SIGCHLD, ignored ? SIG_IGN : SIG_DFL);
+    pid_t child = (pid_t)OK(fork());
+    if (child == 0) _exit(5);
+    CHECK_EQ(next_count(kq, SIGCHLD), 1);
+    if (ignored) CHECK(waitpid(child, NULL, 0) < 0 && errno == ECHILD);
+    else CHECK_EQ(WEXITSTATUS(status_of(child)), 5);
+  }
+}
+
 /* ---- in handlers ---- */
 
 static void handle_and_install_again(int number) {

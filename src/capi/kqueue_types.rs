@@ -151,11 +151,12 @@ pub const EVLOOP_KQ_FILTER_PROC: i16 = -5;
 /// C library's if libevloop-kqueue comes before that where names are looked
 /// up. So they do not where libevloop-kqueue is loaded with dlopen() or
 /// linked statically; nor for code that makes the system call itself, or has
-/// the C library's address from elsewhere; and a sanitizer's functions of
-/// these names come first. Then, and in programs without that library, what
-/// is set later takes the place of the library's handler, and nothing is
-/// counted, until the next evloop_kqueue_control() that collects, which puts
-/// the handler over it; -EBUSY from there if 16 lie over one another.
+/// the C library's address from elsewhere, as system() has; and a sanitizer's
+/// functions of these names come first. Then, and in programs without that
+/// library, what is set later takes the place of the library's handler, and
+/// nothing is counted, until the next evloop_kqueue_control() that collects,
+/// which puts the handler over it; -EBUSY from there if 16 lie over one
+/// another.
 pub const EVLOOP_KQ_FILTER_SIGNAL: i16 = -6;
 /// Filter: a timer. ident is a number of the caller's.
 ///

@@ -155,12 +155,13 @@ impl Core {
         }
         let Some(watch) = self.signals.get_mut(number) else { return Ok(()) };
         watch.knotes += 1;
-        let count = watch.subscription.count().cast_signed();
-        if let Some(knote) = self.knotes.get_mut(id) {
-            knote.state = count;
-        }
         if enabled {
             self.count_enabled(number, true);
+        }
+        // After that: what it counts wakes the queue.
+        let count = self.signals.get_mut(number).map_or(0, |watch| watch.subscription.count());
+        if let Some(knote) = self.knotes.get_mut(id) {
+            knote.state = count.cast_signed();
         }
         Ok(())
     }
