@@ -10,7 +10,9 @@ use crate::sync::{AtomicBool, ForkMutex, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
 use crate::sys::{eventfd, fork, interrupt, poll};
-use std::cell::RefCell;
+use crate::util::alloc::TryVec;
+use crate::util::per_thread::PerThread;
+use crate::util::try_box;
 use std::os::fd::RawFd;
 
 /// How often a thread without an eventfd looks for changes.
@@ -31,7 +33,7 @@ pub(crate) struct Visit<'a> {
 }
 
 /// An object with a descriptor, kept from being freed, for who watches it.
-pub(crate) trait Watchable {
+pub(crate) trait Watchable: Send {
     /// Has an eventfd rung when the object is closed, until `unwatch`.
     fn watch(&self, eventfd: RawFd) -> Result<()>;
     fn unwatch(&self, eventfd: RawFd);
@@ -52,11 +54,9 @@ enum Bell {
     None,
 }
 
-thread_local! {
-    /// This thread's eventfd, and the process that made it: a forked child
-    /// must not read its parent's.
-    static EVENTFD: RefCell<Option<Own>> = const { RefCell::new(None) };
-}
+/// This thread's eventfd, and the process that made it: a forked child must
+/// not read its parent's.
+static EVENTFD: PerThread<Own> = PerThread::new();
 
 /// A descriptor that is only closed in the process that made it: a forked
 /// child that has closed all descriptors may use the number for another.
@@ -75,29 +75,21 @@ impl Drop for Own {
 
 /// This thread's eventfd, if it has one.
 fn own_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
-    let get = |slot: &RefCell<Option<Own>>| {
-        slot.borrow().as_ref().filter(|own| own.made_in == epoch).map(|own| own.fd.raw())
-    };
-    // A thread that is ending has none any more.
-    EVENTFD.try_with(get).ok().flatten()
+    EVENTFD.with(|own| own.filter(|own| own.made_in == epoch).map(|own| own.fd.raw()))
 }
 
 /// Makes this thread's eventfd; `None`: it cannot have one.
 fn make_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
     let fd = eventfd::create(0).ok()?;
     let raw = fd.raw();
-    EVENTFD.try_with(|slot| slot.replace(Some(Own { made_in: epoch, fd }))).ok()?;
-    Some(raw)
+    EVENTFD.set(try_box(Own { made_in: epoch, fd })?).then_some(raw)
 }
 
 /// Somebody closed this thread's eventfd: there is none any more.
 fn forget_eventfd() {
-    let forget = |slot: &RefCell<Option<Own>>| {
-        if let Some(own) = slot.take() {
-            own.fd.disown();
-        }
-    };
-    let _ = EVENTFD.try_with(forget);
+    if let Some(own) = EVENTFD.take() {
+        own.fd.disown();
+    }
 }
 
 impl Waiters {
@@ -122,7 +114,7 @@ impl Waiters {
         if eventfds.try_reserve(1).is_err() {
             return Bell::None;
         }
-        eventfds.push(eventfd);
+        eventfds.push_reserved(eventfd);
         Bell::Eventfd(eventfd)
     }
 

@@ -1,5 +1,7 @@
 //! include/evloop.h is what the sources say, byte for byte.
 
+#![allow(clippy::disallowed_methods)]
+
 // Not env!: without the variable this file would not compile, and the reason,
 // that cbindgen could not read the sources, would stay hidden.
 const GENERATED: Option<&str> = option_env!("EVLOOP_GENERATED_HEADER");

@@ -16,6 +16,7 @@ use super::timers::{MAX_TIMERS, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::fd;
 use crate::table::try_box;
+use crate::util::alloc::TryMap;
 use std::os::fd::RawFd;
 
 /// Everything that is under a queue's lock.
@@ -171,7 +172,7 @@ impl Core {
         let Some(registration) = self.registrations.insert(fresh, NONE) else {
             return Err(no_memory());
         };
-        self.index.insert((change.ident, DESCRIPTOR), registration);
+        self.index.insert_reserved((change.ident, DESCRIPTOR), registration);
         let added = self.add(filter, change, registration);
         if added.is_err() {
             self.forget(registration);
@@ -266,7 +267,7 @@ impl Core {
             (before, after) = (after, knote.next);
         }
         if is_specific {
-            self.specific.insert((change.ident, change.filter, change.udata), id);
+            self.specific.insert_reserved((change.ident, change.filter, change.udata), id);
         }
         if let Some(knote) = self.knotes.get_mut(id) {
             (knote.previous, knote.next) = (before, after);
@@ -295,7 +296,7 @@ impl Core {
         } else if next == NONE {
             self.index.remove(&key);
         } else {
-            self.index.insert(key, next);
+            self.index.insert_reserved(key, next);
         }
     }
 
@@ -476,7 +477,9 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
         Errno::EINVAL => error!(errno, "fd {} is the queue itself", fd),
-        Errno::ELOOP => error!(errno, "fd {} would nest queues in a circle or too deep", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} would nest queues in a circle, too deep or too often", fd)
+        }
         Errno::EACCES => error!(errno, "fd {}: its file, or directory, may not be read", fd),
         Errno::ENOSPC => error!(errno, "fd {}: there are no watches of inotify left", fd),
         Errno::ENOTSUP => error!(errno, "fd {}: there is no /proc to watch files by", fd),

@@ -41,6 +41,7 @@ use crate::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, ForkMutex, Orderi
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd};
 use crate::table;
+use crate::util::alloc::TryVec;
 use crate::waiters::Waiters;
 use std::os::fd::RawFd;
 
@@ -145,7 +146,7 @@ impl Queue {
         let _ = epoll::delete(self.number(), old.main());
         if old.waiting > 0 {
             old.alarm();
-            core.retired.push(old);
+            core.retired.push_reserved(old);
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::signals::{self, Handler, Subscription, Wakeup};
 use crate::sys::eventfd;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
+use crate::util::alloc::TryVec;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
@@ -182,7 +183,7 @@ impl Core {
             enabled: 0,
             seen: 0,
         };
-        self.signals.watches.push(watch);
+        self.signals.watches.push_reserved(watch);
         Ok(())
     }
 

@@ -3,26 +3,29 @@
 use super::command::{Command, Post};
 use super::desk::{Desk, Gate};
 use super::details::Details;
-use super::event::{Event, Options, Target};
+use super::event::{Destroy, Event, Options};
 use super::files;
 use super::flags::*;
 use super::held_queue::HeldQueue;
 use super::inside::Watch;
 use super::io::Io;
-use super::lease::Locked;
+use super::letters::{Letter, Letters};
 use super::list::List;
-use super::mailbox::{Letters, NOBODY};
-use super::objects::Watched;
+use super::objects::{Watched, Watching};
+use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
+use super::sent_stack::NOBODY;
 use super::signals::Signals;
 use super::slots::Slots;
 use super::timers::Timers;
 use crate::errno::{Errno, Result, fail};
+use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, eventfd};
+use crate::sys::{epoll, eventfd, fork};
 use crate::table::{self, Handle, Kind};
-use std::collections::{HashMap, VecDeque};
+use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array};
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -33,6 +36,9 @@ pub(super) const MANY_NAMES: usize = 64;
 /// eventfd, the others are clocks and, behind them, the signalfd.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
+/// Room for more commands than this is not kept.
+const MANY_COMMANDS: usize = 1024;
+
 const DEFAULT_EVENTS: usize = 1024;
 const DEFAULT_TIMERS: u32 = 4096;
 const DEFAULT_POSTS: u32 = 4096;
@@ -42,7 +48,7 @@ const DEFAULT_POSTS: u32 = 4096;
 pub(super) struct Extra {
     pub priority: i32,
     pub limit: Option<Limit>,
-    pub destroy: Option<Target>,
+    pub destroy: Option<Box<Letter<Destroy>>>,
     /// What a disabled timer is set to.
     pub parked: i64,
     /// Which file a descriptor was of that is always ready.
@@ -91,16 +97,20 @@ pub(super) struct Core {
     pub auto_advance: bool,
     pub precise: bool,
 
-    epoll: Fd,
-    eventfd: Fd,
+    pub(super) epoll: Fd,
+    pub(super) eventfd: Fd,
     /// What evloop_fileno gave away; the epoll is in it.
-    outer: Option<Fd>,
+    pub(super) outer: Option<Fd>,
+    /// The process whose descriptors these are.
+    pub(super) made_in: fork::Epoch,
 
     pub slots: Slots,
-    pub extras: HashMap<u32, Extra>,
+    pub extras: Map<u32, Extra>,
     pub io: Io,
     /// What those watchers watch that watch more than a descriptor.
-    pub objects: HashMap<u32, Box<dyn Watched>>,
+    pub objects: Map<u32, Box<dyn Watched>>,
+    /// Those for which there was no room in that yet.
+    pub late_objects: Letters<Watching>,
     pub signals: Signals,
     pub details: Details,
     pub timers: Timers,
@@ -113,24 +123,30 @@ pub(super) struct Core {
     pub ranked: usize,
     pub idlers: usize,
     pub deferred: usize,
-    /// Async watchers that this thread sent to.
-    pub sent: Vec<u32>,
-    /// The first of those that others sent to, taken off the stack and linked
-    /// in their records as they were on it.
+    /// The first of the async watchers that were sent to, taken off the stack
+    /// and linked in their records as they were on it.
     pub arrived: u32,
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
     pub posts: Letters<Post>,
     /// Events for evloop_wait.
     pub held: HeldQueue,
-    /// Failures to be reported.
+    /// Failures to be reported; and whether there are more, for which this had
+    /// no room. It is not empty then. The watchers of both are marked.
     pub failures: VecDeque<(i64, Errno)>,
+    pub failures_more: bool,
     /// Watchers over their rate limit, and until when.
     pub suspended: Vec<(i64, u32)>,
-    /// Watchers that are closed, and whom to tell.
-    destroys: Vec<(Target, Event)>,
-    /// Closed watchers with names, to be forgotten at the gate.
+    /// Notifications of closed watchers; those to be returned by
+    /// evloop_wait for which `held` had no room; and those that are open yet,
+    /// for which `extras` had none.
+    pub destroys: Letters<Destroy>,
+    pub unheld: Letters<Destroy>,
+    pub orphans: Letters<Destroy>,
+    /// Closed watchers with names, to be forgotten at the gate; and whether
+    /// there are others, for which this had no room.
     pub unnamed: Vec<i64>,
+    pub unnamed_more: bool,
 
     /// A run is going on: who calls is a callback.
     pub in_callback: bool,
@@ -151,6 +167,8 @@ pub(super) struct Core {
     /// Events dispatched in this iteration.
     pub dispatched: u64,
     pub events: Box<[MaybeUninit<epoll::Event>]>,
+    /// Room for all watchers of a list, while they are called.
+    pub turn: Vec<(i64, i32, usize)>,
     /// With priorities: what is ready in this iteration.
     pub batch: Vec<(std::cmp::Reverse<i32>, usize, super::dispatch::Job)>,
 }
@@ -163,12 +181,11 @@ impl Core {
             Ok(given) => given,
         };
         let max_events = bound(options.max_events, DEFAULT_EVENTS as u32) as usize;
-        let mut events = Vec::new();
         let mut failures = VecDeque::new();
-        if events.try_reserve_exact(max_events).is_err() || failures.try_reserve(16).is_err() {
+        let events = try_array(max_events, |_| MaybeUninit::uninit());
+        let Some(events) = events.filter(|_| failures.try_reserve(16).is_ok()) else {
             fail!(ENOMEM, "no memory for {} events", max_events as i64);
-        }
-        events.resize(max_events, MaybeUninit::uninit());
+        };
         let core = Self {
             desk,
             max_timers: bound(options.max_timers, DEFAULT_TIMERS),
@@ -179,10 +196,12 @@ impl Core {
             epoll: epoll::create()?,
             eventfd: eventfd::create(0)?,
             outer: None,
+            made_in: fork::current(),
             slots: Slots::default(),
-            extras: HashMap::new(),
+            extras: Map::default(),
             io: Io::default(),
-            objects: HashMap::new(),
+            objects: Map::default(),
+            late_objects: Letters::new(),
             signals: Signals::default(),
             details: Details::default(),
             timers: Timers::new(),
@@ -192,15 +211,18 @@ impl Core {
             ranked: 0,
             idlers: 0,
             deferred: 0,
-            sent: Vec::new(),
             arrived: NOBODY,
             posts_due: 0,
             posts: Letters::new(),
             held: HeldQueue::default(),
             failures,
+            failures_more: false,
             suspended: Vec::new(),
-            destroys: Vec::new(),
+            destroys: Letters::new(),
+            unheld: Letters::new(),
+            orphans: Letters::new(),
             unnamed: Vec::new(),
+            unnamed_more: false,
             in_callback: false,
             current: 0,
             prepared: false,
@@ -210,7 +232,8 @@ impl Core {
             watched: false,
             watch: Watch::default(),
             dispatched: 0,
-            events: events.into_boxed_slice(),
+            events,
+            turn: Vec::new(),
             batch: Vec::new(),
         };
         register_eventfd(core.epoll(), core.eventfd())?;
@@ -229,11 +252,9 @@ impl Core {
         self.eventfd.raw()
     }
 
-    /// Whether a descriptor is the loop's own.
-    pub fn owns(&self, fd: RawFd) -> bool {
-        let outer = self.outer.as_ref().map_or(-1, Fd::raw);
-        let own = fd == self.epoll() || fd == self.eventfd() || fd == outer || fd == self.files.fd;
-        own || self.timers.owns(fd) || self.signals.owns(fd)
+    /// Whether others may poll the descriptor for embedding.
+    pub fn is_given_away(&self) -> bool {
+        self.outer.is_some()
     }
 
     /// The descriptor for embedding.
@@ -243,8 +264,8 @@ impl Core {
         }
         // Not the set itself, which may have to be replaced.
         let outer = epoll::create()?;
-        self.number_is_ours(outer.raw());
         epoll::add(outer.raw(), self.epoll(), libc::EPOLLIN as u32, INTERNAL)?;
+        self.fd_is_ours(OwnFd::Outer, outer.raw());
         let raw = outer.raw();
         self.outer = Some(outer);
         Ok(raw)
@@ -256,6 +277,7 @@ impl Core {
             epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
             let _ = epoll::delete(outer.raw(), self.epoll());
         }
+        self.desk.own.set(OwnFd::Epoll, fresh.raw());
         self.epoll = fresh;
         Ok(())
     }
@@ -269,22 +291,58 @@ impl Core {
 
     /// More about a watcher, made if there is nothing yet.
     pub fn extra(&mut self, index: u32, record: &Record) -> Result<&mut Extra> {
-        if self.extras.try_reserve(1).is_err() {
-            fail!(ENOMEM, "no memory for a watcher");
+        // Each of them may come to be suspended.
+        let more = (self.extras.len() + 1).saturating_sub(self.suspended.len());
+        let room = self.suspended.try_reserve(more).is_ok();
+        match self.extras.try_entry(index) {
+            Ok(extra) if room => {
+                record.set(EXTRA);
+                Ok(extra)
+            }
+            _ => fail!(ENOMEM, "no memory for a watcher"),
         }
-        record.set(EXTRA);
-        Ok(self.extras.entry(index).or_default())
     }
 
     /// Has a failure reported as an event of the watcher.
     pub fn fail(&mut self, handle: i64, errno: Errno) {
         let record = super::dispatch::live(handle).map(|(_, record)| record);
-        // A watcher that fails again before that is reported fails once. There
-        // is room for some always.
-        let is_known = record.is_some_and(|record| record.has(FAILED));
-        if !is_known && self.failures.try_reserve(1).is_ok() {
-            self.failures.push_back((handle, errno));
-            record.inspect(|record| record.set(FAILED));
+        if record.is_some_and(|record| record.has(FAILED)) {
+            // A watcher that fails again before that is reported fails once.
+            return;
+        }
+        // There is room for some always.
+        let is_listed = self.failures.try_push_back((handle, errno)).is_ok();
+        if let Some(record) = record {
+            record.set(FAILED);
+            self.failures_more |= !is_listed;
+        }
+    }
+
+    /// Finds the failures for which there was no room, as far as there is
+    /// some now.
+    #[cold]
+    pub fn list_failures(&mut self) {
+        self.failures_more = false;
+        // Those that are marked then are not listed.
+        self.mark_failures(false);
+        for (index, record) in self.slots.all().filter(|(_, record)| record.has(FAILED)) {
+            // What it was is not known any more, but why it is not.
+            let errno = if record.has(DEAD) { Errno::EBADF } else { Errno::ENOMEM };
+            let handle = record.handle(Kind::Watcher, index);
+            if self.failures.try_push_back((handle, errno)).is_err() {
+                self.failures_more = true;
+                break;
+            }
+        }
+        self.mark_failures(true);
+    }
+
+    /// Marks the watchers whose failures are listed, or takes the marks off.
+    fn mark_failures(&self, marked: bool) {
+        for (handle, _) in &self.failures {
+            if let Some((_, record)) = super::dispatch::live(*handle) {
+                if marked { record.set(FAILED) } else { record.unset(FAILED) }
+            }
         }
     }
 
@@ -342,8 +400,15 @@ impl Core {
         // out about them.
         let in_callback = std::mem::replace(&mut self.in_callback, false);
         gate.clocks = 0;
-        for command in std::mem::take(&mut gate.inbox) {
+        self.slots.settle();
+        for command in gate.inbox.drain(..) {
             self.obey(command);
+        }
+        if gate.inbox.capacity() > MANY_COMMANDS {
+            gate.inbox.try_shrink(0);
+        }
+        if gate.unlisted > 0 {
+            self.close_unlisted(std::mem::take(&mut gate.unlisted));
         }
         self.in_callback = in_callback;
     }
@@ -351,7 +416,7 @@ impl Core {
     /// Forgets the names of closed watchers; where no callback runs, whose
     /// watcher may be one of them.
     pub fn forget_names(&mut self, gate: &mut Gate) {
-        if self.unnamed.is_empty() || !self.destroys.is_empty() {
+        if self.unnamed.is_empty() && !self.unnamed_more || !self.destroys.is_empty() {
             // Those will be told of with their names.
             return;
         }
@@ -363,6 +428,9 @@ impl Core {
             if let (Some(name), Some(trace)) = (name, &mut gate.trace) {
                 trace.keep_name(handle, name);
             }
+        }
+        if std::mem::take(&mut self.unnamed_more) {
+            gate.names.retain(|handle, _| super::dispatch::live(*handle).is_some());
         }
     }
 
@@ -378,30 +446,33 @@ impl Core {
 
     fn obey(&mut self, command: Command) {
         let result = match command {
-            Command::Block(block) => self.slots.adopt(block).map_err(|error| (0, error)),
-            Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
-            Command::Add(handle) => self.on_watcher(handle, |core, index, record| {
-                core.add_to_list(index, record);
+            Command::Block(block) => {
+                self.slots.adopt(block);
                 Ok(())
-            }),
-            Command::AddFile(handle) => self.on_watcher(handle, |core, index, _| {
+            }
+            Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
+            Command::Add(handle) => {
+                self.on_new_watcher(handle, |core, index, record| core.add_to_list(index, record))
+            }
+            Command::AddFile(handle) => self.on_new_watcher(handle, |core, index, _| {
                 core.file_added(index);
                 Ok(())
             }),
-            Command::AddIo(handle, how) => {
-                self.on_watcher(handle, |core, index, record| core.io_added(index, record, how))
-            }
-            Command::AddObject(handle, how, watched) => {
-                self.on_watcher(handle, |core, index, record| {
-                    core.keep_object(index, watched)?;
-                    core.io_added(index, record, how)
+            Command::AddIo(handle, how) => self.on_new_watcher(handle, |core, index, record| {
+                core.io_added_late(index, record, how)
+            }),
+            Command::AddObject(handle, how, letter) => {
+                self.on_new_watcher(handle, |core, index, record| {
+                    core.keep_object_late(letter);
+                    core.io_added_late(index, record, how)
                 })
             }
-            Command::AddSignal(handle, new) => {
-                self.on_watcher(handle, |core, index, record| core.signal_added(index, record, new))
-            }
+            Command::AddSignal(handle, new) => self
+                .on_new_watcher(handle, |core, index, record| {
+                    core.signal_added(index, record, new)
+                }),
             Command::AddTimer { handle, setting, deadline } => self
-                .on_watcher(handle, |core, index, record| {
+                .on_new_watcher(handle, |core, index, record| {
                     core.timer_set(index, record, &setting, Some(deadline))
                 }),
             Command::Close(handle, told) => {
@@ -415,6 +486,13 @@ impl Core {
             }
             Command::Change(handle, change) => {
                 self.on_watcher(handle, |core, index, record| core.change(index, record, change))
+            }
+            Command::Destroy(letter) => {
+                let handle = letter.to();
+                self.on_watcher(handle, |core, index, record| {
+                    core.set_destroy_late(index, record, letter);
+                    Ok(())
+                })
             }
             Command::Set(handle, setting, deadline) => self
                 .on_watcher(handle, |core, index, record| {
@@ -435,6 +513,22 @@ impl Core {
         if let Err((handle, error)) = result {
             self.fail(handle, error.errno);
         }
+    }
+
+    /// For a watcher that another thread made.
+    fn on_new_watcher(
+        &mut self,
+        handle: i64,
+        add: impl FnOnce(&mut Self, u32, &'static Record) -> Result<()>,
+    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
+        self.on_watcher(handle, |core, index, record| {
+            if record.has(RECORDS) {
+                // If there is no memory, it is looked for again when an event
+                // is there.
+                core.held.expect_watcher();
+            }
+            add(core, index, record)
+        })
     }
 
     /// For a watcher that another thread made or changed, and perhaps closed
@@ -458,47 +552,23 @@ impl Core {
         self.timers.recheck |= 1;
     }
 
-    /// Takes the notifications of closed watchers.
-    #[inline]
-    pub fn take_destroys(&mut self) -> Vec<(Target, Event)> {
-        std::mem::take(&mut self.destroys)
-    }
-
-    /// A watcher is closed: whoever asked for it will be told.
-    pub fn note_destroy(&mut self, target: Target, event: Event) {
-        // Room was made when the notification was asked for.
-        if target.callback.is_none() {
-            if self.held.try_reserve(1).is_ok() {
-                if self.watched {
-                    self.watch_closed(&event);
-                }
-                self.held.push_back(event);
-            }
-            return;
-        }
-        if self.destroys.try_reserve(1).is_ok() {
-            self.destroys.push((target, event));
-            self.desk.attention.store(1, Relaxed);
-        }
-    }
-
     /// Everything is closed; whom to tell.
-    pub fn tear_down(mut self: Box<Self>) -> Vec<(Target, Event)> {
+    pub fn tear_down(mut self: Box<Self>) -> Letters<Destroy> {
         // While the eventfd is open, which they may ring.
         self.objects.clear();
-        let mut told = self.take_destroys();
-        self.forget_sent();
-        for (index, record) in self.slots.all() {
+        self.late_objects = Letters::new();
+        let mut slots = std::mem::take(&mut self.slots);
+        for (index, record) in slots.all() {
             if super::asyncs::off_stack(record.flags.load(Relaxed)) {
                 record.receive();
             }
             if matches!(record.state(), LIVE | CLOSING) {
-                if let Some(target) = self.extras.get(&index).and_then(|extra| extra.destroy)
-                    && target.callback.is_some()
-                    && record.has(EXTRA)
+                if record.has(EXTRA)
                     && record.state() == LIVE
+                    && let handle = record.handle(Kind::Watcher, index)
+                    && let Some(letter) = self.take_destroy(index, handle)
                 {
-                    told.push((target, super::watcher::closed_event(index, record)));
+                    self.note_destroy(letter, super::watcher::closed_event(index, record));
                 }
                 if let Some(handle) = Handle::unpack(record.handle(Kind::Watcher, index))
                     && record.state() == LIVE
@@ -507,13 +577,16 @@ impl Core {
                     // seen.
                     record.close(handle);
                 }
-                if !record.is_sent() {
-                    record.free();
-                }
             }
         }
-        self.slots.tear_down(Record::is_sent);
-        told
+        self.forget_sent();
+        for (_, record) in slots.all() {
+            if matches!(record.state(), LIVE | CLOSING) && !record.is_sent() {
+                record.free();
+            }
+        }
+        slots.tear_down(Record::is_sent);
+        self.take_destroys()
     }
 
     /// Gives back the descriptors of a loop whose memory has to stay.
@@ -533,53 +606,6 @@ impl Core {
         self.outer.iter().for_each(Fd::abandon);
         self.timers.abandon();
         self.signals.abandon();
-    }
-
-    /// Makes everything anew that is shared with the parent process.
-    pub fn revive(&mut self, gate: &mut Locked<Gate>) -> Result<()> {
-        let closed: Vec<_> =
-            self.slots.all().filter(|(_, record)| record.state() == CLOSING).collect();
-        for (index, record) in closed.into_iter().filter(|(_, record)| !record.is_sent()) {
-            // Nothing is said to the parent's set.
-            self.finish_close(index, record, true);
-        }
-        let eventfd = eventfd::create(0)?;
-        let fresh = self.fresh_epoll(eventfd.raw())?;
-        let outer = match &self.outer {
-            Some(_) => {
-                let outer = epoll::create()?;
-                epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
-                Some(outer)
-            }
-            None => None,
-        };
-        let inotify = self.fresh_inotify(fresh.raw())?;
-        self.revive_clocks(fresh.raw())?;
-        self.number_is_ours(eventfd.raw());
-        self.number_is_ours(fresh.raw());
-        self.number_is_ours(outer.as_ref().map_or(-1, Fd::raw));
-        let old = (
-            std::mem::replace(&mut self.epoll, fresh),
-            std::mem::replace(&mut self.eventfd, eventfd),
-            std::mem::replace(&mut self.outer, outer),
-        );
-        // The child may have closed them, and use the numbers for others.
-        std::mem::forget(old);
-        self.in_callback = gate.running;
-        if !gate.running {
-            self.current = 0;
-            self.collecting = false;
-            self.desk.time.store(super::desk::UNKNOWN, Relaxed);
-            self.settle();
-        }
-        self.receive(gate);
-        // Before they are registered: those that are not what they were are
-        // not, and some put another file in the place of the parent's.
-        self.revive_objects();
-        self.register_all(self.epoll());
-        self.revive_signals();
-        self.revive_files(inotify);
-        Ok(())
     }
 }
 

@@ -9,16 +9,18 @@ use super::core::Core;
 use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
-use super::mailbox::{self, Mailbox};
+use super::mailbox::{self, Mailbox, Wake, Waker};
+use super::own_fds::OwnFds;
+use super::pending_work::PendingWork;
 use super::sinks::Sinks;
 use crate::errno::Result;
+use crate::hash::Map;
 use crate::in_use::InUse;
 use crate::sync::{
     AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
 };
 use crate::sys::{SavedErrno, eventfd, fork, thread};
 use crate::table;
-use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::{Condvar, PoisonError};
@@ -33,8 +35,7 @@ pub(super) struct Desk {
     pub lease: Lease<Core, Gate>,
     /// The process whose loop it is.
     pub epoch: AtomicU64,
-    /// Something is to be done before the next callback.
-    pub attention: AtomicU32,
+    pub attention: PendingWork,
     pub mail: Mailbox<Post>,
     /// Taken after the gate's lock, if with that.
     pub files: ForkMutex<FileState>,
@@ -57,6 +58,7 @@ pub(super) struct Desk {
     pub watchers: AtomicI64,
     pub others: AtomicI64,
     pub eventfd: AtomicI32,
+    pub own: OwnFds,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
     /// The threads that are writing to it.
@@ -75,6 +77,9 @@ pub(super) const UNKNOWN: i64 = i64::MIN;
 #[derive(Default)]
 pub(super) struct Gate {
     pub inbox: Vec<Command>,
+    /// How many watchers were closed for which there was no room in there;
+    /// they are marked.
+    pub unlisted: u32,
     /// Bits of the clocks whose timerfds are in there.
     pub clocks: u32,
     /// Records for the watchers that others add.
@@ -82,7 +87,7 @@ pub(super) struct Gate {
     /// The kernel's set; only changed under the lock.
     pub epoll: RawFd,
     /// By handle.
-    pub names: HashMap<i64, Box<[u8]>>,
+    pub names: Map<i64, Box<[u8]>>,
     /// How many times somebody asked for the current callback's end, and up
     /// to which of them the loop has answered.
     pub asked: u64,
@@ -101,7 +106,7 @@ impl Desk {
             next: AtomicPtr::new(ptr::null_mut()),
             lease: Lease::new(),
             epoch: AtomicU64::new(0),
-            attention: AtomicU32::new(0),
+            attention: PendingWork::new(),
             mail: Mailbox::new(),
             files: ForkMutex::new(FileState::default()),
             sinks: ForkMutex::new(Sinks::default()),
@@ -114,6 +119,7 @@ impl Desk {
             watchers: AtomicI64::new(0),
             others: AtomicI64::new(0),
             eventfd: AtomicI32::new(-1),
+            own: OwnFds::new(),
             published: Published::new(),
             ringing: InUse::new(),
             answered: Condvar::new(),
@@ -148,18 +154,15 @@ impl Desk {
         self.mail.peek() & mailbox::INBOX != 0
     }
 
-    /// The loop itself.
+    /// Borrows the loop itself.
     ///
     /// # Safety
-    /// The caller runs the loop, or holds the gate's lock while nobody does;
-    /// and no other reference to the core is in use, nor is this one kept
-    /// while a callback runs.
+    /// As [`Lease::with`].
     #[inline(always)]
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn core(&self) -> Result<&mut Core> {
-        // SAFETY: this function's contract.
-        match unsafe { self.lease.core() } {
-            Some(core) => Ok(core),
+    pub unsafe fn with_core<R>(&self, act: impl FnOnce(&mut Core) -> R) -> Result<R> {
+        // SAFETY: this function's contract is the same.
+        match unsafe { self.lease.with(act) } {
+            Some(result) => Ok(result),
             None => table::stale(self.handle.load(Relaxed)),
         }
     }
@@ -212,10 +215,13 @@ impl Desk {
         self.eventfd.load(Relaxed)
     }
 
-    /// Answers those who wait for the end of the current callback.
+    /// Answers those who wait for the end of the current callback. Notifying a
+    /// condition that no thread waits for is a system call, too.
     pub fn answer(&self, gate: &mut Gate) {
-        gate.answered = gate.asked;
-        self.answered.notify_all();
+        if gate.answered != gate.asked {
+            gate.answered = gate.asked;
+            self.answered.notify_all();
+        }
     }
 
     /// Whether it is a loop of the parent process, that nobody revived.
@@ -223,28 +229,30 @@ impl Desk {
         self.epoch.load(Relaxed) != fork::current()
     }
 
-    /// Says that there is something at the gate, whose lock is held; true:
-    /// the caller has to ring once it is there.
-    #[must_use]
-    pub fn leave_work(&self) -> bool {
-        self.mail.leave(self.handle(), mailbox::INBOX) == Some(true)
+    /// Says that there is something at the gate, whose lock is held. What is
+    /// returned wakes the loop: it is dropped when the lock was given back.
+    pub fn leave_work(&self) -> Option<Wake<'_, Self>> {
+        self.mail.leave(self, self.handle(), mailbox::INBOX)
     }
 
     /// Waits until the callback that is running, if any, has returned.
-    /// `ring`: the loop has to be woken first.
-    pub fn await_callback(&'static self, mut gate: MutexGuard<'static, Locked<Gate>>, ring: bool) {
+    pub fn await_callback(&'static self, mut gate: MutexGuard<'static, Locked<Gate>>) {
         gate.asked += 1;
         let ticket = gate.asked;
-        let ring = self.mail.leave(self.handle(), mailbox::ASKED) == Some(true) || ring;
-        // After that: who sees this finds the question.
-        self.attention.store(1, Release);
-        if ring {
-            self.ring();
-        }
+        let wake = self.mail.leave(self, self.handle(), mailbox::ASKED);
+        self.attention.set();
+        drop(wake);
         let epoch = fork::current();
         while gate.answered < ticket && fork::current() == epoch {
             gate = self.answered.wait(gate).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl Waker for Desk {
+    #[inline(always)]
+    fn wake_loop(&self) {
+        self.ring();
     }
 }
 
@@ -284,6 +292,8 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.sinks.recover(mend) };
+        // SAFETY: as above.
+        unsafe { self.own.after_fork() };
         if lost {
             self.state.fetch_or(LOST, Relaxed);
         }

@@ -111,6 +111,18 @@ pub(super) const STRAY: u32 = 1 << 22;
 /// program.
 pub(super) const SPENT: u32 = 1 << 23;
 
+/// io: enabled, changed or added since the last flush. An edge may have passed
+/// by then, so that an edge-triggered registration is armed again.
+pub(super) const REARM: u32 = 1 << 26;
+
+/// io: another thread has added it, to a registration that was there, and the
+/// loop has not taken it in yet.
+pub(super) const JOINS: u32 = 1 << 27;
+
+/// io: not among the loop's descriptors yet, and not registered, for want of
+/// memory: tried again when it is enabled. It is not till then.
+pub(super) const UNTAKEN: u32 = 1 << 28;
+
 /// process: it has ended, and that was told.
 pub(super) const OVER: u32 = 1 << 24;
 /// process: it has ended, and is waited for when that is delivered.

@@ -9,7 +9,8 @@
 use super::dispatch::live;
 use super::event::Event;
 use super::flags::{HELD, Source};
-use std::collections::{TryReserveError, VecDeque};
+use crate::util::alloc::{NoMemory, TryDeque};
+use std::collections::VecDeque;
 
 /// The type of an event that was removed; others are greater.
 const REMOVED: i32 = 0;
@@ -23,6 +24,8 @@ pub(super) struct HeldQueue {
     start: u64,
     /// How many were removed, about.
     removed: usize,
+    /// How many watchers have no callback.
+    watchers: usize,
 }
 
 fn is_file(event: &Event) -> bool {
@@ -34,14 +37,34 @@ fn is_removed(event: &Event) -> bool {
 }
 
 impl HeldQueue {
-    pub fn try_reserve(&mut self, count: usize) -> Result<(), TryReserveError> {
-        self.events.try_reserve(count)
+    /// Makes room for so many more. In the places of removed ones, if there is
+    /// no memory for others.
+    pub fn try_reserve(&mut self, count: usize) -> Result<(), NoMemory> {
+        if self.events.try_reserve(count).is_err() {
+            self.compact();
+            self.events.try_reserve(count).map_err(|_| NoMemory)?;
+        }
+        Ok(())
     }
 
-    /// Appends an event, for which there is room; its place.
-    pub fn push_back(&mut self, event: Event) -> u64 {
-        self.events.push_back(event);
-        self.start + self.events.len() as u64 - 1
+    /// A watcher without a callback is new: room for one event of each. Where
+    /// there is no memory it is looked for again when an event is there.
+    pub fn expect_watcher(&mut self) -> bool {
+        self.watchers += 1;
+        let held = self.events.len().saturating_sub(self.removed);
+        self.try_reserve(self.watchers.saturating_sub(held)).is_ok()
+    }
+
+    /// A watcher without a callback is closed.
+    pub fn forget_watcher(&mut self) {
+        self.watchers = self.watchers.saturating_sub(1);
+    }
+
+    /// Appends an event; its place.
+    pub fn try_push_back(&mut self, event: Event) -> Result<u64, NoMemory> {
+        self.try_reserve(1)?;
+        self.events.push_back_reserved(event);
+        Ok(self.start + self.events.len() as u64 - 1)
     }
 
     fn at(&mut self, place: u64) -> Option<&mut Event> {
@@ -78,6 +101,15 @@ impl HeldQueue {
         if self.removed <= FEW.max(self.events.len() / 2) {
             return;
         }
+        self.compact();
+        let room = self.watchers.max(2 * self.events.len());
+        if self.events.capacity() > 2 * room + 64 {
+            self.events.try_shrink(room);
+        }
+    }
+
+    /// Makes the places of removed events free; without memory.
+    fn compact(&mut self) {
         self.events.retain(|event| !is_removed(event));
         self.removed = 0;
         for (place, event) in (self.start..).zip(&self.events) {
@@ -85,9 +117,6 @@ impl HeldQueue {
             if let Some((_, record)) = held.filter(|_| !is_file(event)) {
                 record.set_held_place(place);
             }
-        }
-        if self.events.capacity() > 4 * self.events.len() + 64 {
-            self.events.shrink_to(2 * self.events.len());
         }
     }
 
@@ -138,10 +167,14 @@ mod tests {
         Event::new(watcher, Source::Async as i32)
     }
 
+    fn push(queue: &mut HeldQueue, watcher: i64) -> u64 {
+        queue.try_push_back(event(watcher)).unwrap()
+    }
+
     #[test]
     fn what_was_removed_does_not_come() {
         let mut queue = HeldQueue::default();
-        let places: Vec<_> = (1..=9).map(|watcher| queue.push_back(event(watcher))).collect();
+        let places: Vec<_> = (1..=9).map(|watcher| push(&mut queue, watcher)).collect();
         for watcher in [1, 5, 9, 8] {
             let removed = queue.remove(places[watcher - 1], watcher as i64);
             assert_eq!(removed.map(|event| event.watcher), Some(watcher as i64));
@@ -156,15 +189,32 @@ mod tests {
     #[test]
     fn a_first_event_that_stays_does_not_keep_the_places_of_others() {
         let mut queue = HeldQueue::default();
-        queue.push_back(event(1));
-        queue.push_back(event(2));
+        push(&mut queue, 1);
+        push(&mut queue, 2);
         for _ in 0..1000 {
-            let before_last = queue.push_back(event(2)) - 1;
+            let before_last = push(&mut queue, 2) - 1;
             assert!(queue.remove(before_last, 2).is_some());
             assert!(queue.events.len() < 64);
         }
         assert_eq!(queue.pop_front().map(|event| event.watcher), Some(1));
         assert_eq!(queue.pop_front().map(|event| event.watcher), Some(2));
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn an_event_of_each_watcher_needs_no_memory() {
+        use crate::util::heap::failing;
+        let mut queue = HeldQueue::default();
+        (0..100).for_each(|_| assert!(queue.expect_watcher()));
+        failing::after(0, || {
+            let first = push(&mut queue, 1);
+            (2..=100).for_each(|watcher| assert!(push(&mut queue, watcher) > first));
+            for (place, watcher) in (first..).zip(1..=40) {
+                assert!(queue.remove(place, watcher).is_some());
+            }
+            (1..=40).for_each(|watcher| assert!(push(&mut queue, watcher) > first));
+        });
+        let all = std::iter::from_fn(|| queue.pop_front()).map(|event| event.watcher);
+        assert!(all.eq((41..=100).chain(1..=40)));
     }
 }

@@ -9,11 +9,14 @@ use crate::sync::Ordering::Relaxed;
 
 /// No watcher has this index.
 const NONE: u32 = 0;
+/// The links of a watcher that could not be added to its list.
+const LEFT_OUT: u64 = u64::MAX;
 
 #[derive(Default)]
 pub(super) struct List {
     first: u32,
     last: u32,
+    len: usize,
 }
 
 /// The watchers before and after one.
@@ -36,6 +39,10 @@ impl List {
         self.first == NONE
     }
 
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// Appends a watcher that is in no list.
     pub fn push(&mut self, index: u32, record: &Record) {
         set_links(record, self.last, NONE);
@@ -44,10 +51,19 @@ impl List {
             None => self.first = index,
         }
         self.last = index;
+        self.len += 1;
     }
 
-    /// Removes a watcher that was appended.
-    pub fn remove(&mut self, record: &Record) {
+    /// A watcher that is in no list stays out of this one.
+    pub fn leave_out(record: &Record) {
+        record.aux.store(LEFT_OUT, Relaxed);
+    }
+
+    /// Removes a watcher that was appended; false: it was left out.
+    pub fn remove(&mut self, record: &Record) -> bool {
+        if record.aux.load(Relaxed) == LEFT_OUT {
+            return false;
+        }
         let (before, after) = links(record);
         match at(before) {
             Some(before) => set_links(before, links(before).0, after),
@@ -57,6 +73,8 @@ impl List {
             Some(after) => set_links(after, before, links(after).1),
             None => self.last = before,
         }
+        self.len -= 1;
+        true
     }
 
     /// The first watcher, or 0.
@@ -96,11 +114,17 @@ mod tests {
             for place in order {
                 assert!(list.iter().map(|(index, _)| index).eq(left.iter().copied()));
                 let (index, record) = all[place];
-                list.remove(record);
+                assert!(list.remove(record));
                 left.retain(|other| *other != index);
             }
-            assert!(list.is_empty() && list.last == NONE);
+            assert_eq!((list.first, list.last, list.len), (NONE, NONE, 0));
         }
+        let mut list = List::default();
+        let [(index, record), (_, other), ..] = all[..] else { panic!() };
+        list.push(index, record);
+        List::leave_out(other);
+        assert!(!list.remove(other));
+        assert!(list.iter().map(|(index, _)| index).eq([index]));
         record::give_back_block(block);
     }
 }

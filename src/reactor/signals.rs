@@ -16,17 +16,20 @@ use super::event::{Event, Target};
 use super::flags::*;
 use super::list::List;
 use super::named::named;
+use super::own_fds::OwnFd;
 use super::record::{self, Record};
 use super::running::Run;
 use super::sinks::{Claim, Way};
 use crate::errno::{Errno, Result, fail};
+use crate::hash::Map;
 use crate::signals::{self, Position, QUEUED, Siginfo};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
 use crate::table::Kind;
-use std::collections::{HashMap, VecDeque};
+use crate::util::alloc::{TryMap, TryVec};
+use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
@@ -78,7 +81,7 @@ struct Watched {
 pub(super) struct Signals {
     /// One of each signal; they stay, so that their places do.
     list: Vec<Watched>,
-    watches: HashMap<u32, Watch>,
+    watches: Map<u32, Watch>,
     signalfd: Option<Fd>,
     /// Room for the real-time signals that are passed on.
     room: Vec<Siginfo>,
@@ -213,7 +216,7 @@ impl Core {
             watched.blocked += usize::from(is_blocked);
         }
         let watch = Watch { signal, claim, at, waiting: VecDeque::new(), lost: 0 };
-        self.signals.watches.insert(index, watch);
+        self.signals.watches.insert_reserved(index, watch);
         self.signal_due(index);
         Ok(())
     }
@@ -230,7 +233,7 @@ impl Core {
         let last = Siginfo { signo: signal, ..Siginfo::default() };
         let (watchers, next) = (List::default(), 0);
         let (blocked, due, count, lost) = (0, false, 0, 0);
-        list.push(Watched { signal, watchers, next, blocked, due, count, lost, last });
+        list.push_reserved(Watched { signal, watchers, next, blocked, due, count, lost, last });
         Ok(list.len() - 1)
     }
 
@@ -253,8 +256,8 @@ impl Core {
             Some(fresh) => fresh,
             None => signal::descriptor(mask)?,
         };
-        self.number_is_ours(fresh.raw());
         register_signalfd(self.epoll(), fresh.raw())?;
+        self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
         self.signals.signalfd = Some(fresh);
         Ok(())
     }
@@ -273,7 +276,7 @@ impl Core {
             }
         }
         if self.signals.watches.is_empty() {
-            self.signals.watches.shrink_to_fit();
+            self.signals.watches.try_shrink();
             self.signals.room = Vec::new();
         }
     }
@@ -284,6 +287,7 @@ impl Core {
         let Some(known) = &self.signals.signalfd else { return };
         if mask == 0 {
             let _ = epoll::delete(self.epoll(), known.raw());
+            self.desk.own.set(OwnFd::Signalfd, -1);
             self.signals.signalfd = None;
         } else {
             // A set of signals that is smaller than one that was good.
@@ -325,7 +329,7 @@ impl Core {
             && infos.try_reserve(1).is_ok()
             && let Some(info) = subscription.take()
         {
-            infos.push(info);
+            infos.push_reserved(info);
         }
         watched.due |= infos.len() >= MOST;
         *some_due |= watched.due;
@@ -389,7 +393,9 @@ impl Core {
         self.pass_on_signal(index);
         let Some(later) = self.next_signal(index, event.watcher) else { return };
         if later.events & ERROR != 0 || signals::is_real_time(event.result) {
-            return self.hold(later);
+            // It takes the place of the one that was taken.
+            self.hold(later);
+            return;
         }
         let _ = self.details.take(event.reserved);
         (event.count, event.reserved) = (event.count.saturating_add(later.count), later.reserved);
@@ -442,6 +448,7 @@ impl Core {
         let mask = self.signals.mask();
         // The child may have closed it, and use the number for another.
         std::mem::forget(self.signals.signalfd.take());
+        self.desk.own.set(OwnFd::Signalfd, -1);
         let by_fd = if mask == 0 { Ok(()) } else { self.revive_signalfd(mask) };
         let (failed, errno) = self.desk.sinks.lock().revive(self.desk.handle());
         for watched in &mut self.signals.list {
@@ -456,7 +463,7 @@ impl Core {
                 _ => continue,
             };
             if failures.try_reserve(1).is_ok() {
-                failures.push((*index, errno));
+                failures.push_reserved((*index, errno));
             }
         }
         for (index, errno) in failures {
@@ -468,8 +475,8 @@ impl Core {
 
     fn revive_signalfd(&mut self, mask: Mask) -> std::result::Result<(), Errno> {
         let fresh = signal::descriptor(mask)?;
-        self.number_is_ours(fresh.raw());
         register_signalfd(self.epoll(), fresh.raw()).map_err(|error| error.errno)?;
+        self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
         self.signals.signalfd = Some(fresh);
         Ok(())
     }
@@ -488,10 +495,6 @@ impl Signals {
     fn mask(&self) -> Mask {
         let blocked = self.list.iter().filter(|watched| watched.blocked > 0);
         blocked.fold(0, |mask, watched| mask | signal::bit(watched.signal))
-    }
-
-    pub fn owns(&self, fd: RawFd) -> bool {
-        self.signalfd.as_ref().is_some_and(|signalfd| signalfd.raw() == fd)
     }
 
     /// See `Core::abandon`.

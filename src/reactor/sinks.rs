@@ -7,6 +7,7 @@ use super::api::ring_signals;
 use super::desk::Desk;
 use crate::errno::{Errno, Result, fail};
 use crate::signals::{Handler, Position, Subscription, Wakeup, subscribe};
+use crate::util::alloc::TryVec;
 use std::ffi::c_int;
 
 /// How a watcher's signal is seen.
@@ -51,7 +52,13 @@ impl Sinks {
                 fail!(ENOMEM, "no memory to watch signal {}", signal);
             }
             let subscription = subscription_of(handle, signal)?;
-            self.0.push(Sink { signal, users: 0, by_handler: 0, handler: None, subscription });
+            self.0.push_reserved(Sink {
+                signal,
+                users: 0,
+                by_handler: 0,
+                handler: None,
+                subscription,
+            });
         }
         let result = self.acquire_known(signal, way);
         self.drop_unused(signal);

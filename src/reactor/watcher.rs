@@ -8,6 +8,7 @@ use super::desk;
 use super::event::{Event, Target};
 use super::flags::*;
 use super::io;
+use super::list::List;
 use super::named::Named;
 use super::objects::Watched;
 use super::record::{self, CLOSING, LIVE, Record};
@@ -16,6 +17,7 @@ use crate::errno::{Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::table::{self, Kind};
+use crate::util::alloc::{TryMap, TryVec};
 use std::os::fd::RawFd;
 
 /// A new record for a watcher, filled in but not live.
@@ -48,11 +50,23 @@ impl Core {
     #[inline]
     pub fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
         let index = self.slots.take()?;
-        Fresh::new(self.desk, index, source, target)
+        let fresh = Fresh::new(self.desk, index, source, target)?;
+        if target.callback.is_none() && !self.held.expect_watcher() {
+            self.give_back(&fresh);
+            fail!(ENOMEM, "no memory for a watcher's events");
+        }
+        Ok(fresh)
     }
 
     pub fn give_back(&mut self, fresh: &Fresh) {
+        self.forget_record(fresh.record);
         self.slots.give_back(fresh.index);
+    }
+
+    fn forget_record(&mut self, record: &Record) {
+        if record.has(RECORDS) {
+            self.held.forget_watcher();
+        }
     }
 
     #[inline]
@@ -71,21 +85,10 @@ impl Core {
         target: Target,
         watch: Option<Box<dyn Watched>>,
     ) -> Result<i64> {
-        if self.owns(fd) {
-            fail!(EINVAL, "fd {} is the loop's own", fd);
-        }
         let fresh = self.fresh(source, target)?;
         io::fill(fresh.record, fd, events);
         let added = self.watch_object(&fresh, watch).and_then(|()| {
-            let how = io::register(self.epoll(), fd, events, fresh.handle())?;
-            if matches!(how, Registered::Shared) && self.desk.has_inbox() {
-                // Another thread's, which has only just added it.
-                let desk = self.desk;
-                self.receive(&mut desk.gate());
-            }
-            if matches!(how, Registered::Shared) {
-                self.io_may_join(fd, events, 0)?;
-            }
+            let how = self.io_register(fd, events, fresh.handle())?;
             let added = self.io_added(fresh.index, fresh.record, how);
             if added.is_err() && matches!(how, Registered::Alone(_)) {
                 let _ = epoll::delete(self.epoll(), fd);
@@ -95,7 +98,7 @@ impl Core {
         match added {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.objects.remove(&fresh.index);
+                self.take_object(fresh.index);
                 self.give_back(&fresh);
                 Err(error)
             }
@@ -136,15 +139,25 @@ impl Core {
         if source == Source::Async {
             fresh.record.aux.store(0, Relaxed);
         }
-        self.add_to_list(fresh.index, fresh.record);
+        if let Err(error) = self.add_to_list(fresh.index, fresh.record) {
+            self.give_back(&fresh);
+            return Err(error);
+        }
         Ok(self.publish(&fresh))
     }
 
     /// Notes a watcher of a kind that is called in turn.
-    pub fn add_to_list(&mut self, index: u32, record: &Record) {
+    pub fn add_to_list(&mut self, index: u32, record: &Record) -> Result<()> {
         let source = Source::of(record.flags.load(Relaxed));
         if let Some(list) = self.list(source) {
-            list.push(index, record);
+            let len = list.len() + 1;
+            if self.turn.try_reserve(len).is_err() {
+                List::leave_out(record);
+                fail!(ENOMEM, "no memory for a watcher");
+            }
+            if let Some(list) = self.list(source) {
+                list.push(index, record);
+            }
         }
         match source {
             Source::ClockChange => self.timers.recheck |= 1 << clocks::REALTIME,
@@ -156,6 +169,7 @@ impl Core {
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// Makes a change to a watcher.
@@ -194,10 +208,6 @@ impl Core {
                 self.count_liveness(record);
                 Ok(())
             }
-            Change::Destroy(target) => {
-                self.extra(index, record)?.destroy = Some(target);
-                Ok(())
-            }
             Change::Events(events) => self.io_modify(index, record, events),
         }
     }
@@ -205,9 +215,6 @@ impl Core {
     fn limit(&mut self, index: u32, record: &Record, interval: i64, burst: i32) -> Result<()> {
         // It wakes the loop when a watcher may go on.
         self.ensure_clock(clocks::MONOTONIC)?;
-        if self.suspended.try_reserve(1).is_err() {
-            fail!(ENOMEM, "no memory for a watcher");
-        }
         let extra = self.extra(index, record)?;
         if interval > 0 {
             extra.limit = Some(Limit { interval, burst, since: i64::MIN, count: 0 });
@@ -230,11 +237,15 @@ impl Core {
         if flags & ENABLED != 0 {
             return Ok(());
         }
+        if source.is_descriptor() {
+            self.io_retry(index, record)?;
+        }
         record.set(ENABLED);
         match source {
             source if source.is_descriptor() => {
                 record.unset(SPENT);
-                self.io_touch(index, record);
+                self.io_rearm(index, record);
+                self.io_forget_kept(index, record);
                 self.fail_if_dead(index, record);
             }
             Source::File => {
@@ -247,7 +258,7 @@ impl Core {
                     return Err(error);
                 }
             }
-            Source::Async if record.is_sent() && off_stack(flags) => self.sent_to_disabled(index),
+            Source::Async if record.is_sent() && off_stack(flags) => self.send_again(index, record),
             Source::Signal => self.signal_due(index),
             Source::Idle => self.idlers += 1,
             Source::Defer => {
@@ -298,13 +309,6 @@ impl Core {
         Ok(())
     }
 
-    /// Was sent to while it was disabled, and is enabled now.
-    fn sent_to_disabled(&mut self, index: u32) {
-        if self.sent.try_reserve(1).is_ok() {
-            self.sent.push(index);
-        }
-    }
-
     fn uncount(&mut self, record: &Record) {
         if record.has(COUNTED) {
             record.unset(COUNTED);
@@ -338,14 +342,14 @@ impl Core {
             Source::Io => self.io_close(index, record, told),
             source if source.is_object() => {
                 self.io_close(index, record, told);
-                self.objects.remove(&index);
+                self.take_object(index);
             }
             Source::Timer => self.timer_stop(index, record),
             Source::Signal => self.signal_close(index, record),
             Source::File => self.close_file(index, told),
             source => self.remove_from_list(record, source),
         }
-        if flags & (EXTRA | NAMED | HELD) != 0 {
+        if flags & (EXTRA | NAMED | HELD | RECORDS) != 0 {
             self.close_extras(index, record);
         }
         if record.is_sent() && !off_stack(flags) {
@@ -356,10 +360,28 @@ impl Core {
         self.slots.give_back(index);
     }
 
+    /// Takes the watchers out of everything that others have closed without
+    /// memory for a command; how many those are.
+    #[cold]
+    pub fn close_unlisted(&mut self, count: u32) {
+        let (mut found, mut place) = (0, usize::MAX);
+        while let Some((next, index, record)) = self.slots.find_before(place, Record::is_unlisted) {
+            place = next;
+            let was_removed = record.take_unlisted();
+            self.finish_close(index, record, was_removed);
+            found += 1;
+        }
+        // The loop's own thread closed the others at the same time: they were
+        // counted twice.
+        self.desk.count_from_outside((i64::from(count) - found).max(0));
+    }
+
     fn remove_from_list(&mut self, record: &Record, source: Source) {
         let flags = record.flags.load(Relaxed);
         let Some(list) = self.list(source) else { return };
-        list.remove(record);
+        if !list.remove(record) {
+            return;
+        }
         match source {
             Source::Idle if flags & ENABLED != 0 => self.idlers -= 1,
             Source::Defer if flags & (ENABLED | WAITING) == ENABLED | WAITING => {
@@ -372,10 +394,11 @@ impl Core {
     #[cold]
     fn close_extras(&mut self, index: u32, record: &Record) {
         let handle = record.handle(Kind::Watcher, index);
-        if record.has(NAMED) && self.unnamed.try_reserve(1).is_ok() {
-            self.unnamed.push(handle);
-            if self.unnamed.len() >= MANY_NAMES {
-                self.desk.attention.store(1, Relaxed);
+        self.forget_record(record);
+        if record.has(NAMED) {
+            self.unnamed_more |= self.unnamed.try_push(handle).is_err();
+            if self.unnamed.len() >= MANY_NAMES || self.unnamed_more {
+                self.desk.attention.set();
             }
         }
         if record.has(RANKED) {
@@ -387,14 +410,16 @@ impl Core {
         if record.has(HELD) {
             self.forget_held(record, handle);
         }
-        let Some(extra) = self.extras.remove(&index) else { return };
-        // What is longer than an event that will not be seen.
-        self.details.set_held(extra.kept.map_or(0, |kept| kept.reserved), false);
-        if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
-            self.extras.shrink_to_fit();
+        if record.has(EXTRA)
+            && let Some(letter) = self.take_destroy(index, handle)
+        {
+            self.note_destroy(letter, closed_event(index, record));
         }
-        if let Some(target) = extra.destroy {
-            self.note_destroy(target, closed_event(index, record));
+        let kept = self.extras.remove(&index).and_then(|extra| extra.kept);
+        // What is longer than an event that will not be seen.
+        self.details.set_held(kept.map_or(0, |kept| kept.reserved), false);
+        if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
+            self.extras.try_shrink();
         }
     }
 }

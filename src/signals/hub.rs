@@ -204,7 +204,7 @@ pub(crate) fn check(number: u64) -> Result<c_int> {
 
 /// Puts a subscriber into the list of a signal; the process that it is of.
 pub(super) fn insert(number: c_int, entry: NonNull<list::Entry<Subscriber>>) -> fork::Epoch {
-    table::set_fork_hook(&FORK_HOOK);
+    table::set_fork_hook(table::ForkHook::Signals, after_fork);
     let epoch = table::epoch();
     locked(|_| {
         EPOCH.store(epoch, Relaxed);
@@ -340,5 +340,3 @@ fn after_fork() {
     READERS.forget();
     SIGNALS.iter().for_each(|signal| signal.subscribers.forget());
 }
-
-static FORK_HOOK: table::ForkHook = table::ForkHook { run: after_fork };

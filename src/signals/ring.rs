@@ -5,6 +5,7 @@
 //! to be emptied.
 
 use crate::sync::{AtomicUsize, Ordering::*, UnsafeCell};
+use crate::util::alloc::try_array;
 use std::mem::MaybeUninit;
 
 struct Cell<T> {
@@ -30,14 +31,12 @@ impl<T: Copy> Ring<T> {
     /// With room for so many values, a power of two; `None`: there is no
     /// memory.
     pub fn new(room: usize) -> Option<Self> {
-        let mut cells = Vec::new();
-        cells.try_reserve_exact(room).ok()?;
-        for place in 0..room {
+        let cells = try_array(room, |place| {
             let value = UnsafeCell::new(MaybeUninit::uninit());
-            cells.push(Cell { turn: AtomicUsize::new(place), value });
-        }
+            Cell { turn: AtomicUsize::new(place), value }
+        })?;
         let (filled, emptied) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Some(Self { cells: cells.into_boxed_slice(), filled, emptied })
+        Some(Self { cells, filled, emptied })
     }
 
     fn cell(&self, place: usize) -> Option<&Cell<T>> {

@@ -2,7 +2,7 @@
 
 use super::fd::Fd;
 use super::fork::Epoch;
-use super::{int, syscall};
+use super::syscall;
 use crate::errno::Errno;
 use crate::sync::{AtomicU64, Ordering};
 use std::os::fd::RawFd;
@@ -11,8 +11,8 @@ use std::os::fd::RawFd;
 pub(crate) fn create(initial: u32) -> Result<Fd, Errno> {
     let flags = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK;
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_eventfd2, initial, flags) }?;
-    Ok(Fd::owned(int(fd)))
+    let fd = unsafe { syscall!(SYS_eventfd2, initial, flags) };
+    Fd::made_by("eventfd(2)", fd)
 }
 
 /// Makes it readable.

@@ -1,7 +1,7 @@
 //! Descriptors: owned or borrowed, and their flags.
 
 use super::{int, syscall};
-use crate::errno::Errno;
+use crate::errno::{Errno, refused};
 use crate::sync::{AtomicBool, Ordering};
 use std::os::fd::RawFd;
 
@@ -12,7 +12,28 @@ pub(crate) struct Fd {
     owned: AtomicBool,
 }
 
+/// The first number above the standard streams. A program may have closed
+/// those, and still write to them.
+const FIRST: RawFd = 3;
+
 impl Fd {
+    /// What a system call has made: the library's own, and never one of the
+    /// standard streams.
+    #[inline]
+    pub fn made(raw: usize) -> Result<Self, Errno> {
+        let fd = Self::owned(int(raw));
+        Ok(above_streams(fd.raw)?.unwrap_or(fd))
+    }
+
+    /// The same; an error of it names the call.
+    #[inline]
+    pub fn made_by(call: &'static str, result: Result<usize, Errno>) -> Result<Self, Errno> {
+        match result {
+            Ok(raw) => Self::made(raw),
+            Err(errno) => Err(refused(call, errno)),
+        }
+    }
+
     pub fn owned(raw: RawFd) -> Self {
         Self { raw, owned: AtomicBool::new(true) }
     }
@@ -58,6 +79,24 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
     unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
 }
 
+/// A duplicate above the standard streams of a descriptor that has the number
+/// of one; `None`: it has not.
+#[inline]
+pub(crate) fn above_streams(fd: RawFd) -> Result<Option<Fd>, Errno> {
+    if fd >= FIRST { Ok(None) } else { duplicate(fd).map(Some) }
+}
+
+#[cold]
+fn duplicate(fd: RawFd) -> Result<Fd, Errno> {
+    // SAFETY: no pointers.
+    match unsafe { syscall!(SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, FIRST) } {
+        Ok(fd) => Ok(Fd::owned(int(fd))),
+        // The process may have no such number.
+        Err(Errno::EINVAL) => Err(Errno::EMFILE),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// A duplicate of a descriptor that can be written to.
 pub(crate) fn duplicate_to_write(fd: RawFd) -> Result<Fd, Errno> {
     // SAFETY: F_GETFL only looks.
@@ -65,15 +104,22 @@ pub(crate) fn duplicate_to_write(fd: RawFd) -> Result<Fd, Errno> {
     if int(flags) & libc::O_ACCMODE == libc::O_RDONLY {
         return Err(Errno::EBADF);
     }
-    // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, 0) }?;
-    Ok(Fd::owned(int(fd)))
+    duplicate(fd)
 }
 
 /// Has a number be a duplicate of a descriptor, whatever it was.
 pub(crate) fn replace(fd: &Fd, number: RawFd) -> Result<(), Errno> {
     // SAFETY: the caller gives the number up.
     unsafe { syscall!(SYS_dup3, fd.raw(), number, libc::O_CLOEXEC) }.map(drop)
+}
+
+/// Whether two numbers are known to be duplicates of one descriptor.
+pub(crate) fn are_one(one: RawFd, other: RawFd) -> bool {
+    const KCMP_FILE: i32 = 0;
+    let me = std::process::id();
+    // SAFETY: no pointers.
+    let order = unsafe { syscall!(SYS_kcmp, me, me, KCMP_FILE, one, other) };
+    one == other || order == Ok(0)
 }
 
 /// Whether the descriptor has O_NONBLOCK.

@@ -4,6 +4,7 @@
 //! cancellation point: a thread cancelled in the middle of a call would leave
 //! its pins and locks behind.
 
+pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod connector;
 pub(crate) mod diag;
@@ -19,6 +20,7 @@ pub(crate) mod interrupt;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
+pub(crate) mod park;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
 pub(crate) mod pressure;

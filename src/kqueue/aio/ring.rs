@@ -2,6 +2,7 @@
 
 use super::{Operation, Request};
 use crate::errno::Errno;
+use crate::sys::fd;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
 use std::os::fd::{AsRawFd, RawFd};
@@ -19,6 +20,16 @@ const ENTRIES: u32 = 8;
 
 fn errno(error: &std::io::Error) -> Errno {
     Errno::new(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// The same ring, with a descriptor that is none of the standard streams.
+fn above_streams(ring: IoUring) -> Result<IoUring, Errno> {
+    let Some(fd) = fd::above_streams(ring.as_raw_fd())? else { return Ok(ring) };
+    let (raw, params) = (fd.raw(), ring.params().clone());
+    fd.disown();
+    // SAFETY: a descriptor of this ring, with its parameters; from here on it
+    // is the new object's.
+    unsafe { IoUring::from_fd(raw, params) }.map_err(|error| errno(&error))
 }
 
 fn entry(request: Request) -> Entry {
@@ -51,7 +62,7 @@ impl Ring {
             .setup_cqsize(most as u32)
             .build(ENTRIES)
             .map_err(|error| errno(&error))?;
-        Ok(Self { ring, left: false })
+        Ok(Self { ring: above_streams(ring)?, left: false })
     }
 
     pub fn descriptor(&self) -> RawFd {
