@@ -15,7 +15,7 @@ static int ready_fd(void) {
 
 /* ---- ADD ---- */
 
-TEST(adding_again_changes_udata_flags_and_fflags) {
+TEST(adding_again_changes_udata_and_fflags) {
   evloop_kqueue_t kq = new_kqueue();
   Pipe p = new_pipe();
   uint64_t fd = (uint64_t)p.r;
@@ -30,21 +30,96 @@ TEST(adding_again_changes_udata_flags_and_fflags) {
   CHECK_EQ(expect_event(kq, fd, KQ_READ).data, 2);
   apply(kq, fd, KQ_READ, ADD, 0, 0, 3);
   expect_event(kq, fd, KQ_READ);
-  apply(kq, fd, KQ_READ, ADD | ONESHOT, 0, 0, 4);
-  CHECK_EQ(expect_event(kq, fd, KQ_READ).udata, 4);
-  expect_nothing(kq);
-  CHECK_ERR(try_change(kq, fd, KQ_READ, DELETE, 0, 0, 0), ENOENT);
 }
 
-TEST(adding_again_takes_flags_away) {
-  static const int flags[] = {ONESHOT, DISPATCH, CLEAR};
-  for (int i = 0; i < LENGTH(flags); i++) {
+/* An ident of each filter, which has an event as often as it is asked. */
+static uint64_t ready_ident(int filter) {
+  switch (filter) {
+    case KQ_READ:
+    case KQ_WRITE: return (uint64_t)ready_fd();
+    case EVLOOP_KQ_FILTER_EMPTY: {
+      int pair[2];
+      OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+      return (uint64_t)pair[0];
+    }
+    case EVLOOP_KQ_FILTER_EXCEPT: {
+      int pair[2];
+      tcp_pair(pair);
+      OK(shutdown(pair[1], SHUT_WR));
+      CHECK(readable(pair[0], -1));
+      return (uint64_t)pair[0];
+    }
+    default: return 1;
+  }
+}
+
+static const struct {
+  int filter;
+  uint32_t fflags;
+  int64_t data;
+} ready_filters[] = {
+  {KQ_READ, 0, 0},
+  {KQ_WRITE, 0, 0},
+  {EVLOOP_KQ_FILTER_EMPTY, 0, 0},
+  {EVLOOP_KQ_FILTER_EXCEPT, 0, 0},
+  {KQ_USER, TRIGGER, 0},
+  {KQ_TIMER, EVLOOP_KQ_NOTE_ABSTIME | EVLOOP_KQ_NOTE_SECONDS, 1},
+};
+
+/* Whether there is an event after the first one: a knote's own flags, and not
+ * those of a later change, say so. */
+static bool comes_again(int flags) {
+  return (flags & (ONESHOT | CLEAR | DISPATCH)) == 0;
+}
+
+TEST(adding_again_leaves_the_flags_as_they_were) {
+  static const int flags[] = {0, ONESHOT, CLEAR, DISPATCH, ONESHOT | CLEAR, CLEAR | DISPATCH};
+  for (int f = 0; f < LENGTH(ready_filters); f++) {
+    for (int first = 0; first < LENGTH(flags); first++) {
+      for (int then = 0; then < LENGTH(flags); then++) {
+        int filter = ready_filters[f].filter, clear = filter == KQ_USER ? flags[then] & CLEAR : 0;
+        uint32_t fflags = ready_filters[f].fflags;
+        int64_t data = ready_filters[f].data;
+        evloop_kqueue_t kq = new_kqueue();
+        uint64_t ident = ready_ident(filter);
+        Event event;
+        apply(kq, ident, filter, ADD | flags[first], fflags, data, 1);
+        apply(kq, ident, filter, ADD | (flags[then] & ~clear), fflags, data, 2);
+        event = expect_event(kq, ident, filter);
+        CHECK_EQ(event.flags & ~KQ_EOF, flags[first]);
+        CHECK_EQ(event.udata, 2);
+        if (comes_again(flags[first])) expect_event(kq, ident, filter);
+        else expect_nothing(kq);
+        OK(evloop_kqueue_close(kq));
+        if (ident != 1) OK(close((int)ident));
+      }
+    }
+  }
+}
+
+TEST(the_flag_of_a_receipt_is_kept_and_a_receipt_is_asked_for_each_time) {
+  evloop_kqueue_t kq = new_kqueue();
+  Event one = change(1, KQ_USER, ADD | RECEIPT, TRIGGER, 0, 0), receipt;
+  CHECK_EQ(evloop_kqueue_control(kq, &one, 1, &receipt, 1, 0), 1);
+  CHECK_EQ(receipt.flags & KQ_ERROR, KQ_ERROR);
+  CHECK_EQ(expect_event(kq, 1, KQ_USER).flags, RECEIPT);
+  /* Without the flag there is no receipt, and the events have it all the same. */
+  apply(kq, 1, KQ_USER, ADD, TRIGGER, 0, 0);
+  CHECK_EQ(expect_event(kq, 1, KQ_USER).flags, RECEIPT);
+}
+
+TEST(adding_again_enables_a_dispatched_knote) {
+  for (int f = 0; f < LENGTH(ready_filters); f++) {
     evloop_kqueue_t kq = new_kqueue();
-    uint64_t fd = (uint64_t)ready_fd();
-    apply(kq, fd, KQ_READ, ADD | flags[i], 0, 0, 1);
-    apply(kq, fd, KQ_READ, ADD, 0, 0, 1);
-    CHECK_EQ(expect_event(kq, fd, KQ_READ).flags, 0);
-    CHECK_EQ(expect_event(kq, fd, KQ_READ).flags, 0);
+    int filter = ready_filters[f].filter;
+    uint64_t ident = ready_ident(filter);
+    for (int i = 0; i < 3; i++) {
+      apply(kq, ident, filter, ADD | DISPATCH, ready_filters[f].fflags, ready_filters[f].data, 1);
+      expect_event(kq, ident, filter);
+      expect_nothing(kq);
+    }
+    apply(kq, ident, filter, ADD | DISABLE, ready_filters[f].fflags, ready_filters[f].data, 1);
+    expect_nothing(kq);
   }
 }
 

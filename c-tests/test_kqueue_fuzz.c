@@ -82,19 +82,12 @@ static void touch_user(Note *note, const Event *change) {
   default: break;
   }
   note->data = change->data;
-  if (change->flags & ADD) note->flags |= change->flags & (ONESHOT | CLEAR | DISPATCH);
   if (change->fflags & TRIGGER) note->triggered = true;
   else if (change->flags & CLEAR) note->triggered = note->forced = false;
 }
 
 static void touch_other(int filter, Note *note, const Event *change) {
-  if (change->flags & ADD) {
-    note->flags = change->flags & LASTING;
-    if (filter == 3) {
-      note->flags |= CLEAR;
-      note->forced = false;
-    }
-  }
+  if (filter == 3 && (change->flags & ADD)) note->forced = false;
 }
 
 /* Applies a change; the errno. */

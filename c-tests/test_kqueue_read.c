@@ -115,11 +115,11 @@ TEST(datagrams_are_there_though_they_are_empty) {
   watch(kq, pair[0], 0);
   expect_nothing(kq);
   CHECK_EQ(send(pair[1], "", 0, 0), 0);
-  CHECK_EQ(expect_read(kq, pair[0]).data, 0);
+  CHECK(expect_read(kq, pair[0]).data >= 1);
   CHECK_EQ(recv(pair[0], &byte, 1, 0), 0);
   expect_nothing(kq);
   CHECK_EQ(send(pair[1], "abc", 3, 0), 3);
-  CHECK_EQ(expect_read(kq, pair[0]).data, 3);
+  CHECK(expect_read(kq, pair[0]).data >= 3);
 }
 
 static int tcp_listener(struct sockaddr_in *address, int backlog) {

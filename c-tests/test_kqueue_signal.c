@@ -136,6 +136,7 @@ TEST(oneshot_and_dispatch_are_obeyed) {
   expect_nothing(kq);
   apply(kq, SIGUSR1, KQ_SIGNAL, ENABLE, 0, 0, 7);
   CHECK_EQ(next_count(kq, SIGUSR1), 1);
+  apply(kq, SIGUSR1, KQ_SIGNAL, DELETE, 0, 0, 0);
   apply(kq, SIGUSR1, KQ_SIGNAL, ADD | ONESHOT, 0, 0, 7);
   raise(SIGUSR1);
   CHECK_EQ(next_count(kq, SIGUSR1), 1);

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "kqueue_support.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -225,6 +226,7 @@ TEST_TIMEOUT(a_child_of_a_busy_process_uses_queues_at_once, 60) {
 static Pipe gates[2];
 static __thread int gate;
 static int parked; /* atomic */
+static void *page; /* where changes are that cannot be read yet */
 
 /* Keeps a thread where it is until its gate is opened. */
 static void park(int number) {
@@ -240,12 +242,23 @@ static void park_thread(pthread_t thread) {
   UNTIL(LOAD(parked) > before);
 }
 
-/* It has the queue's lock nearly all the time. */
-static void *change_until_closed(void *kq) {
-  static Event list[500];
-  for (int i = 0; i < LENGTH(list); i++) list[i] = change(1, KQ_USER, ADD, 0, 0, 0);
-  while (evloop_kqueue_control(*(evloop_kqueue_t *)kq, list, LENGTH(list), NULL, 0, 0) == 0) continue;
+static void park_and_let_read(int number) {
+  park(number);
+  CHECK_EQ(mprotect(page, 4096, PROT_READ | PROT_WRITE), 0);
+}
+
+/* It reads its changes with the queue's lock, and cannot go on. */
+static void *change_with_lock(void *kq) {
+  CHECK_EQ(evloop_kqueue_control(*(evloop_kqueue_t *)kq, (Event *)page, 1, NULL, 0, 0), 0);
   return NULL;
+}
+
+static void make_page(void) {
+  page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(page != MAP_FAILED);
+  *(Event *)page = change(1, KQ_USER, ADD, 0, 0, 0);
+  CHECK_EQ(mprotect(page, 4096, PROT_NONE), 0);
+  OK(signal(SIGSEGV, park_and_let_read) == SIG_ERR ? -1 : 0);
 }
 
 static void *take_at_gate(void *argument) {
@@ -285,16 +298,12 @@ TEST(who_is_about_to_wait_sees_that_it_is_closed) {
     evloop_kqueue_t kq = new_kqueue(), by = kq;
     pthread_t changer;
     Taker taker, closer;
+    int before = LOAD(parked);
     if (kind == 1) by = OK(evloop_kqueue_from_fd((int)OK(evloop_kqueue_fileno(kq)), 0));
-    CHECK_EQ(pthread_create(&changer, NULL, change_until_closed, &kq), 0);
-    park_thread(changer);
-    while (start(&taker, by, take_at_gate) != SYS_futex) {
-      /* The changer has not the lock. */
-      apply(kq, 2, KQ_USER, ADD | ONESHOT, TRIGGER, 0, 0);
-      CHECK_EQ(result_of(&taker), 1);
-      put(gates[0].w);
-      park_thread(changer);
-    }
+    make_page();
+    CHECK_EQ(pthread_create(&changer, NULL, change_with_lock, &kq), 0);
+    UNTIL(LOAD(parked) > before);
+    CHECK_EQ(start(&taker, by, take_at_gate), SYS_futex);
     park_thread(taker.thread);
     CHECK_EQ(start(&closer, by, close_main), SYS_futex);
     put(gates[0].w);
@@ -363,7 +372,7 @@ TEST(what_cannot_be_got_rid_of_does_not_keep_a_thread_busy) {
 
 TEST(a_change_that_fails_for_want_of_a_descriptor_was_not_made) {
   evloop_kqueue_t kq = new_kqueue();
-  Event event, timer = change(2, KQ_TIMER, ADD, 0, 1, 7);
+  Event event, timer = change(2, KQ_TIMER, ADD, EVLOOP_KQ_NOTE_ABSTIME, 1, 7);
   Filling all = use_up_descriptors();
   CHECK_EQ(evloop_kqueue_control(kq, &timer, 1, &event, 1, 0), 1);
   CHECK_EQ(event.flags, KQ_ERROR);
@@ -375,8 +384,10 @@ TEST(a_change_that_fails_for_want_of_a_descriptor_was_not_made) {
   /* This needs none. */
   apply(kq, 1, KQ_USER, ADD | CLEAR, TRIGGER, 0, 0);
   expect_event(kq, 1, KQ_USER);
-  give_back_descriptors(all);
   apply(kq, 2, KQ_TIMER, ADD | ONESHOT, 0, 1, 0);
+  expect_event(kq, 2, KQ_TIMER);
+  give_back_descriptors(all);
+  apply(kq, 2, KQ_TIMER, ADD | ONESHOT, EVLOOP_KQ_NOTE_ABSTIME, 1, 0);
   expect_event(kq, 2, KQ_TIMER);
 }
 

@@ -28,6 +28,22 @@ static int64_t fill(int fd) {
   return sum;
 }
 
+/* The same, until nothing more is under way to the peer either: it takes what
+ * it has room for, whatever that is. */
+static int64_t fill_for_good(int fd) {
+  int64_t sum = 0, more;
+  do {
+    more = fill(fd);
+    sum += more;
+    usleep(20000);
+  } while (more > 0);
+  return sum;
+}
+
+static int64_t pipe_size(const Pipe *p) {
+  return OK(fcntl(p->w, F_GETPIPE_SZ));
+}
+
 /* Reads so much. */
 static void drain(int fd, int64_t count) {
   static char bytes[4096];
@@ -41,15 +57,16 @@ static void drain(int fd, int64_t count) {
 TEST(a_pipe_has_room) {
   evloop_kqueue_t kq = new_kqueue();
   Pipe p = new_pipe();
+  int64_t size = pipe_size(&p);
   watch(kq, p.w, 0);
-  CHECK_EQ(expect_write(kq, p.w).data, 65536);
+  CHECK_EQ(expect_write(kq, p.w).data, size);
   CHECK_EQ(write(p.w, "abc", 3), 3);
-  CHECK_EQ(expect_write(kq, p.w).data, 65533);
+  CHECK_EQ(expect_write(kq, p.w).data, size - 3);
   int64_t all = fill(p.w);
   expect_nothing(kq);
   drain(p.r, all - 2 + 3);
   Event event = expect_write(kq, p.w);
-  CHECK_EQ(event.data, 65536 - 2);
+  CHECK_EQ(event.data, size - 2);
   CHECK_EQ(event.flags, 0);
   OK(close(p.r));
   event = expect_write(kq, p.w);
@@ -136,6 +153,87 @@ TEST(a_peer_that_only_stopped_sending_can_be_written_to) {
   CHECK_EQ(expect_write(kq, pair[0]).flags, KQ_EOF);
 }
 
+static void stream_pair(int kind, int pair[2]) {
+  if (kind == 0) tcp_pair(pair);
+  else OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+}
+
+TEST(the_programs_own_shutdown_is_the_end_of_writing) {
+  static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH};
+  for (int kind = 0; kind < 2; kind++) {
+    for (int f = 0; f < LENGTH(flags); f++) {
+      evloop_kqueue_t kq = new_kqueue();
+      int pair[2];
+      stream_pair(kind, pair);
+      apply(kq, (uint64_t)pair[0], KQ_READ, ADD, 0, 0, 0);
+      OK(shutdown(pair[0], SHUT_WR));
+      watch(kq, pair[0], flags[f]);
+      Event event = expect_write(kq, pair[0]);
+      CHECK_EQ(event.flags, flags[f] | KQ_EOF);
+      CHECK_EQ(event.data, 0);
+      CHECK_EQ(event.fflags, 0);
+      if (flags[f] == 0) CHECK_EQ(expect_write(kq, pair[0]).flags, KQ_EOF);
+      else expect_nothing(kq);
+      /* It is still open for reading. */
+      apply(kq, (uint64_t)pair[0], KQ_WRITE, flags[f] == ONESHOT ? ADD | DISABLE : DISABLE, 0, 0, 0);
+      put(pair[1]);
+      event = expect_event(kq, (uint64_t)pair[0], KQ_READ);
+      CHECK_EQ(event.flags, 0);
+      CHECK_EQ(event.data, 1);
+      OK(close(pair[0]));
+      OK(close(pair[1]));
+    }
+  }
+}
+
+static void *shut_down(void *fd) {
+  wait_until_main_is_asleep();
+  OK(shutdown(*(int *)fd, SHUT_WR));
+  return NULL;
+}
+
+TEST(a_shutdown_during_a_wait_ends_it) {
+  for (int kind = 0; kind < 2; kind++) {
+    evloop_kqueue_t kq = new_kqueue();
+    int pair[2];
+    pthread_t thread;
+    stream_pair(kind, pair);
+    watch(kq, pair[0], CLEAR);
+    CHECK_EQ(expect_write(kq, pair[0]).flags, CLEAR);
+    expect_nothing(kq);
+    CHECK_EQ(pthread_create(&thread, NULL, shut_down, pair), 0);
+    CHECK_EQ(expect_write(kq, pair[0]).flags, CLEAR | KQ_EOF);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+  }
+}
+
+TEST(a_shutdown_is_not_below_a_low_water_mark) {
+  for (int kind = 0; kind < 2; kind++) {
+    evloop_kqueue_t kq = new_kqueue();
+    int pair[2];
+    stream_pair(kind, pair);
+    apply(kq, (uint64_t)pair[0], KQ_WRITE, ADD, LOWAT, INT64_MAX, 0);
+    expect_nothing(kq);
+    OK(shutdown(pair[0], SHUT_WR));
+    CHECK_EQ(expect_write(kq, pair[0]).flags, KQ_EOF);
+  }
+}
+
+/* Asking a socket sends nothing. */
+TEST(an_event_leaves_the_stream_alone) {
+  for (int kind = 0; kind < 2; kind++) {
+    evloop_kqueue_t kq = new_kqueue();
+    int pair[2];
+    stream_pair(kind, pair);
+    watch(kq, pair[0], 0);
+    for (int i = 0; i < 3; i++) CHECK_EQ(expect_write(kq, pair[0]).flags, 0);
+    CHECK(!readable(pair[1], 0));
+    put(pair[0]);
+    char bytes[4];
+    CHECK_EQ(read(pair[1], bytes, sizeof bytes), 1);
+  }
+}
+
 TEST(low_water_marks) {
   for (int kind = 0; kind < 3; kind++) {
     evloop_kqueue_t kq = new_kqueue();
@@ -150,12 +248,13 @@ TEST(low_water_marks) {
       OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     }
     watch(kq, pair[0], ONESHOT);
-    int64_t room = expect_write(kq, pair[0]).data, all = fill(pair[0]);
+    int64_t room = expect_write(kq, pair[0]).data, all = fill_for_good(pair[0]);
     Event event;
     apply(kq, (uint64_t)pair[0], KQ_WRITE, ADD, LOWAT, room - room / 8, 0);
     CHECK_EQ(take(kq, &event, 1, 20 * MS), 0);
     drain(pair[1], all / 2);
-    CHECK_EQ(take(kq, &event, 1, 40 * MS), 0);
+    /* How much of that makes room is the business of the two buffers. */
+    if (take(kq, &event, 1, 40 * MS) == 1) CHECK(event.data >= room - room / 8);
     drain(pair[1], all - all / 2);
     event = expect_write(kq, pair[0]);
     CHECK(event.data >= room - room / 8);
@@ -169,15 +268,16 @@ TEST(a_low_water_mark_waits_without_spinning) {
   evloop_kqueue_t kq = new_kqueue();
   Pipe p = new_pipe();
   Event event;
+  int64_t size = pipe_size(&p);
   CHECK_EQ(write(p.w, "x", 1), 1);
-  apply(kq, (uint64_t)p.w, KQ_WRITE, ADD, LOWAT, 65536, 0);
+  apply(kq, (uint64_t)p.w, KQ_WRITE, ADD, LOWAT, size, 0);
   int64_t cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID);
   CHECK_EQ(take(kq, &event, 1, 100 * MS), 0);
   CHECK(now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu < 60 * MS * slow_factor());
   drain(p.r, 1);
-  CHECK_EQ(expect_write(kq, p.w).data, 65536);
+  CHECK_EQ(expect_write(kq, p.w).data, size);
   CHECK_EQ(write(p.w, "x", 1), 1);
-  apply(kq, (uint64_t)p.w, KQ_WRITE, ADD | DISABLE, LOWAT, 65536, 0);
+  apply(kq, (uint64_t)p.w, KQ_WRITE, ADD | DISABLE, LOWAT, size, 0);
   expect_nothing(kq);
 }
 
@@ -189,6 +289,7 @@ TEST(files_devices_and_eventfds_have_room) {
     watch(kq, fd, 0);
     expect_write(kq, fd);
     expect_write(kq, fd);
+    apply(kq, (uint64_t)fd, KQ_WRITE, DELETE, 0, 0, 0);
     watch(kq, fd, CLEAR);
     expect_write(kq, fd);
     expect_nothing(kq);

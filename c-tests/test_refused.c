@@ -68,7 +68,7 @@ static int64_t add_process(void) {
 }
 
 static int64_t change_timer(void) {
-  return try_change(kq, 1, KQ_TIMER, ADD, 0, 1, 0);
+  return try_change(kq, 1, KQ_TIMER, ADD, EVLOOP_KQ_NOTE_ABSTIME, INT64_MAX / 1000000, 0);
 }
 
 static int64_t change_vnode(void) {
@@ -96,6 +96,8 @@ static const Refusal refusals[] = {
     {SYS_epoll_create1, "epoll_create1(2)", make_loop},
     {SYS_epoll_create1, "epoll_create1(2)", fileno_of_loop},
     {SYS_eventfd2, "eventfd(2)", make_loop},
+    {SYS_eventfd2, "eventfd(2)", make_kqueue},
+    {SYS_timerfd_create, "timerfd_create(2)", make_kqueue},
     {SYS_timerfd_create, "timerfd_create(2)", change_timer},
     {SYS_inotify_init1, "inotify_init1(2)", add_file},
     {SYS_inotify_init1, "inotify_init1(2)", change_vnode},

@@ -670,8 +670,9 @@ struct sigaction;
  *
  * Works for everything that can be polled, and for files. data is:
  *
- *   sockets          the bytes that can be read; of a datagram socket those
- *                    of the next datagram, 0 for an empty one (BSD has all)
+ *   stream sockets,  the bytes that can be read, without an urgent one; an
+ *   local SEQPACKET  upper bound where an urgent byte is in their middle
+ *   other sockets    exact, or an upper bound: see below
  *   listening ones   how many connections wait to be accepted; 1 where the
  *                    kernel does not tell (other than TCP and local ones)
  *   pipes, FIFOs,    the bytes that can be read
@@ -685,6 +686,18 @@ struct sigaction;
  *   timerfds         sign; 1 without a /proc
  *   kqueues          how many events it has, about
  *   other            1
+ *
+ * Of a socket that keeps messages (UDP, raw, packet, netlink, local
+ * datagrams and others) Linux reports how long the first message is, and not
+ * how much waits. data is exact if the memory that the socket uses has no
+ * room for a second message. Otherwise it is an upper bound, and never less
+ * than what waits: a program that receives until it has used up data, or
+ * until EAGAIN, receives everything. EAGAIN is the surer sign. An empty
+ * message counts as one byte. Local datagram sockets have as their bound
+ * the first message and the size of the receive buffer, and sixteen times
+ * that size without a peer; only senders with larger send buffers, or more
+ * of them than net.unix.max_dgram_qlen allows by default, exceed it.
+ * EVLOOP_KQ_NOTE_LOWAT is compared with data, so it may be met early.
  *
  * Once the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
  * left, and fflags is the errno of a TCP connection that failed, as far as
@@ -703,18 +716,20 @@ struct sigaction;
  * data is how many bytes there is room for: in a socket's send buffer, in a
  * pipe, at least 1; what can be added to an eventfd, of 64 bits without a
  * sign; 1 where the kernel does not tell; 0 for files and devices that are
- * not polled, which are always ready. EVLOOP_KQ_EV_EOF:
- * nobody will read it; fflags as for EVLOOP_KQ_FILTER_READ. A socket that
- * was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while there
- * is some room but less than that, it is looked at every 10 ms.
+ * not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
+ * EPIPE, since the other side has closed, or the program itself has called
+ * shutdown(SHUT_WR) (TCP and local stream sockets); data is 0, and fflags as
+ * for EVLOOP_KQ_FILTER_READ. A socket that was never connected has no event.
+ * With EVLOOP_KQ_NOTE_LOWAT, while there is some room but less than that, it
+ * is looked at every 10 ms.
  */
 #define EVLOOP_KQ_FILTER_WRITE -2
 
 /**
  * Filter: an operation that evloop_kqueue_aio_read() or its like began is
- * done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM, as on
- * FreeBSD); it can be disabled and enabled, and is deleted when its event
- * was delivered, not while it is in flight (-EBUSY).
+ * done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM); it
+ * can be disabled and enabled, and is deleted when its event was delivered,
+ * not while it is in flight (-EBUSY).
  */
 #define EVLOOP_KQ_FILTER_AIO -3
 
@@ -722,6 +737,10 @@ struct sigaction;
  * Filter: a file is changed or used, whatever its names are. ident is a
  * descriptor of a regular file, a directory, a device or a named pipe; of
  * anything else it is -EINVAL, and of a memfd -ENOTSUP.
+ *
+ * Once one of the bits that were asked for has happened, fflags has all
+ * bits of what happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was
+ * written and grew, though only one of them was asked for.
  *
  * A queue has one inotify(7) for this. The descriptor's file must be
  * readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
@@ -874,12 +893,27 @@ struct sigaction;
 #define EVLOOP_KQ_FILTER_USER -11
 
 /**
+ * Filter: a socket has nothing left to send. ident is its descriptor;
+ * -EINVAL for others, and for sockets that do not count what they have to
+ * send (netlink).
+ *
+ * For a TCP connection that means that the peer has acknowledged all bytes,
+ * or that the connection broke; for a local socket that its peer has
+ * received them. data and fflags are 0. The kernel notifies the queue of
+ * what happens to local sockets. Others are looked at after 1 ms, and then
+ * after twice as long each time, up to 20 ms: while something is left to
+ * send, and the knote is enabled. After an event with EVLOOP_KQ_EV_CLEAR it
+ * is the next call that collects which notices that more was sent.
+ */
+#define EVLOOP_KQ_FILTER_EMPTY -13
+
+/**
  * Filter: the link of a network interface goes up or down. ident is the
  * interface's index, in the network namespace of the thread that added the
  * first one; -ENXIO if there is none. data is what the link is now, one of
- * the three bits. When the interface goes, there is a last event with
- * LINKINV and EVLOOP_KQ_EV_EOF. (FreeBSD of today has no such filter; where
- * it had, the number is another's now.)
+ * the three bits. A link that goes up may be in a state in between before
+ * Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes,
+ * there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
  */
 #define EVLOOP_KQ_FILTER_NETDEV -16
 
@@ -887,12 +921,15 @@ struct sigaction;
  * Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
  * sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
  * (-EINVAL). data is 0. It is one event as long as the urgent byte is not
- * received. (FreeBSD has none.)
+ * received.
  */
 #define EVLOOP_KQ_FILTER_EXCEPT -17
 
 /**
- * Change: watch, or change what is watched; enables it.
+ * Change: watch. If the ident is watched with the filter already, fflags,
+ * data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
+ * and _RECEIPT stay what they were when it was added first. It is enabled,
+ * unless EVLOOP_KQ_EV_DISABLE is given.
  */
 #define EVLOOP_KQ_EV_ADD 1
 
@@ -912,7 +949,8 @@ struct sigaction;
 #define EVLOOP_KQ_EV_DISABLE 8
 
 /**
- * Flag: one event, then it is deleted.
+ * Flag: one event, then it is deleted. This flag and the three after it
+ * are fixed when the ident is added first.
  */
 #define EVLOOP_KQ_EV_ONESHOT 16
 
@@ -2275,8 +2313,9 @@ evloop_poll_t evloop_poll_create(void);
  * @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python
  *   watches by default, 0 only errors and hang-ups.
  * @param data handed back with each event, not looked at.
- * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit. -ENOMEM.
- *   -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or
+ *   one of the library's own descriptors. -ENOMEM. -ESTALE, -EDOM: see
+ *   "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: changes the copy of
  * the process that calls. Since 0.1.0.
@@ -2433,10 +2472,11 @@ int evloop_epoll_fileno(evloop_epoll_t ep);
  * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
  *   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
  *   a selector takes them). -EINVAL: an unknown bit, the epoll object
- *   itself, or EXCLUSIVE for an epoll descriptor or with other bits than IN,
- *   OUT, ERR, HUP, ET and WAKEUP. -ELOOP: epoll sets nested too deep or in a
- *   circle. -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ *   itself, one of the library's own descriptors, or EXCLUSIVE for an epoll
+ *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
+ *   -ELOOP: epoll sets nested too deep or in a circle. -ENOSPC:
+ *   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0. Source: epoll_ctl(2).
@@ -2457,10 +2497,10 @@ int evloop_epoll_register(evloop_epoll_t ep,
  * @param events as evloop_epoll_register().
  * @param data as evloop_epoll_register(); replaces the old one.
  * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
- *   epoll object itself, or the old or the new registration is EXCLUSIVE
- *   (unregister and register instead). -EBADF: fd is not open. -EPERM: as
- *   evloop_epoll_register(). -ENOMEM. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ *   epoll object itself, one of the library's own descriptors, or the old or
+ *   the new registration is EXCLUSIVE (unregister and register instead).
+ *   -EBADF: fd is not open. -EPERM: as evloop_epoll_register(). -ENOMEM.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0. Source: epoll_ctl(2).
@@ -2477,8 +2517,9 @@ int evloop_epoll_modify(evloop_epoll_t ep,
  * @param fd a registered descriptor.
  * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
  *   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
- *   epoll object itself. -EPERM: fd can never have been registered.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *   epoll object itself, or one of the library's own descriptors. -EPERM: fd
+ *   can never have been registered. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
  * Since 0.1.0. Source: epoll_ctl(2).
@@ -2579,10 +2620,10 @@ int evloop_devpoll_fileno(evloop_devpoll_t dp);
  * @param data handed back with each event, not looked at; replaces that of
  *   an earlier registration.
  * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
- *   object's own descriptor. Once evloop_devpoll_fileno() was called,
- *   -ELOOP: epoll sets nested too deep or in a circle; -ENOSPC:
- *   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
- *   see "Handles".
+ *   object's own descriptor, or another one of the library's own. Once
+ *   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested too deep
+ *   or in a circle; -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; applies to waits going on. Signals: not
  * safe. Fork: -ECHILD. Since 0.1.0.
@@ -2663,9 +2704,9 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
  *
  * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
  * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
- *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
- *   up to ten more for what it is made to watch, and the process one for
- *   all its queues and epolls. -ENOMEM.
+ *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
+ *   and up to eight more for what it is made to watch. -ENOSPC: the user's
+ *   max_user_watches is used up. -ENOMEM.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
  * everything but close in the child, whose descriptor of it is closed by
@@ -2727,9 +2768,55 @@ int evloop_kqueue_fileno(evloop_kqueue_t kq);
  * 0. If there is any such entry, the call returns at once, and events stay
  * for the next one. If there is no room for an entry, the later changes are
  * not applied, and the call returns the error, or, after a receipt, the
- * number of entries.
+ * number of entries. A call that returns an error leaves events as it was.
  *
  * Then events are waited for, unless nevents is 0.
+ *
+ * What is different from FreeBSD, where a program may notice:
+ *
+ *   EV_ADD         of a disabled knote enables it, as FreeBSD's manual page
+ *                  has it; its kernel needs EV_ENABLE
+ *   EV_CLEAR       an event may come once more than something happened
+ *   close(2)       of a descriptor that is watched: as on FreeBSD; of a
+ *                  queue's own: see evloop_bsd_kqueue(). Closing a queue
+ *                  wakes the threads that wait in it
+ *   the queue's    may be readable though there is no event, until the
+ *   descriptor     next call (see evloop_kqueue_fileno())
+ *   nesting        queues and epolls nest as deep as epoll allows
+ *   READ           data of sockets that keep messages, and of TCP with an
+ *                  urgent byte in the middle, may be a bound above what
+ *                  waits, and NOTE_LOWAT goes by it. fflags of a connection
+ *                  that failed is ECONNREFUSED, ECONNRESET or 0: the error
+ *                  is left to getsockopt(SO_ERROR). That lseek() moved the
+ *                  position of a file is not seen, nor what other machines
+ *                  do to it
+ *   WRITE          EV_EOF also when the peer has closed. After one's own
+ *                  shutdown(SHUT_WR) it has EV_EOF for TCP and local stream
+ *                  sockets, not for others, and data is 0. data is at least
+ *                  1 otherwise. Below NOTE_LOWAT it is looked every 10 ms
+ *   EMPTY          up to 20 ms late, but for local sockets
+ *   VNODE          what happens between two looks at the file is one
+ *                  happening: NOTE_LINK also when a name is removed,
+ *                  NOTE_WRITE also when it is truncated. The file must be
+ *                  readable. Not seen: writing by mmap(2), other machines.
+ *                  NOTE_REVOKE is for unmounting alone
+ *   PROC           NOTE_FORK, _EXEC and _TRACK need more than a kernel
+ *                  must have; an exit status may be unknown
+ *   SIGNAL         see the filter
+ *   TIMER          never early; EV_CLEAR is always on, but for NOTE_ABSTIME
+ *   USER           a change of a knote that has both NOTE_TRIGGER and
+ *                  EV_CLEAR triggers it; on FreeBSD it does not
+ *   AIO            operations are begun with evloop_kqueue_aio_read() and
+ *                  its like: the C library's aio_read() is not seen
+ *   FS             only VQ_MOUNT and VQ_UNMOUNT
+ *   NETDEV         is not in FreeBSD any more; its number is another's there
+ *   EXCEPT         is not in FreeBSD
+ *   PROCDESC, LIO, -ENOTSUP, and not defined in <sys/event.h>
+ *   SENDFILE
+ *   EV_UDATA_      is macOS's; the number is this library's own
+ *   SPECIFIC
+ *
+ * What Linux cannot do is refused (-ENOTSUP) when it is asked for.
  *
  * @param kq a kqueue.
  * @param changes what to change; may be NULL if nchanges is 0.
@@ -2746,9 +2833,10 @@ int evloop_kqueue_fileno(evloop_kqueue_t kq);
  *   live handle, or closed during the wait. -ECHILD: used after fork.
  *   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
  *   open descriptor. -ENOENT: ident is not watched with that filter.
- *   -EINVAL: the filter, or something in fflags or data, is unknown.
- *   -ENOTSUP: this system cannot watch that. -EMFILE, -ENFILE, -ENOSPC,
- *   -ELOOP.
+ *   -EINVAL: the filter, or something in fflags or data, is unknown; or
+ *   ident is the queue itself, or one of the library's own descriptors.
+ *   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
+ *   be nested in a circle, or too deep. -EMFILE, -ENFILE, -ENOSPC.
  *
  * Blocking: up to timeout_ns, never less. Threads: any, several at once.
  * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
@@ -2769,7 +2857,8 @@ int evloop_kqueue_control(evloop_kqueue_t kq,
  * -1, and the errno in fflags (-ECANCELED becomes ECANCELED). Like any
  * other it comes from evloop_kqueue_control() and makes the queue readable.
  * It is on io_uring(7) where the process has that, else on up to four
- * threads of the queue's own, which block all signals and end with it.
+ * threads of the queue's own, which block all signals and end with it. Both
+ * do the same, and report the same errors.
  *
  * The buffer is lent until the event was returned or evloop_kqueue_close()
  * was; the descriptor must stay open until then, and so, with io_uring, must
@@ -2780,8 +2869,9 @@ int evloop_kqueue_control(evloop_kqueue_t kq,
  * @param fd a descriptor to read from.
  * @param buffer where to read to; at least count bytes.
  * @param count how many bytes at most; 0 or more.
- * @param offset where in the file, in bytes; negative: at its position,
- *   as for pipes and sockets.
+ * @param offset where in the file, in bytes; negative: at its position.
+ *   What has no positions (a pipe, a terminal) takes any offset, a socket 0
+ *   or a negative one (ESPIPE in the event).
  * @param ident the operation's number, which no other operation of this
  *   queue may have that is in flight or was not collected yet.
  * @param udata handed back with the event.
@@ -2883,12 +2973,13 @@ int evloop_kqueue_close(evloop_kqueue_t kq);
 /**
  * Create a kqueue that is known by its descriptor, as on BSD.
  *
- * The descriptor is the program's: close(2) closes the queue. Nobody is
- * told of that: threads that wait in evloop_bsd_kevent() look every 250
- * ms, and return; without any, what the queue holds is given back at a
- * later call of one of these two functions or of evloop_kqueue_create(),
- * at the next one if descriptors have run out. A duplicate, dup(2), is the
- * same queue, which lives as long as one of them is open.
+ * The descriptor is the program's: close(2) closes the queue. The kernel
+ * does not notify the library of that. Threads that wait in
+ * evloop_bsd_kevent() look every 250 ms, and return. What closed queues hold
+ * is given back by the next call that makes a kqueue, and by the next one
+ * that waits in a kqueue (which looks at most once a millisecond). A
+ * duplicate, dup(2), is the same queue, which lives as long as one of them
+ * is open.
  *
  * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
  *   ENFILE, ENOMEM.
@@ -2991,7 +3082,8 @@ evloop_selector_t evloop_selector_create(int backend);
  * @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
  * @param data handed back with each event, not looked at.
  * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EINVAL: no events, or an unknown bit; or fd is the selector's own.
+ *   -EINVAL: no events, or an unknown bit; or fd is the selector's own, or
+ *   another one of the library's own.
  *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
  *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
  *   used after fork. -ESTALE, -EDOM: see "Handles".
@@ -3462,7 +3554,9 @@ int evloop_embed_dispatch(evloop_t loop);
  * @returns 0; also if there is nothing to do. -EBUSY: another thread of
  *   the parent was in a callback of the loop, or in a call on it, at the
  *   fork: its state was lost, it can only be closed. -EMFILE, -ENFILE,
- *   -ENOSPC, -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
+ *   -ENOSPC, -ENOMEM: some of it could not be done, be it for one watcher
+ *   alone. The loop stays the parent's, nothing is lost, and this can be
+ *   called again until it succeeds. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Since 0.1.0.
  */
@@ -4061,6 +4155,13 @@ int evloop_event_process(const struct evloop_event_t *event,
  * that follows it, since that half may be on its way; should it take longer,
  * the two are two events.
  *
+ * An exchange (renameat2(2) with RENAME_EXCHANGE) is two renames, as the
+ * kernel reports it: old to new, then new to old. With something outside of
+ * what is watched it is a MOVED_FROM and a MOVED_TO of one name, in the
+ * order of renameat2()'s arguments, so that the last of them does not say
+ * whether the name is still there. A tree follows the directories either
+ * way; a program that keeps a copy of it looks at both names again.
+ *
  * Always told, asked for or not:
  * - EVLOOP_FILE_IGNORED: what is watched is gone (deleted, and closed by
  *   all; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event: the
@@ -4070,15 +4171,19 @@ int evloop_event_process(const struct evloop_event_t *event,
  *   were taken: the kernel keeps max_queued_events for a loop, and 8192 wait
  *   for a watcher that is disabled, over its rate limit, or has no callback
  *   while evloop_wait() is not called; or since there was no memory for
- *   them. After what the kernel lost a recursive watcher has looked for
- *   directories again by then, without the loop waiting for all of that:
- *   what the program finds from then on is watched.
+ *   them; or since a large directory was renamed while it was read. After
+ *   what the kernel lost a recursive watcher has looked for directories
+ *   again by then, without the loop waiting for all of that: what the
+ *   program finds from then on is watched.
  * - EVLOOP_ERROR, with the reason in result: a directory of a tree, whose
- *   name evloop_event_name() has, cannot be watched: -ENOSPC, -EMFILE,
- *   -ENOMEM, -ENAMETOOLONG; -EACCES, also for those that were there when the
- *   watcher was added. The watcher goes on without it, and is not disabled.
- *   So it does where a directory could be watched but not be read again
- *   after an overflow, be it the tree itself, whose name is empty.
+ *   name evloop_event_name() has, cannot be watched. -ENOSPC, -EMFILE,
+ *   -ENFILE, -ENOMEM: something is used up. -EACCES: the program may not
+ *   read it. -ENAMETOOLONG: its path is longer than PATH_MAX, 4096. Or what
+ *   else its file system reports, such as -EIO. The watcher goes on without
+ *   it, and is not disabled. So it does where a directory could be watched
+ *   but not be read again after an overflow, be it the tree itself, whose
+ *   name is empty. Of the directories that are there when the tree is added
+ *   those are reported for which nothing is used up.
  *
  * A tree: what is in a directory that was made, or moved in, is told as
  * CREATE, as it is found when the directory is read after it was watched; of
@@ -4092,7 +4197,19 @@ int evloop_event_process(const struct evloop_event_t *event,
  * loop's own reading of directories is told as OPEN, ACCESS and
  * CLOSE_NOWRITE, if that is asked for. The tree is found by its path: when
  * that leads elsewhere, since it was renamed, that is noticed at its own
- * rename or at the next new directory, and is told as EVLOOP_FILE_IGNORED.
+ * rename, at the next new directory or after an overflow, and is told as
+ * EVLOOP_FILE_IGNORED.
+ *
+ * What others do with a tree is bounded. Directories are opened from its
+ * root by openat2(2), or step by step, and are watched and read by that
+ * descriptor: whoever may rename directories, in the tree or above it,
+ * cannot make the loop watch, read or report what is outside. (Without
+ * /proc inotify has to find a directory by its path, which is looked at
+ * before and after: two renames in that moment can deceive it.) This takes
+ * two descriptors for a moment, and one more for as long as a large
+ * directory is read. A directory that comes into the tree is read, and one
+ * that leaves it forgotten, in pieces, some in each iteration; of the names
+ * in it none is kept but those of events that were asked for.
  *
  * A loop has one inotify for all its watchers, made at the first and closed
  * with the last. Watchers of the same file share its watch; each hears only
@@ -4110,9 +4227,9 @@ int evloop_event_process(const struct evloop_event_t *event,
  *   bits. -ENOENT: there is no such file. -EACCES: it may not be read, or
  *   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
  *   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
- *   is used up, also in the middle of a tree, of which then nothing is
- *   watched. -EMFILE: no descriptor, or none of the user's
- *   max_user_instances, is left. -ENFILE. -ENOMEM. -ECHILD: used after
+ *   is used up. -EMFILE: no descriptor, or none of the user's
+ *   max_user_instances, is left. -ENFILE. -ENOMEM. (These four also in the
+ *   middle of a tree, of which then nothing is watched.) -ECHILD: used after
  *   fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: for as long as the file system takes to look up the path and,
@@ -4165,8 +4282,9 @@ evloop_watcher_t evloop_add_file_fd(evloop_t loop,
  *   is not closed, has delivered.
  * @param buf where the name goes, always ended by a NUL byte, cut if it
  *   does not fit; may be NULL when cap is 0.
- * @param cap size of buf in bytes; what is watched is never deeper than
- *   PATH_MAX, 4096.
+ * @param cap size of buf in bytes; the path of what is watched is never
+ *   longer than PATH_MAX, 4096, that of a directory which is too deep for it
+ *   by one name.
  * @returns the length of the whole name in bytes without its NUL, so a
  *   value >= cap means that it was cut. -EINVAL: event is NULL or of
  *   another type; buf is NULL and cap is not 0. -ENOENT: the loop has waited

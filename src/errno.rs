@@ -6,7 +6,9 @@
 use crate::util::Out;
 use crate::util::alloc::{NoMemory, try_copy};
 #[cfg(not(loom))]
-use crate::util::{per_thread::PerThread, try_box};
+use crate::util::per_thread::PerThread;
+#[cfg(not(loom))]
+use crate::util::try_box;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::fmt::Write as _;
@@ -30,6 +32,11 @@ impl Errno {
         -self.0.get()
     }
 
+    /// Whether something was used up, of which there may be more later.
+    pub const fn is_shortage(self) -> bool {
+        matches!(self, Self::ENOMEM | Self::ENOSPC | Self::EMFILE | Self::ENFILE)
+    }
+
     pub const E2BIG: Self = Self::new(libc::E2BIG);
     pub const EAGAIN: Self = Self::new(libc::EAGAIN);
     pub const EBADF: Self = Self::new(libc::EBADF);
@@ -47,13 +54,14 @@ impl Errno {
     pub const EISDIR: Self = Self::new(libc::EISDIR);
     pub const ELOOP: Self = Self::new(libc::ELOOP);
     pub const EMFILE: Self = Self::new(libc::EMFILE);
-    pub const ENAMETOOLONG: Self = Self::new(libc::ENAMETOOLONG);
     pub const ENFILE: Self = Self::new(libc::ENFILE);
     pub const ENOBUFS: Self = Self::new(libc::ENOBUFS);
     pub const EACCES: Self = Self::new(libc::EACCES);
     pub const ENOSPC: Self = Self::new(libc::ENOSPC);
     pub const ENXIO: Self = Self::new(libc::ENXIO);
     pub const ENODEV: Self = Self::new(libc::ENODEV);
+    pub const ENAMETOOLONG: Self = Self::new(libc::ENAMETOOLONG);
+    pub const EXDEV: Self = Self::new(libc::EXDEV);
     pub const ENOENT: Self = Self::new(libc::ENOENT);
     pub const ENOMEM: Self = Self::new(libc::ENOMEM);
     pub const ENOSYS: Self = Self::new(libc::ENOSYS);
@@ -65,6 +73,7 @@ impl Errno {
     pub const EPERM: Self = Self::new(libc::EPERM);
     pub const EPIPE: Self = Self::new(libc::EPIPE);
     pub const EROFS: Self = Self::new(libc::EROFS);
+    pub const ESPIPE: Self = Self::new(libc::ESPIPE);
     pub const ESRCH: Self = Self::new(libc::ESRCH);
     pub const ESTALE: Self = Self::new(libc::ESTALE);
     pub const ETXTBSY: Self = Self::new(libc::ETXTBSY);
@@ -429,8 +438,8 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ETXTBSY, c"ETXTBSY: the file is a program that is running"),
 ];
 
-#[cfg(test)]
 #[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -9,7 +9,7 @@ use crate::errno::{Errno, Error, Result, fail};
 use crate::sync::{AtomicBool, ForkMutex, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
-use crate::sys::{eventfd, fork, interrupt, poll};
+use crate::sys::{eventfd, file, fork, interrupt, poll};
 use crate::util::alloc::TryVec;
 use crate::util::per_thread::PerThread;
 use crate::util::try_box;
@@ -90,6 +90,20 @@ fn forget_eventfd() {
     if let Some(own) = EVENTFD.take() {
         own.fd.disown();
     }
+}
+
+/// Whether a descriptor is one that the library itself waits with: that of
+/// the process, or the calling thread's. No object takes these.
+pub(crate) fn is_own(fd: RawFd) -> bool {
+    let epoch = fork::current();
+    let is_known = eventfd::is_always_readable(epoch, fd) || own_eventfd(epoch) == Some(fd);
+    // The program may have closed it, and opened a file at its number.
+    is_known && file::is_anonymous(fd)
+}
+
+/// Refuses such a descriptor.
+pub(crate) fn refuse_own(fd: RawFd) -> Result<()> {
+    if is_own(fd) { fail!(EINVAL, "fd {} is the library's own", fd) } else { Ok(()) }
 }
 
 impl Waiters {

@@ -57,10 +57,10 @@ pub extern "C" fn evloop_devpoll_fileno(dp: evloop_devpoll_t) -> c_int {
 /// @param data handed back with each event, not looked at; replaces that of
 ///   an earlier registration.
 /// @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
-///   object's own descriptor. Once evloop_devpoll_fileno() was called,
-///   -ELOOP: epoll sets nested too deep or in a circle; -ENOSPC:
-///   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
-///   see "Handles".
+///   object's own descriptor, or another one of the library's own. Once
+///   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested too deep
+///   or in a circle; -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after
+///   fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any; applies to waits going on. Signals: not
 /// safe. Fork: -ECHILD. Since 0.1.0.

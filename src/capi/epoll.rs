@@ -92,10 +92,11 @@ pub extern "C" fn evloop_epoll_fileno(ep: evloop_epoll_t) -> c_int {
 /// @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
 ///   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
 ///   a selector takes them). -EINVAL: an unknown bit, the epoll object
-///   itself, or EXCLUSIVE for an epoll descriptor or with other bits than IN,
-///   OUT, ERR, HUP, ET and WAKEUP. -ELOOP: epoll sets nested too deep or in a
-///   circle. -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after fork.
-///   -ESTALE, -EDOM: see "Handles".
+///   itself, one of the library's own descriptors, or EXCLUSIVE for an epoll
+///   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
+///   -ELOOP: epoll sets nested too deep or in a circle. -ENOSPC:
+///   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0. Source: epoll_ctl(2).
@@ -122,10 +123,10 @@ pub extern "C" fn evloop_epoll_register(
 /// @param events as evloop_epoll_register().
 /// @param data as evloop_epoll_register(); replaces the old one.
 /// @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
-///   epoll object itself, or the old or the new registration is EXCLUSIVE
-///   (unregister and register instead). -EBADF: fd is not open. -EPERM: as
-///   evloop_epoll_register(). -ENOMEM. -ECHILD: used after fork. -ESTALE,
-///   -EDOM: see "Handles".
+///   epoll object itself, one of the library's own descriptors, or the old or
+///   the new registration is EXCLUSIVE (unregister and register instead).
+///   -EBADF: fd is not open. -EPERM: as evloop_epoll_register(). -ENOMEM.
+///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0. Source: epoll_ctl(2).
@@ -148,8 +149,9 @@ pub extern "C" fn evloop_epoll_modify(
 /// @param fd a registered descriptor.
 /// @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
 ///   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
-///   epoll object itself. -EPERM: fd can never have been registered.
-///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///   epoll object itself, or one of the library's own descriptors. -EPERM: fd
+///   can never have been registered. -ECHILD: used after fork. -ESTALE,
+///   -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
 /// Since 0.1.0. Source: epoll_ctl(2).

@@ -20,9 +20,9 @@ use libc::{sigaction, timespec};
 ///
 /// @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
 /// @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
-///   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs two,
-///   up to ten more for what it is made to watch, and the process one for
-///   all its queues and epolls. -ENOMEM.
+///   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
+///   and up to eight more for what it is made to watch. -ENOSPC: the user's
+///   max_user_watches is used up. -ENOMEM.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
 /// everything but close in the child, whose descriptor of it is closed by
@@ -93,9 +93,55 @@ pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
 /// 0. If there is any such entry, the call returns at once, and events stay
 /// for the next one. If there is no room for an entry, the later changes are
 /// not applied, and the call returns the error, or, after a receipt, the
-/// number of entries.
+/// number of entries. A call that returns an error leaves events as it was.
 ///
 /// Then events are waited for, unless nevents is 0.
+///
+/// What is different from FreeBSD, where a program may notice:
+///
+///   EV_ADD         of a disabled knote enables it, as FreeBSD's manual page
+///                  has it; its kernel needs EV_ENABLE
+///   EV_CLEAR       an event may come once more than something happened
+///   close(2)       of a descriptor that is watched: as on FreeBSD; of a
+///                  queue's own: see evloop_bsd_kqueue(). Closing a queue
+///                  wakes the threads that wait in it
+///   the queue's    may be readable though there is no event, until the
+///   descriptor     next call (see evloop_kqueue_fileno())
+///   nesting        queues and epolls nest as deep as epoll allows
+///   READ           data of sockets that keep messages, and of TCP with an
+///                  urgent byte in the middle, may be a bound above what
+///                  waits, and NOTE_LOWAT goes by it. fflags of a connection
+///                  that failed is ECONNREFUSED, ECONNRESET or 0: the error
+///                  is left to getsockopt(SO_ERROR). That lseek() moved the
+///                  position of a file is not seen, nor what other machines
+///                  do to it
+///   WRITE          EV_EOF also when the peer has closed. After one's own
+///                  shutdown(SHUT_WR) it has EV_EOF for TCP and local stream
+///                  sockets, not for others, and data is 0. data is at least
+///                  1 otherwise. Below NOTE_LOWAT it is looked every 10 ms
+///   EMPTY          up to 20 ms late, but for local sockets
+///   VNODE          what happens between two looks at the file is one
+///                  happening: NOTE_LINK also when a name is removed,
+///                  NOTE_WRITE also when it is truncated. The file must be
+///                  readable. Not seen: writing by mmap(2), other machines.
+///                  NOTE_REVOKE is for unmounting alone
+///   PROC           NOTE_FORK, _EXEC and _TRACK need more than a kernel
+///                  must have; an exit status may be unknown
+///   SIGNAL         see the filter
+///   TIMER          never early; EV_CLEAR is always on, but for NOTE_ABSTIME
+///   USER           a change of a knote that has both NOTE_TRIGGER and
+///                  EV_CLEAR triggers it; on FreeBSD it does not
+///   AIO            operations are begun with evloop_kqueue_aio_read() and
+///                  its like: the C library's aio_read() is not seen
+///   FS             only VQ_MOUNT and VQ_UNMOUNT
+///   NETDEV         is not in FreeBSD any more; its number is another's there
+///   EXCEPT         is not in FreeBSD
+///   PROCDESC, LIO, -ENOTSUP, and not defined in <sys/event.h>
+///   SENDFILE
+///   EV_UDATA_      is macOS's; the number is this library's own
+///   SPECIFIC
+///
+/// What Linux cannot do is refused (-ENOTSUP) when it is asked for.
 ///
 /// @param kq a kqueue.
 /// @param changes what to change; may be NULL if nchanges is 0.
@@ -112,9 +158,10 @@ pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
 ///   live handle, or closed during the wait. -ECHILD: used after fork.
 ///   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
 ///   open descriptor. -ENOENT: ident is not watched with that filter.
-///   -EINVAL: the filter, or something in fflags or data, is unknown.
-///   -ENOTSUP: this system cannot watch that. -EMFILE, -ENFILE, -ENOSPC,
-///   -ELOOP.
+///   -EINVAL: the filter, or something in fflags or data, is unknown; or
+///   ident is the queue itself, or one of the library's own descriptors.
+///   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
+///   be nested in a circle, or too deep. -EMFILE, -ENFILE, -ENOSPC.
 ///
 /// Blocking: up to timeout_ns, never less. Threads: any, several at once.
 /// Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
@@ -150,7 +197,8 @@ pub unsafe extern "C" fn evloop_kqueue_control(
 /// -1, and the errno in fflags (-ECANCELED becomes ECANCELED). Like any
 /// other it comes from evloop_kqueue_control() and makes the queue readable.
 /// It is on io_uring(7) where the process has that, else on up to four
-/// threads of the queue's own, which block all signals and end with it.
+/// threads of the queue's own, which block all signals and end with it. Both
+/// do the same, and report the same errors.
 ///
 /// The buffer is lent until the event was returned or evloop_kqueue_close()
 /// was; the descriptor must stay open until then, and so, with io_uring, must
@@ -161,8 +209,9 @@ pub unsafe extern "C" fn evloop_kqueue_control(
 /// @param fd a descriptor to read from.
 /// @param buffer where to read to; at least count bytes.
 /// @param count how many bytes at most; 0 or more.
-/// @param offset where in the file, in bytes; negative: at its position,
-///   as for pipes and sockets.
+/// @param offset where in the file, in bytes; negative: at its position.
+///   What has no positions (a pipe, a terminal) takes any offset, a socket 0
+///   or a negative one (ESPIPE in the event).
 /// @param ident the operation's number, which no other operation of this
 ///   queue may have that is in flight or was not collected yet.
 /// @param udata handed back with the event.
@@ -292,12 +341,13 @@ pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
 
 /// Create a kqueue that is known by its descriptor, as on BSD.
 ///
-/// The descriptor is the program's: close(2) closes the queue. Nobody is
-/// told of that: threads that wait in evloop_bsd_kevent() look every 250
-/// ms, and return; without any, what the queue holds is given back at a
-/// later call of one of these two functions or of evloop_kqueue_create(),
-/// at the next one if descriptors have run out. A duplicate, dup(2), is the
-/// same queue, which lives as long as one of them is open.
+/// The descriptor is the program's: close(2) closes the queue. The kernel
+/// does not notify the library of that. Threads that wait in
+/// evloop_bsd_kevent() look every 250 ms, and return. What closed queues hold
+/// is given back by the next call that makes a kqueue, and by the next one
+/// that waits in a kqueue (which looks at most once a millisecond). A
+/// duplicate, dup(2), is the same queue, which lives as long as one of them
+/// is open.
 ///
 /// @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
 ///   ENFILE, ENOMEM.

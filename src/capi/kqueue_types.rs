@@ -8,8 +8,9 @@ use crate::kqueue;
 ///
 /// Works for everything that can be polled, and for files. data is:
 ///
-///   sockets          the bytes that can be read; of a datagram socket those
-///                    of the next datagram, 0 for an empty one (BSD has all)
+///   stream sockets,  the bytes that can be read, without an urgent one; an
+///   local SEQPACKET  upper bound where an urgent byte is in their middle
+///   other sockets    exact, or an upper bound: see below
 ///   listening ones   how many connections wait to be accepted; 1 where the
 ///                    kernel does not tell (other than TCP and local ones)
 ///   pipes, FIFOs,    the bytes that can be read
@@ -23,6 +24,18 @@ use crate::kqueue;
 ///   timerfds         sign; 1 without a /proc
 ///   kqueues          how many events it has, about
 ///   other            1
+///
+/// Of a socket that keeps messages (UDP, raw, packet, netlink, local
+/// datagrams and others) Linux reports how long the first message is, and not
+/// how much waits. data is exact if the memory that the socket uses has no
+/// room for a second message. Otherwise it is an upper bound, and never less
+/// than what waits: a program that receives until it has used up data, or
+/// until EAGAIN, receives everything. EAGAIN is the surer sign. An empty
+/// message counts as one byte. Local datagram sockets have as their bound
+/// the first message and the size of the receive buffer, and sixteen times
+/// that size without a peer; only senders with larger send buffers, or more
+/// of them than net.unix.max_dgram_qlen allows by default, exceed it.
+/// EVLOOP_KQ_NOTE_LOWAT is compared with data, so it may be met early.
 ///
 /// Once the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
 /// left, and fflags is the errno of a TCP connection that failed, as far as
@@ -38,19 +51,25 @@ pub const EVLOOP_KQ_FILTER_READ: i16 = -1;
 /// data is how many bytes there is room for: in a socket's send buffer, in a
 /// pipe, at least 1; what can be added to an eventfd, of 64 bits without a
 /// sign; 1 where the kernel does not tell; 0 for files and devices that are
-/// not polled, which are always ready. EVLOOP_KQ_EV_EOF:
-/// nobody will read it; fflags as for EVLOOP_KQ_FILTER_READ. A socket that
-/// was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while there
-/// is some room but less than that, it is looked at every 10 ms.
+/// not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
+/// EPIPE, since the other side has closed, or the program itself has called
+/// shutdown(SHUT_WR) (TCP and local stream sockets); data is 0, and fflags as
+/// for EVLOOP_KQ_FILTER_READ. A socket that was never connected has no event.
+/// With EVLOOP_KQ_NOTE_LOWAT, while there is some room but less than that, it
+/// is looked at every 10 ms.
 pub const EVLOOP_KQ_FILTER_WRITE: i16 = -2;
 /// Filter: an operation that evloop_kqueue_aio_read() or its like began is
-/// done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM, as on
-/// FreeBSD); it can be disabled and enabled, and is deleted when its event
-/// was delivered, not while it is in flight (-EBUSY).
+/// done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM); it
+/// can be disabled and enabled, and is deleted when its event was delivered,
+/// not while it is in flight (-EBUSY).
 pub const EVLOOP_KQ_FILTER_AIO: i16 = -3;
 /// Filter: a file is changed or used, whatever its names are. ident is a
 /// descriptor of a regular file, a directory, a device or a named pipe; of
 /// anything else it is -EINVAL, and of a memfd -ENOTSUP.
+///
+/// Once one of the bits that were asked for has happened, fflags has all
+/// bits of what happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was
+/// written and grew, though only one of them was asked for.
 ///
 /// A queue has one inotify(7) for this. The descriptor's file must be
 /// readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
@@ -185,19 +204,34 @@ pub const EVLOOP_KQ_FILTER_FS: i16 = -9;
 /// EVLOOP_KQ_EV_CLEAR until that is delivered. data and fflags of the event
 /// are what changes have set.
 pub const EVLOOP_KQ_FILTER_USER: i16 = -11;
+/// Filter: a socket has nothing left to send. ident is its descriptor;
+/// -EINVAL for others, and for sockets that do not count what they have to
+/// send (netlink).
+///
+/// For a TCP connection that means that the peer has acknowledged all bytes,
+/// or that the connection broke; for a local socket that its peer has
+/// received them. data and fflags are 0. The kernel notifies the queue of
+/// what happens to local sockets. Others are looked at after 1 ms, and then
+/// after twice as long each time, up to 20 ms: while something is left to
+/// send, and the knote is enabled. After an event with EVLOOP_KQ_EV_CLEAR it
+/// is the next call that collects which notices that more was sent.
+pub const EVLOOP_KQ_FILTER_EMPTY: i16 = -13;
 /// Filter: the link of a network interface goes up or down. ident is the
 /// interface's index, in the network namespace of the thread that added the
 /// first one; -ENXIO if there is none. data is what the link is now, one of
-/// the three bits. When the interface goes, there is a last event with
-/// LINKINV and EVLOOP_KQ_EV_EOF. (FreeBSD of today has no such filter; where
-/// it had, the number is another's now.)
+/// the three bits. A link that goes up may be in a state in between before
+/// Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes,
+/// there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
 pub const EVLOOP_KQ_FILTER_NETDEV: i16 = -16;
 /// Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
 /// sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
 /// (-EINVAL). data is 0. It is one event as long as the urgent byte is not
-/// received. (FreeBSD has none.)
+/// received.
 pub const EVLOOP_KQ_FILTER_EXCEPT: i16 = -17;
-/// Change: watch, or change what is watched; enables it.
+/// Change: watch. If the ident is watched with the filter already, fflags,
+/// data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
+/// and _RECEIPT stay what they were when it was added first. It is enabled,
+/// unless EVLOOP_KQ_EV_DISABLE is given.
 pub const EVLOOP_KQ_EV_ADD: u16 = 0x1;
 /// Change: watch no more.
 pub const EVLOOP_KQ_EV_DELETE: u16 = 0x2;
@@ -205,7 +239,8 @@ pub const EVLOOP_KQ_EV_DELETE: u16 = 0x2;
 pub const EVLOOP_KQ_EV_ENABLE: u16 = 0x4;
 /// Change: deliver no events; what happens is kept.
 pub const EVLOOP_KQ_EV_DISABLE: u16 = 0x8;
-/// Flag: one event, then it is deleted.
+/// Flag: one event, then it is deleted. This flag and the three after it
+/// are fixed when the ident is added first.
 pub const EVLOOP_KQ_EV_ONESHOT: u16 = 0x10;
 /// Flag: an event is only delivered again when something happens.
 pub const EVLOOP_KQ_EV_CLEAR: u16 = 0x20;
@@ -357,6 +392,7 @@ const _: () = {
     assert!(EVLOOP_KQ_FILTER_TIMER == kqueue::FILTER_TIMER);
     assert!(EVLOOP_KQ_FILTER_FS == kqueue::FILTER_FS);
     assert!(EVLOOP_KQ_FILTER_USER == kqueue::FILTER_USER);
+    assert!(EVLOOP_KQ_FILTER_EMPTY == kqueue::FILTER_EMPTY);
     assert!(EVLOOP_KQ_FILTER_NETDEV == kqueue::FILTER_NETDEV);
     assert!(EVLOOP_KQ_FILTER_EXCEPT == kqueue::FILTER_EXCEPT);
     assert!(EVLOOP_KQ_EV_ADD == kqueue::EV_ADD);

@@ -35,8 +35,9 @@ pub extern "C" fn evloop_poll_create() -> evloop_poll_t {
 /// @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python
 ///   watches by default, 0 only errors and hang-ups.
 /// @param data handed back with each event, not looked at.
-/// @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit. -ENOMEM.
-///   -ESTALE, -EDOM: see "Handles".
+/// @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or
+///   one of the library's own descriptors. -ENOMEM. -ESTALE, -EDOM: see
+///   "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: changes the copy of
 /// the process that calls. Since 0.1.0.

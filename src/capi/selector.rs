@@ -41,7 +41,8 @@ pub extern "C" fn evloop_selector_create(backend: c_int) -> evloop_selector_t {
 /// @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
 /// @param data handed back with each event, not looked at.
 /// @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
-///   -EINVAL: no events, or an unknown bit; or fd is the selector's own.
+///   -EINVAL: no events, or an unknown bit; or fd is the selector's own, or
+///   another one of the library's own.
 ///   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
 ///   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
 ///   used after fork. -ESTALE, -EDOM: see "Handles".

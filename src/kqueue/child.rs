@@ -5,14 +5,17 @@
 //! descriptors are closed there. One that was made to be kept gets epolls of
 //! its own, by the first call in the child.
 
-use super::Queue;
 use super::core::Core;
+use super::event::FILTER_SIGNAL;
 use super::notes::NOT_NOTED;
 use super::set::{self, Set};
+use super::signals::DETACHED;
+use super::timers::Timerfds;
+use super::{Queue, object};
 use crate::errno::{Error, Result, fail};
 use crate::sync::Ordering;
 use crate::sys::fd::{self, Fd};
-use crate::sys::{epoll, eventfd, fork};
+use crate::sys::{epoll, fork};
 
 impl Queue {
     /// First call in a child, with no other thread in the library.
@@ -50,54 +53,58 @@ impl Queue {
         self.release(&mut core);
     }
 
-    /// Gives a queue that is kept epolls of this process's own, under the
-    /// same number.
+    /// Gives a queue that is kept all that it needs of the kernel's, if it is
+    /// the parent's or was not to be had until now.
+    #[inline]
     pub(super) fn revive(&self, core: &mut Core) -> Result<()> {
+        if !object::is_here(self.epoch.load(Ordering::Relaxed)) {
+            self.replace_epolls(core)?;
+        }
+        if core.is_reviving { core.renew() } else { Ok(()) }
+    }
+
+    /// Gives it epolls of this process's own, under the same number. On
+    /// failure it is as before.
+    #[cold]
+    fn replace_epolls(&self, core: &mut Core) -> Result<()> {
         let number = self.number();
         if self.ask_behind(number).is_err() {
             fail!(EBADF, "the queue's fd {} was closed after the fork", number);
         }
-        // As in `create`.
-        eventfd::always_readable(fork::current())?;
         let public = epoll::create()?;
-        let fresh = Set::new()?;
+        let mut fresh = Set::new()?;
         epoll::add(public.raw(), fresh.main(), set::IN, 0)?;
-        let main = fresh.main();
-        core.leave_parents();
-        let old = core.move_to(fresh)?;
+        let timers = core.timers.fresh(&fresh)?;
+        core.copy_registrations(&mut fresh)?;
+        core.add_pidfds_to(&fresh)?;
         fd::replace(&public, number)?;
-        // Not before the number is this process's.
-        let before = old.main();
-        old.inner_fds().filter(|fd| set::probe(before, fd.raw()).is_err()).for_each(Fd::disown);
-        self.main.store(main, Ordering::Release);
+        self.main.store(fresh.main(), Ordering::Release);
         self.epoch.store(fork::current(), Ordering::Relaxed);
-        core.renew_watches()?;
-        core.renew_connector();
-        core.renew_notes()?;
-        core.renew_mounts()?;
-        Ok(core.renew_links()?)
+        core.leave_parents(fresh, timers);
+        Ok(())
     }
 }
 
 impl Core {
     /// Timerfds and inotify are the parent's, and so are the threads that
     /// wait.
-    fn leave_parents(&mut self) {
+    fn leave_parents(&mut self, fresh: Set, timers: Timerfds) {
         let main = self.set.main();
         self.leave_operations(false);
         self.mounts.check();
         let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
         let sources = sources.chain(self.signals.fds()).chain(self.processes.fds());
-        let inner = self.timers.fds().chain(sources);
+        let inner = self.timers.fds().chain(sources).chain(self.set.inner_fds());
+        // Not those that the child has closed, and whose numbers are others'.
         inner.filter(|fd| set::probe(main, fd.raw()).is_err()).for_each(Fd::disown);
-        self.timers.forget_fds();
+        self.timers.replace(timers);
         self.notes.clear();
         self.mounts.clear();
         self.links.fd = None;
         self.signals.drop_fds();
         self.processes.connector = None;
         self.retired.clear();
-        self.leaving = 0;
+        (self.leaving, self.strays) = (0, 0);
         let mut at = 0;
         while let Some(id) = self.registrations.next_from(at) {
             at = id + 1;
@@ -105,6 +112,36 @@ impl Core {
                 registration.noted = NOT_NOTED;
             }
         }
+        self.set = fresh;
+        self.is_reviving = true;
+        // What fails here is attached later.
+        let _ = self.renew_watches();
+    }
+
+    /// What a queue needs besides epolls: each is made once, and what could
+    /// not be had is asked for again by the next call.
+    #[cold]
+    fn renew(&mut self) -> Result<()> {
+        self.attach_signals()?;
+        self.renew_connector()?;
+        self.renew_notes()?;
+        self.renew_mounts()?;
+        self.renew_links()?;
+        self.is_reviving = false;
+        Ok(())
+    }
+
+    /// Attaches those signals that could not be watched yet.
+    fn attach_signals(&mut self) -> Result<()> {
+        let mut at = 0;
+        while let Some(id) = self.knotes.next_from(at) {
+            at = id + 1;
+            let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_SIGNAL);
+            if knote.is_some_and(|knote| knote.state == DETACHED) {
+                self.attach_signal(id)?;
+            }
+        }
+        Ok(())
     }
 
     fn renew_notes(&mut self) -> Result<()> {

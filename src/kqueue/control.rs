@@ -53,7 +53,8 @@ pub(super) type Room = [MaybeUninit<Event>; AT_ONCE];
 
 impl Queue {
     /// Applies the changes, then waits for events, if there is room for any;
-    /// how many there are.
+    /// how many there are. What fails leaves the room as it was.
+    #[inline(always)]
     pub(super) fn control(
         &self,
         by: Option<&Lent>,
@@ -61,6 +62,24 @@ impl Queue {
         sink: &mut Sink,
         how: Collect,
     ) -> Result<usize> {
+        let result = self.apply_and_collect(by, changes, sink, how);
+        if result.is_err() {
+            sink.take_back();
+        }
+        result
+    }
+
+    fn apply_and_collect(
+        &self,
+        by: Option<&Lent>,
+        changes: &mut Changes,
+        sink: &mut Sink,
+        how: Collect,
+    ) -> Result<usize> {
+        if !sink.is_full() {
+            // Its own, if it has one, was looked at just now.
+            registry::sweep_now_and_then(usize::from(matches!(how.by, By::Number(_))));
+        }
         let (mut locked, rest) = self.apply(self.lock(by)?, by, changes, sink)?;
         if sink.filled() > 0 || sink.is_full() || rest {
             let core = locked.core()?;
@@ -83,7 +102,9 @@ impl Queue {
         let mut locked = self.lock(by)?;
         let core = locked.core()?;
         core.begin_operation(request, ident, udata)?;
-        self.settle(core)
+        // It has begun, whatever becomes of this: the next call settles it.
+        let _ = self.settle(core);
+        Ok(())
     }
 
     /// Has an operation end soon.
@@ -110,7 +131,7 @@ impl Queue {
             if lacks_descriptors(&result) {
                 // Other queues are looked at with none locked.
                 drop(locked);
-                registry::sweep_all();
+                registry::sweep();
                 locked = self.lock(by)?;
                 result = self.change(locked.core()?, &change);
             }
@@ -119,7 +140,7 @@ impl Queue {
             }
             let errno = result.as_ref().err().map_or(0, |error| -error.errno.negated());
             let entry = Kevent { flags: EV_ERROR, data: errno.into(), ..change };
-            if !sink.push(entry) {
+            if !sink.push_entry(entry)? {
                 if result.is_err() {
                     self.settle(locked.core()?)?;
                 }
@@ -150,10 +171,12 @@ impl Queue {
     ) -> Result<usize> {
         let mut room = [MaybeUninit::uninit(); AT_ONCE];
         let mut listens = matches!(how.by, By::Number(_));
-        sink.pass = locked.core()?.next_pass();
         loop {
             let core = locked.core()?;
+            // It has delivered nothing yet.
+            sink.pass = core.next_pass();
             core.renew_signals()?;
+            core.look_at_drained();
             core.first_look(sink);
             let is_quiet = sink.filled() == 0 && core.active.is_empty();
             let mut more = true;
@@ -186,10 +209,12 @@ impl Queue {
                 let _ = self.settle(core);
                 return Ok(sink.filled());
             }
-            let is_in_vain = core.has_many_strays();
+            // Those that are leaving are woken one by one, and the last that
+            // has come to wait first.
+            let is_in_vain = core.has_many_strays() || core.leaving > 0;
             drop(locked);
             if is_in_vain {
-                // There is no other set to be had.
+                // There is no other set to be had, or others go first.
                 waiters::pause(how.deadline, || interrupted(how.by))?;
             }
             if let By::Number(number) = how.by {
@@ -212,9 +237,18 @@ impl Queue {
     ) -> Result<(Locked<'a>, bool)> {
         let wanted = sink.left().min(AT_ONCE);
         let places = room.get_mut(..wanted).unwrap_or_default();
+        let mut locked = locked;
+        let removed = locked.core()?.registrations.removed();
         let (mut locked, result) = self.wait_unlocked(locked, by, places, left)?;
         let core = locked.core()?;
+        sink.pass = core.next_pass();
         match result {
+            // They may be of others by now: they are looked at, and what is
+            // ready is delivered from there.
+            Ok(events) if core.registrations.may_have_come_again(removed) => {
+                core.take_events(events, &mut Sink::none());
+                Ok((locked, true))
+            }
             Ok(events) => {
                 let unknown = core.take_events(events, sink);
                 Ok((locked, unknown > 0 || events.len() == wanted))
@@ -265,23 +299,35 @@ impl Queue {
 
     /// After a wait in this epoll, by this handle.
     fn come_back(&self, core: &mut Core, by: Option<&Lent>, main: RawFd) {
+        let mut others = false;
         if main == core.set.main() {
             core.set.waiting -= 1;
         } else if let Some(place) = core.retired.iter().position(|set| set.main() == main)
             && let Some(set) = core.retired.get_mut(place)
         {
             set.waiting -= 1;
-            if set.waiting == 0 {
+            others = set.waiting > 0;
+            if !others {
                 core.retired.swap_remove(place);
             }
         }
-        let Some(by) = by else { return };
-        by.waiting.fetch_sub(1, Ordering::Relaxed);
-        if by.closed.load(Ordering::Relaxed) && core.leaving > 0 {
-            core.leaving -= 1;
-            if core.leaving == 0 && !self.closed.load(Ordering::Relaxed) {
-                core.set.end_alarm();
-            }
+        if let Some(by) = by {
+            by.waiting.fetch_sub(1, Ordering::Relaxed);
+            core.leaving -= usize::from(by.closed.load(Ordering::Relaxed) && core.leaving > 0);
+        }
+        if core.is_alarmed() {
+            self.pass_on(core, others);
+        }
+    }
+
+    /// The alarm wakes one thread at a time: the next one, if there is one
+    /// that has to come back. `others`: there is, in a set before this one.
+    fn pass_on(&self, core: &mut Core, others: bool) {
+        let is_closed = self.closed.load(Ordering::Relaxed);
+        if others || core.leaving > 0 || (is_closed && core.set.waiting > 0) {
+            core.alarm();
+        } else if core.retired.is_empty() {
+            core.end_alarm();
         }
     }
 
@@ -292,7 +338,7 @@ impl Queue {
         let waiting = usize::try_from(lent.waiting.load(Ordering::Relaxed)).unwrap_or(0);
         if let Some(core) = core.as_mut().filter(|_| waiting > 0) {
             core.leaving += waiting;
-            core.set.alarm();
+            core.alarm();
         }
     }
 
@@ -303,7 +349,7 @@ impl Queue {
         // Not before: who closes it, and finds the lock free, wakes those
         // that wait by then.
         self.check(by)?;
-        if self.keep && !is_here(self.epoch.load(Ordering::Relaxed)) {
+        if self.keep {
             self.revive(locked.core()?)?;
         }
         Ok(locked)
@@ -331,14 +377,15 @@ impl Queue {
 
     fn settle_rest(&self, core: &mut Core) -> Result<()> {
         core.take_ended();
+        let timers_set = core.set_timers();
         let active = core.active.len();
         self.active.store(active as i64, Ordering::Relaxed);
         if active == 0 {
             core.set.silence();
         } else {
-            core.set.ring()?;
+            core.set.ring();
         }
-        core.set_timers().map_err(Error::from)
+        timers_set.map_err(Error::from)
     }
 }
 

@@ -9,14 +9,15 @@ use super::mounts::Mounts;
 use super::notes::Notes;
 use super::processes::Processes;
 use super::registration::Registration;
-use super::set::Set;
+use super::set::{self, Set};
 use super::signals::Signals;
 use super::slab::{NONE, Slab};
-use super::timers::{MAX_TIMERS, Timers};
+use super::timers::{MAX_TIMERS, MONOTONIC, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::sys::fd;
+use crate::sys::fd::{self, Fd};
 use crate::table::try_box;
 use crate::util::alloc::TryMap;
+use crate::waiters;
 use std::os::fd::RawFd;
 
 /// Everything that is under a queue's lock.
@@ -35,8 +36,11 @@ pub(super) struct Core {
     pub mounts: Mounts,
     pub links: Links,
     pub processes: Processes,
-    /// Numbers the collecting calls.
-    pass: u32,
+    /// The knotes of the filter EMPTY that the kernel does not notify of
+    /// everything.
+    pub empties: Vec<u32>,
+    /// Numbers the collecting calls, each time that they have the lock.
+    pub pass: u32,
     /// The list of those with events had the last call for itself: the next
     /// one asks the kernel first.
     pub kernel_first: bool,
@@ -46,11 +50,14 @@ pub(super) struct Core {
     pub leaving: usize,
     /// Events of registrations that nobody knows any more.
     pub strays: usize,
+    /// In a forked child: some of what it had of the kernel's is not made
+    /// again yet.
+    pub is_reviving: bool,
 }
 
 impl Core {
     pub fn new() -> std::result::Result<Self, Errno> {
-        Ok(Self {
+        let mut core = Self {
             knotes: Slab::new(),
             index: Index::default(),
             specific: SpecificIndex::default(),
@@ -64,18 +71,40 @@ impl Core {
             mounts: Mounts::new(),
             links: Links::new(),
             processes: Processes::new(),
+            empties: Vec::new(),
             pass: 0,
             kernel_first: false,
             retired: Vec::new(),
             leaving: 0,
             strays: 0,
-        })
+            is_reviving: false,
+        };
+        core.make_timerfd(MONOTONIC)?;
+        Ok(core)
     }
 
-    /// A number for a collecting call.
+    /// A number for a collecting call, from now until it gives up the lock.
+    #[inline]
     pub fn next_pass(&mut self) -> u32 {
-        self.pass = self.pass % (u32::MAX - 1) + 1;
+        self.pass = self.pass.wrapping_add(1);
+        if self.pass == 0 {
+            self.renumber();
+        }
         self.pass
+    }
+
+    /// The numbers have all been used: no knote is to have one of those that
+    /// come again.
+    #[cold]
+    fn renumber(&mut self) {
+        let mut at = 0;
+        while let Some(id) = self.knotes.next_from(at) {
+            at = id + 1;
+            if let Some(knote) = self.knotes.get_mut(id) {
+                knote.pass = 0;
+            }
+        }
+        self.pass = 1;
     }
 
     /// Applies one change.
@@ -168,6 +197,9 @@ impl Core {
         if change.flags & EV_ADD == 0 {
             return Err(unknown(change));
         }
+        if self.is_own(fd) {
+            fail!(EINVAL, "fd {} is the library's own", fd);
+        }
         self.reserve_index()?;
         let Some(registration) = self.registrations.insert(fresh, NONE) else {
             return Err(no_memory());
@@ -181,6 +213,23 @@ impl Core {
             registration.is_fresh = false;
         }
         added
+    }
+
+    /// Whether a descriptor is one of those that the queue is made of, and
+    /// still is that. (Pidfds, of which there may be many, are found out by
+    /// the kernel: see `set_mask`.)
+    fn is_own(&self, fd: RawFd) -> bool {
+        let main = self.set.main();
+        let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
+        let sources = sources.chain(self.signals.fds()).chain(&self.processes.connector);
+        let sources = sources.chain(self.timers.fds()).chain(self.set.inner_fds());
+        let aio = self.aio.as_ref().map(Aio::descriptor);
+        let in_main = sources.map(Fd::raw).chain(aio).any(|own| own == fd);
+        (in_main && set::probe(main, fd).is_ok())
+            || self.mounts.is_table(fd)
+            || self.aio.as_ref().is_some_and(|aio| aio.is_own(fd))
+            || self.retired.iter().any(|set| set.is_own(fd))
+            || waiters::is_own(fd)
     }
 
     pub fn reserve_index(&mut self) -> Result<()> {
@@ -239,19 +288,7 @@ impl Core {
         if change.flags & EV_FORCEONESHOT != 0 {
             self.force(id);
         }
-        if self.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE)) {
-            self.set.make_bell()?;
-        }
         Ok(())
-    }
-
-    /// Whether a change of a knote may make it have an event, or deliver one
-    /// that it has.
-    fn may_activate(&self, knote: &Knote, change: &Kevent) -> bool {
-        change.flags & EV_FORCEONESHOT != 0
-            || (knote.filter == FILTER_USER && change.fflags & NOTE_TRIGGER != 0)
-            || (knote.is(ACTIVE | DISABLED) && change.flags & (EV_ADD | EV_ENABLE) != 0)
-            || self.registrations.get(knote.registration).is_some_and(|one| one.is_file)
     }
 
     /// Puts a new knote where it is found; there is room for it.
@@ -300,16 +337,15 @@ impl Core {
         }
     }
 
-    /// Changes a knote.
+    /// Changes a knote. On failure it is as before.
     fn modify(&mut self, filter: &dyn Filter, id: u32, change: &Kevent) -> Result<()> {
         let Some(knote) = self.knotes.get(id) else { return Ok(()) };
-        let registration = knote.registration;
-        let before = (knote.flags, knote.fflags, knote.data);
+        let (registration, before) = (knote.registration, Settings::of(knote));
         let ext = kept_ext(change)?;
-        if self.may_activate(knote, change) {
-            self.set.make_bell()?;
+        if let Err(error) = self.try_settings(filter, (id, registration), change) {
+            self.set_back((id, registration), &before);
+            return Err(error);
         }
-        filter.touch(self, id, change)?;
         if let Some(knote) = self.knotes.get_mut(id)
             && change.flags & EV_KEEPUDATA == 0
         {
@@ -318,21 +354,35 @@ impl Core {
         if change.flags & EV_FORCEONESHOT != 0 {
             self.force(id);
         }
-        if change.flags & (EV_ENABLE | EV_DISABLE) != 0 || change.flags & EV_ADD != 0 {
+        if registration != NONE {
+            self.activate_file(id);
+        }
+        Ok(())
+    }
+
+    /// What of a change can fail.
+    fn try_settings(
+        &mut self,
+        filter: &dyn Filter,
+        (id, registration): (u32, u32),
+        change: &Kevent,
+    ) -> Result<()> {
+        filter.touch(self, id, change)?;
+        if change.flags & (EV_ADD | EV_ENABLE | EV_DISABLE) != 0 {
             self.set_enabled(id, change.flags & EV_DISABLE == 0);
         }
-        if registration == NONE {
-            return Ok(());
+        if registration == NONE { Ok(()) } else { self.refresh_of(id, registration) }
+    }
+
+    /// Undoes it: a knote watched for this until now, which needs no memory.
+    fn set_back(&mut self, (id, registration): (u32, u32), before: &Settings) {
+        self.set_enabled(id, before.enabled);
+        let Some(knote) = self.knotes.get_mut(id) else { return };
+        (knote.flags, knote.fflags, knote.data) = (before.flags, before.fflags, before.data);
+        self.count_need(id);
+        if registration != NONE {
+            let _ = self.refresh(registration, NONE, NONE);
         }
-        let result = self.refresh_of(id, registration);
-        self.activate_file(id);
-        if result.is_err()
-            && let Some(knote) = self.knotes.get_mut(id)
-        {
-            (knote.flags, knote.fflags, knote.data) = before;
-            self.count_need(id);
-        }
-        result
     }
 
     /// Has the kernel watch for a knote what it now needs, and makes sure
@@ -454,6 +504,21 @@ impl Core {
         // What the kernel says is that the descriptor was closed.
         let _ = self.unlink(id);
         self.drop_if_unused(registration);
+    }
+}
+
+/// What a change of a knote may replace.
+struct Settings {
+    flags: u16,
+    fflags: u32,
+    data: i64,
+    enabled: bool,
+}
+
+impl Settings {
+    fn of(knote: &Knote) -> Self {
+        let Knote { flags, fflags, data, .. } = *knote;
+        Self { flags, fflags, data, enabled: !knote.is(DISABLED) }
     }
 }
 

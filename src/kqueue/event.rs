@@ -1,5 +1,7 @@
 //! What goes in and out of a queue: one structure for changes and events.
 
+use crate::errno::Errno;
+use crate::util::alloc::TryVec;
 use std::mem::MaybeUninit;
 
 /// A change to a queue, or an event from it.
@@ -34,6 +36,7 @@ pub(crate) const FILTER_SIGNAL: i16 = -6;
 pub(crate) const FILTER_TIMER: i16 = -7;
 pub(crate) const FILTER_FS: i16 = -9;
 pub(crate) const FILTER_USER: i16 = -11;
+pub(crate) const FILTER_EMPTY: i16 = -13;
 pub(crate) const FILTER_NETDEV: i16 = -16;
 pub(crate) const FILTER_EXCEPT: i16 = -17;
 /// All filters that there are anywhere, these and those of FreeBSD that
@@ -137,20 +140,32 @@ pub(crate) struct Sink {
     start: *mut MaybeUninit<Kevent>,
     room: usize,
     filled: usize,
+    /// What the first places held, as long as the call may fail.
+    replaced: Replaced,
     /// The number of the collecting call that fills it; 0: it has none yet.
     pub pass: u32,
+}
+
+/// So many are kept without memory being asked for.
+const FEW: usize = 4;
+
+struct Replaced {
+    few: [MaybeUninit<Kevent>; FEW],
+    more: Vec<MaybeUninit<Kevent>>,
 }
 
 impl Sink {
     /// # Safety
     /// `room` entries at `start` stay writable while this is used.
     pub unsafe fn new(start: *mut Kevent, room: usize) -> Self {
-        Self { start: start.cast(), room, filled: 0, pass: 0 }
+        let replaced = Replaced { few: [const { MaybeUninit::uninit() }; FEW], more: Vec::new() };
+        Self { start: start.cast(), room, filled: 0, replaced, pass: 0 }
     }
 
     /// No room.
     pub fn none() -> Self {
-        Self { start: std::ptr::null_mut(), room: 0, filled: 0, pass: u32::MAX }
+        // SAFETY: no entries.
+        unsafe { Self::new(std::ptr::null_mut(), 0) }
     }
 
     pub fn is_full(&self) -> bool {
@@ -166,16 +181,49 @@ impl Sink {
         self.filled
     }
 
-    /// False: it is full.
+    /// One of the places, or just behind the last.
+    fn place(&self, index: usize) -> *mut MaybeUninit<Kevent> {
+        // SAFETY: callers stay below `room`.
+        unsafe { self.start.add(index) }
+    }
+
+    /// Fills in an event, after which the call does not fail. False: it is
+    /// full.
     pub fn push(&mut self, event: Kevent) -> bool {
         if self.is_full() {
             return false;
         }
-        // SAFETY: less than `room` entries on.
-        let place = unsafe { self.start.add(self.filled) };
+        let place = self.place(self.filled);
         // SAFETY: one of the entries (contract of `new`).
         unsafe { place.write(MaybeUninit::new(event)) };
         self.filled += 1;
         true
+    }
+
+    /// Fills in an entry that is taken back if the call fails. ENOMEM: what
+    /// is there cannot be kept. False: it is full.
+    pub fn push_entry(&mut self, entry: Kevent) -> Result<bool, Errno> {
+        if self.is_full() {
+            return Ok(false);
+        }
+        // SAFETY: one of the entries (contract of `new`).
+        let before = unsafe { self.place(self.filled).read() };
+        match self.replaced.few.get_mut(self.filled) {
+            Some(place) => *place = before,
+            None => {
+                self.replaced.more.try_push(before)?;
+            }
+        }
+        Ok(self.push(entry))
+    }
+
+    /// Has the array be what it was before the entries.
+    pub fn take_back(&mut self) {
+        let before = self.replaced.few.iter().chain(&self.replaced.more);
+        for (index, before) in before.take(self.filled).enumerate() {
+            // SAFETY: one of the entries (contract of `new`).
+            unsafe { self.place(index).write(*before) };
+        }
+        self.filled = 0;
     }
 }

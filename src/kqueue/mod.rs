@@ -38,8 +38,8 @@ pub(crate) use readiness::Readiness;
 use self::core::Core;
 use crate::errno::{Errno, Result};
 use crate::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, ForkMutex, Ordering};
+use crate::sys::epoll;
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, eventfd};
 use crate::table;
 use crate::util::alloc::TryVec;
 use crate::waiters::Waiters;
@@ -68,8 +68,6 @@ pub(crate) struct Queue {
 impl Queue {
     /// `keep`: a forked child goes on using it.
     fn create(keep: bool) -> Result<Self> {
-        // So that who waits can be woken with no descriptor left.
-        eventfd::always_readable(table::epoch())?;
         let public = epoll::create()?;
         let core = Core::new()?;
         epoll::add(public.raw(), core.set.main(), set::IN, 0)?;
@@ -85,6 +83,10 @@ impl Queue {
             active: AtomicI64::new(0),
             watchers: Waiters::new(),
         })
+    }
+
+    fn main(&self) -> RawFd {
+        self.main.load(Ordering::Relaxed)
     }
 
     fn number(&self) -> RawFd {
@@ -124,8 +126,10 @@ impl Queue {
         // Whoever has the lock after this sees it, and does not wait.
         self.closed.store(true, Ordering::Release);
         let mut core = self.core.lock();
-        if let Some(core) = core.as_mut().filter(|core| core.set.waiting > 0) {
-            core.set.alarm();
+        // A forked child has none of the threads, and its parent's timerfd.
+        let is_here = object::is_here(self.epoch.load(Ordering::Relaxed));
+        if let Some(core) = core.as_mut().filter(|core| is_here && core.set.waiting > 0) {
+            core.alarm();
         }
     }
 
@@ -135,18 +139,17 @@ impl Queue {
         if core.set.waiting > 0 {
             // What it takes to have them come to the new one.
             core.retired.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            core.set.make_bell()?;
         }
         let fresh = set::Set::new()?;
         let main = fresh.main();
         epoll::add(self.number(), main, set::IN, 0)?;
-        let mut old = core.move_quietly_to(fresh)?;
+        let old = core.move_quietly_to(fresh)?;
         self.main.store(main, Ordering::Release);
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.number(), old.main());
         if old.waiting > 0 {
-            old.alarm();
             core.retired.push_reserved(old);
+            core.alarm();
         }
         Ok(())
     }
@@ -186,11 +189,7 @@ impl Core {
             files.chain(self.signals.fds()).chain(self.processes.fds())
         };
         let inner = || self.set.inner_fds().chain(self.timers.fds()).chain(sources());
-        let foreign = if inner().next().is_some() {
-            !known && !inner().any(ours)
-        } else {
-            !known && !epoll::is_idle(main)
-        };
+        let foreign = !known && !inner().any(ours);
         if foreign {
             self.set.disown();
         }
@@ -204,3 +203,6 @@ impl Drop for Queue {
         self.release(&mut self.core.lock());
     }
 }
+
+#[cfg(test)]
+mod tests;

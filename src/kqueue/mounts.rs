@@ -17,6 +17,7 @@ use crate::sys::mounts;
 use crate::util::alloc::TryVec;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 
 pub(super) struct Mounts {
     watched: Option<Watched>,
@@ -46,6 +47,12 @@ impl Mounts {
     /// Its descriptor in the main epoll.
     pub fn fd(&self) -> Option<&Fd> {
         self.watched.as_ref().map(|watched| &watched.epoll)
+    }
+
+    /// Whether a descriptor is that of the table, and still is that.
+    pub fn is_table(&self, fd: RawFd) -> bool {
+        let own = self.watched.as_ref().filter(|watched| watched.table.raw() == fd);
+        own.is_some_and(|watched| set::probe(watched.epoll.raw(), fd).is_ok())
     }
 
     /// The table's descriptor stays open if it is somebody else's by now.

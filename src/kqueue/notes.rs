@@ -523,8 +523,10 @@ impl Core {
             if let Some(now) = self.see(watch)
                 && let Some(known) = self.notes.watches.get_mut(&watch)
             {
-                let before = std::mem::replace(&mut known.seen, now);
-                self.tell(watch, before.possible(&now));
+                let notes = std::mem::replace(&mut known.seen, now).possible(&now);
+                self.each_of_watch(watch, |core, id| {
+                    filter::of_id(core, id).may_have_missed(core, id, notes);
+                });
             }
         }
     }
@@ -607,12 +609,17 @@ impl Core {
     }
 
     fn tell(&mut self, watch: i32, notes: u32) {
+        self.each_of_watch(watch, |core, id| filter::of_id(core, id).noticed(core, id, notes));
+    }
+
+    /// For each knote of a watch's file.
+    fn each_of_watch(&mut self, watch: i32, act: impl Fn(&mut Self, u32)) {
         let mut id = self.notes.first(watch, Role::File);
         while let Some(registration) = self.registrations.get(id) {
             let mut at = registration.first;
             while let Some(knote) = self.knotes.get(at) {
                 let after = knote.next;
-                filter::of_id(self, at).noticed(self, at, notes);
+                act(self, at);
                 at = after;
             }
             id = self.noted(id, Role::File).next;

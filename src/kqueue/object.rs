@@ -47,7 +47,7 @@ impl Kqueue {
     }
 
     fn make(keep: bool, is_the_programs: bool) -> Result<(i64, RawFd)> {
-        registry::sweep_some();
+        registry::sweep();
         let queue = registry::with_descriptors(|| Queue::create(keep))?;
         let fd = queue.number();
         let Some(queue) = try_box(queue) else { return Err(Errno::ENOMEM.into()) };

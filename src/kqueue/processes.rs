@@ -18,6 +18,7 @@ use crate::sys::connector::{self, Event};
 use crate::sys::fd::Fd;
 use crate::sys::{fork, pidfd};
 use crate::table::try_box;
+use std::os::fd::RawFd;
 
 /// What only the connector tells.
 const BY_CONNECTOR: u32 = NOTE_FORK | NOTE_EXEC | NOTE_TRACK;
@@ -67,6 +68,10 @@ impl Processes {
         }
     }
 
+    pub fn has_pidfd(&self, fd: RawFd) -> bool {
+        self.fds().any(|own| own.raw() == fd)
+    }
+
     pub fn fds(&self) -> impl Iterator<Item = &Fd> {
         let records = (0..self.records.end()).filter_map(|id| self.records.get(id));
         records.filter_map(|record| record.pidfd.as_ref()).chain(&self.connector)
@@ -84,6 +89,14 @@ impl Drop for Processes {
 impl Core {
     /// Has another set watch what this one watches of processes.
     pub fn add_processes_to(&self, set: &Set) -> std::result::Result<(), Errno> {
+        self.add_pidfds_to(set)?;
+        match &self.processes.connector {
+            Some(connector) => set.add_connector(connector.raw()),
+            None => Ok(()),
+        }
+    }
+
+    pub fn add_pidfds_to(&self, set: &Set) -> std::result::Result<(), Errno> {
         for id in 0..self.knotes.end() {
             let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_PROC);
             let record = knote.and_then(|knote| u32::try_from(knote.state).ok());
@@ -94,17 +107,22 @@ impl Core {
                 set.add_process(pidfd.raw(), id, self.knotes.generation(id))?;
             }
         }
-        match &self.processes.connector {
-            Some(connector) => set.add_connector(connector.raw()),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// In a forked child that keeps the queue: the connector's socket is the
     /// parent's, whose events must not be taken from it.
-    pub fn renew_connector(&mut self) {
-        if self.processes.listeners > 0 && self.listen().is_err() {
-            self.lost();
+    pub fn renew_connector(&mut self) -> Result<()> {
+        if self.processes.listeners == 0 {
+            return Ok(());
+        }
+        match self.listen() {
+            // It will not be had later either.
+            Err(error) if error.errno == Errno::ENOTSUP => {
+                self.lost();
+                Ok(())
+            }
+            result => result,
         }
     }
 
@@ -195,7 +213,10 @@ impl Core {
                 fail!(ENOTSUP, "the kernel does not tell this process of forks ({})", code);
             }
         };
-        self.set.add_connector(fresh.raw())?;
+        if let Err(errno) = self.set.add_connector(fresh.raw()) {
+            connector::leave(fresh.raw());
+            return Err(errno.into());
+        }
         self.processes.connector = Some(fresh);
         self.processes.epoch = fork::current();
         Ok(())
@@ -224,7 +245,11 @@ impl Core {
         }
         // What it did before comes first.
         self.take_connector();
-        if is_same(self) {
+        // Not every generation fits into what the kernel keeps of it, so that
+        // it is asked.
+        let is_same = is_same(self);
+        let pidfd = self.process_of(id).and_then(|process| process.pidfd.as_ref());
+        if is_same && pidfd.is_some_and(|pidfd| pidfd::has_ended(pidfd.raw())) {
             self.ended(id, None);
         }
     }

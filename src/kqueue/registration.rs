@@ -10,7 +10,7 @@ use super::set::*;
 use super::slab::NONE;
 use crate::errno::Errno;
 use crate::sys::epoll::{self, Laps};
-use crate::sys::file;
+use crate::sys::{file, socket};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -25,6 +25,8 @@ pub(super) struct Registration {
     /// What sort of file it is: a bit pattern of stat(2); 0 for an eventfd
     /// and its like.
     pub sort: u32,
+    /// The kind of a socket.
+    pub socket: Option<socket::Kind>,
     /// The kind that is in the main epoll.
     in_main: usize,
     /// No epoll takes it: it is always ready, or asked by us.
@@ -48,10 +50,12 @@ impl Registration {
     pub fn of(fd: RawFd) -> Option<Self> {
         let stat = file::stat(fd).ok()?;
         let sort = stat.st_mode & libc::S_IFMT;
+        let is_socket = sort == libc::S_IFSOCK;
         Some(Self {
             fd,
             first: NONE,
             sort,
+            socket: is_socket.then(|| socket::kind(fd).unwrap_or(socket::Kind::Message)),
             identity: (sort != 0).then_some((stat.st_dev, stat.st_ino)),
             masks: [0; KINDS],
             needs: Needs::default(),
@@ -109,14 +113,49 @@ impl Core {
         if grows && !registration.is_fresh {
             self.verify(id)?;
         }
-        let mut asked = false;
-        for (kind, (from, to)) in masks.into_iter().zip(wanted).enumerate() {
-            if from != to || (again == kind && to != 0) {
-                self.set_mask(id, kind, from, to)?;
-                asked = true;
+        let mut asked = self.hand_over(id, &wanted)?;
+        // What is new first: if that fails the rest is as it was.
+        for is_new in [true, false] {
+            for (kind, (was, to)) in masks.into_iter().zip(wanted).enumerate() {
+                let from = self.mask(id, kind);
+                let again = again == kind && was != 0 && to != 0;
+                if (from != to || again) && (was == 0) == is_new {
+                    self.set_mask(id, kind, from, to)?;
+                    asked = true;
+                }
             }
         }
         Ok(asked)
+    }
+
+    fn mask(&self, id: u32, kind: usize) -> u32 {
+        let registration = self.registrations.get(id);
+        registration.and_then(|one| one.masks.get(kind)).copied().unwrap_or(0)
+    }
+
+    /// Where the kind that is in `main` goes and another one comes, it takes
+    /// that place: this needs no memory of the kernel's. True: it has.
+    fn hand_over(&mut self, id: u32, wanted: &Masks) -> Result<bool, Errno> {
+        let Some(one) = self.registrations.get_mut(id) else { return Ok(false) };
+        let goes = one.in_main;
+        let mut kinds = one.masks.iter().zip(wanted);
+        let comes = kinds.position(|(from, to)| *from == 0 && *to != 0);
+        let (Some(comes), Some(&0)) = (comes, wanted.get(goes)) else { return Ok(false) };
+        let to = wanted.get(comes).copied().unwrap_or(0);
+        let (fd, from) = (one.fd, self.mask(id, goes));
+        let place = Place { kind: comes, in_main: true, ..self.place(id, goes) };
+        self.set.set(place, fd, from, to)?;
+        if let Some(one) = self.registrations.get_mut(id) {
+            one.in_main = comes;
+            for (kind, mask) in one.masks.iter_mut().enumerate() {
+                match kind {
+                    _ if kind == comes => *mask = to,
+                    _ if kind == goes => *mask = 0,
+                    _ => {}
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a knote's edges are those of others, too, that the kernel knows
@@ -154,9 +193,14 @@ impl Core {
         let touched = self.knotes.get(touched).filter(|knote| knote.registration == id);
         let again = touched.map_or(KINDS, |knote| filter::of(knote).interest(knote).0);
         let mut wanted = registration.needs.masks();
-        let [level, ..] = &mut wanted;
+        let [level, read_edge, ..] = &mut wanted;
         if registration.is_muted && *level != 0 {
             *level |= ET;
+        }
+        if *read_edge & IN != 0 && registration.socket == Some(socket::Kind::Tcp) {
+            // The filter READ counts in another way where there is an urgent
+            // byte.
+            *read_edge |= PRI;
         }
         // What cannot be told from another by looking at it stays known.
         let nothing = wanted == [0; KINDS] && registration.first != NONE;
@@ -177,6 +221,7 @@ impl Core {
         }
         let place = self.place(id, kind);
         let result = match self.set.set(place, fd, from, to) {
+            Err(Errno::EEXIST) if self.processes.has_pidfd(fd) => Err(Errno::EINVAL),
             // A duplicate of what was closed came back to this number.
             Err(Errno::EEXIST) => self.set.set(place, fd, to, to),
             result => result,
@@ -218,26 +263,27 @@ impl Core {
     }
 
     /// Has another set of epolls watch everything that still is what it was.
-    /// What has edges is told again.
-    pub fn move_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
-        self.copy_registrations(&mut fresh)?;
-        self.move_rest(fresh)
-    }
-
-    /// The same, but nothing is told again; of epolls that are nobody else's.
+    /// What was reported is not reported again; the old set. On failure it is as
+    /// before.
     pub fn move_quietly_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
         self.copy_registrations(&mut fresh)?;
         // What the new ones say at once was told; but not what the old ones
         // still have to say. In this order nothing falls between the two,
         // and what comes in the middle is in both.
         self.each_report(fresh.epolls(), |_, _, _| {});
+        self.copy_sources(&fresh)?;
         self.each_report(self.set.epolls(), Self::activate_edges);
         self.each_report(fresh.epolls(), Self::activate_edges);
-        self.move_rest(fresh)
+        self.strays = 0;
+        // What its edges say was heard may be in either set.
+        self.timers.forget_setting();
+        let old = std::mem::replace(&mut self.set, fresh);
+        self.signals.moved_to(self.set.main());
+        Ok(old)
     }
 
     /// Registrations of descriptors that were closed do not come along.
-    fn copy_registrations(&mut self, fresh: &mut Set) -> Result<(), Errno> {
+    pub fn copy_registrations(&mut self, fresh: &mut Set) -> Result<(), Errno> {
         let mut at = 0;
         while let Some(id) = self.registrations.next_from(at) {
             at = id + 1;
@@ -250,14 +296,11 @@ impl Core {
         Ok(())
     }
 
-    /// The queue's own descriptors; the old set.
-    fn move_rest(&mut self, mut fresh: Set) -> Result<Set, Errno> {
-        if self.set.has_bell() {
-            fresh.make_bell()?;
-        }
-        self.timers.add_to(&fresh)?;
-        self.signals.add_to(&fresh)?;
-        self.add_processes_to(&fresh)?;
+    /// The queue's own descriptors.
+    fn copy_sources(&self, fresh: &Set) -> Result<(), Errno> {
+        self.timers.add_to(fresh)?;
+        self.signals.add_to(fresh)?;
+        self.add_processes_to(fresh)?;
         if let Some(aio) = &self.aio {
             fresh.add_aio(aio.descriptor())?;
         }
@@ -267,13 +310,10 @@ impl Core {
         if let Some(mounts) = self.mounts.fd() {
             fresh.add_mounts(mounts.raw())?;
         }
-        if let Some(links) = &self.links.fd {
-            fresh.add_links(links.raw())?;
+        match &self.links.fd {
+            Some(links) => fresh.add_links(links.raw()),
+            None => Ok(()),
         }
-        self.strays = 0;
-        let old = std::mem::replace(&mut self.set, fresh);
-        self.signals.moved_to(self.set.main());
-        Ok(old)
     }
 
     /// Takes what a set's epolls report of registrations, all of it; `take`

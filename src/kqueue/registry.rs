@@ -1,19 +1,20 @@
 //! Which descriptors are queues: for BSD's calls, which have nothing but the
 //! number, and for queues that are watched by others.
 //!
-//! A program closes such a queue with close(2), and nobody is told. Its
-//! number is looked at when it is used again, and by and by when others are
-//! made; all are when there are no descriptors left. Whether a number still
-//! is a queue's is asked of the kernel: only the queue's own epoll holds the
-//! queue's inner one.
+//! A program closes such a queue with close(2), which the library cannot
+//! notice. All numbers are looked at when a queue is made, when there are no
+//! descriptors left, and now and then by those who wait in a queue. Whether a
+//! number still is a queue's is asked of the kernel: only the queue's own
+//! epoll holds the queue's inner one.
 
 use super::{Kqueue, Queue};
 use crate::errno::{Errno, Result, fail};
 use crate::hash::{Map, Seeded};
-use crate::sync::ForkMutex;
-use crate::sys::{directory, fd};
+use crate::sync::{AtomicI64, AtomicUsize, ForkMutex, Ordering};
+use crate::sys::{clock, directory, fd};
 use crate::table::{self, Pinned};
 use crate::util::alloc::{TryMap, TryVec};
+use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,11 @@ struct Registry {
 
 static REGISTRY: ForkMutex<Registry> = ForkMutex::new(Registry::new());
 
-/// How many numbers are looked at when a queue is made.
-const AT_A_TIME: usize = 2;
+/// How many numbers there are that programs close; changed under the lock.
+static PROGRAMS: AtomicUsize = AtomicUsize::new(0);
+
+/// How many numbers are looked at in one call.
+const AT_ONCE: usize = 1024;
 
 impl Registry {
     const fn new() -> Self {
@@ -51,24 +55,38 @@ impl Registry {
         if before.is_none() {
             self.order.push_reserved(fd);
         }
+        PROGRAMS.fetch_add(usize::from(entry.is_the_programs), Ordering::Relaxed);
+        let replaced = before.is_some_and(|before| before.is_the_programs);
+        PROGRAMS.fetch_sub(usize::from(replaced), Ordering::Relaxed);
         Ok(before)
     }
 
     /// Takes a number out, if it is this queue's.
     fn remove(&mut self, fd: RawFd, handle: i64) {
-        if self.numbers.get(&fd).is_some_and(|entry| entry.handle == handle) {
+        if let Some(entry) = self.numbers.get(&fd).copied().filter(|one| one.handle == handle) {
             self.numbers.remove(&fd);
+            PROGRAMS.fetch_sub(usize::from(entry.is_the_programs), Ordering::Relaxed);
             if let Some(place) = self.order.iter().position(|number| *number == fd) {
                 self.order.swap_remove(place);
             }
         }
     }
 
-    /// The next one to be looked at.
-    fn turn(&mut self) -> Option<(RawFd, Entry)> {
-        self.next = if self.next + 1 < self.order.len() { self.next + 1 } else { 0 };
-        let fd = *self.order.get(self.next)?;
-        Some((fd, *self.numbers.get(&fd)?))
+    /// Those that programs close: at most [`AT_ONCE`], in turn.
+    fn programs(&mut self) -> Vec<(RawFd, Entry)> {
+        let mut list = Vec::new();
+        let count = self.order.len().min(AT_ONCE);
+        if list.try_reserve(count).is_err() {
+            return list;
+        }
+        for _ in 0..count {
+            self.next = if self.next + 1 < self.order.len() { self.next + 1 } else { 0 };
+            let Some(fd) = self.order.get(self.next).copied() else { continue };
+            if let Some(entry) = self.numbers.get(&fd).filter(|entry| entry.is_the_programs) {
+                list.push_reserved((fd, *entry));
+            }
+        }
+        list
     }
 }
 
@@ -156,50 +174,96 @@ fn find_duplicated(fd: RawFd) -> Option<Pinned<Kqueue>> {
 /// A queue's number is not its own any more: unless it has another, its
 /// owner has closed it.
 fn bury(fd: RawFd, entry: Entry) {
-    if !entry.is_the_programs {
+    if let Some(one) = Closed::of(fd, entry) {
+        bury_all(&mut [Some(one)]);
+    }
+}
+
+/// A queue whose number the program has closed.
+struct Closed {
+    fd: RawFd,
+    entry: Entry,
+    pin: Pinned<Kqueue>,
+}
+
+impl Closed {
+    fn of(fd: RawFd, entry: Entry) -> Option<Self> {
+        let pin = pinned(entry.handle).filter(|_| entry.is_the_programs)?;
+        Some(Self { fd, entry, pin })
+    }
+}
+
+fn bury_all(list: &mut [Option<Closed>]) {
+    if list.is_empty() {
         return;
     }
-    let Some(pin) = pinned(entry.handle) else { return };
-    let Some(queue) = pin.queue() else { return };
-    let other = directory::find_descriptor(|number| number != fd && queue.is_behind(number));
-    match other {
-        Some(number) => {
-            queue.move_to_number(number);
-            let _ = REGISTRY.lock().insert(number, entry);
+    directory::each_descriptor(|number| {
+        let is_inner = |one: &Closed| one.pin.queue().is_some_and(|queue| queue.main() == number);
+        if !list.iter().flatten().any(is_inner) {
+            revive_by(number, list);
         }
-        None => {
-            let _ = table::close::<Kqueue>(entry.handle);
+        if list.iter().all(Option::is_none) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    for Closed { entry, pin, .. } in list.iter_mut().filter_map(Option::take) {
+        drop(pin);
+        let _ = table::close::<Kqueue>(entry.handle);
+    }
+}
+
+/// If a number is a duplicate of one of these queues, it goes on under that.
+fn revive_by(number: RawFd, list: &mut [Option<Closed>]) {
+    for place in list {
+        let Some(one) = place else { continue };
+        match one.pin.queue().map(|queue| queue.ask_behind(number)) {
+            Some(Ok(())) if one.fd != number => {
+                if let Some(queue) = one.pin.queue() {
+                    queue.move_to_number(number);
+                }
+                let _ = REGISTRY.lock().insert(number, one.entry);
+                *place = None;
+                return;
+            }
+            // No epoll at all.
+            Some(Err(Errno::EINVAL | Errno::EBADF)) => return,
+            _ => {}
         }
     }
 }
 
-/// Looks at a few numbers, whether they are still queues.
-pub(super) fn sweep_some() {
-    sweep(AT_A_TIME);
-}
-
-/// Looks at all; there are no descriptors left.
-pub(super) fn sweep_all() {
+/// Looks at all numbers, whether they are still queues.
+pub(super) fn sweep() {
     begin();
-    let count = REGISTRY.lock().order.len();
-    sweep(count);
-}
-
-fn sweep(count: usize) {
-    begin();
-    for _ in 0..count {
-        let Some((fd, entry)) = REGISTRY.lock().turn() else { return };
-        let Some(pin) = pinned(entry.handle) else {
-            remove(fd, entry.handle);
-            continue;
-        };
-        if !entry.is_the_programs || pin.queue().is_some_and(|queue| queue.is_behind(fd)) {
+    let numbers = REGISTRY.lock().programs();
+    let mut closed = Vec::new();
+    for (fd, entry) in numbers {
+        let pin = pinned(entry.handle);
+        if pin.is_some_and(|pin| pin.queue().is_some_and(|queue| queue.is_behind(fd))) {
             continue;
         }
-        drop(pin);
-        remove(fd, entry.handle);
-        if entry.is_first {
-            bury(fd, entry);
+        // Without memory it is looked at again next time.
+        if closed.try_reserve(1).is_ok() {
+            remove(fd, entry.handle);
+            closed.push_reserved(Closed::of(fd, entry).filter(|_| entry.is_first));
+        }
+    }
+    bury_all(&mut closed);
+}
+
+/// The same, for those who wait: not all the time. `own`: so many of the
+/// numbers are known to be good.
+#[inline]
+pub(super) fn sweep_now_and_then(own: usize) {
+    static NEXT_NS: AtomicI64 = AtomicI64::new(0);
+    const PAUSE_NS: i64 = 1_000_000;
+    if PROGRAMS.load(Ordering::Relaxed) > own {
+        let now = clock::now_ns();
+        if now >= NEXT_NS.load(Ordering::Relaxed) {
+            NEXT_NS.store(now.saturating_add(PAUSE_NS), Ordering::Relaxed);
+            sweep();
         }
     }
 }
@@ -215,10 +279,15 @@ fn begin() {
 /// In a forked child: the queues that come along stay known.
 fn after_fork() {
     let mend = |registry: Option<&mut Registry>| {
-        let Some(registry) = registry else { return Some(Registry::new()) };
+        let Some(registry) = registry else {
+            PROGRAMS.store(0, Ordering::Relaxed);
+            return Some(Registry::new());
+        };
         registry.numbers.retain(|_, entry| table::survived::<Kqueue>(entry.handle));
         let Registry { numbers, order, .. } = registry;
         order.retain(|fd| numbers.contains_key(fd));
+        let programs = numbers.values().filter(|entry| entry.is_the_programs).count();
+        PROGRAMS.store(programs, Ordering::Relaxed);
         None
     };
     // SAFETY: the hook runs in the first call of a child, with no other
@@ -231,7 +300,7 @@ fn after_fork() {
 pub(super) fn with_descriptors<T>(mut make: impl FnMut() -> Result<T>) -> Result<T> {
     match make() {
         Err(error) if matches!(error.errno, Errno::EMFILE | Errno::ENFILE) => {
-            sweep_all();
+            sweep();
             make()
         }
         result => result,

@@ -9,8 +9,8 @@
 
 use crate::errno::Errno;
 use crate::sys::epoll::{self, Event};
+use crate::sys::eventfd;
 use crate::sys::fd::Fd;
-use crate::sys::{eventfd, fork};
 use std::os::fd::RawFd;
 
 /// The kinds of registration.
@@ -30,7 +30,7 @@ pub(super) const ERR: u32 = libc::EPOLLERR as u32;
 pub(super) const PARKED: u32 = libc::EPOLLONESHOT as u32;
 
 /// A word of the queue's own, and not a descriptor's: what it is, which one,
-/// and above these how often the bell was set.
+/// and above these how often the bell was set, as far as that fits.
 const OWN: u64 = 1 << 63;
 const BELL: u64 = OWN;
 const NESTED: u64 = OWN | 1 << 8;
@@ -47,14 +47,14 @@ const KNOTE: u64 = OWN | 1 << 62;
 pub(super) const GENERATION: u32 = (1 << 30) - 1;
 const WHAT: u64 = OWN | 0xff00;
 const TIMES: u32 = 16;
+const TIMES_MASK: u64 = (1 << (62 - TIMES)) - 1;
 
 /// What an event is about.
 pub(super) enum Source {
     /// A descriptor's record, and its generation.
     Registration(u32, u32),
-    /// There are knotes with events, or all threads are to look again; which
-    /// of its settings.
-    Bell(u32),
+    /// There are knotes with events; which of the bell's settings.
+    Bell(u64),
     /// The epoll of this kind of registration.
     Nested(usize),
     /// The timer of this clock has expired.
@@ -97,7 +97,7 @@ pub(super) fn source(event: &Event) -> Source {
         SIGNALFD => Source::Signalfd,
         CONNECTOR => Source::Connector,
         AIO => Source::Aio,
-        _ => Source::Bell((word >> TIMES) as u32),
+        _ => Source::Bell(word >> TIMES & TIMES_MASK),
     }
 }
 
@@ -117,38 +117,26 @@ pub(super) struct Place {
 /// How the kernel has each kind of a descriptor's registration; 0: not.
 pub(super) type Masks = [u32; KINDS];
 
-/// The bell is a descriptor that is always readable, and asked for in `main`
-/// or not.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Bell {
-    Silent,
-    /// One thread will be told, and ends it.
-    Rung,
-    /// All are told, until it is ended.
-    Alarm,
-}
-
 pub(super) struct Set {
     main: Fd,
     nested: [Option<Fd>; KINDS],
-    bell_fd: Option<Fd>,
-    bell: Bell,
-    /// How often it was set.
-    times: u32,
+    /// An eventfd that is always readable, and asked for in `main` or not. It
+    /// is there from the start: what has an event can be shown.
+    bell: Fd,
+    /// One thread will be told, and ends it.
+    is_rung: bool,
+    /// How often that was changed.
+    times: u64,
     /// How many threads wait in `main`.
     pub waiting: usize,
 }
 
 impl Set {
     pub fn new() -> Result<Self, Errno> {
-        Ok(Self {
-            main: epoll::create()?,
-            nested: [const { None }; KINDS],
-            bell_fd: None,
-            bell: Bell::Silent,
-            times: 0,
-            waiting: 0,
-        })
+        let (main, bell) = (epoll::create()?, eventfd::create(1)?);
+        epoll::add(main.raw(), bell.raw(), 0, BELL)?;
+        let nested = [const { None }; KINDS];
+        Ok(Self { main, nested, bell, is_rung: false, times: 0, waiting: 0 })
     }
 
     pub fn main(&self) -> RawFd {
@@ -169,7 +157,14 @@ impl Set {
 
     /// All its descriptors but `main`.
     pub fn inner_fds(&self) -> impl Iterator<Item = &Fd> {
-        self.nested.iter().flatten().chain(&self.bell_fd)
+        self.nested.iter().flatten().chain([&self.bell])
+    }
+
+    /// Whether a descriptor is one of its own, and still is that.
+    pub fn is_own(&self, fd: RawFd) -> bool {
+        let main = self.main();
+        let is_main = main == fd && probe(main, self.bell.raw()).is_ok();
+        is_main || (self.inner_fds().any(|own| own.raw() == fd) && probe(main, fd).is_ok())
     }
 
     /// Its descriptors stay open, or are somebody else's by now.
@@ -255,74 +250,42 @@ impl Set {
 
     /// Makes the queue readable, and wakes a thread that waits; until it is
     /// silenced, or one thread was told.
-    pub fn ring(&mut self) -> Result<(), Errno> {
-        if self.bell != Bell::Silent {
-            return Ok(());
+    pub fn ring(&mut self) {
+        if !self.is_rung {
+            self.set_bell(true);
         }
-        self.make_bell()?;
-        self.set_bell(Bell::Rung);
-        Ok(())
-    }
-
-    /// Makes sure that it can be rung.
-    pub fn make_bell(&mut self) -> Result<(), Errno> {
-        if self.bell_fd.is_none() {
-            let bell = eventfd::create(1).or_else(|_| {
-                // For want of a descriptor.
-                eventfd::always_readable(fork::current()).map(Fd::borrowed)
-            })?;
-            epoll::add(self.main(), bell.raw(), 0, BELL)?;
-            self.bell_fd = Some(bell);
-        }
-        Ok(())
-    }
-
-    pub fn has_bell(&self) -> bool {
-        self.bell_fd.is_some()
     }
 
     pub fn silence(&mut self) {
-        if self.is_rung() {
-            self.set_bell(Bell::Silent);
+        if self.is_rung {
+            self.set_bell(false);
         }
     }
 
     pub fn is_rung(&self) -> bool {
-        self.bell == Bell::Rung
+        self.is_rung
     }
 
     /// The kernel told a thread of this setting, and will tell no other.
-    pub fn was_heard(&mut self, times: u32) {
-        if self.bell == Bell::Rung && self.times == times {
-            self.bell = Bell::Silent;
-        }
+    pub fn was_heard(&mut self, times: u64) {
+        self.is_rung &= self.times & TIMES_MASK != times;
     }
 
-    /// Wakes all threads that wait, and those to come.
-    pub fn alarm(&mut self) {
-        // The kernel has no memory for it then, or its user no watch.
-        let _ = self.make_bell();
-        self.set_bell(Bell::Alarm);
-    }
-
-    pub fn end_alarm(&mut self) {
-        if self.bell == Bell::Alarm {
-            self.set_bell(Bell::Silent);
-        }
-    }
-
-    fn set_bell(&mut self, bell: Bell) {
-        let Some(fd) = &self.bell_fd else { return };
-        let events = match bell {
-            Bell::Silent => 0,
-            Bell::Rung => IN | ET,
-            Bell::Alarm => IN,
-        };
+    fn set_bell(&mut self, rung: bool) {
+        let events = if rung { IN | ET } else { 0 };
         self.times = self.times.wrapping_add(1);
-        let word = BELL | u64::from(self.times) << TIMES;
+        let word = BELL | (self.times & TIMES_MASK) << TIMES;
         // It is registered, so that this needs nothing that could fail.
-        let _ = epoll::modify(self.main.raw(), fd.raw(), events, word);
-        self.bell = bell;
+        let _ = epoll::modify(self.main.raw(), self.bell.raw(), events, word);
+        self.is_rung = rung;
+    }
+}
+
+#[cfg(test)]
+impl Set {
+    /// As if the bell had been set so often.
+    pub fn set_times(&mut self, times: u64) {
+        self.times = times;
     }
 }
 

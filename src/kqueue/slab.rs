@@ -19,6 +19,8 @@ pub(super) struct Slab<T> {
     slots: Vec<Slot<T>>,
     free: u32,
     len: usize,
+    /// How many there were that are no more.
+    removed: u64,
 }
 
 /// Generations fit in 31 bits.
@@ -26,11 +28,20 @@ const GENERATIONS: u32 = (1 << 31) - 1;
 
 impl<T> Slab<T> {
     pub const fn new() -> Self {
-        Self { slots: Vec::new(), free: NONE, len: 0 }
+        Self { slots: Vec::new(), free: NONE, len: 0, removed: 0 }
     }
 
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    pub fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// Whether a generation may have come again since so many were removed.
+    pub fn may_have_come_again(&self, removed_before: u64) -> bool {
+        self.removed - removed_before >= GENERATIONS.into()
     }
 
     /// All numbers are below this.
@@ -62,6 +73,7 @@ impl<T> Slab<T> {
         slot.next = self.free;
         self.free = id;
         self.len -= 1;
+        self.removed += 1;
         Some(value)
     }
 
@@ -103,8 +115,36 @@ impl<T> Slab<T> {
 }
 
 #[cfg(test)]
+impl<T> Slab<T> {
+    /// As if so many had been removed.
+    pub fn set_removed(&mut self, removed: u64) {
+        self.removed = removed;
+    }
+
+    /// As if a number had been used so often.
+    pub fn set_generation(&mut self, id: u32, generation: u32) {
+        self.slots[id as usize].generation = generation;
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn generations_begin_again_and_are_never_0() {
+        let mut slab = Slab::new();
+        let id = slab.insert('a', 1).unwrap();
+        slab.set_generation(id, GENERATIONS - 1);
+        for expected in [GENERATIONS, 1, 2] {
+            slab.remove(id);
+            assert_eq!(slab.insert('b', 1), Some(id));
+            assert_eq!(slab.generation(id), expected);
+        }
+        assert!(!slab.may_have_come_again(0));
+        slab.set_removed(GENERATIONS.into());
+        assert!(slab.may_have_come_again(0) && !slab.may_have_come_again(1));
+    }
 
     #[test]
     fn numbers_come_again_with_another_generation() {

@@ -1,4 +1,8 @@
 //! A queue's timers: one timer queue and one timerfd for each clock.
+//!
+//! The timerfd of the monotonic clock is there from the start. It is what all
+//! threads that wait are woken by when the queue is closed: that needs no
+//! memory, and changes nothing should its number be another file's by then.
 
 use super::core::Core;
 use super::knote::Knote;
@@ -16,6 +20,8 @@ pub(super) const MAX_TIMERS: u32 = 1 << 24;
 /// The clocks.
 pub(super) const MONOTONIC: u8 = 0;
 pub(super) const REALTIME: u8 = 1;
+/// A time of each clock's that has passed.
+const PAST: i64 = 1;
 const IDS: [i32; 2] = [libc::CLOCK_MONOTONIC, libc::CLOCK_REALTIME];
 
 pub(super) fn now(clock: u8) -> i64 {
@@ -35,6 +41,9 @@ pub(super) struct Timers {
     seq: u64,
     /// The timerfds may have to be set.
     changed: bool,
+    /// Threads that wait are to come back: the monotonic clock's timerfd
+    /// stays set to the past.
+    alarmed: bool,
 }
 
 /// The knotes' nodes, as one clock's queue wants them: an entry that was left
@@ -53,12 +62,42 @@ impl timerq::Timers for Nodes<'_> {
     }
 }
 
+/// Those of all clocks, as far as they are needed.
+pub(super) type Timerfds = [Option<Fd>; 2];
+
+fn make_timerfd(index: u8, set: &Set) -> Result<Fd, Errno> {
+    let id = IDS.get(usize::from(index)).copied().unwrap_or(-1);
+    let fd = timerfd::create(id, true)?;
+    set.add_timer(index, fd.raw())?;
+    Ok(fd)
+}
+
 impl Timers {
     pub const fn new() -> Self {
         let clocks =
             [const { Clock { queue: TimerQueue::new(), fd: None, set_to: None, changed: false } };
                 2];
-        Self { clocks, seq: 0, changed: false }
+        Self { clocks, seq: 0, changed: false, alarmed: false }
+    }
+
+    /// Wakes a thread that waits in an epoll that watches the timerfd. It
+    /// calls this again when it has come back, until no more are to come.
+    pub fn alarm(&mut self) {
+        let [monotonic, _] = &mut self.clocks;
+        if let Some(fd) = &monotonic.fd {
+            // It is a timer, so that this needs nothing that could fail.
+            let _ = timerfd::arm_at(fd.raw(), PAST, false);
+        }
+        self.alarmed = true;
+    }
+
+    /// All have come back.
+    pub fn end_alarm(&mut self) {
+        if std::mem::take(&mut self.alarmed) {
+            let [monotonic, _] = &mut self.clocks;
+            (monotonic.set_to, monotonic.changed) = (Some(PAST), true);
+            self.changed = true;
+        }
     }
 
     /// Has a knote come up at a time of its clock.
@@ -97,10 +136,30 @@ impl Timers {
         self.clocks.iter().filter_map(|clock| clock.fd.as_ref())
     }
 
-    /// In a forked child: the timerfds are the parent's.
-    pub fn forget_fds(&mut self) {
+    /// Other timerfds than these, in another set.
+    pub fn fresh(&self, set: &Set) -> Result<Timerfds, Errno> {
+        let mut fresh = [None, None];
+        for (index, (clock, place)) in (0u8..).zip(self.clocks.iter().zip(&mut fresh)) {
+            if clock.fd.is_some() {
+                *place = Some(make_timerfd(index, set)?);
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// In a forked child: those before are the parent's.
+    pub fn replace(&mut self, fresh: Timerfds) {
+        for (clock, fd) in self.clocks.iter_mut().zip(fresh) {
+            clock.fd = fd;
+        }
+        self.alarmed = false;
+        self.forget_setting();
+    }
+
+    /// It is not known whether the timerfds have expired: they are set again.
+    pub fn forget_setting(&mut self) {
         for clock in &mut self.clocks {
-            (clock.fd, clock.set_to, clock.changed) = (None, None, true);
+            (clock.set_to, clock.changed) = (None, true);
         }
         self.changed = true;
     }
@@ -120,6 +179,15 @@ impl Timers {
     /// Whether the timerfds may have to be set.
     pub fn has_changed(&self) -> bool {
         self.changed
+    }
+
+    fn has_clock_changed(&self, index: u8) -> bool {
+        self.clocks.get(usize::from(index)).is_some_and(|clock| clock.changed)
+    }
+
+    /// When a clock's timerfd is to expire.
+    fn next(&mut self, knotes: &Slab<Knote>, index: u8) -> Option<i64> {
+        self.clocks.get_mut(usize::from(index))?.next(&Nodes(knotes, index))
     }
 
     fn is_idle(&self) -> bool {
@@ -142,10 +210,7 @@ impl Clock {
         if let Some(fd) = &self.fd {
             return Ok(fd.raw());
         }
-        let id = IDS.get(usize::from(index)).copied().unwrap_or(-1);
-        let fd = timerfd::create(id, true)?;
-        set.add_timer(index, fd.raw())?;
-        Ok(self.fd.insert(fd).raw())
+        Ok(self.fd.insert(make_timerfd(index, set)?).raw())
     }
 
     /// A timer was armed or disarmed. `in_time`: the timerfd is early enough
@@ -167,6 +232,19 @@ impl Clock {
 }
 
 impl Core {
+    /// Wakes a thread that waits, in this set or in one before it.
+    pub fn alarm(&mut self) {
+        self.timers.alarm();
+    }
+
+    pub fn end_alarm(&mut self) {
+        self.timers.end_alarm();
+    }
+
+    pub fn is_alarmed(&self) -> bool {
+        self.timers.alarmed
+    }
+
     /// Looks for timers that are due.
     #[inline(always)]
     pub fn expire_timers(&mut self) {
@@ -178,40 +256,57 @@ impl Core {
     #[inline(never)]
     fn expire_all(&mut self) {
         for clock in [MONOTONIC, REALTIME] {
-            if self.timers.is_empty(clock) {
-                continue;
-            }
-            let now = now(clock);
-            while let Some(id) = self.timers.pop(&self.knotes, clock, now) {
-                self.activate(id);
+            if !self.timers.is_empty(clock) {
+                self.expire(clock, now(clock));
             }
         }
     }
 
-    /// Sets the timerfds to what is due next.
+    fn expire(&mut self, clock: u8, now: i64) {
+        while let Some(id) = self.timers.pop(&self.knotes, clock, now) {
+            self.activate(id);
+        }
+    }
+
+    /// Sets the timerfds to what is due next. What is due by now has an event
+    /// after this: a timerfd that is set to a time that has passed becomes
+    /// readable only when the kernel comes to its interrupt.
     pub fn set_timers(&mut self) -> Result<(), Errno> {
         if !self.timers.changed {
             return Ok(());
         }
-        for (index, clock) in (0u8..).zip(&mut self.timers.clocks) {
-            if !std::mem::take(&mut clock.changed) {
-                continue;
+        for index in [MONOTONIC, REALTIME] {
+            self.set_timer(index)?;
+        }
+        self.timers.changed = false;
+        Ok(())
+    }
+
+    fn set_timer(&mut self, index: u8) -> Result<(), Errno> {
+        let is_alarm = index == MONOTONIC && self.timers.alarmed;
+        if is_alarm || !self.timers.has_clock_changed(index) {
+            return Ok(());
+        }
+        let mut next = self.timers.next(&self.knotes, index);
+        let Some(clock) = self.timers.clocks.get(usize::from(index)) else { return Ok(()) };
+        if let Some(deadline) = next.filter(|_| next != clock.set_to) {
+            let now = now(index);
+            if deadline <= now {
+                self.expire(index, now);
+                next = self.timers.next(&self.knotes, index);
             }
-            let next = clock.next(&Nodes(&self.knotes, index));
-            if next == clock.set_to {
-                continue;
-            }
-            // A failure leaves it to the next call.
-            clock.changed = true;
+        }
+        let Some(clock) = self.timers.clocks.get_mut(usize::from(index)) else { return Ok(()) };
+        // A failure leaves it to the next call.
+        if next != clock.set_to {
             let fd = clock.open(index, &self.set)?;
             match next {
                 Some(deadline) => drop(timerfd::arm_at(fd, deadline, false)?),
                 None => timerfd::disarm(fd)?,
             }
             clock.set_to = next;
-            clock.changed = false;
         }
-        self.timers.changed = false;
+        clock.changed = false;
         Ok(())
     }
 

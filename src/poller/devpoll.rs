@@ -15,6 +15,7 @@ use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd};
 use crate::table::{self, Kind, Object, Shared};
 use crate::util::Out;
+use crate::waiters::refuse_own;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
 
@@ -65,6 +66,7 @@ impl DevPoll {
 
     /// Adds to what is registered.
     pub fn register(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        refuse_own(fd)?;
         self.change(fd, |old| {
             let events = events | old.map_or(0, |old| old.events);
             Some(Entry { events, tag: 0, data })
@@ -72,6 +74,7 @@ impl DevPoll {
     }
 
     pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        refuse_own(fd)?;
         self.change(fd, |_| Some(Entry { events, tag: 0, data }))
     }
 

@@ -8,15 +8,15 @@
 use super::Ready;
 use super::fdmap::{Entry, FdMap};
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self as sys, Event};
 use crate::sys::fd::{self, Fd};
-use crate::sys::{eventfd, fork};
+use crate::sys::{eventfd, file, fork, poll};
 use crate::table::{self, Kind, Object, Shared};
 use crate::util::Out;
 use crate::util::alloc::TryVecCopy;
-use crate::waiters::{interrupted, pause};
+use crate::waiters::{interrupted, pause, refuse_own};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
@@ -36,7 +36,9 @@ pub(crate) struct Epoll {
 
 struct Registered {
     map: FdMap,
-    last_tag: u32,
+    number: Number,
+    /// How many registrations there were.
+    count: u64,
     /// A registration was made over one whose descriptor had been closed; a
     /// duplicate may keep that one alive in the kernel.
     leftovers: bool,
@@ -49,9 +51,10 @@ struct Registered {
 const OURS: u64 = 1 << 63;
 const FD_BITS: u32 = 31;
 /// A tag is the number of the object, which may share its set with others,
-/// and below it a count of registrations that begins with 1.
+/// and below it a count of registrations, from 1 to the last that fits and
+/// from 1 again.
 const COUNT_BITS: u32 = 20;
-const COUNT_MASK: u32 = (1 << COUNT_BITS) - 1;
+const COUNTS: u32 = (1 << COUNT_BITS) - 1;
 /// The alarm's word has count 0, which no registration has, and a descriptor
 /// that no word of somebody else's will have by chance.
 const ALARM: RawFd = 0x65_76_6c_70;
@@ -66,14 +69,6 @@ fn uncookie(word: u64) -> Option<(u32, RawFd)> {
     let tag = (word & !OURS) >> FD_BITS;
     let fd = word & ((1 << FD_BITS) - 1);
     (word & OURS != 0).then_some((tag as u32, fd as RawFd))
-}
-
-/// The first tag of a new object, before its count. Numbers come again after
-/// 4096 objects; a forked child's differ from its parent's.
-fn first_tag() -> u32 {
-    static OBJECTS: AtomicU32 = AtomicU32::new(0);
-    let number = OBJECTS.fetch_add(1, Ordering::Relaxed);
-    number.wrapping_add(std::process::id().wrapping_mul(0x9e5)) << COUNT_BITS
 }
 
 impl Epoll {
@@ -95,13 +90,14 @@ impl Epoll {
     }
 
     fn new(fd: Fd, alarm: Fd) -> Result<Self> {
-        let last_tag = first_tag();
-        match sys::add(fd.raw(), alarm.raw(), 0, cookie(last_tag, ALARM)) {
+        let number = Number::new();
+        match sys::add(fd.raw(), alarm.raw(), 0, cookie(number.tag(0), ALARM)) {
             Ok(()) => {}
             Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll descriptor", fd.raw()),
             Err(errno) => return Err(errno.into()),
         }
-        let registered = Registered { map: FdMap::new(), last_tag, leftovers: false, alarm: false };
+        let map = FdMap::new();
+        let registered = Registered { map, number, count: 0, leftovers: false, alarm: false };
         Ok(Self {
             fd,
             alarm,
@@ -121,6 +117,8 @@ impl Epoll {
 
     pub fn register(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
         let mut registered = self.registered();
+        self.refuse_alarm(fd, &registered)?;
+        refuse_own(fd)?;
         registered.map.reserve(fd)?;
         let tag = registered.next_tag();
         sys::add(self.fileno(), fd, events, cookie(tag, fd)).map_err(|errno| explain(errno, fd))?;
@@ -130,6 +128,7 @@ impl Epoll {
 
     pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
         let mut registered = self.registered();
+        self.refuse_alarm(fd, &registered)?;
         registered.map.reserve(fd)?;
         // One that was registered behind our back becomes ours.
         let tag = match registered.map.get(fd) {
@@ -143,8 +142,18 @@ impl Epoll {
 
     pub fn unregister(&self, fd: RawFd) -> Result<()> {
         let registered = self.registered();
+        self.refuse_alarm(fd, &registered)?;
         sys::delete(self.fileno(), fd).map_err(|errno| explain(errno, fd))?;
         registered.map.remove(fd);
+        Ok(())
+    }
+
+    /// The alarm is no descriptor of the program's; unless that has closed it
+    /// and registered another one of this number.
+    fn refuse_alarm(&self, fd: RawFd, registered: &Registered) -> Result<()> {
+        if fd == self.alarm.raw() && registered.map.get(fd).is_none() && file::is_anonymous(fd) {
+            fail!(EINVAL, "fd {} is the library's own", fd);
+        }
         Ok(())
     }
 
@@ -159,7 +168,7 @@ impl Epoll {
     /// sees what that did, or is seen by it.
     fn apply_alarm(&self, registered: &Registered) -> Result<()> {
         let on = registered.alarm || self.closed.load(Ordering::Acquire);
-        let word = cookie(registered.last_tag & !COUNT_MASK, ALARM);
+        let word = cookie(registered.number.tag(0), ALARM);
         Ok(sys::modify(self.fileno(), self.alarm.raw(), if on { ENABLED } else { 0 }, word)?)
     }
 
@@ -192,7 +201,8 @@ impl Epoll {
         let mut small = [MaybeUninit::<Event>::uninit(); SMALL];
         let mut large = Vec::new();
         // No more than can be delivered: an edge must not be fetched and lost.
-        let wanted = out.room().min(self.most_events());
+        let (most, count) = self.most_events();
+        let wanted = out.room().min(most);
         let buffer = if wanted <= SMALL {
             small.get_mut(..wanted).unwrap_or_default()
         } else {
@@ -209,7 +219,7 @@ impl Epoll {
         // have closed the object, or forked.
         self.check()?;
         match result {
-            Ok(events) => Ok(self.deliver(events, out, gone)),
+            Ok(events) => Ok(self.deliver(events, out, (gone, count))),
             Err(Errno::EINTR) => Ok(Fetched { alarmed: false, noise: false }),
             Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll any more", self.fileno()),
             Err(errno) => Err(explain(errno, self.fileno())),
@@ -217,25 +227,35 @@ impl Epoll {
     }
 
     /// How many events there can be, generously: some registrations may not
-    /// be ours.
-    fn most_events(&self) -> usize {
+    /// be ours. And how many registrations there were.
+    fn most_events(&self) -> (usize, u64) {
         const FOREIGN: usize = 1 << 16;
-        self.registered().map.len() + FOREIGN
+        let registered = self.registered();
+        (registered.map.len() + FOREIGN, registered.count)
     }
 
-    fn deliver(&self, events: &[Event], out: &mut Out<Ready>, gone: &mut Option<u64>) -> Fetched {
+    /// `count`: of registrations, before the wait.
+    fn deliver(
+        &self,
+        events: &[Event],
+        out: &mut Out<Ready>,
+        (gone, count): (&mut Option<u64>, u64),
+    ) -> Fetched {
         // A registration is put into the map under this lock, so its first
         // event cannot be looked up before that is done.
         let registered = self.registered();
         let (mut alarmed, mut noise) = (false, false);
+        // Tags may have come again during the wait.
+        let is_certain = registered.count - count < COUNTS.into();
         for event in events {
             let (bits, word) = (event.events, event.u64);
             match registered.find(word) {
                 Owner::Alarm => alarmed = true,
                 Owner::AlarmOfOther => noise = true,
-                Owner::Registration(fd, data) => {
+                Owner::Registration(fd, data) if is_certain => {
                     out.push(Ready { fd, events: bits, data });
                 }
+                Owner::Registration(fd, _) => self.ask_again(fd, &registered),
                 // Once it may have been unregistered between the kernel's
                 // answer and now; a second time, the kernel still has it.
                 Owner::Gone if *gone != Some(word) => *gone = Some(word),
@@ -245,6 +265,14 @@ impl Epoll {
             }
         }
         Fetched { alarmed, noise }
+    }
+
+    /// Has the kernel report a descriptor again, if it still is ready.
+    fn ask_again(&self, fd: RawFd, registered: &Registered) {
+        if let Some(entry) = registered.map.get(fd) {
+            // What fails was closed since.
+            let _ = sys::modify(self.fileno(), fd, entry.events, cookie(entry.tag, fd));
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -281,25 +309,84 @@ enum Owner {
 impl Registered {
     fn find(&self, word: u64) -> Owner {
         match uncookie(word) {
-            Some((tag, fd)) if tag >> COUNT_BITS == self.last_tag >> COUNT_BITS => {
-                if tag & COUNT_MASK == 0 {
-                    return Owner::Alarm;
-                }
+            Some((tag, ALARM)) if tag == self.number.tag(0) => Owner::Alarm,
+            Some((tag, ALARM)) if tag & COUNTS == 0 => Owner::AlarmOfOther,
+            Some((tag, fd)) if self.number.is_of(tag) => {
                 match self.map.get(fd).filter(|entry| entry.tag == tag) {
-                    Some(entry) => Owner::Registration(fd, entry.data),
-                    None if self.leftovers => Owner::Unknown,
-                    None => Owner::Gone,
+                    Some(entry) if !self.is_doubtful(fd, entry.events) => {
+                        Owner::Registration(fd, entry.data)
+                    }
+                    None if !self.leftovers => Owner::Gone,
+                    _ => Owner::Unknown,
                 }
             }
-            Some((tag, ALARM)) if tag & COUNT_MASK == 0 => Owner::AlarmOfOther,
             _ => Owner::Unknown,
         }
     }
 
+    /// Whether an event that seems to be a descriptor's is that of one left
+    /// over, whose tag has come again: what is reported is not so.
+    fn is_doubtful(&self, fd: RawFd, events: u32) -> bool {
+        if !self.leftovers || self.count <= COUNTS.into() {
+            return false;
+        }
+        let mut asked = [poll::entry(fd, events)];
+        poll::look(&mut asked).is_ok_and(|ready| ready == 0)
+    }
+
     fn next_tag(&mut self) -> u32 {
-        let count = (self.last_tag & COUNT_MASK) % COUNT_MASK + 1;
-        self.last_tag = self.last_tag & !COUNT_MASK | count;
-        self.last_tag
+        self.count += 1;
+        let count = (self.count - 1) % u64::from(COUNTS) + 1;
+        self.number.tag(count as u32)
+    }
+}
+
+/// The number of an object, which no other one has at the same time, as long
+/// as there are not too many.
+struct Number {
+    number: u32,
+    /// It is marked as in use.
+    is_own: bool,
+}
+
+const NUMBERS: u32 = 1 << (u32::BITS - COUNT_BITS);
+/// Those in use. A forked child goes on with its parent's, as they may share
+/// sets.
+static IN_USE: [AtomicU64; NUMBERS as usize / 64] =
+    [const { AtomicU64::new(0) }; NUMBERS as usize / 64];
+
+impl Number {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // A forked child's and its parent's new ones mostly differ, too.
+        let from = std::process::id().wrapping_mul(0x9e5);
+        let next = || NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(from) % NUMBERS;
+        let free = (0..NUMBERS).map(|_| next()).find(|number| {
+            let (word, bit) = Self::place(*number);
+            word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit == 0)
+        });
+        Self { number: free.unwrap_or_else(next), is_own: free.is_some() }
+    }
+
+    fn place(number: u32) -> (Option<&'static AtomicU64>, u64) {
+        (IN_USE.get(number as usize / 64), 1 << (number % 64))
+    }
+
+    fn tag(&self, count: u32) -> u32 {
+        self.number << COUNT_BITS | count
+    }
+
+    fn is_of(&self, tag: u32) -> bool {
+        tag >> COUNT_BITS == self.number
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        let (word, bit) = Self::place(self.number);
+        if let Some(word) = word.filter(|_| self.is_own) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
     }
 }
 
@@ -355,4 +442,93 @@ impl Drop for Epoll {
 // SAFETY: the only type of this kind.
 unsafe impl Object for Epoll {
     const KIND: Kind = Kind::Epoll;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    const IN: u32 = libc::EPOLLIN as u32;
+    const ET: u32 = libc::EPOLLET as u32;
+
+    fn readable() -> (UnixStream, UnixStream) {
+        let (a, b) = UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut &b, b"x").unwrap();
+        (a, b)
+    }
+
+    /// What a wait without waiting returns.
+    fn ready(epoll: &Epoll) -> Vec<(RawFd, u64)> {
+        let mut array = [Ready { fd: 0, events: 0, data: 0 }; 8];
+        // SAFETY: as many entries as the array has.
+        let mut out = unsafe { Out::new(array.as_mut_ptr(), array.len()) };
+        epoll.wait(&mut out, 0).unwrap();
+        out.with_filled(|filled| filled.iter().map(|one| (one.fd, one.data)).collect())
+    }
+
+    #[test]
+    fn registrations_stay_apart_when_their_count_begins_again() {
+        let epoll = Epoll::create().unwrap();
+        let (a, _b) = readable();
+        epoll.registered().count = u64::from(COUNTS) - 3;
+        for data in 0..10 {
+            epoll.register(a.as_raw_fd(), IN, data).unwrap();
+            assert_eq!(ready(&epoll), [(a.as_raw_fd(), data)]);
+            epoll.unregister(a.as_raw_fd()).unwrap();
+            assert_eq!(ready(&epoll), []);
+        }
+    }
+
+    #[test]
+    fn an_event_that_may_be_of_a_tag_that_came_again_is_asked_for_again() {
+        let epoll = Epoll::create().unwrap();
+        let ((a, _b), (idle, _c)) = (readable(), UnixStream::pair().unwrap());
+        for (stream, data) in [(&a, 1), (&idle, 2)] {
+            epoll.register(stream.as_raw_fd(), IN | ET, data).unwrap();
+        }
+        assert_eq!(ready(&epoll), [(a.as_raw_fd(), 1)]);
+        // Both were reported, says a wait that began very long ago.
+        let event = |stream: &UnixStream| {
+            let fd = stream.as_raw_fd();
+            Event { events: IN, u64: cookie(epoll.registered().map.get(fd).unwrap().tag, fd) }
+        };
+        let events = [event(&a), event(&idle)];
+        epoll.registered().count += u64::from(COUNTS);
+        epoll.deliver(&events, &mut Out::none(), (&mut None, 2));
+        // One of them is so, and its edge comes again.
+        assert_eq!(ready(&epoll), [(a.as_raw_fd(), 1)]);
+        assert_eq!(ready(&epoll), []);
+    }
+
+    #[test]
+    fn what_is_left_over_is_not_taken_for_a_registration_of_the_same_tag() {
+        let epoll = Epoll::create().unwrap();
+        let ((old, _b), (fresh, other)) = (readable(), UnixStream::pair().unwrap());
+        let fd = fd::duplicate_to_write(old.as_raw_fd()).unwrap();
+        epoll.register(fd.raw(), IN, 1).unwrap();
+        let tag = epoll.registered().map.get(fd.raw()).unwrap().tag;
+        // Its number is another's now, and `old` keeps it alive.
+        fd::replace(&fd::duplicate_to_write(fresh.as_raw_fd()).unwrap(), fd.raw()).unwrap();
+        epoll.registered().count = u64::from(COUNTS);
+        epoll.register(fd.raw(), IN, 2).unwrap();
+        assert_eq!(epoll.registered().map.get(fd.raw()).unwrap().tag, tag);
+        assert!(ready(&epoll).iter().all(|(fd, _)| *fd == -1));
+        std::io::Write::write_all(&mut &other, b"x").unwrap();
+        assert!(ready(&epoll).contains(&(fd.raw(), 2)));
+    }
+
+    #[test]
+    fn numbers_of_objects_come_again_and_are_never_used_twice_at_once() {
+        let kept = [Number::new(), Number::new()];
+        for _ in 0..3 * NUMBERS {
+            let number = Number::new();
+            assert!(kept.iter().all(|kept| kept.number != number.number));
+        }
+        let numbers: Vec<_> = (0..NUMBERS).map(|_| Number::new()).collect();
+        assert!(numbers.iter().any(|number| !number.is_own));
+        drop(numbers);
+        assert!(Number::new().is_own);
+    }
 }

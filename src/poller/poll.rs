@@ -9,7 +9,7 @@ use crate::sys::poll::{ALWAYS_REPORTED, entry, look, revents};
 use crate::table::{Kind, Object, Shared};
 use crate::util::Out;
 use crate::util::alloc::TryVec;
-use crate::waiters::Waiters;
+use crate::waiters::{Waiters, refuse_own};
 use std::os::fd::RawFd;
 
 /// A set of descriptors to poll.
@@ -62,6 +62,7 @@ impl PollSet {
     }
 
     pub fn register(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
+        refuse_own(fd)?;
         self.update(fd, |_| Ok(Some(Entry { events, tag: 0, data })))
     }
 

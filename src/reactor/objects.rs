@@ -19,6 +19,7 @@ use crate::sys::{epoll, fork};
 use crate::table::{self, Kind};
 use crate::util::alloc::TryMap;
 use crate::waiters::Watchable;
+use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 
 /// What a watcher watches. Dropped when the watcher is closed, after its
@@ -57,10 +58,10 @@ pub(crate) trait Watched: Send {
         false
     }
 
-    /// In a forked child, whose loop has another eventfd. ENOMEM: it can be
-    /// tried again. With another error the watcher fails, and this is
-    /// dropped: it must not close what has its descriptor's number and may be
-    /// another file by now.
+    /// In a forked child, whose loop has another eventfd. Where something is
+    /// short it can be tried again. With another error the watcher is told
+    /// that, and this is dropped: it must not close what has its descriptor's
+    /// number and may be another file by now.
     fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno>;
 
     /// Of a loop whose memory has to stay: gives back its descriptor. False:
@@ -103,6 +104,16 @@ struct Held {
     object: Box<dyn Watchable>,
     eventfd: RawFd,
     epoch: fork::Epoch,
+}
+
+impl Held {
+    /// In a forked child, where all pins are forgotten: frees its memory, and
+    /// nothing else.
+    fn forget(self) {
+        let object = Box::into_raw(self.object) as *mut ManuallyDrop<dyn Watchable>;
+        // SAFETY: of a box, with the same layout; what is in it is not dropped.
+        drop(unsafe { Box::from_raw(object) });
+    }
 }
 
 /// What a watcher watches, and which watcher.
@@ -151,17 +162,20 @@ impl Watched for Object {
     }
 
     fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno> {
-        if self.pinned.as_ref().is_some_and(|held| held.epoch == fork::current()) {
-            // By an attempt that failed later.
+        if let Some(held) = self.pinned.as_mut().filter(|held| held.epoch == fork::current()) {
+            // By an attempt that failed later, which had another eventfd.
+            held.object.watch(eventfd).map_err(|error| error.errno)?;
+            held.object.unwatch(std::mem::replace(&mut held.eventfd, eventfd));
             return Ok(());
         }
         let before = self.pinned.take();
         if let Err(error) = self.begin(eventfd) {
             self.pinned = before;
-            return if error.errno == Errno::ENOMEM { Err(error.errno) } else { Ok(()) };
+            return if error.errno.is_shortage() { Err(error.errno) } else { Ok(()) };
         }
-        // It was forgotten in the fork, as all pins were.
-        std::mem::forget(before);
+        if let Some(before) = before {
+            before.forget();
+        }
         Ok(())
     }
 
@@ -271,8 +285,8 @@ impl Core {
         let mut result = Ok(());
         objects.retain(|index, watched| match watched.revive(eventfd) {
             Ok(()) => true,
-            Err(Errno::ENOMEM) => {
-                result = Err(Errno::ENOMEM.into());
+            Err(errno) if errno.is_shortage() => {
+                result = Err(errno.into());
                 true
             }
             Err(errno) => {

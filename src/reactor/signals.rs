@@ -443,41 +443,36 @@ impl Core {
         }
     }
 
-    /// In a forked child, whose signals are its own; with another epoll.
-    pub fn revive_signals(&mut self) {
+    /// A new signalfd, for a forked child, if there is one.
+    pub fn fresh_signalfd(&self, epoll: RawFd) -> Result<Option<Fd>> {
         let mask = self.signals.mask();
-        // The child may have closed it, and use the number for another.
-        std::mem::forget(self.signals.signalfd.take());
-        self.desk.own.set(OwnFd::Signalfd, -1);
-        let by_fd = if mask == 0 { Ok(()) } else { self.revive_signalfd(mask) };
-        let (failed, errno) = self.desk.sinks.lock().revive(self.desk.handle());
+        if mask == 0 {
+            return Ok(None);
+        }
+        let fresh = signal::descriptor(mask)?;
+        register_signalfd(epoll, fresh.raw())?;
+        Ok(Some(fresh))
+    }
+
+    pub fn replace_signalfd(&mut self, fresh: Option<Fd>) -> Option<Fd> {
+        std::mem::replace(&mut self.signals.signalfd, fresh)
+    }
+
+    /// In a forked child, to which no signal was delivered yet.
+    pub fn revive_signals(&mut self) -> Result<()> {
+        let (failed, errno) = self.desk.sinks.lock().revive(self.desk.handle())?;
         for watched in &mut self.signals.list {
             (watched.count, watched.lost) = (0, 0);
         }
-        let mut failures = Vec::new();
-        for (index, watch) in &mut self.signals.watches {
+        let mut watches = std::mem::take(&mut self.signals.watches);
+        for (index, watch) in &mut watches {
             watch.forget();
-            let errno = match (watch.claim.way, by_fd) {
-                (Way::Blocked, Err(errno)) => errno,
-                _ if failed & signal::bit(watch.claim.signal) != 0 => errno,
-                _ => continue,
-            };
-            if failures.try_reserve(1).is_ok() {
-                failures.push_reserved((*index, errno));
+            let has_failed = failed & signal::bit(watch.claim.signal) != 0;
+            if let Some(record) = record::get(*index).filter(|_| has_failed) {
+                self.fail(record.handle(Kind::Watcher, *index), errno);
             }
         }
-        for (index, errno) in failures {
-            if let Some(record) = record::get(index) {
-                self.fail(record.handle(Kind::Watcher, index), errno);
-            }
-        }
-    }
-
-    fn revive_signalfd(&mut self, mask: Mask) -> std::result::Result<(), Errno> {
-        let fresh = signal::descriptor(mask)?;
-        register_signalfd(self.epoll(), fresh.raw()).map_err(|error| error.errno)?;
-        self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
-        self.signals.signalfd = Some(fresh);
+        self.signals.watches = watches;
         Ok(())
     }
 }

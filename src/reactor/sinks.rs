@@ -7,6 +7,7 @@ use super::api::ring_signals;
 use super::desk::Desk;
 use crate::errno::{Errno, Result, fail};
 use crate::signals::{Handler, Position, Subscription, Wakeup, subscribe};
+use crate::sys::signal;
 use crate::util::alloc::TryVec;
 use std::ffi::c_int;
 
@@ -99,27 +100,31 @@ impl Sinks {
         }
     }
 
-    /// In a forked child that goes on with the loop: makes everything anew,
+    /// In a forked child that goes on with the loop: makes everything again,
     /// as what there is belongs to the parent. The signals for which that
-    /// failed, as bits, and why the last of them did.
-    pub fn revive(&mut self, handle: i64) -> (u64, Errno) {
+    /// failed, as bits, and why the last of them did. Where something is
+    /// short it fails, and can be tried again.
+    pub fn revive(&mut self, handle: i64) -> Result<(u64, Errno)> {
         let mut failed = (0, Errno::ENOMEM);
         for sink in &mut self.0 {
-            if let Err(errno) = sink.revive(handle) {
-                failed = (failed.0 | crate::sys::signal::bit(sink.signal), errno);
+            match sink.revive(handle) {
+                Ok(()) => {}
+                Err(error) if error.errno.is_shortage() => return Err(error),
+                Err(error) => failed = (failed.0 | signal::bit(sink.signal), error.errno),
             }
         }
-        failed
+        Ok(failed)
     }
 }
 
 impl Sink {
-    fn revive(&mut self, handle: i64) -> std::result::Result<(), Errno> {
-        let of_errno = |error: crate::errno::Error| error.errno;
-        self.handler = None;
-        self.subscription = subscription_of(handle, self.signal).map_err(of_errno)?;
-        if self.by_handler > 0 {
-            self.handler = Some(Handler::new(self.signal).map_err(of_errno)?);
+    fn revive(&mut self, handle: i64) -> Result<()> {
+        if !self.subscription.is_ours() {
+            self.handler = None;
+            self.subscription = subscription_of(handle, self.signal)?;
+        }
+        if self.by_handler > 0 && self.handler.is_none() {
+            self.handler = Some(Handler::new(self.signal)?);
         }
         Ok(())
     }

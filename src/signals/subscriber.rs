@@ -137,6 +137,11 @@ impl Subscription {
         &entry.value
     }
 
+    /// Whether it is this process's, and not the one's that it was forked from.
+    pub fn is_ours(&self) -> bool {
+        self.epoch == fork::current()
+    }
+
     /// How many signals came so far.
     pub fn count(&self) -> u64 {
         self.subscriber().count.load(SeqCst)
@@ -186,7 +191,7 @@ impl Drop for Subscription {
     /// No handler wakes the owner any more when this returns, whatever of its
     /// it is that is closed then.
     fn drop(&mut self) {
-        if self.epoch == fork::current() {
+        if self.is_ours() {
             hub::remove(self.number, self.entry);
         }
         // Else the list of this process does not have it: see

@@ -45,12 +45,6 @@ pub(crate) fn delete(epoll: RawFd, fd: RawFd) -> Result<(), Errno> {
     ctl(epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)
 }
 
-/// Whether a descriptor is an epoll in which nothing is ready.
-pub(crate) fn is_idle(fd: RawFd) -> bool {
-    let mut room = [MaybeUninit::uninit(); 1];
-    wait(fd, &mut room, Some(0)).is_ok_and(<[Event]>::is_empty)
-}
-
 fn ctl(epoll: RawFd, operation: i32, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {
     let mut event = Event { events, u64: cookie };
     // SAFETY: the event is valid for the call.

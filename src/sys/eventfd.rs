@@ -31,17 +31,30 @@ pub(crate) fn clear(fd: RawFd) {
     let _ = unsafe { syscall!(SYS_read, fd, &raw mut count, size_of_val(&count)) };
 }
 
+// Raced, not locked: a fork in the middle must not leave a lock behind.
+static SHARED: AtomicU64 = AtomicU64::new(0);
+const FD_BITS: u32 = 31;
+
+fn made_in(shared: u64) -> Epoch {
+    shared >> FD_BITS
+}
+
+fn raw(shared: u64) -> RawFd {
+    (shared & ((1 << FD_BITS) - 1)) as RawFd
+}
+
+/// Whether a number is that of [`always_readable`].
+pub(crate) fn is_always_readable(epoch: Epoch, fd: RawFd) -> bool {
+    let shared = SHARED.load(Ordering::Relaxed);
+    made_in(shared) == epoch && raw(shared) == fd
+}
+
 /// The process's one eventfd that is always readable.
 ///
 /// An epoll set in which it is enabled wakes all its waiters. It is made at
 /// first use and never closed. A forked child makes its own: it may have
 /// closed all descriptors it inherited, and use the number for another.
 pub(crate) fn always_readable(epoch: Epoch) -> Result<RawFd, Errno> {
-    // Raced, not locked: a fork in the middle must not leave a lock behind.
-    static SHARED: AtomicU64 = AtomicU64::new(0);
-    const FD_BITS: u32 = 31;
-    let made_in = |shared: u64| shared >> FD_BITS;
-    let raw = |shared: u64| (shared & ((1 << FD_BITS) - 1)) as RawFd;
     let seen = SHARED.load(Ordering::Relaxed);
     if made_in(seen) == epoch {
         return Ok(raw(seen));

@@ -79,6 +79,14 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
     unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
 }
 
+/// All descriptors that the process can open are below this.
+pub(crate) fn limit() -> RawFd {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for the limit; none is set.
+    let _ = unsafe { syscall!(SYS_prlimit64, 0, libc::RLIMIT_NOFILE, 0, &raw mut limit) };
+    RawFd::try_from(limit.rlim_cur).unwrap_or(RawFd::MAX)
+}
+
 /// A duplicate above the standard streams of a descriptor that has the number
 /// of one; `None`: it has not.
 #[inline]

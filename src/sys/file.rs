@@ -17,6 +17,11 @@ pub(crate) fn stat(fd: RawFd) -> Result<libc::stat, Errno> {
     Ok(unsafe { stat.assume_init() })
 }
 
+/// Whether it is an eventfd, a timerfd or the like, which is no file.
+pub(crate) fn is_anonymous(fd: RawFd) -> bool {
+    stat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0)
+}
+
 /// The device and the inode of an open file; eventfds and their like share
 /// one.
 pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
@@ -102,6 +107,12 @@ pub(crate) fn readable(fd: RawFd) -> Result<i64, Errno> {
     ask(fd, libc::FIONREAD)
 }
 
+/// Whether the next byte of a socket is the urgent one.
+pub(crate) fn is_at_mark(fd: RawFd) -> bool {
+    const SIOCATMARK: libc::c_ulong = 0x8905;
+    ask(fd, SIOCATMARK).is_ok_and(|answer| answer != 0)
+}
+
 /// How many bytes a terminal has yet to send.
 pub(crate) fn unsent(fd: RawFd) -> Result<i64, Errno> {
     ask(fd, libc::TIOCOUTQ)
@@ -144,103 +155,72 @@ pub(crate) fn name(fd: RawFd, buffer: &mut [u8]) -> Result<&[u8], Errno> {
     Ok(buffer.get(..len).unwrap_or_default())
 }
 
-/// Whether reading or writing may have to wait for somebody else.
-pub(crate) fn may_block(fd: RawFd) -> bool {
-    let sort = stat(fd).map_or(libc::S_IFREG, |stat| stat.st_mode & libc::S_IFMT);
-    !matches!(sort, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR)
-}
-
 /// Whether RWF_NOWAIT is known not to work here.
 static NO_NOWAIT: AtomicBool = AtomicBool::new(false);
 
-/// The system calls of a direction: one that can do without waiting, one for
-/// where the position is, one for a place in the file.
-struct Calls {
-    vectored: libc::c_long,
-    here: libc::c_long,
-    at: libc::c_long,
+/// The memory that a program lends to be read into, or to be written.
+#[derive(Clone, Copy)]
+pub(crate) enum Buffer {
+    Into(*mut u8, usize),
+    From(*const u8, usize),
 }
 
-/// Reads into memory that the caller lends; `offset` negative: where the
-/// file's position is. `nowait`: only as far as that needs no waiting, which
-/// not every kernel and file can promise.
-///
-/// # Safety
-/// `count` bytes at `buffer` are writable.
-pub(crate) unsafe fn read_at(
-    fd: RawFd,
-    buffer: *mut u8,
-    count: usize,
-    offset: i64,
-    nowait: bool,
-) -> Result<usize, Errno> {
-    let (here, at) = (libc::SYS_read, libc::SYS_pread64);
-    let calls = Calls { vectored: libc::SYS_preadv2, here, at };
-    // SAFETY: this function's contract.
-    unsafe { transfer(&calls, fd, (buffer, count), offset, nowait) }
-}
-
-/// The same for writing.
-///
-/// # Safety
-/// `count` bytes at `buffer` are readable.
-pub(crate) unsafe fn write_at(
-    fd: RawFd,
-    buffer: *const u8,
-    count: usize,
-    offset: i64,
-    nowait: bool,
-) -> Result<usize, Errno> {
-    let (here, at) = (libc::SYS_write, libc::SYS_pwrite64);
-    let calls = Calls { vectored: libc::SYS_pwritev2, here, at };
-    // SAFETY: this function's contract; it is only read.
-    unsafe { transfer(&calls, fd, (buffer.cast_mut(), count), offset, nowait) }
-}
-
-/// # Safety
-/// So many bytes at the buffer are writable, if the calls read into it, else
-/// readable, for as long as this takes.
-unsafe fn transfer(
-    calls: &Calls,
-    fd: RawFd,
-    (buffer, count): (*mut u8, usize),
-    offset: i64,
-    nowait: bool,
-) -> Result<usize, Errno> {
-    let count = count.min(i32::MAX as usize);
-    if nowait {
-        // SAFETY: this function's contract.
-        let done = unsafe { vectored(calls.vectored, fd, (buffer, count), offset) };
-        if let Some(result) = done {
-            return result;
-        }
+impl Buffer {
+    pub fn is_empty(self) -> bool {
+        self.parts().1 == 0
     }
-    let start = buffer.expose_provenance();
-    let number = if offset < 0 { calls.here } else { calls.at };
+
+    /// The address, and as many bytes as one call can take.
+    pub fn parts(self) -> (usize, usize) {
+        let (start, count) = match self {
+            Self::Into(start, count) => (start.expose_provenance(), count),
+            Self::From(start, count) => (start.expose_provenance(), count),
+        };
+        (start, count.min(i32::MAX as usize))
+    }
+}
+
+/// Reads or writes at a place in the file; `offset` negative: where its
+/// position is. It waits as long as the file has it.
+///
+/// # Safety
+/// The buffer is writable or readable, as it says, until this returns.
+pub(crate) unsafe fn transfer(fd: RawFd, buffer: Buffer, offset: i64) -> Result<usize, Errno> {
+    let (start, count) = buffer.parts();
+    let number = match (buffer, offset < 0) {
+        (Buffer::Into(..), true) => libc::SYS_read,
+        (Buffer::Into(..), false) => libc::SYS_pread64,
+        (Buffer::From(..), true) => libc::SYS_write,
+        (Buffer::From(..), false) => libc::SYS_pwrite64,
+    };
     // SAFETY: this function's contract.
     unsafe { super::raw(number, [fd as usize, start, count, offset as usize, 0, 0]) }
 }
 
-/// `None`: this file, or this kernel, cannot do it without waiting.
+/// The same without waiting: EAGAIN, it would have to. `None`: this file, or
+/// this kernel, cannot do it so.
 ///
 /// # Safety
-/// So many bytes at the buffer are what the system call asks for.
-unsafe fn vectored(
-    number: libc::c_long,
+/// As of [`transfer`].
+pub(crate) unsafe fn transfer_nowait(
     fd: RawFd,
-    (buffer, count): (*mut u8, usize),
+    buffer: Buffer,
     offset: i64,
 ) -> Option<Result<usize, Errno>> {
     if NO_NOWAIT.load(Ordering::Relaxed) {
         return None;
     }
-    let vector = libc::iovec { iov_base: buffer.cast(), iov_len: count };
-    let offset = offset.max(-1) as usize;
+    let (start, iov_len) = buffer.parts();
+    let vector = libc::iovec { iov_base: std::ptr::with_exposed_provenance_mut(start), iov_len };
+    let vector = (&raw const vector).expose_provenance();
+    let number = match buffer {
+        Buffer::Into(..) => libc::SYS_preadv2,
+        Buffer::From(..) => libc::SYS_pwritev2,
+    };
     // The offset comes in two halves, of which the second is for 32 bits.
-    let args = [fd as usize, (&raw const vector).expose_provenance(), 1, offset, 0];
-    let [a, b, c, d, e] = args;
+    let args = [fd as usize, vector, 1, offset.max(-1) as usize, 0, libc::RWF_NOWAIT as usize];
     // SAFETY: this function's contract.
-    match unsafe { super::raw(number, [a, b, c, d, e, libc::RWF_NOWAIT as usize]) } {
+    match unsafe { super::raw(number, args) } {
         Err(Errno::ENOTSUP) => None,
         Err(Errno::ENOSYS | Errno::EPERM) => {
             NO_NOWAIT.store(true, Ordering::Relaxed);
@@ -248,6 +228,18 @@ unsafe fn vectored(
         }
         result => Some(result),
     }
+}
+
+/// Whether a descriptor was opened for writing, or for reading.
+pub(crate) fn is_open_for(fd: RawFd, writing: bool) -> Result<bool, Errno> {
+    // SAFETY: F_GETFL only looks.
+    let flags = int(unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFL) }?);
+    Ok(flags & libc::O_PATH == 0
+        && match flags & libc::O_ACCMODE {
+            libc::O_RDONLY => !writing,
+            libc::O_WRONLY => writing,
+            _ => true,
+        })
 }
 
 /// Has what was written reach the disk; `data_only`: but for what is not

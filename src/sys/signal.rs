@@ -131,6 +131,14 @@ pub(crate) fn raise(signal: c_int) {
     let _ = unsafe { syscall!(SYS_tgkill, thread::process(), thread::id(), signal) };
 }
 
+/// Sends a signal to the process, for a thread that does not block it.
+pub(crate) fn send_to_process(signal: c_int) {
+    // SAFETY: no arguments.
+    let process = unsafe { syscall!(SYS_getpid) }.unwrap_or(0);
+    // SAFETY: no pointers. It is this process, which may always be sent one.
+    let _ = unsafe { syscall!(SYS_kill, process, signal) };
+}
+
 /// A descriptor to read blocked signals from.
 pub(crate) fn descriptor(mask: Mask) -> Result<Fd, Errno> {
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;

@@ -10,8 +10,9 @@
  * The structure and the constants have FreeBSD's layout and values. What each
  * filter does here, bit by bit, is said in <evloop.h>, at
  * evloop_kqueue_control(); what Linux cannot do is refused when it is asked
- * for. Filters that FreeBSD does not have, and EV_UDATA_SPECIFIC, have numbers
- * that it does not use.
+ * for. EVFILT_PROCDESC, EVFILT_LIO and EVFILT_SENDFILE are not to be had, and
+ * not defined, since programs ask with #ifdef. Filters that FreeBSD does not
+ * have, and EV_UDATA_SPECIFIC, have numbers that it does not use.
  *
  * The shared library has sigaction(), signal() and their relatives, too, in
  * the place of the C library's, so that a watched signal is counted whatever
@@ -32,11 +33,8 @@
 #define EVFILT_PROC (-5)
 #define EVFILT_SIGNAL (-6)
 #define EVFILT_TIMER (-7)
-#define EVFILT_PROCDESC (-8)
 #define EVFILT_FS (-9)
-#define EVFILT_LIO (-10)
 #define EVFILT_USER (-11)
-#define EVFILT_SENDFILE (-12)
 #define EVFILT_EMPTY (-13)
 #define EVFILT_NETDEV (-16)
 #define EVFILT_EXCEPT (-17)

@@ -72,6 +72,11 @@ impl Aio {
         }
     }
 
+    /// Whether a descriptor is another one of its own.
+    pub fn is_own(&self, fd: RawFd) -> bool {
+        matches!(&self.engine, Engine::Pool(pool) if pool.is_own(fd))
+    }
+
     /// Begins one; `tag` comes back when it is done.
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<()> {
         if self.in_flight == MOST {

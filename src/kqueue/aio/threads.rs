@@ -1,14 +1,16 @@
 //! Threads that do what io_uring would, where there is none.
 //!
 //! They are made when there is something to do, up to a few, block all
-//! signals, and are joined when the queue goes. One that would block in a
-//! pipe or a socket waits with poll(2) first, so that it can be called off.
+//! signals, and are joined when the queue goes. Each tries first, so that
+//! what is wrong is said at once; where it would block in a pipe or a socket
+//! it waits with poll(2), so that it can be called off.
 
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
 use crate::sys::fd::Fd;
+use crate::sys::file::{self, Buffer};
 use crate::sys::thread::{STACK, Thread};
-use crate::sys::{eventfd, file, poll};
+use crate::sys::{eventfd, poll, signal, socket};
 use crate::util::alloc::{TryDeque, TryVec};
 use crate::util::try_arc::TryArc;
 use std::collections::VecDeque;
@@ -37,6 +39,8 @@ struct State {
     done: VecDeque<(u64, i32)>,
     idle: usize,
     closing: bool,
+    /// The threads' eventfds.
+    bells: Vec<RawFd>,
 }
 
 /// What a thread is at, and the eventfd that calls it off.
@@ -63,17 +67,23 @@ impl Pool {
         self.shared.done.raw()
     }
 
+    /// Whether a descriptor is a thread's.
+    pub fn is_own(&self, fd: RawFd) -> bool {
+        self.shared.lock().bells.contains(&fd) && file::is_anonymous(fd)
+    }
+
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<()> {
         let mut state = self.shared.lock();
         let all = state.waiting.len() + state.working.len() + state.done.len() + 1;
         let room = state.waiting.try_reserve(1).is_ok()
             && state.working.try_reserve(THREADS).is_ok()
+            && state.bells.try_reserve(THREADS).is_ok()
             && state.done.try_reserve(all).is_ok();
         if !room {
             fail!(ENOMEM, "no memory for an operation");
         }
         if state.idle <= state.waiting.len() && self.threads.len() < THREADS {
-            match start(&self.shared) {
+            match start(&self.shared, &mut state.bells) {
                 Ok(thread) => self.threads.push_reserved(thread),
                 // Those that there are will come to it.
                 Err(_) if !self.threads.is_empty() => {}
@@ -117,10 +127,13 @@ impl Pool {
     }
 }
 
-fn start(shared: &TryArc<Shared>) -> std::result::Result<Thread, Errno> {
+/// `bells`: there is room for another one.
+fn start(shared: &TryArc<Shared>, bells: &mut Vec<RawFd>) -> std::result::Result<Thread, Errno> {
     let bell = eventfd::create(0)?;
-    let shared = shared.clone();
-    Thread::start(c"evloop-aio", STACK, move || shared.work(&bell))
+    let (shared, number) = (shared.clone(), bell.raw());
+    let thread = Thread::start(c"evloop-aio", STACK, move || shared.work(&bell))?;
+    bells.push_reserved(number);
+    Ok(thread)
 }
 
 impl Shared {
@@ -151,49 +164,89 @@ impl Shared {
         }
     }
 
+    /// What it returned, or its negative errno.
     fn perform(&self, request: Request, tag: u64, bell: RawFd) -> i32 {
-        let events = match request.operation {
-            Operation::Read { .. } => libc::POLLIN as u32,
-            Operation::Write { .. } => libc::POLLOUT as u32,
-            Operation::Sync { .. } => 0,
-        };
-        let blocks = events != 0 && file::may_block(request.fd);
-        loop {
-            if blocks {
-                let mut fds =
-                    [poll::entry(request.fd, events), poll::entry(bell, libc::POLLIN as u32)];
-                match poll::ppoll(&mut fds, None) {
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(errno) => return errno.negated(),
-                }
-                let called = self.lock().working.iter().any(|job| job.tag == tag && job.cancelled);
-                if called {
-                    return Errno::ECANCELED.negated();
-                }
+        let result = match request.operation {
+            Operation::Read { buffer, count } => {
+                self.transfer(&request, Buffer::Into(buffer, count), tag, bell)
             }
-            match once(request, blocks) {
-                Err(Errno::EINTR) => {}
-                // Another thread was faster; the descriptor is asked again.
-                Err(Errno::EAGAIN) if blocks => {}
-                Ok(count) => return i32::try_from(count).unwrap_or(i32::MAX),
-                Err(errno) => return errno.negated(),
+            Operation::Write { buffer, count } => {
+                self.transfer(&request, Buffer::From(buffer, count), tag, bell)
+            }
+            Operation::Sync { data_only } => file::sync(request.fd, data_only),
+        };
+        match result {
+            Ok(count) => i32::try_from(count).unwrap_or(i32::MAX),
+            Err(errno) => errno.negated(),
+        }
+    }
+
+    /// As io_uring does it: at once, if that is possible; else it is waited
+    /// for.
+    fn transfer(&self, request: &Request, buffer: Buffer, tag: u64, bell: RawFd) -> Outcome {
+        let (fd, mut offset) = (request.fd, request.offset);
+        let writes = matches!(buffer, Buffer::From(..));
+        let sort = file::stat(fd)?.st_mode & libc::S_IFMT;
+        let mut may_wait = matches!(sort, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR);
+        loop {
+            let tried = try_once(sort, fd, buffer, offset);
+            match tried.or_else(|| may_wait.then(|| finish(fd, buffer, offset))) {
+                Some(Err(Errno::EINTR)) => {}
+                // What has no positions takes any.
+                Some(Err(Errno::ESPIPE)) if offset >= 0 && sort != libc::S_IFSOCK => offset = -1,
+                Some(Err(Errno::EAGAIN)) => may_wait = self.wait(fd, writes, tag, bell)?,
+                // Not tried, so that it is not known yet what is wrong.
+                None if !file::is_open_for(fd, writes)? => return Err(Errno::EBADF),
+                None => may_wait = self.wait(fd, writes, tag, bell)?,
+                Some(result) => {
+                    if result == Err(Errno::EPIPE) {
+                        // This thread blocks the signal.
+                        signal::send_to_process(libc::SIGPIPE);
+                    }
+                    return result;
+                }
             }
         }
+    }
+
+    /// Until it can be read or written: true. ECANCELED: it was called off.
+    fn wait(
+        &self,
+        fd: RawFd,
+        writes: bool,
+        tag: u64,
+        bell: RawFd,
+    ) -> std::result::Result<bool, Errno> {
+        let events = if writes { libc::POLLOUT } else { libc::POLLIN };
+        let mut fds = [poll::entry(fd, events as u32), poll::entry(bell, libc::POLLIN as u32)];
+        match poll::ppoll(&mut fds, None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let called = self.lock().working.iter().any(|job| job.tag == tag && job.cancelled);
+        if called { Err(Errno::ECANCELED) } else { Ok(true) }
     }
 }
 
-/// Does it; `without_waiting`: as far as that needs no waiting.
-fn once(request: Request, without_waiting: bool) -> std::result::Result<usize, Errno> {
-    let Request { fd, operation, offset } = request;
-    match operation {
-        Operation::Read { buffer, count } => {
-            // SAFETY: lent until the operation is done.
-            unsafe { file::read_at(fd, buffer, count, offset, without_waiting) }
-        }
-        Operation::Write { buffer, count } => {
-            // SAFETY: as above.
-            unsafe { file::write_at(fd, buffer, count, offset, without_waiting) }
-        }
-        Operation::Sync { data_only } => file::sync(fd, data_only),
+type Outcome = std::result::Result<usize, Errno>;
+
+/// An attempt without waiting; `None`: this file cannot be used so.
+fn try_once(sort: u32, fd: RawFd, buffer: Buffer, offset: i64) -> Option<Outcome> {
+    // SAFETY: lent until the operation is done (see evloop_kqueue_aio_read).
+    let nowait = || unsafe { file::transfer_nowait(fd, buffer, offset) };
+    match sort {
+        libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR => None,
+        libc::S_IFSOCK if offset > 0 => Some(Err(Errno::ESPIPE)),
+        // SAFETY: as above.
+        libc::S_IFSOCK => Some(unsafe { socket::transfer_nowait(fd, buffer) }),
+        // That is done at once.
+        libc::S_IFIFO | libc::S_IFCHR if buffer.is_empty() => Some(finish(fd, buffer, -1)),
+        _ => nowait(),
     }
+}
+
+/// The operation of a file, or of what was ready just now.
+fn finish(fd: RawFd, buffer: Buffer, offset: i64) -> Outcome {
+    // SAFETY: as above.
+    unsafe { file::transfer(fd, buffer, offset) }
 }

@@ -5,6 +5,7 @@
 //! queue's lock.
 
 mod aio;
+mod empty;
 mod except;
 mod fs;
 mod netdev;
@@ -15,6 +16,7 @@ mod signal;
 mod timer;
 mod user;
 mod vnode;
+mod waiting;
 mod write;
 
 use super::core::Core;
@@ -63,13 +65,11 @@ pub(super) trait Filter: Sync {
         self.take_over(core, id, change)
     }
 
-    /// What most have to do about that: they become what it says.
+    /// What most have to do about that: fflags and data become what it says,
+    /// and the flags stay what they were when the knote was made.
     fn take_over(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
         let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
-        let mut wanted = Knote::new(change, change.flags);
-        if change.flags & EV_ADD == 0 {
-            wanted.flags = knote.flags;
-        }
+        let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
         Ok(())
@@ -97,8 +97,13 @@ pub(super) trait Filter: Sync {
         0
     }
 
-    /// Its file was changed or used so: NOTE bits of VNODE.
+    /// Its file was changed or used so: NOTE bits of VNODE, of one happening.
     fn noticed(&self, _core: &mut Core, _id: u32, _notes: u32) {}
+
+    /// This may have happened to its file, as the kernel has lost events.
+    fn may_have_missed(&self, core: &mut Core, id: u32, notes: u32) {
+        self.noticed(core, id, notes);
+    }
 
     /// There are mounts that were not there, or the other way around: VQ
     /// bits. Asked of all knotes.
@@ -144,6 +149,7 @@ fn by_number(number: i16) -> Option<&'static dyn Filter> {
         FILTER_VNODE => Some(&vnode::Vnode),
         FILTER_FS => Some(&fs::Fs),
         FILTER_NETDEV => Some(&netdev::Netdev),
+        FILTER_EMPTY => Some(&empty::Empty),
         FILTER_EXCEPT => Some(&except::Except),
         FILTER_PROC => Some(&process::Process),
         FILTER_SIGNAL => Some(&signal::Signal),

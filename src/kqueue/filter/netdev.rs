@@ -15,6 +15,8 @@ const KNOWN: u32 = NOTE_LINKUP | NOTE_LINKDOWN | NOTE_LINKINV;
 
 /// In `state`: what happened, above what it is now.
 const HAPPENED: u32 = 8;
+/// In `state`: the queue's netlink socket is held for it.
+const HOLDS: i64 = 1 << 17;
 /// In `state`: there is no such interface any more.
 const GONE: i64 = 1 << 16;
 
@@ -30,9 +32,12 @@ impl Filter for Netdev {
             fail!(ENXIO, "there is no network interface {}", ident as i64);
         };
         core.hold_links()?;
+        if let Some(knote) = core.knotes.get_mut(id) {
+            knote.state |= HOLDS;
+        }
         let asked = core.ask_link(index);
         let state = core.knotes.get(id).map_or(0, |knote| knote.state);
-        if asked.is_err() || state == 0 || state & GONE != 0 {
+        if asked.is_err() || state & i64::from(KNOWN) == 0 || state & GONE != 0 {
             core.deactivate(id);
             asked.map_err(Error::from)?;
             fail!(ENXIO, "there is no network interface {}", i64::from(index));
@@ -40,8 +45,10 @@ impl Filter for Netdev {
         Ok(())
     }
 
-    fn detach(&self, core: &mut Core, _id: u32) {
-        core.release_links();
+    fn detach(&self, core: &mut Core, id: u32) {
+        if core.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
+            core.release_links();
+        }
     }
 
     fn linked(&self, core: &mut Core, id: u32, state: LinkState) {
@@ -77,7 +84,7 @@ impl Filter for Netdev {
     fn delivered(&self, core: &mut Core, id: u32) {
         let Some(knote) = core.knotes.get_mut(id) else { return };
         if knote.has(EV_CLEAR) {
-            knote.state &= i64::from(KNOWN);
+            knote.state &= i64::from(KNOWN) | HOLDS;
         } else {
             core.activate(id);
         }

@@ -32,10 +32,7 @@ impl Filter for Process {
 
     fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
         let Some(knote) = core.knotes.get(id) else { return Ok(()) };
-        let mut wanted = Knote::new(change, change.flags);
-        if change.flags & EV_ADD == 0 {
-            wanted.flags = knote.flags;
-        }
+        let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         core.listen_for(id, wanted.fflags)?;
         let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };

@@ -7,7 +7,7 @@ use super::super::registration::Registration;
 use super::super::registry;
 use super::super::set::*;
 use super::ready::{self, Connection, Look};
-use super::{Filter, Outcome, Verdict, refuse_unknown};
+use super::{Filter, Outcome, Verdict, refuse_unknown, waiting};
 use crate::errno::{Errno, Result};
 use crate::sys::{diag, file, socket};
 use std::os::fd::RawFd;
@@ -19,6 +19,9 @@ pub(super) struct Read;
 const GROWTH_NS: i64 = 100_000_000;
 
 const EVENTS: u32 = IN | RDHUP;
+/// What is asked of a descriptor: an urgent byte is no event, but makes a
+/// difference to how many bytes there are.
+const ASKED: u32 = EVENTS | PRI;
 
 impl Filter for Read {
     fn is_of_descriptor(&self) -> bool {
@@ -35,7 +38,7 @@ impl Filter for Read {
 
     fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict {
         let Some(knote) = core.knotes.get(id) else { return Verdict::False };
-        let Some(look) = Look::at(core, knote, ready, EVENTS) else { return Verdict::Gone };
+        let Some(look) = Look::at(core, knote, ready, ASKED) else { return Verdict::Gone };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
         if look.is_file {
             let verdict = in_file(&look, knote.fflags & NOTE_FILE_POLL != 0);
@@ -45,17 +48,14 @@ impl Filter for Read {
             }
             return verdict;
         }
-        let found = match file::readable(look.fd) {
-            Ok(count) => Ok(count),
-            Err(Errno::EBADF) => return Verdict::Gone,
-            // A socket that listens, and what does not count bytes.
-            Err(Errno::EINVAL) if look.is_socket() => return listening(look),
-            Err(_) if look.sort == libc::S_IFIFO => return Verdict::Gone,
-            Err(errno) => Err(errno),
-        };
-        match found {
-            Ok(count) => stream(look, count, low),
-            Err(_) => counted(look),
+        match (file::readable(look.fd), look.socket) {
+            (Err(Errno::EBADF), _) => Verdict::Gone,
+            (Err(Errno::EINVAL), Some(_)) => listening(look),
+            (found, Some(kind)) => socket(look, kind, found.ok(), low),
+            (Ok(count), None) => stream(look, count, low),
+            (Err(_), None) if look.sort == libc::S_IFIFO => Verdict::Gone,
+            // What does not count bytes.
+            (Err(_), None) => counted(look),
         }
     }
 
@@ -90,8 +90,8 @@ fn stream(look: Look, count: i64, low: i64) -> Verdict {
     if count > 0 || !look.is(IN) {
         return Verdict::False;
     }
-    // Another thread was faster; or it is an empty datagram.
-    match look.again(EVENTS) {
+    // Another thread was faster; or it is the end of a terminal's file.
+    match look.again(ASKED) {
         Some(now) if now.is(RDHUP | HUP | ERR) && look.is_old => stream(now, count, low),
         Some(now) if !now.is(IN) => Verdict::False,
         // A pipe is not readable for nothing.
@@ -99,6 +99,25 @@ fn stream(look: Look, count: i64, low: i64) -> Verdict {
         Some(_) => Verdict::True(Outcome::default()),
         None => Verdict::Gone,
     }
+}
+
+/// `first`: what FIONREAD said, if the kind of socket has that.
+fn socket(look: Look, kind: socket::Kind, first: Option<i64>, low: i64) -> Verdict {
+    if first.is_none() && socket::listens(look.fd) {
+        return listening(look);
+    }
+    let is_doubtful = first.unwrap_or(0) == 0 && look.is(IN) && look.is_old;
+    let look = match is_doubtful.then(|| look.again(ASKED)) {
+        // Another thread was faster; or the first message is empty.
+        Some(Some(now)) => now,
+        Some(None) => return Verdict::Gone,
+        None => look,
+    };
+    let count = waiting::count(&look, kind, first);
+    if count == 0 && !look.is(RDHUP | HUP | ERR) {
+        return Verdict::False;
+    }
+    stream(look, count, low)
 }
 
 /// Connections to accept.

@@ -15,6 +15,8 @@ use std::os::fd::RawFd;
 pub(super) struct Look {
     pub fd: RawFd,
     pub sort: u32,
+    /// The kind of a socket.
+    pub socket: Option<socket::Kind>,
     /// No epoll takes it.
     pub is_file: bool,
     /// Bits of epoll, which are those of poll.
@@ -30,6 +32,7 @@ impl Look {
         let look = Self {
             fd: one.fd,
             sort: one.sort,
+            socket: one.socket,
             is_file: one.is_file,
             ready: ready.unwrap_or(0),
             is_old: true,
@@ -50,15 +53,11 @@ impl Look {
         self.ready & bits != 0
     }
 
-    pub fn is_socket(&self) -> bool {
-        self.sort == libc::S_IFSOCK
-    }
-
     /// A socket that was never connected, which Linux calls hung up and BSD
     /// not ready; and what its pending error must be, as far as can be told
     /// without taking it from the program.
     pub fn connection(&self) -> Connection {
-        if !self.is_socket() || !self.is(HUP) {
+        if self.socket.is_none() || !self.is(HUP) {
             return Connection::Other;
         }
         match socket::tcp_info(self.fd) {

@@ -46,7 +46,7 @@ fn is_periodic(knote: &Knote) -> bool {
 }
 
 impl Timer {
-    /// Starts it from now.
+    /// Has it begin now; it is not armed yet.
     fn start(core: &mut Core, id: u32) -> Result<()> {
         let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
         let time = nanoseconds(knote)?;
@@ -60,12 +60,7 @@ impl Timer {
             true => time,
             false => timers::now(MONOTONIC).saturating_add(time),
         };
-        if knote.is(DISABLED) {
-            return Ok(());
-        }
-        let deadline = knote.state;
-        let armed = core.timers.arm(&core.knotes, id, deadline);
-        armed.map_err(|_| error!(crate::errno::Errno::ENOMEM, "no memory for another timer"))
+        Ok(())
     }
 
     /// Arms it for when it is due, or has it looked at soon.
@@ -97,21 +92,31 @@ impl Filter for Timer {
     fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
         let Some(clock) = core.knotes.get(id).map(clock_of) else { return Ok(()) };
         core.make_timerfd(clock)?;
-        Self::start(core, id)
+        Self::start(core, id)?;
+        let Some(knote) = core.knotes.get(id).filter(|knote| !knote.is(DISABLED)) else {
+            return Ok(());
+        };
+        let armed = core.timers.arm(&core.knotes, id, knote.state);
+        armed.map_err(|_| error!(crate::errno::Errno::ENOMEM, "no memory for another timer"))
     }
 
     fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
         if change.flags & EV_ADD == 0 {
             return Ok(());
         }
-        let mut wanted = Knote::new(change, change.flags);
+        let Some(knote) = core.knotes.get(id) else { return Ok(()) };
+        let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         core.make_timerfd(clock_of(&wanted))?;
         core.timers.disarm(&core.knotes, id);
         core.deactivate(id);
         let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
-        Self::start(core, id)
+        Self::start(core, id)?;
+        if core.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED)) {
+            Self::rearm(core, id);
+        }
+        Ok(())
     }
 
     fn enabled(&self, core: &mut Core, id: u32, on: bool) {

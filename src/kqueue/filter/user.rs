@@ -35,11 +35,6 @@ impl Filter for User {
             _ => knote.fflags,
         };
         knote.data = change.data;
-        if change.flags & EV_ADD != 0 {
-            // Nothing is taken away: triggering with EV_ADD is common, and
-            // says no more than that.
-            knote.flags |= change.flags & (EV_ONESHOT | EV_CLEAR | EV_DISPATCH);
-        }
         if change.fflags & NOTE_TRIGGER != 0 {
             core.activate(id);
         } else if change.flags & EV_CLEAR != 0 {

@@ -96,11 +96,16 @@ impl Filter for Vnode {
 
     fn noticed(&self, core: &mut Core, id: u32, notes: u32) {
         let Some(knote) = core.knotes.get_mut(id) else { return };
-        let wanted = notes & knote.fflags;
-        if wanted != 0 {
-            knote.state |= i64::from(wanted);
+        // One bit that was asked for brings all that happened with it.
+        if notes & knote.fflags != 0 {
+            knote.state |= i64::from(notes & KNOWN);
             core.activate(id);
         }
+    }
+
+    fn may_have_missed(&self, core: &mut Core, id: u32, notes: u32) {
+        let wanted = core.knotes.get(id).map_or(0, |knote| knote.fflags);
+        self.noticed(core, id, notes & wanted);
     }
 
     fn mounted(&self, core: &mut Core, id: u32, notes: u32) {

@@ -7,7 +7,8 @@ use super::super::set::*;
 use super::ready::{self, Connection, Look};
 use super::{Filter, Outcome, Verdict, refuse_unknown};
 use crate::errno::{Errno, Result};
-use crate::sys::{file, socket};
+use crate::sys::file;
+use crate::sys::socket::{self, Kind};
 use std::os::fd::RawFd;
 
 pub(super) struct Write;
@@ -41,7 +42,7 @@ impl Filter for Write {
             return Verdict::False;
         }
         let is_pipe = look.sort == libc::S_IFIFO;
-        if look.is(HUP) || (is_pipe && look.is(ERR)) {
+        if look.is(HUP) || (is_pipe && look.is(ERR)) || is_shut_down(&look) {
             return Verdict::True(ready::ended(0, &connection));
         }
         let space = match space(&look) {
@@ -63,10 +64,21 @@ impl Filter for Write {
     }
 }
 
+/// Whether the program itself has said that it will send no more. The kernel
+/// calls that writable, and does not say so of sockets that keep messages.
+fn is_shut_down(look: &Look) -> bool {
+    match look.socket {
+        _ if !look.is(OUT) => false,
+        Some(Kind::Tcp) => socket::tcp_info(look.fd).is_some_and(|info| info.has_sent_fin()),
+        Some(Kind::UnixStream) => socket::local_stream_is_shut_down(look.fd),
+        _ => false,
+    }
+}
+
 /// The bytes that can be written now, as far as the kind of file tells.
 fn space(look: &Look) -> std::result::Result<i64, Errno> {
     match look.sort {
-        libc::S_IFSOCK => Ok(socket::free_space(look.fd)?.max(1)),
+        libc::S_IFSOCK => Ok(socket::Memory::of(look.fd)?.free_space().max(1)),
         libc::S_IFIFO => Ok((file::pipe_size(look.fd)? - file::readable(look.fd)?).max(1)),
         libc::S_IFCHR => match file::unsent(look.fd) {
             Ok(unsent) => Ok((i64::from(libc::PIPE_BUF as i32) - unsent).max(1)),

@@ -1,0 +1,165 @@
+//! EMPTY: a socket has nothing left to send.
+//!
+//! epoll has no such event. A local socket is writable again each time its
+//! peer has received something, and that edge is reason to look. TCP says
+//! nothing when the last byte was acknowledged, so it is looked at after a
+//! millisecond, and then after twice as long each time: as long as there is
+//! something to send, and the knote is enabled.
+//!
+//! `state` is how long the last such pause was, in nanoseconds. After an
+//! event it is negative: the complement of the bytes that had been
+//! acknowledged by then, which says whether there were more since.
+
+use super::super::core::{Core, no_memory};
+use super::super::event::*;
+use super::super::knote::{DISABLED, Knote};
+use super::super::set::*;
+use super::ready::{self, Look};
+use super::{Filter, Outcome, Verdict, refuse_unknown};
+use crate::errno::{Errno, Result, fail};
+use crate::sys::file;
+use crate::sys::socket::{self, Kind, TCP_CLOSE};
+use crate::util::alloc::TryVec;
+use std::os::fd::RawFd;
+
+pub(super) struct Empty;
+
+const SHORTEST_NS: i64 = 1_000_000;
+const LONGEST_NS: i64 = 20_000_000;
+
+impl Filter for Empty {
+    fn is_of_descriptor(&self) -> bool {
+        true
+    }
+
+    fn check(&self, knote: &mut Knote) -> Result<()> {
+        refuse_unknown(knote, 0)
+    }
+
+    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
+        let registration = core.knotes.get(id).map(|knote| knote.registration);
+        let Some(one) = registration.and_then(|id| core.registrations.get(id)) else {
+            return Ok(());
+        };
+        if one.socket.is_none() {
+            fail!(EINVAL, "fd {} is no socket", one.fd);
+        }
+        if file::unsent(one.fd).is_err() && !socket::listens(one.fd) {
+            fail!(EINVAL, "fd {} is a socket that does not count what it has to send", one.fd);
+        }
+        if !is_local(one.socket) {
+            core.empties.try_reserve(1).map_err(|_| no_memory())?;
+            core.empties.push_reserved(id);
+        }
+        look_unless_writable(core, id);
+        Ok(())
+    }
+
+    fn detach(&self, core: &mut Core, id: u32) {
+        core.empties.retain(|known| *known != id);
+    }
+
+    fn enabled(&self, core: &mut Core, id: u32, on: bool) {
+        if on {
+            look_unless_writable(core, id);
+        } else {
+            core.timers.disarm(&core.knotes, id);
+        }
+    }
+
+    fn interest(&self, _knote: &Knote) -> (usize, u32) {
+        (WRITE_EDGE, OUT)
+    }
+
+    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict {
+        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
+        let Some(look) = Look::at(core, knote, ready, OUT) else { return Verdict::Gone };
+        let left = match file::unsent(look.fd) {
+            Err(Errno::EBADF) => return Verdict::Gone,
+            // It listens, and sends nothing.
+            result => result.unwrap_or(0),
+        };
+        if left == 0 || is_over(&look) {
+            core.timers.disarm(&core.knotes, id);
+            return Verdict::True(Outcome::default());
+        }
+        // Of a local socket the last byte is taken off only after the edge.
+        if left == 1 || !is_local(look.socket) {
+            look_later(core, id);
+        }
+        Verdict::False
+    }
+
+    fn delivered(&self, core: &mut Core, id: u32) {
+        let acked = core.acknowledged(id);
+        let Some(knote) = core.knotes.get_mut(id) else { return };
+        knote.state = !acked;
+        if !knote.has(EV_CLEAR) {
+            core.activate(id);
+        }
+    }
+}
+
+/// Whether the kernel notifies of all that its peer receives.
+fn is_local(socket: Option<Kind>) -> bool {
+    matches!(socket, Some(Kind::UnixStream | Kind::UnixSeqpacket | Kind::UnixDatagram))
+}
+
+/// There is no edge of a socket that listens, or is being connected.
+fn look_unless_writable(core: &mut Core, id: u32) {
+    let Some(knote) = core.knotes.get(id) else { return };
+    if Look::at(core, knote, None, OUT).is_some_and(|look| !look.is(OUT)) {
+        core.activate(id);
+    }
+}
+
+/// Looks again after twice the last pause.
+fn look_later(core: &mut Core, id: u32) {
+    let Some(knote) = core.knotes.get_mut(id) else { return };
+    knote.state = knote.state.saturating_mul(2).clamp(SHORTEST_NS, LONGEST_NS);
+    let pause = knote.state;
+    ready::look_later(core, id, pause);
+}
+
+/// What was left when a connection broke is not sent any more.
+fn is_over(look: &Look) -> bool {
+    look.is(HUP | ERR) && socket::tcp_info(look.fd).is_some_and(|info| info.state == TCP_CLOSE)
+}
+
+fn acknowledged(fd: RawFd) -> i64 {
+    socket::tcp_info(fd).map_or(0, |info| i64::try_from(info.bytes_acked).unwrap_or(i64::MAX))
+}
+
+impl Core {
+    /// How many bytes the peer of a knote's TCP socket has acknowledged.
+    fn acknowledged(&self, id: u32) -> i64 {
+        let registration = self.knotes.get(id).map(|knote| knote.registration);
+        let one = registration.and_then(|id| self.registrations.get(id));
+        one.filter(|one| one.socket == Some(Kind::Tcp)).map_or(0, |one| acknowledged(one.fd))
+    }
+
+    /// Looks at those with EV_CLEAR whose event was delivered, as nothing
+    /// says that the program has written since.
+    #[inline]
+    pub fn look_at_drained(&mut self) {
+        if !self.empties.is_empty() {
+            self.look_at_all_drained();
+        }
+    }
+
+    fn look_at_all_drained(&mut self) {
+        for place in 0..self.empties.len() {
+            let id = self.empties.get(place).copied().unwrap_or_default();
+            let Some(knote) = self.knotes.get(id) else { continue };
+            if knote.state >= 0 || knote.is(DISABLED) || !knote.has(EV_CLEAR) {
+                continue;
+            }
+            let (before, one) = (!knote.state, self.registrations.get(knote.registration));
+            if one.is_some_and(|one| file::unsent(one.fd).is_ok_and(|left| left > 0)) {
+                look_later(self, id);
+            } else if self.acknowledged(id) != before {
+                self.activate(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Queues whose counters are near their ends.
+
+use super::control::{By, Collect};
+use super::event::*;
+use super::*;
+use crate::sys::clock::Deadline;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+/// A queue that watches a stream with bytes to read, and one without.
+struct Bed {
+    queue: Queue,
+    full: (UnixStream, UnixStream),
+    _idle: (UnixStream, UnixStream),
+}
+
+const USER_IDENT: u64 = 9;
+
+fn change(ident: u64, filter: i16, flags: u16, fflags: u32) -> Kevent {
+    Kevent { ident, filter, flags, fflags, ..Kevent::default() }
+}
+
+impl Bed {
+    fn new(flags: u16) -> Self {
+        let (full, idle) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        std::io::Write::write_all(&mut &full.1, b"x").unwrap();
+        let queue = Queue::create(false).unwrap();
+        let fds = [full.0.as_raw_fd(), idle.0.as_raw_fd()];
+        let bed = Self { queue, full, _idle: idle };
+        for fd in fds {
+            bed.apply(change(fd as u64, FILTER_READ, EV_ADD | flags, 0));
+        }
+        bed.apply(change(USER_IDENT, FILTER_USER, EV_ADD | EV_CLEAR, 0));
+        bed
+    }
+
+    fn apply(&self, change: Kevent) {
+        // SAFETY: one entry, which stays.
+        let mut changes = unsafe { Changes::new(&raw const change, 1) };
+        let how = Collect { deadline: Deadline::Now, by: By::Handle };
+        let mut sink = Sink::none();
+        self.queue.control(None, &mut changes, &mut sink, how).unwrap();
+    }
+
+    /// The idents of the events that there are.
+    fn collect(&self, deadline: Deadline) -> Vec<u64> {
+        let mut room = [MaybeUninit::<Kevent>::uninit(); 8];
+        // SAFETY: no entries.
+        let mut changes = unsafe { Changes::new(std::ptr::null(), 0) };
+        // SAFETY: so much room, which stays.
+        let mut sink = unsafe { Sink::new(room.as_mut_ptr().cast(), room.len()) };
+        let how = Collect { deadline, by: By::Handle };
+        let filled = self.queue.control(None, &mut changes, &mut sink, how).unwrap();
+        // SAFETY: so many were filled.
+        room[..filled].iter().map(|event| unsafe { event.assume_init_ref() }.ident).collect()
+    }
+
+    fn with_core(&self, act: impl FnOnce(&mut Core)) {
+        act(self.queue.core.lock().as_mut().unwrap());
+    }
+
+    fn full(&self) -> u64 {
+        self.full.0.as_raw_fd() as u64
+    }
+}
+
+/// A knote that was delivered by call 3 is not taken for one that the call of
+/// this number, four thousand million calls later, has delivered.
+#[test]
+fn a_level_knote_comes_each_time_when_the_numbers_of_calls_begin_again() {
+    for calls in 0..8 {
+        let bed = Bed::new(0);
+        for _ in 0..3 {
+            assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
+        }
+        bed.apply(change(bed.full(), FILTER_READ, EV_DISABLE, 0));
+        bed.with_core(|core| core.pass = u32::MAX - 1);
+        for _ in 0..calls {
+            assert_eq!(bed.collect(Deadline::Now), []);
+        }
+        bed.apply(change(bed.full(), FILTER_READ, EV_ENABLE, 0));
+        assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
+    }
+}
+
+#[test]
+fn an_edge_comes_once_when_the_numbers_of_calls_begin_again() {
+    let bed = Bed::new(EV_CLEAR);
+    bed.with_core(|core| core.pass = u32::MAX - 1);
+    assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
+    for _ in 0..4 {
+        assert_eq!(bed.collect(Deadline::Now), []);
+    }
+    std::io::Write::write_all(&mut &bed.full.1, b"y").unwrap();
+    assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
+}
+
+/// A call that waits has no number while it has not the lock.
+#[test]
+fn a_wait_survives_all_numbers_of_calls() {
+    let bed = Bed::new(EV_CLEAR);
+    assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| bed.collect(Deadline::Never));
+        while bed.queue.core.lock().as_ref().unwrap().set.waiting == 0 {
+            std::thread::yield_now();
+        }
+        // The next number is that of the wait, and of the knote's last event.
+        bed.with_core(|core| {
+            let pass = core.pass;
+            let full = core.index[&(bed.full(), knote::DESCRIPTOR)];
+            let first = core.registrations.get(full).unwrap().first;
+            core.knotes.get_mut(first).unwrap().pass = pass;
+        });
+        std::io::Write::write_all(&mut &bed.full.1, b"y").unwrap();
+        assert_eq!(waiting.join().unwrap(), [bed.full()]);
+    });
+}
+
+#[test]
+fn the_bell_survives_all_numbers_of_its_settings() {
+    let bed = Bed::new(EV_CLEAR);
+    assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
+    bed.with_core(|core| core.set.set_times(u64::MAX - 5));
+    for _ in 0..10 {
+        bed.apply(change(USER_IDENT, FILTER_USER, 0, NOTE_TRIGGER));
+        assert!(bed.queue.core.lock().as_ref().unwrap().set.is_rung());
+        assert_eq!(bed.collect(Deadline::Never), [USER_IDENT]);
+        assert_eq!(bed.collect(Deadline::Now), []);
+    }
+}
+
+#[test]
+fn a_registration_is_known_when_its_generations_begin_again() {
+    let bed = Bed::new(0);
+    let fd = bed.full();
+    for generation in [(1 << 31) - 2, (1 << 31) - 1, 1] {
+        bed.with_core(|core| {
+            let id = core.index[&(fd, knote::DESCRIPTOR)];
+            core.registrations.set_generation(id, generation);
+        });
+        // Its word is another now.
+        for flags in [EV_DISABLE, EV_ENABLE, EV_DELETE, EV_ADD] {
+            bed.apply(change(fd, FILTER_READ, flags, 0));
+        }
+        assert_eq!(bed.collect(Deadline::Now), [fd]);
+    }
+}
+
+#[test]
+fn what_a_wait_of_many_generations_returns_is_looked_at() {
+    let bed = Bed::new(EV_CLEAR);
+    assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| bed.collect(Deadline::Never));
+        while bed.queue.core.lock().as_ref().unwrap().set.waiting == 0 {
+            std::thread::yield_now();
+        }
+        bed.with_core(|core| core.registrations.set_removed(1 << 40));
+        std::io::Write::write_all(&mut &bed.full.1, b"y").unwrap();
+        assert_eq!(waiting.join().unwrap(), [bed.full()]);
+    });
+}
