@@ -146,6 +146,7 @@
 #include <stdint.h>
 
 struct timespec;
+struct sigaction;
 
 /* ------------------------------------------------------------------------
  * Constants
@@ -817,24 +818,43 @@ struct timespec;
  *                   it ends, stops or ignores
  *   a handler       counted, then called, as   counted, and not called:
  *                   the kernel would have      it is not pending any more
- *   a handler that  counted from the next      as a handler
- *   is installed    evloop_kqueue_control that
- *   later, SIG_IGN  collects on, which puts it
- *   too             under ours; -EBUSY from
- *                   there if 16 lie over one
- *                   another
- *   several queues  each counts it             one of them gets it
+ *   set later       see below                  as a handler
+ *   several queues  each counts it, and so     the same
+ *   and loops       does each event loop that
+ *                   watches it
  *   sent to a       counted                    counted if that thread
  *   thread                                     waits in the queue
  *   blocked by a    counted when a thread      (all must block it, or it
  *   thread          takes it that does not     goes to one that does not)
  *
- * With a handler, what sigaction() says of the signal is ours; the last
- * event watched for it, in any queue, puts back what was there. Calls that
- * are never resumed (poll, nanosleep) are interrupted by a signal that was
- * ignored; and a program that is executed finds the default where the
- * signal was ignored. In a forked child the handler goes on calling what
- * it should, and counts nothing.
+ * Where one queue or loop sees a signal by a handler and another one by a
+ * signalfd, both count it, whichever way it is seen.
+ *
+ * With a handler, the signal has a handler of the library's; when the last
+ * event that needs it is deleted, in any queue or loop, what the program
+ * asked for is put back. Calls that are never resumed (poll, nanosleep) are
+ * interrupted by a signal that was ignored. In a child of fork() nothing is
+ * counted, and the signal does what the program asked for, SIG_IGN too; that
+ * is also what a program finds that such a child executes. A program that is
+ * executed without a fork(), or by posix_spawn() or vfork(), finds the
+ * default where the signal was ignored: the kernel replaces the library's
+ * handler with that.
+ *
+ * What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
+ * once, and every signal is counted, in programs that are linked with the
+ * shared library libevloop-kqueue. It has sigaction(), signal() and their
+ * relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
+ * siginterrupt), which keep the library's handler in place and answer as if
+ * it were not there: see evloop_bsd_sigaction(). They take the place of the
+ * C library's if libevloop-kqueue comes before that where names are looked
+ * up. So they do not where libevloop-kqueue is loaded with dlopen() or
+ * linked statically; nor for code that makes the system call itself, or has
+ * the C library's address from elsewhere, as system() has; and a sanitizer's
+ * functions of these names come first. Then, and in programs without that
+ * library, what is set later takes the place of the library's handler, and
+ * nothing is counted, until the next evloop_kqueue_control() that collects,
+ * which puts the handler over it; -EBUSY from there if 16 lie over one
+ * another.
  */
 #define EVLOOP_KQ_FILTER_SIGNAL -6
 
@@ -2998,6 +3018,36 @@ int evloop_bsd_kevent(int kq,
                       int nevents,
                       const struct timespec *timeout);
 
+/**
+ * Change what the program does with a signal, as sigaction(2).
+ *
+ * For a library that takes the place of the C library's sigaction(), as
+ * libevloop-kqueue does: it passes all calls on to this function. While a
+ * signal is watched by a handler, for a kqueue or an event loop, the
+ * library's handler stays in place, and does what the program asks for here,
+ * from this moment on: so no signal is missed. oldact receives what the
+ * program asked for before, as if the library's handler were not there. For
+ * other signals this is sigaction(2).
+ *
+ * @param next sigaction(2) itself. The library, too, calls it from now on
+ *   where it changes a disposition.
+ * @param signum the signal.
+ * @param act what to do with it; NULL: nothing is changed.
+ * @param oldact receives what was done with it; may be NULL.
+ * @returns 0. -1 and errno: EINVAL: next is NULL, or signum is no signal, or
+ *   one that cannot be handled.
+ *
+ * Blocking: no. Threads: any. Signals: safe. Fork: works in the child, where
+ * nothing is watched before it watches something itself. Since 0.1.0.
+ * Source: sigaction(2).
+ */
+int evloop_bsd_sigaction(int (*next)(int signum,
+                                     const struct sigaction *act,
+                                     struct sigaction *oldact),
+                         int signum,
+                         const struct sigaction *act,
+                         struct sigaction *oldact);
+
 /* ------------------------------------------------------------------------
  * Selectors (Python's selectors module)
  * ------------------------------------------------------------------------ */
@@ -3912,14 +3962,17 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  * when the last watcher of the signal is closed. A handler that the program
  * installs while the signal is watched takes the library's place, and the
  * watcher hears nothing, unless it calls the one that sigaction(2) has
- * returned. With EVLOOP_SIGNAL_FD the signal is taken from a signalfd; it
- * has to be blocked, in all threads, or it does what it does otherwise.
+ * returned, or the program's calls of sigaction(2) come to
+ * evloop_bsd_sigaction(). With EVLOOP_SIGNAL_FD the signal is taken from a
+ * signalfd; it has to be blocked, in all threads, or it does what it does
+ * otherwise.
  *
  * A handler is not the same as none: calls that are never resumed (poll,
- * nanosleep, epoll_wait) are interrupted; a program that is executed finds
- * the default where the signal was ignored; and SIGTTIN and SIGTTOU, which
- * the kernel does not send to who ignores them, then hold up what uses the
- * terminal from the background. EVLOOP_SIGNAL_FD has none of that.
+ * nanosleep, epoll_wait) are interrupted; a program that is executed without
+ * a fork(), or by posix_spawn() or vfork(), finds the default where the
+ * signal was ignored; and SIGTTIN and SIGTTOU, which the kernel does not
+ * send to who ignores them, then hold up what uses the terminal from the
+ * background. EVLOOP_SIGNAL_FD has none of that.
  *
  *                      the handler               EVLOOP_SIGNAL_FD
  *   handlers           run as before             none, it is blocked
@@ -3929,8 +3982,8 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  *   to the process     seen                      seen, once
  *   to one thread      seen                      only to that which runs
  *                                                the loop
- *   several watchers   each gets each            each of one loop does; of
- *                                                several loops one gets it
+ *   several watchers   each gets each, of all loops and kqueues, however
+ *                      it is seen
  *   counts             each run of the handler   each reading: the kernel
  *                                                keeps one of each standard
  *                                                signal until it is read
@@ -3938,9 +3991,9 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  *
  * Standard signals are counted: event->count says how many came since the
  * last event, and evloop_event_siginfo() tells of the last. Real-time
- * signals are an event each, in their order. Up to 512 of them wait for the
- * loop, and 512 more for the watcher; what is beyond is counted, and told
- * by one event with EVLOOP_ERROR and -EOVERFLOW in event->result,
+ * signals are an event each, in their order. Up to 512 of each signal wait
+ * for the loop, and 512 more for each watcher; what is beyond is counted, and
+ * reported by one event with EVLOOP_ERROR and -EOVERFLOW in event->result,
  * event->count saying how many were lost.
  *
  * A signal that comes while the loop is not waiting is not missed, nor one
@@ -3966,11 +4019,11 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  *
  * Blocking: no. Threads: any. Closed by another thread than that which runs
  * the loop, what was there before is put back before the loop next
- * dispatches. Signals: not safe. Fork: -ECHILD; a child's signals are not
- * its parent's loop's, and what the program's handlers did they do in the
- * child; after evloop_after_fork() the child's signals are told to its
- * loop, and those that came before the fork are not. Since 0.1.0. Source:
- * sigaction(2), signalfd(2).
+ * dispatches. Signals: not safe. Fork: -ECHILD; in a child of fork() the
+ * signal does what it did before it was watched, and its parent's loop does
+ * not hear of it; after evloop_after_fork() the loop of the child hears of
+ * the child's signals, and not of those that came before the fork. Since
+ * 0.1.0. Source: sigaction(2), signalfd(2).
  */
 evloop_watcher_t evloop_add_signal(evloop_t loop,
                                    int signum,

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::event::FILTER_SIGNAL;
 use super::notes::NOT_NOTED;
 use super::set::{self, Set};
-use super::slab::NONE;
+use super::signals::DETACHED;
 use super::timers::Timerfds;
 use super::{Queue, object};
 use crate::errno::{Error, Result, fail};
@@ -137,7 +137,7 @@ impl Core {
         while let Some(id) = self.knotes.next_from(at) {
             at = id + 1;
             let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_SIGNAL);
-            if knote.is_some_and(|knote| knote.state == NONE.into()) {
+            if knote.is_some_and(|knote| knote.state == DETACHED) {
                 self.attach_signal(id)?;
             }
         }
@@ -148,7 +148,7 @@ impl Core {
         let mut at = 0;
         while let Some(id) = self.registrations.next_from(at) {
             at = id + 1;
-            self.refresh_notes(id).map_err(Error::from)?;
+            self.refresh_notes(id, None).map_err(Error::from)?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod filter;
 mod knote;
 mod links;
 mod mounts;
+mod needs;
 mod notes;
 mod object;
 mod processes;

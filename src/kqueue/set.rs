@@ -217,8 +217,10 @@ impl Set {
         epoll::add(self.main(), fd, IN, LINKS)
     }
 
-    pub fn add_signals(&self, eventfd: RawFd) -> Result<(), Errno> {
-        epoll::add(self.main(), eventfd, IN, SIGNALS)
+    /// A descriptor that is always readable, for [`show_signals`]; `shown`:
+    /// signals may have come already.
+    pub fn add_signals(&self, fd: RawFd, shown: bool) -> Result<(), Errno> {
+        epoll::add(self.main(), fd, if shown { IN } else { 0 }, SIGNALS)
     }
 
     pub fn add_signalfd(&self, fd: RawFd) -> Result<(), Errno> {
@@ -285,6 +287,15 @@ impl Set {
     pub fn set_times(&mut self, times: u64) {
         self.times = times;
     }
+}
+
+/// Has a queue's main epoll report that signals were counted, or not any more.
+///
+/// A signal handler may do this. Where the program has closed the queue's
+/// descriptors, and uses their numbers for others, it does nothing to those.
+pub(super) fn show_signals(main: RawFd, fd: RawFd, on: bool) {
+    // It is registered, so that this needs nothing that could fail.
+    let _ = epoll::modify(main, fd, if on { IN } else { 0 }, SIGNALS);
 }
 
 /// Whether a descriptor is registered with an epoll: ENOENT, it is not;

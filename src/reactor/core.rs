@@ -6,9 +6,11 @@ use super::details::Details;
 use super::event::{Destroy, Event, Options};
 use super::files;
 use super::flags::*;
+use super::held_queue::HeldQueue;
 use super::inside::Watch;
 use super::io::Io;
 use super::letters::{Letter, Letters};
+use super::list::List;
 use super::objects::{Watched, Watching};
 use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
@@ -53,6 +55,8 @@ pub(super) struct Extra {
     pub file: Option<(u64, u64)>,
     /// What happened while the watcher was suspended.
     pub kept: Option<Event>,
+    /// Where it is in `Core::suspended`, if it is there.
+    pub suspended_at: usize,
 }
 
 impl Extra {
@@ -77,12 +81,12 @@ pub(super) struct Limit {
 /// Watchers of the kinds that are called in turn.
 #[derive(Default)]
 pub(super) struct Lists {
-    pub prepare: Vec<u32>,
-    pub check: Vec<u32>,
-    pub idle: Vec<u32>,
-    pub defer: Vec<u32>,
-    pub exit: Vec<u32>,
-    pub clock_change: Vec<u32>,
+    pub prepare: List,
+    pub check: List,
+    pub idle: List,
+    pub defer: List,
+    pub exit: List,
+    pub clock_change: List,
 }
 
 pub(super) struct Core {
@@ -125,11 +129,10 @@ pub(super) struct Core {
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
     pub posts: Letters<Post>,
-    /// Events for evloop_wait, and how many watchers have no callback.
-    pub held: VecDeque<Event>,
-    pub recorders: usize,
-    /// Failures to be reported; and whether there are more, of watchers that
-    /// are marked, as this had no room. It is not empty then.
+    /// Events for evloop_wait.
+    pub held: HeldQueue,
+    /// Failures to be reported; and whether there are more, for which this had
+    /// no room. It is not empty then. The watchers of both are marked.
     pub failures: VecDeque<(i64, Errno)>,
     pub failures_more: bool,
     /// Watchers over their rate limit, and until when.
@@ -211,8 +214,7 @@ impl Core {
             arrived: NOBODY,
             posts_due: 0,
             posts: Letters::new(),
-            held: VecDeque::new(),
-            recorders: 0,
+            held: HeldQueue::default(),
             failures,
             failures_more: false,
             suspended: Vec::new(),
@@ -303,15 +305,16 @@ impl Core {
 
     /// Has a failure reported as an event of the watcher.
     pub fn fail(&mut self, handle: i64, errno: Errno) {
-        // There is room for some always; a watcher that fails again before it
-        // is told is told once.
-        let told = self.failures.iter().any(|(failed, _)| *failed == handle);
-        if !told
-            && self.failures.try_push_back((handle, errno)).is_err()
-            && let Some((_, record)) = super::dispatch::live(handle)
-        {
+        let record = super::dispatch::live(handle).map(|(_, record)| record);
+        if record.is_some_and(|record| record.has(FAILED)) {
+            // A watcher that fails again before that is reported fails once.
+            return;
+        }
+        // There is room for some always.
+        let is_listed = self.failures.try_push_back((handle, errno)).is_ok();
+        if let Some(record) = record {
             record.set(FAILED);
-            self.failures_more = true;
+            self.failures_more |= !is_listed;
         }
     }
 
@@ -320,15 +323,26 @@ impl Core {
     #[cold]
     pub fn list_failures(&mut self) {
         self.failures_more = false;
+        // Those that are marked then are not listed.
+        self.mark_failures(false);
         for (index, record) in self.slots.all().filter(|(_, record)| record.has(FAILED)) {
             // What it was is not known any more, but why it is not.
             let errno = if record.has(DEAD) { Errno::EBADF } else { Errno::ENOMEM };
             let handle = record.handle(Kind::Watcher, index);
             if self.failures.try_push_back((handle, errno)).is_err() {
                 self.failures_more = true;
-                return;
+                break;
             }
-            record.unset(FAILED);
+        }
+        self.mark_failures(true);
+    }
+
+    /// Marks the watchers whose failures are listed, or takes the marks off.
+    fn mark_failures(&self, marked: bool) {
+        for (handle, _) in &self.failures {
+            if let Some((_, record)) = super::dispatch::live(*handle) {
+                if marked { record.set(FAILED) } else { record.unset(FAILED) }
+            }
         }
     }
 
@@ -362,7 +376,7 @@ impl Core {
             || self.desk.mail.has_letters()
     }
 
-    pub fn list(&mut self, source: Source) -> Option<&mut Vec<u32>> {
+    pub fn list(&mut self, source: Source) -> Option<&mut List> {
         match source {
             Source::Prepare => Some(&mut self.lists.prepare),
             Source::Check => Some(&mut self.lists.check),
@@ -453,9 +467,10 @@ impl Core {
                     core.io_added_late(index, record, how)
                 })
             }
-            Command::AddSignal(handle, new) => {
-                self.on_new_watcher(handle, |core, _, _| core.signal_added(new))
-            }
+            Command::AddSignal(handle, new) => self
+                .on_new_watcher(handle, |core, index, record| {
+                    core.signal_added(index, record, new)
+                }),
             Command::AddTimer { handle, setting, deadline } => self
                 .on_new_watcher(handle, |core, index, record| {
                     core.timer_set(index, record, &setting, Some(deadline))
@@ -510,7 +525,7 @@ impl Core {
             if record.has(RECORDS) {
                 // If there is no memory, it is looked for again when an event
                 // is there.
-                core.expect_record();
+                core.held.expect_watcher();
             }
             add(core, index, record)
         })

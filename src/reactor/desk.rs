@@ -12,8 +12,10 @@ use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox, Wake, Waker};
 use super::own_fds::OwnFds;
 use super::pending_work::PendingWork;
+use super::sinks::Sinks;
 use crate::errno::Result;
 use crate::hash::Map;
+use crate::in_use::InUse;
 use crate::sync::{
     AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
 };
@@ -37,6 +39,8 @@ pub(super) struct Desk {
     pub mail: Mailbox<Post>,
     /// Taken after the gate's lock, if with that.
     pub files: ForkMutex<FileState>,
+    /// The same.
+    pub sinks: ForkMutex<Sinks>,
     /// The loop's handle; 0: closed.
     pub handle: AtomicI64,
     /// [`POISONED`] and [`LOST`].
@@ -57,8 +61,8 @@ pub(super) struct Desk {
     pub own: OwnFds,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
-    /// How many are writing to it.
-    ringing: AtomicU32,
+    /// The threads that are writing to it.
+    ringing: InUse,
     answered: Condvar,
 }
 
@@ -105,6 +109,7 @@ impl Desk {
             attention: PendingWork::new(),
             mail: Mailbox::new(),
             files: ForkMutex::new(FileState::default()),
+            sinks: ForkMutex::new(Sinks::default()),
             handle: AtomicI64::new(0),
             state: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
@@ -116,7 +121,7 @@ impl Desk {
             eventfd: AtomicI32::new(-1),
             own: OwnFds::new(),
             published: Published::new(),
-            ringing: AtomicU32::new(0),
+            ringing: InUse::new(),
             answered: Condvar::new(),
         }
     }
@@ -189,23 +194,20 @@ impl Desk {
     /// Wakes the loop. A signal handler may do this.
     pub fn ring(&self) {
         // Against `silence`: it either sees us here, or we see no eventfd.
-        self.ringing.fetch_add(1, SeqCst);
+        self.ringing.enter();
         let eventfd = self.eventfd.load(SeqCst);
         if eventfd >= 0 {
             let errno_before = SavedErrno::now();
             eventfd::signal(eventfd);
             errno_before.restore();
         }
-        self.ringing.fetch_sub(1, Release);
+        self.ringing.leave();
     }
 
     /// Nobody writes to the eventfd any more: it can be closed.
     pub fn silence(&self) {
         self.eventfd.store(-1, SeqCst);
-        // A write to an eventfd that does not block: very short.
-        while self.ringing.load(SeqCst) != 0 {
-            std::thread::yield_now();
-        }
+        self.ringing.wait();
     }
 
     /// The eventfd that wakes it; while it is open, whoever asks.
@@ -256,7 +258,7 @@ impl Waker for Desk {
 
 impl Desk {
     pub fn after_fork(&self) {
-        self.ringing.store(0, Relaxed);
+        self.ringing.forget();
         let forked_in_callback = self.lease.is_run_by(thread::current());
         let waited = self.waiting.swap(0, Relaxed) != 0;
         let mut lost = false;
@@ -284,6 +286,12 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.files.recover(mend) };
+        let mend = |sinks: Option<&mut Sinks>| {
+            lost |= sinks.is_none();
+            sinks.is_none().then(Sinks::default)
+        };
+        // SAFETY: as above.
+        unsafe { self.sinks.recover(mend) };
         // SAFETY: as above.
         unsafe { self.own.after_fork() };
         if lost {

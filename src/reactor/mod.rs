@@ -11,8 +11,8 @@
 //! shortest round; `found` sorts out what a wait has found, `dispatch` brings
 //! events to their watchers, unless they are `held`. `watcher` is what can be
 //! done with all of those; `io`, `always`, `timers` and their `clocks`,
-//! `objects`, `process`, `pressure`, `signals`, `asyncs` and `files` are the
-//! sources;
+//! `objects`, `process`, `pressure`, `signals` with their `sinks`, `asyncs` and
+//! `files` are the sources; `list` has watchers that are called in turn;
 //! `details` is what is longer than an event, `own_fds` which descriptors are
 //! not the program's. `inside` is for who wants to see
 //! what a loop does.
@@ -55,9 +55,13 @@ mod found;
 #[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]
+mod held_queue;
+#[cfg(not(loom))]
 mod inside;
 #[cfg(not(loom))]
 mod io;
+#[cfg(not(loom))]
+mod list;
 #[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]
@@ -87,6 +91,8 @@ mod run;
 mod running;
 #[cfg(not(loom))]
 mod signals;
+#[cfg(not(loom))]
+mod sinks;
 #[cfg(not(loom))]
 mod slots;
 #[cfg(not(loom))]

@@ -11,6 +11,7 @@ use super::mailbox;
 use super::named::{Named, find, named, notify};
 use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
+use super::sinks::Sinks;
 use crate::errno::{Result, fail};
 use crate::hash::Map;
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
@@ -213,6 +214,7 @@ pub(super) fn tear_down(
         Some(core) => core.tear_down(),
         None => Letters::new(),
     };
+    *desk.sinks.lock() = Sinks::default();
     drop(gate);
     if let Some(trace) = before.trace.take() {
         trace.finish(&before.names);
@@ -236,6 +238,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     let _ = unsafe { desk.with_core(|core| core.abandon(is_sound)) };
     gate.names = Map::default();
     *desk.files.lock() = FileState::default();
+    *desk.sinks.lock() = Sinks::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
     drop(gate);
     drop(looked_at);

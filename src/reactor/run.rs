@@ -140,8 +140,8 @@ impl Core {
     #[inline]
     fn admit_deferred(&mut self) {
         if self.deferred > 0 {
-            let records = self.lists.defer.iter().filter_map(|index| super::record::get(*index));
-            records.for_each(|record| record.unset(super::flags::NEXT_TIME));
+            let watchers = self.lists.defer.iter();
+            watchers.for_each(|(_, record)| record.unset(super::flags::NEXT_TIME));
         }
     }
 

@@ -14,6 +14,7 @@ pub(crate) mod eventfd;
 pub(crate) mod fd;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod futex;
 pub(crate) mod inotify;
 pub(crate) mod interrupt;
 pub(crate) mod memory;

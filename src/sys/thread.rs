@@ -48,6 +48,12 @@ pub(crate) fn id() -> i32 {
     int(unsafe { syscall!(SYS_gettid) }.unwrap_or(0))
 }
 
+/// The kernel's number of the process.
+pub(crate) fn process() -> i32 {
+    // SAFETY: no arguments.
+    int(unsafe { syscall!(SYS_getpid) }.unwrap_or(0))
+}
+
 /// The stack of a thread that calls functions of the program's: as much as
 /// Rust's own threads have.
 pub(crate) const STACK_FOR_CALLBACKS: usize = 2 << 20;

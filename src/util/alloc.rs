@@ -159,6 +159,8 @@ pub(crate) trait TryDeque<T> {
     fn push_back_reserved(&mut self, value: T);
     fn push_front_reserved(&mut self, value: T);
     fn insert_reserved(&mut self, at: usize, value: T);
+    /// As that of [`TryVec`].
+    fn try_shrink(&mut self, capacity: usize);
 }
 
 impl<T> TryDeque<T> for VecDeque<T> {
@@ -183,6 +185,14 @@ impl<T> TryDeque<T> for VecDeque<T> {
     fn insert_reserved(&mut self, at: usize, value: T) {
         if room!(self) && at <= self.len() {
             self.insert(at, value);
+        }
+    }
+
+    fn try_shrink(&mut self, capacity: usize) {
+        let mut smaller = Self::new();
+        if smaller.try_reserve_exact(capacity.max(self.len())).is_ok() {
+            smaller.append(self);
+            *self = smaller;
         }
     }
 }
