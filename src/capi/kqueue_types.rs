@@ -138,7 +138,9 @@ pub const EVLOOP_KQ_FILTER_PROC: i16 = -5;
 ///   SIG_IGN         counted, and ignored       counted
 ///   SIG_DFL         counted, then what the     counted, and nothing more
 ///                   kernel does by default:
-///                   it ends, stops or ignores
+///                   it ends, stops or ignores;
+///                   nothing where a loop
+///                   watches it, too
 ///   a handler       counted, then called, as   counted, and not called:
 ///                   the kernel would have      it is not pending any more
 ///   set later       see below                  as a handler

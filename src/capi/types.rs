@@ -299,6 +299,8 @@ pub const EVLOOP_TIMER_SKIP: u32 = 0x0;
 
 /// evloop_add_signal(): the signal is blocked, and read from a signalfd.
 pub const EVLOOP_SIGNAL_FD: u32 = 0x1;
+/// evloop_add_signal(): what the signal does by default happens as well.
+pub const EVLOOP_SIGNAL_KEEP_DEFAULT: u32 = 0x2;
 
 /// evloop_add_process(): wait for the child when it has ended.
 pub const EVLOOP_PROCESS_REAP: u32 = 0x1;

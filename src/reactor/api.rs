@@ -22,6 +22,7 @@ pub(crate) use super::process::{STATUS_UNKNOWN, add_process, event_process};
 pub(crate) use super::registry::{close, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
 pub(crate) use super::signals::{add_signal, event_siginfo};
+pub(crate) use super::sinks::Way as SignalWay;
 pub(crate) use super::timers::{NewTimer, Period, Setting};
 pub(crate) use crate::files::{Request as FileRequest, Root as FileRoot};
 pub(crate) use crate::sys::pressure::Trigger;

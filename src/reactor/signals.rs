@@ -98,17 +98,11 @@ struct Came {
 }
 
 /// See evloop_add_signal.
-pub(crate) fn add_signal(
-    handle: i64,
-    number: c_int,
-    by_descriptor: bool,
-    target: Target,
-) -> Result<i64> {
+pub(crate) fn add_signal(handle: i64, number: c_int, way: Way, target: Target) -> Result<i64> {
     let named = named(handle, Kind::Loop)?;
     named.check()?;
     let signal = signals::check(i64::from(number).cast_unsigned())?;
-    let way = if by_descriptor { Way::Blocked } else { Way::Handler };
-    if by_descriptor {
+    if way == Way::Blocked {
         check_blocked(signal)?;
     }
     named.with(
@@ -116,7 +110,7 @@ pub(crate) fn add_signal(
         |gate| {
             let signalfd = match way {
                 Way::Blocked => Some(signal::descriptor(signal::bit(signal))?),
-                Way::Handler => None,
+                Way::Handler { .. } => None,
             };
             let (claim, at) = Claim::new(named.desk, signal, way)?;
             let fresh = fresh_at(gate, &named, Source::Signal, target)?;

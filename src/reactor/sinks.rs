@@ -6,16 +6,17 @@
 use super::api::ring_signals;
 use super::desk::Desk;
 use crate::errno::{Errno, Result, fail};
-use crate::signals::{Handler, Position, Subscription, Wakeup, subscribe};
+use crate::signals::{Handler, NoDefault, Position, Subscription, Wakeup, subscribe};
 use crate::sys::signal;
 use crate::util::alloc::TryVec;
 use std::ffi::c_int;
 
 /// How a watcher's signal is seen.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// By a handler over the program's disposition.
-    Handler,
+pub(crate) enum Way {
+    /// By a handler over the program's disposition, the default action
+    /// included, or in its place.
+    Handler { keeps_default: bool },
     /// It is blocked, and taken from the loop's signalfd.
     Blocked,
 }
@@ -28,7 +29,11 @@ struct Sink {
     /// How many watchers share it, and how many of them need the handler.
     users: usize,
     by_handler: usize,
+    /// How many of those take the default action away.
+    by_replacing: usize,
     handler: Option<Handler>,
+    /// `None` although they do: this signal keeps it.
+    no_default: Option<NoDefault>,
     subscription: Subscription,
 }
 
@@ -57,7 +62,9 @@ impl Sinks {
                 signal,
                 users: 0,
                 by_handler: 0,
+                by_replacing: 0,
                 handler: None,
+                no_default: None,
                 subscription,
             });
         }
@@ -70,11 +77,15 @@ impl Sinks {
         let Some(sink) = self.0.iter_mut().find(|sink| sink.signal == signal) else {
             return Err(Errno::EINVAL.into());
         };
-        if way == Way::Handler {
+        if let Way::Handler { keeps_default } = way {
             if sink.handler.is_none() {
                 sink.handler = Some(Handler::new(signal)?);
             }
             sink.by_handler += 1;
+            if !keeps_default {
+                sink.by_replacing += 1;
+                sink.replace_default();
+            }
         }
         sink.users += 1;
         Ok(sink.subscription.position())
@@ -83,10 +94,14 @@ impl Sinks {
     fn release(&mut self, signal: c_int, way: Way) {
         let Some(sink) = self.0.iter_mut().find(|sink| sink.signal == signal) else { return };
         sink.users -= 1;
-        if way == Way::Handler {
+        if let Way::Handler { keeps_default } = way {
             sink.by_handler -= 1;
             if sink.by_handler == 0 {
                 sink.handler = None;
+            }
+            sink.by_replacing -= usize::from(!keeps_default);
+            if sink.by_replacing == 0 {
+                sink.no_default = None;
             }
         }
         self.drop_unused(signal);
@@ -121,12 +136,22 @@ impl Sink {
     fn revive(&mut self, handle: i64) -> Result<()> {
         if !self.subscription.is_ours() {
             self.handler = None;
+            self.no_default = None;
             self.subscription = subscription_of(handle, self.signal)?;
         }
         if self.by_handler > 0 && self.handler.is_none() {
             self.handler = Some(Handler::new(self.signal)?);
         }
+        if self.by_replacing > 0 {
+            self.replace_default();
+        }
         Ok(())
+    }
+
+    fn replace_default(&mut self) {
+        if self.no_default.is_none() {
+            self.no_default = NoDefault::new(self.signal);
+        }
     }
 }
 

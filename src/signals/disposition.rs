@@ -153,6 +153,10 @@ mod on_the_system {
                 && self.mask == other.mask
         }
 
+        pub fn is_default(&self) -> bool {
+            self.handler == libc::SIG_DFL
+        }
+
         fn is_handler(&self) -> bool {
             !matches!(self.handler, libc::SIG_DFL | libc::SIG_IGN)
         }

@@ -61,6 +61,43 @@ impl Drop for Handler {
     }
 }
 
+/// Takes the default action of a signal away, until this is dropped: where
+/// the library's handler lies over SIG_DFL, nothing more happens.
+pub(crate) struct NoDefault {
+    signal: &'static Signal,
+    /// The process that it belongs to.
+    epoch: fork::Epoch,
+}
+
+impl NoDefault {
+    /// `None`: this signal keeps its default action, as the thread cannot go
+    /// on behind it, or the program wants to end.
+    pub fn new(number: c_int) -> Option<Self> {
+        const KEPT: [c_int; 7] = [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGABRT,
+            libc::SIGTRAP,
+            libc::SIGSYS,
+        ];
+        let signal = signal_of(number).filter(|_| !KEPT.contains(&number))?;
+        // After that: a child's first call takes those of its parent away.
+        let epoch = table::epoch();
+        signal.without_default.fetch_add(1, Relaxed);
+        Some(Self { signal, epoch })
+    }
+}
+
+impl Drop for NoDefault {
+    fn drop(&mut self) {
+        if self.epoch == fork::current() {
+            self.signal.without_default.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
 impl Refused {
     fn explain<T>(self, number: c_int) -> Result<T> {
         match self {

@@ -35,6 +35,8 @@ pub(super) struct Signal {
     pub top: AtomicUsize,
     /// What each entry was put over.
     pub covered: [Place; LEVELS],
+    /// How many [`super::NoDefault`]s there are, of this process.
+    pub without_default: AtomicUsize,
 }
 
 static SIGNALS: [Signal; END] = [const {
@@ -42,6 +44,7 @@ static SIGNALS: [Signal; END] = [const {
         subscribers: List::new(),
         top: AtomicUsize::new(0),
         covered: [const { Place::new() }; LEVELS],
+        without_default: AtomicUsize::new(0),
     }
 }; END];
 
@@ -126,7 +129,8 @@ extern "C" fn entry<const LEVEL: usize>(
     let errno = SavedErrno::now();
     // Acquire: what is over it was written before.
     let is_top = one.top.load(Acquire) == LEVEL || is_installed(number, LEVEL);
-    let disposition = if is_ours() {
+    let is_ours = is_ours();
+    let disposition = if is_ours {
         // SAFETY: null, or what the kernel has handed to this handler.
         let info = unsafe { info.as_ref() };
         one.arrived(LEVEL, is_top, info)
@@ -137,7 +141,8 @@ extern "C" fn entry<const LEVEL: usize>(
         one.place(LEVEL).map(|place| place.use_up(is_used_up))
     };
     errno.restore();
-    if let Some(disposition) = disposition {
+    let is_nothing = |found: &Disposition| is_ours && found.is_default() && one.has_no_default();
+    if let Some(disposition) = disposition.filter(|found| !is_nothing(found)) {
         disposition.call(number, address(LEVEL), info, context);
     }
 }
@@ -248,6 +253,11 @@ pub(crate) fn wait_for_handlers() {
 }
 
 impl Signal {
+    /// Whether a loop watches it in the default action's place.
+    fn has_no_default(&self) -> bool {
+        self.without_default.load(Relaxed) != 0
+    }
+
     /// What is covered by the entry of a level.
     pub fn place(&self, level: usize) -> Option<&Place> {
         self.covered.get(level)
@@ -338,5 +348,8 @@ fn after_fork() {
     unsafe { pending::after_fork() };
     HOLDER.store(0, Relaxed);
     READERS.forget();
-    SIGNALS.iter().for_each(|signal| signal.subscribers.forget());
+    for signal in &SIGNALS {
+        signal.subscribers.forget();
+        signal.without_default.store(0, Relaxed);
+    }
 }

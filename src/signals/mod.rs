@@ -28,7 +28,7 @@ mod subscriber;
 pub use self::siginfo::Siginfo;
 #[cfg(not(loom))]
 pub(crate) use self::{
-    handler::Handler,
+    handler::{Handler, NoDefault},
     hub::{check, wait_for_handlers},
     pending::take_pending,
     replace::sigaction,
