@@ -96,11 +96,25 @@
  * used; *_from_fd wraps that very descriptor and closes it only with
  * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec. *_fileno
  * only lends. The library keeps one eventfd for the process, from the first
- * epoll object, EPOLL selector or descriptor of a /dev/poll object on, and
- * one for each thread that has waited in a timer, a poll set, a /dev/poll
- * object or a selector that is not EPOLL, until that thread ends: they are
- * not the program's to close. A forked child inherits them all, and makes its
- * own.
+ * kqueue, epoll object, EPOLL selector, descriptor of a /dev/poll object or
+ * waiting thread on, and one epoll for each thread that has waited in a timer,
+ * a poll set, a /dev/poll object or a selector that is not EPOLL, until that
+ * thread ends: they are not the program's to close. A forked child inherits
+ * them all, and makes epolls of its own.
+ *
+ * A program may close them all the same, or put other files under their
+ * numbers, as daemons do that close all descriptors. The library neither
+ * writes to, reads from nor closes a file that has a number of its own
+ * descriptors then. It notices that when a wait fails, and otherwise within
+ * some milliseconds. From then on:
+ * - all constructors work, and so do poll sets and timers;
+ * - an object whose own descriptors were closed (an event loop and its
+ *   watchers, a kqueue, an epoll object, an EPOLL selector) returns -EBADF, and
+ *   can be closed;
+ * - a thread that was waiting when they were closed is not woken by the
+ *   library any more.
+ * The library knows its descriptors from other files by a mark: the signal of
+ * F_SETSIG (fcntl(2)), which means nothing to them. Do not set it.
  *
  * Flags are bits of uint32_t; unknown bits are -EINVAL. Constants have the
  * system's numeric values, so C programs may use the system's names (EPOLLIN
@@ -2302,7 +2316,7 @@ int evloop_poll_unregister(evloop_poll_t p, int fd);
  *
  * Blocking: up to timeout_ns, never less. Threads: any, several at once;
  * changes by other threads take effect at once (each waiting thread has an
- * eventfd for that, made at its first blocking wait and closed with the
+ * epoll for that, made at its first blocking wait and closed with the
  * thread; without a descriptor left for it, within 20 ms). Signals: not
  * safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
  */
@@ -3148,8 +3162,8 @@ int evloop_close(evloop_t loop);
  *   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
  *   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
  *   -ECHILD: used after fork; also in the child of a callback that forked,
- *   unless it called evloop_after_fork(). -EBADF: somebody has closed the
- *   loop's own descriptor. -ENOMEM. -EDOM: see "Handles".
+ *   unless it called evloop_after_fork(). -EBADF: the program has closed
+ *   the loop's own descriptors. -ENOMEM. -EDOM: see "Handles".
  *
  * Blocking: as the mode says. Threads: any, one at a time; not always the
  * same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -3215,7 +3229,8 @@ int evloop_wait(evloop_t loop,
  * be told by other means.
  *
  * @param loop a loop.
- * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -ECHILD: used after fork. -EBADF: as evloop_wakeup(). -ESTALE,
+ *   -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
  * set). Fork: -ECHILD. Since 0.1.0.
@@ -3232,7 +3247,9 @@ int evloop_stop(evloop_t loop);
  * evloop_embed_dispatch()) uses a wake-up up, too.
  *
  * @param loop a loop.
- * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -ECHILD: used after fork. -EBADF: the loop waits, and cannot
+ *   be woken, as the program has closed its own descriptors. -ESTALE, -EDOM:
+ *   see "Handles".
  *
  * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
  * set). Fork: -ECHILD. Since 0.1.0.
@@ -3675,8 +3692,8 @@ evloop_watcher_t evloop_add_async(evloop_t loop,
  * is enabled.
  *
  * @param watcher an async watcher.
- * @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ * @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -EBADF: as
+ *   evloop_wakeup(). -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
  * set). Fork: -ECHILD. Since 0.1.0.

@@ -170,8 +170,9 @@ impl Files {
         inotify
     }
 
+    /// Its number, unless the program has closed it.
     fn raw(&self) -> RawFd {
-        self.descriptor().unwrap_or(-1)
+        self.inotify.as_ref().and_then(Fd::check).unwrap_or(-1)
     }
 
     /// In a forked child: everything is watched anew, with an inotify that is
@@ -383,7 +384,7 @@ impl Files {
                 continue;
             }
             left -= 1;
-            match self.queue.next(self.inotify.as_ref().map_or(-1, Fd::raw), clock::now_ns()) {
+            match self.queue.next(self.raw(), clock::now_ns()) {
                 Next::One(note) => self.take(&note),
                 Next::Pair(from, to) => self.take_pair(&from, &to),
                 Next::At(time) => return More::At(time),

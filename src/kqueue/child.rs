@@ -11,7 +11,7 @@ use super::notes::NOT_NOTED;
 use super::set::{self, Set};
 use crate::errno::{Error, Result, fail};
 use crate::sync::Ordering;
-use crate::sys::fd::{self, Fd};
+use crate::sys::fd;
 use crate::sys::{epoll, eventfd, fork};
 
 impl Queue {
@@ -58,18 +58,15 @@ impl Queue {
             fail!(EBADF, "the queue's fd {} was closed after the fork", number);
         }
         // As in `create`.
-        eventfd::always_readable(fork::current())?;
+        eventfd::always_readable()?;
         let public = epoll::create()?;
         let fresh = Set::new()?;
         epoll::add(public.raw(), fresh.main(), set::IN, 0)?;
-        let main = fresh.main();
         core.leave_parents();
-        let old = core.move_to(fresh)?;
+        // Not closed before the number is this process's.
+        let _old = core.move_to(fresh)?;
         fd::replace(&public, number)?;
-        // Not before the number is this process's.
-        let before = old.main();
-        old.inner_fds().filter(|fd| set::probe(before, fd.raw()).is_err()).for_each(Fd::disown);
-        self.main.store(main, Ordering::Release);
+        self.main.set(core.set.identity());
         self.epoch.store(fork::current(), Ordering::Relaxed);
         core.renew_watches()?;
         core.renew_connector();
@@ -83,13 +80,7 @@ impl Core {
     /// Timerfds and inotify are the parent's, and so are the threads that
     /// wait.
     fn leave_parents(&mut self) {
-        let main = self.set.main();
         self.leave_operations(false);
-        self.mounts.check();
-        let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
-        let sources = sources.chain(self.signals.fds()).chain(self.processes.fds());
-        let inner = self.timers.fds().chain(sources);
-        inner.filter(|fd| set::probe(main, fd.raw()).is_err()).for_each(Fd::disown);
         self.timers.forget_fds();
         self.notes.clear();
         self.mounts.clear();

@@ -306,6 +306,9 @@ impl Queue {
         if self.keep && !is_here(self.epoch.load(Ordering::Relaxed)) {
             self.revive(locked.core()?)?;
         }
+        if !locked.core()?.set.is_intact() {
+            fail!(EBADF, "the descriptors of the queue were closed");
+        }
         Ok(locked)
     }
 

@@ -22,8 +22,9 @@ impl Links {
         Self { fd: None, users: 0, has_lost: false }
     }
 
+    /// Its number, unless the program has closed it.
     fn raw(&self) -> i32 {
-        self.fd.as_ref().map_or(-1, Fd::raw)
+        self.fd.as_ref().and_then(Fd::check).unwrap_or(-1)
     }
 }
 

@@ -38,6 +38,7 @@ use self::core::Core;
 use crate::errno::{Errno, Result};
 use crate::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, ForkMutex, Ordering};
 use crate::sys::fd::Fd;
+use crate::sys::kept::SharedIdentity;
 use crate::sys::{epoll, eventfd};
 use crate::table;
 use crate::waiters::Waiters;
@@ -48,7 +49,7 @@ pub(crate) struct Queue {
     /// The public epoll; closed when the queue is, if it still is that.
     number: AtomicI32,
     /// The epoll in it. It changes under the lock.
-    main: AtomicI32,
+    main: SharedIdentity,
     /// `None`: in a child, whose parent was in the middle of a change.
     core: ForkMutex<Option<Core>>,
     closed: AtomicBool,
@@ -67,14 +68,14 @@ impl Queue {
     /// `keep`: a forked child goes on using it.
     fn create(keep: bool) -> Result<Self> {
         // So that who waits can be woken with no descriptor left.
-        eventfd::always_readable(table::epoch())?;
+        eventfd::always_readable()?;
         let public = epoll::create()?;
         let core = Core::new()?;
         epoll::add(public.raw(), core.set.main(), set::IN, 0)?;
         public.disown();
         Ok(Self {
             number: AtomicI32::new(public.raw()),
-            main: AtomicI32::new(core.set.main()),
+            main: SharedIdentity::of(core.set.identity()),
             core: ForkMutex::new(Some(core)),
             closed: AtomicBool::new(false),
             keep,
@@ -92,17 +93,14 @@ impl Queue {
     /// Asks the kernel whether a number is this queue's epoll: EBADF, it is
     /// closed; EINVAL, it is no epoll; ENOENT, it is another.
     fn ask_behind(&self, fd: RawFd) -> std::result::Result<(), Errno> {
-        // Acquire, and Release where it is changed: the epoll is in the
-        // public one.
-        let mut main = self.main.load(Ordering::Acquire);
         loop {
+            // If that was closed, what has its number may lie in any epoll.
+            let main = self.main.check().ok_or(Errno::ENOENT)?;
             let result = epoll::modify(fd, main, set::IN, 0);
             // It may have been replaced meanwhile.
-            let now = self.main.load(Ordering::Acquire);
-            if result.is_ok() || now == main {
+            if result.is_ok() || self.main.get().fd() == main {
                 return result;
             }
-            main = now;
         }
     }
 
@@ -139,7 +137,7 @@ impl Queue {
         let main = fresh.main();
         epoll::add(self.number(), main, set::IN, 0)?;
         let mut old = core.move_quietly_to(fresh)?;
-        self.main.store(main, Ordering::Release);
+        self.main.set(core.set.identity());
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.number(), old.main());
         if old.waiting > 0 {
@@ -156,43 +154,19 @@ impl Queue {
         if number < 0 {
             return;
         }
-        let is_behind = self.ask_behind(number).is_ok();
-        if is_behind {
+        let main = self.main.get();
+        // Not what was known a moment ago.
+        if main.is_intact() && self.ask_behind(number).is_ok() {
             drop(Fd::owned(number));
         }
-        if let Some(core) = core {
-            core.leave_operations(object::is_here(self.epoch.load(Ordering::Relaxed)));
-        }
         match core {
-            Some(core) => core.release(is_behind),
-            None if is_behind => drop(Fd::owned(self.main.load(Ordering::Relaxed))),
+            Some(core) => {
+                core.leave_operations(object::is_here(self.epoch.load(Ordering::Relaxed)));
+            }
+            None if main.is_intact() => drop(Fd::owned(main.fd())),
             None => {}
         }
         *core = None;
-    }
-}
-
-impl Core {
-    /// Keeps those descriptors from being closed with it that are not its
-    /// own any more. `known`: the main epoll is.
-    fn release(&mut self, known: bool) {
-        let main = self.set.main();
-        let ours = |fd: &Fd| set::probe(main, fd.raw()).is_ok();
-        self.mounts.check();
-        let sources = || {
-            let files = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
-            files.chain(self.signals.fds()).chain(self.processes.fds())
-        };
-        let inner = || self.set.inner_fds().chain(self.timers.fds()).chain(sources());
-        let foreign = if inner().next().is_some() {
-            !known && !inner().any(ours)
-        } else {
-            !known && !epoll::is_idle(main)
-        };
-        if foreign {
-            self.set.disown();
-        }
-        inner().filter(|fd| foreign || !ours(fd)).for_each(Fd::disown);
     }
 }
 

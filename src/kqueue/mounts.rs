@@ -8,7 +8,7 @@
 use super::core::Core;
 use super::event::*;
 use super::filter;
-use super::set::{self, ET, IN};
+use super::set::{ET, IN};
 use crate::errno::Errno;
 use crate::sys::epoll;
 use crate::sys::fd::Fd;
@@ -44,15 +44,6 @@ impl Mounts {
     /// Its descriptor in the main epoll.
     pub fn fd(&self) -> Option<&Fd> {
         self.watched.as_ref().map(|watched| &watched.epoll)
-    }
-
-    /// The table's descriptor stays open if it is somebody else's by now.
-    pub fn check(&self) {
-        if let Some(watched) = &self.watched
-            && set::probe(watched.epoll.raw(), watched.table.raw()).is_err()
-        {
-            watched.table.disown();
-        }
     }
 
     /// Forgets its descriptors.

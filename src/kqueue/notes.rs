@@ -94,8 +94,9 @@ impl Notes {
         *self = Self::new();
     }
 
+    /// Its number, unless the program has closed it.
     fn raw(&self) -> RawFd {
-        self.fd.as_ref().map_or(-1, Fd::raw)
+        self.fd.as_ref().and_then(Fd::check).unwrap_or(-1)
     }
 
     fn first(&self, watch: i32, role: Role) -> u32 {

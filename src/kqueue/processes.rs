@@ -62,14 +62,11 @@ impl Processes {
 
     /// Before the connector is closed; a forked child closes only its own.
     fn leave(&self, connector: &Fd) {
-        if self.epoch == fork::current() {
-            connector::leave(connector.raw());
+        if self.epoch == fork::current()
+            && let Some(connector) = connector.check()
+        {
+            connector::leave(connector);
         }
-    }
-
-    pub fn fds(&self) -> impl Iterator<Item = &Fd> {
-        let records = (0..self.records.end()).filter_map(|id| self.records.get(id));
-        records.filter_map(|record| record.pidfd.as_ref()).chain(&self.connector)
     }
 }
 
@@ -281,8 +278,8 @@ impl Core {
     /// Reads what the connector has.
     pub fn take_connector(&mut self) {
         // A knote that goes may take the connector with it.
-        while let Some(connector) = &self.processes.connector {
-            match connector::next(connector.raw()) {
+        while let Some(connector) = self.processes.connector.as_ref().and_then(Fd::check) {
+            match connector::next(connector) {
                 Ok(Event::Fork { parent, child }) => self.forked(parent, child),
                 Ok(Event::Exec { pid }) => self.each_of(pid, |core, id| {
                     core.happened(id, NOTE_EXEC);

@@ -249,7 +249,7 @@ impl Core {
         self.signals.add_to(&fresh)?;
         self.add_processes_to(&fresh)?;
         if let Some(aio) = &self.aio {
-            fresh.add_aio(aio.descriptor())?;
+            aio.add_to(&fresh)?;
         }
         if let Some(notes) = &self.notes.fd {
             fresh.add_notes(notes.raw())?;
@@ -261,7 +261,15 @@ impl Core {
             fresh.add_links(links.raw())?;
         }
         self.strays = 0;
-        Ok(std::mem::replace(&mut self.set, fresh))
+        let old = std::mem::replace(&mut self.set, fresh);
+        self.signals.aim_at(&self.set);
+        if let Some(aio) = &self.aio {
+            aio.aim_at(&self.set);
+        }
+        // Those may have been woken by way of the old one.
+        self.take_signals();
+        self.take_operations();
+        Ok(old)
     }
 
     /// Takes what a set's epolls report of registrations, all of it; `take`

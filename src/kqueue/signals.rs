@@ -2,15 +2,16 @@
 
 use super::core::Core;
 use super::knote::*;
-use super::set::Set;
+use super::set::{self, Set};
 use super::slab::{NONE, Slab};
 use crate::errno::{Errno, Result, fail};
 use crate::signals::{self, Bell, Subscription};
 use crate::sys::eventfd;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
+use crate::sys::wakeup::Wakeup;
+use crate::table::try_box;
 use std::ffi::c_int;
-use std::os::fd::RawFd;
 
 /// How a knote's signal is seen.
 enum Way {
@@ -31,40 +32,76 @@ pub(super) struct Signals {
     watches: Slab<Watch>,
     /// The numbers of those in use.
     list: Vec<u32>,
-    bell: Option<Fd>,
+    source: Option<Source>,
     signalfd: Option<Fd>,
 }
 
+/// What handlers wake the queue by.
+struct Source {
+    /// Always readable.
+    eventfd: Fd,
+    /// Handlers know its address.
+    wakeup: Box<Wakeup>,
+}
+
+impl Source {
+    fn new() -> Result<Self> {
+        match try_box(Wakeup::new()) {
+            Some(wakeup) => Ok(Self { eventfd: eventfd::create(1)?, wakeup }),
+            None => fail!(ENOMEM, "no memory to watch signals"),
+        }
+    }
+
+    /// The number that handlers are given.
+    fn number(&self) -> i64 {
+        let address = std::ptr::from_ref(&*self.wakeup).expose_provenance();
+        // An address of a process is never negative.
+        i64::try_from(address).unwrap_or(-1)
+    }
+
+    fn aim_at(&self, set: &Set) {
+        self.wakeup.aim(set.identity(), self.eventfd.raw());
+    }
+}
+
 /// What handlers do to tell a queue.
-fn ring_eventfd(number: i64) {
-    if let Ok(eventfd) = RawFd::try_from(number) {
-        eventfd::signal(eventfd);
+fn wake_queue(number: i64) {
+    let address = usize::try_from(number).unwrap_or(0);
+    let wakeup = std::ptr::with_exposed_provenance::<Wakeup>(address);
+    // SAFETY: null, or of a `Source`, which goes after all subscriptions that
+    // have its number; and those wait for their handlers.
+    if let Some(wakeup) = unsafe { wakeup.as_ref() } {
+        // Without its descriptors the queue is not woken any more.
+        let _ = wakeup.wake(set::SIGNALS);
     }
 }
 
 impl Signals {
     pub const fn new() -> Self {
-        Self { watches: Slab::new(), list: Vec::new(), bell: None, signalfd: None }
-    }
-
-    pub fn fds(&self) -> impl Iterator<Item = &Fd> {
-        self.bell.iter().chain(&self.signalfd)
+        Self { watches: Slab::new(), list: Vec::new(), source: None, signalfd: None }
     }
 
     /// In a forked child: they are the parent's, too.
     pub fn drop_fds(&mut self) {
-        self.bell = None;
+        self.source = None;
         self.signalfd = None;
     }
 
     /// Has another set watch its descriptors.
     pub fn add_to(&self, set: &Set) -> std::result::Result<(), Errno> {
-        if let Some(bell) = &self.bell {
-            set.add_signals(bell.raw())?;
+        if let Some(source) = &self.source {
+            set.add_signals(source.eventfd.raw())?;
         }
         match &self.signalfd {
             Some(signalfd) => set.add_signalfd(signalfd.raw()),
             None => Ok(()),
+        }
+    }
+
+    /// Has handlers wake this set from now on, which watches its descriptors.
+    pub fn aim_at(&self, set: &Set) {
+        if let Some(source) = &self.source {
+            source.aim_at(set);
         }
     }
 
@@ -110,9 +147,8 @@ impl Core {
         }
         let way = match signal::blocked() & signal::bit(number) {
             0 => {
-                let bell = self.signal_bell()?;
-                let bell = if rings { bell } else { -1 };
-                let bell = Bell { ring: ring_eventfd, number: bell.into() };
+                let source = self.signal_source()?;
+                let bell = Bell { ring: wake_queue, number: if rings { source } else { -1 } };
                 Way::Handler(signals::subscribe(number, bell, false)?)
             }
             _ => {
@@ -131,21 +167,23 @@ impl Core {
         Ok(())
     }
 
-    /// What handlers ring, made at the first need.
-    fn signal_bell(&mut self) -> Result<RawFd> {
-        if let Some(bell) = &self.signals.bell {
-            return Ok(bell.raw());
+    /// The number that handlers are given, made at the first need.
+    fn signal_source(&mut self) -> Result<i64> {
+        if let Some(source) = &self.signals.source {
+            return Ok(source.number());
         }
-        let bell = eventfd::create(0)?;
-        self.set.add_signals(bell.raw())?;
-        Ok(self.signals.bell.insert(bell).raw())
+        let source = Source::new()?;
+        self.set.add_signals(source.eventfd.raw())?;
+        source.aim_at(&self.set);
+        Ok(self.signals.source.insert(source).number())
     }
 
     /// Has the signalfd take a signal, too.
     fn watch_blocked(&mut self, number: c_int) -> Result<()> {
         let mask = self.signals.mask() | signal::bit(number);
         if let Some(known) = &self.signals.signalfd {
-            return Ok(signal::set_descriptor(known.raw(), mask)?);
+            let known = known.check().ok_or(Errno::EBADF)?;
+            return Ok(signal::set_descriptor(known, mask)?);
         }
         let fresh = signal::descriptor(mask)?;
         self.set.add_signalfd(fresh.raw())?;
@@ -165,18 +203,18 @@ impl Core {
             drop(self.signals.watches.remove(watch));
         }
         if self.signals.by_handler() == 0
-            && let Some(bell) = self.signals.bell.take()
+            && let Some(source) = self.signals.source.take()
         {
-            self.set.drop_own(bell.raw());
+            self.set.drop_own(source.eventfd.raw());
         }
         let mask = self.signals.mask();
         let Some(known) = &self.signals.signalfd else { return };
         if mask == 0 {
             self.set.drop_own(known.raw());
             self.signals.signalfd = None;
-        } else {
+        } else if let Some(known) = known.check() {
             // A set of signals that is smaller than one that was good.
-            let _ = signal::set_descriptor(known.raw(), mask);
+            let _ = signal::set_descriptor(known, mask);
         }
     }
 
@@ -195,10 +233,10 @@ impl Core {
         let Some(watch) = self.watch_of(id) else { return };
         // Pending, those of before and after this would be one.
         self.take_signalfd();
-        let bell = self.signals.bell.as_ref().filter(|_| on).map_or(-1, Fd::raw);
+        let source = self.signals.source.as_ref().filter(|_| on).map_or(-1, Source::number);
         let has_count = match self.signals.watches.get(watch).map(|watch| &watch.way) {
             Some(Way::Handler(subscription)) => {
-                subscription.set_bell(bell.into());
+                subscription.set_bell(source);
                 subscription.has_count()
             }
             Some(Way::Blocked(count)) => *count > 0,
@@ -211,9 +249,6 @@ impl Core {
 
     /// Handlers have rung, or may have; whether there is something.
     pub fn take_signals(&mut self) -> bool {
-        let Some(bell) = &self.signals.bell else { return false };
-        // First this: what is counted from now on rings again.
-        eventfd::clear(bell.raw());
         let mut counted = false;
         for place in 0..self.signals.list.len() {
             let watch = self.signals.list.get(place).and_then(|id| self.signals.watches.get(*id));
@@ -231,7 +266,7 @@ impl Core {
     /// Takes blocked signals that are pending, and counts them: before what
     /// was counted is told.
     pub fn take_signalfd(&mut self) {
-        let Some(signalfd) = self.signals.signalfd.as_ref().map(Fd::raw) else { return };
+        let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) else { return };
         // What comes faster than it is read is left to the next look.
         const MOST: usize = 1 << 16;
         for number in std::iter::from_fn(|| signal::read(signalfd)).take(MOST) {

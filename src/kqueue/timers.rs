@@ -92,11 +92,6 @@ impl Timers {
         Ok(())
     }
 
-    /// The timerfds.
-    pub fn fds(&self) -> impl Iterator<Item = &Fd> {
-        self.clocks.iter().filter_map(|clock| clock.fd.as_ref())
-    }
-
     /// In a forked child: the timerfds are the parent's.
     pub fn forget_fds(&mut self) {
         for clock in &mut self.clocks {
@@ -140,7 +135,7 @@ impl Clock {
     /// Its timerfd, made at the first need.
     fn open(&mut self, index: u8, set: &Set) -> Result<RawFd, Errno> {
         if let Some(fd) = &self.fd {
-            return Ok(fd.raw());
+            return fd.check().ok_or(Errno::EBADF);
         }
         let id = IDS.get(usize::from(index)).copied().unwrap_or(-1);
         let fd = timerfd::create(id, true)?;

@@ -57,11 +57,10 @@ pub(crate) fn create(options: &Options) -> Result<i64> {
 fn leave(handle: i64, bits: u64) -> std::result::Result<(), Errno> {
     let named = named_quietly(handle, Kind::Loop)?;
     match named.desk.mail.leave(handle, bits) {
-        None => return Err(Errno::ESTALE),
-        Some(true) => named.desk.ring(),
-        Some(false) => {}
+        None => Err(Errno::ESTALE),
+        Some(true) if !named.desk.ring() => Err(Errno::EBADF),
+        Some(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// See evloop_stop.
@@ -72,6 +71,13 @@ pub(crate) fn stop(handle: i64) -> std::result::Result<(), Errno> {
 /// See evloop_wakeup.
 pub(crate) fn wakeup(handle: i64) -> std::result::Result<(), Errno> {
     leave(handle, mailbox::WAKEUP)
+}
+
+/// Something that a loop watches was closed.
+pub(super) fn ring_objects(handle: i64) {
+    if let Ok(named) = named_quietly(handle, Kind::Loop) {
+        named.desk.ring();
+    }
 }
 
 /// A handler has seen a signal that a loop has watchers of.

@@ -138,8 +138,8 @@ pub(crate) fn async_send(handle: i64) -> std::result::Result<(), Errno> {
         None => refuse_send(handle),
         Some(false) => Ok(()),
         Some(true) => {
-            if desk.mail.push(&InRecords, named.index) {
-                desk.ring();
+            if desk.mail.push(&InRecords, named.index) && !desk.ring() {
+                return Err(Errno::EBADF);
             }
             Ok(())
         }

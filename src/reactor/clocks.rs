@@ -101,7 +101,7 @@ impl Core {
     pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
         if self.timers.clock(clock).fd.is_none() {
             self.number_is_ours(fd.raw());
-            self.register_clock(self.epoll(), clock, fd.raw())?;
+            self.register_clock(self.own_epoll()?, clock, fd.raw())?;
             self.timers.clock(clock).fd = Some(fd);
             let ready = self.desk.clocks.load(Relaxed);
             self.desk.clocks.store(ready | 1 << clock, Relaxed);
@@ -218,20 +218,28 @@ impl Core {
             return false;
         }
         let Some(fd) = entry.fd.as_ref() else { return false };
+        let set_at = |fd| timerfd::arm_at(fd, wake, index == REALTIME);
         let due = settled
-            || match timerfd::arm_at(fd.raw(), wake, index == REALTIME) {
+            || match fd.check().ok_or(Errno::EBADF).and_then(set_at) {
                 Ok(stepped) => {
                     entry.armed = wake;
                     self.clock_changed |= stepped;
                     stepped
                 }
-                // Cannot be; if so, looking all the time is better than never.
-                Err(_) => true,
+                Err(_) => self.lose_clock(),
             };
         if due {
             self.timers.due |= 1 << index;
         }
         due
+    }
+
+    /// The program has closed a timerfd of the loop's, which cannot go on without.
+    #[cold]
+    fn lose_clock(&mut self) -> bool {
+        let desk = self.desk;
+        self.lose_epoll(&mut desk.gate());
+        true
     }
 
     pub fn virtual_timeout(&mut self, until: Until) -> Option<i64> {

@@ -18,7 +18,7 @@ use super::timers::Timers;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, eventfd};
+use crate::sys::{epoll, eventfd, wakeup};
 use crate::table::{self, Handle, Kind};
 use std::collections::{HashMap, VecDeque};
 use std::mem::MaybeUninit;
@@ -27,8 +27,8 @@ use std::os::fd::RawFd;
 /// So many names of closed watchers are forgotten before the next wait.
 pub(super) const MANY_NAMES: usize = 64;
 
-/// Words of the loop's own registrations; handles are below 2^53. 0 is the
-/// eventfd, the others are clocks and, behind them, the signalfd.
+/// Words of the loop's own registrations; handles are below 2^53. 0 is what
+/// wakes it, the others are clocks and, behind them, the signalfd.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
 const DEFAULT_EVENTS: usize = 1024;
@@ -88,6 +88,7 @@ pub(super) struct Core {
     pub precise: bool,
 
     epoll: Fd,
+    /// Always readable; see `sys::wakeup`.
     eventfd: Fd,
     /// What evloop_fileno gave away; the epoll is in it.
     outer: Option<Fd>,
@@ -173,7 +174,7 @@ impl Core {
             auto_advance: flags & super::AUTO_ADVANCE != 0,
             precise: flags & super::PRECISE != 0,
             epoll: epoll::create()?,
-            eventfd: eventfd::create(0)?,
+            eventfd: eventfd::create(1)?,
             outer: None,
             slots: Slots::default(),
             extras: HashMap::new(),
@@ -209,7 +210,7 @@ impl Core {
             events: events.into_boxed_slice(),
             batch: Vec::new(),
         };
-        register_eventfd(core.epoll(), core.eventfd())?;
+        wakeup::register(core.epoll(), core.eventfd.raw(), INTERNAL)?;
         match table::try_box(core) {
             Some(core) => Ok(core),
             None => fail!(ENOMEM, "no memory for a loop"),
@@ -221,14 +222,25 @@ impl Core {
         self.epoll.raw()
     }
 
-    pub fn eventfd(&self) -> RawFd {
-        self.eventfd.raw()
+    /// The epoll, if it still is the loop's: for what is done outside of a run,
+    /// too.
+    pub fn own_epoll(&self) -> Result<RawFd> {
+        match self.epoll.check() {
+            Some(epoll) => Ok(epoll),
+            None => fail!(EBADF, "the descriptors of loop {} were closed", self.desk.handle()),
+        }
+    }
+
+    /// Has other threads wake the loop in its epoll.
+    pub fn be_woken(&self) {
+        self.desk.wake_in(self.epoll.identity(), self.eventfd.raw());
     }
 
     /// Whether a descriptor is the loop's own.
     pub fn owns(&self, fd: RawFd) -> bool {
         let outer = self.outer.as_ref().map_or(-1, Fd::raw);
-        let own = fd == self.epoll() || fd == self.eventfd() || fd == outer || fd == self.files.fd;
+        let own =
+            fd == self.epoll() || fd == self.eventfd.raw() || fd == outer || fd == self.files.fd;
         own || self.timers.owns(fd) || self.signals.owns(fd)
     }
 
@@ -240,7 +252,7 @@ impl Core {
         // Not the set itself, which may have to be replaced.
         let outer = epoll::create()?;
         self.number_is_ours(outer.raw());
-        epoll::add(outer.raw(), self.epoll(), libc::EPOLLIN as u32, INTERNAL)?;
+        epoll::add(outer.raw(), self.own_epoll()?, libc::EPOLLIN as u32, INTERNAL)?;
         let raw = outer.raw();
         self.outer = Some(outer);
         Ok(raw)
@@ -252,15 +264,35 @@ impl Core {
             epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
             let _ = epoll::delete(outer.raw(), self.epoll());
         }
-        self.epoll = fresh;
+        let before = std::mem::replace(&mut self.epoll, fresh);
+        self.be_woken();
+        drop(before);
         Ok(())
     }
 
-    /// A new set, with the loop's own descriptors in it.
-    pub fn fresh_epoll(&self, eventfd: RawFd) -> Result<Fd> {
+    /// A new set, in which the loop can be woken.
+    pub fn fresh_epoll(&self) -> Result<Fd> {
         let fresh = epoll::create()?;
-        register_eventfd(fresh.raw(), eventfd)?;
+        wakeup::register(fresh.raw(), self.eventfd.raw(), INTERNAL)?;
         Ok(fresh)
+    }
+
+    /// Whether the epoll is what it was. If the program has closed it, or put
+    /// another file in its place, what has its number now is left alone.
+    pub fn has_own_epoll(&mut self, gate: &mut Gate) -> bool {
+        let is_intact = self.epoll.is_intact() && self.epoll() >= 0;
+        if !is_intact {
+            self.lose_epoll(gate);
+        }
+        is_intact
+    }
+
+    /// The loop can wait no more: every wait says so from now on.
+    pub fn lose_epoll(&mut self, gate: &mut Gate) {
+        self.desk.silence();
+        self.stir();
+        gate.epoll = -1;
+        self.epoll = Fd::borrowed(-1);
     }
 
     /// More about a watcher, made if there is nothing yet.
@@ -477,7 +509,6 @@ impl Core {
 
     /// Everything is closed; whom to tell.
     pub fn tear_down(mut self: Box<Self>) -> Vec<(Target, Event)> {
-        // While the eventfd is open, which they may ring.
         self.objects.clear();
         let mut told = self.take_destroys();
         self.forget_sent();
@@ -513,15 +544,9 @@ impl Core {
     /// `is_sound`: no fork and no panic caught it in the middle of a change.
     pub fn abandon(&self, is_sound: bool) {
         self.epoll.abandon();
-        let objects = self.objects.values();
-        let rings = if is_sound {
-            objects.fold(false, |rings, watched| rings | !watched.abandon())
-        } else {
-            !self.objects.is_empty()
-        };
-        // The eventfd stays where a timer might yet ring it.
-        if !rings {
-            self.eventfd.abandon();
+        self.eventfd.abandon();
+        if is_sound {
+            self.objects.values().for_each(|watched| watched.abandon());
         }
         self.outer.iter().for_each(Fd::abandon);
         self.timers.abandon();
@@ -536,8 +561,9 @@ impl Core {
             // Nothing is said to the parent's set.
             self.finish_close(index, record, true);
         }
-        let eventfd = eventfd::create(0)?;
-        let fresh = self.fresh_epoll(eventfd.raw())?;
+        let eventfd = eventfd::create(1)?;
+        let fresh = epoll::create()?;
+        wakeup::register(fresh.raw(), eventfd.raw(), INTERNAL)?;
         let outer = match &self.outer {
             Some(_) => {
                 let outer = epoll::create()?;
@@ -581,10 +607,4 @@ fn closing(handle: i64) -> Option<(u32, &'static Record)> {
     let handle = Handle::unpack_as(handle, Kind::Watcher)?;
     let record = record::get(handle.index).filter(|record| record.is(handle, CLOSING))?;
     Some((handle.index, record))
-}
-
-fn register_eventfd(epoll: RawFd, eventfd: RawFd) -> Result<()> {
-    // Edge-triggered, and never read: each write is an edge.
-    let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
-    Ok(epoll::add(epoll, eventfd, events, INTERNAL)?)
 }

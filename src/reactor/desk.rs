@@ -5,16 +5,16 @@
 //! that is.
 
 use super::command::{Command, Post};
-use super::core::Core;
+use super::core::{Core, INTERNAL};
 use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox};
 use crate::errno::Result;
-use crate::sync::{
-    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
-};
-use crate::sys::{SavedErrno, eventfd, fork, thread};
+use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*};
+use crate::sys::kept::Identity;
+use crate::sys::wakeup::Wakeup;
+use crate::sys::{SavedErrno, fork, thread};
 use crate::table;
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -52,11 +52,10 @@ pub(super) struct Desk {
     /// with plain loads and stores, and what others changed about it.
     pub watchers: AtomicI64,
     pub others: AtomicI64,
-    pub eventfd: AtomicI32,
+    /// How it is woken from its wait.
+    wakeup: Wakeup,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
-    /// How many are writing to it.
-    ringing: AtomicU32,
     answered: Condvar,
 }
 
@@ -108,9 +107,8 @@ impl Desk {
             clocks: AtomicU32::new(0),
             watchers: AtomicI64::new(0),
             others: AtomicI64::new(0),
-            eventfd: AtomicI32::new(-1),
+            wakeup: Wakeup::new(),
             published: Published::new(),
-            ringing: AtomicU32::new(0),
             answered: Condvar::new(),
         }
     }
@@ -183,37 +181,42 @@ impl Desk {
         self.watchers.load(Relaxed) + self.others.load(Relaxed)
     }
 
-    /// Wakes the loop. A signal handler may do this.
-    pub fn ring(&self) {
-        // Against `silence`: it either sees us here, or we see no eventfd.
-        self.ringing.fetch_add(1, SeqCst);
-        let eventfd = self.eventfd.load(SeqCst);
-        if eventfd >= 0 {
-            let errno_before = SavedErrno::now();
-            eventfd::signal(eventfd);
-            errno_before.restore();
+    /// Wakes the loop; false: its descriptors were closed. A signal handler
+    /// may do this.
+    pub fn ring(&self) -> bool {
+        let errno_before = SavedErrno::now();
+        let woken = self.wakeup.wake(INTERNAL).is_ok();
+        errno_before.restore();
+        if !woken {
+            self.mail.not_rung();
         }
-        self.ringing.fetch_sub(1, Release);
+        woken
     }
 
-    /// Nobody writes to the eventfd any more: it can be closed.
+    /// Has the loop woken in this epoll from now on, by this eventfd in it; no
+    /// thread is waking it in another one any more.
+    pub fn wake_in(&self, epoll: Identity, eventfd: RawFd) {
+        self.wakeup.aim(epoll, eventfd);
+    }
+
+    /// No thread wakes it any more: its descriptors can be closed.
     pub fn silence(&self) {
-        self.eventfd.store(-1, SeqCst);
-        // A write to an eventfd that does not block: very short.
-        while self.ringing.load(SeqCst) != 0 {
-            std::thread::yield_now();
-        }
+        self.wakeup.stop();
     }
 
-    /// The eventfd that wakes it; while it is open, whoever asks.
-    pub fn eventfd(&self) -> RawFd {
-        self.eventfd.load(Relaxed)
+    /// Whether the loop's epoll is what it was, as far as that is known: see
+    /// `sys::kept`.
+    #[inline]
+    pub fn has_epoll(&self) -> bool {
+        self.wakeup.is_intact()
     }
 
     /// Answers those who wait for the end of the current callback.
     pub fn answer(&self, gate: &mut Gate) {
-        gate.answered = gate.asked;
-        self.answered.notify_all();
+        if gate.answered != gate.asked {
+            gate.answered = gate.asked;
+            self.answered.notify_all();
+        }
     }
 
     /// Whether it is a loop of the parent process, that nobody revived.
@@ -248,7 +251,7 @@ impl Desk {
 
 impl Desk {
     pub fn after_fork(&self) {
-        self.ringing.store(0, Relaxed);
+        self.wakeup.after_fork();
         let forked_in_callback = self.lease.is_run_by(thread::current());
         let waited = self.waiting.swap(0, Relaxed) != 0;
         let mut lost = false;

@@ -281,6 +281,11 @@ impl<P: Send> Mailbox<P> {
         self.asleep.store(0, Relaxed);
     }
 
+    /// The loop could not be rung: it still sleeps, as far as is known.
+    pub fn not_rung(&self) {
+        self.asleep.store(1, Relaxed);
+    }
+
     /// The handle of the loop that it belongs to.
     pub fn owner(&self) -> i64 {
         (self.work.load(Relaxed) >> BITS).cast_signed()

@@ -149,6 +149,32 @@ impl Named {
         Ok(gate)
     }
 
+    /// Whether the loop's epoll is what it was; asked before it is changed, where
+    /// no run that has asked is going on.
+    #[inline]
+    pub fn check_epoll(&self, gate: &mut Locked<Gate>) -> Result<()> {
+        if self.desk.has_epoll() { Ok(()) } else { self.has_lost_epoll(gate) }
+    }
+
+    /// The same where the gate's lock is not held yet.
+    #[inline]
+    pub fn check_epoll_first(&self) -> Result<()> {
+        if self.desk.is_mine() || self.desk.has_epoll() {
+            return Ok(());
+        }
+        let mut gate = self.lock()?;
+        self.has_lost_epoll(&mut gate)
+    }
+
+    #[cold]
+    fn has_lost_epoll(&self, gate: &mut Locked<Gate>) -> Result<()> {
+        if !gate.running {
+            // SAFETY: no thread runs the loop, and this one has the gate's lock.
+            unsafe { self.desk.core() }?.has_own_epoll(gate);
+        }
+        fail!(EBADF, "the descriptors of loop {} were closed", self.desk.handle())
+    }
+
     #[inline]
     fn check_ours(&self) -> Result<()> {
         if self.desk.epoch.load(Relaxed) != fork::current() {

@@ -8,6 +8,7 @@
 //! Closing an object removes it from the kernel's set without a word. So the
 //! loop keeps it from being freed, and is rung when it is closed.
 
+use super::api::ring_objects;
 use super::core::Core;
 use super::details::Content;
 use super::event::Event;
@@ -15,7 +16,7 @@ use super::flags::{ERROR, OVER, REAPS};
 use super::record::{self, Record};
 use crate::errno::{Errno, Result, error};
 use crate::table::{self, Kind};
-use crate::waiters::Watchable;
+use crate::waiters::{Listener, Watchable};
 use std::os::fd::RawFd;
 
 /// What a watcher watches. Dropped when the watcher is closed, after its
@@ -28,8 +29,8 @@ pub(crate) trait Watched {
         libc::EPOLLIN as u32
     }
 
-    /// It is about to be watched by the loop that this eventfd wakes.
-    fn begin(&mut self, _eventfd: RawFd) -> Result<()> {
+    /// It is about to be watched by this loop.
+    fn begin(&mut self, _loop: i64) -> Result<()> {
         Ok(())
     }
 
@@ -44,14 +45,13 @@ pub(crate) trait Watched {
         false
     }
 
-    /// In a forked child, whose loop has another eventfd. With an error the
-    /// watcher is told that, and this is dropped: it must not close what has
-    /// its descriptor's number and may be another file by now.
-    fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno>;
+    /// In a forked child. An error is reported to the watcher, and this is
+    /// dropped: it must not close what has its descriptor's number and may be
+    /// another file by now.
+    fn revive(&mut self) -> std::result::Result<(), Errno>;
 
-    /// Of a loop whose memory has to stay: gives back its descriptor. False:
-    /// the eventfd may still be rung.
-    fn abandon(&self) -> bool;
+    /// Of a loop whose memory has to stay: gives back its descriptor.
+    fn abandon(&self);
 }
 
 /// What is to be told of something that was ready.
@@ -80,7 +80,7 @@ pub(crate) struct Watch {
 /// One that is watched; not freed, and heard of, while this is pinned.
 struct Object {
     watch: Watch,
-    pinned: Option<(Box<dyn Watchable>, RawFd)>,
+    pinned: Option<(Box<dyn Watchable>, i64)>,
 }
 
 /// An object to be watched.
@@ -96,10 +96,10 @@ impl Watched for Object {
         self.watch.fd
     }
 
-    fn begin(&mut self, eventfd: RawFd) -> Result<()> {
+    fn begin(&mut self, of_loop: i64) -> Result<()> {
         let object = (self.watch.pin)(self.watch.handle)?;
-        object.watch(eventfd)?;
-        self.pinned = Some((object, eventfd));
+        object.watch(Listener::Other(ring_objects, of_loop))?;
+        self.pinned = Some((object, of_loop));
         Ok(())
     }
 
@@ -122,10 +122,10 @@ impl Watched for Object {
         table::kind_of_quietly(self.watch.handle).is_none()
     }
 
-    fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno> {
-        let before = self.pinned.take();
-        if self.begin(eventfd).is_err() {
-            self.pinned = before;
+    fn revive(&mut self) -> std::result::Result<(), Errno> {
+        let Some((before, of_loop)) = self.pinned.take() else { return Ok(()) };
+        if self.begin(of_loop).is_err() {
+            self.pinned = Some((before, of_loop));
             return Ok(());
         }
         // It was forgotten in the fork, as all pins were.
@@ -133,15 +133,13 @@ impl Watched for Object {
         Ok(())
     }
 
-    fn abandon(&self) -> bool {
-        false
-    }
+    fn abandon(&self) {}
 }
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let Some((object, eventfd)) = &self.pinned {
-            object.unwatch(*eventfd);
+        if let Some((object, of_loop)) = &self.pinned {
+            object.unwatch(Listener::Other(ring_objects, *of_loop));
         }
     }
 }
@@ -177,12 +175,11 @@ impl Core {
         self.objects.remove(&index);
     }
 
-    /// In a forked child, with another eventfd.
+    /// In a forked child.
     pub fn revive_objects(&mut self) {
-        let eventfd = self.eventfd();
         let mut gone = Vec::new();
         for (index, watched) in &mut self.objects {
-            if let Err(errno) = watched.revive(eventfd)
+            if let Err(errno) = watched.revive()
                 && gone.try_reserve(1).is_ok()
             {
                 gone.push((*index, errno));

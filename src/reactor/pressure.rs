@@ -106,7 +106,7 @@ impl Watched for Pressure {
         Answer::Event
     }
 
-    fn revive(&mut self, _eventfd: RawFd) -> std::result::Result<(), Errno> {
+    fn revive(&mut self) -> std::result::Result<(), Errno> {
         // A file of its own: of this one, either process would be told what
         // the other one then is not.
         let raw = self.file.raw();
@@ -123,8 +123,7 @@ impl Watched for Pressure {
         })
     }
 
-    fn abandon(&self) -> bool {
+    fn abandon(&self) {
         self.file.abandon();
-        true
     }
 }

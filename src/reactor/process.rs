@@ -141,7 +141,7 @@ impl Watched for Process {
         let _ = pidfd::wait(self.pidfd.raw(), 0);
     }
 
-    fn revive(&mut self, _eventfd: RawFd) -> std::result::Result<(), Errno> {
+    fn revive(&mut self) -> std::result::Result<(), Errno> {
         if pidfd::is_of(self.pidfd.raw(), self.pid) {
             return Ok(());
         }
@@ -149,10 +149,9 @@ impl Watched for Process {
         Err(Errno::EBADF)
     }
 
-    fn abandon(&self) -> bool {
+    fn abandon(&self) {
         if pidfd::is_of(self.pidfd.raw(), self.pid) {
             self.pidfd.abandon();
         }
-        true
     }
 }

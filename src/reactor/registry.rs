@@ -87,7 +87,7 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     let handle = record.handle(Kind::Loop, index);
     let mut gate = desk.gate();
     gate.epoll = core.epoll();
-    desk.eventfd.store(core.eventfd(), SeqCst);
+    core.be_woken();
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
     desk.attention.store(0, Relaxed);
@@ -223,6 +223,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     named.record.free();
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
+    desk.silence();
     // SAFETY: no other thread of this process uses the parent's loop.
     if let Ok(core) = unsafe { desk.core() } {
         core.abandon(desk.state.load(Relaxed) == 0);
@@ -256,7 +257,7 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     let dog = inside::revive(&mut gate)?;
     core.revive(&mut gate)?;
     core.revive_watch(&mut gate, dog);
-    desk.eventfd.store(core.eventfd(), SeqCst);
+    core.be_woken();
     gate.epoll = core.epoll();
     if gate.running {
         desk.lease.take_over(thread::current());

@@ -28,6 +28,7 @@ impl Run {
             fail!(EBUSY, "loop {} is running: this is one of its callbacks", named.handle.pack());
         }
         let mut gate = named.lock()?;
+        named.check_epoll(&mut gate)?;
         if !desk.lease.begin(&mut gate, thread::current()) {
             fail!(EBUSY, "loop {} is running in another thread", named.handle.pack());
         }

@@ -237,14 +237,15 @@ impl Core {
     fn watch_blocked(&mut self, number: c_int, fresh: Option<Fd>) -> Result<()> {
         let mask = self.signals.mask() | signal::bit(number);
         if let Some(known) = &self.signals.signalfd {
-            return Ok(signal::set_descriptor(known.raw(), mask)?);
+            let known = known.check().ok_or(Errno::EBADF)?;
+            return Ok(signal::set_descriptor(known, mask)?);
         }
         let fresh = match fresh {
             Some(fresh) => fresh,
             None => signal::descriptor(mask)?,
         };
         self.number_is_ours(fresh.raw());
-        register_signalfd(self.epoll(), fresh.raw())?;
+        register_signalfd(self.own_epoll()?, fresh.raw())?;
         self.signals.signalfd = Some(fresh);
         Ok(())
     }
@@ -261,15 +262,15 @@ impl Core {
         if mask == 0 {
             let _ = epoll::delete(self.epoll(), known.raw());
             self.signals.signalfd = None;
-        } else {
+        } else if let Some(known) = known.check() {
             // A set of signals that is smaller than one that was good.
-            let _ = signal::set_descriptor(known.raw(), mask);
+            let _ = signal::set_descriptor(known, mask);
         }
     }
 
     /// Takes blocked signals that are pending.
     pub fn take_signalfd(&mut self) {
-        let Some(signalfd) = self.signals.signalfd.as_ref().map(Fd::raw) else { return };
+        let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) else { return };
         let mut room = [MaybeUninit::uninit(); AT_ONCE];
         for _ in 0..MOST / AT_ONCE {
             let infos = signal::read_infos(signalfd, &mut room);

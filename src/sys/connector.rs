@@ -67,7 +67,7 @@ pub(crate) fn open() -> Result<Fd, Errno> {
     let sort = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointers.
     let fd = unsafe { syscall!(SYS_socket, libc::AF_NETLINK, sort, NETLINK_CONNECTOR) }?;
-    let fd = Fd::owned(int(fd));
+    let fd = Fd::kept(int(fd))?;
     // SAFETY: numbers.
     let mut address: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
     address.nl_family = libc::AF_NETLINK as u16;

@@ -12,7 +12,7 @@ pub(crate) use libc::epoll_event as Event;
 pub(crate) fn create() -> Result<Fd, Errno> {
     // SAFETY: no pointers.
     let fd = unsafe { syscall!(SYS_epoll_create1, libc::EPOLL_CLOEXEC) }?;
-    Ok(Fd::owned(int(fd)))
+    Fd::kept(int(fd))
 }
 
 pub(crate) fn add(epoll: RawFd, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {
@@ -25,12 +25,6 @@ pub(crate) fn modify(epoll: RawFd, fd: RawFd, events: u32, cookie: u64) -> Resul
 
 pub(crate) fn delete(epoll: RawFd, fd: RawFd) -> Result<(), Errno> {
     ctl(epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)
-}
-
-/// Whether a descriptor is an epoll in which nothing is ready.
-pub(crate) fn is_idle(fd: RawFd) -> bool {
-    let mut room = [MaybeUninit::uninit(); 1];
-    wait(fd, &mut room, Some(0)).is_ok_and(<[Event]>::is_empty)
 }
 
 fn ctl(epoll: RawFd, operation: i32, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {

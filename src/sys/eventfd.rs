@@ -1,59 +1,42 @@
 //! eventfd(2).
 
 use super::fd::Fd;
-use super::fork::Epoch;
+use super::kept::Identity;
 use super::{int, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicU64, Ordering};
-use std::os::fd::RawFd;
 
 /// A new counter, close-on-exec and non-blocking.
 pub(crate) fn create(initial: u32) -> Result<Fd, Errno> {
     let flags = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK;
     // SAFETY: no pointers.
     let fd = unsafe { syscall!(SYS_eventfd2, initial, flags) }?;
-    Ok(Fd::owned(int(fd)))
-}
-
-/// Makes it readable.
-pub(crate) fn signal(fd: RawFd) {
-    let one = 1u64;
-    // SAFETY: eight readable bytes. The only failure is a full counter
-    // (EAGAIN), and then it is readable already.
-    let _ = unsafe { syscall!(SYS_write, fd, &raw const one, size_of_val(&one)) };
-}
-
-/// Makes it unreadable.
-pub(crate) fn clear(fd: RawFd) {
-    let mut count = 0u64;
-    // SAFETY: eight writable bytes. The only failure is EAGAIN: another got
-    // it first.
-    let _ = unsafe { syscall!(SYS_read, fd, &raw mut count, size_of_val(&count)) };
+    Fd::kept(int(fd))
 }
 
 /// The process's one eventfd that is always readable.
 ///
 /// An epoll set in which it is enabled wakes all its waiters. It is made at
-/// first use and never closed. A forked child makes its own: it may have
-/// closed all descriptors it inherited, and use the number for another.
-pub(crate) fn always_readable(epoch: Epoch) -> Result<RawFd, Errno> {
+/// first use, and again if the program has closed it, and never closed. It is
+/// never read and never written to, so a forked child may use its parent's.
+pub(crate) fn always_readable() -> Result<Identity, Errno> {
     // Raced, not locked: a fork in the middle must not leave a lock behind.
-    static SHARED: AtomicU64 = AtomicU64::new(0);
-    const FD_BITS: u32 = 31;
-    let made_in = |shared: u64| shared >> FD_BITS;
-    let raw = |shared: u64| (shared & ((1 << FD_BITS) - 1)) as RawFd;
-    let seen = SHARED.load(Ordering::Relaxed);
-    if made_in(seen) == epoch {
-        return Ok(raw(seen));
-    }
-    let fresh = create(1)?;
-    let shared = epoch << FD_BITS | u64::from(fresh.raw().cast_unsigned());
-    match SHARED.compare_exchange(seen, shared, Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => {
-            std::mem::forget(fresh);
-            Ok(raw(shared))
+    static SHARED: AtomicU64 = AtomicU64::new(Identity::none().pack());
+    let mut seen = SHARED.load(Ordering::Relaxed);
+    loop {
+        let known = Identity::unpack(seen);
+        if known.is_intact() {
+            return Ok(known);
         }
-        // Another thread's; ours is closed here.
-        Err(others) => Ok(raw(others)),
+        let fresh = create(1)?;
+        let shared = fresh.identity().pack();
+        match SHARED.compare_exchange(seen, shared, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => {
+                std::mem::forget(fresh);
+                return Ok(Identity::unpack(shared));
+            }
+            // Another thread's; ours is closed here.
+            Err(others) => seen = others,
+        }
     }
 }

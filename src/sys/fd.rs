@@ -1,5 +1,6 @@
 //! Descriptors: owned or borrowed, and their flags.
 
+use super::kept::{Identity, SharedIdentity};
 use super::{int, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
@@ -10,19 +11,55 @@ use std::os::fd::RawFd;
 pub(crate) struct Fd {
     raw: RawFd,
     owned: AtomicBool,
+    /// Of one that is kept.
+    identity: SharedIdentity,
 }
 
 impl Fd {
+    fn new(raw: RawFd, owned: bool, identity: Identity) -> Self {
+        Self { raw, owned: AtomicBool::new(owned), identity: SharedIdentity::of(identity) }
+    }
+
+    /// One that is not kept for long: what has its number is closed.
     pub fn owned(raw: RawFd) -> Self {
-        Self { raw, owned: AtomicBool::new(true) }
+        Self::new(raw, true, Identity::none())
+    }
+
+    /// A new one that is kept: it is closed if its number still is it.
+    pub fn kept(raw: RawFd) -> Result<Self, Errno> {
+        match Identity::mark(raw) {
+            Ok(identity) => Ok(Self::new(raw, true, identity)),
+            Err(errno) => {
+                drop(Self::owned(raw));
+                Err(errno)
+            }
+        }
     }
 
     pub fn borrowed(raw: RawFd) -> Self {
-        Self { raw, owned: AtomicBool::new(false) }
+        Self::new(raw, false, Identity::none())
     }
 
     pub fn raw(&self) -> RawFd {
         self.raw
+    }
+
+    /// Of one that is kept; else none.
+    pub fn identity(&self) -> Identity {
+        self.identity.get()
+    }
+
+    /// Whether the number still is the descriptor that was made, as far as
+    /// that can be known.
+    pub fn is_intact(&self) -> bool {
+        self.identity() == Identity::none() || self.identity().is_intact()
+    }
+
+    /// The number, if it is intact as far as that can be known: asked before
+    /// it is changed or read from. See [`SharedIdentity::check`].
+    #[inline]
+    pub fn check(&self) -> Option<RawFd> {
+        if self.identity() == Identity::none() { Some(self.raw) } else { self.identity.check() }
     }
 
     /// From now on dropping it closes the descriptor.
@@ -38,7 +75,7 @@ impl Fd {
     /// Closes it without dropping it, for an object whose memory must stay;
     /// it must not be used or dropped afterwards.
     pub fn abandon(&self) {
-        if self.owned.load(Ordering::Relaxed) {
+        if self.owned.load(Ordering::Relaxed) && self.is_intact() {
             // SAFETY: the descriptor is ours, and this is its last use. Linux
             // frees the number whatever close(2) returns.
             let _ = unsafe { syscall!(SYS_close, self.raw) };

@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 pub(crate) fn create() -> Result<Fd, Errno> {
     // SAFETY: no pointers.
     let fd = unsafe { syscall!(SYS_inotify_init1, libc::IN_CLOEXEC | libc::IN_NONBLOCK) }?;
-    Ok(Fd::owned(int(fd)))
+    Fd::kept(int(fd))
 }
 
 /// What a watch is of.

@@ -15,6 +15,7 @@ pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod inotify;
 pub(crate) mod interrupt;
+pub(crate) mod kept;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
@@ -27,6 +28,7 @@ pub(crate) mod socket;
 pub(crate) mod thread;
 pub(crate) mod ticks;
 pub(crate) mod timerfd;
+pub(crate) mod wakeup;
 
 use crate::errno::Errno;
 use std::ffi::{c_int, c_long};

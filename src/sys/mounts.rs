@@ -14,7 +14,7 @@ pub(crate) fn open() -> Result<Fd, Errno> {
     // SAFETY: the path is NUL-terminated.
     let fd = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) };
     match fd {
-        Ok(fd) => Ok(Fd::owned(int(fd))),
+        Ok(fd) => Fd::kept(int(fd)),
         Err(Errno::ENOENT) => Err(Errno::ENOTSUP),
         Err(errno) => Err(errno),
     }

@@ -12,7 +12,7 @@ pub(crate) fn links() -> Result<Fd, Errno> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointers.
     let fd = unsafe { syscall!(SYS_socket, libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) }?;
-    let fd = Fd::owned(int(fd));
+    let fd = Fd::kept(int(fd))?;
     let mut address = kernel();
     address.nl_groups = libc::RTMGRP_LINK as u32;
     // SAFETY: a valid address of that size.

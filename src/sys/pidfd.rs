@@ -12,7 +12,7 @@ use std::os::fd::RawFd;
 pub(crate) fn open(pid: i32) -> Result<Fd, Errno> {
     // SAFETY: no pointers.
     let fd = unsafe { syscall!(SYS_pidfd_open, pid, 0) }?;
-    Ok(Fd::owned(int(fd)))
+    Fd::kept(int(fd))
 }
 
 pub(crate) fn has_ended(pidfd: RawFd) -> bool {

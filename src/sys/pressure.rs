@@ -27,7 +27,7 @@ pub(crate) fn watch(path: &CStr, trigger: &Trigger) -> Result<Fd, Errno> {
     let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
     // SAFETY: the path is NUL-terminated.
     let fd = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
-    let file = Fd::owned(int(fd));
+    let file = Fd::kept(int(fd))?;
     let mut start = [0u8; 10];
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), start.as_mut_ptr(), start.len()) };

@@ -97,7 +97,7 @@ pub(crate) fn descriptor(mask: Mask) -> Result<Fd, Errno> {
     // SAFETY: the mask is valid, and of the size said.
     let fd =
         unsafe { syscall!(SYS_signalfd4, -1isize, &raw const mask, size_of::<Mask>(), flags) }?;
-    Ok(Fd::owned(int(fd)))
+    Fd::kept(int(fd))
 }
 
 /// Changes which signals can be read from it.

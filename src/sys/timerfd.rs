@@ -18,7 +18,7 @@ pub(crate) fn create(clockid: i32, nonblocking: bool) -> Result<Fd, Errno> {
     let flags = libc::TFD_CLOEXEC | if nonblocking { libc::TFD_NONBLOCK } else { 0 };
     // SAFETY: no pointers.
     let fd = unsafe { syscall!(SYS_timerfd_create, clockid, flags) }?;
-    Ok(Fd::owned(int(fd)))
+    Fd::kept(int(fd))
 }
 
 /// Sets the timer; what it was set to before.

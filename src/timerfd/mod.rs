@@ -10,7 +10,7 @@ use crate::sys::clock::Deadline;
 use crate::sys::fd::{self, Fd};
 use crate::sys::{file, poll, timerfd as sys};
 use crate::table::{self, Kind, Object, Pinned, Shared};
-use crate::waiters::{Waiters, Watchable, interrupted};
+use crate::waiters::{Listener, Waiters, Watchable, interrupted};
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
@@ -197,12 +197,12 @@ fn clock_of(fd: RawFd) -> Result<c_int> {
 }
 
 impl Watchable for Pinned<Timer> {
-    fn watch(&self, eventfd: RawFd) -> Result<()> {
-        self.waiters.watch(eventfd)
+    fn watch(&self, listener: Listener) -> Result<()> {
+        self.waiters.watch(listener)
     }
 
-    fn unwatch(&self, eventfd: RawFd) {
-        self.waiters.unwatch(eventfd);
+    fn unwatch(&self, listener: Listener) {
+        self.waiters.unwatch(listener);
     }
 
     fn take(&self) -> Result<u64> {

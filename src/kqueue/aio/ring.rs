@@ -2,12 +2,14 @@
 
 use super::{Operation, Request};
 use crate::errno::Errno;
+use crate::sys::kept::Identity;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
 pub(super) struct Ring {
     ring: IoUring,
+    identity: Identity,
     /// The kernel had no memory for what is in the submission queue.
     left: bool,
 }
@@ -51,11 +53,12 @@ impl Ring {
             .setup_cqsize(most as u32)
             .build(ENTRIES)
             .map_err(|error| errno(&error))?;
-        Ok(Self { ring, left: false })
+        let identity = Identity::mark(ring.as_raw_fd())?;
+        Ok(Self { ring, identity, left: false })
     }
 
-    pub fn descriptor(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<(), Errno> {

@@ -4,12 +4,16 @@
 //! signals, and are joined when the queue goes. One that would block in a
 //! pipe or a socket waits with poll(2) first, so that it can be called off.
 
+use super::super::set::{self, Set};
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
+use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
+use crate::sys::kept::Identity;
+use crate::sys::wakeup::Wakeup;
 use crate::sys::{eventfd, file, poll, signal};
+use crate::waiters::Waiters;
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
@@ -24,8 +28,12 @@ pub(super) struct Pool {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// Readable while something is done.
-    done: Fd,
+    /// What the queue is woken by when something is done; always readable.
+    eventfd: Fd,
+    wakeup: Wakeup,
+    /// Threads that wait for a descriptor, to be woken when one of their
+    /// operations is called off.
+    waiters: Waiters,
 }
 
 #[derive(Default)]
@@ -37,17 +45,21 @@ struct State {
     closing: bool,
 }
 
-/// What a thread is at, and the eventfd that calls it off.
+/// What a thread is at.
 struct Job {
     tag: u64,
-    bell: RawFd,
     cancelled: bool,
 }
 
 impl Pool {
     pub fn new() -> Result<Self> {
-        let done = eventfd::create(0)?;
-        let shared = Shared { state: Mutex::new(State::default()), changed: Condvar::new(), done };
+        let shared = Shared {
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+            eventfd: eventfd::create(1)?,
+            wakeup: Wakeup::new(),
+            waiters: Waiters::new(),
+        };
         let mut threads = Vec::new();
         if threads.try_reserve_exact(THREADS).is_err() {
             fail!(ENOMEM, "no memory for {} threads", THREADS as i64);
@@ -55,8 +67,13 @@ impl Pool {
         Ok(Self { shared: Arc::new(shared), threads })
     }
 
-    pub fn descriptor(&self) -> RawFd {
-        self.shared.done.raw()
+    /// Of what the queue is woken by.
+    pub fn identity(&self) -> Identity {
+        self.shared.eventfd.identity()
+    }
+
+    pub fn aim_at(&self, set: &Set) {
+        self.shared.wakeup.aim(set.identity(), self.shared.eventfd.raw());
     }
 
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<()> {
@@ -87,21 +104,17 @@ impl Pool {
         if let Some(place) = state.waiting.iter().position(|(_, waiting)| *waiting == tag) {
             state.waiting.remove(place);
             state.done.push_back((tag, Errno::ECANCELED.negated()));
-            eventfd::signal(self.shared.done.raw());
+            drop(state);
+            self.shared.wake_queue();
         } else if let Some(job) = state.working.iter_mut().find(|job| job.tag == tag) {
             job.cancelled = true;
-            eventfd::signal(job.bell);
+            drop(state);
+            self.shared.waiters.wake();
         }
     }
 
     pub fn next_done(&mut self) -> Option<(u64, i32)> {
-        let mut state = self.shared.lock();
-        let next = state.done.pop_front();
-        if state.done.is_empty() {
-            // Under the lock: what is done later rings it again.
-            eventfd::clear(self.shared.done.raw());
-        }
-        next
+        self.shared.lock().done.pop_front()
     }
 
     pub fn finish(&mut self) {
@@ -115,11 +128,10 @@ impl Pool {
 }
 
 fn start(shared: &Arc<Shared>) -> std::result::Result<JoinHandle<()>, Errno> {
-    let bell = eventfd::create(0)?;
     let shared = shared.clone();
     // A thread begins with the mask of the one that makes it.
     let before = signal::block(signal::ALL);
-    let thread = Builder::new().name("evloop-aio".into()).spawn(move || shared.work(&bell));
+    let thread = Builder::new().name("evloop-aio".into()).spawn(move || shared.work());
     signal::block(before);
     thread.map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN)))
 }
@@ -130,18 +142,19 @@ impl Shared {
     }
 
     /// A thread's life.
-    fn work(&self, bell: &Fd) {
+    fn work(&self) {
         let mut state = self.lock();
         loop {
             if let Some((request, tag)) = state.waiting.pop_front() {
-                state.working.push(Job { tag, bell: bell.raw(), cancelled: false });
+                state.working.push(Job { tag, cancelled: false });
                 drop(state);
-                let result = self.perform(request, tag, bell.raw());
+                let result = self.perform(request, tag);
                 state = self.lock();
                 state.working.retain(|job| job.tag != tag);
                 state.done.push_back((tag, result));
-                eventfd::clear(bell.raw());
-                eventfd::signal(self.done.raw());
+                drop(state);
+                self.wake_queue();
+                state = self.lock();
             } else if state.closing {
                 return;
             } else {
@@ -152,24 +165,32 @@ impl Shared {
         }
     }
 
-    fn perform(&self, request: Request, tag: u64, bell: RawFd) -> i32 {
+    fn wake_queue(&self) {
+        // If its descriptors were closed, its calls say so.
+        let _ = self.wakeup.wake(set::AIO);
+    }
+
+    fn is_cancelled(&self, tag: u64) -> bool {
+        self.lock().working.iter().any(|job| job.tag == tag && job.cancelled)
+    }
+
+    fn perform(&self, request: Request, tag: u64) -> i32 {
         let events = match request.operation {
             Operation::Read { .. } => libc::POLLIN as u32,
             Operation::Write { .. } => libc::POLLOUT as u32,
             Operation::Sync { .. } => 0,
         };
         let blocks = events != 0 && file::may_block(request.fd);
+        let mut visit = self.waiters.enter(Deadline::Never);
         loop {
             if blocks {
-                let mut fds =
-                    [poll::entry(request.fd, events), poll::entry(bell, libc::POLLIN as u32)];
-                match poll::ppoll(&mut fds, None) {
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(errno) => return errno.negated(),
-                }
-                let called = self.lock().working.iter().any(|job| job.tag == tag && job.cancelled);
-                if called {
+                // Not before it has entered: who calls it off wakes it then.
+                if self.is_cancelled(tag) {
                     return Errno::ECANCELED.negated();
+                }
+                let mut fds = [poll::entry(request.fd, events), poll::entry(-1, 0)];
+                if let Err(error) = visit.poll(&mut fds) {
+                    return error.errno.negated();
                 }
             }
             match once(request, blocks) {

@@ -1,0 +1,122 @@
+//! Waking the threads that wait in an epoll.
+//!
+//! The epoll has an eventfd in it that is always readable, and that it is
+//! asked for nothing about. Asking for its readability, by edges, reports it
+//! once. Unlike a write(2) this changes no file: where one of the numbers is
+//! another file by now, there is no such registration to be changed.
+
+use super::kept::{Identity, SharedIdentity};
+use super::{epoll, eventfd};
+use crate::errno::Errno;
+use crate::sync::{AtomicI32, AtomicU32, Ordering::*};
+use std::os::fd::RawFd;
+
+const EDGE: u32 = (libc::EPOLLIN | libc::EPOLLET) as u32;
+
+/// Registers what an epoll is woken by; its event has this word.
+pub(crate) fn register(epoll: RawFd, source: RawFd, word: u64) -> Result<(), Errno> {
+    epoll::add(epoll, source, 0, word)
+}
+
+/// Wakes those that wait in an epoll, which is known to be intact.
+pub(crate) fn wake(epoll: RawFd, source: RawFd, word: u64) -> Result<(), Errno> {
+    epoll::modify(epoll, source, EDGE, word)
+}
+
+/// What makes an epoll readable, and wakes all that wait in it, for as long as
+/// it is wanted.
+pub(crate) struct Alarm(Identity);
+
+impl Alarm {
+    /// Registers the process's one always readable eventfd.
+    pub fn shared(epoll: RawFd, word: u64) -> Result<Self, Errno> {
+        Self::new(epoll, eventfd::always_readable()?, word)
+    }
+
+    /// Registers one that is always readable.
+    pub fn new(epoll: RawFd, eventfd: Identity, word: u64) -> Result<Self, Errno> {
+        register(epoll, eventfd.fd(), word)?;
+        Ok(Self(eventfd))
+    }
+
+    /// Turns it on or off. If the program has closed the eventfd, the process's
+    /// one takes its place.
+    pub fn set(&mut self, epoll: RawFd, on: bool, word: u64) -> Result<(), Errno> {
+        let events = if on { libc::EPOLLIN as u32 } else { 0 };
+        if !self.0.is_intact() {
+            self.0 = eventfd::always_readable()?;
+        }
+        match epoll::modify(epoll, self.0.fd(), events, word) {
+            Err(Errno::ENOENT) => epoll::add(epoll, self.0.fd(), events, word),
+            result => result,
+        }
+    }
+
+    pub fn remove(&self, epoll: RawFd) {
+        if self.0.is_intact() {
+            // What fails here: the epoll was closed.
+            let _ = epoll::delete(epoll, self.0.fd());
+        }
+    }
+}
+
+/// An epoll that other threads wake, and signal handlers, while it may be
+/// replaced or closed.
+pub(crate) struct Wakeup {
+    epoll: SharedIdentity,
+    source: AtomicI32,
+    /// How many are waking it.
+    waking: AtomicU32,
+}
+
+impl Wakeup {
+    pub const fn new() -> Self {
+        Self {
+            epoll: SharedIdentity::of(Identity::none()),
+            source: AtomicI32::new(-1),
+            waking: AtomicU32::new(0),
+        }
+    }
+
+    /// Wakes those that wait. EBADF: a descriptor is another file by now, or
+    /// none.
+    pub fn wake(&self, word: u64) -> Result<(), Errno> {
+        // SeqCst, here and in `aim`: either that sees us here, or we see what
+        // it has put in.
+        self.waking.fetch_add(1, SeqCst);
+        let woken = match self.epoll.check() {
+            Some(epoll) => wake(epoll, self.source.load(Relaxed), word),
+            None => Err(Errno::EBADF),
+        };
+        self.waking.fetch_sub(1, Release);
+        woken.map_err(|_| Errno::EBADF)
+    }
+
+    /// Has another epoll woken from now on; no thread is waking the one before
+    /// any more.
+    pub fn aim(&self, epoll: Identity, source: RawFd) {
+        self.source.store(source, Relaxed);
+        self.epoll.set(epoll);
+        // One system call that does not block: very short.
+        while self.waking.load(SeqCst) != 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Nothing is woken from now on.
+    pub fn stop(&self) {
+        self.aim(Identity::none(), -1);
+    }
+
+    /// In a forked child: those that were waking it are not there.
+    pub fn after_fork(&self) {
+        self.waking.store(0, Relaxed);
+    }
+
+    /// Whether the epoll is intact, and there is one: see
+    /// [`SharedIdentity::check`].
+    #[inline]
+    pub fn is_intact(&self) -> bool {
+        self.epoll.check().is_some()
+    }
+}
