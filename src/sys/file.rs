@@ -64,7 +64,7 @@ pub(crate) fn create(path: &CStr) -> Result<Fd, Errno> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o666) }?;
-    Ok(Fd::owned(int(file)))
+    Fd::kept(int(file))
 }
 
 /// Writes all of it, however long that takes.

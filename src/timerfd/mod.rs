@@ -54,19 +54,26 @@ impl Timer {
         self.fd.raw()
     }
 
+    /// The descriptor, unless the program has closed it.
+    #[inline]
+    fn open_fd(&self) -> Result<RawFd> {
+        self.fd.check().ok_or_else(|| explain(Errno::EBADF, self.fileno()))
+    }
+
     /// Sets the timer; what it was set to before.
     pub fn settime(&self, flags: u32, new: Setting) -> Result<Setting> {
-        let old = sys::settime(self.fileno(), flags, &new.into()).map_err(|errno| match errno {
-            Errno::ECANCELED => {
-                error!(errno, "the clock was stepped since the last read; the new time is set")
-            }
-            _ => explain(errno, self.fileno()),
-        })?;
+        let old =
+            sys::settime(self.open_fd()?, flags, &new.into()).map_err(|errno| match errno {
+                Errno::ECANCELED => {
+                    error!(errno, "the clock was stepped since the last read; the new time is set")
+                }
+                _ => explain(errno, self.fileno()),
+            })?;
         Ok(old.into())
     }
 
     pub fn gettime(&self) -> Result<Setting> {
-        let now = sys::gettime(self.fileno()).map_err(|errno| explain(errno, self.fileno()))?;
+        let now = sys::gettime(self.open_fd()?).map_err(|errno| explain(errno, self.fileno()))?;
         Ok(now.into())
     }
 
@@ -78,7 +85,7 @@ impl Timer {
     }
 
     pub fn set_ticks(&self, ticks: u64) -> Result<()> {
-        sys::set_ticks(self.fileno(), ticks).map_err(|errno| match errno {
+        sys::set_ticks(self.open_fd()?, ticks).map_err(|errno| match errno {
             Errno::EINVAL => error!(errno, "the number of expirations cannot be set to 0"),
             Errno::ENOTTY => {
                 error!(Errno::ENOTSUP, "this kernel lacks CONFIG_CHECKPOINT_RESTORE")
@@ -117,7 +124,7 @@ impl Timer {
 
     /// The expirations, if there are any; does not wait.
     fn try_read(&self) -> Result<Option<u64>> {
-        let fd = self.fileno();
+        let fd = self.open_fd()?;
         let result = match sys::read_nowait(fd) {
             Some(result) => result,
             None => self.read_if_ready(),

@@ -61,6 +61,7 @@ pub(in crate::reactor) struct Trace {
 /// another file by then, if the program has closed all that it has.
 struct File {
     fd: Fd,
+    /// A descriptor of the program's has the marks of that, not ours.
     identity: Option<(u64, u64)>,
 }
 
@@ -71,7 +72,7 @@ impl File {
 
     /// The descriptor, unless it is another file.
     fn check(&self) -> std::result::Result<RawFd, Errno> {
-        let is_same = self.identity == file::identity(self.fd.raw());
+        let is_same = self.fd.is_intact() && self.identity == file::identity(self.fd.raw());
         is_same.then_some(self.fd.raw()).ok_or(Errno::EBADF)
     }
 }
