@@ -124,8 +124,28 @@
  * an object in use by other threads. The library starts no thread that it was
  * not asked for (evloop_set_watchdog()), changes no signal mask, prints
  * nothing, and installs no signal handler but over those of signals that it
- * is asked to watch, which still run. Its calls are not
- * cancellation points. An event loop is run by one thread at a time.
+ * is asked to watch, which still run. An event loop is run by one thread at
+ * a time.
+ *
+ * Cancellation (pthread_cancel(3)). No function is a cancellation point, and a
+ * request does not end a wait of the library's: to stop a thread, request its
+ * cancellation, then end its wait, by evloop_stop(), evloop_wakeup() or by
+ * closing the object. While functions of the program run inside a call
+ * (callbacks, destroy notifications, interrupt checks), cancellation is
+ * disabled; the state is what it was when the call returns, and a request acts
+ * at the first cancellation point after that. Threads that the library starts
+ * cannot be cancelled. Not supported are asynchronous cancellation
+ * (pthread_setcanceltype(3)) of a thread that is in a call, and functions of
+ * the program that enable cancellation and return, or reach a cancellation
+ * point, in that state.
+ *
+ * Stack. A call takes 8 KB of the caller's stack at most, and so works on a
+ * thread with little more than PTHREAD_STACK_MIN. When a function of the
+ * program's is called, at most 4 KB are in use by the call: what it needs
+ * itself, and 8 KB if it calls the library, have to be there besides. The
+ * library's signal handlers take 1 KB, besides what the kernel saves on the
+ * stack; they run on an alternate stack (sigaltstack(2)), except over handlers
+ * of the program's that do not. These are figures of a release build.
  *
  * Signals. A wait that a signal handler interrupts is resumed with what is
  * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
@@ -1347,8 +1367,8 @@ struct timespec;
  * else to make the wait return -EINTR. It runs on the waiting thread with
  * no lock of the library held; it may call every function of the library,
  * even close the object that is being waited for (the wait then returns
- * -ESTALE). It must return: neither longjmp() nor a C++ exception may leave
- * it.
+ * -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
+ * exception may leave it.
  */
 typedef int (*evloop_interrupt_check_t)(void *user_data);
 

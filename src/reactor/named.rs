@@ -7,6 +7,7 @@ use super::lease::Locked;
 use super::record::{self, LIVE, LOOP, Record};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::{MutexGuard, Ordering::*};
+use crate::sys::cancel::Uncancelled;
 use crate::sys::fork;
 use crate::table::{self, Handle, Kind};
 
@@ -214,6 +215,10 @@ impl Drop for Poison {
 
 /// Tells the program of watchers that are closed; no lock is held.
 pub(super) fn notify(closed: Vec<(Target, Event)>) {
+    if closed.is_empty() {
+        return;
+    }
+    let _uncancelled = Uncancelled::begin();
     for (target, event) in closed {
         if let Some(callback) = target.callback {
             // SAFETY: the program's function and argument, as it promised.

@@ -125,11 +125,9 @@ impl Watched for Object {
     fn revive(&mut self) -> std::result::Result<(), Errno> {
         let Some((before, of_loop)) = self.pinned.take() else { return Ok(()) };
         if self.begin(of_loop).is_err() {
+            // Its pin was forgotten in the fork, as all were.
             self.pinned = Some((before, of_loop));
-            return Ok(());
         }
-        // It was forgotten in the fork, as all pins were.
-        std::mem::forget(before);
         Ok(())
     }
 

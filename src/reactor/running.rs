@@ -7,6 +7,7 @@ use super::named::{Named, notify};
 use super::registry::tear_down;
 use crate::errno::{Result, fail};
 use crate::sync::Ordering::*;
+use crate::sys::cancel::Uncancelled;
 use crate::sys::{fork, thread};
 use crate::table;
 use std::cell::Cell;
@@ -19,10 +20,13 @@ pub(super) struct Run {
     /// The desk's, which stays there while this exists.
     core: NonNull<Core>,
     forks: Cell<fork::Watch>,
+    /// Last: callbacks are called until the very end.
+    _uncancelled: Uncancelled,
 }
 
 impl Run {
     pub fn begin(named: Named) -> Result<Self> {
+        let uncancelled = Uncancelled::begin();
         let desk = named.desk;
         if desk.is_mine() {
             fail!(EBUSY, "loop {} is running: this is one of its callbacks", named.handle.pack());
@@ -43,7 +47,8 @@ impl Run {
         core.receive(&mut gate);
         core.forget_names(&mut gate);
         let core = NonNull::from(core);
-        Ok(Self { desk, named, core, forks: Cell::new(fork::Watch::begin()) })
+        let forks = Cell::new(fork::Watch::begin());
+        Ok(Self { desk, named, core, forks, _uncancelled: uncancelled })
     }
 
     /// The loop itself, until the next callback.

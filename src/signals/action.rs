@@ -6,8 +6,9 @@ use crate::sys::signal::{self, Action};
 use crate::table::try_box;
 use std::ffi::{c_int, c_void};
 
-/// A handler with SA_SIGINFO.
-pub(super) type Entry = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+/// A handler with SA_SIGINFO. One of the program's may be a cancellation point:
+/// then its thread is unwound, through ours.
+pub(super) type Entry = extern "C-unwind" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
 /// A disposition of the program's; a record is never freed, as a handler may
 /// be looking at it.
@@ -121,7 +122,7 @@ impl Chained {
             handler => {
                 // SAFETY: the program installed it as a handler of this form.
                 let handler =
-                    unsafe { std::mem::transmute::<usize, extern "C" fn(c_int)>(handler) };
+                    unsafe { std::mem::transmute::<usize, extern "C-unwind" fn(c_int)>(handler) };
                 handler(number);
             }
         }

@@ -96,7 +96,7 @@ static ENTRIES: [Entry; LEVELS] = [
 
 /// The handler of a level. It must not take locks nor touch memory of the
 /// thread's.
-extern "C" fn entry<const LEVEL: usize>(
+extern "C-unwind" fn entry<const LEVEL: usize>(
     number: c_int,
     info: *mut libc::siginfo_t,
     context: *mut c_void,

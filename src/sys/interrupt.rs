@@ -1,5 +1,6 @@
 //! What a wait does when a signal handler interrupted it; per thread.
 
+use super::cancel::Uncancelled;
 use crate::errno::Errno;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -35,9 +36,12 @@ pub(crate) fn set_check(check: Option<Check>) {
 /// Called by a wait after EINTR, with no lock held: `Ok` to go on waiting.
 pub(crate) fn resume() -> Result<(), Errno> {
     let go_on = match CHECK.get() {
-        // SAFETY: a function of the caller's, who promised that it and its
-        // argument are valid until they are replaced.
-        Some(check) => unsafe { (check.call)(check.user_data) == 0 },
+        Some(check) => {
+            let _uncancelled = Uncancelled::begin();
+            // SAFETY: a function of the caller's, who promised that it and its
+            // argument are valid until they are replaced.
+            unsafe { (check.call)(check.user_data) == 0 }
+        }
         None => MODE.get() == Mode::Restart,
     };
     if go_on { Ok(()) } else { Err(Errno::EINTR) }

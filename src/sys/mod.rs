@@ -4,6 +4,7 @@
 //! cancellation point: a thread cancelled in the middle of a call would leave
 //! its pins and locks behind.
 
+pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod connector;
 pub(crate) mod diag;

@@ -2,16 +2,28 @@
 
 use super::{Operation, Request};
 use crate::errno::Errno;
+use crate::sys::cancel::Uncancelled;
 use crate::sys::kept::Identity;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
+use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 
 pub(super) struct Ring {
-    ring: IoUring,
+    /// Dropped with cancellation disabled: it closes its descriptor by
+    /// close(3).
+    ring: ManuallyDrop<IoUring>,
     identity: Identity,
     /// The kernel had no memory for what is in the submission queue.
     left: bool,
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let _uncancelled = Uncancelled::begin();
+        // SAFETY: once, here.
+        unsafe { ManuallyDrop::drop(&mut self.ring) };
+    }
 }
 
 /// The tag of cancellations, whose own ends nobody waits for.
@@ -46,6 +58,7 @@ fn entry(request: Request) -> Entry {
 impl Ring {
     /// `most`: how many operations will be in flight.
     pub fn new(most: usize) -> Result<Self, Errno> {
+        let _uncancelled = Uncancelled::begin();
         let ring = IoUring::builder()
             // Nothing of it is for a forked child.
             .dontfork()
@@ -54,7 +67,7 @@ impl Ring {
             .build(ENTRIES)
             .map_err(|error| errno(&error))?;
         let identity = Identity::mark(ring.as_raw_fd())?;
-        Ok(Self { ring, identity, left: false })
+        Ok(Self { ring: ManuallyDrop::new(ring), identity, left: false })
     }
 
     pub fn identity(&self) -> Identity {

@@ -7,6 +7,7 @@
 use super::super::set::{self, Set};
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
+use crate::sys::cancel::{self, Uncancelled};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
 use crate::sys::kept::Identity;
@@ -120,6 +121,7 @@ impl Pool {
     pub fn finish(&mut self) {
         self.shared.lock().closing = true;
         self.shared.changed.notify_all();
+        let _uncancelled = Uncancelled::begin();
         for thread in self.threads.drain(..) {
             // It never panics, and if it did there is nothing more to do.
             let _ = thread.join();
@@ -143,6 +145,7 @@ impl Shared {
 
     /// A thread's life.
     fn work(&self) {
+        cancel::disable();
         let mut state = self.lock();
         loop {
             if let Some((request, tag)) = state.waiting.pop_front() {

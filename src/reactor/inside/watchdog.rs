@@ -12,6 +12,7 @@ use crate::errno::{Errno, Error, Result, error};
 use crate::reactor::desk::{Desk, Gate};
 use crate::reactor::named::named;
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
+use crate::sys::cancel::{self, Uncancelled};
 use crate::sys::{clock, fork, signal};
 use crate::table::Kind;
 use std::ffi::{c_char, c_int, c_void};
@@ -154,6 +155,7 @@ impl Drop for Watchdog {
         self.dog.shared.stop.store(1, Release);
         self.dog.thread.unpark();
         if thread.thread().id() != std::thread::current().id() {
+            let _uncancelled = Uncancelled::begin();
             // It never panics, and if it did there is nothing more to do.
             let _ = thread.join();
         }
@@ -163,6 +165,7 @@ impl Drop for Watchdog {
 impl Shared {
     /// The thread's life.
     fn watch(&self) {
+        cancel::disable();
         while !self.is_over() {
             let stuck = self.desk.published.look().filter(|glance| self.is_for_us(glance));
             let Some(stuck) = stuck else {
