@@ -409,12 +409,18 @@ impl Files {
 
 /// The path of what is to be watched, whatever the current directory will be.
 fn absolute(root: Root<'_>) -> Result<Box<[u8]>, Errno> {
-    let mut room = [0; libc::PATH_MAX as usize];
+    // Not on the stack, of which a call takes little.
+    let mut room = Vec::new();
     let mut number = [0u8; 32];
     let (before, path) = match root {
         Root::Path(path) if path.starts_with(b"/") => (&[][..], path),
         Root::Path(b"") => return Err(Errno::ENOENT),
-        Root::Path(path) => (directory::current(&mut room)?, path),
+        Root::Path(path) => {
+            let most = libc::PATH_MAX as usize;
+            room.try_reserve_exact(most).map_err(|_| Errno::ENOMEM)?;
+            room.resize(most, 0);
+            (directory::current(&mut room)?, path)
+        }
         Root::Descriptor(fd) => (&[][..], proc_path(fd, &mut number)),
     };
     let before = before.split(|byte| *byte == 0).next().unwrap_or_default();

@@ -114,7 +114,7 @@ impl Queue {
     /// Reads on, until there are so many notes; whether there were any more.
     fn fill(&mut self, inotify: RawFd, now: i64, room: usize) -> bool {
         // A note has at most this much, and its name.
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 2048];
         let before = self.notes.len();
         while self.notes.len() < room {
             let mut rest = inotify::read(inotify, &mut buffer);

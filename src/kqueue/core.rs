@@ -46,13 +46,14 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub fn new() -> std::result::Result<Self, Errno> {
-        Ok(Self {
+    #[inline]
+    pub fn new(set: Set) -> Self {
+        Self {
             knotes: Slab::new(),
             index: Index::default(),
             registrations: Slab::new(),
             active: ActiveList::new(),
-            set: Set::new()?,
+            set,
             timers: Timers::new(),
             aio: None,
             notes: Notes::new(),
@@ -65,7 +66,7 @@ impl Core {
             retired: Vec::new(),
             leaving: 0,
             strays: 0,
-        })
+        }
     }
 
     /// A number for a collecting call.

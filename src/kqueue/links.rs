@@ -77,7 +77,7 @@ impl Core {
 
     /// Tells the knotes what has changed.
     pub fn take_links(&mut self) {
-        let mut buffer = [0; 8192];
+        let mut buffer = [0; 2048];
         // Interfaces that change all the time cannot keep it here.
         for _ in 0..256 {
             match netlink::receive(self.links.raw(), &mut buffer) {

@@ -35,10 +35,11 @@ pub(crate) use object::{Kqueue, Use, watchable};
 pub(crate) use readiness::Readiness;
 
 use self::core::Core;
+use self::set::Set;
 use crate::errno::{Errno, Result};
 use crate::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, ForkMutex, Ordering};
 use crate::sys::fd::Fd;
-use crate::sys::kept::SharedIdentity;
+use crate::sys::kept::{Identity, SharedIdentity};
 use crate::sys::{epoll, eventfd};
 use crate::table;
 use crate::waiters::Waiters;
@@ -66,24 +67,36 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// `keep`: a forked child goes on using it.
-    fn create(keep: bool) -> Result<Self> {
+    fn create(keep: bool) -> Result<Box<Self>> {
         // So that who waits can be woken with no descriptor left.
         eventfd::always_readable()?;
-        let public = epoll::create()?;
-        let core = Core::new()?;
-        epoll::add(public.raw(), core.set.main(), set::IN, 0)?;
-        public.disown();
-        Ok(Self {
-            number: AtomicI32::new(public.raw()),
-            main: SharedIdentity::of(core.set.identity()),
-            core: ForkMutex::new(Some(core)),
+        let queue = table::try_box(Self {
+            number: AtomicI32::new(-1),
+            main: SharedIdentity::of(Identity::none()),
+            core: ForkMutex::new(None),
             closed: AtomicBool::new(false),
             keep,
             epoch: AtomicU64::new(table::epoch()),
             handle: AtomicI64::new(0),
             active: AtomicI64::new(0),
             watchers: Waiters::new(),
-        })
+        });
+        let Some(queue) = queue else { return Err(Errno::ENOMEM.into()) };
+        queue.begin()?;
+        Ok(queue)
+    }
+
+    /// Fills in a new one where it is: what it has is large, and a call takes
+    /// little of the stack.
+    fn begin(&self) -> Result<()> {
+        let public = epoll::create()?;
+        let mut place = self.core.lock();
+        let core = place.insert(Core::new(Set::new()?));
+        epoll::add(public.raw(), core.set.main(), set::IN, 0)?;
+        self.main.set(core.set.identity());
+        self.number.store(public.raw(), Ordering::Relaxed);
+        public.disown();
+        Ok(())
     }
 
     fn number(&self) -> RawFd {

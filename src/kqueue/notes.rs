@@ -376,7 +376,7 @@ impl Core {
         }
         self.notes.has_ended = false;
         // A note has at most this much, and its name.
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 2048];
         // Who writes all the time cannot keep it here: the rest comes again.
         for _ in 0..64 {
             let mut rest = inotify::read(self.notes.raw(), &mut buffer);

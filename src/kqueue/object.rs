@@ -50,7 +50,6 @@ impl Kqueue {
         registry::sweep_some();
         let queue = registry::with_descriptors(|| Queue::create(keep))?;
         let fd = queue.number();
-        let Some(queue) = try_box(queue) else { return Err(Errno::ENOMEM.into()) };
         let handle = table::insert(Self::Own(queue))?;
         let pin = table::pin::<Self>(handle)?;
         if let Some(queue) = pin.queue() {

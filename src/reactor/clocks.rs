@@ -73,6 +73,19 @@ pub(super) struct Clock {
     pub looked: i64,
 }
 
+impl Clock {
+    pub const fn new() -> Self {
+        Self {
+            queue: TimerQueue::new(),
+            fd: None,
+            armed: NEVER,
+            base: None,
+            settled: None,
+            looked: i64::MIN,
+        }
+    }
+}
+
 impl Desk {
     /// The time of a clock, or virtual time.
     pub fn now(&self, clock: usize) -> i64 {

@@ -166,6 +166,9 @@ impl Core {
             fail!(ENOMEM, "no memory for {} events", max_events as i64);
         }
         events.resize(max_events, MaybeUninit::uninit());
+        let (epoll, eventfd) = (epoll::create()?, eventfd::create(1)?);
+        wakeup::register(epoll.raw(), eventfd.raw(), INTERNAL)?;
+        let Some(room) = table::try_room() else { fail!(ENOMEM, "no memory for a loop") };
         let core = Self {
             desk,
             max_timers: bound(options.max_timers, DEFAULT_TIMERS),
@@ -173,8 +176,8 @@ impl Core {
             virtual_time: flags & super::VIRTUAL_TIME != 0,
             auto_advance: flags & super::AUTO_ADVANCE != 0,
             precise: flags & super::PRECISE != 0,
-            epoll: epoll::create()?,
-            eventfd: eventfd::create(1)?,
+            epoll,
+            eventfd,
             outer: None,
             slots: Slots::default(),
             extras: HashMap::new(),
@@ -210,11 +213,7 @@ impl Core {
             events: events.into_boxed_slice(),
             batch: Vec::new(),
         };
-        wakeup::register(core.epoll(), core.eventfd.raw(), INTERNAL)?;
-        match table::try_box(core) {
-            Some(core) => Ok(core),
-            None => fail!(ENOMEM, "no memory for a loop"),
-        }
+        Ok(Box::write(room, core))
     }
 
     #[inline(always)]

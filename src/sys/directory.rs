@@ -8,11 +8,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 /// Where some of a directory's entries fit, aligned as the kernel's are.
-pub(crate) struct Room([u64; 512]);
+pub(crate) struct Room([u64; 256]);
 
 impl Room {
     pub fn new() -> Self {
-        Self([0; 512])
+        Self([0; 256])
     }
 }
 

@@ -6,7 +6,7 @@ use super::slots::{Last, Pin, Refused, Table};
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicPtr, Ordering};
 use crate::sys::fork;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -122,11 +122,15 @@ pub(crate) fn epoch() -> fork::Epoch {
 
 /// Puts an object in; its handle.
 pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
-    let descriptor = object.descriptor();
-    let inserted = match try_box(object) {
-        Some(object) => table().0.insert(T::KIND, object, descriptor).ok(),
-        None => None,
-    };
+    insert_box(try_box(object))
+}
+
+/// The same of an object that is in a box, if there was memory for one.
+pub(crate) fn insert_box<T: Object>(object: Option<Box<T>>) -> Result<i64> {
+    let inserted = object.and_then(|object| {
+        let descriptor = object.descriptor();
+        table().0.insert(T::KIND, object, descriptor).ok()
+    });
     match inserted {
         Some(handle) => Ok(handle),
         None => fail!(ENOMEM, "no memory, or no handle, for {}", T::KIND.name()),
@@ -135,12 +139,18 @@ pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
 
 /// Box::new, which would end the process where there is no memory.
 pub(crate) fn try_box<T>(value: T) -> Option<Box<T>> {
+    Some(Box::write(try_room()?, value))
+}
+
+/// A box to be filled by Box::write: what is large is made in it, not on the
+/// stack first.
+pub(crate) fn try_room<T>() -> Option<Box<MaybeUninit<T>>> {
     let mut one = Vec::new();
     one.try_reserve_exact(1).ok()?;
-    one.push(value);
+    one.push(MaybeUninit::<T>::uninit());
     let slice = Box::into_raw(one.into_boxed_slice());
     // SAFETY: a slice of one T has the layout of a T, and is ours.
-    Some(unsafe { Box::from_raw(slice.cast::<T>()) })
+    Some(unsafe { Box::from_raw(slice.cast::<MaybeUninit<T>>()) })
 }
 
 /// An object in use; it exists until this is dropped.

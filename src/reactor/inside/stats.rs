@@ -96,6 +96,8 @@ pub(in crate::reactor) struct Kept {
     counters: Arc<Counters>,
     /// What the cells were when they were last set back.
     base: Vec<u64>,
+    /// Where a histogram is put together.
+    buckets: Vec<u64>,
     since: i64,
     longest: Longest,
     /// Whether they are being counted.
@@ -267,21 +269,31 @@ impl Kept {
     }
 
     /// A histogram, bucket by bucket.
-    fn histogram(&self, which: Which) -> [u64; BUCKETS] {
-        if which == Which::Lateness {
-            return std::array::from_fn(|bucket| self.count(LATENESS + bucket));
+    fn histogram(&mut self, which: Which) -> &[u64] {
+        let mut buckets = std::mem::take(&mut self.buckets);
+        buckets.fill(0);
+        match which {
+            Which::Lateness => {
+                for (bucket, place) in buckets.iter_mut().enumerate() {
+                    *place = self.count(LATENESS + bucket);
+                }
+            }
+            Which::Callback => self.count_callbacks(&mut buckets),
         }
+        self.buckets = buckets;
+        &self.buckets
+    }
+
+    fn count_callbacks(&self, buckets: &mut [u64]) {
         let rate = self.counters.rate.load(Relaxed);
-        let mut counts = [0; BUCKETS];
         for cell in 0..histogram::CELLS {
             let count = self.count(CALLBACK + cell);
             if count > 0
-                && let Some(place) = counts.get_mut(histogram::bucket_of_cell(cell, rate))
+                && let Some(place) = buckets.get_mut(histogram::bucket_of_cell(cell, rate))
             {
                 *place += count;
             }
         }
-        counts
     }
 
     fn time(&self, at: usize) -> i64 {
@@ -356,13 +368,15 @@ pub(crate) fn set_stats(handle: i64, on: bool) -> Result<()> {
         (None, true) => Some(Arc::new(Counters::new()?)),
     };
     if let (None, Some(counters)) = (&gate.stats, &counters) {
-        let mut base = Vec::new();
-        if base.try_reserve_exact(CELLS).is_err() {
+        let (mut base, mut buckets) = (Vec::new(), Vec::new());
+        let room = base.try_reserve_exact(CELLS).and(buckets.try_reserve_exact(BUCKETS));
+        if room.is_err() {
             fail!(ENOMEM, "no memory for {} counters", CELLS as i64);
         }
         base.resize(CELLS, 0);
+        buckets.resize(BUCKETS, 0);
         let counters = counters.clone();
-        gate.stats = Some(Kept { counters, base, since: 0, longest: NONE, on: false });
+        gate.stats = Some(Kept { counters, base, buckets, since: 0, longest: NONE, on: false });
     }
     let kept = kept(&mut gate, handle)?;
     kept.on = on;
@@ -400,7 +414,7 @@ pub(crate) fn stats_histogram(
     super::settle(&named, &mut gate)?;
     let kept = kept(&mut gate, handle)?;
     for (place, count) in room.iter_mut().zip(kept.histogram(which)) {
-        place.write(count);
+        place.write(*count);
     }
     Ok(BUCKETS)
 }
@@ -411,6 +425,10 @@ pub(crate) fn stats_percentile(handle: i64, which: Which, percent: f64) -> Resul
     let mut gate = named.lock()?;
     super::settle(&named, &mut gate)?;
     let kept = kept(&mut gate, handle)?;
+    let greatest = match which {
+        Which::Lateness => kept.counters.latest.load(Relaxed),
+        Which::Callback => kept.longest.ns,
+    };
     let counts = kept.histogram(which);
     let total: u64 = counts.iter().sum();
     if total == 0 {
@@ -418,13 +436,9 @@ pub(crate) fn stats_percentile(handle: i64, which: Which, percent: f64) -> Resul
     }
     // How many are not above it; at least one is.
     let wanted = ((total as f64 * percent / 100.0).ceil() as u64).clamp(1, total);
-    let greatest = match which {
-        Which::Lateness => kept.counters.latest.load(Relaxed),
-        Which::Callback => kept.longest.ns,
-    };
     let mut so_far = 0;
-    for (bucket, count) in counts.into_iter().enumerate() {
-        so_far += count;
+    for (bucket, count) in counts.iter().enumerate() {
+        so_far += *count;
         if so_far == total {
             // The last of all, which is known.
             return Ok(greatest.max(histogram::least_of(bucket)));
