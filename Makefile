@@ -29,6 +29,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+LICENSEDIR ?= $(PREFIX)/share/licenses/libevloop
 DESTDIR ?=
 
 # What `rustc --print native-static-libs` lists, without -lgcc_s: every C
@@ -69,11 +70,11 @@ need = command -v $(firstword $(1)) >/dev/null 2>&1 || \
 
 # ---- targets ----
 
-.PHONY: all lib header check-header examples run test bench c-tests install \
+.PHONY: all lib header check-header examples run test check bench miri c-tests install \
   uninstall clean help need-rust need-cc need-python FORCE
-.PHONY: c-tests-shared c-tests-static c-tests-checked c-tests-asan test-tools
+.PHONY: c-tests-shared c-tests-static c-tests-checked c-tests-asan c-tests-musl test-tools
 
-all: lib check-header examples ## the library, the header's check, the examples
+all: lib examples ## the libraries and the examples
 
 lib: $(LIBRARY) $(KQ_LIBRARY) ## the shared and the static libraries, into build/lib
 
@@ -87,8 +88,23 @@ test: need-rust need-cc need-python ## all tests; SUITES="c-tests loom" for some
 	$(Q)CC='$(CC)' CXX='$(CXX)' CARGO='$(CARGO)' BUILD='$(BUILD)' \
 	  $(PYTHON) tests/run.py $(SUITES)
 
+# What a contributor runs before a commit: a minute and a half.
+check: ## the quick tests: formatting, lints, unit tests, the header, C tests
+	@$(MAKE) --no-print-directory test SUITES='fmt clippy cargo-test library c-tests-shared'
+
 bench: lib examples need-python ## the benchmarks
 	$(Q)CC='$(CC)' $(PYTHON) benches/run.py $(BUILD)
+
+# What the unit tests of pure data structures do, in Rust's own model of
+# memory. Nothing that makes system calls: Miri has no epoll.
+MIRI_TESTS := errno:: reactor::lease:: reactor::mailbox:: table::slots:: \
+  table::segments:: timerq:: util::
+
+miri: need-rust ## unit tests of tables, queues and ownership under Miri, of nightly Rust
+	$(Q)$(CARGO) +nightly miri --version >/dev/null 2>&1 || \
+	  { echo "make: Miri was not found; it is part of nightly Rust: rustup toolchain install nightly -c miri -c rust-src" >&2; exit 1; }
+	$(Q)CARGO_TARGET_DIR=$(TARGET)/miri MIRIFLAGS=-Zmiri-disable-isolation \
+	  PROPTEST_CASES=2 $(CARGO) +nightly miri test --lib -- $(MIRI_TESTS)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -131,9 +147,25 @@ $(BUILD)/lib/$(REAL): $(TARGET)/release/libevloop.so
 	$(call say,CP,$@)
 	$(Q)mkdir -p $(@D) && cp $< $@
 
+# In the archive that ships only the header's names are global, so that it
+# links beside other static libraries of Rust's, whose standard library is
+# another. GNU's objcopy makes an archive that does not link then; LLVM's
+# does. Without LLVM's the archive is rustc's, with all its names.
+LLVM_OBJCOPY ?= $(firstword $(notdir $(wildcard $(addsuffix /llvm-objcopy,$(subst :, ,$(PATH))))))
+LOCALISE := --wildcard --keep-global-symbol='tfd_*' --keep-global-symbol='evloop_*' \
+  --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd
+
 $(BUILD)/lib/libevloop.a: $(TARGET)/release/libevloop.a
-	$(call say,CP,$@)
-	$(Q)mkdir -p $(@D) && cp $< $@
+	$(call say,AR,$@)
+	$(Q)mkdir -p $(@D) && rm -f $@
+ifeq ($(LLVM_OBJCOPY),)
+	@echo "make: no llvm-objcopy (Debian's package llvm): all names of $(@F) are global" >&2
+	$(Q)cp $< $@
+else
+	$(Q)$(LD) -r --whole-archive $< -o $(BUILD)/evloop.o
+	$(Q)$(LLVM_OBJCOPY) $(LOCALISE) $(BUILD)/evloop.o
+	$(Q)$(AR) rcs $@ $(BUILD)/evloop.o && rm -f $(BUILD)/evloop.o
+endif
 
 $(BUILD)/lib/$(SONAME) $(BUILD)/lib/libevloop.so: $(BUILD)/lib/$(REAL)
 	$(Q)ln -sf $(REAL) $@
@@ -171,16 +203,11 @@ ASAN_LIB = $(TARGET)/asan/$(HOST)/checked/libevloop.a
 
 header: need-rust need-cc ## write include/evloop.h from the Rust sources
 	$(call say,HEADER,$(HEADER))
-	$(Q)EVLOOP_UPDATE_HEADER=1 $(CARGO) build --release $(CARGO_QUIET)
+	$(Q)EVLOOP_UPDATE_HEADER=1 $(CARGO) check --features header $(CARGO_QUIET)
 
-# Only the newest one: older builds leave theirs behind.
-check-header: lib
-	@new=$$(ls -t $(TARGET)/release/build/evloop-*/out/evloop.h 2>/dev/null | head -n 1); \
-	  if [ -z "$$new" ]; then \
-	    echo "make: no header was generated; 'cargo build --release' tells why" >&2; exit 1; \
-	  elif ! cmp -s "$$new" $(HEADER); then \
-	    echo "make: $(HEADER) is not what the sources say; 'make header' writes it" >&2; exit 1; \
-	  fi
+check-header: need-rust need-cc ## compare include/evloop.h with the Rust sources
+	$(call say,CHECK,$(HEADER))
+	$(Q)$(CARGO) test --features header --test header $(CARGO_QUIET)
 
 # ---- C programs ----
 
@@ -221,6 +248,28 @@ $(BUILD)/c-tests/checked/%: c-tests/%.c $(C_TEST_DEPS) $(CHECKED_LIB)
 	$(call say,CC,$@)
 	$(Q)$(CC_TEST) $< -o $@ $(LDFLAGS) $(CHECKED_LIB) $(STATIC_LIBS)
 
+# With musl in place of glibc: the compiler driver is Debian's musl-tools'.
+MUSL_CC ?= musl-gcc
+# It does not look where the kernel's headers are.
+KERNEL_HEADERS := -idirafter /usr/include/$(shell uname -m)-linux-gnu -idirafter /usr/include
+# gcc's unwinder here is glibc's; Rust brings one for musl.
+MUSL_UNWIND = $(shell rustc --print sysroot)/lib/rustlib/$(MUSL_TARGET)/lib/self-contained/libunwind.a
+MUSL_TARGET := $(shell uname -m)-unknown-linux-musl
+MUSL_LIB := $(TARGET)/targets/$(MUSL_TARGET)/release/libevloop.a
+
+c-tests-musl: $(C_TESTS:%=$(BUILD)/c-tests/musl/%)
+
+$(BUILD)/lib-musl/libevloop.a: FORCE | need-rust need-cc
+	$(call say,CARGO,release for $(MUSL_TARGET))
+	$(Q)CARGO_TARGET_DIR=$(TARGET)/targets $(CARGO) rustc --release --crate-type staticlib \
+	  --target $(MUSL_TARGET) $(CARGO_QUIET)
+	$(Q)mkdir -p $(@D) && cp -u $(MUSL_LIB) $@
+
+$(BUILD)/c-tests/musl/%: c-tests/%.c $(C_TEST_DEPS) $(BUILD)/lib-musl/libevloop.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(C_FLAGS) -Ic-tests -Iinclude/compat -pthread -static \
+	  $(KERNEL_HEADERS) $< -o $@ $(BUILD)/lib-musl/libevloop.a $(MUSL_UNWIND)
+
 # Static: the runtime of the C compiler, gcc or clang, then serves the Rust
 # code too, and leaks of the library are found.
 c-tests-asan: $(C_TESTS:%=$(BUILD)/c-tests/asan/%) $(BUILD)/tests/asan_proof
@@ -240,7 +289,7 @@ $(BUILD)/tests/asan_proof: tests/asan_proof.c $(HEADER) $(BUILD)/lib-asan/libevl
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $(SANITIZE) $< -o $@ \
 	  $(LDFLAGS) $(BUILD)/lib-asan/libevloop.a $(STATIC_LIBS)
 
-test-tools: $(BUILD)/tests/nosys $(BUILD)/tests/nosys_probe
+test-tools: $(addprefix $(BUILD)/tests/,nosys nosys_probe environment dlopen_faults)
 
 $(BUILD)/tests/nosys: tests/nosys.c | need-cc
 	$(call say,CC,$@)
@@ -249,6 +298,16 @@ $(BUILD)/tests/nosys: tests/nosys.c | need-cc
 $(BUILD)/tests/nosys_probe: tests/nosys_probe.c $(HEADER) $(LIBRARY)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) $< -o $@ $(LDFLAGS) $(LINK_SHARED)
+
+# Static: the loader of a set-user-id program passes over its rpath.
+$(BUILD)/tests/environment: tests/environment.c $(HEADER) $(BUILD)/lib/libevloop.a
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) \
+	  $(BUILD)/lib/libevloop.a $(STATIC_LIBS)
+
+$(BUILD)/tests/dlopen_faults: tests/dlopen_faults.c | need-cc
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) -ldl
 
 # ---- installing ----
 
@@ -271,18 +330,23 @@ D_INCLUDE := $(DESTDIR)$(INCLUDEDIR)
 D_COMPAT := $(D_INCLUDE)/evloop-compat
 D_PC := $(D_LIB)/pkgconfig
 D_CMAKE := $(D_LIB)/cmake/evloop
+D_LICENSES := $(DESTDIR)$(LICENSEDIR)
 INSTALLED := $(D_LIB)/$(REAL) $(D_LIB)/$(SONAME) $(D_LIB)/libevloop.so \
   $(D_LIB)/libevloop.a $(D_INCLUDE)/evloop.h $(D_PC)/evloop.pc \
   $(D_LIB)/$(KQ_REAL) $(D_LIB)/$(KQ_SONAME) $(D_LIB)/libevloop-kqueue.so \
   $(D_LIB)/libevloop-kqueue.a $(D_COMPAT)/sys/event.h $(D_PC)/evloop-kqueue.pc \
-  $(D_CMAKE)/evloop-config.cmake $(D_CMAKE)/evloop-config-version.cmake
+  $(D_CMAKE)/evloop-config.cmake $(D_CMAKE)/evloop-config-version.cmake \
+  $(D_LICENSES)/LICENSE-MIT $(D_LICENSES)/LICENSE-APACHE
 
 install: $(INSTALL_NEEDS) ## install into PREFIX (and under DESTDIR)
 	@test -e $(BUILD)/lib/$(REAL) || { echo "make: nothing is built yet: run 'make' first" >&2; exit 1; }
-	@case '$(PREFIX)$(LIBDIR)$(INCLUDEDIR)' in /*) ;; *) \
-	  echo "make: PREFIX, LIBDIR and INCLUDEDIR must begin with /" >&2; exit 1;; esac
+	@for folder in '$(PREFIX)' '$(LIBDIR)' '$(INCLUDEDIR)' '$(LICENSEDIR)'; do \
+	  case "$$folder" in /*) ;; *) \
+	    echo "make: PREFIX, LIBDIR, INCLUDEDIR and LICENSEDIR must begin with /" >&2; exit 1;; \
+	  esac; done
 	$(call say,INSTALL,$(DESTDIR)$(PREFIX))
-	$(Q)mkdir -p '$(D_LIB)' '$(D_COMPAT)/sys' '$(D_PC)' '$(D_CMAKE)'
+	$(Q)mkdir -p '$(D_LIB)' '$(D_COMPAT)/sys' '$(D_PC)' '$(D_CMAKE)' '$(D_LICENSES)'
+	$(Q)install -m 644 LICENSE-MIT LICENSE-APACHE '$(D_LICENSES)'
 	$(Q)install -m 755 $(BUILD)/lib/$(REAL) '$(D_LIB)/$(REAL)'
 	$(Q)ln -sf $(REAL) '$(D_LIB)/$(SONAME)'
 	$(Q)ln -sf $(SONAME) '$(D_LIB)/libevloop.so'
@@ -307,4 +371,5 @@ uninstall: ## remove what install put there
 	$(call say,RM,$(DESTDIR)$(PREFIX): libevloop)
 	$(Q)rm -f $(INSTALLED)
 	$(Q)if [ -d '$(D_COMPAT)' ]; then rmdir --ignore-fail-on-non-empty '$(D_COMPAT)/sys' '$(D_COMPAT)'; fi
-	$(Q)if [ -d '$(D_CMAKE)' ]; then rmdir --ignore-fail-on-non-empty '$(D_CMAKE)'; fi
+	$(Q)for folder in '$(D_CMAKE)' '$(D_LICENSES)'; do \
+	  if [ -d "$$folder" ]; then rmdir --ignore-fail-on-non-empty "$$folder"; fi; done

@@ -1,10 +1,11 @@
-//! Writes the C header and sets how the shared library is linked.
+//! Sets how the shared library is linked and, with the feature `header`,
+//! writes the C header.
 //!
 //! The header goes to OUT_DIR; a test compares it with include/evloop.h, and
 //! `EVLOOP_UPDATE_HEADER=1` (make header) copies it there.
 
-use std::path::{Path, PathBuf};
-use std::{env, fs};
+// It may end where there is no memory; the library may not.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 /// The ABI number in the soname: it changes when old programs must not load
 /// the new library. It is not the version of the crate.
@@ -12,57 +13,83 @@ const ABI: &str = "0";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=cbindgen.toml");
-    println!("cargo:rerun-if-changed=src");
-    println!("cargo:rerun-if-env-changed=EVLOOP_UPDATE_HEADER");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libevloop.so.{ABI}");
     // Once loaded it stays: threads' descriptors are closed by thread-local
     // destructors whose code dlclose must not unmap.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
-    if let Err(message) = write_header() {
-        // A source that cbindgen cannot parse, rustc cannot either, and says
-        // it better.
-        println!("cargo:warning=no header was written: {message}");
-    }
+    #[cfg(feature = "header")]
+    header::write();
 }
 
-fn write_header() -> Result<(), Box<dyn std::error::Error>> {
-    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
-    let mut bytes = Vec::new();
-    cbindgen::Builder::new().with_crate(&root).with_config(config).generate()?.write(&mut bytes);
-    let header = sections(&String::from_utf8(bytes)?);
-    let path = PathBuf::from(env::var("OUT_DIR")?).join("evloop.h");
-    fs::write(&path, &header)?;
-    println!("cargo:rustc-env=EVLOOP_GENERATED_HEADER={}", path.display());
-    if env::var_os("EVLOOP_UPDATE_HEADER").is_some() {
-        update(&root.join("include/evloop.h"), &header)?;
-    }
-    Ok(())
-}
+#[cfg(feature = "header")]
+mod header {
+    use std::path::{Path, PathBuf};
+    use std::{env, fs};
 
-/// Turns a comment's first line `@section Title` into a banner before it, and
-/// the opening comment's line `@contents` into a list of the titles.
-fn sections(header: &str) -> String {
-    let mut out = String::new();
-    let mut contents = String::new();
-    let mut rest = header;
-    while let Some((before, after)) = rest.split_once("/**\n * @section ") {
-        let (title, body) = after.split_once('\n').unwrap_or((after, ""));
-        let rule = "-".repeat(72);
-        out.push_str(before);
-        out.push_str(&format!("/* {rule}\n * {title}\n * {rule} */\n\n/**\n"));
-        contents.push_str(&format!(" *   {title}\n"));
-        rest = body.strip_prefix(" *\n").unwrap_or(body);
+    pub fn write() {
+        println!("cargo:rerun-if-changed=cbindgen.toml");
+        println!("cargo:rerun-if-changed=src");
+        println!("cargo:rerun-if-env-changed=EVLOOP_UPDATE_HEADER");
+        if let Err(message) = try_write() {
+            // A source that cbindgen cannot parse, rustc cannot either, and
+            // says it better.
+            println!("cargo:warning=no header was written: {message}");
+        }
     }
-    out.push_str(rest);
-    out.replacen(" * @contents\n", &contents, 1)
-}
 
-/// Leaves the file's time stamp alone when nothing changed.
-fn update(path: &Path, header: &str) -> std::io::Result<()> {
-    if fs::read_to_string(path).is_ok_and(|old| old == header) {
-        return Ok(());
+    fn try_write() -> Result<(), Box<dyn std::error::Error>> {
+        let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+        let config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
+        let mut bytes = Vec::new();
+        cbindgen::Builder::new()
+            .with_crate(&root)
+            .with_config(config)
+            .generate()?
+            .write(&mut bytes);
+        let header = block_comments(&sections(&String::from_utf8(bytes)?));
+        let path = PathBuf::from(env::var("OUT_DIR")?).join("evloop.h");
+        fs::write(&path, &header)?;
+        println!("cargo:rustc-env=EVLOOP_GENERATED_HEADER={}", path.display());
+        if env::var_os("EVLOOP_UPDATE_HEADER").is_some() {
+            update(&root.join("include/evloop.h"), &header)?;
+        }
+        Ok(())
     }
-    fs::write(path, header)
+
+    /// Turns a comment's first line `@section Title` into a banner before it, and
+    /// the opening comment's line `@contents` into a list of the titles.
+    fn sections(header: &str) -> String {
+        let mut out = String::new();
+        let mut contents = String::new();
+        let mut rest = header;
+        while let Some((before, after)) = rest.split_once("/**\n * @section ") {
+            let (title, body) = after.split_once('\n').unwrap_or((after, ""));
+            let rule = "-".repeat(72);
+            out.push_str(before);
+            out.push_str(&format!("/* {rule}\n * {title}\n * {rule} */\n\n/**\n"));
+            contents.push_str(&format!(" *   {title}\n"));
+            rest = body.strip_prefix(" *\n").unwrap_or(body);
+        }
+        out.push_str(rest);
+        out.replacen(" * @contents\n", &contents, 1)
+    }
+
+    /// Turns cbindgen's own `// comment` at the end of a line into what C89 has.
+    fn block_comments(header: &str) -> String {
+        let line = |line: &str| match line.split_once("  // ").or(line.split_once(" // ")) {
+            Some((code, comment)) if code.starts_with(['#', '}']) => {
+                format!("{code} /* {comment} */\n")
+            }
+            _ => format!("{line}\n"),
+        };
+        header.lines().map(line).collect()
+    }
+
+    /// Leaves the file's time stamp alone when nothing changed.
+    fn update(path: &Path, header: &str) -> std::io::Result<()> {
+        if fs::read_to_string(path).is_ok_and(|old| old == header) {
+            return Ok(());
+        }
+        fs::write(path, header)
+    }
 }

@@ -135,6 +135,17 @@ static void expirations(long n)
   must(evloop_close(loop));
 }
 
+/* A timer keeps the loop from being done. */
+static void empty_waits(long n)
+{
+  evloop_event_t event;
+  loop = new_loop(0);
+  add_timer(never);
+  for (long i = 0; i < n; i++)
+    expect("events", must(evloop_wait(loop, &event, 1, 0)), 0);
+  must(evloop_close(loop));
+}
+
 static const struct guarded {
   const char *name;
   void (*whole)(long);    /* does all of it; or */
@@ -145,6 +156,7 @@ static const struct guarded {
     {"W1 chain 1000/100, an event", chain_by_library, NULL, false, NONE},
     {"W1 chain 1000/100, an event by hand", chain_by_hand, NULL, false, NONE},
     {"an iteration with one event", ready_count, NULL, false, NONE},
+    {"evloop_wait, nothing ready", empty_waits, NULL, false, NONE},
     {"evloop_timer_set and its event", expirations, NULL, false, NONE},
     {"evloop_timer_again", NULL, refresh, false, NONE},
     {"evloop_add_timer+close", NULL, add_close_timer, false, NONE},

@@ -104,6 +104,14 @@ MAYBE_UNUSED static void set_limit(rlim_t limit) {
   CHECK_EQ(status, 0);
 }
 
+/* Has the process have so many descriptors, or skips the case. */
+MAYBE_UNUSED static void need_descriptors(rlim_t count) {
+  struct rlimit both;
+  OK(getrlimit(RLIMIT_NOFILE, &both));
+  if (both.rlim_max < count) SKIP("%d descriptors cannot be had", (int)count);
+  if (both.rlim_cur < count) set_limit(count);
+}
+
 /* Whether a child may allocate that was forked while other threads did: gcc's
  * AddressSanitizer does not take the locks of its allocator at a fork. */
 MAYBE_UNUSED static bool may_fork_beside_allocations(void) {

@@ -407,6 +407,7 @@ TEST(the_versions_agree_with_the_header) {
   CHECK(strcmp(evloop_version_string(), text) == 0);
   CHECK_EQ(evloop_version(),
            EVLOOP_VERSION_MAJOR * 1000000 + EVLOOP_VERSION_MINOR * 1000 + EVLOOP_VERSION_PATCH);
+  CHECK_EQ(evloop_version(), EVLOOP_VERSION);
 }
 
 TEST(the_interrupt_mode_before_is_returned) {

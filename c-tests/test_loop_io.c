@@ -323,6 +323,7 @@ TEST_TIMEOUT(of_a_thousand_descriptors_each_one_ready_is_reported, 60) {
   enum { PIPES = 1000 };
   static Pipe pipes[PIPES];
   static Seen seen[PIPES];
+  need_descriptors(2 * PIPES + 100);
   evloop_t loop = new_loop();
   for (int i = 0; i < PIPES; i++) {
     pipes[i] = new_pipe();

@@ -45,6 +45,23 @@ TEST(an_exclusive_watcher_is_modified) {
   expect_events(loop, &seen, IN);
 }
 
+/* The kernel's registration is exclusive still, and cannot be changed. */
+TEST(a_watcher_that_was_exclusive_may_be_joined_and_closed_at_once) {
+  static const uint32_t bits[] = {EXCLUSIVE, EXCLUSIVE | ET};
+  for (int i = 0; i < LENGTH(bits); i++) {
+    evloop_t loop = new_loop();
+    Seen seen = {.calls = 0}, other = {.calls = 0};
+    int fd = event_fd(1);
+    evloop_watcher_t watcher = add(loop, fd, IN | bits[i], &seen);
+    turn(loop);
+    CHECK_EQ(evloop_io_modify(watcher, OUT), 0);
+    add(loop, fd, IN | ET, &other);
+    CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
+    expect_events(loop, &other, IN);
+    expect_calls(loop, &other, 0);
+  }
+}
+
 TEST(exclusive_goes_with_some_bits_only) {
   static const uint32_t refused[] = {EXCLUSIVE | ONESHOT, EXCLUSIVE | EVLOOP_EPOLLRDHUP,
                                      EXCLUSIVE | IN | ONESHOT | ET};

@@ -141,4 +141,134 @@ TEST_TIMEOUT(after_a_close_that_waited_no_callback_runs, 60) {
   stop_runner(&r);
 }
 
+/* ---- one descriptor, and what several threads do to its watchers ---- */
+
+/* The bits of three watchers; of the third, when the loop has not looked. */
+static const uint32_t neighbours[][2] = {
+    {IN, IN}, {IN, IN | EXCLUSIVE}, {IN | EXCLUSIVE, IN}, {IN | ET, IN | ET}, {IN, IN | ONESHOT},
+};
+
+/* Another thread adds and closes it before the loop has looked: perhaps it
+ * would have been refused. */
+TEST(a_watcher_that_was_there_for_a_moment_silences_no_neighbour) {
+  Runner r;
+  evloop_t loop = sleeping_loop(&r);
+  for (int i = 0; i < LENGTH(neighbours); i++) {
+    Seen seen = {.calls = 0}, other = {.calls = 0};
+    Gate gate;
+    Pipe pipe = new_pipe();
+    evloop_watcher_t watcher = add(loop, pipe.r, neighbours[i][0], &seen);
+    go_round(loop);
+    hold(loop, &gate);
+    CHECK_EQ(evloop_watcher_close(add(loop, pipe.r, neighbours[i][1], &other), 0), 0);
+    open_gate(&gate);
+    go_round(loop);
+    put(pipe.w);
+    UNTIL(LOAD(seen.calls) > 0);
+    CHECK_EQ(evloop_watcher_close(watcher, EVLOOP_CLOSE_WAIT), 0);
+    CHECK(seen.errors == 0 && other.calls == 0);
+  }
+  stop_runner(&r);
+}
+
+/* The registration is another thread's for a moment. */
+TEST(a_refused_watcher_beside_one_that_was_closed_silences_no_neighbour) {
+  Runner r;
+  evloop_t loop = sleeping_loop(&r);
+  Seen seen = {.calls = 0}, closed = {.calls = 0}, refused = {.calls = 0};
+  Gate gate;
+  Pipe pipe = new_pipe();
+  evloop_watcher_t first = add(loop, pipe.r, IN, &closed);
+  add(loop, pipe.r, IN, &seen);
+  go_round(loop);
+  hold(loop, &gate);
+  CHECK_EQ(evloop_watcher_close(first, 0), 0);
+  add(loop, pipe.r, IN | EXCLUSIVE, &refused);
+  open_gate(&gate);
+  UNTIL(LOAD(refused.calls) > 0);
+  CHECK_EQ(refused.last.result, -EEXIST);
+  put(pipe.w);
+  UNTIL(LOAD(seen.calls) > 0);
+  stop_runner(&r);
+  CHECK_EQ(seen.errors, 0);
+}
+
+typedef struct Closer {
+  Gate gate;
+  evloop_watcher_t watcher;
+} Closer;
+
+static void stay_and_close(const evloop_event_t *event, void *user_data) {
+  Closer *closer = (Closer *)user_data;
+  stay(event, &closer->gate);
+  CHECK_EQ(evloop_watcher_close(closer->watcher, 0), 0);
+}
+
+/* The first one's place, and the registration that the kernel has not. */
+TEST(watchers_closed_by_two_threads_at_once_silence_no_neighbour) {
+  Runner r;
+  evloop_t loop = sleeping_loop(&r);
+  for (int which = 0; which < 3; which++) {
+    Seen seen[3] = {{.calls = 0}};
+    evloop_watcher_t watchers[3];
+    Closer closer = {.watcher = 0};
+    Pipe pipe = new_pipe();
+    int left = which, here = (which + 1) % 3, there = (which + 2) % 3;
+    for (int i = 0; i < 3; i++) watchers[i] = add(loop, pipe.r, IN, &seen[i]);
+    closer.watcher = watchers[here];
+    CHECK_EQ(evloop_post(loop, stay_and_close, &closer), 0);
+    UNTIL(LOAD(closer.gate.entered));
+    CHECK_EQ(evloop_watcher_close(watchers[there], 0), 0);
+    open_gate(&closer.gate);
+    go_round(loop);
+    put(pipe.w);
+    UNTIL(LOAD(seen[left].calls) > 0);
+    CHECK_EQ(evloop_watcher_close(watchers[left], EVLOOP_CLOSE_WAIT), 0);
+    CHECK_EQ(seen[left].errors, 0);
+  }
+  stop_runner(&r);
+}
+
+/* A watcher that its loop closes and adds again and again. */
+typedef struct Flicker {
+  evloop_t loop;
+  int fd;
+  Seen seen;
+  evloop_watcher_t watcher;
+} Flicker;
+
+static void flicker(const evloop_event_t *event, void *user_data) {
+  Flicker *f = (Flicker *)user_data;
+  (void)event;
+  if (f->watcher) CHECK_EQ(evloop_watcher_close(f->watcher, 0), 0);
+  f->watcher = f->watcher ? 0 : add(f->loop, f->fd, IN | ONESHOT, &f->seen);
+}
+
+/* Another thread adds one beside it, and perhaps another one for a moment. */
+static void add_beside(const Flicker *f, Seen *seen, uint32_t flags, bool twice) {
+  static Seen never;
+  evloop_watcher_t watcher = add(f->loop, f->fd, IN, seen);
+  UNTIL(LOAD(seen->calls) > 0);
+  if (twice) CHECK_EQ(evloop_watcher_close(add(f->loop, f->fd, IN, &never), 0), 0);
+  CHECK_EQ(evloop_watcher_close(watcher, flags), 0);
+}
+
+TEST_TIMEOUT(watchers_that_two_threads_add_and_close_at_once_are_all_called, 120) {
+  enum { ROUNDS = 1500 };
+  static Seen seen[ROUNDS]; /* a late event would be seen */
+  static Flicker f;
+  Runner r;
+  f.loop = new_loop();
+  f.fd = event_fd(1);
+  OK(evloop_add_idle(f.loop, ignore, NULL));
+  OK(evloop_add_check(f.loop, flicker, &f));
+  start_runner(&r, run_until_done, f.loop);
+  for (int i = 0; i < ROUNDS; i++) {
+    add_beside(&f, &seen[i], i % 2 ? EVLOOP_CLOSE_WAIT : 0, i % 3 == 0);
+    CHECK_EQ(LOAD(seen[i].errors), 0);
+  }
+  stop_runner(&r);
+  CHECK_EQ(f.seen.errors, 0);
+}
+
 CHECK_MAIN()

@@ -4,125 +4,10 @@
  * refused, and that is tested. */
 
 #define _GNU_SOURCE
-#include "loop_support.h"
-
-#include <fcntl.h>
-#include <poll.h>
-#include <sched.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-
-#define SOME EVLOOP_PRESSURE_SOME
-#define FULL EVLOOP_PRESSURE_FULL
-#define WINDOW (2 * SECOND)
-
-/* What an attempt to watch the system has to return. */
-static bool has_pressure(void) {
-  int fd = open("/proc/pressure/memory", O_RDWR | O_CLOEXEC);
-  if (fd < 0) return false;
-  close(fd);
-  return true;
-}
+#include "pressure_support.h"
 
 static int64_t add(evloop_t loop, const char *path, int64_t stall, int64_t window, Seen *seen) {
   return evloop_add_memory_pressure(loop, path, SOME, stall, window, see, seen);
-}
-
-/* ---- a control group with little memory ---- */
-
-/* Directories for the case, removed at its end: one that counts pressure, and
- * one that limits memory, which may be the same. */
-static char group[512], limits[512];
-
-static void remove_groups(void) {
-  /* The kernel may be busy with those that were in it. */
-  while (group[0] != '\0' && rmdir(group) < 0 && errno == EBUSY) sched_yield();
-  while (limits[0] != '\0' && rmdir(limits) < 0 && errno == EBUSY) sched_yield();
-}
-
-static bool write_in(const char *dir, const char *name, const char *text) {
-  char path[640];
-  int fd;
-  bool done;
-  snprintf(path, sizeof path, "%s/%s", dir, name);
-  fd = open(path, O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  done = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-  close(fd);
-  return done;
-}
-
-/* A mount of this type, with this option. */
-static bool find_mount(const char *wanted, const char *option, char *where, size_t cap) {
-  char type[64], path[256], options[512];
-  FILE *mounts = fopen("/proc/self/mounts", "re");
-  bool found = false;
-  CHECK(mounts != NULL);
-  while (!found && fscanf(mounts, "%*s %255s %63s %511s %*d %*d", path, type, options) == 3) {
-    found = strcmp(type, wanted) == 0 && strstr(options, option) != NULL;
-  }
-  fclose(mounts);
-  if (found) CHECK(snprintf(where, cap, "%s", path) < (int)cap);
-  return found;
-}
-
-static bool make_group(char *made, size_t cap, const char *above) {
-  CHECK(snprintf(made, cap, "%s/evloop-test-%d", above, (int)getpid()) < (int)cap);
-  if (mkdir(made, 0755) == 0) return true;
-  made[0] = '\0';
-  return false;
-}
-
-/* False: this system, or this user, cannot have one. */
-static bool own_group(void) {
-  char where[256];
-  CHECK_EQ(atexit(remove_groups), 0);
-  return find_mount("cgroup2", "", where, sizeof where) && make_group(group, sizeof group, where);
-}
-
-/* The same, in which memory is short. */
-static bool small_group(void) {
-  char where[256];
-  if (!own_group()) return false;
-  if (write_in(group, "memory.max", "16777216")) return true;
-  return find_mount("cgroup", ",memory", where, sizeof where) &&
-         make_group(limits, sizeof limits, where) &&
-         write_in(limits, "memory.limit_in_bytes", "16777216");
-}
-
-static void enter_group(void) {
-  CHECK(write_in(group, "cgroup.procs", "0"));
-  if (limits[0] != '\0') CHECK(write_in(limits, "cgroup.procs", "0"));
-}
-
-/* A child that needs more memory than its group has: a file's pages, which
- * the kernel has to read again and again. */
-static pid_t start_thrashing(void) {
-  enum { BYTES = 64 << 20 };
-  pid_t child;
-  char name[] = "/var/tmp/evloop-pressure-XXXXXX";
-  int fd = (int)OK(mkostemp(name, O_CLOEXEC));
-  OK(unlink(name));
-  OK(ftruncate(fd, BYTES));
-  child = (pid_t)OK(fork());
-  if (child == 0) {
-    enter_group();
-    volatile char *bytes =
-        (volatile char *)mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    CHECK((void *)bytes != MAP_FAILED);
-    for (;;) {
-      int i;
-      for (i = 0; i < BYTES; i += 4096) bytes[i]++;
-    }
-  }
-  OK(close(fd));
-  return child;
-}
-
-static void stop_child(pid_t child) {
-  int status;
-  OK(kill(child, SIGKILL));
-  CHECK_EQ(waitpid(child, &status, 0), child);
 }
 
 TEST_TIMEOUT(a_shortage_of_memory_is_told_and_not_to_a_disabled_watcher, 120) {
@@ -190,7 +75,7 @@ TEST(the_whole_system_is_watched_or_refused) {
   int64_t full = evloop_add_memory_pressure(loop, NULL, FULL, SECOND, WINDOW, see, &seen);
   if (has_pressure()) {
     CHECK(some > 0 && full > 0);
-    CHECK_EQ(open_descriptors(), before + 2);
+    CHECK_EQ(open_descriptors(), before + 4);
     CHECK_EQ(turn(loop), 1);
     close_watcher(some);
     close_watcher(full);
@@ -216,23 +101,141 @@ TEST(windows_and_stalls_that_there_cannot_be_are_refused) {
   close_loop(loop);
 }
 
-TEST(what_is_no_pressure_file_is_refused_and_not_written_to) {
-  evloop_t loop = new_loop();
-  struct stat st;
-  int fd, before = open_descriptors();
-  char name[] = "/tmp/evloop-pressure-XXXXXX";
-  fd = (int)OK(mkostemp(name, O_CLOEXEC));
-  CHECK_ERR(add(loop, name, MS, WINDOW, NULL), EINVAL);
-  CHECK_EQ(write(fd, "hello, world", 12), 12);
-  CHECK_ERR(add(loop, name, MS, WINDOW, NULL), EINVAL);
-  OK(fstat(fd, &st));
-  CHECK_EQ(st.st_size, 12);
-  OK(unlink(name));
-  CHECK_ERR(add(loop, name, MS, WINDOW, NULL), ENOENT);
-  CHECK_ERR(add(loop, "/tmp", MS, WINDOW, NULL), EISDIR);
-  OK(close(fd));
+/* ---- what is no file of memory pressure ---- */
+
+static evloop_t refusing;
+
+static void expect_path(const char *path, int error) {
+  int before = open_descriptors();
+  CHECK_EQ(add(refusing, path, MS, WINDOW, NULL), -error);
   CHECK_EQ(open_descriptors(), before);
-  close_loop(loop);
+}
+
+TEST(what_is_no_pressure_file_is_refused_and_not_written_to) {
+  static const char *const texts[] = {"", "hello, world", "some avg10=0.00\n",
+                                      "some avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"
+                                      "full avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"};
+  refusing = new_loop();
+  for (int i = 0; i < LENGTH(texts); i++) {
+    struct stat st;
+    char name[] = "/tmp/evloop-pressure-XXXXXX";
+    int fd = (int)OK(mkostemp(name, O_CLOEXEC));
+    ssize_t length = (ssize_t)strlen(texts[i]);
+    CHECK_EQ(write(fd, texts[i], (size_t)length), length);
+    expect_path(name, EINVAL);
+    OK(fstat(fd, &st));
+    CHECK_EQ(st.st_size, length);
+    OK(unlink(name));
+    expect_path(name, ENOENT);
+    OK(close(fd));
+  }
+  close_loop(refusing);
+}
+
+TEST(what_only_looks_like_a_pressure_file_is_refused) {
+  static const char *const paths[] = {
+      "/tmp",      "/proc",     "/proc/pressure", "/proc/pressure/cpu", "/proc/pressure/io",
+      "/dev/null", "/dev/ptmx", "/dev/tty",       "/proc/self/status",  "/proc/self/mem",
+  };
+  refusing = new_loop();
+  for (int i = 0; i < LENGTH(paths); i++) {
+    if (access(paths[i], F_OK) == 0) expect_path(paths[i], EINVAL);
+  }
+  if (own_group()) {
+    static const char *const files[] = {"", "/cgroup.procs", "/cpu.pressure", "/io.pressure"};
+    for (int i = 0; i < LENGTH(files); i++) {
+      char path[640];
+      snprintf(path, sizeof path, "%s%s", group, files[i]);
+      if (access(path, F_OK) == 0) expect_path(path, EINVAL);
+    }
+  }
+  close_loop(refusing);
+}
+
+TEST(a_path_that_leads_nowhere_is_its_errno) {
+  char name[] = "/tmp/evloop-pressure-XXXXXX", longer[5000];
+  OK(close((int)OK(mkostemp(name, O_CLOEXEC))));
+  refusing = new_loop();
+  snprintf(longer, sizeof longer, "%s/x", name);
+  expect_path(longer, ENOTDIR);
+  OK(unlink(name));
+  OK(symlink(name, name));
+  expect_path(name, ELOOP);
+  OK(unlink(name));
+  expect_path(name, ENOENT);
+  expect_path("", ENOENT);
+  memset(longer, 'p', sizeof longer - 1);
+  longer[sizeof longer - 1] = '\0';
+  expect_path(longer, ENAMETOOLONG);
+  close_loop(refusing);
+}
+
+TEST(a_link_to_a_pressure_file_is_followed) {
+  Seen seen = {0};
+  char name[] = "/tmp/evloop-pressure-XXXXXX";
+  if (!has_pressure()) SKIP("no pressure stall information");
+  OK(close((int)OK(mkostemp(name, O_CLOEXEC))));
+  OK(unlink(name));
+  OK(symlink("/proc/pressure/memory", name));
+  refusing = new_loop();
+  close_watcher(OK(add(refusing, name, SECOND, WINDOW, &seen)));
+  OK(unlink(name));
+  close_loop(refusing);
+}
+
+/* Opens a FIFO, which lasts until another one does. */
+typedef struct Opener {
+  const char *path;
+  pid_t tid;
+  int opened; /* atomic */
+} Opener;
+
+static void *open_fifo(void *argument) {
+  Opener *opener = (Opener *)argument;
+  store_tid(&opener->tid);
+  OK(close((int)OK(open(opener->path, O_RDONLY | O_CLOEXEC))));
+  STORE(opener->opened, 1);
+  return NULL;
+}
+
+TEST(a_fifo_is_not_even_opened) {
+  char name[] = "/tmp/evloop-pressure-XXXXXX";
+  Opener opener = {name, 0, 0};
+  OK(close((int)OK(mkostemp(name, O_CLOEXEC))));
+  OK(unlink(name));
+  OK(mkfifo(name, 0600));
+  refusing = new_loop();
+  expect_path(name, EINVAL);
+  pthread_t thread = start_thread(open_fifo, &opener);
+  int call_file = (int)OK(open_call_file(&opener.tid));
+  POLL_UNTIL(call_of(call_file) == SYS_openat);
+  expect_path(name, EINVAL);
+  CHECK_EQ(call_of(call_file), SYS_openat);
+  CHECK_EQ(LOAD(opener.opened), 0);
+  OK(close((int)OK(open(name, O_WRONLY | O_CLOEXEC))));
+  join(thread);
+  OK(close(call_file));
+  OK(unlink(name));
+  close_loop(refusing);
+}
+
+TEST(who_may_not_write_to_it_is_told_so) {
+  char path[640];
+  if (!has_pressure() || !own_group()) SKIP("no control group of its own");
+  snprintf(path, sizeof path, "%s/memory.pressure", group);
+  refusing = new_loop();
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    evloop_t loop = new_loop();
+    OK(setresuid(65534, 65534, 65534));
+    CHECK_ERR(add(loop, path, MS, WINDOW, NULL), EACCES);
+    fflush(stdout);
+    _exit(0);
+  }
+  int status;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  close_loop(refusing);
 }
 
 TEST(without_a_descriptor_to_spare_it_is_emfile) {
@@ -241,10 +244,14 @@ TEST(without_a_descriptor_to_spare_it_is_emfile) {
     CHECK(add(loop, NULL, MS, WINDOW, NULL) < 0);
     return;
   }
+  int first = (int)OK(open("/", O_RDONLY | O_CLOEXEC));
   int spare = (int)OK(open("/", O_RDONLY | O_CLOEXEC));
+  CHECK_EQ(spare, first + 1);
   set_limit((rlim_t)spare + 1);
   CHECK_ERR(add(loop, NULL, MS, WINDOW, NULL), EMFILE);
   OK(close(spare));
+  CHECK_ERR(add(loop, NULL, MS, WINDOW, NULL), EMFILE);
+  OK(close(first));
   OK(add(loop, NULL, MS, WINDOW, NULL));
   close_loop(loop);
 }

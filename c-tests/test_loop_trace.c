@@ -3,10 +3,12 @@
 /* Traces: what is in the file, what is missing, what goes wrong. */
 
 #define _GNU_SOURCE 1
+#include "answered_calls.h"
 #include "loop_support.h"
 
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 /* ---- reading the file: JSON, as strict as it is written ---- */
 
@@ -256,6 +258,29 @@ TEST(odd_names_are_escaped) {
   close_loop(loop);
 }
 
+TEST(a_file_has_no_more_bytes_than_its_events_may_take) {
+  enum { KEPT = 50, EACH = 1200, MORE = 2400, LONG = 1 << 20 };
+  static const char letters[] = {'x', 1, '"', '\\', (char)0xff};
+  static char name[LONG];
+  struct stat st;
+  for (int i = 0; i < LENGTH(letters); i++) {
+    evloop_t loop = new_loop();
+    memset(name, letters[i], LONG - 1);
+    CHECK_EQ(evloop_trace_start(loop, new_path(), KEPT), 0);
+    evloop_watcher_t watcher = timer(loop, 0, 1, i % 2 == 0 ? ignore : see_and_close, &(Seen){0});
+    OK(evloop_watcher_set_name(watcher, name));
+    OK(evloop_watcher_unref(watcher));
+    for (int n = 0; n < 2 * KEPT; n++) turn(loop);
+    OK(evloop_trace_stop(loop));
+    OK(stat(path, &st));
+    CHECK(st.st_size <= KEPT * EACH + MORE);
+    load(path);
+    free(slices);
+    OK(unlink(path));
+    CHECK_EQ(evloop_close(loop), 0);
+  }
+}
+
 TEST(only_the_last_events_are_kept_and_the_file_says_how_many_are_missing) {
   enum { KEPT = 50, TIMERS = 200 };
   char note[64];
@@ -456,39 +481,122 @@ TEST(wrong_arguments_of_a_trace_are_refused) {
   close_loop(loop);
 }
 
-static pid_t starter;
+static void expect_refused(evloop_t loop, const char *where, int error) {
+  char sentence[200];
+  int before = open_descriptors();
+  CHECK_EQ(evloop_trace_start(loop, where, 0), -error);
+  CHECK_EQ(open_descriptors(), before);
+  CHECK(evloop_last_error(sentence, sizeof sentence) > 0);
+  CHECK(strncmp(sentence, "evloop_trace_start: ", 20) == 0);
+}
 
-/* Into a pipe that nobody has opened yet. */
+TEST(paths_to_which_no_trace_is_written_are_refused) {
+  evloop_t loop = new_loop();
+  char other[80], longer[5000];
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  new_path();
+  snprintf(other, sizeof other, "%s.other", path);
+  /* A link to what is not there, and to a file. */
+  OK(symlink(other, path));
+  expect_refused(loop, path, ELOOP);
+  CHECK(access(other, F_OK) < 0);
+  OK(close((int)OK(open(other, O_WRONLY | O_CREAT | O_CLOEXEC, 0600))));
+  expect_refused(loop, path, ELOOP);
+  snprintf(longer, sizeof longer, "%s/x", other);
+  expect_refused(loop, longer, ENOTDIR);
+  OK(unlink(path));
+  OK(unlink(other));
+  expect_refused(loop, "", ENOENT);
+  expect_refused(loop, "/tmp", EISDIR);
+  memset(longer, 'p', sizeof longer - 1);
+  longer[sizeof longer - 1] = '\0';
+  expect_refused(loop, longer, ENAMETOOLONG);
+  int listener = (int)OK(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+  OK(bind(listener, (struct sockaddr *)&address, sizeof address));
+  expect_refused(loop, path, ENXIO);
+  OK(unlink(path));
+  close_loop(loop);
+}
+
+TEST(a_fifo_without_a_reader_is_not_waited_for) {
+  evloop_t loop = new_loop();
+  char byte;
+  OK(mkfifo(new_path(), 0600));
+  expect_refused(loop, path, ENXIO);
+  int fd = (int)OK(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  CHECK_EQ(evloop_trace_start(loop, path, 0), 0);
+  CHECK_EQ(evloop_trace_stop(loop), 0);
+  CHECK_EQ(read(fd, &byte, 1), 1);
+  CHECK_EQ(byte, '{');
+  OK(unlink(path));
+  close_loop(loop);
+}
+
+TEST(a_lease_is_not_waited_for) {
+  evloop_t loop = new_loop();
+  CHECK(signal(SIGIO, SIG_IGN) != SIG_ERR);
+  OK(close((int)OK(open(new_path(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600))));
+  int fd = (int)OK(open(path, O_RDONLY | O_CLOEXEC));
+  if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0) {
+    OK(unlink(path));
+    SKIP("no leases here");
+  }
+  expect_refused(loop, path, EBUSY);
+  OK(fcntl(fd, F_SETLEASE, F_UNLCK));
+  CHECK_EQ(evloop_trace_start(loop, path, 0), 0);
+  CHECK_EQ(evloop_trace_stop(loop), 0);
+  OK(unlink(path));
+  close_loop(loop);
+}
+
+TEST(who_may_not_write_to_a_file_makes_no_trace_of_it) {
+  evloop_t loop = new_loop();
+  OK(close((int)OK(open(new_path(), O_WRONLY | O_CREAT | O_CLOEXEC, 0400))));
+  if (geteuid() == 0) OK(seteuid(65534));
+  expect_refused(loop, path, EACCES);
+  expect_refused(loop, "/evloop-trace.json", EACCES);
+  if (getuid() == 0) OK(seteuid(0));
+  OK(unlink(path));
+  close_loop(loop);
+}
+
+TEST(only_its_user_may_read_a_trace) {
+  struct stat st;
+  evloop_t loop = new_loop();
+  umask(0);
+  CHECK_EQ(evloop_trace_start(loop, new_path(), 0), 0);
+  OK(stat(path, &st));
+  CHECK_EQ(st.st_mode & 07777, 0600);
+  CHECK_EQ(evloop_trace_stop(loop), 0);
+  OK(unlink(path));
+  close_loop(loop);
+}
+
+static int held; /* atomic */
+
+/* As a slow disk would have it. */
 static void *start_slowly(void *argument) {
-  store_tid(&starter);
+  STORE(held, hold_calls(SYS_openat, path));
   CHECK_EQ(evloop_trace_start(*(evloop_t *)argument, path, 10), 0);
   return NULL;
 }
 
-/* Whether a thread, which stores its id there, waits for a pipe's reader. */
-static bool is_opening(const pid_t *tid) {
-  char text[32] = "";
-  int fd = (int)OK(open_call_file(tid));
-  bool told = pread(fd, text, sizeof text - 1, 0) > 0;
-  OK(close(fd));
-  return told && text[0] >= '0' && text[0] <= '9' && atol(text) == SYS_openat;
-}
-
 TEST(while_a_trace_is_being_started_no_other_file_is_emptied) {
   evloop_t loop = new_loop();
-  pthread_t thread;
   char byte, other[80];
-  int fd;
-  OK(mkfifo(new_path(), 0600));
-  thread = start_thread(start_slowly, &loop);
-  POLL_UNTIL(is_opening(&starter));
+  new_path();
+  pthread_t thread = start_thread(start_slowly, &loop);
+  UNTIL(LOAD(held) != 0);
+  struct seccomp_notif opening = await_call(held);
   snprintf(other, sizeof other, "%s.other", path);
   CHECK_ERR(evloop_trace_start(loop, other, 0), EEXIST);
   CHECK(access(other, F_OK) < 0);
   CHECK_ERR(evloop_trace_stop(loop), ENOENT);
-  fd = (int)OK(open(path, O_RDONLY | O_NONBLOCK));
+  let_go_on(held, &opening);
   join(thread);
   CHECK_EQ(evloop_trace_stop(loop), 0);
+  int fd = (int)OK(open(path, O_RDONLY | O_CLOEXEC));
   CHECK_EQ(read(fd, &byte, 1), 1);
   CHECK_EQ(byte, '{');
   OK(unlink(path));

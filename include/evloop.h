@@ -78,7 +78,7 @@
  * result is 0 events. -ENOTRECOVERABLE, from any function, is a bug of the
  * library; the object involved answers nothing else from then on, and can be
  * closed. -ENOSYS and -EPERM may come from any constructor where a sandbox
- * forbids its system call.
+ * forbids its system call, which the sentence of evloop_last_error() names.
  *
  * Handles. Objects are named by int64_t numbers from one process-wide table,
  * 1 to 2^53-1. A constructor returns the handle, or -errno in its place. No
@@ -87,6 +87,12 @@
  * too), a live one of another kind is -EDOM. Any function that takes a handle
  * may return these two.
  *
+ * Memory. Where there is none a call returns -ENOMEM and leaves its object as
+ * it was; no call ends the process. What closes or frees an object needs no
+ * memory, nor does the delivery of destroy notifications, which are not lost.
+ * A loop that is short of memory delivers an event later, or reports it with
+ * EVLOOP_ERROR.
+ *
  * Time is int64_t nanoseconds (some timer calls also take double seconds).
  * Timeouts: < 0 waits for ever, 0 does not block, INT64_MAX is 292 years.
  * Waits have nanosecond resolution, use CLOCK_MONOTONIC and never return
@@ -94,8 +100,9 @@
  *
  * Descriptors passed in stay the caller's, who keeps them open while they are
  * used; *_from_fd wraps that very descriptor and closes it only with
- * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec. *_fileno
- * only lends. The library keeps one eventfd for the process, from the first
+ * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec, and none of
+ * them becomes 0, 1 or 2, where a program has closed those. *_fileno only
+ * lends. The library keeps one eventfd for the process, from the first
  * kqueue, epoll object, EPOLL selector, descriptor of a /dev/poll object or
  * waiting thread on, and one epoll for each thread that has waited in a timer,
  * a poll set, a /dev/poll object or a selector that is not EPOLL, until that
@@ -124,7 +131,8 @@
  * an object in use by other threads. The library starts no thread that it was
  * not asked for (evloop_set_watchdog()), changes no signal mask, prints
  * nothing, and installs no signal handler but over those of signals that it
- * is asked to watch, which still run. An event loop is run by one thread at
+ * is asked to watch, which still run. It reads no environment variable, so
+ * that a set-user-id program may use it. An event loop is run by one thread at
  * a time.
  *
  * Cancellation (pthread_cancel(3)). No function is a cancellation point, and a
@@ -191,6 +199,13 @@ struct timespec;
  * Version of this header: corrections.
  */
 #define EVLOOP_VERSION_PATCH 0
+
+/**
+ * The same as one number, for `#if EVLOOP_VERSION >= 2000`: a million for each
+ * major version, a thousand for each minor one. evloop_version() returns it
+ * for the library that was loaded.
+ */
+#define EVLOOP_VERSION 1000
 
 /**
  * evloop_handle_count(): every kind together.
@@ -772,7 +787,9 @@ struct timespec;
  *                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
  *                    is 0. The event comes when the process has ended,
  *                    not when it is waited for; one that has ended
- *                    already, and was not waited for, has it at once
+ *                    already, and was not waited for, has it at once.
+ *                    Before Linux 5.17 the status is that of the first
+ *                    thread, if that ended before others
  *   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
  *                    said), in the event if the status is known
  *   NOTE_FORK        works where the kernel tells of forks: with
@@ -1798,7 +1815,7 @@ typedef void (*evloop_watchdog_t)(const struct evloop_stuck_t *stuck,
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif /* __cplusplus */
 
 /* ------------------------------------------------------------------------
  * The library
@@ -1808,7 +1825,7 @@ extern "C" {
  * The version of the library that is running.
  *
  * A program that was built with another header compares it with
- * EVLOOP_VERSION_MAJOR and its fellows.
+ * EVLOOP_VERSION.
  *
  * @returns major * 1000000 + minor * 1000 + patch; never negative.
  *
@@ -1881,7 +1898,8 @@ int evloop_last_error(char *buf, size_t cap);
  * SIGCONT after a stop signal such as SIGSTOP (signal(7)).
  *
  * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
- * @returns the mode before. -EINVAL: an unknown mode.
+ * @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
+ *   keep a thread's first choice.
  *
  * Blocking: no. Threads: any; holds for the calling thread only. Signals:
  * not safe. Fork: the child's thread keeps the mode. Since 0.1.0.
@@ -1898,7 +1916,7 @@ int evloop_set_interrupt_mode(int mode);
  * @param check see evloop_interrupt_check_t; NULL removes it.
  * @param user_data handed to check as it is, may be NULL. It must stay
  *   valid until check is replaced or removed, or the thread ends.
- * @returns 0; never fails.
+ * @returns 0. -ENOMEM: no memory to keep a thread's first choice.
  *
  * Blocking: no. Threads: any; holds for the calling thread only. Signals:
  * not safe. Fork: the child's thread keeps it. Since 0.1.0.
@@ -3116,7 +3134,8 @@ int evloop_selector_close(evloop_selector_t s);
  * is for the next one, which does not wait. Descriptors come last: while
  * very many timers are due, as many callbacks as the bounds allow are
  * called between two looks at the descriptors. Where that is too long, set
- * lower bounds. Ready descriptors beyond max_events take turns.
+ * lower bounds. Ready descriptors beyond max_events take turns, those that
+ * are always ready (see evloop_add_io()) among them.
  *
  * Memory: the places of closed watchers, 64 bytes each, are kept for the
  * next ones, of any loop: how many there are follows from how many watchers
@@ -3387,7 +3406,8 @@ int evloop_fileno(evloop_t loop);
  * @param loop a loop.
  * @returns 1 if there is something to dispatch already (or evloop_stop()
  *   was called), so that the foreign loop must not block; the descriptor
- *   does not tell of that. Else 0. Errors: as evloop_run().
+ *   is readable then, but with EVLOOP_VIRTUAL_TIME need not be. Else 0.
+ *   Errors: as evloop_run().
  *
  * Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
  * Fork: -ECHILD. Since 0.1.0.
@@ -3446,9 +3466,18 @@ int evloop_after_fork(evloop_t loop);
  * EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
  * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
  * and /dev/null are always ready, which is reported in every iteration,
- * with EVLOOP_EPOLLET too. Several watchers may watch one descriptor, but
- * none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
- * if one of them is.
+ * with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
+ * these take turns with the others. Several watchers may watch one
+ * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
+ * level-triggered if one of them is.
+ *
+ * Enabling a watcher, modifying it (to the same events, too) and adding
+ * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
+ * and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
+ * has passed. Edge-triggered watchers that share the descriptor may be
+ * reported once more. For watchers with ET or ONESHOT this takes one system
+ * call before the next wait, with EXCLUSIVE two. A disabled watcher with
+ * EXCLUSIVE takes no wake-up from other loops.
  *
  * Close the watcher before the descriptor. If the descriptor was closed
  * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
@@ -3468,13 +3497,16 @@ int evloop_after_fork(evloop_t loop);
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
- *   unknown bit, the loop's own descriptor, or EXCLUSIVE for an epoll
+ *   unknown bit, a descriptor that the library has made for this loop (that
+ *   of evloop_fileno(), or of a watcher), or EXCLUSIVE for an epoll
  *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
  *   -EEXIST: another watcher of the loop watches fd, and one of the two is
  *   EXCLUSIVE; asked for by another thread than that which runs the loop,
  *   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
  *   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
- *   used up. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   used up. -ENOMEM; if only the loop's own thread finds that there is none,
+ *   this arrives as an event with EVLOOP_ERROR, and the watcher is disabled
+ *   until it is enabled. -ECHILD: used after fork. -ESTALE, -EDOM: see
  *   "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
@@ -3490,9 +3522,10 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
 /**
  * Change what an io watcher watches for.
  *
- * The kernel is told before the loop's next wait, if there is anything to
- * tell by then. What it refuses only then arrives as one event with
- * EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
+ * The kernel's registration is changed before the loop's next wait, if it
+ * differs by then. What is ready is reported, although its edge has passed:
+ * see evloop_add_io(). What the kernel refuses only then arrives as one
+ * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
  * disabled is enabled; one that evloop_watcher_disable() disabled is not.
  *
  * @param watcher an io watcher.
@@ -3507,7 +3540,8 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * taken; from another thread it takes effect before the loop next
  * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
  */
-int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
+int evloop_io_modify(evloop_watcher_t watcher,
+                     uint32_t events);
 
 /**
  * Add a timer.
@@ -3539,9 +3573,10 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
  *   EVLOOP_TIMER_ABSTIME.
  * @param initial_ns nanoseconds from now or, with ABSTIME, since the
  *   clock's epoch; 0, or a time in the past, expires in the next
- *   iteration; a deadline of INT64_MAX, or beyond, is never (but such a
- *   timer keeps the loop alive); negative: not set yet, and interval_ns is
- *   not kept, see evloop_timer_set().
+ *   iteration, unless a tolerance lets it be later; a deadline of
+ *   INT64_MAX, or beyond, is never (but such a timer keeps the loop
+ *   alive); negative: not set yet, and interval_ns is not kept, see
+ *   evloop_timer_set().
  * @param interval_ns nanoseconds from one expiration to the next; 0
  *   expires once.
  * @param tolerance_ns how much later than its deadline it may expire, so
@@ -3921,13 +3956,16 @@ int evloop_event_siginfo(const struct evloop_event_t *event,
  * that: the zombie stays until the program waits for it. With
  * EVLOOP_PROCESS_REAP, for children only, the library waits for it, just
  * before the event is delivered; close the watcher before that and the
- * zombie stays the program's. Of a process that is no child the status is
- * known if this one may look at it (ptrace(2) access) while it is a zombie,
- * or on Linux 6.15 and newer once its parent has waited for it; the event
- * comes when it ends and does not wait for that. Also unknown is that of a
- * child of whom somebody else has taken it first, on older kernels; or
- * where SIGCHLD is ignored, so that there are no zombies. Then event->events
- * has EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
+ * zombie stays the program's. The event has the status that was waited for.
+ * Without it, before Linux 5.17, that of a child whose first thread ended
+ * before others is how that thread ended, not how the process did. Of a
+ * process that is no child the status is known if this one may look at it
+ * (ptrace(2) access) while it is a zombie, or on Linux 6.15 and newer once
+ * its parent has waited for it; the event comes when it ends and does not
+ * wait for that. Also unknown is that of a child of whom somebody else has
+ * taken it first, on older kernels; or where SIGCHLD is ignored, so that
+ * there are no zombies. Then event->events has
+ * EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
  *
  * After its event the watcher has given up its descriptor, and does nothing
  * until it is closed; it does not keep the loop alive any more. Ended while
@@ -4150,6 +4188,13 @@ int evloop_event_old_name(const struct evloop_event_t *event,
  * gets slow, or somebody is killed. At most once for a window. While the
  * watcher is disabled it is noticed, and told once it is enabled.
  *
+ * Without CAP_SYS_RESOURCE the kernel looks every 2 s only, and at first
+ * reports stalls of any length: the loop then compares the total in the
+ * file, and calls the callback only if tasks were stalled for stall_ns since
+ * the watcher was added, or was called.
+ *
+ * A watcher takes two descriptors.
+ *
  * Event: type EVLOOP_EVENT_MEMORY_PRESSURE. With EVLOOP_ERROR and result
  * -ENODEV the control group is gone, and the watcher disabled; close it.
  *
@@ -4164,13 +4209,16 @@ int evloop_event_old_name(const struct evloop_event_t *event,
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -ENOTSUP: the kernel has no pressure stall
- *   information (CONFIG_PSI), or psi=0 has turned it off. -EINVAL: a kind
- *   that there is not, a window that there cannot be, a stall that is not
- *   between 1 ns and the window, or path is no such file (which is then
- *   not written to). -EACCES, -EPERM: the file may not be written to;
- *   without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT: path.
- *   -EMFILE, -ENFILE: no descriptor is left. -ENOSPC, -ENOMEM. -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
+ *   information (CONFIG_PSI), psi=0 has turned it off, or it takes no
+ *   trigger for another reason. -EINVAL: a kind that there is not, a window
+ *   that there cannot be, a stall that is not between 1 ns and the window,
+ *   or path leads to anything but a file of memory pressure, a FIFO, a
+ *   directory or /proc/pressure/cpu, say (which is then neither waited for
+ *   nor written to). -EACCES, -EPERM, -EROFS: the file may not be written
+ *   to; without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT,
+ *   -ENOTDIR, -ELOOP, -ENAMETOOLONG: path. -EMFILE, -ENFILE: no descriptor
+ *   is left. -ENOSPC, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD;
  * evloop_after_fork() opens the file anew, for which path must lead there
@@ -4209,9 +4257,7 @@ evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
  * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
  *   it is running.
  * @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
- *   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed; only from
- *   another thread than that which runs the loop, to which it cannot be
- *   told. -ESTALE, -EDOM: see "Handles".
+ *   not closed. -EINVAL: an unknown flag. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
  * whosever it is, returns: do not hold a lock that it takes, and do not let
@@ -4226,11 +4272,12 @@ int evloop_watcher_close(evloop_watcher_t watcher, uint32_t flags);
  * Let a watcher deliver events again.
  *
  * A timer that became due while it was disabled expires at once, with all
- * expirations counted.
+ * expirations counted. A descriptor that is ready is reported, although its
+ * edge has passed: see evloop_add_io().
  *
  * @param watcher a watcher; nothing happens if it is enabled.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns 0. -ENOMEM. As evloop_add_io(), where -ENOMEM was reported in an
+ *   event. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken; from another thread it takes effect before the loop next
@@ -4557,22 +4604,33 @@ int64_t evloop_stats_percentile_ns(evloop_t loop,
  * Names are kept of the last max_events watchers that were closed.
  *
  * A trace that is running when the loop is closed is written then, by the
- * thread that closes the loop or ends its run, and nobody is told if that
- * fails. Nothing is written if the process ends before.
+ * thread that closes the loop or ends its run, if there is memory for the
+ * text; a failure is not reported. Nothing is written if the process ends
+ * before.
+ *
+ * Names are cut at 128 bytes of UTF-8, and the file has at most 1200 bytes
+ * for each of max_events, and 2400 more.
  *
  * @param loop a loop.
- * @param path a file, which is made, or emptied, now.
+ * @param path a file, which is made, or emptied, now. Only this user may
+ *   read a file that is made. A symbolic link is not followed (for
+ *   /dev/stdout see evloop_trace_start_fd()).
  * @param max_events how many are kept, of 40 bytes each; 0: 100000.
  * @returns 0. -EEXIST: a trace of the loop is being made, or started,
  *   already; the file is not touched. -EINVAL: path is NULL, or max_events
- *   negative. -ENOENT, -EACCES, -ENOSPC and whatever else open(2) says.
- *   -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ *   negative. -ENOENT, -ENOTDIR, -ENAMETOOLONG: path leads to no directory
+ *   for the file. -ELOOP: it is a symbolic link, or leads through too many.
+ *   -EACCES, -EPERM, -EROFS, -EISDIR, -ETXTBSY: it may not be written to.
+ *   -ENXIO: it is a FIFO without a reader, or a socket. -EBUSY: another
+ *   process has a lease of the file (fcntl(2)), or it is a device in use.
+ *   -ENODEV, -ENOSPC, -EDQUOT, -EIO: the file cannot be made, or opened.
+ *   -EMFILE, -ENFILE, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
+ *   see "Handles".
  *
- * Blocking: as open(2). Threads: any; from another thread than that which
- * runs the loop it begins before the loop next dispatches. Signals: not
- * safe. Fork: -ECHILD; not continued in the child of evloop_after_fork().
- * Since 0.1.0.
+ * Blocking: as long as the file system takes to open a file; for no other
+ * process. Threads: any; from another thread than that which runs the loop
+ * it begins before the loop next dispatches. Signals: not safe. Fork:
+ * -ECHILD; not continued in the child of evloop_after_fork(). Since 0.1.0.
  */
 int evloop_trace_start(evloop_t loop, const char *path, int max_events);
 
@@ -4599,10 +4657,12 @@ int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
  *
  * @param loop a loop.
  * @returns how many events are missing. -ENOENT: no trace is being made.
- *   -ENOSPC and whatever else write(2) says, -ENOMEM: the trace has ended,
- *   but the file is not complete. -ECHILD: used after fork. -ESTALE: not a
- *   live handle; or closed meanwhile, and the file written by that. -EDOM:
- *   see "Handles".
+ *   -ENOMEM: nothing more is recorded, and nothing was written: stop it
+ *   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
+ *   says): the trace has ended, but the file is not complete. -EBADF: it has
+ *   ended, and its file's descriptor was closed: nothing was written. -ECHILD:
+ *   used after fork. -ESTALE: not a live handle; or closed meanwhile, and the
+ *   file written by that. -EDOM: see "Handles".
  *
  * Blocking: until the file is written. A pipe without a reader raises
  * SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:
@@ -4613,12 +4673,13 @@ int64_t evloop_trace_stop(evloop_t loop);
 /**
  * Be told of callbacks that run for too long, by another thread.
  *
- * A thread, "evloop-watchdog", which blocks all signals, looks what the loop
- * is at. A callback that is running when it is set, also one that sets it
- * itself, is not looked at; those that begin later are. It tells of a
- * callback once, when that has run for longer than the limit, and once more
- * when it has returned (not if the watchdog is removed before). So it needs
- * no help of a loop that is stuck. It wakes up once in limit_ns.
+ * A thread, "evloop-watchdog", which blocks all signals and has a stack of
+ * 2 MiB whatever the environment says, looks what the loop is at. A callback
+ * that is running when it is set, also one that sets it itself, is not
+ * looked at; those that begin later are. It tells of a callback once, when
+ * that has run for longer than the limit, and once more when it has returned
+ * (not if the watchdog is removed before). So it needs no help of a loop
+ * that is stuck. It wakes up once in limit_ns.
  *
  * callback runs on that thread. No lock of the library is held; it may call
  * every function on every object, this one and evloop_close() too, but must
@@ -4633,7 +4694,7 @@ int64_t evloop_trace_stop(evloop_t loop);
  *   until another call of this, or evloop_close(), has returned, and if the
  *   loop is running at the latter, its run.
  * @returns 0. -EINVAL: limit_ns is negative. -EAGAIN: no thread can be
- *   made; the watchdog is what it was. -ENOMEM. -ECHILD: used after fork.
+ *   made. -ENOMEM; the watchdog then is what it was. -ECHILD: used after fork.
  *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: until the watchdog's callback, if it is running, has returned
@@ -4648,7 +4709,7 @@ int evloop_set_watchdog(evloop_t loop,
                         void *user_data);
 
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+} /* extern "C" */
+#endif /* __cplusplus */
 
 #endif  /* EVLOOP_H */

@@ -3,6 +3,9 @@
 //! The sentence is kept as a template with its values, and put into words
 //! only when somebody asks: a failing call costs no formatting.
 
+use crate::util::alloc::{NoMemory, try_copy};
+use crate::util::per_thread::PerThread;
+use crate::util::{Out, try_box};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::fmt::Write as _;
@@ -33,12 +36,17 @@ impl Errno {
     pub const ECANCELED: Self = Self::new(libc::ECANCELED);
     pub const ECHILD: Self = Self::new(libc::ECHILD);
     pub const EDEADLK: Self = Self::new(libc::EDEADLK);
+    pub const EDQUOT: Self = Self::new(libc::EDQUOT);
     pub const EDOM: Self = Self::new(libc::EDOM);
     pub const EEXIST: Self = Self::new(libc::EEXIST);
+    pub const EFBIG: Self = Self::new(libc::EFBIG);
     pub const EINTR: Self = Self::new(libc::EINTR);
     pub const EINVAL: Self = Self::new(libc::EINVAL);
+    pub const EIO: Self = Self::new(libc::EIO);
+    pub const EISDIR: Self = Self::new(libc::EISDIR);
     pub const ELOOP: Self = Self::new(libc::ELOOP);
     pub const EMFILE: Self = Self::new(libc::EMFILE);
+    pub const ENAMETOOLONG: Self = Self::new(libc::ENAMETOOLONG);
     pub const ENFILE: Self = Self::new(libc::ENFILE);
     pub const ENOBUFS: Self = Self::new(libc::ENOBUFS);
     pub const EACCES: Self = Self::new(libc::EACCES);
@@ -54,8 +62,11 @@ impl Errno {
     pub const ENOTTY: Self = Self::new(libc::ENOTTY);
     pub const EOVERFLOW: Self = Self::new(libc::EOVERFLOW);
     pub const EPERM: Self = Self::new(libc::EPERM);
+    pub const EPIPE: Self = Self::new(libc::EPIPE);
+    pub const EROFS: Self = Self::new(libc::EROFS);
     pub const ESRCH: Self = Self::new(libc::ESRCH);
     pub const ESTALE: Self = Self::new(libc::ESTALE);
+    pub const ETXTBSY: Self = Self::new(libc::ETXTBSY);
 }
 
 /// A value in an error's sentence.
@@ -118,8 +129,7 @@ impl Error {
         for (to, from) in kept.iter_mut().zip(values) {
             *to = *from;
         }
-        // A thread that is ending has nobody left to ask.
-        let _ = PENDING.try_with(|pending| pending.set(Detail { errno, template, values: kept }));
+        with_own(|own| own.pending.set(Detail { errno, template, values: kept }));
         Self { errno }
     }
 }
@@ -165,29 +175,23 @@ impl Detail {
 /// Text in a buffer that may be too small, and its whole length; it allocates
 /// nothing, since memory may be what was lacking.
 struct Text<'a> {
-    room: &'a mut [u8],
+    out: &'a mut Out<u8>,
     len: usize,
 }
 
 impl Text<'_> {
     fn push(&mut self, piece: &str) {
-        // One byte is kept for the end.
-        let room = self.room.len().saturating_sub(1);
-        let fits = room.saturating_sub(self.len).min(piece.len());
-        if let (Some(to), Some(from)) =
-            (self.room.get_mut(self.len..self.len + fits), piece.as_bytes().get(..fits))
-        {
-            to.copy_from_slice(from);
-        }
+        self.push_bytes(piece.as_bytes());
+    }
+
+    fn push_bytes(&mut self, piece: &[u8]) {
+        self.out.push_text(piece);
         self.len += piece.len();
     }
 
     /// Ends it with a NUL byte; its whole length.
     fn finish(self) -> usize {
-        let end = self.len.min(self.room.len().saturating_sub(1));
-        if let Some(end) = self.room.get_mut(end) {
-            *end = 0;
-        }
+        self.out.end_text();
         self.len
     }
 }
@@ -199,9 +203,39 @@ impl std::fmt::Write for Text<'_> {
     }
 }
 
+/// The sentence of [`refused`].
+const REFUSED: &str = "the kernel, or a sandbox, refuses {}";
+
+/// Has the error that is made of this errno next say which system call was
+/// not permitted, or is not there.
+#[cold]
+pub(crate) fn refused(call: &'static str, errno: Errno) -> Errno {
+    if matches!(errno, Errno::EPERM | Errno::ENOSYS) {
+        let _ = Error::new(errno, REFUSED, &[call.into()]);
+    }
+    errno
+}
+
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
-        Self::new(errno, "", &[])
+        let mut is_said = false;
+        with_own(|own| {
+            let Detail { errno: of, template, .. } = own.pending.get();
+            is_said = of == errno && template == REFUSED;
+        });
+        if is_said { Self { errno } } else { Self::new(errno, "", &[]) }
+    }
+}
+
+impl From<NoMemory> for Errno {
+    fn from(_: NoMemory) -> Self {
+        Self::ENOMEM
+    }
+}
+
+impl From<NoMemory> for Error {
+    fn from(_: NoMemory) -> Self {
+        Errno::ENOMEM.into()
     }
 }
 
@@ -225,39 +259,108 @@ pub(crate) use fail;
 enum Last {
     Nothing,
     Failure(&'static str, Detail),
-    Panic(&'static str),
+    Panic(&'static [u8]),
 }
 
-// Without destructors: the C library needs memory to note one, and ends the
-// process where there is none.
-thread_local! {
+/// What each thread has to say; made for its first error.
+///
+/// Not a `thread_local!`: where the library was loaded by dlopen(3), the C
+/// library makes a thread's variables when it first uses one, and ends the
+/// process where there is no memory for them.
+#[cfg(not(loom))]
+static OWN: PerThread<Own> = PerThread::new();
+
+/// For threads that found no memory for that, the last few of them.
+#[cfg(not(loom))]
+static SPARE: std::sync::Mutex<[(usize, Own); SPARES]> =
+    std::sync::Mutex::new([const { (0, Own::new()) }; SPARES]);
+#[cfg(not(loom))]
+const SPARES: usize = 4;
+
+struct Own {
     /// Of the error made last, which may yet be dealt with.
-    static PENDING: Cell<Detail> = const { Cell::new(NO_DETAIL) };
+    pending: Cell<Detail>,
     /// Of the call that failed last.
-    static LAST: Cell<Last> = const { Cell::new(Last::Nothing) };
+    last: Cell<Last>,
 }
+
+impl Own {
+    const fn new() -> Self {
+        Self { pending: Cell::new(NO_DETAIL), last: Cell::new(Last::Nothing) }
+    }
+}
+
+#[cfg(not(loom))]
+fn with_own(act: impl FnOnce(&Own)) {
+    let is_there = OWN.with(|own| own.is_some());
+    if is_there || make_own() {
+        OWN.with(|own| own.map(act));
+    } else {
+        with_spare(true, act);
+    }
+}
+
+/// Makes what this thread has to say, with what it said without memory.
+#[cfg(not(loom))]
+fn make_own() -> bool {
+    let Some(own) = try_box(Own::new()) else { return false };
+    with_spare(false, |spare| {
+        own.pending.swap(&spare.pending);
+        own.last.swap(&spare.last);
+    });
+    OWN.set(own)
+}
+
+/// `make`: takes the place of the thread that came first, if this one has
+/// none.
+#[cfg(not(loom))]
+fn with_spare(make: bool, act: impl FnOnce(&Own)) {
+    // SAFETY: always safe.
+    let this = unsafe { libc::pthread_self() } as usize;
+    // Not waited for: the thread that has it may be lost in a fork.
+    let Ok(mut spare) = SPARE.try_lock() else { return };
+    match spare.iter().find(|(thread, _)| *thread == this) {
+        Some((_, own)) => act(own),
+        None if !make => {}
+        None => {
+            spare.rotate_right(1);
+            let [first, ..] = &mut *spare;
+            *first = (this, Own::new());
+            act(&first.1);
+        }
+    }
+}
+
+#[cfg(loom)]
+fn with_own(_act: impl FnOnce(&Own)) {}
 
 /// Keeps a failure for `evloop_last_error`: the error made last.
 #[cold]
 pub(crate) fn record(function: &'static str) {
-    let detail = PENDING.try_with(Cell::get).unwrap_or(NO_DETAIL);
-    let _ = LAST.try_with(|last| last.set(Last::Failure(function, detail)));
+    with_own(|own| own.last.set(Last::Failure(function, own.pending.replace(NO_DETAIL))));
 }
 
 /// Keeps the message of a panic, a bug of ours, for `evloop_last_error`; it
 /// is never freed.
 #[cold]
-pub(crate) fn record_panic(message: String) {
-    let _ = LAST.try_with(|last| last.set(Last::Panic(message.leak())));
+pub(crate) fn record_panic(message: impl std::fmt::Display) {
+    let mut room = [0; 512];
+    // SAFETY: the array is used through this until the text is there.
+    let mut out = unsafe { Out::new(room.as_mut_ptr(), room.len()) };
+    // A Text takes everything: no error to see.
+    let _ = write!(Text { out: &mut out, len: 0 }, "{message}");
+    let kept = try_copy(room.get(..out.filled()).unwrap_or_default());
+    let text = kept.map_or(&b"a bug of libevloop (ENOTRECOVERABLE)"[..], |kept| Box::leak(kept));
+    with_own(|own| own.last.set(Last::Panic(text)));
 }
 
 /// Writes the sentence, NUL-terminated and cut to fit; returns its length.
-pub(crate) fn last_error_into(buf: &mut [u8]) -> c_int {
-    let mut text = Text { room: buf, len: 0 };
-    let _ = LAST.try_with(|last| match last.get() {
+pub(crate) fn last_error_into(out: &mut Out<u8>) -> c_int {
+    let mut text = Text { out, len: 0 };
+    with_own(|own| match own.last.get() {
         Last::Nothing => {}
         Last::Failure(function, detail) => detail.write(function, &mut text),
-        Last::Panic(message) => text.push(message),
+        Last::Panic(message) => text.push_bytes(message),
     });
     c_int::try_from(text.finish()).unwrap_or(c_int::MAX)
 }
@@ -289,6 +392,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ECONNREFUSED, c"ECONNREFUSED: connection refused"),
     (libc::ECONNRESET, c"ECONNRESET: connection reset by the peer"),
     (libc::EDEADLK, c"EDEADLK: would wait for itself"),
+    (libc::EDQUOT, c"EDQUOT: the user's disk quota is used up"),
     (libc::EDOM, c"EDOM: the handle is live but of another kind"),
     (libc::EEXIST, c"EEXIST: registered already"),
     (libc::EFAULT, c"EFAULT: bad address"),
@@ -299,6 +403,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::EISDIR, c"EISDIR: is a directory"),
     (libc::ELOOP, c"ELOOP: nested too deep, or in a circle"),
     (libc::EMFILE, c"EMFILE: no descriptor left for this process"),
+    (libc::ENAMETOOLONG, c"ENAMETOOLONG: the path, or a name in it, is too long"),
     (libc::ENFILE, c"ENFILE: no descriptor left for the system"),
     (libc::ENOBUFS, c"ENOBUFS: no buffer space left"),
     (libc::ENODEV, c"ENODEV: no such device"),
@@ -306,6 +411,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ENOMEM, c"ENOMEM: out of memory"),
     (libc::ENOSPC, c"ENOSPC: the user's limit of watches is used up"),
     (libc::ENOSYS, c"ENOSYS: the kernel lacks or forbids the system call"),
+    (libc::ENOTDIR, c"ENOTDIR: not a directory"),
     (libc::ENOTRECOVERABLE, c"ENOTRECOVERABLE: a bug of the library; the object is unusable"),
     (libc::ENOTSUP, c"ENOTSUP: not supported here"),
     (libc::ENOTTY, c"ENOTTY: not supported by this kind of descriptor"),
@@ -314,10 +420,12 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::EPERM, c"EPERM: not permitted, or not possible for this descriptor"),
     (libc::EPIPE, c"EPIPE: broken pipe"),
     (libc::ERANGE, c"ERANGE: the result is out of range"),
+    (libc::EROFS, c"EROFS: the file system is read-only"),
     (libc::ESPIPE, c"ESPIPE: cannot seek"),
     (libc::ESRCH, c"ESRCH: no such process"),
     (libc::ESTALE, c"ESTALE: the handle is not live"),
     (libc::ETIMEDOUT, c"ETIMEDOUT: timed out"),
+    (libc::ETXTBSY, c"ETXTBSY: the file is a program that is running"),
 ];
 
 #[cfg(test)]
@@ -326,15 +434,19 @@ mod tests {
 
     fn sentence(_: Error) -> String {
         let mut room = [0; 200];
-        let mut text = Text { room: &mut room, len: 0 };
-        PENDING.get().write("f", &mut text);
+        // SAFETY: the array is used through this until the text is there.
+        let mut out = unsafe { Out::new(room.as_mut_ptr(), room.len()) };
+        let mut text = Text { out: &mut out, len: 0 };
+        with_own(|own| own.pending.get().write("f", &mut text));
         let len = text.finish();
         String::from_utf8(room[..len].to_vec()).unwrap()
     }
 
     fn last(room: usize) -> (c_int, Vec<u8>) {
         let mut buf = vec![b'#'; room];
-        (last_error_into(&mut buf), buf)
+        // SAFETY: as above.
+        let mut out = unsafe { Out::new(buf.as_mut_ptr(), buf.len()) };
+        (last_error_into(&mut out), buf)
     }
 
     #[test]
@@ -342,6 +454,20 @@ mod tests {
         let error = error!(Errno::EINVAL, "max is {}, flags {}, kind {}", 7, 0x10u32, "poll");
         assert_eq!(sentence(error), "f: max is 7, flags 0x10, kind poll (EINVAL)");
         assert_eq!(sentence(Errno::EBADF.into()), "f: not an open descriptor (EBADF)");
+    }
+
+    #[test]
+    fn a_refused_call_is_named_once_and_for_its_errno_only() {
+        let of = |errno| sentence(Error::from(refused("epoll_create1(2)", errno)));
+        let named = "f: the kernel, or a sandbox, refuses epoll_create1(2)";
+        assert_eq!(of(Errno::EPERM), format!("{named} (EPERM)"));
+        assert_eq!(of(Errno::ENOSYS), format!("{named} (ENOSYS)"));
+        assert_eq!(of(Errno::EMFILE), "f: no descriptor left for this process (EMFILE)");
+        refused("epoll_create1(2)", Errno::EPERM);
+        record("f");
+        assert!(!sentence(Errno::EPERM.into()).contains("epoll_create1"));
+        refused("epoll_create1(2)", Errno::EPERM);
+        assert!(!sentence(Errno::ENOSYS.into()).contains("epoll_create1"));
     }
 
     #[test]
@@ -353,6 +479,50 @@ mod tests {
         assert_eq!(last(4), (26, b"f: \0".to_vec()));
         assert_eq!(last(0).0, 26);
         assert_eq!(last(27), (26, format!("{whole}\0").into_bytes()));
+    }
+
+    /// The errors that a text speaks of as results: "-EBADF".
+    fn results(text: &str) -> impl Iterator<Item = &str> {
+        text.match_indices("-E").filter_map(|(at, _)| {
+            let rest = &text[at + 1..];
+            let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let name = rest.split(|letter| !is_of_name(letter)).next()?;
+            let is_word = name.chars().all(|letter| !letter.is_ascii_lowercase());
+            (is_word && !name.contains('_')).then_some(name)
+        })
+    }
+
+    #[test]
+    fn every_error_that_the_header_names_has_a_text() {
+        let header = include_str!("../include/evloop.h");
+        let known = |name: &str| {
+            let begins = |text: &CStr| text.to_str().unwrap().split_once(": ").unwrap().0 == name;
+            TEXTS.iter().any(|(_, text)| begins(text))
+        };
+        let unknown: Vec<&str> = results(header).filter(|name| !known(name)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        assert!(results(header).count() > 100);
+    }
+
+    #[test]
+    fn a_thread_without_memory_has_its_sentence_too() {
+        use crate::util::heap::failing;
+        let whole = || {
+            let (len, text) = last(100);
+            String::from_utf8(text[..len as usize].to_vec()).unwrap()
+        };
+        for memory in [0, 1] {
+            std::thread::spawn(move || {
+                let _ = failing::after(0, || error!(Errno::EINVAL, "{} is wrong", 7));
+                failing::after(memory, || record("f"));
+                assert_eq!(whole(), "f: 7 is wrong (EINVAL)");
+                let _ = Error::from(Errno::ENOENT);
+                record("g");
+                assert_eq!(whole(), "g: not registered (ENOENT)");
+            })
+            .join()
+            .unwrap();
+        }
     }
 
     #[test]

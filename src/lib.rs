@@ -6,11 +6,22 @@
 //!
 //! ```text
 //! capi -> reactor -> files, poller, timerfd -> timerq, table, waiters
-//! capi -> kqueue -> signals, timerq, table, waiters -> sys -> sync, errno
+//! capi -> kqueue -> signals, timerq, table, waiters -> sys -> sync, errno, util
 //! ```
+
+// Tests may end where there is no memory.
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)
+)]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("libevloop is for 64-bit Linux");
+
+// cargo-c would leave out the second library, the packages and the private
+// names of the static one.
+#[cfg(cargo_c)]
+compile_error!("libevloop is not installed by cargo-c: run `make install` (PREFIX, DESTDIR)");
 
 // The model of the handle table needs nothing of the system.
 #[cfg(not(loom))]
@@ -19,6 +30,8 @@ mod capi;
 mod errno;
 #[cfg(not(loom))]
 mod files;
+#[cfg(not(loom))]
+mod hash;
 #[cfg(not(loom))]
 mod kqueue;
 #[cfg(not(loom))]
@@ -36,5 +49,7 @@ mod table;
 mod timerfd;
 #[cfg(not(loom))]
 mod timerq;
+#[cfg_attr(loom, allow(dead_code))]
+mod util;
 #[cfg(not(loom))]
 mod waiters;

@@ -44,8 +44,6 @@ pub(crate) struct ForkMutex<T>(UnsafeCell<Mutex<T>>);
 // SAFETY: the contents are reached through the mutex, which is Sync for T:
 // Send; `remake` has its own contract.
 unsafe impl<T: Send> Sync for ForkMutex<T> {}
-// SAFETY: moving it moves a T.
-unsafe impl<T: Send> Send for ForkMutex<T> {}
 
 impl<T> ForkMutex<T> {
     #[cfg(not(loom))]

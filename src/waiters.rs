@@ -16,7 +16,9 @@ use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
 use crate::sys::kept::Identity;
 use crate::sys::{epoll, eventfd, fork, interrupt, poll, wakeup};
-use std::cell::RefCell;
+use crate::util::alloc::TryVec;
+use crate::util::per_thread::PerThread;
+use crate::util::try_box;
 use std::mem::MaybeUninit;
 
 /// How often a thread without an epoll looks for changes.
@@ -46,7 +48,7 @@ pub(crate) struct Visit<'a> {
 }
 
 /// An object with a descriptor, kept from being freed, for who watches it.
-pub(crate) trait Watchable {
+pub(crate) trait Watchable: Send {
     /// Has a listener woken when the object is closed, until `unwatch`.
     fn watch(&self, listener: Listener) -> Result<()>;
     fn unwatch(&self, listener: Listener);
@@ -67,11 +69,9 @@ enum Bell {
     None,
 }
 
-thread_local! {
-    /// This thread's epoll, and the process that made it: a forked child must
-    /// not touch its parent's.
-    static EPOLL: RefCell<Option<Own>> = const { RefCell::new(None) };
-}
+/// This thread's epoll, and the process that made it: a forked child must not
+/// touch its parent's.
+static EPOLL: PerThread<Own> = PerThread::new();
 
 /// A descriptor that is only closed in the process that made it.
 struct Own {
@@ -89,13 +89,8 @@ impl Drop for Own {
 
 /// This thread's epoll, if it has one that is what it was.
 fn own_epoll(epoch: fork::Epoch) -> Option<Identity> {
-    let get = |slot: &RefCell<Option<Own>>| {
-        let own = slot.borrow();
-        let own = own.as_ref().filter(|own| own.made_in == epoch && own.fd.is_intact())?;
-        Some(own.fd.identity())
-    };
-    // A thread that is ending has none any more.
-    EPOLL.try_with(get).ok().flatten()
+    let is_own = |own: &&Own| own.made_in == epoch && own.fd.is_intact();
+    EPOLL.with(|own| own.filter(is_own).map(|own| own.fd.identity()))
 }
 
 /// Makes this thread's epoll; `None`: it cannot have one.
@@ -103,8 +98,7 @@ fn make_epoll(epoch: fork::Epoch) -> Option<Identity> {
     let fd = epoll::create().ok()?;
     wakeup::register(fd.raw(), eventfd::always_readable().ok()?.fd(), 0).ok()?;
     let identity = fd.identity();
-    EPOLL.try_with(|slot| slot.replace(Some(Own { made_in: epoch, fd }))).ok()?;
-    Some(identity)
+    EPOLL.set(try_box(Own { made_in: epoch, fd })?).then_some(identity)
 }
 
 /// Makes a thread's epoll readable, if it is what it was.
@@ -171,7 +165,7 @@ impl Waiters {
         let mut listeners = self.listeners.lock();
         let room = listeners.try_reserve(1).is_ok();
         if room {
-            listeners.push(listener);
+            listeners.push_reserved(listener);
         }
         room
     }

@@ -1,6 +1,8 @@
 //! include/evloop.h is what the sources say, byte for byte, and all of it is called
 //! by the tests of every call.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_macros)]
+
 // Not env!: without the variable this file would not compile, and the reason,
 // that cbindgen could not read the sources, would stay hidden.
 const GENERATED: Option<&str> = option_env!("EVLOOP_GENERATED_HEADER");

@@ -6,9 +6,11 @@
     python3 tests/run.py --list     what there is
 
 Each suite's commands and their output go to build/test-logs/NAME.log; the
-terminal shows a line per suite, and what failed. A suite that lacks a tool
-is skipped and says which package has it; with EVLOOP_CI=1 a skipped test
-counts as failed.
+terminal shows a line per suite, what it is doing while that takes long, and
+what failed. A suite that lacks a tool is skipped and says which package has
+it; with EVLOOP_CI=1 a skipped test counts as failed. When all suites were run
+and have passed, what was built for them alone is removed, unless EVLOOP_KEEP
+is set.
 """
 
 import os
@@ -21,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
 from suites import (  # noqa: E402
-    benches, cpython, ctests, docs, examples, header, install, library, rust)
-from suites.harness import LOGS, Missing, Suite  # noqa: E402
+    benches, cpython, ctests, docs, environment, examples, header, install, library, rust, targets)
+from suites.harness import LOGS, Missing, Progress, Suite, remove_build  # noqa: E402
 
 SUMMARY = LOGS / "summary"  # the last line again, for .ci/run
 
@@ -37,10 +39,12 @@ SUITES = {
     "c-tests-shared": (ctests.shared, "C tests with the shared library"),
     "c-tests-static": (ctests.static, "C tests with the static library"),
     "c-tests-nosys": (ctests.nosys, "C tests while system calls are refused"),
+    "environment": (environment.environment, "a set-user-id program's environment"),
     "docs": (docs.docs, "the programs in README.md and the header"),
     "examples": (examples.examples, "the examples, driven"),
     "cpython": (cpython.cpython, "CPython's own tests of kqueue"),
     "benches": (benches.benches, "the benchmarks, small: nothing lost"),
+    "targets": (targets.targets, "musl, with its C tests, and 64-bit ARM"),
     "install": (install.install, "install, use, uninstall"),
     "loom": (rust.loom, "every interleaving of what threads share"),
     "cargo-asan": (rust.cargo_asan, "Rust's unit tests under AddressSanitizer"),
@@ -59,12 +63,13 @@ def chosen(wanted):
 def run_suite(name, ci):
     suite = Suite(name)
     began = time.monotonic()
-    try:
-        SUITES[name][0](suite)
-    except Missing as why:
-        suite.skip(name, str(why))
-    except Exception:  # One broken suite must not hide the others' results.
-        suite.fail("the suite itself", traceback.format_exc())
+    with Progress(suite):
+        try:
+            SUITES[name][0](suite)
+        except Missing as why:
+            suite.skip(name, str(why))
+        except Exception:  # One broken suite must not hide the others' results.
+            suite.fail("the suite itself", traceback.format_exc())
     if ci and suite.skipped:
         for why in suite.skips:
             suite.failures.append((f"skipped, which CI does not allow: {why}", ""))
@@ -108,6 +113,8 @@ def main(arguments):
     done = [run_suite(name, ci) for name in names]
     passed, failed, skipped = (sum(getattr(suite, field) for suite in done)
                                for field in ("passed", "failed", "skipped"))
+    if not arguments and not failed and "EVLOOP_KEEP" not in os.environ:
+        remove_build()
     counts = f"{passed} passed, {failed} failed, {skipped} skipped"
     SUMMARY.write_text(counts + "\n")
     print(counts, flush=True)

@@ -2,14 +2,14 @@
 
 use super::types::*;
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::poller::Ready;
 use crate::poller::selector::Backend;
 use crate::reactor::{self, Event, Options};
 use crate::sys::clock::{self, Deadline, NS_PER_S};
 use crate::sys::interrupt::Mode;
 use crate::table::{self, Kind};
+use crate::util::Out;
+use crate::util::alloc::TryVecCopy;
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::mem::MaybeUninit;
 
 /// Refuses unknown bits.
 pub(super) fn flags(flags: u32, known: u32) -> Result<()> {
@@ -193,19 +193,6 @@ pub(super) unsafe fn write_sized<T>(out: *mut T, size: usize, value: T) {
     unsafe { rest.write_bytes(0, size - known) };
 }
 
-/// The caller's array for numbers; NULL only if it has no entries.
-///
-/// # Safety
-/// `cap` numbers at `out` are writable for as long as `'a`.
-pub(super) unsafe fn numbers_out<'a>(out: *mut u64, cap: usize) -> &'a mut [MaybeUninit<u64>] {
-    match cap {
-        0 => &mut [],
-        // SAFETY: writable (this function's contract), and they need not be
-        // initialised.
-        _ => unsafe { std::slice::from_raw_parts_mut(out.cast(), cap) },
-    }
-}
-
 /// The caller's path.
 ///
 /// # Safety
@@ -218,24 +205,24 @@ pub(super) unsafe fn path<'a>(path: *const c_char) -> Result<&'a CStr> {
     Ok(unsafe { CStr::from_ptr(path) })
 }
 
-/// The caller's array for events.
+/// The caller's array for events or other results of a wait.
 ///
 /// # Safety
-/// `out` is NULL or valid for writing `max` events for as long as `'a`.
-pub(super) unsafe fn events_out<'a>(
-    out: *mut Event,
+/// `out` is NULL or valid for writing `max` entries for as long as the result
+/// is used.
+pub(super) unsafe fn results_out<T: Copy>(
+    out: *mut T,
     max: c_int,
-) -> Result<&'a mut [MaybeUninit<Event>]> {
+    name: &'static str,
+) -> Result<Out<T>> {
     if max <= 0 {
         fail!(EINVAL, "max is {}, not at least 1", max);
     }
     if out.is_null() {
-        fail!(EINVAL, "out_events is NULL");
+        fail!(EINVAL, "{} is NULL", name);
     }
-    let max = usize::try_from(max).unwrap_or_default();
-    // SAFETY: valid for `max` events (this function's contract), which need
-    // not be initialised.
-    Ok(unsafe { std::slice::from_raw_parts_mut(out.cast(), max) })
+    // SAFETY: not NULL, so valid for `max` entries (this function's contract).
+    Ok(unsafe { Out::new(out, usize::try_from(max).unwrap_or_default()) })
 }
 
 /// The caller's string.
@@ -282,26 +269,6 @@ pub(super) unsafe fn write_out<T>(out: *mut T, value: T) {
     }
 }
 
-/// The caller's array for ready descriptors.
-///
-/// # Safety
-/// `out` is NULL or valid for writing `max` entries for as long as `'a`.
-pub(super) unsafe fn ready_out<'a>(
-    out: *mut Ready,
-    max: c_int,
-) -> Result<&'a mut [MaybeUninit<Ready>]> {
-    if max <= 0 {
-        fail!(EINVAL, "max is {}, not at least 1", max);
-    }
-    if out.is_null() {
-        fail!(EINVAL, "out_ready is NULL");
-    }
-    let max = usize::try_from(max).unwrap_or_default();
-    // SAFETY: valid for `max` entries (this function's contract), which need
-    // not be initialised.
-    Ok(unsafe { std::slice::from_raw_parts_mut(out.cast(), max) })
-}
-
 /// The number of entries of an array that is not there if there are none.
 pub(super) fn entries<T>(array: *const T, count: c_int, name: &'static str) -> Result<usize> {
     let Ok(entries) = usize::try_from(count) else {
@@ -339,14 +306,14 @@ pub(super) fn buffer(buffer: *const c_void, count: i64) -> Result<usize> {
 /// The caller's buffer for text.
 ///
 /// # Safety
-/// `buf` is NULL or valid for reading and writing `cap` bytes for as long as
-/// `'a`.
-pub(super) unsafe fn bytes_out<'a>(buf: *mut c_char, cap: usize) -> Result<&'a mut [u8]> {
+/// `buf` is NULL or valid for writing `cap` bytes for as long as the result is
+/// used.
+pub(super) unsafe fn bytes_out(buf: *mut c_char, cap: usize) -> Result<Out<u8>> {
     match (buf.is_null(), cap) {
-        (_, 0) => Ok(&mut []),
+        (_, 0) => Ok(Out::none()),
         (true, _) => fail!(EINVAL, "buf is NULL"),
         // SAFETY: valid for `cap` bytes (this function's contract).
-        (false, _) => Ok(unsafe { std::slice::from_raw_parts_mut(buf.cast(), cap) }),
+        (false, _) => Ok(unsafe { Out::new(buf.cast(), cap) }),
     }
 }
 
@@ -378,11 +345,11 @@ impl FdList {
         if array.is_null() {
             fail!(EINVAL, "the list is NULL but its count {} is {}", name, given);
         }
-        if list.fds.try_reserve_exact(len).is_err() {
+        // SAFETY: that many entries are readable (this function's contract).
+        let given_fds = unsafe { std::slice::from_raw_parts(array, len) };
+        if list.fds.try_copy_from(given_fds).is_err() {
             fail!(ENOMEM, "no memory for {} descriptors", given);
         }
-        // SAFETY: that many entries are readable (this function's contract).
-        list.fds.extend_from_slice(unsafe { std::slice::from_raw_parts(array, len) });
         Ok(list)
     }
 

@@ -139,8 +139,9 @@ pub unsafe extern "C" fn evloop_devpoll_wait(
     guard("evloop_devpoll_wait", || {
         let set = table::pin::<DevPoll>(dp)?;
         // SAFETY: the caller lends room for `max` entries at `out_ready`.
-        let ready = unsafe { arg::ready_out(out_ready, max) }?;
-        arg::count(set.wait(ready, timeout_ns)?)
+        let mut out = unsafe { arg::results_out(out_ready, max, "out_ready") }?;
+        set.wait(&mut out, timeout_ns)?;
+        arg::count(out.filled())
     })
 }
 

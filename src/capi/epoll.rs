@@ -192,8 +192,9 @@ pub unsafe extern "C" fn evloop_epoll_wait(
     guard("evloop_epoll_wait", || {
         let epoll = table::pin::<Epoll>(ep)?;
         // SAFETY: the caller lends room for `max` entries at `out_ready`.
-        let ready = unsafe { arg::ready_out(out_ready, max) }?;
-        arg::count(epoll.wait(ready, timeout_ns)?)
+        let mut out = unsafe { arg::results_out(out_ready, max, "out_ready") }?;
+        epoll.wait(&mut out, timeout_ns)?;
+        arg::count(out.filled())
     })
 }
 

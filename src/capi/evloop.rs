@@ -26,7 +26,8 @@ use crate::reactor::{self, Event, Mode, Options};
 /// is for the next one, which does not wait. Descriptors come last: while
 /// very many timers are due, as many callbacks as the bounds allow are
 /// called between two looks at the descriptors. Where that is too long, set
-/// lower bounds. Ready descriptors beyond max_events take turns.
+/// lower bounds. Ready descriptors beyond max_events take turns, those that
+/// are always ready (see evloop_add_io()) among them.
 ///
 /// Memory: the places of closed watchers, 64 bytes each, are kept for the
 /// next ones, of any loop: how many there are follows from how many watchers
@@ -163,8 +164,9 @@ pub unsafe extern "C" fn evloop_wait(
 ) -> c_int {
     guard("evloop_wait", || {
         // SAFETY: the caller lends room for `max` events at `out_events`.
-        let room = unsafe { arg::events_out(out_events, max) }?;
-        arg::count(reactor::wait(r#loop, room, timeout_ns)?)
+        let mut out = unsafe { arg::results_out(out_events, max, "out_events") }?;
+        reactor::wait(r#loop, &mut out, timeout_ns)?;
+        arg::count(out.filled())
     })
 }
 
@@ -331,7 +333,8 @@ pub extern "C" fn evloop_fileno(r#loop: evloop_t) -> c_int {
 /// @param loop a loop.
 /// @returns 1 if there is something to dispatch already (or evloop_stop()
 ///   was called), so that the foreign loop must not block; the descriptor
-///   does not tell of that. Else 0. Errors: as evloop_run().
+///   is readable then, but with EVLOOP_VIRTUAL_TIME need not be. Else 0.
+///   Errors: as evloop_run().
 ///
 /// Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
 /// Fork: -ECHILD. Since 0.1.0.

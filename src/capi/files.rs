@@ -259,8 +259,8 @@ unsafe fn event_name(
     // SAFETY: NULL or valid (this function's contract).
     let Some(event) = (unsafe { event.as_ref() }) else { fail!(EINVAL, "event is NULL") };
     // SAFETY: NULL or as long as said (this function's contract).
-    let room = unsafe { arg::bytes_out(buf, cap) }?;
-    arg::count(reactor::event_name(event, old, room)?)
+    let mut out = unsafe { arg::bytes_out(buf, cap) }?;
+    arg::count(reactor::event_name(event, old, &mut out)?)
 }
 
 const _: () = {

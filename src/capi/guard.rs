@@ -58,6 +58,8 @@ pub(super) fn signal_safe(result: std::result::Result<(), Errno>) -> c_int {
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = {
     extern "C" fn at_load() {
+        // A box of nothing, which needs no memory.
+        #[allow(clippy::disallowed_methods)]
         std::panic::set_hook(Box::new(keep_message));
     }
     at_load
@@ -65,7 +67,7 @@ static AT_LOAD: extern "C" fn() = {
 
 #[cfg_attr(test, allow(dead_code, unused_imports))]
 fn keep_message(info: &PanicHookInfo<'_>) {
-    errno::record_panic(format!("a bug of libevloop: {info} (ENOTRECOVERABLE)"));
+    errno::record_panic(format_args!("a bug of libevloop: {info} (ENOTRECOVERABLE)"));
 }
 
 #[cfg(test)]
@@ -73,6 +75,7 @@ mod tests {
     use super::*;
     use crate::poller::poll::PollSet;
     use crate::table;
+    use crate::util::Out;
 
     #[test]
     fn a_panic_becomes_enotrecoverable_and_poisons_what_was_in_use() {
@@ -97,7 +100,9 @@ mod tests {
         assert_eq!(fails(Errno::EBADF), i64::from(-libc::EBADF));
         assert_eq!(fails(Errno::EAGAIN), i64::from(-libc::EAGAIN));
         let mut text = [0; 64];
-        let len = errno::last_error_into(&mut text) as usize;
+        // SAFETY: the array is used through this until the text is there.
+        let mut out = unsafe { Out::new(text.as_mut_ptr(), text.len()) };
+        let len = errno::last_error_into(&mut out) as usize;
         assert_eq!(&text[..len], b"f: not an open descriptor (EBADF)");
     }
 }

@@ -8,6 +8,7 @@ use super::guard::guard;
 use super::types::*;
 use crate::errno::{Result, fail};
 use crate::reactor::{self, Output, Stats, Which};
+use crate::util::Out;
 
 const _: () = assert!(EVLOOP_STATS_BUCKETS as usize == reactor::BUCKETS);
 
@@ -139,8 +140,8 @@ pub unsafe extern "C" fn evloop_stats_histogram(
         let which = self::which(which)?;
         let cap = arg::entries(out_counts, cap, "out_counts")?;
         // SAFETY: the caller lends room for `cap` numbers at `out_counts`.
-        let room = unsafe { arg::numbers_out(out_counts, cap) };
-        arg::count(reactor::stats_histogram(r#loop, which, room)?)
+        let mut out = unsafe { Out::new(out_counts, cap) };
+        arg::count(reactor::stats_histogram(r#loop, which, &mut out)?)
     })
 }
 
@@ -203,22 +204,33 @@ pub extern "C" fn evloop_stats_percentile_ns(r#loop: evloop_t, which: c_int, per
 /// Names are kept of the last max_events watchers that were closed.
 ///
 /// A trace that is running when the loop is closed is written then, by the
-/// thread that closes the loop or ends its run, and nobody is told if that
-/// fails. Nothing is written if the process ends before.
+/// thread that closes the loop or ends its run, if there is memory for the
+/// text; a failure is not reported. Nothing is written if the process ends
+/// before.
+///
+/// Names are cut at 128 bytes of UTF-8, and the file has at most 1200 bytes
+/// for each of max_events, and 2400 more.
 ///
 /// @param loop a loop.
-/// @param path a file, which is made, or emptied, now.
+/// @param path a file, which is made, or emptied, now. Only this user may
+///   read a file that is made. A symbolic link is not followed (for
+///   /dev/stdout see evloop_trace_start_fd()).
 /// @param max_events how many are kept, of 40 bytes each; 0: 100000.
 /// @returns 0. -EEXIST: a trace of the loop is being made, or started,
 ///   already; the file is not touched. -EINVAL: path is NULL, or max_events
-///   negative. -ENOENT, -EACCES, -ENOSPC and whatever else open(2) says.
-///   -ENOMEM. -ECHILD: used after fork.
-///   -ESTALE, -EDOM: see "Handles".
+///   negative. -ENOENT, -ENOTDIR, -ENAMETOOLONG: path leads to no directory
+///   for the file. -ELOOP: it is a symbolic link, or leads through too many.
+///   -EACCES, -EPERM, -EROFS, -EISDIR, -ETXTBSY: it may not be written to.
+///   -ENXIO: it is a FIFO without a reader, or a socket. -EBUSY: another
+///   process has a lease of the file (fcntl(2)), or it is a device in use.
+///   -ENODEV, -ENOSPC, -EDQUOT, -EIO: the file cannot be made, or opened.
+///   -EMFILE, -ENFILE, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
+///   see "Handles".
 ///
-/// Blocking: as open(2). Threads: any; from another thread than that which
-/// runs the loop it begins before the loop next dispatches. Signals: not
-/// safe. Fork: -ECHILD; not continued in the child of evloop_after_fork().
-/// Since 0.1.0.
+/// Blocking: as long as the file system takes to open a file; for no other
+/// process. Threads: any; from another thread than that which runs the loop
+/// it begins before the loop next dispatches. Signals: not safe. Fork:
+/// -ECHILD; not continued in the child of evloop_after_fork(). Since 0.1.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_trace_start(
     r#loop: evloop_t,
@@ -260,10 +272,12 @@ pub extern "C" fn evloop_trace_start_fd(r#loop: evloop_t, fd: c_int, max_events:
 ///
 /// @param loop a loop.
 /// @returns how many events are missing. -ENOENT: no trace is being made.
-///   -ENOSPC and whatever else write(2) says, -ENOMEM: the trace has ended,
-///   but the file is not complete. -ECHILD: used after fork. -ESTALE: not a
-///   live handle; or closed meanwhile, and the file written by that. -EDOM:
-///   see "Handles".
+///   -ENOMEM: nothing more is recorded, and nothing was written: stop it
+///   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
+///   says): the trace has ended, but the file is not complete. -EBADF: it has
+///   ended, and its file's descriptor was closed: nothing was written. -ECHILD:
+///   used after fork. -ESTALE: not a live handle; or closed meanwhile, and the
+///   file written by that. -EDOM: see "Handles".
 ///
 /// Blocking: until the file is written. A pipe without a reader raises
 /// SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:
@@ -275,12 +289,13 @@ pub extern "C" fn evloop_trace_stop(r#loop: evloop_t) -> i64 {
 
 /// Be told of callbacks that run for too long, by another thread.
 ///
-/// A thread, "evloop-watchdog", which blocks all signals, looks what the loop
-/// is at. A callback that is running when it is set, also one that sets it
-/// itself, is not looked at; those that begin later are. It tells of a
-/// callback once, when that has run for longer than the limit, and once more
-/// when it has returned (not if the watchdog is removed before). So it needs
-/// no help of a loop that is stuck. It wakes up once in limit_ns.
+/// A thread, "evloop-watchdog", which blocks all signals and has a stack of
+/// 2 MiB whatever the environment says, looks what the loop is at. A callback
+/// that is running when it is set, also one that sets it itself, is not
+/// looked at; those that begin later are. It tells of a callback once, when
+/// that has run for longer than the limit, and once more when it has returned
+/// (not if the watchdog is removed before). So it needs no help of a loop
+/// that is stuck. It wakes up once in limit_ns.
 ///
 /// callback runs on that thread. No lock of the library is held; it may call
 /// every function on every object, this one and evloop_close() too, but must
@@ -295,7 +310,7 @@ pub extern "C" fn evloop_trace_stop(r#loop: evloop_t) -> i64 {
 ///   until another call of this, or evloop_close(), has returned, and if the
 ///   loop is running at the latter, its run.
 /// @returns 0. -EINVAL: limit_ns is negative. -EAGAIN: no thread can be
-///   made; the watchdog is what it was. -ENOMEM. -ECHILD: used after fork.
+///   made. -ENOMEM; the watchdog then is what it was. -ECHILD: used after fork.
 ///   -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: until the watchdog's callback, if it is running, has returned

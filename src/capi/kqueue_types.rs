@@ -80,7 +80,9 @@ pub const EVLOOP_KQ_FILTER_VNODE: i16 = -4;
 ///                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
 ///                    is 0. The event comes when the process has ended,
 ///                    not when it is waited for; one that has ended
-///                    already, and was not waited for, has it at once
+///                    already, and was not waited for, has it at once.
+///                    Before Linux 5.17 the status is that of the first
+///                    thread, if that ended before others
 ///   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
 ///                    said), in the event if the status is known
 ///   NOTE_FORK        works where the kernel tells of forks: with

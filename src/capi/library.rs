@@ -15,7 +15,7 @@ use crate::table;
 /// The version of the library that is running.
 ///
 /// A program that was built with another header compares it with
-/// EVLOOP_VERSION_MAJOR and its fellows.
+/// EVLOOP_VERSION.
 ///
 /// @returns major * 1000000 + minor * 1000 + patch; never negative.
 ///
@@ -23,7 +23,7 @@ use crate::table;
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_version() -> c_int {
-    EVLOOP_VERSION_MAJOR * 1_000_000 + EVLOOP_VERSION_MINOR * 1000 + EVLOOP_VERSION_PATCH
+    EVLOOP_VERSION
 }
 
 /// The version of the library that is running, as text.
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn evloop_last_error(buf: *mut c_char, cap: usize) -> c_in
     let errno_before = SavedErrno::now();
     // SAFETY: the caller lends `cap` writable bytes at `buf` (checked for NULL).
     let length = match unsafe { arg::bytes_out(buf, cap) } {
-        Ok(buf) => errno::last_error_into(buf),
+        Ok(mut out) => errno::last_error_into(&mut out),
         Err(error) => error.errno.negated(),
     };
     errno_before.restore();
@@ -104,14 +104,15 @@ pub unsafe extern "C" fn evloop_last_error(buf: *mut c_char, cap: usize) -> c_in
 /// SIGCONT after a stop signal such as SIGSTOP (signal(7)).
 ///
 /// @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
-/// @returns the mode before. -EINVAL: an unknown mode.
+/// @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
+///   keep a thread's first choice.
 ///
 /// Blocking: no. Threads: any; holds for the calling thread only. Signals:
 /// not safe. Fork: the child's thread keeps the mode. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_set_interrupt_mode(mode: c_int) -> c_int {
     guard("evloop_set_interrupt_mode", || {
-        let before = interrupt::set_mode(arg::interrupt_mode(mode)?);
+        let before = interrupt::set_mode(arg::interrupt_mode(mode)?)?;
         Ok(match before {
             Mode::Restart => EVLOOP_EINTR_RESTART,
             Mode::Return => EVLOOP_EINTR_RETURN,
@@ -128,7 +129,7 @@ pub extern "C" fn evloop_set_interrupt_mode(mode: c_int) -> c_int {
 /// @param check see evloop_interrupt_check_t; NULL removes it.
 /// @param user_data handed to check as it is, may be NULL. It must stay
 ///   valid until check is replaced or removed, or the thread ends.
-/// @returns 0; never fails.
+/// @returns 0. -ENOMEM: no memory to keep a thread's first choice.
 ///
 /// Blocking: no. Threads: any; holds for the calling thread only. Signals:
 /// not safe. Fork: the child's thread keeps it. Since 0.1.0.
@@ -138,7 +139,7 @@ pub unsafe extern "C" fn evloop_set_interrupt_check(
     user_data: *mut c_void,
 ) -> c_int {
     guard("evloop_set_interrupt_check", || {
-        interrupt::set_check(check.map(|call| interrupt::Check { call, user_data }));
+        interrupt::set_check(check.map(|call| interrupt::Check { call, user_data }))?;
         Ok(0)
     })
 }

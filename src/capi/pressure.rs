@@ -25,6 +25,13 @@ pub const EVLOOP_PRESSURE_FULL: c_int = 1;
 /// gets slow, or somebody is killed. At most once for a window. While the
 /// watcher is disabled it is noticed, and told once it is enabled.
 ///
+/// Without CAP_SYS_RESOURCE the kernel looks every 2 s only, and at first
+/// reports stalls of any length: the loop then compares the total in the
+/// file, and calls the callback only if tasks were stalled for stall_ns since
+/// the watcher was added, or was called.
+///
+/// A watcher takes two descriptors.
+///
 /// Event: type EVLOOP_EVENT_MEMORY_PRESSURE. With EVLOOP_ERROR and result
 /// -ENODEV the control group is gone, and the watcher disabled; close it.
 ///
@@ -39,13 +46,16 @@ pub const EVLOOP_PRESSURE_FULL: c_int = 1;
 /// @param user_data handed to callback, and in the event's data; may be
 ///   NULL.
 /// @returns the watcher, enabled. -ENOTSUP: the kernel has no pressure stall
-///   information (CONFIG_PSI), or psi=0 has turned it off. -EINVAL: a kind
-///   that there is not, a window that there cannot be, a stall that is not
-///   between 1 ns and the window, or path is no such file (which is then
-///   not written to). -EACCES, -EPERM: the file may not be written to;
-///   without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT: path.
-///   -EMFILE, -ENFILE: no descriptor is left. -ENOSPC, -ENOMEM. -ECHILD: used
-///   after fork. -ESTALE, -EDOM: see "Handles".
+///   information (CONFIG_PSI), psi=0 has turned it off, or it takes no
+///   trigger for another reason. -EINVAL: a kind that there is not, a window
+///   that there cannot be, a stall that is not between 1 ns and the window,
+///   or path leads to anything but a file of memory pressure, a FIFO, a
+///   directory or /proc/pressure/cpu, say (which is then neither waited for
+///   nor written to). -EACCES, -EPERM, -EROFS: the file may not be written
+///   to; without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT,
+///   -ENOTDIR, -ELOOP, -ENAMETOOLONG: path. -EMFILE, -ENFILE: no descriptor
+///   is left. -ENOSPC, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD;
 /// evloop_after_fork() opens the file anew, for which path must lead there

@@ -19,13 +19,16 @@ use crate::reactor::{self, Event, ProcessEnd, Target};
 /// that: the zombie stays until the program waits for it. With
 /// EVLOOP_PROCESS_REAP, for children only, the library waits for it, just
 /// before the event is delivered; close the watcher before that and the
-/// zombie stays the program's. Of a process that is no child the status is
-/// known if this one may look at it (ptrace(2) access) while it is a zombie,
-/// or on Linux 6.15 and newer once its parent has waited for it; the event
-/// comes when it ends and does not wait for that. Also unknown is that of a
-/// child of whom somebody else has taken it first, on older kernels; or
-/// where SIGCHLD is ignored, so that there are no zombies. Then event->events
-/// has EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
+/// zombie stays the program's. The event has the status that was waited for.
+/// Without it, before Linux 5.17, that of a child whose first thread ended
+/// before others is how that thread ended, not how the process did. Of a
+/// process that is no child the status is known if this one may look at it
+/// (ptrace(2) access) while it is a zombie, or on Linux 6.15 and newer once
+/// its parent has waited for it; the event comes when it ends and does not
+/// wait for that. Also unknown is that of a child of whom somebody else has
+/// taken it first, on older kernels; or where SIGCHLD is ignored, so that
+/// there are no zombies. Then event->events has
+/// EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
 ///
 /// After its event the watcher has given up its descriptor, and does nothing
 /// until it is closed; it does not keep the loop alive any more. Ended while

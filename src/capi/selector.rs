@@ -182,8 +182,9 @@ pub unsafe extern "C" fn evloop_selector_wait(
     guard("evloop_selector_wait", || {
         let selector = table::pin::<Selector>(s)?;
         // SAFETY: the caller lends room for `max` entries at `out_ready`.
-        let ready = unsafe { arg::ready_out(out_ready, max) }?;
-        arg::count(selector.wait(ready, timeout_ns)?)
+        let mut out = unsafe { arg::results_out(out_ready, max, "out_ready") }?;
+        selector.wait(&mut out, timeout_ns)?;
+        arg::count(out.filled())
     })
 }
 

@@ -19,9 +19,18 @@ use crate::timerfd::{self, Timer};
 /// EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
 /// evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
 /// and /dev/null are always ready, which is reported in every iteration,
-/// with EVLOOP_EPOLLET too. Several watchers may watch one descriptor, but
-/// none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all level-triggered
-/// if one of them is.
+/// with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
+/// these take turns with the others. Several watchers may watch one
+/// descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
+/// level-triggered if one of them is.
+///
+/// Enabling a watcher, modifying it (to the same events, too) and adding
+/// another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
+/// and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
+/// has passed. Edge-triggered watchers that share the descriptor may be
+/// reported once more. For watchers with ET or ONESHOT this takes one system
+/// call before the next wait, with EXCLUSIVE two. A disabled watcher with
+/// EXCLUSIVE takes no wake-up from other loops.
 ///
 /// Close the watcher before the descriptor. If the descriptor was closed
 /// first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
@@ -41,13 +50,16 @@ use crate::timerfd::{self, Timer};
 /// @param user_data handed to callback, and in the event's data; may be
 ///   NULL.
 /// @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
-///   unknown bit, the loop's own descriptor, or EXCLUSIVE for an epoll
+///   unknown bit, a descriptor that the library has made for this loop (that
+///   of evloop_fileno(), or of a watcher), or EXCLUSIVE for an epoll
 ///   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
 ///   -EEXIST: another watcher of the loop watches fd, and one of the two is
 ///   EXCLUSIVE; asked for by another thread than that which runs the loop,
 ///   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
 ///   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
-///   used up. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   used up. -ENOMEM; if only the loop's own thread finds that there is none,
+///   this arrives as an event with EVLOOP_ERROR, and the watcher is disabled
+///   until it is enabled. -ECHILD: used after fork. -ESTALE, -EDOM: see
 ///   "Handles".
 ///
 /// Blocking: no. Threads: any; on the thread that runs the loop no lock is
@@ -69,9 +81,10 @@ pub unsafe extern "C" fn evloop_add_io(
 
 /// Change what an io watcher watches for.
 ///
-/// The kernel is told before the loop's next wait, if there is anything to
-/// tell by then. What it refuses only then arrives as one event with
-/// EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
+/// The kernel's registration is changed before the loop's next wait, if it
+/// differs by then. What is ready is reported, although its edge has passed:
+/// see evloop_add_io(). What the kernel refuses only then arrives as one
+/// event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
 /// disabled is enabled; one that evloop_watcher_disable() disabled is not.
 ///
 /// @param watcher an io watcher.
@@ -124,9 +137,10 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
 ///   EVLOOP_TIMER_ABSTIME.
 /// @param initial_ns nanoseconds from now or, with ABSTIME, since the
 ///   clock's epoch; 0, or a time in the past, expires in the next
-///   iteration; a deadline of INT64_MAX, or beyond, is never (but such a
-///   timer keeps the loop alive); negative: not set yet, and interval_ns is
-///   not kept, see evloop_timer_set().
+///   iteration, unless a tolerance lets it be later; a deadline of
+///   INT64_MAX, or beyond, is never (but such a timer keeps the loop
+///   alive); negative: not set yet, and interval_ns is not kept, see
+///   evloop_timer_set().
 /// @param interval_ns nanoseconds from one expiration to the next; 0
 ///   expires once.
 /// @param tolerance_ns how much later than its deadline it may expire, so

@@ -95,6 +95,14 @@ pub const EVLOOP_VERSION_MAJOR: c_int = 0;
 pub const EVLOOP_VERSION_MINOR: c_int = 1;
 /// Version of this header: corrections.
 pub const EVLOOP_VERSION_PATCH: c_int = 0;
+/// The same as one number, for `#if EVLOOP_VERSION >= 2000`: a million for each
+/// major version, a thousand for each minor one. evloop_version() returns it
+/// for the library that was loaded.
+pub const EVLOOP_VERSION: c_int = 1000;
+const _: () = assert!(
+    EVLOOP_VERSION
+        == EVLOOP_VERSION_MAJOR * 1_000_000 + EVLOOP_VERSION_MINOR * 1000 + EVLOOP_VERSION_PATCH
+);
 
 /// evloop_handle_count(): every kind together.
 pub const EVLOOP_KIND_ANY: c_int = 0;

@@ -28,9 +28,7 @@ use crate::reactor::{self, Change, Target, quick};
 /// @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
 ///   it is running.
 /// @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
-///   not closed. -EINVAL: an unknown flag. -ENOMEM: not closed; only from
-///   another thread than that which runs the loop, to which it cannot be
-///   told. -ESTALE, -EDOM: see "Handles".
+///   not closed. -EINVAL: an unknown flag. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
 /// whosever it is, returns: do not hold a lock that it takes, and do not let
@@ -49,11 +47,12 @@ pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) ->
 /// Let a watcher deliver events again.
 ///
 /// A timer that became due while it was disabled expires at once, with all
-/// expirations counted.
+/// expirations counted. A descriptor that is ready is reported, although its
+/// edge has passed: see evloop_add_io().
 ///
 /// @param watcher a watcher; nothing happens if it is enabled.
-/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @returns 0. -ENOMEM. As evloop_add_io(), where -ENOMEM was reported in an
+///   event. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any; on the thread that runs the loop no lock is
 /// taken; from another thread it takes effect before the loop next
@@ -181,8 +180,8 @@ pub unsafe extern "C" fn evloop_watcher_get_name(
 ) -> c_int {
     guard("evloop_watcher_get_name", || {
         // SAFETY: the caller lends `cap` bytes at `buf`.
-        let room = unsafe { arg::bytes_out(buf, cap) }?;
-        arg::count(reactor::get_name(watcher, room)?)
+        let mut out = unsafe { arg::bytes_out(buf, cap) }?;
+        arg::count(reactor::get_name(watcher, &mut out)?)
     })
 }
 
@@ -281,7 +280,7 @@ pub unsafe extern "C" fn evloop_watcher_set_destroy(
     user_data: *mut c_void,
 ) -> c_int {
     guard("evloop_watcher_set_destroy", || {
-        let destroy = Change::Destroy(Target { callback, user_data });
-        reactor::change(watcher, destroy).map(|()| 0)
+        let destroy = Target { callback, user_data };
+        reactor::set_destroy(watcher, destroy).map(|()| 0)
     })
 }

@@ -14,10 +14,12 @@ mod tree;
 mod watches;
 
 use crate::errno::Errno;
+use crate::hash::Map;
 use crate::sys::fd::{self, Fd};
 use crate::sys::{clock, directory, inotify};
+use crate::util::alloc::{TryDeque, TryMap, TryVec, TryVecCopy, try_concat};
 use queue::{Next, Queue};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use tree::{Node, Scan};
@@ -83,6 +85,7 @@ struct User {
 }
 
 /// A watch of inotify's.
+#[derive(Default)]
 struct Watch {
     mask: u32,
     users: Vec<User>,
@@ -96,9 +99,9 @@ struct Watcher {
     path: Box<[u8]>,
     /// The watch of that; -1: it is gone.
     root: i32,
-    nodes: HashMap<i32, Node>,
+    nodes: Map<i32, Node>,
     /// While they are looked for again: those that there were before.
-    before: Option<HashMap<i32, Node>>,
+    before: Option<Map<i32, Node>>,
     /// What waits for it, in order.
     kept: VecDeque<Note>,
     /// It was too much, or there was no memory for it.
@@ -114,9 +117,9 @@ pub(crate) struct Rest(VecDeque<Scan>);
 #[derive(Default)]
 pub(crate) struct Files {
     inotify: Option<Fd>,
-    watches: HashMap<i32, Watch>,
+    watches: Map<i32, Watch>,
     /// By the numbers of their records.
-    watchers: HashMap<u32, Watcher>,
+    watchers: Map<u32, Watcher>,
     queue: Queue,
     /// Directories that are yet to be watched and read.
     scans: VecDeque<Scan>,
@@ -185,11 +188,10 @@ impl Files {
         self.claims.clear();
         self.leaving.clear();
         let mut ids = Vec::new();
-        if ids.try_reserve(self.watchers.len()).is_err() {
+        if ids.try_extend(self.watchers.keys().copied()).is_err() {
             self.lose_all();
             return;
         }
-        ids.extend(self.watchers.keys().copied());
         for id in ids {
             if let Some(watcher) = self.watchers.get_mut(&id)
                 && watcher.root >= 0
@@ -235,13 +237,13 @@ impl Files {
             recursive: request.recursive,
             path: absolute(request.root)?,
             root: -1,
-            nodes: HashMap::new(),
+            nodes: Map::default(),
             before: None,
             kept: VecDeque::new(),
             has_lost: false,
             has_ended: false,
         };
-        self.watchers.insert(id, watcher);
+        self.watchers.insert_reserved(id, watcher);
         let mut rest = Rest(VecDeque::new());
         let added = self.attach(id, true, &mut rest.0);
         if added.is_err() {
@@ -297,7 +299,7 @@ impl Files {
         }
         // Some come back, and are older than others that are there.
         let place = watcher.kept.partition_point(|kept| kept.number < note.number);
-        watcher.kept.insert(place, note);
+        watcher.kept.insert_reserved(place, note);
     }
 
     /// The next note that was kept for a watcher.
@@ -311,7 +313,7 @@ impl Files {
         // What there was no room for came before the end.
         watcher.has_lost = false;
         if let Some(last) = note {
-            watcher.kept.push_front(last);
+            watcher.kept.push_front_reserved(last);
         }
         Some(self.number(libc::IN_Q_OVERFLOW))
     }
@@ -416,9 +418,7 @@ fn absolute(root: Root<'_>) -> Result<Box<[u8]>, Errno> {
         Root::Path(path) if path.starts_with(b"/") => (&[][..], path),
         Root::Path(b"") => return Err(Errno::ENOENT),
         Root::Path(path) => {
-            let most = libc::PATH_MAX as usize;
-            room.try_reserve_exact(most).map_err(|_| Errno::ENOMEM)?;
-            room.resize(most, 0);
+            room.try_lengthen(libc::PATH_MAX as usize, 0)?;
             (directory::current(&mut room)?, path)
         }
         Root::Descriptor(fd) => (&[][..], proc_path(fd, &mut number)),
@@ -438,12 +438,6 @@ fn proc_path(fd: RawFd, room: &mut [u8; 32]) -> &[u8] {
 
 /// A path below another one; either may be empty.
 fn join(above: &[u8], below: &[u8]) -> Result<Box<[u8]>, Errno> {
-    let mut path = Vec::new();
     let between: &[u8] = if above.is_empty() || below.is_empty() { b"" } else { b"/" };
-    let len = above.len() + between.len() + below.len();
-    path.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
-    path.extend_from_slice(above);
-    path.extend_from_slice(between);
-    path.extend_from_slice(below);
-    Ok(path.into_boxed_slice())
+    try_concat([above, between, below].into_iter()).ok_or(Errno::ENOMEM)
 }

@@ -5,6 +5,7 @@ use super::queue::Raw;
 use super::tree::Scan;
 use super::{ENTERED, ERROR, Files, MOVED, Note, User};
 use crate::errno::Errno;
+use crate::util::alloc::{TryDeque, TryVec};
 
 /// What is to be told, by places in a tree.
 #[derive(Clone, Copy)]
@@ -63,7 +64,7 @@ impl Files {
             old_name,
             ..self.number(0)
         };
-        self.told.push_back((id, note));
+        self.told.push_back_reserved((id, note));
     }
 
     /// There is no memory to tell something: that events were lost is told
@@ -123,11 +124,11 @@ impl Files {
     fn for_users(&mut self, note: &Raw, mut tell: impl FnMut(&mut Self, u32)) {
         let Some(watch) = self.watches.get(&note.watch) else { return };
         let mut users: Vec<User> = Vec::new();
-        if users.try_reserve_exact(watch.users.len()).is_err() {
+        let hears = |user: &User| note.end > user.since;
+        if users.try_extend(watch.users.iter().copied().filter(hears)).is_err() {
             self.lost = true;
             return;
         }
-        users.extend(watch.users.iter().filter(|user| note.end > user.since));
         for user in users {
             tell(self, user.watcher);
         }

@@ -3,6 +3,7 @@
 use super::notes::Told;
 use super::tree::is_gone;
 use super::{ERROR, Files, Watcher};
+use crate::util::alloc::TryVec;
 
 impl Files {
     /// Reads a watcher's directories again, after what it may have missed.
@@ -53,11 +54,11 @@ impl Files {
     /// inotify has lost some: everything may be other than it was.
     pub(super) fn take_overflow(&mut self) {
         let mut ids = Vec::new();
-        if ids.try_reserve(self.watchers.len()).is_err() {
+        let watched = self.watchers.iter().filter(|(_, one)| one.root >= 0);
+        if ids.try_extend(watched.map(|(id, _)| *id)).is_err() {
             self.lost = true;
             return;
         }
-        ids.extend(self.watchers.iter().filter(|(_, one)| one.root >= 0).map(|(id, _)| *id));
         for id in ids {
             if self.watchers.get(&id).is_some_and(|watcher| watcher.recursive) {
                 self.renew(id);

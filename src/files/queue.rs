@@ -5,8 +5,10 @@
 //! So a first half whose other half is not there holds up what comes after it
 //! until the queue was read to its end, and a moment longer.
 
+use crate::hash::Set;
 use crate::sys::{file, inotify};
-use std::collections::{HashSet, VecDeque};
+use crate::util::alloc::{TryDeque, TrySet};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 /// How long the other half of a rename is waited for.
@@ -48,7 +50,7 @@ pub(super) enum Next {
 pub(super) struct Queue {
     notes: VecDeque<Raw>,
     /// The cookies of the second halves among them.
-    arrivals: HashSet<u32>,
+    arrivals: Set<u32>,
     /// How much was read, in bytes.
     read: u64,
     /// What there was no memory for, when there was nothing else.
@@ -137,10 +139,17 @@ impl Queue {
             return self.lose(now);
         };
         if note.mask & libc::IN_MOVED_TO != 0 {
-            self.arrivals.insert(note.cookie);
+            self.arrivals.insert_reserved(note.cookie);
         }
         let inotify::Note { watch, mask, cookie, .. } = *note;
-        self.notes.push_back(Raw { watch, mask, cookie, name, end: self.read, read_at: now });
+        self.notes.push_back_reserved(Raw {
+            watch,
+            mask,
+            cookie,
+            name,
+            end: self.read,
+            read_at: now,
+        });
     }
 
     /// There is no memory for a note: as if inotify had had none.

@@ -3,9 +3,11 @@
 use super::notes::{Place, Told};
 use super::{ENTERED, Files, Watcher, join};
 use crate::errno::Errno;
+use crate::hash::{Map, Set};
 use crate::sys::directory;
 use crate::sys::fd::Fd;
-use std::collections::{HashMap, HashSet, VecDeque};
+use crate::util::alloc::{TryDeque, TryMap, TrySet, TryVec, try_concat};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 
 /// A directory that is watched, or the one file that is.
@@ -14,7 +16,7 @@ pub(super) struct Node {
     parent: i32,
     name: Box<[u8]>,
     /// Those in it, by their names.
-    pub children: HashMap<Box<[u8]>, i32>,
+    pub children: Map<Box<[u8]>, i32>,
     seen: Option<Seen>,
     /// Its name was found out between these places of inotify's queue: what
     /// was said before the first is about others that had the name.
@@ -40,7 +42,7 @@ enum About {
 /// tell of it once more.
 struct Seen {
     until: u64,
-    names: HashSet<Box<[u8]>>,
+    names: Set<Box<[u8]>>,
 }
 
 /// A directory that is to be watched, and read.
@@ -66,15 +68,8 @@ fn is_closed(errno: Errno) -> bool {
 /// A path of names from the last to the first, and of one behind them. It has
 /// just the room that it needs: to give some back may take memory.
 fn join_all(names: &[&[u8]], last: &[u8]) -> Result<Box<[u8]>, Errno> {
-    let len = names.iter().map(|name| name.len() + 1).sum::<usize>();
-    let mut path = Vec::new();
-    path.try_reserve_exact(len + last.len()).map_err(|_| Errno::ENOMEM)?;
-    for name in names.iter().rev() {
-        path.extend_from_slice(name);
-        path.push(b'/');
-    }
-    path.extend_from_slice(last);
-    Ok(path.into_boxed_slice())
+    let names = names.iter().rev().flat_map(|name| [*name, b"/".as_slice()]);
+    try_concat(names.chain([last])).ok_or(Errno::ENOMEM)
 }
 
 impl Watcher {
@@ -90,7 +85,7 @@ impl Watcher {
         let mut at = self.nodes.get(&watch);
         while let Some(node) = at.filter(|node| node.parent >= 0) {
             names.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            names.push(&*node.name);
+            names.push_reserved(&*node.name);
             at = self.nodes.get(&node.parent);
         }
         if name.is_empty()
@@ -106,7 +101,7 @@ impl Watcher {
         let path = join(&self.path, &self.below(watch, name)?)?;
         let mut path = path.into_vec();
         path.try_reserve_exact(1).map_err(|_| Errno::ENOMEM)?;
-        path.push(0);
+        path.push_reserved(0);
         Ok(path)
     }
 
@@ -169,7 +164,7 @@ impl Watcher {
         let (key, name) = (join(name, b"")?, join(name, b"")?);
         if let Some(above) = self.nodes.get_mut(&parent) {
             above.children.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            above.children.insert(key, watch);
+            above.children.insert_reserved(key, watch);
         }
         if let Some(node) = self.nodes.get_mut(&watch) {
             (node.parent, node.name) = (parent, name);
@@ -246,10 +241,10 @@ impl Files {
         let sure = self.end_of_queue();
         let Some(watcher) = self.watchers.get_mut(&id) else { return Err(Errno::ENOENT) };
         watcher.nodes.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let (parent, name, children) = (at.0, Box::default(), HashMap::new());
+        let (parent, name, children) = (at.0, Box::default(), Map::default());
         let (seen, is_unmounted) = (None, false);
         let node = Node { parent, name, children, seen, since, sure, is_unmounted };
-        watcher.nodes.insert(watch, node);
+        watcher.nodes.insert_reserved(watch, node);
         let linked = watcher.link(watch, at.0, at.1);
         if linked.is_err() {
             watcher.nodes.remove(&watch);
@@ -347,7 +342,7 @@ impl Files {
         }
         for name in node.children.keys() {
             let Ok(name) = join(name, b"") else { return false };
-            scans.push_back(Scan { watcher: id, parent: watch, name, tells: false });
+            scans.push_back_reserved(Scan { watcher: id, parent: watch, name, tells: false });
         }
         true
     }
@@ -356,7 +351,7 @@ impl Files {
     /// another one.
     fn claim(&mut self, scan: Scan) {
         if self.claims.try_reserve(1).is_ok() {
-            self.claims.push_back(scan);
+            self.claims.push_back_reserved(scan);
         } else {
             self.lost = true;
         }
@@ -372,7 +367,7 @@ impl Files {
         for _ in 0..self.claims.len() {
             let Some(scan) = self.claims.pop_front() else { return };
             let list = if scan.watcher == id { &mut self.scans } else { &mut self.claims };
-            list.push_back(scan);
+            list.push_back_reserved(scan);
         }
     }
 
@@ -393,7 +388,7 @@ impl Files {
         if !self.is_in_place(id, watch) {
             return Err(Errno::ENOENT);
         }
-        let mut names = HashSet::new();
+        let mut names = Set::default();
         self.read_entries(&directory, (id, watch, tells), &mut names, scans)?;
         let until = self.end_of_queue();
         let node = self.watchers.get_mut(&id).and_then(|watcher| watcher.nodes.get_mut(&watch));
@@ -407,7 +402,7 @@ impl Files {
         &mut self,
         directory: &Fd,
         (id, watch, tells): (u32, i32, bool),
-        names: &mut HashSet<Box<[u8]>>,
+        names: &mut Set<Box<[u8]>>,
         scans: &mut VecDeque<Scan>,
     ) -> Result<(), Errno> {
         let mut room = directory::Room::new();
@@ -424,14 +419,14 @@ impl Files {
                 let is_directory = entry.is_directory(directory);
                 if tells {
                     names.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-                    names.insert(join(entry.name, b"")?);
+                    names.insert_reserved(join(entry.name, b"")?);
                     let kind = if is_directory { libc::IN_ISDIR } else { 0 };
                     self.tell(id, Told::entry(libc::IN_CREATE | kind, watch, entry.name));
                 }
                 if is_directory {
                     scans.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
                     let name = join(entry.name, b"")?;
-                    scans.push_back(Scan { watcher: id, parent: watch, name, tells });
+                    scans.push_back_reserved(Scan { watcher: id, parent: watch, name, tells });
                 }
             }
         }
@@ -447,9 +442,7 @@ impl Files {
             let node = self.watchers.get_mut(&id).and_then(|one| one.nodes.remove(&number));
             self.leave_watch(id, number);
             let children = node.map(|node| node.children).unwrap_or_default();
-            if rest.try_reserve(children.len()).is_ok() {
-                rest.extend(children.into_values());
-            }
+            let _ = rest.try_extend(children.into_values());
             next = rest.pop();
         }
     }
@@ -560,7 +553,7 @@ impl Files {
         if let Ok(name) = join(name, b"")
             && self.scans.try_reserve(1).is_ok()
         {
-            self.scans.push_back(Scan { watcher: id, parent, name, tells: true });
+            self.scans.push_back_reserved(Scan { watcher: id, parent, name, tells: true });
         } else {
             self.lost = true;
         }

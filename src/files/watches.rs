@@ -1,8 +1,9 @@
 //! inotify's watches, and who hears of them.
 
-use super::{AT_A_TIME, Files, User, Watch, Watcher};
+use super::{AT_A_TIME, Files, User, Watcher};
 use crate::errno::Errno;
 use crate::sys::inotify;
+use crate::util::alloc::{TryMap, TryVec};
 use std::ffi::CStr;
 
 impl Files {
@@ -12,7 +13,7 @@ impl Files {
         self.watches.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         let number = self.watch(path, wanted | flags)?;
         let end = if self.watches.contains_key(&number) { self.end_of_queue() } else { 0 };
-        let known = self.watches.entry(number).or_insert(Watch { mask: 0, users: Vec::new() });
+        let known = self.watches.try_entry(number)?;
         if known.users.iter().any(|user| user.watcher == id) {
             return Ok(number);
         }
@@ -21,7 +22,7 @@ impl Files {
             return Err(Errno::ENOMEM);
         }
         known.mask |= wanted;
-        known.users.push(User { watcher: id, since: end });
+        known.users.push_reserved(User { watcher: id, since: end });
         Ok(number)
     }
 
@@ -48,7 +49,7 @@ impl Files {
     fn unwatch(&mut self, number: i32) {
         let is_much = self.unwatched >= AT_A_TIME;
         if is_much && self.leaving.try_reserve(1).is_ok() {
-            self.leaving.push(number);
+            self.leaving.push_reserved(number);
         } else {
             self.unwatched += 1;
             inotify::unwatch(self.raw(), number);

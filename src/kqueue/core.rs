@@ -16,6 +16,7 @@ use super::timers::{MAX_TIMERS, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::fd;
 use crate::table::try_box;
+use crate::util::alloc::TryMap;
 use std::os::fd::RawFd;
 
 /// Everything that is under a queue's lock.
@@ -169,7 +170,7 @@ impl Core {
         let Some(registration) = self.registrations.insert(fresh, NONE) else {
             return Err(no_memory());
         };
-        self.index.insert((change.ident, DESCRIPTOR), registration);
+        self.index.insert_reserved((change.ident, DESCRIPTOR), registration);
         let added = self.add(filter, change, registration);
         if added.is_err() {
             self.forget(registration);
@@ -248,7 +249,7 @@ impl Core {
         let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
         let next = match self.registrations.get_mut(registration) {
             Some(registration) => std::mem::replace(&mut registration.first, id),
-            None => self.index.insert((change.ident, change.filter), id).unwrap_or(NONE),
+            None => self.index.insert_reserved((change.ident, change.filter), id).unwrap_or(NONE),
         };
         if let Some(knote) = self.knotes.get_mut(id) {
             knote.next = next;
@@ -446,7 +447,9 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
         Errno::EINVAL => error!(errno, "fd {} is the queue itself", fd),
-        Errno::ELOOP => error!(errno, "fd {} would nest queues in a circle or too deep", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} would nest queues in a circle, too deep or too often", fd)
+        }
         Errno::EACCES => error!(errno, "fd {}: its file, or directory, may not be read", fd),
         Errno::ENOSPC => error!(errno, "fd {}: there are no watches of inotify left", fd),
         Errno::ENOTSUP => error!(errno, "fd {}: there is no /proc to watch files by", fd),

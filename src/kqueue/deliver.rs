@@ -6,10 +6,10 @@ use super::core::Core;
 use super::event::*;
 use super::filter::{self, Verdict};
 use super::knote::*;
-use super::set::{self, Laps, Source};
+use super::set::{self, Source};
 use super::slab::NONE;
 use crate::errno::Errno;
-use crate::sys::epoll::{self, Event};
+use crate::sys::epoll::{self, Event, Laps};
 use std::mem::MaybeUninit;
 
 impl Core {

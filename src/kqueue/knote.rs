@@ -2,9 +2,8 @@
 
 use super::event::*;
 use super::slab::{NONE, Slab};
+use crate::hash::Map;
 use crate::timerq::Node;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// Its events are not delivered for now.
 pub(super) const DISABLED: u8 = 0x1;
@@ -155,32 +154,7 @@ impl ActiveList {
 
 /// Where the records of idents are: of descriptors, under `DESCRIPTOR`, and
 /// the first knotes of other idents, under their filter.
-pub(super) type Index = HashMap<(u64, i16), u32, BuildHasherDefault<Mixer>>;
+pub(super) type Index = Map<(u64, i16), u32>;
 
 /// In an [`Index`], in place of a filter.
 pub(super) const DESCRIPTOR: i16 = 0;
-
-/// The idents are the program's own: no need for a hash that resists.
-#[derive(Default)]
-pub(super) struct Mixer(u64);
-
-impl Hasher for Mixer {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_i16(&mut self, number: i16) {
-        self.write_u64(u64::from(number.cast_unsigned()));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        let mixed = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ mixed >> 32;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}

@@ -42,6 +42,7 @@ use crate::sys::fd::Fd;
 use crate::sys::kept::{Identity, SharedIdentity};
 use crate::sys::{epoll, eventfd};
 use crate::table;
+use crate::util::alloc::TryVec;
 use crate::waiters::Waiters;
 use std::os::fd::RawFd;
 
@@ -155,7 +156,7 @@ impl Queue {
         let _ = epoll::delete(self.number(), old.main());
         if old.waiting > 0 {
             old.alarm();
-            core.retired.push(old);
+            core.retired.push_reserved(old);
         }
         Ok(())
     }

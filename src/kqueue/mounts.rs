@@ -10,10 +10,12 @@ use super::event::*;
 use super::filter;
 use super::set::{ET, IN};
 use crate::errno::Errno;
+use crate::hash::Seeded;
 use crate::sys::epoll;
 use crate::sys::fd::Fd;
 use crate::sys::mounts;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use crate::util::alloc::TryVec;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::mem::MaybeUninit;
 
 pub(super) struct Mounts {
@@ -88,7 +90,7 @@ fn parse(text: &[u8]) -> Result<Vec<Mount>, Errno> {
     for line in text.split(|byte| *byte == b'\n') {
         if let Some(mount) = parse_line(line) {
             found.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            found.push(mount);
+            found.push_reserved(mount);
         }
     }
     found.sort_unstable();
@@ -101,7 +103,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let number = str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let _parent = fields.next()?;
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = Seeded::new().build_hasher();
     for _ in 0..3 {
         fields.next()?.hash(&mut hasher);
     }

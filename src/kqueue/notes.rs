@@ -13,11 +13,11 @@ use super::registration::Registration;
 use super::slab::NONE;
 use super::snapshot::Snapshot;
 use crate::errno::Errno;
+use crate::hash::Map;
 use crate::sys::fd::{self, Fd};
 use crate::sys::file;
 use crate::sys::inotify::{self, Note, Of};
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use crate::util::alloc::TryMap;
 use std::os::fd::RawFd;
 
 /// For filters: the directory that the file lies in is watched for removals,
@@ -49,6 +49,12 @@ struct Watch {
 
 const FRESH: Watch = Watch { mask: 0, first: [NONE; 2], seen: Snapshot::NOTHING };
 
+impl Default for Watch {
+    fn default() -> Self {
+        FRESH
+    }
+}
+
 /// What a registration has here, in one role.
 #[derive(Clone, Copy)]
 pub(super) struct Noted {
@@ -70,7 +76,7 @@ struct Moved {
 
 pub(super) struct Notes {
     pub fd: Option<Fd>,
-    watches: HashMap<i32, Watch, BuildHasherDefault<Mixer>>,
+    watches: Map<i32, Watch>,
     moved: Option<Moved>,
     /// They are being taken just now.
     is_busy: bool,
@@ -80,7 +86,7 @@ pub(super) struct Notes {
 
 impl Notes {
     pub fn new() -> Self {
-        let watches = HashMap::default();
+        let watches = Map::default();
         Self { fd: None, watches, moved: None, is_busy: false, has_ended: false }
     }
 
@@ -224,7 +230,7 @@ impl Core {
         }
         let now = self.snapshot(id);
         let is_first = self.notes.first(watch, Role::File) == NONE;
-        let known = self.notes.watches.entry(watch).or_insert(FRESH);
+        let known = self.notes.watches.try_entry(watch)?;
         if let Some(now) = now.filter(|_| is_first && role == Role::File) {
             known.seen = now;
         }
@@ -244,7 +250,7 @@ impl Core {
             let added = added.and_then(|()| watch(self.notes.raw(), of, mask | libc::IN_MASK_ADD));
             let number = added.inspect_err(|_| self.close_notes())?;
             let Some(known) = self.notes.watches.get_mut(&number) else {
-                self.notes.watches.insert(number, Watch { mask, ..FRESH });
+                self.notes.watches.insert_reserved(number, Watch { mask, ..FRESH });
                 return Ok(number);
             };
             known.mask |= mask;

@@ -275,10 +275,13 @@ impl Core {
         Some(report)
     }
 
-    /// Reads what the connector has.
+    /// Reads what the connector has: all that was there when this begins, and
+    /// no more than can be there, since others may fork without end.
     pub fn take_connector(&mut self) {
-        // A knote that goes may take the connector with it.
-        while let Some(connector) = self.processes.connector.as_ref().and_then(Fd::check) {
+        for _ in 0..connector::MOST {
+            // A knote that goes may take the connector with it.
+            let connector = self.processes.connector.as_ref().and_then(Fd::check);
+            let Some(connector) = connector else { return };
             match connector::next(connector) {
                 Ok(Event::Fork { parent, child }) => self.forked(parent, child),
                 Ok(Event::Exec { pid }) => self.each_of(pid, |core, id| {

@@ -6,6 +6,7 @@ use super::control::{By, Collect};
 use super::event::*;
 use crate::errno::{Errno, Result, fail};
 use crate::sys::clock::Deadline;
+use crate::util::alloc::TryVecCopy;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -63,10 +64,9 @@ impl Readiness {
         let events = if room <= SMALL {
             small.get_mut(..room).unwrap_or_default()
         } else {
-            if large.try_reserve_exact(room).is_err() {
+            if large.try_lengthen(room, MaybeUninit::uninit()).is_err() {
                 fail!(ENOMEM, "no memory for {} events", room as i64);
             }
-            large.resize(room, MaybeUninit::uninit());
             large.as_mut_slice()
         };
         // SAFETY: no entries.

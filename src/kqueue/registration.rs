@@ -8,7 +8,8 @@ use super::notes::{NOT_NOTED, Noted};
 use super::set::*;
 use super::slab::NONE;
 use crate::errno::Errno;
-use crate::sys::{epoll, file};
+use crate::sys::epoll::{self, Laps};
+use crate::sys::file;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 

@@ -7,14 +7,13 @@
 //! is a queue's is asked of the kernel: only the queue's own epoll holds the
 //! queue's inner one.
 
-use super::knote::Mixer;
 use super::{Kqueue, Queue};
 use crate::errno::{Errno, Result, fail};
+use crate::hash::{Map, Seeded};
 use crate::sync::ForkMutex;
 use crate::sys::{directory, fd};
 use crate::table::{self, Pinned};
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use crate::util::alloc::{TryMap, TryVec};
 use std::os::fd::RawFd;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +26,7 @@ struct Entry {
 }
 
 struct Registry {
-    numbers: HashMap<RawFd, Entry, BuildHasherDefault<Mixer>>,
+    numbers: Map<RawFd, Entry>,
     /// All of them, to be looked at in turn.
     order: Vec<RawFd>,
     next: usize,
@@ -40,7 +39,7 @@ const AT_A_TIME: usize = 2;
 
 impl Registry {
     const fn new() -> Self {
-        let numbers = HashMap::with_hasher(BuildHasherDefault::new());
+        let numbers = Map::with_hasher(Seeded::new());
         Self { numbers, order: Vec::new(), next: 0 }
     }
 
@@ -48,9 +47,9 @@ impl Registry {
         if self.numbers.try_reserve(1).is_err() || self.order.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory for another queue");
         }
-        let before = self.numbers.insert(fd, entry);
+        let before = self.numbers.insert_reserved(fd, entry);
         if before.is_none() {
-            self.order.push(fd);
+            self.order.push_reserved(fd);
         }
         Ok(before)
     }
@@ -209,11 +208,9 @@ fn sweep(count: usize) {
 /// it may be a forked child's first, and another thread of the parent's have
 /// had it.
 fn begin() {
-    table::set_fork_hook(&FORK_HOOK);
+    table::set_fork_hook(table::ForkHook::Kqueues, after_fork);
     table::epoch();
 }
-
-static FORK_HOOK: table::ForkHook = table::ForkHook { run: after_fork };
 
 /// In a forked child: the queues that come along stay known.
 fn after_fork() {

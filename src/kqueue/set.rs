@@ -333,45 +333,6 @@ impl Set {
     }
 }
 
-/// Tells when an epoll has reported all that it has: what stays ready goes to
-/// the end of its list, so that all came when any of it comes again.
-pub(super) struct Laps {
-    count: usize,
-    first: u64,
-    /// The first may not stay ready: of every number of events that is a
-    /// power of two, the last.
-    anchor: u64,
-}
-
-impl Laps {
-    pub fn new() -> Self {
-        Self { count: 0, first: 0, anchor: 0 }
-    }
-
-    /// These came next.
-    pub fn is_over(&mut self, events: &[Event]) -> bool {
-        for event in events {
-            let word = event.u64;
-            if self.count > 0 && (word == self.first || word == self.anchor) {
-                return true;
-            }
-            self.count += 1;
-            if self.count == 1 {
-                self.first = word;
-            }
-            if self.count.is_power_of_two() {
-                self.anchor = word;
-            }
-        }
-        false
-    }
-
-    /// How many came before any came again.
-    pub fn length(&self) -> usize {
-        self.count
-    }
-}
-
 /// Whether a descriptor is registered with an epoll: ENOENT, it is not;
 /// EBADF, one of them is closed. This changes nothing: unlike a modification
 /// it does not make an edge come again.

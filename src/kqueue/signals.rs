@@ -10,7 +10,8 @@ use crate::sys::eventfd;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
 use crate::sys::wakeup::Wakeup;
-use crate::table::try_box;
+use crate::util::alloc::TryVec;
+use crate::util::try_box;
 use std::ffi::c_int;
 
 /// How a knote's signal is seen.
@@ -160,7 +161,7 @@ impl Core {
         else {
             fail!(ENOMEM, "no memory to watch signal {}", number);
         };
-        self.signals.list.push(watch);
+        self.signals.list.push_reserved(watch);
         if let Some(knote) = self.knotes.get_mut(id) {
             knote.state = watch.into();
         }

@@ -1,6 +1,7 @@
 //! Records by number; a number that is used again has another generation.
 
 use crate::sys::memory;
+use crate::util::alloc::TryVec;
 
 /// No record has this number.
 pub(super) const NONE: u32 = u32::MAX;
@@ -49,7 +50,7 @@ impl<T> Slab<T> {
         }
         let id = u32::try_from(self.slots.len()).ok().filter(|id| *id < limit)?;
         self.slots.try_reserve(1).ok()?;
-        self.slots.push(Slot { generation: 1, next: NONE, value: Some(value) });
+        self.slots.push_reserved(Slot { generation: 1, next: NONE, value: Some(value) });
         self.len += 1;
         Some(id)
     }

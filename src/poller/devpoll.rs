@@ -16,7 +16,7 @@ use crate::sys::fd::Fd;
 use crate::sys::kept::{Identity, SharedIdentity};
 use crate::sys::wakeup::Alarm;
 use crate::table::{Kind, Object, Shared};
-use std::mem::MaybeUninit;
+use crate::util::Out;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
 
@@ -100,9 +100,9 @@ impl DevPoll {
         })
     }
 
-    /// Waits; how many entries of `room` were filled.
-    pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
-        self.set.wait(room, timeout_ns)
+    /// Waits; what is ready is in `out` then, which was empty.
+    pub fn wait(&self, out: &mut Out<Ready>, timeout_ns: i64) -> Result<()> {
+        self.set.wait(out, timeout_ns)
     }
 }
 
@@ -131,8 +131,9 @@ impl Mirror {
                         self.always.insert(fd)?;
                     }
                     return Err(match errno {
-                        Errno::EINVAL | Errno::ELOOP => {
-                            error!(errno, "fd {} would wait for itself", fd)
+                        Errno::EINVAL => error!(errno, "fd {} would wait for itself", fd),
+                        Errno::ELOOP => {
+                            error!(errno, "fd {} would nest in a circle, too deep or too often", fd)
                         }
                         _ => errno.into(),
                     });

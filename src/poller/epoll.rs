@@ -5,8 +5,8 @@
 //! which descriptor it is for, all 64 bits of data are the caller's, and what
 //! comes late for a registration that is gone is recognised.
 
+use super::Ready;
 use super::fdmap::{Entry, FdMap};
-use super::{Ready, Sink};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
@@ -15,6 +15,8 @@ use crate::sys::fd::{self, Fd};
 use crate::sys::wakeup::Alarm;
 use crate::sys::{eventfd, fork};
 use crate::table::{self, Kind, Object, Shared};
+use crate::util::Out;
+use crate::util::alloc::TryVecCopy;
 use crate::waiters::{interrupted, pause};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -178,14 +180,14 @@ impl Epoll {
         }
     }
 
-    /// Waits; how many entries of `room` were filled.
-    pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
+    /// Waits; what is ready is in `out` then.
+    pub fn wait(&self, out: &mut Out<Ready>, timeout_ns: i64) -> Result<()> {
         let deadline = Deadline::after(timeout_ns);
         let mut gone = None;
         loop {
-            let fetched = self.wait_once(room, deadline, &mut gone)?;
-            if fetched.filled > 0 || deadline.passed() {
-                return Ok(fetched.filled);
+            let fetched = self.wait_once(out, deadline, &mut gone)?;
+            if out.filled() > 0 || deadline.passed() {
+                return Ok(());
             }
             if fetched.noise {
                 pause(deadline, interrupted)?;
@@ -193,27 +195,27 @@ impl Epoll {
         }
     }
 
-    /// One wait of the kernel's. `gone` is kept between the waits of one
-    /// call, and `None` before the first.
+    /// One wait of the kernel's, which replaces what is in `out`. `gone` is
+    /// kept between the waits of one call, and `None` before the first.
     pub fn wait_once(
         &self,
-        room: &mut [MaybeUninit<Ready>],
+        out: &mut Out<Ready>,
         deadline: Deadline,
         gone: &mut Option<u64>,
     ) -> Result<Fetched> {
         const SMALL: usize = 64;
         self.check()?;
+        out.truncate(0);
         let mut small = [MaybeUninit::<Event>::uninit(); SMALL];
         let mut large = Vec::new();
         // No more than can be delivered: an edge must not be fetched and lost.
-        let wanted = room.len().min(self.most_events());
+        let wanted = out.room().min(self.most_events());
         let buffer = if wanted <= SMALL {
             small.get_mut(..wanted).unwrap_or_default()
         } else {
-            if large.try_reserve_exact(wanted).is_err() {
+            if large.try_lengthen(wanted, MaybeUninit::uninit()).is_err() {
                 fail!(ENOMEM, "no memory for {} events", wanted as i64);
             }
-            large.resize(wanted, MaybeUninit::uninit());
             &mut large
         };
         let result = sys::wait(self.open_fd()?, buffer, deadline.left_ns());
@@ -224,8 +226,8 @@ impl Epoll {
         // have closed the object, or forked.
         self.check()?;
         match result {
-            Ok(events) => Ok(self.deliver(events, &mut Sink::new(room), gone)),
-            Err(Errno::EINTR) => Ok(Fetched { filled: 0, alarmed: false, noise: false }),
+            Ok(events) => Ok(self.deliver(events, out, gone)),
+            Err(Errno::EINTR) => Ok(Fetched { alarmed: false, noise: false }),
             Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll any more", self.fileno()),
             Err(errno) => Err(explain(errno, self.fileno())),
         }
@@ -238,7 +240,7 @@ impl Epoll {
         self.registered().map.len() + FOREIGN
     }
 
-    fn deliver(&self, events: &[Event], sink: &mut Sink, gone: &mut Option<u64>) -> Fetched {
+    fn deliver(&self, events: &[Event], out: &mut Out<Ready>, gone: &mut Option<u64>) -> Fetched {
         // A registration is put into the map under this lock, so its first
         // event cannot be looked up before that is done.
         let registered = self.registered();
@@ -248,16 +250,18 @@ impl Epoll {
             match registered.find(word) {
                 Owner::Alarm => alarmed = true,
                 Owner::AlarmOfOther => noise = true,
-                Owner::Registration(fd, data) => sink.push(Ready { fd, events: bits, data }),
+                Owner::Registration(fd, data) => {
+                    out.push(Ready { fd, events: bits, data });
+                }
                 // Once it may have been unregistered between the kernel's
                 // answer and now; a second time, the kernel still has it.
                 Owner::Gone if *gone != Some(word) => *gone = Some(word),
                 Owner::Gone | Owner::Unknown => {
-                    sink.push(Ready { fd: -1, events: bits, data: word });
+                    out.push(Ready { fd: -1, events: bits, data: word });
                 }
             }
         }
-        Fetched { filled: sink.filled, alarmed, noise }
+        Fetched { alarmed, noise }
     }
 
     fn check(&self) -> Result<()> {
@@ -271,11 +275,10 @@ impl Epoll {
     }
 }
 
-/// What one wait of the kernel's brought: how many entries were filled,
-/// whether the alarm is on, and whether something was ready that is nobody's
-/// here and will be so again at once.
+/// What one wait of the kernel's brought besides events: whether the alarm is
+/// on, and whether something was ready that is nobody's here and will be so
+/// again at once.
 pub(crate) struct Fetched {
-    pub filled: usize,
     pub alarmed: bool,
     pub noise: bool,
 }
@@ -326,7 +329,9 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
         Errno::EINVAL => {
             error!(errno, "fd {} is the epoll itself, or its events do not go together", fd)
         }
-        Errno::ELOOP => error!(errno, "fd {} would nest epoll sets in a circle or too deep", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} would nest epoll sets in a circle, too deep or too often", fd)
+        }
         _ => errno.into(),
     }
 }

@@ -1,6 +1,7 @@
 //! A short sorted list of descriptors that can run out of memory politely.
 
 use crate::errno::{Result, fail};
+use crate::util::alloc::TryVec;
 use std::os::fd::RawFd;
 
 pub(super) struct FdList(Vec<RawFd>);
@@ -24,11 +25,10 @@ impl FdList {
 
     /// Adds it, if it is not there.
     pub fn insert(&mut self, fd: RawFd) -> Result<()> {
-        if let Err(place) = self.0.binary_search(&fd) {
-            if self.0.try_reserve(1).is_err() {
-                fail!(ENOMEM, "no memory to register fd {}", fd);
-            }
-            self.0.insert(place, fd);
+        if let Err(place) = self.0.binary_search(&fd)
+            && self.0.try_insert(place, fd).is_err()
+        {
+            fail!(ENOMEM, "no memory to register fd {}", fd);
         }
         Ok(())
     }

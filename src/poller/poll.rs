@@ -1,14 +1,15 @@
 //! Poll sets: poll(2) with a memory.
 
+use super::Ready;
 use super::fdmap::{Entry, FdMap};
-use super::{Ready, Sink};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::ForkMutex;
 use crate::sys::clock::Deadline;
 use crate::sys::poll::{ALWAYS_REPORTED, entry, look, revents};
 use crate::table::{Kind, Object, Shared};
+use crate::util::Out;
+use crate::util::alloc::TryVec;
 use crate::waiters::Waiters;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 /// A set of descriptors to poll.
@@ -84,8 +85,8 @@ impl PollSet {
         self.map.for_each(visit);
     }
 
-    /// Waits; how many entries of `room` were filled.
-    pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
+    /// Waits; what is ready is in `out` then, which was empty.
+    pub fn wait(&self, out: &mut Out<Ready>, timeout_ns: i64) -> Result<()> {
         let mut visit = self.waiters.enter(Deadline::after(timeout_ns));
         loop {
             visit.check()?;
@@ -98,10 +99,12 @@ impl PollSet {
             // forked, and then this is no place to take a lock.
             visit.check()?;
             let over = visit.is_over();
-            let filled = if ready > 0 { self.report(&snapshot, &mut Sink::new(room)) } else { 0 };
+            if ready > 0 {
+                self.report(&snapshot, out);
+            }
             self.keep(snapshot);
-            if filled > 0 || (over && ready == 0) {
-                return Ok(filled);
+            if out.filled() > 0 || (over && ready == 0) {
+                return Ok(());
             }
         }
     }
@@ -117,8 +120,8 @@ impl PollSet {
         if fds.try_reserve(self.map.len() + 1).is_err() {
             fail!(ENOMEM, "no memory to poll {} descriptors", self.map.len() as i64);
         }
-        self.map.for_each(|fd, registered| fds.push(entry(fd, registered.events)));
-        fds.push(entry(-1, 0));
+        self.map.for_each(|fd, registered| fds.push_reserved(entry(fd, registered.events)));
+        fds.push_reserved(entry(-1, 0));
         Ok(Snapshot { version, fds })
     }
 
@@ -128,7 +131,7 @@ impl PollSet {
 
     /// Reports what is ready and still registered, from where the last
     /// report that ran out of room ended.
-    fn report(&self, snapshot: &Snapshot, sink: &mut Sink) -> usize {
+    fn report(&self, snapshot: &Snapshot, out: &mut Out<Ready>) {
         let mut state = self.state.lock();
         let watched = snapshot.fds.split_last().map_or(&[][..], |(_, watched)| watched);
         let (before, from) =
@@ -140,13 +143,12 @@ impl PollSet {
             if events == 0 {
                 continue;
             }
-            if sink.is_full() {
+            if out.is_full() {
                 state.next = polled.fd;
                 break;
             }
-            sink.push(Ready { fd: polled.fd, events, data: registered.data });
+            out.push(Ready { fd: polled.fd, events, data: registered.data });
         }
-        sink.filled
     }
 }
 

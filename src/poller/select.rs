@@ -7,6 +7,7 @@
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::clock::Deadline;
 use crate::sys::{fd, select as sys};
+use crate::util::alloc::TryVecCopy;
 use crate::waiters::interrupted;
 use std::os::fd::RawFd;
 
@@ -85,10 +86,9 @@ impl FdSets {
     fn new(max: RawFd) -> Result<Self> {
         let len = if max < 0 { 0 } else { 3 * (place(max).0 + 1) };
         let mut words = Vec::new();
-        if words.try_reserve_exact(len).is_err() {
+        if words.try_lengthen(len, 0).is_err() {
             fail!(ENOMEM, "no memory for descriptors up to {}", max);
         }
-        words.resize(len, 0);
         // An open descriptor is not the largest number of its type.
         Ok(Self { count: max.saturating_add(1), words })
     }

@@ -1,19 +1,19 @@
 //! Selectors: read and write readiness on any of the other interfaces.
 
+use super::Ready;
 use super::devpoll::DevPoll;
 use super::epoll::Epoll;
 use super::fdlist::FdList;
 use super::fdmap::{Entry, FdMap};
 use super::poll::PollSet;
-use super::{Ready, Sink};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::kqueue::Readiness;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clock::Deadline;
 use crate::sys::fd;
-use crate::table::{Kind, Object, Shared, try_room};
+use crate::table::{Kind, Object, Shared};
+use crate::util::{Out, try_room};
 use crate::waiters::{interrupted, pause};
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
 
@@ -144,47 +144,42 @@ impl Selector {
         })
     }
 
-    /// Waits; how many entries of `room` were filled.
-    pub fn wait(&self, room: &mut [MaybeUninit<Ready>], timeout_ns: i64) -> Result<usize> {
+    /// Waits; what is ready is in `out` then, which was empty.
+    pub fn wait(&self, out: &mut Out<Ready>, timeout_ns: i64) -> Result<()> {
         let deadline = Deadline::after(timeout_ns);
         if let Engine::Epoll(epoll) = &self.engine {
-            return self.wait_epoll(epoll, room, deadline);
+            return self.wait_epoll(epoll, out, deadline);
         }
         loop {
             let left = deadline.left_ns().unwrap_or(-1);
-            let filled = match &self.engine {
-                Engine::DevPoll(devpoll) => devpoll.wait(room, left)?,
-                Engine::Kqueue(kqueue) => wait_kqueue(kqueue, room, deadline)?,
-                Engine::Select(set) | Engine::Poll(set) => set.wait(room, left)?,
-                Engine::Epoll(_) => 0,
-            };
-            let filled = self.translate(room, filled);
-            if filled > 0 || deadline.passed() {
-                return Ok(filled);
+            match &self.engine {
+                Engine::DevPoll(devpoll) => devpoll.wait(out, left)?,
+                Engine::Kqueue(kqueue) => wait_kqueue(kqueue, out, deadline)?,
+                Engine::Select(set) | Engine::Poll(set) => set.wait(out, left)?,
+                Engine::Epoll(_) => {}
+            }
+            self.translate(out);
+            if out.filled() > 0 || deadline.passed() {
+                return Ok(());
             }
         }
     }
 
-    fn wait_epoll(
-        &self,
-        epoll: &Epoll,
-        room: &mut [MaybeUninit<Ready>],
-        deadline: Deadline,
-    ) -> Result<usize> {
+    fn wait_epoll(&self, epoll: &Epoll, out: &mut Out<Ready>, deadline: Deadline) -> Result<()> {
         let mut gone = None;
         let mut strange = false;
         loop {
-            let fetched = epoll.wait_once(room, deadline, &mut gone)?;
-            let mut filled = self.translate(room, fetched.filled);
-            if fetched.alarmed {
-                filled = self.append_always(room, filled);
-            }
-            if filled > 0 || deadline.passed() {
-                return Ok(filled);
-            }
+            let fetched = epoll.wait_once(out, deadline, &mut gone)?;
             // Only events of what is not registered, again: left over by a
             // descriptor that was closed while a duplicate of it lives on.
-            let only_strange = fetched.filled > 0;
+            let only_strange = out.filled() > 0;
+            self.translate(out);
+            if fetched.alarmed {
+                self.append_always(out);
+            }
+            if out.filled() > 0 || deadline.passed() {
+                return Ok(());
+            }
             if fetched.noise || only_strange && strange {
                 pause(deadline, interrupted)?;
             }
@@ -193,43 +188,37 @@ impl Selector {
     }
 
     /// Turns the engine's events into READ and WRITE as registered; what is
-    /// not, or no more, is left out. How many are left.
-    fn translate(&self, room: &mut [MaybeUninit<Ready>], filled: usize) -> usize {
+    /// not, or no more, is left out.
+    fn translate(&self, out: &mut Out<Ready>) {
         let keys = self.keys();
         let mut kept = 0;
-        for from in 0..filled {
-            let Some(entry) = room.get(from) else { break };
-            // SAFETY: the engine filled that many entries.
-            let mut ready = unsafe { entry.assume_init() };
+        for from in 0..out.filled() {
+            let Some(mut ready) = out.get(from) else { break };
             let Some(key) = keys.map.get(ready.fd) else { continue };
             ready.events = read_write(ready.events) & key.events;
             ready.data = key.data;
-            if ready.events != 0
-                && let Some(place) = room.get_mut(kept)
-            {
-                place.write(ready);
+            if ready.events != 0 {
+                out.set(kept, ready);
                 kept += 1;
             }
         }
-        kept
+        out.truncate(kept);
     }
 
     /// Adds those that are always ready, from the one after the last
     /// reported, as far as there is room.
-    fn append_always(&self, room: &mut [MaybeUninit<Ready>], filled: usize) -> usize {
+    fn append_always(&self, out: &mut Out<Ready>) {
         let mut keys = self.keys();
-        let mut sink = Sink { room, filled };
         for _ in 0..keys.always.len() {
             let Some(fd) = keys.always.after(keys.last) else { break };
-            if sink.is_full() {
+            if out.is_full() {
                 break;
             }
             keys.last = fd;
             if let Some(Entry { events, data, .. }) = keys.map.get(fd) {
-                sink.push(Ready { fd, events, data });
+                out.push(Ready { fd, events, data });
             }
         }
-        sink.filled
     }
 }
 
@@ -283,36 +272,28 @@ impl Engine {
 
 /// Waits on a kqueue, which has an event each for reading and for writing:
 /// one entry for each descriptor.
-fn wait_kqueue(
-    kqueue: &Readiness,
-    room: &mut [MaybeUninit<Ready>],
-    deadline: Deadline,
-) -> Result<usize> {
-    let mut sink = Sink::new(room);
-    kqueue.wait(sink.room.len(), deadline, |fd, reads| {
+fn wait_kqueue(kqueue: &Readiness, out: &mut Out<Ready>, deadline: Deadline) -> Result<()> {
+    kqueue.wait(out.room(), deadline, |fd, reads| {
         let events = if reads { libc::POLLIN } else { libc::POLLOUT } as u32;
-        sink.push(Ready { fd, events, data: 0 });
+        out.push(Ready { fd, events, data: 0 });
     })?;
-    let filled = sink.filled;
-    let Some(entries) = room.get_mut(..filled) else { return Ok(0) };
-    // SAFETY: they were filled; the type needs no other care.
-    let entries = unsafe { &mut *(&raw mut *entries as *mut [Ready]) };
-    entries.sort_unstable_by_key(|ready| ready.fd);
+    out.with_filled(|filled| filled.sort_unstable_by_key(|ready| ready.fd));
     let mut kept = 0usize;
-    for at in 0..filled {
-        let Some(ready) = entries.get(at).copied() else { break };
-        let before = kept.checked_sub(1).and_then(|last| entries.get_mut(last));
-        match before.filter(|before| before.fd == ready.fd) {
-            Some(before) => before.events |= ready.events,
+    for at in 0..out.filled() {
+        let Some(ready) = out.get(at) else { break };
+        let before = kept.checked_sub(1).and_then(|last| Some((last, out.get(last)?)));
+        match before.filter(|(_, before)| before.fd == ready.fd) {
+            Some((last, before)) => {
+                out.set(last, Ready { events: before.events | ready.events, ..before });
+            }
             None => {
-                if let Some(place) = entries.get_mut(kept) {
-                    *place = ready;
-                }
+                out.set(kept, ready);
                 kept += 1;
             }
         }
     }
-    Ok(kept)
+    out.truncate(kept);
+    Ok(())
 }
 
 /// What reading and writing would find: everything that is not plain

@@ -3,7 +3,7 @@
 pub(crate) use super::asyncs::async_send;
 pub(crate) use super::calls::{
     add_file, add_io, add_object, add_plain, add_timer, change, event_name, get_name, io_modify,
-    loop_of, set_name, timer_again, timer_remaining, timer_set, watcher_close,
+    loop_of, set_destroy, set_name, timer_again, timer_remaining, timer_set, watcher_close,
 };
 pub(crate) use super::clocks::clock_index;
 pub(crate) use super::command::Change;
@@ -31,12 +31,14 @@ use super::command::{Command, Post};
 use super::core::Core;
 use super::desk;
 use super::event::Callback;
-use super::mailbox::{self, Letter};
+use super::letters::Letter;
+use super::mailbox;
 use super::named::{named, named_quietly};
 use super::registry;
 use crate::errno::{Errno, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::table::{self, Kind};
+use crate::util::alloc::TryVec;
 use std::ffi::c_void;
 use std::os::fd::RawFd;
 
@@ -56,10 +58,9 @@ pub(crate) fn create(options: &Options) -> Result<i64> {
 /// Leaves a bit for the loop. A signal handler may call this.
 fn leave(handle: i64, bits: u64) -> std::result::Result<(), Errno> {
     let named = named_quietly(handle, Kind::Loop)?;
-    match named.desk.mail.leave(handle, bits) {
+    match named.desk.mail.leave(named.desk, handle, bits) {
         None => Err(Errno::ESTALE),
-        Some(true) if !named.desk.ring() => Err(Errno::EBADF),
-        Some(_) => Ok(()),
+        Some(wake) => wake.now(),
     }
 }
 
@@ -104,9 +105,7 @@ pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_vo
         };
         return named.with(direct, |_| Ok(()));
     }
-    if named.desk.mail.post(letter) {
-        named.desk.ring();
-    }
+    drop(named.desk.mail.post(named.desk, letter));
     Ok(())
 }
 
@@ -146,7 +145,7 @@ pub(crate) fn advance(handle: i64, ns: i64) -> Result<()> {
         },
         |gate| {
             gate.expect_commands(1)?;
-            gate.inbox.push(Command::Advance(ns));
+            gate.inbox.push_reserved(Command::Advance(ns));
             Ok(())
         },
     )

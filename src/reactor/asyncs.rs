@@ -3,10 +3,10 @@
 use super::core::Core;
 use super::event::Event;
 use super::flags::*;
-use super::mailbox::{Links, NOBODY};
 use super::named::named_quietly;
 use super::record::{self, LIVE, Record};
 use super::running::Run;
+use super::sent_stack::{Links, NOBODY};
 use crate::errno::{Errno, Result};
 use crate::sync::Ordering::Relaxed;
 use crate::table::{Handle, Kind};
@@ -18,19 +18,10 @@ impl Run {
         if !self.desk.mail.has_sent() && !core.has_sent() {
             return Ok(());
         }
-        let own = std::mem::take(&mut core.sent);
         core.take_sent();
         if self.desk.has_inbox() {
             // What was asked for before one was sent to comes before.
             core.receive(&mut self.desk.gate());
-        }
-        for index in own {
-            // Or it is closed, and its record another's.
-            if let Some(record) = record::get(index)
-                && off_stack(record.flags.load(Relaxed))
-            {
-                self.sent_to(index, record)?;
-            }
         }
         // SAFETY: as above.
         while let Some((index, record)) = unsafe { self.core() }.next_arrived() {
@@ -57,10 +48,19 @@ impl Core {
         }
     }
 
+    /// One that was sent to while it was disabled, and taken off the stack, is
+    /// enabled: it is put there again.
+    pub fn send_again(&mut self, index: u32, record: &Record) {
+        record.unset(OFF_STACK);
+        let mail = &self.desk.mail;
+        // The loop is there: its stack takes it.
+        drop(mail.push(self.desk, &InRecords, index, mail.sent_tag()));
+    }
+
     /// Whether some that were sent to are off the stack already.
     #[inline]
     pub fn has_sent(&self) -> bool {
-        !self.sent.is_empty() || self.arrived != NOBODY
+        self.arrived != NOBODY
     }
 
     /// Takes all async watchers that were sent to off the stack, for
@@ -86,14 +86,17 @@ impl Core {
         Some((index, record))
     }
 
-    /// For a loop that is closed: nobody is on the stack any more.
+    /// For a loop whose watchers are all closed: takes those off the stack
+    /// that were sent to, and has every later push refused.
     pub fn forget_sent(&mut self) {
-        // What an iteration has left, and what is on the stack.
-        for _ in 0..2 {
-            self.take_sent();
-            while let Some((_, record)) = self.next_arrived() {
-                record.receive();
-            }
+        let mut index = self.desk.mail.close_sent();
+        while let Some(record) = record::get(index).filter(|_| index != NOBODY) {
+            index = link(record);
+            record.receive();
+        }
+        // What an iteration has left.
+        while let Some((_, record)) = self.next_arrived() {
+            record.receive();
         }
     }
 
@@ -134,15 +137,18 @@ pub(crate) fn async_send(handle: i64) -> std::result::Result<(), Errno> {
     let Some(desk) = record.desk().filter(|desk| is_async && desk.is_usable()) else {
         return refuse_send(handle);
     };
+    let tag = desk.mail.sent_tag();
     match record.send(named) {
         None => refuse_send(handle),
         Some(false) => Ok(()),
-        Some(true) => {
-            if desk.mail.push(&InRecords, named.index) && !desk.ring() {
-                return Err(Errno::EBADF);
+        Some(true) => match desk.mail.push(desk, &InRecords, named.index, tag) {
+            Some(wake) => wake.now(),
+            None => {
+                // The loop was closed since, and has left the record to this.
+                record.receive();
+                Err(Errno::ESTALE)
             }
-            Ok(())
-        }
+        },
     }
 }
 

@@ -3,11 +3,12 @@
 
 use super::command::{Change, Command, Registered};
 use super::desk::Gate;
-use super::event::{Event, Target};
+use super::event::{Destroy, Event, Target};
 use super::flags::*;
 use super::io;
+use super::letters::Letter;
 use super::named::{Named, named};
-use super::objects::{self, Watch, Watched};
+use super::objects::{self, Watch, Watched, Watching};
 use super::record;
 use super::record::LIVE;
 use super::timers::{self, NewTimer, Setting};
@@ -17,7 +18,9 @@ use crate::errno::{Result, fail};
 use crate::files::{Request, Rest};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
-use crate::table::{self, Kind};
+use crate::table::{self, Handle, Kind};
+use crate::util::alloc::{TryMap, TryVec, try_copy};
+use crate::util::{Out, try_box};
 use std::cell::Cell;
 use std::os::fd::RawFd;
 
@@ -35,8 +38,10 @@ pub(super) fn fresh_at(
         }
         let block = record::take_block()?;
         let first = block * record::PER_BLOCK;
-        gate.reserve.extend((first + 1..first + record::PER_BLOCK).rev());
-        gate.inbox.push(Command::Block(block));
+        for index in (first + 1..first + record::PER_BLOCK).rev() {
+            gate.reserve.push_reserved(index);
+        }
+        gate.inbox.push_reserved(Command::Block(block));
     }
     let Some(index) = gate.reserve.pop() else { fail!(ENOMEM, "no memory for a watcher") };
     Fresh::new(named.desk, index, source, target)
@@ -51,11 +56,24 @@ impl Gate {
         Ok(())
     }
 
+    /// The loop has removed the registration of a descriptor: perhaps that of a
+    /// watcher in here.
+    pub fn deregistered(&mut self, fd: RawFd) {
+        for command in &mut self.inbox {
+            if let Command::AddIo(handle, how) | Command::AddObject(handle, how, _) = command
+                && matches!(how, Registered::Alone(_))
+                && watches(*handle, fd)
+            {
+                *how = Registered::Shared;
+            }
+        }
+    }
+
     pub fn publish(&mut self, fresh: &Fresh, named: &Named, command: Command) -> i64 {
         let handle = fresh.handle();
         fresh.record.set_state(LIVE);
         named.desk.count_from_outside(1);
-        self.inbox.push(command);
+        self.inbox.push_reserved(command);
         handle
     }
 }
@@ -114,27 +132,39 @@ fn add_descriptor(
                 watched.begin(named.desk.handle())?;
             }
             let fresh = fresh_at(gate, &named, source, target)?;
+            let watching = |watched| Watching { index: fresh.index, watched };
+            let letter = watched.map(|watched| try_box(Letter::new(0, watching(watched))));
+            let Some(letter) = letter.map_or(Some(None), |letter| letter.map(Some)) else {
+                gate.reserve.push_reserved(fresh.index);
+                fail!(ENOMEM, "no memory for a watcher");
+            };
             io::fill(fresh.record, fd, events);
-            let how = match io::register(gate.epoll, fd, events, fresh.handle()) {
+            let how = match io::register(named.desk, gate.epoll, fd, events, fresh.handle()) {
                 Ok(how) => how,
                 Err(error) => {
-                    gate.reserve.push(fresh.index);
+                    gate.reserve.push_reserved(fresh.index);
                     return Err(error);
                 }
             };
             match how {
                 Registered::Alone(_) => {}
-                Registered::Shared => fresh.record.set(SHARED),
+                Registered::Shared => fresh.record.set(SHARED | JOINS),
                 Registered::Always => fresh.record.set(ALWAYS),
             }
             let handle = fresh.handle();
-            let command = match watched {
+            let command = match letter {
                 None => Command::AddIo(handle, how),
-                Some(watched) => Command::AddObject(handle, how, watched),
+                Some(letter) => Command::AddObject(handle, how, letter),
             };
             Ok(gate.publish(&fresh, &named, command))
         },
     )
+}
+
+/// Whether a descriptor is that of a watcher, which may be closed already.
+fn watches(handle: i64, fd: RawFd) -> bool {
+    let record = Handle::unpack_as(handle, Kind::Watcher).and_then(|h| record::get(h.index));
+    record.is_some_and(|record| io::fd_of(record) == fd)
 }
 
 /// See evloop_add_file and evloop_add_file_fd.
@@ -149,7 +179,7 @@ pub(crate) fn add_file(handle: i64, request: &Request<'_>, target: Target) -> Re
             match started {
                 Ok(rest) => Ok(Started::Root(fresh, rest)),
                 Err(error) => {
-                    gate.reserve.push(fresh.index);
+                    gate.reserve.push_reserved(fresh.index);
                     Err(error)
                 }
             }
@@ -190,7 +220,7 @@ fn finish_file(named: &Named, fresh: &Fresh, rest: Rest, request: &Request<'_>) 
                 named.desk.files.lock().give_up(gate.epoll, fresh.index);
                 // Others may have filled it meanwhile.
                 if gate.reserve.try_reserve(1).is_ok() {
-                    gate.reserve.push(fresh.index);
+                    gate.reserve.push_reserved(fresh.index);
                 }
                 Ok(())
             },
@@ -200,7 +230,7 @@ fn finish_file(named: &Named, fresh: &Fresh, rest: Rest, request: &Request<'_>) 
 }
 
 /// See evloop_event_name and evloop_event_old_name.
-pub(crate) fn event_name(event: &Event, old: bool, room: &mut [u8]) -> Result<usize> {
+pub(crate) fn event_name(event: &Event, old: bool, out: &mut Out<u8>) -> Result<usize> {
     if event.r#type != Source::File as i32 {
         fail!(EINVAL, "an event of type {} has no name", event.r#type);
     }
@@ -208,7 +238,8 @@ pub(crate) fn event_name(event: &Event, old: bool, room: &mut [u8]) -> Result<us
     named.check()?;
     let state = named.desk.files.lock();
     let name = state.name(event, old)?;
-    copy_text(name, room);
+    out.push_text(name);
+    out.end_text();
     Ok(name.len())
 }
 
@@ -240,7 +271,7 @@ fn remote_deadline(gate: &mut Gate, named: &Named, clock: usize, setting: &Setti
     if !named.desk.is_virtual() && known >> queue & 1 == 0 {
         gate.expect_commands(1)?;
         let fd = clocks::create_fd(queue)?;
-        gate.inbox.push(Command::Clock(queue, fd));
+        gate.inbox.push_reserved(Command::Clock(queue, fd));
         gate.clocks |= 1 << queue;
     }
     if setting.absolute {
@@ -280,7 +311,7 @@ pub(crate) fn change(handle: i64, change: Change) -> Result<()> {
         |core| core.change(named.handle.index, named.record, change),
         |gate| {
             gate.expect_commands(1)?;
-            gate.inbox.push(Command::Change(handle, change));
+            gate.inbox.push_reserved(Command::Change(handle, change));
             Ok(())
         },
     )
@@ -313,7 +344,7 @@ pub(crate) fn timer_set(handle: i64, setting: Setting) -> Result<()> {
             gate.expect_commands(2)?;
             let clock = named.record.flags.load(Relaxed) >> CLOCK_SHIFT & CLOCK_MASK;
             let deadline = remote_deadline(gate, &named, clock as usize, &setting)?;
-            gate.inbox.push(Command::Set(handle, setting, deadline));
+            gate.inbox.push_reserved(Command::Set(handle, setting, deadline));
             Ok(())
         },
     )
@@ -341,7 +372,7 @@ pub(crate) fn timer_again(handle: i64) -> Result<()> {
                 return Err(timers::never_relative());
             }
             let now = named.desk.now(queue);
-            gate.inbox.push(Command::Again(handle, now.saturating_add(period)));
+            gate.inbox.push_reserved(Command::Again(handle, now.saturating_add(period)));
             Ok(())
         },
     )
@@ -379,21 +410,18 @@ pub(crate) fn loop_of(handle: i64) -> Result<i64> {
 /// See evloop_watcher_set_name.
 pub(crate) fn set_name(handle: i64, name: Option<&[u8]>) -> Result<()> {
     let named = named(handle, Kind::Watcher)?;
-    let mut copy = Vec::new();
     let bytes = name.unwrap_or_default();
-    if copy.try_reserve_exact(bytes.len()).is_err() {
+    let Some(copy) = try_copy(bytes) else {
         fail!(ENOMEM, "no memory for a name of {} bytes", bytes.len() as i64);
-    }
-    copy.extend_from_slice(bytes);
+    };
     let mut gate = named.lock()?;
     if name.is_none() {
         gate.names.remove(&handle);
         return Ok(());
     }
-    if gate.names.try_reserve(1).is_err() {
+    if gate.names.try_put(handle, copy).is_err() {
         fail!(ENOMEM, "no memory for a name");
     }
-    gate.names.insert(handle, copy.into_boxed_slice());
     drop(gate);
     // So that closing it forgets the name; if it was closed by now:
     change(handle, Change::Named).inspect_err(|_| {
@@ -402,22 +430,33 @@ pub(crate) fn set_name(handle: i64, name: Option<&[u8]>) -> Result<()> {
 }
 
 /// See evloop_watcher_get_name.
-pub(crate) fn get_name(handle: i64, room: &mut [u8]) -> Result<usize> {
+pub(crate) fn get_name(handle: i64, out: &mut Out<u8>) -> Result<usize> {
     let named = named(handle, Kind::Watcher)?;
     let gate = named.lock()?;
     let name = gate.names.get(&handle).map(|name| &**name).unwrap_or_default();
-    copy_text(name, room);
+    out.push_text(name);
+    out.end_text();
     Ok(name.len())
 }
 
-/// As much of a text as there is room for, and a NUL byte.
-fn copy_text(text: &[u8], room: &mut [u8]) {
-    if let Some(last) = room.len().checked_sub(1) {
-        let len = text.len().min(last);
-        for (to, from) in room.iter_mut().zip(text.iter().take(len).chain(&[0])) {
-            *to = *from;
-        }
-    }
+/// See evloop_watcher_set_destroy.
+pub(crate) fn set_destroy(handle: i64, target: Target) -> Result<()> {
+    let named = named(handle, Kind::Watcher)?;
+    // Taken by one of the two.
+    let letter = Cell::new(Some(Destroy::of(handle, target)?));
+    named.with(
+        |core| match letter.take() {
+            Some(letter) => core.set_destroy(named.handle.index, named.record, letter),
+            None => Ok(()),
+        },
+        |gate| {
+            gate.expect_commands(1)?;
+            if let Some(letter) = letter.take() {
+                gate.inbox.push_reserved(Command::Destroy(letter));
+            }
+            Ok(())
+        },
+    )
 }
 
 /// See evloop_watcher_close.
@@ -444,35 +483,43 @@ pub(crate) fn watcher_close(handle: i64, wait: bool) -> Result<()> {
     if !gate.running {
         return named.with_idle(gate, |core| core.close(&named));
     }
-    let rings = named.desk.leave_work();
-    close_remotely(&mut gate, &named)?;
-    if wait {
-        named.desk.await_callback(gate, rings);
+    let wake = named.desk.leave_work();
+    let closed = close_remotely(&mut gate, &named);
+    if wait && closed.is_ok() {
+        drop(wake);
+        named.desk.await_callback(gate);
     } else {
         drop(gate);
-        if rings {
-            named.desk.ring();
-        }
+        drop(wake);
     }
-    Ok(())
+    closed
 }
 
 /// Closes a watcher of a loop that another thread runs.
 fn close_remotely(gate: &mut Gate, named: &Named) -> Result<()> {
-    gate.expect_commands(1)?;
     let record = named.record;
     let flags = record.flags.load(Relaxed);
-    if !record.close(named.handle) {
+    let told = Source::of(flags).is_descriptor() && io::is_registered(flags);
+    // Closing does not fail: without memory for a command the record says it.
+    let is_listed = gate.expect_commands(1).is_ok();
+    let is_closed = match is_listed {
+        true => record.close(named.handle),
+        false => record.close_unlisted(named.handle, told),
+    };
+    if !is_closed {
         return table::stale(named.handle.pack());
     }
     named.desk.count_from_outside(-1);
-    let told = Source::of(flags).is_descriptor() && io::is_registered(flags);
     if told && named.desk.has_epoll() {
         // If others watch it, too, the loop registers it again for them.
         // Closed before, perhaps: then the kernel knows it no more.
         let _ = epoll::delete(gate.epoll, io::fd_of(record));
     }
-    gate.inbox.push(Command::Close(named.handle.pack(), told));
+    if is_listed {
+        gate.inbox.push_reserved(Command::Close(named.handle.pack(), told));
+    } else {
+        gate.unlisted += 1;
+    }
     Ok(())
 }
 

@@ -5,11 +5,13 @@
 
 use super::core::Core;
 use super::desk::{CLOCKS, Desk, REAL_TIME};
+use super::own_fds::OwnFd;
 use super::timers::Nodes;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, timerfd};
+use crate::timerfd::cannot_create;
 use crate::timerq::TimerQueue;
 use std::os::fd::RawFd;
 
@@ -55,8 +57,7 @@ pub(super) fn create_fd(clock: usize) -> Result<Fd> {
     match timerfd::create(id, true) {
         Ok(fd) => Ok(fd),
         Err(Errno::EINVAL) => fail!(ENOTSUP, "this system has no clock {}", id),
-        Err(Errno::EPERM) => fail!(EPERM, "clock {} needs the capability CAP_WAKE_ALARM", id),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(cannot_create(errno, id)),
     }
 }
 
@@ -113,8 +114,8 @@ impl Core {
 
     pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
         if self.timers.clock(clock).fd.is_none() {
-            self.number_is_ours(fd.raw());
             self.register_clock(self.own_epoll()?, clock, fd.raw())?;
+            self.fd_is_ours(OwnFd::Clock(clock), fd.raw());
             self.timers.clock(clock).fd = Some(fd);
             let ready = self.desk.clocks.load(Relaxed);
             self.desk.clocks.store(ready | 1 << clock, Relaxed);
@@ -133,7 +134,8 @@ impl Core {
             }
         }
         for (index, fresh) in fresh.into_iter().enumerate() {
-            self.number_is_ours(fresh.as_ref().map_or(-1, Fd::raw));
+            let number = fresh.as_ref().map_or(-1, Fd::raw);
+            self.fd_is_ours(OwnFd::Clock(index), number);
             let clock = self.timers.clock(index);
             // The child may have closed it, and use the number for another.
             std::mem::forget(std::mem::replace(&mut clock.fd, fresh));
@@ -207,40 +209,45 @@ impl Core {
 
     /// Sets a clock's timer, if it would come too late; true: something is
     /// due already.
+    ///
+    /// What is due is found by reading the clock. A timerfd that is armed for
+    /// a time in the past becomes ready by an interrupt, which may come after
+    /// the next wait, and with real-time priorities long after it.
     fn arm_clock(&mut self, index: usize, wake: Option<i64>, watched: bool) -> bool {
-        let precise = self.precise;
         if self.timers.due & 1 << index != 0 {
             // Once that is dealt with.
             self.timers.recheck |= 1 << index;
             return true;
         }
+        let precise = self.precise;
         let entry = self.timers.clock(index);
-        let (mut settled, next) = (entry.settled.take(), entry.looked.saturating_add(DENSE_NS));
-        let dense = wake.is_some_and(|wake| wake < next) && !precise;
-        if dense && settled.is_none() {
-            settled = Some(read(index));
-        }
-        let settled = wake.is_some_and(|wake| settled.is_some_and(|now| wake <= now));
+        let settled = entry.settled.take();
         let wake = match wake {
-            Some(wake) if precise => wake.saturating_sub(SPIN_NS),
-            Some(wake) => wake.max(next),
+            Some(wake) => {
+                let wake = if precise { wake.saturating_sub(SPIN_NS) } else { wake };
+                if settled.is_some_and(|now| wake <= now) || wake <= read(index) {
+                    self.timers.due |= 1 << index;
+                    return true;
+                }
+                let dense = entry.looked.saturating_add(DENSE_NS);
+                if precise { wake } else { wake.max(dense) }
+            }
             None if watched => i64::MAX - 1,
             None => return false,
         };
-        if entry.armed <= wake && !settled {
+        if entry.armed <= wake {
             return false;
         }
         let Some(fd) = entry.fd.as_ref() else { return false };
         let set_at = |fd| timerfd::arm_at(fd, wake, index == REALTIME);
-        let due = settled
-            || match fd.check().ok_or(Errno::EBADF).and_then(set_at) {
-                Ok(stepped) => {
-                    entry.armed = wake;
-                    self.clock_changed |= stepped;
-                    stepped
-                }
-                Err(_) => self.lose_clock(),
-            };
+        let due = match fd.check().ok_or(Errno::EBADF).and_then(set_at) {
+            Ok(stepped) => {
+                entry.armed = wake;
+                self.clock_changed |= stepped;
+                stepped
+            }
+            Err(_) => self.lose_clock(),
+        };
         if due {
             self.timers.due |= 1 << index;
         }
@@ -253,6 +260,19 @@ impl Core {
         let desk = self.desk;
         self.lose_epoll(&mut desk.gate());
         true
+    }
+
+    /// After a wait of zero that found nothing: finds the timers that have
+    /// expired by reading their clocks. A thread that never sleeps, with a
+    /// real-time priority, can keep the kernel from reporting them at all.
+    pub fn find_expired(&mut self) {
+        for index in 0..CLOCKS {
+            let entry = self.timers.clock(index);
+            if entry.armed < NEVER - 1 && entry.armed <= read(index) {
+                entry.armed = NEVER;
+                self.timers.due |= 1 << index;
+            }
+        }
     }
 
     pub fn virtual_timeout(&mut self, until: Until) -> Option<i64> {

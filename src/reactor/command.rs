@@ -1,8 +1,9 @@
 //! What one thread asks of a loop that another one runs.
 
-use super::event::Target;
+use super::event::{Destroy, Target};
 use super::inside::Look;
-use super::objects::Watched;
+use super::letters::Letter;
+use super::objects::Watching;
 use super::signals::NewSignal;
 use super::timers::Setting;
 use crate::sys::fd::Fd;
@@ -20,7 +21,6 @@ pub(crate) enum Change {
     Data(u64),
     Ref,
     Unref,
-    Destroy(Target),
     Events(u32),
     /// It has a name now.
     Named,
@@ -29,10 +29,6 @@ pub(crate) enum Change {
 /// A call to be made by the loop.
 #[derive(Clone, Copy)]
 pub(super) struct Post(pub Target);
-
-// SAFETY: the program posts it to have it called by another thread: that its
-// argument may go there is its own matter.
-unsafe impl Send for Post {}
 
 /// How the descriptor of a new watcher was registered.
 #[derive(Clone, Copy)]
@@ -54,7 +50,7 @@ pub(super) enum Command {
     Add(i64),
     AddFile(i64),
     AddIo(i64, Registered),
-    AddObject(i64, Registered, Box<dyn Watched>),
+    AddObject(i64, Registered, Box<Letter<Watching>>),
     AddSignal(i64, NewSignal),
     AddTimer {
         handle: i64,
@@ -64,6 +60,8 @@ pub(super) enum Command {
     /// A watcher was marked closing; true: and its registration removed.
     Close(i64, bool),
     Change(i64, Change),
+    /// A watcher's destroy notification.
+    Destroy(Box<Letter<Destroy>>),
     /// A timer is set; the deadline was found at the call.
     Set(i64, Setting, i64),
     Again(i64, i64),
@@ -87,6 +85,3 @@ impl Command {
         }
     }
 }
-
-// SAFETY: as for `Post`; the handles and numbers may go anywhere.
-unsafe impl Send for Command {}

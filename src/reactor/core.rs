@@ -3,24 +3,28 @@
 use super::command::{Command, Post};
 use super::desk::{Desk, Gate};
 use super::details::Details;
-use super::event::{Event, Options, Target};
+use super::event::{Destroy, Event, Options};
 use super::files;
 use super::flags::*;
 use super::inside::Watch;
 use super::io::Io;
-use super::lease::Locked;
-use super::mailbox::{Letters, NOBODY};
-use super::objects::Watched;
+use super::letters::{Letter, Letters};
+use super::objects::{Watched, Watching};
+use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
+use super::sent_stack::NOBODY;
 use super::signals::Signals;
 use super::slots::Slots;
 use super::timers::Timers;
 use crate::errno::{Errno, Result, fail};
+use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, eventfd, wakeup};
-use crate::table::{self, Handle, Kind};
-use std::collections::{HashMap, VecDeque};
+use crate::sys::{epoll, eventfd, fork, wakeup};
+use crate::table::{Handle, Kind};
+use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array};
+use crate::util::try_room;
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -31,6 +35,9 @@ pub(super) const MANY_NAMES: usize = 64;
 /// wakes it, the others are clocks and, behind them, the signalfd.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
+/// Room for more commands than this is not kept.
+const MANY_COMMANDS: usize = 1024;
+
 const DEFAULT_EVENTS: usize = 1024;
 const DEFAULT_TIMERS: u32 = 4096;
 const DEFAULT_POSTS: u32 = 4096;
@@ -40,7 +47,7 @@ const DEFAULT_POSTS: u32 = 4096;
 pub(super) struct Extra {
     pub priority: i32,
     pub limit: Option<Limit>,
-    pub destroy: Option<Target>,
+    pub destroy: Option<Box<Letter<Destroy>>>,
     /// What a disabled timer is set to.
     pub parked: i64,
     /// Which file a descriptor was of that is always ready.
@@ -87,17 +94,21 @@ pub(super) struct Core {
     pub auto_advance: bool,
     pub precise: bool,
 
-    epoll: Fd,
+    pub(super) epoll: Fd,
     /// Always readable; see `sys::wakeup`.
-    eventfd: Fd,
+    pub(super) eventfd: Fd,
     /// What evloop_fileno gave away; the epoll is in it.
-    outer: Option<Fd>,
+    pub(super) outer: Option<Fd>,
+    /// The process whose descriptors these are.
+    pub(super) made_in: fork::Epoch,
 
     pub slots: Slots,
-    pub extras: HashMap<u32, Extra>,
+    pub extras: Map<u32, Extra>,
     pub io: Io,
     /// What those watchers watch that watch more than a descriptor.
-    pub objects: HashMap<u32, Box<dyn Watched>>,
+    pub objects: Map<u32, Box<dyn Watched>>,
+    /// Those for which there was no room in that yet.
+    pub late_objects: Letters<Watching>,
     pub signals: Signals,
     pub details: Details,
     pub timers: Timers,
@@ -110,24 +121,31 @@ pub(super) struct Core {
     pub ranked: usize,
     pub idlers: usize,
     pub deferred: usize,
-    /// Async watchers that this thread sent to.
-    pub sent: Vec<u32>,
-    /// The first of those that others sent to, taken off the stack and linked
-    /// in their records as they were on it.
+    /// The first of the async watchers that were sent to, taken off the stack
+    /// and linked in their records as they were on it.
     pub arrived: u32,
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
     pub posts: Letters<Post>,
-    /// Events for evloop_wait.
+    /// Events for evloop_wait, and how many watchers have no callback.
     pub held: VecDeque<Event>,
-    /// Failures to be reported.
+    pub recorders: usize,
+    /// Failures to be reported; and whether there are more, of watchers that
+    /// are marked, as this had no room. It is not empty then.
     pub failures: VecDeque<(i64, Errno)>,
+    pub failures_more: bool,
     /// Watchers over their rate limit, and until when.
     pub suspended: Vec<(i64, u32)>,
-    /// Watchers that are closed, and whom to tell.
-    destroys: Vec<(Target, Event)>,
-    /// Closed watchers with names, to be forgotten at the gate.
+    /// Notifications of closed watchers; those to be returned by
+    /// evloop_wait for which `held` had no room; and those that are open yet,
+    /// for which `extras` had none.
+    pub destroys: Letters<Destroy>,
+    pub unheld: Letters<Destroy>,
+    pub orphans: Letters<Destroy>,
+    /// Closed watchers with names, to be forgotten at the gate; and whether
+    /// there are others, for which this had no room.
     pub unnamed: Vec<i64>,
+    pub unnamed_more: bool,
 
     /// A run is going on: who calls is a callback.
     pub in_callback: bool,
@@ -148,6 +166,8 @@ pub(super) struct Core {
     /// Events dispatched in this iteration.
     pub dispatched: u64,
     pub events: Box<[MaybeUninit<epoll::Event>]>,
+    /// Room for all watchers of a list, while they are called.
+    pub turn: Vec<(i64, i32, usize)>,
     /// With priorities: what is ready in this iteration.
     pub batch: Vec<(std::cmp::Reverse<i32>, usize, super::dispatch::Job)>,
 }
@@ -160,15 +180,14 @@ impl Core {
             Ok(given) => given,
         };
         let max_events = bound(options.max_events, DEFAULT_EVENTS as u32) as usize;
-        let mut events = Vec::new();
         let mut failures = VecDeque::new();
-        if events.try_reserve_exact(max_events).is_err() || failures.try_reserve(16).is_err() {
+        let events = try_array(max_events, |_| MaybeUninit::uninit());
+        let Some(events) = events.filter(|_| failures.try_reserve(16).is_ok()) else {
             fail!(ENOMEM, "no memory for {} events", max_events as i64);
-        }
-        events.resize(max_events, MaybeUninit::uninit());
-        let (epoll, eventfd) = (epoll::create()?, eventfd::create(1)?);
-        wakeup::register(epoll.raw(), eventfd.raw(), INTERNAL)?;
-        let Some(room) = table::try_room() else { fail!(ENOMEM, "no memory for a loop") };
+        };
+        let eventfd = eventfd::create(1)?;
+        let epoll = woken_by(&eventfd)?;
+        let Some(room) = try_room() else { fail!(ENOMEM, "no memory for a loop") };
         let core = Self {
             desk,
             max_timers: bound(options.max_timers, DEFAULT_TIMERS),
@@ -179,10 +198,12 @@ impl Core {
             epoll,
             eventfd,
             outer: None,
+            made_in: fork::current(),
             slots: Slots::default(),
-            extras: HashMap::new(),
+            extras: Map::default(),
             io: Io::default(),
-            objects: HashMap::new(),
+            objects: Map::default(),
+            late_objects: Letters::new(),
             signals: Signals::default(),
             details: Details::default(),
             timers: Timers::new(),
@@ -192,15 +213,19 @@ impl Core {
             ranked: 0,
             idlers: 0,
             deferred: 0,
-            sent: Vec::new(),
             arrived: NOBODY,
             posts_due: 0,
             posts: Letters::new(),
             held: VecDeque::new(),
+            recorders: 0,
             failures,
+            failures_more: false,
             suspended: Vec::new(),
-            destroys: Vec::new(),
+            destroys: Letters::new(),
+            unheld: Letters::new(),
+            orphans: Letters::new(),
             unnamed: Vec::new(),
+            unnamed_more: false,
             in_callback: false,
             current: 0,
             prepared: false,
@@ -210,7 +235,8 @@ impl Core {
             watched: false,
             watch: Watch::default(),
             dispatched: 0,
-            events: events.into_boxed_slice(),
+            events,
+            turn: Vec::new(),
             batch: Vec::new(),
         };
         Ok(Box::write(room, core))
@@ -235,12 +261,9 @@ impl Core {
         self.desk.wake_in(self.epoll.identity(), self.eventfd.raw());
     }
 
-    /// Whether a descriptor is the loop's own.
-    pub fn owns(&self, fd: RawFd) -> bool {
-        let outer = self.outer.as_ref().map_or(-1, Fd::raw);
-        let own =
-            fd == self.epoll() || fd == self.eventfd.raw() || fd == outer || fd == self.files.fd;
-        own || self.timers.owns(fd) || self.signals.owns(fd)
+    /// Whether others may poll the descriptor for embedding.
+    pub fn is_given_away(&self) -> bool {
+        self.outer.is_some()
     }
 
     /// The descriptor for embedding.
@@ -250,8 +273,8 @@ impl Core {
         }
         // Not the set itself, which may have to be replaced.
         let outer = epoll::create()?;
-        self.number_is_ours(outer.raw());
         epoll::add(outer.raw(), self.own_epoll()?, libc::EPOLLIN as u32, INTERNAL)?;
+        self.fd_is_ours(OwnFd::Outer, outer.raw());
         let raw = outer.raw();
         self.outer = Some(outer);
         Ok(raw)
@@ -263,6 +286,7 @@ impl Core {
             epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
             let _ = epoll::delete(outer.raw(), self.epoll());
         }
+        self.desk.own.set(OwnFd::Epoll, fresh.raw());
         let before = std::mem::replace(&mut self.epoll, fresh);
         self.be_woken();
         drop(before);
@@ -271,9 +295,7 @@ impl Core {
 
     /// A new set, in which the loop can be woken.
     pub fn fresh_epoll(&self) -> Result<Fd> {
-        let fresh = epoll::create()?;
-        wakeup::register(fresh.raw(), self.eventfd.raw(), INTERNAL)?;
-        Ok(fresh)
+        Ok(woken_by(&self.eventfd)?)
     }
 
     /// Whether the epoll is what it was. If the program has closed it, or put
@@ -291,16 +313,23 @@ impl Core {
         self.desk.silence();
         self.stir();
         gate.epoll = -1;
+        // These numbers are the program's.
+        self.desk.own.clear();
         self.epoll = Fd::borrowed(-1);
     }
 
     /// More about a watcher, made if there is nothing yet.
     pub fn extra(&mut self, index: u32, record: &Record) -> Result<&mut Extra> {
-        if self.extras.try_reserve(1).is_err() {
-            fail!(ENOMEM, "no memory for a watcher");
+        // Each of them may come to be suspended.
+        let more = (self.extras.len() + 1).saturating_sub(self.suspended.len());
+        let room = self.suspended.try_reserve(more).is_ok();
+        match self.extras.try_entry(index) {
+            Ok(extra) if room => {
+                record.set(EXTRA);
+                Ok(extra)
+            }
+            _ => fail!(ENOMEM, "no memory for a watcher"),
         }
-        record.set(EXTRA);
-        Ok(self.extras.entry(index).or_default())
     }
 
     /// Has a failure reported as an event of the watcher.
@@ -308,8 +337,29 @@ impl Core {
         // There is room for some always; a watcher that fails again before it
         // is told is told once.
         let told = self.failures.iter().any(|(failed, _)| *failed == handle);
-        if !told && self.failures.try_reserve(1).is_ok() {
-            self.failures.push_back((handle, errno));
+        if !told
+            && self.failures.try_push_back((handle, errno)).is_err()
+            && let Some((_, record)) = super::dispatch::live(handle)
+        {
+            record.set(FAILED);
+            self.failures_more = true;
+        }
+    }
+
+    /// Finds the failures for which there was no room, as far as there is
+    /// some now.
+    #[cold]
+    pub fn list_failures(&mut self) {
+        self.failures_more = false;
+        for (index, record) in self.slots.all().filter(|(_, record)| record.has(FAILED)) {
+            // What it was is not known any more, but why it is not.
+            let errno = if record.has(DEAD) { Errno::EBADF } else { Errno::ENOMEM };
+            let handle = record.handle(Kind::Watcher, index);
+            if self.failures.try_push_back((handle, errno)).is_err() {
+                self.failures_more = true;
+                return;
+            }
+            record.unset(FAILED);
         }
     }
 
@@ -367,8 +417,15 @@ impl Core {
         // out about them.
         let in_callback = std::mem::replace(&mut self.in_callback, false);
         gate.clocks = 0;
-        for command in std::mem::take(&mut gate.inbox) {
+        self.slots.settle();
+        for command in gate.inbox.drain(..) {
             self.obey(command);
+        }
+        if gate.inbox.capacity() > MANY_COMMANDS {
+            gate.inbox.try_shrink(0);
+        }
+        if gate.unlisted > 0 {
+            self.close_unlisted(std::mem::take(&mut gate.unlisted));
         }
         self.in_callback = in_callback;
     }
@@ -376,7 +433,7 @@ impl Core {
     /// Forgets the names of closed watchers; where no callback runs, whose
     /// watcher may be one of them.
     pub fn forget_names(&mut self, gate: &mut Gate) {
-        if self.unnamed.is_empty() || !self.destroys.is_empty() {
+        if self.unnamed.is_empty() && !self.unnamed_more || !self.destroys.is_empty() {
             // Those will be told of with their names.
             return;
         }
@@ -388,6 +445,9 @@ impl Core {
             if let (Some(name), Some(trace)) = (name, &mut gate.trace) {
                 trace.keep_name(handle, name);
             }
+        }
+        if std::mem::take(&mut self.unnamed_more) {
+            gate.names.retain(|handle, _| super::dispatch::live(*handle).is_some());
         }
     }
 
@@ -403,29 +463,32 @@ impl Core {
 
     fn obey(&mut self, command: Command) {
         let result = match command {
-            Command::Block(block) => self.slots.adopt(block).map_err(|error| (0, error)),
+            Command::Block(block) => {
+                self.slots.adopt(block);
+                Ok(())
+            }
             Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
             Command::Add(handle) => {
-                self.on_watcher(handle, |core, index, record| core.add_to_list(index, record))
+                self.on_new_watcher(handle, |core, index, record| core.add_to_list(index, record))
             }
-            Command::AddFile(handle) => self.on_watcher(handle, |core, index, _| {
+            Command::AddFile(handle) => self.on_new_watcher(handle, |core, index, _| {
                 core.file_added(index);
                 Ok(())
             }),
-            Command::AddIo(handle, how) => {
-                self.on_watcher(handle, |core, index, record| core.io_added(index, record, how))
-            }
-            Command::AddObject(handle, how, watched) => {
-                self.on_watcher(handle, |core, index, record| {
-                    core.keep_object(index, watched)?;
-                    core.io_added(index, record, how)
+            Command::AddIo(handle, how) => self.on_new_watcher(handle, |core, index, record| {
+                core.io_added_late(index, record, how)
+            }),
+            Command::AddObject(handle, how, letter) => {
+                self.on_new_watcher(handle, |core, index, record| {
+                    core.keep_object_late(letter);
+                    core.io_added_late(index, record, how)
                 })
             }
             Command::AddSignal(handle, new) => {
-                self.on_watcher(handle, |core, _, _| core.signal_added(new))
+                self.on_new_watcher(handle, |core, _, _| core.signal_added(new))
             }
             Command::AddTimer { handle, setting, deadline } => self
-                .on_watcher(handle, |core, index, record| {
+                .on_new_watcher(handle, |core, index, record| {
                     core.timer_set(index, record, &setting, Some(deadline))
                 }),
             Command::Close(handle, told) => {
@@ -439,6 +502,13 @@ impl Core {
             }
             Command::Change(handle, change) => {
                 self.on_watcher(handle, |core, index, record| core.change(index, record, change))
+            }
+            Command::Destroy(letter) => {
+                let handle = letter.to();
+                self.on_watcher(handle, |core, index, record| {
+                    core.set_destroy_late(index, record, letter);
+                    Ok(())
+                })
             }
             Command::Set(handle, setting, deadline) => self
                 .on_watcher(handle, |core, index, record| {
@@ -459,6 +529,22 @@ impl Core {
         if let Err((handle, error)) = result {
             self.fail(handle, error.errno);
         }
+    }
+
+    /// For a watcher that another thread made.
+    fn on_new_watcher(
+        &mut self,
+        handle: i64,
+        add: impl FnOnce(&mut Self, u32, &'static Record) -> Result<()>,
+    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
+        self.on_watcher(handle, |core, index, record| {
+            if record.has(RECORDS) {
+                // If there is no memory, it is looked for again when an event
+                // is there.
+                core.expect_record();
+            }
+            add(core, index, record)
+        })
     }
 
     /// For a watcher that another thread made or changed, and perhaps closed
@@ -482,46 +568,22 @@ impl Core {
         self.timers.recheck |= 1;
     }
 
-    /// Takes the notifications of closed watchers.
-    #[inline]
-    pub fn take_destroys(&mut self) -> Vec<(Target, Event)> {
-        std::mem::take(&mut self.destroys)
-    }
-
-    /// A watcher is closed: whoever asked for it will be told.
-    pub fn note_destroy(&mut self, target: Target, event: Event) {
-        // Room was made when the notification was asked for.
-        if target.callback.is_none() {
-            if self.held.try_reserve(1).is_ok() {
-                if self.watched {
-                    self.watch_closed(&event);
-                }
-                self.held.push_back(event);
-            }
-            return;
-        }
-        if self.destroys.try_reserve(1).is_ok() {
-            self.destroys.push((target, event));
-            self.desk.attention.store(1, Relaxed);
-        }
-    }
-
     /// Everything is closed; whom to tell.
-    pub fn tear_down(mut self: Box<Self>) -> Vec<(Target, Event)> {
+    pub fn tear_down(mut self: Box<Self>) -> Letters<Destroy> {
         self.objects.clear();
-        let mut told = self.take_destroys();
-        self.forget_sent();
-        for (index, record) in self.slots.all() {
+        self.late_objects = Letters::new();
+        let mut slots = std::mem::take(&mut self.slots);
+        for (index, record) in slots.all() {
             if super::asyncs::off_stack(record.flags.load(Relaxed)) {
                 record.receive();
             }
             if matches!(record.state(), LIVE | CLOSING) {
-                if let Some(target) = self.extras.get(&index).and_then(|extra| extra.destroy)
-                    && target.callback.is_some()
-                    && record.has(EXTRA)
+                if record.has(EXTRA)
                     && record.state() == LIVE
+                    && let handle = record.handle(Kind::Watcher, index)
+                    && let Some(letter) = self.take_destroy(index, handle)
                 {
-                    told.push((target, super::watcher::closed_event(index, record)));
+                    self.note_destroy(letter, super::watcher::closed_event(index, record));
                 }
                 if let Some(handle) = Handle::unpack(record.handle(Kind::Watcher, index))
                     && record.state() == LIVE
@@ -530,13 +592,16 @@ impl Core {
                     // seen.
                     record.close(handle);
                 }
-                if !record.is_sent() {
-                    record.free();
-                }
             }
         }
-        self.slots.tear_down(Record::is_sent);
-        told
+        self.forget_sent();
+        for (_, record) in slots.all() {
+            if matches!(record.state(), LIVE | CLOSING) && !record.is_sent() {
+                record.free();
+            }
+        }
+        slots.tear_down(Record::is_sent);
+        self.take_destroys()
     }
 
     /// Gives back the descriptors of a loop whose memory has to stay.
@@ -551,54 +616,13 @@ impl Core {
         self.timers.abandon();
         self.signals.abandon();
     }
+}
 
-    /// Makes everything anew that is shared with the parent process.
-    pub fn revive(&mut self, gate: &mut Locked<Gate>) -> Result<()> {
-        let closed: Vec<_> =
-            self.slots.all().filter(|(_, record)| record.state() == CLOSING).collect();
-        for (index, record) in closed.into_iter().filter(|(_, record)| !record.is_sent()) {
-            // Nothing is said to the parent's set.
-            self.finish_close(index, record, true);
-        }
-        let eventfd = eventfd::create(1)?;
-        let fresh = epoll::create()?;
-        wakeup::register(fresh.raw(), eventfd.raw(), INTERNAL)?;
-        let outer = match &self.outer {
-            Some(_) => {
-                let outer = epoll::create()?;
-                epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
-                Some(outer)
-            }
-            None => None,
-        };
-        let inotify = self.fresh_inotify(fresh.raw())?;
-        self.revive_clocks(fresh.raw())?;
-        self.number_is_ours(eventfd.raw());
-        self.number_is_ours(fresh.raw());
-        self.number_is_ours(outer.as_ref().map_or(-1, Fd::raw));
-        let old = (
-            std::mem::replace(&mut self.epoll, fresh),
-            std::mem::replace(&mut self.eventfd, eventfd),
-            std::mem::replace(&mut self.outer, outer),
-        );
-        // The child may have closed them, and use the numbers for others.
-        std::mem::forget(old);
-        self.in_callback = gate.running;
-        if !gate.running {
-            self.current = 0;
-            self.collecting = false;
-            self.desk.time.store(super::desk::UNKNOWN, Relaxed);
-            self.settle();
-        }
-        self.receive(gate);
-        // Before they are registered: those that are not what they were are
-        // not, and some put another file in the place of the parent's.
-        self.revive_objects();
-        self.register_all(self.epoll());
-        self.revive_signals();
-        self.revive_files(inotify);
-        Ok(())
-    }
+/// A new set, and in it what its waiters are woken by.
+pub(super) fn woken_by(eventfd: &Fd) -> std::result::Result<Fd, Errno> {
+    let fresh = epoll::create()?;
+    wakeup::register(fresh.raw(), eventfd.raw(), INTERNAL)?;
+    Ok(fresh)
 }
 
 /// The watcher of a handle that is marked closing.

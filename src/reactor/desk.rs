@@ -9,14 +9,16 @@ use super::core::{Core, INTERNAL};
 use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
-use super::mailbox::{self, Mailbox};
+use super::mailbox::{self, Mailbox, Wake, Waker};
+use super::own_fds::OwnFds;
+use super::pending_work::PendingWork;
 use crate::errno::Result;
+use crate::hash::Map;
 use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*};
 use crate::sys::kept::Identity;
 use crate::sys::wakeup::Wakeup;
 use crate::sys::{SavedErrno, fork, thread};
 use crate::table;
-use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::{Condvar, PoisonError};
@@ -31,8 +33,7 @@ pub(super) struct Desk {
     pub lease: Lease<Core, Gate>,
     /// The process whose loop it is.
     pub epoch: AtomicU64,
-    /// Something is to be done before the next callback.
-    pub attention: AtomicU32,
+    pub attention: PendingWork,
     pub mail: Mailbox<Post>,
     /// Taken after the gate's lock, if with that.
     pub files: ForkMutex<FileState>,
@@ -54,6 +55,7 @@ pub(super) struct Desk {
     pub others: AtomicI64,
     /// How it is woken from its wait.
     wakeup: Wakeup,
+    pub own: OwnFds,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
     answered: Condvar,
@@ -70,6 +72,9 @@ pub(super) const UNKNOWN: i64 = i64::MIN;
 #[derive(Default)]
 pub(super) struct Gate {
     pub inbox: Vec<Command>,
+    /// How many watchers were closed for which there was no room in there;
+    /// they are marked.
+    pub unlisted: u32,
     /// Bits of the clocks whose timerfds are in there.
     pub clocks: u32,
     /// Records for the watchers that others add.
@@ -77,7 +82,7 @@ pub(super) struct Gate {
     /// The kernel's set; only changed under the lock.
     pub epoll: RawFd,
     /// By handle.
-    pub names: HashMap<i64, Box<[u8]>>,
+    pub names: Map<i64, Box<[u8]>>,
     /// How many times somebody asked for the current callback's end, and up
     /// to which of them the loop has answered.
     pub asked: u64,
@@ -96,7 +101,7 @@ impl Desk {
             next: AtomicPtr::new(ptr::null_mut()),
             lease: Lease::new(),
             epoch: AtomicU64::new(0),
-            attention: AtomicU32::new(0),
+            attention: PendingWork::new(),
             mail: Mailbox::new(),
             files: ForkMutex::new(FileState::default()),
             handle: AtomicI64::new(0),
@@ -108,6 +113,7 @@ impl Desk {
             watchers: AtomicI64::new(0),
             others: AtomicI64::new(0),
             wakeup: Wakeup::new(),
+            own: OwnFds::new(),
             published: Published::new(),
             answered: Condvar::new(),
         }
@@ -141,18 +147,15 @@ impl Desk {
         self.mail.peek() & mailbox::INBOX != 0
     }
 
-    /// The loop itself.
+    /// Borrows the loop itself.
     ///
     /// # Safety
-    /// The caller runs the loop, or holds the gate's lock while nobody does;
-    /// and no other reference to the core is in use, nor is this one kept
-    /// while a callback runs.
+    /// As [`Lease::with`].
     #[inline(always)]
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn core(&self) -> Result<&mut Core> {
-        // SAFETY: this function's contract.
-        match unsafe { self.lease.core() } {
-            Some(core) => Ok(core),
+    pub unsafe fn with_core<R>(&self, act: impl FnOnce(&mut Core) -> R) -> Result<R> {
+        // SAFETY: this function's contract is the same.
+        match unsafe { self.lease.with(act) } {
+            Some(result) => Ok(result),
             None => table::stale(self.handle.load(Relaxed)),
         }
     }
@@ -211,7 +214,8 @@ impl Desk {
         self.wakeup.is_intact()
     }
 
-    /// Answers those who wait for the end of the current callback.
+    /// Answers those who wait for the end of the current callback. Notifying a
+    /// condition that no thread waits for is a system call, too.
     pub fn answer(&self, gate: &mut Gate) {
         if gate.answered != gate.asked {
             gate.answered = gate.asked;
@@ -224,28 +228,30 @@ impl Desk {
         self.epoch.load(Relaxed) != fork::current()
     }
 
-    /// Says that there is something at the gate, whose lock is held; true:
-    /// the caller has to ring once it is there.
-    #[must_use]
-    pub fn leave_work(&self) -> bool {
-        self.mail.leave(self.handle(), mailbox::INBOX) == Some(true)
+    /// Says that there is something at the gate, whose lock is held. What is
+    /// returned wakes the loop: it is dropped when the lock was given back.
+    pub fn leave_work(&self) -> Option<Wake<'_, Self>> {
+        self.mail.leave(self, self.handle(), mailbox::INBOX)
     }
 
     /// Waits until the callback that is running, if any, has returned.
-    /// `ring`: the loop has to be woken first.
-    pub fn await_callback(&'static self, mut gate: MutexGuard<'static, Locked<Gate>>, ring: bool) {
+    pub fn await_callback(&'static self, mut gate: MutexGuard<'static, Locked<Gate>>) {
         gate.asked += 1;
         let ticket = gate.asked;
-        let ring = self.mail.leave(self.handle(), mailbox::ASKED) == Some(true) || ring;
-        // After that: who sees this finds the question.
-        self.attention.store(1, Release);
-        if ring {
-            self.ring();
-        }
+        let wake = self.mail.leave(self, self.handle(), mailbox::ASKED);
+        self.attention.set();
+        drop(wake);
         let epoch = fork::current();
         while gate.answered < ticket && fork::current() == epoch {
             gate = self.answered.wait(gate).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl Waker for Desk {
+    #[inline(always)]
+    fn wake_loop(&self) -> bool {
+        self.ring()
     }
 }
 
@@ -279,6 +285,8 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.files.recover(mend) };
+        // SAFETY: as above.
+        unsafe { self.own.after_fork() };
         if lost {
             self.state.fetch_or(LOST, Relaxed);
         }

@@ -12,6 +12,7 @@ use super::record;
 use crate::errno::{Result, fail};
 use crate::signals::Siginfo;
 use crate::table::{Handle, Kind};
+use crate::util::alloc::TryDeque;
 use std::collections::VecDeque;
 
 /// The rest of an event.
@@ -40,9 +41,9 @@ pub(super) fn of(event: &Event, source: Source) -> Result<Content> {
     let handle = Handle::unpack_as(event.watcher, Kind::Watcher);
     let desk = handle.and_then(|handle| record::get(handle.index)?.desk());
     if let Some(desk) = desk.filter(|desk| desk.is_mine()) {
-        // SAFETY: this thread runs the loop, and no reference into the core
-        // is kept while a callback, which this call is in, runs.
-        return unsafe { desk.core() }?.details.of(event);
+        // SAFETY: this thread runs the loop, whose run borrows nothing of the
+        // core while a callback, which this call is in, runs.
+        return unsafe { desk.with_core(|core| core.details.of(event)) }?;
     }
     let named = named(event.watcher, Kind::Watcher)?;
     named.with(
@@ -64,10 +65,10 @@ pub(super) fn forgotten<T>(event: &Event) -> Result<T> {
 pub(super) fn insert<T>(queue: &mut VecDeque<T>, new: T, number: impl Fn(&T) -> u64) {
     let at = number(&new);
     if queue.back().is_none_or(|last| number(last) < at) {
-        queue.push_back(new);
+        queue.push_back_reserved(new);
     } else {
         let place = queue.partition_point(|one| number(one) < at);
-        queue.insert(place, new);
+        queue.insert_reserved(place, new);
     }
 }
 
@@ -111,6 +112,15 @@ impl Details {
         match detail.filter(|detail| detail.watcher == event.watcher) {
             Some(detail) => Ok(detail.content),
             None => forgotten(event),
+        }
+    }
+
+    /// Puts something else in the place of what belongs to an event.
+    pub fn replace(&mut self, number: u64, content: Content) {
+        if let Some(place) = self.place(number)
+            && let Some(detail) = self.list.get_mut(place)
+        {
+            detail.content = content;
         }
     }
 

@@ -4,6 +4,7 @@
 //! What else there can be about a watcher (priorities, rate limits, no
 //! callback) takes a longer way.
 
+use super::command::Post;
 use super::core::{Core, MANY_NAMES};
 use super::desk;
 use super::event::{Callback, Event, Target};
@@ -18,6 +19,7 @@ use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
 use crate::table::{Handle, Kind};
 use crate::timerq::Popped;
+use crate::util::alloc::TryVec;
 use std::ffi::c_void;
 
 /// Something to be dispatched.
@@ -27,9 +29,6 @@ pub(super) enum Job {
     Event(Event, u64),
     Post(Target),
 }
-
-// SAFETY: a job stays with its loop; its pointers are the program's.
-unsafe impl Send for Job {}
 
 /// How many outdated entries of the timer queue an iteration corrects at
 /// most, beyond what expires.
@@ -61,8 +60,8 @@ impl Run {
     /// Does what has to be done before the next callback.
     #[cold]
     pub fn attend(&self) -> Result<()> {
+        self.desk.attention.take();
         self.check()?;
-        self.desk.attention.store(0, Relaxed);
         loop {
             // SAFETY: no other reference to the core.
             let core = unsafe { self.core() };
@@ -80,7 +79,7 @@ impl Run {
         }
         // SAFETY: as above.
         let core = unsafe { self.core() };
-        if core.unnamed.len() >= MANY_NAMES {
+        if core.unnamed.len() >= MANY_NAMES || core.unnamed_more {
             core.forget_names(&mut self.desk.gate());
         }
         if self.desk.mail.take(mailbox::ASKED) != 0 {
@@ -120,20 +119,23 @@ impl Run {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         core.stir();
-        if record.has(SHARED) {
-            let mut sharers = Vec::new();
-            core.io_sharers(record, ready, &mut sharers);
-            if sharers.is_empty() {
-                core.io_stray(index, record);
-            }
-            for (handle, ready) in sharers {
-                if let Some((index, record)) = live(handle) {
-                    self.one_io_event(handle, index, record, ready)?;
-                }
-            }
-            return Ok(());
+        if !record.has(SHARED) {
+            return self.one_io_event(handle, index, record, ready);
         }
-        self.one_io_event(handle, index, record, ready)
+        let mut sharers = std::mem::take(&mut core.io.sharers);
+        sharers.clear();
+        core.io_sharers(record, ready, &mut sharers);
+        if sharers.is_empty() {
+            core.io_stray(index, record);
+        }
+        for (handle, ready) in &sharers {
+            if let Some((index, record)) = live(*handle) {
+                self.one_io_event(*handle, index, record, *ready)?;
+            }
+        }
+        // SAFETY: no other reference to the core.
+        keep_larger(&mut unsafe { self.core() }.io.sharers, sharers);
+        Ok(())
     }
 
     fn one_io_event(&self, handle: i64, index: u32, record: &Record, ready: u32) -> Result<()> {
@@ -146,9 +148,12 @@ impl Run {
         if flags & (ENABLED | MASKED) != ENABLED {
             core.io_stray(index, record);
             let is_pressure = Source::of(flags) == Source::MemoryPressure;
-            if is_pressure && flags & ENABLED == 0 && ready & libc::EPOLLERR as u32 == 0 {
+            if is_pressure && ready & libc::EPOLLERR as u32 == 0 {
                 // The kernel says it once.
-                core.put_back(&Event::new(handle, Source::MemoryPressure as i32));
+                let mut event = Event::new(handle, Source::MemoryPressure as i32);
+                if objects::ask(core, index, record, ready, &mut event) {
+                    core.put_back(&event);
+                }
             }
             return Ok(());
         }
@@ -188,7 +193,7 @@ impl Run {
         if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
             let (priority, place) = (core.priority(event.watcher), core.batch.len());
             let job = Job::Event(event, record.node.seq());
-            core.batch.push((std::cmp::Reverse(priority), place, job));
+            core.batch.push_reserved((std::cmp::Reverse(priority), place, job));
             return Ok(());
         }
         self.deliver(event)
@@ -201,7 +206,7 @@ impl Run {
         // SAFETY: no other reference to the core, and not kept.
         let core = unsafe { self.core() };
         event.data = record.data.load(Relaxed);
-        if record.flags.load(Relaxed) & EXTRA_WORK != 0 && !core.admit(index, record, &event) {
+        if record.flags.load(Relaxed) & EXTRA_WORK != 0 && !core.admit(index, record, &mut event) {
             return Ok(());
         }
         core.dispatched += 1;
@@ -267,15 +272,18 @@ impl Run {
             }
         }
         self.descriptors(found)?;
-        self.finish_round()
+        self.finish_round(found)
     }
 
     /// What comes after the descriptors.
     #[inline]
-    pub fn finish_round(&self) -> Result<()> {
+    pub fn finish_round(&self, found: usize) -> Result<()> {
         // SAFETY: no other reference to the core; nor below.
-        if unsafe { self.core() }.has_leftovers() {
-            self.always_ready()?;
+        let core = unsafe { self.core() };
+        if core.has_leftovers() {
+            if !core.io.always.is_empty() {
+                self.always_ready(found)?;
+            }
             self.failures()?;
             self.deliver_batch()?;
         }
@@ -332,27 +340,11 @@ impl Run {
         Ok(())
     }
 
-    fn always_ready(&self) -> Result<()> {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        core.verify_one_always();
-        let mut ready = Vec::new();
-        if ready.try_reserve(core.io.always.len()).is_err() {
-            return Ok(());
+    pub fn always_event(&self, handle: i64, events: u32) -> Result<()> {
+        match live(handle) {
+            Some((index, record)) => self.one_io_event(handle, index, record, events),
+            None => Ok(()),
         }
-        for index in &core.io.always {
-            let Some(record) = record::get(*index) else { continue };
-            let events = io::always_events(record);
-            if record.flags.load(Relaxed) & (ENABLED | MASKED) == ENABLED && events != 0 {
-                ready.push((record.handle(Kind::Watcher, *index), events));
-            }
-        }
-        for (handle, events) in ready {
-            if let Some((index, record)) = live(handle) {
-                self.one_io_event(handle, index, record, events)?;
-            }
-        }
-        Ok(())
     }
 
     fn failures(&self) -> Result<()> {
@@ -381,6 +373,11 @@ impl Run {
                 core.count_liveness(record);
             }
             self.emit(event, record)?;
+        }
+        // SAFETY: as above.
+        let core = unsafe { self.core() };
+        if core.failures_more {
+            core.list_failures();
         }
         Ok(())
     }
@@ -449,10 +446,16 @@ impl Run {
         for _ in 0..count {
             // SAFETY: as above.
             let core = unsafe { self.core() };
+            let room = core.batch.len() + 1;
+            let is_kept = |post: &Post| post.0.callback.is_none();
+            if core.posts.first().is_some_and(is_kept) && core.held.try_reserve(room).is_err() {
+                // The next iteration.
+                break;
+            }
             let Some(post) = core.posts.pop() else { break };
             if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
                 let place = core.batch.len();
-                core.batch.push((std::cmp::Reverse(0), place, Job::Post(post.0)));
+                core.batch.push_reserved((std::cmp::Reverse(0), place, Job::Post(post.0)));
             } else {
                 self.deliver_post(post.0)?;
             }
@@ -475,6 +478,7 @@ impl Run {
                 if watched {
                     core.watch_kept(&event);
                 }
+                // Room was looked for before it was taken off its list.
                 core.hold(event);
                 Ok(())
             }
@@ -493,27 +497,9 @@ impl Run {
     pub fn in_turn(&self, source: Source) -> Result<()> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
-        let ranked = core.ranked > 0;
-        let Some(list) = core.list(source).filter(|list| !list.is_empty()) else { return Ok(()) };
-        let mut watchers = Vec::new();
-        if watchers.try_reserve(list.len()).is_err() {
-            return Ok(());
-        }
-        for index in list.iter() {
-            if let Some(record) = record::get(*index) {
-                let place = watchers.len();
-                watchers.push((record.handle(Kind::Watcher, *index), 0, place));
-            }
-        }
-        if ranked && source != Source::Defer {
-            for (handle, priority, _) in &mut watchers {
-                *priority = core.priority(*handle);
-            }
-            watchers.sort_unstable_by_key(|(_, priority, place)| {
-                (std::cmp::Reverse(*priority), *place)
-            });
-        }
-        for (handle, _, _) in watchers {
+        let watchers = core.take_turn(source);
+        for (handle, _, _) in &watchers {
+            let handle = *handle;
             let Some((_, record)) = live(handle).filter(|(_, record)| record.has(ENABLED)) else {
                 continue;
             };
@@ -529,6 +515,8 @@ impl Run {
                 self.deliver_in_turn(event)?;
             }
         }
+        // SAFETY: as above.
+        keep_larger(&mut unsafe { self.core() }.turn, watchers);
         Ok(())
     }
 
@@ -563,7 +551,37 @@ fn is_wanted(event: &Event) -> bool {
     }
 }
 
+/// Gives back the room that was taken for a list of what is called, unless
+/// more was made since.
+fn keep_larger<T>(place: &mut Vec<T>, room: Vec<T>) {
+    if room.capacity() >= place.capacity() {
+        *place = room;
+    }
+}
+
 impl Core {
+    /// The watchers of a kind, in the order in which they are called; there is
+    /// room for them (see `add_to_list`).
+    fn take_turn(&mut self, source: Source) -> Vec<(i64, i32, usize)> {
+        let mut watchers = std::mem::take(&mut self.turn);
+        watchers.clear();
+        for index in self.list(source).iter().flat_map(|list| list.iter()) {
+            if let Some(record) = record::get(*index) {
+                let place = watchers.len();
+                watchers.push_reserved((record.handle(Kind::Watcher, *index), 0, place));
+            }
+        }
+        if self.ranked > 0 && source != Source::Defer {
+            for (handle, priority, _) in &mut watchers {
+                *priority = self.priority(*handle);
+            }
+            watchers.sort_unstable_by_key(|(_, priority, place)| {
+                (std::cmp::Reverse(*priority), *place)
+            });
+        }
+        watchers
+    }
+
     #[inline]
     fn has_leftovers(&self) -> bool {
         !self.io.always.is_empty() || !self.failures.is_empty() || !self.batch.is_empty()

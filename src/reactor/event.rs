@@ -1,5 +1,9 @@
 //! What a loop tells the program: the one event type of every source.
 
+use super::flags::CLOSED;
+use super::letters::Letter;
+use crate::errno::{Result, fail};
+use crate::util::try_box;
 use std::ffi::{c_int, c_void};
 
 /// What happened to a watcher. 64 bytes, the same for every kind of source;
@@ -82,6 +86,29 @@ pub struct Options {
 pub(crate) struct Target {
     pub callback: Option<Callback>,
     pub user_data: *mut c_void,
+}
+
+// SAFETY: a function and its argument, which are only handed on here. The
+// program gives them to be called on the thread that runs the loop, whichever
+// that is: that they may go there is its own matter.
+unsafe impl Send for Target {}
+
+/// That a watcher is closed, to be reported to the program: made when that was
+/// asked for, so that closing needs no memory.
+pub(super) struct Destroy {
+    pub target: Target,
+    pub event: Event,
+}
+
+impl Destroy {
+    /// Of a watcher that is open yet.
+    pub fn of(watcher: i64, target: Target) -> Result<Box<Letter<Self>>> {
+        let letter = Letter::new(watcher, Self { target, event: Event::new(watcher, CLOSED) });
+        match try_box(letter) {
+            Some(letter) => Ok(letter),
+            None => fail!(ENOMEM, "no memory for a notification"),
+        }
+    }
 }
 
 /// A function of the program's.

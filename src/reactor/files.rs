@@ -10,15 +10,18 @@ use super::dispatch::live;
 use super::event::{Event, Target};
 use super::flags::*;
 use super::named::Named;
+use super::own_fds::OwnFd;
 use super::record::{self, LIVE, Record};
 use super::running::Run;
 use super::watcher::Fresh;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::files::{Files, More, Note, Request, Rest, Root};
+use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::{clock, epoll, inotify};
 use crate::table::{self, Kind};
-use std::collections::{HashMap, VecDeque};
+use crate::util::alloc::{TryDeque, TryMap};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 /// The word of the inotify in the loop's epoll: after those of the clocks.
@@ -42,13 +45,11 @@ pub(super) struct Outlook {
     pub bits: u32,
     /// With [`WAITS`]: until when.
     pub until: i64,
-    /// The inotify, or -1.
-    pub fd: RawFd,
 }
 
 impl Outlook {
     pub fn nothing() -> Self {
-        Self { bits: 0, until: 0, fd: -1 }
+        Self { bits: 0, until: 0 }
     }
 
     /// Whether an iteration has to look.
@@ -89,7 +90,7 @@ struct Shown {
 #[derive(Default)]
 pub(super) struct FileState {
     files: Files,
-    shown: HashMap<u64, Shown>,
+    shown: Map<u64, Shown>,
     /// Watchers that may be told again what was kept.
     resume: VecDeque<u32>,
 }
@@ -139,7 +140,7 @@ impl FileState {
     fn let_go_on(&mut self, id: u32) -> bool {
         let waits = self.files.has_kept(id) && self.resume.try_reserve(1).is_ok();
         if waits {
-            self.resume.push_back(id);
+            self.resume.push_back_reserved(id);
         }
         waits
     }
@@ -152,7 +153,7 @@ impl FileState {
             if resume.try_reserve(1).is_err() {
                 return false;
             }
-            resume.push_back(id);
+            resume.push_back_reserved(id);
         }
         self.files.missed_is_known();
         true
@@ -271,7 +272,7 @@ impl Core {
         let mut keepers = VecDeque::new();
         for id in state.files.keepers() {
             if keepers.try_reserve(1).is_ok() {
-                keepers.push_back(id);
+                keepers.push_back_reserved(id);
             }
         }
         self.files.bits &= !KEPT;
@@ -333,7 +334,7 @@ impl Core {
         }
         event.reserved = note.number;
         if state.shown.try_reserve(1).is_ok() {
-            state.shown.insert(note.number, Shown { watcher: id, note, held: false });
+            state.shown.insert_reserved(note.number, Shown { watcher: id, note, held: false });
             self.files.bits |= SHOWN;
         }
         event
@@ -368,7 +369,7 @@ impl Core {
             && self.held.try_reserve(1).is_ok()
         {
             record.set(HELD);
-            self.held.push_back(*event);
+            self.held.push_back_reserved(*event);
             self.set_held(event, true);
         }
     }
@@ -450,10 +451,8 @@ impl Core {
     pub fn file_added(&mut self, index: u32) {
         let desk = self.desk;
         let mut state = desk.files.lock();
-        let inotify = state.files.descriptor().unwrap_or(-1);
-        if inotify != self.files.fd {
-            self.number_is_ours(inotify);
-            self.files.fd = inotify;
+        if let Some(inotify) = state.files.descriptor().filter(|fd| !desk.own.has(*fd)) {
+            self.fd_is_ours(OwnFd::Inotify, inotify);
         }
         // What it was told before it was there.
         state.let_go_on(index);
@@ -473,6 +472,7 @@ impl Core {
         state.shown.retain(|_, shown| shown.watcher != index);
         if !told && state.close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
+            self.desk.own.set(OwnFd::Inotify, -1);
         } else if state.files.has_leaving() {
             self.files.bits |= DUE;
         }
@@ -498,13 +498,13 @@ impl Core {
 
     pub fn revive_files(&mut self, inotify: Option<crate::sys::fd::Fd>) {
         let Some(inotify) = inotify else { return };
-        self.number_is_ours(inotify.raw());
-        self.files.fd = inotify.raw();
+        self.fd_is_ours(OwnFd::Inotify, inotify.raw());
         self.files.bits |= DUE;
         let desk = self.desk;
         desk.files.lock().files.revive(inotify);
         if desk.files.lock().close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
+            desk.own.set(OwnFd::Inotify, -1);
         }
     }
 }

@@ -90,6 +90,8 @@ pub(super) const SUSPENDED: u32 = 1 << 12;
 pub(super) const NAMED: u32 = 1 << 13;
 /// Has a priority other than 0.
 pub(super) const RANKED: u32 = 1 << 14;
+/// Has failed, and there was no room to note that.
+pub(super) const FAILED: u32 = 1 << 15;
 
 /// io: one of several watchers of its descriptor.
 pub(super) const SHARED: u32 = 1 << 16;
@@ -108,6 +110,18 @@ pub(super) const STRAY: u32 = 1 << 22;
 /// io, file: disabled by ONESHOT, by an error or by its end, not by the
 /// program.
 pub(super) const SPENT: u32 = 1 << 23;
+
+/// io: enabled, changed or added since the last flush. An edge may have passed
+/// by then, so that an edge-triggered registration is armed again.
+pub(super) const REARM: u32 = 1 << 26;
+
+/// io: another thread has added it, to a registration that was there, and the
+/// loop has not taken it in yet.
+pub(super) const JOINS: u32 = 1 << 27;
+
+/// io: not among the loop's descriptors yet, and not registered, for want of
+/// memory: tried again when it is enabled. It is not till then.
+pub(super) const UNTAKEN: u32 = 1 << 28;
 
 /// process: it has ended, and that was told.
 pub(super) const OVER: u32 = 1 << 24;

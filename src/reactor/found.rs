@@ -67,7 +67,7 @@ impl Core {
 
     /// An event that the last wait found.
     #[inline(always)]
-    fn found(&self, at: usize) -> Option<epoll::Event> {
+    pub fn found(&self, at: usize) -> Option<epoll::Event> {
         // SAFETY: the kernel filled as many as were found.
         self.events.get(at).map(|event| unsafe { event.assume_init() })
     }

@@ -2,7 +2,7 @@
 //! comes faster than a rate limit allows, or to a disabled watcher.
 
 use super::clocks;
-use super::core::Core;
+use super::core::{Core, Limit};
 use super::dispatch::live;
 use super::event::Event;
 use super::flags::*;
@@ -12,6 +12,7 @@ use super::running::Run;
 use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
 use crate::table::Kind;
+use crate::util::alloc::{TryDeque, TryVec};
 
 impl Run {
     /// Lets watchers go on whose rate limit's interval is over.
@@ -26,7 +27,7 @@ impl Run {
         core.suspended.retain(|(until, index)| {
             let is_over = *until <= now && over.try_reserve(1).is_ok();
             if is_over {
-                over.push(*index);
+                over.push_reserved(*index);
             }
             !is_over
         });
@@ -45,7 +46,7 @@ impl Core {
     /// What an iteration can do about an event that has more to it; true: its
     /// callback is to be called.
     #[cold]
-    pub fn admit(&mut self, index: u32, record: &Record, event: &Event) -> bool {
+    pub fn admit(&mut self, index: u32, record: &Record, event: &mut Event) -> bool {
         if record.has(SUSPENDED) || record.has(LIMITED) && !self.is_within_limit(index) {
             self.keep(index, record, event);
             return false;
@@ -55,22 +56,22 @@ impl Core {
             if self.watched {
                 self.watch_kept(event);
             }
-            self.hold(*event);
-            if !self.collecting && Source::of(record.flags.load(Relaxed)).is_descriptor() {
+            if !self.hold(*event) {
+                self.not_held_now(index, record, event);
+            } else if !self.collecting {
                 // Or it would be found again and again.
-                record.set(MASKED);
-                self.io_touch(index, record);
+                self.io_mask(index, record);
             }
             return false;
         }
-        self.note_delivered(index, record);
+        self.note_delivered(index, record, event);
         true
     }
 
     /// An event is about to be seen by the program.
-    fn note_delivered(&mut self, index: u32, record: &Record) {
+    fn note_delivered(&mut self, index: u32, record: &Record, event: &mut Event) {
         if record.has(REAPS) {
-            self.object_delivered(index, record);
+            self.deliver_object(index, record, event);
         }
     }
 
@@ -104,21 +105,15 @@ impl Core {
             extra.keep(&event);
             self.details.set_held(event.reserved, true);
         }
-        if record.has(SUSPENDED) {
-            return;
-        }
-        let until =
-            extra.limit.map_or(i64::MIN, |limit| limit.since.saturating_add(limit.interval));
-        // Room was made when the limit was set.
-        if self.suspended.try_reserve(1).is_ok() {
-            self.suspended.push((until, index));
+        let limit = extra.limit;
+        if !record.has(SUSPENDED) {
+            let end = |limit: Limit| limit.since.saturating_add(limit.interval);
+            // For each extra there is room here.
+            self.suspended.push_reserved((limit.map_or(i64::MIN, end), index));
             record.set(SUSPENDED);
-            // What only speaks once must be heard.
-            if Source::of(record.flags.load(Relaxed)).is_descriptor() && !io::is_edge(record) {
-                record.set(MASKED);
-                self.io_touch(index, record);
-            }
         }
+        // Perhaps only now: it may have been changed in its pause.
+        self.io_mask(index, record);
     }
 
     /// A watcher may go on; what happened meanwhile.
@@ -133,8 +128,7 @@ impl Core {
             self.resume_notes(index, record);
         }
         if source.is_descriptor() {
-            record.unset(MASKED);
-            self.io_touch(index, record);
+            self.io_unmask(index, record);
         }
         let spent = source.is_descriptor() && flags & SPENT != 0;
         if flags & ENABLED == 0 && !spent {
@@ -155,31 +149,61 @@ impl Core {
         kept
     }
 
-    /// Keeps an event for evloop_wait: one for each watcher.
-    pub fn hold(&mut self, event: Event) {
+    /// Keeps an event for evloop_wait: one for each watcher. False: there is
+    /// no memory, though room was looked for when the watcher was added.
+    pub fn hold(&mut self, event: Event) -> bool {
         if event.r#type == Source::File as i32 {
-            return self.hold_note(&event);
+            self.hold_note(&event);
+            return true;
         }
-        if let Some((_, record)) = live(event.watcher) {
-            if record.has(HELD) && event.r#type == Source::Signal as i32 {
-                return self.put_back(&event);
+        let record = live(event.watcher).map(|(_, record)| record);
+        if record.is_some_and(|record| record.has(HELD)) {
+            if event.r#type == Source::Signal as i32 {
+                self.put_back(&event);
+                return true;
             }
-            if record.has(HELD) {
-                let held = self.held.iter_mut().rfind(|held| held.watcher == event.watcher);
-                if let Some(held) = held {
-                    return held.merge(&event);
-                }
+            if let Some(held) = self.held.iter_mut().rfind(|held| held.watcher == event.watcher) {
+                held.merge(&event);
+                return true;
             }
-            record.set(HELD);
         }
-        if self.held.try_reserve(1).is_ok() {
-            self.details.set_held(event.reserved, true);
-            self.held.push_back(event);
+        if self.held.try_push_back(event).is_err() {
+            return false;
         }
+        self.details.set_held(event.reserved, true);
+        record.into_iter().for_each(|record| record.set(HELD));
+        true
+    }
+
+    /// There was no memory to keep an event: what would not come again by
+    /// itself is made to.
+    #[cold]
+    fn not_held_now(&mut self, index: u32, record: &Record, event: &Event) {
+        match Source::of(record.flags.load(Relaxed)) {
+            Source::Timer if !record.has(SET) => self.timer_retry(index, record, event.deadline_ns),
+            Source::Timer => {}
+            _ => self.put_back(event),
+        }
+    }
+
+    /// Whether there is something for evloop_wait.
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty() || !self.unheld.is_empty()
+    }
+
+    /// A watcher without a callback is new: room for one event of each. Where
+    /// there is no memory it is looked for again when an event is there.
+    pub fn expect_record(&mut self) -> bool {
+        self.recorders += 1;
+        let more = self.recorders.saturating_sub(self.held.len());
+        self.held.try_reserve(more).is_ok()
     }
 
     /// The next event for evloop_wait.
     pub fn take_held(&mut self) -> Option<Event> {
+        if let Some(closed) = self.unheld.pop() {
+            return Some(closed.event);
+        }
         let mut event = self.held.pop_front()?;
         if let Some((index, record)) = live(event.watcher) {
             self.not_held(index, record);
@@ -188,7 +212,7 @@ impl Core {
                 Source::Signal => self.signal_taken(index, record, &mut event),
                 _ => self.details.set_held(event.reserved, false),
             }
-            self.note_delivered(index, record);
+            self.note_delivered(index, record, &mut event);
         }
         Some(event)
     }
@@ -201,9 +225,8 @@ impl Core {
             return;
         }
         record.unset(HELD);
-        if Source::of(flags).is_descriptor() && flags & (MASKED | SUSPENDED) == MASKED {
-            record.unset(MASKED);
-            self.io_touch(index, record);
+        if Source::of(flags).is_descriptor() && flags & SUSPENDED == 0 {
+            self.io_unmask(index, record);
         }
     }
 
@@ -238,12 +261,13 @@ impl Core {
             Source::Async => self.async_put_back(record),
             Source::Signal => self.signal_put_back(index, event),
             // It was read: its count would be lost.
-            source if source.is_told_once() => {
-                if let Ok(extra) = self.extra(index, record) {
+            source if source.is_told_once() => match self.extra(index, record) {
+                Ok(extra) => {
                     extra.keep(event);
                     self.details.set_held(event.reserved, true);
                 }
-            }
+                Err(error) => self.fail(event.watcher, error.errno),
+            },
             source if source.is_descriptor() => self.io_stray(index, record),
             Source::File => {
                 self.put_back_note(event);

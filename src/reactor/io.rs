@@ -6,15 +6,23 @@
 //! registered: if it is ready all the same the kernel is told to say so no
 //! more. So whether a descriptor is still the one that was registered can
 //! always be asked: changing a registration fails if it is not.
+//!
+//! The kernel reports an edge once, and a ONESHOT registration once. What
+//! enables, changes or adds a watcher has such a registration armed again,
+//! though it looks the same: epoll_ctl(2) then looks at readiness again.
 
+use super::always::Always;
 use super::command::Registered;
 use super::core::{Core, INTERNAL};
+use super::desk::Desk;
 use super::flags::*;
+use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::Ordering::Relaxed;
-use crate::sys::{epoll, file};
+use crate::sys::epoll;
 use crate::table::Kind;
+use crate::util::alloc::{TryVec, TryVecCopy};
 use std::os::fd::RawFd;
 
 const EPOLLONESHOT: u32 = libc::EPOLLONESHOT as u32;
@@ -27,19 +35,20 @@ const ALWAYS_REPORTED: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 const PARKED: u32 = EPOLLONESHOT;
 /// No mask: the registration has to be changed, whatever it is.
 const UNKNOWN: u32 = u32::MAX;
-/// No mask: another thread removed the registration.
+/// No mask: there may be no registration, as another thread removed it.
 const ABSENT: u32 = u32::MAX - 1;
 
 #[derive(Default)]
 pub(super) struct Io {
     /// The first watcher of each descriptor; 0: none.
     first: Vec<u32>,
-    /// Watchers of whose descriptors the kernel may have to be told.
+    /// Watchers whose registrations may have to be changed; and
+    /// whether there are others, which are marked, as this had no room.
     dirty: Vec<u32>,
-    /// Watchers of descriptors that are always ready.
-    pub always: Vec<u32>,
-    /// The last of them that was verified.
-    next_always: usize,
+    dirty_more: bool,
+    /// Room for the watchers of one descriptor, while they are called.
+    pub sharers: Vec<(i64, u32)>,
+    pub always: Always,
     /// Iterations in a row that brought events of nobody.
     pub strays: u32,
     /// Events since a registration was last looked at.
@@ -62,6 +71,10 @@ pub(super) fn fd_of(record: &Record) -> RawFd {
     watched(record).0
 }
 
+pub(super) fn events_of(record: &Record) -> u32 {
+    watched(record).1
+}
+
 /// The mask that the kernel has (of a first watcher).
 fn mask(record: &Record) -> u32 {
     record.node.spare().load(Relaxed) as u32
@@ -75,6 +88,12 @@ fn set_mask(record: &Record, mask: u32) {
 /// The next watcher of the same descriptor; 0: none.
 fn next(record: &Record) -> u32 {
     (record.node.spare().load(Relaxed) >> 32) as u32
+}
+
+/// The same, with its record.
+fn following(record: &Record) -> Option<(u32, &'static Record)> {
+    let next = next(record);
+    if next == 0 { None } else { Some((next, record::get(next)?)) }
 }
 
 fn set_next(record: &Record, next: u32) {
@@ -117,21 +136,47 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "fd {} is not open", fd),
         Errno::EINVAL => error!(errno, "fd {} cannot be watched like that", fd),
-        Errno::EEXIST => error!(errno, "fd {} is the loop's own", fd),
-        Errno::ELOOP => error!(errno, "fd {} is an epoll that leads back here, or too deep", fd),
+        Errno::ELOOP => {
+            error!(errno, "fd {} is an epoll that leads back here, or too deep or too often", fd)
+        }
         errno => errno.into(),
     }
 }
 
 /// Registers a new watcher's descriptor; any thread may, with the gate's lock
 /// or the loop.
-pub(super) fn register(epoll: RawFd, fd: RawFd, events: u32, handle: i64) -> Result<Registered> {
+pub(super) fn register(
+    desk: &Desk,
+    epoll: RawFd,
+    fd: RawFd,
+    events: u32,
+    handle: i64,
+) -> Result<Registered> {
     match epoll::add(epoll, fd, events, handle.cast_unsigned()) {
+        Ok(()) if desk.own.has_unregistered(fd) => {
+            let _ = epoll::delete(epoll, fd);
+            is_ours(fd)
+        }
         Ok(()) => Ok(Registered::Alone(events)),
-        Err(Errno::EEXIST) => Ok(Registered::Shared),
-        Err(Errno::EPERM) => Ok(Registered::Always),
-        Err(errno) => Err(explain(errno, fd)),
+        Err(errno) => not_alone(desk, fd, errno),
     }
+}
+
+/// The kernel takes none of the loop's own for another one.
+#[cold]
+fn not_alone(desk: &Desk, fd: RawFd, errno: Errno) -> Result<Registered> {
+    match errno {
+        // A watcher's own descriptor may be refused for these, too.
+        Errno::ENOMEM | Errno::ENOSPC => Err(explain(errno, fd)),
+        _ if desk.own.has(fd) => is_ours(fd),
+        Errno::EEXIST => Ok(Registered::Shared),
+        Errno::EPERM => Ok(Registered::Always),
+        errno => Err(explain(errno, fd)),
+    }
+}
+
+fn is_ours<T>(fd: RawFd) -> Result<T> {
+    fail!(EINVAL, "fd {} is the loop's own", fd)
 }
 
 /// Says in a new record what it watches.
@@ -151,7 +196,7 @@ impl Io {
     pub fn note_dirty(&mut self, index: u32) -> bool {
         let room = self.dirty.len() < self.dirty.capacity();
         if room {
-            self.dirty.push(index);
+            self.dirty.push_reserved(index);
         }
         room
     }
@@ -161,16 +206,15 @@ impl Core {
     /// Room to note a watcher of this descriptor.
     fn io_reserve(&mut self, fd: RawFd) -> Result<()> {
         let len = usize::try_from(fd).unwrap_or_default() + 1;
+        let sharers = self.chain(fd).count() + 1;
         let io = &mut self.io;
         let more = len.saturating_sub(io.first.len());
-        let room = io.first.try_reserve(more).is_ok()
-            && io.dirty.try_reserve(1).is_ok()
-            && io.always.try_reserve(1).is_ok();
+        let room = io.dirty.try_reserve(1).is_ok()
+            && io.always.try_reserve()
+            && (sharers == 1 || io.sharers.try_reserve(sharers).is_ok())
+            && (more == 0 || io.first.try_lengthen(len, 0).is_ok());
         if !room {
             fail!(ENOMEM, "no memory to watch fd {}", fd);
-        }
-        if more > 0 {
-            io.first.resize(len, 0);
         }
         Ok(())
     }
@@ -188,14 +232,57 @@ impl Core {
     }
 
     /// The watchers of a descriptor.
-    fn chain(&self, fd: RawFd) -> impl Iterator<Item = (u32, &'static Record)> {
+    fn chain(&self, fd: RawFd) -> impl Iterator<Item = (u32, &'static Record)> + use<> {
         let mut at = self.first(fd);
         std::iter::from_fn(move || {
             let this = at?;
-            let next = next(this.1);
-            at = if next == 0 { None } else { record::get(next).map(|record| (next, record)) };
+            at = following(this.1);
             Some(this)
         })
+    }
+
+    /// Registers a new watcher's descriptor, on the loop's thread.
+    pub fn io_register(&mut self, fd: RawFd, events: u32, handle: i64) -> Result<Registered> {
+        let desk = self.desk;
+        loop {
+            let how = register(desk, self.epoll(), fd, events, handle)?;
+            if desk.has_inbox() {
+                // Another thread has only just added, or closed, another one.
+                self.receive(&mut desk.gate());
+                match how {
+                    Registered::Alone(_) => return self.io_unsure(fd, events),
+                    Registered::Shared if self.first(fd).is_none() => continue,
+                    _ => {}
+                }
+            }
+            return match (how, self.first(fd)) {
+                (Registered::Shared, None) => is_ours(fd),
+                (Registered::Shared, Some(_)) => self.io_may_join(fd, events, 0).map(|()| how),
+                _ => Ok(how),
+            };
+        }
+    }
+
+    /// A registration was made which another thread may have removed, with a
+    /// watcher of the same descriptor that it has closed.
+    #[cold]
+    fn io_unsure(&mut self, fd: RawFd, events: u32) -> Result<Registered> {
+        if let Some((index, first)) = self.first(fd) {
+            set_mask(first, ABSENT);
+            self.io_touch(index, first);
+            self.io_may_join(fd, events, 0).inspect_err(|_| self.io_unregister(fd))?;
+        }
+        Ok(Registered::Shared)
+    }
+
+    /// Removes a registration, on the loop's thread. Another thread may have
+    /// removed it before, and have made one for a watcher that it has added.
+    fn io_unregister(&self, fd: RawFd) {
+        // What fails here: the descriptor is closed already.
+        let _ = epoll::delete(self.epoll(), fd);
+        if self.desk.has_inbox() {
+            self.desk.gate().deregistered(fd);
+        }
     }
 
     /// Whether a watcher like this may be one of its descriptor's.
@@ -213,18 +300,31 @@ impl Core {
 
     /// Takes a new watcher in, registered as it says; its record is live.
     pub fn io_added(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
-        let (fd, events) = watched(record);
-        if let Err(error) = self.io_reserve(fd) {
+        record.unset(JOINS);
+        let added = self.io_take_in(index, record, how);
+        if matches!(&added, Err(error) if error.errno != Errno::ENOMEM) {
             record.set(DEAD);
-            return Err(error);
         }
+        added
+    }
+
+    fn io_take_in(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
+        let (fd, events) = watched(record);
+        self.io_reserve(fd)?;
         match how {
             Registered::Alone(given) => {
+                let was_removed = self.chain(fd).fold(false, |removed, (_, record)| {
+                    // It is there again.
+                    record.take_removed() || removed
+                });
                 if let Some((first, other)) = self.first(fd)
-                    && mask(other) == ABSENT
+                    && (mask(other) == ABSENT || was_removed)
                 {
                     // Another thread removed the registration of a watcher
                     // that it closed; those that are left share this one.
+                    self.io_may_join(fd, events, 0).inspect_err(|_| {
+                        let _ = epoll::delete(self.epoll(), fd);
+                    })?;
                     set_mask(other, UNKNOWN);
                     self.io_join(index, record, first, other);
                     return Ok(());
@@ -237,33 +337,59 @@ impl Core {
                 self.set_first(fd, index);
             }
             Registered::Shared => {
-                let Some((first, _)) = self.first(fd) else {
-                    record.set(DEAD);
-                    return Err(explain(Errno::EEXIST, fd));
-                };
-                if let Err(error) = self.io_may_join(fd, events, 0) {
-                    record.set(DEAD);
-                    return Err(error);
-                }
-                if let Some(other) = record::get(first) {
-                    self.io_join(index, record, first, other);
-                }
-            }
-            Registered::Always => {
-                record.set(ALWAYS);
-                // What epoll watched under this number is gone.
-                self.io_lost(fd, Errno::EBADF);
-                let file = file::identity(fd);
-                match self.extra(index, record) {
-                    Ok(extra) => extra.file = file,
-                    Err(error) => {
-                        record.set(DEAD);
-                        return Err(error);
+                match self.first(fd) {
+                    Some((first, other)) => {
+                        self.io_may_join(fd, events, 0)?;
+                        self.io_join(index, record, first, other);
                     }
+                    // Another thread added it beside one that was just closed,
+                    // and perhaps closed it, too: then the number may be
+                    // another file's by now.
+                    None if is_open(record) => {
+                        record.unset(SHARED);
+                        set_mask(record, ABSENT);
+                        self.set_first(fd, index);
+                        self.io_touch(index, record);
+                    }
+                    None => record.set(DEAD),
                 }
-                self.io.always.push(index);
             }
+            Registered::Always => self.always_added(index, record)?,
         }
+        Ok(())
+    }
+
+    /// The same, of one that another thread has added: without memory it is
+    /// disabled, and can be enabled later.
+    pub fn io_added_late(&mut self, index: u32, record: &Record, how: Registered) -> Result<()> {
+        let added = self.io_added(index, record, how);
+        if matches!(&added, Err(error) if error.errno == Errno::ENOMEM) {
+            if matches!(how, Registered::Alone(_)) {
+                let _ = epoll::delete(self.epoll(), fd_of(record));
+            }
+            record.unset(ALWAYS | SHARED | ENABLED);
+            record.set(UNTAKEN | SPENT);
+            self.count_liveness(record);
+        }
+        added
+    }
+
+    /// Takes in what there was no memory for before; its descriptor is
+    /// registered now.
+    pub fn io_retry(&mut self, index: u32, record: &Record) -> Result<()> {
+        if !record.has(UNTAKEN) {
+            return Ok(());
+        }
+        let (fd, events) = watched(record);
+        let how =
+            register(self.desk, self.epoll(), fd, events, record.handle(Kind::Watcher, index))?;
+        if let Err(error) = self.io_added(index, record, how) {
+            if matches!(how, Registered::Alone(_)) {
+                let _ = epoll::delete(self.epoll(), fd);
+            }
+            return Err(error);
+        }
+        record.unset(UNTAKEN);
         Ok(())
     }
 
@@ -277,62 +403,56 @@ impl Core {
         set_next(record, next(other));
         set_next(other, index);
         set_before(record, first);
-        self.io_touch(index, record);
-    }
-
-    /// Looks whether a descriptor that is always ready is still what it was:
-    /// each time at another one.
-    pub fn verify_one_always(&mut self) {
-        let Some(count) = self.io.always.len().checked_sub(1) else { return };
-        self.io.next_always =
-            if self.io.next_always >= count { 0 } else { self.io.next_always + 1 };
-        let Some(index) = self.io.always.get(self.io.next_always).copied() else { return };
-        let Some(record) = record::get(index) else { return };
-        let file = self.extras.get(&index).and_then(|extra| extra.file);
-        if file != file::identity(fd_of(record)) {
-            self.always_lost(index, record);
-        }
+        self.io_rearm(index, record);
     }
 
     /// A descriptor of the loop's own has this number: what was watched under
     /// it is gone.
-    pub fn number_is_ours(&mut self, fd: RawFd) {
+    pub fn fd_is_ours(&mut self, which: OwnFd, fd: RawFd) {
+        self.desk.own.set(which, fd);
         self.io_lost(fd, Errno::EBADF);
         self.always_replaced(fd);
-    }
-
-    /// A descriptor that epoll takes has this number now.
-    fn always_replaced(&mut self, fd: RawFd) {
-        let has_number = |index: &u32| record::get(*index).is_some_and(|r| fd_of(r) == fd);
-        while let Some(index) = self.io.always.iter().copied().find(has_number)
-            && let Some(record) = record::get(index)
-        {
-            self.always_lost(index, record);
-        }
-    }
-
-    fn always_lost(&mut self, index: u32, record: &Record) {
-        self.io.always.retain(|always| *always != index);
-        record.unset(ALWAYS | MASKED);
-        record.set(DEAD);
-        self.count_liveness(record);
-        self.fail(record.handle(Kind::Watcher, index), Errno::EBADF);
     }
 
     /// The kernel may have to be told about this watcher's descriptor.
     #[inline]
     pub fn io_touch(&mut self, index: u32, record: &Record) {
-        // Room that there is not now there will be at the next touch.
-        if record.flags.load(Relaxed) & (DIRTY | ALWAYS | DEAD) == 0
-            && self.io.dirty.try_reserve(1).is_ok()
-        {
+        if record.flags.load(Relaxed) & (DIRTY | ALWAYS | DEAD) == 0 {
             record.set(DIRTY);
-            self.io.dirty.push(index);
+            if self.io.dirty.try_push(index).is_err() {
+                self.io.dirty_more = true;
+            }
         }
     }
 
+    /// The same, and what is ready by now is to be reported.
+    #[inline]
+    pub fn io_rearm(&mut self, index: u32, record: &Record) {
+        record.set(REARM);
+        self.io_touch(index, record);
+    }
+
     pub fn is_dirty(&self) -> bool {
-        !self.io.dirty.is_empty()
+        !self.io.dirty.is_empty() || self.io.dirty_more
+    }
+
+    /// An event is kept, and the kernel is to report no more of them; edges
+    /// only come once, and are added up.
+    pub fn io_mask(&mut self, index: u32, record: &Record) {
+        let flags = record.flags.load(Relaxed);
+        if flags & MASKED == 0 && Source::of(flags).is_descriptor() && !is_edge(record) {
+            record.set(MASKED);
+            self.io_touch(index, record);
+        }
+    }
+
+    /// The kernel may report it again. If it watches for edges by now some may
+    /// have passed.
+    pub fn io_unmask(&mut self, index: u32, record: &Record) {
+        if record.has(MASKED) {
+            record.unset(MASKED);
+            self.io_rearm(index, record);
+        }
     }
 
     /// Changes what an io watcher watches for.
@@ -340,6 +460,10 @@ impl Core {
         let (fd, _) = watched(record);
         check_events(events)?;
         self.io_may_join(fd, events, index)?;
+        if record.has(UNTAKEN) {
+            set_watched(record, fd, events);
+            self.io_retry(index, record)?;
+        }
         set_watched(record, fd, events);
         if events & EPOLLONESHOT != 0 {
             record.set(ONESHOT);
@@ -351,9 +475,20 @@ impl Core {
             record.set(ENABLED);
             self.count_liveness(record);
         }
-        self.io_touch(index, record);
+        self.io_rearm(index, record);
+        self.io_forget_kept(index, record);
         self.fail_if_dead(index, record);
         Ok(())
+    }
+
+    /// Readiness that a rate limit has kept is reported again.
+    pub fn io_forget_kept(&mut self, index: u32, record: &Record) {
+        if record.has(EXTRA)
+            && Source::of(record.flags.load(Relaxed)) == Source::Io
+            && let Some(extra) = self.extras.get_mut(&index)
+        {
+            extra.kept.take_if(|kept| kept.events & ERROR == 0);
+        }
     }
 
     /// Whose descriptor is gone is told so when events are asked for.
@@ -368,6 +503,9 @@ impl Core {
     /// registered when that thread removes it.
     pub fn flush(&mut self) {
         let dirty = std::mem::take(&mut self.io.dirty);
+        if std::mem::take(&mut self.io.dirty_more) {
+            self.flush_all();
+        }
         for index in &dirty {
             let Some(record) = record::get(*index) else { continue };
             if !record.has(DIRTY) || !Source::of(record.flags.load(Relaxed)).is_descriptor() {
@@ -378,13 +516,7 @@ impl Core {
             if record.has(DEAD) || self.is_told(*index, record, events) {
                 continue;
             }
-            // Once for all watchers of it.
-            for (_, record) in self.chain(fd) {
-                record.unset(DIRTY);
-            }
-            if let Err(errno) = self.io_update(fd) {
-                self.io_refused(fd, errno);
-            }
+            self.flush_one(fd);
         }
         if self.io.dirty.is_empty() {
             self.io.dirty = dirty;
@@ -392,9 +524,31 @@ impl Core {
         }
     }
 
+    /// Has the kernel know all that was changed.
+    #[cold]
+    fn flush_all(&mut self) {
+        for fd in 0..self.io.first.len() as RawFd {
+            if self.chain(fd).any(|(_, record)| record.has(DIRTY)) {
+                self.flush_one(fd);
+            }
+        }
+    }
+
+    fn flush_one(&mut self, fd: RawFd) {
+        // Once for all watchers of it.
+        let mut rearm = false;
+        for (_, record) in self.chain(fd) {
+            rearm |= record.has(ENABLED | REARM);
+            record.unset(DIRTY | REARM);
+        }
+        if let Err(errno) = self.io_update(fd, rearm) {
+            self.io_refused(fd, errno);
+        }
+    }
+
     /// Tells the kernel of a change at its most frequent: the only watcher of
-    /// a descriptor, enabled, watches for something else. False: not that, or
-    /// the kernel refused it.
+    /// a descriptor, enabled, watches for something else, or for edges. False:
+    /// not that, or the kernel refused it.
     #[inline]
     fn is_told(&self, index: u32, record: &Record, events: u32) -> bool {
         const MASK: u32 = SOURCE | ENABLED | NOT_PLAIN | STRAY;
@@ -404,12 +558,13 @@ impl Core {
             return false;
         }
         let (fd, cookie) = (watched(record).0, record.handle(Kind::Watcher, index));
-        if events != before {
+        if events != before || events & EPOLLET != 0 && record.has(REARM) {
             if epoll::modify(self.epoll(), fd, events, cookie.cast_unsigned()).is_err() {
                 return false;
             }
             set_mask(record, events);
         }
+        record.unset(REARM);
         true
     }
 
@@ -436,28 +591,32 @@ impl Core {
         }
     }
 
-    fn io_update(&mut self, fd: RawFd) -> std::result::Result<(), Errno> {
+    /// `rearm`: readiness is to be looked at again.
+    fn io_update(&mut self, fd: RawFd, rearm: bool) -> std::result::Result<(), Errno> {
         let Some((index, first)) = self.first(fd) else { return Ok(()) };
         if !self.chain(fd).any(|(_, record)| is_open(record)) {
             return Ok(());
         }
+        let before = mask(first);
         let wanted = match self.wanted(fd) {
             Some(wanted) => wanted,
-            None if mask(first) >= ABSENT => PARKED,
+            // Left as it is it would take a wake-up from another loop.
+            None if is_exclusive(before) => PARKED,
+            None if before >= ABSENT => PARKED,
             None => return Ok(()),
         };
-        let before = mask(first);
-        // An edge that came while a watcher did not want it is asked for again.
-        let is_late = |record: &Record| record.has(STRAY | ENABLED);
-        let missed = wanted & EPOLLET != 0 && self.chain(fd).any(|(_, record)| is_late(record));
-        if wanted == before && !missed {
+        if wanted == before && !(rearm && wanted & (EPOLLET | EPOLLONESHOT) != 0) {
             return Ok(());
         }
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
-        let exclusive = |mask: u32| mask < ABSENT && mask & EPOLLEXCLUSIVE != 0;
         if before == ABSENT {
-            epoll::add(self.epoll(), fd, wanted, cookie)?;
-        } else if exclusive(wanted) || exclusive(before) {
+            match epoll::add(self.epoll(), fd, wanted, cookie) {
+                Err(Errno::EEXIST) if !self.desk.own.has(fd) => {
+                    epoll::modify(self.epoll(), fd, wanted, cookie)?;
+                }
+                added => added?,
+            }
+        } else if is_exclusive(wanted) || is_exclusive(before) {
             // The kernel cannot change these.
             epoll::delete(self.epoll(), fd)?;
             set_mask(first, ABSENT);
@@ -475,9 +634,11 @@ impl Core {
     fn io_refused(&mut self, fd: RawFd, errno: Errno) {
         match errno {
             errno if is_gone(errno) => self.io_lost(fd, Errno::EBADF),
+            // It is registered, and not for a watcher: it is the loop's own.
+            Errno::EEXIST => self.io_lost(fd, Errno::EINVAL),
             errno => {
-                let watchers: Vec<_> = self.chain(fd).collect();
-                for (index, record) in watchers {
+                // Those that are disabled try again when they are enabled.
+                for (index, record) in self.chain(fd).filter(|(_, record)| record.has(ENABLED)) {
                     record.unset(ENABLED);
                     record.set(SPENT);
                     self.count_liveness(record);
@@ -493,8 +654,7 @@ impl Core {
         let mut at = self.first(fd);
         self.set_first(fd, 0);
         while let Some((index, record)) = at {
-            let following = next(record);
-            at = if following == 0 { None } else { record::get(following).map(|r| (following, r)) };
+            at = following(record);
             set_next(record, 0);
             set_before(record, 0);
             record.unset(SHARED | DIRTY | MASKED);
@@ -526,15 +686,17 @@ impl Core {
         self.io_touch(index, record);
     }
 
-    /// The kernel has reported a ONESHOT registration, and will no more.
+    /// A ONESHOT watcher's event is delivered: no more until it is enabled.
     pub fn io_spent(&mut self, index: u32, record: &Record) {
         record.unset(ENABLED);
         record.set(SPENT);
         self.count_liveness(record);
+        // As if it were disabled: the kernel has parked its registration
+        // itself, unless that is shared, or from before a change.
         if record.has(SHARED) {
             self.io_touch(index, record);
         } else if !record.has(ALWAYS) {
-            set_mask(record, PARKED);
+            self.io_stray(index, record);
         }
     }
 
@@ -543,9 +705,9 @@ impl Core {
         let flags = record.flags.load(Relaxed);
         let (fd, _) = watched(record);
         if flags & ALWAYS != 0 {
-            self.io.always.retain(|always| *always != index);
+            self.io.always.remove(index);
         }
-        if flags & (ALWAYS | DEAD) != 0 {
+        if flags & (ALWAYS | DEAD | UNTAKEN) != 0 {
             return;
         }
         let following = next(record);
@@ -565,14 +727,13 @@ impl Core {
             None if following != 0 => {
                 self.set_first(fd, following);
                 if let Some(first) = record::get(following) {
-                    set_mask(first, UNKNOWN);
+                    set_mask(first, self.io_hand_on(fd, mask(record), told));
                 }
             }
             None => {
                 self.set_first(fd, 0);
-                // What fails here: the descriptor is closed already.
-                if !told {
-                    let _ = epoll::delete(self.epoll(), fd);
+                if !told && mask(record) != ABSENT {
+                    self.io_unregister(fd);
                 }
             }
         }
@@ -590,13 +751,30 @@ impl Core {
         }
     }
 
+    /// A registration has the handle of a watcher that is closed; what the
+    /// next one has to know of it.
+    fn io_hand_on(&self, fd: RawFd, mask: u32, told: bool) -> u32 {
+        match mask {
+            _ if told => ABSENT,
+            ABSENT => ABSENT,
+            // Until it was changed it was the only one, and the kernel's still
+            // is. It cannot be changed there.
+            mask if is_exclusive(mask) => {
+                self.io_unregister(fd);
+                ABSENT
+            }
+            _ => UNKNOWN,
+        }
+    }
+
     /// The watchers that an event of a shared registration is for.
     pub fn io_sharers(&self, record: &Record, ready: u32, into: &mut Vec<(i64, u32)>) {
         for (index, record) in self.chain(fd_of(record)).filter(|(_, record)| is_open(record)) {
             let (_, events) = watched(record);
             let bits = ready & (events | ALWAYS_REPORTED);
-            if bits != 0 && into.try_reserve(1).is_ok() {
-                into.push((record.handle(Kind::Watcher, index), bits));
+            if bits != 0 {
+                // Room was made when they came together.
+                into.push_reserved((record.handle(Kind::Watcher, index), bits));
             }
         }
     }
@@ -653,9 +831,9 @@ impl Core {
             return;
         }
         self.io_lost(fresh.raw(), Errno::EBADF);
-        self.register_all(fresh.raw());
         let raw = fresh.raw();
-        if self.replace_epoll(fresh).is_ok() {
+        if self.register_all(raw).is_ok() && self.replace_epoll(fresh).is_ok() {
+            self.all_are_registered();
             gate.epoll = raw;
         }
         drop(gate);
@@ -680,15 +858,29 @@ impl Core {
         !is_lost
     }
 
-    /// Registers all that is watched with another set.
-    pub fn register_all(&mut self, epoll: RawFd) {
+    /// Registers all that is watched with another set, which then can take the
+    /// place of this one. What is not there any more fails its watchers; any
+    /// other failure ends it.
+    pub fn register_all(&mut self, epoll: RawFd) -> std::result::Result<(), Errno> {
         for fd in 0..self.io.first.len() as RawFd {
             let Some((index, first)) = self.first(fd) else { continue };
             let wanted = self.wanted(fd).unwrap_or(PARKED);
             let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
             match epoll::add(epoll, fd, wanted, cookie) {
-                Ok(()) => set_mask(first, wanted),
+                Err(errno @ (Errno::ENOMEM | Errno::ENOSPC)) => return Err(errno),
+                // By an attempt that such a failure ended.
+                Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => self.io_lost(fd, errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// That set has taken the place of the one before.
+    pub fn all_are_registered(&mut self) {
+        for fd in 0..self.io.first.len() as RawFd {
+            if let Some((_, first)) = self.first(fd) {
+                set_mask(first, self.wanted(fd).unwrap_or(PARKED));
             }
         }
     }
@@ -700,22 +892,14 @@ fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::EBADF | Errno::ENOENT | Errno::EPERM)
 }
 
-/// Whether the kernel's set has its descriptor, as far as its flags tell.
+/// Whether the kernel's set has its descriptor, as far as its flags tell, and
+/// not for others only.
 pub(super) fn is_registered(flags: u32) -> bool {
-    flags & (ALWAYS | DEAD) == 0
+    flags & (ALWAYS | DEAD | UNTAKEN | JOINS) == 0
 }
 
-/// What a watcher that is always ready is reported for.
-pub(super) fn always_events(record: &Record) -> u32 {
-    let plain = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDNORM | libc::EPOLLWRNORM;
-    watched(record).1 & plain as u32
-}
-
-/// Whether this watcher of a descriptor that is always ready is to be called.
-pub(super) fn is_ready_always(index: u32) -> bool {
-    record::get(index).is_some_and(|record| {
-        record.flags.load(Relaxed) & (ENABLED | MASKED) == ENABLED && always_events(record) != 0
-    })
+fn is_exclusive(mask: u32) -> bool {
+    mask < ABSENT && mask & EPOLLEXCLUSIVE != 0
 }
 
 pub(super) fn is_edge(record: &Record) -> bool {

@@ -6,19 +6,29 @@
 //! Starting and ending a run take the lock once each: that is the whole
 //! hand-over.
 
-use crate::sync::{AtomicUsize, ForkMutex, MutexGuard, Ordering::Relaxed, UnsafeCell};
+use crate::sync::{AtomicPtr, AtomicUsize, ForkMutex, MutexGuard, Ordering::Relaxed};
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::ptr::{self, NonNull};
 
 pub(super) struct Lease<C, G> {
     /// The thread that runs the loop; 0: none.
     thread: AtomicUsize,
     gate: ForkMutex<Locked<G>>,
-    core: UnsafeCell<Option<Box<C>>>,
+    /// Made of a box; null: none. All borrows of the core come from this one
+    /// pointer, so that none of them ends the others: a run keeps a copy while
+    /// its callbacks make calls that borrow the core, too.
+    core: AtomicPtr<C>,
+    /// Borrowed with the core, for loom to see.
+    #[cfg(loom)]
+    borrow: crate::sync::UnsafeCell<()>,
+    owns: PhantomData<Box<C>>,
 }
 
-// SAFETY: the core is reached by one thread at a time: see `core`. What of it
-// is the program's goes from thread to thread as the program has it.
-unsafe impl<C, G: Send> Sync for Lease<C, G> {}
+// SAFETY: the core is borrowed by one thread at a time (contract of `with` and
+// `pointer`), on whichever thread has the lease: it goes from one to the other
+// (C: Send), and is never shared. The gate is in a mutex.
+unsafe impl<C: Send, G: Send> Sync for Lease<C, G> {}
 
 /// The gate, and whether somebody runs the loop.
 #[derive(Default)]
@@ -46,15 +56,21 @@ impl<C, G: Default> Lease<C, G> {
         Self {
             thread: AtomicUsize::new(0),
             gate: ForkMutex::new(Locked { running: false, gate: G::default() }),
-            core: UnsafeCell::new(None),
+            core: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(loom)]
+            borrow: crate::sync::UnsafeCell::new(()),
+            owns: PhantomData,
         }
     }
 
     /// Whether a thread runs the loop; a thread asks for itself only.
     #[inline(always)]
     pub fn is_run_by(&self, thread: usize) -> bool {
-        // Only this thread stores its own number, and takes it away; so no
-        // order with anything else is needed.
+        // No other thread stores this thread's number, so a thread that finds it here
+        // has begun a run and not ended it. Others may only take it away, when
+        // they close the loop (`withdraw`): whether that is seen at once does
+        // not matter, as the core stays until the run has ended. So no order
+        // with anything else is needed.
         self.thread.load(Relaxed) == thread
     }
 
@@ -89,25 +105,39 @@ impl<C, G: Default> Lease<C, G> {
         self.thread.store(thread, Relaxed);
     }
 
-    /// The loop itself, if there is one.
+    /// Borrows the loop itself, if there is one, for as long as `act` takes.
     ///
     /// # Safety
     /// The caller runs the loop, or has the lock while nobody does; and no
-    /// other reference to the core is in use while this one is.
+    /// other borrow of the core is in use before this one has ended. So `act`
+    /// runs none of the program's code, which may make calls that borrow it.
     #[inline(always)]
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn core(&self) -> Option<&mut C> {
-        // SAFETY: this function's contract.
-        self.core.with_mut(|core| unsafe { (*core).as_deref_mut() })
+    pub unsafe fn with<R>(&self, act: impl FnOnce(&mut C) -> R) -> Option<R> {
+        #[cfg(loom)]
+        let _borrow = self.borrow.get_mut();
+        // SAFETY: null, or made of a box that lives until `replace`; the rest
+        // is this function's contract.
+        unsafe { self.core.load(Relaxed).as_mut() }.map(act)
+    }
+
+    /// Where the loop is, for the thread that runs it: valid until it is replaced. Borrows
+    /// that are made of it have the contract of [`Self::with`].
+    pub fn pointer(&self) -> Option<NonNull<C>> {
+        NonNull::new(self.core.load(Relaxed))
     }
 
     /// Puts another loop in, or none; the one before.
     ///
     /// # Safety
-    /// As [`Self::core`].
+    /// As [`Self::with`].
     pub unsafe fn replace(&self, core: Option<Box<C>>) -> Option<Box<C>> {
-        // SAFETY: this function's contract.
-        self.core.with_mut(|place| std::mem::replace(unsafe { &mut *place }, core))
+        let fresh = core.map_or(ptr::null_mut(), Box::into_raw);
+        #[cfg(loom)]
+        let _borrow = self.borrow.get_mut();
+        let before = self.core.swap(fresh, Relaxed);
+        // SAFETY: made of a box by this function, and no longer borrowed (its
+        // contract).
+        (!before.is_null()).then(|| unsafe { Box::from_raw(before) })
     }
 
     /// Sets the lock right in a forked child; as [`ForkMutex::recover`].
@@ -118,6 +148,71 @@ impl<C, G: Default> Lease<C, G> {
     pub unsafe fn recover(&self, mend: impl FnOnce(Option<&mut Locked<G>>) -> Option<Locked<G>>) {
         // SAFETY: this function's contract is the same.
         unsafe { self.gate.recover(mend) };
+    }
+}
+
+impl<C, G> Drop for Lease<C, G> {
+    fn drop(&mut self) {
+        let core = self.core.load(Relaxed);
+        if !core.is_null() {
+            // SAFETY: made of a box by `replace`; no other thread is here.
+            drop(unsafe { Box::from_raw(core) });
+        }
+    }
+}
+
+/// What Miri finds to be undefined unless all borrows come from one pointer.
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    type Model = Lease<Vec<u32>, Vec<u32>>;
+
+    /// As a run of a loop, with a callback after each use of the core.
+    fn run(lease: &Model, me: usize, callback: impl Fn(u32)) -> usize {
+        assert!(lease.begin(&mut lease.lock(), me));
+        let Some(mut core) = lease.pointer() else { return 0 };
+        for turn in 0..3 {
+            // SAFETY: this thread runs the loop, and this is used no more once
+            // the callback runs.
+            unsafe { core.as_mut() }.push(turn);
+            callback(turn);
+        }
+        // SAFETY: as above.
+        let len = unsafe { core.as_ref() }.len();
+        lease.end(&mut lease.lock());
+        len
+    }
+
+    #[test]
+    fn a_run_goes_on_with_the_core_that_its_callbacks_have_changed() {
+        let lease = Model::new();
+        // SAFETY: no other thread has it.
+        unsafe { lease.replace(Some(Box::default())) };
+        let callback = |turn| {
+            assert!(lease.is_run_by(1) && !lease.is_run_by(2));
+            // SAFETY: this thread runs the loop, and the run borrows nothing.
+            unsafe { lease.with(|core| core.push(turn + 10)) }.unwrap();
+        };
+        assert_eq!(run(&lease, 1, callback), 6);
+        // SAFETY: no thread runs it.
+        let core = unsafe { lease.replace(None) };
+        assert_eq!(core.as_deref(), Some(&vec![0, 10, 1, 11, 2, 12]));
+        assert!(lease.pointer().is_none());
+    }
+
+    #[test]
+    fn the_core_goes_from_thread_to_thread_with_the_runs() {
+        let lease = Model::new();
+        // SAFETY: no other thread has it.
+        unsafe { lease.replace(Some(Box::default())) };
+        std::thread::scope(|scope| {
+            scope.spawn(|| run(&lease, 1, |_| {})).join().unwrap();
+            scope.spawn(|| run(&lease, 2, |_| {})).join().unwrap();
+        });
+        let _gate = lease.lock();
+        // SAFETY: no thread runs it, and this one has the lock.
+        assert_eq!(unsafe { lease.with(|core| core.len()) }, Some(6));
     }
 }
 
@@ -134,7 +229,7 @@ mod loom_models {
 
     fn model() -> Arc<Model> {
         let lease = Model::new();
-        // SAFETY: nobody else has it.
+        // SAFETY: no other thread has it.
         unsafe { lease.replace(Some(Box::default())) };
         Arc::new(lease)
     }
@@ -143,14 +238,14 @@ mod loom_models {
     fn call(lease: &Model, me: usize, what: u32) {
         if lease.is_run_by(me) {
             // SAFETY: this thread runs the loop.
-            return unsafe { lease.core() }.unwrap().push(what);
+            return unsafe { lease.with(|core| core.push(what)) }.unwrap();
         }
         let mut gate = lease.lock();
         if gate.running {
             return gate.push(what);
         }
-        // SAFETY: nobody runs it, and this thread has the lock.
-        unsafe { lease.core() }.unwrap().push(what);
+        // SAFETY: no thread runs it, and this one has the lock.
+        unsafe { lease.with(|core| core.push(what)) }.unwrap();
     }
 
     /// A run with one callback, which makes one call; false: it was busy.
@@ -161,7 +256,7 @@ mod loom_models {
         call(lease, me, what);
         let mut gate = lease.lock();
         // SAFETY: this thread runs the loop.
-        unsafe { lease.core() }.unwrap().append(&mut gate);
+        unsafe { lease.with(|core| core.append(&mut gate)) }.unwrap();
         lease.end(&mut gate);
         true
     }
@@ -181,8 +276,8 @@ mod loom_models {
             assert!(ran >= 1, "both were told that the other one runs it");
             let gate = lease.lock();
             assert!(!gate.running && !lease.is_run_by(1) && !lease.is_run_by(2));
-            // SAFETY: nobody runs it, and this thread has the lock.
-            let done = unsafe { lease.core() }.unwrap().len() as u32;
+            // SAFETY: no thread runs it, and this one has the lock.
+            let done = unsafe { lease.with(|core| core.len()) }.unwrap() as u32;
             assert_eq!((done, gate.len()), (ran + 1, 0));
         });
     }
@@ -204,7 +299,7 @@ mod loom_models {
             runner.join().unwrap();
             let _gate = lease.lock();
             // SAFETY: as above.
-            let done = unsafe { lease.core() }.unwrap();
+            let done = unsafe { lease.with(|core| core.clone()) }.unwrap();
             let place = |what| done.iter().position(|one| *one == what).unwrap();
             assert!(place(1) < place(2) && place(10) < place(11) && done.len() == 4);
         });

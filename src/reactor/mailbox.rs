@@ -5,11 +5,15 @@
 //! the stacks), then looks whether the loop sleeps, and rings only then. The loop
 //! says that it is about to sleep, then looks once more for what was left.
 //! All four are sequentially consistent: one of the two sees the other, so
-//! nothing is left lying while the loop sleeps. Whoever takes `asleep` away
-//! rings: one ring for each sleep.
+//! nothing is left lying while the loop sleeps. The sender that takes `asleep`
+//! away gets a [`Wake`], which wakes the loop when it is dropped: no early
+//! return can forget it, and there is one wake-up for each sleep.
 //!
 //! No locks and no loops that wait for others: a signal handler may send.
 
+use super::letters::{Letter, Letters};
+use super::sent_stack::{Links, SentStack};
+use crate::errno::Errno;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 use std::ptr;
 
@@ -25,120 +29,46 @@ pub(super) const SIGNALS: u64 = 32;
 const BITS: u32 = 8;
 const MASK: u64 = (1 << BITS) - 1;
 
-/// The end of the stack, and of nothing.
-pub(super) const NOBODY: u32 = 0;
-
-/// What is delivered once, and may need memory: no signal handler sends it.
-pub(super) struct Letter<P> {
-    next: *mut Letter<P>,
-    /// The loop it is for.
-    to: i64,
-    content: P,
-}
-
-impl<P> Letter<P> {
-    pub fn new(to: i64, content: P) -> Self {
-        Self { next: ptr::null_mut(), to, content }
-    }
-}
-
-/// Letters that were taken, or wrote themselves; their owner's.
-pub(super) struct Letters<P> {
-    first: *mut Letter<P>,
-    last: *mut Letter<P>,
-    len: usize,
-}
-
-// SAFETY: it owns its letters, whose contents may go to other threads.
-unsafe impl<P: Send> Send for Letters<P> {}
-
-impl<P> Letters<P> {
-    pub fn new() -> Self {
-        Self { first: ptr::null_mut(), last: ptr::null_mut(), len: 0 }
-    }
-
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.first.is_null()
-    }
-
-    fn put_first(&mut self, mut letter: Box<Letter<P>>) {
-        letter.next = self.first;
-        self.first = Box::into_raw(letter);
-        if self.last.is_null() {
-            self.last = self.first;
-        }
-        self.len += 1;
-    }
-
-    pub fn push(&mut self, letter: Box<Letter<P>>) {
-        let mut one = Self::new();
-        one.put_first(letter);
-        self.append(&mut one);
-    }
-
-    /// Moves all of another list behind these.
-    pub fn append(&mut self, others: &mut Self) {
-        if others.first.is_null() {
-            return;
-        }
-        if self.last.is_null() {
-            self.first = others.first;
-        } else {
-            // SAFETY: the last of the list, which this owns.
-            unsafe { (*self.last).next = others.first };
-        }
-        self.last = others.last;
-        self.len += others.len;
-        (others.first, others.last, others.len) = (ptr::null_mut(), ptr::null_mut(), 0);
-    }
-
-    fn take(&mut self) -> Option<Box<Letter<P>>> {
-        if self.first.is_null() {
-            return None;
-        }
-        // SAFETY: made of a box, and this owns it.
-        let letter = unsafe { Box::from_raw(self.first) };
-        self.first = letter.next;
-        if self.first.is_null() {
-            self.last = ptr::null_mut();
-        }
-        self.len = self.len.saturating_sub(1);
-        Some(letter)
-    }
-
-    /// The content of the next one.
-    #[inline]
-    pub fn pop(&mut self) -> Option<P> {
-        self.take().map(|letter| letter.content)
-    }
-}
-
-impl<P> Drop for Letters<P> {
-    fn drop(&mut self) {
-        while self.take().is_some() {}
-    }
-}
-
 pub(super) struct Mailbox<P> {
     /// The bits and, above them, whose they are: a mailbox is used again for
     /// another loop, whom a late sender must not disturb.
     work: AtomicU64,
     asleep: AtomicU32,
-    /// The record on top of the stack of those that were sent to.
-    top: AtomicU32,
+    /// The async watchers that were sent to.
+    sent: SentStack,
     /// The letter that came last.
     letters: AtomicPtr<Letter<P>>,
 }
 
-/// The links of the stack: a word of each record.
-pub(super) trait Links {
-    fn set_next(&self, id: u32, next: u32);
+/// What wakes a sleeping loop.
+pub(super) trait Waker {
+    /// False: it cannot be woken, as the program has closed its descriptors.
+    fn wake_loop(&self) -> bool;
+}
+
+/// The duty to wake a loop, if it slept; done when this is dropped. The
+/// caller drops it where the loop finds all that it is woken for.
+#[must_use]
+pub(super) struct Wake<'a, W: Waker>(Option<&'a W>);
+
+impl<W: Waker> Wake<'_, W> {
+    /// Wakes it, for a caller that has to hear whether that could be done.
+    #[inline(always)]
+    pub fn now(mut self) -> Result<(), Errno> {
+        match self.0.take() {
+            Some(waker) if !waker.wake_loop() => Err(Errno::EBADF),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<W: Waker> Drop for Wake<'_, W> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(waker) = self.0 {
+            waker.wake_loop();
+        }
+    }
 }
 
 impl<P: Send> Mailbox<P> {
@@ -147,7 +77,7 @@ impl<P: Send> Mailbox<P> {
         Self {
             work: AtomicU64::new(0),
             asleep: AtomicU32::new(0),
-            top: AtomicU32::new(NOBODY),
+            sent: SentStack::new(),
             letters: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -157,15 +87,15 @@ impl<P: Send> Mailbox<P> {
         Self {
             work: AtomicU64::new(0),
             asleep: AtomicU32::new(0),
-            top: AtomicU32::new(NOBODY),
+            sent: SentStack::new(),
             letters: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
-    /// Leaves some work for the loop with this handle; true: the caller has
-    /// to ring. `None`: that loop is gone.
+    /// Leaves some work for the loop with this handle. `None`: that loop is
+    /// gone.
     #[must_use]
-    pub fn leave(&self, handle: i64, bits: u64) -> Option<bool> {
+    pub fn leave<'a, W: Waker>(&self, waker: &'a W, handle: i64, bits: u64) -> Option<Wake<'a, W>> {
         let mut work = self.work.load(Relaxed);
         loop {
             if work >> BITS != handle.cast_unsigned() {
@@ -173,38 +103,42 @@ impl<P: Send> Mailbox<P> {
             }
             // SeqCst: against `sleep`; and so a Release, for what was done.
             match self.work.compare_exchange_weak(work, work | bits, SeqCst, Relaxed) {
-                Ok(_) => return Some(self.must_ring()),
+                Ok(_) => return Some(self.wake_if_asleep(waker)),
                 Err(now) => work = now,
             }
         }
     }
 
-    /// Puts a record on the stack, which it is not on; true: the caller has
-    /// to ring.
-    #[must_use]
-    pub fn push(&self, links: &impl Links, id: u32) -> bool {
-        let mut top = self.top.load(Relaxed);
-        loop {
-            links.set_next(id, top);
-            // SeqCst: against `sleep`; and so a Release, for what was sent.
-            match self.top.compare_exchange_weak(top, id, SeqCst, Relaxed) {
-                Ok(_) => return self.must_ring(),
-                Err(now) => top = now,
-            }
-        }
+    /// The tag of [`Self::push`], to be read before a watcher is marked.
+    #[inline(always)]
+    pub fn sent_tag(&self) -> u64 {
+        self.sent.tag()
     }
 
-    /// Sends a letter; true: the caller has to ring.
+    /// Puts an async watcher that was marked on the stack of its loop.
+    /// `None`: that loop is gone.
     #[must_use]
-    pub fn post(&self, letter: Box<Letter<P>>) -> bool {
+    #[inline(always)]
+    pub fn push<'a, W: Waker>(
+        &self,
+        waker: &'a W,
+        links: &impl Links,
+        id: u32,
+        tag: u64,
+    ) -> Option<Wake<'a, W>> {
+        self.sent.push(links, id, tag).then(|| self.wake_if_asleep(waker))
+    }
+
+    /// Sends a letter.
+    pub fn post<'a, W: Waker>(&self, waker: &'a W, letter: Box<Letter<P>>) -> Wake<'a, W> {
         let letter = Box::into_raw(letter);
         let mut last = self.letters.load(Relaxed);
         loop {
             // SAFETY: nobody else knows it yet.
             unsafe { (*letter).next = last };
-            // As in `push`.
+            // As in `leave`.
             match self.letters.compare_exchange_weak(last, letter, SeqCst, Relaxed) {
-                Ok(_) => return self.must_ring(),
+                Ok(_) => return self.wake_if_asleep(waker),
                 Err(now) => last = now,
             }
         }
@@ -218,21 +152,24 @@ impl<P: Send> Mailbox<P> {
     /// Takes all letters for this loop, in the order in which they came.
     pub fn take_letters(&self, owner: i64) -> Letters<P> {
         // Acquire: what their senders wrote.
-        let mut stack = Letters::new();
-        stack.first = self.letters.swap(ptr::null_mut(), AcqRel);
+        let first = self.letters.swap(ptr::null_mut(), AcqRel);
+        // SAFETY: they are this thread's alone from now on.
+        let mut stack = unsafe { Letters::from_chain(first) };
         let mut taken = Letters::new();
         // The last one is on top: each one goes before the others.
         while let Some(letter) = stack.take() {
-            if letter.to == owner {
+            if letter.to() == owner {
                 taken.put_first(letter);
             }
         }
         taken
     }
 
-    fn must_ring(&self) -> bool {
+    #[inline(always)]
+    fn wake_if_asleep<'a, W: Waker>(&self, waker: &'a W) -> Wake<'a, W> {
         model_order();
-        self.asleep.load(SeqCst) != 0 && self.asleep.swap(0, SeqCst) != 0
+        let asleep = self.asleep.load(SeqCst) != 0 && self.asleep.swap(0, SeqCst) != 0;
+        Wake(asleep.then_some(waker))
     }
 
     /// What was left, without taking it.
@@ -243,7 +180,7 @@ impl<P: Send> Mailbox<P> {
 
     #[inline(always)]
     pub fn has_sent(&self) -> bool {
-        self.top.load(Relaxed) != NOBODY
+        self.sent.has_any()
     }
 
     /// Whether anything was left.
@@ -259,7 +196,12 @@ impl<P: Send> Mailbox<P> {
 
     /// Takes the whole stack; its top.
     pub fn take_sent(&self) -> u32 {
-        if self.top.load(Relaxed) == NOBODY { NOBODY } else { self.top.swap(NOBODY, AcqRel) }
+        self.sent.take()
+    }
+
+    /// The same, for a loop that is closed: later pushes are refused.
+    pub fn close_sent(&self) -> u32 {
+        self.sent.close()
     }
 
     /// The loop is about to sleep; false: it must not, something was left.
@@ -268,7 +210,7 @@ impl<P: Send> Mailbox<P> {
         self.asleep.swap(1, SeqCst);
         model_order();
         let something = self.work.load(SeqCst) & MASK != 0
-            || self.top.load(SeqCst) != NOBODY
+            || self.sent.has_any_in_order()
             || !self.letters.load(SeqCst).is_null();
         if something {
             self.wake();
@@ -306,9 +248,68 @@ fn model_order() {
     loom::sync::atomic::fence(SeqCst);
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const LOOP: i64 = 77;
+
+    /// The loop does not sleep.
+    struct Never;
+
+    impl Waker for Never {
+        fn wake_loop(&self) -> bool {
+            unreachable!("a loop was woken that does not sleep");
+        }
+    }
+
+    fn letter(to: i64, content: u32) -> Box<Letter<Box<u32>>> {
+        Box::new(Letter::new(to, Box::new(content)))
+    }
+
+    fn contents(mut letters: Letters<Box<u32>>) -> Vec<u32> {
+        std::iter::from_fn(|| letters.pop()).map(|content| *content).collect()
+    }
+
+    #[test]
+    fn letters_of_several_threads_all_come_each_ones_in_order() {
+        let mailbox = Mailbox::new();
+        mailbox.assign(LOOP);
+        let mut got = Vec::new();
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let mailbox = &mailbox;
+                scope.spawn(move || {
+                    for number in 0..10 {
+                        drop(mailbox.post(&Never, letter(LOOP, thread * 100 + number)));
+                    }
+                });
+            }
+            while got.len() < 30 {
+                got.extend(contents(mailbox.take_letters(LOOP)));
+            }
+        });
+        for thread in 0..3 {
+            let own: Vec<_> = got.iter().filter(|content| **content / 100 == thread).collect();
+            assert!(own.is_sorted() && own.len() == 10, "{got:?}");
+        }
+    }
+
+    #[test]
+    fn letters_for_another_loop_are_dropped() {
+        let mailbox = Mailbox::new();
+        drop(mailbox.post(&Never, letter(1, 1)));
+        drop(mailbox.post(&Never, letter(LOOP, 2)));
+        drop(mailbox.post(&Never, letter(1, 3)));
+        assert_eq!(contents(mailbox.take_letters(LOOP)), [2]);
+        assert!(!mailbox.has_letters());
+    }
+}
+
 /// Every interleaving of senders and a loop.
 #[cfg(all(test, loom))]
 mod loom_models {
+    use super::super::sent_stack::NOBODY;
     use super::*;
     use loom::sync::Arc;
     use loom::sync::atomic::{AtomicU32 as Counter, Ordering};
@@ -318,7 +319,7 @@ mod loom_models {
 
     struct Shared {
         mailbox: Mailbox<u32>,
-        /// The eventfd: how often it was rung and not heard.
+        /// How often it was rung and not heard.
         rings: Counter,
         next: [Counter; 3],
         pending: [Counter; 3],
@@ -331,6 +332,13 @@ mod loom_models {
     impl Links for InShared<'_> {
         fn set_next(&self, id: u32, next: u32) {
             self.0.next[id as usize].store(next, Ordering::Relaxed);
+        }
+    }
+
+    impl Waker for Shared {
+        fn wake_loop(&self) -> bool {
+            self.rings.fetch_add(1, Ordering::Release);
+            true
         }
     }
 
@@ -348,16 +356,11 @@ mod loom_models {
             })
         }
 
-        fn ring_if(&self, must: bool) {
-            if must {
-                self.rings.fetch_add(1, Ordering::Release);
-            }
-        }
-
         fn send(&self, id: u32) {
             self.written[id as usize].fetch_add(1, Ordering::Relaxed);
             if self.pending[id as usize].swap(1, Ordering::AcqRel) == 0 {
-                self.ring_if(self.mailbox.push(&InShared(self), id));
+                let tag = self.mailbox.sent_tag();
+                drop(self.mailbox.push(self, &InShared(self), id, tag).unwrap());
             }
         }
 
@@ -380,7 +383,7 @@ mod loom_models {
                 .into_iter()
                 .map(|bit| {
                     let shared = shared.clone();
-                    thread::spawn(move || shared.ring_if(shared.mailbox.leave(LOOP, bit).unwrap()))
+                    thread::spawn(move || drop(shared.mailbox.leave(&*shared, LOOP, bit).unwrap()))
                 })
                 .collect();
             let mut seen = 0;
@@ -392,6 +395,41 @@ mod loom_models {
         });
     }
 
+    /// A watcher's close that lost the race for it returns early; then a stop
+    /// is sent. The loop may sleep already, or be about to.
+    fn an_early_return_then_a_stop(forgets: bool) {
+        loom::model(move || {
+            let shared = Shared::new();
+            let sender = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let wake = shared.mailbox.leave(&*shared, LOOP, INBOX).unwrap();
+                    if forgets {
+                        std::mem::forget(wake);
+                    } else {
+                        drop(wake);
+                    }
+                    drop(shared.mailbox.leave(&*shared, LOOP, STOP).unwrap());
+                })
+            };
+            let asleep = shared.mailbox.sleep();
+            sender.join().unwrap();
+            let rung = shared.rings.load(Ordering::Acquire) > 0;
+            assert!(!asleep || rung, "the loop sleeps, and no sender will wake it");
+        });
+    }
+
+    #[test]
+    fn loom_an_early_return_does_not_lose_the_wake_up() {
+        an_early_return_then_a_stop(false);
+    }
+
+    #[test]
+    #[should_panic(expected = "no sender will wake it")]
+    fn loom_twin_a_wake_up_that_is_forgotten_leaves_the_loop_asleep() {
+        an_early_return_then_a_stop(true);
+    }
+
     /// Each of these lists is sent by a thread of its own.
     fn every_letter_comes_once_and_in_order(senders: &'static [&'static [u32]]) {
         loom::model(move || {
@@ -401,7 +439,7 @@ mod loom_models {
                 thread::spawn(move || {
                     for letter in *letters {
                         let letter = Box::new(Letter::new(LOOP, *letter));
-                        shared.ring_if(shared.mailbox.post(letter));
+                        drop(shared.mailbox.post(&*shared, letter));
                     }
                 })
             });

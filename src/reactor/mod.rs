@@ -1,7 +1,8 @@
 //! The event loop.
 //!
 //! What other threads see of a loop: `registry` has all of them, `desk` is one,
-//! `lease` says whose it is, `mailbox` is how it is woken; `named` is the way
+//! `lease` says whose it is, `mailbox` is how it is woken, with the `sent_stack` of async watchers, and
+//! `pending_work` what it is asked to do before a callback; `named` is the way
 //! from a handle to it, `calls` what is asked of watchers, `command` how that
 //! is left for the thread that runs the loop, and `quick` the short way.
 //!
@@ -9,14 +10,22 @@
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
 //! shortest round; `found` sorts out what a wait has found, `dispatch` brings
 //! events to their watchers, unless they are `held`. `watcher` is what can be
-//! done with all of those; `io`, `timers` and their `clocks`, `objects`,
-//! `process`, `pressure`, `signals`, `asyncs` and `files` are the sources;
-//! `details` is what is longer than an event. `inside` is for who wants to see
+//! done with all of those; `io`, `always`, `timers` and their `clocks`,
+//! `objects`, `process`, `pressure`, `signals`, `asyncs` and `files` are the
+//! sources;
+//! `details` is what is longer than an event, `own_fds` which descriptors are
+//! not the program's. `inside` is for who wants to see
 //! what a loop does.
 
 mod lease;
+mod letters;
 mod mailbox;
+mod pending_work;
+mod record_word;
+mod sent_stack;
 
+#[cfg(not(loom))]
+mod always;
 #[cfg(not(loom))]
 mod asyncs;
 #[cfg(not(loom))]
@@ -29,6 +38,8 @@ mod command;
 mod core;
 #[cfg(not(loom))]
 mod desk;
+#[cfg(not(loom))]
+mod destroys;
 #[cfg(not(loom))]
 mod details;
 #[cfg(not(loom))]
@@ -52,9 +63,14 @@ mod named;
 #[cfg(not(loom))]
 mod objects;
 #[cfg(not(loom))]
+mod own_fds;
+#[cfg(not(loom))]
 mod pressure;
 #[cfg(not(loom))]
 mod process;
+#[cfg(all(test, loom))]
+#[path = "inside/published.rs"]
+mod published;
 #[cfg(not(loom))]
 pub(crate) mod quick;
 #[cfg(not(loom))]
@@ -63,6 +79,8 @@ mod quiet;
 mod record;
 #[cfg(not(loom))]
 mod registry;
+#[cfg(not(loom))]
+mod revive;
 #[cfg(not(loom))]
 mod run;
 #[cfg(not(loom))]

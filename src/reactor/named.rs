@@ -2,8 +2,9 @@
 
 use super::core::{Core, MANY_NAMES};
 use super::desk::{Desk, Gate, POISONED};
-use super::event::{Event, Target};
+use super::event::Destroy;
 use super::lease::Locked;
+use super::letters::Letters;
 use super::record::{self, LIVE, LOOP, Record};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::{MutexGuard, Ordering::*};
@@ -73,18 +74,20 @@ impl Named {
     ) -> Result<R> {
         if self.desk.is_mine() {
             let _poison = Poison(self.desk);
-            // SAFETY: this thread runs the loop, and no reference into the
-            // core is kept while a callback, which this call is in, runs.
-            let core = unsafe { self.desk.core() }?;
-            core.stir();
-            if self.desk.has_inbox() {
-                // What others asked for before comes before.
-                core.receive(&mut self.desk.gate());
-                if !self.record.is(self.handle, self.state) {
-                    return table::stale(self.handle.pack());
+            let act = |core: &mut Core| {
+                core.stir();
+                if self.desk.has_inbox() {
+                    // What others asked for before comes before.
+                    core.receive(&mut self.desk.gate());
+                    if !self.record.is(self.handle, self.state) {
+                        return table::stale(self.handle.pack());
+                    }
                 }
-            }
-            return direct(core);
+                direct(core)
+            };
+            // SAFETY: this thread runs the loop, whose run borrows nothing of
+            // the core while a callback, which this call is in, runs.
+            return unsafe { self.desk.with_core(act) }?;
         }
         self.with_lock(direct, remote)
     }
@@ -98,12 +101,10 @@ impl Named {
         let mut gate = self.lock()?;
         if gate.running {
             let _poison = Poison(self.desk);
-            let ring = self.desk.leave_work();
+            let wake = self.desk.leave_work();
             let result = remote(&mut gate);
             drop(gate);
-            if ring {
-                self.desk.ring();
-            }
+            drop(wake);
             return result;
         }
         self.with_idle(gate, direct)
@@ -116,15 +117,17 @@ impl Named {
         direct: impl FnOnce(&mut Core) -> Result<R>,
     ) -> Result<R> {
         let _poison = Poison(self.desk);
-        // SAFETY: nobody runs the loop, and this thread has the gate's lock.
-        let core = unsafe { self.desk.core() }?;
-        let result = direct(core);
-        let closed = core.take_destroys();
-        if core.unnamed.len() >= MANY_NAMES {
-            core.forget_names(&mut gate);
-        }
-        // A question changes nothing that the foreign wait should end for.
-        let prepared = core.prepared && core.has_news();
+        let act = |core: &mut Core| {
+            let result = direct(core);
+            let closed = core.take_destroys();
+            if core.unnamed.len() >= MANY_NAMES || core.unnamed_more {
+                core.forget_names(&mut gate);
+            }
+            // A question changes nothing that the foreign wait should end for.
+            (result, closed, core.prepared && core.has_news())
+        };
+        // SAFETY: no thread runs the loop, and this one has the gate's lock.
+        let (result, closed, prepared) = unsafe { self.desk.with_core(act) }?;
         drop(gate);
         notify(closed);
         if prepared {
@@ -171,7 +174,7 @@ impl Named {
     fn has_lost_epoll(&self, gate: &mut Locked<Gate>) -> Result<()> {
         if !gate.running {
             // SAFETY: no thread runs the loop, and this one has the gate's lock.
-            unsafe { self.desk.core() }?.has_own_epoll(gate);
+            unsafe { self.desk.with_core(|core| core.has_own_epoll(gate)) }?;
         }
         fail!(EBADF, "the descriptors of loop {} were closed", self.desk.handle())
     }
@@ -214,12 +217,12 @@ impl Drop for Poison {
 }
 
 /// Tells the program of watchers that are closed; no lock is held.
-pub(super) fn notify(closed: Vec<(Target, Event)>) {
+pub(super) fn notify(mut closed: Letters<Destroy>) {
     if closed.is_empty() {
         return;
     }
     let _uncancelled = Uncancelled::begin();
-    for (target, event) in closed {
+    while let Some(Destroy { target, event }) = closed.pop() {
         if let Some(callback) = target.callback {
             // SAFETY: the program's function and argument, as it promised.
             unsafe { callback(&event, target.user_data) };

@@ -13,15 +13,18 @@ use super::core::Core;
 use super::details::Content;
 use super::event::Event;
 use super::flags::{ERROR, OVER, REAPS};
+use super::letters::{Letter, Letters};
 use super::record::{self, Record};
-use crate::errno::{Errno, Result, error};
+use crate::errno::{Errno, Result, error, fail};
+use crate::sys::{epoll, fork};
 use crate::table::{self, Kind};
+use crate::util::alloc::TryMap;
 use crate::waiters::{Listener, Watchable};
 use std::os::fd::RawFd;
 
 /// What a watcher watches. Dropped when the watcher is closed, after its
 /// descriptor was taken out of the loop's epoll.
-pub(crate) trait Watched {
+pub(crate) trait Watched: Send {
     fn fd(&self) -> RawFd;
 
     /// What the descriptor is registered for.
@@ -37,17 +40,27 @@ pub(crate) trait Watched {
     /// What happened, now that the descriptor is ready for that.
     fn ask(&mut self, ready: u32, event: &mut Event) -> Answer;
 
-    /// Its last event is delivered; only asked of what wants to hear it.
-    fn delivered(&mut self) {}
+    /// Of a loop whose descriptor others poll: what it became ready for, if
+    /// that may have been taken from the loop.
+    fn was_taken(&mut self) -> Option<u32> {
+        None
+    }
+
+    /// Its last event is about to be delivered, and may be changed; only asked
+    /// of what wants to hear it. What is longer than an event, if that has
+    /// changed, too.
+    fn deliver(&mut self, _event: &mut Event) -> Option<Content> {
+        None
+    }
 
     /// Whether it was closed by somebody else, who has rung the loop.
     fn is_closed(&self) -> bool {
         false
     }
 
-    /// In a forked child. An error is reported to the watcher, and this is
-    /// dropped: it must not close what has its descriptor's number and may be
-    /// another file by now.
+    /// In a forked child. ENOMEM: it can be tried again. With another error
+    /// the watcher fails, and this is dropped: it must not close what has its
+    /// descriptor's number and may be another file by now.
     fn revive(&mut self) -> std::result::Result<(), Errno>;
 
     /// Of a loop whose memory has to stay: gives back its descriptor.
@@ -80,7 +93,21 @@ pub(crate) struct Watch {
 /// One that is watched; not freed, and heard of, while this is pinned.
 struct Object {
     watch: Watch,
-    pinned: Option<(Box<dyn Watchable>, i64)>,
+    pinned: Option<Held>,
+}
+
+/// An object that is pinned, the loop that hears when it is closed, and the
+/// process in which it does.
+struct Held {
+    object: Box<dyn Watchable>,
+    of_loop: i64,
+    epoch: fork::Epoch,
+}
+
+/// What a watcher watches, and which watcher.
+pub(super) struct Watching {
+    pub index: u32,
+    pub watched: Box<dyn Watched>,
 }
 
 /// An object to be watched.
@@ -99,12 +126,12 @@ impl Watched for Object {
     fn begin(&mut self, of_loop: i64) -> Result<()> {
         let object = (self.watch.pin)(self.watch.handle)?;
         object.watch(Listener::Other(ring_objects, of_loop))?;
-        self.pinned = Some((object, of_loop));
+        self.pinned = Some(Held { object, of_loop, epoch: fork::current() });
         Ok(())
     }
 
     fn ask(&mut self, _ready: u32, event: &mut Event) -> Answer {
-        let Some((object, _)) = &self.pinned else { return Answer::Nothing };
+        let Some(Held { object, .. }) = &self.pinned else { return Answer::Nothing };
         match object.take() {
             Ok(0) => return Answer::Nothing,
             Ok(count) => event.count = count,
@@ -123,11 +150,15 @@ impl Watched for Object {
     }
 
     fn revive(&mut self) -> std::result::Result<(), Errno> {
-        let Some((before, of_loop)) = self.pinned.take() else { return Ok(()) };
-        if self.begin(of_loop).is_err() {
-            // Its pin was forgotten in the fork, as all were.
-            self.pinned = Some((before, of_loop));
+        // It may have been done by an attempt that failed later.
+        let inherited = |held: &mut Held| held.epoch != fork::current();
+        let Some(before) = self.pinned.take_if(inherited) else { return Ok(()) };
+        if let Err(error) = self.begin(before.of_loop) {
+            self.pinned = Some(before);
+            return if error.errno == Errno::ENOMEM { Err(error.errno) } else { Ok(()) };
         }
+        // It was forgotten in the fork, as all pins were.
+        std::mem::forget(before);
         Ok(())
     }
 
@@ -136,7 +167,7 @@ impl Watched for Object {
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let Some((object, of_loop)) = &self.pinned {
+        if let Some(Held { object, of_loop, .. }) = &self.pinned {
             object.unwatch(Listener::Other(ring_objects, *of_loop));
         }
     }
@@ -145,15 +176,45 @@ impl Drop for Object {
 impl Core {
     /// Keeps what is watched with its watcher.
     pub fn keep_object(&mut self, index: u32, watched: Box<dyn Watched>) -> Result<()> {
-        if self.objects.try_reserve(1).is_err() {
-            return Err(Errno::ENOMEM.into());
-        }
-        self.objects.insert(index, watched);
+        self.objects.try_put(index, watched)?;
         Ok(())
+    }
+
+    /// The same, of one that another thread has added: without memory it stays
+    /// in its letter, until there is some.
+    pub fn keep_object_late(&mut self, letter: Box<Letter<Watching>>) {
+        self.late_objects.push(letter);
+        self.settle_objects();
+    }
+
+    /// Tries again what there was no memory for.
+    fn settle_objects(&mut self) {
+        while !self.late_objects.is_empty() && self.objects.try_reserve(1).is_ok() {
+            let Some(Watching { index, watched }) = self.late_objects.pop() else { return };
+            self.objects.insert_reserved(index, watched);
+        }
+    }
+
+    /// Takes what a watcher watches away from it.
+    pub fn take_object(&mut self, index: u32) -> Option<Box<dyn Watched>> {
+        let mut found = self.objects.remove(&index);
+        if !self.late_objects.is_empty() {
+            let mut others = Letters::new();
+            while let Some(mut letter) = self.late_objects.take() {
+                if letter.content_mut().index == index {
+                    found = Some(letter.into_content().watched);
+                } else {
+                    others.push(letter);
+                }
+            }
+            self.late_objects = others;
+        }
+        found
     }
 
     /// Tells the watchers whose objects were closed. The loop was rung.
     pub fn look_at_objects(&mut self) {
+        self.settle_objects();
         while let Some(index) = self.find_object(|watched| watched.is_closed()) {
             self.object_gone(index, Errno::ESTALE);
         }
@@ -170,23 +231,52 @@ impl Core {
             self.fail(record.handle(Kind::Watcher, index), errno);
         }
         // Its descriptor is closed here.
-        self.objects.remove(&index);
+        self.take_object(index);
     }
 
-    /// In a forked child.
-    pub fn revive_objects(&mut self) {
-        let mut gone = Vec::new();
+    /// After a look that found so many events, where others poll the loop's
+    /// descriptor: adds those that they have taken. How many there are then.
+    #[cold]
+    pub fn add_taken(&mut self, found: usize) -> usize {
+        let mut count = found;
         for (index, watched) in &mut self.objects {
-            if let Err(errno) = watched.revive()
-                && gone.try_reserve(1).is_ok()
+            let Some(record) = record::get(*index) else { continue };
+            let word = record.handle(Kind::Watcher, *index).cast_unsigned();
+            let (events, rest) = self.events.split_at_mut(count.min(self.events.len()));
+            // SAFETY: as many are filled in.
+            let is_found = events.iter().any(|event| unsafe { event.assume_init() }.u64 == word);
+            if let Some(room) = rest.first_mut().filter(|_| !is_found)
+                && let Some(events) = watched.was_taken()
             {
-                gone.push((*index, errno));
+                room.write(epoll::Event { events, u64: word });
+                count += 1;
             }
         }
-        for (index, errno) in gone {
-            self.object_gone(index, errno);
+        count
+    }
+
+    /// In a forked child; can be tried again.
+    pub fn revive_objects(&mut self) -> Result<()> {
+        self.settle_objects();
+        if !self.late_objects.is_empty() {
+            fail!(ENOMEM, "no memory for what the loop watches");
         }
+        let mut objects = std::mem::take(&mut self.objects);
+        let mut result = Ok(());
+        objects.retain(|index, watched| match watched.revive() {
+            Ok(()) => true,
+            Err(Errno::ENOMEM) => {
+                result = Err(Errno::ENOMEM.into());
+                true
+            }
+            Err(errno) => {
+                self.object_gone(*index, errno);
+                false
+            }
+        });
+        self.objects = objects;
         self.look_at_objects();
+        result
     }
 
     /// The watcher is not reported any more, and has no descriptor.
@@ -199,15 +289,17 @@ impl Core {
         // again.
         drop(self.desk.gate());
         if !stays {
-            self.objects.remove(&index);
+            self.take_object(index);
         }
     }
 
-    /// The last event of a watcher is delivered.
-    pub fn object_delivered(&mut self, index: u32, record: &Record) {
+    /// The last event of a watcher is about to be delivered.
+    pub fn deliver_object(&mut self, index: u32, record: &Record, event: &mut Event) {
         record.unset(REAPS);
-        if let Some(mut watched) = self.objects.remove(&index) {
-            watched.delivered();
+        if let Some(mut watched) = self.take_object(index)
+            && let Some(content) = watched.deliver(event)
+        {
+            self.details.replace(event.reserved, content);
         }
     }
 }
@@ -220,6 +312,7 @@ pub(super) fn ask(
     ready: u32,
     event: &mut Event,
 ) -> bool {
+    core.settle_objects();
     let Some(watched) = core.objects.get_mut(&index) else { return false };
     match watched.ask(ready, event) {
         Answer::Event => true,

@@ -1,33 +1,104 @@
 //! Memory pressure: a watcher has a file of the kernel's with a trigger set.
+//!
+//! The kernel begins a trigger of a process without CAP_SYS_RESOURCE with a
+//! wrong total: it fires at the first stall of any length, and once or twice
+//! after that. There the total that the file shows decides.
+//!
+//! Polling a trigger takes its event away, and whoever polls the descriptor of
+//! an embedded loop polls what is in its epoll. So a second trigger, with the
+//! same stall and window, is in no epoll, and is asked by the loop alone.
 
 use super::calls::add_watched;
 use super::event::{Event, Target};
 use super::flags::Source;
 use super::named::named;
 use super::objects::{Answer, Watched};
-use crate::errno::{Errno, Result, fail};
+use super::own_fds::WatcherFd;
+use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::fd::{self, Fd};
 use crate::sys::file;
-use crate::sys::pressure::{self, Trigger};
+use crate::sys::pressure::{self, Refusal, Trigger};
 use crate::table::{self, Kind};
-use std::ffi::CString;
+use crate::util::alloc::{NoMemory, try_c_string};
+use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 
 const SHORTEST_WINDOW: i64 = 500_000;
 const LONGEST_WINDOW: i64 = 10_000_000;
 
 struct Pressure {
-    file: Fd,
+    file: WatcherFd,
+    /// The one that is in no epoll. Made after the other, as the kernel looks
+    /// at the newest first: when the other fires this one has.
+    second: WatcherFd,
     /// `None`: the system's.
     path: Option<CString>,
     trigger: Trigger,
     /// What the descriptor is of.
     identity: Option<(u64, u64)>,
+    /// What decides whether tasks were stalled where the kernel may be wrong.
+    stalled: Option<Stalled>,
+}
+
+/// The file's total when the trigger fired before.
+///
+/// A stall may have begun before the trigger fired for the last time, if that
+/// was in vain; so it may be counted from the time before.
+struct Stalled {
+    since: u64,
+    last: u64,
+}
+
+impl Stalled {
+    fn new(total: u64) -> Self {
+        Self { since: total, last: total }
+    }
+
+    /// Whether tasks were stalled for so long, now that the trigger fired.
+    fn has_reached(&mut self, total: u64, stall: u64) -> bool {
+        let reached = total.saturating_sub(self.since) >= stall;
+        self.since = if reached { total } else { self.last };
+        self.last = total;
+        reached
+    }
+}
+
+/// What is opened for a watcher.
+struct Opened {
+    file: Fd,
+    second: Fd,
+    stalled: Option<Stalled>,
+}
+
+/// Sets both triggers.
+fn open(path: Option<&CStr>, trigger: &Trigger) -> std::result::Result<Opened, Refusal> {
+    let path = path.unwrap_or(pressure::SYSTEM);
+    let (file, total) = pressure::watch(path, trigger)?;
+    let (second, _) = pressure::watch(path, trigger)?;
+    let stalled = if pressure::counts_rightly() { None } else { Some(Stalled::new(total)) };
+    Ok(Opened { file, second, stalled })
 }
 
 impl Pressure {
-    fn open(&self) -> std::result::Result<Fd, Errno> {
-        pressure::watch(self.path.as_deref().unwrap_or(pressure::SYSTEM), &self.trigger)
+    /// Whether the trigger fired with reason.
+    fn has_reason(&mut self) -> bool {
+        let Some(stalled) = &mut self.stalled else { return true };
+        let stall = self.trigger.stall.unsigned_abs();
+        match pressure::total(self.file.raw(), self.trigger.full) {
+            Ok(total) => stalled.has_reached(total, stall),
+            // The control group is gone, which its descriptor tells as well.
+            Err(Errno::ENODEV) => false,
+            Err(_) => true,
+        }
+    }
+
+    /// Sets both triggers again, under the same numbers.
+    fn reopen(&mut self) -> std::result::Result<(), Errno> {
+        let opened = open(self.path.as_deref(), &self.trigger).map_err(|why| why.errno())?;
+        fd::replace(&opened.file, self.file.raw())?;
+        self.second.replace(opened.second);
+        self.stalled = opened.stalled;
+        Ok(())
     }
 }
 
@@ -38,16 +109,18 @@ pub(crate) fn add_memory_pressure(
     trigger: Trigger,
     target: Target,
 ) -> Result<i64> {
-    named(handle, Kind::Loop)?.check()?;
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
     check(&trigger)?;
     let path = path.map(copy).transpose()?;
-    let mut made = Pressure { file: Fd::borrowed(-1), path, trigger, identity: None };
-    made.file = match made.open() {
-        Ok(file) => file,
-        Err(errno) => return explain(errno, made.path.is_none(), trigger.window),
+    let Opened { file, second, stalled } = match open(path.as_deref(), &trigger) {
+        Ok(opened) => opened,
+        Err(refusal) => return Err(explain(&refusal, path.is_none(), trigger.window)),
     };
-    made.identity = file::identity(made.file.raw());
-    match table::try_box(made) {
+    let own = &named.desk.own;
+    let (file, second) = (WatcherFd::new(file, own)?, WatcherFd::unregistered(second, own)?);
+    let identity = file::identity(file.raw());
+    match table::try_box(Pressure { file, second, path, trigger, identity, stalled }) {
         Some(made) => add_watched(handle, Source::MemoryPressure, made, target),
         None => fail!(ENOMEM, "no memory to watch for pressure"),
     }
@@ -65,28 +138,37 @@ fn check(trigger: &Trigger) -> Result<()> {
 }
 
 fn copy(path: &[u8]) -> Result<CString> {
-    let mut copy = Vec::new();
-    if copy.try_reserve_exact(path.len() + 1).is_err() {
-        fail!(ENOMEM, "no memory for a path of {} bytes", path.len() as i64);
-    }
-    copy.extend_from_slice(path);
-    match CString::new(copy) {
+    match try_c_string(path) {
         Ok(path) => Ok(path),
-        Err(_) => fail!(EINVAL, "the path has a NUL byte in it"),
+        Err(Some(NoMemory)) => fail!(ENOMEM, "no memory for a path of {} bytes", path.len() as i64),
+        Err(None) => fail!(EINVAL, "the path has a NUL byte in it"),
     }
 }
 
-fn explain<T>(errno: Errno, is_systems: bool, window: i64) -> Result<T> {
-    match errno {
-        Errno::ENOENT | Errno::ENOTSUP if is_systems => {
-            fail!(ENOTSUP, "this kernel has no pressure stall information")
+fn explain(refusal: &Refusal, is_systems: bool, window: i64) -> Error {
+    match *refusal {
+        Refusal::Path(Errno::ENOENT) | Refusal::Trigger(Errno::ENOTSUP) if is_systems => {
+            error!(Errno::ENOTSUP, "this kernel has no pressure stall information")
         }
-        Errno::EINVAL => fail!(
-            EINVAL,
-            "no file of memory pressure, or the window of {} us is no multiple of 2 s",
-            window
+        Refusal::OtherFile => error!(Errno::EINVAL, "the path leads to no file of memory pressure"),
+        Refusal::Trigger(errno @ Errno::EINVAL) => error!(
+            errno,
+            "a window of {} us, which is no multiple of 2 s, needs CAP_SYS_RESOURCE", window
         ),
-        errno => Err(errno.into()),
+        // Of a control group that is just being removed.
+        Refusal::Path(Errno::ENOENT | Errno::ENODEV) | Refusal::Trigger(Errno::ENODEV) => {
+            error!(Errno::ENOENT, "there is no such file")
+        }
+        Refusal::Path(errno @ (Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG)) => {
+            error!(errno, "the path leads nowhere")
+        }
+        Refusal::Path(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => {
+            error!(errno, "the file may not be written to")
+        }
+        Refusal::Path(errno) | Refusal::Trigger(errno) => match errno {
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => errno.into(),
+            _ => error!(Errno::ENOTSUP, "the kernel takes no trigger ({})", errno.negated()),
+        },
     }
 }
 
@@ -103,19 +185,21 @@ impl Watched for Pressure {
         if ready & libc::EPOLLERR as u32 != 0 {
             return Answer::Gone(Errno::ENODEV);
         }
-        Answer::Event
+        // It fired, too.
+        pressure::has_fired(self.second.raw());
+        if self.has_reason() { Answer::Event } else { Answer::Nothing }
     }
 
     fn revive(&mut self) -> std::result::Result<(), Errno> {
         // A file of its own: of this one, either process would be told what
         // the other one then is not.
         let raw = self.file.raw();
-        let is_same = self.identity.is_some() && file::identity(raw) == self.identity;
-        let replaced = if is_same {
-            self.open().and_then(|fresh| fd::replace(&fresh, raw))
-        } else {
-            Err(Errno::EBADF)
-        };
+        let is_still = |fd| self.identity.is_some() && file::identity(fd) == self.identity;
+        let is_same = is_still(raw);
+        if !is_still(self.second.raw()) {
+            self.second.disown();
+        }
+        let replaced = if is_same { self.reopen() } else { Err(Errno::EBADF) };
         replaced.inspect_err(|_| {
             if !is_same {
                 self.file.disown();
@@ -123,7 +207,12 @@ impl Watched for Pressure {
         })
     }
 
+    fn was_taken(&mut self) -> Option<u32> {
+        pressure::has_fired(self.second.raw()).then_some(libc::EPOLLPRI as u32)
+    }
+
     fn abandon(&self) {
         self.file.abandon();
+        self.second.abandon();
     }
 }

@@ -7,6 +7,7 @@ use super::event::{Event, Target};
 use super::flags::Source;
 use super::named::named;
 use super::objects::{Answer, Watched};
+use super::own_fds::WatcherFd;
 use crate::errno::{Errno, Result, fail};
 use crate::sys::fd::Fd;
 use crate::sys::pidfd::{self, Usage};
@@ -18,7 +19,7 @@ use std::os::fd::RawFd;
 pub(crate) const STATUS_UNKNOWN: u32 = 1;
 
 struct Process {
-    pidfd: Fd,
+    pidfd: WatcherFd,
     pid: c_int,
     /// It is waited for when it has ended.
     reap: bool,
@@ -89,8 +90,9 @@ pub(crate) fn event_process(event: &Event) -> Result<ProcessEnd> {
 
 /// See evloop_add_process.
 pub(crate) fn add_process(handle: i64, pid: c_int, reap: bool, target: Target) -> Result<i64> {
-    named(handle, Kind::Loop)?.check()?;
-    let pidfd = open(pid)?;
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
+    let pidfd = WatcherFd::new(open(pid)?, &named.desk.own)?;
     if reap && pidfd::wait(pidfd.raw(), libc::WNOWAIT) == Err(Errno::ECHILD) {
         fail!(EPERM, "process {} is no child of this one, which cannot reap it", pid);
     }
@@ -136,9 +138,15 @@ impl Watched for Process {
         Answer::Last(Content::Process(ended), self.reap)
     }
 
-    fn delivered(&mut self) {
+    fn deliver(&mut self, event: &mut Event) -> Option<Content> {
         // Somebody else may have waited for it.
-        let _ = pidfd::wait(self.pidfd.raw(), 0);
+        let (status, usage) = pidfd::wait(self.pidfd.raw(), 0).ok().flatten()?;
+        // Before Linux 5.17 WNOWAIT tells how the first thread ended, which
+        // need not have been the last.
+        event.result = status;
+        event.events &= !STATUS_UNKNOWN;
+        let (status, usage) = (Some(status), Some(usage));
+        Some(Content::Process(Ended { pid: self.pid, status, usage }))
     }
 
     fn revive(&mut self) -> std::result::Result<(), Errno> {

@@ -74,7 +74,7 @@ impl Run {
             self.descriptors(found)?;
             // SAFETY: as above.
             if !unsafe { self.core() }.quiet {
-                return self.finish_round();
+                return self.finish_round(found);
             }
         }
     }

@@ -13,11 +13,14 @@
 
 use super::desk::Desk;
 use super::event::{Callback, Target};
+pub(super) use super::record_word::{CLOSING, LIVE, LOOP};
+use super::record_word::{FIND, PUBLISH, Word};
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, ForkMutex, Ordering::*};
 use crate::sys::memory;
 use crate::table::{Handle, Kind, LAST_GENERATION, MAX_SLOTS};
 use crate::timerq::Node;
+use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::ptr;
 
@@ -29,23 +32,10 @@ const BLOCKS: u32 = MAX_SLOTS / PER_BLOCK;
 const FIRST: u32 = 64;
 const SEGMENTS: usize = 13;
 
-/// States of a record, the low bits of its word.
-pub(super) const FREE: u32 = 0;
-pub(super) const LIVE: u32 = 1;
-/// Closed, but not freed yet by the thread that may.
-pub(super) const CLOSING: u32 = 2;
-pub(super) const LOOP: u32 = 3;
-/// Or-ed to the state of an async watcher: it was sent to, and is on its
-/// loop's stack or about to be put there. It is not freed before it is taken
-/// off.
-pub(super) const SENT: u32 = 0x10;
-const STATE_BITS: u32 = 8;
-
 /// A watcher, or a loop.
 #[repr(C, align(64))]
 pub(super) struct Record {
-    /// generation 24 | state 8
-    word: AtomicU32,
+    word: Word,
     pub flags: AtomicU32,
     desk: AtomicPtr<Desk>,
     callback: AtomicPtr<()>,
@@ -130,7 +120,7 @@ pub(super) fn take_block() -> Result<u32> {
     if block >= BLOCKS || !room || ensure(block).is_none() {
         fail!(ENOMEM, "no memory, or no handle, for a watcher");
     }
-    pool.generations.push(1);
+    pool.generations.push_reserved(1);
     begin(block, 1);
     Ok(block)
 }
@@ -138,7 +128,7 @@ pub(super) fn take_block() -> Result<u32> {
 /// The generation of records whose block was taken anew.
 fn begin(block: u32, generation: u32) {
     for record in records_of(block) {
-        record.word.store(generation << STATE_BITS | FREE, Relaxed);
+        record.word.begin(generation);
     }
 }
 
@@ -150,7 +140,7 @@ pub(super) fn records_of(block: u32) -> impl Iterator<Item = &'static Record> {
 
 /// Gives back a block whose records are all free.
 pub(super) fn give_back_block(block: u32) {
-    let used = records_of(block).map(|record| record.word.load(Relaxed) >> STATE_BITS).max();
+    let used = records_of(block).map(|record| record.word.generation()).max();
     let Some(first) = get(block * PER_BLOCK) else { return };
     // SAFETY: a block of ours, page-aligned as mmap made its segment; stale
     // handles may look at it, as atomics, and find generation 0.
@@ -165,7 +155,7 @@ pub(super) fn give_back_block(block: u32) {
     *generation = used;
     // One that has used up its generations is never used again.
     if used < LAST_GENERATION {
-        pool.free.push_back(block);
+        pool.free.push_back_reserved(block);
     }
 }
 
@@ -201,97 +191,88 @@ impl Record {
     /// Whether it is what the handle was issued for, in this state.
     #[inline(always)]
     pub fn is(&self, handle: Handle, state: u32) -> bool {
-        // Acquire: sees the rest as whoever made it live left it.
-        self.word.load(Acquire) & !SENT == handle.generation << STATE_BITS | state
+        self.word.is(handle.generation, state)
     }
 
     pub fn state(&self) -> u32 {
-        self.word.load(Relaxed) & ((1 << STATE_BITS) - 1) & !SENT
+        self.word.state()
     }
 
     pub fn is_sent(&self) -> bool {
-        self.word.load(Relaxed) & SENT != 0
+        self.word.is_sent()
     }
 
-    /// Marks an async watcher sent to; true: it was not, and the caller has
-    /// to put it on its loop's stack. `None`: it is not live any more.
+    /// See [`Word::send`].
+    #[inline(always)]
     pub fn send(&self, handle: Handle) -> Option<bool> {
-        let live = handle.generation << STATE_BITS | LIVE;
-        let mut seen = self.word.load(Relaxed);
-        loop {
-            if seen & !SENT != live {
-                return None;
-            }
-            // Release, and a write even if it is marked already: the one who
-            // takes the mark off sees what the sender wrote before.
-            match self.word.compare_exchange_weak(seen, live | SENT, AcqRel, Relaxed) {
-                Ok(_) => return Some(seen & SENT == 0),
-                Err(now) => seen = now,
-            }
-        }
+        self.word.send(handle.generation)
     }
 
-    /// Marks it sent to again, for who has taken the mark off; whether
-    /// somebody else has marked it since.
+    /// See [`Word::send_again`].
     pub fn send_again(&self) -> bool {
-        self.word.fetch_or(SENT, Relaxed) & SENT != 0
+        self.word.send_again()
     }
 
-    /// Takes the mark off; whether it was there.
+    /// See [`Word::receive`].
     pub fn receive(&self) -> bool {
-        // Acquire: pairs with the Release of every `send` so far.
-        self.word.fetch_and(!SENT, AcqRel) & SENT != 0
+        self.word.receive()
     }
 
     /// The handle that leads here now.
     #[inline(always)]
     pub fn handle(&self, kind: Kind, index: u32) -> i64 {
-        Handle { kind, generation: self.word.load(Relaxed) >> STATE_BITS, index }.pack()
+        Handle { kind, generation: self.word.generation(), index }.pack()
     }
 
     #[inline(always)]
     pub fn set_state(&self, state: u32) {
-        let word = self.word.load(Relaxed) & !((1 << STATE_BITS) - 1) | state;
-        // Release: who finds it live sees what was stored before.
-        self.word.store(word, Release);
+        self.word.set_state(state);
     }
 
-    /// From live to closing, if no other thread was faster.
+    /// See [`Word::close`].
     pub fn close(&self, handle: Handle) -> bool {
-        let live = handle.generation << STATE_BITS | LIVE;
-        let mut seen = self.word.load(Relaxed);
-        while seen & !SENT == live {
-            let closing = handle.generation << STATE_BITS | CLOSING | seen & SENT;
-            match self.word.compare_exchange_weak(seen, closing, AcqRel, Relaxed) {
-                Ok(_) => return true,
-                Err(now) => seen = now,
-            }
-        }
-        false
+        self.word.close(handle.generation)
+    }
+
+    /// See [`Word::close_unlisted`].
+    pub fn close_unlisted(&self, handle: Handle, was_removed: bool) -> bool {
+        self.word.close_unlisted(handle.generation, was_removed)
+    }
+
+    pub fn is_unlisted(&self) -> bool {
+        self.word.is_unlisted()
+    }
+
+    /// See [`Word::take_unlisted`].
+    pub fn take_unlisted(&self) -> bool {
+        self.word.take_unlisted()
+    }
+
+    /// See [`Word::take_removed`].
+    pub fn take_removed(&self) -> bool {
+        self.word.take_removed()
     }
 
     /// Free, and of the next generation; false: it has none, and must not be
     /// used again.
     pub fn free(&self) -> bool {
-        let next = (self.word.load(Relaxed) >> STATE_BITS) + 1;
-        self.word.store(next << STATE_BITS | FREE, Release);
-        next < LAST_GENERATION
+        self.word.free() < LAST_GENERATION
     }
 
     pub fn is_worn_out(&self) -> bool {
-        self.word.load(Relaxed) >> STATE_BITS >= LAST_GENERATION
+        self.word.generation() >= LAST_GENERATION
     }
 
     /// Its loop's; `None` only while it is not in use.
     #[inline(always)]
     pub fn desk(&self) -> Option<&'static Desk> {
-        let desk = self.desk.load(Relaxed);
+        let desk = self.desk.load(FIND);
         // SAFETY: null, or a desk, which is never freed.
         unsafe { desk.as_ref() }
     }
 
     pub fn set_desk(&self, desk: &'static Desk) {
-        self.desk.store(ptr::from_ref(desk).cast_mut(), Relaxed);
+        self.desk.store(ptr::from_ref(desk).cast_mut(), PUBLISH);
     }
 
     pub fn set_target(&self, target: Target) {

@@ -2,18 +2,22 @@
 
 use super::core::Core;
 use super::desk::{Desk, Gate, REAL_TIME, UNKNOWN};
-use super::event::{Event, Target};
+use super::event::Destroy;
 use super::files::FileState;
 use super::inside;
 use super::lease::Locked;
+use super::letters::Letters;
 use super::mailbox;
 use super::named::{Named, find, named, notify};
+use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
 use crate::errno::{Result, fail};
+use crate::hash::Map;
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
 use crate::sys::{fork, thread};
 use crate::table::{self, Handle, Kind};
-use std::collections::{HashMap, VecDeque};
+use crate::util::alloc::{TryDeque, TryVec};
+use std::collections::VecDeque;
 use std::ptr;
 
 /// The first of all desks, which are linked and never freed.
@@ -88,9 +92,12 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     let mut gate = desk.gate();
     gate.epoll = core.epoll();
     core.be_woken();
+    desk.own.clear();
+    desk.own.set(OwnFd::Epoll, core.epoll());
+    desk.own.set(OwnFd::Eventfd, core.eventfd.raw());
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
-    desk.attention.store(0, Relaxed);
+    desk.attention.take();
     desk.time.store(UNKNOWN, Relaxed);
     desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: the desk is nobody's yet, and this thread has the lock.
@@ -113,7 +120,9 @@ fn take() -> Result<(&'static Desk, u32)> {
             fail!(ENOMEM, "no memory for a loop");
         }
         let first = record::take_block()? * record::PER_BLOCK;
-        unused.records.extend(first + 1..first + record::PER_BLOCK);
+        for index in first + 1..first + record::PER_BLOCK {
+            unused.records.push_back_reserved(index);
+        }
     }
     if unused.desks.is_empty() {
         // Room to give it back, too.
@@ -128,7 +137,7 @@ fn take() -> Result<(&'static Desk, u32)> {
         // Release: who finds it sees it whole.
         FIRST.store(ptr::from_ref(fresh).cast_mut(), Release);
         unused.made = desks;
-        unused.desks.push(fresh);
+        unused.desks.push_reserved(fresh);
     }
     match (unused.desks.pop(), unused.records.pop_front()) {
         (Some(desk), Some(index)) => Ok((desk, index)),
@@ -138,9 +147,10 @@ fn take() -> Result<(&'static Desk, u32)> {
 
 fn give_back(desk: &'static Desk, index: u32) {
     let mut unused = UNUSED.lock();
-    unused.desks.push(desk);
+    // There is room, unless the lists were lost in a fork: then these may be.
+    let _ = unused.desks.try_push(desk);
     if record::get(index).is_some_and(|record| !record.is_worn_out()) {
-        unused.records.push_back(index);
+        let _ = unused.records.try_push_back(index);
     }
 }
 
@@ -154,26 +164,23 @@ pub(crate) fn close(handle: i64) -> Result<()> {
         return Ok(());
     }
     if !gate.running {
-        // SAFETY: nobody runs the loop, and this thread has the gate's lock.
-        if let Ok(core) = unsafe { desk.core() }
-            && desk.state.load(Relaxed) == 0
-        {
-            core.receive(&mut gate);
+        if desk.state.load(Relaxed) == 0 {
+            // SAFETY: nobody runs the loop, and this thread has the gate's
+            // lock.
+            unsafe { desk.with_core(|core| core.receive(&mut gate)) }?;
         }
         named.record.free();
         notify(tear_down(desk, gate));
         return Ok(());
     }
-    let ring = desk.mail.leave(handle, mailbox::CLOSED);
+    let wake = desk.mail.leave(desk, handle, mailbox::CLOSED);
     named.record.free();
     // From now on nothing finds it, its watchers neither.
     desk.handle.store(0, Relaxed);
     desk.lease.withdraw();
-    desk.attention.store(1, Relaxed);
+    desk.attention.set();
     drop(gate);
-    if ring == Some(true) {
-        desk.ring();
-    }
+    drop(wake);
     Ok(())
 }
 
@@ -181,7 +188,7 @@ pub(crate) fn close(handle: i64) -> Result<()> {
 pub(super) fn tear_down(
     desk: &'static Desk,
     mut gate: MutexGuard<'static, Locked<Gate>>,
-) -> Vec<(Target, Event)> {
+) -> Letters<Destroy> {
     let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
@@ -201,10 +208,10 @@ pub(super) fn tear_down(
         Some(core) if poisoned => {
             core.abandon(false);
             std::mem::forget(core);
-            Vec::new()
+            Letters::new()
         }
         Some(core) => core.tear_down(),
-        None => Vec::new(),
+        None => Letters::new(),
     };
     drop(gate);
     if let Some(trace) = before.trace.take() {
@@ -224,11 +231,11 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
     desk.silence();
-    // SAFETY: no other thread of this process uses the parent's loop.
-    if let Ok(core) = unsafe { desk.core() } {
-        core.abandon(desk.state.load(Relaxed) == 0);
-    }
-    gate.names = HashMap::new();
+    let is_sound = desk.state.load(Relaxed) == 0;
+    // SAFETY: no other thread of this process uses the parent's loop; where it
+    // forked in a callback, its run borrows nothing of the core.
+    let _ = unsafe { desk.with_core(|core| core.abandon(is_sound)) };
+    gate.names = Map::default();
     *desk.files.lock() = FileState::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
     drop(gate);
@@ -247,18 +254,22 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     if desk.state.load(Relaxed) != 0 {
         fail!(EBUSY, "loop {} was in use by another thread when the process forked", handle);
     }
-    // SAFETY: no other thread of this process uses the loop yet, and this one
-    // has the gate's lock; where it forked in a callback no reference is kept.
-    let core = unsafe { desk.core() }?;
     if !gate.running {
         // The callback that forked was left without a word, in the child.
         desk.published.leave();
     }
     let dog = inside::revive(&mut gate)?;
-    core.revive(&mut gate)?;
-    core.revive_watch(&mut gate, dog);
-    core.be_woken();
-    gate.epoll = core.epoll();
+    let act = |core: &mut Core| -> Result<()> {
+        core.revive(&mut gate)?;
+        core.revive_watch(&mut gate, dog);
+        core.be_woken();
+        gate.epoll = core.epoll();
+        Ok(())
+    };
+    // SAFETY: no other thread of this process uses the loop yet, and this one
+    // has the gate's lock; where it forked in a callback, its run borrows
+    // nothing of the core.
+    unsafe { desk.with_core(act) }??;
     if gate.running {
         desk.lease.take_over(thread::current());
     }

@@ -23,8 +23,8 @@ use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::{Relaxed, Release};
 use crate::sys::epoll;
 use crate::table::Kind;
+use crate::util::Out;
 use crate::waiters::interrupted;
-use std::mem::MaybeUninit;
 
 /// What a run is to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
 }
 
 /// See evloop_wait.
-pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64) -> Result<usize> {
+pub(crate) fn wait(handle: i64, out: &mut Out<Event>, timeout_ns: i64) -> Result<()> {
     let run = Run::begin(named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(true);
@@ -86,13 +86,12 @@ pub(crate) fn wait(handle: i64, room: &mut [MaybeUninit<Event>], timeout_ns: i64
     run.finish(waited)?;
     // SAFETY: as above.
     let core = unsafe { run.core() };
-    let mut filled = 0;
-    for place in room {
-        let Some(event) = core.take_held() else { break };
-        place.write(event);
-        filled += 1;
+    while !out.is_full()
+        && let Some(event) = core.take_held()
+    {
+        out.push(event);
     }
-    Ok(filled)
+    Ok(())
 }
 
 /// See evloop_embed_prepare; whether there is something to dispatch already.
@@ -111,8 +110,14 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     // It sleeps from here on: whoever leaves something rings.
     let sleeps = run.desk.mail.sleep();
     // SAFETY: as above.
-    let waits = unsafe { run.core() }.files.is_active();
-    Ok(timeout == Some(0) || waits || !sleeps)
+    let core = unsafe { run.core() };
+    let due = timeout == Some(0) || core.files.is_active() || !sleeps;
+    if due && !core.virtual_time {
+        // For foreign loops that look at nothing but the descriptor. (Virtual
+        // time jumps only when it finds nothing.)
+        run.desk.ring();
+    }
+    Ok(due)
 }
 
 impl Core {
@@ -167,13 +172,7 @@ impl Core {
             || self.deferred > 0
             || self.clock_changed
             || self.files.is_due()
-            || self.has_always_ready()
-    }
-
-    #[cold]
-    fn has_always_ready(&self) -> bool {
-        let ready = |index: &u32| super::io::is_ready_always(*index);
-        self.io.always.iter().any(ready)
+            || !self.io.always.is_empty() && self.io.always.is_any_ready()
     }
 }
 
@@ -220,7 +219,7 @@ impl Run {
 
     fn has_held(&self) -> bool {
         // SAFETY: no other reference to the core.
-        !unsafe { self.core() }.held.is_empty()
+        unsafe { self.core() }.has_held()
     }
 
     /// Goes round until the goal is reached, or the loop is stopped.
@@ -328,7 +327,7 @@ impl Run {
         if core.files.needs_arming() {
             timeout = core.arm_files(timeout);
         }
-        if core.is_busy() || core.collecting && !core.held.is_empty() {
+        if core.is_busy() || core.collecting && core.has_held() {
             return Ok(Some(0));
         }
         if core.timers.is_arming() {
@@ -343,9 +342,16 @@ impl Run {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         if timeout == Some(0) || !self.desk.mail.sleep() {
-            let look = |core: &mut Core| wait_for(core, Some(0));
+            let look = |core: &mut Core| match core.io.always.is_empty() {
+                true => wait_for(core, Some(0)),
+                false => core.look_beside_always(),
+            };
             let result = if core.watched { self.wait_watched(false, look) } else { look(core) };
-            return result.or_else(|errno| self.explain(errno));
+            return match result {
+                // SAFETY: no other reference to the core.
+                Ok(found) => Ok(unsafe { self.core() }.find_unreported(found)),
+                Err(errno) => self.explain(errno),
+            };
         }
         self.sleep_until(timeout)
     }
@@ -412,6 +418,18 @@ impl Run {
     }
 }
 
+impl Core {
+    /// After a wait of zero: finds what the kernel does not report, or to
+    /// others. How many events there are then.
+    #[inline]
+    fn find_unreported(&mut self, found: usize) -> usize {
+        if found == 0 {
+            self.find_expired();
+        }
+        if self.is_given_away() { self.add_taken(found) } else { found }
+    }
+}
+
 /// How many events there are, which are then in their array.
 #[inline(always)]
 fn wait_for(core: &mut Core, timeout: Option<i64>) -> std::result::Result<usize, Errno> {
@@ -426,7 +444,7 @@ pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
             if !core.in_callback {
                 core.settle();
             }
-            if core.is_busy() || !core.held.is_empty() || core.desk.mail.has_work() {
+            if core.is_busy() || core.has_held() || core.desk.mail.has_work() {
                 return Ok(0);
             }
             let mut least = core.next_unsettled().min(core.files.left());

@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 pub(super) struct Run {
     pub desk: &'static Desk,
     named: Named,
-    /// The desk's, which stays there while this exists.
+    /// The lease's, which stays there while this exists.
     core: NonNull<Core>,
     forks: Cell<fork::Watch>,
     /// Last: callbacks are called until the very end.
@@ -36,25 +36,26 @@ impl Run {
         if !desk.lease.begin(&mut gate, thread::current()) {
             fail!(EBUSY, "loop {} is running in another thread", named.handle.pack());
         }
-        // SAFETY: this thread runs the loop.
-        let core = match unsafe { desk.core() } {
-            Ok(core) => core,
-            Err(error) => {
-                desk.lease.end(&mut gate);
-                return Err(error);
-            }
+        let Some(core) = desk.lease.pointer() else {
+            desk.lease.end(&mut gate);
+            return table::stale(named.handle.pack());
         };
-        core.receive(&mut gate);
-        core.forget_names(&mut gate);
-        let core = NonNull::from(core);
+        let act = |core: &mut Core| {
+            core.receive(&mut gate);
+            core.forget_names(&mut gate);
+        };
+        // SAFETY: this thread runs the loop, and nothing else borrows it yet.
+        unsafe { desk.with_core(act) }?;
         let forks = Cell::new(fork::Watch::begin());
         Ok(Self { desk, named, core, forks, _uncancelled: uncancelled })
     }
 
-    /// The loop itself, until the next callback.
+    /// Borrows the loop itself: once more for each use, and never while code
+    /// of the program's runs, whose calls borrow it, too.
     ///
     /// # Safety
-    /// No other reference to the core is in use.
+    /// No other borrow of the core is used again, neither before this one was
+    /// used last nor after it.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn core(&self) -> &mut Core {
@@ -66,7 +67,7 @@ impl Run {
     /// Whether there is something to be done before the next callback.
     #[inline(always)]
     pub fn is_attention_due(&self) -> bool {
-        self.desk.attention.load(Relaxed) != 0 || self.forks.get().has_forked()
+        self.desk.attention.is_set() || self.forks.get().has_forked()
     }
 
     /// Whether this is a child of the process that the run began in.

@@ -15,6 +15,7 @@ use super::dispatch::live;
 use super::event::{Event, Target};
 use super::flags::*;
 use super::named::named;
+use super::own_fds::OwnFd;
 use super::record::{self, Record};
 use super::running::Run;
 use crate::errno::{Errno, Result, fail};
@@ -24,6 +25,7 @@ use crate::sys::epoll;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
 use crate::table::Kind;
+use crate::util::alloc::TryVec;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::c_int;
@@ -228,7 +230,7 @@ impl Core {
         if watch.is_blocked() {
             self.watch_blocked(watch.signal, signalfd)?;
         }
-        self.signals.list.push(watch);
+        self.signals.list.push_reserved(watch);
         self.signals.due = true;
         Ok(())
     }
@@ -244,8 +246,8 @@ impl Core {
             Some(fresh) => fresh,
             None => signal::descriptor(mask)?,
         };
-        self.number_is_ours(fresh.raw());
         register_signalfd(self.own_epoll()?, fresh.raw())?;
+        self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
         self.signals.signalfd = Some(fresh);
         Ok(())
     }
@@ -261,6 +263,7 @@ impl Core {
         };
         if mask == 0 {
             let _ = epoll::delete(self.epoll(), known.raw());
+            self.desk.own.set(OwnFd::Signalfd, -1);
             self.signals.signalfd = None;
         } else if let Some(known) = known.check() {
             // A set of signals that is smaller than one that was good.
@@ -336,7 +339,9 @@ impl Core {
         }
         let Some(later) = self.next_signal(place, event.watcher) else { return };
         if later.events & ERROR != 0 || signals::is_real_time(event.result) {
-            return self.hold(later);
+            // It takes the place of the one that was taken.
+            self.hold(later);
+            return;
         }
         let _ = self.details.take(event.reserved);
         (event.count, event.reserved) = (event.count.saturating_add(later.count), later.reserved);
@@ -357,6 +362,7 @@ impl Core {
         let mask = self.signals.mask();
         // The child may have closed it, and use the number for another.
         std::mem::forget(self.signals.signalfd.take());
+        self.desk.own.set(OwnFd::Signalfd, -1);
         let mut result = Ok(());
         if mask != 0 {
             result = self.watch_blocked_anew(mask);
@@ -374,7 +380,7 @@ impl Core {
             if let Err(errno) = result
                 && failed.try_reserve(1).is_ok()
             {
-                failed.push((watch.index, errno));
+                failed.push_reserved((watch.index, errno));
             }
         }
         for (index, errno) in failed {
@@ -386,8 +392,8 @@ impl Core {
 
     fn watch_blocked_anew(&mut self, mask: Mask) -> std::result::Result<(), Errno> {
         let fresh = signal::descriptor(mask)?;
-        self.number_is_ours(fresh.raw());
         register_signalfd(self.epoll(), fresh.raw()).map_err(|error| error.errno)?;
+        self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
         self.signals.signalfd = Some(fresh);
         Ok(())
     }
@@ -417,10 +423,6 @@ impl Signals {
     fn mask(&self) -> Mask {
         let blocked = self.list.iter().filter(|watch| watch.is_blocked());
         blocked.fold(0, |mask, watch| mask | signal::bit(watch.signal))
-    }
-
-    pub fn owns(&self, fd: RawFd) -> bool {
-        self.signalfd.as_ref().is_some_and(|signalfd| signalfd.raw() == fd)
     }
 
     /// See `Core::abandon`.

@@ -3,6 +3,7 @@
 use super::record::{self, PER_BLOCK, Record};
 use crate::errno::{Result, fail};
 use crate::sync::Ordering::Relaxed;
+use crate::util::alloc::{NoMemory, TryVec};
 
 /// Every bit but the header's.
 const ALL: u64 = !1;
@@ -10,14 +11,26 @@ const ALL: u64 = !1;
 /// The blocks of a loop. The header of a block says which of its records
 /// are free (`data`), which of them was taken last (`flags`), and where the
 /// block is in the two lists here (`aux`).
-#[derive(Default)]
 pub(super) struct Slots {
     blocks: Vec<u32>,
     /// Those with free records.
     partial: Vec<u32>,
     /// How many of those have nothing else.
     empty: usize,
+    /// The first of the blocks that are the loop's, but for which there was no
+    /// memory yet in the lists. Their headers say which is next (`aux`).
+    pending: u32,
 }
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self { blocks: Vec::new(), partial: Vec::new(), empty: 0, pending: NO_BLOCK }
+    }
+}
+
+const NO_BLOCK: u32 = u32::MAX;
+/// Instead of which record was taken last: the block is in neither list.
+const PENDING: u32 = u32::MAX;
 
 /// So many blocks without a watcher in them a loop keeps: what comes and goes
 /// again and again should not cost a fault of a page each time.
@@ -72,31 +85,54 @@ impl Slots {
 
     fn grow(&mut self) -> Result<()> {
         let block = record::take_block()?;
-        if let Err(error) = self.adopt(block) {
+        if let Err(error) = self.list(block, ALL) {
             record::give_back_block(block);
-            return Err(error);
+            return Err(error.into());
         }
-        if let Some(header) = header(block) {
-            header.data.store(ALL, Relaxed);
-        }
-        set_places(block, self.blocks.len() - 1, self.partial.len());
-        self.partial.push(block);
-        self.empty += 1;
         Ok(())
     }
 
     /// Takes over a block none of whose records is free.
-    pub fn adopt(&mut self, block: u32) -> Result<()> {
+    pub fn adopt(&mut self, block: u32) {
+        if self.list(block, 0).is_err()
+            && let Some(header) = header(block)
+        {
+            header.data.store(0, Relaxed);
+            header.flags.store(PENDING, Relaxed);
+            header.aux.store(self.pending.into(), Relaxed);
+            self.pending = block;
+        }
+    }
+
+    /// Tries again what there was no memory for.
+    #[inline]
+    pub fn settle(&mut self) {
+        while self.pending != NO_BLOCK {
+            let block = self.pending;
+            let Some(header) = header(block) else { return };
+            let next = header.aux.load(Relaxed) as u32;
+            if self.list(block, header.data.load(Relaxed)).is_err() {
+                return;
+            }
+            self.pending = next;
+        }
+    }
+
+    /// Lists a block whose records are free that have a bit in `free`.
+    fn list(&mut self, block: u32, free: u64) -> std::result::Result<(), NoMemory> {
         let (all, partial) = (self.blocks.len(), self.partial.len());
         // Every block may come to have free records.
         let room = self.blocks.try_reserve(1).is_ok()
             && self.partial.try_reserve(all + 1 - partial).is_ok();
-        let Some(header) = header(block).filter(|_| room) else {
-            fail!(ENOMEM, "no memory for a watcher");
-        };
-        header.data.store(0, Relaxed);
-        set_places(block, all, 0);
-        self.blocks.push(block);
+        let header = header(block).filter(|_| room).ok_or(NoMemory)?;
+        header.data.store(free, Relaxed);
+        header.flags.store(0, Relaxed);
+        set_places(block, all, partial);
+        self.blocks.push_reserved(block);
+        if free != 0 {
+            self.partial.push_reserved(block);
+        }
+        self.empty += usize::from(free == ALL);
         Ok(())
     }
 
@@ -112,10 +148,13 @@ impl Slots {
         let before = header.data.load(Relaxed);
         let free = before | 1 << (index % PER_BLOCK);
         header.data.store(free, Relaxed);
+        if header.flags.load(Relaxed) == PENDING {
+            return;
+        }
         if before == 0 {
             let (all, _) = places(header);
             set_places(block, all, self.partial.len());
-            self.partial.push(block);
+            self.partial.push_reserved(block);
         }
         if free == ALL {
             self.empty += 1;
@@ -142,29 +181,71 @@ impl Slots {
             set_places(*moved, all, partial);
         }
         if self.blocks.capacity() > 4 * self.blocks.len() + 64 {
-            self.blocks.shrink_to(2 * self.blocks.len());
+            self.blocks.try_shrink(2 * self.blocks.len());
         }
         record::give_back_block(block);
     }
 
     /// All records of the loop, free ones too.
     pub fn all(&self) -> impl Iterator<Item = (u32, &'static Record)> {
-        let indices = self.blocks.iter().flat_map(|block| {
-            let first = block * PER_BLOCK;
-            first + 1..first + PER_BLOCK
-        });
-        indices.filter_map(|index| Some((index, record::get(index)?)))
+        self.all_blocks().flat_map(records)
+    }
+
+    fn all_blocks(&self) -> impl Iterator<Item = u32> {
+        self.blocks.iter().copied().chain(self.pending_blocks())
+    }
+
+    fn pending_blocks(&self) -> impl Iterator<Item = u32> + use<> {
+        let mut next = self.pending;
+        std::iter::from_fn(move || {
+            let block = (next != NO_BLOCK).then_some(next)?;
+            next = header(block)?.aux.load(Relaxed) as u32;
+            Some(block)
+        })
+    }
+
+    /// The last record that is like that, of the blocks before this place and
+    /// of those that are in no list; and the place behind its block. What was
+    /// found may be given back before the next call.
+    pub fn find_before(
+        &self,
+        place: usize,
+        is_it: impl Fn(&Record) -> bool,
+    ) -> Option<(usize, u32, &'static Record)> {
+        // Where a block is released, one takes its place that was behind it,
+        // and looked at.
+        for place in (0..place.min(self.blocks.len())).rev() {
+            let block = self.blocks.get(place).copied()?;
+            if let Some((index, record)) = records(block).find(|(_, record)| is_it(record)) {
+                return Some((place + 1, index, record));
+            }
+        }
+        let (index, record) =
+            self.pending_blocks().flat_map(records).find(|(_, record)| is_it(record))?;
+        Some((0, index, record))
     }
 
     /// Gives back all blocks but those with a record that `keep` wants.
     pub fn tear_down(&mut self, keep: impl Fn(&Record) -> bool) {
-        self.partial.clear();
-        self.empty = 0;
-        for block in self.blocks.drain(..) {
+        let give_back = |block| {
             // One that is kept is lost: somebody may yet write to it.
             if !record::records_of(block).any(&keep) {
                 record::give_back_block(block);
             }
+        };
+        while self.pending != NO_BLOCK {
+            let block = self.pending;
+            self.pending = header(block).map_or(NO_BLOCK, |header| header.aux.load(Relaxed) as u32);
+            give_back(block);
         }
+        self.partial.clear();
+        self.empty = 0;
+        self.blocks.drain(..).for_each(give_back);
     }
+}
+
+/// The records of a block, with their indices.
+fn records(block: u32) -> impl Iterator<Item = (u32, &'static Record)> {
+    let first = block * PER_BLOCK;
+    (first + 1..first + PER_BLOCK).filter_map(|index| Some((index, record::get(index)?)))
 }

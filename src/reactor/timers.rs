@@ -18,7 +18,7 @@ use crate::sys::fd::Fd;
 use crate::sys::memory;
 use crate::table::Kind;
 use crate::timerq::{self, Node};
-use std::os::fd::RawFd;
+use crate::util::alloc::TryVec;
 
 /// What a timer does about expirations that it missed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -222,15 +222,11 @@ impl Timers {
         record.node.set_seq(seq);
         let again = Arming { index, deadline, seq };
         if self.arming.try_reserve(1).is_ok() {
-            return self.arming.push(again);
+            return self.arming.push_reserved(again);
         }
         if let Some(listed) = self.arming.iter_mut().rfind(|arming| arming.index == index) {
             *listed = again;
         }
-    }
-
-    pub fn owns(&self, fd: RawFd) -> bool {
-        self.clocks.iter().any(|clock| clock.fd.as_ref().is_some_and(|own| own.raw() == fd))
     }
 
     /// As Core::abandon.
@@ -371,7 +367,7 @@ impl Core {
             } else {
                 record.node.set_seq(seq);
             }
-            timers.arming.push(Arming { index, deadline, seq });
+            timers.arming.push_reserved(Arming { index, deadline, seq });
             record.set(ARMING);
         } else {
             let nodes = Nodes(self.desk, queue);
@@ -440,6 +436,16 @@ impl Core {
             let timers = &mut self.timers;
             let queue = queue_index(record);
             timers.clock(queue).queue.disarm(&Nodes(self.desk, queue), index);
+        } else {
+            self.fail(record.handle(Kind::Watcher, index), Errno::ENOMEM);
+        }
+    }
+
+    /// An expiration was taken that cannot be reported now: it comes again.
+    pub fn timer_retry(&mut self, index: u32, record: &Record, deadline: i64) {
+        record.unset(RELATIVE);
+        if self.timer_arm(index, record, deadline).is_err() {
+            self.fail(record.handle(Kind::Watcher, index), Errno::ENOMEM);
         }
     }
 
@@ -584,7 +590,7 @@ impl Core {
         // It has just left the queue, whose memory is hardly less than before.
         if timers.arming.try_reserve(1).is_ok() {
             record.set(ARMING);
-            timers.arming.push(Arming { index, deadline: next, seq });
+            timers.arming.push_reserved(Arming { index, deadline: next, seq });
             return record.node.set_seq(seq);
         }
         record.unset(SET);

@@ -16,6 +16,7 @@ use crate::errno::{Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::table::{self, Kind};
+use crate::util::alloc::{TryMap, TryVec};
 use std::os::fd::RawFd;
 
 /// A new record for a watcher, filled in but not live.
@@ -48,11 +49,23 @@ impl Core {
     #[inline]
     pub fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
         let index = self.slots.take()?;
-        Fresh::new(self.desk, index, source, target)
+        let fresh = Fresh::new(self.desk, index, source, target)?;
+        if target.callback.is_none() && !self.expect_record() {
+            self.give_back(&fresh);
+            fail!(ENOMEM, "no memory for a watcher's events");
+        }
+        Ok(fresh)
     }
 
     pub fn give_back(&mut self, fresh: &Fresh) {
+        self.forget_record(fresh.record);
         self.slots.give_back(fresh.index);
+    }
+
+    fn forget_record(&mut self, record: &Record) {
+        if record.has(RECORDS) {
+            self.recorders = self.recorders.saturating_sub(1);
+        }
     }
 
     #[inline]
@@ -71,21 +84,10 @@ impl Core {
         target: Target,
         watch: Option<Box<dyn Watched>>,
     ) -> Result<i64> {
-        if self.owns(fd) {
-            fail!(EINVAL, "fd {} is the loop's own", fd);
-        }
         let fresh = self.fresh(source, target)?;
         io::fill(fresh.record, fd, events);
         let added = self.watch_object(&fresh, watch).and_then(|()| {
-            let how = io::register(self.epoll(), fd, events, fresh.handle())?;
-            if matches!(how, Registered::Shared) && self.desk.has_inbox() {
-                // Another thread's, which has only just added it.
-                let desk = self.desk;
-                self.receive(&mut desk.gate());
-            }
-            if matches!(how, Registered::Shared) {
-                self.io_may_join(fd, events, 0)?;
-            }
+            let how = self.io_register(fd, events, fresh.handle())?;
             let added = self.io_added(fresh.index, fresh.record, how);
             if added.is_err() && matches!(how, Registered::Alone(_)) {
                 let _ = epoll::delete(self.epoll(), fd);
@@ -95,7 +97,7 @@ impl Core {
         match added {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.objects.remove(&fresh.index);
+                self.take_object(fresh.index);
                 self.give_back(&fresh);
                 Err(error)
             }
@@ -147,10 +149,12 @@ impl Core {
     pub fn add_to_list(&mut self, index: u32, record: &Record) -> Result<()> {
         let source = Source::of(record.flags.load(Relaxed));
         if let Some(list) = self.list(source) {
-            if list.try_reserve(1).is_err() {
+            let len = list.len() + 1;
+            let room = list.try_reserve(1).is_ok() && self.turn.try_reserve(len).is_ok();
+            let Some(list) = self.list(source).filter(|_| room) else {
                 fail!(ENOMEM, "no memory for a watcher");
-            }
-            list.push(index);
+            };
+            list.push_reserved(index);
         }
         match source {
             Source::ClockChange => self.timers.recheck |= 1 << clocks::REALTIME,
@@ -201,10 +205,6 @@ impl Core {
                 self.count_liveness(record);
                 Ok(())
             }
-            Change::Destroy(target) => {
-                self.extra(index, record)?.destroy = Some(target);
-                Ok(())
-            }
             Change::Events(events) => self.io_modify(index, record, events),
         }
     }
@@ -212,9 +212,6 @@ impl Core {
     fn limit(&mut self, index: u32, record: &Record, interval: i64, burst: i32) -> Result<()> {
         // It wakes the loop when a watcher may go on.
         self.ensure_clock(clocks::MONOTONIC)?;
-        if self.suspended.try_reserve(1).is_err() {
-            fail!(ENOMEM, "no memory for a watcher");
-        }
         let extra = self.extra(index, record)?;
         if interval > 0 {
             extra.limit = Some(Limit { interval, burst, since: i64::MIN, count: 0 });
@@ -225,7 +222,7 @@ impl Core {
             if record.has(SUSPENDED) {
                 // What was kept comes now.
                 self.suspended.retain(|(_, suspended)| *suspended != index);
-                self.suspended.push((i64::MIN, index));
+                self.suspended.push_reserved((i64::MIN, index));
             }
         }
         Ok(())
@@ -238,11 +235,15 @@ impl Core {
         if flags & ENABLED != 0 {
             return Ok(());
         }
+        if source.is_descriptor() {
+            self.io_retry(index, record)?;
+        }
         record.set(ENABLED);
         match source {
             source if source.is_descriptor() => {
                 record.unset(SPENT);
-                self.io_touch(index, record);
+                self.io_rearm(index, record);
+                self.io_forget_kept(index, record);
                 self.fail_if_dead(index, record);
             }
             Source::File => {
@@ -255,7 +256,7 @@ impl Core {
                     return Err(error);
                 }
             }
-            Source::Async if record.is_sent() && off_stack(flags) => self.sent_to_disabled(index),
+            Source::Async if record.is_sent() && off_stack(flags) => self.send_again(index, record),
             Source::Signal => self.signals.due = true,
             Source::Idle => self.idlers += 1,
             Source::Defer => {
@@ -274,9 +275,10 @@ impl Core {
     /// What was kept while the watcher was disabled comes now.
     fn deliver_kept(&mut self, index: u32, record: &Record) {
         let kept = self.extras.get(&index).is_some_and(|extra| extra.kept.is_some());
-        if kept && !record.has(SUSPENDED) && self.suspended.try_reserve(1).is_ok() {
+        if kept && !record.has(SUSPENDED) {
             record.set(SUSPENDED);
-            self.suspended.push((i64::MIN, index));
+            // For each extra there is room here.
+            self.suspended.push_reserved((i64::MIN, index));
         }
     }
 
@@ -305,13 +307,6 @@ impl Core {
         self.count_liveness(record);
         self.put_back_held(index, record);
         Ok(())
-    }
-
-    /// Was sent to while it was disabled, and is enabled now.
-    fn sent_to_disabled(&mut self, index: u32) {
-        if self.sent.try_reserve(1).is_ok() {
-            self.sent.push(index);
-        }
     }
 
     fn uncount(&mut self, record: &Record) {
@@ -347,7 +342,7 @@ impl Core {
             Source::Io => self.io_close(index, record, told),
             source if source.is_object() => {
                 self.io_close(index, record, told);
-                self.objects.remove(&index);
+                self.take_object(index);
                 if flags & OVER != 0 {
                     self.details.forget(record.handle(Kind::Watcher, index));
                 }
@@ -360,7 +355,7 @@ impl Core {
             Source::File => self.close_file(index, told),
             source => self.remove_from_list(index, record, source),
         }
-        if flags & (EXTRA | NAMED | HELD) != 0 {
+        if flags & (EXTRA | NAMED | HELD | RECORDS) != 0 {
             self.close_extras(index, record);
         }
         if record.is_sent() && !off_stack(flags) {
@@ -369,6 +364,22 @@ impl Core {
             return;
         }
         self.slots.give_back(index);
+    }
+
+    /// Takes the watchers out of everything that others have closed without
+    /// memory for a command; how many those are.
+    #[cold]
+    pub fn close_unlisted(&mut self, count: u32) {
+        let (mut found, mut place) = (0, usize::MAX);
+        while let Some((next, index, record)) = self.slots.find_before(place, Record::is_unlisted) {
+            place = next;
+            let was_removed = record.take_unlisted();
+            self.finish_close(index, record, was_removed);
+            found += 1;
+        }
+        // The loop's own thread closed the others at the same time: they were
+        // counted twice.
+        self.desk.count_from_outside((i64::from(count) - found).max(0));
     }
 
     fn remove_from_list(&mut self, index: u32, record: &Record, source: Source) {
@@ -390,10 +401,11 @@ impl Core {
     #[cold]
     fn close_extras(&mut self, index: u32, record: &Record) {
         let handle = record.handle(Kind::Watcher, index);
-        if record.has(NAMED) && self.unnamed.try_reserve(1).is_ok() {
-            self.unnamed.push(handle);
-            if self.unnamed.len() >= MANY_NAMES {
-                self.desk.attention.store(1, Relaxed);
+        self.forget_record(record);
+        if record.has(NAMED) {
+            self.unnamed_more |= self.unnamed.try_push(handle).is_err();
+            if self.unnamed.len() >= MANY_NAMES || self.unnamed_more {
+                self.desk.attention.set();
             }
         }
         if record.has(RANKED) {
@@ -405,12 +417,14 @@ impl Core {
         if record.has(HELD) {
             self.held.retain(|event| event.watcher != handle);
         }
-        let Some(extra) = self.extras.remove(&index) else { return };
-        if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
-            self.extras.shrink_to_fit();
+        if record.has(EXTRA)
+            && let Some(letter) = self.take_destroy(index, handle)
+        {
+            self.note_destroy(letter, closed_event(index, record));
         }
-        if let Some(target) = extra.destroy {
-            self.note_destroy(target, closed_event(index, record));
+        self.extras.remove(&index);
+        if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
+            self.extras.try_shrink();
         }
     }
 }

@@ -7,6 +7,7 @@
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicUsize, Ordering::*, UnsafeCell};
 use crate::table::try_box;
+use crate::util::alloc::try_array;
 use std::mem::MaybeUninit;
 
 pub(super) type Info = libc::siginfo_t;
@@ -27,22 +28,19 @@ pub(super) struct Infos {
 // SAFETY: a cell is only touched by who has its turn; numbers may go
 // anywhere.
 unsafe impl Sync for Infos {}
-// SAFETY: as above.
-unsafe impl Send for Infos {}
 
 impl Infos {
     /// With room for so many, a power of two.
     pub fn new(room: usize) -> Result<Box<Self>> {
-        let mut cells = Vec::new();
-        if cells.try_reserve_exact(room).is_err() {
-            fail!(ENOMEM, "no memory for {} signals", room as i64);
-        }
-        for place in 0..room {
+        let cells = try_array(room, |place| {
             let info = UnsafeCell::new(MaybeUninit::uninit());
-            cells.push(Cell { turn: AtomicUsize::new(place), info });
-        }
+            Cell { turn: AtomicUsize::new(place), info }
+        });
+        let Some(cells) = cells else {
+            fail!(ENOMEM, "no memory for {} signals", room as i64);
+        };
         let (filled, emptied) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let infos = Self { cells: cells.into_boxed_slice(), filled, emptied };
+        let infos = Self { cells, filled, emptied };
         match try_box(infos) {
             Some(infos) => Ok(infos),
             None => fail!(ENOMEM, "no memory for {} signals", room as i64),

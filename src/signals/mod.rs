@@ -73,8 +73,6 @@ fn after_fork() {
     SIGNALS.iter().for_each(|signal| subscriber::after_fork(&signal.subscribers));
 }
 
-static FORK_HOOK: table::ForkHook = table::ForkHook { run: after_fork };
-
 static ENTRIES: [Entry; LEVELS] = [
     entry::<0>,
     entry::<1>,
@@ -153,7 +151,7 @@ fn of(number: c_int) -> Result<&'static Signal> {
 /// Counts a signal from now on, and keeps what comes with it if that is
 /// wanted; rings for each.
 pub(crate) fn subscribe(number: c_int, bell: Bell, with_infos: bool) -> Result<Subscription> {
-    table::set_fork_hook(&FORK_HOOK);
+    table::set_fork_hook(table::ForkHook::Signals, after_fork);
     let signal = of(number)?;
     let mut installed = LOCK.lock();
     let subscriber = subscriber::take(&signal.subscribers, number, bell, with_infos)?;

@@ -43,8 +43,6 @@ pub(super) struct Subscriber {
 
 // SAFETY: atomics, and a pointer that never changes to what is never freed.
 unsafe impl Sync for Subscriber {}
-// SAFETY: as above.
-unsafe impl Send for Subscriber {}
 
 /// In a handler: counts a signal for everybody. `alone`: no other handler can
 /// interrupt it.

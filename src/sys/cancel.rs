@@ -8,14 +8,17 @@
 use std::ffi::c_int;
 use std::marker::PhantomData;
 
+/// Of the GNU C library and of musl.
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
 
+// Not in the libc crate for this system.
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
 }
 
 /// While it exists the thread is not cancelled: a request for that stays
 /// pending.
+#[must_use]
 pub(crate) struct Uncancelled {
     before: c_int,
     /// It is the thread's that made it.

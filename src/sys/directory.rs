@@ -1,7 +1,7 @@
 //! What is in a directory: getdents64(2).
 
 use super::fd::Fd;
-use super::{int, syscall};
+use super::syscall;
 use crate::errno::Errno;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -30,7 +30,7 @@ pub(crate) fn open(path: &CStr, follow: bool) -> Result<Fd, Errno> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | link;
     // SAFETY: the path is NUL-terminated.
     let fd = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
-    Ok(Fd::owned(int(fd)))
+    Fd::brief(fd)
 }
 
 /// Some entries, to be taken off with [`split`]; empty: there are no more.

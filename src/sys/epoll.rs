@@ -1,7 +1,7 @@
 //! epoll(7).
 
-use super::fd::Fd;
-use super::{clock, int, poll, syscall};
+use super::fd::{self, Fd};
+use super::{clock, file, poll, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
 use std::mem::MaybeUninit;
@@ -11,12 +11,30 @@ pub(crate) use libc::epoll_event as Event;
 
 pub(crate) fn create() -> Result<Fd, Errno> {
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_epoll_create1, libc::EPOLL_CLOEXEC) }?;
-    Fd::kept(int(fd))
+    let fd = unsafe { syscall!(SYS_epoll_create1, libc::EPOLL_CLOEXEC) };
+    Fd::made_by("epoll_create1(2)", fd)
 }
 
+/// ELOOP: they would nest in a circle, or too deep.
 pub(crate) fn add(epoll: RawFd, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {
-    ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, cookie)
+    match ctl(epoll, libc::EPOLL_CTL_ADD, fd, events, cookie) {
+        Err(Errno::EINVAL) if would_nest(epoll, fd, events) => Err(Errno::ELOOP),
+        result => result,
+    }
+}
+
+/// Whether it is the nesting that is refused, which older kernels (5.10, say)
+/// may call EINVAL, as they call other things.
+#[cold]
+fn would_nest(epoll: RawFd, fd: RawFd, events: u32) -> bool {
+    let is_epoll = |fd| {
+        let mut name = [0; 64];
+        file::name(fd, &mut name).is_ok_and(|name| name == b"anon_inode:[eventpoll]")
+    };
+    events & libc::EPOLLEXCLUSIVE as u32 == 0
+        && is_epoll(epoll)
+        && is_epoll(fd)
+        && !fd::are_one(epoll, fd)
 }
 
 pub(crate) fn modify(epoll: RawFd, fd: RawFd, events: u32, cookie: u64) -> Result<(), Errno> {
@@ -48,6 +66,48 @@ pub(crate) fn wait(
     let filled = buffer.get(..filled).unwrap_or_default();
     // SAFETY: the kernel filled that many events.
     Ok(unsafe { &*(&raw const *filled as *const [Event]) })
+}
+
+/// Tells when an epoll has reported all that it has: what stays ready goes to
+/// the end of its list, so that all came when any of it comes again.
+#[derive(Default)]
+pub(crate) struct Laps {
+    count: usize,
+    first: u64,
+    /// The first may not stay ready: of every number of events that is a
+    /// power of two, the last.
+    anchor: u64,
+}
+
+impl Laps {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// These came next.
+    pub fn is_over(&mut self, events: &[Event]) -> bool {
+        events.iter().any(|event| self.comes_again(event.u64))
+    }
+
+    /// An event with this word came next.
+    pub fn comes_again(&mut self, word: u64) -> bool {
+        if self.count > 0 && (word == self.first || word == self.anchor) {
+            return true;
+        }
+        self.count += 1;
+        if self.count == 1 {
+            self.first = word;
+        }
+        if self.count.is_power_of_two() {
+            self.anchor = word;
+        }
+        false
+    }
+
+    /// How many came before any came again.
+    pub fn length(&self) -> usize {
+        self.count
+    }
 }
 
 /// Whether epoll_pwait2(2) is known not to work here.

@@ -2,7 +2,7 @@
 
 use super::fd::Fd;
 use super::kept::Identity;
-use super::{int, syscall};
+use super::syscall;
 use crate::errno::Errno;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -10,8 +10,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) fn create(initial: u32) -> Result<Fd, Errno> {
     let flags = libc::EFD_CLOEXEC | libc::EFD_NONBLOCK;
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_eventfd2, initial, flags) }?;
-    Fd::kept(int(fd))
+    let fd = unsafe { syscall!(SYS_eventfd2, initial, flags) };
+    Fd::made_by("eventfd(2)", fd)
 }
 
 /// The process's one eventfd that is always readable.

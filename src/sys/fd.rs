@@ -2,7 +2,7 @@
 
 use super::kept::{Identity, SharedIdentity};
 use super::{int, syscall};
-use crate::errno::Errno;
+use crate::errno::{Errno, refused};
 use crate::sync::{AtomicBool, Ordering};
 use std::os::fd::RawFd;
 
@@ -15,29 +15,48 @@ pub(crate) struct Fd {
     identity: SharedIdentity,
 }
 
+/// The first number above the standard streams. A program may have closed
+/// those, and still write to them.
+const FIRST: RawFd = 3;
+
 impl Fd {
-    fn new(raw: RawFd, owned: bool, identity: Identity) -> Self {
-        Self { raw, owned: AtomicBool::new(owned), identity: SharedIdentity::of(identity) }
+    fn new(raw: RawFd, owned: bool) -> Self {
+        let identity = SharedIdentity::of(Identity::none());
+        Self { raw, owned: AtomicBool::new(owned), identity }
     }
 
-    /// One that is not kept for long: what has its number is closed.
-    pub fn owned(raw: RawFd) -> Self {
-        Self::new(raw, true, Identity::none())
+    /// What a system call has made, to be kept: the library's own, never one
+    /// of the standard streams, and only closed if its number still is it.
+    pub fn made(raw: usize) -> Result<Self, Errno> {
+        let mut fd = Self::brief(raw)?;
+        fd.identity = SharedIdentity::of(Identity::mark(fd.raw)?);
+        Ok(fd)
     }
 
-    /// A new one that is kept: it is closed if its number still is it.
-    pub fn kept(raw: RawFd) -> Result<Self, Errno> {
-        match Identity::mark(raw) {
-            Ok(identity) => Ok(Self::new(raw, true, identity)),
-            Err(errno) => {
-                drop(Self::owned(raw));
-                Err(errno)
-            }
+    /// The same; an error of it names the call.
+    #[inline]
+    pub fn made_by(call: &'static str, result: Result<usize, Errno>) -> Result<Self, Errno> {
+        match result {
+            Ok(raw) => Self::made(raw),
+            Err(errno) => Err(refused(call, errno)),
         }
     }
 
+    /// One that is closed by the call that has made it. It is no standard
+    /// stream, but not marked.
+    #[inline]
+    pub fn brief(raw: usize) -> Result<Self, Errno> {
+        let fd = Self::owned(int(raw));
+        Ok(above_streams(fd.raw)?.unwrap_or(fd))
+    }
+
+    /// What has the number now is closed when this is dropped.
+    pub fn owned(raw: RawFd) -> Self {
+        Self::new(raw, true)
+    }
+
     pub fn borrowed(raw: RawFd) -> Self {
-        Self::new(raw, false, Identity::none())
+        Self::new(raw, false)
     }
 
     pub fn raw(&self) -> RawFd {
@@ -95,6 +114,24 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
     unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
 }
 
+/// A duplicate above the standard streams of a descriptor that has the number
+/// of one; `None`: it has not.
+#[inline]
+pub(crate) fn above_streams(fd: RawFd) -> Result<Option<Fd>, Errno> {
+    if fd >= FIRST { Ok(None) } else { duplicate(fd).map(Some) }
+}
+
+#[cold]
+fn duplicate(fd: RawFd) -> Result<Fd, Errno> {
+    // SAFETY: no pointers.
+    match unsafe { syscall!(SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, FIRST) } {
+        Ok(fd) => Ok(Fd::owned(int(fd))),
+        // The process may have no such number.
+        Err(Errno::EINVAL) => Err(Errno::EMFILE),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// A duplicate of a descriptor that can be written to.
 pub(crate) fn duplicate_to_write(fd: RawFd) -> Result<Fd, Errno> {
     // SAFETY: F_GETFL only looks.
@@ -102,15 +139,22 @@ pub(crate) fn duplicate_to_write(fd: RawFd) -> Result<Fd, Errno> {
     if int(flags) & libc::O_ACCMODE == libc::O_RDONLY {
         return Err(Errno::EBADF);
     }
-    // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, 0) }?;
-    Ok(Fd::owned(int(fd)))
+    duplicate(fd)
 }
 
 /// Has a number be a duplicate of a descriptor, whatever it was.
 pub(crate) fn replace(fd: &Fd, number: RawFd) -> Result<(), Errno> {
     // SAFETY: the caller gives the number up.
     unsafe { syscall!(SYS_dup3, fd.raw(), number, libc::O_CLOEXEC) }.map(drop)
+}
+
+/// Whether two numbers are known to be duplicates of one descriptor.
+pub(crate) fn are_one(one: RawFd, other: RawFd) -> bool {
+    const KCMP_FILE: i32 = 0;
+    let me = std::process::id();
+    // SAFETY: no pointers.
+    let order = unsafe { syscall!(SYS_kcmp, me, me, KCMP_FILE, one, other) };
+    one == other || order == Ok(0)
 }
 
 /// Whether the descriptor has O_NONBLOCK.

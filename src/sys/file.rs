@@ -39,7 +39,7 @@ pub(crate) fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
-    let file = Fd::owned(int(file));
+    let file = Fd::brief(file)?;
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
     Ok(buffer.get(..len).unwrap_or_default())
@@ -59,12 +59,17 @@ pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// A file to write to, made if it is not there, and empty.
+/// A file to write to, made for this user alone if it is not there, and empty.
+///
+/// A symbolic link is ELOOP: another user may have put it there. A FIFO that
+/// has no reader is ENXIO, and a file of which another process has a lease is
+/// EAGAIN: nothing is waited for.
 pub(crate) fn create(path: &CStr) -> Result<Fd, Errno> {
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+    let careful = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | careful;
     // SAFETY: the path is NUL-terminated.
-    let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o666) }?;
-    Fd::kept(int(file))
+    let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o600) }?;
+    Fd::made(file)
 }
 
 /// Writes all of it, however long that takes.
@@ -102,7 +107,7 @@ pub(crate) fn unsent(fd: RawFd) -> Result<i64, Errno> {
     ask(fd, libc::TIOCOUTQ)
 }
 
-fn ask(fd: RawFd, request: libc::c_ulong) -> Result<i64, Errno> {
+fn ask(fd: RawFd, request: libc::Ioctl) -> Result<i64, Errno> {
     let mut count: c_int = 0;
     // SAFETY: these requests write one int.
     unsafe { syscall!(SYS_ioctl, fd, request, &raw mut count) }?;
@@ -122,7 +127,10 @@ pub(crate) fn file_system(fd: RawFd) -> Result<i64, Errno> {
     // SAFETY: room for what the kernel fills in.
     unsafe { syscall!(SYS_fstatfs, fd, stat.as_mut_ptr()) }?;
     // SAFETY: it was filled in.
-    Ok(unsafe { stat.assume_init() }.f_type)
+    let kind = unsafe { stat.assume_init() }.f_type;
+    // Signed in glibc, unsigned in musl.
+    #[allow(clippy::unnecessary_cast)]
+    Ok(kind as i64)
 }
 
 /// The beginning of what /proc calls the file, as the kernel prints it.

@@ -9,8 +9,8 @@ use std::os::fd::RawFd;
 
 pub(crate) fn create() -> Result<Fd, Errno> {
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_inotify_init1, libc::IN_CLOEXEC | libc::IN_NONBLOCK) }?;
-    Fd::kept(int(fd))
+    let fd = unsafe { syscall!(SYS_inotify_init1, libc::IN_CLOEXEC | libc::IN_NONBLOCK) };
+    Fd::made_by("inotify_init1(2)", fd)
 }
 
 /// What a watch is of.

@@ -2,6 +2,8 @@
 
 use super::cancel::Uncancelled;
 use crate::errno::Errno;
+use crate::util::per_thread::PerThread;
+use crate::util::try_box;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 
@@ -19,30 +21,55 @@ pub(crate) struct Check {
     pub user_data: *mut c_void,
 }
 
-thread_local! {
-    static MODE: Cell<Mode> = const { Cell::new(Mode::Restart) };
-    static CHECK: Cell<Option<Check>> = const { Cell::new(None) };
+/// What the calling thread has chosen, if it has.
+static CHOICE: PerThread<Cell<Choice>> = PerThread::new();
+
+#[derive(Clone, Copy)]
+struct Choice {
+    mode: Mode,
+    check: Option<Check>,
+}
+
+const DEFAULT: Choice = Choice { mode: Mode::Restart, check: None };
+
+fn choice() -> Choice {
+    CHOICE.with(|choice| choice.map_or(DEFAULT, Cell::get))
+}
+
+/// Changes it; what it was.
+fn choose(change: impl FnOnce(&mut Choice)) -> Result<Choice, Errno> {
+    let before = choice();
+    let mut wanted = before;
+    change(&mut wanted);
+    let is_stored = CHOICE.with(|choice| choice.map(|choice| choice.set(wanted)).is_some());
+    // To choose what all threads begin with needs no memory.
+    if is_stored || matches!(wanted, Choice { mode: Mode::Restart, check: None }) {
+        return Ok(before);
+    }
+    let is_stored = try_box(Cell::new(wanted)).is_some_and(|choice| CHOICE.set(choice));
+    if is_stored { Ok(before) } else { Err(Errno::ENOMEM) }
 }
 
 /// The mode before.
-pub(crate) fn set_mode(mode: Mode) -> Mode {
-    MODE.replace(mode)
+pub(crate) fn set_mode(mode: Mode) -> Result<Mode, Errno> {
+    choose(|choice| choice.mode = mode).map(|before| before.mode)
 }
 
-pub(crate) fn set_check(check: Option<Check>) {
-    CHECK.set(check);
+pub(crate) fn set_check(check: Option<Check>) -> Result<(), Errno> {
+    choose(|choice| choice.check = check).map(drop)
 }
 
 /// Called by a wait after EINTR, with no lock held: `Ok` to go on waiting.
 pub(crate) fn resume() -> Result<(), Errno> {
-    let go_on = match CHECK.get() {
+    let Choice { mode, check } = choice();
+    let go_on = match check {
         Some(check) => {
             let _uncancelled = Uncancelled::begin();
             // SAFETY: a function of the caller's, who promised that it and its
             // argument are valid until they are replaced.
             unsafe { (check.call)(check.user_data) == 0 }
         }
-        None => MODE.get() == Mode::Restart,
+        None => mode == Mode::Restart,
     };
     if go_on { Ok(()) } else { Err(Errno::EINTR) }
 }

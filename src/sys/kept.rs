@@ -14,6 +14,7 @@
 use super::{clock, int, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::util::alloc::try_array;
 use std::os::fd::RawFd;
 
 /// Ignored by default, should it ever be sent.
@@ -163,10 +164,8 @@ fn begin_generation(fd: RawFd, flag: u32) -> Result<u32, Errno> {
 }
 
 fn make_block(place: &AtomicPtr<Block>) -> Result<(), Errno> {
-    let mut fresh = Vec::new();
-    fresh.try_reserve_exact(PER_BLOCK).map_err(|_| Errno::ENOMEM)?;
-    fresh.resize_with(PER_BLOCK, || AtomicU32::new(0));
-    let fresh = Box::into_raw(fresh.into_boxed_slice()).cast::<Block>();
+    let fresh = try_array(PER_BLOCK, |_| AtomicU32::new(0)).ok_or(Errno::ENOMEM)?;
+    let fresh = Box::into_raw(fresh).cast::<Block>();
     // Raced, not locked: a fork in the middle must not leave a lock behind.
     // Release: who finds it finds it filled in.
     let none = std::ptr::null_mut();

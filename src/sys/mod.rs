@@ -20,6 +20,7 @@ pub(crate) mod kept;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
+pub(crate) mod park;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
 pub(crate) mod pressure;

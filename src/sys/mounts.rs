@@ -1,7 +1,7 @@
 //! Mounts, as /proc/self/mountinfo has them.
 
 use super::fd::Fd;
-use super::{int, syscall};
+use super::syscall;
 use crate::errno::Errno;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -14,7 +14,7 @@ pub(crate) fn open() -> Result<Fd, Errno> {
     // SAFETY: the path is NUL-terminated.
     let fd = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) };
     match fd {
-        Ok(fd) => Fd::kept(int(fd)),
+        Ok(fd) => Fd::made(fd),
         Err(Errno::ENOENT) => Err(Errno::ENOTSUP),
         Err(errno) => Err(errno),
     }

@@ -1,7 +1,7 @@
 //! rtnetlink(7): the links of network interfaces.
 
 use super::fd::Fd;
-use super::{int, syscall};
+use super::syscall;
 use crate::errno::Errno;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -11,8 +11,8 @@ use std::os::fd::RawFd;
 pub(crate) fn links() -> Result<Fd, Errno> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_socket, libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) }?;
-    let fd = Fd::kept(int(fd))?;
+    let fd = unsafe { syscall!(SYS_socket, libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+    let fd = Fd::made_by("socket(2)", fd)?;
     let mut address = kernel();
     address.nl_groups = libc::RTMGRP_LINK as u32;
     // SAFETY: a valid address of that size.

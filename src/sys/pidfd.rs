@@ -1,7 +1,7 @@
 //! Processes: pidfds, and how a process ended.
 
 use super::fd::Fd;
-use super::{int, poll, syscall};
+use super::{poll, syscall};
 use crate::errno::Errno;
 use std::ffi::c_int;
 use std::io::Write as _;
@@ -11,8 +11,8 @@ use std::os::fd::RawFd;
 /// A descriptor of a process, readable from when it ends.
 pub(crate) fn open(pid: i32) -> Result<Fd, Errno> {
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_pidfd_open, pid, 0) }?;
-    Fd::kept(int(fd))
+    let fd = unsafe { syscall!(SYS_pidfd_open, pid, 0) };
+    Fd::made_by("pidfd_open(2)", fd)
 }
 
 pub(crate) fn has_ended(pidfd: RawFd) -> bool {
@@ -115,7 +115,7 @@ fn of_zombie(pidfd: RawFd, pid: i32) -> Option<c_int> {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }.ok()?;
-    let file = Fd::owned(int(file));
+    let file = Fd::brief(file).ok()?;
     let mut buffer = [0u8; 1024];
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }.ok()?;

@@ -1,7 +1,7 @@
 //! Signals: what is done with them, masks, signalfd(2).
 
 use super::fd::Fd;
-use super::{SavedErrno, int, syscall};
+use super::{SavedErrno, syscall};
 use crate::errno::Errno;
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -95,9 +95,8 @@ pub(crate) fn raise(signal: c_int) {
 pub(crate) fn descriptor(mask: Mask) -> Result<Fd, Errno> {
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
     // SAFETY: the mask is valid, and of the size said.
-    let fd =
-        unsafe { syscall!(SYS_signalfd4, -1isize, &raw const mask, size_of::<Mask>(), flags) }?;
-    Fd::kept(int(fd))
+    let fd = unsafe { syscall!(SYS_signalfd4, -1isize, &raw const mask, size_of::<Mask>(), flags) };
+    Fd::made_by("signalfd(2)", fd)
 }
 
 /// Changes which signals can be read from it.

@@ -1,7 +1,7 @@
 //! timerfd_create(2) and its companions.
 
 use super::fd::Fd;
-use super::{int, syscall};
+use super::syscall;
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
 use std::os::fd::RawFd;
@@ -17,8 +17,8 @@ const ZERO: libc::itimerspec = {
 pub(crate) fn create(clockid: i32, nonblocking: bool) -> Result<Fd, Errno> {
     let flags = libc::TFD_CLOEXEC | if nonblocking { libc::TFD_NONBLOCK } else { 0 };
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_timerfd_create, clockid, flags) }?;
-    Fd::kept(int(fd))
+    let fd = unsafe { syscall!(SYS_timerfd_create, clockid, flags) };
+    Fd::made_by("timerfd_create(2)", fd)
 }
 
 /// Sets the timer; what it was set to before.

@@ -6,7 +6,8 @@ use super::slots::{Last, Pin, Refused, Table};
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicPtr, Ordering};
 use crate::sys::fork;
-use std::mem::{ManuallyDrop, MaybeUninit};
+pub(crate) use crate::util::try_box;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -61,22 +62,41 @@ pub(crate) struct Others {
 
 static OTHERS: AtomicPtr<Others> = AtomicPtr::new(std::ptr::null_mut());
 
-/// What else is to be set right in a forked child: `run` runs in its first
-/// call, after the table, while no other thread is in the library.
-pub(crate) struct ForkHook {
-    pub run: fn(),
+/// What else has something to set right in a forked child. Each has a place of
+/// its own, so that none is dropped for want of one.
+#[derive(Clone, Copy)]
+pub(crate) enum ForkHook {
+    Signals,
+    Kqueues,
 }
 
-static FORK_HOOKS: [AtomicPtr<ForkHook>; 2] = [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
+const FORK_HOOKS: usize = 2;
+static FORK_HOOK: [AtomicPtr<()>; FORK_HOOKS] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; FORK_HOOKS];
 
-/// Makes a hook known; once, however often it is told.
-pub(crate) fn set_fork_hook(hook: &'static ForkHook) {
-    let hook = std::ptr::from_ref(hook).cast_mut();
-    for place in &FORK_HOOKS {
-        let (none, order) = (std::ptr::null_mut(), Ordering::AcqRel);
-        match place.compare_exchange(none, hook, order, Ordering::Acquire) {
-            Err(known) if known != hook => {}
-            _ => return,
+impl ForkHook {
+    fn place(self) -> &'static AtomicPtr<()> {
+        let [signals, kqueues] = &FORK_HOOK;
+        match self {
+            Self::Signals => signals,
+            Self::Kqueues => kqueues,
+        }
+    }
+}
+
+/// Has a function run in the first call of a forked child, after the table was
+/// set right, while no other thread is in the library; the same one each time.
+pub(crate) fn set_fork_hook(hook: ForkHook, run: fn()) {
+    // Release: with what it uses.
+    hook.place().store(run as *mut (), Ordering::Release);
+}
+
+fn run_fork_hooks() {
+    for place in &FORK_HOOK {
+        let run = place.load(Ordering::Acquire);
+        // SAFETY: null, or a function that `set_fork_hook` stored.
+        if let Some(run) = unsafe { std::mem::transmute::<*mut (), Option<fn()>>(run) } {
+            run();
         }
     }
 }
@@ -104,12 +124,7 @@ fn table() -> (&'static Table<Payload>, fork::Epoch) {
         if let Some(others) = others() {
             (others.after_fork)();
         }
-        for place in &FORK_HOOKS {
-            // SAFETY: null, or a static that `set_fork_hook` stored.
-            if let Some(hook) = unsafe { place.load(Ordering::Acquire).as_ref() } {
-                (hook.run)();
-            }
-        }
+        run_fork_hooks();
     });
     (&TABLE, epoch)
 }
@@ -137,28 +152,16 @@ pub(crate) fn insert_box<T: Object>(object: Option<Box<T>>) -> Result<i64> {
     }
 }
 
-/// Box::new, which would end the process where there is no memory.
-pub(crate) fn try_box<T>(value: T) -> Option<Box<T>> {
-    Some(Box::write(try_room()?, value))
-}
-
-/// A box to be filled by Box::write: what is large is made in it, not on the
-/// stack first.
-pub(crate) fn try_room<T>() -> Option<Box<MaybeUninit<T>>> {
-    let mut one = Vec::new();
-    one.try_reserve_exact(1).ok()?;
-    one.push(MaybeUninit::<T>::uninit());
-    let slice = Box::into_raw(one.into_boxed_slice());
-    // SAFETY: a slice of one T has the layout of a T, and is ours.
-    Some(unsafe { Box::from_raw(slice.cast::<MaybeUninit<T>>()) })
-}
-
 /// An object in use; it exists until this is dropped.
 pub(crate) struct Pinned<T: Object> {
     pin: ManuallyDrop<Pin<'static, Payload>>,
     epoch: fork::Epoch,
     object: NonNull<T>,
 }
+
+// SAFETY: a count in its slot, and a reference to an object that threads share
+// (an Object is Send and Sync): any thread may use it, and give it up.
+unsafe impl<T: Object> Send for Pinned<T> {}
 
 /// Pins the object that a handle names.
 #[inline(always)]

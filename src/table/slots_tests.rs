@@ -133,6 +133,8 @@ mod plain {
         Look(usize),
     }
 
+    const MOST_STEPS: usize = if cfg!(miri) { 40 } else { 300 };
+
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             any::<u8>().prop_map(Step::Insert),
@@ -146,7 +148,7 @@ mod plain {
     proptest! {
         /// The oracle: a map from handle to value, and how often it is pinned.
         #[test]
-        fn behaves_like_a_plain_map(steps in prop::collection::vec(step(), 0..300)) {
+        fn behaves_like_a_plain_map(steps in prop::collection::vec(step(), 0..MOST_STEPS)) {
             let table = Table::with_last_generation(4);
             let alive = Arc::new(());
             let mut issued: Vec<i64> = vec![0];
@@ -203,7 +205,11 @@ mod plain {
     fn threads_hammering_shared_handles_destroy_each_object_once() {
         const THREADS: usize = 4;
         const SHARED: usize = 8;
-        let rounds = if cfg!(debug_assertions) { 60_000 } else { 500_000 };
+        let rounds = match () {
+            () if cfg!(miri) => 100,
+            () if cfg!(debug_assertions) => 60_000,
+            () => 500_000,
+        };
         let (made, dropped) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let table = Table::new();
         let handles: [std::sync::atomic::AtomicI64; SHARED] =
@@ -225,12 +231,14 @@ mod plain {
                         random ^= random >> 7;
                         random ^= random << 17;
                         let place = &handles[random as usize % SHARED];
-                        let handle = place.load(Ordering::Relaxed);
+                        // As a program hands them over: who has a handle
+                        // sees what it was made for.
+                        let handle = place.load(Ordering::Acquire);
                         match random >> 32 & 7 {
                             0 => {
                                 made.fetch_add(1, Ordering::Relaxed);
                                 let fresh = table.insert(Kind::Tfd, Counted(dropped, 0x600d), -1);
-                                let old = place.swap(fresh.ok().unwrap(), Ordering::Relaxed);
+                                let old = place.swap(fresh.ok().unwrap(), Ordering::AcqRel);
                                 if let Ok((pin, _)) = table.close(old, None) {
                                     drop(release(table, pin));
                                 }

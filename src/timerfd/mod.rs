@@ -27,12 +27,10 @@ pub(crate) struct Timer {
 
 impl Timer {
     pub fn create(clockid: c_int, nonblocking: bool) -> Result<Self> {
-        let fd = sys::create(clockid, nonblocking).map_err(|errno| match errno {
-            Errno::EINVAL => error!(errno, "there are no timers on clock {}", clockid),
-            Errno::EPERM => error!(errno, "clock {} needs CAP_WAKE_ALARM", clockid),
-            _ => errno.into(),
-        })?;
-        Ok(Self::new(fd, Some(clockid)))
+        match sys::create(clockid, nonblocking) {
+            Ok(fd) => Ok(Self::new(fd, Some(clockid))),
+            Err(errno) => Err(cannot_create(errno, clockid)),
+        }
     }
 
     /// The descriptor stays the caller's.
@@ -176,6 +174,23 @@ impl Shared for Timer {
 // SAFETY: the only type of this kind.
 unsafe impl Object for Timer {
     const KIND: Kind = Kind::Tfd;
+}
+
+/// Why there is no timer on a clock.
+pub(crate) fn cannot_create(errno: Errno, clockid: c_int) -> Error {
+    match errno {
+        Errno::EINVAL => error!(errno, "there are no timers on clock {}", clockid),
+        Errno::EPERM if needs_privilege(clockid) => {
+            error!(errno, "clock {} needs CAP_WAKE_ALARM", clockid)
+        }
+        errno => errno.into(),
+    }
+}
+
+/// Whether it is this clock that is refused, and not every timer.
+fn needs_privilege(clockid: c_int) -> bool {
+    matches!(clockid, libc::CLOCK_REALTIME_ALARM | libc::CLOCK_BOOTTIME_ALARM)
+        && sys::create(libc::CLOCK_MONOTONIC, true).is_ok()
 }
 
 fn explain(errno: Errno, fd: RawFd) -> Error {

@@ -2,6 +2,7 @@
 
 use super::{Entry, NoMemory};
 use crate::sys::memory;
+use crate::util::alloc::TryVec;
 
 /// Entries in a chunk: half a kilobyte of them.
 const PER_CHUNK: usize = 31;
@@ -130,9 +131,9 @@ impl Chunks {
         for chunk in first..first + PER_SLAB as u32 {
             let last = chunk + 1 == first + PER_SLAB as u32;
             let next = if last { self.free } else { chunk + 1 };
-            slab.push(Chunk { entries: [Entry::default(); PER_CHUNK], next });
+            slab.push_reserved(Chunk { entries: [Entry::default(); PER_CHUNK], next });
         }
-        self.slabs.push(slab);
+        self.slabs.push_reserved(slab);
         self.free = first;
         Ok(())
     }
@@ -147,7 +148,9 @@ impl Chunks {
     /// should not fail because it was the only one.
     pub fn clear(&mut self) {
         self.slabs.truncate(1);
-        self.slabs.shrink_to(1);
+        if self.slabs.capacity() > PER_SLAB {
+            self.slabs.try_shrink(1);
+        }
         self.free = NONE;
         let Some(slab) = self.slabs.first_mut() else { return };
         for (chunk, place) in slab.iter_mut().zip(0..) {

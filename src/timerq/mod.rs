@@ -14,8 +14,10 @@
 mod chunks;
 mod node;
 
+pub(crate) use crate::util::alloc::NoMemory;
 pub(crate) use node::Node;
 
+use crate::util::alloc::{TryHeap, TryVec, TryVecCopy};
 use chunks::{Chunks, List};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -26,6 +28,10 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// A tick is 2^16 ns.
 const TICK_BITS: u32 = 16;
 const ID_BITS: u32 = 24;
+/// Room for more entries than this is given back when they are gone, and for
+/// so many is kept.
+const MOST_KEPT: usize = 1024;
+const KEPT: usize = 16;
 /// How many timers before one comes up its node is brought nearer.
 const AHEAD: usize = 12;
 
@@ -37,16 +43,12 @@ pub(crate) trait Timers {
     fn prefetch(&self, id: u32);
 }
 
-/// There is no memory for another timer.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NoMemory;
-
 /// What came up.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Popped {
     /// A timer, which is not armed any more.
     Due { id: u32, deadline: i64 },
-    /// Something may be due, but the corrections are used up, or the memory.
+    /// Something may be due, but the corrections are used up.
     Later,
     /// Nothing is due.
     None,
@@ -117,7 +119,11 @@ pub(crate) struct TimerQueue {
     run: Vec<Entry>,
     /// Used in sorting.
     sorted: Vec<Entry>,
+    /// Entries of the current tick, or before. There is room for all others,
+    /// too, so that none is lost for want of memory.
     near: BinaryHeap<Reverse<Entry>>,
+    /// Some are in there that are later.
+    far: bool,
     armed: usize,
     entries: usize,
     /// No entry of the run or the heap has a smaller tolerance.
@@ -133,6 +139,7 @@ impl TimerQueue {
             run: Vec::new(),
             sorted: Vec::new(),
             near: BinaryHeap::new(),
+            far: false,
             armed: 0,
             entries: 0,
             slack: i64::MAX,
@@ -194,13 +201,14 @@ impl TimerQueue {
     /// entries may be dealt with on the way.
     pub fn pop<T: Timers>(&mut self, timers: &T, now: i64, corrections: &mut u32) -> Popped {
         loop {
-            let Some(front) = self.front() else {
-                match self.advance(timers, now) {
-                    Ok(true) => continue,
-                    Ok(false) => return Popped::None,
-                    Err(NoMemory) => return Popped::Later,
+            let mut front = self.front();
+            if front.is_none() || self.far {
+                if self.advance(timers, now) {
+                    continue;
                 }
-            };
+                front = self.front();
+            }
+            let Some(front) = front else { return Popped::None };
             if front.key > now {
                 return Popped::None;
             }
@@ -224,9 +232,7 @@ impl TimerQueue {
                 return Popped::Later;
             }
             *corrections -= 1;
-            if self.correct_front(timers, front).is_err() {
-                return Popped::Later;
-            }
+            self.correct_front(timers, front);
         }
     }
 
@@ -255,30 +261,39 @@ impl TimerQueue {
         if self.armed == 0 {
             return None;
         }
+        let mut best = i64::MAX;
         while let Some(front) = self.front() {
             let Some(node) = timers.node(front.id()) else {
                 self.drop_front();
                 continue;
             };
             let deadline = node.deadline().filter(|_| node.has_entry(front.key));
-            if deadline == Some(front.key) || self.correct_front(timers, front).is_err() {
-                return Some(front.key);
+            if deadline != Some(front.key) {
+                self.correct_front(timers, front);
+                continue;
             }
+            if !self.far {
+                return deadline;
+            }
+            best = front.key;
+            break;
         }
-        let mut best = i64::MAX;
         for (level, place) in self.occupied() {
-            let Some(slot) = self.slot(level, place) else { continue };
-            if slot.min >= best {
+            if self.slot(level, place).is_some_and(|slot| slot.min >= best) {
                 break;
             }
-            for entry in self.chunks.iter(&slot.list) {
-                let node = timers.node(entry.id()).filter(|node| node.has_entry(entry.key));
-                if let Some(deadline) = node.and_then(Node::deadline) {
-                    best = best.min(deadline);
-                }
-            }
+            best = best.min(self.earliest_of(timers, level, place));
         }
         Some(best)
+    }
+
+    /// The earliest deadline in a slot.
+    fn earliest_of<T: Timers>(&self, timers: &T, level: usize, place: usize) -> i64 {
+        let Some(slot) = self.slot(level, place) else { return i64::MAX };
+        let deadline = |entry: Entry| {
+            timers.node(entry.id()).filter(|node| node.has_entry(entry.key))?.deadline()
+        };
+        self.chunks.iter(&slot.list).filter_map(deadline).min().unwrap_or(i64::MAX)
     }
 
     /// What comes up next.
@@ -298,6 +313,7 @@ impl TimerQueue {
             (Some(_), _) => drop(self.run.pop()),
             (None, _) => drop(self.near.pop()),
         }
+        self.far = self.far && !(self.near.is_empty() && self.run.is_empty());
         self.entries -= 1;
         if self.entries == 0 {
             self.give_back_memory();
@@ -306,12 +322,12 @@ impl TimerQueue {
 
     /// Deals with an outdated entry in front: it is dropped, or put where it
     /// belongs now. On failure it is where it was.
-    fn correct_front<T: Timers>(&mut self, timers: &T, front: Entry) -> Result<(), NoMemory> {
+    fn correct_front<T: Timers>(&mut self, timers: &T, front: Entry) {
         if let Some(node) = timers.node(front.id())
             && node.has_entry(front.key)
         {
             if let Some(deadline) = node.deadline() {
-                self.insert(Entry::new(deadline, node.seq(), front.id()), node.tolerance())?;
+                self.insert(Entry::new(deadline, node.seq(), front.id()), node.tolerance());
                 node.set_entry(deadline);
                 self.entries += 1;
             } else {
@@ -319,7 +335,6 @@ impl TimerQueue {
             }
         }
         self.drop_front();
-        Ok(())
     }
 
     fn insert_new<T: Timers>(
@@ -331,21 +346,31 @@ impl TimerQueue {
         if self.entries > 2 * self.armed + 64 {
             self.sweep(timers);
         }
-        self.insert(entry, tolerance)?;
+        // For this one, and one that is moved.
+        let room = self.entries + 2 - self.near.len();
+        self.near.try_reserve(room).map_err(|_| NoMemory)?;
+        self.insert(entry, tolerance);
         self.entries += 1;
         Ok(())
     }
 
-    /// Puts an entry where it belongs.
+    /// Puts an entry where it belongs; or, if there is no memory for that,
+    /// into the heap.
     #[inline]
-    fn insert(&mut self, entry: Entry, tolerance: i64) -> Result<(), NoMemory> {
-        let tick = entry.tick();
-        if tick <= self.tick {
-            self.near.try_reserve(1).map_err(|_| NoMemory)?;
-            self.near.push(Reverse(entry));
-            self.slack = self.slack.min(tolerance);
-            return Ok(());
+    fn insert(&mut self, entry: Entry, tolerance: i64) {
+        let is_later = entry.tick() > self.tick;
+        if is_later && self.insert_later(entry, tolerance).is_ok() {
+            return;
         }
+        self.near.push_reserved(Reverse(entry));
+        self.far |= is_later;
+        self.slack = self.slack.min(tolerance);
+    }
+
+    /// Puts an entry into the wheel.
+    #[inline]
+    fn insert_later(&mut self, entry: Entry, tolerance: i64) -> Result<(), NoMemory> {
+        let tick = entry.tick();
         // The highest group of bits in which it differs says how far away it
         // is.
         let highest = (tick ^ self.tick).ilog2();
@@ -354,8 +379,7 @@ impl TimerQueue {
         let Self { levels, chunks, .. } = self;
         let level = levels.get_mut(level as usize).ok_or(NoMemory)?;
         if level.slots.is_empty() {
-            level.slots.try_reserve_exact(SLOTS).map_err(|_| NoMemory)?;
-            level.slots.resize(SLOTS, EMPTY);
+            level.slots.try_lengthen(SLOTS, EMPTY)?;
         }
         let slot = level.slots.get_mut(place).ok_or(NoMemory)?;
         chunks.push(&mut slot.list, entry)?;
@@ -384,6 +408,10 @@ impl TimerQueue {
         })
     }
 
+    fn next_occupied(&self) -> Option<(usize, usize)> {
+        self.occupied().next()
+    }
+
     /// The first tick of a slot.
     fn start(&self, level: usize, place: usize) -> u64 {
         let low = level as u32 * SLOT_BITS;
@@ -392,33 +420,27 @@ impl TimerQueue {
     }
 
     /// Goes on to the next slot with entries, if its time has come.
-    fn advance<T: Timers>(&mut self, timers: &T, now: i64) -> Result<bool, NoMemory> {
-        let Some((level, place)) = self.occupied().next() else {
-            return Ok(false);
-        };
+    fn advance<T: Timers>(&mut self, timers: &T, now: i64) -> bool {
+        let Some((level, place)) = self.next_occupied() else { return false };
         let start = self.start(level, place);
-        let Some(slot) = self.slot(level, place).copied() else { return Ok(false) };
+        let Some(slot) = self.slot(level, place).copied() else { return false };
         if time_of(start) > now || slot.min > now {
-            return Ok(false);
-        }
-        if level == 0 {
-            self.run.try_reserve(slot.list.len()).map_err(|_| NoMemory)?;
+            return false;
         }
         self.tick = start;
         let list = self.take(level, place);
-        if level == 0 {
-            // The run and the heap are empty.
-            self.slack = slot.slack;
+        if level > 0 {
+            self.spread(timers, slot, list);
+            return true;
         }
-        if level == 0 {
-            self.begin_run(list);
-            for entry in self.run.iter().rev().take(AHEAD) {
-                timers.prefetch(entry.id());
-            }
-        } else {
-            self.spread(timers, level, place, slot, list)?
+        // The run and the heap are empty, unless there was no memory.
+        let slack = if self.far { self.slack } else { i64::MAX };
+        self.slack = slot.slack.min(slack);
+        self.begin_run(list);
+        for entry in self.run.iter().rev().take(AHEAD) {
+            timers.prefetch(entry.id());
         }
-        Ok(true)
+        true
     }
 
     /// Has the node brought nearer of one that comes up soon.
@@ -437,14 +459,21 @@ impl TimerQueue {
         slot.map_or(List::new(), |slot| slot.list)
     }
 
-    /// Makes the entries of a tick the current run; there is room for them.
+    /// Makes the entries of a tick the current run.
     fn begin_run(&mut self, mut list: List) {
         const MANY: usize = 96;
-        if list.len() >= MANY && self.sorted.try_reserve(list.len()).is_ok() {
+        if self.run.try_reserve(list.len()).is_err() {
+            while let Some(entry) = self.chunks.pop(&mut list) {
+                self.near.push_reserved(Reverse(entry));
+            }
+            return;
+        }
+        if list.len() >= MANY && self.run.is_empty() && self.sorted.try_reserve(list.len()).is_ok()
+        {
             return self.begin_long_run(list);
         }
         while let Some(entry) = self.chunks.pop(&mut list) {
-            self.run.push(entry);
+            self.run.push_reserved(entry);
         }
         self.run.sort_unstable_by_key(|entry| Reverse(*entry));
     }
@@ -461,14 +490,15 @@ impl TimerQueue {
             if let Some(count) = ends.get_mut(part(&entry)) {
                 *count += 1;
             }
-            self.sorted.push(entry);
+            self.sorted.push_reserved(entry);
         }
         let mut begin = 0;
         for end in &mut ends {
             let count = std::mem::replace(end, begin);
             begin += count;
         }
-        self.run.resize(self.sorted.len(), Entry::default());
+        // There is room for them.
+        let _ = self.run.try_lengthen(self.sorted.len(), Entry::default());
         for entry in &self.sorted {
             if let Some(place) = ends.get_mut(part(entry)) {
                 if let Some(to) = self.run.get_mut(*place as usize) {
@@ -487,41 +517,21 @@ impl TimerQueue {
     }
 
     /// Puts the entries of a slot where they belong now: lower.
-    fn spread<T: Timers>(
-        &mut self,
-        timers: &T,
-        level: usize,
-        place: usize,
-        slot: Slot,
-        mut list: List,
-    ) -> Result<(), NoMemory> {
+    fn spread<T: Timers>(&mut self, timers: &T, slot: Slot, mut list: List) {
         // The nodes are far apart in memory: not looked at without need.
         let all = (slot.slack == slot.slack_most).then_some(slot.slack);
         let of_one = |entry: Entry| timers.node(entry.id()).map_or(0, Node::tolerance);
         while let Some(entry) = self.chunks.pop(&mut list) {
             let tolerance = all.unwrap_or_else(|| of_one(entry));
-            if self.insert(entry, tolerance).is_ok() {
-                continue;
-            }
-            // They stay, until there is memory; what was taken last fits.
-            let kept = self.chunks.push(&mut list, entry);
-            if let Some(level) = self.levels.get_mut(level)
-                && let Some(again) = level.slots.get_mut(place)
-            {
-                *again = Slot { list, ..slot };
-                level.occupied |= 1 << place;
-            }
-            return kept.and(Err(NoMemory));
+            self.insert(entry, tolerance);
         }
-        Ok(())
     }
 
     /// Drops the entries that no timer has a use for, and puts the others
     /// where they belong. Not done where there is no memory for it.
     fn sweep<T: Timers>(&mut self, timers: &T) {
         let mut kept = Vec::new();
-        if kept.try_reserve_exact(self.armed).is_err() || self.near.try_reserve(self.armed).is_err()
-        {
+        if kept.try_reserve_exact(self.armed).is_err() {
             return;
         }
         let mut keep = |entry: Entry| {
@@ -531,40 +541,48 @@ impl TimerQueue {
             };
             node.forget_entry();
             if let Some(deadline) = node.deadline() {
-                kept.push(Entry::new(deadline, node.seq(), entry.id()));
+                kept.push_reserved(Entry::new(deadline, node.seq(), entry.id()));
             }
         };
         self.run.drain(..).for_each(&mut keep);
         self.near.drain().for_each(|Reverse(entry)| keep(entry));
-        let slots: Vec<_> = self.occupied().collect();
-        for (level, place) in slots {
+        while let Some((level, place)) = self.next_occupied() {
             let mut list = self.take(level, place);
             while let Some(entry) = self.chunks.pop(&mut list) {
                 keep(entry);
             }
         }
-        self.give_back_memory();
+        self.far = false;
+        self.chunks.clear();
         self.entries = kept.len();
         for entry in kept {
             let Some(node) = timers.node(entry.id()) else { continue };
-            if self.insert(entry, node.tolerance()).is_err() {
-                // There is room in the heap, which takes all times.
-                self.near.push(Reverse(entry));
-                self.slack = 0;
-            }
+            self.insert(entry, node.tolerance());
             node.set_entry(entry.key);
         }
+        self.shrink();
     }
 
-    /// There are no entries in the wheel.
+    /// There are no entries.
     fn give_back_memory(&mut self) {
         self.chunks.clear();
-        if self.run.capacity() > 1024 {
-            self.run = Vec::new();
+        self.shrink();
+    }
+
+    /// Gives back what was for many timers, and is for few now. Some room
+    /// stays: to arm one should not fail because it was the only one.
+    fn shrink(&mut self) {
+        if self.run.capacity() > MOST_KEPT {
+            self.run.try_shrink(KEPT);
             self.sorted = Vec::new();
         }
-        if self.near.capacity() > 1024 && self.near.is_empty() {
-            self.near = BinaryHeap::new();
+        let mut smaller = BinaryHeap::new();
+        let room = KEPT.max(self.entries + 1);
+        if self.near.capacity() > MOST_KEPT.max(4 * room)
+            && self.near.is_empty()
+            && smaller.try_reserve(room).is_ok()
+        {
+            self.near = smaller;
         }
     }
 }

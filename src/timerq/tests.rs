@@ -1,6 +1,7 @@
 //! The queue against a sorted list.
 
 use super::*;
+use crate::util::heap::failing;
 use std::collections::{BTreeMap, BTreeSet};
 
 struct Bed {
@@ -72,18 +73,29 @@ struct Both {
     plain: Plain,
     now: i64,
     seq: u64,
+    /// How many allocations of each call succeed.
+    memory: usize,
 }
 
 impl Both {
     fn new(timers: usize, now: i64) -> Self {
         let (queue, bed) = (TimerQueue::new(), Bed::new(timers));
-        Self { queue, bed, plain: Plain::default(), now, seq: 0 }
+        Self { queue, bed, plain: Plain::default(), now, seq: 0, memory: usize::MAX }
+    }
+
+    /// Calls the queue with so much memory.
+    fn lean<R>(&mut self, call: impl FnOnce(&mut TimerQueue, &Bed) -> R) -> R {
+        let Self { queue, bed, memory, .. } = self;
+        failing::after(*memory, || call(queue, bed))
     }
 
     fn arm(&mut self, id: u32, deadline: i64) {
         self.seq += 1;
-        self.queue.arm(&self.bed, id, deadline, self.seq).unwrap();
-        self.plain.arm(id, deadline.max(i64::MIN + 1), self.seq);
+        let seq = self.seq;
+        match self.lean(|queue, bed| queue.arm(bed, id, deadline, seq)) {
+            Ok(()) => self.plain.arm(id, deadline.max(i64::MIN + 1), seq),
+            Err(NoMemory) => assert!(self.memory < usize::MAX),
+        }
     }
 
     fn disarm(&mut self, id: u32) {
@@ -94,7 +106,8 @@ impl Both {
     /// Pops everything that is due, or until the corrections are used up.
     fn pop_all(&mut self, mut corrections: u32) {
         loop {
-            match self.queue.pop(&self.bed, self.now, &mut corrections) {
+            let now = self.now;
+            match self.lean(|queue, bed| queue.pop(bed, now, &mut corrections)) {
                 Popped::Due { id, deadline } => {
                     let expected = self.plain.next().unwrap();
                     assert_eq!((deadline, id), (expected.0, expected.2));
@@ -163,7 +176,8 @@ impl Both {
                 1 => self.now = self.now.saturating_add(random.magnitude(58)),
                 2..6 => {
                     let next = self.plain.next().map(|next| next.0);
-                    assert_eq!(self.queue.next_deadline(&self.bed), next);
+                    let found = self.lean(|queue, bed| queue.next_deadline(bed));
+                    assert_eq!(found, next);
                 }
                 _ => self.check(),
             },
@@ -171,10 +185,21 @@ impl Both {
     }
 }
 
+/// How many of something a test has: fewer where it takes so much longer.
+fn many(release: usize, debug: usize) -> usize {
+    match () {
+        () if cfg!(miri) => debug.min(100.max(debug / 200)),
+        () if cfg!(debug_assertions) => debug,
+        () => release,
+    }
+}
+
 #[test]
 fn millions_of_random_operations_are_as_with_a_sorted_list() {
-    let operations = if cfg!(debug_assertions) { 60_000 } else { 1_000_000 };
-    for (timers, start) in [(3, 0), (40, 1 << 40), (700, -(1 << 30)), (5000, 1_700_000_000 << 30)] {
+    let operations = many(1_000_000, 60_000);
+    let sizes = [(3, 0), (40, 1 << 40), (700, -(1 << 30)), (5000, 1_700_000_000 << 30)];
+    // To look at them all takes long under Miri.
+    for (timers, start) in sizes.into_iter().take(if cfg!(miri) { 2 } else { sizes.len() }) {
         let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ timers as u64);
         let mut both = Both::new(timers, start);
         for _ in 0..operations {
@@ -191,9 +216,53 @@ proptest::proptest! {
     fn any_operations_are_as_with_a_sorted_list(seed in 1u64.., timers in 1usize..60, start: i64) {
         let mut random = Random(seed);
         let mut both = Both::new(timers, start);
-        for _ in 0..400 {
+        for _ in 0..many(400, 400) {
             both.step(&mut random);
         }
+    }
+}
+
+/// What is armed comes up in time and in order, however little memory there is.
+#[test]
+fn memory_comes_and_goes_and_timers_stay() {
+    for (seed, timers) in [(1, 5), (2, 40), (3, 700), (4, 3000)] {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ seed);
+        let mut both = Both::new(timers, 1 << 50);
+        for step in 0..many(300_000, 30_000) {
+            if step % 64 == 0 {
+                let memory = random.below(6) as usize;
+                both.memory = if memory < 3 { memory } else { usize::MAX };
+            }
+            both.step(&mut random);
+        }
+        both.memory = usize::MAX;
+        both.now = i64::MAX;
+        both.pop_all(u32::MAX);
+        assert_eq!(both.queue.len(), 0);
+    }
+}
+
+#[test]
+fn a_timer_that_comes_up_is_armed_again_without_memory() {
+    const MANY: u32 = 300;
+    let mut both = Both::new(MANY as usize, 0);
+    for id in 0..MANY {
+        both.arm(id, 5_000_000 + i64::from(id) * 1000);
+    }
+    for round in 1..20 {
+        both.now = both.plain.order.last().unwrap().0;
+        let now = both.now;
+        both.memory = 0;
+        for _ in 0..MANY {
+            let popped = both.lean(|queue, bed| queue.pop(bed, now, &mut u32::MAX.clone()));
+            let Popped::Due { id, .. } = popped else { panic!("{popped:?} in round {round}") };
+            both.plain.disarm(id);
+            // To where no timer was yet, so that nothing of the wheel is there.
+            both.arm(id, now + (1i64 << (10 + round * 2)));
+            assert!(both.plain.armed.contains_key(&id), "timer {id} in round {round}");
+        }
+        both.pop_all(u32::MAX);
+        both.check();
     }
 }
 
@@ -216,16 +285,16 @@ fn the_ends_of_time_are_times() {
 
 #[test]
 fn many_with_one_deadline_come_in_the_order_of_arming() {
-    const MANY: u32 = 200_000;
-    let bed = Bed::new(MANY as usize);
+    let many = many(200_000, 200_000) as u32;
+    let bed = Bed::new(many as usize);
     let mut queue = TimerQueue::new();
     // Not in the order of their ids.
-    let id = |n: u32| (u64::from(n) * 7919 % u64::from(MANY)) as u32;
-    for n in 0..MANY {
+    let id = |n: u32| (u64::from(n) * 7919 % u64::from(many)) as u32;
+    for n in 0..many {
         queue.arm(&bed, id(n), 1 << 33, n.into()).unwrap();
     }
     let mut corrections = 0;
-    for n in 0..MANY {
+    for n in 0..many {
         let due = Popped::Due { id: id(n), deadline: 1 << 33 };
         assert_eq!(queue.pop(&bed, 1 << 33, &mut corrections), due);
     }
@@ -234,7 +303,7 @@ fn many_with_one_deadline_come_in_the_order_of_arming() {
 
 #[test]
 fn dense_timers_come_in_order() {
-    let many = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
+    let many = many(400_000, 20_000);
     let mut random = Random(99);
     let mut both = Both::new(many, 12_345);
     for id in 0..many as u32 {
@@ -248,6 +317,7 @@ fn dense_timers_come_in_order() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow there, and about sizes only")]
 fn memory_comes_back_after_a_burst() {
     let bed = Bed::new(300_000);
     let mut queue = TimerQueue::new();

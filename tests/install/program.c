@@ -11,9 +11,7 @@ int main(void) {
   if (tfd_settime_ns(timer, 0, 1000000, 0, NULL, NULL) < 0) return 1;
   if (tfd_read(timer, &expirations) < 0 || expirations != 1) return 2;
   if (tfd_close(timer) < 0) return 3;
-  if (evloop_version() != EVLOOP_VERSION_MAJOR * 1000000
-                            + EVLOOP_VERSION_MINOR * 1000
-                            + EVLOOP_VERSION_PATCH) return 4;
+  if (evloop_version() != EVLOOP_VERSION) return 4;
   printf("C %s\n", evloop_version_string());
   return 0;
 }

@@ -31,12 +31,14 @@ REFUSALS_OF = {
 ENOSYS, EMFILE = 38, 24
 
 
-# Sets limits to the address space, of which these tools need much themselves.
-NOT_UNDER_TOOLS = ("test_loop_memory",)
+# These set limits to the address space, of which these tools need much
+# themselves, or have a malloc() of their own, as the tools do.
+NOT_UNDER_TOOLS = ("test_loop_memory", "test_faults", "test_loop_faults", "test_loop_denied")
 
 
 # valgrind 3.19 does not know pidfd_open(2), and says ENOSYS.
-NOT_UNDER_VALGRIND = ("test_kqueue_proc", "test_loop_process")
+NOT_UNDER_VALGRIND = ("test_kqueue_proc", "test_kqueue_proc_flood", "test_loop_process",
+                      "test_loop_process_thread")
 
 
 def names(variant=""):

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,10 @@ HEADER = ROOT / "include/evloop.h"
 
 CC = os.environ.get("CC", "cc").split()
 CARGO = os.environ.get("CARGO", "cargo")
+
+# What only the tests build: gone when all of them have passed.
+OWN_BUILDS = [BUILD / "c-tests", BUILD / "lib-asan", BUILD / "tests", BUILD / "cargo-c",
+              TARGET / "asan", TARGET / "loom", TARGET / "checked"]
 
 # More would make the timing tests measure each other.
 JOBS = min(2, os.cpu_count() or 1)
@@ -54,6 +59,7 @@ class Suite:
         self.failures = []
         self.skips = []
         self.notes = []
+        self.running = []  # commands, the one that began last at the end
         LOGS.mkdir(parents=True, exist_ok=True)
         self.log_path = LOGS / f"{name}.log"
         self.log = open(self.log_path, "w", encoding="utf-8", errors="replace")
@@ -116,7 +122,11 @@ class Suite:
         """Runs a command to its end and logs it, without a terminal."""
         args = [str(arg) for arg in args]
         began = time.monotonic()
-        code, text = execute(args, timeout, cwd, env)
+        self.running.append(args)
+        try:
+            code, text = execute(args, timeout, cwd, env)
+        finally:
+            self.running.remove(args)
         seconds = time.monotonic() - began
         settings = "".join(f"{key}={value} " for key, value in (env or {}).items())
         self.log.write(f"$ {settings}{' '.join(args)}\n{text}"
@@ -135,6 +145,45 @@ class Suite:
         if not done.ok:
             self.fail("make " + " ".join(targets), done.tail())
         return done.ok
+
+
+class Progress:
+    """Says what a suite is doing while that takes long."""
+
+    PERIOD = 10
+
+    def __init__(self, suite):
+        self.suite = suite
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.report, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *error):
+        self.over.set()
+        self.thread.join()
+
+    def report(self):
+        began, before = time.monotonic(), None
+        while not self.over.wait(self.PERIOD):
+            commands = list(self.suite.running)
+            if commands and commands != before:
+                what = "; ".join(brief(args) for args in commands)
+                print(f"      {self.suite.name}, {time.monotonic() - began:.0f} s: {what}",
+                      flush=True)
+            before = commands
+
+
+def brief(args):
+    """A command in a few words: paths by their names, and no options."""
+    words = [os.path.basename(word) for word in args if not word.startswith("-")]
+    return " ".join(words)[:60]
+
+
+def remove_build():
+    for path in OWN_BUILDS:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def execute(args, timeout, cwd, env):

@@ -10,6 +10,11 @@ SYSTEM = ["poll.h", "sys/epoll.h", "sys/timerfd.h", "sys/eventfd.h",
           "sys/select.h", "time.h", "signal.h"]
 C = ["c99", "c11", "c17", "c2x"]
 CXX = ["c++11", "c++14", "c++17", "c++20"]
+# Dialects before C99 and C++11, where <stdint.h> is an extension: without
+# -Wpedantic, but with what strict projects switch on besides.
+OLD_C = ["c89", "gnu89"]
+OLD_CXX = ["c++98"]
+OLD = ["-Wall", "-Wextra", "-Werror", "-Wundef", "-fsyntax-only", f"-I{HEADER.parent}"]
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only",
           f"-I{HEADER.parent}", f"-I{HEADER.parent / 'compat'}"]
 STRICT_C = ["-Wstrict-prototypes", "-Wmissing-prototypes"]
@@ -94,6 +99,26 @@ def compile_one(suite, folder, tool, suffix, standard, way):
                   [tool, f"-std={standard}", *STRICT, *extra, folder / f"{way}.{suffix}"])
 
 
+def old_dialects(suite):
+    source = includes(["evloop.h"]) + USE.replace("evloop_ready_t ready[4];\n  int",
+                                                  "evloop_ready_t ready[4]; int")
+    with tempfile.TemporaryDirectory() as folder:
+        for tool, suffix, standards, package in [
+                ("gcc", "c", OLD_C, "gcc"), ("clang", "c", OLD_C, "clang"),
+                ("g++", "cc", OLD_CXX, "g++"), ("clang++", "cc", OLD_CXX, "clang")]:
+            path = Path(folder) / f"old.{suffix}"
+            path.write_text(source)
+            extra = [*STRICT_C, "-Wconversion"] if suffix == "c" else ["-Wold-style-cast"]
+            for standard in standards:
+                title = f"{tool} -std={standard}"
+                try:
+                    need(tool, package)
+                except Missing as why:
+                    suite.skip(title, why)
+                    continue
+                suite.command(title, [tool, f"-std={standard}", *OLD, *extra, path])
+
+
 def constants(suite):
     """Constants have the system's values; no other name is defined."""
     text = HEADER.read_text(encoding="utf-8")
@@ -129,3 +154,4 @@ def comparison(name):
 def header(suite):
     constants(suite)
     dialects(suite)
+    old_dialects(suite)

@@ -22,6 +22,7 @@ class Installed:
         self.variables += [f"LIBDIR={libdir}"] if libdir else []
         self.lib = Path(f"{destdir}{libdir or prefix + '/lib'}")
         self.include = Path(f"{destdir}{prefix}/include")
+        self.licenses = Path(f"{destdir}{prefix}/share/licenses/libevloop")
         self.run_env = {"LD_LIBRARY_PATH": self.lib}
 
     def make(self, target):
@@ -80,6 +81,7 @@ def file_list(suite, copy):
         copy.lib / real: None, copy.lib / soname: real, copy.lib / "libevloop.so": soname,
         copy.lib / "libevloop.a": None, copy.include / "evloop.h": None,
         copy.lib / "pkgconfig/evloop.pc": None,
+        copy.licenses / "LICENSE-MIT": None, copy.licenses / "LICENSE-APACHE": None,
         copy.lib / "cmake/evloop/evloop-config.cmake": None,
         copy.lib / "cmake/evloop/evloop-config-version.cmake": None}
     expected = {str(path): link for path, link in expected.items()}
@@ -158,7 +160,7 @@ def cmake(suite, copy, folder):
          f"-Devloop_DIR={copy.lib}/cmake/evloop"], env=env)
     if not found.ok or not suite.command("cmake --build", ["cmake", "--build", tree], env=env).ok:
         return
-    for name in ("c_shared", "c_static", "cxx_shared", "cxx_static"):
+    for name in ("c_shared", "c_static", "cxx_shared", "cxx_static", "bsd"):
         # No LD_LIBRARY_PATH: CMake has put the library's place into them.
         suite.command(f"CMake's {name} runs", [tree / name], timeout=20)
     linked = suite.run(["readelf", "-d", tree / "c_static"]).output

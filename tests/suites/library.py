@@ -1,8 +1,10 @@
 """The built library as a file: its symbols, its soname, what it links."""
 
 import re
+import tempfile
+from pathlib import Path
 
-from .harness import BUILD, CARGO, header_functions, make_variable, need
+from .harness import BUILD, CARGO, CC, ROOT, Missing, header_functions, make_variable, need
 
 
 def library(suite):
@@ -13,7 +15,10 @@ def library(suite):
     symbols(suite, shared)
     dynamic_section(suite, shared)
     kqueue(suite)
+    faults(suite, shared)
     static_libs(suite)
+    archive(suite)
+    cargo_c(suite)
     suite.note(f".so {shared.stat().st_size / 1024:.0f} kB")
 
 
@@ -65,6 +70,13 @@ def kqueue(suite):
                 in listing, listing)
 
 
+def faults(suite, shared):
+    """Where it was loaded by dlopen, a thread can begin without memory."""
+    if suite.make("test-tools"):
+        suite.command("calls without memory, after dlopen",
+                      [BUILD / "tests/dlopen_faults", shared])
+
+
 def static_libs(suite):
     """The packages name what rustc says a static link needs."""
     listing = suite.run(
@@ -78,3 +90,64 @@ def static_libs(suite):
     ours = make_variable("STATIC_LIBS").split() + ["-lgcc_s"]
     suite.check("Libs.private is rustc's list", sorted(set(found[1].split())) == sorted(ours),
                 f"rustc: {found[1]}\nMakefile and -lgcc_s: {' '.join(ours)}")
+
+
+def archive(suite):
+    """The archive that ships: its names are private, and it links anywhere."""
+    path = BUILD / "lib/libevloop.a"
+    try:
+        need("llvm-objcopy", "llvm")
+    except Missing as why:
+        suite.skip("the archive's private names", why)
+        return
+    listing = suite.run(["nm", "--defined-only", "-P", "-g", path]).output
+    names = {line.split()[0] for line in listing.splitlines() if len(line.split()) > 2}
+    strange = names - set(header_functions())
+    suite.check("the archive has no other global names", not strange,
+                "\n".join(sorted(strange)[:20]))
+    size = path.stat().st_size / 1e6
+    suite.check("the archive is under 4 MB", size < 4, f"{size:.1f} MB")
+    suite.note(f".a {size:.1f} MB")
+    with tempfile.TemporaryDirectory() as folder:
+        beside_rust(suite, path, Path(folder))
+        lto(suite, path, Path(folder))
+
+
+def beside_rust(suite, path, folder):
+    """Another Rust static library in one C program, and a Rust program."""
+    sources, other, program = ROOT / "tests/archive", folder / "libother.a", folder / "program"
+    if not suite.command("another Rust static library",
+                         ["rustc", "--edition", "2024", "-O", "--crate-type", "staticlib",
+                          sources / "other.rs", "-o", other]).ok:
+        return
+    command = [*CC, sources / "two.c", f"-I{ROOT}/include", "-o", program]
+    for title, files in (("before", [path, other]), ("after", [other, path])):
+        if suite.command(f"linked {title} another Rust library", [*command, *files, "-lm"]).ok:
+            suite.command(f"linked {title} another Rust library: runs", [program], timeout=20)
+    if suite.command("linked into a Rust program",
+                     ["rustc", "--edition", "2024", "-O", "-C", "lto=fat", f"-L{path.parent}",
+                      sources / "program.rs", "-o", program]).ok:
+        suite.command("linked into a Rust program: runs", [program], timeout=20)
+
+
+def lto(suite, path, folder):
+    """Link-time optimisation of the program: no bitcode of ours is in its way."""
+    program = folder / "program"
+    for tool, package in (("gcc", "gcc"), ("clang", "clang")):
+        try:
+            need(tool, package)
+        except Missing as why:
+            suite.skip(f"{tool} -flto", why)
+            continue
+        if suite.command(f"{tool} -flto links the archive",
+                         [tool, "-O2", "-flto", ROOT / "tests/install/program.c",
+                          f"-I{ROOT}/include", path, "-lm", "-o", program]).ok:
+            suite.command(f"{tool} -flto: runs", [program], timeout=20)
+
+
+def cargo_c(suite):
+    """cargo-c sets this; what it would install is not the whole."""
+    done = suite.run([CARGO, "check"], timeout=600,
+                     env={"RUSTFLAGS": "--cfg cargo_c", "CARGO_TARGET_DIR": BUILD / "cargo-c"})
+    suite.check("cargo-c is refused, with what to do instead",
+                not done.ok and "run `make install`" in done.output, done.tail())

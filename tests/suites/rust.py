@@ -34,7 +34,7 @@ def rustdoc(suite):
 
 def cargo_test(suite):
     add_results(suite, "cargo test", suite.run(
-        [CARGO, "test", "--no-fail-fast"], timeout=1800))
+        [CARGO, "test", "--features", "header", "--no-fail-fast"], timeout=1800))
 
 
 def loom(suite):

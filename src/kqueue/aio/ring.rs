@@ -3,6 +3,7 @@
 use super::{Operation, Request};
 use crate::errno::Errno;
 use crate::sys::cancel::Uncancelled;
+use crate::sys::fd;
 use crate::sys::kept::Identity;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
@@ -33,6 +34,16 @@ const ENTRIES: u32 = 8;
 
 fn errno(error: &std::io::Error) -> Errno {
     Errno::new(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// The same ring, with a descriptor that is none of the standard streams.
+fn above_streams(ring: IoUring) -> Result<IoUring, Errno> {
+    let Some(fd) = fd::above_streams(ring.as_raw_fd())? else { return Ok(ring) };
+    let (raw, params) = (fd.raw(), ring.params().clone());
+    fd.disown();
+    // SAFETY: a descriptor of this ring, with its parameters; from here on it
+    // is the new object's.
+    unsafe { IoUring::from_fd(raw, params) }.map_err(|error| errno(&error))
 }
 
 fn entry(request: Request) -> Entry {
@@ -66,6 +77,7 @@ impl Ring {
             .setup_cqsize(most as u32)
             .build(ENTRIES)
             .map_err(|error| errno(&error))?;
+        let ring = above_streams(ring)?;
         let identity = Identity::mark(ring.as_raw_fd())?;
         Ok(Self { ring: ManuallyDrop::new(ring), identity, left: false })
     }

@@ -7,23 +7,24 @@
 use super::super::set::{self, Set};
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
-use crate::sys::cancel::{self, Uncancelled};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
 use crate::sys::kept::Identity;
+use crate::sys::thread::{STACK, Thread};
 use crate::sys::wakeup::Wakeup;
-use crate::sys::{eventfd, file, poll, signal};
+use crate::sys::{eventfd, file, poll};
+use crate::util::alloc::{TryDeque, TryVec};
+use crate::util::try_arc::TryArc;
 use crate::waiters::Waiters;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How many threads a queue has at most.
 const THREADS: usize = 4;
 
 pub(super) struct Pool {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    shared: TryArc<Shared>,
+    threads: Vec<Thread>,
 }
 
 struct Shared {
@@ -62,10 +63,12 @@ impl Pool {
             waiters: Waiters::new(),
         };
         let mut threads = Vec::new();
-        if threads.try_reserve_exact(THREADS).is_err() {
-            fail!(ENOMEM, "no memory for {} threads", THREADS as i64);
+        match TryArc::new(shared) {
+            Some(shared) if threads.try_reserve_exact(THREADS).is_ok() => {
+                Ok(Self { shared, threads })
+            }
+            _ => fail!(ENOMEM, "no memory for {} threads", THREADS as i64),
         }
-        Ok(Self { shared: Arc::new(shared), threads })
     }
 
     /// Of what the queue is woken by.
@@ -88,13 +91,13 @@ impl Pool {
         }
         if state.idle <= state.waiting.len() && self.threads.len() < THREADS {
             match start(&self.shared) {
-                Ok(thread) => self.threads.push(thread),
+                Ok(thread) => self.threads.push_reserved(thread),
                 // Those that there are will come to it.
                 Err(_) if !self.threads.is_empty() => {}
                 Err(errno) => return Err(error!(errno, "no thread for an operation")),
             }
         }
-        state.waiting.push_back((request, tag));
+        state.waiting.push_back_reserved((request, tag));
         drop(state);
         self.shared.changed.notify_one();
         Ok(())
@@ -104,7 +107,7 @@ impl Pool {
         let mut state = self.shared.lock();
         if let Some(place) = state.waiting.iter().position(|(_, waiting)| *waiting == tag) {
             state.waiting.remove(place);
-            state.done.push_back((tag, Errno::ECANCELED.negated()));
+            state.done.push_back_reserved((tag, Errno::ECANCELED.negated()));
             drop(state);
             self.shared.wake_queue();
         } else if let Some(job) = state.working.iter_mut().find(|job| job.tag == tag) {
@@ -121,21 +124,15 @@ impl Pool {
     pub fn finish(&mut self) {
         self.shared.lock().closing = true;
         self.shared.changed.notify_all();
-        let _uncancelled = Uncancelled::begin();
         for thread in self.threads.drain(..) {
-            // It never panics, and if it did there is nothing more to do.
-            let _ = thread.join();
+            thread.join();
         }
     }
 }
 
-fn start(shared: &Arc<Shared>) -> std::result::Result<JoinHandle<()>, Errno> {
+fn start(shared: &TryArc<Shared>) -> std::result::Result<Thread, Errno> {
     let shared = shared.clone();
-    // A thread begins with the mask of the one that makes it.
-    let before = signal::block(signal::ALL);
-    let thread = Builder::new().name("evloop-aio".into()).spawn(move || shared.work());
-    signal::block(before);
-    thread.map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN)))
+    Thread::start(c"evloop-aio", STACK, move || shared.work())
 }
 
 impl Shared {
@@ -145,16 +142,15 @@ impl Shared {
 
     /// A thread's life.
     fn work(&self) {
-        cancel::disable();
         let mut state = self.lock();
         loop {
             if let Some((request, tag)) = state.waiting.pop_front() {
-                state.working.push(Job { tag, cancelled: false });
+                state.working.push_reserved(Job { tag, cancelled: false });
                 drop(state);
                 let result = self.perform(request, tag);
                 state = self.lock();
                 state.working.retain(|job| job.tag != tag);
-                state.done.push_back((tag, result));
+                state.done.push_back_reserved((tag, result));
                 drop(state);
                 self.wake_queue();
                 state = self.lock();

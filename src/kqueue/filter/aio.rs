@@ -12,6 +12,7 @@ use super::super::slab::NONE;
 use super::super::timers::MAX_TIMERS;
 use super::{Filter, Outcome, Verdict};
 use crate::errno::{Errno, Result, fail};
+use crate::util::alloc::TryMap;
 
 pub(super) struct Aio;
 
@@ -73,7 +74,7 @@ impl Core {
             self.knotes.remove(id);
             return Err(error);
         }
-        self.index.insert((ident, FILTER_AIO), id);
+        self.index.insert_reserved((ident, FILTER_AIO), id);
         // It may be done by now.
         self.take_operations();
         Ok(())

@@ -32,14 +32,16 @@ use super::core::Core;
 use super::desk::Gate;
 use super::lease::Locked;
 use super::named::Named;
+use super::own_fds::OwnFd;
 use crate::errno::Result;
-use crate::sync::{MutexGuard, Ordering::Relaxed};
-use std::sync::Arc;
+use crate::sync::MutexGuard;
+use crate::util::alloc::TryVec;
+use crate::util::try_arc::TryArc;
 
 /// What a loop's thread is to do for those who look, or no more.
 pub(super) enum Look {
-    Stats(Option<Arc<stats::Counters>>),
-    Trace(Option<Arc<trace::Ring>>),
+    Stats(Option<TryArc<stats::Counters>>),
+    Trace(Option<TryArc<trace::Ring>>),
     Watchdog(Option<Dog>),
 }
 
@@ -47,13 +49,14 @@ pub(super) enum Look {
 /// gate; with the gate's lock.
 fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) -> Result<()> {
     if named.desk.is_mine() {
-        // SAFETY: this thread runs the loop, and no reference into the core is
-        // kept while a callback, which this call is in, runs.
-        let core = unsafe { named.desk.core() }?;
-        // What others asked for before comes before.
-        core.receive(&mut gate);
-        core.look(look);
-        return Ok(());
+        let act = |core: &mut Core| {
+            // What others asked for before comes before.
+            core.receive(&mut gate);
+            core.look(look);
+        };
+        // SAFETY: this thread runs the loop, whose run borrows nothing of the
+        // core while a callback, which this call is in, runs.
+        return unsafe { named.desk.with_core(act) };
     }
     if !gate.running {
         return named.with_idle(gate, |core| {
@@ -61,12 +64,10 @@ fn tell(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>, look: Look) 
             Ok(())
         });
     }
-    let ring = named.desk.leave_work();
-    gate.inbox.push(Command::Look(look));
+    let wake = named.desk.leave_work();
+    gate.inbox.push_reserved(Command::Look(look));
     drop(gate);
-    if ring {
-        named.desk.ring();
-    }
+    drop(wake);
     Ok(())
 }
 
@@ -79,9 +80,9 @@ fn settle(named: &Named, gate: &mut Gate) -> Result<()> {
 /// Does something with the loop, if this is its own thread.
 fn on_own_thread(named: &Named, act: impl FnOnce(&mut Core)) -> Result<()> {
     if named.desk.is_mine() {
-        // SAFETY: this thread runs the loop, and no reference into the core is
-        // kept while a callback, which this call is in, runs.
-        act(unsafe { named.desk.core() }?);
+        // SAFETY: this thread runs the loop, whose run borrows nothing of the
+        // core while a callback, which this call is in, runs.
+        unsafe { named.desk.with_core(act) }?;
     }
     Ok(())
 }
@@ -96,6 +97,7 @@ impl Core {
     pub fn revive_watch(&mut self, gate: &mut Gate, dog: Option<Dog>) {
         if let Some(trace) = gate.trace.take() {
             trace.forget();
+            self.desk.own.set(OwnFd::Trace, -1);
         }
         // By a thread that is not here.
         gate.trace_begins = false;
@@ -114,7 +116,7 @@ impl Core {
         }
         self.watch.change(look);
         // Should this be in a callback, see `attend_counted`.
-        self.desk.attention.store(1, Relaxed);
+        self.desk.attention.set();
         self.watched = self.watch.is_wanted();
     }
 
@@ -122,6 +124,14 @@ impl Core {
     /// runs it.
     fn counts_anew(&mut self) {
         self.watch.anew();
-        self.desk.attention.store(1, Relaxed);
+        self.desk.attention.set();
     }
+}
+
+/// As much of a text as so many bytes hold, and no part of a character.
+fn cut(text: &[u8], most: usize) -> &[u8] {
+    let goes_on = |at: &usize| text.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    // No character has more than three bytes that go on with it.
+    let back = (0..3).take_while(|back| goes_on(&most.saturating_sub(*back))).count();
+    text.get(..most - back).unwrap_or(text)
 }

@@ -3,6 +3,7 @@
 //! Only the loop's thread adds to them. To set them back to zero, what they
 //! are is kept and taken off from then on: so nobody waits for anybody.
 
+use super::cut;
 use super::histogram::{self, BUCKETS};
 use super::published::{ASLEEP, Glance, Published};
 use super::watch::Took;
@@ -13,9 +14,10 @@ use crate::reactor::named::named;
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::clock;
 use crate::table::Kind;
+use crate::util::Out;
+use crate::util::alloc::try_array;
+use crate::util::try_arc::TryArc;
 use std::ffi::{c_char, c_int};
-use std::mem::MaybeUninit;
-use std::sync::Arc;
 
 /// Room for a name and its NUL byte, in what is told of a watcher.
 pub(super) const NAME: usize = 64;
@@ -77,7 +79,7 @@ const CELLS: usize = CALLBACK + histogram::CELLS;
 
 /// What the loop's thread counts.
 pub(in crate::reactor) struct Counters {
-    cells: Vec<AtomicU64>,
+    cells: Box<[AtomicU64]>,
     /// The longest callback, and the latest timer. Whoever sets them back
     /// may do that while they are set: then either counts.
     longest: AtomicI64,
@@ -93,11 +95,11 @@ pub(in crate::reactor) struct Counters {
 
 /// The same, at the gate.
 pub(in crate::reactor) struct Kept {
-    counters: Arc<Counters>,
+    counters: TryArc<Counters>,
     /// What the cells were when they were last set back.
-    base: Vec<u64>,
+    base: Box<[u64]>,
     /// Where a histogram is put together.
-    buckets: Vec<u64>,
+    buckets: Box<[u64]>,
     since: i64,
     longest: Longest,
     /// Whether they are being counted.
@@ -117,11 +119,7 @@ const NONE: Longest = Longest { ns: 0, since: 0, watcher: 0, kind: 0, name: [0; 
 
 impl Counters {
     fn new() -> Result<Self> {
-        let mut cells = Vec::new();
-        if cells.try_reserve_exact(CELLS).is_err() {
-            fail!(ENOMEM, "no memory for {} counters", CELLS as i64);
-        }
-        cells.resize_with(CELLS, || AtomicU64::new(0));
+        let Some(cells) = try_array(CELLS, |_| AtomicU64::new(0)) else { return no_memory() };
         let zero = AtomicU64::new;
         let (longest, latest, since) = (AtomicI64::new(-1), AtomicI64::new(0), AtomicI64::new(0));
         let (rate, times_set_back, live) = (zero(1), zero(0), AtomicU32::new(0));
@@ -232,7 +230,20 @@ impl Counters {
     }
 }
 
+fn no_memory<T>() -> Result<T> {
+    fail!(ENOMEM, "no memory for {} counters", CELLS as i64)
+}
+
 impl Kept {
+    fn new() -> Result<Self> {
+        let (Some(counters), Some(base), Some(buckets)) =
+            (TryArc::new(Counters::new()?), try_array(CELLS, |_| 0), try_array(BUCKETS, |_| 0))
+        else {
+            return no_memory();
+        };
+        Ok(Self { counters, base, buckets, since: 0, longest: NONE, on: false })
+    }
+
     /// A longer callback than all before has returned.
     pub fn note_longest(&mut self, took: &Took, name: &[u8]) {
         // Not if they were set back meanwhile.
@@ -331,15 +342,8 @@ impl Kept {
 
 /// A name, cut to fit and NUL-terminated; not inside a character of UTF-8.
 pub(super) fn short_name(name: &[u8]) -> [c_char; NAME] {
-    let mut len = name.len();
-    if len >= NAME {
-        let goes_on = |at: &usize| name.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
-        len = NAME - 1;
-        // No character has more than three bytes that go on with it.
-        len -= (0..3).take_while(|back| goes_on(&(len - back))).count();
-    }
     let mut short = [0; NAME];
-    for (to, from) in short.iter_mut().zip(name.iter().take(len)) {
+    for (to, from) in short.iter_mut().zip(cut(name, NAME - 1)) {
         *to = *from as c_char;
     }
     short
@@ -361,28 +365,15 @@ pub(crate) fn set_stats(handle: i64, on: bool) -> Result<()> {
         return Ok(());
     }
     gate.expect_commands(1)?;
-    let counters = match (&gate.stats, on) {
-        (_, false) => None,
-        (Some(kept), true) => Some(kept.counters.clone()),
-        // std has no Arc that may fail; what is large is in a vector.
-        (None, true) => Some(Arc::new(Counters::new()?)),
-    };
-    if let (None, Some(counters)) = (&gate.stats, &counters) {
-        let (mut base, mut buckets) = (Vec::new(), Vec::new());
-        let room = base.try_reserve_exact(CELLS).and(buckets.try_reserve_exact(BUCKETS));
-        if room.is_err() {
-            fail!(ENOMEM, "no memory for {} counters", CELLS as i64);
-        }
-        base.resize(CELLS, 0);
-        buckets.resize(BUCKETS, 0);
-        let counters = counters.clone();
-        gate.stats = Some(Kept { counters, base, buckets, since: 0, longest: NONE, on: false });
+    if on && gate.stats.is_none() {
+        gate.stats = Some(Kept::new()?);
     }
     let kept = kept(&mut gate, handle)?;
     kept.on = on;
     if on {
         kept.set_back(&named.desk.published);
     }
+    let counters = on.then(|| kept.counters.clone());
     super::tell(&named, gate, super::Look::Stats(counters))
 }
 
@@ -404,17 +395,13 @@ pub(crate) fn stats_reset(handle: i64) -> Result<()> {
 }
 
 /// See evloop_stats_histogram; how many buckets there are.
-pub(crate) fn stats_histogram(
-    handle: i64,
-    which: Which,
-    room: &mut [MaybeUninit<u64>],
-) -> Result<usize> {
+pub(crate) fn stats_histogram(handle: i64, which: Which, out: &mut Out<u64>) -> Result<usize> {
     let named = named(handle, Kind::Loop)?;
     let mut gate = named.lock()?;
     super::settle(&named, &mut gate)?;
     let kept = kept(&mut gate, handle)?;
-    for (place, count) in room.iter_mut().zip(kept.histogram(which)) {
-        place.write(*count);
+    for count in kept.histogram(which) {
+        out.push(*count);
     }
     Ok(BUCKETS)
 }

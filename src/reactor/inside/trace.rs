@@ -2,19 +2,22 @@
 //! trace is stopped. So the loop never waits for a disk, whatever happens.
 
 use super::published::{ASLEEP, Glance};
-use super::trace_file::{self, Page};
-use super::{Look, tell};
+use super::trace_file::{self, NAME, Page};
+use super::{Look, cut, tell};
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::hash::Map;
 use crate::reactor::desk::Gate;
 use crate::reactor::named::named;
+use crate::reactor::own_fds::OwnFd;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::fd::Fd;
 use crate::sys::{clock, fd, file};
 use crate::table::Kind;
-use std::collections::{HashMap, VecDeque};
+use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array, try_copy};
+use crate::util::try_arc::TryArc;
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 
 /// What is in a trace besides callbacks, which have the type of their event.
 pub(super) const WAIT: i32 = 64;
@@ -38,7 +41,7 @@ pub(in crate::reactor) struct Entry {
 
 /// The last entries; written by the loop's thread alone.
 pub(in crate::reactor) struct Ring {
-    words: Vec<AtomicU64>,
+    words: Box<[AtomicU64]>,
     entries: u64,
     /// How many there were in all.
     written: AtomicU64,
@@ -46,12 +49,14 @@ pub(in crate::reactor) struct Ring {
     closed: AtomicU32,
 }
 
+type Names = Map<i64, Box<[u8]>>;
+
 /// A trace, at the gate.
 pub(in crate::reactor) struct Trace {
-    ring: Arc<Ring>,
+    ring: TryArc<Ring>,
     file: File,
     /// Names of watchers that were closed meanwhile, and in which order.
-    names: HashMap<i64, Box<[u8]>>,
+    names: Names,
     closed: VecDeque<i64>,
     began: i64,
     stopping: bool,
@@ -93,13 +98,11 @@ pub(crate) enum Output<'a> {
 
 impl Ring {
     fn new(entries: usize) -> Result<Self> {
-        let mut words = Vec::new();
         // One more, which may be half written while the others are read.
         let count = entries.saturating_add(1).saturating_mul(WORDS);
-        if words.try_reserve_exact(count).is_err() {
-            fail!(ENOMEM, "no memory for a trace of {} events", entries as i64);
-        }
-        words.resize_with(count, || AtomicU64::new(0));
+        let Some(words) = try_array(count, |_| AtomicU64::new(0)) else {
+            return no_memory(entries);
+        };
         let (written, closed) = (AtomicU64::new(0), AtomicU32::new(0));
         Ok(Self { words, entries: entries as u64, written, closed })
     }
@@ -140,7 +143,7 @@ impl Ring {
             for (word, place) in words.iter_mut().zip(self.place(number)) {
                 *word = place.load(Acquire);
             }
-            all.push(words);
+            all.push_reserved(words);
         }
         // The loop's thread may have written on meanwhile.
         let dropped = self.written.load(Relaxed).saturating_sub(self.entries);
@@ -149,10 +152,14 @@ impl Ring {
         if entries.try_reserve_exact(all.len() + 1).is_err() {
             fail!(ENOMEM, "no memory for {} events", all.len() as i64);
         }
-        entries.extend(all.into_iter().skip(lost as usize).map(entry_of));
+        entries.try_extend(all.into_iter().skip(lost as usize).map(entry_of))?;
         entries.sort_unstable_by_key(|(_, entry)| (entry.start, std::cmp::Reverse(entry.end)));
         Ok((entries, dropped))
     }
+}
+
+fn no_memory<T>(entries: usize) -> Result<T> {
+    fail!(ENOMEM, "no memory for a trace of {} events", entries as i64)
 }
 
 fn entry_of(words: [u64; WORDS]) -> (i32, Entry) {
@@ -175,8 +182,13 @@ impl Trace {
         {
             self.names.remove(&oldest);
         }
-        self.names.insert(handle, name);
-        self.closed.push_back(handle);
+        // Not the rest of a long one.
+        let name = match name.len() {
+            0..=NAME => name,
+            _ => try_copy(cut(&name, NAME)).unwrap_or_default(),
+        };
+        self.names.insert_reserved(handle, name);
+        self.closed.push_back_reserved(handle);
     }
 
     /// Writes the file; how many events are missing in it.
@@ -184,7 +196,7 @@ impl Trace {
         &self,
         mut entries: Vec<(i32, Entry)>,
         dropped: u64,
-        names: &HashMap<i64, Box<[u8]>>,
+        names: &Names,
         running: Option<Glance>,
     ) -> std::result::Result<(), Errno> {
         let now = clock::now_ns();
@@ -193,7 +205,10 @@ impl Trace {
             let (kind, handle, start) = (running.kind, running.watcher, running.since);
             let end = now.max(start);
             // Room was made for it.
-            entries.push((thread, Entry { kind, handle, start, end, extra: trace_file::RUNNING }));
+            entries.push_reserved((
+                thread,
+                Entry { kind, handle, start, end, extra: trace_file::RUNNING },
+            ));
         }
         let name = |handle| {
             let name = self.names.get(&handle).or_else(|| names.get(&handle));
@@ -210,7 +225,7 @@ impl Trace {
     }
 
     /// The loop is closed: what there is is written.
-    pub fn finish(self, names: &HashMap<i64, Box<[u8]>>) {
+    pub fn finish(self, names: &Names) {
         if let Ok((entries, dropped)) = self.ring.read() {
             // There is nobody who could be told.
             let _ = self.write(entries, dropped, names, None);
@@ -223,8 +238,7 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
     let named = named(handle, Kind::Loop)?;
     named.check()?;
     let most = usize::try_from(most).ok().filter(|most| *most > 0).unwrap_or(DEFAULT_EVENTS);
-    // std has no Arc that may fail; what is large is in a vector.
-    let ring = Arc::new(Ring::new(most)?);
+    let Some(ring) = TryArc::new(Ring::new(most)?) else { return no_memory(most) };
     claim(&mut *named.lock()?, handle)?;
     let file = match output {
         Output::Path(path) => file::create(path),
@@ -235,8 +249,9 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
     gate.trace_begins = false;
     let file = File::new(file.map_err(|errno| refused(errno, &output))?);
     gate.expect_commands(1)?;
-    let (names, closed, began) = (HashMap::new(), VecDeque::new(), clock::now_ns());
+    let (names, closed, began) = (Map::default(), VecDeque::new(), clock::now_ns());
     let ours = ring.clone();
+    named.desk.own.set(OwnFd::Trace, file.fd.raw());
     gate.trace = Some(Trace { ring: ours, file, names, closed, began, stopping: false });
     tell(&named, gate, Look::Trace(Some(ring)))
 }
@@ -252,8 +267,43 @@ fn claim(gate: &mut Gate, handle: i64) -> Result<()> {
 
 fn refused(errno: Errno, output: &Output<'_>) -> Error {
     match output {
-        Output::Path(_) => error!(errno, "the file cannot be written to"),
+        Output::Path(_) => cannot_open(errno),
         Output::Descriptor(fd) => error!(errno, "fd {} cannot be written to", *fd),
+    }
+}
+
+fn cannot_open(errno: Errno) -> Error {
+    match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => errno.into(),
+        Errno::ELOOP => error!(errno, "the path is a symbolic link, or leads through too many"),
+        Errno::ENXIO => error!(errno, "the path is a FIFO without a reader, or a socket"),
+        Errno::EAGAIN => error!(Errno::EBUSY, "another process has a lease of the file"),
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG => {
+            error!(errno, "the path leads to no directory for the file")
+        }
+        Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EISDIR | Errno::ETXTBSY => {
+            error!(errno, "the file may not be written to")
+        }
+        Errno::EBUSY | Errno::ENODEV | Errno::ENOSPC | Errno::EDQUOT | Errno::EIO => {
+            error!(errno, "the file cannot be made")
+        }
+        other => error!(Errno::EIO, "open(2) failed with errno {}", -other.negated()),
+    }
+}
+
+fn cannot_write(errno: Errno, handle: i64) -> Error {
+    match errno {
+        Errno::EBADF => error!(errno, "the file of the trace of loop {} was closed", handle),
+        Errno::ENOSPC
+        | Errno::EDQUOT
+        | Errno::EFBIG
+        | Errno::EIO
+        | Errno::EPIPE
+        | Errno::ENOMEM => error!(errno, "the trace of loop {} cannot be written", handle),
+        other => {
+            let code = -other.negated();
+            error!(Errno::EIO, "the trace of loop {} met errno {} of write(2)", handle, code)
+        }
     }
 }
 
@@ -274,32 +324,33 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
     let read = ring.read();
     let mut gate = named.lock()?;
     // Closed meanwhile, it was written then.
-    let Some(trace) = gate.trace.take() else { return crate::table::stale(handle) };
-    let mut names = HashMap::new();
+    let Some(trace) = &mut gate.trace else { return crate::table::stale(handle) };
+    // Without memory it can be stopped again.
+    trace.stopping = false;
     let (entries, dropped) = read?;
-    for handle in entries.iter().map(|(_, entry)| entry.handle).chain(published.map(|p| p.watcher))
-    {
-        if let Some(name) = gate.names.get(&handle)
-            && !names.contains_key(&handle)
-        {
-            if names.try_reserve(1).is_err() {
-                fail!(ENOMEM, "no memory for the names of watchers");
-            }
-            names.insert(handle, copy(name)?);
-        }
-    }
+    let handles = entries.iter().map(|(_, entry)| entry.handle);
+    let names = names_of(&gate, handles.chain(published.map(|published| published.watcher)))?;
+    let Some(trace) = gate.trace.take() else { return crate::table::stale(handle) };
+    named.desk.own.set(OwnFd::Trace, -1);
     drop(gate);
     match trace.write(entries, dropped, &names, published) {
         Ok(()) => Ok(dropped.cast_signed()),
-        Err(errno) => Err(error!(errno, "the trace of loop {} cannot be written", handle)),
+        Err(errno) => Err(cannot_write(errno, handle)),
     }
 }
 
-fn copy(name: &[u8]) -> Result<Box<[u8]>> {
-    let mut copy = Vec::new();
-    if copy.try_reserve_exact(name.len()).is_err() {
-        fail!(ENOMEM, "no memory for a name of {} bytes", name.len() as i64);
+/// Copies of the names of these watchers.
+fn names_of(gate: &Gate, handles: impl Iterator<Item = i64>) -> Result<Names> {
+    let mut names = Names::default();
+    for handle in handles {
+        let Some(name) = gate.names.get(&handle).filter(|_| !names.contains_key(&handle)) else {
+            continue;
+        };
+        let copied =
+            try_copy(cut(name, NAME)).is_some_and(|copy| names.try_put(handle, copy).is_ok());
+        if !copied {
+            fail!(ENOMEM, "no memory for the names of watchers");
+        }
     }
-    copy.extend_from_slice(name);
-    Ok(copy.into_boxed_slice())
+    Ok(names)
 }

@@ -2,8 +2,10 @@
 
 use super::trace::{self, Entry};
 use crate::errno::Errno;
+use crate::hash::Set;
 use crate::reactor::flags::{CLOSED, POST, Source};
 use crate::sys::file;
+use crate::util::alloc::TrySet;
 use std::fmt::{self, Write as _};
 use std::os::fd::RawFd;
 
@@ -54,26 +56,41 @@ impl fmt::Write for Page {
     }
 }
 
-/// A string of JSON; what is not UTF-8 in it becomes U+FFFD.
+/// So many bytes of UTF-8 of a name are written, and no more.
+pub(super) const NAME: usize = 128;
+
+/// A string of JSON, cut at [`NAME`] bytes, not inside a character; what is
+/// not UTF-8 in it becomes U+FFFD.
 struct Quoted<'a>(&'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_char('"')?;
-        for chunk in self.0.utf8_chunks() {
-            for letter in chunk.valid().chars() {
-                match letter {
-                    '"' | '\\' => write!(to, "\\{letter}")?,
-                    '\0'..='\x1f' | '\x7f' => write!(to, "\\u{:04x}", u32::from(letter))?,
-                    _ => to.write_char(letter)?,
-                }
+        let mut room = NAME;
+        let fits = |letter: &char| match room.checked_sub(letter.len_utf8()) {
+            Some(rest) => {
+                room = rest;
+                true
             }
-            if !chunk.invalid().is_empty() {
-                to.write_char(char::REPLACEMENT_CHARACTER)?;
+            None => false,
+        };
+        for letter in letters(self.0).take_while(fits) {
+            match letter {
+                '"' | '\\' => write!(to, "\\{letter}")?,
+                '\0'..='\x1f' | '\x7f' => write!(to, "\\u{:04x}", u32::from(letter))?,
+                _ => to.write_char(letter)?,
             }
         }
         to.write_char('"')
     }
+}
+
+/// The characters of a text; what is not UTF-8 in it is U+FFFD.
+fn letters(text: &[u8]) -> impl Iterator<Item = char> {
+    text.utf8_chunks().flat_map(|chunk| {
+        let broken = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        chunk.valid().chars().chain(broken)
+    })
 }
 
 /// Microseconds, with the nanoseconds behind the point.
@@ -164,13 +181,17 @@ fn head(page: &mut Page, dropped: u64, began: i64, ended: i64) -> fmt::Result {
 /// The names of the threads, each once.
 fn threads(page: &mut Page, entries: &[(i32, Entry)]) -> fmt::Result {
     let mut last = 0;
-    for (at, (thread, _)) in entries.iter().enumerate() {
-        // Mostly it is always the same one.
-        let before = entries.get(..at).unwrap_or_default();
-        if *thread == last || before.iter().any(|(other, _)| other == thread) {
+    let mut named = Set::default();
+    for (thread, _) in entries {
+        // Mostly it is always the same one. Without memory some are named
+        // again.
+        if *thread == last || named.contains(thread) {
             continue;
         }
         last = *thread;
+        if named.try_reserve(1).is_ok() {
+            named.insert_reserved(*thread);
+        }
         let mut path = [0; 48];
         // Room for every number, and for the NUL byte behind it.
         let _ = std::io::Write::write_fmt(
@@ -243,5 +264,51 @@ mod tests {
         assert_eq!(quoted(b"a\"b\\c\n\x01\x7f"), r#""a\"b\\c\u000a\u0001\u007f""#);
         assert_eq!(quoted(b"\xff\xc3\xa4"), "\"\u{fffd}\u{e4}\"");
         assert_eq!(format!("{} {}", Us(1_234_567), Us(5)), "1234.567 0.005");
+    }
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        let cut_to = |name: &[u8]| {
+            let quoted = Quoted(name).to_string();
+            quoted.chars().filter(|letter| *letter != '"').collect::<String>()
+        };
+        assert_eq!(cut_to(&[b'x'; 1 << 20]), "x".repeat(128));
+        // Of two bytes, three and four.
+        for letter in ["\u{e4}", "\u{20ac}", "\u{1f4a9}"] {
+            for before in 0..4 {
+                let name = "y".repeat(before) + &letter.repeat(200);
+                let count = (128 - before) / letter.len();
+                assert_eq!(cut_to(name.as_bytes()), "y".repeat(before) + &letter.repeat(count));
+            }
+        }
+        assert_eq!(cut_to(&[0xff; 1000]), "\u{fffd}".repeat(42));
+    }
+
+    /// As the header has it.
+    const MOST: usize = 1200;
+
+    #[test]
+    fn an_event_takes_no_more_bytes_than_the_header_says() {
+        let file = std::fs::File::from(memfd());
+        let mut page = Page::new(std::os::fd::AsRawFd::as_raw_fd(&file));
+        let handle = (1i64 << 53) - 1;
+        for kind in -1..80 {
+            let extra = u64::MAX - 1;
+            let one = Entry { kind, handle, start: i64::MIN, end: i64::MAX, extra };
+            entry(&mut page, i32::MIN, &one, &|_| &[1; 4096]).unwrap();
+            page.flush().unwrap();
+            let line = file.metadata().unwrap().len() as usize;
+            file.set_len(0).unwrap();
+            std::io::Seek::rewind(&mut &file).unwrap();
+            assert!(line > 800 && line < MOST - 200, "{line} bytes for an event of type {kind}");
+        }
+    }
+
+    fn memfd() -> std::os::fd::OwnedFd {
+        // SAFETY: the name is NUL-terminated.
+        let fd = unsafe { libc::memfd_create(c"trace".as_ptr(), libc::MFD_CLOEXEC) };
+        assert!(fd >= 0);
+        // SAFETY: it has just been made.
+        unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }
     }
 }

@@ -12,13 +12,14 @@ use super::watchdog::Dog;
 use crate::errno::{Errno, Result};
 use crate::reactor::core::Core;
 use crate::reactor::desk::{Desk, Gate};
-use crate::reactor::event::{Callback, Event, Target};
+use crate::reactor::event::{Callback, Destroy, Event};
 use crate::reactor::flags::Source;
+use crate::reactor::letters::Letters;
 use crate::reactor::running::Run;
 use crate::sys::ticks::Ticks;
 use crate::sys::{clock, thread};
+use crate::util::try_arc::TryArc;
 use std::ffi::c_void;
-use std::sync::Arc;
 
 /// How many callbacks are worked up at once.
 const READINGS: usize = 32;
@@ -26,8 +27,8 @@ const READINGS: usize = 32;
 /// For whom a loop's thread does what, and when it last read the clock.
 #[derive(Default)]
 pub(in crate::reactor) struct Watch {
-    stats: Option<Arc<Counters>>,
-    ring: Option<Arc<Ring>>,
+    stats: Option<TryArc<Counters>>,
+    ring: Option<TryArc<Ring>>,
     dog: Option<Dog>,
     ticks: Option<Ticks>,
     /// The time is the clock's own: others compare theirs with it.
@@ -72,7 +73,7 @@ struct Began {
     since: i64,
     published: bool,
     /// In which trace it is to be.
-    ring: Option<Arc<Ring>>,
+    ring: Option<TryArc<Ring>>,
     /// How often what is counted had been set back.
     counted: Option<u64>,
 }
@@ -495,8 +496,8 @@ impl Run {
 
     /// Tells of watchers that are closed.
     #[cold]
-    pub fn notify_watched(&self, closed: Vec<(Target, Event)>) {
-        for (target, event) in closed {
+    pub fn notify_watched(&self, mut closed: Letters<Destroy>) {
+        while let Some(Destroy { target, event }) = closed.pop() {
             if let Some(callback) = target.callback {
                 self.call_watched(callback, &event, target.user_data);
             }

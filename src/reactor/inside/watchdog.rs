@@ -8,17 +8,16 @@
 use super::published::{ASLEEP, Glance};
 use super::stats::{NAME, short_name};
 use super::{Look, tell};
-use crate::errno::{Errno, Error, Result, error};
+use crate::errno::{Result, error, fail};
 use crate::reactor::desk::{Desk, Gate};
 use crate::reactor::named::named;
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
-use crate::sys::cancel::{self, Uncancelled};
-use crate::sys::{clock, fork, signal};
+use crate::sys::park::Parker;
+use crate::sys::thread::{STACK_FOR_CALLBACKS, Thread};
+use crate::sys::{clock, fork};
 use crate::table::Kind;
+use crate::util::try_arc::TryArc;
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::Arc;
-use std::thread::{Builder, JoinHandle, Thread};
-use std::time::Duration;
 
 /// A callback of an event loop that has run for too long.
 #[repr(C)]
@@ -68,6 +67,8 @@ struct Shared {
     told: AtomicU64,
     /// When it has.
     ended: AtomicI64,
+    /// Where the watchdog's thread waits.
+    parker: Parker,
 }
 
 /// No turn comes after it.
@@ -76,15 +77,14 @@ const NOT_YET: u64 = u64::MAX;
 /// A watchdog, for its loop's thread.
 #[derive(Clone)]
 pub(in crate::reactor) struct Dog {
-    shared: Arc<Shared>,
-    thread: Thread,
+    shared: TryArc<Shared>,
 }
 
 /// A watchdog, at the gate; gone when this is dropped, which must not be done
 /// with a lock: its callback may be running, and take any.
 pub(in crate::reactor) struct Watchdog {
     dog: Dog,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
     /// The process that has the thread.
     epoch: fork::Epoch,
 }
@@ -102,7 +102,7 @@ impl Dog {
             self.shared.ended.store(now, Relaxed);
             // Release: with the time.
             self.shared.told.store(0, Release);
-            self.thread.unpark();
+            self.shared.parker.unpark();
         }
     }
 }
@@ -111,27 +111,23 @@ impl Watchdog {
     fn start(order: Order, desk: &'static Desk, handle: i64) -> Result<Self> {
         let (stop, told) = (AtomicU32::new(0), AtomicU64::new(0));
         let (heard_at, ended) = (AtomicU64::new(NOT_YET), AtomicI64::new(0));
-        // std has neither an Arc nor a thread, with its name, that may fail
-        // for want of memory: what they need is little.
-        let shared = Arc::new(Shared { order, desk, handle, stop, heard_at, told, ended });
+        let parker = Parker::new();
+        let shared = Shared { order, desk, handle, stop, heard_at, told, ended, parker };
+        let Some(shared) = TryArc::new(shared) else { fail!(ENOMEM, "no memory for a watchdog") };
         let theirs = shared.clone();
-        // A thread begins with the mask of the one that makes it.
-        let before = signal::block(signal::ALL);
-        let thread = Builder::new().name("evloop-watchdog".into()).spawn(move || theirs.watch());
-        signal::block(before);
+        let thread = Thread::start(c"evloop-watchdog", STACK_FOR_CALLBACKS, move || theirs.watch());
         match thread {
             Ok(thread) => {
-                let dog = Dog { shared, thread: thread.thread().clone() };
-                Ok(Self { dog, thread: Some(thread), epoch: fork::current() })
+                Ok(Self { dog: Dog { shared }, thread: Some(thread), epoch: fork::current() })
             }
-            Err(error) => Err(no_thread(&error)),
+            Err(errno) => Err(error!(errno, "no thread for a watchdog")),
         }
     }
 
     /// The same in a forked child, where the thread is not.
     pub fn start_again(&self) -> Result<Self> {
-        let Shared { order, desk, handle, .. } = *self.dog.shared;
-        Self::start(order, desk, handle)
+        let Shared { order, desk, handle, .. } = &*self.dog.shared;
+        Self::start(*order, desk, *handle)
     }
 
     pub fn dog(&self) -> Dog {
@@ -139,43 +135,34 @@ impl Watchdog {
     }
 }
 
-fn no_thread(error: &std::io::Error) -> Error {
-    let errno = Errno::new(error.raw_os_error().unwrap_or(libc::EAGAIN));
-    error!(errno, "no thread for a watchdog")
-}
-
 impl Drop for Watchdog {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         if self.epoch != fork::current() {
             // The parent's: there is no such thread here.
-            return std::mem::forget(thread);
+            return;
         }
         // Release: what was done before is seen by its last look.
         self.dog.shared.stop.store(1, Release);
-        self.dog.thread.unpark();
-        if thread.thread().id() != std::thread::current().id() {
-            let _uncancelled = Uncancelled::begin();
-            // It never panics, and if it did there is nothing more to do.
-            let _ = thread.join();
-        }
+        self.dog.shared.parker.unpark();
+        // Unless this is its own callback.
+        thread.join();
     }
 }
 
 impl Shared {
     /// The thread's life.
     fn watch(&self) {
-        cancel::disable();
         while !self.is_over() {
             let stuck = self.desk.published.look().filter(|glance| self.is_for_us(glance));
             let Some(stuck) = stuck else {
-                pause(self.order.limit);
+                self.pause(self.order.limit);
                 continue;
             };
             let left = stuck.since.saturating_add(self.order.limit) - clock::now_ns();
             // Longer than the limit, not as long.
             if left >= 0 {
-                pause(left + 1);
+                self.pause(left + 1);
             } else {
                 self.tell_of(&stuck);
             }
@@ -189,6 +176,10 @@ impl Shared {
 
     fn is_over(&self) -> bool {
         self.stop.load(Acquire) != 0
+    }
+
+    fn pause(&self, ns: i64) {
+        self.parker.park(Some(ns.max(1)));
     }
 
     /// Tells of a callback, and that it has returned.
@@ -209,7 +200,7 @@ impl Shared {
                 return self.say(stuck, name, self.ended.load(Relaxed), 1);
             }
             // Woken by who ends the callback, or the watchdog.
-            std::thread::park();
+            self.parker.park(None);
         }
     }
 
@@ -235,10 +226,6 @@ impl Shared {
         // lock is held.
         unsafe { (self.order.callback)(&event, self.order.user_data) };
     }
-}
-
-fn pause(ns: i64) {
-    std::thread::park_timeout(Duration::from_nanos(ns.max(1).cast_unsigned()));
 }
 
 /// See evloop_set_watchdog.

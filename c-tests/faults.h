@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* Allocations and registrations that fail when a test wants them to: the
+ * program has its own malloc() and syscall(), which the library then calls.
+ *
+ * Not under valgrind or AddressSanitizer, which have theirs. */
+#ifndef FAULTS_H
+#define FAULTS_H
+
+#include "support.h"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <sys/epoll.h>
+
+/* Which fail: those from the n-th on, or only that one. */
+typedef enum Mode { FROM, ONLY } Mode;
+
+#define EACH_MODE(mode) for (Mode mode = FROM; mode <= ONLY; mode++)
+
+typedef struct Faults {
+  int armed;         /* atomic; in all threads */
+  long count, first; /* how many there were; which fails first */
+  Mode mode;
+  int errno_of; /* what a system call says */
+} Faults;
+
+MAYBE_UNUSED static Faults memory, registrations;
+/* Nothing of this thread's fails. */
+MAYBE_UNUSED static __thread int spared;
+
+static inline int fails(Faults *faults) {
+  long count;
+  if (!LOAD(faults->armed) || spared) return 0;
+  count = __atomic_add_fetch(&faults->count, 1, __ATOMIC_RELAXED);
+  return faults->mode == FROM ? count >= faults->first : count == faults->first;
+}
+
+/* From here on the first-th fails. */
+static inline void arm(Faults *faults, long first, Mode mode) {
+#ifndef __GLIBC__
+  SKIP("only glibc's malloc and syscall can be replaced here");
+#endif
+  faults->count = 0;
+  faults->first = first;
+  faults->mode = mode;
+  faults->errno_of = ENOSPC;
+  __atomic_store_n(&faults->armed, 1, __ATOMIC_SEQ_CST);
+}
+
+/* From here on none does; whether one did. */
+static inline int disarm(Faults *faults) {
+  __atomic_store_n(&faults->armed, 0, __ATOMIC_SEQ_CST);
+  return __atomic_load_n(&faults->count, __ATOMIC_RELAXED) >= faults->first;
+}
+
+/* ---- memory ---- */
+
+#ifdef __GLIBC__
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *before, size_t size);
+extern void *__libc_memalign(size_t alignment, size_t size);
+
+static inline void *no_memory(void) {
+  errno = ENOMEM;
+  return NULL;
+}
+
+void *malloc(size_t size) {
+  return fails(&memory) ? no_memory() : __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size) {
+  return fails(&memory) ? no_memory() : __libc_calloc(count, size);
+}
+
+void *realloc(void *before, size_t size) {
+  return fails(&memory) ? no_memory() : __libc_realloc(before, size);
+}
+
+void *aligned_alloc(size_t alignment, size_t size) {
+  return fails(&memory) ? no_memory() : __libc_memalign(alignment, size);
+}
+
+int posix_memalign(void **out, size_t alignment, size_t size) {
+  void *made = fails(&memory) ? NULL : __libc_memalign(alignment, size);
+  if (made == NULL) return ENOMEM;
+  *out = made;
+  return 0;
+}
+#endif
+
+MAYBE_UNUSED static void without_memory(void) {
+  arm(&memory, 1, FROM);
+}
+
+MAYBE_UNUSED static void with_memory(void) {
+  disarm(&memory);
+}
+
+/* From here on this thread has memory, and no other one has. */
+MAYBE_UNUSED static void only_spare_this_thread(void) {
+  spared = 1;
+  without_memory();
+}
+
+/* ---- registrations: EPOLL_CTL_ADD ---- */
+
+#ifdef __GLIBC__
+typedef long SyscallFunction(long number, ...);
+
+static SyscallFunction *real_syscall;
+
+__attribute__((constructor)) static void find_syscall(void) {
+  void *found = dlsym(RTLD_NEXT, "syscall");
+  memcpy(&real_syscall, &found, sizeof found);
+}
+
+long syscall(long number, ...) {
+  long given[6];
+  va_list list;
+  va_start(list, number);
+  for (int i = 0; i < 6; i++) given[i] = va_arg(list, long);
+  va_end(list);
+  if (number == SYS_epoll_ctl && given[1] == EPOLL_CTL_ADD && fails(&registrations)) {
+    errno = registrations.errno_of;
+    return -1;
+  }
+  return real_syscall(number, given[0], given[1], given[2], given[3], given[4], given[5]);
+}
+#endif
+
+#endif

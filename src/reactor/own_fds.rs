@@ -1,0 +1,148 @@
+//! Which descriptors the library has made for a loop: these are not the
+//! program's to watch. Any thread may ask.
+//!
+//! A program only has such a number by guessing, or from /proc. Added as an
+//! io watcher's, the descriptor would be taken out of the loop's epoll when
+//! that watcher is closed.
+
+use crate::errno::{Result, fail};
+use crate::sync::{AtomicI32, AtomicU32, ForkMutex, Ordering::Relaxed};
+use crate::sys::fd::Fd;
+use crate::util::alloc::TryVec;
+use std::ops::Deref;
+use std::os::fd::RawFd;
+
+/// What a loop has one of, at most; clocks come last.
+#[derive(Clone, Copy)]
+pub(super) enum OwnFd {
+    Epoll,
+    /// What evloop_fileno returns.
+    Outer,
+    Eventfd,
+    Signalfd,
+    Inotify,
+    Trace,
+    Clock(usize),
+}
+
+const FIRST_CLOCK: usize = 6;
+const COUNT: usize = FIRST_CLOCK + super::desk::CLOCKS;
+
+pub(super) struct OwnFds {
+    fds: [AtomicI32; COUNT],
+    /// Those that watchers have, of processes for example, and whether they
+    /// are in no epoll.
+    of_watchers: ForkMutex<Vec<(RawFd, bool)>>,
+    /// How many of these are in no epoll, so that the kernel would take them
+    /// for the program's.
+    unregistered: AtomicU32,
+}
+
+impl OwnFds {
+    pub fn new() -> Self {
+        let fds = [const { AtomicI32::new(-1) }; COUNT];
+        Self { fds, of_watchers: ForkMutex::new(Vec::new()), unregistered: AtomicU32::new(0) }
+    }
+
+    pub fn set(&self, which: OwnFd, fd: RawFd) {
+        let place = match which {
+            OwnFd::Epoll => 0,
+            OwnFd::Outer => 1,
+            OwnFd::Eventfd => 2,
+            OwnFd::Signalfd => 3,
+            OwnFd::Inotify => 4,
+            OwnFd::Trace => 5,
+            OwnFd::Clock(clock) => FIRST_CLOCK + clock,
+        };
+        if let Some(place) = self.fds.get(place) {
+            place.store(fd, Relaxed);
+        }
+    }
+
+    /// The loop is closed, and they are.
+    pub fn clear(&self) {
+        self.fds.iter().for_each(|fd| fd.store(-1, Relaxed));
+    }
+
+    /// Whether this is one of the loop's, or of its watchers'.
+    pub fn has(&self, fd: RawFd) -> bool {
+        self.fds.iter().any(|own| own.load(Relaxed) == fd)
+            || self.of_watchers.lock().iter().any(|(own, _)| *own == fd)
+    }
+
+    /// The same of those that the kernel does not refuse by itself.
+    #[inline(always)]
+    pub fn has_unregistered(&self, fd: RawFd) -> bool {
+        self.unregistered.load(Relaxed) > 0 && self.of_watchers.lock().contains(&(fd, true))
+    }
+
+    /// In a forked child, where a thread may have been changing them.
+    ///
+    /// # Safety
+    /// As [`ForkMutex::recover`].
+    pub unsafe fn after_fork(&self) {
+        let mend = |fds: Option<&mut Vec<(RawFd, bool)>>| fds.is_none().then(Vec::new);
+        // SAFETY: this function's contract.
+        unsafe { self.of_watchers.recover(mend) };
+    }
+}
+
+/// A descriptor that a watcher has.
+pub(super) struct WatcherFd {
+    fd: Fd,
+    own: &'static OwnFds,
+    /// Whether it is in no epoll.
+    unregistered: bool,
+}
+
+impl WatcherFd {
+    /// One that the loop's epoll does not get.
+    pub fn unregistered(fd: Fd, own: &'static OwnFds) -> Result<Self> {
+        let made = Self::add(fd, own, true)?;
+        own.unregistered.fetch_add(1, Relaxed);
+        Ok(made)
+    }
+
+    pub fn new(fd: Fd, own: &'static OwnFds) -> Result<Self> {
+        Self::add(fd, own, false)
+    }
+
+    fn add(fd: Fd, own: &'static OwnFds, unregistered: bool) -> Result<Self> {
+        let mut all = own.of_watchers.lock();
+        if all.try_push((fd.raw(), unregistered)).is_err() {
+            fail!(ENOMEM, "no memory for a watcher");
+        }
+        Ok(Self { fd, own, unregistered })
+    }
+
+    /// Has another descriptor in its place; the one before is closed.
+    pub fn replace(&mut self, fd: Fd) {
+        let mut all = self.own.of_watchers.lock();
+        if let Some((own, _)) = all.iter_mut().find(|(own, _)| *own == self.fd.raw()) {
+            *own = fd.raw();
+        }
+        drop(all);
+        self.fd = fd;
+    }
+}
+
+impl Deref for WatcherFd {
+    type Target = Fd;
+
+    fn deref(&self) -> &Fd {
+        &self.fd
+    }
+}
+
+impl Drop for WatcherFd {
+    /// Before it is closed, and another file has its number.
+    fn drop(&mut self) {
+        let mut all = self.own.of_watchers.lock();
+        if let Some(place) = all.iter().position(|(fd, _)| *fd == self.fd.raw()) {
+            all.swap_remove(place);
+        }
+        if self.unregistered {
+            self.own.unregistered.fetch_sub(1, Relaxed);
+        }
+    }
+}
