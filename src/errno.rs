@@ -3,9 +3,12 @@
 //! The sentence is kept as a template with its values, and put into words
 //! only when somebody asks: a failing call costs no formatting.
 
+use crate::util::Out;
 use crate::util::alloc::{NoMemory, try_copy};
+#[cfg(not(loom))]
 use crate::util::per_thread::PerThread;
-use crate::util::{Out, try_box};
+#[cfg(not(loom))]
+use crate::util::try_box;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::fmt::Write as _;
@@ -29,6 +32,11 @@ impl Errno {
         -self.0.get()
     }
 
+    /// Whether something was used up, of which there may be more later.
+    pub const fn is_shortage(self) -> bool {
+        matches!(self, Self::ENOMEM | Self::ENOSPC | Self::EMFILE | Self::ENFILE)
+    }
+
     pub const E2BIG: Self = Self::new(libc::E2BIG);
     pub const EAGAIN: Self = Self::new(libc::EAGAIN);
     pub const EBADF: Self = Self::new(libc::EBADF);
@@ -46,13 +54,14 @@ impl Errno {
     pub const EISDIR: Self = Self::new(libc::EISDIR);
     pub const ELOOP: Self = Self::new(libc::ELOOP);
     pub const EMFILE: Self = Self::new(libc::EMFILE);
-    pub const ENAMETOOLONG: Self = Self::new(libc::ENAMETOOLONG);
     pub const ENFILE: Self = Self::new(libc::ENFILE);
     pub const ENOBUFS: Self = Self::new(libc::ENOBUFS);
     pub const EACCES: Self = Self::new(libc::EACCES);
     pub const ENOSPC: Self = Self::new(libc::ENOSPC);
     pub const ENXIO: Self = Self::new(libc::ENXIO);
     pub const ENODEV: Self = Self::new(libc::ENODEV);
+    pub const ENAMETOOLONG: Self = Self::new(libc::ENAMETOOLONG);
+    pub const EXDEV: Self = Self::new(libc::EXDEV);
     pub const ENOENT: Self = Self::new(libc::ENOENT);
     pub const ENOMEM: Self = Self::new(libc::ENOMEM);
     pub const ENOSYS: Self = Self::new(libc::ENOSYS);
@@ -428,6 +437,7 @@ const TEXTS: &[(c_int, &CStr)] = &[
     (libc::ETXTBSY, c"ETXTBSY: the file is a program that is running"),
 ];
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -378,7 +378,9 @@ pub extern "C" fn evloop_embed_dispatch(r#loop: evloop_t) -> c_int {
 /// @returns 0; also if there is nothing to do. -EBUSY: another thread of
 ///   the parent was in a callback of the loop, or in a call on it, at the
 ///   fork: its state was lost, it can only be closed. -EMFILE, -ENFILE,
-///   -ENOSPC, -ENOMEM: not done, try again. -ESTALE, -EDOM: see "Handles".
+///   -ENOSPC, -ENOMEM: some of it could not be done, be it for one watcher
+///   alone. The loop stays the parent's, nothing is lost, and this can be
+///   called again until it succeeds. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Since 0.1.0.
 #[unsafe(no_mangle)]

@@ -76,6 +76,13 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// that follows it, since that half may be on its way; should it take longer,
 /// the two are two events.
 ///
+/// An exchange (renameat2(2) with RENAME_EXCHANGE) is two renames, as the
+/// kernel reports it: old to new, then new to old. With something outside of
+/// what is watched it is a MOVED_FROM and a MOVED_TO of one name, in the
+/// order of renameat2()'s arguments, so that the last of them does not say
+/// whether the name is still there. A tree follows the directories either
+/// way; a program that keeps a copy of it looks at both names again.
+///
 /// Always told, asked for or not:
 /// - EVLOOP_FILE_IGNORED: what is watched is gone (deleted, and closed by
 ///   all; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event: the
@@ -85,15 +92,19 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 ///   were taken: the kernel keeps max_queued_events for a loop, and 8192 wait
 ///   for a watcher that is disabled, over its rate limit, or has no callback
 ///   while evloop_wait() is not called; or since there was no memory for
-///   them. After what the kernel lost a recursive watcher has looked for
-///   directories again by then, without the loop waiting for all of that:
-///   what the program finds from then on is watched.
+///   them; or since a large directory was renamed while it was read. After
+///   what the kernel lost a recursive watcher has looked for directories
+///   again by then, without the loop waiting for all of that: what the
+///   program finds from then on is watched.
 /// - EVLOOP_ERROR, with the reason in result: a directory of a tree, whose
-///   name evloop_event_name() has, cannot be watched: -ENOSPC, -EMFILE,
-///   -ENOMEM, -ENAMETOOLONG; -EACCES, also for those that were there when the
-///   watcher was added. The watcher goes on without it, and is not disabled.
-///   So it does where a directory could be watched but not be read again
-///   after an overflow, be it the tree itself, whose name is empty.
+///   name evloop_event_name() has, cannot be watched. -ENOSPC, -EMFILE,
+///   -ENFILE, -ENOMEM: something is used up. -EACCES: the program may not
+///   read it. -ENAMETOOLONG: its path is longer than PATH_MAX, 4096. Or what
+///   else its file system reports, such as -EIO. The watcher goes on without
+///   it, and is not disabled. So it does where a directory could be watched
+///   but not be read again after an overflow, be it the tree itself, whose
+///   name is empty. Of the directories that are there when the tree is added
+///   those are reported for which nothing is used up.
 ///
 /// A tree: what is in a directory that was made, or moved in, is told as
 /// CREATE, as it is found when the directory is read after it was watched; of
@@ -107,7 +118,19 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// loop's own reading of directories is told as OPEN, ACCESS and
 /// CLOSE_NOWRITE, if that is asked for. The tree is found by its path: when
 /// that leads elsewhere, since it was renamed, that is noticed at its own
-/// rename or at the next new directory, and is told as EVLOOP_FILE_IGNORED.
+/// rename, at the next new directory or after an overflow, and is told as
+/// EVLOOP_FILE_IGNORED.
+///
+/// What others do with a tree is bounded. Directories are opened from its
+/// root by openat2(2), or step by step, and are watched and read by that
+/// descriptor: whoever may rename directories, in the tree or above it,
+/// cannot make the loop watch, read or report what is outside. (Without
+/// /proc inotify has to find a directory by its path, which is looked at
+/// before and after: two renames in that moment can deceive it.) This takes
+/// two descriptors for a moment, and one more for as long as a large
+/// directory is read. A directory that comes into the tree is read, and one
+/// that leaves it forgotten, in pieces, some in each iteration; of the names
+/// in it none is kept but those of events that were asked for.
 ///
 /// A loop has one inotify for all its watchers, made at the first and closed
 /// with the last. Watchers of the same file share its watch; each hears only
@@ -125,9 +148,9 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 ///   bits. -ENOENT: there is no such file. -EACCES: it may not be read, or
 ///   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
 ///   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
-///   is used up, also in the middle of a tree, of which then nothing is
-///   watched. -EMFILE: no descriptor, or none of the user's
-///   max_user_instances, is left. -ENFILE. -ENOMEM. -ECHILD: used after
+///   is used up. -EMFILE: no descriptor, or none of the user's
+///   max_user_instances, is left. -ENFILE. -ENOMEM. (These four also in the
+///   middle of a tree, of which then nothing is watched.) -ECHILD: used after
 ///   fork. -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: for as long as the file system takes to look up the path and,
@@ -207,8 +230,9 @@ fn request(root: FileRoot<'_>, mask: u32, flags: u32, more: u32) -> Result<FileR
 ///   is not closed, has delivered.
 /// @param buf where the name goes, always ended by a NUL byte, cut if it
 ///   does not fit; may be NULL when cap is 0.
-/// @param cap size of buf in bytes; what is watched is never deeper than
-///   PATH_MAX, 4096.
+/// @param cap size of buf in bytes; the path of what is watched is never
+///   longer than PATH_MAX, 4096, that of a directory which is too deep for it
+///   by one name.
 /// @returns the length of the whole name in bytes without its NUL, so a
 ///   value >= cap means that it was cut. -EINVAL: event is NULL or of
 ///   another type; buf is NULL and cap is not 0. -ENOENT: the loop has waited

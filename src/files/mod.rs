@@ -7,37 +7,43 @@
 //! notes say (`notes`). What inotify says is kept in order, and the halves of
 //! renames joined, by `queue`. The watchers' records are the loop's matter.
 
+mod moves;
 mod notes;
+mod open;
 mod overflow;
 mod queue;
+mod scan;
 mod tree;
 mod watches;
 
 use crate::errno::Errno;
 use crate::hash::Map;
+use crate::sys::directory::{self, To};
 use crate::sys::fd::{self, Fd};
-use crate::sys::{clock, directory, inotify};
+use crate::sys::{clock, file, fork};
 use crate::util::alloc::{TryDeque, TryMap, TryVec, TryVecCopy, try_concat};
+use open::{Identity, c_str, terminated};
 use queue::{Next, Queue};
+use scan::{Backlog, Scan};
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
-use tree::{Node, Scan};
+use tree::Node;
+use watches::Watch;
 
 /// The bits of notes that inotify does not have, or that are asked for.
 pub(crate) const ERROR: u32 = 0x100_0000;
 const ENTERED: u32 = libc::IN_CREATE | libc::IN_MOVED_TO;
 const MOVED: u32 = libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
+/// What changes the entries of a directory.
+const ENTRIES: u32 = libc::IN_CREATE | libc::IN_DELETE | MOVED;
 
 /// How many notes are taken at a time, and how many wait for a watcher.
 const AT_A_TIME: usize = 1024;
 const WAITING: usize = 8192;
 
-/// How many notes' time it takes to read a directory.
-const SCAN: usize = 8;
-
 /// How long after there was no memory for something it is tried again.
-const LATER_NS: i64 = 10_000_000;
+pub(crate) const LATER_NS: i64 = 10_000_000;
 
 /// What is to be watched.
 #[derive(Clone, Copy)]
@@ -76,22 +82,9 @@ impl Note {
     }
 }
 
-/// Somebody who hears what a watch says.
-#[derive(Clone, Copy)]
-struct User {
-    watcher: u32,
-    /// What was said before this place of inotify's queue is not for it.
-    since: u64,
-}
-
-/// A watch of inotify's.
-#[derive(Default)]
-struct Watch {
-    mask: u32,
-    users: Vec<User>,
-}
-
 struct Watcher {
+    /// In the order in which they were added.
+    serial: u64,
     mask: u32,
     flags: u32,
     recursive: bool,
@@ -100,6 +93,9 @@ struct Watcher {
     /// The watch of that; -1: it is gone.
     root: i32,
     nodes: Map<i32, Node>,
+    /// The first of those that are to be forgotten, which are linked; -1:
+    /// none.
+    forgotten: i32,
     /// While they are looked for again: those that there were before.
     before: Option<Map<i32, Node>>,
     /// What waits for it, in order.
@@ -108,10 +104,12 @@ struct Watcher {
     has_lost: bool,
     /// Its end was among that.
     has_ended: bool,
+    /// It is among those that are to get what was kept.
+    resumes: bool,
 }
 
 /// What is yet to be watched of a tree that is being added.
-pub(crate) struct Rest(VecDeque<Scan>);
+pub(crate) struct Rest(Backlog);
 
 /// All file watchers of a loop.
 #[derive(Default)]
@@ -122,11 +120,16 @@ pub(crate) struct Files {
     watchers: Map<u32, Watcher>,
     queue: Queue,
     /// Directories that are yet to be watched and read.
-    scans: VecDeque<Scan>,
-    /// Those that wait for what inotify has yet to tell of others.
+    backlog: Backlog,
+    /// Those that wait for what inotify has yet to report of others, how many
+    /// notes came since they were looked for, and whether some were renames.
     claims: VecDeque<Scan>,
-    /// Some trees are read again.
-    renewing: bool,
+    since_claims: usize,
+    has_moved: bool,
+    /// Watchers whose trees are read again.
+    renewing: Vec<u32>,
+    /// How many watchers there were.
+    serials: u64,
     /// Something could not be followed, as if inotify had lost it.
     lost: bool,
     /// Some watchers were told less than they are to be.
@@ -135,9 +138,13 @@ pub(crate) struct Files {
     /// end, and those that are to be.
     unwatched: usize,
     leaving: Vec<i32>,
+    /// Watchers that are to get what was kept for them, each once.
+    resuming: VecDeque<u32>,
     /// What is to be told, and whom.
     told: VecDeque<(u32, Note)>,
     numbers: u64,
+    /// The process that has made the inotify.
+    made_in: fork::Epoch,
 }
 
 /// When there is more to do.
@@ -164,6 +171,7 @@ impl Files {
     /// Has this inotify be the one that is used.
     pub fn open(&mut self, inotify: Fd) {
         self.inotify = Some(inotify);
+        self.made_in = fork::current();
     }
 
     /// After the last watcher: all that is left.
@@ -178,50 +186,62 @@ impl Files {
         self.inotify.as_ref().and_then(Fd::check).unwrap_or(-1)
     }
 
-    /// In a forked child: everything is watched anew, with an inotify that is
-    /// not the parent's, which may be closed here, its number another's.
-    pub fn revive(&mut self, inotify: Fd) {
-        std::mem::forget(self.inotify.replace(inotify));
+    /// In a forked child: watches everything again, with an inotify that is
+    /// not the parent's. Where something is short this fails, and nothing is
+    /// lost: it can be called again.
+    pub fn revive(&mut self, inotify: Fd) -> Result<(), Errno> {
+        let before = self.inotify.replace(inotify);
+        if self.made_in != fork::current() {
+            // The child may have closed it, and use its number for another.
+            std::mem::forget(before);
+        }
+        self.made_in = fork::current();
         self.watches.clear();
         self.queue = Queue::default();
-        self.scans.clear();
+        self.backlog.abandon();
         self.claims.clear();
+        self.renewing.clear();
         self.leaving.clear();
-        let mut ids = Vec::new();
-        if ids.try_extend(self.watchers.keys().copied()).is_err() {
-            self.lose_all();
-            return;
+        self.unwatched = 0;
+        let events = self.told.len();
+        let revived = self.watch_all_again();
+        if revived.is_err() {
+            // What has ended has; the rest is found again.
+            let mut place = 0;
+            self.told.retain(|(_, note)| {
+                place += 1;
+                place <= events || note.is_last()
+            });
         }
+        revived
+    }
+
+    fn watch_all_again(&mut self) -> Result<(), Errno> {
+        let mut ids = Vec::new();
+        let watched = self.watchers.iter().filter(|(_, one)| one.root >= 0);
+        ids.try_extend(watched.map(|(id, _)| *id))?;
         for id in ids {
-            if let Some(watcher) = self.watchers.get_mut(&id)
-                && watcher.root >= 0
-            {
+            if let Some(watcher) = self.watchers.get_mut(&id) {
                 watcher.nodes.clear();
+                watcher.forgotten = -1;
                 watcher.before = None;
-                self.watch_anew(id);
+            }
+            match self.watch_again(id) {
+                Err(errno) if errno.is_shortage() => return Err(errno),
+                Err(_) => self.tell_end(id),
+                Ok(()) => {}
             }
         }
+        Ok(())
     }
 
-    fn watch_anew(&mut self, id: u32) {
-        let mut scans = VecDeque::new();
-        if self.attach(id, false, &mut scans).is_err() {
-            return self.tell_end(id);
-        }
-        while let Some(scan) = scans.pop_front() {
-            self.enter_or_tell(scan, &mut scans);
-        }
-    }
-
-    /// Nothing can be watched any more, nor anybody told so by a note: there
-    /// is no memory.
-    fn lose_all(&mut self) {
-        for watcher in self.watchers.values_mut() {
-            (watcher.has_lost, watcher.has_ended) = (true, watcher.root >= 0);
-            watcher.root = -1;
-            watcher.nodes.clear();
-        }
-        self.missed = true;
+    fn watch_again(&mut self, id: u32) -> Result<(), Errno> {
+        let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
+        let path = terminated(&watcher.path)?;
+        let mut rest = Rest(Backlog::strict());
+        self.with_rest(&mut rest, |files| files.attach(id, c_str(&path)?))?;
+        while self.do_some(&mut rest, usize::MAX)? {}
+        Ok(())
     }
 }
 
@@ -231,21 +251,19 @@ impl Files {
     /// the directories are yet to be watched, by [`Files::add_more`].
     pub fn add(&mut self, id: u32, request: &Request<'_>) -> Result<Rest, Errno> {
         self.watchers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let watcher = Watcher {
-            mask: request.mask,
-            flags: request.flags | if request.recursive { libc::IN_ONLYDIR } else { 0 },
-            recursive: request.recursive,
-            path: absolute(request.root)?,
-            root: -1,
-            nodes: Map::default(),
-            before: None,
-            kept: VecDeque::new(),
-            has_lost: false,
-            has_ended: false,
+        // For each there is room in the list: what is kept can be delivered.
+        let more = self.watchers.len() + 1 - self.resuming.len().min(self.watchers.len());
+        self.resuming.try_reserve(more).map_err(|_| Errno::ENOMEM)?;
+        let path = absolute(request.root)?;
+        // Once by the path that was given: the absolute one may be another's.
+        let given = match request.root {
+            Root::Path(given) => terminated(given)?,
+            Root::Descriptor(_) => terminated(&path)?,
         };
-        self.watchers.insert_reserved(id, watcher);
-        let mut rest = Rest(VecDeque::new());
-        let added = self.attach(id, true, &mut rest.0);
+        self.watchers.insert_reserved(id, self.new_watcher(request, path));
+        self.serials += 1;
+        let mut rest = Rest(Backlog::strict());
+        let added = self.with_rest(&mut rest, |files| files.attach(id, c_str(&given)?));
         if added.is_err() {
             self.remove(id);
         }
@@ -256,19 +274,78 @@ impl Files {
         })
     }
 
+    fn new_watcher(&self, request: &Request<'_>, path: Box<[u8]>) -> Watcher {
+        Watcher {
+            serial: self.serials,
+            mask: request.mask,
+            flags: request.flags | if request.recursive { libc::IN_ONLYDIR } else { 0 },
+            recursive: request.recursive,
+            path,
+            root: -1,
+            nodes: Map::default(),
+            forgotten: -1,
+            before: None,
+            kept: VecDeque::new(),
+            has_lost: false,
+            has_ended: false,
+            resumes: false,
+        }
+    }
+
+    /// Has the root of a watcher watched, and of a tree read later.
+    fn attach(&mut self, id: u32, path: &CStr) -> Result<(), Errno> {
+        let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
+        let (flags, recursive) = (watcher.flags, watcher.recursive);
+        let since = self.end_of_queue();
+        let (root, identity) = if recursive {
+            let follow = flags & libc::IN_DONT_FOLLOW == 0;
+            let directory = directory::open(path, follow, To::Find)?;
+            let identity = Identity::of(&directory)?;
+            (self.join_directory(id, &directory, path, flags)?, identity)
+        } else {
+            (self.join_path(id, path, flags)?, Identity::default())
+        };
+        self.insert(id, root, (-1, b""), (since, identity))?;
+        if let Some(watcher) = self.watchers.get_mut(&id) {
+            watcher.root = root;
+        }
+        if recursive { self.read_later(id, root, false) } else { Ok(()) }
+    }
+
     /// Watches some more of a tree that is being added; false: that was all.
+    /// `at_most`: what that may take, in notes' time.
     pub fn add_more(&mut self, id: u32, rest: &mut Rest, at_most: usize) -> Result<bool, Errno> {
-        let added = self.attach_some(&mut rest.0, at_most);
+        let added = self.do_some(rest, at_most);
         if added.is_err() {
             self.remove(id);
         }
         added
     }
 
+    /// Does something with another backlog in the place of the loop's.
+    fn with_rest<T>(&mut self, rest: &mut Rest, act: impl FnOnce(&mut Self) -> T) -> T {
+        std::mem::swap(&mut self.backlog, &mut rest.0);
+        let result = act(self);
+        std::mem::swap(&mut self.backlog, &mut rest.0);
+        result
+    }
+
+    fn do_some(&mut self, rest: &mut Rest, at_most: usize) -> Result<bool, Errno> {
+        self.with_rest(rest, |files| {
+            let mut left = at_most;
+            while left > 0 && !files.backlog.is_empty() && files.backlog.failure().is_none() {
+                left = left.saturating_sub(files.step());
+            }
+            match files.backlog.failure() {
+                Some(errno) => Err(errno),
+                None => Ok(!files.backlog.is_empty()),
+            }
+        })
+    }
+
     pub fn remove(&mut self, id: u32) {
         self.detach(id);
-        self.watchers.remove(&id);
-        self.told.retain(|(whose, _)| *whose != id);
+        self.forget_watcher(id);
     }
 
     /// Whether there are watches that are yet to be removed.
@@ -284,7 +361,9 @@ impl Files {
     /// The same where inotify is the parent process's, and must not be told,
     /// or is closed now.
     pub fn forget_watcher(&mut self, id: u32) {
-        self.watchers.remove(&id);
+        if self.watchers.remove(&id).is_some_and(|watcher| watcher.resumes) {
+            self.resuming.retain(|resuming| *resuming != id);
+        }
         self.told.retain(|(whose, _)| *whose != id);
     }
 
@@ -324,24 +403,50 @@ impl Files {
         ended.then(|| self.number(libc::IN_IGNORED))
     }
 
-    /// Whether some watchers are to be told that something was lost.
-    pub fn has_missed(&self) -> bool {
-        self.missed
-    }
-
-    pub fn missed_is_known(&mut self) {
-        self.missed = false;
-    }
-
     pub fn has_kept(&self, id: u32) -> bool {
-        self.watchers
-            .get(&id)
-            .is_some_and(|one| !one.kept.is_empty() || one.has_lost || one.has_ended)
+        self.watchers.get(&id).is_some_and(Watcher::has_kept)
     }
 
-    /// All watchers that something is kept for.
-    pub fn keepers(&self) -> impl Iterator<Item = u32> {
-        self.watchers.keys().copied().filter(|id| self.has_kept(*id))
+    /// Has a watcher get what is kept for it; false: there is nothing.
+    pub fn resume(&mut self, id: u32) -> bool {
+        let Some(watcher) = self.watchers.get_mut(&id).filter(|one| one.has_kept()) else {
+            return false;
+        };
+        if !std::mem::replace(&mut watcher.resumes, true) {
+            // Room was made when it was added.
+            self.resuming.push_back_reserved(id);
+        }
+        true
+    }
+
+    /// The same of all watchers; false: nothing is kept for any.
+    pub fn resume_all(&mut self) -> bool {
+        let keepers = self.watchers.iter_mut().filter(|(_, one)| one.has_kept() && !one.resumes);
+        for (id, watcher) in keepers {
+            watcher.resumes = true;
+            self.resuming.push_back_reserved(*id);
+        }
+        !self.resuming.is_empty()
+    }
+
+    /// The same of those that there was no memory to tell of something.
+    pub fn resume_missed(&mut self) {
+        if std::mem::take(&mut self.missed) {
+            self.resume_all();
+        }
+    }
+
+    /// The first of them.
+    pub fn resuming(&self) -> Option<u32> {
+        self.resuming.front().copied()
+    }
+
+    /// It has got all of it, or cannot get it now.
+    pub fn has_resumed(&mut self) {
+        let first = self.resuming.pop_front().and_then(|id| self.watchers.get_mut(&id));
+        if let Some(watcher) = first {
+            watcher.resumes = false;
+        }
     }
 
     /// The next note to be told, and whom.
@@ -357,6 +462,12 @@ impl Files {
     }
 }
 
+impl Watcher {
+    fn has_kept(&self) -> bool {
+        !self.kept.is_empty() || self.has_lost || self.has_ended
+    }
+}
+
 // What happens.
 impl Files {
     /// Reads what inotify says, and finds out what there is to tell: no more
@@ -367,16 +478,11 @@ impl Files {
             if self.told.len() >= AT_A_TIME {
                 return More::Now;
             }
-            if let Some(scan) = self.scans.pop_front() {
-                let mut scans = std::mem::take(&mut self.scans);
-                self.enter_or_tell(scan, &mut scans);
-                self.scans = scans;
-                left = left.saturating_sub(SCAN);
+            if !self.backlog.is_empty() {
+                left = left.saturating_sub(self.step());
                 continue;
             }
-            if self.renewing {
-                self.finish_renewals();
-            }
+            self.finish_renewals();
             if std::mem::take(&mut self.lost) {
                 self.take_overflow();
                 if self.lost {
@@ -385,11 +491,16 @@ impl Files {
                 }
                 continue;
             }
+            if self.claim_again(false) {
+                continue;
+            }
             left -= 1;
-            match self.queue.next(self.raw(), clock::now_ns()) {
+            self.since_claims += 1;
+            match self.next_raw() {
                 Next::One(note) => self.take(&note),
                 Next::Pair(from, to) => self.take_pair(&from, &to),
                 Next::At(time) => return More::At(time),
+                Next::None if self.claim_again(true) => {}
                 Next::None if self.unwatch_more() => return More::Now,
                 Next::None => return More::Nothing,
             }
@@ -397,15 +508,27 @@ impl Files {
         More::Now
     }
 
+    fn read_ahead(&mut self) {
+        let inotify = self.raw();
+        self.queue.read_ahead(inotify, clock::now_ns());
+    }
+
+    /// Whether inotify has said nothing that was not dealt with.
+    fn is_drained(&self) -> bool {
+        self.queue.is_empty() && file::readable(self.raw()) == Ok(0)
+    }
+
+    fn next_raw(&mut self) -> Next {
+        let inotify = self.raw();
+        let Self { queue, watches, watchers, .. } = self;
+        queue.next(inotify, clock::now_ns(), |queue, from, end| {
+            moves::is_settled((watches, watchers), queue, from, end)
+        })
+    }
+
     /// Where inotify's queue ends now.
     fn end_of_queue(&self) -> u64 {
         self.queue.end(self.raw())
-    }
-
-    /// Has a file watched for these bits, too; its watch's number.
-    fn watch(&self, path: &[u8], mask: u32) -> Result<i32, Errno> {
-        let path = CStr::from_bytes_with_nul(path).map_err(|_| Errno::ENOENT)?;
-        inotify::watch_path(self.raw(), path, mask | libc::IN_MASK_ADD)
     }
 }
 

@@ -2,8 +2,8 @@
 //! the trees.
 
 use super::queue::Raw;
-use super::tree::Scan;
-use super::{ENTERED, ERROR, Files, MOVED, Note, User};
+use super::watches::User;
+use super::{ENTERED, ENTRIES, ERROR, Files, MOVED, Note};
 use crate::errno::Errno;
 use crate::util::alloc::{TryDeque, TryVec};
 
@@ -77,15 +77,19 @@ impl Files {
         }
     }
 
-    /// A directory could not be watched, or not be read.
-    pub(super) fn tell_failure(&mut self, scan: &Scan, errno: Errno) {
-        let told = Told::entry(ERROR, scan.parent, &scan.name);
-        self.tell(scan.watcher, Told { errno: Some(errno), ..told });
+    /// A directory, or this entry of it, could not be watched, or not be read.
+    pub(super) fn tell_failure(&mut self, id: u32, watch: i32, name: &[u8], errno: Errno) {
+        self.tell(id, Told { errno: Some(errno), ..Told::entry(ERROR, watch, name) });
     }
 
     /// Nothing more will be told.
     pub(super) fn tell_end(&mut self, id: u32) {
-        self.detach(id);
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        let root = std::mem::replace(&mut watcher.root, -1);
+        self.end_renewal(id);
+        self.claims.retain(|scan| scan.watcher != id);
+        self.backlog.drop_watcher(id);
+        self.forget(id, root);
         self.tell(id, Told::entry(libc::IN_IGNORED, -1, b""));
     }
 }
@@ -102,19 +106,15 @@ impl Files {
 
     /// A rename, both of whose directories are watched.
     pub(super) fn take_pair(&mut self, from: &Raw, to: &Raw) {
-        let hears = |files: &Self, note: &Raw, id: u32| {
-            let watch = files.watches.get(&note.watch);
-            watch.is_some_and(|watch| watch.users.iter().any(|user| user.watcher == id))
-        };
         self.for_users(from, |files, id| {
-            if hears(files, to, id) {
+            if files.is_user(id, to.watch) {
                 files.take_move(id, from, to)
             } else {
                 files.take_for(id, from)
             }
         });
         self.for_users(to, |files, id| {
-            if !hears(files, from, id) {
+            if !files.is_user(id, from.watch) {
                 files.take_for(id, to);
             }
         });
@@ -125,7 +125,7 @@ impl Files {
         let Some(watch) = self.watches.get(&note.watch) else { return };
         let mut users: Vec<User> = Vec::new();
         let hears = |user: &User| note.end > user.since;
-        if users.try_extend(watch.users.iter().copied().filter(hears)).is_err() {
+        if users.try_extend(watch.users().copied().filter(hears)).is_err() {
             self.lost = true;
             return;
         }
@@ -154,18 +154,23 @@ impl Files {
         if !watcher.recursive {
             return self.tell(id, told);
         }
-        let arrives = note.mask & ENTERED != 0;
-        let gone = note.mask & (libc::IN_DELETE | libc::IN_MOVED_FROM) != 0;
-        if (arrives || gone) && watcher.was_seen(note.watch, &note.name, note.end, arrives) {
-            return;
+        if note.mask & ENTRIES == 0 {
+            return self.tell(id, told);
         }
+        let displaced = watcher.take_displaced(note.watch, &note.name);
         self.tell(id, told);
-        if note.is_directory() && arrives {
-            self.arrive(id, Place::of(note));
-        } else if note.is_directory() && note.mask & libc::IN_MOVED_FROM != 0 {
-            self.lose(id, Place::of(note));
-        } else if note.is_directory() && gone {
-            self.bury(id, Place::of(note));
+        if note.is_directory() {
+            self.take_directory(id, note, displaced);
+        }
+    }
+
+    /// A directory came into another one, or went.
+    fn take_directory(&mut self, id: u32, note: &Raw, displaced: Option<i32>) {
+        let place = Place::of(note);
+        match note.mask {
+            mask if mask & ENTERED != 0 => self.arrive(id, place),
+            mask if mask & libc::IN_MOVED_FROM != 0 => self.lose(id, place, displaced),
+            _ => self.bury(id, place),
         }
     }
 
@@ -173,8 +178,8 @@ impl Files {
     /// of it.
     fn take_move(&mut self, id: u32, from: &Raw, to: &Raw) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
-        watcher.was_seen(from.watch, &from.name, from.end, false);
-        watcher.was_seen(to.watch, &to.name, to.end, false);
+        let displaced = watcher.take_displaced(from.watch, &from.name);
+        watcher.take_displaced(to.watch, &to.name);
         let recursive = watcher.recursive;
         let (before, at) = ((from.watch, &*from.name), (to.watch, &*to.name));
         let both = Told::entry(from.mask | to.mask, at.0, at.1);
@@ -182,7 +187,7 @@ impl Files {
         let told = if asked == libc::IN_MOVED_FROM { Told { at: before, ..both } } else { both };
         self.tell(id, Told { before: Some(before), ..told });
         if recursive && to.is_directory() {
-            self.follow(id, Place::of(from), Place::of(to));
+            self.follow(id, Place::of(from), Place::of(to), displaced);
         }
     }
 
@@ -197,7 +202,7 @@ impl Files {
     /// A watch is gone: its file was deleted, or unmounted.
     fn take_end(&mut self, number: i32) {
         let Some(watch) = self.watches.remove(&number) else { return };
-        for user in watch.users {
+        for user in watch.users() {
             let root = self.watchers.get(&user.watcher).map(|watcher| watcher.root);
             if root == Some(number) {
                 self.tell_end(user.watcher);

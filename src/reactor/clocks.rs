@@ -6,6 +6,7 @@
 use super::core::Core;
 use super::desk::{CLOCKS, Desk, REAL_TIME};
 use super::own_fds::OwnFd;
+use super::revive::give_up;
 use super::timers::Nodes;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
@@ -123,8 +124,8 @@ impl Core {
         Ok(())
     }
 
-    /// Makes the timers of the clocks anew, in a forked child.
-    pub fn revive_clocks(&mut self, epoll: RawFd) -> Result<()> {
+    /// New timers of the clocks that have one, for a forked child.
+    pub fn fresh_clocks(&mut self, epoll: RawFd) -> Result<[Option<Fd>; CLOCKS]> {
         let mut fresh = [const { None }; CLOCKS];
         for (index, fresh) in fresh.iter_mut().enumerate() {
             if self.timers.clock(index).fd.is_some() {
@@ -133,16 +134,18 @@ impl Core {
                 *fresh = Some(fd);
             }
         }
+        Ok(fresh)
+    }
+
+    pub fn replace_clocks(&mut self, fresh: [Option<Fd>; CLOCKS], is_ours: bool) {
         for (index, fresh) in fresh.into_iter().enumerate() {
             let number = fresh.as_ref().map_or(-1, Fd::raw);
             self.fd_is_ours(OwnFd::Clock(index), number);
             let clock = self.timers.clock(index);
-            // The child may have closed it, and use the number for another.
-            std::mem::forget(std::mem::replace(&mut clock.fd, fresh));
+            give_up(std::mem::replace(&mut clock.fd, fresh), is_ours);
             clock.armed = NEVER;
             self.timers.due |= 1 << index;
         }
-        Ok(())
     }
 
     pub fn register_clock(&self, epoll: RawFd, clock: usize, fd: RawFd) -> Result<()> {

@@ -15,13 +15,13 @@ use super::record::{self, LIVE, Record};
 use super::running::Run;
 use super::watcher::Fresh;
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::files::{Files, More, Note, Request, Rest, Root};
+use crate::files::{Files, LATER_NS, More, Note, Request, Rest, Root};
 use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
+use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, inotify};
 use crate::table::{self, Kind};
 use crate::util::alloc::{TryDeque, TryMap};
-use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 /// The word of the inotify in the loop's epoll: after those of the clocks.
@@ -91,8 +91,6 @@ struct Shown {
 pub(super) struct FileState {
     files: Files,
     shown: Map<u64, Shown>,
-    /// Watchers that may be told again what was kept.
-    resume: VecDeque<u32>,
 }
 
 impl FileState {
@@ -136,29 +134,6 @@ impl FileState {
         ends
     }
 
-    /// A watcher may be told what was kept for it.
-    fn let_go_on(&mut self, id: u32) -> bool {
-        let waits = self.files.has_kept(id) && self.resume.try_reserve(1).is_ok();
-        if waits {
-            self.resume.push_back_reserved(id);
-        }
-        waits
-    }
-
-    /// Has those be told that something was lost for whom there was no memory
-    /// to say it; false: there is none yet.
-    fn resume_missed(&mut self) -> bool {
-        let Self { files, resume, .. } = self;
-        for id in files.keepers() {
-            if resume.try_reserve(1).is_err() {
-                return false;
-            }
-            resume.push_back_reserved(id);
-        }
-        self.files.missed_is_known();
-        true
-    }
-
     /// The name of an event, or the one that it was before a rename.
     pub fn name(&self, event: &Event, old: bool) -> Result<&[u8]> {
         match self.shown.get(&event.reserved) {
@@ -191,8 +166,8 @@ fn explain(errno: Errno, root: Root<'_>) -> Error {
     }
 }
 
-/// How many directories are read before the loop may look at its files.
-const IN_A_PIECE: usize = 64;
+/// How much of a tree is read before the loop may look at its files.
+const IN_A_PIECE: usize = 1024;
 
 /// Adds what is left of a tree, from another thread. The gate's lock is not
 /// held: the loop goes on.
@@ -267,18 +242,10 @@ impl Core {
         if self.files.bits & KEPT == 0 {
             return;
         }
-        let desk = self.desk;
-        let mut state = desk.files.lock();
-        let mut keepers = VecDeque::new();
-        for id in state.files.keepers() {
-            if keepers.try_reserve(1).is_ok() {
-                keepers.push_back_reserved(id);
-            }
-        }
-        self.files.bits &= !KEPT;
-        if !keepers.is_empty() {
-            self.files.bits |= DUE | KEPT;
-            state.resume = keepers;
+        if self.desk.files.lock().files.resume_all() {
+            self.files.bits |= DUE;
+        } else {
+            self.files.bits &= !KEPT;
         }
     }
 
@@ -286,16 +253,20 @@ impl Core {
     fn next_note(&mut self) -> Option<(Event, &'static Record)> {
         let desk = self.desk;
         let mut state = desk.files.lock();
-        if state.files.has_missed() && !state.resume_missed() {
-            self.files.bits |= DUE;
+        if state.shown.try_reserve(1).is_err() {
+            // Until there is memory for the names.
+            self.files.bits |= WAITS;
+            self.files.until = clock::now_ns().saturating_add(LATER_NS);
+            return None;
         }
-        while let Some(id) = state.resume.front().copied() {
+        state.files.resume_missed();
+        while let Some(id) = state.files.resuming() {
             if let Some(record) = self.listener(id)
                 && let Some(note) = state.files.next_kept(id)
             {
                 return Some((self.show(&mut state, id, record, note), record));
             }
-            state.resume.pop_front();
+            state.files.has_resumed();
         }
         while let Some((id, note)) = state.files.next_told() {
             match self.listener(id) {
@@ -305,7 +276,7 @@ impl Core {
                 listener => {
                     state.files.keep(id, note);
                     self.files.bits |= KEPT;
-                    if listener.is_some() && state.let_go_on(id) {
+                    if listener.is_some() && state.files.resume(id) {
                         self.files.bits |= DUE;
                     }
                 }
@@ -333,10 +304,9 @@ impl Core {
             self.count_liveness(record);
         }
         event.reserved = note.number;
-        if state.shown.try_reserve(1).is_ok() {
-            state.shown.insert_reserved(note.number, Shown { watcher: id, note, held: false });
-            self.files.bits |= SHOWN;
-        }
+        // There is room.
+        state.shown.insert_reserved(note.number, Shown { watcher: id, note, held: false });
+        self.files.bits |= SHOWN;
         event
     }
 
@@ -365,13 +335,15 @@ impl Core {
 
     /// An event is held for evloop_wait: each one, and its names with it.
     pub fn hold_note(&mut self, event: &Event) {
-        if let Some((_, record)) = live(event.watcher)
-            && self.held.try_reserve(1).is_ok()
-        {
-            record.set(HELD);
-            self.held.push_back_reserved(*event);
-            self.set_held(event, true);
+        let Some((_, record)) = live(event.watcher) else { return };
+        if self.held.try_reserve(1).is_err() {
+            // For the next evloop_wait.
+            self.put_back_note(event);
+            return;
         }
+        record.set(HELD);
+        self.held.push_back_reserved(*event);
+        self.set_held(event, true);
     }
 
     pub fn set_held(&mut self, event: &Event, held: bool) {
@@ -400,7 +372,7 @@ impl Core {
 
     /// A watcher is enabled, or not over its rate limit any more.
     pub fn resume_notes(&mut self, index: u32, record: &Record) {
-        if self.desk.files.lock().let_go_on(index) {
+        if self.desk.files.lock().files.resume(index) {
             self.files.bits |= DUE;
             // Its end may be among them: until that is told it is not dead.
             record.unset(DEAD);
@@ -455,7 +427,7 @@ impl Core {
             self.fd_is_ours(OwnFd::Inotify, inotify);
         }
         // What it was told before it was there.
-        state.let_go_on(index);
+        state.files.resume(index);
         // What could not be watched of a tree is to be told.
         self.files.bits |= DUE;
     }
@@ -468,7 +440,6 @@ impl Core {
         } else {
             state.files.remove(index);
         }
-        state.resume.retain(|id| *id != index);
         state.shown.retain(|_, shown| shown.watcher != index);
         if !told && state.close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
@@ -487,7 +458,7 @@ impl Core {
     }
 
     /// In a forked child: an inotify of its own, registered with its epoll.
-    pub fn fresh_inotify(&self, epoll: RawFd) -> Result<Option<crate::sys::fd::Fd>> {
+    pub fn fresh_inotify(&self, epoll: RawFd) -> Result<Option<Fd>> {
         if self.desk.files.lock().files.descriptor().is_none() {
             return Ok(None);
         }
@@ -496,15 +467,17 @@ impl Core {
         Ok(Some(inotify))
     }
 
-    pub fn revive_files(&mut self, inotify: Option<crate::sys::fd::Fd>) {
-        let Some(inotify) = inotify else { return };
-        self.fd_is_ours(OwnFd::Inotify, inotify.raw());
+    /// If this fails it can be called again, with another inotify.
+    pub fn revive_files(&mut self, inotify: Option<Fd>) -> Result<()> {
+        let Some(inotify) = inotify else { return Ok(()) };
         self.files.bits |= DUE;
         let desk = self.desk;
-        desk.files.lock().files.revive(inotify);
-        if desk.files.lock().close_if_empty(self.epoll()) {
+        let mut state = desk.files.lock();
+        state.files.revive(inotify)?;
+        if state.close_if_empty(self.epoll()) {
             self.files = Outlook::nothing();
             desk.own.set(OwnFd::Inotify, -1);
         }
+        Ok(())
     }
 }

@@ -20,6 +20,7 @@ use crate::sys::{epoll, fork};
 use crate::table::{self, Kind};
 use crate::util::alloc::TryMap;
 use crate::waiters::{Listener, Watchable};
+use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 
 /// What a watcher watches. Dropped when the watcher is closed, after its
@@ -58,9 +59,10 @@ pub(crate) trait Watched: Send {
         false
     }
 
-    /// In a forked child. ENOMEM: it can be tried again. With another error
-    /// the watcher fails, and this is dropped: it must not close what has its
-    /// descriptor's number and may be another file by now.
+    /// In a forked child. Where something is short it can be tried again. With
+    /// another error the watcher is told that, and this is dropped: it must
+    /// not close what has its descriptor's number and may be another file by
+    /// now.
     fn revive(&mut self) -> std::result::Result<(), Errno>;
 
     /// Of a loop whose memory has to stay: gives back its descriptor.
@@ -102,6 +104,16 @@ struct Held {
     object: Box<dyn Watchable>,
     of_loop: i64,
     epoch: fork::Epoch,
+}
+
+impl Held {
+    /// In a forked child, where all pins are forgotten: frees its memory, and
+    /// nothing else.
+    fn forget(self) {
+        let object = Box::into_raw(self.object) as *mut ManuallyDrop<dyn Watchable>;
+        // SAFETY: of a box, with the same layout; what is in it is not dropped.
+        drop(unsafe { Box::from_raw(object) });
+    }
 }
 
 /// What a watcher watches, and which watcher.
@@ -153,12 +165,13 @@ impl Watched for Object {
         // It may have been done by an attempt that failed later.
         let inherited = |held: &mut Held| held.epoch != fork::current();
         let Some(before) = self.pinned.take_if(inherited) else { return Ok(()) };
-        if let Err(error) = self.begin(before.of_loop) {
-            self.pinned = Some(before);
-            return if error.errno == Errno::ENOMEM { Err(error.errno) } else { Ok(()) };
+        match self.begin(before.of_loop) {
+            Ok(()) => before.forget(),
+            Err(error) => {
+                self.pinned = Some(before);
+                return if error.errno.is_shortage() { Err(error.errno) } else { Ok(()) };
+            }
         }
-        // It was forgotten in the fork, as all pins were.
-        std::mem::forget(before);
         Ok(())
     }
 
@@ -265,8 +278,8 @@ impl Core {
         let mut result = Ok(());
         objects.retain(|index, watched| match watched.revive() {
             Ok(()) => true,
-            Err(Errno::ENOMEM) => {
-                result = Err(Errno::ENOMEM.into());
+            Err(errno) if errno.is_shortage() => {
+                result = Err(errno.into());
                 true
             }
             Err(errno) => {

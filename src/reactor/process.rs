@@ -150,7 +150,7 @@ impl Watched for Process {
     }
 
     fn revive(&mut self) -> std::result::Result<(), Errno> {
-        if pidfd::is_of(self.pidfd.raw(), self.pid) {
+        if pidfd::is_of(self.pidfd.raw(), self.pid)? {
             return Ok(());
         }
         self.pidfd.disown();
@@ -158,7 +158,7 @@ impl Watched for Process {
     }
 
     fn abandon(&self) {
-        if pidfd::is_of(self.pidfd.raw(), self.pid) {
+        if pidfd::is_of(self.pidfd.raw(), self.pid) == Ok(true) {
             self.pidfd.abandon();
         }
     }

@@ -1,8 +1,11 @@
-//! A loop in a forked child: everything is made again that is shared with the
-//! parent process.
+//! A loop's copy in a forked child: what it shares with the parent process is
+//! made again.
+//!
+//! Every step can be done again, and descriptors of an attempt that failed
+//! are closed by the next one: until all succeed the loop stays the parent's.
 
 use super::core::{Core, INTERNAL, woken_by};
-use super::desk::{self, Gate};
+use super::desk::{CLOCKS, Gate, UNKNOWN};
 use super::lease::Locked;
 use super::own_fds::OwnFd;
 use super::record::{CLOSING, Record};
@@ -11,19 +14,35 @@ use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd, fork};
 
+/// The loop's own descriptors, made for a child. Dropped they are closed.
+struct Fresh {
+    eventfd: Fd,
+    epoll: Fd,
+    outer: Option<Fd>,
+    clocks: [Option<Fd>; CLOCKS],
+    signalfd: Option<Fd>,
+    inotify: Option<Fd>,
+}
+
+/// A descriptor that is not used any more. `is_ours`: this process has made
+/// it; else the child may have closed it, and use its number for another.
+pub(super) fn give_up(fd: Option<Fd>, is_ours: bool) {
+    if !is_ours {
+        std::mem::forget(fd);
+    }
+}
+
 impl Core {
-    /// Makes everything again that is shared with the parent process. With an
-    /// error it can be called again, and goes on with what is left.
+    /// Makes everything again that is shared with the parent process. If this
+    /// fails nothing is lost, and it can be tried again.
     pub fn revive(&mut self, gate: &mut Locked<Gate>) -> Result<()> {
-        if self.made_in != fork::current() {
-            self.revive_descriptors()?;
-        }
-        let inotify = self.fresh_inotify(self.epoll())?;
+        let fresh = self.fresh_descriptors()?;
+        let inotify = self.adopt_descriptors(fresh);
         self.in_callback = gate.running;
         if !gate.running {
             self.current = 0;
             self.collecting = false;
-            self.desk.time.store(desk::UNKNOWN, Relaxed);
+            self.desk.time.store(UNKNOWN, Relaxed);
             self.settle();
         }
         self.receive(gate);
@@ -33,12 +52,12 @@ impl Core {
         self.revive_objects()?;
         self.register_all(self.epoll())?;
         self.all_are_registered();
-        self.revive_signals();
-        self.revive_files(inotify);
-        Ok(())
+        self.revive_signals()?;
+        self.revive_files(inotify)
     }
 
-    /// Watchers that a thread of the parent's was about to close.
+    /// Watchers that were closed in the child before, or that a thread of the
+    /// parent's was about to close.
     fn finish_closing(&mut self) {
         let mut place = usize::MAX;
         let is_closed = |record: &Record| record.state() == CLOSING && !record.is_sent();
@@ -48,30 +67,43 @@ impl Core {
         }
     }
 
-    /// The loop's own descriptors.
-    fn revive_descriptors(&mut self) -> Result<()> {
+    fn fresh_descriptors(&mut self) -> Result<Fresh> {
         let eventfd = eventfd::create(1)?;
-        let fresh = woken_by(&eventfd)?;
+        let epoll = woken_by(&eventfd)?;
         let outer = match &self.outer {
             Some(_) => {
                 let outer = epoll::create()?;
-                epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
+                epoll::add(outer.raw(), epoll.raw(), libc::EPOLLIN as u32, INTERNAL)?;
                 Some(outer)
             }
             None => None,
         };
-        self.revive_clocks(fresh.raw())?;
-        self.fd_is_ours(OwnFd::Eventfd, eventfd.raw());
-        self.fd_is_ours(OwnFd::Epoll, fresh.raw());
-        self.fd_is_ours(OwnFd::Outer, outer.as_ref().map_or(-1, Fd::raw));
-        let old = (
-            std::mem::replace(&mut self.epoll, fresh),
-            std::mem::replace(&mut self.eventfd, eventfd),
-            std::mem::replace(&mut self.outer, outer),
-        );
-        // The child may have closed them, and use the numbers for others.
-        std::mem::forget(old);
+        let clocks = self.fresh_clocks(epoll.raw())?;
+        let signalfd = self.fresh_signalfd(epoll.raw())?;
+        let inotify = self.fresh_inotify(epoll.raw())?;
+        Ok(Fresh { eventfd, epoll, outer, clocks, signalfd, inotify })
+    }
+
+    /// Puts new descriptors in the place of the old ones; the inotify, which
+    /// is not used yet.
+    fn adopt_descriptors(&mut self, fresh: Fresh) -> Option<Fd> {
+        let Fresh { eventfd, epoll, outer, clocks, signalfd, inotify } = fresh;
+        let is_ours = self.made_in == fork::current();
+        for (which, fd) in [
+            (OwnFd::Eventfd, Some(&eventfd)),
+            (OwnFd::Epoll, Some(&epoll)),
+            (OwnFd::Outer, outer.as_ref()),
+            (OwnFd::Signalfd, signalfd.as_ref()),
+            (OwnFd::Inotify, inotify.as_ref()),
+        ] {
+            self.fd_is_ours(which, fd.map_or(-1, Fd::raw));
+        }
+        give_up(Some(std::mem::replace(&mut self.epoll, epoll)), is_ours);
+        give_up(Some(std::mem::replace(&mut self.eventfd, eventfd)), is_ours);
+        give_up(std::mem::replace(&mut self.outer, outer), is_ours);
+        give_up(self.replace_signalfd(signalfd), is_ours);
+        self.replace_clocks(clocks, is_ours);
         self.made_in = fork::current();
-        Ok(())
+        inotify
     }
 }

@@ -355,46 +355,42 @@ impl Core {
         }
     }
 
-    /// In a forked child, which nobody has told of a signal yet; with another
-    /// epoll.
-    pub fn revive_signals(&mut self) {
-        let handle = self.desk.handle();
+    /// A new signalfd, for a forked child, if there is one.
+    pub fn fresh_signalfd(&self, epoll: RawFd) -> Result<Option<Fd>> {
         let mask = self.signals.mask();
-        // The child may have closed it, and use the number for another.
-        std::mem::forget(self.signals.signalfd.take());
-        self.desk.own.set(OwnFd::Signalfd, -1);
-        let mut result = Ok(());
-        if mask != 0 {
-            result = self.watch_blocked_anew(mask);
+        if mask == 0 {
+            return Ok(None);
         }
+        let fresh = signal::descriptor(mask)?;
+        register_signalfd(epoll, fresh.raw())?;
+        Ok(Some(fresh))
+    }
+
+    pub fn replace_signalfd(&mut self, fresh: Option<Fd>) -> Option<Fd> {
+        std::mem::replace(&mut self.signals.signalfd, fresh)
+    }
+
+    /// In a forked child, to which no signal was delivered yet.
+    pub fn revive_signals(&mut self) -> Result<()> {
+        let handle = self.desk.handle();
         // All of them first: what is left of the parent's is used again.
         for watch in &mut self.signals.list {
             watch.forget();
         }
-        let mut failed = Vec::new();
-        for watch in &mut self.signals.list {
-            let result = match watch.way {
-                Way::Blocked => result,
-                Way::Handler(_) => watch.subscribe_anew(handle),
-            };
-            if let Err(errno) = result
-                && failed.try_reserve(1).is_ok()
-            {
-                failed.push_reserved((watch.index, errno));
+        for place in 0..self.signals.list.len() {
+            let watch = self.signals.list.get_mut(place).filter(|watch| !watch.is_blocked());
+            let Some(watch) = watch else { continue };
+            let index = watch.index;
+            match watch.subscribe_anew(handle) {
+                Ok(()) => {}
+                Err(errno) if errno.is_shortage() => return Err(errno.into()),
+                Err(errno) => {
+                    if let Some(record) = record::get(index) {
+                        self.fail(record.handle(Kind::Watcher, index), errno);
+                    }
+                }
             }
         }
-        for (index, errno) in failed {
-            if let Some(record) = record::get(index) {
-                self.fail(record.handle(Kind::Watcher, index), errno);
-            }
-        }
-    }
-
-    fn watch_blocked_anew(&mut self, mask: Mask) -> std::result::Result<(), Errno> {
-        let fresh = signal::descriptor(mask)?;
-        register_signalfd(self.epoll(), fresh.raw()).map_err(|error| error.errno)?;
-        self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
-        self.signals.signalfd = Some(fresh);
         Ok(())
     }
 }

@@ -79,12 +79,17 @@ pub(crate) fn wait(pidfd: RawFd, how: c_int) -> Result<Option<(c_int, Usage)>, E
 }
 
 /// Whether a number still is the pidfd of this process, which may have ended.
-pub(crate) fn is_of(fd: RawFd, pid: i32) -> bool {
+/// An error only where something is short.
+pub(crate) fn is_of(fd: RawFd, pid: i32) -> Result<bool, Errno> {
     let mut buffer = [0; 512];
-    let Ok(lines) = super::file::info(fd, &mut buffer) else { return false };
+    let lines = match super::file::info(fd, &mut buffer) {
+        Ok(lines) => lines,
+        Err(errno) if errno.is_shortage() => return Err(errno),
+        Err(_) => return Ok(false),
+    };
     let told = super::file::field(lines, "Pid:").and_then(|told| told.parse::<i32>().ok());
     // Of one that was waited for, the number is not told any more.
-    told.is_some_and(|told| told == pid || told == -1)
+    Ok(told.is_some_and(|told| told == pid || told == -1))
 }
 
 /// The beginning of the kernel's structure.

@@ -33,7 +33,8 @@ ENOSYS, EMFILE = 38, 24
 
 # These set limits to the address space, of which these tools need much
 # themselves, or have a malloc() of their own, as the tools do.
-NOT_UNDER_TOOLS = ("test_loop_memory", "test_faults", "test_loop_faults", "test_loop_denied")
+NOT_UNDER_TOOLS = ("test_loop_memory", "test_faults", "test_loop_faults", "test_loop_denied",
+                   "test_loop_file_memory")
 
 
 # valgrind 3.19 does not know pidfd_open(2), and says ENOSYS.

@@ -1,0 +1,172 @@
+//! What becomes of a tree's directories by what inotify reports: in its order,
+//! whatever has their names by now.
+
+use super::notes::Place;
+use super::queue::{Queue, Raw};
+use super::tree::About;
+use super::watches::Watch;
+use super::{Files, Watcher, join};
+use crate::errno::Errno;
+use crate::hash::Map;
+
+/// Which directory a rename moved.
+enum Mover {
+    This(i32),
+    /// That one, or one that had the name before.
+    Unsure(i32),
+    /// One that is not watched.
+    Unknown,
+}
+
+/// Whether it is known which directory a rename moved, of those that it may
+/// have moved for some watcher.
+pub(super) fn is_settled(
+    (watches, watchers): (&Map<i32, Watch>, &Map<u32, Watcher>),
+    queue: &Queue,
+    from: &Raw,
+    end: u64,
+) -> bool {
+    let Some(watch) = watches.get(&from.watch).filter(|_| from.is_directory()) else { return true };
+    let (mut is_settled, mut last) = (true, -1);
+    for watcher in watch.users().filter_map(|user| watchers.get(&user.watcher)) {
+        // Mostly it is the same one for all.
+        for mover in watcher.may_have_moved(from) {
+            if std::mem::replace(&mut last, mover) == mover {
+                continue;
+            }
+            match queue.has_moved(mover, from.watch, end) {
+                Some(true) => return true,
+                known => is_settled &= known.is_some(),
+            }
+        }
+    }
+    is_settled
+}
+
+impl Files {
+    /// Which of the watched directories a rename moved out of its place; the
+    /// events of its halves end at `end`.
+    fn mover(&self, id: u32, from: Place<'_>, displaced: Option<i32>, end: u64) -> Mover {
+        let Some(watcher) = self.watchers.get(&id) else { return Mover::Unknown };
+        let has_moved = |watch: &i32| self.queue.has_moved(*watch, from.watch, end) == Some(true);
+        match watcher.about(from.watch, from.name, from.end) {
+            About::This(child) | About::Unsure(child) if has_moved(&child) => Mover::This(child),
+            about => match (displaced.filter(has_moved), about) {
+                (Some(displaced), _) => Mover::This(displaced),
+                (None, About::Unsure(child)) => Mover::Unsure(child),
+                // The directory that has the name got it when another lost it.
+                (None, _) => Mover::Unknown,
+            },
+        }
+    }
+
+    /// A directory was moved inside the tree. What is known of names follows
+    /// inotify's order, whatever has those names by now.
+    pub(super) fn follow(
+        &mut self,
+        id: u32,
+        from: Place<'_>,
+        to: Place<'_>,
+        displaced: Option<i32>,
+    ) {
+        match self.mover(id, from, displaced, to.end) {
+            Mover::This(child) => {
+                if let Some(watcher) = self.watchers.get_mut(&id) {
+                    watcher.unlink(child);
+                }
+                self.make_way(id, to);
+                if self.relink(id, child, to).is_err() {
+                    self.forget(id, child);
+                    self.scan(id, to.watch, to.name);
+                }
+            }
+            Mover::Unsure(child) => {
+                self.forget(id, child);
+                self.scan(id, from.watch, from.name);
+                self.arrive(id, to);
+            }
+            Mover::Unknown => self.arrive(id, to),
+        }
+        self.has_moved = true;
+    }
+
+    /// A name becomes another directory's. If one that has it was found there
+    /// later, inotify will tell how it came there.
+    fn make_way(&mut self, id: u32, to: Place<'_>) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        match (watcher.about(to.watch, to.name, to.end), watcher.child(to.watch, to.name)) {
+            (About::This(child), _) => watcher.displace(to.watch, child),
+            (_, Some(child)) => self.forget(id, child),
+            (_, None) => {}
+        }
+    }
+
+    fn relink(&mut self, id: u32, watch: i32, to: Place<'_>) -> Result<(), Errno> {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
+        watcher.link(watch, to.watch, to.name)?;
+        if let Some(node) = watcher.nodes.get_mut(&watch) {
+            (node.since, node.sure) = (to.end, to.end);
+        }
+        Ok(())
+    }
+
+    /// A directory of a tree was moved out of it.
+    pub(super) fn lose(&mut self, id: u32, from: Place<'_>, displaced: Option<i32>) {
+        match self.mover(id, from, displaced, from.end) {
+            Mover::This(child) => self.forget(id, child),
+            Mover::Unsure(child) => {
+                self.forget(id, child);
+                self.scan(id, from.watch, from.name);
+            }
+            Mover::Unknown => {}
+        }
+        self.has_moved = true;
+    }
+
+    /// One is new. If it replaced another, that was empty, and its watch may
+    /// go later; or it was exchanged for it.
+    pub(super) fn arrive(&mut self, id: u32, at: Place<'_>) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        match watcher.about(at.watch, at.name, at.end) {
+            About::This(child) => watcher.displace(at.watch, child),
+            About::Unsure(child) => self.forget(id, child),
+            About::Another => {}
+        }
+        self.scan(id, at.watch, at.name);
+    }
+
+    /// One was deleted. Its watch may go later, when nobody has it open; its
+    /// name is free.
+    pub(super) fn bury(&mut self, id: u32, at: Place<'_>) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        match watcher.about(at.watch, at.name, at.end) {
+            About::This(child) => watcher.unlink(child),
+            About::Unsure(child) => {
+                self.forget(id, child);
+                self.scan(id, at.watch, at.name);
+            }
+            About::Another => {}
+        }
+    }
+
+    /// The watch of a directory is gone. If a file system was unmounted, there
+    /// is another directory beneath.
+    pub(super) fn forget_ended(&mut self, id: u32, watch: i32) {
+        let node = self.watchers.get(&id).and_then(|watcher| watcher.nodes.get(&watch));
+        let beneath =
+            node.filter(|node| node.is_unmounted).map(|node| (node.parent, join(&node.name, b"")));
+        self.forget(id, watch);
+        match beneath {
+            Some((parent, Ok(name))) => self.scan(id, parent, &name),
+            Some((_, Err(_))) => self.lost = true,
+            None => {}
+        }
+    }
+
+    pub(super) fn note_unmount(&mut self, id: u32, watch: i32) {
+        let watcher = self.watchers.get_mut(&id);
+        if let Some(node) = watcher.and_then(|watcher| watcher.nodes.get_mut(&watch)) {
+            node.is_unmounted = true;
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Finding the directories of a tree: each is watched first and read then, so
+//! that what comes into it in between is found, or reported by inotify.
+//!
+//! A directory may have any number of entries, which others decide. So it is
+//! read a piece at a time, and of its files nothing is kept. Which of them
+//! inotify will report as new is known by what it has queued.
+
+use super::notes::Told;
+use super::open::{Identity, c_str, is_gone, terminated};
+use super::queue::Queue;
+use super::{AT_A_TIME, ENTERED, ENTRIES, Files, join};
+use crate::errno::Errno;
+use crate::hash::Map;
+use crate::sys::directory::{self, Entry, Room, To};
+use crate::sys::fd::Fd;
+use crate::util::alloc::{TryDeque, TryMap};
+use std::collections::VecDeque;
+use std::ffi::CStr;
+
+/// Directories that wait for inotify to report renames; more are as if it had
+/// lost something.
+const MOST_CLAIMS: usize = 8192;
+
+/// What an entry of a directory costs that is one itself, in notes' time, and
+/// what anything else does that is to be opened.
+const ENTER: usize = 4;
+const OPEN: usize = 8;
+
+/// Something to be done for a tree.
+pub(super) struct Scan {
+    pub watcher: u32,
+    /// What is in the directory is reported as new.
+    pub tells: bool,
+    pub step: Step,
+}
+
+pub(super) enum Step {
+    /// A directory is to be watched, which has this name in another one.
+    Enter(i32, Box<[u8]>),
+    /// One that is watched is to be read.
+    Read(i32),
+    /// More of what was taken out of the tree is to be forgotten.
+    Forget,
+}
+
+/// A directory that is being read.
+struct Reading {
+    watcher: u32,
+    tells: bool,
+    watch: i32,
+    directory: Fd,
+    /// What inotify has queued of its entries, up to this place: whether the
+    /// first of that is that they are new.
+    reported: Map<Box<[u8]>, bool>,
+    until: u64,
+    /// Some of its entries were reported as new.
+    has_begun: bool,
+}
+
+impl Reading {
+    /// Whether inotify reports an entry as new first.
+    fn arrives(&self, name: &[u8]) -> bool {
+        self.reported.get(name).copied().unwrap_or_default()
+    }
+
+    /// Finds what inotify has queued of it since.
+    fn look_at(&mut self, queue: &Queue) -> Result<(), Errno> {
+        for note in queue.behind(self.until) {
+            self.until = note.end;
+            if note.watch != self.watch || note.mask & ENTRIES == 0 {
+                continue;
+            }
+            if !self.reported.contains_key(&note.name) {
+                self.reported.try_put(join(&note.name, b"")?, note.mask & ENTERED != 0)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is yet to be done for trees.
+#[derive(Default)]
+pub(super) struct Backlog {
+    scans: VecDeque<Scan>,
+    reading: Option<Reading>,
+    /// Of a tree that is added, or watched again after a fork: where
+    /// something is short none of it is watched.
+    is_strict: bool,
+    failure: Option<Errno>,
+}
+
+impl Backlog {
+    pub fn strict() -> Self {
+        Self { is_strict: true, ..Self::default() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.scans.is_empty() && self.reading.is_none()
+    }
+
+    pub fn failure(&self) -> Option<Errno> {
+        self.failure
+    }
+
+    pub fn push(&mut self, scan: Scan) -> Result<(), Errno> {
+        Ok(self.scans.try_push_back(scan)?)
+    }
+
+    /// Has directories of this watcher be forgotten before all else; false:
+    /// there is no memory to note that.
+    pub fn forget_first(&mut self, id: u32) -> bool {
+        let has_room = self.scans.try_reserve(1).is_ok();
+        if has_room {
+            self.scans.push_front_reserved(Scan { watcher: id, tells: false, step: Step::Forget });
+        }
+        has_room
+    }
+
+    /// Nothing is to be found for this watcher any more.
+    pub fn drop_watcher(&mut self, id: u32) {
+        self.scans.retain(|scan| scan.watcher != id || matches!(scan.step, Step::Forget));
+        self.reading.take_if(|reading| reading.watcher == id);
+    }
+
+    /// In a forked child, which may have closed what is being read, and use
+    /// its number for another.
+    pub fn abandon(&mut self) {
+        std::mem::forget(self.reading.take());
+        *self = Self::default();
+    }
+}
+
+// What is done.
+impl Files {
+    /// Does a part of what there is to do; what that took, in notes' time.
+    pub(super) fn step(&mut self) -> usize {
+        let is_first = |scan: &Scan| matches!(scan.step, Step::Forget);
+        if !self.backlog.scans.front().is_some_and(is_first)
+            && let Some(reading) = self.backlog.reading.take()
+        {
+            return OPEN + self.read_on(reading);
+        }
+        let Some(scan) = self.backlog.scans.pop_front() else { return 0 };
+        let done = match &scan.step {
+            Step::Enter(parent, name) => self.enter(&scan, *parent, name),
+            Step::Read(watch) => self.begin_reading(&scan, *watch),
+            Step::Forget => {
+                if self.forget_more(scan.watcher) && !self.backlog.forget_first(scan.watcher) {
+                    while self.forget_more(scan.watcher) {}
+                }
+                return AT_A_TIME / 8;
+            }
+        };
+        if let Err(errno) = done {
+            self.fail_scan(scan, errno);
+        }
+        OPEN
+    }
+
+    fn enter(&mut self, scan: &Scan, parent: i32, name: &[u8]) -> Result<(), Errno> {
+        let Some(watcher) = self.watchers.get(&scan.watcher) else { return Ok(()) };
+        // Should another one have the name by now, inotify will say so when
+        // it has said what became of the one that is known.
+        if !watcher.nodes.contains_key(&parent) || watcher.child(parent, name).is_some() {
+            return Ok(());
+        }
+        let above = watcher.open_directory(parent, To::Find)?;
+        let name = terminated(name)?;
+        self.enter_from(&above, (scan.watcher, scan.tells), parent, c_str(&name)?)
+    }
+
+    /// Watches an entry of an open directory, which is one itself.
+    fn enter_from(
+        &mut self,
+        above: &Fd,
+        (id, tells): (u32, bool),
+        parent: i32,
+        c_name: &CStr,
+    ) -> Result<(), Errno> {
+        let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
+        let name = c_name.to_bytes();
+        let path = watcher.full_path(parent, name)?;
+        let since = self.end_of_queue();
+        let found = directory::open_entry(above.raw(), c_name, To::Find)?;
+        let identity = Identity::of(&found)?;
+        let mut number = self.join_directory(id, &found, c_str(&path)?, libc::IN_DONT_FOLLOW)?;
+        if self.is_known(id, number) {
+            if !self.is_stale(id, number) {
+                // It was moved, which inotify has yet to report; or it has
+                // two places, by a mount.
+                let step = Step::Enter(parent, join(name, b"")?);
+                self.claim(Scan { watcher: id, tells, step });
+                return Ok(());
+            }
+            self.forget(id, number);
+            number = self.join_directory(id, &found, c_str(&path)?, libc::IN_DONT_FOLLOW)?;
+        }
+        self.insert(id, number, (parent, name), (since, identity))?;
+        self.read_later(id, number, tells)
+    }
+
+    pub(super) fn is_known(&self, id: u32, number: i32) -> bool {
+        self.watchers.get(&id).is_some_and(|watcher| watcher.nodes.contains_key(&number))
+    }
+
+    /// Whether a directory is not where it is known to be, and inotify has
+    /// nothing more to say about that.
+    fn is_stale(&self, id: u32, number: i32) -> bool {
+        self.is_in_place(id, number) == Ok(false) && self.is_drained()
+    }
+
+    pub(super) fn read_later(&mut self, id: u32, watch: i32, tells: bool) -> Result<(), Errno> {
+        let scan = Scan { watcher: id, tells, step: Step::Read(watch) };
+        self.backlog.push(scan).inspect_err(|_| self.forget(id, watch))
+    }
+
+    fn begin_reading(&mut self, scan: &Scan, watch: i32) -> Result<(), Errno> {
+        let Some(watcher) = self.watchers.get(&scan.watcher) else { return Ok(()) };
+        if !watcher.nodes.contains_key(&watch) {
+            return Ok(());
+        }
+        let directory = watcher.open_directory(watch, To::Read)?;
+        let (watcher, tells, reported) = (scan.watcher, scan.tells, Map::default());
+        let until = self.since(watcher, watch);
+        let has_begun = false;
+        let reading = Reading { watcher, tells, watch, directory, reported, until, has_begun };
+        self.backlog.reading = Some(reading);
+        Ok(())
+    }
+
+    /// Reads some more of a directory; what that took.
+    fn read_on(&mut self, mut reading: Reading) -> usize {
+        if !self.is_known(reading.watcher, reading.watch) {
+            return 0;
+        }
+        let mut room = Room::new();
+        let mut rest = match self.read_entries(&mut reading, &mut room) {
+            Ok([]) => return 0,
+            Ok(entries) => entries,
+            Err(errno) => {
+                self.stop_reading(&reading, errno);
+                return 0;
+            }
+        };
+        reading.has_begun = reading.tells;
+        let mut cost = 0;
+        while let Some((entry, after)) = directory::split(rest)
+            && self.backlog.failure.is_none()
+        {
+            rest = after;
+            cost += self.take_entry(&reading, &entry);
+        }
+        self.backlog.reading = Some(reading);
+        cost
+    }
+
+    fn read_entries<'a>(
+        &mut self,
+        reading: &mut Reading,
+        room: &'a mut Room,
+    ) -> Result<&'a [u8], Errno> {
+        let entries = match directory::read(&reading.directory, room) {
+            // It was deleted, for which it had to be empty.
+            Err(Errno::ENOENT) => return Ok(&[]),
+            read => read?,
+        };
+        // What inotify reports of these it has queued by now.
+        self.read_ahead();
+        reading.look_at(&self.queue)?;
+        // Had it been moved out of the tree before they came, they would be
+        // none of the tree's.
+        let is_reported = reading.tells && !entries.is_empty();
+        if is_reported && !self.is_in_place(reading.watcher, reading.watch)? {
+            return Err(Errno::ENOENT);
+        }
+        Ok(entries)
+    }
+
+    /// A directory that was being read cannot be read on. When it can it is
+    /// read from the beginning, but nothing is reported twice: what was not
+    /// yet is lost.
+    fn stop_reading(&mut self, reading: &Reading, errno: Errno) {
+        let Reading { watcher, watch, has_begun, .. } = *reading;
+        if has_begun && is_gone(errno) {
+            self.tell(watcher, Told::entry(libc::IN_Q_OVERFLOW, -1, b""));
+        }
+        let tells = reading.tells && !has_begun;
+        self.fail_scan(Scan { watcher, tells, step: Step::Read(watch) }, errno);
+    }
+
+    fn take_entry(&mut self, reading: &Reading, entry: &Entry<'_>) -> usize {
+        let Reading { watcher: id, tells, watch, .. } = *reading;
+        let name = entry.name.to_bytes();
+        // What came while it is read is reported, and watched, in its turn.
+        if entry.is_dots() || reading.arrives(name) {
+            return 0;
+        }
+        let is_directory = entry.is_directory(&reading.directory);
+        if tells {
+            let kind = if is_directory { libc::IN_ISDIR } else { 0 };
+            self.tell(id, Told::entry(libc::IN_CREATE | kind, watch, name));
+        }
+        let is_there =
+            || self.watchers.get(&id).is_some_and(|one| one.child(watch, name).is_some());
+        if !is_directory || is_there() {
+            return usize::from(tells);
+        }
+        match self.enter_from(&reading.directory, (id, tells), watch, entry.name) {
+            // inotify will say what became of it.
+            Ok(()) => {}
+            Err(errno) if is_gone(errno) => {}
+            Err(errno) => self.fail_entry(id, watch, name, errno),
+        }
+        ENTER
+    }
+}
+
+// What cannot be done.
+impl Files {
+    fn fail_scan(&mut self, scan: Scan, errno: Errno) {
+        let id = scan.watcher;
+        if is_gone(errno) {
+            return self.lose_place(scan);
+        }
+        match scan.step {
+            Step::Forget => {}
+            Step::Enter(parent, name) => self.fail_entry(id, parent, &name, errno),
+            Step::Read(watch) if self.is_strict_about(errno) || self.is_strict_root(id, watch) => {
+                self.backlog.failure = Some(errno);
+            }
+            Step::Read(watch) => {
+                let was_before = self.read_as_before(id, watch);
+                self.tell_failure(id, watch, b"", errno);
+                if !was_before {
+                    self.forget(id, watch);
+                }
+            }
+        }
+    }
+
+    /// A directory in another one cannot be watched.
+    fn fail_entry(&mut self, id: u32, parent: i32, name: &[u8], errno: Errno) {
+        if self.is_strict_about(errno) {
+            self.backlog.failure = Some(errno);
+        } else if !self.enter_as_before(id, parent, name) {
+            self.tell_failure(id, parent, name, errno);
+        }
+    }
+
+    /// Whether it is the root of a tree that is added, which is read for that.
+    fn is_strict_root(&self, id: u32, watch: i32) -> bool {
+        let is_root = self.watchers.get(&id).is_some_and(|watcher| watcher.root == watch);
+        self.backlog.is_strict && is_root
+    }
+
+    fn is_strict_about(&self, errno: Errno) -> bool {
+        self.backlog.is_strict && errno.is_shortage()
+    }
+
+    /// A directory is not where it is known to be: it is gone; or it, or one
+    /// that it lies in, was renamed, which inotify has yet to report; or the
+    /// path of the whole tree leads elsewhere.
+    fn lose_place(&mut self, scan: Scan) {
+        let id = scan.watcher;
+        if self.is_root_lost(id) {
+            if self.backlog.is_strict {
+                self.backlog.failure = Some(Errno::ENOENT);
+                return;
+            }
+            return self.tell_end(id);
+        }
+        match scan.step {
+            Step::Enter(parent, _) if self.is_in_place(id, parent) == Ok(true) => {}
+            _ => self.claim(scan),
+        }
+    }
+
+    /// A directory cannot be watched, or read, until inotify has reported what
+    /// became of another one.
+    fn claim(&mut self, scan: Scan) {
+        // It is looked at once more when that was read to its end.
+        self.has_moved |= !self.is_drained();
+        if self.claims.len() >= MOST_CLAIMS || self.claims.try_push_back(scan).is_err() {
+            self.lost = true;
+        }
+    }
+
+    /// Looks again for the directories that waited, where inotify has reported
+    /// renames since; false: none, or none waits. `is_drained`: it has nothing
+    /// more to report now. Else they are not looked for more often than what
+    /// it reports takes time.
+    pub(super) fn claim_again(&mut self, is_drained: bool) -> bool {
+        let is_time = is_drained || self.since_claims >= self.claims.len();
+        if self.claims.is_empty() || !self.has_moved || !is_time {
+            return false;
+        }
+        (self.has_moved, self.since_claims) = (false, 0);
+        while let Some(scan) = self.claims.pop_front() {
+            if self.backlog.push(scan).is_err() {
+                self.lost = true;
+                break;
+            }
+        }
+        true
+    }
+
+    /// A directory is new in a tree: it is to be watched, and what is in it
+    /// reported.
+    pub(super) fn scan(&mut self, id: u32, parent: i32, name: &[u8]) {
+        let pushed = join(name, b"").and_then(|name| {
+            let step = Step::Enter(parent, name);
+            self.backlog.push(Scan { watcher: id, tells: true, step })
+        });
+        self.lost |= pushed.is_err();
+    }
+}
