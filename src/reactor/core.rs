@@ -310,7 +310,7 @@ impl Core {
 
     /// The loop can wait no more: every wait says so from now on.
     pub fn lose_epoll(&mut self, gate: &mut Gate) {
-        self.desk.silence();
+        self.desk.lose_epoll();
         self.stir();
         gate.epoll = -1;
         // These numbers are the program's.

@@ -207,6 +207,11 @@ impl Desk {
         self.wakeup.stop();
     }
 
+    /// The loop has lost its epoll: whatever wakes it fails.
+    pub fn lose_epoll(&self) {
+        self.wakeup.lose();
+    }
+
     /// Whether the loop's epoll is what it was, as far as that is known: see
     /// `sys::kept`.
     #[inline]

@@ -39,6 +39,11 @@ impl Identity {
         Self { fd: -1, generation: 0 }
     }
 
+    /// One that the program has closed.
+    pub const fn lost() -> Self {
+        Self { fd: -1, generation: 1 }
+    }
+
     /// Marks a new descriptor. ENOMEM.
     pub fn mark(fd: RawFd) -> Result<Self, Errno> {
         // SAFETY: no pointers.
@@ -220,5 +225,7 @@ mod tests {
         assert_eq!((shared.check(), shared.check()), (Some(kept.raw()), Some(kept.raw())));
         shared.set(Identity::none());
         assert_eq!((shared.check(), shared.get()), (None, Identity::none()));
+        shared.set(Identity::lost());
+        assert_eq!((shared.check(), shared.get()), (None, Identity::lost()));
     }
 }

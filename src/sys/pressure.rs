@@ -59,8 +59,8 @@ pub(crate) fn watch(path: &CStr, trigger: &Trigger) -> Result<(Fd, u64), Refusal
 /// Opens a file of memory pressure, and nothing else: opening a device or a
 /// FIFO may have effects.
 fn open(path: &CStr) -> Result<Fd, Refusal> {
-    let place = Fd::brief(open_as(path, libc::O_PATH)?).map_err(Refusal::Path)?;
-    check_type(place.raw())?;
+    // Closed at once: a descriptor more may be one too many.
+    check_type(Fd::brief(open_as(path, libc::O_PATH)?).map_err(Refusal::Path)?.raw())?;
     let file = open_as(path, libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY)?;
     let file = Fd::made(file).map_err(Refusal::Path)?;
     // The path may lead elsewhere by now.

@@ -78,14 +78,16 @@ impl Wakeup {
         }
     }
 
-    /// Wakes those that wait. EBADF: a descriptor is another file by now, or
-    /// none.
+    /// Wakes those that wait, if any can. EBADF: the program has closed a
+    /// descriptor, which may be another file by now.
     pub fn wake(&self, word: u64) -> Result<(), Errno> {
         // SeqCst, here and in `aim`: either that sees us here, or we see what
         // it has put in.
         self.waking.fetch_add(1, SeqCst);
         let woken = match self.epoll.check() {
             Some(epoll) => wake(epoll, self.source.load(Relaxed), word),
+            // As long as this is counted it is not aimed at another one.
+            None if self.epoll.get() == Identity::none() => Ok(()),
             None => Err(Errno::EBADF),
         };
         self.waking.fetch_sub(1, Release);
@@ -93,19 +95,29 @@ impl Wakeup {
     }
 
     /// Has another epoll woken from now on; no thread is waking the one before
-    /// any more.
+    /// any more. A thread that still finds that one may find the new source:
+    /// it is the same as long as threads wait.
     pub fn aim(&self, epoll: Identity, source: RawFd) {
         self.source.store(source, Relaxed);
+        self.replace(epoll);
+    }
+
+    /// No thread waits any more.
+    pub fn stop(&self) {
+        self.replace(Identity::none());
+    }
+
+    /// The program has closed the epoll: waking it fails.
+    pub fn lose(&self) {
+        self.replace(Identity::lost());
+    }
+
+    fn replace(&self, epoll: Identity) {
         self.epoll.set(epoll);
         // One system call that does not block: very short.
         while self.waking.load(SeqCst) != 0 {
             std::thread::yield_now();
         }
-    }
-
-    /// Nothing is woken from now on.
-    pub fn stop(&self) {
-        self.aim(Identity::none(), -1);
     }
 
     /// In a forked child: those that were waking it are not there.
