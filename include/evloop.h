@@ -103,11 +103,25 @@
  * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec, and none of
  * them becomes 0, 1 or 2, where a program has closed those. *_fileno only
  * lends. The library keeps one eventfd for the process, from the first
- * epoll object, EPOLL selector or descriptor of a /dev/poll object on, and
- * one for each thread that has waited in a timer, a poll set, a /dev/poll
- * object or a selector that is not EPOLL, until that thread ends: they are
- * not the program's to close. A forked child inherits them all, and makes its
- * own.
+ * kqueue, epoll object, EPOLL selector, descriptor of a /dev/poll object or
+ * waiting thread on, and one epoll for each thread that has waited in a timer,
+ * a poll set, a /dev/poll object or a selector that is not EPOLL, until that
+ * thread ends: they are not the program's to close. A forked child inherits
+ * them all, and makes epolls of its own.
+ *
+ * A program may close them all the same, or put other files under their
+ * numbers, as daemons do that close all descriptors. The library neither
+ * writes to, reads from nor closes a file that has a number of its own
+ * descriptors then. It notices that when a wait fails, and otherwise within
+ * some milliseconds. From then on:
+ * - all constructors work, and so do poll sets and timers;
+ * - an object whose own descriptors were closed (an event loop and its
+ *   watchers, a kqueue, an epoll object, an EPOLL selector) returns -EBADF, and
+ *   can be closed;
+ * - a thread that was waiting when they were closed is not woken by the
+ *   library any more.
+ * The library knows its descriptors from other files by a mark: the signal of
+ * F_SETSIG (fcntl(2)), which means nothing to them. Do not set it.
  *
  * Flags are bits of uint32_t; unknown bits are -EINVAL. Constants have the
  * system's numeric values, so C programs may use the system's names (EPOLLIN
@@ -118,8 +132,28 @@
  * not asked for (evloop_set_watchdog()), changes no signal mask, prints
  * nothing, and installs no signal handler but over those of signals that it
  * is asked to watch, which still run. It reads no environment variable, so
- * that a set-user-id program may use it. Its calls are not
- * cancellation points. An event loop is run by one thread at a time.
+ * that a set-user-id program may use it. An event loop is run by one thread at
+ * a time.
+ *
+ * Cancellation (pthread_cancel(3)). No function is a cancellation point, and a
+ * request does not end a wait of the library's: to stop a thread, request its
+ * cancellation, then end its wait, by evloop_stop(), evloop_wakeup() or by
+ * closing the object. While functions of the program run inside a call
+ * (callbacks, destroy notifications, interrupt checks), cancellation is
+ * disabled; the state is what it was when the call returns, and a request acts
+ * at the first cancellation point after that. Threads that the library starts
+ * cannot be cancelled. Not supported are asynchronous cancellation
+ * (pthread_setcanceltype(3)) of a thread that is in a call, and functions of
+ * the program that enable cancellation and return, or reach a cancellation
+ * point, in that state.
+ *
+ * Stack. A call takes 8 KB of the caller's stack at most, and so works on a
+ * thread with little more than PTHREAD_STACK_MIN. When a function of the
+ * program's is called, at most 4 KB are in use by the call: what it needs
+ * itself, and 8 KB if it calls the library, have to be there besides. The
+ * library's signal handlers take 1 KB, besides what the kernel saves on the
+ * stack; they run on an alternate stack (sigaltstack(2)), except over handlers
+ * of the program's that do not. These are figures of a release build.
  *
  * Signals. A wait that a signal handler interrupts is resumed with what is
  * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
@@ -1415,8 +1449,8 @@ struct sigaction;
  * else to make the wait return -EINTR. It runs on the waiting thread with
  * no lock of the library held; it may call every function of the library,
  * even close the object that is being waited for (the wait then returns
- * -ESTALE). It must return: neither longjmp() nor a C++ exception may leave
- * it.
+ * -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
+ * exception may leave it.
  */
 typedef int (*evloop_interrupt_check_t)(void *user_data);
 
@@ -2386,7 +2420,7 @@ int evloop_poll_unregister(evloop_poll_t p, int fd);
  *
  * Blocking: up to timeout_ns, never less. Threads: any, several at once;
  * changes by other threads take effect at once (each waiting thread has an
- * eventfd for that, made at its first blocking wait and closed with the
+ * epoll for that, made at its first blocking wait and closed with the
  * thread; without a descriptor left for it, within 20 ms). Signals: not
  * safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
  */
@@ -3316,8 +3350,8 @@ int evloop_close(evloop_t loop);
  *   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
  *   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
  *   -ECHILD: used after fork; also in the child of a callback that forked,
- *   unless it called evloop_after_fork(). -EBADF: somebody has closed the
- *   loop's own descriptor. -ENOMEM. -EDOM: see "Handles".
+ *   unless it called evloop_after_fork(). -EBADF: the program has closed
+ *   the loop's own descriptors. -ENOMEM. -EDOM: see "Handles".
  *
  * Blocking: as the mode says. Threads: any, one at a time; not always the
  * same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -3383,7 +3417,8 @@ int evloop_wait(evloop_t loop,
  * be told by other means.
  *
  * @param loop a loop.
- * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -ECHILD: used after fork. -EBADF: as evloop_wakeup(). -ESTALE,
+ *   -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
  * set). Fork: -ECHILD. Since 0.1.0.
@@ -3400,7 +3435,9 @@ int evloop_stop(evloop_t loop);
  * evloop_embed_dispatch()) uses a wake-up up, too.
  *
  * @param loop a loop.
- * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -ECHILD: used after fork. -EBADF: the loop waits, and cannot
+ *   be woken, as the program has closed its own descriptors. -ESTALE, -EDOM:
+ *   see "Handles".
  *
  * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
  * set). Fork: -ECHILD. Since 0.1.0.
@@ -3861,8 +3898,8 @@ evloop_watcher_t evloop_add_async(evloop_t loop,
  * is enabled.
  *
  * @param watcher an async watcher.
- * @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ * @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -EBADF: as
+ *   evloop_wakeup(). -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
  * set). Fork: -ECHILD. Since 0.1.0.
@@ -4806,9 +4843,10 @@ int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
  * @returns how many events are missing. -ENOENT: no trace is being made.
  *   -ENOMEM: nothing more is recorded, and nothing was written: stop it
  *   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
- *   says): the trace has ended, but the file is not complete. -ECHILD: used
- *   after fork. -ESTALE: not a live handle; or closed meanwhile, and the file
- *   written by that. -EDOM: see "Handles".
+ *   says): the trace has ended, but the file is not complete. -EBADF: it has
+ *   ended, and its file's descriptor was closed: nothing was written. -ECHILD:
+ *   used after fork. -ESTALE: not a live handle; or closed meanwhile, and the
+ *   file written by that. -EDOM: see "Handles".
  *
  * Blocking: until the file is written. A pipe without a reader raises
  * SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:

@@ -55,3 +55,5 @@ mod timerq;
 mod util;
 #[cfg(not(loom))]
 mod waiters;
+#[cfg(not(loom))]
+mod wakeup;

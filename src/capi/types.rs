@@ -74,8 +74,8 @@ pub type evloop_callback_t =
 /// else to make the wait return -EINTR. It runs on the waiting thread with
 /// no lock of the library held; it may call every function of the library,
 /// even close the object that is being waited for (the wait then returns
-/// -ESTALE). It must return: neither longjmp() nor a C++ exception may leave
-/// it.
+/// -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
+/// exception may leave it.
 #[allow(non_camel_case_types)]
 pub type evloop_interrupt_check_t = Option<unsafe extern "C" fn(user_data: *mut c_void) -> c_int>;
 

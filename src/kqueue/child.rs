@@ -14,7 +14,7 @@ use super::timers::Timerfds;
 use super::{Queue, object};
 use crate::errno::{Error, Result, fail};
 use crate::sync::Ordering;
-use crate::sys::fd::{self, Fd};
+use crate::sys::fd;
 use crate::sys::{epoll, fork};
 
 impl Queue {
@@ -78,7 +78,7 @@ impl Queue {
         core.copy_registrations(&mut fresh)?;
         core.add_pidfds_to(&fresh)?;
         fd::replace(&public, number)?;
-        self.main.store(fresh.main(), Ordering::Release);
+        self.main.set(fresh.identity());
         self.epoch.store(fork::current(), Ordering::Relaxed);
         core.leave_parents(fresh, timers);
         Ok(())
@@ -89,14 +89,7 @@ impl Core {
     /// Timerfds and inotify are the parent's, and so are the threads that
     /// wait.
     fn leave_parents(&mut self, fresh: Set, timers: Timerfds) {
-        let main = self.set.main();
         self.leave_operations(false);
-        self.mounts.check();
-        let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
-        let sources = sources.chain(self.signals.fds()).chain(self.processes.fds());
-        let inner = self.timers.fds().chain(sources).chain(self.set.inner_fds());
-        // Not those that the child has closed, and whose numbers are others'.
-        inner.filter(|fd| set::probe(main, fd.raw()).is_err()).for_each(Fd::disown);
         self.timers.replace(timers);
         self.notes.clear();
         self.mounts.clear();

@@ -9,12 +9,12 @@ use super::mounts::Mounts;
 use super::notes::Notes;
 use super::processes::Processes;
 use super::registration::Registration;
-use super::set::{self, Set};
+use super::set::Set;
 use super::signals::Signals;
 use super::slab::{NONE, Slab};
-use super::timers::{MAX_TIMERS, MONOTONIC, Timers};
+use super::timers::{MAX_TIMERS, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::sys::fd::{self, Fd};
+use crate::sys::fd;
 use crate::table::try_box;
 use crate::util::alloc::TryMap;
 use crate::waiters;
@@ -56,15 +56,16 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub fn new() -> std::result::Result<Self, Errno> {
-        let mut core = Self {
+    #[inline]
+    pub fn new(set: Set) -> Self {
+        Self {
             knotes: Slab::new(),
             index: Index::default(),
             specific: SpecificIndex::default(),
             registrations: Slab::new(),
             active: ActiveList::new(),
             signals: Signals::new(),
-            set: Set::new()?,
+            set,
             timers: Timers::new(),
             aio: None,
             notes: Notes::new(),
@@ -78,9 +79,7 @@ impl Core {
             leaving: 0,
             strays: 0,
             is_reviving: false,
-        };
-        core.make_timerfd(MONOTONIC)?;
-        Ok(core)
+        }
     }
 
     /// A number for a collecting call, from now until it gives up the lock.
@@ -219,14 +218,10 @@ impl Core {
     /// still is that. (Pidfds, of which there may be many, are found out by
     /// the kernel: see `set_mask`.)
     fn is_own(&self, fd: RawFd) -> bool {
-        let main = self.set.main();
-        let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
+        let sources = self.notes.fd.iter().chain(self.mounts.fds()).chain(&self.links.fd);
         let sources = sources.chain(self.signals.fds()).chain(&self.processes.connector);
-        let sources = sources.chain(self.timers.fds()).chain(self.set.inner_fds());
-        let aio = self.aio.as_ref().map(Aio::descriptor);
-        let in_main = sources.map(Fd::raw).chain(aio).any(|own| own == fd);
-        (in_main && set::probe(main, fd).is_ok())
-            || self.mounts.is_table(fd)
+        sources.chain(self.timers.fds()).any(|own| own.is(fd))
+            || self.set.is_own(fd)
             || self.aio.as_ref().is_some_and(|aio| aio.is_own(fd))
             || self.retired.iter().any(|set| set.is_own(fd))
             || waiters::is_own(fd)

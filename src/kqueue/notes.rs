@@ -100,8 +100,9 @@ impl Notes {
         *self = Self::new();
     }
 
+    /// Its number, unless the program has closed it.
     fn raw(&self) -> RawFd {
-        self.fd.as_ref().map_or(-1, Fd::raw)
+        self.fd.as_ref().and_then(Fd::check).unwrap_or(-1)
     }
 
     fn first(&self, watch: i32, role: Role) -> u32 {
@@ -393,7 +394,7 @@ impl Core {
         }
         self.notes.has_ended = false;
         // A note has at most this much, and its name.
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 2048];
         // Who writes all the time cannot keep it here: the rest comes again.
         for _ in 0..64 {
             let mut rest = inotify::read(self.notes.raw(), &mut buffer);

@@ -278,8 +278,20 @@ impl Core {
         // What its edges say was heard may be in either set.
         self.timers.forget_setting();
         let old = std::mem::replace(&mut self.set, fresh);
-        self.signals.moved_to(self.set.main());
+        self.aim_wakeups();
+        // Those may have been woken by way of the old one.
+        self.take_signals();
+        self.take_operations();
         Ok(old)
+    }
+
+    /// Has handlers and threads wake this set from now on; none is waking the
+    /// one before any more.
+    fn aim_wakeups(&self) {
+        self.signals.aim_at(&self.set);
+        if let Some(aio) = &self.aio {
+            aio.aim_at(&self.set);
+        }
     }
 
     /// Registrations of descriptors that were closed do not come along.
@@ -302,7 +314,7 @@ impl Core {
         self.signals.add_to(fresh)?;
         self.add_processes_to(fresh)?;
         if let Some(aio) = &self.aio {
-            fresh.add_aio(aio.descriptor())?;
+            aio.add_to(fresh)?;
         }
         if let Some(notes) = &self.notes.fd {
             fresh.add_notes(notes.raw())?;

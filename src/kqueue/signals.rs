@@ -6,16 +6,17 @@
 use super::core::Core;
 use super::event::FILTER_SIGNAL;
 use super::knote::*;
-use super::set::{Set, show_signals};
+use super::set::{self, Set};
 use super::slab::NONE;
 use crate::errno::{Errno, Result, fail};
-use crate::signals::{self, Handler, Subscription, Wakeup};
+use crate::signals::{self, Handler, Subscription};
 use crate::sys::eventfd;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
 use crate::util::alloc::TryVec;
+use crate::util::try_box;
+use crate::wakeup::Wakeup;
 use std::ffi::c_int;
-use std::os::fd::RawFd;
 
 /// The state of a knote that has no part in a subscription.
 pub(super) const DETACHED: i64 = -1;
@@ -40,36 +41,69 @@ struct Watch {
 pub(super) struct Signals {
     /// One for each signal.
     watches: Vec<Watch>,
-    /// An eventfd that is always readable; see `show_signals`.
-    bell: Option<Fd>,
+    source: Option<Source>,
     signalfd: Option<Fd>,
 }
 
-/// What subscriptions do to wake a queue: the number is its epoll's and its
-/// bell's.
+/// What subscriptions wake the queue by.
+struct Source {
+    /// Always readable.
+    eventfd: Fd,
+    /// Handlers know its address.
+    wakeup: Box<Wakeup>,
+}
+
+impl Source {
+    fn new() -> Result<Self> {
+        match try_box(Wakeup::new()) {
+            Some(wakeup) => Ok(Self { eventfd: eventfd::create(1)?, wakeup }),
+            None => fail!(ENOMEM, "no memory to watch signals"),
+        }
+    }
+
+    /// The number that handlers are given.
+    fn number(&self) -> i64 {
+        let address = std::ptr::from_ref(&*self.wakeup).expose_provenance();
+        // An address of a process is never negative.
+        i64::try_from(address).unwrap_or(-1)
+    }
+
+    fn aim_at(&self, set: &Set) {
+        self.wakeup.aim(set.identity(), self.eventfd.raw());
+    }
+}
+
+/// What subscriptions do to wake a queue.
 fn wake_queue(number: i64) {
-    show_signals((number >> 32) as RawFd, number as RawFd, true);
+    let address = usize::try_from(number).unwrap_or(0);
+    let wakeup = std::ptr::with_exposed_provenance::<Wakeup>(address);
+    // SAFETY: null, or of a `Source`, which goes after all subscriptions that
+    // have its number; and those wait for their handlers.
+    if let Some(wakeup) = unsafe { wakeup.as_ref() } {
+        // Without its descriptors the queue is not woken any more.
+        let _ = wakeup.wake(set::SIGNALS);
+    }
 }
 
 impl Signals {
     pub const fn new() -> Self {
-        Self { watches: Vec::new(), bell: None, signalfd: None }
+        Self { watches: Vec::new(), source: None, signalfd: None }
     }
 
     pub fn fds(&self) -> impl Iterator<Item = &Fd> {
-        self.bell.iter().chain(&self.signalfd)
+        self.source.iter().map(|source| &source.eventfd).chain(&self.signalfd)
     }
 
     /// In a forked child: they are the parent's, too.
     pub fn drop_fds(&mut self) {
-        self.bell = None;
+        self.source = None;
         self.signalfd = None;
     }
 
     /// Has another set watch its descriptors.
     pub fn add_to(&self, set: &Set) -> std::result::Result<(), Errno> {
-        if let Some(bell) = &self.bell {
-            set.add_signals(bell.raw(), true)?;
+        if let Some(source) = &self.source {
+            set.add_signals(source.eventfd.raw())?;
         }
         match &self.signalfd {
             Some(signalfd) => set.add_signalfd(signalfd.raw()),
@@ -77,22 +111,16 @@ impl Signals {
         }
     }
 
-    /// The queue has another main epoll: handlers do not use the one before
-    /// any more when this returns.
-    pub fn moved_to(&self, main: RawFd) {
-        if self.watches.is_empty() {
-            return;
+    /// Has handlers wake this set from now on, which watches its descriptors.
+    pub fn aim_at(&self, set: &Set) {
+        if let Some(source) = &self.source {
+            source.aim_at(set);
         }
-        let number = self.wakeup(main);
-        for watch in self.watches.iter().filter(|watch| watch.enabled > 0) {
-            watch.subscription.set_wakeup(number);
-        }
-        signals::wait_for_handlers();
     }
 
-    /// The number to wake a queue with this main epoll by.
-    fn wakeup(&self, main: RawFd) -> i64 {
-        self.bell.as_ref().map_or(-1, |bell| i64::from(main) << 32 | i64::from(bell.raw()))
+    /// The number to wake the queue by.
+    fn wakeup(&self) -> i64 {
+        self.source.as_ref().map_or(-1, Source::number)
     }
 
     /// The signals to be taken from the signalfd.
@@ -171,9 +199,9 @@ impl Core {
         if self.signals.watches.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory to watch signal {}", number);
         }
-        self.make_signal_bell()?;
+        self.make_signal_source()?;
         let subscription =
-            signals::subscribe(number, Wakeup { wake: wake_queue, number: -1 }, false)?;
+            signals::subscribe(number, signals::Wakeup { wake: wake_queue, number: -1 }, false)?;
         let watch = Watch {
             number,
             subscription,
@@ -201,11 +229,12 @@ impl Core {
         Ok(())
     }
 
-    fn make_signal_bell(&mut self) -> Result<()> {
-        if self.signals.bell.is_none() {
-            let bell = eventfd::create(1)?;
-            self.set.add_signals(bell.raw(), false)?;
-            self.signals.bell = Some(bell);
+    fn make_signal_source(&mut self) -> Result<()> {
+        if self.signals.source.is_none() {
+            let source = Source::new()?;
+            self.set.add_signals(source.eventfd.raw())?;
+            source.aim_at(&self.set);
+            self.signals.source = Some(source);
         }
         Ok(())
     }
@@ -214,7 +243,8 @@ impl Core {
     fn watch_blocked(&mut self, number: c_int) -> Result<()> {
         let mask = self.signals.mask() | signal::bit(number);
         if let Some(known) = &self.signals.signalfd {
-            return Ok(signal::set_descriptor(known.raw(), mask)?);
+            let known = known.check().ok_or(Errno::EBADF)?;
+            return Ok(signal::set_descriptor(known, mask)?);
         }
         let fresh = signal::descriptor(mask)?;
         self.set.add_signalfd(fresh.raw())?;
@@ -225,7 +255,7 @@ impl Core {
     /// A knote is enabled, or is not any more: the queue is only woken for
     /// those that are.
     fn count_enabled(&mut self, number: c_int, on: bool) {
-        let wakeup = self.signals.wakeup(self.set.main());
+        let wakeup = self.signals.wakeup();
         let Some(watch) = self.signals.get_mut(number) else { return };
         let before = watch.enabled;
         watch.enabled = if on { before + 1 } else { before.saturating_sub(1) };
@@ -256,9 +286,9 @@ impl Core {
             self.drop_unused_watch(number);
         }
         if self.signals.watches.is_empty()
-            && let Some(bell) = self.signals.bell.take()
+            && let Some(source) = self.signals.source.take()
         {
-            self.set.drop_own(bell.raw());
+            self.set.drop_own(source.eventfd.raw());
         }
     }
 
@@ -282,7 +312,7 @@ impl Core {
             self.signals.signalfd = None;
         } else {
             // A set of signals that is smaller than one that was good.
-            let _ = signal::set_descriptor(known.raw(), mask);
+            let _ = known.check().map(|known| signal::set_descriptor(known, mask));
         }
     }
 
@@ -308,17 +338,9 @@ impl Core {
         }
     }
 
-    /// Signals were counted, or may have been; whether one was for a knote
-    /// that is enabled.
+    /// Signals were counted, or may have been: activates their knotes. Whether
+    /// one was for a knote that is enabled.
     pub fn take_signals(&mut self) -> bool {
-        let Some(bell) = &self.signals.bell else { return false };
-        // First this: what is counted from now on shows it again.
-        show_signals(self.set.main(), bell.raw(), false);
-        self.activate_signals()
-    }
-
-    /// Activates the knotes of signals that were counted; as above.
-    fn activate_signals(&mut self) -> bool {
         let mut counted = false;
         for place in 0..self.signals.watches.len() {
             let Some(watch) = self.signals.watches.get_mut(place) else { break };
@@ -342,11 +364,11 @@ impl Core {
     /// Takes blocked signals that are pending, for all who subscribe to them:
     /// before what was counted is delivered.
     pub fn take_signalfd(&mut self) {
-        let Some(signalfd) = self.signals.signalfd.as_ref().map(Fd::raw) else { return };
+        let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) else { return };
         // What comes faster than it is read is left to the next look.
         const MOST: usize = 1 << 16;
-        signals::take_pending(signalfd, MOST, self.signals.wakeup(self.set.main()));
-        self.activate_signals();
+        signals::take_pending(signalfd, MOST, self.signals.wakeup());
+        self.take_signals();
     }
 
     /// Puts handlers that the program has put its own over back on top, and

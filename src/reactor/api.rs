@@ -61,10 +61,7 @@ fn leave(handle: i64, bits: u64) -> std::result::Result<(), Errno> {
     let named = named_quietly(handle, Kind::Loop)?;
     match named.desk.mail.leave(named.desk, handle, bits) {
         None => Err(Errno::ESTALE),
-        Some(wake) => {
-            drop(wake);
-            Ok(())
-        }
+        Some(wake) => wake.now(),
     }
 }
 
@@ -76,6 +73,13 @@ pub(crate) fn stop(handle: i64) -> std::result::Result<(), Errno> {
 /// See evloop_wakeup.
 pub(crate) fn wakeup(handle: i64) -> std::result::Result<(), Errno> {
     leave(handle, mailbox::WAKEUP)
+}
+
+/// Something that a loop watches was closed.
+pub(super) fn ring_objects(handle: i64) {
+    if let Ok(named) = named_quietly(handle, Kind::Loop) {
+        named.desk.ring();
+    }
 }
 
 /// A handler has seen a signal that a loop has watchers of.

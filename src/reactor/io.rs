@@ -828,10 +828,13 @@ impl Core {
         let desk = self.desk;
         let mut gate = desk.gate();
         self.receive(&mut gate);
+        if !self.has_own_epoll(&mut gate) {
+            return;
+        }
         for fd in 0..self.io.first.len() as RawFd {
             self.verify(fd);
         }
-        let Ok(fresh) = self.fresh_epoll(self.eventfd()) else { return };
+        let Ok(fresh) = self.fresh_epoll() else { return };
         for clock in 0..super::desk::CLOCKS {
             let fd = self.timers.clock(clock).fd.as_ref().map(|fd| fd.raw());
             if fd.is_some_and(|fd| self.register_clock(fresh.raw(), clock, fd).is_err()) {
@@ -847,6 +850,9 @@ impl Core {
             self.all_are_registered();
             gate.epoll = raw;
         }
+        drop(gate);
+        // Who closed one of them may have woken the loop in the set before.
+        self.look_at_objects();
     }
 
     /// Whether what is registered under a number still is; with the gate's

@@ -92,10 +92,10 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     let handle = record.handle(Kind::Loop, index);
     let mut gate = desk.gate();
     gate.epoll = core.epoll();
-    desk.eventfd.store(core.eventfd(), SeqCst);
+    core.be_woken();
     desk.own.clear();
     desk.own.set(OwnFd::Epoll, core.epoll());
-    desk.own.set(OwnFd::Eventfd, core.eventfd());
+    desk.own.set(OwnFd::Eventfd, core.eventfd.raw());
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
     desk.attention.take();
@@ -232,6 +232,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     named.record.free();
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
+    desk.silence();
     let is_sound = desk.state.load(Relaxed) == 0;
     // SAFETY: no other thread of this process uses the parent's loop; where it
     // forked in a callback, its run borrows nothing of the core.
@@ -264,7 +265,7 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     let act = |core: &mut Core| -> Result<()> {
         core.revive(&mut gate)?;
         core.revive_watch(&mut gate, dog);
-        desk.eventfd.store(core.eventfd(), SeqCst);
+        core.be_woken();
         gate.epoll = core.epoll();
         Ok(())
     };

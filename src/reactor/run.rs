@@ -382,8 +382,9 @@ impl Run {
             }
             Errno::EBADF | Errno::EINVAL => {
                 // SAFETY: no other reference to the core.
-                let epoll = unsafe { self.core() }.epoll();
-                fail!(EBADF, "the loop's own descriptor {} was closed", epoll)
+                let core = unsafe { self.core() };
+                core.lose_epoll(&mut self.desk.gate());
+                fail!(EBADF, "the descriptors of loop {} were closed", self.desk.handle())
             }
             errno => Err(errno.into()),
         }

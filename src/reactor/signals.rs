@@ -244,13 +244,14 @@ impl Core {
     fn watch_blocked(&mut self, number: c_int, fresh: Option<Fd>) -> Result<()> {
         let mask = self.signals.mask() | signal::bit(number);
         if let Some(known) = &self.signals.signalfd {
-            return Ok(signal::set_descriptor(known.raw(), mask)?);
+            let known = known.check().ok_or(Errno::EBADF)?;
+            return Ok(signal::set_descriptor(known, mask)?);
         }
         let fresh = match fresh {
             Some(fresh) => fresh,
             None => signal::descriptor(mask)?,
         };
-        register_signalfd(self.epoll(), fresh.raw())?;
+        register_signalfd(self.own_epoll()?, fresh.raw())?;
         self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
         self.signals.signalfd = Some(fresh);
         Ok(())
@@ -283,15 +284,15 @@ impl Core {
             let _ = epoll::delete(self.epoll(), known.raw());
             self.desk.own.set(OwnFd::Signalfd, -1);
             self.signals.signalfd = None;
-        } else {
+        } else if let Some(known) = known.check() {
             // A set of signals that is smaller than one that was good.
-            let _ = signal::set_descriptor(known.raw(), mask);
+            let _ = signal::set_descriptor(known, mask);
         }
     }
 
     /// Takes blocked signals that are pending, for all who subscribe to them.
     pub fn take_signalfd(&mut self) {
-        if let Some(signalfd) = self.signals.signalfd.as_ref().map(Fd::raw) {
+        if let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) {
             signals::take_pending(signalfd, MOST, self.desk.handle());
             self.signals.due = true;
         }

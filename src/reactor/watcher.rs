@@ -107,7 +107,7 @@ impl Core {
 
     fn watch_object(&mut self, fresh: &Fresh, watch: Option<Box<dyn Watched>>) -> Result<()> {
         let Some(mut watched) = watch else { return Ok(()) };
-        watched.begin(self.eventfd())?;
+        watched.begin(self.desk.handle())?;
         self.keep_object(fresh.index, watched)
     }
 

@@ -118,7 +118,8 @@ mod on_the_system {
     use std::ffi::{c_int, c_void};
 
     /// A handler with SA_SIGINFO.
-    pub(in crate::signals) type Entry = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+    pub(in crate::signals) type Entry =
+        extern "C-unwind" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
     /// The flags that say how a handler is called.
     const CALLING: c_int = libc::SA_SIGINFO
@@ -211,8 +212,9 @@ mod on_the_system {
                 }
                 handler => {
                     // SAFETY: the program installed it as a handler of this form.
-                    let handler =
-                        unsafe { std::mem::transmute::<usize, extern "C" fn(c_int)>(handler) };
+                    let handler = unsafe {
+                        std::mem::transmute::<usize, extern "C-unwind" fn(c_int)>(handler)
+                    };
                     handler(number);
                 }
             }

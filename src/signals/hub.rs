@@ -120,7 +120,7 @@ static ENTRIES: [Entry; LEVELS] = [
 
 /// The handler of a level. It must not take locks nor touch memory of the
 /// thread's.
-extern "C" fn entry<const LEVEL: usize>(
+extern "C-unwind" fn entry<const LEVEL: usize>(
     number: c_int,
     info: *mut libc::siginfo_t,
     context: *mut c_void,
@@ -244,12 +244,6 @@ pub(super) unsafe fn notify(info: &Siginfo, awake: i64) {
         // SAFETY: this function's contract.
         unsafe { signal.subscribers.each(|subscriber| subscriber.notify(Some(info), awake)) };
     }
-}
-
-/// Returns when all handlers have returned that might still use what was
-/// changed before.
-pub(crate) fn wait_for_handlers() {
-    locked(|_| READERS.wait());
 }
 
 impl Signal {

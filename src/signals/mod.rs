@@ -29,7 +29,7 @@ pub use self::siginfo::Siginfo;
 #[cfg(not(loom))]
 pub(crate) use self::{
     handler::{Handler, NoDefault},
-    hub::{check, wait_for_handlers},
+    hub::check,
     pending::take_pending,
     replace::sigaction,
     subscriber::{Position, QUEUED, Subscription, Wakeup, is_real_time, subscribe},

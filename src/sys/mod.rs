@@ -17,6 +17,7 @@ pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod inotify;
 pub(crate) mod interrupt;
+pub(crate) mod kept;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;

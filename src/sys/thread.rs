@@ -1,7 +1,7 @@
 //! Threads: which one this is, in one instruction, or as the kernel knows it;
 //! whether there are others; and those that the library starts.
 
-use super::cancel::Uncancelled;
+use super::cancel::{self, Uncancelled};
 use super::{SavedErrno, file, int, syscall};
 use crate::errno::Errno;
 use crate::util::try_box;
@@ -77,8 +77,8 @@ struct Start<F> {
 }
 
 impl Thread {
-    /// Starts a thread with all signals blocked that a program can use. The
-    /// kernel cuts the name to 15 bytes.
+    /// Starts a thread with all signals blocked that a program can use, that
+    /// cannot be cancelled. The kernel cuts the name to 15 bytes.
     ///
     /// Not by std, which ends the process where there is no memory, and reads
     /// the environment for the size of the stack.
@@ -151,6 +151,7 @@ fn check(result: c_int) -> Result<(), Errno> {
 
 /// What a thread of the library's begins with.
 extern "C" fn run<F: FnOnce()>(start: *mut c_void) -> *mut c_void {
+    cancel::disable();
     // SAFETY: the box that `start` made for this thread.
     let start = unsafe { Box::from_raw(start.cast::<Start<F>>()) };
     let Start { name, body } = *start;

@@ -11,6 +11,7 @@
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hash};
+use std::mem::MaybeUninit;
 
 /// There is no memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,12 +19,18 @@ pub(crate) struct NoMemory;
 
 /// Box::new, which would end the process where there is no memory.
 pub(crate) fn try_box<T>(value: T) -> Option<Box<T>> {
+    Some(Box::write(try_room()?, value))
+}
+
+/// A box to be filled by Box::write: what is large is made in it, not on the
+/// stack first.
+pub(crate) fn try_room<T>() -> Option<Box<MaybeUninit<T>>> {
     let mut one = Vec::new();
     one.try_reserve_exact(1).ok()?;
-    one.push(value);
+    one.push(MaybeUninit::<T>::uninit());
     let slice = Box::into_raw(one.into_boxed_slice());
     // SAFETY: a slice of one T has the layout of a T, and is ours.
-    Some(unsafe { Box::from_raw(slice.cast::<T>()) })
+    Some(unsafe { Box::from_raw(slice.cast::<MaybeUninit<T>>()) })
 }
 
 /// A copy of a slice.
