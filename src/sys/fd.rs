@@ -81,8 +81,13 @@ impl Fd {
 
     /// The number, if it is intact as far as that can be known: asked before
     /// it is changed or read from. See [`SharedIdentity::check`].
-    #[inline]
+    #[inline(always)]
     pub fn check(&self) -> Option<RawFd> {
+        if self.identity.is_known() { Some(self.raw) } else { self.ask() }
+    }
+
+    #[cold]
+    fn ask(&self) -> Option<RawFd> {
         if self.identity() == Identity::none() { Some(self.raw) } else { self.identity.check() }
     }
 

@@ -11,7 +11,7 @@
 //! nothing to the files that the library makes. All of this may be asked by a
 //! signal handler.
 
-use super::{clock, int, syscall};
+use super::{int, syscall, ticks};
 use crate::errno::Errno;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::util::alloc::try_array;
@@ -91,7 +91,7 @@ impl Identity {
 #[derive(Debug)]
 pub(crate) struct SharedIdentity {
     packed: AtomicU64,
-    /// When it was last known to be intact; 0: not yet.
+    /// When it was last known to be intact, as [`now`] has it; 0: not yet.
     known_at: AtomicU64,
 }
 
@@ -111,17 +111,25 @@ impl SharedIdentity {
     }
 
     /// The number if it is intact, for what happens often: the kernel is only
-    /// asked again when some milliseconds have passed.
-    #[inline]
+    /// asked again when some milliseconds have passed, or the library has made
+    /// another descriptor.
+    #[inline(always)]
     pub fn check(&self) -> Option<RawFd> {
         let identity = self.get();
-        let now = clock::coarse_ns().cast_unsigned();
-        let is_known = identity.is_newest() && self.known_at.load(Ordering::Relaxed) == now;
-        (is_known || self.ask(identity, now)).then_some(identity.fd)
+        (self.is_known() || self.ask(identity)).then_some(identity.fd)
+    }
+
+    /// Whether it was intact a moment ago, and the library has made no
+    /// descriptor since.
+    #[inline(always)]
+    pub fn is_known(&self) -> bool {
+        self.known_at.load(Ordering::Relaxed) == now()
     }
 
     #[cold]
-    fn ask(&self, identity: Identity, now: u64) -> bool {
+    fn ask(&self, identity: Identity) -> bool {
+        // Before that.
+        let now = now();
         let is_intact = identity.is_intact();
         if is_intact {
             self.known_at.store(now, Ordering::Relaxed);
@@ -152,9 +160,17 @@ fn generation_of(fd: RawFd) -> Option<&'static AtomicU32> {
     unsafe { block.load(Ordering::Acquire).as_ref() }?.get(at)
 }
 
+/// The last generation of all.
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+/// The moment, and how many descriptors there were.
+#[inline(always)]
+fn now() -> u64 {
+    ticks::moment() ^ u64::from(LAST.load(Ordering::Relaxed))
+}
+
 /// The number has a new descriptor.
 fn begin_generation(fd: RawFd, flag: u32) -> Result<u32, Errno> {
-    static LAST: AtomicU32 = AtomicU32::new(0);
     if let Some((block, _)) = block_of(fd)
         && block.load(Ordering::Acquire).is_null()
     {

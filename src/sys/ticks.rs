@@ -103,6 +103,23 @@ impl Ticks {
     }
 }
 
+/// A number that is another one after some milliseconds at most, and never 0.
+/// A signal handler may ask for it.
+#[inline(always)]
+pub(crate) fn moment() -> u64 {
+    /// About a millisecond.
+    const SHIFT: u32 = if cfg!(target_arch = "aarch64") { 15 } else { 21 };
+    let usable = USABLE.load(Relaxed) == YES;
+    1 << 63 | if usable { read() >> SHIFT } else { slow_moment() }
+}
+
+#[cold]
+fn slow_moment() -> u64 {
+    // The next one may be had at once.
+    is_usable();
+    clock::coarse_ns().cast_unsigned()
+}
+
 fn rate(ticks: u64, ns: i64) -> Option<u64> {
     let ns = u128::try_from(ns).ok()? << POINT;
     u64::try_from(ns.checked_div(ticks.into())?).ok().filter(|rate| *rate > 0)
