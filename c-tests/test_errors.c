@@ -389,4 +389,42 @@ MISUSE(counting_an_unknown_kind, "evloop_handle_count", EINVAL) {
   return NOW(evloop_handle_count(77));
 }
 
+static evloop_t new_loop(void) {
+  return OK(evloop_create(NULL));
+}
+
+MISUSE(counting_watchers_into_nothing, "evloop_watchers", EINVAL) {
+  evloop_t loop = new_loop();
+  says("watchers");
+  says("7");
+  return NOW(evloop_watchers(loop, NULL, 7));
+}
+
+MISUSE(asking_about_a_watcher_without_a_size, "evloop_watcher_info", EINVAL) {
+  evloop_watcher_info_t info = {0};
+  evloop_watcher_t watcher = OK(evloop_add_async(new_loop(), NULL, NULL));
+  says("size is 0");
+  return NOW(evloop_watcher_info(watcher, &info));
+}
+
+MISUSE(finding_what_no_io_watcher_watches, "evloop_find_io", ENOENT) {
+  evloop_t loop = new_loop();
+  int fd = new_fd();
+  says("fd %d", fd);
+  return NOW(evloop_find_io(loop, fd));
+}
+
+MISUSE(dumping_into_a_closed_descriptor, "evloop_dump", EBADF) {
+  evloop_t loop = new_loop();
+  int fd = closed_fd();
+  says("fd %d", fd);
+  return NOW(evloop_dump(loop, fd));
+}
+
+MISUSE(whether_a_closed_loop_is_alive, "evloop_alive", ESTALE) {
+  evloop_t loop = new_loop();
+  CHECK_EQ(evloop_close(loop), 0);
+  return NOW(evloop_alive(loop));
+}
+
 CHECK_MAIN()

@@ -64,6 +64,10 @@ CALL(evloop_trace_start, h, "/dev/null", 0)
 CALL(evloop_trace_stop, h)
 CALL(evloop_trace_start_fd, h, a_file, 0)
 CALL(evloop_set_watchdog, h, 0, NULL, NULL)
+CALL(evloop_alive, h)
+CALL(evloop_watchers, h, NULL, 0)
+CALL(evloop_find_io, h, a_descriptor)
+CALL(evloop_dump, h, a_file)
 CALL(evloop_close, h)
 
 #define ROW(name) {#name, call_##name, 0}
@@ -82,7 +86,9 @@ static const Function loop_functions[] = {
     ROW(evloop_add_signal),    ROW(evloop_add_process),     ROW(evloop_set_stats),
     ROW(evloop_stats),         ROW(evloop_stats_reset),     ROW(evloop_stats_histogram),
     ROW(evloop_stats_percentile_ns), ROW(evloop_trace_start), ROW(evloop_trace_stop),
-    ROW(evloop_trace_start_fd), ROW(evloop_set_watchdog),   ROW(evloop_close)};
+    ROW(evloop_trace_start_fd), ROW(evloop_set_watchdog),   ROW(evloop_alive),
+    ROW(evloop_watchers),      ROW(evloop_find_io),         ROW(evloop_dump),
+    ROW(evloop_close)};
 
 CALL(evloop_io_modify, h, EVLOOP_EPOLLIN)
 CALL(evloop_timer_set, h, 0, SECOND, 0)
@@ -100,6 +106,8 @@ CALL(evloop_watcher_ref, h)
 CALL(evloop_watcher_unref, h)
 CALL(evloop_watcher_loop, h)
 CALL(evloop_watcher_set_destroy, h, see, NULL)
+static evloop_watcher_info_t info = {.size = sizeof info};
+CALL(evloop_watcher_info, h, &info)
 CALL(evloop_watcher_close, h, 0)
 
 static const evloop_event_t *event_of(int type, int64_t watcher) {
@@ -122,7 +130,7 @@ static const Function watcher_functions[] = {
     ROW(evloop_watcher_set_name),    ROW(evloop_watcher_get_name),    ROW(evloop_watcher_set_data),
     ROW(evloop_watcher_ref),         ROW(evloop_watcher_unref),       ROW(evloop_watcher_loop),
     ROW(evloop_watcher_set_destroy), ROW(evloop_event_name),          ROW(evloop_event_old_name),
-    ROW(evloop_event_siginfo),       ROW(evloop_event_process),
+    ROW(evloop_event_siginfo),       ROW(evloop_event_process),       ROW(evloop_watcher_info),
     ROW(evloop_watcher_close)};
 
 /* ---- failing ---- */
@@ -326,6 +334,12 @@ TEST(wrong_arguments_of_loops_are_named) {
   ARGUMENT(evloop_trace_start(loop, "/nowhere/at/all", 0), ENOENT);
   ARGUMENT(evloop_trace_start_fd(loop, CLOSED, 0), EBADF);
   ARGUMENT(evloop_set_watchdog(loop, -1, NULL, NULL), EINVAL);
+  ARGUMENT(evloop_watchers(loop, NULL, 1), EINVAL);
+  ARGUMENT(evloop_watchers(loop, NULL, -1), EINVAL);
+  ARGUMENT(evloop_find_io(loop, -1), EBADF);
+  ARGUMENT(evloop_find_io(loop, 0), ENOENT);
+  ARGUMENT(evloop_dump(loop, CLOSED), EBADF);
+  ARGUMENT(evloop_dump(loop, -1), EBADF);
 }
 
 TEST(wrong_arguments_of_watchers_are_named) {
@@ -342,6 +356,8 @@ TEST(wrong_arguments_of_watchers_are_named) {
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 6, 1, 0, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, -1, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, -1, see, NULL), EINVAL);
+  ARGUMENT(evloop_watcher_info(watcher, NULL), EINVAL);
+  ARGUMENT(evloop_watcher_info(watcher, &(evloop_watcher_info_t){.size = 1}), EINVAL);
   ARGUMENT(evloop_timer_set(timer, 64, 1, 0), EINVAL);
   ARGUMENT(evloop_timer_set(timer, 0, 1, -1), EINVAL);
   ARGUMENT(evloop_timer_again(timer), EINVAL);

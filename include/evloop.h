@@ -28,6 +28,7 @@
  *   Watchers of files
  *   Watchers of memory pressure
  *   Every watcher
+ *   Asking an event loop what it has
  *   Seeing inside an event loop
  *
  * A first program: a timer that ticks twice a second, three times.
@@ -159,7 +160,7 @@ struct timespec;
 /**
  * Version of this header: additions.
  */
-#define EVLOOP_VERSION_MINOR 1
+#define EVLOOP_VERSION_MINOR 2
 
 /**
  * Version of this header: corrections.
@@ -171,7 +172,7 @@ struct timespec;
  * major version, a thousand for each minor one. evloop_version() returns it
  * for the library that was loaded.
  */
-#define EVLOOP_VERSION 1000
+#define EVLOOP_VERSION 2000
 
 /**
  * evloop_handle_count(): every kind together.
@@ -1710,6 +1711,79 @@ typedef struct evloop_process_t {
 } evloop_process_t;
 
 /**
+ * What a watcher is and how it stands; see evloop_watcher_info(). Set size
+ * first.
+ */
+typedef struct evloop_watcher_info_t {
+  /**
+   * sizeof(evloop_watcher_info_t).
+   */
+  size_t size;
+  /**
+   * Its loop.
+   */
+  int64_t loop;
+  /**
+   * Its user_data, or what evloop_watcher_set_data() has set.
+   */
+  uint64_t data;
+  /**
+   * The EVLOOP_EVENT type of its events.
+   */
+  int type;
+  /**
+   * IO: the descriptor; else -1.
+   */
+  int fd;
+  /**
+   * IO: what is watched for, EVLOOP_EPOLL bits; else 0.
+   */
+  uint32_t events;
+  /**
+   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
+   * its last event disable a watcher, too.
+   */
+  int enabled;
+  /**
+   * 0 after evloop_watcher_unref(), else 1.
+   */
+  int referenced;
+  /**
+   * 1 if it keeps the loop alive now, else 0.
+   */
+  int alive;
+  /**
+   * See evloop_watcher_set_priority().
+   */
+  int priority;
+  /**
+   * TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1.
+   */
+  int clockid;
+  /**
+   * TIMER: when it expires next; INT64_MAX if it is not set. Also
+   * INT64_MAX, where another thread runs the loop, of a timer that is
+   * disabled, or that the callback which is running has set: it counts
+   * from the end of that.
+   */
+  int64_t deadline_ns;
+  /**
+   * TIMER: its interval; 0 if it expires once; else 0.
+   */
+  int64_t interval_ns;
+  /**
+   * TIMER: how much later than that it may expire, rounded down to 18
+   * significant bits; else 0.
+   */
+  int64_t tolerance_ns;
+  /**
+   * SIGNAL: the signal. PROCESS: the process id. TFD, KQUEUE: the handle of
+   * what is watched. Else 0.
+   */
+  int64_t subject;
+} evloop_watcher_info_t;
+
+/**
  * What an event loop has done since evloop_set_stats() or
  * evloop_stats_reset(). Set size first.
  */
@@ -1841,7 +1915,7 @@ int evloop_version(void);
 /**
  * The version of the library that is running, as text.
  *
- * @returns a string such as "0.1.0" that lives as long as the process and
+ * @returns a string such as "0.2.0" that lives as long as the process and
  *   belongs to the library; never NULL.
  *
  * Blocking: no. Threads: any. Signals: safe. Fork: any process.
@@ -4530,6 +4604,109 @@ evloop_t evloop_watcher_loop(evloop_watcher_t watcher);
 int evloop_watcher_set_destroy(evloop_watcher_t watcher,
                                evloop_callback_t callback,
                                void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Asking an event loop what it has
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Whether something keeps an event loop alive.
+ *
+ * What evloop_run() would return now; nothing is dispatched. These
+ * functions can be called from any thread, a watchdog's
+ * (evloop_set_watchdog()) too, while the loop waits, runs, or is stuck in a
+ * callback: they read what the loop has stored and never wait for it. Asked
+ * from another thread than that which runs the loop, the answer may be a
+ * moment old, and does not have in it what other threads have asked for
+ * since the callback that is running began (but for watchers that they have
+ * added or closed). "Why does my loop not end?":
+ *
+ *   evloop_dump(loop, 2);
+ *
+ * @param loop a loop.
+ * @returns 1 or 0; 1 of a loop with EVLOOP_KEEP_ALIVE. -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; takes no lock that a callback or a wait
+ * holds up. Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+ */
+int evloop_alive(evloop_t loop);
+
+/**
+ * The watchers of an event loop.
+ *
+ * All that are open, those that are disabled too, in no particular order.
+ * One that is added or closed by another thread during the call may be in
+ * it or not.
+ *
+ * @param loop a loop.
+ * @param out_watchers filled from the front; may be NULL if max is 0.
+ * @param max room in out_watchers, in handles; 0 only counts.
+ * @returns how many there are, which may be more than max. -EINVAL: max is
+ *   negative, or out_watchers is NULL. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
+ */
+int evloop_watchers(evloop_t loop, evloop_watcher_t *out_watchers, int max);
+
+/**
+ * What a watcher is, and how it stands.
+ *
+ * @param watcher a watcher.
+ * @param out_info its size is to be set; filled up to that. What is beyond
+ *   this version's evloop_watcher_info_t becomes 0.
+ * @returns 0. -EINVAL: out_info is NULL, or its size less than
+ *   sizeof(size_t), such as 0: it was not set. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
+ */
+int evloop_watcher_info(evloop_watcher_t watcher,
+                        struct evloop_watcher_info_t *out_info);
+
+/**
+ * The io watcher of a descriptor.
+ *
+ * @param loop a loop.
+ * @param fd a descriptor.
+ * @returns the watcher; of several the first that was added, once that is
+ *   closed one of the others. -ENOENT: none watches it; also if the
+ *   descriptor that was watched is closed, and the loop has noticed.
+ *   -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_alive(). While another thread
+ * runs the loop it looks at all of its watchers. Since 0.2.0.
+ */
+evloop_watcher_t evloop_find_io(evloop_t loop, int fd);
+
+/**
+ * Write down what an event loop has, in words: why it does not end.
+ *
+ * One line for the loop, then one for each watcher: its kind, handle and
+ * name, what it watches, and whether it keeps the loop alive. The text is
+ * for people, and may change.
+ *
+ *   loop 562949953421313: 2 watchers, 1 keep it alive
+ *     io 844424930131969 "client": fd 7, events IN, keeps the loop alive
+ *     timer 844424930131970: due in 0.250000 s, unreferenced, does not keep
+ *       the loop alive
+ *
+ * (The last two are one line.)
+ *
+ * @param loop a loop.
+ * @param fd where to write to; 2 is the standard error output.
+ * @returns how many watchers there are in it. -EBADF: fd is not open, or
+ *   not for writing. -EAGAIN: it does not block, and is full. -EPIPE (no
+ *   SIGPIPE is raised), -ENOSPC, -EIO (whatever else write(2) says). After
+ *   a failure some lines may be written. -ECHILD: used after fork. -ESTALE:
+ *   not a live handle, or closed during the call. -EDOM: see "Handles".
+ *
+ * Blocking: as write(2) to fd. Threads, signals, fork: as evloop_alive().
+ * Since 0.2.0.
+ */
+int evloop_dump(evloop_t loop, int fd);
 
 /* ------------------------------------------------------------------------
  * Seeing inside an event loop

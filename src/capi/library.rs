@@ -28,7 +28,7 @@ pub extern "C" fn evloop_version() -> c_int {
 
 /// The version of the library that is running, as text.
 ///
-/// @returns a string such as "0.1.0" that lives as long as the process and
+/// @returns a string such as "0.2.0" that lives as long as the process and
 ///   belongs to the library; never NULL.
 ///
 /// Blocking: no. Threads: any. Signals: safe. Fork: any process.

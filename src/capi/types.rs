@@ -92,13 +92,13 @@ pub type evloop_watchdog_t =
 /// Version of this header: incompatible changes.
 pub const EVLOOP_VERSION_MAJOR: c_int = 0;
 /// Version of this header: additions.
-pub const EVLOOP_VERSION_MINOR: c_int = 1;
+pub const EVLOOP_VERSION_MINOR: c_int = 2;
 /// Version of this header: corrections.
 pub const EVLOOP_VERSION_PATCH: c_int = 0;
 /// The same as one number, for `#if EVLOOP_VERSION >= 2000`: a million for each
 /// major version, a thousand for each minor one. evloop_version() returns it
 /// for the library that was loaded.
-pub const EVLOOP_VERSION: c_int = 1000;
+pub const EVLOOP_VERSION: c_int = 2000;
 const _: () = assert!(
     EVLOOP_VERSION
         == EVLOOP_VERSION_MAJOR * 1_000_000 + EVLOOP_VERSION_MINOR * 1000 + EVLOOP_VERSION_PATCH

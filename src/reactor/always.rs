@@ -67,7 +67,7 @@ impl Always {
     }
 
     /// One whose descriptor has this number.
-    fn find(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
+    pub fn find(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
         let mut records = self.watchers.iter().filter_map(|i| Some((*i, record::get(*i)?)));
         records.find(|(_, record)| io::fd_of(record) == fd)
     }

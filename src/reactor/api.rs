@@ -15,6 +15,9 @@ pub(crate) use super::inside::{
     stats_percentile, stats_reset, trace_start, trace_stop,
 };
 pub use super::inside::{Stats, Stuck};
+pub use super::inspect::WatcherInfo;
+pub(crate) use super::inspect::{alive, find_io, info, watchers};
+pub(crate) use super::inspect_text::dump;
 pub(crate) use super::objects::Watch;
 pub(crate) use super::pressure::add_memory_pressure;
 pub use super::process::ProcessEnd;
@@ -46,6 +49,7 @@ use std::os::fd::RawFd;
 pub(crate) const VIRTUAL_TIME: u32 = 1;
 pub(crate) const AUTO_ADVANCE: u32 = 2;
 pub(crate) const PRECISE: u32 = 4;
+pub(crate) const KEEP_ALIVE: u32 = 8;
 
 /// See evloop_create.
 pub(crate) fn create(options: &Options) -> Result<i64> {
@@ -97,6 +101,7 @@ pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_vo
                 core.take_letters();
             }
             core.posts.push(letter);
+            core.publish_posts();
             Ok(())
         };
         return named.with(direct, |_| Ok(()));

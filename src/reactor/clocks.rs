@@ -48,13 +48,18 @@ pub(crate) fn clock_index(id: i32) -> Option<usize> {
     CLOCK_IDS.iter().position(|(clock, _)| *clock == id)
 }
 
+/// The system's number of a queue's clock.
+pub(super) fn clock_id(clock: usize) -> i32 {
+    CLOCK_IDS.get(clock).map_or(-1, |(id, _)| *id)
+}
+
 pub(super) fn read(clock: usize) -> i64 {
     CLOCK_IDS.get(clock).map_or(0, |(_, id)| clock::read_ns(*id))
 }
 
 /// The timer of a clock.
 pub(super) fn create_fd(clock: usize) -> Result<Fd> {
-    let id = CLOCK_IDS.get(clock).map_or(-1, |(id, _)| *id);
+    let id = clock_id(clock);
     match timerfd::create(id, true) {
         Ok(fd) => Ok(fd),
         Err(Errno::EINVAL) => fail!(ENOTSUP, "this system has no clock {}", id),

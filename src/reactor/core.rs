@@ -89,6 +89,8 @@ pub(super) struct Core {
     pub desk: &'static Desk,
     pub max_timers: u32,
     pub max_posts: u32,
+    /// The flags that it was made with.
+    pub options: u32,
     pub virtual_time: bool,
     pub auto_advance: bool,
     pub precise: bool,
@@ -187,6 +189,7 @@ impl Core {
             desk,
             max_timers: bound(options.max_timers, DEFAULT_TIMERS),
             max_posts: bound(options.max_posts, DEFAULT_POSTS),
+            options: flags,
             virtual_time: flags & super::VIRTUAL_TIME != 0,
             auto_advance: flags & super::AUTO_ADVANCE != 0,
             precise: flags & super::PRECISE != 0,
@@ -303,6 +306,7 @@ impl Core {
 
     /// Has a failure reported as an event of the watcher.
     pub fn fail(&mut self, handle: i64, errno: Errno) {
+        self.desk.failures.store(1, Relaxed);
         // There is room for some always; a watcher that fails again before it
         // is told is told once.
         let told = self.failures.iter().any(|(failed, _)| *failed == handle);
@@ -336,14 +340,7 @@ impl Core {
     #[inline]
     pub fn count_liveness(&mut self, record: &Record) {
         let flags = record.flags.load(Relaxed);
-        let wanted = flags & (ENABLED | UNREF) == ENABLED
-            && match Source::of(flags) {
-                Source::Timer => flags & SET != 0,
-                Source::Defer => flags & WAITING != 0,
-                Source::Exit | Source::ClockChange => false,
-                source if source.is_descriptor() || source == Source::File => flags & DEAD == 0,
-                _ => true,
-            };
+        let wanted = keeps_alive(flags);
         if wanted && flags & COUNTED == 0 {
             record.set(COUNTED);
             self.active += 1;
@@ -424,10 +421,17 @@ impl Core {
     pub fn take_letters(&mut self) {
         let desk = self.desk;
         self.posts.append(&mut desk.mail.take_letters(desk.handle()));
+        self.publish_posts();
         if desk.has_inbox() {
             // What was asked for before something was posted comes before.
             self.receive(&mut desk.gate());
         }
+    }
+
+    /// Lets other threads see how many posted calls there are.
+    #[inline(always)]
+    pub fn publish_posts(&self) {
+        self.desk.posts.store(self.posts.len() as u32, Relaxed);
     }
 
     fn obey(&mut self, command: Command) {
@@ -437,9 +441,12 @@ impl Core {
                 Ok(())
             }
             Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
-            Command::Add(handle) => {
-                self.on_new_watcher(handle, |core, index, record| core.add_to_list(index, record))
-            }
+            Command::Add(handle) => self.on_new_watcher(handle, |core, index, record| {
+                if Source::of(record.flags.load(Relaxed)) == Source::Defer {
+                    record.unset(COMING);
+                }
+                core.add_to_list(index, record)
+            }),
             Command::AddFile(handle) => self.on_new_watcher(handle, |core, index, _| {
                 core.file_added(index);
                 Ok(())
@@ -456,10 +463,12 @@ impl Core {
             Command::AddSignal(handle, new) => {
                 self.on_new_watcher(handle, |core, _, _| core.signal_added(new))
             }
-            Command::AddTimer { handle, setting, deadline } => self
-                .on_new_watcher(handle, |core, index, record| {
+            Command::AddTimer { handle, setting, deadline } => {
+                self.on_new_watcher(handle, |core, index, record| {
+                    record.unset(COMING);
                     core.timer_set(index, record, &setting, Some(deadline))
-                }),
+                })
+            }
             Command::Close(handle, told) => {
                 match closing(handle) {
                     Some((index, record)) => self.finish_close(index, record, told),

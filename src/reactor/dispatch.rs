@@ -379,6 +379,7 @@ impl Run {
         if core.failures_more {
             core.list_failures();
         }
+        core.desk.failures.store(core.failures.len() as u32, Relaxed);
         Ok(())
     }
 
@@ -453,6 +454,7 @@ impl Run {
                 break;
             }
             let Some(post) = core.posts.pop() else { break };
+            core.publish_posts();
             if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
                 let place = core.batch.len();
                 core.batch.push_reserved((std::cmp::Reverse(0), place, Job::Post(post.0)));

@@ -106,6 +106,11 @@ fn before(record: &Record) -> u32 {
     record.node.second_spare().load(Relaxed) as u32
 }
 
+/// Whether it is the first watcher of its descriptor, or in no list.
+pub(super) fn is_first(record: &Record) -> bool {
+    before(record) == 0
+}
+
 fn set_before(record: &Record, before: u32) {
     record.node.second_spare().store(before.into(), Relaxed);
 }
@@ -232,7 +237,7 @@ impl Core {
     }
 
     /// The watchers of a descriptor.
-    fn chain(&self, fd: RawFd) -> impl Iterator<Item = (u32, &'static Record)> + use<> {
+    pub fn chain(&self, fd: RawFd) -> impl Iterator<Item = (u32, &'static Record)> + use<> {
         let mut at = self.first(fd);
         std::iter::from_fn(move || {
             let this = at?;

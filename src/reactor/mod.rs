@@ -15,7 +15,7 @@
 //! sources;
 //! `details` is what is longer than an event, `own_fds` which descriptors are
 //! not the program's. `inside` is for who wants to see
-//! what a loop does.
+//! what a loop does, `inspect` what it has, and `inspect_text` says that in words.
 
 mod lease;
 mod letters;
@@ -56,6 +56,10 @@ mod found;
 mod held;
 #[cfg(not(loom))]
 mod inside;
+#[cfg(not(loom))]
+mod inspect;
+#[cfg(not(loom))]
+mod inspect_text;
 #[cfg(not(loom))]
 mod io;
 #[cfg(not(loom))]

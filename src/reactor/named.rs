@@ -135,6 +135,11 @@ impl Named {
         result
     }
 
+    /// Whether it is live.
+    pub fn is_open(&self) -> bool {
+        self.record.is(self.handle, self.state)
+    }
+
     /// Whether it can be used, as far as can be told without the lock.
     #[inline]
     pub fn check(&self) -> Result<()> {

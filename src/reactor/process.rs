@@ -129,6 +129,10 @@ impl Watched for Process {
         self.pidfd.raw()
     }
 
+    fn subject(&self) -> i64 {
+        self.pid.into()
+    }
+
     fn ask(&mut self, _ready: u32, event: &mut Event) -> Answer {
         let ended = self.end();
         match ended.status {

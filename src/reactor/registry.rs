@@ -99,6 +99,9 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     desk.state.store(0, Relaxed);
     desk.attention.take();
     desk.time.store(UNKNOWN, Relaxed);
+    desk.posts.store(0, Relaxed);
+    desk.failures.store(0, Relaxed);
+    desk.options.store(core.options, Relaxed);
     desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: the desk is nobody's yet, and this thread has the lock.
     unsafe { desk.lease.replace(Some(core)) };
@@ -119,7 +122,7 @@ fn take() -> Result<(&'static Desk, u32)> {
         if unused.records.try_reserve(records).is_err() {
             fail!(ENOMEM, "no memory for a loop");
         }
-        let first = record::take_block()? * record::PER_BLOCK;
+        let first = record::take_block(None)? * record::PER_BLOCK;
         for index in first + 1..first + record::PER_BLOCK {
             unused.records.push_back_reserved(index);
         }
@@ -200,6 +203,7 @@ pub(super) fn tear_down(
     let (asked, answered) = (gate.asked, gate.answered);
     let mut before = std::mem::replace(&mut **gate, Gate { asked, answered, ..Gate::default() });
     *desk.files.lock() = FileState::default();
+    *desk.priorities.lock() = Map::default();
     desk.watchers.store(0, Relaxed);
     desk.others.store(0, Relaxed);
     desk.clocks.store(0, Relaxed);
@@ -235,6 +239,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     // forked in a callback, its run borrows nothing of the core.
     let _ = unsafe { desk.with_core(|core| core.abandon(is_sound)) };
     gate.names = Map::default();
+    *desk.priorities.lock() = Map::default();
     *desk.files.lock() = FileState::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
     drop(gate);

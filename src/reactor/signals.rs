@@ -107,6 +107,7 @@ pub(crate) fn add_signal(
             };
             let fresh = fresh_at(gate, &named, Source::Signal, target)?;
             watch.index = fresh.index;
+            fresh.record.aux.store(u64::from(signal.unsigned_abs()), Relaxed);
             let handle = fresh.handle();
             let command = Command::AddSignal(handle, NewSignal { watch, signalfd });
             Ok(gate.publish(&fresh, &named, command))
@@ -209,6 +210,7 @@ impl Core {
         let Some(mut watch) = watch else { return Err(Errno::EINVAL.into()) };
         let fresh = self.fresh(Source::Signal, target)?;
         watch.index = fresh.index;
+        fresh.record.aux.store(u64::from(watch.signal.unsigned_abs()), Relaxed);
         match self.take_in(watch, None) {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {

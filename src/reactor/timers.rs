@@ -471,7 +471,7 @@ impl Core {
     }
 
     /// When a timer that is set expires.
-    fn timer_deadline(&self, index: u32, record: &Record) -> Option<i64> {
+    pub fn timer_deadline(&self, index: u32, record: &Record) -> Option<i64> {
         if record.has(PARKED) {
             return self.extras.get(&index).map(|extra| extra.parked);
         }

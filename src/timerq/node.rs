@@ -86,6 +86,12 @@ impl Node {
         &self.entry
     }
 
+    /// And a third one.
+    #[inline(always)]
+    pub fn third_spare(&self) -> &AtomicI64 {
+        &self.deadline
+    }
+
     /// Arms it for later than its entry comes up, if it is armed and has one;
     /// false: the queue has to do it.
     #[inline(always)]
