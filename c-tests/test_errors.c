@@ -427,4 +427,16 @@ MISUSE(whether_a_closed_loop_is_alive, "evloop_alive", ESTALE) {
   return NOW(evloop_alive(loop));
 }
 
+MISUSE(holding_a_loop_twice_at_once, "evloop_virtual_hold", EINVAL) {
+  evloop_t loop = new_loop();
+  says("change is 2");
+  return NOW(evloop_virtual_hold(loop, 2));
+}
+
+MISUSE(a_negative_tolerance_of_a_loop, "evloop_create", EINVAL) {
+  evloop_options_t options = {.size = sizeof options, .timer_tolerance_ns = -9};
+  says("timer_tolerance_ns is -9");
+  return NOW(evloop_create(&options));
+}
+
 CHECK_MAIN()

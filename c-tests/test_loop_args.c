@@ -64,6 +64,7 @@ CALL(evloop_trace_start, h, "/dev/null", 0)
 CALL(evloop_trace_stop, h)
 CALL(evloop_trace_start_fd, h, a_file, 0)
 CALL(evloop_set_watchdog, h, 0, NULL, NULL)
+CALL(evloop_virtual_hold, h, 1)
 CALL(evloop_alive, h)
 CALL(evloop_watchers, h, NULL, 0)
 CALL(evloop_find_io, h, a_descriptor)
@@ -88,7 +89,7 @@ static const Function loop_functions[] = {
     ROW(evloop_stats_percentile_ns), ROW(evloop_trace_start), ROW(evloop_trace_stop),
     ROW(evloop_trace_start_fd), ROW(evloop_set_watchdog),   ROW(evloop_alive),
     ROW(evloop_watchers),      ROW(evloop_find_io),         ROW(evloop_dump),
-    ROW(evloop_close)};
+    ROW(evloop_virtual_hold),  ROW(evloop_close)};
 
 CALL(evloop_io_modify, h, EVLOOP_EPOLLIN)
 CALL(evloop_timer_set, h, 0, SECOND, 0)
@@ -319,11 +320,20 @@ TEST(wrong_arguments_of_loops_are_named) {
   options.flags = 0;
   options.max_posts = -1;
   ARGUMENT(evloop_create(&options), EINVAL);
+  options.max_posts = 0;
+  options.timer_tolerance_ns = -1;
+  ARGUMENT(evloop_create(&options), EINVAL);
+  options.timer_tolerance_ns = 0;
+  options.virtual_grace_ns = 1;
+  ARGUMENT(evloop_create(&options), EINVAL);
   ARGUMENT(evloop_run(loop, 99), EINVAL);
   ARGUMENT(evloop_wait(loop, NULL, 1, 0), EINVAL);
   ARGUMENT(evloop_wait(loop, &one_event, 0, 0), EINVAL);
   ARGUMENT(evloop_advance_ns(loop, 1), ENOTSUP);
   ARGUMENT(evloop_advance_ns(virtual_loop(), -1), EINVAL);
+  ARGUMENT(evloop_virtual_hold(loop, 1), ENOTSUP);
+  ARGUMENT(evloop_virtual_hold(virtual_loop(), -1), EINVAL);
+  ARGUMENT(evloop_virtual_hold(virtual_loop(), 3), EINVAL);
   ARGUMENT(evloop_stats(loop, NULL), EINVAL);
   ARGUMENT(evloop_stats(loop, &stats), ENOENT);
   ARGUMENT(evloop_stats_histogram(loop, 7, NULL, 0), EINVAL);

@@ -490,6 +490,33 @@ struct timespec;
 #define EVLOOP_PRECISE 4
 
 /**
+ * evloop_options_t: a run does not end, and a wait does not return, because
+ * nothing is left that keeps the loop alive. For loops of worker threads,
+ * which wait for posted calls: evloop_stop() ends them. Since 0.2.0.
+ */
+#define EVLOOP_KEEP_ALIVE 8
+
+/**
+ * evloop_options_t: a wait of this loop that a signal handler interrupts
+ * returns -EINTR, whatever thread runs it, and whatever that thread has
+ * chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
+ * Since 0.2.0.
+ */
+#define EVLOOP_INTERRUPTIBLE 16
+
+/**
+ * evloop_options_t: for tests and debugging. Before each wait, and every 100
+ * milliseconds of a longer one, the loop checks all descriptors that it
+ * watches. A watcher whose descriptor was closed, or is another file by now,
+ * gets its event with EVLOOP_ERROR and -EBADF at once, also where a duplicate
+ * is open; in its callback evloop_last_error() has a sentence with the
+ * descriptor and the watcher's name. Costs one system call for each
+ * descriptor and wait; no edge or ONESHOT registration is armed by it. Since
+ * 0.2.0.
+ */
+#define EVLOOP_CHECK_FDS 32
+
+/**
  * evloop_run(): until nothing is left to wait for, or evloop_stop().
  */
 #define EVLOOP_RUN_UNTIL_DONE 0
@@ -1508,7 +1535,8 @@ typedef struct evloop_options_t {
    */
   size_t size;
   /**
-   * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE.
+   * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE,
+   * EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS.
    */
   uint32_t flags;
   /**
@@ -1523,6 +1551,18 @@ typedef struct evloop_options_t {
    * The most posted calls that one iteration makes; 0: 4096.
    */
   int max_posts;
+  /**
+   * Since 0.2.0: the tolerance of timers that are added with a tolerance of
+   * 0, in nanoseconds; see evloop_add_timer(). 0: none.
+   */
+  int64_t timer_tolerance_ns;
+  /**
+   * Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
+   * nothing has happened for so many nanoseconds of real time; for tests
+   * with threads, processes or sockets, whose answers take real time. 0:
+   * at once. See also evloop_virtual_hold().
+   */
+  int64_t virtual_grace_ns;
 } evloop_options_t;
 
 /**
@@ -3275,8 +3315,8 @@ int evloop_selector_close(evloop_selector_t s);
  *
  * @param options NULL for the defaults, else see evloop_options_t.
  * @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
- *   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME, or a size
- *   that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
+ *   flag, a negative bound or time, AUTO_ADVANCE without VIRTUAL_TIME,
+ *   virtual_grace_ns without AUTO_ADVANCE, or a size that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
  *   the structure is larger than this version's, and not zero there.
  *   -EMFILE, -ENFILE: a loop takes two descriptors, one more for each clock
  *   with the first timer on it, and one more with evloop_fileno().
@@ -3478,6 +3518,30 @@ int64_t evloop_now_ns(evloop_t loop);
  * Since 0.1.0.
  */
 int evloop_advance_ns(evloop_t loop, int64_t ns);
+
+/**
+ * Keep virtual time from jumping, or no more.
+ *
+ * While something real is under way (a thread computes, a request is sent to
+ * another process) a loop with EVLOOP_AUTO_ADVANCE should not run ahead of
+ * it: hold it, and let go when the answer is there. It then waits in real
+ * time for whatever wakes it. Holds are counted: as long as there is one,
+ * the time jumps no more; evloop_advance_ns() moves it all the same. A loop
+ * that does not jump only counts.
+ *
+ *   evloop_virtual_hold(loop, +1);     before the work is given away
+ *   evloop_virtual_hold(loop, -1);     in what its answer calls
+ *
+ * @param loop a loop made with EVLOOP_VIRTUAL_TIME.
+ * @param change +1 or -1.
+ * @returns 0. -EINVAL: change is neither, or -1 where there is no hold.
+ *   -ENOTSUP: the loop has real time. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; the child
+ * of evloop_after_fork() has the holds that there were. Since 0.2.0.
+ */
+int evloop_virtual_hold(evloop_t loop, int change);
 
 /**
  * How long an event loop may wait for its next timer.
@@ -3711,7 +3775,9 @@ int evloop_io_modify(evloop_watcher_t watcher,
  * @param interval_ns nanoseconds from one expiration to the next; 0
  *   expires once.
  * @param tolerance_ns how much later than its deadline it may expire, so
- *   that the loop wakes up once for several timers; usually 0.
+ *   that the loop wakes up once for several timers; 0: the
+ *   timer_tolerance_ns of the loop's options, which is 0 unless it was set
+ *   (1 is none, in a loop that has one).
  * @param callback called with each event; NULL: see evloop_wait().
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.

@@ -127,6 +127,13 @@ pub(super) fn clock(id: c_int) -> Result<usize> {
     }
 }
 
+const LOOP_FLAGS: u32 = EVLOOP_VIRTUAL_TIME
+    | EVLOOP_AUTO_ADVANCE
+    | EVLOOP_PRECISE
+    | EVLOOP_KEEP_ALIVE
+    | EVLOOP_INTERRUPTIBLE
+    | EVLOOP_CHECK_FDS;
+
 /// The options of a new loop, checked.
 ///
 /// # Safety
@@ -154,10 +161,12 @@ pub(super) unsafe fn options(options: *const Options) -> Result<Options> {
             fail!(E2BIG, "size is {}, and byte {} is not zero", size as i64, at as i64);
         }
     }
-    flags(own.flags, EVLOOP_VIRTUAL_TIME | EVLOOP_AUTO_ADVANCE | EVLOOP_PRECISE)?;
+    flags(own.flags, LOOP_FLAGS)?;
     not_negative(own.max_events.into(), "max_events")?;
     not_negative(own.max_timers.into(), "max_timers")?;
     not_negative(own.max_posts.into(), "max_posts")?;
+    not_negative(own.timer_tolerance_ns, "timer_tolerance_ns")?;
+    not_negative(own.virtual_grace_ns, "virtual_grace_ns")?;
     Ok(own)
 }
 

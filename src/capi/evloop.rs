@@ -35,8 +35,8 @@ use crate::reactor::{self, Event, Mode, Options};
 ///
 /// @param options NULL for the defaults, else see evloop_options_t.
 /// @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
-///   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME, or a size
-///   that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
+///   flag, a negative bound or time, AUTO_ADVANCE without VIRTUAL_TIME,
+///   virtual_grace_ns without AUTO_ADVANCE, or a size that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
 ///   the structure is larger than this version's, and not zero there.
 ///   -EMFILE, -ENFILE: a loop takes two descriptors, one more for each clock
 ///   with the first timer on it, and one more with evloop_fileno().
@@ -271,6 +271,31 @@ pub extern "C" fn evloop_now_ns(r#loop: evloop_t) -> i64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_advance_ns(r#loop: evloop_t, ns: i64) -> c_int {
     guard("evloop_advance_ns", || reactor::advance(r#loop, ns).map(|()| 0))
+}
+
+/// Keep virtual time from jumping, or no more.
+///
+/// While something real is under way (a thread computes, a request is sent to
+/// another process) a loop with EVLOOP_AUTO_ADVANCE should not run ahead of
+/// it: hold it, and let go when the answer is there. It then waits in real
+/// time for whatever wakes it. Holds are counted: as long as there is one,
+/// the time jumps no more; evloop_advance_ns() moves it all the same. A loop
+/// that does not jump only counts.
+///
+///   evloop_virtual_hold(loop, +1);     before the work is given away
+///   evloop_virtual_hold(loop, -1);     in what its answer calls
+///
+/// @param loop a loop made with EVLOOP_VIRTUAL_TIME.
+/// @param change +1 or -1.
+/// @returns 0. -EINVAL: change is neither, or -1 where there is no hold.
+///   -ENOTSUP: the loop has real time. -ECHILD: used after fork. -ESTALE,
+///   -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; the child
+/// of evloop_after_fork() has the holds that there were. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_virtual_hold(r#loop: evloop_t, change: c_int) -> c_int {
+    guard("evloop_virtual_hold", || reactor::virtual_hold(r#loop, change).map(|()| 0))
 }
 
 /// How long an event loop may wait for its next timer.

@@ -144,7 +144,9 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
 /// @param interval_ns nanoseconds from one expiration to the next; 0
 ///   expires once.
 /// @param tolerance_ns how much later than its deadline it may expire, so
-///   that the loop wakes up once for several timers; usually 0.
+///   that the loop wakes up once for several timers; 0: the
+///   timer_tolerance_ns of the loop's options, which is 0 unless it was set
+///   (1 is none, in a loop that has one).
 /// @param callback called with each event; NULL: see evloop_wait().
 /// @param user_data handed to callback, and in the event's data; may be
 ///   NULL.

@@ -241,6 +241,24 @@ pub const EVLOOP_AUTO_ADVANCE: u32 = 0x2;
 /// evloop_options_t: wake early for timers and spin until they are due, for
 /// up to 0.12 ms each time: they are less late, for more processor time.
 pub const EVLOOP_PRECISE: u32 = 0x4;
+/// evloop_options_t: a run does not end, and a wait does not return, because
+/// nothing is left that keeps the loop alive. For loops of worker threads,
+/// which wait for posted calls: evloop_stop() ends them. Since 0.2.0.
+pub const EVLOOP_KEEP_ALIVE: u32 = 0x8;
+/// evloop_options_t: a wait of this loop that a signal handler interrupts
+/// returns -EINTR, whatever thread runs it, and whatever that thread has
+/// chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
+/// Since 0.2.0.
+pub const EVLOOP_INTERRUPTIBLE: u32 = 0x10;
+/// evloop_options_t: for tests and debugging. Before each wait, and every 100
+/// milliseconds of a longer one, the loop checks all descriptors that it
+/// watches. A watcher whose descriptor was closed, or is another file by now,
+/// gets its event with EVLOOP_ERROR and -EBADF at once, also where a duplicate
+/// is open; in its callback evloop_last_error() has a sentence with the
+/// descriptor and the watcher's name. Costs one system call for each
+/// descriptor and wait; no edge or ONESHOT registration is armed by it. Since
+/// 0.2.0.
+pub const EVLOOP_CHECK_FDS: u32 = 0x20;
 
 /// evloop_run(): until nothing is left to wait for, or evloop_stop().
 pub const EVLOOP_RUN_UNTIL_DONE: c_int = 0;
@@ -339,6 +357,9 @@ const _: () = {
     assert!(EVLOOP_VIRTUAL_TIME == reactor::VIRTUAL_TIME);
     assert!(EVLOOP_AUTO_ADVANCE == reactor::AUTO_ADVANCE);
     assert!(EVLOOP_PRECISE == reactor::PRECISE);
+    assert!(EVLOOP_KEEP_ALIVE == reactor::KEEP_ALIVE);
+    assert!(EVLOOP_INTERRUPTIBLE == reactor::INTERRUPTIBLE);
+    assert!(EVLOOP_CHECK_FDS == reactor::CHECK_FDS);
     assert!(EVLOOP_EVENT_IO == Source::Io as c_int);
     assert!(EVLOOP_EVENT_TIMER == Source::Timer as c_int);
     assert!(EVLOOP_EVENT_TFD == Source::Tfd as c_int);

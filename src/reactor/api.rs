@@ -25,6 +25,7 @@ pub(crate) use super::process::{STATUS_UNKNOWN, add_process, event_process};
 pub(crate) use super::registry::{close, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
 pub(crate) use super::signals::{add_signal, event_siginfo};
+pub(crate) use super::slow_wait::virtual_hold;
 pub(crate) use super::timers::{NewTimer, Period, Setting};
 pub(crate) use crate::files::{Request as FileRequest, Root as FileRoot};
 pub(crate) use crate::sys::pressure::Trigger;
@@ -50,11 +51,16 @@ pub(crate) const VIRTUAL_TIME: u32 = 1;
 pub(crate) const AUTO_ADVANCE: u32 = 2;
 pub(crate) const PRECISE: u32 = 4;
 pub(crate) const KEEP_ALIVE: u32 = 8;
+pub(crate) const INTERRUPTIBLE: u32 = 16;
+pub(crate) const CHECK_FDS: u32 = 32;
 
 /// See evloop_create.
 pub(crate) fn create(options: &Options) -> Result<i64> {
     if options.flags & (VIRTUAL_TIME | AUTO_ADVANCE) == AUTO_ADVANCE {
         fail!(EINVAL, "AUTO_ADVANCE needs VIRTUAL_TIME");
+    }
+    if options.virtual_grace_ns > 0 && options.flags & AUTO_ADVANCE == 0 {
+        fail!(EINVAL, "virtual_grace_ns needs AUTO_ADVANCE");
     }
     registry::open(|desk| Core::new(desk, options))
 }

@@ -256,7 +256,8 @@ pub(crate) fn add_timer(handle: i64, new: NewTimer, target: Target) -> Result<i6
             let deadline = remote_deadline(gate, &named, clock, &setting)?;
             let fresh = fresh_at(gate, &named, Source::Timer, target)?;
             prepare_timer(fresh.record, clock, &setting);
-            fresh.record.node.set_tolerance(tolerance);
+            let default = named.desk.timer_tolerance.load(Relaxed);
+            fresh.record.node.set_tolerance(if tolerance == 0 { default } else { tolerance });
             if setting.initial >= 0 {
                 fresh.record.set(COMING);
             }

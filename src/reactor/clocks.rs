@@ -273,8 +273,11 @@ impl Core {
         }
         due |= self.suspended.iter().any(|(until, _)| *until <= now);
         let over = matches!(until, Until::Now) || matches!(until, Until::Time(time) if time <= now);
-        if due || over || self.auto_advance && self.next_jump(until).is_some() {
+        if due || over {
             return Some(0);
+        }
+        if self.auto_advance && !self.is_held() && self.next_jump(until).is_some() {
+            return Some(self.grace_left());
         }
         None
     }

@@ -91,6 +91,12 @@ pub(super) struct Core {
     pub max_posts: u32,
     /// The flags that it was made with.
     pub options: u32,
+    /// What makes its waits more than one system call; see `slow_wait`.
+    pub slow_waits: u32,
+    /// Real time of quiet before virtual time jumps, and when that is over;
+    /// `None`: it has not begun.
+    pub grace: i64,
+    pub grace_until: Option<i64>,
     pub virtual_time: bool,
     pub auto_advance: bool,
     pub precise: bool,
@@ -190,6 +196,9 @@ impl Core {
             max_timers: bound(options.max_timers, DEFAULT_TIMERS),
             max_posts: bound(options.max_posts, DEFAULT_POSTS),
             options: flags,
+            slow_waits: super::slow_wait::of_options(flags),
+            grace: options.virtual_grace_ns,
+            grace_until: None,
             virtual_time: flags & super::VIRTUAL_TIME != 0,
             auto_advance: flags & super::AUTO_ADVANCE != 0,
             precise: flags & super::PRECISE != 0,
@@ -204,10 +213,11 @@ impl Core {
             late_objects: Letters::new(),
             signals: Signals::default(),
             details: Details::default(),
-            timers: Timers::new(),
+            timers: Timers::new(options.timer_tolerance_ns),
             files: files::Outlook::nothing(),
             lists: Lists::default(),
-            active: 0,
+            // With KEEP_ALIVE the loop counts as one itself.
+            active: usize::from(flags & super::KEEP_ALIVE != 0),
             ranked: 0,
             idlers: 0,
             deferred: 0,

@@ -53,6 +53,10 @@ pub(super) struct Desk {
     pub failures: AtomicU32,
     /// The flags that it was made with.
     pub options: AtomicU32,
+    /// The tolerance of timers that are added without one; ns.
+    pub timer_tolerance: AtomicI64,
+    /// How many times its virtual time is held.
+    pub holds: AtomicI64,
     /// The priorities of watchers that have one, by handle; for threads that
     /// do not run the loop. No other lock is taken with it.
     pub priorities: ForkMutex<Map<i64, i32>>,
@@ -122,6 +126,8 @@ impl Desk {
             posts: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             options: AtomicU32::new(0),
+            timer_tolerance: AtomicI64::new(0),
+            holds: AtomicI64::new(0),
             priorities: ForkMutex::new(Map::default()),
             clocks: AtomicU32::new(0),
             watchers: AtomicI64::new(0),

@@ -15,7 +15,7 @@ use super::named::notify;
 use super::objects;
 use super::record::{self, LIVE, Record};
 use super::running::Run;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::sync::Ordering::Relaxed;
 use crate::table::{Handle, Kind};
 use crate::timerq::Popped;
@@ -371,6 +371,9 @@ impl Run {
                 record.unset(ENABLED);
                 record.set(SPENT);
                 core.count_liveness(record);
+            }
+            if errno == Errno::EBADF && source.is_descriptor() && core.checks_fds() {
+                core.explain_loss(handle, record);
             }
             self.emit(event, record)?;
         }

@@ -85,6 +85,12 @@ fn set_mask(record: &Record, mask: u32) {
     record.node.spare().store(others | u64::from(mask), Relaxed);
 }
 
+/// Whether the kernel has a registration for a first watcher's descriptor, as
+/// far as the loop knows.
+pub(super) fn has_registration(record: &Record) -> bool {
+    mask(record) != ABSENT
+}
+
 /// The next watcher of the same descriptor; 0: none.
 fn next(record: &Record) -> u32 {
     (record.node.spare().load(Relaxed) >> 32) as u32
@@ -225,9 +231,14 @@ impl Core {
     }
 
     #[inline]
-    fn first(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
+    pub fn first(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
         let index = usize::try_from(fd).ok().and_then(|fd| self.io.first.get(fd)).copied()?;
         if index == 0 { None } else { Some((index, record::get(index)?)) }
+    }
+
+    /// No descriptor that is watched is as great as this.
+    pub fn io_limit(&self) -> RawFd {
+        self.io.first.len() as RawFd
     }
 
     fn set_first(&mut self, fd: RawFd, index: u32) {

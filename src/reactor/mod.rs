@@ -8,12 +8,12 @@
 //!
 //! What they do not see is the `core`, with its watchers' `record`s in `slots`.
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
-//! shortest round; `found` sorts out what a wait has found, `dispatch` brings
+//! shortest round, `slow_wait` waits that take more than one system call; `found` sorts out what a wait has found, `dispatch` brings
 //! events to their watchers, unless they are `held`. `watcher` is what can be
 //! done with all of those; `io`, `always`, `timers` and their `clocks`,
 //! `objects`, `process`, `pressure`, `signals`, `asyncs` and `files` are the
 //! sources;
-//! `details` is what is longer than an event, `own_fds` which descriptors are
+//! `details` is what is longer than an event, `check_fds` finds descriptors that were closed too early, `own_fds` says which are
 //! not the program's. `inside` is for who wants to see
 //! what a loop does, `inspect` what it has, and `inspect_text` says that in words.
 
@@ -30,6 +30,8 @@ mod always;
 mod asyncs;
 #[cfg(not(loom))]
 mod calls;
+#[cfg(not(loom))]
+mod check_fds;
 #[cfg(not(loom))]
 mod clocks;
 #[cfg(not(loom))]
@@ -93,6 +95,8 @@ mod running;
 mod signals;
 #[cfg(not(loom))]
 mod slots;
+#[cfg(not(loom))]
+mod slow_wait;
 #[cfg(not(loom))]
 mod timers;
 #[cfg(not(loom))]

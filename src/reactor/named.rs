@@ -135,6 +135,17 @@ impl Named {
         result
     }
 
+    /// Has the loop look again at what it waits for.
+    pub fn go_round(&self) -> Result<()> {
+        if !self.desk.is_mine() {
+            let gate = self.lock()?;
+            let wake = self.desk.leave_work();
+            drop(gate);
+            drop(wake);
+        }
+        Ok(())
+    }
+
     /// Whether it is live.
     pub fn is_open(&self) -> bool {
         self.record.is(self.handle, self.state)

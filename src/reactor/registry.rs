@@ -102,6 +102,8 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     desk.posts.store(0, Relaxed);
     desk.failures.store(0, Relaxed);
     desk.options.store(core.options, Relaxed);
+    desk.timer_tolerance.store(core.timers.tolerance, Relaxed);
+    desk.holds.store(0, Relaxed);
     desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: the desk is nobody's yet, and this thread has the lock.
     unsafe { desk.lease.replace(Some(core)) };

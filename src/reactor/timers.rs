@@ -91,6 +91,8 @@ pub(super) struct Timers {
     pub due: u32,
     pub recheck: u32,
     arming: Vec<Arming>,
+    /// The tolerance of timers that are added without one; ns.
+    pub tolerance: i64,
     /// Some clock has a base.
     based: bool,
     seq: u64,
@@ -138,7 +140,7 @@ fn queue_index(record: &Record) -> usize {
 }
 
 impl Timers {
-    pub fn new() -> Self {
+    pub fn new(tolerance: i64) -> Self {
         let clock = || Clock {
             queue: TimerQueue::new(),
             fd: None,
@@ -152,6 +154,7 @@ impl Timers {
             due: 0,
             recheck: 0,
             arming: Vec::new(),
+            tolerance,
             based: false,
             seq: 0,
         }
@@ -184,9 +187,8 @@ impl Timers {
         // SAFETY: its place has just been filled.
         unsafe { self.arming.set_len(listed + 1) };
         self.seq = seq;
-        record.node.reset();
-        record.node.set_seq(seq);
-        record.node.set_tolerance(new.tolerance);
+        let tolerance = if new.tolerance == 0 { self.tolerance } else { new.tolerance };
+        record.node.begin(seq, tolerance);
         record.aux.store(new.setting.period_ns().cast_unsigned(), Relaxed);
         let of_source = Source::Timer.bits() | ENABLED | SET | ARMING;
         let of_clock = (new.clock as u32) << CLOCK_SHIFT;

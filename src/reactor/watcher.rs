@@ -120,6 +120,7 @@ impl Core {
     ) -> Result<i64> {
         let fresh = self.fresh(Source::Timer, target)?;
         prepare_timer(fresh.record, clock, setting);
+        let tolerance = if tolerance == 0 { self.timers.tolerance } else { tolerance };
         fresh.record.node.set_tolerance(tolerance);
         match self.timer_set(fresh.index, fresh.record, setting, None) {
             Ok(()) => Ok(self.publish(&fresh)),
