@@ -1634,6 +1634,14 @@ typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
                                   void *user_data);
 
 /**
+ * Frees what user_data points to; see evloop_post_full(). free(3) is one.
+ *
+ * No lock of the library is held; it may call every function of the library.
+ * It must return: neither longjmp() nor a C++ exception may leave it.
+ */
+typedef void (*evloop_destroy_t)(void *user_data);
+
+/**
  * A watcher: one thing that an event loop waits for; see evloop_add_io().
  */
 typedef evloop_handle_t evloop_watcher_t;
@@ -2161,6 +2169,20 @@ int tfd_fileno(tfd_t t);
 int tfd_close(tfd_t t);
 
 /**
+ * Give up a timer, but keep its descriptor.
+ *
+ * The handle is stale, as after tfd_close(), and the descriptor is the
+ * caller's from now on, who closes it; it goes on as it is set.
+ *
+ * @param t a timer.
+ * @returns the descriptor. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads in tfd_read() or tfd_wait() return
+ * -ESTALE. Signals: not safe. Fork: works in the child. Since 0.2.0.
+ */
+int tfd_release(tfd_t t);
+
+/**
  * Arm or disarm a timer, in seconds.
  *
  * As tfd_settime_ns(), with times in seconds. A fraction of a nanosecond
@@ -2664,6 +2686,23 @@ int evloop_epoll_wait(evloop_epoll_t ep,
  * parent. Since 0.1.0.
  */
 int evloop_epoll_close(evloop_epoll_t ep);
+
+/**
+ * Give up an epoll object, but keep its descriptor.
+ *
+ * The handle is stale, as after evloop_epoll_close(), and the descriptor is
+ * the caller's from now on, who closes it. What is registered stays so, but
+ * the words that epoll_wait(2) then reports with events are the library's:
+ * set them anew with EPOLL_CTL_MOD.
+ *
+ * @param ep an epoll object.
+ * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+ */
+int evloop_epoll_release(evloop_epoll_t ep);
 
 /* ------------------------------------------------------------------------
  * /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
@@ -3336,9 +3375,8 @@ evloop_t evloop_create(const struct evloop_options_t *options);
  * one of its callbacks, this returns at once: the run then does that, after
  * the callback it is in, if any, and returns -ESTALE.
  *
- * Posted calls that were not made yet are never made, and nothing tells of
- * them: if their user_data has to be freed, the program keeps a list of its
- * own. Everything that was handed to the loop can be freed once it is
+ * Posted calls that were not made yet are never made; if their user_data has
+ * to be freed post them with evloop_post_full(). Everything that was handed to the loop can be freed once it is
  * closed and its run, if there is one, has returned.
  *
  * @param loop a loop.
@@ -3486,6 +3524,36 @@ int evloop_wakeup(evloop_t loop);
 int evloop_post(evloop_t loop, evloop_callback_t callback, void *user_data);
 
 /**
+ * Have a function called once by an event loop, and what it needs freed.
+ *
+ * As evloop_post(), in one order with its calls; and destroy is called with
+ * user_data exactly once: on the thread that runs the loop, when callback
+ * has returned; or, where the loop is closed before, callback is never
+ * called, and destroy is by what closes the loop (evloop_close(), or the run
+ * that it ends). A post that raced with evloop_close() and came too late,
+ * though 0 is returned, is destroyed too, by this call or by a thread that
+ * runs another loop. What fails calls neither.
+ *
+ *   evloop_post_full(loop, use, strdup("a copy"), free);
+ *
+ * @param loop a loop.
+ * @param callback as evloop_post(); not NULL if destroy is not.
+ * @param user_data handed to callback, in the event's data, then handed to
+ *   destroy; may be NULL.
+ * @param destroy see evloop_destroy_t; NULL: as evloop_post().
+ * @returns 0. -EINVAL: callback is NULL, and destroy is not. -ENOMEM: not
+ *   posted. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; of a call
+ * that is pending at a fork the child makes neither its callback nor
+ * destroy, after evloop_after_fork() too. Since 0.2.0.
+ */
+int evloop_post_full(evloop_t loop,
+                     evloop_callback_t callback,
+                     void *user_data,
+                     evloop_destroy_t destroy);
+
+/**
  * The time of an event loop.
  *
  * Inside a callback: the time of this iteration, which is read when it is
@@ -3567,6 +3635,53 @@ int evloop_virtual_hold(evloop_t loop, int change);
  * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
  */
 int64_t evloop_next_timeout_ns(evloop_t loop);
+
+/**
+ * Limit how long the next wait of an event loop may last.
+ *
+ * To be called in a prepare watcher: the wait that follows is at most that
+ * long, in real time, whatever timers there are. For what has to be looked
+ * at from time to time and has neither a descriptor nor a timer. The
+ * iteration goes on as if it was woken; a ONCE run goes on until something
+ * was dispatched. Of several limits the shortest holds. Called by another
+ * callback, or while nobody runs the loop, it is for the next wait that
+ * there is. Embedded in another loop, it is in evloop_next_timeout_ns()
+ * until the next dispatch.
+ *
+ * @param loop a loop.
+ * @param ns nanoseconds of real time; 0 does not wait.
+ * @returns 0. -EINVAL: ns is negative. -EBUSY: another thread is running
+ *   the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any, but not while another runs the loop.
+ * Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+ */
+int evloop_limit_wait_ns(evloop_t loop, int64_t ns);
+
+/**
+ * Have the waits of an event loop poll the queues of network devices.
+ *
+ * For servers that give a core away for less latency: instead of waiting for
+ * an interrupt the kernel looks at the queues that its sockets' packets came
+ * from. See EPIOCSPARAMS of ioctl_eventpoll(2).
+ *
+ * @param loop a loop.
+ * @param usecs microseconds to look before it waits; 0: not at all.
+ * @param budget packets at a time, up to 65535; 0: the kernel's choice, 8.
+ *   Above 64 it takes CAP_NET_ADMIN.
+ * @param prefer 1 to keep the device's interrupts off meanwhile, else 0.
+ * @returns 0. -EINVAL: usecs is above 2^31-1, budget is negative or too
+ *   large, or prefer neither 0 nor 1. -ENOTSUP: before Linux 6.9, or without
+ *   CONFIG_NET_RX_BUSY_POLL. -EPERM: the kernel refuses the budget.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; kept by
+ * evloop_after_fork(). Since 0.2.0. Source: ioctl_eventpoll(2).
+ */
+int evloop_set_busy_poll(evloop_t loop,
+                         uint32_t usecs,
+                         int budget,
+                         int prefer);
 
 /**
  * A descriptor that is readable while an event loop has something to do.
@@ -3739,6 +3854,22 @@ int evloop_io_modify(evloop_watcher_t watcher,
                      uint32_t events);
 
 /**
+ * Say what an io watcher is to watch for; nothing disables it.
+ *
+ * What every adapter to another library needs: with 0 it is
+ * evloop_watcher_disable(), with anything else evloop_io_modify() and then
+ * evloop_watcher_enable().
+ *
+ * @param watcher an io watcher.
+ * @param events as evloop_add_io(); 0 disables the watcher, and reports no
+ *   errors and hang-ups either.
+ * @returns as evloop_io_modify(), and as evloop_watcher_enable().
+ *
+ * Blocking, threads, signals, fork: as evloop_io_modify(). Since 0.2.0.
+ */
+int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
+
+/**
  * Add a timer.
  *
  * A timer never expires early. Timers of one clock are dispatched in the
@@ -3801,6 +3932,55 @@ evloop_watcher_t evloop_add_timer(evloop_t loop,
                                   void *user_data);
 
 /**
+ * Call a function once, after some time.
+ *
+ * evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher stays
+ * until it is closed, which its callback may do:
+ *
+ *   static void later(const evloop_event_t *event, void *user_data) {
+ *     evloop_watcher_close(event->watcher, 0);
+ *   }
+ *
+ * @param loop a loop.
+ * @param delay_ns nanoseconds from now; not negative.
+ * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+ *   evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, a timer. -EINVAL: delay_ns is negative. Others: as
+ *   evloop_add_timer().
+ *
+ * Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+ */
+evloop_watcher_t evloop_after(evloop_t loop,
+                              int64_t delay_ns,
+                              evloop_callback_t callback,
+                              void *user_data);
+
+/**
+ * Call a function again and again.
+ *
+ * evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic: first after one
+ * interval. Expirations that were missed come in one event, with their
+ * count; evloop_watcher_close() ends it.
+ *
+ * @param loop a loop.
+ * @param interval_ns nanoseconds from one call to the next; at least 1.
+ * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+ *   evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, a timer. -EINVAL: interval_ns is 0 or negative.
+ *   Others: as evloop_add_timer().
+ *
+ * Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+ */
+evloop_watcher_t evloop_every(evloop_t loop,
+                              int64_t interval_ns,
+                              evloop_callback_t callback,
+                              void *user_data);
+
+/**
  * Set a timer anew, or stop it.
  *
  * What it was set to, and an expiration that was not dispatched yet, is
@@ -3844,6 +4024,23 @@ int evloop_timer_set(evloop_watcher_t watcher,
  * -ECHILD. Since 0.1.0.
  */
 int evloop_timer_again(evloop_watcher_t watcher);
+
+/**
+ * Change how late a timer may be.
+ *
+ * @param watcher a timer.
+ * @param tolerance_ns how much later than its deadline it may expire; 0:
+ *   not at all, whatever the loop's timer_tolerance_ns is. It holds for what
+ *   the timer is set to now, and later.
+ * @returns 0. -EINVAL: tolerance_ns is negative, or no timer. -ENOMEM: the
+ *   timer is as it was. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
+ * -ECHILD. Since 0.2.0.
+ */
+int evloop_timer_set_tolerance(evloop_watcher_t watcher,
+                               int64_t tolerance_ns);
 
 /**
  * How long it is until a timer expires.

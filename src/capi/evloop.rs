@@ -61,9 +61,8 @@ pub unsafe extern "C" fn evloop_create(options: *const Options) -> evloop_t {
 /// one of its callbacks, this returns at once: the run then does that, after
 /// the callback it is in, if any, and returns -ESTALE.
 ///
-/// Posted calls that were not made yet are never made, and nothing tells of
-/// them: if their user_data has to be freed, the program keeps a list of its
-/// own. Everything that was handed to the loop can be freed once it is
+/// Posted calls that were not made yet are never made; if their user_data has
+/// to be freed post them with evloop_post_full(). Everything that was handed to the loop can be freed once it is
 /// closed and its run, if there is one, has returned.
 ///
 /// @param loop a loop.
@@ -237,6 +236,41 @@ pub unsafe extern "C" fn evloop_post(
     guard("evloop_post", || reactor::post(r#loop, callback, user_data).map(|()| 0))
 }
 
+/// Have a function called once by an event loop, and what it needs freed.
+///
+/// As evloop_post(), in one order with its calls; and destroy is called with
+/// user_data exactly once: on the thread that runs the loop, when callback
+/// has returned; or, where the loop is closed before, callback is never
+/// called, and destroy is by what closes the loop (evloop_close(), or the run
+/// that it ends). A post that raced with evloop_close() and came too late,
+/// though 0 is returned, is destroyed too, by this call or by a thread that
+/// runs another loop. What fails calls neither.
+///
+///   evloop_post_full(loop, use, strdup("a copy"), free);
+///
+/// @param loop a loop.
+/// @param callback as evloop_post(); not NULL if destroy is not.
+/// @param user_data handed to callback, in the event's data, then handed to
+///   destroy; may be NULL.
+/// @param destroy see evloop_destroy_t; NULL: as evloop_post().
+/// @returns 0. -EINVAL: callback is NULL, and destroy is not. -ENOMEM: not
+///   posted. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; of a call
+/// that is pending at a fork the child makes neither its callback nor
+/// destroy, after evloop_after_fork() too. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_post_full(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+    destroy: evloop_destroy_t,
+) -> c_int {
+    guard("evloop_post_full", || {
+        reactor::post_full(r#loop, callback, user_data, destroy).map(|()| 0)
+    })
+}
+
 /// The time of an event loop.
 ///
 /// Inside a callback: the time of this iteration, which is read when it is
@@ -322,6 +356,61 @@ pub extern "C" fn evloop_virtual_hold(r#loop: evloop_t, change: c_int) -> c_int 
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_next_timeout_ns(r#loop: evloop_t) -> i64 {
     guard("evloop_next_timeout_ns", || reactor::next_timeout(r#loop))
+}
+
+/// Limit how long the next wait of an event loop may last.
+///
+/// To be called in a prepare watcher: the wait that follows is at most that
+/// long, in real time, whatever timers there are. For what has to be looked
+/// at from time to time and has neither a descriptor nor a timer. The
+/// iteration goes on as if it was woken; a ONCE run goes on until something
+/// was dispatched. Of several limits the shortest holds. Called by another
+/// callback, or while nobody runs the loop, it is for the next wait that
+/// there is. Embedded in another loop, it is in evloop_next_timeout_ns()
+/// until the next dispatch.
+///
+/// @param loop a loop.
+/// @param ns nanoseconds of real time; 0 does not wait.
+/// @returns 0. -EINVAL: ns is negative. -EBUSY: another thread is running
+///   the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any, but not while another runs the loop.
+/// Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_limit_wait_ns(r#loop: evloop_t, ns: i64) -> c_int {
+    guard("evloop_limit_wait_ns", || {
+        reactor::limit_wait(r#loop, arg::not_negative(ns, "ns")?).map(|()| 0)
+    })
+}
+
+/// Have the waits of an event loop poll the queues of network devices.
+///
+/// For servers that give a core away for less latency: instead of waiting for
+/// an interrupt the kernel looks at the queues that its sockets' packets came
+/// from. See EPIOCSPARAMS of ioctl_eventpoll(2).
+///
+/// @param loop a loop.
+/// @param usecs microseconds to look before it waits; 0: not at all.
+/// @param budget packets at a time, up to 65535; 0: the kernel's choice, 8.
+///   Above 64 it takes CAP_NET_ADMIN.
+/// @param prefer 1 to keep the device's interrupts off meanwhile, else 0.
+/// @returns 0. -EINVAL: usecs is above 2^31-1, budget is negative or too
+///   large, or prefer neither 0 nor 1. -ENOTSUP: before Linux 6.9, or without
+///   CONFIG_NET_RX_BUSY_POLL. -EPERM: the kernel refuses the budget.
+///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; kept by
+/// evloop_after_fork(). Since 0.2.0. Source: ioctl_eventpoll(2).
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_set_busy_poll(
+    r#loop: evloop_t,
+    usecs: u32,
+    budget: c_int,
+    prefer: c_int,
+) -> c_int {
+    guard("evloop_set_busy_poll", || {
+        reactor::set_busy_poll(r#loop, arg::busy_poll(usecs, budget, prefer)?).map(|()| 0)
+    })
 }
 
 /// A descriptor that is readable while an event loop has something to do.

@@ -108,6 +108,26 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
     })
 }
 
+/// Say what an io watcher is to watch for; nothing disables it.
+///
+/// What every adapter to another library needs: with 0 it is
+/// evloop_watcher_disable(), with anything else evloop_io_modify() and then
+/// evloop_watcher_enable().
+///
+/// @param watcher an io watcher.
+/// @param events as evloop_add_io(); 0 disables the watcher, and reports no
+///   errors and hang-ups either.
+/// @returns as evloop_io_modify(), and as evloop_watcher_enable().
+///
+/// Blocking, threads, signals, fork: as evloop_io_modify(). Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int {
+    if quick::io_set(watcher, events) {
+        return 0;
+    }
+    guard_rest("evloop_io_set", || reactor::io_set(watcher, arg::epoll_events(events)?).map(|()| 0))
+}
+
 /// Add a timer.
 ///
 /// A timer never expires early. Timers of one clock are dispatched in the
@@ -179,6 +199,72 @@ pub unsafe extern "C" fn evloop_add_timer(
     })
 }
 
+/// Call a function once, after some time.
+///
+/// evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher stays
+/// until it is closed, which its callback may do:
+///
+///   static void later(const evloop_event_t *event, void *user_data) {
+///     evloop_watcher_close(event->watcher, 0);
+///   }
+///
+/// @param loop a loop.
+/// @param delay_ns nanoseconds from now; not negative.
+/// @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+///   evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, a timer. -EINVAL: delay_ns is negative. Others: as
+///   evloop_add_timer().
+///
+/// Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_after(
+    r#loop: evloop_t,
+    delay_ns: i64,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_after", || {
+        let delay = arg::not_negative(delay_ns, "delay_ns")?;
+        reactor::add_timer(r#loop, simple_timer(delay, 0), Target { callback, user_data })
+    })
+}
+
+/// Call a function again and again.
+///
+/// evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic: first after one
+/// interval. Expirations that were missed come in one event, with their
+/// count; evloop_watcher_close() ends it.
+///
+/// @param loop a loop.
+/// @param interval_ns nanoseconds from one call to the next; at least 1.
+/// @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+///   evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, a timer. -EINVAL: interval_ns is 0 or negative.
+///   Others: as evloop_add_timer().
+///
+/// Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_every(
+    r#loop: evloop_t,
+    interval_ns: i64,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_every", || {
+        let interval = arg::interval(interval_ns)?;
+        reactor::add_timer(r#loop, simple_timer(interval, interval), Target { callback, user_data })
+    })
+}
+
+fn simple_timer(initial: i64, interval: i64) -> NewTimer {
+    let setting = Setting { absolute: false, period: Period::Skip, initial, interval };
+    NewTimer { clock: reactor::MONOTONIC, setting, tolerance: 0 }
+}
+
 fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Setting> {
     arg::flags(flags, EVLOOP_TIMER_ABSTIME | EVLOOP_TIMER_BURST | EVLOOP_TIMER_DELAY)?;
     let period = match flags & (EVLOOP_TIMER_BURST | EVLOOP_TIMER_DELAY) {
@@ -244,6 +330,29 @@ pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
         return 0;
     }
     guard_rest("evloop_timer_again", || reactor::timer_again(watcher).map(|()| 0))
+}
+
+/// Change how late a timer may be.
+///
+/// @param watcher a timer.
+/// @param tolerance_ns how much later than its deadline it may expire; 0:
+///   not at all, whatever the loop's timer_tolerance_ns is. It holds for what
+///   the timer is set to now, and later.
+/// @returns 0. -EINVAL: tolerance_ns is negative, or no timer. -ENOMEM: the
+///   timer is as it was. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
+/// -ECHILD. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_timer_set_tolerance(
+    watcher: evloop_watcher_t,
+    tolerance_ns: i64,
+) -> c_int {
+    guard("evloop_timer_set_tolerance", || {
+        let tolerance = arg::not_negative(tolerance_ns, "tolerance_ns")?;
+        reactor::timer_set_tolerance(watcher, tolerance).map(|()| 0)
+    })
 }
 
 /// How long it is until a timer expires.

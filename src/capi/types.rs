@@ -67,6 +67,13 @@ pub type evloop_watcher_t = evloop_handle_t;
 pub type evloop_callback_t =
     Option<unsafe extern "C" fn(event: *const Event, user_data: *mut c_void)>;
 
+/// Frees what user_data points to; see evloop_post_full(). free(3) is one.
+///
+/// No lock of the library is held; it may call every function of the library.
+/// It must return: neither longjmp() nor a C++ exception may leave it.
+#[allow(non_camel_case_types)]
+pub type evloop_destroy_t = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+
 /// Asked whenever a wait of this thread was interrupted; see
 /// evloop_set_interrupt_mode().
 ///

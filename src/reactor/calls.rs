@@ -342,6 +342,19 @@ pub(crate) fn io_modify(handle: i64, events: u32) -> Result<()> {
     change(handle, Change::Events(events))
 }
 
+/// See evloop_io_set.
+pub(crate) fn io_set(handle: i64, events: u32) -> Result<()> {
+    of_source(handle, Source::Io)?;
+    io::check_events(events)?;
+    change(handle, Change::IoSet(events))
+}
+
+/// See evloop_timer_set_tolerance.
+pub(crate) fn timer_set_tolerance(handle: i64, tolerance: i64) -> Result<()> {
+    of_source(handle, Source::Timer)?;
+    change(handle, Change::Tolerance(tolerance))
+}
+
 /// See evloop_timer_set.
 pub(crate) fn timer_set(handle: i64, setting: Setting) -> Result<()> {
     let named = of_source(handle, Source::Timer)?;

@@ -25,7 +25,7 @@ const CLOCK_IDS: [(i32, i32); CLOCKS] = [
     (libc::CLOCK_REALTIME_ALARM, libc::CLOCK_REALTIME),
     (libc::CLOCK_BOOTTIME_ALARM, libc::CLOCK_BOOTTIME),
 ];
-pub(super) const MONOTONIC: usize = 0;
+pub(crate) const MONOTONIC: usize = 0;
 pub(super) const REALTIME: usize = 1;
 pub(super) const NEVER: i64 = i64::MAX;
 

@@ -9,6 +9,7 @@ use super::flags::*;
 use super::inside::Watch;
 use super::io::Io;
 use super::letters::{Letter, Letters};
+use super::named::Closed;
 use super::objects::{Watched, Watching};
 use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
@@ -97,6 +98,8 @@ pub(super) struct Core {
     /// `None`: it has not begun.
     pub grace: i64,
     pub grace_until: Option<i64>,
+    /// How long the next wait may be at most.
+    pub wait_limit: i64,
     pub virtual_time: bool,
     pub auto_advance: bool,
     pub precise: bool,
@@ -133,6 +136,11 @@ pub(super) struct Core {
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
     pub posts: Letters<Post>,
+    /// Those that are in `batch`.
+    pub batched: Letters<Post>,
+    /// Calls that were posted to an earlier loop when it had just been closed:
+    /// what they were for is to be freed.
+    pub stale_posts: Letters<Post>,
     /// Events for evloop_wait, and how many watchers have no callback.
     pub held: VecDeque<Event>,
     pub recorders: usize,
@@ -199,6 +207,7 @@ impl Core {
             slow_waits: super::slow_wait::of_options(flags),
             grace: options.virtual_grace_ns,
             grace_until: None,
+            wait_limit: i64::MAX,
             virtual_time: flags & super::VIRTUAL_TIME != 0,
             auto_advance: flags & super::AUTO_ADVANCE != 0,
             precise: flags & super::PRECISE != 0,
@@ -224,6 +233,8 @@ impl Core {
             arrived: NOBODY,
             posts_due: 0,
             posts: Letters::new(),
+            batched: Letters::new(),
+            stale_posts: Letters::new(),
             held: VecDeque::new(),
             recorders: 0,
             failures,
@@ -297,6 +308,7 @@ impl Core {
     pub fn fresh_epoll(&self, eventfd: RawFd) -> Result<Fd> {
         let fresh = epoll::create()?;
         register_eventfd(fresh.raw(), eventfd)?;
+        super::busy_poll::apply(self.desk, fresh.raw());
         Ok(fresh)
     }
 
@@ -430,7 +442,15 @@ impl Core {
     /// Takes the calls that others posted.
     pub fn take_letters(&mut self) {
         let desk = self.desk;
-        self.posts.append(&mut desk.mail.take_letters(desk.handle()));
+        let mut taken = desk.mail.take_letters(desk.handle(), |stale| {
+            if stale.content().destroy.is_some() {
+                self.stale_posts.push(stale);
+            }
+        });
+        if !self.stale_posts.is_empty() {
+            desk.attention.set();
+        }
+        self.posts.append(&mut taken);
         self.publish_posts();
         if desk.has_inbox() {
             // What was asked for before something was posted comes before.
@@ -557,7 +577,7 @@ impl Core {
     }
 
     /// Everything is closed; whom to tell.
-    pub fn tear_down(mut self: Box<Self>) -> Letters<Destroy> {
+    pub fn tear_down(mut self: Box<Self>) -> Closed {
         // While the eventfd is open, which they may ring.
         self.objects.clear();
         self.late_objects = Letters::new();
@@ -590,7 +610,11 @@ impl Core {
             }
         }
         slots.tear_down(Record::is_sent);
-        self.take_destroys()
+        let destroys = self.take_destroys();
+        let mut posts = std::mem::replace(&mut self.batched, Letters::new());
+        posts.append(&mut self.posts);
+        posts.append(&mut self.stale_posts);
+        Closed { destroys, posts }
     }
 
     /// Gives back the descriptors of a loop whose memory has to stay.

@@ -55,6 +55,8 @@ pub(super) struct Desk {
     pub options: AtomicU32,
     /// The tolerance of timers that are added without one; ns.
     pub timer_tolerance: AtomicI64,
+    /// How its epoll polls network devices, see `BusyPoll::pack`.
+    pub busy_poll: AtomicU64,
     /// How many times its virtual time is held.
     pub holds: AtomicI64,
     /// The priorities of watchers that have one, by handle; for threads that
@@ -127,6 +129,7 @@ impl Desk {
             failures: AtomicU32::new(0),
             options: AtomicU32::new(0),
             timer_tolerance: AtomicI64::new(0),
+            busy_poll: AtomicU64::new(0),
             holds: AtomicI64::new(0),
             priorities: ForkMutex::new(Map::default()),
             clocks: AtomicU32::new(0),

@@ -3,7 +3,8 @@
 //! What other threads see of a loop: `registry` has all of them, `desk` is one,
 //! `lease` says whose it is, `mailbox` is how it is woken, with the `sent_stack` of async watchers, and
 //! `pending_work` what it is asked to do before a callback; `named` is the way
-//! from a handle to it, `calls` what is asked of watchers, `command` how that
+//! from a handle to it, `calls` what is asked of watchers, `posts` how calls are
+//! posted, `command` how that
 //! is left for the thread that runs the loop, and `quick` the short way.
 //!
 //! What they do not see is the `core`, with its watchers' `record`s in `slots`.
@@ -28,6 +29,8 @@ mod sent_stack;
 mod always;
 #[cfg(not(loom))]
 mod asyncs;
+#[cfg(not(loom))]
+mod busy_poll;
 #[cfg(not(loom))]
 mod calls;
 #[cfg(not(loom))]
@@ -70,6 +73,8 @@ mod named;
 mod objects;
 #[cfg(not(loom))]
 mod own_fds;
+#[cfg(not(loom))]
+mod posts;
 #[cfg(not(loom))]
 mod pressure;
 #[cfg(not(loom))]

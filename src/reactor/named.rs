@@ -1,5 +1,6 @@
 //! What the handles of loops and watchers lead to, and how it is used.
 
+use super::command::Post;
 use super::core::{Core, MANY_NAMES};
 use super::desk::{Desk, Gate, POISONED};
 use super::event::Destroy;
@@ -202,6 +203,28 @@ impl Drop for Poison {
         if std::thread::panicking() {
             self.0.state.fetch_or(POISONED, Relaxed);
         }
+    }
+}
+
+/// What is left of a loop that was closed: whom to tell, and the calls that
+/// were not made.
+pub(super) struct Closed {
+    pub destroys: Letters<Destroy>,
+    pub posts: Letters<Post>,
+}
+
+impl Closed {
+    /// Calls the program's functions; no lock is held.
+    pub fn notify(mut self) {
+        notify(self.destroys);
+        destroy_posts(&mut self.posts);
+    }
+}
+
+/// Frees what posted calls were for that are not made; no lock is held.
+pub(super) fn destroy_posts(posts: &mut Letters<Post>) {
+    while let Some(post) = posts.pop() {
+        post.destroy();
     }
 }
 

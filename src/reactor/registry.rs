@@ -2,13 +2,12 @@
 
 use super::core::Core;
 use super::desk::{Desk, Gate, REAL_TIME, UNKNOWN};
-use super::event::Destroy;
 use super::files::FileState;
 use super::inside;
 use super::lease::Locked;
 use super::letters::Letters;
 use super::mailbox;
-use super::named::{Named, find, named, notify};
+use super::named::{Closed, Named, find, named};
 use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
 use crate::errno::{Result, fail};
@@ -19,6 +18,7 @@ use crate::table::{self, Handle, Kind};
 use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::ptr;
+use std::sync::atomic::fence;
 
 /// The first of all desks, which are linked and never freed.
 static FIRST: AtomicPtr<Desk> = AtomicPtr::new(ptr::null_mut());
@@ -104,6 +104,7 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     desk.options.store(core.options, Relaxed);
     desk.timer_tolerance.store(core.timers.tolerance, Relaxed);
     desk.holds.store(0, Relaxed);
+    desk.busy_poll.store(0, Relaxed);
     desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: the desk is nobody's yet, and this thread has the lock.
     unsafe { desk.lease.replace(Some(core)) };
@@ -175,7 +176,7 @@ pub(crate) fn close(handle: i64) -> Result<()> {
             unsafe { desk.with_core(|core| core.receive(&mut gate)) }?;
         }
         named.record.free();
-        notify(tear_down(desk, gate));
+        tear_down(desk, gate).notify();
         return Ok(());
     }
     let wake = desk.mail.leave(desk, handle, mailbox::CLOSED);
@@ -193,11 +194,15 @@ pub(crate) fn close(handle: i64) -> Result<()> {
 pub(super) fn tear_down(
     desk: &'static Desk,
     mut gate: MutexGuard<'static, Locked<Gate>>,
-) -> Letters<Destroy> {
+) -> Closed {
     let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
-    drop(desk.mail.take_letters(0));
+    // Who posts a call now that has to be destroyed either finds the loop
+    // closed after that (see `post_full`), or it is found here.
+    fence(SeqCst);
+    let mut posts = Letters::new();
+    drop(desk.mail.take_letters(0, |letter| posts.put_first(letter)));
     desk.silence();
     // SAFETY: no run, and this thread has the gate's lock.
     let core = unsafe { desk.lease.replace(None) };
@@ -209,16 +214,18 @@ pub(super) fn tear_down(
     desk.watchers.store(0, Relaxed);
     desk.others.store(0, Relaxed);
     desk.clocks.store(0, Relaxed);
-    let closed = match core {
+    let nothing = || Closed { destroys: Letters::new(), posts: Letters::new() };
+    let mut closed = match core {
         // Nothing in it can be relied on.
         Some(core) if poisoned => {
             core.abandon(false);
             std::mem::forget(core);
-            Letters::new()
+            nothing()
         }
         Some(core) => core.tear_down(),
-        None => Letters::new(),
+        None => nothing(),
     };
+    closed.posts.append(&mut posts);
     drop(gate);
     if let Some(trace) = before.trace.take() {
         trace.finish(&before.names);

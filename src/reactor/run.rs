@@ -423,7 +423,7 @@ pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
             if core.is_busy() || core.has_held() || core.desk.mail.has_work() {
                 return Ok(0);
             }
-            let mut least = core.next_unsettled().min(core.files.left());
+            let mut least = core.next_unsettled().min(core.files.left()).min(core.wait_limit);
             for clock in 0..desk::CLOCKS {
                 if let Some(wake) = core.next_exact(clock) {
                     least = least.min(wake.saturating_sub(core.read_clock(clock)).max(0));

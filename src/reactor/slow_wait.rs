@@ -16,6 +16,8 @@ use std::ffi::c_int;
 const VIRTUAL: u32 = 1;
 /// Descriptors are checked.
 const CHECKS: u32 = 2;
+/// The next wait is limited.
+const LIMITED: u32 = 4;
 
 /// How often they are.
 const CHECK_NS: i64 = 100_000_000;
@@ -48,7 +50,24 @@ pub(crate) fn virtual_hold(handle: i64, change: c_int) -> Result<()> {
     }
 }
 
+/// See evloop_limit_wait_ns.
+pub(crate) fn limit_wait(handle: i64, ns: i64) -> Result<()> {
+    let named = named(handle, Kind::Loop)?;
+    let limit = |core: &mut Core| {
+        core.wait_limit = core.wait_limit.min(ns);
+        core.slow_waits |= LIMITED;
+        Ok(())
+    };
+    named.with(limit, |_| fail!(EBUSY, "loop {} is running in another thread", handle))
+}
+
 impl Core {
+    /// The limit of the wait that is about to begin, which is used up.
+    fn take_limit(&mut self) -> i64 {
+        self.slow_waits &= !LIMITED;
+        std::mem::replace(&mut self.wait_limit, i64::MAX)
+    }
+
     /// Whether virtual time must not jump.
     pub fn is_held(&self) -> bool {
         self.desk.holds.load(Relaxed) > 0
@@ -100,7 +119,12 @@ impl Run {
     #[cold]
     pub fn wait_slowly(&self, timeout: Option<i64>, until: Until) -> Result<usize> {
         // SAFETY: no other reference to the core.
-        let found = match unsafe { self.core() }.slow_waits & CHECKS {
+        let core = unsafe { self.core() };
+        let timeout = match core.take_limit() {
+            i64::MAX => timeout,
+            limit => Some(timeout.map_or(limit, |timeout| timeout.min(limit))),
+        };
+        let found = match core.slow_waits & CHECKS {
             0 => self.poll(timeout)?,
             _ => self.wait_checking(timeout)?,
         };
@@ -117,6 +141,7 @@ impl Run {
         let found = self.poll(Some(0))?;
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
+        core.take_limit();
         if core.auto_advance {
             core.jump(found, Until::Ever);
         }

@@ -402,6 +402,26 @@ impl Core {
         Ok(())
     }
 
+    /// Changes how late a timer may be.
+    pub fn timer_set_tolerance(
+        &mut self,
+        index: u32,
+        record: &Record,
+        tolerance: i64,
+    ) -> Result<()> {
+        let queue = queue_index(record);
+        if record.node.deadline().is_none() {
+            record.node.set_tolerance(tolerance);
+            // An entry that was left behind is woken for too late, perhaps.
+            record.node.forget_entry();
+            return Ok(());
+        }
+        let timers = &mut self.timers;
+        timers.recheck |= 1 << queue;
+        let nodes = Nodes(self.desk, queue);
+        timers.clock(queue).queue.set_tolerance(&nodes, index, tolerance).map_err(|_| no_memory())
+    }
+
     /// Stops a timer.
     pub fn timer_stop(&mut self, index: u32, record: &Record) {
         self.take_back(index, record);

@@ -210,6 +210,12 @@ impl Core {
                 Ok(())
             }
             Change::Events(events) => self.io_modify(index, record, events),
+            Change::IoSet(0) => self.disable(index, record),
+            Change::IoSet(events) => {
+                self.io_modify(index, record, events)?;
+                self.enable(index, record)
+            }
+            Change::Tolerance(tolerance) => self.timer_set_tolerance(index, record, tolerance),
         }
     }
 
