@@ -1720,6 +1720,10 @@ typedef struct evloop_siginfo_t {
    * SIGSYS: AUDIT_ARCH of the call.
    */
   uint32_t arch;
+  /**
+   * 0; room for later versions.
+   */
+  uint64_t spare[5];
 } evloop_siginfo_t;
 
 /**
@@ -1756,6 +1760,10 @@ typedef struct evloop_process_t {
    * The most memory that it had at a time, in bytes; -1: not known.
    */
   int64_t max_rss;
+  /**
+   * 0; room for later versions.
+   */
+  uint64_t spare[3];
 } evloop_process_t;
 
 /**
@@ -1928,6 +1936,10 @@ typedef struct evloop_stuck_t {
    * character; empty if it has none.
    */
   char name[64];
+  /**
+   * 0; room for later versions.
+   */
+  uint64_t spare[3];
 } evloop_stuck_t;
 
 /**
