@@ -1369,6 +1369,12 @@ struct timespec;
 #define EVLOOP_FILE_OVERFLOW 16384
 
 /**
+ * Reported only, with EVLOOP_FILE_FOLLOW: another file has the path now, and
+ * is watched. Since 0.2.0.
+ */
+#define EVLOOP_FILE_REPLACED 65536
+
+/**
  * Reported only: nothing more comes, what was watched is gone.
  */
 #define EVLOOP_FILE_IGNORED 32768
@@ -1382,6 +1388,11 @@ struct timespec;
  * evloop_add_file() flag: all directories below, too.
  */
 #define EVLOOP_FILE_RECURSIVE 1
+
+/**
+ * evloop_add_file() flag: what has the path, whatever that is. Since 0.2.0.
+ */
+#define EVLOOP_FILE_FOLLOW 2
 
 /**
  * evloop_add_file() flag: -ENOTDIR if it is no directory.
@@ -4496,6 +4507,25 @@ int evloop_event_process(const struct evloop_event_t *event,
  * rename, at the next new directory or after an overflow, and is told as
  * EVLOOP_FILE_IGNORED.
  *
+ * With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program that
+ * reloads its configuration wants. Editors save by writing another file and
+ * renaming it over the first: what has the name then is watched, and
+ * EVLOOP_FILE_REPLACED says so; read the file anew, as of what happened to it
+ * before nothing else is told. So it is where the file is deleted and made
+ * again, also after some time; where it is not there yet when the watcher is
+ * added (but its directory is); and where a symbolic link that lies in its
+ * directory comes to lead elsewhere. Until another file has the name the one
+ * that had it is watched. IGNORED is not told: the watcher ends when it is
+ * closed. To hear of every save ask for CLOSE_WRITE, too:
+ *
+ *   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
+ *                   EVLOOP_FILE_FOLLOW, reload, NULL);
+ *
+ * The directory may be deleted, or renamed, and made again. That a directory
+ * further up was renamed is noticed when something happens in the one that
+ * was watched. A failure to look the path up is told as EVLOOP_ERROR, once,
+ * and it is tried again when something happens.
+ *
  * What others do with a tree is bounded. Directories are opened from its
  * root by openat2(2), or step by step, and are watched and read by that
  * descriptor: whoever may rename directories, in the tree or above it,
@@ -4515,12 +4545,14 @@ int evloop_event_process(const struct evloop_event_t *event,
  * @param path of what is to be watched; copied. A relative one is taken
  *   from the current directory of now.
  * @param mask EVLOOP_FILE bits, at least one: up to MOVE_SELF.
- * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW.
+ * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW, FOLLOW.
  * @param callback called with each event; NULL: see evloop_wait().
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -EINVAL: path is NULL, mask is 0, unknown
- *   bits. -ENOENT: there is no such file. -EACCES: it may not be read, or
+ *   bits, RECURSIVE with FOLLOW, or FOLLOW and a path that does not end with
+ *   a name ("/", "..", "directory/"). -ENOENT: there is no such file; with
+ *   FOLLOW, no such directory. -EACCES: it may not be read, or
  *   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
  *   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
  *   is used up. -EMFILE: no descriptor, or none of the user's
