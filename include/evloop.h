@@ -116,11 +116,13 @@
  *
  * Threads. Every function may be called from any thread at any time, also on
  * an object in use by other threads. The library starts no thread that it was
- * not asked for (evloop_set_watchdog()), changes no signal mask, prints
- * nothing, and installs no signal handler but over those of signals that it
- * is asked to watch, which still run. It reads no environment variable, so
- * that a set-user-id program may use it. Its calls are not
- * cancellation points. An event loop is run by one thread at a time.
+ * not asked for: evloop_set_watchdog() has one, and evloop_kqueue_aio_read()
+ * and its like have some where io_uring is not to be had; all of them block
+ * all signals. It changes no signal mask, prints nothing, and installs no
+ * signal handler but over those of signals that it is asked to watch, which
+ * still run. It reads no environment variable, so that a set-user-id program
+ * may use it. Its calls are not cancellation points. An event loop is run by
+ * one thread at a time, and a kqueue may be waited in by several.
  *
  * Signals. A wait that a signal handler interrupts is resumed with what is
  * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
@@ -131,9 +133,12 @@
  *
  * Fork. In the child timer file descriptors and poll sets go on working;
  * epoll and /dev/poll objects and selectors return -ECHILD, because the
- * kernel would let the child change its parent's; so do event loops and
- * their watchers, until evloop_after_fork(). The child can close all of
- * them, and the parent never notices.
+ * kernel would let the child change its parent's; so do kqueues, but for
+ * those made with EVLOOP_KQ_CPONFORK, and event loops and their watchers,
+ * until evloop_after_fork(). The child can close all of them, and the parent
+ * never notices. The library's own threads are the parent's: a watchdog is
+ * started again by evloop_after_fork(), and the reads and writes that a
+ * kqueue was asked for go on in the parent.
  *
  * Linux 5.10 or newer, 64-bit. Where a function uses a newer system call it
  * has a fallback.
@@ -2040,7 +2045,8 @@ int evloop_last_error(char *buf, size_t cap);
  * on with what is left of its timeout (as PEP 475 has it for Python). With
  * EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
  * run its own handlers; the caller then resumes with the rest of its
- * timeout. A signal that arrives just before the system call does not
+ * timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
+ * whatever was chosen here.) A signal that arrives just before the system call does not
  * interrupt it: a program that must not miss one writes to a descriptor in
  * its handler and waits for that too (the self-pipe trick). Waits of epoll
  * objects and of EPOLL selectors are interrupted without a handler too, by
@@ -2246,7 +2252,8 @@ int tfd_settime(tfd_t t,
  *   step of that clock, and tfd_read() then returns -ECANCELED once (on
  *   other clocks, or without ABSTIME, the kernel ignores the flag).
  * @param initial_ns nanoseconds until the first expiration. 0 disarms the
- *   timer, also under ABSTIME; to expire at once pass 1.
+ *   timer, also under ABSTIME; to expire at once pass 1. (With
+ *   evloop_timer_set() 0 is at once, and -1 stops the timer.)
  * @param interval_ns nanoseconds between later expirations, without
  *   drift; 0 means only one.
  * @param out_old_initial_ns nanoseconds that were left until the next
@@ -3355,13 +3362,21 @@ int evloop_selector_close(evloop_selector_t s);
  *
  * A loop waits for the watchers that are added to it and dispatches their
  * events: to a callback or, for a watcher added with a NULL callback, to
- * evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
- * (clock by clock, those of a clock in the order of their deadlines);
- * clock_change watchers; async watchers; signal watchers; posted calls;
- * defer watchers; descriptors (io, tfd and process watchers); check
- * watchers; and idle watchers, if nothing between the wait and the check
- * watchers was dispatched. Watchers
- * with a priority: see evloop_watcher_set_priority().
+ * evloop_wait()'s array. One iteration is, in this order:
+ *
+ *   prepare watchers; the wait
+ *   timers: clock by clock, those of a clock in the order of their deadlines
+ *   clock_change watchers, async watchers, signal watchers
+ *   posted calls; defer watchers; what a rate limit has held back
+ *   file watchers
+ *   descriptors: io, tfd, kqueue, process and memory_pressure watchers, then
+ *     those of descriptors that are always ready
+ *   failures: events with EVLOOP_ERROR that the loop itself has found
+ *   check watchers; idle watchers, if nothing since the wait was dispatched
+ *
+ * Exit watchers are called at the end of a run. The notifications of
+ * evloop_watcher_set_destroy() come before the next callback, whichever that
+ * is. Watchers with a priority: see evloop_watcher_set_priority().
  *
  * Fairness: an iteration dispatches at most max_timers timers of each
  * clock, max_posts posted calls and max_events descriptors; what is left
@@ -3426,6 +3441,17 @@ int evloop_close(evloop_t loop);
  * but not by a timer that is not set (any more), a defer watcher that was
  * called, a process watcher whose process has ended, exit and clock_change
  * watchers, and what evloop_watcher_unref() was called for.
+ *
+ * A callback cannot run its own loop (-EBUSY). What needs that, such as a
+ * dialogue that returns only when it is answered, runs another loop, and has
+ * this one embedded in it: see evloop_fileno(). Or it waits itself:
+ *
+ *   while (!answered) {           in a callback of another loop
+ *     int due = evloop_embed_prepare(loop);
+ *     struct pollfd fd = {evloop_fileno(loop), POLLIN, 0};
+ *     if (due == 0) poll(&fd, 1, -1);
+ *     evloop_embed_dispatch(loop);
+ *   }
  *
  * @param loop a loop.
  * @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
@@ -3734,6 +3760,15 @@ int evloop_fileno(evloop_t loop);
  * between is told to the kernel at once where that is possible, and else
  * makes it readable.
  *
+ * It may be called again without a dispatch in between, as a foreign loop
+ * does that looks at its own sources several times before it waits; the
+ * prepare watchers run each time:
+ *
+ *   evloop_embed_prepare(loop);
+ *   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, callback, NULL);
+ *   int due = evloop_embed_prepare(loop);       counts from here
+ *
+ *
  * @param loop a loop.
  * @returns 1 if there is something to dispatch already (or evloop_stop()
  *   was called), so that the foreign loop must not block; the descriptor
@@ -3802,7 +3837,11 @@ int evloop_after_fork(evloop_t loop);
  * with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
  * these take turns with the others. Several watchers may watch one
  * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
- * level-triggered if one of them is.
+ * level-triggered if one of them is. So a reader and a writer need not know
+ * of each other:
+ *
+ *   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, read_some, reader);
+ *   evloop_add_io(loop, fd, EVLOOP_EPOLLOUT, write_some, writer);
  *
  * Enabling a watcher, modifying it (to the same events, too) and adding
  * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
@@ -3812,9 +3851,17 @@ int evloop_after_fork(evloop_t loop);
  * call before the next wait, with EXCLUSIVE two. A disabled watcher with
  * EXCLUSIVE takes no wake-up from other loops.
  *
- * Close the watcher before the descriptor. If the descriptor was closed
- * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
- * when the loop notices, and is disabled. A new descriptor of the same
+ * Close the watcher before the descriptor:
+ *
+ *   evloop_watcher_close(watcher, 0);
+ *   close(fd);
+ *
+ * If the descriptor was closed first, the watcher gets one event with
+ * EVLOOP_ERROR and result -EBADF when the loop notices, and is disabled. The
+ * kernel reports nothing of such a descriptor, so the loop notices when it
+ * next changes the registration (after evloop_io_modify() to other events,
+ * say), or when a descriptor of the same number is added; a loop with
+ * EVLOOP_CHECK_FDS looks before each wait. A new descriptor of the same
  * number is not taken for the old one. But while a duplicate of the old one
  * is open the kernel goes on reporting that one, under the number that it
  * had: event->fd may by then be closed, or another file. The loop takes
@@ -3931,7 +3978,9 @@ int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
  * @param tolerance_ns how much later than its deadline it may expire, so
  *   that the loop wakes up once for several timers; 0: the
  *   timer_tolerance_ns of the loop's options, which is 0 unless it was set
- *   (1 is none, in a loop that has one).
+ *   (1 is none, in a loop that has one). It is used to the full: a timer of
+ *   1 s with a tolerance of 0.2 s that is alone expires after 1.2 s. It is
+ *   earlier if the loop is awake between the two for anything else.
  * @param callback called with each event; NULL: see evloop_wait().
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
@@ -4009,6 +4058,12 @@ evloop_watcher_t evloop_every(evloop_t loop,
  * What it was set to, and an expiration that was not dispatched yet, is
  * forgotten. The tolerance stays as it is. A timer that is stopped has no
  * interval either: evloop_timer_again() is -EINVAL until it is set anew.
+ *
+ * Zero is at once, a negative time stops it; for tfd_settime() it is zero
+ * that disarms:
+ *
+ *   evloop_timer_set(watcher, 0, 0, 0);       expires in the next iteration
+ *   evloop_timer_set(watcher, 0, -1, 0);      is stopped
  *
  * @param watcher a timer.
  * @param flags as evloop_add_timer().
@@ -4192,8 +4247,14 @@ evloop_watcher_t evloop_add_idle(evloop_t loop,
 /**
  * Add a watcher that is called before each wait.
  *
- * It keeps the loop alive while it is enabled. Event: type
- * EVLOOP_EVENT_PREPARE.
+ * It keeps the loop alive while it is enabled. A library that has one (or a
+ * check watcher) for its own purposes lets go of the loop, which ends then
+ * when the program's watchers do:
+ *
+ *   evloop_watcher_t before = evloop_add_prepare(loop, flush, state);
+ *   evloop_watcher_unref(before);
+ *
+ * Event: type EVLOOP_EVENT_PREPARE.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.
@@ -4206,7 +4267,8 @@ evloop_watcher_t evloop_add_prepare(evloop_t loop,
  * Add a watcher that is called after each wait.
  *
  * When everything that the wait found was dispatched. It keeps the loop
- * alive while it is enabled. Event: type EVLOOP_EVENT_CHECK.
+ * alive while it is enabled; one for a library's own purposes wants
+ * evloop_watcher_unref(), as in evloop_add_prepare(). Event: type EVLOOP_EVENT_CHECK.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.
@@ -4708,6 +4770,13 @@ evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
  * used again, and no event of it will be dispatched; a callback of it that
  * the loop's thread has entered may still be running.
  *
+ * A callback may close its own watcher; that is the normal way to be done:
+ *
+ *   static void once(const evloop_event_t *event, void *user_data) {
+ *     free(user_data);
+ *     evloop_watcher_close(event->watcher, 0);
+ *   }
+ *
  * When its user_data can be freed: at once, where this is called on the
  * thread that runs the loop, or while nobody runs it (in its own callback,
  * once that needs it no more). Closed from another thread: in the
@@ -4877,7 +4946,13 @@ int evloop_watcher_ref(evloop_watcher_t watcher);
 int evloop_watcher_unref(evloop_watcher_t watcher);
 
 /**
- * The loop of a watcher.
+ * The loop of a watcher; and whether the watcher is still there.
+ *
+ * A handle is never used again, so a program that has kept one may ask:
+ *
+ *   if (evloop_watcher_loop(watcher) > 0) evloop_watcher_close(watcher, 0);
+ *
+ * (To close it without asking is as good: -ESTALE does no harm.)
  *
  * @param watcher a watcher.
  * @returns the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see

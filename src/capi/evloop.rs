@@ -13,13 +13,21 @@ use crate::reactor::{self, Event, Mode, Options};
 ///
 /// A loop waits for the watchers that are added to it and dispatches their
 /// events: to a callback or, for a watcher added with a NULL callback, to
-/// evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
-/// (clock by clock, those of a clock in the order of their deadlines);
-/// clock_change watchers; async watchers; signal watchers; posted calls;
-/// defer watchers; descriptors (io, tfd and process watchers); check
-/// watchers; and idle watchers, if nothing between the wait and the check
-/// watchers was dispatched. Watchers
-/// with a priority: see evloop_watcher_set_priority().
+/// evloop_wait()'s array. One iteration is, in this order:
+///
+///   prepare watchers; the wait
+///   timers: clock by clock, those of a clock in the order of their deadlines
+///   clock_change watchers, async watchers, signal watchers
+///   posted calls; defer watchers; what a rate limit has held back
+///   file watchers
+///   descriptors: io, tfd, kqueue, process and memory_pressure watchers, then
+///     those of descriptors that are always ready
+///   failures: events with EVLOOP_ERROR that the loop itself has found
+///   check watchers; idle watchers, if nothing since the wait was dispatched
+///
+/// Exit watchers are called at the end of a run. The notifications of
+/// evloop_watcher_set_destroy() come before the next callback, whichever that
+/// is. Watchers with a priority: see evloop_watcher_set_priority().
 ///
 /// Fairness: an iteration dispatches at most max_timers timers of each
 /// clock, max_posts posted calls and max_events descriptors; what is left
@@ -90,6 +98,17 @@ pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
 /// but not by a timer that is not set (any more), a defer watcher that was
 /// called, a process watcher whose process has ended, exit and clock_change
 /// watchers, and what evloop_watcher_unref() was called for.
+///
+/// A callback cannot run its own loop (-EBUSY). What needs that, such as a
+/// dialogue that returns only when it is answered, runs another loop, and has
+/// this one embedded in it: see evloop_fileno(). Or it waits itself:
+///
+///   while (!answered) {           in a callback of another loop
+///     int due = evloop_embed_prepare(loop);
+///     struct pollfd fd = {evloop_fileno(loop), POLLIN, 0};
+///     if (due == 0) poll(&fd, 1, -1);
+///     evloop_embed_dispatch(loop);
+///   }
 ///
 /// @param loop a loop.
 /// @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
@@ -440,6 +459,15 @@ pub extern "C" fn evloop_fileno(r#loop: evloop_t) -> c_int {
 /// the descriptor of evloop_fileno() readable: what is called on the loop in
 /// between is told to the kernel at once where that is possible, and else
 /// makes it readable.
+///
+/// It may be called again without a dispatch in between, as a foreign loop
+/// does that looks at its own sources several times before it waits; the
+/// prepare watchers run each time:
+///
+///   evloop_embed_prepare(loop);
+///   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, callback, NULL);
+///   int due = evloop_embed_prepare(loop);       counts from here
+///
 ///
 /// @param loop a loop.
 /// @returns 1 if there is something to dispatch already (or evloop_stop()

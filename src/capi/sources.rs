@@ -22,7 +22,11 @@ use crate::timerfd::{self, Timer};
 /// with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
 /// these take turns with the others. Several watchers may watch one
 /// descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
-/// level-triggered if one of them is.
+/// level-triggered if one of them is. So a reader and a writer need not know
+/// of each other:
+///
+///   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, read_some, reader);
+///   evloop_add_io(loop, fd, EVLOOP_EPOLLOUT, write_some, writer);
 ///
 /// Enabling a watcher, modifying it (to the same events, too) and adding
 /// another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
@@ -32,9 +36,17 @@ use crate::timerfd::{self, Timer};
 /// call before the next wait, with EXCLUSIVE two. A disabled watcher with
 /// EXCLUSIVE takes no wake-up from other loops.
 ///
-/// Close the watcher before the descriptor. If the descriptor was closed
-/// first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
-/// when the loop notices, and is disabled. A new descriptor of the same
+/// Close the watcher before the descriptor:
+///
+///   evloop_watcher_close(watcher, 0);
+///   close(fd);
+///
+/// If the descriptor was closed first, the watcher gets one event with
+/// EVLOOP_ERROR and result -EBADF when the loop notices, and is disabled. The
+/// kernel reports nothing of such a descriptor, so the loop notices when it
+/// next changes the registration (after evloop_io_modify() to other events,
+/// say), or when a descriptor of the same number is added; a loop with
+/// EVLOOP_CHECK_FDS looks before each wait. A new descriptor of the same
 /// number is not taken for the old one. But while a duplicate of the old one
 /// is open the kernel goes on reporting that one, under the number that it
 /// had: event->fd may by then be closed, or another file. The loop takes
@@ -166,7 +178,9 @@ pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int
 /// @param tolerance_ns how much later than its deadline it may expire, so
 ///   that the loop wakes up once for several timers; 0: the
 ///   timer_tolerance_ns of the loop's options, which is 0 unless it was set
-///   (1 is none, in a loop that has one).
+///   (1 is none, in a loop that has one). It is used to the full: a timer of
+///   1 s with a tolerance of 0.2 s that is alone expires after 1.2 s. It is
+///   earlier if the loop is awake between the two for anything else.
 /// @param callback called with each event; NULL: see evloop_wait().
 /// @param user_data handed to callback, and in the event's data; may be
 ///   NULL.
@@ -283,6 +297,12 @@ fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Settin
 /// What it was set to, and an expiration that was not dispatched yet, is
 /// forgotten. The tolerance stays as it is. A timer that is stopped has no
 /// interval either: evloop_timer_again() is -EINVAL until it is set anew.
+///
+/// Zero is at once, a negative time stops it; for tfd_settime() it is zero
+/// that disarms:
+///
+///   evloop_timer_set(watcher, 0, 0, 0);       expires in the next iteration
+///   evloop_timer_set(watcher, 0, -1, 0);      is stopped
 ///
 /// @param watcher a timer.
 /// @param flags as evloop_add_timer().
@@ -511,8 +531,14 @@ pub unsafe extern "C" fn evloop_add_idle(
 
 /// Add a watcher that is called before each wait.
 ///
-/// It keeps the loop alive while it is enabled. Event: type
-/// EVLOOP_EVENT_PREPARE.
+/// It keeps the loop alive while it is enabled. A library that has one (or a
+/// check watcher) for its own purposes lets go of the loop, which ends then
+/// when the program's watchers do:
+///
+///   evloop_watcher_t before = evloop_add_prepare(loop, flush, state);
+///   evloop_watcher_unref(before);
+///
+/// Event: type EVLOOP_EVENT_PREPARE.
 ///
 /// Parameters, result, threads, signals and fork: as evloop_add_async().
 /// Since 0.1.0.
@@ -530,7 +556,8 @@ pub unsafe extern "C" fn evloop_add_prepare(
 /// Add a watcher that is called after each wait.
 ///
 /// When everything that the wait found was dispatched. It keeps the loop
-/// alive while it is enabled. Event: type EVLOOP_EVENT_CHECK.
+/// alive while it is enabled; one for a library's own purposes wants
+/// evloop_watcher_unref(), as in evloop_add_prepare(). Event: type EVLOOP_EVENT_CHECK.
 ///
 /// Parameters, result, threads, signals and fork: as evloop_add_async().
 /// Since 0.1.0.

@@ -167,7 +167,8 @@ pub unsafe extern "C" fn tfd_settime(
 ///   step of that clock, and tfd_read() then returns -ECANCELED once (on
 ///   other clocks, or without ABSTIME, the kernel ignores the flag).
 /// @param initial_ns nanoseconds until the first expiration. 0 disarms the
-///   timer, also under ABSTIME; to expire at once pass 1.
+///   timer, also under ABSTIME; to expire at once pass 1. (With
+///   evloop_timer_set() 0 is at once, and -1 stops the timer.)
 /// @param interval_ns nanoseconds between later expirations, without
 ///   drift; 0 means only one.
 /// @param out_old_initial_ns nanoseconds that were left until the next
