@@ -2041,16 +2041,16 @@ int evloop_last_error(char *buf, size_t cap);
 /**
  * Choose what an interrupted wait of this thread does (default: RESTART).
  *
- * With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes
- * on with what is left of its timeout (as PEP 475 has it for Python). With
+ * With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes on
+ * with what is left of its timeout (as PEP 475 has it for Python). With
  * EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
  * run its own handlers; the caller then resumes with the rest of its
  * timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
- * whatever was chosen here.) A signal that arrives just before the system call does not
- * interrupt it: a program that must not miss one writes to a descriptor in
- * its handler and waits for that too (the self-pipe trick). Waits of epoll
- * objects and of EPOLL selectors are interrupted without a handler too, by
- * SIGCONT after a stop signal such as SIGSTOP (signal(7)).
+ * whatever was chosen here.) A signal that arrives just before the system
+ * call does not interrupt it: a program that must not miss one writes to a
+ * descriptor in its handler and waits for that too (the self-pipe trick).
+ * Waits of epoll objects and of EPOLL selectors are interrupted without a
+ * handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
  *
  * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
  * @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
@@ -3393,11 +3393,12 @@ int evloop_selector_close(evloop_selector_t s);
  * @param options NULL for the defaults, else see evloop_options_t.
  * @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
  *   flag, a negative bound or time, AUTO_ADVANCE without VIRTUAL_TIME,
- *   virtual_grace_ns without AUTO_ADVANCE, or a size that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
- *   the structure is larger than this version's, and not zero there.
- *   -EMFILE, -ENFILE: a loop takes two descriptors, one more for each clock
- *   with the first timer on it, and one more with evloop_fileno().
- *   -ENOSPC: the user's max_user_watches is used up. -ENOMEM.
+ *   virtual_grace_ns without AUTO_ADVANCE, or a size that is less than
+ *   sizeof(size_t), such as 0: it was not set. -E2BIG: the structure is
+ *   larger than this version's, and not zero there. -EMFILE, -ENFILE: a loop
+ *   takes two descriptors, one more for each clock with the first timer on
+ *   it, and one more with evloop_fileno(). -ENOSPC: the user's
+ *   max_user_watches is used up. -ENOMEM.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: see
  * evloop_after_fork(). Since 0.1.0.
@@ -3414,8 +3415,9 @@ evloop_t evloop_create(const struct evloop_options_t *options);
  * the callback it is in, if any, and returns -ESTALE.
  *
  * Posted calls that were not made yet are never made; if their user_data has
- * to be freed post them with evloop_post_full(). Everything that was handed to the loop can be freed once it is
- * closed and its run, if there is one, has returned.
+ * to be freed post them with evloop_post_full(). Everything that was handed
+ * to the loop can be freed once it is closed and its run, if there is one,
+ * has returned.
  *
  * @param loop a loop.
  * @returns 0. -ESTALE, -EDOM: see "Handles".
@@ -3905,8 +3907,9 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * The kernel's registration is changed before the loop's next wait, if it
  * differs by then. What is ready is reported, although its edge has passed:
  * see evloop_add_io(). What the kernel refuses only then arrives as one
- * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
- * disabled is enabled; one that evloop_watcher_disable() disabled is not.
+ * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an
+ * error disabled is enabled; one that evloop_watcher_disable() disabled is
+ * not.
  *
  * @param watcher an io watcher.
  * @param events as evloop_add_io(). With 0 errors and hang-ups are still
@@ -3920,8 +3923,7 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * taken; from another thread it takes effect before the loop next
  * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
  */
-int evloop_io_modify(evloop_watcher_t watcher,
-                     uint32_t events);
+int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
 
 /**
  * Say what an io watcher is to watch for; nothing disables it.
@@ -4268,7 +4270,8 @@ evloop_watcher_t evloop_add_prepare(evloop_t loop,
  *
  * When everything that the wait found was dispatched. It keeps the loop
  * alive while it is enabled; one for a library's own purposes wants
- * evloop_watcher_unref(), as in evloop_add_prepare(). Event: type EVLOOP_EVENT_CHECK.
+ * evloop_watcher_unref(), as in evloop_add_prepare(). Event: type
+ * EVLOOP_EVENT_CHECK.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.

@@ -44,11 +44,12 @@ use crate::reactor::{self, Event, Mode, Options};
 /// @param options NULL for the defaults, else see evloop_options_t.
 /// @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
 ///   flag, a negative bound or time, AUTO_ADVANCE without VIRTUAL_TIME,
-///   virtual_grace_ns without AUTO_ADVANCE, or a size that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
-///   the structure is larger than this version's, and not zero there.
-///   -EMFILE, -ENFILE: a loop takes two descriptors, one more for each clock
-///   with the first timer on it, and one more with evloop_fileno().
-///   -ENOSPC: the user's max_user_watches is used up. -ENOMEM.
+///   virtual_grace_ns without AUTO_ADVANCE, or a size that is less than
+///   sizeof(size_t), such as 0: it was not set. -E2BIG: the structure is
+///   larger than this version's, and not zero there. -EMFILE, -ENFILE: a loop
+///   takes two descriptors, one more for each clock with the first timer on
+///   it, and one more with evloop_fileno(). -ENOSPC: the user's
+///   max_user_watches is used up. -ENOMEM.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: see
 /// evloop_after_fork(). Since 0.1.0.
@@ -70,8 +71,9 @@ pub unsafe extern "C" fn evloop_create(options: *const Options) -> evloop_t {
 /// the callback it is in, if any, and returns -ESTALE.
 ///
 /// Posted calls that were not made yet are never made; if their user_data has
-/// to be freed post them with evloop_post_full(). Everything that was handed to the loop can be freed once it is
-/// closed and its run, if there is one, has returned.
+/// to be freed post them with evloop_post_full(). Everything that was handed
+/// to the loop can be freed once it is closed and its run, if there is one,
+/// has returned.
 ///
 /// @param loop a loop.
 /// @returns 0. -ESTALE, -EDOM: see "Handles".

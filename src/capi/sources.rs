@@ -96,8 +96,9 @@ pub unsafe extern "C" fn evloop_add_io(
 /// The kernel's registration is changed before the loop's next wait, if it
 /// differs by then. What is ready is reported, although its edge has passed:
 /// see evloop_add_io(). What the kernel refuses only then arrives as one
-/// event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
-/// disabled is enabled; one that evloop_watcher_disable() disabled is not.
+/// event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an
+/// error disabled is enabled; one that evloop_watcher_disable() disabled is
+/// not.
 ///
 /// @param watcher an io watcher.
 /// @param events as evloop_add_io(). With 0 errors and hang-ups are still
@@ -557,7 +558,8 @@ pub unsafe extern "C" fn evloop_add_prepare(
 ///
 /// When everything that the wait found was dispatched. It keeps the loop
 /// alive while it is enabled; one for a library's own purposes wants
-/// evloop_watcher_unref(), as in evloop_add_prepare(). Event: type EVLOOP_EVENT_CHECK.
+/// evloop_watcher_unref(), as in evloop_add_prepare(). Event: type
+/// EVLOOP_EVENT_CHECK.
 ///
 /// Parameters, result, threads, signals and fork: as evloop_add_async().
 /// Since 0.1.0.

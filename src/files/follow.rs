@@ -145,7 +145,7 @@ impl Files {
 
     /// Looks up again what a following watcher follows.
     pub(super) fn look_again(&mut self, id: u32) {
-        if !self.watchers.get(&id).is_some_and(|watcher| watcher.follow.is_some()) {
+        if self.watchers.get(&id).is_none_or(|watcher| watcher.follow.is_none()) {
             return;
         }
         let result = self.watch_above(id).and_then(|_| self.watch_followed(id));
