@@ -493,8 +493,8 @@ TEST(a_loop_that_checks_waits_as_long_as_others) {
   CHECK(now_ns(CLOCK_MONOTONIC) - start >= 350 * MS);
   /* Checking is no iteration. */
   CHECK(prepares.calls <= 2);
-  timer(loop, 250 * MS, 0, see, &ticks);
   start = now_ns(CLOCK_MONOTONIC);
+  timer(loop, 250 * MS, 0, see, &ticks);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
   CHECK_EQ(ticks.calls, 1);
   CHECK(now_ns(CLOCK_MONOTONIC) - start >= 250 * MS);
