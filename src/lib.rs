@@ -32,13 +32,14 @@ mod errno;
 mod files;
 #[cfg(not(loom))]
 mod hash;
+#[cfg_attr(loom, allow(dead_code))]
+mod in_use;
 #[cfg(not(loom))]
 mod kqueue;
 #[cfg(not(loom))]
 mod poller;
 #[cfg_attr(loom, allow(dead_code))]
 mod reactor;
-#[cfg(not(loom))]
 mod signals;
 #[cfg_attr(loom, allow(dead_code))]
 mod sync;
@@ -54,3 +55,5 @@ mod timerq;
 mod util;
 #[cfg(not(loom))]
 mod waiters;
+#[cfg(not(loom))]
+mod wakeup;

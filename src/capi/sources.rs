@@ -498,8 +498,8 @@ pub unsafe extern "C" fn evloop_add_async(
 /// is enabled.
 ///
 /// @param watcher an async watcher.
-/// @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -ESTALE,
-///   -EDOM: see "Handles".
+/// @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -EBADF: as
+///   evloop_wakeup(). -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
 /// set). Fork: -ECHILD. Since 0.1.0.

@@ -5,20 +5,21 @@
 //! that is.
 
 use super::command::{Command, Post};
-use super::core::Core;
+use super::core::{Core, INTERNAL};
 use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox, Wake, Waker};
 use super::own_fds::OwnFds;
 use super::pending_work::PendingWork;
+use super::sinks::Sinks;
 use crate::errno::Result;
 use crate::hash::Map;
-use crate::sync::{
-    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
-};
-use crate::sys::{SavedErrno, eventfd, fork, thread};
+use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*};
+use crate::sys::kept::Identity;
+use crate::sys::{SavedErrno, fork, thread};
 use crate::table;
+use crate::wakeup::Wakeup;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::{Condvar, PoisonError};
@@ -37,6 +38,8 @@ pub(super) struct Desk {
     pub mail: Mailbox<Post>,
     /// Taken after the gate's lock, if with that.
     pub files: ForkMutex<FileState>,
+    /// The same.
+    pub sinks: ForkMutex<Sinks>,
     /// The loop's handle; 0: closed.
     pub handle: AtomicI64,
     /// [`POISONED`] and [`LOST`].
@@ -68,12 +71,11 @@ pub(super) struct Desk {
     /// with plain loads and stores, and what others changed about it.
     pub watchers: AtomicI64,
     pub others: AtomicI64,
-    pub eventfd: AtomicI32,
+    /// How it is woken from its wait.
+    wakeup: Wakeup,
     pub own: OwnFds,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
-    /// How many are writing to it.
-    ringing: AtomicU32,
     answered: Condvar,
 }
 
@@ -120,6 +122,7 @@ impl Desk {
             attention: PendingWork::new(),
             mail: Mailbox::new(),
             files: ForkMutex::new(FileState::default()),
+            sinks: ForkMutex::new(Sinks::default()),
             handle: AtomicI64::new(0),
             state: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
@@ -135,10 +138,9 @@ impl Desk {
             clocks: AtomicU32::new(0),
             watchers: AtomicI64::new(0),
             others: AtomicI64::new(0),
-            eventfd: AtomicI32::new(-1),
+            wakeup: Wakeup::new(),
             own: OwnFds::new(),
             published: Published::new(),
-            ringing: AtomicU32::new(0),
             answered: Condvar::new(),
         }
     }
@@ -208,31 +210,39 @@ impl Desk {
         self.watchers.load(Relaxed) + self.others.load(Relaxed)
     }
 
-    /// Wakes the loop. A signal handler may do this.
-    pub fn ring(&self) {
-        // Against `silence`: it either sees us here, or we see no eventfd.
-        self.ringing.fetch_add(1, SeqCst);
-        let eventfd = self.eventfd.load(SeqCst);
-        if eventfd >= 0 {
-            let errno_before = SavedErrno::now();
-            eventfd::signal(eventfd);
-            errno_before.restore();
+    /// Wakes the loop; false: its descriptors were closed. A signal handler
+    /// may do this.
+    pub fn ring(&self) -> bool {
+        let errno_before = SavedErrno::now();
+        let woken = self.wakeup.wake(INTERNAL).is_ok();
+        errno_before.restore();
+        if !woken {
+            self.mail.not_rung();
         }
-        self.ringing.fetch_sub(1, Release);
+        woken
     }
 
-    /// Nobody writes to the eventfd any more: it can be closed.
+    /// Has the loop woken in this epoll from now on, by this eventfd in it; no
+    /// thread is waking it in another one any more.
+    pub fn wake_in(&self, epoll: Identity, eventfd: RawFd) {
+        self.wakeup.aim(epoll, eventfd);
+    }
+
+    /// No thread wakes it any more: its descriptors can be closed.
     pub fn silence(&self) {
-        self.eventfd.store(-1, SeqCst);
-        // A write to an eventfd that does not block: very short.
-        while self.ringing.load(SeqCst) != 0 {
-            std::thread::yield_now();
-        }
+        self.wakeup.stop();
     }
 
-    /// The eventfd that wakes it; while it is open, whoever asks.
-    pub fn eventfd(&self) -> RawFd {
-        self.eventfd.load(Relaxed)
+    /// The loop has lost its epoll: whatever wakes it fails.
+    pub fn lose_epoll(&self) {
+        self.wakeup.lose();
+    }
+
+    /// Whether the loop's epoll is what it was, as far as that is known: see
+    /// `sys::kept`.
+    #[inline]
+    pub fn has_epoll(&self) -> bool {
+        self.wakeup.is_intact()
     }
 
     /// Answers those who wait for the end of the current callback. Notifying a
@@ -271,14 +281,14 @@ impl Desk {
 
 impl Waker for Desk {
     #[inline(always)]
-    fn wake_loop(&self) {
-        self.ring();
+    fn wake_loop(&self) -> bool {
+        self.ring()
     }
 }
 
 impl Desk {
     pub fn after_fork(&self) {
-        self.ringing.store(0, Relaxed);
+        self.wakeup.after_fork();
         let forked_in_callback = self.lease.is_run_by(thread::current());
         let waited = self.waiting.swap(0, Relaxed) != 0;
         let mut lost = false;
@@ -312,6 +322,12 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.priorities.recover(mend) };
+        let mend = |sinks: Option<&mut Sinks>| {
+            lost |= sinks.is_none();
+            sinks.is_none().then(Sinks::default)
+        };
+        // SAFETY: as above.
+        unsafe { self.sinks.recover(mend) };
         // SAFETY: as above.
         unsafe { self.own.after_fork() };
         if lost {

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
 /// Lines are collected up to this many bytes, then written.
-const ROOM: usize = 4096;
+const ROOM: usize = 1024;
 /// No line is longer.
 const LINE: usize = 512;
 /// So much of a name is shown.

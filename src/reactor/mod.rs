@@ -9,14 +9,16 @@
 //!
 //! What they do not see is the `core`, with its watchers' `record`s in `slots`.
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
-//! shortest round, `slow_wait` waits that take more than one system call; `found` sorts out what a wait has found, `dispatch` brings
-//! events to their watchers, unless they are `held`. `watcher` is what can be
+//! shortest round, `slow_wait` waits that take more than one system call; `found`
+//! sorts out what a wait has found, `dispatch` brings events to their watchers,
+//! unless they are `held`. `watcher` is what can be
 //! done with all of those; `io`, `always`, `timers` and their `clocks`,
-//! `objects`, `process`, `pressure`, `signals`, `asyncs` and `files` are the
-//! sources;
-//! `details` is what is longer than an event, `check_fds` finds descriptors that were closed too early, `own_fds` says which are
-//! not the program's. `inside` is for who wants to see
-//! what a loop does, `inspect` what it has, and `inspect_text` says that in words.
+//! `objects`, `process`, `pressure`, `signals` with their `sinks`, `asyncs` and
+//! `files` are the sources; `list` has watchers that are called in turn;
+//! `details` is what is longer than an event, `check_fds` finds descriptors that
+//! were closed too early, `own_fds` says which are
+//! not the program's. `inside` is for who wants to see what a loop does,
+//! `inspect` what it has, and `inspect_text` says that in words.
 
 mod lease;
 mod letters;
@@ -60,6 +62,8 @@ mod found;
 #[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]
+mod held_queue;
+#[cfg(not(loom))]
 mod inside;
 #[cfg(not(loom))]
 mod inspect;
@@ -67,6 +71,8 @@ mod inspect;
 mod inspect_text;
 #[cfg(not(loom))]
 mod io;
+#[cfg(not(loom))]
+mod list;
 #[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]
@@ -98,6 +104,8 @@ mod run;
 mod running;
 #[cfg(not(loom))]
 mod signals;
+#[cfg(not(loom))]
+mod sinks;
 #[cfg(not(loom))]
 mod slots;
 #[cfg(not(loom))]

@@ -10,6 +10,7 @@ use super::mailbox;
 use super::named::{Closed, Named, find, named};
 use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
+use super::sinks::Sinks;
 use crate::errno::{Result, fail};
 use crate::hash::Map;
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
@@ -91,10 +92,10 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     let handle = record.handle(Kind::Loop, index);
     let mut gate = desk.gate();
     gate.epoll = core.epoll();
-    desk.eventfd.store(core.eventfd(), SeqCst);
+    core.be_woken();
     desk.own.clear();
     desk.own.set(OwnFd::Epoll, core.epoll());
-    desk.own.set(OwnFd::Eventfd, core.eventfd());
+    desk.own.set(OwnFd::Eventfd, core.eventfd.raw());
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
     desk.attention.take();
@@ -226,6 +227,7 @@ pub(super) fn tear_down(
         None => nothing(),
     };
     closed.posts.append(&mut posts);
+    *desk.sinks.lock() = Sinks::default();
     drop(gate);
     if let Some(trace) = before.trace.take() {
         trace.finish(&before.names);
@@ -243,6 +245,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     named.record.free();
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
+    desk.silence();
     let is_sound = desk.state.load(Relaxed) == 0;
     // SAFETY: no other thread of this process uses the parent's loop; where it
     // forked in a callback, its run borrows nothing of the core.
@@ -250,6 +253,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     gate.names = Map::default();
     *desk.priorities.lock() = Map::default();
     *desk.files.lock() = FileState::default();
+    *desk.sinks.lock() = Sinks::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
     drop(gate);
     drop(looked_at);
@@ -275,7 +279,7 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     let act = |core: &mut Core| -> Result<()> {
         core.revive(&mut gate)?;
         core.revive_watch(&mut gate, dog);
-        desk.eventfd.store(core.eventfd(), SeqCst);
+        core.be_woken();
         gate.epoll = core.epoll();
         Ok(())
     };
