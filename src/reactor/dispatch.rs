@@ -10,7 +10,7 @@ use super::desk;
 use super::event::{Callback, Event, Target};
 use super::flags::*;
 use super::io;
-use super::letters::Letters;
+use super::letters::{Letter, Letters};
 use super::mailbox;
 use super::named::{destroy_posts, notify};
 use super::objects;
@@ -250,7 +250,7 @@ impl Run {
                 }
                 Job::Post => {
                     // SAFETY: as above.
-                    if let Some(post) = unsafe { self.core() }.batched.pop() {
+                    if let Some(post) = unsafe { self.core() }.batched.take() {
                         self.deliver_post(post)?;
                     }
                 }
@@ -475,16 +475,23 @@ impl Run {
                 core.batch.push_reserved((std::cmp::Reverse(0), place, Job::Post));
                 core.batched.push(post);
             } else {
-                self.deliver_post(post.into_content())?;
+                self.deliver_post(post)?;
             }
         }
         Ok(())
     }
 
-    fn deliver_post(&self, post: Post) -> Result<()> {
-        if post.destroy.is_none() {
-            return self.call_post(post.target);
+    fn deliver_post(&self, post: Box<Letter<Post>>) -> Result<()> {
+        let Post { target, destroy } = *post.content();
+        drop(post);
+        if destroy.is_none() {
+            return self.call_post(target);
         }
+        self.deliver_full_post(Post { target, destroy })
+    }
+
+    #[cold]
+    fn deliver_full_post(&self, post: Post) -> Result<()> {
         if post.is_copy() {
             return Ok(());
         }
