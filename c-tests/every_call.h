@@ -45,6 +45,8 @@ static struct {
   evloop_event_t event;
   struct sigaction action;
   int callbacks;
+  evloop_watcher_info_t info;
+  evloop_watcher_t watchers[8];
 } room;
 
 static void on_event(const evloop_event_t *event, void *user_data) {
@@ -100,6 +102,8 @@ static void call_timers(int fd) {
   tfd_t other = CALL(tfd_from_fd, (fd, 0));
   CALL(tfd_clockid, (other));
   CALL(tfd_close, (other));
+  other = OK(tfd_create(MONOTONIC, 0));
+  OK(close((int)CALL(tfd_release, (other))));
   CALL(evloop_handle_close, (t));
 }
 
@@ -127,6 +131,8 @@ static void call_epoll(int fd, int epoll) {
   CALL(evloop_epoll_unregister, (e, fd));
   TRY(evloop_epoll_wait, (e, room.ready, 8, MS));
   CALL(evloop_epoll_close, (e));
+  e = CALL(evloop_epoll_create, (0));
+  OK(close((int)CALL(evloop_epoll_release, (e))));
   e = CALL(evloop_epoll_from_fd, (epoll, 0));
   CALL(evloop_epoll_close, (e));
 }
@@ -242,6 +248,8 @@ static void add_files(evloop_t loop, int file, evloop_callback_t callback) {
   uint32_t mask = EVLOOP_FILE_ATTRIB | EVLOOP_FILE_CREATE | EVLOOP_FILE_MOVED_TO;
   CALL(evloop_add_file, (loop, room.directory, mask, EVLOOP_FILE_RECURSIVE, callback, NULL));
   CALL(evloop_add_file_fd, (loop, file, EVLOOP_FILE_ATTRIB, 0, callback, NULL));
+  snprintf(room.path, sizeof room.path, "%s/followed", room.directory);
+  CALL(evloop_add_file, (loop, room.path, mask, EVLOOP_FILE_FOLLOW, callback, NULL));
 }
 
 static void change_watcher(evloop_watcher_t w) {
@@ -256,6 +264,31 @@ static void change_watcher(evloop_watcher_t w) {
   CALL(evloop_watcher_unref, (w));
   CALL(evloop_watcher_loop, (w));
   CALL(evloop_watcher_set_destroy, (w, on_event, NULL));
+  room.info.size = sizeof room.info;
+  CALL(evloop_watcher_info, (w, &room.info));
+}
+
+static void nothing_to_free(void *user_data) {
+  (void)user_data;
+}
+
+/* Of what the loop has. */
+static void ask_loop(evloop_t loop) {
+  int null = (int)OK(open("/dev/null", O_WRONLY | O_CLOEXEC));
+  CALL(evloop_alive, (loop));
+  CALL(evloop_watchers, (loop, room.watchers, LENGTH(room.watchers)));
+  TRY(evloop_find_io, (loop, null));
+  CALL(evloop_dump, (loop, null));
+  OK(close(null));
+}
+
+static void add_shorthands(evloop_t loop, evloop_callback_t callback) {
+  evloop_watcher_t watcher = CALL(evloop_every, (loop, MS, callback, NULL));
+  CALL(evloop_timer_set_tolerance, (watcher, MS));
+  CALL(evloop_after, (loop, MS, callback, NULL));
+  CALL(evloop_post_full, (loop, on_event, NULL, nothing_to_free));
+  CALL(evloop_limit_wait_ns, (loop, MS));
+  TRY(evloop_set_busy_poll, (loop, 0, 0, 0));
 }
 
 static void look_inside(evloop_t loop) {
@@ -301,6 +334,9 @@ static evloop_t fill_loop(const Things *things, evloop_callback_t callback, tfd_
   evloop_watcher_t timer =
       CALL(evloop_add_timer, (loop, MONOTONIC, 0, MS, MS, 0, callback, NULL));
   CALL(evloop_add_timer, (loop, EVLOOP_CLOCK_REALTIME, 0, MS, 0, 0, callback, NULL));
+  CALL(evloop_io_set, (io, 0));
+  CALL(evloop_io_set, (io, EVLOOP_EPOLLIN | EVLOOP_EPOLLET));
+  add_shorthands(loop, callback);
   CALL(evloop_timer_set, (timer, 0, 0, MS));
   CALL(evloop_timer_again, (timer));
   CALL(evloop_timer_remaining_ns, (timer));
@@ -313,6 +349,7 @@ static evloop_t fill_loop(const Things *things, evloop_callback_t callback, tfd_
   add_plain_watchers(loop, callback);
   add_signals(loop, callback);
   add_files(loop, things->file, callback);
+  ask_loop(loop);
   TRY(evloop_add_memory_pressure, (loop, NULL, EVLOOP_PRESSURE_SOME, 100 * MS, 2 * SECOND, callback,
       NULL));
   return loop;
@@ -373,6 +410,8 @@ static void call_loop(const Things *things, evloop_callback_t callback) {
 static void call_virtual_loop(void) {
   evloop_t loop = loop_with(EVLOOP_VIRTUAL_TIME);
   timer(loop, SECOND, 0, on_event, NULL);
+  CALL(evloop_virtual_hold, (loop, 1));
+  CALL(evloop_virtual_hold, (loop, -1));
   CALL(evloop_advance_ns, (loop, SECOND));
   CALL(evloop_run, (loop, EVLOOP_RUN_UNTIL_DONE));
   CALL(evloop_handle_close, (loop));

@@ -79,6 +79,7 @@ static inline const char *sign_of(uint32_t events) {
     case FILE_(UNMOUNT): return "U";
     case FILE_(OVERFLOW): return "?";
     case FILE_(IGNORED): return "!";
+    case FILE_(REPLACED): return "R";
     case EVLOOP_ERROR: return "E";
     default: return "unknown:";
   }

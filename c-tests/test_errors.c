@@ -389,4 +389,108 @@ MISUSE(counting_an_unknown_kind, "evloop_handle_count", EINVAL) {
   return NOW(evloop_handle_count(77));
 }
 
+static evloop_t new_loop(void) {
+  return OK(evloop_create(NULL));
+}
+
+MISUSE(counting_watchers_into_nothing, "evloop_watchers", EINVAL) {
+  evloop_t loop = new_loop();
+  says("watchers");
+  says("7");
+  return NOW(evloop_watchers(loop, NULL, 7));
+}
+
+MISUSE(asking_about_a_watcher_without_a_size, "evloop_watcher_info", EINVAL) {
+  evloop_watcher_info_t info = {0};
+  evloop_watcher_t watcher = OK(evloop_add_async(new_loop(), NULL, NULL));
+  says("size is 0");
+  return NOW(evloop_watcher_info(watcher, &info));
+}
+
+MISUSE(finding_what_no_io_watcher_watches, "evloop_find_io", ENOENT) {
+  evloop_t loop = new_loop();
+  int fd = new_fd();
+  says("fd %d", fd);
+  return NOW(evloop_find_io(loop, fd));
+}
+
+MISUSE(dumping_into_a_closed_descriptor, "evloop_dump", EBADF) {
+  evloop_t loop = new_loop();
+  int fd = closed_fd();
+  says("fd %d", fd);
+  return NOW(evloop_dump(loop, fd));
+}
+
+MISUSE(whether_a_closed_loop_is_alive, "evloop_alive", ESTALE) {
+  evloop_t loop = new_loop();
+  CHECK_EQ(evloop_close(loop), 0);
+  return NOW(evloop_alive(loop));
+}
+
+MISUSE(holding_a_loop_twice_at_once, "evloop_virtual_hold", EINVAL) {
+  evloop_t loop = new_loop();
+  says("change is 2");
+  return NOW(evloop_virtual_hold(loop, 2));
+}
+
+MISUSE(a_negative_tolerance_of_a_loop, "evloop_create", EINVAL) {
+  evloop_options_t options = {.size = sizeof options, .timer_tolerance_ns = -9};
+  says("timer_tolerance_ns is -9");
+  return NOW(evloop_create(&options));
+}
+
+MISUSE(posting_nothing_to_be_destroyed, "evloop_post_full", EINVAL) {
+  evloop_t loop = new_loop();
+  says("callback");
+  return NOW(evloop_post_full(loop, NULL, NULL, free));
+}
+
+MISUSE(after_a_negative_time, "evloop_after", EINVAL) {
+  evloop_t loop = new_loop();
+  says("delay_ns is -3");
+  return NOW(evloop_after(loop, -3, NULL, NULL));
+}
+
+MISUSE(every_0_nanoseconds, "evloop_every", EINVAL) {
+  evloop_t loop = new_loop();
+  says("interval_ns is 0");
+  return NOW(evloop_every(loop, 0, NULL, NULL));
+}
+
+MISUSE(setting_a_timer_to_events, "evloop_io_set", EINVAL) {
+  evloop_watcher_t timer = OK(evloop_after(new_loop(), 1, NULL, NULL));
+  says("io");
+  return NOW(evloop_io_set(timer, 0));
+}
+
+MISUSE(a_negative_tolerance, "evloop_timer_set_tolerance", EINVAL) {
+  evloop_watcher_t timer = OK(evloop_after(new_loop(), 1, NULL, NULL));
+  says("tolerance_ns is -2");
+  return NOW(evloop_timer_set_tolerance(timer, -2));
+}
+
+MISUSE(a_negative_limit_of_a_wait, "evloop_limit_wait_ns", EINVAL) {
+  evloop_t loop = new_loop();
+  says("ns is -4");
+  return NOW(evloop_limit_wait_ns(loop, -4));
+}
+
+MISUSE(busy_polling_with_a_huge_budget, "evloop_set_busy_poll", EINVAL) {
+  evloop_t loop = new_loop();
+  says("budget is 70000");
+  return NOW(evloop_set_busy_poll(loop, 1, 70000, 0));
+}
+
+MISUSE(releasing_a_timer_twice, "tfd_release", ESTALE) {
+  tfd_t t = new_timer();
+  OK(tfd_release(t));
+  return NOW(tfd_release(t));
+}
+
+MISUSE(releasing_what_is_no_epoll, "evloop_epoll_release", EDOM) {
+  tfd_t t = new_timer();
+  says("an epoll object");
+  return NOW(evloop_epoll_release(t));
+}
+
 CHECK_MAIN()

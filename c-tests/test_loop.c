@@ -19,9 +19,10 @@ static int64_t create_with_flags(uint32_t flags) {
 
 TEST(flags_that_are_known_and_go_together_are_accepted) {
   static const uint32_t good[] = {0, EVLOOP_VIRTUAL_TIME, EVLOOP_VIRTUAL_TIME | EVLOOP_AUTO_ADVANCE,
-                                  EVLOOP_PRECISE, EVLOOP_VIRTUAL_TIME | EVLOOP_PRECISE};
-  static const uint32_t bad[] = {EVLOOP_AUTO_ADVANCE, EVLOOP_AUTO_ADVANCE | EVLOOP_PRECISE, 8,
-                                 EVLOOP_VIRTUAL_TIME | 8, UINT32_C(1) << 31, UINT32_MAX};
+                                  EVLOOP_PRECISE, EVLOOP_VIRTUAL_TIME | EVLOOP_PRECISE,
+                                  EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS, 63};
+  static const uint32_t bad[] = {EVLOOP_AUTO_ADVANCE, EVLOOP_AUTO_ADVANCE | EVLOOP_PRECISE, 64,
+                                 EVLOOP_VIRTUAL_TIME | 64, UINT32_C(1) << 31, UINT32_MAX};
   for (int i = 0; i < LENGTH(good); i++) CHECK_EQ(evloop_close(OK(create_with_flags(good[i]))), 0);
   for (int i = 0; i < LENGTH(bad); i++) CHECK_ERR(create_with_flags(bad[i]), EINVAL);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
@@ -90,7 +91,8 @@ TEST(a_longer_structure_must_be_zero_where_it_is_unknown) {
 
 TEST(an_iteration_dispatches_no_more_than_the_bounds) {
   enum { EACH = 5, BOUND = 2 };
-  evloop_options_t options = {sizeof options, 0, BOUND, BOUND, BOUND};
+  evloop_options_t options = {
+      .size = sizeof options, .max_events = BOUND, .max_timers = BOUND, .max_posts = BOUND};
   evloop_t loop = OK(evloop_create(&options));
   Seen seen[3] = {{.calls = 0}};
   int turns = 0, before[3];

@@ -64,6 +64,16 @@ CALL(evloop_trace_start, h, "/dev/null", 0)
 CALL(evloop_trace_stop, h)
 CALL(evloop_trace_start_fd, h, a_file, 0)
 CALL(evloop_set_watchdog, h, 0, NULL, NULL)
+CALL(evloop_post_full, h, say, WORD(""), NULL)
+CALL(evloop_after, h, SECOND, see, NULL)
+CALL(evloop_every, h, SECOND, see, NULL)
+CALL(evloop_limit_wait_ns, h, SECOND)
+CALL(evloop_set_busy_poll, h, 0, 0, 0)
+CALL(evloop_virtual_hold, h, 1)
+CALL(evloop_alive, h)
+CALL(evloop_watchers, h, NULL, 0)
+CALL(evloop_find_io, h, a_descriptor)
+CALL(evloop_dump, h, a_file)
 CALL(evloop_close, h)
 
 #define ROW(name) {#name, call_##name, 0}
@@ -82,7 +92,11 @@ static const Function loop_functions[] = {
     ROW(evloop_add_signal),    ROW(evloop_add_process),     ROW(evloop_set_stats),
     ROW(evloop_stats),         ROW(evloop_stats_reset),     ROW(evloop_stats_histogram),
     ROW(evloop_stats_percentile_ns), ROW(evloop_trace_start), ROW(evloop_trace_stop),
-    ROW(evloop_trace_start_fd), ROW(evloop_set_watchdog),   ROW(evloop_close)};
+    ROW(evloop_trace_start_fd), ROW(evloop_set_watchdog),   ROW(evloop_alive),
+    ROW(evloop_watchers),      ROW(evloop_find_io),         ROW(evloop_dump),
+    ROW(evloop_virtual_hold),  ROW(evloop_post_full),       ROW(evloop_after),
+    ROW(evloop_every),         ROW(evloop_limit_wait_ns),   ROW(evloop_set_busy_poll),
+    ROW(evloop_close)};
 
 CALL(evloop_io_modify, h, EVLOOP_EPOLLIN)
 CALL(evloop_timer_set, h, 0, SECOND, 0)
@@ -100,6 +114,10 @@ CALL(evloop_watcher_ref, h)
 CALL(evloop_watcher_unref, h)
 CALL(evloop_watcher_loop, h)
 CALL(evloop_watcher_set_destroy, h, see, NULL)
+static evloop_watcher_info_t info = {.size = sizeof info};
+CALL(evloop_watcher_info, h, &info)
+CALL(evloop_io_set, h, EVLOOP_EPOLLIN)
+CALL(evloop_timer_set_tolerance, h, 1)
 CALL(evloop_watcher_close, h, 0)
 
 static const evloop_event_t *event_of(int type, int64_t watcher) {
@@ -122,7 +140,8 @@ static const Function watcher_functions[] = {
     ROW(evloop_watcher_set_name),    ROW(evloop_watcher_get_name),    ROW(evloop_watcher_set_data),
     ROW(evloop_watcher_ref),         ROW(evloop_watcher_unref),       ROW(evloop_watcher_loop),
     ROW(evloop_watcher_set_destroy), ROW(evloop_event_name),          ROW(evloop_event_old_name),
-    ROW(evloop_event_siginfo),       ROW(evloop_event_process),
+    ROW(evloop_event_siginfo),       ROW(evloop_event_process),       ROW(evloop_watcher_info),
+    ROW(evloop_io_set),              ROW(evloop_timer_set_tolerance),
     ROW(evloop_watcher_close)};
 
 /* ---- failing ---- */
@@ -270,6 +289,8 @@ TEST(what_succeeds_leaves_errno_and_the_sentence) {
     if (loop_functions[i].call == call_evloop_add_tfd) continue;
     if (loop_functions[i].call == call_evloop_stats_percentile_ns) continue;
     if (loop_functions[i].call == call_evloop_add_process && !pidfds) continue;
+    /* Which older kernels lack. */
+    if (loop_functions[i].call == call_evloop_set_busy_poll) continue;
     OK(loop_functions[i].call(loop));
   }
   CHECK_EQ(errno, 4321);
@@ -287,6 +308,8 @@ TEST(functions_for_one_kind_refuse_the_others) {
   Function send = {"evloop_async_send", call_evloop_async_send, 1};
   for (int i = 0; i < LENGTH(others); i++) {
     ARGUMENT(evloop_io_modify(others[i], EVLOOP_EPOLLIN), EINVAL);
+    ARGUMENT(evloop_io_set(others[i], 0), EINVAL);
+    ARGUMENT(evloop_timer_set_tolerance(others[i], 0), EINVAL);
     ARGUMENT(evloop_timer_set(others[i], 0, 1, 0), EINVAL);
     ARGUMENT(evloop_timer_again(others[i]), EINVAL);
     ARGUMENT(evloop_timer_remaining_ns(others[i]), EINVAL);
@@ -311,11 +334,27 @@ TEST(wrong_arguments_of_loops_are_named) {
   options.flags = 0;
   options.max_posts = -1;
   ARGUMENT(evloop_create(&options), EINVAL);
+  options.max_posts = 0;
+  options.timer_tolerance_ns = -1;
+  ARGUMENT(evloop_create(&options), EINVAL);
+  options.timer_tolerance_ns = 0;
+  options.virtual_grace_ns = 1;
+  ARGUMENT(evloop_create(&options), EINVAL);
   ARGUMENT(evloop_run(loop, 99), EINVAL);
   ARGUMENT(evloop_wait(loop, NULL, 1, 0), EINVAL);
   ARGUMENT(evloop_wait(loop, &one_event, 0, 0), EINVAL);
   ARGUMENT(evloop_advance_ns(loop, 1), ENOTSUP);
   ARGUMENT(evloop_advance_ns(virtual_loop(), -1), EINVAL);
+  ARGUMENT(evloop_virtual_hold(loop, 1), ENOTSUP);
+  ARGUMENT(evloop_virtual_hold(virtual_loop(), -1), EINVAL);
+  ARGUMENT(evloop_virtual_hold(virtual_loop(), 3), EINVAL);
+  ARGUMENT(evloop_post_full(loop, NULL, NULL, free), EINVAL);
+  ARGUMENT(evloop_limit_wait_ns(loop, -1), EINVAL);
+  ARGUMENT(evloop_set_busy_poll(loop, UINT32_MAX, 0, 0), EINVAL);
+  ARGUMENT(evloop_set_busy_poll(loop, 0, 65536, 0), EINVAL);
+  ARGUMENT(evloop_set_busy_poll(loop, 0, 0, -1), EINVAL);
+  ARGUMENT(evloop_after(loop, -1, see, NULL), EINVAL);
+  ARGUMENT(evloop_every(loop, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_stats(loop, NULL), EINVAL);
   ARGUMENT(evloop_stats(loop, &stats), ENOENT);
   ARGUMENT(evloop_stats_histogram(loop, 7, NULL, 0), EINVAL);
@@ -326,6 +365,12 @@ TEST(wrong_arguments_of_loops_are_named) {
   ARGUMENT(evloop_trace_start(loop, "/nowhere/at/all", 0), ENOENT);
   ARGUMENT(evloop_trace_start_fd(loop, CLOSED, 0), EBADF);
   ARGUMENT(evloop_set_watchdog(loop, -1, NULL, NULL), EINVAL);
+  ARGUMENT(evloop_watchers(loop, NULL, 1), EINVAL);
+  ARGUMENT(evloop_watchers(loop, NULL, -1), EINVAL);
+  ARGUMENT(evloop_find_io(loop, -1), EBADF);
+  ARGUMENT(evloop_find_io(loop, 0), ENOENT);
+  ARGUMENT(evloop_dump(loop, CLOSED), EBADF);
+  ARGUMENT(evloop_dump(loop, -1), EBADF);
 }
 
 TEST(wrong_arguments_of_watchers_are_named) {
@@ -342,6 +387,10 @@ TEST(wrong_arguments_of_watchers_are_named) {
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 6, 1, 0, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, -1, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, -1, see, NULL), EINVAL);
+  ARGUMENT(evloop_io_set(watcher, 1 << 20), EINVAL);
+  ARGUMENT(evloop_timer_set_tolerance(timer, -1), EINVAL);
+  ARGUMENT(evloop_watcher_info(watcher, NULL), EINVAL);
+  ARGUMENT(evloop_watcher_info(watcher, &(evloop_watcher_info_t){.size = 1}), EINVAL);
   ARGUMENT(evloop_timer_set(timer, 64, 1, 0), EINVAL);
   ARGUMENT(evloop_timer_set(timer, 0, 1, -1), EINVAL);
   ARGUMENT(evloop_timer_again(timer), EINVAL);

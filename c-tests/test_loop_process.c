@@ -297,8 +297,11 @@ TEST(a_record_is_one_and_has_the_rest_until_the_next_wait) {
   CHECK_EQ(events[0].watcher, watcher);
   CHECK_EQ(events[0].type, EVLOOP_EVENT_PROCESS);
   CHECK_EQ(events[0].result, 11 << 8);
+  memset(&process, 0x5a, sizeof process);
   CHECK_EQ(evloop_event_process(&events[0], &process), 0);
   CHECK_EQ(process.status, 11);
+  for (int i = 0; i < LENGTH(process.spare); i++) CHECK_EQ(process.spare[i], 0);
+  CHECK_EQ(sizeof process, 64);
   CHECK_EQ(evloop_wait(loop, events + 1, 3, 0), 0);
   CHECK_EQ(evloop_event_process(&events[0], &process), -ENOENT);
   close_watcher(watcher);

@@ -604,6 +604,8 @@ EACH_WAY(records_have_their_siginfo_until_the_next_wait) {
   CHECK_EQ(evloop_event_siginfo(&events[0], &info), 0);
   CHECK_EQ(info.signo, SIGUSR1);
   CHECK_EQ(info.pid, getpid());
+  for (int i = 0; i < LENGTH(info.spare); i++) CHECK_EQ(info.spare[i], 0);
+  CHECK_EQ(sizeof info, 128);
   CHECK_EQ(evloop_wait(loop, events + 1, 3, 0), 0);
   CHECK_EQ(evloop_event_siginfo(&events[0], &info), -ENOENT);
   (void)by_fd;

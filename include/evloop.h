@@ -28,6 +28,7 @@
  *   Watchers of files
  *   Watchers of memory pressure
  *   Every watcher
+ *   Asking an event loop what it has
  *   Seeing inside an event loop
  *
  * A first program: a timer that ticks twice a second, three times.
@@ -129,11 +130,13 @@
  *
  * Threads. Every function may be called from any thread at any time, also on
  * an object in use by other threads. The library starts no thread that it was
- * not asked for (evloop_set_watchdog()), changes no signal mask, prints
- * nothing, and installs no signal handler but over those of signals that it
- * is asked to watch, which still run. It reads no environment variable, so
- * that a set-user-id program may use it. An event loop is run by one thread at
- * a time.
+ * not asked for: evloop_set_watchdog() has one, and evloop_kqueue_aio_read()
+ * and its like have some where io_uring is not to be had; all of them block
+ * all signals. It changes no signal mask, prints nothing, and installs no
+ * signal handler but over those of signals that it is asked to watch, which
+ * still run. It reads no environment variable, so that a set-user-id program
+ * may use it. An event loop is run by one thread at a time, and a kqueue may be
+ * waited in by several.
  *
  * Cancellation (pthread_cancel(3)). No function is a cancellation point, and a
  * request does not end a wait of the library's: to stop a thread, request its
@@ -164,9 +167,12 @@
  *
  * Fork. In the child timer file descriptors and poll sets go on working;
  * epoll and /dev/poll objects and selectors return -ECHILD, because the
- * kernel would let the child change its parent's; so do event loops and
- * their watchers, until evloop_after_fork(). The child can close all of
- * them, and the parent never notices.
+ * kernel would let the child change its parent's; so do kqueues, but for
+ * those made with EVLOOP_KQ_CPONFORK, and event loops and their watchers,
+ * until evloop_after_fork(). The child can close all of them, and the parent
+ * never notices. The library's own threads are the parent's: a watchdog is
+ * started again by evloop_after_fork(), and the reads and writes that a
+ * kqueue was asked for go on in the parent.
  *
  * Linux 5.10 or newer, 64-bit. Where a function uses a newer system call it
  * has a fallback.
@@ -194,7 +200,7 @@ struct sigaction;
 /**
  * Version of this header: additions.
  */
-#define EVLOOP_VERSION_MINOR 1
+#define EVLOOP_VERSION_MINOR 2
 
 /**
  * Version of this header: corrections.
@@ -206,7 +212,7 @@ struct sigaction;
  * major version, a thousand for each minor one. evloop_version() returns it
  * for the library that was loaded.
  */
-#define EVLOOP_VERSION 1000
+#define EVLOOP_VERSION 2000
 
 /**
  * evloop_handle_count(): every kind together.
@@ -522,6 +528,33 @@ struct sigaction;
  * up to 0.12 ms each time: they are less late, for more processor time.
  */
 #define EVLOOP_PRECISE 4
+
+/**
+ * evloop_options_t: a run does not end, and a wait does not return, because
+ * nothing is left that keeps the loop alive. For loops of worker threads,
+ * which wait for posted calls: evloop_stop() ends them. Since 0.2.0.
+ */
+#define EVLOOP_KEEP_ALIVE 8
+
+/**
+ * evloop_options_t: a wait of this loop that a signal handler interrupts
+ * returns -EINTR, whatever thread runs it, and whatever that thread has
+ * chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
+ * Since 0.2.0.
+ */
+#define EVLOOP_INTERRUPTIBLE 16
+
+/**
+ * evloop_options_t: for tests and debugging. Before each wait, and every 100
+ * milliseconds of a longer one, the loop checks all descriptors that it
+ * watches. A watcher whose descriptor was closed, or is another file by now,
+ * gets its event with EVLOOP_ERROR and -EBADF at once, also where a duplicate
+ * is open; in its callback evloop_last_error() has a sentence with the
+ * descriptor and the watcher's name. Costs one system call for each
+ * descriptor and wait; no edge or ONESHOT registration is armed by it. Since
+ * 0.2.0.
+ */
+#define EVLOOP_CHECK_FDS 32
 
 /**
  * evloop_run(): until nothing is left to wait for, or evloop_stop().
@@ -1402,6 +1435,12 @@ struct sigaction;
 #define EVLOOP_FILE_OVERFLOW 16384
 
 /**
+ * Reported only, with EVLOOP_FILE_FOLLOW: another file has the path now, and
+ * is watched. Since 0.2.0.
+ */
+#define EVLOOP_FILE_REPLACED 65536
+
+/**
  * Reported only: nothing more comes, what was watched is gone.
  */
 #define EVLOOP_FILE_IGNORED 32768
@@ -1415,6 +1454,11 @@ struct sigaction;
  * evloop_add_file() flag: all directories below, too.
  */
 #define EVLOOP_FILE_RECURSIVE 1
+
+/**
+ * evloop_add_file() flag: what has the path, whatever that is. Since 0.2.0.
+ */
+#define EVLOOP_FILE_FOLLOW 2
 
 /**
  * evloop_add_file() flag: -ENOTDIR if it is no directory.
@@ -1568,7 +1612,8 @@ typedef struct evloop_options_t {
    */
   size_t size;
   /**
-   * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE.
+   * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE,
+   * EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS.
    */
   uint32_t flags;
   /**
@@ -1583,6 +1628,18 @@ typedef struct evloop_options_t {
    * The most posted calls that one iteration makes; 0: 4096.
    */
   int max_posts;
+  /**
+   * Since 0.2.0: the tolerance of timers that are added with a tolerance of
+   * 0, in nanoseconds; see evloop_add_timer(). 0: none.
+   */
+  int64_t timer_tolerance_ns;
+  /**
+   * Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
+   * nothing has happened for so many nanoseconds of real time; for tests
+   * with threads, processes or sockets, whose answers take real time. 0:
+   * at once. See also evloop_virtual_hold().
+   */
+  int64_t virtual_grace_ns;
 } evloop_options_t;
 
 /**
@@ -1652,6 +1709,14 @@ typedef struct evloop_event_t {
  */
 typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
                                   void *user_data);
+
+/**
+ * Frees what user_data points to; see evloop_post_full(). free(3) is one.
+ *
+ * No lock of the library is held; it may call every function of the library.
+ * It must return: neither longjmp() nor a C++ exception may leave it.
+ */
+typedef void (*evloop_destroy_t)(void *user_data);
 
 /**
  * A watcher: one thing that an event loop waits for; see evloop_add_io().
@@ -1732,6 +1797,10 @@ typedef struct evloop_siginfo_t {
    * SIGSYS: AUDIT_ARCH of the call.
    */
   uint32_t arch;
+  /**
+   * 0; room for later versions.
+   */
+  uint64_t spare[5];
 } evloop_siginfo_t;
 
 /**
@@ -1768,7 +1837,84 @@ typedef struct evloop_process_t {
    * The most memory that it had at a time, in bytes; -1: not known.
    */
   int64_t max_rss;
+  /**
+   * 0; room for later versions.
+   */
+  uint64_t spare[3];
 } evloop_process_t;
+
+/**
+ * What a watcher is and how it stands; see evloop_watcher_info(). Set size
+ * first.
+ */
+typedef struct evloop_watcher_info_t {
+  /**
+   * sizeof(evloop_watcher_info_t).
+   */
+  size_t size;
+  /**
+   * Its loop.
+   */
+  int64_t loop;
+  /**
+   * Its user_data, or what evloop_watcher_set_data() has set.
+   */
+  uint64_t data;
+  /**
+   * The EVLOOP_EVENT type of its events.
+   */
+  int type;
+  /**
+   * IO: the descriptor; else -1.
+   */
+  int fd;
+  /**
+   * IO: what is watched for, EVLOOP_EPOLL bits; else 0.
+   */
+  uint32_t events;
+  /**
+   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
+   * its last event disable a watcher, too.
+   */
+  int enabled;
+  /**
+   * 0 after evloop_watcher_unref(), else 1.
+   */
+  int referenced;
+  /**
+   * 1 if it keeps the loop alive now, else 0.
+   */
+  int alive;
+  /**
+   * See evloop_watcher_set_priority().
+   */
+  int priority;
+  /**
+   * TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1.
+   */
+  int clockid;
+  /**
+   * TIMER: when it expires next; INT64_MAX if it is not set. Also
+   * INT64_MAX, where another thread runs the loop, of a timer that is
+   * disabled, or that the callback which is running has set: it counts
+   * from the end of that.
+   */
+  int64_t deadline_ns;
+  /**
+   * TIMER: its interval; 0 if it expires once; else 0.
+   */
+  int64_t interval_ns;
+  /**
+   * TIMER: how much later than that it may expire, rounded down to 18
+   * significant bits; else 0.
+   */
+  int64_t tolerance_ns;
+  /**
+   * SIGNAL: the signal. PROCESS: the process id. TFD, KQUEUE: the handle of
+   * what is watched. Else 0.
+   */
+  int64_t subject;
+} evloop_watcher_info_t;
 
 /**
  * What an event loop has done since evloop_set_stats() or
@@ -1867,6 +2013,10 @@ typedef struct evloop_stuck_t {
    * character; empty if it has none.
    */
   char name[64];
+  /**
+   * 0; room for later versions.
+   */
+  uint64_t spare[3];
 } evloop_stuck_t;
 
 /**
@@ -1902,7 +2052,7 @@ int evloop_version(void);
 /**
  * The version of the library that is running, as text.
  *
- * @returns a string such as "0.1.0" that lives as long as the process and
+ * @returns a string such as "0.2.0" that lives as long as the process and
  *   belongs to the library; never NULL.
  *
  * Blocking: no. Threads: any. Signals: safe. Fork: any process.
@@ -1952,15 +2102,16 @@ int evloop_last_error(char *buf, size_t cap);
 /**
  * Choose what an interrupted wait of this thread does (default: RESTART).
  *
- * With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes
- * on with what is left of its timeout (as PEP 475 has it for Python). With
+ * With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes on
+ * with what is left of its timeout (as PEP 475 has it for Python). With
  * EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
  * run its own handlers; the caller then resumes with the rest of its
- * timeout. A signal that arrives just before the system call does not
- * interrupt it: a program that must not miss one writes to a descriptor in
- * its handler and waits for that too (the self-pipe trick). Waits of epoll
- * objects and of EPOLL selectors are interrupted without a handler too, by
- * SIGCONT after a stop signal such as SIGSTOP (signal(7)).
+ * timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
+ * whatever was chosen here.) A signal that arrives just before the system
+ * call does not interrupt it: a program that must not miss one writes to a
+ * descriptor in its handler and waits for that too (the self-pipe trick).
+ * Waits of epoll objects and of EPOLL selectors are interrupted without a
+ * handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
  *
  * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
  * @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
@@ -2108,6 +2259,20 @@ int tfd_fileno(tfd_t t);
 int tfd_close(tfd_t t);
 
 /**
+ * Give up a timer, but keep its descriptor.
+ *
+ * The handle is stale, as after tfd_close(), and the descriptor is the
+ * caller's from now on, who closes it; it goes on as it is set.
+ *
+ * @param t a timer.
+ * @returns the descriptor. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads in tfd_read() or tfd_wait() return
+ * -ESTALE. Signals: not safe. Fork: works in the child. Since 0.2.0.
+ */
+int tfd_release(tfd_t t);
+
+/**
  * Arm or disarm a timer, in seconds.
  *
  * As tfd_settime_ns(), with times in seconds. A fraction of a nanosecond
@@ -2148,7 +2313,8 @@ int tfd_settime(tfd_t t,
  *   step of that clock, and tfd_read() then returns -ECANCELED once (on
  *   other clocks, or without ABSTIME, the kernel ignores the flag).
  * @param initial_ns nanoseconds until the first expiration. 0 disarms the
- *   timer, also under ABSTIME; to expire at once pass 1.
+ *   timer, also under ABSTIME; to expire at once pass 1. (With
+ *   evloop_timer_set() 0 is at once, and -1 stops the timer.)
  * @param interval_ns nanoseconds between later expirations, without
  *   drift; 0 means only one.
  * @param out_old_initial_ns nanoseconds that were left until the next
@@ -2611,6 +2777,23 @@ int evloop_epoll_wait(evloop_epoll_t ep,
  * parent. Since 0.1.0.
  */
 int evloop_epoll_close(evloop_epoll_t ep);
+
+/**
+ * Give up an epoll object, but keep its descriptor.
+ *
+ * The handle is stale, as after evloop_epoll_close(), and the descriptor is
+ * the caller's from now on, who closes it. What is registered stays so, but
+ * the words that epoll_wait(2) then reports with events are the library's:
+ * set them anew with EPOLL_CTL_MOD.
+ *
+ * @param ep an epoll object.
+ * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+ */
+int evloop_epoll_release(evloop_epoll_t ep);
 
 /* ------------------------------------------------------------------------
  * /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
@@ -3270,13 +3453,21 @@ int evloop_selector_close(evloop_selector_t s);
  *
  * A loop waits for the watchers that are added to it and dispatches their
  * events: to a callback or, for a watcher added with a NULL callback, to
- * evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
- * (clock by clock, those of a clock in the order of their deadlines);
- * clock_change watchers; async watchers; signal watchers; posted calls;
- * defer watchers; descriptors (io, tfd and process watchers); check
- * watchers; and idle watchers, if nothing between the wait and the check
- * watchers was dispatched. Watchers
- * with a priority: see evloop_watcher_set_priority().
+ * evloop_wait()'s array. One iteration is, in this order:
+ *
+ *   prepare watchers; the wait
+ *   timers: clock by clock, those of a clock in the order of their deadlines
+ *   clock_change watchers, async watchers, signal watchers
+ *   posted calls; defer watchers; what a rate limit has held back
+ *   file watchers
+ *   descriptors: io, tfd, kqueue, process and memory_pressure watchers, then
+ *     those of descriptors that are always ready
+ *   failures: events with EVLOOP_ERROR that the loop itself has found
+ *   check watchers; idle watchers, if nothing since the wait was dispatched
+ *
+ * Exit watchers are called at the end of a run. The notifications of
+ * evloop_watcher_set_destroy() come before the next callback, whichever that
+ * is. Watchers with a priority: see evloop_watcher_set_priority().
  *
  * Fairness: an iteration dispatches at most max_timers timers of each
  * clock, max_posts posted calls and max_events descriptors; what is left
@@ -3292,12 +3483,13 @@ int evloop_selector_close(evloop_selector_t s);
  *
  * @param options NULL for the defaults, else see evloop_options_t.
  * @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
- *   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME, or a size
- *   that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
- *   the structure is larger than this version's, and not zero there.
- *   -EMFILE, -ENFILE: a loop takes two descriptors, one more for each clock
- *   with the first timer on it, and one more with evloop_fileno().
- *   -ENOSPC: the user's max_user_watches is used up. -ENOMEM.
+ *   flag, a negative bound or time, AUTO_ADVANCE without VIRTUAL_TIME,
+ *   virtual_grace_ns without AUTO_ADVANCE, or a size that is less than
+ *   sizeof(size_t), such as 0: it was not set. -E2BIG: the structure is
+ *   larger than this version's, and not zero there. -EMFILE, -ENFILE: a loop
+ *   takes two descriptors, one more for each clock with the first timer on
+ *   it, and one more with evloop_fileno(). -ENOSPC: the user's
+ *   max_user_watches is used up. -ENOMEM.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: see
  * evloop_after_fork(). Since 0.1.0.
@@ -3313,10 +3505,10 @@ evloop_t evloop_create(const struct evloop_options_t *options);
  * one of its callbacks, this returns at once: the run then does that, after
  * the callback it is in, if any, and returns -ESTALE.
  *
- * Posted calls that were not made yet are never made, and nothing tells of
- * them: if their user_data has to be freed, the program keeps a list of its
- * own. Everything that was handed to the loop can be freed once it is
- * closed and its run, if there is one, has returned.
+ * Posted calls that were not made yet are never made; if their user_data has
+ * to be freed post them with evloop_post_full(). Everything that was handed
+ * to the loop can be freed once it is closed and its run, if there is one,
+ * has returned.
  *
  * @param loop a loop.
  * @returns 0. -ESTALE, -EDOM: see "Handles".
@@ -3342,6 +3534,17 @@ int evloop_close(evloop_t loop);
  * but not by a timer that is not set (any more), a defer watcher that was
  * called, a process watcher whose process has ended, exit and clock_change
  * watchers, and what evloop_watcher_unref() was called for.
+ *
+ * A callback cannot run its own loop (-EBUSY). What needs that, such as a
+ * dialogue that returns only when it is answered, runs another loop, and has
+ * this one embedded in it: see evloop_fileno(). Or it waits itself:
+ *
+ *   while (!answered) {           in a callback of another loop
+ *     int due = evloop_embed_prepare(loop);
+ *     struct pollfd fd = {evloop_fileno(loop), POLLIN, 0};
+ *     if (due == 0) poll(&fd, 1, -1);
+ *     evloop_embed_dispatch(loop);
+ *   }
  *
  * @param loop a loop.
  * @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
@@ -3466,6 +3669,36 @@ int evloop_wakeup(evloop_t loop);
 int evloop_post(evloop_t loop, evloop_callback_t callback, void *user_data);
 
 /**
+ * Have a function called once by an event loop, and what it needs freed.
+ *
+ * As evloop_post(), in one order with its calls; and destroy is called with
+ * user_data exactly once: on the thread that runs the loop, when callback
+ * has returned; or, where the loop is closed before, callback is never
+ * called, and destroy is by what closes the loop (evloop_close(), or the run
+ * that it ends). A post that raced with evloop_close() and came too late,
+ * though 0 is returned, is destroyed too, by this call or by a thread that
+ * runs another loop. What fails calls neither.
+ *
+ *   evloop_post_full(loop, use, strdup("a copy"), free);
+ *
+ * @param loop a loop.
+ * @param callback as evloop_post(); not NULL if destroy is not.
+ * @param user_data handed to callback, in the event's data, then handed to
+ *   destroy; may be NULL.
+ * @param destroy see evloop_destroy_t; NULL: as evloop_post().
+ * @returns 0. -EINVAL: callback is NULL, and destroy is not. -ENOMEM: not
+ *   posted. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; of a call
+ * that is pending at a fork the child makes neither its callback nor
+ * destroy, after evloop_after_fork() too. Since 0.2.0.
+ */
+int evloop_post_full(evloop_t loop,
+                     evloop_callback_t callback,
+                     void *user_data,
+                     evloop_destroy_t destroy);
+
+/**
  * The time of an event loop.
  *
  * Inside a callback: the time of this iteration, which is read when it is
@@ -3500,6 +3733,30 @@ int64_t evloop_now_ns(evloop_t loop);
 int evloop_advance_ns(evloop_t loop, int64_t ns);
 
 /**
+ * Keep virtual time from jumping, or no more.
+ *
+ * While something real is under way (a thread computes, a request is sent to
+ * another process) a loop with EVLOOP_AUTO_ADVANCE should not run ahead of
+ * it: hold it, and let go when the answer is there. It then waits in real
+ * time for whatever wakes it. Holds are counted: as long as there is one,
+ * the time jumps no more; evloop_advance_ns() moves it all the same. A loop
+ * that does not jump only counts.
+ *
+ *   evloop_virtual_hold(loop, +1);     before the work is given away
+ *   evloop_virtual_hold(loop, -1);     in what its answer calls
+ *
+ * @param loop a loop made with EVLOOP_VIRTUAL_TIME.
+ * @param change +1 or -1.
+ * @returns 0. -EINVAL: change is neither, or -1 where there is no hold.
+ *   -ENOTSUP: the loop has real time. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; the child
+ * of evloop_after_fork() has the holds that there were. Since 0.2.0.
+ */
+int evloop_virtual_hold(evloop_t loop, int change);
+
+/**
  * How long an event loop may wait for its next timer.
  *
  * Counted are timers, by their deadlines (tolerances are not added), and
@@ -3523,6 +3780,53 @@ int evloop_advance_ns(evloop_t loop, int64_t ns);
  * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
  */
 int64_t evloop_next_timeout_ns(evloop_t loop);
+
+/**
+ * Limit how long the next wait of an event loop may last.
+ *
+ * To be called in a prepare watcher: the wait that follows is at most that
+ * long, in real time, whatever timers there are. For what has to be looked
+ * at from time to time and has neither a descriptor nor a timer. The
+ * iteration goes on as if it was woken; a ONCE run goes on until something
+ * was dispatched. Of several limits the shortest holds. Called by another
+ * callback, or while nobody runs the loop, it is for the next wait that
+ * there is. Embedded in another loop, it is in evloop_next_timeout_ns()
+ * until the next dispatch.
+ *
+ * @param loop a loop.
+ * @param ns nanoseconds of real time; 0 does not wait.
+ * @returns 0. -EINVAL: ns is negative. -EBUSY: another thread is running
+ *   the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any, but not while another runs the loop.
+ * Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+ */
+int evloop_limit_wait_ns(evloop_t loop, int64_t ns);
+
+/**
+ * Have the waits of an event loop poll the queues of network devices.
+ *
+ * For servers that give a core away for less latency: instead of waiting for
+ * an interrupt the kernel looks at the queues that its sockets' packets came
+ * from. See EPIOCSPARAMS of ioctl_eventpoll(2).
+ *
+ * @param loop a loop.
+ * @param usecs microseconds to look before it waits; 0: not at all.
+ * @param budget packets at a time, up to 65535; 0: the kernel's choice, 8.
+ *   Above 64 it takes CAP_NET_ADMIN.
+ * @param prefer 1 to keep the device's interrupts off meanwhile, else 0.
+ * @returns 0. -EINVAL: usecs is above 2^31-1, budget is negative or too
+ *   large, or prefer neither 0 nor 1. -ENOTSUP: before Linux 6.9, or without
+ *   CONFIG_NET_RX_BUSY_POLL. -EPERM: the kernel refuses the budget.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; kept by
+ * evloop_after_fork(). Since 0.2.0. Source: ioctl_eventpoll(2).
+ */
+int evloop_set_busy_poll(evloop_t loop,
+                         uint32_t usecs,
+                         int budget,
+                         int prefer);
 
 /**
  * A descriptor that is readable while an event loop has something to do.
@@ -3551,6 +3855,15 @@ int evloop_fileno(evloop_t loop);
  * the descriptor of evloop_fileno() readable: what is called on the loop in
  * between is told to the kernel at once where that is possible, and else
  * makes it readable.
+ *
+ * It may be called again without a dispatch in between, as a foreign loop
+ * does that looks at its own sources several times before it waits; the
+ * prepare watchers run each time:
+ *
+ *   evloop_embed_prepare(loop);
+ *   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, callback, NULL);
+ *   int due = evloop_embed_prepare(loop);       counts from here
+ *
  *
  * @param loop a loop.
  * @returns 1 if there is something to dispatch already (or evloop_stop()
@@ -3620,7 +3933,11 @@ int evloop_after_fork(evloop_t loop);
  * with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
  * these take turns with the others. Several watchers may watch one
  * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
- * level-triggered if one of them is.
+ * level-triggered if one of them is. So a reader and a writer need not know
+ * of each other:
+ *
+ *   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, read_some, reader);
+ *   evloop_add_io(loop, fd, EVLOOP_EPOLLOUT, write_some, writer);
  *
  * Enabling a watcher, modifying it (to the same events, too) and adding
  * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
@@ -3630,9 +3947,17 @@ int evloop_after_fork(evloop_t loop);
  * call before the next wait, with EXCLUSIVE two. A disabled watcher with
  * EXCLUSIVE takes no wake-up from other loops.
  *
- * Close the watcher before the descriptor. If the descriptor was closed
- * first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
- * when the loop notices, and is disabled. A new descriptor of the same
+ * Close the watcher before the descriptor:
+ *
+ *   evloop_watcher_close(watcher, 0);
+ *   close(fd);
+ *
+ * If the descriptor was closed first, the watcher gets one event with
+ * EVLOOP_ERROR and result -EBADF when the loop notices, and is disabled. The
+ * kernel reports nothing of such a descriptor, so the loop notices when it
+ * next changes the registration (after evloop_io_modify() to other events,
+ * say), or when a descriptor of the same number is added; a loop with
+ * EVLOOP_CHECK_FDS looks before each wait. A new descriptor of the same
  * number is not taken for the old one. But while a duplicate of the old one
  * is open the kernel goes on reporting that one, under the number that it
  * had: event->fd may by then be closed, or another file. The loop takes
@@ -3695,6 +4020,22 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
 int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
 
 /**
+ * Say what an io watcher is to watch for; nothing disables it.
+ *
+ * What every adapter to another library needs: with 0 it is
+ * evloop_watcher_disable(), with anything else evloop_io_modify() and then
+ * evloop_watcher_enable().
+ *
+ * @param watcher an io watcher.
+ * @param events as evloop_add_io(); 0 disables the watcher, and reports no
+ *   errors and hang-ups either.
+ * @returns as evloop_io_modify(), and as evloop_watcher_enable().
+ *
+ * Blocking, threads, signals, fork: as evloop_io_modify(). Since 0.2.0.
+ */
+int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
+
+/**
  * Add a timer.
  *
  * A timer never expires early. Timers of one clock are dispatched in the
@@ -3731,7 +4072,11 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
  * @param interval_ns nanoseconds from one expiration to the next; 0
  *   expires once.
  * @param tolerance_ns how much later than its deadline it may expire, so
- *   that the loop wakes up once for several timers; usually 0.
+ *   that the loop wakes up once for several timers; 0: the
+ *   timer_tolerance_ns of the loop's options, which is 0 unless it was set
+ *   (1 is none, in a loop that has one). It is used to the full: a timer of
+ *   1 s with a tolerance of 0.2 s that is alone expires after 1.2 s. It is
+ *   earlier if the loop is awake between the two for anything else.
  * @param callback called with each event; NULL: see evloop_wait().
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
@@ -3755,11 +4100,66 @@ evloop_watcher_t evloop_add_timer(evloop_t loop,
                                   void *user_data);
 
 /**
+ * Call a function once, after some time.
+ *
+ * evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher stays
+ * until it is closed, which its callback may do:
+ *
+ *   static void later(const evloop_event_t *event, void *user_data) {
+ *     evloop_watcher_close(event->watcher, 0);
+ *   }
+ *
+ * @param loop a loop.
+ * @param delay_ns nanoseconds from now; not negative.
+ * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+ *   evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, a timer. -EINVAL: delay_ns is negative. Others: as
+ *   evloop_add_timer().
+ *
+ * Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+ */
+evloop_watcher_t evloop_after(evloop_t loop,
+                              int64_t delay_ns,
+                              evloop_callback_t callback,
+                              void *user_data);
+
+/**
+ * Call a function again and again.
+ *
+ * evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic: first after one
+ * interval. Expirations that were missed come in one event, with their
+ * count; evloop_watcher_close() ends it.
+ *
+ * @param loop a loop.
+ * @param interval_ns nanoseconds from one call to the next; at least 1.
+ * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+ *   evloop_wait().
+ * @param user_data handed to callback, and in the event's data; may be
+ *   NULL.
+ * @returns the watcher, a timer. -EINVAL: interval_ns is 0 or negative.
+ *   Others: as evloop_add_timer().
+ *
+ * Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+ */
+evloop_watcher_t evloop_every(evloop_t loop,
+                              int64_t interval_ns,
+                              evloop_callback_t callback,
+                              void *user_data);
+
+/**
  * Set a timer anew, or stop it.
  *
  * What it was set to, and an expiration that was not dispatched yet, is
  * forgotten. The tolerance stays as it is. A timer that is stopped has no
  * interval either: evloop_timer_again() is -EINVAL until it is set anew.
+ *
+ * Zero is at once, a negative time stops it; for tfd_settime() it is zero
+ * that disarms:
+ *
+ *   evloop_timer_set(watcher, 0, 0, 0);       expires in the next iteration
+ *   evloop_timer_set(watcher, 0, -1, 0);      is stopped
  *
  * @param watcher a timer.
  * @param flags as evloop_add_timer().
@@ -3798,6 +4198,23 @@ int evloop_timer_set(evloop_watcher_t watcher,
  * -ECHILD. Since 0.1.0.
  */
 int evloop_timer_again(evloop_watcher_t watcher);
+
+/**
+ * Change how late a timer may be.
+ *
+ * @param watcher a timer.
+ * @param tolerance_ns how much later than its deadline it may expire; 0:
+ *   not at all, whatever the loop's timer_tolerance_ns is. It holds for what
+ *   the timer is set to now, and later.
+ * @returns 0. -EINVAL: tolerance_ns is negative, or no timer. -ENOMEM: the
+ *   timer is as it was. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
+ * -ECHILD. Since 0.2.0.
+ */
+int evloop_timer_set_tolerance(evloop_watcher_t watcher,
+                               int64_t tolerance_ns);
 
 /**
  * How long it is until a timer expires.
@@ -3926,8 +4343,14 @@ evloop_watcher_t evloop_add_idle(evloop_t loop,
 /**
  * Add a watcher that is called before each wait.
  *
- * It keeps the loop alive while it is enabled. Event: type
- * EVLOOP_EVENT_PREPARE.
+ * It keeps the loop alive while it is enabled. A library that has one (or a
+ * check watcher) for its own purposes lets go of the loop, which ends then
+ * when the program's watchers do:
+ *
+ *   evloop_watcher_t before = evloop_add_prepare(loop, flush, state);
+ *   evloop_watcher_unref(before);
+ *
+ * Event: type EVLOOP_EVENT_PREPARE.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.
@@ -3940,7 +4363,9 @@ evloop_watcher_t evloop_add_prepare(evloop_t loop,
  * Add a watcher that is called after each wait.
  *
  * When everything that the wait found was dispatched. It keeps the loop
- * alive while it is enabled. Event: type EVLOOP_EVENT_CHECK.
+ * alive while it is enabled; one for a library's own purposes wants
+ * evloop_watcher_unref(), as in evloop_add_prepare(). Event: type
+ * EVLOOP_EVENT_CHECK.
  *
  * Parameters, result, threads, signals and fork: as evloop_add_async().
  * Since 0.1.0.
@@ -4250,6 +4675,25 @@ int evloop_event_process(const struct evloop_event_t *event,
  * rename, at the next new directory or after an overflow, and is told as
  * EVLOOP_FILE_IGNORED.
  *
+ * With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program that
+ * reloads its configuration wants. Editors save by writing another file and
+ * renaming it over the first: what has the name then is watched, and
+ * EVLOOP_FILE_REPLACED says so; read the file anew, as of what happened to it
+ * before nothing else is told. So it is where the file is deleted and made
+ * again, also after some time; where it is not there yet when the watcher is
+ * added (but its directory is); and where a symbolic link that lies in its
+ * directory comes to lead elsewhere. Until another file has the name the one
+ * that had it is watched. IGNORED is not told: the watcher ends when it is
+ * closed. To hear of every save ask for CLOSE_WRITE, too:
+ *
+ *   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
+ *                   EVLOOP_FILE_FOLLOW, reload, NULL);
+ *
+ * The directory may be deleted, or renamed, and made again. That a directory
+ * further up was renamed is noticed when something happens in the one that
+ * was watched. A failure to look the path up is told as EVLOOP_ERROR, once,
+ * and it is tried again when something happens.
+ *
  * What others do with a tree is bounded. Directories are opened from its
  * root by openat2(2), or step by step, and are watched and read by that
  * descriptor: whoever may rename directories, in the tree or above it,
@@ -4269,12 +4713,14 @@ int evloop_event_process(const struct evloop_event_t *event,
  * @param path of what is to be watched; copied. A relative one is taken
  *   from the current directory of now.
  * @param mask EVLOOP_FILE bits, at least one: up to MOVE_SELF.
- * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW.
+ * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW, FOLLOW.
  * @param callback called with each event; NULL: see evloop_wait().
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -EINVAL: path is NULL, mask is 0, unknown
- *   bits. -ENOENT: there is no such file. -EACCES: it may not be read, or
+ *   bits, RECURSIVE with FOLLOW, or FOLLOW and a path that does not end with
+ *   a name ("/", "..", "directory/"). -ENOENT: there is no such file; with
+ *   FOLLOW, no such directory. -EACCES: it may not be read, or
  *   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
  *   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
  *   is used up. -EMFILE: no descriptor, or none of the user's
@@ -4429,6 +4875,13 @@ evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
  * another watcher watches it), so that it can be closed, and its number
  * used again, and no event of it will be dispatched; a callback of it that
  * the loop's thread has entered may still be running.
+ *
+ * A callback may close its own watcher; that is the normal way to be done:
+ *
+ *   static void once(const evloop_event_t *event, void *user_data) {
+ *     free(user_data);
+ *     evloop_watcher_close(event->watcher, 0);
+ *   }
  *
  * When its user_data can be freed: at once, where this is called on the
  * thread that runs the loop, or while nobody runs it (in its own callback,
@@ -4599,7 +5052,13 @@ int evloop_watcher_ref(evloop_watcher_t watcher);
 int evloop_watcher_unref(evloop_watcher_t watcher);
 
 /**
- * The loop of a watcher.
+ * The loop of a watcher; and whether the watcher is still there.
+ *
+ * A handle is never used again, so a program that has kept one may ask:
+ *
+ *   if (evloop_watcher_loop(watcher) > 0) evloop_watcher_close(watcher, 0);
+ *
+ * (To close it without asking is as good: -ESTALE does no harm.)
  *
  * @param watcher a watcher.
  * @returns the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
@@ -4633,6 +5092,109 @@ evloop_t evloop_watcher_loop(evloop_watcher_t watcher);
 int evloop_watcher_set_destroy(evloop_watcher_t watcher,
                                evloop_callback_t callback,
                                void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Asking an event loop what it has
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Whether something keeps an event loop alive.
+ *
+ * What evloop_run() would return now; nothing is dispatched. These
+ * functions can be called from any thread, a watchdog's
+ * (evloop_set_watchdog()) too, while the loop waits, runs, or is stuck in a
+ * callback: they read what the loop has stored and never wait for it. Asked
+ * from another thread than that which runs the loop, the answer may be a
+ * moment old, and does not have in it what other threads have asked for
+ * since the callback that is running began (but for watchers that they have
+ * added or closed). "Why does my loop not end?":
+ *
+ *   evloop_dump(loop, 2);
+ *
+ * @param loop a loop.
+ * @returns 1 or 0; 1 of a loop with EVLOOP_KEEP_ALIVE. -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; takes no lock that a callback or a wait
+ * holds up. Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+ */
+int evloop_alive(evloop_t loop);
+
+/**
+ * The watchers of an event loop.
+ *
+ * All that are open, those that are disabled too, in no particular order.
+ * One that is added or closed by another thread during the call may be in
+ * it or not.
+ *
+ * @param loop a loop.
+ * @param out_watchers filled from the front; may be NULL if max is 0.
+ * @param max room in out_watchers, in handles; 0 only counts.
+ * @returns how many there are, which may be more than max. -EINVAL: max is
+ *   negative, or out_watchers is NULL. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
+ */
+int evloop_watchers(evloop_t loop, evloop_watcher_t *out_watchers, int max);
+
+/**
+ * What a watcher is, and how it stands.
+ *
+ * @param watcher a watcher.
+ * @param out_info its size is to be set; filled up to that. What is beyond
+ *   this version's evloop_watcher_info_t becomes 0.
+ * @returns 0. -EINVAL: out_info is NULL, or its size less than
+ *   sizeof(size_t), such as 0: it was not set. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
+ */
+int evloop_watcher_info(evloop_watcher_t watcher,
+                        struct evloop_watcher_info_t *out_info);
+
+/**
+ * The io watcher of a descriptor.
+ *
+ * @param loop a loop.
+ * @param fd a descriptor.
+ * @returns the watcher; of several the first that was added, once that is
+ *   closed one of the others. -ENOENT: none watches it; also if the
+ *   descriptor that was watched is closed, and the loop has noticed.
+ *   -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking, threads, signals, fork: as evloop_alive(). While another thread
+ * runs the loop it looks at all of its watchers. Since 0.2.0.
+ */
+evloop_watcher_t evloop_find_io(evloop_t loop, int fd);
+
+/**
+ * Write down what an event loop has, in words: why it does not end.
+ *
+ * One line for the loop, then one for each watcher: its kind, handle and
+ * name, what it watches, and whether it keeps the loop alive. The text is
+ * for people, and may change.
+ *
+ *   loop 562949953421313: 2 watchers, 1 keep it alive
+ *     io 844424930131969 "client": fd 7, events IN, keeps the loop alive
+ *     timer 844424930131970: due in 0.250000 s, unreferenced, does not keep
+ *       the loop alive
+ *
+ * (The last two are one line.)
+ *
+ * @param loop a loop.
+ * @param fd where to write to; 2 is the standard error output.
+ * @returns how many watchers there are in it. -EBADF: fd is not open, or
+ *   not for writing. -EAGAIN: it does not block, and is full. -EPIPE (no
+ *   SIGPIPE is raised), -ENOSPC, -EIO (whatever else write(2) says). After
+ *   a failure some lines may be written. -ECHILD: used after fork. -ESTALE:
+ *   not a live handle, or closed during the call. -EDOM: see "Handles".
+ *
+ * Blocking: as write(2) to fd. Threads, signals, fork: as evloop_alive().
+ * Since 0.2.0.
+ */
+int evloop_dump(evloop_t loop, int fd);
 
 /* ------------------------------------------------------------------------
  * Seeing inside an event loop

@@ -86,6 +86,20 @@ pub(crate) enum Value {
     Hex(u32),
     Real(f64),
     Word(&'static str),
+    /// A watcher's name, and how much of it fits.
+    Name([u8; NAME], usize),
+}
+
+const NAME: usize = 40;
+
+impl Value {
+    /// A text that may not live as long as the error; cut to fit.
+    pub fn name(text: &[u8]) -> Self {
+        let mut kept = [0; NAME];
+        let len = text.len().min(NAME);
+        kept.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+        Self::Name(kept, len)
+    }
 }
 
 impl From<i32> for Value {
@@ -172,6 +186,10 @@ impl Detail {
                 Some(Value::Hex(value)) => write!(out, "{value:#x}"),
                 Some(Value::Real(value)) => write!(out, "{value}"),
                 Some(Value::Word(value)) => write!(out, "{value}"),
+                Some(Value::Name(bytes, len)) => {
+                    out.push_bytes(bytes.get(..*len).unwrap_or_default());
+                    Ok(())
+                }
                 None => Ok(()),
             };
             out.push(piece);

@@ -132,6 +132,18 @@ impl<T> ForkMutex<T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Locks, if that needs no waiting.
+    #[cfg(not(loom))]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        // SAFETY: as in `lock`.
+        let mutex = self.0.with(|mutex| unsafe { &*mutex });
+        match mutex.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// Sets the contents right, in a forked child: `mend` is given them, or
     /// nothing if a thread may have been changing them; what it returns then
     /// takes their place.

@@ -5,6 +5,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::poller::selector::Backend;
 use crate::reactor::{self, Event, Options};
 use crate::sys::clock::{self, Deadline, NS_PER_S};
+use crate::sys::epoll::BusyPoll;
 use crate::sys::interrupt::Mode;
 use crate::table::{self, Kind};
 use crate::util::Out;
@@ -95,6 +96,14 @@ pub(super) fn backend(code: c_int) -> Result<Backend> {
     }
 }
 
+/// An interval, which is positive.
+pub(super) fn interval(interval: i64) -> Result<i64> {
+    if interval < 1 {
+        fail!(EINVAL, "interval_ns is {}, not at least 1", interval);
+    }
+    Ok(interval)
+}
+
 /// The error for a mode of evloop_run that there is not.
 pub(super) fn unknown_mode(mode: c_int) -> Error {
     error!(Errno::EINVAL, "mode {} is unknown", mode)
@@ -119,6 +128,20 @@ pub(super) fn burst(interval: i64, burst: c_int) -> Result<c_int> {
     Ok(burst)
 }
 
+/// How network devices are polled.
+pub(super) fn busy_poll(usecs: u32, budget: c_int, prefer: c_int) -> Result<BusyPoll> {
+    let Ok(budget) = u16::try_from(budget) else {
+        fail!(EINVAL, "budget is {}, not from 0 to 65535", budget);
+    };
+    if i32::try_from(usecs).is_err() {
+        fail!(EINVAL, "usecs is {}, more than 2147483647", i64::from(usecs));
+    }
+    if !matches!(prefer, 0 | 1) {
+        fail!(EINVAL, "prefer is {}, neither 0 nor 1", prefer);
+    }
+    Ok(BusyPoll { usecs, budget, prefer: prefer == 1 })
+}
+
 /// The index of a clock.
 pub(super) fn clock(id: c_int) -> Result<usize> {
     match reactor::clock_index(id) {
@@ -126,6 +149,13 @@ pub(super) fn clock(id: c_int) -> Result<usize> {
         None => fail!(EINVAL, "clock {} is unknown", id),
     }
 }
+
+const LOOP_FLAGS: u32 = EVLOOP_VIRTUAL_TIME
+    | EVLOOP_AUTO_ADVANCE
+    | EVLOOP_PRECISE
+    | EVLOOP_KEEP_ALIVE
+    | EVLOOP_INTERRUPTIBLE
+    | EVLOOP_CHECK_FDS;
 
 /// The options of a new loop, checked.
 ///
@@ -154,10 +184,12 @@ pub(super) unsafe fn options(options: *const Options) -> Result<Options> {
             fail!(E2BIG, "size is {}, and byte {} is not zero", size as i64, at as i64);
         }
     }
-    flags(own.flags, EVLOOP_VIRTUAL_TIME | EVLOOP_AUTO_ADVANCE | EVLOOP_PRECISE)?;
+    flags(own.flags, LOOP_FLAGS)?;
     not_negative(own.max_events.into(), "max_events")?;
     not_negative(own.max_timers.into(), "max_timers")?;
     not_negative(own.max_posts.into(), "max_posts")?;
+    not_negative(own.timer_tolerance_ns, "timer_tolerance_ns")?;
+    not_negative(own.virtual_grace_ns, "virtual_grace_ns")?;
     Ok(own)
 }
 

@@ -216,3 +216,21 @@ pub unsafe extern "C" fn evloop_epoll_wait(
 pub extern "C" fn evloop_epoll_close(ep: evloop_epoll_t) -> c_int {
     guard("evloop_epoll_close", || table::close::<Epoll>(ep).map(|()| 0))
 }
+
+/// Give up an epoll object, but keep its descriptor.
+///
+/// The handle is stale, as after evloop_epoll_close(), and the descriptor is
+/// the caller's from now on, who closes it. What is registered stays so, but
+/// the words that epoll_wait(2) then reports with events are the library's:
+/// set them anew with EPOLL_CTL_MOD.
+///
+/// @param ep an epoll object.
+/// @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+/// Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_epoll_release(ep: evloop_epoll_t) -> c_int {
+    guard("evloop_epoll_release", || table::release::<Epoll, _>(ep, Epoll::give_fd_away))
+}

@@ -13,13 +13,21 @@ use crate::reactor::{self, Event, Mode, Options};
 ///
 /// A loop waits for the watchers that are added to it and dispatches their
 /// events: to a callback or, for a watcher added with a NULL callback, to
-/// evloop_wait()'s array. One iteration is: prepare watchers; wait; timers
-/// (clock by clock, those of a clock in the order of their deadlines);
-/// clock_change watchers; async watchers; signal watchers; posted calls;
-/// defer watchers; descriptors (io, tfd and process watchers); check
-/// watchers; and idle watchers, if nothing between the wait and the check
-/// watchers was dispatched. Watchers
-/// with a priority: see evloop_watcher_set_priority().
+/// evloop_wait()'s array. One iteration is, in this order:
+///
+///   prepare watchers; the wait
+///   timers: clock by clock, those of a clock in the order of their deadlines
+///   clock_change watchers, async watchers, signal watchers
+///   posted calls; defer watchers; what a rate limit has held back
+///   file watchers
+///   descriptors: io, tfd, kqueue, process and memory_pressure watchers, then
+///     those of descriptors that are always ready
+///   failures: events with EVLOOP_ERROR that the loop itself has found
+///   check watchers; idle watchers, if nothing since the wait was dispatched
+///
+/// Exit watchers are called at the end of a run. The notifications of
+/// evloop_watcher_set_destroy() come before the next callback, whichever that
+/// is. Watchers with a priority: see evloop_watcher_set_priority().
 ///
 /// Fairness: an iteration dispatches at most max_timers timers of each
 /// clock, max_posts posted calls and max_events descriptors; what is left
@@ -35,12 +43,13 @@ use crate::reactor::{self, Event, Mode, Options};
 ///
 /// @param options NULL for the defaults, else see evloop_options_t.
 /// @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
-///   flag, a negative bound, AUTO_ADVANCE without VIRTUAL_TIME, or a size
-///   that is less than sizeof(size_t), such as 0: it was not set. -E2BIG:
-///   the structure is larger than this version's, and not zero there.
-///   -EMFILE, -ENFILE: a loop takes two descriptors, one more for each clock
-///   with the first timer on it, and one more with evloop_fileno().
-///   -ENOSPC: the user's max_user_watches is used up. -ENOMEM.
+///   flag, a negative bound or time, AUTO_ADVANCE without VIRTUAL_TIME,
+///   virtual_grace_ns without AUTO_ADVANCE, or a size that is less than
+///   sizeof(size_t), such as 0: it was not set. -E2BIG: the structure is
+///   larger than this version's, and not zero there. -EMFILE, -ENFILE: a loop
+///   takes two descriptors, one more for each clock with the first timer on
+///   it, and one more with evloop_fileno(). -ENOSPC: the user's
+///   max_user_watches is used up. -ENOMEM.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: see
 /// evloop_after_fork(). Since 0.1.0.
@@ -61,10 +70,10 @@ pub unsafe extern "C" fn evloop_create(options: *const Options) -> evloop_t {
 /// one of its callbacks, this returns at once: the run then does that, after
 /// the callback it is in, if any, and returns -ESTALE.
 ///
-/// Posted calls that were not made yet are never made, and nothing tells of
-/// them: if their user_data has to be freed, the program keeps a list of its
-/// own. Everything that was handed to the loop can be freed once it is
-/// closed and its run, if there is one, has returned.
+/// Posted calls that were not made yet are never made; if their user_data has
+/// to be freed post them with evloop_post_full(). Everything that was handed
+/// to the loop can be freed once it is closed and its run, if there is one,
+/// has returned.
 ///
 /// @param loop a loop.
 /// @returns 0. -ESTALE, -EDOM: see "Handles".
@@ -91,6 +100,17 @@ pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
 /// but not by a timer that is not set (any more), a defer watcher that was
 /// called, a process watcher whose process has ended, exit and clock_change
 /// watchers, and what evloop_watcher_unref() was called for.
+///
+/// A callback cannot run its own loop (-EBUSY). What needs that, such as a
+/// dialogue that returns only when it is answered, runs another loop, and has
+/// this one embedded in it: see evloop_fileno(). Or it waits itself:
+///
+///   while (!answered) {           in a callback of another loop
+///     int due = evloop_embed_prepare(loop);
+///     struct pollfd fd = {evloop_fileno(loop), POLLIN, 0};
+///     if (due == 0) poll(&fd, 1, -1);
+///     evloop_embed_dispatch(loop);
+///   }
 ///
 /// @param loop a loop.
 /// @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
@@ -240,6 +260,41 @@ pub unsafe extern "C" fn evloop_post(
     guard("evloop_post", || reactor::post(r#loop, callback, user_data).map(|()| 0))
 }
 
+/// Have a function called once by an event loop, and what it needs freed.
+///
+/// As evloop_post(), in one order with its calls; and destroy is called with
+/// user_data exactly once: on the thread that runs the loop, when callback
+/// has returned; or, where the loop is closed before, callback is never
+/// called, and destroy is by what closes the loop (evloop_close(), or the run
+/// that it ends). A post that raced with evloop_close() and came too late,
+/// though 0 is returned, is destroyed too, by this call or by a thread that
+/// runs another loop. What fails calls neither.
+///
+///   evloop_post_full(loop, use, strdup("a copy"), free);
+///
+/// @param loop a loop.
+/// @param callback as evloop_post(); not NULL if destroy is not.
+/// @param user_data handed to callback, in the event's data, then handed to
+///   destroy; may be NULL.
+/// @param destroy see evloop_destroy_t; NULL: as evloop_post().
+/// @returns 0. -EINVAL: callback is NULL, and destroy is not. -ENOMEM: not
+///   posted. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; of a call
+/// that is pending at a fork the child makes neither its callback nor
+/// destroy, after evloop_after_fork() too. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_post_full(
+    r#loop: evloop_t,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+    destroy: evloop_destroy_t,
+) -> c_int {
+    guard("evloop_post_full", || {
+        reactor::post_full(r#loop, callback, user_data, destroy).map(|()| 0)
+    })
+}
+
 /// The time of an event loop.
 ///
 /// Inside a callback: the time of this iteration, which is read when it is
@@ -276,6 +331,31 @@ pub extern "C" fn evloop_advance_ns(r#loop: evloop_t, ns: i64) -> c_int {
     guard("evloop_advance_ns", || reactor::advance(r#loop, ns).map(|()| 0))
 }
 
+/// Keep virtual time from jumping, or no more.
+///
+/// While something real is under way (a thread computes, a request is sent to
+/// another process) a loop with EVLOOP_AUTO_ADVANCE should not run ahead of
+/// it: hold it, and let go when the answer is there. It then waits in real
+/// time for whatever wakes it. Holds are counted: as long as there is one,
+/// the time jumps no more; evloop_advance_ns() moves it all the same. A loop
+/// that does not jump only counts.
+///
+///   evloop_virtual_hold(loop, +1);     before the work is given away
+///   evloop_virtual_hold(loop, -1);     in what its answer calls
+///
+/// @param loop a loop made with EVLOOP_VIRTUAL_TIME.
+/// @param change +1 or -1.
+/// @returns 0. -EINVAL: change is neither, or -1 where there is no hold.
+///   -ENOTSUP: the loop has real time. -ECHILD: used after fork. -ESTALE,
+///   -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; the child
+/// of evloop_after_fork() has the holds that there were. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_virtual_hold(r#loop: evloop_t, change: c_int) -> c_int {
+    guard("evloop_virtual_hold", || reactor::virtual_hold(r#loop, change).map(|()| 0))
+}
+
 /// How long an event loop may wait for its next timer.
 ///
 /// Counted are timers, by their deadlines (tolerances are not added), and
@@ -300,6 +380,61 @@ pub extern "C" fn evloop_advance_ns(r#loop: evloop_t, ns: i64) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_next_timeout_ns(r#loop: evloop_t) -> i64 {
     guard("evloop_next_timeout_ns", || reactor::next_timeout(r#loop))
+}
+
+/// Limit how long the next wait of an event loop may last.
+///
+/// To be called in a prepare watcher: the wait that follows is at most that
+/// long, in real time, whatever timers there are. For what has to be looked
+/// at from time to time and has neither a descriptor nor a timer. The
+/// iteration goes on as if it was woken; a ONCE run goes on until something
+/// was dispatched. Of several limits the shortest holds. Called by another
+/// callback, or while nobody runs the loop, it is for the next wait that
+/// there is. Embedded in another loop, it is in evloop_next_timeout_ns()
+/// until the next dispatch.
+///
+/// @param loop a loop.
+/// @param ns nanoseconds of real time; 0 does not wait.
+/// @returns 0. -EINVAL: ns is negative. -EBUSY: another thread is running
+///   the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any, but not while another runs the loop.
+/// Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_limit_wait_ns(r#loop: evloop_t, ns: i64) -> c_int {
+    guard("evloop_limit_wait_ns", || {
+        reactor::limit_wait(r#loop, arg::not_negative(ns, "ns")?).map(|()| 0)
+    })
+}
+
+/// Have the waits of an event loop poll the queues of network devices.
+///
+/// For servers that give a core away for less latency: instead of waiting for
+/// an interrupt the kernel looks at the queues that its sockets' packets came
+/// from. See EPIOCSPARAMS of ioctl_eventpoll(2).
+///
+/// @param loop a loop.
+/// @param usecs microseconds to look before it waits; 0: not at all.
+/// @param budget packets at a time, up to 65535; 0: the kernel's choice, 8.
+///   Above 64 it takes CAP_NET_ADMIN.
+/// @param prefer 1 to keep the device's interrupts off meanwhile, else 0.
+/// @returns 0. -EINVAL: usecs is above 2^31-1, budget is negative or too
+///   large, or prefer neither 0 nor 1. -ENOTSUP: before Linux 6.9, or without
+///   CONFIG_NET_RX_BUSY_POLL. -EPERM: the kernel refuses the budget.
+///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; kept by
+/// evloop_after_fork(). Since 0.2.0. Source: ioctl_eventpoll(2).
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_set_busy_poll(
+    r#loop: evloop_t,
+    usecs: u32,
+    budget: c_int,
+    prefer: c_int,
+) -> c_int {
+    guard("evloop_set_busy_poll", || {
+        reactor::set_busy_poll(r#loop, arg::busy_poll(usecs, budget, prefer)?).map(|()| 0)
+    })
 }
 
 /// A descriptor that is readable while an event loop has something to do.
@@ -329,6 +464,15 @@ pub extern "C" fn evloop_fileno(r#loop: evloop_t) -> c_int {
 /// the descriptor of evloop_fileno() readable: what is called on the loop in
 /// between is told to the kernel at once where that is possible, and else
 /// makes it readable.
+///
+/// It may be called again without a dispatch in between, as a foreign loop
+/// does that looks at its own sources several times before it waits; the
+/// prepare watchers run each time:
+///
+///   evloop_embed_prepare(loop);
+///   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, callback, NULL);
+///   int due = evloop_embed_prepare(loop);       counts from here
+///
 ///
 /// @param loop a loop.
 /// @returns 1 if there is something to dispatch already (or evloop_stop()

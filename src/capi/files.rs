@@ -43,6 +43,9 @@ pub const EVLOOP_FILE_ALL: u32 = 0xfff;
 pub const EVLOOP_FILE_UNMOUNT: u32 = 0x2000;
 /// Reported only: events were lost; look at the files yourself.
 pub const EVLOOP_FILE_OVERFLOW: u32 = 0x4000;
+/// Reported only, with EVLOOP_FILE_FOLLOW: another file has the path now, and
+/// is watched. Since 0.2.0.
+pub const EVLOOP_FILE_REPLACED: u32 = 0x10000;
 /// Reported only: nothing more comes, what was watched is gone.
 pub const EVLOOP_FILE_IGNORED: u32 = 0x8000;
 /// Reported only, with others: it is a directory.
@@ -50,6 +53,8 @@ pub const EVLOOP_FILE_ISDIR: u32 = 0x40000000;
 
 /// evloop_add_file() flag: all directories below, too.
 pub const EVLOOP_FILE_RECURSIVE: u32 = 0x1;
+/// evloop_add_file() flag: what has the path, whatever that is. Since 0.2.0.
+pub const EVLOOP_FILE_FOLLOW: u32 = 0x2;
 /// evloop_add_file() flag: -ENOTDIR if it is no directory.
 pub const EVLOOP_FILE_ONLYDIR: u32 = 0x1000000;
 /// evloop_add_file() flag: a symbolic link itself, not where it leads.
@@ -121,6 +126,25 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// rename, at the next new directory or after an overflow, and is told as
 /// EVLOOP_FILE_IGNORED.
 ///
+/// With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program that
+/// reloads its configuration wants. Editors save by writing another file and
+/// renaming it over the first: what has the name then is watched, and
+/// EVLOOP_FILE_REPLACED says so; read the file anew, as of what happened to it
+/// before nothing else is told. So it is where the file is deleted and made
+/// again, also after some time; where it is not there yet when the watcher is
+/// added (but its directory is); and where a symbolic link that lies in its
+/// directory comes to lead elsewhere. Until another file has the name the one
+/// that had it is watched. IGNORED is not told: the watcher ends when it is
+/// closed. To hear of every save ask for CLOSE_WRITE, too:
+///
+///   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
+///                   EVLOOP_FILE_FOLLOW, reload, NULL);
+///
+/// The directory may be deleted, or renamed, and made again. That a directory
+/// further up was renamed is noticed when something happens in the one that
+/// was watched. A failure to look the path up is told as EVLOOP_ERROR, once,
+/// and it is tried again when something happens.
+///
 /// What others do with a tree is bounded. Directories are opened from its
 /// root by openat2(2), or step by step, and are watched and read by that
 /// descriptor: whoever may rename directories, in the tree or above it,
@@ -140,12 +164,14 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// @param path of what is to be watched; copied. A relative one is taken
 ///   from the current directory of now.
 /// @param mask EVLOOP_FILE bits, at least one: up to MOVE_SELF.
-/// @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW.
+/// @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW, FOLLOW.
 /// @param callback called with each event; NULL: see evloop_wait().
 /// @param user_data handed to callback, and in the event's data; may be
 ///   NULL.
 /// @returns the watcher, enabled. -EINVAL: path is NULL, mask is 0, unknown
-///   bits. -ENOENT: there is no such file. -EACCES: it may not be read, or
+///   bits, RECURSIVE with FOLLOW, or FOLLOW and a path that does not end with
+///   a name ("/", "..", "directory/"). -ENOENT: there is no such file; with
+///   FOLLOW, no such directory. -EACCES: it may not be read, or
 ///   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
 ///   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
 ///   is used up. -EMFILE: no descriptor, or none of the user's
@@ -175,7 +201,8 @@ pub unsafe extern "C" fn evloop_add_file(
             Some(path) => path,
             None => fail!(EINVAL, "path is NULL"),
         };
-        let request = request(FileRoot::Path(path), mask, flags, EVLOOP_FILE_DONT_FOLLOW)?;
+        let known = EVLOOP_FILE_DONT_FOLLOW | EVLOOP_FILE_FOLLOW;
+        let request = request(FileRoot::Path(path), mask, flags, known)?;
         reactor::add_file(r#loop, &request, Target { callback, user_data })
     })
 }
@@ -218,7 +245,25 @@ fn request(root: FileRoot<'_>, mask: u32, flags: u32, more: u32) -> Result<FileR
         fail!(EINVAL, "mask is {}; it must be some of {}", mask, EVLOOP_FILE_ALL);
     }
     let recursive = flags & EVLOOP_FILE_RECURSIVE != 0;
-    Ok(FileRequest { root, mask, flags: flags & !EVLOOP_FILE_RECURSIVE, recursive })
+    let follows = flags & EVLOOP_FILE_FOLLOW != 0;
+    if follows {
+        check_followed(root, recursive)?;
+    }
+    let flags = flags & !(EVLOOP_FILE_RECURSIVE | EVLOOP_FILE_FOLLOW);
+    Ok(FileRequest { root, mask, flags, recursive, follows })
+}
+
+/// What is followed is found by its name.
+fn check_followed(root: FileRoot<'_>, recursive: bool) -> Result<()> {
+    if recursive {
+        return Err(arg::contradiction("RECURSIVE and FOLLOW"));
+    }
+    let FileRoot::Path(path) = root else { return Ok(()) };
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    if !path.is_empty() && matches!(name, b"" | b"." | b"..") {
+        fail!(EINVAL, "the path does not end with a name that could be followed");
+    }
+    Ok(())
 }
 
 /// Which entry an event of a file watcher is about.
@@ -309,4 +354,5 @@ const _: () = {
     assert!(EVLOOP_FILE_ONLYDIR == libc::IN_ONLYDIR);
     assert!(EVLOOP_FILE_DONT_FOLLOW == libc::IN_DONT_FOLLOW);
     assert!(EVLOOP_ERROR == crate::files::ERROR);
+    assert!(EVLOOP_FILE_REPLACED == crate::files::REPLACED);
 };

@@ -28,7 +28,7 @@ pub extern "C" fn evloop_version() -> c_int {
 
 /// The version of the library that is running, as text.
 ///
-/// @returns a string such as "0.1.0" that lives as long as the process and
+/// @returns a string such as "0.2.0" that lives as long as the process and
 ///   belongs to the library; never NULL.
 ///
 /// Blocking: no. Threads: any. Signals: safe. Fork: any process.
@@ -93,15 +93,16 @@ pub unsafe extern "C" fn evloop_last_error(buf: *mut c_char, cap: usize) -> c_in
 
 /// Choose what an interrupted wait of this thread does (default: RESTART).
 ///
-/// With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes
-/// on with what is left of its timeout (as PEP 475 has it for Python). With
+/// With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes on
+/// with what is left of its timeout (as PEP 475 has it for Python). With
 /// EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
 /// run its own handlers; the caller then resumes with the rest of its
-/// timeout. A signal that arrives just before the system call does not
-/// interrupt it: a program that must not miss one writes to a descriptor in
-/// its handler and waits for that too (the self-pipe trick). Waits of epoll
-/// objects and of EPOLL selectors are interrupted without a handler too, by
-/// SIGCONT after a stop signal such as SIGSTOP (signal(7)).
+/// timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
+/// whatever was chosen here.) A signal that arrives just before the system
+/// call does not interrupt it: a program that must not miss one writes to a
+/// descriptor in its handler and waits for that too (the self-pipe trick).
+/// Waits of epoll objects and of EPOLL selectors are interrupted without a
+/// handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
 ///
 /// @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
 /// @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to

@@ -40,4 +40,6 @@ mod pressure;
 
 mod watcher;
 
+mod inspect;
+
 mod inside;

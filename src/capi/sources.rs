@@ -22,7 +22,11 @@ use crate::timerfd::{self, Timer};
 /// with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
 /// these take turns with the others. Several watchers may watch one
 /// descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
-/// level-triggered if one of them is.
+/// level-triggered if one of them is. So a reader and a writer need not know
+/// of each other:
+///
+///   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, read_some, reader);
+///   evloop_add_io(loop, fd, EVLOOP_EPOLLOUT, write_some, writer);
 ///
 /// Enabling a watcher, modifying it (to the same events, too) and adding
 /// another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
@@ -32,9 +36,17 @@ use crate::timerfd::{self, Timer};
 /// call before the next wait, with EXCLUSIVE two. A disabled watcher with
 /// EXCLUSIVE takes no wake-up from other loops.
 ///
-/// Close the watcher before the descriptor. If the descriptor was closed
-/// first, the watcher gets one event with EVLOOP_ERROR and result -EBADF
-/// when the loop notices, and is disabled. A new descriptor of the same
+/// Close the watcher before the descriptor:
+///
+///   evloop_watcher_close(watcher, 0);
+///   close(fd);
+///
+/// If the descriptor was closed first, the watcher gets one event with
+/// EVLOOP_ERROR and result -EBADF when the loop notices, and is disabled. The
+/// kernel reports nothing of such a descriptor, so the loop notices when it
+/// next changes the registration (after evloop_io_modify() to other events,
+/// say), or when a descriptor of the same number is added; a loop with
+/// EVLOOP_CHECK_FDS looks before each wait. A new descriptor of the same
 /// number is not taken for the old one. But while a duplicate of the old one
 /// is open the kernel goes on reporting that one, under the number that it
 /// had: event->fd may by then be closed, or another file. The loop takes
@@ -109,6 +121,26 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
     })
 }
 
+/// Say what an io watcher is to watch for; nothing disables it.
+///
+/// What every adapter to another library needs: with 0 it is
+/// evloop_watcher_disable(), with anything else evloop_io_modify() and then
+/// evloop_watcher_enable().
+///
+/// @param watcher an io watcher.
+/// @param events as evloop_add_io(); 0 disables the watcher, and reports no
+///   errors and hang-ups either.
+/// @returns as evloop_io_modify(), and as evloop_watcher_enable().
+///
+/// Blocking, threads, signals, fork: as evloop_io_modify(). Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int {
+    if quick::io_set(watcher, events) {
+        return 0;
+    }
+    guard_rest("evloop_io_set", || reactor::io_set(watcher, arg::epoll_events(events)?).map(|()| 0))
+}
+
 /// Add a timer.
 ///
 /// A timer never expires early. Timers of one clock are dispatched in the
@@ -145,7 +177,11 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
 /// @param interval_ns nanoseconds from one expiration to the next; 0
 ///   expires once.
 /// @param tolerance_ns how much later than its deadline it may expire, so
-///   that the loop wakes up once for several timers; usually 0.
+///   that the loop wakes up once for several timers; 0: the
+///   timer_tolerance_ns of the loop's options, which is 0 unless it was set
+///   (1 is none, in a loop that has one). It is used to the full: a timer of
+///   1 s with a tolerance of 0.2 s that is alone expires after 1.2 s. It is
+///   earlier if the loop is awake between the two for anything else.
 /// @param callback called with each event; NULL: see evloop_wait().
 /// @param user_data handed to callback, and in the event's data; may be
 ///   NULL.
@@ -178,6 +214,72 @@ pub unsafe extern "C" fn evloop_add_timer(
     })
 }
 
+/// Call a function once, after some time.
+///
+/// evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher stays
+/// until it is closed, which its callback may do:
+///
+///   static void later(const evloop_event_t *event, void *user_data) {
+///     evloop_watcher_close(event->watcher, 0);
+///   }
+///
+/// @param loop a loop.
+/// @param delay_ns nanoseconds from now; not negative.
+/// @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+///   evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, a timer. -EINVAL: delay_ns is negative. Others: as
+///   evloop_add_timer().
+///
+/// Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_after(
+    r#loop: evloop_t,
+    delay_ns: i64,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_after", || {
+        let delay = arg::not_negative(delay_ns, "delay_ns")?;
+        reactor::add_timer(r#loop, simple_timer(delay, 0), Target { callback, user_data })
+    })
+}
+
+/// Call a function again and again.
+///
+/// evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic: first after one
+/// interval. Expirations that were missed come in one event, with their
+/// count; evloop_watcher_close() ends it.
+///
+/// @param loop a loop.
+/// @param interval_ns nanoseconds from one call to the next; at least 1.
+/// @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+///   evloop_wait().
+/// @param user_data handed to callback, and in the event's data; may be
+///   NULL.
+/// @returns the watcher, a timer. -EINVAL: interval_ns is 0 or negative.
+///   Others: as evloop_add_timer().
+///
+/// Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_every(
+    r#loop: evloop_t,
+    interval_ns: i64,
+    callback: evloop_callback_t,
+    user_data: *mut c_void,
+) -> evloop_watcher_t {
+    guard("evloop_every", || {
+        let interval = arg::interval(interval_ns)?;
+        reactor::add_timer(r#loop, simple_timer(interval, interval), Target { callback, user_data })
+    })
+}
+
+fn simple_timer(initial: i64, interval: i64) -> NewTimer {
+    let setting = Setting { absolute: false, period: Period::Skip, initial, interval };
+    NewTimer { clock: reactor::MONOTONIC, setting, tolerance: 0 }
+}
+
 fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Setting> {
     arg::flags(flags, EVLOOP_TIMER_ABSTIME | EVLOOP_TIMER_BURST | EVLOOP_TIMER_DELAY)?;
     let period = match flags & (EVLOOP_TIMER_BURST | EVLOOP_TIMER_DELAY) {
@@ -196,6 +298,12 @@ fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Settin
 /// What it was set to, and an expiration that was not dispatched yet, is
 /// forgotten. The tolerance stays as it is. A timer that is stopped has no
 /// interval either: evloop_timer_again() is -EINVAL until it is set anew.
+///
+/// Zero is at once, a negative time stops it; for tfd_settime() it is zero
+/// that disarms:
+///
+///   evloop_timer_set(watcher, 0, 0, 0);       expires in the next iteration
+///   evloop_timer_set(watcher, 0, -1, 0);      is stopped
 ///
 /// @param watcher a timer.
 /// @param flags as evloop_add_timer().
@@ -243,6 +351,29 @@ pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
         return 0;
     }
     guard_rest("evloop_timer_again", || reactor::timer_again(watcher).map(|()| 0))
+}
+
+/// Change how late a timer may be.
+///
+/// @param watcher a timer.
+/// @param tolerance_ns how much later than its deadline it may expire; 0:
+///   not at all, whatever the loop's timer_tolerance_ns is. It holds for what
+///   the timer is set to now, and later.
+/// @returns 0. -EINVAL: tolerance_ns is negative, or no timer. -ENOMEM: the
+///   timer is as it was. -ECHILD: used after fork. -ESTALE, -EDOM: see
+///   "Handles".
+///
+/// Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
+/// -ECHILD. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_timer_set_tolerance(
+    watcher: evloop_watcher_t,
+    tolerance_ns: i64,
+) -> c_int {
+    guard("evloop_timer_set_tolerance", || {
+        let tolerance = arg::not_negative(tolerance_ns, "tolerance_ns")?;
+        reactor::timer_set_tolerance(watcher, tolerance).map(|()| 0)
+    })
 }
 
 /// How long it is until a timer expires.
@@ -401,8 +532,14 @@ pub unsafe extern "C" fn evloop_add_idle(
 
 /// Add a watcher that is called before each wait.
 ///
-/// It keeps the loop alive while it is enabled. Event: type
-/// EVLOOP_EVENT_PREPARE.
+/// It keeps the loop alive while it is enabled. A library that has one (or a
+/// check watcher) for its own purposes lets go of the loop, which ends then
+/// when the program's watchers do:
+///
+///   evloop_watcher_t before = evloop_add_prepare(loop, flush, state);
+///   evloop_watcher_unref(before);
+///
+/// Event: type EVLOOP_EVENT_PREPARE.
 ///
 /// Parameters, result, threads, signals and fork: as evloop_add_async().
 /// Since 0.1.0.
@@ -420,7 +557,9 @@ pub unsafe extern "C" fn evloop_add_prepare(
 /// Add a watcher that is called after each wait.
 ///
 /// When everything that the wait found was dispatched. It keeps the loop
-/// alive while it is enabled. Event: type EVLOOP_EVENT_CHECK.
+/// alive while it is enabled; one for a library's own purposes wants
+/// evloop_watcher_unref(), as in evloop_add_prepare(). Event: type
+/// EVLOOP_EVENT_CHECK.
 ///
 /// Parameters, result, threads, signals and fork: as evloop_add_async().
 /// Since 0.1.0.

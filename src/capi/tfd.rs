@@ -100,6 +100,21 @@ pub extern "C" fn tfd_close(t: tfd_t) -> c_int {
     guard("tfd_close", || table::close::<Timer>(t).map(|()| 0))
 }
 
+/// Give up a timer, but keep its descriptor.
+///
+/// The handle is stale, as after tfd_close(), and the descriptor is the
+/// caller's from now on, who closes it; it goes on as it is set.
+///
+/// @param t a timer.
+/// @returns the descriptor. -ESTALE, -EDOM: see "Handles".
+///
+/// Blocking: no. Threads: any; threads in tfd_read() or tfd_wait() return
+/// -ESTALE. Signals: not safe. Fork: works in the child. Since 0.2.0.
+#[unsafe(no_mangle)]
+pub extern "C" fn tfd_release(t: tfd_t) -> c_int {
+    guard("tfd_release", || table::release::<Timer, _>(t, Timer::give_fd_away))
+}
+
 /// Arm or disarm a timer, in seconds.
 ///
 /// As tfd_settime_ns(), with times in seconds. A fraction of a nanosecond
@@ -152,7 +167,8 @@ pub unsafe extern "C" fn tfd_settime(
 ///   step of that clock, and tfd_read() then returns -ECANCELED once (on
 ///   other clocks, or without ABSTIME, the kernel ignores the flag).
 /// @param initial_ns nanoseconds until the first expiration. 0 disarms the
-///   timer, also under ABSTIME; to expire at once pass 1.
+///   timer, also under ABSTIME; to expire at once pass 1. (With
+///   evloop_timer_set() 0 is at once, and -1 stops the timer.)
 /// @param interval_ns nanoseconds between later expirations, without
 ///   drift; 0 means only one.
 /// @param out_old_initial_ns nanoseconds that were left until the next

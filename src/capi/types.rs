@@ -67,6 +67,13 @@ pub type evloop_watcher_t = evloop_handle_t;
 pub type evloop_callback_t =
     Option<unsafe extern "C" fn(event: *const Event, user_data: *mut c_void)>;
 
+/// Frees what user_data points to; see evloop_post_full(). free(3) is one.
+///
+/// No lock of the library is held; it may call every function of the library.
+/// It must return: neither longjmp() nor a C++ exception may leave it.
+#[allow(non_camel_case_types)]
+pub type evloop_destroy_t = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+
 /// Asked whenever a wait of this thread was interrupted; see
 /// evloop_set_interrupt_mode().
 ///
@@ -92,13 +99,13 @@ pub type evloop_watchdog_t =
 /// Version of this header: incompatible changes.
 pub const EVLOOP_VERSION_MAJOR: c_int = 0;
 /// Version of this header: additions.
-pub const EVLOOP_VERSION_MINOR: c_int = 1;
+pub const EVLOOP_VERSION_MINOR: c_int = 2;
 /// Version of this header: corrections.
 pub const EVLOOP_VERSION_PATCH: c_int = 0;
 /// The same as one number, for `#if EVLOOP_VERSION >= 2000`: a million for each
 /// major version, a thousand for each minor one. evloop_version() returns it
 /// for the library that was loaded.
-pub const EVLOOP_VERSION: c_int = 1000;
+pub const EVLOOP_VERSION: c_int = 2000;
 const _: () = assert!(
     EVLOOP_VERSION
         == EVLOOP_VERSION_MAJOR * 1_000_000 + EVLOOP_VERSION_MINOR * 1000 + EVLOOP_VERSION_PATCH
@@ -241,6 +248,24 @@ pub const EVLOOP_AUTO_ADVANCE: u32 = 0x2;
 /// evloop_options_t: wake early for timers and spin until they are due, for
 /// up to 0.12 ms each time: they are less late, for more processor time.
 pub const EVLOOP_PRECISE: u32 = 0x4;
+/// evloop_options_t: a run does not end, and a wait does not return, because
+/// nothing is left that keeps the loop alive. For loops of worker threads,
+/// which wait for posted calls: evloop_stop() ends them. Since 0.2.0.
+pub const EVLOOP_KEEP_ALIVE: u32 = 0x8;
+/// evloop_options_t: a wait of this loop that a signal handler interrupts
+/// returns -EINTR, whatever thread runs it, and whatever that thread has
+/// chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
+/// Since 0.2.0.
+pub const EVLOOP_INTERRUPTIBLE: u32 = 0x10;
+/// evloop_options_t: for tests and debugging. Before each wait, and every 100
+/// milliseconds of a longer one, the loop checks all descriptors that it
+/// watches. A watcher whose descriptor was closed, or is another file by now,
+/// gets its event with EVLOOP_ERROR and -EBADF at once, also where a duplicate
+/// is open; in its callback evloop_last_error() has a sentence with the
+/// descriptor and the watcher's name. Costs one system call for each
+/// descriptor and wait; no edge or ONESHOT registration is armed by it. Since
+/// 0.2.0.
+pub const EVLOOP_CHECK_FDS: u32 = 0x20;
 
 /// evloop_run(): until nothing is left to wait for, or evloop_stop().
 pub const EVLOOP_RUN_UNTIL_DONE: c_int = 0;
@@ -341,6 +366,9 @@ const _: () = {
     assert!(EVLOOP_VIRTUAL_TIME == reactor::VIRTUAL_TIME);
     assert!(EVLOOP_AUTO_ADVANCE == reactor::AUTO_ADVANCE);
     assert!(EVLOOP_PRECISE == reactor::PRECISE);
+    assert!(EVLOOP_KEEP_ALIVE == reactor::KEEP_ALIVE);
+    assert!(EVLOOP_INTERRUPTIBLE == reactor::INTERRUPTIBLE);
+    assert!(EVLOOP_CHECK_FDS == reactor::CHECK_FDS);
     assert!(EVLOOP_EVENT_IO == Source::Io as c_int);
     assert!(EVLOOP_EVENT_TIMER == Source::Timer as c_int);
     assert!(EVLOOP_EVENT_TFD == Source::Tfd as c_int);

@@ -17,6 +17,13 @@ use crate::reactor::{self, Change, Target, quick};
 /// used again, and no event of it will be dispatched; a callback of it that
 /// the loop's thread has entered may still be running.
 ///
+/// A callback may close its own watcher; that is the normal way to be done:
+///
+///   static void once(const evloop_event_t *event, void *user_data) {
+///     free(user_data);
+///     evloop_watcher_close(event->watcher, 0);
+///   }
+///
 /// When its user_data can be freed: at once, where this is called on the
 /// thread that runs the loop, or while nobody runs it (in its own callback,
 /// once that needs it no more). Closed from another thread: in the
@@ -239,7 +246,13 @@ pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
     guard_rest("evloop_watcher_unref", || reactor::change(watcher, Change::Unref).map(|()| 0))
 }
 
-/// The loop of a watcher.
+/// The loop of a watcher; and whether the watcher is still there.
+///
+/// A handle is never used again, so a program that has kept one may ask:
+///
+///   if (evloop_watcher_loop(watcher) > 0) evloop_watcher_close(watcher, 0);
+///
+/// (To close it without asking is as good: -ESTALE does no harm.)
 ///
 /// @param watcher a watcher.
 /// @returns the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see

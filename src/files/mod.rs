@@ -5,8 +5,9 @@
 //! list of users, each of which hears only its own bits, and a watcher of a
 //! tree has a node for each directory (`tree`), which come and go as the
 //! notes say (`notes`). What inotify says is kept in order, and the halves of
-//! renames joined, by `queue`. The watchers' records are the loop's matter.
+//! renames joined, by `queue`. A watcher may follow its path (`follow`). The watchers' records are the loop's matter.
 
+mod follow;
 mod moves;
 mod notes;
 mod open;
@@ -22,6 +23,7 @@ use crate::sys::directory::{self, To};
 use crate::sys::fd::{self, Fd};
 use crate::sys::{clock, file, fork};
 use crate::util::alloc::{TryDeque, TryMap, TryVec, TryVecCopy, try_concat};
+use follow::Follow;
 use open::{Identity, c_str, terminated};
 use queue::{Next, Queue};
 use scan::{Backlog, Scan};
@@ -33,6 +35,7 @@ use watches::Watch;
 
 /// The bits of notes that inotify does not have, or that are asked for.
 pub(crate) const ERROR: u32 = 0x100_0000;
+pub(crate) const REPLACED: u32 = 0x1_0000;
 const ENTERED: u32 = libc::IN_CREATE | libc::IN_MOVED_TO;
 const MOVED: u32 = libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
 /// What changes the entries of a directory.
@@ -53,6 +56,8 @@ pub(crate) struct Request<'a> {
     /// IN_ONLYDIR and IN_DONT_FOLLOW.
     pub flags: u32,
     pub recursive: bool,
+    /// What has the path is watched, whatever that is.
+    pub follows: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -88,6 +93,8 @@ struct Watcher {
     mask: u32,
     flags: u32,
     recursive: bool,
+    /// It follows its path.
+    follow: Option<Follow>,
     /// Of what is watched; absolute.
     path: Box<[u8]>,
     /// The watch of that; -1: it is gone.
@@ -218,13 +225,17 @@ impl Files {
 
     fn watch_all_again(&mut self) -> Result<(), Errno> {
         let mut ids = Vec::new();
-        let watched = self.watchers.iter().filter(|(_, one)| one.root >= 0);
+        let watched = self.watchers.iter().filter(|(_, one)| one.is_watching());
         ids.try_extend(watched.map(|(id, _)| *id))?;
         for id in ids {
             if let Some(watcher) = self.watchers.get_mut(&id) {
                 watcher.nodes.clear();
                 watcher.forgotten = -1;
                 watcher.before = None;
+                if let Some(follow) = &mut watcher.follow {
+                    follow.forget();
+                    watcher.root = -1;
+                }
             }
             match self.watch_again(id) {
                 Err(errno) if errno.is_shortage() => return Err(errno),
@@ -280,6 +291,7 @@ impl Files {
             mask: request.mask,
             flags: request.flags | if request.recursive { libc::IN_ONLYDIR } else { 0 },
             recursive: request.recursive,
+            follow: request.follows.then(Follow::new),
             path,
             root: -1,
             nodes: Map::default(),
@@ -295,6 +307,9 @@ impl Files {
     /// Has the root of a watcher watched, and of a tree read later.
     fn attach(&mut self, id: u32, path: &CStr) -> Result<(), Errno> {
         let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
+        if watcher.follow.is_some() {
+            return self.attach_follower(id);
+        }
         let (flags, recursive) = (watcher.flags, watcher.recursive);
         let since = self.end_of_queue();
         let (root, identity) = if recursive {

@@ -3,7 +3,7 @@
 
 use super::queue::Raw;
 use super::watches::User;
-use super::{ENTERED, ENTRIES, ERROR, Files, MOVED, Note};
+use super::{ENTERED, ENTRIES, ERROR, Files, MOVED, Note, REPLACED};
 use crate::errno::Errno;
 use crate::util::alloc::{TryDeque, TryVec};
 
@@ -41,7 +41,8 @@ impl<'a> Told<'a> {
 impl Files {
     /// Tells a watcher what it asked for, and what is told to all.
     pub(super) fn tell(&mut self, id: u32, told: Told<'_>) {
-        const ALWAYS: u32 = ERROR | libc::IN_Q_OVERFLOW | libc::IN_IGNORED | libc::IN_UNMOUNT;
+        const ALWAYS: u32 =
+            ERROR | REPLACED | libc::IN_Q_OVERFLOW | libc::IN_IGNORED | libc::IN_UNMOUNT;
         let Some(watcher) = self.watchers.get(&id) else { return };
         let mask = told.mask & (watcher.mask | ALWAYS);
         if mask == 0 {
@@ -135,6 +136,9 @@ impl Files {
     }
 
     fn take_for(&mut self, id: u32, note: &Raw) {
+        if self.take_above(id, note) {
+            return;
+        }
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         let told = Told::entry(note.mask, note.watch, &note.name);
         if note.name.is_empty() {
@@ -177,6 +181,10 @@ impl Files {
     /// A name was changed, of something that stays where the watcher hears
     /// of it.
     fn take_move(&mut self, id: u32, from: &Raw, to: &Raw) {
+        if self.is_above(id, from.watch) || self.is_above(id, to.watch) {
+            self.take_for(id, from);
+            return self.take_for(id, to);
+        }
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         let displaced = watcher.take_displaced(from.watch, &from.name);
         watcher.take_displaced(to.watch, &to.name);
@@ -204,6 +212,9 @@ impl Files {
         let Some(watch) = self.watches.remove(&number) else { return };
         for user in watch.users() {
             let root = self.watchers.get(&user.watcher).map(|watcher| watcher.root);
+            if self.take_followed_end(user.watcher, number) {
+                continue;
+            }
             if root == Some(number) {
                 self.tell_end(user.watcher);
             } else {

@@ -48,13 +48,14 @@ impl Files {
     /// inotify has lost some: everything may be other than it was.
     pub(super) fn take_overflow(&mut self) {
         let mut ids = Vec::new();
-        let watched = self.watchers.iter().filter(|(_, one)| one.root >= 0);
+        let watched = self.watchers.iter().filter(|(_, one)| one.is_watching());
         if ids.try_extend(watched.map(|(id, _)| *id)).is_err() {
             self.lost = true;
             return;
         }
         for id in ids {
             if !self.watchers.get(&id).is_some_and(|watcher| watcher.recursive) {
+                self.look_again(id);
                 self.tell(id, Told::entry(libc::IN_Q_OVERFLOW, -1, b""));
             } else if self.renew(id).is_err() {
                 self.lost = true;

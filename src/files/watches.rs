@@ -147,9 +147,26 @@ impl Files {
         id: u32,
         watch: impl FnOnce(RawFd, u32) -> Result<i32, Errno>,
     ) -> Result<i32, Errno> {
+        let wanted = self.watchers.get(&id).map_or(0, Watcher::wanted);
+        self.join_watch_for(id, wanted, watch)
+    }
+
+    /// Has a directory watched for these bits.
+    pub(super) fn join_above(&mut self, id: u32, path: &CStr, mask: u32) -> Result<i32, Errno> {
+        self.join_watch_for(id, mask, |inotify, mask| {
+            inotify::watch_path(inotify, path, mask | libc::IN_ONLYDIR)
+        })
+    }
+
+    fn join_watch_for(
+        &mut self,
+        id: u32,
+        mask: u32,
+        watch: impl FnOnce(RawFd, u32) -> Result<i32, Errno>,
+    ) -> Result<i32, Errno> {
         self.watches.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         let Some(watcher) = self.watchers.get(&id) else { return Err(Errno::ENOENT) };
-        let (mask, serial) = (watcher.wanted(), watcher.serial);
+        let serial = watcher.serial;
         let number = watch(self.raw(), mask | libc::IN_MASK_ADD)?;
         if watcher.uses(number) {
             return Ok(number);

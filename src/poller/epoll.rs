@@ -85,6 +85,12 @@ impl Epoll {
         Self::new(Fd::borrowed(fd), Some(eventfd::create(1)?))
     }
 
+    /// From now on the descriptor is not closed with the object; which it is.
+    pub fn give_fd_away(&self) -> RawFd {
+        self.fd.disown();
+        self.fd.raw()
+    }
+
     /// From now on the descriptor is closed with the object.
     pub fn own_fd(&self) {
         self.fd.own();

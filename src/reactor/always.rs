@@ -67,7 +67,7 @@ impl Always {
     }
 
     /// One whose descriptor has this number.
-    fn find(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
+    pub fn find(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
         let mut records = self.watchers.iter().filter_map(|i| Some((*i, record::get(*i)?)));
         records.find(|(_, record)| io::fd_of(record) == fd)
     }
@@ -144,6 +144,19 @@ impl Core {
         let Some(last) = always.watchers.len().checked_sub(1) else { return };
         always.verified = if always.verified >= last { 0 } else { always.verified + 1 };
         let Some(index) = always.watchers.get(always.verified).copied() else { return };
+        self.verify_one(index);
+    }
+
+    /// Looks whether all of them are.
+    pub fn verify_always(&mut self) {
+        for place in (0..self.io.always.watchers.len()).rev() {
+            if let Some(index) = self.io.always.watchers.get(place).copied() {
+                self.verify_one(index);
+            }
+        }
+    }
+
+    fn verify_one(&mut self, index: u32) {
         let Some(record) = record::get(index) else { return };
         let file = self.extras.get(&index).and_then(|extra| extra.file);
         if file != file::identity(io::fd_of(record)) {

@@ -1,11 +1,13 @@
 //! What the C API calls.
 
 pub(crate) use super::asyncs::async_send;
+pub(crate) use super::busy_poll::set_busy_poll;
 pub(crate) use super::calls::{
     add_file, add_io, add_object, add_plain, add_timer, change, event_name, get_name, io_modify,
-    loop_of, set_destroy, set_name, timer_again, timer_remaining, timer_set, watcher_close,
+    io_set, loop_of, set_destroy, set_name, timer_again, timer_remaining, timer_set,
+    timer_set_tolerance, watcher_close,
 };
-pub(crate) use super::clocks::clock_index;
+pub(crate) use super::clocks::{MONOTONIC, clock_index};
 pub(crate) use super::command::Change;
 pub(crate) use super::event::Target;
 pub use super::event::{Event, Options};
@@ -15,7 +17,11 @@ pub(crate) use super::inside::{
     stats_percentile, stats_reset, trace_start, trace_stop,
 };
 pub use super::inside::{Stats, Stuck};
+pub use super::inspect::WatcherInfo;
+pub(crate) use super::inspect::{alive, find_io, info, watchers};
+pub(crate) use super::inspect_text::dump;
 pub(crate) use super::objects::Watch;
+pub(crate) use super::posts::{post, post_full};
 pub(crate) use super::pressure::add_memory_pressure;
 pub use super::process::ProcessEnd;
 pub(crate) use super::process::{STATUS_UNKNOWN, add_process, event_process};
@@ -23,35 +29,39 @@ pub(crate) use super::registry::{close, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
 pub(crate) use super::signals::{add_signal, event_siginfo};
 pub(crate) use super::sinks::Way as SignalWay;
+pub(crate) use super::slow_wait::{limit_wait, virtual_hold};
 pub(crate) use super::timers::{NewTimer, Period, Setting};
 pub(crate) use crate::files::{Request as FileRequest, Root as FileRoot};
 pub(crate) use crate::sys::pressure::Trigger;
 
 use super::clocks;
-use super::command::{Command, Post};
+use super::command::Command;
 use super::core::Core;
 use super::desk;
-use super::event::Callback;
-use super::letters::Letter;
 use super::mailbox;
 use super::named::{named, named_quietly};
 use super::registry;
-use crate::errno::{Errno, Result, error, fail};
+use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
-use crate::table::{self, Kind};
+use crate::table::Kind;
 use crate::util::alloc::TryVec;
-use std::ffi::c_void;
 use std::os::fd::RawFd;
 
 /// Flags of [`Options`].
 pub(crate) const VIRTUAL_TIME: u32 = 1;
 pub(crate) const AUTO_ADVANCE: u32 = 2;
 pub(crate) const PRECISE: u32 = 4;
+pub(crate) const KEEP_ALIVE: u32 = 8;
+pub(crate) const INTERRUPTIBLE: u32 = 16;
+pub(crate) const CHECK_FDS: u32 = 32;
 
 /// See evloop_create.
 pub(crate) fn create(options: &Options) -> Result<i64> {
     if options.flags & (VIRTUAL_TIME | AUTO_ADVANCE) == AUTO_ADVANCE {
         fail!(EINVAL, "AUTO_ADVANCE needs VIRTUAL_TIME");
+    }
+    if options.virtual_grace_ns > 0 && options.flags & AUTO_ADVANCE == 0 {
+        fail!(EINVAL, "virtual_grace_ns needs AUTO_ADVANCE");
     }
     registry::open(|desk| Core::new(desk, options))
 }
@@ -86,28 +96,6 @@ pub(super) fn ring_objects(handle: i64) {
 pub(super) fn ring_signals(handle: i64) {
     // It is closed, or the parent's: nobody is to be told.
     let _ = leave(handle, mailbox::SIGNALS);
-}
-
-/// See evloop_post.
-pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_void) -> Result<()> {
-    let named = named(handle, Kind::Loop)?;
-    let post = Post(Target { callback, user_data });
-    let no_memory = || error!(Errno::ENOMEM, "no memory for a call");
-    named.check()?;
-    let letter = table::try_box(Letter::new(handle, post)).ok_or_else(no_memory)?;
-    if named.desk.is_mine() {
-        let direct = |core: &mut Core| {
-            if core.desk.mail.has_letters() {
-                // Those came before.
-                core.take_letters();
-            }
-            core.posts.push(letter);
-            Ok(())
-        };
-        return named.with(direct, |_| Ok(()));
-    }
-    drop(named.desk.mail.post(named.desk, letter));
-    Ok(())
 }
 
 /// See evloop_now_ns.

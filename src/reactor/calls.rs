@@ -12,7 +12,7 @@ use super::objects::{self, Watch, Watched, Watching};
 use super::record;
 use super::record::LIVE;
 use super::timers::{self, NewTimer, Setting};
-use super::watcher::{Fresh, prepare_timer};
+use super::watcher::{Fresh, prepare_timer, set_subject};
 use super::{clocks, files, quick};
 use crate::errno::{Result, fail};
 use crate::files::{Request, Rest};
@@ -36,7 +36,7 @@ pub(super) fn fresh_at(
         if gate.reserve.try_reserve(record::PER_BLOCK as usize).is_err() {
             fail!(ENOMEM, "no memory for a watcher");
         }
-        let block = record::take_block()?;
+        let block = record::take_block(Some(named.desk))?;
         let first = block * record::PER_BLOCK;
         for index in (first + 1..first + record::PER_BLOCK).rev() {
             gate.reserve.push_reserved(index);
@@ -44,6 +44,7 @@ pub(super) fn fresh_at(
         gate.inbox.push_reserved(Command::Block(block));
     }
     let Some(index) = gate.reserve.pop() else { fail!(ENOMEM, "no memory for a watcher") };
+    record::begin_contents();
     Fresh::new(named.desk, index, source, target)
 }
 
@@ -132,6 +133,7 @@ fn add_descriptor(
                 watched.begin(named.desk.handle())?;
             }
             let fresh = fresh_at(gate, &named, source, target)?;
+            set_subject(fresh.record, watched.as_deref());
             let watching = |watched| Watching { index: fresh.index, watched };
             let letter = watched.map(|watched| try_box(Letter::new(0, watching(watched))));
             let Some(letter) = letter.map_or(Some(None), |letter| letter.map(Some)) else {
@@ -256,7 +258,11 @@ pub(crate) fn add_timer(handle: i64, new: NewTimer, target: Target) -> Result<i6
             let deadline = remote_deadline(gate, &named, clock, &setting)?;
             let fresh = fresh_at(gate, &named, Source::Timer, target)?;
             prepare_timer(fresh.record, clock, &setting);
-            fresh.record.node.set_tolerance(tolerance);
+            let default = named.desk.timer_tolerance.load(Relaxed);
+            fresh.record.node.set_tolerance(if tolerance == 0 { default } else { tolerance });
+            if setting.initial >= 0 {
+                fresh.record.set(COMING);
+            }
             let handle = fresh.handle();
             let command = Command::AddTimer { handle, setting, deadline };
             Ok(gate.publish(&fresh, &named, command))
@@ -297,6 +303,9 @@ pub(crate) fn add_plain(handle: i64, source: Source, target: Target) -> Result<i
             }
             let fresh = fresh_at(gate, &named, source, target)?;
             fresh.record.aux.store(0, Relaxed);
+            if source == Source::Defer {
+                fresh.record.set(COMING);
+            }
             let handle = fresh.handle();
             Ok(gate.publish(&fresh, &named, Command::Add(handle)))
         },
@@ -333,6 +342,19 @@ pub(crate) fn io_modify(handle: i64, events: u32) -> Result<()> {
     of_source(handle, Source::Io)?;
     io::check_events(events)?;
     change(handle, Change::Events(events))
+}
+
+/// See evloop_io_set.
+pub(crate) fn io_set(handle: i64, events: u32) -> Result<()> {
+    of_source(handle, Source::Io)?;
+    io::check_events(events)?;
+    change(handle, Change::IoSet(events))
+}
+
+/// See evloop_timer_set_tolerance.
+pub(crate) fn timer_set_tolerance(handle: i64, tolerance: i64) -> Result<()> {
+    of_source(handle, Source::Timer)?;
+    change(handle, Change::Tolerance(tolerance))
 }
 
 /// See evloop_timer_set.

@@ -25,7 +25,7 @@ const CLOCK_IDS: [(i32, i32); CLOCKS] = [
     (libc::CLOCK_REALTIME_ALARM, libc::CLOCK_REALTIME),
     (libc::CLOCK_BOOTTIME_ALARM, libc::CLOCK_BOOTTIME),
 ];
-pub(super) const MONOTONIC: usize = 0;
+pub(crate) const MONOTONIC: usize = 0;
 pub(super) const REALTIME: usize = 1;
 pub(super) const NEVER: i64 = i64::MAX;
 
@@ -48,13 +48,18 @@ pub(crate) fn clock_index(id: i32) -> Option<usize> {
     CLOCK_IDS.iter().position(|(clock, _)| *clock == id)
 }
 
+/// The system's number of a queue's clock.
+pub(super) fn clock_id(clock: usize) -> i32 {
+    CLOCK_IDS.get(clock).map_or(-1, |(id, _)| *id)
+}
+
 pub(super) fn read(clock: usize) -> i64 {
     CLOCK_IDS.get(clock).map_or(0, |(_, id)| clock::read_ns(*id))
 }
 
 /// The timer of a clock.
 pub(super) fn create_fd(clock: usize) -> Result<Fd> {
-    let id = CLOCK_IDS.get(clock).map_or(-1, |(id, _)| *id);
+    let id = clock_id(clock);
     match timerfd::create(id, true) {
         Ok(fd) => Ok(fd),
         Err(Errno::EINVAL) => fail!(ENOTSUP, "this system has no clock {}", id),
@@ -289,8 +294,11 @@ impl Core {
         }
         due |= self.suspended.iter().any(|(until, _)| *until <= now);
         let over = matches!(until, Until::Now) || matches!(until, Until::Time(time) if time <= now);
-        if due || over || self.auto_advance && self.next_jump(until).is_some() {
+        if due || over {
             return Some(0);
+        }
+        if self.auto_advance && !self.is_held() && self.next_jump(until).is_some() {
+            return Some(self.grace_left());
         }
         None
     }

@@ -7,6 +7,8 @@ use super::objects::Watching;
 use super::signals::NewSignal;
 use super::timers::Setting;
 use crate::sys::fd::Fd;
+use crate::sys::fork;
+use std::ffi::c_void;
 
 /// A change to a watcher.
 #[derive(Clone, Copy)]
@@ -24,11 +26,42 @@ pub(crate) enum Change {
     Events(u32),
     /// It has a name now.
     Named,
+    /// An io watcher's: none disables it, others enable it, too.
+    IoSet(u32),
+    /// A timer's, in nanoseconds.
+    Tolerance(i64),
 }
 
 /// A call to be made by the loop.
+pub(super) struct Post {
+    pub target: Target,
+    /// What is called after it, or instead of it if the loop is closed.
+    pub destroy: Option<Destroyer>,
+}
+
+/// A function of the program's that frees what a posted call was for; of the
+/// process that posted it, which alone may call either.
 #[derive(Clone, Copy)]
-pub(super) struct Post(pub Target);
+pub(super) struct Destroyer {
+    pub call: unsafe extern "C" fn(*mut c_void),
+    pub epoch: fork::Epoch,
+}
+
+impl Post {
+    /// Whether it is a copy, in a forked child, of one that its parent makes.
+    pub fn is_copy(&self) -> bool {
+        self.destroy.is_some_and(|destroy| destroy.epoch != fork::current())
+    }
+
+    /// Frees what it was for. No lock is held, and nothing of the loop's is
+    /// borrowed.
+    pub fn destroy(self) {
+        if let Some(destroy) = self.destroy.filter(|_| !self.is_copy()) {
+            // SAFETY: the program's function and argument, as it promised.
+            unsafe { (destroy.call)(self.target.user_data) };
+        }
+    }
+}
 
 /// How the descriptor of a new watcher was registered.
 #[derive(Clone, Copy)]

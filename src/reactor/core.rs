@@ -11,6 +11,7 @@ use super::inside::Watch;
 use super::io::Io;
 use super::letters::{Letter, Letters};
 use super::list::List;
+use super::named::Closed;
 use super::objects::{Watched, Watching};
 use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
@@ -95,6 +96,16 @@ pub(super) struct Core {
     pub desk: &'static Desk,
     pub max_timers: u32,
     pub max_posts: u32,
+    /// The flags that it was made with.
+    pub options: u32,
+    /// What makes its waits more than one system call; see `slow_wait`.
+    pub slow_waits: u32,
+    /// Real time of quiet before virtual time jumps, and when that is over;
+    /// `None`: it has not begun.
+    pub grace: i64,
+    pub grace_until: Option<i64>,
+    /// How long the next wait may be at most.
+    pub wait_limit: i64,
     pub virtual_time: bool,
     pub auto_advance: bool,
     pub precise: bool,
@@ -132,6 +143,11 @@ pub(super) struct Core {
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
     pub posts: Letters<Post>,
+    /// Those that are in `batch`.
+    pub batched: Letters<Post>,
+    /// Calls that were posted to an earlier loop when it had just been closed:
+    /// what they were for is to be freed.
+    pub stale_posts: Letters<Post>,
     /// Events for evloop_wait.
     pub held: HeldQueue,
     /// Failures to be reported; and whether there are more, for which this had
@@ -196,6 +212,11 @@ impl Core {
             desk,
             max_timers: bound(options.max_timers, DEFAULT_TIMERS),
             max_posts: bound(options.max_posts, DEFAULT_POSTS),
+            options: flags,
+            slow_waits: super::slow_wait::of_options(flags),
+            grace: options.virtual_grace_ns,
+            grace_until: None,
+            wait_limit: i64::MAX,
             virtual_time: flags & super::VIRTUAL_TIME != 0,
             auto_advance: flags & super::AUTO_ADVANCE != 0,
             precise: flags & super::PRECISE != 0,
@@ -210,16 +231,19 @@ impl Core {
             late_objects: Letters::new(),
             signals: Signals::default(),
             details: Details::default(),
-            timers: Timers::new(),
+            timers: Timers::new(options.timer_tolerance_ns),
             files: files::Outlook::nothing(),
             lists: Lists::default(),
-            active: 0,
+            // With KEEP_ALIVE the loop counts as one itself.
+            active: usize::from(flags & super::KEEP_ALIVE != 0),
             ranked: 0,
             idlers: 0,
             deferred: 0,
             arrived: NOBODY,
             posts_due: 0,
             posts: Letters::new(),
+            batched: Letters::new(),
+            stale_posts: Letters::new(),
             held: HeldQueue::default(),
             failures,
             failures_more: false,
@@ -298,7 +322,9 @@ impl Core {
 
     /// A new set, in which the loop can be woken.
     pub fn fresh_epoll(&self) -> Result<Fd> {
-        Ok(woken_by(&self.eventfd)?)
+        let fresh = woken_by(&self.eventfd)?;
+        super::busy_poll::apply(self.desk, fresh.raw());
+        Ok(fresh)
     }
 
     /// Whether the epoll is what it was. If the program has closed it, or put
@@ -337,6 +363,7 @@ impl Core {
 
     /// Has a failure reported as an event of the watcher.
     pub fn fail(&mut self, handle: i64, errno: Errno) {
+        self.desk.failures.store(1, Relaxed);
         let record = super::dispatch::live(handle).map(|(_, record)| record);
         if record.is_some_and(|record| record.has(FAILED)) {
             // A watcher that fails again before that is reported fails once.
@@ -382,14 +409,7 @@ impl Core {
     #[inline]
     pub fn count_liveness(&mut self, record: &Record) {
         let flags = record.flags.load(Relaxed);
-        let wanted = flags & (ENABLED | UNREF) == ENABLED
-            && match Source::of(flags) {
-                Source::Timer => flags & SET != 0,
-                Source::Defer => flags & WAITING != 0,
-                Source::Exit | Source::ClockChange => false,
-                source if source.is_descriptor() || source == Source::File => flags & DEAD == 0,
-                _ => true,
-            };
+        let wanted = keeps_alive(flags);
         if wanted && flags & COUNTED == 0 {
             record.set(COUNTED);
             self.active += 1;
@@ -469,11 +489,26 @@ impl Core {
     /// Takes the calls that others posted.
     pub fn take_letters(&mut self) {
         let desk = self.desk;
-        self.posts.append(&mut desk.mail.take_letters(desk.handle()));
+        let mut taken = desk.mail.take_letters(desk.handle(), |stale| {
+            if stale.content().destroy.is_some() {
+                self.stale_posts.push(stale);
+            }
+        });
+        if !self.stale_posts.is_empty() {
+            desk.attention.set();
+        }
+        self.posts.append(&mut taken);
+        self.publish_posts();
         if desk.has_inbox() {
             // What was asked for before something was posted comes before.
             self.receive(&mut desk.gate());
         }
+    }
+
+    /// Lets other threads see how many posted calls there are.
+    #[inline(always)]
+    pub fn publish_posts(&self) {
+        self.desk.posts.store(self.posts.len() as u32, Relaxed);
     }
 
     fn obey(&mut self, command: Command) {
@@ -483,9 +518,12 @@ impl Core {
                 Ok(())
             }
             Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
-            Command::Add(handle) => {
-                self.on_new_watcher(handle, |core, index, record| core.add_to_list(index, record))
-            }
+            Command::Add(handle) => self.on_new_watcher(handle, |core, index, record| {
+                if Source::of(record.flags.load(Relaxed)) == Source::Defer {
+                    record.unset(COMING);
+                }
+                core.add_to_list(index, record)
+            }),
             Command::AddFile(handle) => self.on_new_watcher(handle, |core, index, _| {
                 core.file_added(index);
                 Ok(())
@@ -503,10 +541,12 @@ impl Core {
                 .on_new_watcher(handle, |core, index, record| {
                     core.signal_added(index, record, new)
                 }),
-            Command::AddTimer { handle, setting, deadline } => self
-                .on_new_watcher(handle, |core, index, record| {
+            Command::AddTimer { handle, setting, deadline } => {
+                self.on_new_watcher(handle, |core, index, record| {
+                    record.unset(COMING);
                     core.timer_set(index, record, &setting, Some(deadline))
-                }),
+                })
+            }
             Command::Close(handle, told) => {
                 match closing(handle) {
                     Some((index, record)) => self.finish_close(index, record, told),
@@ -585,7 +625,7 @@ impl Core {
     }
 
     /// Everything is closed; whom to tell.
-    pub fn tear_down(mut self: Box<Self>) -> Letters<Destroy> {
+    pub fn tear_down(mut self: Box<Self>) -> Closed {
         self.objects.clear();
         self.late_objects = Letters::new();
         let mut slots = std::mem::take(&mut self.slots);
@@ -617,7 +657,11 @@ impl Core {
             }
         }
         slots.tear_down(Record::is_sent);
-        self.take_destroys()
+        let destroys = self.take_destroys();
+        let mut posts = std::mem::replace(&mut self.batched, Letters::new());
+        posts.append(&mut self.posts);
+        posts.append(&mut self.stale_posts);
+        Closed { destroys, posts }
     }
 
     /// Gives back the descriptors of a loop whose memory has to stay.

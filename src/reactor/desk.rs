@@ -50,6 +50,21 @@ pub(super) struct Desk {
     pub virtual_now: AtomicI64,
     /// The time of this iteration, or [`UNKNOWN`].
     pub time: AtomicI64,
+    /// How many posted calls the loop has taken, and not made.
+    pub posts: AtomicU32,
+    /// How many failures are to be reported, or at least one.
+    pub failures: AtomicU32,
+    /// The flags that it was made with.
+    pub options: AtomicU32,
+    /// The tolerance of timers that are added without one; ns.
+    pub timer_tolerance: AtomicI64,
+    /// How its epoll polls network devices, see `BusyPoll::pack`.
+    pub busy_poll: AtomicU64,
+    /// How many times its virtual time is held.
+    pub holds: AtomicI64,
+    /// The priorities of watchers that have one, by handle; for threads that
+    /// do not run the loop. No other lock is taken with it.
+    pub priorities: ForkMutex<Map<i64, i32>>,
     /// The clocks whose timer exists, as bits.
     pub clocks: AtomicU32,
     /// How many watchers are open: those that the loop's own thread counts,
@@ -113,6 +128,13 @@ impl Desk {
             waiting: AtomicU32::new(0),
             virtual_now: AtomicI64::new(REAL_TIME),
             time: AtomicI64::new(UNKNOWN),
+            posts: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            options: AtomicU32::new(0),
+            timer_tolerance: AtomicI64::new(0),
+            busy_poll: AtomicU64::new(0),
+            holds: AtomicI64::new(0),
+            priorities: ForkMutex::new(Map::default()),
             clocks: AtomicU32::new(0),
             watchers: AtomicI64::new(0),
             others: AtomicI64::new(0),
@@ -294,6 +316,12 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.files.recover(mend) };
+        let mend = |priorities: Option<&mut Map<i64, i32>>| match priorities {
+            Some(_) => None,
+            None => Some(Map::default()),
+        };
+        // SAFETY: as above.
+        unsafe { self.priorities.recover(mend) };
         let mend = |sinks: Option<&mut Sinks>| {
             lost |= sinks.is_none();
             sinks.is_none().then(Sinks::default)

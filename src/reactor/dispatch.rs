@@ -10,12 +10,13 @@ use super::desk;
 use super::event::{Callback, Event, Target};
 use super::flags::*;
 use super::io;
+use super::letters::{Letter, Letters};
 use super::mailbox;
-use super::named::notify;
+use super::named::{destroy_posts, notify};
 use super::objects;
 use super::record::{self, LIVE, Record};
 use super::running::Run;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::sync::Ordering::Relaxed;
 use crate::table::{Handle, Kind};
 use crate::timerq::Popped;
@@ -27,7 +28,8 @@ use std::ffi::c_void;
 pub(super) enum Job {
     /// With the number of the timer's setting.
     Event(Event, u64),
-    Post(Target),
+    /// The next one of `Core::batched`.
+    Post,
 }
 
 /// How many outdated entries of the timer queue an iteration corrects at
@@ -67,9 +69,13 @@ impl Run {
             let core = unsafe { self.core() };
             core.current = 0;
             let closed = core.take_destroys();
-            if closed.is_empty() {
+            let mut stale = std::mem::replace(&mut core.stale_posts, Letters::new());
+            if closed.is_empty() && stale.is_empty() {
                 break;
             }
+            destroy_posts(&mut stale);
+            // SAFETY: as above.
+            let core = unsafe { self.core() };
             if core.watched {
                 self.notify_watched(closed);
             } else {
@@ -242,7 +248,12 @@ impl Run {
                         unsafe { self.core() }.put_back(&event);
                     }
                 }
-                Job::Post(target) => self.deliver_post(target)?,
+                Job::Post => {
+                    // SAFETY: as above.
+                    if let Some(post) = unsafe { self.core() }.batched.take() {
+                        self.deliver_post(post)?;
+                    }
+                }
             }
         }
         // SAFETY: as above.
@@ -373,6 +384,9 @@ impl Run {
                 record.set(SPENT);
                 core.count_liveness(record);
             }
+            if errno == Errno::EBADF && source.is_descriptor() && core.checks_fds() {
+                core.explain_loss(handle, record);
+            }
             self.emit(event, record)?;
         }
         // SAFETY: as above.
@@ -380,6 +394,7 @@ impl Run {
         if core.failures_more {
             core.list_failures();
         }
+        core.desk.failures.store(core.failures.len() as u32, Relaxed);
         Ok(())
     }
 
@@ -448,23 +463,46 @@ impl Run {
             // SAFETY: as above.
             let core = unsafe { self.core() };
             let room = core.batch.len() + 1;
-            let is_kept = |post: &Post| post.0.callback.is_none();
+            let is_kept = |post: &Post| post.target.callback.is_none();
             if core.posts.first().is_some_and(is_kept) && core.held.try_reserve(room).is_err() {
                 // The next iteration.
                 break;
             }
-            let Some(post) = core.posts.pop() else { break };
+            let Some(post) = core.posts.take() else { break };
+            core.publish_posts();
             if core.ranked > 0 && core.batch.try_reserve(1).is_ok() {
                 let place = core.batch.len();
-                core.batch.push_reserved((std::cmp::Reverse(0), place, Job::Post(post.0)));
+                core.batch.push_reserved((std::cmp::Reverse(0), place, Job::Post));
+                core.batched.push(post);
             } else {
-                self.deliver_post(post.0)?;
+                self.deliver_post(post)?;
             }
         }
         Ok(())
     }
 
-    fn deliver_post(&self, target: Target) -> Result<()> {
+    fn deliver_post(&self, post: Box<Letter<Post>>) -> Result<()> {
+        let Post { target, destroy } = *post.content();
+        drop(post);
+        if destroy.is_none() {
+            return self.call_post(target);
+        }
+        self.deliver_full_post(Post { target, destroy })
+    }
+
+    #[cold]
+    fn deliver_full_post(&self, post: Post) -> Result<()> {
+        if post.is_copy() {
+            return Ok(());
+        }
+        let called = self.call_post(post.target);
+        // Not if the callback forked, and this is the child.
+        post.destroy();
+        called.and_then(|()| self.attend_if_due())
+    }
+
+    #[inline(always)]
+    fn call_post(&self, target: Target) -> Result<()> {
         let mut event = Event::new(0, POST);
         event.data = target.user_data.expose_provenance() as u64;
         // SAFETY: no other reference to the core.

@@ -71,7 +71,8 @@ impl Event {
 pub struct Options {
     /// sizeof(evloop_options_t).
     pub size: usize,
-    /// EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE.
+    /// EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE,
+    /// EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS.
     pub flags: u32,
     /// The most descriptors that one iteration dispatches; 0: 1024.
     pub max_events: c_int,
@@ -79,6 +80,14 @@ pub struct Options {
     pub max_timers: c_int,
     /// The most posted calls that one iteration makes; 0: 4096.
     pub max_posts: c_int,
+    /// Since 0.2.0: the tolerance of timers that are added with a tolerance of
+    /// 0, in nanoseconds; see evloop_add_timer(). 0: none.
+    pub timer_tolerance_ns: i64,
+    /// Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
+    /// nothing has happened for so many nanoseconds of real time; for tests
+    /// with threads, processes or sockets, whose answers take real time. 0:
+    /// at once. See also evloop_virtual_hold().
+    pub virtual_grace_ns: i64,
 }
 
 /// Where a watcher's events go.

@@ -139,6 +139,9 @@ pub(super) const BURST: u32 = 1 << 20;
 pub(super) const DELAY: u32 = 1 << 21;
 /// timer: its time is among the extras while it is disabled.
 pub(super) const PARKED: u32 = 1 << 22;
+/// timer, defer: another thread has added it to be set, and the loop has not
+/// taken it in yet.
+pub(super) const COMING: u32 = 1 << 23;
 /// timer: can be started again.
 pub(super) const AGAIN: u32 = 1 << 24;
 /// timer: the clock it was made for, and the one whose queue it is in.
@@ -168,3 +171,16 @@ pub(super) const EXTRA_WORK: u32 = RECORDS | LIMITED | SUSPENDED | REAPS;
 /// What an io watcher is compared with, to be told plain.
 pub(super) const PLAIN_MASK: u32 = SOURCE | ENABLED | NOT_PLAIN;
 pub(super) const PLAIN_IO: u32 = Source::Io as u32 | ENABLED;
+
+/// Whether a watcher with these flags keeps its loop alive.
+#[inline]
+pub(super) fn keeps_alive(flags: u32) -> bool {
+    flags & (ENABLED | UNREF) == ENABLED
+        && match Source::of(flags) {
+            Source::Timer => flags & SET != 0,
+            Source::Defer => flags & WAITING != 0,
+            Source::Exit | Source::ClockChange => false,
+            source if source.is_descriptor() || source == Source::File => flags & DEAD == 0,
+            _ => true,
+        }
+}

@@ -85,6 +85,12 @@ fn set_mask(record: &Record, mask: u32) {
     record.node.spare().store(others | u64::from(mask), Relaxed);
 }
 
+/// Whether the kernel has a registration for a first watcher's descriptor, as
+/// far as the loop knows.
+pub(super) fn has_registration(record: &Record) -> bool {
+    mask(record) != ABSENT
+}
+
 /// The next watcher of the same descriptor; 0: none.
 fn next(record: &Record) -> u32 {
     (record.node.spare().load(Relaxed) >> 32) as u32
@@ -104,6 +110,11 @@ fn set_next(record: &Record, next: u32) {
 /// The watcher before it; 0: it is the first, or not in a list.
 fn before(record: &Record) -> u32 {
     record.node.second_spare().load(Relaxed) as u32
+}
+
+/// Whether it is the first watcher of its descriptor, or in no list.
+pub(super) fn is_first(record: &Record) -> bool {
+    before(record) == 0
 }
 
 fn set_before(record: &Record, before: u32) {
@@ -234,9 +245,14 @@ impl Core {
     }
 
     #[inline]
-    fn first(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
+    pub fn first(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
         let index = usize::try_from(fd).ok().and_then(|fd| self.io.first.get(fd)).copied()?;
         if index == 0 { None } else { Some((index, record::get(index)?)) }
+    }
+
+    /// No descriptor that is watched is as great as this.
+    pub fn io_limit(&self) -> RawFd {
+        self.io.first.len() as RawFd
     }
 
     fn set_first(&mut self, fd: RawFd, index: u32) {
@@ -246,7 +262,7 @@ impl Core {
     }
 
     /// The watchers of a descriptor.
-    fn chain(&self, fd: RawFd) -> impl Iterator<Item = (u32, &'static Record)> + use<> {
+    pub fn chain(&self, fd: RawFd) -> impl Iterator<Item = (u32, &'static Record)> + use<> {
         let mut at = self.first(fd);
         std::iter::from_fn(move || {
             let this = at?;

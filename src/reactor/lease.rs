@@ -78,6 +78,11 @@ impl<C, G: Default> Lease<C, G> {
         self.gate.lock()
     }
 
+    #[cfg(not(loom))]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Locked<G>>> {
+        self.gate.try_lock()
+    }
+
     /// Begins a run, with the lock; false: somebody runs the loop.
     #[must_use]
     pub fn begin(&self, gate: &mut Locked<G>, thread: usize) -> bool {

@@ -28,6 +28,10 @@ impl<P> Letter<P> {
         &mut self.content
     }
 
+    pub fn content(&self) -> &P {
+        &self.content
+    }
+
     pub fn into_content(self) -> P {
         self.content
     }

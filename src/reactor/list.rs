@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn watchers_are_removed_in_any_order_and_the_others_keep_theirs() {
-        let block = take_block().unwrap();
+        let block = take_block(None).unwrap();
         let first = block * record::PER_BLOCK + 1;
         let all: Vec<_> = (first..).zip(records_of(block)).take(5).collect();
         for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]] {

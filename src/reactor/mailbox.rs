@@ -149,8 +149,9 @@ impl<P: Send> Mailbox<P> {
         !self.letters.load(Relaxed).is_null()
     }
 
-    /// Takes all letters for this loop, in the order in which they came.
-    pub fn take_letters(&self, owner: i64) -> Letters<P> {
+    /// Takes all letters for this loop, in the order in which they came. Those
+    /// for another one are `stale`.
+    pub fn take_letters(&self, owner: i64, mut stale: impl FnMut(Box<Letter<P>>)) -> Letters<P> {
         // Acquire: what their senders wrote.
         let first = self.letters.swap(ptr::null_mut(), AcqRel);
         // SAFETY: they are this thread's alone from now on.
@@ -160,6 +161,8 @@ impl<P: Send> Mailbox<P> {
         while let Some(letter) = stack.take() {
             if letter.to() == owner {
                 taken.put_first(letter);
+            } else {
+                stale(letter);
             }
         }
         taken
@@ -286,7 +289,7 @@ mod tests {
                 });
             }
             while got.len() < 30 {
-                got.extend(contents(mailbox.take_letters(LOOP)));
+                got.extend(contents(mailbox.take_letters(LOOP, drop)));
             }
         });
         for thread in 0..3 {
@@ -301,7 +304,7 @@ mod tests {
         drop(mailbox.post(&Never, letter(1, 1)));
         drop(mailbox.post(&Never, letter(LOOP, 2)));
         drop(mailbox.post(&Never, letter(1, 3)));
-        assert_eq!(contents(mailbox.take_letters(LOOP)), [2]);
+        assert_eq!(contents(mailbox.take_letters(LOOP, drop)), [2]);
         assert!(!mailbox.has_letters());
     }
 }
@@ -447,7 +450,7 @@ mod loom_models {
             let mut got = Vec::new();
             while got.len() < 2 {
                 shared.sleep();
-                let mut letters = shared.mailbox.take_letters(LOOP);
+                let mut letters = shared.mailbox.take_letters(LOOP, drop);
                 got.extend(std::iter::from_fn(|| letters.pop()));
             }
             let place = |letter| got.iter().position(|other| *other == letter).unwrap();

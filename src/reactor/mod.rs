@@ -3,19 +3,22 @@
 //! What other threads see of a loop: `registry` has all of them, `desk` is one,
 //! `lease` says whose it is, `mailbox` is how it is woken, with the `sent_stack` of async watchers, and
 //! `pending_work` what it is asked to do before a callback; `named` is the way
-//! from a handle to it, `calls` what is asked of watchers, `command` how that
+//! from a handle to it, `calls` what is asked of watchers, `posts` how calls are
+//! posted, `command` how that
 //! is left for the thread that runs the loop, and `quick` the short way.
 //!
 //! What they do not see is the `core`, with its watchers' `record`s in `slots`.
 //! `run` is the state machine, on a thread that is `running` it; `quiet` its
-//! shortest round; `found` sorts out what a wait has found, `dispatch` brings
-//! events to their watchers, unless they are `held`. `watcher` is what can be
+//! shortest round, `slow_wait` waits that take more than one system call; `found`
+//! sorts out what a wait has found, `dispatch` brings events to their watchers,
+//! unless they are `held`. `watcher` is what can be
 //! done with all of those; `io`, `always`, `timers` and their `clocks`,
 //! `objects`, `process`, `pressure`, `signals` with their `sinks`, `asyncs` and
 //! `files` are the sources; `list` has watchers that are called in turn;
-//! `details` is what is longer than an event, `own_fds` which descriptors are
-//! not the program's. `inside` is for who wants to see
-//! what a loop does.
+//! `details` is what is longer than an event, `check_fds` finds descriptors that
+//! were closed too early, `own_fds` says which are
+//! not the program's. `inside` is for who wants to see what a loop does,
+//! `inspect` what it has, and `inspect_text` says that in words.
 
 mod lease;
 mod letters;
@@ -29,7 +32,11 @@ mod always;
 #[cfg(not(loom))]
 mod asyncs;
 #[cfg(not(loom))]
+mod busy_poll;
+#[cfg(not(loom))]
 mod calls;
+#[cfg(not(loom))]
+mod check_fds;
 #[cfg(not(loom))]
 mod clocks;
 #[cfg(not(loom))]
@@ -59,6 +66,10 @@ mod held_queue;
 #[cfg(not(loom))]
 mod inside;
 #[cfg(not(loom))]
+mod inspect;
+#[cfg(not(loom))]
+mod inspect_text;
+#[cfg(not(loom))]
 mod io;
 #[cfg(not(loom))]
 mod list;
@@ -68,6 +79,8 @@ mod named;
 mod objects;
 #[cfg(not(loom))]
 mod own_fds;
+#[cfg(not(loom))]
+mod posts;
 #[cfg(not(loom))]
 mod pressure;
 #[cfg(not(loom))]
@@ -95,6 +108,8 @@ mod signals;
 mod sinks;
 #[cfg(not(loom))]
 mod slots;
+#[cfg(not(loom))]
+mod slow_wait;
 #[cfg(not(loom))]
 mod timers;
 #[cfg(not(loom))]

@@ -1,5 +1,6 @@
 //! What the handles of loops and watchers lead to, and how it is used.
 
+use super::command::Post;
 use super::core::{Core, MANY_NAMES};
 use super::desk::{Desk, Gate, POISONED};
 use super::event::Destroy;
@@ -136,6 +137,22 @@ impl Named {
         result
     }
 
+    /// Has the loop look again at what it waits for.
+    pub fn go_round(&self) -> Result<()> {
+        if !self.desk.is_mine() {
+            let gate = self.lock()?;
+            let wake = self.desk.leave_work();
+            drop(gate);
+            drop(wake);
+        }
+        Ok(())
+    }
+
+    /// Whether it is live.
+    pub fn is_open(&self) -> bool {
+        self.record.is(self.handle, self.state)
+    }
+
     /// Whether it can be used, as far as can be told without the lock.
     #[inline]
     pub fn check(&self) -> Result<()> {
@@ -213,6 +230,32 @@ impl Drop for Poison {
         if std::thread::panicking() {
             self.0.state.fetch_or(POISONED, Relaxed);
         }
+    }
+}
+
+/// What is left of a loop that was closed: whom to tell, and the calls that
+/// were not made.
+pub(super) struct Closed {
+    pub destroys: Letters<Destroy>,
+    pub posts: Letters<Post>,
+}
+
+impl Closed {
+    /// Calls the program's functions; no lock is held.
+    pub fn notify(mut self) {
+        notify(self.destroys);
+        destroy_posts(&mut self.posts);
+    }
+}
+
+/// Frees what posted calls were for that are not made; no lock is held.
+pub(super) fn destroy_posts(posts: &mut Letters<Post>) {
+    if posts.is_empty() {
+        return;
+    }
+    let _uncancelled = Uncancelled::begin();
+    while let Some(post) = posts.pop() {
+        post.destroy();
     }
 }
 

@@ -28,6 +28,11 @@ use std::os::fd::RawFd;
 pub(crate) trait Watched: Send {
     fn fd(&self) -> RawFd;
 
+    /// What the program calls it: a handle, or a process id.
+    fn subject(&self) -> i64 {
+        0
+    }
+
     /// What the descriptor is registered for.
     fn events(&self) -> u32 {
         libc::EPOLLIN as u32
@@ -133,6 +138,10 @@ pub(super) fn object(watch: Watch) -> Result<Box<dyn Watched>> {
 impl Watched for Object {
     fn fd(&self) -> RawFd {
         self.watch.fd
+    }
+
+    fn subject(&self) -> i64 {
+        self.watch.handle
     }
 
     fn begin(&mut self, of_loop: i64) -> Result<()> {

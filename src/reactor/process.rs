@@ -45,9 +45,11 @@ pub struct ProcessEnd {
     pub system_ns: i64,
     /// The most memory that it had at a time, in bytes; -1: not known.
     pub max_rss: i64,
+    /// 0; room for later versions.
+    pub spare: [u64; 3],
 }
 
-const _: () = assert!(size_of::<ProcessEnd>() == 40);
+const _: () = assert!(size_of::<ProcessEnd>() == 64);
 
 /// How a process ended.
 #[derive(Clone, Copy)]
@@ -76,6 +78,7 @@ impl Ended {
             user_ns: usage.user_ns,
             system_ns: usage.system_ns,
             max_rss: usage.max_rss,
+            spare: [0; 3],
         }
     }
 }
@@ -127,6 +130,10 @@ impl Process {
 impl Watched for Process {
     fn fd(&self) -> RawFd {
         self.pidfd.raw()
+    }
+
+    fn subject(&self) -> i64 {
+        self.pid.into()
     }
 
     fn ask(&mut self, _ready: u32, event: &mut Event) -> Answer {

@@ -116,6 +116,15 @@ pub(crate) fn io_modify(handle: i64, events: u32) -> bool {
     .unwrap_or(false)
 }
 
+/// See evloop_io_set.
+#[inline(always)]
+pub(crate) fn io_set(handle: i64, events: u32) -> bool {
+    match events {
+        0 => set_enabled(handle, false),
+        events => io_modify(handle, events) && set_enabled(handle, true),
+    }
+}
+
 /// See evloop_watcher_ref and evloop_watcher_unref.
 #[inline(always)]
 pub(crate) fn set_ref(handle: i64, keeps_alive: bool) -> bool {

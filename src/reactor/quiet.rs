@@ -25,7 +25,7 @@ impl Core {
     /// own thread knows.
     fn is_quiet(&self) -> bool {
         let lists = self.lists.prepare.is_empty() && self.lists.check.is_empty();
-        !self.virtual_time
+        self.slow_waits == 0
             && !self.collecting
             && self.active > 0
             && self.ranked == 0

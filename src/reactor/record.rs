@@ -23,6 +23,7 @@ use crate::timerq::Node;
 use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::ptr;
+use std::sync::atomic::fence;
 
 /// Records in a block; the first of them is its header.
 pub(super) const PER_BLOCK: u32 = 64;
@@ -66,6 +67,9 @@ struct Pool {
     generations: Vec<u32>,
 }
 
+/// One more than the greatest block that was ever taken.
+static USED: AtomicU32 = AtomicU32::new(0);
+
 /// The segment of a block, how many blocks it has, and the place in it.
 #[inline(always)]
 fn locate(block: u32) -> (usize, u32, u32) {
@@ -104,12 +108,13 @@ fn ensure(block: u32) -> Option<()> {
     Some(())
 }
 
-/// Takes a block out of the pool; all its records are free.
-pub(super) fn take_block() -> Result<u32> {
+/// Takes a block out of the pool; all its records are free. `desk`: the loop
+/// whose watchers they will be, if they are for watchers.
+pub(super) fn take_block(desk: Option<&'static Desk>) -> Result<u32> {
     let mut pool = POOL.lock();
     if let Some(block) = pool.free.pop_front() {
         let generation = pool.generation(block).copied();
-        begin(block, generation.unwrap_or(LAST_GENERATION));
+        begin(block, generation.unwrap_or(LAST_GENERATION), desk);
         return Ok(block);
     }
     let block = pool.base + pool.generations.len() as u32;
@@ -121,21 +126,49 @@ pub(super) fn take_block() -> Result<u32> {
         fail!(ENOMEM, "no memory, or no handle, for a watcher");
     }
     pool.generations.push_reserved(1);
-    begin(block, 1);
+    begin(block, 1, desk);
     Ok(block)
 }
 
-/// The generation of records whose block was taken anew.
-fn begin(block: u32, generation: u32) {
+/// Prepares the records of a block that was taken: their generation, and in
+/// the header the loop they belong to.
+fn begin(block: u32, generation: u32, desk: Option<&'static Desk>) {
     for record in records_of(block) {
         record.word.begin(generation);
     }
+    if let Some(header) = get(block * PER_BLOCK) {
+        header.desk.store(desk.map_or(ptr::null_mut(), |d| ptr::from_ref(d).cast_mut()), PUBLISH);
+    }
+    USED.fetch_max(block + 1, Relaxed);
+}
+
+/// The blocks that are for watchers of this loop; a thread that does not run
+/// it may miss one that is being taken.
+pub(super) fn blocks_of(desk: &'static Desk) -> impl Iterator<Item = u32> {
+    (0..USED.load(Relaxed)).filter(move |block| {
+        let header = get(block * PER_BLOCK);
+        header.and_then(Record::desk).is_some_and(|owner| ptr::eq(owner, desk))
+    })
+}
+
+/// Called between taking a record for a watcher and the first store to it: a
+/// thread that reads the new contents then also finds that the record is not
+/// that of the watcher before (see [`Record::look`]).
+#[inline(always)]
+pub(super) fn begin_contents() {
+    fence(Release);
 }
 
 /// The records of a block.
 pub(super) fn records_of(block: u32) -> impl Iterator<Item = &'static Record> {
     let first = block * PER_BLOCK;
     (first + 1..first + PER_BLOCK).filter_map(get)
+}
+
+/// The same, with their indices.
+pub(super) fn indexed_records_of(block: u32) -> impl Iterator<Item = (u32, &'static Record)> {
+    let first = block * PER_BLOCK;
+    (first + 1..first + PER_BLOCK).filter_map(|index| Some((index, get(index)?)))
 }
 
 /// Gives back a block whose records are all free.
@@ -147,7 +180,7 @@ pub(super) fn give_back_block(block: u32) {
     let wiped = unsafe { memory::wipe(ptr::from_ref(first).cast_mut().cast(), BLOCK_BYTES) };
     // Not touched where it was: that would take the memory again.
     if !wiped {
-        begin(block, 0);
+        begin(block, 0, None);
     }
     let mut pool = POOL.lock();
     let used = used.unwrap_or(LAST_GENERATION);
@@ -196,6 +229,18 @@ impl Record {
 
     pub fn state(&self) -> u32 {
         self.word.state()
+    }
+
+    /// What `read` finds in the record of a live watcher of this loop, and the
+    /// watcher's generation; from any thread. All that was read belongs to
+    /// that watcher, but may be a moment old.
+    pub fn look<R>(&self, desk: &Desk, read: impl FnOnce(&Self) -> R) -> Option<(u32, R)> {
+        let generation = self.word.live_generation()?;
+        self.desk().filter(|owner| ptr::eq(*owner, desk))?;
+        let found = read(self);
+        // Acquire: pairs with `begin_contents`.
+        fence(Acquire);
+        (self.word.live_generation()? == generation).then_some((generation, found))
     }
 
     pub fn is_sent(&self) -> bool {

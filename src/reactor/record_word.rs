@@ -62,6 +62,13 @@ impl Word {
         self.0.load(Relaxed) & STATE & !MARKS
     }
 
+    /// The generation, if it is live.
+    pub fn live_generation(&self) -> Option<u32> {
+        // Acquire: as in `is`.
+        let seen = self.0.load(Acquire);
+        (seen & STATE & !MARKS == LIVE).then_some(seen >> STATE_BITS)
+    }
+
     #[inline(always)]
     pub fn set_state(&self, state: u32) {
         // Release: who finds it live sees what was stored before.

@@ -2,13 +2,12 @@
 
 use super::core::Core;
 use super::desk::{Desk, Gate, REAL_TIME, UNKNOWN};
-use super::event::Destroy;
 use super::files::FileState;
 use super::inside;
 use super::lease::Locked;
 use super::letters::Letters;
 use super::mailbox;
-use super::named::{Named, find, named, notify};
+use super::named::{Closed, Named, find, named};
 use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
 use super::sinks::Sinks;
@@ -20,6 +19,7 @@ use crate::table::{self, Handle, Kind};
 use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::ptr;
+use std::sync::atomic::fence;
 
 /// The first of all desks, which are linked and never freed.
 static FIRST: AtomicPtr<Desk> = AtomicPtr::new(ptr::null_mut());
@@ -100,6 +100,12 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     desk.state.store(0, Relaxed);
     desk.attention.take();
     desk.time.store(UNKNOWN, Relaxed);
+    desk.posts.store(0, Relaxed);
+    desk.failures.store(0, Relaxed);
+    desk.options.store(core.options, Relaxed);
+    desk.timer_tolerance.store(core.timers.tolerance, Relaxed);
+    desk.holds.store(0, Relaxed);
+    desk.busy_poll.store(0, Relaxed);
     desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: the desk is nobody's yet, and this thread has the lock.
     unsafe { desk.lease.replace(Some(core)) };
@@ -120,7 +126,7 @@ fn take() -> Result<(&'static Desk, u32)> {
         if unused.records.try_reserve(records).is_err() {
             fail!(ENOMEM, "no memory for a loop");
         }
-        let first = record::take_block()? * record::PER_BLOCK;
+        let first = record::take_block(None)? * record::PER_BLOCK;
         for index in first + 1..first + record::PER_BLOCK {
             unused.records.push_back_reserved(index);
         }
@@ -171,7 +177,7 @@ pub(crate) fn close(handle: i64) -> Result<()> {
             unsafe { desk.with_core(|core| core.receive(&mut gate)) }?;
         }
         named.record.free();
-        notify(tear_down(desk, gate));
+        tear_down(desk, gate).notify();
         return Ok(());
     }
     let wake = desk.mail.leave(desk, handle, mailbox::CLOSED);
@@ -189,11 +195,15 @@ pub(crate) fn close(handle: i64) -> Result<()> {
 pub(super) fn tear_down(
     desk: &'static Desk,
     mut gate: MutexGuard<'static, Locked<Gate>>,
-) -> Letters<Destroy> {
+) -> Closed {
     let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
-    drop(desk.mail.take_letters(0));
+    // Who posts a call now that has to be destroyed either finds the loop
+    // closed after that (see `post_full`), or it is found here.
+    fence(SeqCst);
+    let mut posts = Letters::new();
+    drop(desk.mail.take_letters(0, |letter| posts.put_first(letter)));
     desk.silence();
     // SAFETY: no run, and this thread has the gate's lock.
     let core = unsafe { desk.lease.replace(None) };
@@ -201,19 +211,22 @@ pub(super) fn tear_down(
     let (asked, answered) = (gate.asked, gate.answered);
     let mut before = std::mem::replace(&mut **gate, Gate { asked, answered, ..Gate::default() });
     *desk.files.lock() = FileState::default();
+    *desk.priorities.lock() = Map::default();
     desk.watchers.store(0, Relaxed);
     desk.others.store(0, Relaxed);
     desk.clocks.store(0, Relaxed);
-    let closed = match core {
+    let nothing = || Closed { destroys: Letters::new(), posts: Letters::new() };
+    let mut closed = match core {
         // Nothing in it can be relied on.
         Some(core) if poisoned => {
             core.abandon(false);
             std::mem::forget(core);
-            Letters::new()
+            nothing()
         }
         Some(core) => core.tear_down(),
-        None => Letters::new(),
+        None => nothing(),
     };
+    closed.posts.append(&mut posts);
     *desk.sinks.lock() = Sinks::default();
     drop(gate);
     if let Some(trace) = before.trace.take() {
@@ -238,6 +251,7 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     // forked in a callback, its run borrows nothing of the core.
     let _ = unsafe { desk.with_core(|core| core.abandon(is_sound)) };
     gate.names = Map::default();
+    *desk.priorities.lock() = Map::default();
     *desk.files.lock() = FileState::default();
     *desk.sinks.lock() = Sinks::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());

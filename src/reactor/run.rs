@@ -99,7 +99,10 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     let run = Run::begin(named(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the core.
     unsafe { run.core() }.begin(false);
-    let prepared = run.in_turn(Source::Prepare).and_then(|()| run.arm(Until::Ever));
+    let prepared = run.in_turn(Source::Prepare).and_then(|()| {
+        run.check_before_embedding();
+        run.arm(Until::Ever)
+    });
     let timeout = match prepared {
         Ok(timeout) => timeout,
         Err(error) => return run.finish(Err(error)),
@@ -111,7 +114,9 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     let sleeps = run.desk.mail.sleep();
     // SAFETY: as above.
     let core = unsafe { run.core() };
-    let due = timeout == Some(0) || core.files.is_active() || !sleeps;
+    // Virtual time has no timer that would end the foreign wait.
+    let ends = timeout.is_some_and(|timeout| timeout == 0 || core.virtual_time);
+    let due = ends || core.files.is_active() || !sleeps;
     if due && !core.virtual_time {
         // For foreign loops that look at nothing but the descriptor. (Virtual
         // time jumps only when it finds nothing.)
@@ -164,7 +169,7 @@ impl Core {
     /// The same, but for idle watchers, which do not keep virtual time from
     /// going on.
     #[inline]
-    fn has_something(&self) -> bool {
+    pub fn has_something(&self) -> bool {
         !self.posts.is_empty()
             || self.has_sent()
             || self.signals.due
@@ -255,11 +260,7 @@ impl Run {
             return Ok(());
         }
         self.arm(Until::Now)?;
-        let found = self.poll(Some(0))?;
-        // SAFETY: no other reference to the core.
-        if found == 0 && unsafe { self.core() }.auto_advance {
-            self.jump(Until::Ever);
-        }
+        let found = self.wait_embedded()?;
         self.desk.mail.take(mailbox::WAKEUP);
         self.dispatch(found)
     }
@@ -290,11 +291,11 @@ impl Run {
             self.in_turn(Source::Prepare)?;
         }
         let timeout = self.arm(until)?;
-        let found = self.poll(timeout)?;
         // SAFETY: no other reference to the core.
-        if found == 0 && unsafe { self.core() }.auto_advance {
-            self.jump(until);
-        }
+        let found = match unsafe { self.core() }.slow_waits {
+            0 => self.poll(timeout)?,
+            _ => self.wait_slowly(timeout, until)?,
+        };
         let mail = &self.desk.mail;
         let woken = mail.peek() & mailbox::WAKEUP != 0 && mail.take(mailbox::WAKEUP) != 0;
         self.dispatch(found)?;
@@ -338,7 +339,7 @@ impl Run {
 
     /// Waits; how many events there are.
     #[inline]
-    fn poll(&self, timeout: Option<i64>) -> Result<usize> {
+    pub fn poll(&self, timeout: Option<i64>) -> Result<usize> {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         if timeout == Some(0) || !self.desk.mail.sleep() {
@@ -376,6 +377,9 @@ impl Run {
         self.check()?;
         match errno {
             Errno::EINTR => {
+                if self.desk.options.load(Relaxed) & super::INTERRUPTIBLE != 0 {
+                    fail!(EINTR, "a signal handler interrupted the wait");
+                }
                 interrupted()?;
                 self.check()?;
                 Ok(0)
@@ -387,33 +391,6 @@ impl Run {
                 fail!(EBADF, "the descriptors of loop {} were closed", self.desk.handle())
             }
             errno => Err(errno.into()),
-        }
-    }
-
-    /// With nothing to do, virtual time goes on.
-    #[cold]
-    fn jump(&self, until: Until) {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        if !core.auto_advance
-            || core.has_something()
-            || core.files.is_active()
-            || self.desk.mail.has_work()
-        {
-            return;
-        }
-        let now = core.read_clock(MONOTONIC);
-        let due = core.next_virtual().is_some_and(|next| next <= now && next != i64::MAX);
-        let over = core.suspended.iter().any(|(until, _)| *until <= now);
-        if due || over {
-            return;
-        }
-        if let Some(next) = core.next_jump(until)
-            && next > now
-        {
-            self.desk.virtual_now.store(next, Relaxed);
-            // Marks what is due now.
-            core.virtual_timeout(Until::Now);
         }
     }
 }
@@ -447,7 +424,7 @@ pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
             if core.is_busy() || core.has_held() || core.desk.mail.has_work() {
                 return Ok(0);
             }
-            let mut least = core.next_unsettled().min(core.files.left());
+            let mut least = core.next_unsettled().min(core.files.left()).min(core.wait_limit);
             for clock in 0..desk::CLOCKS {
                 if let Some(wake) = core.next_exact(clock) {
                     least = least.min(wake.saturating_sub(core.read_clock(clock)).max(0));

@@ -129,7 +129,7 @@ impl Drop for Run {
         core.receive(&mut gate);
         core.forget_names(&mut gate);
         if self.is_closed() {
-            return notify(tear_down(self.desk, gate));
+            return tear_down(self.desk, gate).notify();
         }
         let closed = core.take_destroys();
         drop(gate);

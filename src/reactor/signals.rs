@@ -114,6 +114,7 @@ pub(crate) fn add_signal(handle: i64, number: c_int, way: Way, target: Target) -
             };
             let (claim, at) = Claim::new(named.desk, signal, way)?;
             let fresh = fresh_at(gate, &named, Source::Signal, target)?;
+            fresh.record.node.third_spare().store(signal.into(), Relaxed);
             let command = Command::AddSignal(fresh.handle(), NewSignal { claim, at, signalfd });
             Ok(gate.publish(&fresh, &named, command))
         },
@@ -182,6 +183,7 @@ impl Core {
     fn add_signal(&mut self, signal: c_int, way: Way, target: Target) -> Result<i64> {
         let (claim, at) = Claim::new(self.desk, signal, way)?;
         let fresh = self.fresh(Source::Signal, target)?;
+        fresh.record.node.third_spare().store(signal.into(), Relaxed);
         let new = NewSignal { claim, at, signalfd: None };
         match self.signal_added(fresh.index, fresh.record, new) {
             Ok(()) => Ok(self.publish(&fresh)),

@@ -1,5 +1,6 @@
 //! The records that a loop has for its watchers.
 
+use super::desk::Desk;
 use super::record::{self, PER_BLOCK, Record};
 use crate::errno::{Result, fail};
 use crate::sync::Ordering::Relaxed;
@@ -54,9 +55,9 @@ fn set_places(block: u32, all: usize, partial: usize) {
 impl Slots {
     /// A free record.
     #[inline]
-    pub fn take(&mut self) -> Result<u32> {
+    pub fn take(&mut self, desk: &'static Desk) -> Result<u32> {
         if self.partial.is_empty() {
-            self.grow()?;
+            self.grow(desk)?;
         }
         match self.take_at_hand() {
             Some(index) => Ok(index),
@@ -80,11 +81,12 @@ impl Slots {
         if left == 0 {
             self.partial.pop();
         }
+        record::begin_contents();
         Some(block * PER_BLOCK + place)
     }
 
-    fn grow(&mut self) -> Result<()> {
-        let block = record::take_block()?;
+    fn grow(&mut self, desk: &'static Desk) -> Result<()> {
+        let block = record::take_block(Some(desk))?;
         if let Err(error) = self.list(block, ALL) {
             record::give_back_block(block);
             return Err(error.into());
@@ -188,7 +190,7 @@ impl Slots {
 
     /// All records of the loop, free ones too.
     pub fn all(&self) -> impl Iterator<Item = (u32, &'static Record)> {
-        self.all_blocks().flat_map(records)
+        self.all_blocks().flat_map(record::indexed_records_of)
     }
 
     fn all_blocks(&self) -> impl Iterator<Item = u32> {
@@ -216,12 +218,16 @@ impl Slots {
         // and looked at.
         for place in (0..place.min(self.blocks.len())).rev() {
             let block = self.blocks.get(place).copied()?;
-            if let Some((index, record)) = records(block).find(|(_, record)| is_it(record)) {
+            if let Some((index, record)) =
+                record::indexed_records_of(block).find(|(_, record)| is_it(record))
+            {
                 return Some((place + 1, index, record));
             }
         }
-        let (index, record) =
-            self.pending_blocks().flat_map(records).find(|(_, record)| is_it(record))?;
+        let (index, record) = self
+            .pending_blocks()
+            .flat_map(record::indexed_records_of)
+            .find(|(_, record)| is_it(record))?;
         Some((0, index, record))
     }
 
@@ -242,10 +248,4 @@ impl Slots {
         self.empty = 0;
         self.blocks.drain(..).for_each(give_back);
     }
-}
-
-/// The records of a block, with their indices.
-fn records(block: u32) -> impl Iterator<Item = (u32, &'static Record)> {
-    let first = block * PER_BLOCK;
-    (first + 1..first + PER_BLOCK).filter_map(|index| Some((index, record::get(index)?)))
 }

@@ -91,6 +91,8 @@ pub(super) struct Timers {
     pub due: u32,
     pub recheck: u32,
     arming: Vec<Arming>,
+    /// The tolerance of timers that are added without one; ns.
+    pub tolerance: i64,
     /// Some clock has a base.
     based: bool,
     seq: u64,
@@ -138,12 +140,13 @@ fn queue_index(record: &Record) -> usize {
 }
 
 impl Timers {
-    pub const fn new() -> Self {
+    pub const fn new(tolerance: i64) -> Self {
         Self {
             clocks: [const { Clock::new() }; CLOCKS],
             due: 0,
             recheck: 0,
             arming: Vec::new(),
+            tolerance,
             based: false,
             seq: 0,
         }
@@ -176,9 +179,8 @@ impl Timers {
         // SAFETY: its place has just been filled.
         unsafe { self.arming.set_len(listed + 1) };
         self.seq = seq;
-        record.node.reset();
-        record.node.set_seq(seq);
-        record.node.set_tolerance(new.tolerance);
+        let tolerance = if new.tolerance == 0 { self.tolerance } else { new.tolerance };
+        record.node.begin(seq, tolerance);
         record.aux.store(new.setting.period_ns().cast_unsigned(), Relaxed);
         let of_source = Source::Timer.bits() | ENABLED | SET | ARMING;
         let of_clock = (new.clock as u32) << CLOCK_SHIFT;
@@ -392,6 +394,26 @@ impl Core {
         Ok(())
     }
 
+    /// Changes how late a timer may be.
+    pub fn timer_set_tolerance(
+        &mut self,
+        index: u32,
+        record: &Record,
+        tolerance: i64,
+    ) -> Result<()> {
+        let queue = queue_index(record);
+        if record.node.deadline().is_none() {
+            record.node.set_tolerance(tolerance);
+            // An entry that was left behind is woken for too late, perhaps.
+            record.node.forget_entry();
+            return Ok(());
+        }
+        let timers = &mut self.timers;
+        timers.recheck |= 1 << queue;
+        let nodes = Nodes(self.desk, queue);
+        timers.clock(queue).queue.set_tolerance(&nodes, index, tolerance).map_err(|_| no_memory())
+    }
+
     /// Stops a timer.
     pub fn timer_stop(&mut self, index: u32, record: &Record) {
         self.take_back(index, record);
@@ -463,7 +485,7 @@ impl Core {
     }
 
     /// When a timer that is set expires.
-    fn timer_deadline(&self, index: u32, record: &Record) -> Option<i64> {
+    pub fn timer_deadline(&self, index: u32, record: &Record) -> Option<i64> {
         if record.has(PARKED) {
             return self.extras.get(&index).map(|extra| extra.parked);
         }

@@ -49,7 +49,7 @@ impl Fresh {
 impl Core {
     #[inline]
     pub fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
-        let index = self.slots.take()?;
+        let index = self.slots.take(self.desk)?;
         let fresh = Fresh::new(self.desk, index, source, target)?;
         if target.callback.is_none() && !self.held.expect_watcher() {
             self.give_back(&fresh);
@@ -87,6 +87,7 @@ impl Core {
     ) -> Result<i64> {
         let fresh = self.fresh(source, target)?;
         io::fill(fresh.record, fd, events);
+        set_subject(fresh.record, watch.as_deref());
         let added = self.watch_object(&fresh, watch).and_then(|()| {
             let how = self.io_register(fd, events, fresh.handle())?;
             let added = self.io_added(fresh.index, fresh.record, how);
@@ -120,6 +121,7 @@ impl Core {
     ) -> Result<i64> {
         let fresh = self.fresh(Source::Timer, target)?;
         prepare_timer(fresh.record, clock, setting);
+        let tolerance = if tolerance == 0 { self.timers.tolerance } else { tolerance };
         fresh.record.node.set_tolerance(tolerance);
         match self.timer_set(fresh.index, fresh.record, setting, None) {
             Ok(()) => Ok(self.publish(&fresh)),
@@ -178,6 +180,8 @@ impl Core {
             Change::Enable => self.enable(index, record),
             Change::Disable => self.disable(index, record),
             Change::Priority(priority) => {
+                self.extra(index, record)?;
+                self.publish_priority(record.handle(Kind::Watcher, index), priority)?;
                 self.extra(index, record)?.priority = priority;
                 let ranked = record.has(RANKED);
                 if priority != 0 && !ranked {
@@ -209,7 +213,24 @@ impl Core {
                 Ok(())
             }
             Change::Events(events) => self.io_modify(index, record, events),
+            Change::IoSet(0) => self.disable(index, record),
+            Change::IoSet(events) => {
+                self.io_modify(index, record, events)?;
+                self.enable(index, record)
+            }
+            Change::Tolerance(tolerance) => self.timer_set_tolerance(index, record, tolerance),
         }
+    }
+
+    /// Lets other threads see a watcher's priority.
+    fn publish_priority(&self, handle: i64, priority: i32) -> Result<()> {
+        let mut priorities = self.desk.priorities.lock();
+        if priority == 0 {
+            priorities.remove(&handle);
+        } else if priorities.try_put(handle, priority).is_err() {
+            fail!(ENOMEM, "no memory for a priority");
+        }
+        Ok(())
     }
 
     fn limit(&mut self, index: u32, record: &Record, interval: i64, burst: i32) -> Result<()> {
@@ -403,6 +424,7 @@ impl Core {
         }
         if record.has(RANKED) {
             self.ranked -= 1;
+            self.desk.priorities.lock().remove(&handle);
         }
         if record.has(SUSPENDED) {
             self.forget_suspended(index);
@@ -436,4 +458,10 @@ pub(super) fn prepare_timer(record: &Record, clock: usize, setting: &Setting) {
     record.set((clock as u32) << CLOCK_SHIFT | (queue as u32) << QUEUE_SHIFT);
     record.node.reset();
     record.aux.store(0, Relaxed);
+}
+
+/// Notes what an object watcher watches, for threads that ask.
+pub(super) fn set_subject(record: &Record, watched: Option<&dyn Watched>) {
+    let subject = watched.map_or(0, Watched::subject);
+    record.node.third_spare().store(subject, Relaxed);
 }

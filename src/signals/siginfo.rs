@@ -43,9 +43,11 @@ pub struct Siginfo {
     pub syscall: c_int,
     /// SIGSYS: AUDIT_ARCH of the call.
     pub arch: u32,
+    /// 0; room for later versions.
+    pub spare: [u64; 5],
 }
 
-const _: () = assert!(size_of::<Siginfo>() == 88);
+const _: () = assert!(size_of::<Siginfo>() == 128);
 
 /// What the kernel fills in.
 enum Layout {
@@ -145,6 +147,7 @@ impl From<&libc::signalfd_siginfo> for Siginfo {
             timerid: info.ssi_tid.cast_signed(),
             syscall: info.ssi_syscall,
             arch: info.ssi_arch,
+            ..Self::default()
         }
     }
 }

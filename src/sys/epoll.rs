@@ -51,6 +51,51 @@ fn ctl(epoll: RawFd, operation: i32, fd: RawFd, events: u32, cookie: u64) -> Res
     unsafe { syscall!(SYS_epoll_ctl, epoll, operation, fd, &raw mut event) }.map(drop)
 }
 
+/// How an epoll polls the queues of network devices itself.
+#[derive(Clone, Copy)]
+pub(crate) struct BusyPoll {
+    pub usecs: u32,
+    /// Packets at a time; 0: the kernel's default.
+    pub budget: u16,
+    pub prefer: bool,
+}
+
+impl BusyPoll {
+    /// Not 0.
+    pub fn pack(self) -> u64 {
+        1 | u64::from(self.prefer) << 1 | u64::from(self.budget) << 16 | u64::from(self.usecs) << 32
+    }
+
+    pub fn unpack(word: u64) -> Option<Self> {
+        let (usecs, budget) = ((word >> 32) as u32, (word >> 16) as u16);
+        (word != 0).then_some(Self { usecs, budget, prefer: word & 2 != 0 })
+    }
+}
+
+/// ENOTSUP: before Linux 6.9, or without CONFIG_NET_RX_BUSY_POLL. EPERM: a
+/// budget above the kernel's weight, without CAP_NET_ADMIN.
+pub(crate) fn set_busy_poll(epoll: RawFd, setting: BusyPoll) -> Result<(), Errno> {
+    /// The kernel's struct epoll_params.
+    #[repr(C)]
+    struct Params {
+        usecs: u32,
+        budget: u16,
+        prefer: u8,
+        padding: u8,
+    }
+    /// _IOW(0x8a, 1, struct epoll_params).
+    const EPIOCSPARAMS: u32 = 0x4008_8a01;
+    let BusyPoll { usecs, budget, prefer } = setting;
+    let params = Params { usecs, budget, prefer: prefer.into(), padding: 0 };
+    // SAFETY: the parameters are valid for the call.
+    match unsafe { syscall!(SYS_ioctl, epoll, EPIOCSPARAMS, &raw const params) } {
+        Ok(_) => Ok(()),
+        // What it does not know.
+        Err(Errno::ENOTTY | Errno::EINVAL | Errno::ENOSYS) => Err(Errno::ENOTSUP),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Waits into `buffer`; the events filled in. `None` waits for ever.
 ///
 /// It may return none before the time is out, where another thread was

@@ -27,6 +27,7 @@ pub(crate) mod poll;
 pub(crate) mod pressure;
 pub(crate) mod select;
 pub(crate) mod signal;
+pub(crate) mod sigpipe;
 pub(crate) mod socket;
 pub(crate) mod thread;
 pub(crate) mod ticks;

@@ -185,7 +185,7 @@ pub(crate) fn pin<T: Object>(handle: i64) -> Result<Pinned<T>> {
 pub(crate) fn survived<T: Object>(handle: i64) -> bool {
     match TABLE.pin(handle, T::KIND) {
         Ok(pin) => {
-            release(pin);
+            unpin(pin);
             true
         }
         Err(_) => false,
@@ -204,6 +204,28 @@ pub(crate) fn close<T: Object>(handle: i64) -> Result<()> {
     close_kind(handle, Some(T::KIND))
 }
 
+/// Closes the object that a handle names, if it is a `T`, and has something
+/// done to it before it is gone: of several that close it only the first does.
+pub(crate) fn release<T: Object, R>(handle: i64, act: impl FnOnce(&T) -> R) -> Result<R> {
+    // An inherited one that is not this process's is refused.
+    drop(pin::<T>(handle)?);
+    let (pin, in_use) = match table().0.close(handle, Some(T::KIND)) {
+        Ok(closed) => closed,
+        Err(refused) => return refuse(refused, handle, T::KIND),
+    };
+    let Some(object) = pin.get() else {
+        unpin(pin);
+        return refuse(Refused::Poisoned, handle, T::KIND);
+    };
+    // SAFETY: the kind is T's, so the object is a T (contract of Object).
+    let result = act(unsafe { NonNull::from(&**object).cast::<T>().as_ref() });
+    if in_use {
+        object.closing();
+    }
+    unpin(pin);
+    Ok(result)
+}
+
 /// Closes the object that a handle names.
 pub(crate) fn close_any(handle: i64) -> Result<()> {
     match others() {
@@ -218,7 +240,7 @@ fn close_kind(handle: i64, kind: Option<Kind>) -> Result<()> {
             if in_use && let Some(object) = pin.get() {
                 object.closing();
             }
-            release(pin);
+            unpin(pin);
             Ok(())
         }
         Err(refused) => refuse(refused, handle, kind.unwrap_or(Kind::Tfd)),
@@ -297,14 +319,14 @@ impl<T: Object> Drop for Pinned<T> {
                 self.pin.poison();
             }
             // SAFETY: taken once, here.
-            release(unsafe { ManuallyDrop::take(&mut self.pin) });
+            unpin(unsafe { ManuallyDrop::take(&mut self.pin) });
         }
     }
 }
 
 /// Gives up a pin, and drops the object if it was a closed one's last.
 #[inline(always)]
-fn release(pin: Pin<'_, Payload>) {
+fn unpin(pin: Pin<'_, Payload>) {
     if let Some(last) = TABLE.release(pin) {
         dispose(last);
     }

@@ -39,6 +39,12 @@ impl Timer {
         Ok(Self::new(Fd::borrowed(fd), None))
     }
 
+    /// From now on the descriptor is not closed with the object; which it is.
+    pub fn give_fd_away(&self) -> RawFd {
+        self.fd.disown();
+        self.fd.raw()
+    }
+
     /// From now on the descriptor is closed with the object.
     pub fn own_fd(&self) {
         self.fd.own();

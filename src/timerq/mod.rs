@@ -186,6 +186,23 @@ impl TimerQueue {
         Ok(())
     }
 
+    /// Changes the tolerance of an armed timer; on failure it is as before.
+    pub fn set_tolerance<T: Timers>(
+        &mut self,
+        timers: &T,
+        id: u32,
+        tolerance: i64,
+    ) -> Result<(), NoMemory> {
+        let Some(node) = timers.node(id) else { return Ok(()) };
+        let Some(deadline) = node.deadline() else { return Ok(()) };
+        // Another entry, that is woken for by then; the one before is of no
+        // use any more, whichever comes up first.
+        self.insert_new(timers, Entry::new(deadline, node.seq(), id), tolerance)?;
+        node.set_tolerance(tolerance);
+        node.set_entry(deadline);
+        Ok(())
+    }
+
     /// Disarms a timer.
     #[inline]
     pub fn disarm<T: Timers>(&mut self, timers: &T, id: u32) {

@@ -45,6 +45,14 @@ impl Node {
         self.seq.store(0, Relaxed);
     }
 
+    /// The same, with its number and its tolerance.
+    #[inline(always)]
+    pub fn begin(&self, seq: u64, tolerance: i64) {
+        self.deadline.store(NONE, Relaxed);
+        self.entry.store(NONE, Relaxed);
+        self.seq.store(seq & SEQ | pack(tolerance), Relaxed);
+    }
+
     /// When the timer is due, if it is armed.
     #[inline(always)]
     pub fn deadline(&self) -> Option<i64> {
@@ -84,6 +92,12 @@ impl Node {
     #[inline(always)]
     pub fn second_spare(&self) -> &AtomicI64 {
         &self.entry
+    }
+
+    /// And a third one.
+    #[inline(always)]
+    pub fn third_spare(&self) -> &AtomicI64 {
+        &self.deadline
     }
 
     /// Arms it for later than its entry comes up, if it is armed and has one;

@@ -166,5 +166,5 @@ def cmake(suite, copy, folder):
     linked = suite.run(["readelf", "-d", tree / "c_static"]).output
     suite.check("evloop::static is linked statically", "libevloop" not in linked, linked)
     refused = suite.run(["cmake", "-S", PROGRAMS, "-B", folder / "other",
-                         f"-Devloop_DIR={copy.lib}/cmake/evloop", "-DEVLOOP_WANTED=0.2"], env=env)
+                         f"-Devloop_DIR={copy.lib}/cmake/evloop", "-DEVLOOP_WANTED=0.3"], env=env)
     suite.check("another version is refused", not refused.ok, refused.tail())

@@ -38,7 +38,11 @@ pub struct Stuck {
     /// The watcher's name, NUL-terminated and cut to fit, not inside a
     /// character; empty if it has none.
     pub name: [c_char; 64],
+    /// 0; room for later versions.
+    pub spare: [u64; 3],
 }
+
+const _: () = assert!(size_of::<Stuck>() == 128);
 
 type WatchdogCallback = unsafe extern "C" fn(*const Stuck, *mut c_void);
 
@@ -221,6 +225,7 @@ impl Shared {
             r#type: stuck.kind,
             returned,
             name,
+            spare: [0; 3],
         };
         // SAFETY: the program's function and argument, as it promised; no
         // lock is held.
