@@ -37,6 +37,11 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// What follows this in a `repr(C)` struct begins another cache line; or
+/// another pair of lines, which some processors fetch together.
+#[repr(align(128))]
+pub(crate) struct LineBreak;
+
 /// A mutex that a forked child can replace: the thread that held it at the
 /// fork does not exist there and will never unlock it.
 pub(crate) struct ForkMutex<T>(UnsafeCell<Mutex<T>>);

@@ -85,6 +85,9 @@ pub(super) struct Lists {
     pub clock_change: Vec<u32>,
 }
 
+/// Aligned, so that its first and last fields share no cache line with what
+/// another loop's thread writes.
+#[repr(align(128))]
 pub(super) struct Core {
     pub desk: &'static Desk,
     pub max_timers: u32,

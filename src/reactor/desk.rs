@@ -15,7 +15,8 @@ use super::pending_work::PendingWork;
 use crate::errno::Result;
 use crate::hash::Map;
 use crate::sync::{
-    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*,
+    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, LineBreak, MutexGuard,
+    Ordering::*,
 };
 use crate::sys::{SavedErrno, eventfd, fork, thread};
 use crate::table;
@@ -27,38 +28,55 @@ use std::sync::{Condvar, PoisonError};
 pub(super) const CLOCKS: usize = 5;
 
 /// A loop's state for other threads.
+///
+/// Laid out by who writes, in groups that share no cache line: what one thread
+/// writes all the time does not take from another what that one only reads.
+/// Aligned, so that two loops share no line either.
+#[repr(C, align(128))]
 pub(super) struct Desk {
-    /// The next one of all there are.
-    pub next: AtomicPtr<Desk>,
-    pub lease: Lease<Core, Gate>,
-    /// The process whose loop it is.
-    pub epoch: AtomicU64,
-    pub attention: PendingWork,
-    pub mail: Mailbox<Post>,
-    /// Taken after the gate's lock, if with that.
-    pub files: ForkMutex<FileState>,
+    // Written when a loop is opened, closed or revived, or hardly more often,
+    // and read by every call.
     /// The loop's handle; 0: closed.
     pub handle: AtomicI64,
-    /// [`POISONED`] and [`LOST`].
-    pub state: AtomicU32,
-    /// 1 while the thread that runs it waits, and does not touch the core.
-    pub waiting: AtomicU32,
+    /// The process whose loop it is.
+    pub epoch: AtomicU64,
+    /// The next one of all there are.
+    pub next: AtomicPtr<Desk>,
     /// Virtual time, or [`REAL_TIME`].
     pub virtual_now: AtomicI64,
-    /// The time of this iteration, or [`UNKNOWN`].
-    pub time: AtomicI64,
+    pub eventfd: AtomicI32,
+    /// [`POISONED`] and [`LOST`].
+    pub state: AtomicU32,
     /// The clocks whose timer exists, as bits.
     pub clocks: AtomicU32,
+
+    // Written by those who send.
+    _senders: LineBreak,
+    pub mail: Mailbox<Post>,
+    /// How many are writing to the eventfd.
+    ringing: AtomicU32,
+
+    // Written by the loop's thread, in each iteration.
+    _of_loop: LineBreak,
+    pub attention: PendingWork,
+    /// 1 while the thread that runs it waits, and does not touch the core.
+    pub waiting: AtomicU32,
+    /// The time of this iteration, or [`UNKNOWN`].
+    pub time: AtomicI64,
     /// How many watchers are open: those that the loop's own thread counts,
-    /// with plain loads and stores, and what others changed about it.
+    /// with plain loads and stores; and in `others` what others changed about
+    /// it.
     pub watchers: AtomicI64,
-    pub others: AtomicI64,
-    pub eventfd: AtomicI32,
-    pub own: OwnFds,
     /// What the loop is at, while somebody watches it.
     pub published: Published,
-    /// How many are writing to it.
-    ringing: AtomicU32,
+
+    // Written where a run begins or ends, and by those who take a lock.
+    _at_gate: LineBreak,
+    pub lease: Lease<Core, Gate>,
+    /// Taken after the gate's lock, if with that.
+    pub files: ForkMutex<FileState>,
+    pub others: AtomicI64,
+    pub own: OwnFds,
     answered: Condvar,
 }
 
@@ -99,24 +117,27 @@ pub(super) struct Gate {
 impl Desk {
     pub fn new() -> Self {
         Self {
-            next: AtomicPtr::new(ptr::null_mut()),
-            lease: Lease::new(),
-            epoch: AtomicU64::new(0),
-            attention: PendingWork::new(),
-            mail: Mailbox::new(),
-            files: ForkMutex::new(FileState::default()),
             handle: AtomicI64::new(0),
-            state: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
+            epoch: AtomicU64::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
             virtual_now: AtomicI64::new(REAL_TIME),
-            time: AtomicI64::new(UNKNOWN),
-            clocks: AtomicU32::new(0),
-            watchers: AtomicI64::new(0),
-            others: AtomicI64::new(0),
             eventfd: AtomicI32::new(-1),
-            own: OwnFds::new(),
-            published: Published::new(),
+            state: AtomicU32::new(0),
+            clocks: AtomicU32::new(0),
+            _senders: LineBreak,
+            mail: Mailbox::new(),
             ringing: AtomicU32::new(0),
+            _of_loop: LineBreak,
+            attention: PendingWork::new(),
+            waiting: AtomicU32::new(0),
+            time: AtomicI64::new(UNKNOWN),
+            watchers: AtomicI64::new(0),
+            published: Published::new(),
+            _at_gate: LineBreak,
+            lease: Lease::new(),
+            files: ForkMutex::new(FileState::default()),
+            others: AtomicI64::new(0),
+            own: OwnFds::new(),
             answered: Condvar::new(),
         }
     }
@@ -292,5 +313,70 @@ impl Desk {
         if !forked_in_callback {
             self.lease.withdraw();
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::mem::{align_of, offset_of, size_of};
+
+    const LINE: usize = 128;
+
+    /// The lines from one field's first byte to another's last.
+    fn lines(from: usize, to: usize, size: usize) -> std::ops::RangeInclusive<usize> {
+        from / LINE..=(to + size - 1) / LINE
+    }
+
+    #[test]
+    fn what_different_threads_write_shares_no_cache_line() {
+        macro_rules! group {
+            ($first:ident, $last:ident: $of_last:ty) => {
+                lines(offset_of!(Desk, $first), offset_of!(Desk, $last), size_of::<$of_last>())
+            };
+        }
+        let groups = [
+            group!(handle, clocks: AtomicU32),
+            group!(mail, ringing: AtomicU32),
+            group!(attention, published: Published),
+            group!(lease, answered: Condvar),
+        ];
+        assert!(groups.iter().take(3).all(|lines| lines.start() == lines.end()), "{groups:?}");
+        assert!(groups.windows(2).all(|two| two[0].end() < two[1].start()), "{groups:?}");
+        assert_eq!((size_of::<Desk>() % LINE, align_of::<Desk>() % LINE), (0, 0));
+        assert_eq!((size_of::<Core>() % LINE, align_of::<Core>() % LINE), (0, 0));
+    }
+
+    #[test]
+    fn every_field_is_in_the_group_of_those_who_write_it() {
+        let line = |offset: usize| offset / LINE;
+        let read_mostly = [
+            offset_of!(Desk, handle),
+            offset_of!(Desk, epoch),
+            offset_of!(Desk, next),
+            offset_of!(Desk, virtual_now),
+            offset_of!(Desk, eventfd),
+            offset_of!(Desk, state),
+            offset_of!(Desk, clocks),
+        ];
+        let senders = [offset_of!(Desk, mail), offset_of!(Desk, ringing)];
+        let of_loop = [
+            offset_of!(Desk, attention),
+            offset_of!(Desk, waiting),
+            offset_of!(Desk, time),
+            offset_of!(Desk, watchers),
+            offset_of!(Desk, published),
+        ];
+        assert!(read_mostly.into_iter().all(|offset| line(offset) == 0));
+        assert!(senders.into_iter().all(|offset| line(offset) == 1));
+        assert!(of_loop.into_iter().all(|offset| line(offset) == 2));
+        let at_gate = [
+            offset_of!(Desk, lease),
+            offset_of!(Desk, files),
+            offset_of!(Desk, others),
+            offset_of!(Desk, own),
+            offset_of!(Desk, answered),
+        ];
+        assert!(at_gate.into_iter().all(|offset| line(offset) >= 3));
     }
 }
