@@ -105,6 +105,7 @@ impl Core {
         self.processes.connector = None;
         self.retired.clear();
         (self.leaving, self.strays) = (0, 0);
+        self.removed_before = self.registrations.removed();
         let mut at = 0;
         while let Some(id) = self.registrations.next_from(at) {
             at = id + 1;

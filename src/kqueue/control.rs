@@ -200,7 +200,7 @@ impl Queue {
             core.expire_timers();
             core.take_active(sink);
             // Without memory, or descriptors, it is tried again.
-            let is_fresh = core.has_many_strays() && self.rebuild(core).is_ok();
+            let is_fresh = core.needs_other_set() && self.rebuild(core).is_ok();
             if is_fresh && sink.filled() == 0 {
                 continue;
             }
@@ -431,6 +431,13 @@ impl Core {
         }
         self.take_active(sink);
         self.kernel_first = sink.is_full();
+    }
+
+    /// Whether the kernel goes on reporting what nobody knows any more, or
+    /// what is left of descriptors that were closed may soon be taken for
+    /// others: their generations come again one day.
+    fn needs_other_set(&self) -> bool {
+        self.has_many_strays() || self.registrations.has_used_many(self.removed_before)
     }
 
     /// The kernel goes on reporting what nobody knows any more: a set is

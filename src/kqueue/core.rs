@@ -48,6 +48,8 @@ pub(super) struct Core {
     pub leaving: usize,
     /// Events of registrations that nobody knows any more.
     pub strays: usize,
+    /// How many registrations had been removed when the set was made.
+    pub removed_before: u64,
     /// In a forked child: some of what it had of the kernel's is not made
     /// again yet.
     pub is_reviving: bool,
@@ -74,6 +76,7 @@ impl Core {
             retired: Vec::new(),
             leaving: 0,
             strays: 0,
+            removed_before: 0,
             is_reviving: false,
         };
         core.make_timerfd(MONOTONIC)?;

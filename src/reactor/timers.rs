@@ -20,6 +20,9 @@ use crate::table::Kind;
 use crate::timerq::{self, Node, TimerQueue};
 use crate::util::alloc::TryVec;
 
+#[path = "timer_numbers.rs"]
+mod numbers;
+
 /// What a timer does about expirations that it missed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Period {
@@ -118,7 +121,8 @@ impl timerq::Timers for Nodes {
     }
 }
 
-/// The number of the next setting; a node keeps 40 bits of it.
+/// The number of the next setting; a node keeps 40 bits of it. They are not
+/// used up: see [`Timers::renumber`].
 #[inline(always)]
 fn after(seq: u64) -> u64 {
     seq.wrapping_add(1) & ((1 << 40) - 1)
@@ -244,7 +248,11 @@ impl Timers {
 
     /// Whether there is something to settle.
     pub fn is_arming(&self) -> bool {
-        self.based || !self.arming.is_empty()
+        self.based || !self.arming.is_empty() || self.has_many_numbers()
+    }
+
+    fn has_many_numbers(&self) -> bool {
+        self.seq >= timerq::MANY
     }
 }
 
@@ -358,6 +366,9 @@ impl Core {
             let nodes = Nodes(self.desk, queue);
             let queue = &mut timers.clock(queue).queue;
             queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
+            if timers.has_many_numbers() {
+                timers.renumber(self.desk);
+            }
             self.timer_is_set(record);
             return Ok(());
         }
@@ -526,6 +537,9 @@ impl Core {
         if timers.arming.capacity() > 8192 && timers.arming.is_empty() {
             timers.arming = Vec::new();
         }
+        if timers.has_many_numbers() {
+            timers.renumber(desk);
+        }
     }
 
     /// How long it is until the first timer expires that was set in this
@@ -645,3 +659,7 @@ fn settle_one(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "timers_tests.rs"]
+mod tests;
