@@ -34,6 +34,12 @@ mod files;
 mod hash;
 #[cfg(not(loom))]
 mod kqueue;
+#[cfg(all(test, loom))]
+#[path = "kqueue/aio/jobs.rs"]
+mod kqueue_aio_jobs;
+#[cfg(all(test, loom))]
+#[path = "kqueue/crowd.rs"]
+mod kqueue_crowd;
 #[cfg(not(loom))]
 mod poller;
 #[cfg_attr(loom, allow(dead_code))]
@@ -52,5 +58,8 @@ mod timerfd;
 mod timerq;
 #[cfg_attr(loom, allow(dead_code))]
 mod util;
+#[cfg(all(test, loom))]
+#[path = "waiters/list.rs"]
+mod waiter_list;
 #[cfg(not(loom))]
 mod waiters;

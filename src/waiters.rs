@@ -5,12 +5,14 @@
 //! needs no descriptor for this. A thread that cannot have one (EMFILE)
 //! looks again every [`SLICE_NS`] instead.
 
+mod list;
+
+use self::list::List;
 use crate::errno::{Errno, Error, Result, fail};
-use crate::sync::{AtomicBool, ForkMutex, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
 use crate::sys::{eventfd, file, fork, interrupt, poll};
-use crate::util::alloc::TryVec;
+use crate::util::alloc::NoMemory;
 use crate::util::per_thread::PerThread;
 use crate::util::try_box;
 use std::os::fd::RawFd;
@@ -20,8 +22,7 @@ const SLICE_NS: i64 = 20_000_000;
 
 /// The threads that wait in one object.
 pub(crate) struct Waiters {
-    eventfds: ForkMutex<Vec<RawFd>>,
-    closed: AtomicBool,
+    list: List,
 }
 
 /// One wait in an object.
@@ -108,7 +109,7 @@ pub(crate) fn refuse_own(fd: RawFd) -> Result<()> {
 
 impl Waiters {
     pub const fn new() -> Self {
-        Self { eventfds: ForkMutex::new(Vec::new()), closed: AtomicBool::new(false) }
+        Self { list: List::new() }
     }
 
     /// Begins a wait: from here on changes are noticed. A caller looks at the
@@ -124,21 +125,19 @@ impl Waiters {
     }
 
     fn add(&self, eventfd: RawFd) -> Bell {
-        let mut eventfds = self.eventfds.lock();
-        if eventfds.try_reserve(1).is_err() {
-            return Bell::None;
+        match self.list.add(eventfd) {
+            Ok(()) => Bell::Eventfd(eventfd),
+            Err(NoMemory) => Bell::None,
         }
-        eventfds.push_reserved(eventfd);
-        Bell::Eventfd(eventfd)
     }
 
     /// Has an eventfd that is not a waiting thread's rung when the object is
     /// closed, until [`Self::unwatch`].
     pub fn watch(&self, eventfd: RawFd) -> Result<()> {
-        if matches!(self.add(eventfd), Bell::None) {
+        if self.list.add(eventfd).is_err() {
             fail!(ENOMEM, "no memory to watch the object");
         }
-        if self.closed.load(Ordering::Acquire) {
+        if self.list.is_closed() {
             self.unwatch(eventfd);
             fail!(ESTALE, "the object is closed");
         }
@@ -147,35 +146,28 @@ impl Waiters {
 
     /// Undoes one [`Self::watch`].
     pub fn unwatch(&self, eventfd: RawFd) {
-        let mut eventfds = self.eventfds.lock();
-        if let Some(place) = eventfds.iter().position(|fd| *fd == eventfd) {
-            eventfds.swap_remove(place);
-        }
+        self.list.remove(eventfd);
     }
 
     /// Makes all of them look again.
     pub fn wake(&self) {
-        // Under the lock: a thread takes its eventfd out before closing it.
-        for fd in self.eventfds.lock().iter() {
-            eventfd::signal(*fd);
-        }
+        self.list.wake(eventfd::signal);
     }
 
     /// Makes all of them, and those to come, return -ESTALE.
     pub fn close(&self) {
-        // Release, and Acquire in `check`: nothing hangs on it but the order
-        // with `wake`, which its lock gives; stated for the reader.
-        self.closed.store(true, Ordering::Release);
-        self.wake();
+        self.list.close(eventfd::signal);
     }
 
     /// For `Shared::after_fork`.
     ///
     /// # Safety
     /// As [`ForkMutex::remake`].
+    ///
+    /// [`ForkMutex::remake`]: crate::sync::ForkMutex::remake
     pub unsafe fn after_fork(&self) {
         // SAFETY: this function's contract is the same.
-        unsafe { self.eventfds.remake(Vec::new()) };
+        unsafe { self.list.forget() };
     }
 }
 
@@ -186,7 +178,7 @@ impl Visit<'_> {
         if fork::current() != self.epoch {
             fail!(ECHILD, "the process forked during the wait, and this is the child");
         }
-        if self.waiters.closed.load(Ordering::Acquire) {
+        if self.waiters.list.is_closed() {
             fail!(ESTALE, "the object was closed during the wait");
         }
         Ok(())

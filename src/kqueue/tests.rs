@@ -103,7 +103,7 @@ fn a_wait_survives_all_numbers_of_calls() {
     assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| bed.collect(Deadline::Never));
-        while bed.queue.core.lock().as_ref().unwrap().set.waiting == 0 {
+        while bed.queue.core.lock().as_ref().unwrap().crowd.waiting() == 0 {
             std::thread::yield_now();
         }
         // The next number is that of the wait, and of the knote's last event.
@@ -154,7 +154,7 @@ fn what_a_wait_of_many_generations_returns_is_looked_at() {
     assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| bed.collect(Deadline::Never));
-        while bed.queue.core.lock().as_ref().unwrap().set.waiting == 0 {
+        while bed.queue.core.lock().as_ref().unwrap().crowd.waiting() == 0 {
             std::thread::yield_now();
         }
         bed.with_core(|core| core.registrations.set_removed(1 << 40));

@@ -128,7 +128,7 @@ fn add_descriptor(
         |gate| {
             let mut watched = watched.take();
             if let Some(watched) = &mut watched {
-                watched.begin(named.desk.eventfd())?;
+                watched.begin(named.desk.bell.eventfd())?;
             }
             let fresh = fresh_at(gate, &named, source, target)?;
             let watching = |watched| Watching { index: fresh.index, watched };
@@ -514,7 +514,7 @@ fn close_remotely(gate: &mut Gate, named: &Named) -> Result<()> {
     if is_listed {
         gate.inbox.push_reserved(Command::Close(named.handle.pack(), told));
     } else {
-        gate.unlisted += 1;
+        gate.unlisted = true;
     }
     Ok(())
 }

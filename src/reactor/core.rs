@@ -396,8 +396,8 @@ impl Core {
         if gate.inbox.capacity() > MANY_COMMANDS {
             gate.inbox.try_shrink(0);
         }
-        if gate.unlisted > 0 {
-            self.close_unlisted(std::mem::take(&mut gate.unlisted));
+        if std::mem::take(&mut gate.unlisted) {
+            self.close_unlisted();
         }
         self.in_callback = in_callback;
     }
@@ -464,11 +464,8 @@ impl Core {
                     core.timer_set(index, record, &setting, Some(deadline))
                 }),
             Command::Close(handle, told) => {
-                match closing(handle) {
-                    Some((index, record)) => self.finish_close(index, record, told),
-                    // The loop's own thread closed it at the same time: it was
-                    // counted twice.
-                    None => self.desk.count_from_outside(1),
+                if let Some((index, record)) = closing(handle) {
+                    self.finish_close(index, record, told);
                 }
                 Ok(())
             }

@@ -4,6 +4,7 @@
 //! stale handle. Behind it is the loop itself, a [`Core`]; `lease` says whose
 //! that is.
 
+use super::bell::Bell;
 use super::command::{Command, Post};
 use super::core::Core;
 use super::files::FileState;
@@ -11,12 +12,12 @@ use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox, Wake, Waker};
 use super::own_fds::OwnFds;
-use super::pending_work::PendingWork;
+use super::pending_work::{PendingWork, Requests};
+use super::place::Place;
 use crate::errno::Result;
 use crate::hash::Map;
 use crate::sync::{
-    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, LineBreak, MutexGuard,
-    Ordering::*,
+    AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, LineBreak, MutexGuard, Ordering::*,
 };
 use crate::sys::{SavedErrno, eventfd, fork, thread};
 use crate::table;
@@ -44,7 +45,6 @@ pub(super) struct Desk {
     pub next: AtomicPtr<Desk>,
     /// Virtual time, or [`REAL_TIME`].
     pub virtual_now: AtomicI64,
-    pub eventfd: AtomicI32,
     /// [`POISONED`] and [`LOST`].
     pub state: AtomicU32,
     /// The clocks whose timer exists, as bits.
@@ -53,8 +53,8 @@ pub(super) struct Desk {
     // Written by those who send.
     _senders: LineBreak,
     pub mail: Mailbox<Post>,
-    /// How many are writing to the eventfd.
-    ringing: AtomicU32,
+    /// What wakes it.
+    pub bell: Bell,
 
     // Written by the loop's thread, in each iteration.
     _of_loop: LineBreak,
@@ -91,9 +91,9 @@ pub(super) const UNKNOWN: i64 = i64::MIN;
 #[derive(Default)]
 pub(super) struct Gate {
     pub inbox: Vec<Command>,
-    /// How many watchers were closed for which there was no room in there;
-    /// they are marked.
-    pub unlisted: u32,
+    /// Watchers were closed for which there was no room in there: they are
+    /// marked.
+    pub unlisted: bool,
     /// Bits of the clocks whose timerfds are in there.
     pub clocks: u32,
     /// Records for the watchers that others add.
@@ -102,10 +102,8 @@ pub(super) struct Gate {
     pub epoll: RawFd,
     /// By handle.
     pub names: Map<i64, Box<[u8]>>,
-    /// How many times somebody asked for the current callback's end, and up
-    /// to which of them the loop has answered.
-    pub asked: u64,
-    pub answered: u64,
+    /// For the end of the current callback.
+    pub requests: Requests,
     /// For those who look inside.
     pub stats: Option<Kept>,
     pub trace: Option<Trace>,
@@ -121,12 +119,11 @@ impl Desk {
             epoch: AtomicU64::new(0),
             next: AtomicPtr::new(ptr::null_mut()),
             virtual_now: AtomicI64::new(REAL_TIME),
-            eventfd: AtomicI32::new(-1),
             state: AtomicU32::new(0),
             clocks: AtomicU32::new(0),
             _senders: LineBreak,
             mail: Mailbox::new(),
-            ringing: AtomicU32::new(0),
+            bell: Bell::new(),
             _of_loop: LineBreak,
             attention: PendingWork::new(),
             waiting: AtomicU32::new(0),
@@ -183,6 +180,12 @@ impl Desk {
         }
     }
 
+    /// What has to do with how a loop begins and ends.
+    pub fn place(&self) -> Place<'_, Core, Gate, Post> {
+        let Self { handle, lease, mail, attention, .. } = self;
+        Place { handle, lease, mail, attention }
+    }
+
     #[inline(always)]
     pub fn handle(&self) -> i64 {
         self.handle.load(Relaxed)
@@ -209,36 +212,23 @@ impl Desk {
 
     /// Wakes the loop. A signal handler may do this.
     pub fn ring(&self) {
-        // Against `silence`: it either sees us here, or we see no eventfd.
-        self.ringing.fetch_add(1, SeqCst);
-        let eventfd = self.eventfd.load(SeqCst);
-        if eventfd >= 0 {
+        self.bell.ring(|eventfd| {
             let errno_before = SavedErrno::now();
             eventfd::signal(eventfd);
             errno_before.restore();
-        }
-        self.ringing.fetch_sub(1, Release);
+        });
     }
 
     /// Nobody writes to the eventfd any more: it can be closed.
     pub fn silence(&self) {
-        self.eventfd.store(-1, SeqCst);
         // A write to an eventfd that does not block: very short.
-        while self.ringing.load(SeqCst) != 0 {
-            std::thread::yield_now();
-        }
-    }
-
-    /// The eventfd that wakes it; while it is open, whoever asks.
-    pub fn eventfd(&self) -> RawFd {
-        self.eventfd.load(Relaxed)
+        self.bell.silence(std::thread::yield_now);
     }
 
     /// Answers those who wait for the end of the current callback. Notifying a
     /// condition that no thread waits for is a system call, too.
     pub fn answer(&self, gate: &mut Gate) {
-        if gate.answered != gate.asked {
-            gate.answered = gate.asked;
+        if gate.requests.answer() {
             self.answered.notify_all();
         }
     }
@@ -256,13 +246,12 @@ impl Desk {
 
     /// Waits until the callback that is running, if any, has returned.
     pub fn await_callback(&'static self, mut gate: MutexGuard<'static, Locked<Gate>>) {
-        gate.asked += 1;
-        let ticket = gate.asked;
+        let number = gate.requests.ask();
         let wake = self.mail.leave(self, self.handle(), mailbox::ASKED);
         self.attention.set();
         drop(wake);
         let epoch = fork::current();
-        while gate.answered < ticket && fork::current() == epoch {
+        while !gate.requests.is_answered(number) && fork::current() == epoch {
             gate = self.answered.wait(gate).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -277,7 +266,7 @@ impl Waker for Desk {
 
 impl Desk {
     pub fn after_fork(&self) {
-        self.ringing.store(0, Relaxed);
+        self.bell.forget_ringing();
         let forked_in_callback = self.lease.is_run_by(thread::current());
         let waited = self.waiting.swap(0, Relaxed) != 0;
         let mut lost = false;
@@ -287,7 +276,7 @@ impl Desk {
                     // Between two waits its state was anything.
                     lost = !waited;
                     gate.running = false;
-                    gate.answered = gate.asked;
+                    gate.requests.answer();
                 }
                 None
             }
@@ -337,7 +326,7 @@ mod tests {
         }
         let groups = [
             group!(handle, clocks: AtomicU32),
-            group!(mail, ringing: AtomicU32),
+            group!(mail, bell: Bell),
             group!(attention, published: Published),
             group!(lease, answered: Condvar),
         ];
@@ -355,11 +344,10 @@ mod tests {
             offset_of!(Desk, epoch),
             offset_of!(Desk, next),
             offset_of!(Desk, virtual_now),
-            offset_of!(Desk, eventfd),
             offset_of!(Desk, state),
             offset_of!(Desk, clocks),
         ];
-        let senders = [offset_of!(Desk, mail), offset_of!(Desk, ringing)];
+        let senders = [offset_of!(Desk, mail), offset_of!(Desk, bell)];
         let of_loop = [
             offset_of!(Desk, attention),
             offset_of!(Desk, waiting),

@@ -1,7 +1,8 @@
 //! The event loop.
 //!
 //! What other threads see of a loop: `registry` has all of them, `desk` is one,
-//! `lease` says whose it is, `mailbox` is how it is woken, with the `sent_stack` of async watchers, and
+//! `place` is how it begins and ends, `lease` says whose it is, `mailbox` is
+//! how it is woken, with the `sent_stack` of async watchers, by its `bell`, and
 //! `pending_work` what it is asked to do before a callback; `named` is the way
 //! from a handle to it, `calls` what is asked of watchers, `command` how that
 //! is left for the thread that runs the loop, and `quick` the short way.
@@ -17,10 +18,12 @@
 //! not the program's. `inside` is for who wants to see
 //! what a loop does.
 
+mod bell;
 mod lease;
 mod letters;
 mod mailbox;
 mod pending_work;
+mod place;
 mod record_word;
 mod sent_stack;
 
@@ -30,6 +33,9 @@ mod always;
 mod asyncs;
 #[cfg(not(loom))]
 mod calls;
+#[cfg(all(test, loom))]
+#[path = "inside/cells.rs"]
+mod cells;
 #[cfg(not(loom))]
 mod clocks;
 #[cfg(not(loom))]
@@ -91,6 +97,9 @@ mod signals;
 mod slots;
 #[cfg(not(loom))]
 mod timers;
+#[cfg(all(test, loom))]
+#[path = "inside/trace_ring.rs"]
+mod trace_ring;
 #[cfg(not(loom))]
 mod watcher;
 

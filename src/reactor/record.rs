@@ -194,6 +194,10 @@ impl Record {
         self.word.is(handle.generation, state)
     }
 
+    pub fn word(&self) -> &Word {
+        &self.word
+    }
+
     pub fn state(&self) -> u32 {
         self.word.state()
     }

@@ -7,7 +7,6 @@ use super::files::FileState;
 use super::inside;
 use super::lease::Locked;
 use super::letters::Letters;
-use super::mailbox;
 use super::named::{Named, find, named, notify};
 use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
@@ -91,19 +90,16 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     let handle = record.handle(Kind::Loop, index);
     let mut gate = desk.gate();
     gate.epoll = core.epoll();
-    desk.eventfd.store(core.eventfd(), SeqCst);
+    desk.bell.set(core.eventfd());
     desk.own.clear();
     desk.own.set(OwnFd::Epoll, core.epoll());
     desk.own.set(OwnFd::Eventfd, core.eventfd());
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
-    desk.attention.take();
     desk.time.store(UNKNOWN, Relaxed);
     desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: the desk is nobody's yet, and this thread has the lock.
-    unsafe { desk.lease.replace(Some(core)) };
-    desk.mail.assign(handle);
-    desk.handle.store(handle, Relaxed);
+    unsafe { desk.place().begin(&mut gate, core, handle) };
     drop(gate);
     record.set_desk(desk);
     record.set_state(LOOP);
@@ -173,12 +169,7 @@ pub(crate) fn close(handle: i64) -> Result<()> {
         notify(tear_down(desk, gate));
         return Ok(());
     }
-    let wake = desk.mail.leave(desk, handle, mailbox::CLOSED);
-    named.record.free();
-    // From now on nothing finds it, its watchers neither.
-    desk.handle.store(0, Relaxed);
-    desk.lease.withdraw();
-    desk.attention.set();
+    let wake = desk.place().close_running(&mut gate, desk, named.record.word());
     drop(gate);
     drop(wake);
     Ok(())
@@ -190,15 +181,11 @@ pub(super) fn tear_down(
     mut gate: MutexGuard<'static, Locked<Gate>>,
 ) -> Letters<Destroy> {
     let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
-    desk.handle.store(0, Relaxed);
-    desk.mail.assign(0);
-    drop(desk.mail.take_letters(0));
-    desk.silence();
     // SAFETY: no run, and this thread has the gate's lock.
-    let core = unsafe { desk.lease.replace(None) };
+    let core = unsafe { desk.place().clear(&mut gate, || desk.silence()) };
     let poisoned = desk.state.load(Relaxed) != 0;
-    let (asked, answered) = (gate.asked, gate.answered);
-    let mut before = std::mem::replace(&mut **gate, Gate { asked, answered, ..Gate::default() });
+    let requests = gate.requests;
+    let mut before = std::mem::replace(&mut **gate, Gate { requests, ..Gate::default() });
     *desk.files.lock() = FileState::default();
     desk.watchers.store(0, Relaxed);
     desk.others.store(0, Relaxed);
@@ -261,7 +248,7 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     let act = |core: &mut Core| -> Result<()> {
         core.revive(&mut gate)?;
         core.revive_watch(&mut gate, dog);
-        desk.eventfd.store(core.eventfd(), SeqCst);
+        desk.bell.set(core.eventfd());
         gate.epoll = core.epoll();
         Ok(())
     };

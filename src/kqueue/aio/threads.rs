@@ -5,15 +5,15 @@
 //! what is wrong is said at once; where it would block in a pipe or a socket
 //! it waits with poll(2), so that it can be called off.
 
+use super::jobs::{Called, Jobs};
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
 use crate::sys::fd::Fd;
 use crate::sys::file::{self, Buffer};
 use crate::sys::thread::{STACK, Thread};
 use crate::sys::{eventfd, poll, signal, socket};
-use crate::util::alloc::{TryDeque, TryVec};
+use crate::util::alloc::TryVec;
 use crate::util::try_arc::TryArc;
-use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -32,28 +32,24 @@ struct Shared {
     done: Fd,
 }
 
-#[derive(Default)]
 struct State {
-    waiting: VecDeque<(Request, u64)>,
-    working: Vec<Job>,
-    done: VecDeque<(u64, i32)>,
+    jobs: Jobs<Request>,
     idle: usize,
     closing: bool,
     /// The threads' eventfds.
     bells: Vec<RawFd>,
 }
 
-/// What a thread is at, and the eventfd that calls it off.
-struct Job {
-    tag: u64,
-    bell: RawFd,
-    cancelled: bool,
+impl State {
+    const fn new() -> Self {
+        Self { jobs: Jobs::new(), idle: 0, closing: false, bells: Vec::new() }
+    }
 }
 
 impl Pool {
     pub fn new() -> Result<Self> {
         let done = eventfd::create(0)?;
-        let shared = Shared { state: Mutex::new(State::default()), changed: Condvar::new(), done };
+        let shared = Shared { state: Mutex::new(State::new()), changed: Condvar::new(), done };
         let mut threads = Vec::new();
         match TryArc::new(shared) {
             Some(shared) if threads.try_reserve_exact(THREADS).is_ok() => {
@@ -74,15 +70,11 @@ impl Pool {
 
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<()> {
         let mut state = self.shared.lock();
-        let all = state.waiting.len() + state.working.len() + state.done.len() + 1;
-        let room = state.waiting.try_reserve(1).is_ok()
-            && state.working.try_reserve(THREADS).is_ok()
-            && state.bells.try_reserve(THREADS).is_ok()
-            && state.done.try_reserve(all).is_ok();
-        if !room {
+        let room = state.jobs.expect_one(THREADS).is_ok();
+        if !(room && state.bells.try_reserve(THREADS).is_ok()) {
             fail!(ENOMEM, "no memory for an operation");
         }
-        if state.idle <= state.waiting.len() && self.threads.len() < THREADS {
+        if state.idle <= state.jobs.waiting() && self.threads.len() < THREADS {
             match start(&self.shared, &mut state.bells) {
                 Ok(thread) => self.threads.push_reserved(thread),
                 // Those that there are will come to it.
@@ -90,7 +82,7 @@ impl Pool {
                 Err(errno) => return Err(error!(errno, "no thread for an operation")),
             }
         }
-        state.waiting.push_back_reserved((request, tag));
+        state.jobs.submit(request, tag);
         drop(state);
         self.shared.changed.notify_one();
         Ok(())
@@ -98,20 +90,19 @@ impl Pool {
 
     pub fn cancel(&mut self, tag: u64) {
         let mut state = self.shared.lock();
-        if let Some(place) = state.waiting.iter().position(|(_, waiting)| *waiting == tag) {
-            state.waiting.remove(place);
-            state.done.push_back_reserved((tag, Errno::ECANCELED.negated()));
-            eventfd::signal(self.shared.done.raw());
-        } else if let Some(job) = state.working.iter_mut().find(|job| job.tag == tag) {
-            job.cancelled = true;
-            eventfd::signal(job.bell);
+        // Under the lock: else a thread that has come to the next one by then
+        // would be called off that.
+        match state.jobs.cancel(tag, Errno::ECANCELED.negated()) {
+            Called::Done => eventfd::signal(self.shared.done.raw()),
+            Called::Working(bell) => eventfd::signal(bell),
+            Called::Late => {}
         }
     }
 
     pub fn next_done(&mut self) -> Option<(u64, i32)> {
         let mut state = self.shared.lock();
-        let next = state.done.pop_front();
-        if state.done.is_empty() {
+        let (next, is_last) = state.jobs.next_done();
+        if is_last {
             // Under the lock: what is done later rings it again.
             eventfd::clear(self.shared.done.raw());
         }
@@ -145,13 +136,11 @@ impl Shared {
     fn work(&self, bell: &Fd) {
         let mut state = self.lock();
         loop {
-            if let Some((request, tag)) = state.waiting.pop_front() {
-                state.working.push_reserved(Job { tag, bell: bell.raw(), cancelled: false });
+            if let Some((request, tag)) = state.jobs.begin(bell.raw()) {
                 drop(state);
                 let result = self.perform(request, tag, bell.raw());
                 state = self.lock();
-                state.working.retain(|job| job.tag != tag);
-                state.done.push_back_reserved((tag, result));
+                state.jobs.end(tag, result);
                 eventfd::clear(bell.raw());
                 eventfd::signal(self.done.raw());
             } else if state.closing {
@@ -223,7 +212,7 @@ impl Shared {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
-        let called = self.lock().working.iter().any(|job| job.tag == tag && job.cancelled);
+        let called = self.lock().jobs.is_called_off(tag);
         if called { Err(Errno::ECANCELED) } else { Ok(true) }
     }
 }
