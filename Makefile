@@ -174,12 +174,17 @@ $(BUILD)/kqueue.o: src/compat/kqueue.c $(COMPAT_HEADER) $(HEADER) | need-cc
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -Iinclude/compat -fPIC -fvisibility=hidden -c $< -o $@
 
+$(BUILD)/sigaction.o: src/compat/sigaction.c $(HEADER) | need-cc
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -fPIC -fvisibility=hidden -c $< -o $@
+
 # It lies beside libevloop, where a program that links with nothing else
-# must find that.
-$(BUILD)/lib/$(KQ_REAL): $(BUILD)/kqueue.o $(LIBRARY)
+# must find that. Only a shared library can stand between a program and the
+# C library's functions.
+$(BUILD)/lib/$(KQ_REAL): $(BUILD)/kqueue.o $(BUILD)/sigaction.o $(LIBRARY)
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $< -o $@ $(LDFLAGS) -Wl,-soname,$(KQ_SONAME) -Wl,--no-undefined \
-	  -L$(BUILD)/lib -levloop -Wl,-rpath,'$$ORIGIN'
+	$(Q)$(CC) -shared $(filter %.o,$^) -o $@ $(LDFLAGS) -Wl,-soname,$(KQ_SONAME) \
+	  -Wl,--no-undefined -L$(BUILD)/lib -levloop -ldl -Wl,-rpath,'$$ORIGIN'
 
 $(BUILD)/lib/libevloop-kqueue.a: $(BUILD)/kqueue.o
 	$(call say,AR,$@)
@@ -226,7 +231,7 @@ $(BUILD)/examples/%: examples/c/%.c $(EXAMPLE_HEADERS) $(HEADER) $(LIBRARY)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) $(LINK_SHARED)
 
-C_TEST_DEPS := $(C_TEST_HEADERS) $(HEADER) $(COMPAT_HEADER) src/compat/kqueue.c
+C_TEST_DEPS := $(C_TEST_HEADERS) $(HEADER) $(COMPAT_HEADER) $(wildcard src/compat/*.c)
 CC_TEST = mkdir -p $(@D) && $(CC) $(C_FLAGS) -Ic-tests -Iinclude/compat -pthread
 CHECKED_LIB := $(TARGET)/checked/libevloop.a
 

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #define SOME EVLOOP_PRESSURE_SOME
@@ -92,7 +93,7 @@ MAYBE_UNUSED static void enter_group(void) {
 }
 
 /* A child that needs more memory than its group has: a file's pages, which
- * the kernel has to read again and again. */
+ * the kernel has to read again and again. It ends with the case. */
 MAYBE_UNUSED static pid_t start_thrashing(void) {
   enum { BYTES = 64 << 20 };
   pid_t child;
@@ -102,6 +103,7 @@ MAYBE_UNUSED static pid_t start_thrashing(void) {
   OK(ftruncate(fd, BYTES));
   child = (pid_t)OK(fork());
   if (child == 0) {
+    OK(prctl(PR_SET_PDEATHSIG, SIGKILL));
     enter_group();
     volatile char *bytes =
         (volatile char *)mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

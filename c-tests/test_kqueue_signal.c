@@ -6,6 +6,7 @@
 #include "kqueue_support.h"
 
 #include <setjmp.h>
+#include <sys/stat.h>
 
 #define KQ_SIGNAL EVLOOP_KQ_FILTER_SIGNAL
 
@@ -532,6 +533,243 @@ TEST(blocked_signals_of_before_and_after_a_change_are_two) {
   raise(SIGUSR1);
   CHECK_EQ(next_count(kq, SIGUSR1), 3);
   expect_nothing(kq);
+}
+
+/* ---- several that watch one signal ---- */
+
+/* However a signal is seen, all queues and loops that watch it count it. */
+
+static uint64_t loop_count;
+
+static void add_to_loop_count(const evloop_event_t *event, void *user_data) {
+  (void)user_data;
+  loop_count += event->count;
+}
+
+TEST(every_queue_and_loop_counts_a_blocked_signal) {
+  int numbers[] = {SIGUSR1, SIGRTMIN + 2};
+  for (int n = 0; n < LENGTH(numbers); n++) {
+    int number = numbers[n];
+    evloop_kqueue_t queues[3];
+    evloop_t loop = OK(evloop_create(NULL));
+    loop_count = 0;
+    set_blocked(number, true);
+    for (int i = 0; i < 3; i++) watch(queues[i] = new_kqueue(), number);
+    OK(evloop_add_signal(loop, number, EVLOOP_SIGNAL_FD, add_to_loop_count, NULL));
+    for (int round = 0; round < 12; round++) {
+      OK(kill(getpid(), number));
+      /* Each of them is the first to look. */
+      for (int i = 0; i < 4; i++) {
+        int which = (round + i) % 4;
+        if (which == 3) {
+          OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
+          CHECK_EQ(loop_count, round + 1);
+        } else {
+          CHECK(is_pending(queues[which]));
+          CHECK_EQ(next_count(queues[which], number), 1);
+        }
+      }
+    }
+    for (int i = 0; i < 3; i++) {
+      expect_nothing(queues[i]);
+      CHECK_EQ(evloop_kqueue_close(queues[i]), 0);
+    }
+    CHECK_EQ(evloop_close(loop), 0);
+  }
+}
+
+TEST(a_queue_that_waits_is_woken_though_another_one_has_read_the_signal) {
+  Taker takers[2];
+  set_blocked(SIGUSR1, true);
+  evloop_kqueue_t kq = new_kqueue();
+  watch(kq, SIGUSR1);
+  for (int i = 0; i < 2; i++) {
+    evloop_kqueue_t other = new_kqueue();
+    watch(other, SIGUSR1);
+    start_taker(&takers[i], other);
+  }
+  OK(kill(getpid(), SIGUSR1));
+  CHECK_EQ(next_count(kq, SIGUSR1), 1);
+  for (int i = 0; i < 2; i++) {
+    CHECK_EQ(pthread_join(takers[i].thread, NULL), 0);
+    CHECK_EQ(takers[i].result, 1);
+    CHECK_EQ(takers[i].events[0].data, 1);
+  }
+}
+
+TEST(a_queue_with_a_handler_and_one_with_a_signalfd_both_count) {
+  evloop_kqueue_t by_handler = new_kqueue(), by_fd = new_kqueue();
+  install(SIGUSR1, count_call, 0);
+  watch(by_handler, SIGUSR1);
+  set_blocked(SIGUSR1, true);
+  watch(by_fd, SIGUSR1);
+  /* Read from the signalfd. */
+  raise(SIGUSR1);
+  CHECK_EQ(next_count(by_fd, SIGUSR1), 1);
+  CHECK_EQ(next_count(by_handler, SIGUSR1), 1);
+  CHECK_EQ(calls, 0);
+  /* Seen by the handler. */
+  set_blocked(SIGUSR1, false);
+  raise(SIGUSR1);
+  CHECK_EQ(next_count(by_handler, SIGUSR1), 1);
+  CHECK_EQ(next_count(by_fd, SIGUSR1), 1);
+  CHECK_EQ(calls, 1);
+  CHECK_EQ(evloop_kqueue_close(by_handler), 0);
+  CHECK(installed(SIGUSR1).sa_handler == count_call);
+}
+
+/* ---- processes that the subscribers are not of ---- */
+
+/* Every free number of a descriptor becomes this file. */
+static int fill_numbers_with(int file) {
+  int last = file;
+  while (last < 60) last = (int)OK(fcntl(file, F_DUPFD_CLOEXEC, 3));
+  return last;
+}
+
+static off_t size_of(int fd) {
+  struct stat stat;
+  OK(fstat(fd, &stat));
+  return stat.st_size;
+}
+
+static pid_t fork_by_system_call(void) {
+  return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+}
+
+/* A queue that is gone, one that is there, and a loop, which wake by numbers
+ * of descriptors that the child uses for others. */
+static void watch_and_leave(void) {
+  evloop_kqueue_t left = new_kqueue();
+  watch(left, SIGUSR1);
+  watch(new_kqueue(), SIGUSR1);
+  OK(evloop_add_signal(OK(evloop_create(NULL)), SIGUSR1, 0, add_to_loop_count, NULL));
+  CHECK_EQ(evloop_kqueue_close(left), 0);
+}
+
+static void signal_in_a_child(pid_t (*forks)(void)) {
+  install(SIGUSR1, count_call, 0);
+  watch_and_leave();
+  int file = regular_file();
+  pid_t child = (pid_t)OK(forks());
+  if (child == 0) {
+    for (int fd = 3; fd < 60; fd++) {
+      if (fd != file) close(fd);
+    }
+    fill_numbers_with(file);
+    raise(SIGUSR1);
+    _exit(calls == 1 ? 0 : 9);
+  }
+  CHECK_EQ(status_of(child, 0), 0);
+  CHECK_EQ(size_of(file), 0);
+}
+
+TEST(a_signal_in_a_child_before_its_first_call_writes_nothing) {
+  signal_in_a_child(fork);
+}
+
+TEST(a_signal_in_a_child_of_a_bare_fork_writes_nothing) {
+  /* valgrind allows few kinds of clone(2). */
+  if (getenv("EVLOOP_TEST_VALGRIND")) return;
+  signal_in_a_child(fork_by_system_call);
+}
+
+TEST(a_signal_in_a_child_at_once_finds_no_old_number) {
+  install(SIGUSR1, count_call, 0);
+  watch_and_leave();
+  int file = regular_file();
+  fill_numbers_with(file);
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    raise(SIGUSR1);
+    _exit(calls == 1 ? 0 : 9);
+  }
+  CHECK_EQ(status_of(child, 0), 0);
+  CHECK_EQ(size_of(file), 0);
+}
+
+/* Where the memory is shared the child calls nothing but the system. */
+__attribute__((noinline)) static void signal_in_a_vfork_child(int file) {
+  pid_t child = vfork();
+  if (child == 0) {
+    for (int fd = 3; fd < 60; fd++) {
+      if (fd != file) syscall(SYS_dup3, file, fd, 0);
+    }
+    syscall(SYS_kill, syscall(SYS_getpid), SIGUSR1);
+    _exit(0);
+  }
+  CHECK_EQ(status_of((pid_t)OK(child), 0), 0);
+}
+
+TEST(a_signal_in_a_child_that_shares_the_memory_is_not_counted) {
+  /* valgrind takes it for a fork. */
+  if (getenv("EVLOOP_TEST_VALGRIND")) return;
+  evloop_kqueue_t kq = new_kqueue();
+  evloop_t loop = OK(evloop_create(NULL));
+  loop_count = 0;
+  install(SIGUSR1, count_call, 0);
+  watch(kq, SIGUSR1);
+  OK(evloop_add_signal(loop, SIGUSR1, 0, add_to_loop_count, NULL));
+  int file = regular_file();
+  signal_in_a_vfork_child(file);
+  CHECK_EQ(calls, 1);
+  CHECK_EQ(size_of(file), 0);
+  expect_nothing(kq);
+  OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
+  CHECK_EQ(loop_count, 0);
+  raise(SIGUSR1);
+  CHECK_EQ(next_count(kq, SIGUSR1), 1);
+  OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
+  CHECK_EQ(loop_count, 1);
+}
+
+TEST(a_handler_for_one_time_is_not_used_up_by_a_child_that_shares_the_memory) {
+  if (getenv("EVLOOP_TEST_VALGRIND")) return;
+  evloop_kqueue_t kq = new_kqueue();
+  install(SIGUSR1, count_call, SA_RESETHAND);
+  watch(kq, SIGUSR1);
+  signal_in_a_vfork_child(regular_file());
+  CHECK_EQ(calls, 1);
+  raise(SIGUSR1);
+  CHECK_EQ(calls, 2);
+  CHECK_EQ(next_count(kq, SIGUSR1), 1);
+}
+
+TEST(a_signal_writes_nothing_where_the_queues_descriptors_were_closed) {
+  install(SIGUSR1, SIG_IGN, 0);
+  watch(new_kqueue(), SIGUSR1);
+  int file = regular_file();
+  for (int fd = 3; fd < 60; fd++) {
+    if (fd != file) close(fd);
+  }
+  fill_numbers_with(file);
+  raise(SIGUSR1);
+  CHECK_EQ(size_of(file), 0);
+}
+
+TEST(what_a_child_executes_finds_what_the_program_asked_for) {
+  void (*handlers[])(int) = {SIG_IGN, SIG_DFL, count_call};
+  for (int i = 0; i < LENGTH(handlers); i++) {
+    char text[128] = "";
+    Pipe p = new_pipe();
+    install(SIGUSR1, handlers[i], 0);
+    evloop_kqueue_t kq = new_kqueue();
+    watch(kq, SIGUSR1);
+    pid_t child = (pid_t)OK(fork());
+    if (child == 0) {
+      dup2(p.w, 1);
+      execlp("grep", "grep", "SigIgn", "/proc/self/status", (char *)NULL);
+      _exit(9);
+    }
+    CHECK_EQ(status_of(child, 0), 0);
+    OK(read(p.r, text, sizeof text - 1));
+    CHECK(strncmp(text, "SigIgn:\t", 8) == 0);
+    unsigned long long ignored = strtoull(text + 8, NULL, 16);
+    CHECK_EQ(ignored >> (SIGUSR1 - 1) & 1, handlers[i] == SIG_IGN);
+    CHECK(installed(SIGUSR1).sa_handler != handlers[i]);
+    CHECK_EQ(evloop_kqueue_close(kq), 0);
+    CHECK(installed(SIGUSR1).sa_handler == handlers[i]);
+  }
 }
 
 /* ---- descriptors, forks, threads ---- */

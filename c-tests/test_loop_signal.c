@@ -222,14 +222,141 @@ TEST(every_loop_gets_each_by_handlers) {
   }
 }
 
-TEST(one_of_several_loops_gets_each_by_signalfd) {
-  evloop_t loops[2] = {new_loop(), new_loop()};
-  Seen seen[2];
-  memset(seen, 0, sizeof seen);
-  for (int i = 0; i < 2; i++) watch_blocked(loops[i], SIGUSR1, see, &seen[i]);
-  OK(kill(getpid(), SIGUSR1));
-  for (int i = 0; i < 2; i++) turn(loops[i]);
-  CHECK_EQ(seen[0].count + seen[1].count, 1);
+/* Several loops watch a signal, each in one of the ways. Some are asleep in
+ * threads of their own, which must be woken although another one has read it. */
+TEST(every_loop_gets_each_in_whichever_way_it_is_seen) {
+  static const struct {
+    const char *name;
+    int number;
+    WatchFunction *ways[3];
+  } table[] = {
+      {"a standard signal by signalfd", 0, {watch_blocked, watch_blocked, watch_blocked}},
+      {"a real-time signal by signalfd", 5, {watch_blocked, watch_blocked, watch_blocked}},
+      {"a standard signal both ways", 0, {watch, watch_blocked, watch}},
+      {"a real-time signal both ways", 5, {watch_blocked, watch, watch_blocked}},
+  };
+  for (int i = 0; i < LENGTH(table); i++) {
+    int number = table[i].number == 0 ? SIGUSR1 : SIGRTMIN + table[i].number;
+    install(number, SIG_IGN);
+    set_blocked(number, SIG_BLOCK);
+    Runner runners[2];
+    Seen seen[3];
+    memset(seen, 0, sizeof seen);
+    evloop_t loops[3] = {new_loop(), sleeping_loop(&runners[0]), sleeping_loop(&runners[1])};
+    for (int l = 0; l < 3; l++) table[i].ways[l](loops[l], number, see, &seen[l]);
+    for (uint64_t round = 1; round <= 20; round++) {
+      OK(kill(getpid(), number));
+      while (seen[0].count < round) turn(loops[0]);
+      for (int l = 1; l < 3; l++) UNTIL(LOAD(seen[l].calls) == (int)round);
+      for (int l = 0; l < 3; l++) {
+        if (seen[l].count != round) printf("  %s, loop %d\n", table[i].name, l);
+        CHECK_EQ(seen[l].count, round);
+      }
+    }
+    for (int l = 0; l < 2; l++) stop_runner(&runners[l]);
+    for (int l = 0; l < 3; l++) OK(evloop_close(loops[l]));
+    set_blocked(number, SIG_UNBLOCK);
+    CHECK(installed(number) == SIG_IGN);
+  }
+}
+
+/* What a watcher hears is what came after it was added, whoever else has
+ * watched the signal before, and by whichever thread it was added. */
+static void add_beside_signals_that_wait(bool from_outside) {
+  int numbers[] = {SIGUSR1, SIGRTMIN + 3};
+  for (int i = 0; i < LENGTH(numbers); i++) {
+    Runner r;
+    Gate gate;
+    Seen before, after;
+    memset(&before, 0, sizeof before);
+    memset(&after, 0, sizeof after);
+    install(numbers[i], SIG_IGN);
+    evloop_t loop = from_outside ? sleeping_loop(&r) : new_loop();
+    watch(loop, numbers[i], see, &before);
+    if (from_outside) hold(loop, &gate);
+    for (int n = 0; n < 5; n++) raise(numbers[i]);
+    evloop_watcher_t watcher = watch(loop, numbers[i], see, &after);
+    for (int n = 0; n < 3; n++) raise(numbers[i]);
+    if (from_outside) {
+      open_gate(&gate);
+      while (LOAD(before.calls) == 0) go_round(loop);
+      for (int n = 0; n < 3; n++) go_round(loop);
+    } else {
+      turns(loop, 4);
+    }
+    CHECK_EQ(before.count, 8);
+    CHECK_EQ(after.count, 3);
+    CHECK_EQ(evloop_watcher_close(watcher, EVLOOP_CLOSE_WAIT * from_outside), 0);
+    if (from_outside) stop_runner(&r);
+    close_loop(loop);
+  }
+}
+
+TEST(a_watcher_hears_what_comes_after_it_was_added) {
+  add_beside_signals_that_wait(false);
+}
+
+TEST(a_watcher_that_another_thread_adds_hears_what_comes_after_that) {
+  add_beside_signals_that_wait(true);
+}
+
+TEST(a_disabled_watcher_keeps_as_many_real_time_signals_as_the_bound) {
+  int number = SIGRTMIN + 2;
+  Story *stories = (Story *)calloc(2, sizeof *stories);
+  CHECK(stories != NULL);
+  install(number, SIG_IGN);
+  evloop_t loop = new_loop();
+  evloop_watcher_t idle = watch(loop, number, tell_story, &stories[0]);
+  watch(loop, number, tell_story, &stories[1]);
+  CHECK_EQ(evloop_watcher_disable(idle), 0);
+  for (int i = 0; i < 700; i++) {
+    queue_signal(number, i);
+    if (i % 100 == 99) turn(loop);
+  }
+  CHECK_EQ(stories[1].count, 700);
+  CHECK_EQ(stories[1].lost, 0);
+  CHECK_EQ(stories[0].calls, 0);
+  CHECK_EQ(evloop_watcher_enable(idle), 0);
+  turns(loop, 4);
+  CHECK_EQ(stories[0].count, 512);
+  CHECK_EQ(stories[0].lost, 188);
+  for (int i = 0; i < 512; i++) CHECK_EQ(stories[0].infos[i].value_int, i);
+  for (int i = 0; i < 700; i++) CHECK_EQ(stories[1].infos[i].value_int, i);
+  close_loop(loop);
+  free(stories);
+}
+
+/* Closes these in its callback: those before it and those behind it. */
+static evloop_watcher_t to_be_closed[8];
+
+static void close_others(const evloop_event_t *event, void *user_data) {
+  see(event, user_data);
+  for (int i = 0; i < LENGTH(to_be_closed); i++) {
+    if (to_be_closed[i] != event->watcher) close_watcher(to_be_closed[i]);
+  }
+}
+
+EACH_WAY(a_callback_may_close_all_other_watchers_of_the_signal) {
+  for (int which = 0; which < LENGTH(to_be_closed); which++) {
+    Seen seen[LENGTH(to_be_closed)];
+    memset(seen, 0, sizeof seen);
+    evloop_t loop = new_loop();
+    for (int i = 0; i < LENGTH(to_be_closed); i++) {
+      to_be_closed[i] = add(loop, SIGUSR1, i == which ? close_others : see, &seen[i]);
+    }
+    for (int round = 0; round < 2; round++) {
+      OK(kill(getpid(), SIGUSR1));
+      turn(loop);
+      for (int i = 0; i < LENGTH(to_be_closed); i++) {
+        CHECK_EQ(seen[i].calls, i < which ? 1 : i == which ? round + 1 : 0);
+      }
+      if (round == 0) {
+        for (int i = 0; i < LENGTH(to_be_closed); i++) to_be_closed[i] = to_be_closed[which];
+      }
+    }
+    close_loop(loop);
+  }
+  (void)by_fd;
 }
 
 TEST(the_siginfo_of_a_child_and_of_a_timer) {
@@ -294,18 +421,6 @@ TEST(closing_the_loop_puts_the_handler_back) {
   CHECK(installed(SIGUSR1) != handle);
   close_loop(loop);
   CHECK(installed(SIGUSR1) == handle);
-}
-
-TEST(the_default_happens_beside_a_watcher) {
-  pid_t child = (pid_t)OK(fork());
-  int status;
-  if (child == 0) {
-    watch(new_loop(), SIGTERM, ignore, NULL);
-    raise(SIGTERM);
-    _exit(0);
-  }
-  OK(waitpid(child, &status, 0));
-  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
 }
 
 TEST(the_default_does_not_happen_with_signalfd) {
@@ -760,7 +875,7 @@ TEST(bad_signals_and_flags_are_refused) {
     CHECK_EQ(evloop_add_signal(loop, bad[i], 0, see, NULL), -EINVAL);
     CHECK_EQ(evloop_add_signal(loop, bad[i], EVLOOP_SIGNAL_FD, see, NULL), -EINVAL);
   }
-  CHECK_EQ(evloop_add_signal(loop, SIGUSR1, 2, see, NULL), -EINVAL);
+  CHECK_EQ(evloop_add_signal(loop, SIGUSR1, 4, see, NULL), -EINVAL);
   CHECK_EQ(evloop_add_signal(loop + 1, SIGUSR1, 0, see, NULL), -ESTALE);
   CHECK_EQ(evloop_add_signal(keep_alive(loop), SIGUSR1, 0, see, NULL), -EDOM);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);

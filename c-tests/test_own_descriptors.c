@@ -71,6 +71,8 @@ static Rich open_rich(void) {
   Pipe stay = new_pipe();
   r.pipe = new_pipe();
   r.file = regular_file();
+  /* The process's one eventfd is there before. */
+  OK(evloop_epoll_close(OK(evloop_epoll_create(0))));
   OK(socketpair(AF_UNIX, SOCK_STREAM, 0, r.pair));
   fflush(stdout);
   r.child = (pid_t)OK(fork());

@@ -106,11 +106,25 @@
  * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec, and none of
  * them becomes 0, 1 or 2, where a program has closed those. *_fileno only
  * lends. The library keeps one eventfd for the process, from the first
- * epoll object, EPOLL selector or descriptor of a /dev/poll object on, and
- * one for each thread that has waited in a timer, a poll set, a /dev/poll
- * object or a selector that is not EPOLL, until that thread ends: they are
- * not the program's to close. A forked child inherits them all, and makes its
- * own.
+ * kqueue, epoll object, EPOLL selector, descriptor of a /dev/poll object or
+ * waiting thread on, and one epoll for each thread that has waited in a timer,
+ * a poll set, a /dev/poll object or a selector that is not EPOLL, until that
+ * thread ends: they are not the program's to close. A forked child inherits
+ * them all, and makes epolls of its own.
+ *
+ * A program may close them all the same, or put other files under their
+ * numbers, as daemons do that close all descriptors. The library neither
+ * writes to, reads from nor closes a file that has a number of its own
+ * descriptors then. It notices that when a wait fails, and otherwise within
+ * some milliseconds. From then on:
+ * - all constructors work, and so do poll sets and timers;
+ * - an object whose own descriptors were closed (an event loop and its
+ *   watchers, a kqueue, an epoll object, an EPOLL selector) returns -EBADF, and
+ *   can be closed;
+ * - a thread that was waiting when they were closed is not woken by the
+ *   library any more.
+ * The library knows its descriptors from other files by a mark: the signal of
+ * F_SETSIG (fcntl(2)), which means nothing to them. Do not set it.
  *
  * Flags are bits of uint32_t; unknown bits are -EINVAL. Constants have the
  * system's numeric values, so C programs may use the system's names (EPOLLIN
@@ -121,8 +135,28 @@
  * not asked for (evloop_set_watchdog()), changes no signal mask, prints
  * nothing, and installs no signal handler but over those of signals that it
  * is asked to watch, which still run. It reads no environment variable, so
- * that a set-user-id program may use it. Its calls are not
- * cancellation points. An event loop is run by one thread at a time.
+ * that a set-user-id program may use it. An event loop is run by one thread at
+ * a time.
+ *
+ * Cancellation (pthread_cancel(3)). No function is a cancellation point, and a
+ * request does not end a wait of the library's: to stop a thread, request its
+ * cancellation, then end its wait, by evloop_stop(), evloop_wakeup() or by
+ * closing the object. While functions of the program run inside a call
+ * (callbacks, destroy notifications, interrupt checks), cancellation is
+ * disabled; the state is what it was when the call returns, and a request acts
+ * at the first cancellation point after that. Threads that the library starts
+ * cannot be cancelled. Not supported are asynchronous cancellation
+ * (pthread_setcanceltype(3)) of a thread that is in a call, and functions of
+ * the program that enable cancellation and return, or reach a cancellation
+ * point, in that state.
+ *
+ * Stack. A call takes 8 KB of the caller's stack at most, and so works on a
+ * thread with little more than PTHREAD_STACK_MIN. When a function of the
+ * program's is called, at most 4 KB are in use by the call: what it needs
+ * itself, and 8 KB if it calls the library, have to be there besides. The
+ * library's signal handlers take 1 KB, besides what the kernel saves on the
+ * stack; they run on an alternate stack (sigaltstack(2)), except over handlers
+ * of the program's that do not. These are figures of a release build.
  *
  * Signals. A wait that a signal handler interrupts is resumed with what is
  * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
@@ -149,6 +183,7 @@
 #include <stdint.h>
 
 struct timespec;
+struct sigaction;
 
 /* ------------------------------------------------------------------------
  * Constants
@@ -617,6 +652,11 @@ struct timespec;
 #define EVLOOP_SIGNAL_FD 1
 
 /**
+ * evloop_add_signal(): what the signal does by default happens as well.
+ */
+#define EVLOOP_SIGNAL_KEEP_DEFAULT 2
+
+/**
  * evloop_add_process(): wait for the child when it has ended.
  */
 #define EVLOOP_PROCESS_REAP 1
@@ -817,27 +857,48 @@ struct timespec;
  *   SIG_IGN         counted, and ignored       counted
  *   SIG_DFL         counted, then what the     counted, and nothing more
  *                   kernel does by default:
- *                   it ends, stops or ignores
+ *                   it ends, stops or ignores;
+ *                   nothing where a loop
+ *                   watches it, too
  *   a handler       counted, then called, as   counted, and not called:
  *                   the kernel would have      it is not pending any more
- *   a handler that  counted from the next      as a handler
- *   is installed    evloop_kqueue_control that
- *   later, SIG_IGN  collects on, which puts it
- *   too             under ours; -EBUSY from
- *                   there if 16 lie over one
- *                   another
- *   several queues  each counts it             one of them gets it
+ *   set later       see below                  as a handler
+ *   several queues  each counts it, and so     the same
+ *   and loops       does each event loop that
+ *                   watches it
  *   sent to a       counted                    counted if that thread
  *   thread                                     waits in the queue
  *   blocked by a    counted when a thread      (all must block it, or it
  *   thread          takes it that does not     goes to one that does not)
  *
- * With a handler, what sigaction() says of the signal is ours; the last
- * event watched for it, in any queue, puts back what was there. Calls that
- * are never resumed (poll, nanosleep) are interrupted by a signal that was
- * ignored; and a program that is executed finds the default where the
- * signal was ignored. In a forked child the handler goes on calling what
- * it should, and counts nothing.
+ * Where one queue or loop sees a signal by a handler and another one by a
+ * signalfd, both count it, whichever way it is seen.
+ *
+ * With a handler, the signal has a handler of the library's; when the last
+ * event that needs it is deleted, in any queue or loop, what the program
+ * asked for is put back. Calls that are never resumed (poll, nanosleep) are
+ * interrupted by a signal that was ignored. In a child of fork() nothing is
+ * counted, and the signal does what the program asked for, SIG_IGN too; that
+ * is also what a program finds that such a child executes. A program that is
+ * executed without a fork(), or by posix_spawn() or vfork(), finds the
+ * default where the signal was ignored: the kernel replaces the library's
+ * handler with that.
+ *
+ * What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
+ * once, and every signal is counted, in programs that are linked with the
+ * shared library libevloop-kqueue. It has sigaction(), signal() and their
+ * relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
+ * siginterrupt), which keep the library's handler in place and answer as if
+ * it were not there: see evloop_bsd_sigaction(). They take the place of the
+ * C library's if libevloop-kqueue comes before that where names are looked
+ * up. So they do not where libevloop-kqueue is loaded with dlopen() or
+ * linked statically; nor for code that makes the system call itself, or has
+ * the C library's address from elsewhere, as system() has; and a sanitizer's
+ * functions of these names come first. Then, and in programs without that
+ * library, what is set later takes the place of the library's handler, and
+ * nothing is counted, until the next evloop_kqueue_control() that collects,
+ * which puts the handler over it; -EBUSY from there if 16 lie over one
+ * another.
  */
 #define EVLOOP_KQ_FILTER_SIGNAL -6
 
@@ -1391,8 +1452,8 @@ struct timespec;
  * else to make the wait return -EINTR. It runs on the waiting thread with
  * no lock of the library held; it may call every function of the library,
  * even close the object that is being waited for (the wait then returns
- * -ESTALE). It must return: neither longjmp() nor a C++ exception may leave
- * it.
+ * -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
+ * exception may leave it.
  */
 typedef int (*evloop_interrupt_check_t)(void *user_data);
 
@@ -2362,7 +2423,7 @@ int evloop_poll_unregister(evloop_poll_t p, int fd);
  *
  * Blocking: up to timeout_ns, never less. Threads: any, several at once;
  * changes by other threads take effect at once (each waiting thread has an
- * eventfd for that, made at its first blocking wait and closed with the
+ * epoll for that, made at its first blocking wait and closed with the
  * thread; without a descriptor left for it, within 20 ms). Signals: not
  * safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
  */
@@ -3001,6 +3062,36 @@ int evloop_bsd_kevent(int kq,
                       int nevents,
                       const struct timespec *timeout);
 
+/**
+ * Change what the program does with a signal, as sigaction(2).
+ *
+ * For a library that takes the place of the C library's sigaction(), as
+ * libevloop-kqueue does: it passes all calls on to this function. While a
+ * signal is watched by a handler, for a kqueue or an event loop, the
+ * library's handler stays in place, and does what the program asks for here,
+ * from this moment on: so no signal is missed. oldact receives what the
+ * program asked for before, as if the library's handler were not there. For
+ * other signals this is sigaction(2).
+ *
+ * @param next sigaction(2) itself. The library, too, calls it from now on
+ *   where it changes a disposition.
+ * @param signum the signal.
+ * @param act what to do with it; NULL: nothing is changed.
+ * @param oldact receives what was done with it; may be NULL.
+ * @returns 0. -1 and errno: EINVAL: next is NULL, or signum is no signal, or
+ *   one that cannot be handled.
+ *
+ * Blocking: no. Threads: any. Signals: safe. Fork: works in the child, where
+ * nothing is watched before it watches something itself. Since 0.1.0.
+ * Source: sigaction(2).
+ */
+int evloop_bsd_sigaction(int (*next)(int signum,
+                                     const struct sigaction *act,
+                                     struct sigaction *oldact),
+                         int signum,
+                         const struct sigaction *act,
+                         struct sigaction *oldact);
+
 /* ------------------------------------------------------------------------
  * Selectors (Python's selectors module)
  * ------------------------------------------------------------------------ */
@@ -3262,8 +3353,8 @@ int evloop_close(evloop_t loop);
  *   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
  *   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
  *   -ECHILD: used after fork; also in the child of a callback that forked,
- *   unless it called evloop_after_fork(). -EBADF: somebody has closed the
- *   loop's own descriptor. -ENOMEM. -EDOM: see "Handles".
+ *   unless it called evloop_after_fork(). -EBADF: the program has closed
+ *   the loop's own descriptors. -ENOMEM. -EDOM: see "Handles".
  *
  * Blocking: as the mode says. Threads: any, one at a time; not always the
  * same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -3329,7 +3420,8 @@ int evloop_wait(evloop_t loop,
  * be told by other means.
  *
  * @param loop a loop.
- * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -ECHILD: used after fork. -EBADF: as evloop_wakeup(). -ESTALE,
+ *   -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
  * set). Fork: -ECHILD. Since 0.1.0.
@@ -3346,7 +3438,9 @@ int evloop_stop(evloop_t loop);
  * evloop_embed_dispatch()) uses a wake-up up, too.
  *
  * @param loop a loop.
- * @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0. -ECHILD: used after fork. -EBADF: the loop waits, and cannot
+ *   be woken, as the program has closed its own descriptors. -ESTALE, -EDOM:
+ *   see "Handles".
  *
  * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
  * set). Fork: -ECHILD. Since 0.1.0.
@@ -3585,8 +3679,9 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * The kernel's registration is changed before the loop's next wait, if it
  * differs by then. What is ready is reported, although its edge has passed:
  * see evloop_add_io(). What the kernel refuses only then arrives as one
- * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
- * disabled is enabled; one that evloop_watcher_disable() disabled is not.
+ * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an
+ * error disabled is enabled; one that evloop_watcher_disable() disabled is
+ * not.
  *
  * @param watcher an io watcher.
  * @param events as evloop_add_io(). With 0 errors and hang-ups are still
@@ -3600,8 +3695,7 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
  * taken; from another thread it takes effect before the loop next
  * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
  */
-int evloop_io_modify(evloop_watcher_t watcher,
-                     uint32_t events);
+int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
 
 /**
  * Add a timer.
@@ -3807,8 +3901,8 @@ evloop_watcher_t evloop_add_async(evloop_t loop,
  * is enabled.
  *
  * @param watcher an async watcher.
- * @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ * @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -EBADF: as
+ *   evloop_wakeup(). -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
  * set). Fork: -ECHILD. Since 0.1.0.
@@ -3908,32 +4002,39 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  * Watch a signal.
  *
  * There are two ways. By default a handler of the library's is put over
- * what the program does with the signal, and does that too: a handler of
- * the program's still runs, SIG_IGN still ignores, and SIG_DFL still ends
- * the process, where it would. (So ignore, or handle, what you watch
- * instead: signal(SIGTERM, SIG_IGN) first.) What was there before is back
- * when the last watcher of the signal is closed. A handler that the program
- * installs while the signal is watched takes the library's place, and the
- * watcher hears nothing, unless it calls the one that sigaction(2) has
- * returned. With EVLOOP_SIGNAL_FD the signal is taken from a signalfd; it
- * has to be blocked, in all threads, or it does what it does otherwise.
+ * what the program does with the signal. A handler of the program's still
+ * runs, and SIG_IGN still ignores; the default action is replaced: a SIGTERM
+ * that is watched does not end the process. It is replaced from this call
+ * until the watcher is closed, also while the watcher is disabled or over
+ * its rate limit, and in a loop that no thread runs. With
+ * EVLOOP_SIGNAL_KEEP_DEFAULT the default action happens as well, unless
+ * another watcher of the signal replaces it. SIGABRT, SIGBUS, SIGFPE,
+ * SIGILL, SIGSEGV, SIGSYS and SIGTRAP always keep it. What was there before
+ * is back when the last watcher of the signal is closed. A handler that the
+ * program installs while the signal is watched takes the library's place,
+ * and the watcher hears nothing, unless it calls the one that sigaction(2)
+ * has returned, or the program's calls of sigaction(2) come to
+ * evloop_bsd_sigaction(). With EVLOOP_SIGNAL_FD the signal is taken from a
+ * signalfd; it has to be blocked, in all threads, or it does what it does
+ * otherwise.
  *
  * A handler is not the same as none: calls that are never resumed (poll,
- * nanosleep, epoll_wait) are interrupted; a program that is executed finds
- * the default where the signal was ignored; and SIGTTIN and SIGTTOU, which
- * the kernel does not send to who ignores them, then hold up what uses the
- * terminal from the background. EVLOOP_SIGNAL_FD has none of that.
+ * nanosleep, epoll_wait) are interrupted; a program that is executed without
+ * a fork(), or by posix_spawn() or vfork(), finds the default where the
+ * signal was ignored; and SIGTTIN and SIGTTOU, which the kernel does not
+ * send to who ignores them, then hold up what uses the terminal from the
+ * background. EVLOOP_SIGNAL_FD has none of that.
  *
  *                      the handler               EVLOOP_SIGNAL_FD
  *   handlers           run as before             none, it is blocked
  *   SIG_IGN            seen                      seen
- *   SIG_DFL            happens as well           does not happen
+ *   SIG_DFL            replaced, see above       does not happen
  *   blocked            seen once unblocked       must be
  *   to the process     seen                      seen, once
  *   to one thread      seen                      only to that which runs
  *                                                the loop
- *   several watchers   each gets each            each of one loop does; of
- *                                                several loops one gets it
+ *   several watchers   each gets each, of all loops and kqueues, however
+ *                      it is seen
  *   counts             each run of the handler   each reading: the kernel
  *                                                keeps one of each standard
  *                                                signal until it is read
@@ -3941,9 +4042,9 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  *
  * Standard signals are counted: event->count says how many came since the
  * last event, and evloop_event_siginfo() tells of the last. Real-time
- * signals are an event each, in their order. Up to 512 of them wait for the
- * loop, and 512 more for the watcher; what is beyond is counted, and told
- * by one event with EVLOOP_ERROR and -EOVERFLOW in event->result,
+ * signals are an event each, in their order. Up to 512 of each signal wait
+ * for the loop, and 512 more for each watcher; what is beyond is counted, and
+ * reported by one event with EVLOOP_ERROR and -EOVERFLOW in event->result,
  * event->count saying how many were lost.
  *
  * A signal that comes while the loop is not waiting is not missed, nor one
@@ -3955,7 +4056,8 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  *
  * @param loop a loop.
  * @param signum the signal, from 1 to 64.
- * @param flags 0 or EVLOOP_SIGNAL_FD.
+ * @param flags EVLOOP_SIGNAL_FD, or EVLOOP_SIGNAL_KEEP_DEFAULT, which adds
+ *   nothing to the former; else 0.
  * @param callback called with each event, on the thread that runs the
  *   loop, outside of signal handlers; NULL: see evloop_wait().
  * @param user_data handed to callback, and in the event's data; may be
@@ -3969,11 +4071,12 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  *
  * Blocking: no. Threads: any. Closed by another thread than that which runs
  * the loop, what was there before is put back before the loop next
- * dispatches. Signals: not safe. Fork: -ECHILD; a child's signals are not
- * its parent's loop's, and what the program's handlers did they do in the
- * child; after evloop_after_fork() the child's signals are told to its
- * loop, and those that came before the fork are not. Since 0.1.0. Source:
- * sigaction(2), signalfd(2).
+ * dispatches. Signals: not safe. Fork: -ECHILD; in a child of fork() the
+ * signal does what it did before it was watched, the default action
+ * included, so that a child can be ended; and its parent's loop does not
+ * hear of it; after evloop_after_fork() the loop of the child hears of
+ * the child's signals, and not of those that came before the fork. Since
+ * 0.1.0. Source: sigaction(2), signalfd(2).
  */
 evloop_watcher_t evloop_add_signal(evloop_t loop,
                                    int signum,
@@ -4743,9 +4846,10 @@ int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
  * @returns how many events are missing. -ENOENT: no trace is being made.
  *   -ENOMEM: nothing more is recorded, and nothing was written: stop it
  *   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
- *   says): the trace has ended, but the file is not complete. -ECHILD: used
- *   after fork. -ESTALE: not a live handle; or closed meanwhile, and the file
- *   written by that. -EDOM: see "Handles".
+ *   says): the trace has ended, but the file is not complete. -EBADF: it has
+ *   ended, and its file's descriptor was closed: nothing was written. -ECHILD:
+ *   used after fork. -ESTALE: not a live handle; or closed meanwhile, and the
+ *   file written by that. -EDOM: see "Handles".
  *
  * Blocking: until the file is written. A pipe without a reader raises
  * SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:

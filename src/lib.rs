@@ -32,6 +32,8 @@ mod errno;
 mod files;
 #[cfg(not(loom))]
 mod hash;
+#[cfg_attr(loom, allow(dead_code))]
+mod in_use;
 #[cfg(not(loom))]
 mod kqueue;
 #[cfg(all(test, loom))]
@@ -44,7 +46,6 @@ mod kqueue_crowd;
 mod poller;
 #[cfg_attr(loom, allow(dead_code))]
 mod reactor;
-#[cfg(not(loom))]
 mod signals;
 #[cfg_attr(loom, allow(dead_code))]
 mod sync;
@@ -63,3 +64,5 @@ mod util;
 mod waiter_list;
 #[cfg(not(loom))]
 mod waiters;
+#[cfg(not(loom))]
+mod wakeup;

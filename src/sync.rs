@@ -39,12 +39,71 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Sequentially consistent accesses have one order that all threads agree on;
-/// loom only models that of fences.
+/// A fence for loom, which orders sequentially consistent fences but not
+/// sequentially consistent accesses; nothing outside of models.
 #[inline(always)]
 pub(crate) fn model_order() {
     #[cfg(loom)]
     loom::sync::atomic::fence(Ordering::SeqCst);
+}
+
+/// A number on which threads can sleep until it changes.
+#[cfg(not(loom))]
+pub(crate) struct Futex(AtomicU32);
+
+#[cfg(not(loom))]
+impl Futex {
+    pub const fn new(value: u32) -> Self {
+        Self(AtomicU32::new(value))
+    }
+
+    #[inline(always)]
+    pub fn word(&self) -> &AtomicU32 {
+        &self.0
+    }
+
+    /// Sleeps while it has this value; until it is woken, or earlier.
+    pub fn wait(&self, expected: u32) {
+        crate::sys::futex::wait(self.0.as_ptr(), expected);
+    }
+
+    /// Wakes all threads that sleep. A signal handler may do this.
+    pub fn wake_all(&self) {
+        crate::sys::futex::wake_all(self.0.as_ptr());
+    }
+}
+
+/// The same for models: as in the kernel, a lock orders looking at the number
+/// and waking.
+#[cfg(loom)]
+pub(crate) struct Futex {
+    word: AtomicU32,
+    lock: Mutex<()>,
+    woken: loom::sync::Condvar,
+}
+
+#[cfg(loom)]
+impl Futex {
+    pub fn new(value: u32) -> Self {
+        let (lock, woken) = (Mutex::new(()), loom::sync::Condvar::new());
+        Self { word: AtomicU32::new(value), lock, woken }
+    }
+
+    pub fn word(&self) -> &AtomicU32 {
+        &self.word
+    }
+
+    pub fn wait(&self, expected: u32) {
+        let locked = self.lock.lock();
+        if self.word.load(Ordering::SeqCst) == expected {
+            drop(locked.map(|locked| self.woken.wait(locked)));
+        }
+    }
+
+    pub fn wake_all(&self) {
+        let _locked = self.lock.lock();
+        self.woken.notify_all();
+    }
 }
 
 /// What follows this in a `repr(C)` struct begins another cache line; or

@@ -1,9 +1,14 @@
 //! Who waits in an object with ppoll(2), and how to make them look again.
 //!
-//! Each waiting thread adds its own eventfd to what it polls. It is made at
-//! the thread's first such wait and closed when the thread ends, so an object
-//! needs no descriptor for this. A thread that cannot have one (EMFILE)
-//! looks again every [`SLICE_NS`] instead.
+//! Each waiting thread adds an epoll of its own to what it polls, which others
+//! make readable (see `wakeup`). It is made at the thread's first such
+//! wait and closed when the thread ends, so an object needs no descriptor for
+//! this. A thread that cannot have one (EMFILE) looks again every [`SLICE_NS`]
+//! instead.
+//!
+//! Before each wait the thread asks the kernel whether the number still is
+//! that epoll, and so does who wakes it: the program may have closed it, and
+//! then another is made.
 
 mod list;
 
@@ -11,18 +16,29 @@ use self::list::List;
 use crate::errno::{Errno, Error, Result, fail};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
-use crate::sys::{eventfd, file, fork, interrupt, poll};
-use crate::util::alloc::NoMemory;
+use crate::sys::kept::Identity;
+use crate::sys::{epoll, eventfd, fork, interrupt, poll};
 use crate::util::per_thread::PerThread;
 use crate::util::try_box;
+use crate::wakeup;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-/// How often a thread without an eventfd looks for changes.
+/// How often a thread without an epoll looks for changes.
 const SLICE_NS: i64 = 20_000_000;
 
-/// The threads that wait in one object.
+/// The threads that wait in one object, and others that are to hear of it.
 pub(crate) struct Waiters {
-    list: List,
+    list: List<Listener>,
+}
+
+/// Who is woken when an object is changed.
+#[derive(Clone, Copy)]
+pub(crate) enum Listener {
+    /// A thread, by its epoll.
+    Thread(Identity),
+    /// Something else with a number, which is handed to the function.
+    Other(fn(i64), i64),
 }
 
 /// One wait in an object.
@@ -35,9 +51,9 @@ pub(crate) struct Visit<'a> {
 
 /// An object with a descriptor, kept from being freed, for who watches it.
 pub(crate) trait Watchable: Send {
-    /// Has an eventfd rung when the object is closed, until `unwatch`.
-    fn watch(&self, eventfd: RawFd) -> Result<()>;
-    fn unwatch(&self, eventfd: RawFd);
+    /// Has a listener woken when the object is closed, until `unwatch`.
+    fn watch(&self, listener: Listener) -> Result<()>;
+    fn unwatch(&self, listener: Listener);
     /// Takes how many times it has happened; 0: not at all.
     fn take(&self) -> Result<u64>;
 }
@@ -45,22 +61,21 @@ pub(crate) trait Watchable: Send {
 /// How a waiting thread is told of changes.
 #[derive(Clone, Copy)]
 enum Bell {
-    /// By its eventfd, which is in the object's list.
-    Eventfd(RawFd),
-    /// It has no eventfd yet. It looks without waiting first: the eventfd
-    /// could take the number of a descriptor that is registered but closed,
-    /// and that would never be seen.
+    /// By its epoll, which is in the object's list.
+    Epoll(Identity),
+    /// It has no epoll yet. It looks without waiting first: the epoll could
+    /// take the number of a descriptor that is registered but closed, and that
+    /// would never be seen.
     NotYet,
-    /// Not at all: it does not wait, or cannot have an eventfd.
+    /// Not at all: it does not wait, or cannot have an epoll.
     None,
 }
 
-/// This thread's eventfd, and the process that made it: a forked child must
-/// not read its parent's.
-static EVENTFD: PerThread<Own> = PerThread::new();
+/// This thread's epoll, and the process that made it: a forked child must not
+/// touch its parent's.
+static EPOLL: PerThread<Own> = PerThread::new();
 
-/// A descriptor that is only closed in the process that made it: a forked
-/// child that has closed all descriptors may use the number for another.
+/// A descriptor that is only closed in the process that made it.
 struct Own {
     made_in: fork::Epoch,
     fd: Fd,
@@ -74,32 +89,64 @@ impl Drop for Own {
     }
 }
 
-/// This thread's eventfd, if it has one.
-fn own_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
-    EVENTFD.with(|own| own.filter(|own| own.made_in == epoch).map(|own| own.fd.raw()))
+/// This thread's epoll, if it has one that is what it was.
+fn own_epoll(epoch: fork::Epoch) -> Option<Identity> {
+    let is_own = |own: &&Own| own.made_in == epoch && own.fd.is_intact();
+    EPOLL.with(|own| own.filter(is_own).map(|own| own.fd.identity()))
 }
 
-/// Makes this thread's eventfd; `None`: it cannot have one.
-fn make_eventfd(epoch: fork::Epoch) -> Option<RawFd> {
-    let fd = eventfd::create(0).ok()?;
-    let raw = fd.raw();
-    EVENTFD.set(try_box(Own { made_in: epoch, fd })?).then_some(raw)
+/// Makes this thread's epoll; `None`: it cannot have one.
+fn make_epoll(epoch: fork::Epoch) -> Option<Identity> {
+    let fd = epoll::create().ok()?;
+    wakeup::register(fd.raw(), eventfd::always_readable().ok()?.fd(), 0).ok()?;
+    let identity = fd.identity();
+    EPOLL.set(try_box(Own { made_in: epoch, fd })?).then_some(identity)
 }
 
-/// Somebody closed this thread's eventfd: there is none any more.
-fn forget_eventfd() {
-    if let Some(own) = EVENTFD.take() {
-        own.fd.disown();
+/// Makes a thread's epoll readable, if it is what it was.
+fn wake_thread(thread: Identity) {
+    if !thread.is_intact() {
+        return;
+    }
+    let Ok(eventfd) = eventfd::always_readable() else { return };
+    if wakeup::wake(thread.fd(), eventfd.fd(), 0).is_err()
+        && wakeup::register(thread.fd(), eventfd.fd(), 0).is_ok()
+    {
+        // The eventfd that it knew was closed, and another one made.
+        let _ = wakeup::wake(thread.fd(), eventfd.fd(), 0);
+    }
+}
+
+/// Makes it unreadable.
+fn clear(thread: Identity) {
+    if thread.is_intact() {
+        let _ = epoll::wait(thread.fd(), &mut [MaybeUninit::uninit()], Some(0));
+    }
+}
+
+impl Listener {
+    fn wake(self) {
+        match self {
+            Self::Thread(thread) => wake_thread(thread),
+            Self::Other(wake, number) => wake(number),
+        }
+    }
+
+    fn is_same(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Thread(one), Self::Thread(other)) => one == other,
+            // Handles: no two of them have the same number.
+            (Self::Other(_, one), Self::Other(_, other)) => one == other,
+            _ => false,
+        }
     }
 }
 
 /// Whether a descriptor is one that the library itself waits with: that of
 /// the process, or the calling thread's. No object takes these.
 pub(crate) fn is_own(fd: RawFd) -> bool {
-    let epoch = fork::current();
-    let is_known = eventfd::is_always_readable(epoch, fd) || own_eventfd(epoch) == Some(fd);
-    // The program may have closed it, and opened a file at its number.
-    is_known && file::is_anonymous(fd)
+    let is_threads = |own: Identity| own.fd() == fd;
+    eventfd::is_always_readable(fd) || own_epoll(fork::current()).is_some_and(is_threads)
 }
 
 /// Refuses such a descriptor.
@@ -116,47 +163,44 @@ impl Waiters {
     /// object after this, never before.
     pub fn enter(&self, deadline: Deadline) -> Visit<'_> {
         let epoch = fork::current();
-        let bell = match (deadline, own_eventfd(epoch)) {
-            (Deadline::Now, _) => Bell::None,
-            (_, Some(eventfd)) => self.add(eventfd),
-            (_, None) => Bell::NotYet,
+        let bell = match deadline {
+            Deadline::Now => Bell::None,
+            _ => own_epoll(epoch).map_or(Bell::NotYet, |thread| self.enter_by(thread)),
         };
         Visit { waiters: self, epoch, bell, deadline }
     }
 
-    fn add(&self, eventfd: RawFd) -> Bell {
-        match self.list.add(eventfd) {
-            Ok(()) => Bell::Eventfd(eventfd),
-            Err(NoMemory) => Bell::None,
-        }
+    fn enter_by(&self, thread: Identity) -> Bell {
+        let added = self.list.add(Listener::Thread(thread));
+        if added.is_ok() { Bell::Epoll(thread) } else { Bell::None }
     }
 
-    /// Has an eventfd that is not a waiting thread's rung when the object is
+    /// Has a listener that is no waiting thread woken when the object is
     /// closed, until [`Self::unwatch`].
-    pub fn watch(&self, eventfd: RawFd) -> Result<()> {
-        if self.list.add(eventfd).is_err() {
+    pub fn watch(&self, listener: Listener) -> Result<()> {
+        if self.list.add(listener).is_err() {
             fail!(ENOMEM, "no memory to watch the object");
         }
         if self.list.is_closed() {
-            self.unwatch(eventfd);
+            self.unwatch(listener);
             fail!(ESTALE, "the object is closed");
         }
         Ok(())
     }
 
     /// Undoes one [`Self::watch`].
-    pub fn unwatch(&self, eventfd: RawFd) {
-        self.list.remove(eventfd);
+    pub fn unwatch(&self, listener: Listener) {
+        self.list.remove(|known| known.is_same(listener));
     }
 
     /// Makes all of them look again.
     pub fn wake(&self) {
-        self.list.wake(eventfd::signal);
+        self.list.wake(Listener::wake);
     }
 
     /// Makes all of them, and those to come, return -ESTALE.
     pub fn close(&self) {
-        self.list.close(eventfd::signal);
+        self.list.close(Listener::wake);
     }
 
     /// For `Shared::after_fork`.
@@ -186,20 +230,20 @@ impl Visit<'_> {
 
     /// Waits for an event, a change of the object or the end of the time;
     /// `fds` has one entry more than there are descriptors, at its end, for
-    /// the thread's eventfd. How many of the others have `revents`.
+    /// the thread's epoll. How many of the others have `revents`.
     ///
     /// An interruption ends it like a change. It may end early: the caller
     /// loops until it has something, or [`Self::is_over`].
     pub fn poll(&mut self, fds: &mut [libc::pollfd]) -> Result<usize> {
         let left = self.deadline.left_ns();
         let slice = Some(left.map_or(SLICE_NS, |left| left.min(SLICE_NS)));
-        let (eventfd, timeout) = match self.bell {
-            Bell::Eventfd(eventfd) => (eventfd, left),
+        let (own, timeout) = match self.bell {
+            Bell::Epoll(thread) => (thread.fd(), left),
             Bell::NotYet => (-1, Some(0)),
             Bell::None => (-1, slice),
         };
         if let Some(last) = fds.last_mut() {
-            *last = poll::entry(eventfd, libc::POLLIN as u32);
+            *last = poll::entry(own, libc::POLLIN as u32);
         }
         let mut result = poll::ppoll(fds, timeout);
         if let (Err(Errno::EINVAL), Some((_, others))) = (result, fds.split_last_mut()) {
@@ -207,8 +251,8 @@ impl Visit<'_> {
             result = poll::ppoll(others, slice);
         }
         if let (Bell::NotYet, Ok(0)) = (self.bell, result) {
-            let made = make_eventfd(self.epoch);
-            self.bell = made.map_or(Bell::None, |eventfd| self.waiters.add(eventfd));
+            let made = make_epoll(self.epoch);
+            self.bell = made.map_or(Bell::None, |thread| self.waiters.enter_by(thread));
         }
         let ready = match result {
             Ok(ready) => ready,
@@ -220,23 +264,28 @@ impl Visit<'_> {
         };
         match fds.last() {
             Some(last) if last.revents != 0 => {
-                if poll::revents(last) & libc::POLLNVAL as u32 == 0 {
-                    eventfd::clear(eventfd);
-                } else {
-                    forget_eventfd();
-                    self.leave();
-                }
+                self.was_woken();
                 Ok(ready.saturating_sub(1))
             }
             _ => Ok(ready),
         }
     }
 
-    /// Takes the eventfd out of the object's list.
+    /// The thread's epoll is readable, or another file by now.
+    fn was_woken(&mut self) {
+        let Bell::Epoll(thread) = self.bell else { return };
+        if own_epoll(self.epoch) == Some(thread) {
+            clear(thread);
+        } else {
+            self.leave();
+        }
+    }
+
+    /// Takes the epoll out of the object's list.
     fn leave(&mut self) {
-        let Bell::Eventfd(eventfd) = self.bell else { return };
+        let Bell::Epoll(thread) = self.bell else { return };
         self.bell = Bell::NotYet;
-        self.waiters.unwatch(eventfd);
+        self.waiters.unwatch(Listener::Thread(thread));
     }
 
     /// Whether the time is out.

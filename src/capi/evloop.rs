@@ -99,8 +99,8 @@ pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
 ///   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
 ///   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
 ///   -ECHILD: used after fork; also in the child of a callback that forked,
-///   unless it called evloop_after_fork(). -EBADF: somebody has closed the
-///   loop's own descriptor. -ENOMEM. -EDOM: see "Handles".
+///   unless it called evloop_after_fork(). -EBADF: the program has closed
+///   the loop's own descriptors. -ENOMEM. -EDOM: see "Handles".
 ///
 /// Blocking: as the mode says. Threads: any, one at a time; not always the
 /// same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
@@ -184,7 +184,8 @@ pub unsafe extern "C" fn evloop_wait(
 /// be told by other means.
 ///
 /// @param loop a loop.
-/// @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+/// @returns 0. -ECHILD: used after fork. -EBADF: as evloop_wakeup(). -ESTALE,
+///   -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
 /// set). Fork: -ECHILD. Since 0.1.0.
@@ -202,7 +203,9 @@ pub extern "C" fn evloop_stop(r#loop: evloop_t) -> c_int {
 /// evloop_embed_dispatch()) uses a wake-up up, too.
 ///
 /// @param loop a loop.
-/// @returns 0. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+/// @returns 0. -ECHILD: used after fork. -EBADF: the loop waits, and cannot
+///   be woken, as the program has closed its own descriptors. -ESTALE, -EDOM:
+///   see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
 /// set). Fork: -ECHILD. Since 0.1.0.

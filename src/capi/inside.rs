@@ -274,9 +274,10 @@ pub extern "C" fn evloop_trace_start_fd(r#loop: evloop_t, fd: c_int, max_events:
 /// @returns how many events are missing. -ENOENT: no trace is being made.
 ///   -ENOMEM: nothing more is recorded, and nothing was written: stop it
 ///   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
-///   says): the trace has ended, but the file is not complete. -ECHILD: used
-///   after fork. -ESTALE: not a live handle; or closed meanwhile, and the file
-///   written by that. -EDOM: see "Handles".
+///   says): the trace has ended, but the file is not complete. -EBADF: it has
+///   ended, and its file's descriptor was closed: nothing was written. -ECHILD:
+///   used after fork. -ESTALE: not a live handle; or closed meanwhile, and the
+///   file written by that. -EDOM: see "Handles".
 ///
 /// Blocking: until the file is written. A pipe without a reader raises
 /// SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:

@@ -8,10 +8,11 @@ use super::kqueue_types::*;
 use super::types::*;
 use crate::errno::{Errno, Error, Result};
 use crate::kqueue::{By, Changes, Collect, Kevent, Kqueue, Operation, Request, Sink, Use};
+use crate::signals;
 use crate::sys::SavedErrno;
 use crate::sys::clock::Deadline;
 use crate::table;
-use libc::timespec;
+use libc::{sigaction, timespec};
 
 /// @section Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
 ///
@@ -401,6 +402,56 @@ pub unsafe extern "C" fn evloop_bsd_kevent(
         let how = Collect { deadline, by: By::Number(kq) };
         arg::count(queue.control(&mut changes, &mut sink, how)?)
     })
+}
+
+/// Change what the program does with a signal, as sigaction(2).
+///
+/// For a library that takes the place of the C library's sigaction(), as
+/// libevloop-kqueue does: it passes all calls on to this function. While a
+/// signal is watched by a handler, for a kqueue or an event loop, the
+/// library's handler stays in place, and does what the program asks for here,
+/// from this moment on: so no signal is missed. oldact receives what the
+/// program asked for before, as if the library's handler were not there. For
+/// other signals this is sigaction(2).
+///
+/// @param next sigaction(2) itself. The library, too, calls it from now on
+///   where it changes a disposition.
+/// @param signum the signal.
+/// @param act what to do with it; NULL: nothing is changed.
+/// @param oldact receives what was done with it; may be NULL.
+/// @returns 0. -1 and errno: EINVAL: next is NULL, or signum is no signal, or
+///   one that cannot be handled.
+///
+/// Blocking: no. Threads: any. Signals: safe. Fork: works in the child, where
+/// nothing is watched before it watches something itself. Since 0.1.0.
+/// Source: sigaction(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evloop_bsd_sigaction(
+    next: Option<
+        unsafe extern "C" fn(signum: c_int, act: *const sigaction, oldact: *mut sigaction) -> c_int,
+    >,
+    signum: c_int,
+    act: *const sigaction,
+    oldact: *mut sigaction,
+) -> c_int {
+    let errno_before = SavedErrno::now();
+    // SAFETY: NULL, or the caller's structure.
+    let act = unsafe { act.as_ref() };
+    let result = match next {
+        Some(next) => signals::sigaction(next, signum, act),
+        None => Err(Errno::EINVAL),
+    };
+    errno_before.restore();
+    match result {
+        Ok(_) if oldact.is_null() => {}
+        // SAFETY: not NULL, so the caller's structure.
+        Ok(old) => unsafe { oldact.write(old) },
+        Err(errno) => {
+            SavedErrno::set(-errno.negated());
+            return -1;
+        }
+    }
+    0
 }
 
 /// As [`guard`], with errno in place of a negative result.

@@ -138,27 +138,48 @@ pub const EVLOOP_KQ_FILTER_PROC: i16 = -5;
 ///   SIG_IGN         counted, and ignored       counted
 ///   SIG_DFL         counted, then what the     counted, and nothing more
 ///                   kernel does by default:
-///                   it ends, stops or ignores
+///                   it ends, stops or ignores;
+///                   nothing where a loop
+///                   watches it, too
 ///   a handler       counted, then called, as   counted, and not called:
 ///                   the kernel would have      it is not pending any more
-///   a handler that  counted from the next      as a handler
-///   is installed    evloop_kqueue_control that
-///   later, SIG_IGN  collects on, which puts it
-///   too             under ours; -EBUSY from
-///                   there if 16 lie over one
-///                   another
-///   several queues  each counts it             one of them gets it
+///   set later       see below                  as a handler
+///   several queues  each counts it, and so     the same
+///   and loops       does each event loop that
+///                   watches it
 ///   sent to a       counted                    counted if that thread
 ///   thread                                     waits in the queue
 ///   blocked by a    counted when a thread      (all must block it, or it
 ///   thread          takes it that does not     goes to one that does not)
 ///
-/// With a handler, what sigaction() says of the signal is ours; the last
-/// event watched for it, in any queue, puts back what was there. Calls that
-/// are never resumed (poll, nanosleep) are interrupted by a signal that was
-/// ignored; and a program that is executed finds the default where the
-/// signal was ignored. In a forked child the handler goes on calling what
-/// it should, and counts nothing.
+/// Where one queue or loop sees a signal by a handler and another one by a
+/// signalfd, both count it, whichever way it is seen.
+///
+/// With a handler, the signal has a handler of the library's; when the last
+/// event that needs it is deleted, in any queue or loop, what the program
+/// asked for is put back. Calls that are never resumed (poll, nanosleep) are
+/// interrupted by a signal that was ignored. In a child of fork() nothing is
+/// counted, and the signal does what the program asked for, SIG_IGN too; that
+/// is also what a program finds that such a child executes. A program that is
+/// executed without a fork(), or by posix_spawn() or vfork(), finds the
+/// default where the signal was ignored: the kernel replaces the library's
+/// handler with that.
+///
+/// What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
+/// once, and every signal is counted, in programs that are linked with the
+/// shared library libevloop-kqueue. It has sigaction(), signal() and their
+/// relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
+/// siginterrupt), which keep the library's handler in place and answer as if
+/// it were not there: see evloop_bsd_sigaction(). They take the place of the
+/// C library's if libevloop-kqueue comes before that where names are looked
+/// up. So they do not where libevloop-kqueue is loaded with dlopen() or
+/// linked statically; nor for code that makes the system call itself, or has
+/// the C library's address from elsewhere, as system() has; and a sanitizer's
+/// functions of these names come first. Then, and in programs without that
+/// library, what is set later takes the place of the library's handler, and
+/// nothing is counted, until the next evloop_kqueue_control() that collects,
+/// which puts the handler over it; -EBUSY from there if 16 lie over one
+/// another.
 pub const EVLOOP_KQ_FILTER_SIGNAL: i16 = -6;
 /// Filter: a timer. ident is a number of the caller's.
 ///

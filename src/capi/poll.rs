@@ -111,7 +111,7 @@ pub extern "C" fn evloop_poll_unregister(p: evloop_poll_t, fd: c_int) -> c_int {
 ///
 /// Blocking: up to timeout_ns, never less. Threads: any, several at once;
 /// changes by other threads take effect at once (each waiting thread has an
-/// eventfd for that, made at its first blocking wait and closed with the
+/// epoll for that, made at its first blocking wait and closed with the
 /// thread; without a descriptor left for it, within 20 ms). Signals: not
 /// safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
 #[unsafe(no_mangle)]

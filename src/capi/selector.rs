@@ -28,7 +28,9 @@ use crate::table;
 /// selectors module.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_create(backend: c_int) -> evloop_selector_t {
-    guard("evloop_selector_create", || table::insert(Selector::create(arg::backend(backend)?)?))
+    guard("evloop_selector_create", || {
+        table::insert_box(Some(Selector::create(arg::backend(backend)?)?))
+    })
 }
 
 /// Watch a descriptor.

@@ -84,8 +84,9 @@ pub unsafe extern "C" fn evloop_add_io(
 /// The kernel's registration is changed before the loop's next wait, if it
 /// differs by then. What is ready is reported, although its edge has passed:
 /// see evloop_add_io(). What the kernel refuses only then arrives as one
-/// event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an error
-/// disabled is enabled; one that evloop_watcher_disable() disabled is not.
+/// event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an
+/// error disabled is enabled; one that evloop_watcher_disable() disabled is
+/// not.
 ///
 /// @param watcher an io watcher.
 /// @param events as evloop_add_io(). With 0 errors and hang-ups are still
@@ -366,8 +367,8 @@ pub unsafe extern "C" fn evloop_add_async(
 /// is enabled.
 ///
 /// @param watcher an async watcher.
-/// @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -ESTALE,
-///   -EDOM: see "Handles".
+/// @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -EBADF: as
+///   evloop_wakeup(). -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
 /// set). Fork: -ECHILD. Since 0.1.0.

@@ -74,8 +74,8 @@ pub type evloop_callback_t =
 /// else to make the wait return -EINTR. It runs on the waiting thread with
 /// no lock of the library held; it may call every function of the library,
 /// even close the object that is being waited for (the wait then returns
-/// -ESTALE). It must return: neither longjmp() nor a C++ exception may leave
-/// it.
+/// -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
+/// exception may leave it.
 #[allow(non_camel_case_types)]
 pub type evloop_interrupt_check_t = Option<unsafe extern "C" fn(user_data: *mut c_void) -> c_int>;
 
@@ -299,6 +299,8 @@ pub const EVLOOP_TIMER_SKIP: u32 = 0x0;
 
 /// evloop_add_signal(): the signal is blocked, and read from a signalfd.
 pub const EVLOOP_SIGNAL_FD: u32 = 0x1;
+/// evloop_add_signal(): what the signal does by default happens as well.
+pub const EVLOOP_SIGNAL_KEEP_DEFAULT: u32 = 0x2;
 
 /// evloop_add_process(): wait for the child when it has ended.
 pub const EVLOOP_PROCESS_REAP: u32 = 0x1;

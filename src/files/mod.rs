@@ -21,7 +21,7 @@ use crate::hash::Map;
 use crate::sys::directory::{self, To};
 use crate::sys::fd::{self, Fd};
 use crate::sys::{clock, file, fork};
-use crate::util::alloc::{TryDeque, TryMap, TryVec, try_concat};
+use crate::util::alloc::{TryDeque, TryMap, TryVec, TryVecCopy, try_concat};
 use open::{Identity, c_str, terminated};
 use queue::{Next, Queue};
 use scan::{Backlog, Scan};
@@ -181,8 +181,9 @@ impl Files {
         inotify
     }
 
+    /// Its number, unless the program has closed it.
     fn raw(&self) -> RawFd {
-        self.descriptor().unwrap_or(-1)
+        self.inotify.as_ref().and_then(Fd::check).unwrap_or(-1)
     }
 
     /// In a forked child: watches everything again, with an inotify that is
@@ -533,12 +534,16 @@ impl Files {
 
 /// The path of what is to be watched, whatever the current directory will be.
 fn absolute(root: Root<'_>) -> Result<Box<[u8]>, Errno> {
-    let mut room = [0; libc::PATH_MAX as usize];
+    // Not on the stack, of which a call takes little.
+    let mut room = Vec::new();
     let mut number = [0u8; 32];
     let (before, path) = match root {
         Root::Path(path) if path.starts_with(b"/") => (&[][..], path),
         Root::Path(b"") => return Err(Errno::ENOENT),
-        Root::Path(path) => (directory::current(&mut room)?, path),
+        Root::Path(path) => {
+            room.try_lengthen(libc::PATH_MAX as usize, 0)?;
+            (directory::current(&mut room)?, path)
+        }
         Root::Descriptor(fd) => (&[][..], proc_path(fd, &mut number)),
     };
     let before = before.split(|byte| *byte == 0).next().unwrap_or_default();

@@ -10,12 +10,12 @@ use super::crowd::Crowd;
 use super::event::FILTER_SIGNAL;
 use super::notes::NOT_NOTED;
 use super::set::{self, Set};
-use super::slab::NONE;
+use super::signals::DETACHED;
 use super::timers::Timerfds;
 use super::{Queue, object};
 use crate::errno::{Error, Result, fail};
 use crate::sync::Ordering;
-use crate::sys::fd::{self, Fd};
+use crate::sys::fd;
 use crate::sys::{epoll, fork};
 
 impl Queue {
@@ -79,7 +79,7 @@ impl Queue {
         core.copy_registrations(&mut fresh)?;
         core.add_pidfds_to(&fresh)?;
         fd::replace(&public, number)?;
-        self.main.store(fresh.main(), Ordering::Release);
+        self.main.set(fresh.identity());
         self.epoch.store(fork::current(), Ordering::Relaxed);
         core.leave_parents(fresh, timers);
         Ok(())
@@ -90,14 +90,7 @@ impl Core {
     /// Timerfds and inotify are the parent's, and so are the threads that
     /// wait.
     fn leave_parents(&mut self, fresh: Set, timers: Timerfds) {
-        let main = self.set.main();
         self.leave_operations(false);
-        self.mounts.check();
-        let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
-        let sources = sources.chain(self.signals.fds()).chain(self.processes.fds());
-        let inner = self.timers.fds().chain(sources).chain(self.set.inner_fds());
-        // Not those that the child has closed, and whose numbers are others'.
-        inner.filter(|fd| set::probe(main, fd.raw()).is_err()).for_each(Fd::disown);
         self.timers.replace(timers);
         self.notes.clear();
         self.mounts.clear();
@@ -139,7 +132,7 @@ impl Core {
         while let Some(id) = self.knotes.next_from(at) {
             at = id + 1;
             let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_SIGNAL);
-            if knote.is_some_and(|knote| knote.state == NONE.into()) {
+            if knote.is_some_and(|knote| knote.state == DETACHED) {
                 self.attach_signal(id)?;
             }
         }
@@ -150,7 +143,7 @@ impl Core {
         let mut at = 0;
         while let Some(id) = self.registrations.next_from(at) {
             at = id + 1;
-            self.refresh_notes(id).map_err(Error::from)?;
+            self.refresh_notes(id, None).map_err(Error::from)?;
         }
         Ok(())
     }

@@ -343,6 +343,9 @@ impl Queue {
         if self.keep {
             self.revive(locked.core()?)?;
         }
+        if !locked.core()?.set.is_intact() {
+            fail!(EBADF, "the descriptors of the queue were closed");
+        }
         Ok(locked)
     }
 

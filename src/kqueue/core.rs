@@ -10,12 +10,12 @@ use super::mounts::Mounts;
 use super::notes::Notes;
 use super::processes::Processes;
 use super::registration::Registration;
-use super::set::{self, Set};
+use super::set::Set;
 use super::signals::Signals;
 use super::slab::{NONE, Slab};
-use super::timers::{MAX_TIMERS, MONOTONIC, Timers};
+use super::timers::{MAX_TIMERS, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::sys::fd::{self, Fd};
+use crate::sys::fd;
 use crate::table::try_box;
 use crate::util::alloc::TryMap;
 use crate::waiters;
@@ -25,15 +25,17 @@ use std::os::fd::RawFd;
 pub(super) struct Core {
     pub knotes: Slab<Knote>,
     pub index: Index,
+    specific: SpecificIndex,
     pub registrations: Slab<Registration>,
     pub active: ActiveList,
+    /// Before the set, which handlers of signals use.
+    pub signals: Signals,
     pub set: Set,
     pub timers: Timers,
     pub aio: Option<Aio>,
     pub notes: Notes,
     pub mounts: Mounts,
     pub links: Links,
-    pub signals: Signals,
     pub processes: Processes,
     /// The knotes of the filter EMPTY that the kernel does not notify of
     /// everything.
@@ -55,19 +57,21 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub fn new() -> std::result::Result<Self, Errno> {
-        let mut core = Self {
+    #[inline]
+    pub fn new(set: Set) -> Self {
+        Self {
             knotes: Slab::new(),
             index: Index::default(),
+            specific: SpecificIndex::default(),
             registrations: Slab::new(),
             active: ActiveList::new(),
-            set: Set::new()?,
+            signals: Signals::new(),
+            set,
             timers: Timers::new(),
             aio: None,
             notes: Notes::new(),
             mounts: Mounts::new(),
             links: Links::new(),
-            signals: Signals::new(),
             processes: Processes::new(),
             empties: Vec::new(),
             pass: 0,
@@ -76,9 +80,7 @@ impl Core {
             strays: 0,
             removed_before: 0,
             is_reviving: false,
-        };
-        core.make_timerfd(MONOTONIC)?;
-        Ok(core)
+        }
     }
 
     /// A number for a collecting call, from now until it gives up the lock.
@@ -127,7 +129,7 @@ impl Core {
     /// A change of what is not a descriptor's.
     fn change_other(&mut self, filter: &'static dyn Filter, change: &Kevent) -> Result<()> {
         let first = self.index.get(&(change.ident, change.filter)).copied();
-        let found = self.in_chain(first.unwrap_or(NONE), change);
+        let found = self.find(first.unwrap_or(NONE), change);
         match found {
             Some(id) if change.flags & EV_DELETE != 0 => {
                 filter.may_delete(self, id)?;
@@ -149,7 +151,7 @@ impl Core {
             return self.add_descriptor(filter, change, fd);
         };
         let first = self.registrations.get(registration).map_or(NONE, |one| one.first);
-        let result = match self.in_chain(first, change) {
+        let result = match self.find(first, change) {
             Some(id) if change.flags & EV_DELETE != 0 => {
                 let asked = self.unlink(id);
                 self.settle_registration(registration, asked)
@@ -217,27 +219,31 @@ impl Core {
     /// still is that. (Pidfds, of which there may be many, are found out by
     /// the kernel: see `set_mask`.)
     fn is_own(&self, fd: RawFd) -> bool {
-        let main = self.set.main();
-        let sources = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
+        let sources = self.notes.fd.iter().chain(self.mounts.fds()).chain(&self.links.fd);
         let sources = sources.chain(self.signals.fds()).chain(&self.processes.connector);
-        let sources = sources.chain(self.timers.fds()).chain(self.set.inner_fds());
-        let aio = self.aio.as_ref().map(Aio::descriptor);
-        let in_main = sources.map(Fd::raw).chain(aio).any(|own| own == fd);
-        (in_main && set::probe(main, fd).is_ok())
-            || self.mounts.is_table(fd)
+        sources.chain(self.timers.fds()).any(|own| own.is(fd))
+            || self.set.is_own(fd)
             || self.aio.as_ref().is_some_and(|aio| aio.is_own(fd))
             || self.crowd.retired().any(|set| set.is_own(fd))
             || waiters::is_own(fd)
     }
 
     pub fn reserve_index(&mut self) -> Result<()> {
-        self.index.try_reserve(1).map_err(|_| no_memory())
+        self.index.try_reserve(1).map_err(|_| no_memory())?;
+        self.specific.try_reserve(1).map_err(|_| no_memory())
     }
 
-    fn in_chain(&self, first: u32, change: &Kevent) -> Option<u32> {
+    /// The knote that a change means, of a list of knotes.
+    fn find(&self, first: u32, change: &Kevent) -> Option<u32> {
+        if change.flags & EV_UDATA_SPECIFIC != 0 {
+            return self.specific.get(&(change.ident, change.filter, change.udata)).copied();
+        }
         let mut id = first;
-        while let Some(knote) = self.knotes.get(id) {
-            if knote.is_meant_by(change) {
+        // Those that have their udata in their key come last.
+        while let Some(knote) = self.knotes.get(id)
+            && !knote.has(EV_UDATA_SPECIFIC)
+        {
+            if knote.filter == change.filter {
                 return Some(id);
             }
             id = knote.next;
@@ -281,15 +287,49 @@ impl Core {
         Ok(())
     }
 
-    /// Puts a new knote where it is found.
+    /// Puts a new knote where it is found; there is room for it.
     pub fn link(&mut self, id: u32, change: &Kevent) {
-        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
-        let next = match self.registrations.get_mut(registration) {
-            Some(registration) => std::mem::replace(&mut registration.first, id),
-            None => self.index.insert_reserved((change.ident, change.filter), id).unwrap_or(NONE),
-        };
+        let Some(knote) = self.knotes.get(id) else { return };
+        let (registration, is_specific) = (knote.registration, knote.has(EV_UDATA_SPECIFIC));
+        let (mut before, mut after) = (NONE, self.first_beside(registration, change));
+        while is_specific
+            && let Some(knote) = self.knotes.get(after)
+            && !knote.has(EV_UDATA_SPECIFIC)
+        {
+            // There are few: one for each filter.
+            (before, after) = (after, knote.next);
+        }
+        if is_specific {
+            self.specific.insert_reserved((change.ident, change.filter, change.udata), id);
+        }
         if let Some(knote) = self.knotes.get_mut(id) {
-            knote.next = next;
+            (knote.previous, knote.next) = (before, after);
+        }
+        self.set_next(before, registration, (change.ident, change.filter), id);
+        if let Some(knote) = self.knotes.get_mut(after) {
+            knote.previous = id;
+        }
+    }
+
+    /// The first knote of a descriptor, or of the same ident and filter.
+    fn first_beside(&self, registration: u32, change: &Kevent) -> u32 {
+        match self.registrations.get(registration) {
+            Some(registration) => registration.first,
+            None => self.index.get(&(change.ident, change.filter)).copied().unwrap_or(NONE),
+        }
+    }
+
+    /// Has a knote followed by another one; without one before, that is the
+    /// first.
+    fn set_next(&mut self, before: u32, registration: u32, key: (u64, i16), next: u32) {
+        if let Some(before) = self.knotes.get_mut(before) {
+            before.next = next;
+        } else if let Some(registration) = self.registrations.get_mut(registration) {
+            registration.first = next;
+        } else if next == NONE {
+            self.index.remove(&key);
+        } else {
+            self.index.insert_reserved(key, next);
         }
     }
 
@@ -335,16 +375,18 @@ impl Core {
         self.set_enabled(id, before.enabled);
         let Some(knote) = self.knotes.get_mut(id) else { return };
         (knote.flags, knote.fflags, knote.data) = (before.flags, before.fflags, before.data);
+        self.count_need(id);
         if registration != NONE {
-            let _ = self.refresh(registration, NONE);
+            let _ = self.refresh(registration, NONE, NONE);
         }
     }
 
     /// Has the kernel watch for a knote what it now needs, and makes sure
     /// that its descriptor still is the one that it was.
     fn refresh_of(&mut self, id: u32, registration: u32) -> Result<()> {
+        self.count_need(id);
         let shares = self.shares_edges(id);
-        let asked = self.refresh(registration, if shares { NONE } else { id });
+        let asked = self.refresh(registration, if shares { NONE } else { id }, id);
         self.settle_registration(registration, asked)?;
         if shares {
             self.look_now(id);
@@ -401,6 +443,7 @@ impl Core {
         } else if on && knote.is(ACTIVE) {
             self.active.append(&mut self.knotes, id);
         }
+        self.count_need(id);
         filter::of_id(self, id).enabled(self, id, on);
     }
 
@@ -435,37 +478,20 @@ impl Core {
         filter::of_id(self, id).detach(self, id);
         self.deactivate(id);
         self.timers.disarm(&self.knotes, id);
+        self.forget_need(id);
         let Some(knote) = self.knotes.get(id) else { return Ok(false) };
-        let (key, registration) = ((knote.ident, knote.filter), knote.registration);
-        let next = knote.next;
-        let first = match self.registrations.get_mut(registration) {
-            Some(registration) => Some(&mut registration.first),
-            None => self.index.get_mut(&key),
-        };
-        match first {
-            Some(first) if *first == id => *first = next,
-            Some(first) => {
-                let first = *first;
-                self.unchain(first, id, next);
-            }
-            None => {}
+        let (ident, filter, udata) = (knote.ident, knote.filter, knote.udata);
+        let is_specific = knote.has(EV_UDATA_SPECIFIC);
+        let (registration, previous, next) = (knote.registration, knote.previous, knote.next);
+        self.set_next(previous, registration, (ident, filter), next);
+        if let Some(next) = self.knotes.get_mut(next) {
+            next.previous = previous;
         }
-        if registration == NONE && self.index.get(&key) == Some(&NONE) {
-            self.index.remove(&key);
+        if is_specific && self.specific.get(&(ident, filter, udata)) == Some(&id) {
+            self.specific.remove(&(ident, filter, udata));
         }
         self.knotes.remove(id);
-        if registration == NONE { Ok(false) } else { self.refresh(registration, NONE) }
-    }
-
-    fn unchain(&mut self, first: u32, id: u32, next: u32) {
-        let mut at = first;
-        while let Some(knote) = self.knotes.get_mut(at) {
-            if knote.next == id {
-                knote.next = next;
-                return;
-            }
-            at = knote.next;
-        }
+        if registration == NONE { Ok(false) } else { self.refresh(registration, NONE, NONE) }
     }
 
     /// Deletes a knote.

@@ -70,7 +70,7 @@ impl Core {
     /// there any more.
     fn refresh_quietly(&mut self, id: u32) {
         let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
-        match self.refresh(registration, NONE) {
+        match self.refresh(registration, NONE, NONE) {
             Err(Errno::EBADF | Errno::ENOENT) => self.forget(registration),
             // There is no memory to have it watched again: it is not lost, as
             // it is looked at again.

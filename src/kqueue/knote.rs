@@ -1,6 +1,7 @@
 //! Knotes: what a queue was told to watch, one by one.
 
 use super::event::*;
+use super::needs::Need;
 use super::slab::{NONE, Slab};
 use crate::hash::Map;
 use crate::timerq::Node;
@@ -35,12 +36,16 @@ pub(super) struct Knote {
     pub status: u8,
     /// The clock that its time is one of.
     pub clock: u8,
+    /// What it is counted for among the needs of its registration.
+    pub need: Need,
     /// How the filter is to work, with fflags: as the last change set it.
     pub data: i64,
     /// A number of the filter's own.
     pub state: i64,
     before: u32,
     after: u32,
+    /// The one before it in the list that `next` is of.
+    pub previous: u32,
     /// The timer's; that of a second look, where a filter needs one.
     pub node: Node,
 }
@@ -60,11 +65,13 @@ impl Knote {
             state: 0,
             registration: NONE,
             next: NONE,
+            previous: NONE,
             before: NONE,
             after: NONE,
             pass: 0,
             status: if flags & EV_DISABLE != 0 { DISABLED } else { 0 },
             clock: 0,
+            need: Need::default(),
             node: Node::new(),
             ext: None,
         }
@@ -89,14 +96,6 @@ impl Knote {
             udata: self.udata,
             ext: self.ext.as_deref().copied().unwrap_or_default(),
         }
-    }
-
-    /// Whether a change means this one, of those with its ident and filter.
-    pub fn is_meant_by(&self, change: &Kevent) -> bool {
-        let specific = change.flags & EV_UDATA_SPECIFIC != 0;
-        self.filter == change.filter
-            && self.has(EV_UDATA_SPECIFIC) == specific
-            && (!specific || self.udata == change.udata)
     }
 }
 
@@ -155,6 +154,10 @@ impl ActiveList {
 /// Where the records of idents are: of descriptors, under `DESCRIPTOR`, and
 /// the first knotes of other idents, under their filter.
 pub(super) type Index = Map<(u64, i16), u32>;
+
+/// Where the knotes are that have their udata in their key: by ident, filter
+/// and udata.
+pub(super) type SpecificIndex = Map<(u64, i16, u64), u32>;
 
 /// In an [`Index`], in place of a filter.
 pub(super) const DESCRIPTOR: i16 = 0;

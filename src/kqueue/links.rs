@@ -22,8 +22,9 @@ impl Links {
         Self { fd: None, users: 0, has_lost: false }
     }
 
+    /// Its number, unless the program has closed it.
     fn raw(&self) -> i32 {
-        self.fd.as_ref().map_or(-1, Fd::raw)
+        self.fd.as_ref().and_then(Fd::check).unwrap_or(-1)
     }
 }
 
@@ -76,7 +77,7 @@ impl Core {
 
     /// Tells the knotes what has changed.
     pub fn take_links(&mut self) {
-        let mut buffer = [0; 8192];
+        let mut buffer = [0; 2048];
         // Interfaces that change all the time cannot keep it here.
         for _ in 0..256 {
             match netlink::receive(self.links.raw(), &mut buffer) {

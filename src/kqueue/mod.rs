@@ -17,6 +17,7 @@ mod filter;
 mod knote;
 mod links;
 mod mounts;
+mod needs;
 mod notes;
 mod object;
 mod processes;
@@ -36,10 +37,13 @@ pub(crate) use object::{Kqueue, Use, watchable};
 pub(crate) use readiness::Readiness;
 
 use self::core::Core;
+use self::set::Set;
+use self::timers::MONOTONIC;
 use crate::errno::{Errno, Result};
 use crate::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, ForkMutex, Ordering};
 use crate::sys::epoll;
 use crate::sys::fd::Fd;
+use crate::sys::kept::{Identity, SharedIdentity};
 use crate::table;
 use crate::waiters::Waiters;
 use std::os::fd::RawFd;
@@ -49,7 +53,7 @@ pub(crate) struct Queue {
     /// The public epoll; closed when the queue is, if it still is that.
     number: AtomicI32,
     /// The epoll in it. It changes under the lock.
-    main: AtomicI32,
+    main: SharedIdentity,
     /// `None`: in a child, whose parent was in the middle of a change.
     core: ForkMutex<Option<Core>>,
     closed: AtomicBool,
@@ -66,26 +70,39 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// `keep`: a forked child goes on using it.
-    fn create(keep: bool) -> Result<Self> {
-        let public = epoll::create()?;
-        let core = Core::new()?;
-        epoll::add(public.raw(), core.set.main(), set::IN, 0)?;
-        public.disown();
-        Ok(Self {
-            number: AtomicI32::new(public.raw()),
-            main: AtomicI32::new(core.set.main()),
-            core: ForkMutex::new(Some(core)),
+    fn create(keep: bool) -> Result<Box<Self>> {
+        let queue = table::try_box(Self {
+            number: AtomicI32::new(-1),
+            main: SharedIdentity::of(Identity::none()),
+            core: ForkMutex::new(None),
             closed: AtomicBool::new(false),
             keep,
             epoch: AtomicU64::new(table::epoch()),
             handle: AtomicI64::new(0),
             active: AtomicI64::new(0),
             watchers: Waiters::new(),
-        })
+        });
+        let Some(queue) = queue else { return Err(Errno::ENOMEM.into()) };
+        queue.begin()?;
+        Ok(queue)
+    }
+
+    /// Fills in a new one where it is: what it has is large, and a call takes
+    /// little of the stack.
+    fn begin(&self) -> Result<()> {
+        let public = epoll::create()?;
+        let mut place = self.core.lock();
+        let core = place.insert(Core::new(Set::new()?));
+        core.make_timerfd(MONOTONIC)?;
+        epoll::add(public.raw(), core.set.main(), set::IN, 0)?;
+        self.main.set(core.set.identity());
+        self.number.store(public.raw(), Ordering::Relaxed);
+        public.disown();
+        Ok(())
     }
 
     fn main(&self) -> RawFd {
-        self.main.load(Ordering::Relaxed)
+        self.main.get().fd()
     }
 
     fn number(&self) -> RawFd {
@@ -95,17 +112,16 @@ impl Queue {
     /// Asks the kernel whether a number is this queue's epoll: EBADF, it is
     /// closed; EINVAL, it is no epoll; ENOENT, it is another.
     fn ask_behind(&self, fd: RawFd) -> std::result::Result<(), Errno> {
-        // Acquire, and Release where it is changed: the epoll is in the
-        // public one.
-        let mut main = self.main.load(Ordering::Acquire);
         loop {
+            let before = self.main.get();
+            // If that was closed, what has its number may lie in any epoll.
+            let main = self.main.check().ok_or(Errno::ENOENT)?;
             let result = epoll::modify(fd, main, set::IN, 0);
-            // It may have been replaced meanwhile.
-            let now = self.main.load(Ordering::Acquire);
-            if result.is_ok() || now == main {
+            // It may have been replaced in the middle, also by one with the
+            // same number.
+            if result.is_ok() || (self.main.get() == before && before.fd() == main) {
                 return result;
             }
-            main = now;
         }
     }
 
@@ -141,7 +157,7 @@ impl Queue {
         let main = fresh.main();
         epoll::add(self.number(), main, set::IN, 0)?;
         let old = core.move_quietly_to(fresh)?;
-        self.main.store(main, Ordering::Release);
+        self.main.set(core.set.identity());
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.number(), old.main());
         if core.crowd.retire(old) {
@@ -157,39 +173,19 @@ impl Queue {
         if number < 0 {
             return;
         }
-        let is_behind = self.ask_behind(number).is_ok();
-        if is_behind {
+        let main = self.main.get();
+        // Not what was known a moment ago.
+        if main.is_intact() && self.ask_behind(number).is_ok() {
             drop(Fd::owned(number));
         }
-        if let Some(core) = core {
-            core.leave_operations(object::is_here(self.epoch.load(Ordering::Relaxed)));
-        }
         match core {
-            Some(core) => core.release(is_behind),
-            None if is_behind => drop(Fd::owned(self.main.load(Ordering::Relaxed))),
+            Some(core) => {
+                core.leave_operations(object::is_here(self.epoch.load(Ordering::Relaxed)));
+            }
+            None if main.is_intact() => drop(Fd::owned(main.fd())),
             None => {}
         }
         *core = None;
-    }
-}
-
-impl Core {
-    /// Keeps those descriptors from being closed with it that are not its
-    /// own any more. `known`: the main epoll is.
-    fn release(&mut self, known: bool) {
-        let main = self.set.main();
-        let ours = |fd: &Fd| set::probe(main, fd.raw()).is_ok();
-        self.mounts.check();
-        let sources = || {
-            let files = self.notes.fd.iter().chain(self.mounts.fd()).chain(&self.links.fd);
-            files.chain(self.signals.fds()).chain(self.processes.fds())
-        };
-        let inner = || self.set.inner_fds().chain(self.timers.fds()).chain(sources());
-        let foreign = !known && !inner().any(ours);
-        if foreign {
-            self.set.disown();
-        }
-        inner().filter(|fd| foreign || !ours(fd)).for_each(Fd::disown);
     }
 }
 

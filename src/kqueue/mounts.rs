@@ -8,7 +8,7 @@
 use super::core::Core;
 use super::event::*;
 use super::filter;
-use super::set::{self, ET, IN};
+use super::set::{ET, IN};
 use crate::errno::Errno;
 use crate::hash::Seeded;
 use crate::sys::epoll;
@@ -17,7 +17,6 @@ use crate::sys::mounts;
 use crate::util::alloc::TryVec;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
 
 pub(super) struct Mounts {
     watched: Option<Watched>,
@@ -49,19 +48,8 @@ impl Mounts {
         self.watched.as_ref().map(|watched| &watched.epoll)
     }
 
-    /// Whether a descriptor is that of the table, and still is that.
-    pub fn is_table(&self, fd: RawFd) -> bool {
-        let own = self.watched.as_ref().filter(|watched| watched.table.raw() == fd);
-        own.is_some_and(|watched| set::probe(watched.epoll.raw(), fd).is_ok())
-    }
-
-    /// The table's descriptor stays open if it is somebody else's by now.
-    pub fn check(&self) {
-        if let Some(watched) = &self.watched
-            && set::probe(watched.epoll.raw(), watched.table.raw()).is_err()
-        {
-            watched.table.disown();
-        }
+    pub fn fds(&self) -> impl Iterator<Item = &Fd> {
+        self.watched.iter().flat_map(|watched| [&watched.epoll, &watched.table])
     }
 
     /// Forgets its descriptors.

@@ -100,8 +100,9 @@ impl Notes {
         *self = Self::new();
     }
 
+    /// Its number, unless the program has closed it.
     fn raw(&self) -> RawFd {
-        self.fd.as_ref().map_or(-1, Fd::raw)
+        self.fd.as_ref().and_then(Fd::check).unwrap_or(-1)
     }
 
     fn first(&self, watch: i32, role: Role) -> u32 {
@@ -122,9 +123,10 @@ fn watch(inotify: RawFd, of: Of, mask: u32) -> Result<i32, Errno> {
 
 // What is watched.
 impl Core {
-    /// Has inotify watch for what a descriptor's knotes need now.
-    pub fn refresh_notes(&mut self, id: u32) -> Result<(), Errno> {
-        let wanted = self.wanted_notes(id);
+    /// Has inotify watch for what a descriptor's knotes need now. `changed`: the
+    /// only knote that needs something else than before; `None`: perhaps all.
+    pub fn refresh_notes(&mut self, id: u32, changed: Option<u32>) -> Result<(), Errno> {
+        let wanted = self.wanted_notes(id, changed);
         if wanted == 0 && !self.has_notes(id) {
             return Ok(());
         }
@@ -136,15 +138,26 @@ impl Core {
         self.refresh_role(id, Role::Parent, parent)
     }
 
-    fn wanted_notes(&self, id: u32) -> u32 {
+    fn wanted_notes(&self, id: u32, changed: Option<u32>) -> u32 {
         let Some(registration) = self.registrations.get(id) else { return 0 };
-        let mut wanted = 0;
+        let of = |knote: &Knote| filter::of(knote).notes(knote, registration);
+        let changed_one = changed.and_then(|changed| self.knotes.get(changed));
+        let mut wanted = changed_one.filter(|knote| knote.registration == id).map_or(0, of);
         let mut at = registration.first;
-        while let Some(knote) = self.knotes.get(at) {
-            wanted |= filter::of(knote).notes(knote, registration);
+        // The others need no more than what is watched for.
+        while (changed.is_none() || !self.covers_notes(id, wanted))
+            && let Some(knote) = self.knotes.get(at)
+        {
+            wanted |= of(knote);
             at = knote.next;
         }
         wanted
+    }
+
+    /// Whether this is all that is watched for, or more.
+    fn covers_notes(&self, id: u32, wanted: u32) -> bool {
+        let parent = self.noted(id, Role::Parent).mask != 0;
+        self.noted(id, Role::File).mask & !wanted == 0 && (!parent || wanted & PARENT != 0)
     }
 
     fn has_notes(&self, id: u32) -> bool {
@@ -381,7 +394,7 @@ impl Core {
         }
         self.notes.has_ended = false;
         // A note has at most this much, and its name.
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 2048];
         // Who writes all the time cannot keep it here: the rest comes again.
         for _ in 0..64 {
             let mut rest = inotify::read(self.notes.raw(), &mut buffer);

@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result, error};
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
 use crate::sys::fork;
 use crate::table::{self, Kind, Object, Pinned, Shared, try_box};
-use crate::waiters::{Waiters, Watchable};
+use crate::waiters::{Listener, Waiters, Watchable};
 use std::os::fd::RawFd;
 
 pub(crate) enum Kqueue {
@@ -50,7 +50,6 @@ impl Kqueue {
         registry::sweep();
         let queue = registry::with_descriptors(|| Queue::create(keep))?;
         let fd = queue.number();
-        let Some(queue) = try_box(queue) else { return Err(Errno::ENOMEM.into()) };
         let handle = table::insert(Self::Own(queue))?;
         let pin = table::pin::<Self>(handle)?;
         if let Some(queue) = pin.queue() {
@@ -223,12 +222,12 @@ unsafe impl Object for Kqueue {
 }
 
 impl Watchable for Pinned<Kqueue> {
-    fn watch(&self, eventfd: RawFd) -> Result<()> {
-        self.watchers().watch(eventfd)
+    fn watch(&self, listener: Listener) -> Result<()> {
+        self.watchers().watch(listener)
     }
 
-    fn unwatch(&self, eventfd: RawFd) {
-        self.watchers().unwatch(eventfd);
+    fn unwatch(&self, listener: Listener) {
+        self.watchers().unwatch(listener);
     }
 
     /// Its events stay where they are.

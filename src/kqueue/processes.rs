@@ -63,18 +63,16 @@ impl Processes {
 
     /// Before the connector is closed; a forked child closes only its own.
     fn leave(&self, connector: &Fd) {
-        if self.epoch == fork::current() {
-            connector::leave(connector.raw());
+        if self.epoch == fork::current()
+            && let Some(connector) = connector.check()
+        {
+            connector::leave(connector);
         }
     }
 
     pub fn has_pidfd(&self, fd: RawFd) -> bool {
-        self.fds().any(|own| own.raw() == fd)
-    }
-
-    pub fn fds(&self) -> impl Iterator<Item = &Fd> {
         let records = (0..self.records.end()).filter_map(|id| self.records.get(id));
-        records.filter_map(|record| record.pidfd.as_ref()).chain(&self.connector)
+        records.filter_map(|record| record.pidfd.as_ref()).any(|pidfd| pidfd.raw() == fd)
     }
 }
 
@@ -308,8 +306,9 @@ impl Core {
     pub fn take_connector(&mut self) {
         for _ in 0..connector::MOST {
             // A knote that goes may take the connector with it.
-            let Some(connector) = &self.processes.connector else { return };
-            match connector::next(connector.raw()) {
+            let connector = self.processes.connector.as_ref().and_then(Fd::check);
+            let Some(connector) = connector else { return };
+            match connector::next(connector) {
                 Ok(Event::Fork { parent, child }) => self.forked(parent, child),
                 Ok(Event::Exec { pid }) => self.each_of(pid, |core, id| {
                     core.happened(id, NOTE_EXEC);

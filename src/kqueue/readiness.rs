@@ -10,10 +10,10 @@ use crate::util::alloc::TryVecCopy;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-pub(crate) struct Readiness(Queue);
+pub(crate) struct Readiness(Box<Queue>);
 
 /// Events that are fetched without memory being asked for.
-const SMALL: usize = 64;
+const SMALL: usize = 16;
 
 impl Readiness {
     pub fn new() -> Result<Self> {

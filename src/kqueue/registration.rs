@@ -4,6 +4,7 @@
 use super::core::Core;
 use super::filter;
 use super::knote::*;
+use super::needs::{Need, Needs};
 use super::notes::{NOT_NOTED, Noted};
 use super::set::*;
 use super::slab::NONE;
@@ -20,6 +21,7 @@ pub(super) struct Registration {
     /// Its knotes.
     pub first: u32,
     masks: Masks,
+    pub needs: Needs,
     /// What sort of file it is: a bit pattern of stat(2); 0 for an eventfd
     /// and its like.
     pub sort: u32,
@@ -56,6 +58,7 @@ impl Registration {
             socket: is_socket.then(|| socket::kind(fd).unwrap_or(socket::Kind::Message)),
             identity: (sort != 0).then_some((stat.st_dev, stat.st_ino)),
             masks: [0; KINDS],
+            needs: Needs::default(),
             noted: NOT_NOTED,
             in_main: KINDS,
             is_file: false,
@@ -80,15 +83,23 @@ impl Core {
     }
 
     /// Has the kernel watch a descriptor for what its knotes need now; true:
-    /// that needed the kernel, which knows the descriptor. The edges of the
-    /// knote that was touched come again.
-    pub fn refresh(&mut self, id: u32, touched: u32) -> Result<bool, Errno> {
+    /// that needed the kernel, which knows the descriptor. `changed`: the knote
+    /// that needs something else than before; the edges of the one that was
+    /// touched come again.
+    pub fn refresh(&mut self, id: u32, touched: u32, changed: u32) -> Result<bool, Errno> {
         if self.registrations.get(id).is_none_or(|one| one.is_gone) {
             return Ok(false);
         }
+        let was_file = self.is_file(id);
         let asked = self.refresh_epoll(id, touched)?;
-        self.refresh_notes(id)?;
+        // A file's are other than those of what epoll takes.
+        let changed = (was_file == self.is_file(id)).then_some(changed);
+        self.refresh_notes(id, changed)?;
         Ok(asked)
+    }
+
+    fn is_file(&self, id: u32) -> bool {
+        self.registrations.get(id).is_some_and(|one| one.is_file)
     }
 
     fn refresh_epoll(&mut self, id: u32, touched: u32) -> Result<bool, Errno> {
@@ -154,36 +165,34 @@ impl Core {
         let Some(registration) = self.registrations.get(knote.registration) else { return false };
         let (kind, _) = filter::of(knote).interest(knote);
         let mask = registration.masks.get(kind).copied().unwrap_or(0);
-        if kind == LEVEL || mask & ET == 0 || knote.is(DISABLED) {
-            return false;
+        kind != LEVEL && mask & ET != 0 && !knote.is(DISABLED) && registration.needs.is_shared(kind)
+    }
+
+    /// Counts what a knote needs now, after a change of it.
+    pub fn count_need(&mut self, id: u32) {
+        let Some(knote) = self.knotes.get_mut(id) else { return };
+        let Some(registration) = self.registrations.get_mut(knote.registration) else { return };
+        let (kind, mask) = filter::of(knote).interest(knote);
+        let need = if knote.is(DISABLED) { Need::default() } else { Need::new(kind, mask) };
+        if need != knote.need {
+            registration.needs.change(std::mem::replace(&mut knote.need, need), need);
         }
-        let mut at = registration.first;
-        while let Some(other) = self.knotes.get(at) {
-            if at != id && !other.is(DISABLED) && filter::of(other).interest(other).0 == kind {
-                return true;
-            }
-            at = other.next;
+    }
+
+    /// A knote is about to be removed.
+    pub fn forget_need(&mut self, id: u32) {
+        let Some(knote) = self.knotes.get_mut(id) else { return };
+        if let Some(registration) = self.registrations.get_mut(knote.registration) {
+            registration.needs.change(std::mem::take(&mut knote.need), Need::default());
         }
-        false
     }
 
     /// The masks that its knotes need, and the kind of the one touched.
     fn wanted(&self, id: u32, touched: u32) -> (Masks, usize) {
-        let (mut wanted, mut again) = ([0; KINDS], KINDS);
-        let Some(registration) = self.registrations.get(id) else { return (wanted, again) };
-        let mut at = registration.first;
-        while let Some(knote) = self.knotes.get(at) {
-            let (kind, mask) = filter::of(knote).interest(knote);
-            if let Some(place) = wanted.get_mut(kind)
-                && !knote.is(DISABLED)
-            {
-                *place |= if kind == LEVEL { mask } else { mask | ET };
-            }
-            if at == touched {
-                again = kind;
-            }
-            at = knote.next;
-        }
+        let Some(registration) = self.registrations.get(id) else { return ([0; KINDS], KINDS) };
+        let touched = self.knotes.get(touched).filter(|knote| knote.registration == id);
+        let again = touched.map_or(KINDS, |knote| filter::of(knote).interest(knote).0);
+        let mut wanted = registration.needs.masks();
         let [level, read_edge, ..] = &mut wanted;
         if registration.is_muted && *level != 0 {
             *level |= ET;
@@ -269,7 +278,21 @@ impl Core {
         self.removed_before = self.registrations.removed();
         // What its edges say was heard may be in either set.
         self.timers.forget_setting();
-        Ok(std::mem::replace(&mut self.set, fresh))
+        let old = std::mem::replace(&mut self.set, fresh);
+        self.aim_wakeups();
+        // Those may have been woken by way of the old one.
+        self.take_signals();
+        self.take_operations();
+        Ok(old)
+    }
+
+    /// Has handlers and threads wake this set from now on; none is waking the
+    /// one before any more.
+    fn aim_wakeups(&self) {
+        self.signals.aim_at(&self.set);
+        if let Some(aio) = &self.aio {
+            aio.aim_at(&self.set);
+        }
     }
 
     /// Registrations of descriptors that were closed do not come along.
@@ -292,7 +315,7 @@ impl Core {
         self.signals.add_to(fresh)?;
         self.add_processes_to(fresh)?;
         if let Some(aio) = &self.aio {
-            fresh.add_aio(aio.descriptor())?;
+            aio.add_to(fresh)?;
         }
         if let Some(notes) = &self.notes.fd {
             fresh.add_notes(notes.raw())?;
@@ -388,7 +411,7 @@ impl Core {
         registration.vain = 0;
         if registration.is_muted != mute {
             registration.is_muted = mute;
-            if self.refresh(id, NONE).is_err() {
+            if self.refresh(id, NONE, NONE).is_err() {
                 self.forget(id);
             }
         }

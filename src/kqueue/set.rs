@@ -11,6 +11,8 @@ use crate::errno::Errno;
 use crate::sys::epoll::{self, Event};
 use crate::sys::eventfd;
 use crate::sys::fd::Fd;
+use crate::sys::kept::Identity;
+use crate::wakeup;
 use std::os::fd::RawFd;
 
 /// The kinds of registration.
@@ -38,10 +40,10 @@ const TIMER: u64 = OWN | 2 << 8;
 const NOTES: u64 = OWN | 3 << 8;
 const MOUNTS: u64 = OWN | 4 << 8;
 const LINKS: u64 = OWN | 5 << 8;
-const SIGNALS: u64 = OWN | 6 << 8;
+pub(super) const SIGNALS: u64 = OWN | 6 << 8;
 const SIGNALFD: u64 = OWN | 7 << 8;
 const CONNECTOR: u64 = OWN | 8 << 8;
-const AIO: u64 = OWN | 9 << 8;
+pub(super) const AIO: u64 = OWN | 9 << 8;
 /// A knote's own descriptor: with its number, and some of its generation.
 const KNOTE: u64 = OWN | 1 << 62;
 pub(super) const GENERATION: u32 = (1 << 30) - 1;
@@ -141,6 +143,16 @@ impl Set {
         self.main.raw()
     }
 
+    pub fn identity(&self) -> Identity {
+        self.main.identity()
+    }
+
+    /// Whether the program has left `main` alone: see `sys::kept`.
+    #[inline]
+    pub fn is_intact(&self) -> bool {
+        self.main.check().is_some()
+    }
+
     /// Its epolls: those in `main` with their kinds, -1 where there is none.
     pub fn epolls(&self) -> [(usize, RawFd); KINDS + 1] {
         std::array::from_fn(|kind| match kind {
@@ -153,22 +165,10 @@ impl Set {
         self.nested.get(kind)?.as_ref().map(Fd::raw)
     }
 
-    /// All its descriptors but `main`.
-    pub fn inner_fds(&self) -> impl Iterator<Item = &Fd> {
-        self.nested.iter().flatten().chain([&self.bell])
-    }
-
-    /// Whether a descriptor is one of its own, and still is that.
+    /// Whether a descriptor is one of its own.
     pub fn is_own(&self, fd: RawFd) -> bool {
-        let main = self.main();
-        let is_main = main == fd && probe(main, self.bell.raw()).is_ok();
-        is_main || (self.inner_fds().any(|own| own.raw() == fd) && probe(main, fd).is_ok())
-    }
-
-    /// Its descriptors stay open, or are somebody else's by now.
-    pub fn disown(&self) {
-        self.main.disown();
-        self.inner_fds().for_each(Fd::disown);
+        let own = self.nested.iter().flatten().chain([&self.main, &self.bell]);
+        own.into_iter().any(|own| own.is(fd))
     }
 
     /// The epoll for a kind of registration that cannot be in `main`.
@@ -215,8 +215,9 @@ impl Set {
         epoll::add(self.main(), fd, IN, LINKS)
     }
 
+    /// What signal handlers wake it by.
     pub fn add_signals(&self, eventfd: RawFd) -> Result<(), Errno> {
-        epoll::add(self.main(), eventfd, IN, SIGNALS)
+        wakeup::register(self.main(), eventfd, SIGNALS)
     }
 
     pub fn add_signalfd(&self, fd: RawFd) -> Result<(), Errno> {
@@ -229,6 +230,11 @@ impl Set {
 
     pub fn add_aio(&self, fd: RawFd) -> Result<(), Errno> {
         epoll::add(self.main(), fd, IN, AIO)
+    }
+
+    /// What threads that do operations wake it by.
+    pub fn add_aio_threads(&self, eventfd: RawFd) -> Result<(), Errno> {
+        wakeup::register(self.main(), eventfd, AIO)
     }
 
     /// A process, for a knote.

@@ -1,67 +1,109 @@
-//! A queue's signals: how each is seen, and what rings the queue.
+//! A queue's signals: how each is seen, and what wakes the queue.
+//!
+//! All knotes of a signal share one subscription, which counts. A knote keeps
+//! the count up to which it has delivered, as its state.
 
 use super::core::Core;
+use super::event::FILTER_SIGNAL;
 use super::knote::*;
-use super::set::Set;
-use super::slab::{NONE, Slab};
+use super::set::{self, Set};
+use super::slab::NONE;
 use crate::errno::{Errno, Result, fail};
-use crate::signals::{self, Bell, Subscription};
+use crate::signals::{self, Handler, Subscription};
 use crate::sys::eventfd;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
 use crate::util::alloc::TryVec;
+use crate::util::try_box;
+use crate::wakeup::Wakeup;
 use std::ffi::c_int;
-use std::os::fd::RawFd;
 
-/// How a knote's signal is seen.
-enum Way {
-    /// By a handler, which counts.
-    Handler(Subscription),
-    /// It is blocked, and taken from the signalfd.
-    Blocked(u64),
-}
+/// The state of a knote that has no part in a subscription.
+pub(super) const DETACHED: i64 = -1;
 
 struct Watch {
-    knote: u32,
     number: c_int,
-    way: Way,
+    /// Before what it wakes.
+    subscription: Subscription,
+    /// A handler over the program's disposition, where a knote was added by a
+    /// thread that does not block the signal.
+    handler: Option<Handler>,
+    /// It is taken from the signalfd, where one was added by a thread that
+    /// does.
+    blocked: bool,
+    /// How many knotes there are, and how many of them are enabled.
+    knotes: usize,
+    enabled: usize,
+    /// The count up to which the knotes were activated.
+    seen: u64,
 }
 
 pub(super) struct Signals {
-    /// Before what they ring.
-    watches: Slab<Watch>,
-    /// The numbers of those in use.
-    list: Vec<u32>,
-    bell: Option<Fd>,
+    /// One for each signal.
+    watches: Vec<Watch>,
+    source: Option<Source>,
     signalfd: Option<Fd>,
 }
 
-/// What handlers do to tell a queue.
-fn ring_eventfd(number: i64) {
-    if let Ok(eventfd) = RawFd::try_from(number) {
-        eventfd::signal(eventfd);
+/// What subscriptions wake the queue by.
+struct Source {
+    /// Always readable.
+    eventfd: Fd,
+    /// Handlers know its address.
+    wakeup: Box<Wakeup>,
+}
+
+impl Source {
+    fn new() -> Result<Self> {
+        match try_box(Wakeup::new()) {
+            Some(wakeup) => Ok(Self { eventfd: eventfd::create(1)?, wakeup }),
+            None => fail!(ENOMEM, "no memory to watch signals"),
+        }
+    }
+
+    /// The number that handlers are given.
+    fn number(&self) -> i64 {
+        let address = std::ptr::from_ref(&*self.wakeup).expose_provenance();
+        // An address of a process is never negative.
+        i64::try_from(address).unwrap_or(-1)
+    }
+
+    fn aim_at(&self, set: &Set) {
+        self.wakeup.aim(set.identity(), self.eventfd.raw());
+    }
+}
+
+/// What subscriptions do to wake a queue.
+fn wake_queue(number: i64) {
+    let address = usize::try_from(number).unwrap_or(0);
+    let wakeup = std::ptr::with_exposed_provenance::<Wakeup>(address);
+    // SAFETY: null, or of a `Source`, which goes after all subscriptions that
+    // have its number; and those wait for their handlers.
+    if let Some(wakeup) = unsafe { wakeup.as_ref() } {
+        // Without its descriptors the queue is not woken any more.
+        let _ = wakeup.wake(set::SIGNALS);
     }
 }
 
 impl Signals {
     pub const fn new() -> Self {
-        Self { watches: Slab::new(), list: Vec::new(), bell: None, signalfd: None }
+        Self { watches: Vec::new(), source: None, signalfd: None }
     }
 
     pub fn fds(&self) -> impl Iterator<Item = &Fd> {
-        self.bell.iter().chain(&self.signalfd)
+        self.source.iter().map(|source| &source.eventfd).chain(&self.signalfd)
     }
 
     /// In a forked child: they are the parent's, too.
     pub fn drop_fds(&mut self) {
-        self.bell = None;
+        self.source = None;
         self.signalfd = None;
     }
 
     /// Has another set watch its descriptors.
     pub fn add_to(&self, set: &Set) -> std::result::Result<(), Errno> {
-        if let Some(bell) = &self.bell {
-            set.add_signals(bell.raw())?;
+        if let Some(source) = &self.source {
+            set.add_signals(source.eventfd.raw())?;
         }
         match &self.signalfd {
             Some(signalfd) => set.add_signalfd(signalfd.raw()),
@@ -69,84 +111,140 @@ impl Signals {
         }
     }
 
+    /// Has handlers wake this set from now on, which watches its descriptors.
+    pub fn aim_at(&self, set: &Set) {
+        if let Some(source) = &self.source {
+            source.aim_at(set);
+        }
+    }
+
+    /// The number to wake the queue by.
+    fn wakeup(&self) -> i64 {
+        self.source.as_ref().map_or(-1, Source::number)
+    }
+
     /// The signals to be taken from the signalfd.
     fn mask(&self) -> Mask {
-        let watches = self.list.iter().filter_map(|id| self.watches.get(*id));
-        let blocked = watches.filter(|watch| matches!(watch.way, Way::Blocked(_)));
+        let blocked = self.watches.iter().filter(|watch| watch.blocked);
         blocked.fold(0, |mask, watch| mask | signal::bit(watch.number))
     }
 
-    fn by_handler(&self) -> usize {
-        let watches = self.list.iter().filter_map(|id| self.watches.get(*id));
-        watches.filter(|watch| matches!(watch.way, Way::Handler(_))).count()
+    fn place(&self, number: c_int) -> Option<usize> {
+        self.watches.iter().position(|watch| watch.number == number)
+    }
+
+    fn get_mut(&mut self, number: c_int) -> Option<&mut Watch> {
+        self.watches.iter_mut().find(|watch| watch.number == number)
     }
 }
 
 impl Core {
-    /// In a forked child that keeps the queue: what rings is the parent's,
-    /// and so is who counts.
+    /// In a forked child that keeps the queue: what wakes is the parent's, and
+    /// so is what counts.
     pub fn renew_watches(&mut self) -> Result<()> {
-        let mut list = std::mem::take(&mut self.signals.list);
-        // All of them first: what is left of the parent's is used again.
-        for id in &mut list {
-            *id = self.signals.watches.remove(*id).map_or(NONE, |watch| watch.knote);
-            if let Some(knote) = self.knotes.get_mut(*id) {
-                knote.state = NONE.into();
+        let watches = std::mem::take(&mut self.signals.watches);
+        let mut result = Ok(());
+        for Watch { number, .. } in watches {
+            self.each_signal_knote(number, |knote| knote.state = DETACHED);
+            let mut at = self.first_of_signal(number);
+            while let Some(knote) = self.knotes.get(at) {
+                let (id, next) = (at, knote.next);
+                result = result.and(self.attach_signal(id));
+                at = next;
             }
         }
-        let mut result = Ok(());
-        for knote in list {
-            result = result.and(self.attach_signal(knote));
-        }
         result
+    }
+
+    fn first_of_signal(&self, number: c_int) -> u32 {
+        let key = (u64::from(number.unsigned_abs()), FILTER_SIGNAL);
+        self.index.get(&key).copied().unwrap_or(NONE)
+    }
+
+    fn each_signal_knote(&mut self, number: c_int, mut change: impl FnMut(&mut Knote)) {
+        let mut at = self.first_of_signal(number);
+        while let Some(knote) = self.knotes.get_mut(at) {
+            change(knote);
+            at = knote.next;
+        }
     }
 
     /// Begins to watch a knote's signal: by a signalfd if the calling thread
     /// blocks it, since no handler would run.
     pub fn attach_signal(&mut self, id: u32) -> Result<()> {
         let Some(knote) = self.knotes.get(id) else { return Ok(()) };
-        let (number, rings) = (signals::check(knote.ident)?, !knote.is(DISABLED));
-        if self.signals.list.try_reserve(1).is_err() {
-            fail!(ENOMEM, "no memory to watch signal {}", number);
+        let (number, enabled) = (signals::check(knote.ident)?, !knote.is(DISABLED));
+        if self.signals.place(number).is_none() {
+            self.subscribe(number)?;
         }
-        let way = match signal::blocked() & signal::bit(number) {
-            0 => {
-                let bell = self.signal_bell()?;
-                let bell = if rings { bell } else { -1 };
-                let bell = Bell { ring: ring_eventfd, number: bell.into() };
-                Way::Handler(signals::subscribe(number, bell, false)?)
-            }
-            _ => {
-                self.watch_blocked(number)?;
-                Way::Blocked(0)
-            }
-        };
-        let Some(watch) = self.signals.watches.insert(Watch { knote: id, number, way }, NONE)
-        else {
-            fail!(ENOMEM, "no memory to watch signal {}", number);
-        };
-        self.signals.list.push_reserved(watch);
+        let is_blocked = signal::blocked() & signal::bit(number) != 0;
+        if let Err(error) = self.have_seen(number, is_blocked) {
+            self.drop_unused_watch(number);
+            return Err(error);
+        }
+        let Some(watch) = self.signals.get_mut(number) else { return Ok(()) };
+        watch.knotes += 1;
+        if enabled {
+            self.count_enabled(number, true);
+        }
+        // After that: what it counts wakes the queue.
+        let count = self.signals.get_mut(number).map_or(0, |watch| watch.subscription.count());
         if let Some(knote) = self.knotes.get_mut(id) {
-            knote.state = watch.into();
+            knote.state = count.cast_signed();
         }
         Ok(())
     }
 
-    /// What handlers ring, made at the first need.
-    fn signal_bell(&mut self) -> Result<RawFd> {
-        if let Some(bell) = &self.signals.bell {
-            return Ok(bell.raw());
+    fn subscribe(&mut self, number: c_int) -> Result<()> {
+        if self.signals.watches.try_reserve(1).is_err() {
+            fail!(ENOMEM, "no memory to watch signal {}", number);
         }
-        let bell = eventfd::create(0)?;
-        self.set.add_signals(bell.raw())?;
-        Ok(self.signals.bell.insert(bell).raw())
+        self.make_signal_source()?;
+        let subscription =
+            signals::subscribe(number, signals::Wakeup { wake: wake_queue, number: -1 }, false)?;
+        let watch = Watch {
+            number,
+            subscription,
+            handler: None,
+            blocked: false,
+            knotes: 0,
+            enabled: 0,
+            seen: 0,
+        };
+        self.signals.watches.push_reserved(watch);
+        Ok(())
+    }
+
+    /// Makes sure that a signal is seen, by a handler or the signalfd.
+    fn have_seen(&mut self, number: c_int, is_blocked: bool) -> Result<()> {
+        if is_blocked {
+            self.watch_blocked(number)?;
+        }
+        let Some(watch) = self.signals.get_mut(number) else { return Ok(()) };
+        if is_blocked {
+            watch.blocked = true;
+        } else if watch.handler.is_none() {
+            watch.handler = Some(Handler::new(number)?);
+        }
+        Ok(())
+    }
+
+    fn make_signal_source(&mut self) -> Result<()> {
+        if self.signals.source.is_none() {
+            let source = Source::new()?;
+            self.set.add_signals(source.eventfd.raw())?;
+            source.aim_at(&self.set);
+            self.signals.source = Some(source);
+        }
+        Ok(())
     }
 
     /// Has the signalfd take a signal, too.
     fn watch_blocked(&mut self, number: c_int) -> Result<()> {
         let mask = self.signals.mask() | signal::bit(number);
         if let Some(known) = &self.signals.signalfd {
-            return Ok(signal::set_descriptor(known.raw(), mask)?);
+            let known = known.check().ok_or(Errno::EBADF)?;
+            return Ok(signal::set_descriptor(known, mask)?);
         }
         let fresh = signal::descriptor(mask)?;
         self.set.add_signalfd(fresh.raw())?;
@@ -154,22 +252,59 @@ impl Core {
         Ok(())
     }
 
-    fn watch_of(&self, id: u32) -> Option<u32> {
-        let knote = self.knotes.get(id)?;
-        u32::try_from(knote.state).ok().filter(|state| *state != NONE)
+    /// A knote is enabled, or is not any more: the queue is only woken for
+    /// those that are.
+    fn count_enabled(&mut self, number: c_int, on: bool) {
+        let wakeup = self.signals.wakeup();
+        let Some(watch) = self.signals.get_mut(number) else { return };
+        let before = watch.enabled;
+        watch.enabled = if on { before + 1 } else { before.saturating_sub(1) };
+        if (before > 0) != (watch.enabled > 0) {
+            watch.subscription.set_wakeup(if on { wakeup } else { -1 });
+        }
     }
 
-    /// The last knote closes what it rang, or was taken from.
+    /// A knote's signal, if it is watched for it.
+    fn signal_of(&self, id: u32) -> Option<c_int> {
+        let knote = self.knotes.get(id).filter(|knote| knote.state != DETACHED)?;
+        c_int::try_from(knote.ident).ok()
+    }
+
+    /// The last knote closes what woke it, or was taken from.
     pub fn detach_signal(&mut self, id: u32) {
-        if let Some(watch) = self.watch_of(id) {
-            self.signals.list.retain(|known| *known != watch);
-            drop(self.signals.watches.remove(watch));
+        if let Some(number) = self.signal_of(id) {
+            let enabled = self.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED));
+            if enabled {
+                self.count_enabled(number, false);
+            }
+            if let Some(knote) = self.knotes.get_mut(id) {
+                knote.state = DETACHED;
+            }
+            if let Some(watch) = self.signals.get_mut(number) {
+                watch.knotes -= 1;
+            }
+            self.drop_unused_watch(number);
         }
-        if self.signals.by_handler() == 0
-            && let Some(bell) = self.signals.bell.take()
+        if self.signals.watches.is_empty()
+            && let Some(source) = self.signals.source.take()
         {
-            self.set.drop_own(bell.raw());
+            self.set.drop_own(source.eventfd.raw());
         }
+    }
+
+    fn drop_unused_watch(&mut self, number: c_int) {
+        let Some(place) = self.signals.place(number) else { return };
+        if self.signals.watches.get(place).is_none_or(|watch| watch.knotes > 0) {
+            return;
+        }
+        let watch = self.signals.watches.swap_remove(place);
+        if watch.blocked {
+            self.unwatch_blocked();
+        }
+    }
+
+    /// The signalfd is for fewer signals from now on.
+    fn unwatch_blocked(&mut self) {
         let mask = self.signals.mask();
         let Some(known) = &self.signals.signalfd else { return };
         if mask == 0 {
@@ -177,94 +312,77 @@ impl Core {
             self.signals.signalfd = None;
         } else {
             // A set of signals that is smaller than one that was good.
-            let _ = signal::set_descriptor(known.raw(), mask);
+            let _ = known.check().map(|known| signal::set_descriptor(known, mask));
         }
     }
 
-    /// The count of a knote's signal, which begins anew.
+    /// The count of a knote's signal since the last time.
     pub fn take_count(&mut self, id: u32) -> u64 {
-        let Some(watch) = self.watch_of(id) else { return 0 };
-        match self.signals.watches.get_mut(watch).map(|watch| &mut watch.way) {
-            Some(Way::Handler(subscription)) => subscription.take(),
-            Some(Way::Blocked(count)) => std::mem::take(count),
-            None => 0,
-        }
+        let Some(number) = self.signal_of(id) else { return 0 };
+        let Some(watch) = self.signals.get_mut(number) else { return 0 };
+        let count = watch.subscription.count().cast_signed();
+        let Some(knote) = self.knotes.get_mut(id) else { return 0 };
+        count.saturating_sub(std::mem::replace(&mut knote.state, count)).unsigned_abs()
     }
 
-    /// A disabled knote is counted, and does not ring.
-    pub fn ring_for(&mut self, id: u32, on: bool) {
-        let Some(watch) = self.watch_of(id) else { return };
+    /// A disabled knote is counted, and does not wake the queue.
+    pub fn signal_enabled(&mut self, id: u32, on: bool) {
+        let Some(number) = self.signal_of(id) else { return };
         // Pending, those of before and after this would be one.
         self.take_signalfd();
-        let bell = self.signals.bell.as_ref().filter(|_| on).map_or(-1, Fd::raw);
-        let has_count = match self.signals.watches.get(watch).map(|watch| &watch.way) {
-            Some(Way::Handler(subscription)) => {
-                subscription.set_bell(bell.into());
-                subscription.has_count()
-            }
-            Some(Way::Blocked(count)) => *count > 0,
-            None => false,
-        };
-        if on && has_count {
+        self.count_enabled(number, on);
+        let Some(watch) = self.signals.get_mut(number) else { return };
+        let count = watch.subscription.count().cast_signed();
+        if on && self.knotes.get(id).is_some_and(|knote| knote.state < count) {
             self.activate(id);
         }
     }
 
-    /// Handlers have rung, or may have; whether there is something.
+    /// Signals were counted, or may have been: activates their knotes. Whether
+    /// one was for a knote that is enabled.
     pub fn take_signals(&mut self) -> bool {
-        let Some(bell) = &self.signals.bell else { return false };
-        // First this: what is counted from now on rings again.
-        eventfd::clear(bell.raw());
         let mut counted = false;
-        for place in 0..self.signals.list.len() {
-            let watch = self.signals.list.get(place).and_then(|id| self.signals.watches.get(*id));
-            if let Some(Watch { knote, way: Way::Handler(subscription), .. }) = watch
-                && subscription.has_count()
-            {
-                let knote = *knote;
-                counted |= self.knotes.get(knote).is_some_and(|knote| !knote.is(DISABLED));
-                self.activate(knote);
+        for place in 0..self.signals.watches.len() {
+            let Some(watch) = self.signals.watches.get_mut(place) else { break };
+            let (number, count) = (watch.number, watch.subscription.count());
+            if std::mem::replace(&mut watch.seen, count) == count {
+                continue;
+            }
+            let mut at = self.first_of_signal(number);
+            while let Some(knote) = self.knotes.get(at) {
+                let (id, next) = (at, knote.next);
+                if knote.state < count.cast_signed() {
+                    counted |= !knote.is(DISABLED);
+                    self.activate(id);
+                }
+                at = next;
             }
         }
         counted
     }
 
-    /// Takes blocked signals that are pending, and counts them: before what
-    /// was counted is told.
+    /// Takes blocked signals that are pending, for all who subscribe to them:
+    /// before what was counted is delivered.
     pub fn take_signalfd(&mut self) {
-        let Some(signalfd) = self.signals.signalfd.as_ref().map(Fd::raw) else { return };
+        let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) else { return };
         // What comes faster than it is read is left to the next look.
         const MOST: usize = 1 << 16;
-        for number in std::iter::from_fn(|| signal::read(signalfd)).take(MOST) {
-            for place in 0..self.signals.list.len() {
-                let id = self.signals.list.get(place).copied().unwrap_or(NONE);
-                let Some(watch) = self.signals.watches.get_mut(id) else { continue };
-                if let Way::Blocked(count) = &mut watch.way
-                    && watch.number == number
-                {
-                    *count += 1;
-                    let knote = watch.knote;
-                    self.activate(knote);
-                }
-            }
-        }
+        signals::take_pending(signalfd, MOST, self.signals.wakeup());
+        self.take_signals();
     }
 
     /// Puts handlers that the program has put its own over back on top, and
     /// sees what was counted until now.
     #[inline(always)]
     pub fn renew_signals(&mut self) -> Result<()> {
-        if self.signals.list.is_empty() { Ok(()) } else { self.renew_all_signals() }
+        if self.signals.watches.is_empty() { Ok(()) } else { self.renew_all_signals() }
     }
 
     fn renew_all_signals(&mut self) -> Result<()> {
-        for id in &self.signals.list {
-            if let Some(Watch { way: Way::Handler(subscription), .. }) =
-                self.signals.watches.get(*id)
-            {
-                subscription.renew()?;
-            }
-        }
-        Ok(())
+        self.signals
+            .watches
+            .iter()
+            .filter_map(|watch| watch.handler.as_ref())
+            .try_for_each(Handler::renew)
     }
 }

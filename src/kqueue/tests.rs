@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 
 /// A queue that watches a stream with bytes to read, and one without.
 struct Bed {
-    queue: Queue,
+    queue: Box<Queue>,
     full: (UnixStream, UnixStream),
     _idle: (UnixStream, UnixStream),
 }

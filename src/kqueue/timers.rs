@@ -86,7 +86,7 @@ impl Timers {
         let [monotonic, _] = &mut self.clocks;
         if let Some(fd) = &monotonic.fd {
             // It is a timer, so that this needs nothing that could fail.
-            let _ = timerfd::arm_at(fd.raw(), PAST, false);
+            let _ = fd.check().map(|fd| timerfd::arm_at(fd, PAST, false));
         }
         self.alarmed = true;
     }
@@ -227,7 +227,7 @@ impl Clock {
     /// Its timerfd, made at the first need.
     fn open(&mut self, index: u8, set: &Set) -> Result<RawFd, Errno> {
         if let Some(fd) = &self.fd {
-            return Ok(fd.raw());
+            return fd.check().ok_or(Errno::EBADF);
         }
         Ok(self.fd.insert(make_timerfd(index, set)?).raw())
     }

@@ -9,13 +9,15 @@ use super::Ready;
 use super::fdlist::FdList;
 use super::fdmap::Entry;
 use super::poll::PollSet;
-use crate::errno::{Errno, Result, error};
-use crate::sync::{AtomicI32, Mutex, Ordering};
+use crate::errno::{Errno, Result, error, fail};
+use crate::sync::Mutex;
+use crate::sys::epoll;
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, eventfd};
-use crate::table::{self, Kind, Object, Shared};
+use crate::sys::kept::{Identity, SharedIdentity};
+use crate::table::{Kind, Object, Shared};
 use crate::util::Out;
 use crate::waiters::refuse_own;
+use crate::wakeup::Alarm;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
 
@@ -24,15 +26,15 @@ pub(crate) struct DevPoll {
     set: PollSet,
     /// Locked for every change, so that both halves agree.
     mirror: Mutex<Option<Mirror>>,
-    /// The mirror's descriptor, or -1; for `abandon`, which cannot lock.
-    fileno: AtomicI32,
+    /// The mirror's descriptor; for `abandon`, which cannot lock.
+    fileno: SharedIdentity,
 }
 
 /// The epoll set whose descriptor is readable while the object is ready.
 struct Mirror {
     epoll: Fd,
-    /// Enabled while `always` is not empty.
-    eventfd: RawFd,
+    /// On while `always` is not empty.
+    alarm: Alarm,
     /// Registrations that epoll cannot watch, because they are always ready
     /// (regular files) or not open (reported as such).
     always: FdList,
@@ -43,7 +45,11 @@ const READY_FILE: u32 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc:
 
 impl DevPoll {
     pub fn new() -> Self {
-        Self { set: PollSet::new(), mirror: Mutex::new(None), fileno: AtomicI32::new(-1) }
+        Self {
+            set: PollSet::new(),
+            mirror: Mutex::new(None),
+            fileno: SharedIdentity::of(Identity::none()),
+        }
     }
 
     pub fn fileno(&self) -> Result<RawFd> {
@@ -59,9 +65,9 @@ impl DevPoll {
             }
         });
         result?;
-        let fileno = place.insert(mirror).epoll.raw();
-        self.fileno.store(fileno, Ordering::Relaxed);
-        Ok(fileno)
+        let epoll = &place.insert(mirror).epoll;
+        self.fileno.set(epoll.identity());
+        Ok(epoll.raw())
     }
 
     /// Adds to what is registered.
@@ -105,15 +111,16 @@ impl DevPoll {
 
 impl Mirror {
     fn new() -> Result<Self> {
-        let eventfd = eventfd::always_readable(table::epoch())?;
         let epoll = epoll::create()?;
-        epoll::add(epoll.raw(), eventfd, 0, 0)?;
-        Ok(Self { epoll, eventfd, always: FdList::new() })
+        let alarm = Alarm::shared(epoll.raw(), 0)?;
+        Ok(Self { epoll, alarm, always: FdList::new() })
     }
 
     /// Watches a descriptor for these events, or no more.
     fn set(&mut self, fd: RawFd, events: Option<u32>) -> Result<()> {
-        let epoll = self.epoll.raw();
+        let Some(epoll) = self.epoll.check() else {
+            fail!(EBADF, "the program closed the object's fd {}", self.epoll.raw())
+        };
         let was_always = self.always.remove(fd);
         match events {
             // A descriptor that is not known or not open needs no removal.
@@ -136,11 +143,7 @@ impl Mirror {
                 }
             },
         }
-        let alarm = if self.always.is_empty() { 0 } else { libc::EPOLLIN as u32 };
-        epoll::modify(epoll, self.eventfd, alarm, 0).map_err(|errno| match errno {
-            Errno::EBADF => error!(errno, "somebody closed the library's eventfd {}", self.eventfd),
-            _ => errno.into(),
-        })
+        Ok(self.alarm.set(epoll, !self.always.is_empty(), 0)?)
     }
 }
 
@@ -164,9 +167,9 @@ impl Shared for DevPoll {
 
     fn abandon(&self) {
         // The lock may be held by a thread that the fork left behind.
-        let fileno = self.fileno.load(Ordering::Relaxed);
-        if fileno >= 0 {
-            drop(Fd::owned(fileno));
+        let fileno = self.fileno.get();
+        if fileno.is_intact() {
+            drop(Fd::owned(fileno.fd()));
         }
     }
 }

@@ -12,11 +12,12 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering}
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self as sys, Event};
 use crate::sys::fd::{self, Fd};
-use crate::sys::{eventfd, file, fork, poll};
+use crate::sys::{eventfd, fork, poll};
 use crate::table::{self, Kind, Object, Shared};
 use crate::util::Out;
 use crate::util::alloc::TryVecCopy;
 use crate::waiters::{interrupted, pause, refuse_own};
+use crate::wakeup::Alarm;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
@@ -24,10 +25,9 @@ use std::sync::PoisonError;
 /// An epoll object.
 pub(crate) struct Epoll {
     fd: Fd,
-    /// An eventfd that is always readable; registered here, and enabled to
-    /// wake every waiter. The process's shared one, but for a set that others
-    /// may have registered that with: then one of its own.
-    alarm: Fd,
+    /// Of a set that others may have registered the process's eventfd with:
+    /// one of its own, for the alarm.
+    eventfd: Option<Fd>,
     registered: Mutex<Registered>,
     closed: AtomicBool,
     /// The process that may change the kernel's set.
@@ -42,8 +42,10 @@ struct Registered {
     /// A registration was made over one whose descriptor had been closed; a
     /// duplicate may keep that one alive in the kernel.
     leftovers: bool,
+    /// Registered here, and turned on to wake every waiter.
+    alarm: Alarm,
     /// See `set_alarm`.
-    alarm: bool,
+    alarmed: bool,
 }
 
 /// Marks a word as one of this library: no pointer and no descriptor has
@@ -58,7 +60,6 @@ const COUNTS: u32 = (1 << COUNT_BITS) - 1;
 /// The alarm's word has count 0, which no registration has, and a descriptor
 /// that no word of somebody else's will have by chance.
 const ALARM: RawFd = 0x65_76_6c_70;
-const ENABLED: u32 = libc::EPOLLIN as u32;
 
 fn cookie(tag: u32, fd: RawFd) -> u64 {
     OURS | u64::from(tag) << FD_BITS | u64::from(fd.cast_unsigned())
@@ -73,7 +74,7 @@ fn uncookie(word: u64) -> Option<(u32, RawFd)> {
 
 impl Epoll {
     pub fn create() -> Result<Self> {
-        Self::new(sys::create()?, Fd::borrowed(eventfd::always_readable(table::epoch())?))
+        Self::new(sys::create()?, None)
     }
 
     /// The descriptor stays the caller's.
@@ -81,7 +82,7 @@ impl Epoll {
         if !fd::is_open(fd) {
             fail!(EBADF, "fd {} is not open", fd);
         }
-        Self::new(Fd::borrowed(fd), eventfd::create(1)?)
+        Self::new(Fd::borrowed(fd), Some(eventfd::create(1)?))
     }
 
     /// From now on the descriptor is closed with the object.
@@ -89,18 +90,23 @@ impl Epoll {
         self.fd.own();
     }
 
-    fn new(fd: Fd, alarm: Fd) -> Result<Self> {
+    fn new(fd: Fd, eventfd: Option<Fd>) -> Result<Self> {
         let number = Number::new();
-        match sys::add(fd.raw(), alarm.raw(), 0, cookie(number.tag(0), ALARM)) {
-            Ok(()) => {}
+        let word = cookie(number.tag(0), ALARM);
+        let alarm = match &eventfd {
+            Some(own) => Alarm::new(fd.raw(), own.identity(), word),
+            None => Alarm::shared(fd.raw(), word),
+        };
+        let alarm = match alarm {
+            Ok(alarm) => alarm,
             Err(Errno::EINVAL) => fail!(EINVAL, "fd {} is not an epoll descriptor", fd.raw()),
             Err(errno) => return Err(errno.into()),
-        }
-        let map = FdMap::new();
-        let registered = Registered { map, number, count: 0, leftovers: false, alarm: false };
+        };
+        let (map, leftovers, alarmed) = (FdMap::new(), false, false);
+        let registered = Registered { map, number, count: 0, leftovers, alarm, alarmed };
         Ok(Self {
             fd,
-            alarm,
+            eventfd,
             registered: Mutex::new(registered),
             closed: AtomicBool::new(false),
             epoch: table::epoch(),
@@ -121,7 +127,8 @@ impl Epoll {
         refuse_own(fd)?;
         registered.map.reserve(fd)?;
         let tag = registered.next_tag();
-        sys::add(self.fileno(), fd, events, cookie(tag, fd)).map_err(|errno| explain(errno, fd))?;
+        sys::add(self.open_fd()?, fd, events, cookie(tag, fd))
+            .map_err(|errno| explain(errno, fd))?;
         registered.leftovers |= registered.map.get(fd).is_some();
         registered.map.set(fd, Entry { events, tag, data })
     }
@@ -135,7 +142,7 @@ impl Epoll {
             Some(entry) => entry.tag,
             None => registered.next_tag(),
         };
-        sys::modify(self.fileno(), fd, events, cookie(tag, fd))
+        sys::modify(self.open_fd()?, fd, events, cookie(tag, fd))
             .map_err(|errno| explain(errno, fd))?;
         registered.map.set(fd, Entry { events, tag, data })
     }
@@ -143,7 +150,7 @@ impl Epoll {
     pub fn unregister(&self, fd: RawFd) -> Result<()> {
         let registered = self.registered();
         self.refuse_alarm(fd, &registered)?;
-        sys::delete(self.fileno(), fd).map_err(|errno| explain(errno, fd))?;
+        sys::delete(self.open_fd()?, fd).map_err(|errno| explain(errno, fd))?;
         registered.map.remove(fd);
         Ok(())
     }
@@ -151,7 +158,7 @@ impl Epoll {
     /// The alarm is no descriptor of the program's; unless that has closed it
     /// and registered another one of this number.
     fn refuse_alarm(&self, fd: RawFd, registered: &Registered) -> Result<()> {
-        if fd == self.alarm.raw() && registered.map.get(fd).is_none() && file::is_anonymous(fd) {
+        if registered.alarm.is(fd) && registered.map.get(fd).is_none() {
             fail!(EINVAL, "fd {} is the library's own", fd);
         }
         Ok(())
@@ -160,16 +167,25 @@ impl Epoll {
     /// While on, every wait returns at once, with what is ready.
     pub fn set_alarm(&self, on: bool) -> Result<()> {
         let mut registered = self.registered();
-        let before = std::mem::replace(&mut registered.alarm, on);
-        self.apply_alarm(&registered).inspect_err(|_| registered.alarm = before)
+        let before = std::mem::replace(&mut registered.alarmed, on);
+        let applied = self.apply_alarm(&mut registered);
+        applied.inspect_err(|_| registered.alarmed = before)
     }
 
     /// Under the lock, so that a close in the middle of `set_alarm` either
     /// sees what that did, or is seen by it.
-    fn apply_alarm(&self, registered: &Registered) -> Result<()> {
-        let on = registered.alarm || self.closed.load(Ordering::Acquire);
+    fn apply_alarm(&self, registered: &mut Registered) -> Result<()> {
+        let on = registered.alarmed || self.closed.load(Ordering::Acquire);
         let word = cookie(registered.number.tag(0), ALARM);
-        Ok(sys::modify(self.fileno(), self.alarm.raw(), if on { ENABLED } else { 0 }, word)?)
+        Ok(registered.alarm.set(self.open_fd()?, on, word)?)
+    }
+
+    /// The descriptor, unless the program has closed it.
+    fn open_fd(&self) -> Result<RawFd> {
+        match self.fd.check() {
+            Some(fd) => Ok(fd),
+            None => fail!(EBADF, "the program closed the object's fd {}", self.fileno()),
+        }
     }
 
     /// Waits; what is ready is in `out` then.
@@ -211,7 +227,7 @@ impl Epoll {
             }
             &mut large
         };
-        let result = sys::wait(self.fileno(), buffer, deadline.left_ns());
+        let result = sys::wait(self.open_fd()?, buffer, deadline.left_ns());
         if let Err(Errno::EINTR) = result {
             interrupted()?;
         }
@@ -412,7 +428,7 @@ impl Shared for Epoll {
         self.closed.store(true, Ordering::Release);
         // It cannot fail where the descriptor is open; and where its owner
         // closed it there is no waiting any more.
-        let _ = self.apply_alarm(&self.registered());
+        let _ = self.apply_alarm(&mut self.registered());
     }
 
     fn descriptor(&self) -> RawFd {
@@ -425,7 +441,7 @@ impl Shared for Epoll {
 
     fn abandon(&self) {
         self.fd.abandon();
-        self.alarm.abandon();
+        self.eventfd.iter().for_each(Fd::abandon);
     }
 }
 
@@ -433,8 +449,10 @@ impl Drop for Epoll {
     fn drop(&mut self) {
         // The set may live on, by a duplicate or its owner's descriptor; but
         // a child must not change its parent's.
-        if fork::current() == self.epoch {
-            let _ = sys::delete(self.fileno(), self.alarm.raw());
+        if fork::current() == self.epoch
+            && let Some(fd) = self.fd.check()
+        {
+            self.registered().alarm.remove(fd);
         }
     }
 }

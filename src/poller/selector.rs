@@ -11,8 +11,8 @@ use crate::kqueue::Readiness;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clock::Deadline;
 use crate::sys::fd;
-use crate::table::{Kind, Object, Shared, try_box};
-use crate::util::Out;
+use crate::table::{Kind, Object, Shared};
+use crate::util::{Out, try_room};
 use crate::waiters::{interrupted, pause};
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
@@ -38,7 +38,7 @@ enum Engine {
     Poll(PollSet),
     Epoll(Epoll),
     DevPoll(DevPoll),
-    Kqueue(Box<Readiness>),
+    Kqueue(Readiness),
 }
 
 /// What is registered.
@@ -57,19 +57,17 @@ const SELECT_READ: u32 = (libc::POLLIN | libc::POLLRDNORM | libc::POLLRDBAND) as
 const SELECT_WRITE: u32 = (libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND) as u32;
 
 impl Selector {
-    pub fn create(backend: Backend) -> Result<Self> {
+    pub fn create(backend: Backend) -> Result<Box<Self>> {
+        let Some(room) = try_room() else { fail!(ENOMEM, "no memory for a selector") };
         let engine = match backend {
             Backend::Select => Engine::Select(PollSet::new()),
             Backend::Poll => Engine::Poll(PollSet::new()),
             Backend::Epoll => Engine::Epoll(Epoll::create()?),
             Backend::DevPoll => Engine::DevPoll(DevPoll::new()),
-            Backend::Kqueue => match try_box(Readiness::new()?) {
-                Some(kqueue) => Engine::Kqueue(kqueue),
-                None => fail!(ENOMEM, "no memory for a kqueue"),
-            },
+            Backend::Kqueue => Engine::Kqueue(Readiness::new()?),
         };
         let keys = Keys { map: FdMap::new(), always: FdList::new(), last: -1 };
-        Ok(Self { engine, keys: Mutex::new(keys) })
+        Ok(Box::write(room, Self { engine, keys: Mutex::new(keys) }))
     }
 
     pub fn fileno(&self) -> Result<RawFd> {

@@ -22,6 +22,7 @@ pub(crate) use super::process::{STATUS_UNKNOWN, add_process, event_process};
 pub(crate) use super::registry::{close, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
 pub(crate) use super::signals::{add_signal, event_siginfo};
+pub(crate) use super::sinks::Way as SignalWay;
 pub(crate) use super::timers::{NewTimer, Period, Setting};
 pub(crate) use crate::files::{Request as FileRequest, Root as FileRoot};
 pub(crate) use crate::sys::pressure::Trigger;
@@ -60,10 +61,7 @@ fn leave(handle: i64, bits: u64) -> std::result::Result<(), Errno> {
     let named = named_quietly(handle, Kind::Loop)?;
     match named.desk.mail.leave(named.desk, handle, bits) {
         None => Err(Errno::ESTALE),
-        Some(wake) => {
-            drop(wake);
-            Ok(())
-        }
+        Some(wake) => wake.now(),
     }
 }
 
@@ -75,6 +73,13 @@ pub(crate) fn stop(handle: i64) -> std::result::Result<(), Errno> {
 /// See evloop_wakeup.
 pub(crate) fn wakeup(handle: i64) -> std::result::Result<(), Errno> {
     leave(handle, mailbox::WAKEUP)
+}
+
+/// Something that a loop watches was closed.
+pub(super) fn ring_objects(handle: i64) {
+    if let Ok(named) = named_quietly(handle, Kind::Loop) {
+        named.desk.ring();
+    }
 }
 
 /// A handler has seen a signal that a loop has watchers of.

@@ -142,10 +142,7 @@ pub(crate) fn async_send(handle: i64) -> std::result::Result<(), Errno> {
         None => refuse_send(handle),
         Some(false) => Ok(()),
         Some(true) => match desk.mail.push(desk, &InRecords, named.index, tag) {
-            Some(wake) => {
-                drop(wake);
-                Ok(())
-            }
+            Some(wake) => wake.now(),
             None => {
                 // The loop was closed since, and has left the record to this.
                 record.receive();

@@ -121,6 +121,7 @@ fn add_descriptor(
     watched: Option<Box<dyn Watched>>,
 ) -> Result<i64> {
     let named = named(handle, Kind::Loop)?;
+    named.check_epoll_first()?;
     // Taken by one of the two.
     let watched = Cell::new(watched);
     named.with(
@@ -128,7 +129,7 @@ fn add_descriptor(
         |gate| {
             let mut watched = watched.take();
             if let Some(watched) = &mut watched {
-                watched.begin(named.desk.bell.eventfd())?;
+                watched.begin(named.desk.handle())?;
             }
             let fresh = fresh_at(gate, &named, source, target)?;
             let watching = |watched| Watching { index: fresh.index, watched };
@@ -169,6 +170,7 @@ fn watches(handle: i64, fd: RawFd) -> bool {
 /// See evloop_add_file and evloop_add_file_fd.
 pub(crate) fn add_file(handle: i64, request: &Request<'_>, target: Target) -> Result<i64> {
     let named = named(handle, Kind::Loop)?;
+    named.check_epoll_first()?;
     let started = named.with(
         |core| Ok(Started::Added(core.add_file(request, target)?)),
         |gate| {
@@ -476,6 +478,8 @@ pub(crate) fn watcher_close(handle: i64, wait: bool) -> Result<()> {
         close_inherited(&named);
         return Ok(());
     }
+    // An epoll that is not the loop's any more is not changed.
+    let _ = named.check_epoll(&mut gate);
     if !gate.running {
         return named.with_idle(gate, |core| core.close(&named));
     }
@@ -506,7 +510,7 @@ fn close_remotely(gate: &mut Gate, named: &Named) -> Result<()> {
         return table::stale(named.handle.pack());
     }
     named.desk.count_from_outside(-1);
-    if told {
+    if told && named.desk.has_epoll() {
         // If others watch it, too, the loop registers it again for them.
         // Closed before, perhaps: then the kernel knows it no more.
         let _ = epoll::delete(gate.epoll, io::fd_of(record));

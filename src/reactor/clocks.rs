@@ -75,6 +75,19 @@ pub(super) struct Clock {
     pub looked: i64,
 }
 
+impl Clock {
+    pub const fn new() -> Self {
+        Self {
+            queue: TimerQueue::new(),
+            fd: None,
+            armed: NEVER,
+            base: None,
+            settled: None,
+            looked: i64::MIN,
+        }
+    }
+}
+
 impl Desk {
     /// The time of a clock, or virtual time.
     pub fn now(&self, clock: usize) -> i64 {
@@ -102,7 +115,7 @@ impl Core {
 
     pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
         if self.timers.clock(clock).fd.is_none() {
-            self.register_clock(self.epoll(), clock, fd.raw())?;
+            self.register_clock(self.own_epoll()?, clock, fd.raw())?;
             self.fd_is_ours(OwnFd::Clock(clock), fd.raw());
             self.timers.clock(clock).fd = Some(fd);
             let ready = self.desk.clocks.load(Relaxed);
@@ -229,19 +242,27 @@ impl Core {
             return false;
         }
         let Some(fd) = entry.fd.as_ref() else { return false };
-        let due = match timerfd::arm_at(fd.raw(), wake, index == REALTIME) {
+        let set_at = |fd| timerfd::arm_at(fd, wake, index == REALTIME);
+        let due = match fd.check().ok_or(Errno::EBADF).and_then(set_at) {
             Ok(stepped) => {
                 entry.armed = wake;
                 self.clock_changed |= stepped;
                 stepped
             }
-            // Cannot be; if so, looking all the time is better than never.
-            Err(_) => true,
+            Err(_) => self.lose_clock(),
         };
         if due {
             self.timers.due |= 1 << index;
         }
         due
+    }
+
+    /// The program has closed a timerfd of the loop's, which cannot go on without.
+    #[cold]
+    fn lose_clock(&mut self) -> bool {
+        let desk = self.desk;
+        self.lose_epoll(&mut desk.gate());
+        true
     }
 
     /// After a wait of zero that found nothing: finds the timers that have

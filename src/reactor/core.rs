@@ -6,9 +6,11 @@ use super::details::Details;
 use super::event::{Destroy, Event, Options};
 use super::files;
 use super::flags::*;
+use super::held_queue::HeldQueue;
 use super::inside::Watch;
 use super::io::Io;
 use super::letters::{Letter, Letters};
+use super::list::List;
 use super::objects::{Watched, Watching};
 use super::own_fds::OwnFd;
 use super::record::{self, CLOSING, LIVE, Record};
@@ -21,8 +23,10 @@ use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd, fork};
-use crate::table::{self, Handle, Kind};
+use crate::table::{Handle, Kind};
 use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array};
+use crate::util::try_room;
+use crate::wakeup;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -30,8 +34,8 @@ use std::os::fd::RawFd;
 /// So many names of closed watchers are forgotten before the next wait.
 pub(super) const MANY_NAMES: usize = 64;
 
-/// Words of the loop's own registrations; handles are below 2^53. 0 is the
-/// eventfd, the others are clocks and, behind them, the signalfd.
+/// Words of the loop's own registrations; handles are below 2^53. 0 is what
+/// wakes it, the others are clocks and, behind them, the signalfd.
 pub(super) const INTERNAL: u64 = 1 << 63;
 
 /// Room for more commands than this is not kept.
@@ -53,6 +57,8 @@ pub(super) struct Extra {
     pub file: Option<(u64, u64)>,
     /// What happened while the watcher was suspended.
     pub kept: Option<Event>,
+    /// Where it is in `Core::suspended`, if it is there.
+    pub suspended_at: usize,
 }
 
 impl Extra {
@@ -77,12 +83,12 @@ pub(super) struct Limit {
 /// Watchers of the kinds that are called in turn.
 #[derive(Default)]
 pub(super) struct Lists {
-    pub prepare: Vec<u32>,
-    pub check: Vec<u32>,
-    pub idle: Vec<u32>,
-    pub defer: Vec<u32>,
-    pub exit: Vec<u32>,
-    pub clock_change: Vec<u32>,
+    pub prepare: List,
+    pub check: List,
+    pub idle: List,
+    pub defer: List,
+    pub exit: List,
+    pub clock_change: List,
 }
 
 /// Aligned, so that its first and last fields share no cache line with what
@@ -97,6 +103,7 @@ pub(super) struct Core {
     pub precise: bool,
 
     pub(super) epoll: Fd,
+    /// Always readable; see `wakeup`.
     pub(super) eventfd: Fd,
     /// What evloop_fileno gave away; the epoll is in it.
     pub(super) outer: Option<Fd>,
@@ -128,11 +135,10 @@ pub(super) struct Core {
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
     pub posts: Letters<Post>,
-    /// Events for evloop_wait, and how many watchers have no callback.
-    pub held: VecDeque<Event>,
-    pub recorders: usize,
-    /// Failures to be reported; and whether there are more, of watchers that
-    /// are marked, as this had no room. It is not empty then.
+    /// Events for evloop_wait.
+    pub held: HeldQueue,
+    /// Failures to be reported; and whether there are more, for which this had
+    /// no room. It is not empty then. The watchers of both are marked.
     pub failures: VecDeque<(i64, Errno)>,
     pub failures_more: bool,
     /// Watchers over their rate limit, and until when.
@@ -186,6 +192,9 @@ impl Core {
         let Some(events) = events.filter(|_| failures.try_reserve(16).is_ok()) else {
             fail!(ENOMEM, "no memory for {} events", max_events as i64);
         };
+        let eventfd = eventfd::create(1)?;
+        let epoll = woken_by(&eventfd)?;
+        let Some(room) = try_room() else { fail!(ENOMEM, "no memory for a loop") };
         let core = Self {
             desk,
             max_timers: bound(options.max_timers, DEFAULT_TIMERS),
@@ -193,8 +202,8 @@ impl Core {
             virtual_time: flags & super::VIRTUAL_TIME != 0,
             auto_advance: flags & super::AUTO_ADVANCE != 0,
             precise: flags & super::PRECISE != 0,
-            epoll: epoll::create()?,
-            eventfd: eventfd::create(0)?,
+            epoll,
+            eventfd,
             outer: None,
             made_in: fork::current(),
             slots: Slots::default(),
@@ -214,8 +223,7 @@ impl Core {
             arrived: NOBODY,
             posts_due: 0,
             posts: Letters::new(),
-            held: VecDeque::new(),
-            recorders: 0,
+            held: HeldQueue::default(),
             failures,
             failures_more: false,
             suspended: Vec::new(),
@@ -237,11 +245,7 @@ impl Core {
             turn: Vec::new(),
             batch: Vec::new(),
         };
-        register_eventfd(core.epoll(), core.eventfd())?;
-        match table::try_box(core) {
-            Some(core) => Ok(core),
-            None => fail!(ENOMEM, "no memory for a loop"),
-        }
+        Ok(Box::write(room, core))
     }
 
     #[inline(always)]
@@ -249,8 +253,18 @@ impl Core {
         self.epoll.raw()
     }
 
-    pub fn eventfd(&self) -> RawFd {
-        self.eventfd.raw()
+    /// The epoll, if it still is the loop's: for what is done outside of a run,
+    /// too.
+    pub fn own_epoll(&self) -> Result<RawFd> {
+        match self.epoll.check() {
+            Some(epoll) => Ok(epoll),
+            None => fail!(EBADF, "the descriptors of loop {} were closed", self.desk.handle()),
+        }
+    }
+
+    /// Has other threads wake the loop in its epoll.
+    pub fn be_woken(&self) {
+        self.desk.wake_in(self.epoll.identity(), self.eventfd.raw());
     }
 
     /// Whether others may poll the descriptor for embedding.
@@ -265,7 +279,7 @@ impl Core {
         }
         // Not the set itself, which may have to be replaced.
         let outer = epoll::create()?;
-        epoll::add(outer.raw(), self.epoll(), libc::EPOLLIN as u32, INTERNAL)?;
+        epoll::add(outer.raw(), self.own_epoll()?, libc::EPOLLIN as u32, INTERNAL)?;
         self.fd_is_ours(OwnFd::Outer, outer.raw());
         let raw = outer.raw();
         self.outer = Some(outer);
@@ -279,15 +293,35 @@ impl Core {
             let _ = epoll::delete(outer.raw(), self.epoll());
         }
         self.desk.own.set(OwnFd::Epoll, fresh.raw());
-        self.epoll = fresh;
+        let before = std::mem::replace(&mut self.epoll, fresh);
+        self.be_woken();
+        drop(before);
         Ok(())
     }
 
-    /// A new set, with the loop's own descriptors in it.
-    pub fn fresh_epoll(&self, eventfd: RawFd) -> Result<Fd> {
-        let fresh = epoll::create()?;
-        register_eventfd(fresh.raw(), eventfd)?;
-        Ok(fresh)
+    /// A new set, in which the loop can be woken.
+    pub fn fresh_epoll(&self) -> Result<Fd> {
+        Ok(woken_by(&self.eventfd)?)
+    }
+
+    /// Whether the epoll is what it was. If the program has closed it, or put
+    /// another file in its place, what has its number now is left alone.
+    pub fn has_own_epoll(&mut self, gate: &mut Gate) -> bool {
+        let is_intact = self.epoll.is_intact() && self.epoll() >= 0;
+        if !is_intact {
+            self.lose_epoll(gate);
+        }
+        is_intact
+    }
+
+    /// The loop can wait no more: every wait says so from now on.
+    pub fn lose_epoll(&mut self, gate: &mut Gate) {
+        self.desk.lose_epoll();
+        self.stir();
+        gate.epoll = -1;
+        // These numbers are the program's.
+        self.desk.own.clear();
+        self.epoll = Fd::borrowed(-1);
     }
 
     /// More about a watcher, made if there is nothing yet.
@@ -306,15 +340,16 @@ impl Core {
 
     /// Has a failure reported as an event of the watcher.
     pub fn fail(&mut self, handle: i64, errno: Errno) {
-        // There is room for some always; a watcher that fails again before it
-        // is told is told once.
-        let told = self.failures.iter().any(|(failed, _)| *failed == handle);
-        if !told
-            && self.failures.try_push_back((handle, errno)).is_err()
-            && let Some((_, record)) = super::dispatch::live(handle)
-        {
+        let record = super::dispatch::live(handle).map(|(_, record)| record);
+        if record.is_some_and(|record| record.has(FAILED)) {
+            // A watcher that fails again before that is reported fails once.
+            return;
+        }
+        // There is room for some always.
+        let is_listed = self.failures.try_push_back((handle, errno)).is_ok();
+        if let Some(record) = record {
             record.set(FAILED);
-            self.failures_more = true;
+            self.failures_more |= !is_listed;
         }
     }
 
@@ -323,15 +358,26 @@ impl Core {
     #[cold]
     pub fn list_failures(&mut self) {
         self.failures_more = false;
+        // Those that are marked then are not listed.
+        self.mark_failures(false);
         for (index, record) in self.slots.all().filter(|(_, record)| record.has(FAILED)) {
             // What it was is not known any more, but why it is not.
             let errno = if record.has(DEAD) { Errno::EBADF } else { Errno::ENOMEM };
             let handle = record.handle(Kind::Watcher, index);
             if self.failures.try_push_back((handle, errno)).is_err() {
                 self.failures_more = true;
-                return;
+                break;
             }
-            record.unset(FAILED);
+        }
+        self.mark_failures(true);
+    }
+
+    /// Marks the watchers whose failures are listed, or takes the marks off.
+    fn mark_failures(&self, marked: bool) {
+        for (handle, _) in &self.failures {
+            if let Some((_, record)) = super::dispatch::live(*handle) {
+                if marked { record.set(FAILED) } else { record.unset(FAILED) }
+            }
         }
     }
 
@@ -365,7 +411,7 @@ impl Core {
             || self.desk.mail.has_letters()
     }
 
-    pub fn list(&mut self, source: Source) -> Option<&mut Vec<u32>> {
+    pub fn list(&mut self, source: Source) -> Option<&mut List> {
         match source {
             Source::Prepare => Some(&mut self.lists.prepare),
             Source::Check => Some(&mut self.lists.check),
@@ -456,9 +502,10 @@ impl Core {
                     core.io_added_late(index, record, how)
                 })
             }
-            Command::AddSignal(handle, new) => {
-                self.on_new_watcher(handle, |core, _, _| core.signal_added(new))
-            }
+            Command::AddSignal(handle, new) => self
+                .on_new_watcher(handle, |core, index, record| {
+                    core.signal_added(index, record, new)
+                }),
             Command::AddTimer { handle, setting, deadline } => self
                 .on_new_watcher(handle, |core, index, record| {
                     core.timer_set(index, record, &setting, Some(deadline))
@@ -510,7 +557,7 @@ impl Core {
             if record.has(RECORDS) {
                 // If there is no memory, it is looked for again when an event
                 // is there.
-                core.expect_record();
+                core.held.expect_watcher();
             }
             add(core, index, record)
         })
@@ -539,7 +586,6 @@ impl Core {
 
     /// Everything is closed; whom to tell.
     pub fn tear_down(mut self: Box<Self>) -> Letters<Destroy> {
-        // While the eventfd is open, which they may ring.
         self.objects.clear();
         self.late_objects = Letters::new();
         let mut slots = std::mem::take(&mut self.slots);
@@ -578,15 +624,9 @@ impl Core {
     /// `is_sound`: no fork and no panic caught it in the middle of a change.
     pub fn abandon(&self, is_sound: bool) {
         self.epoll.abandon();
-        let objects = self.objects.values();
-        let rings = if is_sound {
-            objects.fold(false, |rings, watched| rings | !watched.abandon())
-        } else {
-            !self.objects.is_empty()
-        };
-        // The eventfd stays where a timer might yet ring it.
-        if !rings {
-            self.eventfd.abandon();
+        self.eventfd.abandon();
+        if is_sound {
+            self.objects.values().for_each(|watched| watched.abandon());
         }
         self.outer.iter().for_each(Fd::abandon);
         self.timers.abandon();
@@ -594,15 +634,16 @@ impl Core {
     }
 }
 
+/// A new set, and in it what its waiters are woken by.
+pub(super) fn woken_by(eventfd: &Fd) -> std::result::Result<Fd, Errno> {
+    let fresh = epoll::create()?;
+    wakeup::register(fresh.raw(), eventfd.raw(), INTERNAL)?;
+    Ok(fresh)
+}
+
 /// The watcher of a handle that is marked closing.
 fn closing(handle: i64) -> Option<(u32, &'static Record)> {
     let handle = Handle::unpack_as(handle, Kind::Watcher)?;
     let record = record::get(handle.index).filter(|record| record.is(handle, CLOSING))?;
     Some((handle.index, record))
-}
-
-fn register_eventfd(epoll: RawFd, eventfd: RawFd) -> Result<()> {
-    // Edge-triggered, and never read: each write is an edge.
-    let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
-    Ok(epoll::add(epoll, eventfd, events, INTERNAL)?)
 }

@@ -4,9 +4,8 @@
 //! stale handle. Behind it is the loop itself, a [`Core`]; `lease` says whose
 //! that is.
 
-use super::bell::Bell;
 use super::command::{Command, Post};
-use super::core::Core;
+use super::core::{Core, INTERNAL};
 use super::files::FileState;
 use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
@@ -14,13 +13,16 @@ use super::mailbox::{self, Mailbox, Wake, Waker};
 use super::own_fds::OwnFds;
 use super::pending_work::{PendingWork, Requests};
 use super::place::Place;
+use super::sinks::Sinks;
 use crate::errno::Result;
 use crate::hash::Map;
 use crate::sync::{
     AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, LineBreak, MutexGuard, Ordering::*,
 };
-use crate::sys::{SavedErrno, eventfd, fork, thread};
+use crate::sys::kept::Identity;
+use crate::sys::{SavedErrno, fork, thread};
 use crate::table;
+use crate::wakeup::Wakeup;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::{Condvar, PoisonError};
@@ -53,8 +55,8 @@ pub(super) struct Desk {
     // Written by those who send.
     _senders: LineBreak,
     pub mail: Mailbox<Post>,
-    /// What wakes it.
-    pub bell: Bell,
+    /// How it is woken from its wait.
+    wakeup: Wakeup,
 
     // Written by the loop's thread, in each iteration.
     _of_loop: LineBreak,
@@ -75,6 +77,8 @@ pub(super) struct Desk {
     pub lease: Lease<Core, Gate>,
     /// Taken after the gate's lock, if with that.
     pub files: ForkMutex<FileState>,
+    /// The same.
+    pub sinks: ForkMutex<Sinks>,
     pub others: AtomicI64,
     pub own: OwnFds,
     answered: Condvar,
@@ -123,7 +127,7 @@ impl Desk {
             clocks: AtomicU32::new(0),
             _senders: LineBreak,
             mail: Mailbox::new(),
-            bell: Bell::new(),
+            wakeup: Wakeup::new(),
             _of_loop: LineBreak,
             attention: PendingWork::new(),
             waiting: AtomicU32::new(0),
@@ -133,6 +137,7 @@ impl Desk {
             _at_gate: LineBreak,
             lease: Lease::new(),
             files: ForkMutex::new(FileState::default()),
+            sinks: ForkMutex::new(Sinks::default()),
             others: AtomicI64::new(0),
             own: OwnFds::new(),
             answered: Condvar::new(),
@@ -210,19 +215,39 @@ impl Desk {
         self.watchers.load(Relaxed) + self.others.load(Relaxed)
     }
 
-    /// Wakes the loop. A signal handler may do this.
-    pub fn ring(&self) {
-        self.bell.ring(|eventfd| {
-            let errno_before = SavedErrno::now();
-            eventfd::signal(eventfd);
-            errno_before.restore();
-        });
+    /// Wakes the loop; false: its descriptors were closed. A signal handler
+    /// may do this.
+    pub fn ring(&self) -> bool {
+        let errno_before = SavedErrno::now();
+        let woken = self.wakeup.wake(INTERNAL).is_ok();
+        errno_before.restore();
+        if !woken {
+            self.mail.not_rung();
+        }
+        woken
     }
 
-    /// Nobody writes to the eventfd any more: it can be closed.
+    /// Has the loop woken in this epoll from now on, by this eventfd in it; no
+    /// thread is waking it in another one any more.
+    pub fn wake_in(&self, epoll: Identity, eventfd: RawFd) {
+        self.wakeup.aim(epoll, eventfd);
+    }
+
+    /// No thread wakes it any more: its descriptors can be closed.
     pub fn silence(&self) {
-        // A write to an eventfd that does not block: very short.
-        self.bell.silence(std::thread::yield_now);
+        self.wakeup.stop();
+    }
+
+    /// The loop has lost its epoll: whatever wakes it fails.
+    pub fn lose_epoll(&self) {
+        self.wakeup.lose();
+    }
+
+    /// Whether the loop's epoll is what it was, as far as that is known: see
+    /// `sys::kept`.
+    #[inline]
+    pub fn has_epoll(&self) -> bool {
+        self.wakeup.is_intact()
     }
 
     /// Answers those who wait for the end of the current callback. Notifying a
@@ -259,14 +284,14 @@ impl Desk {
 
 impl Waker for Desk {
     #[inline(always)]
-    fn wake_loop(&self) {
-        self.ring();
+    fn wake_loop(&self) -> bool {
+        self.ring()
     }
 }
 
 impl Desk {
     pub fn after_fork(&self) {
-        self.bell.forget_ringing();
+        self.wakeup.after_fork();
         let forked_in_callback = self.lease.is_run_by(thread::current());
         let waited = self.waiting.swap(0, Relaxed) != 0;
         let mut lost = false;
@@ -294,6 +319,12 @@ impl Desk {
         };
         // SAFETY: as above.
         unsafe { self.files.recover(mend) };
+        let mend = |sinks: Option<&mut Sinks>| {
+            lost |= sinks.is_none();
+            sinks.is_none().then(Sinks::default)
+        };
+        // SAFETY: as above.
+        unsafe { self.sinks.recover(mend) };
         // SAFETY: as above.
         unsafe { self.own.after_fork() };
         if lost {
@@ -326,7 +357,7 @@ mod tests {
         }
         let groups = [
             group!(handle, clocks: AtomicU32),
-            group!(mail, bell: Bell),
+            group!(mail, wakeup: Wakeup),
             group!(attention, published: Published),
             group!(lease, answered: Condvar),
         ];
@@ -347,7 +378,7 @@ mod tests {
             offset_of!(Desk, state),
             offset_of!(Desk, clocks),
         ];
-        let senders = [offset_of!(Desk, mail), offset_of!(Desk, bell)];
+        let senders = [offset_of!(Desk, mail), offset_of!(Desk, wakeup)];
         let of_loop = [
             offset_of!(Desk, attention),
             offset_of!(Desk, waiting),
@@ -361,6 +392,7 @@ mod tests {
         let at_gate = [
             offset_of!(Desk, lease),
             offset_of!(Desk, files),
+            offset_of!(Desk, sinks),
             offset_of!(Desk, others),
             offset_of!(Desk, own),
             offset_of!(Desk, answered),

@@ -11,7 +11,6 @@ use super::letters::{Letter, Letters};
 use super::record::Record;
 use crate::errno::Result;
 use crate::table::Kind;
-use crate::util::alloc::TryDeque;
 
 impl Core {
     /// Takes the notifications of closed watchers.

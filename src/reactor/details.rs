@@ -95,10 +95,14 @@ impl Details {
 
     /// The same, with a number that was given to it before.
     pub fn put(&mut self, number: u64, watcher: i64, content: Content) -> u64 {
+        let detail = Detail { number, watcher, held: false, content };
+        if let Some(taken) = self.place(number).and_then(|place| self.list.get_mut(place)) {
+            *taken = detail;
+            return number;
+        }
         if self.list.try_reserve(1).is_err() {
             return 0;
         }
-        let detail = Detail { number, watcher, held: false, content };
         insert(&mut self.list, detail, |detail| detail.number);
         number
     }
@@ -124,10 +128,13 @@ impl Details {
         }
     }
 
-    /// Takes it away from its event, which will not be seen.
+    /// Takes it away from its event, which will not be seen. Its place is
+    /// free after the next wait.
     pub fn take(&mut self, number: u64) -> Option<Content> {
         let place = self.place(number)?;
-        Some(self.list.remove(place)?.content)
+        let detail = self.list.get_mut(place)?;
+        (detail.held, detail.watcher) = (false, 0);
+        Some(detail.content)
     }
 
     /// Whether its event is kept, beyond the next wait.
@@ -139,11 +146,16 @@ impl Details {
             detail.held = held;
         }
     }
+}
 
-    /// The watcher is closed: what is kept of it will not be seen.
-    pub fn forget(&mut self, watcher: i64) {
-        for detail in self.list.iter_mut().filter(|detail| detail.watcher == watcher) {
-            detail.held = false;
+/// Room for so many is kept.
+const ROOM: usize = 4096;
+
+impl Details {
+    fn forget_all(&mut self) {
+        self.list.retain(|detail| detail.held);
+        if self.list.capacity() > ROOM && self.list.len() < ROOM / 4 {
+            self.list.try_shrink(ROOM / 2);
         }
     }
 }
@@ -153,7 +165,7 @@ impl Core {
     #[inline]
     pub fn forget_details(&mut self) {
         if !self.details.list.is_empty() {
-            self.details.list.retain(|detail| detail.held);
+            self.details.forget_all();
         }
     }
 }

@@ -355,6 +355,7 @@ impl Run {
             let core = unsafe { self.core() };
             let Some((handle, errno)) = core.failures.pop_front() else { break };
             let Some((_, record)) = live(handle) else { continue };
+            record.unset(FAILED);
             let flags = record.flags.load(Relaxed);
             let source = Source::of(flags);
             if source.is_descriptor() && flags & (ENABLED | SPENT) == 0 {
@@ -565,11 +566,9 @@ impl Core {
     fn take_turn(&mut self, source: Source) -> Vec<(i64, i32, usize)> {
         let mut watchers = std::mem::take(&mut self.turn);
         watchers.clear();
-        for index in self.list(source).iter().flat_map(|list| list.iter()) {
-            if let Some(record) = record::get(*index) {
-                let place = watchers.len();
-                watchers.push_reserved((record.handle(Kind::Watcher, *index), 0, place));
-            }
+        for (index, record) in self.list(source).iter().flat_map(|list| list.iter()) {
+            let place = watchers.len();
+            watchers.push_reserved((record.handle(Kind::Watcher, index), 0, place));
         }
         if self.ranked > 0 && source != Source::Defer {
             for (handle, priority, _) in &mut watchers {

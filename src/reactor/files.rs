@@ -21,7 +21,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, inotify};
 use crate::table::{self, Kind};
-use crate::util::alloc::{TryDeque, TryMap};
+use crate::util::alloc::TryMap;
 use std::os::fd::RawFd;
 
 /// The word of the inotify in the loop's epoll: after those of the clocks.
@@ -336,13 +336,12 @@ impl Core {
     /// An event is held for evloop_wait: each one, and its names with it.
     pub fn hold_note(&mut self, event: &Event) {
         let Some((_, record)) = live(event.watcher) else { return };
-        if self.held.try_reserve(1).is_err() {
+        if self.held.try_push_back(*event).is_err() {
             // For the next evloop_wait.
             self.put_back_note(event);
             return;
         }
         record.set(HELD);
-        self.held.push_back_reserved(*event);
         self.set_held(event, true);
     }
 
@@ -359,7 +358,7 @@ impl Core {
         }
         record.unset(HELD);
         let mut held = std::mem::take(&mut self.held);
-        held.retain(|event| {
+        held.retain_files(|event| {
             let is_its = event.watcher == handle;
             if is_its {
                 // Or it is an error, which comes again.

@@ -90,7 +90,7 @@ pub(super) const SUSPENDED: u32 = 1 << 12;
 pub(super) const NAMED: u32 = 1 << 13;
 /// Has a priority other than 0.
 pub(super) const RANKED: u32 = 1 << 14;
-/// Has failed, and there was no room to note that.
+/// A failure of it is to be reported.
 pub(super) const FAILED: u32 = 1 << 15;
 
 /// io: one of several watchers of its descriptor.

@@ -6,8 +6,8 @@ use super::core::Core;
 use super::dispatch::live;
 use super::{files, io, mailbox, signals};
 use crate::errno::Errno;
+use crate::sys::fd::Fd;
 use crate::sys::{epoll, timerfd};
-use std::os::fd::RawFd;
 
 /// How many events pass before a registration is looked at.
 const CHECK_EVERY: u32 = 256;
@@ -87,7 +87,11 @@ impl Core {
         self.stir();
         let nobody = self.io.strays & 1 << 31 != 0;
         self.io.strays = if nobody { (self.io.strays & !(1 << 31)) + 1 } else { 0 };
-        if self.io.strays >= STRAYS {
+        if self.io.strays == 1 {
+            // Perhaps the whole set is the program's.
+            let desk = self.desk;
+            self.has_own_epoll(&mut desk.gate());
+        } else if self.io.strays >= STRAYS {
             self.rebuild();
         }
         if self.io.unchecked >= CHECK_EVERY && found > 0 {
@@ -119,7 +123,7 @@ impl Core {
         self.timers.due |= 1 << clock;
         let entry = self.timers.clock(clock);
         entry.armed = i64::MAX;
-        let fd: Option<RawFd> = entry.fd.as_ref().map(|fd| fd.raw());
+        let fd = entry.fd.as_ref().and_then(Fd::check);
         if clock == clocks::REALTIME
             && let Some(fd) = fd
             && timerfd::read(fd) == Err(Errno::ECANCELED)

@@ -12,7 +12,7 @@ use super::running::Run;
 use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
 use crate::table::Kind;
-use crate::util::alloc::{TryDeque, TryVec};
+use crate::util::alloc::TryVec;
 
 impl Run {
     /// Lets watchers go on whose rate limit's interval is over.
@@ -31,6 +31,9 @@ impl Run {
             }
             !is_over
         });
+        if !over.is_empty() {
+            core.renumber_suspended();
+        }
         for index in over {
             let Some(record) = record::get(index) else { continue };
             // SAFETY: as above.
@@ -108,12 +111,49 @@ impl Core {
         let limit = extra.limit;
         if !record.has(SUSPENDED) {
             let end = |limit: Limit| limit.since.saturating_add(limit.interval);
-            // For each extra there is room here.
-            self.suspended.push_reserved((limit.map_or(i64::MIN, end), index));
-            record.set(SUSPENDED);
+            self.suspend(index, record, limit.map_or(i64::MIN, end));
         }
         // Perhaps only now: it may have been changed in its pause.
         self.io_mask(index, record);
+    }
+
+    /// Suspends a watcher, which has extras.
+    pub fn suspend(&mut self, index: u32, record: &Record, until: i64) {
+        let Some(extra) = self.extras.get_mut(&index) else { return };
+        extra.suspended_at = self.suspended.len();
+        // For each extra there is room here.
+        self.suspended.push_reserved((until, index));
+        record.set(SUSPENDED);
+    }
+
+    /// Takes a suspended watcher out of the list.
+    pub fn forget_suspended(&mut self, index: u32) {
+        let Some(at) = self.extras.get(&index).map(|extra| extra.suspended_at) else { return };
+        if self.suspended.get(at).is_none_or(|(_, suspended)| *suspended != index) {
+            return;
+        }
+        self.suspended.swap_remove(at);
+        let moved = self.suspended.get(at).and_then(|(_, moved)| self.extras.get_mut(moved));
+        if let Some(moved) = moved {
+            moved.suspended_at = at;
+        }
+    }
+
+    fn renumber_suspended(&mut self) {
+        for (at, (_, index)) in self.suspended.iter().enumerate() {
+            if let Some(extra) = self.extras.get_mut(index) {
+                extra.suspended_at = at;
+            }
+        }
+    }
+
+    /// A suspended watcher may go on in the next iteration.
+    pub fn end_suspension(&mut self, index: u32) {
+        let at = self.extras.get(&index).map(|extra| extra.suspended_at);
+        let entry = at.and_then(|at| self.suspended.get_mut(at));
+        if let Some((until, _)) = entry.filter(|(_, suspended)| *suspended == index) {
+            *until = i64::MIN;
+        }
     }
 
     /// A watcher may go on; what happened meanwhile.
@@ -136,7 +176,7 @@ impl Core {
             return None;
         }
         if source == Source::Signal {
-            self.signals.due = true;
+            self.signal_due(index);
             return None;
         }
         let kept = self.extras.get_mut(&index)?.kept.take();
@@ -162,16 +202,19 @@ impl Core {
                 self.put_back(&event);
                 return true;
             }
-            if let Some(held) = self.held.iter_mut().rfind(|held| held.watcher == event.watcher) {
+            let held =
+                record.and_then(|record| self.held.get_mut(record.held_place(), event.watcher));
+            if let Some(held) = held {
                 held.merge(&event);
                 return true;
             }
         }
-        if self.held.try_push_back(event).is_err() {
-            return false;
-        }
+        let Ok(place) = self.held.try_push_back(event) else { return false };
         self.details.set_held(event.reserved, true);
-        record.into_iter().for_each(|record| record.set(HELD));
+        if let Some(record) = record {
+            record.set(HELD);
+            record.set_held_place(place);
+        }
         true
     }
 
@@ -187,16 +230,8 @@ impl Core {
     }
 
     /// Whether there is something for evloop_wait.
-    pub fn has_held(&self) -> bool {
+    pub fn has_held(&mut self) -> bool {
         !self.held.is_empty() || !self.unheld.is_empty()
-    }
-
-    /// A watcher without a callback is new: room for one event of each. Where
-    /// there is no memory it is looked for again when an event is there.
-    pub fn expect_record(&mut self) -> bool {
-        self.recorders += 1;
-        let more = self.recorders.saturating_sub(self.held.len());
-        self.held.try_reserve(more).is_ok()
     }
 
     /// The next event for evloop_wait.
@@ -220,7 +255,7 @@ impl Core {
     fn not_held(&mut self, index: u32, record: &Record) {
         let flags = record.flags.load(Relaxed);
         let handle = record.handle(Kind::Watcher, index);
-        if Source::of(flags) == Source::File && self.held.iter().any(|e| e.watcher == handle) {
+        if Source::of(flags) == Source::File && self.held.has_of(handle) {
             // Each of its events is a record.
             return;
         }
@@ -236,12 +271,19 @@ impl Core {
             return None;
         }
         self.not_held(index, record);
-        let handle = record.handle(Kind::Watcher, index);
-        let place = self.held.iter().position(|event| event.watcher == handle)?;
-        self.held.remove(place)
+        self.held.remove(record.held_place(), record.handle(Kind::Watcher, index))
     }
 
-    /// The same, of one that is disabled.
+    /// What is held of a watcher that is closed will not be seen.
+    pub fn forget_held(&mut self, record: &Record, handle: i64) {
+        if Source::of(record.flags.load(Relaxed)) == Source::File {
+            self.held.forget_file();
+        } else if let Some(event) = self.held.remove(record.held_place(), handle) {
+            self.details.set_held(event.reserved, false);
+        }
+    }
+
+    /// The same as `take_back`, of one that is disabled.
     pub fn put_back_held(&mut self, index: u32, record: &Record) {
         if Source::of(record.flags.load(Relaxed)) == Source::File {
             let handle = record.handle(Kind::Watcher, index);

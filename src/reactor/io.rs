@@ -206,17 +206,31 @@ impl Core {
     /// Room to note a watcher of this descriptor.
     fn io_reserve(&mut self, fd: RawFd) -> Result<()> {
         let len = usize::try_from(fd).unwrap_or_default() + 1;
-        let sharers = self.chain(fd).count() + 1;
+        let room_for_sharers = self.io_reserve_sharers(fd);
         let io = &mut self.io;
         let more = len.saturating_sub(io.first.len());
-        let room = io.dirty.try_reserve(1).is_ok()
+        let room = room_for_sharers
+            && io.dirty.try_reserve(1).is_ok()
             && io.always.try_reserve()
-            && (sharers == 1 || io.sharers.try_reserve(sharers).is_ok())
             && (more == 0 || io.first.try_lengthen(len, 0).is_ok());
         if !room {
             fail!(ENOMEM, "no memory to watch fd {}", fd);
         }
         Ok(())
+    }
+
+    /// Room for all watchers of a descriptor and one more. Those are no more
+    /// than the loop has: a chain of very many is not counted each time that
+    /// one is added.
+    fn io_reserve_sharers(&mut self, fd: RawFd) -> bool {
+        if self.first(fd).is_none() {
+            return true;
+        }
+        let all = usize::try_from(self.desk.open_watchers()).unwrap_or(0) + 1;
+        self.io.sharers.try_reserve(all).is_ok() || {
+            let sharers = self.chain(fd).count() + 1;
+            self.io.sharers.try_reserve(sharers).is_ok()
+        }
     }
 
     #[inline]
@@ -814,10 +828,13 @@ impl Core {
         let desk = self.desk;
         let mut gate = desk.gate();
         self.receive(&mut gate);
+        if !self.has_own_epoll(&mut gate) {
+            return;
+        }
         for fd in 0..self.io.first.len() as RawFd {
             self.verify(fd);
         }
-        let Ok(fresh) = self.fresh_epoll(self.eventfd()) else { return };
+        let Ok(fresh) = self.fresh_epoll() else { return };
         for clock in 0..super::desk::CLOCKS {
             let fd = self.timers.clock(clock).fd.as_ref().map(|fd| fd.raw());
             if fd.is_some_and(|fd| self.register_clock(fresh.raw(), clock, fd).is_err()) {
@@ -833,6 +850,9 @@ impl Core {
             self.all_are_registered();
             gate.epoll = raw;
         }
+        drop(gate);
+        // Who closed one of them may have woken the loop in the set before.
+        self.look_at_objects();
     }
 
     /// Whether what is registered under a number still is; with the gate's

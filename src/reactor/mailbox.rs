@@ -13,6 +13,7 @@
 
 use super::letters::{Letter, Letters};
 use super::sent_stack::{Links, SentStack};
+use crate::errno::Errno;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*, model_order};
 use std::ptr;
 
@@ -39,15 +40,27 @@ pub(super) struct Mailbox<P> {
     letters: AtomicPtr<Letter<P>>,
 }
 
-/// What wakes a sleeping loop: its eventfd.
+/// What wakes a sleeping loop.
 pub(super) trait Waker {
-    fn wake_loop(&self);
+    /// False: it cannot be woken, as the program has closed its descriptors.
+    fn wake_loop(&self) -> bool;
 }
 
 /// The duty to wake a loop, if it slept; done when this is dropped. The
 /// caller drops it where the loop finds all that it is woken for.
 #[must_use]
 pub(super) struct Wake<'a, W: Waker>(Option<&'a W>);
+
+impl<W: Waker> Wake<'_, W> {
+    /// Wakes it, for a caller that has to hear whether that could be done.
+    #[inline(always)]
+    pub fn now(mut self) -> Result<(), Errno> {
+        match self.0.take() {
+            Some(waker) if !waker.wake_loop() => Err(Errno::EBADF),
+            _ => Ok(()),
+        }
+    }
+}
 
 impl<W: Waker> Drop for Wake<'_, W> {
     #[inline(always)]
@@ -210,6 +223,11 @@ impl<P: Send> Mailbox<P> {
         self.asleep.store(0, Relaxed);
     }
 
+    /// The loop could not be rung: it still sleeps, as far as is known.
+    pub fn not_rung(&self) {
+        self.asleep.store(1, Relaxed);
+    }
+
     /// The handle of the loop that it belongs to.
     pub fn owner(&self) -> i64 {
         (self.work.load(Relaxed) >> BITS).cast_signed()
@@ -232,7 +250,7 @@ mod tests {
     struct Never;
 
     impl Waker for Never {
-        fn wake_loop(&self) {
+        fn wake_loop(&self) -> bool {
             unreachable!("a loop was woken that does not sleep");
         }
     }
@@ -293,7 +311,7 @@ mod loom_models {
 
     struct Shared {
         mailbox: Mailbox<u32>,
-        /// The eventfd: how often it was rung and not heard.
+        /// How often it was rung and not heard.
         rings: Counter,
         next: [Counter; 3],
         pending: [Counter; 3],
@@ -310,8 +328,9 @@ mod loom_models {
     }
 
     impl Waker for Shared {
-        fn wake_loop(&self) {
+        fn wake_loop(&self) -> bool {
             self.rings.fetch_add(1, Ordering::Release);
+            true
         }
     }
 

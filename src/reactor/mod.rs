@@ -2,7 +2,7 @@
 //!
 //! What other threads see of a loop: `registry` has all of them, `desk` is one,
 //! `place` is how it begins and ends, `lease` says whose it is, `mailbox` is
-//! how it is woken, with the `sent_stack` of async watchers, by its `bell`, and
+//! how it is woken, with the `sent_stack` of async watchers, and
 //! `pending_work` what it is asked to do before a callback; `named` is the way
 //! from a handle to it, `calls` what is asked of watchers, `command` how that
 //! is left for the thread that runs the loop, and `quick` the short way.
@@ -12,13 +12,12 @@
 //! shortest round; `found` sorts out what a wait has found, `dispatch` brings
 //! events to their watchers, unless they are `held`. `watcher` is what can be
 //! done with all of those; `io`, `always`, `timers` and their `clocks`,
-//! `objects`, `process`, `pressure`, `signals`, `asyncs` and `files` are the
-//! sources;
+//! `objects`, `process`, `pressure`, `signals` with their `sinks`, `asyncs` and
+//! `files` are the sources; `list` has watchers that are called in turn;
 //! `details` is what is longer than an event, `own_fds` which descriptors are
 //! not the program's. `inside` is for who wants to see
 //! what a loop does.
 
-mod bell;
 mod lease;
 mod letters;
 mod mailbox;
@@ -61,9 +60,13 @@ mod found;
 #[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]
+mod held_queue;
+#[cfg(not(loom))]
 mod inside;
 #[cfg(not(loom))]
 mod io;
+#[cfg(not(loom))]
+mod list;
 #[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]
@@ -93,6 +96,8 @@ mod run;
 mod running;
 #[cfg(not(loom))]
 mod signals;
+#[cfg(not(loom))]
+mod sinks;
 #[cfg(not(loom))]
 mod slots;
 #[cfg(not(loom))]

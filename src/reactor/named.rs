@@ -8,6 +8,7 @@ use super::letters::Letters;
 use super::record::{self, LIVE, LOOP, Record};
 use crate::errno::{Errno, Result, fail};
 use crate::sync::{MutexGuard, Ordering::*};
+use crate::sys::cancel::Uncancelled;
 use crate::sys::fork;
 use crate::table::{self, Handle, Kind};
 
@@ -152,6 +153,32 @@ impl Named {
         Ok(gate)
     }
 
+    /// Whether the loop's epoll is what it was; asked before it is changed, where
+    /// no run that has asked is going on.
+    #[inline]
+    pub fn check_epoll(&self, gate: &mut Locked<Gate>) -> Result<()> {
+        if self.desk.has_epoll() { Ok(()) } else { self.has_lost_epoll(gate) }
+    }
+
+    /// The same where the gate's lock is not held yet.
+    #[inline]
+    pub fn check_epoll_first(&self) -> Result<()> {
+        if self.desk.is_mine() || self.desk.has_epoll() {
+            return Ok(());
+        }
+        let mut gate = self.lock()?;
+        self.has_lost_epoll(&mut gate)
+    }
+
+    #[cold]
+    fn has_lost_epoll(&self, gate: &mut Locked<Gate>) -> Result<()> {
+        if !gate.running {
+            // SAFETY: no thread runs the loop, and this one has the gate's lock.
+            unsafe { self.desk.with_core(|core| core.has_own_epoll(gate)) }?;
+        }
+        fail!(EBADF, "the descriptors of loop {} were closed", self.desk.handle())
+    }
+
     #[inline]
     fn check_ours(&self) -> Result<()> {
         if self.desk.epoch.load(Relaxed) != fork::current() {
@@ -191,6 +218,10 @@ impl Drop for Poison {
 
 /// Tells the program of watchers that are closed; no lock is held.
 pub(super) fn notify(mut closed: Letters<Destroy>) {
+    if closed.is_empty() {
+        return;
+    }
+    let _uncancelled = Uncancelled::begin();
     while let Some(Destroy { target, event }) = closed.pop() {
         if let Some(callback) = target.callback {
             // SAFETY: the program's function and argument, as it promised.

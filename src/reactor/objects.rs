@@ -8,6 +8,7 @@
 //! Closing an object removes it from the kernel's set without a word. So the
 //! loop keeps it from being freed, and is rung when it is closed.
 
+use super::api::ring_objects;
 use super::core::Core;
 use super::details::Content;
 use super::event::Event;
@@ -18,7 +19,7 @@ use crate::errno::{Errno, Result, error, fail};
 use crate::sys::{epoll, fork};
 use crate::table::{self, Kind};
 use crate::util::alloc::TryMap;
-use crate::waiters::Watchable;
+use crate::waiters::{Listener, Watchable};
 use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 
@@ -32,8 +33,8 @@ pub(crate) trait Watched: Send {
         libc::EPOLLIN as u32
     }
 
-    /// It is about to be watched by the loop that this eventfd wakes.
-    fn begin(&mut self, _eventfd: RawFd) -> Result<()> {
+    /// It is about to be watched by this loop.
+    fn begin(&mut self, _loop: i64) -> Result<()> {
         Ok(())
     }
 
@@ -58,15 +59,14 @@ pub(crate) trait Watched: Send {
         false
     }
 
-    /// In a forked child, whose loop has another eventfd. Where something is
-    /// short it can be tried again. With another error the watcher is told
-    /// that, and this is dropped: it must not close what has its descriptor's
-    /// number and may be another file by now.
-    fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno>;
+    /// In a forked child. Where something is short it can be tried again. With
+    /// another error the watcher is told that, and this is dropped: it must
+    /// not close what has its descriptor's number and may be another file by
+    /// now.
+    fn revive(&mut self) -> std::result::Result<(), Errno>;
 
-    /// Of a loop whose memory has to stay: gives back its descriptor. False:
-    /// the eventfd may still be rung.
-    fn abandon(&self) -> bool;
+    /// Of a loop whose memory has to stay: gives back its descriptor.
+    fn abandon(&self);
 }
 
 /// What is to be told of something that was ready.
@@ -98,11 +98,11 @@ struct Object {
     pinned: Option<Held>,
 }
 
-/// An object that is pinned, the eventfd that it rings, and the process in
-/// which it does.
+/// An object that is pinned, the loop that hears when it is closed, and the
+/// process in which it does.
 struct Held {
     object: Box<dyn Watchable>,
-    eventfd: RawFd,
+    of_loop: i64,
     epoch: fork::Epoch,
 }
 
@@ -135,10 +135,10 @@ impl Watched for Object {
         self.watch.fd
     }
 
-    fn begin(&mut self, eventfd: RawFd) -> Result<()> {
+    fn begin(&mut self, of_loop: i64) -> Result<()> {
         let object = (self.watch.pin)(self.watch.handle)?;
-        object.watch(eventfd)?;
-        self.pinned = Some(Held { object, eventfd, epoch: fork::current() });
+        object.watch(Listener::Other(ring_objects, of_loop))?;
+        self.pinned = Some(Held { object, of_loop, epoch: fork::current() });
         Ok(())
     }
 
@@ -161,33 +161,27 @@ impl Watched for Object {
         table::kind_of_quietly(self.watch.handle).is_none()
     }
 
-    fn revive(&mut self, eventfd: RawFd) -> std::result::Result<(), Errno> {
-        if let Some(held) = self.pinned.as_mut().filter(|held| held.epoch == fork::current()) {
-            // By an attempt that failed later, which had another eventfd.
-            held.object.watch(eventfd).map_err(|error| error.errno)?;
-            held.object.unwatch(std::mem::replace(&mut held.eventfd, eventfd));
-            return Ok(());
-        }
-        let before = self.pinned.take();
-        if let Err(error) = self.begin(eventfd) {
-            self.pinned = before;
-            return if error.errno.is_shortage() { Err(error.errno) } else { Ok(()) };
-        }
-        if let Some(before) = before {
-            before.forget();
+    fn revive(&mut self) -> std::result::Result<(), Errno> {
+        // It may have been done by an attempt that failed later.
+        let inherited = |held: &mut Held| held.epoch != fork::current();
+        let Some(before) = self.pinned.take_if(inherited) else { return Ok(()) };
+        match self.begin(before.of_loop) {
+            Ok(()) => before.forget(),
+            Err(error) => {
+                self.pinned = Some(before);
+                return if error.errno.is_shortage() { Err(error.errno) } else { Ok(()) };
+            }
         }
         Ok(())
     }
 
-    fn abandon(&self) -> bool {
-        false
-    }
+    fn abandon(&self) {}
 }
 
 impl Drop for Object {
     fn drop(&mut self) {
-        if let Some(Held { object, eventfd, .. }) = &self.pinned {
-            object.unwatch(*eventfd);
+        if let Some(Held { object, of_loop, .. }) = &self.pinned {
+            object.unwatch(Listener::Other(ring_objects, *of_loop));
         }
     }
 }
@@ -274,16 +268,15 @@ impl Core {
         count
     }
 
-    /// In a forked child, with another eventfd; can be tried again.
+    /// In a forked child; can be tried again.
     pub fn revive_objects(&mut self) -> Result<()> {
         self.settle_objects();
         if !self.late_objects.is_empty() {
             fail!(ENOMEM, "no memory for what the loop watches");
         }
-        let eventfd = self.eventfd();
         let mut objects = std::mem::take(&mut self.objects);
         let mut result = Ok(());
-        objects.retain(|index, watched| match watched.revive(eventfd) {
+        objects.retain(|index, watched| match watched.revive() {
             Ok(()) => true,
             Err(errno) if errno.is_shortage() => {
                 result = Err(errno.into());

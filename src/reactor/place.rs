@@ -111,7 +111,9 @@ mod loom_models {
     }
 
     impl Waker for Shared {
-        fn wake_loop(&self) {}
+        fn wake_loop(&self) -> bool {
+            true
+        }
     }
 
     impl Shared {

@@ -190,7 +190,7 @@ impl Watched for Pressure {
         if self.has_reason() { Answer::Event } else { Answer::Nothing }
     }
 
-    fn revive(&mut self, _eventfd: RawFd) -> std::result::Result<(), Errno> {
+    fn revive(&mut self) -> std::result::Result<(), Errno> {
         // A file of its own: of this one, either process would be told what
         // the other one then is not.
         let raw = self.file.raw();
@@ -211,9 +211,8 @@ impl Watched for Pressure {
         pressure::has_fired(self.second.raw()).then_some(libc::EPOLLPRI as u32)
     }
 
-    fn abandon(&self) -> bool {
+    fn abandon(&self) {
         self.file.abandon();
         self.second.abandon();
-        true
     }
 }

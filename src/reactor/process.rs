@@ -149,7 +149,7 @@ impl Watched for Process {
         Some(Content::Process(Ended { pid: self.pid, status, usage }))
     }
 
-    fn revive(&mut self, _eventfd: RawFd) -> std::result::Result<(), Errno> {
+    fn revive(&mut self) -> std::result::Result<(), Errno> {
         if pidfd::is_of(self.pidfd.raw(), self.pid)? {
             return Ok(());
         }
@@ -157,10 +157,9 @@ impl Watched for Process {
         Err(Errno::EBADF)
     }
 
-    fn abandon(&self) -> bool {
+    fn abandon(&self) {
         if pidfd::is_of(self.pidfd.raw(), self.pid) == Ok(true) {
             self.pidfd.abandon();
         }
-        true
     }
 }

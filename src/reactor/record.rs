@@ -296,6 +296,16 @@ impl Record {
         unsafe { std::mem::transmute::<*mut (), Option<Callback>>(callback) }
     }
 
+    /// Where the event of a watcher without a callback is held; in the place
+    /// of the callback, which nothing calls then.
+    pub fn held_place(&self) -> u64 {
+        self.callback.load(Relaxed).addr() as u64
+    }
+
+    pub fn set_held_place(&self, place: u64) {
+        self.callback.store(ptr::without_provenance_mut(place as usize), Relaxed);
+    }
+
     #[inline(always)]
     pub fn user_data(&self) -> *mut std::ffi::c_void {
         ptr::with_exposed_provenance_mut(self.data.load(Relaxed) as usize)

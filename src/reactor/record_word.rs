@@ -294,7 +294,9 @@ mod loom_models {
     }
 
     impl crate::reactor::mailbox::Waker for Closing {
-        fn wake_loop(&self) {}
+        fn wake_loop(&self) -> bool {
+            true
+        }
     }
 
     const LOOP_HANDLE: i64 = 77;

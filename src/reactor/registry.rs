@@ -10,6 +10,7 @@ use super::letters::Letters;
 use super::named::{Named, find, named, notify};
 use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
+use super::sinks::Sinks;
 use crate::errno::{Result, fail};
 use crate::hash::Map;
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
@@ -90,10 +91,10 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     let handle = record.handle(Kind::Loop, index);
     let mut gate = desk.gate();
     gate.epoll = core.epoll();
-    desk.bell.set(core.eventfd());
+    core.be_woken();
     desk.own.clear();
     desk.own.set(OwnFd::Epoll, core.epoll());
-    desk.own.set(OwnFd::Eventfd, core.eventfd());
+    desk.own.set(OwnFd::Eventfd, core.eventfd.raw());
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
     desk.time.store(UNKNOWN, Relaxed);
@@ -200,6 +201,7 @@ pub(super) fn tear_down(
         Some(core) => core.tear_down(),
         None => Letters::new(),
     };
+    *desk.sinks.lock() = Sinks::default();
     drop(gate);
     if let Some(trace) = before.trace.take() {
         trace.finish(&before.names);
@@ -217,12 +219,14 @@ fn abandon(named: &Named, mut gate: MutexGuard<'static, Locked<Gate>>) {
     named.record.free();
     desk.handle.store(0, Relaxed);
     desk.mail.assign(0);
+    desk.silence();
     let is_sound = desk.state.load(Relaxed) == 0;
     // SAFETY: no other thread of this process uses the parent's loop; where it
     // forked in a callback, its run borrows nothing of the core.
     let _ = unsafe { desk.with_core(|core| core.abandon(is_sound)) };
     gate.names = Map::default();
     *desk.files.lock() = FileState::default();
+    *desk.sinks.lock() = Sinks::default();
     let looked_at = (gate.stats.take(), gate.trace.take(), gate.watchdog.take());
     drop(gate);
     drop(looked_at);
@@ -248,7 +252,7 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     let act = |core: &mut Core| -> Result<()> {
         core.revive(&mut gate)?;
         core.revive_watch(&mut gate, dog);
-        desk.bell.set(core.eventfd());
+        core.be_woken();
         gate.epoll = core.epoll();
         Ok(())
     };

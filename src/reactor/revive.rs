@@ -4,7 +4,7 @@
 //! Every step can be done again, and descriptors of an attempt that failed
 //! are closed by the next one: until all succeed the loop stays the parent's.
 
-use super::core::{Core, INTERNAL};
+use super::core::{Core, INTERNAL, woken_by};
 use super::desk::{CLOCKS, Gate, UNKNOWN};
 use super::lease::Locked;
 use super::own_fds::OwnFd;
@@ -68,8 +68,8 @@ impl Core {
     }
 
     fn fresh_descriptors(&mut self) -> Result<Fresh> {
-        let eventfd = eventfd::create(0)?;
-        let epoll = self.fresh_epoll(eventfd.raw())?;
+        let eventfd = eventfd::create(1)?;
+        let epoll = woken_by(&eventfd)?;
         let outer = match &self.outer {
             Some(_) => {
                 let outer = epoll::create()?;

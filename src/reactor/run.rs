@@ -140,8 +140,8 @@ impl Core {
     #[inline]
     fn admit_deferred(&mut self) {
         if self.deferred > 0 {
-            let records = self.lists.defer.iter().filter_map(|index| super::record::get(*index));
-            records.for_each(|record| record.unset(super::flags::NEXT_TIME));
+            let watchers = self.lists.defer.iter();
+            watchers.for_each(|(_, record)| record.unset(super::flags::NEXT_TIME));
         }
     }
 
@@ -382,8 +382,9 @@ impl Run {
             }
             Errno::EBADF | Errno::EINVAL => {
                 // SAFETY: no other reference to the core.
-                let epoll = unsafe { self.core() }.epoll();
-                fail!(EBADF, "the loop's own descriptor {} was closed", epoll)
+                let core = unsafe { self.core() };
+                core.lose_epoll(&mut self.desk.gate());
+                fail!(EBADF, "the descriptors of loop {} were closed", self.desk.handle())
             }
             errno => Err(errno.into()),
         }

@@ -7,6 +7,7 @@ use super::named::{Named, notify};
 use super::registry::tear_down;
 use crate::errno::{Result, fail};
 use crate::sync::Ordering::*;
+use crate::sys::cancel::Uncancelled;
 use crate::sys::{fork, thread};
 use crate::table;
 use std::cell::Cell;
@@ -19,15 +20,19 @@ pub(super) struct Run {
     /// The lease's, which stays there while this exists.
     core: NonNull<Core>,
     forks: Cell<fork::Watch>,
+    /// Last: callbacks are called until the very end.
+    _uncancelled: Uncancelled,
 }
 
 impl Run {
     pub fn begin(named: Named) -> Result<Self> {
+        let uncancelled = Uncancelled::begin();
         let desk = named.desk;
         if desk.is_mine() {
             fail!(EBUSY, "loop {} is running: this is one of its callbacks", named.handle.pack());
         }
         let mut gate = named.lock()?;
+        named.check_epoll(&mut gate)?;
         if !desk.lease.begin(&mut gate, thread::current()) {
             fail!(EBUSY, "loop {} is running in another thread", named.handle.pack());
         }
@@ -41,7 +46,8 @@ impl Run {
         };
         // SAFETY: this thread runs the loop, and nothing else borrows it yet.
         unsafe { desk.with_core(act) }?;
-        Ok(Self { desk, named, core, forks: Cell::new(fork::Watch::begin()) })
+        let forks = Cell::new(fork::Watch::begin());
+        Ok(Self { desk, named, core, forks, _uncancelled: uncancelled })
     }
 
     /// Borrows the loop itself: once more for each use, and never while code

@@ -1,12 +1,12 @@
 //! Signals: who watches which, and what came that was not delivered yet.
 //!
-//! A handler of the library's, or a signalfd that the loop has for all its
-//! watchers of that kind, tells that something is there. What came stays with
-//! its watcher until it is delivered, and goes back there if it cannot be:
-//! where the watcher is disabled, over its rate limit, or has a record that
-//! was not taken yet.
+//! All watchers of a signal in a loop share one subscription, however the
+//! signal is seen (`sinks`). What came is taken from there once, and passed to
+//! each of them. What a watcher cannot have now waits: a standard signal is a
+//! difference of two counts, a real-time signal is kept with the watcher. It
+//! goes back there if it cannot be delivered: where the watcher is disabled,
+//! over its rate limit, or has a record that was not taken yet.
 
-use super::api::ring_signals;
 use super::calls::fresh_at;
 use super::command::Command;
 use super::core::{Core, INTERNAL};
@@ -14,22 +14,23 @@ use super::details::{self, Content, Details};
 use super::dispatch::live;
 use super::event::{Event, Target};
 use super::flags::*;
+use super::list::List;
 use super::named::named;
 use super::own_fds::OwnFd;
 use super::record::{self, Record};
 use super::running::Run;
+use super::sinks::{Claim, Way};
 use crate::errno::{Errno, Result, fail};
-use crate::signals::{self, Bell, QUEUED, Siginfo, Subscription};
+use crate::hash::Map;
+use crate::signals::{self, Position, QUEUED, Siginfo};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
 use crate::table::Kind;
-use crate::util::alloc::TryVec;
-use std::cell::Cell;
+use crate::util::alloc::{TryMap, TryVec};
 use std::collections::VecDeque;
 use std::ffi::c_int;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 /// The number of the signalfd among the loop's own descriptors: behind the
@@ -37,78 +38,83 @@ use std::os::fd::RawFd;
 pub(super) const SIGNALFD: usize = super::desk::CLOCKS + 1;
 
 /// How many signals one iteration takes from the signalfd, and how many real-
-/// time signals it delivers to one watcher.
+/// time signals it takes of one number; as many wait with a watcher.
 const MOST: usize = QUEUED;
-/// How many one call reads.
-const AT_ONCE: usize = 8;
 
-/// Something to be told to a watcher.
+/// A real-time signal that waits with its watcher.
 struct News {
     /// Greater than those of all that came before.
     number: u64,
-    count: u64,
     info: Siginfo,
 }
 
-/// How a watcher's signal is seen.
-pub(super) enum Way {
-    /// By a handler; none where the system refused that after a fork.
-    Handler(Option<Subscription>),
-    /// It is blocked, and taken from the signalfd.
-    Blocked,
-}
-
 struct Watch {
-    index: u32,
-    signal: c_int,
-    way: Way,
-    /// What came and is not delivered; of a standard signal one at most.
+    /// Where its signal is in `Signals::list`.
+    signal: usize,
+    claim: Claim,
+    /// Up to where it has what came.
+    at: Position,
+    /// Real-time signals that came and are not delivered.
     waiting: VecDeque<News>,
     /// Real-time signals that there was no room for.
     lost: u64,
-    /// What came with the last standard signal that a handler told of.
+}
+
+/// A signal that has, or had, watchers.
+struct Watched {
+    signal: c_int,
+    watchers: List,
+    /// The watcher that is next, while what came is passed to all of them.
+    next: u32,
+    /// How many of them take it from the signalfd.
+    blocked: usize,
+    /// A watcher may have something to be delivered though nothing came.
+    due: bool,
+    /// How many came, and were lost, when it was last looked at.
+    count: u64,
+    lost: u64,
+    /// What came with the last standard signal.
     last: Siginfo,
 }
 
 #[derive(Default)]
 pub(super) struct Signals {
-    list: Vec<Watch>,
+    /// One of each signal; they stay, so that their places do.
+    list: Vec<Watched>,
+    watches: Map<u32, Watch>,
     signalfd: Option<Fd>,
-    /// Some watcher may have something to be told.
+    /// Room for the real-time signals that are passed on.
+    room: Vec<Siginfo>,
+    /// Some signal may have something to be delivered.
     pub due: bool,
 }
 
+/// The real-time signals that came since the last look.
+struct Came {
+    infos: Vec<Siginfo>,
+    /// The place of the first.
+    first: usize,
+    lost: u64,
+}
+
 /// See evloop_add_signal.
-pub(crate) fn add_signal(
-    handle: i64,
-    number: c_int,
-    by_descriptor: bool,
-    target: Target,
-) -> Result<i64> {
+pub(crate) fn add_signal(handle: i64, number: c_int, way: Way, target: Target) -> Result<i64> {
     let named = named(handle, Kind::Loop)?;
     named.check()?;
     let signal = signals::check(i64::from(number).cast_unsigned())?;
-    let way = if by_descriptor {
+    if way == Way::Blocked {
         check_blocked(signal)?;
-        Way::Blocked
-    } else {
-        let bell = Bell { ring: ring_signals, number: handle };
-        Way::Handler(Some(signals::subscribe(signal, bell, true)?))
-    };
-    // Taken by one of the two.
-    let watch = Cell::new(Some(Watch::new(signal, way)));
+    }
     named.with(
-        |core| core.add_signal(watch.take(), target),
+        |core| core.add_signal(signal, way, target),
         |gate| {
-            let Some(mut watch) = watch.take() else { return Err(Errno::EINVAL.into()) };
-            let signalfd = match watch.way {
+            let signalfd = match way {
                 Way::Blocked => Some(signal::descriptor(signal::bit(signal))?),
-                Way::Handler(_) => None,
+                Way::Handler { .. } => None,
             };
+            let (claim, at) = Claim::new(named.desk, signal, way)?;
             let fresh = fresh_at(gate, &named, Source::Signal, target)?;
-            watch.index = fresh.index;
-            let handle = fresh.handle();
-            let command = Command::AddSignal(handle, NewSignal { watch, signalfd });
+            let command = Command::AddSignal(fresh.handle(), NewSignal { claim, at, signalfd });
             Ok(gate.publish(&fresh, &named, command))
         },
     )
@@ -122,9 +128,11 @@ pub(crate) fn event_siginfo(event: &Event) -> Result<Siginfo> {
     }
 }
 
-/// A watcher that another thread than the loop's has added.
+/// A watcher that is about to be the loop's.
 pub(super) struct NewSignal {
-    watch: Watch,
+    claim: Claim,
+    at: Position,
+    /// For its signal alone, where another thread adds it.
     signalfd: Option<Fd>,
 }
 
@@ -139,77 +147,43 @@ fn check_blocked(signal: c_int) -> Result<()> {
 }
 
 impl Watch {
-    fn new(signal: c_int, way: Way) -> Self {
-        let last = Siginfo { signo: signal, ..Siginfo::default() };
-        Self { index: 0, signal, way, waiting: VecDeque::new(), lost: 0, last }
+    /// Takes in the real-time signals that came, as far as they are its.
+    fn take_in(&mut self, came: &Came, details: &mut Details) {
+        let skipped = self.at.place.saturating_sub(came.first).min(came.infos.len());
+        for info in came.infos.iter().skip(skipped) {
+            let number = details.number();
+            self.keep(News { number, info: *info });
+        }
+        self.at.place = self.at.place.max(came.first + came.infos.len());
+        self.lost = self.lost.saturating_add(came.lost.saturating_sub(self.at.lost));
+        self.at.lost = self.at.lost.max(came.lost);
     }
 
-    fn is_blocked(&self) -> bool {
-        matches!(self.way, Way::Blocked)
-    }
-
-    /// Takes in what a handler has told.
-    fn collect(&mut self, details: &mut Details) {
-        let Way::Handler(Some(subscription)) = &self.way else { return };
-        let count = subscription.take();
-        if signals::is_real_time(self.signal) {
-            self.lost = self.lost.saturating_add(subscription.take_lost());
-            while self.waiting.len() < MOST
-                && let Way::Handler(Some(subscription)) = &self.way
-                && let Some(info) = subscription.next()
-            {
-                self.keep(News { number: details.number(), count: 1, info: (&info).into() });
-            }
-            return;
-        }
-        // A handler puts what came before it counts: there is one for each
-        // count, here or from the last time.
-        while let Some(info) = subscription.next() {
-            self.last = (&info).into();
-        }
-        if count > 0 {
-            self.keep(News { number: details.number(), count, info: self.last });
-        }
-    }
-
-    /// What came by the signalfd.
-    fn came(&mut self, details: &mut Details, info: Siginfo) {
-        if signals::is_real_time(self.signal) && self.waiting.len() >= MOST {
+    /// Keeps a real-time signal: in its place, if it was on its way already.
+    fn keep(&mut self, news: News) {
+        if self.waiting.len() >= MOST || self.waiting.try_reserve(1).is_err() {
             self.lost = self.lost.saturating_add(1);
         } else {
-            self.keep(News { number: details.number(), count: 1, info });
+            details::insert(&mut self.waiting, news, |news| news.number);
         }
     }
 
-    /// Keeps what is to be told: in its place, if it was on its way already.
-    fn keep(&mut self, news: News) {
-        if !signals::is_real_time(self.signal)
-            && let Some(waiting) = self.waiting.front_mut()
-        {
-            waiting.count = waiting.count.saturating_add(news.count);
-            if news.number > waiting.number {
-                (waiting.number, waiting.info) = (news.number, news.info);
-            }
-            return;
+    fn take_waiting(&mut self) -> Option<News> {
+        let news = self.waiting.pop_front()?;
+        if self.waiting.is_empty() {
+            // Mostly nothing waits.
+            self.waiting = VecDeque::new();
         }
-        if self.waiting.try_reserve(1).is_err() {
-            self.lost = self.lost.saturating_add(news.count);
-            return;
-        }
-        details::insert(&mut self.waiting, news, |news| news.number);
+        Some(news)
     }
 }
 
 impl Core {
-    fn signal_place(&self, index: u32) -> Option<usize> {
-        self.signals.list.iter().position(|watch| watch.index == index)
-    }
-
-    fn add_signal(&mut self, watch: Option<Watch>, target: Target) -> Result<i64> {
-        let Some(mut watch) = watch else { return Err(Errno::EINVAL.into()) };
+    fn add_signal(&mut self, signal: c_int, way: Way, target: Target) -> Result<i64> {
+        let (claim, at) = Claim::new(self.desk, signal, way)?;
         let fresh = self.fresh(Source::Signal, target)?;
-        watch.index = fresh.index;
-        match self.take_in(watch, None) {
+        let new = NewSignal { claim, at, signalfd: None };
+        match self.signal_added(fresh.index, fresh.record, new) {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
                 self.give_back(&fresh);
@@ -218,125 +192,201 @@ impl Core {
         }
     }
 
-    /// One that another thread has added; its record is live.
-    pub fn signal_added(&mut self, new: NewSignal) -> Result<()> {
-        self.take_in(new.watch, new.signalfd)
+    /// Takes over a watcher.
+    pub fn signal_added(&mut self, index: u32, record: &Record, new: NewSignal) -> Result<()> {
+        let NewSignal { claim, at, signalfd } = new;
+        let signal = self.signal_place(claim.signal)?;
+        let room = if signals::is_real_time(claim.signal) { MOST } else { 0 };
+        let signals = &mut self.signals;
+        if signals.watches.try_reserve(1).is_err() || signals.room.try_reserve(room).is_err() {
+            fail!(ENOMEM, "no memory to watch signal {}", claim.signal);
+        }
+        let is_blocked = claim.way == Way::Blocked;
+        if is_blocked {
+            self.watch_blocked(claim.signal, signalfd)?;
+        }
+        if let Some(watched) = self.signals.list.get_mut(signal) {
+            watched.watchers.push(index, record);
+            watched.blocked += usize::from(is_blocked);
+        }
+        let watch = Watch { signal, claim, at, waiting: VecDeque::new(), lost: 0 };
+        self.signals.watches.insert_reserved(index, watch);
+        self.signal_due(index);
+        Ok(())
     }
 
-    fn take_in(&mut self, watch: Watch, signalfd: Option<Fd>) -> Result<()> {
-        if self.signals.list.try_reserve(1).is_err() {
-            fail!(ENOMEM, "no memory to watch signal {}", watch.signal);
+    /// Where a signal is in the list.
+    fn signal_place(&mut self, signal: c_int) -> Result<usize> {
+        let list = &mut self.signals.list;
+        if let Some(place) = list.iter().position(|watched| watched.signal == signal) {
+            return Ok(place);
         }
-        if watch.is_blocked() {
-            self.watch_blocked(watch.signal, signalfd)?;
+        if list.try_reserve(1).is_err() {
+            fail!(ENOMEM, "no memory to watch signal {}", signal);
         }
-        self.signals.list.push_reserved(watch);
+        let last = Siginfo { signo: signal, ..Siginfo::default() };
+        let (watchers, next) = (List::default(), 0);
+        let (blocked, due, count, lost) = (0, false, 0, 0);
+        list.push_reserved(Watched { signal, watchers, next, blocked, due, count, lost, last });
+        Ok(list.len() - 1)
+    }
+
+    /// Has a watcher looked at in this iteration, or the next one.
+    pub fn signal_due(&mut self, index: u32) {
+        let Some(watch) = self.signals.watches.get(&index) else { return };
+        if let Some(watched) = self.signals.list.get_mut(watch.signal) {
+            watched.due = true;
+        }
         self.signals.due = true;
-        Ok(())
     }
 
     /// Has the signalfd take a signal, too; `fresh` is one for that alone.
     fn watch_blocked(&mut self, number: c_int, fresh: Option<Fd>) -> Result<()> {
         let mask = self.signals.mask() | signal::bit(number);
         if let Some(known) = &self.signals.signalfd {
-            return Ok(signal::set_descriptor(known.raw(), mask)?);
+            let known = known.check().ok_or(Errno::EBADF)?;
+            return Ok(signal::set_descriptor(known, mask)?);
         }
         let fresh = match fresh {
             Some(fresh) => fresh,
             None => signal::descriptor(mask)?,
         };
-        register_signalfd(self.epoll(), fresh.raw())?;
+        register_signalfd(self.own_epoll()?, fresh.raw())?;
         self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
         self.signals.signalfd = Some(fresh);
         Ok(())
     }
 
-    pub fn signal_close(&mut self, index: u32) {
-        let Some(place) = self.signal_place(index) else { return };
-        let watch = self.signals.list.remove(place);
-        // Another one took its place, and may be passed over.
-        self.signals.due = true;
+    pub fn signal_close(&mut self, index: u32, record: &Record) {
+        let Some(watch) = self.signals.watches.remove(&index) else { return };
+        let Some(watched) = self.signals.list.get_mut(watch.signal) else { return };
+        if watched.next == index {
+            watched.next = List::after(record);
+        }
+        watched.watchers.remove(record);
+        if watch.claim.way == Way::Blocked {
+            watched.blocked -= 1;
+            if watched.blocked == 0 {
+                self.unwatch_blocked();
+            }
+        }
+        if self.signals.watches.is_empty() {
+            self.signals.watches.try_shrink();
+            self.signals.room = Vec::new();
+        }
+    }
+
+    /// The signalfd is for fewer signals from now on.
+    fn unwatch_blocked(&mut self) {
         let mask = self.signals.mask();
-        let Some(known) = self.signals.signalfd.as_ref().filter(|_| watch.is_blocked()) else {
-            return;
-        };
+        let Some(known) = &self.signals.signalfd else { return };
         if mask == 0 {
             let _ = epoll::delete(self.epoll(), known.raw());
             self.desk.own.set(OwnFd::Signalfd, -1);
             self.signals.signalfd = None;
-        } else {
+        } else if let Some(known) = known.check() {
             // A set of signals that is smaller than one that was good.
-            let _ = signal::set_descriptor(known.raw(), mask);
+            let _ = signal::set_descriptor(known, mask);
         }
     }
 
-    /// Takes blocked signals that are pending.
+    /// Takes blocked signals that are pending, for all who subscribe to them.
     pub fn take_signalfd(&mut self) {
-        let Some(signalfd) = self.signals.signalfd.as_ref().map(Fd::raw) else { return };
-        let mut room = [MaybeUninit::uninit(); AT_ONCE];
-        for _ in 0..MOST / AT_ONCE {
-            let infos = signal::read_infos(signalfd, &mut room);
-            for info in infos {
-                let info = Siginfo::from(info);
-                let of_it = |watch: &&mut Watch| watch.is_blocked() && watch.signal == info.signo;
-                for watch in self.signals.list.iter_mut().filter(of_it) {
-                    watch.came(&mut self.details, info);
-                }
-                self.signals.due = true;
-            }
-            if infos.len() < AT_ONCE {
-                break;
-            }
+        if let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) {
+            signals::take_pending(signalfd, MOST, self.desk.handle());
+            self.signals.due = true;
         }
+    }
+
+    /// Takes what came of a signal; `None`: nothing since the last time,
+    /// unless it is `due`.
+    fn take_signals(&mut self, place: usize, due: bool) -> Option<Came> {
+        let Signals { list, room, due: some_due, .. } = &mut self.signals;
+        let watched = list.get_mut(place)?;
+        let sinks = self.desk.sinks.lock();
+        let subscription = sinks.get(watched.signal)?;
+        // In this order: what came with a signal is there before its count.
+        let (count, lost) = (subscription.count(), subscription.lost());
+        if !due && (count, lost) == (watched.count, watched.lost) {
+            return None;
+        }
+        (watched.count, watched.lost) = (count, lost);
+        let first = subscription.place();
+        let mut infos = Vec::new();
+        if !signals::is_real_time(watched.signal) {
+            if let Some(info) = subscription.take() {
+                watched.last = info;
+            }
+            return Some(Came { infos, first, lost });
+        }
+        std::mem::swap(&mut infos, room);
+        while infos.len() < MOST
+            && infos.try_reserve(1).is_ok()
+            && let Some(info) = subscription.take()
+        {
+            infos.push_reserved(info);
+        }
+        watched.due |= infos.len() >= MOST;
+        *some_due |= watched.due;
+        Some(Came { infos, first, lost })
     }
 
     /// The next event of a watcher that something is waiting for.
-    #[inline(always)]
-    fn next_signal(&mut self, place: usize, handle: i64) -> Option<Event> {
-        let watch = self.signals.list.get_mut(place)?;
-        watch.collect(&mut self.details);
+    fn next_signal(&mut self, index: u32, handle: i64) -> Option<Event> {
+        let watch = self.signals.watches.get_mut(&index)?;
+        let watched = self.signals.list.get(watch.signal)?;
         let mut event = Event::new(handle, Source::Signal as i32);
-        if let Some(news) = watch.waiting.pop_front() {
-            event.count = news.count;
-            event.result = watch.signal;
-            event.reserved = self.details.put(news.number, handle, Content::Signal(news.info));
-        } else if watch.lost > 0 {
+        event.result = watched.signal;
+        if signals::is_real_time(watched.signal) {
+            if let Some(news) = watch.take_waiting() {
+                event.count = 1;
+                event.reserved = self.details.put(news.number, handle, Content::Signal(news.info));
+                return Some(event);
+            }
+            if watch.lost == 0 {
+                return None;
+            }
             event.count = std::mem::take(&mut watch.lost);
             event.events = ERROR;
             event.result = Errno::EOVERFLOW.negated();
-        } else {
+            return Some(event);
+        }
+        event.count = watched.count.saturating_sub(watch.at.count);
+        if event.count == 0 {
             return None;
         }
+        watch.at.count = watched.count;
+        event.reserved = self.details.add(handle, Content::Signal(watched.last));
         Some(event)
     }
 
-    /// An event that was not seen: what it told waits again.
+    /// An event that was not seen: what it stands for waits again.
     pub fn signal_put_back(&mut self, index: u32, event: &Event) {
         let content = self.details.take(event.reserved);
-        self.signals.due = true;
-        let place = self.signal_place(index);
-        let Some(watch) = place.and_then(|place| self.signals.list.get_mut(place)) else { return };
+        self.signal_due(index);
+        let Some(watch) = self.signals.watches.get_mut(&index) else { return };
         if event.events & ERROR != 0 {
             watch.lost = watch.lost.saturating_add(event.count);
-            return;
+        } else if signals::is_real_time(event.result) {
+            let info = match content {
+                Some(Content::Signal(info)) => info,
+                _ => Siginfo { signo: event.result, ..Siginfo::default() },
+            };
+            watch.keep(News { number: event.reserved, info });
+        } else {
+            watch.at.count = watch.at.count.saturating_sub(event.count);
         }
-        let info = match content {
-            Some(Content::Signal(info)) => info,
-            _ => watch.last,
-        };
-        watch.keep(News { number: event.reserved, count: event.count, info });
     }
 
     /// A record of a signal is about to be seen. What came to the watcher
-    /// meanwhile belongs to it, or is the next record.
+    /// since then belongs to it, or is the next record.
     pub fn signal_taken(&mut self, index: u32, record: &Record, event: &mut Event) {
         self.details.set_held(event.reserved, false);
-        let Some(place) = self.signal_place(index) else { return };
         if record.flags.load(Relaxed) & (ENABLED | SUSPENDED | LIMITED) != ENABLED {
-            self.signals.due = true;
-            return;
+            return self.signal_due(index);
         }
-        let Some(later) = self.next_signal(place, event.watcher) else { return };
+        self.pass_on_signal(index);
+        let Some(later) = self.next_signal(index, event.watcher) else { return };
         if later.events & ERROR != 0 || signals::is_real_time(event.result) {
             // It takes the place of the one that was taken.
             self.hold(later);
@@ -344,6 +394,40 @@ impl Core {
         }
         let _ = self.details.take(event.reserved);
         (event.count, event.reserved) = (event.count.saturating_add(later.count), later.reserved);
+    }
+
+    /// Passes on what came of the signal of a watcher, outside of an
+    /// iteration.
+    fn pass_on_signal(&mut self, index: u32) {
+        let Some(watch) = self.signals.watches.get(&index) else { return };
+        let place = watch.signal;
+        let Some(came) = self.take_signals(place, false) else { return };
+        // The others' events are for the next iteration.
+        self.signal_due(index);
+        if !came.infos.is_empty() || came.lost > 0 {
+            self.each_signal_watch(place, |watch, details| watch.take_in(&came, details));
+        }
+        self.give_room_back(came);
+    }
+
+    fn each_signal_watch(
+        &mut self,
+        place: usize,
+        mut change: impl FnMut(&mut Watch, &mut Details),
+    ) {
+        let watchers = self.signals.list.get(place).map(|watched| watched.watchers.iter());
+        for (index, _) in watchers.into_iter().flatten() {
+            if let Some(watch) = self.signals.watches.get_mut(&index) {
+                change(watch, &mut self.details);
+            }
+        }
+    }
+
+    fn give_room_back(&mut self, mut came: Came) {
+        if came.infos.capacity() > 0 && !self.signals.watches.is_empty() {
+            came.infos.clear();
+            self.signals.room = came.infos;
+        }
     }
 
     /// The signalfd, too, in another set.
@@ -371,53 +455,36 @@ impl Core {
 
     /// In a forked child, to which no signal was delivered yet.
     pub fn revive_signals(&mut self) -> Result<()> {
-        let handle = self.desk.handle();
-        // All of them first: what is left of the parent's is used again.
-        for watch in &mut self.signals.list {
-            watch.forget();
+        let (failed, errno) = self.desk.sinks.lock().revive(self.desk.handle())?;
+        for watched in &mut self.signals.list {
+            (watched.count, watched.lost) = (0, 0);
         }
-        for place in 0..self.signals.list.len() {
-            let watch = self.signals.list.get_mut(place).filter(|watch| !watch.is_blocked());
-            let Some(watch) = watch else { continue };
-            let index = watch.index;
-            match watch.subscribe_anew(handle) {
-                Ok(()) => {}
-                Err(errno) if errno.is_shortage() => return Err(errno.into()),
-                Err(errno) => {
-                    if let Some(record) = record::get(index) {
-                        self.fail(record.handle(Kind::Watcher, index), errno);
-                    }
-                }
+        let mut watches = std::mem::take(&mut self.signals.watches);
+        for (index, watch) in &mut watches {
+            watch.forget();
+            let has_failed = failed & signal::bit(watch.claim.signal) != 0;
+            if let Some(record) = record::get(*index).filter(|_| has_failed) {
+                self.fail(record.handle(Kind::Watcher, *index), errno);
             }
         }
+        self.signals.watches = watches;
         Ok(())
     }
 }
 
 impl Watch {
-    /// In a forked child: the one before is the parent's.
-    fn subscribe_anew(&mut self, handle: i64) -> std::result::Result<(), Errno> {
-        let bell = Bell { ring: ring_signals, number: handle };
-        let fresh = signals::subscribe(self.signal, bell, true).map_err(|error| error.errno)?;
-        self.way = Way::Handler(Some(fresh));
-        Ok(())
-    }
-
     /// In a forked child: what came was the parent's.
     fn forget(&mut self) {
-        self.waiting.clear();
-        self.lost = 0;
-        if let Way::Handler(subscription) = &mut self.way {
-            *subscription = None;
-        }
+        self.waiting = VecDeque::new();
+        (self.lost, self.at) = (0, Position::default());
     }
 }
 
 impl Signals {
     /// The signals to be taken from the signalfd.
     fn mask(&self) -> Mask {
-        let blocked = self.list.iter().filter(|watch| watch.is_blocked());
-        blocked.fold(0, |mask, watch| mask | signal::bit(watch.signal))
+        let blocked = self.list.iter().filter(|watched| watched.blocked > 0);
+        blocked.fold(0, |mask, watched| mask | signal::bit(watched.signal))
     }
 
     /// See `Core::abandon`.
@@ -430,6 +497,26 @@ fn register_signalfd(epoll: RawFd, signalfd: RawFd) -> Result<()> {
     Ok(epoll::add(epoll, signalfd, libc::EPOLLIN as u32, INTERNAL | SIGNALFD as u64)?)
 }
 
+impl Core {
+    /// Begins passing on what came of a signal, if there is something.
+    fn begin_signal(&mut self, place: usize) -> Option<Came> {
+        let due = std::mem::take(&mut self.signals.list.get_mut(place)?.due);
+        let came = self.take_signals(place, due)?;
+        let watched = self.signals.list.get_mut(place)?;
+        watched.next = watched.watchers.first();
+        Some(came)
+    }
+
+    /// The next watcher of the signal; callbacks may close any of them.
+    fn next_signal_watcher(&mut self, place: usize) -> Option<(u32, &'static Record)> {
+        let watched = self.signals.list.get_mut(place)?;
+        let index = watched.next;
+        let record = record::get(index).filter(|_| index != 0)?;
+        watched.next = List::after(record);
+        Some((index, record))
+    }
+}
+
 impl Run {
     /// Delivers the signals that came.
     pub fn signals(&self) -> Result<()> {
@@ -438,35 +525,39 @@ impl Run {
         if !std::mem::take(&mut signals.due) {
             return Ok(());
         }
-        for place in 0.. {
+        for place in 0..signals.list.len() {
             // SAFETY: as above.
-            let watch = unsafe { self.core() }.signals.list.get(place);
-            let Some(index) = watch.map(|watch| watch.index) else { break };
-            self.signals_of(place, index)?;
+            let Some(came) = unsafe { self.core() }.begin_signal(place) else { continue };
+            // SAFETY: as above.
+            while let Some((index, record)) = unsafe { self.core() }.next_signal_watcher(place) {
+                self.signals_of(index, record, &came)?;
+            }
+            // SAFETY: as above.
+            unsafe { self.core() }.give_room_back(came);
         }
         Ok(())
     }
 
-    fn signals_of(&self, place: usize, index: u32) -> Result<()> {
-        let Some(record) = record::get(index) else { return Ok(()) };
+    fn signals_of(&self, index: u32, record: &Record, came: &Came) -> Result<()> {
         let handle = record.handle(Kind::Watcher, index);
+        // SAFETY: no other reference to the core; nor below.
+        let core = unsafe { self.core() };
+        if let Some(watch) = core.signals.watches.get_mut(&index) {
+            watch.take_in(came, &mut core.details);
+        }
         for _ in 0..MOST {
-            if live(handle).is_none()
-                || record.flags.load(Relaxed) & (ENABLED | SUSPENDED | HELD) != ENABLED
-            {
+            let is_ready = record.flags.load(Relaxed) & (ENABLED | SUSPENDED | HELD) == ENABLED;
+            if live(handle).is_none() || !is_ready {
                 return Ok(());
             }
-            // SAFETY: no other reference to the core.
-            let core = unsafe { self.core() };
-            // A callback may have closed another.
-            let is_it = core.signals.list.get(place).is_some_and(|watch| watch.index == index);
-            let Some(event) = (if is_it { core.next_signal(place, handle) } else { None }) else {
+            // SAFETY: as above.
+            let Some(event) = (unsafe { self.core() }).next_signal(index, handle) else {
                 return Ok(());
             };
             self.emit(event, record)?;
         }
         // SAFETY: as above.
-        unsafe { self.core() }.signals.due = true;
+        unsafe { self.core() }.signal_due(index);
         Ok(())
     }
 }

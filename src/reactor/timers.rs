@@ -17,7 +17,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::memory;
 use crate::table::Kind;
-use crate::timerq::{self, Node, TimerQueue};
+use crate::timerq::{self, Node};
 use crate::util::alloc::TryVec;
 
 #[path = "timer_numbers.rs"]
@@ -142,17 +142,9 @@ fn queue_index(record: &Record) -> usize {
 }
 
 impl Timers {
-    pub fn new() -> Self {
-        let clock = || Clock {
-            queue: TimerQueue::new(),
-            fd: None,
-            armed: NEVER,
-            base: None,
-            settled: None,
-            looked: i64::MIN,
-        };
+    pub const fn new() -> Self {
         Self {
-            clocks: std::array::from_fn(|_| clock()),
+            clocks: [const { Clock::new() }; CLOCKS],
             due: 0,
             recheck: 0,
             arming: Vec::new(),

@@ -8,6 +8,7 @@ use super::desk;
 use super::event::{Event, Target};
 use super::flags::*;
 use super::io;
+use super::list::List;
 use super::named::Named;
 use super::objects::Watched;
 use super::record::{self, LIVE, Record};
@@ -50,7 +51,7 @@ impl Core {
     pub fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
         let index = self.slots.take()?;
         let fresh = Fresh::new(self.desk, index, source, target)?;
-        if target.callback.is_none() && !self.expect_record() {
+        if target.callback.is_none() && !self.held.expect_watcher() {
             self.give_back(&fresh);
             fail!(ENOMEM, "no memory for a watcher's events");
         }
@@ -64,7 +65,7 @@ impl Core {
 
     fn forget_record(&mut self, record: &Record) {
         if record.has(RECORDS) {
-            self.recorders = self.recorders.saturating_sub(1);
+            self.held.forget_watcher();
         }
     }
 
@@ -106,7 +107,7 @@ impl Core {
 
     fn watch_object(&mut self, fresh: &Fresh, watch: Option<Box<dyn Watched>>) -> Result<()> {
         let Some(mut watched) = watch else { return Ok(()) };
-        watched.begin(self.eventfd())?;
+        watched.begin(self.desk.handle())?;
         self.keep_object(fresh.index, watched)
     }
 
@@ -150,11 +151,13 @@ impl Core {
         let source = Source::of(record.flags.load(Relaxed));
         if let Some(list) = self.list(source) {
             let len = list.len() + 1;
-            let room = list.try_reserve(1).is_ok() && self.turn.try_reserve(len).is_ok();
-            let Some(list) = self.list(source).filter(|_| room) else {
+            if self.turn.try_reserve(len).is_err() {
+                List::leave_out(record);
                 fail!(ENOMEM, "no memory for a watcher");
-            };
-            list.push_reserved(index);
+            }
+            if let Some(list) = self.list(source) {
+                list.push(index, record);
+            }
         }
         match source {
             Source::ClockChange => self.timers.recheck |= 1 << clocks::REALTIME,
@@ -221,8 +224,7 @@ impl Core {
             record.unset(LIMITED);
             if record.has(SUSPENDED) {
                 // What was kept comes now.
-                self.suspended.retain(|(_, suspended)| *suspended != index);
-                self.suspended.push_reserved((i64::MIN, index));
+                self.end_suspension(index);
             }
         }
         Ok(())
@@ -257,7 +259,7 @@ impl Core {
                 }
             }
             Source::Async if record.is_sent() && off_stack(flags) => self.send_again(index, record),
-            Source::Signal => self.signals.due = true,
+            Source::Signal => self.signal_due(index),
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 record.set(WAITING | NEXT_TIME);
@@ -276,9 +278,7 @@ impl Core {
     fn deliver_kept(&mut self, index: u32, record: &Record) {
         let kept = self.extras.get(&index).is_some_and(|extra| extra.kept.is_some());
         if kept && !record.has(SUSPENDED) {
-            record.set(SUSPENDED);
-            // For each extra there is room here.
-            self.suspended.push_reserved((i64::MIN, index));
+            self.suspend(index, record, i64::MIN);
         }
     }
 
@@ -339,17 +339,11 @@ impl Core {
             source if source.is_object() => {
                 self.io_close(index, record, told);
                 self.take_object(index);
-                if flags & OVER != 0 {
-                    self.details.forget(record.handle(Kind::Watcher, index));
-                }
             }
             Source::Timer => self.timer_stop(index, record),
-            Source::Signal => {
-                self.signal_close(index);
-                self.details.forget(record.handle(Kind::Watcher, index));
-            }
+            Source::Signal => self.signal_close(index, record),
             Source::File => self.close_file(index, told),
-            source => self.remove_from_list(index, record, source),
+            source => self.remove_from_list(record, source),
         }
         if flags & (EXTRA | NAMED | HELD | RECORDS) != 0 {
             self.close_extras(index, record);
@@ -374,19 +368,18 @@ impl Core {
         }
     }
 
-    fn remove_from_list(&mut self, index: u32, record: &Record, source: Source) {
+    fn remove_from_list(&mut self, record: &Record, source: Source) {
         let flags = record.flags.load(Relaxed);
-        if let Some(list) = self.list(source)
-            && let Some(place) = list.iter().position(|other| *other == index)
-        {
-            list.remove(place);
-            match source {
-                Source::Idle if flags & ENABLED != 0 => self.idlers -= 1,
-                Source::Defer if flags & (ENABLED | WAITING) == ENABLED | WAITING => {
-                    self.deferred -= 1;
-                }
-                _ => {}
+        let Some(list) = self.list(source) else { return };
+        if !list.remove(record) {
+            return;
+        }
+        match source {
+            Source::Idle if flags & ENABLED != 0 => self.idlers -= 1,
+            Source::Defer if flags & (ENABLED | WAITING) == ENABLED | WAITING => {
+                self.deferred -= 1;
             }
+            _ => {}
         }
     }
 
@@ -404,17 +397,19 @@ impl Core {
             self.ranked -= 1;
         }
         if record.has(SUSPENDED) {
-            self.suspended.retain(|(_, suspended)| *suspended != index);
+            self.forget_suspended(index);
         }
         if record.has(HELD) {
-            self.held.retain(|event| event.watcher != handle);
+            self.forget_held(record, handle);
         }
         if record.has(EXTRA)
             && let Some(letter) = self.take_destroy(index, handle)
         {
             self.note_destroy(letter, closed_event(index, record));
         }
-        self.extras.remove(&index);
+        let kept = self.extras.remove(&index).and_then(|extra| extra.kept);
+        // What is longer than an event that will not be seen.
+        self.details.set_held(kept.map_or(0, |kept| kept.reserved), false);
         if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
             self.extras.try_shrink();
         }

@@ -1,6 +1,6 @@
 //! What came with a signal, in the one form that programs get.
 
-use super::infos::Info;
+use libc::siginfo_t as Info;
 use std::ffi::c_int;
 
 /// What came with a signal. Which fields mean something depends on signo and

@@ -1,65 +1,50 @@
-//! Those who count a signal.
+//! A subscriber of a signal: a loop or a kqueue, for all that it has on that
+//! signal.
+//!
+//! Counts only grow; the owner remembers up to where it has delivered, for
+//! each watcher or knote. So any number of them cost a handler no more than
+//! one.
 
-use super::infos::{Info, Infos};
+use super::hub;
+use super::latest::Latest;
+use super::list::Entry;
+use super::ring::Ring;
+use super::siginfo::Siginfo;
 use crate::errno::{Result, fail};
-use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use crate::sys::signal;
-use crate::sys::{SavedErrno, fork};
+use crate::sync::{AtomicI64, AtomicU64, Ordering::*};
+use crate::sys::fork;
 use crate::table::try_box;
 use std::ffi::c_int;
+use std::ptr::NonNull;
 
-/// How many of what came with a standard signal are kept: the last one
-/// counts, and others are put at the same time. And how many real-time
-/// signals wait to be taken.
-const STANDARD: usize = 16;
+/// How many real-time signals wait for their owner.
 pub(crate) const QUEUED: usize = 512;
 
-/// How a subscriber is told that something is there, by a handler: a number
-/// of its own is handed to the function; one below 0 is not.
+/// How an owner is woken: a number of its own is passed to the function. It
+/// runs in signal handlers, for processes that the subscription belongs to.
 #[derive(Clone, Copy)]
-pub(crate) struct Bell {
-    pub ring: fn(i64),
+pub(crate) struct Wakeup {
+    pub wake: fn(i64),
+    /// Below 0: it is not called.
     pub number: i64,
 }
 
-/// A record in a signal's list; never freed, as a handler may be looking at
-/// it, but used again.
+/// What came with the signals.
+enum Infos {
+    NotKept,
+    /// Standard signals are counted, and the last one's is kept.
+    Last(Box<Latest<Siginfo>>),
+    /// Real-time signals are one event each.
+    Each(Ring<Siginfo>),
+}
+
 pub(super) struct Subscriber {
-    /// The process that it is of; 0: of nobody.
-    epoch: AtomicU64,
     count: AtomicU64,
     /// Real-time signals that there was no room for.
     lost: AtomicU64,
-    ring: AtomicPtr<()>,
+    wake: fn(i64),
     number: AtomicI64,
-    /// Where what came with the signals is put, if that is wanted; and what
-    /// was made for that once.
-    infos: AtomicPtr<Infos>,
-    made: AtomicPtr<Infos>,
-    /// Handlers that are at it.
-    busy: AtomicU32,
-    next: *const Self,
-}
-
-// SAFETY: atomics, and a pointer that never changes to what is never freed.
-unsafe impl Sync for Subscriber {}
-
-/// In a handler: counts a signal for everybody. `alone`: no other handler can
-/// interrupt it.
-pub(super) fn tell(first: &AtomicPtr<Subscriber>, info: Option<&Info>, alone: bool) {
-    let errno = SavedErrno::now();
-    // Another handler might not come back (longjmp), and nobody must wait
-    // for `busy` then.
-    let before = if alone { None } else { Some(signal::block(signal::ALL)) };
-    let epoch = fork::current();
-    each(first, |one| {
-        one.tell(epoch, info);
-        true
-    });
-    if let Some(before) = before {
-        signal::block(before);
-    }
-    errno.restore();
+    infos: Infos,
 }
 
 /// Whether each of these is an event of its own.
@@ -67,191 +52,151 @@ pub(crate) fn is_real_time(number: c_int) -> bool {
     number >= 32
 }
 
-/// Looks at all, until that is false.
-fn each(first: &AtomicPtr<Subscriber>, mut look: impl FnMut(&'static Subscriber) -> bool) {
-    // Acquire: they were filled in before they were put there.
-    let mut at = first.load(Ordering::Acquire).cast_const();
-    // SAFETY: null, or a record that is never freed.
-    while let Some(one) = unsafe { at.as_ref() } {
-        if !look(one) {
-            return;
+impl Infos {
+    fn new(number: c_int) -> Option<Self> {
+        if is_real_time(number) {
+            Some(Self::Each(Ring::new(QUEUED)?))
+        } else {
+            try_box(Latest::new()).map(Self::Last)
         }
-        at = one.next;
     }
-}
-
-/// Whether there are any of this process.
-pub(super) fn any(first: &AtomicPtr<Subscriber>) -> bool {
-    let mut found = false;
-    each(first, |one| {
-        found = one.is_ours();
-        !found
-    });
-    found
-}
-
-/// In a forked child: handlers that were at work are the parent's.
-pub(super) fn after_fork(first: &AtomicPtr<Subscriber>) {
-    each(first, |one| {
-        one.busy.store(0, Ordering::Relaxed);
-        true
-    });
-}
-
-/// A record for a new one; under the lock of the module.
-pub(super) fn take(
-    first: &AtomicPtr<Subscriber>,
-    number: c_int,
-    bell: Bell,
-    with_infos: bool,
-) -> Result<&'static Subscriber> {
-    let mut free = None;
-    each(first, |one| {
-        free = (!one.is_ours()).then_some(one);
-        free.is_none()
-    });
-    let one = match free {
-        Some(one) => one,
-        None => {
-            let next = first.load(Ordering::Relaxed);
-            let Some(fresh) = try_box(Subscriber::new(next)) else {
-                fail!(ENOMEM, "no memory to watch signal {}", number);
-            };
-            let fresh = Box::leak(fresh);
-            // Release: who finds it finds it filled in.
-            first.store(fresh, Ordering::Release);
-            &*fresh
-        }
-    };
-    let infos = if with_infos { one.infos(number)? } else { std::ptr::null_mut() };
-    one.infos.store(infos, Ordering::Relaxed);
-    one.count.store(0, Ordering::Relaxed);
-    one.lost.store(0, Ordering::Relaxed);
-    one.ring.store(bell.ring as *mut (), Ordering::Relaxed);
-    one.number.store(bell.number, Ordering::Relaxed);
-    // Release: a handler that counts it sees the rest.
-    one.epoch.store(fork::current(), Ordering::Release);
-    Ok(one)
 }
 
 impl Subscriber {
-    fn new(next: *const Self) -> Self {
-        Self {
-            epoch: AtomicU64::new(0),
+    fn new(number: c_int, wakeup: Wakeup, keeps_infos: bool) -> Option<Self> {
+        let infos = if keeps_infos { Infos::new(number)? } else { Infos::NotKept };
+        Some(Self {
             count: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-            ring: AtomicPtr::new(std::ptr::null_mut()),
-            number: AtomicI64::new(-1),
-            infos: AtomicPtr::new(std::ptr::null_mut()),
-            made: AtomicPtr::new(std::ptr::null_mut()),
-            busy: AtomicU32::new(0),
-            next,
-        }
+            wake: wakeup.wake,
+            number: AtomicI64::new(wakeup.number),
+            infos,
+        })
     }
 
-    /// Whether it is of this process: not what a forked child inherited.
-    pub fn is_ours(&self) -> bool {
-        self.epoch.load(Ordering::Relaxed) == fork::current()
-    }
-
-    /// Room for what comes with this signal; under the lock of the module,
-    /// while it is nobody's.
-    fn infos(&self, number: c_int) -> Result<*mut Infos> {
-        let made = self.made.load(Ordering::Relaxed);
-        // SAFETY: null, or what is never freed.
-        if let Some(infos) = unsafe { made.as_ref() } {
-            infos.clear();
-            return Ok(made);
+    /// A signal came, says a handler, or a thread that read a signalfd; the
+    /// owner with the number `awake` needs no waking.
+    pub fn notify(&self, info: Option<&Siginfo>, awake: i64) {
+        match (&self.infos, info) {
+            (Infos::Last(last), Some(info)) => last.put(info),
+            (Infos::Each(all), Some(info)) if !all.put(info) => {
+                self.lost.fetch_add(1, Relaxed);
+            }
+            _ => {}
         }
-        let room = if is_real_time(number) { QUEUED } else { STANDARD };
-        let fresh = Box::into_raw(Infos::new(room)?);
-        self.made.store(fresh, Ordering::Relaxed);
-        Ok(fresh)
-    }
-
-    /// In a handler.
-    fn tell(&self, epoch: fork::Epoch, info: Option<&Info>) {
-        if self.epoch.load(Ordering::Acquire) != epoch {
-            return;
-        }
-        // SeqCst, here and in `leave`: either this sees that it is nobody's,
-        // or the other one that a handler is at it.
-        self.busy.fetch_add(1, Ordering::SeqCst);
-        if self.epoch.load(Ordering::SeqCst) == epoch {
-            self.put(info);
-            // Release: who was rung sees it.
-            self.count.fetch_add(1, Ordering::Release);
-            self.ring();
-        }
-        self.busy.fetch_sub(1, Ordering::Release);
-    }
-
-    fn put(&self, info: Option<&Info>) {
-        // SAFETY: null, or what is never freed.
-        let infos = unsafe { self.infos.load(Ordering::Relaxed).as_ref() };
-        let Some((infos, info)) = infos.zip(info) else { return };
-        if infos.put(info) {
-            return;
-        }
-        if is_real_time(info.si_signo) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        } else {
-            // The last one counts.
-            let _ = infos.take();
-            infos.put(info);
-        }
-    }
-
-    fn ring(&self) {
-        let number = self.number.load(Ordering::SeqCst);
-        let ring = self.ring.load(Ordering::Relaxed);
-        if number >= 0 && !ring.is_null() {
-            // SAFETY: a function of this type, which `take` stored.
-            let ring = unsafe { std::mem::transmute::<*mut (), fn(i64)>(ring) };
-            ring(number);
-        }
-    }
-
-    /// It is nobody's from now on, and no handler will ring what is
-    /// about to be closed.
-    pub fn leave(&self) {
-        self.epoch.store(0, Ordering::SeqCst);
-        // One write of a handler in another thread that nothing interrupts.
-        while self.busy.load(Ordering::SeqCst) != 0 {
-            std::thread::yield_now();
+        // SeqCst, all four: the owner counts what came before it can be woken,
+        // see `set_wakeup`. And a Release: who sees the count finds what came
+        // with the signal.
+        self.count.fetch_add(1, SeqCst);
+        let number = self.number.load(SeqCst);
+        if number >= 0 && number != awake {
+            (self.wake)(number);
         }
     }
 }
 
-/// Somebody's count of a signal.
+/// A subscription to a signal, until it is dropped.
 pub(crate) struct Subscription {
-    pub(super) number: c_int,
-    pub(super) subscriber: &'static Subscriber,
+    number: c_int,
+    /// The process that it belongs to.
+    epoch: fork::Epoch,
+    entry: NonNull<Entry<Subscriber>>,
+}
+
+// SAFETY: an entry that this owns, whose contents are atomics.
+unsafe impl Send for Subscription {}
+// SAFETY: as above.
+unsafe impl Sync for Subscription {}
+
+/// Up to where something has been delivered, or is not to be.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Position {
+    pub count: u64,
+    pub lost: u64,
+    /// The place of the next real-time signal.
+    pub place: usize,
+}
+
+/// Counts a signal from now on, and keeps what comes with it if that is
+/// wanted; wakes the owner each time. Whether the signal is seen is another
+/// matter: see [`super::Handler`] and [`super::take_pending`].
+pub(crate) fn subscribe(number: c_int, wakeup: Wakeup, keeps_infos: bool) -> Result<Subscription> {
+    let subscriber = Subscriber::new(number, wakeup, keeps_infos);
+    let Some(entry) = subscriber.and_then(|subscriber| try_box(Entry::new(subscriber))) else {
+        fail!(ENOMEM, "no memory to watch signal {}", number);
+    };
+    let entry = NonNull::from(Box::leak(entry));
+    let epoch = hub::insert(number, entry);
+    Ok(Subscription { number, epoch, entry })
 }
 
 impl Subscription {
-    /// The count, which begins anew.
-    pub fn take(&self) -> u64 {
-        self.subscriber.count.swap(0, Ordering::Acquire)
+    fn subscriber(&self) -> &Subscriber {
+        // SAFETY: the entry is freed when this is dropped.
+        let entry = unsafe { self.entry.as_ref() };
+        &entry.value
     }
 
-    pub fn has_count(&self) -> bool {
-        self.subscriber.count.load(Ordering::Acquire) != 0
+    /// Whether it is this process's, and not the one's that it was forked from.
+    pub fn is_ours(&self) -> bool {
+        self.epoch == fork::current()
     }
 
-    /// What is rung from now on has this number; -1: nothing is.
-    pub fn set_bell(&self, number: i64) {
-        self.subscriber.number.store(number, Ordering::SeqCst);
+    /// How many signals came so far.
+    pub fn count(&self) -> u64 {
+        self.subscriber().count.load(SeqCst)
     }
 
-    /// What came with the next signal that was not taken yet.
-    pub fn next(&self) -> Option<Info> {
-        // SAFETY: null, or what is never freed.
-        unsafe { self.subscriber.infos.load(Ordering::Relaxed).as_ref() }?.take()
+    /// How many real-time signals there was no room for.
+    pub fn lost(&self) -> u64 {
+        self.subscriber().lost.load(Relaxed)
     }
 
-    /// How many real-time signals there was no room for, which begins anew.
-    pub fn take_lost(&self) -> u64 {
-        self.subscriber.lost.swap(0, Ordering::Relaxed)
+    /// Everything that comes from now on is after this.
+    pub fn position(&self) -> Position {
+        let place = match &self.subscriber().infos {
+            Infos::Each(all) => all.end(),
+            _ => 0,
+        };
+        Position { count: self.count(), lost: self.lost(), place }
+    }
+
+    /// The place of the real-time signal that is taken next.
+    pub fn place(&self) -> usize {
+        match &self.subscriber().infos {
+            Infos::Each(all) => all.start(),
+            _ => 0,
+        }
+    }
+
+    /// Takes what came with the next real-time signal, or with the last
+    /// standard one. Only one thread at a time may take.
+    pub fn take(&self) -> Option<Siginfo> {
+        match &self.subscriber().infos {
+            Infos::NotKept => None,
+            Infos::Last(last) => last.take(),
+            Infos::Each(all) => all.take(),
+        }
+    }
+
+    /// Changes the number that is passed to wake the owner; below 0: nothing
+    /// is woken. An owner that is to be woken looks at the count after this.
+    /// A handler may be about to use the number before.
+    pub fn set_wakeup(&self, number: i64) {
+        self.subscriber().number.store(number, SeqCst);
+    }
+}
+
+impl Drop for Subscription {
+    /// No handler wakes the owner any more when this returns, whatever of its
+    /// it is that is closed then.
+    fn drop(&mut self) {
+        if self.is_ours() {
+            hub::remove(self.number, self.entry);
+        }
+        // Else the list of this process does not have it: see
+        // `hub::after_fork`.
+        // SAFETY: made of a box, and in no list any more.
+        drop(unsafe { Box::from_raw(self.entry.as_ptr()) });
     }
 }

@@ -59,7 +59,7 @@ fn ask(inode: u32, answer: &mut [u8; 256]) -> Result<usize, Errno> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointers.
     let fd = unsafe { syscall!(SYS_socket, libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG) }?;
-    let fd = Fd::made(fd)?;
+    let fd = Fd::brief(fd)?;
     let (start, size) = (&raw const request, size_of_val(&request));
     // SAFETY: as many readable bytes as said; no address.
     unsafe { syscall!(SYS_sendto, fd.raw(), start, size) }?;

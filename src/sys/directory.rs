@@ -62,7 +62,7 @@ fn open_at(directory: RawFd, path: &CStr, flags: c_int) -> Result<Fd, Errno> {
     loop {
         // SAFETY: the path is NUL-terminated.
         match unsafe { syscall!(SYS_openat, directory, path.as_ptr(), flags) } {
-            Ok(fd) => return Fd::made(fd),
+            Ok(fd) => return opened(fd, flags),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -76,11 +76,17 @@ fn open_at2(directory: RawFd, path: &CStr, flags: c_int) -> Result<Fd, Errno> {
     loop {
         // SAFETY: the path is NUL-terminated, the structure of the size said.
         match unsafe { syscall!(SYS_openat2, directory, path, start, size) } {
-            Ok(fd) => return Fd::made(fd),
+            Ok(fd) => return opened(fd, flags),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// One to be read may be kept for longer than the call, one that was only to be
+/// found is not, and cannot be marked.
+fn opened(fd: usize, flags: c_int) -> Result<Fd, Errno> {
+    if flags & libc::O_PATH == 0 { Fd::made(fd) } else { Fd::brief(fd) }
 }
 
 fn open_stepwise(directory: RawFd, path: &[u8], to: To) -> Result<Fd, Errno> {
@@ -118,9 +124,10 @@ pub(crate) struct Entry<'a> {
 
 /// Some entries, to be taken off with [`split`]; empty: there are no more.
 pub(crate) fn read<'a>(directory: &Fd, room: &'a mut Room) -> Result<&'a [u8], Errno> {
+    let fd = directory.check().ok_or(Errno::EBADF)?;
     let (start, size) = (room.0.as_mut_ptr(), size_of_val(&room.0));
     // SAFETY: as many writable bytes as said.
-    let len = unsafe { syscall!(SYS_getdents64, directory.raw(), start, size) }?;
+    let len = unsafe { syscall!(SYS_getdents64, fd, start, size) }?;
     // SAFETY: within as many bytes, all of them initialised.
     Ok(unsafe { std::slice::from_raw_parts(start.cast::<u8>(), len.min(size)) })
 }

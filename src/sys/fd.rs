@@ -1,5 +1,6 @@
 //! Descriptors: owned or borrowed, and their flags.
 
+use super::kept::{Identity, SharedIdentity};
 use super::{int, syscall};
 use crate::errno::{Errno, refused};
 use crate::sync::{AtomicBool, Ordering};
@@ -10,6 +11,8 @@ use std::os::fd::RawFd;
 pub(crate) struct Fd {
     raw: RawFd,
     owned: AtomicBool,
+    /// Of one that is kept.
+    identity: SharedIdentity,
 }
 
 /// The first number above the standard streams. A program may have closed
@@ -17,12 +20,17 @@ pub(crate) struct Fd {
 const FIRST: RawFd = 3;
 
 impl Fd {
-    /// What a system call has made: the library's own, and never one of the
-    /// standard streams.
-    #[inline]
+    fn new(raw: RawFd, owned: bool) -> Self {
+        let identity = SharedIdentity::of(Identity::none());
+        Self { raw, owned: AtomicBool::new(owned), identity }
+    }
+
+    /// What a system call has made, to be kept: the library's own, never one
+    /// of the standard streams, and only closed if its number still is it.
     pub fn made(raw: usize) -> Result<Self, Errno> {
-        let fd = Self::owned(int(raw));
-        Ok(above_streams(fd.raw)?.unwrap_or(fd))
+        let mut fd = Self::brief(raw)?;
+        fd.identity = SharedIdentity::of(Identity::mark(fd.raw)?);
+        Ok(fd)
     }
 
     /// The same; an error of it names the call.
@@ -34,16 +42,48 @@ impl Fd {
         }
     }
 
+    /// One that is closed by the call that has made it. It is no standard
+    /// stream, but not marked.
+    #[inline]
+    pub fn brief(raw: usize) -> Result<Self, Errno> {
+        let fd = Self::owned(int(raw));
+        Ok(above_streams(fd.raw)?.unwrap_or(fd))
+    }
+
+    /// What has the number now is closed when this is dropped.
     pub fn owned(raw: RawFd) -> Self {
-        Self { raw, owned: AtomicBool::new(true) }
+        Self::new(raw, true)
     }
 
     pub fn borrowed(raw: RawFd) -> Self {
-        Self { raw, owned: AtomicBool::new(false) }
+        Self::new(raw, false)
     }
 
     pub fn raw(&self) -> RawFd {
         self.raw
+    }
+
+    /// Of one that is kept; else none.
+    pub fn identity(&self) -> Identity {
+        self.identity.get()
+    }
+
+    /// Whether the number still is the descriptor that was made, as far as
+    /// that can be known.
+    pub fn is_intact(&self) -> bool {
+        self.identity() == Identity::none() || self.identity().is_intact()
+    }
+
+    /// Whether a number is this descriptor.
+    pub fn is(&self, fd: RawFd) -> bool {
+        self.raw == fd && self.is_intact()
+    }
+
+    /// The number, if it is intact as far as that can be known: asked before
+    /// it is changed or read from. See [`SharedIdentity::check`].
+    #[inline]
+    pub fn check(&self) -> Option<RawFd> {
+        if self.identity() == Identity::none() { Some(self.raw) } else { self.identity.check() }
     }
 
     /// From now on dropping it closes the descriptor.
@@ -59,7 +99,7 @@ impl Fd {
     /// Closes it without dropping it, for an object whose memory must stay;
     /// it must not be used or dropped afterwards.
     pub fn abandon(&self) {
-        if self.owned.load(Ordering::Relaxed) {
+        if self.owned.load(Ordering::Relaxed) && self.is_intact() {
             // SAFETY: the descriptor is ours, and this is its last use. Linux
             // frees the number whatever close(2) returns.
             let _ = unsafe { syscall!(SYS_close, self.raw) };

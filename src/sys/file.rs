@@ -17,11 +17,6 @@ pub(crate) fn stat(fd: RawFd) -> Result<libc::stat, Errno> {
     Ok(unsafe { stat.assume_init() })
 }
 
-/// Whether it is an eventfd, a timerfd or the like, which is no file.
-pub(crate) fn is_anonymous(fd: RawFd) -> bool {
-    stat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0)
-}
-
 /// The device and the inode of an open file; eventfds and their like share
 /// one.
 pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
@@ -44,7 +39,7 @@ pub(crate) fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
-    let file = Fd::made(file)?;
+    let file = Fd::brief(file)?;
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
     Ok(buffer.get(..len).unwrap_or_default())

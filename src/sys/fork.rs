@@ -4,7 +4,7 @@
 //! (MADV_WIPEONFORK), so that noticing costs one load, whoever forked, by
 //! whatever means. Where there is no such page, the process id is compared.
 
-use super::syscall;
+use super::{futex, syscall};
 use crate::sync::{AtomicI64, AtomicU64, Ordering};
 use once_cell::race::OnceNonZeroUsize;
 use std::num::NonZeroUsize;
@@ -109,12 +109,20 @@ fn notice(recover: fn()) -> Epoch {
                 }
                 // Release: the others see what `recover` did.
                 page.store(epoch, Ordering::Release);
+                futex::wake_all(low_half(page.as_ptr()));
                 return epoch;
             }
-            Err(BUSY) => std::thread::yield_now(),
+            Err(BUSY) => futex::wait(low_half(page.as_ptr()), BUSY as u32),
             Err(epoch) => return epoch,
         }
     }
+}
+
+/// The half of a word that a thread can sleep on while another one recovers:
+/// it differs then from what it is afterwards.
+fn low_half<T>(word: *mut T) -> *const u32 {
+    let half = if cfg!(target_endian = "big") { 1 } else { 0 };
+    word.cast::<u32>().wrapping_add(half)
 }
 
 /// The epoch of the process that made the first call.
@@ -185,7 +193,7 @@ fn notice_by_pid(recover: fn()) -> Epoch {
             return EPOCH.load(Ordering::Relaxed);
         }
         if known == -me {
-            std::thread::yield_now();
+            futex::wait(low_half(PROCESS.as_ptr()), known as u32);
         } else if PROCESS.compare_exchange(known, -me, Ordering::Acquire, Ordering::Relaxed).is_ok()
         {
             let epoch = EPOCH.fetch_add(1, Ordering::Relaxed) + 1;
@@ -194,6 +202,7 @@ fn notice_by_pid(recover: fn()) -> Epoch {
             }
             // Release: as in `notice`.
             PROCESS.store(me, Ordering::Release);
+            futex::wake_all(low_half(PROCESS.as_ptr()));
         }
     }
 }

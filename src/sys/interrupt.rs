@@ -1,5 +1,6 @@
 //! What a wait does when a signal handler interrupted it; per thread.
 
+use super::cancel::Uncancelled;
 use crate::errno::Errno;
 use crate::util::per_thread::PerThread;
 use crate::util::try_box;
@@ -62,9 +63,12 @@ pub(crate) fn set_check(check: Option<Check>) -> Result<(), Errno> {
 pub(crate) fn resume() -> Result<(), Errno> {
     let Choice { mode, check } = choice();
     let go_on = match check {
-        // SAFETY: a function of the caller's, who promised that it and its
-        // argument are valid until they are replaced.
-        Some(check) => unsafe { (check.call)(check.user_data) == 0 },
+        Some(check) => {
+            let _uncancelled = Uncancelled::begin();
+            // SAFETY: a function of the caller's, who promised that it and its
+            // argument are valid until they are replaced.
+            unsafe { (check.call)(check.user_data) == 0 }
+        }
         None => mode == Mode::Restart,
     };
     if go_on { Ok(()) } else { Err(Errno::EINTR) }

@@ -120,7 +120,7 @@ fn of_zombie(pidfd: RawFd, pid: i32) -> Option<c_int> {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }.ok()?;
-    let file = Fd::made(file).ok()?;
+    let file = Fd::brief(file).ok()?;
     let mut buffer = [0u8; 1024];
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }.ok()?;

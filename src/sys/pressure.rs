@@ -59,8 +59,10 @@ pub(crate) fn watch(path: &CStr, trigger: &Trigger) -> Result<(Fd, u64), Refusal
 /// Opens a file of memory pressure, and nothing else: opening a device or a
 /// FIFO may have effects.
 fn open(path: &CStr) -> Result<Fd, Refusal> {
-    check_type(open_as(path, libc::O_PATH)?.raw())?;
+    // Closed at once: a descriptor more may be one too many.
+    check_type(Fd::brief(open_as(path, libc::O_PATH)?).map_err(Refusal::Path)?.raw())?;
     let file = open_as(path, libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY)?;
+    let file = Fd::made(file).map_err(Refusal::Path)?;
     // The path may lead elsewhere by now.
     check_type(file.raw())?;
     let mut name = [0u8; 1024];
@@ -74,11 +76,11 @@ fn open(path: &CStr) -> Result<Fd, Refusal> {
     Ok(file)
 }
 
-fn open_as(path: &CStr, flags: i32) -> Result<Fd, Refusal> {
+fn open_as(path: &CStr, flags: i32) -> Result<usize, Refusal> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated.
     match unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) } {
-        Ok(fd) => Fd::made(fd).map_err(Refusal::Path),
+        Ok(fd) => Ok(fd),
         Err(Errno::EISDIR) => Err(Refusal::OtherFile),
         Err(errno) => Err(Refusal::Path(errno)),
     }

@@ -1,11 +1,13 @@
 //! Signals: what is done with them, masks, signalfd(2).
 
 use super::fd::Fd;
-use super::{SavedErrno, syscall};
+use super::{SavedErrno, syscall, thread};
 use crate::errno::Errno;
+use crate::sync::{AtomicPtr, Ordering};
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::ptr;
 
 pub(crate) use libc::sigaction as Action;
 
@@ -18,31 +20,58 @@ pub(crate) type Mask = u64;
 pub(crate) const ALL: Mask = Mask::MAX;
 
 pub(crate) fn bit(signal: c_int) -> Mask {
-    u32::try_from(signal - 1).ok().and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
+    let shift = signal.checked_sub(1).and_then(|shift| u32::try_from(shift).ok());
+    shift.and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
+}
+
+/// A function as sigaction(2).
+pub(crate) type Sigaction = unsafe extern "C" fn(c_int, *const Action, *mut Action) -> c_int;
+
+/// The function to be called in the place of the C library's; null: that.
+static NEXT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Has dispositions asked for, and changed, by another function than the one
+/// that this library was linked with.
+pub(crate) fn set_next(next: Sigaction) {
+    NEXT.store(next as *mut (), Ordering::Relaxed);
+}
+
+/// Calls sigaction(2).
+///
+/// # Safety
+/// As that.
+// Through the C library, which keeps two signals for itself and knows what
+// the kernel wants besides; no cancellation point.
+unsafe fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> Result<(), Errno> {
+    let next = NEXT.load(Ordering::Relaxed);
+    let result = if next.is_null() {
+        // SAFETY: this function's contract.
+        unsafe { libc::sigaction(signal, new, old) }
+    } else {
+        // SAFETY: `set_next` stored a function of this type.
+        let next = unsafe { std::mem::transmute::<*mut (), Sigaction>(next) };
+        // SAFETY: this function's contract.
+        unsafe { next(signal, new, old) }
+    };
+    if result == 0 { Ok(()) } else { Err(Errno::new(SavedErrno::now().value)) }
 }
 
 /// What is done with a signal.
-// Through the C library, which keeps two signals for itself and knows what
-// the kernel wants besides; no cancellation point.
 pub(crate) fn query(signal: c_int) -> Result<Action, Errno> {
     let mut old = MaybeUninit::<Action>::zeroed();
     // SAFETY: only the old action is asked for, and there is room for it.
-    let result = unsafe { libc::sigaction(signal, std::ptr::null(), old.as_mut_ptr()) };
+    unsafe { sigaction(signal, ptr::null(), old.as_mut_ptr()) }?;
     // SAFETY: any bytes will do, and zeros are some.
-    done(result).map(|()| unsafe { old.assume_init() })
+    Ok(unsafe { old.assume_init() })
 }
 
 /// Sets what is done with a signal; what was before.
 pub(crate) fn set(signal: c_int, action: &Action) -> Result<Action, Errno> {
     let mut old = MaybeUninit::<Action>::zeroed();
     // SAFETY: the caller's handler is one, and lives as long as the process.
-    let result = unsafe { libc::sigaction(signal, action, old.as_mut_ptr()) };
+    unsafe { sigaction(signal, action, old.as_mut_ptr()) }?;
     // SAFETY: any bytes will do, and zeros are some.
-    done(result).map(|()| unsafe { old.assume_init() })
-}
-
-fn done(result: c_int) -> Result<(), Errno> {
-    if result == 0 { Ok(()) } else { Err(Errno::new(SavedErrno::now().value)) }
+    Ok(unsafe { old.assume_init() })
 }
 
 /// An action without flags and mask.
@@ -81,14 +110,25 @@ pub(crate) fn block(mask: Mask) -> Mask {
     old
 }
 
+/// Has the calling thread block all signals, until it is dropped.
+pub(crate) struct Blocked(Mask);
+
+impl Blocked {
+    pub fn all() -> Self {
+        Self(block(ALL))
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        block(self.0);
+    }
+}
+
 /// Sends a signal to the calling thread.
 pub(crate) fn raise(signal: c_int) {
-    // SAFETY: no arguments.
-    let process = unsafe { syscall!(SYS_getpid) }.unwrap_or(0);
-    // SAFETY: no arguments.
-    let thread = unsafe { syscall!(SYS_gettid) }.unwrap_or(0);
     // SAFETY: no pointers.
-    let _ = unsafe { syscall!(SYS_tgkill, process, thread, signal) };
+    let _ = unsafe { syscall!(SYS_tgkill, thread::process(), thread::id(), signal) };
 }
 
 /// Sends a signal to the process, for a thread that does not block it.
@@ -113,15 +153,9 @@ pub(crate) fn set_descriptor(fd: RawFd, mask: Mask) -> Result<(), Errno> {
     unsafe { syscall!(SYS_signalfd4, fd, &raw const mask, size_of::<Mask>(), 0) }.map(drop)
 }
 
-/// The next signal that is pending for the calling thread or the process; it
-/// is pending no more.
-pub(crate) fn read(fd: RawFd) -> Option<c_int> {
-    let mut room = [MaybeUninit::uninit()];
-    read_infos(fd, &mut room).first().map(|info| info.ssi_signo.cast_signed())
-}
-
-/// The next ones, with what came with them; fewer than there is room for:
-/// there are no more.
+/// Takes the next signals that are pending for the calling thread or the
+/// process, with what came with them; fewer than there is room for: there are
+/// no more.
 pub(crate) fn read_infos(
     fd: RawFd,
     room: &mut [MaybeUninit<libc::signalfd_siginfo>],

@@ -1,7 +1,7 @@
 //! Threads: which one this is, in one instruction, or as the kernel knows it;
 //! whether there are others; and those that the library starts.
 
-use super::cancel::Uncancelled;
+use super::cancel::{self, Uncancelled};
 use super::{SavedErrno, file, int, syscall};
 use crate::errno::Errno;
 use crate::util::try_box;
@@ -48,6 +48,12 @@ pub(crate) fn id() -> i32 {
     int(unsafe { syscall!(SYS_gettid) }.unwrap_or(0))
 }
 
+/// The kernel's number of the process.
+pub(crate) fn process() -> i32 {
+    // SAFETY: no arguments.
+    int(unsafe { syscall!(SYS_getpid) }.unwrap_or(0))
+}
+
 /// The stack of a thread that calls functions of the program's: as much as
 /// Rust's own threads have.
 pub(crate) const STACK_FOR_CALLBACKS: usize = 2 << 20;
@@ -71,8 +77,8 @@ struct Start<F> {
 }
 
 impl Thread {
-    /// Starts a thread with all signals blocked that a program can use. The
-    /// kernel cuts the name to 15 bytes.
+    /// Starts a thread with all signals blocked that a program can use, that
+    /// cannot be cancelled. The kernel cuts the name to 15 bytes.
     ///
     /// Not by std, which ends the process where there is no memory, and reads
     /// the environment for the size of the stack.
@@ -145,6 +151,7 @@ fn check(result: c_int) -> Result<(), Errno> {
 
 /// What a thread of the library's begins with.
 extern "C" fn run<F: FnOnce()>(start: *mut c_void) -> *mut c_void {
+    cancel::disable();
     // SAFETY: the box that `start` made for this thread.
     let start = unsafe { Box::from_raw(start.cast::<Start<F>>()) };
     let Start { name, body } = *start;

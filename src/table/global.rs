@@ -137,11 +137,15 @@ pub(crate) fn epoch() -> fork::Epoch {
 
 /// Puts an object in; its handle.
 pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
-    let descriptor = object.descriptor();
-    let inserted = match try_box(object) {
-        Some(object) => table().0.insert(T::KIND, object, descriptor).ok(),
-        None => None,
-    };
+    insert_box(try_box(object))
+}
+
+/// The same of an object that is in a box, if there was memory for one.
+pub(crate) fn insert_box<T: Object>(object: Option<Box<T>>) -> Result<i64> {
+    let inserted = object.and_then(|object| {
+        let descriptor = object.descriptor();
+        table().0.insert(T::KIND, object, descriptor).ok()
+    });
     match inserted {
         Some(handle) => Ok(handle),
         None => fail!(ENOMEM, "no memory, or no handle, for {}", T::KIND.name()),

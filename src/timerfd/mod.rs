@@ -10,7 +10,7 @@ use crate::sys::clock::Deadline;
 use crate::sys::fd::{self, Fd};
 use crate::sys::{file, poll, timerfd as sys};
 use crate::table::{self, Kind, Object, Pinned, Shared};
-use crate::waiters::{Waiters, Watchable, interrupted};
+use crate::waiters::{Listener, Waiters, Watchable, interrupted};
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
@@ -52,19 +52,26 @@ impl Timer {
         self.fd.raw()
     }
 
+    /// The descriptor, unless the program has closed it.
+    #[inline]
+    fn open_fd(&self) -> Result<RawFd> {
+        self.fd.check().ok_or_else(|| explain(Errno::EBADF, self.fileno()))
+    }
+
     /// Sets the timer; what it was set to before.
     pub fn settime(&self, flags: u32, new: Setting) -> Result<Setting> {
-        let old = sys::settime(self.fileno(), flags, &new.into()).map_err(|errno| match errno {
-            Errno::ECANCELED => {
-                error!(errno, "the clock was stepped since the last read; the new time is set")
-            }
-            _ => explain(errno, self.fileno()),
-        })?;
+        let old =
+            sys::settime(self.open_fd()?, flags, &new.into()).map_err(|errno| match errno {
+                Errno::ECANCELED => {
+                    error!(errno, "the clock was stepped since the last read; the new time is set")
+                }
+                _ => explain(errno, self.fileno()),
+            })?;
         Ok(old.into())
     }
 
     pub fn gettime(&self) -> Result<Setting> {
-        let now = sys::gettime(self.fileno()).map_err(|errno| explain(errno, self.fileno()))?;
+        let now = sys::gettime(self.open_fd()?).map_err(|errno| explain(errno, self.fileno()))?;
         Ok(now.into())
     }
 
@@ -76,7 +83,7 @@ impl Timer {
     }
 
     pub fn set_ticks(&self, ticks: u64) -> Result<()> {
-        sys::set_ticks(self.fileno(), ticks).map_err(|errno| match errno {
+        sys::set_ticks(self.open_fd()?, ticks).map_err(|errno| match errno {
             Errno::EINVAL => error!(errno, "the number of expirations cannot be set to 0"),
             Errno::ENOTTY => {
                 error!(Errno::ENOTSUP, "this kernel lacks CONFIG_CHECKPOINT_RESTORE")
@@ -115,7 +122,7 @@ impl Timer {
 
     /// The expirations, if there are any; does not wait.
     fn try_read(&self) -> Result<Option<u64>> {
-        let fd = self.fileno();
+        let fd = self.open_fd()?;
         let result = match sys::read_nowait(fd) {
             Some(result) => result,
             None => self.read_if_ready(),
@@ -212,12 +219,12 @@ fn clock_of(fd: RawFd) -> Result<c_int> {
 }
 
 impl Watchable for Pinned<Timer> {
-    fn watch(&self, eventfd: RawFd) -> Result<()> {
-        self.waiters.watch(eventfd)
+    fn watch(&self, listener: Listener) -> Result<()> {
+        self.waiters.watch(listener)
     }
 
-    fn unwatch(&self, eventfd: RawFd) {
-        self.waiters.unwatch(eventfd);
+    fn unwatch(&self, listener: Listener) {
+        self.waiters.unwatch(listener);
     }
 
     fn take(&self) -> Result<u64> {

@@ -11,6 +11,7 @@
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hash};
+use std::mem::MaybeUninit;
 
 /// There is no memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,12 +19,18 @@ pub(crate) struct NoMemory;
 
 /// Box::new, which would end the process where there is no memory.
 pub(crate) fn try_box<T>(value: T) -> Option<Box<T>> {
+    Some(Box::write(try_room()?, value))
+}
+
+/// A box to be filled by Box::write: what is large is made in it, not on the
+/// stack first.
+pub(crate) fn try_room<T>() -> Option<Box<MaybeUninit<T>>> {
     let mut one = Vec::new();
     one.try_reserve_exact(1).ok()?;
-    one.push(value);
+    one.push(MaybeUninit::<T>::uninit());
     let slice = Box::into_raw(one.into_boxed_slice());
     // SAFETY: a slice of one T has the layout of a T, and is ours.
-    Some(unsafe { Box::from_raw(slice.cast::<T>()) })
+    Some(unsafe { Box::from_raw(slice.cast::<MaybeUninit<T>>()) })
 }
 
 /// A copy of a slice.
@@ -159,6 +166,8 @@ pub(crate) trait TryDeque<T> {
     fn push_back_reserved(&mut self, value: T);
     fn push_front_reserved(&mut self, value: T);
     fn insert_reserved(&mut self, at: usize, value: T);
+    /// As that of [`TryVec`].
+    fn try_shrink(&mut self, capacity: usize);
 }
 
 impl<T> TryDeque<T> for VecDeque<T> {
@@ -183,6 +192,14 @@ impl<T> TryDeque<T> for VecDeque<T> {
     fn insert_reserved(&mut self, at: usize, value: T) {
         if room!(self) && at <= self.len() {
             self.insert(at, value);
+        }
+    }
+
+    fn try_shrink(&mut self, capacity: usize) {
+        let mut smaller = Self::new();
+        if smaller.try_reserve_exact(capacity.max(self.len())).is_ok() {
+            smaller.append(self);
+            *self = smaller;
         }
     }
 }

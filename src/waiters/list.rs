@@ -1,57 +1,57 @@
-//! The eventfds of an object's waiting threads, and whether it is closed.
+//! Who is woken when an object is changed or closed, and whether it is closed.
 //!
-//! A thread that waits adds its eventfd first, then looks whether the object
-//! is closed, then waits; it removes it before it closes it. Who closes the
-//! object says so first, then rings all that are in the list. The list's lock
-//! orders the two: the waiting thread sees that it is closed, or is rung.
+//! A thread that waits adds itself first, then looks whether the object is
+//! closed, then waits; it removes itself before it closes what it is woken by.
+//! Who closes the object says so first, then wakes all that are in the list.
+//! The list's lock orders the two: a waiting thread sees that the object is
+//! closed, or is woken.
 
 use crate::sync::{AtomicBool, ForkMutex, Ordering};
 use crate::util::alloc::{NoMemory, TryVec};
-use std::os::fd::RawFd;
 
-pub(super) struct List {
-    eventfds: ForkMutex<Vec<RawFd>>,
+/// `L`: a listener.
+pub(super) struct List<L> {
+    listeners: ForkMutex<Vec<L>>,
     closed: AtomicBool,
 }
 
 #[cfg_attr(loom, allow(dead_code))]
-impl List {
+impl<L: Copy> List<L> {
     #[cfg(not(loom))]
     pub const fn new() -> Self {
-        Self { eventfds: ForkMutex::new(Vec::new()), closed: AtomicBool::new(false) }
+        Self { listeners: ForkMutex::new(Vec::new()), closed: AtomicBool::new(false) }
     }
 
     #[cfg(loom)]
     pub fn new() -> Self {
-        Self { eventfds: ForkMutex::new(Vec::new()), closed: AtomicBool::new(false) }
+        Self { listeners: ForkMutex::new(Vec::new()), closed: AtomicBool::new(false) }
     }
 
-    pub fn add(&self, eventfd: RawFd) -> Result<(), NoMemory> {
-        self.eventfds.lock().try_push(eventfd).map_err(|_| NoMemory)
+    pub fn add(&self, listener: L) -> Result<(), NoMemory> {
+        self.listeners.lock().try_push(listener).map_err(|_| NoMemory)
     }
 
     /// Takes out one that was added.
-    pub fn remove(&self, eventfd: RawFd) {
-        let mut eventfds = self.eventfds.lock();
-        if let Some(place) = eventfds.iter().position(|fd| *fd == eventfd) {
-            eventfds.swap_remove(place);
+    pub fn remove(&self, is: impl Fn(L) -> bool) {
+        let mut listeners = self.listeners.lock();
+        if let Some(place) = listeners.iter().position(|listener| is(*listener)) {
+            listeners.swap_remove(place);
         }
     }
 
-    /// Rings all of them.
-    pub fn wake(&self, ring: impl Fn(RawFd)) {
-        // Under the lock: a thread takes its eventfd out before closing it.
-        for fd in self.eventfds.lock().iter() {
-            ring(*fd);
-        }
+    /// Wakes all of them.
+    pub fn wake(&self, wake: impl Fn(L)) {
+        // Under the lock: a thread takes itself out before it closes what it
+        // is woken by.
+        self.listeners.lock().iter().for_each(|listener| wake(*listener));
     }
 
-    /// Says that the object is closed, and rings all.
-    pub fn close(&self, ring: impl Fn(RawFd)) {
+    /// Says that the object is closed, and wakes all.
+    pub fn close(&self, wake: impl Fn(L)) {
         // Release, and Acquire in `is_closed`: a thread that comes back for
         // this sees what the closer did before.
         self.closed.store(true, Ordering::Release);
-        self.wake(ring);
+        self.wake(wake);
     }
 
     pub fn is_closed(&self) -> bool {
@@ -64,7 +64,7 @@ impl List {
     /// As [`ForkMutex::remake`].
     pub unsafe fn forget(&self) {
         // SAFETY: this function's contract is the same.
-        unsafe { self.eventfds.remake(Vec::new()) };
+        unsafe { self.listeners.remake(Vec::new()) };
     }
 }
 
@@ -84,13 +84,13 @@ mod loom_models {
         RingsWithoutTheLock,
     }
 
-    const EVENTFD: RawFd = 0;
+    const LISTENER: u32 = 0;
 
     struct Shared {
-        list: List,
-        /// How often the eventfd was rung.
+        list: List<u32>,
+        /// How often the thread was woken.
         rung: AtomicU32,
-        /// Its file: whether it was closed.
+        /// What it is woken by: whether it was closed.
         file: UnsafeCell<bool>,
         way: Way,
     }
@@ -108,7 +108,7 @@ mod loom_models {
         /// Whether it goes to sleep.
         fn wait(&self) -> bool {
             let early = self.list.is_closed();
-            self.list.add(EVENTFD).unwrap();
+            self.list.add(LISTENER).unwrap();
             let is_closed = match self.way {
                 Way::LooksFirst => early,
                 _ => self.list.is_closed(),
@@ -118,7 +118,7 @@ mod loom_models {
 
         /// The thread comes back and ends.
         fn end(&self) {
-            self.list.remove(EVENTFD);
+            self.list.remove(|listener| listener == LISTENER);
             // SAFETY: watched by loom.
             self.file.with_mut(|file| unsafe { *file = true });
         }
@@ -131,7 +131,7 @@ mod loom_models {
                 }
                 Way::RingsWithoutTheLock => {
                     self.list.closed.store(true, Ordering::Release);
-                    let all = self.list.eventfds.lock().clone();
+                    let all = self.list.listeners.lock().clone();
                     all.iter().for_each(|_| self.ring());
                 }
                 _ => self.list.close(|_| self.ring()),

@@ -55,14 +55,17 @@ def dynamic_section(suite, shared):
 
 
 def kqueue(suite):
-    """BSD's two names, in a library that has nothing else."""
+    """BSD's two names, and in the shared library those of sigaction(2)."""
     shared = BUILD / "lib/libevloop-kqueue.so"
-    for title, options, file in (("shared", ["-D"], shared),
-                                 ("static", ["-g"], BUILD / "lib/libevloop-kqueue.a")):
+    both = {"kqueue", "kevent"}
+    signals = {"sigaction", "signal", "bsd_signal", "ssignal", "sysv_signal", "__sysv_signal",
+               "siginterrupt", "sigignore", "sigset"}
+    for title, options, file, expected in (
+            ("shared", ["-D"], shared, both | signals),
+            ("static", ["-g"], BUILD / "lib/libevloop-kqueue.a", both)):
         listing = suite.run(["nm", *options, "--defined-only", "-P", file]).output
         names = {line.split()[0] for line in listing.splitlines() if " T " in line}
-        suite.check(f"libevloop-kqueue, {title}: exactly kqueue and kevent",
-                    names == {"kqueue", "kevent"}, listing)
+        suite.check(f"libevloop-kqueue, {title}: exactly its names", names == expected, listing)
     listing = suite.run(["readelf", "-dW", shared]).output
     expected = make_variable("KQ_SONAME")
     suite.check(f"soname {expected}", f"[{expected}]" in listing, listing)

@@ -13,6 +13,10 @@
  * for. EVFILT_PROCDESC, EVFILT_LIO and EVFILT_SENDFILE are not to be had, and
  * not defined, since programs ask with #ifdef. Filters that FreeBSD does not
  * have, and EV_UDATA_SPECIFIC, have numbers that it does not use.
+ *
+ * The shared library has sigaction(), signal() and their relatives, too, in
+ * the place of the C library's, so that a watched signal is counted whatever
+ * the program does with it later: see EVLOOP_KQ_FILTER_SIGNAL.
  */
 #ifndef EVLOOP_COMPAT_SYS_EVENT_H
 #define EVLOOP_COMPAT_SYS_EVENT_H

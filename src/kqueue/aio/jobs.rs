@@ -1,13 +1,13 @@
 //! The operations of a pool of threads: those that wait for a thread, those
 //! that one is at, and those that are done.
 //!
-//! Used with the pool's lock. Two kinds of eventfds go with it, and are only
-//! changed with the lock, too: one that is readable as long as something is
-//! done, and one a thread, which calls it off what it is at.
+//! Used with the pool's lock. What is done is added first, then the queue is
+//! woken, which takes all there is after it has seen that; what is called off
+//! is marked first, then the threads are woken that wait, each of which has
+//! said that it waits before it looks for the mark.
 
 use crate::util::alloc::{NoMemory, TryDeque, TryVec};
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
 
 /// `R`: what is to be done.
 pub(super) struct Jobs<R> {
@@ -16,10 +16,9 @@ pub(super) struct Jobs<R> {
     done: VecDeque<(u64, i32)>,
 }
 
-/// What a thread is at, and the eventfd that calls it off.
+/// What a thread is at.
 struct Job {
     tag: u64,
-    bell: RawFd,
     cancelled: bool,
 }
 
@@ -28,8 +27,8 @@ struct Job {
 pub(super) enum Called {
     /// It was not begun, and is done now.
     Done,
-    /// The thread with this eventfd is at it.
-    Working(RawFd),
+    /// A thread is at it.
+    Working,
     /// It is done already.
     Late,
 }
@@ -59,10 +58,10 @@ impl<R> Jobs<R> {
         self.waiting.push_back_reserved((request, tag));
     }
 
-    /// The next one for a thread with this eventfd.
-    pub fn begin(&mut self, bell: RawFd) -> Option<(R, u64)> {
+    /// The next one, for a thread.
+    pub fn begin(&mut self) -> Option<(R, u64)> {
         let (request, tag) = self.waiting.pop_front()?;
-        self.working.push_reserved(Job { tag, bell, cancelled: false });
+        self.working.push_reserved(Job { tag, cancelled: false });
         Some((request, tag))
     }
 
@@ -71,8 +70,7 @@ impl<R> Jobs<R> {
         self.working.iter().any(|job| job.tag == tag && job.cancelled)
     }
 
-    /// The result of what a thread was at. Its eventfd is to be cleared, and
-    /// that of what is done to be rung.
+    /// The result of what a thread was at.
     pub fn end(&mut self, tag: u64, result: i32) {
         self.working.retain(|job| job.tag != tag);
         self.done.push_back_reserved((tag, result));
@@ -88,16 +86,15 @@ impl<R> Jobs<R> {
         match self.working.iter_mut().find(|job| job.tag == tag) {
             Some(job) => {
                 job.cancelled = true;
-                Called::Working(job.bell)
+                Called::Working
             }
             None => Called::Late,
         }
     }
 
-    /// The next that is done. True: it was the last, and the eventfd of what
-    /// is done is to be cleared.
-    pub fn next_done(&mut self) -> (Option<(u64, i32)>, bool) {
-        (self.done.pop_front(), self.done.is_empty())
+    /// The next that is done.
+    pub fn next_done(&mut self) -> Option<(u64, i32)> {
+        self.done.pop_front()
     }
 }
 
@@ -112,19 +109,21 @@ mod loom_models {
     #[derive(Clone, Copy, PartialEq)]
     enum Way {
         AsItIs,
-        ClearsWithoutTheLock,
-        RingsOffWithoutTheLock,
+        WakesFirst,
+        TakesFirst,
+        LooksFirst,
     }
 
     const CANCELLED: i32 = -1;
     const DONE: i32 = 7;
-    const BELL: RawFd = 3;
 
     struct Pool {
         jobs: Mutex<Jobs<()>>,
-        /// The eventfds: whether they are readable.
-        done: AtomicBool,
-        bell: AtomicBool,
+        /// The queue was woken, and has not looked since.
+        woken: AtomicBool,
+        /// The thread waits, and is woken by who calls something off.
+        waits: AtomicBool,
+        called: AtomicBool,
         way: Way,
     }
 
@@ -135,61 +134,63 @@ mod loom_models {
                 jobs.expect_one(1).unwrap();
                 jobs.submit((), tag);
             }
-            let (done, bell) = (AtomicBool::new(false), AtomicBool::new(false));
-            Arc::new(Self { jobs: Mutex::new(jobs), done, bell, way })
+            let no = || AtomicBool::new(false);
+            Arc::new(Self { jobs: Mutex::new(jobs), woken: no(), waits: no(), called: no(), way })
+        }
+
+        // Swaps: the kernel has one order for waking and being woken.
+        fn wake_queue(&self) {
+            self.woken.swap(true, SeqCst);
         }
 
         /// As Shared::work, until there is nothing to do.
         fn work(&self) {
-            let mut jobs = self.jobs.lock().unwrap();
-            while let Some(((), tag)) = jobs.begin(BELL) {
-                assert!(!self.bell.load(SeqCst), "called off for another one");
-                drop(jobs);
-                let rung = self.bell.load(SeqCst);
-                jobs = self.jobs.lock().unwrap();
-                let called_off = rung && jobs.is_called_off(tag);
-                jobs.end(tag, if called_off { CANCELLED } else { DONE });
-                self.bell.store(false, SeqCst);
-                self.done.store(true, SeqCst);
+            loop {
+                let Some(((), tag)) = self.jobs.lock().unwrap().begin() else { return };
+                if self.way == Way::WakesFirst {
+                    self.wake_queue();
+                }
+                self.jobs.lock().unwrap().end(tag, DONE);
+                if self.way != Way::WakesFirst {
+                    self.wake_queue();
+                }
             }
         }
 
         /// As Pool::cancel.
         fn cancel(&self, tag: u64) {
-            let mut jobs = self.jobs.lock().unwrap();
-            let called = jobs.cancel(tag, CANCELLED);
-            if self.way == Way::RingsOffWithoutTheLock {
-                drop(jobs);
-                if matches!(called, Called::Working(_)) {
-                    self.bell.store(true, SeqCst);
-                }
-                return;
-            }
+            let called = self.jobs.lock().unwrap().cancel(tag, CANCELLED);
             match called {
-                Called::Done => self.done.store(true, SeqCst),
-                Called::Working(bell) => {
-                    assert_eq!(bell, BELL);
-                    self.bell.store(true, SeqCst);
+                Called::Done => self.wake_queue(),
+                Called::Working if self.waits.swap(false, SeqCst) => {
+                    self.called.swap(true, SeqCst);
                 }
-                Called::Late => {}
+                _ => {}
             }
         }
 
-        /// As Pool::next_done.
-        fn next_done(&self) -> Option<(u64, i32)> {
-            let mut jobs = self.jobs.lock().unwrap();
-            let (next, is_last) = jobs.next_done();
-            if self.way == Way::ClearsWithoutTheLock {
-                drop(jobs);
-                if is_last {
-                    self.done.store(false, SeqCst);
+        /// As a collecting call that found the queue woken, or did not.
+        fn collect(&self, seen: &mut Vec<(u64, i32)>) {
+            let woken = self.way != Way::TakesFirst && self.woken.swap(false, SeqCst);
+            if woken || self.way == Way::TakesFirst {
+                while let Some(done) = { self.jobs.lock().unwrap().next_done() } {
+                    seen.push(done);
                 }
-                return next;
             }
-            if is_last {
-                self.done.store(false, SeqCst);
+            if self.way == Way::TakesFirst {
+                self.woken.swap(false, SeqCst);
             }
-            next
+        }
+
+        /// As Shared::wait of an operation that nothing but a call ends;
+        /// whether the thread is woken, or has seen the call.
+        fn wait(&self, tag: u64) -> bool {
+            let early = self.jobs.lock().unwrap().is_called_off(tag);
+            self.waits.swap(true, SeqCst);
+            match self.way {
+                Way::LooksFirst => early,
+                _ => self.jobs.lock().unwrap().is_called_off(tag),
+            }
         }
     }
 
@@ -204,11 +205,10 @@ mod loom_models {
             if let Some(tag) = cancels {
                 pool.cancel(tag);
             }
-            seen.extend(pool.next_done());
+            pool.collect(&mut seen);
             worker.join().unwrap();
-            // What is readable is collected, and nothing else.
-            while pool.done.load(SeqCst) {
-                seen.extend(pool.next_done());
+            if pool.woken.load(SeqCst) {
+                pool.collect(&mut seen);
             }
             let mut tags: Vec<_> = seen.iter().map(|(tag, _)| *tag).collect();
             tags.sort_unstable();
@@ -231,13 +231,38 @@ mod loom_models {
 
     #[test]
     #[should_panic(expected = "never reported")]
-    fn loom_twin_an_eventfd_that_is_cleared_without_the_lock_loses_an_operation() {
-        each_comes_back_once(None, Way::ClearsWithoutTheLock);
+    fn loom_twin_a_queue_that_is_woken_before_the_result_is_there_misses_it() {
+        each_comes_back_once(None, Way::WakesFirst);
     }
 
     #[test]
-    #[should_panic(expected = "called off for another one")]
-    fn loom_twin_a_bell_that_is_rung_without_the_lock_calls_off_another_one() {
-        each_comes_back_once(Some(1), Way::RingsOffWithoutTheLock);
+    #[should_panic(expected = "never reported")]
+    fn loom_twin_a_wake_up_that_is_cleared_after_the_results_are_taken_loses_one() {
+        each_comes_back_once(None, Way::TakesFirst);
+    }
+
+    fn a_wait_is_called_off(way: Way) {
+        loom::model(move || {
+            let pool = Pool::new(1, way);
+            let ((), tag) = pool.jobs.lock().unwrap().begin().unwrap();
+            let waiting = {
+                let pool = pool.clone();
+                thread::spawn(move || pool.wait(tag))
+            };
+            pool.cancel(tag);
+            let seen = waiting.join().unwrap();
+            assert!(seen || pool.called.load(SeqCst), "a thread waits for ever");
+        });
+    }
+
+    #[test]
+    fn loom_a_thread_that_waits_is_called_off() {
+        a_wait_is_called_off(Way::AsItIs);
+    }
+
+    #[test]
+    #[should_panic(expected = "waits for ever")]
+    fn loom_twin_a_look_before_the_thread_says_that_it_waits_misses_the_call() {
+        a_wait_is_called_off(Way::LooksFirst);
     }
 }

@@ -10,8 +10,10 @@ mod threads;
 
 use self::ring::Ring;
 use self::threads::Pool;
+use super::set::Set;
 use crate::errno::{Errno, Result, fail};
 use crate::sys::fd::Fd;
+use crate::sys::kept::Identity;
 use crate::table::try_box;
 use std::os::fd::RawFd;
 
@@ -65,17 +67,36 @@ impl Aio {
         Ok(Self { engine, in_flight: 0 })
     }
 
-    /// What is readable when an operation is done.
-    pub fn descriptor(&self) -> RawFd {
+    /// Has a set report when an operation is done.
+    pub fn add_to(&self, set: &Set) -> std::result::Result<(), Errno> {
         match &self.engine {
-            Engine::Ring(ring) => ring.descriptor(),
-            Engine::Pool(pool) => pool.descriptor(),
+            Engine::Ring(ring) => set.add_aio(ring.identity().fd()),
+            Engine::Pool(pool) => set.add_aio_threads(pool.identity().fd()),
         }
     }
 
-    /// Whether a descriptor is another one of its own.
+    /// Whether a descriptor is its own.
     pub fn is_own(&self, fd: RawFd) -> bool {
-        matches!(&self.engine, Engine::Pool(pool) if pool.is_own(fd))
+        self.identity().fd() == fd && self.is_intact()
+    }
+
+    /// Has threads wake this set from now on, which it was added to.
+    pub fn aim_at(&self, set: &Set) {
+        if let Engine::Pool(pool) = &self.engine {
+            pool.aim_at(set);
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        match &self.engine {
+            Engine::Ring(ring) => ring.identity(),
+            Engine::Pool(pool) => pool.identity(),
+        }
+    }
+
+    /// Whether its descriptor is what it was.
+    pub fn is_intact(&self) -> bool {
+        self.identity().is_intact()
     }
 
     /// Begins one; `tag` comes back when it is done.
@@ -117,7 +138,7 @@ impl Aio {
     /// that still is one, is closed here.
     pub fn leave(self, is_open: bool) {
         if is_open {
-            drop(Fd::owned(self.descriptor()));
+            drop(Fd::owned(self.identity().fd()));
         }
         match self.engine {
             // The box is this process's own.

@@ -2,15 +2,29 @@
 
 use super::{Operation, Request};
 use crate::errno::Errno;
+use crate::sys::cancel::Uncancelled;
 use crate::sys::fd;
+use crate::sys::kept::Identity;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
-use std::os::fd::{AsRawFd, RawFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 
 pub(super) struct Ring {
-    ring: IoUring,
+    /// Dropped with cancellation disabled: it closes its descriptor by
+    /// close(3).
+    ring: ManuallyDrop<IoUring>,
+    identity: Identity,
     /// The kernel had no memory for what is in the submission queue.
     left: bool,
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let _uncancelled = Uncancelled::begin();
+        // SAFETY: once, here.
+        unsafe { ManuallyDrop::drop(&mut self.ring) };
+    }
 }
 
 /// The tag of cancellations, whose own ends nobody waits for.
@@ -55,6 +69,7 @@ fn entry(request: Request) -> Entry {
 impl Ring {
     /// `most`: how many operations will be in flight.
     pub fn new(most: usize) -> Result<Self, Errno> {
+        let _uncancelled = Uncancelled::begin();
         let ring = IoUring::builder()
             // Nothing of it is for a forked child.
             .dontfork()
@@ -62,11 +77,13 @@ impl Ring {
             .setup_cqsize(most as u32)
             .build(ENTRIES)
             .map_err(|error| errno(&error))?;
-        Ok(Self { ring: above_streams(ring)?, left: false })
+        let ring = above_streams(ring)?;
+        let identity = Identity::mark(ring.as_raw_fd())?;
+        Ok(Self { ring: ManuallyDrop::new(ring), identity, left: false })
     }
 
-    pub fn descriptor(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<(), Errno> {

@@ -5,15 +5,20 @@
 //! what is wrong is said at once; where it would block in a pipe or a socket
 //! it waits with poll(2), so that it can be called off.
 
+use super::super::set::{self, Set};
 use super::jobs::{Called, Jobs};
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
+use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
 use crate::sys::file::{self, Buffer};
+use crate::sys::kept::Identity;
 use crate::sys::thread::{STACK, Thread};
 use crate::sys::{eventfd, poll, signal, socket};
 use crate::util::alloc::TryVec;
 use crate::util::try_arc::TryArc;
+use crate::waiters::Waiters;
+use crate::wakeup::Wakeup;
 use std::os::fd::RawFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -28,28 +33,29 @@ pub(super) struct Pool {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// Readable while something is done.
-    done: Fd,
+    /// What the queue is woken by when something is done; always readable.
+    eventfd: Fd,
+    wakeup: Wakeup,
+    /// Threads that wait for a descriptor, to be woken when one of their
+    /// operations is called off.
+    waiters: Waiters,
 }
 
 struct State {
     jobs: Jobs<Request>,
     idle: usize,
     closing: bool,
-    /// The threads' eventfds.
-    bells: Vec<RawFd>,
-}
-
-impl State {
-    const fn new() -> Self {
-        Self { jobs: Jobs::new(), idle: 0, closing: false, bells: Vec::new() }
-    }
 }
 
 impl Pool {
     pub fn new() -> Result<Self> {
-        let done = eventfd::create(0)?;
-        let shared = Shared { state: Mutex::new(State::new()), changed: Condvar::new(), done };
+        let shared = Shared {
+            state: Mutex::new(State { jobs: Jobs::new(), idle: 0, closing: false }),
+            changed: Condvar::new(),
+            eventfd: eventfd::create(1)?,
+            wakeup: Wakeup::new(),
+            waiters: Waiters::new(),
+        };
         let mut threads = Vec::new();
         match TryArc::new(shared) {
             Some(shared) if threads.try_reserve_exact(THREADS).is_ok() => {
@@ -59,23 +65,22 @@ impl Pool {
         }
     }
 
-    pub fn descriptor(&self) -> RawFd {
-        self.shared.done.raw()
+    /// Of what the queue is woken by.
+    pub fn identity(&self) -> Identity {
+        self.shared.eventfd.identity()
     }
 
-    /// Whether a descriptor is a thread's.
-    pub fn is_own(&self, fd: RawFd) -> bool {
-        self.shared.lock().bells.contains(&fd) && file::is_anonymous(fd)
+    pub fn aim_at(&self, set: &Set) {
+        self.shared.wakeup.aim(set.identity(), self.shared.eventfd.raw());
     }
 
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<()> {
         let mut state = self.shared.lock();
-        let room = state.jobs.expect_one(THREADS).is_ok();
-        if !(room && state.bells.try_reserve(THREADS).is_ok()) {
+        if state.jobs.expect_one(THREADS).is_err() {
             fail!(ENOMEM, "no memory for an operation");
         }
         if state.idle <= state.jobs.waiting() && self.threads.len() < THREADS {
-            match start(&self.shared, &mut state.bells) {
+            match start(&self.shared) {
                 Ok(thread) => self.threads.push_reserved(thread),
                 // Those that there are will come to it.
                 Err(_) if !self.threads.is_empty() => {}
@@ -89,24 +94,16 @@ impl Pool {
     }
 
     pub fn cancel(&mut self, tag: u64) {
-        let mut state = self.shared.lock();
-        // Under the lock: else a thread that has come to the next one by then
-        // would be called off that.
-        match state.jobs.cancel(tag, Errno::ECANCELED.negated()) {
-            Called::Done => eventfd::signal(self.shared.done.raw()),
-            Called::Working(bell) => eventfd::signal(bell),
+        let called = self.shared.lock().jobs.cancel(tag, Errno::ECANCELED.negated());
+        match called {
+            Called::Done => self.shared.wake_queue(),
+            Called::Working => self.shared.waiters.wake(),
             Called::Late => {}
         }
     }
 
     pub fn next_done(&mut self) -> Option<(u64, i32)> {
-        let mut state = self.shared.lock();
-        let (next, is_last) = state.jobs.next_done();
-        if is_last {
-            // Under the lock: what is done later rings it again.
-            eventfd::clear(self.shared.done.raw());
-        }
-        next
+        self.shared.lock().jobs.next_done()
     }
 
     pub fn finish(&mut self) {
@@ -118,13 +115,9 @@ impl Pool {
     }
 }
 
-/// `bells`: there is room for another one.
-fn start(shared: &TryArc<Shared>, bells: &mut Vec<RawFd>) -> std::result::Result<Thread, Errno> {
-    let bell = eventfd::create(0)?;
-    let (shared, number) = (shared.clone(), bell.raw());
-    let thread = Thread::start(c"evloop-aio", STACK, move || shared.work(&bell))?;
-    bells.push_reserved(number);
-    Ok(thread)
+fn start(shared: &TryArc<Shared>) -> std::result::Result<Thread, Errno> {
+    let shared = shared.clone();
+    Thread::start(c"evloop-aio", STACK, move || shared.work())
 }
 
 impl Shared {
@@ -133,16 +126,17 @@ impl Shared {
     }
 
     /// A thread's life.
-    fn work(&self, bell: &Fd) {
+    fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some((request, tag)) = state.jobs.begin(bell.raw()) {
+            if let Some((request, tag)) = state.jobs.begin() {
                 drop(state);
-                let result = self.perform(request, tag, bell.raw());
+                let result = self.perform(request, tag);
                 state = self.lock();
                 state.jobs.end(tag, result);
-                eventfd::clear(bell.raw());
-                eventfd::signal(self.done.raw());
+                drop(state);
+                self.wake_queue();
+                state = self.lock();
             } else if state.closing {
                 return;
             } else {
@@ -153,14 +147,23 @@ impl Shared {
         }
     }
 
+    fn wake_queue(&self) {
+        // If its descriptors were closed, its calls say so.
+        let _ = self.wakeup.wake(set::AIO);
+    }
+
+    fn is_cancelled(&self, tag: u64) -> bool {
+        self.lock().jobs.is_called_off(tag)
+    }
+
     /// What it returned, or its negative errno.
-    fn perform(&self, request: Request, tag: u64, bell: RawFd) -> i32 {
+    fn perform(&self, request: Request, tag: u64) -> i32 {
         let result = match request.operation {
             Operation::Read { buffer, count } => {
-                self.transfer(&request, Buffer::Into(buffer, count), tag, bell)
+                self.transfer(&request, Buffer::Into(buffer, count), tag)
             }
             Operation::Write { buffer, count } => {
-                self.transfer(&request, Buffer::From(buffer, count), tag, bell)
+                self.transfer(&request, Buffer::From(buffer, count), tag)
             }
             Operation::Sync { data_only } => file::sync(request.fd, data_only),
         };
@@ -172,7 +175,7 @@ impl Shared {
 
     /// As io_uring does it: at once, if that is possible; else it is waited
     /// for.
-    fn transfer(&self, request: &Request, buffer: Buffer, tag: u64, bell: RawFd) -> Outcome {
+    fn transfer(&self, request: &Request, buffer: Buffer, tag: u64) -> Outcome {
         let (fd, mut offset) = (request.fd, request.offset);
         let writes = matches!(buffer, Buffer::From(..));
         let sort = file::stat(fd)?.st_mode & libc::S_IFMT;
@@ -183,10 +186,10 @@ impl Shared {
                 Some(Err(Errno::EINTR)) => {}
                 // What has no positions takes any.
                 Some(Err(Errno::ESPIPE)) if offset >= 0 && sort != libc::S_IFSOCK => offset = -1,
-                Some(Err(Errno::EAGAIN)) => may_wait = self.wait(fd, writes, tag, bell)?,
+                Some(Err(Errno::EAGAIN)) => may_wait = self.wait(fd, writes, tag)?,
                 // Not tried, so that it is not known yet what is wrong.
                 None if !file::is_open_for(fd, writes)? => return Err(Errno::EBADF),
-                None => may_wait = self.wait(fd, writes, tag, bell)?,
+                None => may_wait = self.wait(fd, writes, tag)?,
                 Some(result) => {
                     if result == Err(Errno::EPIPE) {
                         // This thread blocks the signal.
@@ -199,21 +202,19 @@ impl Shared {
     }
 
     /// Until it can be read or written: true. ECANCELED: it was called off.
-    fn wait(
-        &self,
-        fd: RawFd,
-        writes: bool,
-        tag: u64,
-        bell: RawFd,
-    ) -> std::result::Result<bool, Errno> {
+    fn wait(&self, fd: RawFd, writes: bool, tag: u64) -> std::result::Result<bool, Errno> {
         let events = if writes { libc::POLLOUT } else { libc::POLLIN };
-        let mut fds = [poll::entry(fd, events as u32), poll::entry(bell, libc::POLLIN as u32)];
-        match poll::ppoll(&mut fds, None) {
+        let mut fds = [poll::entry(fd, events as u32), poll::entry(-1, 0)];
+        let mut visit = self.waiters.enter(Deadline::Never);
+        // Not before it has entered: who calls it off wakes it then.
+        if self.is_cancelled(tag) {
+            return Err(Errno::ECANCELED);
+        }
+        match visit.poll(&mut fds).map_err(|error| error.errno) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
-        let called = self.lock().jobs.is_called_off(tag);
-        if called { Err(Errno::ECANCELED) } else { Ok(true) }
+        if self.is_cancelled(tag) { Err(Errno::ECANCELED) } else { Ok(true) }
     }
 }
 

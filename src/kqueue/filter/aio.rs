@@ -95,7 +95,8 @@ impl Core {
     fn ensure_aio(&mut self) -> Result<()> {
         if self.aio.is_none() {
             let aio = super::super::aio::Aio::new()?;
-            self.set.add_aio(aio.descriptor())?;
+            aio.add_to(&self.set)?;
+            aio.aim_at(&self.set);
             self.aio = Some(aio);
         }
         Ok(())
@@ -116,7 +117,7 @@ impl Core {
     /// it: the memory that was lent for it is its owner's again.
     pub fn leave_operations(&mut self, is_here: bool) {
         let Some(mut aio) = self.aio.take() else { return };
-        let is_open = set::probe(self.set.main(), aio.descriptor()).is_ok();
+        let is_open = aio.is_intact();
         if !is_here || !is_open {
             // What was begun goes on for the parent; and of a descriptor that
             // is another by now nothing can be asked.

@@ -3,7 +3,7 @@
 use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::slab::NONE;
+use super::super::signals::DETACHED;
 use super::{Filter, Outcome, Verdict};
 use crate::errno::{Result, fail};
 use crate::signals;
@@ -17,7 +17,7 @@ impl Filter for Signal {
             fail!(EINVAL, "fflags {} are unknown to the filter", knote.fflags);
         }
         knote.flags |= EV_CLEAR;
-        knote.state = NONE.into();
+        knote.state = DETACHED;
         Ok(())
     }
 
@@ -30,7 +30,7 @@ impl Filter for Signal {
     }
 
     fn enabled(&self, core: &mut Core, id: u32, on: bool) {
-        core.ring_for(id, on);
+        core.signal_enabled(id, on);
     }
 
     fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {

@@ -99,6 +99,8 @@ pub(in crate::reactor) struct Kept {
     counters: TryArc<Counters>,
     /// What the cells were when they were last set back.
     base: Box<[u64]>,
+    /// Where a histogram is put together.
+    buckets: Box<[u64]>,
     since: i64,
     longest: Longest,
     /// Whether they are being counted.
@@ -206,11 +208,12 @@ fn no_memory<T>() -> Result<T> {
 
 impl Kept {
     fn new() -> Result<Self> {
-        let (Some(counters), Some(base)) = (TryArc::new(Counters::new()?), try_array(CELLS, |_| 0))
+        let (Some(counters), Some(base), Some(buckets)) =
+            (TryArc::new(Counters::new()?), try_array(CELLS, |_| 0), try_array(BUCKETS, |_| 0))
         else {
             return no_memory();
         };
-        Ok(Self { counters, base, since: 0, longest: NONE, on: false })
+        Ok(Self { counters, base, buckets, since: 0, longest: NONE, on: false })
     }
 
     /// A longer callback than all before has returned.
@@ -249,21 +252,31 @@ impl Kept {
     }
 
     /// A histogram, bucket by bucket.
-    fn histogram(&self, which: Which) -> [u64; BUCKETS] {
-        if which == Which::Lateness {
-            return std::array::from_fn(|bucket| self.count(LATENESS + bucket));
+    fn histogram(&mut self, which: Which) -> &[u64] {
+        let mut buckets = std::mem::take(&mut self.buckets);
+        buckets.fill(0);
+        match which {
+            Which::Lateness => {
+                for (bucket, place) in buckets.iter_mut().enumerate() {
+                    *place = self.count(LATENESS + bucket);
+                }
+            }
+            Which::Callback => self.count_callbacks(&mut buckets),
         }
+        self.buckets = buckets;
+        &self.buckets
+    }
+
+    fn count_callbacks(&self, buckets: &mut [u64]) {
         let rate = self.counters.rate.load(Relaxed);
-        let mut counts = [0; BUCKETS];
         for cell in 0..histogram::CELLS {
             let count = self.count(CALLBACK + cell);
             if count > 0
-                && let Some(place) = counts.get_mut(histogram::bucket_of_cell(cell, rate))
+                && let Some(place) = buckets.get_mut(histogram::bucket_of_cell(cell, rate))
             {
                 *place += count;
             }
         }
-        counts
     }
 
     fn time(&self, at: usize) -> i64 {
@@ -360,7 +373,7 @@ pub(crate) fn stats_histogram(handle: i64, which: Which, out: &mut Out<u64>) -> 
     super::settle(&named, &mut gate)?;
     let kept = kept(&mut gate, handle)?;
     for count in kept.histogram(which) {
-        out.push(count);
+        out.push(*count);
     }
     Ok(BUCKETS)
 }
@@ -371,6 +384,10 @@ pub(crate) fn stats_percentile(handle: i64, which: Which, percent: f64) -> Resul
     let mut gate = named.lock()?;
     super::settle(&named, &mut gate)?;
     let kept = kept(&mut gate, handle)?;
+    let greatest = match which {
+        Which::Lateness => kept.counters.latest.load(Relaxed),
+        Which::Callback => kept.longest.ns,
+    };
     let counts = kept.histogram(which);
     let total: u64 = counts.iter().sum();
     if total == 0 {
@@ -378,13 +395,9 @@ pub(crate) fn stats_percentile(handle: i64, which: Which, percent: f64) -> Resul
     }
     // How many are not above it; at least one is.
     let wanted = ((total as f64 * percent / 100.0).ceil() as u64).clamp(1, total);
-    let greatest = match which {
-        Which::Lateness => kept.counters.latest.load(Relaxed),
-        Which::Callback => kept.longest.ns,
-    };
     let mut so_far = 0;
-    for (bucket, count) in counts.into_iter().enumerate() {
-        so_far += count;
+    for (bucket, count) in counts.iter().enumerate() {
+        so_far += *count;
         if so_far == total {
             // The last of all, which is known.
             return Ok(greatest.max(histogram::least_of(bucket)));

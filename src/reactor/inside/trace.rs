@@ -32,12 +32,40 @@ type Names = Map<i64, Box<[u8]>>;
 /// A trace, at the gate.
 pub(in crate::reactor) struct Trace {
     ring: TryArc<Ring>,
-    file: Fd,
+    file: File,
     /// Names of watchers that were closed meanwhile, and in which order.
     names: Names,
     closed: VecDeque<i64>,
     began: i64,
     stopping: bool,
+}
+
+/// The file of a trace, open until that is written. Its descriptor may be
+/// another file by then, if the program has closed all that it has.
+struct File {
+    fd: Fd,
+    /// A descriptor of the program's has the marks of that, not ours.
+    identity: Option<(u64, u64)>,
+}
+
+impl File {
+    fn new(fd: Fd) -> Self {
+        Self { identity: file::identity(fd.raw()), fd }
+    }
+
+    /// The descriptor, unless it is another file.
+    fn check(&self) -> std::result::Result<RawFd, Errno> {
+        let is_same = self.fd.is_intact() && self.identity == file::identity(self.fd.raw());
+        is_same.then_some(self.fd.raw()).ok_or(Errno::EBADF)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if self.check().is_err() {
+            self.fd.disown();
+        }
+    }
 }
 
 /// Where a trace is written.
@@ -91,7 +119,7 @@ impl Trace {
             let name = self.names.get(&handle).or_else(|| names.get(&handle));
             name.map(|name| &**name).unwrap_or_default()
         };
-        let mut page = Page::new(self.file.raw());
+        let mut page = Page::new(self.file.check()?);
         trace_file::write(&mut page, &entries, &name, dropped, [self.began, now])
     }
 
@@ -124,11 +152,11 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
     // Closed meanwhile, the loop has nothing that was claimed.
     let mut gate = named.lock()?;
     gate.trace_begins = false;
-    let file = file.map_err(|errno| refused(errno, &output))?;
+    let file = File::new(file.map_err(|errno| refused(errno, &output))?);
     gate.expect_commands(1)?;
     let (names, closed, began) = (Map::default(), VecDeque::new(), clock::now_ns());
     let ours = ring.clone();
-    named.desk.own.set(OwnFd::Trace, file.raw());
+    named.desk.own.set(OwnFd::Trace, file.fd.raw());
     gate.trace = Some(Trace { ring: ours, file, names, closed, began, stopping: false });
     tell(&named, gate, Look::Trace(Some(ring)))
 }
@@ -170,6 +198,7 @@ fn cannot_open(errno: Errno) -> Error {
 
 fn cannot_write(errno: Errno, handle: i64) -> Error {
     match errno {
+        Errno::EBADF => error!(errno, "the file of the trace of loop {} was closed", handle),
         Errno::ENOSPC
         | Errno::EDQUOT
         | Errno::EFBIG

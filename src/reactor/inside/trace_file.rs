@@ -16,14 +16,14 @@ pub(super) const RUNNING: u64 = u64::MAX;
 /// and there may be no memory.
 pub(super) struct Page {
     fd: RawFd,
-    text: [u8; 8192],
+    text: [u8; 2048],
     len: usize,
     failed: Option<Errno>,
 }
 
 impl Page {
     pub fn new(fd: RawFd) -> Self {
-        Self { fd, text: [0; 8192], len: 0, failed: None }
+        Self { fd, text: [0; 2048], len: 0, failed: None }
     }
 
     fn flush(&mut self) -> fmt::Result {

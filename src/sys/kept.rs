@@ -1,0 +1,231 @@
+//! Whether a number still is the descriptor that the library made.
+//!
+//! A program may close all descriptors, as daemons do, or put another file
+//! under a number (dup2). What has the number then must be neither changed
+//! nor closed. So a descriptor that is kept is marked when it is made, and its
+//! number gets a new generation: the mark distinguishes it from every file of
+//! the program's, the generation from a later descriptor of the library's.
+//!
+//! The mark is the signal that the kernel would send for input (F_SETSIG). It
+//! belongs to the open file, stays as it is until it is set again, and means
+//! nothing to the files that the library makes. All of this may be asked by a
+//! signal handler.
+
+use super::{clock, int, syscall};
+use crate::errno::Errno;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::util::alloc::try_array;
+use std::os::fd::RawFd;
+
+/// Ignored by default, should it ever be sent.
+const MARK: i32 = libc::SIGWINCH;
+const F_SETSIG: i32 = 10;
+const F_GETSIG: i32 = 11;
+
+/// Of a descriptor that a sandbox does not let be marked: it has only its
+/// generation.
+const UNMARKED: u32 = 1 << 31;
+
+/// A descriptor that is kept: its number, and the generation of that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identity {
+    fd: RawFd,
+    generation: u32,
+}
+
+impl Identity {
+    /// No descriptor.
+    pub const fn none() -> Self {
+        Self { fd: -1, generation: 0 }
+    }
+
+    /// One that the program has closed.
+    pub const fn lost() -> Self {
+        Self { fd: -1, generation: 1 }
+    }
+
+    /// Marks a new descriptor. ENOMEM.
+    pub fn mark(fd: RawFd) -> Result<Self, Errno> {
+        // SAFETY: no pointers.
+        let generation = match unsafe { syscall!(SYS_fcntl, fd, F_SETSIG, MARK) } {
+            Ok(_) => begin_generation(fd, 0)?,
+            Err(Errno::ENOMEM) => return Err(Errno::ENOMEM),
+            Err(_) => begin_generation(fd, UNMARKED)?,
+        };
+        Ok(Self { fd, generation })
+    }
+
+    pub fn fd(self) -> RawFd {
+        self.fd
+    }
+
+    /// Asks the kernel whether the number still is this descriptor.
+    pub fn is_intact(self) -> bool {
+        let expected = if self.generation & UNMARKED == 0 { MARK } else { 0 };
+        // SAFETY: F_GETSIG only looks.
+        let mark = unsafe { syscall!(SYS_fcntl, self.fd, F_GETSIG) };
+        self.is_newest()
+            && mark.map_or_else(|errno| self.is_unknown(errno), |mark| int(mark) == expected)
+    }
+
+    /// Whether a sandbox does not let the mark be read.
+    fn is_unknown(self, errno: Errno) -> bool {
+        self.generation & UNMARKED != 0 && errno != Errno::EBADF
+    }
+
+    /// Whether no later descriptor of the library has had its number.
+    fn is_newest(self) -> bool {
+        generation_of(self.fd).is_none_or(|of| of.load(Ordering::Relaxed) == self.generation)
+    }
+
+    pub const fn pack(self) -> u64 {
+        (self.generation as u64) << 32 | self.fd.cast_unsigned() as u64
+    }
+
+    pub fn unpack(packed: u64) -> Self {
+        Self { fd: (packed as u32).cast_signed(), generation: (packed >> 32) as u32 }
+    }
+}
+
+/// An [`Identity`] that several threads look at, and signal handlers.
+#[derive(Debug)]
+pub(crate) struct SharedIdentity {
+    packed: AtomicU64,
+    /// When it was last known to be intact; 0: not yet.
+    known_at: AtomicU64,
+}
+
+impl SharedIdentity {
+    pub const fn of(identity: Identity) -> Self {
+        Self { packed: AtomicU64::new(identity.pack()), known_at: AtomicU64::new(0) }
+    }
+
+    pub fn get(&self) -> Identity {
+        // SeqCst, here and in `set`: see `Wakeup`.
+        Identity::unpack(self.packed.load(Ordering::SeqCst))
+    }
+
+    pub fn set(&self, identity: Identity) {
+        self.known_at.store(0, Ordering::Relaxed);
+        self.packed.store(identity.pack(), Ordering::SeqCst);
+    }
+
+    /// The number if it is intact, for what happens often: the kernel is only
+    /// asked again when some milliseconds have passed.
+    #[inline]
+    pub fn check(&self) -> Option<RawFd> {
+        let identity = self.get();
+        let now = clock::coarse_ns().cast_unsigned();
+        let is_known = identity.is_newest() && self.known_at.load(Ordering::Relaxed) == now;
+        (is_known || self.ask(identity, now)).then_some(identity.fd)
+    }
+
+    #[cold]
+    fn ask(&self, identity: Identity, now: u64) -> bool {
+        let is_intact = identity.is_intact();
+        if is_intact {
+            self.known_at.store(now, Ordering::Relaxed);
+        }
+        is_intact
+    }
+}
+
+/// Numbers whose generations are kept together.
+const PER_BLOCK: usize = 1024;
+/// Those of numbers beyond are not kept: few programs have a million files.
+const BLOCKS: usize = 1024;
+
+type Block = [AtomicU32; PER_BLOCK];
+
+static GENERATIONS: [AtomicPtr<Block>; BLOCKS] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; BLOCKS];
+
+fn block_of(fd: RawFd) -> Option<(&'static AtomicPtr<Block>, usize)> {
+    let number = usize::try_from(fd).ok()?;
+    Some((GENERATIONS.get(number / PER_BLOCK)?, number % PER_BLOCK))
+}
+
+fn generation_of(fd: RawFd) -> Option<&'static AtomicU32> {
+    let (block, at) = block_of(fd)?;
+    // SAFETY: null, or a block, which is never freed. Acquire: it was filled
+    // in before it was put there.
+    unsafe { block.load(Ordering::Acquire).as_ref() }?.get(at)
+}
+
+/// The number has a new descriptor.
+fn begin_generation(fd: RawFd, flag: u32) -> Result<u32, Errno> {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    if let Some((block, _)) = block_of(fd)
+        && block.load(Ordering::Acquire).is_null()
+    {
+        make_block(block)?;
+    }
+    let number = LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    let generation = number & !UNMARKED | flag;
+    if let Some(of) = generation_of(fd) {
+        of.store(generation, Ordering::Relaxed);
+    }
+    Ok(generation)
+}
+
+fn make_block(place: &AtomicPtr<Block>) -> Result<(), Errno> {
+    let fresh = try_array(PER_BLOCK, |_| AtomicU32::new(0)).ok_or(Errno::ENOMEM)?;
+    let fresh = Box::into_raw(fresh).cast::<Block>();
+    // Raced, not locked: a fork in the middle must not leave a lock behind.
+    // Release: who finds it finds it filled in.
+    let none = std::ptr::null_mut();
+    let placed = place.compare_exchange(none, fresh, Ordering::Release, Ordering::Relaxed);
+    if placed.is_err() {
+        // SAFETY: made above, of a block's length, and no other thread knows it.
+        drop(unsafe { Box::from_raw(fresh) });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fd;
+    use crate::sys::{epoll, eventfd};
+
+    #[test]
+    fn a_number_that_became_another_file_is_not_intact() {
+        let kept = epoll::create().unwrap();
+        assert!(kept.is_intact());
+        let other = fd::duplicate_to_write(2).unwrap();
+        fd::replace(&other, kept.raw()).unwrap();
+        assert!(!kept.is_intact());
+        // Dropping it leaves the number to the other one.
+        let number = kept.raw();
+        drop(kept);
+        assert!(fd::is_open(number));
+        drop(fd::Fd::owned(number));
+    }
+
+    #[test]
+    fn a_number_that_became_another_descriptor_of_the_library_is_not_intact() {
+        let before = eventfd::create(1).unwrap();
+        drop(fd::Fd::owned(before.raw()));
+        let mut later = Vec::new();
+        // Other tests take numbers, too.
+        while later.last().is_none_or(|fd: &fd::Fd| fd.raw() != before.raw()) {
+            later.push(eventfd::create(1).unwrap());
+        }
+        assert!(!before.is_intact());
+        let number = before.raw();
+        drop(before);
+        assert!(fd::is_open(number) && later.iter().all(fd::Fd::is_intact));
+    }
+
+    #[test]
+    fn an_identity_survives_being_shared() {
+        let kept = eventfd::create(1).unwrap();
+        let shared = SharedIdentity::of(kept.identity());
+        assert_eq!(shared.get(), kept.identity());
+        assert_eq!((shared.check(), shared.check()), (Some(kept.raw()), Some(kept.raw())));
+        shared.set(Identity::none());
+        assert_eq!((shared.check(), shared.get()), (None, Identity::none()));
+        shared.set(Identity::lost());
+        assert_eq!((shared.check(), shared.get()), (None, Identity::lost()));
+    }
+}
