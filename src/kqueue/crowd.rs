@@ -116,6 +116,31 @@ impl<S> Crowd<S> {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alarm_rings_until_all_have_come_back_that_have_to() {
+        let mut crowd = Crowd::new();
+        (0..3).for_each(|_| crowd.enter());
+        crowd.expect_retired().unwrap();
+        assert!(crowd.retire('a') && !crowd.retire('b'));
+        crowd.enter();
+        assert!(crowd.send_home(1) && !crowd.send_home(0));
+        for (from_in_use, leaves, alarm) in [
+            (false, false, Alarm::RingsAgain),
+            (true, true, Alarm::Stays),
+            (false, false, Alarm::RingsAgain),
+            (false, false, Alarm::Ends),
+        ] {
+            let others = crowd.come_back(from_in_use, |set| *set == 'a', leaves);
+            assert!(crowd.pass_on(others, false) == alarm);
+        }
+        assert!(crowd.retired().next().is_none() && !crowd.has_to_leave());
+    }
+}
+
 /// Threads that wait, beside a close, a close of a second handle, and a set
 /// that is replaced.
 #[cfg(all(test, loom))]

@@ -186,6 +186,7 @@ impl Desk {
     }
 
     /// What has to do with how a loop begins and ends.
+    #[inline(always)]
     pub fn place(&self) -> Place<'_, Core, Gate, Post> {
         let Self { handle, lease, mail, attention, .. } = self;
         Place { handle, lease, mail, attention }

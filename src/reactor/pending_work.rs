@@ -60,8 +60,47 @@ impl Requests {
     }
 
     /// Answers all; whether there were any.
+    #[inline(always)]
     pub fn answer(&mut self) -> bool {
-        std::mem::replace(&mut self.answered, self.asked) != self.asked
+        let any = self.answered != self.asked;
+        self.answered = self.asked;
+        any
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::AtomicU64;
+
+    #[test]
+    fn what_was_stored_before_the_word_is_found_after_it() {
+        let (pending, work) = (PendingWork::new(), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for bit in 0..8 {
+                    work.fetch_or(1 << bit, Relaxed);
+                    pending.set();
+                }
+            });
+            let mut seen = 0;
+            while seen != 0xff {
+                if pending.is_set() {
+                    pending.take();
+                    seen |= work.load(Relaxed);
+                } else {
+                    std::thread::yield_now();
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn all_requests_so_far_are_answered_at_once() {
+        let mut requests = Requests::default();
+        let (first, second) = (requests.ask(), requests.ask());
+        assert!(!requests.is_answered(first) && requests.answer() && !requests.answer());
+        assert!(requests.is_answered(second) && !requests.is_answered(requests.asked + 1));
     }
 }
 

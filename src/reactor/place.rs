@@ -38,6 +38,7 @@ impl<C, G: Default, P: Send> Place<'_, C, G, P> {
 
     /// Whether it still has the loop that was found before the lock was
     /// taken, by a record of this generation in this state.
+    #[inline(always)]
     pub fn still_has(&self, _gate: &Locked<G>, word: &Word, generation: u32, state: u32) -> bool {
         self.handle.load(Relaxed) != 0 && word.is(generation, state)
     }
@@ -60,6 +61,7 @@ impl<C, G: Default, P: Send> Place<'_, C, G, P> {
     }
 
     /// Ends a run; true: the loop was closed, and is torn down by the caller.
+    #[inline(always)]
     pub fn end_run(&self, gate: &mut Locked<G>) -> bool {
         self.lease.end(gate);
         self.mail.peek() & CLOSED != 0

@@ -157,6 +157,28 @@ impl Word {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_two_threads_closes_and_sees_what_the_other_left() {
+        for _ in 0..20 {
+            let (word, left) = (Word(AtomicU32::new(word(1, LIVE))), AtomicU32::new(0));
+            let (own, other) = std::thread::scope(|scope| {
+                let other = scope.spawn(|| {
+                    left.store(1, Relaxed);
+                    word.close(1)
+                });
+                let own = word.close(1);
+                assert!(own || left.load(Relaxed) == 1);
+                (own, other.join().unwrap())
+            });
+            assert!(own != other && word.state() == CLOSING);
+        }
+    }
+}
+
 /// Lookups beside the reuse of a record for a watcher of another loop.
 #[cfg(all(test, loom))]
 mod loom_models {

@@ -10,11 +10,20 @@ use crate::timerq;
 const OUTDATED: u64 = 0;
 
 impl Timers {
+    /// Looks whether it is time to; to be called where no event waits to be
+    /// dispatched.
+    #[inline(always)]
+    pub fn renumber_if_many(&mut self, desk: &'static Desk) {
+        if self.seq >= timerq::MANY {
+            self.renumber(desk);
+        }
+    }
+
     /// Gives all timers that are set other numbers, in the same order. An
     /// event that waits to be dispatched knows its timer by the number: there
     /// are none at this time. Without memory it is left to the next time.
     #[cold]
-    pub(super) fn renumber(&mut self, desk: &'static Desk) {
+    fn renumber(&mut self, desk: &'static Desk) {
         let mut armed = timerq::Armed::none();
         if self.list_armed(desk, &mut armed).is_err() {
             return;

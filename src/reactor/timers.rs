@@ -240,11 +240,7 @@ impl Timers {
 
     /// Whether there is something to settle.
     pub fn is_arming(&self) -> bool {
-        self.based || !self.arming.is_empty() || self.has_many_numbers()
-    }
-
-    fn has_many_numbers(&self) -> bool {
-        self.seq >= timerq::MANY
+        self.based || !self.arming.is_empty()
     }
 }
 
@@ -358,9 +354,7 @@ impl Core {
             let nodes = Nodes(self.desk, queue);
             let queue = &mut timers.clock(queue).queue;
             queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
-            if timers.has_many_numbers() {
-                timers.renumber(self.desk);
-            }
+            timers.renumber_if_many(self.desk);
             self.timer_is_set(record);
             return Ok(());
         }
@@ -528,9 +522,6 @@ impl Core {
         timers.arming = list;
         if timers.arming.capacity() > 8192 && timers.arming.is_empty() {
             timers.arming = Vec::new();
-        }
-        if timers.has_many_numbers() {
-            timers.renumber(desk);
         }
     }
 

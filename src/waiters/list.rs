@@ -68,6 +68,32 @@ impl<L: Copy> List<L> {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::AtomicU32;
+
+    #[test]
+    fn a_thread_that_waits_sees_the_close_or_is_woken() {
+        for _ in 0..20 {
+            let (list, woken) = (List::new(), AtomicU32::new(0));
+            let sleeps = std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| {
+                    list.add(1).unwrap();
+                    !list.is_closed()
+                });
+                list.close(|_| {
+                    woken.fetch_add(1, Ordering::Relaxed);
+                });
+                waiter.join().unwrap()
+            });
+            assert!(!sleeps || woken.load(Ordering::Relaxed) == 1);
+            list.remove(|listener| listener == 1);
+            list.close(|_| unreachable!("it was taken out"));
+        }
+    }
+}
+
 /// Waiting threads beside a close, and beside a thread that ends.
 #[cfg(all(test, loom))]
 mod loom_models {

@@ -98,6 +98,27 @@ impl<R> Jobs<R> {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_called_off_once_wherever_it_is() {
+        let mut jobs = Jobs::new();
+        for tag in 1..=3 {
+            jobs.expect_one(1).unwrap();
+            jobs.submit((), tag);
+        }
+        assert_eq!(jobs.begin(), Some(((), 1)));
+        assert!(jobs.cancel(1, -1) == Called::Working && jobs.is_called_off(1));
+        assert!(jobs.cancel(2, -1) == Called::Done && !jobs.is_called_off(2));
+        jobs.end(1, -1);
+        assert!(jobs.cancel(1, -1) == Called::Late);
+        let done: Vec<_> = std::iter::from_fn(|| jobs.next_done()).collect();
+        assert_eq!((done, jobs.waiting()), (vec![(2, -1), (1, -1)], 1));
+    }
+}
+
 /// A thread that does what there is, beside one that calls off and collects.
 #[cfg(all(test, loom))]
 mod loom_models {

@@ -63,6 +63,33 @@ impl Cells {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_is_going_on_or_counted_and_never_both() {
+        const NS: i64 = 100;
+        let (published, cells) = (Published::new(), Cells::new(1).unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    published.enter(ASLEEP, 0, 0);
+                    published.leave();
+                    cells.add_time(0, NS);
+                }
+            });
+            for _ in 0..50 {
+                // Turns are 3, 7, 11 and so on: so many sleeps came before.
+                if let (Some(sleep), counted) = cells.asleep(0, &published, || true) {
+                    assert_eq!(sleep.turn / 4 * NS.cast_unsigned(), counted);
+                }
+            }
+        });
+        assert_eq!(cells.read(0), 50 * NS.cast_unsigned());
+    }
+}
+
 /// A thread that reads while the loop's thread wakes up and counts its sleep.
 #[cfg(all(test, loom))]
 mod loom_models {

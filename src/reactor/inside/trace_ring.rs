@@ -118,6 +118,38 @@ fn entry_of(words: [u64; WORDS]) -> (i32, Entry) {
     ((what >> 32) as i32, Entry { kind, handle, start, end, extra })
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_beside_a_writer_is_whole_and_the_last_there_was() {
+        for _ in 0..20 {
+            let ring = Ring::new(3).unwrap();
+            let (entries, dropped) = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for number in 1..40i64 {
+                        let (kind, extra) = (number as i32, number.cast_unsigned());
+                        let (handle, start, end) = (number, number, number);
+                        ring.push(0, &Entry { kind, handle, start, end, extra });
+                    }
+                });
+                ring.read().unwrap()
+            });
+            assert!(entries.len() <= 3);
+            for (_, found) in entries {
+                let number = found.handle;
+                assert!(number > dropped.cast_signed());
+                assert_eq!(
+                    (i64::from(found.kind), found.start, found.end),
+                    (number, number, number)
+                );
+                assert_eq!(found.extra, number.cast_unsigned());
+            }
+        }
+    }
+}
+
 /// A thread that reads while the loop's thread writes over what is there.
 #[cfg(all(test, loom))]
 mod loom_models {
