@@ -97,14 +97,22 @@ bench: lib examples need-python ## the benchmarks
 
 # What the unit tests of pure data structures do, in Rust's own model of
 # memory. Nothing that makes system calls: Miri has no epoll.
-MIRI_TESTS := errno:: reactor::lease:: reactor::mailbox:: table::slots:: \
-  table::segments:: timerq:: util::
+MIRI_TESTS := errno:: kqueue::slab:: table::slots:: table::segments:: timerq:: util::
+# The same of what threads share, in several runs: each has other
+# interleavings, and other values that a weak order allows.
+MIRI_SHARED := kqueue::aio::jobs:: kqueue::crowd:: reactor::inside::cells:: \
+  reactor::inside::trace_ring:: reactor::lease:: reactor::mailbox:: \
+  reactor::pending_work:: reactor::record_word:: reactor::sent_stack:: waiters::list::
+MIRI_SEEDS ?= 0..8
 
-miri: need-rust ## unit tests of tables, queues and ownership under Miri, of nightly Rust
+miri = CARGO_TARGET_DIR=$(TARGET)/miri PROPTEST_CASES=2 \
+  MIRIFLAGS='-Zmiri-disable-isolation $(1)' $(CARGO) +nightly miri test --lib --
+
+miri: need-rust ## unit tests of tables, queues and what threads share under Miri, of nightly Rust
 	$(Q)$(CARGO) +nightly miri --version >/dev/null 2>&1 || \
 	  { echo "make: Miri was not found; it is part of nightly Rust: rustup toolchain install nightly -c miri -c rust-src" >&2; exit 1; }
-	$(Q)CARGO_TARGET_DIR=$(TARGET)/miri MIRIFLAGS=-Zmiri-disable-isolation \
-	  PROPTEST_CASES=2 $(CARGO) +nightly miri test --lib -- $(MIRI_TESTS)
+	$(Q)$(call miri,-Zmiri-many-seeds=$(MIRI_SEEDS)) $(MIRI_SHARED)
+	$(Q)$(call miri) $(MIRI_TESTS)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | \

@@ -59,17 +59,29 @@ static int64_t receive(struct line line, int timeout_ms)
   return (int64_t)value;
 }
 
-/* ---- the round trip, both threads on one CPU ---- */
+/* ---- the round trip, both threads on one CPU, or each on its own ---- */
+
+struct trip {
+  long count;
+  int there_cpu;
+};
 
 static long trips, here_count, there_count;
+static int there_cpu;
 static struct line here_line, there_line;
 static evloop_t here_loop, there_loop;
 static evloop_watcher_t here, there;
 
+static void begin_trips(const struct trip *trip)
+{
+  trips = trip->count;
+  there_cpu = trip->there_cpu;
+}
+
 static void *there_raw(void *argument)
 {
   (void)argument;
-  bind_to(0);
+  bind_to(there_cpu);
   while (there_count < trips) {
     there_count += receive(there_line, -1);
     add_one(here_line.eventfd);
@@ -80,7 +92,7 @@ static void *there_raw(void *argument)
 static void trip_raw(const void *parameters, double *out)
 {
   pthread_t thread;
-  trips = *(const long *)parameters;
+  begin_trips(parameters);
   here_count = there_count = 0;
   here_line = open_line();
   there_line = open_line();
@@ -121,7 +133,7 @@ static void on_here(const evloop_event_t *event, void *user_data)
 static void *there_evloop(void *argument)
 {
   (void)argument;
-  bind_to(0);
+  bind_to(there_cpu);
   must(evloop_run(there_loop, EVLOOP_RUN_UNTIL_DONE));
   return NULL;
 }
@@ -129,7 +141,7 @@ static void *there_evloop(void *argument)
 static void trip_evloop(const void *parameters, double *out)
 {
   pthread_t thread;
-  trips = *(const long *)parameters;
+  begin_trips(parameters);
   here_count = there_count = 0;
   here_loop = new_loop(0);
   there_loop = new_loop(0);
@@ -371,18 +383,122 @@ static void awake_post(const void *parameters, double *out)
   awake_evloop(*(const int *)parameters, burst_post, out);
 }
 
+/* ---- two loops that have nothing to do with each other ---- */
+
+/* Each spins on an idle watcher, on its own CPU. What one of them costs an
+ * iteration is what the other one's writes cost it, too. */
+static struct apart {
+  _Alignas(128) evloop_t loop;
+  long left;
+  int cpu;
+  double ns;
+} apart[2];
+static pthread_barrier_t both;
+
+static void apart_idle(const evloop_event_t *event, void *user_data)
+{
+  struct apart *one = user_data;
+  (void)event;
+  if (--one->left == 0)
+    evloop_stop(one->loop);
+}
+
+static void *apart_run(void *argument)
+{
+  struct apart *one = argument;
+  long count = one->left;
+  bind_to(one->cpu);
+  pthread_barrier_wait(&both);
+  int64_t began = cpu_ns();
+  must(evloop_run(one->loop, EVLOOP_RUN_UNTIL_DONE));
+  one->ns = (double)(cpu_ns() - began) / (double)count;
+  return NULL;
+}
+
+static void apart_evloop(const void *parameters, double *out)
+{
+  pthread_t threads[2];
+  pthread_barrier_init(&both, NULL, 2);
+  for (int i = 0; i < 2; i++) {
+    apart[i] = (struct apart){new_loop(0), *(const long *)parameters, i, 0};
+    must(evloop_add_idle(apart[i].loop, apart_idle, &apart[i]));
+  }
+  for (int i = 0; i < 2; i++)
+    start(&threads[i], apart_run, &apart[i]);
+  for (int i = 0; i < 2; i++) {
+    pthread_join(threads[i], NULL);
+    expect("iterations left", apart[i].left, 0);
+    must(evloop_close(apart[i].loop));
+  }
+  pthread_barrier_destroy(&both);
+  out[0] = (apart[0].ns + apart[1].ns) / 2;
+}
+
+/* ---- a loop that another thread looks at all the time ---- */
+
+/* The looker reads only what a loop hardly ever changes, as every sender
+ * does first. A cache line that has this and what the loop writes goes to and
+ * fro between the two. */
+static atomic_bool looking;
+static double look_ns;
+
+static void *looker(void *argument)
+{
+  evloop_t loop = *(evloop_t *)argument;
+  long looks = 0;
+  bind_to(0);
+  int64_t began = cpu_ns();
+  for (; atomic_load_explicit(&looking, memory_order_relaxed); looks++)
+    must(evloop_handle_kind(loop));
+  look_ns = (double)(cpu_ns() - began) / (double)looks;
+  return NULL;
+}
+
+static void looked_at_evloop(const void *parameters, double *out)
+{
+  pthread_t thread;
+  struct apart *one = &apart[1];
+  pthread_barrier_init(&both, NULL, 1);
+  *one = (struct apart){new_loop(0), *(const long *)parameters, 1, 0};
+  must(evloop_add_idle(one->loop, apart_idle, one));
+  looking = true;
+  start(&thread, looker, &one->loop);
+  apart_run(one);
+  looking = false;
+  pthread_join(thread, NULL);
+  unbind();
+  pthread_barrier_destroy(&both);
+  expect("iterations left", one->left, 0);
+  must(evloop_close(one->loop));
+  out[0] = one->ns;
+  out[1] = look_ns;
+}
+
 void bench_wakeup(void)
 {
   static const char *const no_second_cpu =
       "W6: one CPU only: the loop cannot spin beside the sender";
-  long round_trips = settings.quick ? 500 : 30000;
+  const struct trip on_one = {settings.quick ? 500 : 30000, 0};
+  const struct trip on_two = {settings.quick ? 500 : 30000, 1};
+  long iterations = settings.quick ? 1000 : 300000;
   long sends = settings.quick ? 10000 : 1000000;
   int burst_count = settings.quick ? 5 : MOST_BURSTS;
   const struct work works[] = {
       {.raw = trip_raw,
        .evloop = trip_evloop,
-       .parameters = &round_trips,
+       .parameters = &on_one,
        .figures = {{"W6 round trip, one CPU", "us", RATIO, 0.95}}},
+      {.raw = trip_raw,
+       .evloop = trip_evloop,
+       .parameters = &on_two,
+       .figures = {{"W6 round trip, two CPUs", "us", NO_GOAL, 0}}},
+      {.evloop = apart_evloop,
+       .parameters = &iterations,
+       .figures = {{"W6 iteration beside another loop", "CPU ns", NO_GOAL, 0}}},
+      {.evloop = looked_at_evloop,
+       .parameters = &iterations,
+       .figures = {{"W6 iteration beside a looker", "CPU ns", NO_GOAL, 0},
+                   {"W6 a look at a spinning loop", "CPU ns", NO_GOAL, 0}}},
       {.raw = pending_raw,
        .evloop = pending_evloop,
        .parameters = &sends,

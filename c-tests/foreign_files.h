@@ -162,11 +162,11 @@ MAYBE_UNUSED static void close_all_descriptors(void) {
   for (int fd = 3; fd < 256; fd++) close(fd);
 }
 
-/* Descriptors that the library uses often are only asked for from one tick of
- * the kernel's clock to the next. */
+/* Descriptors that the library uses often are only verified every few
+ * milliseconds. */
 MAYBE_UNUSED static void wait_for_tick(void) {
   int64_t now = now_ns(CLOCK_MONOTONIC_COARSE);
-  while (now_ns(CLOCK_MONOTONIC_COARSE) == now) usleep(200);
+  while (now_ns(CLOCK_MONOTONIC_COARSE) < now + 5 * MS) usleep(1000);
 }
 
 MAYBE_UNUSED static void remember_foreign(ForeignFiles *all) {

@@ -36,6 +36,12 @@ mod hash;
 mod in_use;
 #[cfg(not(loom))]
 mod kqueue;
+#[cfg(all(test, loom))]
+#[path = "kqueue/aio/jobs.rs"]
+mod kqueue_aio_jobs;
+#[cfg(all(test, loom))]
+#[path = "kqueue/crowd.rs"]
+mod kqueue_crowd;
 #[cfg(not(loom))]
 mod poller;
 #[cfg_attr(loom, allow(dead_code))]
@@ -53,6 +59,9 @@ mod timerfd;
 mod timerq;
 #[cfg_attr(loom, allow(dead_code))]
 mod util;
+#[cfg(all(test, loom))]
+#[path = "waiters/list.rs"]
+mod waiter_list;
 #[cfg(not(loom))]
 mod waiters;
 #[cfg(not(loom))]

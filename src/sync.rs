@@ -5,13 +5,17 @@ pub(crate) use std::sync::{
     Mutex, MutexGuard,
     atomic::{
         AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        fence,
     },
 };
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    atomic::{
+        AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        fence,
+    },
 };
 
 /// loom's cell, so that a model sees who touches the contents when.
@@ -103,6 +107,11 @@ impl Futex {
         self.woken.notify_all();
     }
 }
+
+/// What follows this in a `repr(C)` struct begins another cache line; or
+/// another pair of lines, which some processors fetch together.
+#[repr(align(128))]
+pub(crate) struct LineBreak;
 
 /// A mutex that a forked child can replace: the thread that held it at the
 /// fork does not exist there and will never unlock it.

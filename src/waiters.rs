@@ -10,13 +10,14 @@
 //! that epoll, and so does who wakes it: the program may have closed it, and
 //! then another is made.
 
+mod list;
+
+use self::list::List;
 use crate::errno::{Errno, Error, Result, fail};
-use crate::sync::{AtomicBool, ForkMutex, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
 use crate::sys::kept::Identity;
 use crate::sys::{epoll, eventfd, fork, interrupt, poll};
-use crate::util::alloc::TryVec;
 use crate::util::per_thread::PerThread;
 use crate::util::try_box;
 use crate::wakeup;
@@ -28,8 +29,7 @@ const SLICE_NS: i64 = 20_000_000;
 
 /// The threads that wait in one object, and others that are to hear of it.
 pub(crate) struct Waiters {
-    listeners: ForkMutex<Vec<Listener>>,
-    closed: AtomicBool,
+    list: List<Listener>,
 }
 
 /// Who is woken when an object is changed.
@@ -156,7 +156,7 @@ pub(crate) fn refuse_own(fd: RawFd) -> Result<()> {
 
 impl Waiters {
     pub const fn new() -> Self {
-        Self { listeners: ForkMutex::new(Vec::new()), closed: AtomicBool::new(false) }
+        Self { list: List::new() }
     }
 
     /// Begins a wait: from here on changes are noticed. A caller looks at the
@@ -171,26 +171,17 @@ impl Waiters {
     }
 
     fn enter_by(&self, thread: Identity) -> Bell {
-        if self.add(Listener::Thread(thread)) { Bell::Epoll(thread) } else { Bell::None }
-    }
-
-    /// False: there is no memory.
-    fn add(&self, listener: Listener) -> bool {
-        let mut listeners = self.listeners.lock();
-        let room = listeners.try_reserve(1).is_ok();
-        if room {
-            listeners.push_reserved(listener);
-        }
-        room
+        let added = self.list.add(Listener::Thread(thread));
+        if added.is_ok() { Bell::Epoll(thread) } else { Bell::None }
     }
 
     /// Has a listener that is no waiting thread woken when the object is
     /// closed, until [`Self::unwatch`].
     pub fn watch(&self, listener: Listener) -> Result<()> {
-        if !self.add(listener) {
+        if self.list.add(listener).is_err() {
             fail!(ENOMEM, "no memory to watch the object");
         }
-        if self.closed.load(Ordering::Acquire) {
+        if self.list.is_closed() {
             self.unwatch(listener);
             fail!(ESTALE, "the object is closed");
         }
@@ -199,33 +190,28 @@ impl Waiters {
 
     /// Undoes one [`Self::watch`].
     pub fn unwatch(&self, listener: Listener) {
-        let mut listeners = self.listeners.lock();
-        if let Some(place) = listeners.iter().position(|known| known.is_same(listener)) {
-            listeners.swap_remove(place);
-        }
+        self.list.remove(|known| known.is_same(listener));
     }
 
     /// Makes all of them look again.
     pub fn wake(&self) {
-        // Under the lock: a thread takes its epoll out before closing it.
-        self.listeners.lock().iter().for_each(|listener| listener.wake());
+        self.list.wake(Listener::wake);
     }
 
     /// Makes all of them, and those to come, return -ESTALE.
     pub fn close(&self) {
-        // Release, and Acquire in `check`: nothing hangs on it but the order
-        // with `wake`, which its lock gives; stated for the reader.
-        self.closed.store(true, Ordering::Release);
-        self.wake();
+        self.list.close(Listener::wake);
     }
 
     /// For `Shared::after_fork`.
     ///
     /// # Safety
     /// As [`ForkMutex::remake`].
+    ///
+    /// [`ForkMutex::remake`]: crate::sync::ForkMutex::remake
     pub unsafe fn after_fork(&self) {
         // SAFETY: this function's contract is the same.
-        unsafe { self.listeners.remake(Vec::new()) };
+        unsafe { self.list.forget() };
     }
 }
 
@@ -236,7 +222,7 @@ impl Visit<'_> {
         if fork::current() != self.epoch {
             fail!(ECHILD, "the process forked during the wait, and this is the child");
         }
-        if self.waiters.closed.load(Ordering::Acquire) {
+        if self.waiters.list.is_closed() {
             fail!(ESTALE, "the object was closed during the wait");
         }
         Ok(())

@@ -6,6 +6,7 @@
 //! its own, by the first call in the child.
 
 use super::core::Core;
+use super::crowd::Crowd;
 use super::event::FILTER_SIGNAL;
 use super::notes::NOT_NOTED;
 use super::set::{self, Set};
@@ -96,8 +97,9 @@ impl Core {
         self.links.fd = None;
         self.signals.drop_fds();
         self.processes.connector = None;
-        self.retired.clear();
-        (self.leaving, self.strays) = (0, 0);
+        self.crowd = Crowd::new();
+        self.strays = 0;
+        self.removed_before = self.registrations.removed();
         let mut at = 0;
         while let Some(id) = self.registrations.next_from(at) {
             at = id + 1;

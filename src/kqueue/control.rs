@@ -2,6 +2,7 @@
 
 use super::aio::{Aio, Request};
 use super::core::Core;
+use super::crowd::Alarm;
 use super::event::*;
 use super::object::{Lent, is_here};
 use super::{Queue, registry};
@@ -200,7 +201,7 @@ impl Queue {
             core.expire_timers();
             core.take_active(sink);
             // Without memory, or descriptors, it is tried again.
-            let is_fresh = core.has_many_strays() && self.rebuild(core).is_ok();
+            let is_fresh = core.needs_other_set() && self.rebuild(core).is_ok();
             if is_fresh && sink.filled() == 0 {
                 continue;
             }
@@ -211,7 +212,7 @@ impl Queue {
             }
             // Those that are leaving are woken one by one, and the last that
             // has come to wait first.
-            let is_in_vain = core.has_many_strays() || core.leaving > 0;
+            let is_in_vain = core.has_many_strays() || core.crowd.has_to_leave();
             drop(locked);
             if is_in_vain {
                 // There is no other set to be had, or others go first.
@@ -276,7 +277,7 @@ impl Queue {
     ) -> Result<(Locked<'a>, std::result::Result<&'b [Event], Errno>)> {
         let core = locked.core()?;
         let main = core.set.main();
-        core.set.waiting += 1;
+        core.crowd.enter();
         if let Some(by) = by {
             by.waiting.fetch_add(1, Ordering::Relaxed);
         }
@@ -299,21 +300,11 @@ impl Queue {
 
     /// After a wait in this epoll, by this handle.
     fn come_back(&self, core: &mut Core, by: Option<&Lent>, main: RawFd) {
-        let mut others = false;
-        if main == core.set.main() {
-            core.set.waiting -= 1;
-        } else if let Some(place) = core.retired.iter().position(|set| set.main() == main)
-            && let Some(set) = core.retired.get_mut(place)
-        {
-            set.waiting -= 1;
-            others = set.waiting > 0;
-            if !others {
-                core.retired.swap_remove(place);
-            }
-        }
+        let leaves = by.is_some_and(|by| by.closed.load(Ordering::Relaxed));
+        let in_use = main == core.set.main();
+        let others = core.crowd.come_back(in_use, |set| set.main() == main, leaves);
         if let Some(by) = by {
             by.waiting.fetch_sub(1, Ordering::Relaxed);
-            core.leaving -= usize::from(by.closed.load(Ordering::Relaxed) && core.leaving > 0);
         }
         if core.is_alarmed() {
             self.pass_on(core, others);
@@ -323,11 +314,10 @@ impl Queue {
     /// The alarm wakes one thread at a time: the next one, if there is one
     /// that has to come back. `others`: there is, in a set before this one.
     fn pass_on(&self, core: &mut Core, others: bool) {
-        let is_closed = self.closed.load(Ordering::Relaxed);
-        if others || core.leaving > 0 || (is_closed && core.set.waiting > 0) {
-            core.alarm();
-        } else if core.retired.is_empty() {
-            core.end_alarm();
+        match core.crowd.pass_on(others, self.closed.load(Ordering::Relaxed)) {
+            Alarm::RingsAgain => core.alarm(),
+            Alarm::Ends => core.end_alarm(),
+            Alarm::Stays => {}
         }
     }
 
@@ -336,8 +326,9 @@ impl Queue {
         let mut core = self.core.lock();
         lent.closed.store(true, Ordering::Release);
         let waiting = usize::try_from(lent.waiting.load(Ordering::Relaxed)).unwrap_or(0);
-        if let Some(core) = core.as_mut().filter(|_| waiting > 0) {
-            core.leaving += waiting;
+        if let Some(core) = core.as_mut()
+            && core.crowd.send_home(waiting)
+        {
             core.alarm();
         }
     }
@@ -434,6 +425,13 @@ impl Core {
         }
         self.take_active(sink);
         self.kernel_first = sink.is_full();
+    }
+
+    /// Whether the kernel goes on reporting what nobody knows any more, or
+    /// what is left of descriptors that were closed may soon be taken for
+    /// others: their generations come again one day.
+    fn needs_other_set(&self) -> bool {
+        self.has_many_strays() || self.registrations.has_used_many(self.removed_before)
     }
 
     /// The kernel goes on reporting what nobody knows any more: a set is

@@ -1,6 +1,7 @@
 //! A queue's state, and the changes to it.
 
 use super::aio::Aio;
+use super::crowd::Crowd;
 use super::event::*;
 use super::filter::{self, Filter, Verdict};
 use super::knote::*;
@@ -44,12 +45,12 @@ pub(super) struct Core {
     /// The list of those with events had the last call for itself: the next
     /// one asks the kernel first.
     pub kernel_first: bool,
-    /// Sets that were replaced, while threads wait in them.
-    pub retired: Vec<Set>,
-    /// How many threads are to come back, since their handle was closed.
-    pub leaving: usize,
+    /// The threads that wait in its sets, in that of before too.
+    pub crowd: Crowd<Set>,
     /// Events of registrations that nobody knows any more.
     pub strays: usize,
+    /// How many registrations had been removed when the set was made.
+    pub removed_before: u64,
     /// In a forked child: some of what it had of the kernel's is not made
     /// again yet.
     pub is_reviving: bool,
@@ -75,9 +76,9 @@ impl Core {
             empties: Vec::new(),
             pass: 0,
             kernel_first: false,
-            retired: Vec::new(),
-            leaving: 0,
+            crowd: Crowd::new(),
             strays: 0,
+            removed_before: 0,
             is_reviving: false,
         }
     }
@@ -223,7 +224,7 @@ impl Core {
         sources.chain(self.timers.fds()).any(|own| own.is(fd))
             || self.set.is_own(fd)
             || self.aio.as_ref().is_some_and(|aio| aio.is_own(fd))
-            || self.retired.iter().any(|set| set.is_own(fd))
+            || self.crowd.retired().any(|set| set.is_own(fd))
             || waiters::is_own(fd)
     }
 

@@ -124,11 +124,11 @@ impl Core {
             left = match left {
                 Some(left) => Some(usize::saturating_sub(left, events.len())),
                 None if !is_over => None,
-                None if self.set.waiting == 0 => Some(0),
+                None if self.crowd.waiting() == 0 => Some(0),
                 // Each thread that waits may have moved so many behind what
                 // came first. They come with the next lap, unless they are
                 // moved again: then that thread is about to return them.
-                None => Some(laps.length() + self.set.waiting * room.len()),
+                None => Some(laps.length() + self.crowd.waiting() * room.len()),
             };
         }
         Ok(())

@@ -10,6 +10,7 @@ mod aio;
 mod child;
 mod control;
 mod core;
+mod crowd;
 mod deliver;
 mod event;
 mod filter;
@@ -44,7 +45,6 @@ use crate::sys::epoll;
 use crate::sys::fd::Fd;
 use crate::sys::kept::{Identity, SharedIdentity};
 use crate::table;
-use crate::util::alloc::TryVec;
 use crate::waiters::Waiters;
 use std::os::fd::RawFd;
 
@@ -143,7 +143,7 @@ impl Queue {
         let mut core = self.core.lock();
         // A forked child has none of the threads, and its parent's timerfd.
         let is_here = object::is_here(self.epoch.load(Ordering::Relaxed));
-        if let Some(core) = core.as_mut().filter(|core| is_here && core.set.waiting > 0) {
+        if let Some(core) = core.as_mut().filter(|core| is_here && core.crowd.waiting() > 0) {
             core.alarm();
         }
     }
@@ -151,10 +151,8 @@ impl Queue {
     /// Replaces the epoll that everything is in, to be rid of what is there
     /// and cannot be reached any more.
     fn rebuild(&self, core: &mut Core) -> std::result::Result<(), Errno> {
-        if core.set.waiting > 0 {
-            // What it takes to have them come to the new one.
-            core.retired.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        }
+        // What it takes to have those that wait come to the new one.
+        core.crowd.expect_retired().map_err(|_| Errno::ENOMEM)?;
         let fresh = set::Set::new()?;
         let main = fresh.main();
         epoll::add(self.number(), main, set::IN, 0)?;
@@ -162,8 +160,7 @@ impl Queue {
         self.main.set(core.set.identity());
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.number(), old.main());
-        if old.waiting > 0 {
-            core.retired.push_reserved(old);
+        if core.crowd.retire(old) {
             core.alarm();
         }
         Ok(())

@@ -275,6 +275,7 @@ impl Core {
         self.each_report(self.set.epolls(), Self::activate_edges);
         self.each_report(fresh.epolls(), Self::activate_edges);
         self.strays = 0;
+        self.removed_before = self.registrations.removed();
         // What its edges say was heard may be in either set.
         self.timers.forget_setting();
         let old = std::mem::replace(&mut self.set, fresh);

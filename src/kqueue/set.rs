@@ -129,8 +129,6 @@ pub(super) struct Set {
     is_rung: bool,
     /// How often that was changed.
     times: u64,
-    /// How many threads wait in `main`.
-    pub waiting: usize,
 }
 
 impl Set {
@@ -138,7 +136,7 @@ impl Set {
         let (main, bell) = (epoll::create()?, eventfd::create(1)?);
         epoll::add(main.raw(), bell.raw(), 0, BELL)?;
         let nested = [const { None }; KINDS];
-        Ok(Self { main, nested, bell, is_rung: false, times: 0, waiting: 0 })
+        Ok(Self { main, nested, bell, is_rung: false, times: 0 })
     }
 
     pub fn main(&self) -> RawFd {

@@ -44,6 +44,12 @@ impl<T> Slab<T> {
         self.removed - removed_before >= GENERATIONS.into()
     }
 
+    /// Whether half of all generations may have been used since so many were
+    /// removed.
+    pub fn has_used_many(&self, removed_before: u64) -> bool {
+        self.removed - removed_before >= u64::from(GENERATIONS) / 2
+    }
+
     /// All numbers are below this.
     pub fn end(&self) -> u32 {
         u32::try_from(self.slots.len()).unwrap_or(NONE)
@@ -144,6 +150,7 @@ mod tests {
         assert!(!slab.may_have_come_again(0));
         slab.set_removed(GENERATIONS.into());
         assert!(slab.may_have_come_again(0) && !slab.may_have_come_again(1));
+        assert!(slab.has_used_many(1 << 30) && !slab.has_used_many((1 << 30) + 1));
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn a_wait_survives_all_numbers_of_calls() {
     assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| bed.collect(Deadline::Never));
-        while bed.queue.core.lock().as_ref().unwrap().set.waiting == 0 {
+        while bed.queue.core.lock().as_ref().unwrap().crowd.waiting() == 0 {
             std::thread::yield_now();
         }
         // The next number is that of the wait, and of the knote's last event.
@@ -154,11 +154,65 @@ fn what_a_wait_of_many_generations_returns_is_looked_at() {
     assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| bed.collect(Deadline::Never));
-        while bed.queue.core.lock().as_ref().unwrap().set.waiting == 0 {
+        while bed.queue.core.lock().as_ref().unwrap().crowd.waiting() == 0 {
             std::thread::yield_now();
         }
         bed.with_core(|core| core.registrations.set_removed(1 << 40));
         std::io::Write::write_all(&mut &bed.full.1, b"y").unwrap();
         assert_eq!(waiting.join().unwrap(), [bed.full()]);
     });
+}
+
+/// What is left of a descriptor that was closed, while a duplicate is open,
+/// goes on being reported, with a generation that comes again one day.
+#[test]
+fn what_is_left_over_is_gone_when_its_generation_comes_again() {
+    let bed = Bed::new(0);
+    let fd = bed.full();
+    let id = |core: &Core| core.index[&(fd, knote::DESCRIPTOR)];
+    let mut before = 0;
+    bed.with_core(|core| before = core.registrations.generation(id(core)));
+    let duplicate = bed.full.0.try_clone().unwrap();
+    let (quiet, _peer) = UnixStream::pair().unwrap();
+    quiet.set_nonblocking(true).unwrap();
+    while std::io::Write::write(&mut &quiet, &[0; 4096]).is_ok() {}
+    // SAFETY: both are open; the first is closed, and another at its number.
+    assert_eq!(unsafe { libc::dup2(quiet.as_raw_fd(), fd as i32) }, fd as i32);
+    bed.full.1.shutdown(std::net::Shutdown::Both).unwrap();
+    bed.apply(change(fd, FILTER_WRITE, EV_ADD, 0));
+    bed.with_core(|core| {
+        assert_ne!(core.registrations.generation(id(core)), before);
+        core.registrations.set_removed(1 << 31);
+    });
+    // Made anew here, as so many have been removed.
+    assert_eq!(bed.collect(Deadline::Now), []);
+    bed.with_core(|core| {
+        let id = id(core);
+        core.registrations.set_generation(id, before);
+    });
+    for flags in [EV_DISABLE, EV_ENABLE] {
+        bed.apply(change(fd, FILTER_WRITE, flags, 0));
+    }
+    assert_eq!(bed.collect(Deadline::Now), []);
+    drop(duplicate);
+}
+
+#[test]
+fn timers_keep_their_order_when_their_numbers_are_used_up() {
+    const LAST: u64 = (1 << 40) - 1;
+    let bed = Bed::new(EV_CLEAR);
+    assert_eq!(bed.collect(Deadline::Now), [bed.full()]);
+    let now = crate::sys::clock::read_ns(libc::CLOCK_REALTIME);
+    let arm = |ident| {
+        let add = change(ident, FILTER_TIMER, EV_ADD | EV_ONESHOT, NOTE_ABSTIME | NOTE_NSECONDS);
+        bed.apply(Kevent { data: now + 50_000_000, ..add });
+    };
+    (1..=3).for_each(arm);
+    bed.with_core(|core| core.timers.set_seq(LAST - 1));
+    (4..=6).for_each(arm);
+    let mut seen = Vec::new();
+    while seen.len() < 6 {
+        seen.extend(bed.collect(Deadline::Never));
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6]);
 }

@@ -103,6 +103,9 @@ impl Timers {
     /// Has a knote come up at a time of its clock.
     pub fn arm(&mut self, knotes: &Slab<Knote>, id: u32, deadline: i64) -> Result<(), NoMemory> {
         let Some(knote) = knotes.get(id) else { return Ok(()) };
+        if self.seq >= timerq::MANY {
+            self.renumber(knotes);
+        }
         self.seq += 1;
         let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return Ok(()) };
         let nodes = Nodes(knotes, knote.clock);
@@ -110,6 +113,22 @@ impl Timers {
         let in_time = clock.set_to.is_some_and(|at| at <= deadline);
         self.changed |= clock.change_unless(in_time);
         Ok(())
+    }
+
+    /// Gives all that are armed other numbers, in the same order. Without
+    /// memory it is left to the next time.
+    #[cold]
+    fn renumber(&mut self, knotes: &Slab<Knote>) {
+        let mut armed = timerq::Armed::none();
+        for (index, clock) in (0u8..).zip(&self.clocks) {
+            if clock.queue.list_armed(&Nodes(knotes, index), &mut armed).is_err() {
+                return;
+            }
+        }
+        self.seq = armed.number(|id| knotes.get(id).map(|knote| &knote.node));
+        for (index, clock) in (0u8..).zip(&mut self.clocks) {
+            clock.queue.renumber(&Nodes(knotes, index));
+        }
     }
 
     pub fn disarm(&mut self, knotes: &Slab<Knote>, id: u32) {
@@ -324,5 +343,13 @@ impl Core {
             clock.set_to = None;
             (clock.changed, self.timers.changed) = (true, true);
         }
+    }
+}
+
+#[cfg(test)]
+impl Timers {
+    /// As if so many had been armed.
+    pub fn set_seq(&mut self, seq: u64) {
+        self.seq = seq;
     }
 }

@@ -540,7 +540,7 @@ fn close_remotely(gate: &mut Gate, named: &Named) -> Result<()> {
     if is_listed {
         gate.inbox.push_reserved(Command::Close(named.handle.pack(), told));
     } else {
-        gate.unlisted += 1;
+        gate.unlisted = true;
     }
     Ok(())
 }

@@ -181,11 +181,13 @@ impl Core {
         if self.virtual_time {
             // No timer of the kernel's is to be set.
             self.timers.recheck = 0;
+            self.timers.renumber_if_many(self.desk);
             return self.virtual_timeout(until);
         }
         let mut due = self.timers.due != 0;
         let recheck = if self.suspended.is_empty() { self.timers.recheck } else { u32::MAX };
         if recheck != 0 {
+            self.timers.renumber_if_many(self.desk);
             due |= self.arm_clocks(recheck);
         }
         match until {

@@ -92,6 +92,9 @@ pub(super) struct Lists {
     pub clock_change: List,
 }
 
+/// Aligned, so that its first and last fields share no cache line with what
+/// another loop's thread writes.
+#[repr(align(128))]
 pub(super) struct Core {
     pub desk: &'static Desk,
     pub max_timers: u32,
@@ -459,8 +462,8 @@ impl Core {
         if gate.inbox.capacity() > MANY_COMMANDS {
             gate.inbox.try_shrink(0);
         }
-        if gate.unlisted > 0 {
-            self.close_unlisted(std::mem::take(&mut gate.unlisted));
+        if std::mem::take(&mut gate.unlisted) {
+            self.close_unlisted();
         }
         self.in_callback = in_callback;
     }
@@ -548,11 +551,8 @@ impl Core {
                 })
             }
             Command::Close(handle, told) => {
-                match closing(handle) {
-                    Some((index, record)) => self.finish_close(index, record, told),
-                    // The loop's own thread closed it at the same time: it was
-                    // counted twice.
-                    None => self.desk.count_from_outside(1),
+                if let Some((index, record)) = closing(handle) {
+                    self.finish_close(index, record, told);
                 }
                 Ok(())
             }

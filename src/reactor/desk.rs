@@ -11,11 +11,14 @@ use super::inside::{Kept, Published, Trace, Watchdog};
 use super::lease::{Lease, Locked};
 use super::mailbox::{self, Mailbox, Wake, Waker};
 use super::own_fds::OwnFds;
-use super::pending_work::PendingWork;
+use super::pending_work::{PendingWork, Requests};
+use super::place::Place;
 use super::sinks::Sinks;
 use crate::errno::Result;
 use crate::hash::Map;
-use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, MutexGuard, Ordering::*};
+use crate::sync::{
+    AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, LineBreak, MutexGuard, Ordering::*,
+};
 use crate::sys::kept::Identity;
 use crate::sys::{SavedErrno, fork, thread};
 use crate::table;
@@ -28,32 +31,26 @@ use std::sync::{Condvar, PoisonError};
 pub(super) const CLOCKS: usize = 5;
 
 /// A loop's state for other threads.
+///
+/// Laid out by who writes, in groups that share no cache line: what one thread
+/// writes all the time does not take from another what that one only reads.
+/// Aligned, so that two loops share no line either.
+#[repr(C, align(128))]
 pub(super) struct Desk {
-    /// The next one of all there are.
-    pub next: AtomicPtr<Desk>,
-    pub lease: Lease<Core, Gate>,
-    /// The process whose loop it is.
-    pub epoch: AtomicU64,
-    pub attention: PendingWork,
-    pub mail: Mailbox<Post>,
-    /// Taken after the gate's lock, if with that.
-    pub files: ForkMutex<FileState>,
-    /// The same.
-    pub sinks: ForkMutex<Sinks>,
+    // Written when a loop is opened, closed or revived, or hardly more often,
+    // and read by every call.
     /// The loop's handle; 0: closed.
     pub handle: AtomicI64,
-    /// [`POISONED`] and [`LOST`].
-    pub state: AtomicU32,
-    /// 1 while the thread that runs it waits, and does not touch the core.
-    pub waiting: AtomicU32,
+    /// The process whose loop it is.
+    pub epoch: AtomicU64,
+    /// The next one of all there are.
+    pub next: AtomicPtr<Desk>,
     /// Virtual time, or [`REAL_TIME`].
     pub virtual_now: AtomicI64,
-    /// The time of this iteration, or [`UNKNOWN`].
-    pub time: AtomicI64,
-    /// How many posted calls the loop has taken, and not made.
-    pub posts: AtomicU32,
-    /// How many failures are to be reported, or at least one.
-    pub failures: AtomicU32,
+    /// [`POISONED`] and [`LOST`].
+    pub state: AtomicU32,
+    /// The clocks whose timer exists, as bits.
+    pub clocks: AtomicU32,
     /// The flags that it was made with.
     pub options: AtomicU32,
     /// The tolerance of timers that are added without one; ns.
@@ -62,20 +59,43 @@ pub(super) struct Desk {
     pub busy_poll: AtomicU64,
     /// How many times its virtual time is held.
     pub holds: AtomicI64,
+
+    // Written by those who send.
+    _senders: LineBreak,
+    pub mail: Mailbox<Post>,
+    /// How it is woken from its wait.
+    wakeup: Wakeup,
+
+    // Written by the loop's thread, in each iteration.
+    _of_loop: LineBreak,
+    pub attention: PendingWork,
+    /// 1 while the thread that runs it waits, and does not touch the core.
+    pub waiting: AtomicU32,
+    /// The time of this iteration, or [`UNKNOWN`].
+    pub time: AtomicI64,
+    /// How many posted calls the loop has taken, and not made.
+    pub posts: AtomicU32,
+    /// How many failures are to be reported, or at least one.
+    pub failures: AtomicU32,
+    /// How many watchers are open: those that the loop's own thread counts,
+    /// with plain loads and stores; and in `others` what others changed about
+    /// it.
+    pub watchers: AtomicI64,
+    /// What the loop is at, while somebody watches it.
+    pub published: Published,
+
+    // Written where a run begins or ends, and by those who take a lock.
+    _at_gate: LineBreak,
+    pub lease: Lease<Core, Gate>,
+    /// Taken after the gate's lock, if with that.
+    pub files: ForkMutex<FileState>,
+    /// The same.
+    pub sinks: ForkMutex<Sinks>,
     /// The priorities of watchers that have one, by handle; for threads that
     /// do not run the loop. No other lock is taken with it.
     pub priorities: ForkMutex<Map<i64, i32>>,
-    /// The clocks whose timer exists, as bits.
-    pub clocks: AtomicU32,
-    /// How many watchers are open: those that the loop's own thread counts,
-    /// with plain loads and stores, and what others changed about it.
-    pub watchers: AtomicI64,
     pub others: AtomicI64,
-    /// How it is woken from its wait.
-    wakeup: Wakeup,
     pub own: OwnFds,
-    /// What the loop is at, while somebody watches it.
-    pub published: Published,
     answered: Condvar,
 }
 
@@ -90,9 +110,9 @@ pub(super) const UNKNOWN: i64 = i64::MIN;
 #[derive(Default)]
 pub(super) struct Gate {
     pub inbox: Vec<Command>,
-    /// How many watchers were closed for which there was no room in there;
-    /// they are marked.
-    pub unlisted: u32,
+    /// Watchers were closed for which there was no room in there: they are
+    /// marked.
+    pub unlisted: bool,
     /// Bits of the clocks whose timerfds are in there.
     pub clocks: u32,
     /// Records for the watchers that others add.
@@ -101,10 +121,8 @@ pub(super) struct Gate {
     pub epoll: RawFd,
     /// By handle.
     pub names: Map<i64, Box<[u8]>>,
-    /// How many times somebody asked for the current callback's end, and up
-    /// to which of them the loop has answered.
-    pub asked: u64,
-    pub answered: u64,
+    /// For the end of the current callback.
+    pub requests: Requests,
     /// For those who look inside.
     pub stats: Option<Kept>,
     pub trace: Option<Trace>,
@@ -116,31 +134,34 @@ pub(super) struct Gate {
 impl Desk {
     pub fn new() -> Self {
         Self {
-            next: AtomicPtr::new(ptr::null_mut()),
-            lease: Lease::new(),
-            epoch: AtomicU64::new(0),
-            attention: PendingWork::new(),
-            mail: Mailbox::new(),
-            files: ForkMutex::new(FileState::default()),
-            sinks: ForkMutex::new(Sinks::default()),
             handle: AtomicI64::new(0),
-            state: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
+            epoch: AtomicU64::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
             virtual_now: AtomicI64::new(REAL_TIME),
-            time: AtomicI64::new(UNKNOWN),
-            posts: AtomicU32::new(0),
-            failures: AtomicU32::new(0),
+            state: AtomicU32::new(0),
+            clocks: AtomicU32::new(0),
             options: AtomicU32::new(0),
             timer_tolerance: AtomicI64::new(0),
             busy_poll: AtomicU64::new(0),
             holds: AtomicI64::new(0),
-            priorities: ForkMutex::new(Map::default()),
-            clocks: AtomicU32::new(0),
-            watchers: AtomicI64::new(0),
-            others: AtomicI64::new(0),
+            _senders: LineBreak,
+            mail: Mailbox::new(),
             wakeup: Wakeup::new(),
-            own: OwnFds::new(),
+            _of_loop: LineBreak,
+            attention: PendingWork::new(),
+            waiting: AtomicU32::new(0),
+            time: AtomicI64::new(UNKNOWN),
+            posts: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            watchers: AtomicI64::new(0),
             published: Published::new(),
+            _at_gate: LineBreak,
+            lease: Lease::new(),
+            files: ForkMutex::new(FileState::default()),
+            sinks: ForkMutex::new(Sinks::default()),
+            priorities: ForkMutex::new(Map::default()),
+            others: AtomicI64::new(0),
+            own: OwnFds::new(),
             answered: Condvar::new(),
         }
     }
@@ -184,6 +205,13 @@ impl Desk {
             Some(result) => Ok(result),
             None => table::stale(self.handle.load(Relaxed)),
         }
+    }
+
+    /// What has to do with how a loop begins and ends.
+    #[inline(always)]
+    pub fn place(&self) -> Place<'_, Core, Gate, Post> {
+        let Self { handle, lease, mail, attention, .. } = self;
+        Place { handle, lease, mail, attention }
     }
 
     #[inline(always)]
@@ -248,8 +276,7 @@ impl Desk {
     /// Answers those who wait for the end of the current callback. Notifying a
     /// condition that no thread waits for is a system call, too.
     pub fn answer(&self, gate: &mut Gate) {
-        if gate.answered != gate.asked {
-            gate.answered = gate.asked;
+        if gate.requests.answer() {
             self.answered.notify_all();
         }
     }
@@ -267,13 +294,12 @@ impl Desk {
 
     /// Waits until the callback that is running, if any, has returned.
     pub fn await_callback(&'static self, mut gate: MutexGuard<'static, Locked<Gate>>) {
-        gate.asked += 1;
-        let ticket = gate.asked;
+        let number = gate.requests.ask();
         let wake = self.mail.leave(self, self.handle(), mailbox::ASKED);
         self.attention.set();
         drop(wake);
         let epoch = fork::current();
-        while gate.answered < ticket && fork::current() == epoch {
+        while !gate.requests.is_answered(number) && fork::current() == epoch {
             gate = self.answered.wait(gate).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -298,7 +324,7 @@ impl Desk {
                     // Between two waits its state was anything.
                     lost = !waited;
                     gate.running = false;
-                    gate.answered = gate.asked;
+                    gate.requests.answer();
                 }
                 None
             }
@@ -336,5 +362,77 @@ impl Desk {
         if !forked_in_callback {
             self.lease.withdraw();
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::mem::{align_of, offset_of, size_of};
+
+    const LINE: usize = 128;
+
+    /// The lines from one field's first byte to another's last.
+    fn lines(from: usize, to: usize, size: usize) -> std::ops::RangeInclusive<usize> {
+        from / LINE..=(to + size - 1) / LINE
+    }
+
+    #[test]
+    fn what_different_threads_write_shares_no_cache_line() {
+        macro_rules! group {
+            ($first:ident, $last:ident: $of_last:ty) => {
+                lines(offset_of!(Desk, $first), offset_of!(Desk, $last), size_of::<$of_last>())
+            };
+        }
+        let groups = [
+            group!(handle, holds: AtomicI64),
+            group!(mail, wakeup: Wakeup),
+            group!(attention, published: Published),
+            group!(lease, answered: Condvar),
+        ];
+        assert!(groups.iter().take(3).all(|lines| lines.start() == lines.end()), "{groups:?}");
+        assert!(groups.windows(2).all(|two| two[0].end() < two[1].start()), "{groups:?}");
+        assert_eq!((size_of::<Desk>() % LINE, align_of::<Desk>() % LINE), (0, 0));
+        assert_eq!((size_of::<Core>() % LINE, align_of::<Core>() % LINE), (0, 0));
+    }
+
+    #[test]
+    fn every_field_is_in_the_group_of_those_who_write_it() {
+        let line = |offset: usize| offset / LINE;
+        let read_mostly = [
+            offset_of!(Desk, handle),
+            offset_of!(Desk, epoch),
+            offset_of!(Desk, next),
+            offset_of!(Desk, virtual_now),
+            offset_of!(Desk, state),
+            offset_of!(Desk, clocks),
+            offset_of!(Desk, options),
+            offset_of!(Desk, timer_tolerance),
+            offset_of!(Desk, busy_poll),
+            offset_of!(Desk, holds),
+        ];
+        let senders = [offset_of!(Desk, mail), offset_of!(Desk, wakeup)];
+        let of_loop = [
+            offset_of!(Desk, attention),
+            offset_of!(Desk, waiting),
+            offset_of!(Desk, time),
+            offset_of!(Desk, posts),
+            offset_of!(Desk, failures),
+            offset_of!(Desk, watchers),
+            offset_of!(Desk, published),
+        ];
+        assert!(read_mostly.into_iter().all(|offset| line(offset) == 0));
+        assert!(senders.into_iter().all(|offset| line(offset) == 1));
+        assert!(of_loop.into_iter().all(|offset| line(offset) == 2));
+        let at_gate = [
+            offset_of!(Desk, lease),
+            offset_of!(Desk, files),
+            offset_of!(Desk, sinks),
+            offset_of!(Desk, priorities),
+            offset_of!(Desk, others),
+            offset_of!(Desk, own),
+            offset_of!(Desk, answered),
+        ];
+        assert!(at_gate.into_iter().all(|offset| line(offset) >= 3));
     }
 }

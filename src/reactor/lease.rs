@@ -6,15 +6,17 @@
 //! Starting and ending a run take the lock once each: that is the whole
 //! hand-over.
 
-use crate::sync::{AtomicPtr, AtomicUsize, ForkMutex, MutexGuard, Ordering::Relaxed};
+use crate::sync::{AtomicPtr, AtomicUsize, ForkMutex, LineBreak, MutexGuard, Ordering::Relaxed};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
+/// What the loop's thread reads in each call that a callback makes is apart
+/// from the lock that others take.
+#[repr(C)]
 pub(super) struct Lease<C, G> {
     /// The thread that runs the loop; 0: none.
     thread: AtomicUsize,
-    gate: ForkMutex<Locked<G>>,
     /// Made of a box; null: none. All borrows of the core come from this one
     /// pointer, so that none of them ends the others: a run keeps a copy while
     /// its callbacks make calls that borrow the core, too.
@@ -23,6 +25,8 @@ pub(super) struct Lease<C, G> {
     #[cfg(loom)]
     borrow: crate::sync::UnsafeCell<()>,
     owns: PhantomData<Box<C>>,
+    _others: LineBreak,
+    gate: ForkMutex<Locked<G>>,
 }
 
 // SAFETY: the core is borrowed by one thread at a time (contract of `with` and
@@ -55,11 +59,12 @@ impl<C, G: Default> Lease<C, G> {
     pub fn new() -> Self {
         Self {
             thread: AtomicUsize::new(0),
-            gate: ForkMutex::new(Locked { running: false, gate: G::default() }),
             core: AtomicPtr::new(ptr::null_mut()),
             #[cfg(loom)]
             borrow: crate::sync::UnsafeCell::new(()),
             owns: PhantomData,
+            _others: LineBreak,
+            gate: ForkMutex::new(Locked { running: false, gate: G::default() }),
         }
     }
 

@@ -14,7 +14,7 @@
 use super::letters::{Letter, Letters};
 use super::sent_stack::{Links, SentStack};
 use crate::errno::Errno;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*, model_order};
 use std::ptr;
 
 /// Bits of `work`.
@@ -241,14 +241,6 @@ impl<P: Send> Mailbox<P> {
         self.work.store(handle.cast_unsigned() << BITS, Release);
         self.asleep.store(0, Relaxed);
     }
-}
-
-/// Sequentially consistent accesses have one order that all threads agree on;
-/// loom only models that of fences.
-#[inline(always)]
-fn model_order() {
-    #[cfg(loom)]
-    loom::sync::atomic::fence(SeqCst);
 }
 
 #[cfg(all(test, not(loom)))]

@@ -1,7 +1,8 @@
 //! The event loop.
 //!
 //! What other threads see of a loop: `registry` has all of them, `desk` is one,
-//! `lease` says whose it is, `mailbox` is how it is woken, with the `sent_stack` of async watchers, and
+//! `place` is how it begins and ends, `lease` says whose it is, `mailbox` is
+//! how it is woken, with the `sent_stack` of async watchers, and
 //! `pending_work` what it is asked to do before a callback; `named` is the way
 //! from a handle to it, `calls` what is asked of watchers, `posts` how calls are
 //! posted, `command` how that
@@ -24,6 +25,7 @@ mod lease;
 mod letters;
 mod mailbox;
 mod pending_work;
+mod place;
 mod record_word;
 mod sent_stack;
 
@@ -35,6 +37,9 @@ mod asyncs;
 mod busy_poll;
 #[cfg(not(loom))]
 mod calls;
+#[cfg(all(test, loom))]
+#[path = "inside/cells.rs"]
+mod cells;
 #[cfg(not(loom))]
 mod check_fds;
 #[cfg(not(loom))]
@@ -112,6 +117,9 @@ mod slots;
 mod slow_wait;
 #[cfg(not(loom))]
 mod timers;
+#[cfg(all(test, loom))]
+#[path = "inside/trace_ring.rs"]
+mod trace_ring;
 #[cfg(not(loom))]
 mod watcher;
 

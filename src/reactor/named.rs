@@ -213,8 +213,8 @@ impl Named {
     pub fn lock_any(&self) -> Result<MutexGuard<'static, Locked<Gate>>> {
         table::epoch();
         let gate = self.desk.gate();
-        let closed = self.desk.handle.load(Relaxed) == 0;
-        if closed || !self.record.is(self.handle, self.state) {
+        let (word, generation) = (self.record.word(), self.handle.generation);
+        if !self.desk.place().still_has(&gate, word, generation, self.state) {
             return table::stale(self.handle.pack());
         }
         Ok(gate)

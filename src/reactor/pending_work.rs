@@ -38,12 +38,78 @@ impl PendingWork {
     }
 }
 
+/// Requests for the end of the current callback, and how many of them were
+/// answered. At the gate: used with its lock. Who asks leaves its request,
+/// then `ASKED` for the loop, then sets the word; the loop's thread takes the
+/// word, then `ASKED`, then has the lock and answers all that have asked.
+#[derive(Default, Clone, Copy)]
+pub(super) struct Requests {
+    asked: u64,
+    answered: u64,
+}
+
+impl Requests {
+    /// The number of a new one.
+    pub fn ask(&mut self) -> u64 {
+        self.asked += 1;
+        self.asked
+    }
+
+    pub fn is_answered(&self, number: u64) -> bool {
+        self.answered >= number
+    }
+
+    /// Answers all; whether there were any.
+    #[inline(always)]
+    pub fn answer(&mut self) -> bool {
+        let any = self.answered != self.asked;
+        self.answered = self.asked;
+        any
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::AtomicU64;
+
+    #[test]
+    fn what_was_stored_before_the_word_is_found_after_it() {
+        let (pending, work) = (PendingWork::new(), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for bit in 0..8 {
+                    work.fetch_or(1 << bit, Relaxed);
+                    pending.set();
+                }
+            });
+            let mut seen = 0;
+            while seen != 0xff {
+                if pending.is_set() {
+                    pending.take();
+                    seen |= work.load(Relaxed);
+                } else {
+                    std::thread::yield_now();
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn all_requests_so_far_are_answered_at_once() {
+        let mut requests = Requests::default();
+        let (first, second) = (requests.ask(), requests.ask());
+        assert!(!requests.is_answered(first) && requests.answer() && !requests.answer());
+        assert!(requests.is_answered(second) && !requests.is_answered(requests.asked + 1));
+    }
+}
+
 /// A close by another thread, beside other reasons to set the word.
 #[cfg(all(test, loom))]
 mod loom_models {
     use super::*;
     use crate::sync::AtomicU64;
-    use loom::sync::Arc;
+    use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;
 
     const CLOSED: u64 = 8;
@@ -123,5 +189,107 @@ mod loom_models {
     #[should_panic(expected = "the close is lost")]
     fn loom_twin_plain_stores_lose_a_close() {
         a_close_ends_the_run(Way::PlainStores);
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Asking {
+        AsItIs,
+        SetsFirst,
+        LooksFirst,
+    }
+
+    const ASKED: u64 = 16;
+
+    struct Callback {
+        pending: PendingWork,
+        work: AtomicU64,
+        gate: Mutex<Requests>,
+        answered: Condvar,
+        way: Asking,
+    }
+
+    impl Callback {
+        /// As Desk::await_callback.
+        fn wait_for_its_end(&self) {
+            let mut gate = self.gate.lock().unwrap();
+            let number = gate.ask();
+            if self.way == Asking::SetsFirst {
+                self.pending.set();
+                self.work.fetch_or(ASKED, SeqCst);
+            } else {
+                self.work.fetch_or(ASKED, SeqCst);
+                self.pending.set();
+            }
+            while !gate.is_answered(number) {
+                gate = self.answered.wait(gate).unwrap();
+            }
+        }
+
+        /// As Run::attend, if that is due.
+        fn end(&self) {
+            if !self.pending.is_set() {
+                return;
+            }
+            let early = self.work.load(Relaxed) & ASKED != 0;
+            self.pending.take();
+            let is_asked = match self.way {
+                Asking::LooksFirst => early,
+                _ => self.work.load(Relaxed) & ASKED != 0,
+            };
+            if is_asked && self.work.fetch_and(!ASKED, AcqRel) & ASKED != 0 {
+                let mut gate = self.gate.lock().unwrap();
+                if gate.answer() {
+                    self.answered.notify_all();
+                }
+            }
+        }
+    }
+
+    /// `askers` wait for the end of a callback; the loop calls others after it
+    /// until all of them have gone.
+    fn all_are_answered(askers: usize, way: Asking) {
+        loom::model(move || {
+            let callback = Arc::new(Callback {
+                pending: PendingWork::new(),
+                work: AtomicU64::new(0),
+                gate: Mutex::new(Requests::default()),
+                answered: Condvar::new(),
+                way,
+            });
+            let askers = (0..askers).map(|_| {
+                let callback = callback.clone();
+                thread::spawn(move || callback.wait_for_its_end())
+            });
+            let askers: Vec<_> = askers.collect();
+            // The first end may come too early for them. A later one, which
+            // sees all that was stored, does not.
+            callback.end();
+            let all = askers.len() as u64;
+            while callback.gate.lock().unwrap().asked < all {
+                thread::yield_now();
+            }
+            callback.end();
+            let gate = callback.gate.lock().unwrap();
+            assert!(gate.is_answered(all), "a thread waits for the end of a callback for ever");
+            drop(gate);
+            askers.into_iter().for_each(|asker| asker.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn loom_all_who_ask_for_the_end_of_a_callback_are_answered() {
+        all_are_answered(2, Asking::AsItIs);
+    }
+
+    #[test]
+    #[should_panic(expected = "for ever")]
+    fn loom_twin_a_word_that_is_set_before_the_request_is_left_loses_it() {
+        all_are_answered(1, Asking::SetsFirst);
+    }
+
+    #[test]
+    #[should_panic(expected = "for ever")]
+    fn loom_twin_a_look_before_the_word_is_taken_loses_a_request() {
+        all_are_answered(1, Asking::LooksFirst);
     }
 }

@@ -7,10 +7,10 @@ use super::letters::{Letter, Letters};
 use super::named::{Named, destroy_posts, named};
 use crate::errno::{Errno, Result, error, fail};
 use crate::sync::Ordering::SeqCst;
+use crate::sync::fence;
 use crate::sys::fork;
 use crate::table::{self, Kind};
 use std::ffi::c_void;
-use std::sync::atomic::fence;
 
 /// See evloop_post.
 pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_void) -> Result<()> {

@@ -16,6 +16,7 @@ use super::event::{Callback, Target};
 pub(super) use super::record_word::{CLOSING, LIVE, LOOP};
 use super::record_word::{FIND, PUBLISH, Word};
 use crate::errno::{Result, fail};
+use crate::sync::fence;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, ForkMutex, Ordering::*};
 use crate::sys::memory;
 use crate::table::{Handle, Kind, LAST_GENERATION, MAX_SLOTS};
@@ -23,7 +24,6 @@ use crate::timerq::Node;
 use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::ptr;
-use std::sync::atomic::fence;
 
 /// Records in a block; the first of them is its header.
 pub(super) const PER_BLOCK: u32 = 64;
@@ -225,6 +225,10 @@ impl Record {
     #[inline(always)]
     pub fn is(&self, handle: Handle, state: u32) -> bool {
         self.word.is(handle.generation, state)
+    }
+
+    pub fn word(&self) -> &Word {
+        &self.word
     }
 
     pub fn state(&self) -> u32 {

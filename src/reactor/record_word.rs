@@ -41,6 +41,11 @@ const fn word(generation: u32, state: u32) -> u32 {
 }
 
 impl Word {
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
     /// Free, and of this generation.
     pub fn begin(&self, generation: u32) {
         self.0.store(word(generation, FREE), Relaxed);
@@ -110,7 +115,9 @@ impl Word {
         self.0.fetch_and(!SENT, AcqRel) & SENT != 0
     }
 
-    /// From live to closing; false: another thread was faster.
+    /// From live to closing; false: another thread was faster. A read-modify-
+    /// write, by the loop's own thread too: so it sees what a thread that was
+    /// faster has left for the loop before, and one of the two closes.
     pub fn close(&self, generation: u32) -> bool {
         self.close_with(generation, 0)
     }
@@ -154,6 +161,28 @@ impl Word {
         let next = self.generation() + 1;
         self.0.store(word(next, FREE), Release);
         next
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_two_threads_closes_and_sees_what_the_other_left() {
+        for _ in 0..20 {
+            let (word, left) = (Word(AtomicU32::new(word(1, LIVE))), AtomicU32::new(0));
+            let (own, other) = std::thread::scope(|scope| {
+                let other = scope.spawn(|| {
+                    left.store(1, Relaxed);
+                    word.close(1)
+                });
+                let own = word.close(1);
+                assert!(own || left.load(Relaxed) == 1);
+                (own, other.join().unwrap())
+            });
+            assert!(own != other && word.state() == CLOSING);
+        }
     }
 }
 
@@ -280,6 +309,105 @@ mod loom_models {
     #[should_panic(expected = "Causality violation")]
     fn loom_twin_a_relaxed_pointer_leads_to_half_a_loop() {
         beside_reuse(Relaxed, |record| look_inside(record, Relaxed));
+    }
+
+    /// What a close by another thread leaves and does, and a loop's own
+    /// thread that closes the same watcher and uses its record again.
+    struct Closing {
+        record: Arc<Record>,
+        mail: crate::reactor::mailbox::Mailbox<u32>,
+        gate: Mutex<Vec<u32>>,
+        /// The record's descriptor.
+        fd: AtomicU32,
+        plain: bool,
+    }
+
+    impl crate::reactor::mailbox::Waker for Closing {
+        fn wake_loop(&self) -> bool {
+            true
+        }
+    }
+
+    const LOOP_HANDLE: i64 = 77;
+    const INBOX: u64 = crate::reactor::mailbox::INBOX;
+    const OLD_FD: u32 = 5;
+    const NEW_FD: u32 = 6;
+
+    impl Closing {
+        /// As watcher_close by another thread than the loop's; whether it was
+        /// closed.
+        fn remotely(&self) -> bool {
+            let mut gate = self.gate.lock().unwrap();
+            let wake = self.mail.leave(self, LOOP_HANDLE, INBOX);
+            let closed = self.record.word.close(1);
+            if closed {
+                let fd = self.fd.load(Relaxed);
+                assert_eq!(fd, OLD_FD, "the registration of a later watcher is removed");
+                gate.push(1);
+            }
+            drop(gate);
+            drop(wake);
+            closed
+        }
+
+        /// As the same on the loop's thread, and another watcher in its place.
+        fn on_own_thread(&self) -> bool {
+            let closed = match self.plain {
+                true => {
+                    self.record.word.set_state(CLOSING);
+                    true
+                }
+                false => self.record.word.close(1),
+            };
+            if closed {
+                self.record.word.free();
+            }
+            if self.mail.peek() & INBOX != 0 {
+                self.mail.take(INBOX);
+                // What others asked for before comes before.
+                for _ in self.gate.lock().unwrap().drain(..) {
+                    if self.record.word.is(1, CLOSING) {
+                        self.record.word.free();
+                    }
+                }
+            }
+            if self.record.word.state() == FREE {
+                self.fd.store(NEW_FD, Relaxed);
+                self.record.word.set_state(LIVE);
+            }
+            closed
+        }
+    }
+
+    fn a_watcher_is_closed_by_two(plain: bool) {
+        loom::model(move || {
+            let closing = Arc::new(Closing {
+                record: Record::new(),
+                mail: crate::reactor::mailbox::Mailbox::new(),
+                gate: Mutex::new(Vec::new()),
+                fd: AtomicU32::new(OLD_FD),
+                plain,
+            });
+            closing.mail.assign(LOOP_HANDLE);
+            let other = {
+                let closing = closing.clone();
+                thread::spawn(move || closing.remotely())
+            };
+            let own = closing.on_own_thread();
+            let other = other.join().unwrap();
+            assert!(own != other, "both have closed it");
+        });
+    }
+
+    #[test]
+    fn loom_one_of_two_closes_and_the_record_is_used_again_after_both() {
+        a_watcher_is_closed_by_two(false);
+    }
+
+    #[test]
+    #[should_panic(expected = "both have closed it")]
+    fn loom_twin_a_plain_store_closes_a_watcher_twice() {
+        a_watcher_is_closed_by_two(true);
     }
 
     /// The same, of one that has no memory for a command.

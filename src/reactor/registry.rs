@@ -6,7 +6,6 @@ use super::files::FileState;
 use super::inside;
 use super::lease::Locked;
 use super::letters::Letters;
-use super::mailbox;
 use super::named::{Closed, Named, find, named};
 use super::own_fds::OwnFd;
 use super::record::{self, LOOP};
@@ -19,7 +18,6 @@ use crate::table::{self, Handle, Kind};
 use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::ptr;
-use std::sync::atomic::fence;
 
 /// The first of all desks, which are linked and never freed.
 static FIRST: AtomicPtr<Desk> = AtomicPtr::new(ptr::null_mut());
@@ -98,7 +96,6 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     desk.own.set(OwnFd::Eventfd, core.eventfd.raw());
     desk.epoch.store(epoch, Relaxed);
     desk.state.store(0, Relaxed);
-    desk.attention.take();
     desk.time.store(UNKNOWN, Relaxed);
     desk.posts.store(0, Relaxed);
     desk.failures.store(0, Relaxed);
@@ -108,9 +105,7 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     desk.busy_poll.store(0, Relaxed);
     desk.virtual_now.store(if core.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: the desk is nobody's yet, and this thread has the lock.
-    unsafe { desk.lease.replace(Some(core)) };
-    desk.mail.assign(handle);
-    desk.handle.store(handle, Relaxed);
+    unsafe { desk.place().begin(&mut gate, core, handle) };
     drop(gate);
     record.set_desk(desk);
     record.set_state(LOOP);
@@ -180,12 +175,7 @@ pub(crate) fn close(handle: i64) -> Result<()> {
         tear_down(desk, gate).notify();
         return Ok(());
     }
-    let wake = desk.mail.leave(desk, handle, mailbox::CLOSED);
-    named.record.free();
-    // From now on nothing finds it, its watchers neither.
-    desk.handle.store(0, Relaxed);
-    desk.lease.withdraw();
-    desk.attention.set();
+    let wake = desk.place().close_running(&mut gate, desk, named.record.word());
     drop(gate);
     drop(wake);
     Ok(())
@@ -197,19 +187,13 @@ pub(super) fn tear_down(
     mut gate: MutexGuard<'static, Locked<Gate>>,
 ) -> Closed {
     let index = Handle::unpack(desk.mail.owner()).map_or(0, |handle| handle.index);
-    desk.handle.store(0, Relaxed);
-    desk.mail.assign(0);
-    // Who posts a call now that has to be destroyed either finds the loop
-    // closed after that (see `post_full`), or it is found here.
-    fence(SeqCst);
     let mut posts = Letters::new();
-    drop(desk.mail.take_letters(0, |letter| posts.put_first(letter)));
-    desk.silence();
+    let late = |letter| posts.put_first(letter);
     // SAFETY: no run, and this thread has the gate's lock.
-    let core = unsafe { desk.lease.replace(None) };
+    let core = unsafe { desk.place().clear(&mut gate, late, || desk.silence()) };
     let poisoned = desk.state.load(Relaxed) != 0;
-    let (asked, answered) = (gate.asked, gate.answered);
-    let mut before = std::mem::replace(&mut **gate, Gate { asked, answered, ..Gate::default() });
+    let requests = gate.requests;
+    let mut before = std::mem::replace(&mut **gate, Gate { requests, ..Gate::default() });
     *desk.files.lock() = FileState::default();
     *desk.priorities.lock() = Map::default();
     desk.watchers.store(0, Relaxed);

@@ -122,13 +122,13 @@ impl Drop for Run {
         }
         let mut gate = self.desk.gate();
         self.desk.time.store(UNKNOWN, Relaxed);
-        self.desk.lease.end(&mut gate);
+        let is_closed = self.desk.place().end_run(&mut gate);
         self.desk.answer(&mut gate);
         // SAFETY: the run is over, and this thread has the gate's lock.
         let core = unsafe { self.core() };
         core.receive(&mut gate);
         core.forget_names(&mut gate);
-        if self.is_closed() {
+        if is_closed {
             return tear_down(self.desk, gate).notify();
         }
         let closed = core.take_destroys();

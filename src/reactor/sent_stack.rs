@@ -102,6 +102,29 @@ impl SentStack {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    struct None;
+
+    impl Links for None {
+        fn set_next(&self, _: u32, _: u32) {}
+    }
+
+    #[test]
+    fn a_push_with_the_last_tag_is_refused_when_tags_begin_again() {
+        let last = (1 << (u64::BITS - ID_BITS)) - 1;
+        let stack = SentStack(AtomicU64::new((last - 1) << ID_BITS));
+        for tag in [last - 1, last, 0, 1] {
+            assert_eq!(stack.tag(), tag);
+            assert!(stack.push(&None, 7, tag));
+            assert_eq!(stack.close(), 7);
+            assert!(!stack.push(&None, 7, tag) && !stack.has_any());
+        }
+    }
+}
+
 /// A sender against a loop that is closed and another in its place.
 #[cfg(all(test, loom))]
 mod loom_models {

@@ -20,6 +20,9 @@ use crate::table::Kind;
 use crate::timerq::{self, Node};
 use crate::util::alloc::TryVec;
 
+#[path = "timer_numbers.rs"]
+mod numbers;
+
 /// What a timer does about expirations that it missed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Period {
@@ -120,7 +123,8 @@ impl timerq::Timers for Nodes {
     }
 }
 
-/// The number of the next setting; a node keeps 40 bits of it.
+/// The number of the next setting; a node keeps 40 bits of it. They are not
+/// used up: see [`Timers::renumber`].
 #[inline(always)]
 fn after(seq: u64) -> u64 {
     seq.wrapping_add(1) & ((1 << 40) - 1)
@@ -352,6 +356,7 @@ impl Core {
             let nodes = Nodes(self.desk, queue);
             let queue = &mut timers.clock(queue).queue;
             queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
+            timers.renumber_if_many(self.desk);
             self.timer_is_set(record);
             return Ok(());
         }
@@ -659,3 +664,7 @@ fn settle_one(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "timers_tests.rs"]
+mod tests;

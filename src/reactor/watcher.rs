@@ -11,7 +11,7 @@ use super::io;
 use super::list::List;
 use super::named::Named;
 use super::objects::Watched;
-use super::record::{self, CLOSING, LIVE, Record};
+use super::record::{self, LIVE, Record};
 use super::timers::{self, Setting};
 use crate::errno::{Result, fail};
 use crate::sync::Ordering::Relaxed;
@@ -337,17 +337,13 @@ impl Core {
         }
     }
 
-    /// Closes a watcher; its state is what it was.
+    /// Closes a watcher. Others may be closing it, too, or sending to it, at
+    /// this moment.
     #[inline]
     pub fn close(&mut self, named: &Named) -> Result<()> {
         let record = named.record;
-        if Source::of(record.flags.load(Relaxed)) == Source::Async {
-            // Others may be sending to it at this moment.
-            if !record.close(named.handle) {
-                return table::stale(named.handle.pack());
-            }
-        } else {
-            record.set_state(CLOSING);
+        if !record.close(named.handle) {
+            return table::stale(named.handle.pack());
         }
         self.desk.count(-1);
         self.finish_close(named.handle.index, record, false);
@@ -382,19 +378,15 @@ impl Core {
     }
 
     /// Takes the watchers out of everything that others have closed without
-    /// memory for a command; how many those are.
+    /// memory for a command.
     #[cold]
-    pub fn close_unlisted(&mut self, count: u32) {
-        let (mut found, mut place) = (0, usize::MAX);
+    pub fn close_unlisted(&mut self) {
+        let mut place = usize::MAX;
         while let Some((next, index, record)) = self.slots.find_before(place, Record::is_unlisted) {
             place = next;
             let was_removed = record.take_unlisted();
             self.finish_close(index, record, was_removed);
-            found += 1;
         }
-        // The loop's own thread closed the others at the same time: they were
-        // counted twice.
-        self.desk.count_from_outside((i64::from(count) - found).max(0));
     }
 
     fn remove_from_list(&mut self, record: &Record, source: Source) {

@@ -184,7 +184,9 @@ fn begin_generation(fd: RawFd, flag: u32) -> Result<u32, Errno> {
     Ok(generation)
 }
 
+#[cold]
 fn make_block(place: &AtomicPtr<Block>) -> Result<(), Errno> {
+    ticks::prepare();
     let fresh = try_array(PER_BLOCK, |_| AtomicU32::new(0)).ok_or(Errno::ENOMEM)?;
     let fresh = Box::into_raw(fresh).cast::<Block>();
     // Raced, not locked: a fork in the middle must not leave a lock behind.

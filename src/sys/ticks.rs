@@ -115,9 +115,13 @@ pub(crate) fn moment() -> u64 {
 
 #[cold]
 fn slow_moment() -> u64 {
-    // The next one may be had at once.
-    is_usable();
     clock::coarse_ns().cast_unsigned()
+}
+
+/// Finds out whether the counter can be used, for [`moment`], which opens no
+/// file.
+pub(crate) fn prepare() {
+    is_usable();
 }
 
 fn rate(ticks: u64, ns: i64) -> Option<u64> {

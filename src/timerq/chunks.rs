@@ -105,6 +105,15 @@ impl Chunks {
         })
     }
 
+    /// Changes all entries of a list.
+    pub fn each_mut(&mut self, list: &List, change: impl Fn(&mut Entry)) {
+        let (mut chunk, mut filled) = (list.first, list.in_first as usize);
+        while let Some(Chunk { entries, next }) = self.get_mut(chunk) {
+            entries.iter_mut().take(filled).for_each(&change);
+            (chunk, filled) = (*next, PER_CHUNK);
+        }
+    }
+
     fn take(&mut self) -> Result<u32, NoMemory> {
         if self.free == NONE {
             self.grow()?;

@@ -13,9 +13,11 @@
 
 mod chunks;
 mod node;
+mod renumber;
 
 pub(crate) use crate::util::alloc::NoMemory;
 pub(crate) use node::Node;
+pub(crate) use renumber::{Armed, MANY};
 
 use crate::util::alloc::{TryHeap, TryVec, TryVecCopy};
 use chunks::{Chunks, List};
@@ -152,7 +154,8 @@ impl TimerQueue {
     }
 
     /// Arms a timer, or arms it anew. `seq`: those with the same deadline
-    /// come up in the order of these numbers. On failure it is as before.
+    /// come up in the order of these numbers, of which 40 bits are kept: see
+    /// [`Armed`]. On failure it is as before.
     #[inline]
     pub fn arm<T: Timers>(
         &mut self,

@@ -75,12 +75,14 @@ struct Both {
     seq: u64,
     /// How many allocations of each call succeed.
     memory: usize,
+    /// The oracle's number, which does not begin again.
+    total: u64,
 }
 
 impl Both {
     fn new(timers: usize, now: i64) -> Self {
         let (queue, bed) = (TimerQueue::new(), Bed::new(timers));
-        Self { queue, bed, plain: Plain::default(), now, seq: 0, memory: usize::MAX }
+        Self { queue, bed, plain: Plain::default(), now, seq: 0, memory: usize::MAX, total: 0 }
     }
 
     /// Calls the queue with so much memory.
@@ -91,9 +93,10 @@ impl Both {
 
     fn arm(&mut self, id: u32, deadline: i64) {
         self.seq += 1;
-        let seq = self.seq;
+        self.total += 1;
+        let (seq, total) = (self.seq, self.total);
         match self.lean(|queue, bed| queue.arm(bed, id, deadline, seq)) {
-            Ok(()) => self.plain.arm(id, deadline.max(i64::MIN + 1), seq),
+            Ok(()) => self.plain.arm(id, deadline.max(i64::MIN + 1), total),
             Err(NoMemory) => assert!(self.memory < usize::MAX),
         }
     }
@@ -101,6 +104,18 @@ impl Both {
     fn disarm(&mut self, id: u32) {
         self.queue.disarm(&self.bed, id);
         self.plain.disarm(id);
+    }
+
+    /// As owners of queues do when half of the numbers are used.
+    fn renumber(&mut self) {
+        let mut armed = Armed::none();
+        if self.lean(|queue, bed| queue.list_armed(bed, &mut armed)).is_err() {
+            return assert!(self.memory < usize::MAX);
+        }
+        let last = armed.number(|id| self.bed.node(id));
+        assert!(last <= 3 * self.bed.nodes.len() as u64 + 66, "{last}");
+        self.seq = last;
+        self.queue.renumber(&self.bed);
     }
 
     /// Pops everything that is due, or until the corrections are used up.
@@ -220,6 +235,56 @@ proptest::proptest! {
             both.step(&mut random);
         }
     }
+}
+
+/// The numbers come to their end again and again.
+#[test]
+fn timers_keep_their_order_when_their_numbers_are_used_up() {
+    let sizes = [(1, 3), (2, 40), (3, 700), (4, 5000)];
+    for (seed, timers) in sizes.into_iter().take(if cfg!(miri) { 2 } else { sizes.len() }) {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ seed);
+        let mut both = Both::new(timers, 1 << 50);
+        let begin = MANY - 20;
+        for step in 0..many(300_000, 30_000) {
+            if step % 500 == 0 {
+                // As if so many had been armed.
+                both.seq = begin.max(both.seq);
+                both.memory = if random.below(3) == 0 { 0 } else { usize::MAX };
+            }
+            if both.seq >= MANY {
+                both.renumber();
+            }
+            both.step(&mut random);
+        }
+        both.memory = usize::MAX;
+        both.now = i64::MAX;
+        both.pop_all(u32::MAX);
+        assert_eq!(both.queue.len(), 0);
+    }
+}
+
+#[test]
+fn those_with_one_deadline_keep_their_order_when_numbers_begin_again() {
+    let all = many(1000, 1000) as u32;
+    let mut both = Both::new(all as usize, 0);
+    both.seq = MANY - u64::from(all) / 2;
+    for id in 0..all {
+        // In each of the run, the heap and the wheel, and outdated ones.
+        both.arm(id * 7919 % all, [0, 1 << 12, 1 << 20, 1 << 40][id as usize % 4]);
+        if id % 3 == 0 {
+            both.arm(id, 1 << 40);
+        }
+        if both.seq >= MANY {
+            both.renumber();
+        }
+    }
+    assert!(both.seq < MANY);
+    both.now = 1 << 20;
+    both.pop_all(u32::MAX);
+    both.renumber();
+    both.now = 1 << 40;
+    both.pop_all(u32::MAX);
+    assert_eq!(both.queue.len(), 0);
 }
 
 /// What is armed comes up in time and in order, however little memory there is.

@@ -4,6 +4,7 @@
 //! What is in flight may be using the caller's memory: it is waited for, at
 //! the latest when the queue goes.
 
+mod jobs;
 mod ring;
 mod threads;
 

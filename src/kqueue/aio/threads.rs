@@ -6,6 +6,7 @@
 //! it waits with poll(2), so that it can be called off.
 
 use super::super::set::{self, Set};
+use super::jobs::{Called, Jobs};
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
 use crate::sys::clock::Deadline;
@@ -14,11 +15,10 @@ use crate::sys::file::{self, Buffer};
 use crate::sys::kept::Identity;
 use crate::sys::thread::{STACK, Thread};
 use crate::sys::{eventfd, poll, signal, socket};
-use crate::util::alloc::{TryDeque, TryVec};
+use crate::util::alloc::TryVec;
 use crate::util::try_arc::TryArc;
 use crate::waiters::Waiters;
 use crate::wakeup::Wakeup;
-use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -41,25 +41,16 @@ struct Shared {
     waiters: Waiters,
 }
 
-#[derive(Default)]
 struct State {
-    waiting: VecDeque<(Request, u64)>,
-    working: Vec<Job>,
-    done: VecDeque<(u64, i32)>,
+    jobs: Jobs<Request>,
     idle: usize,
     closing: bool,
-}
-
-/// What a thread is at.
-struct Job {
-    tag: u64,
-    cancelled: bool,
 }
 
 impl Pool {
     pub fn new() -> Result<Self> {
         let shared = Shared {
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State { jobs: Jobs::new(), idle: 0, closing: false }),
             changed: Condvar::new(),
             eventfd: eventfd::create(1)?,
             wakeup: Wakeup::new(),
@@ -85,14 +76,10 @@ impl Pool {
 
     pub fn submit(&mut self, request: Request, tag: u64) -> Result<()> {
         let mut state = self.shared.lock();
-        let all = state.waiting.len() + state.working.len() + state.done.len() + 1;
-        let room = state.waiting.try_reserve(1).is_ok()
-            && state.working.try_reserve(THREADS).is_ok()
-            && state.done.try_reserve(all).is_ok();
-        if !room {
+        if state.jobs.expect_one(THREADS).is_err() {
             fail!(ENOMEM, "no memory for an operation");
         }
-        if state.idle <= state.waiting.len() && self.threads.len() < THREADS {
+        if state.idle <= state.jobs.waiting() && self.threads.len() < THREADS {
             match start(&self.shared) {
                 Ok(thread) => self.threads.push_reserved(thread),
                 // Those that there are will come to it.
@@ -100,28 +87,23 @@ impl Pool {
                 Err(errno) => return Err(error!(errno, "no thread for an operation")),
             }
         }
-        state.waiting.push_back_reserved((request, tag));
+        state.jobs.submit(request, tag);
         drop(state);
         self.shared.changed.notify_one();
         Ok(())
     }
 
     pub fn cancel(&mut self, tag: u64) {
-        let mut state = self.shared.lock();
-        if let Some(place) = state.waiting.iter().position(|(_, waiting)| *waiting == tag) {
-            state.waiting.remove(place);
-            state.done.push_back_reserved((tag, Errno::ECANCELED.negated()));
-            drop(state);
-            self.shared.wake_queue();
-        } else if let Some(job) = state.working.iter_mut().find(|job| job.tag == tag) {
-            job.cancelled = true;
-            drop(state);
-            self.shared.waiters.wake();
+        let called = self.shared.lock().jobs.cancel(tag, Errno::ECANCELED.negated());
+        match called {
+            Called::Done => self.shared.wake_queue(),
+            Called::Working => self.shared.waiters.wake(),
+            Called::Late => {}
         }
     }
 
     pub fn next_done(&mut self) -> Option<(u64, i32)> {
-        self.shared.lock().done.pop_front()
+        self.shared.lock().jobs.next_done()
     }
 
     pub fn finish(&mut self) {
@@ -147,13 +129,11 @@ impl Shared {
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some((request, tag)) = state.waiting.pop_front() {
-                state.working.push_reserved(Job { tag, cancelled: false });
+            if let Some((request, tag)) = state.jobs.begin() {
                 drop(state);
                 let result = self.perform(request, tag);
                 state = self.lock();
-                state.working.retain(|job| job.tag != tag);
-                state.done.push_back_reserved((tag, result));
+                state.jobs.end(tag, result);
                 drop(state);
                 self.wake_queue();
                 state = self.lock();
@@ -173,7 +153,7 @@ impl Shared {
     }
 
     fn is_cancelled(&self, tag: u64) -> bool {
-        self.lock().working.iter().any(|job| job.tag == tag && job.cancelled)
+        self.lock().jobs.is_called_off(tag)
     }
 
     /// What it returned, or its negative errno.

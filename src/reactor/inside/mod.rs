@@ -5,11 +5,13 @@
 //! goes ways of its own at each wait and each callback. What it is at is
 //! `published`; all else is said by its own thread.
 
+mod cells;
 mod histogram;
 mod published;
 mod stats;
 mod trace;
 mod trace_file;
+mod trace_ring;
 mod watch;
 mod watchdog;
 

@@ -3,9 +3,10 @@
 //! Only the loop's thread adds to them. To set them back to zero, what they
 //! are is kept and taken off from then on: so nobody waits for anybody.
 
+use super::cells::Cells;
 use super::cut;
 use super::histogram::{self, BUCKETS};
-use super::published::{ASLEEP, Glance, Published};
+use super::published::{Glance, Published};
 use super::watch::Took;
 use crate::errno::{Result, fail};
 use crate::reactor::core::Core;
@@ -79,7 +80,7 @@ const CELLS: usize = CALLBACK + histogram::CELLS;
 
 /// What the loop's thread counts.
 pub(in crate::reactor) struct Counters {
-    cells: Box<[AtomicU64]>,
+    cells: Cells,
     /// The longest callback, and the latest timer. Whoever sets them back
     /// may do that while they are set: then either counts.
     longest: AtomicI64,
@@ -119,7 +120,7 @@ const NONE: Longest = Longest { ns: 0, since: 0, watcher: 0, kind: 0, name: [0; 
 
 impl Counters {
     fn new() -> Result<Self> {
-        let Some(cells) = try_array(CELLS, |_| AtomicU64::new(0)) else { return no_memory() };
+        let Some(cells) = Cells::new(CELLS) else { return no_memory() };
         let zero = AtomicU64::new;
         let (longest, latest, since) = (AtomicI64::new(-1), AtomicI64::new(0), AtomicI64::new(0));
         let (rate, times_set_back, live) = (zero(1), zero(0), AtomicU32::new(0));
@@ -143,40 +144,16 @@ impl Counters {
     /// The sleep that is going on and is to be counted when it ends, if any,
     /// and time asleep without it.
     fn asleep(&self, published: &Published) -> (Option<Glance>, u64) {
-        loop {
-            let asleep = |glance: &Glance| glance.kind == ASLEEP && self.live.load(Relaxed) != 0;
-            let glance = published.look().filter(asleep);
-            let before = self.read(ASLEEP_NS);
-            // It must not be in it already.
-            if glance.is_none_or(|glance| published.is_at(glance.turn)) {
-                return (glance, before);
-            }
-        }
-    }
-
-    /// Adds to a cell; on the loop's thread.
-    #[inline(always)]
-    fn add(&self, at: usize, more: u64) {
-        if let Some(cell) = self.cells.get(at) {
-            cell.store(cell.load(Relaxed).wrapping_add(more), Relaxed);
-        }
-    }
-
-    #[inline(always)]
-    fn add_time(&self, at: usize, ns: i64) {
-        if let Some(cell) = self.cells.get(at) {
-            // Release: after the end of a sleep was published.
-            cell.store(cell.load(Relaxed).wrapping_add(ns.cast_unsigned()), Release);
-        }
+        self.cells.asleep(ASLEEP_NS, published, || self.live.load(Relaxed) != 0)
     }
 
     #[inline(always)]
     pub fn event(&self, kind: i32) {
-        self.add(EVENTS + (kind as usize & (TYPES - 1)), 1);
+        self.cells.add(EVENTS + (kind as usize & (TYPES - 1)), 1);
     }
 
     pub fn lateness(&self, ns: i64) {
-        self.add(LATENESS + histogram::bucket_of(ns), 1);
+        self.cells.add(LATENESS + histogram::bucket_of(ns), 1);
         if ns > self.latest.load(Relaxed) {
             self.latest.store(ns, Relaxed);
         }
@@ -184,7 +161,7 @@ impl Counters {
 
     /// A callback has returned; true: none has taken longer.
     pub fn callback(&self, ns: i64, rate: u64) -> bool {
-        self.add_time(CALLBACK_NS, ns);
+        self.cells.add_time(CALLBACK_NS, ns);
         let units = (u128::from(ns.max(0).cast_unsigned()) << 32) / u128::from(rate.max(1));
         // First: who finds the length needs it.
         self.set_rate(rate);
@@ -200,14 +177,14 @@ impl Counters {
     /// The same, in parts: how long a callback took; ...
     #[inline(always)]
     pub fn length(&self, units: u64) {
-        self.add(CALLBACK + histogram::cell_of(units), 1);
+        self.cells.add(CALLBACK + histogram::cell_of(units), 1);
     }
 
     /// ... so many of a kind, and their time; ...
     #[inline(always)]
     pub fn callbacks(&self, kind: i32, count: usize, ns: i64) {
-        self.add(EVENTS + (kind as usize & (TYPES - 1)), count as u64);
-        self.add_time(CALLBACK_NS, ns);
+        self.cells.add(EVENTS + (kind as usize & (TYPES - 1)), count as u64);
+        self.cells.add_time(CALLBACK_NS, ns);
     }
 
     /// ... whether none has taken longer.
@@ -217,16 +194,11 @@ impl Counters {
     }
 
     pub fn iteration(&self, slept: Option<i64>) {
-        self.add(ITERATIONS, 1);
+        self.cells.add(ITERATIONS, 1);
         if let Some(ns) = slept {
-            self.add(WAKEUPS, 1);
-            self.add_time(ASLEEP_NS, ns);
+            self.cells.add(WAKEUPS, 1);
+            self.cells.add_time(ASLEEP_NS, ns);
         }
-    }
-
-    fn read(&self, at: usize) -> u64 {
-        // Acquire: pairs with `add_time`.
-        self.cells.get(at).map_or(0, |cell| cell.load(Acquire))
     }
 }
 
@@ -256,8 +228,8 @@ impl Kept {
 
     fn set_back(&mut self, published: &Published) {
         let counters = &self.counters;
-        for (base, cell) in self.base.iter_mut().zip(&counters.cells) {
-            *base = cell.load(Acquire);
+        for (base, now) in self.base.iter_mut().zip(counters.cells.each()) {
+            *base = now;
         }
         let (sleep, asleep) = counters.asleep(published);
         self.since = clock::now_ns();
@@ -276,7 +248,7 @@ impl Kept {
     }
 
     fn count(&self, at: usize) -> u64 {
-        self.counters.read(at).wrapping_sub(self.base.get(at).copied().unwrap_or_default())
+        self.counters.cells.read(at).wrapping_sub(self.base.get(at).copied().unwrap_or_default())
     }
 
     /// A histogram, bucket by bucket.

@@ -3,17 +3,18 @@
 
 use super::published::{ASLEEP, Glance};
 use super::trace_file::{self, NAME, Page};
+use super::trace_ring;
+pub(in crate::reactor) use super::trace_ring::{Entry, Ring};
 use super::{Look, cut, tell};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::hash::Map;
 use crate::reactor::desk::Gate;
 use crate::reactor::named::named;
 use crate::reactor::own_fds::OwnFd;
-use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::fd::Fd;
 use crate::sys::{clock, fd, file};
 use crate::table::Kind;
-use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array, try_copy};
+use crate::util::alloc::{TryDeque, TryMap, TryVec, try_copy};
 use crate::util::try_arc::TryArc;
 use std::collections::VecDeque;
 use std::ffi::CStr;
@@ -25,29 +26,6 @@ pub(super) const LOOK: i32 = 65;
 pub(super) const ITERATION: i32 = 66;
 
 const DEFAULT_EVENTS: usize = 100_000;
-const WORDS: usize = 5;
-
-/// Something that took time.
-#[derive(Clone, Copy)]
-pub(in crate::reactor) struct Entry {
-    pub kind: i32,
-    pub handle: i64,
-    pub start: i64,
-    pub end: i64,
-    /// A timer's lateness; an io watcher's events and descriptor; how many
-    /// events a wait has found.
-    pub extra: u64,
-}
-
-/// The last entries; written by the loop's thread alone.
-pub(in crate::reactor) struct Ring {
-    words: Box<[AtomicU64]>,
-    entries: u64,
-    /// How many there were in all.
-    written: AtomicU64,
-    /// Nothing more is to be written.
-    closed: AtomicU32,
-}
 
 type Names = Map<i64, Box<[u8]>>;
 
@@ -96,79 +74,6 @@ pub(crate) enum Output<'a> {
     Descriptor(RawFd),
 }
 
-impl Ring {
-    fn new(entries: usize) -> Result<Self> {
-        // One more, which may be half written while the others are read.
-        let count = entries.saturating_add(1).saturating_mul(WORDS);
-        let Some(words) = try_array(count, |_| AtomicU64::new(0)) else {
-            return no_memory(entries);
-        };
-        let (written, closed) = (AtomicU64::new(0), AtomicU32::new(0));
-        Ok(Self { words, entries: entries as u64, written, closed })
-    }
-
-    /// The words of an entry.
-    fn place(&self, number: u64) -> &[AtomicU64] {
-        let at = (number % (self.entries + 1)) as usize * WORDS;
-        self.words.get(at..at + WORDS).unwrap_or_default()
-    }
-
-    pub fn push(&self, thread: i32, entry: &Entry) {
-        if self.closed.load(Relaxed) != 0 {
-            return;
-        }
-        let number = self.written.load(Relaxed);
-        let what = u64::from(thread.cast_unsigned()) << 32 | u64::from(entry.kind.cast_unsigned());
-        let (start, end) = (entry.start.cast_unsigned(), entry.end.cast_unsigned());
-        let words = [what, entry.handle.cast_unsigned(), start, end, entry.extra];
-        for (place, word) in self.place(number).iter().zip(words) {
-            // Release: who sees it knows that the one before it is written.
-            place.store(word, Release);
-        }
-        self.written.store(number.wrapping_add(1), Release);
-    }
-
-    /// All that are there, with their threads, in order of their beginning,
-    /// the longer ones first; and how many are not there any more.
-    fn read(&self) -> Result<(Vec<(i32, Entry)>, u64)> {
-        self.closed.store(1, Relaxed);
-        let mut all = Vec::new();
-        let written = self.written.load(Acquire);
-        let first = written.saturating_sub(self.entries);
-        if all.try_reserve_exact((written - first) as usize).is_err() {
-            fail!(ENOMEM, "no memory for {} events", (written - first).cast_signed());
-        }
-        for number in first..written {
-            let mut words = [0; WORDS];
-            for (word, place) in words.iter_mut().zip(self.place(number)) {
-                *word = place.load(Acquire);
-            }
-            all.push_reserved(words);
-        }
-        // The loop's thread may have written on meanwhile.
-        let dropped = self.written.load(Relaxed).saturating_sub(self.entries);
-        let lost = (dropped - first).min(all.len() as u64);
-        let mut entries = Vec::new();
-        if entries.try_reserve_exact(all.len() + 1).is_err() {
-            fail!(ENOMEM, "no memory for {} events", all.len() as i64);
-        }
-        entries.try_extend(all.into_iter().skip(lost as usize).map(entry_of))?;
-        entries.sort_unstable_by_key(|(_, entry)| (entry.start, std::cmp::Reverse(entry.end)));
-        Ok((entries, dropped))
-    }
-}
-
-fn no_memory<T>(entries: usize) -> Result<T> {
-    fail!(ENOMEM, "no memory for a trace of {} events", entries as i64)
-}
-
-fn entry_of(words: [u64; WORDS]) -> (i32, Entry) {
-    let [what, handle, start, end, extra] = words;
-    let (kind, handle) = (what as u32 as i32, handle.cast_signed());
-    let (start, end) = (start.cast_signed(), end.cast_signed());
-    ((what >> 32) as i32, Entry { kind, handle, start, end, extra })
-}
-
 impl Trace {
     /// A watcher with a name is closed.
     pub fn keep_name(&mut self, handle: i64, name: Box<[u8]>) {
@@ -177,7 +82,7 @@ impl Trace {
         }
         // No more than there can be events of: the events of the oldest are
         // gone first, too.
-        if self.closed.len() as u64 >= self.ring.entries
+        if self.closed.len() as u64 >= self.ring.entries()
             && let Some(oldest) = self.closed.pop_front()
         {
             self.names.remove(&oldest);
@@ -238,7 +143,7 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
     let named = named(handle, Kind::Loop)?;
     named.check()?;
     let most = usize::try_from(most).ok().filter(|most| *most > 0).unwrap_or(DEFAULT_EVENTS);
-    let Some(ring) = TryArc::new(Ring::new(most)?) else { return no_memory(most) };
+    let Some(ring) = TryArc::new(Ring::new(most)?) else { return trace_ring::no_memory(most) };
     claim(&mut *named.lock()?, handle)?;
     let file = match output {
         Output::Path(path) => file::create(path),
