@@ -608,4 +608,13 @@ TEST(an_operation_of_threads_that_fails_to_begin_is_not_done) {
   for (int i = 0; i < 20; i++) operate_with_faults();
 }
 
+TEST(a_queue_is_closed_although_the_kernel_refuses_to_wait_for_operations) {
+  evloop_kqueue_t kq = new_kqueue();
+  Pipe pipe = new_pipe();
+  static char buffer[8];
+  OK(evloop_kqueue_aio_read(kq, pipe.r, buffer, sizeof buffer, 0, 1, 2));
+  answer_call(SYS_io_uring_enter, EPERM);
+  OK(evloop_kqueue_close(kq));
+}
+
 CHECK_MAIN()

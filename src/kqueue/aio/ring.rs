@@ -3,8 +3,8 @@
 use super::{Operation, Request};
 use crate::errno::Errno;
 use crate::sys::cancel::Uncancelled;
-use crate::sys::fd;
 use crate::sys::kept::Identity;
+use crate::sys::{fd, poll};
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
 use std::mem::ManuallyDrop;
@@ -29,6 +29,10 @@ impl Drop for Ring {
 
 /// The tag of cancellations, whose own ends nobody waits for.
 const NOBODY: u64 = u64::MAX;
+/// How often a wait that the kernel refuses is tried again, and when: together
+/// half a second.
+const REFUSALS: u32 = 500;
+const PAUSE_NS: i64 = 1_000_000;
 /// Entries of the submission queue: each is submitted at once.
 const ENTRIES: u32 = 8;
 
@@ -133,11 +137,21 @@ impl Ring {
         }
     }
 
+    /// Waits for all that is in flight. Where the kernel refuses that for good,
+    /// as a sandbox may have it do by now, the rest is left: the kernel ends it
+    /// when the ring is closed.
     pub fn finish(&mut self, mut in_flight: usize) {
-        while in_flight > 0 {
-            let _ = self.ring.submit_and_wait(1);
+        let mut refusals = 0;
+        while in_flight > 0 && refusals < REFUSALS {
+            match self.ring.submit_and_wait(1).map_err(|error| errno(&error)) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => {
+                    refusals += 1;
+                    let _ = poll::ppoll(&mut [], Some(PAUSE_NS));
+                }
+            }
             while self.next_done().is_some() {
-                in_flight -= 1;
+                in_flight = in_flight.saturating_sub(1);
             }
         }
     }
