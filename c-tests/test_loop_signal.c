@@ -853,6 +853,43 @@ TEST(a_fault_that_is_ignored_ends_the_process_as_without_a_watcher) {
   CHECK(WIFSIGNALED(status));
 }
 
+/* ---- control-C ---- */
+
+static int rounds_begun; /* atomic */
+
+static void *interrupt_each_round(void *data) {
+  unsigned seed = 1;
+  int rounds = *(int *)data;
+  set_blocked(SIGINT, SIG_BLOCK);
+  for (int round = 1; round <= rounds; round++) {
+    while (LOAD(rounds_begun) < round) sched_yield();
+    seed = seed * 1103515245 + 12345;
+    for (unsigned spins = seed >> 16 & 0x3fff; spins > 0; spins--) __asm__ volatile("");
+    OK(kill(getpid(), SIGINT));
+  }
+  return NULL;
+}
+
+/* What a language runtime does: its handler sets a flag, at which it looks
+ * when the wait has returned. */
+TEST(control_c_at_any_moment_around_the_start_of_a_wait_ends_it) {
+  int rounds = 2000;
+  pthread_t thread;
+  evloop_t loop = new_loop();
+  install(SIGINT, handle);
+  OK(evloop_add_signal(loop, SIGINT, 0, NULL, NULL));
+  CHECK_EQ(pthread_create(&thread, NULL, interrupt_each_round, &rounds), 0);
+  for (int round = 1; round <= rounds; round++) {
+    evloop_event_t event;
+    STORE(rounds_begun, round);
+    CHECK_EQ(evloop_wait(loop, &event, 1, -1), 1);
+    CHECK_EQ(event.result, SIGINT);
+    CHECK_EQ(LOAD(handled), round);
+  }
+  CHECK_EQ(pthread_join(thread, NULL), 0);
+  close_loop(loop);
+}
+
 TEST(a_watcher_is_closed_by_its_own_event) {
   install(SIGUSR1, SIG_IGN);
   evloop_t loop = new_loop();

@@ -13,7 +13,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from test_cases import bsd, echo, files, howto, inside, programs, supervisor
+from test_cases import bsd, control_c, echo, files, howto, inside, programs, supervisor
 from test_cases.common import Skip
 
 
@@ -21,6 +21,7 @@ def cases():
     yield from howto.cases()
     yield from echo.cases()
     yield from programs.cases()
+    yield from control_c.cases()
     yield from supervisor.cases()
     yield from bsd.cases()
     yield from files.cases()

@@ -168,6 +168,14 @@
  * call might wait there for ever for a lock of another thread. (An
  * evloop_interrupt_check_t may fork.)
  *
+ * Control-C. The handler of a language runtime sets a flag, at which the
+ * runtime looks when the wait has returned. What misses no signal, at
+ * whatever moment it comes, is a watcher over that handler:
+ * evloop_add_signal(loop, SIGINT, 0, NULL, NULL). The handler is called as
+ * well, and the wait returns with the watcher's event. With
+ * EVLOOP_INTERRUPTIBLE or EVLOOP_EINTR_RETURN a wait returns -EINTR, but is
+ * not interrupted by a signal that comes just before its system call.
+ *
  * Fork. In the child timer file descriptors and poll sets go on working;
  * epoll and /dev/poll objects and selectors return -ECHILD, because the
  * kernel would let the child change its parent's; so do kqueues, but for
@@ -2111,8 +2119,9 @@ int evloop_last_error(char *buf, size_t cap);
  * run its own handlers; the caller then resumes with the rest of its
  * timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
  * whatever was chosen here.) A signal that arrives just before the system
- * call does not interrupt it: a program that must not miss one writes to a
- * descriptor in its handler and waits for that too (the self-pipe trick).
+ * call does not interrupt it: a program that must not miss one watches the
+ * signal, by evloop_add_signal() or EVFILT_SIGNAL, or writes to a descriptor
+ * in its handler and waits for that too (the self-pipe trick).
  * Waits of epoll objects and of EPOLL selectors are interrupted without a
  * handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
  *

@@ -36,6 +36,9 @@ int64_t evloop_add_timer(int64_t loop, int clockid, uint32_t flags,
                          int64_t initial_ns, int64_t interval_ns,
                          int64_t tolerance_ns, void *callback,
                          void *user_data);
+int64_t evloop_add_signal(int64_t loop, int signum, uint32_t flags,
+                          void *callback, void *user_data);
+int evloop_watcher_unref(int64_t watcher);
 int evloop_watcher_close(int64_t watcher, uint32_t flags);
 
 int pipe(int *ends);
@@ -47,6 +50,7 @@ char *strerror(int number);
 
 local CLOCK_MONOTONIC = 1
 local EPOLLIN = 1
+local SIGINT = 2
 local EVENT_POST = 11
 local ERROR = 16777216
 
@@ -64,6 +68,10 @@ local loop = must(lib.evloop_create(nil))
 local timer = must(lib.evloop_add_timer(loop, CLOCK_MONOTONIC, 0, 50000000,
                                         50000000, 0, nil, nil))
 local reader = must(lib.evloop_add_io(loop, ends[0], EPOLLIN, nil, nil))
+-- Over LuaJIT's own handler, which is called as well: the wait returns, at
+-- whatever moment control-C comes, and LuaJIT ends the program.
+local control_c = must(lib.evloop_add_signal(loop, SIGINT, 0, nil, nil))
+must(lib.evloop_watcher_unref(control_c)) -- it does not keep the loop alive
 -- A posted call has no watcher: its data says what it is about.
 must(lib.evloop_post(loop, nil, ffi.cast("void *", 42)))
 
@@ -83,6 +91,8 @@ on[timer] = function(event)
     ffi.C.close(ends[1])
   end
 end
+
+on[control_c] = function() end -- LuaJIT has seen to it by now
 
 local buffer = ffi.new("char[256]")
 on[reader] = function()

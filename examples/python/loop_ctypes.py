@@ -21,7 +21,7 @@ import threading
 import time
 from ctypes import POINTER, c_int, c_int64, c_uint32, c_uint64, c_void_p
 
-from evloop import EINTR_RETURN, Handle, function, set_interrupt_mode
+from evloop import Handle, function
 
 TICKS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
 
@@ -44,6 +44,8 @@ post = function("evloop_post", c_int, Handle, Callback, c_void_p)
 add_io = function("evloop_add_io", Handle, Handle, c_int, c_uint32, Callback, c_void_p)
 add_timer = function("evloop_add_timer", Handle, Handle, c_int, c_uint32, c_int64, c_int64,
                      c_int64, Callback, c_void_p)
+add_signal = function("evloop_add_signal", Handle, Handle, c_int, c_uint32, Callback, c_void_p)
+watcher_unref = function("evloop_watcher_unref", c_int, Handle)
 watcher_close = function("evloop_watcher_close", c_int, Handle, c_uint32)
 handle_count = function("evloop_handle_count", c_int64, c_int)
 
@@ -53,29 +55,17 @@ EVENT_POST = 11
 ERROR = 16777216
 
 
-def wait(loop, events):
-    """The next events; none when the loop was stopped, or nothing is left to wait for.
-
-    Interrupted waits return, so that Python runs its signal handlers, and are
-    resumed. A signal just before the wait is seen after it, at the latest at
-    the next tick; a program without ticks has signal.set_wakeup_fd() and
-    watches that.
-    """
-    while True:
-        try:
-            return events[:loop_wait(loop, events, len(events), -1)]
-        except InterruptedError:
-            pass
-
-
 def main():
-    set_interrupt_mode(EINTR_RETURN)  # of this thread, where Python's handlers run
     readable, writable = os.pipe()
     os.set_blocking(readable, False)
 
     loop = loop_create(None)
     timer = add_timer(loop, time.CLOCK_MONOTONIC, 0, 50_000_000, 50_000_000, 0, None, None)
     reader = add_io(loop, readable, select.EPOLLIN, None, None)
+    # Over Python's own handler, which is called as well: the wait returns, at
+    # whatever moment the signal comes, and Python runs what it has for it.
+    control_c = add_signal(loop, signal.SIGINT, 0, None, None)
+    watcher_unref(control_c)  # it does not keep the loop alive
     poster = threading.Thread(target=lambda: post(loop, None, 42))
     poster.start()
 
@@ -86,7 +76,7 @@ def main():
 
     ticks = 0
     events = (Event * 8)()
-    while ready := wait(loop, events):
+    while ready := events[:loop_wait(loop, events, len(events), -1)]:
         for event in ready:
             if event.events & ERROR:
                 raise OSError(-event.result, os.strerror(-event.result))

@@ -99,8 +99,9 @@ pub unsafe extern "C" fn evloop_last_error(buf: *mut c_char, cap: usize) -> c_in
 /// run its own handlers; the caller then resumes with the rest of its
 /// timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
 /// whatever was chosen here.) A signal that arrives just before the system
-/// call does not interrupt it: a program that must not miss one writes to a
-/// descriptor in its handler and waits for that too (the self-pipe trick).
+/// call does not interrupt it: a program that must not miss one watches the
+/// signal, by evloop_add_signal() or EVFILT_SIGNAL, or writes to a descriptor
+/// in its handler and waits for that too (the self-pipe trick).
 /// Waits of epoll objects and of EPOLL selectors are interrupted without a
 /// handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
 ///

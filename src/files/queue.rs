@@ -17,8 +17,12 @@ use crate::util::alloc::{TryDeque, TrySet};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
-/// How long the other half of a rename is waited for.
+/// How long the other half of a rename is waited for. Most that have none were
+/// moved out of what is watched, and what comes after them waits, too.
 const PATIENCE_NS: i64 = 2_000_000;
+/// How long the IN_MOVE_SELF of a rename is waited for. It always comes, if
+/// the directory is watched; a virtual machine may halt the kernel before it.
+const SETTLING_NS: i64 = 100_000_000;
 
 /// How many notes are read ahead, and how many for the sake of a first half.
 const AHEAD: usize = 1024;
@@ -114,7 +118,8 @@ impl Queue {
             if end.is_some_and(|end| is_settled(self, first, end)) {
                 return self.pair();
             }
-            let due = first.read_at.saturating_add(PATIENCE_NS);
+            let patience = if end.is_some() { SETTLING_NS } else { PATIENCE_NS };
+            let due = first.read_at.saturating_add(patience);
             if self.fill(inotify, now, FAR_AHEAD) {
                 continue;
             }
