@@ -15,6 +15,7 @@ mod overflow;
 mod queue;
 mod scan;
 mod tree;
+mod verify;
 mod watches;
 
 use crate::errno::Errno;
@@ -133,6 +134,8 @@ pub(crate) struct Files {
     claims: VecDeque<Scan>,
     since_claims: usize,
     has_moved: bool,
+    /// Names that renames have changed, to be looked up.
+    renamed: VecDeque<verify::Renamed>,
     /// Watchers whose trees are read again.
     renewing: Vec<u32>,
     /// How many watchers there were.
@@ -207,6 +210,7 @@ impl Files {
         self.queue = Queue::default();
         self.backlog.abandon();
         self.claims.clear();
+        self.renamed.clear();
         self.renewing.clear();
         self.leaving.clear();
         self.unwatched = 0;
@@ -515,7 +519,7 @@ impl Files {
                 Next::One(note) => self.take(&note),
                 Next::Pair(from, to) => self.take_pair(&from, &to),
                 Next::At(time) => return More::At(time),
-                Next::None if self.claim_again(true) => {}
+                Next::None if self.claim_again(true) || self.look_up_one() => {}
                 Next::None if self.unwatch_more() => return More::Now,
                 Next::None => return More::Nothing,
             }

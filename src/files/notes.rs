@@ -171,6 +171,9 @@ impl Files {
     /// A directory came into another one, or went.
     fn take_directory(&mut self, id: u32, note: &Raw, displaced: Option<i32>) {
         let place = Place::of(note);
+        if note.mask & MOVED != 0 {
+            self.look_up_later(id, note.watch, &note.name);
+        }
         match note.mask {
             mask if mask & ENTERED != 0 => self.arrive(id, place),
             mask if mask & libc::IN_MOVED_FROM != 0 => self.lose(id, place, displaced),
@@ -195,6 +198,8 @@ impl Files {
         let told = if asked == libc::IN_MOVED_FROM { Told { at: before, ..both } } else { both };
         self.tell(id, Told { before: Some(before), ..told });
         if recursive && to.is_directory() {
+            self.look_up_later(id, from.watch, &from.name);
+            self.look_up_later(id, to.watch, &to.name);
             self.follow(id, Place::of(from), Place::of(to), displaced);
         }
     }
