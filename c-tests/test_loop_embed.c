@@ -293,6 +293,74 @@ TEST(what_another_thread_does_is_noticed) {
   }
 }
 
+/* ---- rate limits that end ---- */
+
+static void do_end_limit(Between *b) {
+  CHECK_EQ(evloop_watcher_set_ratelimit(b->async, 0, 0), 0);
+}
+
+static void do_set_another_limit(Between *b) {
+  CHECK_EQ(evloop_watcher_set_ratelimit(b->async, 3600 * SECOND, 5), 0);
+}
+
+static void do_enable(Between *b) {
+  CHECK_EQ(evloop_watcher_enable(b->async), 0);
+}
+
+/* An event is held back, by a limit that would end very much later. */
+static void send_too_much(Between *b) {
+  CHECK_EQ(evloop_watcher_set_ratelimit(b->async, 3600 * SECOND, 1), 0);
+  for (int i = 0; i < 2; i++) {
+    do_send(b);
+    for (int turns = 0; turns < 3; turns++) {
+      prepare(b->guest);
+      dispatch(b->guest);
+    }
+  }
+  CHECK_EQ(b->seen.calls, 1);
+}
+
+/* The end of the limit itself came while it was disabled. */
+static void hold_disabled(Between *b) {
+  send_too_much(b);
+  CHECK_EQ(evloop_watcher_disable(b->async), 0);
+  do_end_limit(b);
+  for (int turns = 0; turns < 3; turns++) {
+    prepare(b->guest);
+    dispatch(b->guest);
+  }
+  CHECK_EQ(b->seen.calls, 1);
+}
+
+static const struct {
+  Action *before, *action;
+} endings[] = {{send_too_much, do_end_limit}, {send_too_much, do_set_another_limit}, {hold_disabled, do_enable}};
+
+TEST(a_rate_limit_that_is_ended_between_preparation_and_dispatch_is_noticed) {
+  for (int i = 0; i < LENGTH(endings); i++) {
+    Between *b = new_between();
+    endings[i].before(b);
+    settle(b->guest);
+    endings[i].action(b);
+    CHECK_EQ(evloop_next_timeout_ns(b->guest.loop), 0);
+    expect_noticed(b->guest, &b->seen);
+    end(b);
+  }
+}
+
+TEST(a_rate_limit_that_another_thread_ends_is_noticed) {
+  for (int i = 0; i < LENGTH(endings); i++) {
+    Between *b = new_between();
+    Actor a = {.action = endings[i].action, .between = b};
+    endings[i].before(b);
+    settle(b->guest);
+    CHECK_EQ(pthread_create(&a.thread, NULL, act, &a), 0);
+    expect_noticed(b->guest, &b->seen);
+    CHECK_EQ(pthread_join(a.thread, NULL), 0);
+    end(b);
+  }
+}
+
 static int acted;
 
 static void *act_again_and_again(void *argument) {

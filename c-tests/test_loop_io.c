@@ -208,6 +208,31 @@ TEST(files_are_always_ready) {
   }
 }
 
+/* It would read from a file that it never knew. */
+TEST(an_old_watcher_of_a_file_never_sees_another_file_of_its_number) {
+  for (int is_null = 0; is_null < 2; is_null++) {
+    evloop_t loop = new_loop();
+    Seen old[2] = {{.calls = 0}, {.calls = 0}}, fresh[2] = {{.calls = 0}, {.calls = 0}};
+    int fd = open_path("/");
+    for (int i = 0; i < 2; i++) add(loop, fd, IN, &old[i]);
+    OK(close(fd));
+    CHECK_EQ(open_path(is_null ? "/dev/null" : "/proc/self/status"), fd);
+    for (int i = 0; i < 2; i++) add(loop, fd, IN, &fresh[i]);
+    for (int turns = 1; turns < 4; turns++) {
+      turn(loop);
+      for (int i = 0; i < 2; i++) {
+        CHECK_EQ(old[i].calls, 1);
+        CHECK_EQ(old[i].last.events, EVLOOP_ERROR);
+        CHECK_EQ(old[i].last.result, -EBADF);
+        CHECK_EQ(fresh[i].calls, turns);
+        CHECK_EQ(fresh[i].last.events, IN);
+      }
+    }
+    close_loop(loop);
+    OK(close(fd));
+  }
+}
+
 TEST(files_without_a_callback_are_returned_by_each_wait) {
   evloop_t loop = new_loop();
   evloop_event_t events[4];

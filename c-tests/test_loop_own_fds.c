@@ -8,6 +8,7 @@
 #include "process_support.h"
 
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 
 enum { FDS = 256 };
 
@@ -32,7 +33,7 @@ typedef struct Rich {
   Seen timers[5], signal, file, process, posts;
   int timer_count;
   evloop_watcher_t signal_watcher, file_watcher, process_watcher;
-  int file_fd, trace_fd;
+  int file_fd, trace_fd, lent;
   Held held;
   Open before; /* what is not the loop's */
   int own;     /* how many are */
@@ -67,7 +68,7 @@ static Rich *new_rich(void) {
   r->held = hold_child(3);
   r->before = open_now();
   r->loop = new_loop();
-  OK(evloop_fileno(r->loop));
+  r->lent = (int)OK(evloop_fileno(r->loop));
   add_timers(r);
   r->signal_watcher =
       OK(evloop_add_signal(r->loop, SIGUSR2, EVLOOP_SIGNAL_FD, see, &r->signal));
@@ -89,7 +90,7 @@ static Rich *new_rich(void) {
   return r;
 }
 
-/* Both are refused, and nothing is left. */
+/* All are refused, and nothing is left. */
 static void expect_refused(const Rich *r, int fd) {
   char sentence[200];
   int64_t watchers = evloop_handle_count(EVLOOP_KIND_WATCHER);
@@ -101,6 +102,8 @@ static void expect_refused(const Rich *r, int fd) {
   OK(evloop_last_error(sentence, sizeof sentence));
   CHECK(strstr(sentence, "loop's own") != NULL);
   CHECK_ERR(evloop_add_io(r->loop, fd, IN | EXCLUSIVE | ET, NULL, NULL), EINVAL);
+  CHECK_ERR(tfd_from_fd(fd, 0), EINVAL);
+  if (fd != r->lent) CHECK_ERR(evloop_epoll_from_fd(fd, 0), EINVAL);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), watchers);
 }
 
@@ -195,6 +198,7 @@ TEST_TIMEOUT(a_running_loop_refuses_its_own_descriptors_to_other_threads, 60) {
 static void expect_revived(Rich *r) {
   r->before = open_now();
   CHECK_EQ(evloop_after_fork(r->loop), 0);
+  r->lent = (int)OK(evloop_fileno(r->loop));
   r->own = 0;
   for (int fd = 0; fd < FDS; fd++) r->own += is_open(fd) && !r->before.fds[fd];
   CHECK(r->own >= 7);
@@ -253,6 +257,24 @@ TEST_TIMEOUT(numbers_of_what_a_loop_has_closed_are_the_programs_again, 60) {
   OK(evloop_trace_stop(r->loop));
   turns(r->loop, 2);
   expect_all_watched(r->loop, below);
+}
+
+/* A program that closes all that it finds, as daemons do. */
+TEST(what_has_the_number_of_a_loops_closed_timer_is_taken) {
+  evloop_t loop = new_loop();
+  Open before = open_now();
+  OK(evloop_add_timer(loop, MONOTONIC, 0, HOUR, 0, 0, ignore, NULL));
+  int own = 0;
+  while (!is_open(own) || before.fds[own]) own++;
+  CHECK_ERR(tfd_from_fd(own, 0), EINVAL);
+  OK(close(own));
+  CHECK_ERR(tfd_from_fd(own, 0), EBADF);
+  CHECK_EQ(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC), own);
+  tfd_t timer = OK(tfd_from_fd(own, EVLOOP_FD_OWN));
+  CHECK_EQ(tfd_close(timer), 0);
+  timer = OK(tfd_create(MONOTONIC, 0));
+  CHECK_EQ(tfd_fileno(timer), own);
+  OK(tfd_from_fd(own, 0));
 }
 
 TEST_TIMEOUT(numbers_of_a_loop_that_is_closed_are_other_loops, 60) {

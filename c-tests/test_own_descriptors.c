@@ -182,6 +182,7 @@ TEST(no_object_takes_what_the_library_waits_with) {
   evloop_epoll_t adopted = OK(evloop_epoll_from_fd((int)OK(epoll_create1(EPOLL_CLOEXEC)), EVLOOP_FD_OWN));
   evloop_devpoll_t devpoll = OK(evloop_devpoll_create());
   evloop_kqueue_t kq = new_kqueue();
+  evloop_t loop = OK(evloop_create(NULL));
   for (int mirrored = 0; mirrored < 2; mirrored++) {
     for (int i = 0; i < count; i++) {
       int fd = fds[i];
@@ -191,6 +192,9 @@ TEST(no_object_takes_what_the_library_waits_with) {
       CHECK_ERR(evloop_devpoll_register(devpoll, fd, EVLOOP_POLLIN, 0), EINVAL);
       CHECK_ERR(evloop_devpoll_modify(devpoll, fd, EVLOOP_POLLIN, 0), EINVAL);
       CHECK_ERR(try_change(kq, (uint64_t)fd, KQ_READ, ADD, 0, 0, 0), EINVAL);
+      CHECK_ERR(evloop_epoll_from_fd(fd, 0), EINVAL);
+      CHECK_ERR(evloop_add_io(loop, fd, EVLOOP_EPOLLIN, NULL, NULL), EINVAL);
+      CHECK_ERR(evloop_trace_start_fd(loop, fd, 0), EINVAL);
       for (int b = 0; b < LENGTH(backends); b++) {
         evloop_selector_t selector = OK(evloop_selector_create(backends[b]));
         CHECK_ERR(evloop_selector_register(selector, fd, EVLOOP_SELECTOR_READ, 0), EINVAL);

@@ -299,6 +299,27 @@ EVERY_BACKEND(files_and_pipes_do_not_starve_each_other) {
   }
 }
 
+/* A number that epoll did not know, and then one of a file that it could watch. */
+TEST(a_change_finds_that_what_was_always_ready_is_gone) {
+  for (int is_null = 0; is_null < 2; is_null++) {
+    evloop_selector_t s = OK(evloop_selector_create(EVLOOP_SELECTOR_EPOLL));
+    int fd = (int)OK(open(is_null ? "/dev/null" : "/", O_RDONLY | O_CLOEXEC));
+    add(s, fd, READ, 5);
+    CHECK_EQ(evloop_selector_modify(s, fd, BOTH, 6), 0);
+    expect_event(s, fd, BOTH, 6);
+    OK(close(fd));
+    CHECK_EQ(event_fd(0), fd);
+    for (int i = 0; i < 2; i++) CHECK_ERR(evloop_selector_modify(s, fd, BOTH, 7), ENOENT);
+    expect_registered(s, fd, BOTH, 6);
+    expect_nothing(s);
+    CHECK_EQ(evloop_selector_unregister(s, fd), 0);
+    add(s, fd, WRITE, 8);
+    expect_event(s, fd, WRITE, 8);
+    CHECK_EQ(evloop_selector_close(s), 0);
+    OK(close(fd));
+  }
+}
+
 EVERY_BACKEND(a_maximum_below_1_and_a_null_array_are_refused) {
   evloop_ready_t ready[3], before[3];
   (void)backend;

@@ -2229,8 +2229,8 @@ tfd_t tfd_create(int clockid, uint32_t flags);
  *   tfd_close() closes it.
  * @param flags 0 or EVLOOP_FD_OWN.
  * @returns the timer. -EBADF: fd is not open. -EINVAL: fd is no timer file
- *   descriptor, or an unknown flag. -ENOMEM. On failure fd stays the
- *   caller's.
+ *   descriptor, a loop's own, or an unknown flag. -ENOMEM. On failure fd
+ *   stays the caller's.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: as tfd_create().
  * Since 0.1.0.
@@ -2651,7 +2651,8 @@ evloop_epoll_t evloop_epoll_create(uint32_t flags);
  *   evloop_epoll_close() closes it.
  * @param flags 0 or EVLOOP_FD_OWN.
  * @returns the epoll object. -EBADF: fd is not open. -EINVAL: fd is no
- *   epoll descriptor, or an unknown flag. -EMFILE, -ENFILE: no descriptor
+ *   epoll descriptor, one of the library's own (but for that of
+ *   evloop_fileno()), or an unknown flag. -EMFILE, -ENFILE: no descriptor
  *   left for the eventfd. -ENOSPC, -ENOMEM: as evloop_epoll_create(). On
  *   failure fd stays the caller's.
  *
@@ -3986,8 +3987,8 @@ int evloop_after_fork(evloop_t loop);
  *   NULL.
  * @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
  *   unknown bit, a descriptor that the library has made for this loop (that
- *   of evloop_fileno(), or of a watcher), or EXCLUSIVE for an epoll
- *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
+ *   of evloop_fileno(), or of a watcher) or waits with, or EXCLUSIVE for an
+ *   epoll descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
  *   -EEXIST: another watcher of the loop watches fd, and one of the two is
  *   EXCLUSIVE; asked for by another thread than that which runs the loop,
  *   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
@@ -4975,7 +4976,9 @@ int evloop_watcher_set_priority(evloop_watcher_t watcher, int priority);
  *
  * After burst events in one interval the watcher pauses until the interval
  * is over. What happens meanwhile is then delivered in one event: the bits
- * of events and the counts are added up.
+ * of events and the counts are added up. A new limit counts from this call
+ * on: it ends the pause that an earlier one has begun, as 0 does, and what
+ * was kept is delivered in the next iteration.
  *
  * @param watcher a watcher.
  * @param interval_ns nanoseconds of the loop's time; 0 ends the limit.
@@ -5399,7 +5402,7 @@ int evloop_trace_start(evloop_t loop, const char *path, int max_events);
  * @param fd open for writing. It is duplicated: the caller may close it.
  * @param max_events as evloop_trace_start().
  * @returns as evloop_trace_start(). -EBADF: not open, or not for writing.
- *   -EMFILE.
+ *   -EINVAL: one of the library's own descriptors. -EMFILE.
  *
  * Blocking: no. Threads, signals, fork: as evloop_trace_start().
  * Since 0.1.0.

@@ -145,8 +145,9 @@ impl Listener {
 /// Whether a descriptor is one that the library itself waits with: that of
 /// the process, or the calling thread's. No object takes these.
 pub(crate) fn is_own(fd: RawFd) -> bool {
-    let is_threads = |own: Identity| own.fd() == fd;
-    eventfd::is_always_readable(fd) || own_epoll(fork::current()).is_some_and(is_threads)
+    // The kernel is only asked if the number is the same.
+    let is_threads = |own: &Own| own.fd.is(fd) && own.made_in == fork::current();
+    eventfd::is_always_readable(fd) || EPOLL.with(|own| own.is_some_and(is_threads))
 }
 
 /// Refuses such a descriptor.

@@ -7,6 +7,7 @@ use super::guard::guard;
 use super::types::*;
 use crate::poller::Ready;
 use crate::poller::epoll::Epoll;
+use crate::reactor;
 use crate::table;
 
 /// @section Epoll objects (epoll(7), Python's select.epoll)
@@ -42,7 +43,8 @@ pub extern "C" fn evloop_epoll_create(flags: u32) -> evloop_epoll_t {
 ///   evloop_epoll_close() closes it.
 /// @param flags 0 or EVLOOP_FD_OWN.
 /// @returns the epoll object. -EBADF: fd is not open. -EINVAL: fd is no
-///   epoll descriptor, or an unknown flag. -EMFILE, -ENFILE: no descriptor
+///   epoll descriptor, one of the library's own (but for that of
+///   evloop_fileno()), or an unknown flag. -EMFILE, -ENFILE: no descriptor
 ///   left for the eventfd. -ENOSPC, -ENOMEM: as evloop_epoll_create(). On
 ///   failure fd stays the caller's.
 ///
@@ -53,6 +55,7 @@ pub extern "C" fn evloop_epoll_create(flags: u32) -> evloop_epoll_t {
 pub extern "C" fn evloop_epoll_from_fd(fd: c_int, flags: u32) -> evloop_epoll_t {
     guard("evloop_epoll_from_fd", || {
         arg::flags(flags, EVLOOP_FD_OWN)?;
+        reactor::refuse_own(fd)?;
         let handle = table::insert(Epoll::adopt(fd)?)?;
         // Only now: an object that found no place leaves it open.
         if flags & EVLOOP_FD_OWN != 0 {

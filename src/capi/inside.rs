@@ -9,6 +9,7 @@ use super::types::*;
 use crate::errno::{Result, fail};
 use crate::reactor::{self, Output, Stats, Which};
 use crate::util::Out;
+use crate::waiters;
 
 const _: () = assert!(EVLOOP_STATS_BUCKETS as usize == reactor::BUCKETS);
 
@@ -251,7 +252,7 @@ pub unsafe extern "C" fn evloop_trace_start(
 /// @param fd open for writing. It is duplicated: the caller may close it.
 /// @param max_events as evloop_trace_start().
 /// @returns as evloop_trace_start(). -EBADF: not open, or not for writing.
-///   -EMFILE.
+///   -EINVAL: one of the library's own descriptors. -EMFILE.
 ///
 /// Blocking: no. Threads, signals, fork: as evloop_trace_start().
 /// Since 0.1.0.
@@ -260,6 +261,8 @@ pub extern "C" fn evloop_trace_start_fd(r#loop: evloop_t, fd: c_int, max_events:
     guard("evloop_trace_start_fd", || {
         let fd = arg::fd(fd)?;
         arg::not_negative(max_events.into(), "max_events")?;
+        reactor::refuse_own(fd)?;
+        waiters::refuse_own(fd)?;
         reactor::trace_start(r#loop, Output::Descriptor(fd), max_events).map(|()| 0)
     })
 }

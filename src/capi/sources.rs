@@ -63,8 +63,8 @@ use crate::timerfd::{self, Timer};
 ///   NULL.
 /// @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
 ///   unknown bit, a descriptor that the library has made for this loop (that
-///   of evloop_fileno(), or of a watcher), or EXCLUSIVE for an epoll
-///   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
+///   of evloop_fileno(), or of a watcher) or waits with, or EXCLUSIVE for an
+///   epoll descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
 ///   -EEXIST: another watcher of the loop watches fd, and one of the two is
 ///   EXCLUSIVE; asked for by another thread than that which runs the loop,
 ///   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets

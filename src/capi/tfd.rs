@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use super::arg;
 use super::guard::guard;
 use super::types::*;
+use crate::reactor;
 use crate::table;
 use crate::timerfd::{Setting, Timer, seconds};
 
@@ -47,8 +48,8 @@ pub extern "C" fn tfd_create(clockid: c_int, flags: u32) -> tfd_t {
 ///   tfd_close() closes it.
 /// @param flags 0 or EVLOOP_FD_OWN.
 /// @returns the timer. -EBADF: fd is not open. -EINVAL: fd is no timer file
-///   descriptor, or an unknown flag. -ENOMEM. On failure fd stays the
-///   caller's.
+///   descriptor, a loop's own, or an unknown flag. -ENOMEM. On failure fd
+///   stays the caller's.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: as tfd_create().
 /// Since 0.1.0.
@@ -56,6 +57,7 @@ pub extern "C" fn tfd_create(clockid: c_int, flags: u32) -> tfd_t {
 pub extern "C" fn tfd_from_fd(fd: c_int, flags: u32) -> tfd_t {
     guard("tfd_from_fd", || {
         arg::flags(flags, EVLOOP_FD_OWN)?;
+        reactor::refuse_own(fd)?;
         let handle = table::insert(Timer::adopt(fd)?)?;
         // Only now: an object that found no place leaves it open.
         if flags & EVLOOP_FD_OWN != 0 {

@@ -119,7 +119,9 @@ pub extern "C" fn evloop_watcher_set_priority(watcher: evloop_watcher_t, priorit
 ///
 /// After burst events in one interval the watcher pauses until the interval
 /// is over. What happens meanwhile is then delivered in one event: the bits
-/// of events and the counts are added up.
+/// of events and the counts are added up. A new limit counts from this call
+/// on: it ends the pause that an earlier one has begun, as 0 does, and what
+/// was kept is delivered in the next iteration.
 ///
 /// @param watcher a watcher.
 /// @param interval_ns nanoseconds of the loop's time; 0 ends the limit.

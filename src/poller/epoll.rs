@@ -82,6 +82,7 @@ impl Epoll {
         if !fd::is_open(fd) {
             fail!(EBADF, "fd {} is not open", fd);
         }
+        refuse_own(fd)?;
         Self::new(Fd::borrowed(fd), Some(eventfd::create(1)?))
     }
 

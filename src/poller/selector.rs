@@ -99,13 +99,20 @@ impl Selector {
     }
 
     pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
-        let keys = self.keys();
+        let mut keys = self.keys();
         if keys.map.get(fd).is_none() {
             return Err(stranger(fd));
         }
         check_open(fd)?;
-        if !keys.always.contains(fd) {
-            self.engine.modify(fd, events, data)?;
+        match self.engine.modify(fd, events, data) {
+            Err(error) if self.is_always_ready(&error) && keys.always.contains(fd) => {}
+            Err(error) if error.errno != Errno::ENOENT => return Err(error),
+            result => {
+                // What was always ready is gone: epoll takes what has its
+                // number now.
+                self.remove_always(&mut keys, fd);
+                result?;
+            }
         }
         keys.map.set(fd, Entry { events, tag: 0, data })
     }
@@ -115,13 +122,20 @@ impl Selector {
         if !keys.map.remove(fd) {
             return Err(stranger(fd));
         }
-        if !keys.always.remove(fd) {
+        if !self.remove_always(&mut keys, fd) {
             self.engine.remove(fd);
-        } else if keys.always.is_empty() {
+        }
+        Ok(())
+    }
+
+    /// Whether it was there.
+    fn remove_always(&self, keys: &mut Keys, fd: RawFd) -> bool {
+        let was_there = keys.always.remove(fd);
+        if was_there && keys.always.is_empty() {
             // It was possible before, and what failed now would not be undone.
             let _ = self.engine.set_alarm(false);
         }
-        Ok(())
+        was_there
     }
 
     pub fn get(&self, fd: RawFd) -> Result<(u32, u64)> {

@@ -126,6 +126,7 @@ impl Core {
         // What epoll watched under this number is gone.
         self.io_lost(fd, Errno::EBADF);
         let file = file::identity(fd);
+        self.others_lost(fd, file);
         match self.extra(index, record) {
             Ok(extra) => extra.file = file,
             Err(error) => {
@@ -168,6 +169,21 @@ impl Core {
     pub fn always_replaced(&mut self, fd: RawFd) {
         while let Some((index, record)) = self.io.always.find(fd) {
             self.always_lost(index, record);
+        }
+    }
+
+    /// This file has the number now: another one that was watched under it is
+    /// gone.
+    fn others_lost(&mut self, fd: RawFd, file: Option<(u64, u64)>) {
+        for place in (0..self.io.always.watchers.len()).rev() {
+            let index = self.io.always.watchers.get(place).copied();
+            let watcher = index.and_then(|index| Some((index, record::get(index)?)));
+            let Some((index, record)) = watcher.filter(|(_, r)| io::fd_of(r) == fd) else {
+                continue;
+            };
+            if self.extras.get(&index).and_then(|extra| extra.file) != file {
+                self.always_lost(index, record);
+            }
         }
     }
 

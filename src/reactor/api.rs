@@ -25,7 +25,7 @@ pub(crate) use super::posts::{post, post_full};
 pub(crate) use super::pressure::add_memory_pressure;
 pub use super::process::ProcessEnd;
 pub(crate) use super::process::{STATUS_UNKNOWN, add_process, event_process};
-pub(crate) use super::registry::{close, revive};
+pub(crate) use super::registry::{close, refuse_own, revive};
 pub(crate) use super::run::{Mode, embed_prepare, next_timeout, run, wait};
 pub(crate) use super::signals::{add_signal, event_siginfo};
 pub(crate) use super::sinks::Way as SignalWay;

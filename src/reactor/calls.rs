@@ -21,6 +21,7 @@ use crate::sys::epoll;
 use crate::table::{self, Handle, Kind};
 use crate::util::alloc::{TryMap, TryVec, try_copy};
 use crate::util::{Out, try_box};
+use crate::waiters::refuse_own;
 use std::cell::Cell;
 use std::os::fd::RawFd;
 
@@ -82,6 +83,7 @@ impl Gate {
 /// See evloop_add_io.
 pub(crate) fn add_io(handle: i64, fd: RawFd, events: u32, target: Target) -> Result<i64> {
     io::check_events(events)?;
+    refuse_own(fd)?;
     add_descriptor(handle, Source::Io, fd, events, target, None)
 }
 

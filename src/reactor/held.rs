@@ -124,6 +124,15 @@ impl Core {
         // For each extra there is room here.
         self.suspended.push_reserved((until, index));
         record.set(SUSPENDED);
+        if until == i64::MIN {
+            self.goes_on_now();
+        }
+    }
+
+    /// A suspended watcher is due. A foreign loop that waits for this one has
+    /// to hear of it.
+    fn goes_on_now(&mut self) {
+        self.timers.recheck |= 1 << clocks::MONOTONIC;
     }
 
     /// Takes a suspended watcher out of the list.
@@ -153,6 +162,7 @@ impl Core {
         let entry = at.and_then(|at| self.suspended.get_mut(at));
         if let Some((until, _)) = entry.filter(|(_, suspended)| *suspended == index) {
             *until = i64::MIN;
+            self.goes_on_now();
         }
     }
 

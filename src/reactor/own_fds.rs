@@ -6,8 +6,9 @@
 //! that watcher is closed.
 
 use crate::errno::{Result, fail};
-use crate::sync::{AtomicI32, AtomicU32, ForkMutex, Ordering::Relaxed};
+use crate::sync::{AtomicU32, AtomicU64, ForkMutex, Ordering::Relaxed};
 use crate::sys::fd::Fd;
+use crate::sys::kept::Identity;
 use crate::util::alloc::TryVec;
 use std::ops::Deref;
 use std::os::fd::RawFd;
@@ -25,11 +26,14 @@ pub(super) enum OwnFd {
     Clock(usize),
 }
 
+const OUTER: usize = 1;
 const FIRST_CLOCK: usize = 6;
 const COUNT: usize = FIRST_CLOCK + super::desk::CLOCKS;
+const NONE: u64 = Identity::none().pack();
 
 pub(super) struct OwnFds {
-    fds: [AtomicI32; COUNT],
+    /// Identities, packed.
+    fds: [AtomicU64; COUNT],
     /// Those that watchers have, of processes for example, and whether they
     /// are in no epoll.
     of_watchers: ForkMutex<Vec<(RawFd, bool)>>,
@@ -40,14 +44,15 @@ pub(super) struct OwnFds {
 
 impl OwnFds {
     pub fn new() -> Self {
-        let fds = [const { AtomicI32::new(-1) }; COUNT];
+        let fds = [const { AtomicU64::new(NONE) }; COUNT];
         Self { fds, of_watchers: ForkMutex::new(Vec::new()), unregistered: AtomicU32::new(0) }
     }
 
+    /// It has just been made; -1: there is none.
     pub fn set(&self, which: OwnFd, fd: RawFd) {
         let place = match which {
             OwnFd::Epoll => 0,
-            OwnFd::Outer => 1,
+            OwnFd::Outer => OUTER,
             OwnFd::Eventfd => 2,
             OwnFd::Signalfd => 3,
             OwnFd::Inotify => 4,
@@ -55,22 +60,29 @@ impl OwnFds {
             OwnFd::Clock(clock) => FIRST_CLOCK + clock,
         };
         if let Some(place) = self.fds.get(place) {
-            place.store(fd, Relaxed);
+            place.store(if fd < 0 { NONE } else { Identity::newest(fd).pack() }, Relaxed);
         }
     }
 
     /// The loop is closed, and they are.
     pub fn clear(&self) {
-        self.fds.iter().for_each(|fd| fd.store(-1, Relaxed));
+        self.fds.iter().for_each(|fd| fd.store(NONE, Relaxed));
     }
 
     /// Whether this is one of the loop's, or of its watchers'.
     pub fn has(&self, fd: RawFd) -> bool {
-        self.fds.iter().any(|own| own.load(Relaxed) == fd)
+        self.fds.iter().any(|own| Identity::unpack(own.load(Relaxed)).fd() == fd)
             || self.of_watchers.lock().iter().any(|(own, _)| *own == fd)
     }
 
-    /// The same of those that the kernel does not refuse by itself.
+    /// Whether this still is one that no program was lent.
+    pub fn keeps(&self, fd: RawFd) -> bool {
+        let kept = self.fds.iter().enumerate().filter(|(place, _)| *place != OUTER);
+        kept.map(|(_, own)| Identity::unpack(own.load(Relaxed)))
+            .any(|own| own.fd() == fd && own.is_intact())
+    }
+
+    /// The same as `has`, of those that the kernel does not refuse by itself.
     #[inline(always)]
     pub fn has_unregistered(&self, fd: RawFd) -> bool {
         self.unregistered.load(Relaxed) > 0 && self.of_watchers.lock().contains(&(fd, true))

@@ -17,6 +17,7 @@ use crate::sys::{fork, thread};
 use crate::table::{self, Handle, Kind};
 use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
+use std::os::fd::RawFd;
 use std::ptr;
 
 /// The first of all desks, which are linked and never freed.
@@ -35,6 +36,15 @@ fn desks() -> impl Iterator<Item = &'static Desk> {
         next = &desk.next;
         Some(desk)
     })
+}
+
+/// Refuses what an open loop of this process works with, for an object that
+/// would change it.
+pub(crate) fn refuse_own(fd: RawFd) -> Result<()> {
+    if fd >= 0 && desks().any(|desk| desk.is_usable() && desk.own.keeps(fd)) {
+        fail!(EINVAL, "fd {} is a loop's own", fd);
+    }
+    Ok(())
 }
 
 struct Unused {

@@ -243,10 +243,10 @@ impl Core {
         } else {
             extra.limit = None;
             record.unset(LIMITED);
-            if record.has(SUSPENDED) {
-                // What was kept comes now.
-                self.end_suspension(index);
-            }
+        }
+        if record.has(SUSPENDED) {
+            // What was kept comes now, as the first event of a new limit.
+            self.end_suspension(index);
         }
         Ok(())
     }

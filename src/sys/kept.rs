@@ -55,6 +55,12 @@ impl Identity {
         Ok(Self { fd, generation })
     }
 
+    /// What the library has made last under a number.
+    pub fn newest(fd: RawFd) -> Self {
+        let generation = generation_of(fd).map_or(0, |of| of.load(Ordering::Relaxed));
+        Self { fd, generation }
+    }
+
     pub fn fd(self) -> RawFd {
         self.fd
     }
