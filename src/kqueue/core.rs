@@ -157,7 +157,7 @@ impl Core {
                 self.settle_registration(registration, asked)
             }
             Some(id) => self.modify(filter, id, change),
-            None if change.flags & EV_ADD != 0 => self.add(filter, change, registration),
+            None if change.flags & EV_ADD != 0 => self.add_beside(filter, change, registration),
             None => {
                 Err(self.verify(registration).err().map_or_else(|| unknown(change), Error::from))
             }
@@ -173,6 +173,20 @@ impl Core {
             }
             result => result,
         }
+    }
+
+    /// Adds a knote of a descriptor that is known.
+    fn add_beside(
+        &mut self,
+        filter: &dyn Filter,
+        change: &Kevent,
+        registration: u32,
+    ) -> Result<()> {
+        // Others find out when the kernel is asked to watch for them.
+        if filter.looks_at_sort() {
+            self.verify(registration)?;
+        }
+        self.add(filter, change, registration)
     }
 
     /// Whether a change failed because the descriptor is another by now.
