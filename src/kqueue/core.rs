@@ -232,7 +232,7 @@ impl Core {
     /// Whether a descriptor is one of those that the queue is made of, and
     /// still is that. (Pidfds, of which there may be many, are found out by
     /// the kernel: see `set_mask`.)
-    fn is_own(&self, fd: RawFd) -> bool {
+    pub fn is_own(&self, fd: RawFd) -> bool {
         let sources = self.notes.fd.iter().chain(self.mounts.fds()).chain(&self.links.fd);
         let sources = sources.chain(self.signals.fds()).chain(&self.processes.connector);
         sources.chain(self.timers.fds()).any(|own| own.is(fd))

@@ -61,7 +61,11 @@ impl Core {
         if self.index.contains_key(&(ident, FILTER_AIO)) {
             fail!(EEXIST, "operation {} is in flight, or was not collected yet", ident as i64);
         }
+        // Before it is looked at: its own descriptor may get the number.
         self.ensure_aio()?;
+        if self.is_own(request.fd) {
+            fail!(EINVAL, "fd {} is the library's own", request.fd);
+        }
         self.index.try_reserve(1).map_err(|_| no_memory())?;
         let mut knote = Knote::new(&change, EV_ONESHOT);
         knote.state = IN_FLIGHT;
