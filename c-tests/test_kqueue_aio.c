@@ -3,6 +3,7 @@
 /* EVFILT_AIO: reading, writing and syncing in the background. */
 
 #define _GNU_SOURCE
+#include "answered_calls.h"
 #include "kqueue_support.h"
 
 #include <sys/mman.h>
@@ -80,6 +81,49 @@ TEST(what_fails_says_so_in_its_event) {
   CHECK_EQ(event.fflags, EBADF);
   OK(evloop_kqueue_aio_read(kq, 1000000, buffer, 4, -1, 1, 0));
   CHECK_EQ(done(kq, 1).fflags, EBADF);
+}
+
+enum { NUMBERS = 100 };
+
+static bool is_open(int fd) {
+  return fcntl(fd, F_GETFD) >= 0;
+}
+
+/* Tries operations on each descriptor that was not open before, but for the
+ * queue's public one; how many these are. */
+static int operate_on_own(evloop_kqueue_t kq, const bool *before) {
+  int found = 0;
+  char buffer[8] = "";
+  for (int fd = 0; fd < NUMBERS; fd++) {
+    if (before[fd] || !is_open(fd) || fd == OK(evloop_kqueue_fileno(kq))) continue;
+    CHECK_ERR(evloop_kqueue_aio_read(kq, fd, buffer, 8, -1, 1, 0), EINVAL);
+    CHECK_ERR(evloop_kqueue_aio_write(kq, fd, buffer, 8, -1, 1, 0), EINVAL);
+    CHECK_ERR(evloop_kqueue_aio_fsync(kq, fd, 0, 1, 0), EINVAL);
+    found++;
+  }
+  return found;
+}
+
+/* By io_uring, and by threads. */
+TEST(the_queues_own_descriptors_are_refused) {
+  for (int threads = 0; threads < 2; threads++) {
+    if (threads) answer_call(SYS_io_uring_setup, EPERM);
+    bool before[NUMBERS];
+    for (int fd = 0; fd < NUMBERS; fd++) before[fd] = is_open(fd);
+    evloop_kqueue_t kq = new_kqueue();
+    apply(kq, 1, KQ_TIMER, ADD | ONESHOT, 0, 1, 5);
+    char buffer[8];
+    /* The queue's descriptor for operations may get the number. */
+    int unused = (int)OK(dup(0));
+    OK(close(unused));
+    CHECK_ERR(evloop_kqueue_aio_read(kq, unused, buffer, 8, -1, 1, 0), EINVAL);
+    CHECK(operate_on_own(kq, before) >= 4);
+    CHECK_EQ(expect_event(kq, 1, KQ_TIMER).udata, 5);
+    apply(kq, 1, KQ_USER, ADD | ONESHOT, TRIGGER, 0, 6);
+    CHECK_EQ(expect_event(kq, 1, KQ_USER).udata, 6);
+    expect_nothing(kq);
+    OK(evloop_kqueue_close(kq));
+  }
 }
 
 TEST(a_pipe_is_read_once_there_is_something) {

@@ -8,6 +8,8 @@
 #include "kqueue_support.h"
 
 #include <pty.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
 
 #define KQ_AIO EVLOOP_KQ_FILTER_AIO
 
@@ -115,6 +117,22 @@ static int terminal_with_data(void) {
   return slave;
 }
 
+static int idle_epoll(void) {
+  return (int)OK(epoll_create1(EPOLL_CLOEXEC));
+}
+
+static int idle_process(void) {
+  return (int)OK(syscall(SYS_pidfd_open, getpid(), 0));
+}
+
+static int idle_timer(void) {
+  return (int)OK(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
+}
+
+static int idle_kqueue(void) {
+  return (int)OK(dup((int)OK(evloop_kqueue_fileno(new_kqueue()))));
+}
+
 static int closed(void) {
   return CLOSED;
 }
@@ -189,6 +207,14 @@ static const Row rows[] = {
   {"a terminal", terminal_with_data, READING, 9, -1, 3, 0, 0},
   {"a terminal, at 3", terminal_with_data, READING, 9, 3, 3, 0, 0},
   {"writing to a terminal, at 3", terminal_with_data, WRITING, 3, 3, 3, 0, 0},
+  {"an epoll", idle_epoll, READING, 8, -1, FAILS, EINVAL, 0},
+  {"an epoll, at 0", idle_epoll, READING, 8, 0, FAILS, EINVAL, 0},
+  {"nothing of an epoll", idle_epoll, READING, 0, -1, FAILS, EINVAL, 0},
+  {"writing to an epoll", idle_epoll, WRITING, 8, -1, FAILS, EINVAL, 0},
+  {"a kqueue", idle_kqueue, READING, 8, -1, FAILS, EINVAL, 0},
+  {"a process", idle_process, READING, 8, -1, FAILS, EINVAL, 0},
+  {"writing to a process", idle_process, WRITING, 8, -1, FAILS, EINVAL, 0},
+  {"writing to a timer", idle_timer, WRITING, 8, -1, FAILS, EINVAL, 0},
   {"what is closed", closed, READING, 3, 0, FAILS, EBADF, 0},
   {"writing to what is closed", closed, WRITING, 3, 0, FAILS, EBADF, 0},
   {"syncing what is closed", closed, SYNCING, 0, 0, FAILS, EBADF, 0},

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "kqueue_support.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 static void watch(evloop_kqueue_t kq, int fd, int filter, int flags, uint64_t udata) {
@@ -145,6 +146,81 @@ TEST(a_number_that_becomes_a_files_is_watched_anew) {
     CHECK_EQ(event.udata, 2);
     CHECK_EQ(event.data, 3);
   }
+}
+
+static int local_socket(void) {
+  int pair[2];
+  OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+  return pair[0];
+}
+
+static int pipe_to_read(void) {
+  return new_pipe().r;
+}
+
+static int memory_file(void) {
+  return (int)OK(memfd_create("stale", MFD_CLOEXEC));
+}
+
+static int counter(void) {
+  return event_fd(0);
+}
+
+/* What looks at the sort of file says of a number that is used again what it
+ * says of one that is new to the queue. */
+TEST(sorts_of_what_was_closed_count_no_more) {
+  static const struct {
+    int filter;
+    uint32_t fflags;
+  } filters[] = {{EVLOOP_KQ_FILTER_VNODE, EVLOOP_KQ_NOTE_ATTRIB},
+                 {EVLOOP_KQ_FILTER_EMPTY, 0},
+                 {EVLOOP_KQ_FILTER_EXCEPT, EVLOOP_KQ_NOTE_OOB}};
+  static const struct {
+    int (*open)(void);
+    int results[3];
+  } sorts[] = {{local_socket, {-EINVAL, 0, 0}},
+               {pipe_to_read, {-EINVAL, -EINVAL, -EINVAL}},
+               {regular_file, {0, -EINVAL, -EINVAL}},
+               {memory_file, {-ENOTSUP, -EINVAL, -EINVAL}},
+               {counter, {-EINVAL, -EINVAL, -EINVAL}}};
+  enum { SORTS = LENGTH(sorts), FILTERS = LENGTH(filters) };
+  for (int i = 0; i < SORTS * SORTS * FILTERS * 2; i++) {
+    int old = i % SORTS, fresh = i / SORTS % SORTS, at = i / SORTS / SORTS % FILTERS;
+    bool duplicate = i >= SORTS * SORTS * FILTERS;
+    evloop_kqueue_t kq = new_kqueue();
+    int fd = sorts[old].open(), other = sorts[fresh].open(), copy = duplicate ? dup(fd) : -1;
+    Event event;
+    watch(kq, fd, KQ_READ, 0, 1);
+    reuse(fd, other);
+    int wanted = sorts[fresh].results[at];
+    for (int times = 0; times < 2; times++) {
+      Event one = change((uint64_t)fd, filters[at].filter, ADD | CLEAR, filters[at].fflags, 0, 2);
+      CHECK_EQ(evloop_kqueue_control(kq, &one, 1, NULL, 0, 0), wanted);
+    }
+    /* What was watched before is gone. */
+    CHECK_ERR(try_change(kq, (uint64_t)fd, KQ_READ, DELETE, 0, 0, 0), ENOENT);
+    if (wanted == 0) apply(kq, (uint64_t)fd, filters[at].filter, DELETE, 0, 0, 0);
+    CHECK_EQ(take(kq, &event, 1, 0), 0);
+    OK(evloop_kqueue_close(kq));
+    OK(close(fd));
+    OK(close(other));
+    if (duplicate) OK(close(copy));
+  }
+}
+
+TEST(a_file_at_a_sockets_number_is_watched_for_changes) {
+  evloop_kqueue_t kq = new_kqueue();
+  int fd = local_socket(), file = regular_file();
+  watch(kq, fd, KQ_READ, 0, 1);
+  OK(close(fd));
+  CHECK_ERR(try_change(kq, (uint64_t)fd, EVLOOP_KQ_FILTER_VNODE, ADD, 0, 0, 0), EBADF);
+  reuse(fd, file);
+  apply(kq, (uint64_t)fd, EVLOOP_KQ_FILTER_VNODE, ADD | CLEAR, EVLOOP_KQ_NOTE_WRITE, 0, 2);
+  CHECK_EQ(write(file, "a", 1), 1);
+  Event event = expect_event(kq, (uint64_t)fd, EVLOOP_KQ_FILTER_VNODE);
+  CHECK_EQ(event.udata, 2);
+  CHECK(event.fflags & EVLOOP_KQ_NOTE_WRITE);
+  expect_silence(kq);
 }
 
 TEST(a_files_number_that_is_anothers_is_silent) {

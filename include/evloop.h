@@ -3113,10 +3113,11 @@ int evloop_kqueue_control(evloop_kqueue_t kq,
  *   queue may have that is in flight or was not collected yet.
  * @param udata handed back with the event.
  * @returns 0: begun. -EEXIST: ident is in use. -EAGAIN: 4096 operations
- *   are in flight, or there can be no thread. -EINVAL: a NULL buffer, or a
- *   negative count. -EMFILE, -ENFILE: no descriptor for the queue's first
- *   operation. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles". What is wrong with fd comes with the event.
+ *   are in flight, or there can be no thread. -EINVAL: a NULL buffer, a
+ *   negative count, or fd is one of the library's own descriptors. -EMFILE,
+ *   -ENFILE: no descriptor for the queue's first operation. -ENOMEM.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles". What else is
+ *   wrong with fd comes with the event.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; what is in
  * flight goes on for the parent. Since 0.1.0. Source: aio_read(2) and
@@ -3163,7 +3164,7 @@ int evloop_kqueue_aio_write(evloop_kqueue_t kq,
  *   read the data again.
  * @param ident as evloop_kqueue_aio_read().
  * @param udata as evloop_kqueue_aio_read().
- * @returns as evloop_kqueue_aio_read(); -EINVAL: an unknown flag.
+ * @returns as evloop_kqueue_aio_read(); -EINVAL: also an unknown flag.
  *
  * Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
  * Since 0.1.0. Source: aio_fsync(2) of FreeBSD, fsync(2).

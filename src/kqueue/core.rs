@@ -157,7 +157,7 @@ impl Core {
                 self.settle_registration(registration, asked)
             }
             Some(id) => self.modify(filter, id, change),
-            None if change.flags & EV_ADD != 0 => self.add(filter, change, registration),
+            None if change.flags & EV_ADD != 0 => self.add_beside(filter, change, registration),
             None => {
                 Err(self.verify(registration).err().map_or_else(|| unknown(change), Error::from))
             }
@@ -173,6 +173,20 @@ impl Core {
             }
             result => result,
         }
+    }
+
+    /// Adds a knote of a descriptor that is known.
+    fn add_beside(
+        &mut self,
+        filter: &dyn Filter,
+        change: &Kevent,
+        registration: u32,
+    ) -> Result<()> {
+        // Others find out when the kernel is asked to watch for them.
+        if filter.looks_at_sort() {
+            self.verify(registration)?;
+        }
+        self.add(filter, change, registration)
     }
 
     /// Whether a change failed because the descriptor is another by now.
@@ -218,7 +232,7 @@ impl Core {
     /// Whether a descriptor is one of those that the queue is made of, and
     /// still is that. (Pidfds, of which there may be many, are found out by
     /// the kernel: see `set_mask`.)
-    fn is_own(&self, fd: RawFd) -> bool {
+    pub fn is_own(&self, fd: RawFd) -> bool {
         let sources = self.notes.fd.iter().chain(self.mounts.fds()).chain(&self.links.fd);
         let sources = sources.chain(self.signals.fds()).chain(&self.processes.connector);
         sources.chain(self.timers.fds()).any(|own| own.is(fd))

@@ -225,6 +225,16 @@ pub(crate) unsafe fn transfer_nowait(
     }
 }
 
+/// Whether a file has a way to be written, or read, at all: an epoll and a
+/// pidfd have none. If that cannot be known it has.
+pub(crate) fn can_be_used(fd: RawFd, writing: bool) -> bool {
+    let number = if writing { libc::SYS_writev } else { libc::SYS_readv };
+    // SAFETY: no buffers: the kernel looks at how the file was opened and at
+    // what it can do, and then there is nothing to be done.
+    let nothing = unsafe { super::raw(number, [fd as usize, 0, 0, 0, 0, 0]) };
+    nothing != Err(Errno::EINVAL)
+}
+
 /// Whether a descriptor was opened for writing, or for reading.
 pub(crate) fn is_open_for(fd: RawFd, writing: bool) -> Result<bool, Errno> {
     // SAFETY: F_GETFL only looks.

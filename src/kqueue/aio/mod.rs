@@ -13,6 +13,7 @@ use self::threads::Pool;
 use super::set::Set;
 use crate::errno::{Errno, Result, fail};
 use crate::sys::fd::Fd;
+use crate::sys::file;
 use crate::sys::kept::Identity;
 use crate::table::try_box;
 use std::os::fd::RawFd;
@@ -35,6 +36,17 @@ pub(crate) struct Request {
     pub operation: Operation,
     /// Where in the file; negative: where its position is.
     pub offset: i64,
+}
+
+impl Request {
+    /// Whether its file can be read, or written, by no means.
+    pub fn is_impossible(&self) -> bool {
+        match self.operation {
+            Operation::Read { .. } => !file::can_be_used(self.fd, false),
+            Operation::Write { .. } => !file::can_be_used(self.fd, true),
+            Operation::Sync { .. } => false,
+        }
+    }
 }
 
 // SAFETY: the memory that it points to is lent to whoever does it, on

@@ -61,13 +61,24 @@ impl Core {
         if self.index.contains_key(&(ident, FILTER_AIO)) {
             fail!(EEXIST, "operation {} is in flight, or was not collected yet", ident as i64);
         }
+        // Before it is looked at: its own descriptor may get the number.
         self.ensure_aio()?;
+        if self.is_own(request.fd) {
+            fail!(EINVAL, "fd {} is the library's own", request.fd);
+        }
         self.index.try_reserve(1).map_err(|_| no_memory())?;
         let mut knote = Knote::new(&change, EV_ONESHOT);
-        knote.state = IN_FLIGHT;
+        // io_uring would first wait until that is ready.
+        let is_vain = request.is_impossible();
+        knote.state = if is_vain { Errno::EINVAL.negated().into() } else { IN_FLIGHT };
         let Some(id) = self.knotes.insert(knote, MAX_TIMERS) else {
             return Err(no_memory());
         };
+        if is_vain {
+            self.index.insert_reserved((ident, FILTER_AIO), id);
+            self.activate(id);
+            return Ok(());
+        }
         let tag = set::word(id, self.knotes.generation(id));
         let Some(aio) = &mut self.aio else { return Ok(()) };
         if let Err(error) = aio.submit(request, tag) {

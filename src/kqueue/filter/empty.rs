@@ -32,6 +32,10 @@ impl Filter for Empty {
         true
     }
 
+    fn looks_at_sort(&self) -> bool {
+        true
+    }
+
     fn check(&self, knote: &mut Knote) -> Result<()> {
         refuse_unknown(knote, 0)
     }

@@ -17,6 +17,10 @@ impl Filter for Except {
         true
     }
 
+    fn looks_at_sort(&self) -> bool {
+        true
+    }
+
     fn check(&self, knote: &mut Knote) -> Result<()> {
         refuse_unknown(knote, NOTE_OOB)
     }

@@ -49,6 +49,12 @@ pub(super) trait Filter: Sync {
         false
     }
 
+    /// Whether it looks at what sort of file a descriptor is as it begins to
+    /// watch: it must be certain by then that it is the one registered.
+    fn looks_at_sort(&self) -> bool {
+        false
+    }
+
     /// Refuses what is not possible, and sets what the filter always sets:
     /// of a new knote, or of one as a change would make it.
     fn check(&self, knote: &mut Knote) -> Result<()>;

@@ -65,6 +65,10 @@ impl Filter for Vnode {
         true
     }
 
+    fn looks_at_sort(&self) -> bool {
+        true
+    }
+
     fn check(&self, knote: &mut Knote) -> Result<()> {
         refuse_unknown(knote, KNOWN)
     }
