@@ -62,7 +62,7 @@ MAYBE_UNUSED static int hold_calls_with(int number, unsigned bits) {
 MAYBE_UNUSED static struct seccomp_notif await_call(int held) {
   struct seccomp_notif call;
   memset(&call, 0, sizeof call);
-  OK(ioctl(held, SECCOMP_IOCTL_NOTIF_RECV, &call));
+  OK(syscall(SYS_ioctl, held, SECCOMP_IOCTL_NOTIF_RECV, &call));
   return call;
 }
 
@@ -72,7 +72,7 @@ MAYBE_UNUSED static void end_call(int held, const struct seccomp_notif *call, un
   memset(&answer, 0, sizeof answer);
   answer.id = call->id;
   answer.flags = flags;
-  OK(ioctl(held, SECCOMP_IOCTL_NOTIF_SEND, &answer));
+  OK(syscall(SYS_ioctl, held, SECCOMP_IOCTL_NOTIF_SEND, &answer));
 }
 
 MAYBE_UNUSED static void let_go_on(int held, const struct seccomp_notif *call) {

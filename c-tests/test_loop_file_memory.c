@@ -17,7 +17,7 @@ static struct {
   int made;
 } denied;
 
-static int is_denied(void) {
+MAYBE_UNUSED static int is_denied(void) {
   if (denied.first == 0) return 0;
   denied.made++;
   if (denied.made < denied.first || denied.made > denied.last) return 0;
@@ -38,7 +38,7 @@ static bool deny_none(void) {
   return denies;
 }
 
-#ifndef __SANITIZE_ADDRESS__
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *before, size_t size);
@@ -69,6 +69,9 @@ int posix_memalign(void **out, size_t alignment, size_t size) {
 #endif
 
 static void need_allocator(void) {
+#ifndef __GLIBC__
+  SKIP("only glibc's malloc can be replaced here");
+#endif
 #ifdef __SANITIZE_ADDRESS__
   SKIP("the allocator is AddressSanitizer's");
 #endif
