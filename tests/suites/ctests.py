@@ -43,7 +43,7 @@ NOT_UNDER_VALGRIND = ("test_kqueue_proc", "test_kqueue_proc_flood", "test_loop_p
 
 def names(variant=""):
     stems = sorted(path.stem for path in (ROOT / "c-tests").glob("test_*.c"))
-    tool = variant in ("checked", "asan")
+    tool = variant in ("checked", "asan", "musl")
     without = NOT_UNDER_TOOLS if tool else ()
     if variant == "checked":
         without += NOT_UNDER_VALGRIND
