@@ -103,6 +103,12 @@ fn make_epoll(epoch: fork::Epoch) -> Option<Identity> {
     EPOLL.set(try_box(Own { made_in: epoch, fd })?).then_some(identity)
 }
 
+/// What the calling thread waits with, made if there is none.
+pub(crate) fn own() -> Option<Identity> {
+    let epoch = fork::current();
+    own_epoll(epoch).or_else(|| make_epoll(epoch))
+}
+
 /// Makes a thread's epoll readable, if it is what it was.
 fn wake_thread(thread: Identity) {
     if !thread.is_intact() {

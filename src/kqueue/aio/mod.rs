@@ -89,7 +89,8 @@ impl Aio {
 
     /// Whether a descriptor is its own.
     pub fn is_own(&self, fd: RawFd) -> bool {
-        self.identity().fd() == fd && self.is_intact()
+        let is_threads = matches!(&self.engine, Engine::Pool(pool) if pool.is_own(fd));
+        is_threads || self.identity().fd() == fd && self.is_intact()
     }
 
     /// Has threads wake this set from now on, which it was added to.

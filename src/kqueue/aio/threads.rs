@@ -17,7 +17,7 @@ use crate::sys::thread::{STACK, Thread};
 use crate::sys::{eventfd, poll, signal, socket};
 use crate::util::alloc::TryVec;
 use crate::util::try_arc::TryArc;
-use crate::waiters::Waiters;
+use crate::waiters::{self, Waiters};
 use crate::wakeup::Wakeup;
 use std::os::fd::RawFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -45,12 +45,18 @@ struct State {
     jobs: Jobs<Request>,
     idle: usize,
     closing: bool,
+    /// What the threads wait with.
+    own: Vec<Identity>,
 }
 
 impl Pool {
     pub fn new() -> Result<Self> {
+        let mut own = Vec::new();
+        if own.try_reserve_exact(THREADS).is_err() {
+            fail!(ENOMEM, "no memory for {} threads", THREADS as i64);
+        }
         let shared = Shared {
-            state: Mutex::new(State { jobs: Jobs::new(), idle: 0, closing: false }),
+            state: Mutex::new(State { jobs: Jobs::new(), idle: 0, closing: false, own }),
             changed: Condvar::new(),
             eventfd: eventfd::create(1)?,
             wakeup: Wakeup::new(),
@@ -68,6 +74,11 @@ impl Pool {
     /// Of what the queue is woken by.
     pub fn identity(&self) -> Identity {
         self.shared.eventfd.identity()
+    }
+
+    /// Whether a descriptor is what one of the threads waits with.
+    pub fn is_own(&self, fd: RawFd) -> bool {
+        self.shared.lock().own.iter().any(|own| own.fd() == fd && own.is_intact())
     }
 
     pub fn aim_at(&self, set: &Set) {
@@ -147,6 +158,17 @@ impl Shared {
         }
     }
 
+    /// Makes what this thread waits with; with the lock, as the queue is to
+    /// know it as soon as it is there.
+    fn make_own(&self) {
+        let mut state = self.lock();
+        if let Some(own) = waiters::own()
+            && !state.own.contains(&own)
+        {
+            state.own.push_reserved(own);
+        }
+    }
+
     fn wake_queue(&self) {
         // If its descriptors were closed, its calls say so.
         let _ = self.wakeup.wake(set::AIO);
@@ -205,6 +227,7 @@ impl Shared {
     fn wait(&self, fd: RawFd, writes: bool, tag: u64) -> std::result::Result<bool, Errno> {
         let events = if writes { libc::POLLOUT } else { libc::POLLIN };
         let mut fds = [poll::entry(fd, events as u32), poll::entry(-1, 0)];
+        self.make_own();
         let mut visit = self.waiters.enter(Deadline::Never);
         // Not before it has entered: who calls it off wakes it then.
         if self.is_cancelled(tag) {
