@@ -10,6 +10,7 @@
 #include "support.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
 
@@ -20,8 +21,7 @@ typedef enum Mode { FROM, ONLY } Mode;
 
 typedef struct Faults {
   int armed;         /* atomic; in all threads */
-  long count, first; /* how many there were; which fails first */
-  Mode mode;
+  long count, first, last; /* how many there were; which fail */
   int errno_of; /* what a system call says */
 } Faults;
 
@@ -33,19 +33,24 @@ static inline int fails(Faults *faults) {
   long count;
   if (!LOAD(faults->armed) || spared) return 0;
   count = __atomic_add_fetch(&faults->count, 1, __ATOMIC_RELAXED);
-  return faults->mode == FROM ? count >= faults->first : count == faults->first;
+  return count >= faults->first && count <= faults->last;
 }
 
-/* From here on the first-th fails. */
-static inline void arm(Faults *faults, long first, Mode mode) {
+/* From here on these fail. */
+static inline void arm_range(Faults *faults, long first, long last) {
 #ifndef __GLIBC__
   SKIP("only glibc's malloc and syscall can be replaced here");
 #endif
   faults->count = 0;
   faults->first = first;
-  faults->mode = mode;
+  faults->last = last;
   faults->errno_of = ENOSPC;
   __atomic_store_n(&faults->armed, 1, __ATOMIC_SEQ_CST);
+}
+
+/* From here on the first-th fails. */
+static inline void arm(Faults *faults, long first, Mode mode) {
+  arm_range(faults, first, mode == FROM ? LONG_MAX : first);
 }
 
 /* From here on none does; whether one did. */

@@ -164,8 +164,8 @@ TEST(a_closed_descriptor_is_noticed_when_its_registration_changes) {
 
 /* ---- the order of an iteration ---- */
 
-static void add_letter(evloop_watcher_t watcher, const char *letters) {
-  CHECK_EQ(evloop_watcher_set_data(watcher, (uintptr_t)letters), 0);
+static void set_word(evloop_watcher_t watcher, const char *word) {
+  CHECK_EQ(evloop_watcher_set_data(watcher, (uintptr_t)word), 0);
 }
 
 TEST(an_iteration_calls_its_watchers_in_the_order_that_the_header_has) {
@@ -177,19 +177,19 @@ TEST(an_iteration_calls_its_watchers_in_the_order_that_the_header_has) {
   CHECK_EQ(pthread_sigmask(SIG_BLOCK, &blocked, NULL), 0);
   int file = regular_file(), always = regular_file();
   CHECK_EQ(tfd_settime_ns(tfd, 0, 1, 0, NULL, NULL), 0);
-  add_letter(OK(evloop_add_check(loop, letter, NULL)), "c");
-  add_letter(OK(evloop_add_io(loop, always, EVLOOP_EPOLLIN, letter, NULL)), "A");
-  add_letter(OK(evloop_add_tfd(loop, tfd, letter, NULL)), "i");
-  add_letter(OK(evloop_add_file_fd(loop, file, EVLOOP_FILE_ATTRIB, 0, letter, NULL)), "f");
-  add_letter(OK(evloop_add_defer(loop, letter, NULL)), "d");
+  set_word(OK(evloop_add_check(loop, letter, NULL)), "c");
+  set_word(OK(evloop_add_io(loop, always, EVLOOP_EPOLLIN, letter, NULL)), "A");
+  set_word(OK(evloop_add_tfd(loop, tfd, letter, NULL)), "i");
+  set_word(OK(evloop_add_file_fd(loop, file, EVLOOP_FILE_ATTRIB, 0, letter, NULL)), "f");
+  set_word(OK(evloop_add_defer(loop, letter, NULL)), "d");
   CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
-  add_letter(OK(evloop_add_signal(loop, SIGUSR1, EVLOOP_SIGNAL_FD, letter, NULL)), "s");
+  set_word(OK(evloop_add_signal(loop, SIGUSR1, EVLOOP_SIGNAL_FD, letter, NULL)), "s");
   evloop_watcher_t async_watcher = async(loop, letter, NULL);
-  add_letter(async_watcher, "a");
+  set_word(async_watcher, "a");
   trigger(async_watcher);
-  add_letter(timer(loop, 0, 0, letter, NULL), "t");
-  add_letter(OK(evloop_add_prepare(loop, letter, NULL)), "P");
-  add_letter(OK(evloop_add_exit(loop, letter, NULL)), "e");
+  set_word(timer(loop, 0, 0, letter, NULL), "t");
+  set_word(OK(evloop_add_prepare(loop, letter, NULL)), "P");
+  set_word(OK(evloop_add_exit(loop, letter, NULL)), "e");
   OK(fchmod(file, 0600));
   CHECK(readable((int)OK(tfd_fileno(tfd)), -1));
   OK(pthread_kill(pthread_self(), SIGUSR1));

@@ -23,13 +23,22 @@ static void save(const char *name) {
   OK(rename(other, name));
 }
 
+/* Until all is dealt with that inotify has reported: what happens now in a
+ * directory of its own comes after that. */
 static void settle(Ear *ear) {
-  struct timespec pause = {0, 5 * MS};
-  for (int i = 0; i < 3; i++) {
-    turns(ear->loop, 2);
-    nanosleep(&pause, NULL);
-  }
+  char directory[] = "/tmp/evloop-follow-XXXXXX", path[64];
+  Seen seen;
+  memset(&seen, 0, sizeof seen);
+  CHECK(mkdtemp(directory) != NULL);
+  snprintf(path, sizeof path, "%s/end", directory);
+  evloop_watcher_t watcher =
+      OK(evloop_add_file(ear->loop, directory, FILE_(CREATE), 0, see, &seen));
+  make_file(path);
+  while (seen.calls == 0) OK(evloop_run(ear->loop, EVLOOP_RUN_ONCE));
+  close_watcher(watcher);
   turns(ear->loop, 2);
+  OK(unlink(path));
+  OK(rmdir(directory));
 }
 
 /* Nothing is told. */

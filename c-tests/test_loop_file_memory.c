@@ -8,75 +8,8 @@
  * own. */
 
 #define _GNU_SOURCE
+#include "faults.h"
 #include "loop_files.h"
-
-/* ---- an allocator that fails ---- */
-
-static struct {
-  int first, last; /* of the allocations from now on; 0: none */
-  int made;
-} denied;
-
-MAYBE_UNUSED static int is_denied(void) {
-  if (denied.first == 0) return 0;
-  denied.made++;
-  if (denied.made < denied.first || denied.made > denied.last) return 0;
-  errno = ENOMEM;
-  return 1;
-}
-
-static void deny(int first, int last) {
-  denied.made = 0;
-  denied.last = last;
-  denied.first = first;
-}
-
-/* Whether there were so many. */
-static bool deny_none(void) {
-  bool denies = denied.made >= denied.first;
-  denied.first = 0;
-  return denies;
-}
-
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t count, size_t size);
-extern void *__libc_realloc(void *before, size_t size);
-extern void *__libc_memalign(size_t alignment, size_t size);
-
-void *malloc(size_t size) {
-  return is_denied() ? NULL : __libc_malloc(size);
-}
-
-void *calloc(size_t count, size_t size) {
-  return is_denied() ? NULL : __libc_calloc(count, size);
-}
-
-void *realloc(void *before, size_t size) {
-  return is_denied() ? NULL : __libc_realloc(before, size);
-}
-
-void *aligned_alloc(size_t alignment, size_t size) {
-  return is_denied() ? NULL : __libc_memalign(alignment, size);
-}
-
-int posix_memalign(void **out, size_t alignment, size_t size) {
-  void *made = is_denied() ? NULL : __libc_memalign(alignment, size);
-  if (made == NULL) return ENOMEM;
-  *out = made;
-  return 0;
-}
-#endif
-
-static void need_allocator(void) {
-#ifndef __GLIBC__
-  SKIP("only glibc's malloc can be replaced here");
-#endif
-#ifdef __SANITIZE_ADDRESS__
-  SKIP("the allocator is AddressSanitizer's");
-#endif
-  if (getenv("EVLOOP_TEST_VALGRIND") != NULL) SKIP("the allocator is valgrind's");
-}
 
 /* ---- what is reported ---- */
 
@@ -148,7 +81,6 @@ static void run_until_end(Report *r) {
  * more; `span` of them fail at a time. */
 static void for_each_allocation(int span, bool (*run)(int, int)) {
   int first, status = 0;
-  need_allocator();
   for (first = 1; status == 0; first++) {
     pid_t child;
     fflush(stdout);
@@ -191,9 +123,9 @@ static bool change_without_memory(int first, int last) {
   OK(evloop_add_file(r.loop, "tree", ENTRIES, TREE, report, &r));
   turn(r.loop);
   change_tree();
-  deny(first, last);
+  arm_range(&memory, first, last);
   turns(r.loop, 5);
-  denies = deny_none();
+  denies = disarm(&memory);
   expect_watched_or_named(&r);
   close_loop(r.loop);
   return denies;
@@ -215,10 +147,10 @@ static bool add_without_memory(int first, int last) {
   make_dir("tree/b/c");
   OK(rename("out/moved", "tree/moved"));
   r.loop = new_loop();
-  deny(first, last);
+  arm_range(&memory, first, last);
   watcher = evloop_add_file(r.loop, "tree", ENTRIES, TREE, report, &r);
   other = evloop_add_file(r.loop, "out", ENTRIES, 0, ignore, NULL);
-  denies = deny_none();
+  denies = disarm(&memory);
   if (other < 0) CHECK_EQ(other, -ENOMEM);
   else close_watcher(other);
   if (watcher < 0) CHECK_EQ(watcher, -ENOMEM);
@@ -250,11 +182,11 @@ static bool deliver_without_memory(int first, int last) {
   make_file("out/1");
   make_file("out/2");
   turns(r.loop, 3);
-  deny(first, last);
+  arm_range(&memory, first, last);
   evloop_watcher_enable(watcher);
   turns(r.loop, 3);
   n = evloop_wait(r.loop, events, 1, 0);
-  denies = deny_none();
+  denies = disarm(&memory);
   for (i = 0; i < n; i++) see(&events[i], &records);
   evloop_watcher_enable(watcher);
   while (records.calls < 2 && (records.calls == 0 || records.last.events != FILE_(OVERFLOW))) {
@@ -286,9 +218,9 @@ static bool revive_without_memory(int first, int last) {
   child = (pid_t)OK(fork());
   if (child == 0) {
     int result;
-    deny(first, last);
+    arm_range(&memory, first, last);
     result = evloop_after_fork(r.loop);
-    denies = deny_none();
+    denies = disarm(&memory);
     if (denies) CHECK(result == -ENOMEM || result == 0);
     CHECK_EQ(evloop_after_fork(r.loop), 0);
     expect_watched_or_named(&r);

@@ -384,4 +384,49 @@ TEST_TIMEOUT(the_names_of_closed_watchers_of_a_loop_that_is_not_run_are_forgotte
   close_loop(loop);
 }
 
+/* ---- what signal watchers take ---- */
+
+static long resident_kb(void) {
+  long pages = 0, resident = 0;
+  FILE *file = fopen("/proc/self/statm", "r");
+  CHECK(file != NULL);
+  CHECK_EQ(fscanf(file, "%ld %ld", &pages, &resident), 2);
+  fclose(file);
+  return resident * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+TEST(memory_of_signal_watchers_is_given_back) {
+  enum { LOOPS = 400 };
+  static evloop_t loops[LOOPS];
+  int numbers[] = {SIGUSR1, SIGRTMIN + 3};
+  for (int n = 0; n < LENGTH(numbers); n++) {
+    signal(numbers[n], SIG_IGN);
+    long before = resident_kb();
+    for (int i = 0; i < LOOPS; i++) {
+      loops[i] = new_loop();
+      for (int w = 0; w < 20; w++) {
+        OK(evloop_add_signal(loops[i], numbers[n], 0, ignore, NULL));
+      }
+    }
+    /* Each signal waits with all of them. */
+    for (int i = 0; i < 500; i++) raise(numbers[n]);
+    for (int i = 0; i < LOOPS; i++) CHECK_EQ(evloop_close(loops[i]), 0);
+    CHECK(resident_kb() - before < 16000);
+  }
+}
+
+/* Watchers of one signal in one loop share what waits for the loop. */
+TEST(watchers_of_one_signal_share_their_memory) {
+  signal(SIGRTMIN + 3, SIG_IGN);
+  evloop_t loop = new_loop();
+  long before = resident_kb();
+  for (int i = 0; i < 5000; i++) OK(evloop_add_signal(loop, SIGRTMIN + 3, 0, ignore, NULL));
+  for (int i = 0; i < 10; i++) raise(SIGRTMIN + 3);
+  turn(loop);
+  /* What came with the events is kept until the next wait. */
+  turn(loop);
+  CHECK(resident_kb() - before < 32000);
+  close_loop(loop);
+}
+
 CHECK_MAIN()

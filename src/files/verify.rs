@@ -49,24 +49,22 @@ impl Files {
         let Some(one) = self.renamed.front() else { return false };
         let found = self.watchers.get(&one.watcher).map_or(Found::AsKnown, |it| it.look_up(one));
         self.read_ahead();
-        if !self.is_drained() {
-            // What that says comes first.
+        if !self.queue.is_empty() {
+            // What was reported in the middle comes first.
             return true;
         }
         let Some(Renamed { watcher: id, parent, name }) = self.renamed.pop_front() else {
             return false;
         };
         let known = self.watchers.get(&id).and_then(|watcher| watcher.child(parent, &name));
-        match found {
-            Found::AsKnown => {}
-            Found::Other | Found::Nothing => {
-                if let Some(known) = known {
-                    self.forget(id, known);
-                }
-                if matches!(found, Found::Other) {
-                    self.scan(id, parent, &name);
-                }
-            }
+        if matches!(found, Found::AsKnown) {
+            return true;
+        }
+        if let Some(known) = known {
+            self.forget(id, known);
+        }
+        if matches!(found, Found::Other) {
+            self.scan(id, parent, &name);
         }
         true
     }

@@ -41,6 +41,8 @@ LARGER_FRAMES = ("test_stack",)
 # system call.
 NOT_UNDER_VALGRIND = ("test_kqueue_proc", "test_kqueue_proc_flood", "test_loop_process",
                       "test_loop_process_thread", "test_kqueue_faults")
+# The sanitizer's sigaction() comes first.
+NOT_UNDER_ASAN = ("test_kqueue_sigaction",)
 
 
 def names(variant=""):
@@ -51,6 +53,8 @@ def names(variant=""):
         without += LARGER_FRAMES
     if variant == "checked":
         without += NOT_UNDER_VALGRIND
+    if variant == "asan":
+        without += NOT_UNDER_ASAN
     return [stem for stem in stems if stem not in without]
 
 
