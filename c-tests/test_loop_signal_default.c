@@ -59,7 +59,9 @@ static void watch_kept(int number) {
 
 static bool can_be_watched(int number) {
   struct sigaction action;
-  return number != SIGKILL && number != SIGSTOP && sigaction(number, NULL, &action) == 0;
+  /* The C library keeps some for itself, and valgrind the last one. */
+  return number != SIGKILL && number != SIGSTOP && sigaction(number, NULL, &action) == 0 &&
+         sigaction(number, &action, NULL) == 0;
 }
 
 /* ---- which signals ---- */
@@ -87,13 +89,15 @@ TEST(signals_of_a_fault_or_an_abort_keep_their_default_action) {
 }
 
 TEST(a_watcher_can_keep_the_default_action) {
-  const int ends[] = {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGALRM, SIGRTMIN, SIGRTMAX};
+  const int ends[] = {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGALRM, SIGRTMIN, SIGRTMAX - 1};
   for (int i = 0; i < LENGTH(ends); i++) {
     CHECK(ended_by(child_that_raises(ends[i], watch_kept), ends[i]));
     CHECK_EQ(status_of(child_that_raises(ends[i], watch_replaced)), 0);
   }
   CHECK_EQ(status_of(child_that_raises(SIGCHLD, watch_kept)), 0);
   CHECK_EQ(status_of(child_that_raises(SIGTSTP, watch_replaced)), 0);
+  /* It stops no process, ours or not. */
+  if (getenv("EVLOOP_TEST_VALGRIND")) return;
   pid_t stopped = child_that_raises(SIGTSTP, watch_kept);
   int status = status_of(stopped);
   CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTSTP);
