@@ -59,9 +59,10 @@ static void watch_kept(int number) {
 
 static bool can_be_watched(int number) {
   struct sigaction action;
-  /* The C library keeps some for itself, and valgrind the last one. */
-  return number != SIGKILL && number != SIGSTOP && sigaction(number, NULL, &action) == 0 &&
-         sigaction(number, &action, NULL) == 0;
+  if (number == SIGKILL || number == SIGSTOP) return false;
+  /* valgrind keeps the last one for itself, the C library some others. */
+  if (number == SIGRTMAX && getenv("EVLOOP_TEST_VALGRIND")) return false;
+  return sigaction(number, NULL, &action) == 0;
 }
 
 /* ---- which signals ---- */
