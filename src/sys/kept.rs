@@ -169,10 +169,19 @@ fn generation_of(fd: RawFd) -> Option<&'static AtomicU32> {
 /// The last generation of all.
 static LAST: AtomicU32 = AtomicU32::new(0);
 
-/// The moment, and how many descriptors there were.
+/// Another number, which is not 0, when some milliseconds have passed or the
+/// library has made another descriptor.
 #[inline(always)]
 fn now() -> u64 {
-    ticks::moment() ^ u64::from(LAST.load(Ordering::Relaxed))
+    now_of(ticks::moment(), LAST.load(Ordering::Relaxed))
+}
+
+#[inline(always)]
+fn now_of(moment: u64, last: u32) -> u64 {
+    /// 2^63 divided by the golden ratio: modulo 2^63, its products with numbers
+    /// below 2^29 are at least 2^32 apart, more than generations can be.
+    const SPREAD: u64 = 0x4f1b_bcdc_bfa5_3e0b;
+    moment.wrapping_mul(SPREAD).wrapping_add(u64::from(last)) << 1 | 1
 }
 
 /// The number has a new descriptor.
@@ -239,6 +248,16 @@ mod tests {
         let number = before.raw();
         drop(before);
         assert!(fd::is_open(number) && later.iter().all(fd::Fd::is_intact));
+    }
+
+    #[test]
+    fn no_two_moments_are_alike() {
+        let mut seen = std::collections::HashSet::new();
+        for moment in 0..200 {
+            for last in 0..200 {
+                assert!(seen.insert(now_of(1 << 63 | moment, last)), "{moment} {last}");
+            }
+        }
     }
 
     #[test]
