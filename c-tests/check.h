@@ -32,6 +32,7 @@ typedef struct check_case {
   const char *name;
   void (*run)(void);
   int seconds;
+  const char *without; /* left out where this variable is set; or NULL */
   struct check_case *next;
 } check_case;
 
@@ -39,9 +40,14 @@ static check_case *check_first;
 static check_case **check_last = &check_first;
 
 #define TEST(name) TEST_TIMEOUT(name, 20)
-#define TEST_TIMEOUT(name_, seconds_)                                         \
+#define TEST_TIMEOUT(name_, seconds_) TEST_WITHOUT(name_, seconds_, NULL)
+/* What the case is about is not done, or not known, by valgrind. */
+#define TEST_WITHOUT_VALGRIND(name_, seconds_)                                \
+  TEST_WITHOUT(name_, seconds_, "EVLOOP_TEST_VALGRIND")
+#define TEST_WITHOUT(name_, seconds_, variable_)                              \
   static void test_##name_(void);                                             \
-  static check_case case_##name_ = {#name_, test_##name_, seconds_, NULL};    \
+  static check_case case_##name_ = {#name_, test_##name_, seconds_,           \
+                                    variable_, NULL};                         \
   __attribute__((constructor)) static void register_##name_(void) {           \
     *check_last = &case_##name_;                                              \
     check_last = &case_##name_.next;                                          \
@@ -147,6 +153,7 @@ static int check_run(const check_case *one) {
 
 static int check_selected(const check_case *one, int argc, char **argv) {
   int i;
+  if (one->without && getenv(one->without)) return 0;
   for (i = 1; i < argc; i++) {
     if (strcmp(argv[i], one->name) == 0) return 1;
   }

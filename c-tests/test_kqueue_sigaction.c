@@ -293,9 +293,8 @@ static bool read_fails(int number) {
   return failed;
 }
 
-TEST(calls_are_interrupted_as_siginterrupt_has_it) {
-  /* Its threads wait in calls of its own. */
-  if (getenv("EVLOOP_TEST_VALGRIND")) return;
+/* valgrind's threads wait in calls of its own. */
+TEST_WITHOUT_VALGRIND(calls_are_interrupted_as_siginterrupt_has_it, 20) {
   evloop_kqueue_t kq = watching(SIGUSR1);
   signal(SIGUSR1, handle);
   CHECK(!read_fails(SIGUSR1));
@@ -457,9 +456,8 @@ __attribute__((noinline)) static void set_in_a_vfork_child(void) {
   CHECK_EQ(status_of((pid_t)OK(child)), 0);
 }
 
-TEST(a_child_that_shares_the_memory_changes_its_own) {
-  /* valgrind takes it for a fork. */
-  if (getenv("EVLOOP_TEST_VALGRIND")) return;
+/* valgrind takes it for a fork. */
+TEST_WITHOUT_VALGRIND(a_child_that_shares_the_memory_changes_its_own, 20) {
   evloop_kqueue_t kq = watching(SIGUSR1);
   signal(SIGUSR1, handle);
   set_in_a_vfork_child();

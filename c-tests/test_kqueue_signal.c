@@ -256,9 +256,8 @@ TEST(the_default_ends_the_process) {
   }
 }
 
-TEST(the_default_stops_the_process) {
-  /* It stops no process, ours or not. */
-  if (getenv("EVLOOP_TEST_VALGRIND")) return;
+/* valgrind stops no process. */
+TEST_WITHOUT_VALGRIND(the_default_stops_the_process, 20) {
   Pipe p = new_pipe();
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
@@ -668,9 +667,8 @@ TEST(a_signal_in_a_child_before_its_first_call_writes_nothing) {
   signal_in_a_child(fork);
 }
 
-TEST(a_signal_in_a_child_of_a_bare_fork_writes_nothing) {
-  /* valgrind allows few kinds of clone(2). */
-  if (getenv("EVLOOP_TEST_VALGRIND")) return;
+/* valgrind allows few kinds of clone(2). */
+TEST_WITHOUT_VALGRIND(a_signal_in_a_child_of_a_bare_fork_writes_nothing, 20) {
   signal_in_a_child(fork_by_system_call);
 }
 
@@ -701,9 +699,8 @@ __attribute__((noinline)) static void signal_in_a_vfork_child(int file) {
   CHECK_EQ(status_of((pid_t)OK(child), 0), 0);
 }
 
-TEST(a_signal_in_a_child_that_shares_the_memory_is_not_counted) {
-  /* valgrind takes it for a fork. */
-  if (getenv("EVLOOP_TEST_VALGRIND")) return;
+/* valgrind takes it for a fork. */
+TEST_WITHOUT_VALGRIND(a_signal_in_a_child_that_shares_the_memory_is_not_counted, 20) {
   evloop_kqueue_t kq = new_kqueue();
   evloop_t loop = OK(evloop_create(NULL));
   loop_count = 0;
@@ -723,8 +720,8 @@ TEST(a_signal_in_a_child_that_shares_the_memory_is_not_counted) {
   CHECK_EQ(loop_count, 1);
 }
 
-TEST(a_handler_for_one_time_is_not_used_up_by_a_child_that_shares_the_memory) {
-  if (getenv("EVLOOP_TEST_VALGRIND")) return;
+TEST_WITHOUT_VALGRIND(a_handler_for_one_time_is_not_used_up_by_a_child_that_shares_the_memory,
+                      20) {
   evloop_kqueue_t kq = new_kqueue();
   install(SIGUSR1, count_call, SA_RESETHAND);
   watch(kq, SIGUSR1);
