@@ -70,7 +70,7 @@ need = command -v $(firstword $(1)) >/dev/null 2>&1 || \
 
 # ---- targets ----
 
-.PHONY: all lib header check-header examples run test check bench miri c-tests install \
+.PHONY: all lib header check-header examples run test check release-check bench miri c-tests install \
   uninstall clean help need-rust need-cc need-python FORCE
 .PHONY: c-tests-shared c-tests-static c-tests-checked c-tests-asan c-tests-musl test-tools
 
@@ -87,6 +87,9 @@ run: lib examples need-python ## the timer server of Python's HOWTO, with a clie
 test: need-rust need-cc need-python ## all tests; SUITES="c-tests loom" for some
 	$(Q)CC='$(CC)' CXX='$(CXX)' CARGO='$(CARGO)' BUILD='$(BUILD)' \
 	  $(PYTHON) tests/run.py $(SUITES)
+
+release-check: need-rust need-cc need-python ## all tests, and what `make test` does in turns
+	$(Q)EVLOOP_WHOLE=1 $(MAKE) --no-print-directory test
 
 # What a contributor runs before a commit: a minute and a half.
 check: ## the quick tests: formatting, lints, unit tests, the header, C tests
@@ -117,7 +120,7 @@ miri: need-rust ## unit tests of tables, queues and what threads share under Mir
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | \
 	  while IFS="$$(printf '\t')" read -r name text; do \
-	    printf '  make %-10s %s\n' "$$name" "$$text"; done
+	    printf '  make %-13s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo '  Variables: V=1, CC, CFLAGS, PREFIX ($(PREFIX)), LIBDIR, INCLUDEDIR, DESTDIR'
 

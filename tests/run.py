@@ -75,17 +75,18 @@ def run_suite(name, ci):
             suite.failures.append((f"skipped, which CI does not allow: {why}", ""))
         suite.failed += suite.skipped
         suite.skipped = 0
-    report(suite, time.monotonic() - began)
+    suite.seconds = time.monotonic() - began
+    report(suite)
     suite.log.close()
     return suite
 
 
-def report(suite, seconds):
+def report(suite):
     counts = [f"{suite.passed} passed"]
     counts += [f"{suite.failed} FAILED"] if suite.failed else []
     counts += [f"{suite.skipped} skipped"] if suite.skipped else []
     notes = "".join(f" ({note})" for note in suite.notes)
-    print(f"  {suite.name:<17} {', '.join(counts)}{notes}  [{seconds:.0f} s]", flush=True)
+    print(f"  {suite.name:<17} {', '.join(counts)}{notes}  [{suite.seconds:.0f} s]", flush=True)
     for why in suite.skips if suite.skipped else []:
         print(f"      skipped: {why}")
     for title, detail in suite.failures:
@@ -95,6 +96,17 @@ def report(suite, seconds):
     if suite.failures:
         print(f"    all of it: {suite.log_path}")
     sys.stdout.flush()
+
+
+def report_all(done):
+    """The suites' minutes, longest last; and what failed, together."""
+    by_time = sorted(done, key=lambda suite: suite.seconds)
+    print("minutes: " + ", ".join(f"{suite.name} {suite.seconds / 60:.1f}" for suite in by_time))
+    for suite in done:
+        for title, detail in suite.failures:
+            lines = [line.strip() for line in detail.splitlines()]
+            said = [line for line in lines if "failed:" in line or line.startswith("FAIL ")]
+            print(f"FAILED {suite.name}: {title}: {'; '.join(said or lines[-3:])[:400]}")
 
 
 def main(arguments):
@@ -115,6 +127,7 @@ def main(arguments):
                                for field in ("passed", "failed", "skipped"))
     if not arguments and not failed and "EVLOOP_KEEP" not in os.environ:
         remove_build()
+    report_all(done)
     counts = f"{passed} passed, {failed} failed, {skipped} skipped"
     SUMMARY.write_text(counts + "\n")
     print(counts, flush=True)

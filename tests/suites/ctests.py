@@ -4,6 +4,7 @@ import platform
 import re
 
 from .harness import BUILD, ROOT, Missing, need
+from .rotation import chosen
 
 # One binary runs each of its cases in a process of its own, with a time
 # limit; this one is only for the binary as a whole.
@@ -88,7 +89,8 @@ def valgrind(suite):
     if suite.make("c-tests-checked"):
         # Far slower, and one thread at a time.
         run_all(suite, "checked", VALGRIND,
-                {"EVLOOP_TEST_VALGRIND": 1, "EVLOOP_TEST_SLOW": 10})
+                {"EVLOOP_TEST_VALGRIND": 1, "EVLOOP_TEST_SLOW": 10},
+                tests=chosen(suite, "tests", names("checked"), 3))
 
 
 # ---- AddressSanitizer ----
@@ -124,7 +126,7 @@ def nosys(suite):
     if suite.run([runner, "madvise", "--", "true"]).code == 77:
         raise Missing("this kernel has no seccomp filters")
     refused_outright(suite, runner)
-    for rule in REFUSALS:
+    for rule in chosen(suite, "refusals", REFUSALS):
         # The variable is for a case that must know what is refused.
         run_all(suite, "shared", [runner, rule, "--"], {"EVLOOP_TEST_NOSYS": rule},
                 title=f" without {rule}")

@@ -56,6 +56,7 @@ class Suite:
     def __init__(self, name):
         self.name = name
         self.passed = self.failed = self.skipped = 0
+        self.seconds = 0
         self.failures = []
         self.skips = []
         self.notes = []
