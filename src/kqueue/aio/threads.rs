@@ -223,7 +223,8 @@ impl Shared {
         }
     }
 
-    /// Until it can be read or written: true. ECANCELED: it was called off.
+    /// Whether it can be read or written: not, if another operation of the
+    /// pool was called off. ECANCELED: this one was.
     fn wait(&self, fd: RawFd, writes: bool, tag: u64) -> std::result::Result<bool, Errno> {
         let events = if writes { libc::POLLOUT } else { libc::POLLIN };
         let mut fds = [poll::entry(fd, events as u32), poll::entry(-1, 0)];
@@ -233,11 +234,12 @@ impl Shared {
         if self.is_cancelled(tag) {
             return Err(Errno::ECANCELED);
         }
-        match visit.poll(&mut fds).map_err(|error| error.errno) {
-            Ok(_) | Err(Errno::EINTR) => {}
+        let is_ready = match visit.poll(&mut fds).map_err(|error| error.errno) {
+            Ok(count) => count > 0,
+            Err(Errno::EINTR) => false,
             Err(errno) => return Err(errno),
-        }
-        if self.is_cancelled(tag) { Err(Errno::ECANCELED) } else { Ok(true) }
+        };
+        if self.is_cancelled(tag) { Err(Errno::ECANCELED) } else { Ok(is_ready) }
     }
 }
 
