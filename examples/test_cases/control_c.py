@@ -28,16 +28,15 @@ wait = function("evloop_wait", ctypes.c_int, Handle, ctypes.c_void_p, ctypes.c_i
 loop = create(None)
 add_signal(loop, signal.SIGINT, 0, None, None)
 event = ctypes.create_string_buffer(64)
-late = 0
-for _ in range(int(sys.argv[2])):
-    wait(loop, event, 1, 0)
+late = []
+for turn in range(int(sys.argv[2])):
+    before = wait(loop, event, 1, 0)
     try:
         os.write(1, b".")
-        wait(loop, event, 1, int(sys.argv[3]))
-        late += 1
+        late.append((turn, before, wait(loop, event, 1, int(sys.argv[3])), event.raw.hex()))
     except KeyboardInterrupt:
         pass
-sys.exit(late != 0)
+sys.exit(f"turn, event before, result and event: {late}" if late else 0)
 """
 
 LUA = """
@@ -70,12 +69,14 @@ def spin(seconds):
 
 def python():
     command = [sys.executable, "-c", PYTHON, library(), TIMES, WAIT_NS, EXAMPLES / "python"]
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE) as program:
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as program:
         for _ in range(TIMES):
             require("it waits", os.read(program.stdout.fileno(), 1) == b".")
             spin(random.uniform(0, 200e-6))
             program.send_signal(signal.SIGINT)
-        require("a control-C was late", program.wait() == 0)
+        said = program.stderr.read().decode()
+        require(f"no control-C was late: {said}", program.wait() == 0)
 
 
 def luajit():
