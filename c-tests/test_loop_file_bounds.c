@@ -255,7 +255,7 @@ TEST_TIMEOUT(what_changes_while_a_directory_is_read_is_reported_once, 120) {
       CHECK_EQ(replica.is_there[i], access(name, F_OK) == 0);
     }
     close_loop(loop);
-    CHECK_EQ(nftw("tree", remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+    CHECK_EQ(nftw("tree", remove_one, 64, FTW_DEPTH | FTW_PHYS), 0);
   }
 }
 

@@ -91,8 +91,8 @@ static void check_kind(const Kind *kind) {
   make_file("tree/end");
   HEARD(&ear, "+end");
   close_loop(ear.loop);
-  CHECK_EQ(nftw("tree", remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
-  CHECK_EQ(nftw("out", remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+  CHECK_EQ(nftw("tree", remove_one, 64, FTW_DEPTH | FTW_PHYS), 0);
+  CHECK_EQ(nftw("out", remove_one, 64, FTW_DEPTH | FTW_PHYS), 0);
 }
 
 TEST(what_is_exchanged_is_two_renames_and_is_watched_under_its_new_name) {
@@ -161,7 +161,7 @@ TEST(a_new_directory_is_exchanged_before_it_is_watched) {
     CHECK_EQ(inotify_of_process().watches, 3);
     close_loop(ear.loop);
     OK(chdir(".."));
-    CHECK_EQ(nftw("tree", remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+    CHECK_EQ(nftw("tree", remove_one, 64, FTW_DEPTH | FTW_PHYS), 0);
   }
 }
 
@@ -455,8 +455,8 @@ static evloop_t begin_round(Model *model, uint64_t seed, const char **watched, W
 
 static void end_round(evloop_t loop) {
   close_loop(loop);
-  CHECK_EQ(nftw("tree", remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
-  CHECK_EQ(nftw("out", remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+  CHECK_EQ(nftw("tree", remove_one, 64, FTW_DEPTH | FTW_PHYS), 0);
+  CHECK_EQ(nftw("out", remove_one, 64, FTW_DEPTH | FTW_PHYS), 0);
 }
 
 static int seeds(void) {

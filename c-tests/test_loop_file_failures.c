@@ -314,7 +314,7 @@ TEST(a_tree_is_watched_without_openat2) {
     expect_watched_or_named(&r);
     CHECK_EQ(r.failures, 0);
     close_watcher(watcher);
-    CHECK_EQ(nftw("tree", remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+    CHECK_EQ(nftw("tree", remove_one, 64, FTW_DEPTH | FTW_PHYS), 0);
     make_dir("tree");
     make_directories("out");
     memset(r.probed, 0, sizeof r.probed);

@@ -176,13 +176,13 @@ TEST_TIMEOUT(every_directory_is_known_by_its_name_whatever_came_before, 120) {
     while (found_probes[0] == '\0') OK(evloop_run(loop, EVLOOP_RUN_ONCE));
     OK(unlink("tree/probe"));
     found_probes[0] = '\0';
-    CHECK_EQ(nftw("tree", probe_one, 8, FTW_PHYS), 0);
+    CHECK_EQ(nftw("tree", probe_one, 64, FTW_PHYS), 0);
     while (strlen(found_probes) < strlen(probes)) OK(evloop_run(loop, EVLOOP_RUN_ONCE));
     CHECK(strcmp(found_probes, probes) == 0);
     probes[0] = found_probes[0] = '\0';
     close_loop(loop);
-    CHECK_EQ(nftw("tree", remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
-    CHECK_EQ(nftw("out", remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+    CHECK_EQ(nftw("tree", remove_one, 64, FTW_DEPTH | FTW_PHYS), 0);
+    CHECK_EQ(nftw("out", remove_one, 64, FTW_DEPTH | FTW_PHYS), 0);
   }
 }
 

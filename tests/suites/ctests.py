@@ -44,6 +44,8 @@ NOT_UNDER_VALGRIND = ("test_kqueue_proc", "test_kqueue_proc_flood", "test_loop_p
                       "test_loop_process_thread", "test_kqueue_faults")
 # The sanitizer's sigaction() comes first.
 NOT_UNDER_ASAN = ("test_kqueue_sigaction",)
+# There is no shared library in these programs to look for the next sigaction().
+NOT_WITH_MUSL = ("test_kqueue_sigaction",)
 
 
 def names(variant=""):
@@ -56,6 +58,8 @@ def names(variant=""):
         without += NOT_UNDER_VALGRIND
     if variant == "asan":
         without += NOT_UNDER_ASAN
+    if variant == "musl":
+        without += NOT_WITH_MUSL
     return [stem for stem in stems if stem not in without]
 
 
