@@ -32,8 +32,14 @@ mod errno;
 mod files;
 #[cfg(not(loom))]
 mod hash;
+#[cfg(all(test, loom))]
+#[path = "hash/secret.rs"]
+mod hash_secret;
 #[cfg_attr(loom, allow(dead_code))]
 mod in_use;
+#[cfg(all(test, loom))]
+#[path = "sys/kept/shared.rs"]
+mod kept_shared;
 #[cfg(not(loom))]
 mod kqueue;
 #[cfg(all(test, loom))]

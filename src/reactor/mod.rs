@@ -115,6 +115,8 @@ mod sinks;
 mod slots;
 #[cfg(not(loom))]
 mod slow_wait;
+#[cfg(all(test, not(loom)))]
+mod tests;
 #[cfg(not(loom))]
 mod timers;
 #[cfg(all(test, loom))]
