@@ -13,6 +13,7 @@ mod notes;
 mod open;
 mod overflow;
 mod queue;
+mod route;
 mod scan;
 mod tree;
 mod verify;
@@ -37,6 +38,7 @@ use watches::Watch;
 /// The bits of notes that inotify does not have, or that are asked for.
 pub(crate) const ERROR: u32 = 0x100_0000;
 pub(crate) const REPLACED: u32 = 0x1_0000;
+pub(crate) const GONE: u32 = 0x2_0000;
 const ENTERED: u32 = libc::IN_CREATE | libc::IN_MOVED_TO;
 const MOVED: u32 = libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
 /// What changes the entries of a directory.
