@@ -2100,8 +2100,10 @@ const char *evloop_strerror(int code);
  * The sentence names the function, what was wrong and the values, such as
  * "evloop_epoll_register: fd 7 is already registered with this epoll
  * (EEXIST)". It stays until the next failure of this thread: successes,
- * timeouts and -EAGAIN leave it. It is put into words here, so failing
- * calls cost nothing for it.
+ * timeouts and -EAGAIN leave it. So does a close function that is given no
+ * handle but 0, or the error that a constructor returned: a program may
+ * clean up before it asks why the constructor failed. It is put into words
+ * here, so failing calls cost nothing for it.
  *
  * @param buf where the sentence goes, always ended by a NUL byte, cut if
  *   it does not fit; may be NULL when cap is 0.

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::arg;
-use super::guard::{guard, signal_safe};
+use super::guard::{guard, guard_close, signal_safe};
 use super::types::*;
 use crate::reactor::{self, Event, Mode, Options};
 
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn evloop_create(options: *const Options) -> evloop_t {
 /// not run. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
-    guard("evloop_close", || reactor::close(r#loop).map(|()| 0))
+    guard_close("evloop_close", r#loop, || reactor::close(r#loop).map(|()| 0))
 }
 
 /// Run an event loop on this thread.

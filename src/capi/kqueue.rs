@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::arg;
-use super::guard::guard;
+use super::guard::{guard, guard_close};
 use super::kqueue_types::*;
 use super::types::*;
 use crate::errno::{Errno, Error, Result};
@@ -337,7 +337,7 @@ pub extern "C" fn evloop_kqueue_aio_cancel(kq: evloop_kqueue_t, ident: u64) -> c
 /// parent. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
-    guard("evloop_kqueue_close", || table::close::<Kqueue>(kq).map(|()| 0))
+    guard_close("evloop_kqueue_close", kq, || table::close::<Kqueue>(kq).map(|()| 0))
 }
 
 /// Create a kqueue that is known by its descriptor, as on BSD.
