@@ -369,6 +369,14 @@ impl Files {
         self.forget_watcher(id);
     }
 
+    /// What a watcher was added with; the path is absolute.
+    pub fn request_of(&self, id: u32) -> Option<Request<'_>> {
+        let watcher = self.watchers.get(&id)?;
+        let (mask, flags, recursive) = (watcher.mask, watcher.flags, watcher.recursive);
+        let (root, follows) = (Root::Path(&watcher.path), watcher.follow.is_some());
+        Some(Request { root, mask, flags, recursive, follows })
+    }
+
     /// Whether there are watches that are yet to be removed.
     pub fn has_leaving(&self) -> bool {
         !self.leaving.is_empty()
