@@ -3237,6 +3237,20 @@ int evloop_kqueue_close(evloop_kqueue_t kq);
 int evloop_bsd_kqueue(void);
 
 /**
+ * Create a kqueue that is known by its descriptor, with flags.
+ *
+ * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0. The
+ *   descriptor is close-on-exec in any case: a program that is executed
+ *   could not use it.
+ * @returns as evloop_bsd_kqueue(). -1 and EINVAL: unknown flags.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as
+ * evloop_bsd_kqueue(); with EVLOOP_KQ_CPONFORK the child has a copy, as of
+ * evloop_kqueue_create(). Since 0.2.0. Source: kqueuex(2) of FreeBSD.
+ */
+int evloop_bsd_kqueue1(uint32_t flags);
+
+/**
  * Change what a kqueue watches, and wait for events, as on BSD.
  *
  * Everything is as evloop_kqueue_control() has it but what is said here.

@@ -358,7 +358,25 @@ pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
 /// kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_bsd_kqueue() -> c_int {
-    bsd_guard("evloop_bsd_kqueue", Kqueue::create_number)
+    bsd_guard("evloop_bsd_kqueue", || Kqueue::create_number(false))
+}
+
+/// Create a kqueue that is known by its descriptor, with flags.
+///
+/// @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0. The
+///   descriptor is close-on-exec in any case: a program that is executed
+///   could not use it.
+/// @returns as evloop_bsd_kqueue(). -1 and EINVAL: unknown flags.
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: as
+/// evloop_bsd_kqueue(); with EVLOOP_KQ_CPONFORK the child has a copy, as of
+/// evloop_kqueue_create(). Since 0.2.0. Source: kqueuex(2) of FreeBSD.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_bsd_kqueue1(flags: u32) -> c_int {
+    bsd_guard("evloop_bsd_kqueue1", || {
+        arg::flags(flags, EVLOOP_KQ_CLOEXEC | EVLOOP_KQ_CPONFORK)?;
+        Kqueue::create_number(flags & EVLOOP_KQ_CPONFORK != 0)
+    })
 }
 
 /// Change what a kqueue watches, and wait for events, as on BSD.
