@@ -1653,8 +1653,9 @@ typedef struct evloop_options_t {
   /**
    * Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
    * nothing has happened for so many nanoseconds of real time; for tests
-   * with threads, processes or sockets, whose answers take real time. 0:
-   * at once. See also evloop_virtual_hold().
+   * with threads, processes or sockets, whose answers take real time. Each
+   * jump takes that time, the one to each timer's deadline too. 0: at once.
+   * See also evloop_virtual_hold().
    */
   int64_t virtual_grace_ns;
 } evloop_options_t;
@@ -3650,6 +3651,10 @@ int evloop_wait(evloop_t loop,
  * returns at once, dispatching nothing. Any number of stops count as one,
  * and end one run.
  *
+ * Posted calls that this iteration does not make stay pending, for the next
+ * run or the loop's end. To end after them, post a last call that calls
+ * evloop_stop(): those that the same thread has posted before are made first.
+ *
  * Embedded in another loop, each evloop_embed_dispatch() is such a run. A
  * stop has evloop_embed_prepare() return 1; the dispatch that follows
  * dispatches nothing, and that is all: whoever runs the foreign loop has to
@@ -3689,7 +3694,9 @@ int evloop_wakeup(evloop_t loop);
  * Calls posted by one thread are made in that order, each exactly once
  * unless the loop is closed before: then they are never made, and nothing
  * frees user_data (see evloop_close()). A call posted by a callback is made
- * in the next iteration. A pending call keeps the loop alive.
+ * in the next iteration. A pending call keeps the loop alive. A posted call
+ * cannot be withdrawn: for that use an async or a defer watcher, which can be
+ * closed.
  *
  * @param loop a loop.
  * @param callback called with an EVLOOP_EVENT_POST event, whose watcher is
@@ -3978,7 +3985,13 @@ int evloop_after_fork(evloop_t loop);
  * Enabling a watcher, modifying it (to the same events, too) and adding
  * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
  * and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
- * has passed. Edge-triggered watchers that share the descriptor may be
+ * has passed. So an edge-triggered callback that has read enough for now lets
+ * others have their turn, and is called again in the next iteration:
+ *
+ *   evloop_io_modify(event->watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLET);
+ *   return;
+ *
+ * Edge-triggered watchers that share the descriptor may be
  * reported once more. For watchers with ET or ONESHOT this takes one system
  * call before the next wait, with EXCLUSIVE two. A disabled watcher with
  * EXCLUSIVE takes no wake-up from other loops.
@@ -4587,6 +4600,13 @@ int evloop_event_siginfo(const struct evloop_event_t *event,
  * taken it first, on older kernels; or where SIGCHLD is ignored, so that
  * there are no zombies. Then event->events has
  * EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
+ *
+ * While a zombie is there no other process gets its id. So with REAP,
+ * kill(pid) on the thread that runs the loop cannot hit another process
+ * before the event was delivered, if nothing else in the program waits for
+ * the child and SIGCHLD is not ignored. Without REAP that holds until the
+ * program has waited for it. On another thread, and of a process that is no
+ * child, it never does: use pidfd_open(2) and pidfd_send_signal(2).
  *
  * After its event the watcher has given up its descriptor, and does nothing
  * until it is closed; it does not keep the loop alive any more. Ended while
