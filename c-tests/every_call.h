@@ -220,6 +220,8 @@ static void call_kqueues(int fd, int file) {
   /* Which finds that the one before was closed. */
   bsd = (int)CALL(evloop_bsd_kqueue, ());
   OK(close(bsd));
+  bsd = (int)CALL(evloop_bsd_kqueue1, (EVLOOP_KQ_CPONFORK));
+  OK(close(bsd));
   CALL(evloop_handle_close, (OK(evloop_kqueue_create(0))));
   CALL(evloop_bsd_sigaction, (sigaction, SIGUSR1, NULL, &room.action));
 }

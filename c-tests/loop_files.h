@@ -80,6 +80,7 @@ static inline const char *sign_of(uint32_t events) {
     case FILE_(OVERFLOW): return "?";
     case FILE_(IGNORED): return "!";
     case FILE_(REPLACED): return "R";
+    case FILE_(GONE): return "G";
     case EVLOOP_ERROR: return "E";
     default: return "unknown:";
   }

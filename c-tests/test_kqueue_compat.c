@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* BSD's <sys/event.h>: its layout, its constants, its two functions. */
+/* BSD's <sys/event.h>: its layout, its constants, its functions. */
 
 #define _GNU_SOURCE
 #include "support.h"
+
+#include <fcntl.h>
+#include <sys/wait.h>
 
 #include "../src/compat/kqueue.c"
 
@@ -53,6 +56,7 @@ TEST(the_constants_are_the_librarys) {
   EQUAL(NOTE_CLOSE_WRITE, NOTE_CLOSE_WRITE);
   EQUAL(NOTE_READ, NOTE_READ);
   EQUAL(NOTE_EXIT, NOTE_EXIT);
+  EQUAL(NOTE_EXITSTATUS, NOTE_EXITSTATUS);
   EQUAL(NOTE_FORK, NOTE_FORK);
   EQUAL(NOTE_EXEC, NOTE_EXEC);
   EQUAL(NOTE_PCTRLMASK, NOTE_PCTRLMASK);
@@ -128,6 +132,93 @@ TEST(the_two_functions_work) {
   OK(close(kq));
   CHECK_EQ(kevent(kq, NULL, 0, list, 2, &none), -1);
   CHECK_EQ(errno, EBADF);
+}
+
+/* ---- making queues with flags ---- */
+
+#define CHECK_ERRNO(call, code) (errno = 0, CHECK_EQ(call, -1), CHECK_EQ(errno, code))
+
+/* A user event that is triggered. */
+static void trigger(int kq) {
+  struct kevent one;
+  EV_SET(&one, 1, EVFILT_USER, EV_ADD | EV_CLEAR, NOTE_TRIGGER, 0, NULL);
+  CHECK_EQ(kevent(kq, &one, 1, NULL, 0, NULL), 0);
+}
+
+static int count(int kq) {
+  static const struct timespec at_once = {0, 0};
+  struct kevent one;
+  return kevent(kq, NULL, 0, &one, 1, &at_once);
+}
+
+static void expect_works(int kq) {
+  CHECK_EQ(OK(fcntl(kq, F_GETFD)) & FD_CLOEXEC, FD_CLOEXEC);
+  trigger(kq);
+  CHECK_EQ(count(kq), 1);
+  CHECK_EQ(count(kq), 0);
+}
+
+TEST(kqueue1_takes_the_flags_of_netbsd) {
+  static const int flags[] = {0, O_CLOEXEC, O_NONBLOCK, O_CLOEXEC | O_NONBLOCK};
+  for (int i = 0; i < LENGTH(flags); i++) {
+    int kq = (int)OK(kqueue1(flags[i]));
+    CHECK_EQ(OK(fcntl(kq, F_GETFL)) & O_NONBLOCK, flags[i] & O_NONBLOCK);
+    expect_works(kq);
+    OK(close(kq));
+  }
+  CHECK_ERRNO(kqueue1(O_APPEND), EINVAL);
+  CHECK_ERRNO(kqueue1(O_CLOEXEC | 1), EINVAL);
+  CHECK_ERRNO(kqueue1(-1), EINVAL);
+}
+
+/* In a forked child: its exit status is 0 if all is well. */
+static int in_child(int kq, int is_copied) {
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    errno = 0;
+    if (!is_copied) _exit(count(kq) == -1 && errno == EBADF ? 0 : 1);
+    expect_works(kq);
+    _exit(0);
+  }
+  int status;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  return status;
+}
+
+TEST(kqueuex_takes_the_flags_of_freebsd) {
+  static const unsigned flags[] = {0, KQUEUE_CLOEXEC, KQUEUE_CPONFORK, KQUEUE_CLOEXEC | KQUEUE_CPONFORK};
+  for (int i = 0; i < LENGTH(flags); i++) {
+    int kq = (int)OK(kqueuex(flags[i]));
+    expect_works(kq);
+    CHECK_EQ(in_child(kq, (flags[i] & KQUEUE_CPONFORK) != 0), 0);
+    trigger(kq);
+    CHECK_EQ(count(kq), 1);
+    OK(close(kq));
+  }
+  CHECK_ERRNO(kqueuex(4), EINVAL);
+  CHECK_ERRNO(kqueuex(~0u), EINVAL);
+  CHECK_ERRNO(evloop_bsd_kqueue1(~0u), EINVAL);
+}
+
+/* The child's copy ends when it is closed, and leaves the parent's. */
+TEST(a_copy_is_closed_like_any_queue) {
+  int kq = (int)OK(kqueuex(KQUEUE_CPONFORK));
+  trigger(kq);
+  pid_t child = (pid_t)OK(fork());
+  if (child == 0) {
+    CHECK_EQ(count(kq), 1);
+    OK(close(kq));
+    int next = (int)OK(kqueue());
+    CHECK_EQ(next, kq);
+    CHECK_EQ(evloop_handle_count(EVLOOP_KIND_KQUEUE), 1);
+    CHECK_EQ(count(next), 0);
+    _exit(0);
+  }
+  int status;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  CHECK_EQ(count(kq), 1);
+  OK(close(kq));
 }
 
 CHECK_MAIN()

@@ -173,7 +173,9 @@ static void expect_failure(const Function *function, int64_t handle, int code, c
     check_exit();
   }
   CHECK_EQ(errno, 4321);
-  if (function->silent) expect_sentence("evloop_handle_count", "EINVAL");
+  /* What a constructor did not make is closed without a word. */
+  bool is_no_handle = handle <= 0 && strstr(function->name, "_close") != NULL;
+  if (function->silent || is_no_handle) expect_sentence("evloop_handle_count", "EINVAL");
   else expect_sentence(function->name, code_name);
 }
 

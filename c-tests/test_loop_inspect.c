@@ -399,6 +399,35 @@ TEST(a_dump_has_a_line_for_each_watcher) {
   expect_in(said_so, "signal 10, for evloop_wait, disabled, does not keep the loop alive\n");
 }
 
+TEST(a_dump_has_what_a_watcher_watches) {
+  evloop_t loop = new_loop();
+  char deep[3000] = "/tmp", line[400];
+  OK(evloop_add_file(loop, "/tmp", EVLOOP_FILE_CREATE | EVLOOP_FILE_DELETE, 0, ignore, NULL));
+  OK(evloop_add_file(loop, "/tmp/no such\nfile", EVLOOP_FILE_ALL,
+                     EVLOOP_FILE_FOLLOW | EVLOOP_FILE_DONT_FOLLOW, ignore, NULL));
+  evloop_watcher_t named =
+      OK(evloop_add_file(loop, "/proc/self", EVLOOP_FILE_MOVE_SELF, EVLOOP_FILE_ONLYDIR, ignore, NULL));
+  CHECK_EQ(evloop_watcher_set_name(named, "self"), 0);
+  for (int i = 0; i < 200; i++) strcat(deep, "/../tmp");
+  OK(evloop_add_file(loop, deep, EVLOOP_FILE_ALL & ~(uint32_t)EVLOOP_FILE_ACCESS, 0, ignore, NULL));
+  snprintf(line, sizeof line, ": path \"...%s\", events MODIFY ", deep + strlen(deep) - 128);
+  const char *said_so = dump_of(loop);
+  expect_in(said_so, ": path \"/tmp\", events CREATE DELETE, keeps the loop alive\n");
+  expect_in(said_so, ": path \"/tmp/no such?file\" FOLLOW DONT_FOLLOW, events ALL, keeps the loop alive\n");
+  expect_in(said_so, " \"self\": path \"/proc/self\" ONLYDIR, events MOVE_SELF, keeps the loop alive\n");
+  expect_in(said_so, line);
+}
+
+TEST(a_dump_has_what_pressure_is_waited_for) {
+  evloop_t loop = new_loop();
+  evloop_watcher_t watcher = evloop_add_memory_pressure(loop, NULL, EVLOOP_PRESSURE_SOME, 200000000,
+                                                        2000000000, ignore, NULL);
+  if (watcher == -ENOTSUP || watcher == -EACCES) SKIP("no memory pressure here: %s", check_text(watcher));
+  OK(watcher);
+  expect_in(dump_of(loop), ": some tasks of the system stalled for 200000 us of 2000000 us, ");
+  CHECK_EQ(info_of(watcher).subject, 0);
+}
+
 TEST(a_long_dump_is_whole) {
   evloop_t loop = new_loop();
   int lines = 0;

@@ -1452,6 +1452,12 @@ struct sigaction;
 #define EVLOOP_FILE_REPLACED 65536
 
 /**
+ * Reported only, with EVLOOP_FILE_FOLLOW: no file has the path now; one is
+ * waited for. Since 0.2.0.
+ */
+#define EVLOOP_FILE_GONE 131072
+
+/**
  * Reported only: nothing more comes, what was watched is gone.
  */
 #define EVLOOP_FILE_IGNORED 32768
@@ -1647,8 +1653,9 @@ typedef struct evloop_options_t {
   /**
    * Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
    * nothing has happened for so many nanoseconds of real time; for tests
-   * with threads, processes or sockets, whose answers take real time. 0:
-   * at once. See also evloop_virtual_hold().
+   * with threads, processes or sockets, whose answers take real time. Each
+   * jump takes that time, the one to each timer's deadline too. 0: at once.
+   * See also evloop_virtual_hold().
    */
   int64_t virtual_grace_ns;
 } evloop_options_t;
@@ -2094,8 +2101,10 @@ const char *evloop_strerror(int code);
  * The sentence names the function, what was wrong and the values, such as
  * "evloop_epoll_register: fd 7 is already registered with this epoll
  * (EEXIST)". It stays until the next failure of this thread: successes,
- * timeouts and -EAGAIN leave it. It is put into words here, so failing
- * calls cost nothing for it.
+ * timeouts and -EAGAIN leave it. So does a close function that is given no
+ * handle but 0, or the error that a constructor returned: a program may
+ * clean up before it asks why the constructor failed. It is put into words
+ * here, so failing calls cost nothing for it.
  *
  * @param buf where the sentence goes, always ended by a NUL byte, cut if
  *   it does not fit; may be NULL when cap is 0.
@@ -3229,6 +3238,20 @@ int evloop_kqueue_close(evloop_kqueue_t kq);
 int evloop_bsd_kqueue(void);
 
 /**
+ * Create a kqueue that is known by its descriptor, with flags.
+ *
+ * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0. The
+ *   descriptor is close-on-exec in any case: a program that is executed
+ *   could not use it.
+ * @returns as evloop_bsd_kqueue(). -1 and EINVAL: unknown flags.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as
+ * evloop_bsd_kqueue(); with EVLOOP_KQ_CPONFORK the child has a copy, as of
+ * evloop_kqueue_create(). Since 0.2.0. Source: kqueuex(2) of FreeBSD.
+ */
+int evloop_bsd_kqueue1(uint32_t flags);
+
+/**
  * Change what a kqueue watches, and wait for events, as on BSD.
  *
  * Everything is as evloop_kqueue_control() has it but what is said here.
@@ -3628,6 +3651,10 @@ int evloop_wait(evloop_t loop,
  * returns at once, dispatching nothing. Any number of stops count as one,
  * and end one run.
  *
+ * Posted calls that this iteration does not make stay pending, for the next
+ * run or the loop's end. To end after them, post a last call that calls
+ * evloop_stop(): those that the same thread has posted before are made first.
+ *
  * Embedded in another loop, each evloop_embed_dispatch() is such a run. A
  * stop has evloop_embed_prepare() return 1; the dispatch that follows
  * dispatches nothing, and that is all: whoever runs the foreign loop has to
@@ -3667,7 +3694,9 @@ int evloop_wakeup(evloop_t loop);
  * Calls posted by one thread are made in that order, each exactly once
  * unless the loop is closed before: then they are never made, and nothing
  * frees user_data (see evloop_close()). A call posted by a callback is made
- * in the next iteration. A pending call keeps the loop alive.
+ * in the next iteration. A pending call keeps the loop alive. A posted call
+ * cannot be withdrawn: for that use an async or a defer watcher, which can be
+ * closed.
  *
  * @param loop a loop.
  * @param callback called with an EVLOOP_EVENT_POST event, whose watcher is
@@ -3956,7 +3985,13 @@ int evloop_after_fork(evloop_t loop);
  * Enabling a watcher, modifying it (to the same events, too) and adding
  * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
  * and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
- * has passed. Edge-triggered watchers that share the descriptor may be
+ * has passed. So an edge-triggered callback that has read enough for now lets
+ * others have their turn, and is called again in the next iteration:
+ *
+ *   evloop_io_modify(event->watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLET);
+ *   return;
+ *
+ * Edge-triggered watchers that share the descriptor may be
  * reported once more. For watchers with ET or ONESHOT this takes one system
  * call before the next wait, with EXCLUSIVE two. A disabled watcher with
  * EXCLUSIVE takes no wake-up from other loops.
@@ -4566,6 +4601,13 @@ int evloop_event_siginfo(const struct evloop_event_t *event,
  * there are no zombies. Then event->events has
  * EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
  *
+ * While a zombie is there no other process gets its id. So with REAP,
+ * kill(pid) on the thread that runs the loop cannot hit another process
+ * before the event was delivered, if nothing else in the program waits for
+ * the child and SIGCHLD is not ignored. Without REAP that holds until the
+ * program has waited for it. On another thread, and of a process that is no
+ * child, it never does: use pidfd_open(2) and pidfd_send_signal(2).
+ *
  * After its event the watcher has given up its descriptor, and does nothing
  * until it is closed; it does not keep the loop alive any more. Ended while
  * it was disabled, it is told when it is enabled.
@@ -4692,21 +4734,34 @@ int evloop_event_process(const struct evloop_event_t *event,
  * With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program that
  * reloads its configuration wants. Editors save by writing another file and
  * renaming it over the first: what has the name then is watched, and
- * EVLOOP_FILE_REPLACED says so; read the file anew, as of what happened to it
- * before nothing else is told. So it is where the file is deleted and made
- * again, also after some time; where it is not there yet when the watcher is
- * added (but its directory is); and where a symbolic link that lies in its
- * directory comes to lead elsewhere. Until another file has the name the one
- * that had it is watched. IGNORED is not told: the watcher ends when it is
- * closed. To hear of every save ask for CLOSE_WRITE, too:
+ * EVLOOP_FILE_REPLACED says so. EVLOOP_FILE_GONE says that no file has the
+ * path any more; the watcher waits for the next one, which is REPLACED. Until
+ * then the file that had the path is watched. Neither the file nor its
+ * directory needs to be there when the watcher is added; then the first event
+ * is REPLACED. IGNORED is not told: the watcher ends when it is closed.
+ *
+ * Read the file again after REPLACED: what happened to it before is not
+ * reported. If it was not renamed but made there, it may be half written:
+ * CLOSE_WRITE follows when its writer closes it. To hear of every save ask
+ * for CLOSE_WRITE, too:
  *
  *   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
  *                   EVLOOP_FILE_FOLLOW, reload, NULL);
  *
- * The directory may be deleted, or renamed, and made again. That a directory
- * further up was renamed is noticed when something happens in the one that
- * was watched. A failure to look the path up is told as EVLOOP_ERROR, once,
- * and it is tried again when something happens.
+ * Symbolic links are followed through all directories, unless the flag
+ * DONT_FOLLOW is set for the last one. So the file that a link leads to may
+ * be replaced, the link, or a directory on the way. A change is not noticed
+ * - in a directory that the program may not read. Where something is missing
+ *   in such a directory, that is an EVLOOP_ERROR with -EACCES. Of the file's
+ *   own directory, by the path that was given, it is always an error.
+ * - where another file system is mounted over a directory on the way.
+ * - behind the first 512 names, those of links counted in.
+ * - that another machine makes on a network file system.
+ *
+ * A failure to look the path up is told as EVLOOP_ERROR, once; it is tried
+ * again when something happens on the way. Nothing else is reported of the
+ * directories on the way. Each of them takes a watch of inotify's, which all
+ * watchers of the loop share.
  *
  * What others do with a tree is bounded. Directories are opened from its
  * root by openat2(2), or step by step, and are watched and read by that
@@ -4733,9 +4788,10 @@ int evloop_event_process(const struct evloop_event_t *event,
  *   NULL.
  * @returns the watcher, enabled. -EINVAL: path is NULL, mask is 0, unknown
  *   bits, RECURSIVE with FOLLOW, or FOLLOW and a path that does not end with
- *   a name ("/", "..", "directory/"). -ENOENT: there is no such file; with
- *   FOLLOW, no such directory. -EACCES: it may not be read, or
- *   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
+ *   a name ("/", "..", "directory/"). -ENOENT: there is no such file, and
+ *   FOLLOW is not set; or the path is empty. -EACCES: it may not be read, or
+ *   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory;
+ *   or something on the way to it is none.
  *   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
  *   is used up. -EMFILE: no descriptor, or none of the user's
  *   max_user_instances, is left. -ENFILE. -ENOMEM. (These four also in the
@@ -5189,15 +5245,18 @@ evloop_watcher_t evloop_find_io(evloop_t loop, int fd);
  * Write down what an event loop has, in words: why it does not end.
  *
  * One line for the loop, then one for each watcher: its kind, handle and
- * name, what it watches, and whether it keeps the loop alive. The text is
- * for people, and may change.
+ * name, what it watches, and whether it keeps the loop alive. Of a file that
+ * is its path, absolute and not longer than its last 128 bytes, with the
+ * flags and bits. The text is for people, and may change.
  *
- *   loop 562949953421313: 2 watchers, 1 keep it alive
+ *   loop 562949953421313: 3 watchers, 2 keep it alive
  *     io 844424930131969 "client": fd 7, events IN, keeps the loop alive
  *     timer 844424930131970: due in 0.250000 s, unreferenced, does not keep
  *       the loop alive
+ *     file 844424930131971: path "/etc/my.conf" FOLLOW, events CLOSE_WRITE,
+ *       keeps the loop alive
  *
- * (The last two are one line.)
+ * (The last two of either are one line.)
  *
  * @param loop a loop.
  * @param fd where to write to; 2 is the standard error output.

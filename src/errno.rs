@@ -368,6 +368,17 @@ pub(crate) fn record(function: &'static str) {
     with_own(|own| own.last.set(Last::Failure(function, own.pending.replace(NO_DETAIL))));
 }
 
+/// Keeps a failure that comes from an earlier one, unless that is kept.
+#[cold]
+pub(crate) fn record_if_first(function: &'static str) {
+    with_own(|own| {
+        let detail = own.pending.replace(NO_DETAIL);
+        if matches!(own.last.get(), Last::Nothing) {
+            own.last.set(Last::Failure(function, detail));
+        }
+    });
+}
+
 /// Keeps the message of a panic, a bug of ours, for `evloop_last_error`; it
 /// is never freed.
 #[cold]

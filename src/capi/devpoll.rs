@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use super::arg;
-use super::guard::guard;
+use super::guard::{guard, guard_close};
 use super::types::*;
 use crate::poller::Ready;
 use crate::poller::devpoll::DevPoll;
@@ -155,5 +155,5 @@ pub unsafe extern "C" fn evloop_devpoll_wait(
 /// parent. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_close(dp: evloop_devpoll_t) -> c_int {
-    guard("evloop_devpoll_close", || table::close::<DevPoll>(dp).map(|()| 0))
+    guard_close("evloop_devpoll_close", dp, || table::close::<DevPoll>(dp).map(|()| 0))
 }

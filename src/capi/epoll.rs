@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use super::arg;
-use super::guard::guard;
+use super::guard::{guard, guard_close};
 use super::types::*;
 use crate::poller::Ready;
 use crate::poller::epoll::Epoll;
@@ -217,7 +217,7 @@ pub unsafe extern "C" fn evloop_epoll_wait(
 /// parent. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_epoll_close(ep: evloop_epoll_t) -> c_int {
-    guard("evloop_epoll_close", || table::close::<Epoll>(ep).map(|()| 0))
+    guard_close("evloop_epoll_close", ep, || table::close::<Epoll>(ep).map(|()| 0))
 }
 
 /// Give up an epoll object, but keep its descriptor.

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::arg;
-use super::guard::{guard, signal_safe};
+use super::guard::{guard, guard_close, signal_safe};
 use super::types::*;
 use crate::reactor::{self, Event, Mode, Options};
 
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn evloop_create(options: *const Options) -> evloop_t {
 /// not run. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
-    guard("evloop_close", || reactor::close(r#loop).map(|()| 0))
+    guard_close("evloop_close", r#loop, || reactor::close(r#loop).map(|()| 0))
 }
 
 /// Run an event loop on this thread.
@@ -198,6 +198,10 @@ pub unsafe extern "C" fn evloop_wait(
 /// returns at once, dispatching nothing. Any number of stops count as one,
 /// and end one run.
 ///
+/// Posted calls that this iteration does not make stay pending, for the next
+/// run or the loop's end. To end after them, post a last call that calls
+/// evloop_stop(): those that the same thread has posted before are made first.
+///
 /// Embedded in another loop, each evloop_embed_dispatch() is such a run. A
 /// stop has evloop_embed_prepare() return 1; the dispatch that follows
 /// dispatches nothing, and that is all: whoever runs the foreign loop has to
@@ -239,7 +243,9 @@ pub extern "C" fn evloop_wakeup(r#loop: evloop_t) -> c_int {
 /// Calls posted by one thread are made in that order, each exactly once
 /// unless the loop is closed before: then they are never made, and nothing
 /// frees user_data (see evloop_close()). A call posted by a callback is made
-/// in the next iteration. A pending call keeps the loop alive.
+/// in the next iteration. A pending call keeps the loop alive. A posted call
+/// cannot be withdrawn: for that use an async or a defer watcher, which can be
+/// closed.
 ///
 /// @param loop a loop.
 /// @param callback called with an EVLOOP_EVENT_POST event, whose watcher is

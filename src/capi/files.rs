@@ -46,6 +46,9 @@ pub const EVLOOP_FILE_OVERFLOW: u32 = 0x4000;
 /// Reported only, with EVLOOP_FILE_FOLLOW: another file has the path now, and
 /// is watched. Since 0.2.0.
 pub const EVLOOP_FILE_REPLACED: u32 = 0x10000;
+/// Reported only, with EVLOOP_FILE_FOLLOW: no file has the path now; one is
+/// waited for. Since 0.2.0.
+pub const EVLOOP_FILE_GONE: u32 = 0x20000;
 /// Reported only: nothing more comes, what was watched is gone.
 pub const EVLOOP_FILE_IGNORED: u32 = 0x8000;
 /// Reported only, with others: it is a directory.
@@ -129,21 +132,34 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program that
 /// reloads its configuration wants. Editors save by writing another file and
 /// renaming it over the first: what has the name then is watched, and
-/// EVLOOP_FILE_REPLACED says so; read the file anew, as of what happened to it
-/// before nothing else is told. So it is where the file is deleted and made
-/// again, also after some time; where it is not there yet when the watcher is
-/// added (but its directory is); and where a symbolic link that lies in its
-/// directory comes to lead elsewhere. Until another file has the name the one
-/// that had it is watched. IGNORED is not told: the watcher ends when it is
-/// closed. To hear of every save ask for CLOSE_WRITE, too:
+/// EVLOOP_FILE_REPLACED says so. EVLOOP_FILE_GONE says that no file has the
+/// path any more; the watcher waits for the next one, which is REPLACED. Until
+/// then the file that had the path is watched. Neither the file nor its
+/// directory needs to be there when the watcher is added; then the first event
+/// is REPLACED. IGNORED is not told: the watcher ends when it is closed.
+///
+/// Read the file again after REPLACED: what happened to it before is not
+/// reported. If it was not renamed but made there, it may be half written:
+/// CLOSE_WRITE follows when its writer closes it. To hear of every save ask
+/// for CLOSE_WRITE, too:
 ///
 ///   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
 ///                   EVLOOP_FILE_FOLLOW, reload, NULL);
 ///
-/// The directory may be deleted, or renamed, and made again. That a directory
-/// further up was renamed is noticed when something happens in the one that
-/// was watched. A failure to look the path up is told as EVLOOP_ERROR, once,
-/// and it is tried again when something happens.
+/// Symbolic links are followed through all directories, unless the flag
+/// DONT_FOLLOW is set for the last one. So the file that a link leads to may
+/// be replaced, the link, or a directory on the way. A change is not noticed
+/// - in a directory that the program may not read. Where something is missing
+///   in such a directory, that is an EVLOOP_ERROR with -EACCES. Of the file's
+///   own directory, by the path that was given, it is always an error.
+/// - where another file system is mounted over a directory on the way.
+/// - behind the first 512 names, those of links counted in.
+/// - that another machine makes on a network file system.
+///
+/// A failure to look the path up is told as EVLOOP_ERROR, once; it is tried
+/// again when something happens on the way. Nothing else is reported of the
+/// directories on the way. Each of them takes a watch of inotify's, which all
+/// watchers of the loop share.
 ///
 /// What others do with a tree is bounded. Directories are opened from its
 /// root by openat2(2), or step by step, and are watched and read by that
@@ -170,9 +186,10 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 ///   NULL.
 /// @returns the watcher, enabled. -EINVAL: path is NULL, mask is 0, unknown
 ///   bits, RECURSIVE with FOLLOW, or FOLLOW and a path that does not end with
-///   a name ("/", "..", "directory/"). -ENOENT: there is no such file; with
-///   FOLLOW, no such directory. -EACCES: it may not be read, or
-///   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
+///   a name ("/", "..", "directory/"). -ENOENT: there is no such file, and
+///   FOLLOW is not set; or the path is empty. -EACCES: it may not be read, or
+///   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory;
+///   or something on the way to it is none.
 ///   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
 ///   is used up. -EMFILE: no descriptor, or none of the user's
 ///   max_user_instances, is left. -ENFILE. -ENOMEM. (These four also in the
@@ -355,4 +372,5 @@ const _: () = {
     assert!(EVLOOP_FILE_DONT_FOLLOW == libc::IN_DONT_FOLLOW);
     assert!(EVLOOP_ERROR == crate::files::ERROR);
     assert!(EVLOOP_FILE_REPLACED == crate::files::REPLACED);
+    assert!(EVLOOP_FILE_GONE == crate::files::GONE);
 };

@@ -12,6 +12,26 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 /// unwound through were poisoned when their pins were dropped.
 #[inline]
 pub(super) fn guard<T: From<c_int>>(function: &'static str, body: impl FnOnce() -> Result<T>) -> T {
+    guard_with(function, errno::record, body)
+}
+
+/// The same of a function that closes a handle. A program that cleans up also
+/// closes what a constructor did not make: the sentence of that failure stays.
+#[inline]
+pub(super) fn guard_close(
+    function: &'static str,
+    handle: i64,
+    body: impl FnOnce() -> Result<c_int>,
+) -> c_int {
+    guard_with(function, if handle > 0 { errno::record } else { errno::record_if_first }, body)
+}
+
+#[inline]
+fn guard_with<T: From<c_int>>(
+    function: &'static str,
+    record: fn(&'static str),
+    body: impl FnOnce() -> Result<T>,
+) -> T {
     let errno_before = SavedErrno::now();
     // Unwind safety: what a panic leaves half done is in a poisoned object.
     let result = match catch_unwind(AssertUnwindSafe(body)) {
@@ -19,7 +39,7 @@ pub(super) fn guard<T: From<c_int>>(function: &'static str, body: impl FnOnce() 
         Ok(Err(error)) => {
             // "Nothing yet" is an answer, not a failure.
             if error.errno != Errno::EAGAIN {
-                errno::record(function);
+                record(function);
             }
             T::from(error.errno.negated())
         }

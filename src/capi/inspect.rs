@@ -110,15 +110,18 @@ pub extern "C" fn evloop_find_io(r#loop: evloop_t, fd: c_int) -> evloop_watcher_
 /// Write down what an event loop has, in words: why it does not end.
 ///
 /// One line for the loop, then one for each watcher: its kind, handle and
-/// name, what it watches, and whether it keeps the loop alive. The text is
-/// for people, and may change.
+/// name, what it watches, and whether it keeps the loop alive. Of a file that
+/// is its path, absolute and not longer than its last 128 bytes, with the
+/// flags and bits. The text is for people, and may change.
 ///
-///   loop 562949953421313: 2 watchers, 1 keep it alive
+///   loop 562949953421313: 3 watchers, 2 keep it alive
 ///     io 844424930131969 "client": fd 7, events IN, keeps the loop alive
 ///     timer 844424930131970: due in 0.250000 s, unreferenced, does not keep
 ///       the loop alive
+///     file 844424930131971: path "/etc/my.conf" FOLLOW, events CLOSE_WRITE,
+///       keeps the loop alive
 ///
-/// (The last two are one line.)
+/// (The last two of either are one line.)
 ///
 /// @param loop a loop.
 /// @param fd where to write to; 2 is the standard error output.

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::arg;
-use super::guard::guard;
+use super::guard::{guard, guard_close};
 use super::kqueue_types::*;
 use super::types::*;
 use crate::errno::{Errno, Error, Result};
@@ -337,7 +337,7 @@ pub extern "C" fn evloop_kqueue_aio_cancel(kq: evloop_kqueue_t, ident: u64) -> c
 /// parent. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
-    guard("evloop_kqueue_close", || table::close::<Kqueue>(kq).map(|()| 0))
+    guard_close("evloop_kqueue_close", kq, || table::close::<Kqueue>(kq).map(|()| 0))
 }
 
 /// Create a kqueue that is known by its descriptor, as on BSD.
@@ -358,7 +358,25 @@ pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
 /// kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_bsd_kqueue() -> c_int {
-    bsd_guard("evloop_bsd_kqueue", Kqueue::create_number)
+    bsd_guard("evloop_bsd_kqueue", || Kqueue::create_number(false))
+}
+
+/// Create a kqueue that is known by its descriptor, with flags.
+///
+/// @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0. The
+///   descriptor is close-on-exec in any case: a program that is executed
+///   could not use it.
+/// @returns as evloop_bsd_kqueue(). -1 and EINVAL: unknown flags.
+///
+/// Blocking: no. Threads: any. Signals: not safe. Fork: as
+/// evloop_bsd_kqueue(); with EVLOOP_KQ_CPONFORK the child has a copy, as of
+/// evloop_kqueue_create(). Since 0.2.0. Source: kqueuex(2) of FreeBSD.
+#[unsafe(no_mangle)]
+pub extern "C" fn evloop_bsd_kqueue1(flags: u32) -> c_int {
+    bsd_guard("evloop_bsd_kqueue1", || {
+        arg::flags(flags, EVLOOP_KQ_CLOEXEC | EVLOOP_KQ_CPONFORK)?;
+        Kqueue::create_number(flags & EVLOOP_KQ_CPONFORK != 0)
+    })
 }
 
 /// Change what a kqueue watches, and wait for events, as on BSD.

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use super::arg;
-use super::guard::guard;
+use super::guard::{guard, guard_close};
 use super::types::*;
 use crate::errno;
 use crate::sys::SavedErrno;
@@ -66,8 +66,10 @@ pub extern "C" fn evloop_strerror(code: c_int) -> *const c_char {
 /// The sentence names the function, what was wrong and the values, such as
 /// "evloop_epoll_register: fd 7 is already registered with this epoll
 /// (EEXIST)". It stays until the next failure of this thread: successes,
-/// timeouts and -EAGAIN leave it. It is put into words here, so failing
-/// calls cost nothing for it.
+/// timeouts and -EAGAIN leave it. So does a close function that is given no
+/// handle but 0, or the error that a constructor returned: a program may
+/// clean up before it asks why the constructor failed. It is put into words
+/// here, so failing calls cost nothing for it.
 ///
 /// @param buf where the sentence goes, always ended by a NUL byte, cut if
 ///   it does not fit; may be NULL when cap is 0.
@@ -159,7 +161,7 @@ pub unsafe extern "C" fn evloop_set_interrupt_check(
 /// to the parent's object. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_handle_close(handle: evloop_handle_t) -> c_int {
-    guard("evloop_handle_close", || table::close_any(handle).map(|()| 0))
+    guard_close("evloop_handle_close", handle, || table::close_any(handle).map(|()| 0))
 }
 
 /// What kind of object a handle names, and whether it is still open.

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use super::arg;
-use super::guard::guard;
+use super::guard::{guard, guard_close};
 use super::types::*;
 use crate::poller::Ready;
 use crate::poller::poll::PollSet;
@@ -140,5 +140,5 @@ pub unsafe extern "C" fn evloop_poll_wait(
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_close(p: evloop_poll_t) -> c_int {
-    guard("evloop_poll_close", || table::close::<PollSet>(p).map(|()| 0))
+    guard_close("evloop_poll_close", p, || table::close::<PollSet>(p).map(|()| 0))
 }

@@ -30,6 +30,13 @@ use crate::reactor::{self, Event, ProcessEnd, Target};
 /// there are no zombies. Then event->events has
 /// EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
 ///
+/// While a zombie is there no other process gets its id. So with REAP,
+/// kill(pid) on the thread that runs the loop cannot hit another process
+/// before the event was delivered, if nothing else in the program waits for
+/// the child and SIGCHLD is not ignored. Without REAP that holds until the
+/// program has waited for it. On another thread, and of a process that is no
+/// child, it never does: use pidfd_open(2) and pidfd_send_signal(2).
+///
 /// After its event the watcher has given up its descriptor, and does nothing
 /// until it is closed; it does not keep the loop alive any more. Ended while
 /// it was disabled, it is told when it is enabled.

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use super::arg;
-use super::guard::guard;
+use super::guard::{guard, guard_close};
 use super::types::*;
 use crate::poller::Ready;
 use crate::poller::selector::Selector;
@@ -216,5 +216,5 @@ pub extern "C" fn evloop_selector_fileno(s: evloop_selector_t) -> c_int {
 /// parent. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_close(s: evloop_selector_t) -> c_int {
-    guard("evloop_selector_close", || table::close::<Selector>(s).map(|()| 0))
+    guard_close("evloop_selector_close", s, || table::close::<Selector>(s).map(|()| 0))
 }

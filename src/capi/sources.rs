@@ -31,7 +31,13 @@ use crate::timerfd::{self, Timer};
 /// Enabling a watcher, modifying it (to the same events, too) and adding
 /// another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
 /// and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
-/// has passed. Edge-triggered watchers that share the descriptor may be
+/// has passed. So an edge-triggered callback that has read enough for now lets
+/// others have their turn, and is called again in the next iteration:
+///
+///   evloop_io_modify(event->watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLET);
+///   return;
+///
+/// Edge-triggered watchers that share the descriptor may be
 /// reported once more. For watchers with ET or ONESHOT this takes one system
 /// call before the next wait, with EXCLUSIVE two. A disabled watcher with
 /// EXCLUSIVE takes no wake-up from other loops.

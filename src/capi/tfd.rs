@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use super::arg;
-use super::guard::guard;
+use super::guard::{guard, guard_close};
 use super::types::*;
 use crate::reactor;
 use crate::table;
@@ -99,7 +99,7 @@ pub extern "C" fn tfd_fileno(t: tfd_t) -> c_int {
 /// runs on. Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn tfd_close(t: tfd_t) -> c_int {
-    guard("tfd_close", || table::close::<Timer>(t).map(|()| 0))
+    guard_close("tfd_close", t, || table::close::<Timer>(t).map(|()| 0))
 }
 
 /// Give up a timer, but keep its descriptor.

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use super::arg;
-use super::guard::{guard, guard_rest};
+use super::guard::{guard, guard_close, guard_rest};
 use super::types::*;
 use crate::reactor::{self, Change, Target, quick};
 
@@ -45,7 +45,7 @@ use crate::reactor::{self, Change, Target, quick};
 /// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) -> c_int {
-    guard("evloop_watcher_close", || {
+    guard_close("evloop_watcher_close", watcher, || {
         arg::flags(flags, EVLOOP_CLOSE_WAIT)?;
         reactor::watcher_close(watcher, flags & EVLOOP_CLOSE_WAIT != 0).map(|()| 0)
     })

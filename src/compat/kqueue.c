@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /*
- * libevloop-kqueue: BSD's two names for two functions of libevloop. A library
+ * libevloop-kqueue: BSD's names for the functions of libevloop. A library
  * of its own, since a program that has a kqueue() from elsewhere must be able
  * to use libevloop.
  */
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L /* O_CLOEXEC */
+#endif
+
+#include <errno.h>
 #include <evloop.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <sys/event.h>
 
@@ -27,6 +33,27 @@ SAME(ext);
 
 __attribute__((visibility("default"))) int kqueue(void) {
   return evloop_bsd_kqueue();
+}
+
+/* NetBSD's. The queue is close-on-exec in any case. */
+__attribute__((visibility("default"))) int kqueue1(int flags) {
+  int kq;
+  if ((flags & ~(O_CLOEXEC | O_NONBLOCK)) != 0) {
+    errno = EINVAL;
+    return -1;
+  }
+  kq = evloop_bsd_kqueue();
+  /* That cannot fail: the descriptor is there, and the flag is known. */
+  if (kq >= 0 && (flags & O_NONBLOCK) != 0) fcntl(kq, F_SETFL, O_NONBLOCK);
+  return kq;
+}
+
+typedef char same_cloexec[KQUEUE_CLOEXEC == EVLOOP_KQ_CLOEXEC ? 1 : -1];
+typedef char same_cponfork[KQUEUE_CPONFORK == EVLOOP_KQ_CPONFORK ? 1 : -1];
+
+/* FreeBSD's. */
+__attribute__((visibility("default"))) int kqueuex(unsigned int flags) {
+  return evloop_bsd_kqueue1(flags);
 }
 
 __attribute__((visibility("default"))) int

@@ -1,41 +1,58 @@
 //! Watchers that follow their path: what has it is watched, whatever that is.
 //!
-//! Besides that file the directory in which it lies is watched. Whenever an
-//! entry of the directory changes (any: one may be a symbolic link that the
-//! path leads through), the path is looked up again. inotify says by the
-//! number of the watch whether it still leads to the same file. Where the
-//! directory is not there the nearest one above it is watched instead, until
-//! it is.
+//! Besides that file the directories are watched that the path leads through
+//! (`route`). Whenever an entry that it uses changes, or such a directory is
+//! renamed or deleted, the path is looked up again. inotify says by the number
+//! of the watch whether it still leads to the same file. The program is told
+//! of the file alone: what is reported of directories is for the watcher.
 
 use super::notes::Told;
 use super::open::{Identity, c_str, terminated};
 use super::queue::Raw;
-use super::{ENTRIES, Files, REPLACED, Watcher};
+use super::route::{Place, Route};
+use super::{Files, GONE, REPLACED, Watcher};
 use crate::errno::Errno;
+use crate::util::alloc::TryVec;
 
-/// What a directory on the path is watched for.
-const ABOVE: u32 = ENTRIES | libc::IN_MOVE_SELF | libc::IN_DELETE_SELF;
-
-/// How often the directory is looked for again, if it comes and goes.
-const TRIES: usize = 3;
+/// How often the route is looked up again, if it changes.
+const TRIES: usize = 4;
 
 pub(super) struct Follow {
-    /// The watch of the directory; -1: none.
-    above: i32,
+    /// The directories that the path leads through.
+    places: Vec<Place>,
+    /// From where in inotify's queue on the file is what is followed.
+    since: u64,
     /// It is being added.
     is_new: bool,
+    /// The path leads to no file.
+    is_gone: bool,
     /// Why the path could not be looked up last, which was told.
     failed: Option<Errno>,
 }
 
+/// What an event is for a watcher that follows its path.
+#[derive(Clone, Copy)]
+struct Role {
+    /// It is about the file.
+    is_told: bool,
+    /// It is about the path.
+    is_followed: bool,
+}
+
 impl Follow {
     pub fn new() -> Self {
-        Self { above: -1, is_new: true, failed: None }
+        Self { places: Vec::new(), since: 0, is_new: true, is_gone: false, failed: None }
     }
 
     /// In a forked child: nothing is watched.
     pub fn forget(&mut self) {
-        self.above = -1;
+        self.places.clear();
+    }
+
+    /// What a directory is watched for; 0: it is not on the route.
+    fn wanted(&self, watch: i32) -> u32 {
+        let places = self.places.iter().filter(|place| place.watch == watch);
+        places.fold(0, |mask, place| mask | place.mask)
     }
 }
 
@@ -50,23 +67,27 @@ impl Watcher {
         self.root >= 0 || self.follow.is_some()
     }
 
-    fn above(&self) -> i32 {
-        self.follow.as_ref().map_or(-1, |follow| follow.above)
+    fn role_of(&self, note: &Raw) -> Option<Role> {
+        let follow = self.follow.as_ref()?;
+        Some(Role {
+            is_told: note.watch == self.root && note.end > follow.since,
+            is_followed: follow.places.iter().any(|place| place.concerns(note)),
+        })
     }
 }
 
 impl Files {
-    /// Has what a new watcher follows watched. Of the file itself it may be
-    /// that it is not there yet.
+    /// Watches what a new watcher follows, and its path. It may be that the
+    /// file is not there yet, nor its directory.
     pub(super) fn attach_follower(&mut self, id: u32) -> Result<(), Errno> {
-        let is_there = self.watch_above(id)?;
-        let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
-        let is_new =
-            watcher.follow.as_mut().is_some_and(|follow| std::mem::take(&mut follow.is_new));
-        if is_new && !is_there {
-            return Err(Errno::ENOENT);
-        }
-        match self.watch_followed(id) {
+        self.watch_route(id)?;
+        let watched = self.watch_followed(id);
+        let Some(follow) = self.watchers.get_mut(&id).and_then(|one| one.follow.as_mut()) else {
+            return Ok(());
+        };
+        let is_new = std::mem::take(&mut follow.is_new);
+        follow.is_gone = watched.is_err();
+        match watched {
             Err(errno) if errno == Errno::ENOENT || !is_new && is_absent(errno) => Ok(()),
             watched => watched.map(drop),
         }
@@ -81,64 +102,83 @@ impl Files {
             return Ok(false);
         }
         self.know(id, root)?;
+        let since = self.since_now(id, root);
         if let Some(watcher) = self.watchers.get_mut(&id) {
             watcher.root = root;
+            if let Some(follow) = &mut watcher.follow {
+                follow.since = since;
+            }
         }
         self.forget_unless_used(id, before);
         Ok(true)
     }
 
-    /// Watches the directory of the path, or the nearest one above it that is
-    /// there; whether it is the directory itself.
-    fn watch_above(&mut self, id: u32) -> Result<bool, Errno> {
-        let mut found = (-1, false);
-        for _ in 0..TRIES {
-            let again = self.join_nearest(id)?;
-            if again == found {
-                break;
-            }
-            let before = self.watchers.get(&id).map_or(-1, Watcher::above);
-            self.know(id, again.0)?;
-            if let Some(follow) = self.watchers.get_mut(&id).and_then(|one| one.follow.as_mut()) {
-                follow.above = again.0;
-            }
-            if before != again.0 {
-                self.forget_unless_used(id, before);
-            }
-            found = again;
-            if found.1 {
-                break;
-            }
-            // It may have come while the one above it was not watched yet.
-        }
-        Ok(found.1)
+    /// From where in inotify's queue on a watch is for a watcher that takes it
+    /// for its file now: it may have it for a directory already.
+    fn since_now(&self, id: u32, number: i32) -> u64 {
+        let follow = self.watchers.get(&id).and_then(|one| one.follow.as_ref());
+        let is_on_route = follow.is_some_and(|follow| follow.wanted(number) != 0);
+        if is_on_route { self.end_of_queue() } else { self.since(id, number) }
     }
 
-    fn join_nearest(&mut self, id: u32) -> Result<(i32, bool), Errno> {
-        let Some(watcher) = self.watchers.get(&id) else { return Err(Errno::ENOENT) };
-        let mut path = terminated(&watcher.path)?;
-        let mut is_nearest = true;
-        while let Some(slash) = path.iter().rposition(|byte| *byte == b'/') {
-            // There was a name behind it, or the NUL byte.
-            path.truncate(slash.max(1));
-            let above = terminated(&path)?;
-            match self.join_above(id, c_str(&above)?, ABOVE) {
-                Err(errno) if is_absent(errno) && slash > 0 => is_nearest = false,
-                joined => return joined.map(|number| (number, is_nearest)),
+    /// Watches the directories that the path leads through, or those of them
+    /// that are there.
+    fn watch_route(&mut self, id: u32) -> Result<(), Errno> {
+        for tried in 1..=TRIES {
+            let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
+            let follows_last = watcher.flags & libc::IN_DONT_FOLLOW == 0;
+            let mut route = Route::new(&watcher.path, follows_last)?;
+            let taken = self.take_route(id, &mut route);
+            let is_same = self.take_places(id, route.places, taken.is_ok(), tried < TRIES);
+            taken?;
+            if is_same {
+                break;
+            }
+            // One may have changed before it was watched.
+        }
+        Ok(())
+    }
+
+    /// Has these be the directories on the route, and watches no others;
+    /// whether they are what they were. `is_whole`: there are no more of them.
+    /// `may_narrow`: the route is looked up once more if this is false.
+    fn take_places(
+        &mut self,
+        id: u32,
+        places: Vec<Place>,
+        is_whole: bool,
+        may_narrow: bool,
+    ) -> bool {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return true };
+        let root = watcher.root;
+        let Some(follow) = &mut watcher.follow else { return true };
+        let mut before = std::mem::replace(&mut follow.places, places);
+        if !is_whole {
+            // The others are still watched.
+            let _ = follow.places.try_extend(std::mem::take(&mut before).into_iter());
+        }
+        if before == follow.places {
+            return true;
+        }
+        for place in before.iter().filter(|place| place.watch != root) {
+            let follow = self.watchers.get(&id).and_then(|one| one.follow.as_ref());
+            let wanted = follow.map_or(0, |follow| follow.wanted(place.watch));
+            if wanted == 0 || may_narrow && place.mask & !wanted != 0 {
+                self.forget(id, place.watch);
             }
         }
-        Err(Errno::ENOENT)
+        false
     }
 
     /// Takes a watch among those of a watcher.
-    fn know(&mut self, id: u32, number: i32) -> Result<(), Errno> {
+    pub(super) fn know(&mut self, id: u32, number: i32) -> Result<(), Errno> {
         let is_known = self.watchers.get(&id).is_some_and(|one| one.nodes.contains_key(&number));
         if is_known { Ok(()) } else { self.insert(id, number, (-1, b""), (0, Identity::default())) }
     }
 
     fn forget_unless_used(&mut self, id: u32, number: i32) {
-        let is_used = |watcher: &Watcher| watcher.root == number || watcher.above() == number;
-        if number >= 0 && !self.watchers.get(&id).is_some_and(is_used) {
+        let follow = self.watchers.get(&id).and_then(|one| one.follow.as_ref());
+        if number >= 0 && follow.is_some_and(|follow| follow.wanted(number) == 0) {
             self.forget(id, number);
         }
     }
@@ -148,35 +188,43 @@ impl Files {
         if self.watchers.get(&id).is_none_or(|watcher| watcher.follow.is_none()) {
             return;
         }
-        let result = self.watch_above(id).and_then(|_| self.watch_followed(id));
+        let result = self.watch_route(id).and_then(|()| self.watch_followed(id));
         let failed = result.err().filter(|errno| !is_absent(*errno));
         let Some(follow) = self.watchers.get_mut(&id).and_then(|one| one.follow.as_mut()) else {
             return;
         };
-        let before = std::mem::replace(&mut follow.failed, failed);
-        match failed {
-            Some(errno) if before != failed => self.tell_failure(id, -1, b"", errno),
-            _ if result == Ok(true) => self.tell(id, Told::entry(REPLACED, -1, b"")),
+        let had_failed = std::mem::replace(&mut follow.failed, failed);
+        let is_gone = if failed.is_some() { follow.is_gone } else { result.is_err() };
+        let was_gone = std::mem::replace(&mut follow.is_gone, is_gone);
+        match result {
+            Err(errno) if failed.is_some() && failed != had_failed => {
+                self.tell_failure(id, -1, b"", errno);
+            }
+            Err(_) if is_gone && !was_gone => self.tell(id, Told::entry(GONE, -1, b"")),
+            Ok(is_other) if is_other || was_gone => self.tell(id, Told::entry(REPLACED, -1, b"")),
             _ => {}
         }
     }
 
-    /// Whether a watch is of the directory in which lies what is followed.
-    pub(super) fn is_above(&self, id: u32, number: i32) -> bool {
-        number >= 0 && self.watchers.get(&id).is_some_and(|one| one.above() == number)
-    }
-
-    /// Deals with a note about the directory of what is followed; false: it
-    /// is about something else, too.
-    pub(super) fn take_above(&mut self, id: u32, note: &Raw) -> bool {
-        if !self.is_above(id, note.watch) {
-            return false;
+    /// Deals with an event, or a rename, that is reported to a watcher which
+    /// follows its path; false: it is none.
+    pub(super) fn take_followed(&mut self, id: u32, note: &Raw, to: Option<&Raw>) -> bool {
+        let Some(watcher) = self.watchers.get(&id) else { return false };
+        let Some(role) = watcher.role_of(note) else { return false };
+        let other = to.and_then(|to| Some((to, watcher.role_of(to)?)));
+        match other {
+            Some((to, other)) if role.is_told && other.is_told => self.tell_move(id, note, to),
+            _ => {
+                let notes = [Some((note, role)), other];
+                for (note, _) in notes.into_iter().flatten().filter(|(_, role)| role.is_told) {
+                    self.tell(id, Told::entry(note.mask, note.watch, &note.name));
+                }
+            }
         }
-        let is_root = self.watchers.get(&id).is_some_and(|one| one.root == note.watch);
-        if note.mask & ABOVE != 0 {
+        if role.is_followed || other.is_some_and(|(_, other)| other.is_followed) {
             self.look_again(id);
         }
-        !is_root
+        true
     }
 
     /// A watch has ended; false: it is not that of a watcher which follows its
@@ -187,9 +235,7 @@ impl Files {
         if watcher.root == number {
             watcher.root = -1;
         }
-        if follow.above == number {
-            follow.above = -1;
-        }
+        follow.places.retain(|place| place.watch != number);
         self.forget(id, number);
         self.look_again(id);
         true

@@ -13,6 +13,7 @@ mod notes;
 mod open;
 mod overflow;
 mod queue;
+mod route;
 mod scan;
 mod tree;
 mod verify;
@@ -37,6 +38,7 @@ use watches::Watch;
 /// The bits of notes that inotify does not have, or that are asked for.
 pub(crate) const ERROR: u32 = 0x100_0000;
 pub(crate) const REPLACED: u32 = 0x1_0000;
+pub(crate) const GONE: u32 = 0x2_0000;
 const ENTERED: u32 = libc::IN_CREATE | libc::IN_MOVED_TO;
 const MOVED: u32 = libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
 /// What changes the entries of a directory.
@@ -365,6 +367,14 @@ impl Files {
     pub fn remove(&mut self, id: u32) {
         self.detach(id);
         self.forget_watcher(id);
+    }
+
+    /// What a watcher was added with; the path is absolute.
+    pub fn request_of(&self, id: u32) -> Option<Request<'_>> {
+        let watcher = self.watchers.get(&id)?;
+        let (mask, flags, recursive) = (watcher.mask, watcher.flags, watcher.recursive);
+        let (root, follows) = (Root::Path(&watcher.path), watcher.follow.is_some());
+        Some(Request { root, mask, flags, recursive, follows })
     }
 
     /// Whether there are watches that are yet to be removed.

@@ -3,7 +3,7 @@
 
 use super::queue::Raw;
 use super::watches::User;
-use super::{ENTERED, ENTRIES, ERROR, Files, MOVED, Note, REPLACED};
+use super::{ENTERED, ENTRIES, ERROR, Files, GONE, MOVED, Note, REPLACED};
 use crate::errno::Errno;
 use crate::util::alloc::{TryDeque, TryVec};
 
@@ -42,7 +42,7 @@ impl Files {
     /// Tells a watcher what it asked for, and what is told to all.
     pub(super) fn tell(&mut self, id: u32, told: Told<'_>) {
         const ALWAYS: u32 =
-            ERROR | REPLACED | libc::IN_Q_OVERFLOW | libc::IN_IGNORED | libc::IN_UNMOUNT;
+            ERROR | REPLACED | GONE | libc::IN_Q_OVERFLOW | libc::IN_IGNORED | libc::IN_UNMOUNT;
         let Some(watcher) = self.watchers.get(&id) else { return };
         let mask = told.mask & (watcher.mask | ALWAYS);
         if mask == 0 {
@@ -107,6 +107,9 @@ impl Files {
 
     /// A rename, both of whose directories are watched.
     pub(super) fn take_pair(&mut self, from: &Raw, to: &Raw) {
+        // Before either half is taken, which may change what is watched.
+        let mut others = self.users_of(to);
+        others.retain(|user| !self.is_user(user.watcher, from.watch));
         self.for_users(from, |files, id| {
             if files.is_user(id, to.watch) {
                 files.take_move(id, from, to)
@@ -114,29 +117,31 @@ impl Files {
                 files.take_for(id, from)
             }
         });
-        self.for_users(to, |files, id| {
-            if !files.is_user(id, from.watch) {
-                files.take_for(id, to);
-            }
-        });
+        for user in others {
+            self.take_for(user.watcher, to);
+        }
     }
 
     /// Does something for those who hear of this.
     fn for_users(&mut self, note: &Raw, mut tell: impl FnMut(&mut Self, u32)) {
-        let Some(watch) = self.watches.get(&note.watch) else { return };
-        let mut users: Vec<User> = Vec::new();
-        let hears = |user: &User| note.end > user.since;
-        if users.try_extend(watch.users().copied().filter(hears)).is_err() {
-            self.lost = true;
-            return;
-        }
-        for user in users {
+        for user in self.users_of(note) {
             tell(self, user.watcher);
         }
     }
 
+    fn users_of(&mut self, note: &Raw) -> Vec<User> {
+        let mut users = Vec::new();
+        let Some(watch) = self.watches.get(&note.watch) else { return users };
+        let hears = |user: &User| note.end > user.since;
+        if users.try_extend(watch.users().copied().filter(hears)).is_err() {
+            self.lost = true;
+            users.clear();
+        }
+        users
+    }
+
     fn take_for(&mut self, id: u32, note: &Raw) {
-        if self.take_above(id, note) {
+        if self.take_followed(id, note, None) {
             return;
         }
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
@@ -184,24 +189,28 @@ impl Files {
     /// A name was changed, of something that stays where the watcher hears
     /// of it.
     fn take_move(&mut self, id: u32, from: &Raw, to: &Raw) {
-        if self.is_above(id, from.watch) || self.is_above(id, to.watch) {
-            self.take_for(id, from);
-            return self.take_for(id, to);
+        if self.take_followed(id, from, Some(to)) {
+            return;
         }
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         let displaced = watcher.take_displaced(from.watch, &from.name);
         watcher.take_displaced(to.watch, &to.name);
         let recursive = watcher.recursive;
-        let (before, at) = ((from.watch, &*from.name), (to.watch, &*to.name));
-        let both = Told::entry(from.mask | to.mask, at.0, at.1);
-        let asked = watcher.mask & MOVED;
-        let told = if asked == libc::IN_MOVED_FROM { Told { at: before, ..both } } else { both };
-        self.tell(id, Told { before: Some(before), ..told });
+        self.tell_move(id, from, to);
         if recursive && to.is_directory() {
             self.look_up_later(id, from.watch, &from.name);
             self.look_up_later(id, to.watch, &to.name);
             self.follow(id, Place::of(from), Place::of(to), displaced);
         }
+    }
+
+    pub(super) fn tell_move(&mut self, id: u32, from: &Raw, to: &Raw) {
+        let Some(watcher) = self.watchers.get(&id) else { return };
+        let (before, at) = ((from.watch, &*from.name), (to.watch, &*to.name));
+        let both = Told::entry(from.mask | to.mask, at.0, at.1);
+        let asked = watcher.mask & MOVED;
+        let told = if asked == libc::IN_MOVED_FROM { Told { at: before, ..both } } else { both };
+        self.tell(id, Told { before: Some(before), ..told });
     }
 
     /// The root of a watcher has another name: a tree is found by it.

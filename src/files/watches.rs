@@ -68,6 +68,15 @@ impl Watch {
         Ok(())
     }
 
+    /// A user wants these bits, too.
+    fn widen(&mut self, serial: u64, mask: u32) {
+        let place = self.place_of(serial).unwrap_or(usize::MAX);
+        if let Some(user) = self.users.get_mut(place) {
+            user.mask |= mask;
+            self.mask |= mask;
+        }
+    }
+
     fn remove(&mut self, serial: u64) {
         let place = self.place_of(serial).unwrap_or(usize::MAX);
         let Some(user) = self.users.get_mut(place).filter(|user| user.watcher != LEFT) else {
@@ -151,10 +160,11 @@ impl Files {
         self.join_watch_for(id, wanted, watch)
     }
 
-    /// Has a directory watched for these bits.
+    /// Watches a directory for these bits; ENOTDIR: it is a symbolic link, too.
     pub(super) fn join_above(&mut self, id: u32, path: &CStr, mask: u32) -> Result<i32, Errno> {
+        let flags = libc::IN_ONLYDIR | libc::IN_DONT_FOLLOW;
         self.join_watch_for(id, mask, |inotify, mask| {
-            inotify::watch_path(inotify, path, mask | libc::IN_ONLYDIR)
+            inotify::watch_path(inotify, path, mask | flags)
         })
     }
 
@@ -169,6 +179,9 @@ impl Files {
         let serial = watcher.serial;
         let number = watch(self.raw(), mask | libc::IN_MASK_ADD)?;
         if watcher.uses(number) {
+            if let Some(watch) = self.watches.get_mut(&number) {
+                watch.widen(serial, mask);
+            }
             return Ok(number);
         }
         let since = if self.watches.contains_key(&number) { self.end_of_queue() } else { 0 };

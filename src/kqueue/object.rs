@@ -42,8 +42,8 @@ impl Kqueue {
     }
 
     /// A new queue that is known by its descriptor, which the program closes.
-    pub fn create_number() -> Result<RawFd> {
-        Ok(Self::make(false, true)?.1)
+    pub fn create_number(keep: bool) -> Result<RawFd> {
+        Ok(Self::make(keep, true)?.1)
     }
 
     fn make(keep: bool, is_the_programs: bool) -> Result<(i64, RawFd)> {

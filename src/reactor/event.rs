@@ -85,8 +85,9 @@ pub struct Options {
     pub timer_tolerance_ns: i64,
     /// Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
     /// nothing has happened for so many nanoseconds of real time; for tests
-    /// with threads, processes or sockets, whose answers take real time. 0:
-    /// at once. See also evloop_virtual_hold().
+    /// with threads, processes or sockets, whose answers take real time. Each
+    /// jump takes that time, the one to each timer's deadline too. 0: at once.
+    /// See also evloop_virtual_hold().
     pub virtual_grace_ns: i64,
 }
 

@@ -134,6 +134,11 @@ impl FileState {
         ends
     }
 
+    /// What a watcher was added with.
+    pub fn request_of(&self, id: u32) -> Option<Request<'_>> {
+        self.files.request_of(id)
+    }
+
     /// The name of an event, or the one that it was before a rename.
     pub fn name(&self, event: &Event, old: bool) -> Result<&[u8]> {
         match self.shown.get(&event.reserved) {

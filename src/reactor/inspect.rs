@@ -174,6 +174,7 @@ pub(super) fn read(desk: &Desk, record: &Record) -> WatcherInfo {
             let deadline = record.node.deadline().filter(|_| flags & SET != 0);
             info.deadline_ns = deadline.unwrap_or(i64::MAX);
         }
+        Source::MemoryPressure => {}
         source if source.is_object() || source == Source::Signal => {
             info.subject = record.node.third_spare().load(Relaxed);
         }

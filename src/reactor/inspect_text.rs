@@ -4,11 +4,13 @@ use super::desk::Desk;
 use super::flags::*;
 use super::inspect::{WatcherInfo, keeps_loop_alive, read};
 use super::named::{Named, named};
+use super::pressure;
 use super::record::Record;
 use crate::errno::{Errno, Result, error, fail};
+use crate::files::Root;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::{clock, sigpipe};
-use crate::table::Kind;
+use crate::table::{Handle, Kind};
 use std::fmt::{self, Write as _};
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
@@ -17,8 +19,9 @@ use std::os::fd::RawFd;
 const ROOM: usize = 1024;
 /// No line is longer.
 const LINE: usize = 512;
-/// So much of a name is shown.
+/// So much of a name is shown, and of a path.
 const NAME: usize = 64;
+const PATH: usize = 128;
 /// How often a lock is tried for a name.
 const TRIES: usize = 1000;
 
@@ -116,7 +119,8 @@ fn describe_loop(text: &mut Text, named: &Named, count: usize, alive: usize) -> 
 fn describe(text: &mut Text, named: &Named, watcher: i64, record: &Record) -> fmt::Result {
     let desk = named.desk;
     let flags = record.flags.load(Relaxed);
-    let Some((_, info)) = record.look(desk, |record| read(desk, record)) else {
+    let look = |record: &Record| (read(desk, record), record.node.third_spare().load(Relaxed));
+    let Some((_, (info, subject))) = record.look(desk, look) else {
         return write!(text, "  watcher {watcher}: was just closed");
     };
     write!(text, "  {} {watcher}", word(Source::of(flags)))?;
@@ -124,7 +128,11 @@ fn describe(text: &mut Text, named: &Named, watcher: i64, record: &Record) -> fm
         push_name(text, desk, watcher);
     }
     text.write_char(':')?;
-    describe_source(text, desk, &info, flags)?;
+    match Source::of(flags) {
+        Source::File => describe_file(text, desk, watcher)?,
+        Source::MemoryPressure => pressure::describe(text, subject)?,
+        _ => describe_source(text, desk, &info, flags)?,
+    }
     describe_state(text, &info, flags)
 }
 
@@ -143,6 +151,51 @@ fn describe_source(text: &mut Text, desk: &Desk, info: &WatcherInfo, flags: u32)
     }
 }
 
+/// Its path, flags and bits, if they can be had without waiting.
+fn describe_file(text: &mut Text, desk: &Desk, watcher: i64) -> fmt::Result {
+    const FLAGS: [(u32, &str); 2] =
+        [(libc::IN_ONLYDIR, "ONLYDIR"), (libc::IN_DONT_FOLLOW, "DONT_FOLLOW")];
+    const NAMES: [(u32, &str); 12] = [
+        (libc::IN_ACCESS, "ACCESS"),
+        (libc::IN_MODIFY, "MODIFY"),
+        (libc::IN_ATTRIB, "ATTRIB"),
+        (libc::IN_CLOSE_WRITE, "CLOSE_WRITE"),
+        (libc::IN_CLOSE_NOWRITE, "CLOSE_NOWRITE"),
+        (libc::IN_OPEN, "OPEN"),
+        (libc::IN_MOVED_FROM, "MOVED_FROM"),
+        (libc::IN_MOVED_TO, "MOVED_TO"),
+        (libc::IN_CREATE, "CREATE"),
+        (libc::IN_DELETE, "DELETE"),
+        (libc::IN_DELETE_SELF, "DELETE_SELF"),
+        (libc::IN_MOVE_SELF, "MOVE_SELF"),
+    ];
+    let Some(state) = without_waiting(|| desk.files.try_lock()) else { return Ok(()) };
+    let Some(request) = Handle::unpack(watcher).and_then(|handle| state.request_of(handle.index))
+    else {
+        return Ok(());
+    };
+    if let Root::Path(path) = request.root {
+        text.write_str(" path")?;
+        push_quoted(text, path, PATH);
+    }
+    text.write_str(if request.recursive { " RECURSIVE" } else { "" })?;
+    text.write_str(if request.follows { " FOLLOW" } else { "" })?;
+    describe_bits(text, request.flags, &FLAGS)?;
+    text.write_str(", events")?;
+    match request.mask {
+        libc::IN_ALL_EVENTS => text.write_str(" ALL")?,
+        mask => describe_bits(text, mask, &NAMES)?,
+    }
+    text.write_char(',')
+}
+
+fn describe_bits(text: &mut Text, bits: u32, names: &[(u32, &str)]) -> fmt::Result {
+    names
+        .iter()
+        .filter(|(bit, _)| bits & bit != 0)
+        .try_for_each(|(_, name)| write!(text, " {name}"))
+}
+
 fn describe_events(text: &mut Text, events: u32) -> fmt::Result {
     const NAMES: [(u32, &str); 9] = [
         (libc::EPOLLIN as u32, "IN"),
@@ -155,11 +208,8 @@ fn describe_events(text: &mut Text, events: u32) -> fmt::Result {
         (libc::EPOLLONESHOT as u32, "ONESHOT"),
         (libc::EPOLLEXCLUSIVE as u32, "EXCLUSIVE"),
     ];
-    let mut left = events;
-    for (bit, name) in NAMES.iter().filter(|(bit, _)| events & bit != 0) {
-        write!(text, " {name}")?;
-        left &= !bit;
-    }
+    describe_bits(text, events, &NAMES)?;
+    let left = NAMES.iter().fold(events, |left, (bit, _)| left & !bit);
     if left != 0 || events == 0 { write!(text, " {left:#x}") } else { Ok(()) }
 }
 
@@ -215,19 +265,35 @@ fn describe_state(text: &mut Text, info: &WatcherInfo, flags: u32) -> fmt::Resul
 
 /// Its name in quotes, on one line, if that can be had without waiting.
 fn push_name(text: &mut Text, desk: &Desk, watcher: i64) {
-    for _ in 0..TRIES {
-        let Some(gate) = desk.lease.try_lock() else {
-            std::thread::yield_now();
-            continue;
-        };
-        let Some(name) = gate.names.get(&watcher) else { return };
-        text.push(b' ');
-        text.push(b'"');
-        for byte in name.iter().take(NAME) {
-            text.push(if byte.is_ascii_control() { b'?' } else { *byte });
-        }
-        return text.push(b'"');
+    let Some(gate) = without_waiting(|| desk.lease.try_lock()) else { return };
+    if let Some(name) = gate.names.get(&watcher) {
+        push_quoted(text, name, NAME);
     }
+}
+
+/// Tries to get something a few times, as another thread may just have it.
+fn without_waiting<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    for _ in 0..TRIES {
+        if let Some(found) = attempt() {
+            return Some(found);
+        }
+        std::thread::yield_now();
+    }
+    None
+}
+
+/// The end of something, up to so many bytes, in quotes and on one line.
+fn push_quoted(text: &mut Text, bytes: &[u8], most: usize) {
+    text.push(b' ');
+    text.push(b'"');
+    let left_out = bytes.len().saturating_sub(most);
+    if left_out > 0 {
+        let _ = text.write_str("...");
+    }
+    for byte in bytes.iter().skip(left_out) {
+        text.push(if byte.is_ascii_control() { b'?' } else { *byte });
+    }
+    text.push(b'"');
 }
 
 fn word(source: Source) -> &'static str {

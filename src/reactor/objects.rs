@@ -28,7 +28,8 @@ use std::os::fd::RawFd;
 pub(crate) trait Watched: Send {
     fn fd(&self) -> RawFd;
 
-    /// What the program calls it: a handle, or a process id.
+    /// What the program calls it: a handle, or a process id. Of memory
+    /// pressure: what `pressure` can describe.
     fn subject(&self) -> i64 {
         0
     }

@@ -21,10 +21,12 @@ use crate::sys::pressure::{self, Refusal, Trigger};
 use crate::table::{self, Kind};
 use crate::util::alloc::{NoMemory, try_c_string};
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::os::fd::RawFd;
 
 const SHORTEST_WINDOW: i64 = 500_000;
 const LONGEST_WINDOW: i64 = 10_000_000;
+const _: () = assert!(LONGEST_WINDOW < 1 << WINDOW_SHIFT);
 
 struct Pressure {
     file: WatcherFd,
@@ -172,9 +174,30 @@ fn explain(refusal: &Refusal, is_systems: bool, window: i64) -> Error {
     }
 }
 
+/// The parts of what is stored for threads that ask.
+const WINDOW_SHIFT: u32 = 24;
+const FULL: i64 = 1 << 48;
+const GROUP: i64 = 1 << 49;
+
+/// What a watcher watches for, in words, of what was stored.
+pub(super) fn describe(text: &mut dyn fmt::Write, subject: i64) -> fmt::Result {
+    let part = (1 << WINDOW_SHIFT) - 1;
+    let (stall, window) = (subject & part, subject >> WINDOW_SHIFT & part);
+    let which = if subject & FULL != 0 { "all" } else { "some" };
+    let of = if subject & GROUP != 0 { "a control group" } else { "the system" };
+    write!(text, " {which} tasks of {of} stalled for {stall} us of {window} us,")
+}
+
 impl Watched for Pressure {
     fn fd(&self) -> RawFd {
         self.file.raw()
+    }
+
+    fn subject(&self) -> i64 {
+        let Trigger { full, stall, window } = self.trigger;
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        // Neither time is longer than LONGEST_WINDOW.
+        stall | window << WINDOW_SHIFT | flag(full, FULL) | flag(self.path.is_some(), GROUP)
     }
 
     fn events(&self) -> u32 {

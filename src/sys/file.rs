@@ -150,6 +150,14 @@ pub(crate) fn name(fd: RawFd, buffer: &mut [u8]) -> Result<&[u8], Errno> {
     Ok(buffer.get(..len).unwrap_or_default())
 }
 
+/// What a symbolic link leads to; EINVAL: it is none.
+pub(crate) fn link_target<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    let (at, path, len) = (libc::AT_FDCWD, path.as_ptr(), buffer.len());
+    // SAFETY: the path is NUL-terminated, as many writable bytes as said.
+    let len = unsafe { syscall!(SYS_readlinkat, at, path, buffer.as_mut_ptr(), len) }?;
+    Ok(buffer.get(..len).unwrap_or_default())
+}
+
 /// Whether RWF_NOWAIT is known not to work here.
 static NO_NOWAIT: AtomicBool = AtomicBool::new(false);
 

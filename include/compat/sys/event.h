@@ -25,6 +25,10 @@
 #include <sys/types.h>
 #include <time.h>
 
+/* kqueuex(). */
+#define KQUEUE_CLOEXEC 0x00000001
+#define KQUEUE_CPONFORK 0x00000002
+
 /* Filters. */
 #define EVFILT_READ (-1)
 #define EVFILT_WRITE (-2)
@@ -84,8 +88,10 @@
 #define NOTE_CLOSE_WRITE 0x00000200
 #define NOTE_READ 0x00000400
 
-/* PROC. */
+/* PROC. NOTE_EXITSTATUS is macOS's: data of NOTE_EXIT has the status anyway.
+ * Its NOTE_REAP is not to be had, and not defined. */
 #define NOTE_EXIT 0x80000000
+#define NOTE_EXITSTATUS 0x04000000
 #define NOTE_FORK 0x40000000
 #define NOTE_EXEC 0x20000000
 #define NOTE_PCTRLMASK 0xf0000000
@@ -159,6 +165,14 @@ extern "C" {
 
 /* As evloop_bsd_kqueue(). */
 int kqueue(void);
+
+/* NetBSD's, with O_CLOEXEC and O_NONBLOCK of <fcntl.h>. All queues are
+ * close-on-exec. O_NONBLOCK is a flag of the descriptor, which kevent() does
+ * not look at. Other flags: -1 and EINVAL. */
+int kqueue1(int flags);
+
+/* FreeBSD's, with KQUEUE flags. Other flags: -1 and EINVAL. */
+int kqueuex(unsigned int flags);
 
 /* As evloop_bsd_kevent(). */
 int kevent(int kq, const struct kevent *changelist, int nchanges,
