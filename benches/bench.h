@@ -164,6 +164,7 @@ void chain_raw(const void *chain, double *out_values);
 void chain_raw_as_kqueue(const void *chain, double *out_values);
 void chain_evloop(const void *chain, double *out_values);
 void chain_kqueue(const void *chain, double *out_values);
+void chain_trusting_kqueue(const void *chain, double *out_values);
 
 /* `count` events of one descriptor that is always ready. */
 void ready_count(long count);

@@ -323,6 +323,15 @@ MISUSE(an_unknown_selector_backend, "evloop_selector_create", EINVAL) {
   return NOW(evloop_selector_create(66));
 }
 
+MISUSE(an_unknown_flag_beside_trust, "evloop_kqueue_create", EINVAL) {
+  return NOW(evloop_kqueue_create(EVLOOP_KQ_TRUST_FDS | 0x200));
+}
+
+MISUSE(trust_for_a_second_handle, "evloop_kqueue_from_fd", EINVAL) {
+  int fd = (int)OK(evloop_kqueue_fileno(OK(evloop_kqueue_create(0))));
+  return NOW(evloop_kqueue_from_fd(fd, EVLOOP_KQ_TRUST_FDS));
+}
+
 MISUSE(an_event_of_a_filter_that_there_is_not, "evloop_kqueue_control", EINVAL) {
   evloop_kqueue_t kq = OK(evloop_kqueue_create(0));
   evloop_kevent_t change = {.filter = -100, .flags = EVLOOP_KQ_EV_ADD};
