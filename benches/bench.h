@@ -142,6 +142,7 @@ void bench_chain(void);   /* W1 */
 void bench_churn(void);   /* W2 */
 void bench_timers(void);  /* W3, W3L */
 void bench_expiry(void);  /* W4 */
+void bench_density(void); /* W4d */
 void bench_late(void);    /* W5 */
 void bench_wakeup(void);  /* W6 */
 void bench_ready(void);   /* W7 */

@@ -478,6 +478,18 @@ MISUSE(a_negative_tolerance, "evloop_timer_set_tolerance", EINVAL) {
   return NOW(evloop_timer_set_tolerance(timer, -2));
 }
 
+MISUSE(an_exact_timer_with_a_tolerance, "evloop_add_timer", EINVAL) {
+  evloop_t loop = new_loop();
+  says("EXACT and a tolerance");
+  return NOW(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, EVLOOP_TIMER_EXACT, 1, 0, 5, NULL,
+                              NULL));
+}
+
+MISUSE(setting_a_timer_to_be_exact, "evloop_timer_set", EINVAL) {
+  evloop_watcher_t timer = OK(evloop_after(new_loop(), 1, NULL, NULL));
+  return NOW(evloop_timer_set(timer, EVLOOP_TIMER_EXACT, 1, 0));
+}
+
 MISUSE(a_negative_limit_of_a_wait, "evloop_limit_wait_ns", EINVAL) {
   evloop_t loop = new_loop();
   says("ns is -4");

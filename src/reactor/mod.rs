@@ -44,6 +44,7 @@ mod cells;
 mod check_fds;
 #[cfg(not(loom))]
 mod clocks;
+mod coalescing;
 #[cfg(not(loom))]
 mod command;
 #[cfg(not(loom))]
