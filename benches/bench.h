@@ -142,6 +142,7 @@ void bench_chain(void);   /* W1 */
 void bench_churn(void);   /* W2 */
 void bench_timers(void);  /* W3, W3L */
 void bench_expiry(void);  /* W4 */
+void bench_density(void); /* W4d */
 void bench_late(void);    /* W5 */
 void bench_wakeup(void);  /* W6 */
 void bench_ready(void);   /* W7 */
@@ -164,6 +165,7 @@ void chain_raw(const void *chain, double *out_values);
 void chain_raw_as_kqueue(const void *chain, double *out_values);
 void chain_evloop(const void *chain, double *out_values);
 void chain_kqueue(const void *chain, double *out_values);
+void chain_trusting_kqueue(const void *chain, double *out_values);
 
 /* `count` events of one descriptor that is always ready. */
 void ready_count(long count);

@@ -195,11 +195,10 @@ static void chain_stats(const void *parameters, double *out)
   chain_on_loop(parameters, out, 1);
 }
 
-void chain_kqueue(const void *parameters, double *out)
+static void chain_by_kqueue(const struct chain *chain, uint32_t flags, double *out)
 {
   static evloop_kevent_t ready[BATCH];
-  const struct chain *chain = parameters;
-  evloop_kqueue_t kq = must(evloop_kqueue_create(0));
+  evloop_kqueue_t kq = must(evloop_kqueue_create(flags));
   bool done = false;
   for (int i = 0; i < chain->pipes; i++)
     change_kqueue(kq, (uint64_t)hops[i].in, EVLOOP_KQ_FILTER_READ,
@@ -220,6 +219,16 @@ void chain_kqueue(const void *parameters, double *out)
          must(evloop_kqueue_control(kq, NULL, 0, ready, BATCH, 0)), 0);
   chain_end(chain);
   must(evloop_kqueue_close(kq));
+}
+
+void chain_kqueue(const void *chain, double *out)
+{
+  chain_by_kqueue(chain, 0, out);
+}
+
+void chain_trusting_kqueue(const void *chain, double *out)
+{
+  chain_by_kqueue(chain, EVLOOP_KQ_TRUST_FDS, out);
 }
 
 /* What it costs that somebody looks: the loop against itself. So little is

@@ -145,6 +145,11 @@ void bench_kqueue(void)
     snprintf(work.figures[0].name, sizeof work.figures[0].name,
              "W8 chain %d/%d through kevent", chain.pipes, chain.active);
     compare(&work);
+    work.evloop = chain_trusting_kqueue;
+    snprintf(work.figures[0].name, sizeof work.figures[0].name,
+             "W8 chain %d/%d, EVLOOP_KQ_TRUST_FDS", chain.pipes, chain.active);
+    compare(&work);
+    work.evloop = chain_kqueue;
     work.raw = chain_raw_as_kqueue;
     snprintf(work.figures[0].name, sizeof work.figures[0].name,
              "W8 chain %d/%d, raw asks the same", chain.pipes, chain.active);

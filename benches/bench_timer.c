@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* Timers: W3, made and refreshed; W3L, refreshed with nothing deferred left
- * out; W4, a great many that expire; W5, how late one is. */
+ * out; W4, a great many that expire; W4d, a thousand that are dense; W5, how
+ * late one is. */
 
 #define _GNU_SOURCE
 
@@ -365,6 +366,76 @@ void bench_expiry(void)
              "W4 expiry of %ld in 100 ms, %s", e->count, tolerance);
     snprintf(work.figures[1].name, sizeof work.figures[1].name,
              "W4 worst overrun of %ld, %s", e->count, tolerance);
+    compare(&work);
+  }
+}
+
+/* ---- W4d: timers that are dense, as they are by default and exact ---- */
+
+enum { DENSE = 1000 };
+
+static const int64_t EVERY = 10 * MS;
+
+static struct {
+  long expired;
+  int64_t last; /* the last deadline */
+} dense;
+
+static void tick(const evloop_event_t *event, void *user_data)
+{
+  (void)user_data;
+  if (event->time_ns < event->deadline_ns)
+    die("a timer expired %lld ns early",
+        (long long)(event->deadline_ns - event->time_ns));
+  if (event->deadline_ns < dense.last)
+    die("a timer expired out of order, %lld ns behind",
+        (long long)(dense.last - event->deadline_ns));
+  dense.last = event->deadline_ns;
+  dense.expired += (long)event->count;
+}
+
+/* One is due every 10 us. The share of a core in percent, and wake-ups a
+ * second. */
+static void density(const void *parameters, double *out)
+{
+  uint32_t flags = *(const uint32_t *)parameters | EVLOOP_TIMER_ABSTIME;
+  int64_t length = settings.quick ? 200 * MS : SECOND;
+  evloop_stats_t stats = {.size = sizeof stats};
+  memset(&dense, 0, sizeof dense);
+  loop = new_loop(0);
+  must(evloop_set_stats(loop, 1));
+  int64_t begin = now_ns() + EVERY;
+  for (int i = 0; i < DENSE; i++)
+    must(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, flags, begin + EVERY / DENSE * i,
+                          EVERY, 0, tick, NULL));
+  int64_t cpu = cpu_ns(), began = now_ns();
+  must(evloop_run_for_ns(loop, begin - began + length));
+  cpu = cpu_ns() - cpu;
+  double took = (double)(now_ns() - began);
+  must(evloop_stats(loop, &stats));
+  if (dense.expired < length / EVERY * DENSE - DENSE)
+    die("%ld expirations were counted, not %lld", dense.expired,
+        (long long)(length / EVERY * DENSE));
+  out[0] = 100 * (double)cpu / took;
+  out[1] = (double)stats.wakeups * SECOND / took;
+  must(evloop_close(loop));
+}
+
+void bench_density(void)
+{
+  static const uint32_t flags[] = {0, EVLOOP_TIMER_EXACT};
+  if (!wanted("W4d"))
+    return;
+  for (int i = 0; i < 2; i++) {
+    struct work work = {
+        .evloop = density,
+        .parameters = &flags[i],
+        .figures = {{"", "% of a core", NO_GOAL, 0}, {"", "wake-ups/s", NO_GOAL, 0}}};
+    const char *how = i == 0 ? "by default" : "exact";
+    snprintf(work.figures[0].name, sizeof work.figures[0].name,
+             "W4d %d timers of 10 ms, %s", DENSE, how);
+    snprintf(work.figures[1].name, sizeof work.figures[1].name,
+             "W4d wake-ups for them, %s", how);
     compare(&work);
   }
 }

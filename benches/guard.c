@@ -113,6 +113,16 @@ static void chain_by_hand(long n)
   chain(n, chain_raw);
 }
 
+static void chain_by_kqueue(long n)
+{
+  chain(n, chain_kqueue);
+}
+
+static void chain_by_trusting_kqueue(long n)
+{
+  chain(n, chain_trusting_kqueue);
+}
+
 /* Sets itself anew, to expire in the next iteration. */
 static void expire(const evloop_event_t *event, void *user_data)
 {
@@ -155,6 +165,8 @@ static const struct guarded {
 } guards[] = {
     {"W1 chain 1000/100, an event", chain_by_library, NULL, false, NONE},
     {"W1 chain 1000/100, an event by hand", chain_by_hand, NULL, false, NONE},
+    {"W8 chain 1000/100, an event", chain_by_kqueue, NULL, false, NONE},
+    {"W8 chain 1000/100, an event, TRUST_FDS", chain_by_trusting_kqueue, NULL, false, NONE},
     {"an iteration with one event", ready_count, NULL, false, NONE},
     {"evloop_wait, nothing ready", empty_waits, NULL, false, NONE},
     {"evloop_timer_set and its event", expirations, NULL, false, NONE},

@@ -29,6 +29,7 @@ static void everything(void)
   bench_ready();
   bench_timers();
   bench_expiry();
+  bench_density();
   bench_late();
   bench_kqueue();
   bench_signal();

@@ -323,6 +323,15 @@ MISUSE(an_unknown_selector_backend, "evloop_selector_create", EINVAL) {
   return NOW(evloop_selector_create(66));
 }
 
+MISUSE(an_unknown_flag_beside_trust, "evloop_kqueue_create", EINVAL) {
+  return NOW(evloop_kqueue_create(EVLOOP_KQ_TRUST_FDS | 0x200));
+}
+
+MISUSE(trust_for_a_second_handle, "evloop_kqueue_from_fd", EINVAL) {
+  int fd = (int)OK(evloop_kqueue_fileno(OK(evloop_kqueue_create(0))));
+  return NOW(evloop_kqueue_from_fd(fd, EVLOOP_KQ_TRUST_FDS));
+}
+
 MISUSE(an_event_of_a_filter_that_there_is_not, "evloop_kqueue_control", EINVAL) {
   evloop_kqueue_t kq = OK(evloop_kqueue_create(0));
   evloop_kevent_t change = {.filter = -100, .flags = EVLOOP_KQ_EV_ADD};
@@ -467,6 +476,18 @@ MISUSE(a_negative_tolerance, "evloop_timer_set_tolerance", EINVAL) {
   evloop_watcher_t timer = OK(evloop_after(new_loop(), 1, NULL, NULL));
   says("tolerance_ns is -2");
   return NOW(evloop_timer_set_tolerance(timer, -2));
+}
+
+MISUSE(an_exact_timer_with_a_tolerance, "evloop_add_timer", EINVAL) {
+  evloop_t loop = new_loop();
+  says("EXACT and a tolerance");
+  return NOW(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, EVLOOP_TIMER_EXACT, 1, 0, 5, NULL,
+                              NULL));
+}
+
+MISUSE(setting_a_timer_to_be_exact, "evloop_timer_set", EINVAL) {
+  evloop_watcher_t timer = OK(evloop_after(new_loop(), 1, NULL, NULL));
+  return NOW(evloop_timer_set(timer, EVLOOP_TIMER_EXACT, 1, 0));
 }
 
 MISUSE(a_negative_limit_of_a_wait, "evloop_limit_wait_ns", EINVAL) {

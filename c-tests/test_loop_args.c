@@ -387,6 +387,9 @@ TEST(wrong_arguments_of_watchers_are_named) {
   ARGUMENT(evloop_add_timer(loop, 77, 0, 1, 0, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 64, 1, 0, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 6, 1, 0, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, EVLOOP_TIMER_EXACT, 1, 0, 1, see, NULL),
+           EINVAL);
+  ARGUMENT(evloop_timer_set(timer, EVLOOP_TIMER_EXACT, 1, 0), EINVAL);
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, -1, 0, see, NULL), EINVAL);
   ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, -1, see, NULL), EINVAL);
   ARGUMENT(evloop_io_set(watcher, 1 << 20), EINVAL);

@@ -688,6 +688,12 @@ struct sigaction;
 #define EVLOOP_TIMER_SKIP 0
 
 /**
+ * evloop_add_timer(): the loop wakes up at the deadline, however dense its
+ * timers are. Since 0.2.0.
+ */
+#define EVLOOP_TIMER_EXACT 16
+
+/**
  * evloop_add_signal(): the signal is blocked, and read from a signalfd.
  */
 #define EVLOOP_SIGNAL_FD 1
@@ -1364,6 +1370,12 @@ struct sigaction;
 #define EVLOOP_KQ_CPONFORK 2
 
 /**
+ * evloop_kqueue_create(): the program deletes before it closes what has
+ * duplicates. Since 0.2.0.
+ */
+#define EVLOOP_KQ_TRUST_FDS 256
+
+/**
  * evloop_event_t type: something happened to a file; see evloop_add_file().
  */
 #define EVLOOP_EVENT_FILE 16
@@ -1996,6 +2008,11 @@ typedef struct evloop_stats_t {
    * had none. NUL-terminated and cut to fit, not inside a character.
    */
   char longest_name[64];
+  /**
+   * Since 0.2.0: wake-ups that timers did without, because they shared
+   * others; see evloop_add_timer(). At least so many.
+   */
+  uint64_t wakeups_saved;
 } evloop_stats_t;
 
 /**
@@ -2948,7 +2965,20 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
 /**
  * Create a kqueue.
  *
- * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
+ * A watched descriptor may be closed, and its number used again: its new
+ * owner gets no event that is not its own. To make sure of that costs a
+ * system call for each event of a descriptor, because the kernel goes on
+ * reporting a closed descriptor as long as a duplicate of it is open. With
+ * EVLOOP_KQ_TRUST_FDS the program promises that it deletes
+ * (EVLOOP_KQ_EV_DELETE) before it closes a descriptor that has duplicates,
+ * and the call is saved. Duplicates are those of dup(2), those sent to
+ * another process, and those that a forked process has until it, or
+ * execve(2), closes them. What has none may be closed as it is, also with this
+ * flag. If the promise is not kept, what happens to the closed file is
+ * reported as an event of its number, which may be another file's by then.
+ *
+ * @param flags EVLOOP_KQ_CLOEXEC, EVLOOP_KQ_CPONFORK and (since 0.2.0)
+ *   EVLOOP_KQ_TRUST_FDS, or 0.
  * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
  *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
  *   and up to eight more for what it is made to watch. -ENOSPC: the user's
@@ -3228,6 +3258,10 @@ int evloop_kqueue_close(evloop_kqueue_t kq);
  * duplicate, dup(2), is the same queue, which lives as long as one of them
  * is open.
  *
+ * It takes no flags. A queue of evloop_kqueue_create(), which does, works
+ * with evloop_bsd_kevent(), too, by its evloop_kqueue_fileno(); its program
+ * closes it with evloop_kqueue_close().
+ *
  * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
  *   ENFILE, ENOMEM.
  *
@@ -3240,9 +3274,10 @@ int evloop_bsd_kqueue(void);
 /**
  * Create a kqueue that is known by its descriptor, with flags.
  *
- * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0. The
- *   descriptor is close-on-exec in any case: a program that is executed
- *   could not use it.
+ * @param flags EVLOOP_KQ_CLOEXEC, EVLOOP_KQ_CPONFORK and
+ *   EVLOOP_KQ_TRUST_FDS, as of evloop_kqueue_create(), or 0. The descriptor
+ *   is close-on-exec in any case: a program that is executed could not use
+ *   it.
  * @returns as evloop_bsd_kqueue(). -1 and EINVAL: unknown flags.
  *
  * Blocking: no. Threads: any. Signals: not safe. Fork: as
@@ -3802,11 +3837,11 @@ int evloop_virtual_hold(evloop_t loop, int change);
 /**
  * How long an event loop may wait for its next timer.
  *
- * Counted are timers, by their deadlines (tolerances are not added), and
- * watchers that a rate limit holds back, whether they keep the loop alive
- * or not. Left out is all that descriptors tell of: io and tfd watchers,
- * ready or not. Timers that callbacks of the same iteration have set have
- * all their time left.
+ * Counted are timers, by their deadlines (neither tolerances nor what timers
+ * wait for each other is added), and watchers that a rate limit holds back,
+ * whether they keep the loop alive or not. Left out is all that descriptors
+ * report: io and tfd watchers, ready or not. Timers that callbacks of the
+ * same iteration have set have all their time left.
  *
  * @param loop a loop.
  * @returns nanoseconds of the loop's time until the earliest timer, 0 if
@@ -4096,6 +4131,15 @@ int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
  * (BURST). With DELAY the interval counts from the end of the iteration's
  * callbacks: no expiration is missed, count is always 1, and it drifts.
  *
+ * The loop wakes up at the deadline of a timer without a tolerance, as long
+ * as timers are sparse. While it would wake up more than about 1000 times a
+ * second for nothing but timers, they share wake-ups: each is late by at
+ * most a tenth of its interval (its delay, if it expires once; of an
+ * absolute one, from when it was set) and at most 1 ms; none is early, and
+ * the order stays. One that has no other within that time is not late. It is
+ * not so with EVLOOP_TIMER_EXACT, in a loop with EVLOOP_PRECISE, and in
+ * virtual time; wakeups_saved of evloop_stats() says what it has saved.
+ *
  * A relative timer counts from the call or, set in a callback, from the
  * end of the iteration's callbacks, which costs no reading of the clock for
  * each. One on a wall clock is not affected by a step of that clock, an
@@ -4111,7 +4155,9 @@ int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
  *   suspended system. With EVLOOP_VIRTUAL_TIME all of them show the virtual
  *   time.
  * @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY, and
- *   EVLOOP_TIMER_ABSTIME.
+ *   EVLOOP_TIMER_ABSTIME; and (since 0.2.0) EVLOOP_TIMER_EXACT: woken for at
+ *   its deadline, whatever other timers there are and whatever the loop's
+ *   timer_tolerance_ns is. That is a tolerance of 1 ns.
  * @param initial_ns nanoseconds from now or, with ABSTIME, since the
  *   clock's epoch; 0, or a time in the past, expires in the next
  *   iteration, unless a tolerance lets it be later; a deadline of
@@ -4130,10 +4176,11 @@ int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
  * @param user_data handed to callback, and in the event's data; may be
  *   NULL.
  * @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
- *   with DELAY, a negative interval or tolerance. -EPERM: an ALARM clock
- *   without CAP_WAKE_ALARM. -EMFILE, -ENFILE, -ENOSPC: the first timer on a
- *   clock takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP:
- *   this system has no such clock. -ESTALE, -EDOM: see "Handles".
+ *   with DELAY, EXACT with a tolerance, a negative interval or tolerance.
+ *   -EPERM: an ALARM clock without CAP_WAKE_ALARM. -EMFILE, -ENFILE,
+ *   -ENOSPC: the first timer on a clock takes a descriptor. -ENOMEM.
+ *   -ECHILD: used after fork. -ENOTSUP: this system has no such clock.
+ *   -ESTALE, -EDOM: see "Handles".
  *
  * Blocking: no. Threads: any; on the thread that runs the loop no lock is
  * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
@@ -4211,7 +4258,7 @@ evloop_watcher_t evloop_every(evloop_t loop,
  *   evloop_timer_set(watcher, 0, -1, 0);      is stopped
  *
  * @param watcher a timer.
- * @param flags as evloop_add_timer().
+ * @param flags as evloop_add_timer(), but not EVLOOP_TIMER_EXACT.
  * @param initial_ns as evloop_add_timer(); negative stops the timer.
  * @param interval_ns as evloop_add_timer().
  * @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
@@ -4253,8 +4300,9 @@ int evloop_timer_again(evloop_watcher_t watcher);
  *
  * @param watcher a timer.
  * @param tolerance_ns how much later than its deadline it may expire; 0:
- *   not at all, whatever the loop's timer_tolerance_ns is. It holds for what
- *   the timer is set to now, and later.
+ *   no later than evloop_add_timer() says of a timer without a tolerance,
+ *   whatever the loop's timer_tolerance_ns is; 1: as EVLOOP_TIMER_EXACT. It
+ *   holds for what the timer is set to now, and later.
  * @returns 0. -EINVAL: tolerance_ns is negative, or no timer. -ENOMEM: the
  *   timer is as it was. -ECHILD: used after fork. -ESTALE, -EDOM: see
  *   "Handles".

@@ -364,11 +364,11 @@ pub extern "C" fn evloop_virtual_hold(r#loop: evloop_t, change: c_int) -> c_int 
 
 /// How long an event loop may wait for its next timer.
 ///
-/// Counted are timers, by their deadlines (tolerances are not added), and
-/// watchers that a rate limit holds back, whether they keep the loop alive
-/// or not. Left out is all that descriptors tell of: io and tfd watchers,
-/// ready or not. Timers that callbacks of the same iteration have set have
-/// all their time left.
+/// Counted are timers, by their deadlines (neither tolerances nor what timers
+/// wait for each other is added), and watchers that a rate limit holds back,
+/// whether they keep the loop alive or not. Left out is all that descriptors
+/// report: io and tfd watchers, ready or not. Timers that callbacks of the
+/// same iteration have set have all their time left.
 ///
 /// @param loop a loop.
 /// @returns nanoseconds of the loop's time until the earliest timer, 0 if

@@ -7,7 +7,7 @@ use super::guard::{guard, guard_close};
 use super::kqueue_types::*;
 use super::types::*;
 use crate::errno::{Errno, Error, Result};
-use crate::kqueue::{By, Changes, Collect, Kevent, Kqueue, Operation, Request, Sink, Use};
+use crate::kqueue::{By, Changes, Collect, Kevent, Kqueue, Nature, Operation, Request, Sink, Use};
 use crate::signals;
 use crate::sys::SavedErrno;
 use crate::sys::clock::Deadline;
@@ -18,7 +18,20 @@ use libc::{sigaction, timespec};
 ///
 /// Create a kqueue.
 ///
-/// @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
+/// A watched descriptor may be closed, and its number used again: its new
+/// owner gets no event that is not its own. To make sure of that costs a
+/// system call for each event of a descriptor, because the kernel goes on
+/// reporting a closed descriptor as long as a duplicate of it is open. With
+/// EVLOOP_KQ_TRUST_FDS the program promises that it deletes
+/// (EVLOOP_KQ_EV_DELETE) before it closes a descriptor that has duplicates,
+/// and the call is saved. Duplicates are those of dup(2), those sent to
+/// another process, and those that a forked process has until it, or
+/// execve(2), closes them. What has none may be closed as it is, also with this
+/// flag. If the promise is not kept, what happens to the closed file is
+/// reported as an event of its number, which may be another file's by then.
+///
+/// @param flags EVLOOP_KQ_CLOEXEC, EVLOOP_KQ_CPONFORK and (since 0.2.0)
+///   EVLOOP_KQ_TRUST_FDS, or 0.
 /// @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
 ///   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
 ///   and up to eight more for what it is made to watch. -ENOSPC: the user's
@@ -33,9 +46,14 @@ use libc::{sigaction, timespec};
 /// -ECHILD. Since 0.1.0. Source: kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_create(flags: u32) -> evloop_kqueue_t {
-    guard("evloop_kqueue_create", || {
-        arg::flags(flags, EVLOOP_KQ_CLOEXEC | EVLOOP_KQ_CPONFORK)?;
-        Kqueue::create(flags & EVLOOP_KQ_CPONFORK != 0)
+    guard("evloop_kqueue_create", || Kqueue::create(nature(flags)?))
+}
+
+fn nature(flags: u32) -> Result<Nature> {
+    arg::flags(flags, EVLOOP_KQ_CLOEXEC | EVLOOP_KQ_CPONFORK | EVLOOP_KQ_TRUST_FDS)?;
+    Ok(Nature {
+        keep: flags & EVLOOP_KQ_CPONFORK != 0,
+        trusts_fds: flags & EVLOOP_KQ_TRUST_FDS != 0,
     })
 }
 
@@ -350,6 +368,10 @@ pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
 /// duplicate, dup(2), is the same queue, which lives as long as one of them
 /// is open.
 ///
+/// It takes no flags. A queue of evloop_kqueue_create(), which does, works
+/// with evloop_bsd_kevent(), too, by its evloop_kqueue_fileno(); its program
+/// closes it with evloop_kqueue_close().
+///
 /// @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
 ///   ENFILE, ENOMEM.
 ///
@@ -358,14 +380,15 @@ pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
 /// kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_bsd_kqueue() -> c_int {
-    bsd_guard("evloop_bsd_kqueue", || Kqueue::create_number(false))
+    bsd_guard("evloop_bsd_kqueue", || Kqueue::create_number(Nature::default()))
 }
 
 /// Create a kqueue that is known by its descriptor, with flags.
 ///
-/// @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0. The
-///   descriptor is close-on-exec in any case: a program that is executed
-///   could not use it.
+/// @param flags EVLOOP_KQ_CLOEXEC, EVLOOP_KQ_CPONFORK and
+///   EVLOOP_KQ_TRUST_FDS, as of evloop_kqueue_create(), or 0. The descriptor
+///   is close-on-exec in any case: a program that is executed could not use
+///   it.
 /// @returns as evloop_bsd_kqueue(). -1 and EINVAL: unknown flags.
 ///
 /// Blocking: no. Threads: any. Signals: not safe. Fork: as
@@ -373,10 +396,7 @@ pub extern "C" fn evloop_bsd_kqueue() -> c_int {
 /// evloop_kqueue_create(). Since 0.2.0. Source: kqueuex(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_bsd_kqueue1(flags: u32) -> c_int {
-    bsd_guard("evloop_bsd_kqueue1", || {
-        arg::flags(flags, EVLOOP_KQ_CLOEXEC | EVLOOP_KQ_CPONFORK)?;
-        Kqueue::create_number(flags & EVLOOP_KQ_CPONFORK != 0)
-    })
+    bsd_guard("evloop_bsd_kqueue1", || Kqueue::create_number(nature(flags)?))
 }
 
 /// Change what a kqueue watches, and wait for events, as on BSD.

@@ -382,6 +382,9 @@ pub const EVLOOP_KQ_AIO_DATASYNC: u32 = 0x1;
 pub const EVLOOP_KQ_CLOEXEC: u32 = 0x1;
 /// evloop_kqueue_create(): a forked child has a copy of the queue.
 pub const EVLOOP_KQ_CPONFORK: u32 = 0x2;
+/// evloop_kqueue_create(): the program deletes before it closes what has
+/// duplicates. Since 0.2.0.
+pub const EVLOOP_KQ_TRUST_FDS: u32 = 0x100;
 
 // What the queue itself goes by.
 const _: () = {

@@ -158,6 +158,15 @@ pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int
 /// (BURST). With DELAY the interval counts from the end of the iteration's
 /// callbacks: no expiration is missed, count is always 1, and it drifts.
 ///
+/// The loop wakes up at the deadline of a timer without a tolerance, as long
+/// as timers are sparse. While it would wake up more than about 1000 times a
+/// second for nothing but timers, they share wake-ups: each is late by at
+/// most a tenth of its interval (its delay, if it expires once; of an
+/// absolute one, from when it was set) and at most 1 ms; none is early, and
+/// the order stays. One that has no other within that time is not late. It is
+/// not so with EVLOOP_TIMER_EXACT, in a loop with EVLOOP_PRECISE, and in
+/// virtual time; wakeups_saved of evloop_stats() says what it has saved.
+///
 /// A relative timer counts from the call or, set in a callback, from the
 /// end of the iteration's callbacks, which costs no reading of the clock for
 /// each. One on a wall clock is not affected by a step of that clock, an
@@ -173,7 +182,9 @@ pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int
 ///   suspended system. With EVLOOP_VIRTUAL_TIME all of them show the virtual
 ///   time.
 /// @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY, and
-///   EVLOOP_TIMER_ABSTIME.
+///   EVLOOP_TIMER_ABSTIME; and (since 0.2.0) EVLOOP_TIMER_EXACT: woken for at
+///   its deadline, whatever other timers there are and whatever the loop's
+///   timer_tolerance_ns is. That is a tolerance of 1 ns.
 /// @param initial_ns nanoseconds from now or, with ABSTIME, since the
 ///   clock's epoch; 0, or a time in the past, expires in the next
 ///   iteration, unless a tolerance lets it be later; a deadline of
@@ -192,10 +203,11 @@ pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int
 /// @param user_data handed to callback, and in the event's data; may be
 ///   NULL.
 /// @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
-///   with DELAY, a negative interval or tolerance. -EPERM: an ALARM clock
-///   without CAP_WAKE_ALARM. -EMFILE, -ENFILE, -ENOSPC: the first timer on a
-///   clock takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP:
-///   this system has no such clock. -ESTALE, -EDOM: see "Handles".
+///   with DELAY, EXACT with a tolerance, a negative interval or tolerance.
+///   -EPERM: an ALARM clock without CAP_WAKE_ALARM. -EMFILE, -ENFILE,
+///   -ENOSPC: the first timer on a clock takes a descriptor. -ENOMEM.
+///   -ECHILD: used after fork. -ENOTSUP: this system has no such clock.
+///   -ESTALE, -EDOM: see "Handles".
 ///
 /// Blocking: no. Threads: any; on the thread that runs the loop no lock is
 /// taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
@@ -212,9 +224,9 @@ pub unsafe extern "C" fn evloop_add_timer(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_timer", || {
-        let setting = timer_setting(flags, initial_ns, interval_ns)?;
+        let setting = timer_setting(flags & !EVLOOP_TIMER_EXACT, initial_ns, interval_ns)?;
         let clock = arg::clock(clockid)?;
-        let tolerance = arg::not_negative(tolerance_ns, "tolerance_ns")?;
+        let tolerance = timer_tolerance(flags, tolerance_ns)?;
         let new = NewTimer { clock, setting, tolerance };
         reactor::add_timer(r#loop, new, Target { callback, user_data })
     })
@@ -299,6 +311,17 @@ fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Settin
     Ok(Setting { absolute, period, initial: initial_ns, interval })
 }
 
+/// The tolerance of a new timer: an exact one has the least that it can ask
+/// for, whatever the loop's is.
+fn timer_tolerance(flags: u32, tolerance_ns: i64) -> Result<i64> {
+    let tolerance = arg::not_negative(tolerance_ns, "tolerance_ns")?;
+    match (flags & EVLOOP_TIMER_EXACT, tolerance) {
+        (0, tolerance) => Ok(tolerance),
+        (_, 0) => Ok(1),
+        _ => Err(arg::contradiction("EXACT and a tolerance")),
+    }
+}
+
 /// Set a timer anew, or stop it.
 ///
 /// What it was set to, and an expiration that was not dispatched yet, is
@@ -312,7 +335,7 @@ fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Settin
 ///   evloop_timer_set(watcher, 0, -1, 0);      is stopped
 ///
 /// @param watcher a timer.
-/// @param flags as evloop_add_timer().
+/// @param flags as evloop_add_timer(), but not EVLOOP_TIMER_EXACT.
 /// @param initial_ns as evloop_add_timer(); negative stops the timer.
 /// @param interval_ns as evloop_add_timer().
 /// @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
@@ -363,8 +386,9 @@ pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
 ///
 /// @param watcher a timer.
 /// @param tolerance_ns how much later than its deadline it may expire; 0:
-///   not at all, whatever the loop's timer_tolerance_ns is. It holds for what
-///   the timer is set to now, and later.
+///   no later than evloop_add_timer() says of a timer without a tolerance,
+///   whatever the loop's timer_tolerance_ns is; 1: as EVLOOP_TIMER_EXACT. It
+///   holds for what the timer is set to now, and later.
 /// @returns 0. -EINVAL: tolerance_ns is negative, or no timer. -ENOMEM: the
 ///   timer is as it was. -ECHILD: used after fork. -ESTALE, -EDOM: see
 ///   "Handles".

@@ -321,6 +321,9 @@ pub const EVLOOP_TIMER_BURST: u32 = 0x2;
 pub const EVLOOP_TIMER_DELAY: u32 = 0x4;
 /// evloop_add_timer(): one event for all missed expirations (the default).
 pub const EVLOOP_TIMER_SKIP: u32 = 0x0;
+/// evloop_add_timer(): the loop wakes up at the deadline, however dense its
+/// timers are. Since 0.2.0.
+pub const EVLOOP_TIMER_EXACT: u32 = 0x10;
 
 /// evloop_add_signal(): the signal is blocked, and read from a signalfd.
 pub const EVLOOP_SIGNAL_FD: u32 = 0x1;

@@ -31,6 +31,8 @@ pub(super) struct Core {
     /// Before the set, which handlers of signals use.
     pub signals: Signals,
     pub set: Set,
+    /// See [`Nature`](super::Nature).
+    pub trusts_fds: bool,
     pub timers: Timers,
     pub aio: Option<Aio>,
     pub notes: Notes,
@@ -58,7 +60,7 @@ pub(super) struct Core {
 
 impl Core {
     #[inline]
-    pub fn new(set: Set) -> Self {
+    pub fn new(set: Set, trusts_fds: bool) -> Self {
         Self {
             knotes: Slab::new(),
             index: Index::default(),
@@ -67,6 +69,7 @@ impl Core {
             active: ActiveList::new(),
             signals: Signals::new(),
             set,
+            trusts_fds,
             timers: Timers::new(),
             aio: None,
             notes: Notes::new(),

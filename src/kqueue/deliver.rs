@@ -224,8 +224,8 @@ impl Core {
             return true;
         }
         // A duplicate of what was closed may be reported, and the number be
-        // another's by now.
-        if registration.verify(&self.set).is_err() {
+        // another's by now; unless the program sees to that.
+        if !self.trusts_fds && registration.verify(&self.set).is_err() {
             self.forget(id);
             self.strays += 1;
             return true;

@@ -48,6 +48,16 @@ use crate::table;
 use crate::waiters::Waiters;
 use std::os::fd::RawFd;
 
+/// How a queue is made.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Nature {
+    /// A forked child goes on using it.
+    pub keep: bool,
+    /// The program deletes before it closes a descriptor that has duplicates:
+    /// what the kernel reports is of the descriptor that was registered.
+    pub trusts_fds: bool,
+}
+
 /// A queue.
 pub(crate) struct Queue {
     /// The public epoll; closed when the queue is, if it still is that.
@@ -69,30 +79,29 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// `keep`: a forked child goes on using it.
-    fn create(keep: bool) -> Result<Box<Self>> {
+    fn create(nature: Nature) -> Result<Box<Self>> {
         let queue = table::try_box(Self {
             number: AtomicI32::new(-1),
             main: SharedIdentity::of(Identity::none()),
             core: ForkMutex::new(None),
             closed: AtomicBool::new(false),
-            keep,
+            keep: nature.keep,
             epoch: AtomicU64::new(table::epoch()),
             handle: AtomicI64::new(0),
             active: AtomicI64::new(0),
             watchers: Waiters::new(),
         });
         let Some(queue) = queue else { return Err(Errno::ENOMEM.into()) };
-        queue.begin()?;
+        queue.begin(nature)?;
         Ok(queue)
     }
 
     /// Fills in a new one where it is: what it has is large, and a call takes
     /// little of the stack.
-    fn begin(&self) -> Result<()> {
+    fn begin(&self, nature: Nature) -> Result<()> {
         let public = epoll::create()?;
         let mut place = self.core.lock();
-        let core = place.insert(Core::new(Set::new()?));
+        let core = place.insert(Core::new(Set::new()?, nature.trusts_fds));
         core.make_timerfd(MONOTONIC)?;
         epoll::add(public.raw(), core.set.main(), set::IN, 0)?;
         self.main.set(core.set.identity());

@@ -3,7 +3,7 @@
 use super::aio::Request;
 use super::control::Collect;
 use super::event::*;
-use super::{Queue, registry};
+use super::{Nature, Queue, registry};
 use crate::errno::{Errno, Result, error};
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
 use crate::sys::fork;
@@ -36,19 +36,19 @@ pub(crate) struct Use {
 }
 
 impl Kqueue {
-    /// A new queue; its handle. `keep`: a forked child goes on using it.
-    pub fn create(keep: bool) -> Result<i64> {
-        Ok(Self::make(keep, false)?.0)
+    /// A new queue; its handle.
+    pub fn create(nature: Nature) -> Result<i64> {
+        Ok(Self::make(nature, false)?.0)
     }
 
     /// A new queue that is known by its descriptor, which the program closes.
-    pub fn create_number(keep: bool) -> Result<RawFd> {
-        Ok(Self::make(keep, true)?.1)
+    pub fn create_number(nature: Nature) -> Result<RawFd> {
+        Ok(Self::make(nature, true)?.1)
     }
 
-    fn make(keep: bool, is_the_programs: bool) -> Result<(i64, RawFd)> {
+    fn make(nature: Nature, is_the_programs: bool) -> Result<(i64, RawFd)> {
         registry::sweep();
-        let queue = registry::with_descriptors(|| Queue::create(keep))?;
+        let queue = registry::with_descriptors(|| Queue::create(nature))?;
         let fd = queue.number();
         let handle = table::insert(Self::Own(queue))?;
         let pin = table::pin::<Self>(handle)?;

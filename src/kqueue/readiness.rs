@@ -1,9 +1,9 @@
 //! A queue that only watches whether descriptors can be read and written, for
 //! who wants no more: it has no handle, and is not known by its descriptor.
 
-use super::Queue;
 use super::control::{By, Collect};
 use super::event::*;
+use super::{Nature, Queue};
 use crate::errno::{Errno, Result, fail};
 use crate::sys::clock::Deadline;
 use crate::util::alloc::TryVecCopy;
@@ -17,7 +17,7 @@ const SMALL: usize = 16;
 
 impl Readiness {
     pub fn new() -> Result<Self> {
-        Ok(Self(Queue::create(false)?))
+        Ok(Self(Queue::create(Nature::default())?))
     }
 
     pub fn fileno(&self) -> RawFd {

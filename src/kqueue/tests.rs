@@ -25,7 +25,7 @@ impl Bed {
     fn new(flags: u16) -> Self {
         let (full, idle) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
         std::io::Write::write_all(&mut &full.1, b"x").unwrap();
-        let queue = Queue::create(false).unwrap();
+        let queue = Queue::create(Nature::default()).unwrap();
         let fds = [full.0.as_raw_fd(), idle.0.as_raw_fd()];
         let bed = Self { queue, full, _idle: idle };
         for fd in fds {

@@ -3,6 +3,7 @@
 //! Each clock has a queue and, unless time is virtual, a timerfd, which is
 //! set only when something is due earlier than it is set to.
 
+use super::coalescing::Pace;
 use super::core::Core;
 use super::desk::{CLOCKS, Desk, REAL_TIME};
 use super::own_fds::OwnFd;
@@ -72,12 +73,16 @@ pub(super) struct Clock {
     pub fd: Option<Fd>,
     /// What the timerfd is set to, at most; [`NEVER`]: it has expired.
     pub armed: i64,
+    /// When a loop that is awake has something due. It may sleep longer, where
+    /// timers share wake-ups.
+    due_at: i64,
     /// From when on timers count that are set in this iteration.
     pub base: Option<i64>,
     /// The time at which those were queued.
     pub settled: Option<i64>,
     /// When timers were last looked for.
     pub looked: i64,
+    pub pace: Pace,
 }
 
 impl Clock {
@@ -86,10 +91,20 @@ impl Clock {
             queue: TimerQueue::new(),
             fd: None,
             armed: NEVER,
+            due_at: NEVER,
             base: None,
             settled: None,
             looked: i64::MIN,
+            pace: Pace::new(),
         }
+    }
+
+    /// What is due at this time is looked for; how many wake-ups timers have
+    /// saved for that.
+    #[inline]
+    pub fn look(&mut self, now: i64) -> u32 {
+        self.looked = now;
+        self.pace.look(now)
     }
 }
 
@@ -212,18 +227,24 @@ impl Core {
                 };
             }
             let watched = index == REALTIME && !self.lists.clock_change.is_empty();
-            due |= self.arm_clock(index, wake, watched);
+            due |= self.arm_clock(index, (wake, resume.unwrap_or(NEVER)), watched);
         }
         due
     }
 
     /// Sets a clock's timer, if it would come too late; true: something is
-    /// due already.
+    /// due already. `wake`: when something is due, which timers may share, but
+    /// not for longer than `until`.
     ///
     /// What is due is found by reading the clock. A timerfd that is armed for
     /// a time in the past becomes ready by an interrupt, which may come after
     /// the next wait, and with real-time priorities long after it.
-    fn arm_clock(&mut self, index: usize, wake: Option<i64>, watched: bool) -> bool {
+    fn arm_clock(
+        &mut self,
+        index: usize,
+        (wake, until): (Option<i64>, i64),
+        watched: bool,
+    ) -> bool {
         if self.timers.due & 1 << index != 0 {
             // Once that is dealt with.
             self.timers.recheck |= 1 << index;
@@ -239,12 +260,14 @@ impl Core {
                     self.timers.due |= 1 << index;
                     return true;
                 }
+                entry.due_at = wake;
                 let dense = entry.looked.saturating_add(DENSE_NS);
-                if precise { wake } else { wake.max(dense) }
+                if precise { wake } else { self.coalesce(index, wake, until).max(dense) }
             }
-            None if watched => i64::MAX - 1,
+            None if watched => NEVER - 1,
             None => return false,
         };
+        let entry = self.timers.clock(index);
         if entry.armed <= wake {
             return false;
         }
@@ -278,7 +301,7 @@ impl Core {
     pub fn find_expired(&mut self) {
         for index in 0..CLOCKS {
             let entry = self.timers.clock(index);
-            if entry.armed < NEVER - 1 && entry.armed <= read(index) {
+            if entry.armed < NEVER - 1 && entry.armed.min(entry.due_at) <= read(index) {
                 entry.armed = NEVER;
                 self.timers.due |= 1 << index;
             }

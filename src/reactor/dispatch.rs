@@ -420,11 +420,11 @@ impl Run {
         // SAFETY: no other reference to the core.
         let core = unsafe { self.core() };
         let now = core.expiry_time(clock);
-        if core.watched {
-            core.watch_timers();
-        }
         core.timers.recheck |= 1 << clock;
-        core.timers.clock(clock).looked = now;
+        let saved = core.timers.clock(clock).look(now);
+        if core.watched {
+            core.watch_timers(saved);
+        }
         let mut corrections = CORRECTIONS;
         for _ in 0..core.max_timers {
             // SAFETY: as above.

@@ -26,7 +26,7 @@ impl Core {
             own |= if io::is_internal(word) { 1u64 << (word & 63) } else { 0 };
         }
         while own != 0 {
-            self.own_event(own.trailing_zeros() as usize);
+            self.own_event(own.trailing_zeros() as usize, found == 1);
             own &= own - 1;
         }
         let desk = self.desk;
@@ -105,8 +105,8 @@ impl Core {
         }
     }
 
-    /// An event of one of the loop's own descriptors.
-    fn own_event(&mut self, number: usize) {
+    /// An event of one of the loop's own descriptors; `alone`: the only one.
+    fn own_event(&mut self, number: usize, alone: bool) {
         if number == signals::SIGNALFD {
             return self.take_signalfd();
         }
@@ -123,6 +123,7 @@ impl Core {
         self.timers.due |= 1 << clock;
         let entry = self.timers.clock(clock);
         entry.armed = i64::MAX;
+        entry.pace.ended_wait(alone);
         let fd = entry.fd.as_ref().and_then(Fd::check);
         if clock == clocks::REALTIME
             && let Some(fd) = fd

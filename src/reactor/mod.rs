@@ -44,6 +44,7 @@ mod cells;
 mod check_fds;
 #[cfg(not(loom))]
 mod clocks;
+mod coalescing;
 #[cfg(not(loom))]
 mod command;
 #[cfg(not(loom))]
@@ -115,7 +116,8 @@ mod sinks;
 mod slots;
 #[cfg(not(loom))]
 mod slow_wait;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 #[cfg(not(loom))]
 mod timers;

@@ -287,7 +287,11 @@ impl Core {
             record.flags.store(record.flags.load(Relaxed) & !all | before, Relaxed);
             return Err(error);
         }
-        record.aux.store(setting.period_ns().cast_unsigned(), Relaxed);
+        let period = match setting.may_start_again() {
+            true => setting.period_ns(),
+            false => self.delay_until(queue, setting.initial),
+        };
+        record.aux.store(period.cast_unsigned(), Relaxed);
         self.take_back(index, record);
         Ok(())
     }

@@ -14,10 +14,12 @@
 mod chunks;
 mod node;
 mod renumber;
+mod share;
 
 pub(crate) use crate::util::alloc::NoMemory;
 pub(crate) use node::Node;
 pub(crate) use renumber::{Armed, MANY};
+pub(crate) use share::Shared;
 
 use crate::util::alloc::{TryHeap, TryVec, TryVecCopy};
 use chunks::{Chunks, List};

@@ -148,6 +148,32 @@ impl Both {
         let wake = self.queue.next_wake();
         assert_eq!(wake.is_some(), latest.is_some());
         assert!(wake <= latest, "{wake:?} is after {latest:?}");
+        if let Some(first) = wake {
+            [0, 1 << 16, 1 << 20, 1 << 30].iter().for_each(|more| self.check_shared(first, *more));
+        }
+    }
+
+    /// A shared wake-up is for as many as can be, and too late for none.
+    fn check_shared(&self, first: i64, more: i64) {
+        let until = first.saturating_add(more);
+        // More than nothing for some, and less than the whole time.
+        let latest = |id: u32, tolerance: i64, deadline: i64| {
+            let late = if tolerance == 0 { i64::from(id % 3) << 15 } else { tolerance };
+            deadline.saturating_add(late)
+        };
+        let latest_of = |(time, _, id): &(i64, u64, u32)| {
+            latest(*id, self.bed.nodes[*id as usize].tolerance(), *time)
+        };
+        let bound = self.plain.order.iter().map(latest_of).min().map_or(until, |l| l.min(until));
+        let deadlines = self.plain.order.iter().map(|(time, _, _)| *time);
+        let last = deadlines.filter(|time| *time <= bound).max().map_or(first, |l| l.max(first));
+        let shared = self.queue.share_wake(&self.bed, first, until, |id, node, deadline| {
+            latest(id, node.tolerance(), deadline)
+        });
+        assert!(first <= shared.wake && shared.wake <= last, "{shared:?}, not {last}");
+        if self.queue.entries <= share::MOST_VISITED {
+            assert_eq!(shared.wake, last);
+        }
     }
 
     fn step(&mut self, random: &mut Random) {
@@ -399,4 +425,45 @@ fn memory_comes_back_after_a_burst() {
     queue.arm(&bed, 5, 1, 0).unwrap_or_default();
     assert!(held(&queue) <= 64, "{}", held(&queue));
     assert_eq!(queue.entries, 2);
+}
+
+/// Timers of 10 ms that are 10 us apart share a wake-up as far as the first of
+/// them lets them, and one that is alone has its own.
+#[test]
+fn timers_that_are_near_each_other_share_a_wake_up() {
+    const US: i64 = 1000;
+    let mut both = Both::new(102, 1 << 50);
+    let begin = both.now + 10_000 * US;
+    (0..100).for_each(|id| both.arm(id, begin + i64::from(id) * 10 * US));
+    both.arm(100, begin + 5_000 * US);
+    // Brings the others down to the ticks.
+    both.arm(101, begin - US);
+    both.now = begin - US;
+    both.pop_all(u32::MAX);
+    let until = |first: i64| first + 1_000 * US;
+    let share = |both: &Both, late: i64| {
+        let first = both.queue.next_wake().unwrap();
+        both.queue.share_wake(&both.bed, first, until(first), |_, _, deadline| deadline + late)
+    };
+    assert_eq!(share(&both, 0), Shared { wake: begin, saved: 0 });
+    assert_eq!(share(&both, 105 * US).wake, begin + 100 * US);
+    let all = share(&both, 1_000 * US);
+    assert_eq!(all.wake, begin + 990 * US);
+    assert!((14..=16).contains(&all.saved), "{all:?}");
+    both.now = all.wake;
+    both.pop_all(u32::MAX);
+    assert_eq!(both.queue.len(), 1);
+    assert_eq!(share(&both, 1_000 * US), Shared { wake: begin + 5_000 * US, saved: 0 });
+}
+
+/// Where a great many come up at once not all of them are looked at.
+#[test]
+fn a_great_many_timers_share_the_wake_up_of_the_first_of_them() {
+    let timers = 40_000u32;
+    let mut both = Both::new(timers as usize, 1 << 50);
+    let begin = both.now + (1 << 30);
+    (0..timers).for_each(|id| both.arm(id, begin + i64::from(id) * 50));
+    both.now = begin - 1;
+    both.pop_all(u32::MAX);
+    both.check_shared(both.queue.next_wake().unwrap(), 1_000_000);
 }

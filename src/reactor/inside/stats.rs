@@ -59,6 +59,9 @@ pub struct Stats {
     /// The longest callback's watcher's name, when it returned; empty if it
     /// had none. NUL-terminated and cut to fit, not inside a character.
     pub longest_name: [c_char; 64],
+    /// Since 0.2.0: wake-ups that timers did without, because they shared
+    /// others; see evloop_add_timer(). At least so many.
+    pub wakeups_saved: u64,
 }
 
 /// The histograms there are.
@@ -76,7 +79,8 @@ const EVENTS: usize = 4;
 const LATENESS: usize = EVENTS + TYPES;
 /// In cells, since they are counted in units of the processor's counter.
 const CALLBACK: usize = LATENESS + BUCKETS;
-const CELLS: usize = CALLBACK + histogram::CELLS;
+const SAVED: usize = CALLBACK + histogram::CELLS;
+const CELLS: usize = SAVED + 1;
 
 /// What the loop's thread counts.
 pub(in crate::reactor) struct Counters {
@@ -150,6 +154,10 @@ impl Counters {
     #[inline(always)]
     pub fn event(&self, kind: i32) {
         self.cells.add(EVENTS + (kind as usize & (TYPES - 1)), 1);
+    }
+
+    pub fn saved(&self, wakeups: u32) {
+        self.cells.add(SAVED, wakeups.into());
     }
 
     pub fn lateness(&self, ns: i64) {
@@ -308,6 +316,7 @@ impl Kept {
             longest_type: self.longest.kind,
             reserved: 0,
             longest_name: self.longest.name,
+            wakeups_saved: self.count(SAVED),
         }
     }
 }

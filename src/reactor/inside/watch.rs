@@ -366,10 +366,14 @@ impl Core {
         self.watch.end_iteration(now, self.dispatched);
     }
 
-    /// Timers that are due are looked for now.
+    /// Timers that are due are looked for now; how many wake-ups they have
+    /// saved.
     #[cold]
-    pub fn watch_timers(&mut self) {
+    pub fn watch_timers(&mut self, saved: u32) {
         self.watch_pending();
+        if let Some(stats) = &self.watch.stats {
+            stats.saved(saved);
+        }
         self.watch.looked = self.watch.now();
     }
 
