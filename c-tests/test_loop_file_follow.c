@@ -354,7 +354,7 @@ TEST(a_deleted_directory_that_is_open_is_noticed) {
 }
 
 /* Everything is asked for, and everything is done to what lies around. */
-TEST(nothing_is_told_of_the_directories) {
+TEST(nothing_is_reported_of_the_directories) {
   Ear ear = {0};
   enter_home();
   make_dir("up");
@@ -413,7 +413,7 @@ TEST(nothing_is_told_of_the_directories) {
   close_loop(ear.loop);
 }
 
-/* A file of its own directory: what is watched for both is told for one. */
+/* A directory on its own path: its events are reported as the file's. */
 TEST(a_directory_that_the_path_leads_through_may_be_what_is_followed) {
   Ear ear = {0};
   enter_home();

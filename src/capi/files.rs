@@ -136,7 +136,7 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// path any more; the watcher waits for the next one, which is REPLACED. Until
 /// then the file that had the path is watched. Neither the file nor its
 /// directory needs to be there when the watcher is added; then the first event
-/// is REPLACED. IGNORED is not told: the watcher ends when it is closed.
+/// is REPLACED. IGNORED is not reported: the watcher ends when it is closed.
 ///
 /// Read the file again after REPLACED: what happened to it before is not
 /// reported. If it was not renamed but made there, it may be half written:
@@ -156,7 +156,7 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 /// - behind the first 512 names, those of links counted in.
 /// - that another machine makes on a network file system.
 ///
-/// A failure to look the path up is told as EVLOOP_ERROR, once; it is tried
+/// A failure to look the path up is reported as EVLOOP_ERROR, once; it is tried
 /// again when something happens on the way. Nothing else is reported of the
 /// directories on the way. Each of them takes a watch of inotify's, which all
 /// watchers of the loop share.

@@ -3,7 +3,7 @@
 //! Besides that file the directories are watched that the path leads through
 //! (`route`). Whenever an entry that it uses changes, or such a directory is
 //! renamed or deleted, the path is looked up again. inotify says by the number
-//! of the watch whether it still leads to the same file. The program is told
+//! of the watch whether it still leads to the same file. The program gets events
 //! of the file alone: what is reported of directories is for the watcher.
 
 use super::notes::Told;
@@ -26,7 +26,7 @@ pub(super) struct Follow {
     is_new: bool,
     /// The path leads to no file.
     is_gone: bool,
-    /// Why the path could not be looked up last, which was told.
+    /// Why the path could not be looked up last, which was reported.
     failed: Option<Errno>,
 }
 
