@@ -13,23 +13,26 @@
  * handles, time, descriptors, flags, threads, signals, fork. Then come, each
  * under its title:
  *
- *   Constants
- *   Types
- *   The library
+ *   The library: version, errors, handles, interrupted waits
  *   Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
- *   select (select(2), Python's select.select)
- *   Poll sets (poll(2), Python's select.poll)
- *   Epoll objects (epoll(7), Python's select.epoll)
- *   /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
- *   Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
- *   Selectors (Python's selectors module)
  *   The event loop
- *   Watchers: what an event loop waits for
+ *   Watchers of descriptors
+ *   Watchers of time
+ *   Watchers of objects of the library
+ *   Watchers of the loop's own steps, and of other threads
+ *   Watchers of signals
+ *   Watchers of processes
  *   Watchers of files
  *   Watchers of memory pressure
  *   Every watcher
  *   Asking an event loop what it has
  *   Seeing inside an event loop
+ *   select (select(2), Python's select.select)
+ *   Poll sets (poll(2), Python's select.poll)
+ *   Epoll objects (epoll(7), Python's select.epoll)
+ *   /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
+ *   Selectors (Python's selectors module)
+ *   Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
  *
  * A first program: a timer that ticks twice a second, three times.
  *
@@ -189,7 +192,6 @@
  * has a fallback.
  */
 
-
 #ifndef EVLOOP_H
 #define EVLOOP_H
 
@@ -199,8 +201,12 @@
 struct timespec;
 struct sigaction;
 
+#ifdef __cplusplus
+extern "C" {
+#endif /* __cplusplus */
+
 /* ------------------------------------------------------------------------
- * Constants
+ * The library: version, errors, handles, interrupted waits
  * ------------------------------------------------------------------------ */
 
 /**
@@ -224,1828 +230,6 @@ struct sigaction;
  * for the library that was loaded.
  */
 #define EVLOOP_VERSION 2000
-
-/**
- * evloop_handle_count(): every kind together.
- */
-#define EVLOOP_KIND_ANY 0
-
-/**
- * evloop_handle_kind(): a timer file descriptor.
- */
-#define EVLOOP_KIND_TFD 1
-
-/**
- * evloop_handle_kind(): an event loop.
- */
-#define EVLOOP_KIND_LOOP 2
-
-/**
- * evloop_handle_kind(): a watcher of an event loop.
- */
-#define EVLOOP_KIND_WATCHER 3
-
-/**
- * evloop_handle_kind(): a poll set.
- */
-#define EVLOOP_KIND_POLL 4
-
-/**
- * evloop_handle_kind(): an epoll object.
- */
-#define EVLOOP_KIND_EPOLL 5
-
-/**
- * evloop_handle_kind(): a /dev/poll object.
- */
-#define EVLOOP_KIND_DEVPOLL 6
-
-/**
- * evloop_handle_kind(): a kqueue.
- */
-#define EVLOOP_KIND_KQUEUE 7
-
-/**
- * evloop_handle_kind(): a selector.
- */
-#define EVLOOP_KIND_SELECTOR 8
-
-/**
- * evloop_set_interrupt_mode(): resume interrupted waits (the default).
- */
-#define EVLOOP_EINTR_RESTART 0
-
-/**
- * evloop_set_interrupt_mode(): interrupted waits return -EINTR.
- */
-#define EVLOOP_EINTR_RETURN 1
-
-/**
- * `*_from_fd`: closing the handle closes the descriptor too.
- */
-#define EVLOOP_FD_OWN 1
-
-/**
- * CLOCK_REALTIME: wall clock, can be set and stepped.
- */
-#define EVLOOP_CLOCK_REALTIME 0
-
-/**
- * CLOCK_MONOTONIC: never set; stands still while the system sleeps.
- */
-#define EVLOOP_CLOCK_MONOTONIC 1
-
-/**
- * CLOCK_BOOTTIME: monotonic, and counts the time asleep too.
- */
-#define EVLOOP_CLOCK_BOOTTIME 7
-
-/**
- * CLOCK_REALTIME_ALARM: wall clock that wakes a sleeping system.
- */
-#define EVLOOP_CLOCK_REALTIME_ALARM 8
-
-/**
- * CLOCK_BOOTTIME_ALARM: boot time that wakes a sleeping system.
- */
-#define EVLOOP_CLOCK_BOOTTIME_ALARM 9
-
-/**
- * tfd_create(): tfd_read() returns -EAGAIN instead of waiting.
- */
-#define EVLOOP_TFD_NONBLOCK 2048
-
-/**
- * tfd_create(): close on exec; always on, accepted for completeness.
- */
-#define EVLOOP_TFD_CLOEXEC 524288
-
-/**
- * tfd_settime(): the initial time is a time of the timer's clock.
- */
-#define EVLOOP_TFD_TIMER_ABSTIME 1
-
-/**
- * tfd_settime(): with ABSTIME on a wall clock, clock steps cancel.
- */
-#define EVLOOP_TFD_TIMER_CANCEL_ON_SET 2
-
-/**
- * Data to read.
- */
-#define EVLOOP_POLLIN 1
-
-/**
- * Urgent (out-of-band) data, or an exceptional condition.
- */
-#define EVLOOP_POLLPRI 2
-
-/**
- * Room to write.
- */
-#define EVLOOP_POLLOUT 4
-
-/**
- * Error; always reported, need not be asked for.
- */
-#define EVLOOP_POLLERR 8
-
-/**
- * Hang-up; always reported, need not be asked for.
- */
-#define EVLOOP_POLLHUP 16
-
-/**
- * Not an open descriptor; always reported, need not be asked for.
- */
-#define EVLOOP_POLLNVAL 32
-
-/**
- * Normal data to read.
- */
-#define EVLOOP_POLLRDNORM 64
-
-/**
- * Priority band data to read.
- */
-#define EVLOOP_POLLRDBAND 128
-
-/**
- * Room to write normal data.
- */
-#define EVLOOP_POLLWRNORM 256
-
-/**
- * Room to write priority data.
- */
-#define EVLOOP_POLLWRBAND 512
-
-/**
- * Unused by Linux; accepted.
- */
-#define EVLOOP_POLLMSG 1024
-
-/**
- * The peer shut down its writing half.
- */
-#define EVLOOP_POLLRDHUP 8192
-
-/**
- * What Python's poll objects watch by default: IN, PRI and OUT.
- */
-#define EVLOOP_POLL_DEFAULT 7
-
-/**
- * Data to read.
- */
-#define EVLOOP_EPOLLIN 1
-
-/**
- * Urgent (out-of-band) data, or an exceptional condition.
- */
-#define EVLOOP_EPOLLPRI 2
-
-/**
- * Room to write.
- */
-#define EVLOOP_EPOLLOUT 4
-
-/**
- * Error; always reported, need not be asked for.
- */
-#define EVLOOP_EPOLLERR 8
-
-/**
- * Hang-up; always reported, need not be asked for.
- */
-#define EVLOOP_EPOLLHUP 16
-
-/**
- * Normal data to read.
- */
-#define EVLOOP_EPOLLRDNORM 64
-
-/**
- * Priority band data to read.
- */
-#define EVLOOP_EPOLLRDBAND 128
-
-/**
- * Room to write normal data.
- */
-#define EVLOOP_EPOLLWRNORM 256
-
-/**
- * Room to write priority data.
- */
-#define EVLOOP_EPOLLWRBAND 512
-
-/**
- * Unused by Linux; accepted.
- */
-#define EVLOOP_EPOLLMSG 1024
-
-/**
- * The peer shut down its writing half.
- */
-#define EVLOOP_EPOLLRDHUP 8192
-
-/**
- * Wake only some of the epoll sets that watch this descriptor.
- */
-#define EVLOOP_EPOLLEXCLUSIVE 268435456
-
-/**
- * Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND).
- */
-#define EVLOOP_EPOLLWAKEUP 536870912
-
-/**
- * Disable the registration after one event, until modified.
- */
-#define EVLOOP_EPOLLONESHOT 1073741824
-
-/**
- * Edge-triggered.
- */
-#define EVLOOP_EPOLLET 2147483648
-
-/**
- * What Python's epoll objects watch by default: IN, PRI and OUT.
- */
-#define EVLOOP_EPOLL_DEFAULT 7
-
-/**
- * evloop_epoll_create(): close on exec; always on, accepted.
- */
-#define EVLOOP_EPOLL_CLOEXEC 524288
-
-/**
- * evloop_selector_create(): the best there is, today EPOLL.
- */
-#define EVLOOP_SELECTOR_DEFAULT 0
-
-/**
- * evloop_selector_create(): what select(2) watches, on a poll set.
- */
-#define EVLOOP_SELECTOR_SELECT 1
-
-/**
- * evloop_selector_create(): on a poll set.
- */
-#define EVLOOP_SELECTOR_POLL 2
-
-/**
- * evloop_selector_create(): on an epoll object.
- */
-#define EVLOOP_SELECTOR_EPOLL 3
-
-/**
- * evloop_selector_create(): on a /dev/poll object.
- */
-#define EVLOOP_SELECTOR_DEVPOLL 4
-
-/**
- * evloop_selector_create(): on a kqueue.
- */
-#define EVLOOP_SELECTOR_KQUEUE 5
-
-/**
- * Selector event: reading would not block.
- */
-#define EVLOOP_SELECTOR_READ 1
-
-/**
- * Selector event: writing would not block.
- */
-#define EVLOOP_SELECTOR_WRITE 2
-
-/**
- * evloop_options_t: time stands still, and moves only when it is told to.
- */
-#define EVLOOP_VIRTUAL_TIME 1
-
-/**
- * evloop_options_t: virtual time jumps to the next deadline (of a timer, a
- * timeout or a rate limit) whenever a run that may wait would have to: a
- * look at the descriptors found nothing ready and nothing is posted. It does
- * not with EVLOOP_RUN_NOWAIT, with a time of 0 (evloop_wait(),
- * evloop_run_for_ns()), or while an idle watcher is enabled.
- */
-#define EVLOOP_AUTO_ADVANCE 2
-
-/**
- * evloop_options_t: wake early for timers and spin until they are due, for
- * up to 0.12 ms each time: they are less late, for more processor time.
- */
-#define EVLOOP_PRECISE 4
-
-/**
- * evloop_options_t: a run does not end, and a wait does not return, because
- * nothing is left that keeps the loop alive. For loops of worker threads,
- * which wait for posted calls: evloop_stop() ends them. Since 0.2.0.
- */
-#define EVLOOP_KEEP_ALIVE 8
-
-/**
- * evloop_options_t: a wait of this loop that a signal handler interrupts
- * returns -EINTR, whatever thread runs it, and whatever that thread has
- * chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
- * Since 0.2.0.
- */
-#define EVLOOP_INTERRUPTIBLE 16
-
-/**
- * evloop_options_t: for tests and debugging. Before each wait, and every 100
- * milliseconds of a longer one, the loop checks all descriptors that it
- * watches. A watcher whose descriptor was closed, or is another file by now,
- * gets its event with EVLOOP_ERROR and -EBADF at once, also where a duplicate
- * is open; in its callback evloop_last_error() has a sentence with the
- * descriptor and the watcher's name. Costs one system call for each
- * descriptor and wait; no edge or ONESHOT registration is armed by it. Since
- * 0.2.0.
- */
-#define EVLOOP_CHECK_FDS 32
-
-/**
- * evloop_run(): until nothing is left to wait for, or evloop_stop().
- */
-#define EVLOOP_RUN_UNTIL_DONE 0
-
-/**
- * evloop_run(): go round until something was dispatched.
- */
-#define EVLOOP_RUN_ONCE 1
-
-/**
- * evloop_run(): dispatch what is ready, without waiting.
- */
-#define EVLOOP_RUN_NOWAIT 2
-
-/**
- * evloop_event_t type: a descriptor is ready.
- */
-#define EVLOOP_EVENT_IO 1
-
-/**
- * evloop_event_t type: a timer expired.
- */
-#define EVLOOP_EVENT_TIMER 2
-
-/**
- * evloop_event_t type: a timer file descriptor expired.
- */
-#define EVLOOP_EVENT_TFD 3
-
-/**
- * evloop_event_t type: evloop_async_send() was called.
- */
-#define EVLOOP_EVENT_ASYNC 4
-
-/**
- * evloop_event_t type: there was nothing else to do.
- */
-#define EVLOOP_EVENT_IDLE 5
-
-/**
- * evloop_event_t type: the loop is about to wait.
- */
-#define EVLOOP_EVENT_PREPARE 6
-
-/**
- * evloop_event_t type: the loop has waited and dispatched.
- */
-#define EVLOOP_EVENT_CHECK 7
-
-/**
- * evloop_event_t type: a deferred call.
- */
-#define EVLOOP_EVENT_DEFER 8
-
-/**
- * evloop_event_t type: evloop_run() is about to return.
- */
-#define EVLOOP_EVENT_EXIT 9
-
-/**
- * evloop_event_t type: the wall clock was set.
- */
-#define EVLOOP_EVENT_CLOCK_CHANGE 10
-
-/**
- * evloop_event_t type: an evloop_post() of no callback.
- */
-#define EVLOOP_EVENT_POST 11
-
-/**
- * evloop_event_t type: the watcher is closed, and nothing refers to it.
- */
-#define EVLOOP_EVENT_CLOSED 12
-
-/**
- * evloop_event_t: there are events in a kqueue.
- */
-#define EVLOOP_EVENT_KQUEUE 13
-
-/**
- * evloop_event_t type: a signal came.
- */
-#define EVLOOP_EVENT_SIGNAL 14
-
-/**
- * evloop_event_t type: a process ended.
- */
-#define EVLOOP_EVENT_PROCESS 15
-
-/**
- * evloop_event_t events: the source failed, and result says why: -EBADF for
- * a descriptor that was closed while it was watched; what epoll_ctl(2)
- * refused after evloop_io_modify(); what a loop could not do of what another
- * thread asked for, -EEXIST, -EMFILE or -ENOMEM; or see evloop_add_tfd(). An
- * io watcher is disabled by it. The system has no such bit; an error of a
- * socket is EVLOOP_EPOLLERR.
- */
-#define EVLOOP_ERROR 16777216
-
-/**
- * evloop_add_timer(): the initial time is a time of the timer's clock.
- */
-#define EVLOOP_TIMER_ABSTIME 1
-
-/**
- * evloop_add_timer(): one event for each missed expiration.
- */
-#define EVLOOP_TIMER_BURST 2
-
-/**
- * evloop_add_timer(): the interval counts from the end of the callbacks.
- */
-#define EVLOOP_TIMER_DELAY 4
-
-/**
- * evloop_add_timer(): one event for all missed expirations (the default).
- */
-#define EVLOOP_TIMER_SKIP 0
-
-/**
- * evloop_add_signal(): the signal is blocked, and read from a signalfd.
- */
-#define EVLOOP_SIGNAL_FD 1
-
-/**
- * evloop_add_signal(): what the signal does by default happens as well.
- */
-#define EVLOOP_SIGNAL_KEEP_DEFAULT 2
-
-/**
- * evloop_add_process(): wait for the child when it has ended.
- */
-#define EVLOOP_PROCESS_REAP 1
-
-/**
- * evloop_event_t events, of a process: how it ended is not known.
- */
-#define EVLOOP_PROCESS_STATUS_UNKNOWN 1
-
-/**
- * evloop_process_t how: it returned from main, or called exit(3).
- */
-#define EVLOOP_PROCESS_EXITED 1
-
-/**
- * evloop_process_t how: a signal ended it.
- */
-#define EVLOOP_PROCESS_KILLED 2
-
-/**
- * evloop_process_t how: a signal ended it, and it left a core dump.
- */
-#define EVLOOP_PROCESS_DUMPED 3
-
-/**
- * evloop_watcher_close(): return when no callback of it is running.
- */
-#define EVLOOP_CLOSE_WAIT 1
-
-/**
- * evloop_stats_histogram(): how late timers were, on their clocks, when
- * their callbacks were called.
- */
-#define EVLOOP_STATS_LATENESS 0
-
-/**
- * evloop_stats_histogram(): how long callbacks took.
- */
-#define EVLOOP_STATS_CALLBACK 1
-
-/**
- * How many buckets a histogram has; later versions may have more.
- */
-#define EVLOOP_STATS_BUCKETS 1630
-
-/**
- * Bytes a pipe takes without blocking once it is reported writable.
- */
-#define EVLOOP_PIPE_BUF 4096
-
-/**
- * Filter: there is something to read. ident is a descriptor.
- *
- * Works for everything that can be polled, and for files. data is:
- *
- *   stream sockets,  the bytes that can be read, without an urgent one; an
- *   local SEQPACKET  upper bound where an urgent byte is in their middle
- *   other sockets    exact, or an upper bound: see below
- *   listening ones   how many connections wait to be accepted; 1 where the
- *                    kernel does not tell (other than TCP and local ones)
- *   pipes, FIFOs,    the bytes that can be read
- *   ttys
- *   regular files    from the position to the end, which may be negative;
- *                    at the end there is no event until the file grows
- *   directories      the same, by the size that fstat() tells
- *   devices that     0: always ready (/dev/null)
- *   are not polled
- *   eventfds,        the counter, the expirations, of 64 bits without a
- *   timerfds         sign; 1 without a /proc
- *   kqueues          how many events it has, about
- *   other            1
- *
- * Of a socket that keeps messages (UDP, raw, packet, netlink, local
- * datagrams and others) Linux reports how long the first message is, and not
- * how much waits. data is exact if the memory that the socket uses has no
- * room for a second message. Otherwise it is an upper bound, and never less
- * than what waits: a program that receives until it has used up data, or
- * until EAGAIN, receives everything. EAGAIN is the surer sign. An empty
- * message counts as one byte. Local datagram sockets have as their bound
- * the first message and the size of the receive buffer, and sixteen times
- * that size without a peer; only senders with larger send buffers, or more
- * of them than net.unix.max_dgram_qlen allows by default, exceed it.
- * EVLOOP_KQ_NOTE_LOWAT is compared with data, so it may be met early.
- *
- * Once the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
- * left, and fflags is the errno of a TCP connection that failed, as far as
- * that can be told without taking it from getsockopt(SO_ERROR): it is
- * ECONNREFUSED, ECONNRESET or 0. A socket that was never connected has no
- * event. fflags of the change may have EVLOOP_KQ_NOTE_LOWAT or
- * EVLOOP_KQ_NOTE_FILE_POLL. That the position was moved by lseek() is not
- * seen, nor what other machines do to a network file system; a file that
- * the process may not read is looked at every 100 ms.
- */
-#define EVLOOP_KQ_FILTER_READ -1
-
-/**
- * Filter: there is room to write. ident is a descriptor.
- *
- * data is how many bytes there is room for: in a socket's send buffer, in a
- * pipe, at least 1; what can be added to an eventfd, of 64 bits without a
- * sign; 1 where the kernel does not tell; 0 for files and devices that are
- * not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
- * EPIPE, since the other side has closed, or the program itself has called
- * shutdown(SHUT_WR) (TCP and local stream sockets); data is 0, and fflags as
- * for EVLOOP_KQ_FILTER_READ. A socket that was never connected has no event.
- * With EVLOOP_KQ_NOTE_LOWAT, while there is some room but less than that, it
- * is looked at every 10 ms.
- */
-#define EVLOOP_KQ_FILTER_WRITE -2
-
-/**
- * Filter: an operation that evloop_kqueue_aio_read() or its like began is
- * done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM); it
- * can be disabled and enabled, and is deleted when its event was delivered,
- * not while it is in flight (-EBUSY).
- */
-#define EVLOOP_KQ_FILTER_AIO -3
-
-/**
- * Filter: a file is changed or used, whatever its names are. ident is a
- * descriptor of a regular file, a directory, a device or a named pipe; of
- * anything else it is -EINVAL, and of a memfd -ENOTSUP.
- *
- * Once one of the bits that were asked for has happened, fflags has all
- * bits of what happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was
- * written and grew, though only one of them was asked for.
- *
- * A queue has one inotify(7) for this. The descriptor's file must be
- * readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
- * Not seen are writes through mmap(2), and what other machines do to a
- * network file system. What happens twice before it is looked at is one
- * event. A descriptor that was closed and opened again, with the same
- * number for the same file, goes on being watched. Should the kernel drop
- * events (fs.inotify.max_queued_events), each knote gets all that it asked
- * for and that may have happened, which is all but DELETE and LINK, for
- * which the names are counted.
- *
- * The queue's descriptor is readable, too, after something that turns out
- * to be no event, such as the use of a directory's entry, until the next
- * call.
- */
-#define EVLOOP_KQ_FILTER_VNODE -4
-
-/**
- * Filter: processes. ident is the id of any process that can be seen.
- *
- * -ESRCH: there is no such process. An event of EVLOOP_KQ_NOTE_EXIT has
- * EVLOOP_KQ_EV_EOF and EVLOOP_KQ_EV_ONESHOT, and nothing is watched after
- * it. EVLOOP_KQ_EV_CLEAR is always on. The bits of fflags:
- *
- *   NOTE_EXIT        works. data is the status, as waitpid() has it: that
- *                    of a child always, unless the program waited for it
- *                    first and the kernel is older than 6.15. That of
- *                    another process if this one may look at it (the same
- *                    user) or, since Linux 6.15, once it was waited for;
- *                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
- *                    is 0. The event comes when the process has ended,
- *                    not when it is waited for; one that has ended
- *                    already, and was not waited for, has it at once.
- *                    Before Linux 5.17 the status is that of the first
- *                    thread, if that ended before others
- *   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
- *                    said), in the event if the status is known
- *   NOTE_FORK        works where the kernel tells of forks: with
- *                    CAP_NET_ADMIN (since Linux 6.6 without), in the
- *                    first network, process and user namespaces;
- *                    -ENOTSUP elsewhere
- *   NOTE_EXEC        as NOTE_FORK
- *   NOTE_TRACK       as NOTE_FORK: children, and theirs, are watched in
- *                    the same way, each after an event NOTE_CHILD with
- *                    the parent's id in data
- *   NOTE_TRACKERR    in an event: a child is not watched; or forks and
- *                    executions were lost, as there were too many at once
- *   NOTE_CHILD       in an event: ident is a child of what is tracked
- *   NOTE_REAP, NOTE_SIGNAL, NOTE_EXIT_DETAIL (macOS)
- *                    refused, -ENOTSUP: the kernel does not tell
- *
- * While forks are watched, those of other processes may make the queue's
- * descriptor readable without an event.
- */
-#define EVLOOP_KQ_FILTER_PROC -5
-
-/**
- * Filter: signals. ident is the number of a signal.
- *
- * data is how often it came since the last event. EVLOOP_KQ_EV_CLEAR is
- * always on. -EINVAL: no signal, or one that cannot be watched (SIGKILL,
- * SIGSTOP), or fflags is not 0. How it is seen is decided when it is
- * added:
- *
- *                   the calling thread does    it does: a signalfd takes
- *                   not block it: a handler    it from there
- *                   counts it
- *   count           each delivery; a signal    the same
- *                   that is sent while it is
- *                   pending comes once (not
- *                   those from SIGRTMIN on)
- *   SIG_IGN         counted, and ignored       counted
- *   SIG_DFL         counted, then what the     counted, and nothing more
- *                   kernel does by default:
- *                   it ends, stops or ignores;
- *                   nothing where a loop
- *                   watches it, too
- *   a handler       counted, then called, as   counted, and not called:
- *                   the kernel would have      it is not pending any more
- *   set later       see below                  as a handler
- *   several queues  each counts it, and so     the same
- *   and loops       does each event loop that
- *                   watches it
- *   sent to a       counted                    counted if that thread
- *   thread                                     waits in the queue
- *   blocked by a    counted when a thread      (all must block it, or it
- *   thread          takes it that does not     goes to one that does not)
- *
- * Where one queue or loop sees a signal by a handler and another one by a
- * signalfd, both count it, whichever way it is seen.
- *
- * With a handler, the signal has a handler of the library's; when the last
- * event that needs it is deleted, in any queue or loop, what the program
- * asked for is put back. Calls that are never resumed (poll, nanosleep) are
- * interrupted by a signal that was ignored. In a child of fork() nothing is
- * counted, and the signal does what the program asked for, SIG_IGN too; that
- * is also what a program finds that such a child executes. A program that is
- * executed without a fork(), or by posix_spawn() or vfork(), finds the
- * default where the signal was ignored: the kernel replaces the library's
- * handler with that.
- *
- * What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
- * once, and every signal is counted, in programs that are linked with the
- * shared library libevloop-kqueue. It has sigaction(), signal() and their
- * relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
- * siginterrupt), which keep the library's handler in place and answer as if
- * it were not there: see evloop_bsd_sigaction(). They take the place of the
- * C library's if libevloop-kqueue comes before that where names are looked
- * up. So they do not where libevloop-kqueue is loaded with dlopen() or
- * linked statically; nor for code that makes the system call itself, or has
- * the C library's address from elsewhere, as system() has; and a sanitizer's
- * functions of these names come first. Then, and in programs without that
- * library, what is set later takes the place of the library's handler, and
- * nothing is counted, until the next evloop_kqueue_control() that collects,
- * which puts the handler over it; -EBUSY from there if 16 lie over one
- * another.
- */
-#define EVLOOP_KQ_FILTER_SIGNAL -6
-
-/**
- * Filter: a timer. ident is a number of the caller's.
- *
- * The change's data is the period, in milliseconds or what fflags say, 0 is
- * 1; with EVLOOP_KQ_EV_ONESHOT it expires once, after 0 at once. With
- * EVLOOP_KQ_NOTE_ABSTIME it is a time of the wall clock, whose steps it
- * follows, and it expires once. data of an event is how often it expired
- * since the last one, also while it was disabled. Adding it again starts it
- * anew, and what had expired is forgotten. EVLOOP_KQ_EV_CLEAR is always on,
- * but for ABSTIME. -EINVAL: data is negative, or two units. Timers do not
- * expire early. They share a descriptor for each clock; with more than 64
- * of them the queue's descriptor may be readable at a time that one was set
- * to before, until the next call.
- */
-#define EVLOOP_KQ_FILTER_TIMER -7
-
-/**
- * Filter: file systems are mounted or unmounted, in the mount namespace of
- * the thread that added it first. ident is a number of the caller's; fflags
- * are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
- * mount that comes and goes before it is looked at is not seen.
- */
-#define EVLOOP_KQ_FILTER_FS -9
-
-/**
- * Filter: triggered by the program. ident is a number of the caller's.
- *
- * It has an event once a change of it has EVLOOP_KQ_NOTE_TRIGGER, from any
- * thread, also while it is disabled; until it is deleted, or with
- * EVLOOP_KQ_EV_CLEAR until that is delivered. data and fflags of the event
- * are what changes have set.
- */
-#define EVLOOP_KQ_FILTER_USER -11
-
-/**
- * Filter: a socket has nothing left to send. ident is its descriptor;
- * -EINVAL for others, and for sockets that do not count what they have to
- * send (netlink).
- *
- * For a TCP connection that means that the peer has acknowledged all bytes,
- * or that the connection broke; for a local socket that its peer has
- * received them. data and fflags are 0. The kernel notifies the queue of
- * what happens to local sockets. Others are looked at after 1 ms, and then
- * after twice as long each time, up to 20 ms: while something is left to
- * send, and the knote is enabled. After an event with EVLOOP_KQ_EV_CLEAR it
- * is the next call that collects which notices that more was sent.
- */
-#define EVLOOP_KQ_FILTER_EMPTY -13
-
-/**
- * Filter: the link of a network interface goes up or down. ident is the
- * interface's index, in the network namespace of the thread that added the
- * first one; -ENXIO if there is none. data is what the link is now, one of
- * the three bits. A link that goes up may be in a state in between before
- * Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes,
- * there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
- */
-#define EVLOOP_KQ_FILTER_NETDEV -16
-
-/**
- * Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
- * sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
- * (-EINVAL). data is 0. It is one event as long as the urgent byte is not
- * received.
- */
-#define EVLOOP_KQ_FILTER_EXCEPT -17
-
-/**
- * Change: watch. If the ident is watched with the filter already, fflags,
- * data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
- * and _RECEIPT stay what they were when it was added first. It is enabled,
- * unless EVLOOP_KQ_EV_DISABLE is given.
- */
-#define EVLOOP_KQ_EV_ADD 1
-
-/**
- * Change: watch no more.
- */
-#define EVLOOP_KQ_EV_DELETE 2
-
-/**
- * Change: deliver events.
- */
-#define EVLOOP_KQ_EV_ENABLE 4
-
-/**
- * Change: deliver no events; what happens is kept.
- */
-#define EVLOOP_KQ_EV_DISABLE 8
-
-/**
- * Flag: one event, then it is deleted. This flag and the three after it
- * are fixed when the ident is added first.
- */
-#define EVLOOP_KQ_EV_ONESHOT 16
-
-/**
- * Flag: an event is only delivered again when something happens.
- */
-#define EVLOOP_KQ_EV_CLEAR 32
-
-/**
- * Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, data 0 if it
- * succeeded.
- */
-#define EVLOOP_KQ_EV_RECEIPT 64
-
-/**
- * Flag: one event, then it is disabled.
- */
-#define EVLOOP_KQ_EV_DISPATCH 128
-
-/**
- * Change: one event at once, whether there is one or not, then deleted.
- */
-#define EVLOOP_KQ_EV_FORCEONESHOT 256
-
-/**
- * Change: udata and ext stay what they were.
- */
-#define EVLOOP_KQ_EV_KEEPUDATA 512
-
-/**
- * Flag: others with the same ident and filter, but another udata, are
- * others. (macOS has it, under a number that is EVLOOP_KQ_EV_FORCEONESHOT
- * on FreeBSD.)
- */
-#define EVLOOP_KQ_EV_UDATA_SPECIFIC 1024
-
-/**
- * The bits that a change cannot set.
- */
-#define EVLOOP_KQ_EV_SYSFLAGS 61440
-
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
-#define EVLOOP_KQ_EV_DROP 4096
-
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
-#define EVLOOP_KQ_EV_FLAG1 8192
-
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
-#define EVLOOP_KQ_EV_FLAG2 16384
-
-/**
- * In an entry: the change failed with the errno in data, or, where data
- * is 0, it succeeded.
- */
-#define EVLOOP_KQ_EV_ERROR 16384
-
-/**
- * In an event: the other side has closed.
- */
-#define EVLOOP_KQ_EV_EOF 32768
-
-/**
- * READ, WRITE: only with at least as many bytes as data says.
- */
-#define EVLOOP_KQ_NOTE_LOWAT 1
-
-/**
- * READ of a regular file: at the end, too.
- */
-#define EVLOOP_KQ_NOTE_FILE_POLL 2
-
-/**
- * EXCEPT: out-of-band data. Works; TCP's urgent byte, and those of local
- * stream sockets since Linux 5.15.
- */
-#define EVLOOP_KQ_NOTE_OOB 2
-
-/**
- * VNODE: a name of it was removed, or another file renamed to it. Works. Of
- * a directory, the directory that it lies in must be readable, too.
- */
-#define EVLOOP_KQ_NOTE_DELETE 1
-
-/**
- * VNODE: it was written; entries of a directory were. Works; truncating it
- * is reported so, too, and setting nothing but the time of its last
- * modification.
- */
-#define EVLOOP_KQ_NOTE_WRITE 2
-
-/**
- * VNODE: it became longer; an entry was moved into a directory, or out of
- * it. Works; by its size when looked at.
- */
-#define EVLOOP_KQ_NOTE_EXTEND 4
-
-/**
- * VNODE: its attributes changed, or it became shorter. Works; an extended
- * attribute that is set together with a new link may be missed.
- */
-#define EVLOOP_KQ_NOTE_ATTRIB 8
-
-/**
- * VNODE: its number of links changed; a subdirectory of it came or went.
- * Works; a link that comes and goes before it is looked at is an ATTRIB.
- */
-#define EVLOOP_KQ_NOTE_LINK 16
-
-/**
- * VNODE: it was renamed. Works.
- */
-#define EVLOOP_KQ_NOTE_RENAME 32
-
-/**
- * VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Partly: Linux
- * cannot revoke files, and unmounts what is in use only by MNT_DETACH; not
- * where the mount was in another namespace to begin with.
- */
-#define EVLOOP_KQ_NOTE_REVOKE 64
-
-/**
- * VNODE: it was opened. Works.
- */
-#define EVLOOP_KQ_NOTE_OPEN 128
-
-/**
- * VNODE: a descriptor of it was closed that could not write. Works.
- */
-#define EVLOOP_KQ_NOTE_CLOSE 256
-
-/**
- * VNODE: a descriptor of it was closed that could write. Works.
- */
-#define EVLOOP_KQ_NOTE_CLOSE_WRITE 512
-
-/**
- * VNODE: it was read. Works.
- */
-#define EVLOOP_KQ_NOTE_READ 1024
-
-/**
- * PROC: the process ended.
- */
-#define EVLOOP_KQ_NOTE_EXIT 2147483648
-
-/**
- * PROC: it forked.
- */
-#define EVLOOP_KQ_NOTE_FORK 1073741824
-
-/**
- * PROC: it executed another program.
- */
-#define EVLOOP_KQ_NOTE_EXEC 536870912
-
-/**
- * PROC: it ended, and data is its status (macOS).
- */
-#define EVLOOP_KQ_NOTE_EXITSTATUS 67108864
-
-/**
- * PROC: it ended, and its status is not known.
- */
-#define EVLOOP_KQ_NOTE_EXITUNKNOWN 1048576
-
-/**
- * PROC: the bits of what happened.
- */
-#define EVLOOP_KQ_NOTE_PCTRLMASK 4026531840
-
-/**
- * PROC: the bits of what happened to whom.
- */
-#define EVLOOP_KQ_NOTE_PDATAMASK 1048575
-
-/**
- * PROC: children too.
- */
-#define EVLOOP_KQ_NOTE_TRACK 1
-
-/**
- * PROC: a child could not be watched.
- */
-#define EVLOOP_KQ_NOTE_TRACKERR 2
-
-/**
- * PROC: it is a child.
- */
-#define EVLOOP_KQ_NOTE_CHILD 4
-
-/**
- * FS: the bits. A server that does not respond; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_NOTRESP 1
-
-/**
- * FS: a server wants authentication; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_NEEDAUTH 2
-
-/**
- * FS: there is little space left; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_LOWDISK 4
-
-/**
- * FS: a file system was mounted, or a mount moved. Works.
- */
-#define EVLOOP_KQ_VQ_MOUNT 8
-
-/**
- * FS: a file system was unmounted, or a mount moved. Works.
- */
-#define EVLOOP_KQ_VQ_UNMOUNT 16
-
-/**
- * FS: a file system is dead; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_DEAD 32
-
-/**
- * FS: a file system needs help; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_ASSIST 64
-
-/**
- * FS: a server's locks do not respond; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_NOTRESPLOCK 128
-
-/**
- * NETDEV: the link is up. Works.
- */
-#define EVLOOP_KQ_NOTE_LINKUP 1
-
-/**
- * NETDEV: the link is down, or the interface is. Works.
- */
-#define EVLOOP_KQ_NOTE_LINKDOWN 2
-
-/**
- * NETDEV: the state of the link is not known: the driver does not tell, as
- * that of the loopback interface, or the interface is gone. Works.
- */
-#define EVLOOP_KQ_NOTE_LINKINV 4
-
-/**
- * TIMER: data is seconds.
- */
-#define EVLOOP_KQ_NOTE_SECONDS 1
-
-/**
- * TIMER: data is milliseconds, as without any unit.
- */
-#define EVLOOP_KQ_NOTE_MSECONDS 2
-
-/**
- * TIMER: data is microseconds.
- */
-#define EVLOOP_KQ_NOTE_USECONDS 4
-
-/**
- * TIMER: data is nanoseconds.
- */
-#define EVLOOP_KQ_NOTE_NSECONDS 8
-
-/**
- * TIMER: data is a time of the wall clock; once, when it has come.
- */
-#define EVLOOP_KQ_NOTE_ABSTIME 16
-
-/**
- * USER: fflags stay what they are.
- */
-#define EVLOOP_KQ_NOTE_FFNOP 0
-
-/**
- * USER: fflags become the old ones and the new ones.
- */
-#define EVLOOP_KQ_NOTE_FFAND 1073741824
-
-/**
- * USER: fflags become the old ones or the new ones.
- */
-#define EVLOOP_KQ_NOTE_FFOR 2147483648
-
-/**
- * USER: fflags become the new ones.
- */
-#define EVLOOP_KQ_NOTE_FFCOPY 3221225472
-
-/**
- * USER: the bits of these four.
- */
-#define EVLOOP_KQ_NOTE_FFCTRLMASK 3221225472
-
-/**
- * USER: the bits that are the program's.
- */
-#define EVLOOP_KQ_NOTE_FFLAGSMASK 16777215
-
-/**
- * USER: there is an event.
- */
-#define EVLOOP_KQ_NOTE_TRIGGER 16777216
-
-/**
- * evloop_kqueue_aio_fsync(): only what is needed to read the data again.
- */
-#define EVLOOP_KQ_AIO_DATASYNC 1
-
-/**
- * evloop_kqueue_create(): close on exec; always on, accepted.
- */
-#define EVLOOP_KQ_CLOEXEC 1
-
-/**
- * evloop_kqueue_create(): a forked child has a copy of the queue.
- */
-#define EVLOOP_KQ_CPONFORK 2
-
-/**
- * evloop_event_t type: something happened to a file; see evloop_add_file().
- */
-#define EVLOOP_EVENT_FILE 16
-
-/**
- * evloop_add_file(): it was read.
- */
-#define EVLOOP_FILE_ACCESS 1
-
-/**
- * evloop_add_file(): it was written to, or truncated.
- */
-#define EVLOOP_FILE_MODIFY 2
-
-/**
- * evloop_add_file(): its mode, owner, times, extended attributes or number
- * of links changed.
- */
-#define EVLOOP_FILE_ATTRIB 4
-
-/**
- * evloop_add_file(): it was closed by somebody who could write to it.
- */
-#define EVLOOP_FILE_CLOSE_WRITE 8
-
-/**
- * evloop_add_file(): it was closed by somebody who could not.
- */
-#define EVLOOP_FILE_CLOSE_NOWRITE 16
-
-/**
- * evloop_add_file(): it was opened.
- */
-#define EVLOOP_FILE_OPEN 32
-
-/**
- * evloop_add_file(): an entry was moved out of the directory. Together with
- * MOVED_TO: it was renamed.
- */
-#define EVLOOP_FILE_MOVED_FROM 64
-
-/**
- * evloop_add_file(): an entry was moved into the directory.
- */
-#define EVLOOP_FILE_MOVED_TO 128
-
-/**
- * evloop_add_file(): an entry of the directory was made.
- */
-#define EVLOOP_FILE_CREATE 256
-
-/**
- * evloop_add_file(): an entry of the directory was deleted.
- */
-#define EVLOOP_FILE_DELETE 512
-
-/**
- * evloop_add_file(): what is watched was deleted, and nobody has it open.
- */
-#define EVLOOP_FILE_DELETE_SELF 1024
-
-/**
- * evloop_add_file(): what is watched was renamed.
- */
-#define EVLOOP_FILE_MOVE_SELF 2048
-
-/**
- * evloop_add_file(): all that can be asked for.
- */
-#define EVLOOP_FILE_ALL 4095
-
-/**
- * Reported only: the file system was unmounted.
- */
-#define EVLOOP_FILE_UNMOUNT 8192
-
-/**
- * Reported only: events were lost; look at the files yourself.
- */
-#define EVLOOP_FILE_OVERFLOW 16384
-
-/**
- * Reported only, with EVLOOP_FILE_FOLLOW: another file has the path now, and
- * is watched. Since 0.2.0.
- */
-#define EVLOOP_FILE_REPLACED 65536
-
-/**
- * Reported only: nothing more comes, what was watched is gone.
- */
-#define EVLOOP_FILE_IGNORED 32768
-
-/**
- * Reported only, with others: it is a directory.
- */
-#define EVLOOP_FILE_ISDIR 1073741824
-
-/**
- * evloop_add_file() flag: all directories below, too.
- */
-#define EVLOOP_FILE_RECURSIVE 1
-
-/**
- * evloop_add_file() flag: what has the path, whatever that is. Since 0.2.0.
- */
-#define EVLOOP_FILE_FOLLOW 2
-
-/**
- * evloop_add_file() flag: -ENOTDIR if it is no directory.
- */
-#define EVLOOP_FILE_ONLYDIR 16777216
-
-/**
- * evloop_add_file() flag: a symbolic link itself, not where it leads.
- */
-#define EVLOOP_FILE_DONT_FOLLOW 33554432
-
-/**
- * evloop_event_t type: memory is short; see evloop_add_memory_pressure().
- */
-#define EVLOOP_EVENT_MEMORY_PRESSURE 17
-
-/**
- * evloop_add_memory_pressure(): some tasks were stalled.
- */
-#define EVLOOP_PRESSURE_SOME 0
-
-/**
- * evloop_add_memory_pressure(): all tasks that were not idle were, at once.
- */
-#define EVLOOP_PRESSURE_FULL 1
-
-/**
- * Asked whenever a wait of this thread was interrupted; see
- * evloop_set_interrupt_mode().
- *
- * Returns 0 to resume the wait with what is left of its timeout, anything
- * else to make the wait return -EINTR. It runs on the waiting thread with
- * no lock of the library held; it may call every function of the library,
- * even close the object that is being waited for (the wait then returns
- * -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
- * exception may leave it.
- */
-typedef int (*evloop_interrupt_check_t)(void *user_data);
-
-/* ------------------------------------------------------------------------
- * Types
- * ------------------------------------------------------------------------ */
-
-/**
- * Any object of the library: 1 to 2^53-1, never 0, generation-checked.
- *
- * The number says which kind of object it names and which use of its table
- * entry, so a handle that was closed is never mistaken for a newer object
- * (-ESTALE), and a handle of another kind is recognised (-EDOM). It
- * survives a trip through a double, so JavaScript and Lua can hold one.
- */
-typedef int64_t evloop_handle_t;
-
-/**
- * A timer file descriptor; see tfd_create().
- */
-typedef evloop_handle_t tfd_t;
-
-/**
- * A poll set; see evloop_poll_create().
- */
-typedef evloop_handle_t evloop_poll_t;
-
-/**
- * One ready descriptor, as the waits of all interfaces report it.
- */
-typedef struct evloop_ready_t {
-  /**
-   * The descriptor, as it was registered.
-   */
-  int32_t fd;
-  /**
-   * What it is ready for; the bits of the interface that was asked.
-   */
-  uint32_t events;
-  /**
-   * What was given at its registration.
-   */
-  uint64_t data;
-} evloop_ready_t;
-
-/**
- * An epoll object; see evloop_epoll_create().
- */
-typedef evloop_handle_t evloop_epoll_t;
-
-/**
- * A /dev/poll object; see evloop_devpoll_create().
- */
-typedef evloop_handle_t evloop_devpoll_t;
-
-/**
- * A kqueue; see evloop_kqueue_create().
- */
-typedef evloop_handle_t evloop_kqueue_t;
-
-/**
- * A change to a queue, or an event from it.
- *
- * It is laid out as FreeBSD's struct kevent.
- */
-typedef struct evloop_kevent_t {
-  /**
-   * What it is about: a descriptor, a number of the caller's, as the
-   * filter has it.
-   */
-  uint64_t ident;
-  /**
-   * One of EVLOOP_KQ_FILTER.
-   */
-  int16_t filter;
-  /**
-   * EVLOOP_KQ_EV bits.
-   */
-  uint16_t flags;
-  /**
-   * EVLOOP_KQ_NOTE bits of the filter.
-   */
-  uint32_t fflags;
-  /**
-   * A number of the filter; an errno where flags has EV_ERROR.
-   */
-  int64_t data;
-  /**
-   * The caller's, handed back with each event.
-   */
-  uint64_t udata;
-  /**
-   * The filter's (0 and 1, where it uses them) and the caller's.
-   */
-  uint64_t ext[4];
-} evloop_kevent_t;
-
-/**
- * A selector; see evloop_selector_create().
- */
-typedef evloop_handle_t evloop_selector_t;
-
-/**
- * An event loop; see evloop_create().
- */
-typedef evloop_handle_t evloop_t;
-
-/**
- * How an event loop is made. Set it to zero, then `size`, then what should
- * not be the default.
- */
-typedef struct evloop_options_t {
-  /**
-   * sizeof(evloop_options_t).
-   */
-  size_t size;
-  /**
-   * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE,
-   * EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS.
-   */
-  uint32_t flags;
-  /**
-   * The most descriptors that one iteration dispatches; 0: 1024.
-   */
-  int max_events;
-  /**
-   * The most timers that one iteration dispatches; 0: 4096.
-   */
-  int max_timers;
-  /**
-   * The most posted calls that one iteration makes; 0: 4096.
-   */
-  int max_posts;
-  /**
-   * Since 0.2.0: the tolerance of timers that are added with a tolerance of
-   * 0, in nanoseconds; see evloop_add_timer(). 0: none.
-   */
-  int64_t timer_tolerance_ns;
-  /**
-   * Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
-   * nothing has happened for so many nanoseconds of real time; for tests
-   * with threads, processes or sockets, whose answers take real time. 0:
-   * at once. See also evloop_virtual_hold().
-   */
-  int64_t virtual_grace_ns;
-} evloop_options_t;
-
-/**
- * What happened to a watcher. 64 bytes, the same for every kind of source;
- * what is not mentioned in the comment of the evloop_add function is 0.
- */
-typedef struct evloop_event_t {
-  /**
-   * The watcher; 0 for a posted call.
-   */
-  int64_t watcher;
-  /**
-   * The watcher's data: its user_data, or see evloop_watcher_set_data().
-   */
-  uint64_t data;
-  /**
-   * EVLOOP_EVENT_IO or another EVLOOP_EVENT constant.
-   */
-  int type;
-  /**
-   * IO: EVLOOP_EPOLL bits. FILE: EVLOOP_FILE bits. PROCESS:
-   * EVLOOP_PROCESS_STATUS_UNKNOWN. Any: EVLOOP_ERROR.
-   */
-  uint32_t events;
-  /**
-   * IO: the descriptor; else -1.
-   */
-  int fd;
-  /**
-   * With EVLOOP_ERROR: what failed, -errno. SIGNAL: the signal. PROCESS:
-   * how it ended, as waitpid(2) says it.
-   */
-  int result;
-  /**
-   * TIMER, TFD: how many expirations; SIGNAL: how many came; else 1.
-   */
-  uint64_t count;
-  /**
-   * TIMER: when it was found to be due, on its clock.
-   */
-  int64_t time_ns;
-  /**
-   * TIMER: when it was due, on its clock.
-   */
-  int64_t deadline_ns;
-  /**
-   * SIGNAL, PROCESS, FILE: what evloop_event_siginfo(),
-   * evloop_event_process() and evloop_event_name() find the rest by;
-   * else 0.
-   */
-  uint64_t reserved;
-} evloop_event_t;
-
-/**
- * Called by an event loop, one at a time, on the thread that runs it.
- *
- * No lock of the library is held. It may call every function of the
- * library on every object: close its own watcher, others that are ready
- * too (their events are dropped), or the loop itself. It must return, or
- * end the process: neither longjmp(), pthread_exit() nor a C++ exception
- * may leave it.
- *
- * event is valid until it returns. user_data is what was given with the
- * callback; the same number is event->data, for programs that have no
- * callbacks. Look at event->events for EVLOOP_ERROR first: then result says
- * what failed, and nothing else happened.
- */
-typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
-                                  void *user_data);
-
-/**
- * Frees what user_data points to; see evloop_post_full(). free(3) is one.
- *
- * No lock of the library is held; it may call every function of the library.
- * It must return: neither longjmp() nor a C++ exception may leave it.
- */
-typedef void (*evloop_destroy_t)(void *user_data);
-
-/**
- * A watcher: one thing that an event loop waits for; see evloop_add_io().
- */
-typedef evloop_handle_t evloop_watcher_t;
-
-/**
- * What came with a signal. Which fields mean something depends on signo and
- * code, as sigaction(2) says of siginfo_t; the others are 0.
- */
-typedef struct evloop_siginfo_t {
-  /**
-   * The signal's number.
-   */
-  int signo;
-  /**
-   * Where it comes from: SI_USER (0) for kill(2), SI_QUEUE (-1) for
-   * sigqueue(3), CLD_EXITED and others; 0x80 for the kernel itself.
-   */
-  int code;
-  /**
-   * si_errno, which is hardly ever set.
-   */
-  int error;
-  /**
-   * Kill, sigqueue, SIGCHLD: the sender, or the child.
-   */
-  int pid;
-  /**
-   * The real user id of that.
-   */
-  uint32_t uid;
-  /**
-   * SIGCHLD: the exit status or the signal.
-   */
-  int status;
-  /**
-   * Sigqueue, timers: si_value, as an int.
-   */
-  int value_int;
-  /**
-   * POSIX timers: how many expirations were missed.
-   */
-  int overrun;
-  /**
-   * Sigqueue, timers: si_value, as a pointer.
-   */
-  uint64_t value_ptr;
-  /**
-   * SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP: the address.
-   */
-  uint64_t addr;
-  /**
-   * SIGIO: si_band.
-   */
-  int64_t band;
-  /**
-   * SIGCHLD: the child's processor time in clock ticks, its own.
-   */
-  int64_t utime;
-  /**
-   * SIGCHLD: the same, the system's.
-   */
-  int64_t stime;
-  /**
-   * SIGIO: the descriptor; else 0, also where there is none.
-   */
-  int fd;
-  /**
-   * POSIX timers: the kernel's number of the timer.
-   */
-  int timerid;
-  /**
-   * SIGSYS: the number of the system call.
-   */
-  int syscall;
-  /**
-   * SIGSYS: AUDIT_ARCH of the call.
-   */
-  uint32_t arch;
-  /**
-   * 0; room for later versions.
-   */
-  uint64_t spare[5];
-} evloop_siginfo_t;
-
-/**
- * How a process ended, and what it used.
- */
-typedef struct evloop_process_t {
-  /**
-   * The process id, which may be another process's by now.
-   */
-  int pid;
-  /**
-   * EVLOOP_PROCESS_EXITED, KILLED, DUMPED; 0: not known.
-   */
-  int how;
-  /**
-   * EXITED: what it returned from main or gave to exit(3), 0 to 255.
-   * KILLED, DUMPED: the signal that ended it. Else 0.
-   */
-  int status;
-  /**
-   * 0.
-   */
-  int reserved;
-  /**
-   * Processor time of its own, and of its children that it has waited
-   * for, in nanoseconds; -1: not known, as it was no child.
-   */
-  int64_t user_ns;
-  /**
-   * The same, the system's on its behalf.
-   */
-  int64_t system_ns;
-  /**
-   * The most memory that it had at a time, in bytes; -1: not known.
-   */
-  int64_t max_rss;
-  /**
-   * 0; room for later versions.
-   */
-  uint64_t spare[3];
-} evloop_process_t;
-
-/**
- * What a watcher is and how it stands; see evloop_watcher_info(). Set size
- * first.
- */
-typedef struct evloop_watcher_info_t {
-  /**
-   * sizeof(evloop_watcher_info_t).
-   */
-  size_t size;
-  /**
-   * Its loop.
-   */
-  int64_t loop;
-  /**
-   * Its user_data, or what evloop_watcher_set_data() has set.
-   */
-  uint64_t data;
-  /**
-   * The EVLOOP_EVENT type of its events.
-   */
-  int type;
-  /**
-   * IO: the descriptor; else -1.
-   */
-  int fd;
-  /**
-   * IO: what is watched for, EVLOOP_EPOLL bits; else 0.
-   */
-  uint32_t events;
-  /**
-   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
-   * its last event disable a watcher, too.
-   */
-  int enabled;
-  /**
-   * 0 after evloop_watcher_unref(), else 1.
-   */
-  int referenced;
-  /**
-   * 1 if it keeps the loop alive now, else 0.
-   */
-  int alive;
-  /**
-   * See evloop_watcher_set_priority().
-   */
-  int priority;
-  /**
-   * TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1.
-   */
-  int clockid;
-  /**
-   * TIMER: when it expires next; INT64_MAX if it is not set. Also
-   * INT64_MAX, where another thread runs the loop, of a timer that is
-   * disabled, or that the callback which is running has set: it counts
-   * from the end of that.
-   */
-  int64_t deadline_ns;
-  /**
-   * TIMER: its interval; 0 if it expires once; else 0.
-   */
-  int64_t interval_ns;
-  /**
-   * TIMER: how much later than that it may expire, rounded down to 18
-   * significant bits; else 0.
-   */
-  int64_t tolerance_ns;
-  /**
-   * SIGNAL: the signal. PROCESS: the process id. TFD, KQUEUE: the handle of
-   * what is watched. Else 0.
-   */
-  int64_t subject;
-} evloop_watcher_info_t;
-
-/**
- * What an event loop has done since evloop_set_stats() or
- * evloop_stats_reset(). Set size first.
- */
-typedef struct evloop_stats_t {
-  /**
-   * sizeof(evloop_stats_t).
-   */
-  size_t size;
-  /**
-   * How long ago that was.
-   */
-  int64_t elapsed_ns;
-  /**
-   * Calls of epoll_wait(), with and without waiting.
-   */
-  uint64_t iterations;
-  /**
-   * Those of them that were to wait, and ended.
-   */
-  uint64_t wakeups;
-  /**
-   * Time asleep; a sleep that is going on is counted up to now.
-   */
-  int64_t asleep_ns;
-  /**
-   * Time in callbacks that have returned.
-   */
-  int64_t callback_ns;
-  /**
-   * The longest callback that has returned.
-   */
-  int64_t longest_ns;
-  /**
-   * When it began, on CLOCK_MONOTONIC; 0 if there was none.
-   */
-  int64_t longest_since_ns;
-  /**
-   * Its watcher, which may be closed by now; 0 for a posted call.
-   */
-  int64_t longest_watcher;
-  /**
-   * The greatest lateness of a timer.
-   */
-  int64_t latest_ns;
-  /**
-   * Events that were delivered, by their EVLOOP_EVENT type.
-   */
-  uint64_t events[32];
-  /**
-   * The type of the longest callback's event, 0 if there was none.
-   */
-  int longest_type;
-  /**
-   * 0.
-   */
-  int reserved;
-  /**
-   * The longest callback's watcher's name, when it returned; empty if it
-   * had none. NUL-terminated and cut to fit, not inside a character.
-   */
-  char longest_name[64];
-} evloop_stats_t;
-
-/**
- * A callback of an event loop that has run for too long.
- */
-typedef struct evloop_stuck_t {
-  /**
-   * The loop.
-   */
-  int64_t loop;
-  /**
-   * Whose callback it is; 0 for a posted call.
-   */
-  int64_t watcher;
-  /**
-   * Since when it runs, on CLOCK_MONOTONIC.
-   */
-  int64_t since_ns;
-  /**
-   * For how long: until now, or in all.
-   */
-  int64_t duration_ns;
-  /**
-   * The EVLOOP_EVENT type of what it was called for.
-   */
-  int type;
-  /**
-   * 0: it is running. 1: it has returned.
-   */
-  int returned;
-  /**
-   * The watcher's name, NUL-terminated and cut to fit, not inside a
-   * character; empty if it has none.
-   */
-  char name[64];
-  /**
-   * 0; room for later versions.
-   */
-  uint64_t spare[3];
-} evloop_stuck_t;
-
-/**
- * Told by a watchdog's thread of a callback that is stuck, and once more
- * when it has returned; see evloop_set_watchdog().
- *
- * stuck is valid until it returns.
- */
-typedef void (*evloop_watchdog_t)(const struct evloop_stuck_t *stuck,
-                                  void *user_data);
-
-#ifdef __cplusplus
-extern "C" {
-#endif /* __cplusplus */
-
-/* ------------------------------------------------------------------------
- * The library
- * ------------------------------------------------------------------------ */
 
 /**
  * The version of the library that is running.
@@ -2111,46 +295,14 @@ const char *evloop_strerror(int code);
 int evloop_last_error(char *buf, size_t cap);
 
 /**
- * Choose what an interrupted wait of this thread does (default: RESTART).
+ * Any object of the library: 1 to 2^53-1, never 0, generation-checked.
  *
- * With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes on
- * with what is left of its timeout (as PEP 475 has it for Python). With
- * EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
- * run its own handlers; the caller then resumes with the rest of its
- * timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
- * whatever was chosen here.) A signal that arrives just before the system
- * call does not interrupt it: a program that must not miss one watches the
- * signal, by evloop_add_signal() or EVFILT_SIGNAL, or writes to a descriptor
- * in its handler and waits for that too (the self-pipe trick).
- * Waits of epoll objects and of EPOLL selectors are interrupted without a
- * handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
- *
- * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
- * @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
- *   keep a thread's first choice.
- *
- * Blocking: no. Threads: any; holds for the calling thread only. Signals:
- * not safe. Fork: the child's thread keeps the mode. Since 0.1.0.
+ * The number says which kind of object it names and which use of its table
+ * entry, so a handle that was closed is never mistaken for a newer object
+ * (-ESTALE), and a handle of another kind is recognised (-EDOM). It
+ * survives a trip through a double, so JavaScript and Lua can hold one.
  */
-int evloop_set_interrupt_mode(int mode);
-
-/**
- * Have a function decide what an interrupted wait of this thread does.
- *
- * While one is set it is asked at each interruption, whatever
- * evloop_set_interrupt_mode() says. An embedder of CPython passes a
- * function that calls PyErr_CheckSignals().
- *
- * @param check see evloop_interrupt_check_t; NULL removes it.
- * @param user_data handed to check as it is, may be NULL. It must stay
- *   valid until check is replaced or removed, or the thread ends.
- * @returns 0. -ENOMEM: no memory to keep a thread's first choice.
- *
- * Blocking: no. Threads: any; holds for the calling thread only. Signals:
- * not safe. Fork: the child's thread keeps it. Since 0.1.0.
- */
-int evloop_set_interrupt_check(evloop_interrupt_check_t check,
-                               void *user_data);
+typedef int64_t evloop_handle_t;
 
 /**
  * Close an object of any kind.
@@ -2166,6 +318,51 @@ int evloop_set_interrupt_check(evloop_interrupt_check_t check,
  * to the parent's object. Since 0.1.0.
  */
 int evloop_handle_close(evloop_handle_t handle);
+
+/**
+ * evloop_handle_count(): every kind together.
+ */
+#define EVLOOP_KIND_ANY 0
+
+/**
+ * evloop_handle_kind(): a timer file descriptor.
+ */
+#define EVLOOP_KIND_TFD 1
+
+/**
+ * evloop_handle_kind(): an event loop.
+ */
+#define EVLOOP_KIND_LOOP 2
+
+/**
+ * evloop_handle_kind(): a watcher of an event loop.
+ */
+#define EVLOOP_KIND_WATCHER 3
+
+/**
+ * evloop_handle_kind(): a poll set.
+ */
+#define EVLOOP_KIND_POLL 4
+
+/**
+ * evloop_handle_kind(): an epoll object.
+ */
+#define EVLOOP_KIND_EPOLL 5
+
+/**
+ * evloop_handle_kind(): a /dev/poll object.
+ */
+#define EVLOOP_KIND_DEVPOLL 6
+
+/**
+ * evloop_handle_kind(): a kqueue.
+ */
+#define EVLOOP_KIND_KQUEUE 7
+
+/**
+ * evloop_handle_kind(): a selector.
+ */
+#define EVLOOP_KIND_SELECTOR 8
 
 /**
  * What kind of object a handle names, and whether it is still open.
@@ -2192,9 +389,114 @@ int evloop_handle_kind(evloop_handle_t handle);
  */
 int64_t evloop_handle_count(int kind);
 
+/**
+ * evloop_set_interrupt_mode(): resume interrupted waits (the default).
+ */
+#define EVLOOP_EINTR_RESTART 0
+
+/**
+ * evloop_set_interrupt_mode(): interrupted waits return -EINTR.
+ */
+#define EVLOOP_EINTR_RETURN 1
+
+/**
+ * Choose what an interrupted wait of this thread does (default: RESTART).
+ *
+ * With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes on
+ * with what is left of its timeout (as PEP 475 has it for Python). With
+ * EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
+ * run its own handlers; the caller then resumes with the rest of its
+ * timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
+ * whatever was chosen here.) A signal that arrives just before the system
+ * call does not interrupt it: a program that must not miss one watches the
+ * signal, by evloop_add_signal() or EVFILT_SIGNAL, or writes to a descriptor
+ * in its handler and waits for that too (the self-pipe trick).
+ * Waits of epoll objects and of EPOLL selectors are interrupted without a
+ * handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
+ *
+ * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
+ * @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
+ *   keep a thread's first choice.
+ *
+ * Blocking: no. Threads: any; holds for the calling thread only. Signals:
+ * not safe. Fork: the child's thread keeps the mode. Since 0.1.0.
+ */
+int evloop_set_interrupt_mode(int mode);
+
+/**
+ * Asked whenever a wait of this thread was interrupted; see
+ * evloop_set_interrupt_mode().
+ *
+ * Returns 0 to resume the wait with what is left of its timeout, anything
+ * else to make the wait return -EINTR. It runs on the waiting thread with
+ * no lock of the library held; it may call every function of the library,
+ * even close the object that is being waited for (the wait then returns
+ * -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
+ * exception may leave it.
+ */
+typedef int (*evloop_interrupt_check_t)(void *user_data);
+
+/**
+ * Have a function decide what an interrupted wait of this thread does.
+ *
+ * While one is set it is asked at each interruption, whatever
+ * evloop_set_interrupt_mode() says. An embedder of CPython passes a
+ * function that calls PyErr_CheckSignals().
+ *
+ * @param check see evloop_interrupt_check_t; NULL removes it.
+ * @param user_data handed to check as it is, may be NULL. It must stay
+ *   valid until check is replaced or removed, or the thread ends.
+ * @returns 0. -ENOMEM: no memory to keep a thread's first choice.
+ *
+ * Blocking: no. Threads: any; holds for the calling thread only. Signals:
+ * not safe. Fork: the child's thread keeps it. Since 0.1.0.
+ */
+int evloop_set_interrupt_check(evloop_interrupt_check_t check,
+                               void *user_data);
+
 /* ------------------------------------------------------------------------
  * Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
  * ------------------------------------------------------------------------ */
+
+/**
+ * A timer file descriptor; see tfd_create().
+ */
+typedef evloop_handle_t tfd_t;
+
+/**
+ * CLOCK_REALTIME: wall clock, can be set and stepped.
+ */
+#define EVLOOP_CLOCK_REALTIME 0
+
+/**
+ * CLOCK_MONOTONIC: never set; stands still while the system sleeps.
+ */
+#define EVLOOP_CLOCK_MONOTONIC 1
+
+/**
+ * CLOCK_BOOTTIME: monotonic, and counts the time asleep too.
+ */
+#define EVLOOP_CLOCK_BOOTTIME 7
+
+/**
+ * CLOCK_REALTIME_ALARM: wall clock that wakes a sleeping system.
+ */
+#define EVLOOP_CLOCK_REALTIME_ALARM 8
+
+/**
+ * CLOCK_BOOTTIME_ALARM: boot time that wakes a sleeping system.
+ */
+#define EVLOOP_CLOCK_BOOTTIME_ALARM 9
+
+/**
+ * tfd_create(): tfd_read() returns -EAGAIN instead of waiting.
+ */
+#define EVLOOP_TFD_NONBLOCK 0x800
+
+/**
+ * tfd_create(): close on exec; always on, accepted for completeness.
+ */
+#define EVLOOP_TFD_CLOEXEC 0x80000
 
 /**
  * Create a timer file descriptor, disarmed.
@@ -2217,6 +519,11 @@ int64_t evloop_handle_count(int kind);
  * Since 0.1.0. Source: timerfd_create(2).
  */
 tfd_t tfd_create(int clockid, uint32_t flags);
+
+/**
+ * `*_from_fd`: closing the handle closes the descriptor too.
+ */
+#define EVLOOP_FD_OWN 0x1
 
 /**
  * Use a timer file descriptor that something else created.
@@ -2283,6 +590,16 @@ int tfd_close(tfd_t t);
  * -ESTALE. Signals: not safe. Fork: works in the child. Since 0.2.0.
  */
 int tfd_release(tfd_t t);
+
+/**
+ * tfd_settime(): the initial time is a time of the timer's clock.
+ */
+#define EVLOOP_TFD_TIMER_ABSTIME 0x1
+
+/**
+ * tfd_settime(): with ABSTIME on a wall clock, clock steps cancel.
+ */
+#define EVLOOP_TFD_TIMER_CANCEL_ON_SET 0x2
 
 /**
  * Arm or disarm a timer, in seconds.
@@ -2463,1004 +780,100 @@ int tfd_clockid(tfd_t t);
 int tfd_set_ticks(tfd_t t, uint64_t ticks);
 
 /* ------------------------------------------------------------------------
- * select (select(2), Python's select.select)
- * ------------------------------------------------------------------------ */
-
-/**
- * Wait until descriptors are ready, with lists instead of sets.
- *
- * Each list is cut down in place to its ready descriptors, in their order,
- * duplicates kept, and its count set. Descriptors of any number are
- * allowed, also at and above FD_SETSIZE. With three empty lists it sleeps.
- *
- * A descriptor is ready to read when reading would not block (data, end of
- * file, hang-up, error); to write when writing would not block (room,
- * error); and exceptional when it has urgent data.
- *
- * @param rlist descriptors to watch for reading; may be NULL if the count
- *   is 0.
- * @param nr number of entries in rlist, in and out; NULL counts as 0.
- * @param wlist descriptors to watch for writing; as rlist.
- * @param nw number of entries in wlist; as nr.
- * @param xlist descriptors to watch for urgent data; as rlist.
- * @param nx number of entries in xlist; as nr.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns how many entries are left in the three lists together; 0, and
- *   three counts of 0, if the time ran out. -EBADF: a descriptor is
- *   negative or not open. -EINVAL: a negative count, or a NULL list whose
- *   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On
- *   failure lists and counts are as they were.
- *
- * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
- * Fork: works in the child. Since 0.1.0. Source: select(2); built on
- * pselect6(2), whose sets have no FD_SETSIZE.
- */
-int evloop_select(int *rlist,
-                  int *nr,
-                  int *wlist,
-                  int *nw,
-                  int *xlist,
-                  int *nx,
-                  int64_t timeout_ns);
-
-/* ------------------------------------------------------------------------
- * Poll sets (poll(2), Python's select.poll)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create an empty poll set.
- *
- * It takes no descriptor. Any descriptor can be registered, regular files
- * (always ready) and numbers that are not open (EVLOOP_POLLNVAL) included.
- * A wait costs time in proportion to the number of descriptors.
- *
- * @returns the poll set, to be closed with evloop_poll_close(). -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: the child has a
- * copy of its own. Since 0.1.0.
- */
-evloop_poll_t evloop_poll_create(void);
-
-/**
- * Watch a descriptor, or replace how it is watched.
- *
- * Applies to a wait that is going on in another thread, too.
- *
- * @param p a poll set.
- * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python
- *   watches by default, 0 only errors and hang-ups.
- * @param data handed back with each event, not looked at.
- * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or
- *   one of the library's own descriptors. -ENOMEM. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: changes the copy of
- * the process that calls. Since 0.1.0.
- */
-int evloop_poll_register(evloop_poll_t p,
-                         int fd,
-                         uint32_t events,
-                         uint64_t data);
-
-/**
- * Change how a registered descriptor is watched.
- *
- * @param p a poll set.
- * @param fd a registered descriptor.
- * @param events as evloop_poll_register().
- * @param data as evloop_poll_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. Others as
- *   evloop_poll_register().
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_poll_register(). Since 0.1.0.
- */
-int evloop_poll_modify(evloop_poll_t p,
-                       int fd,
-                       uint32_t events,
-                       uint64_t data);
-
-/**
- * Stop watching a descriptor.
- *
- * @param p a poll set.
- * @param fd a registered descriptor, open or not.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_poll_register(). Since 0.1.0.
- */
-int evloop_poll_unregister(evloop_poll_t p, int fd);
-
-/**
- * Wait until registered descriptors are ready.
- *
- * Descriptors are reported in the order of their numbers; if more are
- * ready than max, the next wait begins after the last one reported, so
- * that none is starved. An empty set sleeps, and sees what other threads
- * register.
- *
- * @param p a poll set.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_POLL bits.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
- *   max is 0 or less, out_ready is NULL, or more descriptors are
- *   registered than RLIMIT_NOFILE allows and none of them is ready.
- *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
- *   or closed during the wait. -ECHILD: the process forked during the wait
- *   and this is the child. -ENOMEM. -EDOM: see "Handles".
- *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once;
- * changes by other threads take effect at once (each waiting thread has an
- * epoll for that, made at its first blocking wait and closed with the
- * thread; without a descriptor left for it, within 20 ms). Signals: not
- * safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
- */
-int evloop_poll_wait(evloop_poll_t p,
-                     struct evloop_ready_t *out_ready,
-                     int max,
-                     int64_t timeout_ns);
-
-/**
- * Close a poll set.
- *
- * @param p a poll set.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: closes the copy of the process that calls.
- * Since 0.1.0.
- */
-int evloop_poll_close(evloop_poll_t p);
-
-/* ------------------------------------------------------------------------
- * Epoll objects (epoll(7), Python's select.epoll)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create an epoll object.
- *
- * @param flags 0 or EVLOOP_EPOLL_CLOEXEC; CLOEXEC is always on.
- * @returns the epoll object, to be closed with evloop_epoll_close().
- *   -EINVAL: an unknown flag. -EMFILE, -ENFILE: no descriptor left (the
- *   first one of a process takes two, see "Descriptors"). -ENOSPC: the
- *   user's max_user_watches is used up. -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child, because the kernel would let it
- * change its parent's set. Since 0.1.0. Source: epoll_create1(2).
- */
-evloop_epoll_t evloop_epoll_create(uint32_t flags);
-
-/**
- * Use an epoll descriptor that something else created.
- *
- * Registrations made through this object and by raw epoll_ctl(2) can be
- * mixed. For an event of a registration that the object does not know,
- * fd is -1 and data is the kernel's data word as its owner stored it. The
- * object takes one more descriptor, an eventfd, until it is closed.
- *
- * @param fd an epoll descriptor. It stays the caller's, who closes it
- *   after the handle; with EVLOOP_FD_OWN it is the handle's, and
- *   evloop_epoll_close() closes it.
- * @param flags 0 or EVLOOP_FD_OWN.
- * @returns the epoll object. -EBADF: fd is not open. -EINVAL: fd is no
- *   epoll descriptor, one of the library's own (but for that of
- *   evloop_fileno()), or an unknown flag. -EMFILE, -ENFILE: no descriptor
- *   left for the eventfd. -ENOSPC, -ENOMEM: as evloop_epoll_create(). On
- *   failure fd stays the caller's.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_epoll_create(); a child that inherited fd can call this.
- * Since 0.1.0.
- */
-evloop_epoll_t evloop_epoll_from_fd(int fd, uint32_t flags);
-
-/**
- * The descriptor of an epoll object.
- *
- * It is only lent: do not close it. It is readable while an event is
- * pending, and can be registered with another epoll, poll or select.
- *
- * @param ep an epoll object.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_epoll_fileno(evloop_epoll_t ep);
-
-/**
- * Watch a descriptor.
- *
- * Applies to a wait that is going on in another thread, too. Closing the
- * descriptor ends the registration, unless a duplicate of it is open
- * (epoll(7), Q6): unregister before close(2).
- *
- * @param ep an epoll object.
- * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_EPOLL bits; EVLOOP_EPOLL_DEFAULT is what Python
- *   watches by default.
- * @param data handed back with each event, not looked at.
- * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
- *   a selector takes them). -EINVAL: an unknown bit, the epoll object
- *   itself, one of the library's own descriptors, or EXCLUSIVE for an epoll
- *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
- *   -ELOOP: epoll sets nested too deep or in a circle. -ENOSPC:
- *   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: epoll_ctl(2).
- */
-int evloop_epoll_register(evloop_epoll_t ep,
-                          int fd,
-                          uint32_t events,
-                          uint64_t data);
-
-/**
- * Change how a registered descriptor is watched.
- *
- * It also re-arms a ONESHOT registration. An event that another thread's
- * wait picks up at the same moment may carry the old or the new data.
- *
- * @param ep an epoll object.
- * @param fd a registered descriptor.
- * @param events as evloop_epoll_register().
- * @param data as evloop_epoll_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
- *   epoll object itself, one of the library's own descriptors, or the old or
- *   the new registration is EXCLUSIVE (unregister and register instead).
- *   -EBADF: fd is not open. -EPERM: as evloop_epoll_register(). -ENOMEM.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: epoll_ctl(2).
- */
-int evloop_epoll_modify(evloop_epoll_t ep,
-                        int fd,
-                        uint32_t events,
-                        uint64_t data);
-
-/**
- * Stop watching a descriptor.
- *
- * @param ep an epoll object.
- * @param fd a registered descriptor.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
- *   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
- *   epoll object itself, or one of the library's own descriptors. -EPERM: fd
- *   can never have been registered. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: epoll_ctl(2).
- */
-int evloop_epoll_unregister(evloop_epoll_t ep, int fd);
-
-/**
- * Wait until registered descriptors are ready.
- *
- * @param ep an epoll object.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_EPOLL bits. For a registration that the object
- *   does not know (see evloop_epoll_from_fd()) fd is -1; also for one
- *   whose descriptor was closed, not unregistered, and its number
- *   registered again, as long as a duplicate is open; and from then on for
- *   an event that was picked up just before its registration ended.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
- *   max is 0 or less, or out_ready is NULL. -EBADF: the borrowed
- *   descriptor was closed. -EINTR: see evloop_set_interrupt_mode().
- *   -ESTALE: not a live handle, or closed during the wait. -ECHILD: used
- *   after fork. -ENOMEM. -EDOM: see "Handles".
- *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: epoll_pwait2(2)
- * where the kernel has it (5.11), else ppoll(2) and epoll_pwait(2), to the
- * nanosecond both.
- */
-int evloop_epoll_wait(evloop_epoll_t ep,
-                      struct evloop_ready_t *out_ready,
-                      int max,
-                      int64_t timeout_ns);
-
-/**
- * Close an epoll object.
- *
- * The descriptor is closed (unless it is only borrowed) as soon as no
- * other thread is in a call with it. What was registered with a borrowed
- * one stays in the kernel's set.
- *
- * @param ep an epoll object.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
- */
-int evloop_epoll_close(evloop_epoll_t ep);
-
-/**
- * Give up an epoll object, but keep its descriptor.
- *
- * The handle is stale, as after evloop_epoll_close(), and the descriptor is
- * the caller's from now on, who closes it. What is registered stays so, but
- * the words that epoll_wait(2) then reports with events are the library's:
- * set them anew with EPOLL_CTL_MOD.
- *
- * @param ep an epoll object.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: -ECHILD. Since 0.2.0.
- */
-int evloop_epoll_release(evloop_epoll_t ep);
-
-/* ------------------------------------------------------------------------
- * /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create a /dev/poll object.
- *
- * Linux has no such device. The object has its meanings: registering twice
- * adds events up, a registration belongs to the descriptor's number, and
- * closed descriptors are reported. A wait costs time in proportion to the
- * number of descriptors; a large set is better off with epoll.
- *
- * @returns the object, to be closed with evloop_devpoll_close(). -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child. Since 0.1.0. Source: poll(7d) of
- * Solaris.
- */
-evloop_devpoll_t evloop_devpoll_create(void);
-
-/**
- * A descriptor that is readable while a registered one is ready.
- *
- * It is made by the first call, belongs to the object and is only lent: do
- * not close it. It is meant for registration with another poll, select or
- * epoll. Registrations that were closed, and whose numbers were reused
- * without a call here, show in evloop_devpoll_wait() but not in this
- * descriptor's readiness.
- *
- * @param dp a /dev/poll object.
- * @returns the descriptor. -EMFILE, -ENFILE: none left. -ENOSPC: the
- *   user's max_user_watches is used up. -ELOOP: a registered epoll
- *   descriptor is nested too deep. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_devpoll_fileno(evloop_devpoll_t dp);
-
-/**
- * Watch a descriptor, or watch a registered one for more.
- *
- * @param dp a /dev/poll object.
- * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_POLL bits; added to those registered already.
- * @param data handed back with each event, not looked at; replaces that of
- *   an earlier registration.
- * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
- *   object's own descriptor, or another one of the library's own. Once
- *   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested too deep
- *   or in a circle; -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; applies to waits going on. Signals: not
- * safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_devpoll_register(evloop_devpoll_t dp,
-                            int fd,
-                            uint32_t events,
-                            uint64_t data);
-
-/**
- * Watch a descriptor for exactly these events, registered or not.
- *
- * @param dp a /dev/poll object.
- * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_POLL bits; they replace those registered.
- * @param data as evloop_devpoll_register().
- * @returns as evloop_devpoll_register().
- *
- * Blocking: no. Threads: any; applies to waits going on. Signals: not
- * safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_devpoll_modify(evloop_devpoll_t dp,
-                          int fd,
-                          uint32_t events,
-                          uint64_t data);
-
-/**
- * Stop watching a descriptor; one that is not registered is ignored.
- *
- * @param dp a /dev/poll object.
- * @param fd the descriptor, open or not.
- * @returns 0. -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; applies to waits going on. Signals: not
- * safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_devpoll_unregister(evloop_devpoll_t dp, int fd);
-
-/**
- * Wait until registered descriptors are ready.
- *
- * @param dp a /dev/poll object.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_POLL bits, EVLOOP_POLLNVAL for a registration
- *   whose descriptor is not open.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns as evloop_poll_wait(); -ECHILD: used after fork.
- *
- * Blocking: up to timeout_ns, never less. Threads: as evloop_poll_wait().
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_devpoll_wait(evloop_devpoll_t dp,
-                        struct evloop_ready_t *out_ready,
-                        int max,
-                        int64_t timeout_ns);
-
-/**
- * Close a /dev/poll object, and its descriptor if it has one.
- *
- * @param dp a /dev/poll object.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
- */
-int evloop_devpoll_close(evloop_devpoll_t dp);
-
-/* ------------------------------------------------------------------------
- * Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create a kqueue.
- *
- * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
- * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
- *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
- *   and up to eight more for what it is made to watch. -ENOSPC: the user's
- *   max_user_watches is used up. -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child, whose descriptor of it is closed by
- * the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
- * has a copy under the same handle and descriptor: the descriptor is the
- * parent's until the child's first call with it. But where another thread
- * was changing the queue, or took events, at the fork the child has none:
- * -ECHILD. Since 0.1.0. Source: kqueue(2) of FreeBSD.
- */
-evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
-
-/**
- * A second handle for a kqueue that is known by its descriptor.
- *
- * Both are the same queue. Closing this handle ends the waits that were
- * begun with it, and leaves the queue as it is, unless EVLOOP_FD_OWN is
- * given.
- *
- * @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
- *   or a duplicate of one.
- * @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
- *   its descriptor.
- * @returns the handle, to be closed with evloop_kqueue_close(). -EBADF: fd
- *   is not a kqueue of this process. -EINVAL: an unknown flag. -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as the queue.
- * Since 0.1.0.
- */
-evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
-
-/**
- * The descriptor of a kqueue.
- *
- * It is only lent: do not close it. It is readable while an event is
- * pending, and can be registered with another kqueue, epoll, poll or
- * select. The kernel nests so many epolls and no more (-ELOOP): a queue
- * that watches a queue can be polled, but not be watched by a third.
- *
- * Where it has to be asked what there is, it may be readable although there
- * is no event, until evloop_kqueue_control() has looked: for a socket that
- * was never connected, below an EVLOOP_KQ_NOTE_LOWAT, and where the filters
- * say so.
- *
- * @param kq a kqueue.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_kqueue_fileno(evloop_kqueue_t kq);
-
-/**
- * Change what a kqueue watches, and wait for events.
- *
- * First the changes are applied, in their order. One that fails gets an
- * entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, all else
- * as in the change. So does each that has EVLOOP_KQ_EV_RECEIPT, with data
- * 0. If there is any such entry, the call returns at once, and events stay
- * for the next one. If there is no room for an entry, the later changes are
- * not applied, and the call returns the error, or, after a receipt, the
- * number of entries. A call that returns an error leaves events as it was.
- *
- * Then events are waited for, unless nevents is 0.
- *
- * What is different from FreeBSD, where a program may notice:
- *
- *   EV_ADD         of a disabled knote enables it, as FreeBSD's manual page
- *                  has it; its kernel needs EV_ENABLE
- *   EV_CLEAR       an event may come once more than something happened
- *   close(2)       of a descriptor that is watched: as on FreeBSD; of a
- *                  queue's own: see evloop_bsd_kqueue(). Closing a queue
- *                  wakes the threads that wait in it
- *   the queue's    may be readable though there is no event, until the
- *   descriptor     next call (see evloop_kqueue_fileno())
- *   nesting        queues and epolls nest as deep as epoll allows
- *   READ           data of sockets that keep messages, and of TCP with an
- *                  urgent byte in the middle, may be a bound above what
- *                  waits, and NOTE_LOWAT goes by it. fflags of a connection
- *                  that failed is ECONNREFUSED, ECONNRESET or 0: the error
- *                  is left to getsockopt(SO_ERROR). That lseek() moved the
- *                  position of a file is not seen, nor what other machines
- *                  do to it
- *   WRITE          EV_EOF also when the peer has closed. After one's own
- *                  shutdown(SHUT_WR) it has EV_EOF for TCP and local stream
- *                  sockets, not for others, and data is 0. data is at least
- *                  1 otherwise. Below NOTE_LOWAT it is looked every 10 ms
- *   EMPTY          up to 20 ms late, but for local sockets
- *   VNODE          what happens between two looks at the file is one
- *                  happening: NOTE_LINK also when a name is removed,
- *                  NOTE_WRITE also when it is truncated. The file must be
- *                  readable. Not seen: writing by mmap(2), other machines.
- *                  NOTE_REVOKE is for unmounting alone
- *   PROC           NOTE_FORK, _EXEC and _TRACK need more than a kernel
- *                  must have; an exit status may be unknown
- *   SIGNAL         see the filter
- *   TIMER          never early; EV_CLEAR is always on, but for NOTE_ABSTIME
- *   USER           a change of a knote that has both NOTE_TRIGGER and
- *                  EV_CLEAR triggers it; on FreeBSD it does not
- *   AIO            operations are begun with evloop_kqueue_aio_read() and
- *                  its like: the C library's aio_read() is not seen
- *   FS             only VQ_MOUNT and VQ_UNMOUNT
- *   NETDEV         is not in FreeBSD any more; its number is another's there
- *   EXCEPT         is not in FreeBSD
- *   PROCDESC, LIO, -ENOTSUP, and not defined in <sys/event.h>
- *   SENDFILE
- *   EV_UDATA_      is macOS's; the number is this library's own
- *   SPECIFIC
- *
- * What Linux cannot do is refused (-ENOTSUP) when it is asked for.
- *
- * @param kq a kqueue.
- * @param changes what to change; may be NULL if nchanges is 0.
- * @param nchanges how many changes; 0 or more.
- * @param events where events go; may be NULL if nevents is 0, and may be
- *   the same array as changes.
- * @param nevents room in events, in entries; 0 or more. With 0 the changes
- *   are applied and nothing is waited for.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL: a
- *   negative count, or an array is NULL. -EINTR: see
- *   evloop_set_interrupt_mode(); all changes were applied. -ESTALE: not a
- *   live handle, or closed during the wait. -ECHILD: used after fork.
- *   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
- *   open descriptor. -ENOENT: ident is not watched with that filter.
- *   -EINVAL: the filter, or something in fflags or data, is unknown; or
- *   ident is the queue itself, or one of the library's own descriptors.
- *   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
- *   be nested in a circle, or too deep. -EMFILE, -ENFILE, -ENOSPC.
- *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
- * FreeBSD.
- */
-int evloop_kqueue_control(evloop_kqueue_t kq,
-                          const struct evloop_kevent_t *changes,
-                          int nchanges,
-                          struct evloop_kevent_t *events,
-                          int nevents,
-                          int64_t timeout_ns);
-
-/**
- * Read in the background.
- *
- * When it is done there is one event: EVLOOP_KQ_FILTER_AIO, ident and udata
- * as given here, in data the number of bytes, 0 at the end of the file; or
- * -1, and the errno in fflags (-ECANCELED becomes ECANCELED). Like any
- * other it comes from evloop_kqueue_control() and makes the queue readable.
- * It is on io_uring(7) where the process has that, else on up to four
- * threads of the queue's own, which block all signals and end with it. Both
- * do the same, and report the same errors.
- *
- * The buffer is lent until the event was returned or evloop_kqueue_close()
- * was; the descriptor must stay open until then, and so, with io_uring, must
- * the calling thread: what it began and was not done when it ended fails
- * with ECANCELED, but perhaps not before its turn to be done has come.
- *
- * @param kq a kqueue.
- * @param fd a descriptor to read from.
- * @param buffer where to read to; at least count bytes.
- * @param count how many bytes at most; 0 or more.
- * @param offset where in the file, in bytes; negative: at its position.
- *   What has no positions (a pipe, a terminal) takes any offset, a socket 0
- *   or a negative one (ESPIPE in the event).
- * @param ident the operation's number, which no other operation of this
- *   queue may have that is in flight or was not collected yet.
- * @param udata handed back with the event.
- * @returns 0: begun. -EEXIST: ident is in use. -EAGAIN: 4096 operations
- *   are in flight, or there can be no thread. -EINVAL: a NULL buffer, a
- *   negative count, or fd is one of the library's own descriptors. -EMFILE,
- *   -ENFILE: no descriptor for the queue's first operation. -ENOMEM.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles". What else is
- *   wrong with fd comes with the event.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; what is in
- * flight goes on for the parent. Since 0.1.0. Source: aio_read(2) and
- * kqueue(2) of FreeBSD.
- */
-int evloop_kqueue_aio_read(evloop_kqueue_t kq,
-                           int fd,
-                           void *buffer,
-                           int64_t count,
-                           int64_t offset,
-                           uint64_t ident,
-                           uint64_t udata);
-
-/**
- * Write in the background; else as evloop_kqueue_aio_read().
- *
- * @param kq a kqueue.
- * @param fd a descriptor to write to.
- * @param buffer what to write; at least count bytes, which must not change.
- * @param count how many bytes; 0 or more. Fewer may be written.
- * @param offset as evloop_kqueue_aio_read().
- * @param ident as evloop_kqueue_aio_read().
- * @param udata as evloop_kqueue_aio_read().
- * @returns as evloop_kqueue_aio_read(). Writing to a pipe that nobody reads
- *   is EPIPE in the event, and SIGPIPE as with write(2).
- *
- * Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
- * Since 0.1.0. Source: aio_write(2) of FreeBSD.
- */
-int evloop_kqueue_aio_write(evloop_kqueue_t kq,
-                            int fd,
-                            const void *buffer,
-                            int64_t count,
-                            int64_t offset,
-                            uint64_t ident,
-                            uint64_t udata);
-
-/**
- * Have what was written to a file reach the disk, in the background.
- *
- * @param kq a kqueue.
- * @param fd a descriptor.
- * @param flags 0 or EVLOOP_KQ_AIO_DATASYNC: but for what is not needed to
- *   read the data again.
- * @param ident as evloop_kqueue_aio_read().
- * @param udata as evloop_kqueue_aio_read().
- * @returns as evloop_kqueue_aio_read(); -EINVAL: also an unknown flag.
- *
- * Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
- * Since 0.1.0. Source: aio_fsync(2) of FreeBSD, fsync(2).
- */
-int evloop_kqueue_aio_fsync(evloop_kqueue_t kq,
-                            int fd,
-                            uint32_t flags,
-                            uint64_t ident,
-                            uint64_t udata);
-
-/**
- * Have an operation in the background end soon.
- *
- * Its event still comes: with ECANCELED in fflags, or with what it did if
- * that was faster. A file's reading or writing that has begun is not
- * interrupted.
- *
- * @param kq a kqueue.
- * @param ident the operation's number.
- * @returns 0; also if it is done. -ENOENT: there is none with this number.
- *   -EAGAIN, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: aio_cancel(2) of FreeBSD.
- */
-int evloop_kqueue_aio_cancel(evloop_kqueue_t kq, uint64_t ident);
-
-/**
- * Close a kqueue.
- *
- * Operations in flight are cancelled, and waited for: a regular file's
- * reading or writing that has begun comes to its end first.
- *
- * @param kq a kqueue.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
- */
-int evloop_kqueue_close(evloop_kqueue_t kq);
-
-/**
- * Create a kqueue that is known by its descriptor, as on BSD.
- *
- * The descriptor is the program's: close(2) closes the queue. The kernel
- * does not notify the library of that. Threads that wait in
- * evloop_bsd_kevent() look every 250 ms, and return. What closed queues hold
- * is given back by the next call that makes a kqueue, and by the next one
- * that waits in a kqueue (which looks at most once a millisecond). A
- * duplicate, dup(2), is the same queue, which lives as long as one of them
- * is open.
- *
- * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
- *   ENFILE, ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: not inherited: the
- * child's first call of the library closes it there. Since 0.1.0. Source:
- * kqueue(2) of FreeBSD.
- */
-int evloop_bsd_kqueue(void);
-
-/**
- * Change what a kqueue watches, and wait for events, as on BSD.
- *
- * Everything is as evloop_kqueue_control() has it but what is said here.
- *
- * @param kq a descriptor from evloop_bsd_kqueue(), or of any kqueue.
- * @param changes what to change; may be NULL if nchanges is 0.
- * @param nchanges how many changes; 0 or more.
- * @param events where events go; may be NULL if nevents is 0.
- * @param nevents room in events, in entries; 0 or more.
- * @param timeout how long to wait; NULL waits for ever.
- * @returns the number of entries filled; 0 if the time ran out. -1 and
- *   errno: EBADF: kq is not a kqueue of this process, or was closed during
- *   the wait. EINTR: a signal handler interrupted the wait; all changes
- *   were applied. EINVAL, ENOMEM and others as evloop_kqueue_control(), and
- *   EINVAL for a timeout that is negative or has 10^9 nanoseconds or more.
- *
- * Blocking: up to the timeout, never less. Threads: any, several at once.
- * Signals: not safe. Fork: EBADF. Since 0.1.0. Source: kevent(2) of
- * FreeBSD.
- */
-int evloop_bsd_kevent(int kq,
-                      const struct evloop_kevent_t *changes,
-                      int nchanges,
-                      struct evloop_kevent_t *events,
-                      int nevents,
-                      const struct timespec *timeout);
-
-/**
- * Change what the program does with a signal, as sigaction(2).
- *
- * For a library that takes the place of the C library's sigaction(), as
- * libevloop-kqueue does: it passes all calls on to this function. While a
- * signal is watched by a handler, for a kqueue or an event loop, the
- * library's handler stays in place, and does what the program asks for here,
- * from this moment on: so no signal is missed. oldact receives what the
- * program asked for before, as if the library's handler were not there. For
- * other signals this is sigaction(2).
- *
- * @param next sigaction(2) itself. The library, too, calls it from now on
- *   where it changes a disposition.
- * @param signum the signal.
- * @param act what to do with it; NULL: nothing is changed.
- * @param oldact receives what was done with it; may be NULL.
- * @returns 0. -1 and errno: EINVAL: next is NULL, or signum is no signal, or
- *   one that cannot be handled.
- *
- * Blocking: no. Threads: any. Signals: safe. Fork: works in the child, where
- * nothing is watched before it watches something itself. Since 0.1.0.
- * Source: sigaction(2).
- */
-int evloop_bsd_sigaction(int (*next)(int signum,
-                                     const struct sigaction *act,
-                                     struct sigaction *oldact),
-                         int signum,
-                         const struct sigaction *act,
-                         struct sigaction *oldact);
-
-/* ------------------------------------------------------------------------
- * Selectors (Python's selectors module)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create a selector: read and write readiness, whatever is underneath.
- *
- * Regular files, directories and /dev/null can be registered with every
- * backend and are always ready.
- *
- * @param backend EVLOOP_SELECTOR_DEFAULT (the best there is), _SELECT,
- *   _POLL, _EPOLL, _DEVPOLL or _KQUEUE.
- * @returns the selector, to be closed with evloop_selector_close().
- *   -EINVAL: an unknown backend. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
- *   evloop_epoll_create(), with the EPOLL backend, and as
- *   evloop_kqueue_create() with KQUEUE.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child. Since 0.1.0. Source: Python's
- * selectors module.
- */
-evloop_selector_t evloop_selector_create(int backend);
-
-/**
- * Watch a descriptor.
- *
- * Applies to a wait that is going on in another thread, too.
- *
- * @param s a selector.
- * @param fd the descriptor; it stays the caller's, who unregisters it
- *   before closing it.
- * @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
- * @param data handed back with each event, not looked at.
- * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EINVAL: no events, or an unknown bit; or fd is the selector's own, or
- *   another one of the library's own.
- *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
- *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_register(evloop_selector_t s,
-                             int fd,
-                             uint32_t events,
-                             uint64_t data);
-
-/**
- * Change how a registered descriptor is watched.
- *
- * @param s a selector.
- * @param fd a registered descriptor.
- * @param events as evloop_selector_register().
- * @param data as evloop_selector_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open.
- *   -EINVAL: no events, or an unknown bit. -ENOMEM. If fd was closed and
- *   its number is another file's now, with the EPOLL backend also -ENOENT,
- *   and -EPERM for one that epoll cannot watch; with the DEVPOLL backend
- *   -EINVAL, -ELOOP, -ENOSPC as evloop_selector_register(). -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_modify(evloop_selector_t s,
-                           int fd,
-                           uint32_t events,
-                           uint64_t data);
-
-/**
- * Stop watching a descriptor.
- *
- * @param s a selector.
- * @param fd a registered descriptor, open or not.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_unregister(evloop_selector_t s, int fd);
-
-/**
- * How a descriptor is registered.
- *
- * @param s a selector.
- * @param fd a descriptor.
- * @param out_events the events it is watched for; may be NULL.
- * @param out_data its data; may be NULL.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_get(evloop_selector_t s,
-                        int fd,
-                        uint32_t *out_events,
-                        uint64_t *out_data);
-
-/**
- * How many descriptors are registered.
- *
- * @param s a selector.
- * @returns the number. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_count(evloop_selector_t s);
-
-/**
- * Wait until registered descriptors are ready.
- *
- * An error or a hang-up makes a descriptor ready for what it is watched
- * for, so that the next read or write tells. A descriptor that was closed
- * without being unregistered does so too with the SELECT, POLL and DEVPOLL
- * backends. EPOLL forgets it, unless it is one that is always ready (a
- * regular file), or a duplicate is open. Where such a duplicate, of a
- * descriptor that is not registered any more, is all that is ready, EPOLL
- * looks every 10 ms.
- *
- * @param s a selector.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_SELECTOR bits, never other ones than registered.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
- *   max is 0 or less, or out_ready is NULL; also as evloop_poll_wait().
- *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
- *   or closed during the wait. -ECHILD: used after fork. -ENOMEM. -EDOM:
- *   see "Handles".
- *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_selector_wait(evloop_selector_t s,
-                         struct evloop_ready_t *out_ready,
-                         int max,
-                         int64_t timeout_ns);
-
-/**
- * A descriptor that is readable while a registered one is ready.
- *
- * It is only lent: do not close it.
- *
- * @param s a selector.
- * @returns the descriptor. -ENOTSUP: the SELECT and POLL backends have
- *   none. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as evloop_devpoll_fileno(),
- *   with the DEVPOLL backend. -ECHILD: used after fork. -ESTALE, -EDOM:
- *   see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_fileno(evloop_selector_t s);
-
-/**
- * Close a selector.
- *
- * @param s a selector.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
- */
-int evloop_selector_close(evloop_selector_t s);
-
-/* ------------------------------------------------------------------------
  * The event loop
  * ------------------------------------------------------------------------ */
+
+/**
+ * An event loop; see evloop_create().
+ */
+typedef evloop_handle_t evloop_t;
+
+/**
+ * evloop_options_t: time stands still, and moves only when it is told to.
+ */
+#define EVLOOP_VIRTUAL_TIME 0x1
+
+/**
+ * evloop_options_t: virtual time jumps to the next deadline (of a timer, a
+ * timeout or a rate limit) whenever a run that may wait would have to: a
+ * look at the descriptors found nothing ready and nothing is posted. It does
+ * not with EVLOOP_RUN_NOWAIT, with a time of 0 (evloop_wait(),
+ * evloop_run_for_ns()), or while an idle watcher is enabled.
+ */
+#define EVLOOP_AUTO_ADVANCE 0x2
+
+/**
+ * evloop_options_t: wake early for timers and spin until they are due, for
+ * up to 0.12 ms each time: they are less late, for more processor time.
+ */
+#define EVLOOP_PRECISE 0x4
+
+/**
+ * evloop_options_t: a run does not end, and a wait does not return, because
+ * nothing is left that keeps the loop alive. For loops of worker threads,
+ * which wait for posted calls: evloop_stop() ends them. Since 0.2.0.
+ */
+#define EVLOOP_KEEP_ALIVE 0x8
+
+/**
+ * evloop_options_t: a wait of this loop that a signal handler interrupts
+ * returns -EINTR, whatever thread runs it, and whatever that thread has
+ * chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
+ * Since 0.2.0.
+ */
+#define EVLOOP_INTERRUPTIBLE 0x10
+
+/**
+ * evloop_options_t: for tests and debugging. Before each wait, and every 100
+ * milliseconds of a longer one, the loop checks all descriptors that it
+ * watches. A watcher whose descriptor was closed, or is another file by now,
+ * gets its event with EVLOOP_ERROR and -EBADF at once, also where a duplicate
+ * is open; in its callback evloop_last_error() has a sentence with the
+ * descriptor and the watcher's name. Costs one system call for each
+ * descriptor and wait; no edge or ONESHOT registration is armed by it. Since
+ * 0.2.0.
+ */
+#define EVLOOP_CHECK_FDS 0x20
+
+/**
+ * How an event loop is made. Set it to zero, then `size`, then what should
+ * not be the default.
+ */
+typedef struct evloop_options_t {
+  /**
+   * sizeof(evloop_options_t).
+   */
+  size_t size;
+  /**
+   * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE,
+   * EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS.
+   */
+  uint32_t flags;
+  /**
+   * The most descriptors that one iteration dispatches; 0: 1024.
+   */
+  int max_events;
+  /**
+   * The most timers that one iteration dispatches; 0: 4096.
+   */
+  int max_timers;
+  /**
+   * The most posted calls that one iteration makes; 0: 4096.
+   */
+  int max_posts;
+  /**
+   * Since 0.2.0: the tolerance of timers that are added with a tolerance of
+   * 0, in nanoseconds; see evloop_add_timer(). 0: none.
+   */
+  int64_t timer_tolerance_ns;
+  /**
+   * Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
+   * nothing has happened for so many nanoseconds of real time; for tests
+   * with threads, processes or sockets, whose answers take real time. 0:
+   * at once. See also evloop_virtual_hold().
+   */
+  int64_t virtual_grace_ns;
+} evloop_options_t;
 
 /**
  * Create an event loop.
@@ -3534,6 +947,21 @@ evloop_t evloop_create(const struct evloop_options_t *options);
 int evloop_close(evloop_t loop);
 
 /**
+ * evloop_run(): until nothing is left to wait for, or evloop_stop().
+ */
+#define EVLOOP_RUN_UNTIL_DONE 0
+
+/**
+ * evloop_run(): go round until something was dispatched.
+ */
+#define EVLOOP_RUN_ONCE 1
+
+/**
+ * evloop_run(): dispatch what is ready, without waiting.
+ */
+#define EVLOOP_RUN_NOWAIT 2
+
+/**
  * Run an event loop on this thread.
  *
  * UNTIL_DONE runs until evloop_stop(), or until nothing is left that keeps
@@ -3592,6 +1020,169 @@ int evloop_run(evloop_t loop, int mode);
  * Since 0.1.0.
  */
 int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
+
+/**
+ * evloop_event_t type: a descriptor is ready.
+ */
+#define EVLOOP_EVENT_IO 1
+
+/**
+ * evloop_event_t type: a timer expired.
+ */
+#define EVLOOP_EVENT_TIMER 2
+
+/**
+ * evloop_event_t type: a timer file descriptor expired.
+ */
+#define EVLOOP_EVENT_TFD 3
+
+/**
+ * evloop_event_t type: evloop_async_send() was called.
+ */
+#define EVLOOP_EVENT_ASYNC 4
+
+/**
+ * evloop_event_t type: there was nothing else to do.
+ */
+#define EVLOOP_EVENT_IDLE 5
+
+/**
+ * evloop_event_t type: the loop is about to wait.
+ */
+#define EVLOOP_EVENT_PREPARE 6
+
+/**
+ * evloop_event_t type: the loop has waited and dispatched.
+ */
+#define EVLOOP_EVENT_CHECK 7
+
+/**
+ * evloop_event_t type: a deferred call.
+ */
+#define EVLOOP_EVENT_DEFER 8
+
+/**
+ * evloop_event_t type: evloop_run() is about to return.
+ */
+#define EVLOOP_EVENT_EXIT 9
+
+/**
+ * evloop_event_t type: the wall clock was set.
+ */
+#define EVLOOP_EVENT_CLOCK_CHANGE 10
+
+/**
+ * evloop_event_t type: an evloop_post() of no callback.
+ */
+#define EVLOOP_EVENT_POST 11
+
+/**
+ * evloop_event_t type: the watcher is closed, and nothing refers to it.
+ */
+#define EVLOOP_EVENT_CLOSED 12
+
+/**
+ * evloop_event_t: there are events in a kqueue.
+ */
+#define EVLOOP_EVENT_KQUEUE 13
+
+/**
+ * evloop_event_t type: a signal came.
+ */
+#define EVLOOP_EVENT_SIGNAL 14
+
+/**
+ * evloop_event_t type: a process ended.
+ */
+#define EVLOOP_EVENT_PROCESS 15
+
+/**
+ * evloop_event_t type: something happened to a file; see evloop_add_file().
+ */
+#define EVLOOP_EVENT_FILE 16
+
+/**
+ * evloop_event_t type: memory is short; see evloop_add_memory_pressure().
+ */
+#define EVLOOP_EVENT_MEMORY_PRESSURE 17
+
+/**
+ * evloop_event_t events: the source failed, and result says why: -EBADF for
+ * a descriptor that was closed while it was watched; what epoll_ctl(2)
+ * refused after evloop_io_modify(); what a loop could not do of what another
+ * thread asked for, -EEXIST, -EMFILE or -ENOMEM; or see evloop_add_tfd(). An
+ * io watcher is disabled by it. The system has no such bit; an error of a
+ * socket is EVLOOP_EPOLLERR.
+ */
+#define EVLOOP_ERROR 0x1000000
+
+/**
+ * What happened to a watcher. 64 bytes, the same for every kind of source;
+ * what is not mentioned in the comment of the evloop_add function is 0.
+ */
+typedef struct evloop_event_t {
+  /**
+   * The watcher; 0 for a posted call.
+   */
+  int64_t watcher;
+  /**
+   * The watcher's data: its user_data, or see evloop_watcher_set_data().
+   */
+  uint64_t data;
+  /**
+   * EVLOOP_EVENT_IO or another EVLOOP_EVENT constant.
+   */
+  int type;
+  /**
+   * IO: EVLOOP_EPOLL bits. FILE: EVLOOP_FILE bits. PROCESS:
+   * EVLOOP_PROCESS_STATUS_UNKNOWN. Any: EVLOOP_ERROR.
+   */
+  uint32_t events;
+  /**
+   * IO: the descriptor; else -1.
+   */
+  int fd;
+  /**
+   * With EVLOOP_ERROR: what failed, -errno. SIGNAL: the signal. PROCESS:
+   * how it ended, as waitpid(2) says it.
+   */
+  int result;
+  /**
+   * TIMER, TFD: how many expirations; SIGNAL: how many came; else 1.
+   */
+  uint64_t count;
+  /**
+   * TIMER: when it was found to be due, on its clock.
+   */
+  int64_t time_ns;
+  /**
+   * TIMER: when it was due, on its clock.
+   */
+  int64_t deadline_ns;
+  /**
+   * SIGNAL, PROCESS, FILE: what evloop_event_siginfo(),
+   * evloop_event_process() and evloop_event_name() find the rest by;
+   * else 0.
+   */
+  uint64_t reserved;
+} evloop_event_t;
+
+/**
+ * Called by an event loop, one at a time, on the thread that runs it.
+ *
+ * No lock of the library is held. It may call every function of the
+ * library on every object: close its own watcher, others that are ready
+ * too (their events are dropped), or the loop itself. It must return, or
+ * end the process: neither longjmp(), pthread_exit() nor a C++ exception
+ * may leave it.
+ *
+ * event is valid until it returns. user_data is what was given with the
+ * callback; the same number is event->data, for programs that have no
+ * callbacks. Look at event->events for EVLOOP_ERROR first: then result says
+ * what failed, and nothing else happened.
+ */
+typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
+                                  void *user_data);
 
 /**
  * Run an event loop on this thread until there are events to return.
@@ -3681,6 +1272,14 @@ int evloop_wakeup(evloop_t loop);
  * evloop_async_send()). Fork: -ECHILD. Since 0.1.0.
  */
 int evloop_post(evloop_t loop, evloop_callback_t callback, void *user_data);
+
+/**
+ * Frees what user_data points to; see evloop_post_full(). free(3) is one.
+ *
+ * No lock of the library is held; it may call every function of the library.
+ * It must return: neither longjmp() nor a C++ exception may leave it.
+ */
+typedef void (*evloop_destroy_t)(void *user_data);
 
 /**
  * Have a function called once by an event loop, and what it needs freed.
@@ -3934,8 +1533,88 @@ int evloop_embed_dispatch(evloop_t loop);
 int evloop_after_fork(evloop_t loop);
 
 /* ------------------------------------------------------------------------
- * Watchers: what an event loop waits for
+ * Watchers of descriptors
  * ------------------------------------------------------------------------ */
+
+/**
+ * A watcher: one thing that an event loop waits for; see evloop_add_io().
+ */
+typedef evloop_handle_t evloop_watcher_t;
+
+/**
+ * Data to read.
+ */
+#define EVLOOP_EPOLLIN 0x1
+
+/**
+ * Urgent (out-of-band) data, or an exceptional condition.
+ */
+#define EVLOOP_EPOLLPRI 0x2
+
+/**
+ * Room to write.
+ */
+#define EVLOOP_EPOLLOUT 0x4
+
+/**
+ * Error; always reported, need not be asked for.
+ */
+#define EVLOOP_EPOLLERR 0x8
+
+/**
+ * Hang-up; always reported, need not be asked for.
+ */
+#define EVLOOP_EPOLLHUP 0x10
+
+/**
+ * Normal data to read.
+ */
+#define EVLOOP_EPOLLRDNORM 0x40
+
+/**
+ * Priority band data to read.
+ */
+#define EVLOOP_EPOLLRDBAND 0x80
+
+/**
+ * Room to write normal data.
+ */
+#define EVLOOP_EPOLLWRNORM 0x100
+
+/**
+ * Room to write priority data.
+ */
+#define EVLOOP_EPOLLWRBAND 0x200
+
+/**
+ * Unused by Linux; accepted.
+ */
+#define EVLOOP_EPOLLMSG 0x400
+
+/**
+ * The peer shut down its writing half.
+ */
+#define EVLOOP_EPOLLRDHUP 0x2000
+
+/**
+ * Wake only some of the epoll sets that watch this descriptor.
+ */
+#define EVLOOP_EPOLLEXCLUSIVE 0x10000000
+
+/**
+ * Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND).
+ */
+#define EVLOOP_EPOLLWAKEUP 0x20000000
+
+/**
+ * Disable the registration after one event, until modified.
+ */
+#define EVLOOP_EPOLLONESHOT 0x40000000
+
+/**
+ * Edge-triggered.
+ */
+#define EVLOOP_EPOLLET 0x80000000
 
 /**
  * Watch a descriptor.
@@ -4048,6 +1727,30 @@ int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
  * Blocking, threads, signals, fork: as evloop_io_modify(). Since 0.2.0.
  */
 int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
+
+/* ------------------------------------------------------------------------
+ * Watchers of time
+ * ------------------------------------------------------------------------ */
+
+/**
+ * evloop_add_timer(): the initial time is a time of the timer's clock.
+ */
+#define EVLOOP_TIMER_ABSTIME 0x1
+
+/**
+ * evloop_add_timer(): one event for each missed expiration.
+ */
+#define EVLOOP_TIMER_BURST 0x2
+
+/**
+ * evloop_add_timer(): the interval counts from the end of the callbacks.
+ */
+#define EVLOOP_TIMER_DELAY 0x4
+
+/**
+ * evloop_add_timer(): one event for all missed expirations (the default).
+ */
+#define EVLOOP_TIMER_SKIP 0x0
 
 /**
  * Add a timer.
@@ -4245,6 +1948,28 @@ int evloop_timer_set_tolerance(evloop_watcher_t watcher,
 int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
 
 /**
+ * Add a watcher that is told when the wall clock is set.
+ *
+ * When CLOCK_REALTIME makes a step, by clock_settime(2) or after a
+ * suspend; not when it is slewed. It does not keep the loop alive. With
+ * EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
+ *
+ * @param loop, callback, user_data as evloop_add_async().
+ * @returns as evloop_add_async(); -EMFILE, -ENFILE, -ENOSPC: the first
+ *   takes a descriptor.
+ *
+ * Blocking, threads, signals and fork: as evloop_add_async().
+ * Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
+ */
+evloop_watcher_t evloop_add_clock_change(evloop_t loop,
+                                         evloop_callback_t callback,
+                                         void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Watchers of objects of the library
+ * ------------------------------------------------------------------------ */
+
+/**
  * Watch a timer file descriptor.
  *
  * The loop reads it: nobody else should. If it is closed first, its
@@ -4274,6 +1999,11 @@ evloop_watcher_t evloop_add_tfd(evloop_t loop,
                                 void *user_data);
 
 /**
+ * A kqueue; see evloop_kqueue_create().
+ */
+typedef evloop_handle_t evloop_kqueue_t;
+
+/**
  * Add a watcher of a kqueue.
  *
  * Its callback is called while the queue has events, which stay there: it
@@ -4298,6 +2028,10 @@ evloop_watcher_t evloop_add_kqueue(evloop_t loop,
                                    evloop_kqueue_t kq,
                                    evloop_callback_t callback,
                                    void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Watchers of the loop's own steps, and of other threads
+ * ------------------------------------------------------------------------ */
 
 /**
  * Add a watcher that any thread, and any signal handler, can trigger.
@@ -4416,23 +2150,19 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
                                  evloop_callback_t callback,
                                  void *user_data);
 
+/* ------------------------------------------------------------------------
+ * Watchers of signals
+ * ------------------------------------------------------------------------ */
+
 /**
- * Add a watcher that is told when the wall clock is set.
- *
- * When CLOCK_REALTIME makes a step, by clock_settime(2) or after a
- * suspend; not when it is slewed. It does not keep the loop alive. With
- * EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
- *
- * @param loop, callback, user_data as evloop_add_async().
- * @returns as evloop_add_async(); -EMFILE, -ENFILE, -ENOSPC: the first
- *   takes a descriptor.
- *
- * Blocking, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
+ * evloop_add_signal(): the signal is blocked, and read from a signalfd.
  */
-evloop_watcher_t evloop_add_clock_change(evloop_t loop,
-                                         evloop_callback_t callback,
-                                         void *user_data);
+#define EVLOOP_SIGNAL_FD 0x1
+
+/**
+ * evloop_add_signal(): what the signal does by default happens as well.
+ */
+#define EVLOOP_SIGNAL_KEEP_DEFAULT 0x2
 
 /**
  * Watch a signal.
@@ -4521,6 +2251,86 @@ evloop_watcher_t evloop_add_signal(evloop_t loop,
                                    void *user_data);
 
 /**
+ * What came with a signal. Which fields mean something depends on signo and
+ * code, as sigaction(2) says of siginfo_t; the others are 0.
+ */
+typedef struct evloop_siginfo_t {
+  /**
+   * The signal's number.
+   */
+  int signo;
+  /**
+   * Where it comes from: SI_USER (0) for kill(2), SI_QUEUE (-1) for
+   * sigqueue(3), CLD_EXITED and others; 0x80 for the kernel itself.
+   */
+  int code;
+  /**
+   * si_errno, which is hardly ever set.
+   */
+  int error;
+  /**
+   * Kill, sigqueue, SIGCHLD: the sender, or the child.
+   */
+  int pid;
+  /**
+   * The real user id of that.
+   */
+  uint32_t uid;
+  /**
+   * SIGCHLD: the exit status or the signal.
+   */
+  int status;
+  /**
+   * Sigqueue, timers: si_value, as an int.
+   */
+  int value_int;
+  /**
+   * POSIX timers: how many expirations were missed.
+   */
+  int overrun;
+  /**
+   * Sigqueue, timers: si_value, as a pointer.
+   */
+  uint64_t value_ptr;
+  /**
+   * SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP: the address.
+   */
+  uint64_t addr;
+  /**
+   * SIGIO: si_band.
+   */
+  int64_t band;
+  /**
+   * SIGCHLD: the child's processor time in clock ticks, its own.
+   */
+  int64_t utime;
+  /**
+   * SIGCHLD: the same, the system's.
+   */
+  int64_t stime;
+  /**
+   * SIGIO: the descriptor; else 0, also where there is none.
+   */
+  int fd;
+  /**
+   * POSIX timers: the kernel's number of the timer.
+   */
+  int timerid;
+  /**
+   * SIGSYS: the number of the system call.
+   */
+  int syscall;
+  /**
+   * SIGSYS: AUDIT_ARCH of the call.
+   */
+  uint32_t arch;
+  /**
+   * 0; room for later versions.
+   */
+  uint64_t spare[5];
+} evloop_siginfo_t;
+
+/**
  * What came with a signal.
  *
  * It is there from when the event was delivered, to a callback or by
@@ -4542,6 +2352,20 @@ evloop_watcher_t evloop_add_signal(evloop_t loop,
  */
 int evloop_event_siginfo(const struct evloop_event_t *event,
                          struct evloop_siginfo_t *out_info);
+
+/* ------------------------------------------------------------------------
+ * Watchers of processes
+ * ------------------------------------------------------------------------ */
+
+/**
+ * evloop_add_process(): wait for the child when it has ended.
+ */
+#define EVLOOP_PROCESS_REAP 0x1
+
+/**
+ * evloop_event_t events, of a process: how it ended is not known.
+ */
+#define EVLOOP_PROCESS_STATUS_UNKNOWN 0x1
 
 /**
  * Watch a process: told once, when it ends.
@@ -4600,6 +2424,61 @@ evloop_watcher_t evloop_add_process(evloop_t loop,
                                     void *user_data);
 
 /**
+ * evloop_process_t how: it returned from main, or called exit(3).
+ */
+#define EVLOOP_PROCESS_EXITED 1
+
+/**
+ * evloop_process_t how: a signal ended it.
+ */
+#define EVLOOP_PROCESS_KILLED 2
+
+/**
+ * evloop_process_t how: a signal ended it, and it left a core dump.
+ */
+#define EVLOOP_PROCESS_DUMPED 3
+
+/**
+ * How a process ended, and what it used.
+ */
+typedef struct evloop_process_t {
+  /**
+   * The process id, which may be another process's by now.
+   */
+  int pid;
+  /**
+   * EVLOOP_PROCESS_EXITED, KILLED, DUMPED; 0: not known.
+   */
+  int how;
+  /**
+   * EXITED: what it returned from main or gave to exit(3), 0 to 255.
+   * KILLED, DUMPED: the signal that ended it. Else 0.
+   */
+  int status;
+  /**
+   * 0.
+   */
+  int reserved;
+  /**
+   * Processor time of its own, and of its children that it has waited
+   * for, in nanoseconds; -1: not known, as it was no child.
+   */
+  int64_t user_ns;
+  /**
+   * The same, the system's on its behalf.
+   */
+  int64_t system_ns;
+  /**
+   * The most memory that it had at a time, in bytes; -1: not known.
+   */
+  int64_t max_rss;
+  /**
+   * 0; room for later versions.
+   */
+  uint64_t spare[3];
+} evloop_process_t;
+
+/**
  * How a process ended, and what it has used.
  *
  * It is there from when the event was delivered, to a callback or by
@@ -4623,6 +2502,119 @@ int evloop_event_process(const struct evloop_event_t *event,
 /* ------------------------------------------------------------------------
  * Watchers of files
  * ------------------------------------------------------------------------ */
+
+/**
+ * evloop_add_file(): it was read.
+ */
+#define EVLOOP_FILE_ACCESS 0x1
+
+/**
+ * evloop_add_file(): it was written to, or truncated.
+ */
+#define EVLOOP_FILE_MODIFY 0x2
+
+/**
+ * evloop_add_file(): its mode, owner, times, extended attributes or number
+ * of links changed.
+ */
+#define EVLOOP_FILE_ATTRIB 0x4
+
+/**
+ * evloop_add_file(): it was closed by somebody who could write to it.
+ */
+#define EVLOOP_FILE_CLOSE_WRITE 0x8
+
+/**
+ * evloop_add_file(): it was closed by somebody who could not.
+ */
+#define EVLOOP_FILE_CLOSE_NOWRITE 0x10
+
+/**
+ * evloop_add_file(): it was opened.
+ */
+#define EVLOOP_FILE_OPEN 0x20
+
+/**
+ * evloop_add_file(): an entry was moved out of the directory. Together with
+ * MOVED_TO: it was renamed.
+ */
+#define EVLOOP_FILE_MOVED_FROM 0x40
+
+/**
+ * evloop_add_file(): an entry was moved into the directory.
+ */
+#define EVLOOP_FILE_MOVED_TO 0x80
+
+/**
+ * evloop_add_file(): an entry of the directory was made.
+ */
+#define EVLOOP_FILE_CREATE 0x100
+
+/**
+ * evloop_add_file(): an entry of the directory was deleted.
+ */
+#define EVLOOP_FILE_DELETE 0x200
+
+/**
+ * evloop_add_file(): what is watched was deleted, and nobody has it open.
+ */
+#define EVLOOP_FILE_DELETE_SELF 0x400
+
+/**
+ * evloop_add_file(): what is watched was renamed.
+ */
+#define EVLOOP_FILE_MOVE_SELF 0x800
+
+/**
+ * evloop_add_file(): all that can be asked for.
+ */
+#define EVLOOP_FILE_ALL 0xfff
+
+/**
+ * Reported only: the file system was unmounted.
+ */
+#define EVLOOP_FILE_UNMOUNT 0x2000
+
+/**
+ * Reported only: events were lost; look at the files yourself.
+ */
+#define EVLOOP_FILE_OVERFLOW 0x4000
+
+/**
+ * Reported only, with EVLOOP_FILE_FOLLOW: another file has the path now, and
+ * is watched. Since 0.2.0.
+ */
+#define EVLOOP_FILE_REPLACED 0x10000
+
+/**
+ * Reported only: nothing more comes, what was watched is gone.
+ */
+#define EVLOOP_FILE_IGNORED 0x8000
+
+/**
+ * Reported only, with others: it is a directory.
+ */
+#define EVLOOP_FILE_ISDIR 0x40000000
+
+/**
+ * evloop_add_file() flag: all directories below, too.
+ */
+#define EVLOOP_FILE_RECURSIVE 0x1
+
+/**
+ * evloop_add_file() flag: what has the path, whatever that is. Since 0.2.0.
+ */
+#define EVLOOP_FILE_FOLLOW 0x2
+
+/**
+ * evloop_add_file() flag: -ENOTDIR if it is no directory.
+ */
+#define EVLOOP_FILE_ONLYDIR 0x1000000
+
+/**
+ * evloop_add_file() flag: a symbolic link itself, not where it leads.
+ */
+#define EVLOOP_FILE_DONT_FOLLOW 0x2000000
 
 /**
  * Watch a file, a directory, or a tree of directories.
@@ -4825,6 +2817,16 @@ int evloop_event_old_name(const struct evloop_event_t *event,
  * ------------------------------------------------------------------------ */
 
 /**
+ * evloop_add_memory_pressure(): some tasks were stalled.
+ */
+#define EVLOOP_PRESSURE_SOME 0
+
+/**
+ * evloop_add_memory_pressure(): all tasks that were not idle were, at once.
+ */
+#define EVLOOP_PRESSURE_FULL 1
+
+/**
  * Watch for a shortage of memory.
  *
  * The callback is called when tasks were stalled for lack of memory for
@@ -4880,6 +2882,11 @@ evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
 /* ------------------------------------------------------------------------
  * Every watcher
  * ------------------------------------------------------------------------ */
+
+/**
+ * evloop_watcher_close(): return when no callback of it is running.
+ */
+#define EVLOOP_CLOSE_WAIT 0x1
 
 /**
  * Close a watcher.
@@ -5155,6 +3162,79 @@ int evloop_alive(evloop_t loop);
 int evloop_watchers(evloop_t loop, evloop_watcher_t *out_watchers, int max);
 
 /**
+ * What a watcher is and how it stands; see evloop_watcher_info(). Set size
+ * first.
+ */
+typedef struct evloop_watcher_info_t {
+  /**
+   * sizeof(evloop_watcher_info_t).
+   */
+  size_t size;
+  /**
+   * Its loop.
+   */
+  int64_t loop;
+  /**
+   * Its user_data, or what evloop_watcher_set_data() has set.
+   */
+  uint64_t data;
+  /**
+   * The EVLOOP_EVENT type of its events.
+   */
+  int type;
+  /**
+   * IO: the descriptor; else -1.
+   */
+  int fd;
+  /**
+   * IO: what is watched for, EVLOOP_EPOLL bits; else 0.
+   */
+  uint32_t events;
+  /**
+   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
+   * its last event disable a watcher, too.
+   */
+  int enabled;
+  /**
+   * 0 after evloop_watcher_unref(), else 1.
+   */
+  int referenced;
+  /**
+   * 1 if it keeps the loop alive now, else 0.
+   */
+  int alive;
+  /**
+   * See evloop_watcher_set_priority().
+   */
+  int priority;
+  /**
+   * TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1.
+   */
+  int clockid;
+  /**
+   * TIMER: when it expires next; INT64_MAX if it is not set. Also
+   * INT64_MAX, where another thread runs the loop, of a timer that is
+   * disabled, or that the callback which is running has set: it counts
+   * from the end of that.
+   */
+  int64_t deadline_ns;
+  /**
+   * TIMER: its interval; 0 if it expires once; else 0.
+   */
+  int64_t interval_ns;
+  /**
+   * TIMER: how much later than that it may expire, rounded down to 18
+   * significant bits; else 0.
+   */
+  int64_t tolerance_ns;
+  /**
+   * SIGNAL: the signal. PROCESS: the process id. TFD, KQUEUE: the handle of
+   * what is watched. Else 0.
+   */
+  int64_t subject;
+} evloop_watcher_info_t;
+
+/**
  * What a watcher is, and how it stands.
  *
  * @param watcher a watcher.
@@ -5241,6 +3321,70 @@ int evloop_dump(evloop_t loop, int fd);
 int evloop_set_stats(evloop_t loop, int on);
 
 /**
+ * What an event loop has done since evloop_set_stats() or
+ * evloop_stats_reset(). Set size first.
+ */
+typedef struct evloop_stats_t {
+  /**
+   * sizeof(evloop_stats_t).
+   */
+  size_t size;
+  /**
+   * How long ago that was.
+   */
+  int64_t elapsed_ns;
+  /**
+   * Calls of epoll_wait(), with and without waiting.
+   */
+  uint64_t iterations;
+  /**
+   * Those of them that were to wait, and ended.
+   */
+  uint64_t wakeups;
+  /**
+   * Time asleep; a sleep that is going on is counted up to now.
+   */
+  int64_t asleep_ns;
+  /**
+   * Time in callbacks that have returned.
+   */
+  int64_t callback_ns;
+  /**
+   * The longest callback that has returned.
+   */
+  int64_t longest_ns;
+  /**
+   * When it began, on CLOCK_MONOTONIC; 0 if there was none.
+   */
+  int64_t longest_since_ns;
+  /**
+   * Its watcher, which may be closed by now; 0 for a posted call.
+   */
+  int64_t longest_watcher;
+  /**
+   * The greatest lateness of a timer.
+   */
+  int64_t latest_ns;
+  /**
+   * Events that were delivered, by their EVLOOP_EVENT type.
+   */
+  uint64_t events[32];
+  /**
+   * The type of the longest callback's event, 0 if there was none.
+   */
+  int longest_type;
+  /**
+   * 0.
+   */
+  int reserved;
+  /**
+   * The longest callback's watcher's name, when it returned; empty if it
+   * had none. NUL-terminated and cut to fit, not inside a character.
+   */
+  char longest_name[64];
+} evloop_stats_t;
+
+/**
  * What an event loop has done since it began to count.
  *
  * The loop is not stopped, and does not notice. Each figure is right, but
@@ -5291,6 +3435,22 @@ int evloop_stats(evloop_t loop, struct evloop_stats_t *out_stats);
  * Fork: -ECHILD. Since 0.1.0.
  */
 int evloop_stats_reset(evloop_t loop);
+
+/**
+ * evloop_stats_histogram(): how late timers were, on their clocks, when
+ * their callbacks were called.
+ */
+#define EVLOOP_STATS_LATENESS 0
+
+/**
+ * evloop_stats_histogram(): how long callbacks took.
+ */
+#define EVLOOP_STATS_CALLBACK 1
+
+/**
+ * How many buckets a histogram has; later versions may have more.
+ */
+#define EVLOOP_STATS_BUCKETS 1630
 
 /**
  * How many times of each length an event loop has counted.
@@ -5433,6 +3593,54 @@ int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
 int64_t evloop_trace_stop(evloop_t loop);
 
 /**
+ * A callback of an event loop that has run for too long.
+ */
+typedef struct evloop_stuck_t {
+  /**
+   * The loop.
+   */
+  int64_t loop;
+  /**
+   * Whose callback it is; 0 for a posted call.
+   */
+  int64_t watcher;
+  /**
+   * Since when it runs, on CLOCK_MONOTONIC.
+   */
+  int64_t since_ns;
+  /**
+   * For how long: until now, or in all.
+   */
+  int64_t duration_ns;
+  /**
+   * The EVLOOP_EVENT type of what it was called for.
+   */
+  int type;
+  /**
+   * 0: it is running. 1: it has returned.
+   */
+  int returned;
+  /**
+   * The watcher's name, NUL-terminated and cut to fit, not inside a
+   * character; empty if it has none.
+   */
+  char name[64];
+  /**
+   * 0; room for later versions.
+   */
+  uint64_t spare[3];
+} evloop_stuck_t;
+
+/**
+ * Told by a watchdog's thread of a callback that is stuck, and once more
+ * when it has returned; see evloop_set_watchdog().
+ *
+ * stuck is valid until it returns.
+ */
+typedef void (*evloop_watchdog_t)(const struct evloop_stuck_t *stuck,
+                                  void *user_data);
+
+/**
  * Be told of callbacks that run for too long, by another thread.
  *
  * A thread, "evloop-watchdog", which blocks all signals and has a stack of
@@ -5469,6 +3677,1812 @@ int evloop_set_watchdog(evloop_t loop,
                         int64_t limit_ns,
                         evloop_watchdog_t callback,
                         void *user_data);
+
+/* ------------------------------------------------------------------------
+ * select (select(2), Python's select.select)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * Wait until descriptors are ready, with lists instead of sets.
+ *
+ * Each list is cut down in place to its ready descriptors, in their order,
+ * duplicates kept, and its count set. Descriptors of any number are
+ * allowed, also at and above FD_SETSIZE. With three empty lists it sleeps.
+ *
+ * A descriptor is ready to read when reading would not block (data, end of
+ * file, hang-up, error); to write when writing would not block (room,
+ * error); and exceptional when it has urgent data.
+ *
+ * @param rlist descriptors to watch for reading; may be NULL if the count
+ *   is 0.
+ * @param nr number of entries in rlist, in and out; NULL counts as 0.
+ * @param wlist descriptors to watch for writing; as rlist.
+ * @param nw number of entries in wlist; as nr.
+ * @param xlist descriptors to watch for urgent data; as rlist.
+ * @param nx number of entries in xlist; as nr.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns how many entries are left in the three lists together; 0, and
+ *   three counts of 0, if the time ran out. -EBADF: a descriptor is
+ *   negative or not open. -EINVAL: a negative count, or a NULL list whose
+ *   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On
+ *   failure lists and counts are as they were.
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
+ * Fork: works in the child. Since 0.1.0. Source: select(2); built on
+ * pselect6(2), whose sets have no FD_SETSIZE.
+ */
+int evloop_select(int *rlist,
+                  int *nr,
+                  int *wlist,
+                  int *nw,
+                  int *xlist,
+                  int *nx,
+                  int64_t timeout_ns);
+
+/**
+ * Bytes a pipe takes without blocking once it is reported writable.
+ */
+#define EVLOOP_PIPE_BUF 4096
+
+/* ------------------------------------------------------------------------
+ * Poll sets (poll(2), Python's select.poll)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * A poll set; see evloop_poll_create().
+ */
+typedef evloop_handle_t evloop_poll_t;
+
+/**
+ * Create an empty poll set.
+ *
+ * It takes no descriptor. Any descriptor can be registered, regular files
+ * (always ready) and numbers that are not open (EVLOOP_POLLNVAL) included.
+ * A wait costs time in proportion to the number of descriptors.
+ *
+ * @returns the poll set, to be closed with evloop_poll_close(). -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: the child has a
+ * copy of its own. Since 0.1.0.
+ */
+evloop_poll_t evloop_poll_create(void);
+
+/**
+ * Data to read.
+ */
+#define EVLOOP_POLLIN 0x1
+
+/**
+ * Urgent (out-of-band) data, or an exceptional condition.
+ */
+#define EVLOOP_POLLPRI 0x2
+
+/**
+ * Room to write.
+ */
+#define EVLOOP_POLLOUT 0x4
+
+/**
+ * Error; always reported, need not be asked for.
+ */
+#define EVLOOP_POLLERR 0x8
+
+/**
+ * Hang-up; always reported, need not be asked for.
+ */
+#define EVLOOP_POLLHUP 0x10
+
+/**
+ * Not an open descriptor; always reported, need not be asked for.
+ */
+#define EVLOOP_POLLNVAL 0x20
+
+/**
+ * Normal data to read.
+ */
+#define EVLOOP_POLLRDNORM 0x40
+
+/**
+ * Priority band data to read.
+ */
+#define EVLOOP_POLLRDBAND 0x80
+
+/**
+ * Room to write normal data.
+ */
+#define EVLOOP_POLLWRNORM 0x100
+
+/**
+ * Room to write priority data.
+ */
+#define EVLOOP_POLLWRBAND 0x200
+
+/**
+ * Unused by Linux; accepted.
+ */
+#define EVLOOP_POLLMSG 0x400
+
+/**
+ * The peer shut down its writing half.
+ */
+#define EVLOOP_POLLRDHUP 0x2000
+
+/**
+ * What Python's poll objects watch by default: IN, PRI and OUT.
+ */
+#define EVLOOP_POLL_DEFAULT 0x7
+
+/**
+ * Watch a descriptor, or replace how it is watched.
+ *
+ * Applies to a wait that is going on in another thread, too.
+ *
+ * @param p a poll set.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python
+ *   watches by default, 0 only errors and hang-ups.
+ * @param data handed back with each event, not looked at.
+ * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or
+ *   one of the library's own descriptors. -ENOMEM. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: changes the copy of
+ * the process that calls. Since 0.1.0.
+ */
+int evloop_poll_register(evloop_poll_t p,
+                         int fd,
+                         uint32_t events,
+                         uint64_t data);
+
+/**
+ * Change how a registered descriptor is watched.
+ *
+ * @param p a poll set.
+ * @param fd a registered descriptor.
+ * @param events as evloop_poll_register().
+ * @param data as evloop_poll_register(); replaces the old one.
+ * @returns 0. -ENOENT: fd is not registered. Others as
+ *   evloop_poll_register().
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as
+ * evloop_poll_register(). Since 0.1.0.
+ */
+int evloop_poll_modify(evloop_poll_t p,
+                       int fd,
+                       uint32_t events,
+                       uint64_t data);
+
+/**
+ * Stop watching a descriptor.
+ *
+ * @param p a poll set.
+ * @param fd a registered descriptor, open or not.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as
+ * evloop_poll_register(). Since 0.1.0.
+ */
+int evloop_poll_unregister(evloop_poll_t p, int fd);
+
+/**
+ * One ready descriptor, as the waits of all interfaces report it.
+ */
+typedef struct evloop_ready_t {
+  /**
+   * The descriptor, as it was registered.
+   */
+  int32_t fd;
+  /**
+   * What it is ready for; the bits of the interface that was asked.
+   */
+  uint32_t events;
+  /**
+   * What was given at its registration.
+   */
+  uint64_t data;
+} evloop_ready_t;
+
+/**
+ * Wait until registered descriptors are ready.
+ *
+ * Descriptors are reported in the order of their numbers; if more are
+ * ready than max, the next wait begins after the last one reported, so
+ * that none is starved. An empty set sleeps, and sees what other threads
+ * register.
+ *
+ * @param p a poll set.
+ * @param out_ready filled from the front, as many entries as returned;
+ *   events holds EVLOOP_POLL bits.
+ * @param max room in out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
+ *   max is 0 or less, out_ready is NULL, or more descriptors are
+ *   registered than RLIMIT_NOFILE allows and none of them is ready.
+ *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
+ *   or closed during the wait. -ECHILD: the process forked during the wait
+ *   and this is the child. -ENOMEM. -EDOM: see "Handles".
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any, several at once;
+ * changes by other threads take effect at once (each waiting thread has an
+ * epoll for that, made at its first blocking wait and closed with the
+ * thread; without a descriptor left for it, within 20 ms). Signals: not
+ * safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
+ */
+int evloop_poll_wait(evloop_poll_t p,
+                     struct evloop_ready_t *out_ready,
+                     int max,
+                     int64_t timeout_ns);
+
+/**
+ * Close a poll set.
+ *
+ * @param p a poll set.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: closes the copy of the process that calls.
+ * Since 0.1.0.
+ */
+int evloop_poll_close(evloop_poll_t p);
+
+/* ------------------------------------------------------------------------
+ * Epoll objects (epoll(7), Python's select.epoll)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * An epoll object; see evloop_epoll_create().
+ */
+typedef evloop_handle_t evloop_epoll_t;
+
+/**
+ * evloop_epoll_create(): close on exec; always on, accepted.
+ */
+#define EVLOOP_EPOLL_CLOEXEC 0x80000
+
+/**
+ * Create an epoll object.
+ *
+ * @param flags 0 or EVLOOP_EPOLL_CLOEXEC; CLOEXEC is always on.
+ * @returns the epoll object, to be closed with evloop_epoll_close().
+ *   -EINVAL: an unknown flag. -EMFILE, -ENFILE: no descriptor left (the
+ *   first one of a process takes two, see "Descriptors"). -ENOSPC: the
+ *   user's max_user_watches is used up. -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
+ * everything but close in the child, because the kernel would let it
+ * change its parent's set. Since 0.1.0. Source: epoll_create1(2).
+ */
+evloop_epoll_t evloop_epoll_create(uint32_t flags);
+
+/**
+ * Use an epoll descriptor that something else created.
+ *
+ * Registrations made through this object and by raw epoll_ctl(2) can be
+ * mixed. For an event of a registration that the object does not know,
+ * fd is -1 and data is the kernel's data word as its owner stored it. The
+ * object takes one more descriptor, an eventfd, until it is closed.
+ *
+ * @param fd an epoll descriptor. It stays the caller's, who closes it
+ *   after the handle; with EVLOOP_FD_OWN it is the handle's, and
+ *   evloop_epoll_close() closes it.
+ * @param flags 0 or EVLOOP_FD_OWN.
+ * @returns the epoll object. -EBADF: fd is not open. -EINVAL: fd is no
+ *   epoll descriptor, one of the library's own (but for that of
+ *   evloop_fileno()), or an unknown flag. -EMFILE, -ENFILE: no descriptor
+ *   left for the eventfd. -ENOSPC, -ENOMEM: as evloop_epoll_create(). On
+ *   failure fd stays the caller's.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as
+ * evloop_epoll_create(); a child that inherited fd can call this.
+ * Since 0.1.0.
+ */
+evloop_epoll_t evloop_epoll_from_fd(int fd, uint32_t flags);
+
+/**
+ * The descriptor of an epoll object.
+ *
+ * It is only lent: do not close it. It is readable while an event is
+ * pending, and can be registered with another epoll, poll or select.
+ *
+ * @param ep an epoll object.
+ * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_epoll_fileno(evloop_epoll_t ep);
+
+/**
+ * What Python's epoll objects watch by default: IN, PRI and OUT.
+ */
+#define EVLOOP_EPOLL_DEFAULT 0x7
+
+/**
+ * Watch a descriptor.
+ *
+ * Applies to a wait that is going on in another thread, too. Closing the
+ * descriptor ends the registration, unless a duplicate of it is open
+ * (epoll(7), Q6): unregister before close(2).
+ *
+ * @param ep an epoll object.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_EPOLL bits; EVLOOP_EPOLL_DEFAULT is what Python
+ *   watches by default.
+ * @param data handed back with each event, not looked at.
+ * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
+ *   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
+ *   a selector takes them). -EINVAL: an unknown bit, the epoll object
+ *   itself, one of the library's own descriptors, or EXCLUSIVE for an epoll
+ *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
+ *   -ELOOP: epoll sets nested too deep or in a circle. -ENOSPC:
+ *   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0. Source: epoll_ctl(2).
+ */
+int evloop_epoll_register(evloop_epoll_t ep,
+                          int fd,
+                          uint32_t events,
+                          uint64_t data);
+
+/**
+ * Change how a registered descriptor is watched.
+ *
+ * It also re-arms a ONESHOT registration. An event that another thread's
+ * wait picks up at the same moment may carry the old or the new data.
+ *
+ * @param ep an epoll object.
+ * @param fd a registered descriptor.
+ * @param events as evloop_epoll_register().
+ * @param data as evloop_epoll_register(); replaces the old one.
+ * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
+ *   epoll object itself, one of the library's own descriptors, or the old or
+ *   the new registration is EXCLUSIVE (unregister and register instead).
+ *   -EBADF: fd is not open. -EPERM: as evloop_epoll_register(). -ENOMEM.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0. Source: epoll_ctl(2).
+ */
+int evloop_epoll_modify(evloop_epoll_t ep,
+                        int fd,
+                        uint32_t events,
+                        uint64_t data);
+
+/**
+ * Stop watching a descriptor.
+ *
+ * @param ep an epoll object.
+ * @param fd a registered descriptor.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
+ *   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
+ *   epoll object itself, or one of the library's own descriptors. -EPERM: fd
+ *   can never have been registered. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0. Source: epoll_ctl(2).
+ */
+int evloop_epoll_unregister(evloop_epoll_t ep, int fd);
+
+/**
+ * Wait until registered descriptors are ready.
+ *
+ * @param ep an epoll object.
+ * @param out_ready filled from the front, as many entries as returned;
+ *   events holds EVLOOP_EPOLL bits. For a registration that the object
+ *   does not know (see evloop_epoll_from_fd()) fd is -1; also for one
+ *   whose descriptor was closed, not unregistered, and its number
+ *   registered again, as long as a duplicate is open; and from then on for
+ *   an event that was picked up just before its registration ended.
+ * @param max room in out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
+ *   max is 0 or less, or out_ready is NULL. -EBADF: the borrowed
+ *   descriptor was closed. -EINTR: see evloop_set_interrupt_mode().
+ *   -ESTALE: not a live handle, or closed during the wait. -ECHILD: used
+ *   after fork. -ENOMEM. -EDOM: see "Handles".
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any, several at once.
+ * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: epoll_pwait2(2)
+ * where the kernel has it (5.11), else ppoll(2) and epoll_pwait(2), to the
+ * nanosecond both.
+ */
+int evloop_epoll_wait(evloop_epoll_t ep,
+                      struct evloop_ready_t *out_ready,
+                      int max,
+                      int64_t timeout_ns);
+
+/**
+ * Close an epoll object.
+ *
+ * The descriptor is closed (unless it is only borrowed) as soon as no
+ * other thread is in a call with it. What was registered with a borrowed
+ * one stays in the kernel's set.
+ *
+ * @param ep an epoll object.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: works in the child, and changes nothing for the
+ * parent. Since 0.1.0.
+ */
+int evloop_epoll_close(evloop_epoll_t ep);
+
+/**
+ * Give up an epoll object, but keep its descriptor.
+ *
+ * The handle is stale, as after evloop_epoll_close(), and the descriptor is
+ * the caller's from now on, who closes it. What is registered stays so, but
+ * the words that epoll_wait(2) then reports with events are the library's:
+ * set them anew with EPOLL_CTL_MOD.
+ *
+ * @param ep an epoll object.
+ * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+ */
+int evloop_epoll_release(evloop_epoll_t ep);
+
+/* ------------------------------------------------------------------------
+ * /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * A /dev/poll object; see evloop_devpoll_create().
+ */
+typedef evloop_handle_t evloop_devpoll_t;
+
+/**
+ * Create a /dev/poll object.
+ *
+ * Linux has no such device. The object has its meanings: registering twice
+ * adds events up, a registration belongs to the descriptor's number, and
+ * closed descriptors are reported. A wait costs time in proportion to the
+ * number of descriptors; a large set is better off with epoll.
+ *
+ * @returns the object, to be closed with evloop_devpoll_close(). -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
+ * everything but close in the child. Since 0.1.0. Source: poll(7d) of
+ * Solaris.
+ */
+evloop_devpoll_t evloop_devpoll_create(void);
+
+/**
+ * A descriptor that is readable while a registered one is ready.
+ *
+ * It is made by the first call, belongs to the object and is only lent: do
+ * not close it. It is meant for registration with another poll, select or
+ * epoll. Registrations that were closed, and whose numbers were reused
+ * without a call here, show in evloop_devpoll_wait() but not in this
+ * descriptor's readiness.
+ *
+ * @param dp a /dev/poll object.
+ * @returns the descriptor. -EMFILE, -ENFILE: none left. -ENOSPC: the
+ *   user's max_user_watches is used up. -ELOOP: a registered epoll
+ *   descriptor is nested too deep. -ENOMEM. -ECHILD: used after fork.
+ *   -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_devpoll_fileno(evloop_devpoll_t dp);
+
+/**
+ * Watch a descriptor, or watch a registered one for more.
+ *
+ * @param dp a /dev/poll object.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_POLL bits; added to those registered already.
+ * @param data handed back with each event, not looked at; replaces that of
+ *   an earlier registration.
+ * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
+ *   object's own descriptor, or another one of the library's own. Once
+ *   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested too deep
+ *   or in a circle; -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after
+ *   fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; applies to waits going on. Signals: not
+ * safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_devpoll_register(evloop_devpoll_t dp,
+                            int fd,
+                            uint32_t events,
+                            uint64_t data);
+
+/**
+ * Watch a descriptor for exactly these events, registered or not.
+ *
+ * @param dp a /dev/poll object.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_POLL bits; they replace those registered.
+ * @param data as evloop_devpoll_register().
+ * @returns as evloop_devpoll_register().
+ *
+ * Blocking: no. Threads: any; applies to waits going on. Signals: not
+ * safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_devpoll_modify(evloop_devpoll_t dp,
+                          int fd,
+                          uint32_t events,
+                          uint64_t data);
+
+/**
+ * Stop watching a descriptor; one that is not registered is ignored.
+ *
+ * @param dp a /dev/poll object.
+ * @param fd the descriptor, open or not.
+ * @returns 0. -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE,
+ *   -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; applies to waits going on. Signals: not
+ * safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_devpoll_unregister(evloop_devpoll_t dp, int fd);
+
+/**
+ * Wait until registered descriptors are ready.
+ *
+ * @param dp a /dev/poll object.
+ * @param out_ready filled from the front, as many entries as returned;
+ *   events holds EVLOOP_POLL bits, EVLOOP_POLLNVAL for a registration
+ *   whose descriptor is not open.
+ * @param max room in out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns as evloop_poll_wait(); -ECHILD: used after fork.
+ *
+ * Blocking: up to timeout_ns, never less. Threads: as evloop_poll_wait().
+ * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_devpoll_wait(evloop_devpoll_t dp,
+                        struct evloop_ready_t *out_ready,
+                        int max,
+                        int64_t timeout_ns);
+
+/**
+ * Close a /dev/poll object, and its descriptor if it has one.
+ *
+ * @param dp a /dev/poll object.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: works in the child, and changes nothing for the
+ * parent. Since 0.1.0.
+ */
+int evloop_devpoll_close(evloop_devpoll_t dp);
+
+/* ------------------------------------------------------------------------
+ * Selectors (Python's selectors module)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * A selector; see evloop_selector_create().
+ */
+typedef evloop_handle_t evloop_selector_t;
+
+/**
+ * evloop_selector_create(): the best there is, today EPOLL.
+ */
+#define EVLOOP_SELECTOR_DEFAULT 0
+
+/**
+ * evloop_selector_create(): what select(2) watches, on a poll set.
+ */
+#define EVLOOP_SELECTOR_SELECT 1
+
+/**
+ * evloop_selector_create(): on a poll set.
+ */
+#define EVLOOP_SELECTOR_POLL 2
+
+/**
+ * evloop_selector_create(): on an epoll object.
+ */
+#define EVLOOP_SELECTOR_EPOLL 3
+
+/**
+ * evloop_selector_create(): on a /dev/poll object.
+ */
+#define EVLOOP_SELECTOR_DEVPOLL 4
+
+/**
+ * evloop_selector_create(): on a kqueue.
+ */
+#define EVLOOP_SELECTOR_KQUEUE 5
+
+/**
+ * Create a selector: read and write readiness, whatever is underneath.
+ *
+ * Regular files, directories and /dev/null can be registered with every
+ * backend and are always ready.
+ *
+ * @param backend EVLOOP_SELECTOR_DEFAULT (the best there is), _SELECT,
+ *   _POLL, _EPOLL, _DEVPOLL or _KQUEUE.
+ * @returns the selector, to be closed with evloop_selector_close().
+ *   -EINVAL: an unknown backend. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
+ *   evloop_epoll_create(), with the EPOLL backend, and as
+ *   evloop_kqueue_create() with KQUEUE.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
+ * everything but close in the child. Since 0.1.0. Source: Python's
+ * selectors module.
+ */
+evloop_selector_t evloop_selector_create(int backend);
+
+/**
+ * Selector event: reading would not block.
+ */
+#define EVLOOP_SELECTOR_READ 0x1
+
+/**
+ * Selector event: writing would not block.
+ */
+#define EVLOOP_SELECTOR_WRITE 0x2
+
+/**
+ * Watch a descriptor.
+ *
+ * Applies to a wait that is going on in another thread, too.
+ *
+ * @param s a selector.
+ * @param fd the descriptor; it stays the caller's, who unregisters it
+ *   before closing it.
+ * @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
+ * @param data handed back with each event, not looked at.
+ * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
+ *   -EINVAL: no events, or an unknown bit; or fd is the selector's own, or
+ *   another one of the library's own.
+ *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
+ *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
+ *   used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_register(evloop_selector_t s,
+                             int fd,
+                             uint32_t events,
+                             uint64_t data);
+
+/**
+ * Change how a registered descriptor is watched.
+ *
+ * @param s a selector.
+ * @param fd a registered descriptor.
+ * @param events as evloop_selector_register().
+ * @param data as evloop_selector_register(); replaces the old one.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open.
+ *   -EINVAL: no events, or an unknown bit. -ENOMEM. If fd was closed and
+ *   its number is another file's now, with the EPOLL backend also -ENOENT,
+ *   and -EPERM for one that epoll cannot watch; with the DEVPOLL backend
+ *   -EINVAL, -ELOOP, -ENOSPC as evloop_selector_register(). -ECHILD: used
+ *   after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_modify(evloop_selector_t s,
+                           int fd,
+                           uint32_t events,
+                           uint64_t data);
+
+/**
+ * Stop watching a descriptor.
+ *
+ * @param s a selector.
+ * @param fd a registered descriptor, open or not.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_unregister(evloop_selector_t s, int fd);
+
+/**
+ * How a descriptor is registered.
+ *
+ * @param s a selector.
+ * @param fd a descriptor.
+ * @param out_events the events it is watched for; may be NULL.
+ * @param out_data its data; may be NULL.
+ * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_get(evloop_selector_t s,
+                        int fd,
+                        uint32_t *out_events,
+                        uint64_t *out_data);
+
+/**
+ * How many descriptors are registered.
+ *
+ * @param s a selector.
+ * @returns the number. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_count(evloop_selector_t s);
+
+/**
+ * Wait until registered descriptors are ready.
+ *
+ * An error or a hang-up makes a descriptor ready for what it is watched
+ * for, so that the next read or write tells. A descriptor that was closed
+ * without being unregistered does so too with the SELECT, POLL and DEVPOLL
+ * backends. EPOLL forgets it, unless it is one that is always ready (a
+ * regular file), or a duplicate is open. Where such a duplicate, of a
+ * descriptor that is not registered any more, is all that is ready, EPOLL
+ * looks every 10 ms.
+ *
+ * @param s a selector.
+ * @param out_ready filled from the front, as many entries as returned;
+ *   events holds EVLOOP_SELECTOR bits, never other ones than registered.
+ * @param max room in out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
+ *   max is 0 or less, or out_ready is NULL; also as evloop_poll_wait().
+ *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
+ *   or closed during the wait. -ECHILD: used after fork. -ENOMEM. -EDOM:
+ *   see "Handles".
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any, several at once.
+ * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ */
+int evloop_selector_wait(evloop_selector_t s,
+                         struct evloop_ready_t *out_ready,
+                         int max,
+                         int64_t timeout_ns);
+
+/**
+ * A descriptor that is readable while a registered one is ready.
+ *
+ * It is only lent: do not close it.
+ *
+ * @param s a selector.
+ * @returns the descriptor. -ENOTSUP: the SELECT and POLL backends have
+ *   none. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as evloop_devpoll_fileno(),
+ *   with the DEVPOLL backend. -ECHILD: used after fork. -ESTALE, -EDOM:
+ *   see "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_selector_fileno(evloop_selector_t s);
+
+/**
+ * Close a selector.
+ *
+ * @param s a selector.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: works in the child, and changes nothing for the
+ * parent. Since 0.1.0.
+ */
+int evloop_selector_close(evloop_selector_t s);
+
+/* ------------------------------------------------------------------------
+ * Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
+ * ------------------------------------------------------------------------ */
+
+/**
+ * evloop_kqueue_create(): close on exec; always on, accepted.
+ */
+#define EVLOOP_KQ_CLOEXEC 0x1
+
+/**
+ * evloop_kqueue_create(): a forked child has a copy of the queue.
+ */
+#define EVLOOP_KQ_CPONFORK 0x2
+
+/**
+ * Create a kqueue.
+ *
+ * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
+ * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
+ *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
+ *   and up to eight more for what it is made to watch. -ENOSPC: the user's
+ *   max_user_watches is used up. -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
+ * everything but close in the child, whose descriptor of it is closed by
+ * the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
+ * has a copy under the same handle and descriptor: the descriptor is the
+ * parent's until the child's first call with it. But where another thread
+ * was changing the queue, or took events, at the fork the child has none:
+ * -ECHILD. Since 0.1.0. Source: kqueue(2) of FreeBSD.
+ */
+evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
+
+/**
+ * A second handle for a kqueue that is known by its descriptor.
+ *
+ * Both are the same queue. Closing this handle ends the waits that were
+ * begun with it, and leaves the queue as it is, unless EVLOOP_FD_OWN is
+ * given.
+ *
+ * @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
+ *   or a duplicate of one.
+ * @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
+ *   its descriptor.
+ * @returns the handle, to be closed with evloop_kqueue_close(). -EBADF: fd
+ *   is not a kqueue of this process. -EINVAL: an unknown flag. -ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: as the queue.
+ * Since 0.1.0.
+ */
+evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
+
+/**
+ * The descriptor of a kqueue.
+ *
+ * It is only lent: do not close it. It is readable while an event is
+ * pending, and can be registered with another kqueue, epoll, poll or
+ * select. The kernel nests so many epolls and no more (-ELOOP): a queue
+ * that watches a queue can be polled, but not be watched by a third.
+ *
+ * Where it has to be asked what there is, it may be readable although there
+ * is no event, until evloop_kqueue_control() has looked: for a socket that
+ * was never connected, below an EVLOOP_KQ_NOTE_LOWAT, and where the filters
+ * say so.
+ *
+ * @param kq a kqueue.
+ * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0.
+ */
+int evloop_kqueue_fileno(evloop_kqueue_t kq);
+
+/**
+ * A change to a queue, or an event from it.
+ *
+ * It is laid out as FreeBSD's struct kevent.
+ */
+typedef struct evloop_kevent_t {
+  /**
+   * What it is about: a descriptor, a number of the caller's, as the
+   * filter has it.
+   */
+  uint64_t ident;
+  /**
+   * One of EVLOOP_KQ_FILTER.
+   */
+  int16_t filter;
+  /**
+   * EVLOOP_KQ_EV bits.
+   */
+  uint16_t flags;
+  /**
+   * EVLOOP_KQ_NOTE bits of the filter.
+   */
+  uint32_t fflags;
+  /**
+   * A number of the filter; an errno where flags has EV_ERROR.
+   */
+  int64_t data;
+  /**
+   * The caller's, handed back with each event.
+   */
+  uint64_t udata;
+  /**
+   * The filter's (0 and 1, where it uses them) and the caller's.
+   */
+  uint64_t ext[4];
+} evloop_kevent_t;
+
+/**
+ * Filter: there is something to read. ident is a descriptor.
+ *
+ * Works for everything that can be polled, and for files. data is:
+ *
+ *   stream sockets,  the bytes that can be read, without an urgent one; an
+ *   local SEQPACKET  upper bound where an urgent byte is in their middle
+ *   other sockets    exact, or an upper bound: see below
+ *   listening ones   how many connections wait to be accepted; 1 where the
+ *                    kernel does not tell (other than TCP and local ones)
+ *   pipes, FIFOs,    the bytes that can be read
+ *   ttys
+ *   regular files    from the position to the end, which may be negative;
+ *                    at the end there is no event until the file grows
+ *   directories      the same, by the size that fstat() tells
+ *   devices that     0: always ready (/dev/null)
+ *   are not polled
+ *   eventfds,        the counter, the expirations, of 64 bits without a
+ *   timerfds         sign; 1 without a /proc
+ *   kqueues          how many events it has, about
+ *   other            1
+ *
+ * Of a socket that keeps messages (UDP, raw, packet, netlink, local
+ * datagrams and others) Linux reports how long the first message is, and not
+ * how much waits. data is exact if the memory that the socket uses has no
+ * room for a second message. Otherwise it is an upper bound, and never less
+ * than what waits: a program that receives until it has used up data, or
+ * until EAGAIN, receives everything. EAGAIN is the surer sign. An empty
+ * message counts as one byte. Local datagram sockets have as their bound
+ * the first message and the size of the receive buffer, and sixteen times
+ * that size without a peer; only senders with larger send buffers, or more
+ * of them than net.unix.max_dgram_qlen allows by default, exceed it.
+ * EVLOOP_KQ_NOTE_LOWAT is compared with data, so it may be met early.
+ *
+ * Once the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
+ * left, and fflags is the errno of a TCP connection that failed, as far as
+ * that can be told without taking it from getsockopt(SO_ERROR): it is
+ * ECONNREFUSED, ECONNRESET or 0. A socket that was never connected has no
+ * event. fflags of the change may have EVLOOP_KQ_NOTE_LOWAT or
+ * EVLOOP_KQ_NOTE_FILE_POLL. That the position was moved by lseek() is not
+ * seen, nor what other machines do to a network file system; a file that
+ * the process may not read is looked at every 100 ms.
+ */
+#define EVLOOP_KQ_FILTER_READ -1
+
+/**
+ * Filter: there is room to write. ident is a descriptor.
+ *
+ * data is how many bytes there is room for: in a socket's send buffer, in a
+ * pipe, at least 1; what can be added to an eventfd, of 64 bits without a
+ * sign; 1 where the kernel does not tell; 0 for files and devices that are
+ * not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
+ * EPIPE, since the other side has closed, or the program itself has called
+ * shutdown(SHUT_WR) (TCP and local stream sockets); data is 0, and fflags as
+ * for EVLOOP_KQ_FILTER_READ. A socket that was never connected has no event.
+ * With EVLOOP_KQ_NOTE_LOWAT, while there is some room but less than that, it
+ * is looked at every 10 ms.
+ */
+#define EVLOOP_KQ_FILTER_WRITE -2
+
+/**
+ * Filter: an operation that evloop_kqueue_aio_read() or its like began is
+ * done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM); it
+ * can be disabled and enabled, and is deleted when its event was delivered,
+ * not while it is in flight (-EBUSY).
+ */
+#define EVLOOP_KQ_FILTER_AIO -3
+
+/**
+ * Filter: a file is changed or used, whatever its names are. ident is a
+ * descriptor of a regular file, a directory, a device or a named pipe; of
+ * anything else it is -EINVAL, and of a memfd -ENOTSUP.
+ *
+ * Once one of the bits that were asked for has happened, fflags has all
+ * bits of what happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was
+ * written and grew, though only one of them was asked for.
+ *
+ * A queue has one inotify(7) for this. The descriptor's file must be
+ * readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
+ * Not seen are writes through mmap(2), and what other machines do to a
+ * network file system. What happens twice before it is looked at is one
+ * event. A descriptor that was closed and opened again, with the same
+ * number for the same file, goes on being watched. Should the kernel drop
+ * events (fs.inotify.max_queued_events), each knote gets all that it asked
+ * for and that may have happened, which is all but DELETE and LINK, for
+ * which the names are counted.
+ *
+ * The queue's descriptor is readable, too, after something that turns out
+ * to be no event, such as the use of a directory's entry, until the next
+ * call.
+ */
+#define EVLOOP_KQ_FILTER_VNODE -4
+
+/**
+ * Filter: processes. ident is the id of any process that can be seen.
+ *
+ * -ESRCH: there is no such process. An event of EVLOOP_KQ_NOTE_EXIT has
+ * EVLOOP_KQ_EV_EOF and EVLOOP_KQ_EV_ONESHOT, and nothing is watched after
+ * it. EVLOOP_KQ_EV_CLEAR is always on. The bits of fflags:
+ *
+ *   NOTE_EXIT        works. data is the status, as waitpid() has it: that
+ *                    of a child always, unless the program waited for it
+ *                    first and the kernel is older than 6.15. That of
+ *                    another process if this one may look at it (the same
+ *                    user) or, since Linux 6.15, once it was waited for;
+ *                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
+ *                    is 0. The event comes when the process has ended,
+ *                    not when it is waited for; one that has ended
+ *                    already, and was not waited for, has it at once.
+ *                    Before Linux 5.17 the status is that of the first
+ *                    thread, if that ended before others
+ *   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
+ *                    said), in the event if the status is known
+ *   NOTE_FORK        works where the kernel tells of forks: with
+ *                    CAP_NET_ADMIN (since Linux 6.6 without), in the
+ *                    first network, process and user namespaces;
+ *                    -ENOTSUP elsewhere
+ *   NOTE_EXEC        as NOTE_FORK
+ *   NOTE_TRACK       as NOTE_FORK: children, and theirs, are watched in
+ *                    the same way, each after an event NOTE_CHILD with
+ *                    the parent's id in data
+ *   NOTE_TRACKERR    in an event: a child is not watched; or forks and
+ *                    executions were lost, as there were too many at once
+ *   NOTE_CHILD       in an event: ident is a child of what is tracked
+ *   NOTE_REAP, NOTE_SIGNAL, NOTE_EXIT_DETAIL (macOS)
+ *                    refused, -ENOTSUP: the kernel does not tell
+ *
+ * While forks are watched, those of other processes may make the queue's
+ * descriptor readable without an event.
+ */
+#define EVLOOP_KQ_FILTER_PROC -5
+
+/**
+ * Filter: signals. ident is the number of a signal.
+ *
+ * data is how often it came since the last event. EVLOOP_KQ_EV_CLEAR is
+ * always on. -EINVAL: no signal, or one that cannot be watched (SIGKILL,
+ * SIGSTOP), or fflags is not 0. How it is seen is decided when it is
+ * added:
+ *
+ *                   the calling thread does    it does: a signalfd takes
+ *                   not block it: a handler    it from there
+ *                   counts it
+ *   count           each delivery; a signal    the same
+ *                   that is sent while it is
+ *                   pending comes once (not
+ *                   those from SIGRTMIN on)
+ *   SIG_IGN         counted, and ignored       counted
+ *   SIG_DFL         counted, then what the     counted, and nothing more
+ *                   kernel does by default:
+ *                   it ends, stops or ignores;
+ *                   nothing where a loop
+ *                   watches it, too
+ *   a handler       counted, then called, as   counted, and not called:
+ *                   the kernel would have      it is not pending any more
+ *   set later       see below                  as a handler
+ *   several queues  each counts it, and so     the same
+ *   and loops       does each event loop that
+ *                   watches it
+ *   sent to a       counted                    counted if that thread
+ *   thread                                     waits in the queue
+ *   blocked by a    counted when a thread      (all must block it, or it
+ *   thread          takes it that does not     goes to one that does not)
+ *
+ * Where one queue or loop sees a signal by a handler and another one by a
+ * signalfd, both count it, whichever way it is seen.
+ *
+ * With a handler, the signal has a handler of the library's; when the last
+ * event that needs it is deleted, in any queue or loop, what the program
+ * asked for is put back. Calls that are never resumed (poll, nanosleep) are
+ * interrupted by a signal that was ignored. In a child of fork() nothing is
+ * counted, and the signal does what the program asked for, SIG_IGN too; that
+ * is also what a program finds that such a child executes. A program that is
+ * executed without a fork(), or by posix_spawn() or vfork(), finds the
+ * default where the signal was ignored: the kernel replaces the library's
+ * handler with that.
+ *
+ * What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
+ * once, and every signal is counted, in programs that are linked with the
+ * shared library libevloop-kqueue. It has sigaction(), signal() and their
+ * relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
+ * siginterrupt), which keep the library's handler in place and answer as if
+ * it were not there: see evloop_bsd_sigaction(). They take the place of the
+ * C library's if libevloop-kqueue comes before that where names are looked
+ * up. So they do not where libevloop-kqueue is loaded with dlopen() or
+ * linked statically; nor for code that makes the system call itself, or has
+ * the C library's address from elsewhere, as system() has; and a sanitizer's
+ * functions of these names come first. Then, and in programs without that
+ * library, what is set later takes the place of the library's handler, and
+ * nothing is counted, until the next evloop_kqueue_control() that collects,
+ * which puts the handler over it; -EBUSY from there if 16 lie over one
+ * another.
+ */
+#define EVLOOP_KQ_FILTER_SIGNAL -6
+
+/**
+ * Filter: a timer. ident is a number of the caller's.
+ *
+ * The change's data is the period, in milliseconds or what fflags say, 0 is
+ * 1; with EVLOOP_KQ_EV_ONESHOT it expires once, after 0 at once. With
+ * EVLOOP_KQ_NOTE_ABSTIME it is a time of the wall clock, whose steps it
+ * follows, and it expires once. data of an event is how often it expired
+ * since the last one, also while it was disabled. Adding it again starts it
+ * anew, and what had expired is forgotten. EVLOOP_KQ_EV_CLEAR is always on,
+ * but for ABSTIME. -EINVAL: data is negative, or two units. Timers do not
+ * expire early. They share a descriptor for each clock; with more than 64
+ * of them the queue's descriptor may be readable at a time that one was set
+ * to before, until the next call.
+ */
+#define EVLOOP_KQ_FILTER_TIMER -7
+
+/**
+ * Filter: file systems are mounted or unmounted, in the mount namespace of
+ * the thread that added it first. ident is a number of the caller's; fflags
+ * are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
+ * mount that comes and goes before it is looked at is not seen.
+ */
+#define EVLOOP_KQ_FILTER_FS -9
+
+/**
+ * Filter: triggered by the program. ident is a number of the caller's.
+ *
+ * It has an event once a change of it has EVLOOP_KQ_NOTE_TRIGGER, from any
+ * thread, also while it is disabled; until it is deleted, or with
+ * EVLOOP_KQ_EV_CLEAR until that is delivered. data and fflags of the event
+ * are what changes have set.
+ */
+#define EVLOOP_KQ_FILTER_USER -11
+
+/**
+ * Filter: a socket has nothing left to send. ident is its descriptor;
+ * -EINVAL for others, and for sockets that do not count what they have to
+ * send (netlink).
+ *
+ * For a TCP connection that means that the peer has acknowledged all bytes,
+ * or that the connection broke; for a local socket that its peer has
+ * received them. data and fflags are 0. The kernel notifies the queue of
+ * what happens to local sockets. Others are looked at after 1 ms, and then
+ * after twice as long each time, up to 20 ms: while something is left to
+ * send, and the knote is enabled. After an event with EVLOOP_KQ_EV_CLEAR it
+ * is the next call that collects which notices that more was sent.
+ */
+#define EVLOOP_KQ_FILTER_EMPTY -13
+
+/**
+ * Filter: the link of a network interface goes up or down. ident is the
+ * interface's index, in the network namespace of the thread that added the
+ * first one; -ENXIO if there is none. data is what the link is now, one of
+ * the three bits. A link that goes up may be in a state in between before
+ * Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes,
+ * there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
+ */
+#define EVLOOP_KQ_FILTER_NETDEV -16
+
+/**
+ * Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
+ * sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
+ * (-EINVAL). data is 0. It is one event as long as the urgent byte is not
+ * received.
+ */
+#define EVLOOP_KQ_FILTER_EXCEPT -17
+
+/**
+ * Change: watch. If the ident is watched with the filter already, fflags,
+ * data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
+ * and _RECEIPT stay what they were when it was added first. It is enabled,
+ * unless EVLOOP_KQ_EV_DISABLE is given.
+ */
+#define EVLOOP_KQ_EV_ADD 0x1
+
+/**
+ * Change: watch no more.
+ */
+#define EVLOOP_KQ_EV_DELETE 0x2
+
+/**
+ * Change: deliver events.
+ */
+#define EVLOOP_KQ_EV_ENABLE 0x4
+
+/**
+ * Change: deliver no events; what happens is kept.
+ */
+#define EVLOOP_KQ_EV_DISABLE 0x8
+
+/**
+ * Flag: one event, then it is deleted. This flag and the three after it
+ * are fixed when the ident is added first.
+ */
+#define EVLOOP_KQ_EV_ONESHOT 0x10
+
+/**
+ * Flag: an event is only delivered again when something happens.
+ */
+#define EVLOOP_KQ_EV_CLEAR 0x20
+
+/**
+ * Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, data 0 if it
+ * succeeded.
+ */
+#define EVLOOP_KQ_EV_RECEIPT 0x40
+
+/**
+ * Flag: one event, then it is disabled.
+ */
+#define EVLOOP_KQ_EV_DISPATCH 0x80
+
+/**
+ * Change: one event at once, whether there is one or not, then deleted.
+ */
+#define EVLOOP_KQ_EV_FORCEONESHOT 0x100
+
+/**
+ * Change: udata and ext stay what they were.
+ */
+#define EVLOOP_KQ_EV_KEEPUDATA 0x200
+
+/**
+ * Flag: others with the same ident and filter, but another udata, are
+ * others. (macOS has it, under a number that is EVLOOP_KQ_EV_FORCEONESHOT
+ * on FreeBSD.)
+ */
+#define EVLOOP_KQ_EV_UDATA_SPECIFIC 0x400
+
+/**
+ * The bits that a change cannot set.
+ */
+#define EVLOOP_KQ_EV_SYSFLAGS 0xf000
+
+/**
+ * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
+ */
+#define EVLOOP_KQ_EV_DROP 0x1000
+
+/**
+ * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
+ */
+#define EVLOOP_KQ_EV_FLAG1 0x2000
+
+/**
+ * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
+ */
+#define EVLOOP_KQ_EV_FLAG2 0x4000
+
+/**
+ * In an entry: the change failed with the errno in data, or, where data
+ * is 0, it succeeded.
+ */
+#define EVLOOP_KQ_EV_ERROR 0x4000
+
+/**
+ * In an event: the other side has closed.
+ */
+#define EVLOOP_KQ_EV_EOF 0x8000
+
+/**
+ * READ, WRITE: only with at least as many bytes as data says.
+ */
+#define EVLOOP_KQ_NOTE_LOWAT 0x1
+
+/**
+ * READ of a regular file: at the end, too.
+ */
+#define EVLOOP_KQ_NOTE_FILE_POLL 0x2
+
+/**
+ * EXCEPT: out-of-band data. Works; TCP's urgent byte, and those of local
+ * stream sockets since Linux 5.15.
+ */
+#define EVLOOP_KQ_NOTE_OOB 0x2
+
+/**
+ * VNODE: a name of it was removed, or another file renamed to it. Works. Of
+ * a directory, the directory that it lies in must be readable, too.
+ */
+#define EVLOOP_KQ_NOTE_DELETE 0x1
+
+/**
+ * VNODE: it was written; entries of a directory were. Works; truncating it
+ * is reported so, too, and setting nothing but the time of its last
+ * modification.
+ */
+#define EVLOOP_KQ_NOTE_WRITE 0x2
+
+/**
+ * VNODE: it became longer; an entry was moved into a directory, or out of
+ * it. Works; by its size when looked at.
+ */
+#define EVLOOP_KQ_NOTE_EXTEND 0x4
+
+/**
+ * VNODE: its attributes changed, or it became shorter. Works; an extended
+ * attribute that is set together with a new link may be missed.
+ */
+#define EVLOOP_KQ_NOTE_ATTRIB 0x8
+
+/**
+ * VNODE: its number of links changed; a subdirectory of it came or went.
+ * Works; a link that comes and goes before it is looked at is an ATTRIB.
+ */
+#define EVLOOP_KQ_NOTE_LINK 0x10
+
+/**
+ * VNODE: it was renamed. Works.
+ */
+#define EVLOOP_KQ_NOTE_RENAME 0x20
+
+/**
+ * VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Partly: Linux
+ * cannot revoke files, and unmounts what is in use only by MNT_DETACH; not
+ * where the mount was in another namespace to begin with.
+ */
+#define EVLOOP_KQ_NOTE_REVOKE 0x40
+
+/**
+ * VNODE: it was opened. Works.
+ */
+#define EVLOOP_KQ_NOTE_OPEN 0x80
+
+/**
+ * VNODE: a descriptor of it was closed that could not write. Works.
+ */
+#define EVLOOP_KQ_NOTE_CLOSE 0x100
+
+/**
+ * VNODE: a descriptor of it was closed that could write. Works.
+ */
+#define EVLOOP_KQ_NOTE_CLOSE_WRITE 0x200
+
+/**
+ * VNODE: it was read. Works.
+ */
+#define EVLOOP_KQ_NOTE_READ 0x400
+
+/**
+ * PROC: the process ended.
+ */
+#define EVLOOP_KQ_NOTE_EXIT 0x80000000
+
+/**
+ * PROC: it forked.
+ */
+#define EVLOOP_KQ_NOTE_FORK 0x40000000
+
+/**
+ * PROC: it executed another program.
+ */
+#define EVLOOP_KQ_NOTE_EXEC 0x20000000
+
+/**
+ * PROC: it ended, and data is its status (macOS).
+ */
+#define EVLOOP_KQ_NOTE_EXITSTATUS 0x4000000
+
+/**
+ * PROC: it ended, and its status is not known.
+ */
+#define EVLOOP_KQ_NOTE_EXITUNKNOWN 0x100000
+
+/**
+ * PROC: the bits of what happened.
+ */
+#define EVLOOP_KQ_NOTE_PCTRLMASK 0xf0000000
+
+/**
+ * PROC: the bits of what happened to whom.
+ */
+#define EVLOOP_KQ_NOTE_PDATAMASK 0xfffff
+
+/**
+ * PROC: children too.
+ */
+#define EVLOOP_KQ_NOTE_TRACK 0x1
+
+/**
+ * PROC: a child could not be watched.
+ */
+#define EVLOOP_KQ_NOTE_TRACKERR 0x2
+
+/**
+ * PROC: it is a child.
+ */
+#define EVLOOP_KQ_NOTE_CHILD 0x4
+
+/**
+ * FS: the bits. A server that does not respond; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_NOTRESP 0x1
+
+/**
+ * FS: a server wants authentication; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_NEEDAUTH 0x2
+
+/**
+ * FS: there is little space left; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_LOWDISK 0x4
+
+/**
+ * FS: a file system was mounted, or a mount moved. Works.
+ */
+#define EVLOOP_KQ_VQ_MOUNT 0x8
+
+/**
+ * FS: a file system was unmounted, or a mount moved. Works.
+ */
+#define EVLOOP_KQ_VQ_UNMOUNT 0x10
+
+/**
+ * FS: a file system is dead; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_DEAD 0x20
+
+/**
+ * FS: a file system needs help; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_ASSIST 0x40
+
+/**
+ * FS: a server's locks do not respond; -ENOTSUP.
+ */
+#define EVLOOP_KQ_VQ_NOTRESPLOCK 0x80
+
+/**
+ * NETDEV: the link is up. Works.
+ */
+#define EVLOOP_KQ_NOTE_LINKUP 0x1
+
+/**
+ * NETDEV: the link is down, or the interface is. Works.
+ */
+#define EVLOOP_KQ_NOTE_LINKDOWN 0x2
+
+/**
+ * NETDEV: the state of the link is not known: the driver does not tell, as
+ * that of the loopback interface, or the interface is gone. Works.
+ */
+#define EVLOOP_KQ_NOTE_LINKINV 0x4
+
+/**
+ * TIMER: data is seconds.
+ */
+#define EVLOOP_KQ_NOTE_SECONDS 0x1
+
+/**
+ * TIMER: data is milliseconds, as without any unit.
+ */
+#define EVLOOP_KQ_NOTE_MSECONDS 0x2
+
+/**
+ * TIMER: data is microseconds.
+ */
+#define EVLOOP_KQ_NOTE_USECONDS 0x4
+
+/**
+ * TIMER: data is nanoseconds.
+ */
+#define EVLOOP_KQ_NOTE_NSECONDS 0x8
+
+/**
+ * TIMER: data is a time of the wall clock; once, when it has come.
+ */
+#define EVLOOP_KQ_NOTE_ABSTIME 0x10
+
+/**
+ * USER: fflags stay what they are.
+ */
+#define EVLOOP_KQ_NOTE_FFNOP 0x0
+
+/**
+ * USER: fflags become the old ones and the new ones.
+ */
+#define EVLOOP_KQ_NOTE_FFAND 0x40000000
+
+/**
+ * USER: fflags become the old ones or the new ones.
+ */
+#define EVLOOP_KQ_NOTE_FFOR 0x80000000
+
+/**
+ * USER: fflags become the new ones.
+ */
+#define EVLOOP_KQ_NOTE_FFCOPY 0xc0000000
+
+/**
+ * USER: the bits of these four.
+ */
+#define EVLOOP_KQ_NOTE_FFCTRLMASK 0xc0000000
+
+/**
+ * USER: the bits that are the program's.
+ */
+#define EVLOOP_KQ_NOTE_FFLAGSMASK 0xffffff
+
+/**
+ * USER: there is an event.
+ */
+#define EVLOOP_KQ_NOTE_TRIGGER 0x1000000
+
+/**
+ * Change what a kqueue watches, and wait for events.
+ *
+ * First the changes are applied, in their order. One that fails gets an
+ * entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, all else
+ * as in the change. So does each that has EVLOOP_KQ_EV_RECEIPT, with data
+ * 0. If there is any such entry, the call returns at once, and events stay
+ * for the next one. If there is no room for an entry, the later changes are
+ * not applied, and the call returns the error, or, after a receipt, the
+ * number of entries. A call that returns an error leaves events as it was.
+ *
+ * Then events are waited for, unless nevents is 0.
+ *
+ * What is different from FreeBSD, where a program may notice:
+ *
+ *   EV_ADD         of a disabled knote enables it, as FreeBSD's manual page
+ *                  has it; its kernel needs EV_ENABLE
+ *   EV_CLEAR       an event may come once more than something happened
+ *   close(2)       of a descriptor that is watched: as on FreeBSD; of a
+ *                  queue's own: see evloop_bsd_kqueue(). Closing a queue
+ *                  wakes the threads that wait in it
+ *   the queue's    may be readable though there is no event, until the
+ *   descriptor     next call (see evloop_kqueue_fileno())
+ *   nesting        queues and epolls nest as deep as epoll allows
+ *   READ           data of sockets that keep messages, and of TCP with an
+ *                  urgent byte in the middle, may be a bound above what
+ *                  waits, and NOTE_LOWAT goes by it. fflags of a connection
+ *                  that failed is ECONNREFUSED, ECONNRESET or 0: the error
+ *                  is left to getsockopt(SO_ERROR). That lseek() moved the
+ *                  position of a file is not seen, nor what other machines
+ *                  do to it
+ *   WRITE          EV_EOF also when the peer has closed. After one's own
+ *                  shutdown(SHUT_WR) it has EV_EOF for TCP and local stream
+ *                  sockets, not for others, and data is 0. data is at least
+ *                  1 otherwise. Below NOTE_LOWAT it is looked every 10 ms
+ *   EMPTY          up to 20 ms late, but for local sockets
+ *   VNODE          what happens between two looks at the file is one
+ *                  happening: NOTE_LINK also when a name is removed,
+ *                  NOTE_WRITE also when it is truncated. The file must be
+ *                  readable. Not seen: writing by mmap(2), other machines.
+ *                  NOTE_REVOKE is for unmounting alone
+ *   PROC           NOTE_FORK, _EXEC and _TRACK need more than a kernel
+ *                  must have; an exit status may be unknown
+ *   SIGNAL         see the filter
+ *   TIMER          never early; EV_CLEAR is always on, but for NOTE_ABSTIME
+ *   USER           a change of a knote that has both NOTE_TRIGGER and
+ *                  EV_CLEAR triggers it; on FreeBSD it does not
+ *   AIO            operations are begun with evloop_kqueue_aio_read() and
+ *                  its like: the C library's aio_read() is not seen
+ *   FS             only VQ_MOUNT and VQ_UNMOUNT
+ *   NETDEV         is not in FreeBSD any more; its number is another's there
+ *   EXCEPT         is not in FreeBSD
+ *   PROCDESC, LIO, -ENOTSUP, and not defined in <sys/event.h>
+ *   SENDFILE
+ *   EV_UDATA_      is macOS's; the number is this library's own
+ *   SPECIFIC
+ *
+ * What Linux cannot do is refused (-ENOTSUP) when it is asked for.
+ *
+ * @param kq a kqueue.
+ * @param changes what to change; may be NULL if nchanges is 0.
+ * @param nchanges how many changes; 0 or more.
+ * @param events where events go; may be NULL if nevents is 0, and may be
+ *   the same array as changes.
+ * @param nevents room in events, in entries; 0 or more. With 0 the changes
+ *   are applied and nothing is waited for.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
+ *   for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -EINVAL: a
+ *   negative count, or an array is NULL. -EINTR: see
+ *   evloop_set_interrupt_mode(); all changes were applied. -ESTALE: not a
+ *   live handle, or closed during the wait. -ECHILD: used after fork.
+ *   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
+ *   open descriptor. -ENOENT: ident is not watched with that filter.
+ *   -EINVAL: the filter, or something in fflags or data, is unknown; or
+ *   ident is the queue itself, or one of the library's own descriptors.
+ *   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
+ *   be nested in a circle, or too deep. -EMFILE, -ENFILE, -ENOSPC.
+ *
+ * Blocking: up to timeout_ns, never less. Threads: any, several at once.
+ * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
+ * FreeBSD.
+ */
+int evloop_kqueue_control(evloop_kqueue_t kq,
+                          const struct evloop_kevent_t *changes,
+                          int nchanges,
+                          struct evloop_kevent_t *events,
+                          int nevents,
+                          int64_t timeout_ns);
+
+/**
+ * Read in the background.
+ *
+ * When it is done there is one event: EVLOOP_KQ_FILTER_AIO, ident and udata
+ * as given here, in data the number of bytes, 0 at the end of the file; or
+ * -1, and the errno in fflags (-ECANCELED becomes ECANCELED). Like any
+ * other it comes from evloop_kqueue_control() and makes the queue readable.
+ * It is on io_uring(7) where the process has that, else on up to four
+ * threads of the queue's own, which block all signals and end with it. Both
+ * do the same, and report the same errors.
+ *
+ * The buffer is lent until the event was returned or evloop_kqueue_close()
+ * was; the descriptor must stay open until then, and so, with io_uring, must
+ * the calling thread: what it began and was not done when it ended fails
+ * with ECANCELED, but perhaps not before its turn to be done has come.
+ *
+ * @param kq a kqueue.
+ * @param fd a descriptor to read from.
+ * @param buffer where to read to; at least count bytes.
+ * @param count how many bytes at most; 0 or more.
+ * @param offset where in the file, in bytes; negative: at its position.
+ *   What has no positions (a pipe, a terminal) takes any offset, a socket 0
+ *   or a negative one (ESPIPE in the event).
+ * @param ident the operation's number, which no other operation of this
+ *   queue may have that is in flight or was not collected yet.
+ * @param udata handed back with the event.
+ * @returns 0: begun. -EEXIST: ident is in use. -EAGAIN: 4096 operations
+ *   are in flight, or there can be no thread. -EINVAL: a NULL buffer, a
+ *   negative count, or fd is one of the library's own descriptors. -EMFILE,
+ *   -ENFILE: no descriptor for the queue's first operation. -ENOMEM.
+ *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles". What else is
+ *   wrong with fd comes with the event.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; what is in
+ * flight goes on for the parent. Since 0.1.0. Source: aio_read(2) and
+ * kqueue(2) of FreeBSD.
+ */
+int evloop_kqueue_aio_read(evloop_kqueue_t kq,
+                           int fd,
+                           void *buffer,
+                           int64_t count,
+                           int64_t offset,
+                           uint64_t ident,
+                           uint64_t udata);
+
+/**
+ * Write in the background; else as evloop_kqueue_aio_read().
+ *
+ * @param kq a kqueue.
+ * @param fd a descriptor to write to.
+ * @param buffer what to write; at least count bytes, which must not change.
+ * @param count how many bytes; 0 or more. Fewer may be written.
+ * @param offset as evloop_kqueue_aio_read().
+ * @param ident as evloop_kqueue_aio_read().
+ * @param udata as evloop_kqueue_aio_read().
+ * @returns as evloop_kqueue_aio_read(). Writing to a pipe that nobody reads
+ *   is EPIPE in the event, and SIGPIPE as with write(2).
+ *
+ * Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
+ * Since 0.1.0. Source: aio_write(2) of FreeBSD.
+ */
+int evloop_kqueue_aio_write(evloop_kqueue_t kq,
+                            int fd,
+                            const void *buffer,
+                            int64_t count,
+                            int64_t offset,
+                            uint64_t ident,
+                            uint64_t udata);
+
+/**
+ * evloop_kqueue_aio_fsync(): only what is needed to read the data again.
+ */
+#define EVLOOP_KQ_AIO_DATASYNC 0x1
+
+/**
+ * Have what was written to a file reach the disk, in the background.
+ *
+ * @param kq a kqueue.
+ * @param fd a descriptor.
+ * @param flags 0 or EVLOOP_KQ_AIO_DATASYNC: but for what is not needed to
+ *   read the data again.
+ * @param ident as evloop_kqueue_aio_read().
+ * @param udata as evloop_kqueue_aio_read().
+ * @returns as evloop_kqueue_aio_read(); -EINVAL: also an unknown flag.
+ *
+ * Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
+ * Since 0.1.0. Source: aio_fsync(2) of FreeBSD, fsync(2).
+ */
+int evloop_kqueue_aio_fsync(evloop_kqueue_t kq,
+                            int fd,
+                            uint32_t flags,
+                            uint64_t ident,
+                            uint64_t udata);
+
+/**
+ * Have an operation in the background end soon.
+ *
+ * Its event still comes: with ECANCELED in fflags, or with what it did if
+ * that was faster. A file's reading or writing that has begun is not
+ * interrupted.
+ *
+ * @param kq a kqueue.
+ * @param ident the operation's number.
+ * @returns 0; also if it is done. -ENOENT: there is none with this number.
+ *   -EAGAIN, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
+ *   "Handles".
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
+ * Since 0.1.0. Source: aio_cancel(2) of FreeBSD.
+ */
+int evloop_kqueue_aio_cancel(evloop_kqueue_t kq, uint64_t ident);
+
+/**
+ * Close a kqueue.
+ *
+ * Operations in flight are cancelled, and waited for: a regular file's
+ * reading or writing that has begun comes to its end first.
+ *
+ * @param kq a kqueue.
+ * @returns 0. -ESTALE, -EDOM: see "Handles".
+ *
+ * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
+ * Signals: not safe. Fork: works in the child, and changes nothing for the
+ * parent. Since 0.1.0.
+ */
+int evloop_kqueue_close(evloop_kqueue_t kq);
+
+/**
+ * Create a kqueue that is known by its descriptor, as on BSD.
+ *
+ * The descriptor is the program's: close(2) closes the queue. The kernel
+ * does not notify the library of that. Threads that wait in
+ * evloop_bsd_kevent() look every 250 ms, and return. What closed queues hold
+ * is given back by the next call that makes a kqueue, and by the next one
+ * that waits in a kqueue (which looks at most once a millisecond). A
+ * duplicate, dup(2), is the same queue, which lives as long as one of them
+ * is open.
+ *
+ * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
+ *   ENFILE, ENOMEM.
+ *
+ * Blocking: no. Threads: any. Signals: not safe. Fork: not inherited: the
+ * child's first call of the library closes it there. Since 0.1.0. Source:
+ * kqueue(2) of FreeBSD.
+ */
+int evloop_bsd_kqueue(void);
+
+/**
+ * Change what a kqueue watches, and wait for events, as on BSD.
+ *
+ * Everything is as evloop_kqueue_control() has it but what is said here.
+ *
+ * @param kq a descriptor from evloop_bsd_kqueue(), or of any kqueue.
+ * @param changes what to change; may be NULL if nchanges is 0.
+ * @param nchanges how many changes; 0 or more.
+ * @param events where events go; may be NULL if nevents is 0.
+ * @param nevents room in events, in entries; 0 or more.
+ * @param timeout how long to wait; NULL waits for ever.
+ * @returns the number of entries filled; 0 if the time ran out. -1 and
+ *   errno: EBADF: kq is not a kqueue of this process, or was closed during
+ *   the wait. EINTR: a signal handler interrupted the wait; all changes
+ *   were applied. EINVAL, ENOMEM and others as evloop_kqueue_control(), and
+ *   EINVAL for a timeout that is negative or has 10^9 nanoseconds or more.
+ *
+ * Blocking: up to the timeout, never less. Threads: any, several at once.
+ * Signals: not safe. Fork: EBADF. Since 0.1.0. Source: kevent(2) of
+ * FreeBSD.
+ */
+int evloop_bsd_kevent(int kq,
+                      const struct evloop_kevent_t *changes,
+                      int nchanges,
+                      struct evloop_kevent_t *events,
+                      int nevents,
+                      const struct timespec *timeout);
+
+/**
+ * Change what the program does with a signal, as sigaction(2).
+ *
+ * For a library that takes the place of the C library's sigaction(), as
+ * libevloop-kqueue does: it passes all calls on to this function. While a
+ * signal is watched by a handler, for a kqueue or an event loop, the
+ * library's handler stays in place, and does what the program asks for here,
+ * from this moment on: so no signal is missed. oldact receives what the
+ * program asked for before, as if the library's handler were not there. For
+ * other signals this is sigaction(2).
+ *
+ * @param next sigaction(2) itself. The library, too, calls it from now on
+ *   where it changes a disposition.
+ * @param signum the signal.
+ * @param act what to do with it; NULL: nothing is changed.
+ * @param oldact receives what was done with it; may be NULL.
+ * @returns 0. -1 and errno: EINVAL: next is NULL, or signum is no signal, or
+ *   one that cannot be handled.
+ *
+ * Blocking: no. Threads: any. Signals: safe. Fork: works in the child, where
+ * nothing is watched before it watches something itself. Since 0.1.0.
+ * Source: sigaction(2).
+ */
+int evloop_bsd_sigaction(int (*next)(int signum,
+                                     const struct sigaction *act,
+                                     struct sigaction *oldact),
+                         int signum,
+                         const struct sigaction *act,
+                         struct sigaction *oldact);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -9,8 +9,6 @@ use crate::poller::Ready;
 use crate::poller::devpoll::DevPoll;
 use crate::table;
 
-/// @section /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
-///
 /// Create a /dev/poll object.
 ///
 /// Linux has no such device. The object has its meanings: registering twice

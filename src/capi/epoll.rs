@@ -10,8 +10,6 @@ use crate::poller::epoll::Epoll;
 use crate::reactor;
 use crate::table;
 
-/// @section Epoll objects (epoll(7), Python's select.epoll)
-///
 /// Create an epoll object.
 ///
 /// @param flags 0 or EVLOOP_EPOLL_CLOEXEC; CLOEXEC is always on.

@@ -7,8 +7,6 @@ use super::guard::{guard, signal_safe};
 use super::types::*;
 use crate::reactor::{self, Event, Mode, Options};
 
-/// @section The event loop
-///
 /// Create an event loop.
 ///
 /// A loop waits for the watchers that are added to it and dispatches their

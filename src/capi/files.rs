@@ -60,8 +60,6 @@ pub const EVLOOP_FILE_ONLYDIR: u32 = 0x1000000;
 /// evloop_add_file() flag: a symbolic link itself, not where it leads.
 pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 
-/// @section Watchers of files
-///
 /// Watch a file, a directory, or a tree of directories.
 ///
 /// A file is watched whatever its name becomes; a directory also tells what

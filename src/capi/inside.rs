@@ -21,8 +21,6 @@ fn which(which: c_int) -> Result<Which> {
     }
 }
 
-/// @section Seeing inside an event loop
-///
 /// Have an event loop count what it does, or no more.
 ///
 /// It begins with zeros. Until this is first called nothing is counted, and

@@ -8,8 +8,6 @@ use super::types::*;
 use crate::reactor::{self, WatcherInfo};
 use crate::util::Out;
 
-/// @section Asking an event loop what it has
-///
 /// Whether something keeps an event loop alive.
 ///
 /// What evloop_run() would return now; nothing is dispatched. These

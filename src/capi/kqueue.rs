@@ -14,8 +14,6 @@ use crate::sys::clock::Deadline;
 use crate::table;
 use libc::{sigaction, timespec};
 
-/// @section Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
-///
 /// Create a kqueue.
 ///
 /// @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.

@@ -10,8 +10,6 @@ use crate::sys::SavedErrno;
 use crate::sys::interrupt::{self, Mode};
 use crate::table;
 
-/// @section The library
-///
 /// The version of the library that is running.
 ///
 /// A program that was built with another header compares it with

@@ -9,8 +9,6 @@ use crate::poller::Ready;
 use crate::poller::poll::PollSet;
 use crate::table;
 
-/// @section Poll sets (poll(2), Python's select.poll)
-///
 /// Create an empty poll set.
 ///
 /// It takes no descriptor. Any descriptor can be registered, regular files

@@ -16,8 +16,6 @@ pub const EVLOOP_PRESSURE_SOME: c_int = 0;
 /// evloop_add_memory_pressure(): all tasks that were not idle were, at once.
 pub const EVLOOP_PRESSURE_FULL: c_int = 1;
 
-/// @section Watchers of memory pressure
-///
 /// Watch for a shortage of memory.
 ///
 /// The callback is called when tasks were stalled for lack of memory for

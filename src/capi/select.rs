@@ -6,8 +6,6 @@ use super::arg;
 use super::guard::guard;
 use crate::poller::select::select;
 
-/// @section select (select(2), Python's select.select)
-///
 /// Wait until descriptors are ready, with lists instead of sets.
 ///
 /// Each list is cut down in place to its ready descriptors, in their order,

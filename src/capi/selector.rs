@@ -9,8 +9,6 @@ use crate::poller::Ready;
 use crate::poller::selector::Selector;
 use crate::table;
 
-/// @section Selectors (Python's selectors module)
-///
 /// Create a selector: read and write readiness, whatever is underneath.
 ///
 /// Regular files, directories and /dev/null can be registered with every

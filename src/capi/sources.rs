@@ -11,8 +11,6 @@ use crate::reactor::{self, NewTimer, Period, Setting, Source, Target, Watch, qui
 use crate::table;
 use crate::timerfd::{self, Timer};
 
-/// @section Watchers: what an event loop waits for
-///
 /// Watch a descriptor.
 ///
 /// Level-triggered, unless EVLOOP_EPOLLET is among the events. With

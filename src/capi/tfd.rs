@@ -9,8 +9,6 @@ use crate::reactor;
 use crate::table;
 use crate::timerfd::{Setting, Timer, seconds};
 
-/// @section Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
-///
 /// Create a timer file descriptor, disarmed.
 ///
 /// The descriptor (tfd_fileno()) becomes readable when the timer has

@@ -8,8 +8,6 @@ use crate::reactor::{self, Event, Source, Stuck};
 use crate::table::Kind;
 use std::ffi::{c_int, c_void};
 
-/// @section Types
-///
 /// Any object of the library: 1 to 2^53-1, never 0, generation-checked.
 ///
 /// The number says which kind of object it names and which use of its table
@@ -94,8 +92,6 @@ pub type evloop_interrupt_check_t = Option<unsafe extern "C" fn(user_data: *mut 
 pub type evloop_watchdog_t =
     Option<unsafe extern "C" fn(stuck: *const Stuck, user_data: *mut c_void)>;
 
-/// @section Constants
-///
 /// Version of this header: incompatible changes.
 pub const EVLOOP_VERSION_MAJOR: c_int = 0;
 /// Version of this header: additions.

@@ -7,8 +7,6 @@ use super::guard::{guard, guard_rest};
 use super::types::*;
 use crate::reactor::{self, Change, Target, quick};
 
-/// @section Every watcher
-///
 /// Close a watcher.
 ///
 /// Its handle is stale at once. When this returns, from any thread, the
