@@ -3,15 +3,14 @@
 /*
  * libevloop: waiting on Linux.
  *
- * Written by cbindgen from the Rust sources: do not edit. Link with -levloop
- * (pkg-config evloop), or load libevloop.so.0 with dlopen: the header needs
- * no macro and no inline function to be used, and defines no name that a
- * system header has. A foreign-function interface must be told the types:
- * handles, times and data have 64 bits.
+ * cbindgen writes this file from the Rust sources: do not edit it. Link with
+ * -levloop (pkg-config evloop), or load libevloop.so.0 with dlopen(3). A
+ * program needs no macro and no inline function of this header, and the
+ * header defines no name that a system header has. A binding for another
+ * language must declare the types: handles, times and data have 64 bits.
  *
- * This page has two programs, and what holds for every call: return values,
- * handles, time, descriptors, flags, threads, signals, fork. Then come, each
- * under its title:
+ * First come two programs and the conventions, which hold for every function.
+ * Then come these sections:
  *
  *   The library: version, errors, handles, interrupted waits
  *   Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
@@ -25,8 +24,8 @@
  *   Watchers of files
  *   Watchers of memory pressure
  *   Every watcher
- *   Asking an event loop what it has
- *   Seeing inside an event loop
+ *   Inspecting an event loop
+ *   Statistics, traces and the watchdog of an event loop
  *   select (select(2), Python's select.select)
  *   Poll sets (poll(2), Python's select.poll)
  *   Epoll objects (epoll(7), Python's select.epoll)
@@ -34,7 +33,7 @@
  *   Selectors (Python's selectors module)
  *   Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
  *
- * A first program: a timer that ticks twice a second, three times.
+ * A first program: a timer that expires twice a second, three times.
  *
  *   #include <evloop.h>
  *   #include <stdio.h>
@@ -51,7 +50,7 @@
  *   }
  *
  *
- * A second one: an event loop, whose timer counts down and closes itself.
+ * A second program: an event loop whose timer counts down and closes itself.
  *
  *   #include <evloop.h>
  *   #include <stdio.h>
@@ -73,123 +72,159 @@
  *   }
  *
  *
- * Return values. Every call returns int or int64_t: >= 0 is success, < 0 is
- * -errno of <errno.h>. errno itself is neither read nor written. Outputs are
- * untouched on failure and always set on success. evloop_strerror() says what
- * a value means, evloop_last_error() what was wrong with the call, with its
- * values. Only evloop_version(), evloop_version_string(), evloop_strerror()
- * and evloop_last_error() return something else. A timeout is no error: the
- * result is 0 events. -ENOTRECOVERABLE, from any function, is a bug of the
- * library; the object involved answers nothing else from then on, and can be
- * closed. -ENOSYS and -EPERM may come from any constructor where a sandbox
- * forbids its system call, which the sentence of evloop_last_error() names.
+ * Comments. The comment of a function has its parameters, its result and its
+ * errors. Where it says nothing else:
+ * - the function does not block;
+ * - any thread may call it at any time, also while other threads use the same
+ *   object;
+ * - a signal handler must not call it;
+ * - in a forked child it behaves as "Fork" says of its object;
+ * - its pointers must be valid, and must not be NULL;
+ * - it is in the library since version 0.1.0.
  *
- * Handles. Objects are named by int64_t numbers from one process-wide table,
- * 1 to 2^53-1. A constructor returns the handle, or -errno in its place. No
- * misuse of a handle is undefined behaviour: one that is not live is -ESTALE
- * (a thread waiting in an object that another thread closes returns -ESTALE
- * too), a live one of another kind is -EDOM. Any function that takes a handle
- * may return these two. No handle is issued twice in a process: there are
- * about 2^48 for loops and watchers, and as many for all other objects. A
- * process that opens ten million of them in each second has used them up after
- * 326 days; from then on its constructors return -ENOMEM.
+ * Return values. A function returns int or int64_t. A value >= 0 is success, a
+ * value < 0 is -errno, with the constants of <errno.h>. The functions neither
+ * read nor write errno itself. On failure outputs are unchanged; on success
+ * all of them are set. A timeout is not an error: the result is 0 events.
+ * evloop_strerror() describes an error, and evloop_last_error() describes the
+ * last failure of the calling thread with the values involved. Only
+ * evloop_version(), evloop_version_string(), evloop_strerror(),
+ * evloop_last_error() and the evloop_bsd functions return something else; the
+ * latter set errno.
  *
- * Memory. Where there is none a call returns -ENOMEM and leaves its object as
- * it was; no call ends the process. What closes or frees an object needs no
- * memory, nor does the delivery of destroy notifications, which are not lost.
- * A loop that is short of memory delivers an event later, or reports it with
+ * Errors. These have the same cause everywhere, and comments do not list them
+ * again. Every function that takes a handle may return the first three:
+ *   -ESTALE          the handle is not live: the object was closed before, or
+ *                    another thread closed it during the call
+ *   -EDOM            the handle is live, and of another kind of object
+ *   -ECHILD          the object cannot be used in this forked child: see
+ *                    "Fork"
+ *   -ENOTRECOVERABLE a bug of the library; from any function. The object
+ *                    involved returns nothing else from then on, and can be
+ *                    closed
+ *   -ENOSYS, -EPERM  from any constructor: a sandbox forbids a system call,
+ *                    which the sentence of evloop_last_error() names
+ * These stand in the lists without a text when their cause is this one:
+ *   -ENOMEM          no memory is left
+ *   -EMFILE          the process has no descriptor left
+ *   -ENFILE          the system has no descriptor left
+ *   -ENOSPC          the user has no epoll registration left
+ *                    (/proc/sys/fs/epoll/max_user_watches)
+ *   -EINTR           a signal handler interrupted the wait: see
+ *                    evloop_set_interrupt_mode()
+ *
+ * Handles. A handle is an int64_t from 1 to 2^53-1 that names an object in one
+ * table of the process. A constructor returns the handle, or -errno in its
+ * place. No misuse of a handle is undefined behaviour: it is -ESTALE or -EDOM.
+ * A thread that waits in an object which another thread closes returns
+ * -ESTALE. The library never issues a handle twice in a process. There are
+ * about 2^48 handles for loops and watchers, and as many for all other
+ * objects. A process that opens ten million objects in each second has used
+ * them up after 326 days; from then on its constructors return -ENOMEM.
+ *
+ * Memory. Without memory a call returns -ENOMEM and leaves its object as it
+ * was; no call ends the process. Closing or freeing an object needs no memory,
+ * and neither does the delivery of destroy notifications: none is lost. A loop
+ * that is short of memory delivers an event later, or reports it with
  * EVLOOP_ERROR.
  *
- * Time is int64_t nanoseconds (some timer calls also take double seconds).
- * Timeouts: < 0 waits for ever, 0 does not block, INT64_MAX is 292 years.
- * Waits have nanosecond resolution, use CLOCK_MONOTONIC and never return
- * early.
+ * Time. Times are int64_t nanoseconds; some timer functions take double
+ * seconds as well. A timeout < 0 waits for ever, 0 does not wait, and
+ * INT64_MAX is 292 years. Waits have nanosecond resolution, use
+ * CLOCK_MONOTONIC and never return early.
  *
- * Descriptors passed in stay the caller's, who keeps them open while they are
- * used; *_from_fd wraps that very descriptor and closes it only with
- * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec, and none of
- * them becomes 0, 1 or 2, where a program has closed those. *_fileno only
- * lends. The library keeps one eventfd for the process, from the first
- * kqueue, epoll object, EPOLL selector, descriptor of a /dev/poll object or
- * waiting thread on, and one epoll for each thread that has waited in a timer,
- * a poll set, a /dev/poll object or a selector that is not EPOLL, until that
- * thread ends: they are not the program's to close. A forked child inherits
- * them all, and makes epolls of its own.
+ * Descriptors. A descriptor that is passed in stays the caller's. The caller
+ * keeps it open while it is used. A *_from_fd function wraps that very
+ * descriptor, and closing the handle closes it only with EVLOOP_FD_OWN. A
+ * *_fileno function returns a descriptor that belongs to the object: do not
+ * close it. Descriptors that the library makes are close-on-exec, and none of
+ * them becomes 0, 1 or 2 in a program that has closed those.
  *
- * A program may close them all the same, or put other files under their
- * numbers, as daemons do that close all descriptors. The library neither
- * writes to, reads from nor closes a file that has a number of its own
- * descriptors then. It notices that when a wait fails, and otherwise within
- * some milliseconds. From then on:
+ * The library itself keeps these descriptors open:
+ * - one eventfd for the process, from the first kqueue, epoll object, EPOLL
+ *   selector, descriptor of a /dev/poll object or waiting thread on;
+ * - one epoll for each thread that has waited in a timer, a poll set, a
+ *   /dev/poll object or a selector that is not EPOLL, until that thread ends.
+ * The program must not close them. A forked child inherits them, and makes
+ * epolls of its own.
+ *
+ * Closed descriptors. Some programs close all descriptors, or open other files
+ * under the same fds, as daemons do. The library then neither writes to, reads
+ * from nor closes a file that has the fd of one of its own descriptors. It
+ * notices when a wait fails, and otherwise within some milliseconds. From then
+ * on:
  * - all constructors work, and so do poll sets and timers;
  * - an object whose own descriptors were closed (an event loop and its
  *   watchers, a kqueue, an epoll object, an EPOLL selector) returns -EBADF, and
  *   can be closed;
- * - a thread that was waiting when they were closed is not woken by the
- *   library any more.
- * The library knows its descriptors from other files by a mark: the signal of
- * F_SETSIG (fcntl(2)), which means nothing to them. Do not set it.
+ * - the library no longer wakes a thread that was waiting when the descriptors
+ *   were closed.
+ * The library marks its descriptors, to know them from other files. The mark
+ * is the signal of F_SETSIG (fcntl(2)), which has no effect on them. Do not
+ * set it.
  *
- * Flags are bits of uint32_t; unknown bits are -EINVAL. Constants have the
- * system's numeric values, so C programs may use the system's names (EPOLLIN
- * for EVLOOP_EPOLLIN). Pointers must be valid unless "may be NULL" is said.
+ * Flags. Flags are bits of a uint32_t, written in hexadecimal; unknown bits are
+ * -EINVAL. Constants have the values of the system, so a C program may use the
+ * system's names (EPOLLIN for EVLOOP_EPOLLIN).
  *
- * Threads. Every function may be called from any thread at any time, also on
- * an object in use by other threads. The library starts no thread that it was
- * not asked for: evloop_set_watchdog() has one, and evloop_kqueue_aio_read()
- * and its like have some where io_uring is not to be had; all of them block
- * all signals. It changes no signal mask, prints nothing, and installs no
- * signal handler but over those of signals that it is asked to watch, which
- * still run. It reads no environment variable, so that a set-user-id program
- * may use it. An event loop is run by one thread at a time, and a kqueue may be
- * waited in by several.
+ * Threads. One thread at a time runs an event loop; several may wait in a
+ * kqueue. The library starts a thread only on request: evloop_set_watchdog()
+ * starts one, and evloop_kqueue_aio_read() and the functions like it start
+ * some where io_uring is not available. These threads block all signals. The
+ * library changes no signal mask and prints nothing. It installs signal
+ * handlers only for signals that it is asked to watch, and the program's
+ * handlers of these still run. It reads no environment variable, so a
+ * set-user-id program may use it.
  *
  * Cancellation (pthread_cancel(3)). No function is a cancellation point, and a
- * request does not end a wait of the library's: to stop a thread, request its
- * cancellation, then end its wait, by evloop_stop(), evloop_wakeup() or by
- * closing the object. While functions of the program run inside a call
+ * request does not end a wait of the library. To stop a thread, request its
+ * cancellation, then end its wait: with evloop_stop(), with evloop_wakeup(),
+ * or by closing the object. While a call runs functions of the program
  * (callbacks, destroy notifications, interrupt checks), cancellation is
- * disabled; the state is what it was when the call returns, and a request acts
- * at the first cancellation point after that. Threads that the library starts
- * cannot be cancelled. Not supported are asynchronous cancellation
- * (pthread_setcanceltype(3)) of a thread that is in a call, and functions of
- * the program that enable cancellation and return, or reach a cancellation
- * point, in that state.
+ * disabled. When the call returns the cancellation state is what it was, and
+ * the request acts at the next cancellation point. Threads that the library
+ * starts cannot be cancelled. Not supported are:
+ * - asynchronous cancellation (pthread_setcanceltype(3)) of a thread that is
+ *   in a call;
+ * - functions of the program that enable cancellation and return in that
+ *   state, or reach a cancellation point in it.
  *
- * Stack. A call takes 8 KB of the caller's stack at most, and so works on a
- * thread with little more than PTHREAD_STACK_MIN. When a function of the
- * program's is called, at most 4 KB are in use by the call: what it needs
- * itself, and 8 KB if it calls the library, have to be there besides. The
- * library's signal handlers take 1 KB, besides what the kernel saves on the
- * stack; they run on an alternate stack (sigaltstack(2)), except over handlers
- * of the program's that do not. These are figures of a release build.
+ * Stack. A call uses at most 8 KB of the caller's stack, so it works on a
+ * thread with little more than PTHREAD_STACK_MIN. When the library calls a
+ * function of the program, the call has used at most 4 KB. The function needs
+ * its own stack besides, and 8 KB more if it calls the library. The library's
+ * signal handlers use 1 KB, besides what the kernel saves on the stack. They
+ * run on an alternate stack (sigaltstack(2)), except over handlers of the
+ * program that do not. These are the figures of a release build.
  *
- * Signals. A wait that a signal handler interrupts is resumed with what is
- * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
- * only the functions whose comment says "Signals: safe". If it forks, and has
- * interrupted a call of the library, it must not return in the child: the
- * call might wait there for ever for a lock of another thread. (An
+ * Signals. A wait that a signal handler interrupts continues with the rest of
+ * its timeout; evloop_set_interrupt_mode() changes that. A signal handler may
+ * call only functions whose comment says "Signals: safe". A signal handler
+ * that interrupts a call of the library and forks must not return in the
+ * child: the call might wait there for ever for a lock of another thread. (An
  * evloop_interrupt_check_t may fork.)
  *
- * Control-C. The handler of a language runtime sets a flag, at which the
- * runtime looks when the wait has returned. What misses no signal, at
- * whatever moment it comes, is a watcher over that handler:
- * evloop_add_signal(loop, SIGINT, 0, NULL, NULL). The handler is called as
- * well, and the wait returns with the watcher's event. With
- * EVLOOP_INTERRUPTIBLE or EVLOOP_EINTR_RETURN a wait returns -EINTR, but is
- * not interrupted by a signal that comes just before its system call.
+ * Control-C. The signal handler of a language runtime sets a flag, and the
+ * runtime reads the flag when the wait has returned. A watcher over that
+ * handler misses no signal, at whatever moment it arrives:
+ * evloop_add_signal(loop, SIGINT, 0, NULL, NULL). The handler runs as well,
+ * and the wait returns with the watcher's event. With EVLOOP_INTERRUPTIBLE or
+ * EVLOOP_EINTR_RETURN a wait returns -EINTR, but a signal that arrives just
+ * before its system call does not interrupt it.
  *
- * Fork. In the child timer file descriptors and poll sets go on working;
- * epoll and /dev/poll objects and selectors return -ECHILD, because the
- * kernel would let the child change its parent's; so do kqueues, but for
- * those made with EVLOOP_KQ_CPONFORK, and event loops and their watchers,
- * until evloop_after_fork(). The child can close all of them, and the parent
- * never notices. The library's own threads are the parent's: a watchdog is
- * started again by evloop_after_fork(), and the reads and writes that a
- * kqueue was asked for go on in the parent.
+ * Fork. In a forked child:
+ * - timer file descriptors and poll sets work;
+ * - epoll objects, /dev/poll objects and selectors return -ECHILD, because
+ *   the kernel would let the child change the parent's registrations;
+ * - kqueues return -ECHILD, except those with EVLOOP_KQ_CPONFORK;
+ * - event loops and their watchers return -ECHILD until evloop_after_fork().
+ * The child can close all of them; that changes nothing for the parent. The
+ * library's own threads stay in the parent: evloop_after_fork() starts a
+ * watchdog again, and reads and writes that a kqueue has begun continue in the
+ * parent.
  *
- * Linux 5.10 or newer, 64-bit. Where a function uses a newer system call it
- * has a fallback.
+ * System. Linux 5.10 or newer, 64-bit. A function that uses a newer system
+ * call has a fallback.
  */
 
 #ifndef EVLOOP_H
@@ -207,7 +242,19 @@ extern "C" {
 
 /* ------------------------------------------------------------------------
  * The library: version, errors, handles, interrupted waits
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A program handles the objects of all sections in the same way:
+ * constructors return handles, and failures are negative numbers. The
+ * functions here describe failures, close any object and count open ones.
+ * They also choose what a signal handler does to a wait.
+ *
+ *   tfd_t timer = tfd_create(EVLOOP_CLOCK_MONOTONIC, 0x8000);
+ *   char text[200];
+ *   evloop_last_error(text, sizeof text);
+ *   printf("%s: %s\n", evloop_strerror((int)timer), text);
+ *   if (timer > 0) evloop_handle_close(timer);
+ */
 
 /**
  * Version of this header: incompatible changes.
@@ -225,97 +272,94 @@ extern "C" {
 #define EVLOOP_VERSION_PATCH 0
 
 /**
- * The same as one number, for `#if EVLOOP_VERSION >= 2000`: a million for each
- * major version, a thousand for each minor one. evloop_version() returns it
- * for the library that was loaded.
+ * The version of this header as one number, for `#if EVLOOP_VERSION >= 2000`:
+ * a million for each major version, a thousand for each minor one.
+ * evloop_version() returns that of the loaded library.
  */
 #define EVLOOP_VERSION 2000
 
 /**
- * The version of the library that is running.
+ * The version of the loaded library.
  *
  * A program that was built with another header compares it with
  * EVLOOP_VERSION.
  *
  * @returns major * 1000000 + minor * 1000 + patch; never negative.
  *
- * Blocking: no. Threads: any. Signals: safe. Fork: any process.
- * Since 0.1.0.
+ * Signals: safe.
  */
 int evloop_version(void);
 
 /**
- * The version of the library that is running, as text.
+ * The version of the loaded library, as text.
  *
- * @returns a string such as "0.2.0" that lives as long as the process and
- *   belongs to the library; never NULL.
+ * @returns a string such as "0.2.0". It belongs to the library, is valid as
+ *   long as the process lives, and is never NULL.
  *
- * Blocking: no. Threads: any. Signals: safe. Fork: any process.
- * Since 0.1.0.
+ * Signals: safe.
  */
 const char *evloop_version_string(void);
 
 /**
- * What a return value means, in English.
+ * Describes an error in English.
  *
  * Unlike strerror(3) it is safe in every thread, does not depend on the
- * locale and speaks of this library: -ESTALE, for instance, is "the handle
- * is not live". evloop_last_error() says more.
+ * locale, and uses the terms of this library: -ESTALE, for instance, is "the
+ * handle is not live". evloop_last_error() has more detail.
  *
  * @param code a value that a function returned; the sign does not matter.
- * @returns a string such as "EBADF: not an open descriptor" that lives as
- *   long as the process and belongs to the library; never NULL. For 0 it
- *   is "success".
+ * @returns a string such as "EBADF: not an open descriptor"; "success" for 0.
+ *   It belongs to the library, is valid as long as the process lives, and is
+ *   never NULL.
  *
- * Blocking: no. Threads: any. Signals: safe. Fork: any process.
- * Since 0.1.0.
+ * Signals: safe.
  */
 const char *evloop_strerror(int code);
 
 /**
- * The last failure of a call by this thread, as one English sentence.
+ * Describes the last failure of the calling thread in one sentence.
  *
- * The sentence names the function, what was wrong and the values, such as
+ * The English sentence names the function, the cause and the values, such as
  * "evloop_epoll_register: fd 7 is already registered with this epoll
  * (EEXIST)". It stays until the next failure of this thread: successes,
- * timeouts and -EAGAIN leave it. It is put into words here, so failing
- * calls cost nothing for it.
+ * timeouts and -EAGAIN leave it. Each thread has its own; the child of a fork
+ * keeps that of the forking thread. The sentence is built here, so a failing
+ * call costs nothing for it.
  *
- * @param buf where the sentence goes, always ended by a NUL byte, cut if
- *   it does not fit; may be NULL when cap is 0.
+ * @param buf receives the sentence, always terminated by a NUL byte and cut if
+ *   it does not fit; may be NULL if cap is 0.
  * @param cap size of buf in bytes.
  * @returns the length of the whole sentence in bytes without its NUL, so a
- *   value >= cap means that it was cut; 0 (and an empty string) if no call
- *   of this thread has failed. -EINVAL: buf is NULL and cap is not 0 (the
- *   one failure that does not replace the sentence).
+ *   value >= cap means that the sentence was cut; 0, and an empty string, if
+ *   no call of this thread has failed.
  *
- * Blocking: no. Threads: any, each has its own. Signals: not safe. Fork:
- * the child keeps the forking thread's sentence. Since 0.1.0.
+ * Errors:
+ *   -EINVAL    buf is NULL and cap is not 0. Only this failure does not
+ *              replace the sentence
  */
-int evloop_last_error(char *buf, size_t cap);
+int evloop_last_error(char *buf,
+                      size_t cap);
 
 /**
- * Any object of the library: 1 to 2^53-1, never 0, generation-checked.
+ * Any object of the library: an integer from 1 to 2^53-1, never 0.
  *
- * The number says which kind of object it names and which use of its table
- * entry, so a handle that was closed is never mistaken for a newer object
- * (-ESTALE), and a handle of another kind is recognised (-EDOM). It
- * survives a trip through a double, so JavaScript and Lua can hold one.
+ * The value encodes the kind of the object and the generation of its table
+ * entry. So the library never takes a closed handle for a newer object
+ * (-ESTALE), and recognises a handle of another kind (-EDOM). A double
+ * represents the value exactly, so JavaScript and Lua can hold it.
  */
 typedef int64_t evloop_handle_t;
 
 /**
- * Close an object of any kind.
+ * Closes an object of any kind.
  *
- * The same as the close function of its kind, for wrappers that hold
- * handles of several kinds.
+ * It does the same as the close function of that kind, for wrappers that hold
+ * handles of several kinds. Threads that wait in the object return -ESTALE.
  *
  * @param handle any live handle.
- * @returns 0. -ESTALE: not a live handle (closed before, or never one).
+ * @returns 0.
  *
- * Blocking: no. Threads: any; threads that wait in the object return
- * -ESTALE. Signals: not safe. Fork: works in the child, and does nothing
- * to the parent's object. Since 0.1.0.
+ * Fork: works in the child, and does nothing to the parent's object.
  */
 int evloop_handle_close(evloop_handle_t handle);
 
@@ -365,27 +409,27 @@ int evloop_handle_close(evloop_handle_t handle);
 #define EVLOOP_KIND_SELECTOR 8
 
 /**
- * What kind of object a handle names, and whether it is still open.
+ * Returns the kind of an open object.
+ *
+ * Another thread may close the object before the caller uses the result.
  *
  * @param handle any number.
- * @returns EVLOOP_KIND_TFD or another EVLOOP_KIND constant. -ESTALE: not a
- *   live handle. (It may of course be closed by another thread before the
- *   answer is used.)
+ * @returns EVLOOP_KIND_TFD or another EVLOOP_KIND constant.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0.
+ * Fork: works in the child, for every kind.
  */
 int evloop_handle_kind(evloop_handle_t handle);
 
 /**
- * How many objects of a kind are open now, for finding leaks.
+ * Counts the open objects of a kind, to find leaks.
  *
  * @param kind an EVLOOP_KIND constant; EVLOOP_KIND_ANY counts all.
- * @returns the number of open handles. -EINVAL: an unknown kind.
+ * @returns the number of open handles at the moment of the call.
  *
- * Blocking: no. Threads: any; a snapshot. Signals: not safe. Fork: the
- * child starts with the parent's number, until it closes them.
- * Since 0.1.0.
+ * Errors:
+ *   -EINVAL    an unknown kind
+ *
+ * Fork: the child begins with the parent's objects, until it closes them.
  */
 int64_t evloop_handle_count(int kind);
 
@@ -400,63 +444,85 @@ int64_t evloop_handle_count(int kind);
 #define EVLOOP_EINTR_RETURN 1
 
 /**
- * Choose what an interrupted wait of this thread does (default: RESTART).
+ * Sets what an interrupted wait of the calling thread does.
  *
- * With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes on
- * with what is left of its timeout (as PEP 475 has it for Python). With
- * EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
- * run its own handlers; the caller then resumes with the rest of its
- * timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
- * whatever was chosen here.) A signal that arrives just before the system
- * call does not interrupt it: a program that must not miss one watches the
- * signal, by evloop_add_signal() or EVFILT_SIGNAL, or writes to a descriptor
- * in its handler and waits for that too (the self-pipe trick).
- * Waits of epoll objects and of EPOLL selectors are interrupted without a
- * handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
+ * - EVLOOP_EINTR_RESTART, the default: a wait that a signal handler interrupts
+ *   continues with the rest of its timeout, as PEP 475 describes it for
+ *   Python.
+ * - EVLOOP_EINTR_RETURN: the wait returns -EINTR. A language runtime uses it
+ *   to run its own signal handlers; the caller then waits again for the rest
+ *   of its timeout.
+ *
+ * A wait of an event loop with EVLOOP_INTERRUPTIBLE returns -EINTR in either
+ * mode. Waits of epoll objects and of EPOLL selectors are interrupted without
+ * a handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
+ *
+ * A signal that arrives just before the system call does not interrupt it. A
+ * program that must not miss one watches the signal, with evloop_add_signal()
+ * or EVFILT_SIGNAL, or its handler writes to a descriptor that the program
+ * waits for as well (the self-pipe trick).
  *
  * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
- * @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
- *   keep a thread's first choice.
+ * @returns the previous mode.
  *
- * Blocking: no. Threads: any; holds for the calling thread only. Signals:
- * not safe. Fork: the child's thread keeps the mode. Since 0.1.0.
+ * Errors:
+ *   -EINVAL    an unknown mode
+ *   -ENOMEM    no memory to store a thread's first choice
+ *
+ * Threads: affects the calling thread only.
+ * Fork: the child's thread keeps the mode.
  */
 int evloop_set_interrupt_mode(int mode);
 
 /**
- * Asked whenever a wait of this thread was interrupted; see
- * evloop_set_interrupt_mode().
+ * Decides what an interrupted wait does; see evloop_set_interrupt_check().
  *
- * Returns 0 to resume the wait with what is left of its timeout, anything
- * else to make the wait return -EINTR. It runs on the waiting thread with
- * no lock of the library held; it may call every function of the library,
- * even close the object that is being waited for (the wait then returns
- * -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
+ * Returns 0 to continue the wait with the rest of its timeout, anything else
+ * to make the wait return -EINTR. It runs on the waiting thread, and the
+ * library holds no lock. It may call every function of the library, and may
+ * even close the object that the thread waits in; the wait then returns
+ * -ESTALE. It must return: neither longjmp(), pthread_exit() nor a C++
  * exception may leave it.
  */
 typedef int (*evloop_interrupt_check_t)(void *user_data);
 
 /**
- * Have a function decide what an interrupted wait of this thread does.
+ * Sets a function that decides what interrupted waits of a thread do.
  *
- * While one is set it is asked at each interruption, whatever
- * evloop_set_interrupt_mode() says. An embedder of CPython passes a
+ * The library calls it at each interruption, and ignores
+ * evloop_set_interrupt_mode() while it is set. An embedder of CPython passes a
  * function that calls PyErr_CheckSignals().
  *
- * @param check see evloop_interrupt_check_t; NULL removes it.
- * @param user_data handed to check as it is, may be NULL. It must stay
- *   valid until check is replaced or removed, or the thread ends.
- * @returns 0. -ENOMEM: no memory to keep a thread's first choice.
+ * @param check see evloop_interrupt_check_t; NULL removes the function.
+ * @param user_data passed to check; may be NULL. It must stay valid until
+ *   check is replaced or removed, or the thread ends.
+ * @returns 0.
  *
- * Blocking: no. Threads: any; holds for the calling thread only. Signals:
- * not safe. Fork: the child's thread keeps it. Since 0.1.0.
+ * Errors:
+ *   -ENOMEM    no memory to store a thread's first choice
+ *
+ * Threads: affects the calling thread only.
+ * Fork: the child's thread keeps the function.
  */
 int evloop_set_interrupt_check(evloop_interrupt_check_t check,
                                void *user_data);
 
 /* ------------------------------------------------------------------------
  * Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A timer file descriptor is a timer of the kernel that a program waits for
+ * like a socket: it is readable when it has expired. The program sets it,
+ * once or periodically, and reads how often it has expired; it can also wait
+ * for it in a select, a poll or an epoll. A program that has an event loop
+ * adds timers to the loop instead, with evloop_add_timer().
+ *
+ *   uint64_t expirations;
+ *   tfd_t timer = tfd_create(EVLOOP_CLOCK_MONOTONIC, 0);
+ *   tfd_settime_ns(timer, 0, 1000000000, 0, NULL, NULL);
+ *   tfd_read(timer, &expirations);
+ *   tfd_close(timer);
+ */
 
 /**
  * A timer file descriptor; see tfd_create().
@@ -464,27 +530,27 @@ int evloop_set_interrupt_check(evloop_interrupt_check_t check,
 typedef evloop_handle_t tfd_t;
 
 /**
- * CLOCK_REALTIME: wall clock, can be set and stepped.
+ * CLOCK_REALTIME: the wall clock, which can be set and stepped.
  */
 #define EVLOOP_CLOCK_REALTIME 0
 
 /**
- * CLOCK_MONOTONIC: never set; stands still while the system sleeps.
+ * CLOCK_MONOTONIC: cannot be set; stops while the system is suspended.
  */
 #define EVLOOP_CLOCK_MONOTONIC 1
 
 /**
- * CLOCK_BOOTTIME: monotonic, and counts the time asleep too.
+ * CLOCK_BOOTTIME: monotonic, and runs while the system is suspended.
  */
 #define EVLOOP_CLOCK_BOOTTIME 7
 
 /**
- * CLOCK_REALTIME_ALARM: wall clock that wakes a sleeping system.
+ * CLOCK_REALTIME_ALARM: the wall clock; a timer wakes a suspended system.
  */
 #define EVLOOP_CLOCK_REALTIME_ALARM 8
 
 /**
- * CLOCK_BOOTTIME_ALARM: boot time that wakes a sleeping system.
+ * CLOCK_BOOTTIME_ALARM: boot time; a timer wakes a suspended system.
  */
 #define EVLOOP_CLOCK_BOOTTIME_ALARM 9
 
@@ -499,95 +565,99 @@ typedef evloop_handle_t tfd_t;
 #define EVLOOP_TFD_CLOEXEC 0x80000
 
 /**
- * Create a timer file descriptor, disarmed.
+ * Creates a timer file descriptor, disarmed.
  *
- * The descriptor (tfd_fileno()) becomes readable when the timer has
- * expired, in every select, poll or epoll, the caller's own included.
+ * The descriptor, tfd_fileno(), becomes readable when the timer expires, in
+ * every select, poll or epoll, the caller's own included.
  *
- * @param clockid EVLOOP_CLOCK_REALTIME, _MONOTONIC, _BOOTTIME,
- *   _REALTIME_ALARM or _BOOTTIME_ALARM.
- * @param flags 0 or EVLOOP_TFD_NONBLOCK, EVLOOP_TFD_CLOEXEC. CLOEXEC is
- *   always on. NONBLOCK is for event loops in which somebody else (another
- *   thread, a process that shares the timer) may read it first.
- * @returns the timer, to be closed with tfd_close().
- *   -EINVAL: unknown clock or flag. -EPERM: an ALARM clock without
- *   CAP_WAKE_ALARM. -EMFILE, -ENFILE: no descriptor left. -ENODEV,
- *   -ENOMEM: the kernel is out of something.
+ * @param clockid EVLOOP_CLOCK_REALTIME, _MONOTONIC, _BOOTTIME, _REALTIME_ALARM
+ *   or _BOOTTIME_ALARM.
+ * @param flags 0, EVLOOP_TFD_NONBLOCK, EVLOOP_TFD_CLOEXEC or both. CLOEXEC is
+ *   always on. NONBLOCK is for event loops where another reader (another
+ *   thread, or a process that shares the timer) may read the timer first.
+ * @returns the timer; close it with tfd_close().
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: the child shares
- * the timer, as it shares any open file: both see and set the same one.
- * Since 0.1.0. Source: timerfd_create(2).
+ * Errors:
+ *   -EINVAL    an unknown clock or flag
+ *   -EPERM     an ALARM clock without CAP_WAKE_ALARM
+ *   -ENODEV    the kernel cannot mount its anonymous inode device
+ *   -EMFILE, -ENFILE, -ENOMEM
+ *
+ * Fork: the child shares the timer, as it shares any open file. Both processes
+ * see and set the same timer.
+ * Source: timerfd_create(2).
  */
-tfd_t tfd_create(int clockid, uint32_t flags);
+tfd_t tfd_create(int clockid,
+                 uint32_t flags);
 
 /**
- * `*_from_fd`: closing the handle closes the descriptor too.
+ * `*_from_fd`: closing the handle also closes the descriptor.
  */
 #define EVLOOP_FD_OWN 0x1
 
 /**
- * Use a timer file descriptor that something else created.
+ * Makes a handle for a timer file descriptor that already exists.
  *
- * The handle works on that very descriptor. Its CLOEXEC and O_NONBLOCK
- * flags are left as they are, and O_NONBLOCK is obeyed by tfd_read().
+ * The handle works on that very descriptor. Its CLOEXEC and O_NONBLOCK flags
+ * stay as they are, and tfd_read() obeys O_NONBLOCK.
  *
  * @param fd a timer file descriptor. It stays the caller's, who closes it
- *   after the handle; with EVLOOP_FD_OWN it is the handle's, and
- *   tfd_close() closes it.
+ *   after the handle. With EVLOOP_FD_OWN it belongs to the handle, and
+ *   tfd_close() closes it. On failure it stays the caller's.
  * @param flags 0 or EVLOOP_FD_OWN.
- * @returns the timer. -EBADF: fd is not open. -EINVAL: fd is no timer file
- *   descriptor, a loop's own, or an unknown flag. -ENOMEM. On failure fd
- *   stays the caller's.
+ * @returns the timer.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as tfd_create().
- * Since 0.1.0.
+ * Errors:
+ *   -EBADF     fd is not open
+ *   -EINVAL    fd is not a timer file descriptor, or an event loop's own
+ *   -EINVAL    an unknown flag
+ *   -ENOMEM
+ *
+ * Fork: as tfd_create().
  */
 tfd_t tfd_from_fd(int fd, uint32_t flags);
 
 /**
- * The descriptor of a timer, to be waited for.
+ * Returns the descriptor of a timer, to wait for it.
  *
- * It is only lent: do not close it. (A raw read(2) that blocks on it is not
- * woken by tfd_close(); tfd_read() is.)
+ * It belongs to the timer: do not close it. tfd_close() wakes a thread in
+ * tfd_read(), but not one that blocks in a raw read(2) on this descriptor.
  *
  * @param t a timer.
- * @returns the descriptor. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0.
+ * @returns the descriptor.
  */
 int tfd_fileno(tfd_t t);
 
 /**
- * Close a timer.
+ * Closes a timer.
  *
- * The descriptor is closed (unless it is only borrowed, see tfd_from_fd())
- * as soon as no other thread is in a call with it, so its number is never
- * reused under such a thread. If an event loop watches it (see
- * evloop_add_tfd(); better close that watcher first), it is closed once the
- * loop has run and noticed, and the watcher gets an event with EVLOOP_ERROR
- * and result -ESTALE.
+ * The descriptor is closed as soon as no other thread is in a call with the
+ * timer, so the kernel cannot reuse the fd under such a thread. A borrowed
+ * descriptor stays open; see tfd_from_fd(). Threads in tfd_read() or
+ * tfd_wait() return -ESTALE.
+ *
+ * If an event loop watches the timer (evloop_add_tfd()), close that watcher
+ * first. Otherwise the descriptor is closed when the loop has run and noticed,
+ * and the watcher gets an event with EVLOOP_ERROR and the result -ESTALE.
  *
  * @param t a timer.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; threads in tfd_read() or tfd_wait() return
- * -ESTALE. Signals: not safe. Fork: works in the child; the parent's timer
- * runs on. Since 0.1.0.
+ * Fork: the parent's timer runs on.
  */
 int tfd_close(tfd_t t);
 
 /**
- * Give up a timer, but keep its descriptor.
+ * Closes the handle of a timer and returns its descriptor.
  *
- * The handle is stale, as after tfd_close(), and the descriptor is the
- * caller's from now on, who closes it; it goes on as it is set.
+ * The handle is stale, as after tfd_close(). The descriptor belongs to the
+ * caller from now on, who closes it; the timer keeps its setting. Threads in
+ * tfd_read() or tfd_wait() return -ESTALE.
  *
  * @param t a timer.
- * @returns the descriptor. -ESTALE, -EDOM: see "Handles".
+ * @returns the descriptor.
  *
- * Blocking: no. Threads: any; threads in tfd_read() or tfd_wait() return
- * -ESTALE. Signals: not safe. Fork: works in the child. Since 0.2.0.
+ * Since 0.2.0.
  */
 int tfd_release(tfd_t t);
 
@@ -597,30 +667,33 @@ int tfd_release(tfd_t t);
 #define EVLOOP_TFD_TIMER_ABSTIME 0x1
 
 /**
- * tfd_settime(): with ABSTIME on a wall clock, clock steps cancel.
+ * tfd_settime(), with ABSTIME on a wall clock: a clock step cancels the timer.
  */
 #define EVLOOP_TFD_TIMER_CANCEL_ON_SET 0x2
 
 /**
- * Arm or disarm a timer, in seconds.
+ * Arms or disarms a timer, in seconds.
  *
- * As tfd_settime_ns(), with times in seconds. A fraction of a nanosecond
- * is rounded up, so a timer is never early and a positive time never
- * becomes 0, which would disarm it (Python's os.timerfd_settime() rounds
- * down, and does).
+ * As tfd_settime_ns(), with times in seconds. A fraction of a nanosecond is
+ * rounded up. So a timer is never early, and a positive time never becomes 0,
+ * which would disarm the timer. (Python's os.timerfd_settime() rounds down,
+ * and does disarm it.)
  *
  * @param t a timer.
  * @param flags as tfd_settime_ns().
  * @param initial_s seconds until the first expiration; 0 disarms.
- * @param interval_s seconds between later ones; 0 means only one.
- * @param out_old_initial_s seconds that were left until the next
- *   expiration, 0 if the timer was disarmed; may be NULL.
- * @param out_old_interval_s the interval before; may be NULL.
- * @returns as tfd_settime_ns(), and -EINVAL for NaN, -EOVERFLOW for a time
- *   that is infinite or above 2^63 ns (292 years).
+ * @param interval_s seconds between later expirations; 0 means only one.
+ * @param out_old_initial_s seconds that were left until the next expiration, 0
+ *   if the timer was disarmed; may be NULL.
+ * @param out_old_interval_s the previous interval; may be NULL.
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: sets the timer that
- * parent and child share. Since 0.1.0. Source: timerfd_settime(2).
+ * Errors, besides those of tfd_settime_ns():
+ *   -EINVAL    a time is NaN
+ *   -EOVERFLOW a time is infinite or above 2^63 ns (292 years)
+ *
+ * Fork: sets the timer that parent and child share.
+ * Source: timerfd_settime(2).
  */
 int tfd_settime(tfd_t t,
                 uint32_t flags,
@@ -630,33 +703,39 @@ int tfd_settime(tfd_t t,
                 double *out_old_interval_s);
 
 /**
- * Arm or disarm a timer, in nanoseconds.
+ * Arms or disarms a timer, in nanoseconds.
  *
- * Expirations not read yet are dropped.
+ * Expirations that were not read yet are dropped.
+ *
+ * With EVLOOP_TFD_TIMER_ABSTIME initial_ns is a time of the timer's clock, not
+ * a duration. A time in the past expires at once, and a periodic timer then
+ * counts every interval since. With EVLOOP_TFD_TIMER_CANCEL_ON_SET besides, a
+ * step of a wall clock cancels the timer, and tfd_read() returns -ECANCELED
+ * once. On other clocks, or without ABSTIME, the kernel ignores CANCEL_ON_SET.
  *
  * @param t a timer.
- * @param flags 0, or EVLOOP_TFD_TIMER_ABSTIME: initial_ns is a time of the
- *   timer's clock, not a duration; one in the past expires at once, and a
- *   periodic timer then counts every interval since. With it
- *   EVLOOP_TFD_TIMER_CANCEL_ON_SET: a wall-clock timer is cancelled by a
- *   step of that clock, and tfd_read() then returns -ECANCELED once (on
- *   other clocks, or without ABSTIME, the kernel ignores the flag).
+ * @param flags 0, EVLOOP_TFD_TIMER_ABSTIME, EVLOOP_TFD_TIMER_CANCEL_ON_SET or
+ *   both.
  * @param initial_ns nanoseconds until the first expiration. 0 disarms the
- *   timer, also under ABSTIME; to expire at once pass 1. (With
- *   evloop_timer_set() 0 is at once, and -1 stops the timer.)
- * @param interval_ns nanoseconds between later expirations, without
- *   drift; 0 means only one.
+ *   timer, also with ABSTIME; to expire at once pass 1. (With
+ *   evloop_timer_set() 0 means at once, and -1 stops the timer.)
+ * @param interval_ns nanoseconds between later expirations, without drift; 0
+ *   means only one.
  * @param out_old_initial_ns nanoseconds that were left until the next
  *   expiration, 0 if the timer was disarmed; may be NULL.
- * @param out_old_interval_ns the interval before; may be NULL.
- * @returns 0. -EINVAL: a negative time or an unknown flag. -EBADF: the
- *   borrowed descriptor was closed. -ECANCELED: the clock was stepped
- *   since a CANCEL_ON_SET timer was last read or set; the new time IS set
- *   nevertheless (a property of the kernel), only the old values are not
- *   known. -ESTALE, -EDOM: see "Handles".
+ * @param out_old_interval_ns the previous interval; may be NULL.
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: sets the timer that
- * parent and child share. Since 0.1.0. Source: timerfd_settime(2).
+ * Errors:
+ *   -EINVAL    a time is negative
+ *   -EINVAL    an unknown flag
+ *   -EBADF     the borrowed descriptor was closed
+ *   -ECANCELED the clock was stepped since a CANCEL_ON_SET timer was last read
+ *              or set. The kernel has set the new time nevertheless; only the
+ *              old values are not known
+ *
+ * Fork: sets the timer that parent and child share.
+ * Source: timerfd_settime(2).
  */
 int tfd_settime_ns(tfd_t t,
                    uint32_t flags,
@@ -666,122 +745,142 @@ int tfd_settime_ns(tfd_t t,
                    int64_t *out_old_interval_ns);
 
 /**
- * When a timer expires next, in seconds.
+ * Returns the time until a timer expires, in seconds.
  *
  * As tfd_gettime_ns(), in seconds.
  *
  * @param t a timer.
  * @param out_initial_s seconds until the next expiration; may be NULL.
  * @param out_interval_s the interval; may be NULL.
- * @returns as tfd_gettime_ns().
+ * @returns 0; errors as tfd_gettime_ns().
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0. Source: timerfd_gettime(2).
+ * Source: timerfd_gettime(2).
  */
 int tfd_gettime(tfd_t t, double *out_initial_s, double *out_interval_s);
 
 /**
- * When a timer expires next, in nanoseconds.
+ * Returns the time until a timer expires, in nanoseconds.
  *
- * Always a duration from now, also for a timer set with ABSTIME. It does
- * not consume expirations.
+ * It is always a duration from now, also for a timer that was set with
+ * ABSTIME. The call consumes no expirations.
  *
  * @param t a timer.
- * @param out_initial_ns nanoseconds until the next expiration, 0 if the
- *   timer is disarmed or was a single one that has expired; may be NULL.
+ * @param out_initial_ns nanoseconds until the next expiration. 0 if the timer
+ *   is disarmed, or expires once and has expired; may be NULL.
  * @param out_interval_ns the interval, 0 if none; may be NULL.
- * @returns 0. -EBADF: the borrowed descriptor was closed. -ESTALE, -EDOM:
- *   see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0. Source: timerfd_gettime(2).
+ * Errors:
+ *   -EBADF     the borrowed descriptor was closed
+ *
+ * Source: timerfd_gettime(2).
  */
 int tfd_gettime_ns(tfd_t t,
                    int64_t *out_initial_ns,
                    int64_t *out_interval_ns);
 
 /**
- * Read how often a timer has expired; wait for the first time if need be.
+ * Reads how often a timer has expired; waits for the first expiration.
  *
- * What is read is counted since the last read or setting, and is then
- * gone: two threads that read one timer share its expirations.
+ * The count begins at the last read or setting, and reading resets it: two
+ * threads that read one timer share its expirations.
  *
- * Before Linux 6.10, if the timer is set at the same moment, or read by
- * somebody else (another process or handle, a raw read(2)), the call may
- * wait on for the next expiration, past the time of a tfd_wait(), and
- * tfd_close() does not wake it. EVLOOP_TFD_NONBLOCK prevents that.
+ * Before Linux 6.10 the call may wait for one more expiration, past the time
+ * limit of a tfd_wait(), and tfd_close() does not wake it then. This happens
+ * if at the same moment the timer is set, or another process, another handle
+ * or a raw read(2) reads it. EVLOOP_TFD_NONBLOCK prevents it.
  *
- * @param t a timer. If its descriptor has O_NONBLOCK (as one created with
- *   EVLOOP_TFD_NONBLOCK), the call does not wait.
- * @param out_expirations how many expirations, >= 1; may be NULL.
- * @returns 0. -EAGAIN: none yet, and the timer does not block. -ECANCELED:
- *   the clock was stepped, see EVLOOP_TFD_TIMER_CANCEL_ON_SET; reported
- *   once, the timer stays armed. -EINTR: see
- *   evloop_set_interrupt_mode(). -ESTALE: not a live handle, or another
- *   thread closed it during the wait. -ECHILD: the process forked during
- *   the wait and this is the child. -EBADF: the borrowed descriptor was
- *   closed. -EDOM: see "Handles".
+ * @param t a timer. If its descriptor has O_NONBLOCK, as after
+ *   EVLOOP_TFD_NONBLOCK, the call does not wait.
+ * @param out_expirations the number of expirations, at least 1; may be NULL.
+ * @returns 0.
  *
- * Blocking: yes, until the timer expires; for ever if it is disarmed.
- * Threads: any. Signals: not safe. Fork: in parent and child, each
- * expiration goes to one of them. Since 0.1.0. Source: timerfd_create(2).
+ * Errors:
+ *   -EAGAIN    no expiration yet, and the timer does not block
+ *   -ECANCELED the clock was stepped, see EVLOOP_TFD_TIMER_CANCEL_ON_SET;
+ *              reported once, and the timer stays armed
+ *   -ECHILD    the process forked during the wait, and this is the child
+ *   -EBADF     the borrowed descriptor was closed
+ *   -EINTR
+ *
+ * Blocking: until the timer expires; for ever if it is disarmed.
+ * Fork: parent and child share the expirations; each goes to one of them.
+ * Source: timerfd_create(2).
  */
 int tfd_read(tfd_t t, uint64_t *out_expirations);
 
 /**
- * Wait a limited time for a timer to expire, and read it.
+ * Waits a limited time for a timer to expire, and reads it.
  *
- * As tfd_read() with a time limit; O_NONBLOCK plays no part.
+ * As tfd_read() with a time limit; O_NONBLOCK has no effect.
  *
  * @param t a timer.
- * @param timeout_ns nanoseconds to wait, measured on CLOCK_MONOTONIC; 0
- *   does not wait, negative waits for ever.
- * @param out_expirations how many expirations, 0 if the time ran out; may
+ * @param timeout_ns nanoseconds to wait, measured on CLOCK_MONOTONIC; 0 does
+ *   not wait, negative waits for ever.
+ * @param out_expirations the number of expirations, 0 if the time ran out; may
  *   be NULL.
  * @returns 1 if the timer expired, 0 if the time ran out first; errors as
- *   tfd_read(), -EAGAIN excepted.
+ *   tfd_read(), except -EAGAIN.
  *
- * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
- * Fork: as tfd_read(). Since 0.1.0.
+ * Blocking: up to timeout_ns, never less.
+ * Fork: as tfd_read().
  */
-int tfd_wait(tfd_t t, int64_t timeout_ns, uint64_t *out_expirations);
+int tfd_wait(tfd_t t,
+             int64_t timeout_ns,
+             uint64_t *out_expirations);
 
 /**
- * The clock of a timer.
+ * Returns the clock of a timer.
  *
  * @param t a timer.
- * @returns an EVLOOP_CLOCK constant. -ENOTSUP: the timer was adopted with
- *   tfd_from_fd() and /proc, which knows its clock, is not mounted; for
- *   such a timer also -EMFILE, -ENFILE, -ENOMEM: no descriptor left to ask
- *   /proc with. -EBADF: the borrowed descriptor was closed. -ESTALE, -EDOM:
- *   see "Handles".
+ * @returns an EVLOOP_CLOCK constant.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0. Source: proc_pid_fdinfo(5).
+ * Errors:
+ *   -EBADF     the borrowed descriptor was closed
+ * For a timer from tfd_from_fd(), whose clock only /proc knows:
+ *   -ENOTSUP   /proc is not mounted
+ *   -EMFILE, -ENFILE, -ENOMEM
+ *
+ * Source: proc_pid_fdinfo(5).
  */
 int tfd_clockid(tfd_t t);
 
 /**
- * Set how many expirations the next read returns, and wake readers.
+ * Sets how many expirations the next read returns, and wakes readers.
  *
- * Meant for checkpoint and restore; in a test it makes a timer expire by
- * hand.
+ * It is meant for checkpoint and restore; a test can expire a timer with it.
  *
  * @param t a timer.
  * @param ticks the number of expirations, not 0.
- * @returns 0. -EINVAL: ticks is 0. -ENOTSUP: a kernel without
- *   CONFIG_CHECKPOINT_RESTORE. -EBADF: the borrowed descriptor was closed.
- *   -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: sets the timer that
- * parent and child share. Since 0.1.0. Source: timerfd_create(2),
- * TFD_IOC_SET_TICKS.
+ * Errors:
+ *   -EINVAL    ticks is 0
+ *   -ENOTSUP   the kernel has no CONFIG_CHECKPOINT_RESTORE
+ *   -EBADF     the borrowed descriptor was closed
+ *
+ * Fork: sets the timer that parent and child share.
+ * Source: TFD_IOC_SET_TICKS of timerfd_create(2).
  */
 int tfd_set_ticks(tfd_t t, uint64_t ticks);
 
 /* ------------------------------------------------------------------------
  * The event loop
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * An event loop waits for many sources at once: descriptors, timers,
+ * signals, processes, files and calls from other threads. For each source
+ * the program adds a watcher with a callback, then runs the loop on one
+ * thread. The loop calls the callbacks one after the other, when their
+ * sources have events. It ends when nothing is left to wait for, or at
+ * evloop_stop(). A program without callbacks takes the events from
+ * evloop_wait().
+ *
+ *   evloop_t loop = evloop_create(NULL);
+ *   evloop_after(loop, 1000000000, on_event, NULL);
+ *   evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
+ *   evloop_close(loop);
+ */
 
 /**
  * An event loop; see evloop_create().
@@ -1534,7 +1633,18 @@ int evloop_after_fork(evloop_t loop);
 
 /* ------------------------------------------------------------------------
  * Watchers of descriptors
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * An io watcher calls its callback while a descriptor is ready: a socket has
+ * data, a pipe has room. event->events has the bits of what it is ready for.
+ * These are the bits of epoll objects, too.
+ *
+ *   evloop_watcher_t watcher =
+ *       evloop_add_io(loop, fd, EVLOOP_EPOLLIN, on_event, NULL);
+ *   evloop_io_modify(watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLOUT);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ *   evloop_watcher_close(watcher, 0);
+ */
 
 /**
  * A watcher: one thing that an event loop waits for; see evloop_add_io().
@@ -1730,7 +1840,18 @@ int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
 
 /* ------------------------------------------------------------------------
  * Watchers of time
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A timer of an event loop calls its callback at a deadline: once, or
+ * periodically. evloop_after() and evloop_every() are the short forms of
+ * evloop_add_timer(). A timer takes no descriptor of its own, so a loop may
+ * have many thousands of them.
+ *
+ *   evloop_watcher_t timer = evloop_every(loop, 1000000000, on_event, NULL);
+ *   evloop_run_for_ns(loop, 3000000000);
+ *   evloop_timer_again(timer);
+ *   evloop_watcher_close(timer, 0);
+ */
 
 /**
  * evloop_add_timer(): the initial time is a time of the timer's clock.
@@ -1967,7 +2088,18 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
 
 /* ------------------------------------------------------------------------
  * Watchers of objects of the library
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * An event loop can watch a timer file descriptor and a kqueue of this
+ * library. It delivers the expirations of the timer, and reports that the
+ * queue has events.
+ *
+ *   tfd_t tfd = tfd_create(EVLOOP_CLOCK_REALTIME, 0);
+ *   tfd_settime(tfd, 0, 0.5, 0.5, NULL, NULL);
+ *   evloop_watcher_t watcher = evloop_add_tfd(loop, tfd, on_event, NULL);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ *   evloop_watcher_close(watcher, 0);
+ */
 
 /**
  * Watch a timer file descriptor.
@@ -2031,7 +2163,18 @@ evloop_watcher_t evloop_add_kqueue(evloop_t loop,
 
 /* ------------------------------------------------------------------------
  * Watchers of the loop's own steps, and of other threads
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * An async watcher lets another thread, or a signal handler, trigger a
+ * callback. The other watchers here are called at a step of the loop itself:
+ * before a wait, after it, when nothing else is ready, once in the next
+ * iteration, or at the end of a run.
+ *
+ *   evloop_watcher_t async = evloop_add_async(loop, on_event, NULL);
+ *   evloop_add_defer(loop, on_event, NULL);
+ *   evloop_async_send(async);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ */
 
 /**
  * Add a watcher that any thread, and any signal handler, can trigger.
@@ -2152,7 +2295,18 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
 
 /* ------------------------------------------------------------------------
  * Watchers of signals
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A signal watcher calls its callback in the event loop, outside of the
+ * signal handler, so the callback may call any function. The library
+ * installs the handler; the program's own handler of the signal still runs.
+ *
+ *   evloop_watcher_t watcher =
+ *       evloop_add_signal(loop, SIGINT, 0, on_event, NULL);
+ *   raise(SIGINT);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ *   evloop_watcher_close(watcher, 0);
+ */
 
 /**
  * evloop_add_signal(): the signal is blocked, and read from a signalfd.
@@ -2355,7 +2509,17 @@ int evloop_event_siginfo(const struct evloop_event_t *event,
 
 /* ------------------------------------------------------------------------
  * Watchers of processes
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A process watcher calls its callback when a process ends, with its exit
+ * status. It needs no handler of SIGCHLD, and leaves waitpid(2) to the
+ * program unless it is asked to wait for the child itself.
+ *
+ *   pid_t child = fork();
+ *   if (child == 0) _exit(3);
+ *   evloop_add_process(loop, child, EVLOOP_PROCESS_REAP, on_event, NULL);
+ *   evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
+ */
 
 /**
  * evloop_add_process(): wait for the child when it has ended.
@@ -2501,7 +2665,19 @@ int evloop_event_process(const struct evloop_event_t *event,
 
 /* ------------------------------------------------------------------------
  * Watchers of files
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A file watcher calls its callback when a file, a directory or a tree of
+ * directories changes. It is built on inotify(7); it also follows new
+ * directories of a tree, joins the two halves of a rename, and can follow a
+ * path whose file an editor replaces.
+ *
+ *   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
+ *                   EVLOOP_FILE_FOLLOW, on_event, NULL);
+ *   evloop_add_file(loop, "/srv/mail", EVLOOP_FILE_CREATE,
+ *                   EVLOOP_FILE_RECURSIVE, on_event, NULL);
+ *   evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
+ */
 
 /**
  * evloop_add_file(): it was read.
@@ -2814,7 +2990,19 @@ int evloop_event_old_name(const struct evloop_event_t *event,
 
 /* ------------------------------------------------------------------------
  * Watchers of memory pressure
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A watcher of memory pressure calls its callback when processes stall
+ * because memory is short, early enough to free caches. It uses the pressure
+ * stall information of the kernel, for the whole system or for one control
+ * group.
+ *
+ *   evloop_watcher_t watcher = evloop_add_memory_pressure(
+ *       loop, NULL, EVLOOP_PRESSURE_SOME, 200000000, 2000000000, on_event,
+ *       NULL);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ *   evloop_watcher_close(watcher, 0);
+ */
 
 /**
  * evloop_add_memory_pressure(): some tasks were stalled.
@@ -2881,7 +3069,17 @@ evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
 
 /* ------------------------------------------------------------------------
  * Every watcher
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * These functions work on watchers of every kind: they close, disable,
+ * enable, name and order them, and limit their rate.
+ *
+ *   evloop_watcher_t watcher = evloop_every(loop, 1000000, on_event, NULL);
+ *   evloop_watcher_set_name(watcher, "heartbeat");
+ *   evloop_watcher_set_priority(watcher, 10);
+ *   evloop_watcher_disable(watcher);
+ *   evloop_watcher_close(watcher, 0);
+ */
 
 /**
  * evloop_watcher_close(): return when no callback of it is running.
@@ -3117,8 +3315,18 @@ int evloop_watcher_set_destroy(evloop_watcher_t watcher,
                                void *user_data);
 
 /* ------------------------------------------------------------------------
- * Asking an event loop what it has
- * ------------------------------------------------------------------------ */
+ * Inspecting an event loop
+ * ------------------------------------------------------------------------
+ *
+ * These functions return what a loop watches and what keeps it alive. They
+ * answer the question why a loop does not end, also while it is stuck in a
+ * callback.
+ *
+ *   evloop_watcher_info_t info;
+ *   info.size = sizeof info;
+ *   evloop_watcher_info(evloop_find_io(loop, fd), &info);
+ *   if (evloop_alive(loop) == 1) evloop_dump(loop, 2);
+ */
 
 /**
  * Whether something keeps an event loop alive.
@@ -3293,8 +3501,19 @@ evloop_watcher_t evloop_find_io(evloop_t loop, int fd);
 int evloop_dump(evloop_t loop, int fd);
 
 /* ------------------------------------------------------------------------
- * Seeing inside an event loop
- * ------------------------------------------------------------------------ */
+ * Statistics, traces and the watchdog of an event loop
+ * ------------------------------------------------------------------------
+ *
+ * Statistics count what a loop does and how long its callbacks take. A trace
+ * records each wait and each callback, for a viewer. A watchdog reports a
+ * callback that runs too long while it is still running.
+ *
+ *   evloop_set_stats(loop, 1);
+ *   evloop_trace_start(loop, "loop.json", 0);
+ *   evloop_run_for_ns(loop, 1000000000);
+ *   evloop_trace_stop(loop);
+ *   evloop_stats_percentile_ns(loop, EVLOOP_STATS_CALLBACK, 99);
+ */
 
 /**
  * Have an event loop count what it does, or no more.
@@ -3680,7 +3899,17 @@ int evloop_set_watchdog(evloop_t loop,
 
 /* ------------------------------------------------------------------------
  * select (select(2), Python's select.select)
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * evloop_select() waits for the descriptors in up to three lists, and leaves
+ * the ready ones in them. It keeps no state between calls. It suits a few
+ * descriptors, and descriptors of any value.
+ *
+ *   int readable[2] = {0, fd}, count = 2;
+ *   int ready =
+ *       evloop_select(readable, &count, NULL, NULL, NULL, NULL, 1000000000);
+ *   for (int i = 0; i < count; i++) printf("%d of %d\n", readable[i], ready);
+ */
 
 /**
  * Wait until descriptors are ready, with lists instead of sets.
@@ -3727,7 +3956,18 @@ int evloop_select(int *rlist,
 
 /* ------------------------------------------------------------------------
  * Poll sets (poll(2), Python's select.poll)
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A poll set keeps a list of descriptors between waits. It takes every
+ * descriptor, regular files included, and no descriptor of its own. Other
+ * threads may change it during a wait.
+ *
+ *   evloop_ready_t ready[8];
+ *   evloop_poll_t set = evloop_poll_create();
+ *   evloop_poll_register(set, fd, EVLOOP_POLLIN, 0);
+ *   int count = evloop_poll_wait(set, ready, 8, 1000000000);
+ *   evloop_poll_close(set);
+ */
 
 /**
  * A poll set; see evloop_poll_create().
@@ -3930,7 +4170,19 @@ int evloop_poll_close(evloop_poll_t p);
 
 /* ------------------------------------------------------------------------
  * Epoll objects (epoll(7), Python's select.epoll)
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * An epoll object keeps its list of descriptors in the kernel, so a wait
+ * costs the same for ten descriptors and for ten thousand. It does not take
+ * regular files. The event bits, EVLOOP_EPOLLIN and others, stand with
+ * evloop_add_io().
+ *
+ *   evloop_ready_t ready[8];
+ *   evloop_epoll_t epoll = evloop_epoll_create(0);
+ *   evloop_epoll_register(epoll, fd, EVLOOP_EPOLLIN, 0);
+ *   int count = evloop_epoll_wait(epoll, ready, 8, 1000000000);
+ *   evloop_epoll_close(epoll);
+ */
 
 /**
  * An epoll object; see evloop_epoll_create().
@@ -4134,7 +4386,19 @@ int evloop_epoll_release(evloop_epoll_t ep);
 
 /* ------------------------------------------------------------------------
  * /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A /dev/poll object behaves as Solaris' /dev/poll, for programs and tests
+ * that expect it: registering a descriptor twice adds events, and closed
+ * descriptors are reported. New programs use an epoll object. The event
+ * bits, EVLOOP_POLLIN and others, stand with poll sets.
+ *
+ *   evloop_ready_t ready[8];
+ *   evloop_devpoll_t devpoll = evloop_devpoll_create();
+ *   evloop_devpoll_register(devpoll, fd, EVLOOP_POLLIN, 0);
+ *   int count = evloop_devpoll_wait(devpoll, ready, 8, 1000000000);
+ *   evloop_devpoll_close(devpoll);
+ */
 
 /**
  * A /dev/poll object; see evloop_devpoll_create().
@@ -4263,7 +4527,18 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
 
 /* ------------------------------------------------------------------------
  * Selectors (Python's selectors module)
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A selector reports readiness to read and to write in the same way on every
+ * backend: select, poll, epoll, /dev/poll or kqueue. It takes every
+ * descriptor, regular files included.
+ *
+ *   evloop_ready_t ready[8];
+ *   evloop_selector_t set = evloop_selector_create(EVLOOP_SELECTOR_DEFAULT);
+ *   evloop_selector_register(set, fd, EVLOOP_SELECTOR_READ, 0);
+ *   int count = evloop_selector_wait(set, ready, 8, 1000000000);
+ *   evloop_selector_close(set);
+ */
 
 /**
  * A selector; see evloop_selector_create().
@@ -4480,7 +4755,21 @@ int evloop_selector_close(evloop_selector_t s);
 
 /* ------------------------------------------------------------------------
  * Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
- * ------------------------------------------------------------------------ */
+ * ------------------------------------------------------------------------
+ *
+ * A kqueue watches descriptors, timers, signals, processes, files and more
+ * through one call, evloop_kqueue_control(). It takes a list of changes and
+ * returns a list of events. Each thing that it watches is called a knote: an
+ * ident (a descriptor, a signal, a process id) with a filter (the kind of
+ * event). evloop_bsd_kqueue() and evloop_bsd_kevent() have the interface of
+ * BSD, and <sys/event.h> of this library its names.
+ *
+ *   evloop_kevent_t change = {1, EVLOOP_KQ_FILTER_TIMER, EVLOOP_KQ_EV_ADD,
+ *                             EVLOOP_KQ_NOTE_SECONDS, 1, 0, {0, 0, 0, 0}};
+ *   evloop_kqueue_t queue = evloop_kqueue_create(0);
+ *   int count = evloop_kqueue_control(queue, &change, 1, &change, 1, -1);
+ *   evloop_kqueue_close(queue);
+ */
 
 /**
  * evloop_kqueue_create(): close on exec; always on, accepted.

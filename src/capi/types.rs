@@ -8,12 +8,12 @@ use crate::reactor::{self, Event, Source, Stuck};
 use crate::table::Kind;
 use std::ffi::{c_int, c_void};
 
-/// Any object of the library: 1 to 2^53-1, never 0, generation-checked.
+/// Any object of the library: an integer from 1 to 2^53-1, never 0.
 ///
-/// The number says which kind of object it names and which use of its table
-/// entry, so a handle that was closed is never mistaken for a newer object
-/// (-ESTALE), and a handle of another kind is recognised (-EDOM). It
-/// survives a trip through a double, so JavaScript and Lua can hold one.
+/// The value encodes the kind of the object and the generation of its table
+/// entry. So the library never takes a closed handle for a newer object
+/// (-ESTALE), and recognises a handle of another kind (-EDOM). A double
+/// represents the value exactly, so JavaScript and Lua can hold it.
 #[allow(non_camel_case_types)]
 pub type evloop_handle_t = i64;
 
@@ -72,14 +72,13 @@ pub type evloop_callback_t =
 #[allow(non_camel_case_types)]
 pub type evloop_destroy_t = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// Asked whenever a wait of this thread was interrupted; see
-/// evloop_set_interrupt_mode().
+/// Decides what an interrupted wait does; see evloop_set_interrupt_check().
 ///
-/// Returns 0 to resume the wait with what is left of its timeout, anything
-/// else to make the wait return -EINTR. It runs on the waiting thread with
-/// no lock of the library held; it may call every function of the library,
-/// even close the object that is being waited for (the wait then returns
-/// -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
+/// Returns 0 to continue the wait with the rest of its timeout, anything else
+/// to make the wait return -EINTR. It runs on the waiting thread, and the
+/// library holds no lock. It may call every function of the library, and may
+/// even close the object that the thread waits in; the wait then returns
+/// -ESTALE. It must return: neither longjmp(), pthread_exit() nor a C++
 /// exception may leave it.
 #[allow(non_camel_case_types)]
 pub type evloop_interrupt_check_t = Option<unsafe extern "C" fn(user_data: *mut c_void) -> c_int>;
@@ -98,9 +97,9 @@ pub const EVLOOP_VERSION_MAJOR: c_int = 0;
 pub const EVLOOP_VERSION_MINOR: c_int = 2;
 /// Version of this header: corrections.
 pub const EVLOOP_VERSION_PATCH: c_int = 0;
-/// The same as one number, for `#if EVLOOP_VERSION >= 2000`: a million for each
-/// major version, a thousand for each minor one. evloop_version() returns it
-/// for the library that was loaded.
+/// The version of this header as one number, for `#if EVLOOP_VERSION >= 2000`:
+/// a million for each major version, a thousand for each minor one.
+/// evloop_version() returns that of the loaded library.
 pub const EVLOOP_VERSION: c_int = 2000;
 const _: () = assert!(
     EVLOOP_VERSION
@@ -131,18 +130,18 @@ pub const EVLOOP_EINTR_RESTART: c_int = 0;
 /// evloop_set_interrupt_mode(): interrupted waits return -EINTR.
 pub const EVLOOP_EINTR_RETURN: c_int = 1;
 
-/// `*_from_fd`: closing the handle closes the descriptor too.
+/// `*_from_fd`: closing the handle also closes the descriptor.
 pub const EVLOOP_FD_OWN: u32 = 0x1;
 
-/// CLOCK_REALTIME: wall clock, can be set and stepped.
+/// CLOCK_REALTIME: the wall clock, which can be set and stepped.
 pub const EVLOOP_CLOCK_REALTIME: c_int = 0;
-/// CLOCK_MONOTONIC: never set; stands still while the system sleeps.
+/// CLOCK_MONOTONIC: cannot be set; stops while the system is suspended.
 pub const EVLOOP_CLOCK_MONOTONIC: c_int = 1;
-/// CLOCK_BOOTTIME: monotonic, and counts the time asleep too.
+/// CLOCK_BOOTTIME: monotonic, and runs while the system is suspended.
 pub const EVLOOP_CLOCK_BOOTTIME: c_int = 7;
-/// CLOCK_REALTIME_ALARM: wall clock that wakes a sleeping system.
+/// CLOCK_REALTIME_ALARM: the wall clock; a timer wakes a suspended system.
 pub const EVLOOP_CLOCK_REALTIME_ALARM: c_int = 8;
-/// CLOCK_BOOTTIME_ALARM: boot time that wakes a sleeping system.
+/// CLOCK_BOOTTIME_ALARM: boot time; a timer wakes a suspended system.
 pub const EVLOOP_CLOCK_BOOTTIME_ALARM: c_int = 9;
 
 /// tfd_create(): tfd_read() returns -EAGAIN instead of waiting.
@@ -151,7 +150,7 @@ pub const EVLOOP_TFD_NONBLOCK: u32 = 0x800;
 pub const EVLOOP_TFD_CLOEXEC: u32 = 0x80000;
 /// tfd_settime(): the initial time is a time of the timer's clock.
 pub const EVLOOP_TFD_TIMER_ABSTIME: u32 = 0x1;
-/// tfd_settime(): with ABSTIME on a wall clock, clock steps cancel.
+/// tfd_settime(), with ABSTIME on a wall clock: a clock step cancels the timer.
 pub const EVLOOP_TFD_TIMER_CANCEL_ON_SET: u32 = 0x2;
 
 /// Data to read.
