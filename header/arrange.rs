@@ -67,7 +67,7 @@ pub fn arrange(generated: &str, sources: &str, list: &str) -> Result<String, Str
     for (section, items) in sections.iter().zip(sorted) {
         out.push_str(&banner(section));
         for item in items {
-            out.push_str(&format!("{}{}\n\n", item.comment, code(item, &literals)?));
+            out.push_str(&shorten(&format!("{}{}\n\n", item.comment, code(item, &literals)?)));
         }
     }
     out.push_str(&format!("{end_of_extern_c}\n\n{guard}\n"));
@@ -194,6 +194,29 @@ fn code(item: &Item, literals: &HashMap<&str, &str>) -> Result<String, String> {
         return Err(format!("{}: {literal} in the sources, not \"{}\"", item.name, item.code));
     }
     Ok(format!("#define {} 0x{digits}", item.name))
+}
+
+/// Puts comments of one line on one line, where that has at most 78 columns.
+fn shorten(item: &str) -> String {
+    let mut out = String::new();
+    let mut rest = item;
+    while let Some((before, after)) = rest.split_once("/**\n") {
+        let (line, end) = after.split_once('\n').unwrap_or_default();
+        let text = line.trim_start().strip_prefix("* ");
+        let code = end.trim_start().strip_prefix("*/\n");
+        out.push_str(before);
+        match text.zip(code) {
+            Some((text, code)) if line.len() + "/** ".len() <= 78 => {
+                out.push_str(&format!("/** {text} */\n"));
+                rest = code;
+            }
+            _ => {
+                out.push_str("/**\n");
+                rest = after;
+            }
+        }
+    }
+    out + rest
 }
 
 /// The comment at the beginning of a section.

@@ -256,19 +256,13 @@ extern "C" {
  *   if (timer > 0) evloop_handle_close(timer);
  */
 
-/**
- * Version of this header: incompatible changes.
- */
+/** Version of this header: incompatible changes. */
 #define EVLOOP_VERSION_MAJOR 0
 
-/**
- * Version of this header: additions.
- */
+/** Version of this header: additions. */
 #define EVLOOP_VERSION_MINOR 2
 
-/**
- * Version of this header: corrections.
- */
+/** Version of this header: corrections. */
 #define EVLOOP_VERSION_PATCH 0
 
 /**
@@ -363,49 +357,31 @@ typedef int64_t evloop_handle_t;
  */
 int evloop_handle_close(evloop_handle_t handle);
 
-/**
- * evloop_handle_count(): every kind together.
- */
+/** evloop_handle_count(): every kind together. */
 #define EVLOOP_KIND_ANY 0
 
-/**
- * evloop_handle_kind(): a timer file descriptor.
- */
+/** evloop_handle_kind(): a timer file descriptor. */
 #define EVLOOP_KIND_TFD 1
 
-/**
- * evloop_handle_kind(): an event loop.
- */
+/** evloop_handle_kind(): an event loop. */
 #define EVLOOP_KIND_LOOP 2
 
-/**
- * evloop_handle_kind(): a watcher of an event loop.
- */
+/** evloop_handle_kind(): a watcher of an event loop. */
 #define EVLOOP_KIND_WATCHER 3
 
-/**
- * evloop_handle_kind(): a poll set.
- */
+/** evloop_handle_kind(): a poll set. */
 #define EVLOOP_KIND_POLL 4
 
-/**
- * evloop_handle_kind(): an epoll object.
- */
+/** evloop_handle_kind(): an epoll object. */
 #define EVLOOP_KIND_EPOLL 5
 
-/**
- * evloop_handle_kind(): a /dev/poll object.
- */
+/** evloop_handle_kind(): a /dev/poll object. */
 #define EVLOOP_KIND_DEVPOLL 6
 
-/**
- * evloop_handle_kind(): a kqueue.
- */
+/** evloop_handle_kind(): a kqueue. */
 #define EVLOOP_KIND_KQUEUE 7
 
-/**
- * evloop_handle_kind(): a selector.
- */
+/** evloop_handle_kind(): a selector. */
 #define EVLOOP_KIND_SELECTOR 8
 
 /**
@@ -433,14 +409,10 @@ int evloop_handle_kind(evloop_handle_t handle);
  */
 int64_t evloop_handle_count(int kind);
 
-/**
- * evloop_set_interrupt_mode(): resume interrupted waits (the default).
- */
+/** evloop_set_interrupt_mode(): resume interrupted waits (the default). */
 #define EVLOOP_EINTR_RESTART 0
 
-/**
- * evloop_set_interrupt_mode(): interrupted waits return -EINTR.
- */
+/** evloop_set_interrupt_mode(): interrupted waits return -EINTR. */
 #define EVLOOP_EINTR_RETURN 1
 
 /**
@@ -524,44 +496,28 @@ int evloop_set_interrupt_check(evloop_interrupt_check_t check,
  *   tfd_close(timer);
  */
 
-/**
- * A timer file descriptor; see tfd_create().
- */
+/** A timer file descriptor; see tfd_create(). */
 typedef evloop_handle_t tfd_t;
 
-/**
- * CLOCK_REALTIME: the wall clock, which can be set and stepped.
- */
+/** CLOCK_REALTIME: the wall clock, which can be set and stepped. */
 #define EVLOOP_CLOCK_REALTIME 0
 
-/**
- * CLOCK_MONOTONIC: cannot be set; stops while the system is suspended.
- */
+/** CLOCK_MONOTONIC: cannot be set; stops while the system is suspended. */
 #define EVLOOP_CLOCK_MONOTONIC 1
 
-/**
- * CLOCK_BOOTTIME: monotonic, and runs while the system is suspended.
- */
+/** CLOCK_BOOTTIME: monotonic, and runs while the system is suspended. */
 #define EVLOOP_CLOCK_BOOTTIME 7
 
-/**
- * CLOCK_REALTIME_ALARM: the wall clock; a timer wakes a suspended system.
- */
+/** CLOCK_REALTIME_ALARM: the wall clock; a timer wakes a suspended system. */
 #define EVLOOP_CLOCK_REALTIME_ALARM 8
 
-/**
- * CLOCK_BOOTTIME_ALARM: boot time; a timer wakes a suspended system.
- */
+/** CLOCK_BOOTTIME_ALARM: boot time; a timer wakes a suspended system. */
 #define EVLOOP_CLOCK_BOOTTIME_ALARM 9
 
-/**
- * tfd_create(): tfd_read() returns -EAGAIN instead of waiting.
- */
+/** tfd_create(): tfd_read() returns -EAGAIN instead of waiting. */
 #define EVLOOP_TFD_NONBLOCK 0x800
 
-/**
- * tfd_create(): close on exec; always on, accepted for completeness.
- */
+/** tfd_create(): close on exec; always on, accepted for completeness. */
 #define EVLOOP_TFD_CLOEXEC 0x80000
 
 /**
@@ -590,9 +546,7 @@ typedef evloop_handle_t tfd_t;
 tfd_t tfd_create(int clockid,
                  uint32_t flags);
 
-/**
- * `*_from_fd`: closing the handle also closes the descriptor.
- */
+/** `*_from_fd`: closing the handle also closes the descriptor. */
 #define EVLOOP_FD_OWN 0x1
 
 /**
@@ -661,9 +615,7 @@ int tfd_close(tfd_t t);
  */
 int tfd_release(tfd_t t);
 
-/**
- * tfd_settime(): the initial time is a time of the timer's clock.
- */
+/** tfd_settime(): the initial time is a time of the timer's clock. */
 #define EVLOOP_TFD_TIMER_ABSTIME 0x1
 
 /**
@@ -882,14 +834,10 @@ int tfd_set_ticks(tfd_t t, uint64_t ticks);
  *   evloop_close(loop);
  */
 
-/**
- * An event loop; see evloop_create().
- */
+/** An event loop; see evloop_create(). */
 typedef evloop_handle_t evloop_t;
 
-/**
- * evloop_options_t: time stands still, and moves only when it is told to.
- */
+/** evloop_options_t: time stands still, and moves only when it is told to. */
 #define EVLOOP_VIRTUAL_TIME 0x1
 
 /**
@@ -939,26 +887,18 @@ typedef evloop_handle_t evloop_t;
  * not be the default.
  */
 typedef struct evloop_options_t {
-  /**
-   * sizeof(evloop_options_t).
-   */
+  /** sizeof(evloop_options_t). */
   size_t size;
   /**
    * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE,
    * EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS.
    */
   uint32_t flags;
-  /**
-   * The most descriptors that one iteration dispatches; 0: 1024.
-   */
+  /** The most descriptors that one iteration dispatches; 0: 1024. */
   int max_events;
-  /**
-   * The most timers that one iteration dispatches; 0: 4096.
-   */
+  /** The most timers that one iteration dispatches; 0: 4096. */
   int max_timers;
-  /**
-   * The most posted calls that one iteration makes; 0: 4096.
-   */
+  /** The most posted calls that one iteration makes; 0: 4096. */
   int max_posts;
   /**
    * Since 0.2.0: the tolerance of timers that are added with a tolerance of
@@ -1045,19 +985,13 @@ evloop_t evloop_create(const struct evloop_options_t *options);
  */
 int evloop_close(evloop_t loop);
 
-/**
- * evloop_run(): until nothing is left to wait for, or evloop_stop().
- */
+/** evloop_run(): until nothing is left to wait for, or evloop_stop(). */
 #define EVLOOP_RUN_UNTIL_DONE 0
 
-/**
- * evloop_run(): go round until something was dispatched.
- */
+/** evloop_run(): go round until something was dispatched. */
 #define EVLOOP_RUN_ONCE 1
 
-/**
- * evloop_run(): dispatch what is ready, without waiting.
- */
+/** evloop_run(): dispatch what is ready, without waiting. */
 #define EVLOOP_RUN_NOWAIT 2
 
 /**
@@ -1120,79 +1054,49 @@ int evloop_run(evloop_t loop, int mode);
  */
 int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
 
-/**
- * evloop_event_t type: a descriptor is ready.
- */
+/** evloop_event_t type: a descriptor is ready. */
 #define EVLOOP_EVENT_IO 1
 
-/**
- * evloop_event_t type: a timer expired.
- */
+/** evloop_event_t type: a timer expired. */
 #define EVLOOP_EVENT_TIMER 2
 
-/**
- * evloop_event_t type: a timer file descriptor expired.
- */
+/** evloop_event_t type: a timer file descriptor expired. */
 #define EVLOOP_EVENT_TFD 3
 
-/**
- * evloop_event_t type: evloop_async_send() was called.
- */
+/** evloop_event_t type: evloop_async_send() was called. */
 #define EVLOOP_EVENT_ASYNC 4
 
-/**
- * evloop_event_t type: there was nothing else to do.
- */
+/** evloop_event_t type: there was nothing else to do. */
 #define EVLOOP_EVENT_IDLE 5
 
-/**
- * evloop_event_t type: the loop is about to wait.
- */
+/** evloop_event_t type: the loop is about to wait. */
 #define EVLOOP_EVENT_PREPARE 6
 
-/**
- * evloop_event_t type: the loop has waited and dispatched.
- */
+/** evloop_event_t type: the loop has waited and dispatched. */
 #define EVLOOP_EVENT_CHECK 7
 
-/**
- * evloop_event_t type: a deferred call.
- */
+/** evloop_event_t type: a deferred call. */
 #define EVLOOP_EVENT_DEFER 8
 
-/**
- * evloop_event_t type: evloop_run() is about to return.
- */
+/** evloop_event_t type: evloop_run() is about to return. */
 #define EVLOOP_EVENT_EXIT 9
 
-/**
- * evloop_event_t type: the wall clock was set.
- */
+/** evloop_event_t type: the wall clock was set. */
 #define EVLOOP_EVENT_CLOCK_CHANGE 10
 
-/**
- * evloop_event_t type: an evloop_post() of no callback.
- */
+/** evloop_event_t type: an evloop_post() of no callback. */
 #define EVLOOP_EVENT_POST 11
 
-/**
- * evloop_event_t type: the watcher is closed, and nothing refers to it.
- */
+/** evloop_event_t type: the watcher is closed, and nothing refers to it. */
 #define EVLOOP_EVENT_CLOSED 12
 
-/**
- * evloop_event_t: there are events in a kqueue.
- */
+/** evloop_event_t: there are events in a kqueue. */
 #define EVLOOP_EVENT_KQUEUE 13
 
-/**
- * evloop_event_t type: a signal came.
- */
+/** evloop_event_t type: a signal came. */
 #define EVLOOP_EVENT_SIGNAL 14
 
-/**
- * evloop_event_t type: a process ended.
- */
+/** evloop_event_t type: a process ended. */
 #define EVLOOP_EVENT_PROCESS 15
 
 /**
@@ -1200,9 +1104,7 @@ int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
  */
 #define EVLOOP_EVENT_FILE 16
 
-/**
- * evloop_event_t type: memory is short; see evloop_add_memory_pressure().
- */
+/** evloop_event_t type: memory is short; see evloop_add_memory_pressure(). */
 #define EVLOOP_EVENT_MEMORY_PRESSURE 17
 
 /**
@@ -1220,43 +1122,29 @@ int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
  * what is not mentioned in the comment of the evloop_add function is 0.
  */
 typedef struct evloop_event_t {
-  /**
-   * The watcher; 0 for a posted call.
-   */
+  /** The watcher; 0 for a posted call. */
   int64_t watcher;
-  /**
-   * The watcher's data: its user_data, or see evloop_watcher_set_data().
-   */
+  /** The watcher's data: its user_data, or see evloop_watcher_set_data(). */
   uint64_t data;
-  /**
-   * EVLOOP_EVENT_IO or another EVLOOP_EVENT constant.
-   */
+  /** EVLOOP_EVENT_IO or another EVLOOP_EVENT constant. */
   int type;
   /**
    * IO: EVLOOP_EPOLL bits. FILE: EVLOOP_FILE bits. PROCESS:
    * EVLOOP_PROCESS_STATUS_UNKNOWN. Any: EVLOOP_ERROR.
    */
   uint32_t events;
-  /**
-   * IO: the descriptor; else -1.
-   */
+  /** IO: the descriptor; else -1. */
   int fd;
   /**
    * With EVLOOP_ERROR: what failed, -errno. SIGNAL: the signal. PROCESS:
    * how it ended, as waitpid(2) says it.
    */
   int result;
-  /**
-   * TIMER, TFD: how many expirations; SIGNAL: how many came; else 1.
-   */
+  /** TIMER, TFD: how many expirations; SIGNAL: how many came; else 1. */
   uint64_t count;
-  /**
-   * TIMER: when it was found to be due, on its clock.
-   */
+  /** TIMER: when it was found to be due, on its clock. */
   int64_t time_ns;
-  /**
-   * TIMER: when it was due, on its clock.
-   */
+  /** TIMER: when it was due, on its clock. */
   int64_t deadline_ns;
   /**
    * SIGNAL, PROCESS, FILE: what evloop_event_siginfo(),
@@ -1646,84 +1534,52 @@ int evloop_after_fork(evloop_t loop);
  *   evloop_watcher_close(watcher, 0);
  */
 
-/**
- * A watcher: one thing that an event loop waits for; see evloop_add_io().
- */
+/** A watcher: one thing that an event loop waits for; see evloop_add_io(). */
 typedef evloop_handle_t evloop_watcher_t;
 
-/**
- * Data to read.
- */
+/** Data to read. */
 #define EVLOOP_EPOLLIN 0x1
 
-/**
- * Urgent (out-of-band) data, or an exceptional condition.
- */
+/** Urgent (out-of-band) data, or an exceptional condition. */
 #define EVLOOP_EPOLLPRI 0x2
 
-/**
- * Room to write.
- */
+/** Room to write. */
 #define EVLOOP_EPOLLOUT 0x4
 
-/**
- * Error; always reported, need not be asked for.
- */
+/** Error; always reported, need not be asked for. */
 #define EVLOOP_EPOLLERR 0x8
 
-/**
- * Hang-up; always reported, need not be asked for.
- */
+/** Hang-up; always reported, need not be asked for. */
 #define EVLOOP_EPOLLHUP 0x10
 
-/**
- * Normal data to read.
- */
+/** Normal data to read. */
 #define EVLOOP_EPOLLRDNORM 0x40
 
-/**
- * Priority band data to read.
- */
+/** Priority band data to read. */
 #define EVLOOP_EPOLLRDBAND 0x80
 
-/**
- * Room to write normal data.
- */
+/** Room to write normal data. */
 #define EVLOOP_EPOLLWRNORM 0x100
 
-/**
- * Room to write priority data.
- */
+/** Room to write priority data. */
 #define EVLOOP_EPOLLWRBAND 0x200
 
-/**
- * Unused by Linux; accepted.
- */
+/** Unused by Linux; accepted. */
 #define EVLOOP_EPOLLMSG 0x400
 
-/**
- * The peer shut down its writing half.
- */
+/** The peer shut down its writing half. */
 #define EVLOOP_EPOLLRDHUP 0x2000
 
-/**
- * Wake only some of the epoll sets that watch this descriptor.
- */
+/** Wake only some of the epoll sets that watch this descriptor. */
 #define EVLOOP_EPOLLEXCLUSIVE 0x10000000
 
-/**
- * Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND).
- */
+/** Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND). */
 #define EVLOOP_EPOLLWAKEUP 0x20000000
 
-/**
- * Disable the registration after one event, until modified.
- */
+/** Disable the registration after one event, until modified. */
 #define EVLOOP_EPOLLONESHOT 0x40000000
 
-/**
- * Edge-triggered.
- */
+/** Edge-triggered. */
 #define EVLOOP_EPOLLET 0x80000000
 
 /**
@@ -1853,24 +1709,16 @@ int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
  *   evloop_watcher_close(timer, 0);
  */
 
-/**
- * evloop_add_timer(): the initial time is a time of the timer's clock.
- */
+/** evloop_add_timer(): the initial time is a time of the timer's clock. */
 #define EVLOOP_TIMER_ABSTIME 0x1
 
-/**
- * evloop_add_timer(): one event for each missed expiration.
- */
+/** evloop_add_timer(): one event for each missed expiration. */
 #define EVLOOP_TIMER_BURST 0x2
 
-/**
- * evloop_add_timer(): the interval counts from the end of the callbacks.
- */
+/** evloop_add_timer(): the interval counts from the end of the callbacks. */
 #define EVLOOP_TIMER_DELAY 0x4
 
-/**
- * evloop_add_timer(): one event for all missed expirations (the default).
- */
+/** evloop_add_timer(): one event for all missed expirations (the default). */
 #define EVLOOP_TIMER_SKIP 0x0
 
 /**
@@ -2130,9 +1978,7 @@ evloop_watcher_t evloop_add_tfd(evloop_t loop,
                                 evloop_callback_t callback,
                                 void *user_data);
 
-/**
- * A kqueue; see evloop_kqueue_create().
- */
+/** A kqueue; see evloop_kqueue_create(). */
 typedef evloop_handle_t evloop_kqueue_t;
 
 /**
@@ -2308,14 +2154,10 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
  *   evloop_watcher_close(watcher, 0);
  */
 
-/**
- * evloop_add_signal(): the signal is blocked, and read from a signalfd.
- */
+/** evloop_add_signal(): the signal is blocked, and read from a signalfd. */
 #define EVLOOP_SIGNAL_FD 0x1
 
-/**
- * evloop_add_signal(): what the signal does by default happens as well.
- */
+/** evloop_add_signal(): what the signal does by default happens as well. */
 #define EVLOOP_SIGNAL_KEEP_DEFAULT 0x2
 
 /**
@@ -2409,78 +2251,44 @@ evloop_watcher_t evloop_add_signal(evloop_t loop,
  * code, as sigaction(2) says of siginfo_t; the others are 0.
  */
 typedef struct evloop_siginfo_t {
-  /**
-   * The signal's number.
-   */
+  /** The signal's number. */
   int signo;
   /**
    * Where it comes from: SI_USER (0) for kill(2), SI_QUEUE (-1) for
    * sigqueue(3), CLD_EXITED and others; 0x80 for the kernel itself.
    */
   int code;
-  /**
-   * si_errno, which is hardly ever set.
-   */
+  /** si_errno, which is hardly ever set. */
   int error;
-  /**
-   * Kill, sigqueue, SIGCHLD: the sender, or the child.
-   */
+  /** Kill, sigqueue, SIGCHLD: the sender, or the child. */
   int pid;
-  /**
-   * The real user id of that.
-   */
+  /** The real user id of that. */
   uint32_t uid;
-  /**
-   * SIGCHLD: the exit status or the signal.
-   */
+  /** SIGCHLD: the exit status or the signal. */
   int status;
-  /**
-   * Sigqueue, timers: si_value, as an int.
-   */
+  /** Sigqueue, timers: si_value, as an int. */
   int value_int;
-  /**
-   * POSIX timers: how many expirations were missed.
-   */
+  /** POSIX timers: how many expirations were missed. */
   int overrun;
-  /**
-   * Sigqueue, timers: si_value, as a pointer.
-   */
+  /** Sigqueue, timers: si_value, as a pointer. */
   uint64_t value_ptr;
-  /**
-   * SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP: the address.
-   */
+  /** SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP: the address. */
   uint64_t addr;
-  /**
-   * SIGIO: si_band.
-   */
+  /** SIGIO: si_band. */
   int64_t band;
-  /**
-   * SIGCHLD: the child's processor time in clock ticks, its own.
-   */
+  /** SIGCHLD: the child's processor time in clock ticks, its own. */
   int64_t utime;
-  /**
-   * SIGCHLD: the same, the system's.
-   */
+  /** SIGCHLD: the same, the system's. */
   int64_t stime;
-  /**
-   * SIGIO: the descriptor; else 0, also where there is none.
-   */
+  /** SIGIO: the descriptor; else 0, also where there is none. */
   int fd;
-  /**
-   * POSIX timers: the kernel's number of the timer.
-   */
+  /** POSIX timers: the kernel's number of the timer. */
   int timerid;
-  /**
-   * SIGSYS: the number of the system call.
-   */
+  /** SIGSYS: the number of the system call. */
   int syscall;
-  /**
-   * SIGSYS: AUDIT_ARCH of the call.
-   */
+  /** SIGSYS: AUDIT_ARCH of the call. */
   uint32_t arch;
-  /**
-   * 0; room for later versions.
-   */
+  /** 0; room for later versions. */
   uint64_t spare[5];
 } evloop_siginfo_t;
 
@@ -2521,14 +2329,10 @@ int evloop_event_siginfo(const struct evloop_event_t *event,
  *   evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
  */
 
-/**
- * evloop_add_process(): wait for the child when it has ended.
- */
+/** evloop_add_process(): wait for the child when it has ended. */
 #define EVLOOP_PROCESS_REAP 0x1
 
-/**
- * evloop_event_t events, of a process: how it ended is not known.
- */
+/** evloop_event_t events, of a process: how it ended is not known. */
 #define EVLOOP_PROCESS_STATUS_UNKNOWN 0x1
 
 /**
@@ -2587,58 +2391,38 @@ evloop_watcher_t evloop_add_process(evloop_t loop,
                                     evloop_callback_t callback,
                                     void *user_data);
 
-/**
- * evloop_process_t how: it returned from main, or called exit(3).
- */
+/** evloop_process_t how: it returned from main, or called exit(3). */
 #define EVLOOP_PROCESS_EXITED 1
 
-/**
- * evloop_process_t how: a signal ended it.
- */
+/** evloop_process_t how: a signal ended it. */
 #define EVLOOP_PROCESS_KILLED 2
 
-/**
- * evloop_process_t how: a signal ended it, and it left a core dump.
- */
+/** evloop_process_t how: a signal ended it, and it left a core dump. */
 #define EVLOOP_PROCESS_DUMPED 3
 
-/**
- * How a process ended, and what it used.
- */
+/** How a process ended, and what it used. */
 typedef struct evloop_process_t {
-  /**
-   * The process id, which may be another process's by now.
-   */
+  /** The process id, which may be another process's by now. */
   int pid;
-  /**
-   * EVLOOP_PROCESS_EXITED, KILLED, DUMPED; 0: not known.
-   */
+  /** EVLOOP_PROCESS_EXITED, KILLED, DUMPED; 0: not known. */
   int how;
   /**
    * EXITED: what it returned from main or gave to exit(3), 0 to 255.
    * KILLED, DUMPED: the signal that ended it. Else 0.
    */
   int status;
-  /**
-   * 0.
-   */
+  /** 0. */
   int reserved;
   /**
    * Processor time of its own, and of its children that it has waited
    * for, in nanoseconds; -1: not known, as it was no child.
    */
   int64_t user_ns;
-  /**
-   * The same, the system's on its behalf.
-   */
+  /** The same, the system's on its behalf. */
   int64_t system_ns;
-  /**
-   * The most memory that it had at a time, in bytes; -1: not known.
-   */
+  /** The most memory that it had at a time, in bytes; -1: not known. */
   int64_t max_rss;
-  /**
-   * 0; room for later versions.
-   */
+  /** 0; room for later versions. */
   uint64_t spare[3];
 } evloop_process_t;
 
@@ -2679,14 +2463,10 @@ int evloop_event_process(const struct evloop_event_t *event,
  *   evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
  */
 
-/**
- * evloop_add_file(): it was read.
- */
+/** evloop_add_file(): it was read. */
 #define EVLOOP_FILE_ACCESS 0x1
 
-/**
- * evloop_add_file(): it was written to, or truncated.
- */
+/** evloop_add_file(): it was written to, or truncated. */
 #define EVLOOP_FILE_MODIFY 0x2
 
 /**
@@ -2695,19 +2475,13 @@ int evloop_event_process(const struct evloop_event_t *event,
  */
 #define EVLOOP_FILE_ATTRIB 0x4
 
-/**
- * evloop_add_file(): it was closed by somebody who could write to it.
- */
+/** evloop_add_file(): it was closed by somebody who could write to it. */
 #define EVLOOP_FILE_CLOSE_WRITE 0x8
 
-/**
- * evloop_add_file(): it was closed by somebody who could not.
- */
+/** evloop_add_file(): it was closed by somebody who could not. */
 #define EVLOOP_FILE_CLOSE_NOWRITE 0x10
 
-/**
- * evloop_add_file(): it was opened.
- */
+/** evloop_add_file(): it was opened. */
 #define EVLOOP_FILE_OPEN 0x20
 
 /**
@@ -2716,44 +2490,28 @@ int evloop_event_process(const struct evloop_event_t *event,
  */
 #define EVLOOP_FILE_MOVED_FROM 0x40
 
-/**
- * evloop_add_file(): an entry was moved into the directory.
- */
+/** evloop_add_file(): an entry was moved into the directory. */
 #define EVLOOP_FILE_MOVED_TO 0x80
 
-/**
- * evloop_add_file(): an entry of the directory was made.
- */
+/** evloop_add_file(): an entry of the directory was made. */
 #define EVLOOP_FILE_CREATE 0x100
 
-/**
- * evloop_add_file(): an entry of the directory was deleted.
- */
+/** evloop_add_file(): an entry of the directory was deleted. */
 #define EVLOOP_FILE_DELETE 0x200
 
-/**
- * evloop_add_file(): what is watched was deleted, and nobody has it open.
- */
+/** evloop_add_file(): what is watched was deleted, and nobody has it open. */
 #define EVLOOP_FILE_DELETE_SELF 0x400
 
-/**
- * evloop_add_file(): what is watched was renamed.
- */
+/** evloop_add_file(): what is watched was renamed. */
 #define EVLOOP_FILE_MOVE_SELF 0x800
 
-/**
- * evloop_add_file(): all that can be asked for.
- */
+/** evloop_add_file(): all that can be asked for. */
 #define EVLOOP_FILE_ALL 0xfff
 
-/**
- * Reported only: the file system was unmounted.
- */
+/** Reported only: the file system was unmounted. */
 #define EVLOOP_FILE_UNMOUNT 0x2000
 
-/**
- * Reported only: events were lost; look at the files yourself.
- */
+/** Reported only: events were lost; look at the files yourself. */
 #define EVLOOP_FILE_OVERFLOW 0x4000
 
 /**
@@ -2762,19 +2520,13 @@ int evloop_event_process(const struct evloop_event_t *event,
  */
 #define EVLOOP_FILE_REPLACED 0x10000
 
-/**
- * Reported only: nothing more comes, what was watched is gone.
- */
+/** Reported only: nothing more comes, what was watched is gone. */
 #define EVLOOP_FILE_IGNORED 0x8000
 
-/**
- * Reported only, with others: it is a directory.
- */
+/** Reported only, with others: it is a directory. */
 #define EVLOOP_FILE_ISDIR 0x40000000
 
-/**
- * evloop_add_file() flag: all directories below, too.
- */
+/** evloop_add_file() flag: all directories below, too. */
 #define EVLOOP_FILE_RECURSIVE 0x1
 
 /**
@@ -2782,14 +2534,10 @@ int evloop_event_process(const struct evloop_event_t *event,
  */
 #define EVLOOP_FILE_FOLLOW 0x2
 
-/**
- * evloop_add_file() flag: -ENOTDIR if it is no directory.
- */
+/** evloop_add_file() flag: -ENOTDIR if it is no directory. */
 #define EVLOOP_FILE_ONLYDIR 0x1000000
 
-/**
- * evloop_add_file() flag: a symbolic link itself, not where it leads.
- */
+/** evloop_add_file() flag: a symbolic link itself, not where it leads. */
 #define EVLOOP_FILE_DONT_FOLLOW 0x2000000
 
 /**
@@ -3004,9 +2752,7 @@ int evloop_event_old_name(const struct evloop_event_t *event,
  *   evloop_watcher_close(watcher, 0);
  */
 
-/**
- * evloop_add_memory_pressure(): some tasks were stalled.
- */
+/** evloop_add_memory_pressure(): some tasks were stalled. */
 #define EVLOOP_PRESSURE_SOME 0
 
 /**
@@ -3081,9 +2827,7 @@ evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
  *   evloop_watcher_close(watcher, 0);
  */
 
-/**
- * evloop_watcher_close(): return when no callback of it is running.
- */
+/** evloop_watcher_close(): return when no callback of it is running. */
 #define EVLOOP_CLOSE_WAIT 0x1
 
 /**
@@ -3374,50 +3118,30 @@ int evloop_watchers(evloop_t loop, evloop_watcher_t *out_watchers, int max);
  * first.
  */
 typedef struct evloop_watcher_info_t {
-  /**
-   * sizeof(evloop_watcher_info_t).
-   */
+  /** sizeof(evloop_watcher_info_t). */
   size_t size;
-  /**
-   * Its loop.
-   */
+  /** Its loop. */
   int64_t loop;
-  /**
-   * Its user_data, or what evloop_watcher_set_data() has set.
-   */
+  /** Its user_data, or what evloop_watcher_set_data() has set. */
   uint64_t data;
-  /**
-   * The EVLOOP_EVENT type of its events.
-   */
+  /** The EVLOOP_EVENT type of its events. */
   int type;
-  /**
-   * IO: the descriptor; else -1.
-   */
+  /** IO: the descriptor; else -1. */
   int fd;
-  /**
-   * IO: what is watched for, EVLOOP_EPOLL bits; else 0.
-   */
+  /** IO: what is watched for, EVLOOP_EPOLL bits; else 0. */
   uint32_t events;
   /**
    * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
    * its last event disable a watcher, too.
    */
   int enabled;
-  /**
-   * 0 after evloop_watcher_unref(), else 1.
-   */
+  /** 0 after evloop_watcher_unref(), else 1. */
   int referenced;
-  /**
-   * 1 if it keeps the loop alive now, else 0.
-   */
+  /** 1 if it keeps the loop alive now, else 0. */
   int alive;
-  /**
-   * See evloop_watcher_set_priority().
-   */
+  /** See evloop_watcher_set_priority(). */
   int priority;
-  /**
-   * TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1.
-   */
+  /** TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1. */
   int clockid;
   /**
    * TIMER: when it expires next; INT64_MAX if it is not set. Also
@@ -3426,9 +3150,7 @@ typedef struct evloop_watcher_info_t {
    * from the end of that.
    */
   int64_t deadline_ns;
-  /**
-   * TIMER: its interval; 0 if it expires once; else 0.
-   */
+  /** TIMER: its interval; 0 if it expires once; else 0. */
   int64_t interval_ns;
   /**
    * TIMER: how much later than that it may expire, rounded down to 18
@@ -3544,57 +3266,31 @@ int evloop_set_stats(evloop_t loop, int on);
  * evloop_stats_reset(). Set size first.
  */
 typedef struct evloop_stats_t {
-  /**
-   * sizeof(evloop_stats_t).
-   */
+  /** sizeof(evloop_stats_t). */
   size_t size;
-  /**
-   * How long ago that was.
-   */
+  /** How long ago that was. */
   int64_t elapsed_ns;
-  /**
-   * Calls of epoll_wait(), with and without waiting.
-   */
+  /** Calls of epoll_wait(), with and without waiting. */
   uint64_t iterations;
-  /**
-   * Those of them that were to wait, and ended.
-   */
+  /** Those of them that were to wait, and ended. */
   uint64_t wakeups;
-  /**
-   * Time asleep; a sleep that is going on is counted up to now.
-   */
+  /** Time asleep; a sleep that is going on is counted up to now. */
   int64_t asleep_ns;
-  /**
-   * Time in callbacks that have returned.
-   */
+  /** Time in callbacks that have returned. */
   int64_t callback_ns;
-  /**
-   * The longest callback that has returned.
-   */
+  /** The longest callback that has returned. */
   int64_t longest_ns;
-  /**
-   * When it began, on CLOCK_MONOTONIC; 0 if there was none.
-   */
+  /** When it began, on CLOCK_MONOTONIC; 0 if there was none. */
   int64_t longest_since_ns;
-  /**
-   * Its watcher, which may be closed by now; 0 for a posted call.
-   */
+  /** Its watcher, which may be closed by now; 0 for a posted call. */
   int64_t longest_watcher;
-  /**
-   * The greatest lateness of a timer.
-   */
+  /** The greatest lateness of a timer. */
   int64_t latest_ns;
-  /**
-   * Events that were delivered, by their EVLOOP_EVENT type.
-   */
+  /** Events that were delivered, by their EVLOOP_EVENT type. */
   uint64_t events[32];
-  /**
-   * The type of the longest callback's event, 0 if there was none.
-   */
+  /** The type of the longest callback's event, 0 if there was none. */
   int longest_type;
-  /**
-   * 0.
-   */
+  /** 0. */
   int reserved;
   /**
    * The longest callback's watcher's name, when it returned; empty if it
@@ -3661,14 +3357,10 @@ int evloop_stats_reset(evloop_t loop);
  */
 #define EVLOOP_STATS_LATENESS 0
 
-/**
- * evloop_stats_histogram(): how long callbacks took.
- */
+/** evloop_stats_histogram(): how long callbacks took. */
 #define EVLOOP_STATS_CALLBACK 1
 
-/**
- * How many buckets a histogram has; later versions may have more.
- */
+/** How many buckets a histogram has; later versions may have more. */
 #define EVLOOP_STATS_BUCKETS 1630
 
 /**
@@ -3811,42 +3503,26 @@ int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
  */
 int64_t evloop_trace_stop(evloop_t loop);
 
-/**
- * A callback of an event loop that has run for too long.
- */
+/** A callback of an event loop that has run for too long. */
 typedef struct evloop_stuck_t {
-  /**
-   * The loop.
-   */
+  /** The loop. */
   int64_t loop;
-  /**
-   * Whose callback it is; 0 for a posted call.
-   */
+  /** Whose callback it is; 0 for a posted call. */
   int64_t watcher;
-  /**
-   * Since when it runs, on CLOCK_MONOTONIC.
-   */
+  /** Since when it runs, on CLOCK_MONOTONIC. */
   int64_t since_ns;
-  /**
-   * For how long: until now, or in all.
-   */
+  /** For how long: until now, or in all. */
   int64_t duration_ns;
-  /**
-   * The EVLOOP_EVENT type of what it was called for.
-   */
+  /** The EVLOOP_EVENT type of what it was called for. */
   int type;
-  /**
-   * 0: it is running. 1: it has returned.
-   */
+  /** 0: it is running. 1: it has returned. */
   int returned;
   /**
    * The watcher's name, NUL-terminated and cut to fit, not inside a
    * character; empty if it has none.
    */
   char name[64];
-  /**
-   * 0; room for later versions.
-   */
+  /** 0; room for later versions. */
   uint64_t spare[3];
 } evloop_stuck_t;
 
@@ -3949,9 +3625,7 @@ int evloop_select(int *rlist,
                   int *nx,
                   int64_t timeout_ns);
 
-/**
- * Bytes a pipe takes without blocking once it is reported writable.
- */
+/** Bytes a pipe takes without blocking once it is reported writable. */
 #define EVLOOP_PIPE_BUF 4096
 
 /* ------------------------------------------------------------------------
@@ -3969,9 +3643,7 @@ int evloop_select(int *rlist,
  *   evloop_poll_close(set);
  */
 
-/**
- * A poll set; see evloop_poll_create().
- */
+/** A poll set; see evloop_poll_create(). */
 typedef evloop_handle_t evloop_poll_t;
 
 /**
@@ -3988,69 +3660,43 @@ typedef evloop_handle_t evloop_poll_t;
  */
 evloop_poll_t evloop_poll_create(void);
 
-/**
- * Data to read.
- */
+/** Data to read. */
 #define EVLOOP_POLLIN 0x1
 
-/**
- * Urgent (out-of-band) data, or an exceptional condition.
- */
+/** Urgent (out-of-band) data, or an exceptional condition. */
 #define EVLOOP_POLLPRI 0x2
 
-/**
- * Room to write.
- */
+/** Room to write. */
 #define EVLOOP_POLLOUT 0x4
 
-/**
- * Error; always reported, need not be asked for.
- */
+/** Error; always reported, need not be asked for. */
 #define EVLOOP_POLLERR 0x8
 
-/**
- * Hang-up; always reported, need not be asked for.
- */
+/** Hang-up; always reported, need not be asked for. */
 #define EVLOOP_POLLHUP 0x10
 
-/**
- * Not an open descriptor; always reported, need not be asked for.
- */
+/** Not an open descriptor; always reported, need not be asked for. */
 #define EVLOOP_POLLNVAL 0x20
 
-/**
- * Normal data to read.
- */
+/** Normal data to read. */
 #define EVLOOP_POLLRDNORM 0x40
 
-/**
- * Priority band data to read.
- */
+/** Priority band data to read. */
 #define EVLOOP_POLLRDBAND 0x80
 
-/**
- * Room to write normal data.
- */
+/** Room to write normal data. */
 #define EVLOOP_POLLWRNORM 0x100
 
-/**
- * Room to write priority data.
- */
+/** Room to write priority data. */
 #define EVLOOP_POLLWRBAND 0x200
 
-/**
- * Unused by Linux; accepted.
- */
+/** Unused by Linux; accepted. */
 #define EVLOOP_POLLMSG 0x400
 
-/**
- * The peer shut down its writing half.
- */
+/** The peer shut down its writing half. */
 #define EVLOOP_POLLRDHUP 0x2000
 
-/**
- * What Python's poll objects watch by default: IN, PRI and OUT.
- */
+/** What Python's poll objects watch by default: IN, PRI and OUT. */
 #define EVLOOP_POLL_DEFAULT 0x7
 
 /**
@@ -4106,21 +3752,13 @@ int evloop_poll_modify(evloop_poll_t p,
  */
 int evloop_poll_unregister(evloop_poll_t p, int fd);
 
-/**
- * One ready descriptor, as the waits of all interfaces report it.
- */
+/** One ready descriptor, as the waits of all interfaces report it. */
 typedef struct evloop_ready_t {
-  /**
-   * The descriptor, as it was registered.
-   */
+  /** The descriptor, as it was registered. */
   int32_t fd;
-  /**
-   * What it is ready for; the bits of the interface that was asked.
-   */
+  /** What it is ready for; the bits of the interface that was asked. */
   uint32_t events;
-  /**
-   * What was given at its registration.
-   */
+  /** What was given at its registration. */
   uint64_t data;
 } evloop_ready_t;
 
@@ -4184,14 +3822,10 @@ int evloop_poll_close(evloop_poll_t p);
  *   evloop_epoll_close(epoll);
  */
 
-/**
- * An epoll object; see evloop_epoll_create().
- */
+/** An epoll object; see evloop_epoll_create(). */
 typedef evloop_handle_t evloop_epoll_t;
 
-/**
- * evloop_epoll_create(): close on exec; always on, accepted.
- */
+/** evloop_epoll_create(): close on exec; always on, accepted. */
 #define EVLOOP_EPOLL_CLOEXEC 0x80000
 
 /**
@@ -4248,9 +3882,7 @@ evloop_epoll_t evloop_epoll_from_fd(int fd, uint32_t flags);
  */
 int evloop_epoll_fileno(evloop_epoll_t ep);
 
-/**
- * What Python's epoll objects watch by default: IN, PRI and OUT.
- */
+/** What Python's epoll objects watch by default: IN, PRI and OUT. */
 #define EVLOOP_EPOLL_DEFAULT 0x7
 
 /**
@@ -4400,9 +4032,7 @@ int evloop_epoll_release(evloop_epoll_t ep);
  *   evloop_devpoll_close(devpoll);
  */
 
-/**
- * A /dev/poll object; see evloop_devpoll_create().
- */
+/** A /dev/poll object; see evloop_devpoll_create(). */
 typedef evloop_handle_t evloop_devpoll_t;
 
 /**
@@ -4540,39 +4170,25 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
  *   evloop_selector_close(set);
  */
 
-/**
- * A selector; see evloop_selector_create().
- */
+/** A selector; see evloop_selector_create(). */
 typedef evloop_handle_t evloop_selector_t;
 
-/**
- * evloop_selector_create(): the best there is, today EPOLL.
- */
+/** evloop_selector_create(): the best there is, today EPOLL. */
 #define EVLOOP_SELECTOR_DEFAULT 0
 
-/**
- * evloop_selector_create(): what select(2) watches, on a poll set.
- */
+/** evloop_selector_create(): what select(2) watches, on a poll set. */
 #define EVLOOP_SELECTOR_SELECT 1
 
-/**
- * evloop_selector_create(): on a poll set.
- */
+/** evloop_selector_create(): on a poll set. */
 #define EVLOOP_SELECTOR_POLL 2
 
-/**
- * evloop_selector_create(): on an epoll object.
- */
+/** evloop_selector_create(): on an epoll object. */
 #define EVLOOP_SELECTOR_EPOLL 3
 
-/**
- * evloop_selector_create(): on a /dev/poll object.
- */
+/** evloop_selector_create(): on a /dev/poll object. */
 #define EVLOOP_SELECTOR_DEVPOLL 4
 
-/**
- * evloop_selector_create(): on a kqueue.
- */
+/** evloop_selector_create(): on a kqueue. */
 #define EVLOOP_SELECTOR_KQUEUE 5
 
 /**
@@ -4594,14 +4210,10 @@ typedef evloop_handle_t evloop_selector_t;
  */
 evloop_selector_t evloop_selector_create(int backend);
 
-/**
- * Selector event: reading would not block.
- */
+/** Selector event: reading would not block. */
 #define EVLOOP_SELECTOR_READ 0x1
 
-/**
- * Selector event: writing would not block.
- */
+/** Selector event: writing would not block. */
 #define EVLOOP_SELECTOR_WRITE 0x2
 
 /**
@@ -4771,14 +4383,10 @@ int evloop_selector_close(evloop_selector_t s);
  *   evloop_kqueue_close(queue);
  */
 
-/**
- * evloop_kqueue_create(): close on exec; always on, accepted.
- */
+/** evloop_kqueue_create(): close on exec; always on, accepted. */
 #define EVLOOP_KQ_CLOEXEC 0x1
 
-/**
- * evloop_kqueue_create(): a forked child has a copy of the queue.
- */
+/** evloop_kqueue_create(): a forked child has a copy of the queue. */
 #define EVLOOP_KQ_CPONFORK 0x2
 
 /**
@@ -4852,29 +4460,17 @@ typedef struct evloop_kevent_t {
    * filter has it.
    */
   uint64_t ident;
-  /**
-   * One of EVLOOP_KQ_FILTER.
-   */
+  /** One of EVLOOP_KQ_FILTER. */
   int16_t filter;
-  /**
-   * EVLOOP_KQ_EV bits.
-   */
+  /** EVLOOP_KQ_EV bits. */
   uint16_t flags;
-  /**
-   * EVLOOP_KQ_NOTE bits of the filter.
-   */
+  /** EVLOOP_KQ_NOTE bits of the filter. */
   uint32_t fflags;
-  /**
-   * A number of the filter; an errno where flags has EV_ERROR.
-   */
+  /** A number of the filter; an errno where flags has EV_ERROR. */
   int64_t data;
-  /**
-   * The caller's, handed back with each event.
-   */
+  /** The caller's, handed back with each event. */
   uint64_t udata;
-  /**
-   * The filter's (0 and 1, where it uses them) and the caller's.
-   */
+  /** The filter's (0 and 1, where it uses them) and the caller's. */
   uint64_t ext[4];
 } evloop_kevent_t;
 
@@ -5148,19 +4744,13 @@ typedef struct evloop_kevent_t {
  */
 #define EVLOOP_KQ_EV_ADD 0x1
 
-/**
- * Change: watch no more.
- */
+/** Change: watch no more. */
 #define EVLOOP_KQ_EV_DELETE 0x2
 
-/**
- * Change: deliver events.
- */
+/** Change: deliver events. */
 #define EVLOOP_KQ_EV_ENABLE 0x4
 
-/**
- * Change: deliver no events; what happens is kept.
- */
+/** Change: deliver no events; what happens is kept. */
 #define EVLOOP_KQ_EV_DISABLE 0x8
 
 /**
@@ -5169,9 +4759,7 @@ typedef struct evloop_kevent_t {
  */
 #define EVLOOP_KQ_EV_ONESHOT 0x10
 
-/**
- * Flag: an event is only delivered again when something happens.
- */
+/** Flag: an event is only delivered again when something happens. */
 #define EVLOOP_KQ_EV_CLEAR 0x20
 
 /**
@@ -5180,19 +4768,13 @@ typedef struct evloop_kevent_t {
  */
 #define EVLOOP_KQ_EV_RECEIPT 0x40
 
-/**
- * Flag: one event, then it is disabled.
- */
+/** Flag: one event, then it is disabled. */
 #define EVLOOP_KQ_EV_DISPATCH 0x80
 
-/**
- * Change: one event at once, whether there is one or not, then deleted.
- */
+/** Change: one event at once, whether there is one or not, then deleted. */
 #define EVLOOP_KQ_EV_FORCEONESHOT 0x100
 
-/**
- * Change: udata and ext stay what they were.
- */
+/** Change: udata and ext stay what they were. */
 #define EVLOOP_KQ_EV_KEEPUDATA 0x200
 
 /**
@@ -5202,24 +4784,16 @@ typedef struct evloop_kevent_t {
  */
 #define EVLOOP_KQ_EV_UDATA_SPECIFIC 0x400
 
-/**
- * The bits that a change cannot set.
- */
+/** The bits that a change cannot set. */
 #define EVLOOP_KQ_EV_SYSFLAGS 0xf000
 
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
+/** Of EVLOOP_KQ_EV_SYSFLAGS; not used. */
 #define EVLOOP_KQ_EV_DROP 0x1000
 
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
+/** Of EVLOOP_KQ_EV_SYSFLAGS; not used. */
 #define EVLOOP_KQ_EV_FLAG1 0x2000
 
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
+/** Of EVLOOP_KQ_EV_SYSFLAGS; not used. */
 #define EVLOOP_KQ_EV_FLAG2 0x4000
 
 /**
@@ -5228,19 +4802,13 @@ typedef struct evloop_kevent_t {
  */
 #define EVLOOP_KQ_EV_ERROR 0x4000
 
-/**
- * In an event: the other side has closed.
- */
+/** In an event: the other side has closed. */
 #define EVLOOP_KQ_EV_EOF 0x8000
 
-/**
- * READ, WRITE: only with at least as many bytes as data says.
- */
+/** READ, WRITE: only with at least as many bytes as data says. */
 #define EVLOOP_KQ_NOTE_LOWAT 0x1
 
-/**
- * READ of a regular file: at the end, too.
- */
+/** READ of a regular file: at the end, too. */
 #define EVLOOP_KQ_NOTE_FILE_POLL 0x2
 
 /**
@@ -5280,9 +4848,7 @@ typedef struct evloop_kevent_t {
  */
 #define EVLOOP_KQ_NOTE_LINK 0x10
 
-/**
- * VNODE: it was renamed. Works.
- */
+/** VNODE: it was renamed. Works. */
 #define EVLOOP_KQ_NOTE_RENAME 0x20
 
 /**
@@ -5292,124 +4858,76 @@ typedef struct evloop_kevent_t {
  */
 #define EVLOOP_KQ_NOTE_REVOKE 0x40
 
-/**
- * VNODE: it was opened. Works.
- */
+/** VNODE: it was opened. Works. */
 #define EVLOOP_KQ_NOTE_OPEN 0x80
 
-/**
- * VNODE: a descriptor of it was closed that could not write. Works.
- */
+/** VNODE: a descriptor of it was closed that could not write. Works. */
 #define EVLOOP_KQ_NOTE_CLOSE 0x100
 
-/**
- * VNODE: a descriptor of it was closed that could write. Works.
- */
+/** VNODE: a descriptor of it was closed that could write. Works. */
 #define EVLOOP_KQ_NOTE_CLOSE_WRITE 0x200
 
-/**
- * VNODE: it was read. Works.
- */
+/** VNODE: it was read. Works. */
 #define EVLOOP_KQ_NOTE_READ 0x400
 
-/**
- * PROC: the process ended.
- */
+/** PROC: the process ended. */
 #define EVLOOP_KQ_NOTE_EXIT 0x80000000
 
-/**
- * PROC: it forked.
- */
+/** PROC: it forked. */
 #define EVLOOP_KQ_NOTE_FORK 0x40000000
 
-/**
- * PROC: it executed another program.
- */
+/** PROC: it executed another program. */
 #define EVLOOP_KQ_NOTE_EXEC 0x20000000
 
-/**
- * PROC: it ended, and data is its status (macOS).
- */
+/** PROC: it ended, and data is its status (macOS). */
 #define EVLOOP_KQ_NOTE_EXITSTATUS 0x4000000
 
-/**
- * PROC: it ended, and its status is not known.
- */
+/** PROC: it ended, and its status is not known. */
 #define EVLOOP_KQ_NOTE_EXITUNKNOWN 0x100000
 
-/**
- * PROC: the bits of what happened.
- */
+/** PROC: the bits of what happened. */
 #define EVLOOP_KQ_NOTE_PCTRLMASK 0xf0000000
 
-/**
- * PROC: the bits of what happened to whom.
- */
+/** PROC: the bits of what happened to whom. */
 #define EVLOOP_KQ_NOTE_PDATAMASK 0xfffff
 
-/**
- * PROC: children too.
- */
+/** PROC: children too. */
 #define EVLOOP_KQ_NOTE_TRACK 0x1
 
-/**
- * PROC: a child could not be watched.
- */
+/** PROC: a child could not be watched. */
 #define EVLOOP_KQ_NOTE_TRACKERR 0x2
 
-/**
- * PROC: it is a child.
- */
+/** PROC: it is a child. */
 #define EVLOOP_KQ_NOTE_CHILD 0x4
 
-/**
- * FS: the bits. A server that does not respond; -ENOTSUP.
- */
+/** FS: the bits. A server that does not respond; -ENOTSUP. */
 #define EVLOOP_KQ_VQ_NOTRESP 0x1
 
-/**
- * FS: a server wants authentication; -ENOTSUP.
- */
+/** FS: a server wants authentication; -ENOTSUP. */
 #define EVLOOP_KQ_VQ_NEEDAUTH 0x2
 
-/**
- * FS: there is little space left; -ENOTSUP.
- */
+/** FS: there is little space left; -ENOTSUP. */
 #define EVLOOP_KQ_VQ_LOWDISK 0x4
 
-/**
- * FS: a file system was mounted, or a mount moved. Works.
- */
+/** FS: a file system was mounted, or a mount moved. Works. */
 #define EVLOOP_KQ_VQ_MOUNT 0x8
 
-/**
- * FS: a file system was unmounted, or a mount moved. Works.
- */
+/** FS: a file system was unmounted, or a mount moved. Works. */
 #define EVLOOP_KQ_VQ_UNMOUNT 0x10
 
-/**
- * FS: a file system is dead; -ENOTSUP.
- */
+/** FS: a file system is dead; -ENOTSUP. */
 #define EVLOOP_KQ_VQ_DEAD 0x20
 
-/**
- * FS: a file system needs help; -ENOTSUP.
- */
+/** FS: a file system needs help; -ENOTSUP. */
 #define EVLOOP_KQ_VQ_ASSIST 0x40
 
-/**
- * FS: a server's locks do not respond; -ENOTSUP.
- */
+/** FS: a server's locks do not respond; -ENOTSUP. */
 #define EVLOOP_KQ_VQ_NOTRESPLOCK 0x80
 
-/**
- * NETDEV: the link is up. Works.
- */
+/** NETDEV: the link is up. Works. */
 #define EVLOOP_KQ_NOTE_LINKUP 0x1
 
-/**
- * NETDEV: the link is down, or the interface is. Works.
- */
+/** NETDEV: the link is down, or the interface is. Works. */
 #define EVLOOP_KQ_NOTE_LINKDOWN 0x2
 
 /**
@@ -5418,64 +4936,40 @@ typedef struct evloop_kevent_t {
  */
 #define EVLOOP_KQ_NOTE_LINKINV 0x4
 
-/**
- * TIMER: data is seconds.
- */
+/** TIMER: data is seconds. */
 #define EVLOOP_KQ_NOTE_SECONDS 0x1
 
-/**
- * TIMER: data is milliseconds, as without any unit.
- */
+/** TIMER: data is milliseconds, as without any unit. */
 #define EVLOOP_KQ_NOTE_MSECONDS 0x2
 
-/**
- * TIMER: data is microseconds.
- */
+/** TIMER: data is microseconds. */
 #define EVLOOP_KQ_NOTE_USECONDS 0x4
 
-/**
- * TIMER: data is nanoseconds.
- */
+/** TIMER: data is nanoseconds. */
 #define EVLOOP_KQ_NOTE_NSECONDS 0x8
 
-/**
- * TIMER: data is a time of the wall clock; once, when it has come.
- */
+/** TIMER: data is a time of the wall clock; once, when it has come. */
 #define EVLOOP_KQ_NOTE_ABSTIME 0x10
 
-/**
- * USER: fflags stay what they are.
- */
+/** USER: fflags stay what they are. */
 #define EVLOOP_KQ_NOTE_FFNOP 0x0
 
-/**
- * USER: fflags become the old ones and the new ones.
- */
+/** USER: fflags become the old ones and the new ones. */
 #define EVLOOP_KQ_NOTE_FFAND 0x40000000
 
-/**
- * USER: fflags become the old ones or the new ones.
- */
+/** USER: fflags become the old ones or the new ones. */
 #define EVLOOP_KQ_NOTE_FFOR 0x80000000
 
-/**
- * USER: fflags become the new ones.
- */
+/** USER: fflags become the new ones. */
 #define EVLOOP_KQ_NOTE_FFCOPY 0xc0000000
 
-/**
- * USER: the bits of these four.
- */
+/** USER: the bits of these four. */
 #define EVLOOP_KQ_NOTE_FFCTRLMASK 0xc0000000
 
-/**
- * USER: the bits that are the program's.
- */
+/** USER: the bits that are the program's. */
 #define EVLOOP_KQ_NOTE_FFLAGSMASK 0xffffff
 
-/**
- * USER: there is an event.
- */
+/** USER: there is an event. */
 #define EVLOOP_KQ_NOTE_TRIGGER 0x1000000
 
 /**
@@ -5637,9 +5131,7 @@ int evloop_kqueue_aio_write(evloop_kqueue_t kq,
                             uint64_t ident,
                             uint64_t udata);
 
-/**
- * evloop_kqueue_aio_fsync(): only what is needed to read the data again.
- */
+/** evloop_kqueue_aio_fsync(): only what is needed to read the data again. */
 #define EVLOOP_KQ_AIO_DATASYNC 0x1
 
 /**

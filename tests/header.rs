@@ -59,6 +59,11 @@ mod order {
         format!("/**\n * About it.\n */\n{code}\n\n")
     }
 
+    /// The same in the header, where comments of one line are on one line.
+    fn short(code: &str) -> String {
+        format!("/** About it. */\n{code}\n\n")
+    }
+
     /// A header as cbindgen writes it: extern "C" begins before the functions.
     fn generated(items: &[&str]) -> String {
         let (types, functions) = items.split_at(4);
@@ -73,11 +78,16 @@ mod order {
         .concat()
     }
 
+    const STRUCTURE: &str = "typedef struct evloop_s_t {\n  /**\n   * One.\n   */\n  int b;\n\
+        \x20 /**\n   * Two\n   * lines.\n   */\n  int c;\n} evloop_s_t;";
+    const SHORT_STRUCTURE: &str = "typedef struct evloop_s_t {\n  /** One. */\n  int b;\n\
+        \x20 /**\n   * Two\n   * lines.\n   */\n  int c;\n} evloop_s_t;";
+
     const ITEMS: &[&str] = &[
         "#define EVLOOP_A_BIT 2048",
         "#define EVLOOP_B 2",
         "typedef int (*evloop_a_t)(void *user_data);",
-        "typedef struct evloop_s_t {\n  int b;\n} evloop_s_t;",
+        STRUCTURE,
         "int evloop_a(evloop_a_t callback,\n             int (*next)(int));",
         "const char *evloop_b(void);",
     ];
@@ -90,13 +100,13 @@ mod order {
             "/*\n * Contents:\n *   Second: b\n *   First: a\n */\n\n#define EVLOOP_H\n\n",
             "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n",
             &format!("/* {rule}\n * Second: b\n * {rule}\n *\n * Introduction.\n */\n\n"),
-            &item(ITEMS[1]),
-            &item(ITEMS[5]),
-            &item(ITEMS[3]),
+            &short(ITEMS[1]),
+            &short(ITEMS[5]),
+            &short(SHORT_STRUCTURE),
             &format!("/* {rule}\n * First: a\n * {rule} */\n\n"),
-            &item("#define EVLOOP_A_BIT 0x800"),
-            &item(ITEMS[2]),
-            &item(ITEMS[4]),
+            &short("#define EVLOOP_A_BIT 0x800"),
+            &short(ITEMS[2]),
+            &short(ITEMS[4]),
             "#ifdef __cplusplus\n}\n#endif\n\n#endif /* EVLOOP_H */\n",
         ];
         assert_eq!(header, parts.concat());
