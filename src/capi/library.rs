@@ -168,7 +168,8 @@ pub extern "C" fn evloop_handle_close(handle: evloop_handle_t) -> c_int {
 
 /// Returns the kind of an open object.
 ///
-/// Another thread may close the object before the caller uses the result.
+/// It returns -ESTALE if the object is closed. Another thread may close the
+/// object before the caller uses the result.
 ///
 /// @param handle any number.
 /// @returns EVLOOP_KIND_TFD or another EVLOOP_KIND constant.

@@ -49,26 +49,27 @@ pub type evloop_t = evloop_handle_t;
 #[allow(non_camel_case_types)]
 pub type evloop_watcher_t = evloop_handle_t;
 
-/// Called by an event loop, one at a time, on the thread that runs it.
+/// Called by an event loop for each event, one call at a time, on the thread
+/// that runs the loop.
 ///
-/// No lock of the library is held. It may call every function of the
-/// library on every object: close its own watcher, others that are ready
-/// too (their events are dropped), or the loop itself. It must return, or
-/// end the process: neither longjmp(), pthread_exit() nor a C++ exception
-/// may leave it.
+/// The library holds no lock. The callback may call every function of the
+/// library on every object. It may close its own watcher, other watchers that
+/// are ready in the same iteration (their events are dropped), or the loop
+/// itself. It must return, or end the process: neither longjmp(),
+/// pthread_exit() nor a C++ exception may leave it.
 ///
-/// event is valid until it returns. user_data is what was given with the
-/// callback; the same number is event->data, for programs that have no
-/// callbacks. Look at event->events for EVLOOP_ERROR first: then result says
-/// what failed, and nothing else happened.
+/// event is valid until the callback returns. user_data is the pointer that was
+/// passed with the callback; event->data has the same value, for programs
+/// without callbacks. Check event->events for EVLOOP_ERROR first: with it
+/// result has the cause, and nothing else happened.
 #[allow(non_camel_case_types)]
 pub type evloop_callback_t =
     Option<unsafe extern "C" fn(event: *const Event, user_data: *mut c_void)>;
 
 /// Frees what user_data points to; see evloop_post_full(). free(3) is one.
 ///
-/// No lock of the library is held; it may call every function of the library.
-/// It must return: neither longjmp() nor a C++ exception may leave it.
+/// The library holds no lock, and the function may call every function of the
+/// library. It must return: neither longjmp() nor a C++ exception may leave it.
 #[allow(non_camel_case_types)]
 pub type evloop_destroy_t = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
@@ -232,39 +233,41 @@ pub const EVLOOP_SELECTOR_READ: u32 = 0x1;
 /// Selector event: writing would not block.
 pub const EVLOOP_SELECTOR_WRITE: u32 = 0x2;
 
-/// evloop_options_t: time stands still, and moves only when it is told to.
+/// evloop_options_t: the loop's time is virtual. It stands still until
+/// evloop_advance_ns() or EVLOOP_AUTO_ADVANCE moves it.
 pub const EVLOOP_VIRTUAL_TIME: u32 = 0x1;
 /// evloop_options_t: virtual time jumps to the next deadline (of a timer, a
-/// timeout or a rate limit) whenever a run that may wait would have to: a
-/// look at the descriptors found nothing ready and nothing is posted. It does
-/// not with EVLOOP_RUN_NOWAIT, with a time of 0 (evloop_wait(),
-/// evloop_run_for_ns()), or while an idle watcher is enabled.
+/// timeout or a rate limit) when a run would have to wait: the loop has polled
+/// the descriptors, none is ready, and no call is posted. It does not jump with
+/// EVLOOP_RUN_NOWAIT, with a time of 0 (evloop_wait(), evloop_run_for_ns()), or
+/// while an idle watcher is enabled.
 pub const EVLOOP_AUTO_ADVANCE: u32 = 0x2;
-/// evloop_options_t: wake early for timers and spin until they are due, for
-/// up to 0.12 ms each time: they are less late, for more processor time.
+/// evloop_options_t: the loop wakes up early for timers and spins until they
+/// are due, up to 0.12 ms each time. Timers are less late, at the cost of
+/// processor time.
 pub const EVLOOP_PRECISE: u32 = 0x4;
 /// evloop_options_t: a run does not end, and a wait does not return, because
-/// nothing is left that keeps the loop alive. For loops of worker threads,
-/// which wait for posted calls: evloop_stop() ends them. Since 0.2.0.
+/// nothing keeps the loop alive. For loops of worker threads, which wait for
+/// posted calls; evloop_stop() ends them. Since 0.2.0.
 pub const EVLOOP_KEEP_ALIVE: u32 = 0x8;
 /// evloop_options_t: a wait of this loop that a signal handler interrupts
-/// returns -EINTR, whatever thread runs it, and whatever that thread has
-/// chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
+/// returns -EINTR. This holds for every thread that runs the loop, whatever it
+/// has chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
 /// Since 0.2.0.
 pub const EVLOOP_INTERRUPTIBLE: u32 = 0x10;
-/// evloop_options_t: for tests and debugging. Before each wait, and every 100
-/// milliseconds of a longer one, the loop checks all descriptors that it
-/// watches. A watcher whose descriptor was closed, or is another file by now,
-/// gets its event with EVLOOP_ERROR and -EBADF at once, also where a duplicate
-/// is open; in its callback evloop_last_error() has a sentence with the
-/// descriptor and the watcher's name. Costs one system call for each
-/// descriptor and wait; no edge or ONESHOT registration is armed by it. Since
-/// 0.2.0.
+/// evloop_options_t: the loop checks all descriptors that it watches, before
+/// each wait and every 100 milliseconds of a longer one; for tests and
+/// debugging. A watcher whose descriptor was closed, or refers to another file
+/// now, gets its event with EVLOOP_ERROR and -EBADF at once, even if a
+/// duplicate of the descriptor is open. In its callback evloop_last_error() has
+/// a sentence with the descriptor and the watcher's name. The check costs one
+/// system call for each descriptor and wait; it does not re-arm an
+/// edge-triggered or ONESHOT registration. Since 0.2.0.
 pub const EVLOOP_CHECK_FDS: u32 = 0x20;
 
-/// evloop_run(): until nothing is left to wait for, or evloop_stop().
+/// evloop_run(): run until nothing keeps the loop alive, or evloop_stop().
 pub const EVLOOP_RUN_UNTIL_DONE: c_int = 0;
-/// evloop_run(): go round until something was dispatched.
+/// evloop_run(): run until at least one event was dispatched.
 pub const EVLOOP_RUN_ONCE: c_int = 1;
 /// evloop_run(): dispatch what is ready, without waiting.
 pub const EVLOOP_RUN_NOWAIT: c_int = 2;
@@ -277,7 +280,7 @@ pub const EVLOOP_EVENT_TIMER: c_int = 2;
 pub const EVLOOP_EVENT_TFD: c_int = 3;
 /// evloop_event_t type: evloop_async_send() was called.
 pub const EVLOOP_EVENT_ASYNC: c_int = 4;
-/// evloop_event_t type: there was nothing else to do.
+/// evloop_event_t type: the iteration dispatched nothing else.
 pub const EVLOOP_EVENT_IDLE: c_int = 5;
 /// evloop_event_t type: the loop is about to wait.
 pub const EVLOOP_EVENT_PREPARE: c_int = 6;
@@ -289,23 +292,28 @@ pub const EVLOOP_EVENT_DEFER: c_int = 8;
 pub const EVLOOP_EVENT_EXIT: c_int = 9;
 /// evloop_event_t type: the wall clock was set.
 pub const EVLOOP_EVENT_CLOCK_CHANGE: c_int = 10;
-/// evloop_event_t type: an evloop_post() of no callback.
+/// evloop_event_t type: a call of evloop_post() without a callback.
 pub const EVLOOP_EVENT_POST: c_int = 11;
-/// evloop_event_t type: the watcher is closed, and nothing refers to it.
+/// evloop_event_t type: the watcher is closed, and the loop does not use it any
+/// more.
 pub const EVLOOP_EVENT_CLOSED: c_int = 12;
-/// evloop_event_t: there are events in a kqueue.
+/// evloop_event_t type: a kqueue has events.
 pub const EVLOOP_EVENT_KQUEUE: c_int = 13;
-/// evloop_event_t type: a signal came.
+/// evloop_event_t type: a signal arrived.
 pub const EVLOOP_EVENT_SIGNAL: c_int = 14;
 /// evloop_event_t type: a process ended.
 pub const EVLOOP_EVENT_PROCESS: c_int = 15;
 
-/// evloop_event_t events: the source failed, and result says why: -EBADF for
-/// a descriptor that was closed while it was watched; what epoll_ctl(2)
-/// refused after evloop_io_modify(); what a loop could not do of what another
-/// thread asked for, -EEXIST, -EMFILE or -ENOMEM; or see evloop_add_tfd(). An
-/// io watcher is disabled by it. The system has no such bit; an error of a
-/// socket is EVLOOP_EPOLLERR.
+/// evloop_event_t events: the watcher's source failed, and result has the
+/// cause:
+/// - -EBADF: the descriptor was closed while the loop watched it;
+/// - an error of epoll_ctl(2) after evloop_io_modify();
+/// - -EEXIST, -EMFILE or -ENOMEM: the loop could not do what another thread
+///   requested;
+/// - what the comment of the evloop_add function lists, as evloop_add_tfd().
+///
+/// It disables an io watcher. The system has no such bit: an error of a socket
+/// is EVLOOP_EPOLLERR.
 pub const EVLOOP_ERROR: u32 = 0x1000000;
 
 /// evloop_add_timer(): the initial time is a time of the timer's clock.
