@@ -1571,7 +1571,7 @@ int evloop_after_fork(evloop_t loop);
  *   evloop_watcher_close(watcher, 0);
  */
 
-/** A watcher: one thing that an event loop waits for; see evloop_add_io(). */
+/** A watcher: one source of events in an event loop; see evloop_add_io(). */
 typedef evloop_handle_t evloop_watcher_t;
 
 /** Data to read. */
@@ -1620,28 +1620,29 @@ typedef evloop_handle_t evloop_watcher_t;
 #define EVLOOP_EPOLLET 0x80000000
 
 /**
- * Watch a descriptor.
+ * Watches a descriptor.
  *
- * Level-triggered, unless EVLOOP_EPOLLET is among the events. With
- * EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
+ * The watcher is level-triggered, unless events has EVLOOP_EPOLLET. With
+ * EVLOOP_EPOLLONESHOT its first event disables it, until
  * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
- * and /dev/null are always ready, which is reported in every iteration,
- * with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
- * these take turns with the others. Several watchers may watch one
- * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
- * level-triggered if one of them is. So a reader and a writer need not know
- * of each other:
+ * and /dev/null are always ready: every iteration reports them, with
+ * EVLOOP_EPOLLET too. If more than max_events descriptors are ready, these
+ * take turns with the others.
+ *
+ * Several watchers may watch one descriptor, but none beside one with
+ * EVLOOP_EPOLLEXCLUSIVE. They are all level-triggered if one of them is. So a
+ * reader and a writer need not know of each other:
  *
  *   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, read_some, reader);
  *   evloop_add_io(loop, fd, EVLOOP_EPOLLOUT, write_some, writer);
  *
- * Enabling a watcher, modifying it (to the same events, too) and adding
- * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
- * and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
- * has passed. Edge-triggered watchers that share the descriptor may be
- * reported once more. For watchers with ET or ONESHOT this takes one system
- * call before the next wait, with EXCLUSIVE two. A disabled watcher with
- * EXCLUSIVE takes no wake-up from other loops.
+ * Three calls check readiness again, as EPOLL_CTL_MOD and EPOLL_CTL_ADD do:
+ * enabling a watcher, modifying it (also to the same events), and adding
+ * another watcher for its descriptor. What is ready then is reported, although
+ * its edge has passed. Edge-triggered watchers that share the descriptor may
+ * be reported once more. For watchers with ET or ONESHOT the check costs one
+ * system call before the next wait, with EXCLUSIVE two. A disabled watcher
+ * with EXCLUSIVE takes no wake-up from other loops.
  *
  * Close the watcher before the descriptor:
  *
@@ -1650,15 +1651,17 @@ typedef evloop_handle_t evloop_watcher_t;
  *
  * If the descriptor was closed first, the watcher gets one event with
  * EVLOOP_ERROR and result -EBADF when the loop notices, and is disabled. The
- * kernel reports nothing of such a descriptor, so the loop notices when it
- * next changes the registration (after evloop_io_modify() to other events,
- * say), or when a descriptor of the same number is added; a loop with
- * EVLOOP_CHECK_FDS looks before each wait. A new descriptor of the same
- * number is not taken for the old one. But while a duplicate of the old one
- * is open the kernel goes on reporting that one, under the number that it
- * had: event->fd may by then be closed, or another file. The loop takes
- * some hundred events to notice; with EVLOOP_EPOLLET, ONESHOT or EXCLUSIVE
- * it does not.
+ * kernel reports nothing of a closed descriptor. The loop notices:
+ * - when it next changes the registration, for instance after
+ *   evloop_io_modify() to other events;
+ * - when a descriptor with the same fd is added;
+ * - with EVLOOP_CHECK_FDS, before each wait.
+ *
+ * The loop does not take a new descriptor with the same fd for the old one.
+ * But while a duplicate of the old descriptor is open, the kernel continues to
+ * report it under its old fd: event->fd may then be closed, or refer to
+ * another file. The loop needs some hundred events to notice that; with
+ * EVLOOP_EPOLLET, ONESHOT or EXCLUSIVE it does not notice.
  *
  * Event: type EVLOOP_EVENT_IO, fd, events.
  *
@@ -1666,24 +1669,27 @@ typedef evloop_handle_t evloop_watcher_t;
  * @param fd the descriptor; it stays the caller's.
  * @param events EVLOOP_EPOLL bits; 0 watches for errors and hang-ups.
  * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
- *   unknown bit, a descriptor that the library has made for this loop (that
- *   of evloop_fileno(), or of a watcher) or waits with, or EXCLUSIVE for an
- *   epoll descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
- *   -EEXIST: another watcher of the loop watches fd, and one of the two is
- *   EXCLUSIVE; asked for by another thread than that which runs the loop,
- *   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
- *   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
- *   used up. -ENOMEM; if only the loop's own thread finds that there is none,
- *   this arrives as an event with EVLOOP_ERROR, and the watcher is disabled
- *   until it is enabled. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
  *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
- * epoll_ctl(2).
+ * Errors:
+ *   -EBADF     fd is not open
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    a descriptor that the library has made for this loop (that of
+ *              evloop_fileno(), or of a watcher), or that it waits with
+ *   -EINVAL    EXCLUSIVE for an epoll descriptor, or with other bits than IN,
+ *              OUT, ERR, HUP, ET and WAKEUP
+ *   -EEXIST    another watcher of the loop watches fd, and one of the two is
+ *              EXCLUSIVE. If a thread calls this that does not run the loop,
+ *              the error arrives as an event with EVLOOP_ERROR instead
+ *   -ELOOP     epoll sets would be nested in a circle or too deep
+ *   -ENOMEM    no memory. If only the loop's own thread finds this, the error
+ *              arrives as an event with EVLOOP_ERROR, and the watcher is
+ *              disabled until it is enabled
+ *   -ENOSPC
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken.
+ * Source: epoll_ctl(2).
  */
 evloop_watcher_t evloop_add_io(evloop_t loop,
                                int fd,
@@ -1692,44 +1698,51 @@ evloop_watcher_t evloop_add_io(evloop_t loop,
                                void *user_data);
 
 /**
- * Change what an io watcher watches for.
+ * Changes the events that an io watcher watches for.
  *
- * The kernel's registration is changed before the loop's next wait, if it
- * differs by then. What is ready is reported, although its edge has passed:
- * see evloop_add_io(). What the kernel refuses only then arrives as one
- * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an
- * error disabled is enabled; one that evloop_watcher_disable() disabled is
- * not.
+ * The loop changes the kernel's registration before its next wait, if the
+ * events differ by then. What is ready is reported, although its edge has
+ * passed: see evloop_add_io(). If the kernel refuses the change, the error
+ * arrives as one event with EVLOOP_ERROR.
+ *
+ * The call enables a watcher that an EVLOOP_EPOLLONESHOT event or an error has
+ * disabled. It does not enable one that evloop_watcher_disable() has disabled.
  *
  * @param watcher an io watcher.
- * @param events as evloop_add_io(). With 0 errors and hang-ups are still
- *   reported, and in every iteration: for none evloop_watcher_disable().
- * @returns 0. -EINVAL: an unknown bit, EXCLUSIVE with ONESHOT or RDHUP, or
- *   no io watcher (what else evloop_add_io() refuses to combine arrives as
- *   an event). -EEXIST: as evloop_add_io(). -ENOMEM. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
+ * @param events as evloop_add_io(). With 0 every iteration still reports
+ *   errors and hang-ups; to report none call evloop_watcher_disable().
+ * @returns 0.
  *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken; from another thread it takes effect before the loop next
- * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -EINVAL    an unknown bit, or EXCLUSIVE with ONESHOT or RDHUP. Other
+ *              combinations that evloop_add_io() refuses arrive as an event
+ *   -EINVAL    not an io watcher
+ *   -EEXIST    as evloop_add_io()
+ *   -ENOMEM
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken; from
+ * another thread it takes effect before the loop next dispatches.
  */
-int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
+int evloop_io_modify(evloop_watcher_t watcher,
+                     uint32_t events);
 
 /**
- * Say what an io watcher is to watch for; nothing disables it.
+ * Sets the events of an io watcher, where 0 disables it.
  *
- * What every adapter to another library needs: with 0 it is
- * evloop_watcher_disable(), with anything else evloop_io_modify() and then
- * evloop_watcher_enable().
+ * Adapters to other libraries need this. With 0 it is
+ * evloop_watcher_disable(); with other events it is evloop_io_modify() and
+ * then evloop_watcher_enable().
  *
  * @param watcher an io watcher.
- * @param events as evloop_add_io(); 0 disables the watcher, and reports no
- *   errors and hang-ups either.
- * @returns as evloop_io_modify(), and as evloop_watcher_enable().
+ * @param events as evloop_add_io(); 0 disables the watcher, which then reports
+ *   no errors and hang-ups either.
+ * @returns 0; errors as evloop_io_modify() and evloop_watcher_enable().
  *
- * Blocking, threads, signals, fork: as evloop_io_modify(). Since 0.2.0.
+ * Threads: as evloop_io_modify().
+ * Since 0.2.0.
  */
-int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
+int evloop_io_set(evloop_watcher_t watcher,
+                  uint32_t events);
 
 /* ------------------------------------------------------------------------
  * Watchers of time
@@ -1752,66 +1765,69 @@ int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
 /** evloop_add_timer(): one event for each missed expiration. */
 #define EVLOOP_TIMER_BURST 0x2
 
-/** evloop_add_timer(): the interval counts from the end of the callbacks. */
+/** evloop_add_timer(): the interval begins at the end of the callbacks. */
 #define EVLOOP_TIMER_DELAY 0x4
 
 /** evloop_add_timer(): one event for all missed expirations (the default). */
 #define EVLOOP_TIMER_SKIP 0x0
 
 /**
- * Add a timer.
+ * Adds a timer.
  *
- * A timer never expires early. Timers of one clock are dispatched in the
- * order of their deadlines, those with the same deadline in the order in
- * which they were set. A periodic timer does not drift: its deadlines are
- * the first one plus multiples of the interval. Expirations that were
- * missed, because a callback took long or the watcher was disabled, are
- * counted in one event (SKIP, the default), or delivered one by one
- * (BURST). With DELAY the interval counts from the end of the iteration's
- * callbacks: no expiration is missed, count is always 1, and it drifts.
+ * A timer never expires early. Timers of one clock are dispatched in the order
+ * of their deadlines; those with the same deadline in the order in which they
+ * were set. A periodic timer does not drift: its deadlines are the first one
+ * plus multiples of the interval.
  *
- * A relative timer counts from the call or, set in a callback, from the
- * end of the iteration's callbacks, which costs no reading of the clock for
- * each. One on a wall clock is not affected by a step of that clock, an
- * absolute one is: it expires when the clock shows its time.
+ * An expiration is missed when a callback takes long or the watcher is
+ * disabled. The flags choose what happens then:
+ * - SKIP, the default: one event counts all missed expirations.
+ * - BURST: each has an event of its own.
+ * - DELAY: the interval begins at the end of the iteration's callbacks. No
+ *   expiration is missed, count is always 1, and the timer drifts.
+ *
+ * A relative timer counts from this call. One that a callback sets counts from
+ * the end of the iteration's callbacks, so that setting it does not read the
+ * clock. A step of a wall clock does not affect a relative timer. An absolute
+ * timer expires when its clock shows its time.
  *
  * Event: type EVLOOP_EVENT_TIMER; count, the expirations, at least 1;
- * deadline_ns, when the first of them was due, and time_ns, when it was
- * found to be, both on the timer's clock (CLOCK_MONOTONIC for a relative
- * timer of CLOCK_REALTIME).
+ * deadline_ns, when the first of them was due; time_ns, when the loop found
+ * that. Both times are on the timer's clock, but on CLOCK_MONOTONIC for a
+ * relative timer of CLOCK_REALTIME.
  *
  * @param loop a loop.
- * @param clockid an EVLOOP_CLOCK constant. The ALARM clocks wake a
- *   suspended system. With EVLOOP_VIRTUAL_TIME all of them show the virtual
- *   time.
- * @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY, and
+ * @param clockid an EVLOOP_CLOCK constant. The ALARM clocks wake a suspended
+ *   system. With EVLOOP_VIRTUAL_TIME every clock shows the virtual time.
+ * @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY; and
  *   EVLOOP_TIMER_ABSTIME.
- * @param initial_ns nanoseconds from now or, with ABSTIME, since the
- *   clock's epoch; 0, or a time in the past, expires in the next
- *   iteration, unless a tolerance lets it be later; a deadline of
- *   INT64_MAX, or beyond, is never (but such a timer keeps the loop
- *   alive); negative: not set yet, and interval_ns is not kept, see
- *   evloop_timer_set().
- * @param interval_ns nanoseconds from one expiration to the next; 0
- *   expires once.
- * @param tolerance_ns how much later than its deadline it may expire, so
- *   that the loop wakes up once for several timers; 0: the
- *   timer_tolerance_ns of the loop's options, which is 0 unless it was set
- *   (1 is none, in a loop that has one). It is used to the full: a timer of
- *   1 s with a tolerance of 0.2 s that is alone expires after 1.2 s. It is
- *   earlier if the loop is awake between the two for anything else.
+ * @param initial_ns nanoseconds from now or, with ABSTIME, since the clock's
+ *   epoch. 0, or a time in the past, expires in the next iteration, unless a
+ *   tolerance lets it be later. A deadline of INT64_MAX, or beyond, is never
+ *   reached, but such a timer keeps the loop alive. Negative: the timer is not
+ *   set, and interval_ns is not stored; see evloop_timer_set().
+ * @param interval_ns nanoseconds from one expiration to the next; 0 expires
+ *   once.
+ * @param tolerance_ns how much later than its deadline the timer may expire,
+ *   so that the loop wakes up once for several timers. The loop uses all of
+ *   it: a timer of 1 s with a tolerance of 0.2 s expires after 1.2 s if it is
+ *   alone. It expires earlier if the loop is awake between the two times for
+ *   another reason. 0: timer_tolerance_ns of the loop's options, which is 0 by
+ *   default (1 is no tolerance in a loop that has one).
  * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
- *   with DELAY, a negative interval or tolerance. -EPERM: an ALARM clock
- *   without CAP_WAKE_ALARM. -EMFILE, -ENFILE, -ENOSPC: the first timer on a
- *   clock takes a descriptor. -ENOMEM. -ECHILD: used after fork. -ENOTSUP:
- *   this system has no such clock. -ESTALE, -EDOM: see "Handles".
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
  *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
- * timerfd_create(2).
+ * Errors:
+ *   -EINVAL    an unknown clock or flag, or BURST with DELAY
+ *   -EINVAL    the interval or the tolerance is negative
+ *   -EPERM     an ALARM clock without CAP_WAKE_ALARM
+ *   -ENOTSUP   this system has no such clock
+ *   -EMFILE, -ENFILE, -ENOSPC  the first timer of a clock takes a descriptor
+ *   -ENOMEM
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken.
+ * Source: timerfd_create(2).
  */
 evloop_watcher_t evloop_add_timer(evloop_t loop,
                                   int clockid,
@@ -1823,10 +1839,10 @@ evloop_watcher_t evloop_add_timer(evloop_t loop,
                                   void *user_data);
 
 /**
- * Call a function once, after some time.
+ * Calls a function once, after a delay.
  *
- * evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher stays
- * until it is closed, which its callback may do:
+ * It is evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher
+ * stays until it is closed, which its callback may do:
  *
  *   static void later(const evloop_event_t *event, void *user_data) {
  *     evloop_watcher_close(event->watcher, 0);
@@ -1836,12 +1852,14 @@ evloop_watcher_t evloop_add_timer(evloop_t loop,
  * @param delay_ns nanoseconds from now; not negative.
  * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
  *   evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, a timer. -EINVAL: delay_ns is negative. Others: as
- *   evloop_add_timer().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, a timer.
  *
- * Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+ * Errors, besides those of evloop_add_timer():
+ *   -EINVAL    delay_ns is negative
+ *
+ * Threads: as evloop_add_timer().
+ * Since 0.2.0.
  */
 evloop_watcher_t evloop_after(evloop_t loop,
                               int64_t delay_ns,
@@ -1849,22 +1867,24 @@ evloop_watcher_t evloop_after(evloop_t loop,
                               void *user_data);
 
 /**
- * Call a function again and again.
+ * Calls a function periodically.
  *
- * evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic: first after one
- * interval. Expirations that were missed come in one event, with their
- * count; evloop_watcher_close() ends it.
+ * It is evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic; the first
+ * call comes after one interval. One event counts all missed expirations.
+ * evloop_watcher_close() ends the calls.
  *
  * @param loop a loop.
  * @param interval_ns nanoseconds from one call to the next; at least 1.
  * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
  *   evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, a timer. -EINVAL: interval_ns is 0 or negative.
- *   Others: as evloop_add_timer().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, a timer.
  *
- * Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+ * Errors, besides those of evloop_add_timer():
+ *   -EINVAL    interval_ns is 0 or negative
+ *
+ * Threads: as evloop_add_timer().
+ * Since 0.2.0.
  */
 evloop_watcher_t evloop_every(evloop_t loop,
                               int64_t interval_ns,
@@ -1872,14 +1892,14 @@ evloop_watcher_t evloop_every(evloop_t loop,
                               void *user_data);
 
 /**
- * Set a timer anew, or stop it.
+ * Sets a timer to a new time, or stops it.
  *
- * What it was set to, and an expiration that was not dispatched yet, is
- * forgotten. The tolerance stays as it is. A timer that is stopped has no
- * interval either: evloop_timer_again() is -EINVAL until it is set anew.
+ * The old setting, and an expiration that was not dispatched yet, are dropped.
+ * The tolerance stays as it is. A stopped timer has no interval either:
+ * evloop_timer_again() returns -EINVAL until the timer is set again.
  *
- * Zero is at once, a negative time stops it; for tfd_settime() it is zero
- * that disarms:
+ * Zero expires at once, and a negative time stops the timer; with
+ * tfd_settime() zero disarms it:
  *
  *   evloop_timer_set(watcher, 0, 0, 0);       expires in the next iteration
  *   evloop_timer_set(watcher, 0, -1, 0);      is stopped
@@ -1888,15 +1908,18 @@ evloop_watcher_t evloop_every(evloop_t loop,
  * @param flags as evloop_add_timer().
  * @param initial_ns as evloop_add_timer(); negative stops the timer.
  * @param interval_ns as evloop_add_timer().
- * @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
- *   interval, or no timer. -ENOMEM: the timer is as it was. -EMFILE,
- *   -ENFILE, -ENOSPC: as evloop_add_timer(). -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken; from another thread it takes effect before the loop next
- * dispatches, counting from the call. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -EINVAL    an unknown flag, or BURST with DELAY
+ *   -EINVAL    the interval is negative
+ *   -EINVAL    not a timer
+ *   -ENOMEM    no memory; the timer is unchanged
+ *   -EMFILE, -ENFILE, -ENOSPC  as evloop_add_timer()
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken; from
+ * another thread it takes effect before the loop next dispatches, and the time
+ * counts from the call.
  */
 int evloop_timer_set(evloop_watcher_t watcher,
                      uint32_t flags,
@@ -1904,68 +1927,78 @@ int evloop_timer_set(evloop_watcher_t watcher,
                      int64_t interval_ns);
 
 /**
- * Start a timer again: the cheapest call of the library.
+ * Restarts a timer. This is the cheapest call of the library.
  *
- * For timeouts that are pushed back at every sign of life: a periodic timer
- * is set to expire after its interval, one that expires once after the
- * time that it was last set to, also if it has expired. Its tolerance stays.
+ * It is for timeouts that every sign of activity postpones. A periodic timer
+ * expires after its interval. A timer that expires once does so after the time
+ * that it was last set to, also if it has already expired. The tolerance stays
+ * as it is.
  *
- * @param watcher a timer that was set to a relative time, or a periodic
- *   one, and not stopped by evloop_timer_set().
- * @returns 0. -EINVAL: no timer, or it was never set (a negative initial_ns
- *   sets nothing, whatever interval_ns is), was stopped, or is absolute and
- *   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
+ * @param watcher a timer that was set to a relative time, or a periodic one,
+ *   and that evloop_timer_set() has not stopped.
+ * @returns 0.
  *
- * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
- * -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -EINVAL    not a timer
+ *   -EINVAL    the timer was never set (a negative initial_ns sets nothing,
+ *              whatever interval_ns is), or was stopped
+ *   -EINVAL    the timer is absolute and expires once
+ *   -ENOMEM    no memory; the timer is unchanged
+ *
+ * Threads: as evloop_timer_set().
  */
 int evloop_timer_again(evloop_watcher_t watcher);
 
 /**
- * Change how late a timer may be.
+ * Sets the tolerance of a timer.
+ *
+ * It applies to the current setting of the timer, and to later ones.
  *
  * @param watcher a timer.
- * @param tolerance_ns how much later than its deadline it may expire; 0:
- *   not at all, whatever the loop's timer_tolerance_ns is. It holds for what
- *   the timer is set to now, and later.
- * @returns 0. -EINVAL: tolerance_ns is negative, or no timer. -ENOMEM: the
- *   timer is as it was. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param tolerance_ns how much later than its deadline it may expire; 0: not
+ *   at all, whatever timer_tolerance_ns of the loop is.
+ * @returns 0.
  *
- * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
- * -ECHILD. Since 0.2.0.
+ * Errors:
+ *   -EINVAL    tolerance_ns is negative
+ *   -EINVAL    not a timer
+ *   -ENOMEM    no memory; the timer is unchanged
+ *
+ * Threads: as evloop_timer_set().
+ * Since 0.2.0.
  */
 int evloop_timer_set_tolerance(evloop_watcher_t watcher,
                                int64_t tolerance_ns);
 
 /**
- * How long it is until a timer expires.
+ * Returns the time until a timer expires.
  *
  * @param watcher a timer.
- * @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set. (One
- *   that is set to INT64_MAX, never, has what is left until then.)
- *   -EINVAL: no timer. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set. (A timer
+ *   that is set to INT64_MAX, never, returns the time until then.)
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -EINVAL    not a timer
  */
 int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
 
 /**
- * Add a watcher that is told when the wall clock is set.
+ * Adds a watcher that is called when the wall clock is set.
  *
- * When CLOCK_REALTIME makes a step, by clock_settime(2) or after a
- * suspend; not when it is slewed. It does not keep the loop alive. With
- * EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
+ * It is called when CLOCK_REALTIME makes a step, by clock_settime(2) or after
+ * a suspend; not when the clock is slewed, and never with EVLOOP_VIRTUAL_TIME.
+ * It does not keep the loop alive.
+ *
+ * Event: type EVLOOP_EVENT_CLOCK_CHANGE.
  *
  * @param loop, callback, user_data as evloop_add_async().
- * @returns as evloop_add_async(); -EMFILE, -ENFILE, -ENOSPC: the first
- *   takes a descriptor.
+ * @returns the watcher, enabled.
  *
- * Blocking, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
+ * Errors:
+ *   -EMFILE, -ENFILE, -ENOSPC  the first of a loop takes a descriptor
+ *   -ENOMEM
+ *
+ * Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
  */
 evloop_watcher_t evloop_add_clock_change(evloop_t loop,
                                          evloop_callback_t callback,
@@ -1987,28 +2020,28 @@ evloop_watcher_t evloop_add_clock_change(evloop_t loop,
  */
 
 /**
- * Watch a timer file descriptor.
+ * Watches a timer file descriptor.
  *
- * The loop reads it: nobody else should. If it is closed first, its
- * descriptor stays open until the loop has run and noticed.
+ * The loop reads it; no other reader should. If the timer is closed before the
+ * watcher, its descriptor stays open until the loop has run and noticed.
  *
- * Event: type EVLOOP_EVENT_TFD; count, the expirations; or, with
- * EVLOOP_ERROR, result -ECANCELED where a discontinuous change of the clock
- * cancelled the timer (the watcher is not disabled by that), -ESTALE where
- * the timer was closed.
+ * Event: type EVLOOP_EVENT_TFD; count, the expirations. With EVLOOP_ERROR,
+ * result is:
+ * - -ECANCELED: a step of the clock has cancelled the timer; the watcher stays
+ *   enabled;
+ * - -ESTALE: the timer was closed.
  *
  * @param loop a loop.
  * @param tfd a timer; it stays the caller's, who closes the watcher first.
  * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -ENOTSUP: the loop has virtual time, which
- *   the kernel's timers do not follow. -EBADF, -EEXIST, -ENOSPC, -ENOMEM: as
- *   evloop_add_io(). -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -ENOTSUP   the loop has virtual time, which the kernel's timers do not
+ *              follow
+ *   -EBADF, -EEXIST  as evloop_add_io()
+ *   -ENOSPC, -ENOMEM
  */
 evloop_watcher_t evloop_add_tfd(evloop_t loop,
                                 tfd_t tfd,
@@ -2019,25 +2052,28 @@ evloop_watcher_t evloop_add_tfd(evloop_t loop,
 typedef evloop_handle_t evloop_kqueue_t;
 
 /**
- * Add a watcher of a kqueue.
+ * Watches a kqueue.
  *
- * Its callback is called while the queue has events, which stay there: it
- * takes them with evloop_kqueue_control() and a timeout of 0. event->events
- * is 0 and event->fd -1. If the queue is closed there is one event with
- * EVLOOP_ERROR, and -ESTALE in event->result; then the watcher is disabled.
+ * The loop calls the callback while the queue has events. The callback takes
+ * them with evloop_kqueue_control() and a timeout of 0.
+ *
+ * Event: type EVLOOP_EVENT_KQUEUE; events is 0, fd -1. If the queue is closed
+ * there is one event with EVLOOP_ERROR and result -ESTALE; then the watcher is
+ * disabled.
  *
  * @param loop a loop.
- * @param kq a kqueue; it stays the caller's, and is freed once the watcher
- *   is closed, too. Of one that evloop_kqueue_from_fd() made, only closing
- *   this handle is noticed.
- * @param callback called with each event, on the thread that runs the
- *   loop; NULL: see evloop_wait().
- * @param user_data handed to the callback.
- * @returns the watcher. -EEXIST, -ENOSPC, -ENOMEM: as evloop_add_io().
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles"; of either.
+ * @param kq a kqueue. It stays the caller's, and is freed when the watcher is
+ *   closed too. Of a handle of evloop_kqueue_from_fd() the loop notices only
+ *   that this handle is closed.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
  *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -EEXIST    as evloop_add_io()
+ *   -ENOSPC, -ENOMEM
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken.
  */
 evloop_watcher_t evloop_add_kqueue(evloop_t loop,
                                    evloop_kqueue_t kq,
@@ -2060,117 +2096,117 @@ evloop_watcher_t evloop_add_kqueue(evloop_t loop,
  */
 
 /**
- * Add a watcher that any thread, and any signal handler, can trigger.
+ * Adds a watcher that any thread, and any signal handler, can trigger.
  *
- * It keeps the loop alive while it is enabled. Event: type
- * EVLOOP_EVENT_ASYNC. To have every single call delivered use
- * evloop_post().
+ * evloop_async_send() triggers it. It keeps the loop alive while it is
+ * enabled. To have each single call delivered use evloop_post().
+ *
+ * Event: type EVLOOP_EVENT_ASYNC.
  *
  * @param loop a loop.
  * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -ENOMEM
  */
 evloop_watcher_t evloop_add_async(evloop_t loop,
                                   evloop_callback_t callback,
                                   void *user_data);
 
 /**
- * Trigger an async watcher.
+ * Triggers an async watcher.
  *
- * The callback begins after this call, on the thread that runs the loop,
- * and sees what this thread wrote before it. Any number of calls before
- * that count as one. Sent to a disabled watcher, it is delivered once that
- * is enabled.
+ * The callback begins after this call, on the thread that runs the loop, and
+ * sees what the calling thread wrote before it. Several calls before that
+ * count as one. A disabled watcher delivers the event when it is enabled.
  *
  * @param watcher an async watcher.
- * @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -EBADF: as
- *   evloop_wakeup(). -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
- * set). Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -EINVAL    not an async watcher
+ *   -EBADF     as evloop_wakeup()
+ *
+ * Signals: safe (evloop_last_error() is not set).
  */
 int evloop_async_send(evloop_watcher_t watcher);
 
 /**
- * Add a watcher that is called while there is nothing else to do.
+ * Adds a watcher that is called while nothing else is ready.
  *
- * In each iteration in which no timer, clock_change, async or defer
- * watcher, posted call or descriptor was dispatched; while one is enabled
- * the loop is alive and does not wait. So disable or close it when its work
- * is done. One without a callback is for evloop_wait(), which returns its
- * event; evloop_run() would go round for nothing, with a busy processor.
+ * It is called in each iteration that dispatched no timer, clock_change, async
+ * or defer watcher, posted call or descriptor. While one is enabled the loop
+ * is alive and does not wait, so disable or close it when its work is done. An
+ * idle watcher without a callback is for evloop_wait(), which returns its
+ * event; evloop_run() would spin and keep the processor busy.
+ *
  * Event: type EVLOOP_EVENT_IDLE.
  *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
+ * Parameters, result and errors: as evloop_add_async().
  */
 evloop_watcher_t evloop_add_idle(evloop_t loop,
                                  evloop_callback_t callback,
                                  void *user_data);
 
 /**
- * Add a watcher that is called before each wait.
+ * Adds a watcher that is called before each wait.
  *
- * It keeps the loop alive while it is enabled. A library that has one (or a
- * check watcher) for its own purposes lets go of the loop, which ends then
- * when the program's watchers do:
+ * It keeps the loop alive while it is enabled. A library that adds one (or a
+ * check watcher) for its own purposes should unreference it. The loop then
+ * ends when the program's watchers do:
  *
  *   evloop_watcher_t before = evloop_add_prepare(loop, flush, state);
  *   evloop_watcher_unref(before);
  *
  * Event: type EVLOOP_EVENT_PREPARE.
  *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
+ * Parameters, result and errors: as evloop_add_async().
  */
 evloop_watcher_t evloop_add_prepare(evloop_t loop,
                                     evloop_callback_t callback,
                                     void *user_data);
 
 /**
- * Add a watcher that is called after each wait.
+ * Adds a watcher that is called after each wait.
  *
- * When everything that the wait found was dispatched. It keeps the loop
- * alive while it is enabled; one for a library's own purposes wants
- * evloop_watcher_unref(), as in evloop_add_prepare(). Event: type
- * EVLOOP_EVENT_CHECK.
+ * It is called when everything that the wait found was dispatched. It keeps
+ * the loop alive while it is enabled. A library that adds one for its own
+ * purposes calls evloop_watcher_unref(), as with evloop_add_prepare().
  *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
+ * Event: type EVLOOP_EVENT_CHECK.
+ *
+ * Parameters, result and errors: as evloop_add_async().
  */
 evloop_watcher_t evloop_add_check(evloop_t loop,
                                   evloop_callback_t callback,
                                   void *user_data);
 
 /**
- * Add a watcher that is called once, in the next iteration.
+ * Adds a watcher that is called once, in the next iteration.
  *
- * It is then disabled; evloop_watcher_enable() has it called once more.
+ * It is then disabled; after evloop_watcher_enable() it is called once more.
+ *
  * Event: type EVLOOP_EVENT_DEFER.
  *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
+ * Parameters, result and errors: as evloop_add_async().
  */
 evloop_watcher_t evloop_add_defer(evloop_t loop,
                                   evloop_callback_t callback,
                                   void *user_data);
 
 /**
- * Add a watcher that is called when a run ends.
+ * Adds a watcher that is called when a run ends.
  *
- * Just before evloop_run(UNTIL_DONE) or evloop_run_for_ns() returns 0 or 1,
- * because nothing is left, the time is over or evloop_stop() was called; in
- * the order of their priorities. It does not keep the loop alive. Event:
- * type EVLOOP_EVENT_EXIT.
+ * It is called just before evloop_run(UNTIL_DONE) or evloop_run_for_ns()
+ * returns 0 or 1: because nothing keeps the loop alive, the time is over, or
+ * evloop_stop() was called. Exit watchers are called in the order of their
+ * priorities. They do not keep the loop alive.
  *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
+ * Event: type EVLOOP_EVENT_EXIT.
+ *
+ * Parameters, result and errors: as evloop_add_async().
  */
 evloop_watcher_t evloop_add_exit(evloop_t loop,
                                  evloop_callback_t callback,
@@ -2191,38 +2227,50 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
  *   evloop_watcher_close(watcher, 0);
  */
 
-/** evloop_add_signal(): the signal is blocked, and read from a signalfd. */
+/**
+ * evloop_add_signal(): the signal is blocked, and the loop reads it from a
+ * signalfd.
+ */
 #define EVLOOP_SIGNAL_FD 0x1
 
-/** evloop_add_signal(): what the signal does by default happens as well. */
+/** evloop_add_signal(): the default action of the signal happens as well. */
 #define EVLOOP_SIGNAL_KEEP_DEFAULT 0x2
 
 /**
- * Watch a signal.
+ * Watches a signal.
  *
- * There are two ways. By default a handler of the library's is put over
- * what the program does with the signal. A handler of the program's still
- * runs, and SIG_IGN still ignores; the default action is replaced: a SIGTERM
- * that is watched does not end the process. It is replaced from this call
- * until the watcher is closed, also while the watcher is disabled or over
- * its rate limit, and in a loop that no thread runs. With
- * EVLOOP_SIGNAL_KEEP_DEFAULT the default action happens as well, unless
- * another watcher of the signal replaces it. SIGABRT, SIGBUS, SIGFPE,
- * SIGILL, SIGSEGV, SIGSYS and SIGTRAP always keep it. What was there before
- * is back when the last watcher of the signal is closed. A handler that the
- * program installs while the signal is watched takes the library's place,
- * and the watcher hears nothing, unless it calls the one that sigaction(2)
- * has returned, or the program's calls of sigaction(2) come to
- * evloop_bsd_sigaction(). With EVLOOP_SIGNAL_FD the signal is taken from a
- * signalfd; it has to be blocked, in all threads, or it does what it does
- * otherwise.
+ * There are two ways to watch it.
  *
- * A handler is not the same as none: calls that are never resumed (poll,
- * nanosleep, epoll_wait) are interrupted; a program that is executed without
- * a fork(), or by posix_spawn() or vfork(), finds the default where the
- * signal was ignored; and SIGTTIN and SIGTTOU, which the kernel does not
- * send to who ignores them, then hold up what uses the terminal from the
- * background. EVLOOP_SIGNAL_FD has none of that.
+ * Without EVLOOP_SIGNAL_FD the library installs a handler over what the
+ * program does with the signal:
+ * - A handler of the program still runs, and SIG_IGN still ignores.
+ * - The default action is replaced: a watched SIGTERM does not end the
+ *   process. It is replaced from this call until the watcher is closed, also
+ *   while the watcher is disabled or over its rate limit, and in a loop that
+ *   no thread runs.
+ * - With EVLOOP_SIGNAL_KEEP_DEFAULT the default action happens as well, unless
+ *   another watcher of the signal replaces it. SIGABRT, SIGBUS, SIGFPE,
+ *   SIGILL, SIGSEGV, SIGSYS and SIGTRAP always keep it.
+ * - When the last watcher of the signal is closed, the previous disposition is
+ *   back.
+ * - A handler that the program installs later replaces the library's, and the
+ *   watcher gets no events. It does get them if that handler calls the one
+ *   that sigaction(2) has returned, or if the program's calls of sigaction(2)
+ *   go through evloop_bsd_sigaction().
+ *
+ * With EVLOOP_SIGNAL_FD the loop reads the signal from a signalfd. The signal
+ * must be blocked in all threads; otherwise it does what it does without a
+ * watcher.
+ *
+ * A handler has side effects, which EVLOOP_SIGNAL_FD does not have:
+ * - It interrupts calls that are never resumed (poll, nanosleep, epoll_wait).
+ * - A program that is executed without a fork(), or by posix_spawn() or
+ *   vfork(), finds the default where the signal was ignored.
+ * - The kernel does not send SIGTTIN and SIGTTOU to a process that ignores
+ *   them; with a handler they stop a background process that uses the
+ *   terminal.
+ *
+ * The two ways compared:
  *
  *                      the handler               EVLOOP_SIGNAL_FD
  *   handlers           run as before             none, it is blocked
@@ -2232,50 +2280,53 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
  *   to the process     seen                      seen, once
  *   to one thread      seen                      only to that which runs
  *                                                the loop
- *   several watchers   each gets each, of all loops and kqueues, however
- *                      it is seen
- *   counts             each run of the handler   each reading: the kernel
- *                                                keeps one of each standard
- *                                                signal until it is read
+ *   several watchers   each gets each, of all loops and kqueues, with either
+ *                      way
+ *   counts             each run of the handler   each read: the kernel keeps
+ *                                                one of each standard signal
+ *                                                until it is read
  *   descriptors        none                      one for each loop
  *
- * Standard signals are counted: event->count says how many came since the
- * last event, and evloop_event_siginfo() tells of the last. Real-time
- * signals are an event each, in their order. Up to 512 of each signal wait
- * for the loop, and 512 more for each watcher; what is beyond is counted, and
- * reported by one event with EVLOOP_ERROR and -EOVERFLOW in event->result,
- * event->count saying how many were lost.
+ * Standard signals are counted: event->count is how many arrived since the
+ * last event, and evloop_event_siginfo() describes the last one. Each
+ * real-time signal has an event of its own, in their order. The library keeps
+ * up to 512 of each signal for the loop, and 512 more for each watcher. It
+ * counts those beyond, and reports them with one event with EVLOOP_ERROR and
+ * result -EOVERFLOW, where event->count is how many were lost.
  *
- * A signal that comes while the loop is not waiting is not missed, nor one
- * while the watcher is disabled or over its rate limit: it is told later.
- * The watcher keeps the loop alive while it is enabled; see
+ * A signal that arrives while the loop does not wait, or while the watcher is
+ * disabled or over its rate limit, is not missed: it is delivered later. The
+ * watcher keeps the loop alive while it is enabled; see
  * evloop_watcher_unref().
  *
  * Event: type EVLOOP_EVENT_SIGNAL, result (the signal), count.
  *
  * @param loop a loop.
  * @param signum the signal, from 1 to 64.
- * @param flags EVLOOP_SIGNAL_FD, or EVLOOP_SIGNAL_KEEP_DEFAULT, which adds
- *   nothing to the former; else 0.
- * @param callback called with each event, on the thread that runs the
- *   loop, outside of signal handlers; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EINVAL: no signal, SIGKILL, SIGSTOP, one
- *   that the C library keeps for itself, or an unknown flag. -EBUSY:
- *   SIGNAL_FD, and the calling thread has not blocked the signal; or 16
- *   handlers lie over one another. -EMFILE, -ENFILE: the first with
- *   SIGNAL_FD takes a descriptor. -ENOSPC, -ENOMEM: as evloop_add_io().
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @param flags 0, EVLOOP_SIGNAL_FD or EVLOOP_SIGNAL_KEEP_DEFAULT; both
+ *   together are the same as EVLOOP_SIGNAL_FD.
+ * @param callback called with each event, on the thread that runs the loop and
+ *   outside of signal handlers; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
  *
- * Blocking: no. Threads: any. Closed by another thread than that which runs
- * the loop, what was there before is put back before the loop next
- * dispatches. Signals: not safe. Fork: -ECHILD; in a child of fork() the
- * signal does what it did before it was watched, the default action
- * included, so that a child can be ended; and its parent's loop does not
- * hear of it; after evloop_after_fork() the loop of the child hears of
- * the child's signals, and not of those that came before the fork. Since
- * 0.1.0. Source: sigaction(2), signalfd(2).
+ * Errors:
+ *   -EINVAL    no signal, SIGKILL, SIGSTOP, or a signal that the C library
+ *              reserves
+ *   -EINVAL    an unknown flag
+ *   -EBUSY     SIGNAL_FD, and the calling thread has not blocked the signal
+ *   -EBUSY     16 handlers of the library lie over one another
+ *   -EMFILE, -ENFILE  the first watcher with SIGNAL_FD takes a descriptor
+ *   -ENOSPC, -ENOMEM
+ *
+ * Threads: any. If a thread closes the watcher that does not run the loop, the
+ * previous disposition is back before the loop next dispatches.
+ * Fork: in a child of fork() the signal does what it did before it was
+ * watched, the default action included, so that a child can be ended; the
+ * parent's loop does not see the child's signals. After evloop_after_fork()
+ * the child's loop sees the child's signals, and not those from before the
+ * fork.
+ * Source: sigaction(2), signalfd(2).
  */
 evloop_watcher_t evloop_add_signal(evloop_t loop,
                                    int signum,
@@ -2284,8 +2335,8 @@ evloop_watcher_t evloop_add_signal(evloop_t loop,
                                    void *user_data);
 
 /**
- * What came with a signal. Which fields mean something depends on signo and
- * code, as sigaction(2) says of siginfo_t; the others are 0.
+ * What arrived with a signal. signo and code determine which fields have a
+ * meaning, as sigaction(2) says of siginfo_t; the others are 0.
  */
 typedef struct evloop_siginfo_t {
   /** The signal's number. */
@@ -2330,24 +2381,26 @@ typedef struct evloop_siginfo_t {
 } evloop_siginfo_t;
 
 /**
- * What came with a signal.
+ * Returns what arrived with a signal.
  *
- * It is there from when the event was delivered, to a callback or by
- * evloop_wait(), until the loop has waited again; outside of callbacks not
- * once its watcher is closed.
- * Of several standard signals in one event it is that of the last.
+ * It is available from the delivery of the event, to a callback or by
+ * evloop_wait(), until the loop has waited again. Outside of callbacks it is
+ * not available after its watcher is closed. If one event has several standard
+ * signals it describes the last.
  *
  * @param event an event of a signal watcher: the callback's, or a copy.
  * @param out_info receives it.
- * @returns 0. -EINVAL: event or out_info is NULL, or event is of another
- *   type, or has EVLOOP_ERROR. -ENOENT: the loop has waited since; or there
- *   was no memory to keep it. -EBUSY: another thread runs the loop.
- *   -ECHILD: used after fork. -ESTALE: outside of callbacks, the watcher is
- *   closed. -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: in the callback, or any while nobody runs the
- * loop. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
- * sigaction(2).
+ * Errors:
+ *   -EINVAL    event or out_info is NULL
+ *   -EINVAL    event is of another type, or has EVLOOP_ERROR
+ *   -ENOENT    the loop has waited since, or there was no memory to keep it
+ *   -EBUSY     another thread runs the loop
+ *   -ESTALE    the watcher is closed, and this is not a callback
+ *
+ * Threads: in the callback, or any while no thread runs the loop.
+ * Source: sigaction(2).
  */
 int evloop_event_siginfo(const struct evloop_event_t *event,
                          struct evloop_siginfo_t *out_info);
@@ -2369,58 +2422,65 @@ int evloop_event_siginfo(const struct evloop_event_t *event,
 /** evloop_add_process(): wait for the child when it has ended. */
 #define EVLOOP_PROCESS_REAP 0x1
 
-/** evloop_event_t events, of a process: how it ended is not known. */
+/** evloop_event_t events, of a process: its status is not known. */
 #define EVLOOP_PROCESS_STATUS_UNKNOWN 0x1
 
 /**
- * Watch a process: told once, when it ends.
+ * Watches a process, with one event when it ends.
  *
- * Any process that this one can see, a child or not; also one that has
- * ended already, while nobody has waited for it. It is watched by a pidfd:
- * if its number becomes another process's, that is not taken for it. No
- * handler of SIGCHLD is needed, or touched.
+ * It may be any process that this one can see, a child or not; also one that
+ * has ended but was not waited for. The loop watches it by a pidfd, so it
+ * never takes another process with a reused id for it. No handler of SIGCHLD
+ * is needed or changed.
  *
- * How it ended is told as waitpid(2) does, without taking it away from
- * that: the zombie stays until the program waits for it. With
- * EVLOOP_PROCESS_REAP, for children only, the library waits for it, just
- * before the event is delivered; close the watcher before that and the
- * zombie stays the program's. The event has the status that was waited for.
- * Without it, before Linux 5.17, that of a child whose first thread ended
- * before others is how that thread ended, not how the process did. Of a
- * process that is no child the status is known if this one may look at it
- * (ptrace(2) access) while it is a zombie, or on Linux 6.15 and newer once
- * its parent has waited for it; the event comes when it ends and does not
- * wait for that. Also unknown is that of a child of whom somebody else has
- * taken it first, on older kernels; or where SIGCHLD is ignored, so that
- * there are no zombies. Then event->events has
- * EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
+ * The event has the status of waitpid(2), and the zombie stays until the
+ * program waits for it. With EVLOOP_PROCESS_REAP, for children only, the
+ * library waits for the child just before it delivers the event; the event has
+ * the status that it got. If the watcher is closed before that, the zombie
+ * stays the program's.
  *
- * After its event the watcher has given up its descriptor, and does nothing
- * until it is closed; it does not keep the loop alive any more. Ended while
- * it was disabled, it is told when it is enabled.
+ * Limits of the status:
+ * - Without REAP, before Linux 5.17: if a child's first thread ended before
+ *   others, the status is that of the thread and not of the process.
+ * - A process that is not a child: the status is known if this process may
+ *   inspect it (ptrace(2) access) while it is a zombie or, since Linux 6.15,
+ *   once its parent has waited for it. The event comes when the process ends,
+ *   and does not wait for that.
+ * - On older kernels the status of a child is unknown if other code has waited
+ *   for it first, or if SIGCHLD is ignored, so that there are no zombies.
  *
- * Event: type EVLOOP_EVENT_PROCESS, result (the wait status: the exit code
- * times 256, or the signal, plus 128 with a core dump), events. More about
- * it: evloop_event_process().
+ * For an unknown status event->events has EVLOOP_PROCESS_STATUS_UNKNOWN, and
+ * event->result is 0.
+ *
+ * After its event the watcher has closed its descriptor, no longer keeps the
+ * loop alive, and does nothing until it is closed. If the process ends while
+ * the watcher is disabled, the event comes when it is enabled.
+ *
+ * Event: type EVLOOP_EVENT_PROCESS; result, the wait status: the exit code
+ * times 256, or the signal, plus 128 with a core dump; events.
+ * evloop_event_process() has more.
  *
  * @param loop a loop.
  * @param pid the process.
  * @param flags 0 or EVLOOP_PROCESS_REAP.
  * @param callback called with the event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EINVAL: pid is 0 or negative, or an
- *   unknown flag. -ESRCH: there is no such process (a thread's id that is
- *   no process's is none). -EPERM: REAP, and it is no child, or was waited
- *   for already. -EMFILE, -ENFILE: each watcher takes a descriptor, until
- *   its event. -ENOSPC, -ENOMEM: as evloop_add_io(). -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; after
- * evloop_after_fork() the loop of the child goes on to watch, but those are
- * not its children: it reaps none, and knows the status as of any other.
- * Where the child has closed the descriptor there is one event with
- * EVLOOP_ERROR and -EBADF. Since 0.1.0. Source: pidfd_open(2), waitid(2).
+ * Errors:
+ *   -EINVAL    pid is 0 or negative
+ *   -EINVAL    an unknown flag
+ *   -ESRCH     there is no such process; the id of a thread that is not the id
+ *              of a process does not count
+ *   -EPERM     REAP, and the process is not a child, or was already waited for
+ *   -EMFILE, -ENFILE  a watcher takes a descriptor, until its event
+ *   -ENOSPC, -ENOMEM
+ *
+ * Fork: after evloop_after_fork() the child's loop continues to watch the
+ * processes. They are not its children: it reaps none, and their status is
+ * that of any other process. If the child has closed the descriptor there is
+ * one event with EVLOOP_ERROR and -EBADF.
+ * Source: pidfd_open(2), waitid(2).
  */
 evloop_watcher_t evloop_add_process(evloop_t loop,
                                     int pid,
@@ -2434,10 +2494,10 @@ evloop_watcher_t evloop_add_process(evloop_t loop,
 /** evloop_process_t how: a signal ended it. */
 #define EVLOOP_PROCESS_KILLED 2
 
-/** evloop_process_t how: a signal ended it, and it left a core dump. */
+/** evloop_process_t how: a signal ended it, with a core dump. */
 #define EVLOOP_PROCESS_DUMPED 3
 
-/** How a process ended, and what it used. */
+/** How a process ended, and which resources it used. */
 typedef struct evloop_process_t {
   /** The process id, which may be another process's by now. */
   int pid;
@@ -2464,22 +2524,25 @@ typedef struct evloop_process_t {
 } evloop_process_t;
 
 /**
- * How a process ended, and what it has used.
+ * Returns how a process ended, and which resources it used.
  *
- * It is there from when the event was delivered, to a callback or by
- * evloop_wait(), until the loop has waited again; outside of callbacks not
- * once its watcher is closed.
+ * It is available from the delivery of the event, to a callback or by
+ * evloop_wait(), until the loop has waited again. Outside of callbacks it is
+ * not available after its watcher is closed.
  *
  * @param event an event of a process watcher: the callback's, or a copy.
  * @param out_process receives it.
- * @returns 0. -EINVAL: event or out_process is NULL, or event is of another
- *   type, or has EVLOOP_ERROR. -ENOENT: the loop has waited since; or there
- *   was no memory to keep it. -EBUSY: another thread runs the loop.
- *   -ECHILD: used after fork. -ESTALE: outside of callbacks, the watcher is
- *   closed. -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: in the callback, or any while nobody runs the
- * loop. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: waitid(2).
+ * Errors:
+ *   -EINVAL    event or out_process is NULL
+ *   -EINVAL    event is of another type, or has EVLOOP_ERROR
+ *   -ENOENT    the loop has waited since, or there was no memory to keep it
+ *   -EBUSY     another thread runs the loop
+ *   -ESTALE    the watcher is closed, and this is not a callback
+ *
+ * Threads: in the callback, or any while no thread runs the loop.
+ * Source: waitid(2).
  */
 int evloop_event_process(const struct evloop_event_t *event,
                          struct evloop_process_t *out_process);
@@ -2864,232 +2927,253 @@ evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
  *   evloop_watcher_close(watcher, 0);
  */
 
-/** evloop_watcher_close(): return when no callback of it is running. */
+/**
+ * evloop_watcher_close(): return when no callback of the watcher is running.
+ */
 #define EVLOOP_CLOSE_WAIT 0x1
 
 /**
- * Close a watcher.
+ * Closes a watcher.
  *
- * Its handle is stale at once. When this returns, from any thread, the
- * kernel does not know the descriptor of an io watcher any more (unless
- * another watcher watches it), so that it can be closed, and its number
- * used again, and no event of it will be dispatched; a callback of it that
- * the loop's thread has entered may still be running.
+ * Its handle is stale at once. When this returns, on any thread:
+ * - The kernel does not know the descriptor of an io watcher any more, unless
+ *   another watcher watches it. So the descriptor can be closed, and its fd
+ *   used again.
+ * - The loop dispatches no more events of the watcher. A callback that the
+ *   loop's thread has already entered may still be running.
  *
- * A callback may close its own watcher; that is the normal way to be done:
+ * A callback may close its own watcher; this is the usual way to end:
  *
  *   static void once(const evloop_event_t *event, void *user_data) {
  *     free(user_data);
  *     evloop_watcher_close(event->watcher, 0);
  *   }
  *
- * When its user_data can be freed: at once, where this is called on the
- * thread that runs the loop, or while nobody runs it (in its own callback,
- * once that needs it no more). Closed from another thread: in the
- * notification of evloop_watcher_set_destroy(), or when this returns, with
- * EVLOOP_CLOSE_WAIT.
+ * When user_data can be freed:
+ * - closed on the thread that runs the loop, or while no thread runs it: at
+ *   once (in the watcher's own callback, when the callback needs it no more);
+ * - closed on another thread: in the notification of
+ *   evloop_watcher_set_destroy() or, with EVLOOP_CLOSE_WAIT, when this
+ *   returns.
  *
- * @param watcher a watcher; one that is ready in the same iteration, or
- *   the one whose callback is running, may be closed too.
- * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
- *   it is running.
- * @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
- *   not closed. -EINVAL: an unknown flag. -ESTALE, -EDOM: see "Handles".
+ * @param watcher a watcher. It may be one that is ready in the same iteration,
+ *   or the one whose callback is running.
+ * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of the
+ *   watcher is running.
+ * @returns 0.
  *
- * Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
- * whosever it is, returns: do not hold a lock that it takes, and do not let
- * the callbacks of two loops wait for each other. Threads: any;
- * on the thread that runs the loop no lock is taken. Signals: not safe.
+ * Errors:
+ *   -EDEADLK   EVLOOP_CLOSE_WAIT in the watcher's own callback; it is not
+ *              closed
+ *   -EINVAL    an unknown flag
+ *
+ * Blocking: no; with EVLOOP_CLOSE_WAIT until the loop's running callback, of
+ * whichever watcher, returns. Do not hold a lock that this callback takes, and
+ * do not let the callbacks of two loops wait for each other.
+ * Threads: any; on the thread that runs the loop no lock is taken.
  * Fork: works in the child, and changes nothing for the parent.
- * Since 0.1.0.
  */
-int evloop_watcher_close(evloop_watcher_t watcher, uint32_t flags);
+int evloop_watcher_close(evloop_watcher_t watcher,
+                         uint32_t flags);
 
 /**
- * Let a watcher deliver events again.
+ * Enables a watcher: it delivers events again.
  *
  * A timer that became due while it was disabled expires at once, with all
  * expirations counted. A descriptor that is ready is reported, although its
  * edge has passed: see evloop_add_io().
  *
  * @param watcher a watcher; nothing happens if it is enabled.
- * @returns 0. -ENOMEM. As evloop_add_io(), where -ENOMEM was reported in an
- *   event. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken; from another thread it takes effect before the loop next
- * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -ENOMEM
+ * If -ENOMEM was reported in an event: also those of evloop_add_io().
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken; from
+ * another thread it takes effect before the loop next dispatches.
  */
 int evloop_watcher_enable(evloop_watcher_t watcher);
 
 /**
- * Keep a watcher from delivering events, until it is enabled.
+ * Disables a watcher: it delivers no events until it is enabled.
  *
- * An event that is ready in the same iteration is dropped, or kept where it
- * would be lost: an expiration, an async send. What is still ready when the
- * watcher is enabled is reported then. A disabled watcher does not
- * keep the loop alive. The kernel is told before the loop's next wait, or
- * at the next event, whichever is cheaper.
+ * An event that is ready in the same iteration is dropped; an expiration or an
+ * async send, which would be lost, is kept. What is still ready when the
+ * watcher is enabled is reported then. A disabled watcher does not keep the
+ * loop alive. The loop submits the change to the kernel before its next wait
+ * or at the next event, whichever is cheaper.
  *
  * @param watcher a watcher; nothing happens if it is disabled.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns 0.
  *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
  */
 int evloop_watcher_disable(evloop_watcher_t watcher);
 
 /**
- * Have a watcher dispatched before, or after, others.
+ * Sets the priority of a watcher.
  *
- * Of all that is ready in one iteration what has the higher priority is
- * dispatched first; the order is as evloop_create() has it where they are
- * the same. Prepare, check, idle and exit watchers are ordered among
- * themselves. A posted call has priority 0.
+ * Of all that is ready in one iteration the higher priority is dispatched
+ * first. Equal priorities keep the order of evloop_create(). Prepare, check,
+ * idle and exit watchers are each ordered among themselves. A posted call has
+ * priority 0.
  *
  * @param watcher a watcher.
  * @param priority any number, 0 by default.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns 0.
  *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
  */
 int evloop_watcher_set_priority(evloop_watcher_t watcher, int priority);
 
 /**
- * Limit how often a watcher is dispatched.
+ * Limits how often a watcher is dispatched.
  *
- * After burst events in one interval the watcher pauses until the interval
- * is over. What happens meanwhile is then delivered in one event: the bits
- * of events and the counts are added up. A new limit counts from this call
- * on: it ends the pause that an earlier one has begun, as 0 does, and what
- * was kept is delivered in the next iteration.
+ * After burst events in one interval the watcher pauses until the end of the
+ * interval. What happens during the pause is then delivered in one event, with
+ * the bits of events and the counts merged. A new limit counts from this call.
+ * It ends the pause of an earlier limit, as 0 does, and the next iteration
+ * delivers what that had delayed.
  *
  * @param watcher a watcher.
- * @param interval_ns nanoseconds of the loop's time; 0 ends the limit.
+ * @param interval_ns nanoseconds of the loop's time; 0 removes the limit.
  * @param burst events in an interval; at least 1 unless interval_ns is 0.
- * @returns 0. -EINVAL: a negative interval, or no burst. -EMFILE, -ENFILE,
- *   -ENOSPC: as evloop_add_timer(), since the first limit of a loop, or the
- *   end of one, takes the descriptor of CLOCK_MONOTONIC's timers. -ENOMEM.
- *   Asked for by another thread than that which runs the loop, these arrive
- *   as an event with EVLOOP_ERROR instead. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
+ * Errors:
+ *   -EINVAL    the interval is negative, or burst is less than 1
+ *   -EMFILE, -ENFILE, -ENOSPC  the first limit of a loop, or the removal of
+ *              one, takes the descriptor of CLOCK_MONOTONIC's timers
+ *   -ENOMEM
+ * If a thread calls this that does not run the loop, these except -EINVAL
+ * arrive as an event with EVLOOP_ERROR instead.
+ *
+ * Threads: as evloop_watcher_enable().
  */
 int evloop_watcher_set_ratelimit(evloop_watcher_t watcher,
                                  int64_t interval_ns,
                                  int burst);
 
 /**
- * Give a watcher a name, for whoever looks inside.
+ * Sets the name of a watcher, for statistics, traces and evloop_dump().
  *
  * @param watcher a watcher.
- * @param name a NUL-terminated string, which is copied; NULL: none.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param name a NUL-terminated string, which is copied; NULL: no name.
+ * @returns 0.
  *
- * Blocking: no. Threads: any; takes the loop's lock. Signals: not safe.
- * Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: any; takes the loop's lock.
  */
 int evloop_watcher_set_name(evloop_watcher_t watcher, const char *name);
 
 /**
- * The name of a watcher.
+ * Returns the name of a watcher.
  *
  * @param watcher a watcher.
- * @param buf receives the name, NUL-terminated and cut to fit after
- *   any byte, inside a character of UTF-8 too; may be NULL if cap is 0.
- * @param cap room in buf, in bytes.
+ * @param buf receives the name, NUL-terminated. It is cut to fit after any
+ *   byte, also inside a character of UTF-8. May be NULL if cap is 0.
+ * @param cap size of buf in bytes.
  * @returns the length of the whole name, without the NUL; 0 if it has none.
- *   -EINVAL: buf is NULL. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
  *
- * Blocking, threads, signals, fork: as evloop_watcher_set_name().
- * Since 0.1.0.
+ * Errors:
+ *   -EINVAL    buf is NULL, and cap is not 0
+ *
+ * Threads: as evloop_watcher_set_name().
  */
 int evloop_watcher_get_name(evloop_watcher_t watcher, char *buf, size_t cap);
 
 /**
- * Change the data of a watcher.
+ * Sets the data of a watcher.
  *
  * @param watcher a watcher.
- * @param data from now on its event's data, and the user_data of its
+ * @param data from now on the data of its events, and the user_data of its
  *   callback.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns 0.
  *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
  */
 int evloop_watcher_set_data(evloop_watcher_t watcher, uint64_t data);
 
 /**
- * Let a watcher keep its loop alive again; see evloop_watcher_unref().
+ * Lets a watcher keep its loop alive again; see evloop_watcher_unref().
  *
  * @param watcher a watcher.
- * @returns 0; also if it does already. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ * @returns 0; also if it keeps the loop alive already.
  *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
  */
 int evloop_watcher_ref(evloop_watcher_t watcher);
 
 /**
- * Let a loop end although this watcher is enabled.
+ * Lets a loop end although this watcher is enabled.
  *
- * For what only serves others, such as a timer that prints statistics.
- * This is a property, not a count.
+ * It is for watchers that only serve others, such as a timer that prints
+ * statistics. It is a property, not a count.
  *
  * @param watcher a watcher.
- * @returns as evloop_watcher_ref().
+ * @returns 0; errors as evloop_watcher_ref().
  *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
+ * Threads: as evloop_watcher_enable().
  */
 int evloop_watcher_unref(evloop_watcher_t watcher);
 
 /**
- * The loop of a watcher; and whether the watcher is still there.
+ * Returns the loop of a watcher, and so whether the watcher is open.
  *
- * A handle is never used again, so a program that has kept one may ask:
+ * The library never uses a handle again, so a program that has kept one can
+ * check it:
  *
  *   if (evloop_watcher_loop(watcher) > 0) evloop_watcher_close(watcher, 0);
  *
- * (To close it without asking is as good: -ESTALE does no harm.)
+ * (Closing it without the check is as good: -ESTALE does no harm.)
  *
  * @param watcher a watcher.
- * @returns the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * @returns the loop.
  */
 evloop_t evloop_watcher_loop(evloop_watcher_t watcher);
 
 /**
- * Be told when a watcher is closed and nothing refers to it any more.
+ * Sets the destroy notification of a watcher.
  *
- * Then what user_data points to can be freed. It happens exactly once: on
- * the thread that runs the loop, before its next callback and after the one
- * that is running; inside the call that closes the watcher, or the loop, if
- * the loop is not running. Several watchers that are closed in one callback
- * are all out of use by then: one notification is enough for them. Event:
- * type EVLOOP_EVENT_CLOSED, watcher the stale handle, data the watcher's.
+ * The loop calls this function when the watcher is closed and the loop does
+ * not use it any more. Then what user_data points to can be freed. The
+ * function is called exactly once:
+ * - if the loop is running: on the thread that runs it, after the current
+ *   callback and before the next one;
+ * - if the loop is not running: in the call that closes the watcher or the
+ *   loop.
+ *
+ * Several watchers that one callback closes are all out of use by then, so one
+ * notification is enough for them.
+ *
+ * Event: type EVLOOP_EVENT_CLOSED, watcher the stale handle, data the
+ * watcher's.
  *
  * @param watcher a watcher.
- * @param callback called once; NULL: evloop_wait() returns the event.
- *   (There is none if the loop is closed.)
- * @param user_data handed to callback; may be NULL.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param callback called once; NULL: evloop_wait() returns the event. (If the
+ *   loop is closed there is no event.)
+ * @param user_data passed to callback; may be NULL.
+ * @returns 0. A second call replaces the first.
  *
- * Blocking, threads, signals, fork: as evloop_watcher_enable(). A second
- * call replaces the first. Since 0.1.0.
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
  */
 int evloop_watcher_set_destroy(evloop_watcher_t watcher,
                                evloop_callback_t callback,

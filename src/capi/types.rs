@@ -45,7 +45,7 @@ pub type evloop_selector_t = evloop_handle_t;
 #[allow(non_camel_case_types)]
 pub type evloop_t = evloop_handle_t;
 
-/// A watcher: one thing that an event loop waits for; see evloop_add_io().
+/// A watcher: one source of events in an event loop; see evloop_add_io().
 #[allow(non_camel_case_types)]
 pub type evloop_watcher_t = evloop_handle_t;
 
@@ -320,28 +320,29 @@ pub const EVLOOP_ERROR: u32 = 0x1000000;
 pub const EVLOOP_TIMER_ABSTIME: u32 = 0x1;
 /// evloop_add_timer(): one event for each missed expiration.
 pub const EVLOOP_TIMER_BURST: u32 = 0x2;
-/// evloop_add_timer(): the interval counts from the end of the callbacks.
+/// evloop_add_timer(): the interval begins at the end of the callbacks.
 pub const EVLOOP_TIMER_DELAY: u32 = 0x4;
 /// evloop_add_timer(): one event for all missed expirations (the default).
 pub const EVLOOP_TIMER_SKIP: u32 = 0x0;
 
-/// evloop_add_signal(): the signal is blocked, and read from a signalfd.
+/// evloop_add_signal(): the signal is blocked, and the loop reads it from a
+/// signalfd.
 pub const EVLOOP_SIGNAL_FD: u32 = 0x1;
-/// evloop_add_signal(): what the signal does by default happens as well.
+/// evloop_add_signal(): the default action of the signal happens as well.
 pub const EVLOOP_SIGNAL_KEEP_DEFAULT: u32 = 0x2;
 
 /// evloop_add_process(): wait for the child when it has ended.
 pub const EVLOOP_PROCESS_REAP: u32 = 0x1;
-/// evloop_event_t events, of a process: how it ended is not known.
+/// evloop_event_t events, of a process: its status is not known.
 pub const EVLOOP_PROCESS_STATUS_UNKNOWN: u32 = 0x1;
 /// evloop_process_t how: it returned from main, or called exit(3).
 pub const EVLOOP_PROCESS_EXITED: c_int = 1;
 /// evloop_process_t how: a signal ended it.
 pub const EVLOOP_PROCESS_KILLED: c_int = 2;
-/// evloop_process_t how: a signal ended it, and it left a core dump.
+/// evloop_process_t how: a signal ended it, with a core dump.
 pub const EVLOOP_PROCESS_DUMPED: c_int = 3;
 
-/// evloop_watcher_close(): return when no callback of it is running.
+/// evloop_watcher_close(): return when no callback of the watcher is running.
 pub const EVLOOP_CLOSE_WAIT: u32 = 0x1;
 
 /// evloop_stats_histogram(): how late timers were, on their clocks, when
