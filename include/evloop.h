@@ -2563,25 +2563,29 @@ int evloop_event_process(const struct evloop_event_t *event,
  *   evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
  */
 
-/** evloop_add_file(): it was read. */
+/** evloop_add_file(): the file was read. */
 #define EVLOOP_FILE_ACCESS 0x1
 
-/** evloop_add_file(): it was written to, or truncated. */
+/** evloop_add_file(): the file was written or truncated. */
 #define EVLOOP_FILE_MODIFY 0x2
 
 /**
- * evloop_add_file(): its mode, owner, times, extended attributes or number
- * of links changed.
+ * evloop_add_file(): the mode, owner, times, extended attributes or number of
+ * links changed.
  */
 #define EVLOOP_FILE_ATTRIB 0x4
 
-/** evloop_add_file(): it was closed by somebody who could write to it. */
+/**
+ * evloop_add_file(): a descriptor that could write to the file was closed.
+ */
 #define EVLOOP_FILE_CLOSE_WRITE 0x8
 
-/** evloop_add_file(): it was closed by somebody who could not. */
+/**
+ * evloop_add_file(): a descriptor that could not write to the file was closed.
+ */
 #define EVLOOP_FILE_CLOSE_NOWRITE 0x10
 
-/** evloop_add_file(): it was opened. */
+/** evloop_add_file(): the file was opened. */
 #define EVLOOP_FILE_OPEN 0x20
 
 /**
@@ -2593,177 +2597,194 @@ int evloop_event_process(const struct evloop_event_t *event,
 /** evloop_add_file(): an entry was moved into the directory. */
 #define EVLOOP_FILE_MOVED_TO 0x80
 
-/** evloop_add_file(): an entry of the directory was made. */
+/** evloop_add_file(): an entry of the directory was created. */
 #define EVLOOP_FILE_CREATE 0x100
 
 /** evloop_add_file(): an entry of the directory was deleted. */
 #define EVLOOP_FILE_DELETE 0x200
 
-/** evloop_add_file(): what is watched was deleted, and nobody has it open. */
+/**
+ * evloop_add_file(): the watched file was deleted, and no process has it open.
+ */
 #define EVLOOP_FILE_DELETE_SELF 0x400
 
-/** evloop_add_file(): what is watched was renamed. */
+/** evloop_add_file(): the watched file was renamed. */
 #define EVLOOP_FILE_MOVE_SELF 0x800
 
-/** evloop_add_file(): all that can be asked for. */
+/** evloop_add_file(): all bits that can be requested. */
 #define EVLOOP_FILE_ALL 0xfff
 
-/** Reported only: the file system was unmounted. */
+/** Only reported: the file system was unmounted. */
 #define EVLOOP_FILE_UNMOUNT 0x2000
 
-/** Reported only: events were lost; look at the files yourself. */
+/**
+ * Only reported: events were lost; the program has to check the files itself.
+ */
 #define EVLOOP_FILE_OVERFLOW 0x4000
 
 /**
- * Reported only, with EVLOOP_FILE_FOLLOW: another file has the path now, and
- * is watched. Since 0.2.0.
+ * Only reported, with EVLOOP_FILE_FOLLOW: the path names another file now,
+ * which is watched from now on. Since 0.2.0.
  */
 #define EVLOOP_FILE_REPLACED 0x10000
 
-/** Reported only: nothing more comes, what was watched is gone. */
+/** Only reported: the watched file is gone; this is the last event. */
 #define EVLOOP_FILE_IGNORED 0x8000
 
-/** Reported only, with others: it is a directory. */
+/** Only reported, with other bits: it is a directory. */
 #define EVLOOP_FILE_ISDIR 0x40000000
 
-/** evloop_add_file() flag: all directories below, too. */
+/** evloop_add_file() flag: watch all directories below as well. */
 #define EVLOOP_FILE_RECURSIVE 0x1
 
 /**
- * evloop_add_file() flag: what has the path, whatever that is. Since 0.2.0.
+ * evloop_add_file() flag: watch whatever file the path names. Since 0.2.0.
  */
 #define EVLOOP_FILE_FOLLOW 0x2
 
-/** evloop_add_file() flag: -ENOTDIR if it is no directory. */
+/** evloop_add_file() flag: -ENOTDIR if it is not a directory. */
 #define EVLOOP_FILE_ONLYDIR 0x1000000
 
-/** evloop_add_file() flag: a symbolic link itself, not where it leads. */
+/** evloop_add_file() flag: watch a symbolic link itself, not its target. */
 #define EVLOOP_FILE_DONT_FOLLOW 0x2000000
 
 /**
- * Watch a file, a directory, or a tree of directories.
+ * Watches a file, a directory, or a tree of directories.
  *
- * A file is watched whatever its name becomes; a directory also tells what
- * happens to its entries, but not deeper; with EVLOOP_FILE_RECURSIVE all
- * directories below it are watched too, those that come as well. Changes
- * through a mapping of the file, or by other machines on a network file
- * system, are not seen.
+ * A file is watched under every name that it gets. A directory also reports
+ * what happens to its entries, but not deeper. With EVLOOP_FILE_RECURSIVE all
+ * directories below are watched too, including those that appear later.
+ * Changes through a mapping of the file, or by other machines on a network
+ * file system, are not seen.
  *
- * Event: type EVLOOP_EVENT_FILE; events, the EVLOOP_FILE bit of what
- * happened, and EVLOOP_FILE_ISDIR. evloop_event_name() says to which entry.
- * Each is an event of its own, in the order in which things happened.
+ * Event: type EVLOOP_EVENT_FILE; events, the EVLOOP_FILE bit of what happened,
+ * and EVLOOP_FILE_ISDIR. evloop_event_name() returns the entry it happened to.
+ * Each change has an event of its own, in the order of the changes.
  *
- * A rename is one event with both MOVED_FROM and MOVED_TO, where the
- * watcher asked for both and hears of both directories; evloop_event_name()
- * is then the new name, evloop_event_old_name() the old one. Else it is one
- * of the two. A MOVED_FROM without its other half comes 2 ms late, with all
- * that follows it, since that half may be on its way; should it take longer,
- * the two are two events.
+ * Renames. A rename is one event with both MOVED_FROM and MOVED_TO, if the
+ * watcher requested both bits and watches both directories.
+ * evloop_event_name() returns the new name, evloop_event_old_name() the old
+ * one. Otherwise it is one of the two. A MOVED_FROM without its MOVED_TO is
+ * delivered 2 ms late, with all events after it, since the other half may
+ * still arrive. If that takes longer, they are two events.
  *
  * An exchange (renameat2(2) with RENAME_EXCHANGE) is two renames, as the
- * kernel reports it: old to new, then new to old. With something outside of
- * what is watched it is a MOVED_FROM and a MOVED_TO of one name, in the
- * order of renameat2()'s arguments, so that the last of them does not say
- * whether the name is still there. A tree follows the directories either
- * way; a program that keeps a copy of it looks at both names again.
+ * kernel reports it: old to new, then new to old. If one side is outside of
+ * what is watched, it is a MOVED_FROM and a MOVED_TO of the same name, in the
+ * order of renameat2()'s arguments. So the last of them does not tell whether
+ * the name still exists. A tree follows the directories in either case; a
+ * program that keeps a copy of the tree checks both names again.
  *
- * Always told, asked for or not:
- * - EVLOOP_FILE_IGNORED: what is watched is gone (deleted, and closed by
- *   all; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event: the
- *   watcher is disabled, keeps no loop alive, and is good for nothing but
- *   closing (enabled, it is told EVLOOP_ERROR with -ENOENT).
- * - EVLOOP_FILE_OVERFLOW: events were lost, since they came faster than they
- *   were taken: the kernel keeps max_queued_events for a loop, and 8192 wait
- *   for a watcher that is disabled, over its rate limit, or has no callback
- *   while evloop_wait() is not called; or since there was no memory for
- *   them; or since a large directory was renamed while it was read. After
- *   what the kernel lost a recursive watcher has looked for directories
- *   again by then, without the loop waiting for all of that: what the
+ * These are always reported, whether requested or not:
+ * - EVLOOP_FILE_IGNORED: the watched file is gone (deleted and closed by all
+ *   processes; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event.
+ *   The watcher is disabled, does not keep the loop alive, and can only be
+ *   closed. If it is enabled, it gets EVLOOP_ERROR with -ENOENT.
+ * - EVLOOP_FILE_OVERFLOW: events were lost. They arrived faster than the loop
+ *   read them: the kernel keeps max_queued_events for a loop. Or more than
+ *   8192 were pending for a watcher that is disabled, over its rate limit, or
+ *   has no callback while evloop_wait() is not called. Or there was no memory
+ *   for them, or a large directory was renamed while the loop read it. After a
+ *   loss in the kernel a recursive watcher has scanned for directories again
+ *   before it reports the overflow, though not all in one iteration: what the
  *   program finds from then on is watched.
- * - EVLOOP_ERROR, with the reason in result: a directory of a tree, whose
- *   name evloop_event_name() has, cannot be watched. -ENOSPC, -EMFILE,
- *   -ENFILE, -ENOMEM: something is used up. -EACCES: the program may not
- *   read it. -ENAMETOOLONG: its path is longer than PATH_MAX, 4096. Or what
- *   else its file system reports, such as -EIO. The watcher goes on without
- *   it, and is not disabled. So it does where a directory could be watched
- *   but not be read again after an overflow, be it the tree itself, whose
- *   name is empty. Of the directories that are there when the tree is added
- *   those are reported for which nothing is used up.
+ * - EVLOOP_ERROR, with the cause in result: a directory of a tree cannot be
+ *   watched; evloop_event_name() returns its name. -ENOSPC, -EMFILE, -ENFILE,
+ *   -ENOMEM: a resource is used up. -EACCES: the program may not read it.
+ *   -ENAMETOOLONG: its path is longer than PATH_MAX, 4096. Or another error of
+ *   its file system, such as -EIO. The watcher continues without the
+ *   directory, and stays enabled. The same is reported if a directory could be
+ *   watched but not be read again after an overflow; the name is empty for the
+ *   root of the tree. When a tree is added, only errors other than used-up
+ *   resources are reported for its directories.
  *
- * A tree: what is in a directory that was made, or moved in, is told as
- * CREATE, as it is found when the directory is read after it was watched; of
- * what happened to it before, nothing else is told. An entry that is made
- * while that goes on is told once, unless directories are renamed meanwhile:
- * then it may be told again. Names are those of the time of the event, not
- * of the time when it is told. Of a directory that is moved out, no
- * more is told. Symbolic links are not followed, mounts are; what is
- * mounted in two places is told of in one, and what lay beneath an
- * unmounted file system is watched, and told, as if it was made then. The
- * loop's own reading of directories is told as OPEN, ACCESS and
- * CLOSE_NOWRITE, if that is asked for. The tree is found by its path: when
- * that leads elsewhere, since it was renamed, that is noticed at its own
- * rename, at the next new directory or after an overflow, and is told as
- * EVLOOP_FILE_IGNORED.
+ * Trees:
+ * - The entries of a directory that was created or moved in are reported as
+ *   CREATE, as the loop finds them when it reads the directory after it has
+ *   begun to watch it. Earlier changes of these entries are not reported. An
+ *   entry that is created during the scan is reported once; if directories are
+ *   renamed during the scan it may be reported again.
+ * - Names are those of the time of the change, not of the time of delivery.
+ * - Of a directory that is moved out, nothing more is reported.
+ * - Symbolic links are not followed; mounts are. A file system that is mounted
+ *   in two places is reported in one of them. What lay under an unmounted file
+ *   system is watched, and reported, as if it was created then.
+ * - The loop's own reads of directories are reported as OPEN, ACCESS and
+ *   CLOSE_NOWRITE, if these are requested.
+ * - The loop finds the tree by its path. If the path leads elsewhere because
+ *   of a rename, the loop notices at the rename of the tree itself, at the
+ *   next new directory, or after an overflow, and reports EVLOOP_FILE_IGNORED.
  *
- * With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program that
- * reloads its configuration wants. Editors save by writing another file and
- * renaming it over the first: what has the name then is watched, and
- * EVLOOP_FILE_REPLACED says so; read the file anew, as of what happened to it
- * before nothing else is told. So it is where the file is deleted and made
- * again, also after some time; where it is not there yet when the watcher is
- * added (but its directory is); and where a symbolic link that lies in its
- * directory comes to lead elsewhere. Until another file has the name the one
- * that had it is watched. IGNORED is not told: the watcher ends when it is
- * closed. To hear of every save ask for CLOSE_WRITE, too:
+ * With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program needs
+ * that reloads its configuration. An editor saves by writing another file and
+ * renaming it over the first one. The watcher then watches the new file and
+ * reports EVLOOP_FILE_REPLACED. Read the file again at that event: earlier
+ * changes of the new file are not reported. The same happens:
+ * - if the file is deleted and created again, also after some time;
+ * - if the file does not exist yet when the watcher is added, but its
+ *   directory does;
+ * - if a symbolic link in its directory gets another target.
+ *
+ * Until another file has the name, the previous file stays watched. IGNORED is
+ * not reported: the watcher ends when it is closed. To see every save, request
+ * CLOSE_WRITE too:
  *
  *   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
  *                   EVLOOP_FILE_FOLLOW, reload, NULL);
  *
- * The directory may be deleted, or renamed, and made again. That a directory
- * further up was renamed is noticed when something happens in the one that
- * was watched. A failure to look the path up is told as EVLOOP_ERROR, once,
- * and it is tried again when something happens.
+ * The directory may be deleted or renamed, and created again. The loop notices
+ * the rename of a directory further up when something happens in the directory
+ * that it watched. A failure to resolve the path is reported once as
+ * EVLOOP_ERROR, and the loop tries again when something happens.
  *
- * What others do with a tree is bounded. Directories are opened from its
- * root by openat2(2), or step by step, and are watched and read by that
- * descriptor: whoever may rename directories, in the tree or above it,
- * cannot make the loop watch, read or report what is outside. (Without
- * /proc inotify has to find a directory by its path, which is looked at
- * before and after: two renames in that moment can deceive it.) This takes
- * two descriptors for a moment, and one more for as long as a large
- * directory is read. A directory that comes into the tree is read, and one
- * that leaves it forgotten, in pieces, some in each iteration; of the names
- * in it none is kept but those of events that were asked for.
+ * Security. The loop opens directories from the root of the tree, with
+ * openat2(2) or step by step, and watches and reads them by that descriptor.
+ * So a user who may rename directories, in the tree or above it, cannot make
+ * the loop watch, read or report what is outside. (Without /proc inotify must
+ * find a directory by its path. The loop checks the path before and after, and
+ * two renames in that moment can deceive it.) This takes two descriptors for a
+ * moment, and one more while a large directory is read. The loop reads a
+ * directory that comes into the tree, and forgets one that leaves it, in
+ * pieces over several iterations. Of the names in it the loop keeps none but
+ * those of requested events.
  *
- * A loop has one inotify for all its watchers, made at the first and closed
- * with the last. Watchers of the same file share its watch; each hears only
- * what it asked for, and nothing that happened before it was added.
+ * A loop has one inotify for all its file watchers, opened with the first and
+ * closed with the last. Watchers of the same file share its kernel watch. Each
+ * gets only the events that it requested, and none from before it was added.
  *
  * @param loop a loop.
- * @param path of what is to be watched; copied. A relative one is taken
- *   from the current directory of now.
- * @param mask EVLOOP_FILE bits, at least one: up to MOVE_SELF.
+ * @param path of the file; it is copied. A relative path starts at the current
+ *   directory at the time of this call.
+ * @param mask EVLOOP_FILE bits up to MOVE_SELF, at least one.
  * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW, FOLLOW.
  * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EINVAL: path is NULL, mask is 0, unknown
- *   bits, RECURSIVE with FOLLOW, or FOLLOW and a path that does not end with
- *   a name ("/", "..", "directory/"). -ENOENT: there is no such file; with
- *   FOLLOW, no such directory. -EACCES: it may not be read, or
- *   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory.
- *   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
- *   is used up. -EMFILE: no descriptor, or none of the user's
- *   max_user_instances, is left. -ENFILE. -ENOMEM. (These four also in the
- *   middle of a tree, of which then nothing is watched.) -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
  *
- * Blocking: for as long as the file system takes to look up the path and,
- * with RECURSIVE, to list all directories; a loop that another thread runs
- * goes on meanwhile, but may wait a little with file events. Threads: any.
- * Signals: not safe. Fork: -ECHILD; evloop_after_fork() watches everything
- * anew, and what happened since the fork is not told. Since 0.1.0. Source:
- * inotify(7).
+ * Errors:
+ *   -EINVAL    path is NULL
+ *   -EINVAL    mask is 0, or an unknown bit in mask or flags
+ *   -EINVAL    RECURSIVE with FOLLOW
+ *   -EINVAL    FOLLOW, and path does not end with a name ("/", "..",
+ *              "directory/")
+ *   -ENOENT    there is no such file; with FOLLOW, no such directory
+ *   -EACCES    the file may not be read, or path may not be searched
+ *   -ENOTDIR   RECURSIVE or ONLYDIR, and it is not a directory
+ *   -ENAMETOOLONG  path is too long
+ *   -ELOOP     path has too many symbolic links
+ *   -ENOSPC    the user's max_user_watches of inotify is used up
+ *   -EMFILE    no descriptor is left, or the user's max_user_instances is used
+ *              up
+ *   -ENFILE, -ENOMEM
+ * The last four also in the middle of a tree, of which then nothing is
+ * watched.
+ *
+ * Blocking: while the file system resolves the path and, with RECURSIVE, lists
+ * all directories. A loop that another thread runs continues, but its file
+ * events may wait a little.
+ * Fork: evloop_after_fork() watches everything again; what happened since the
+ * fork is not reported.
+ * Source: inotify(7).
  */
 evloop_watcher_t evloop_add_file(evloop_t loop,
                                  const char *path,
@@ -2773,23 +2794,27 @@ evloop_watcher_t evloop_add_file(evloop_t loop,
                                  void *user_data);
 
 /**
- * Watch the file behind a descriptor.
+ * Watches the file behind a descriptor.
  *
- * Whatever its names are: of a file that was deleted, too. Everything else
- * is as for evloop_add_file(), but for a tree, which is found by the
- * descriptor: it may be renamed. If that is closed while the watcher is
- * open, a tree ends at the next new directory.
+ * The file is watched whatever its names are, also if it was deleted.
+ * Everything else is as with evloop_add_file(), except that the loop finds a
+ * tree by the descriptor, so the tree may be renamed. If the descriptor of a
+ * tree is closed while the watcher is open, the tree ends at the next new
+ * directory.
  *
  * @param loop a loop.
- * @param fd a descriptor, of any kind of opening (O_PATH too); it stays
- *   the caller's. Without RECURSIVE it may be closed after the call, except
- *   that evloop_after_fork() needs it.
+ * @param fd a descriptor, opened in any way (O_PATH too); it stays the
+ *   caller's. Without RECURSIVE it may be closed after the call, but
+ *   evloop_after_fork() needs it.
  * @param mask, callback, user_data as evloop_add_file().
  * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR.
- * @returns as evloop_add_file(). -EBADF: fd is not open. -ENOTSUP: /proc is
- *   not mounted, by which the file is found.
+ * @returns the watcher, enabled.
  *
- * Blocking, threads, signals and fork: as evloop_add_file(). Since 0.1.0.
+ * Errors, besides those of evloop_add_file():
+ *   -EBADF     fd is not open
+ *   -ENOTSUP   /proc is not mounted, which the loop needs to find the file
+ *
+ * Blocking, fork: as evloop_add_file().
  */
 evloop_watcher_t evloop_add_file_fd(evloop_t loop,
                                     int fd,
@@ -2799,38 +2824,41 @@ evloop_watcher_t evloop_add_file_fd(evloop_t loop,
                                     void *user_data);
 
 /**
- * Which entry an event of a file watcher is about.
+ * Returns the entry that an event of a file watcher is about.
  *
- * The path below what is watched: "name", or "directory/name" in a tree;
- * empty for what is watched itself. It may have any bytes but NUL.
+ * It is the path below the watched file: "name", or "directory/name" in a
+ * tree; empty for the watched file itself. It may have any bytes but NUL.
  *
- * @param event an event of type EVLOOP_EVENT_FILE that its watcher, which
- *   is not closed, has delivered.
- * @param buf where the name goes, always ended by a NUL byte, cut if it
- *   does not fit; may be NULL when cap is 0.
- * @param cap size of buf in bytes; the path of what is watched is never
- *   longer than PATH_MAX, 4096, that of a directory which is too deep for it
- *   by one name.
- * @returns the length of the whole name in bytes without its NUL, so a
- *   value >= cap means that it was cut. -EINVAL: event is NULL or of
- *   another type; buf is NULL and cap is not 0. -ENOENT: the loop has waited
- *   since the callback was called, or since evloop_wait() returned the
- *   event. -ESTALE: the watcher is closed. -ECHILD: used after fork. -EDOM:
- *   see "Handles".
+ * @param event an event of type EVLOOP_EVENT_FILE that its watcher, which is
+ *   still open, has delivered.
+ * @param buf receives the name, always terminated by a NUL byte and cut if it
+ *   does not fit; may be NULL if cap is 0.
+ * @param cap size of buf in bytes. The path of a watched file is never longer
+ *   than PATH_MAX, 4096; that of a directory which is too deep for that is
+ *   longer by one name.
+ * @returns the length of the whole name in bytes without its NUL, so a value
+ *   >= cap means that it was cut.
  *
- * Blocking: no. Threads: any, that which runs the loop is the one that
- * knows when it waits. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -EINVAL    event is NULL or of another type
+ *   -EINVAL    buf is NULL and cap is not 0
+ *   -ENOENT    the loop has waited since the callback was called, or since
+ *              evloop_wait() returned the event
+ *
+ * Threads: any; but only the thread that runs the loop knows when the loop
+ * waits.
  */
 int evloop_event_name(const struct evloop_event_t *event,
                       char *buf,
                       size_t cap);
 
 /**
- * What an entry that was renamed was called before.
+ * Returns the previous name of an entry that was renamed.
  *
- * Parameters, result, threads, signals and fork: as evloop_event_name();
- * the name is empty if the event has not both EVLOOP_FILE_MOVED_FROM and
- * EVLOOP_FILE_MOVED_TO. Since 0.1.0.
+ * The name is empty if the event does not have both EVLOOP_FILE_MOVED_FROM and
+ * EVLOOP_FILE_MOVED_TO.
+ *
+ * Parameters, result, errors and threads: as evloop_event_name().
  */
 int evloop_event_old_name(const struct evloop_event_t *event,
                           char *buf,
@@ -2852,58 +2880,62 @@ int evloop_event_old_name(const struct evloop_event_t *event,
  *   evloop_watcher_close(watcher, 0);
  */
 
-/** evloop_add_memory_pressure(): some tasks were stalled. */
+/** evloop_add_memory_pressure(): at least one task was stalled. */
 #define EVLOOP_PRESSURE_SOME 0
 
 /**
- * evloop_add_memory_pressure(): all tasks that were not idle were, at once.
+ * evloop_add_memory_pressure(): all tasks that were not idle were stalled at
+ * the same time.
  */
 #define EVLOOP_PRESSURE_FULL 1
 
 /**
- * Watch for a shortage of memory.
+ * Watches for a shortage of memory.
  *
- * The callback is called when tasks were stalled for lack of memory for
- * stall_ns of any window_ns: time to give back caches, before the system
- * gets slow, or somebody is killed. At most once for a window. While the
- * watcher is disabled it is noticed, and told once it is enabled.
+ * The loop calls the callback when tasks were stalled for lack of memory for
+ * stall_ns of any window_ns, at most once in a window. It is the time to free
+ * caches, before the system gets slow or a process is killed. A shortage while
+ * the watcher is disabled is reported when it is enabled.
  *
- * Without CAP_SYS_RESOURCE the kernel looks every 2 s only, and at first
- * reports stalls of any length: the loop then compares the total in the
- * file, and calls the callback only if tasks were stalled for stall_ns since
- * the watcher was added, or was called.
+ * Without CAP_SYS_RESOURCE the kernel checks only every 2 s, and at first
+ * reports stalls of any length. The loop then compares the total in the file,
+ * and calls the callback only if tasks were stalled for stall_ns since the
+ * watcher was added or was called.
  *
  * A watcher takes two descriptors.
  *
  * Event: type EVLOOP_EVENT_MEMORY_PRESSURE. With EVLOOP_ERROR and result
- * -ENODEV the control group is gone, and the watcher disabled; close it.
+ * -ENODEV the control group is gone and the watcher is disabled; close it.
  *
  * @param loop a loop.
- * @param path of a control group's memory.pressure (version 2); NULL: the
+ * @param path of the memory.pressure of a control group (version 2); NULL: the
  *   whole system's, /proc/pressure/memory.
  * @param kind EVLOOP_PRESSURE_SOME or EVLOOP_PRESSURE_FULL.
  * @param stall_ns how much of a window; rounded up to microseconds.
- * @param window_ns 500 ms to 10 s, in nanoseconds. Without CAP_SYS_RESOURCE
- *   a multiple of 2 s.
+ * @param window_ns 500 ms to 10 s, in nanoseconds. Without CAP_SYS_RESOURCE a
+ *   multiple of 2 s.
  * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -ENOTSUP: the kernel has no pressure stall
- *   information (CONFIG_PSI), psi=0 has turned it off, or it takes no
- *   trigger for another reason. -EINVAL: a kind that there is not, a window
- *   that there cannot be, a stall that is not between 1 ns and the window,
- *   or path leads to anything but a file of memory pressure, a FIFO, a
- *   directory or /proc/pressure/cpu, say (which is then neither waited for
- *   nor written to). -EACCES, -EPERM, -EROFS: the file may not be written
- *   to; without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT,
- *   -ENOTDIR, -ELOOP, -ENAMETOOLONG: path. -EMFILE, -ENFILE: no descriptor
- *   is left. -ENOSPC, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD;
- * evloop_after_fork() opens the file anew, for which path must lead there
- * from the current directory still. Since 0.1.0. Source: the kernel's
- * Documentation/accounting/psi.rst.
+ * Errors:
+ *   -ENOTSUP   the kernel has no pressure stall information (CONFIG_PSI),
+ *              psi=0 has disabled it, or the kernel accepts no trigger for
+ *              another reason
+ *   -EINVAL    an unknown kind
+ *   -EINVAL    a window that is not allowed, or a stall that is not between 1
+ *              ns and the window
+ *   -EINVAL    path leads to anything but a file of memory pressure, such as a
+ *              FIFO, a directory or /proc/pressure/cpu; the call neither waits
+ *              for it nor writes to it
+ *   -EACCES, -EPERM, -EROFS  the file is not writable. On kernels older than
+ *              6.4 also without CAP_SYS_RESOURCE
+ *   -ENOENT, -ENOTDIR, -ELOOP, -ENAMETOOLONG  path cannot be resolved
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
+ *
+ * Fork: evloop_after_fork() opens the file again, so path must still lead
+ * there from the current directory.
+ * Source: the kernel's Documentation/accounting/psi.rst.
  */
 evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
                                             const char *path,
@@ -3194,49 +3226,55 @@ int evloop_watcher_set_destroy(evloop_watcher_t watcher,
  */
 
 /**
- * Whether something keeps an event loop alive.
+ * Returns whether something keeps an event loop alive.
  *
- * What evloop_run() would return now; nothing is dispatched. These
- * functions can be called from any thread, a watchdog's
- * (evloop_set_watchdog()) too, while the loop waits, runs, or is stuck in a
- * callback: they read what the loop has stored and never wait for it. Asked
- * from another thread than that which runs the loop, the answer may be a
- * moment old, and does not have in it what other threads have asked for
- * since the callback that is running began (but for watchers that they have
- * added or closed). "Why does my loop not end?":
+ * It is what evloop_run() would return now; nothing is dispatched.
+ *
+ * Every thread can call the functions of this section, also that of a watchdog
+ * (evloop_set_watchdog()), while the loop waits, runs, or is stuck in a
+ * callback. They read what the loop has stored and never wait for the loop. On
+ * a thread that does not run the loop the result may be slightly old. It does
+ * not include what other threads have requested since the current callback
+ * began, except watchers that they have added or closed.
+ *
+ * To find out why a loop does not end:
  *
  *   evloop_dump(loop, 2);
  *
  * @param loop a loop.
- * @returns 1 or 0; 1 of a loop with EVLOOP_KEEP_ALIVE. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 1 or 0; 1 for a loop with EVLOOP_KEEP_ALIVE.
  *
- * Blocking: no. Threads: any; takes no lock that a callback or a wait
- * holds up. Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+ * Threads: any; takes no lock that a callback or a wait holds.
+ * Since 0.2.0.
  */
 int evloop_alive(evloop_t loop);
 
 /**
- * The watchers of an event loop.
+ * Returns the watchers of an event loop.
  *
- * All that are open, those that are disabled too, in no particular order.
- * One that is added or closed by another thread during the call may be in
- * it or not.
+ * They are all open watchers, disabled ones included, in no particular order.
+ * A watcher that another thread adds or closes during the call may be included
+ * or not.
  *
  * @param loop a loop.
  * @param out_watchers filled from the front; may be NULL if max is 0.
- * @param max room in out_watchers, in handles; 0 only counts.
- * @returns how many there are, which may be more than max. -EINVAL: max is
- *   negative, or out_watchers is NULL. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ * @param max size of out_watchers, in handles; 0 only counts.
+ * @returns the number of watchers, which may be more than max.
  *
- * Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
+ * Errors:
+ *   -EINVAL    max is negative
+ *   -EINVAL    out_watchers is NULL, and max is not 0
+ *
+ * Threads: as evloop_alive().
+ * Since 0.2.0.
  */
-int evloop_watchers(evloop_t loop, evloop_watcher_t *out_watchers, int max);
+int evloop_watchers(evloop_t loop,
+                    evloop_watcher_t *out_watchers,
+                    int max);
 
 /**
- * What a watcher is and how it stands; see evloop_watcher_info(). Set size
- * first.
+ * The properties and the state of a watcher; see evloop_watcher_info(). Set
+ * size first.
  */
 typedef struct evloop_watcher_info_t {
   /** sizeof(evloop_watcher_info_t). */
@@ -3252,8 +3290,8 @@ typedef struct evloop_watcher_info_t {
   /** IO: what is watched for, EVLOOP_EPOLL bits; else 0. */
   uint32_t events;
   /**
-   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
-   * its last event disable a watcher, too.
+   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and its
+   * last event disable a watcher too.
    */
   int enabled;
   /** 0 after evloop_watcher_unref(), else 1. */
@@ -3265,13 +3303,12 @@ typedef struct evloop_watcher_info_t {
   /** TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1. */
   int clockid;
   /**
-   * TIMER: when it expires next; INT64_MAX if it is not set. Also
-   * INT64_MAX, where another thread runs the loop, of a timer that is
-   * disabled, or that the callback which is running has set: it counts
-   * from the end of that.
+   * TIMER: when it expires next; INT64_MAX if it is not set. If another thread
+   * runs the loop, it is INT64_MAX too for a timer that is disabled, or that
+   * the running callback has set: that counts from the end of the callback.
    */
   int64_t deadline_ns;
-  /** TIMER: its interval; 0 if it expires once; else 0. */
+  /** TIMER: its interval, 0 if it expires once; else 0. */
   int64_t interval_ns;
   /**
    * TIMER: how much later than that it may expire, rounded down to 18
@@ -3280,47 +3317,54 @@ typedef struct evloop_watcher_info_t {
   int64_t tolerance_ns;
   /**
    * SIGNAL: the signal. PROCESS: the process id. TFD, KQUEUE: the handle of
-   * what is watched. Else 0.
+   * the watched object. Else 0.
    */
   int64_t subject;
 } evloop_watcher_info_t;
 
 /**
- * What a watcher is, and how it stands.
+ * Returns the properties and the state of a watcher.
  *
  * @param watcher a watcher.
- * @param out_info its size is to be set; filled up to that. What is beyond
+ * @param out_info set its size first; it is filled up to that. What is beyond
  *   this version's evloop_watcher_info_t becomes 0.
- * @returns 0. -EINVAL: out_info is NULL, or its size less than
- *   sizeof(size_t), such as 0: it was not set. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
+ * Errors:
+ *   -EINVAL    out_info is NULL
+ *   -EINVAL    size is less than sizeof(size_t), such as 0: it was not set
+ *
+ * Threads: as evloop_alive().
+ * Since 0.2.0.
  */
 int evloop_watcher_info(evloop_watcher_t watcher,
                         struct evloop_watcher_info_t *out_info);
 
 /**
- * The io watcher of a descriptor.
+ * Returns the io watcher of a descriptor.
  *
  * @param loop a loop.
  * @param fd a descriptor.
- * @returns the watcher; of several the first that was added, once that is
- *   closed one of the others. -ENOENT: none watches it; also if the
- *   descriptor that was watched is closed, and the loop has noticed.
- *   -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns the watcher. Of several it is the first that was added or, after
+ *   that is closed, one of the others.
  *
- * Blocking, threads, signals, fork: as evloop_alive(). While another thread
- * runs the loop it looks at all of its watchers. Since 0.2.0.
+ * Errors:
+ *   -ENOENT    no watcher watches fd; also if the watched descriptor is closed
+ *              and the loop has noticed
+ *   -EBADF     fd is negative
+ *
+ * Threads: as evloop_alive(). While another thread runs the loop, this
+ * searches all of its watchers.
+ * Since 0.2.0.
  */
-evloop_watcher_t evloop_find_io(evloop_t loop, int fd);
+evloop_watcher_t evloop_find_io(evloop_t loop,
+                                int fd);
 
 /**
- * Write down what an event loop has, in words: why it does not end.
+ * Writes a list of an event loop's watchers as text.
  *
- * One line for the loop, then one for each watcher: its kind, handle and
- * name, what it watches, and whether it keeps the loop alive. The text is
+ * One line describes the loop. Then each watcher has a line: its kind, handle
+ * and name, what it watches, and whether it keeps the loop alive. The text is
  * for people, and may change.
  *
  *   loop 562949953421313: 2 watchers, 1 keep it alive
@@ -3331,14 +3375,17 @@ evloop_watcher_t evloop_find_io(evloop_t loop, int fd);
  * (The last two are one line.)
  *
  * @param loop a loop.
- * @param fd where to write to; 2 is the standard error output.
- * @returns how many watchers there are in it. -EBADF: fd is not open, or
- *   not for writing. -EAGAIN: it does not block, and is full. -EPIPE (no
- *   SIGPIPE is raised), -ENOSPC, -EIO (whatever else write(2) says). After
- *   a failure some lines may be written. -ECHILD: used after fork. -ESTALE:
- *   not a live handle, or closed during the call. -EDOM: see "Handles".
+ * @param fd where to write to; 2 is standard error.
+ * @returns the number of watchers in the list.
  *
- * Blocking: as write(2) to fd. Threads, signals, fork: as evloop_alive().
+ * Errors. After a failure some lines may be written:
+ *   -EBADF     fd is not open, or not for writing
+ *   -EAGAIN    fd does not block, and is full
+ *   -EPIPE     fd is a pipe without a reader; no SIGPIPE is raised
+ *   -ENOSPC, -EIO  fd cannot be written to; also other errors of write(2)
+ *
+ * Blocking: as write(2) to fd.
+ * Threads: as evloop_alive().
  * Since 0.2.0.
  */
 int evloop_dump(evloop_t loop, int fd);
@@ -3359,28 +3406,31 @@ int evloop_dump(evloop_t loop, int fd);
  */
 
 /**
- * Have an event loop count what it does, or no more.
+ * Turns the counters of an event loop on or off.
  *
- * It begins with zeros. Until this is first called nothing is counted, and
- * nothing is spent on it. While it counts, a callback costs one more reading
- * of the processor's counter (of the clock, where the kernel does not trust
- * that one): some twenty to thirty nanoseconds.
+ * Turning them on sets them to zero. Before the first call the loop counts
+ * nothing, at no cost. While it counts, each callback costs one more read of
+ * the processor's time stamp counter (of the clock, where the kernel does not
+ * trust that counter): some twenty to thirty nanoseconds.
  *
- * A callback is counted when it has returned, and only if it was called
- * while the loop counted: one that calls this is not. What was counted
- * stays to be read when it is turned off.
+ * A callback is counted when it has returned, and only if it was called while
+ * the counters were on; so a callback that turns them on is not counted. After
+ * they are turned off the values can still be read.
  *
  * @param loop a loop.
- * @param on 1 or 0; nothing happens if it is so already.
- * @returns 0. -EINVAL: on is neither. -ENOMEM: 150 KB are needed. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
+ * @param on 1 or 0; nothing happens if they are in that state already.
+ * @returns 0.
  *
- * Blocking: no. Threads: any; from another thread than that which runs the
- * loop it begins, and ends, before the loop next dispatches. Signals: not
- * safe. Fork: -ECHILD; the child of evloop_after_fork() goes on counting.
- * Since 0.1.0.
+ * Errors:
+ *   -EINVAL    on is neither 1 nor 0
+ *   -ENOMEM    no memory; 150 KB are needed
+ *
+ * Threads: any; from a thread that does not run the loop it takes effect
+ * before the loop next dispatches.
+ * Fork: after evloop_after_fork() the child's loop continues to count.
  */
-int evloop_set_stats(evloop_t loop, int on);
+int evloop_set_stats(evloop_t loop,
+                     int on);
 
 /**
  * What an event loop has done since evloop_set_stats() or
@@ -3421,86 +3471,86 @@ typedef struct evloop_stats_t {
 } evloop_stats_t;
 
 /**
- * What an event loop has done since it began to count.
+ * Returns the counters of an event loop.
  *
- * The loop is not stopped, and does not notice. Each figure is right, but
- * they are read one after the other: one may have an event in it that
- * another has not. Callbacks of descriptors are counted some at a time: a
- * thread that does not run the loop may miss up to 32 of them until the
- * loop next waits, or calls a callback of another kind. The thread that
- * runs it misses none but the one that is running.
+ * The call neither stops nor delays the loop. Each value is correct, but the
+ * values are read one after the other: one may include an event that another
+ * does not. The loop counts callbacks of descriptors in groups: a thread that
+ * does not run the loop may miss up to 32 of them until the loop next waits,
+ * or calls a callback of another kind. The thread that runs the loop misses
+ * only the callback that is running.
  *
- * iterations are the loop's calls of epoll_wait(), those that were not to
- * wait included; wakeups are only those that were to, whether something had
- * happened by then or not. Events that evloop_wait() returns are counted
- * when they are kept for it. What is called without the loop being run (a
- * notification of evloop_watcher_set_destroy(), inside the call that closes
- * a watcher of an idle loop) is not counted, nor traced, nor looked at by a
+ * iterations counts all calls of epoll_wait(); wakeups counts those that were
+ * to wait, whether an event ended them or not. Events that evloop_wait()
+ * returns are counted when the loop stores them for it. Callbacks outside of a
+ * run (a notification of evloop_watcher_set_destroy() in the call that closes
+ * a watcher of an idle loop) are not counted, not traced, and not seen by a
  * watchdog.
  *
- * Of all callbacks only the longest has a name, that of
- * evloop_watcher_set_name(): give names, and make a trace for the others.
+ * Only the longest callback has a name here, that of
+ * evloop_watcher_set_name(). For the others set names and make a trace.
  *
- * Times are real ones with EVLOOP_VIRTUAL_TIME, too; but lateness is on the
+ * Times are real time with EVLOOP_VIRTUAL_TIME too; but lateness is on the
  * timer's clock, so it is virtual there.
  *
  * @param loop a loop.
- * @param out_stats its size is to be set; filled up to that. What is beyond
+ * @param out_stats set its size first; it is filled up to that. What is beyond
  *   this version's evloop_stats_t becomes 0.
- * @returns 0. -EINVAL: out_stats is NULL, or its size less than
- *   sizeof(size_t), such as 0: it was not set. -ENOENT: evloop_set_stats()
- *   was never called. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -EINVAL    out_stats is NULL
+ *   -EINVAL    size is less than sizeof(size_t), such as 0: it was not set
+ *   -ENOENT    evloop_set_stats() was never called
  */
-int evloop_stats(evloop_t loop, struct evloop_stats_t *out_stats);
+int evloop_stats(evloop_t loop,
+                 struct evloop_stats_t *out_stats);
 
 /**
- * Begin to count at zero again.
+ * Resets the counters of an event loop to zero.
  *
- * A callback that is running is not counted when it returns; of a sleep,
- * what comes after this is.
+ * A callback that is running is not counted when it returns; of a wait in
+ * progress the rest is counted.
  *
  * @param loop a loop.
- * @returns 0. -ENOENT: evloop_set_stats() was never called. -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; done when it returns. Signals: not safe.
- * Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -ENOENT    evloop_set_stats() was never called
+ *
+ * Threads: any; it has taken effect when it returns.
  */
 int evloop_stats_reset(evloop_t loop);
 
 /**
- * evloop_stats_histogram(): how late timers were, on their clocks, when
- * their callbacks were called.
+ * evloop_stats_histogram(): how late timers were, on their clocks, when their
+ * callbacks were called.
  */
 #define EVLOOP_STATS_LATENESS 0
 
-/** evloop_stats_histogram(): how long callbacks took. */
+/** evloop_stats_histogram(): the duration of callbacks. */
 #define EVLOOP_STATS_CALLBACK 1
 
-/** How many buckets a histogram has; later versions may have more. */
+/** The number of buckets of a histogram; later versions may have more. */
 #define EVLOOP_STATS_BUCKETS 1630
 
 /**
- * How many times of each length an event loop has counted.
+ * Returns a histogram of an event loop: how many times of each length.
  *
- * Buckets have two significant decimal digits: the first 100 are for 0 to
- * 99 ns, the next 90 for 100 ns, 110 ns and so on to 990 ns, the next 90 for
- * 1 us to 9.9 us, and so on; see evloop_stats_bucket_ns().
+ * Buckets have two significant decimal digits: the first 100 are for 0 to 99
+ * ns, the next 90 for 100 ns, 110 ns and so on to 990 ns, the next 90 for 1 us
+ * to 9.9 us, and so on; see evloop_stats_bucket_ns().
  *
  * @param loop a loop.
  * @param which EVLOOP_STATS_LATENESS or EVLOOP_STATS_CALLBACK.
  * @param out_counts filled from the front; may be NULL if cap is 0.
- * @param cap room in out_counts, in buckets.
- * @returns the number of buckets there are, EVLOOP_STATS_BUCKETS. -EINVAL:
- *   an unknown histogram, a negative cap, or out_counts is NULL. -ENOENT:
- *   evloop_set_stats() was never called. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ * @param cap size of out_counts, in buckets.
+ * @returns the number of buckets that there are, EVLOOP_STATS_BUCKETS.
  *
- * Blocking, threads, signals, fork: as evloop_stats(). Since 0.1.0.
+ * Errors:
+ *   -EINVAL    an unknown histogram
+ *   -EINVAL    cap is negative, or out_counts is NULL and cap is not 0
+ *   -ENOENT    evloop_set_stats() was never called
  */
 int evloop_stats_histogram(evloop_t loop,
                            int which,
@@ -3508,119 +3558,139 @@ int evloop_stats_histogram(evloop_t loop,
                            int cap);
 
 /**
- * The least time that a bucket of a histogram is for.
+ * Returns the lower bound of a bucket of a histogram.
  *
  * @param bucket 0 to EVLOOP_STATS_BUCKETS; a bucket ends where the next one
  *   begins.
- * @returns nanoseconds. -EINVAL: no such bucket.
+ * @returns nanoseconds.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0.
+ * Errors:
+ *   -EINVAL    there is no such bucket
  */
 int64_t evloop_stats_bucket_ns(int bucket);
 
 /**
- * A time that so many of those counted were not longer than.
+ * Returns a percentile of a histogram.
+ *
+ * It is the time that this percentage of the counted times did not exceed.
  *
  * @param loop a loop.
  * @param which EVLOOP_STATS_LATENESS or EVLOOP_STATS_CALLBACK.
- * @param percent 0 to 100: 50 is the median, 100 the longest.
- * @returns nanoseconds: of the longest its own, else the last of the bucket
- *   that the time is in, so up to a tenth more. -EINVAL: an unknown histogram,
- *   or percent is not from 0 to 100. -ENOENT: nothing was counted. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
+ * @param percent 0 to 100: 50 is the median, 100 the maximum.
+ * @returns nanoseconds: the maximum exactly, other percentiles as the last
+ *   value of their bucket, so up to a tenth more.
  *
- * Blocking, threads, signals, fork: as evloop_stats(). Since 0.1.0.
+ * Errors:
+ *   -EINVAL    an unknown histogram
+ *   -EINVAL    percent is not from 0 to 100
+ *   -ENOENT    nothing was counted
  */
-int64_t evloop_stats_percentile_ns(evloop_t loop,
-                                   int which,
-                                   double percent);
+int64_t evloop_stats_percentile_ns(evloop_t loop, int which, double percent);
 
 /**
- * Begin to write down what an event loop does.
+ * Starts a trace of an event loop.
  *
- * Its waits, its callbacks with the names of their watchers, and its
- * iterations, each from the end of a wait to the beginning of the next one,
- * are kept in memory: the last max_events of them. evloop_trace_stop()
+ * The loop records its waits, its callbacks with the names of their watchers,
+ * and its iterations, each from the end of a wait to the beginning of the next
+ * one. It keeps the last max_events of them in memory. evloop_trace_stop()
  * writes them to the file, as JSON for ui.perfetto.dev and Chrome's
- * about:tracing. So the loop never waits for a disk, and a trace can be left
- * running until something has happened. Callbacks that are running when it
- * begins, and the iteration that they are in, are not in it.
+ * about:tracing. So the loop never waits for a disk, and a trace can run until
+ * something has happened. The trace does not include callbacks that are
+ * running when it starts, nor their iteration.
  *
- * A slice is called by its watcher's name, see evloop_watcher_set_name(),
- * else "timer 844424930131969" and the like, by its type and its watcher;
- * a posted call is "post". A wait is "wait", or "look" if it was not to
- * sleep, and an iteration "iteration". The category (cat) is the type in any
- * case. Its args are, of callbacks, watcher, the handle; of timers, late_us;
- * of io watchers, fd and events, bits of EVLOOP_EPOLLIN and the like; of
- * waits, found, how many descriptors were ready, the loop's own among them;
- * of iterations, dispatched, how many events were.
- * Names are kept of the last max_events watchers that were closed.
+ * The slices of the trace:
+ * - A callback has the name of its watcher, see evloop_watcher_set_name().
+ *   Without a name it has the type and the handle, such as "timer
+ *   844424930131969"; a posted call is "post".
+ * - A wait is "wait", or "look" if it was not to sleep; an iteration is
+ *   "iteration".
+ * - The category (cat) is always the type.
+ * - The args of callbacks are watcher, the handle; of timers late_us; of io
+ *   watchers fd and events, bits of EVLOOP_EPOLLIN and the like; of waits
+ *   found, the number of ready descriptors, the loop's own included; of
+ *   iterations dispatched, the number of events.
  *
- * A trace that is running when the loop is closed is written then, by the
- * thread that closes the loop or ends its run, if there is memory for the
- * text; a failure is not reported. Nothing is written if the process ends
- * before.
+ * The loop keeps the names of the last max_events watchers that were closed.
  *
- * Names are cut at 128 bytes of UTF-8, and the file has at most 1200 bytes
- * for each of max_events, and 2400 more.
+ * If a trace is running when the loop is closed, the thread that closes the
+ * loop or ends its run writes it, if there is memory for the text. A failure
+ * of that is not reported. If the process ends first, nothing is written.
+ *
+ * Names are cut at 128 bytes of UTF-8. The file has at most 1200 bytes for
+ * each of max_events, and 2400 more.
  *
  * @param loop a loop.
- * @param path a file, which is made, or emptied, now. Only this user may
- *   read a file that is made. A symbolic link is not followed (for
+ * @param path a file, which this call creates or empties. Only this user may
+ *   read a file that it creates. A symbolic link is not followed (for
  *   /dev/stdout see evloop_trace_start_fd()).
- * @param max_events how many are kept, of 40 bytes each; 0: 100000.
- * @returns 0. -EEXIST: a trace of the loop is being made, or started,
- *   already; the file is not touched. -EINVAL: path is NULL, or max_events
- *   negative. -ENOENT, -ENOTDIR, -ENAMETOOLONG: path leads to no directory
- *   for the file. -ELOOP: it is a symbolic link, or leads through too many.
- *   -EACCES, -EPERM, -EROFS, -EISDIR, -ETXTBSY: it may not be written to.
- *   -ENXIO: it is a FIFO without a reader, or a socket. -EBUSY: another
- *   process has a lease of the file (fcntl(2)), or it is a device in use.
- *   -ENODEV, -ENOSPC, -EDQUOT, -EIO: the file cannot be made, or opened.
- *   -EMFILE, -ENFILE, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
- *   see "Handles".
+ * @param max_events the number of events to keep, 40 bytes each; 0: 100000.
+ * @returns 0.
  *
- * Blocking: as long as the file system takes to open a file; for no other
- * process. Threads: any; from another thread than that which runs the loop
- * it begins before the loop next dispatches. Signals: not safe. Fork:
- * -ECHILD; not continued in the child of evloop_after_fork(). Since 0.1.0.
+ * Errors:
+ *   -EEXIST    a trace of the loop is running or starting; the file is
+ *              unchanged
+ *   -EINVAL    path is NULL, or max_events is negative
+ *   -ENOENT, -ENOTDIR, -ENAMETOOLONG  path leads to no directory for the file
+ *   -ELOOP     path is a symbolic link, or leads through too many
+ *   -EACCES, -EPERM, -EROFS, -EISDIR, -ETXTBSY  the file is not writable
+ *   -ENXIO     path is a FIFO without a reader, or a socket
+ *   -EBUSY     another process has a lease of the file (fcntl(2)), or it is a
+ *              device in use
+ *   -ENODEV, -ENOSPC, -EDQUOT, -EIO  the file cannot be created or opened
+ *   -EMFILE, -ENFILE, -ENOMEM
+ *
+ * Blocking: while the file system opens a file; it waits for no other process.
+ * Threads: any; from a thread that does not run the loop the trace starts
+ * before the loop next dispatches.
+ * Fork: the trace does not continue in the child of evloop_after_fork().
  */
-int evloop_trace_start(evloop_t loop, const char *path, int max_events);
+int evloop_trace_start(evloop_t loop,
+                       const char *path,
+                       int max_events);
 
 /**
- * The same, into a descriptor.
+ * Starts a trace of an event loop that goes to a descriptor.
+ *
+ * As evloop_trace_start(), with a descriptor in place of the path.
  *
  * @param loop a loop.
  * @param fd open for writing. It is duplicated: the caller may close it.
  * @param max_events as evloop_trace_start().
- * @returns as evloop_trace_start(). -EBADF: not open, or not for writing.
- *   -EINVAL: one of the library's own descriptors. -EMFILE.
+ * @returns 0.
  *
- * Blocking: no. Threads, signals, fork: as evloop_trace_start().
- * Since 0.1.0.
+ * Errors:
+ *   -EEXIST    a trace of the loop is running or starting
+ *   -EBADF     fd is not open, or not for writing
+ *   -EINVAL    max_events is negative, or fd is one of the library's own
+ *   -EMFILE, -ENOMEM
+ *
+ * Threads, fork: as evloop_trace_start().
  */
 int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
 
 /**
- * End a trace, and write it to its file.
+ * Stops a trace and writes it to its file.
  *
- * A callback that is running is in it, with "running": so this tells of one
- * that is stuck, too. Events that came before the last max_events are not;
- * how many is returned, and said in the file.
+ * The trace includes a callback that is running, marked "running", so it shows
+ * a stuck callback too. Events before the last max_events are missing; the
+ * result and the file have their number.
  *
  * @param loop a loop.
- * @returns how many events are missing. -ENOENT: no trace is being made.
- *   -ENOMEM: nothing more is recorded, and nothing was written: stop it
- *   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
- *   says): the trace has ended, but the file is not complete. -EBADF: it has
- *   ended, and its file's descriptor was closed: nothing was written. -ECHILD:
- *   used after fork. -ESTALE: not a live handle; or closed meanwhile, and the
- *   file written by that. -EDOM: see "Handles".
+ * @returns the number of missing events.
  *
- * Blocking: until the file is written. A pipe without a reader raises
- * SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:
- * -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -ENOENT    no trace is running
+ *   -ENOMEM    no memory. Recording has stopped and nothing was written: call
+ *              this again
+ *   -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO  the trace has ended, but the file
+ *              is not complete; also other errors of write(2)
+ *   -EBADF     the trace has ended, and its descriptor was closed: nothing was
+ *              written
+ *   -ESTALE    also if another thread closed the loop during the call, and so
+ *              wrote the file
+ *
+ * Blocking: until the file is written. A pipe without a reader raises SIGPIPE,
+ * as with write(2).
  */
 int64_t evloop_trace_stop(evloop_t loop);
 
@@ -3648,8 +3718,8 @@ typedef struct evloop_stuck_t {
 } evloop_stuck_t;
 
 /**
- * Told by a watchdog's thread of a callback that is stuck, and once more
- * when it has returned; see evloop_set_watchdog().
+ * Called by the thread of a watchdog for a callback that is stuck, and once
+ * more when that callback has returned; see evloop_set_watchdog().
  *
  * stuck is valid until it returns.
  */
@@ -3657,37 +3727,39 @@ typedef void (*evloop_watchdog_t)(const struct evloop_stuck_t *stuck,
                                   void *user_data);
 
 /**
- * Be told of callbacks that run for too long, by another thread.
+ * Sets a watchdog: a thread that reports callbacks which run too long.
  *
- * A thread, "evloop-watchdog", which blocks all signals and has a stack of
- * 2 MiB whatever the environment says, looks what the loop is at. A callback
- * that is running when it is set, also one that sets it itself, is not
- * looked at; those that begin later are. It tells of a callback once, when
- * that has run for longer than the limit, and once more when it has returned
- * (not if the watchdog is removed before). So it needs no help of a loop
- * that is stuck. It wakes up once in limit_ns.
+ * The thread, "evloop-watchdog", checks the loop once in limit_ns. It blocks
+ * all signals and has a stack of 2 MiB, whatever the environment says. It
+ * calls callback once for a callback of the loop that has run longer than the
+ * limit, and once more when that has returned (not if the watchdog is removed
+ * first). So it needs no help from a stuck loop. It does not check a callback
+ * that is running when the watchdog is set, also not the one that sets it, but
+ * all later ones.
  *
- * callback runs on that thread. No lock of the library is held; it may call
- * every function on every object, this one and evloop_close() too, but must
- * not wait for the callback that is stuck (EVLOOP_CLOSE_WAIT does) if that
- * may wait for the watchdog's end. It must return: neither longjmp() nor a
- * C++ exception may leave it.
+ * callback runs on the watchdog's thread. The library holds no lock, and
+ * callback may call every function on every object, also this one and
+ * evloop_close(). It must not wait for the stuck callback (EVLOOP_CLOSE_WAIT
+ * does that) if that one may wait for the end of the watchdog. It must return:
+ * neither longjmp() nor a C++ exception may leave it.
  *
  * @param loop a loop.
  * @param limit_ns nanoseconds of real time; 0 removes the watchdog.
  * @param callback see evloop_watchdog_t; NULL removes the watchdog.
- * @param user_data handed to callback; may be NULL. It must stay valid
- *   until another call of this, or evloop_close(), has returned, and if the
- *   loop is running at the latter, its run.
- * @returns 0. -EINVAL: limit_ns is negative. -EAGAIN: no thread can be
- *   made. -ENOMEM; the watchdog then is what it was. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ * @param user_data passed to callback; may be NULL. It must stay valid until
+ *   another call of this, or evloop_close(), has returned; if the loop is
+ *   running at evloop_close(), until its run has returned.
+ * @returns 0.
  *
- * Blocking: until the watchdog's callback, if it is running, has returned
- * (unless this is that callback); evloop_close(), and the end of the run of
- * a closed loop, too. Threads: any; a callback that is running when it is
- * set is not looked at. Signals: not safe. Fork: -ECHILD; the child of
- * evloop_after_fork() has a thread of its own. Since 0.1.0.
+ * Errors:
+ *   -EINVAL    limit_ns is negative
+ *   -EAGAIN    no thread can be created
+ *   -ENOMEM    no memory; the previous watchdog stays
+ *
+ * Blocking: until a running call of the watchdog's callback has returned,
+ * unless this is that callback. So do evloop_close(), and the end of the run
+ * of a closed loop.
+ * Fork: after evloop_after_fork() the child's loop has a thread of its own.
  */
 int evloop_set_watchdog(evloop_t loop,
                         int64_t limit_ns,

@@ -84,8 +84,8 @@ pub type evloop_destroy_t = Option<unsafe extern "C" fn(user_data: *mut c_void)>
 #[allow(non_camel_case_types)]
 pub type evloop_interrupt_check_t = Option<unsafe extern "C" fn(user_data: *mut c_void) -> c_int>;
 
-/// Told by a watchdog's thread of a callback that is stuck, and once more
-/// when it has returned; see evloop_set_watchdog().
+/// Called by the thread of a watchdog for a callback that is stuck, and once
+/// more when that callback has returned; see evloop_set_watchdog().
 ///
 /// stuck is valid until it returns.
 #[allow(non_camel_case_types)]
@@ -345,12 +345,12 @@ pub const EVLOOP_PROCESS_DUMPED: c_int = 3;
 /// evloop_watcher_close(): return when no callback of the watcher is running.
 pub const EVLOOP_CLOSE_WAIT: u32 = 0x1;
 
-/// evloop_stats_histogram(): how late timers were, on their clocks, when
-/// their callbacks were called.
+/// evloop_stats_histogram(): how late timers were, on their clocks, when their
+/// callbacks were called.
 pub const EVLOOP_STATS_LATENESS: c_int = 0;
-/// evloop_stats_histogram(): how long callbacks took.
+/// evloop_stats_histogram(): the duration of callbacks.
 pub const EVLOOP_STATS_CALLBACK: c_int = 1;
-/// How many buckets a histogram has; later versions may have more.
+/// The number of buckets of a histogram; later versions may have more.
 pub const EVLOOP_STATS_BUCKETS: c_int = 1630;
 
 /// Bytes a pipe takes without blocking once it is reported writable.
