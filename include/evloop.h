@@ -1583,10 +1583,10 @@ typedef evloop_handle_t evloop_watcher_t;
 /** Room to write. */
 #define EVLOOP_EPOLLOUT 0x4
 
-/** Error; always reported, need not be asked for. */
+/** Error; always reported, need not be requested. */
 #define EVLOOP_EPOLLERR 0x8
 
-/** Hang-up; always reported, need not be asked for. */
+/** Hang-up; always reported, need not be requested. */
 #define EVLOOP_EPOLLHUP 0x10
 
 /** Normal data to read. */
@@ -1613,7 +1613,7 @@ typedef evloop_handle_t evloop_watcher_t;
 /** Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND). */
 #define EVLOOP_EPOLLWAKEUP 0x20000000
 
-/** Disable the registration after one event, until modified. */
+/** Disable the registration after one event, until it is modified. */
 #define EVLOOP_EPOLLONESHOT 0x40000000
 
 /** Edge-triggered. */
@@ -3781,34 +3781,38 @@ int evloop_set_watchdog(evloop_t loop,
  */
 
 /**
- * Wait until descriptors are ready, with lists instead of sets.
+ * Waits until descriptors are ready, with lists instead of sets.
  *
- * Each list is cut down in place to its ready descriptors, in their order,
- * duplicates kept, and its count set. Descriptors of any number are
- * allowed, also at and above FD_SETSIZE. With three empty lists it sleeps.
+ * On return each list holds only its ready descriptors, in their order and
+ * with duplicates, and its count is set. Descriptors of any value are allowed,
+ * also at and above FD_SETSIZE. With three empty lists the call sleeps.
  *
- * A descriptor is ready to read when reading would not block (data, end of
- * file, hang-up, error); to write when writing would not block (room,
- * error); and exceptional when it has urgent data.
+ * A descriptor is ready
+ * - to read when a read would not block (data, end of file, hang-up, error);
+ * - to write when a write would not block (room, error);
+ * - exceptional when it has urgent data.
  *
- * @param rlist descriptors to watch for reading; may be NULL if the count
- *   is 0.
+ * @param rlist descriptors to watch for reading; may be NULL if the count is
+ *   0.
  * @param nr number of entries in rlist, in and out; NULL counts as 0.
  * @param wlist descriptors to watch for writing; as rlist.
  * @param nw number of entries in wlist; as nr.
  * @param xlist descriptors to watch for urgent data; as rlist.
  * @param nx number of entries in xlist; as nr.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns how many entries are left in the three lists together; 0, and
- *   three counts of 0, if the time ran out. -EBADF: a descriptor is
- *   negative or not open. -EINVAL: a negative count, or a NULL list whose
- *   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On
- *   failure lists and counts are as they were.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns how many entries are left in the three lists together; 0, and three
+ *   counts of 0, if the time ran out.
  *
- * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
- * Fork: works in the child. Since 0.1.0. Source: select(2); built on
- * pselect6(2), whose sets have no FD_SETSIZE.
+ * Errors. On failure the lists and the counts are unchanged:
+ *   -EBADF     a descriptor is negative or not open
+ *   -EINVAL    a count is negative
+ *   -EINVAL    a list is NULL and its count is not 0
+ *   -EINTR, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Source: select(2). It is built on pselect6(2), whose sets have no
+ * FD_SETSIZE.
  */
 int evloop_select(int *rlist,
                   int *nr,
@@ -3818,7 +3822,10 @@ int evloop_select(int *rlist,
                   int *nx,
                   int64_t timeout_ns);
 
-/** Bytes a pipe takes without blocking once it is reported writable. */
+/**
+ * The number of bytes that a pipe takes without blocking when it is reported
+ * writable.
+ */
 #define EVLOOP_PIPE_BUF 4096
 
 /* ------------------------------------------------------------------------
@@ -3840,16 +3847,18 @@ int evloop_select(int *rlist,
 typedef evloop_handle_t evloop_poll_t;
 
 /**
- * Create an empty poll set.
+ * Creates an empty poll set.
  *
- * It takes no descriptor. Any descriptor can be registered, regular files
- * (always ready) and numbers that are not open (EVLOOP_POLLNVAL) included.
- * A wait costs time in proportion to the number of descriptors.
+ * It takes no descriptor. Any descriptor can be registered, including regular
+ * files (always ready) and fds that are not open (EVLOOP_POLLNVAL). The cost
+ * of a wait is proportional to the number of descriptors.
  *
- * @returns the poll set, to be closed with evloop_poll_close(). -ENOMEM.
+ * @returns the poll set; close it with evloop_poll_close().
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: the child has a
- * copy of its own. Since 0.1.0.
+ * Errors:
+ *   -ENOMEM
+ *
+ * Fork: the child has a copy of its own.
  */
 evloop_poll_t evloop_poll_create(void);
 
@@ -3862,13 +3871,13 @@ evloop_poll_t evloop_poll_create(void);
 /** Room to write. */
 #define EVLOOP_POLLOUT 0x4
 
-/** Error; always reported, need not be asked for. */
+/** Error; always reported, need not be requested. */
 #define EVLOOP_POLLERR 0x8
 
-/** Hang-up; always reported, need not be asked for. */
+/** Hang-up; always reported, need not be requested. */
 #define EVLOOP_POLLHUP 0x10
 
-/** Not an open descriptor; always reported, need not be asked for. */
+/** Not an open descriptor; always reported, need not be requested. */
 #define EVLOOP_POLLNVAL 0x20
 
 /** Normal data to read. */
@@ -3893,21 +3902,24 @@ evloop_poll_t evloop_poll_create(void);
 #define EVLOOP_POLL_DEFAULT 0x7
 
 /**
- * Watch a descriptor, or replace how it is watched.
+ * Registers a descriptor, or replaces its registration.
  *
- * Applies to a wait that is going on in another thread, too.
+ * It also affects a wait in progress in another thread.
  *
  * @param p a poll set.
  * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python
- *   watches by default, 0 only errors and hang-ups.
- * @param data handed back with each event, not looked at.
- * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or
- *   one of the library's own descriptors. -ENOMEM. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python watches
+ *   by default, 0 only errors and hang-ups.
+ * @param data returned with each event; the library does not use it.
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: changes the copy of
- * the process that calls. Since 0.1.0.
+ * Errors:
+ *   -EBADF     fd is negative
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    fd is one of the library's own descriptors
+ *   -ENOMEM
+ *
+ * Fork: changes the copy of the calling process.
  */
 int evloop_poll_register(evloop_poll_t p,
                          int fd,
@@ -3915,17 +3927,18 @@ int evloop_poll_register(evloop_poll_t p,
                          uint64_t data);
 
 /**
- * Change how a registered descriptor is watched.
+ * Changes the registration of a descriptor.
  *
  * @param p a poll set.
  * @param fd a registered descriptor.
  * @param events as evloop_poll_register().
- * @param data as evloop_poll_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. Others as
- *   evloop_poll_register().
+ * @param data as evloop_poll_register(); replaces the old data.
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_poll_register(). Since 0.1.0.
+ * Errors, besides those of evloop_poll_register():
+ *   -ENOENT    fd is not registered
+ *
+ * Fork: as evloop_poll_register().
  */
 int evloop_poll_modify(evloop_poll_t p,
                        int fd,
@@ -3933,15 +3946,17 @@ int evloop_poll_modify(evloop_poll_t p,
                        uint64_t data);
 
 /**
- * Stop watching a descriptor.
+ * Removes the registration of a descriptor.
  *
  * @param p a poll set.
  * @param fd a registered descriptor, open or not.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
- *   -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_poll_register(). Since 0.1.0.
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is negative
+ *
+ * Fork: as evloop_poll_register().
  */
 int evloop_poll_unregister(evloop_poll_t p, int fd);
 
@@ -3949,38 +3964,40 @@ int evloop_poll_unregister(evloop_poll_t p, int fd);
 typedef struct evloop_ready_t {
   /** The descriptor, as it was registered. */
   int32_t fd;
-  /** What it is ready for; the bits of the interface that was asked. */
+  /** What it is ready for: the bits of the interface that reports it. */
   uint32_t events;
-  /** What was given at its registration. */
+  /** The data of its registration. */
   uint64_t data;
 } evloop_ready_t;
 
 /**
- * Wait until registered descriptors are ready.
+ * Waits until registered descriptors are ready.
  *
- * Descriptors are reported in the order of their numbers; if more are
- * ready than max, the next wait begins after the last one reported, so
- * that none is starved. An empty set sleeps, and sees what other threads
- * register.
+ * Descriptors are reported in ascending order. If more than max are ready, the
+ * next wait begins after the last one reported, so that none is starved. A
+ * wait on an empty set sleeps, and sees what other threads register.
  *
  * @param p a poll set.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_POLL bits.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
- *   max is 0 or less, out_ready is NULL, or more descriptors are
- *   registered than RLIMIT_NOFILE allows and none of them is ready.
- *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
- *   or closed during the wait. -ECHILD: the process forked during the wait
- *   and this is the child. -ENOMEM. -EDOM: see "Handles".
+ * @param out_ready filled from the front, as many entries as returned; events
+ *   holds EVLOOP_POLL bits.
+ * @param max size of out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled; 0 if the time ran out.
  *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once;
- * changes by other threads take effect at once (each waiting thread has an
- * epoll for that, made at its first blocking wait and closed with the
- * thread; without a descriptor left for it, within 20 ms). Signals: not
- * safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
+ * Errors:
+ *   -EINVAL    max is 0 or less, or out_ready is NULL
+ *   -EINVAL    more descriptors are registered than RLIMIT_NOFILE allows, and
+ *              none of them is ready
+ *   -ECHILD    the process forked during the wait, and this is the child
+ *   -EINTR, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Threads: any, several at once; changes by other threads take effect at once.
+ * For that each waiting thread has an epoll, made at its first blocking wait
+ * and closed with the thread. If no descriptor is left for it, changes take
+ * effect within 20 ms.
+ * Source: ppoll(2).
  */
 int evloop_poll_wait(evloop_poll_t p,
                      struct evloop_ready_t *out_ready,
@@ -3988,14 +4005,12 @@ int evloop_poll_wait(evloop_poll_t p,
                      int64_t timeout_ns);
 
 /**
- * Close a poll set.
+ * Closes a poll set. Threads that wait in it return -ESTALE.
  *
  * @param p a poll set.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: closes the copy of the process that calls.
- * Since 0.1.0.
+ * Fork: closes the copy of the calling process.
  */
 int evloop_poll_close(evloop_poll_t p);
 
@@ -4022,56 +4037,55 @@ typedef evloop_handle_t evloop_epoll_t;
 #define EVLOOP_EPOLL_CLOEXEC 0x80000
 
 /**
- * Create an epoll object.
+ * Creates an epoll object.
  *
  * @param flags 0 or EVLOOP_EPOLL_CLOEXEC; CLOEXEC is always on.
- * @returns the epoll object, to be closed with evloop_epoll_close().
- *   -EINVAL: an unknown flag. -EMFILE, -ENFILE: no descriptor left (the
- *   first one of a process takes two, see "Descriptors"). -ENOSPC: the
- *   user's max_user_watches is used up. -ENOMEM.
+ * @returns the epoll object; close it with evloop_epoll_close().
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child, because the kernel would let it
- * change its parent's set. Since 0.1.0. Source: epoll_create1(2).
+ * Errors:
+ *   -EINVAL    an unknown flag
+ *   -EMFILE, -ENFILE  no descriptor is left; the first epoll object of a
+ *              process takes two, see "Descriptors"
+ *   -ENOSPC, -ENOMEM
+ *
+ * Source: epoll_create1(2).
  */
 evloop_epoll_t evloop_epoll_create(uint32_t flags);
 
 /**
- * Use an epoll descriptor that something else created.
+ * Makes a handle for an epoll descriptor that already exists.
  *
- * Registrations made through this object and by raw epoll_ctl(2) can be
- * mixed. For an event of a registration that the object does not know,
- * fd is -1 and data is the kernel's data word as its owner stored it. The
- * object takes one more descriptor, an eventfd, until it is closed.
+ * Registrations through this object and by raw epoll_ctl(2) can be mixed. For
+ * an event of a registration that the object does not know, fd is -1 and data
+ * is the kernel's data word as its owner stored it. The object takes one more
+ * descriptor, an eventfd, until it is closed.
  *
- * @param fd an epoll descriptor. It stays the caller's, who closes it
- *   after the handle; with EVLOOP_FD_OWN it is the handle's, and
- *   evloop_epoll_close() closes it.
+ * @param fd an epoll descriptor. It stays the caller's, who closes it after
+ *   the handle. With EVLOOP_FD_OWN it belongs to the handle, and
+ *   evloop_epoll_close() closes it. On failure it stays the caller's.
  * @param flags 0 or EVLOOP_FD_OWN.
- * @returns the epoll object. -EBADF: fd is not open. -EINVAL: fd is no
- *   epoll descriptor, one of the library's own (but for that of
- *   evloop_fileno()), or an unknown flag. -EMFILE, -ENFILE: no descriptor
- *   left for the eventfd. -ENOSPC, -ENOMEM: as evloop_epoll_create(). On
- *   failure fd stays the caller's.
+ * @returns the epoll object.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_epoll_create(); a child that inherited fd can call this.
- * Since 0.1.0.
+ * Errors:
+ *   -EBADF     fd is not open
+ *   -EINVAL    fd is not an epoll descriptor, or one of the library's own
+ *              (except that of evloop_fileno())
+ *   -EINVAL    an unknown flag
+ *   -EMFILE, -ENFILE  no descriptor is left for the eventfd
+ *   -ENOSPC, -ENOMEM
+ *
+ * Fork: as evloop_epoll_create(); a child that inherited fd can call this.
  */
 evloop_epoll_t evloop_epoll_from_fd(int fd, uint32_t flags);
 
 /**
- * The descriptor of an epoll object.
+ * Returns the descriptor of an epoll object.
  *
- * It is only lent: do not close it. It is readable while an event is
+ * It belongs to the object: do not close it. It is readable while an event is
  * pending, and can be registered with another epoll, poll or select.
  *
  * @param ep an epoll object.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * @returns the descriptor.
  */
 int evloop_epoll_fileno(evloop_epoll_t ep);
 
@@ -4079,28 +4093,33 @@ int evloop_epoll_fileno(evloop_epoll_t ep);
 #define EVLOOP_EPOLL_DEFAULT 0x7
 
 /**
- * Watch a descriptor.
+ * Registers a descriptor.
  *
- * Applies to a wait that is going on in another thread, too. Closing the
- * descriptor ends the registration, unless a duplicate of it is open
- * (epoll(7), Q6): unregister before close(2).
+ * It also affects a wait in progress in another thread. Closing the descriptor
+ * ends the registration, unless a duplicate of it is open (epoll(7), Q6):
+ * unregister it before close(2).
  *
  * @param ep an epoll object.
  * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_EPOLL bits; EVLOOP_EPOLL_DEFAULT is what Python
- *   watches by default.
- * @param data handed back with each event, not looked at.
- * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
- *   a selector takes them). -EINVAL: an unknown bit, the epoll object
- *   itself, one of the library's own descriptors, or EXCLUSIVE for an epoll
- *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
- *   -ELOOP: epoll sets nested too deep or in a circle. -ENOSPC:
- *   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param events EVLOOP_EPOLL bits; EVLOOP_EPOLL_DEFAULT is what Python watches
+ *   by default.
+ * @param data returned with each event; the library does not use it.
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: epoll_ctl(2).
+ * Errors:
+ *   -EEXIST    fd is registered already
+ *   -EBADF     fd is not open
+ *   -EPERM     epoll cannot watch fd (a regular file, a directory, /dev/null;
+ *              a selector can)
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    fd is the epoll object itself, or one of the library's own
+ *              descriptors
+ *   -EINVAL    EXCLUSIVE for an epoll descriptor, or with other bits than IN,
+ *              OUT, ERR, HUP, ET and WAKEUP
+ *   -ELOOP     epoll sets would be nested in a circle or too deep
+ *   -ENOSPC, -ENOMEM
+ *
+ * Source: epoll_ctl(2).
  */
 int evloop_epoll_register(evloop_epoll_t ep,
                           int fd,
@@ -4108,23 +4127,29 @@ int evloop_epoll_register(evloop_epoll_t ep,
                           uint64_t data);
 
 /**
- * Change how a registered descriptor is watched.
+ * Changes the registration of a descriptor.
  *
- * It also re-arms a ONESHOT registration. An event that another thread's
- * wait picks up at the same moment may carry the old or the new data.
+ * It also re-arms a ONESHOT registration. An event that another thread's wait
+ * collects at the same moment may have the old or the new data.
  *
  * @param ep an epoll object.
  * @param fd a registered descriptor.
  * @param events as evloop_epoll_register().
- * @param data as evloop_epoll_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
- *   epoll object itself, one of the library's own descriptors, or the old or
- *   the new registration is EXCLUSIVE (unregister and register instead).
- *   -EBADF: fd is not open. -EPERM: as evloop_epoll_register(). -ENOMEM.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @param data as evloop_epoll_register(); replaces the old data.
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: epoll_ctl(2).
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is not open
+ *   -EPERM     epoll cannot watch fd
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    fd is the epoll object itself, or one of the library's own
+ *              descriptors
+ *   -EINVAL    the old or the new registration is EXCLUSIVE (unregister and
+ *              register instead)
+ *   -ENOMEM
+ *
+ * Source: epoll_ctl(2).
  */
 int evloop_epoll_modify(evloop_epoll_t ep,
                         int fd,
@@ -4132,44 +4157,53 @@ int evloop_epoll_modify(evloop_epoll_t ep,
                         uint64_t data);
 
 /**
- * Stop watching a descriptor.
+ * Removes the registration of a descriptor.
  *
  * @param ep an epoll object.
  * @param fd a registered descriptor.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
- *   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
- *   epoll object itself, or one of the library's own descriptors. -EPERM: fd
- *   can never have been registered. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: epoll_ctl(2).
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is not open; the kernel has removed the registration, unless
+ *              a duplicate is open
+ *   -EPERM     epoll cannot watch fd, so it was never registered
+ *   -EINVAL    fd is the epoll object itself, or one of the library's own
+ *              descriptors
+ *
+ * Source: epoll_ctl(2).
  */
-int evloop_epoll_unregister(evloop_epoll_t ep, int fd);
+int evloop_epoll_unregister(evloop_epoll_t ep,
+                            int fd);
 
 /**
- * Wait until registered descriptors are ready.
+ * Waits until registered descriptors are ready.
+ *
+ * For some events fd in out_ready is -1:
+ * - an event of a registration that the object does not know, see
+ *   evloop_epoll_from_fd();
+ * - if a descriptor was closed without being unregistered, a duplicate of it
+ *   is open, and its fd is registered again: an event of the old registration.
+ *   From then on also an event that was collected just before its registration
+ *   ended.
  *
  * @param ep an epoll object.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_EPOLL bits. For a registration that the object
- *   does not know (see evloop_epoll_from_fd()) fd is -1; also for one
- *   whose descriptor was closed, not unregistered, and its number
- *   registered again, as long as a duplicate is open; and from then on for
- *   an event that was picked up just before its registration ended.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
- *   max is 0 or less, or out_ready is NULL. -EBADF: the borrowed
- *   descriptor was closed. -EINTR: see evloop_set_interrupt_mode().
- *   -ESTALE: not a live handle, or closed during the wait. -ECHILD: used
- *   after fork. -ENOMEM. -EDOM: see "Handles".
+ * @param out_ready filled from the front, as many entries as returned; events
+ *   holds EVLOOP_EPOLL bits.
+ * @param max size of out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled; 0 if the time ran out.
  *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: epoll_pwait2(2)
- * where the kernel has it (5.11), else ppoll(2) and epoll_pwait(2), to the
- * nanosecond both.
+ * Errors:
+ *   -EINVAL    max is 0 or less, or out_ready is NULL
+ *   -EBADF     the borrowed descriptor was closed
+ *   -EINTR, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Threads: any, several at once.
+ * Source: epoll_pwait2(2) where the kernel has it (5.11), else ppoll(2) and
+ * epoll_pwait(2); both have nanosecond resolution.
  */
 int evloop_epoll_wait(evloop_epoll_t ep,
                       struct evloop_ready_t *out_ready,
@@ -4177,35 +4211,32 @@ int evloop_epoll_wait(evloop_epoll_t ep,
                       int64_t timeout_ns);
 
 /**
- * Close an epoll object.
+ * Closes an epoll object. Threads that wait in it return -ESTALE.
  *
- * The descriptor is closed (unless it is only borrowed) as soon as no
- * other thread is in a call with it. What was registered with a borrowed
- * one stays in the kernel's set.
+ * The descriptor is closed, unless it is borrowed, as soon as no other thread
+ * is in a call with it. Registrations with a borrowed descriptor stay in the
+ * kernel's set.
  *
  * @param ep an epoll object.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
+ * Fork: works in the child, and changes nothing for the parent.
  */
 int evloop_epoll_close(evloop_epoll_t ep);
 
 /**
- * Give up an epoll object, but keep its descriptor.
+ * Closes the handle of an epoll object and returns its descriptor.
  *
- * The handle is stale, as after evloop_epoll_close(), and the descriptor is
- * the caller's from now on, who closes it. What is registered stays so, but
- * the words that epoll_wait(2) then reports with events are the library's:
- * set them anew with EPOLL_CTL_MOD.
+ * The handle is stale, as after evloop_epoll_close(). The descriptor belongs
+ * to the caller from now on, who closes it. The registrations stay, but the
+ * data words that epoll_wait(2) then returns with events are the library's:
+ * set them again with EPOLL_CTL_MOD. Threads that wait in the object return
+ * -ESTALE.
  *
  * @param ep an epoll object.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @returns the descriptor.
  *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+ * Since 0.2.0.
  */
 int evloop_epoll_release(evloop_epoll_t ep);
 
@@ -4229,57 +4260,61 @@ int evloop_epoll_release(evloop_epoll_t ep);
 typedef evloop_handle_t evloop_devpoll_t;
 
 /**
- * Create a /dev/poll object.
+ * Creates a /dev/poll object.
  *
- * Linux has no such device. The object has its meanings: registering twice
- * adds events up, a registration belongs to the descriptor's number, and
- * closed descriptors are reported. A wait costs time in proportion to the
- * number of descriptors; a large set is better off with epoll.
+ * Linux has no such device. The object has its semantics: registering a
+ * descriptor twice adds events, a registration belongs to the value of the fd,
+ * and closed descriptors are reported. The cost of a wait is proportional to
+ * the number of descriptors; for a large set use epoll.
  *
- * @returns the object, to be closed with evloop_devpoll_close(). -ENOMEM.
+ * @returns the object; close it with evloop_devpoll_close().
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child. Since 0.1.0. Source: poll(7d) of
- * Solaris.
+ * Errors:
+ *   -ENOMEM
+ *
+ * Source: poll(7d) of Solaris.
  */
 evloop_devpoll_t evloop_devpoll_create(void);
 
 /**
- * A descriptor that is readable while a registered one is ready.
+ * Returns a descriptor that is readable while a registered one is ready.
  *
- * It is made by the first call, belongs to the object and is only lent: do
- * not close it. It is meant for registration with another poll, select or
- * epoll. Registrations that were closed, and whose numbers were reused
- * without a call here, show in evloop_devpoll_wait() but not in this
- * descriptor's readiness.
+ * The first call makes it. It belongs to the object: do not close it. It is
+ * meant for registration with another poll, select or epoll. If a registered
+ * descriptor was closed, and its fd reused without a call on this object,
+ * evloop_devpoll_wait() reports that, but the readiness of this descriptor
+ * does not.
  *
  * @param dp a /dev/poll object.
- * @returns the descriptor. -EMFILE, -ENFILE: none left. -ENOSPC: the
- *   user's max_user_watches is used up. -ELOOP: a registered epoll
- *   descriptor is nested too deep. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
+ * @returns the descriptor.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -ELOOP     a registered epoll descriptor is nested too deep
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
  */
 int evloop_devpoll_fileno(evloop_devpoll_t dp);
 
 /**
- * Watch a descriptor, or watch a registered one for more.
+ * Registers a descriptor, or adds events to its registration.
  *
  * @param dp a /dev/poll object.
  * @param fd the descriptor; it stays the caller's.
  * @param events EVLOOP_POLL bits; added to those registered already.
- * @param data handed back with each event, not looked at; replaces that of
- *   an earlier registration.
- * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
- *   object's own descriptor, or another one of the library's own. Once
- *   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested too deep
- *   or in a circle; -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
+ * @param data returned with each event; the library does not use it. It
+ *   replaces that of an earlier registration.
+ * @returns 0.
  *
- * Blocking: no. Threads: any; applies to waits going on. Signals: not
- * safe. Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -EBADF     fd is negative
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    fd is the object's own descriptor, or another one of the
+ *              library's own
+ *   -ENOMEM
+ * After evloop_devpoll_fileno() also:
+ *   -ELOOP     epoll sets would be nested in a circle or too deep
+ *   -ENOSPC
+ *
+ * Threads: any; also affects waits in progress.
  */
 int evloop_devpoll_register(evloop_devpoll_t dp,
                             int fd,
@@ -4287,16 +4322,17 @@ int evloop_devpoll_register(evloop_devpoll_t dp,
                             uint64_t data);
 
 /**
- * Watch a descriptor for exactly these events, registered or not.
+ * Registers a descriptor for exactly these events.
+ *
+ * It replaces the events of an earlier registration, if there is one.
  *
  * @param dp a /dev/poll object.
  * @param fd the descriptor; it stays the caller's.
  * @param events EVLOOP_POLL bits; they replace those registered.
  * @param data as evloop_devpoll_register().
- * @returns as evloop_devpoll_register().
+ * @returns 0; errors as evloop_devpoll_register().
  *
- * Blocking: no. Threads: any; applies to waits going on. Signals: not
- * safe. Fork: -ECHILD. Since 0.1.0.
+ * Threads: any; also affects waits in progress.
  */
 int evloop_devpoll_modify(evloop_devpoll_t dp,
                           int fd,
@@ -4304,32 +4340,36 @@ int evloop_devpoll_modify(evloop_devpoll_t dp,
                           uint64_t data);
 
 /**
- * Stop watching a descriptor; one that is not registered is ignored.
+ * Removes the registration of a descriptor.
+ *
+ * A descriptor that is not registered is ignored.
  *
  * @param dp a /dev/poll object.
  * @param fd the descriptor, open or not.
- * @returns 0. -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; applies to waits going on. Signals: not
- * safe. Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -EBADF     fd is negative
+ *
+ * Threads: any; also affects waits in progress.
  */
 int evloop_devpoll_unregister(evloop_devpoll_t dp, int fd);
 
 /**
- * Wait until registered descriptors are ready.
+ * Waits until registered descriptors are ready.
  *
  * @param dp a /dev/poll object.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_POLL bits, EVLOOP_POLLNVAL for a registration
- *   whose descriptor is not open.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns as evloop_poll_wait(); -ECHILD: used after fork.
+ * @param out_ready filled from the front, as many entries as returned; events
+ *   holds EVLOOP_POLL bits, EVLOOP_POLLNVAL for a registration whose
+ *   descriptor is not open.
+ * @param max size of out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled, 0 if the time ran out; errors as
+ *   evloop_poll_wait().
  *
- * Blocking: up to timeout_ns, never less. Threads: as evloop_poll_wait().
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ * Blocking: up to timeout_ns, never less.
+ * Threads: as evloop_poll_wait().
  */
 int evloop_devpoll_wait(evloop_devpoll_t dp,
                         struct evloop_ready_t *out_ready,
@@ -4337,14 +4377,14 @@ int evloop_devpoll_wait(evloop_devpoll_t dp,
                         int64_t timeout_ns);
 
 /**
- * Close a /dev/poll object, and its descriptor if it has one.
+ * Closes a /dev/poll object, and its descriptor if it has one.
+ *
+ * Threads that wait in it return -ESTALE.
  *
  * @param dp a /dev/poll object.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
+ * Fork: works in the child, and changes nothing for the parent.
  */
 int evloop_devpoll_close(evloop_devpoll_t dp);
 
@@ -4366,10 +4406,10 @@ int evloop_devpoll_close(evloop_devpoll_t dp);
 /** A selector; see evloop_selector_create(). */
 typedef evloop_handle_t evloop_selector_t;
 
-/** evloop_selector_create(): the best there is, today EPOLL. */
+/** evloop_selector_create(): the best backend, today EPOLL. */
 #define EVLOOP_SELECTOR_DEFAULT 0
 
-/** evloop_selector_create(): what select(2) watches, on a poll set. */
+/** evloop_selector_create(): the events of select(2), on a poll set. */
 #define EVLOOP_SELECTOR_SELECT 1
 
 /** evloop_selector_create(): on a poll set. */
@@ -4385,49 +4425,54 @@ typedef evloop_handle_t evloop_selector_t;
 #define EVLOOP_SELECTOR_KQUEUE 5
 
 /**
- * Create a selector: read and write readiness, whatever is underneath.
+ * Creates a selector: readiness to read and to write, with any backend.
  *
  * Regular files, directories and /dev/null can be registered with every
- * backend and are always ready.
+ * backend, and are always ready.
  *
- * @param backend EVLOOP_SELECTOR_DEFAULT (the best there is), _SELECT,
- *   _POLL, _EPOLL, _DEVPOLL or _KQUEUE.
- * @returns the selector, to be closed with evloop_selector_close().
- *   -EINVAL: an unknown backend. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
- *   evloop_epoll_create(), with the EPOLL backend, and as
- *   evloop_kqueue_create() with KQUEUE.
+ * @param backend EVLOOP_SELECTOR_DEFAULT (the best one), _SELECT, _POLL,
+ *   _EPOLL, _DEVPOLL or _KQUEUE.
+ * @returns the selector; close it with evloop_selector_close().
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child. Since 0.1.0. Source: Python's
- * selectors module.
+ * Errors:
+ *   -EINVAL    an unknown backend
+ *   -ENOMEM
+ * With the EPOLL and the KQUEUE backend, as evloop_epoll_create() and
+ * evloop_kqueue_create():
+ *   -EMFILE, -ENFILE, -ENOSPC
+ *
+ * Source: Python's selectors module.
  */
 evloop_selector_t evloop_selector_create(int backend);
 
-/** Selector event: reading would not block. */
+/** Selector event: a read would not block. */
 #define EVLOOP_SELECTOR_READ 0x1
 
-/** Selector event: writing would not block. */
+/** Selector event: a write would not block. */
 #define EVLOOP_SELECTOR_WRITE 0x2
 
 /**
- * Watch a descriptor.
+ * Registers a descriptor.
  *
- * Applies to a wait that is going on in another thread, too.
+ * It also affects a wait in progress in another thread.
  *
  * @param s a selector.
- * @param fd the descriptor; it stays the caller's, who unregisters it
- *   before closing it.
+ * @param fd the descriptor; it stays the caller's, who unregisters it before
+ *   closing it.
  * @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
- * @param data handed back with each event, not looked at.
- * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EINVAL: no events, or an unknown bit; or fd is the selector's own, or
- *   another one of the library's own.
- *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
- *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
+ * @param data returned with each event; the library does not use it.
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -EEXIST    fd is registered already
+ *   -EBADF     fd is not open
+ *   -EINVAL    no events, or an unknown bit
+ *   -EINVAL    fd is the selector's own descriptor, or another one of the
+ *              library's own
+ *   -ENOMEM
+ * With the EPOLL and the DEVPOLL backend, as evloop_epoll_register() and
+ * evloop_devpoll_register():
+ *   -ELOOP, -ENOSPC
  */
 int evloop_selector_register(evloop_selector_t s,
                              int fd,
@@ -4435,21 +4480,25 @@ int evloop_selector_register(evloop_selector_t s,
                              uint64_t data);
 
 /**
- * Change how a registered descriptor is watched.
+ * Changes the registration of a descriptor.
  *
  * @param s a selector.
  * @param fd a registered descriptor.
  * @param events as evloop_selector_register().
- * @param data as evloop_selector_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open.
- *   -EINVAL: no events, or an unknown bit. -ENOMEM. If fd was closed and
- *   its number is another file's now, with the EPOLL backend also -ENOENT,
- *   and -EPERM for one that epoll cannot watch; with the DEVPOLL backend
- *   -EINVAL, -ELOOP, -ENOSPC as evloop_selector_register(). -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
+ * @param data as evloop_selector_register(); replaces the old data.
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is not open
+ *   -EINVAL    no events, or an unknown bit
+ *   -ENOMEM
+ * If fd was closed and refers to another file now, with the EPOLL backend
+ * also:
+ *   -ENOENT    the new file is not registered
+ *   -EPERM     epoll cannot watch the new file
+ * In that case with the DEVPOLL backend, as evloop_selector_register():
+ *   -EINVAL, -ELOOP, -ENOSPC
  */
 int evloop_selector_modify(evloop_selector_t s,
                            int fd,
@@ -4457,30 +4506,30 @@ int evloop_selector_modify(evloop_selector_t s,
                            uint64_t data);
 
 /**
- * Stop watching a descriptor.
+ * Removes the registration of a descriptor.
  *
  * @param s a selector.
  * @param fd a registered descriptor, open or not.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is negative
  */
 int evloop_selector_unregister(evloop_selector_t s, int fd);
 
 /**
- * How a descriptor is registered.
+ * Returns the registration of a descriptor.
  *
  * @param s a selector.
  * @param fd a descriptor.
- * @param out_events the events it is watched for; may be NULL.
+ * @param out_events its events; may be NULL.
  * @param out_data its data; may be NULL.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is negative
  */
 int evloop_selector_get(evloop_selector_t s,
                         int fd,
@@ -4488,42 +4537,40 @@ int evloop_selector_get(evloop_selector_t s,
                         uint64_t *out_data);
 
 /**
- * How many descriptors are registered.
+ * Returns the number of registered descriptors.
  *
  * @param s a selector.
- * @returns the number. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * @returns the number.
  */
 int evloop_selector_count(evloop_selector_t s);
 
 /**
- * Wait until registered descriptors are ready.
+ * Waits until registered descriptors are ready.
  *
- * An error or a hang-up makes a descriptor ready for what it is watched
- * for, so that the next read or write tells. A descriptor that was closed
- * without being unregistered does so too with the SELECT, POLL and DEVPOLL
- * backends. EPOLL forgets it, unless it is one that is always ready (a
- * regular file), or a duplicate is open. Where such a duplicate, of a
- * descriptor that is not registered any more, is all that is ready, EPOLL
- * looks every 10 ms.
+ * An error or a hang-up makes a descriptor ready for its registered events, so
+ * that the next read or write returns the error.
+ *
+ * A descriptor that was closed without being unregistered is reported in the
+ * same way with the SELECT, POLL and DEVPOLL backends. With EPOLL the kernel
+ * forgets it, unless it is always ready (a regular file) or a duplicate is
+ * open. If such a duplicate, of a descriptor that is not registered any more,
+ * is all that is ready, EPOLL polls every 10 ms.
  *
  * @param s a selector.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_SELECTOR bits, never other ones than registered.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
- *   max is 0 or less, or out_ready is NULL; also as evloop_poll_wait().
- *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
- *   or closed during the wait. -ECHILD: used after fork. -ENOMEM. -EDOM:
- *   see "Handles".
+ * @param out_ready filled from the front, as many entries as returned; events
+ *   holds EVLOOP_SELECTOR bits, never other ones than registered.
+ * @param max size of out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled; 0 if the time ran out.
  *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+ * Errors:
+ *   -EINVAL    max is 0 or less, or out_ready is NULL; also as
+ *              evloop_poll_wait()
+ *   -EINTR, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Threads: any, several at once.
  */
 int evloop_selector_wait(evloop_selector_t s,
                          struct evloop_ready_t *out_ready,
@@ -4531,30 +4578,27 @@ int evloop_selector_wait(evloop_selector_t s,
                          int64_t timeout_ns);
 
 /**
- * A descriptor that is readable while a registered one is ready.
+ * Returns a descriptor that is readable while a registered one is ready.
  *
- * It is only lent: do not close it.
+ * It belongs to the selector: do not close it.
  *
  * @param s a selector.
- * @returns the descriptor. -ENOTSUP: the SELECT and POLL backends have
- *   none. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as evloop_devpoll_fileno(),
- *   with the DEVPOLL backend. -ECHILD: used after fork. -ESTALE, -EDOM:
- *   see "Handles".
+ * @returns the descriptor.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * Errors:
+ *   -ENOTSUP   the SELECT and POLL backends have none
+ * With the DEVPOLL backend, as evloop_devpoll_fileno():
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
  */
 int evloop_selector_fileno(evloop_selector_t s);
 
 /**
- * Close a selector.
+ * Closes a selector. Threads that wait in it return -ESTALE.
  *
  * @param s a selector.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
+ * Fork: works in the child, and changes nothing for the parent.
  */
 int evloop_selector_close(evloop_selector_t s);
 

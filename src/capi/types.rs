@@ -160,11 +160,11 @@ pub const EVLOOP_POLLIN: u32 = 0x1;
 pub const EVLOOP_POLLPRI: u32 = 0x2;
 /// Room to write.
 pub const EVLOOP_POLLOUT: u32 = 0x4;
-/// Error; always reported, need not be asked for.
+/// Error; always reported, need not be requested.
 pub const EVLOOP_POLLERR: u32 = 0x8;
-/// Hang-up; always reported, need not be asked for.
+/// Hang-up; always reported, need not be requested.
 pub const EVLOOP_POLLHUP: u32 = 0x10;
-/// Not an open descriptor; always reported, need not be asked for.
+/// Not an open descriptor; always reported, need not be requested.
 pub const EVLOOP_POLLNVAL: u32 = 0x20;
 /// Normal data to read.
 pub const EVLOOP_POLLRDNORM: u32 = 0x40;
@@ -187,9 +187,9 @@ pub const EVLOOP_EPOLLIN: u32 = 0x1;
 pub const EVLOOP_EPOLLPRI: u32 = 0x2;
 /// Room to write.
 pub const EVLOOP_EPOLLOUT: u32 = 0x4;
-/// Error; always reported, need not be asked for.
+/// Error; always reported, need not be requested.
 pub const EVLOOP_EPOLLERR: u32 = 0x8;
-/// Hang-up; always reported, need not be asked for.
+/// Hang-up; always reported, need not be requested.
 pub const EVLOOP_EPOLLHUP: u32 = 0x10;
 /// Normal data to read.
 pub const EVLOOP_EPOLLRDNORM: u32 = 0x40;
@@ -207,7 +207,7 @@ pub const EVLOOP_EPOLLRDHUP: u32 = 0x2000;
 pub const EVLOOP_EPOLLEXCLUSIVE: u32 = 0x10000000;
 /// Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND).
 pub const EVLOOP_EPOLLWAKEUP: u32 = 0x20000000;
-/// Disable the registration after one event, until modified.
+/// Disable the registration after one event, until it is modified.
 pub const EVLOOP_EPOLLONESHOT: u32 = 0x40000000;
 /// Edge-triggered.
 pub const EVLOOP_EPOLLET: u32 = 0x80000000;
@@ -216,9 +216,9 @@ pub const EVLOOP_EPOLL_DEFAULT: u32 = 0x7;
 /// evloop_epoll_create(): close on exec; always on, accepted.
 pub const EVLOOP_EPOLL_CLOEXEC: u32 = 0x80000;
 
-/// evloop_selector_create(): the best there is, today EPOLL.
+/// evloop_selector_create(): the best backend, today EPOLL.
 pub const EVLOOP_SELECTOR_DEFAULT: c_int = 0;
-/// evloop_selector_create(): what select(2) watches, on a poll set.
+/// evloop_selector_create(): the events of select(2), on a poll set.
 pub const EVLOOP_SELECTOR_SELECT: c_int = 1;
 /// evloop_selector_create(): on a poll set.
 pub const EVLOOP_SELECTOR_POLL: c_int = 2;
@@ -228,9 +228,9 @@ pub const EVLOOP_SELECTOR_EPOLL: c_int = 3;
 pub const EVLOOP_SELECTOR_DEVPOLL: c_int = 4;
 /// evloop_selector_create(): on a kqueue.
 pub const EVLOOP_SELECTOR_KQUEUE: c_int = 5;
-/// Selector event: reading would not block.
+/// Selector event: a read would not block.
 pub const EVLOOP_SELECTOR_READ: u32 = 0x1;
-/// Selector event: writing would not block.
+/// Selector event: a write would not block.
 pub const EVLOOP_SELECTOR_WRITE: u32 = 0x2;
 
 /// evloop_options_t: the loop's time is virtual. It stands still until
@@ -353,7 +353,8 @@ pub const EVLOOP_STATS_CALLBACK: c_int = 1;
 /// The number of buckets of a histogram; later versions may have more.
 pub const EVLOOP_STATS_BUCKETS: c_int = 1630;
 
-/// Bytes a pipe takes without blocking once it is reported writable.
+/// The number of bytes that a pipe takes without blocking when it is reported
+/// writable.
 pub const EVLOOP_PIPE_BUF: c_int = 4096;
 
 // The literals above are the handle table's and, on the targets we support,
