@@ -4627,74 +4627,73 @@ int evloop_selector_close(evloop_selector_t s);
 #define EVLOOP_KQ_CPONFORK 0x2
 
 /**
- * Create a kqueue.
+ * Creates a kqueue.
+ *
+ * With EVLOOP_KQ_CPONFORK a forked child has a copy of the queue, under the
+ * same handle and descriptor; the descriptor is the parent's until the child's
+ * first call with it. The child has none, -ECHILD, if another thread was
+ * changing the queue or collecting events at the fork. Without the flag only
+ * close works in the child, and the child's first call of the library closes
+ * the child's descriptor of the queue.
  *
  * @param flags EVLOOP_KQ_CLOEXEC and EVLOOP_KQ_CPONFORK, or 0.
- * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
- *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
- *   and up to eight more for what it is made to watch. -ENOSPC: the user's
- *   max_user_watches is used up. -ENOMEM.
+ * @returns the queue; close it with evloop_kqueue_close().
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child, whose descriptor of it is closed by
- * the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
- * has a copy under the same handle and descriptor: the descriptor is the
- * parent's until the child's first call with it. But where another thread
- * was changing the queue, or took events, at the fork the child has none:
- * -ECHILD. Since 0.1.0. Source: kqueue(2) of FreeBSD.
+ * Errors:
+ *   -EINVAL    an unknown flag
+ *   -EMFILE, -ENFILE  no descriptor is left; a queue needs four, and up to
+ *              eight more for what it watches
+ *   -ENOSPC, -ENOMEM
+ *
+ * Source: kqueue(2) of FreeBSD.
  */
 evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
 
 /**
- * A second handle for a kqueue that is known by its descriptor.
+ * Makes a second handle for a kqueue, from its descriptor.
  *
- * Both are the same queue. Closing this handle ends the waits that were
- * begun with it, and leaves the queue as it is, unless EVLOOP_FD_OWN is
- * given.
+ * Both handles are the same queue. Closing this handle ends the waits that
+ * were begun with it. The queue stays open, unless EVLOOP_FD_OWN is given.
  *
  * @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
  *   or a duplicate of one.
  * @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
  *   its descriptor.
- * @returns the handle, to be closed with evloop_kqueue_close(). -EBADF: fd
- *   is not a kqueue of this process. -EINVAL: an unknown flag. -ENOMEM.
+ * @returns the handle; close it with evloop_kqueue_close().
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as the queue.
- * Since 0.1.0.
+ * Errors:
+ *   -EBADF     fd is not a kqueue of this process
+ *   -EINVAL    an unknown flag
+ *   -ENOMEM
  */
 evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
 
 /**
- * The descriptor of a kqueue.
+ * Returns the descriptor of a kqueue.
  *
- * It is only lent: do not close it. It is readable while an event is
- * pending, and can be registered with another kqueue, epoll, poll or
- * select. The kernel nests so many epolls and no more (-ELOOP): a queue
- * that watches a queue can be polled, but not be watched by a third.
+ * It belongs to the queue: do not close it. It is readable while an event is
+ * pending, and can be registered with another kqueue, epoll, poll or select.
+ * The kernel limits how deep epolls nest (-ELOOP): a queue that watches a
+ * queue can be polled, but a third queue cannot watch it.
  *
- * Where it has to be asked what there is, it may be readable although there
- * is no event, until evloop_kqueue_control() has looked: for a socket that
- * was never connected, below an EVLOOP_KQ_NOTE_LOWAT, and where the filters
- * say so.
+ * In some cases it may be readable without an event, until
+ * evloop_kqueue_control() has checked: for a socket that was never connected,
+ * below an EVLOOP_KQ_NOTE_LOWAT, and where the filters say so.
  *
  * @param kq a kqueue.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
+ * @returns the descriptor.
  */
 int evloop_kqueue_fileno(evloop_kqueue_t kq);
 
 /**
  * A change to a queue, or an event from it.
  *
- * It is laid out as FreeBSD's struct kevent.
+ * It has the layout of FreeBSD's struct kevent.
  */
 typedef struct evloop_kevent_t {
   /**
-   * What it is about: a descriptor, a number of the caller's, as the
-   * filter has it.
+   * What the knote is about: a descriptor, a signal, a process id, or a number
+   * that the caller chooses; the filter says which.
    */
   uint64_t ident;
   /** One of EVLOOP_KQ_FILTER. */
@@ -4703,104 +4702,107 @@ typedef struct evloop_kevent_t {
   uint16_t flags;
   /** EVLOOP_KQ_NOTE bits of the filter. */
   uint32_t fflags;
-  /** A number of the filter; an errno where flags has EV_ERROR. */
+  /** A value of the filter; an errno if flags has EV_ERROR. */
   int64_t data;
-  /** The caller's, handed back with each event. */
+  /** The caller's value, returned with each event. */
   uint64_t udata;
-  /** The filter's (0 and 1, where it uses them) and the caller's. */
+  /** The filter's values (0 and 1, if it uses them) and the caller's. */
   uint64_t ext[4];
 } evloop_kevent_t;
 
 /**
  * Filter: there is something to read. ident is a descriptor.
  *
- * Works for everything that can be polled, and for files. data is:
+ * It works for everything that can be polled, and for files. data is:
  *
  *   stream sockets,  the bytes that can be read, without an urgent one; an
- *   local SEQPACKET  upper bound where an urgent byte is in their middle
+ *   local SEQPACKET  upper bound if an urgent byte is in their middle
  *   other sockets    exact, or an upper bound: see below
- *   listening ones   how many connections wait to be accepted; 1 where the
- *                    kernel does not tell (other than TCP and local ones)
+ *   listening        the number of connections to accept; 1 where the kernel
+ *   sockets          does not report it (other than TCP and local ones)
  *   pipes, FIFOs,    the bytes that can be read
  *   ttys
  *   regular files    from the position to the end, which may be negative;
  *                    at the end there is no event until the file grows
- *   directories      the same, by the size that fstat() tells
+ *   directories      the same, by the size that fstat() reports
  *   devices that     0: always ready (/dev/null)
  *   are not polled
  *   eventfds,        the counter, the expirations, of 64 bits without a
  *   timerfds         sign; 1 without a /proc
- *   kqueues          how many events it has, about
+ *   kqueues          the number of its events, about
  *   other            1
  *
- * Of a socket that keeps messages (UDP, raw, packet, netlink, local
- * datagrams and others) Linux reports how long the first message is, and not
- * how much waits. data is exact if the memory that the socket uses has no
- * room for a second message. Otherwise it is an upper bound, and never less
- * than what waits: a program that receives until it has used up data, or
- * until EAGAIN, receives everything. EAGAIN is the surer sign. An empty
- * message counts as one byte. Local datagram sockets have as their bound
- * the first message and the size of the receive buffer, and sixteen times
- * that size without a peer; only senders with larger send buffers, or more
- * of them than net.unix.max_dgram_qlen allows by default, exceed it.
- * EVLOOP_KQ_NOTE_LOWAT is compared with data, so it may be met early.
+ * Of a socket that keeps messages (UDP, raw, packet, netlink, local datagrams
+ * and others) Linux reports the length of the first message, and not the sum.
+ * data is exact if the memory that the socket uses has no room for a second
+ * message. Otherwise it is an upper bound, and never less than the sum: a
+ * program that receives until it has used up data, or until EAGAIN, receives
+ * everything. EAGAIN is the surer sign. An empty message counts as one byte.
+ * For local datagram sockets the bound is the first message plus the size of
+ * the receive buffer, and without a peer plus sixteen times that size. Only
+ * senders with larger send buffers, or more of them than
+ * net.unix.max_dgram_qlen allows by default, exceed it. EVLOOP_KQ_NOTE_LOWAT
+ * is compared with data, so it may be reached early.
  *
- * Once the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
- * left, and fflags is the errno of a TCP connection that failed, as far as
- * that can be told without taking it from getsockopt(SO_ERROR): it is
+ * When the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
+ * left, and fflags is the errno of a failed TCP connection, as far as the
+ * library can read it without taking it from getsockopt(SO_ERROR):
  * ECONNREFUSED, ECONNRESET or 0. A socket that was never connected has no
  * event. fflags of the change may have EVLOOP_KQ_NOTE_LOWAT or
- * EVLOOP_KQ_NOTE_FILE_POLL. That the position was moved by lseek() is not
- * seen, nor what other machines do to a network file system; a file that
- * the process may not read is looked at every 100 ms.
+ * EVLOOP_KQ_NOTE_FILE_POLL.
+ *
+ * Not seen are a change of the position by lseek(), and what other machines do
+ * to a network file system. A file that the process may not read is polled
+ * every 100 ms.
  */
 #define EVLOOP_KQ_FILTER_READ -1
 
 /**
  * Filter: there is room to write. ident is a descriptor.
  *
- * data is how many bytes there is room for: in a socket's send buffer, in a
- * pipe, at least 1; what can be added to an eventfd, of 64 bits without a
- * sign; 1 where the kernel does not tell; 0 for files and devices that are
- * not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
- * EPIPE, since the other side has closed, or the program itself has called
- * shutdown(SHUT_WR) (TCP and local stream sockets); data is 0, and fflags as
- * for EVLOOP_KQ_FILTER_READ. A socket that was never connected has no event.
- * With EVLOOP_KQ_NOTE_LOWAT, while there is some room but less than that, it
- * is looked at every 10 ms.
+ * data is the number of bytes that there is room for: in a socket's send
+ * buffer; in a pipe, at least 1; what can be added to an eventfd, of 64 bits
+ * without a sign; 1 where the kernel does not report it; 0 for files and
+ * devices that are not polled, which are always ready.
+ *
+ * EVLOOP_KQ_EV_EOF: a write would be EPIPE, because the other side has closed,
+ * or because the program has called shutdown(SHUT_WR) (TCP and local stream
+ * sockets). data is then 0, and fflags as for EVLOOP_KQ_FILTER_READ. A socket
+ * that was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while
+ * there is some room but less than that, the descriptor is polled every 10 ms.
  */
 #define EVLOOP_KQ_FILTER_WRITE -2
 
 /**
- * Filter: an operation that evloop_kqueue_aio_read() or its like began is
- * done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM); it
- * can be disabled and enabled, and is deleted when its event was delivered,
- * not while it is in flight (-EBUSY).
+ * Filter: an operation of evloop_kqueue_aio_read() or a function like it is
+ * complete. These functions add the knote; a change with EVLOOP_KQ_EV_ADD is
+ * -EPERM. It can be disabled and enabled. It is deleted when its event was
+ * delivered, and cannot be deleted while the operation is in progress
+ * (-EBUSY).
  */
 #define EVLOOP_KQ_FILTER_AIO -3
 
 /**
- * Filter: a file is changed or used, whatever its names are. ident is a
- * descriptor of a regular file, a directory, a device or a named pipe; of
- * anything else it is -EINVAL, and of a memfd -ENOTSUP.
+ * Filter: a file changes or is used, whatever its names are. ident is a
+ * descriptor of a regular file, a directory, a device or a named pipe; any
+ * other is -EINVAL, and a memfd -ENOTSUP.
  *
- * Once one of the bits that were asked for has happened, fflags has all
- * bits of what happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was
- * written and grew, though only one of them was asked for.
+ * When one of the requested bits has happened, fflags has all bits of what
+ * happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was written and
+ * grew, even if only one of them was requested.
  *
- * A queue has one inotify(7) for this. The descriptor's file must be
- * readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
- * Not seen are writes through mmap(2), and what other machines do to a
- * network file system. What happens twice before it is looked at is one
- * event. A descriptor that was closed and opened again, with the same
- * number for the same file, goes on being watched. Should the kernel drop
- * events (fs.inotify.max_queued_events), each knote gets all that it asked
- * for and that may have happened, which is all but DELETE and LINK, for
- * which the names are counted.
+ * A queue has one inotify(7) for this. The process must have read permission
+ * for the file (-EACCES), and there must be a /proc (-ENOTSUP). Not seen are
+ * writes through mmap(2), and what other machines do to a network file system.
+ * A change that happens twice before the library reads it is one event. If a
+ * descriptor was closed and opened again, with the same fd for the same file,
+ * the watch continues. If the kernel drops events
+ * (fs.inotify.max_queued_events), each knote gets all requested bits that may
+ * have happened; that is all but DELETE and LINK, for which the library counts
+ * the names.
  *
- * The queue's descriptor is readable, too, after something that turns out
- * to be no event, such as the use of a directory's entry, until the next
- * call.
+ * The queue's descriptor also becomes readable after a change that is no
+ * event, such as the use of a directory's entry, until the next call.
  */
 #define EVLOOP_KQ_FILTER_VNODE -4
 
@@ -4808,23 +4810,23 @@ typedef struct evloop_kevent_t {
  * Filter: processes. ident is the id of any process that can be seen.
  *
  * -ESRCH: there is no such process. An event of EVLOOP_KQ_NOTE_EXIT has
- * EVLOOP_KQ_EV_EOF and EVLOOP_KQ_EV_ONESHOT, and nothing is watched after
+ * EVLOOP_KQ_EV_EOF and EVLOOP_KQ_EV_ONESHOT, and the knote is deleted after
  * it. EVLOOP_KQ_EV_CLEAR is always on. The bits of fflags:
  *
- *   NOTE_EXIT        works. data is the status, as waitpid() has it: that
- *                    of a child always, unless the program waited for it
- *                    first and the kernel is older than 6.15. That of
- *                    another process if this one may look at it (the same
- *                    user) or, since Linux 6.15, once it was waited for;
+ *   NOTE_EXIT        works. data is the status, as waitpid() has it. For a
+ *                    child it is always known, unless the program waited for
+ *                    it first and the kernel is older than 6.15. For another
+ *                    process it is known if this process may inspect it (the
+ *                    same user) or, since Linux 6.15, once it was waited for;
  *                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
  *                    is 0. The event comes when the process has ended,
  *                    not when it is waited for; one that has ended
  *                    already, and was not waited for, has it at once.
  *                    Before Linux 5.17 the status is that of the first
  *                    thread, if that ended before others
- *   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
- *                    said), in the event if the status is known
- *   NOTE_FORK        works where the kernel tells of forks: with
+ *   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS requires it),
+ *                    in the event if the status is known
+ *   NOTE_FORK        works where the kernel reports forks: with
  *                    CAP_NET_ADMIN (since Linux 6.6 without), in the
  *                    first network, process and user namespaces;
  *                    -ENOTSUP elsewhere
@@ -4834,9 +4836,9 @@ typedef struct evloop_kevent_t {
  *                    the parent's id in data
  *   NOTE_TRACKERR    in an event: a child is not watched; or forks and
  *                    executions were lost, as there were too many at once
- *   NOTE_CHILD       in an event: ident is a child of what is tracked
+ *   NOTE_CHILD       in an event: ident is a child of a tracked process
  *   NOTE_REAP, NOTE_SIGNAL, NOTE_EXIT_DETAIL (macOS)
- *                    refused, -ENOTSUP: the kernel does not tell
+ *                    refused, -ENOTSUP: the kernel does not report it
  *
  * While forks are watched, those of other processes may make the queue's
  * descriptor readable without an event.
@@ -4844,12 +4846,12 @@ typedef struct evloop_kevent_t {
 #define EVLOOP_KQ_FILTER_PROC -5
 
 /**
- * Filter: signals. ident is the number of a signal.
+ * Filter: signals. ident is the signal.
  *
- * data is how often it came since the last event. EVLOOP_KQ_EV_CLEAR is
- * always on. -EINVAL: no signal, or one that cannot be watched (SIGKILL,
- * SIGSTOP), or fflags is not 0. How it is seen is decided when it is
- * added:
+ * data is how often it arrived since the last event. EVLOOP_KQ_EV_CLEAR is
+ * always on. -EINVAL: no signal, one that cannot be watched (SIGKILL,
+ * SIGSTOP), or fflags is not 0. How the queue sees the signal is decided when
+ * the knote is added:
  *
  *                   the calling thread does    it does: a signalfd takes
  *                   not block it: a handler    it from there
@@ -4875,113 +4877,117 @@ typedef struct evloop_kevent_t {
  *   blocked by a    counted when a thread      (all must block it, or it
  *   thread          takes it that does not     goes to one that does not)
  *
- * Where one queue or loop sees a signal by a handler and another one by a
+ * If one queue or loop sees a signal by a handler and another one by a
  * signalfd, both count it, whichever way it is seen.
  *
- * With a handler, the signal has a handler of the library's; when the last
- * event that needs it is deleted, in any queue or loop, what the program
- * asked for is put back. Calls that are never resumed (poll, nanosleep) are
- * interrupted by a signal that was ignored. In a child of fork() nothing is
- * counted, and the signal does what the program asked for, SIG_IGN too; that
- * is also what a program finds that such a child executes. A program that is
- * executed without a fork(), or by posix_spawn() or vfork(), finds the
- * default where the signal was ignored: the kernel replaces the library's
- * handler with that.
+ * With a handler, the library has a handler of the signal. When the last event
+ * that needs it is deleted, in any queue or loop, the library restores the
+ * disposition that the program has set. Calls that are never resumed (poll,
+ * nanosleep) are interrupted by a signal that was ignored. In a child of
+ * fork() nothing is counted, and the signal does what the program has set,
+ * SIG_IGN too; a program that such a child executes finds the same. A program
+ * that is executed without a fork(), or by posix_spawn() or vfork(), finds the
+ * default where the signal was ignored, because the kernel replaces the
+ * library's handler with that.
  *
- * What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
- * once, and every signal is counted, in programs that are linked with the
- * shared library libevloop-kqueue. It has sigaction(), signal() and their
- * relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
- * siginterrupt), which keep the library's handler in place and answer as if
- * it were not there: see evloop_bsd_sigaction(). They take the place of the
- * C library's if libevloop-kqueue comes before that where names are looked
- * up. So they do not where libevloop-kqueue is loaded with dlopen() or
- * linked statically; nor for code that makes the system call itself, or has
- * the C library's address from elsewhere, as system() has; and a sanitizer's
- * functions of these names come first. Then, and in programs without that
- * library, what is set later takes the place of the library's handler, and
- * nothing is counted, until the next evloop_kqueue_control() that collects,
- * which puts the handler over it; -EBUSY from there if 16 lie over one
- * another.
+ * The program may change the disposition later, to a handler, SIG_IGN or
+ * SIG_DFL. In programs that are linked with the shared library
+ * libevloop-kqueue the change has effect at once, and every signal is still
+ * counted. That library has sigaction(), signal() and their relatives
+ * (bsd_signal, ssignal, sysv_signal, sigset, sigignore, siginterrupt). They
+ * keep the library's handler in place and answer as if it were not there: see
+ * evloop_bsd_sigaction(). They replace those of the C library if the linker
+ * finds libevloop-kqueue before the C library. So they do not in these cases:
+ * - libevloop-kqueue is loaded with dlopen() or linked statically;
+ * - code makes the system call itself, or has the C library's address from
+ *   elsewhere, as system() has;
+ * - a sanitizer's functions of these names come first.
+ *
+ * Then, and in programs without that library, the later change replaces the
+ * library's handler, and nothing is counted until the next
+ * evloop_kqueue_control() that collects. That call puts the library's handler
+ * over the new disposition; it returns -EBUSY if 16 handlers of the library
+ * lie over one another.
  */
 #define EVLOOP_KQ_FILTER_SIGNAL -6
 
 /**
- * Filter: a timer. ident is a number of the caller's.
+ * Filter: a timer. ident is a number that the caller chooses.
  *
- * The change's data is the period, in milliseconds or what fflags say, 0 is
- * 1; with EVLOOP_KQ_EV_ONESHOT it expires once, after 0 at once. With
- * EVLOOP_KQ_NOTE_ABSTIME it is a time of the wall clock, whose steps it
- * follows, and it expires once. data of an event is how often it expired
- * since the last one, also while it was disabled. Adding it again starts it
- * anew, and what had expired is forgotten. EVLOOP_KQ_EV_CLEAR is always on,
- * but for ABSTIME. -EINVAL: data is negative, or two units. Timers do not
- * expire early. They share a descriptor for each clock; with more than 64
- * of them the queue's descriptor may be readable at a time that one was set
- * to before, until the next call.
+ * The change's data is the period, in milliseconds or the unit in fflags; 0
+ * means 1. With EVLOOP_KQ_EV_ONESHOT the timer expires once, after 0 at once.
+ * With EVLOOP_KQ_NOTE_ABSTIME data is a time of the wall clock, whose steps
+ * the timer follows, and it expires once. data of an event is the number of
+ * expirations since the last one, also while it was disabled. Adding the timer
+ * again restarts it and drops its expirations. EVLOOP_KQ_EV_CLEAR is always
+ * on, except with ABSTIME. -EINVAL: data is negative, or fflags has two units.
+ *
+ * Timers do not expire early. They share one descriptor for each clock. With
+ * more than 64 of them the queue's descriptor may be readable at a time that a
+ * timer was set to before, until the next call.
  */
 #define EVLOOP_KQ_FILTER_TIMER -7
 
 /**
- * Filter: file systems are mounted or unmounted, in the mount namespace of
- * the thread that added it first. ident is a number of the caller's; fflags
- * are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
- * mount that comes and goes before it is looked at is not seen.
+ * Filter: file systems are mounted or unmounted, in the mount namespace of the
+ * thread that added it first. ident is a number that the caller chooses;
+ * fflags are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
+ * mount that appears and disappears before the library reads the list of
+ * mounts is not seen.
  */
 #define EVLOOP_KQ_FILTER_FS -9
 
 /**
- * Filter: triggered by the program. ident is a number of the caller's.
+ * Filter: triggered by the program. ident is a number that the caller chooses.
  *
- * It has an event once a change of it has EVLOOP_KQ_NOTE_TRIGGER, from any
- * thread, also while it is disabled; until it is deleted, or with
- * EVLOOP_KQ_EV_CLEAR until that is delivered. data and fflags of the event
+ * A change with EVLOOP_KQ_NOTE_TRIGGER, from any thread, makes an event, also
+ * while the knote is disabled. The event stays until the knote is deleted;
+ * with EVLOOP_KQ_EV_CLEAR until it is delivered. data and fflags of the event
  * are what changes have set.
  */
 #define EVLOOP_KQ_FILTER_USER -11
 
 /**
- * Filter: a socket has nothing left to send. ident is its descriptor;
- * -EINVAL for others, and for sockets that do not count what they have to
- * send (netlink).
+ * Filter: a socket has nothing left to send. ident is its descriptor; -EINVAL
+ * for others, and for sockets that do not count what they have to send
+ * (netlink).
  *
- * For a TCP connection that means that the peer has acknowledged all bytes,
- * or that the connection broke; for a local socket that its peer has
- * received them. data and fflags are 0. The kernel notifies the queue of
- * what happens to local sockets. Others are looked at after 1 ms, and then
- * after twice as long each time, up to 20 ms: while something is left to
- * send, and the knote is enabled. After an event with EVLOOP_KQ_EV_CLEAR it
- * is the next call that collects which notices that more was sent.
+ * For a TCP connection it means that the peer has acknowledged all bytes, or
+ * that the connection broke; for a local socket that its peer has received
+ * them. data and fflags are 0. The kernel notifies the queue of changes of
+ * local sockets. Others are polled after 1 ms, and then after twice as long
+ * each time, up to 20 ms, while something is left to send and the knote is
+ * enabled. After an event with EVLOOP_KQ_EV_CLEAR only the next call that
+ * collects notices that more was sent.
  */
 #define EVLOOP_KQ_FILTER_EMPTY -13
 
 /**
  * Filter: the link of a network interface goes up or down. ident is the
  * interface's index, in the network namespace of the thread that added the
- * first one; -ENXIO if there is none. data is what the link is now, one of
- * the three bits. A link that goes up may be in a state in between before
- * Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes,
- * there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
+ * first one; -ENXIO if there is none. data is the current state of the link,
+ * one of the three bits. Before Linux 6.12 a link that goes up may have a
+ * state in between, so that LINKINV comes before LINKUP. When the interface is
+ * removed, there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
  */
 #define EVLOOP_KQ_FILTER_NETDEV -16
 
 /**
- * Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
- * sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
- * (-EINVAL). data is 0. It is one event as long as the urgent byte is not
- * received.
+ * Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer sends
+ * no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket (-EINVAL). data
+ * is 0. It is one event as long as the urgent byte is not received.
  */
 #define EVLOOP_KQ_FILTER_EXCEPT -17
 
 /**
- * Change: watch. If the ident is watched with the filter already, fflags,
- * data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
- * and _RECEIPT stay what they were when it was added first. It is enabled,
- * unless EVLOOP_KQ_EV_DISABLE is given.
+ * Change: add a knote. If the queue has the ident with this filter already,
+ * fflags, data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR,
+ * _DISPATCH and _RECEIPT stay as they were when it was added first. The knote
+ * is enabled, unless EVLOOP_KQ_EV_DISABLE is given.
  */
 #define EVLOOP_KQ_EV_ADD 0x1
 
-/** Change: watch no more. */
+/** Change: delete the knote. */
 #define EVLOOP_KQ_EV_DELETE 0x2
 
 /** Change: deliver events. */
@@ -4991,7 +4997,7 @@ typedef struct evloop_kevent_t {
 #define EVLOOP_KQ_EV_DISABLE 0x8
 
 /**
- * Flag: one event, then it is deleted. This flag and the three after it
+ * Flag: after one event the knote is deleted. This flag and the three after it
  * are fixed when the ident is added first.
  */
 #define EVLOOP_KQ_EV_ONESHOT 0x10
@@ -5000,24 +5006,26 @@ typedef struct evloop_kevent_t {
 #define EVLOOP_KQ_EV_CLEAR 0x20
 
 /**
- * Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, data 0 if it
+ * Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, with data 0 if it
  * succeeded.
  */
 #define EVLOOP_KQ_EV_RECEIPT 0x40
 
-/** Flag: one event, then it is disabled. */
+/** Flag: after one event the knote is disabled. */
 #define EVLOOP_KQ_EV_DISPATCH 0x80
 
-/** Change: one event at once, whether there is one or not, then deleted. */
+/**
+ * Change: deliver one event at once, pending or not, then delete the knote.
+ */
 #define EVLOOP_KQ_EV_FORCEONESHOT 0x100
 
-/** Change: udata and ext stay what they were. */
+/** Change: udata and ext stay as they are. */
 #define EVLOOP_KQ_EV_KEEPUDATA 0x200
 
 /**
- * Flag: others with the same ident and filter, but another udata, are
- * others. (macOS has it, under a number that is EVLOOP_KQ_EV_FORCEONESHOT
- * on FreeBSD.)
+ * Flag: udata is part of the identity: knotes with the same ident and filter
+ * but different udata are different. (macOS has it, under a value that is
+ * EVLOOP_KQ_EV_FORCEONESHOT on FreeBSD.)
  */
 #define EVLOOP_KQ_EV_UDATA_SPECIFIC 0x400
 
@@ -5034,18 +5042,18 @@ typedef struct evloop_kevent_t {
 #define EVLOOP_KQ_EV_FLAG2 0x4000
 
 /**
- * In an entry: the change failed with the errno in data, or, where data
- * is 0, it succeeded.
+ * In an entry: the change failed with the errno in data or, if data is 0, it
+ * succeeded.
  */
 #define EVLOOP_KQ_EV_ERROR 0x4000
 
 /** In an event: the other side has closed. */
 #define EVLOOP_KQ_EV_EOF 0x8000
 
-/** READ, WRITE: only with at least as many bytes as data says. */
+/** READ, WRITE: only with at least as many bytes as data has. */
 #define EVLOOP_KQ_NOTE_LOWAT 0x1
 
-/** READ of a regular file: at the end, too. */
+/** READ of a regular file: also at the end of the file. */
 #define EVLOOP_KQ_NOTE_FILE_POLL 0x2
 
 /**
@@ -5055,21 +5063,21 @@ typedef struct evloop_kevent_t {
 #define EVLOOP_KQ_NOTE_OOB 0x2
 
 /**
- * VNODE: a name of it was removed, or another file renamed to it. Works. Of
- * a directory, the directory that it lies in must be readable, too.
+ * VNODE: a name of it was removed, or another file was renamed to it. Works.
+ * For a directory its parent directory must be readable too.
  */
 #define EVLOOP_KQ_NOTE_DELETE 0x1
 
 /**
- * VNODE: it was written; entries of a directory were. Works; truncating it
- * is reported so, too, and setting nothing but the time of its last
- * modification.
+ * VNODE: it was written; of a directory, its entries changed. Works.
+ * Truncating it is reported as a write too, and so is setting only the time of
+ * its last modification.
  */
 #define EVLOOP_KQ_NOTE_WRITE 0x2
 
 /**
- * VNODE: it became longer; an entry was moved into a directory, or out of
- * it. Works; by its size when looked at.
+ * VNODE: it became longer; an entry was moved into a directory, or out of it.
+ * Works, by its size when the library checks it.
  */
 #define EVLOOP_KQ_NOTE_EXTEND 0x4
 
@@ -5080,8 +5088,9 @@ typedef struct evloop_kevent_t {
 #define EVLOOP_KQ_NOTE_ATTRIB 0x8
 
 /**
- * VNODE: its number of links changed; a subdirectory of it came or went.
- * Works; a link that comes and goes before it is looked at is an ATTRIB.
+ * VNODE: its number of links changed; a subdirectory of it was created or
+ * removed. Works. A link that is created and removed before the library checks
+ * is an ATTRIB.
  */
 #define EVLOOP_KQ_NOTE_LINK 0x10
 
@@ -5089,9 +5098,10 @@ typedef struct evloop_kevent_t {
 #define EVLOOP_KQ_NOTE_RENAME 0x20
 
 /**
- * VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Partly: Linux
- * cannot revoke files, and unmounts what is in use only by MNT_DETACH; not
- * where the mount was in another namespace to begin with.
+ * VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Works in part:
+ * Linux cannot revoke files, and unmounts a file system in use only by
+ * MNT_DETACH. It is not reported if the mount was in another namespace from
+ * the beginning.
  */
 #define EVLOOP_KQ_NOTE_REVOKE 0x40
 
@@ -5122,10 +5132,10 @@ typedef struct evloop_kevent_t {
 /** PROC: it ended, and its status is not known. */
 #define EVLOOP_KQ_NOTE_EXITUNKNOWN 0x100000
 
-/** PROC: the bits of what happened. */
+/** PROC: the mask of the bits for events. */
 #define EVLOOP_KQ_NOTE_PCTRLMASK 0xf0000000
 
-/** PROC: the bits of what happened to whom. */
+/** PROC: the mask of the bits for data. */
 #define EVLOOP_KQ_NOTE_PDATAMASK 0xfffff
 
 /** PROC: children too. */
@@ -5134,10 +5144,10 @@ typedef struct evloop_kevent_t {
 /** PROC: a child could not be watched. */
 #define EVLOOP_KQ_NOTE_TRACKERR 0x2
 
-/** PROC: it is a child. */
+/** PROC: the process is a child of a tracked one. */
 #define EVLOOP_KQ_NOTE_CHILD 0x4
 
-/** FS: the bits. A server that does not respond; -ENOTSUP. */
+/** FS: a server does not respond; -ENOTSUP. */
 #define EVLOOP_KQ_VQ_NOTRESP 0x1
 
 /** FS: a server wants authentication; -ENOTSUP. */
@@ -5158,7 +5168,7 @@ typedef struct evloop_kevent_t {
 /** FS: a file system needs help; -ENOTSUP. */
 #define EVLOOP_KQ_VQ_ASSIST 0x40
 
-/** FS: a server's locks do not respond; -ENOTSUP. */
+/** FS: the locks of a server do not respond; -ENOTSUP. */
 #define EVLOOP_KQ_VQ_NOTRESPLOCK 0x80
 
 /** NETDEV: the link is up. Works. */
@@ -5168,8 +5178,8 @@ typedef struct evloop_kevent_t {
 #define EVLOOP_KQ_NOTE_LINKDOWN 0x2
 
 /**
- * NETDEV: the state of the link is not known: the driver does not tell, as
- * that of the loopback interface, or the interface is gone. Works.
+ * NETDEV: the state of the link is not known: the driver does not report it,
+ * as for the loopback interface, or the interface is removed. Works.
  */
 #define EVLOOP_KQ_NOTE_LINKINV 0x4
 
@@ -5185,44 +5195,48 @@ typedef struct evloop_kevent_t {
 /** TIMER: data is nanoseconds. */
 #define EVLOOP_KQ_NOTE_NSECONDS 0x8
 
-/** TIMER: data is a time of the wall clock; once, when it has come. */
+/**
+ * TIMER: data is a time of the wall clock; the timer expires once, at that
+ * time.
+ */
 #define EVLOOP_KQ_NOTE_ABSTIME 0x10
 
-/** USER: fflags stay what they are. */
+/** USER: fflags are unchanged. */
 #define EVLOOP_KQ_NOTE_FFNOP 0x0
 
-/** USER: fflags become the old ones and the new ones. */
+/** USER: fflags are combined by AND with those of the change. */
 #define EVLOOP_KQ_NOTE_FFAND 0x40000000
 
-/** USER: fflags become the old ones or the new ones. */
+/** USER: fflags are combined by OR with those of the change. */
 #define EVLOOP_KQ_NOTE_FFOR 0x80000000
 
-/** USER: fflags become the new ones. */
+/** USER: fflags are replaced by those of the change. */
 #define EVLOOP_KQ_NOTE_FFCOPY 0xc0000000
 
-/** USER: the bits of these four. */
+/** USER: the mask of these four. */
 #define EVLOOP_KQ_NOTE_FFCTRLMASK 0xc0000000
 
-/** USER: the bits that are the program's. */
+/** USER: the mask of the bits that the program may use. */
 #define EVLOOP_KQ_NOTE_FFLAGSMASK 0xffffff
 
-/** USER: there is an event. */
+/** USER: trigger the event. */
 #define EVLOOP_KQ_NOTE_TRIGGER 0x1000000
 
 /**
- * Change what a kqueue watches, and wait for events.
+ * Changes what a kqueue watches, and waits for events.
  *
- * First the changes are applied, in their order. One that fails gets an
- * entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, all else
- * as in the change. So does each that has EVLOOP_KQ_EV_RECEIPT, with data
- * 0. If there is any such entry, the call returns at once, and events stay
- * for the next one. If there is no room for an entry, the later changes are
- * not applied, and the call returns the error, or, after a receipt, the
- * number of entries. A call that returns an error leaves events as it was.
+ * First it applies the changes, in their order. A change that fails gets an
+ * entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, everything
+ * else as in the change. A change with EVLOOP_KQ_EV_RECEIPT gets such an entry
+ * too, with data 0. If there is any such entry, the call returns at once, and
+ * pending events stay for the next call. If there is no room for an entry, the
+ * later changes are not applied, and the call returns the error or, after a
+ * receipt, the number of entries. A call that returns an error leaves events
+ * unchanged.
  *
- * Then events are waited for, unless nevents is 0.
+ * Then it waits for events, unless nevents is 0.
  *
- * What is different from FreeBSD, where a program may notice:
+ * These are the differences from FreeBSD that a program may notice:
  *
  *   EV_ADD         of a disabled knote enables it, as FreeBSD's manual page
  *                  has it; its kernel needs EV_ENABLE
@@ -5234,19 +5248,20 @@ typedef struct evloop_kevent_t {
  *   descriptor     next call (see evloop_kqueue_fileno())
  *   nesting        queues and epolls nest as deep as epoll allows
  *   READ           data of sockets that keep messages, and of TCP with an
- *                  urgent byte in the middle, may be a bound above what
- *                  waits, and NOTE_LOWAT goes by it. fflags of a connection
- *                  that failed is ECONNREFUSED, ECONNRESET or 0: the error
- *                  is left to getsockopt(SO_ERROR). That lseek() moved the
- *                  position of a file is not seen, nor what other machines
- *                  do to it
- *   WRITE          EV_EOF also when the peer has closed. After one's own
- *                  shutdown(SHUT_WR) it has EV_EOF for TCP and local stream
- *                  sockets, not for others, and data is 0. data is at least
- *                  1 otherwise. Below NOTE_LOWAT it is looked every 10 ms
+ *                  urgent byte in the middle, may be a bound above the
+ *                  exact value, and NOTE_LOWAT uses it. fflags of a
+ *                  connection that failed is ECONNREFUSED, ECONNRESET or 0:
+ *                  the error is left to getsockopt(SO_ERROR). Not seen are a
+ *                  change of a file's position by lseek(), and what other
+ *                  machines do to the file
+ *   WRITE          EV_EOF also when the peer has closed. After the
+ *                  program's own shutdown(SHUT_WR) it has EV_EOF for TCP and
+ *                  local stream sockets, not for others, and data is 0. data
+ *                  is at least 1 otherwise. Below NOTE_LOWAT it is polled
+ *                  every 10 ms
  *   EMPTY          up to 20 ms late, but for local sockets
- *   VNODE          what happens between two looks at the file is one
- *                  happening: NOTE_LINK also when a name is removed,
+ *   VNODE          what happens between two checks of the file is one
+ *                  event: NOTE_LINK also when a name is removed,
  *                  NOTE_WRITE also when it is truncated. The file must be
  *                  readable. Not seen: writing by mmap(2), other machines.
  *                  NOTE_REVOKE is for unmounting alone
@@ -5257,40 +5272,45 @@ typedef struct evloop_kevent_t {
  *   USER           a change of a knote that has both NOTE_TRIGGER and
  *                  EV_CLEAR triggers it; on FreeBSD it does not
  *   AIO            operations are begun with evloop_kqueue_aio_read() and
- *                  its like: the C library's aio_read() is not seen
+ *                  functions like it: aio_read() of the C library is not seen
  *   FS             only VQ_MOUNT and VQ_UNMOUNT
- *   NETDEV         is not in FreeBSD any more; its number is another's there
+ *   NETDEV         is not in FreeBSD any more; another filter has its value
  *   EXCEPT         is not in FreeBSD
  *   PROCDESC, LIO, -ENOTSUP, and not defined in <sys/event.h>
  *   SENDFILE
- *   EV_UDATA_      is macOS's; the number is this library's own
+ *   EV_UDATA_      is macOS's; the value is this library's own
  *   SPECIFIC
  *
- * What Linux cannot do is refused (-ENOTSUP) when it is asked for.
+ * A change that Linux cannot do is refused (-ENOTSUP).
  *
  * @param kq a kqueue.
- * @param changes what to change; may be NULL if nchanges is 0.
+ * @param changes the changes; may be NULL if nchanges is 0.
  * @param nchanges how many changes; 0 or more.
- * @param events where events go; may be NULL if nevents is 0, and may be
+ * @param events receives the events; may be NULL if nevents is 0, and may be
  *   the same array as changes.
- * @param nevents room in events, in entries; 0 or more. With 0 the changes
- *   are applied and nothing is waited for.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL: a
- *   negative count, or an array is NULL. -EINTR: see
- *   evloop_set_interrupt_mode(); all changes were applied. -ESTALE: not a
- *   live handle, or closed during the wait. -ECHILD: used after fork.
- *   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
- *   open descriptor. -ENOENT: ident is not watched with that filter.
- *   -EINVAL: the filter, or something in fflags or data, is unknown; or
- *   ident is the queue itself, or one of the library's own descriptors.
- *   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
- *   be nested in a circle, or too deep. -EMFILE, -ENFILE, -ENOSPC.
+ * @param nevents size of events, in entries; 0 or more. With 0 the call
+ *   applies the changes and does not wait.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled; 0 if the time ran out.
  *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
- * FreeBSD.
+ * Errors:
+ *   -EINVAL    a count is negative, or an array is NULL and its count is not 0
+ *   -EINTR     a signal handler interrupted the wait; all changes were applied
+ *   -ENOMEM
+ * Errors of a change:
+ *   -EBADF     ident is not an open descriptor
+ *   -ENOENT    the queue has no knote of that ident and filter
+ *   -EINVAL    the filter, or something in fflags or data, is unknown
+ *   -EINVAL    ident is the queue itself, or one of the library's own
+ *              descriptors
+ *   -ENOTSUP   this system cannot watch that
+ *   -ELOOP     queues or epolls would be nested in a circle or too deep
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Threads: any, several at once.
+ * Source: kevent(2) of FreeBSD.
  */
 int evloop_kqueue_control(evloop_kqueue_t kq,
                           const struct evloop_kevent_t *changes,
@@ -5300,41 +5320,45 @@ int evloop_kqueue_control(evloop_kqueue_t kq,
                           int64_t timeout_ns);
 
 /**
- * Read in the background.
+ * Reads in the background.
  *
- * When it is done there is one event: EVLOOP_KQ_FILTER_AIO, ident and udata
- * as given here, in data the number of bytes, 0 at the end of the file; or
- * -1, and the errno in fflags (-ECANCELED becomes ECANCELED). Like any
- * other it comes from evloop_kqueue_control() and makes the queue readable.
- * It is on io_uring(7) where the process has that, else on up to four
- * threads of the queue's own, which block all signals and end with it. Both
- * do the same, and report the same errors.
+ * When the operation is complete there is one event of EVLOOP_KQ_FILTER_AIO,
+ * with the ident and udata of this call. data is the number of bytes, 0 at the
+ * end of the file; or -1, with the errno in fflags (ECANCELED after a
+ * cancellation). Like any other event it comes from evloop_kqueue_control()
+ * and makes the queue readable. The operation uses io_uring(7) if the process
+ * may use that, else up to four threads of the queue, which block all signals
+ * and end with it. Both do the same and report the same errors.
  *
- * The buffer is lent until the event was returned or evloop_kqueue_close()
- * was; the descriptor must stay open until then, and so, with io_uring, must
- * the calling thread: what it began and was not done when it ended fails
- * with ECANCELED, but perhaps not before its turn to be done has come.
+ * Until the event was returned, or evloop_kqueue_close() has returned:
+ * - the buffer belongs to the operation;
+ * - the descriptor must stay open;
+ * - with io_uring the calling thread must not end. Operations that it began
+ *   and that are not complete when it ends fail with ECANCELED, possibly only
+ *   when their turn has come.
  *
  * @param kq a kqueue.
  * @param fd a descriptor to read from.
- * @param buffer where to read to; at least count bytes.
+ * @param buffer receives the data; at least count bytes.
  * @param count how many bytes at most; 0 or more.
- * @param offset where in the file, in bytes; negative: at its position.
- *   What has no positions (a pipe, a terminal) takes any offset, a socket 0
- *   or a negative one (ESPIPE in the event).
- * @param ident the operation's number, which no other operation of this
- *   queue may have that is in flight or was not collected yet.
- * @param udata handed back with the event.
- * @returns 0: begun. -EEXIST: ident is in use. -EAGAIN: 4096 operations
- *   are in flight, or there can be no thread. -EINVAL: a NULL buffer, a
- *   negative count, or fd is one of the library's own descriptors. -EMFILE,
- *   -ENFILE: no descriptor for the queue's first operation. -ENOMEM.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles". What else is
- *   wrong with fd comes with the event.
+ * @param offset where in the file, in bytes; negative: at its position. A
+ *   descriptor without positions (a pipe, a terminal) takes any offset, a
+ *   socket 0 or a negative one (ESPIPE in the event).
+ * @param ident a number that the caller chooses. No other operation of this
+ *   queue that is in progress, or was not collected yet, may have it.
+ * @param udata returned with the event.
+ * @returns 0: the operation has begun.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; what is in
- * flight goes on for the parent. Since 0.1.0. Source: aio_read(2) and
- * kqueue(2) of FreeBSD.
+ * Errors; other errors of fd come with the event:
+ *   -EEXIST    ident is in use
+ *   -EAGAIN    4096 operations are in progress, or no thread can be created
+ *   -EINVAL    buffer is NULL, or count is negative
+ *   -EINVAL    fd is one of the library's own descriptors
+ *   -EMFILE, -ENFILE  no descriptor is left for the queue's first operation
+ *   -ENOMEM
+ *
+ * Fork: operations in progress continue for the parent.
+ * Source: aio_read(2) and kqueue(2) of FreeBSD.
  */
 int evloop_kqueue_aio_read(evloop_kqueue_t kq,
                            int fd,
@@ -5345,20 +5369,21 @@ int evloop_kqueue_aio_read(evloop_kqueue_t kq,
                            uint64_t udata);
 
 /**
- * Write in the background; else as evloop_kqueue_aio_read().
+ * Writes in the background; else as evloop_kqueue_aio_read().
  *
  * @param kq a kqueue.
  * @param fd a descriptor to write to.
- * @param buffer what to write; at least count bytes, which must not change.
+ * @param buffer the data; at least count bytes, which must not change.
  * @param count how many bytes; 0 or more. Fewer may be written.
  * @param offset as evloop_kqueue_aio_read().
  * @param ident as evloop_kqueue_aio_read().
  * @param udata as evloop_kqueue_aio_read().
- * @returns as evloop_kqueue_aio_read(). Writing to a pipe that nobody reads
- *   is EPIPE in the event, and SIGPIPE as with write(2).
+ * @returns 0: the operation has begun; errors as evloop_kqueue_aio_read(). A
+ *   write to a pipe without a reader is EPIPE in the event, and SIGPIPE as
+ *   with write(2).
  *
- * Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
- * Since 0.1.0. Source: aio_write(2) of FreeBSD.
+ * Fork: as evloop_kqueue_aio_read().
+ * Source: aio_write(2) of FreeBSD.
  */
 int evloop_kqueue_aio_write(evloop_kqueue_t kq,
                             int fd,
@@ -5372,18 +5397,21 @@ int evloop_kqueue_aio_write(evloop_kqueue_t kq,
 #define EVLOOP_KQ_AIO_DATASYNC 0x1
 
 /**
- * Have what was written to a file reach the disk, in the background.
+ * Writes a file's data to the disk, in the background.
  *
  * @param kq a kqueue.
  * @param fd a descriptor.
- * @param flags 0 or EVLOOP_KQ_AIO_DATASYNC: but for what is not needed to
- *   read the data again.
+ * @param flags 0 or EVLOOP_KQ_AIO_DATASYNC, which leaves out what is not
+ *   needed to read the data again.
  * @param ident as evloop_kqueue_aio_read().
  * @param udata as evloop_kqueue_aio_read().
- * @returns as evloop_kqueue_aio_read(); -EINVAL: also an unknown flag.
+ * @returns 0: the operation has begun.
  *
- * Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
- * Since 0.1.0. Source: aio_fsync(2) of FreeBSD, fsync(2).
+ * Errors, besides those of evloop_kqueue_aio_read():
+ *   -EINVAL    an unknown flag
+ *
+ * Fork: as evloop_kqueue_aio_read().
+ * Source: aio_fsync(2) of FreeBSD, fsync(2).
  */
 int evloop_kqueue_aio_fsync(evloop_kqueue_t kq,
                             int fd,
@@ -5392,78 +5420,81 @@ int evloop_kqueue_aio_fsync(evloop_kqueue_t kq,
                             uint64_t udata);
 
 /**
- * Have an operation in the background end soon.
+ * Cancels an operation in the background.
  *
- * Its event still comes: with ECANCELED in fflags, or with what it did if
- * that was faster. A file's reading or writing that has begun is not
+ * Its event still comes: with ECANCELED in fflags, or with its result if it
+ * was complete first. A read or write of a file that has begun is not
  * interrupted.
  *
  * @param kq a kqueue.
- * @param ident the operation's number.
- * @returns 0; also if it is done. -ENOENT: there is none with this number.
- *   -EAGAIN, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param ident the ident of the operation.
+ * @returns 0; also if the operation is complete.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: aio_cancel(2) of FreeBSD.
+ * Errors:
+ *   -ENOENT    no operation has this ident
+ *   -EAGAIN    the submission queue of io_uring is full
+ *   -ENOMEM
+ *
+ * Source: aio_cancel(2) of FreeBSD.
  */
 int evloop_kqueue_aio_cancel(evloop_kqueue_t kq, uint64_t ident);
 
 /**
- * Close a kqueue.
+ * Closes a kqueue. Threads that wait in it return -ESTALE.
  *
- * Operations in flight are cancelled, and waited for: a regular file's
- * reading or writing that has begun comes to its end first.
+ * Operations in progress are cancelled, and the call waits for them: a read or
+ * write of a regular file that has begun ends first.
  *
  * @param kq a kqueue.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
+ * Blocking: until the operations in progress have ended.
+ * Fork: works in the child, and changes nothing for the parent.
  */
 int evloop_kqueue_close(evloop_kqueue_t kq);
 
 /**
- * Create a kqueue that is known by its descriptor, as on BSD.
+ * Creates a kqueue that is known by its descriptor, as on BSD.
  *
- * The descriptor is the program's: close(2) closes the queue. The kernel
- * does not notify the library of that. Threads that wait in
- * evloop_bsd_kevent() look every 250 ms, and return. What closed queues hold
- * is given back by the next call that makes a kqueue, and by the next one
- * that waits in a kqueue (which looks at most once a millisecond). A
- * duplicate, dup(2), is the same queue, which lives as long as one of them
- * is open.
+ * The descriptor is the program's: close(2) closes the queue. The kernel does
+ * not notify the library of that. Threads that wait in evloop_bsd_kevent()
+ * check every 250 ms, and return. The resources of closed queues are freed by
+ * the next call that makes a kqueue, and by the next one that waits in a
+ * kqueue (which checks at most once a millisecond). A duplicate, dup(2), is
+ * the same queue; the queue lives as long as one of them is open.
  *
  * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
  *   ENFILE, ENOMEM.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: not inherited: the
- * child's first call of the library closes it there. Since 0.1.0. Source:
- * kqueue(2) of FreeBSD.
+ * Fork: not inherited; the child's first call of the library closes it there.
+ * Source: kqueue(2) of FreeBSD.
  */
 int evloop_bsd_kqueue(void);
 
 /**
- * Change what a kqueue watches, and wait for events, as on BSD.
+ * Changes what a kqueue watches, and waits for events, as on BSD.
  *
- * Everything is as evloop_kqueue_control() has it but what is said here.
+ * It is evloop_kqueue_control() with these parameters and results.
  *
  * @param kq a descriptor from evloop_bsd_kqueue(), or of any kqueue.
- * @param changes what to change; may be NULL if nchanges is 0.
+ * @param changes the changes; may be NULL if nchanges is 0.
  * @param nchanges how many changes; 0 or more.
- * @param events where events go; may be NULL if nevents is 0.
- * @param nevents room in events, in entries; 0 or more.
+ * @param events receives the events; may be NULL if nevents is 0.
+ * @param nevents size of events, in entries; 0 or more.
  * @param timeout how long to wait; NULL waits for ever.
- * @returns the number of entries filled; 0 if the time ran out. -1 and
- *   errno: EBADF: kq is not a kqueue of this process, or was closed during
- *   the wait. EINTR: a signal handler interrupted the wait; all changes
- *   were applied. EINVAL, ENOMEM and others as evloop_kqueue_control(), and
- *   EINVAL for a timeout that is negative or has 10^9 nanoseconds or more.
+ * @returns the number of entries filled; 0 if the time ran out. On failure -1
+ *   and errno.
  *
- * Blocking: up to the timeout, never less. Threads: any, several at once.
- * Signals: not safe. Fork: EBADF. Since 0.1.0. Source: kevent(2) of
- * FreeBSD.
+ * Values of errno, besides those of evloop_kqueue_control():
+ *   EBADF      kq is not a kqueue of this process, or was closed during the
+ *              wait
+ *   EINTR      a signal handler interrupted the wait; all changes were applied
+ *   EINVAL     the timeout is negative, or has 10^9 nanoseconds or more
+ *
+ * Blocking: up to the timeout, never less.
+ * Threads: any, several at once.
+ * Fork: EBADF.
+ * Source: kevent(2) of FreeBSD.
  */
 int evloop_bsd_kevent(int kq,
                       const struct evloop_kevent_t *changes,
@@ -5473,26 +5504,29 @@ int evloop_bsd_kevent(int kq,
                       const struct timespec *timeout);
 
 /**
- * Change what the program does with a signal, as sigaction(2).
+ * Changes the disposition of a signal, as sigaction(2).
  *
- * For a library that takes the place of the C library's sigaction(), as
- * libevloop-kqueue does: it passes all calls on to this function. While a
- * signal is watched by a handler, for a kqueue or an event loop, the
- * library's handler stays in place, and does what the program asks for here,
- * from this moment on: so no signal is missed. oldact receives what the
- * program asked for before, as if the library's handler were not there. For
- * other signals this is sigaction(2).
+ * It is for a library that replaces sigaction() of the C library, as
+ * libevloop-kqueue does: that library passes all calls to this function. While
+ * a kqueue or an event loop watches a signal by a handler, the library's
+ * handler stays in place and does what the program sets here, from this moment
+ * on. So no signal is missed. oldact receives what the program had set before,
+ * as if the library's handler were not there. For other signals this is
+ * sigaction(2).
  *
- * @param next sigaction(2) itself. The library, too, calls it from now on
- *   where it changes a disposition.
+ * @param next sigaction(2) itself. The library also calls it from now on to
+ *   change a disposition.
  * @param signum the signal.
- * @param act what to do with it; NULL: nothing is changed.
- * @param oldact receives what was done with it; may be NULL.
- * @returns 0. -1 and errno: EINVAL: next is NULL, or signum is no signal, or
- *   one that cannot be handled.
+ * @param act the new disposition; NULL: nothing is changed.
+ * @param oldact receives the old disposition; may be NULL.
+ * @returns 0. On failure -1 and errno.
  *
- * Blocking: no. Threads: any. Signals: safe. Fork: works in the child, where
- * nothing is watched before it watches something itself. Since 0.1.0.
+ * Values of errno:
+ *   EINVAL     next is NULL, or signum is not a signal or cannot be handled
+ *
+ * Signals: safe.
+ * Fork: works in the child, where no signal is watched until the child watches
+ * it itself.
  * Source: sigaction(2).
  */
 int evloop_bsd_sigaction(int (*next)(int signum,
