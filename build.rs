@@ -22,12 +22,18 @@ fn main() {
 }
 
 #[cfg(feature = "header")]
+#[path = "header/arrange.rs"]
+mod arrange;
+
+#[cfg(feature = "header")]
 mod header {
+    use crate::arrange::arrange;
     use std::path::{Path, PathBuf};
     use std::{env, fs};
 
     pub fn write() {
         println!("cargo:rerun-if-changed=cbindgen.toml");
+        println!("cargo:rerun-if-changed=header");
         println!("cargo:rerun-if-changed=src");
         println!("cargo:rerun-if-env-changed=EVLOOP_UPDATE_HEADER");
         if let Err(message) = try_write() {
@@ -46,7 +52,15 @@ mod header {
             .with_config(config)
             .generate()?
             .write(&mut bytes);
-        let header = block_comments(&sections(&String::from_utf8(bytes)?));
+        let generated = block_comments(&String::from_utf8(bytes)?);
+        let list = fs::read_to_string(root.join("header/sections.txt"))?;
+        let header = match arrange(&generated, &sources(&root.join("src"))?, &list) {
+            Ok(header) => header,
+            Err(message) => {
+                println!("cargo::error={message}");
+                return Ok(());
+            }
+        };
         let path = PathBuf::from(env::var("OUT_DIR")?).join("evloop.h");
         fs::write(&path, &header)?;
         println!("cargo:rustc-env=EVLOOP_GENERATED_HEADER={}", path.display());
@@ -56,22 +70,18 @@ mod header {
         Ok(())
     }
 
-    /// Turns a comment's first line `@section Title` into a banner before it, and
-    /// the opening comment's line `@contents` into a list of the titles.
-    fn sections(header: &str) -> String {
-        let mut out = String::new();
-        let mut contents = String::new();
-        let mut rest = header;
-        while let Some((before, after)) = rest.split_once("/**\n * @section ") {
-            let (title, body) = after.split_once('\n').unwrap_or((after, ""));
-            let rule = "-".repeat(72);
-            out.push_str(before);
-            out.push_str(&format!("/* {rule}\n * {title}\n * {rule} */\n\n/**\n"));
-            contents.push_str(&format!(" *   {title}\n"));
-            rest = body.strip_prefix(" *\n").unwrap_or(body);
+    /// The text of all Rust sources.
+    fn sources(folder: &Path) -> std::io::Result<String> {
+        let mut text = String::new();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                text.push_str(&sources(&path)?);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&fs::read_to_string(&path)?);
+            }
         }
-        out.push_str(rest);
-        out.replacen(" * @contents\n", &contents, 1)
+        Ok(text)
     }
 
     /// Turns cbindgen's own `// comment` at the end of a line into what C89 has.

@@ -3,35 +3,37 @@
 /*
  * libevloop: waiting on Linux.
  *
- * Written by cbindgen from the Rust sources: do not edit. Link with -levloop
- * (pkg-config evloop), or load libevloop.so.0 with dlopen: the header needs
- * no macro and no inline function to be used, and defines no name that a
- * system header has. A foreign-function interface must be told the types:
- * handles, times and data have 64 bits.
+ * cbindgen writes this file from the Rust sources: do not edit it. Link with
+ * -levloop (pkg-config evloop), or load libevloop.so.0 with dlopen(3). A
+ * program needs no macro and no inline function of this header, and the
+ * header defines no name that a system header has. A binding for another
+ * language must declare the types: handles, times and data have 64 bits.
  *
- * This page has two programs, and what holds for every call: return values,
- * handles, time, descriptors, flags, threads, signals, fork. Then come, each
- * under its title:
+ * First come two programs and the conventions, which hold for every function.
+ * Then come these sections:
  *
- *   Constants
- *   Types
- *   The library
+ *   The library: version, errors, handles, interrupted waits
  *   Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
+ *   The event loop
+ *   Watchers of descriptors
+ *   Watchers of time
+ *   Watchers of objects of the library
+ *   Watchers of the loop's own steps, and of other threads
+ *   Watchers of signals
+ *   Watchers of processes
+ *   Watchers of files
+ *   Watchers of memory pressure
+ *   Every watcher
+ *   Inspecting an event loop
+ *   Statistics, traces and the watchdog of an event loop
  *   select (select(2), Python's select.select)
  *   Poll sets (poll(2), Python's select.poll)
  *   Epoll objects (epoll(7), Python's select.epoll)
  *   /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
- *   Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
  *   Selectors (Python's selectors module)
- *   The event loop
- *   Watchers: what an event loop waits for
- *   Watchers of files
- *   Watchers of memory pressure
- *   Every watcher
- *   Asking an event loop what it has
- *   Seeing inside an event loop
+ *   Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
  *
- * A first program: a timer that ticks twice a second, three times.
+ * A first program: a timer that expires twice a second, three times.
  *
  *   #include <evloop.h>
  *   #include <stdio.h>
@@ -48,7 +50,7 @@
  *   }
  *
  *
- * A second one: an event loop, whose timer counts down and closes itself.
+ * A second program: an event loop whose timer counts down and closes itself.
  *
  *   #include <evloop.h>
  *   #include <stdio.h>
@@ -70,125 +72,160 @@
  *   }
  *
  *
- * Return values. Every call returns int or int64_t: >= 0 is success, < 0 is
- * -errno of <errno.h>. errno itself is neither read nor written. Outputs are
- * untouched on failure and always set on success. evloop_strerror() says what
- * a value means, evloop_last_error() what was wrong with the call, with its
- * values. Only evloop_version(), evloop_version_string(), evloop_strerror()
- * and evloop_last_error() return something else. A timeout is no error: the
- * result is 0 events. -ENOTRECOVERABLE, from any function, is a bug of the
- * library; the object involved answers nothing else from then on, and can be
- * closed. -ENOSYS and -EPERM may come from any constructor where a sandbox
- * forbids its system call, which the sentence of evloop_last_error() names.
+ * Comments. The comment of a function has its parameters, its result and its
+ * errors. Where it says nothing else:
+ * - the function does not block;
+ * - any thread may call it at any time, also while other threads use the same
+ *   object;
+ * - a signal handler must not call it;
+ * - in a forked child it behaves as "Fork" says of its object;
+ * - its pointers must be valid, and must not be NULL;
+ * - it is in the library since version 0.1.0.
  *
- * Handles. Objects are named by int64_t numbers from one process-wide table,
- * 1 to 2^53-1. A constructor returns the handle, or -errno in its place. No
- * misuse of a handle is undefined behaviour: one that is not live is -ESTALE
- * (a thread waiting in an object that another thread closes returns -ESTALE
- * too), a live one of another kind is -EDOM. Any function that takes a handle
- * may return these two. No handle is issued twice in a process: there are
- * about 2^48 for loops and watchers, and as many for all other objects. A
- * process that opens ten million of them in each second has used them up after
- * 326 days; from then on its constructors return -ENOMEM.
+ * Return values. A function returns int or int64_t. A value >= 0 is success, a
+ * value < 0 is -errno, with the constants of <errno.h>. The functions neither
+ * read nor write errno itself. On failure outputs are unchanged; on success
+ * all of them are set. A timeout is not an error: the result is 0 events.
+ * evloop_strerror() describes an error, and evloop_last_error() describes the
+ * last failure of the calling thread with the values involved. Only
+ * evloop_version(), evloop_version_string(), evloop_strerror(),
+ * evloop_last_error() and the evloop_bsd functions return something else; the
+ * latter set errno.
  *
- * Memory. Where there is none a call returns -ENOMEM and leaves its object as
- * it was; no call ends the process. What closes or frees an object needs no
- * memory, nor does the delivery of destroy notifications, which are not lost.
- * A loop that is short of memory delivers an event later, or reports it with
+ * Errors. These have the same cause everywhere, and comments do not list them
+ * again. Every function that takes a handle may return the first three:
+ *   -ESTALE          the handle is not live: the object was closed before, or
+ *                    another thread closed it during the call
+ *   -EDOM            the handle is live, and of another kind of object
+ *   -ECHILD          the object cannot be used in this forked child: see
+ *                    "Fork"
+ *   -ENOTRECOVERABLE a bug of the library; from any function. The object
+ *                    involved returns nothing else from then on, and can be
+ *                    closed
+ *   -ENOSYS, -EPERM  from any constructor: a sandbox forbids a system call,
+ *                    which the sentence of evloop_last_error() names
+ * These stand in the lists without a text when their cause is this one:
+ *   -ENOMEM          no memory is left
+ *   -EMFILE          the process has no descriptor left
+ *   -ENFILE          the system has no descriptor left
+ *   -ENOSPC          the user has no epoll registration left
+ *                    (/proc/sys/fs/epoll/max_user_watches)
+ *   -EINTR           a signal handler interrupted the wait: see
+ *                    evloop_set_interrupt_mode()
+ *
+ * Handles. A handle is an int64_t from 1 to 2^53-1 that names an object in one
+ * table of the process. A constructor returns the handle, or -errno in its
+ * place. No misuse of a handle is undefined behaviour: it is -ESTALE or -EDOM.
+ * A thread that waits in an object which another thread closes returns
+ * -ESTALE. The library never issues a handle twice in a process. There are
+ * about 2^48 handles for loops and watchers, and as many for all other
+ * objects. A process that opens ten million objects in each second has used
+ * them up after 326 days; from then on its constructors return -ENOMEM.
+ *
+ * Memory. Without memory a call returns -ENOMEM and leaves its object as it
+ * was; no call ends the process. Closing or freeing an object needs no memory,
+ * and neither does the delivery of destroy notifications: none is lost. A loop
+ * that is short of memory delivers an event later, or reports it with
  * EVLOOP_ERROR.
  *
- * Time is int64_t nanoseconds (some timer calls also take double seconds).
- * Timeouts: < 0 waits for ever, 0 does not block, INT64_MAX is 292 years.
- * Waits have nanosecond resolution, use CLOCK_MONOTONIC and never return
- * early.
+ * Time. Times are int64_t nanoseconds; some timer functions take double
+ * seconds as well. A timeout < 0 waits for ever, 0 does not wait, and
+ * INT64_MAX is 292 years. Waits have nanosecond resolution, use
+ * CLOCK_MONOTONIC and never return early.
  *
- * Descriptors passed in stay the caller's, who keeps them open while they are
- * used; *_from_fd wraps that very descriptor and closes it only with
- * EVLOOP_FD_OWN. Descriptors the library makes are close-on-exec, and none of
- * them becomes 0, 1 or 2, where a program has closed those. *_fileno only
- * lends. The library keeps one eventfd for the process, from the first
- * kqueue, epoll object, EPOLL selector, descriptor of a /dev/poll object or
- * waiting thread on, and one epoll for each thread that has waited in a timer,
- * a poll set, a /dev/poll object or a selector that is not EPOLL, until that
- * thread ends: they are not the program's to close. A forked child inherits
- * them all, and makes epolls of its own.
+ * Descriptors. A descriptor that is passed in stays the caller's. The caller
+ * keeps it open while it is used. A *_from_fd function wraps that very
+ * descriptor, and closing the handle closes it only with EVLOOP_FD_OWN. A
+ * *_fileno function returns a descriptor that belongs to the object: do not
+ * close it. Descriptors that the library makes are close-on-exec, and none of
+ * them becomes 0, 1 or 2 in a program that has closed those.
  *
- * A program may close them all the same, or put other files under their
- * numbers, as daemons do that close all descriptors. The library neither
- * writes to, reads from nor closes a file that has a number of its own
- * descriptors then. It notices that when a wait fails, and otherwise within
- * some milliseconds. From then on:
+ * The library itself keeps these descriptors open:
+ * - one eventfd for the process, from the first kqueue, epoll object, EPOLL
+ *   selector, descriptor of a /dev/poll object or waiting thread on;
+ * - one epoll for each thread that has waited in a timer, a poll set, a
+ *   /dev/poll object or a selector that is not EPOLL, until that thread ends.
+ * The program must not close them. A forked child inherits them, and makes
+ * epolls of its own.
+ *
+ * Closed descriptors. Some programs close all descriptors, or open other files
+ * under the same fds, as daemons do. The library then neither writes to, reads
+ * from nor closes a file that has the fd of one of its own descriptors. It
+ * notices when a wait fails, and otherwise within some milliseconds. From then
+ * on:
  * - all constructors work, and so do poll sets and timers;
  * - an object whose own descriptors were closed (an event loop and its
  *   watchers, a kqueue, an epoll object, an EPOLL selector) returns -EBADF, and
  *   can be closed;
- * - a thread that was waiting when they were closed is not woken by the
- *   library any more.
- * The library knows its descriptors from other files by a mark: the signal of
- * F_SETSIG (fcntl(2)), which means nothing to them. Do not set it.
+ * - the library no longer wakes a thread that was waiting when the descriptors
+ *   were closed.
+ * The library marks its descriptors, to know them from other files. The mark
+ * is the signal of F_SETSIG (fcntl(2)), which has no effect on them. Do not
+ * set it.
  *
- * Flags are bits of uint32_t; unknown bits are -EINVAL. Constants have the
- * system's numeric values, so C programs may use the system's names (EPOLLIN
- * for EVLOOP_EPOLLIN). Pointers must be valid unless "may be NULL" is said.
+ * Flags. Flags are bits of a uint32_t, written in hexadecimal; unknown bits are
+ * -EINVAL. Constants have the values of the system, so a C program may use the
+ * system's names (EPOLLIN for EVLOOP_EPOLLIN).
  *
- * Threads. Every function may be called from any thread at any time, also on
- * an object in use by other threads. The library starts no thread that it was
- * not asked for: evloop_set_watchdog() has one, and evloop_kqueue_aio_read()
- * and its like have some where io_uring is not to be had; all of them block
- * all signals. It changes no signal mask, prints nothing, and installs no
- * signal handler but over those of signals that it is asked to watch, which
- * still run. It reads no environment variable, so that a set-user-id program
- * may use it. An event loop is run by one thread at a time, and a kqueue may be
- * waited in by several.
+ * Threads. One thread at a time runs an event loop; several may wait in a
+ * kqueue. The library starts a thread only on request: evloop_set_watchdog()
+ * starts one, and evloop_kqueue_aio_read() and the functions like it start
+ * some where io_uring is not available. These threads block all signals. The
+ * library changes no signal mask and prints nothing. It installs signal
+ * handlers only for signals that it is asked to watch, and the program's
+ * handlers of these still run. It reads no environment variable, so a
+ * set-user-id program may use it.
  *
  * Cancellation (pthread_cancel(3)). No function is a cancellation point, and a
- * request does not end a wait of the library's: to stop a thread, request its
- * cancellation, then end its wait, by evloop_stop(), evloop_wakeup() or by
- * closing the object. While functions of the program run inside a call
+ * request does not end a wait of the library. To stop a thread, request its
+ * cancellation, then end its wait: with evloop_stop(), with evloop_wakeup(),
+ * or by closing the object. While a call runs functions of the program
  * (callbacks, destroy notifications, interrupt checks), cancellation is
- * disabled; the state is what it was when the call returns, and a request acts
- * at the first cancellation point after that. Threads that the library starts
- * cannot be cancelled. Not supported are asynchronous cancellation
- * (pthread_setcanceltype(3)) of a thread that is in a call, and functions of
- * the program that enable cancellation and return, or reach a cancellation
- * point, in that state.
+ * disabled. When the call returns the cancellation state is what it was, and
+ * the request acts at the next cancellation point. Threads that the library
+ * starts cannot be cancelled. Not supported are:
+ * - asynchronous cancellation (pthread_setcanceltype(3)) of a thread that is
+ *   in a call;
+ * - functions of the program that enable cancellation and return in that
+ *   state, or reach a cancellation point in it.
  *
- * Stack. A call takes 8 KB of the caller's stack at most, and so works on a
- * thread with little more than PTHREAD_STACK_MIN. When a function of the
- * program's is called, at most 4 KB are in use by the call: what it needs
- * itself, and 8 KB if it calls the library, have to be there besides. The
- * library's signal handlers take 1 KB, besides what the kernel saves on the
- * stack; they run on an alternate stack (sigaltstack(2)), except over handlers
- * of the program's that do not. These are figures of a release build.
+ * Stack. A call uses at most 8 KB of the caller's stack, so it works on a
+ * thread with little more than PTHREAD_STACK_MIN. When the library calls a
+ * function of the program, the call has used at most 4 KB. The function needs
+ * its own stack besides, and 8 KB more if it calls the library. The library's
+ * signal handlers use 1 KB, besides what the kernel saves on the stack. They
+ * run on an alternate stack (sigaltstack(2)), except over handlers of the
+ * program that do not. These are the figures of a release build.
  *
- * Signals. A wait that a signal handler interrupts is resumed with what is
- * left of its timeout; see evloop_set_interrupt_mode(). A handler may call
- * only the functions whose comment says "Signals: safe". If it forks, and has
- * interrupted a call of the library, it must not return in the child: the
- * call might wait there for ever for a lock of another thread. (An
+ * Signals. A wait that a signal handler interrupts continues with the rest of
+ * its timeout; evloop_set_interrupt_mode() changes that. A signal handler may
+ * call only functions whose comment says "Signals: safe". A signal handler
+ * that interrupts a call of the library and forks must not return in the
+ * child: the call might wait there for ever for a lock of another thread. (An
  * evloop_interrupt_check_t may fork.)
  *
- * Control-C. The handler of a language runtime sets a flag, at which the
- * runtime looks when the wait has returned. What misses no signal, at
- * whatever moment it comes, is a watcher over that handler:
- * evloop_add_signal(loop, SIGINT, 0, NULL, NULL). The handler is called as
- * well, and the wait returns with the watcher's event. With
- * EVLOOP_INTERRUPTIBLE or EVLOOP_EINTR_RETURN a wait returns -EINTR, but is
- * not interrupted by a signal that comes just before its system call.
+ * Control-C. The signal handler of a language runtime sets a flag, and the
+ * runtime reads the flag when the wait has returned. A watcher over that
+ * handler misses no signal, at whatever moment it arrives:
+ * evloop_add_signal(loop, SIGINT, 0, NULL, NULL). The handler runs as well,
+ * and the wait returns with the watcher's event. With EVLOOP_INTERRUPTIBLE or
+ * EVLOOP_EINTR_RETURN a wait returns -EINTR, but a signal that arrives just
+ * before its system call does not interrupt it.
  *
- * Fork. In the child timer file descriptors and poll sets go on working;
- * epoll and /dev/poll objects and selectors return -ECHILD, because the
- * kernel would let the child change its parent's; so do kqueues, but for
- * those made with EVLOOP_KQ_CPONFORK, and event loops and their watchers,
- * until evloop_after_fork(). The child can close all of them, and the parent
- * never notices. The library's own threads are the parent's: a watchdog is
- * started again by evloop_after_fork(), and the reads and writes that a
- * kqueue was asked for go on in the parent.
+ * Fork. In a forked child:
+ * - timer file descriptors and poll sets work;
+ * - epoll objects, /dev/poll objects and selectors return -ECHILD, because
+ *   the kernel would let the child change the parent's registrations;
+ * - kqueues return -ECHILD, except those with EVLOOP_KQ_CPONFORK;
+ * - event loops and their watchers return -ECHILD until evloop_after_fork().
+ * The child can close all of them; that changes nothing for the parent. The
+ * library's own threads stay in the parent: evloop_after_fork() starts a
+ * watchdog again, and reads and writes that a kqueue has begun continue in the
+ * parent.
  *
- * Linux 5.10 or newer, 64-bit. Where a function uses a newer system call it
- * has a fallback.
+ * System. Linux 5.10 or newer, 64-bit. A function that uses a newer system
+ * call has a fallback.
  */
-
 
 #ifndef EVLOOP_H
 #define EVLOOP_H
@@ -199,651 +236,4656 @@
 struct timespec;
 struct sigaction;
 
-/* ------------------------------------------------------------------------
- * Constants
- * ------------------------------------------------------------------------ */
+#ifdef __cplusplus
+extern "C" {
+#endif /* __cplusplus */
 
-/**
- * Version of this header: incompatible changes.
+/* ------------------------------------------------------------------------
+ * The library: version, errors, handles, interrupted waits
+ * ------------------------------------------------------------------------
+ *
+ * A program handles the objects of all sections in the same way:
+ * constructors return handles, and failures are negative numbers. The
+ * functions here describe failures, close any object and count open ones.
+ * They also choose what a signal handler does to a wait.
+ *
+ *   tfd_t timer = tfd_create(EVLOOP_CLOCK_MONOTONIC, 0x8000);
+ *   char text[200];
+ *   evloop_last_error(text, sizeof text);
+ *   printf("%s: %s\n", evloop_strerror((int)timer), text);
+ *   if (timer > 0) evloop_handle_close(timer);
  */
+
+/** Version of this header: incompatible changes. */
 #define EVLOOP_VERSION_MAJOR 0
 
-/**
- * Version of this header: additions.
- */
+/** Version of this header: additions. */
 #define EVLOOP_VERSION_MINOR 2
 
-/**
- * Version of this header: corrections.
- */
+/** Version of this header: corrections. */
 #define EVLOOP_VERSION_PATCH 0
 
 /**
- * The same as one number, for `#if EVLOOP_VERSION >= 2000`: a million for each
- * major version, a thousand for each minor one. evloop_version() returns it
- * for the library that was loaded.
+ * The version of this header as one number, for `#if EVLOOP_VERSION >= 2000`:
+ * a million for each major version, a thousand for each minor one.
+ * evloop_version() returns that of the loaded library.
  */
 #define EVLOOP_VERSION 2000
 
 /**
- * evloop_handle_count(): every kind together.
+ * The version of the loaded library.
+ *
+ * A program that was built with another header compares it with
+ * EVLOOP_VERSION.
+ *
+ * @returns major * 1000000 + minor * 1000 + patch; never negative.
+ *
+ * Signals: safe.
  */
+int evloop_version(void);
+
+/**
+ * The version of the loaded library, as text.
+ *
+ * @returns a string such as "0.2.0". It belongs to the library, is valid as
+ *   long as the process lives, and is never NULL.
+ *
+ * Signals: safe.
+ */
+const char *evloop_version_string(void);
+
+/**
+ * Describes an error in English.
+ *
+ * Unlike strerror(3) it is safe in every thread, does not depend on the
+ * locale, and uses the terms of this library: -ESTALE, for instance, is "the
+ * handle is not live". evloop_last_error() has more detail.
+ *
+ * @param code a value that a function returned; the sign does not matter.
+ * @returns a string such as "EBADF: not an open descriptor"; "success" for 0.
+ *   It belongs to the library, is valid as long as the process lives, and is
+ *   never NULL.
+ *
+ * Signals: safe.
+ */
+const char *evloop_strerror(int code);
+
+/**
+ * Describes the last failure of the calling thread in one sentence.
+ *
+ * The English sentence names the function, the cause and the values, such as
+ * "evloop_epoll_register: fd 7 is already registered with this epoll
+ * (EEXIST)". It stays until the next failure of this thread: successes,
+ * timeouts and -EAGAIN leave it. A close function leaves it too if it gets 0 or
+ * an error code of a constructor instead of a handle: a program may clean up
+ * before it asks why the constructor failed. Each thread has its own sentence;
+ * the child of a fork keeps that of the forking thread. The sentence is built
+ * here, so a failing call costs nothing for it.
+ *
+ * @param buf receives the sentence, always terminated by a NUL byte and cut if
+ *   it does not fit; may be NULL if cap is 0.
+ * @param cap size of buf in bytes.
+ * @returns the length of the whole sentence in bytes without its NUL, so a
+ *   value >= cap means that the sentence was cut; 0, and an empty string, if
+ *   no call of this thread has failed.
+ *
+ * Errors:
+ *   -EINVAL    buf is NULL and cap is not 0. Only this failure does not
+ *              replace the sentence
+ */
+int evloop_last_error(char *buf,
+                      size_t cap);
+
+/**
+ * Any object of the library: an integer from 1 to 2^53-1, never 0.
+ *
+ * The value encodes the kind of the object and the generation of its table
+ * entry. So the library never takes a closed handle for a newer object
+ * (-ESTALE), and recognises a handle of another kind (-EDOM). A double
+ * represents the value exactly, so JavaScript and Lua can hold it.
+ */
+typedef int64_t evloop_handle_t;
+
+/**
+ * Closes an object of any kind.
+ *
+ * It does the same as the close function of that kind, for wrappers that hold
+ * handles of several kinds. Threads that wait in the object return -ESTALE.
+ *
+ * @param handle any live handle.
+ * @returns 0.
+ *
+ * Fork: works in the child, and does nothing to the parent's object.
+ */
+int evloop_handle_close(evloop_handle_t handle);
+
+/** evloop_handle_count(): every kind together. */
 #define EVLOOP_KIND_ANY 0
 
-/**
- * evloop_handle_kind(): a timer file descriptor.
- */
+/** evloop_handle_kind(): a timer file descriptor. */
 #define EVLOOP_KIND_TFD 1
 
-/**
- * evloop_handle_kind(): an event loop.
- */
+/** evloop_handle_kind(): an event loop. */
 #define EVLOOP_KIND_LOOP 2
 
-/**
- * evloop_handle_kind(): a watcher of an event loop.
- */
+/** evloop_handle_kind(): a watcher of an event loop. */
 #define EVLOOP_KIND_WATCHER 3
 
-/**
- * evloop_handle_kind(): a poll set.
- */
+/** evloop_handle_kind(): a poll set. */
 #define EVLOOP_KIND_POLL 4
 
-/**
- * evloop_handle_kind(): an epoll object.
- */
+/** evloop_handle_kind(): an epoll object. */
 #define EVLOOP_KIND_EPOLL 5
 
-/**
- * evloop_handle_kind(): a /dev/poll object.
- */
+/** evloop_handle_kind(): a /dev/poll object. */
 #define EVLOOP_KIND_DEVPOLL 6
 
-/**
- * evloop_handle_kind(): a kqueue.
- */
+/** evloop_handle_kind(): a kqueue. */
 #define EVLOOP_KIND_KQUEUE 7
 
-/**
- * evloop_handle_kind(): a selector.
- */
+/** evloop_handle_kind(): a selector. */
 #define EVLOOP_KIND_SELECTOR 8
 
 /**
- * evloop_set_interrupt_mode(): resume interrupted waits (the default).
+ * Returns the kind of an open object.
+ *
+ * It returns -ESTALE if the object is closed. Another thread may close the
+ * object before the caller uses the result.
+ *
+ * @param handle any number.
+ * @returns EVLOOP_KIND_TFD or another EVLOOP_KIND constant.
+ *
+ * Fork: works in the child, for every kind.
  */
-#define EVLOOP_EINTR_RESTART 0
+int evloop_handle_kind(evloop_handle_t handle);
 
 /**
- * evloop_set_interrupt_mode(): interrupted waits return -EINTR.
+ * Counts the open objects of a kind, to find leaks.
+ *
+ * @param kind an EVLOOP_KIND constant; EVLOOP_KIND_ANY counts all.
+ * @returns the number of open handles at the moment of the call.
+ *
+ * Errors:
+ *   -EINVAL    an unknown kind
+ *
+ * Fork: the child begins with the parent's objects, until it closes them.
  */
+int64_t evloop_handle_count(int kind);
+
+/** evloop_set_interrupt_mode(): resume interrupted waits (the default). */
+#define EVLOOP_EINTR_RESTART 0
+
+/** evloop_set_interrupt_mode(): interrupted waits return -EINTR. */
 #define EVLOOP_EINTR_RETURN 1
 
 /**
- * `*_from_fd`: closing the handle closes the descriptor too.
+ * Sets what an interrupted wait of the calling thread does.
+ *
+ * - EVLOOP_EINTR_RESTART, the default: a wait that a signal handler interrupts
+ *   continues with the rest of its timeout, as PEP 475 describes it for
+ *   Python.
+ * - EVLOOP_EINTR_RETURN: the wait returns -EINTR. A language runtime uses it
+ *   to run its own signal handlers; the caller then waits again for the rest
+ *   of its timeout.
+ *
+ * A wait of an event loop with EVLOOP_INTERRUPTIBLE returns -EINTR in either
+ * mode. Waits of epoll objects and of EPOLL selectors are interrupted without
+ * a handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
+ *
+ * A signal that arrives just before the system call does not interrupt it. A
+ * program that must not miss one watches the signal, with evloop_add_signal()
+ * or EVFILT_SIGNAL, or its handler writes to a descriptor that the program
+ * waits for as well (the self-pipe trick).
+ *
+ * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
+ * @returns the previous mode.
+ *
+ * Errors:
+ *   -EINVAL    an unknown mode
+ *   -ENOMEM    no memory to store a thread's first choice
+ *
+ * Threads: affects the calling thread only.
+ * Fork: the child's thread keeps the mode.
  */
-#define EVLOOP_FD_OWN 1
+int evloop_set_interrupt_mode(int mode);
 
 /**
- * CLOCK_REALTIME: wall clock, can be set and stepped.
+ * Decides what an interrupted wait does; see evloop_set_interrupt_check().
+ *
+ * Returns 0 to continue the wait with the rest of its timeout, anything else
+ * to make the wait return -EINTR. It runs on the waiting thread, and the
+ * library holds no lock. It may call every function of the library, and may
+ * even close the object that the thread waits in; the wait then returns
+ * -ESTALE. It must return: neither longjmp(), pthread_exit() nor a C++
+ * exception may leave it.
  */
+typedef int (*evloop_interrupt_check_t)(void *user_data);
+
+/**
+ * Sets a function that decides what interrupted waits of a thread do.
+ *
+ * The library calls it at each interruption, and ignores
+ * evloop_set_interrupt_mode() while it is set. An embedder of CPython passes a
+ * function that calls PyErr_CheckSignals().
+ *
+ * @param check see evloop_interrupt_check_t; NULL removes the function.
+ * @param user_data passed to check; may be NULL. It must stay valid until
+ *   check is replaced or removed, or the thread ends.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOMEM    no memory to store a thread's first choice
+ *
+ * Threads: affects the calling thread only.
+ * Fork: the child's thread keeps the function.
+ */
+int evloop_set_interrupt_check(evloop_interrupt_check_t check,
+                               void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
+ * ------------------------------------------------------------------------
+ *
+ * A timer file descriptor is a timer of the kernel that a program waits for
+ * like a socket: it is readable when it has expired. The program sets it,
+ * once or periodically, and reads how often it has expired; it can also wait
+ * for it in a select, a poll or an epoll. A program that has an event loop
+ * adds timers to the loop instead, with evloop_add_timer().
+ *
+ *   uint64_t expirations;
+ *   tfd_t timer = tfd_create(EVLOOP_CLOCK_MONOTONIC, 0);
+ *   tfd_settime_ns(timer, 0, 1000000000, 0, NULL, NULL);
+ *   tfd_read(timer, &expirations);
+ *   tfd_close(timer);
+ */
+
+/** A timer file descriptor; see tfd_create(). */
+typedef evloop_handle_t tfd_t;
+
+/** CLOCK_REALTIME: the wall clock, which can be set and stepped. */
 #define EVLOOP_CLOCK_REALTIME 0
 
-/**
- * CLOCK_MONOTONIC: never set; stands still while the system sleeps.
- */
+/** CLOCK_MONOTONIC: cannot be set; stops while the system is suspended. */
 #define EVLOOP_CLOCK_MONOTONIC 1
 
-/**
- * CLOCK_BOOTTIME: monotonic, and counts the time asleep too.
- */
+/** CLOCK_BOOTTIME: monotonic, and runs while the system is suspended. */
 #define EVLOOP_CLOCK_BOOTTIME 7
 
-/**
- * CLOCK_REALTIME_ALARM: wall clock that wakes a sleeping system.
- */
+/** CLOCK_REALTIME_ALARM: the wall clock; a timer wakes a suspended system. */
 #define EVLOOP_CLOCK_REALTIME_ALARM 8
 
-/**
- * CLOCK_BOOTTIME_ALARM: boot time that wakes a sleeping system.
- */
+/** CLOCK_BOOTTIME_ALARM: boot time; a timer wakes a suspended system. */
 #define EVLOOP_CLOCK_BOOTTIME_ALARM 9
 
-/**
- * tfd_create(): tfd_read() returns -EAGAIN instead of waiting.
- */
-#define EVLOOP_TFD_NONBLOCK 2048
+/** tfd_create(): tfd_read() returns -EAGAIN instead of waiting. */
+#define EVLOOP_TFD_NONBLOCK 0x800
+
+/** tfd_create(): close on exec; always on, accepted for completeness. */
+#define EVLOOP_TFD_CLOEXEC 0x80000
 
 /**
- * tfd_create(): close on exec; always on, accepted for completeness.
+ * Creates a timer file descriptor, disarmed.
+ *
+ * The descriptor, tfd_fileno(), becomes readable when the timer expires, in
+ * every select, poll or epoll, the caller's own included.
+ *
+ * @param clockid EVLOOP_CLOCK_REALTIME, _MONOTONIC, _BOOTTIME, _REALTIME_ALARM
+ *   or _BOOTTIME_ALARM.
+ * @param flags 0, EVLOOP_TFD_NONBLOCK, EVLOOP_TFD_CLOEXEC or both. CLOEXEC is
+ *   always on. NONBLOCK is for event loops where another reader (another
+ *   thread, or a process that shares the timer) may read the timer first.
+ * @returns the timer; close it with tfd_close().
+ *
+ * Errors:
+ *   -EINVAL    an unknown clock or flag
+ *   -EPERM     an ALARM clock without CAP_WAKE_ALARM
+ *   -ENODEV    the kernel cannot mount its anonymous inode device
+ *   -EMFILE, -ENFILE, -ENOMEM
+ *
+ * Fork: the child shares the timer, as it shares any open file. Both processes
+ * see and set the same timer.
+ * Source: timerfd_create(2).
  */
-#define EVLOOP_TFD_CLOEXEC 524288
+tfd_t tfd_create(int clockid,
+                 uint32_t flags);
+
+/** `*_from_fd`: closing the handle also closes the descriptor. */
+#define EVLOOP_FD_OWN 0x1
 
 /**
- * tfd_settime(): the initial time is a time of the timer's clock.
+ * Makes a handle for a timer file descriptor that already exists.
+ *
+ * The handle works on that very descriptor. Its CLOEXEC and O_NONBLOCK flags
+ * stay as they are, and tfd_read() obeys O_NONBLOCK.
+ *
+ * @param fd a timer file descriptor. It stays the caller's, who closes it
+ *   after the handle. With EVLOOP_FD_OWN it belongs to the handle, and
+ *   tfd_close() closes it. On failure it stays the caller's.
+ * @param flags 0 or EVLOOP_FD_OWN.
+ * @returns the timer.
+ *
+ * Errors:
+ *   -EBADF     fd is not open
+ *   -EINVAL    fd is not a timer file descriptor, or an event loop's own
+ *   -EINVAL    an unknown flag
+ *   -ENOMEM
+ *
+ * Fork: as tfd_create().
  */
-#define EVLOOP_TFD_TIMER_ABSTIME 1
+tfd_t tfd_from_fd(int fd, uint32_t flags);
 
 /**
- * tfd_settime(): with ABSTIME on a wall clock, clock steps cancel.
+ * Returns the descriptor of a timer, to wait for it.
+ *
+ * It belongs to the timer: do not close it. tfd_close() wakes a thread in
+ * tfd_read(), but not one that blocks in a raw read(2) on this descriptor.
+ *
+ * @param t a timer.
+ * @returns the descriptor.
  */
-#define EVLOOP_TFD_TIMER_CANCEL_ON_SET 2
+int tfd_fileno(tfd_t t);
 
 /**
- * Data to read.
+ * Closes a timer.
+ *
+ * The descriptor is closed as soon as no other thread is in a call with the
+ * timer, so the kernel cannot reuse the fd under such a thread. A borrowed
+ * descriptor stays open; see tfd_from_fd(). Threads in tfd_read() or
+ * tfd_wait() return -ESTALE.
+ *
+ * If an event loop watches the timer (evloop_add_tfd()), close that watcher
+ * first. Otherwise the descriptor is closed when the loop has run and noticed,
+ * and the watcher gets an event with EVLOOP_ERROR and the result -ESTALE.
+ *
+ * @param t a timer.
+ * @returns 0.
+ *
+ * Fork: the parent's timer runs on.
  */
-#define EVLOOP_POLLIN 1
+int tfd_close(tfd_t t);
 
 /**
- * Urgent (out-of-band) data, or an exceptional condition.
+ * Closes the handle of a timer and returns its descriptor.
+ *
+ * The handle is stale, as after tfd_close(). The descriptor belongs to the
+ * caller from now on, who closes it; the timer keeps its setting. Threads in
+ * tfd_read() or tfd_wait() return -ESTALE.
+ *
+ * @param t a timer.
+ * @returns the descriptor.
+ *
+ * Since 0.2.0.
  */
-#define EVLOOP_POLLPRI 2
+int tfd_release(tfd_t t);
+
+/** tfd_settime(): the initial time is a time of the timer's clock. */
+#define EVLOOP_TFD_TIMER_ABSTIME 0x1
 
 /**
- * Room to write.
+ * tfd_settime(), with ABSTIME on a wall clock: a clock step cancels the timer.
  */
-#define EVLOOP_POLLOUT 4
+#define EVLOOP_TFD_TIMER_CANCEL_ON_SET 0x2
 
 /**
- * Error; always reported, need not be asked for.
+ * Arms or disarms a timer, in seconds.
+ *
+ * As tfd_settime_ns(), with times in seconds. A fraction of a nanosecond is
+ * rounded up. So a timer is never early, and a positive time never becomes 0,
+ * which would disarm the timer. (Python's os.timerfd_settime() rounds down,
+ * and does disarm it.)
+ *
+ * @param t a timer.
+ * @param flags as tfd_settime_ns().
+ * @param initial_s seconds until the first expiration; 0 disarms.
+ * @param interval_s seconds between later expirations; 0 means only one.
+ * @param out_old_initial_s seconds that were left until the next expiration, 0
+ *   if the timer was disarmed; may be NULL.
+ * @param out_old_interval_s the previous interval; may be NULL.
+ * @returns 0.
+ *
+ * Errors, besides those of tfd_settime_ns():
+ *   -EINVAL    a time is NaN
+ *   -EOVERFLOW a time is infinite or above 2^63 ns (292 years)
+ *
+ * Fork: sets the timer that parent and child share.
+ * Source: timerfd_settime(2).
  */
-#define EVLOOP_POLLERR 8
+int tfd_settime(tfd_t t,
+                uint32_t flags,
+                double initial_s,
+                double interval_s,
+                double *out_old_initial_s,
+                double *out_old_interval_s);
 
 /**
- * Hang-up; always reported, need not be asked for.
+ * Arms or disarms a timer, in nanoseconds.
+ *
+ * Expirations that were not read yet are dropped.
+ *
+ * With EVLOOP_TFD_TIMER_ABSTIME initial_ns is a time of the timer's clock, not
+ * a duration. A time in the past expires at once, and a periodic timer then
+ * counts every interval since. With EVLOOP_TFD_TIMER_CANCEL_ON_SET besides, a
+ * step of a wall clock cancels the timer, and tfd_read() returns -ECANCELED
+ * once. On other clocks, or without ABSTIME, the kernel ignores CANCEL_ON_SET.
+ *
+ * @param t a timer.
+ * @param flags 0, EVLOOP_TFD_TIMER_ABSTIME, EVLOOP_TFD_TIMER_CANCEL_ON_SET or
+ *   both.
+ * @param initial_ns nanoseconds until the first expiration. 0 disarms the
+ *   timer, also with ABSTIME; to expire at once pass 1. (With
+ *   evloop_timer_set() 0 means at once, and -1 stops the timer.)
+ * @param interval_ns nanoseconds between later expirations, without drift; 0
+ *   means only one.
+ * @param out_old_initial_ns nanoseconds that were left until the next
+ *   expiration, 0 if the timer was disarmed; may be NULL.
+ * @param out_old_interval_ns the previous interval; may be NULL.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    a time is negative
+ *   -EINVAL    an unknown flag
+ *   -EBADF     the borrowed descriptor was closed
+ *   -ECANCELED the clock was stepped since a CANCEL_ON_SET timer was last read
+ *              or set. The kernel has set the new time nevertheless; only the
+ *              old values are not known
+ *
+ * Fork: sets the timer that parent and child share.
+ * Source: timerfd_settime(2).
  */
-#define EVLOOP_POLLHUP 16
+int tfd_settime_ns(tfd_t t,
+                   uint32_t flags,
+                   int64_t initial_ns,
+                   int64_t interval_ns,
+                   int64_t *out_old_initial_ns,
+                   int64_t *out_old_interval_ns);
 
 /**
- * Not an open descriptor; always reported, need not be asked for.
+ * Returns the time until a timer expires, in seconds.
+ *
+ * As tfd_gettime_ns(), in seconds.
+ *
+ * @param t a timer.
+ * @param out_initial_s seconds until the next expiration; may be NULL.
+ * @param out_interval_s the interval; may be NULL.
+ * @returns 0; errors as tfd_gettime_ns().
+ *
+ * Source: timerfd_gettime(2).
  */
-#define EVLOOP_POLLNVAL 32
+int tfd_gettime(tfd_t t, double *out_initial_s, double *out_interval_s);
 
 /**
- * Normal data to read.
+ * Returns the time until a timer expires, in nanoseconds.
+ *
+ * It is always a duration from now, also for a timer that was set with
+ * ABSTIME. The call consumes no expirations.
+ *
+ * @param t a timer.
+ * @param out_initial_ns nanoseconds until the next expiration. 0 if the timer
+ *   is disarmed, or expires once and has expired; may be NULL.
+ * @param out_interval_ns the interval, 0 if none; may be NULL.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EBADF     the borrowed descriptor was closed
+ *
+ * Source: timerfd_gettime(2).
  */
-#define EVLOOP_POLLRDNORM 64
+int tfd_gettime_ns(tfd_t t,
+                   int64_t *out_initial_ns,
+                   int64_t *out_interval_ns);
 
 /**
- * Priority band data to read.
+ * Reads how often a timer has expired; waits for the first expiration.
+ *
+ * The count begins at the last read or setting, and reading resets it: two
+ * threads that read one timer share its expirations.
+ *
+ * Before Linux 6.10 the call may wait for one more expiration, past the time
+ * limit of a tfd_wait(), and tfd_close() does not wake it then. This happens
+ * if at the same moment the timer is set, or another process, another handle
+ * or a raw read(2) reads it. EVLOOP_TFD_NONBLOCK prevents it.
+ *
+ * @param t a timer. If its descriptor has O_NONBLOCK, as after
+ *   EVLOOP_TFD_NONBLOCK, the call does not wait.
+ * @param out_expirations the number of expirations, at least 1; may be NULL.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EAGAIN    no expiration yet, and the timer does not block
+ *   -ECANCELED the clock was stepped, see EVLOOP_TFD_TIMER_CANCEL_ON_SET;
+ *              reported once, and the timer stays armed
+ *   -ECHILD    the process forked during the wait, and this is the child
+ *   -EBADF     the borrowed descriptor was closed
+ *   -EINTR
+ *
+ * Blocking: until the timer expires; for ever if it is disarmed.
+ * Fork: parent and child share the expirations; each goes to one of them.
+ * Source: timerfd_create(2).
  */
-#define EVLOOP_POLLRDBAND 128
+int tfd_read(tfd_t t, uint64_t *out_expirations);
 
 /**
- * Room to write normal data.
+ * Waits a limited time for a timer to expire, and reads it.
+ *
+ * As tfd_read() with a time limit; O_NONBLOCK has no effect.
+ *
+ * @param t a timer.
+ * @param timeout_ns nanoseconds to wait, measured on CLOCK_MONOTONIC; 0 does
+ *   not wait, negative waits for ever.
+ * @param out_expirations the number of expirations, 0 if the time ran out; may
+ *   be NULL.
+ * @returns 1 if the timer expired, 0 if the time ran out first; errors as
+ *   tfd_read(), except -EAGAIN.
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Fork: as tfd_read().
  */
-#define EVLOOP_POLLWRNORM 256
+int tfd_wait(tfd_t t,
+             int64_t timeout_ns,
+             uint64_t *out_expirations);
 
 /**
- * Room to write priority data.
+ * Returns the clock of a timer.
+ *
+ * @param t a timer.
+ * @returns an EVLOOP_CLOCK constant.
+ *
+ * Errors:
+ *   -EBADF     the borrowed descriptor was closed
+ * For a timer from tfd_from_fd(), whose clock only /proc knows:
+ *   -ENOTSUP   /proc is not mounted
+ *   -EMFILE, -ENFILE, -ENOMEM
+ *
+ * Source: proc_pid_fdinfo(5).
  */
-#define EVLOOP_POLLWRBAND 512
+int tfd_clockid(tfd_t t);
 
 /**
- * Unused by Linux; accepted.
+ * Sets how many expirations the next read returns, and wakes readers.
+ *
+ * It is meant for checkpoint and restore; a test can expire a timer with it.
+ *
+ * @param t a timer.
+ * @param ticks the number of expirations, not 0.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    ticks is 0
+ *   -ENOTSUP   the kernel has no CONFIG_CHECKPOINT_RESTORE
+ *   -EBADF     the borrowed descriptor was closed
+ *
+ * Fork: sets the timer that parent and child share.
+ * Source: TFD_IOC_SET_TICKS of timerfd_create(2).
  */
-#define EVLOOP_POLLMSG 1024
+int tfd_set_ticks(tfd_t t, uint64_t ticks);
+
+/* ------------------------------------------------------------------------
+ * The event loop
+ * ------------------------------------------------------------------------
+ *
+ * An event loop waits for many sources at once: descriptors, timers,
+ * signals, processes, files and calls from other threads. For each source
+ * the program adds a watcher with a callback, then runs the loop on one
+ * thread. The loop calls the callbacks one after the other, when their
+ * sources have events. It ends when nothing is left to wait for, or at
+ * evloop_stop(). A program without callbacks takes the events from
+ * evloop_wait().
+ *
+ *   evloop_t loop = evloop_create(NULL);
+ *   evloop_after(loop, 1000000000, on_event, NULL);
+ *   evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
+ *   evloop_close(loop);
+ */
+
+/** An event loop; see evloop_create(). */
+typedef evloop_handle_t evloop_t;
 
 /**
- * The peer shut down its writing half.
+ * evloop_options_t: the loop's time is virtual. It stands still until
+ * evloop_advance_ns() or EVLOOP_AUTO_ADVANCE moves it.
  */
-#define EVLOOP_POLLRDHUP 8192
-
-/**
- * What Python's poll objects watch by default: IN, PRI and OUT.
- */
-#define EVLOOP_POLL_DEFAULT 7
-
-/**
- * Data to read.
- */
-#define EVLOOP_EPOLLIN 1
-
-/**
- * Urgent (out-of-band) data, or an exceptional condition.
- */
-#define EVLOOP_EPOLLPRI 2
-
-/**
- * Room to write.
- */
-#define EVLOOP_EPOLLOUT 4
-
-/**
- * Error; always reported, need not be asked for.
- */
-#define EVLOOP_EPOLLERR 8
-
-/**
- * Hang-up; always reported, need not be asked for.
- */
-#define EVLOOP_EPOLLHUP 16
-
-/**
- * Normal data to read.
- */
-#define EVLOOP_EPOLLRDNORM 64
-
-/**
- * Priority band data to read.
- */
-#define EVLOOP_EPOLLRDBAND 128
-
-/**
- * Room to write normal data.
- */
-#define EVLOOP_EPOLLWRNORM 256
-
-/**
- * Room to write priority data.
- */
-#define EVLOOP_EPOLLWRBAND 512
-
-/**
- * Unused by Linux; accepted.
- */
-#define EVLOOP_EPOLLMSG 1024
-
-/**
- * The peer shut down its writing half.
- */
-#define EVLOOP_EPOLLRDHUP 8192
-
-/**
- * Wake only some of the epoll sets that watch this descriptor.
- */
-#define EVLOOP_EPOLLEXCLUSIVE 268435456
-
-/**
- * Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND).
- */
-#define EVLOOP_EPOLLWAKEUP 536870912
-
-/**
- * Disable the registration after one event, until modified.
- */
-#define EVLOOP_EPOLLONESHOT 1073741824
-
-/**
- * Edge-triggered.
- */
-#define EVLOOP_EPOLLET 2147483648
-
-/**
- * What Python's epoll objects watch by default: IN, PRI and OUT.
- */
-#define EVLOOP_EPOLL_DEFAULT 7
-
-/**
- * evloop_epoll_create(): close on exec; always on, accepted.
- */
-#define EVLOOP_EPOLL_CLOEXEC 524288
-
-/**
- * evloop_selector_create(): the best there is, today EPOLL.
- */
-#define EVLOOP_SELECTOR_DEFAULT 0
-
-/**
- * evloop_selector_create(): what select(2) watches, on a poll set.
- */
-#define EVLOOP_SELECTOR_SELECT 1
-
-/**
- * evloop_selector_create(): on a poll set.
- */
-#define EVLOOP_SELECTOR_POLL 2
-
-/**
- * evloop_selector_create(): on an epoll object.
- */
-#define EVLOOP_SELECTOR_EPOLL 3
-
-/**
- * evloop_selector_create(): on a /dev/poll object.
- */
-#define EVLOOP_SELECTOR_DEVPOLL 4
-
-/**
- * evloop_selector_create(): on a kqueue.
- */
-#define EVLOOP_SELECTOR_KQUEUE 5
-
-/**
- * Selector event: reading would not block.
- */
-#define EVLOOP_SELECTOR_READ 1
-
-/**
- * Selector event: writing would not block.
- */
-#define EVLOOP_SELECTOR_WRITE 2
-
-/**
- * evloop_options_t: time stands still, and moves only when it is told to.
- */
-#define EVLOOP_VIRTUAL_TIME 1
+#define EVLOOP_VIRTUAL_TIME 0x1
 
 /**
  * evloop_options_t: virtual time jumps to the next deadline (of a timer, a
- * timeout or a rate limit) whenever a run that may wait would have to: a
- * look at the descriptors found nothing ready and nothing is posted. It does
- * not with EVLOOP_RUN_NOWAIT, with a time of 0 (evloop_wait(),
- * evloop_run_for_ns()), or while an idle watcher is enabled.
+ * timeout or a rate limit) when a run would have to wait: the loop has polled
+ * the descriptors, none is ready, and no call is posted. It does not jump with
+ * EVLOOP_RUN_NOWAIT, with a time of 0 (evloop_wait(), evloop_run_for_ns()), or
+ * while an idle watcher is enabled.
  */
-#define EVLOOP_AUTO_ADVANCE 2
+#define EVLOOP_AUTO_ADVANCE 0x2
 
 /**
- * evloop_options_t: wake early for timers and spin until they are due, for
- * up to 0.12 ms each time: they are less late, for more processor time.
+ * evloop_options_t: the loop wakes up early for timers and spins until they
+ * are due, up to 0.12 ms each time. Timers are less late, at the cost of
+ * processor time.
  */
-#define EVLOOP_PRECISE 4
+#define EVLOOP_PRECISE 0x4
 
 /**
  * evloop_options_t: a run does not end, and a wait does not return, because
- * nothing is left that keeps the loop alive. For loops of worker threads,
- * which wait for posted calls: evloop_stop() ends them. Since 0.2.0.
+ * nothing keeps the loop alive. For loops of worker threads, which wait for
+ * posted calls; evloop_stop() ends them. Since 0.2.0.
  */
-#define EVLOOP_KEEP_ALIVE 8
+#define EVLOOP_KEEP_ALIVE 0x8
 
 /**
  * evloop_options_t: a wait of this loop that a signal handler interrupts
- * returns -EINTR, whatever thread runs it, and whatever that thread has
- * chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
+ * returns -EINTR. This holds for every thread that runs the loop, whatever it
+ * has chosen with evloop_set_interrupt_mode() or evloop_set_interrupt_check().
  * Since 0.2.0.
  */
-#define EVLOOP_INTERRUPTIBLE 16
+#define EVLOOP_INTERRUPTIBLE 0x10
 
 /**
- * evloop_options_t: for tests and debugging. Before each wait, and every 100
- * milliseconds of a longer one, the loop checks all descriptors that it
- * watches. A watcher whose descriptor was closed, or is another file by now,
- * gets its event with EVLOOP_ERROR and -EBADF at once, also where a duplicate
- * is open; in its callback evloop_last_error() has a sentence with the
- * descriptor and the watcher's name. Costs one system call for each
- * descriptor and wait; no edge or ONESHOT registration is armed by it. Since
- * 0.2.0.
+ * evloop_options_t: the loop checks all descriptors that it watches, before
+ * each wait and every 100 milliseconds of a longer one; for tests and
+ * debugging. A watcher whose descriptor was closed, or refers to another file
+ * now, gets its event with EVLOOP_ERROR and -EBADF at once, even if a
+ * duplicate of the descriptor is open. In its callback evloop_last_error() has
+ * a sentence with the descriptor and the watcher's name. The check costs one
+ * system call for each descriptor and wait; it does not re-arm an
+ * edge-triggered or ONESHOT registration. Since 0.2.0.
  */
-#define EVLOOP_CHECK_FDS 32
+#define EVLOOP_CHECK_FDS 0x20
 
 /**
- * evloop_run(): until nothing is left to wait for, or evloop_stop().
+ * How an event loop is made. Set the structure to zero, then `size`, then the
+ * fields that should not have their defaults.
  */
+typedef struct evloop_options_t {
+  /** sizeof(evloop_options_t). */
+  size_t size;
+  /**
+   * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE,
+   * EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS.
+   */
+  uint32_t flags;
+  /** The most descriptors that one iteration dispatches; 0: 1024. */
+  int max_events;
+  /** The most timers that one iteration dispatches; 0: 4096. */
+  int max_timers;
+  /** The most posted calls that one iteration makes; 0: 4096. */
+  int max_posts;
+  /**
+   * Since 0.2.0: the tolerance, in nanoseconds, of timers that are added with
+   * a tolerance of 0; see evloop_add_timer(). 0: none.
+   */
+  int64_t timer_tolerance_ns;
+  /**
+   * Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
+   * nothing has happened for this many nanoseconds of real time. For tests
+   * with threads, processes or sockets, which need real time to respond. Each
+   * jump takes that time, also the jump to a timer's deadline. 0: it jumps at
+   * once. See also evloop_virtual_hold().
+   */
+  int64_t virtual_grace_ns;
+} evloop_options_t;
+
+/**
+ * Creates an event loop.
+ *
+ * A loop waits for its watchers and dispatches their events: to the watcher's
+ * callback or, for a watcher that was added with a NULL callback, to the array
+ * of evloop_wait(). One iteration does the following, in this order:
+ *
+ *   prepare watchers; the wait
+ *   timers: clock by clock, those of a clock in the order of their deadlines
+ *   clock_change watchers, async watchers, signal watchers
+ *   posted calls; defer watchers; events that a rate limit has delayed
+ *   file watchers
+ *   descriptors: io, tfd, kqueue, process and memory_pressure watchers, then
+ *     those of descriptors that are always ready
+ *   failures: events with EVLOOP_ERROR that the loop itself has found
+ *   check watchers; idle watchers, if nothing since the wait was dispatched
+ *
+ * Exit watchers are called at the end of a run. The notifications of
+ * evloop_watcher_set_destroy() come before the next callback of any kind. A
+ * priority changes the order: see evloop_watcher_set_priority().
+ *
+ * Fairness: an iteration dispatches at most max_timers timers of each clock,
+ * max_posts posted calls and max_events descriptors. The next iteration
+ * dispatches the rest, and does not wait. Descriptors come last: while very
+ * many timers are due, as many callbacks as the limits allow run between two
+ * polls of the descriptors. If that is too long, set lower limits. If more
+ * than max_events descriptors are ready they take turns, including those that
+ * are always ready (see evloop_add_io()).
+ *
+ * Memory: the library keeps the slots of closed watchers, 64 bytes each, for
+ * the next watchers of any loop. So their number is the greatest number of
+ * watchers that were open at once. All other memory of a loop is freed with
+ * it.
+ *
+ * @param options NULL for the defaults, else see evloop_options_t.
+ * @returns the loop; close it with evloop_close().
+ *
+ * Errors:
+ *   -EINVAL    an unknown flag
+ *   -EINVAL    a limit or a time is negative
+ *   -EINVAL    AUTO_ADVANCE without VIRTUAL_TIME, or virtual_grace_ns without
+ *              AUTO_ADVANCE
+ *   -EINVAL    size is less than sizeof(size_t), such as 0: it was not set
+ *   -E2BIG     the structure is larger than this version's, and not zero there
+ *   -EMFILE, -ENFILE  a loop takes two descriptors, one more for each clock
+ *              with the first timer on it, and one more with evloop_fileno()
+ *   -ENOSPC, -ENOMEM
+ */
+evloop_t evloop_create(const struct evloop_options_t *options);
+
+/**
+ * Closes an event loop and all its watchers.
+ *
+ * The handles of the loop and of all its watchers are stale at once. If the
+ * loop is not running, this call frees everything and runs the destroy
+ * notifications. If it is running, in another thread or because this is one of
+ * its callbacks, the call returns at once. The run then frees everything,
+ * after its current callback, and returns -ESTALE.
+ *
+ * Posted calls that were not made yet are never made. If their user_data must
+ * be freed, post them with evloop_post_full(). Everything that was passed to
+ * the loop can be freed when the loop is closed and its run, if there is one,
+ * has returned.
+ *
+ * @param loop a loop.
+ * @returns 0.
+ *
+ * Fork: works in the child, and changes nothing for the parent. The child's
+ * destroy notifications do not run.
+ */
+int evloop_close(evloop_t loop);
+
+/** evloop_run(): run until nothing keeps the loop alive, or evloop_stop(). */
 #define EVLOOP_RUN_UNTIL_DONE 0
 
-/**
- * evloop_run(): go round until something was dispatched.
- */
+/** evloop_run(): run until at least one event was dispatched. */
 #define EVLOOP_RUN_ONCE 1
 
-/**
- * evloop_run(): dispatch what is ready, without waiting.
- */
+/** evloop_run(): dispatch what is ready, without waiting. */
 #define EVLOOP_RUN_NOWAIT 2
 
 /**
- * evloop_event_t type: a descriptor is ready.
+ * Runs an event loop on the calling thread.
+ *
+ * - UNTIL_DONE runs until evloop_stop(), or until nothing keeps the loop
+ *   alive.
+ * - ONCE waits until there are events, dispatches them and returns. Calls of
+ *   prepare, check and idle watchers do not count as events. If nothing keeps
+ *   the loop alive it does not wait.
+ * - NOWAIT dispatches what is ready and returns.
+ *
+ * The loop keeps the events of watchers without a callback for evloop_wait(),
+ * merged into one event for each watcher; real-time signals are not merged.
+ *
+ * A loop is kept alive by posted calls and by each enabled watcher, except:
+ * - a timer that is not set, or has expired for the last time;
+ * - a defer watcher that was called;
+ * - a process watcher whose process has ended;
+ * - exit and clock_change watchers;
+ * - a watcher after evloop_watcher_unref().
+ *
+ * A callback cannot run its own loop (-EBUSY). A dialogue that returns only
+ * when it is answered needs that. It runs another loop with this one embedded
+ * in it, see evloop_fileno(), or waits itself:
+ *
+ *   while (!answered) {           in a callback of another loop
+ *     int due = evloop_embed_prepare(loop);
+ *     struct pollfd fd = {evloop_fileno(loop), POLLIN, 0};
+ *     if (due == 0) poll(&fd, 1, -1);
+ *     evloop_embed_dispatch(loop);
+ *   }
+ *
+ * @param loop a loop.
+ * @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
+ * @returns 1 if something still keeps the loop alive, else 0.
+ *
+ * Errors:
+ *   -EBUSY     the loop is running already, on this thread (in a callback) or
+ *              on another
+ *   -EINVAL    an unknown mode
+ *   -ECHILD    also in the child of a callback that forked, unless the
+ *              callback called evloop_after_fork()
+ *   -EBADF     the program has closed the loop's own descriptors
+ *   -EINTR, -ENOMEM
+ *
+ * Blocking: as the mode says.
+ * Threads: any, one at a time, and not always the same one.
  */
+int evloop_run(evloop_t loop, int mode);
+
+/**
+ * Runs an event loop on the calling thread for a limited time.
+ *
+ * As evloop_run(UNTIL_DONE), and it also returns at the end of the time. If
+ * nothing keeps the loop alive it returns at once and does not move virtual
+ * time; evloop_advance_ns() does that.
+ *
+ * @param loop a loop.
+ * @param duration_ns nanoseconds of the loop's time (virtual time with
+ *   EVLOOP_VIRTUAL_TIME); 0 runs one iteration that does not wait, negative
+ *   means no limit.
+ * @returns as evloop_run().
+ *
+ * Blocking: up to duration_ns.
+ * Threads: as evloop_run().
+ */
+int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
+
+/** evloop_event_t type: a descriptor is ready. */
 #define EVLOOP_EVENT_IO 1
 
-/**
- * evloop_event_t type: a timer expired.
- */
+/** evloop_event_t type: a timer expired. */
 #define EVLOOP_EVENT_TIMER 2
 
-/**
- * evloop_event_t type: a timer file descriptor expired.
- */
+/** evloop_event_t type: a timer file descriptor expired. */
 #define EVLOOP_EVENT_TFD 3
 
-/**
- * evloop_event_t type: evloop_async_send() was called.
- */
+/** evloop_event_t type: evloop_async_send() was called. */
 #define EVLOOP_EVENT_ASYNC 4
 
-/**
- * evloop_event_t type: there was nothing else to do.
- */
+/** evloop_event_t type: the iteration dispatched nothing else. */
 #define EVLOOP_EVENT_IDLE 5
 
-/**
- * evloop_event_t type: the loop is about to wait.
- */
+/** evloop_event_t type: the loop is about to wait. */
 #define EVLOOP_EVENT_PREPARE 6
 
-/**
- * evloop_event_t type: the loop has waited and dispatched.
- */
+/** evloop_event_t type: the loop has waited and dispatched. */
 #define EVLOOP_EVENT_CHECK 7
 
-/**
- * evloop_event_t type: a deferred call.
- */
+/** evloop_event_t type: a deferred call. */
 #define EVLOOP_EVENT_DEFER 8
 
-/**
- * evloop_event_t type: evloop_run() is about to return.
- */
+/** evloop_event_t type: evloop_run() is about to return. */
 #define EVLOOP_EVENT_EXIT 9
 
-/**
- * evloop_event_t type: the wall clock was set.
- */
+/** evloop_event_t type: the wall clock was set. */
 #define EVLOOP_EVENT_CLOCK_CHANGE 10
 
-/**
- * evloop_event_t type: an evloop_post() of no callback.
- */
+/** evloop_event_t type: a call of evloop_post() without a callback. */
 #define EVLOOP_EVENT_POST 11
 
 /**
- * evloop_event_t type: the watcher is closed, and nothing refers to it.
+ * evloop_event_t type: the watcher is closed, and the loop does not use it any
+ * more.
  */
 #define EVLOOP_EVENT_CLOSED 12
 
-/**
- * evloop_event_t: there are events in a kqueue.
- */
+/** evloop_event_t type: a kqueue has events. */
 #define EVLOOP_EVENT_KQUEUE 13
 
-/**
- * evloop_event_t type: a signal came.
- */
+/** evloop_event_t type: a signal arrived. */
 #define EVLOOP_EVENT_SIGNAL 14
 
-/**
- * evloop_event_t type: a process ended.
- */
+/** evloop_event_t type: a process ended. */
 #define EVLOOP_EVENT_PROCESS 15
 
 /**
- * evloop_event_t events: the source failed, and result says why: -EBADF for
- * a descriptor that was closed while it was watched; what epoll_ctl(2)
- * refused after evloop_io_modify(); what a loop could not do of what another
- * thread asked for, -EEXIST, -EMFILE or -ENOMEM; or see evloop_add_tfd(). An
- * io watcher is disabled by it. The system has no such bit; an error of a
- * socket is EVLOOP_EPOLLERR.
+ * evloop_event_t type: something happened to a file; see evloop_add_file().
  */
-#define EVLOOP_ERROR 16777216
+#define EVLOOP_EVENT_FILE 16
+
+/** evloop_event_t type: memory is short; see evloop_add_memory_pressure(). */
+#define EVLOOP_EVENT_MEMORY_PRESSURE 17
 
 /**
- * evloop_add_timer(): the initial time is a time of the timer's clock.
+ * evloop_event_t events: the watcher's source failed, and result has the
+ * cause:
+ * - -EBADF: the descriptor was closed while the loop watched it;
+ * - an error of epoll_ctl(2) after evloop_io_modify();
+ * - -EEXIST, -EMFILE or -ENOMEM: the loop could not do what another thread
+ *   requested;
+ * - what the comment of the evloop_add function lists, as evloop_add_tfd().
+ *
+ * It disables an io watcher. The system has no such bit: an error of a socket
+ * is EVLOOP_EPOLLERR.
  */
-#define EVLOOP_TIMER_ABSTIME 1
+#define EVLOOP_ERROR 0x1000000
 
 /**
- * evloop_add_timer(): one event for each missed expiration.
+ * What happened to a watcher. It has 64 bytes, the same for every kind of
+ * source. A field that the comment of the evloop_add function does not mention
+ * is 0.
  */
-#define EVLOOP_TIMER_BURST 2
+typedef struct evloop_event_t {
+  /** The watcher; 0 for a posted call. */
+  int64_t watcher;
+  /** The watcher's data: its user_data, or see evloop_watcher_set_data(). */
+  uint64_t data;
+  /** EVLOOP_EVENT_IO or another EVLOOP_EVENT constant. */
+  int type;
+  /**
+   * IO: EVLOOP_EPOLL bits. FILE: EVLOOP_FILE bits. PROCESS:
+   * EVLOOP_PROCESS_STATUS_UNKNOWN. Any: EVLOOP_ERROR.
+   */
+  uint32_t events;
+  /** IO: the descriptor; else -1. */
+  int fd;
+  /**
+   * With EVLOOP_ERROR: the cause, -errno. SIGNAL: the signal. PROCESS: the
+   * wait status of waitpid(2).
+   */
+  int result;
+  /**
+   * TIMER, TFD: the number of expirations. SIGNAL: the number of signals. Else
+   * 1.
+   */
+  uint64_t count;
+  /** TIMER: when the loop found that it was due, on its clock. */
+  int64_t time_ns;
+  /** TIMER: when it was due, on its clock. */
+  int64_t deadline_ns;
+  /**
+   * SIGNAL, PROCESS, FILE: the key by which evloop_event_siginfo(),
+   * evloop_event_process() and evloop_event_name() find the rest; else 0.
+   */
+  uint64_t reserved;
+} evloop_event_t;
 
 /**
- * evloop_add_timer(): the interval counts from the end of the callbacks.
+ * Called by an event loop for each event, one call at a time, on the thread
+ * that runs the loop.
+ *
+ * The library holds no lock. The callback may call every function of the
+ * library on every object. It may close its own watcher, other watchers that
+ * are ready in the same iteration (their events are dropped), or the loop
+ * itself. It must return, or end the process: neither longjmp(),
+ * pthread_exit() nor a C++ exception may leave it.
+ *
+ * event is valid until the callback returns. user_data is the pointer that was
+ * passed with the callback; event->data has the same value, for programs
+ * without callbacks. Check event->events for EVLOOP_ERROR first: with it
+ * result has the cause, and nothing else happened.
  */
-#define EVLOOP_TIMER_DELAY 4
+typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
+                                  void *user_data);
 
 /**
- * evloop_add_timer(): one event for all missed expirations (the default).
+ * Runs an event loop on the calling thread until it has events to return.
+ *
+ * It returns the events of watchers that were added with a NULL callback;
+ * callbacks of other watchers run as in evloop_run(). A call returns all
+ * events that are there and fit; the loop keeps the others for the next call.
+ *
+ * @param loop a loop.
+ * @param out_events filled from the front, as many as returned.
+ * @param max size of out_events, in events; at least 1.
+ * @param timeout_ns nanoseconds of the loop's time to wait; 0 does not wait,
+ *   negative waits for ever.
+ * @returns the number of events. 0 if the time ran out, evloop_stop() or
+ *   evloop_wakeup() was called, or nothing keeps the loop alive
+ *   (evloop_run(NOWAIT) returns whether it is that).
+ *
+ * Errors, besides those of evloop_run():
+ *   -EINVAL    max is 0 or less, or out_events is NULL
+ *
+ * Blocking: up to timeout_ns.
+ * Threads: any, one at a time (-EBUSY); each call may come from another
+ * thread.
  */
-#define EVLOOP_TIMER_SKIP 0
+int evloop_wait(evloop_t loop,
+                struct evloop_event_t *out_events,
+                int max,
+                int64_t timeout_ns);
+
+/**
+ * Ends the run of an event loop.
+ *
+ * The run finishes its current iteration, with all its callbacks, and returns
+ * 1 or 0 as usual. (To end it at once, close the loop.) If the loop is not
+ * running, the stop is remembered: the next run or wait returns at once and
+ * dispatches nothing. Several stops before that count as one, and end one run.
+ *
+ * Posted calls that this iteration does not make stay pending, for the next
+ * run or the end of the loop. To stop after them, post a last call that calls
+ * evloop_stop(): the calls that the same thread has posted before are made
+ * first.
+ *
+ * In an embedded loop each evloop_embed_dispatch() is such a run. After a stop
+ * evloop_embed_prepare() returns 1 and the next dispatch dispatches nothing;
+ * the stop is then used up. It does not stop the outer loop: the program must
+ * do that by other means.
+ *
+ * @param loop a loop.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EBADF     as evloop_wakeup()
+ *
+ * Signals: safe (evloop_last_error() is not set).
+ */
+int evloop_stop(evloop_t loop);
+
+/**
+ * Wakes an event loop that waits.
+ *
+ * The current wait ends, or the next one does if the loop does not wait. So
+ * the loop runs its prepare and check watchers, and evloop_wait() and a ONCE
+ * run return. Several wake-ups before that count as one. An iteration that
+ * does not wait (a NOWAIT run, a timeout of 0, evloop_embed_dispatch()) uses
+ * up a wake-up too.
+ *
+ * @param loop a loop.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EBADF     the loop waits and cannot be woken, because the program has
+ *              closed the loop's own descriptors
+ *
+ * Signals: safe (evloop_last_error() is not set).
+ */
+int evloop_wakeup(evloop_t loop);
+
+/**
+ * Queues one call of a function on the thread that runs an event loop.
+ *
+ * The loop makes the calls of one posting thread in their order, each exactly
+ * once. If the loop is closed first it never makes them, and nothing frees
+ * user_data (see evloop_close()). A call that a callback posts is made in the
+ * next iteration. A pending call keeps the loop alive.
+ * A posted call cannot be withdrawn: for that use an async or a defer watcher,
+ * which can be closed.
+ *
+ * @param loop a loop.
+ * @param callback called with an EVLOOP_EVENT_POST event, whose watcher is 0;
+ *   NULL: evloop_wait() returns that event.
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOMEM    the call is not queued
+ *
+ * Signals: not safe; use evloop_wakeup() or evloop_async_send().
+ */
+int evloop_post(evloop_t loop,
+                evloop_callback_t callback,
+                void *user_data);
+
+/**
+ * Frees what user_data points to; see evloop_post_full(). free(3) is one.
+ *
+ * The library holds no lock, and the function may call every function of the
+ * library. It must return: neither longjmp() nor a C++ exception may leave it.
+ */
+typedef void (*evloop_destroy_t)(void *user_data);
+
+/**
+ * Queues one call of a function, with a function that frees its data.
+ *
+ * As evloop_post(), in one order with its calls. destroy is called with
+ * user_data exactly once:
+ * - on the thread that runs the loop, when callback has returned;
+ * - if the loop is closed first, by the call that closes it (evloop_close(),
+ *   or the run that ends); callback is then never called;
+ * - if this call races with evloop_close() and comes too late, by this call or
+ *   by a thread that runs another loop; this call has returned 0 all the same.
+ *
+ * On failure neither function is called.
+ *
+ *   evloop_post_full(loop, use, strdup("a copy"), free);
+ *
+ * @param loop a loop.
+ * @param callback as evloop_post(); not NULL if destroy is not.
+ * @param user_data passed to callback, in the event's data, then to destroy;
+ *   may be NULL.
+ * @param destroy see evloop_destroy_t; NULL: as evloop_post().
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    callback is NULL, and destroy is not
+ *   -ENOMEM    the call is not queued
+ *
+ * Fork: of a call that is pending at a fork the child calls neither callback
+ * nor destroy, also after evloop_after_fork().
+ * Since 0.2.0.
+ */
+int evloop_post_full(evloop_t loop,
+                     evloop_callback_t callback,
+                     void *user_data,
+                     evloop_destroy_t destroy);
+
+/**
+ * Returns the time of an event loop.
+ *
+ * In a callback it is the time of the iteration. The loop reads the clock when
+ * the time is first needed, and the time then stays the same until the next
+ * wait. So it may be slightly before the time from which a timer counts that
+ * the same callback sets. Outside of callbacks this call reads the clock.
+ *
+ * @param loop a loop.
+ * @returns nanoseconds of CLOCK_MONOTONIC or, with EVLOOP_VIRTUAL_TIME, of
+ *   virtual time, which begins with 0.
+ */
+int64_t evloop_now_ns(evloop_t loop);
+
+/**
+ * Moves the virtual time of an event loop.
+ *
+ * The next run or wait dispatches the timers that become due, in the order of
+ * their deadlines. A run that waits in another thread is woken.
+ *
+ * @param loop a loop with EVLOOP_VIRTUAL_TIME.
+ * @param ns nanoseconds to add to all its clocks; not negative.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    ns is negative
+ *   -ENOTSUP   the loop has real time
+ *   -ENOMEM
+ */
+int evloop_advance_ns(evloop_t loop, int64_t ns);
+
+/**
+ * Adds or removes a hold that keeps virtual time from jumping.
+ *
+ * A loop with EVLOOP_AUTO_ADVANCE must not jump ahead of work in real time,
+ * such as a thread that computes or a request to another process. Hold the
+ * time before the work begins, and release it when the result is there. The
+ * loop then waits in real time. Holds are counted: while there is one, the
+ * time does not jump; evloop_advance_ns() still moves it. A loop without
+ * AUTO_ADVANCE only counts.
+ *
+ *   evloop_virtual_hold(loop, +1);     before the work is queued
+ *   evloop_virtual_hold(loop, -1);     in the callback of its result
+ *
+ * @param loop a loop with EVLOOP_VIRTUAL_TIME.
+ * @param change +1 or -1.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    change is neither +1 nor -1
+ *   -EINVAL    change is -1 and there is no hold
+ *   -ENOTSUP   the loop has real time
+ *
+ * Fork: after evloop_after_fork() the child's loop has the same holds.
+ * Since 0.2.0.
+ */
+int evloop_virtual_hold(evloop_t loop, int change);
+
+/**
+ * Returns how long an event loop may wait for its next timer.
+ *
+ * It considers timers by their deadlines, without tolerances and without the
+ * time for which timers share wake-ups, and watchers that a rate limit delays,
+ * whether they keep the loop alive or not. It ignores what only descriptors
+ * report: io and tfd watchers, ready or not. Timers that callbacks of the same
+ * iteration have set have all their time left.
+ *
+ * @param loop a loop.
+ * @returns nanoseconds of the loop's time until the earliest timer. 0 if a
+ *   timer is due, or the loop need not wait for another reason: posted calls,
+ *   triggered async watchers, enabled idle and defer watchers, descriptors
+ *   that are always ready, events kept for evloop_wait(), a stop or a wake-up.
+ *   INT64_MAX if the loop waits only for descriptors and other threads. (A
+ *   timer that is set to INT64_MAX, never, counts as due when the clock shows
+ *   that.)
+ *
+ * Errors:
+ *   -EBUSY     another thread is running the loop
+ *
+ * Threads: any, but not while another thread runs the loop.
+ */
+int64_t evloop_next_timeout_ns(evloop_t loop);
+
+/**
+ * Limits how long the next wait of an event loop may last.
+ *
+ * Call it in a prepare watcher: the wait that follows lasts at most that long,
+ * in real time, whatever timers there are. It is for sources that must be
+ * polled from time to time and have neither a descriptor nor a timer. After
+ * the limited wait the iteration continues as after a wake-up; a ONCE run
+ * continues until an event was dispatched. Of several limits the shortest
+ * holds. A limit that another callback sets, or that is set while the loop is
+ * not running, holds for the next wait. In an embedded loop
+ * evloop_next_timeout_ns() includes the limit until the next dispatch.
+ *
+ * @param loop a loop.
+ * @param ns nanoseconds of real time; 0 does not wait.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    ns is negative
+ *   -EBUSY     another thread is running the loop
+ *
+ * Threads: any, but not while another thread runs the loop.
+ * Since 0.2.0.
+ */
+int evloop_limit_wait_ns(evloop_t loop,
+                         int64_t ns);
+
+/**
+ * Lets the waits of an event loop busy-poll the queues of network devices.
+ *
+ * It is for servers that spend a processor core to reduce latency. Instead of
+ * waiting for an interrupt, the kernel polls the queues that the packets of
+ * the loop's sockets came from. See EPIOCSPARAMS of ioctl_eventpoll(2).
+ *
+ * @param loop a loop.
+ * @param usecs microseconds to poll before it waits; 0: not at all.
+ * @param budget packets at a time, up to 65535; 0: the kernel's choice, 8. A
+ *   budget above 64 needs CAP_NET_ADMIN.
+ * @param prefer 1 to keep the device's interrupts off while polling, else 0.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    usecs is above 2^31-1, budget is negative or too large, or
+ *              prefer is neither 0 nor 1
+ *   -ENOTSUP   before Linux 6.9, or without CONFIG_NET_RX_BUSY_POLL
+ *   -EPERM     the kernel refuses the budget
+ *
+ * Fork: evloop_after_fork() keeps the setting.
+ * Since 0.2.0.
+ * Source: ioctl_eventpoll(2).
+ */
+int evloop_set_busy_poll(evloop_t loop,
+                         uint32_t usecs,
+                         int budget,
+                         int prefer);
+
+/**
+ * Returns a descriptor that is readable while a loop has events.
+ *
+ * It embeds the loop in another event loop, such as that of a toolkit. The
+ * outer loop waits for this descriptor to be readable. The program calls
+ * evloop_embed_prepare() before each wait of the outer loop, and
+ * evloop_embed_dispatch() after it. The descriptor belongs to the loop: do not
+ * close it.
+ *
+ * @param loop a loop.
+ * @returns the descriptor; the first call makes it.
+ *
+ * Errors:
+ *   -EBUSY     another thread is running the loop
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
+ *
+ * Fork: it is another descriptor after evloop_after_fork().
+ */
+int evloop_fileno(evloop_t loop);
+
+/**
+ * Prepares an event loop for a wait of an outer loop.
+ *
+ * It submits all changes to the kernel, sets the timers and runs the prepare
+ * watchers. From now until evloop_embed_dispatch() every event makes the
+ * descriptor of evloop_fileno() readable. Calls on the loop in between are
+ * submitted to the kernel at once where that is possible; otherwise they make
+ * the descriptor readable.
+ *
+ * It may be called again before a dispatch, as an outer loop does that polls
+ * its own sources several times before it waits. The prepare watchers run each
+ * time:
+ *
+ *   evloop_embed_prepare(loop);
+ *   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, callback, NULL);
+ *   int due = evloop_embed_prepare(loop);       counts from here
+ *
+ * @param loop a loop.
+ * @returns 1 if something is ready to dispatch, or evloop_stop() was called:
+ *   the outer loop must not block then. The descriptor is readable then too,
+ *   but not always with EVLOOP_VIRTUAL_TIME. Else 0. Errors as evloop_run().
+ *
+ * Threads: any, one at a time (-EBUSY).
+ */
+int evloop_embed_prepare(evloop_t loop);
+
+/**
+ * Dispatches what is ready, after a wait of an outer loop.
+ *
+ * As evloop_run(NOWAIT), without the prepare watchers, which
+ * evloop_embed_prepare() has run.
+ *
+ * @param loop a loop.
+ * @returns as evloop_run().
+ *
+ * Threads: any, one at a time (-EBUSY).
+ */
+int evloop_embed_dispatch(evloop_t loop);
+
+/**
+ * Makes an event loop usable in a forked child.
+ *
+ * In a child every call on an inherited loop and its watchers returns -ECHILD
+ * until this call; only closing them works. The call makes new descriptors for
+ * the loop and registers what it watches with them. The child continues with a
+ * copy of the loop, and the parent's loop is not affected.
+ *
+ * The loop registers descriptors by their fds. A watcher whose descriptor the
+ * child has closed gets one EVLOOP_ERROR event; but if the fd refers to
+ * another file by then, the loop watches that file. So call this before
+ * closing inherited descriptors.
+ *
+ * The child may miss calls that other threads posted just before the fork. The
+ * callback that forked may make this call: the child's run then continues.
+ *
+ * @param loop a loop that was made before the fork.
+ * @returns 0; also if there is nothing to do.
+ *
+ * Errors:
+ *   -EBUSY     at the fork another thread of the parent was in a callback of
+ *              the loop, or in a call on it. The state was lost: the loop can
+ *              only be closed
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM  it could not do all of it, perhaps for
+ *              only one watcher. The loop still belongs to the parent and
+ *              nothing is lost: call this again until it succeeds
+ */
+int evloop_after_fork(evloop_t loop);
+
+/* ------------------------------------------------------------------------
+ * Watchers of descriptors
+ * ------------------------------------------------------------------------
+ *
+ * An io watcher calls its callback while a descriptor is ready: a socket has
+ * data, a pipe has room. event->events has the bits of what it is ready for.
+ * These are the bits of epoll objects, too.
+ *
+ *   evloop_watcher_t watcher =
+ *       evloop_add_io(loop, fd, EVLOOP_EPOLLIN, on_event, NULL);
+ *   evloop_io_modify(watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLOUT);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ *   evloop_watcher_close(watcher, 0);
+ */
+
+/** A watcher: one source of events in an event loop; see evloop_add_io(). */
+typedef evloop_handle_t evloop_watcher_t;
+
+/** Data to read. */
+#define EVLOOP_EPOLLIN 0x1
+
+/** Urgent (out-of-band) data, or an exceptional condition. */
+#define EVLOOP_EPOLLPRI 0x2
+
+/** Room to write. */
+#define EVLOOP_EPOLLOUT 0x4
+
+/** Error; always reported, need not be requested. */
+#define EVLOOP_EPOLLERR 0x8
+
+/** Hang-up; always reported, need not be requested. */
+#define EVLOOP_EPOLLHUP 0x10
+
+/** Normal data to read. */
+#define EVLOOP_EPOLLRDNORM 0x40
+
+/** Priority band data to read. */
+#define EVLOOP_EPOLLRDBAND 0x80
+
+/** Room to write normal data. */
+#define EVLOOP_EPOLLWRNORM 0x100
+
+/** Room to write priority data. */
+#define EVLOOP_EPOLLWRBAND 0x200
+
+/** Unused by Linux; accepted. */
+#define EVLOOP_EPOLLMSG 0x400
+
+/** The peer shut down its writing half. */
+#define EVLOOP_EPOLLRDHUP 0x2000
+
+/** Wake only some of the epoll sets that watch this descriptor. */
+#define EVLOOP_EPOLLEXCLUSIVE 0x10000000
+
+/** Keep the system awake while the event is pending (CAP_BLOCK_SUSPEND). */
+#define EVLOOP_EPOLLWAKEUP 0x20000000
+
+/** Disable the registration after one event, until it is modified. */
+#define EVLOOP_EPOLLONESHOT 0x40000000
+
+/** Edge-triggered. */
+#define EVLOOP_EPOLLET 0x80000000
+
+/**
+ * Watches a descriptor.
+ *
+ * The watcher is level-triggered, unless events has EVLOOP_EPOLLET. With
+ * EVLOOP_EPOLLONESHOT its first event disables it, until
+ * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
+ * and /dev/null are always ready: every iteration reports them, with
+ * EVLOOP_EPOLLET too. If more than max_events descriptors are ready, these
+ * take turns with the others.
+ *
+ * Several watchers may watch one descriptor, but none beside one with
+ * EVLOOP_EPOLLEXCLUSIVE. They are all level-triggered if one of them is. So a
+ * reader and a writer need not know of each other:
+ *
+ *   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, read_some, reader);
+ *   evloop_add_io(loop, fd, EVLOOP_EPOLLOUT, write_some, writer);
+ *
+ * Three calls check readiness again, as EPOLL_CTL_MOD and EPOLL_CTL_ADD do:
+ * enabling a watcher, modifying it (also to the same events), and adding
+ * another watcher for its descriptor. What is ready then is reported, although
+ * its edge has passed. Edge-triggered watchers that share the descriptor may
+ * be reported once more. For watchers with ET or ONESHOT the check costs one
+ * system call before the next wait, with EXCLUSIVE two. A disabled watcher
+ * with EXCLUSIVE takes no wake-up from other loops.
+ *
+ * So an edge-triggered callback that has read enough for now lets other
+ * watchers have their turn, and is called again in the next iteration:
+ *
+ *   evloop_io_modify(event->watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLET);
+ *   return;
+ *
+ * Close the watcher before the descriptor:
+ *
+ *   evloop_watcher_close(watcher, 0);
+ *   close(fd);
+ *
+ * If the descriptor was closed first, the watcher gets one event with
+ * EVLOOP_ERROR and result -EBADF when the loop notices, and is disabled. The
+ * kernel reports nothing of a closed descriptor. The loop notices:
+ * - when it next changes the registration, for instance after
+ *   evloop_io_modify() to other events;
+ * - when a descriptor with the same fd is added;
+ * - with EVLOOP_CHECK_FDS, before each wait.
+ *
+ * The loop does not take a new descriptor with the same fd for the old one.
+ * But while a duplicate of the old descriptor is open, the kernel continues to
+ * report it under its old fd: event->fd may then be closed, or refer to
+ * another file. The loop needs some hundred events to notice that; with
+ * EVLOOP_EPOLLET, ONESHOT or EXCLUSIVE it does not notice.
+ *
+ * Event: type EVLOOP_EVENT_IO, fd, events.
+ *
+ * @param loop a loop.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_EPOLL bits; 0 watches for errors and hang-ups.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -EBADF     fd is not open
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    a descriptor that the library has made for this loop (that of
+ *              evloop_fileno(), or of a watcher), or that it waits with
+ *   -EINVAL    EXCLUSIVE for an epoll descriptor, or with other bits than IN,
+ *              OUT, ERR, HUP, ET and WAKEUP
+ *   -EEXIST    another watcher of the loop watches fd, and one of the two is
+ *              EXCLUSIVE. If a thread calls this that does not run the loop,
+ *              the error arrives as an event with EVLOOP_ERROR instead
+ *   -ELOOP     epoll sets would be nested in a circle or too deep
+ *   -ENOMEM    no memory. If only the loop's own thread finds this, the error
+ *              arrives as an event with EVLOOP_ERROR, and the watcher is
+ *              disabled until it is enabled
+ *   -ENOSPC
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken.
+ * Source: epoll_ctl(2).
+ */
+evloop_watcher_t evloop_add_io(evloop_t loop,
+                               int fd,
+                               uint32_t events,
+                               evloop_callback_t callback,
+                               void *user_data);
+
+/**
+ * Changes the events that an io watcher watches for.
+ *
+ * The loop changes the kernel's registration before its next wait, if the
+ * events differ by then. What is ready is reported, although its edge has
+ * passed: see evloop_add_io(). If the kernel refuses the change, the error
+ * arrives as one event with EVLOOP_ERROR.
+ *
+ * The call enables a watcher that an EVLOOP_EPOLLONESHOT event or an error has
+ * disabled. It does not enable one that evloop_watcher_disable() has disabled.
+ *
+ * @param watcher an io watcher.
+ * @param events as evloop_add_io(). With 0 every iteration still reports
+ *   errors and hang-ups; to report none call evloop_watcher_disable().
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    an unknown bit, or EXCLUSIVE with ONESHOT or RDHUP. Other
+ *              combinations that evloop_add_io() refuses arrive as an event
+ *   -EINVAL    not an io watcher
+ *   -EEXIST    as evloop_add_io()
+ *   -ENOMEM
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken; from
+ * another thread it takes effect before the loop next dispatches.
+ */
+int evloop_io_modify(evloop_watcher_t watcher,
+                     uint32_t events);
+
+/**
+ * Sets the events of an io watcher, where 0 disables it.
+ *
+ * Adapters to other libraries need this. With 0 it is
+ * evloop_watcher_disable(); with other events it is evloop_io_modify() and
+ * then evloop_watcher_enable().
+ *
+ * @param watcher an io watcher.
+ * @param events as evloop_add_io(); 0 disables the watcher, which then reports
+ *   no errors and hang-ups either.
+ * @returns 0; errors as evloop_io_modify() and evloop_watcher_enable().
+ *
+ * Threads: as evloop_io_modify().
+ * Since 0.2.0.
+ */
+int evloop_io_set(evloop_watcher_t watcher,
+                  uint32_t events);
+
+/* ------------------------------------------------------------------------
+ * Watchers of time
+ * ------------------------------------------------------------------------
+ *
+ * A timer of an event loop calls its callback at a deadline: once, or
+ * periodically. evloop_after() and evloop_every() are the short forms of
+ * evloop_add_timer(). A timer takes no descriptor of its own, so a loop may
+ * have many thousands of them.
+ *
+ *   evloop_watcher_t timer = evloop_every(loop, 1000000000, on_event, NULL);
+ *   evloop_run_for_ns(loop, 3000000000);
+ *   evloop_timer_again(timer);
+ *   evloop_watcher_close(timer, 0);
+ */
+
+/** evloop_add_timer(): the initial time is a time of the timer's clock. */
+#define EVLOOP_TIMER_ABSTIME 0x1
+
+/** evloop_add_timer(): one event for each missed expiration. */
+#define EVLOOP_TIMER_BURST 0x2
+
+/** evloop_add_timer(): the interval begins at the end of the callbacks. */
+#define EVLOOP_TIMER_DELAY 0x4
+
+/** evloop_add_timer(): one event for all missed expirations (the default). */
+#define EVLOOP_TIMER_SKIP 0x0
 
 /**
  * evloop_add_timer(): the loop wakes up at the deadline, however dense its
  * timers are. Since 0.2.0.
  */
-#define EVLOOP_TIMER_EXACT 16
+#define EVLOOP_TIMER_EXACT 0x10
 
 /**
- * evloop_add_signal(): the signal is blocked, and read from a signalfd.
+ * Adds a timer.
+ *
+ * A timer never expires early. Timers of one clock are dispatched in the order
+ * of their deadlines; those with the same deadline in the order in which they
+ * were set. A periodic timer does not drift: its deadlines are the first one
+ * plus multiples of the interval.
+ *
+ * An expiration is missed when a callback takes long or the watcher is
+ * disabled. The flags choose what happens then:
+ * - SKIP, the default: one event counts all missed expirations.
+ * - BURST: each has an event of its own.
+ * - DELAY: the interval begins at the end of the iteration's callbacks. No
+ *   expiration is missed, count is always 1, and the timer drifts.
+ *
+ * A relative timer counts from this call. One that a callback sets counts from
+ * the end of the iteration's callbacks, so that setting it does not read the
+ * clock. A step of a wall clock does not affect a relative timer. An absolute
+ * timer expires when its clock shows its time.
+ *
+ * Shared wake-ups. As long as timers are sparse the loop wakes up at the
+ * deadline of each timer without a tolerance. If it would wake up more than
+ * about 1000 times a second only for timers, they share wake-ups. Each is late
+ * by at most a tenth of its interval (of its delay, if it expires once; the
+ * delay of an absolute timer counts from when it was set) and at most 1 ms.
+ * None is early, and the order stays. A timer with no other one in that time is
+ * not late. Timers do not share wake-ups with EVLOOP_TIMER_EXACT, in a loop
+ * with EVLOOP_PRECISE, and in virtual time. wakeups_saved of evloop_stats()
+ * counts the saved wake-ups.
+ *
+ * Event: type EVLOOP_EVENT_TIMER; count, the expirations, at least 1;
+ * deadline_ns, when the first of them was due; time_ns, when the loop found
+ * that. Both times are on the timer's clock, but on CLOCK_MONOTONIC for a
+ * relative timer of CLOCK_REALTIME.
+ *
+ * @param loop a loop.
+ * @param clockid an EVLOOP_CLOCK constant. The ALARM clocks wake a suspended
+ *   system. With EVLOOP_VIRTUAL_TIME every clock shows the virtual time.
+ * @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY; and
+ *   EVLOOP_TIMER_ABSTIME; and (since 0.2.0) EVLOOP_TIMER_EXACT: the loop wakes
+ *   up at the deadline, whatever other timers there are and whatever
+ *   timer_tolerance_ns of the loop is. That is a tolerance of 1 ns.
+ * @param initial_ns nanoseconds from now or, with ABSTIME, since the clock's
+ *   epoch. 0, or a time in the past, expires in the next iteration, unless a
+ *   tolerance lets it be later. A deadline of INT64_MAX, or beyond, is never
+ *   reached, but such a timer keeps the loop alive. Negative: the timer is not
+ *   set, and interval_ns is not stored; see evloop_timer_set().
+ * @param interval_ns nanoseconds from one expiration to the next; 0 expires
+ *   once.
+ * @param tolerance_ns how much later than its deadline the timer may expire,
+ *   so that the loop wakes up once for several timers. The loop uses all of
+ *   it: a timer of 1 s with a tolerance of 0.2 s expires after 1.2 s if it is
+ *   alone. It expires earlier if the loop is awake between the two times for
+ *   another reason. 0: timer_tolerance_ns of the loop's options, which is 0 by
+ *   default (1 is no tolerance in a loop that has one).
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -EINVAL    an unknown clock or flag, or BURST with DELAY
+ *   -EINVAL    EXACT with a tolerance
+ *   -EINVAL    the interval or the tolerance is negative
+ *   -EPERM     an ALARM clock without CAP_WAKE_ALARM
+ *   -ENOTSUP   this system has no such clock
+ *   -EMFILE, -ENFILE, -ENOSPC  the first timer of a clock takes a descriptor
+ *   -ENOMEM
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken.
+ * Source: timerfd_create(2).
  */
-#define EVLOOP_SIGNAL_FD 1
+evloop_watcher_t evloop_add_timer(evloop_t loop,
+                                  int clockid,
+                                  uint32_t flags,
+                                  int64_t initial_ns,
+                                  int64_t interval_ns,
+                                  int64_t tolerance_ns,
+                                  evloop_callback_t callback,
+                                  void *user_data);
 
 /**
- * evloop_add_signal(): what the signal does by default happens as well.
+ * Calls a function once, after a delay.
+ *
+ * It is evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher
+ * stays until it is closed, which its callback may do:
+ *
+ *   static void later(const evloop_event_t *event, void *user_data) {
+ *     evloop_watcher_close(event->watcher, 0);
+ *   }
+ *
+ * @param loop a loop.
+ * @param delay_ns nanoseconds from now; not negative.
+ * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+ *   evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, a timer.
+ *
+ * Errors, besides those of evloop_add_timer():
+ *   -EINVAL    delay_ns is negative
+ *
+ * Threads: as evloop_add_timer().
+ * Since 0.2.0.
  */
-#define EVLOOP_SIGNAL_KEEP_DEFAULT 2
+evloop_watcher_t evloop_after(evloop_t loop,
+                              int64_t delay_ns,
+                              evloop_callback_t callback,
+                              void *user_data);
 
 /**
- * evloop_add_process(): wait for the child when it has ended.
+ * Calls a function periodically.
+ *
+ * It is evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic; the first
+ * call comes after one interval. One event counts all missed expirations.
+ * evloop_watcher_close() ends the calls.
+ *
+ * @param loop a loop.
+ * @param interval_ns nanoseconds from one call to the next; at least 1.
+ * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
+ *   evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, a timer.
+ *
+ * Errors, besides those of evloop_add_timer():
+ *   -EINVAL    interval_ns is 0 or negative
+ *
+ * Threads: as evloop_add_timer().
+ * Since 0.2.0.
  */
-#define EVLOOP_PROCESS_REAP 1
+evloop_watcher_t evloop_every(evloop_t loop,
+                              int64_t interval_ns,
+                              evloop_callback_t callback,
+                              void *user_data);
 
 /**
- * evloop_event_t events, of a process: how it ended is not known.
+ * Sets a timer to a new time, or stops it.
+ *
+ * The old setting, and an expiration that was not dispatched yet, are dropped.
+ * The tolerance stays as it is. A stopped timer has no interval either:
+ * evloop_timer_again() returns -EINVAL until the timer is set again.
+ *
+ * Zero expires at once, and a negative time stops the timer; with
+ * tfd_settime() zero disarms it:
+ *
+ *   evloop_timer_set(watcher, 0, 0, 0);       expires in the next iteration
+ *   evloop_timer_set(watcher, 0, -1, 0);      is stopped
+ *
+ * @param watcher a timer.
+ * @param flags as evloop_add_timer(), but not EVLOOP_TIMER_EXACT.
+ * @param initial_ns as evloop_add_timer(); negative stops the timer.
+ * @param interval_ns as evloop_add_timer().
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    an unknown flag, or BURST with DELAY
+ *   -EINVAL    the interval is negative
+ *   -EINVAL    not a timer
+ *   -ENOMEM    no memory; the timer is unchanged
+ *   -EMFILE, -ENFILE, -ENOSPC  as evloop_add_timer()
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken; from
+ * another thread it takes effect before the loop next dispatches, and the time
+ * counts from the call.
  */
-#define EVLOOP_PROCESS_STATUS_UNKNOWN 1
+int evloop_timer_set(evloop_watcher_t watcher,
+                     uint32_t flags,
+                     int64_t initial_ns,
+                     int64_t interval_ns);
 
 /**
- * evloop_process_t how: it returned from main, or called exit(3).
+ * Restarts a timer. This is the cheapest call of the library.
+ *
+ * It is for timeouts that every sign of activity postpones. A periodic timer
+ * expires after its interval. A timer that expires once does so after the time
+ * that it was last set to, also if it has already expired. The tolerance stays
+ * as it is.
+ *
+ * @param watcher a timer that was set to a relative time, or a periodic one,
+ *   and that evloop_timer_set() has not stopped.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    not a timer
+ *   -EINVAL    the timer was never set (a negative initial_ns sets nothing,
+ *              whatever interval_ns is), or was stopped
+ *   -EINVAL    the timer is absolute and expires once
+ *   -ENOMEM    no memory; the timer is unchanged
+ *
+ * Threads: as evloop_timer_set().
  */
+int evloop_timer_again(evloop_watcher_t watcher);
+
+/**
+ * Sets the tolerance of a timer.
+ *
+ * It applies to the current setting of the timer, and to later ones.
+ *
+ * @param watcher a timer.
+ * @param tolerance_ns how much later than its deadline it may expire. 0: no
+ *   later than a timer without a tolerance (see evloop_add_timer()), whatever
+ *   timer_tolerance_ns of the loop is. 1: as with EVLOOP_TIMER_EXACT.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    tolerance_ns is negative
+ *   -EINVAL    not a timer
+ *   -ENOMEM    no memory; the timer is unchanged
+ *
+ * Threads: as evloop_timer_set().
+ * Since 0.2.0.
+ */
+int evloop_timer_set_tolerance(evloop_watcher_t watcher,
+                               int64_t tolerance_ns);
+
+/**
+ * Returns the time until a timer expires.
+ *
+ * @param watcher a timer.
+ * @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set. (A timer
+ *   that is set to INT64_MAX, never, returns the time until then.)
+ *
+ * Errors:
+ *   -EINVAL    not a timer
+ */
+int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
+
+/**
+ * Adds a watcher that is called when the wall clock is set.
+ *
+ * It is called when CLOCK_REALTIME makes a step, by clock_settime(2) or after
+ * a suspend; not when the clock is slewed, and never with EVLOOP_VIRTUAL_TIME.
+ * It does not keep the loop alive.
+ *
+ * Event: type EVLOOP_EVENT_CLOCK_CHANGE.
+ *
+ * @param loop, callback, user_data as evloop_add_async().
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -EMFILE, -ENFILE, -ENOSPC  the first of a loop takes a descriptor
+ *   -ENOMEM
+ *
+ * Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
+ */
+evloop_watcher_t evloop_add_clock_change(evloop_t loop,
+                                         evloop_callback_t callback,
+                                         void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Watchers of objects of the library
+ * ------------------------------------------------------------------------
+ *
+ * An event loop can watch a timer file descriptor and a kqueue of this
+ * library. It delivers the expirations of the timer, and reports that the
+ * queue has events.
+ *
+ *   tfd_t tfd = tfd_create(EVLOOP_CLOCK_REALTIME, 0);
+ *   tfd_settime(tfd, 0, 0.5, 0.5, NULL, NULL);
+ *   evloop_watcher_t watcher = evloop_add_tfd(loop, tfd, on_event, NULL);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ *   evloop_watcher_close(watcher, 0);
+ */
+
+/**
+ * Watches a timer file descriptor.
+ *
+ * The loop reads it; no other reader should. If the timer is closed before the
+ * watcher, its descriptor stays open until the loop has run and noticed.
+ *
+ * Event: type EVLOOP_EVENT_TFD; count, the expirations. With EVLOOP_ERROR,
+ * result is:
+ * - -ECANCELED: a step of the clock has cancelled the timer; the watcher stays
+ *   enabled;
+ * - -ESTALE: the timer was closed.
+ *
+ * @param loop a loop.
+ * @param tfd a timer; it stays the caller's, who closes the watcher first.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -ENOTSUP   the loop has virtual time, which the kernel's timers do not
+ *              follow
+ *   -EBADF, -EEXIST  as evloop_add_io()
+ *   -ENOSPC, -ENOMEM
+ */
+evloop_watcher_t evloop_add_tfd(evloop_t loop,
+                                tfd_t tfd,
+                                evloop_callback_t callback,
+                                void *user_data);
+
+/** A kqueue; see evloop_kqueue_create(). */
+typedef evloop_handle_t evloop_kqueue_t;
+
+/**
+ * Watches a kqueue.
+ *
+ * The loop calls the callback while the queue has events. The callback takes
+ * them with evloop_kqueue_control() and a timeout of 0.
+ *
+ * Event: type EVLOOP_EVENT_KQUEUE; events is 0, fd -1. If the queue is closed
+ * there is one event with EVLOOP_ERROR and result -ESTALE; then the watcher is
+ * disabled.
+ *
+ * @param loop a loop.
+ * @param kq a kqueue. It stays the caller's, and is freed when the watcher is
+ *   closed too. Of a handle of evloop_kqueue_from_fd() the loop notices only
+ *   that this handle is closed.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -EEXIST    as evloop_add_io()
+ *   -ENOSPC, -ENOMEM
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken.
+ */
+evloop_watcher_t evloop_add_kqueue(evloop_t loop,
+                                   evloop_kqueue_t kq,
+                                   evloop_callback_t callback,
+                                   void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Watchers of the loop's own steps, and of other threads
+ * ------------------------------------------------------------------------
+ *
+ * An async watcher lets another thread, or a signal handler, trigger a
+ * callback. The other watchers here are called at a step of the loop itself:
+ * before a wait, after it, when nothing else is ready, once in the next
+ * iteration, or at the end of a run.
+ *
+ *   evloop_watcher_t async = evloop_add_async(loop, on_event, NULL);
+ *   evloop_add_defer(loop, on_event, NULL);
+ *   evloop_async_send(async);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ */
+
+/**
+ * Adds a watcher that any thread, and any signal handler, can trigger.
+ *
+ * evloop_async_send() triggers it. It keeps the loop alive while it is
+ * enabled. To have each single call delivered use evloop_post().
+ *
+ * Event: type EVLOOP_EVENT_ASYNC.
+ *
+ * @param loop a loop.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -ENOMEM
+ */
+evloop_watcher_t evloop_add_async(evloop_t loop,
+                                  evloop_callback_t callback,
+                                  void *user_data);
+
+/**
+ * Triggers an async watcher.
+ *
+ * The callback begins after this call, on the thread that runs the loop, and
+ * sees what the calling thread wrote before it. Several calls before that
+ * count as one. A disabled watcher delivers the event when it is enabled.
+ *
+ * @param watcher an async watcher.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    not an async watcher
+ *   -EBADF     as evloop_wakeup()
+ *
+ * Signals: safe (evloop_last_error() is not set).
+ */
+int evloop_async_send(evloop_watcher_t watcher);
+
+/**
+ * Adds a watcher that is called while nothing else is ready.
+ *
+ * It is called in each iteration that dispatched no timer, clock_change, async
+ * or defer watcher, posted call or descriptor. While one is enabled the loop
+ * is alive and does not wait, so disable or close it when its work is done. An
+ * idle watcher without a callback is for evloop_wait(), which returns its
+ * event; evloop_run() would spin and keep the processor busy.
+ *
+ * Event: type EVLOOP_EVENT_IDLE.
+ *
+ * Parameters, result and errors: as evloop_add_async().
+ */
+evloop_watcher_t evloop_add_idle(evloop_t loop,
+                                 evloop_callback_t callback,
+                                 void *user_data);
+
+/**
+ * Adds a watcher that is called before each wait.
+ *
+ * It keeps the loop alive while it is enabled. A library that adds one (or a
+ * check watcher) for its own purposes should unreference it. The loop then
+ * ends when the program's watchers do:
+ *
+ *   evloop_watcher_t before = evloop_add_prepare(loop, flush, state);
+ *   evloop_watcher_unref(before);
+ *
+ * Event: type EVLOOP_EVENT_PREPARE.
+ *
+ * Parameters, result and errors: as evloop_add_async().
+ */
+evloop_watcher_t evloop_add_prepare(evloop_t loop,
+                                    evloop_callback_t callback,
+                                    void *user_data);
+
+/**
+ * Adds a watcher that is called after each wait.
+ *
+ * It is called when everything that the wait found was dispatched. It keeps
+ * the loop alive while it is enabled. A library that adds one for its own
+ * purposes calls evloop_watcher_unref(), as with evloop_add_prepare().
+ *
+ * Event: type EVLOOP_EVENT_CHECK.
+ *
+ * Parameters, result and errors: as evloop_add_async().
+ */
+evloop_watcher_t evloop_add_check(evloop_t loop,
+                                  evloop_callback_t callback,
+                                  void *user_data);
+
+/**
+ * Adds a watcher that is called once, in the next iteration.
+ *
+ * It is then disabled; after evloop_watcher_enable() it is called once more.
+ *
+ * Event: type EVLOOP_EVENT_DEFER.
+ *
+ * Parameters, result and errors: as evloop_add_async().
+ */
+evloop_watcher_t evloop_add_defer(evloop_t loop,
+                                  evloop_callback_t callback,
+                                  void *user_data);
+
+/**
+ * Adds a watcher that is called when a run ends.
+ *
+ * It is called just before evloop_run(UNTIL_DONE) or evloop_run_for_ns()
+ * returns 0 or 1: because nothing keeps the loop alive, the time is over, or
+ * evloop_stop() was called. Exit watchers are called in the order of their
+ * priorities. They do not keep the loop alive.
+ *
+ * Event: type EVLOOP_EVENT_EXIT.
+ *
+ * Parameters, result and errors: as evloop_add_async().
+ */
+evloop_watcher_t evloop_add_exit(evloop_t loop,
+                                 evloop_callback_t callback,
+                                 void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Watchers of signals
+ * ------------------------------------------------------------------------
+ *
+ * A signal watcher calls its callback in the event loop, outside of the
+ * signal handler, so the callback may call any function. The library
+ * installs the handler; the program's own handler of the signal still runs.
+ *
+ *   evloop_watcher_t watcher =
+ *       evloop_add_signal(loop, SIGINT, 0, on_event, NULL);
+ *   raise(SIGINT);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ *   evloop_watcher_close(watcher, 0);
+ */
+
+/**
+ * evloop_add_signal(): the signal is blocked, and the loop reads it from a
+ * signalfd.
+ */
+#define EVLOOP_SIGNAL_FD 0x1
+
+/** evloop_add_signal(): the default action of the signal happens as well. */
+#define EVLOOP_SIGNAL_KEEP_DEFAULT 0x2
+
+/**
+ * Watches a signal.
+ *
+ * There are two ways to watch it.
+ *
+ * Without EVLOOP_SIGNAL_FD the library installs a handler over what the
+ * program does with the signal:
+ * - A handler of the program still runs, and SIG_IGN still ignores.
+ * - The default action is replaced: a watched SIGTERM does not end the
+ *   process. It is replaced from this call until the watcher is closed, also
+ *   while the watcher is disabled or over its rate limit, and in a loop that
+ *   no thread runs.
+ * - With EVLOOP_SIGNAL_KEEP_DEFAULT the default action happens as well, unless
+ *   another watcher of the signal replaces it. SIGABRT, SIGBUS, SIGFPE,
+ *   SIGILL, SIGSEGV, SIGSYS and SIGTRAP always keep it.
+ * - When the last watcher of the signal is closed, the previous disposition is
+ *   back.
+ * - A handler that the program installs later replaces the library's, and the
+ *   watcher gets no events. It does get them if that handler calls the one
+ *   that sigaction(2) has returned, or if the program's calls of sigaction(2)
+ *   go through evloop_bsd_sigaction().
+ *
+ * With EVLOOP_SIGNAL_FD the loop reads the signal from a signalfd. The signal
+ * must be blocked in all threads; otherwise it does what it does without a
+ * watcher.
+ *
+ * A handler has side effects, which EVLOOP_SIGNAL_FD does not have:
+ * - It interrupts calls that are never resumed (poll, nanosleep, epoll_wait).
+ * - A program that is executed without a fork(), or by posix_spawn() or
+ *   vfork(), finds the default where the signal was ignored.
+ * - The kernel does not send SIGTTIN and SIGTTOU to a process that ignores
+ *   them; with a handler they stop a background process that uses the
+ *   terminal.
+ *
+ * The two ways compared:
+ *
+ *                      the handler               EVLOOP_SIGNAL_FD
+ *   handlers           run as before             none, it is blocked
+ *   SIG_IGN            seen                      seen
+ *   SIG_DFL            replaced, see above       does not happen
+ *   blocked            seen once unblocked       must be
+ *   to the process     seen                      seen, once
+ *   to one thread      seen                      only to that which runs
+ *                                                the loop
+ *   several watchers   each gets each, of all loops and kqueues, with either
+ *                      way
+ *   counts             each run of the handler   each read: the kernel keeps
+ *                                                one of each standard signal
+ *                                                until it is read
+ *   descriptors        none                      one for each loop
+ *
+ * Standard signals are counted: event->count is how many arrived since the
+ * last event, and evloop_event_siginfo() describes the last one. Each
+ * real-time signal has an event of its own, in their order. The library keeps
+ * up to 512 of each signal for the loop, and 512 more for each watcher. It
+ * counts those beyond, and reports them with one event with EVLOOP_ERROR and
+ * result -EOVERFLOW, where event->count is how many were lost.
+ *
+ * A signal that arrives while the loop does not wait, or while the watcher is
+ * disabled or over its rate limit, is not missed: it is delivered later. The
+ * watcher keeps the loop alive while it is enabled; see
+ * evloop_watcher_unref().
+ *
+ * Event: type EVLOOP_EVENT_SIGNAL, result (the signal), count.
+ *
+ * @param loop a loop.
+ * @param signum the signal, from 1 to 64.
+ * @param flags 0, EVLOOP_SIGNAL_FD or EVLOOP_SIGNAL_KEEP_DEFAULT; both
+ *   together are the same as EVLOOP_SIGNAL_FD.
+ * @param callback called with each event, on the thread that runs the loop and
+ *   outside of signal handlers; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -EINVAL    no signal, SIGKILL, SIGSTOP, or a signal that the C library
+ *              reserves
+ *   -EINVAL    an unknown flag
+ *   -EBUSY     SIGNAL_FD, and the calling thread has not blocked the signal
+ *   -EBUSY     16 handlers of the library lie over one another
+ *   -EMFILE, -ENFILE  the first watcher with SIGNAL_FD takes a descriptor
+ *   -ENOSPC, -ENOMEM
+ *
+ * Threads: any. If a thread closes the watcher that does not run the loop, the
+ * previous disposition is back before the loop next dispatches.
+ * Fork: in a child of fork() the signal does what it did before it was
+ * watched, the default action included, so that a child can be ended; the
+ * parent's loop does not see the child's signals. After evloop_after_fork()
+ * the child's loop sees the child's signals, and not those from before the
+ * fork.
+ * Source: sigaction(2), signalfd(2).
+ */
+evloop_watcher_t evloop_add_signal(evloop_t loop,
+                                   int signum,
+                                   uint32_t flags,
+                                   evloop_callback_t callback,
+                                   void *user_data);
+
+/**
+ * What arrived with a signal. signo and code determine which fields have a
+ * meaning, as sigaction(2) says of siginfo_t; the others are 0.
+ */
+typedef struct evloop_siginfo_t {
+  /** The signal's number. */
+  int signo;
+  /**
+   * Where it comes from: SI_USER (0) for kill(2), SI_QUEUE (-1) for
+   * sigqueue(3), CLD_EXITED and others; 0x80 for the kernel itself.
+   */
+  int code;
+  /** si_errno, which is hardly ever set. */
+  int error;
+  /** Kill, sigqueue, SIGCHLD: the sender, or the child. */
+  int pid;
+  /** The real user id of that. */
+  uint32_t uid;
+  /** SIGCHLD: the exit status or the signal. */
+  int status;
+  /** Sigqueue, timers: si_value, as an int. */
+  int value_int;
+  /** POSIX timers: how many expirations were missed. */
+  int overrun;
+  /** Sigqueue, timers: si_value, as a pointer. */
+  uint64_t value_ptr;
+  /** SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP: the address. */
+  uint64_t addr;
+  /** SIGIO: si_band. */
+  int64_t band;
+  /** SIGCHLD: the child's processor time in clock ticks, its own. */
+  int64_t utime;
+  /** SIGCHLD: the same, the system's. */
+  int64_t stime;
+  /** SIGIO: the descriptor; else 0, also where there is none. */
+  int fd;
+  /** POSIX timers: the kernel's number of the timer. */
+  int timerid;
+  /** SIGSYS: the number of the system call. */
+  int syscall;
+  /** SIGSYS: AUDIT_ARCH of the call. */
+  uint32_t arch;
+  /** 0; room for later versions. */
+  uint64_t spare[5];
+} evloop_siginfo_t;
+
+/**
+ * Returns what arrived with a signal.
+ *
+ * It is available from the delivery of the event, to a callback or by
+ * evloop_wait(), until the loop has waited again. Outside of callbacks it is
+ * not available after its watcher is closed. If one event has several standard
+ * signals it describes the last.
+ *
+ * @param event an event of a signal watcher: the callback's, or a copy.
+ * @param out_info receives it.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    event or out_info is NULL
+ *   -EINVAL    event is of another type, or has EVLOOP_ERROR
+ *   -ENOENT    the loop has waited since, or there was no memory to keep it
+ *   -EBUSY     another thread runs the loop
+ *   -ESTALE    the watcher is closed, and this is not a callback
+ *
+ * Threads: in the callback, or any while no thread runs the loop.
+ * Source: sigaction(2).
+ */
+int evloop_event_siginfo(const struct evloop_event_t *event,
+                         struct evloop_siginfo_t *out_info);
+
+/* ------------------------------------------------------------------------
+ * Watchers of processes
+ * ------------------------------------------------------------------------
+ *
+ * A process watcher calls its callback when a process ends, with its exit
+ * status. It needs no handler of SIGCHLD, and leaves waitpid(2) to the
+ * program unless it is asked to wait for the child itself.
+ *
+ *   pid_t child = fork();
+ *   if (child == 0) _exit(3);
+ *   evloop_add_process(loop, child, EVLOOP_PROCESS_REAP, on_event, NULL);
+ *   evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
+ */
+
+/** evloop_add_process(): wait for the child when it has ended. */
+#define EVLOOP_PROCESS_REAP 0x1
+
+/** evloop_event_t events, of a process: its status is not known. */
+#define EVLOOP_PROCESS_STATUS_UNKNOWN 0x1
+
+/**
+ * Watches a process, with one event when it ends.
+ *
+ * It may be any process that this one can see, a child or not; also one that
+ * has ended but was not waited for. The loop watches it by a pidfd, so it
+ * never takes another process with a reused id for it. No handler of SIGCHLD
+ * is needed or changed.
+ *
+ * The event has the status of waitpid(2), and the zombie stays until the
+ * program waits for it. With EVLOOP_PROCESS_REAP, for children only, the
+ * library waits for the child just before it delivers the event; the event has
+ * the status that it got. If the watcher is closed before that, the zombie
+ * stays the program's.
+ *
+ * Limits of the status:
+ * - Without REAP, before Linux 5.17: if a child's first thread ended before
+ *   others, the status is that of the thread and not of the process.
+ * - A process that is not a child: the status is known if this process may
+ *   inspect it (ptrace(2) access) while it is a zombie or, since Linux 6.15,
+ *   once its parent has waited for it. The event comes when the process ends,
+ *   and does not wait for that.
+ * - On older kernels the status of a child is unknown if other code has waited
+ *   for it first, or if SIGCHLD is ignored, so that there are no zombies.
+ *
+ * While a zombie exists no other process gets its id. So with REAP, kill(pid)
+ * on the thread that runs the loop cannot hit another process before the event
+ * is delivered, if no other code of the program waits for the child and SIGCHLD
+ * is not ignored. Without REAP that holds until the program has waited for the
+ * child. On another thread, or for a process that is not a child, it does not
+ * hold: use pidfd_open(2) and pidfd_send_signal(2).
+ *
+ * For an unknown status event->events has EVLOOP_PROCESS_STATUS_UNKNOWN, and
+ * event->result is 0.
+ *
+ * After its event the watcher has closed its descriptor, no longer keeps the
+ * loop alive, and does nothing until it is closed. If the process ends while
+ * the watcher is disabled, the event comes when it is enabled.
+ *
+ * Event: type EVLOOP_EVENT_PROCESS; result, the wait status: the exit code
+ * times 256, or the signal, plus 128 with a core dump; events.
+ * evloop_event_process() has more.
+ *
+ * @param loop a loop.
+ * @param pid the process.
+ * @param flags 0 or EVLOOP_PROCESS_REAP.
+ * @param callback called with the event; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -EINVAL    pid is 0 or negative
+ *   -EINVAL    an unknown flag
+ *   -ESRCH     there is no such process; the id of a thread that is not the id
+ *              of a process does not count
+ *   -EPERM     REAP, and the process is not a child, or was already waited for
+ *   -EMFILE, -ENFILE  a watcher takes a descriptor, until its event
+ *   -ENOSPC, -ENOMEM
+ *
+ * Fork: after evloop_after_fork() the child's loop continues to watch the
+ * processes. They are not its children: it reaps none, and their status is
+ * that of any other process. If the child has closed the descriptor there is
+ * one event with EVLOOP_ERROR and -EBADF.
+ * Source: pidfd_open(2), waitid(2).
+ */
+evloop_watcher_t evloop_add_process(evloop_t loop,
+                                    int pid,
+                                    uint32_t flags,
+                                    evloop_callback_t callback,
+                                    void *user_data);
+
+/** evloop_process_t how: it returned from main, or called exit(3). */
 #define EVLOOP_PROCESS_EXITED 1
 
-/**
- * evloop_process_t how: a signal ended it.
- */
+/** evloop_process_t how: a signal ended it. */
 #define EVLOOP_PROCESS_KILLED 2
 
-/**
- * evloop_process_t how: a signal ended it, and it left a core dump.
- */
+/** evloop_process_t how: a signal ended it, with a core dump. */
 #define EVLOOP_PROCESS_DUMPED 3
 
-/**
- * evloop_watcher_close(): return when no callback of it is running.
- */
-#define EVLOOP_CLOSE_WAIT 1
+/** How a process ended, and which resources it used. */
+typedef struct evloop_process_t {
+  /** The process id, which may be another process's by now. */
+  int pid;
+  /** EVLOOP_PROCESS_EXITED, KILLED, DUMPED; 0: not known. */
+  int how;
+  /**
+   * EXITED: what it returned from main or gave to exit(3), 0 to 255.
+   * KILLED, DUMPED: the signal that ended it. Else 0.
+   */
+  int status;
+  /** 0. */
+  int reserved;
+  /**
+   * Processor time of its own, and of its children that it has waited
+   * for, in nanoseconds; -1: not known, as it was no child.
+   */
+  int64_t user_ns;
+  /** The same, the system's on its behalf. */
+  int64_t system_ns;
+  /** The most memory that it had at a time, in bytes; -1: not known. */
+  int64_t max_rss;
+  /** 0; room for later versions. */
+  uint64_t spare[3];
+} evloop_process_t;
 
 /**
- * evloop_stats_histogram(): how late timers were, on their clocks, when
- * their callbacks were called.
+ * Returns how a process ended, and which resources it used.
+ *
+ * It is available from the delivery of the event, to a callback or by
+ * evloop_wait(), until the loop has waited again. Outside of callbacks it is
+ * not available after its watcher is closed.
+ *
+ * @param event an event of a process watcher: the callback's, or a copy.
+ * @param out_process receives it.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    event or out_process is NULL
+ *   -EINVAL    event is of another type, or has EVLOOP_ERROR
+ *   -ENOENT    the loop has waited since, or there was no memory to keep it
+ *   -EBUSY     another thread runs the loop
+ *   -ESTALE    the watcher is closed, and this is not a callback
+ *
+ * Threads: in the callback, or any while no thread runs the loop.
+ * Source: waitid(2).
+ */
+int evloop_event_process(const struct evloop_event_t *event,
+                         struct evloop_process_t *out_process);
+
+/* ------------------------------------------------------------------------
+ * Watchers of files
+ * ------------------------------------------------------------------------
+ *
+ * A file watcher calls its callback when a file, a directory or a tree of
+ * directories changes. It is built on inotify(7); it also follows new
+ * directories of a tree, joins the two halves of a rename, and can follow a
+ * path whose file an editor replaces.
+ *
+ *   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
+ *                   EVLOOP_FILE_FOLLOW, on_event, NULL);
+ *   evloop_add_file(loop, "/srv/mail", EVLOOP_FILE_CREATE,
+ *                   EVLOOP_FILE_RECURSIVE, on_event, NULL);
+ *   evloop_run(loop, EVLOOP_RUN_UNTIL_DONE);
+ */
+
+/** evloop_add_file(): the file was read. */
+#define EVLOOP_FILE_ACCESS 0x1
+
+/** evloop_add_file(): the file was written or truncated. */
+#define EVLOOP_FILE_MODIFY 0x2
+
+/**
+ * evloop_add_file(): the mode, owner, times, extended attributes or number of
+ * links changed.
+ */
+#define EVLOOP_FILE_ATTRIB 0x4
+
+/**
+ * evloop_add_file(): a descriptor that could write to the file was closed.
+ */
+#define EVLOOP_FILE_CLOSE_WRITE 0x8
+
+/**
+ * evloop_add_file(): a descriptor that could not write to the file was closed.
+ */
+#define EVLOOP_FILE_CLOSE_NOWRITE 0x10
+
+/** evloop_add_file(): the file was opened. */
+#define EVLOOP_FILE_OPEN 0x20
+
+/**
+ * evloop_add_file(): an entry was moved out of the directory. Together with
+ * MOVED_TO: it was renamed.
+ */
+#define EVLOOP_FILE_MOVED_FROM 0x40
+
+/** evloop_add_file(): an entry was moved into the directory. */
+#define EVLOOP_FILE_MOVED_TO 0x80
+
+/** evloop_add_file(): an entry of the directory was created. */
+#define EVLOOP_FILE_CREATE 0x100
+
+/** evloop_add_file(): an entry of the directory was deleted. */
+#define EVLOOP_FILE_DELETE 0x200
+
+/**
+ * evloop_add_file(): the watched file was deleted, and no process has it open.
+ */
+#define EVLOOP_FILE_DELETE_SELF 0x400
+
+/** evloop_add_file(): the watched file was renamed. */
+#define EVLOOP_FILE_MOVE_SELF 0x800
+
+/** evloop_add_file(): all bits that can be requested. */
+#define EVLOOP_FILE_ALL 0xfff
+
+/** Only reported: the file system was unmounted. */
+#define EVLOOP_FILE_UNMOUNT 0x2000
+
+/**
+ * Only reported: events were lost; the program has to check the files itself.
+ */
+#define EVLOOP_FILE_OVERFLOW 0x4000
+
+/**
+ * Only reported, with EVLOOP_FILE_FOLLOW: the path names another file now,
+ * which is watched from now on. Since 0.2.0.
+ */
+#define EVLOOP_FILE_REPLACED 0x10000
+
+/**
+ * Only reported, with EVLOOP_FILE_FOLLOW: the path names no file now; the
+ * watcher waits for one. Since 0.2.0.
+ */
+#define EVLOOP_FILE_GONE 0x20000
+
+/** Only reported: the watched file is gone; this is the last event. */
+#define EVLOOP_FILE_IGNORED 0x8000
+
+/** Only reported, with other bits: it is a directory. */
+#define EVLOOP_FILE_ISDIR 0x40000000
+
+/** evloop_add_file() flag: watch all directories below as well. */
+#define EVLOOP_FILE_RECURSIVE 0x1
+
+/**
+ * evloop_add_file() flag: watch whatever file the path names. Since 0.2.0.
+ */
+#define EVLOOP_FILE_FOLLOW 0x2
+
+/** evloop_add_file() flag: -ENOTDIR if it is not a directory. */
+#define EVLOOP_FILE_ONLYDIR 0x1000000
+
+/** evloop_add_file() flag: watch a symbolic link itself, not its target. */
+#define EVLOOP_FILE_DONT_FOLLOW 0x2000000
+
+/**
+ * Watches a file, a directory, or a tree of directories.
+ *
+ * A file is watched under every name that it gets. A directory also reports
+ * what happens to its entries, but not deeper. With EVLOOP_FILE_RECURSIVE all
+ * directories below are watched too, including those that appear later.
+ * Changes through a mapping of the file, or by other machines on a network
+ * file system, are not seen.
+ *
+ * Event: type EVLOOP_EVENT_FILE; events, the EVLOOP_FILE bit of what happened,
+ * and EVLOOP_FILE_ISDIR. evloop_event_name() returns the entry it happened to.
+ * Each change has an event of its own, in the order of the changes.
+ *
+ * Renames. A rename is one event with both MOVED_FROM and MOVED_TO, if the
+ * watcher requested both bits and watches both directories.
+ * evloop_event_name() returns the new name, evloop_event_old_name() the old
+ * one. Otherwise it is one of the two. A MOVED_FROM without its MOVED_TO is
+ * delivered 2 ms late, with all events after it, since the other half may
+ * still arrive. If that takes longer, they are two events.
+ *
+ * An exchange (renameat2(2) with RENAME_EXCHANGE) is two renames, as the
+ * kernel reports it: old to new, then new to old. If one side is outside of
+ * what is watched, it is a MOVED_FROM and a MOVED_TO of the same name, in the
+ * order of renameat2()'s arguments. So the last of them does not tell whether
+ * the name still exists. A tree follows the directories in either case; a
+ * program that keeps a copy of the tree checks both names again.
+ *
+ * These are always reported, whether requested or not:
+ * - EVLOOP_FILE_IGNORED: the watched file is gone (deleted and closed by all
+ *   processes; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event.
+ *   The watcher is disabled, does not keep the loop alive, and can only be
+ *   closed. If it is enabled, it gets EVLOOP_ERROR with -ENOENT.
+ * - EVLOOP_FILE_OVERFLOW: events were lost. They arrived faster than the loop
+ *   read them: the kernel keeps max_queued_events for a loop. Or more than
+ *   8192 were pending for a watcher that is disabled, over its rate limit, or
+ *   has no callback while evloop_wait() is not called. Or there was no memory
+ *   for them, or a large directory was renamed while the loop read it. After a
+ *   loss in the kernel a recursive watcher has scanned for directories again
+ *   before it reports the overflow, though not all in one iteration: what the
+ *   program finds from then on is watched.
+ * - EVLOOP_ERROR, with the cause in result: a directory of a tree cannot be
+ *   watched; evloop_event_name() returns its name. -ENOSPC, -EMFILE, -ENFILE,
+ *   -ENOMEM: a resource is used up. -EACCES: the program may not read it.
+ *   -ENAMETOOLONG: its path is longer than PATH_MAX, 4096. Or another error of
+ *   its file system, such as -EIO. The watcher continues without the
+ *   directory, and stays enabled. The same is reported if a directory could be
+ *   watched but not be read again after an overflow; the name is empty for the
+ *   root of the tree. When a tree is added, only errors other than used-up
+ *   resources are reported for its directories.
+ *
+ * Trees:
+ * - The entries of a directory that was created or moved in are reported as
+ *   CREATE, as the loop finds them when it reads the directory after it has
+ *   begun to watch it. Earlier changes of these entries are not reported. An
+ *   entry that is created during the scan is reported once; if directories are
+ *   renamed during the scan it may be reported again.
+ * - Names are those of the time of the change, not of the time of delivery.
+ * - Of a directory that is moved out, nothing more is reported.
+ * - Symbolic links are not followed; mounts are. A file system that is mounted
+ *   in two places is reported in one of them. What lay under an unmounted file
+ *   system is watched, and reported, as if it was created then.
+ * - The loop's own reads of directories are reported as OPEN, ACCESS and
+ *   CLOSE_NOWRITE, if these are requested.
+ * - The loop finds the tree by its path. If the path leads elsewhere because
+ *   of a rename, the loop notices at the rename of the tree itself, at the
+ *   next new directory, or after an overflow, and reports EVLOOP_FILE_IGNORED.
+ *
+ * With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program needs
+ * that reloads its configuration. An editor saves by writing another file and
+ * renaming it over the first one. The watcher then watches the new file and
+ * reports EVLOOP_FILE_REPLACED. If no file has the path any more, it reports
+ * EVLOOP_FILE_GONE and waits for the next file, which is REPLACED; until then
+ * it watches the previous file. Neither the file nor its directory has to
+ * exist when the watcher is added: then the first event is REPLACED. IGNORED
+ * is not reported: the watcher ends when it is closed.
+ *
+ * Read the file again at REPLACED: earlier changes of the new file are not
+ * reported. A file that was created there, and not renamed, may be half
+ * written: CLOSE_WRITE follows when its writer closes it. To see every save,
+ * request CLOSE_WRITE too:
+ *
+ *   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
+ *                   EVLOOP_FILE_FOLLOW, reload, NULL);
+ *
+ * Symbolic links are followed in every directory of the path, unless
+ * DONT_FOLLOW is set for the last name. So the target of a link, the link, or
+ * a directory of the path may be replaced. The loop does not notice a change
+ * - in a directory that the program may not read. If a name is missing in
+ *   such a directory, the watcher gets EVLOOP_ERROR with -EACCES. For the
+ *   directory of the given path that is always an error.
+ * - of a mount over a directory of the path;
+ * - behind the first 512 names of the path, including those of links;
+ * - by another machine on a network file system.
+ *
+ * A failure to resolve the path is reported once as EVLOOP_ERROR, and the loop
+ * tries again when something happens in one of the directories. Nothing else
+ * is reported of these directories. Each of them takes an inotify watch, which
+ * all watchers of the loop share.
+ *
+ * Security. The loop opens directories from the root of the tree, with
+ * openat2(2) or step by step, and watches and reads them by that descriptor.
+ * So a user who may rename directories, in the tree or above it, cannot make
+ * the loop watch, read or report what is outside. (Without /proc inotify must
+ * find a directory by its path. The loop checks the path before and after, and
+ * two renames in that moment can deceive it.) This takes two descriptors for a
+ * moment, and one more while a large directory is read. The loop reads a
+ * directory that comes into the tree, and forgets one that leaves it, in
+ * pieces over several iterations. Of the names in it the loop keeps none but
+ * those of requested events.
+ *
+ * A loop has one inotify for all its file watchers, opened with the first and
+ * closed with the last. Watchers of the same file share its kernel watch. Each
+ * gets only the events that it requested, and none from before it was added.
+ *
+ * @param loop a loop.
+ * @param path of the file; it is copied. A relative path starts at the current
+ *   directory at the time of this call.
+ * @param mask EVLOOP_FILE bits up to MOVE_SELF, at least one.
+ * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW, FOLLOW.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -EINVAL    path is NULL
+ *   -EINVAL    mask is 0, or an unknown bit in mask or flags
+ *   -EINVAL    RECURSIVE with FOLLOW
+ *   -EINVAL    FOLLOW, and path does not end with a name ("/", "..",
+ *              "directory/")
+ *   -ENOENT    there is no such file, and FOLLOW is not set; or path is empty
+ *   -EACCES    the file may not be read, or path may not be searched
+ *   -ENOTDIR   RECURSIVE or ONLYDIR, and it is not a directory
+ *   -ENOTDIR   a name before the last one of path is not a directory
+ *   -ENAMETOOLONG  path is too long
+ *   -ELOOP     path has too many symbolic links
+ *   -ENOSPC    the user's max_user_watches of inotify is used up
+ *   -EMFILE    no descriptor is left, or the user's max_user_instances is used
+ *              up
+ *   -ENFILE, -ENOMEM
+ * The last four also in the middle of a tree, of which then nothing is
+ * watched.
+ *
+ * Blocking: while the file system resolves the path and, with RECURSIVE, lists
+ * all directories. A loop that another thread runs continues, but its file
+ * events may wait a little.
+ * Fork: evloop_after_fork() watches everything again; what happened since the
+ * fork is not reported.
+ * Source: inotify(7).
+ */
+evloop_watcher_t evloop_add_file(evloop_t loop,
+                                 const char *path,
+                                 uint32_t mask,
+                                 uint32_t flags,
+                                 evloop_callback_t callback,
+                                 void *user_data);
+
+/**
+ * Watches the file behind a descriptor.
+ *
+ * The file is watched whatever its names are, also if it was deleted.
+ * Everything else is as with evloop_add_file(), except that the loop finds a
+ * tree by the descriptor, so the tree may be renamed. If the descriptor of a
+ * tree is closed while the watcher is open, the tree ends at the next new
+ * directory.
+ *
+ * @param loop a loop.
+ * @param fd a descriptor, opened in any way (O_PATH too); it stays the
+ *   caller's. Without RECURSIVE it may be closed after the call, but
+ *   evloop_after_fork() needs it.
+ * @param mask, callback, user_data as evloop_add_file().
+ * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR.
+ * @returns the watcher, enabled.
+ *
+ * Errors, besides those of evloop_add_file():
+ *   -EBADF     fd is not open
+ *   -ENOTSUP   /proc is not mounted, which the loop needs to find the file
+ *
+ * Blocking, fork: as evloop_add_file().
+ */
+evloop_watcher_t evloop_add_file_fd(evloop_t loop,
+                                    int fd,
+                                    uint32_t mask,
+                                    uint32_t flags,
+                                    evloop_callback_t callback,
+                                    void *user_data);
+
+/**
+ * Returns the entry that an event of a file watcher is about.
+ *
+ * It is the path below the watched file: "name", or "directory/name" in a
+ * tree; empty for the watched file itself. It may have any bytes but NUL.
+ *
+ * @param event an event of type EVLOOP_EVENT_FILE that its watcher, which is
+ *   still open, has delivered.
+ * @param buf receives the name, always terminated by a NUL byte and cut if it
+ *   does not fit; may be NULL if cap is 0.
+ * @param cap size of buf in bytes. The path of a watched file is never longer
+ *   than PATH_MAX, 4096; that of a directory which is too deep for that is
+ *   longer by one name.
+ * @returns the length of the whole name in bytes without its NUL, so a value
+ *   >= cap means that it was cut.
+ *
+ * Errors:
+ *   -EINVAL    event is NULL or of another type
+ *   -EINVAL    buf is NULL and cap is not 0
+ *   -ENOENT    the loop has waited since the callback was called, or since
+ *              evloop_wait() returned the event
+ *
+ * Threads: any; but only the thread that runs the loop knows when the loop
+ * waits.
+ */
+int evloop_event_name(const struct evloop_event_t *event,
+                      char *buf,
+                      size_t cap);
+
+/**
+ * Returns the previous name of an entry that was renamed.
+ *
+ * The name is empty if the event does not have both EVLOOP_FILE_MOVED_FROM and
+ * EVLOOP_FILE_MOVED_TO.
+ *
+ * Parameters, result, errors and threads: as evloop_event_name().
+ */
+int evloop_event_old_name(const struct evloop_event_t *event,
+                          char *buf,
+                          size_t cap);
+
+/* ------------------------------------------------------------------------
+ * Watchers of memory pressure
+ * ------------------------------------------------------------------------
+ *
+ * A watcher of memory pressure calls its callback when processes stall
+ * because memory is short, early enough to free caches. It uses the pressure
+ * stall information of the kernel, for the whole system or for one control
+ * group.
+ *
+ *   evloop_watcher_t watcher = evloop_add_memory_pressure(
+ *       loop, NULL, EVLOOP_PRESSURE_SOME, 200000000, 2000000000, on_event,
+ *       NULL);
+ *   evloop_run(loop, EVLOOP_RUN_ONCE);
+ *   evloop_watcher_close(watcher, 0);
+ */
+
+/** evloop_add_memory_pressure(): at least one task was stalled. */
+#define EVLOOP_PRESSURE_SOME 0
+
+/**
+ * evloop_add_memory_pressure(): all tasks that were not idle were stalled at
+ * the same time.
+ */
+#define EVLOOP_PRESSURE_FULL 1
+
+/**
+ * Watches for a shortage of memory.
+ *
+ * The loop calls the callback when tasks were stalled for lack of memory for
+ * stall_ns of any window_ns, at most once in a window. It is the time to free
+ * caches, before the system gets slow or a process is killed. A shortage while
+ * the watcher is disabled is reported when it is enabled.
+ *
+ * Without CAP_SYS_RESOURCE the kernel checks only every 2 s, and at first
+ * reports stalls of any length. The loop then compares the total in the file,
+ * and calls the callback only if tasks were stalled for stall_ns since the
+ * watcher was added or was called.
+ *
+ * A watcher takes two descriptors.
+ *
+ * Event: type EVLOOP_EVENT_MEMORY_PRESSURE. With EVLOOP_ERROR and result
+ * -ENODEV the control group is gone and the watcher is disabled; close it.
+ *
+ * @param loop a loop.
+ * @param path of the memory.pressure of a control group (version 2); NULL: the
+ *   whole system's, /proc/pressure/memory.
+ * @param kind EVLOOP_PRESSURE_SOME or EVLOOP_PRESSURE_FULL.
+ * @param stall_ns how much of a window; rounded up to microseconds.
+ * @param window_ns 500 ms to 10 s, in nanoseconds. Without CAP_SYS_RESOURCE a
+ *   multiple of 2 s.
+ * @param callback called with each event; NULL: see evloop_wait().
+ * @param user_data passed to callback, and in the event's data; may be NULL.
+ * @returns the watcher, enabled.
+ *
+ * Errors:
+ *   -ENOTSUP   the kernel has no pressure stall information (CONFIG_PSI),
+ *              psi=0 has disabled it, or the kernel accepts no trigger for
+ *              another reason
+ *   -EINVAL    an unknown kind
+ *   -EINVAL    a window that is not allowed, or a stall that is not between 1
+ *              ns and the window
+ *   -EINVAL    path leads to anything but a file of memory pressure, such as a
+ *              FIFO, a directory or /proc/pressure/cpu; the call neither waits
+ *              for it nor writes to it
+ *   -EACCES, -EPERM, -EROFS  the file is not writable. On kernels older than
+ *              6.4 also without CAP_SYS_RESOURCE
+ *   -ENOENT, -ENOTDIR, -ELOOP, -ENAMETOOLONG  path cannot be resolved
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
+ *
+ * Fork: evloop_after_fork() opens the file again, so path must still lead
+ * there from the current directory.
+ * Source: the kernel's Documentation/accounting/psi.rst.
+ */
+evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
+                                            const char *path,
+                                            int kind,
+                                            int64_t stall_ns,
+                                            int64_t window_ns,
+                                            evloop_callback_t callback,
+                                            void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Every watcher
+ * ------------------------------------------------------------------------
+ *
+ * These functions work on watchers of every kind: they close, disable,
+ * enable, name and order them, and limit their rate.
+ *
+ *   evloop_watcher_t watcher = evloop_every(loop, 1000000, on_event, NULL);
+ *   evloop_watcher_set_name(watcher, "heartbeat");
+ *   evloop_watcher_set_priority(watcher, 10);
+ *   evloop_watcher_disable(watcher);
+ *   evloop_watcher_close(watcher, 0);
+ */
+
+/**
+ * evloop_watcher_close(): return when no callback of the watcher is running.
+ */
+#define EVLOOP_CLOSE_WAIT 0x1
+
+/**
+ * Closes a watcher.
+ *
+ * Its handle is stale at once. When this returns, on any thread:
+ * - The kernel does not know the descriptor of an io watcher any more, unless
+ *   another watcher watches it. So the descriptor can be closed, and its fd
+ *   used again.
+ * - The loop dispatches no more events of the watcher. A callback that the
+ *   loop's thread has already entered may still be running.
+ *
+ * A callback may close its own watcher; this is the usual way to end:
+ *
+ *   static void once(const evloop_event_t *event, void *user_data) {
+ *     free(user_data);
+ *     evloop_watcher_close(event->watcher, 0);
+ *   }
+ *
+ * When user_data can be freed:
+ * - closed on the thread that runs the loop, or while no thread runs it: at
+ *   once (in the watcher's own callback, when the callback needs it no more);
+ * - closed on another thread: in the notification of
+ *   evloop_watcher_set_destroy() or, with EVLOOP_CLOSE_WAIT, when this
+ *   returns.
+ *
+ * @param watcher a watcher. It may be one that is ready in the same iteration,
+ *   or the one whose callback is running.
+ * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of the
+ *   watcher is running.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EDEADLK   EVLOOP_CLOSE_WAIT in the watcher's own callback; it is not
+ *              closed
+ *   -EINVAL    an unknown flag
+ *
+ * Blocking: no; with EVLOOP_CLOSE_WAIT until the loop's running callback, of
+ * whichever watcher, returns. Do not hold a lock that this callback takes, and
+ * do not let the callbacks of two loops wait for each other.
+ * Threads: any; on the thread that runs the loop no lock is taken.
+ * Fork: works in the child, and changes nothing for the parent.
+ */
+int evloop_watcher_close(evloop_watcher_t watcher,
+                         uint32_t flags);
+
+/**
+ * Enables a watcher: it delivers events again.
+ *
+ * A timer that became due while it was disabled expires at once, with all
+ * expirations counted. A descriptor that is ready is reported, although its
+ * edge has passed: see evloop_add_io().
+ *
+ * @param watcher a watcher; nothing happens if it is enabled.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOMEM
+ * If -ENOMEM was reported in an event: also those of evloop_add_io().
+ *
+ * Threads: any; on the thread that runs the loop no lock is taken; from
+ * another thread it takes effect before the loop next dispatches.
+ */
+int evloop_watcher_enable(evloop_watcher_t watcher);
+
+/**
+ * Disables a watcher: it delivers no events until it is enabled.
+ *
+ * An event that is ready in the same iteration is dropped; an expiration or an
+ * async send, which would be lost, is kept. What is still ready when the
+ * watcher is enabled is reported then. A disabled watcher does not keep the
+ * loop alive. The loop submits the change to the kernel before its next wait
+ * or at the next event, whichever is cheaper.
+ *
+ * @param watcher a watcher; nothing happens if it is disabled.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
+ */
+int evloop_watcher_disable(evloop_watcher_t watcher);
+
+/**
+ * Sets the priority of a watcher.
+ *
+ * Of all that is ready in one iteration the higher priority is dispatched
+ * first. Equal priorities keep the order of evloop_create(). Prepare, check,
+ * idle and exit watchers are each ordered among themselves. A posted call has
+ * priority 0.
+ *
+ * @param watcher a watcher.
+ * @param priority any number, 0 by default.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
+ */
+int evloop_watcher_set_priority(evloop_watcher_t watcher, int priority);
+
+/**
+ * Limits how often a watcher is dispatched.
+ *
+ * After burst events in one interval the watcher pauses until the end of the
+ * interval. What happens during the pause is then delivered in one event, with
+ * the bits of events and the counts merged. A new limit counts from this call.
+ * It ends the pause of an earlier limit, as 0 does, and the next iteration
+ * delivers what that had delayed.
+ *
+ * @param watcher a watcher.
+ * @param interval_ns nanoseconds of the loop's time; 0 removes the limit.
+ * @param burst events in an interval; at least 1 unless interval_ns is 0.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    the interval is negative, or burst is less than 1
+ *   -EMFILE, -ENFILE, -ENOSPC  the first limit of a loop, or the removal of
+ *              one, takes the descriptor of CLOCK_MONOTONIC's timers
+ *   -ENOMEM
+ * If a thread calls this that does not run the loop, these except -EINVAL
+ * arrive as an event with EVLOOP_ERROR instead.
+ *
+ * Threads: as evloop_watcher_enable().
+ */
+int evloop_watcher_set_ratelimit(evloop_watcher_t watcher,
+                                 int64_t interval_ns,
+                                 int burst);
+
+/**
+ * Sets the name of a watcher, for statistics, traces and evloop_dump().
+ *
+ * @param watcher a watcher.
+ * @param name a NUL-terminated string, which is copied; NULL: no name.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: any; takes the loop's lock.
+ */
+int evloop_watcher_set_name(evloop_watcher_t watcher, const char *name);
+
+/**
+ * Returns the name of a watcher.
+ *
+ * @param watcher a watcher.
+ * @param buf receives the name, NUL-terminated. It is cut to fit after any
+ *   byte, also inside a character of UTF-8. May be NULL if cap is 0.
+ * @param cap size of buf in bytes.
+ * @returns the length of the whole name, without the NUL; 0 if it has none.
+ *
+ * Errors:
+ *   -EINVAL    buf is NULL, and cap is not 0
+ *
+ * Threads: as evloop_watcher_set_name().
+ */
+int evloop_watcher_get_name(evloop_watcher_t watcher, char *buf, size_t cap);
+
+/**
+ * Sets the data of a watcher.
+ *
+ * @param watcher a watcher.
+ * @param data from now on the data of its events, and the user_data of its
+ *   callback.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
+ */
+int evloop_watcher_set_data(evloop_watcher_t watcher, uint64_t data);
+
+/**
+ * Lets a watcher keep its loop alive again; see evloop_watcher_unref().
+ *
+ * @param watcher a watcher.
+ * @returns 0; also if it keeps the loop alive already.
+ *
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
+ */
+int evloop_watcher_ref(evloop_watcher_t watcher);
+
+/**
+ * Lets a loop end although this watcher is enabled.
+ *
+ * It is for watchers that only serve others, such as a timer that prints
+ * statistics. It is a property, not a count.
+ *
+ * @param watcher a watcher.
+ * @returns 0; errors as evloop_watcher_ref().
+ *
+ * Threads: as evloop_watcher_enable().
+ */
+int evloop_watcher_unref(evloop_watcher_t watcher);
+
+/**
+ * Returns the loop of a watcher, and so whether the watcher is open.
+ *
+ * The library never uses a handle again, so a program that has kept one can
+ * check it:
+ *
+ *   if (evloop_watcher_loop(watcher) > 0) evloop_watcher_close(watcher, 0);
+ *
+ * (Closing it without the check is as good: -ESTALE does no harm.)
+ *
+ * @param watcher a watcher.
+ * @returns the loop.
+ */
+evloop_t evloop_watcher_loop(evloop_watcher_t watcher);
+
+/**
+ * Sets the destroy notification of a watcher.
+ *
+ * The loop calls this function when the watcher is closed and the loop does
+ * not use it any more. Then what user_data points to can be freed. The
+ * function is called exactly once:
+ * - if the loop is running: on the thread that runs it, after the current
+ *   callback and before the next one;
+ * - if the loop is not running: in the call that closes the watcher or the
+ *   loop.
+ *
+ * Several watchers that one callback closes are all out of use by then, so one
+ * notification is enough for them.
+ *
+ * Event: type EVLOOP_EVENT_CLOSED, watcher the stale handle, data the
+ * watcher's.
+ *
+ * @param watcher a watcher.
+ * @param callback called once; NULL: evloop_wait() returns the event. (If the
+ *   loop is closed there is no event.)
+ * @param user_data passed to callback; may be NULL.
+ * @returns 0. A second call replaces the first.
+ *
+ * Errors:
+ *   -ENOMEM
+ *
+ * Threads: as evloop_watcher_enable().
+ */
+int evloop_watcher_set_destroy(evloop_watcher_t watcher,
+                               evloop_callback_t callback,
+                               void *user_data);
+
+/* ------------------------------------------------------------------------
+ * Inspecting an event loop
+ * ------------------------------------------------------------------------
+ *
+ * These functions return what a loop watches and what keeps it alive. They
+ * answer the question why a loop does not end, also while it is stuck in a
+ * callback.
+ *
+ *   evloop_watcher_info_t info;
+ *   info.size = sizeof info;
+ *   evloop_watcher_info(evloop_find_io(loop, fd), &info);
+ *   if (evloop_alive(loop) == 1) evloop_dump(loop, 2);
+ */
+
+/**
+ * Returns whether something keeps an event loop alive.
+ *
+ * It is what evloop_run() would return now; nothing is dispatched.
+ *
+ * Every thread can call the functions of this section, also that of a watchdog
+ * (evloop_set_watchdog()), while the loop waits, runs, or is stuck in a
+ * callback. They read what the loop has stored and never wait for the loop. On
+ * a thread that does not run the loop the result may be slightly old. It does
+ * not include what other threads have requested since the current callback
+ * began, except watchers that they have added or closed.
+ *
+ * To find out why a loop does not end:
+ *
+ *   evloop_dump(loop, 2);
+ *
+ * @param loop a loop.
+ * @returns 1 or 0; 1 for a loop with EVLOOP_KEEP_ALIVE.
+ *
+ * Threads: any; takes no lock that a callback or a wait holds.
+ * Since 0.2.0.
+ */
+int evloop_alive(evloop_t loop);
+
+/**
+ * Returns the watchers of an event loop.
+ *
+ * They are all open watchers, disabled ones included, in no particular order.
+ * A watcher that another thread adds or closes during the call may be included
+ * or not.
+ *
+ * @param loop a loop.
+ * @param out_watchers filled from the front; may be NULL if max is 0.
+ * @param max size of out_watchers, in handles; 0 only counts.
+ * @returns the number of watchers, which may be more than max.
+ *
+ * Errors:
+ *   -EINVAL    max is negative
+ *   -EINVAL    out_watchers is NULL, and max is not 0
+ *
+ * Threads: as evloop_alive().
+ * Since 0.2.0.
+ */
+int evloop_watchers(evloop_t loop,
+                    evloop_watcher_t *out_watchers,
+                    int max);
+
+/**
+ * The properties and the state of a watcher; see evloop_watcher_info(). Set
+ * size first.
+ */
+typedef struct evloop_watcher_info_t {
+  /** sizeof(evloop_watcher_info_t). */
+  size_t size;
+  /** Its loop. */
+  int64_t loop;
+  /** Its user_data, or what evloop_watcher_set_data() has set. */
+  uint64_t data;
+  /** The EVLOOP_EVENT type of its events. */
+  int type;
+  /** IO: the descriptor; else -1. */
+  int fd;
+  /** IO: what is watched for, EVLOOP_EPOLL bits; else 0. */
+  uint32_t events;
+  /**
+   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and its
+   * last event disable a watcher too.
+   */
+  int enabled;
+  /** 0 after evloop_watcher_unref(), else 1. */
+  int referenced;
+  /** 1 if it keeps the loop alive now, else 0. */
+  int alive;
+  /** See evloop_watcher_set_priority(). */
+  int priority;
+  /** TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1. */
+  int clockid;
+  /**
+   * TIMER: when it expires next; INT64_MAX if it is not set. If another thread
+   * runs the loop, it is INT64_MAX too for a timer that is disabled, or that
+   * the running callback has set: that counts from the end of the callback.
+   */
+  int64_t deadline_ns;
+  /** TIMER: its interval, 0 if it expires once; else 0. */
+  int64_t interval_ns;
+  /**
+   * TIMER: how much later than that it may expire, rounded down to 18
+   * significant bits; else 0.
+   */
+  int64_t tolerance_ns;
+  /**
+   * SIGNAL: the signal. PROCESS: the process id. TFD, KQUEUE: the handle of
+   * the watched object. Else 0.
+   */
+  int64_t subject;
+} evloop_watcher_info_t;
+
+/**
+ * Returns the properties and the state of a watcher.
+ *
+ * @param watcher a watcher.
+ * @param out_info set its size first; it is filled up to that. What is beyond
+ *   this version's evloop_watcher_info_t becomes 0.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    out_info is NULL
+ *   -EINVAL    size is less than sizeof(size_t), such as 0: it was not set
+ *
+ * Threads: as evloop_alive().
+ * Since 0.2.0.
+ */
+int evloop_watcher_info(evloop_watcher_t watcher,
+                        struct evloop_watcher_info_t *out_info);
+
+/**
+ * Returns the io watcher of a descriptor.
+ *
+ * @param loop a loop.
+ * @param fd a descriptor.
+ * @returns the watcher. Of several it is the first that was added or, after
+ *   that is closed, one of the others.
+ *
+ * Errors:
+ *   -ENOENT    no watcher watches fd; also if the watched descriptor is closed
+ *              and the loop has noticed
+ *   -EBADF     fd is negative
+ *
+ * Threads: as evloop_alive(). While another thread runs the loop, this
+ * searches all of its watchers.
+ * Since 0.2.0.
+ */
+evloop_watcher_t evloop_find_io(evloop_t loop,
+                                int fd);
+
+/**
+ * Writes a list of an event loop's watchers as text.
+ *
+ * One line describes the loop. Then each watcher has a line: its kind, handle
+ * and name, what it watches, and whether it keeps the loop alive. For a file
+ * that is its absolute path, at most the last 128 bytes of it, with flags and
+ * bits. The text is for people, and may change.
+ *
+ *   loop 562949953421313: 3 watchers, 2 keep it alive
+ *     io 844424930131969 "client": fd 7, events IN, keeps the loop alive
+ *     timer 844424930131970: due in 0.250000 s, unreferenced, does not keep
+ *       the loop alive
+ *     file 844424930131971: path "/etc/my.conf" FOLLOW, events CLOSE_WRITE,
+ *       keeps the loop alive
+ *
+ * (The last two of either are one line.)
+ *
+ * @param loop a loop.
+ * @param fd where to write to; 2 is standard error.
+ * @returns the number of watchers in the list.
+ *
+ * Errors. After a failure some lines may be written:
+ *   -EBADF     fd is not open, or not for writing
+ *   -EAGAIN    fd does not block, and is full
+ *   -EPIPE     fd is a pipe without a reader; no SIGPIPE is raised
+ *   -ENOSPC, -EIO  fd cannot be written to; also other errors of write(2)
+ *
+ * Blocking: as write(2) to fd.
+ * Threads: as evloop_alive().
+ * Since 0.2.0.
+ */
+int evloop_dump(evloop_t loop, int fd);
+
+/* ------------------------------------------------------------------------
+ * Statistics, traces and the watchdog of an event loop
+ * ------------------------------------------------------------------------
+ *
+ * Statistics count what a loop does and how long its callbacks take. A trace
+ * records each wait and each callback, for a viewer. A watchdog reports a
+ * callback that runs too long while it is still running.
+ *
+ *   evloop_set_stats(loop, 1);
+ *   evloop_trace_start(loop, "loop.json", 0);
+ *   evloop_run_for_ns(loop, 1000000000);
+ *   evloop_trace_stop(loop);
+ *   evloop_stats_percentile_ns(loop, EVLOOP_STATS_CALLBACK, 99);
+ */
+
+/**
+ * Turns the counters of an event loop on or off.
+ *
+ * Turning them on sets them to zero. Before the first call the loop counts
+ * nothing, at no cost. While it counts, each callback costs one more read of
+ * the processor's time stamp counter (of the clock, where the kernel does not
+ * trust that counter): some twenty to thirty nanoseconds.
+ *
+ * A callback is counted when it has returned, and only if it was called while
+ * the counters were on; so a callback that turns them on is not counted. After
+ * they are turned off the values can still be read.
+ *
+ * @param loop a loop.
+ * @param on 1 or 0; nothing happens if they are in that state already.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    on is neither 1 nor 0
+ *   -ENOMEM    no memory; 150 KB are needed
+ *
+ * Threads: any; from a thread that does not run the loop it takes effect
+ * before the loop next dispatches.
+ * Fork: after evloop_after_fork() the child's loop continues to count.
+ */
+int evloop_set_stats(evloop_t loop,
+                     int on);
+
+/**
+ * What an event loop has done since evloop_set_stats() or
+ * evloop_stats_reset(). Set size first.
+ */
+typedef struct evloop_stats_t {
+  /** sizeof(evloop_stats_t). */
+  size_t size;
+  /** How long ago that was. */
+  int64_t elapsed_ns;
+  /** Calls of epoll_wait(), with and without waiting. */
+  uint64_t iterations;
+  /** Those of them that were to wait, and ended. */
+  uint64_t wakeups;
+  /** Time asleep; a sleep that is going on is counted up to now. */
+  int64_t asleep_ns;
+  /** Time in callbacks that have returned. */
+  int64_t callback_ns;
+  /** The longest callback that has returned. */
+  int64_t longest_ns;
+  /** When it began, on CLOCK_MONOTONIC; 0 if there was none. */
+  int64_t longest_since_ns;
+  /** Its watcher, which may be closed by now; 0 for a posted call. */
+  int64_t longest_watcher;
+  /** The greatest lateness of a timer. */
+  int64_t latest_ns;
+  /** Events that were delivered, by their EVLOOP_EVENT type. */
+  uint64_t events[32];
+  /** The type of the longest callback's event, 0 if there was none. */
+  int longest_type;
+  /** 0. */
+  int reserved;
+  /**
+   * The longest callback's watcher's name, when it returned; empty if it
+   * had none. NUL-terminated and cut to fit, not inside a character.
+   */
+  char longest_name[64];
+  /**
+   * Since 0.2.0: wake-ups that timers did without, because they shared
+   * others; see evloop_add_timer(). At least so many.
+   */
+  uint64_t wakeups_saved;
+} evloop_stats_t;
+
+/**
+ * Returns the counters of an event loop.
+ *
+ * The call neither stops nor delays the loop. Each value is correct, but the
+ * values are read one after the other: one may include an event that another
+ * does not. The loop counts callbacks of descriptors in groups: a thread that
+ * does not run the loop may miss up to 32 of them until the loop next waits,
+ * or calls a callback of another kind. The thread that runs the loop misses
+ * only the callback that is running.
+ *
+ * iterations counts all calls of epoll_wait(); wakeups counts those that were
+ * to wait, whether an event ended them or not. Events that evloop_wait()
+ * returns are counted when the loop stores them for it. Callbacks outside of a
+ * run (a notification of evloop_watcher_set_destroy() in the call that closes
+ * a watcher of an idle loop) are not counted, not traced, and not seen by a
+ * watchdog.
+ *
+ * Only the longest callback has a name here, that of
+ * evloop_watcher_set_name(). For the others set names and make a trace.
+ *
+ * Times are real time with EVLOOP_VIRTUAL_TIME too; but lateness is on the
+ * timer's clock, so it is virtual there.
+ *
+ * @param loop a loop.
+ * @param out_stats set its size first; it is filled up to that. What is beyond
+ *   this version's evloop_stats_t becomes 0.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    out_stats is NULL
+ *   -EINVAL    size is less than sizeof(size_t), such as 0: it was not set
+ *   -ENOENT    evloop_set_stats() was never called
+ */
+int evloop_stats(evloop_t loop,
+                 struct evloop_stats_t *out_stats);
+
+/**
+ * Resets the counters of an event loop to zero.
+ *
+ * A callback that is running is not counted when it returns; of a wait in
+ * progress the rest is counted.
+ *
+ * @param loop a loop.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOENT    evloop_set_stats() was never called
+ *
+ * Threads: any; it has taken effect when it returns.
+ */
+int evloop_stats_reset(evloop_t loop);
+
+/**
+ * evloop_stats_histogram(): how late timers were, on their clocks, when their
+ * callbacks were called.
  */
 #define EVLOOP_STATS_LATENESS 0
 
-/**
- * evloop_stats_histogram(): how long callbacks took.
- */
+/** evloop_stats_histogram(): the duration of callbacks. */
 #define EVLOOP_STATS_CALLBACK 1
 
-/**
- * How many buckets a histogram has; later versions may have more.
- */
+/** The number of buckets of a histogram; later versions may have more. */
 #define EVLOOP_STATS_BUCKETS 1630
 
 /**
- * Bytes a pipe takes without blocking once it is reported writable.
+ * Returns a histogram of an event loop: how many times of each length.
+ *
+ * Buckets have two significant decimal digits: the first 100 are for 0 to 99
+ * ns, the next 90 for 100 ns, 110 ns and so on to 990 ns, the next 90 for 1 us
+ * to 9.9 us, and so on; see evloop_stats_bucket_ns().
+ *
+ * @param loop a loop.
+ * @param which EVLOOP_STATS_LATENESS or EVLOOP_STATS_CALLBACK.
+ * @param out_counts filled from the front; may be NULL if cap is 0.
+ * @param cap size of out_counts, in buckets.
+ * @returns the number of buckets that there are, EVLOOP_STATS_BUCKETS.
+ *
+ * Errors:
+ *   -EINVAL    an unknown histogram
+ *   -EINVAL    cap is negative, or out_counts is NULL and cap is not 0
+ *   -ENOENT    evloop_set_stats() was never called
+ */
+int evloop_stats_histogram(evloop_t loop,
+                           int which,
+                           uint64_t *out_counts,
+                           int cap);
+
+/**
+ * Returns the lower bound of a bucket of a histogram.
+ *
+ * @param bucket 0 to EVLOOP_STATS_BUCKETS; a bucket ends where the next one
+ *   begins.
+ * @returns nanoseconds.
+ *
+ * Errors:
+ *   -EINVAL    there is no such bucket
+ */
+int64_t evloop_stats_bucket_ns(int bucket);
+
+/**
+ * Returns a percentile of a histogram.
+ *
+ * It is the time that this percentage of the counted times did not exceed.
+ *
+ * @param loop a loop.
+ * @param which EVLOOP_STATS_LATENESS or EVLOOP_STATS_CALLBACK.
+ * @param percent 0 to 100: 50 is the median, 100 the maximum.
+ * @returns nanoseconds: the maximum exactly, other percentiles as the last
+ *   value of their bucket, so up to a tenth more.
+ *
+ * Errors:
+ *   -EINVAL    an unknown histogram
+ *   -EINVAL    percent is not from 0 to 100
+ *   -ENOENT    nothing was counted
+ */
+int64_t evloop_stats_percentile_ns(evloop_t loop, int which, double percent);
+
+/**
+ * Starts a trace of an event loop.
+ *
+ * The loop records its waits, its callbacks with the names of their watchers,
+ * and its iterations, each from the end of a wait to the beginning of the next
+ * one. It keeps the last max_events of them in memory. evloop_trace_stop()
+ * writes them to the file, as JSON for ui.perfetto.dev and Chrome's
+ * about:tracing. So the loop never waits for a disk, and a trace can run until
+ * something has happened. The trace does not include callbacks that are
+ * running when it starts, nor their iteration.
+ *
+ * The slices of the trace:
+ * - A callback has the name of its watcher, see evloop_watcher_set_name().
+ *   Without a name it has the type and the handle, such as "timer
+ *   844424930131969"; a posted call is "post".
+ * - A wait is "wait", or "look" if it was not to sleep; an iteration is
+ *   "iteration".
+ * - The category (cat) is always the type.
+ * - The args of callbacks are watcher, the handle; of timers late_us; of io
+ *   watchers fd and events, bits of EVLOOP_EPOLLIN and the like; of waits
+ *   found, the number of ready descriptors, the loop's own included; of
+ *   iterations dispatched, the number of events.
+ *
+ * The loop keeps the names of the last max_events watchers that were closed.
+ *
+ * If a trace is running when the loop is closed, the thread that closes the
+ * loop or ends its run writes it, if there is memory for the text. A failure
+ * of that is not reported. If the process ends first, nothing is written.
+ *
+ * Names are cut at 128 bytes of UTF-8. The file has at most 1200 bytes for
+ * each of max_events, and 2400 more.
+ *
+ * @param loop a loop.
+ * @param path a file, which this call creates or empties. Only this user may
+ *   read a file that it creates. A symbolic link is not followed (for
+ *   /dev/stdout see evloop_trace_start_fd()).
+ * @param max_events the number of events to keep, 40 bytes each; 0: 100000.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EEXIST    a trace of the loop is running or starting; the file is
+ *              unchanged
+ *   -EINVAL    path is NULL, or max_events is negative
+ *   -ENOENT, -ENOTDIR, -ENAMETOOLONG  path leads to no directory for the file
+ *   -ELOOP     path is a symbolic link, or leads through too many
+ *   -EACCES, -EPERM, -EROFS, -EISDIR, -ETXTBSY  the file is not writable
+ *   -ENXIO     path is a FIFO without a reader, or a socket
+ *   -EBUSY     another process has a lease of the file (fcntl(2)), or it is a
+ *              device in use
+ *   -ENODEV, -ENOSPC, -EDQUOT, -EIO  the file cannot be created or opened
+ *   -EMFILE, -ENFILE, -ENOMEM
+ *
+ * Blocking: while the file system opens a file; it waits for no other process.
+ * Threads: any; from a thread that does not run the loop the trace starts
+ * before the loop next dispatches.
+ * Fork: the trace does not continue in the child of evloop_after_fork().
+ */
+int evloop_trace_start(evloop_t loop,
+                       const char *path,
+                       int max_events);
+
+/**
+ * Starts a trace of an event loop that goes to a descriptor.
+ *
+ * As evloop_trace_start(), with a descriptor in place of the path.
+ *
+ * @param loop a loop.
+ * @param fd open for writing. It is duplicated: the caller may close it.
+ * @param max_events as evloop_trace_start().
+ * @returns 0.
+ *
+ * Errors:
+ *   -EEXIST    a trace of the loop is running or starting
+ *   -EBADF     fd is not open, or not for writing
+ *   -EINVAL    max_events is negative, or fd is one of the library's own
+ *   -EMFILE, -ENOMEM
+ *
+ * Threads, fork: as evloop_trace_start().
+ */
+int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
+
+/**
+ * Stops a trace and writes it to its file.
+ *
+ * The trace includes a callback that is running, marked "running", so it shows
+ * a stuck callback too. Events before the last max_events are missing; the
+ * result and the file have their number.
+ *
+ * @param loop a loop.
+ * @returns the number of missing events.
+ *
+ * Errors:
+ *   -ENOENT    no trace is running
+ *   -ENOMEM    no memory. Recording has stopped and nothing was written: call
+ *              this again
+ *   -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO  the trace has ended, but the file
+ *              is not complete; also other errors of write(2)
+ *   -EBADF     the trace has ended, and its descriptor was closed: nothing was
+ *              written
+ *   -ESTALE    also if another thread closed the loop during the call, and so
+ *              wrote the file
+ *
+ * Blocking: until the file is written. A pipe without a reader raises SIGPIPE,
+ * as with write(2).
+ */
+int64_t evloop_trace_stop(evloop_t loop);
+
+/** A callback of an event loop that has run for too long. */
+typedef struct evloop_stuck_t {
+  /** The loop. */
+  int64_t loop;
+  /** Whose callback it is; 0 for a posted call. */
+  int64_t watcher;
+  /** Since when it runs, on CLOCK_MONOTONIC. */
+  int64_t since_ns;
+  /** For how long: until now, or in all. */
+  int64_t duration_ns;
+  /** The EVLOOP_EVENT type of what it was called for. */
+  int type;
+  /** 0: it is running. 1: it has returned. */
+  int returned;
+  /**
+   * The watcher's name, NUL-terminated and cut to fit, not inside a
+   * character; empty if it has none.
+   */
+  char name[64];
+  /** 0; room for later versions. */
+  uint64_t spare[3];
+} evloop_stuck_t;
+
+/**
+ * Called by the thread of a watchdog for a callback that is stuck, and once
+ * more when that callback has returned; see evloop_set_watchdog().
+ *
+ * stuck is valid until it returns.
+ */
+typedef void (*evloop_watchdog_t)(const struct evloop_stuck_t *stuck,
+                                  void *user_data);
+
+/**
+ * Sets a watchdog: a thread that reports callbacks which run too long.
+ *
+ * The thread, "evloop-watchdog", checks the loop once in limit_ns. It blocks
+ * all signals and has a stack of 2 MiB, whatever the environment says. It
+ * calls callback once for a callback of the loop that has run longer than the
+ * limit, and once more when that has returned (not if the watchdog is removed
+ * first). So it needs no help from a stuck loop. It does not check a callback
+ * that is running when the watchdog is set, also not the one that sets it, but
+ * all later ones.
+ *
+ * callback runs on the watchdog's thread. The library holds no lock, and
+ * callback may call every function on every object, also this one and
+ * evloop_close(). It must not wait for the stuck callback (EVLOOP_CLOSE_WAIT
+ * does that) if that one may wait for the end of the watchdog. It must return:
+ * neither longjmp() nor a C++ exception may leave it.
+ *
+ * @param loop a loop.
+ * @param limit_ns nanoseconds of real time; 0 removes the watchdog.
+ * @param callback see evloop_watchdog_t; NULL removes the watchdog.
+ * @param user_data passed to callback; may be NULL. It must stay valid until
+ *   another call of this, or evloop_close(), has returned; if the loop is
+ *   running at evloop_close(), until its run has returned.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EINVAL    limit_ns is negative
+ *   -EAGAIN    no thread can be created
+ *   -ENOMEM    no memory; the previous watchdog stays
+ *
+ * Blocking: until a running call of the watchdog's callback has returned,
+ * unless this is that callback. So do evloop_close(), and the end of the run
+ * of a closed loop.
+ * Fork: after evloop_after_fork() the child's loop has a thread of its own.
+ */
+int evloop_set_watchdog(evloop_t loop,
+                        int64_t limit_ns,
+                        evloop_watchdog_t callback,
+                        void *user_data);
+
+/* ------------------------------------------------------------------------
+ * select (select(2), Python's select.select)
+ * ------------------------------------------------------------------------
+ *
+ * evloop_select() waits for the descriptors in up to three lists, and leaves
+ * the ready ones in them. It keeps no state between calls. It suits a few
+ * descriptors, and descriptors of any value.
+ *
+ *   int readable[2] = {0, fd}, count = 2;
+ *   int ready =
+ *       evloop_select(readable, &count, NULL, NULL, NULL, NULL, 1000000000);
+ *   for (int i = 0; i < count; i++) printf("%d of %d\n", readable[i], ready);
+ */
+
+/**
+ * Waits until descriptors are ready, with lists instead of sets.
+ *
+ * On return each list holds only its ready descriptors, in their order and
+ * with duplicates, and its count is set. Descriptors of any value are allowed,
+ * also at and above FD_SETSIZE. With three empty lists the call sleeps.
+ *
+ * A descriptor is ready
+ * - to read when a read would not block (data, end of file, hang-up, error);
+ * - to write when a write would not block (room, error);
+ * - exceptional when it has urgent data.
+ *
+ * @param rlist descriptors to watch for reading; may be NULL if the count is
+ *   0.
+ * @param nr number of entries in rlist, in and out; NULL counts as 0.
+ * @param wlist descriptors to watch for writing; as rlist.
+ * @param nw number of entries in wlist; as nr.
+ * @param xlist descriptors to watch for urgent data; as rlist.
+ * @param nx number of entries in xlist; as nr.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns how many entries are left in the three lists together; 0, and three
+ *   counts of 0, if the time ran out.
+ *
+ * Errors. On failure the lists and the counts are unchanged:
+ *   -EBADF     a descriptor is negative or not open
+ *   -EINVAL    a count is negative
+ *   -EINVAL    a list is NULL and its count is not 0
+ *   -EINTR, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Source: select(2). It is built on pselect6(2), whose sets have no
+ * FD_SETSIZE.
+ */
+int evloop_select(int *rlist,
+                  int *nr,
+                  int *wlist,
+                  int *nw,
+                  int *xlist,
+                  int *nx,
+                  int64_t timeout_ns);
+
+/**
+ * The number of bytes that a pipe takes without blocking when it is reported
+ * writable.
  */
 #define EVLOOP_PIPE_BUF 4096
+
+/* ------------------------------------------------------------------------
+ * Poll sets (poll(2), Python's select.poll)
+ * ------------------------------------------------------------------------
+ *
+ * A poll set keeps a list of descriptors between waits. It takes every
+ * descriptor, regular files included, and no descriptor of its own. Other
+ * threads may change it during a wait.
+ *
+ *   evloop_ready_t ready[8];
+ *   evloop_poll_t set = evloop_poll_create();
+ *   evloop_poll_register(set, fd, EVLOOP_POLLIN, 0);
+ *   int count = evloop_poll_wait(set, ready, 8, 1000000000);
+ *   evloop_poll_close(set);
+ */
+
+/** A poll set; see evloop_poll_create(). */
+typedef evloop_handle_t evloop_poll_t;
+
+/**
+ * Creates an empty poll set.
+ *
+ * It takes no descriptor. Any descriptor can be registered, including regular
+ * files (always ready) and fds that are not open (EVLOOP_POLLNVAL). The cost
+ * of a wait is proportional to the number of descriptors.
+ *
+ * @returns the poll set; close it with evloop_poll_close().
+ *
+ * Errors:
+ *   -ENOMEM
+ *
+ * Fork: the child has a copy of its own.
+ */
+evloop_poll_t evloop_poll_create(void);
+
+/** Data to read. */
+#define EVLOOP_POLLIN 0x1
+
+/** Urgent (out-of-band) data, or an exceptional condition. */
+#define EVLOOP_POLLPRI 0x2
+
+/** Room to write. */
+#define EVLOOP_POLLOUT 0x4
+
+/** Error; always reported, need not be requested. */
+#define EVLOOP_POLLERR 0x8
+
+/** Hang-up; always reported, need not be requested. */
+#define EVLOOP_POLLHUP 0x10
+
+/** Not an open descriptor; always reported, need not be requested. */
+#define EVLOOP_POLLNVAL 0x20
+
+/** Normal data to read. */
+#define EVLOOP_POLLRDNORM 0x40
+
+/** Priority band data to read. */
+#define EVLOOP_POLLRDBAND 0x80
+
+/** Room to write normal data. */
+#define EVLOOP_POLLWRNORM 0x100
+
+/** Room to write priority data. */
+#define EVLOOP_POLLWRBAND 0x200
+
+/** Unused by Linux; accepted. */
+#define EVLOOP_POLLMSG 0x400
+
+/** The peer shut down its writing half. */
+#define EVLOOP_POLLRDHUP 0x2000
+
+/** What Python's poll objects watch by default: IN, PRI and OUT. */
+#define EVLOOP_POLL_DEFAULT 0x7
+
+/**
+ * Registers a descriptor, or replaces its registration.
+ *
+ * It also affects a wait in progress in another thread.
+ *
+ * @param p a poll set.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python watches
+ *   by default, 0 only errors and hang-ups.
+ * @param data returned with each event; the library does not use it.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EBADF     fd is negative
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    fd is one of the library's own descriptors
+ *   -ENOMEM
+ *
+ * Fork: changes the copy of the calling process.
+ */
+int evloop_poll_register(evloop_poll_t p,
+                         int fd,
+                         uint32_t events,
+                         uint64_t data);
+
+/**
+ * Changes the registration of a descriptor.
+ *
+ * @param p a poll set.
+ * @param fd a registered descriptor.
+ * @param events as evloop_poll_register().
+ * @param data as evloop_poll_register(); replaces the old data.
+ * @returns 0.
+ *
+ * Errors, besides those of evloop_poll_register():
+ *   -ENOENT    fd is not registered
+ *
+ * Fork: as evloop_poll_register().
+ */
+int evloop_poll_modify(evloop_poll_t p,
+                       int fd,
+                       uint32_t events,
+                       uint64_t data);
+
+/**
+ * Removes the registration of a descriptor.
+ *
+ * @param p a poll set.
+ * @param fd a registered descriptor, open or not.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is negative
+ *
+ * Fork: as evloop_poll_register().
+ */
+int evloop_poll_unregister(evloop_poll_t p, int fd);
+
+/** One ready descriptor, as the waits of all interfaces report it. */
+typedef struct evloop_ready_t {
+  /** The descriptor, as it was registered. */
+  int32_t fd;
+  /** What it is ready for: the bits of the interface that reports it. */
+  uint32_t events;
+  /** The data of its registration. */
+  uint64_t data;
+} evloop_ready_t;
+
+/**
+ * Waits until registered descriptors are ready.
+ *
+ * Descriptors are reported in ascending order. If more than max are ready, the
+ * next wait begins after the last one reported, so that none is starved. A
+ * wait on an empty set sleeps, and sees what other threads register.
+ *
+ * @param p a poll set.
+ * @param out_ready filled from the front, as many entries as returned; events
+ *   holds EVLOOP_POLL bits.
+ * @param max size of out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled; 0 if the time ran out.
+ *
+ * Errors:
+ *   -EINVAL    max is 0 or less, or out_ready is NULL
+ *   -EINVAL    more descriptors are registered than RLIMIT_NOFILE allows, and
+ *              none of them is ready
+ *   -ECHILD    the process forked during the wait, and this is the child
+ *   -EINTR, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Threads: any, several at once; changes by other threads take effect at once.
+ * For that each waiting thread has an epoll, made at its first blocking wait
+ * and closed with the thread. If no descriptor is left for it, changes take
+ * effect within 20 ms.
+ * Source: ppoll(2).
+ */
+int evloop_poll_wait(evloop_poll_t p,
+                     struct evloop_ready_t *out_ready,
+                     int max,
+                     int64_t timeout_ns);
+
+/**
+ * Closes a poll set. Threads that wait in it return -ESTALE.
+ *
+ * @param p a poll set.
+ * @returns 0.
+ *
+ * Fork: closes the copy of the calling process.
+ */
+int evloop_poll_close(evloop_poll_t p);
+
+/* ------------------------------------------------------------------------
+ * Epoll objects (epoll(7), Python's select.epoll)
+ * ------------------------------------------------------------------------
+ *
+ * An epoll object keeps its list of descriptors in the kernel, so a wait
+ * costs the same for ten descriptors and for ten thousand. It does not take
+ * regular files. The event bits, EVLOOP_EPOLLIN and others, stand with
+ * evloop_add_io().
+ *
+ *   evloop_ready_t ready[8];
+ *   evloop_epoll_t epoll = evloop_epoll_create(0);
+ *   evloop_epoll_register(epoll, fd, EVLOOP_EPOLLIN, 0);
+ *   int count = evloop_epoll_wait(epoll, ready, 8, 1000000000);
+ *   evloop_epoll_close(epoll);
+ */
+
+/** An epoll object; see evloop_epoll_create(). */
+typedef evloop_handle_t evloop_epoll_t;
+
+/** evloop_epoll_create(): close on exec; always on, accepted. */
+#define EVLOOP_EPOLL_CLOEXEC 0x80000
+
+/**
+ * Creates an epoll object.
+ *
+ * @param flags 0 or EVLOOP_EPOLL_CLOEXEC; CLOEXEC is always on.
+ * @returns the epoll object; close it with evloop_epoll_close().
+ *
+ * Errors:
+ *   -EINVAL    an unknown flag
+ *   -EMFILE, -ENFILE  no descriptor is left; the first epoll object of a
+ *              process takes two, see "Descriptors"
+ *   -ENOSPC, -ENOMEM
+ *
+ * Source: epoll_create1(2).
+ */
+evloop_epoll_t evloop_epoll_create(uint32_t flags);
+
+/**
+ * Makes a handle for an epoll descriptor that already exists.
+ *
+ * Registrations through this object and by raw epoll_ctl(2) can be mixed. For
+ * an event of a registration that the object does not know, fd is -1 and data
+ * is the kernel's data word as its owner stored it. The object takes one more
+ * descriptor, an eventfd, until it is closed.
+ *
+ * @param fd an epoll descriptor. It stays the caller's, who closes it after
+ *   the handle. With EVLOOP_FD_OWN it belongs to the handle, and
+ *   evloop_epoll_close() closes it. On failure it stays the caller's.
+ * @param flags 0 or EVLOOP_FD_OWN.
+ * @returns the epoll object.
+ *
+ * Errors:
+ *   -EBADF     fd is not open
+ *   -EINVAL    fd is not an epoll descriptor, or one of the library's own
+ *              (except that of evloop_fileno())
+ *   -EINVAL    an unknown flag
+ *   -EMFILE, -ENFILE  no descriptor is left for the eventfd
+ *   -ENOSPC, -ENOMEM
+ *
+ * Fork: as evloop_epoll_create(); a child that inherited fd can call this.
+ */
+evloop_epoll_t evloop_epoll_from_fd(int fd, uint32_t flags);
+
+/**
+ * Returns the descriptor of an epoll object.
+ *
+ * It belongs to the object: do not close it. It is readable while an event is
+ * pending, and can be registered with another epoll, poll or select.
+ *
+ * @param ep an epoll object.
+ * @returns the descriptor.
+ */
+int evloop_epoll_fileno(evloop_epoll_t ep);
+
+/** What Python's epoll objects watch by default: IN, PRI and OUT. */
+#define EVLOOP_EPOLL_DEFAULT 0x7
+
+/**
+ * Registers a descriptor.
+ *
+ * It also affects a wait in progress in another thread. Closing the descriptor
+ * ends the registration, unless a duplicate of it is open (epoll(7), Q6):
+ * unregister it before close(2).
+ *
+ * @param ep an epoll object.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_EPOLL bits; EVLOOP_EPOLL_DEFAULT is what Python watches
+ *   by default.
+ * @param data returned with each event; the library does not use it.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EEXIST    fd is registered already
+ *   -EBADF     fd is not open
+ *   -EPERM     epoll cannot watch fd (a regular file, a directory, /dev/null;
+ *              a selector can)
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    fd is the epoll object itself, or one of the library's own
+ *              descriptors
+ *   -EINVAL    EXCLUSIVE for an epoll descriptor, or with other bits than IN,
+ *              OUT, ERR, HUP, ET and WAKEUP
+ *   -ELOOP     epoll sets would be nested in a circle or too deep
+ *   -ENOSPC, -ENOMEM
+ *
+ * Source: epoll_ctl(2).
+ */
+int evloop_epoll_register(evloop_epoll_t ep,
+                          int fd,
+                          uint32_t events,
+                          uint64_t data);
+
+/**
+ * Changes the registration of a descriptor.
+ *
+ * It also re-arms a ONESHOT registration. An event that another thread's wait
+ * collects at the same moment may have the old or the new data.
+ *
+ * @param ep an epoll object.
+ * @param fd a registered descriptor.
+ * @param events as evloop_epoll_register().
+ * @param data as evloop_epoll_register(); replaces the old data.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is not open
+ *   -EPERM     epoll cannot watch fd
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    fd is the epoll object itself, or one of the library's own
+ *              descriptors
+ *   -EINVAL    the old or the new registration is EXCLUSIVE (unregister and
+ *              register instead)
+ *   -ENOMEM
+ *
+ * Source: epoll_ctl(2).
+ */
+int evloop_epoll_modify(evloop_epoll_t ep,
+                        int fd,
+                        uint32_t events,
+                        uint64_t data);
+
+/**
+ * Removes the registration of a descriptor.
+ *
+ * @param ep an epoll object.
+ * @param fd a registered descriptor.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is not open; the kernel has removed the registration, unless
+ *              a duplicate is open
+ *   -EPERM     epoll cannot watch fd, so it was never registered
+ *   -EINVAL    fd is the epoll object itself, or one of the library's own
+ *              descriptors
+ *
+ * Source: epoll_ctl(2).
+ */
+int evloop_epoll_unregister(evloop_epoll_t ep,
+                            int fd);
+
+/**
+ * Waits until registered descriptors are ready.
+ *
+ * For some events fd in out_ready is -1:
+ * - an event of a registration that the object does not know, see
+ *   evloop_epoll_from_fd();
+ * - if a descriptor was closed without being unregistered, a duplicate of it
+ *   is open, and its fd is registered again: an event of the old registration.
+ *   From then on also an event that was collected just before its registration
+ *   ended.
+ *
+ * @param ep an epoll object.
+ * @param out_ready filled from the front, as many entries as returned; events
+ *   holds EVLOOP_EPOLL bits.
+ * @param max size of out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled; 0 if the time ran out.
+ *
+ * Errors:
+ *   -EINVAL    max is 0 or less, or out_ready is NULL
+ *   -EBADF     the borrowed descriptor was closed
+ *   -EINTR, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Threads: any, several at once.
+ * Source: epoll_pwait2(2) where the kernel has it (5.11), else ppoll(2) and
+ * epoll_pwait(2); both have nanosecond resolution.
+ */
+int evloop_epoll_wait(evloop_epoll_t ep,
+                      struct evloop_ready_t *out_ready,
+                      int max,
+                      int64_t timeout_ns);
+
+/**
+ * Closes an epoll object. Threads that wait in it return -ESTALE.
+ *
+ * The descriptor is closed, unless it is borrowed, as soon as no other thread
+ * is in a call with it. Registrations with a borrowed descriptor stay in the
+ * kernel's set.
+ *
+ * @param ep an epoll object.
+ * @returns 0.
+ *
+ * Fork: works in the child, and changes nothing for the parent.
+ */
+int evloop_epoll_close(evloop_epoll_t ep);
+
+/**
+ * Closes the handle of an epoll object and returns its descriptor.
+ *
+ * The handle is stale, as after evloop_epoll_close(). The descriptor belongs
+ * to the caller from now on, who closes it. The registrations stay, but the
+ * data words that epoll_wait(2) then returns with events are the library's:
+ * set them again with EPOLL_CTL_MOD. Threads that wait in the object return
+ * -ESTALE.
+ *
+ * @param ep an epoll object.
+ * @returns the descriptor.
+ *
+ * Since 0.2.0.
+ */
+int evloop_epoll_release(evloop_epoll_t ep);
+
+/* ------------------------------------------------------------------------
+ * /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
+ * ------------------------------------------------------------------------
+ *
+ * A /dev/poll object behaves as Solaris' /dev/poll, for programs and tests
+ * that expect it: registering a descriptor twice adds events, and closed
+ * descriptors are reported. New programs use an epoll object. The event
+ * bits, EVLOOP_POLLIN and others, stand with poll sets.
+ *
+ *   evloop_ready_t ready[8];
+ *   evloop_devpoll_t devpoll = evloop_devpoll_create();
+ *   evloop_devpoll_register(devpoll, fd, EVLOOP_POLLIN, 0);
+ *   int count = evloop_devpoll_wait(devpoll, ready, 8, 1000000000);
+ *   evloop_devpoll_close(devpoll);
+ */
+
+/** A /dev/poll object; see evloop_devpoll_create(). */
+typedef evloop_handle_t evloop_devpoll_t;
+
+/**
+ * Creates a /dev/poll object.
+ *
+ * Linux has no such device. The object has its semantics: registering a
+ * descriptor twice adds events, a registration belongs to the value of the fd,
+ * and closed descriptors are reported. The cost of a wait is proportional to
+ * the number of descriptors; for a large set use epoll.
+ *
+ * @returns the object; close it with evloop_devpoll_close().
+ *
+ * Errors:
+ *   -ENOMEM
+ *
+ * Source: poll(7d) of Solaris.
+ */
+evloop_devpoll_t evloop_devpoll_create(void);
+
+/**
+ * Returns a descriptor that is readable while a registered one is ready.
+ *
+ * The first call makes it. It belongs to the object: do not close it. It is
+ * meant for registration with another poll, select or epoll. If a registered
+ * descriptor was closed, and its fd reused without a call on this object,
+ * evloop_devpoll_wait() reports that, but the readiness of this descriptor
+ * does not.
+ *
+ * @param dp a /dev/poll object.
+ * @returns the descriptor.
+ *
+ * Errors:
+ *   -ELOOP     a registered epoll descriptor is nested too deep
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
+ */
+int evloop_devpoll_fileno(evloop_devpoll_t dp);
+
+/**
+ * Registers a descriptor, or adds events to its registration.
+ *
+ * @param dp a /dev/poll object.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_POLL bits; added to those registered already.
+ * @param data returned with each event; the library does not use it. It
+ *   replaces that of an earlier registration.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EBADF     fd is negative
+ *   -EINVAL    an unknown bit
+ *   -EINVAL    fd is the object's own descriptor, or another one of the
+ *              library's own
+ *   -ENOMEM
+ * After evloop_devpoll_fileno() also:
+ *   -ELOOP     epoll sets would be nested in a circle or too deep
+ *   -ENOSPC
+ *
+ * Threads: any; also affects waits in progress.
+ */
+int evloop_devpoll_register(evloop_devpoll_t dp,
+                            int fd,
+                            uint32_t events,
+                            uint64_t data);
+
+/**
+ * Registers a descriptor for exactly these events.
+ *
+ * It replaces the events of an earlier registration, if there is one.
+ *
+ * @param dp a /dev/poll object.
+ * @param fd the descriptor; it stays the caller's.
+ * @param events EVLOOP_POLL bits; they replace those registered.
+ * @param data as evloop_devpoll_register().
+ * @returns 0; errors as evloop_devpoll_register().
+ *
+ * Threads: any; also affects waits in progress.
+ */
+int evloop_devpoll_modify(evloop_devpoll_t dp,
+                          int fd,
+                          uint32_t events,
+                          uint64_t data);
+
+/**
+ * Removes the registration of a descriptor.
+ *
+ * A descriptor that is not registered is ignored.
+ *
+ * @param dp a /dev/poll object.
+ * @param fd the descriptor, open or not.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EBADF     fd is negative
+ *
+ * Threads: any; also affects waits in progress.
+ */
+int evloop_devpoll_unregister(evloop_devpoll_t dp, int fd);
+
+/**
+ * Waits until registered descriptors are ready.
+ *
+ * @param dp a /dev/poll object.
+ * @param out_ready filled from the front, as many entries as returned; events
+ *   holds EVLOOP_POLL bits, EVLOOP_POLLNVAL for a registration whose
+ *   descriptor is not open.
+ * @param max size of out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled, 0 if the time ran out; errors as
+ *   evloop_poll_wait().
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Threads: as evloop_poll_wait().
+ */
+int evloop_devpoll_wait(evloop_devpoll_t dp,
+                        struct evloop_ready_t *out_ready,
+                        int max,
+                        int64_t timeout_ns);
+
+/**
+ * Closes a /dev/poll object, and its descriptor if it has one.
+ *
+ * Threads that wait in it return -ESTALE.
+ *
+ * @param dp a /dev/poll object.
+ * @returns 0.
+ *
+ * Fork: works in the child, and changes nothing for the parent.
+ */
+int evloop_devpoll_close(evloop_devpoll_t dp);
+
+/* ------------------------------------------------------------------------
+ * Selectors (Python's selectors module)
+ * ------------------------------------------------------------------------
+ *
+ * A selector reports readiness to read and to write in the same way on every
+ * backend: select, poll, epoll, /dev/poll or kqueue. It takes every
+ * descriptor, regular files included.
+ *
+ *   evloop_ready_t ready[8];
+ *   evloop_selector_t set = evloop_selector_create(EVLOOP_SELECTOR_DEFAULT);
+ *   evloop_selector_register(set, fd, EVLOOP_SELECTOR_READ, 0);
+ *   int count = evloop_selector_wait(set, ready, 8, 1000000000);
+ *   evloop_selector_close(set);
+ */
+
+/** A selector; see evloop_selector_create(). */
+typedef evloop_handle_t evloop_selector_t;
+
+/** evloop_selector_create(): the best backend, today EPOLL. */
+#define EVLOOP_SELECTOR_DEFAULT 0
+
+/** evloop_selector_create(): the events of select(2), on a poll set. */
+#define EVLOOP_SELECTOR_SELECT 1
+
+/** evloop_selector_create(): on a poll set. */
+#define EVLOOP_SELECTOR_POLL 2
+
+/** evloop_selector_create(): on an epoll object. */
+#define EVLOOP_SELECTOR_EPOLL 3
+
+/** evloop_selector_create(): on a /dev/poll object. */
+#define EVLOOP_SELECTOR_DEVPOLL 4
+
+/** evloop_selector_create(): on a kqueue. */
+#define EVLOOP_SELECTOR_KQUEUE 5
+
+/**
+ * Creates a selector: readiness to read and to write, with any backend.
+ *
+ * Regular files, directories and /dev/null can be registered with every
+ * backend, and are always ready.
+ *
+ * @param backend EVLOOP_SELECTOR_DEFAULT (the best one), _SELECT, _POLL,
+ *   _EPOLL, _DEVPOLL or _KQUEUE.
+ * @returns the selector; close it with evloop_selector_close().
+ *
+ * Errors:
+ *   -EINVAL    an unknown backend
+ *   -ENOMEM
+ * With the EPOLL and the KQUEUE backend, as evloop_epoll_create() and
+ * evloop_kqueue_create():
+ *   -EMFILE, -ENFILE, -ENOSPC
+ *
+ * Source: Python's selectors module.
+ */
+evloop_selector_t evloop_selector_create(int backend);
+
+/** Selector event: a read would not block. */
+#define EVLOOP_SELECTOR_READ 0x1
+
+/** Selector event: a write would not block. */
+#define EVLOOP_SELECTOR_WRITE 0x2
+
+/**
+ * Registers a descriptor.
+ *
+ * It also affects a wait in progress in another thread.
+ *
+ * @param s a selector.
+ * @param fd the descriptor; it stays the caller's, who unregisters it before
+ *   closing it.
+ * @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
+ * @param data returned with each event; the library does not use it.
+ * @returns 0.
+ *
+ * Errors:
+ *   -EEXIST    fd is registered already
+ *   -EBADF     fd is not open
+ *   -EINVAL    no events, or an unknown bit
+ *   -EINVAL    fd is the selector's own descriptor, or another one of the
+ *              library's own
+ *   -ENOMEM
+ * With the EPOLL and the DEVPOLL backend, as evloop_epoll_register() and
+ * evloop_devpoll_register():
+ *   -ELOOP, -ENOSPC
+ */
+int evloop_selector_register(evloop_selector_t s,
+                             int fd,
+                             uint32_t events,
+                             uint64_t data);
+
+/**
+ * Changes the registration of a descriptor.
+ *
+ * @param s a selector.
+ * @param fd a registered descriptor.
+ * @param events as evloop_selector_register().
+ * @param data as evloop_selector_register(); replaces the old data.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is not open
+ *   -EINVAL    no events, or an unknown bit
+ *   -ENOMEM
+ * If fd was closed and refers to another file now, with the EPOLL backend
+ * also:
+ *   -ENOENT    the new file is not registered
+ *   -EPERM     epoll cannot watch the new file
+ * In that case with the DEVPOLL backend, as evloop_selector_register():
+ *   -EINVAL, -ELOOP, -ENOSPC
+ */
+int evloop_selector_modify(evloop_selector_t s,
+                           int fd,
+                           uint32_t events,
+                           uint64_t data);
+
+/**
+ * Removes the registration of a descriptor.
+ *
+ * @param s a selector.
+ * @param fd a registered descriptor, open or not.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is negative
+ */
+int evloop_selector_unregister(evloop_selector_t s, int fd);
+
+/**
+ * Returns the registration of a descriptor.
+ *
+ * @param s a selector.
+ * @param fd a descriptor.
+ * @param out_events its events; may be NULL.
+ * @param out_data its data; may be NULL.
+ * @returns 0.
+ *
+ * Errors:
+ *   -ENOENT    fd is not registered
+ *   -EBADF     fd is negative
+ */
+int evloop_selector_get(evloop_selector_t s,
+                        int fd,
+                        uint32_t *out_events,
+                        uint64_t *out_data);
+
+/**
+ * Returns the number of registered descriptors.
+ *
+ * @param s a selector.
+ * @returns the number.
+ */
+int evloop_selector_count(evloop_selector_t s);
+
+/**
+ * Waits until registered descriptors are ready.
+ *
+ * An error or a hang-up makes a descriptor ready for its registered events, so
+ * that the next read or write returns the error.
+ *
+ * A descriptor that was closed without being unregistered is reported in the
+ * same way with the SELECT, POLL and DEVPOLL backends. With EPOLL the kernel
+ * forgets it, unless it is always ready (a regular file) or a duplicate is
+ * open. If such a duplicate, of a descriptor that is not registered any more,
+ * is all that is ready, EPOLL polls every 10 ms.
+ *
+ * @param s a selector.
+ * @param out_ready filled from the front, as many entries as returned; events
+ *   holds EVLOOP_SELECTOR bits, never other ones than registered.
+ * @param max size of out_ready, in entries; at least 1.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled; 0 if the time ran out.
+ *
+ * Errors:
+ *   -EINVAL    max is 0 or less, or out_ready is NULL; also as
+ *              evloop_poll_wait()
+ *   -EINTR, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Threads: any, several at once.
+ */
+int evloop_selector_wait(evloop_selector_t s,
+                         struct evloop_ready_t *out_ready,
+                         int max,
+                         int64_t timeout_ns);
+
+/**
+ * Returns a descriptor that is readable while a registered one is ready.
+ *
+ * It belongs to the selector: do not close it.
+ *
+ * @param s a selector.
+ * @returns the descriptor.
+ *
+ * Errors:
+ *   -ENOTSUP   the SELECT and POLL backends have none
+ * With the DEVPOLL backend, as evloop_devpoll_fileno():
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
+ */
+int evloop_selector_fileno(evloop_selector_t s);
+
+/**
+ * Closes a selector. Threads that wait in it return -ESTALE.
+ *
+ * @param s a selector.
+ * @returns 0.
+ *
+ * Fork: works in the child, and changes nothing for the parent.
+ */
+int evloop_selector_close(evloop_selector_t s);
+
+/* ------------------------------------------------------------------------
+ * Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
+ * ------------------------------------------------------------------------
+ *
+ * A kqueue watches descriptors, timers, signals, processes, files and more
+ * through one call, evloop_kqueue_control(). It takes a list of changes and
+ * returns a list of events. Each thing that it watches is called a knote: an
+ * ident (a descriptor, a signal, a process id) with a filter (the kind of
+ * event). evloop_bsd_kqueue() and evloop_bsd_kevent() have the interface of
+ * BSD, and <sys/event.h> of this library its names.
+ *
+ *   evloop_kevent_t change = {1, EVLOOP_KQ_FILTER_TIMER, EVLOOP_KQ_EV_ADD,
+ *                             EVLOOP_KQ_NOTE_SECONDS, 1, 0, {0, 0, 0, 0}};
+ *   evloop_kqueue_t queue = evloop_kqueue_create(0);
+ *   int count = evloop_kqueue_control(queue, &change, 1, &change, 1, -1);
+ *   evloop_kqueue_close(queue);
+ */
+
+/** evloop_kqueue_create(): close on exec; always on, accepted. */
+#define EVLOOP_KQ_CLOEXEC 0x1
+
+/** evloop_kqueue_create(): a forked child has a copy of the queue. */
+#define EVLOOP_KQ_CPONFORK 0x2
+
+/**
+ * Creates a kqueue.
+ *
+ * With EVLOOP_KQ_CPONFORK a forked child has a copy of the queue, under the
+ * same handle and descriptor; the descriptor is the parent's until the child's
+ * first call with it. The child has none, -ECHILD, if another thread was
+ * changing the queue or collecting events at the fork. Without the flag only
+ * close works in the child, and the child's first call of the library closes
+ * the child's descriptor of the queue.
+ *
+ * A watched descriptor may be closed and its number used again: the new file
+ * gets no events of the old one. The kernel reports a closed file as long as a
+ * duplicate of its descriptor is open, so the queue verifies each event of a
+ * descriptor with a system call. With EVLOOP_KQ_TRUST_FDS the program promises
+ * to delete (EVLOOP_KQ_EV_DELETE) before it closes a descriptor that has
+ * duplicates, and the queue saves that call. Duplicates are those of dup(2),
+ * those sent to another process, and those of a forked process until it, or
+ * execve(2), closes them. A descriptor without duplicates may be closed without
+ * that, also with this flag. If the program breaks the promise, an event of
+ * the closed file is reported for its number, which may be another file by
+ * then.
+ *
+ * @param flags EVLOOP_KQ_CLOEXEC, EVLOOP_KQ_CPONFORK and (since 0.2.0)
+ *   EVLOOP_KQ_TRUST_FDS, or 0.
+ * @returns the queue; close it with evloop_kqueue_close().
+ *
+ * Errors:
+ *   -EINVAL    an unknown flag
+ *   -EMFILE, -ENFILE  no descriptor is left; a queue needs four, and up to
+ *              eight more for what it watches
+ *   -ENOSPC, -ENOMEM
+ *
+ * Source: kqueue(2) of FreeBSD.
+ */
+evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
+
+/**
+ * Makes a second handle for a kqueue, from its descriptor.
+ *
+ * Both handles are the same queue. Closing this handle ends the waits that
+ * were begun with it. The queue stays open, unless EVLOOP_FD_OWN is given.
+ *
+ * @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
+ *   or a duplicate of one.
+ * @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
+ *   its descriptor.
+ * @returns the handle; close it with evloop_kqueue_close().
+ *
+ * Errors:
+ *   -EBADF     fd is not a kqueue of this process
+ *   -EINVAL    an unknown flag
+ *   -ENOMEM
+ */
+evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
+
+/**
+ * Returns the descriptor of a kqueue.
+ *
+ * It belongs to the queue: do not close it. It is readable while an event is
+ * pending, and can be registered with another kqueue, epoll, poll or select.
+ * The kernel limits how deep epolls nest (-ELOOP): a queue that watches a
+ * queue can be polled, but a third queue cannot watch it.
+ *
+ * In some cases it may be readable without an event, until
+ * evloop_kqueue_control() has checked: for a socket that was never connected,
+ * below an EVLOOP_KQ_NOTE_LOWAT, and where the filters say so.
+ *
+ * @param kq a kqueue.
+ * @returns the descriptor.
+ */
+int evloop_kqueue_fileno(evloop_kqueue_t kq);
+
+/**
+ * A change to a queue, or an event from it.
+ *
+ * It has the layout of FreeBSD's struct kevent.
+ */
+typedef struct evloop_kevent_t {
+  /**
+   * What the knote is about: a descriptor, a signal, a process id, or a number
+   * that the caller chooses; the filter says which.
+   */
+  uint64_t ident;
+  /** One of EVLOOP_KQ_FILTER. */
+  int16_t filter;
+  /** EVLOOP_KQ_EV bits. */
+  uint16_t flags;
+  /** EVLOOP_KQ_NOTE bits of the filter. */
+  uint32_t fflags;
+  /** A value of the filter; an errno if flags has EV_ERROR. */
+  int64_t data;
+  /** The caller's value, returned with each event. */
+  uint64_t udata;
+  /** The filter's values (0 and 1, if it uses them) and the caller's. */
+  uint64_t ext[4];
+} evloop_kevent_t;
 
 /**
  * Filter: there is something to read. ident is a descriptor.
  *
- * Works for everything that can be polled, and for files. data is:
+ * It works for everything that can be polled, and for files. data is:
  *
  *   stream sockets,  the bytes that can be read, without an urgent one; an
- *   local SEQPACKET  upper bound where an urgent byte is in their middle
+ *   local SEQPACKET  upper bound if an urgent byte is in their middle
  *   other sockets    exact, or an upper bound: see below
- *   listening ones   how many connections wait to be accepted; 1 where the
- *                    kernel does not tell (other than TCP and local ones)
+ *   listening        the number of connections to accept; 1 where the kernel
+ *   sockets          does not report it (other than TCP and local ones)
  *   pipes, FIFOs,    the bytes that can be read
  *   ttys
  *   regular files    from the position to the end, which may be negative;
  *                    at the end there is no event until the file grows
- *   directories      the same, by the size that fstat() tells
+ *   directories      the same, by the size that fstat() reports
  *   devices that     0: always ready (/dev/null)
  *   are not polled
  *   eventfds,        the counter, the expirations, of 64 bits without a
  *   timerfds         sign; 1 without a /proc
- *   kqueues          how many events it has, about
+ *   kqueues          the number of its events, about
  *   other            1
  *
- * Of a socket that keeps messages (UDP, raw, packet, netlink, local
- * datagrams and others) Linux reports how long the first message is, and not
- * how much waits. data is exact if the memory that the socket uses has no
- * room for a second message. Otherwise it is an upper bound, and never less
- * than what waits: a program that receives until it has used up data, or
- * until EAGAIN, receives everything. EAGAIN is the surer sign. An empty
- * message counts as one byte. Local datagram sockets have as their bound
- * the first message and the size of the receive buffer, and sixteen times
- * that size without a peer; only senders with larger send buffers, or more
- * of them than net.unix.max_dgram_qlen allows by default, exceed it.
- * EVLOOP_KQ_NOTE_LOWAT is compared with data, so it may be met early.
+ * Of a socket that keeps messages (UDP, raw, packet, netlink, local datagrams
+ * and others) Linux reports the length of the first message, and not the sum.
+ * data is exact if the memory that the socket uses has no room for a second
+ * message. Otherwise it is an upper bound, and never less than the sum: a
+ * program that receives until it has used up data, or until EAGAIN, receives
+ * everything. EAGAIN is the surer sign. An empty message counts as one byte.
+ * For local datagram sockets the bound is the first message plus the size of
+ * the receive buffer, and without a peer plus sixteen times that size. Only
+ * senders with larger send buffers, or more of them than
+ * net.unix.max_dgram_qlen allows by default, exceed it. EVLOOP_KQ_NOTE_LOWAT
+ * is compared with data, so it may be reached early.
  *
- * Once the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
- * left, and fflags is the errno of a TCP connection that failed, as far as
- * that can be told without taking it from getsockopt(SO_ERROR): it is
+ * When the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
+ * left, and fflags is the errno of a failed TCP connection, as far as the
+ * library can read it without taking it from getsockopt(SO_ERROR):
  * ECONNREFUSED, ECONNRESET or 0. A socket that was never connected has no
  * event. fflags of the change may have EVLOOP_KQ_NOTE_LOWAT or
- * EVLOOP_KQ_NOTE_FILE_POLL. That the position was moved by lseek() is not
- * seen, nor what other machines do to a network file system; a file that
- * the process may not read is looked at every 100 ms.
+ * EVLOOP_KQ_NOTE_FILE_POLL.
+ *
+ * Not seen are a change of the position by lseek(), and what other machines do
+ * to a network file system. A file that the process may not read is polled
+ * every 100 ms.
  */
 #define EVLOOP_KQ_FILTER_READ -1
 
 /**
  * Filter: there is room to write. ident is a descriptor.
  *
- * data is how many bytes there is room for: in a socket's send buffer, in a
- * pipe, at least 1; what can be added to an eventfd, of 64 bits without a
- * sign; 1 where the kernel does not tell; 0 for files and devices that are
- * not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
- * EPIPE, since the other side has closed, or the program itself has called
- * shutdown(SHUT_WR) (TCP and local stream sockets); data is 0, and fflags as
- * for EVLOOP_KQ_FILTER_READ. A socket that was never connected has no event.
- * With EVLOOP_KQ_NOTE_LOWAT, while there is some room but less than that, it
- * is looked at every 10 ms.
+ * data is the number of bytes that there is room for: in a socket's send
+ * buffer; in a pipe, at least 1; what can be added to an eventfd, of 64 bits
+ * without a sign; 1 where the kernel does not report it; 0 for files and
+ * devices that are not polled, which are always ready.
+ *
+ * EVLOOP_KQ_EV_EOF: a write would be EPIPE, because the other side has closed,
+ * or because the program has called shutdown(SHUT_WR) (TCP and local stream
+ * sockets). data is then 0, and fflags as for EVLOOP_KQ_FILTER_READ. A socket
+ * that was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while
+ * there is some room but less than that, the descriptor is polled every 10 ms.
  */
 #define EVLOOP_KQ_FILTER_WRITE -2
 
 /**
- * Filter: an operation that evloop_kqueue_aio_read() or its like began is
- * done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM); it
- * can be disabled and enabled, and is deleted when its event was delivered,
- * not while it is in flight (-EBUSY).
+ * Filter: an operation of evloop_kqueue_aio_read() or a function like it is
+ * complete. These functions add the knote; a change with EVLOOP_KQ_EV_ADD is
+ * -EPERM. It can be disabled and enabled. It is deleted when its event was
+ * delivered, and cannot be deleted while the operation is in progress
+ * (-EBUSY).
  */
 #define EVLOOP_KQ_FILTER_AIO -3
 
 /**
- * Filter: a file is changed or used, whatever its names are. ident is a
- * descriptor of a regular file, a directory, a device or a named pipe; of
- * anything else it is -EINVAL, and of a memfd -ENOTSUP.
+ * Filter: a file changes or is used, whatever its names are. ident is a
+ * descriptor of a regular file, a directory, a device or a named pipe; any
+ * other is -EINVAL, and a memfd -ENOTSUP.
  *
- * Once one of the bits that were asked for has happened, fflags has all
- * bits of what happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was
- * written and grew, though only one of them was asked for.
+ * When one of the requested bits has happened, fflags has all bits of what
+ * happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was written and
+ * grew, even if only one of them was requested.
  *
- * A queue has one inotify(7) for this. The descriptor's file must be
- * readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
- * Not seen are writes through mmap(2), and what other machines do to a
- * network file system. What happens twice before it is looked at is one
- * event. A descriptor that was closed and opened again, with the same
- * number for the same file, goes on being watched. Should the kernel drop
- * events (fs.inotify.max_queued_events), each knote gets all that it asked
- * for and that may have happened, which is all but DELETE and LINK, for
- * which the names are counted.
+ * A queue has one inotify(7) for this. The process must have read permission
+ * for the file (-EACCES), and there must be a /proc (-ENOTSUP). Not seen are
+ * writes through mmap(2), and what other machines do to a network file system.
+ * A change that happens twice before the library reads it is one event. If a
+ * descriptor was closed and opened again, with the same fd for the same file,
+ * the watch continues. If the kernel drops events
+ * (fs.inotify.max_queued_events), each knote gets all requested bits that may
+ * have happened; that is all but DELETE and LINK, for which the library counts
+ * the names.
  *
- * The queue's descriptor is readable, too, after something that turns out
- * to be no event, such as the use of a directory's entry, until the next
- * call.
+ * The queue's descriptor also becomes readable after a change that is no
+ * event, such as the use of a directory's entry, until the next call.
  */
 #define EVLOOP_KQ_FILTER_VNODE -4
 
@@ -851,23 +4893,23 @@ struct sigaction;
  * Filter: processes. ident is the id of any process that can be seen.
  *
  * -ESRCH: there is no such process. An event of EVLOOP_KQ_NOTE_EXIT has
- * EVLOOP_KQ_EV_EOF and EVLOOP_KQ_EV_ONESHOT, and nothing is watched after
+ * EVLOOP_KQ_EV_EOF and EVLOOP_KQ_EV_ONESHOT, and the knote is deleted after
  * it. EVLOOP_KQ_EV_CLEAR is always on. The bits of fflags:
  *
- *   NOTE_EXIT        works. data is the status, as waitpid() has it: that
- *                    of a child always, unless the program waited for it
- *                    first and the kernel is older than 6.15. That of
- *                    another process if this one may look at it (the same
- *                    user) or, since Linux 6.15, once it was waited for;
+ *   NOTE_EXIT        works. data is the status, as waitpid() has it. For a
+ *                    child it is always known, unless the program waited for
+ *                    it first and the kernel is older than 6.15. For another
+ *                    process it is known if this process may inspect it (the
+ *                    same user) or, since Linux 6.15, once it was waited for;
  *                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
  *                    is 0. The event comes when the process has ended,
  *                    not when it is waited for; one that has ended
  *                    already, and was not waited for, has it at once.
  *                    Before Linux 5.17 the status is that of the first
  *                    thread, if that ended before others
- *   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
- *                    said), in the event if the status is known
- *   NOTE_FORK        works where the kernel tells of forks: with
+ *   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS requires it),
+ *                    in the event if the status is known
+ *   NOTE_FORK        works where the kernel reports forks: with
  *                    CAP_NET_ADMIN (since Linux 6.6 without), in the
  *                    first network, process and user namespaces;
  *                    -ENOTSUP elsewhere
@@ -877,9 +4919,9 @@ struct sigaction;
  *                    the parent's id in data
  *   NOTE_TRACKERR    in an event: a child is not watched; or forks and
  *                    executions were lost, as there were too many at once
- *   NOTE_CHILD       in an event: ident is a child of what is tracked
+ *   NOTE_CHILD       in an event: ident is a child of a tracked process
  *   NOTE_REAP, NOTE_SIGNAL, NOTE_EXIT_DETAIL (macOS)
- *                    refused, -ENOTSUP: the kernel does not tell
+ *                    refused, -ENOTSUP: the kernel does not report it
  *
  * While forks are watched, those of other processes may make the queue's
  * descriptor readable without an event.
@@ -887,12 +4929,12 @@ struct sigaction;
 #define EVLOOP_KQ_FILTER_PROC -5
 
 /**
- * Filter: signals. ident is the number of a signal.
+ * Filter: signals. ident is the signal.
  *
- * data is how often it came since the last event. EVLOOP_KQ_EV_CLEAR is
- * always on. -EINVAL: no signal, or one that cannot be watched (SIGKILL,
- * SIGSTOP), or fflags is not 0. How it is seen is decided when it is
- * added:
+ * data is how often it arrived since the last event. EVLOOP_KQ_EV_CLEAR is
+ * always on. -EINVAL: no signal, one that cannot be watched (SIGKILL,
+ * SIGSTOP), or fflags is not 0. How the queue sees the signal is decided when
+ * the knote is added:
  *
  *                   the calling thread does    it does: a signalfd takes
  *                   not block it: a handler    it from there
@@ -918,2137 +4960,372 @@ struct sigaction;
  *   blocked by a    counted when a thread      (all must block it, or it
  *   thread          takes it that does not     goes to one that does not)
  *
- * Where one queue or loop sees a signal by a handler and another one by a
+ * If one queue or loop sees a signal by a handler and another one by a
  * signalfd, both count it, whichever way it is seen.
  *
- * With a handler, the signal has a handler of the library's; when the last
- * event that needs it is deleted, in any queue or loop, what the program
- * asked for is put back. Calls that are never resumed (poll, nanosleep) are
- * interrupted by a signal that was ignored. In a child of fork() nothing is
- * counted, and the signal does what the program asked for, SIG_IGN too; that
- * is also what a program finds that such a child executes. A program that is
- * executed without a fork(), or by posix_spawn() or vfork(), finds the
- * default where the signal was ignored: the kernel replaces the library's
- * handler with that.
+ * With a handler, the library has a handler of the signal. When the last event
+ * that needs it is deleted, in any queue or loop, the library restores the
+ * disposition that the program has set. Calls that are never resumed (poll,
+ * nanosleep) are interrupted by a signal that was ignored. In a child of
+ * fork() nothing is counted, and the signal does what the program has set,
+ * SIG_IGN too; a program that such a child executes finds the same. A program
+ * that is executed without a fork(), or by posix_spawn() or vfork(), finds the
+ * default where the signal was ignored, because the kernel replaces the
+ * library's handler with that.
  *
- * What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
- * once, and every signal is counted, in programs that are linked with the
- * shared library libevloop-kqueue. It has sigaction(), signal() and their
- * relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
- * siginterrupt), which keep the library's handler in place and answer as if
- * it were not there: see evloop_bsd_sigaction(). They take the place of the
- * C library's if libevloop-kqueue comes before that where names are looked
- * up. So they do not where libevloop-kqueue is loaded with dlopen() or
- * linked statically; nor for code that makes the system call itself, or has
- * the C library's address from elsewhere, as system() has; and a sanitizer's
- * functions of these names come first. Then, and in programs without that
- * library, what is set later takes the place of the library's handler, and
- * nothing is counted, until the next evloop_kqueue_control() that collects,
- * which puts the handler over it; -EBUSY from there if 16 lie over one
- * another.
+ * The program may change the disposition later, to a handler, SIG_IGN or
+ * SIG_DFL. In programs that are linked with the shared library
+ * libevloop-kqueue the change has effect at once, and every signal is still
+ * counted. That library has sigaction(), signal() and their relatives
+ * (bsd_signal, ssignal, sysv_signal, sigset, sigignore, siginterrupt). They
+ * keep the library's handler in place and answer as if it were not there: see
+ * evloop_bsd_sigaction(). They replace those of the C library if the linker
+ * finds libevloop-kqueue before the C library. So they do not in these cases:
+ * - libevloop-kqueue is loaded with dlopen() or linked statically;
+ * - code makes the system call itself, or has the C library's address from
+ *   elsewhere, as system() has;
+ * - a sanitizer's functions of these names come first.
+ *
+ * Then, and in programs without that library, the later change replaces the
+ * library's handler, and nothing is counted until the next
+ * evloop_kqueue_control() that collects. That call puts the library's handler
+ * over the new disposition; it returns -EBUSY if 16 handlers of the library
+ * lie over one another.
  */
 #define EVLOOP_KQ_FILTER_SIGNAL -6
 
 /**
- * Filter: a timer. ident is a number of the caller's.
+ * Filter: a timer. ident is a number that the caller chooses.
  *
- * The change's data is the period, in milliseconds or what fflags say, 0 is
- * 1; with EVLOOP_KQ_EV_ONESHOT it expires once, after 0 at once. With
- * EVLOOP_KQ_NOTE_ABSTIME it is a time of the wall clock, whose steps it
- * follows, and it expires once. data of an event is how often it expired
- * since the last one, also while it was disabled. Adding it again starts it
- * anew, and what had expired is forgotten. EVLOOP_KQ_EV_CLEAR is always on,
- * but for ABSTIME. -EINVAL: data is negative, or two units. Timers do not
- * expire early. They share a descriptor for each clock; with more than 64
- * of them the queue's descriptor may be readable at a time that one was set
- * to before, until the next call.
+ * The change's data is the period, in milliseconds or the unit in fflags; 0
+ * means 1. With EVLOOP_KQ_EV_ONESHOT the timer expires once, after 0 at once.
+ * With EVLOOP_KQ_NOTE_ABSTIME data is a time of the wall clock, whose steps
+ * the timer follows, and it expires once. data of an event is the number of
+ * expirations since the last one, also while it was disabled. Adding the timer
+ * again restarts it and drops its expirations. EVLOOP_KQ_EV_CLEAR is always
+ * on, except with ABSTIME. -EINVAL: data is negative, or fflags has two units.
+ *
+ * Timers do not expire early. They share one descriptor for each clock. With
+ * more than 64 of them the queue's descriptor may be readable at a time that a
+ * timer was set to before, until the next call.
  */
 #define EVLOOP_KQ_FILTER_TIMER -7
 
 /**
- * Filter: file systems are mounted or unmounted, in the mount namespace of
- * the thread that added it first. ident is a number of the caller's; fflags
- * are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
- * mount that comes and goes before it is looked at is not seen.
+ * Filter: file systems are mounted or unmounted, in the mount namespace of the
+ * thread that added it first. ident is a number that the caller chooses;
+ * fflags are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
+ * mount that appears and disappears before the library reads the list of
+ * mounts is not seen.
  */
 #define EVLOOP_KQ_FILTER_FS -9
 
 /**
- * Filter: triggered by the program. ident is a number of the caller's.
+ * Filter: triggered by the program. ident is a number that the caller chooses.
  *
- * It has an event once a change of it has EVLOOP_KQ_NOTE_TRIGGER, from any
- * thread, also while it is disabled; until it is deleted, or with
- * EVLOOP_KQ_EV_CLEAR until that is delivered. data and fflags of the event
+ * A change with EVLOOP_KQ_NOTE_TRIGGER, from any thread, makes an event, also
+ * while the knote is disabled. The event stays until the knote is deleted;
+ * with EVLOOP_KQ_EV_CLEAR until it is delivered. data and fflags of the event
  * are what changes have set.
  */
 #define EVLOOP_KQ_FILTER_USER -11
 
 /**
- * Filter: a socket has nothing left to send. ident is its descriptor;
- * -EINVAL for others, and for sockets that do not count what they have to
- * send (netlink).
+ * Filter: a socket has nothing left to send. ident is its descriptor; -EINVAL
+ * for others, and for sockets that do not count what they have to send
+ * (netlink).
  *
- * For a TCP connection that means that the peer has acknowledged all bytes,
- * or that the connection broke; for a local socket that its peer has
- * received them. data and fflags are 0. The kernel notifies the queue of
- * what happens to local sockets. Others are looked at after 1 ms, and then
- * after twice as long each time, up to 20 ms: while something is left to
- * send, and the knote is enabled. After an event with EVLOOP_KQ_EV_CLEAR it
- * is the next call that collects which notices that more was sent.
+ * For a TCP connection it means that the peer has acknowledged all bytes, or
+ * that the connection broke; for a local socket that its peer has received
+ * them. data and fflags are 0. The kernel notifies the queue of changes of
+ * local sockets. Others are polled after 1 ms, and then after twice as long
+ * each time, up to 20 ms, while something is left to send and the knote is
+ * enabled. After an event with EVLOOP_KQ_EV_CLEAR only the next call that
+ * collects notices that more was sent.
  */
 #define EVLOOP_KQ_FILTER_EMPTY -13
 
 /**
  * Filter: the link of a network interface goes up or down. ident is the
  * interface's index, in the network namespace of the thread that added the
- * first one; -ENXIO if there is none. data is what the link is now, one of
- * the three bits. A link that goes up may be in a state in between before
- * Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes,
- * there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
+ * first one; -ENXIO if there is none. data is the current state of the link,
+ * one of the three bits. Before Linux 6.12 a link that goes up may have a
+ * state in between, so that LINKINV comes before LINKUP. When the interface is
+ * removed, there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
  */
 #define EVLOOP_KQ_FILTER_NETDEV -16
 
 /**
- * Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
- * sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
- * (-EINVAL). data is 0. It is one event as long as the urgent byte is not
- * received.
+ * Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer sends
+ * no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket (-EINVAL). data
+ * is 0. It is one event as long as the urgent byte is not received.
  */
 #define EVLOOP_KQ_FILTER_EXCEPT -17
 
 /**
- * Change: watch. If the ident is watched with the filter already, fflags,
- * data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
- * and _RECEIPT stay what they were when it was added first. It is enabled,
- * unless EVLOOP_KQ_EV_DISABLE is given.
+ * Change: add a knote. If the queue has the ident with this filter already,
+ * fflags, data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR,
+ * _DISPATCH and _RECEIPT stay as they were when it was added first. The knote
+ * is enabled, unless EVLOOP_KQ_EV_DISABLE is given.
  */
-#define EVLOOP_KQ_EV_ADD 1
+#define EVLOOP_KQ_EV_ADD 0x1
+
+/** Change: delete the knote. */
+#define EVLOOP_KQ_EV_DELETE 0x2
+
+/** Change: deliver events. */
+#define EVLOOP_KQ_EV_ENABLE 0x4
+
+/** Change: deliver no events; what happens is kept. */
+#define EVLOOP_KQ_EV_DISABLE 0x8
 
 /**
- * Change: watch no more.
- */
-#define EVLOOP_KQ_EV_DELETE 2
-
-/**
- * Change: deliver events.
- */
-#define EVLOOP_KQ_EV_ENABLE 4
-
-/**
- * Change: deliver no events; what happens is kept.
- */
-#define EVLOOP_KQ_EV_DISABLE 8
-
-/**
- * Flag: one event, then it is deleted. This flag and the three after it
+ * Flag: after one event the knote is deleted. This flag and the three after it
  * are fixed when the ident is added first.
  */
-#define EVLOOP_KQ_EV_ONESHOT 16
+#define EVLOOP_KQ_EV_ONESHOT 0x10
+
+/** Flag: an event is only delivered again when something happens. */
+#define EVLOOP_KQ_EV_CLEAR 0x20
 
 /**
- * Flag: an event is only delivered again when something happens.
- */
-#define EVLOOP_KQ_EV_CLEAR 32
-
-/**
- * Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, data 0 if it
+ * Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, with data 0 if it
  * succeeded.
  */
-#define EVLOOP_KQ_EV_RECEIPT 64
+#define EVLOOP_KQ_EV_RECEIPT 0x40
+
+/** Flag: after one event the knote is disabled. */
+#define EVLOOP_KQ_EV_DISPATCH 0x80
 
 /**
- * Flag: one event, then it is disabled.
+ * Change: deliver one event at once, pending or not, then delete the knote.
  */
-#define EVLOOP_KQ_EV_DISPATCH 128
+#define EVLOOP_KQ_EV_FORCEONESHOT 0x100
+
+/** Change: udata and ext stay as they are. */
+#define EVLOOP_KQ_EV_KEEPUDATA 0x200
 
 /**
- * Change: one event at once, whether there is one or not, then deleted.
+ * Flag: udata is part of the identity: knotes with the same ident and filter
+ * but different udata are different. (macOS has it, under a value that is
+ * EVLOOP_KQ_EV_FORCEONESHOT on FreeBSD.)
  */
-#define EVLOOP_KQ_EV_FORCEONESHOT 256
+#define EVLOOP_KQ_EV_UDATA_SPECIFIC 0x400
+
+/** The bits that a change cannot set. */
+#define EVLOOP_KQ_EV_SYSFLAGS 0xf000
+
+/** Of EVLOOP_KQ_EV_SYSFLAGS; not used. */
+#define EVLOOP_KQ_EV_DROP 0x1000
+
+/** Of EVLOOP_KQ_EV_SYSFLAGS; not used. */
+#define EVLOOP_KQ_EV_FLAG1 0x2000
+
+/** Of EVLOOP_KQ_EV_SYSFLAGS; not used. */
+#define EVLOOP_KQ_EV_FLAG2 0x4000
 
 /**
- * Change: udata and ext stay what they were.
+ * In an entry: the change failed with the errno in data or, if data is 0, it
+ * succeeded.
  */
-#define EVLOOP_KQ_EV_KEEPUDATA 512
+#define EVLOOP_KQ_EV_ERROR 0x4000
 
-/**
- * Flag: others with the same ident and filter, but another udata, are
- * others. (macOS has it, under a number that is EVLOOP_KQ_EV_FORCEONESHOT
- * on FreeBSD.)
- */
-#define EVLOOP_KQ_EV_UDATA_SPECIFIC 1024
+/** In an event: the other side has closed. */
+#define EVLOOP_KQ_EV_EOF 0x8000
 
-/**
- * The bits that a change cannot set.
- */
-#define EVLOOP_KQ_EV_SYSFLAGS 61440
+/** READ, WRITE: only with at least as many bytes as data has. */
+#define EVLOOP_KQ_NOTE_LOWAT 0x1
 
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
-#define EVLOOP_KQ_EV_DROP 4096
-
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
-#define EVLOOP_KQ_EV_FLAG1 8192
-
-/**
- * Of EVLOOP_KQ_EV_SYSFLAGS; not used.
- */
-#define EVLOOP_KQ_EV_FLAG2 16384
-
-/**
- * In an entry: the change failed with the errno in data, or, where data
- * is 0, it succeeded.
- */
-#define EVLOOP_KQ_EV_ERROR 16384
-
-/**
- * In an event: the other side has closed.
- */
-#define EVLOOP_KQ_EV_EOF 32768
-
-/**
- * READ, WRITE: only with at least as many bytes as data says.
- */
-#define EVLOOP_KQ_NOTE_LOWAT 1
-
-/**
- * READ of a regular file: at the end, too.
- */
-#define EVLOOP_KQ_NOTE_FILE_POLL 2
+/** READ of a regular file: also at the end of the file. */
+#define EVLOOP_KQ_NOTE_FILE_POLL 0x2
 
 /**
  * EXCEPT: out-of-band data. Works; TCP's urgent byte, and those of local
  * stream sockets since Linux 5.15.
  */
-#define EVLOOP_KQ_NOTE_OOB 2
+#define EVLOOP_KQ_NOTE_OOB 0x2
 
 /**
- * VNODE: a name of it was removed, or another file renamed to it. Works. Of
- * a directory, the directory that it lies in must be readable, too.
+ * VNODE: a name of it was removed, or another file was renamed to it. Works.
+ * For a directory its parent directory must be readable too.
  */
-#define EVLOOP_KQ_NOTE_DELETE 1
+#define EVLOOP_KQ_NOTE_DELETE 0x1
 
 /**
- * VNODE: it was written; entries of a directory were. Works; truncating it
- * is reported so, too, and setting nothing but the time of its last
- * modification.
+ * VNODE: it was written; of a directory, its entries changed. Works.
+ * Truncating it is reported as a write too, and so is setting only the time of
+ * its last modification.
  */
-#define EVLOOP_KQ_NOTE_WRITE 2
+#define EVLOOP_KQ_NOTE_WRITE 0x2
 
 /**
- * VNODE: it became longer; an entry was moved into a directory, or out of
- * it. Works; by its size when looked at.
+ * VNODE: it became longer; an entry was moved into a directory, or out of it.
+ * Works, by its size when the library checks it.
  */
-#define EVLOOP_KQ_NOTE_EXTEND 4
+#define EVLOOP_KQ_NOTE_EXTEND 0x4
 
 /**
  * VNODE: its attributes changed, or it became shorter. Works; an extended
  * attribute that is set together with a new link may be missed.
  */
-#define EVLOOP_KQ_NOTE_ATTRIB 8
+#define EVLOOP_KQ_NOTE_ATTRIB 0x8
 
 /**
- * VNODE: its number of links changed; a subdirectory of it came or went.
- * Works; a link that comes and goes before it is looked at is an ATTRIB.
+ * VNODE: its number of links changed; a subdirectory of it was created or
+ * removed. Works. A link that is created and removed before the library checks
+ * is an ATTRIB.
  */
-#define EVLOOP_KQ_NOTE_LINK 16
+#define EVLOOP_KQ_NOTE_LINK 0x10
+
+/** VNODE: it was renamed. Works. */
+#define EVLOOP_KQ_NOTE_RENAME 0x20
 
 /**
- * VNODE: it was renamed. Works.
+ * VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Works in part:
+ * Linux cannot revoke files, and unmounts a file system in use only by
+ * MNT_DETACH. It is not reported if the mount was in another namespace from
+ * the beginning.
  */
-#define EVLOOP_KQ_NOTE_RENAME 32
+#define EVLOOP_KQ_NOTE_REVOKE 0x40
+
+/** VNODE: it was opened. Works. */
+#define EVLOOP_KQ_NOTE_OPEN 0x80
+
+/** VNODE: a descriptor of it was closed that could not write. Works. */
+#define EVLOOP_KQ_NOTE_CLOSE 0x100
+
+/** VNODE: a descriptor of it was closed that could write. Works. */
+#define EVLOOP_KQ_NOTE_CLOSE_WRITE 0x200
+
+/** VNODE: it was read. Works. */
+#define EVLOOP_KQ_NOTE_READ 0x400
+
+/** PROC: the process ended. */
+#define EVLOOP_KQ_NOTE_EXIT 0x80000000
+
+/** PROC: it forked. */
+#define EVLOOP_KQ_NOTE_FORK 0x40000000
+
+/** PROC: it executed another program. */
+#define EVLOOP_KQ_NOTE_EXEC 0x20000000
+
+/** PROC: it ended, and data is its status (macOS). */
+#define EVLOOP_KQ_NOTE_EXITSTATUS 0x4000000
+
+/** PROC: it ended, and its status is not known. */
+#define EVLOOP_KQ_NOTE_EXITUNKNOWN 0x100000
+
+/** PROC: the mask of the bits for events. */
+#define EVLOOP_KQ_NOTE_PCTRLMASK 0xf0000000
+
+/** PROC: the mask of the bits for data. */
+#define EVLOOP_KQ_NOTE_PDATAMASK 0xfffff
+
+/** PROC: children too. */
+#define EVLOOP_KQ_NOTE_TRACK 0x1
+
+/** PROC: a child could not be watched. */
+#define EVLOOP_KQ_NOTE_TRACKERR 0x2
+
+/** PROC: the process is a child of a tracked one. */
+#define EVLOOP_KQ_NOTE_CHILD 0x4
+
+/** FS: a server does not respond; -ENOTSUP. */
+#define EVLOOP_KQ_VQ_NOTRESP 0x1
+
+/** FS: a server wants authentication; -ENOTSUP. */
+#define EVLOOP_KQ_VQ_NEEDAUTH 0x2
+
+/** FS: there is little space left; -ENOTSUP. */
+#define EVLOOP_KQ_VQ_LOWDISK 0x4
+
+/** FS: a file system was mounted, or a mount moved. Works. */
+#define EVLOOP_KQ_VQ_MOUNT 0x8
+
+/** FS: a file system was unmounted, or a mount moved. Works. */
+#define EVLOOP_KQ_VQ_UNMOUNT 0x10
+
+/** FS: a file system is dead; -ENOTSUP. */
+#define EVLOOP_KQ_VQ_DEAD 0x20
+
+/** FS: a file system needs help; -ENOTSUP. */
+#define EVLOOP_KQ_VQ_ASSIST 0x40
+
+/** FS: the locks of a server do not respond; -ENOTSUP. */
+#define EVLOOP_KQ_VQ_NOTRESPLOCK 0x80
+
+/** NETDEV: the link is up. Works. */
+#define EVLOOP_KQ_NOTE_LINKUP 0x1
+
+/** NETDEV: the link is down, or the interface is. Works. */
+#define EVLOOP_KQ_NOTE_LINKDOWN 0x2
 
 /**
- * VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Partly: Linux
- * cannot revoke files, and unmounts what is in use only by MNT_DETACH; not
- * where the mount was in another namespace to begin with.
+ * NETDEV: the state of the link is not known: the driver does not report it,
+ * as for the loopback interface, or the interface is removed. Works.
  */
-#define EVLOOP_KQ_NOTE_REVOKE 64
+#define EVLOOP_KQ_NOTE_LINKINV 0x4
+
+/** TIMER: data is seconds. */
+#define EVLOOP_KQ_NOTE_SECONDS 0x1
+
+/** TIMER: data is milliseconds, as without any unit. */
+#define EVLOOP_KQ_NOTE_MSECONDS 0x2
+
+/** TIMER: data is microseconds. */
+#define EVLOOP_KQ_NOTE_USECONDS 0x4
+
+/** TIMER: data is nanoseconds. */
+#define EVLOOP_KQ_NOTE_NSECONDS 0x8
 
 /**
- * VNODE: it was opened. Works.
+ * TIMER: data is a time of the wall clock; the timer expires once, at that
+ * time.
  */
-#define EVLOOP_KQ_NOTE_OPEN 128
+#define EVLOOP_KQ_NOTE_ABSTIME 0x10
 
-/**
- * VNODE: a descriptor of it was closed that could not write. Works.
- */
-#define EVLOOP_KQ_NOTE_CLOSE 256
+/** USER: fflags are unchanged. */
+#define EVLOOP_KQ_NOTE_FFNOP 0x0
 
-/**
- * VNODE: a descriptor of it was closed that could write. Works.
- */
-#define EVLOOP_KQ_NOTE_CLOSE_WRITE 512
+/** USER: fflags are combined by AND with those of the change. */
+#define EVLOOP_KQ_NOTE_FFAND 0x40000000
 
-/**
- * VNODE: it was read. Works.
- */
-#define EVLOOP_KQ_NOTE_READ 1024
+/** USER: fflags are combined by OR with those of the change. */
+#define EVLOOP_KQ_NOTE_FFOR 0x80000000
 
-/**
- * PROC: the process ended.
- */
-#define EVLOOP_KQ_NOTE_EXIT 2147483648
+/** USER: fflags are replaced by those of the change. */
+#define EVLOOP_KQ_NOTE_FFCOPY 0xc0000000
 
-/**
- * PROC: it forked.
- */
-#define EVLOOP_KQ_NOTE_FORK 1073741824
+/** USER: the mask of these four. */
+#define EVLOOP_KQ_NOTE_FFCTRLMASK 0xc0000000
 
-/**
- * PROC: it executed another program.
- */
-#define EVLOOP_KQ_NOTE_EXEC 536870912
+/** USER: the mask of the bits that the program may use. */
+#define EVLOOP_KQ_NOTE_FFLAGSMASK 0xffffff
 
-/**
- * PROC: it ended, and data is its status (macOS).
- */
-#define EVLOOP_KQ_NOTE_EXITSTATUS 67108864
-
-/**
- * PROC: it ended, and its status is not known.
- */
-#define EVLOOP_KQ_NOTE_EXITUNKNOWN 1048576
-
-/**
- * PROC: the bits of what happened.
- */
-#define EVLOOP_KQ_NOTE_PCTRLMASK 4026531840
-
-/**
- * PROC: the bits of what happened to whom.
- */
-#define EVLOOP_KQ_NOTE_PDATAMASK 1048575
-
-/**
- * PROC: children too.
- */
-#define EVLOOP_KQ_NOTE_TRACK 1
-
-/**
- * PROC: a child could not be watched.
- */
-#define EVLOOP_KQ_NOTE_TRACKERR 2
-
-/**
- * PROC: it is a child.
- */
-#define EVLOOP_KQ_NOTE_CHILD 4
-
-/**
- * FS: the bits. A server that does not respond; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_NOTRESP 1
-
-/**
- * FS: a server wants authentication; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_NEEDAUTH 2
-
-/**
- * FS: there is little space left; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_LOWDISK 4
-
-/**
- * FS: a file system was mounted, or a mount moved. Works.
- */
-#define EVLOOP_KQ_VQ_MOUNT 8
-
-/**
- * FS: a file system was unmounted, or a mount moved. Works.
- */
-#define EVLOOP_KQ_VQ_UNMOUNT 16
-
-/**
- * FS: a file system is dead; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_DEAD 32
-
-/**
- * FS: a file system needs help; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_ASSIST 64
-
-/**
- * FS: a server's locks do not respond; -ENOTSUP.
- */
-#define EVLOOP_KQ_VQ_NOTRESPLOCK 128
-
-/**
- * NETDEV: the link is up. Works.
- */
-#define EVLOOP_KQ_NOTE_LINKUP 1
-
-/**
- * NETDEV: the link is down, or the interface is. Works.
- */
-#define EVLOOP_KQ_NOTE_LINKDOWN 2
-
-/**
- * NETDEV: the state of the link is not known: the driver does not tell, as
- * that of the loopback interface, or the interface is gone. Works.
- */
-#define EVLOOP_KQ_NOTE_LINKINV 4
-
-/**
- * TIMER: data is seconds.
- */
-#define EVLOOP_KQ_NOTE_SECONDS 1
-
-/**
- * TIMER: data is milliseconds, as without any unit.
- */
-#define EVLOOP_KQ_NOTE_MSECONDS 2
-
-/**
- * TIMER: data is microseconds.
- */
-#define EVLOOP_KQ_NOTE_USECONDS 4
-
-/**
- * TIMER: data is nanoseconds.
- */
-#define EVLOOP_KQ_NOTE_NSECONDS 8
-
-/**
- * TIMER: data is a time of the wall clock; once, when it has come.
- */
-#define EVLOOP_KQ_NOTE_ABSTIME 16
-
-/**
- * USER: fflags stay what they are.
- */
-#define EVLOOP_KQ_NOTE_FFNOP 0
-
-/**
- * USER: fflags become the old ones and the new ones.
- */
-#define EVLOOP_KQ_NOTE_FFAND 1073741824
-
-/**
- * USER: fflags become the old ones or the new ones.
- */
-#define EVLOOP_KQ_NOTE_FFOR 2147483648
-
-/**
- * USER: fflags become the new ones.
- */
-#define EVLOOP_KQ_NOTE_FFCOPY 3221225472
-
-/**
- * USER: the bits of these four.
- */
-#define EVLOOP_KQ_NOTE_FFCTRLMASK 3221225472
-
-/**
- * USER: the bits that are the program's.
- */
-#define EVLOOP_KQ_NOTE_FFLAGSMASK 16777215
-
-/**
- * USER: there is an event.
- */
-#define EVLOOP_KQ_NOTE_TRIGGER 16777216
-
-/**
- * evloop_kqueue_aio_fsync(): only what is needed to read the data again.
- */
-#define EVLOOP_KQ_AIO_DATASYNC 1
-
-/**
- * evloop_kqueue_create(): close on exec; always on, accepted.
- */
-#define EVLOOP_KQ_CLOEXEC 1
-
-/**
- * evloop_kqueue_create(): a forked child has a copy of the queue.
- */
-#define EVLOOP_KQ_CPONFORK 2
+/** USER: trigger the event. */
+#define EVLOOP_KQ_NOTE_TRIGGER 0x1000000
 
 /**
  * evloop_kqueue_create(): the program deletes before it closes what has
  * duplicates. Since 0.2.0.
  */
-#define EVLOOP_KQ_TRUST_FDS 256
+#define EVLOOP_KQ_TRUST_FDS 0x100
 
 /**
- * evloop_event_t type: something happened to a file; see evloop_add_file().
- */
-#define EVLOOP_EVENT_FILE 16
-
-/**
- * evloop_add_file(): it was read.
- */
-#define EVLOOP_FILE_ACCESS 1
-
-/**
- * evloop_add_file(): it was written to, or truncated.
- */
-#define EVLOOP_FILE_MODIFY 2
-
-/**
- * evloop_add_file(): its mode, owner, times, extended attributes or number
- * of links changed.
- */
-#define EVLOOP_FILE_ATTRIB 4
-
-/**
- * evloop_add_file(): it was closed by somebody who could write to it.
- */
-#define EVLOOP_FILE_CLOSE_WRITE 8
-
-/**
- * evloop_add_file(): it was closed by somebody who could not.
- */
-#define EVLOOP_FILE_CLOSE_NOWRITE 16
-
-/**
- * evloop_add_file(): it was opened.
- */
-#define EVLOOP_FILE_OPEN 32
-
-/**
- * evloop_add_file(): an entry was moved out of the directory. Together with
- * MOVED_TO: it was renamed.
- */
-#define EVLOOP_FILE_MOVED_FROM 64
-
-/**
- * evloop_add_file(): an entry was moved into the directory.
- */
-#define EVLOOP_FILE_MOVED_TO 128
-
-/**
- * evloop_add_file(): an entry of the directory was made.
- */
-#define EVLOOP_FILE_CREATE 256
-
-/**
- * evloop_add_file(): an entry of the directory was deleted.
- */
-#define EVLOOP_FILE_DELETE 512
-
-/**
- * evloop_add_file(): what is watched was deleted, and nobody has it open.
- */
-#define EVLOOP_FILE_DELETE_SELF 1024
-
-/**
- * evloop_add_file(): what is watched was renamed.
- */
-#define EVLOOP_FILE_MOVE_SELF 2048
-
-/**
- * evloop_add_file(): all that can be asked for.
- */
-#define EVLOOP_FILE_ALL 4095
-
-/**
- * Reported only: the file system was unmounted.
- */
-#define EVLOOP_FILE_UNMOUNT 8192
-
-/**
- * Reported only: events were lost; look at the files yourself.
- */
-#define EVLOOP_FILE_OVERFLOW 16384
-
-/**
- * Reported only, with EVLOOP_FILE_FOLLOW: another file has the path now, and
- * is watched. Since 0.2.0.
- */
-#define EVLOOP_FILE_REPLACED 65536
-
-/**
- * Reported only, with EVLOOP_FILE_FOLLOW: no file has the path now; one is
- * waited for. Since 0.2.0.
- */
-#define EVLOOP_FILE_GONE 131072
-
-/**
- * Reported only: nothing more comes, what was watched is gone.
- */
-#define EVLOOP_FILE_IGNORED 32768
-
-/**
- * Reported only, with others: it is a directory.
- */
-#define EVLOOP_FILE_ISDIR 1073741824
-
-/**
- * evloop_add_file() flag: all directories below, too.
- */
-#define EVLOOP_FILE_RECURSIVE 1
-
-/**
- * evloop_add_file() flag: what has the path, whatever that is. Since 0.2.0.
- */
-#define EVLOOP_FILE_FOLLOW 2
-
-/**
- * evloop_add_file() flag: -ENOTDIR if it is no directory.
- */
-#define EVLOOP_FILE_ONLYDIR 16777216
-
-/**
- * evloop_add_file() flag: a symbolic link itself, not where it leads.
- */
-#define EVLOOP_FILE_DONT_FOLLOW 33554432
-
-/**
- * evloop_event_t type: memory is short; see evloop_add_memory_pressure().
- */
-#define EVLOOP_EVENT_MEMORY_PRESSURE 17
-
-/**
- * evloop_add_memory_pressure(): some tasks were stalled.
- */
-#define EVLOOP_PRESSURE_SOME 0
-
-/**
- * evloop_add_memory_pressure(): all tasks that were not idle were, at once.
- */
-#define EVLOOP_PRESSURE_FULL 1
-
-/**
- * Asked whenever a wait of this thread was interrupted; see
- * evloop_set_interrupt_mode().
- *
- * Returns 0 to resume the wait with what is left of its timeout, anything
- * else to make the wait return -EINTR. It runs on the waiting thread with
- * no lock of the library held; it may call every function of the library,
- * even close the object that is being waited for (the wait then returns
- * -ESTALE). It must return: neither longjmp(), pthread_exit() nor a C++
- * exception may leave it.
- */
-typedef int (*evloop_interrupt_check_t)(void *user_data);
-
-/* ------------------------------------------------------------------------
- * Types
- * ------------------------------------------------------------------------ */
-
-/**
- * Any object of the library: 1 to 2^53-1, never 0, generation-checked.
- *
- * The number says which kind of object it names and which use of its table
- * entry, so a handle that was closed is never mistaken for a newer object
- * (-ESTALE), and a handle of another kind is recognised (-EDOM). It
- * survives a trip through a double, so JavaScript and Lua can hold one.
- */
-typedef int64_t evloop_handle_t;
-
-/**
- * A timer file descriptor; see tfd_create().
- */
-typedef evloop_handle_t tfd_t;
-
-/**
- * A poll set; see evloop_poll_create().
- */
-typedef evloop_handle_t evloop_poll_t;
-
-/**
- * One ready descriptor, as the waits of all interfaces report it.
- */
-typedef struct evloop_ready_t {
-  /**
-   * The descriptor, as it was registered.
-   */
-  int32_t fd;
-  /**
-   * What it is ready for; the bits of the interface that was asked.
-   */
-  uint32_t events;
-  /**
-   * What was given at its registration.
-   */
-  uint64_t data;
-} evloop_ready_t;
-
-/**
- * An epoll object; see evloop_epoll_create().
- */
-typedef evloop_handle_t evloop_epoll_t;
-
-/**
- * A /dev/poll object; see evloop_devpoll_create().
- */
-typedef evloop_handle_t evloop_devpoll_t;
-
-/**
- * A kqueue; see evloop_kqueue_create().
- */
-typedef evloop_handle_t evloop_kqueue_t;
-
-/**
- * A change to a queue, or an event from it.
- *
- * It is laid out as FreeBSD's struct kevent.
- */
-typedef struct evloop_kevent_t {
-  /**
-   * What it is about: a descriptor, a number of the caller's, as the
-   * filter has it.
-   */
-  uint64_t ident;
-  /**
-   * One of EVLOOP_KQ_FILTER.
-   */
-  int16_t filter;
-  /**
-   * EVLOOP_KQ_EV bits.
-   */
-  uint16_t flags;
-  /**
-   * EVLOOP_KQ_NOTE bits of the filter.
-   */
-  uint32_t fflags;
-  /**
-   * A number of the filter; an errno where flags has EV_ERROR.
-   */
-  int64_t data;
-  /**
-   * The caller's, handed back with each event.
-   */
-  uint64_t udata;
-  /**
-   * The filter's (0 and 1, where it uses them) and the caller's.
-   */
-  uint64_t ext[4];
-} evloop_kevent_t;
-
-/**
- * A selector; see evloop_selector_create().
- */
-typedef evloop_handle_t evloop_selector_t;
-
-/**
- * An event loop; see evloop_create().
- */
-typedef evloop_handle_t evloop_t;
-
-/**
- * How an event loop is made. Set it to zero, then `size`, then what should
- * not be the default.
- */
-typedef struct evloop_options_t {
-  /**
-   * sizeof(evloop_options_t).
-   */
-  size_t size;
-  /**
-   * EVLOOP_VIRTUAL_TIME, EVLOOP_AUTO_ADVANCE, EVLOOP_PRECISE,
-   * EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS.
-   */
-  uint32_t flags;
-  /**
-   * The most descriptors that one iteration dispatches; 0: 1024.
-   */
-  int max_events;
-  /**
-   * The most timers that one iteration dispatches; 0: 4096.
-   */
-  int max_timers;
-  /**
-   * The most posted calls that one iteration makes; 0: 4096.
-   */
-  int max_posts;
-  /**
-   * Since 0.2.0: the tolerance of timers that are added with a tolerance of
-   * 0, in nanoseconds; see evloop_add_timer(). 0: none.
-   */
-  int64_t timer_tolerance_ns;
-  /**
-   * Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
-   * nothing has happened for so many nanoseconds of real time; for tests
-   * with threads, processes or sockets, whose answers take real time. Each
-   * jump takes that time, the one to each timer's deadline too. 0: at once.
-   * See also evloop_virtual_hold().
-   */
-  int64_t virtual_grace_ns;
-} evloop_options_t;
-
-/**
- * What happened to a watcher. 64 bytes, the same for every kind of source;
- * what is not mentioned in the comment of the evloop_add function is 0.
- */
-typedef struct evloop_event_t {
-  /**
-   * The watcher; 0 for a posted call.
-   */
-  int64_t watcher;
-  /**
-   * The watcher's data: its user_data, or see evloop_watcher_set_data().
-   */
-  uint64_t data;
-  /**
-   * EVLOOP_EVENT_IO or another EVLOOP_EVENT constant.
-   */
-  int type;
-  /**
-   * IO: EVLOOP_EPOLL bits. FILE: EVLOOP_FILE bits. PROCESS:
-   * EVLOOP_PROCESS_STATUS_UNKNOWN. Any: EVLOOP_ERROR.
-   */
-  uint32_t events;
-  /**
-   * IO: the descriptor; else -1.
-   */
-  int fd;
-  /**
-   * With EVLOOP_ERROR: what failed, -errno. SIGNAL: the signal. PROCESS:
-   * how it ended, as waitpid(2) says it.
-   */
-  int result;
-  /**
-   * TIMER, TFD: how many expirations; SIGNAL: how many came; else 1.
-   */
-  uint64_t count;
-  /**
-   * TIMER: when it was found to be due, on its clock.
-   */
-  int64_t time_ns;
-  /**
-   * TIMER: when it was due, on its clock.
-   */
-  int64_t deadline_ns;
-  /**
-   * SIGNAL, PROCESS, FILE: what evloop_event_siginfo(),
-   * evloop_event_process() and evloop_event_name() find the rest by;
-   * else 0.
-   */
-  uint64_t reserved;
-} evloop_event_t;
-
-/**
- * Called by an event loop, one at a time, on the thread that runs it.
- *
- * No lock of the library is held. It may call every function of the
- * library on every object: close its own watcher, others that are ready
- * too (their events are dropped), or the loop itself. It must return, or
- * end the process: neither longjmp(), pthread_exit() nor a C++ exception
- * may leave it.
- *
- * event is valid until it returns. user_data is what was given with the
- * callback; the same number is event->data, for programs that have no
- * callbacks. Look at event->events for EVLOOP_ERROR first: then result says
- * what failed, and nothing else happened.
- */
-typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
-                                  void *user_data);
-
-/**
- * Frees what user_data points to; see evloop_post_full(). free(3) is one.
- *
- * No lock of the library is held; it may call every function of the library.
- * It must return: neither longjmp() nor a C++ exception may leave it.
- */
-typedef void (*evloop_destroy_t)(void *user_data);
-
-/**
- * A watcher: one thing that an event loop waits for; see evloop_add_io().
- */
-typedef evloop_handle_t evloop_watcher_t;
-
-/**
- * What came with a signal. Which fields mean something depends on signo and
- * code, as sigaction(2) says of siginfo_t; the others are 0.
- */
-typedef struct evloop_siginfo_t {
-  /**
-   * The signal's number.
-   */
-  int signo;
-  /**
-   * Where it comes from: SI_USER (0) for kill(2), SI_QUEUE (-1) for
-   * sigqueue(3), CLD_EXITED and others; 0x80 for the kernel itself.
-   */
-  int code;
-  /**
-   * si_errno, which is hardly ever set.
-   */
-  int error;
-  /**
-   * Kill, sigqueue, SIGCHLD: the sender, or the child.
-   */
-  int pid;
-  /**
-   * The real user id of that.
-   */
-  uint32_t uid;
-  /**
-   * SIGCHLD: the exit status or the signal.
-   */
-  int status;
-  /**
-   * Sigqueue, timers: si_value, as an int.
-   */
-  int value_int;
-  /**
-   * POSIX timers: how many expirations were missed.
-   */
-  int overrun;
-  /**
-   * Sigqueue, timers: si_value, as a pointer.
-   */
-  uint64_t value_ptr;
-  /**
-   * SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP: the address.
-   */
-  uint64_t addr;
-  /**
-   * SIGIO: si_band.
-   */
-  int64_t band;
-  /**
-   * SIGCHLD: the child's processor time in clock ticks, its own.
-   */
-  int64_t utime;
-  /**
-   * SIGCHLD: the same, the system's.
-   */
-  int64_t stime;
-  /**
-   * SIGIO: the descriptor; else 0, also where there is none.
-   */
-  int fd;
-  /**
-   * POSIX timers: the kernel's number of the timer.
-   */
-  int timerid;
-  /**
-   * SIGSYS: the number of the system call.
-   */
-  int syscall;
-  /**
-   * SIGSYS: AUDIT_ARCH of the call.
-   */
-  uint32_t arch;
-  /**
-   * 0; room for later versions.
-   */
-  uint64_t spare[5];
-} evloop_siginfo_t;
-
-/**
- * How a process ended, and what it used.
- */
-typedef struct evloop_process_t {
-  /**
-   * The process id, which may be another process's by now.
-   */
-  int pid;
-  /**
-   * EVLOOP_PROCESS_EXITED, KILLED, DUMPED; 0: not known.
-   */
-  int how;
-  /**
-   * EXITED: what it returned from main or gave to exit(3), 0 to 255.
-   * KILLED, DUMPED: the signal that ended it. Else 0.
-   */
-  int status;
-  /**
-   * 0.
-   */
-  int reserved;
-  /**
-   * Processor time of its own, and of its children that it has waited
-   * for, in nanoseconds; -1: not known, as it was no child.
-   */
-  int64_t user_ns;
-  /**
-   * The same, the system's on its behalf.
-   */
-  int64_t system_ns;
-  /**
-   * The most memory that it had at a time, in bytes; -1: not known.
-   */
-  int64_t max_rss;
-  /**
-   * 0; room for later versions.
-   */
-  uint64_t spare[3];
-} evloop_process_t;
-
-/**
- * What a watcher is and how it stands; see evloop_watcher_info(). Set size
- * first.
- */
-typedef struct evloop_watcher_info_t {
-  /**
-   * sizeof(evloop_watcher_info_t).
-   */
-  size_t size;
-  /**
-   * Its loop.
-   */
-  int64_t loop;
-  /**
-   * Its user_data, or what evloop_watcher_set_data() has set.
-   */
-  uint64_t data;
-  /**
-   * The EVLOOP_EVENT type of its events.
-   */
-  int type;
-  /**
-   * IO: the descriptor; else -1.
-   */
-  int fd;
-  /**
-   * IO: what is watched for, EVLOOP_EPOLL bits; else 0.
-   */
-  uint32_t events;
-  /**
-   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
-   * its last event disable a watcher, too.
-   */
-  int enabled;
-  /**
-   * 0 after evloop_watcher_unref(), else 1.
-   */
-  int referenced;
-  /**
-   * 1 if it keeps the loop alive now, else 0.
-   */
-  int alive;
-  /**
-   * See evloop_watcher_set_priority().
-   */
-  int priority;
-  /**
-   * TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1.
-   */
-  int clockid;
-  /**
-   * TIMER: when it expires next; INT64_MAX if it is not set. Also
-   * INT64_MAX, where another thread runs the loop, of a timer that is
-   * disabled, or that the callback which is running has set: it counts
-   * from the end of that.
-   */
-  int64_t deadline_ns;
-  /**
-   * TIMER: its interval; 0 if it expires once; else 0.
-   */
-  int64_t interval_ns;
-  /**
-   * TIMER: how much later than that it may expire, rounded down to 18
-   * significant bits; else 0.
-   */
-  int64_t tolerance_ns;
-  /**
-   * SIGNAL: the signal. PROCESS: the process id. TFD, KQUEUE: the handle of
-   * what is watched. Else 0.
-   */
-  int64_t subject;
-} evloop_watcher_info_t;
-
-/**
- * What an event loop has done since evloop_set_stats() or
- * evloop_stats_reset(). Set size first.
- */
-typedef struct evloop_stats_t {
-  /**
-   * sizeof(evloop_stats_t).
-   */
-  size_t size;
-  /**
-   * How long ago that was.
-   */
-  int64_t elapsed_ns;
-  /**
-   * Calls of epoll_wait(), with and without waiting.
-   */
-  uint64_t iterations;
-  /**
-   * Those of them that were to wait, and ended.
-   */
-  uint64_t wakeups;
-  /**
-   * Time asleep; a sleep that is going on is counted up to now.
-   */
-  int64_t asleep_ns;
-  /**
-   * Time in callbacks that have returned.
-   */
-  int64_t callback_ns;
-  /**
-   * The longest callback that has returned.
-   */
-  int64_t longest_ns;
-  /**
-   * When it began, on CLOCK_MONOTONIC; 0 if there was none.
-   */
-  int64_t longest_since_ns;
-  /**
-   * Its watcher, which may be closed by now; 0 for a posted call.
-   */
-  int64_t longest_watcher;
-  /**
-   * The greatest lateness of a timer.
-   */
-  int64_t latest_ns;
-  /**
-   * Events that were delivered, by their EVLOOP_EVENT type.
-   */
-  uint64_t events[32];
-  /**
-   * The type of the longest callback's event, 0 if there was none.
-   */
-  int longest_type;
-  /**
-   * 0.
-   */
-  int reserved;
-  /**
-   * The longest callback's watcher's name, when it returned; empty if it
-   * had none. NUL-terminated and cut to fit, not inside a character.
-   */
-  char longest_name[64];
-  /**
-   * Since 0.2.0: wake-ups that timers did without, because they shared
-   * others; see evloop_add_timer(). At least so many.
-   */
-  uint64_t wakeups_saved;
-} evloop_stats_t;
-
-/**
- * A callback of an event loop that has run for too long.
- */
-typedef struct evloop_stuck_t {
-  /**
-   * The loop.
-   */
-  int64_t loop;
-  /**
-   * Whose callback it is; 0 for a posted call.
-   */
-  int64_t watcher;
-  /**
-   * Since when it runs, on CLOCK_MONOTONIC.
-   */
-  int64_t since_ns;
-  /**
-   * For how long: until now, or in all.
-   */
-  int64_t duration_ns;
-  /**
-   * The EVLOOP_EVENT type of what it was called for.
-   */
-  int type;
-  /**
-   * 0: it is running. 1: it has returned.
-   */
-  int returned;
-  /**
-   * The watcher's name, NUL-terminated and cut to fit, not inside a
-   * character; empty if it has none.
-   */
-  char name[64];
-  /**
-   * 0; room for later versions.
-   */
-  uint64_t spare[3];
-} evloop_stuck_t;
-
-/**
- * Told by a watchdog's thread of a callback that is stuck, and once more
- * when it has returned; see evloop_set_watchdog().
- *
- * stuck is valid until it returns.
- */
-typedef void (*evloop_watchdog_t)(const struct evloop_stuck_t *stuck,
-                                  void *user_data);
-
-#ifdef __cplusplus
-extern "C" {
-#endif /* __cplusplus */
-
-/* ------------------------------------------------------------------------
- * The library
- * ------------------------------------------------------------------------ */
-
-/**
- * The version of the library that is running.
- *
- * A program that was built with another header compares it with
- * EVLOOP_VERSION.
- *
- * @returns major * 1000000 + minor * 1000 + patch; never negative.
- *
- * Blocking: no. Threads: any. Signals: safe. Fork: any process.
- * Since 0.1.0.
- */
-int evloop_version(void);
-
-/**
- * The version of the library that is running, as text.
- *
- * @returns a string such as "0.2.0" that lives as long as the process and
- *   belongs to the library; never NULL.
- *
- * Blocking: no. Threads: any. Signals: safe. Fork: any process.
- * Since 0.1.0.
- */
-const char *evloop_version_string(void);
-
-/**
- * What a return value means, in English.
- *
- * Unlike strerror(3) it is safe in every thread, does not depend on the
- * locale and speaks of this library: -ESTALE, for instance, is "the handle
- * is not live". evloop_last_error() says more.
- *
- * @param code a value that a function returned; the sign does not matter.
- * @returns a string such as "EBADF: not an open descriptor" that lives as
- *   long as the process and belongs to the library; never NULL. For 0 it
- *   is "success".
- *
- * Blocking: no. Threads: any. Signals: safe. Fork: any process.
- * Since 0.1.0.
- */
-const char *evloop_strerror(int code);
-
-/**
- * The last failure of a call by this thread, as one English sentence.
- *
- * The sentence names the function, what was wrong and the values, such as
- * "evloop_epoll_register: fd 7 is already registered with this epoll
- * (EEXIST)". It stays until the next failure of this thread: successes,
- * timeouts and -EAGAIN leave it. So does a close function that is given no
- * handle but 0, or the error that a constructor returned: a program may
- * clean up before it asks why the constructor failed. It is put into words
- * here, so failing calls cost nothing for it.
- *
- * @param buf where the sentence goes, always ended by a NUL byte, cut if
- *   it does not fit; may be NULL when cap is 0.
- * @param cap size of buf in bytes.
- * @returns the length of the whole sentence in bytes without its NUL, so a
- *   value >= cap means that it was cut; 0 (and an empty string) if no call
- *   of this thread has failed. -EINVAL: buf is NULL and cap is not 0 (the
- *   one failure that does not replace the sentence).
- *
- * Blocking: no. Threads: any, each has its own. Signals: not safe. Fork:
- * the child keeps the forking thread's sentence. Since 0.1.0.
- */
-int evloop_last_error(char *buf, size_t cap);
-
-/**
- * Choose what an interrupted wait of this thread does (default: RESTART).
- *
- * With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes on
- * with what is left of its timeout (as PEP 475 has it for Python). With
- * EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
- * run its own handlers; the caller then resumes with the rest of its
- * timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
- * whatever was chosen here.) A signal that arrives just before the system
- * call does not interrupt it: a program that must not miss one watches the
- * signal, by evloop_add_signal() or EVFILT_SIGNAL, or writes to a descriptor
- * in its handler and waits for that too (the self-pipe trick).
- * Waits of epoll objects and of EPOLL selectors are interrupted without a
- * handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
- *
- * @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
- * @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
- *   keep a thread's first choice.
- *
- * Blocking: no. Threads: any; holds for the calling thread only. Signals:
- * not safe. Fork: the child's thread keeps the mode. Since 0.1.0.
- */
-int evloop_set_interrupt_mode(int mode);
-
-/**
- * Have a function decide what an interrupted wait of this thread does.
- *
- * While one is set it is asked at each interruption, whatever
- * evloop_set_interrupt_mode() says. An embedder of CPython passes a
- * function that calls PyErr_CheckSignals().
- *
- * @param check see evloop_interrupt_check_t; NULL removes it.
- * @param user_data handed to check as it is, may be NULL. It must stay
- *   valid until check is replaced or removed, or the thread ends.
- * @returns 0. -ENOMEM: no memory to keep a thread's first choice.
- *
- * Blocking: no. Threads: any; holds for the calling thread only. Signals:
- * not safe. Fork: the child's thread keeps it. Since 0.1.0.
- */
-int evloop_set_interrupt_check(evloop_interrupt_check_t check,
-                               void *user_data);
-
-/**
- * Close an object of any kind.
- *
- * The same as the close function of its kind, for wrappers that hold
- * handles of several kinds.
- *
- * @param handle any live handle.
- * @returns 0. -ESTALE: not a live handle (closed before, or never one).
- *
- * Blocking: no. Threads: any; threads that wait in the object return
- * -ESTALE. Signals: not safe. Fork: works in the child, and does nothing
- * to the parent's object. Since 0.1.0.
- */
-int evloop_handle_close(evloop_handle_t handle);
-
-/**
- * What kind of object a handle names, and whether it is still open.
- *
- * @param handle any number.
- * @returns EVLOOP_KIND_TFD or another EVLOOP_KIND constant. -ESTALE: not a
- *   live handle. (It may of course be closed by another thread before the
- *   answer is used.)
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0.
- */
-int evloop_handle_kind(evloop_handle_t handle);
-
-/**
- * How many objects of a kind are open now, for finding leaks.
- *
- * @param kind an EVLOOP_KIND constant; EVLOOP_KIND_ANY counts all.
- * @returns the number of open handles. -EINVAL: an unknown kind.
- *
- * Blocking: no. Threads: any; a snapshot. Signals: not safe. Fork: the
- * child starts with the parent's number, until it closes them.
- * Since 0.1.0.
- */
-int64_t evloop_handle_count(int kind);
-
-/* ------------------------------------------------------------------------
- * Timer file descriptors (timerfd_create(2), Python's os.timerfd_*)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create a timer file descriptor, disarmed.
- *
- * The descriptor (tfd_fileno()) becomes readable when the timer has
- * expired, in every select, poll or epoll, the caller's own included.
- *
- * @param clockid EVLOOP_CLOCK_REALTIME, _MONOTONIC, _BOOTTIME,
- *   _REALTIME_ALARM or _BOOTTIME_ALARM.
- * @param flags 0 or EVLOOP_TFD_NONBLOCK, EVLOOP_TFD_CLOEXEC. CLOEXEC is
- *   always on. NONBLOCK is for event loops in which somebody else (another
- *   thread, a process that shares the timer) may read it first.
- * @returns the timer, to be closed with tfd_close().
- *   -EINVAL: unknown clock or flag. -EPERM: an ALARM clock without
- *   CAP_WAKE_ALARM. -EMFILE, -ENFILE: no descriptor left. -ENODEV,
- *   -ENOMEM: the kernel is out of something.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: the child shares
- * the timer, as it shares any open file: both see and set the same one.
- * Since 0.1.0. Source: timerfd_create(2).
- */
-tfd_t tfd_create(int clockid, uint32_t flags);
-
-/**
- * Use a timer file descriptor that something else created.
- *
- * The handle works on that very descriptor. Its CLOEXEC and O_NONBLOCK
- * flags are left as they are, and O_NONBLOCK is obeyed by tfd_read().
- *
- * @param fd a timer file descriptor. It stays the caller's, who closes it
- *   after the handle; with EVLOOP_FD_OWN it is the handle's, and
- *   tfd_close() closes it.
- * @param flags 0 or EVLOOP_FD_OWN.
- * @returns the timer. -EBADF: fd is not open. -EINVAL: fd is no timer file
- *   descriptor, a loop's own, or an unknown flag. -ENOMEM. On failure fd
- *   stays the caller's.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as tfd_create().
- * Since 0.1.0.
- */
-tfd_t tfd_from_fd(int fd, uint32_t flags);
-
-/**
- * The descriptor of a timer, to be waited for.
- *
- * It is only lent: do not close it. (A raw read(2) that blocks on it is not
- * woken by tfd_close(); tfd_read() is.)
- *
- * @param t a timer.
- * @returns the descriptor. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0.
- */
-int tfd_fileno(tfd_t t);
-
-/**
- * Close a timer.
- *
- * The descriptor is closed (unless it is only borrowed, see tfd_from_fd())
- * as soon as no other thread is in a call with it, so its number is never
- * reused under such a thread. If an event loop watches it (see
- * evloop_add_tfd(); better close that watcher first), it is closed once the
- * loop has run and noticed, and the watcher gets an event with EVLOOP_ERROR
- * and result -ESTALE.
- *
- * @param t a timer.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads in tfd_read() or tfd_wait() return
- * -ESTALE. Signals: not safe. Fork: works in the child; the parent's timer
- * runs on. Since 0.1.0.
- */
-int tfd_close(tfd_t t);
-
-/**
- * Give up a timer, but keep its descriptor.
- *
- * The handle is stale, as after tfd_close(), and the descriptor is the
- * caller's from now on, who closes it; it goes on as it is set.
- *
- * @param t a timer.
- * @returns the descriptor. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads in tfd_read() or tfd_wait() return
- * -ESTALE. Signals: not safe. Fork: works in the child. Since 0.2.0.
- */
-int tfd_release(tfd_t t);
-
-/**
- * Arm or disarm a timer, in seconds.
- *
- * As tfd_settime_ns(), with times in seconds. A fraction of a nanosecond
- * is rounded up, so a timer is never early and a positive time never
- * becomes 0, which would disarm it (Python's os.timerfd_settime() rounds
- * down, and does).
- *
- * @param t a timer.
- * @param flags as tfd_settime_ns().
- * @param initial_s seconds until the first expiration; 0 disarms.
- * @param interval_s seconds between later ones; 0 means only one.
- * @param out_old_initial_s seconds that were left until the next
- *   expiration, 0 if the timer was disarmed; may be NULL.
- * @param out_old_interval_s the interval before; may be NULL.
- * @returns as tfd_settime_ns(), and -EINVAL for NaN, -EOVERFLOW for a time
- *   that is infinite or above 2^63 ns (292 years).
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: sets the timer that
- * parent and child share. Since 0.1.0. Source: timerfd_settime(2).
- */
-int tfd_settime(tfd_t t,
-                uint32_t flags,
-                double initial_s,
-                double interval_s,
-                double *out_old_initial_s,
-                double *out_old_interval_s);
-
-/**
- * Arm or disarm a timer, in nanoseconds.
- *
- * Expirations not read yet are dropped.
- *
- * @param t a timer.
- * @param flags 0, or EVLOOP_TFD_TIMER_ABSTIME: initial_ns is a time of the
- *   timer's clock, not a duration; one in the past expires at once, and a
- *   periodic timer then counts every interval since. With it
- *   EVLOOP_TFD_TIMER_CANCEL_ON_SET: a wall-clock timer is cancelled by a
- *   step of that clock, and tfd_read() then returns -ECANCELED once (on
- *   other clocks, or without ABSTIME, the kernel ignores the flag).
- * @param initial_ns nanoseconds until the first expiration. 0 disarms the
- *   timer, also under ABSTIME; to expire at once pass 1. (With
- *   evloop_timer_set() 0 is at once, and -1 stops the timer.)
- * @param interval_ns nanoseconds between later expirations, without
- *   drift; 0 means only one.
- * @param out_old_initial_ns nanoseconds that were left until the next
- *   expiration, 0 if the timer was disarmed; may be NULL.
- * @param out_old_interval_ns the interval before; may be NULL.
- * @returns 0. -EINVAL: a negative time or an unknown flag. -EBADF: the
- *   borrowed descriptor was closed. -ECANCELED: the clock was stepped
- *   since a CANCEL_ON_SET timer was last read or set; the new time IS set
- *   nevertheless (a property of the kernel), only the old values are not
- *   known. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: sets the timer that
- * parent and child share. Since 0.1.0. Source: timerfd_settime(2).
- */
-int tfd_settime_ns(tfd_t t,
-                   uint32_t flags,
-                   int64_t initial_ns,
-                   int64_t interval_ns,
-                   int64_t *out_old_initial_ns,
-                   int64_t *out_old_interval_ns);
-
-/**
- * When a timer expires next, in seconds.
- *
- * As tfd_gettime_ns(), in seconds.
- *
- * @param t a timer.
- * @param out_initial_s seconds until the next expiration; may be NULL.
- * @param out_interval_s the interval; may be NULL.
- * @returns as tfd_gettime_ns().
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0. Source: timerfd_gettime(2).
- */
-int tfd_gettime(tfd_t t, double *out_initial_s, double *out_interval_s);
-
-/**
- * When a timer expires next, in nanoseconds.
- *
- * Always a duration from now, also for a timer set with ABSTIME. It does
- * not consume expirations.
- *
- * @param t a timer.
- * @param out_initial_ns nanoseconds until the next expiration, 0 if the
- *   timer is disarmed or was a single one that has expired; may be NULL.
- * @param out_interval_ns the interval, 0 if none; may be NULL.
- * @returns 0. -EBADF: the borrowed descriptor was closed. -ESTALE, -EDOM:
- *   see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0. Source: timerfd_gettime(2).
- */
-int tfd_gettime_ns(tfd_t t,
-                   int64_t *out_initial_ns,
-                   int64_t *out_interval_ns);
-
-/**
- * Read how often a timer has expired; wait for the first time if need be.
- *
- * What is read is counted since the last read or setting, and is then
- * gone: two threads that read one timer share its expirations.
- *
- * Before Linux 6.10, if the timer is set at the same moment, or read by
- * somebody else (another process or handle, a raw read(2)), the call may
- * wait on for the next expiration, past the time of a tfd_wait(), and
- * tfd_close() does not wake it. EVLOOP_TFD_NONBLOCK prevents that.
- *
- * @param t a timer. If its descriptor has O_NONBLOCK (as one created with
- *   EVLOOP_TFD_NONBLOCK), the call does not wait.
- * @param out_expirations how many expirations, >= 1; may be NULL.
- * @returns 0. -EAGAIN: none yet, and the timer does not block. -ECANCELED:
- *   the clock was stepped, see EVLOOP_TFD_TIMER_CANCEL_ON_SET; reported
- *   once, the timer stays armed. -EINTR: see
- *   evloop_set_interrupt_mode(). -ESTALE: not a live handle, or another
- *   thread closed it during the wait. -ECHILD: the process forked during
- *   the wait and this is the child. -EBADF: the borrowed descriptor was
- *   closed. -EDOM: see "Handles".
- *
- * Blocking: yes, until the timer expires; for ever if it is disarmed.
- * Threads: any. Signals: not safe. Fork: in parent and child, each
- * expiration goes to one of them. Since 0.1.0. Source: timerfd_create(2).
- */
-int tfd_read(tfd_t t, uint64_t *out_expirations);
-
-/**
- * Wait a limited time for a timer to expire, and read it.
- *
- * As tfd_read() with a time limit; O_NONBLOCK plays no part.
- *
- * @param t a timer.
- * @param timeout_ns nanoseconds to wait, measured on CLOCK_MONOTONIC; 0
- *   does not wait, negative waits for ever.
- * @param out_expirations how many expirations, 0 if the time ran out; may
- *   be NULL.
- * @returns 1 if the timer expired, 0 if the time ran out first; errors as
- *   tfd_read(), -EAGAIN excepted.
- *
- * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
- * Fork: as tfd_read(). Since 0.1.0.
- */
-int tfd_wait(tfd_t t, int64_t timeout_ns, uint64_t *out_expirations);
-
-/**
- * The clock of a timer.
- *
- * @param t a timer.
- * @returns an EVLOOP_CLOCK constant. -ENOTSUP: the timer was adopted with
- *   tfd_from_fd() and /proc, which knows its clock, is not mounted; for
- *   such a timer also -EMFILE, -ENFILE, -ENOMEM: no descriptor left to ask
- *   /proc with. -EBADF: the borrowed descriptor was closed. -ESTALE, -EDOM:
- *   see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0. Source: proc_pid_fdinfo(5).
- */
-int tfd_clockid(tfd_t t);
-
-/**
- * Set how many expirations the next read returns, and wake readers.
- *
- * Meant for checkpoint and restore; in a test it makes a timer expire by
- * hand.
- *
- * @param t a timer.
- * @param ticks the number of expirations, not 0.
- * @returns 0. -EINVAL: ticks is 0. -ENOTSUP: a kernel without
- *   CONFIG_CHECKPOINT_RESTORE. -EBADF: the borrowed descriptor was closed.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: sets the timer that
- * parent and child share. Since 0.1.0. Source: timerfd_create(2),
- * TFD_IOC_SET_TICKS.
- */
-int tfd_set_ticks(tfd_t t, uint64_t ticks);
-
-/* ------------------------------------------------------------------------
- * select (select(2), Python's select.select)
- * ------------------------------------------------------------------------ */
-
-/**
- * Wait until descriptors are ready, with lists instead of sets.
- *
- * Each list is cut down in place to its ready descriptors, in their order,
- * duplicates kept, and its count set. Descriptors of any number are
- * allowed, also at and above FD_SETSIZE. With three empty lists it sleeps.
- *
- * A descriptor is ready to read when reading would not block (data, end of
- * file, hang-up, error); to write when writing would not block (room,
- * error); and exceptional when it has urgent data.
- *
- * @param rlist descriptors to watch for reading; may be NULL if the count
- *   is 0.
- * @param nr number of entries in rlist, in and out; NULL counts as 0.
- * @param wlist descriptors to watch for writing; as rlist.
- * @param nw number of entries in wlist; as nr.
- * @param xlist descriptors to watch for urgent data; as rlist.
- * @param nx number of entries in xlist; as nr.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns how many entries are left in the three lists together; 0, and
- *   three counts of 0, if the time ran out. -EBADF: a descriptor is
- *   negative or not open. -EINVAL: a negative count, or a NULL list whose
- *   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On
- *   failure lists and counts are as they were.
- *
- * Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
- * Fork: works in the child. Since 0.1.0. Source: select(2); built on
- * pselect6(2), whose sets have no FD_SETSIZE.
- */
-int evloop_select(int *rlist,
-                  int *nr,
-                  int *wlist,
-                  int *nw,
-                  int *xlist,
-                  int *nx,
-                  int64_t timeout_ns);
-
-/* ------------------------------------------------------------------------
- * Poll sets (poll(2), Python's select.poll)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create an empty poll set.
- *
- * It takes no descriptor. Any descriptor can be registered, regular files
- * (always ready) and numbers that are not open (EVLOOP_POLLNVAL) included.
- * A wait costs time in proportion to the number of descriptors.
- *
- * @returns the poll set, to be closed with evloop_poll_close(). -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: the child has a
- * copy of its own. Since 0.1.0.
- */
-evloop_poll_t evloop_poll_create(void);
-
-/**
- * Watch a descriptor, or replace how it is watched.
- *
- * Applies to a wait that is going on in another thread, too.
- *
- * @param p a poll set.
- * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python
- *   watches by default, 0 only errors and hang-ups.
- * @param data handed back with each event, not looked at.
- * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or
- *   one of the library's own descriptors. -ENOMEM. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: changes the copy of
- * the process that calls. Since 0.1.0.
- */
-int evloop_poll_register(evloop_poll_t p,
-                         int fd,
-                         uint32_t events,
-                         uint64_t data);
-
-/**
- * Change how a registered descriptor is watched.
- *
- * @param p a poll set.
- * @param fd a registered descriptor.
- * @param events as evloop_poll_register().
- * @param data as evloop_poll_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. Others as
- *   evloop_poll_register().
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_poll_register(). Since 0.1.0.
- */
-int evloop_poll_modify(evloop_poll_t p,
-                       int fd,
-                       uint32_t events,
-                       uint64_t data);
-
-/**
- * Stop watching a descriptor.
- *
- * @param p a poll set.
- * @param fd a registered descriptor, open or not.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_poll_register(). Since 0.1.0.
- */
-int evloop_poll_unregister(evloop_poll_t p, int fd);
-
-/**
- * Wait until registered descriptors are ready.
- *
- * Descriptors are reported in the order of their numbers; if more are
- * ready than max, the next wait begins after the last one reported, so
- * that none is starved. An empty set sleeps, and sees what other threads
- * register.
- *
- * @param p a poll set.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_POLL bits.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
- *   max is 0 or less, out_ready is NULL, or more descriptors are
- *   registered than RLIMIT_NOFILE allows and none of them is ready.
- *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
- *   or closed during the wait. -ECHILD: the process forked during the wait
- *   and this is the child. -ENOMEM. -EDOM: see "Handles".
- *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once;
- * changes by other threads take effect at once (each waiting thread has an
- * epoll for that, made at its first blocking wait and closed with the
- * thread; without a descriptor left for it, within 20 ms). Signals: not
- * safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
- */
-int evloop_poll_wait(evloop_poll_t p,
-                     struct evloop_ready_t *out_ready,
-                     int max,
-                     int64_t timeout_ns);
-
-/**
- * Close a poll set.
- *
- * @param p a poll set.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: closes the copy of the process that calls.
- * Since 0.1.0.
- */
-int evloop_poll_close(evloop_poll_t p);
-
-/* ------------------------------------------------------------------------
- * Epoll objects (epoll(7), Python's select.epoll)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create an epoll object.
- *
- * @param flags 0 or EVLOOP_EPOLL_CLOEXEC; CLOEXEC is always on.
- * @returns the epoll object, to be closed with evloop_epoll_close().
- *   -EINVAL: an unknown flag. -EMFILE, -ENFILE: no descriptor left (the
- *   first one of a process takes two, see "Descriptors"). -ENOSPC: the
- *   user's max_user_watches is used up. -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child, because the kernel would let it
- * change its parent's set. Since 0.1.0. Source: epoll_create1(2).
- */
-evloop_epoll_t evloop_epoll_create(uint32_t flags);
-
-/**
- * Use an epoll descriptor that something else created.
- *
- * Registrations made through this object and by raw epoll_ctl(2) can be
- * mixed. For an event of a registration that the object does not know,
- * fd is -1 and data is the kernel's data word as its owner stored it. The
- * object takes one more descriptor, an eventfd, until it is closed.
- *
- * @param fd an epoll descriptor. It stays the caller's, who closes it
- *   after the handle; with EVLOOP_FD_OWN it is the handle's, and
- *   evloop_epoll_close() closes it.
- * @param flags 0 or EVLOOP_FD_OWN.
- * @returns the epoll object. -EBADF: fd is not open. -EINVAL: fd is no
- *   epoll descriptor, one of the library's own (but for that of
- *   evloop_fileno()), or an unknown flag. -EMFILE, -ENFILE: no descriptor
- *   left for the eventfd. -ENOSPC, -ENOMEM: as evloop_epoll_create(). On
- *   failure fd stays the caller's.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_epoll_create(); a child that inherited fd can call this.
- * Since 0.1.0.
- */
-evloop_epoll_t evloop_epoll_from_fd(int fd, uint32_t flags);
-
-/**
- * The descriptor of an epoll object.
- *
- * It is only lent: do not close it. It is readable while an event is
- * pending, and can be registered with another epoll, poll or select.
- *
- * @param ep an epoll object.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_epoll_fileno(evloop_epoll_t ep);
-
-/**
- * Watch a descriptor.
- *
- * Applies to a wait that is going on in another thread, too. Closing the
- * descriptor ends the registration, unless a duplicate of it is open
- * (epoll(7), Q6): unregister before close(2).
- *
- * @param ep an epoll object.
- * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_EPOLL bits; EVLOOP_EPOLL_DEFAULT is what Python
- *   watches by default.
- * @param data handed back with each event, not looked at.
- * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EPERM: fd cannot be waited for (a regular file, a directory, /dev/null;
- *   a selector takes them). -EINVAL: an unknown bit, the epoll object
- *   itself, one of the library's own descriptors, or EXCLUSIVE for an epoll
- *   descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
- *   -ELOOP: epoll sets nested too deep or in a circle. -ENOSPC:
- *   max_user_watches. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: epoll_ctl(2).
- */
-int evloop_epoll_register(evloop_epoll_t ep,
-                          int fd,
-                          uint32_t events,
-                          uint64_t data);
-
-/**
- * Change how a registered descriptor is watched.
- *
- * It also re-arms a ONESHOT registration. An event that another thread's
- * wait picks up at the same moment may carry the old or the new data.
- *
- * @param ep an epoll object.
- * @param fd a registered descriptor.
- * @param events as evloop_epoll_register().
- * @param data as evloop_epoll_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. -EINVAL: an unknown bit, the
- *   epoll object itself, one of the library's own descriptors, or the old or
- *   the new registration is EXCLUSIVE (unregister and register instead).
- *   -EBADF: fd is not open. -EPERM: as evloop_epoll_register(). -ENOMEM.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: epoll_ctl(2).
- */
-int evloop_epoll_modify(evloop_epoll_t ep,
-                        int fd,
-                        uint32_t events,
-                        uint64_t data);
-
-/**
- * Stop watching a descriptor.
- *
- * @param ep an epoll object.
- * @param fd a registered descriptor.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open (the
- *   kernel has forgotten it, unless a duplicate is open). -EINVAL: the
- *   epoll object itself, or one of the library's own descriptors. -EPERM: fd
- *   can never have been registered. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: epoll_ctl(2).
- */
-int evloop_epoll_unregister(evloop_epoll_t ep, int fd);
-
-/**
- * Wait until registered descriptors are ready.
- *
- * @param ep an epoll object.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_EPOLL bits. For a registration that the object
- *   does not know (see evloop_epoll_from_fd()) fd is -1; also for one
- *   whose descriptor was closed, not unregistered, and its number
- *   registered again, as long as a duplicate is open; and from then on for
- *   an event that was picked up just before its registration ended.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
- *   max is 0 or less, or out_ready is NULL. -EBADF: the borrowed
- *   descriptor was closed. -EINTR: see evloop_set_interrupt_mode().
- *   -ESTALE: not a live handle, or closed during the wait. -ECHILD: used
- *   after fork. -ENOMEM. -EDOM: see "Handles".
- *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: epoll_pwait2(2)
- * where the kernel has it (5.11), else ppoll(2) and epoll_pwait(2), to the
- * nanosecond both.
- */
-int evloop_epoll_wait(evloop_epoll_t ep,
-                      struct evloop_ready_t *out_ready,
-                      int max,
-                      int64_t timeout_ns);
-
-/**
- * Close an epoll object.
- *
- * The descriptor is closed (unless it is only borrowed) as soon as no
- * other thread is in a call with it. What was registered with a borrowed
- * one stays in the kernel's set.
- *
- * @param ep an epoll object.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
- */
-int evloop_epoll_close(evloop_epoll_t ep);
-
-/**
- * Give up an epoll object, but keep its descriptor.
- *
- * The handle is stale, as after evloop_epoll_close(), and the descriptor is
- * the caller's from now on, who closes it. What is registered stays so, but
- * the words that epoll_wait(2) then reports with events are the library's:
- * set them anew with EPOLL_CTL_MOD.
- *
- * @param ep an epoll object.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: -ECHILD. Since 0.2.0.
- */
-int evloop_epoll_release(evloop_epoll_t ep);
-
-/* ------------------------------------------------------------------------
- * /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create a /dev/poll object.
- *
- * Linux has no such device. The object has its meanings: registering twice
- * adds events up, a registration belongs to the descriptor's number, and
- * closed descriptors are reported. A wait costs time in proportion to the
- * number of descriptors; a large set is better off with epoll.
- *
- * @returns the object, to be closed with evloop_devpoll_close(). -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child. Since 0.1.0. Source: poll(7d) of
- * Solaris.
- */
-evloop_devpoll_t evloop_devpoll_create(void);
-
-/**
- * A descriptor that is readable while a registered one is ready.
- *
- * It is made by the first call, belongs to the object and is only lent: do
- * not close it. It is meant for registration with another poll, select or
- * epoll. Registrations that were closed, and whose numbers were reused
- * without a call here, show in evloop_devpoll_wait() but not in this
- * descriptor's readiness.
- *
- * @param dp a /dev/poll object.
- * @returns the descriptor. -EMFILE, -ENFILE: none left. -ENOSPC: the
- *   user's max_user_watches is used up. -ELOOP: a registered epoll
- *   descriptor is nested too deep. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_devpoll_fileno(evloop_devpoll_t dp);
-
-/**
- * Watch a descriptor, or watch a registered one for more.
- *
- * @param dp a /dev/poll object.
- * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_POLL bits; added to those registered already.
- * @param data handed back with each event, not looked at; replaces that of
- *   an earlier registration.
- * @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
- *   object's own descriptor, or another one of the library's own. Once
- *   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested too deep
- *   or in a circle; -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; applies to waits going on. Signals: not
- * safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_devpoll_register(evloop_devpoll_t dp,
-                            int fd,
-                            uint32_t events,
-                            uint64_t data);
-
-/**
- * Watch a descriptor for exactly these events, registered or not.
- *
- * @param dp a /dev/poll object.
- * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_POLL bits; they replace those registered.
- * @param data as evloop_devpoll_register().
- * @returns as evloop_devpoll_register().
- *
- * Blocking: no. Threads: any; applies to waits going on. Signals: not
- * safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_devpoll_modify(evloop_devpoll_t dp,
-                          int fd,
-                          uint32_t events,
-                          uint64_t data);
-
-/**
- * Stop watching a descriptor; one that is not registered is ignored.
- *
- * @param dp a /dev/poll object.
- * @param fd the descriptor, open or not.
- * @returns 0. -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; applies to waits going on. Signals: not
- * safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_devpoll_unregister(evloop_devpoll_t dp, int fd);
-
-/**
- * Wait until registered descriptors are ready.
- *
- * @param dp a /dev/poll object.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_POLL bits, EVLOOP_POLLNVAL for a registration
- *   whose descriptor is not open.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns as evloop_poll_wait(); -ECHILD: used after fork.
- *
- * Blocking: up to timeout_ns, never less. Threads: as evloop_poll_wait().
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_devpoll_wait(evloop_devpoll_t dp,
-                        struct evloop_ready_t *out_ready,
-                        int max,
-                        int64_t timeout_ns);
-
-/**
- * Close a /dev/poll object, and its descriptor if it has one.
- *
- * @param dp a /dev/poll object.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
- */
-int evloop_devpoll_close(evloop_devpoll_t dp);
-
-/* ------------------------------------------------------------------------
- * Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create a kqueue.
- *
- * A watched descriptor may be closed, and its number used again: its new
- * owner gets no event that is not its own. To make sure of that costs a
- * system call for each event of a descriptor, because the kernel goes on
- * reporting a closed descriptor as long as a duplicate of it is open. With
- * EVLOOP_KQ_TRUST_FDS the program promises that it deletes
- * (EVLOOP_KQ_EV_DELETE) before it closes a descriptor that has duplicates,
- * and the call is saved. Duplicates are those of dup(2), those sent to
- * another process, and those that a forked process has until it, or
- * execve(2), closes them. What has none may be closed as it is, also with this
- * flag. If the promise is not kept, what happens to the closed file is
- * reported as an event of its number, which may be another file's by then.
- *
- * @param flags EVLOOP_KQ_CLOEXEC, EVLOOP_KQ_CPONFORK and (since 0.2.0)
- *   EVLOOP_KQ_TRUST_FDS, or 0.
- * @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
- *   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
- *   and up to eight more for what it is made to watch. -ENOSPC: the user's
- *   max_user_watches is used up. -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child, whose descriptor of it is closed by
- * the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
- * has a copy under the same handle and descriptor: the descriptor is the
- * parent's until the child's first call with it. But where another thread
- * was changing the queue, or took events, at the fork the child has none:
- * -ECHILD. Since 0.1.0. Source: kqueue(2) of FreeBSD.
- */
-evloop_kqueue_t evloop_kqueue_create(uint32_t flags);
-
-/**
- * A second handle for a kqueue that is known by its descriptor.
- *
- * Both are the same queue. Closing this handle ends the waits that were
- * begun with it, and leaves the queue as it is, unless EVLOOP_FD_OWN is
- * given.
- *
- * @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
- *   or a duplicate of one.
- * @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
- *   its descriptor.
- * @returns the handle, to be closed with evloop_kqueue_close(). -EBADF: fd
- *   is not a kqueue of this process. -EINVAL: an unknown flag. -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as the queue.
- * Since 0.1.0.
- */
-evloop_kqueue_t evloop_kqueue_from_fd(int fd, uint32_t flags);
-
-/**
- * The descriptor of a kqueue.
- *
- * It is only lent: do not close it. It is readable while an event is
- * pending, and can be registered with another kqueue, epoll, poll or
- * select. The kernel nests so many epolls and no more (-ELOOP): a queue
- * that watches a queue can be polled, but not be watched by a third.
- *
- * Where it has to be asked what there is, it may be readable although there
- * is no event, until evloop_kqueue_control() has looked: for a socket that
- * was never connected, below an EVLOOP_KQ_NOTE_LOWAT, and where the filters
- * say so.
- *
- * @param kq a kqueue.
- * @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_kqueue_fileno(evloop_kqueue_t kq);
-
-/**
- * Change what a kqueue watches, and wait for events.
+ * Changes what a kqueue watches, and waits for events.
  *
- * First the changes are applied, in their order. One that fails gets an
- * entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, all else
- * as in the change. So does each that has EVLOOP_KQ_EV_RECEIPT, with data
- * 0. If there is any such entry, the call returns at once, and events stay
- * for the next one. If there is no room for an entry, the later changes are
- * not applied, and the call returns the error, or, after a receipt, the
- * number of entries. A call that returns an error leaves events as it was.
+ * First it applies the changes, in their order. A change that fails gets an
+ * entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, everything
+ * else as in the change. A change with EVLOOP_KQ_EV_RECEIPT gets such an entry
+ * too, with data 0. If there is any such entry, the call returns at once, and
+ * pending events stay for the next call. If there is no room for an entry, the
+ * later changes are not applied, and the call returns the error or, after a
+ * receipt, the number of entries. A call that returns an error leaves events
+ * unchanged.
  *
- * Then events are waited for, unless nevents is 0.
+ * Then it waits for events, unless nevents is 0.
  *
- * What is different from FreeBSD, where a program may notice:
+ * These are the differences from FreeBSD that a program may notice:
  *
  *   EV_ADD         of a disabled knote enables it, as FreeBSD's manual page
  *                  has it; its kernel needs EV_ENABLE
@@ -3060,19 +5337,20 @@ int evloop_kqueue_fileno(evloop_kqueue_t kq);
  *   descriptor     next call (see evloop_kqueue_fileno())
  *   nesting        queues and epolls nest as deep as epoll allows
  *   READ           data of sockets that keep messages, and of TCP with an
- *                  urgent byte in the middle, may be a bound above what
- *                  waits, and NOTE_LOWAT goes by it. fflags of a connection
- *                  that failed is ECONNREFUSED, ECONNRESET or 0: the error
- *                  is left to getsockopt(SO_ERROR). That lseek() moved the
- *                  position of a file is not seen, nor what other machines
- *                  do to it
- *   WRITE          EV_EOF also when the peer has closed. After one's own
- *                  shutdown(SHUT_WR) it has EV_EOF for TCP and local stream
- *                  sockets, not for others, and data is 0. data is at least
- *                  1 otherwise. Below NOTE_LOWAT it is looked every 10 ms
+ *                  urgent byte in the middle, may be a bound above the
+ *                  exact value, and NOTE_LOWAT uses it. fflags of a
+ *                  connection that failed is ECONNREFUSED, ECONNRESET or 0:
+ *                  the error is left to getsockopt(SO_ERROR). Not seen are a
+ *                  change of a file's position by lseek(), and what other
+ *                  machines do to the file
+ *   WRITE          EV_EOF also when the peer has closed. After the
+ *                  program's own shutdown(SHUT_WR) it has EV_EOF for TCP and
+ *                  local stream sockets, not for others, and data is 0. data
+ *                  is at least 1 otherwise. Below NOTE_LOWAT it is polled
+ *                  every 10 ms
  *   EMPTY          up to 20 ms late, but for local sockets
- *   VNODE          what happens between two looks at the file is one
- *                  happening: NOTE_LINK also when a name is removed,
+ *   VNODE          what happens between two checks of the file is one
+ *                  event: NOTE_LINK also when a name is removed,
  *                  NOTE_WRITE also when it is truncated. The file must be
  *                  readable. Not seen: writing by mmap(2), other machines.
  *                  NOTE_REVOKE is for unmounting alone
@@ -3083,40 +5361,45 @@ int evloop_kqueue_fileno(evloop_kqueue_t kq);
  *   USER           a change of a knote that has both NOTE_TRIGGER and
  *                  EV_CLEAR triggers it; on FreeBSD it does not
  *   AIO            operations are begun with evloop_kqueue_aio_read() and
- *                  its like: the C library's aio_read() is not seen
+ *                  functions like it: aio_read() of the C library is not seen
  *   FS             only VQ_MOUNT and VQ_UNMOUNT
- *   NETDEV         is not in FreeBSD any more; its number is another's there
+ *   NETDEV         is not in FreeBSD any more; another filter has its value
  *   EXCEPT         is not in FreeBSD
  *   PROCDESC, LIO, -ENOTSUP, and not defined in <sys/event.h>
  *   SENDFILE
- *   EV_UDATA_      is macOS's; the number is this library's own
+ *   EV_UDATA_      is macOS's; the value is this library's own
  *   SPECIFIC
  *
- * What Linux cannot do is refused (-ENOTSUP) when it is asked for.
+ * A change that Linux cannot do is refused (-ENOTSUP).
  *
  * @param kq a kqueue.
- * @param changes what to change; may be NULL if nchanges is 0.
+ * @param changes the changes; may be NULL if nchanges is 0.
  * @param nchanges how many changes; 0 or more.
- * @param events where events go; may be NULL if nevents is 0, and may be
+ * @param events receives the events; may be NULL if nevents is 0, and may be
  *   the same array as changes.
- * @param nevents room in events, in entries; 0 or more. With 0 the changes
- *   are applied and nothing is waited for.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL: a
- *   negative count, or an array is NULL. -EINTR: see
- *   evloop_set_interrupt_mode(); all changes were applied. -ESTALE: not a
- *   live handle, or closed during the wait. -ECHILD: used after fork.
- *   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
- *   open descriptor. -ENOENT: ident is not watched with that filter.
- *   -EINVAL: the filter, or something in fflags or data, is unknown; or
- *   ident is the queue itself, or one of the library's own descriptors.
- *   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
- *   be nested in a circle, or too deep. -EMFILE, -ENFILE, -ENOSPC.
+ * @param nevents size of events, in entries; 0 or more. With 0 the call
+ *   applies the changes and does not wait.
+ * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+ *   ever.
+ * @returns the number of entries filled; 0 if the time ran out.
  *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
- * FreeBSD.
+ * Errors:
+ *   -EINVAL    a count is negative, or an array is NULL and its count is not 0
+ *   -EINTR     a signal handler interrupted the wait; all changes were applied
+ *   -ENOMEM
+ * Errors of a change:
+ *   -EBADF     ident is not an open descriptor
+ *   -ENOENT    the queue has no knote of that ident and filter
+ *   -EINVAL    the filter, or something in fflags or data, is unknown
+ *   -EINVAL    ident is the queue itself, or one of the library's own
+ *              descriptors
+ *   -ENOTSUP   this system cannot watch that
+ *   -ELOOP     queues or epolls would be nested in a circle or too deep
+ *   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
+ *
+ * Blocking: up to timeout_ns, never less.
+ * Threads: any, several at once.
+ * Source: kevent(2) of FreeBSD.
  */
 int evloop_kqueue_control(evloop_kqueue_t kq,
                           const struct evloop_kevent_t *changes,
@@ -3126,41 +5409,45 @@ int evloop_kqueue_control(evloop_kqueue_t kq,
                           int64_t timeout_ns);
 
 /**
- * Read in the background.
+ * Reads in the background.
  *
- * When it is done there is one event: EVLOOP_KQ_FILTER_AIO, ident and udata
- * as given here, in data the number of bytes, 0 at the end of the file; or
- * -1, and the errno in fflags (-ECANCELED becomes ECANCELED). Like any
- * other it comes from evloop_kqueue_control() and makes the queue readable.
- * It is on io_uring(7) where the process has that, else on up to four
- * threads of the queue's own, which block all signals and end with it. Both
- * do the same, and report the same errors.
+ * When the operation is complete there is one event of EVLOOP_KQ_FILTER_AIO,
+ * with the ident and udata of this call. data is the number of bytes, 0 at the
+ * end of the file; or -1, with the errno in fflags (ECANCELED after a
+ * cancellation). Like any other event it comes from evloop_kqueue_control()
+ * and makes the queue readable. The operation uses io_uring(7) if the process
+ * may use that, else up to four threads of the queue, which block all signals
+ * and end with it. Both do the same and report the same errors.
  *
- * The buffer is lent until the event was returned or evloop_kqueue_close()
- * was; the descriptor must stay open until then, and so, with io_uring, must
- * the calling thread: what it began and was not done when it ended fails
- * with ECANCELED, but perhaps not before its turn to be done has come.
+ * Until the event was returned, or evloop_kqueue_close() has returned:
+ * - the buffer belongs to the operation;
+ * - the descriptor must stay open;
+ * - with io_uring the calling thread must not end. Operations that it began
+ *   and that are not complete when it ends fail with ECANCELED, possibly only
+ *   when their turn has come.
  *
  * @param kq a kqueue.
  * @param fd a descriptor to read from.
- * @param buffer where to read to; at least count bytes.
+ * @param buffer receives the data; at least count bytes.
  * @param count how many bytes at most; 0 or more.
- * @param offset where in the file, in bytes; negative: at its position.
- *   What has no positions (a pipe, a terminal) takes any offset, a socket 0
- *   or a negative one (ESPIPE in the event).
- * @param ident the operation's number, which no other operation of this
- *   queue may have that is in flight or was not collected yet.
- * @param udata handed back with the event.
- * @returns 0: begun. -EEXIST: ident is in use. -EAGAIN: 4096 operations
- *   are in flight, or there can be no thread. -EINVAL: a NULL buffer, a
- *   negative count, or fd is one of the library's own descriptors. -EMFILE,
- *   -ENFILE: no descriptor for the queue's first operation. -ENOMEM.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles". What else is
- *   wrong with fd comes with the event.
+ * @param offset where in the file, in bytes; negative: at its position. A
+ *   descriptor without positions (a pipe, a terminal) takes any offset, a
+ *   socket 0 or a negative one (ESPIPE in the event).
+ * @param ident a number that the caller chooses. No other operation of this
+ *   queue that is in progress, or was not collected yet, may have it.
+ * @param udata returned with the event.
+ * @returns 0: the operation has begun.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; what is in
- * flight goes on for the parent. Since 0.1.0. Source: aio_read(2) and
- * kqueue(2) of FreeBSD.
+ * Errors; other errors of fd come with the event:
+ *   -EEXIST    ident is in use
+ *   -EAGAIN    4096 operations are in progress, or no thread can be created
+ *   -EINVAL    buffer is NULL, or count is negative
+ *   -EINVAL    fd is one of the library's own descriptors
+ *   -EMFILE, -ENFILE  no descriptor is left for the queue's first operation
+ *   -ENOMEM
+ *
+ * Fork: operations in progress continue for the parent.
+ * Source: aio_read(2) and kqueue(2) of FreeBSD.
  */
 int evloop_kqueue_aio_read(evloop_kqueue_t kq,
                            int fd,
@@ -3171,20 +5458,21 @@ int evloop_kqueue_aio_read(evloop_kqueue_t kq,
                            uint64_t udata);
 
 /**
- * Write in the background; else as evloop_kqueue_aio_read().
+ * Writes in the background; else as evloop_kqueue_aio_read().
  *
  * @param kq a kqueue.
  * @param fd a descriptor to write to.
- * @param buffer what to write; at least count bytes, which must not change.
+ * @param buffer the data; at least count bytes, which must not change.
  * @param count how many bytes; 0 or more. Fewer may be written.
  * @param offset as evloop_kqueue_aio_read().
  * @param ident as evloop_kqueue_aio_read().
  * @param udata as evloop_kqueue_aio_read().
- * @returns as evloop_kqueue_aio_read(). Writing to a pipe that nobody reads
- *   is EPIPE in the event, and SIGPIPE as with write(2).
+ * @returns 0: the operation has begun; errors as evloop_kqueue_aio_read(). A
+ *   write to a pipe without a reader is EPIPE in the event, and SIGPIPE as
+ *   with write(2).
  *
- * Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
- * Since 0.1.0. Source: aio_write(2) of FreeBSD.
+ * Fork: as evloop_kqueue_aio_read().
+ * Source: aio_write(2) of FreeBSD.
  */
 int evloop_kqueue_aio_write(evloop_kqueue_t kq,
                             int fd,
@@ -3194,19 +5482,25 @@ int evloop_kqueue_aio_write(evloop_kqueue_t kq,
                             uint64_t ident,
                             uint64_t udata);
 
+/** evloop_kqueue_aio_fsync(): only what is needed to read the data again. */
+#define EVLOOP_KQ_AIO_DATASYNC 0x1
+
 /**
- * Have what was written to a file reach the disk, in the background.
+ * Writes a file's data to the disk, in the background.
  *
  * @param kq a kqueue.
  * @param fd a descriptor.
- * @param flags 0 or EVLOOP_KQ_AIO_DATASYNC: but for what is not needed to
- *   read the data again.
+ * @param flags 0 or EVLOOP_KQ_AIO_DATASYNC, which leaves out what is not
+ *   needed to read the data again.
  * @param ident as evloop_kqueue_aio_read().
  * @param udata as evloop_kqueue_aio_read().
- * @returns as evloop_kqueue_aio_read(); -EINVAL: also an unknown flag.
+ * @returns 0: the operation has begun.
  *
- * Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
- * Since 0.1.0. Source: aio_fsync(2) of FreeBSD, fsync(2).
+ * Errors, besides those of evloop_kqueue_aio_read():
+ *   -EINVAL    an unknown flag
+ *
+ * Fork: as evloop_kqueue_aio_read().
+ * Source: aio_fsync(2) of FreeBSD, fsync(2).
  */
 int evloop_kqueue_aio_fsync(evloop_kqueue_t kq,
                             int fd,
@@ -3215,97 +5509,99 @@ int evloop_kqueue_aio_fsync(evloop_kqueue_t kq,
                             uint64_t udata);
 
 /**
- * Have an operation in the background end soon.
+ * Cancels an operation in the background.
  *
- * Its event still comes: with ECANCELED in fflags, or with what it did if
- * that was faster. A file's reading or writing that has begun is not
+ * Its event still comes: with ECANCELED in fflags, or with its result if it
+ * was complete first. A read or write of a file that has begun is not
  * interrupted.
  *
  * @param kq a kqueue.
- * @param ident the operation's number.
- * @returns 0; also if it is done. -ENOENT: there is none with this number.
- *   -EAGAIN, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
+ * @param ident the ident of the operation.
+ * @returns 0; also if the operation is complete.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0. Source: aio_cancel(2) of FreeBSD.
+ * Errors:
+ *   -ENOENT    no operation has this ident
+ *   -EAGAIN    the submission queue of io_uring is full
+ *   -ENOMEM
+ *
+ * Source: aio_cancel(2) of FreeBSD.
  */
 int evloop_kqueue_aio_cancel(evloop_kqueue_t kq, uint64_t ident);
 
 /**
- * Close a kqueue.
+ * Closes a kqueue. Threads that wait in it return -ESTALE.
  *
- * Operations in flight are cancelled, and waited for: a regular file's
- * reading or writing that has begun comes to its end first.
+ * Operations in progress are cancelled, and the call waits for them: a read or
+ * write of a regular file that has begun ends first.
  *
  * @param kq a kqueue.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
+ * @returns 0.
  *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
+ * Blocking: until the operations in progress have ended.
+ * Fork: works in the child, and changes nothing for the parent.
  */
 int evloop_kqueue_close(evloop_kqueue_t kq);
 
 /**
- * Create a kqueue that is known by its descriptor, as on BSD.
+ * Creates a kqueue that is known by its descriptor, as on BSD.
  *
- * The descriptor is the program's: close(2) closes the queue. The kernel
- * does not notify the library of that. Threads that wait in
- * evloop_bsd_kevent() look every 250 ms, and return. What closed queues hold
- * is given back by the next call that makes a kqueue, and by the next one
- * that waits in a kqueue (which looks at most once a millisecond). A
- * duplicate, dup(2), is the same queue, which lives as long as one of them
- * is open.
+ * The descriptor is the program's: close(2) closes the queue. The kernel does
+ * not notify the library of that. Threads that wait in evloop_bsd_kevent()
+ * check every 250 ms, and return. The resources of closed queues are freed by
+ * the next call that makes a kqueue, and by the next one that waits in a
+ * kqueue (which checks at most once a millisecond). A duplicate, dup(2), is
+ * the same queue; the queue lives as long as one of them is open.
  *
- * It takes no flags. A queue of evloop_kqueue_create(), which does, works
- * with evloop_bsd_kevent(), too, by its evloop_kqueue_fileno(); its program
- * closes it with evloop_kqueue_close().
+ * It takes no flags: see evloop_bsd_kqueue1(). evloop_bsd_kevent() also accepts
+ * the evloop_kqueue_fileno() of a queue of evloop_kqueue_create(), which the
+ * program closes with evloop_kqueue_close().
  *
  * @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
  *   ENFILE, ENOMEM.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: not inherited: the
- * child's first call of the library closes it there. Since 0.1.0. Source:
- * kqueue(2) of FreeBSD.
+ * Fork: not inherited; the child's first call of the library closes it there.
+ * Source: kqueue(2) of FreeBSD.
  */
 int evloop_bsd_kqueue(void);
 
 /**
- * Create a kqueue that is known by its descriptor, with flags.
+ * Creates a kqueue that is known by its descriptor, with flags.
  *
  * @param flags EVLOOP_KQ_CLOEXEC, EVLOOP_KQ_CPONFORK and
  *   EVLOOP_KQ_TRUST_FDS, as of evloop_kqueue_create(), or 0. The descriptor
- *   is close-on-exec in any case: a program that is executed could not use
- *   it.
- * @returns as evloop_bsd_kqueue(). -1 and EINVAL: unknown flags.
+ *   is close-on-exec in any case: an executed program could not use it.
+ * @returns as evloop_bsd_kqueue(); -1 and EINVAL for an unknown flag.
  *
- * Blocking: no. Threads: any. Signals: not safe. Fork: as
- * evloop_bsd_kqueue(); with EVLOOP_KQ_CPONFORK the child has a copy, as of
- * evloop_kqueue_create(). Since 0.2.0. Source: kqueuex(2) of FreeBSD.
+ * Fork: as evloop_bsd_kqueue(). With EVLOOP_KQ_CPONFORK the child has a copy,
+ * as of evloop_kqueue_create().
+ * Since 0.2.0. Source: kqueuex(2) of FreeBSD.
  */
 int evloop_bsd_kqueue1(uint32_t flags);
 
 /**
- * Change what a kqueue watches, and wait for events, as on BSD.
+ * Changes what a kqueue watches, and waits for events, as on BSD.
  *
- * Everything is as evloop_kqueue_control() has it but what is said here.
+ * It is evloop_kqueue_control() with these parameters and results.
  *
  * @param kq a descriptor from evloop_bsd_kqueue(), or of any kqueue.
- * @param changes what to change; may be NULL if nchanges is 0.
+ * @param changes the changes; may be NULL if nchanges is 0.
  * @param nchanges how many changes; 0 or more.
- * @param events where events go; may be NULL if nevents is 0.
- * @param nevents room in events, in entries; 0 or more.
+ * @param events receives the events; may be NULL if nevents is 0.
+ * @param nevents size of events, in entries; 0 or more.
  * @param timeout how long to wait; NULL waits for ever.
- * @returns the number of entries filled; 0 if the time ran out. -1 and
- *   errno: EBADF: kq is not a kqueue of this process, or was closed during
- *   the wait. EINTR: a signal handler interrupted the wait; all changes
- *   were applied. EINVAL, ENOMEM and others as evloop_kqueue_control(), and
- *   EINVAL for a timeout that is negative or has 10^9 nanoseconds or more.
+ * @returns the number of entries filled; 0 if the time ran out. On failure -1
+ *   and errno.
  *
- * Blocking: up to the timeout, never less. Threads: any, several at once.
- * Signals: not safe. Fork: EBADF. Since 0.1.0. Source: kevent(2) of
- * FreeBSD.
+ * Values of errno, besides those of evloop_kqueue_control():
+ *   EBADF      kq is not a kqueue of this process, or was closed during the
+ *              wait
+ *   EINTR      a signal handler interrupted the wait; all changes were applied
+ *   EINVAL     the timeout is negative, or has 10^9 nanoseconds or more
+ *
+ * Blocking: up to the timeout, never less.
+ * Threads: any, several at once.
+ * Fork: EBADF.
+ * Source: kevent(2) of FreeBSD.
  */
 int evloop_bsd_kevent(int kq,
                       const struct evloop_kevent_t *changes,
@@ -3315,26 +5611,29 @@ int evloop_bsd_kevent(int kq,
                       const struct timespec *timeout);
 
 /**
- * Change what the program does with a signal, as sigaction(2).
+ * Changes the disposition of a signal, as sigaction(2).
  *
- * For a library that takes the place of the C library's sigaction(), as
- * libevloop-kqueue does: it passes all calls on to this function. While a
- * signal is watched by a handler, for a kqueue or an event loop, the
- * library's handler stays in place, and does what the program asks for here,
- * from this moment on: so no signal is missed. oldact receives what the
- * program asked for before, as if the library's handler were not there. For
- * other signals this is sigaction(2).
+ * It is for a library that replaces sigaction() of the C library, as
+ * libevloop-kqueue does: that library passes all calls to this function. While
+ * a kqueue or an event loop watches a signal by a handler, the library's
+ * handler stays in place and does what the program sets here, from this moment
+ * on. So no signal is missed. oldact receives what the program had set before,
+ * as if the library's handler were not there. For other signals this is
+ * sigaction(2).
  *
- * @param next sigaction(2) itself. The library, too, calls it from now on
- *   where it changes a disposition.
+ * @param next sigaction(2) itself. The library also calls it from now on to
+ *   change a disposition.
  * @param signum the signal.
- * @param act what to do with it; NULL: nothing is changed.
- * @param oldact receives what was done with it; may be NULL.
- * @returns 0. -1 and errno: EINVAL: next is NULL, or signum is no signal, or
- *   one that cannot be handled.
+ * @param act the new disposition; NULL: nothing is changed.
+ * @param oldact receives the old disposition; may be NULL.
+ * @returns 0. On failure -1 and errno.
  *
- * Blocking: no. Threads: any. Signals: safe. Fork: works in the child, where
- * nothing is watched before it watches something itself. Since 0.1.0.
+ * Values of errno:
+ *   EINVAL     next is NULL, or signum is not a signal or cannot be handled
+ *
+ * Signals: safe.
+ * Fork: works in the child, where no signal is watched until the child watches
+ * it itself.
  * Source: sigaction(2).
  */
 int evloop_bsd_sigaction(int (*next)(int signum,
@@ -3343,2239 +5642,6 @@ int evloop_bsd_sigaction(int (*next)(int signum,
                          int signum,
                          const struct sigaction *act,
                          struct sigaction *oldact);
-
-/* ------------------------------------------------------------------------
- * Selectors (Python's selectors module)
- * ------------------------------------------------------------------------ */
-
-/**
- * Create a selector: read and write readiness, whatever is underneath.
- *
- * Regular files, directories and /dev/null can be registered with every
- * backend and are always ready.
- *
- * @param backend EVLOOP_SELECTOR_DEFAULT (the best there is), _SELECT,
- *   _POLL, _EPOLL, _DEVPOLL or _KQUEUE.
- * @returns the selector, to be closed with evloop_selector_close().
- *   -EINVAL: an unknown backend. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
- *   evloop_epoll_create(), with the EPOLL backend, and as
- *   evloop_kqueue_create() with KQUEUE.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
- * everything but close in the child. Since 0.1.0. Source: Python's
- * selectors module.
- */
-evloop_selector_t evloop_selector_create(int backend);
-
-/**
- * Watch a descriptor.
- *
- * Applies to a wait that is going on in another thread, too.
- *
- * @param s a selector.
- * @param fd the descriptor; it stays the caller's, who unregisters it
- *   before closing it.
- * @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
- * @param data handed back with each event, not looked at.
- * @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
- *   -EINVAL: no events, or an unknown bit; or fd is the selector's own, or
- *   another one of the library's own.
- *   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
- *   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_register(evloop_selector_t s,
-                             int fd,
-                             uint32_t events,
-                             uint64_t data);
-
-/**
- * Change how a registered descriptor is watched.
- *
- * @param s a selector.
- * @param fd a registered descriptor.
- * @param events as evloop_selector_register().
- * @param data as evloop_selector_register(); replaces the old one.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open.
- *   -EINVAL: no events, or an unknown bit. -ENOMEM. If fd was closed and
- *   its number is another file's now, with the EPOLL backend also -ENOENT,
- *   and -EPERM for one that epoll cannot watch; with the DEVPOLL backend
- *   -EINVAL, -ELOOP, -ENOSPC as evloop_selector_register(). -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_modify(evloop_selector_t s,
-                           int fd,
-                           uint32_t events,
-                           uint64_t data);
-
-/**
- * Stop watching a descriptor.
- *
- * @param s a selector.
- * @param fd a registered descriptor, open or not.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_unregister(evloop_selector_t s, int fd);
-
-/**
- * How a descriptor is registered.
- *
- * @param s a selector.
- * @param fd a descriptor.
- * @param out_events the events it is watched for; may be NULL.
- * @param out_data its data; may be NULL.
- * @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_get(evloop_selector_t s,
-                        int fd,
-                        uint32_t *out_events,
-                        uint64_t *out_data);
-
-/**
- * How many descriptors are registered.
- *
- * @param s a selector.
- * @returns the number. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_count(evloop_selector_t s);
-
-/**
- * Wait until registered descriptors are ready.
- *
- * An error or a hang-up makes a descriptor ready for what it is watched
- * for, so that the next read or write tells. A descriptor that was closed
- * without being unregistered does so too with the SELECT, POLL and DEVPOLL
- * backends. EPOLL forgets it, unless it is one that is always ready (a
- * regular file), or a duplicate is open. Where such a duplicate, of a
- * descriptor that is not registered any more, is all that is ready, EPOLL
- * looks every 10 ms.
- *
- * @param s a selector.
- * @param out_ready filled from the front, as many entries as returned;
- *   events holds EVLOOP_SELECTOR bits, never other ones than registered.
- * @param max room in out_ready, in entries; at least 1.
- * @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
- *   for ever.
- * @returns the number of entries filled; 0 if the time ran out. -EINVAL:
- *   max is 0 or less, or out_ready is NULL; also as evloop_poll_wait().
- *   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
- *   or closed during the wait. -ECHILD: used after fork. -ENOMEM. -EDOM:
- *   see "Handles".
- *
- * Blocking: up to timeout_ns, never less. Threads: any, several at once.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_selector_wait(evloop_selector_t s,
-                         struct evloop_ready_t *out_ready,
-                         int max,
-                         int64_t timeout_ns);
-
-/**
- * A descriptor that is readable while a registered one is ready.
- *
- * It is only lent: do not close it.
- *
- * @param s a selector.
- * @returns the descriptor. -ENOTSUP: the SELECT and POLL backends have
- *   none. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as evloop_devpoll_fileno(),
- *   with the DEVPOLL backend. -ECHILD: used after fork. -ESTALE, -EDOM:
- *   see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_selector_fileno(evloop_selector_t s);
-
-/**
- * Close a selector.
- *
- * @param s a selector.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; threads waiting in it return -ESTALE.
- * Signals: not safe. Fork: works in the child, and changes nothing for the
- * parent. Since 0.1.0.
- */
-int evloop_selector_close(evloop_selector_t s);
-
-/* ------------------------------------------------------------------------
- * The event loop
- * ------------------------------------------------------------------------ */
-
-/**
- * Create an event loop.
- *
- * A loop waits for the watchers that are added to it and dispatches their
- * events: to a callback or, for a watcher added with a NULL callback, to
- * evloop_wait()'s array. One iteration is, in this order:
- *
- *   prepare watchers; the wait
- *   timers: clock by clock, those of a clock in the order of their deadlines
- *   clock_change watchers, async watchers, signal watchers
- *   posted calls; defer watchers; what a rate limit has held back
- *   file watchers
- *   descriptors: io, tfd, kqueue, process and memory_pressure watchers, then
- *     those of descriptors that are always ready
- *   failures: events with EVLOOP_ERROR that the loop itself has found
- *   check watchers; idle watchers, if nothing since the wait was dispatched
- *
- * Exit watchers are called at the end of a run. The notifications of
- * evloop_watcher_set_destroy() come before the next callback, whichever that
- * is. Watchers with a priority: see evloop_watcher_set_priority().
- *
- * Fairness: an iteration dispatches at most max_timers timers of each
- * clock, max_posts posted calls and max_events descriptors; what is left
- * is for the next one, which does not wait. Descriptors come last: while
- * very many timers are due, as many callbacks as the bounds allow are
- * called between two looks at the descriptors. Where that is too long, set
- * lower bounds. Ready descriptors beyond max_events take turns, those that
- * are always ready (see evloop_add_io()) among them.
- *
- * Memory: the places of closed watchers, 64 bytes each, are kept for the
- * next ones, of any loop: how many there are follows from how many watchers
- * were open at once. All else that a loop has is freed with it.
- *
- * @param options NULL for the defaults, else see evloop_options_t.
- * @returns the loop, to be closed with evloop_close(). -EINVAL: an unknown
- *   flag, a negative bound or time, AUTO_ADVANCE without VIRTUAL_TIME,
- *   virtual_grace_ns without AUTO_ADVANCE, or a size that is less than
- *   sizeof(size_t), such as 0: it was not set. -E2BIG: the structure is
- *   larger than this version's, and not zero there. -EMFILE, -ENFILE: a loop
- *   takes two descriptors, one more for each clock with the first timer on
- *   it, and one more with evloop_fileno(). -ENOSPC: the user's
- *   max_user_watches is used up. -ENOMEM.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: see
- * evloop_after_fork(). Since 0.1.0.
- */
-evloop_t evloop_create(const struct evloop_options_t *options);
-
-/**
- * Close an event loop and all its watchers.
- *
- * The handle and those of all its watchers are stale at once. If the loop
- * is not running, everything is freed and the destroy notifications run
- * inside this call. If it is running, in another thread or because this is
- * one of its callbacks, this returns at once: the run then does that, after
- * the callback it is in, if any, and returns -ESTALE.
- *
- * Posted calls that were not made yet are never made; if their user_data has
- * to be freed post them with evloop_post_full(). Everything that was handed
- * to the loop can be freed once it is closed and its run, if there is one,
- * has returned.
- *
- * @param loop a loop.
- * @returns 0. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child,
- * and changes nothing for the parent; the child's destroy notifications do
- * not run. Since 0.1.0.
- */
-int evloop_close(evloop_t loop);
-
-/**
- * Run an event loop on this thread.
- *
- * UNTIL_DONE runs until evloop_stop(), or until nothing is left that keeps
- * the loop alive. ONCE waits until something happened, dispatches that and
- * returns; calls of prepare, check and idle watchers are not something, and
- * if nothing keeps the loop alive it does not wait. NOWAIT dispatches what
- * is ready and returns. Events of watchers without a callback are kept for
- * evloop_wait(), added up to one for each watcher, but for real-time
- * signals.
- *
- * A loop is kept alive by posted calls and by each watcher that is enabled,
- * but not by a timer that is not set (any more), a defer watcher that was
- * called, a process watcher whose process has ended, exit and clock_change
- * watchers, and what evloop_watcher_unref() was called for.
- *
- * A callback cannot run its own loop (-EBUSY). What needs that, such as a
- * dialogue that returns only when it is answered, runs another loop, and has
- * this one embedded in it: see evloop_fileno(). Or it waits itself:
- *
- *   while (!answered) {           in a callback of another loop
- *     int due = evloop_embed_prepare(loop);
- *     struct pollfd fd = {evloop_fileno(loop), POLLIN, 0};
- *     if (due == 0) poll(&fd, 1, -1);
- *     evloop_embed_dispatch(loop);
- *   }
- *
- * @param loop a loop.
- * @param mode EVLOOP_RUN_UNTIL_DONE, ONCE or NOWAIT.
- * @returns 1 if something is left that keeps the loop alive, else 0.
- *   -EBUSY: the loop is running already, here (in a callback) or in
- *   another thread. -EINVAL: an unknown mode. -ESTALE: not a live handle,
- *   or closed during the run. -EINTR: see evloop_set_interrupt_mode().
- *   -ECHILD: used after fork; also in the child of a callback that forked,
- *   unless it called evloop_after_fork(). -EBADF: the program has closed
- *   the loop's own descriptors. -ENOMEM. -EDOM: see "Handles".
- *
- * Blocking: as the mode says. Threads: any, one at a time; not always the
- * same. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_run(evloop_t loop, int mode);
-
-/**
- * Run an event loop on this thread for some time.
- *
- * As evloop_run(UNTIL_DONE), and returns at the end of the time too. If
- * nothing keeps the loop alive it returns at once, and virtual time is not
- * moved: evloop_advance_ns() does that.
- *
- * @param loop a loop.
- * @param duration_ns nanoseconds of the loop's time (virtual ones, with
- *   EVLOOP_VIRTUAL_TIME); 0 is one iteration that does not wait, negative
- *   means no limit.
- * @returns as evloop_run().
- *
- * Blocking: up to duration_ns. Threads, Signals, Fork: as evloop_run().
- * Since 0.1.0.
- */
-int evloop_run_for_ns(evloop_t loop, int64_t duration_ns);
-
-/**
- * Run an event loop on this thread until there are events to return.
- *
- * Returns the events of watchers that were added with a NULL callback;
- * callbacks of others run as in evloop_run(). A call returns as many
- * events as are there and fit; the others are kept for the next one.
- *
- * @param loop a loop.
- * @param out_events filled from the front, as many as returned.
- * @param max room in out_events, in events; at least 1.
- * @param timeout_ns nanoseconds of the loop's time to wait; 0 does not
- *   wait, negative waits for ever.
- * @returns the number of events; 0 if the time ran out, evloop_stop() or
- *   evloop_wakeup() was called, or nothing is left that keeps the loop
- *   alive (evloop_run(NOWAIT) tells whether it is that). -EINVAL: max is 0
- *   or less, or out_events is NULL. Others: as evloop_run().
- *
- * Blocking: up to timeout_ns. Threads: any, one at a time (-EBUSY), and
- * every call may come from another thread. Signals: not safe. Fork:
- * -ECHILD. Since 0.1.0.
- */
-int evloop_wait(evloop_t loop,
-                struct evloop_event_t *out_events,
-                int max,
-                int64_t timeout_ns);
-
-/**
- * Make the run of an event loop return.
- *
- * The iteration that is going on is finished first, with all its callbacks;
- * then the run returns 1 or 0, as usual. (To end at once close the loop.)
- * A stop is remembered: if the loop is not running, its next run or wait
- * returns at once, dispatching nothing. Any number of stops count as one,
- * and end one run.
- *
- * Posted calls that this iteration does not make stay pending, for the next
- * run or the loop's end. To end after them, post a last call that calls
- * evloop_stop(): those that the same thread has posted before are made first.
- *
- * Embedded in another loop, each evloop_embed_dispatch() is such a run. A
- * stop has evloop_embed_prepare() return 1; the dispatch that follows
- * dispatches nothing, and that is all: whoever runs the foreign loop has to
- * be told by other means.
- *
- * @param loop a loop.
- * @returns 0. -ECHILD: used after fork. -EBADF: as evloop_wakeup(). -ESTALE,
- *   -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
- * set). Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_stop(evloop_t loop);
-
-/**
- * Make a waiting event loop go round once.
- *
- * The wait in progress ends, or the next one does if none is: so the loop
- * runs its prepare and check watchers, and evloop_wait() and a ONCE run
- * return. Any number of wake-ups before that count as one. An iteration
- * that does not wait (a NOWAIT run, a timeout of 0,
- * evloop_embed_dispatch()) uses a wake-up up, too.
- *
- * @param loop a loop.
- * @returns 0. -ECHILD: used after fork. -EBADF: the loop waits, and cannot
- *   be woken, as the program has closed its own descriptors. -ESTALE, -EDOM:
- *   see "Handles".
- *
- * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
- * set). Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_wakeup(evloop_t loop);
-
-/**
- * Have a function called once by an event loop.
- *
- * Calls posted by one thread are made in that order, each exactly once
- * unless the loop is closed before: then they are never made, and nothing
- * frees user_data (see evloop_close()). A call posted by a callback is made
- * in the next iteration. A pending call keeps the loop alive. A posted call
- * cannot be withdrawn: for that use an async or a defer watcher, which can be
- * closed.
- *
- * @param loop a loop.
- * @param callback called with an EVLOOP_EVENT_POST event, whose watcher is
- *   0; NULL delivers that event to evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns 0. -ENOMEM: not posted. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe (see evloop_wakeup() and
- * evloop_async_send()). Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_post(evloop_t loop, evloop_callback_t callback, void *user_data);
-
-/**
- * Have a function called once by an event loop, and what it needs freed.
- *
- * As evloop_post(), in one order with its calls; and destroy is called with
- * user_data exactly once: on the thread that runs the loop, when callback
- * has returned; or, where the loop is closed before, callback is never
- * called, and destroy is by what closes the loop (evloop_close(), or the run
- * that it ends). A post that raced with evloop_close() and came too late,
- * though 0 is returned, is destroyed too, by this call or by a thread that
- * runs another loop. What fails calls neither.
- *
- *   evloop_post_full(loop, use, strdup("a copy"), free);
- *
- * @param loop a loop.
- * @param callback as evloop_post(); not NULL if destroy is not.
- * @param user_data handed to callback, in the event's data, then handed to
- *   destroy; may be NULL.
- * @param destroy see evloop_destroy_t; NULL: as evloop_post().
- * @returns 0. -EINVAL: callback is NULL, and destroy is not. -ENOMEM: not
- *   posted. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; of a call
- * that is pending at a fork the child makes neither its callback nor
- * destroy, after evloop_after_fork() too. Since 0.2.0.
- */
-int evloop_post_full(evloop_t loop,
-                     evloop_callback_t callback,
-                     void *user_data,
-                     evloop_destroy_t destroy);
-
-/**
- * The time of an event loop.
- *
- * Inside a callback: the time of this iteration, which is read when it is
- * first asked for and then stays the same until the next wait; so it may
- * be a little before the time from which a timer counts that is set in the
- * same callback. Else the clock is read. With EVLOOP_VIRTUAL_TIME: the
- * virtual time, which begins with 0.
- *
- * @param loop a loop.
- * @returns nanoseconds of CLOCK_MONOTONIC, or of virtual time. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int64_t evloop_now_ns(evloop_t loop);
-
-/**
- * Move the time of an event loop with virtual time.
- *
- * Timers that become due are dispatched by the next run or wait, in the
- * order of their deadlines; one that is in progress is woken.
- *
- * @param loop a loop made with EVLOOP_VIRTUAL_TIME.
- * @param ns nanoseconds to add to all its clocks; not negative.
- * @returns 0. -EINVAL: ns is negative. -ENOTSUP: the loop has real time.
- *   -ECHILD: used after fork. -ENOMEM. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_advance_ns(evloop_t loop, int64_t ns);
-
-/**
- * Keep virtual time from jumping, or no more.
- *
- * While something real is under way (a thread computes, a request is sent to
- * another process) a loop with EVLOOP_AUTO_ADVANCE should not run ahead of
- * it: hold it, and let go when the answer is there. It then waits in real
- * time for whatever wakes it. Holds are counted: as long as there is one,
- * the time jumps no more; evloop_advance_ns() moves it all the same. A loop
- * that does not jump only counts.
- *
- *   evloop_virtual_hold(loop, +1);     before the work is given away
- *   evloop_virtual_hold(loop, -1);     in what its answer calls
- *
- * @param loop a loop made with EVLOOP_VIRTUAL_TIME.
- * @param change +1 or -1.
- * @returns 0. -EINVAL: change is neither, or -1 where there is no hold.
- *   -ENOTSUP: the loop has real time. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; the child
- * of evloop_after_fork() has the holds that there were. Since 0.2.0.
- */
-int evloop_virtual_hold(evloop_t loop, int change);
-
-/**
- * How long an event loop may wait for its next timer.
- *
- * Counted are timers, by their deadlines (neither tolerances nor what timers
- * wait for each other is added), and watchers that a rate limit holds back,
- * whether they keep the loop alive or not. Left out is all that descriptors
- * report: io and tfd watchers, ready or not. Timers that callbacks of the
- * same iteration have set have all their time left.
- *
- * @param loop a loop.
- * @returns nanoseconds of the loop's time until the earliest timer, 0 if
- *   something is due already or need not be waited for (posted calls,
- *   async watchers that were sent to, enabled idle and defer watchers,
- *   descriptors that are always ready, events kept for evloop_wait(), a
- *   stop or a wake-up), INT64_MAX if there is nothing to wait for but
- *   descriptors and other threads. (A timer that is set to INT64_MAX, never,
- *   counts as one that is due when the clock shows that.) -EBUSY: another
- *   thread is running the loop. -ECHILD: used after fork. -ESTALE, -EDOM:
- *   see "Handles".
- *
- * Blocking: no. Threads: any, but not while another runs the loop.
- * Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-int64_t evloop_next_timeout_ns(evloop_t loop);
-
-/**
- * Limit how long the next wait of an event loop may last.
- *
- * To be called in a prepare watcher: the wait that follows is at most that
- * long, in real time, whatever timers there are. For what has to be looked
- * at from time to time and has neither a descriptor nor a timer. The
- * iteration goes on as if it was woken; a ONCE run goes on until something
- * was dispatched. Of several limits the shortest holds. Called by another
- * callback, or while nobody runs the loop, it is for the next wait that
- * there is. Embedded in another loop, it is in evloop_next_timeout_ns()
- * until the next dispatch.
- *
- * @param loop a loop.
- * @param ns nanoseconds of real time; 0 does not wait.
- * @returns 0. -EINVAL: ns is negative. -EBUSY: another thread is running
- *   the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any, but not while another runs the loop.
- * Signals: not safe. Fork: -ECHILD. Since 0.2.0.
- */
-int evloop_limit_wait_ns(evloop_t loop, int64_t ns);
-
-/**
- * Have the waits of an event loop poll the queues of network devices.
- *
- * For servers that give a core away for less latency: instead of waiting for
- * an interrupt the kernel looks at the queues that its sockets' packets came
- * from. See EPIOCSPARAMS of ioctl_eventpoll(2).
- *
- * @param loop a loop.
- * @param usecs microseconds to look before it waits; 0: not at all.
- * @param budget packets at a time, up to 65535; 0: the kernel's choice, 8.
- *   Above 64 it takes CAP_NET_ADMIN.
- * @param prefer 1 to keep the device's interrupts off meanwhile, else 0.
- * @returns 0. -EINVAL: usecs is above 2^31-1, budget is negative or too
- *   large, or prefer neither 0 nor 1. -ENOTSUP: before Linux 6.9, or without
- *   CONFIG_NET_RX_BUSY_POLL. -EPERM: the kernel refuses the budget.
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; kept by
- * evloop_after_fork(). Since 0.2.0. Source: ioctl_eventpoll(2).
- */
-int evloop_set_busy_poll(evloop_t loop,
-                         uint32_t usecs,
-                         int budget,
-                         int prefer);
-
-/**
- * A descriptor that is readable while an event loop has something to do.
- *
- * For embedding the loop in another one, that of a toolkit, say: have that
- * wait for this descriptor to be readable; call evloop_embed_prepare()
- * before each of its waits and evloop_embed_dispatch() after it. The
- * descriptor is only lent: do not close it.
- *
- * @param loop a loop.
- * @returns the descriptor. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
- *   evloop_create(); it is made by the first call. -EBUSY: another thread
- *   is running the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; another
- * descriptor after evloop_after_fork(). Since 0.1.0.
- */
-int evloop_fileno(evloop_t loop);
-
-/**
- * Get an event loop ready for a wait by somebody else.
- *
- * Tells the kernel of all changes, sets the timers and runs the prepare
- * watchers. From now until evloop_embed_dispatch() whatever happens makes
- * the descriptor of evloop_fileno() readable: what is called on the loop in
- * between is told to the kernel at once where that is possible, and else
- * makes it readable.
- *
- * It may be called again without a dispatch in between, as a foreign loop
- * does that looks at its own sources several times before it waits; the
- * prepare watchers run each time:
- *
- *   evloop_embed_prepare(loop);
- *   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, callback, NULL);
- *   int due = evloop_embed_prepare(loop);       counts from here
- *
- *
- * @param loop a loop.
- * @returns 1 if there is something to dispatch already (or evloop_stop()
- *   was called), so that the foreign loop must not block; the descriptor
- *   is readable then, but with EVLOOP_VIRTUAL_TIME need not be. Else 0.
- *   Errors: as evloop_run().
- *
- * Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
- * Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_embed_prepare(evloop_t loop);
-
-/**
- * Dispatch what is ready, after a wait by somebody else.
- *
- * As evloop_run(NOWAIT), but for the prepare watchers, which ran in
- * evloop_embed_prepare().
- *
- * @param loop a loop.
- * @returns as evloop_run().
- *
- * Blocking: no. Threads: any, one at a time (-EBUSY). Signals: not safe.
- * Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_embed_dispatch(evloop_t loop);
-
-/**
- * Make an event loop usable in a forked child.
- *
- * In a child every call on an inherited loop and its watchers, but for
- * closing them, is -ECHILD until this is called. It makes the loop's own
- * descriptors anew and registers what is watched with them: the child goes
- * on with a copy of the loop, and the parent is not disturbed.
- *
- * Descriptors are registered by their numbers: a watcher whose descriptor
- * the child has closed gets one EVLOOP_ERROR event, but if the number is
- * another file's by then that file is watched. So call this before closing
- * what was inherited.
- *
- * Calls that other threads posted just before the fork may be missing in
- * the child. This may be called in the callback that forked: the child's
- * run then goes on.
- *
- * @param loop a loop that was made before the fork.
- * @returns 0; also if there is nothing to do. -EBUSY: another thread of
- *   the parent was in a callback of the loop, or in a call on it, at the
- *   fork: its state was lost, it can only be closed. -EMFILE, -ENFILE,
- *   -ENOSPC, -ENOMEM: some of it could not be done, be it for one watcher
- *   alone. The loop stays the parent's, nothing is lost, and this can be
- *   called again until it succeeds. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Since 0.1.0.
- */
-int evloop_after_fork(evloop_t loop);
-
-/* ------------------------------------------------------------------------
- * Watchers: what an event loop waits for
- * ------------------------------------------------------------------------ */
-
-/**
- * Watch a descriptor.
- *
- * Level-triggered, unless EVLOOP_EPOLLET is among the events. With
- * EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
- * evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
- * and /dev/null are always ready, which is reported in every iteration,
- * with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
- * these take turns with the others. Several watchers may watch one
- * descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
- * level-triggered if one of them is. So a reader and a writer need not know
- * of each other:
- *
- *   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, read_some, reader);
- *   evloop_add_io(loop, fd, EVLOOP_EPOLLOUT, write_some, writer);
- *
- * Enabling a watcher, modifying it (to the same events, too) and adding
- * another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
- * and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
- * has passed. So an edge-triggered callback that has read enough for now lets
- * others have their turn, and is called again in the next iteration:
- *
- *   evloop_io_modify(event->watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLET);
- *   return;
- *
- * Edge-triggered watchers that share the descriptor may be
- * reported once more. For watchers with ET or ONESHOT this takes one system
- * call before the next wait, with EXCLUSIVE two. A disabled watcher with
- * EXCLUSIVE takes no wake-up from other loops.
- *
- * Close the watcher before the descriptor:
- *
- *   evloop_watcher_close(watcher, 0);
- *   close(fd);
- *
- * If the descriptor was closed first, the watcher gets one event with
- * EVLOOP_ERROR and result -EBADF when the loop notices, and is disabled. The
- * kernel reports nothing of such a descriptor, so the loop notices when it
- * next changes the registration (after evloop_io_modify() to other events,
- * say), or when a descriptor of the same number is added; a loop with
- * EVLOOP_CHECK_FDS looks before each wait. A new descriptor of the same
- * number is not taken for the old one. But while a duplicate of the old one
- * is open the kernel goes on reporting that one, under the number that it
- * had: event->fd may by then be closed, or another file. The loop takes
- * some hundred events to notice; with EVLOOP_EPOLLET, ONESHOT or EXCLUSIVE
- * it does not.
- *
- * Event: type EVLOOP_EVENT_IO, fd, events.
- *
- * @param loop a loop.
- * @param fd the descriptor; it stays the caller's.
- * @param events EVLOOP_EPOLL bits; 0 watches for errors and hang-ups.
- * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
- *   unknown bit, a descriptor that the library has made for this loop (that
- *   of evloop_fileno(), or of a watcher) or waits with, or EXCLUSIVE for an
- *   epoll descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
- *   -EEXIST: another watcher of the loop watches fd, and one of the two is
- *   EXCLUSIVE; asked for by another thread than that which runs the loop,
- *   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
- *   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
- *   used up. -ENOMEM; if only the loop's own thread finds that there is none,
- *   this arrives as an event with EVLOOP_ERROR, and the watcher is disabled
- *   until it is enabled. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
- * epoll_ctl(2).
- */
-evloop_watcher_t evloop_add_io(evloop_t loop,
-                               int fd,
-                               uint32_t events,
-                               evloop_callback_t callback,
-                               void *user_data);
-
-/**
- * Change what an io watcher watches for.
- *
- * The kernel's registration is changed before the loop's next wait, if it
- * differs by then. What is ready is reported, although its edge has passed:
- * see evloop_add_io(). What the kernel refuses only then arrives as one
- * event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an
- * error disabled is enabled; one that evloop_watcher_disable() disabled is
- * not.
- *
- * @param watcher an io watcher.
- * @param events as evloop_add_io(). With 0 errors and hang-ups are still
- *   reported, and in every iteration: for none evloop_watcher_disable().
- * @returns 0. -EINVAL: an unknown bit, EXCLUSIVE with ONESHOT or RDHUP, or
- *   no io watcher (what else evloop_add_io() refuses to combine arrives as
- *   an event). -EEXIST: as evloop_add_io(). -ENOMEM. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken; from another thread it takes effect before the loop next
- * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_io_modify(evloop_watcher_t watcher, uint32_t events);
-
-/**
- * Say what an io watcher is to watch for; nothing disables it.
- *
- * What every adapter to another library needs: with 0 it is
- * evloop_watcher_disable(), with anything else evloop_io_modify() and then
- * evloop_watcher_enable().
- *
- * @param watcher an io watcher.
- * @param events as evloop_add_io(); 0 disables the watcher, and reports no
- *   errors and hang-ups either.
- * @returns as evloop_io_modify(), and as evloop_watcher_enable().
- *
- * Blocking, threads, signals, fork: as evloop_io_modify(). Since 0.2.0.
- */
-int evloop_io_set(evloop_watcher_t watcher, uint32_t events);
-
-/**
- * Add a timer.
- *
- * A timer never expires early. Timers of one clock are dispatched in the
- * order of their deadlines, those with the same deadline in the order in
- * which they were set. A periodic timer does not drift: its deadlines are
- * the first one plus multiples of the interval. Expirations that were
- * missed, because a callback took long or the watcher was disabled, are
- * counted in one event (SKIP, the default), or delivered one by one
- * (BURST). With DELAY the interval counts from the end of the iteration's
- * callbacks: no expiration is missed, count is always 1, and it drifts.
- *
- * The loop wakes up at the deadline of a timer without a tolerance, as long
- * as timers are sparse. While it would wake up more than about 1000 times a
- * second for nothing but timers, they share wake-ups: each is late by at
- * most a tenth of its interval (its delay, if it expires once; of an
- * absolute one, from when it was set) and at most 1 ms; none is early, and
- * the order stays. One that has no other within that time is not late. It is
- * not so with EVLOOP_TIMER_EXACT, in a loop with EVLOOP_PRECISE, and in
- * virtual time; wakeups_saved of evloop_stats() says what it has saved.
- *
- * A relative timer counts from the call or, set in a callback, from the
- * end of the iteration's callbacks, which costs no reading of the clock for
- * each. One on a wall clock is not affected by a step of that clock, an
- * absolute one is: it expires when the clock shows its time.
- *
- * Event: type EVLOOP_EVENT_TIMER; count, the expirations, at least 1;
- * deadline_ns, when the first of them was due, and time_ns, when it was
- * found to be, both on the timer's clock (CLOCK_MONOTONIC for a relative
- * timer of CLOCK_REALTIME).
- *
- * @param loop a loop.
- * @param clockid an EVLOOP_CLOCK constant. The ALARM clocks wake a
- *   suspended system. With EVLOOP_VIRTUAL_TIME all of them show the virtual
- *   time.
- * @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY, and
- *   EVLOOP_TIMER_ABSTIME; and (since 0.2.0) EVLOOP_TIMER_EXACT: woken for at
- *   its deadline, whatever other timers there are and whatever the loop's
- *   timer_tolerance_ns is. That is a tolerance of 1 ns.
- * @param initial_ns nanoseconds from now or, with ABSTIME, since the
- *   clock's epoch; 0, or a time in the past, expires in the next
- *   iteration, unless a tolerance lets it be later; a deadline of
- *   INT64_MAX, or beyond, is never (but such a timer keeps the loop
- *   alive); negative: not set yet, and interval_ns is not kept, see
- *   evloop_timer_set().
- * @param interval_ns nanoseconds from one expiration to the next; 0
- *   expires once.
- * @param tolerance_ns how much later than its deadline it may expire, so
- *   that the loop wakes up once for several timers; 0: the
- *   timer_tolerance_ns of the loop's options, which is 0 unless it was set
- *   (1 is none, in a loop that has one). It is used to the full: a timer of
- *   1 s with a tolerance of 0.2 s that is alone expires after 1.2 s. It is
- *   earlier if the loop is awake between the two for anything else.
- * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
- *   with DELAY, EXACT with a tolerance, a negative interval or tolerance.
- *   -EPERM: an ALARM clock without CAP_WAKE_ALARM. -EMFILE, -ENFILE,
- *   -ENOSPC: the first timer on a clock takes a descriptor. -ENOMEM.
- *   -ECHILD: used after fork. -ENOTSUP: this system has no such clock.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
- * timerfd_create(2).
- */
-evloop_watcher_t evloop_add_timer(evloop_t loop,
-                                  int clockid,
-                                  uint32_t flags,
-                                  int64_t initial_ns,
-                                  int64_t interval_ns,
-                                  int64_t tolerance_ns,
-                                  evloop_callback_t callback,
-                                  void *user_data);
-
-/**
- * Call a function once, after some time.
- *
- * evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher stays
- * until it is closed, which its callback may do:
- *
- *   static void later(const evloop_event_t *event, void *user_data) {
- *     evloop_watcher_close(event->watcher, 0);
- *   }
- *
- * @param loop a loop.
- * @param delay_ns nanoseconds from now; not negative.
- * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
- *   evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, a timer. -EINVAL: delay_ns is negative. Others: as
- *   evloop_add_timer().
- *
- * Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
- */
-evloop_watcher_t evloop_after(evloop_t loop,
-                              int64_t delay_ns,
-                              evloop_callback_t callback,
-                              void *user_data);
-
-/**
- * Call a function again and again.
- *
- * evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic: first after one
- * interval. Expirations that were missed come in one event, with their
- * count; evloop_watcher_close() ends it.
- *
- * @param loop a loop.
- * @param interval_ns nanoseconds from one call to the next; at least 1.
- * @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
- *   evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, a timer. -EINVAL: interval_ns is 0 or negative.
- *   Others: as evloop_add_timer().
- *
- * Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
- */
-evloop_watcher_t evloop_every(evloop_t loop,
-                              int64_t interval_ns,
-                              evloop_callback_t callback,
-                              void *user_data);
-
-/**
- * Set a timer anew, or stop it.
- *
- * What it was set to, and an expiration that was not dispatched yet, is
- * forgotten. The tolerance stays as it is. A timer that is stopped has no
- * interval either: evloop_timer_again() is -EINVAL until it is set anew.
- *
- * Zero is at once, a negative time stops it; for tfd_settime() it is zero
- * that disarms:
- *
- *   evloop_timer_set(watcher, 0, 0, 0);       expires in the next iteration
- *   evloop_timer_set(watcher, 0, -1, 0);      is stopped
- *
- * @param watcher a timer.
- * @param flags as evloop_add_timer(), but not EVLOOP_TIMER_EXACT.
- * @param initial_ns as evloop_add_timer(); negative stops the timer.
- * @param interval_ns as evloop_add_timer().
- * @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
- *   interval, or no timer. -ENOMEM: the timer is as it was. -EMFILE,
- *   -ENFILE, -ENOSPC: as evloop_add_timer(). -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken; from another thread it takes effect before the loop next
- * dispatches, counting from the call. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_timer_set(evloop_watcher_t watcher,
-                     uint32_t flags,
-                     int64_t initial_ns,
-                     int64_t interval_ns);
-
-/**
- * Start a timer again: the cheapest call of the library.
- *
- * For timeouts that are pushed back at every sign of life: a periodic timer
- * is set to expire after its interval, one that expires once after the
- * time that it was last set to, also if it has expired. Its tolerance stays.
- *
- * @param watcher a timer that was set to a relative time, or a periodic
- *   one, and not stopped by evloop_timer_set().
- * @returns 0. -EINVAL: no timer, or it was never set (a negative initial_ns
- *   sets nothing, whatever interval_ns is), was stopped, or is absolute and
- *   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
- * -ECHILD. Since 0.1.0.
- */
-int evloop_timer_again(evloop_watcher_t watcher);
-
-/**
- * Change how late a timer may be.
- *
- * @param watcher a timer.
- * @param tolerance_ns how much later than its deadline it may expire; 0:
- *   no later than evloop_add_timer() says of a timer without a tolerance,
- *   whatever the loop's timer_tolerance_ns is; 1: as EVLOOP_TIMER_EXACT. It
- *   holds for what the timer is set to now, and later.
- * @returns 0. -EINVAL: tolerance_ns is negative, or no timer. -ENOMEM: the
- *   timer is as it was. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
- * -ECHILD. Since 0.2.0.
- */
-int evloop_timer_set_tolerance(evloop_watcher_t watcher,
-                               int64_t tolerance_ns);
-
-/**
- * How long it is until a timer expires.
- *
- * @param watcher a timer.
- * @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set. (One
- *   that is set to INT64_MAX, never, has what is left until then.)
- *   -EINVAL: no timer. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int64_t evloop_timer_remaining_ns(evloop_watcher_t watcher);
-
-/**
- * Watch a timer file descriptor.
- *
- * The loop reads it: nobody else should. If it is closed first, its
- * descriptor stays open until the loop has run and noticed.
- *
- * Event: type EVLOOP_EVENT_TFD; count, the expirations; or, with
- * EVLOOP_ERROR, result -ECANCELED where a discontinuous change of the clock
- * cancelled the timer (the watcher is not disabled by that), -ESTALE where
- * the timer was closed.
- *
- * @param loop a loop.
- * @param tfd a timer; it stays the caller's, who closes the watcher first.
- * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -ENOTSUP: the loop has virtual time, which
- *   the kernel's timers do not follow. -EBADF, -EEXIST, -ENOSPC, -ENOMEM: as
- *   evloop_add_io(). -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-evloop_watcher_t evloop_add_tfd(evloop_t loop,
-                                tfd_t tfd,
-                                evloop_callback_t callback,
-                                void *user_data);
-
-/**
- * Add a watcher of a kqueue.
- *
- * Its callback is called while the queue has events, which stay there: it
- * takes them with evloop_kqueue_control() and a timeout of 0. event->events
- * is 0 and event->fd -1. If the queue is closed there is one event with
- * EVLOOP_ERROR, and -ESTALE in event->result; then the watcher is disabled.
- *
- * @param loop a loop.
- * @param kq a kqueue; it stays the caller's, and is freed once the watcher
- *   is closed, too. Of one that evloop_kqueue_from_fd() made, only closing
- *   this handle is noticed.
- * @param callback called with each event, on the thread that runs the
- *   loop; NULL: see evloop_wait().
- * @param user_data handed to the callback.
- * @returns the watcher. -EEXIST, -ENOSPC, -ENOMEM: as evloop_add_io().
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles"; of either.
- *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-evloop_watcher_t evloop_add_kqueue(evloop_t loop,
-                                   evloop_kqueue_t kq,
-                                   evloop_callback_t callback,
-                                   void *user_data);
-
-/**
- * Add a watcher that any thread, and any signal handler, can trigger.
- *
- * It keeps the loop alive while it is enabled. Event: type
- * EVLOOP_EVENT_ASYNC. To have every single call delivered use
- * evloop_post().
- *
- * @param loop a loop.
- * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-evloop_watcher_t evloop_add_async(evloop_t loop,
-                                  evloop_callback_t callback,
-                                  void *user_data);
-
-/**
- * Trigger an async watcher.
- *
- * The callback begins after this call, on the thread that runs the loop,
- * and sees what this thread wrote before it. Any number of calls before
- * that count as one. Sent to a disabled watcher, it is delivered once that
- * is enabled.
- *
- * @param watcher an async watcher.
- * @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -EBADF: as
- *   evloop_wakeup(). -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
- * set). Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_async_send(evloop_watcher_t watcher);
-
-/**
- * Add a watcher that is called while there is nothing else to do.
- *
- * In each iteration in which no timer, clock_change, async or defer
- * watcher, posted call or descriptor was dispatched; while one is enabled
- * the loop is alive and does not wait. So disable or close it when its work
- * is done. One without a callback is for evloop_wait(), which returns its
- * event; evloop_run() would go round for nothing, with a busy processor.
- * Event: type EVLOOP_EVENT_IDLE.
- *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
- */
-evloop_watcher_t evloop_add_idle(evloop_t loop,
-                                 evloop_callback_t callback,
-                                 void *user_data);
-
-/**
- * Add a watcher that is called before each wait.
- *
- * It keeps the loop alive while it is enabled. A library that has one (or a
- * check watcher) for its own purposes lets go of the loop, which ends then
- * when the program's watchers do:
- *
- *   evloop_watcher_t before = evloop_add_prepare(loop, flush, state);
- *   evloop_watcher_unref(before);
- *
- * Event: type EVLOOP_EVENT_PREPARE.
- *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
- */
-evloop_watcher_t evloop_add_prepare(evloop_t loop,
-                                    evloop_callback_t callback,
-                                    void *user_data);
-
-/**
- * Add a watcher that is called after each wait.
- *
- * When everything that the wait found was dispatched. It keeps the loop
- * alive while it is enabled; one for a library's own purposes wants
- * evloop_watcher_unref(), as in evloop_add_prepare(). Event: type
- * EVLOOP_EVENT_CHECK.
- *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
- */
-evloop_watcher_t evloop_add_check(evloop_t loop,
-                                  evloop_callback_t callback,
-                                  void *user_data);
-
-/**
- * Add a watcher that is called once, in the next iteration.
- *
- * It is then disabled; evloop_watcher_enable() has it called once more.
- * Event: type EVLOOP_EVENT_DEFER.
- *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
- */
-evloop_watcher_t evloop_add_defer(evloop_t loop,
-                                  evloop_callback_t callback,
-                                  void *user_data);
-
-/**
- * Add a watcher that is called when a run ends.
- *
- * Just before evloop_run(UNTIL_DONE) or evloop_run_for_ns() returns 0 or 1,
- * because nothing is left, the time is over or evloop_stop() was called; in
- * the order of their priorities. It does not keep the loop alive. Event:
- * type EVLOOP_EVENT_EXIT.
- *
- * Parameters, result, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0.
- */
-evloop_watcher_t evloop_add_exit(evloop_t loop,
-                                 evloop_callback_t callback,
-                                 void *user_data);
-
-/**
- * Add a watcher that is told when the wall clock is set.
- *
- * When CLOCK_REALTIME makes a step, by clock_settime(2) or after a
- * suspend; not when it is slewed. It does not keep the loop alive. With
- * EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
- *
- * @param loop, callback, user_data as evloop_add_async().
- * @returns as evloop_add_async(); -EMFILE, -ENFILE, -ENOSPC: the first
- *   takes a descriptor.
- *
- * Blocking, threads, signals and fork: as evloop_add_async().
- * Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
- */
-evloop_watcher_t evloop_add_clock_change(evloop_t loop,
-                                         evloop_callback_t callback,
-                                         void *user_data);
-
-/**
- * Watch a signal.
- *
- * There are two ways. By default a handler of the library's is put over
- * what the program does with the signal. A handler of the program's still
- * runs, and SIG_IGN still ignores; the default action is replaced: a SIGTERM
- * that is watched does not end the process. It is replaced from this call
- * until the watcher is closed, also while the watcher is disabled or over
- * its rate limit, and in a loop that no thread runs. With
- * EVLOOP_SIGNAL_KEEP_DEFAULT the default action happens as well, unless
- * another watcher of the signal replaces it. SIGABRT, SIGBUS, SIGFPE,
- * SIGILL, SIGSEGV, SIGSYS and SIGTRAP always keep it. What was there before
- * is back when the last watcher of the signal is closed. A handler that the
- * program installs while the signal is watched takes the library's place,
- * and the watcher hears nothing, unless it calls the one that sigaction(2)
- * has returned, or the program's calls of sigaction(2) come to
- * evloop_bsd_sigaction(). With EVLOOP_SIGNAL_FD the signal is taken from a
- * signalfd; it has to be blocked, in all threads, or it does what it does
- * otherwise.
- *
- * A handler is not the same as none: calls that are never resumed (poll,
- * nanosleep, epoll_wait) are interrupted; a program that is executed without
- * a fork(), or by posix_spawn() or vfork(), finds the default where the
- * signal was ignored; and SIGTTIN and SIGTTOU, which the kernel does not
- * send to who ignores them, then hold up what uses the terminal from the
- * background. EVLOOP_SIGNAL_FD has none of that.
- *
- *                      the handler               EVLOOP_SIGNAL_FD
- *   handlers           run as before             none, it is blocked
- *   SIG_IGN            seen                      seen
- *   SIG_DFL            replaced, see above       does not happen
- *   blocked            seen once unblocked       must be
- *   to the process     seen                      seen, once
- *   to one thread      seen                      only to that which runs
- *                                                the loop
- *   several watchers   each gets each, of all loops and kqueues, however
- *                      it is seen
- *   counts             each run of the handler   each reading: the kernel
- *                                                keeps one of each standard
- *                                                signal until it is read
- *   descriptors        none                      one for each loop
- *
- * Standard signals are counted: event->count says how many came since the
- * last event, and evloop_event_siginfo() tells of the last. Real-time
- * signals are an event each, in their order. Up to 512 of each signal wait
- * for the loop, and 512 more for each watcher; what is beyond is counted, and
- * reported by one event with EVLOOP_ERROR and -EOVERFLOW in event->result,
- * event->count saying how many were lost.
- *
- * A signal that comes while the loop is not waiting is not missed, nor one
- * while the watcher is disabled or over its rate limit: it is told later.
- * The watcher keeps the loop alive while it is enabled; see
- * evloop_watcher_unref().
- *
- * Event: type EVLOOP_EVENT_SIGNAL, result (the signal), count.
- *
- * @param loop a loop.
- * @param signum the signal, from 1 to 64.
- * @param flags EVLOOP_SIGNAL_FD, or EVLOOP_SIGNAL_KEEP_DEFAULT, which adds
- *   nothing to the former; else 0.
- * @param callback called with each event, on the thread that runs the
- *   loop, outside of signal handlers; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EINVAL: no signal, SIGKILL, SIGSTOP, one
- *   that the C library keeps for itself, or an unknown flag. -EBUSY:
- *   SIGNAL_FD, and the calling thread has not blocked the signal; or 16
- *   handlers lie over one another. -EMFILE, -ENFILE: the first with
- *   SIGNAL_FD takes a descriptor. -ENOSPC, -ENOMEM: as evloop_add_io().
- *   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Closed by another thread than that which runs
- * the loop, what was there before is put back before the loop next
- * dispatches. Signals: not safe. Fork: -ECHILD; in a child of fork() the
- * signal does what it did before it was watched, the default action
- * included, so that a child can be ended; and its parent's loop does not
- * hear of it; after evloop_after_fork() the loop of the child hears of
- * the child's signals, and not of those that came before the fork. Since
- * 0.1.0. Source: sigaction(2), signalfd(2).
- */
-evloop_watcher_t evloop_add_signal(evloop_t loop,
-                                   int signum,
-                                   uint32_t flags,
-                                   evloop_callback_t callback,
-                                   void *user_data);
-
-/**
- * What came with a signal.
- *
- * It is there from when the event was delivered, to a callback or by
- * evloop_wait(), until the loop has waited again; outside of callbacks not
- * once its watcher is closed.
- * Of several standard signals in one event it is that of the last.
- *
- * @param event an event of a signal watcher: the callback's, or a copy.
- * @param out_info receives it.
- * @returns 0. -EINVAL: event or out_info is NULL, or event is of another
- *   type, or has EVLOOP_ERROR. -ENOENT: the loop has waited since; or there
- *   was no memory to keep it. -EBUSY: another thread runs the loop.
- *   -ECHILD: used after fork. -ESTALE: outside of callbacks, the watcher is
- *   closed. -EDOM: see "Handles".
- *
- * Blocking: no. Threads: in the callback, or any while nobody runs the
- * loop. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
- * sigaction(2).
- */
-int evloop_event_siginfo(const struct evloop_event_t *event,
-                         struct evloop_siginfo_t *out_info);
-
-/**
- * Watch a process: told once, when it ends.
- *
- * Any process that this one can see, a child or not; also one that has
- * ended already, while nobody has waited for it. It is watched by a pidfd:
- * if its number becomes another process's, that is not taken for it. No
- * handler of SIGCHLD is needed, or touched.
- *
- * How it ended is told as waitpid(2) does, without taking it away from
- * that: the zombie stays until the program waits for it. With
- * EVLOOP_PROCESS_REAP, for children only, the library waits for it, just
- * before the event is delivered; close the watcher before that and the
- * zombie stays the program's. The event has the status that was waited for.
- * Without it, before Linux 5.17, that of a child whose first thread ended
- * before others is how that thread ended, not how the process did. Of a
- * process that is no child the status is known if this one may look at it
- * (ptrace(2) access) while it is a zombie, or on Linux 6.15 and newer once
- * its parent has waited for it; the event comes when it ends and does not
- * wait for that. Also unknown is that of a child of whom somebody else has
- * taken it first, on older kernels; or where SIGCHLD is ignored, so that
- * there are no zombies. Then event->events has
- * EVLOOP_PROCESS_STATUS_UNKNOWN, and event->result is 0.
- *
- * While a zombie is there no other process gets its id. So with REAP,
- * kill(pid) on the thread that runs the loop cannot hit another process
- * before the event was delivered, if nothing else in the program waits for
- * the child and SIGCHLD is not ignored. Without REAP that holds until the
- * program has waited for it. On another thread, and of a process that is no
- * child, it never does: use pidfd_open(2) and pidfd_send_signal(2).
- *
- * After its event the watcher has given up its descriptor, and does nothing
- * until it is closed; it does not keep the loop alive any more. Ended while
- * it was disabled, it is told when it is enabled.
- *
- * Event: type EVLOOP_EVENT_PROCESS, result (the wait status: the exit code
- * times 256, or the signal, plus 128 with a core dump), events. More about
- * it: evloop_event_process().
- *
- * @param loop a loop.
- * @param pid the process.
- * @param flags 0 or EVLOOP_PROCESS_REAP.
- * @param callback called with the event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EINVAL: pid is 0 or negative, or an
- *   unknown flag. -ESRCH: there is no such process (a thread's id that is
- *   no process's is none). -EPERM: REAP, and it is no child, or was waited
- *   for already. -EMFILE, -ENFILE: each watcher takes a descriptor, until
- *   its event. -ENOSPC, -ENOMEM: as evloop_add_io(). -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; after
- * evloop_after_fork() the loop of the child goes on to watch, but those are
- * not its children: it reaps none, and knows the status as of any other.
- * Where the child has closed the descriptor there is one event with
- * EVLOOP_ERROR and -EBADF. Since 0.1.0. Source: pidfd_open(2), waitid(2).
- */
-evloop_watcher_t evloop_add_process(evloop_t loop,
-                                    int pid,
-                                    uint32_t flags,
-                                    evloop_callback_t callback,
-                                    void *user_data);
-
-/**
- * How a process ended, and what it has used.
- *
- * It is there from when the event was delivered, to a callback or by
- * evloop_wait(), until the loop has waited again; outside of callbacks not
- * once its watcher is closed.
- *
- * @param event an event of a process watcher: the callback's, or a copy.
- * @param out_process receives it.
- * @returns 0. -EINVAL: event or out_process is NULL, or event is of another
- *   type, or has EVLOOP_ERROR. -ENOENT: the loop has waited since; or there
- *   was no memory to keep it. -EBUSY: another thread runs the loop.
- *   -ECHILD: used after fork. -ESTALE: outside of callbacks, the watcher is
- *   closed. -EDOM: see "Handles".
- *
- * Blocking: no. Threads: in the callback, or any while nobody runs the
- * loop. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: waitid(2).
- */
-int evloop_event_process(const struct evloop_event_t *event,
-                         struct evloop_process_t *out_process);
-
-/* ------------------------------------------------------------------------
- * Watchers of files
- * ------------------------------------------------------------------------ */
-
-/**
- * Watch a file, a directory, or a tree of directories.
- *
- * A file is watched whatever its name becomes; a directory also tells what
- * happens to its entries, but not deeper; with EVLOOP_FILE_RECURSIVE all
- * directories below it are watched too, those that come as well. Changes
- * through a mapping of the file, or by other machines on a network file
- * system, are not seen.
- *
- * Event: type EVLOOP_EVENT_FILE; events, the EVLOOP_FILE bit of what
- * happened, and EVLOOP_FILE_ISDIR. evloop_event_name() says to which entry.
- * Each is an event of its own, in the order in which things happened.
- *
- * A rename is one event with both MOVED_FROM and MOVED_TO, where the
- * watcher asked for both and hears of both directories; evloop_event_name()
- * is then the new name, evloop_event_old_name() the old one. Else it is one
- * of the two. A MOVED_FROM without its other half comes 2 ms late, with all
- * that follows it, since that half may be on its way; should it take longer,
- * the two are two events.
- *
- * An exchange (renameat2(2) with RENAME_EXCHANGE) is two renames, as the
- * kernel reports it: old to new, then new to old. With something outside of
- * what is watched it is a MOVED_FROM and a MOVED_TO of one name, in the
- * order of renameat2()'s arguments, so that the last of them does not say
- * whether the name is still there. A tree follows the directories either
- * way; a program that keeps a copy of it looks at both names again.
- *
- * Always told, asked for or not:
- * - EVLOOP_FILE_IGNORED: what is watched is gone (deleted, and closed by
- *   all; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event: the
- *   watcher is disabled, keeps no loop alive, and is good for nothing but
- *   closing (enabled, it is told EVLOOP_ERROR with -ENOENT).
- * - EVLOOP_FILE_OVERFLOW: events were lost, since they came faster than they
- *   were taken: the kernel keeps max_queued_events for a loop, and 8192 wait
- *   for a watcher that is disabled, over its rate limit, or has no callback
- *   while evloop_wait() is not called; or since there was no memory for
- *   them; or since a large directory was renamed while it was read. After
- *   what the kernel lost a recursive watcher has looked for directories
- *   again by then, without the loop waiting for all of that: what the
- *   program finds from then on is watched.
- * - EVLOOP_ERROR, with the reason in result: a directory of a tree, whose
- *   name evloop_event_name() has, cannot be watched. -ENOSPC, -EMFILE,
- *   -ENFILE, -ENOMEM: something is used up. -EACCES: the program may not
- *   read it. -ENAMETOOLONG: its path is longer than PATH_MAX, 4096. Or what
- *   else its file system reports, such as -EIO. The watcher goes on without
- *   it, and is not disabled. So it does where a directory could be watched
- *   but not be read again after an overflow, be it the tree itself, whose
- *   name is empty. Of the directories that are there when the tree is added
- *   those are reported for which nothing is used up.
- *
- * A tree: what is in a directory that was made, or moved in, is told as
- * CREATE, as it is found when the directory is read after it was watched; of
- * what happened to it before, nothing else is told. An entry that is made
- * while that goes on is told once, unless directories are renamed meanwhile:
- * then it may be told again. Names are those of the time of the event, not
- * of the time when it is told. Of a directory that is moved out, no
- * more is told. Symbolic links are not followed, mounts are; what is
- * mounted in two places is told of in one, and what lay beneath an
- * unmounted file system is watched, and told, as if it was made then. The
- * loop's own reading of directories is told as OPEN, ACCESS and
- * CLOSE_NOWRITE, if that is asked for. The tree is found by its path: when
- * that leads elsewhere, since it was renamed, that is noticed at its own
- * rename, at the next new directory or after an overflow, and is told as
- * EVLOOP_FILE_IGNORED.
- *
- * With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program that
- * reloads its configuration wants. Editors save by writing another file and
- * renaming it over the first: what has the name then is watched, and
- * EVLOOP_FILE_REPLACED says so. EVLOOP_FILE_GONE says that no file has the
- * path any more; the watcher waits for the next one, which is REPLACED. Until
- * then the file that had the path is watched. Neither the file nor its
- * directory needs to be there when the watcher is added; then the first event
- * is REPLACED. IGNORED is not reported: the watcher ends when it is closed.
- *
- * Read the file again after REPLACED: what happened to it before is not
- * reported. If it was not renamed but made there, it may be half written:
- * CLOSE_WRITE follows when its writer closes it. To hear of every save ask
- * for CLOSE_WRITE, too:
- *
- *   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
- *                   EVLOOP_FILE_FOLLOW, reload, NULL);
- *
- * Symbolic links are followed through all directories, unless the flag
- * DONT_FOLLOW is set for the last one. So the file that a link leads to may
- * be replaced, the link, or a directory on the way. A change is not noticed
- * - in a directory that the program may not read. Where something is missing
- *   in such a directory, that is an EVLOOP_ERROR with -EACCES. Of the file's
- *   own directory, by the path that was given, it is always an error.
- * - where another file system is mounted over a directory on the way.
- * - behind the first 512 names, those of links counted in.
- * - that another machine makes on a network file system.
- *
- * A failure to look the path up is reported as EVLOOP_ERROR, once; it is tried
- * again when something happens on the way. Nothing else is reported of the
- * directories on the way. Each of them takes a watch of inotify's, which all
- * watchers of the loop share.
- *
- * What others do with a tree is bounded. Directories are opened from its
- * root by openat2(2), or step by step, and are watched and read by that
- * descriptor: whoever may rename directories, in the tree or above it,
- * cannot make the loop watch, read or report what is outside. (Without
- * /proc inotify has to find a directory by its path, which is looked at
- * before and after: two renames in that moment can deceive it.) This takes
- * two descriptors for a moment, and one more for as long as a large
- * directory is read. A directory that comes into the tree is read, and one
- * that leaves it forgotten, in pieces, some in each iteration; of the names
- * in it none is kept but those of events that were asked for.
- *
- * A loop has one inotify for all its watchers, made at the first and closed
- * with the last. Watchers of the same file share its watch; each hears only
- * what it asked for, and nothing that happened before it was added.
- *
- * @param loop a loop.
- * @param path of what is to be watched; copied. A relative one is taken
- *   from the current directory of now.
- * @param mask EVLOOP_FILE bits, at least one: up to MOVE_SELF.
- * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW, FOLLOW.
- * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -EINVAL: path is NULL, mask is 0, unknown
- *   bits, RECURSIVE with FOLLOW, or FOLLOW and a path that does not end with
- *   a name ("/", "..", "directory/"). -ENOENT: there is no such file, and
- *   FOLLOW is not set; or the path is empty. -EACCES: it may not be read, or
- *   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory;
- *   or something on the way to it is none.
- *   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
- *   is used up. -EMFILE: no descriptor, or none of the user's
- *   max_user_instances, is left. -ENFILE. -ENOMEM. (These four also in the
- *   middle of a tree, of which then nothing is watched.) -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: for as long as the file system takes to look up the path and,
- * with RECURSIVE, to list all directories; a loop that another thread runs
- * goes on meanwhile, but may wait a little with file events. Threads: any.
- * Signals: not safe. Fork: -ECHILD; evloop_after_fork() watches everything
- * anew, and what happened since the fork is not told. Since 0.1.0. Source:
- * inotify(7).
- */
-evloop_watcher_t evloop_add_file(evloop_t loop,
-                                 const char *path,
-                                 uint32_t mask,
-                                 uint32_t flags,
-                                 evloop_callback_t callback,
-                                 void *user_data);
-
-/**
- * Watch the file behind a descriptor.
- *
- * Whatever its names are: of a file that was deleted, too. Everything else
- * is as for evloop_add_file(), but for a tree, which is found by the
- * descriptor: it may be renamed. If that is closed while the watcher is
- * open, a tree ends at the next new directory.
- *
- * @param loop a loop.
- * @param fd a descriptor, of any kind of opening (O_PATH too); it stays
- *   the caller's. Without RECURSIVE it may be closed after the call, except
- *   that evloop_after_fork() needs it.
- * @param mask, callback, user_data as evloop_add_file().
- * @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR.
- * @returns as evloop_add_file(). -EBADF: fd is not open. -ENOTSUP: /proc is
- *   not mounted, by which the file is found.
- *
- * Blocking, threads, signals and fork: as evloop_add_file(). Since 0.1.0.
- */
-evloop_watcher_t evloop_add_file_fd(evloop_t loop,
-                                    int fd,
-                                    uint32_t mask,
-                                    uint32_t flags,
-                                    evloop_callback_t callback,
-                                    void *user_data);
-
-/**
- * Which entry an event of a file watcher is about.
- *
- * The path below what is watched: "name", or "directory/name" in a tree;
- * empty for what is watched itself. It may have any bytes but NUL.
- *
- * @param event an event of type EVLOOP_EVENT_FILE that its watcher, which
- *   is not closed, has delivered.
- * @param buf where the name goes, always ended by a NUL byte, cut if it
- *   does not fit; may be NULL when cap is 0.
- * @param cap size of buf in bytes; the path of what is watched is never
- *   longer than PATH_MAX, 4096, that of a directory which is too deep for it
- *   by one name.
- * @returns the length of the whole name in bytes without its NUL, so a
- *   value >= cap means that it was cut. -EINVAL: event is NULL or of
- *   another type; buf is NULL and cap is not 0. -ENOENT: the loop has waited
- *   since the callback was called, or since evloop_wait() returned the
- *   event. -ESTALE: the watcher is closed. -ECHILD: used after fork. -EDOM:
- *   see "Handles".
- *
- * Blocking: no. Threads: any, that which runs the loop is the one that
- * knows when it waits. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_event_name(const struct evloop_event_t *event,
-                      char *buf,
-                      size_t cap);
-
-/**
- * What an entry that was renamed was called before.
- *
- * Parameters, result, threads, signals and fork: as evloop_event_name();
- * the name is empty if the event has not both EVLOOP_FILE_MOVED_FROM and
- * EVLOOP_FILE_MOVED_TO. Since 0.1.0.
- */
-int evloop_event_old_name(const struct evloop_event_t *event,
-                          char *buf,
-                          size_t cap);
-
-/* ------------------------------------------------------------------------
- * Watchers of memory pressure
- * ------------------------------------------------------------------------ */
-
-/**
- * Watch for a shortage of memory.
- *
- * The callback is called when tasks were stalled for lack of memory for
- * stall_ns of any window_ns: time to give back caches, before the system
- * gets slow, or somebody is killed. At most once for a window. While the
- * watcher is disabled it is noticed, and told once it is enabled.
- *
- * Without CAP_SYS_RESOURCE the kernel looks every 2 s only, and at first
- * reports stalls of any length: the loop then compares the total in the
- * file, and calls the callback only if tasks were stalled for stall_ns since
- * the watcher was added, or was called.
- *
- * A watcher takes two descriptors.
- *
- * Event: type EVLOOP_EVENT_MEMORY_PRESSURE. With EVLOOP_ERROR and result
- * -ENODEV the control group is gone, and the watcher disabled; close it.
- *
- * @param loop a loop.
- * @param path of a control group's memory.pressure (version 2); NULL: the
- *   whole system's, /proc/pressure/memory.
- * @param kind EVLOOP_PRESSURE_SOME or EVLOOP_PRESSURE_FULL.
- * @param stall_ns how much of a window; rounded up to microseconds.
- * @param window_ns 500 ms to 10 s, in nanoseconds. Without CAP_SYS_RESOURCE
- *   a multiple of 2 s.
- * @param callback called with each event; NULL: see evloop_wait().
- * @param user_data handed to callback, and in the event's data; may be
- *   NULL.
- * @returns the watcher, enabled. -ENOTSUP: the kernel has no pressure stall
- *   information (CONFIG_PSI), psi=0 has turned it off, or it takes no
- *   trigger for another reason. -EINVAL: a kind that there is not, a window
- *   that there cannot be, a stall that is not between 1 ns and the window,
- *   or path leads to anything but a file of memory pressure, a FIFO, a
- *   directory or /proc/pressure/cpu, say (which is then neither waited for
- *   nor written to). -EACCES, -EPERM, -EROFS: the file may not be written
- *   to; without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT,
- *   -ENOTDIR, -ELOOP, -ENAMETOOLONG: path. -EMFILE, -ENFILE: no descriptor
- *   is left. -ENOSPC, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD;
- * evloop_after_fork() opens the file anew, for which path must lead there
- * from the current directory still. Since 0.1.0. Source: the kernel's
- * Documentation/accounting/psi.rst.
- */
-evloop_watcher_t evloop_add_memory_pressure(evloop_t loop,
-                                            const char *path,
-                                            int kind,
-                                            int64_t stall_ns,
-                                            int64_t window_ns,
-                                            evloop_callback_t callback,
-                                            void *user_data);
-
-/* ------------------------------------------------------------------------
- * Every watcher
- * ------------------------------------------------------------------------ */
-
-/**
- * Close a watcher.
- *
- * Its handle is stale at once. When this returns, from any thread, the
- * kernel does not know the descriptor of an io watcher any more (unless
- * another watcher watches it), so that it can be closed, and its number
- * used again, and no event of it will be dispatched; a callback of it that
- * the loop's thread has entered may still be running.
- *
- * A callback may close its own watcher; that is the normal way to be done:
- *
- *   static void once(const evloop_event_t *event, void *user_data) {
- *     free(user_data);
- *     evloop_watcher_close(event->watcher, 0);
- *   }
- *
- * When its user_data can be freed: at once, where this is called on the
- * thread that runs the loop, or while nobody runs it (in its own callback,
- * once that needs it no more). Closed from another thread: in the
- * notification of evloop_watcher_set_destroy(), or when this returns, with
- * EVLOOP_CLOSE_WAIT.
- *
- * @param watcher a watcher; one that is ready in the same iteration, or
- *   the one whose callback is running, may be closed too.
- * @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
- *   it is running.
- * @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
- *   not closed. -EINVAL: an unknown flag. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
- * whosever it is, returns: do not hold a lock that it takes, and do not let
- * the callbacks of two loops wait for each other. Threads: any;
- * on the thread that runs the loop no lock is taken. Signals: not safe.
- * Fork: works in the child, and changes nothing for the parent.
- * Since 0.1.0.
- */
-int evloop_watcher_close(evloop_watcher_t watcher, uint32_t flags);
-
-/**
- * Let a watcher deliver events again.
- *
- * A timer that became due while it was disabled expires at once, with all
- * expirations counted. A descriptor that is ready is reported, although its
- * edge has passed: see evloop_add_io().
- *
- * @param watcher a watcher; nothing happens if it is enabled.
- * @returns 0. -ENOMEM. As evloop_add_io(), where -ENOMEM was reported in an
- *   event. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; on the thread that runs the loop no lock is
- * taken; from another thread it takes effect before the loop next
- * dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_watcher_enable(evloop_watcher_t watcher);
-
-/**
- * Keep a watcher from delivering events, until it is enabled.
- *
- * An event that is ready in the same iteration is dropped, or kept where it
- * would be lost: an expiration, an async send. What is still ready when the
- * watcher is enabled is reported then. A disabled watcher does not
- * keep the loop alive. The kernel is told before the loop's next wait, or
- * at the next event, whichever is cheaper.
- *
- * @param watcher a watcher; nothing happens if it is disabled.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
- */
-int evloop_watcher_disable(evloop_watcher_t watcher);
-
-/**
- * Have a watcher dispatched before, or after, others.
- *
- * Of all that is ready in one iteration what has the higher priority is
- * dispatched first; the order is as evloop_create() has it where they are
- * the same. Prepare, check, idle and exit watchers are ordered among
- * themselves. A posted call has priority 0.
- *
- * @param watcher a watcher.
- * @param priority any number, 0 by default.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
- */
-int evloop_watcher_set_priority(evloop_watcher_t watcher, int priority);
-
-/**
- * Limit how often a watcher is dispatched.
- *
- * After burst events in one interval the watcher pauses until the interval
- * is over. What happens meanwhile is then delivered in one event: the bits
- * of events and the counts are added up. A new limit counts from this call
- * on: it ends the pause that an earlier one has begun, as 0 does, and what
- * was kept is delivered in the next iteration.
- *
- * @param watcher a watcher.
- * @param interval_ns nanoseconds of the loop's time; 0 ends the limit.
- * @param burst events in an interval; at least 1 unless interval_ns is 0.
- * @returns 0. -EINVAL: a negative interval, or no burst. -EMFILE, -ENFILE,
- *   -ENOSPC: as evloop_add_timer(), since the first limit of a loop, or the
- *   end of one, takes the descriptor of CLOCK_MONOTONIC's timers. -ENOMEM.
- *   Asked for by another thread than that which runs the loop, these arrive
- *   as an event with EVLOOP_ERROR instead. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
- */
-int evloop_watcher_set_ratelimit(evloop_watcher_t watcher,
-                                 int64_t interval_ns,
-                                 int burst);
-
-/**
- * Give a watcher a name, for whoever looks inside.
- *
- * @param watcher a watcher.
- * @param name a NUL-terminated string, which is copied; NULL: none.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any; takes the loop's lock. Signals: not safe.
- * Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_watcher_set_name(evloop_watcher_t watcher, const char *name);
-
-/**
- * The name of a watcher.
- *
- * @param watcher a watcher.
- * @param buf receives the name, NUL-terminated and cut to fit after
- *   any byte, inside a character of UTF-8 too; may be NULL if cap is 0.
- * @param cap room in buf, in bytes.
- * @returns the length of the whole name, without the NUL; 0 if it has none.
- *   -EINVAL: buf is NULL. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_watcher_set_name().
- * Since 0.1.0.
- */
-int evloop_watcher_get_name(evloop_watcher_t watcher, char *buf, size_t cap);
-
-/**
- * Change the data of a watcher.
- *
- * @param watcher a watcher.
- * @param data from now on its event's data, and the user_data of its
- *   callback.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
- */
-int evloop_watcher_set_data(evloop_watcher_t watcher, uint64_t data);
-
-/**
- * Let a watcher keep its loop alive again; see evloop_watcher_unref().
- *
- * @param watcher a watcher.
- * @returns 0; also if it does already. -ENOMEM. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
- */
-int evloop_watcher_ref(evloop_watcher_t watcher);
-
-/**
- * Let a loop end although this watcher is enabled.
- *
- * For what only serves others, such as a timer that prints statistics.
- * This is a property, not a count.
- *
- * @param watcher a watcher.
- * @returns as evloop_watcher_ref().
- *
- * Blocking, threads, signals, fork: as evloop_watcher_enable().
- * Since 0.1.0.
- */
-int evloop_watcher_unref(evloop_watcher_t watcher);
-
-/**
- * The loop of a watcher; and whether the watcher is still there.
- *
- * A handle is never used again, so a program that has kept one may ask:
- *
- *   if (evloop_watcher_loop(watcher) > 0) evloop_watcher_close(watcher, 0);
- *
- * (To close it without asking is as good: -ESTALE does no harm.)
- *
- * @param watcher a watcher.
- * @returns the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-evloop_t evloop_watcher_loop(evloop_watcher_t watcher);
-
-/**
- * Be told when a watcher is closed and nothing refers to it any more.
- *
- * Then what user_data points to can be freed. It happens exactly once: on
- * the thread that runs the loop, before its next callback and after the one
- * that is running; inside the call that closes the watcher, or the loop, if
- * the loop is not running. Several watchers that are closed in one callback
- * are all out of use by then: one notification is enough for them. Event:
- * type EVLOOP_EVENT_CLOSED, watcher the stale handle, data the watcher's.
- *
- * @param watcher a watcher.
- * @param callback called once; NULL: evloop_wait() returns the event.
- *   (There is none if the loop is closed.)
- * @param user_data handed to callback; may be NULL.
- * @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_watcher_enable(). A second
- * call replaces the first. Since 0.1.0.
- */
-int evloop_watcher_set_destroy(evloop_watcher_t watcher,
-                               evloop_callback_t callback,
-                               void *user_data);
-
-/* ------------------------------------------------------------------------
- * Asking an event loop what it has
- * ------------------------------------------------------------------------ */
-
-/**
- * Whether something keeps an event loop alive.
- *
- * What evloop_run() would return now; nothing is dispatched. These
- * functions can be called from any thread, a watchdog's
- * (evloop_set_watchdog()) too, while the loop waits, runs, or is stuck in a
- * callback: they read what the loop has stored and never wait for it. Asked
- * from another thread than that which runs the loop, the answer may be a
- * moment old, and does not have in it what other threads have asked for
- * since the callback that is running began (but for watchers that they have
- * added or closed). "Why does my loop not end?":
- *
- *   evloop_dump(loop, 2);
- *
- * @param loop a loop.
- * @returns 1 or 0; 1 of a loop with EVLOOP_KEEP_ALIVE. -ECHILD: used after
- *   fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; takes no lock that a callback or a wait
- * holds up. Signals: not safe. Fork: -ECHILD. Since 0.2.0.
- */
-int evloop_alive(evloop_t loop);
-
-/**
- * The watchers of an event loop.
- *
- * All that are open, those that are disabled too, in no particular order.
- * One that is added or closed by another thread during the call may be in
- * it or not.
- *
- * @param loop a loop.
- * @param out_watchers filled from the front; may be NULL if max is 0.
- * @param max room in out_watchers, in handles; 0 only counts.
- * @returns how many there are, which may be more than max. -EINVAL: max is
- *   negative, or out_watchers is NULL. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
- */
-int evloop_watchers(evloop_t loop, evloop_watcher_t *out_watchers, int max);
-
-/**
- * What a watcher is, and how it stands.
- *
- * @param watcher a watcher.
- * @param out_info its size is to be set; filled up to that. What is beyond
- *   this version's evloop_watcher_info_t becomes 0.
- * @returns 0. -EINVAL: out_info is NULL, or its size less than
- *   sizeof(size_t), such as 0: it was not set. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
- */
-int evloop_watcher_info(evloop_watcher_t watcher,
-                        struct evloop_watcher_info_t *out_info);
-
-/**
- * The io watcher of a descriptor.
- *
- * @param loop a loop.
- * @param fd a descriptor.
- * @returns the watcher; of several the first that was added, once that is
- *   closed one of the others. -ENOENT: none watches it; also if the
- *   descriptor that was watched is closed, and the loop has noticed.
- *   -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_alive(). While another thread
- * runs the loop it looks at all of its watchers. Since 0.2.0.
- */
-evloop_watcher_t evloop_find_io(evloop_t loop, int fd);
-
-/**
- * Write down what an event loop has, in words: why it does not end.
- *
- * One line for the loop, then one for each watcher: its kind, handle and
- * name, what it watches, and whether it keeps the loop alive. Of a file that
- * is its path, absolute and not longer than its last 128 bytes, with the
- * flags and bits. The text is for people, and may change.
- *
- *   loop 562949953421313: 3 watchers, 2 keep it alive
- *     io 844424930131969 "client": fd 7, events IN, keeps the loop alive
- *     timer 844424930131970: due in 0.250000 s, unreferenced, does not keep
- *       the loop alive
- *     file 844424930131971: path "/etc/my.conf" FOLLOW, events CLOSE_WRITE,
- *       keeps the loop alive
- *
- * (The last two of either are one line.)
- *
- * @param loop a loop.
- * @param fd where to write to; 2 is the standard error output.
- * @returns how many watchers there are in it. -EBADF: fd is not open, or
- *   not for writing. -EAGAIN: it does not block, and is full. -EPIPE (no
- *   SIGPIPE is raised), -ENOSPC, -EIO (whatever else write(2) says). After
- *   a failure some lines may be written. -ECHILD: used after fork. -ESTALE:
- *   not a live handle, or closed during the call. -EDOM: see "Handles".
- *
- * Blocking: as write(2) to fd. Threads, signals, fork: as evloop_alive().
- * Since 0.2.0.
- */
-int evloop_dump(evloop_t loop, int fd);
-
-/* ------------------------------------------------------------------------
- * Seeing inside an event loop
- * ------------------------------------------------------------------------ */
-
-/**
- * Have an event loop count what it does, or no more.
- *
- * It begins with zeros. Until this is first called nothing is counted, and
- * nothing is spent on it. While it counts, a callback costs one more reading
- * of the processor's counter (of the clock, where the kernel does not trust
- * that one): some twenty to thirty nanoseconds.
- *
- * A callback is counted when it has returned, and only if it was called
- * while the loop counted: one that calls this is not. What was counted
- * stays to be read when it is turned off.
- *
- * @param loop a loop.
- * @param on 1 or 0; nothing happens if it is so already.
- * @returns 0. -EINVAL: on is neither. -ENOMEM: 150 KB are needed. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; from another thread than that which runs the
- * loop it begins, and ends, before the loop next dispatches. Signals: not
- * safe. Fork: -ECHILD; the child of evloop_after_fork() goes on counting.
- * Since 0.1.0.
- */
-int evloop_set_stats(evloop_t loop, int on);
-
-/**
- * What an event loop has done since it began to count.
- *
- * The loop is not stopped, and does not notice. Each figure is right, but
- * they are read one after the other: one may have an event in it that
- * another has not. Callbacks of descriptors are counted some at a time: a
- * thread that does not run the loop may miss up to 32 of them until the
- * loop next waits, or calls a callback of another kind. The thread that
- * runs it misses none but the one that is running.
- *
- * iterations are the loop's calls of epoll_wait(), those that were not to
- * wait included; wakeups are only those that were to, whether something had
- * happened by then or not. Events that evloop_wait() returns are counted
- * when they are kept for it. What is called without the loop being run (a
- * notification of evloop_watcher_set_destroy(), inside the call that closes
- * a watcher of an idle loop) is not counted, nor traced, nor looked at by a
- * watchdog.
- *
- * Of all callbacks only the longest has a name, that of
- * evloop_watcher_set_name(): give names, and make a trace for the others.
- *
- * Times are real ones with EVLOOP_VIRTUAL_TIME, too; but lateness is on the
- * timer's clock, so it is virtual there.
- *
- * @param loop a loop.
- * @param out_stats its size is to be set; filled up to that. What is beyond
- *   this version's evloop_stats_t becomes 0.
- * @returns 0. -EINVAL: out_stats is NULL, or its size less than
- *   sizeof(size_t), such as 0: it was not set. -ENOENT: evloop_set_stats()
- *   was never called. -ECHILD: used after fork. -ESTALE, -EDOM: see
- *   "Handles".
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
- * Since 0.1.0.
- */
-int evloop_stats(evloop_t loop, struct evloop_stats_t *out_stats);
-
-/**
- * Begin to count at zero again.
- *
- * A callback that is running is not counted when it returns; of a sleep,
- * what comes after this is.
- *
- * @param loop a loop.
- * @returns 0. -ENOENT: evloop_set_stats() was never called. -ECHILD: used
- *   after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: no. Threads: any; done when it returns. Signals: not safe.
- * Fork: -ECHILD. Since 0.1.0.
- */
-int evloop_stats_reset(evloop_t loop);
-
-/**
- * How many times of each length an event loop has counted.
- *
- * Buckets have two significant decimal digits: the first 100 are for 0 to
- * 99 ns, the next 90 for 100 ns, 110 ns and so on to 990 ns, the next 90 for
- * 1 us to 9.9 us, and so on; see evloop_stats_bucket_ns().
- *
- * @param loop a loop.
- * @param which EVLOOP_STATS_LATENESS or EVLOOP_STATS_CALLBACK.
- * @param out_counts filled from the front; may be NULL if cap is 0.
- * @param cap room in out_counts, in buckets.
- * @returns the number of buckets there are, EVLOOP_STATS_BUCKETS. -EINVAL:
- *   an unknown histogram, a negative cap, or out_counts is NULL. -ENOENT:
- *   evloop_set_stats() was never called. -ECHILD: used after fork. -ESTALE,
- *   -EDOM: see "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_stats(). Since 0.1.0.
- */
-int evloop_stats_histogram(evloop_t loop,
-                           int which,
-                           uint64_t *out_counts,
-                           int cap);
-
-/**
- * The least time that a bucket of a histogram is for.
- *
- * @param bucket 0 to EVLOOP_STATS_BUCKETS; a bucket ends where the next one
- *   begins.
- * @returns nanoseconds. -EINVAL: no such bucket.
- *
- * Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
- * Since 0.1.0.
- */
-int64_t evloop_stats_bucket_ns(int bucket);
-
-/**
- * A time that so many of those counted were not longer than.
- *
- * @param loop a loop.
- * @param which EVLOOP_STATS_LATENESS or EVLOOP_STATS_CALLBACK.
- * @param percent 0 to 100: 50 is the median, 100 the longest.
- * @returns nanoseconds: of the longest its own, else the last of the bucket
- *   that the time is in, so up to a tenth more. -EINVAL: an unknown histogram,
- *   or percent is not from 0 to 100. -ENOENT: nothing was counted. -ECHILD:
- *   used after fork. -ESTALE, -EDOM: see "Handles".
- *
- * Blocking, threads, signals, fork: as evloop_stats(). Since 0.1.0.
- */
-int64_t evloop_stats_percentile_ns(evloop_t loop,
-                                   int which,
-                                   double percent);
-
-/**
- * Begin to write down what an event loop does.
- *
- * Its waits, its callbacks with the names of their watchers, and its
- * iterations, each from the end of a wait to the beginning of the next one,
- * are kept in memory: the last max_events of them. evloop_trace_stop()
- * writes them to the file, as JSON for ui.perfetto.dev and Chrome's
- * about:tracing. So the loop never waits for a disk, and a trace can be left
- * running until something has happened. Callbacks that are running when it
- * begins, and the iteration that they are in, are not in it.
- *
- * A slice is called by its watcher's name, see evloop_watcher_set_name(),
- * else "timer 844424930131969" and the like, by its type and its watcher;
- * a posted call is "post". A wait is "wait", or "look" if it was not to
- * sleep, and an iteration "iteration". The category (cat) is the type in any
- * case. Its args are, of callbacks, watcher, the handle; of timers, late_us;
- * of io watchers, fd and events, bits of EVLOOP_EPOLLIN and the like; of
- * waits, found, how many descriptors were ready, the loop's own among them;
- * of iterations, dispatched, how many events were.
- * Names are kept of the last max_events watchers that were closed.
- *
- * A trace that is running when the loop is closed is written then, by the
- * thread that closes the loop or ends its run, if there is memory for the
- * text; a failure is not reported. Nothing is written if the process ends
- * before.
- *
- * Names are cut at 128 bytes of UTF-8, and the file has at most 1200 bytes
- * for each of max_events, and 2400 more.
- *
- * @param loop a loop.
- * @param path a file, which is made, or emptied, now. Only this user may
- *   read a file that is made. A symbolic link is not followed (for
- *   /dev/stdout see evloop_trace_start_fd()).
- * @param max_events how many are kept, of 40 bytes each; 0: 100000.
- * @returns 0. -EEXIST: a trace of the loop is being made, or started,
- *   already; the file is not touched. -EINVAL: path is NULL, or max_events
- *   negative. -ENOENT, -ENOTDIR, -ENAMETOOLONG: path leads to no directory
- *   for the file. -ELOOP: it is a symbolic link, or leads through too many.
- *   -EACCES, -EPERM, -EROFS, -EISDIR, -ETXTBSY: it may not be written to.
- *   -ENXIO: it is a FIFO without a reader, or a socket. -EBUSY: another
- *   process has a lease of the file (fcntl(2)), or it is a device in use.
- *   -ENODEV, -ENOSPC, -EDQUOT, -EIO: the file cannot be made, or opened.
- *   -EMFILE, -ENFILE, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM:
- *   see "Handles".
- *
- * Blocking: as long as the file system takes to open a file; for no other
- * process. Threads: any; from another thread than that which runs the loop
- * it begins before the loop next dispatches. Signals: not safe. Fork:
- * -ECHILD; not continued in the child of evloop_after_fork(). Since 0.1.0.
- */
-int evloop_trace_start(evloop_t loop, const char *path, int max_events);
-
-/**
- * The same, into a descriptor.
- *
- * @param loop a loop.
- * @param fd open for writing. It is duplicated: the caller may close it.
- * @param max_events as evloop_trace_start().
- * @returns as evloop_trace_start(). -EBADF: not open, or not for writing.
- *   -EINVAL: one of the library's own descriptors. -EMFILE.
- *
- * Blocking: no. Threads, signals, fork: as evloop_trace_start().
- * Since 0.1.0.
- */
-int evloop_trace_start_fd(evloop_t loop, int fd, int max_events);
-
-/**
- * End a trace, and write it to its file.
- *
- * A callback that is running is in it, with "running": so this tells of one
- * that is stuck, too. Events that came before the last max_events are not;
- * how many is returned, and said in the file.
- *
- * @param loop a loop.
- * @returns how many events are missing. -ENOENT: no trace is being made.
- *   -ENOMEM: nothing more is recorded, and nothing was written: stop it
- *   again. -ENOSPC, -EDQUOT, -EFBIG, -EPIPE, -EIO (whatever else write(2)
- *   says): the trace has ended, but the file is not complete. -EBADF: it has
- *   ended, and its file's descriptor was closed: nothing was written. -ECHILD:
- *   used after fork. -ESTALE: not a live handle; or closed meanwhile, and the
- *   file written by that. -EDOM: see "Handles".
- *
- * Blocking: until the file is written. A pipe without a reader raises
- * SIGPIPE, as with write(2). Threads: any. Signals: not safe. Fork:
- * -ECHILD. Since 0.1.0.
- */
-int64_t evloop_trace_stop(evloop_t loop);
-
-/**
- * Be told of callbacks that run for too long, by another thread.
- *
- * A thread, "evloop-watchdog", which blocks all signals and has a stack of
- * 2 MiB whatever the environment says, looks what the loop is at. A callback
- * that is running when it is set, also one that sets it itself, is not
- * looked at; those that begin later are. It tells of a callback once, when
- * that has run for longer than the limit, and once more when it has returned
- * (not if the watchdog is removed before). So it needs no help of a loop
- * that is stuck. It wakes up once in limit_ns.
- *
- * callback runs on that thread. No lock of the library is held; it may call
- * every function on every object, this one and evloop_close() too, but must
- * not wait for the callback that is stuck (EVLOOP_CLOSE_WAIT does) if that
- * may wait for the watchdog's end. It must return: neither longjmp() nor a
- * C++ exception may leave it.
- *
- * @param loop a loop.
- * @param limit_ns nanoseconds of real time; 0 removes the watchdog.
- * @param callback see evloop_watchdog_t; NULL removes the watchdog.
- * @param user_data handed to callback; may be NULL. It must stay valid
- *   until another call of this, or evloop_close(), has returned, and if the
- *   loop is running at the latter, its run.
- * @returns 0. -EINVAL: limit_ns is negative. -EAGAIN: no thread can be
- *   made. -ENOMEM; the watchdog then is what it was. -ECHILD: used after fork.
- *   -ESTALE, -EDOM: see "Handles".
- *
- * Blocking: until the watchdog's callback, if it is running, has returned
- * (unless this is that callback); evloop_close(), and the end of the run of
- * a closed loop, too. Threads: any; a callback that is running when it is
- * set is not looked at. Signals: not safe. Fork: -ECHILD; the child of
- * evloop_after_fork() has a thread of its own. Since 0.1.0.
- */
-int evloop_set_watchdog(evloop_t loop,
-                        int64_t limit_ns,
-                        evloop_watchdog_t callback,
-                        void *user_data);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -9,61 +9,63 @@ use crate::poller::Ready;
 use crate::poller::devpoll::DevPoll;
 use crate::table;
 
-/// @section /dev/poll objects (Solaris poll(7d), Python's select.devpoll)
+/// Creates a /dev/poll object.
 ///
-/// Create a /dev/poll object.
+/// Linux has no such device. The object has its semantics: registering a
+/// descriptor twice adds events, a registration belongs to the value of the fd,
+/// and closed descriptors are reported. The cost of a wait is proportional to
+/// the number of descriptors; for a large set use epoll.
 ///
-/// Linux has no such device. The object has its meanings: registering twice
-/// adds events up, a registration belongs to the descriptor's number, and
-/// closed descriptors are reported. A wait costs time in proportion to the
-/// number of descriptors; a large set is better off with epoll.
+/// @returns the object; close it with evloop_devpoll_close().
 ///
-/// @returns the object, to be closed with evloop_devpoll_close(). -ENOMEM.
+/// Errors:
+///   -ENOMEM
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
-/// everything but close in the child. Since 0.1.0. Source: poll(7d) of
-/// Solaris.
+/// Source: poll(7d) of Solaris.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_create() -> evloop_devpoll_t {
     guard("evloop_devpoll_create", || table::insert(DevPoll::new()))
 }
 
-/// A descriptor that is readable while a registered one is ready.
+/// Returns a descriptor that is readable while a registered one is ready.
 ///
-/// It is made by the first call, belongs to the object and is only lent: do
-/// not close it. It is meant for registration with another poll, select or
-/// epoll. Registrations that were closed, and whose numbers were reused
-/// without a call here, show in evloop_devpoll_wait() but not in this
-/// descriptor's readiness.
+/// The first call makes it. It belongs to the object: do not close it. It is
+/// meant for registration with another poll, select or epoll. If a registered
+/// descriptor was closed, and its fd reused without a call on this object,
+/// evloop_devpoll_wait() reports that, but the readiness of this descriptor
+/// does not.
 ///
 /// @param dp a /dev/poll object.
-/// @returns the descriptor. -EMFILE, -ENFILE: none left. -ENOSPC: the
-///   user's max_user_watches is used up. -ELOOP: a registered epoll
-///   descriptor is nested too deep. -ENOMEM. -ECHILD: used after fork.
-///   -ESTALE, -EDOM: see "Handles".
+/// @returns the descriptor.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -ELOOP     a registered epoll descriptor is nested too deep
+///   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_fileno(dp: evloop_devpoll_t) -> c_int {
     guard("evloop_devpoll_fileno", || table::pin::<DevPoll>(dp)?.fileno())
 }
 
-/// Watch a descriptor, or watch a registered one for more.
+/// Registers a descriptor, or adds events to its registration.
 ///
 /// @param dp a /dev/poll object.
 /// @param fd the descriptor; it stays the caller's.
 /// @param events EVLOOP_POLL bits; added to those registered already.
-/// @param data handed back with each event, not looked at; replaces that of
-///   an earlier registration.
-/// @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or the
-///   object's own descriptor, or another one of the library's own. Once
-///   evloop_devpoll_fileno() was called, -ELOOP: epoll sets nested too deep
-///   or in a circle; -ENOSPC: max_user_watches. -ENOMEM. -ECHILD: used after
-///   fork. -ESTALE, -EDOM: see "Handles".
+/// @param data returned with each event; the library does not use it. It
+///   replaces that of an earlier registration.
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; applies to waits going on. Signals: not
-/// safe. Fork: -ECHILD. Since 0.1.0.
+/// Errors:
+///   -EBADF     fd is negative
+///   -EINVAL    an unknown bit
+///   -EINVAL    fd is the object's own descriptor, or another one of the
+///              library's own
+///   -ENOMEM
+/// After evloop_devpoll_fileno() also:
+///   -ELOOP     epoll sets would be nested in a circle or too deep
+///   -ENOSPC
+///
+/// Threads: any; also affects waits in progress.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_register(
     dp: evloop_devpoll_t,
@@ -77,16 +79,17 @@ pub extern "C" fn evloop_devpoll_register(
     })
 }
 
-/// Watch a descriptor for exactly these events, registered or not.
+/// Registers a descriptor for exactly these events.
+///
+/// It replaces the events of an earlier registration, if there is one.
 ///
 /// @param dp a /dev/poll object.
 /// @param fd the descriptor; it stays the caller's.
 /// @param events EVLOOP_POLL bits; they replace those registered.
 /// @param data as evloop_devpoll_register().
-/// @returns as evloop_devpoll_register().
+/// @returns 0; errors as evloop_devpoll_register().
 ///
-/// Blocking: no. Threads: any; applies to waits going on. Signals: not
-/// safe. Fork: -ECHILD. Since 0.1.0.
+/// Threads: any; also affects waits in progress.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_modify(
     dp: evloop_devpoll_t,
@@ -100,15 +103,18 @@ pub extern "C" fn evloop_devpoll_modify(
     })
 }
 
-/// Stop watching a descriptor; one that is not registered is ignored.
+/// Removes the registration of a descriptor.
+///
+/// A descriptor that is not registered is ignored.
 ///
 /// @param dp a /dev/poll object.
 /// @param fd the descriptor, open or not.
-/// @returns 0. -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE,
-///   -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; applies to waits going on. Signals: not
-/// safe. Fork: -ECHILD. Since 0.1.0.
+/// Errors:
+///   -EBADF     fd is negative
+///
+/// Threads: any; also affects waits in progress.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_unregister(dp: evloop_devpoll_t, fd: c_int) -> c_int {
     guard("evloop_devpoll_unregister", || {
@@ -116,19 +122,20 @@ pub extern "C" fn evloop_devpoll_unregister(dp: evloop_devpoll_t, fd: c_int) -> 
     })
 }
 
-/// Wait until registered descriptors are ready.
+/// Waits until registered descriptors are ready.
 ///
 /// @param dp a /dev/poll object.
-/// @param out_ready filled from the front, as many entries as returned;
-///   events holds EVLOOP_POLL bits, EVLOOP_POLLNVAL for a registration
-///   whose descriptor is not open.
-/// @param max room in out_ready, in entries; at least 1.
-/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
-///   for ever.
-/// @returns as evloop_poll_wait(); -ECHILD: used after fork.
+/// @param out_ready filled from the front, as many entries as returned; events
+///   holds EVLOOP_POLL bits, EVLOOP_POLLNVAL for a registration whose
+///   descriptor is not open.
+/// @param max size of out_ready, in entries; at least 1.
+/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+///   ever.
+/// @returns the number of entries filled, 0 if the time ran out; errors as
+///   evloop_poll_wait().
 ///
-/// Blocking: up to timeout_ns, never less. Threads: as evloop_poll_wait().
-/// Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+/// Blocking: up to timeout_ns, never less.
+/// Threads: as evloop_poll_wait().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_devpoll_wait(
     dp: evloop_devpoll_t,
@@ -145,14 +152,14 @@ pub unsafe extern "C" fn evloop_devpoll_wait(
     })
 }
 
-/// Close a /dev/poll object, and its descriptor if it has one.
+/// Closes a /dev/poll object, and its descriptor if it has one.
+///
+/// Threads that wait in it return -ESTALE.
 ///
 /// @param dp a /dev/poll object.
-/// @returns 0. -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; threads waiting in it return -ESTALE.
-/// Signals: not safe. Fork: works in the child, and changes nothing for the
-/// parent. Since 0.1.0.
+/// Fork: works in the child, and changes nothing for the parent.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_close(dp: evloop_devpoll_t) -> c_int {
     guard_close("evloop_devpoll_close", dp, || table::close::<DevPoll>(dp).map(|()| 0))

@@ -11,197 +11,205 @@ use crate::reactor::{self, Event, FileRequest, FileRoot, Source, Target};
 /// evloop_event_t type: something happened to a file; see evloop_add_file().
 pub const EVLOOP_EVENT_FILE: c_int = 16;
 
-/// evloop_add_file(): it was read.
+/// evloop_add_file(): the file was read.
 pub const EVLOOP_FILE_ACCESS: u32 = 0x1;
-/// evloop_add_file(): it was written to, or truncated.
+/// evloop_add_file(): the file was written or truncated.
 pub const EVLOOP_FILE_MODIFY: u32 = 0x2;
-/// evloop_add_file(): its mode, owner, times, extended attributes or number
-/// of links changed.
+/// evloop_add_file(): the mode, owner, times, extended attributes or number of
+/// links changed.
 pub const EVLOOP_FILE_ATTRIB: u32 = 0x4;
-/// evloop_add_file(): it was closed by somebody who could write to it.
+/// evloop_add_file(): a descriptor that could write to the file was closed.
 pub const EVLOOP_FILE_CLOSE_WRITE: u32 = 0x8;
-/// evloop_add_file(): it was closed by somebody who could not.
+/// evloop_add_file(): a descriptor that could not write to the file was closed.
 pub const EVLOOP_FILE_CLOSE_NOWRITE: u32 = 0x10;
-/// evloop_add_file(): it was opened.
+/// evloop_add_file(): the file was opened.
 pub const EVLOOP_FILE_OPEN: u32 = 0x20;
 /// evloop_add_file(): an entry was moved out of the directory. Together with
 /// MOVED_TO: it was renamed.
 pub const EVLOOP_FILE_MOVED_FROM: u32 = 0x40;
 /// evloop_add_file(): an entry was moved into the directory.
 pub const EVLOOP_FILE_MOVED_TO: u32 = 0x80;
-/// evloop_add_file(): an entry of the directory was made.
+/// evloop_add_file(): an entry of the directory was created.
 pub const EVLOOP_FILE_CREATE: u32 = 0x100;
 /// evloop_add_file(): an entry of the directory was deleted.
 pub const EVLOOP_FILE_DELETE: u32 = 0x200;
-/// evloop_add_file(): what is watched was deleted, and nobody has it open.
+/// evloop_add_file(): the watched file was deleted, and no process has it open.
 pub const EVLOOP_FILE_DELETE_SELF: u32 = 0x400;
-/// evloop_add_file(): what is watched was renamed.
+/// evloop_add_file(): the watched file was renamed.
 pub const EVLOOP_FILE_MOVE_SELF: u32 = 0x800;
-/// evloop_add_file(): all that can be asked for.
+/// evloop_add_file(): all bits that can be requested.
 pub const EVLOOP_FILE_ALL: u32 = 0xfff;
-/// Reported only: the file system was unmounted.
+/// Only reported: the file system was unmounted.
 pub const EVLOOP_FILE_UNMOUNT: u32 = 0x2000;
-/// Reported only: events were lost; look at the files yourself.
+/// Only reported: events were lost; the program has to check the files itself.
 pub const EVLOOP_FILE_OVERFLOW: u32 = 0x4000;
-/// Reported only, with EVLOOP_FILE_FOLLOW: another file has the path now, and
-/// is watched. Since 0.2.0.
+/// Only reported, with EVLOOP_FILE_FOLLOW: the path names another file now,
+/// which is watched from now on. Since 0.2.0.
 pub const EVLOOP_FILE_REPLACED: u32 = 0x10000;
-/// Reported only, with EVLOOP_FILE_FOLLOW: no file has the path now; one is
-/// waited for. Since 0.2.0.
+/// Only reported, with EVLOOP_FILE_FOLLOW: the path names no file now; the
+/// watcher waits for one. Since 0.2.0.
 pub const EVLOOP_FILE_GONE: u32 = 0x20000;
-/// Reported only: nothing more comes, what was watched is gone.
+/// Only reported: the watched file is gone; this is the last event.
 pub const EVLOOP_FILE_IGNORED: u32 = 0x8000;
-/// Reported only, with others: it is a directory.
+/// Only reported, with other bits: it is a directory.
 pub const EVLOOP_FILE_ISDIR: u32 = 0x40000000;
 
-/// evloop_add_file() flag: all directories below, too.
+/// evloop_add_file() flag: watch all directories below as well.
 pub const EVLOOP_FILE_RECURSIVE: u32 = 0x1;
-/// evloop_add_file() flag: what has the path, whatever that is. Since 0.2.0.
+/// evloop_add_file() flag: watch whatever file the path names. Since 0.2.0.
 pub const EVLOOP_FILE_FOLLOW: u32 = 0x2;
-/// evloop_add_file() flag: -ENOTDIR if it is no directory.
+/// evloop_add_file() flag: -ENOTDIR if it is not a directory.
 pub const EVLOOP_FILE_ONLYDIR: u32 = 0x1000000;
-/// evloop_add_file() flag: a symbolic link itself, not where it leads.
+/// evloop_add_file() flag: watch a symbolic link itself, not its target.
 pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 
-/// @section Watchers of files
+/// Watches a file, a directory, or a tree of directories.
 ///
-/// Watch a file, a directory, or a tree of directories.
+/// A file is watched under every name that it gets. A directory also reports
+/// what happens to its entries, but not deeper. With EVLOOP_FILE_RECURSIVE all
+/// directories below are watched too, including those that appear later.
+/// Changes through a mapping of the file, or by other machines on a network
+/// file system, are not seen.
 ///
-/// A file is watched whatever its name becomes; a directory also tells what
-/// happens to its entries, but not deeper; with EVLOOP_FILE_RECURSIVE all
-/// directories below it are watched too, those that come as well. Changes
-/// through a mapping of the file, or by other machines on a network file
-/// system, are not seen.
+/// Event: type EVLOOP_EVENT_FILE; events, the EVLOOP_FILE bit of what happened,
+/// and EVLOOP_FILE_ISDIR. evloop_event_name() returns the entry it happened to.
+/// Each change has an event of its own, in the order of the changes.
 ///
-/// Event: type EVLOOP_EVENT_FILE; events, the EVLOOP_FILE bit of what
-/// happened, and EVLOOP_FILE_ISDIR. evloop_event_name() says to which entry.
-/// Each is an event of its own, in the order in which things happened.
-///
-/// A rename is one event with both MOVED_FROM and MOVED_TO, where the
-/// watcher asked for both and hears of both directories; evloop_event_name()
-/// is then the new name, evloop_event_old_name() the old one. Else it is one
-/// of the two. A MOVED_FROM without its other half comes 2 ms late, with all
-/// that follows it, since that half may be on its way; should it take longer,
-/// the two are two events.
+/// Renames. A rename is one event with both MOVED_FROM and MOVED_TO, if the
+/// watcher requested both bits and watches both directories.
+/// evloop_event_name() returns the new name, evloop_event_old_name() the old
+/// one. Otherwise it is one of the two. A MOVED_FROM without its MOVED_TO is
+/// delivered 2 ms late, with all events after it, since the other half may
+/// still arrive. If that takes longer, they are two events.
 ///
 /// An exchange (renameat2(2) with RENAME_EXCHANGE) is two renames, as the
-/// kernel reports it: old to new, then new to old. With something outside of
-/// what is watched it is a MOVED_FROM and a MOVED_TO of one name, in the
-/// order of renameat2()'s arguments, so that the last of them does not say
-/// whether the name is still there. A tree follows the directories either
-/// way; a program that keeps a copy of it looks at both names again.
+/// kernel reports it: old to new, then new to old. If one side is outside of
+/// what is watched, it is a MOVED_FROM and a MOVED_TO of the same name, in the
+/// order of renameat2()'s arguments. So the last of them does not tell whether
+/// the name still exists. A tree follows the directories in either case; a
+/// program that keeps a copy of the tree checks both names again.
 ///
-/// Always told, asked for or not:
-/// - EVLOOP_FILE_IGNORED: what is watched is gone (deleted, and closed by
-///   all; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event: the
-///   watcher is disabled, keeps no loop alive, and is good for nothing but
-///   closing (enabled, it is told EVLOOP_ERROR with -ENOENT).
-/// - EVLOOP_FILE_OVERFLOW: events were lost, since they came faster than they
-///   were taken: the kernel keeps max_queued_events for a loop, and 8192 wait
-///   for a watcher that is disabled, over its rate limit, or has no callback
-///   while evloop_wait() is not called; or since there was no memory for
-///   them; or since a large directory was renamed while it was read. After
-///   what the kernel lost a recursive watcher has looked for directories
-///   again by then, without the loop waiting for all of that: what the
+/// These are always reported, whether requested or not:
+/// - EVLOOP_FILE_IGNORED: the watched file is gone (deleted and closed by all
+///   processes; or unmounted, after EVLOOP_FILE_UNMOUNT). It is the last event.
+///   The watcher is disabled, does not keep the loop alive, and can only be
+///   closed. If it is enabled, it gets EVLOOP_ERROR with -ENOENT.
+/// - EVLOOP_FILE_OVERFLOW: events were lost. They arrived faster than the loop
+///   read them: the kernel keeps max_queued_events for a loop. Or more than
+///   8192 were pending for a watcher that is disabled, over its rate limit, or
+///   has no callback while evloop_wait() is not called. Or there was no memory
+///   for them, or a large directory was renamed while the loop read it. After a
+///   loss in the kernel a recursive watcher has scanned for directories again
+///   before it reports the overflow, though not all in one iteration: what the
 ///   program finds from then on is watched.
-/// - EVLOOP_ERROR, with the reason in result: a directory of a tree, whose
-///   name evloop_event_name() has, cannot be watched. -ENOSPC, -EMFILE,
-///   -ENFILE, -ENOMEM: something is used up. -EACCES: the program may not
-///   read it. -ENAMETOOLONG: its path is longer than PATH_MAX, 4096. Or what
-///   else its file system reports, such as -EIO. The watcher goes on without
-///   it, and is not disabled. So it does where a directory could be watched
-///   but not be read again after an overflow, be it the tree itself, whose
-///   name is empty. Of the directories that are there when the tree is added
-///   those are reported for which nothing is used up.
+/// - EVLOOP_ERROR, with the cause in result: a directory of a tree cannot be
+///   watched; evloop_event_name() returns its name. -ENOSPC, -EMFILE, -ENFILE,
+///   -ENOMEM: a resource is used up. -EACCES: the program may not read it.
+///   -ENAMETOOLONG: its path is longer than PATH_MAX, 4096. Or another error of
+///   its file system, such as -EIO. The watcher continues without the
+///   directory, and stays enabled. The same is reported if a directory could be
+///   watched but not be read again after an overflow; the name is empty for the
+///   root of the tree. When a tree is added, only errors other than used-up
+///   resources are reported for its directories.
 ///
-/// A tree: what is in a directory that was made, or moved in, is told as
-/// CREATE, as it is found when the directory is read after it was watched; of
-/// what happened to it before, nothing else is told. An entry that is made
-/// while that goes on is told once, unless directories are renamed meanwhile:
-/// then it may be told again. Names are those of the time of the event, not
-/// of the time when it is told. Of a directory that is moved out, no
-/// more is told. Symbolic links are not followed, mounts are; what is
-/// mounted in two places is told of in one, and what lay beneath an
-/// unmounted file system is watched, and told, as if it was made then. The
-/// loop's own reading of directories is told as OPEN, ACCESS and
-/// CLOSE_NOWRITE, if that is asked for. The tree is found by its path: when
-/// that leads elsewhere, since it was renamed, that is noticed at its own
-/// rename, at the next new directory or after an overflow, and is told as
-/// EVLOOP_FILE_IGNORED.
+/// Trees:
+/// - The entries of a directory that was created or moved in are reported as
+///   CREATE, as the loop finds them when it reads the directory after it has
+///   begun to watch it. Earlier changes of these entries are not reported. An
+///   entry that is created during the scan is reported once; if directories are
+///   renamed during the scan it may be reported again.
+/// - Names are those of the time of the change, not of the time of delivery.
+/// - Of a directory that is moved out, nothing more is reported.
+/// - Symbolic links are not followed; mounts are. A file system that is mounted
+///   in two places is reported in one of them. What lay under an unmounted file
+///   system is watched, and reported, as if it was created then.
+/// - The loop's own reads of directories are reported as OPEN, ACCESS and
+///   CLOSE_NOWRITE, if these are requested.
+/// - The loop finds the tree by its path. If the path leads elsewhere because
+///   of a rename, the loop notices at the rename of the tree itself, at the
+///   next new directory, or after an overflow, and reports EVLOOP_FILE_IGNORED.
 ///
-/// With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program that
-/// reloads its configuration wants. Editors save by writing another file and
-/// renaming it over the first: what has the name then is watched, and
-/// EVLOOP_FILE_REPLACED says so. EVLOOP_FILE_GONE says that no file has the
-/// path any more; the watcher waits for the next one, which is REPLACED. Until
-/// then the file that had the path is watched. Neither the file nor its
-/// directory needs to be there when the watcher is added; then the first event
-/// is REPLACED. IGNORED is not reported: the watcher ends when it is closed.
+/// With EVLOOP_FILE_FOLLOW the watcher follows its path, as a program needs
+/// that reloads its configuration. An editor saves by writing another file and
+/// renaming it over the first one. The watcher then watches the new file and
+/// reports EVLOOP_FILE_REPLACED. If no file has the path any more, it reports
+/// EVLOOP_FILE_GONE and waits for the next file, which is REPLACED; until then
+/// it watches the previous file. Neither the file nor its directory has to
+/// exist when the watcher is added: then the first event is REPLACED. IGNORED
+/// is not reported: the watcher ends when it is closed.
 ///
-/// Read the file again after REPLACED: what happened to it before is not
-/// reported. If it was not renamed but made there, it may be half written:
-/// CLOSE_WRITE follows when its writer closes it. To hear of every save ask
-/// for CLOSE_WRITE, too:
+/// Read the file again at REPLACED: earlier changes of the new file are not
+/// reported. A file that was created there, and not renamed, may be half
+/// written: CLOSE_WRITE follows when its writer closes it. To see every save,
+/// request CLOSE_WRITE too:
 ///
 ///   evloop_add_file(loop, "/etc/my.conf", EVLOOP_FILE_CLOSE_WRITE,
 ///                   EVLOOP_FILE_FOLLOW, reload, NULL);
 ///
-/// Symbolic links are followed through all directories, unless the flag
-/// DONT_FOLLOW is set for the last one. So the file that a link leads to may
-/// be replaced, the link, or a directory on the way. A change is not noticed
-/// - in a directory that the program may not read. Where something is missing
-///   in such a directory, that is an EVLOOP_ERROR with -EACCES. Of the file's
-///   own directory, by the path that was given, it is always an error.
-/// - where another file system is mounted over a directory on the way.
-/// - behind the first 512 names, those of links counted in.
-/// - that another machine makes on a network file system.
+/// Symbolic links are followed in every directory of the path, unless
+/// DONT_FOLLOW is set for the last name. So the target of a link, the link, or
+/// a directory of the path may be replaced. The loop does not notice a change
+/// - in a directory that the program may not read. If a name is missing in
+///   such a directory, the watcher gets EVLOOP_ERROR with -EACCES. For the
+///   directory of the given path that is always an error.
+/// - of a mount over a directory of the path;
+/// - behind the first 512 names of the path, including those of links;
+/// - by another machine on a network file system.
 ///
-/// A failure to look the path up is reported as EVLOOP_ERROR, once; it is tried
-/// again when something happens on the way. Nothing else is reported of the
-/// directories on the way. Each of them takes a watch of inotify's, which all
-/// watchers of the loop share.
+/// A failure to resolve the path is reported once as EVLOOP_ERROR, and the loop
+/// tries again when something happens in one of the directories. Nothing else
+/// is reported of these directories. Each of them takes an inotify watch, which
+/// all watchers of the loop share.
 ///
-/// What others do with a tree is bounded. Directories are opened from its
-/// root by openat2(2), or step by step, and are watched and read by that
-/// descriptor: whoever may rename directories, in the tree or above it,
-/// cannot make the loop watch, read or report what is outside. (Without
-/// /proc inotify has to find a directory by its path, which is looked at
-/// before and after: two renames in that moment can deceive it.) This takes
-/// two descriptors for a moment, and one more for as long as a large
-/// directory is read. A directory that comes into the tree is read, and one
-/// that leaves it forgotten, in pieces, some in each iteration; of the names
-/// in it none is kept but those of events that were asked for.
+/// Security. The loop opens directories from the root of the tree, with
+/// openat2(2) or step by step, and watches and reads them by that descriptor.
+/// So a user who may rename directories, in the tree or above it, cannot make
+/// the loop watch, read or report what is outside. (Without /proc inotify must
+/// find a directory by its path. The loop checks the path before and after, and
+/// two renames in that moment can deceive it.) This takes two descriptors for a
+/// moment, and one more while a large directory is read. The loop reads a
+/// directory that comes into the tree, and forgets one that leaves it, in
+/// pieces over several iterations. Of the names in it the loop keeps none but
+/// those of requested events.
 ///
-/// A loop has one inotify for all its watchers, made at the first and closed
-/// with the last. Watchers of the same file share its watch; each hears only
-/// what it asked for, and nothing that happened before it was added.
+/// A loop has one inotify for all its file watchers, opened with the first and
+/// closed with the last. Watchers of the same file share its kernel watch. Each
+/// gets only the events that it requested, and none from before it was added.
 ///
 /// @param loop a loop.
-/// @param path of what is to be watched; copied. A relative one is taken
-///   from the current directory of now.
-/// @param mask EVLOOP_FILE bits, at least one: up to MOVE_SELF.
+/// @param path of the file; it is copied. A relative path starts at the current
+///   directory at the time of this call.
+/// @param mask EVLOOP_FILE bits up to MOVE_SELF, at least one.
 /// @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR, DONT_FOLLOW, FOLLOW.
 /// @param callback called with each event; NULL: see evloop_wait().
-/// @param user_data handed to callback, and in the event's data; may be
-///   NULL.
-/// @returns the watcher, enabled. -EINVAL: path is NULL, mask is 0, unknown
-///   bits, RECURSIVE with FOLLOW, or FOLLOW and a path that does not end with
-///   a name ("/", "..", "directory/"). -ENOENT: there is no such file, and
-///   FOLLOW is not set; or the path is empty. -EACCES: it may not be read, or
-///   not be reached. -ENOTDIR: RECURSIVE or ONLYDIR, and it is no directory;
-///   or something on the way to it is none.
-///   -ENAMETOOLONG, -ELOOP: the path. -ENOSPC: the user's max_user_watches
-///   is used up. -EMFILE: no descriptor, or none of the user's
-///   max_user_instances, is left. -ENFILE. -ENOMEM. (These four also in the
-///   middle of a tree, of which then nothing is watched.) -ECHILD: used after
-///   fork. -ESTALE, -EDOM: see "Handles".
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, enabled.
 ///
-/// Blocking: for as long as the file system takes to look up the path and,
-/// with RECURSIVE, to list all directories; a loop that another thread runs
-/// goes on meanwhile, but may wait a little with file events. Threads: any.
-/// Signals: not safe. Fork: -ECHILD; evloop_after_fork() watches everything
-/// anew, and what happened since the fork is not told. Since 0.1.0. Source:
-/// inotify(7).
+/// Errors:
+///   -EINVAL    path is NULL
+///   -EINVAL    mask is 0, or an unknown bit in mask or flags
+///   -EINVAL    RECURSIVE with FOLLOW
+///   -EINVAL    FOLLOW, and path does not end with a name ("/", "..",
+///              "directory/")
+///   -ENOENT    there is no such file, and FOLLOW is not set; or path is empty
+///   -EACCES    the file may not be read, or path may not be searched
+///   -ENOTDIR   RECURSIVE or ONLYDIR, and it is not a directory
+///   -ENOTDIR   a name before the last one of path is not a directory
+///   -ENAMETOOLONG  path is too long
+///   -ELOOP     path has too many symbolic links
+///   -ENOSPC    the user's max_user_watches of inotify is used up
+///   -EMFILE    no descriptor is left, or the user's max_user_instances is used
+///              up
+///   -ENFILE, -ENOMEM
+/// The last four also in the middle of a tree, of which then nothing is
+/// watched.
+///
+/// Blocking: while the file system resolves the path and, with RECURSIVE, lists
+/// all directories. A loop that another thread runs continues, but its file
+/// events may wait a little.
+/// Fork: evloop_after_fork() watches everything again; what happened since the
+/// fork is not reported.
+/// Source: inotify(7).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_file(
     r#loop: evloop_t,
@@ -224,23 +232,27 @@ pub unsafe extern "C" fn evloop_add_file(
     })
 }
 
-/// Watch the file behind a descriptor.
+/// Watches the file behind a descriptor.
 ///
-/// Whatever its names are: of a file that was deleted, too. Everything else
-/// is as for evloop_add_file(), but for a tree, which is found by the
-/// descriptor: it may be renamed. If that is closed while the watcher is
-/// open, a tree ends at the next new directory.
+/// The file is watched whatever its names are, also if it was deleted.
+/// Everything else is as with evloop_add_file(), except that the loop finds a
+/// tree by the descriptor, so the tree may be renamed. If the descriptor of a
+/// tree is closed while the watcher is open, the tree ends at the next new
+/// directory.
 ///
 /// @param loop a loop.
-/// @param fd a descriptor, of any kind of opening (O_PATH too); it stays
-///   the caller's. Without RECURSIVE it may be closed after the call, except
-///   that evloop_after_fork() needs it.
+/// @param fd a descriptor, opened in any way (O_PATH too); it stays the
+///   caller's. Without RECURSIVE it may be closed after the call, but
+///   evloop_after_fork() needs it.
 /// @param mask, callback, user_data as evloop_add_file().
 /// @param flags 0, or EVLOOP_FILE_RECURSIVE, ONLYDIR.
-/// @returns as evloop_add_file(). -EBADF: fd is not open. -ENOTSUP: /proc is
-///   not mounted, by which the file is found.
+/// @returns the watcher, enabled.
 ///
-/// Blocking, threads, signals and fork: as evloop_add_file(). Since 0.1.0.
+/// Errors, besides those of evloop_add_file():
+///   -EBADF     fd is not open
+///   -ENOTSUP   /proc is not mounted, which the loop needs to find the file
+///
+/// Blocking, fork: as evloop_add_file().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_file_fd(
     r#loop: evloop_t,
@@ -283,27 +295,29 @@ fn check_followed(root: FileRoot<'_>, recursive: bool) -> Result<()> {
     Ok(())
 }
 
-/// Which entry an event of a file watcher is about.
+/// Returns the entry that an event of a file watcher is about.
 ///
-/// The path below what is watched: "name", or "directory/name" in a tree;
-/// empty for what is watched itself. It may have any bytes but NUL.
+/// It is the path below the watched file: "name", or "directory/name" in a
+/// tree; empty for the watched file itself. It may have any bytes but NUL.
 ///
-/// @param event an event of type EVLOOP_EVENT_FILE that its watcher, which
-///   is not closed, has delivered.
-/// @param buf where the name goes, always ended by a NUL byte, cut if it
-///   does not fit; may be NULL when cap is 0.
-/// @param cap size of buf in bytes; the path of what is watched is never
-///   longer than PATH_MAX, 4096, that of a directory which is too deep for it
-///   by one name.
-/// @returns the length of the whole name in bytes without its NUL, so a
-///   value >= cap means that it was cut. -EINVAL: event is NULL or of
-///   another type; buf is NULL and cap is not 0. -ENOENT: the loop has waited
-///   since the callback was called, or since evloop_wait() returned the
-///   event. -ESTALE: the watcher is closed. -ECHILD: used after fork. -EDOM:
-///   see "Handles".
+/// @param event an event of type EVLOOP_EVENT_FILE that its watcher, which is
+///   still open, has delivered.
+/// @param buf receives the name, always terminated by a NUL byte and cut if it
+///   does not fit; may be NULL if cap is 0.
+/// @param cap size of buf in bytes. The path of a watched file is never longer
+///   than PATH_MAX, 4096; that of a directory which is too deep for that is
+///   longer by one name.
+/// @returns the length of the whole name in bytes without its NUL, so a value
+///   >= cap means that it was cut.
 ///
-/// Blocking: no. Threads: any, that which runs the loop is the one that
-/// knows when it waits. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+/// Errors:
+///   -EINVAL    event is NULL or of another type
+///   -EINVAL    buf is NULL and cap is not 0
+///   -ENOENT    the loop has waited since the callback was called, or since
+///              evloop_wait() returned the event
+///
+/// Threads: any; but only the thread that runs the loop knows when the loop
+/// waits.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_event_name(
     event: *const Event,
@@ -316,11 +330,12 @@ pub unsafe extern "C" fn evloop_event_name(
     })
 }
 
-/// What an entry that was renamed was called before.
+/// Returns the previous name of an entry that was renamed.
 ///
-/// Parameters, result, threads, signals and fork: as evloop_event_name();
-/// the name is empty if the event has not both EVLOOP_FILE_MOVED_FROM and
-/// EVLOOP_FILE_MOVED_TO. Since 0.1.0.
+/// The name is empty if the event does not have both EVLOOP_FILE_MOVED_FROM and
+/// EVLOOP_FILE_MOVED_TO.
+///
+/// Parameters, result, errors and threads: as evloop_event_name().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_event_old_name(
     event: *const Event,

@@ -8,46 +8,48 @@ use super::types::*;
 use crate::reactor::{self, WatcherInfo};
 use crate::util::Out;
 
-/// @section Asking an event loop what it has
+/// Returns whether something keeps an event loop alive.
 ///
-/// Whether something keeps an event loop alive.
+/// It is what evloop_run() would return now; nothing is dispatched.
 ///
-/// What evloop_run() would return now; nothing is dispatched. These
-/// functions can be called from any thread, a watchdog's
-/// (evloop_set_watchdog()) too, while the loop waits, runs, or is stuck in a
-/// callback: they read what the loop has stored and never wait for it. Asked
-/// from another thread than that which runs the loop, the answer may be a
-/// moment old, and does not have in it what other threads have asked for
-/// since the callback that is running began (but for watchers that they have
-/// added or closed). "Why does my loop not end?":
+/// Every thread can call the functions of this section, also that of a watchdog
+/// (evloop_set_watchdog()), while the loop waits, runs, or is stuck in a
+/// callback. They read what the loop has stored and never wait for the loop. On
+/// a thread that does not run the loop the result may be slightly old. It does
+/// not include what other threads have requested since the current callback
+/// began, except watchers that they have added or closed.
+///
+/// To find out why a loop does not end:
 ///
 ///   evloop_dump(loop, 2);
 ///
 /// @param loop a loop.
-/// @returns 1 or 0; 1 of a loop with EVLOOP_KEEP_ALIVE. -ECHILD: used after
-///   fork. -ESTALE, -EDOM: see "Handles".
+/// @returns 1 or 0; 1 for a loop with EVLOOP_KEEP_ALIVE.
 ///
-/// Blocking: no. Threads: any; takes no lock that a callback or a wait
-/// holds up. Signals: not safe. Fork: -ECHILD. Since 0.2.0.
+/// Threads: any; takes no lock that a callback or a wait holds.
+/// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_alive(r#loop: evloop_t) -> c_int {
     guard("evloop_alive", || reactor::alive(r#loop).map(c_int::from))
 }
 
-/// The watchers of an event loop.
+/// Returns the watchers of an event loop.
 ///
-/// All that are open, those that are disabled too, in no particular order.
-/// One that is added or closed by another thread during the call may be in
-/// it or not.
+/// They are all open watchers, disabled ones included, in no particular order.
+/// A watcher that another thread adds or closes during the call may be included
+/// or not.
 ///
 /// @param loop a loop.
 /// @param out_watchers filled from the front; may be NULL if max is 0.
-/// @param max room in out_watchers, in handles; 0 only counts.
-/// @returns how many there are, which may be more than max. -EINVAL: max is
-///   negative, or out_watchers is NULL. -ECHILD: used after fork. -ESTALE,
-///   -EDOM: see "Handles".
+/// @param max size of out_watchers, in handles; 0 only counts.
+/// @returns the number of watchers, which may be more than max.
 ///
-/// Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
+/// Errors:
+///   -EINVAL    max is negative
+///   -EINVAL    out_watchers is NULL, and max is not 0
+///
+/// Threads: as evloop_alive().
+/// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_watchers(
     r#loop: evloop_t,
@@ -65,16 +67,19 @@ pub unsafe extern "C" fn evloop_watchers(
     })
 }
 
-/// What a watcher is, and how it stands.
+/// Returns the properties and the state of a watcher.
 ///
 /// @param watcher a watcher.
-/// @param out_info its size is to be set; filled up to that. What is beyond
+/// @param out_info set its size first; it is filled up to that. What is beyond
 ///   this version's evloop_watcher_info_t becomes 0.
-/// @returns 0. -EINVAL: out_info is NULL, or its size less than
-///   sizeof(size_t), such as 0: it was not set. -ECHILD: used after fork.
-///   -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking, threads, signals, fork: as evloop_alive(). Since 0.2.0.
+/// Errors:
+///   -EINVAL    out_info is NULL
+///   -EINVAL    size is less than sizeof(size_t), such as 0: it was not set
+///
+/// Threads: as evloop_alive().
+/// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_watcher_info(
     watcher: evloop_watcher_t,
@@ -90,29 +95,32 @@ pub unsafe extern "C" fn evloop_watcher_info(
     })
 }
 
-/// The io watcher of a descriptor.
+/// Returns the io watcher of a descriptor.
 ///
 /// @param loop a loop.
 /// @param fd a descriptor.
-/// @returns the watcher; of several the first that was added, once that is
-///   closed one of the others. -ENOENT: none watches it; also if the
-///   descriptor that was watched is closed, and the loop has noticed.
-///   -EBADF: fd is negative. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @returns the watcher. Of several it is the first that was added or, after
+///   that is closed, one of the others.
 ///
-/// Blocking, threads, signals, fork: as evloop_alive(). While another thread
-/// runs the loop it looks at all of its watchers. Since 0.2.0.
+/// Errors:
+///   -ENOENT    no watcher watches fd; also if the watched descriptor is closed
+///              and the loop has noticed
+///   -EBADF     fd is negative
+///
+/// Threads: as evloop_alive(). While another thread runs the loop, this
+/// searches all of its watchers.
+/// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_find_io(r#loop: evloop_t, fd: c_int) -> evloop_watcher_t {
     guard("evloop_find_io", || reactor::find_io(r#loop, arg::fd(fd)?))
 }
 
-/// Write down what an event loop has, in words: why it does not end.
+/// Writes a list of an event loop's watchers as text.
 ///
-/// One line for the loop, then one for each watcher: its kind, handle and
-/// name, what it watches, and whether it keeps the loop alive. Of a file that
-/// is its path, absolute and not longer than its last 128 bytes, with the
-/// flags and bits. The text is for people, and may change.
+/// One line describes the loop. Then each watcher has a line: its kind, handle
+/// and name, what it watches, and whether it keeps the loop alive. For a file
+/// that is its absolute path, at most the last 128 bytes of it, with flags and
+/// bits. The text is for people, and may change.
 ///
 ///   loop 562949953421313: 3 watchers, 2 keep it alive
 ///     io 844424930131969 "client": fd 7, events IN, keeps the loop alive
@@ -124,14 +132,17 @@ pub extern "C" fn evloop_find_io(r#loop: evloop_t, fd: c_int) -> evloop_watcher_
 /// (The last two of either are one line.)
 ///
 /// @param loop a loop.
-/// @param fd where to write to; 2 is the standard error output.
-/// @returns how many watchers there are in it. -EBADF: fd is not open, or
-///   not for writing. -EAGAIN: it does not block, and is full. -EPIPE (no
-///   SIGPIPE is raised), -ENOSPC, -EIO (whatever else write(2) says). After
-///   a failure some lines may be written. -ECHILD: used after fork. -ESTALE:
-///   not a live handle, or closed during the call. -EDOM: see "Handles".
+/// @param fd where to write to; 2 is standard error.
+/// @returns the number of watchers in the list.
 ///
-/// Blocking: as write(2) to fd. Threads, signals, fork: as evloop_alive().
+/// Errors. After a failure some lines may be written:
+///   -EBADF     fd is not open, or not for writing
+///   -EAGAIN    fd does not block, and is full
+///   -EPIPE     fd is a pipe without a reader; no SIGPIPE is raised
+///   -ENOSPC, -EIO  fd cannot be written to; also other errors of write(2)
+///
+/// Blocking: as write(2) to fd.
+/// Threads: as evloop_alive().
 /// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_dump(r#loop: evloop_t, fd: c_int) -> c_int {

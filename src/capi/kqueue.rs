@@ -14,36 +14,38 @@ use crate::sys::clock::Deadline;
 use crate::table;
 use libc::{sigaction, timespec};
 
-/// @section Kqueues (FreeBSD's kqueue(2), Python's select.kqueue)
+/// Creates a kqueue.
 ///
-/// Create a kqueue.
+/// With EVLOOP_KQ_CPONFORK a forked child has a copy of the queue, under the
+/// same handle and descriptor; the descriptor is the parent's until the child's
+/// first call with it. The child has none, -ECHILD, if another thread was
+/// changing the queue or collecting events at the fork. Without the flag only
+/// close works in the child, and the child's first call of the library closes
+/// the child's descriptor of the queue.
 ///
-/// A watched descriptor may be closed, and its number used again: its new
-/// owner gets no event that is not its own. To make sure of that costs a
-/// system call for each event of a descriptor, because the kernel goes on
-/// reporting a closed descriptor as long as a duplicate of it is open. With
-/// EVLOOP_KQ_TRUST_FDS the program promises that it deletes
-/// (EVLOOP_KQ_EV_DELETE) before it closes a descriptor that has duplicates,
-/// and the call is saved. Duplicates are those of dup(2), those sent to
-/// another process, and those that a forked process has until it, or
-/// execve(2), closes them. What has none may be closed as it is, also with this
-/// flag. If the promise is not kept, what happens to the closed file is
-/// reported as an event of its number, which may be another file's by then.
+/// A watched descriptor may be closed and its number used again: the new file
+/// gets no events of the old one. The kernel reports a closed file as long as a
+/// duplicate of its descriptor is open, so the queue verifies each event of a
+/// descriptor with a system call. With EVLOOP_KQ_TRUST_FDS the program promises
+/// to delete (EVLOOP_KQ_EV_DELETE) before it closes a descriptor that has
+/// duplicates, and the queue saves that call. Duplicates are those of dup(2),
+/// those sent to another process, and those of a forked process until it, or
+/// execve(2), closes them. A descriptor without duplicates may be closed without
+/// that, also with this flag. If the program breaks the promise, an event of
+/// the closed file is reported for its number, which may be another file by
+/// then.
 ///
 /// @param flags EVLOOP_KQ_CLOEXEC, EVLOOP_KQ_CPONFORK and (since 0.2.0)
 ///   EVLOOP_KQ_TRUST_FDS, or 0.
-/// @returns the queue, to be closed with evloop_kqueue_close(). -EINVAL: an
-///   unknown flag. -EMFILE, -ENFILE: no descriptor left; a queue needs four,
-///   and up to eight more for what it is made to watch. -ENOSPC: the user's
-///   max_user_watches is used up. -ENOMEM.
+/// @returns the queue; close it with evloop_kqueue_close().
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
-/// everything but close in the child, whose descriptor of it is closed by
-/// the child's first call of the library. With EVLOOP_KQ_CPONFORK the child
-/// has a copy under the same handle and descriptor: the descriptor is the
-/// parent's until the child's first call with it. But where another thread
-/// was changing the queue, or took events, at the fork the child has none:
-/// -ECHILD. Since 0.1.0. Source: kqueue(2) of FreeBSD.
+/// Errors:
+///   -EINVAL    an unknown flag
+///   -EMFILE, -ENFILE  no descriptor is left; a queue needs four, and up to
+///              eight more for what it watches
+///   -ENOSPC, -ENOMEM
+///
+/// Source: kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_create(flags: u32) -> evloop_kqueue_t {
     guard("evloop_kqueue_create", || Kqueue::create(nature(flags)?))
@@ -57,21 +59,21 @@ fn nature(flags: u32) -> Result<Nature> {
     })
 }
 
-/// A second handle for a kqueue that is known by its descriptor.
+/// Makes a second handle for a kqueue, from its descriptor.
 ///
-/// Both are the same queue. Closing this handle ends the waits that were
-/// begun with it, and leaves the queue as it is, unless EVLOOP_FD_OWN is
-/// given.
+/// Both handles are the same queue. Closing this handle ends the waits that
+/// were begun with it. The queue stays open, unless EVLOOP_FD_OWN is given.
 ///
 /// @param fd a descriptor from evloop_bsd_kqueue() or evloop_kqueue_fileno(),
 ///   or a duplicate of one.
 /// @param flags 0, or EVLOOP_FD_OWN: closing the handle closes the queue and
 ///   its descriptor.
-/// @returns the handle, to be closed with evloop_kqueue_close(). -EBADF: fd
-///   is not a kqueue of this process. -EINVAL: an unknown flag. -ENOMEM.
+/// @returns the handle; close it with evloop_kqueue_close().
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: as the queue.
-/// Since 0.1.0.
+/// Errors:
+///   -EBADF     fd is not a kqueue of this process
+///   -EINVAL    an unknown flag
+///   -ENOMEM
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_from_fd(fd: c_int, flags: u32) -> evloop_kqueue_t {
     guard("evloop_kqueue_from_fd", || {
@@ -80,42 +82,38 @@ pub extern "C" fn evloop_kqueue_from_fd(fd: c_int, flags: u32) -> evloop_kqueue_
     })
 }
 
-/// The descriptor of a kqueue.
+/// Returns the descriptor of a kqueue.
 ///
-/// It is only lent: do not close it. It is readable while an event is
-/// pending, and can be registered with another kqueue, epoll, poll or
-/// select. The kernel nests so many epolls and no more (-ELOOP): a queue
-/// that watches a queue can be polled, but not be watched by a third.
+/// It belongs to the queue: do not close it. It is readable while an event is
+/// pending, and can be registered with another kqueue, epoll, poll or select.
+/// The kernel limits how deep epolls nest (-ELOOP): a queue that watches a
+/// queue can be polled, but a third queue cannot watch it.
 ///
-/// Where it has to be asked what there is, it may be readable although there
-/// is no event, until evloop_kqueue_control() has looked: for a socket that
-/// was never connected, below an EVLOOP_KQ_NOTE_LOWAT, and where the filters
-/// say so.
+/// In some cases it may be readable without an event, until
+/// evloop_kqueue_control() has checked: for a socket that was never connected,
+/// below an EVLOOP_KQ_NOTE_LOWAT, and where the filters say so.
 ///
 /// @param kq a kqueue.
-/// @returns the descriptor. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
-///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// @returns the descriptor.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
     guard("evloop_kqueue_fileno", || table::descriptor::<Kqueue>(kq))
 }
 
-/// Change what a kqueue watches, and wait for events.
+/// Changes what a kqueue watches, and waits for events.
 ///
-/// First the changes are applied, in their order. One that fails gets an
-/// entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, all else
-/// as in the change. So does each that has EVLOOP_KQ_EV_RECEIPT, with data
-/// 0. If there is any such entry, the call returns at once, and events stay
-/// for the next one. If there is no room for an entry, the later changes are
-/// not applied, and the call returns the error, or, after a receipt, the
-/// number of entries. A call that returns an error leaves events as it was.
+/// First it applies the changes, in their order. A change that fails gets an
+/// entry in events: EVLOOP_KQ_EV_ERROR in flags, the errno in data, everything
+/// else as in the change. A change with EVLOOP_KQ_EV_RECEIPT gets such an entry
+/// too, with data 0. If there is any such entry, the call returns at once, and
+/// pending events stay for the next call. If there is no room for an entry, the
+/// later changes are not applied, and the call returns the error or, after a
+/// receipt, the number of entries. A call that returns an error leaves events
+/// unchanged.
 ///
-/// Then events are waited for, unless nevents is 0.
+/// Then it waits for events, unless nevents is 0.
 ///
-/// What is different from FreeBSD, where a program may notice:
+/// These are the differences from FreeBSD that a program may notice:
 ///
 ///   EV_ADD         of a disabled knote enables it, as FreeBSD's manual page
 ///                  has it; its kernel needs EV_ENABLE
@@ -127,19 +125,20 @@ pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
 ///   descriptor     next call (see evloop_kqueue_fileno())
 ///   nesting        queues and epolls nest as deep as epoll allows
 ///   READ           data of sockets that keep messages, and of TCP with an
-///                  urgent byte in the middle, may be a bound above what
-///                  waits, and NOTE_LOWAT goes by it. fflags of a connection
-///                  that failed is ECONNREFUSED, ECONNRESET or 0: the error
-///                  is left to getsockopt(SO_ERROR). That lseek() moved the
-///                  position of a file is not seen, nor what other machines
-///                  do to it
-///   WRITE          EV_EOF also when the peer has closed. After one's own
-///                  shutdown(SHUT_WR) it has EV_EOF for TCP and local stream
-///                  sockets, not for others, and data is 0. data is at least
-///                  1 otherwise. Below NOTE_LOWAT it is looked every 10 ms
+///                  urgent byte in the middle, may be a bound above the
+///                  exact value, and NOTE_LOWAT uses it. fflags of a
+///                  connection that failed is ECONNREFUSED, ECONNRESET or 0:
+///                  the error is left to getsockopt(SO_ERROR). Not seen are a
+///                  change of a file's position by lseek(), and what other
+///                  machines do to the file
+///   WRITE          EV_EOF also when the peer has closed. After the
+///                  program's own shutdown(SHUT_WR) it has EV_EOF for TCP and
+///                  local stream sockets, not for others, and data is 0. data
+///                  is at least 1 otherwise. Below NOTE_LOWAT it is polled
+///                  every 10 ms
 ///   EMPTY          up to 20 ms late, but for local sockets
-///   VNODE          what happens between two looks at the file is one
-///                  happening: NOTE_LINK also when a name is removed,
+///   VNODE          what happens between two checks of the file is one
+///                  event: NOTE_LINK also when a name is removed,
 ///                  NOTE_WRITE also when it is truncated. The file must be
 ///                  readable. Not seen: writing by mmap(2), other machines.
 ///                  NOTE_REVOKE is for unmounting alone
@@ -150,40 +149,45 @@ pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
 ///   USER           a change of a knote that has both NOTE_TRIGGER and
 ///                  EV_CLEAR triggers it; on FreeBSD it does not
 ///   AIO            operations are begun with evloop_kqueue_aio_read() and
-///                  its like: the C library's aio_read() is not seen
+///                  functions like it: aio_read() of the C library is not seen
 ///   FS             only VQ_MOUNT and VQ_UNMOUNT
-///   NETDEV         is not in FreeBSD any more; its number is another's there
+///   NETDEV         is not in FreeBSD any more; another filter has its value
 ///   EXCEPT         is not in FreeBSD
 ///   PROCDESC, LIO, -ENOTSUP, and not defined in <sys/event.h>
 ///   SENDFILE
-///   EV_UDATA_      is macOS's; the number is this library's own
+///   EV_UDATA_      is macOS's; the value is this library's own
 ///   SPECIFIC
 ///
-/// What Linux cannot do is refused (-ENOTSUP) when it is asked for.
+/// A change that Linux cannot do is refused (-ENOTSUP).
 ///
 /// @param kq a kqueue.
-/// @param changes what to change; may be NULL if nchanges is 0.
+/// @param changes the changes; may be NULL if nchanges is 0.
 /// @param nchanges how many changes; 0 or more.
-/// @param events where events go; may be NULL if nevents is 0, and may be
+/// @param events receives the events; may be NULL if nevents is 0, and may be
 ///   the same array as changes.
-/// @param nevents room in events, in entries; 0 or more. With 0 the changes
-///   are applied and nothing is waited for.
-/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
-///   for ever.
-/// @returns the number of entries filled; 0 if the time ran out. -EINVAL: a
-///   negative count, or an array is NULL. -EINTR: see
-///   evloop_set_interrupt_mode(); all changes were applied. -ESTALE: not a
-///   live handle, or closed during the wait. -ECHILD: used after fork.
-///   -ENOMEM. -EDOM: see "Handles". Of a change: -EBADF: ident is not an
-///   open descriptor. -ENOENT: ident is not watched with that filter.
-///   -EINVAL: the filter, or something in fflags or data, is unknown; or
-///   ident is the queue itself, or one of the library's own descriptors.
-///   -ENOTSUP: this system cannot watch that. -ELOOP: queues or epolls would
-///   be nested in a circle, or too deep. -EMFILE, -ENFILE, -ENOSPC.
+/// @param nevents size of events, in entries; 0 or more. With 0 the call
+///   applies the changes and does not wait.
+/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+///   ever.
+/// @returns the number of entries filled; 0 if the time ran out.
 ///
-/// Blocking: up to timeout_ns, never less. Threads: any, several at once.
-/// Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source: kevent(2) of
-/// FreeBSD.
+/// Errors:
+///   -EINVAL    a count is negative, or an array is NULL and its count is not 0
+///   -EINTR     a signal handler interrupted the wait; all changes were applied
+///   -ENOMEM
+/// Errors of a change:
+///   -EBADF     ident is not an open descriptor
+///   -ENOENT    the queue has no knote of that ident and filter
+///   -EINVAL    the filter, or something in fflags or data, is unknown
+///   -EINVAL    ident is the queue itself, or one of the library's own
+///              descriptors
+///   -ENOTSUP   this system cannot watch that
+///   -ELOOP     queues or epolls would be nested in a circle or too deep
+///   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
+///
+/// Blocking: up to timeout_ns, never less.
+/// Threads: any, several at once.
+/// Source: kevent(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_kqueue_control(
     kq: evloop_kqueue_t,
@@ -208,41 +212,45 @@ pub unsafe extern "C" fn evloop_kqueue_control(
     })
 }
 
-/// Read in the background.
+/// Reads in the background.
 ///
-/// When it is done there is one event: EVLOOP_KQ_FILTER_AIO, ident and udata
-/// as given here, in data the number of bytes, 0 at the end of the file; or
-/// -1, and the errno in fflags (-ECANCELED becomes ECANCELED). Like any
-/// other it comes from evloop_kqueue_control() and makes the queue readable.
-/// It is on io_uring(7) where the process has that, else on up to four
-/// threads of the queue's own, which block all signals and end with it. Both
-/// do the same, and report the same errors.
+/// When the operation is complete there is one event of EVLOOP_KQ_FILTER_AIO,
+/// with the ident and udata of this call. data is the number of bytes, 0 at the
+/// end of the file; or -1, with the errno in fflags (ECANCELED after a
+/// cancellation). Like any other event it comes from evloop_kqueue_control()
+/// and makes the queue readable. The operation uses io_uring(7) if the process
+/// may use that, else up to four threads of the queue, which block all signals
+/// and end with it. Both do the same and report the same errors.
 ///
-/// The buffer is lent until the event was returned or evloop_kqueue_close()
-/// was; the descriptor must stay open until then, and so, with io_uring, must
-/// the calling thread: what it began and was not done when it ended fails
-/// with ECANCELED, but perhaps not before its turn to be done has come.
+/// Until the event was returned, or evloop_kqueue_close() has returned:
+/// - the buffer belongs to the operation;
+/// - the descriptor must stay open;
+/// - with io_uring the calling thread must not end. Operations that it began
+///   and that are not complete when it ends fail with ECANCELED, possibly only
+///   when their turn has come.
 ///
 /// @param kq a kqueue.
 /// @param fd a descriptor to read from.
-/// @param buffer where to read to; at least count bytes.
+/// @param buffer receives the data; at least count bytes.
 /// @param count how many bytes at most; 0 or more.
-/// @param offset where in the file, in bytes; negative: at its position.
-///   What has no positions (a pipe, a terminal) takes any offset, a socket 0
-///   or a negative one (ESPIPE in the event).
-/// @param ident the operation's number, which no other operation of this
-///   queue may have that is in flight or was not collected yet.
-/// @param udata handed back with the event.
-/// @returns 0: begun. -EEXIST: ident is in use. -EAGAIN: 4096 operations
-///   are in flight, or there can be no thread. -EINVAL: a NULL buffer, a
-///   negative count, or fd is one of the library's own descriptors. -EMFILE,
-///   -ENFILE: no descriptor for the queue's first operation. -ENOMEM.
-///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles". What else is
-///   wrong with fd comes with the event.
+/// @param offset where in the file, in bytes; negative: at its position. A
+///   descriptor without positions (a pipe, a terminal) takes any offset, a
+///   socket 0 or a negative one (ESPIPE in the event).
+/// @param ident a number that the caller chooses. No other operation of this
+///   queue that is in progress, or was not collected yet, may have it.
+/// @param udata returned with the event.
+/// @returns 0: the operation has begun.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD; what is in
-/// flight goes on for the parent. Since 0.1.0. Source: aio_read(2) and
-/// kqueue(2) of FreeBSD.
+/// Errors; other errors of fd come with the event:
+///   -EEXIST    ident is in use
+///   -EAGAIN    4096 operations are in progress, or no thread can be created
+///   -EINVAL    buffer is NULL, or count is negative
+///   -EINVAL    fd is one of the library's own descriptors
+///   -EMFILE, -ENFILE  no descriptor is left for the queue's first operation
+///   -ENOMEM
+///
+/// Fork: operations in progress continue for the parent.
+/// Source: aio_read(2) and kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_kqueue_aio_read(
     kq: evloop_kqueue_t,
@@ -260,20 +268,21 @@ pub unsafe extern "C" fn evloop_kqueue_aio_read(
     })
 }
 
-/// Write in the background; else as evloop_kqueue_aio_read().
+/// Writes in the background; else as evloop_kqueue_aio_read().
 ///
 /// @param kq a kqueue.
 /// @param fd a descriptor to write to.
-/// @param buffer what to write; at least count bytes, which must not change.
+/// @param buffer the data; at least count bytes, which must not change.
 /// @param count how many bytes; 0 or more. Fewer may be written.
 /// @param offset as evloop_kqueue_aio_read().
 /// @param ident as evloop_kqueue_aio_read().
 /// @param udata as evloop_kqueue_aio_read().
-/// @returns as evloop_kqueue_aio_read(). Writing to a pipe that nobody reads
-///   is EPIPE in the event, and SIGPIPE as with write(2).
+/// @returns 0: the operation has begun; errors as evloop_kqueue_aio_read(). A
+///   write to a pipe without a reader is EPIPE in the event, and SIGPIPE as
+///   with write(2).
 ///
-/// Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
-/// Since 0.1.0. Source: aio_write(2) of FreeBSD.
+/// Fork: as evloop_kqueue_aio_read().
+/// Source: aio_write(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_kqueue_aio_write(
     kq: evloop_kqueue_t,
@@ -291,18 +300,21 @@ pub unsafe extern "C" fn evloop_kqueue_aio_write(
     })
 }
 
-/// Have what was written to a file reach the disk, in the background.
+/// Writes a file's data to the disk, in the background.
 ///
 /// @param kq a kqueue.
 /// @param fd a descriptor.
-/// @param flags 0 or EVLOOP_KQ_AIO_DATASYNC: but for what is not needed to
-///   read the data again.
+/// @param flags 0 or EVLOOP_KQ_AIO_DATASYNC, which leaves out what is not
+///   needed to read the data again.
 /// @param ident as evloop_kqueue_aio_read().
 /// @param udata as evloop_kqueue_aio_read().
-/// @returns as evloop_kqueue_aio_read(); -EINVAL: also an unknown flag.
+/// @returns 0: the operation has begun.
 ///
-/// Blocking, threads, signals, fork: as evloop_kqueue_aio_read().
-/// Since 0.1.0. Source: aio_fsync(2) of FreeBSD, fsync(2).
+/// Errors, besides those of evloop_kqueue_aio_read():
+///   -EINVAL    an unknown flag
+///
+/// Fork: as evloop_kqueue_aio_read().
+/// Source: aio_fsync(2) of FreeBSD, fsync(2).
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_aio_fsync(
     kq: evloop_kqueue_t,
@@ -323,101 +335,103 @@ fn begin(kq: evloop_kqueue_t, request: Request, ident: u64, udata: u64) -> Resul
     Ok(0)
 }
 
-/// Have an operation in the background end soon.
+/// Cancels an operation in the background.
 ///
-/// Its event still comes: with ECANCELED in fflags, or with what it did if
-/// that was faster. A file's reading or writing that has begun is not
+/// Its event still comes: with ECANCELED in fflags, or with its result if it
+/// was complete first. A read or write of a file that has begun is not
 /// interrupted.
 ///
 /// @param kq a kqueue.
-/// @param ident the operation's number.
-/// @returns 0; also if it is done. -ENOENT: there is none with this number.
-///   -EAGAIN, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @param ident the ident of the operation.
+/// @returns 0; also if the operation is complete.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0. Source: aio_cancel(2) of FreeBSD.
+/// Errors:
+///   -ENOENT    no operation has this ident
+///   -EAGAIN    the submission queue of io_uring is full
+///   -ENOMEM
+///
+/// Source: aio_cancel(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_aio_cancel(kq: evloop_kqueue_t, ident: u64) -> c_int {
     guard("evloop_kqueue_aio_cancel", || Use::of(kq)?.cancel_operation(ident).map(|()| 0))
 }
 
-/// Close a kqueue.
+/// Closes a kqueue. Threads that wait in it return -ESTALE.
 ///
-/// Operations in flight are cancelled, and waited for: a regular file's
-/// reading or writing that has begun comes to its end first.
+/// Operations in progress are cancelled, and the call waits for them: a read or
+/// write of a regular file that has begun ends first.
 ///
 /// @param kq a kqueue.
-/// @returns 0. -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; threads waiting in it return -ESTALE.
-/// Signals: not safe. Fork: works in the child, and changes nothing for the
-/// parent. Since 0.1.0.
+/// Blocking: until the operations in progress have ended.
+/// Fork: works in the child, and changes nothing for the parent.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
     guard_close("evloop_kqueue_close", kq, || table::close::<Kqueue>(kq).map(|()| 0))
 }
 
-/// Create a kqueue that is known by its descriptor, as on BSD.
+/// Creates a kqueue that is known by its descriptor, as on BSD.
 ///
-/// The descriptor is the program's: close(2) closes the queue. The kernel
-/// does not notify the library of that. Threads that wait in
-/// evloop_bsd_kevent() look every 250 ms, and return. What closed queues hold
-/// is given back by the next call that makes a kqueue, and by the next one
-/// that waits in a kqueue (which looks at most once a millisecond). A
-/// duplicate, dup(2), is the same queue, which lives as long as one of them
-/// is open.
+/// The descriptor is the program's: close(2) closes the queue. The kernel does
+/// not notify the library of that. Threads that wait in evloop_bsd_kevent()
+/// check every 250 ms, and return. The resources of closed queues are freed by
+/// the next call that makes a kqueue, and by the next one that waits in a
+/// kqueue (which checks at most once a millisecond). A duplicate, dup(2), is
+/// the same queue; the queue lives as long as one of them is open.
 ///
-/// It takes no flags. A queue of evloop_kqueue_create(), which does, works
-/// with evloop_bsd_kevent(), too, by its evloop_kqueue_fileno(); its program
-/// closes it with evloop_kqueue_close().
+/// It takes no flags: see evloop_bsd_kqueue1(). evloop_bsd_kevent() also accepts
+/// the evloop_kqueue_fileno() of a queue of evloop_kqueue_create(), which the
+/// program closes with evloop_kqueue_close().
 ///
 /// @returns the descriptor, which is close-on-exec. -1 and errno: EMFILE,
 ///   ENFILE, ENOMEM.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: not inherited: the
-/// child's first call of the library closes it there. Since 0.1.0. Source:
-/// kqueue(2) of FreeBSD.
+/// Fork: not inherited; the child's first call of the library closes it there.
+/// Source: kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_bsd_kqueue() -> c_int {
     bsd_guard("evloop_bsd_kqueue", || Kqueue::create_number(Nature::default()))
 }
 
-/// Create a kqueue that is known by its descriptor, with flags.
+/// Creates a kqueue that is known by its descriptor, with flags.
 ///
 /// @param flags EVLOOP_KQ_CLOEXEC, EVLOOP_KQ_CPONFORK and
 ///   EVLOOP_KQ_TRUST_FDS, as of evloop_kqueue_create(), or 0. The descriptor
-///   is close-on-exec in any case: a program that is executed could not use
-///   it.
-/// @returns as evloop_bsd_kqueue(). -1 and EINVAL: unknown flags.
+///   is close-on-exec in any case: an executed program could not use it.
+/// @returns as evloop_bsd_kqueue(); -1 and EINVAL for an unknown flag.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: as
-/// evloop_bsd_kqueue(); with EVLOOP_KQ_CPONFORK the child has a copy, as of
-/// evloop_kqueue_create(). Since 0.2.0. Source: kqueuex(2) of FreeBSD.
+/// Fork: as evloop_bsd_kqueue(). With EVLOOP_KQ_CPONFORK the child has a copy,
+/// as of evloop_kqueue_create().
+/// Since 0.2.0. Source: kqueuex(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_bsd_kqueue1(flags: u32) -> c_int {
     bsd_guard("evloop_bsd_kqueue1", || Kqueue::create_number(nature(flags)?))
 }
 
-/// Change what a kqueue watches, and wait for events, as on BSD.
+/// Changes what a kqueue watches, and waits for events, as on BSD.
 ///
-/// Everything is as evloop_kqueue_control() has it but what is said here.
+/// It is evloop_kqueue_control() with these parameters and results.
 ///
 /// @param kq a descriptor from evloop_bsd_kqueue(), or of any kqueue.
-/// @param changes what to change; may be NULL if nchanges is 0.
+/// @param changes the changes; may be NULL if nchanges is 0.
 /// @param nchanges how many changes; 0 or more.
-/// @param events where events go; may be NULL if nevents is 0.
-/// @param nevents room in events, in entries; 0 or more.
+/// @param events receives the events; may be NULL if nevents is 0.
+/// @param nevents size of events, in entries; 0 or more.
 /// @param timeout how long to wait; NULL waits for ever.
-/// @returns the number of entries filled; 0 if the time ran out. -1 and
-///   errno: EBADF: kq is not a kqueue of this process, or was closed during
-///   the wait. EINTR: a signal handler interrupted the wait; all changes
-///   were applied. EINVAL, ENOMEM and others as evloop_kqueue_control(), and
-///   EINVAL for a timeout that is negative or has 10^9 nanoseconds or more.
+/// @returns the number of entries filled; 0 if the time ran out. On failure -1
+///   and errno.
 ///
-/// Blocking: up to the timeout, never less. Threads: any, several at once.
-/// Signals: not safe. Fork: EBADF. Since 0.1.0. Source: kevent(2) of
-/// FreeBSD.
+/// Values of errno, besides those of evloop_kqueue_control():
+///   EBADF      kq is not a kqueue of this process, or was closed during the
+///              wait
+///   EINTR      a signal handler interrupted the wait; all changes were applied
+///   EINVAL     the timeout is negative, or has 10^9 nanoseconds or more
+///
+/// Blocking: up to the timeout, never less.
+/// Threads: any, several at once.
+/// Fork: EBADF.
+/// Source: kevent(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_bsd_kevent(
     kq: c_int,
@@ -443,26 +457,29 @@ pub unsafe extern "C" fn evloop_bsd_kevent(
     })
 }
 
-/// Change what the program does with a signal, as sigaction(2).
+/// Changes the disposition of a signal, as sigaction(2).
 ///
-/// For a library that takes the place of the C library's sigaction(), as
-/// libevloop-kqueue does: it passes all calls on to this function. While a
-/// signal is watched by a handler, for a kqueue or an event loop, the
-/// library's handler stays in place, and does what the program asks for here,
-/// from this moment on: so no signal is missed. oldact receives what the
-/// program asked for before, as if the library's handler were not there. For
-/// other signals this is sigaction(2).
+/// It is for a library that replaces sigaction() of the C library, as
+/// libevloop-kqueue does: that library passes all calls to this function. While
+/// a kqueue or an event loop watches a signal by a handler, the library's
+/// handler stays in place and does what the program sets here, from this moment
+/// on. So no signal is missed. oldact receives what the program had set before,
+/// as if the library's handler were not there. For other signals this is
+/// sigaction(2).
 ///
-/// @param next sigaction(2) itself. The library, too, calls it from now on
-///   where it changes a disposition.
+/// @param next sigaction(2) itself. The library also calls it from now on to
+///   change a disposition.
 /// @param signum the signal.
-/// @param act what to do with it; NULL: nothing is changed.
-/// @param oldact receives what was done with it; may be NULL.
-/// @returns 0. -1 and errno: EINVAL: next is NULL, or signum is no signal, or
-///   one that cannot be handled.
+/// @param act the new disposition; NULL: nothing is changed.
+/// @param oldact receives the old disposition; may be NULL.
+/// @returns 0. On failure -1 and errno.
 ///
-/// Blocking: no. Threads: any. Signals: safe. Fork: works in the child, where
-/// nothing is watched before it watches something itself. Since 0.1.0.
+/// Values of errno:
+///   EINVAL     next is NULL, or signum is not a signal or cannot be handled
+///
+/// Signals: safe.
+/// Fork: works in the child, where no signal is watched until the child watches
+/// it itself.
 /// Source: sigaction(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_bsd_sigaction(

@@ -6,105 +6,108 @@ use crate::kqueue;
 
 /// Filter: there is something to read. ident is a descriptor.
 ///
-/// Works for everything that can be polled, and for files. data is:
+/// It works for everything that can be polled, and for files. data is:
 ///
 ///   stream sockets,  the bytes that can be read, without an urgent one; an
-///   local SEQPACKET  upper bound where an urgent byte is in their middle
+///   local SEQPACKET  upper bound if an urgent byte is in their middle
 ///   other sockets    exact, or an upper bound: see below
-///   listening ones   how many connections wait to be accepted; 1 where the
-///                    kernel does not tell (other than TCP and local ones)
+///   listening        the number of connections to accept; 1 where the kernel
+///   sockets          does not report it (other than TCP and local ones)
 ///   pipes, FIFOs,    the bytes that can be read
 ///   ttys
 ///   regular files    from the position to the end, which may be negative;
 ///                    at the end there is no event until the file grows
-///   directories      the same, by the size that fstat() tells
+///   directories      the same, by the size that fstat() reports
 ///   devices that     0: always ready (/dev/null)
 ///   are not polled
 ///   eventfds,        the counter, the expirations, of 64 bits without a
 ///   timerfds         sign; 1 without a /proc
-///   kqueues          how many events it has, about
+///   kqueues          the number of its events, about
 ///   other            1
 ///
-/// Of a socket that keeps messages (UDP, raw, packet, netlink, local
-/// datagrams and others) Linux reports how long the first message is, and not
-/// how much waits. data is exact if the memory that the socket uses has no
-/// room for a second message. Otherwise it is an upper bound, and never less
-/// than what waits: a program that receives until it has used up data, or
-/// until EAGAIN, receives everything. EAGAIN is the surer sign. An empty
-/// message counts as one byte. Local datagram sockets have as their bound
-/// the first message and the size of the receive buffer, and sixteen times
-/// that size without a peer; only senders with larger send buffers, or more
-/// of them than net.unix.max_dgram_qlen allows by default, exceed it.
-/// EVLOOP_KQ_NOTE_LOWAT is compared with data, so it may be met early.
+/// Of a socket that keeps messages (UDP, raw, packet, netlink, local datagrams
+/// and others) Linux reports the length of the first message, and not the sum.
+/// data is exact if the memory that the socket uses has no room for a second
+/// message. Otherwise it is an upper bound, and never less than the sum: a
+/// program that receives until it has used up data, or until EAGAIN, receives
+/// everything. EAGAIN is the surer sign. An empty message counts as one byte.
+/// For local datagram sockets the bound is the first message plus the size of
+/// the receive buffer, and without a peer plus sixteen times that size. Only
+/// senders with larger send buffers, or more of them than
+/// net.unix.max_dgram_qlen allows by default, exceed it. EVLOOP_KQ_NOTE_LOWAT
+/// is compared with data, so it may be reached early.
 ///
-/// Once the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
-/// left, and fflags is the errno of a TCP connection that failed, as far as
-/// that can be told without taking it from getsockopt(SO_ERROR): it is
+/// When the other side has closed, EVLOOP_KQ_EV_EOF is set, data is what is
+/// left, and fflags is the errno of a failed TCP connection, as far as the
+/// library can read it without taking it from getsockopt(SO_ERROR):
 /// ECONNREFUSED, ECONNRESET or 0. A socket that was never connected has no
 /// event. fflags of the change may have EVLOOP_KQ_NOTE_LOWAT or
-/// EVLOOP_KQ_NOTE_FILE_POLL. That the position was moved by lseek() is not
-/// seen, nor what other machines do to a network file system; a file that
-/// the process may not read is looked at every 100 ms.
+/// EVLOOP_KQ_NOTE_FILE_POLL.
+///
+/// Not seen are a change of the position by lseek(), and what other machines do
+/// to a network file system. A file that the process may not read is polled
+/// every 100 ms.
 pub const EVLOOP_KQ_FILTER_READ: i16 = -1;
 /// Filter: there is room to write. ident is a descriptor.
 ///
-/// data is how many bytes there is room for: in a socket's send buffer, in a
-/// pipe, at least 1; what can be added to an eventfd, of 64 bits without a
-/// sign; 1 where the kernel does not tell; 0 for files and devices that are
-/// not polled, which are always ready. EVLOOP_KQ_EV_EOF: writing would be
-/// EPIPE, since the other side has closed, or the program itself has called
-/// shutdown(SHUT_WR) (TCP and local stream sockets); data is 0, and fflags as
-/// for EVLOOP_KQ_FILTER_READ. A socket that was never connected has no event.
-/// With EVLOOP_KQ_NOTE_LOWAT, while there is some room but less than that, it
-/// is looked at every 10 ms.
+/// data is the number of bytes that there is room for: in a socket's send
+/// buffer; in a pipe, at least 1; what can be added to an eventfd, of 64 bits
+/// without a sign; 1 where the kernel does not report it; 0 for files and
+/// devices that are not polled, which are always ready.
+///
+/// EVLOOP_KQ_EV_EOF: a write would be EPIPE, because the other side has closed,
+/// or because the program has called shutdown(SHUT_WR) (TCP and local stream
+/// sockets). data is then 0, and fflags as for EVLOOP_KQ_FILTER_READ. A socket
+/// that was never connected has no event. With EVLOOP_KQ_NOTE_LOWAT, while
+/// there is some room but less than that, the descriptor is polled every 10 ms.
 pub const EVLOOP_KQ_FILTER_WRITE: i16 = -2;
-/// Filter: an operation that evloop_kqueue_aio_read() or its like began is
-/// done. Such calls add it (a change with EVLOOP_KQ_EV_ADD is -EPERM); it
-/// can be disabled and enabled, and is deleted when its event was delivered,
-/// not while it is in flight (-EBUSY).
+/// Filter: an operation of evloop_kqueue_aio_read() or a function like it is
+/// complete. These functions add the knote; a change with EVLOOP_KQ_EV_ADD is
+/// -EPERM. It can be disabled and enabled. It is deleted when its event was
+/// delivered, and cannot be deleted while the operation is in progress
+/// (-EBUSY).
 pub const EVLOOP_KQ_FILTER_AIO: i16 = -3;
-/// Filter: a file is changed or used, whatever its names are. ident is a
-/// descriptor of a regular file, a directory, a device or a named pipe; of
-/// anything else it is -EINVAL, and of a memfd -ENOTSUP.
+/// Filter: a file changes or is used, whatever its names are. ident is a
+/// descriptor of a regular file, a directory, a device or a named pipe; any
+/// other is -EINVAL, and a memfd -ENOTSUP.
 ///
-/// Once one of the bits that were asked for has happened, fflags has all
-/// bits of what happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was
-/// written and grew, though only one of them was asked for.
+/// When one of the requested bits has happened, fflags has all bits of what
+/// happened: EVLOOP_KQ_NOTE_WRITE and _EXTEND of a file that was written and
+/// grew, even if only one of them was requested.
 ///
-/// A queue has one inotify(7) for this. The descriptor's file must be
-/// readable by the process (-EACCES), and there must be a /proc (-ENOTSUP).
-/// Not seen are writes through mmap(2), and what other machines do to a
-/// network file system. What happens twice before it is looked at is one
-/// event. A descriptor that was closed and opened again, with the same
-/// number for the same file, goes on being watched. Should the kernel drop
-/// events (fs.inotify.max_queued_events), each knote gets all that it asked
-/// for and that may have happened, which is all but DELETE and LINK, for
-/// which the names are counted.
+/// A queue has one inotify(7) for this. The process must have read permission
+/// for the file (-EACCES), and there must be a /proc (-ENOTSUP). Not seen are
+/// writes through mmap(2), and what other machines do to a network file system.
+/// A change that happens twice before the library reads it is one event. If a
+/// descriptor was closed and opened again, with the same fd for the same file,
+/// the watch continues. If the kernel drops events
+/// (fs.inotify.max_queued_events), each knote gets all requested bits that may
+/// have happened; that is all but DELETE and LINK, for which the library counts
+/// the names.
 ///
-/// The queue's descriptor is readable, too, after something that turns out
-/// to be no event, such as the use of a directory's entry, until the next
-/// call.
+/// The queue's descriptor also becomes readable after a change that is no
+/// event, such as the use of a directory's entry, until the next call.
 pub const EVLOOP_KQ_FILTER_VNODE: i16 = -4;
 /// Filter: processes. ident is the id of any process that can be seen.
 ///
 /// -ESRCH: there is no such process. An event of EVLOOP_KQ_NOTE_EXIT has
-/// EVLOOP_KQ_EV_EOF and EVLOOP_KQ_EV_ONESHOT, and nothing is watched after
+/// EVLOOP_KQ_EV_EOF and EVLOOP_KQ_EV_ONESHOT, and the knote is deleted after
 /// it. EVLOOP_KQ_EV_CLEAR is always on. The bits of fflags:
 ///
-///   NOTE_EXIT        works. data is the status, as waitpid() has it: that
-///                    of a child always, unless the program waited for it
-///                    first and the kernel is older than 6.15. That of
-///                    another process if this one may look at it (the same
-///                    user) or, since Linux 6.15, once it was waited for;
+///   NOTE_EXIT        works. data is the status, as waitpid() has it. For a
+///                    child it is always known, unless the program waited for
+///                    it first and the kernel is older than 6.15. For another
+///                    process it is known if this process may inspect it (the
+///                    same user) or, since Linux 6.15, once it was waited for;
 ///                    else fflags has EVLOOP_KQ_NOTE_EXITUNKNOWN and data
 ///                    is 0. The event comes when the process has ended,
 ///                    not when it is waited for; one that has ended
 ///                    already, and was not waited for, has it at once.
 ///                    Before Linux 5.17 the status is that of the first
 ///                    thread, if that ended before others
-///   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS wants it
-///                    said), in the event if the status is known
-///   NOTE_FORK        works where the kernel tells of forks: with
+///   NOTE_EXITSTATUS  works: nothing more than NOTE_EXIT (macOS requires it),
+///                    in the event if the status is known
+///   NOTE_FORK        works where the kernel reports forks: with
 ///                    CAP_NET_ADMIN (since Linux 6.6 without), in the
 ///                    first network, process and user namespaces;
 ///                    -ENOTSUP elsewhere
@@ -114,19 +117,19 @@ pub const EVLOOP_KQ_FILTER_VNODE: i16 = -4;
 ///                    the parent's id in data
 ///   NOTE_TRACKERR    in an event: a child is not watched; or forks and
 ///                    executions were lost, as there were too many at once
-///   NOTE_CHILD       in an event: ident is a child of what is tracked
+///   NOTE_CHILD       in an event: ident is a child of a tracked process
 ///   NOTE_REAP, NOTE_SIGNAL, NOTE_EXIT_DETAIL (macOS)
-///                    refused, -ENOTSUP: the kernel does not tell
+///                    refused, -ENOTSUP: the kernel does not report it
 ///
 /// While forks are watched, those of other processes may make the queue's
 /// descriptor readable without an event.
 pub const EVLOOP_KQ_FILTER_PROC: i16 = -5;
-/// Filter: signals. ident is the number of a signal.
+/// Filter: signals. ident is the signal.
 ///
-/// data is how often it came since the last event. EVLOOP_KQ_EV_CLEAR is
-/// always on. -EINVAL: no signal, or one that cannot be watched (SIGKILL,
-/// SIGSTOP), or fflags is not 0. How it is seen is decided when it is
-/// added:
+/// data is how often it arrived since the last event. EVLOOP_KQ_EV_CLEAR is
+/// always on. -EINVAL: no signal, one that cannot be watched (SIGKILL,
+/// SIGSTOP), or fflags is not 0. How the queue sees the signal is decided when
+/// the knote is added:
 ///
 ///                   the calling thread does    it does: a signalfd takes
 ///                   not block it: a handler    it from there
@@ -152,112 +155,116 @@ pub const EVLOOP_KQ_FILTER_PROC: i16 = -5;
 ///   blocked by a    counted when a thread      (all must block it, or it
 ///   thread          takes it that does not     goes to one that does not)
 ///
-/// Where one queue or loop sees a signal by a handler and another one by a
+/// If one queue or loop sees a signal by a handler and another one by a
 /// signalfd, both count it, whichever way it is seen.
 ///
-/// With a handler, the signal has a handler of the library's; when the last
-/// event that needs it is deleted, in any queue or loop, what the program
-/// asked for is put back. Calls that are never resumed (poll, nanosleep) are
-/// interrupted by a signal that was ignored. In a child of fork() nothing is
-/// counted, and the signal does what the program asked for, SIG_IGN too; that
-/// is also what a program finds that such a child executes. A program that is
-/// executed without a fork(), or by posix_spawn() or vfork(), finds the
-/// default where the signal was ignored: the kernel replaces the library's
-/// handler with that.
+/// With a handler, the library has a handler of the signal. When the last event
+/// that needs it is deleted, in any queue or loop, the library restores the
+/// disposition that the program has set. Calls that are never resumed (poll,
+/// nanosleep) are interrupted by a signal that was ignored. In a child of
+/// fork() nothing is counted, and the signal does what the program has set,
+/// SIG_IGN too; a program that such a child executes finds the same. A program
+/// that is executed without a fork(), or by posix_spawn() or vfork(), finds the
+/// default where the signal was ignored, because the kernel replaces the
+/// library's handler with that.
 ///
-/// What the program sets later, a handler, SIG_IGN or SIG_DFL, has effect at
-/// once, and every signal is counted, in programs that are linked with the
-/// shared library libevloop-kqueue. It has sigaction(), signal() and their
-/// relatives (bsd_signal, ssignal, sysv_signal, sigset, sigignore,
-/// siginterrupt), which keep the library's handler in place and answer as if
-/// it were not there: see evloop_bsd_sigaction(). They take the place of the
-/// C library's if libevloop-kqueue comes before that where names are looked
-/// up. So they do not where libevloop-kqueue is loaded with dlopen() or
-/// linked statically; nor for code that makes the system call itself, or has
-/// the C library's address from elsewhere, as system() has; and a sanitizer's
-/// functions of these names come first. Then, and in programs without that
-/// library, what is set later takes the place of the library's handler, and
-/// nothing is counted, until the next evloop_kqueue_control() that collects,
-/// which puts the handler over it; -EBUSY from there if 16 lie over one
-/// another.
+/// The program may change the disposition later, to a handler, SIG_IGN or
+/// SIG_DFL. In programs that are linked with the shared library
+/// libevloop-kqueue the change has effect at once, and every signal is still
+/// counted. That library has sigaction(), signal() and their relatives
+/// (bsd_signal, ssignal, sysv_signal, sigset, sigignore, siginterrupt). They
+/// keep the library's handler in place and answer as if it were not there: see
+/// evloop_bsd_sigaction(). They replace those of the C library if the linker
+/// finds libevloop-kqueue before the C library. So they do not in these cases:
+/// - libevloop-kqueue is loaded with dlopen() or linked statically;
+/// - code makes the system call itself, or has the C library's address from
+///   elsewhere, as system() has;
+/// - a sanitizer's functions of these names come first.
+///
+/// Then, and in programs without that library, the later change replaces the
+/// library's handler, and nothing is counted until the next
+/// evloop_kqueue_control() that collects. That call puts the library's handler
+/// over the new disposition; it returns -EBUSY if 16 handlers of the library
+/// lie over one another.
 pub const EVLOOP_KQ_FILTER_SIGNAL: i16 = -6;
-/// Filter: a timer. ident is a number of the caller's.
+/// Filter: a timer. ident is a number that the caller chooses.
 ///
-/// The change's data is the period, in milliseconds or what fflags say, 0 is
-/// 1; with EVLOOP_KQ_EV_ONESHOT it expires once, after 0 at once. With
-/// EVLOOP_KQ_NOTE_ABSTIME it is a time of the wall clock, whose steps it
-/// follows, and it expires once. data of an event is how often it expired
-/// since the last one, also while it was disabled. Adding it again starts it
-/// anew, and what had expired is forgotten. EVLOOP_KQ_EV_CLEAR is always on,
-/// but for ABSTIME. -EINVAL: data is negative, or two units. Timers do not
-/// expire early. They share a descriptor for each clock; with more than 64
-/// of them the queue's descriptor may be readable at a time that one was set
-/// to before, until the next call.
+/// The change's data is the period, in milliseconds or the unit in fflags; 0
+/// means 1. With EVLOOP_KQ_EV_ONESHOT the timer expires once, after 0 at once.
+/// With EVLOOP_KQ_NOTE_ABSTIME data is a time of the wall clock, whose steps
+/// the timer follows, and it expires once. data of an event is the number of
+/// expirations since the last one, also while it was disabled. Adding the timer
+/// again restarts it and drops its expirations. EVLOOP_KQ_EV_CLEAR is always
+/// on, except with ABSTIME. -EINVAL: data is negative, or fflags has two units.
+///
+/// Timers do not expire early. They share one descriptor for each clock. With
+/// more than 64 of them the queue's descriptor may be readable at a time that a
+/// timer was set to before, until the next call.
 pub const EVLOOP_KQ_FILTER_TIMER: i16 = -7;
-/// Filter: file systems are mounted or unmounted, in the mount namespace of
-/// the thread that added it first. ident is a number of the caller's; fflags
-/// are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
-/// mount that comes and goes before it is looked at is not seen.
+/// Filter: file systems are mounted or unmounted, in the mount namespace of the
+/// thread that added it first. ident is a number that the caller chooses;
+/// fflags are EVLOOP_KQ_VQ bits, 0 for all. EVLOOP_KQ_EV_CLEAR is always set. A
+/// mount that appears and disappears before the library reads the list of
+/// mounts is not seen.
 pub const EVLOOP_KQ_FILTER_FS: i16 = -9;
-/// Filter: triggered by the program. ident is a number of the caller's.
+/// Filter: triggered by the program. ident is a number that the caller chooses.
 ///
-/// It has an event once a change of it has EVLOOP_KQ_NOTE_TRIGGER, from any
-/// thread, also while it is disabled; until it is deleted, or with
-/// EVLOOP_KQ_EV_CLEAR until that is delivered. data and fflags of the event
+/// A change with EVLOOP_KQ_NOTE_TRIGGER, from any thread, makes an event, also
+/// while the knote is disabled. The event stays until the knote is deleted;
+/// with EVLOOP_KQ_EV_CLEAR until it is delivered. data and fflags of the event
 /// are what changes have set.
 pub const EVLOOP_KQ_FILTER_USER: i16 = -11;
-/// Filter: a socket has nothing left to send. ident is its descriptor;
-/// -EINVAL for others, and for sockets that do not count what they have to
-/// send (netlink).
+/// Filter: a socket has nothing left to send. ident is its descriptor; -EINVAL
+/// for others, and for sockets that do not count what they have to send
+/// (netlink).
 ///
-/// For a TCP connection that means that the peer has acknowledged all bytes,
-/// or that the connection broke; for a local socket that its peer has
-/// received them. data and fflags are 0. The kernel notifies the queue of
-/// what happens to local sockets. Others are looked at after 1 ms, and then
-/// after twice as long each time, up to 20 ms: while something is left to
-/// send, and the knote is enabled. After an event with EVLOOP_KQ_EV_CLEAR it
-/// is the next call that collects which notices that more was sent.
+/// For a TCP connection it means that the peer has acknowledged all bytes, or
+/// that the connection broke; for a local socket that its peer has received
+/// them. data and fflags are 0. The kernel notifies the queue of changes of
+/// local sockets. Others are polled after 1 ms, and then after twice as long
+/// each time, up to 20 ms, while something is left to send and the knote is
+/// enabled. After an event with EVLOOP_KQ_EV_CLEAR only the next call that
+/// collects notices that more was sent.
 pub const EVLOOP_KQ_FILTER_EMPTY: i16 = -13;
 /// Filter: the link of a network interface goes up or down. ident is the
 /// interface's index, in the network namespace of the thread that added the
-/// first one; -ENXIO if there is none. data is what the link is now, one of
-/// the three bits. A link that goes up may be in a state in between before
-/// Linux 6.12, so that LINKINV comes before LINKUP. When the interface goes,
-/// there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
+/// first one; -ENXIO if there is none. data is the current state of the link,
+/// one of the three bits. Before Linux 6.12 a link that goes up may have a
+/// state in between, so that LINKINV comes before LINKUP. When the interface is
+/// removed, there is a last event with LINKINV and EVLOOP_KQ_EV_EOF.
 pub const EVLOOP_KQ_FILTER_NETDEV: i16 = -16;
-/// Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer
-/// sends no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket
-/// (-EINVAL). data is 0. It is one event as long as the urgent byte is not
-/// received.
+/// Filter: a socket has out-of-band data, EVLOOP_KQ_NOTE_OOB, or its peer sends
+/// no more, EVLOOP_KQ_EV_EOF. ident is a descriptor of a socket (-EINVAL). data
+/// is 0. It is one event as long as the urgent byte is not received.
 pub const EVLOOP_KQ_FILTER_EXCEPT: i16 = -17;
-/// Change: watch. If the ident is watched with the filter already, fflags,
-/// data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR, _DISPATCH
-/// and _RECEIPT stay what they were when it was added first. It is enabled,
-/// unless EVLOOP_KQ_EV_DISABLE is given.
+/// Change: add a knote. If the queue has the ident with this filter already,
+/// fflags, data, udata and ext are replaced; EVLOOP_KQ_EV_ONESHOT, _CLEAR,
+/// _DISPATCH and _RECEIPT stay as they were when it was added first. The knote
+/// is enabled, unless EVLOOP_KQ_EV_DISABLE is given.
 pub const EVLOOP_KQ_EV_ADD: u16 = 0x1;
-/// Change: watch no more.
+/// Change: delete the knote.
 pub const EVLOOP_KQ_EV_DELETE: u16 = 0x2;
 /// Change: deliver events.
 pub const EVLOOP_KQ_EV_ENABLE: u16 = 0x4;
 /// Change: deliver no events; what happens is kept.
 pub const EVLOOP_KQ_EV_DISABLE: u16 = 0x8;
-/// Flag: one event, then it is deleted. This flag and the three after it
+/// Flag: after one event the knote is deleted. This flag and the three after it
 /// are fixed when the ident is added first.
 pub const EVLOOP_KQ_EV_ONESHOT: u16 = 0x10;
 /// Flag: an event is only delivered again when something happens.
 pub const EVLOOP_KQ_EV_CLEAR: u16 = 0x20;
-/// Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, data 0 if it
+/// Flag of a change: it gets an EVLOOP_KQ_EV_ERROR entry, with data 0 if it
 /// succeeded.
 pub const EVLOOP_KQ_EV_RECEIPT: u16 = 0x40;
-/// Flag: one event, then it is disabled.
+/// Flag: after one event the knote is disabled.
 pub const EVLOOP_KQ_EV_DISPATCH: u16 = 0x80;
-/// Change: one event at once, whether there is one or not, then deleted.
+/// Change: deliver one event at once, pending or not, then delete the knote.
 pub const EVLOOP_KQ_EV_FORCEONESHOT: u16 = 0x100;
-/// Change: udata and ext stay what they were.
+/// Change: udata and ext stay as they are.
 pub const EVLOOP_KQ_EV_KEEPUDATA: u16 = 0x200;
-/// Flag: others with the same ident and filter, but another udata, are
-/// others. (macOS has it, under a number that is EVLOOP_KQ_EV_FORCEONESHOT
-/// on FreeBSD.)
+/// Flag: udata is part of the identity: knotes with the same ident and filter
+/// but different udata are different. (macOS has it, under a value that is
+/// EVLOOP_KQ_EV_FORCEONESHOT on FreeBSD.)
 pub const EVLOOP_KQ_EV_UDATA_SPECIFIC: u16 = 0x400;
 /// The bits that a change cannot set.
 pub const EVLOOP_KQ_EV_SYSFLAGS: u16 = 0xf000;
@@ -267,39 +274,41 @@ pub const EVLOOP_KQ_EV_DROP: u16 = 0x1000;
 pub const EVLOOP_KQ_EV_FLAG1: u16 = 0x2000;
 /// Of EVLOOP_KQ_EV_SYSFLAGS; not used.
 pub const EVLOOP_KQ_EV_FLAG2: u16 = 0x4000;
-/// In an entry: the change failed with the errno in data, or, where data
-/// is 0, it succeeded.
+/// In an entry: the change failed with the errno in data or, if data is 0, it
+/// succeeded.
 pub const EVLOOP_KQ_EV_ERROR: u16 = 0x4000;
 /// In an event: the other side has closed.
 pub const EVLOOP_KQ_EV_EOF: u16 = 0x8000;
-/// READ, WRITE: only with at least as many bytes as data says.
+/// READ, WRITE: only with at least as many bytes as data has.
 pub const EVLOOP_KQ_NOTE_LOWAT: u32 = 0x1;
-/// READ of a regular file: at the end, too.
+/// READ of a regular file: also at the end of the file.
 pub const EVLOOP_KQ_NOTE_FILE_POLL: u32 = 0x2;
 /// EXCEPT: out-of-band data. Works; TCP's urgent byte, and those of local
 /// stream sockets since Linux 5.15.
 pub const EVLOOP_KQ_NOTE_OOB: u32 = 0x2;
-/// VNODE: a name of it was removed, or another file renamed to it. Works. Of
-/// a directory, the directory that it lies in must be readable, too.
+/// VNODE: a name of it was removed, or another file was renamed to it. Works.
+/// For a directory its parent directory must be readable too.
 pub const EVLOOP_KQ_NOTE_DELETE: u32 = 0x1;
-/// VNODE: it was written; entries of a directory were. Works; truncating it
-/// is reported so, too, and setting nothing but the time of its last
-/// modification.
+/// VNODE: it was written; of a directory, its entries changed. Works.
+/// Truncating it is reported as a write too, and so is setting only the time of
+/// its last modification.
 pub const EVLOOP_KQ_NOTE_WRITE: u32 = 0x2;
-/// VNODE: it became longer; an entry was moved into a directory, or out of
-/// it. Works; by its size when looked at.
+/// VNODE: it became longer; an entry was moved into a directory, or out of it.
+/// Works, by its size when the library checks it.
 pub const EVLOOP_KQ_NOTE_EXTEND: u32 = 0x4;
 /// VNODE: its attributes changed, or it became shorter. Works; an extended
 /// attribute that is set together with a new link may be missed.
 pub const EVLOOP_KQ_NOTE_ATTRIB: u32 = 0x8;
-/// VNODE: its number of links changed; a subdirectory of it came or went.
-/// Works; a link that comes and goes before it is looked at is an ATTRIB.
+/// VNODE: its number of links changed; a subdirectory of it was created or
+/// removed. Works. A link that is created and removed before the library checks
+/// is an ATTRIB.
 pub const EVLOOP_KQ_NOTE_LINK: u32 = 0x10;
 /// VNODE: it was renamed. Works.
 pub const EVLOOP_KQ_NOTE_RENAME: u32 = 0x20;
-/// VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Partly: Linux
-/// cannot revoke files, and unmounts what is in use only by MNT_DETACH; not
-/// where the mount was in another namespace to begin with.
+/// VNODE: its file system was unmounted, with EVLOOP_KQ_EV_EOF. Works in part:
+/// Linux cannot revoke files, and unmounts a file system in use only by
+/// MNT_DETACH. It is not reported if the mount was in another namespace from
+/// the beginning.
 pub const EVLOOP_KQ_NOTE_REVOKE: u32 = 0x40;
 /// VNODE: it was opened. Works.
 pub const EVLOOP_KQ_NOTE_OPEN: u32 = 0x80;
@@ -319,17 +328,17 @@ pub const EVLOOP_KQ_NOTE_EXEC: u32 = 0x20000000;
 pub const EVLOOP_KQ_NOTE_EXITSTATUS: u32 = 0x4000000;
 /// PROC: it ended, and its status is not known.
 pub const EVLOOP_KQ_NOTE_EXITUNKNOWN: u32 = 0x100000;
-/// PROC: the bits of what happened.
+/// PROC: the mask of the bits for events.
 pub const EVLOOP_KQ_NOTE_PCTRLMASK: u32 = 0xf0000000;
-/// PROC: the bits of what happened to whom.
+/// PROC: the mask of the bits for data.
 pub const EVLOOP_KQ_NOTE_PDATAMASK: u32 = 0xfffff;
 /// PROC: children too.
 pub const EVLOOP_KQ_NOTE_TRACK: u32 = 0x1;
 /// PROC: a child could not be watched.
 pub const EVLOOP_KQ_NOTE_TRACKERR: u32 = 0x2;
-/// PROC: it is a child.
+/// PROC: the process is a child of a tracked one.
 pub const EVLOOP_KQ_NOTE_CHILD: u32 = 0x4;
-/// FS: the bits. A server that does not respond; -ENOTSUP.
+/// FS: a server does not respond; -ENOTSUP.
 pub const EVLOOP_KQ_VQ_NOTRESP: u32 = 0x1;
 /// FS: a server wants authentication; -ENOTSUP.
 pub const EVLOOP_KQ_VQ_NEEDAUTH: u32 = 0x2;
@@ -343,14 +352,14 @@ pub const EVLOOP_KQ_VQ_UNMOUNT: u32 = 0x10;
 pub const EVLOOP_KQ_VQ_DEAD: u32 = 0x20;
 /// FS: a file system needs help; -ENOTSUP.
 pub const EVLOOP_KQ_VQ_ASSIST: u32 = 0x40;
-/// FS: a server's locks do not respond; -ENOTSUP.
+/// FS: the locks of a server do not respond; -ENOTSUP.
 pub const EVLOOP_KQ_VQ_NOTRESPLOCK: u32 = 0x80;
 /// NETDEV: the link is up. Works.
 pub const EVLOOP_KQ_NOTE_LINKUP: u32 = 0x1;
 /// NETDEV: the link is down, or the interface is. Works.
 pub const EVLOOP_KQ_NOTE_LINKDOWN: u32 = 0x2;
-/// NETDEV: the state of the link is not known: the driver does not tell, as
-/// that of the loopback interface, or the interface is gone. Works.
+/// NETDEV: the state of the link is not known: the driver does not report it,
+/// as for the loopback interface, or the interface is removed. Works.
 pub const EVLOOP_KQ_NOTE_LINKINV: u32 = 0x4;
 /// TIMER: data is seconds.
 pub const EVLOOP_KQ_NOTE_SECONDS: u32 = 0x1;
@@ -360,21 +369,22 @@ pub const EVLOOP_KQ_NOTE_MSECONDS: u32 = 0x2;
 pub const EVLOOP_KQ_NOTE_USECONDS: u32 = 0x4;
 /// TIMER: data is nanoseconds.
 pub const EVLOOP_KQ_NOTE_NSECONDS: u32 = 0x8;
-/// TIMER: data is a time of the wall clock; once, when it has come.
+/// TIMER: data is a time of the wall clock; the timer expires once, at that
+/// time.
 pub const EVLOOP_KQ_NOTE_ABSTIME: u32 = 0x10;
-/// USER: fflags stay what they are.
+/// USER: fflags are unchanged.
 pub const EVLOOP_KQ_NOTE_FFNOP: u32 = 0x0;
-/// USER: fflags become the old ones and the new ones.
+/// USER: fflags are combined by AND with those of the change.
 pub const EVLOOP_KQ_NOTE_FFAND: u32 = 0x40000000;
-/// USER: fflags become the old ones or the new ones.
+/// USER: fflags are combined by OR with those of the change.
 pub const EVLOOP_KQ_NOTE_FFOR: u32 = 0x80000000;
-/// USER: fflags become the new ones.
+/// USER: fflags are replaced by those of the change.
 pub const EVLOOP_KQ_NOTE_FFCOPY: u32 = 0xc0000000;
-/// USER: the bits of these four.
+/// USER: the mask of these four.
 pub const EVLOOP_KQ_NOTE_FFCTRLMASK: u32 = 0xc0000000;
-/// USER: the bits that are the program's.
+/// USER: the mask of the bits that the program may use.
 pub const EVLOOP_KQ_NOTE_FFLAGSMASK: u32 = 0xffffff;
-/// USER: there is an event.
+/// USER: trigger the event.
 pub const EVLOOP_KQ_NOTE_TRIGGER: u32 = 0x1000000;
 /// evloop_kqueue_aio_fsync(): only what is needed to read the data again.
 pub const EVLOOP_KQ_AIO_DATASYNC: u32 = 0x1;

@@ -10,29 +10,25 @@ use crate::sys::SavedErrno;
 use crate::sys::interrupt::{self, Mode};
 use crate::table;
 
-/// @section The library
-///
-/// The version of the library that is running.
+/// The version of the loaded library.
 ///
 /// A program that was built with another header compares it with
 /// EVLOOP_VERSION.
 ///
 /// @returns major * 1000000 + minor * 1000 + patch; never negative.
 ///
-/// Blocking: no. Threads: any. Signals: safe. Fork: any process.
-/// Since 0.1.0.
+/// Signals: safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_version() -> c_int {
     EVLOOP_VERSION
 }
 
-/// The version of the library that is running, as text.
+/// The version of the loaded library, as text.
 ///
-/// @returns a string such as "0.2.0" that lives as long as the process and
-///   belongs to the library; never NULL.
+/// @returns a string such as "0.2.0". It belongs to the library, is valid as
+///   long as the process lives, and is never NULL.
 ///
-/// Blocking: no. Threads: any. Signals: safe. Fork: any process.
-/// Since 0.1.0.
+/// Signals: safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_version_string() -> *const c_char {
     const VERSION: &CStr =
@@ -43,44 +39,44 @@ pub extern "C" fn evloop_version_string() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// What a return value means, in English.
+/// Describes an error in English.
 ///
 /// Unlike strerror(3) it is safe in every thread, does not depend on the
-/// locale and speaks of this library: -ESTALE, for instance, is "the handle
-/// is not live". evloop_last_error() says more.
+/// locale, and uses the terms of this library: -ESTALE, for instance, is "the
+/// handle is not live". evloop_last_error() has more detail.
 ///
 /// @param code a value that a function returned; the sign does not matter.
-/// @returns a string such as "EBADF: not an open descriptor" that lives as
-///   long as the process and belongs to the library; never NULL. For 0 it
-///   is "success".
+/// @returns a string such as "EBADF: not an open descriptor"; "success" for 0.
+///   It belongs to the library, is valid as long as the process lives, and is
+///   never NULL.
 ///
-/// Blocking: no. Threads: any. Signals: safe. Fork: any process.
-/// Since 0.1.0.
+/// Signals: safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_strerror(code: c_int) -> *const c_char {
     errno::describe(code).as_ptr()
 }
 
-/// The last failure of a call by this thread, as one English sentence.
+/// Describes the last failure of the calling thread in one sentence.
 ///
-/// The sentence names the function, what was wrong and the values, such as
+/// The English sentence names the function, the cause and the values, such as
 /// "evloop_epoll_register: fd 7 is already registered with this epoll
 /// (EEXIST)". It stays until the next failure of this thread: successes,
-/// timeouts and -EAGAIN leave it. So does a close function that is given no
-/// handle but 0, or the error that a constructor returned: a program may
-/// clean up before it asks why the constructor failed. It is put into words
-/// here, so failing calls cost nothing for it.
+/// timeouts and -EAGAIN leave it. A close function leaves it too if it gets 0 or
+/// an error code of a constructor instead of a handle: a program may clean up
+/// before it asks why the constructor failed. Each thread has its own sentence;
+/// the child of a fork keeps that of the forking thread. The sentence is built
+/// here, so a failing call costs nothing for it.
 ///
-/// @param buf where the sentence goes, always ended by a NUL byte, cut if
-///   it does not fit; may be NULL when cap is 0.
+/// @param buf receives the sentence, always terminated by a NUL byte and cut if
+///   it does not fit; may be NULL if cap is 0.
 /// @param cap size of buf in bytes.
 /// @returns the length of the whole sentence in bytes without its NUL, so a
-///   value >= cap means that it was cut; 0 (and an empty string) if no call
-///   of this thread has failed. -EINVAL: buf is NULL and cap is not 0 (the
-///   one failure that does not replace the sentence).
+///   value >= cap means that the sentence was cut; 0, and an empty string, if
+///   no call of this thread has failed.
 ///
-/// Blocking: no. Threads: any, each has its own. Signals: not safe. Fork:
-/// the child keeps the forking thread's sentence. Since 0.1.0.
+/// Errors:
+///   -EINVAL    buf is NULL and cap is not 0. Only this failure does not
+///              replace the sentence
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_last_error(buf: *mut c_char, cap: usize) -> c_int {
     let errno_before = SavedErrno::now();
@@ -93,26 +89,33 @@ pub unsafe extern "C" fn evloop_last_error(buf: *mut c_char, cap: usize) -> c_in
     length
 }
 
-/// Choose what an interrupted wait of this thread does (default: RESTART).
+/// Sets what an interrupted wait of the calling thread does.
 ///
-/// With EVLOOP_EINTR_RESTART a wait that a signal handler interrupted goes on
-/// with what is left of its timeout (as PEP 475 has it for Python). With
-/// EVLOOP_EINTR_RETURN it returns -EINTR, which a language runtime wants, to
-/// run its own handlers; the caller then resumes with the rest of its
-/// timeout. (Waits of event loops made with EVLOOP_INTERRUPTIBLE return it
-/// whatever was chosen here.) A signal that arrives just before the system
-/// call does not interrupt it: a program that must not miss one watches the
-/// signal, by evloop_add_signal() or EVFILT_SIGNAL, or writes to a descriptor
-/// in its handler and waits for that too (the self-pipe trick).
-/// Waits of epoll objects and of EPOLL selectors are interrupted without a
-/// handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
+/// - EVLOOP_EINTR_RESTART, the default: a wait that a signal handler interrupts
+///   continues with the rest of its timeout, as PEP 475 describes it for
+///   Python.
+/// - EVLOOP_EINTR_RETURN: the wait returns -EINTR. A language runtime uses it
+///   to run its own signal handlers; the caller then waits again for the rest
+///   of its timeout.
+///
+/// A wait of an event loop with EVLOOP_INTERRUPTIBLE returns -EINTR in either
+/// mode. Waits of epoll objects and of EPOLL selectors are interrupted without
+/// a handler too, by SIGCONT after a stop signal such as SIGSTOP (signal(7)).
+///
+/// A signal that arrives just before the system call does not interrupt it. A
+/// program that must not miss one watches the signal, with evloop_add_signal()
+/// or EVFILT_SIGNAL, or its handler writes to a descriptor that the program
+/// waits for as well (the self-pipe trick).
 ///
 /// @param mode EVLOOP_EINTR_RESTART or EVLOOP_EINTR_RETURN.
-/// @returns the mode before. -EINVAL: an unknown mode. -ENOMEM: no memory to
-///   keep a thread's first choice.
+/// @returns the previous mode.
 ///
-/// Blocking: no. Threads: any; holds for the calling thread only. Signals:
-/// not safe. Fork: the child's thread keeps the mode. Since 0.1.0.
+/// Errors:
+///   -EINVAL    an unknown mode
+///   -ENOMEM    no memory to store a thread's first choice
+///
+/// Threads: affects the calling thread only.
+/// Fork: the child's thread keeps the mode.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_set_interrupt_mode(mode: c_int) -> c_int {
     guard("evloop_set_interrupt_mode", || {
@@ -124,19 +127,22 @@ pub extern "C" fn evloop_set_interrupt_mode(mode: c_int) -> c_int {
     })
 }
 
-/// Have a function decide what an interrupted wait of this thread does.
+/// Sets a function that decides what interrupted waits of a thread do.
 ///
-/// While one is set it is asked at each interruption, whatever
-/// evloop_set_interrupt_mode() says. An embedder of CPython passes a
+/// The library calls it at each interruption, and ignores
+/// evloop_set_interrupt_mode() while it is set. An embedder of CPython passes a
 /// function that calls PyErr_CheckSignals().
 ///
-/// @param check see evloop_interrupt_check_t; NULL removes it.
-/// @param user_data handed to check as it is, may be NULL. It must stay
-///   valid until check is replaced or removed, or the thread ends.
-/// @returns 0. -ENOMEM: no memory to keep a thread's first choice.
+/// @param check see evloop_interrupt_check_t; NULL removes the function.
+/// @param user_data passed to check; may be NULL. It must stay valid until
+///   check is replaced or removed, or the thread ends.
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; holds for the calling thread only. Signals:
-/// not safe. Fork: the child's thread keeps it. Since 0.1.0.
+/// Errors:
+///   -ENOMEM    no memory to store a thread's first choice
+///
+/// Threads: affects the calling thread only.
+/// Fork: the child's thread keeps the function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_set_interrupt_check(
     check: evloop_interrupt_check_t,
@@ -148,44 +154,43 @@ pub unsafe extern "C" fn evloop_set_interrupt_check(
     })
 }
 
-/// Close an object of any kind.
+/// Closes an object of any kind.
 ///
-/// The same as the close function of its kind, for wrappers that hold
-/// handles of several kinds.
+/// It does the same as the close function of that kind, for wrappers that hold
+/// handles of several kinds. Threads that wait in the object return -ESTALE.
 ///
 /// @param handle any live handle.
-/// @returns 0. -ESTALE: not a live handle (closed before, or never one).
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; threads that wait in the object return
-/// -ESTALE. Signals: not safe. Fork: works in the child, and does nothing
-/// to the parent's object. Since 0.1.0.
+/// Fork: works in the child, and does nothing to the parent's object.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_handle_close(handle: evloop_handle_t) -> c_int {
     guard_close("evloop_handle_close", handle, || table::close_any(handle).map(|()| 0))
 }
 
-/// What kind of object a handle names, and whether it is still open.
+/// Returns the kind of an open object.
+///
+/// It returns -ESTALE if the object is closed. Another thread may close the
+/// object before the caller uses the result.
 ///
 /// @param handle any number.
-/// @returns EVLOOP_KIND_TFD or another EVLOOP_KIND constant. -ESTALE: not a
-///   live handle. (It may of course be closed by another thread before the
-///   answer is used.)
+/// @returns EVLOOP_KIND_TFD or another EVLOOP_KIND constant.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: works in the child.
-/// Since 0.1.0.
+/// Fork: works in the child, for every kind.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_handle_kind(handle: evloop_handle_t) -> c_int {
     guard("evloop_handle_kind", || Ok(c_int::from(table::kind_of(handle)?.code())))
 }
 
-/// How many objects of a kind are open now, for finding leaks.
+/// Counts the open objects of a kind, to find leaks.
 ///
 /// @param kind an EVLOOP_KIND constant; EVLOOP_KIND_ANY counts all.
-/// @returns the number of open handles. -EINVAL: an unknown kind.
+/// @returns the number of open handles at the moment of the call.
 ///
-/// Blocking: no. Threads: any; a snapshot. Signals: not safe. Fork: the
-/// child starts with the parent's number, until it closes them.
-/// Since 0.1.0.
+/// Errors:
+///   -EINVAL    an unknown kind
+///
+/// Fork: the child begins with the parent's objects, until it closes them.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_handle_count(kind: c_int) -> i64 {
     guard("evloop_handle_count", || {

@@ -1,7 +1,8 @@
 //! The C API: the only place with exported symbols, C pointers and C types.
 //!
-//! One file per section of the header, in the header's order. A body checks
-//! its arguments, pins the object, makes one call and converts the result.
+//! The doc comments are those of include/evloop.h, which header/arrange.rs
+//! puts into the order of header/sections.txt. A body checks its arguments,
+//! pins the object, makes one call and converts the result.
 
 mod arg;
 mod guard;

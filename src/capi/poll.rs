@@ -9,38 +9,41 @@ use crate::poller::Ready;
 use crate::poller::poll::PollSet;
 use crate::table;
 
-/// @section Poll sets (poll(2), Python's select.poll)
+/// Creates an empty poll set.
 ///
-/// Create an empty poll set.
+/// It takes no descriptor. Any descriptor can be registered, including regular
+/// files (always ready) and fds that are not open (EVLOOP_POLLNVAL). The cost
+/// of a wait is proportional to the number of descriptors.
 ///
-/// It takes no descriptor. Any descriptor can be registered, regular files
-/// (always ready) and numbers that are not open (EVLOOP_POLLNVAL) included.
-/// A wait costs time in proportion to the number of descriptors.
+/// @returns the poll set; close it with evloop_poll_close().
 ///
-/// @returns the poll set, to be closed with evloop_poll_close(). -ENOMEM.
+/// Errors:
+///   -ENOMEM
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: the child has a
-/// copy of its own. Since 0.1.0.
+/// Fork: the child has a copy of its own.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_create() -> evloop_poll_t {
     guard("evloop_poll_create", || table::insert(PollSet::new()))
 }
 
-/// Watch a descriptor, or replace how it is watched.
+/// Registers a descriptor, or replaces its registration.
 ///
-/// Applies to a wait that is going on in another thread, too.
+/// It also affects a wait in progress in another thread.
 ///
 /// @param p a poll set.
 /// @param fd the descriptor; it stays the caller's.
-/// @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python
-///   watches by default, 0 only errors and hang-ups.
-/// @param data handed back with each event, not looked at.
-/// @returns 0. -EBADF: fd is negative. -EINVAL: an unknown bit, or
-///   one of the library's own descriptors. -ENOMEM. -ESTALE, -EDOM: see
-///   "Handles".
+/// @param events EVLOOP_POLL bits; EVLOOP_POLL_DEFAULT is what Python watches
+///   by default, 0 only errors and hang-ups.
+/// @param data returned with each event; the library does not use it.
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: changes the copy of
-/// the process that calls. Since 0.1.0.
+/// Errors:
+///   -EBADF     fd is negative
+///   -EINVAL    an unknown bit
+///   -EINVAL    fd is one of the library's own descriptors
+///   -ENOMEM
+///
+/// Fork: changes the copy of the calling process.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_register(
     p: evloop_poll_t,
@@ -54,17 +57,18 @@ pub extern "C" fn evloop_poll_register(
     })
 }
 
-/// Change how a registered descriptor is watched.
+/// Changes the registration of a descriptor.
 ///
 /// @param p a poll set.
 /// @param fd a registered descriptor.
 /// @param events as evloop_poll_register().
-/// @param data as evloop_poll_register(); replaces the old one.
-/// @returns 0. -ENOENT: fd is not registered. Others as
-///   evloop_poll_register().
+/// @param data as evloop_poll_register(); replaces the old data.
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: as
-/// evloop_poll_register(). Since 0.1.0.
+/// Errors, besides those of evloop_poll_register():
+///   -ENOENT    fd is not registered
+///
+/// Fork: as evloop_poll_register().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_modify(p: evloop_poll_t, fd: c_int, events: u32, data: u64) -> c_int {
     guard("evloop_poll_modify", || {
@@ -73,15 +77,17 @@ pub extern "C" fn evloop_poll_modify(p: evloop_poll_t, fd: c_int, events: u32, d
     })
 }
 
-/// Stop watching a descriptor.
+/// Removes the registration of a descriptor.
 ///
 /// @param p a poll set.
 /// @param fd a registered descriptor, open or not.
-/// @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
-///   -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: as
-/// evloop_poll_register(). Since 0.1.0.
+/// Errors:
+///   -ENOENT    fd is not registered
+///   -EBADF     fd is negative
+///
+/// Fork: as evloop_poll_register().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_unregister(p: evloop_poll_t, fd: c_int) -> c_int {
     guard("evloop_poll_unregister", || {
@@ -89,31 +95,33 @@ pub extern "C" fn evloop_poll_unregister(p: evloop_poll_t, fd: c_int) -> c_int {
     })
 }
 
-/// Wait until registered descriptors are ready.
+/// Waits until registered descriptors are ready.
 ///
-/// Descriptors are reported in the order of their numbers; if more are
-/// ready than max, the next wait begins after the last one reported, so
-/// that none is starved. An empty set sleeps, and sees what other threads
-/// register.
+/// Descriptors are reported in ascending order. If more than max are ready, the
+/// next wait begins after the last one reported, so that none is starved. A
+/// wait on an empty set sleeps, and sees what other threads register.
 ///
 /// @param p a poll set.
-/// @param out_ready filled from the front, as many entries as returned;
-///   events holds EVLOOP_POLL bits.
-/// @param max room in out_ready, in entries; at least 1.
-/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
-///   for ever.
-/// @returns the number of entries filled; 0 if the time ran out. -EINVAL:
-///   max is 0 or less, out_ready is NULL, or more descriptors are
-///   registered than RLIMIT_NOFILE allows and none of them is ready.
-///   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
-///   or closed during the wait. -ECHILD: the process forked during the wait
-///   and this is the child. -ENOMEM. -EDOM: see "Handles".
+/// @param out_ready filled from the front, as many entries as returned; events
+///   holds EVLOOP_POLL bits.
+/// @param max size of out_ready, in entries; at least 1.
+/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+///   ever.
+/// @returns the number of entries filled; 0 if the time ran out.
 ///
-/// Blocking: up to timeout_ns, never less. Threads: any, several at once;
-/// changes by other threads take effect at once (each waiting thread has an
-/// epoll for that, made at its first blocking wait and closed with the
-/// thread; without a descriptor left for it, within 20 ms). Signals: not
-/// safe. Fork: works in the child. Since 0.1.0. Source: ppoll(2).
+/// Errors:
+///   -EINVAL    max is 0 or less, or out_ready is NULL
+///   -EINVAL    more descriptors are registered than RLIMIT_NOFILE allows, and
+///              none of them is ready
+///   -ECHILD    the process forked during the wait, and this is the child
+///   -EINTR, -ENOMEM
+///
+/// Blocking: up to timeout_ns, never less.
+/// Threads: any, several at once; changes by other threads take effect at once.
+/// For that each waiting thread has an epoll, made at its first blocking wait
+/// and closed with the thread. If no descriptor is left for it, changes take
+/// effect within 20 ms.
+/// Source: ppoll(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_poll_wait(
     p: evloop_poll_t,
@@ -130,14 +138,12 @@ pub unsafe extern "C" fn evloop_poll_wait(
     })
 }
 
-/// Close a poll set.
+/// Closes a poll set. Threads that wait in it return -ESTALE.
 ///
 /// @param p a poll set.
-/// @returns 0. -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; threads waiting in it return -ESTALE.
-/// Signals: not safe. Fork: closes the copy of the process that calls.
-/// Since 0.1.0.
+/// Fork: closes the copy of the calling process.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_close(p: evloop_poll_t) -> c_int {
     guard_close("evloop_poll_close", p, || table::close::<PollSet>(p).map(|()| 0))

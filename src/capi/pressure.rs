@@ -11,56 +11,58 @@ use crate::reactor::{self, Source, Target, Trigger};
 /// evloop_event_t type: memory is short; see evloop_add_memory_pressure().
 pub const EVLOOP_EVENT_MEMORY_PRESSURE: c_int = 17;
 
-/// evloop_add_memory_pressure(): some tasks were stalled.
+/// evloop_add_memory_pressure(): at least one task was stalled.
 pub const EVLOOP_PRESSURE_SOME: c_int = 0;
-/// evloop_add_memory_pressure(): all tasks that were not idle were, at once.
+/// evloop_add_memory_pressure(): all tasks that were not idle were stalled at
+/// the same time.
 pub const EVLOOP_PRESSURE_FULL: c_int = 1;
 
-/// @section Watchers of memory pressure
+/// Watches for a shortage of memory.
 ///
-/// Watch for a shortage of memory.
+/// The loop calls the callback when tasks were stalled for lack of memory for
+/// stall_ns of any window_ns, at most once in a window. It is the time to free
+/// caches, before the system gets slow or a process is killed. A shortage while
+/// the watcher is disabled is reported when it is enabled.
 ///
-/// The callback is called when tasks were stalled for lack of memory for
-/// stall_ns of any window_ns: time to give back caches, before the system
-/// gets slow, or somebody is killed. At most once for a window. While the
-/// watcher is disabled it is noticed, and told once it is enabled.
-///
-/// Without CAP_SYS_RESOURCE the kernel looks every 2 s only, and at first
-/// reports stalls of any length: the loop then compares the total in the
-/// file, and calls the callback only if tasks were stalled for stall_ns since
-/// the watcher was added, or was called.
+/// Without CAP_SYS_RESOURCE the kernel checks only every 2 s, and at first
+/// reports stalls of any length. The loop then compares the total in the file,
+/// and calls the callback only if tasks were stalled for stall_ns since the
+/// watcher was added or was called.
 ///
 /// A watcher takes two descriptors.
 ///
 /// Event: type EVLOOP_EVENT_MEMORY_PRESSURE. With EVLOOP_ERROR and result
-/// -ENODEV the control group is gone, and the watcher disabled; close it.
+/// -ENODEV the control group is gone and the watcher is disabled; close it.
 ///
 /// @param loop a loop.
-/// @param path of a control group's memory.pressure (version 2); NULL: the
+/// @param path of the memory.pressure of a control group (version 2); NULL: the
 ///   whole system's, /proc/pressure/memory.
 /// @param kind EVLOOP_PRESSURE_SOME or EVLOOP_PRESSURE_FULL.
 /// @param stall_ns how much of a window; rounded up to microseconds.
-/// @param window_ns 500 ms to 10 s, in nanoseconds. Without CAP_SYS_RESOURCE
-///   a multiple of 2 s.
+/// @param window_ns 500 ms to 10 s, in nanoseconds. Without CAP_SYS_RESOURCE a
+///   multiple of 2 s.
 /// @param callback called with each event; NULL: see evloop_wait().
-/// @param user_data handed to callback, and in the event's data; may be
-///   NULL.
-/// @returns the watcher, enabled. -ENOTSUP: the kernel has no pressure stall
-///   information (CONFIG_PSI), psi=0 has turned it off, or it takes no
-///   trigger for another reason. -EINVAL: a kind that there is not, a window
-///   that there cannot be, a stall that is not between 1 ns and the window,
-///   or path leads to anything but a file of memory pressure, a FIFO, a
-///   directory or /proc/pressure/cpu, say (which is then neither waited for
-///   nor written to). -EACCES, -EPERM, -EROFS: the file may not be written
-///   to; without CAP_SYS_RESOURCE, on kernels older than 6.4, too. -ENOENT,
-///   -ENOTDIR, -ELOOP, -ENAMETOOLONG: path. -EMFILE, -ENFILE: no descriptor
-///   is left. -ENOSPC, -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, enabled.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD;
-/// evloop_after_fork() opens the file anew, for which path must lead there
-/// from the current directory still. Since 0.1.0. Source: the kernel's
-/// Documentation/accounting/psi.rst.
+/// Errors:
+///   -ENOTSUP   the kernel has no pressure stall information (CONFIG_PSI),
+///              psi=0 has disabled it, or the kernel accepts no trigger for
+///              another reason
+///   -EINVAL    an unknown kind
+///   -EINVAL    a window that is not allowed, or a stall that is not between 1
+///              ns and the window
+///   -EINVAL    path leads to anything but a file of memory pressure, such as a
+///              FIFO, a directory or /proc/pressure/cpu; the call neither waits
+///              for it nor writes to it
+///   -EACCES, -EPERM, -EROFS  the file is not writable. On kernels older than
+///              6.4 also without CAP_SYS_RESOURCE
+///   -ENOENT, -ENOTDIR, -ELOOP, -ENAMETOOLONG  path cannot be resolved
+///   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
+///
+/// Fork: evloop_after_fork() opens the file again, so path must still lead
+/// there from the current directory.
+/// Source: the kernel's Documentation/accounting/psi.rst.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_memory_pressure(
     r#loop: evloop_t,

@@ -6,36 +6,38 @@ use super::arg;
 use super::guard::guard;
 use crate::poller::select::select;
 
-/// @section select (select(2), Python's select.select)
+/// Waits until descriptors are ready, with lists instead of sets.
 ///
-/// Wait until descriptors are ready, with lists instead of sets.
+/// On return each list holds only its ready descriptors, in their order and
+/// with duplicates, and its count is set. Descriptors of any value are allowed,
+/// also at and above FD_SETSIZE. With three empty lists the call sleeps.
 ///
-/// Each list is cut down in place to its ready descriptors, in their order,
-/// duplicates kept, and its count set. Descriptors of any number are
-/// allowed, also at and above FD_SETSIZE. With three empty lists it sleeps.
+/// A descriptor is ready
+/// - to read when a read would not block (data, end of file, hang-up, error);
+/// - to write when a write would not block (room, error);
+/// - exceptional when it has urgent data.
 ///
-/// A descriptor is ready to read when reading would not block (data, end of
-/// file, hang-up, error); to write when writing would not block (room,
-/// error); and exceptional when it has urgent data.
-///
-/// @param rlist descriptors to watch for reading; may be NULL if the count
-///   is 0.
+/// @param rlist descriptors to watch for reading; may be NULL if the count is
+///   0.
 /// @param nr number of entries in rlist, in and out; NULL counts as 0.
 /// @param wlist descriptors to watch for writing; as rlist.
 /// @param nw number of entries in wlist; as nr.
 /// @param xlist descriptors to watch for urgent data; as rlist.
 /// @param nx number of entries in xlist; as nr.
-/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
-///   for ever.
-/// @returns how many entries are left in the three lists together; 0, and
-///   three counts of 0, if the time ran out. -EBADF: a descriptor is
-///   negative or not open. -EINVAL: a negative count, or a NULL list whose
-///   count is not 0. -EINTR: see evloop_set_interrupt_mode(). -ENOMEM. On
-///   failure lists and counts are as they were.
+/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+///   ever.
+/// @returns how many entries are left in the three lists together; 0, and three
+///   counts of 0, if the time ran out.
 ///
-/// Blocking: up to timeout_ns, never less. Threads: any. Signals: not safe.
-/// Fork: works in the child. Since 0.1.0. Source: select(2); built on
-/// pselect6(2), whose sets have no FD_SETSIZE.
+/// Errors. On failure the lists and the counts are unchanged:
+///   -EBADF     a descriptor is negative or not open
+///   -EINVAL    a count is negative
+///   -EINVAL    a list is NULL and its count is not 0
+///   -EINTR, -ENOMEM
+///
+/// Blocking: up to timeout_ns, never less.
+/// Source: select(2). It is built on pselect6(2), whose sets have no
+/// FD_SETSIZE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_select(
     rlist: *mut c_int,

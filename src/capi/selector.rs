@@ -9,23 +9,23 @@ use crate::poller::Ready;
 use crate::poller::selector::Selector;
 use crate::table;
 
-/// @section Selectors (Python's selectors module)
-///
-/// Create a selector: read and write readiness, whatever is underneath.
+/// Creates a selector: readiness to read and to write, with any backend.
 ///
 /// Regular files, directories and /dev/null can be registered with every
-/// backend and are always ready.
+/// backend, and are always ready.
 ///
-/// @param backend EVLOOP_SELECTOR_DEFAULT (the best there is), _SELECT,
-///   _POLL, _EPOLL, _DEVPOLL or _KQUEUE.
-/// @returns the selector, to be closed with evloop_selector_close().
-///   -EINVAL: an unknown backend. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as
-///   evloop_epoll_create(), with the EPOLL backend, and as
-///   evloop_kqueue_create() with KQUEUE.
+/// @param backend EVLOOP_SELECTOR_DEFAULT (the best one), _SELECT, _POLL,
+///   _EPOLL, _DEVPOLL or _KQUEUE.
+/// @returns the selector; close it with evloop_selector_close().
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD from
-/// everything but close in the child. Since 0.1.0. Source: Python's
-/// selectors module.
+/// Errors:
+///   -EINVAL    an unknown backend
+///   -ENOMEM
+/// With the EPOLL and the KQUEUE backend, as evloop_epoll_create() and
+/// evloop_kqueue_create():
+///   -EMFILE, -ENFILE, -ENOSPC
+///
+/// Source: Python's selectors module.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_create(backend: c_int) -> evloop_selector_t {
     guard("evloop_selector_create", || {
@@ -33,24 +33,27 @@ pub extern "C" fn evloop_selector_create(backend: c_int) -> evloop_selector_t {
     })
 }
 
-/// Watch a descriptor.
+/// Registers a descriptor.
 ///
-/// Applies to a wait that is going on in another thread, too.
+/// It also affects a wait in progress in another thread.
 ///
 /// @param s a selector.
-/// @param fd the descriptor; it stays the caller's, who unregisters it
-///   before closing it.
+/// @param fd the descriptor; it stays the caller's, who unregisters it before
+///   closing it.
 /// @param events EVLOOP_SELECTOR_READ, EVLOOP_SELECTOR_WRITE or both.
-/// @param data handed back with each event, not looked at.
-/// @returns 0. -EEXIST: fd is registered already. -EBADF: fd is not open.
-///   -EINVAL: no events, or an unknown bit; or fd is the selector's own, or
-///   another one of the library's own.
-///   -ELOOP, -ENOSPC: as evloop_epoll_register(), with the EPOLL backend; as
-///   evloop_devpoll_register(), with the DEVPOLL backend. -ENOMEM. -ECHILD:
-///   used after fork. -ESTALE, -EDOM: see "Handles".
+/// @param data returned with each event; the library does not use it.
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -EEXIST    fd is registered already
+///   -EBADF     fd is not open
+///   -EINVAL    no events, or an unknown bit
+///   -EINVAL    fd is the selector's own descriptor, or another one of the
+///              library's own
+///   -ENOMEM
+/// With the EPOLL and the DEVPOLL backend, as evloop_epoll_register() and
+/// evloop_devpoll_register():
+///   -ELOOP, -ENOSPC
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_register(
     s: evloop_selector_t,
@@ -64,21 +67,25 @@ pub extern "C" fn evloop_selector_register(
     })
 }
 
-/// Change how a registered descriptor is watched.
+/// Changes the registration of a descriptor.
 ///
 /// @param s a selector.
 /// @param fd a registered descriptor.
 /// @param events as evloop_selector_register().
-/// @param data as evloop_selector_register(); replaces the old one.
-/// @returns 0. -ENOENT: fd is not registered. -EBADF: fd is not open.
-///   -EINVAL: no events, or an unknown bit. -ENOMEM. If fd was closed and
-///   its number is another file's now, with the EPOLL backend also -ENOENT,
-///   and -EPERM for one that epoll cannot watch; with the DEVPOLL backend
-///   -EINVAL, -ELOOP, -ENOSPC as evloop_selector_register(). -ECHILD: used
-///   after fork. -ESTALE, -EDOM: see "Handles".
+/// @param data as evloop_selector_register(); replaces the old data.
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -ENOENT    fd is not registered
+///   -EBADF     fd is not open
+///   -EINVAL    no events, or an unknown bit
+///   -ENOMEM
+/// If fd was closed and refers to another file now, with the EPOLL backend
+/// also:
+///   -ENOENT    the new file is not registered
+///   -EPERM     epoll cannot watch the new file
+/// In that case with the DEVPOLL backend, as evloop_selector_register():
+///   -EINVAL, -ELOOP, -ENOSPC
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_modify(
     s: evloop_selector_t,
@@ -92,15 +99,15 @@ pub extern "C" fn evloop_selector_modify(
     })
 }
 
-/// Stop watching a descriptor.
+/// Removes the registration of a descriptor.
 ///
 /// @param s a selector.
 /// @param fd a registered descriptor, open or not.
-/// @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
-///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -ENOENT    fd is not registered
+///   -EBADF     fd is negative
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_unregister(s: evloop_selector_t, fd: c_int) -> c_int {
     guard("evloop_selector_unregister", || {
@@ -108,17 +115,17 @@ pub extern "C" fn evloop_selector_unregister(s: evloop_selector_t, fd: c_int) ->
     })
 }
 
-/// How a descriptor is registered.
+/// Returns the registration of a descriptor.
 ///
 /// @param s a selector.
 /// @param fd a descriptor.
-/// @param out_events the events it is watched for; may be NULL.
+/// @param out_events its events; may be NULL.
 /// @param out_data its data; may be NULL.
-/// @returns 0. -ENOENT: fd is not registered. -EBADF: fd is negative.
-///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -ENOENT    fd is not registered
+///   -EBADF     fd is negative
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_selector_get(
     s: evloop_selector_t,
@@ -136,43 +143,41 @@ pub unsafe extern "C" fn evloop_selector_get(
     })
 }
 
-/// How many descriptors are registered.
+/// Returns the number of registered descriptors.
 ///
 /// @param s a selector.
-/// @returns the number. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
-///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// @returns the number.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_count(s: evloop_selector_t) -> c_int {
     guard("evloop_selector_count", || arg::count(table::pin::<Selector>(s)?.count()))
 }
 
-/// Wait until registered descriptors are ready.
+/// Waits until registered descriptors are ready.
 ///
-/// An error or a hang-up makes a descriptor ready for what it is watched
-/// for, so that the next read or write tells. A descriptor that was closed
-/// without being unregistered does so too with the SELECT, POLL and DEVPOLL
-/// backends. EPOLL forgets it, unless it is one that is always ready (a
-/// regular file), or a duplicate is open. Where such a duplicate, of a
-/// descriptor that is not registered any more, is all that is ready, EPOLL
-/// looks every 10 ms.
+/// An error or a hang-up makes a descriptor ready for its registered events, so
+/// that the next read or write returns the error.
+///
+/// A descriptor that was closed without being unregistered is reported in the
+/// same way with the SELECT, POLL and DEVPOLL backends. With EPOLL the kernel
+/// forgets it, unless it is always ready (a regular file) or a duplicate is
+/// open. If such a duplicate, of a descriptor that is not registered any more,
+/// is all that is ready, EPOLL polls every 10 ms.
 ///
 /// @param s a selector.
-/// @param out_ready filled from the front, as many entries as returned;
-///   events holds EVLOOP_SELECTOR bits, never other ones than registered.
-/// @param max room in out_ready, in entries; at least 1.
-/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits
-///   for ever.
-/// @returns the number of entries filled; 0 if the time ran out. -EINVAL:
-///   max is 0 or less, or out_ready is NULL; also as evloop_poll_wait().
-///   -EINTR: see evloop_set_interrupt_mode(). -ESTALE: not a live handle,
-///   or closed during the wait. -ECHILD: used after fork. -ENOMEM. -EDOM:
-///   see "Handles".
+/// @param out_ready filled from the front, as many entries as returned; events
+///   holds EVLOOP_SELECTOR bits, never other ones than registered.
+/// @param max size of out_ready, in entries; at least 1.
+/// @param timeout_ns nanoseconds to wait; 0 does not wait, negative waits for
+///   ever.
+/// @returns the number of entries filled; 0 if the time ran out.
 ///
-/// Blocking: up to timeout_ns, never less. Threads: any, several at once.
-/// Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+/// Errors:
+///   -EINVAL    max is 0 or less, or out_ready is NULL; also as
+///              evloop_poll_wait()
+///   -EINTR, -ENOMEM
+///
+/// Blocking: up to timeout_ns, never less.
+/// Threads: any, several at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_selector_wait(
     s: evloop_selector_t,
@@ -189,31 +194,28 @@ pub unsafe extern "C" fn evloop_selector_wait(
     })
 }
 
-/// A descriptor that is readable while a registered one is ready.
+/// Returns a descriptor that is readable while a registered one is ready.
 ///
-/// It is only lent: do not close it.
+/// It belongs to the selector: do not close it.
 ///
 /// @param s a selector.
-/// @returns the descriptor. -ENOTSUP: the SELECT and POLL backends have
-///   none. -EMFILE, -ENFILE, -ENOSPC, -ENOMEM: as evloop_devpoll_fileno(),
-///   with the DEVPOLL backend. -ECHILD: used after fork. -ESTALE, -EDOM:
-///   see "Handles".
+/// @returns the descriptor.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -ENOTSUP   the SELECT and POLL backends have none
+/// With the DEVPOLL backend, as evloop_devpoll_fileno():
+///   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_fileno(s: evloop_selector_t) -> c_int {
     guard("evloop_selector_fileno", || table::pin::<Selector>(s)?.fileno())
 }
 
-/// Close a selector.
+/// Closes a selector. Threads that wait in it return -ESTALE.
 ///
 /// @param s a selector.
-/// @returns 0. -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; threads waiting in it return -ESTALE.
-/// Signals: not safe. Fork: works in the child, and changes nothing for the
-/// parent. Since 0.1.0.
+/// Fork: works in the child, and changes nothing for the parent.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_close(s: evloop_selector_t) -> c_int {
     guard_close("evloop_selector_close", s, || table::close::<Selector>(s).map(|()| 0))

@@ -8,31 +8,40 @@ use super::types::*;
 use crate::reactor::{self, Event, SignalWay as Way, Target};
 use crate::signals::Siginfo;
 
-/// Watch a signal.
+/// Watches a signal.
 ///
-/// There are two ways. By default a handler of the library's is put over
-/// what the program does with the signal. A handler of the program's still
-/// runs, and SIG_IGN still ignores; the default action is replaced: a SIGTERM
-/// that is watched does not end the process. It is replaced from this call
-/// until the watcher is closed, also while the watcher is disabled or over
-/// its rate limit, and in a loop that no thread runs. With
-/// EVLOOP_SIGNAL_KEEP_DEFAULT the default action happens as well, unless
-/// another watcher of the signal replaces it. SIGABRT, SIGBUS, SIGFPE,
-/// SIGILL, SIGSEGV, SIGSYS and SIGTRAP always keep it. What was there before
-/// is back when the last watcher of the signal is closed. A handler that the
-/// program installs while the signal is watched takes the library's place,
-/// and the watcher hears nothing, unless it calls the one that sigaction(2)
-/// has returned, or the program's calls of sigaction(2) come to
-/// evloop_bsd_sigaction(). With EVLOOP_SIGNAL_FD the signal is taken from a
-/// signalfd; it has to be blocked, in all threads, or it does what it does
-/// otherwise.
+/// There are two ways to watch it.
 ///
-/// A handler is not the same as none: calls that are never resumed (poll,
-/// nanosleep, epoll_wait) are interrupted; a program that is executed without
-/// a fork(), or by posix_spawn() or vfork(), finds the default where the
-/// signal was ignored; and SIGTTIN and SIGTTOU, which the kernel does not
-/// send to who ignores them, then hold up what uses the terminal from the
-/// background. EVLOOP_SIGNAL_FD has none of that.
+/// Without EVLOOP_SIGNAL_FD the library installs a handler over what the
+/// program does with the signal:
+/// - A handler of the program still runs, and SIG_IGN still ignores.
+/// - The default action is replaced: a watched SIGTERM does not end the
+///   process. It is replaced from this call until the watcher is closed, also
+///   while the watcher is disabled or over its rate limit, and in a loop that
+///   no thread runs.
+/// - With EVLOOP_SIGNAL_KEEP_DEFAULT the default action happens as well, unless
+///   another watcher of the signal replaces it. SIGABRT, SIGBUS, SIGFPE,
+///   SIGILL, SIGSEGV, SIGSYS and SIGTRAP always keep it.
+/// - When the last watcher of the signal is closed, the previous disposition is
+///   back.
+/// - A handler that the program installs later replaces the library's, and the
+///   watcher gets no events. It does get them if that handler calls the one
+///   that sigaction(2) has returned, or if the program's calls of sigaction(2)
+///   go through evloop_bsd_sigaction().
+///
+/// With EVLOOP_SIGNAL_FD the loop reads the signal from a signalfd. The signal
+/// must be blocked in all threads; otherwise it does what it does without a
+/// watcher.
+///
+/// A handler has side effects, which EVLOOP_SIGNAL_FD does not have:
+/// - It interrupts calls that are never resumed (poll, nanosleep, epoll_wait).
+/// - A program that is executed without a fork(), or by posix_spawn() or
+///   vfork(), finds the default where the signal was ignored.
+/// - The kernel does not send SIGTTIN and SIGTTOU to a process that ignores
+///   them; with a handler they stop a background process that uses the
+///   terminal.
+///
+/// The two ways compared:
 ///
 ///                      the handler               EVLOOP_SIGNAL_FD
 ///   handlers           run as before             none, it is blocked
@@ -42,50 +51,53 @@ use crate::signals::Siginfo;
 ///   to the process     seen                      seen, once
 ///   to one thread      seen                      only to that which runs
 ///                                                the loop
-///   several watchers   each gets each, of all loops and kqueues, however
-///                      it is seen
-///   counts             each run of the handler   each reading: the kernel
-///                                                keeps one of each standard
-///                                                signal until it is read
+///   several watchers   each gets each, of all loops and kqueues, with either
+///                      way
+///   counts             each run of the handler   each read: the kernel keeps
+///                                                one of each standard signal
+///                                                until it is read
 ///   descriptors        none                      one for each loop
 ///
-/// Standard signals are counted: event->count says how many came since the
-/// last event, and evloop_event_siginfo() tells of the last. Real-time
-/// signals are an event each, in their order. Up to 512 of each signal wait
-/// for the loop, and 512 more for each watcher; what is beyond is counted, and
-/// reported by one event with EVLOOP_ERROR and -EOVERFLOW in event->result,
-/// event->count saying how many were lost.
+/// Standard signals are counted: event->count is how many arrived since the
+/// last event, and evloop_event_siginfo() describes the last one. Each
+/// real-time signal has an event of its own, in their order. The library keeps
+/// up to 512 of each signal for the loop, and 512 more for each watcher. It
+/// counts those beyond, and reports them with one event with EVLOOP_ERROR and
+/// result -EOVERFLOW, where event->count is how many were lost.
 ///
-/// A signal that comes while the loop is not waiting is not missed, nor one
-/// while the watcher is disabled or over its rate limit: it is told later.
-/// The watcher keeps the loop alive while it is enabled; see
+/// A signal that arrives while the loop does not wait, or while the watcher is
+/// disabled or over its rate limit, is not missed: it is delivered later. The
+/// watcher keeps the loop alive while it is enabled; see
 /// evloop_watcher_unref().
 ///
 /// Event: type EVLOOP_EVENT_SIGNAL, result (the signal), count.
 ///
 /// @param loop a loop.
 /// @param signum the signal, from 1 to 64.
-/// @param flags EVLOOP_SIGNAL_FD, or EVLOOP_SIGNAL_KEEP_DEFAULT, which adds
-///   nothing to the former; else 0.
-/// @param callback called with each event, on the thread that runs the
-///   loop, outside of signal handlers; NULL: see evloop_wait().
-/// @param user_data handed to callback, and in the event's data; may be
-///   NULL.
-/// @returns the watcher, enabled. -EINVAL: no signal, SIGKILL, SIGSTOP, one
-///   that the C library keeps for itself, or an unknown flag. -EBUSY:
-///   SIGNAL_FD, and the calling thread has not blocked the signal; or 16
-///   handlers lie over one another. -EMFILE, -ENFILE: the first with
-///   SIGNAL_FD takes a descriptor. -ENOSPC, -ENOMEM: as evloop_add_io().
-///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+/// @param flags 0, EVLOOP_SIGNAL_FD or EVLOOP_SIGNAL_KEEP_DEFAULT; both
+///   together are the same as EVLOOP_SIGNAL_FD.
+/// @param callback called with each event, on the thread that runs the loop and
+///   outside of signal handlers; NULL: see evloop_wait().
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, enabled.
 ///
-/// Blocking: no. Threads: any. Closed by another thread than that which runs
-/// the loop, what was there before is put back before the loop next
-/// dispatches. Signals: not safe. Fork: -ECHILD; in a child of fork() the
-/// signal does what it did before it was watched, the default action
-/// included, so that a child can be ended; and its parent's loop does not
-/// hear of it; after evloop_after_fork() the loop of the child hears of
-/// the child's signals, and not of those that came before the fork. Since
-/// 0.1.0. Source: sigaction(2), signalfd(2).
+/// Errors:
+///   -EINVAL    no signal, SIGKILL, SIGSTOP, or a signal that the C library
+///              reserves
+///   -EINVAL    an unknown flag
+///   -EBUSY     SIGNAL_FD, and the calling thread has not blocked the signal
+///   -EBUSY     16 handlers of the library lie over one another
+///   -EMFILE, -ENFILE  the first watcher with SIGNAL_FD takes a descriptor
+///   -ENOSPC, -ENOMEM
+///
+/// Threads: any. If a thread closes the watcher that does not run the loop, the
+/// previous disposition is back before the loop next dispatches.
+/// Fork: in a child of fork() the signal does what it did before it was
+/// watched, the default action included, so that a child can be ended; the
+/// parent's loop does not see the child's signals. After evloop_after_fork()
+/// the child's loop sees the child's signals, and not those from before the
+/// fork.
+/// Source: sigaction(2), signalfd(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_signal(
     r#loop: evloop_t,
@@ -103,24 +115,26 @@ pub unsafe extern "C" fn evloop_add_signal(
     })
 }
 
-/// What came with a signal.
+/// Returns what arrived with a signal.
 ///
-/// It is there from when the event was delivered, to a callback or by
-/// evloop_wait(), until the loop has waited again; outside of callbacks not
-/// once its watcher is closed.
-/// Of several standard signals in one event it is that of the last.
+/// It is available from the delivery of the event, to a callback or by
+/// evloop_wait(), until the loop has waited again. Outside of callbacks it is
+/// not available after its watcher is closed. If one event has several standard
+/// signals it describes the last.
 ///
 /// @param event an event of a signal watcher: the callback's, or a copy.
 /// @param out_info receives it.
-/// @returns 0. -EINVAL: event or out_info is NULL, or event is of another
-///   type, or has EVLOOP_ERROR. -ENOENT: the loop has waited since; or there
-///   was no memory to keep it. -EBUSY: another thread runs the loop.
-///   -ECHILD: used after fork. -ESTALE: outside of callbacks, the watcher is
-///   closed. -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: in the callback, or any while nobody runs the
-/// loop. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
-/// sigaction(2).
+/// Errors:
+///   -EINVAL    event or out_info is NULL
+///   -EINVAL    event is of another type, or has EVLOOP_ERROR
+///   -ENOENT    the loop has waited since, or there was no memory to keep it
+///   -EBUSY     another thread runs the loop
+///   -ESTALE    the watcher is closed, and this is not a callback
+///
+/// Threads: in the callback, or any while no thread runs the loop.
+/// Source: sigaction(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_event_siginfo(
     event: *const Event,

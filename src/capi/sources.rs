@@ -11,36 +11,35 @@ use crate::reactor::{self, NewTimer, Period, Setting, Source, Target, Watch, qui
 use crate::table;
 use crate::timerfd::{self, Timer};
 
-/// @section Watchers: what an event loop waits for
+/// Watches a descriptor.
 ///
-/// Watch a descriptor.
-///
-/// Level-triggered, unless EVLOOP_EPOLLET is among the events. With
-/// EVLOOP_EPOLLONESHOT the watcher is disabled by its first event, until
+/// The watcher is level-triggered, unless events has EVLOOP_EPOLLET. With
+/// EVLOOP_EPOLLONESHOT its first event disables it, until
 /// evloop_watcher_enable() or evloop_io_modify(). Regular files, directories
-/// and /dev/null are always ready, which is reported in every iteration,
-/// with EVLOOP_EPOLLET too; where more than max_events descriptors are ready
-/// these take turns with the others. Several watchers may watch one
-/// descriptor, but none beside one with EVLOOP_EPOLLEXCLUSIVE; they are all
-/// level-triggered if one of them is. So a reader and a writer need not know
-/// of each other:
+/// and /dev/null are always ready: every iteration reports them, with
+/// EVLOOP_EPOLLET too. If more than max_events descriptors are ready, these
+/// take turns with the others.
+///
+/// Several watchers may watch one descriptor, but none beside one with
+/// EVLOOP_EPOLLEXCLUSIVE. They are all level-triggered if one of them is. So a
+/// reader and a writer need not know of each other:
 ///
 ///   evloop_add_io(loop, fd, EVLOOP_EPOLLIN, read_some, reader);
 ///   evloop_add_io(loop, fd, EVLOOP_EPOLLOUT, write_some, writer);
 ///
-/// Enabling a watcher, modifying it (to the same events, too) and adding
-/// another one to its descriptor look at readiness again, as EPOLL_CTL_MOD
-/// and EPOLL_CTL_ADD do: what is ready by then is reported, although its edge
-/// has passed. So an edge-triggered callback that has read enough for now lets
-/// others have their turn, and is called again in the next iteration:
+/// Three calls check readiness again, as EPOLL_CTL_MOD and EPOLL_CTL_ADD do:
+/// enabling a watcher, modifying it (also to the same events), and adding
+/// another watcher for its descriptor. What is ready then is reported, although
+/// its edge has passed. Edge-triggered watchers that share the descriptor may
+/// be reported once more. For watchers with ET or ONESHOT the check costs one
+/// system call before the next wait, with EXCLUSIVE two. A disabled watcher
+/// with EXCLUSIVE takes no wake-up from other loops.
+///
+/// So an edge-triggered callback that has read enough for now lets other
+/// watchers have their turn, and is called again in the next iteration:
 ///
 ///   evloop_io_modify(event->watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLET);
 ///   return;
-///
-/// Edge-triggered watchers that share the descriptor may be
-/// reported once more. For watchers with ET or ONESHOT this takes one system
-/// call before the next wait, with EXCLUSIVE two. A disabled watcher with
-/// EXCLUSIVE takes no wake-up from other loops.
 ///
 /// Close the watcher before the descriptor:
 ///
@@ -49,15 +48,17 @@ use crate::timerfd::{self, Timer};
 ///
 /// If the descriptor was closed first, the watcher gets one event with
 /// EVLOOP_ERROR and result -EBADF when the loop notices, and is disabled. The
-/// kernel reports nothing of such a descriptor, so the loop notices when it
-/// next changes the registration (after evloop_io_modify() to other events,
-/// say), or when a descriptor of the same number is added; a loop with
-/// EVLOOP_CHECK_FDS looks before each wait. A new descriptor of the same
-/// number is not taken for the old one. But while a duplicate of the old one
-/// is open the kernel goes on reporting that one, under the number that it
-/// had: event->fd may by then be closed, or another file. The loop takes
-/// some hundred events to notice; with EVLOOP_EPOLLET, ONESHOT or EXCLUSIVE
-/// it does not.
+/// kernel reports nothing of a closed descriptor. The loop notices:
+/// - when it next changes the registration, for instance after
+///   evloop_io_modify() to other events;
+/// - when a descriptor with the same fd is added;
+/// - with EVLOOP_CHECK_FDS, before each wait.
+///
+/// The loop does not take a new descriptor with the same fd for the old one.
+/// But while a duplicate of the old descriptor is open, the kernel continues to
+/// report it under its old fd: event->fd may then be closed, or refer to
+/// another file. The loop needs some hundred events to notice that; with
+/// EVLOOP_EPOLLET, ONESHOT or EXCLUSIVE it does not notice.
 ///
 /// Event: type EVLOOP_EVENT_IO, fd, events.
 ///
@@ -65,24 +66,27 @@ use crate::timerfd::{self, Timer};
 /// @param fd the descriptor; it stays the caller's.
 /// @param events EVLOOP_EPOLL bits; 0 watches for errors and hang-ups.
 /// @param callback called with each event; NULL: see evloop_wait().
-/// @param user_data handed to callback, and in the event's data; may be
-///   NULL.
-/// @returns the watcher, enabled. -EBADF: fd is not open. -EINVAL: an
-///   unknown bit, a descriptor that the library has made for this loop (that
-///   of evloop_fileno(), or of a watcher) or waits with, or EXCLUSIVE for an
-///   epoll descriptor or with other bits than IN, OUT, ERR, HUP, ET and WAKEUP.
-///   -EEXIST: another watcher of the loop watches fd, and one of the two is
-///   EXCLUSIVE; asked for by another thread than that which runs the loop,
-///   this arrives as an event with EVLOOP_ERROR instead. -ELOOP: epoll sets
-///   nested in a circle or too deep. -ENOSPC: the user's max_user_watches is
-///   used up. -ENOMEM; if only the loop's own thread finds that there is none,
-///   this arrives as an event with EVLOOP_ERROR, and the watcher is disabled
-///   until it is enabled. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, enabled.
 ///
-/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
-/// taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
-/// epoll_ctl(2).
+/// Errors:
+///   -EBADF     fd is not open
+///   -EINVAL    an unknown bit
+///   -EINVAL    a descriptor that the library has made for this loop (that of
+///              evloop_fileno(), or of a watcher), or that it waits with
+///   -EINVAL    EXCLUSIVE for an epoll descriptor, or with other bits than IN,
+///              OUT, ERR, HUP, ET and WAKEUP
+///   -EEXIST    another watcher of the loop watches fd, and one of the two is
+///              EXCLUSIVE. If a thread calls this that does not run the loop,
+///              the error arrives as an event with EVLOOP_ERROR instead
+///   -ELOOP     epoll sets would be nested in a circle or too deep
+///   -ENOMEM    no memory. If only the loop's own thread finds this, the error
+///              arrives as an event with EVLOOP_ERROR, and the watcher is
+///              disabled until it is enabled
+///   -ENOSPC
+///
+/// Threads: any; on the thread that runs the loop no lock is taken.
+/// Source: epoll_ctl(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_io(
     r#loop: evloop_t,
@@ -97,26 +101,30 @@ pub unsafe extern "C" fn evloop_add_io(
     })
 }
 
-/// Change what an io watcher watches for.
+/// Changes the events that an io watcher watches for.
 ///
-/// The kernel's registration is changed before the loop's next wait, if it
-/// differs by then. What is ready is reported, although its edge has passed:
-/// see evloop_add_io(). What the kernel refuses only then arrives as one
-/// event with EVLOOP_ERROR. A watcher that an EVLOOP_EPOLLONESHOT event or an
-/// error disabled is enabled; one that evloop_watcher_disable() disabled is
-/// not.
+/// The loop changes the kernel's registration before its next wait, if the
+/// events differ by then. What is ready is reported, although its edge has
+/// passed: see evloop_add_io(). If the kernel refuses the change, the error
+/// arrives as one event with EVLOOP_ERROR.
+///
+/// The call enables a watcher that an EVLOOP_EPOLLONESHOT event or an error has
+/// disabled. It does not enable one that evloop_watcher_disable() has disabled.
 ///
 /// @param watcher an io watcher.
-/// @param events as evloop_add_io(). With 0 errors and hang-ups are still
-///   reported, and in every iteration: for none evloop_watcher_disable().
-/// @returns 0. -EINVAL: an unknown bit, EXCLUSIVE with ONESHOT or RDHUP, or
-///   no io watcher (what else evloop_add_io() refuses to combine arrives as
-///   an event). -EEXIST: as evloop_add_io(). -ENOMEM. -ECHILD: used after
-///   fork. -ESTALE, -EDOM: see "Handles".
+/// @param events as evloop_add_io(). With 0 every iteration still reports
+///   errors and hang-ups; to report none call evloop_watcher_disable().
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
-/// taken; from another thread it takes effect before the loop next
-/// dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+/// Errors:
+///   -EINVAL    an unknown bit, or EXCLUSIVE with ONESHOT or RDHUP. Other
+///              combinations that evloop_add_io() refuses arrive as an event
+///   -EINVAL    not an io watcher
+///   -EEXIST    as evloop_add_io()
+///   -ENOMEM
+///
+/// Threads: any; on the thread that runs the loop no lock is taken; from
+/// another thread it takes effect before the loop next dispatches.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_int {
     if quick::io_modify(watcher, events) {
@@ -127,18 +135,19 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
     })
 }
 
-/// Say what an io watcher is to watch for; nothing disables it.
+/// Sets the events of an io watcher, where 0 disables it.
 ///
-/// What every adapter to another library needs: with 0 it is
-/// evloop_watcher_disable(), with anything else evloop_io_modify() and then
-/// evloop_watcher_enable().
+/// Adapters to other libraries need this. With 0 it is
+/// evloop_watcher_disable(); with other events it is evloop_io_modify() and
+/// then evloop_watcher_enable().
 ///
 /// @param watcher an io watcher.
-/// @param events as evloop_add_io(); 0 disables the watcher, and reports no
-///   errors and hang-ups either.
-/// @returns as evloop_io_modify(), and as evloop_watcher_enable().
+/// @param events as evloop_add_io(); 0 disables the watcher, which then reports
+///   no errors and hang-ups either.
+/// @returns 0; errors as evloop_io_modify() and evloop_watcher_enable().
 ///
-/// Blocking, threads, signals, fork: as evloop_io_modify(). Since 0.2.0.
+/// Threads: as evloop_io_modify().
+/// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int {
     if quick::io_set(watcher, events) {
@@ -147,71 +156,75 @@ pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int
     guard_rest("evloop_io_set", || reactor::io_set(watcher, arg::epoll_events(events)?).map(|()| 0))
 }
 
-/// Add a timer.
+/// Adds a timer.
 ///
-/// A timer never expires early. Timers of one clock are dispatched in the
-/// order of their deadlines, those with the same deadline in the order in
-/// which they were set. A periodic timer does not drift: its deadlines are
-/// the first one plus multiples of the interval. Expirations that were
-/// missed, because a callback took long or the watcher was disabled, are
-/// counted in one event (SKIP, the default), or delivered one by one
-/// (BURST). With DELAY the interval counts from the end of the iteration's
-/// callbacks: no expiration is missed, count is always 1, and it drifts.
+/// A timer never expires early. Timers of one clock are dispatched in the order
+/// of their deadlines; those with the same deadline in the order in which they
+/// were set. A periodic timer does not drift: its deadlines are the first one
+/// plus multiples of the interval.
 ///
-/// The loop wakes up at the deadline of a timer without a tolerance, as long
-/// as timers are sparse. While it would wake up more than about 1000 times a
-/// second for nothing but timers, they share wake-ups: each is late by at
-/// most a tenth of its interval (its delay, if it expires once; of an
-/// absolute one, from when it was set) and at most 1 ms; none is early, and
-/// the order stays. One that has no other within that time is not late. It is
-/// not so with EVLOOP_TIMER_EXACT, in a loop with EVLOOP_PRECISE, and in
-/// virtual time; wakeups_saved of evloop_stats() says what it has saved.
+/// An expiration is missed when a callback takes long or the watcher is
+/// disabled. The flags choose what happens then:
+/// - SKIP, the default: one event counts all missed expirations.
+/// - BURST: each has an event of its own.
+/// - DELAY: the interval begins at the end of the iteration's callbacks. No
+///   expiration is missed, count is always 1, and the timer drifts.
 ///
-/// A relative timer counts from the call or, set in a callback, from the
-/// end of the iteration's callbacks, which costs no reading of the clock for
-/// each. One on a wall clock is not affected by a step of that clock, an
-/// absolute one is: it expires when the clock shows its time.
+/// A relative timer counts from this call. One that a callback sets counts from
+/// the end of the iteration's callbacks, so that setting it does not read the
+/// clock. A step of a wall clock does not affect a relative timer. An absolute
+/// timer expires when its clock shows its time.
+///
+/// Shared wake-ups. As long as timers are sparse the loop wakes up at the
+/// deadline of each timer without a tolerance. If it would wake up more than
+/// about 1000 times a second only for timers, they share wake-ups. Each is late
+/// by at most a tenth of its interval (of its delay, if it expires once; the
+/// delay of an absolute timer counts from when it was set) and at most 1 ms.
+/// None is early, and the order stays. A timer with no other one in that time is
+/// not late. Timers do not share wake-ups with EVLOOP_TIMER_EXACT, in a loop
+/// with EVLOOP_PRECISE, and in virtual time. wakeups_saved of evloop_stats()
+/// counts the saved wake-ups.
 ///
 /// Event: type EVLOOP_EVENT_TIMER; count, the expirations, at least 1;
-/// deadline_ns, when the first of them was due, and time_ns, when it was
-/// found to be, both on the timer's clock (CLOCK_MONOTONIC for a relative
-/// timer of CLOCK_REALTIME).
+/// deadline_ns, when the first of them was due; time_ns, when the loop found
+/// that. Both times are on the timer's clock, but on CLOCK_MONOTONIC for a
+/// relative timer of CLOCK_REALTIME.
 ///
 /// @param loop a loop.
-/// @param clockid an EVLOOP_CLOCK constant. The ALARM clocks wake a
-///   suspended system. With EVLOOP_VIRTUAL_TIME all of them show the virtual
-///   time.
-/// @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY, and
-///   EVLOOP_TIMER_ABSTIME; and (since 0.2.0) EVLOOP_TIMER_EXACT: woken for at
-///   its deadline, whatever other timers there are and whatever the loop's
-///   timer_tolerance_ns is. That is a tolerance of 1 ns.
-/// @param initial_ns nanoseconds from now or, with ABSTIME, since the
-///   clock's epoch; 0, or a time in the past, expires in the next
-///   iteration, unless a tolerance lets it be later; a deadline of
-///   INT64_MAX, or beyond, is never (but such a timer keeps the loop
-///   alive); negative: not set yet, and interval_ns is not kept, see
-///   evloop_timer_set().
-/// @param interval_ns nanoseconds from one expiration to the next; 0
-///   expires once.
-/// @param tolerance_ns how much later than its deadline it may expire, so
-///   that the loop wakes up once for several timers; 0: the
-///   timer_tolerance_ns of the loop's options, which is 0 unless it was set
-///   (1 is none, in a loop that has one). It is used to the full: a timer of
-///   1 s with a tolerance of 0.2 s that is alone expires after 1.2 s. It is
-///   earlier if the loop is awake between the two for anything else.
+/// @param clockid an EVLOOP_CLOCK constant. The ALARM clocks wake a suspended
+///   system. With EVLOOP_VIRTUAL_TIME every clock shows the virtual time.
+/// @param flags 0 or EVLOOP_TIMER_SKIP, or one of BURST and DELAY; and
+///   EVLOOP_TIMER_ABSTIME; and (since 0.2.0) EVLOOP_TIMER_EXACT: the loop wakes
+///   up at the deadline, whatever other timers there are and whatever
+///   timer_tolerance_ns of the loop is. That is a tolerance of 1 ns.
+/// @param initial_ns nanoseconds from now or, with ABSTIME, since the clock's
+///   epoch. 0, or a time in the past, expires in the next iteration, unless a
+///   tolerance lets it be later. A deadline of INT64_MAX, or beyond, is never
+///   reached, but such a timer keeps the loop alive. Negative: the timer is not
+///   set, and interval_ns is not stored; see evloop_timer_set().
+/// @param interval_ns nanoseconds from one expiration to the next; 0 expires
+///   once.
+/// @param tolerance_ns how much later than its deadline the timer may expire,
+///   so that the loop wakes up once for several timers. The loop uses all of
+///   it: a timer of 1 s with a tolerance of 0.2 s expires after 1.2 s if it is
+///   alone. It expires earlier if the loop is awake between the two times for
+///   another reason. 0: timer_tolerance_ns of the loop's options, which is 0 by
+///   default (1 is no tolerance in a loop that has one).
 /// @param callback called with each event; NULL: see evloop_wait().
-/// @param user_data handed to callback, and in the event's data; may be
-///   NULL.
-/// @returns the watcher, enabled. -EINVAL: an unknown clock or flag, BURST
-///   with DELAY, EXACT with a tolerance, a negative interval or tolerance.
-///   -EPERM: an ALARM clock without CAP_WAKE_ALARM. -EMFILE, -ENFILE,
-///   -ENOSPC: the first timer on a clock takes a descriptor. -ENOMEM.
-///   -ECHILD: used after fork. -ENOTSUP: this system has no such clock.
-///   -ESTALE, -EDOM: see "Handles".
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, enabled.
 ///
-/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
-/// taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0. Source:
-/// timerfd_create(2).
+/// Errors:
+///   -EINVAL    an unknown clock or flag, or BURST with DELAY
+///   -EINVAL    EXACT with a tolerance
+///   -EINVAL    the interval or the tolerance is negative
+///   -EPERM     an ALARM clock without CAP_WAKE_ALARM
+///   -ENOTSUP   this system has no such clock
+///   -EMFILE, -ENFILE, -ENOSPC  the first timer of a clock takes a descriptor
+///   -ENOMEM
+///
+/// Threads: any; on the thread that runs the loop no lock is taken.
+/// Source: timerfd_create(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_timer(
     r#loop: evloop_t,
@@ -232,10 +245,10 @@ pub unsafe extern "C" fn evloop_add_timer(
     })
 }
 
-/// Call a function once, after some time.
+/// Calls a function once, after a delay.
 ///
-/// evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher stays
-/// until it is closed, which its callback may do:
+/// It is evloop_add_timer() on CLOCK_MONOTONIC, relative, once. The watcher
+/// stays until it is closed, which its callback may do:
 ///
 ///   static void later(const evloop_event_t *event, void *user_data) {
 ///     evloop_watcher_close(event->watcher, 0);
@@ -245,12 +258,14 @@ pub unsafe extern "C" fn evloop_add_timer(
 /// @param delay_ns nanoseconds from now; not negative.
 /// @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
 ///   evloop_wait().
-/// @param user_data handed to callback, and in the event's data; may be
-///   NULL.
-/// @returns the watcher, a timer. -EINVAL: delay_ns is negative. Others: as
-///   evloop_add_timer().
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, a timer.
 ///
-/// Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+/// Errors, besides those of evloop_add_timer():
+///   -EINVAL    delay_ns is negative
+///
+/// Threads: as evloop_add_timer().
+/// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_after(
     r#loop: evloop_t,
@@ -264,22 +279,24 @@ pub unsafe extern "C" fn evloop_after(
     })
 }
 
-/// Call a function again and again.
+/// Calls a function periodically.
 ///
-/// evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic: first after one
-/// interval. Expirations that were missed come in one event, with their
-/// count; evloop_watcher_close() ends it.
+/// It is evloop_add_timer() on CLOCK_MONOTONIC, relative, periodic; the first
+/// call comes after one interval. One event counts all missed expirations.
+/// evloop_watcher_close() ends the calls.
 ///
 /// @param loop a loop.
 /// @param interval_ns nanoseconds from one call to the next; at least 1.
 /// @param callback called with an EVLOOP_EVENT_TIMER event; NULL: see
 ///   evloop_wait().
-/// @param user_data handed to callback, and in the event's data; may be
-///   NULL.
-/// @returns the watcher, a timer. -EINVAL: interval_ns is 0 or negative.
-///   Others: as evloop_add_timer().
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, a timer.
 ///
-/// Blocking, threads, signals, fork: as evloop_add_timer(). Since 0.2.0.
+/// Errors, besides those of evloop_add_timer():
+///   -EINVAL    interval_ns is 0 or negative
+///
+/// Threads: as evloop_add_timer().
+/// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_every(
     r#loop: evloop_t,
@@ -311,8 +328,8 @@ fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Settin
     Ok(Setting { absolute, period, initial: initial_ns, interval })
 }
 
-/// The tolerance of a new timer: an exact one has the least that it can ask
-/// for, whatever the loop's is.
+/// The tolerance of a new timer; an exact timer has the smallest one, whatever
+/// that of the loop is.
 fn timer_tolerance(flags: u32, tolerance_ns: i64) -> Result<i64> {
     let tolerance = arg::not_negative(tolerance_ns, "tolerance_ns")?;
     match (flags & EVLOOP_TIMER_EXACT, tolerance) {
@@ -322,14 +339,14 @@ fn timer_tolerance(flags: u32, tolerance_ns: i64) -> Result<i64> {
     }
 }
 
-/// Set a timer anew, or stop it.
+/// Sets a timer to a new time, or stops it.
 ///
-/// What it was set to, and an expiration that was not dispatched yet, is
-/// forgotten. The tolerance stays as it is. A timer that is stopped has no
-/// interval either: evloop_timer_again() is -EINVAL until it is set anew.
+/// The old setting, and an expiration that was not dispatched yet, are dropped.
+/// The tolerance stays as it is. A stopped timer has no interval either:
+/// evloop_timer_again() returns -EINVAL until the timer is set again.
 ///
-/// Zero is at once, a negative time stops it; for tfd_settime() it is zero
-/// that disarms:
+/// Zero expires at once, and a negative time stops the timer; with
+/// tfd_settime() zero disarms it:
 ///
 ///   evloop_timer_set(watcher, 0, 0, 0);       expires in the next iteration
 ///   evloop_timer_set(watcher, 0, -1, 0);      is stopped
@@ -338,15 +355,18 @@ fn timer_tolerance(flags: u32, tolerance_ns: i64) -> Result<i64> {
 /// @param flags as evloop_add_timer(), but not EVLOOP_TIMER_EXACT.
 /// @param initial_ns as evloop_add_timer(); negative stops the timer.
 /// @param interval_ns as evloop_add_timer().
-/// @returns 0. -EINVAL: an unknown flag, BURST with DELAY, a negative
-///   interval, or no timer. -ENOMEM: the timer is as it was. -EMFILE,
-///   -ENFILE, -ENOSPC: as evloop_add_timer(). -ECHILD: used after fork.
-///   -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
-/// taken; from another thread it takes effect before the loop next
-/// dispatches, counting from the call. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -EINVAL    an unknown flag, or BURST with DELAY
+///   -EINVAL    the interval is negative
+///   -EINVAL    not a timer
+///   -ENOMEM    no memory; the timer is unchanged
+///   -EMFILE, -ENFILE, -ENOSPC  as evloop_add_timer()
+///
+/// Threads: any; on the thread that runs the loop no lock is taken; from
+/// another thread it takes effect before the loop next dispatches, and the time
+/// counts from the call.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_timer_set(
     watcher: evloop_watcher_t,
@@ -359,21 +379,25 @@ pub extern "C" fn evloop_timer_set(
     })
 }
 
-/// Start a timer again: the cheapest call of the library.
+/// Restarts a timer. This is the cheapest call of the library.
 ///
-/// For timeouts that are pushed back at every sign of life: a periodic timer
-/// is set to expire after its interval, one that expires once after the
-/// time that it was last set to, also if it has expired. Its tolerance stays.
+/// It is for timeouts that every sign of activity postpones. A periodic timer
+/// expires after its interval. A timer that expires once does so after the time
+/// that it was last set to, also if it has already expired. The tolerance stays
+/// as it is.
 ///
-/// @param watcher a timer that was set to a relative time, or a periodic
-///   one, and not stopped by evloop_timer_set().
-/// @returns 0. -EINVAL: no timer, or it was never set (a negative initial_ns
-///   sets nothing, whatever interval_ns is), was stopped, or is absolute and
-///   expires once. -ENOMEM: the timer is as it was. -ECHILD: used after
-///   fork. -ESTALE, -EDOM: see "Handles".
+/// @param watcher a timer that was set to a relative time, or a periodic one,
+///   and that evloop_timer_set() has not stopped.
+/// @returns 0.
 ///
-/// Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
-/// -ECHILD. Since 0.1.0.
+/// Errors:
+///   -EINVAL    not a timer
+///   -EINVAL    the timer was never set (a negative initial_ns sets nothing,
+///              whatever interval_ns is), or was stopped
+///   -EINVAL    the timer is absolute and expires once
+///   -ENOMEM    no memory; the timer is unchanged
+///
+/// Threads: as evloop_timer_set().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
     if quick::timer_again(watcher) {
@@ -382,19 +406,23 @@ pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
     guard_rest("evloop_timer_again", || reactor::timer_again(watcher).map(|()| 0))
 }
 
-/// Change how late a timer may be.
+/// Sets the tolerance of a timer.
+///
+/// It applies to the current setting of the timer, and to later ones.
 ///
 /// @param watcher a timer.
-/// @param tolerance_ns how much later than its deadline it may expire; 0:
-///   no later than evloop_add_timer() says of a timer without a tolerance,
-///   whatever the loop's timer_tolerance_ns is; 1: as EVLOOP_TIMER_EXACT. It
-///   holds for what the timer is set to now, and later.
-/// @returns 0. -EINVAL: tolerance_ns is negative, or no timer. -ENOMEM: the
-///   timer is as it was. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @param tolerance_ns how much later than its deadline it may expire. 0: no
+///   later than a timer without a tolerance (see evloop_add_timer()), whatever
+///   timer_tolerance_ns of the loop is. 1: as with EVLOOP_TIMER_EXACT.
+/// @returns 0.
 ///
-/// Blocking: no. Threads: as evloop_timer_set(). Signals: not safe. Fork:
-/// -ECHILD. Since 0.2.0.
+/// Errors:
+///   -EINVAL    tolerance_ns is negative
+///   -EINVAL    not a timer
+///   -ENOMEM    no memory; the timer is unchanged
+///
+/// Threads: as evloop_timer_set().
+/// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_timer_set_tolerance(
     watcher: evloop_watcher_t,
@@ -406,43 +434,41 @@ pub extern "C" fn evloop_timer_set_tolerance(
     })
 }
 
-/// How long it is until a timer expires.
+/// Returns the time until a timer expires.
 ///
 /// @param watcher a timer.
-/// @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set. (One
-///   that is set to INT64_MAX, never, has what is left until then.)
-///   -EINVAL: no timer. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @returns nanoseconds, 0 if it is due; INT64_MAX if it is not set. (A timer
+///   that is set to INT64_MAX, never, returns the time until then.)
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -EINVAL    not a timer
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_timer_remaining_ns(watcher: evloop_watcher_t) -> i64 {
     guard("evloop_timer_remaining_ns", || reactor::timer_remaining(watcher))
 }
 
-/// Watch a timer file descriptor.
+/// Watches a timer file descriptor.
 ///
-/// The loop reads it: nobody else should. If it is closed first, its
-/// descriptor stays open until the loop has run and noticed.
+/// The loop reads it; no other reader should. If the timer is closed before the
+/// watcher, its descriptor stays open until the loop has run and noticed.
 ///
-/// Event: type EVLOOP_EVENT_TFD; count, the expirations; or, with
-/// EVLOOP_ERROR, result -ECANCELED where a discontinuous change of the clock
-/// cancelled the timer (the watcher is not disabled by that), -ESTALE where
-/// the timer was closed.
+/// Event: type EVLOOP_EVENT_TFD; count, the expirations. With EVLOOP_ERROR,
+/// result is:
+/// - -ECANCELED: a step of the clock has cancelled the timer; the watcher stays
+///   enabled;
+/// - -ESTALE: the timer was closed.
 ///
 /// @param loop a loop.
 /// @param tfd a timer; it stays the caller's, who closes the watcher first.
 /// @param callback called with each event; NULL: see evloop_wait().
-/// @param user_data handed to callback, and in the event's data; may be
-///   NULL.
-/// @returns the watcher, enabled. -ENOTSUP: the loop has virtual time, which
-///   the kernel's timers do not follow. -EBADF, -EEXIST, -ENOSPC, -ENOMEM: as
-///   evloop_add_io(). -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, enabled.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -ENOTSUP   the loop has virtual time, which the kernel's timers do not
+///              follow
+///   -EBADF, -EEXIST  as evloop_add_io()
+///   -ENOSPC, -ENOMEM
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_tfd(
     r#loop: evloop_t,
@@ -459,25 +485,28 @@ pub unsafe extern "C" fn evloop_add_tfd(
     })
 }
 
-/// Add a watcher of a kqueue.
+/// Watches a kqueue.
 ///
-/// Its callback is called while the queue has events, which stay there: it
-/// takes them with evloop_kqueue_control() and a timeout of 0. event->events
-/// is 0 and event->fd -1. If the queue is closed there is one event with
-/// EVLOOP_ERROR, and -ESTALE in event->result; then the watcher is disabled.
+/// The loop calls the callback while the queue has events. The callback takes
+/// them with evloop_kqueue_control() and a timeout of 0.
+///
+/// Event: type EVLOOP_EVENT_KQUEUE; events is 0, fd -1. If the queue is closed
+/// there is one event with EVLOOP_ERROR and result -ESTALE; then the watcher is
+/// disabled.
 ///
 /// @param loop a loop.
-/// @param kq a kqueue; it stays the caller's, and is freed once the watcher
-///   is closed, too. Of one that evloop_kqueue_from_fd() made, only closing
-///   this handle is noticed.
-/// @param callback called with each event, on the thread that runs the
-///   loop; NULL: see evloop_wait().
-/// @param user_data handed to the callback.
-/// @returns the watcher. -EEXIST, -ENOSPC, -ENOMEM: as evloop_add_io().
-///   -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles"; of either.
+/// @param kq a kqueue. It stays the caller's, and is freed when the watcher is
+///   closed too. Of a handle of evloop_kqueue_from_fd() the loop notices only
+///   that this handle is closed.
+/// @param callback called with each event; NULL: see evloop_wait().
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, enabled.
 ///
-/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
-/// taken. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+/// Errors:
+///   -EEXIST    as evloop_add_io()
+///   -ENOSPC, -ENOMEM
+///
+/// Threads: any; on the thread that runs the loop no lock is taken.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_kqueue(
     r#loop: evloop_t,
@@ -494,21 +523,20 @@ pub unsafe extern "C" fn evloop_add_kqueue(
     })
 }
 
-/// Add a watcher that any thread, and any signal handler, can trigger.
+/// Adds a watcher that any thread, and any signal handler, can trigger.
 ///
-/// It keeps the loop alive while it is enabled. Event: type
-/// EVLOOP_EVENT_ASYNC. To have every single call delivered use
-/// evloop_post().
+/// evloop_async_send() triggers it. It keeps the loop alive while it is
+/// enabled. To have each single call delivered use evloop_post().
+///
+/// Event: type EVLOOP_EVENT_ASYNC.
 ///
 /// @param loop a loop.
 /// @param callback called with each event; NULL: see evloop_wait().
-/// @param user_data handed to callback, and in the event's data; may be
-///   NULL.
-/// @returns the watcher, enabled. -ENOMEM. -ECHILD: used after fork.
-///   -ESTALE, -EDOM: see "Handles".
+/// @param user_data passed to callback, and in the event's data; may be NULL.
+/// @returns the watcher, enabled.
 ///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// Errors:
+///   -ENOMEM
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_async(
     r#loop: evloop_t,
@@ -520,35 +548,36 @@ pub unsafe extern "C" fn evloop_add_async(
     })
 }
 
-/// Trigger an async watcher.
+/// Triggers an async watcher.
 ///
-/// The callback begins after this call, on the thread that runs the loop,
-/// and sees what this thread wrote before it. Any number of calls before
-/// that count as one. Sent to a disabled watcher, it is delivered once that
-/// is enabled.
+/// The callback begins after this call, on the thread that runs the loop, and
+/// sees what the calling thread wrote before it. Several calls before that
+/// count as one. A disabled watcher delivers the event when it is enabled.
 ///
 /// @param watcher an async watcher.
-/// @returns 0. -EINVAL: no async watcher. -ECHILD: used after fork. -EBADF: as
-///   evloop_wakeup(). -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any. Signals: safe (evloop_last_error() is not
-/// set). Fork: -ECHILD. Since 0.1.0.
+/// Errors:
+///   -EINVAL    not an async watcher
+///   -EBADF     as evloop_wakeup()
+///
+/// Signals: safe (evloop_last_error() is not set).
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_async_send(watcher: evloop_watcher_t) -> c_int {
     signal_safe(reactor::async_send(watcher))
 }
 
-/// Add a watcher that is called while there is nothing else to do.
+/// Adds a watcher that is called while nothing else is ready.
 ///
-/// In each iteration in which no timer, clock_change, async or defer
-/// watcher, posted call or descriptor was dispatched; while one is enabled
-/// the loop is alive and does not wait. So disable or close it when its work
-/// is done. One without a callback is for evloop_wait(), which returns its
-/// event; evloop_run() would go round for nothing, with a busy processor.
+/// It is called in each iteration that dispatched no timer, clock_change, async
+/// or defer watcher, posted call or descriptor. While one is enabled the loop
+/// is alive and does not wait, so disable or close it when its work is done. An
+/// idle watcher without a callback is for evloop_wait(), which returns its
+/// event; evloop_run() would spin and keep the processor busy.
+///
 /// Event: type EVLOOP_EVENT_IDLE.
 ///
-/// Parameters, result, threads, signals and fork: as evloop_add_async().
-/// Since 0.1.0.
+/// Parameters, result and errors: as evloop_add_async().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_idle(
     r#loop: evloop_t,
@@ -560,19 +589,18 @@ pub unsafe extern "C" fn evloop_add_idle(
     })
 }
 
-/// Add a watcher that is called before each wait.
+/// Adds a watcher that is called before each wait.
 ///
-/// It keeps the loop alive while it is enabled. A library that has one (or a
-/// check watcher) for its own purposes lets go of the loop, which ends then
-/// when the program's watchers do:
+/// It keeps the loop alive while it is enabled. A library that adds one (or a
+/// check watcher) for its own purposes should unreference it. The loop then
+/// ends when the program's watchers do:
 ///
 ///   evloop_watcher_t before = evloop_add_prepare(loop, flush, state);
 ///   evloop_watcher_unref(before);
 ///
 /// Event: type EVLOOP_EVENT_PREPARE.
 ///
-/// Parameters, result, threads, signals and fork: as evloop_add_async().
-/// Since 0.1.0.
+/// Parameters, result and errors: as evloop_add_async().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_prepare(
     r#loop: evloop_t,
@@ -584,15 +612,15 @@ pub unsafe extern "C" fn evloop_add_prepare(
     })
 }
 
-/// Add a watcher that is called after each wait.
+/// Adds a watcher that is called after each wait.
 ///
-/// When everything that the wait found was dispatched. It keeps the loop
-/// alive while it is enabled; one for a library's own purposes wants
-/// evloop_watcher_unref(), as in evloop_add_prepare(). Event: type
-/// EVLOOP_EVENT_CHECK.
+/// It is called when everything that the wait found was dispatched. It keeps
+/// the loop alive while it is enabled. A library that adds one for its own
+/// purposes calls evloop_watcher_unref(), as with evloop_add_prepare().
 ///
-/// Parameters, result, threads, signals and fork: as evloop_add_async().
-/// Since 0.1.0.
+/// Event: type EVLOOP_EVENT_CHECK.
+///
+/// Parameters, result and errors: as evloop_add_async().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_check(
     r#loop: evloop_t,
@@ -604,13 +632,13 @@ pub unsafe extern "C" fn evloop_add_check(
     })
 }
 
-/// Add a watcher that is called once, in the next iteration.
+/// Adds a watcher that is called once, in the next iteration.
 ///
-/// It is then disabled; evloop_watcher_enable() has it called once more.
+/// It is then disabled; after evloop_watcher_enable() it is called once more.
+///
 /// Event: type EVLOOP_EVENT_DEFER.
 ///
-/// Parameters, result, threads, signals and fork: as evloop_add_async().
-/// Since 0.1.0.
+/// Parameters, result and errors: as evloop_add_async().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_defer(
     r#loop: evloop_t,
@@ -622,15 +650,16 @@ pub unsafe extern "C" fn evloop_add_defer(
     })
 }
 
-/// Add a watcher that is called when a run ends.
+/// Adds a watcher that is called when a run ends.
 ///
-/// Just before evloop_run(UNTIL_DONE) or evloop_run_for_ns() returns 0 or 1,
-/// because nothing is left, the time is over or evloop_stop() was called; in
-/// the order of their priorities. It does not keep the loop alive. Event:
-/// type EVLOOP_EVENT_EXIT.
+/// It is called just before evloop_run(UNTIL_DONE) or evloop_run_for_ns()
+/// returns 0 or 1: because nothing keeps the loop alive, the time is over, or
+/// evloop_stop() was called. Exit watchers are called in the order of their
+/// priorities. They do not keep the loop alive.
 ///
-/// Parameters, result, threads, signals and fork: as evloop_add_async().
-/// Since 0.1.0.
+/// Event: type EVLOOP_EVENT_EXIT.
+///
+/// Parameters, result and errors: as evloop_add_async().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_exit(
     r#loop: evloop_t,
@@ -642,18 +671,22 @@ pub unsafe extern "C" fn evloop_add_exit(
     })
 }
 
-/// Add a watcher that is told when the wall clock is set.
+/// Adds a watcher that is called when the wall clock is set.
 ///
-/// When CLOCK_REALTIME makes a step, by clock_settime(2) or after a
-/// suspend; not when it is slewed. It does not keep the loop alive. With
-/// EVLOOP_VIRTUAL_TIME it never is. Event: type EVLOOP_EVENT_CLOCK_CHANGE.
+/// It is called when CLOCK_REALTIME makes a step, by clock_settime(2) or after
+/// a suspend; not when the clock is slewed, and never with EVLOOP_VIRTUAL_TIME.
+/// It does not keep the loop alive.
+///
+/// Event: type EVLOOP_EVENT_CLOCK_CHANGE.
 ///
 /// @param loop, callback, user_data as evloop_add_async().
-/// @returns as evloop_add_async(); -EMFILE, -ENFILE, -ENOSPC: the first
-///   takes a descriptor.
+/// @returns the watcher, enabled.
 ///
-/// Blocking, threads, signals and fork: as evloop_add_async().
-/// Since 0.1.0. Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
+/// Errors:
+///   -EMFILE, -ENFILE, -ENOSPC  the first of a loop takes a descriptor
+///   -ENOMEM
+///
+/// Source: TFD_TIMER_CANCEL_ON_SET of timerfd_create(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_add_clock_change(
     r#loop: evloop_t,

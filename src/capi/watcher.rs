@@ -7,42 +7,45 @@ use super::guard::{guard, guard_close, guard_rest};
 use super::types::*;
 use crate::reactor::{self, Change, Target, quick};
 
-/// @section Every watcher
+/// Closes a watcher.
 ///
-/// Close a watcher.
+/// Its handle is stale at once. When this returns, on any thread:
+/// - The kernel does not know the descriptor of an io watcher any more, unless
+///   another watcher watches it. So the descriptor can be closed, and its fd
+///   used again.
+/// - The loop dispatches no more events of the watcher. A callback that the
+///   loop's thread has already entered may still be running.
 ///
-/// Its handle is stale at once. When this returns, from any thread, the
-/// kernel does not know the descriptor of an io watcher any more (unless
-/// another watcher watches it), so that it can be closed, and its number
-/// used again, and no event of it will be dispatched; a callback of it that
-/// the loop's thread has entered may still be running.
-///
-/// A callback may close its own watcher; that is the normal way to be done:
+/// A callback may close its own watcher; this is the usual way to end:
 ///
 ///   static void once(const evloop_event_t *event, void *user_data) {
 ///     free(user_data);
 ///     evloop_watcher_close(event->watcher, 0);
 ///   }
 ///
-/// When its user_data can be freed: at once, where this is called on the
-/// thread that runs the loop, or while nobody runs it (in its own callback,
-/// once that needs it no more). Closed from another thread: in the
-/// notification of evloop_watcher_set_destroy(), or when this returns, with
-/// EVLOOP_CLOSE_WAIT.
+/// When user_data can be freed:
+/// - closed on the thread that runs the loop, or while no thread runs it: at
+///   once (in the watcher's own callback, when the callback needs it no more);
+/// - closed on another thread: in the notification of
+///   evloop_watcher_set_destroy() or, with EVLOOP_CLOSE_WAIT, when this
+///   returns.
 ///
-/// @param watcher a watcher; one that is ready in the same iteration, or
-///   the one whose callback is running, may be closed too.
-/// @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of
-///   it is running.
-/// @returns 0. -EDEADLK: EVLOOP_CLOSE_WAIT inside its own callback; it is
-///   not closed. -EINVAL: an unknown flag. -ESTALE, -EDOM: see "Handles".
+/// @param watcher a watcher. It may be one that is ready in the same iteration,
+///   or the one whose callback is running.
+/// @param flags 0, or EVLOOP_CLOSE_WAIT to return only when no callback of the
+///   watcher is running.
+/// @returns 0.
 ///
-/// Blocking: no; with EVLOOP_CLOSE_WAIT until the callback that is running,
-/// whosever it is, returns: do not hold a lock that it takes, and do not let
-/// the callbacks of two loops wait for each other. Threads: any;
-/// on the thread that runs the loop no lock is taken. Signals: not safe.
+/// Errors:
+///   -EDEADLK   EVLOOP_CLOSE_WAIT in the watcher's own callback; it is not
+///              closed
+///   -EINVAL    an unknown flag
+///
+/// Blocking: no; with EVLOOP_CLOSE_WAIT until the loop's running callback, of
+/// whichever watcher, returns. Do not hold a lock that this callback takes, and
+/// do not let the callbacks of two loops wait for each other.
+/// Threads: any; on the thread that runs the loop no lock is taken.
 /// Fork: works in the child, and changes nothing for the parent.
-/// Since 0.1.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) -> c_int {
     guard_close("evloop_watcher_close", watcher, || {
@@ -51,19 +54,21 @@ pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) ->
     })
 }
 
-/// Let a watcher deliver events again.
+/// Enables a watcher: it delivers events again.
 ///
 /// A timer that became due while it was disabled expires at once, with all
 /// expirations counted. A descriptor that is ready is reported, although its
 /// edge has passed: see evloop_add_io().
 ///
 /// @param watcher a watcher; nothing happens if it is enabled.
-/// @returns 0. -ENOMEM. As evloop_add_io(), where -ENOMEM was reported in an
-///   event. -ECHILD: used after fork. -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; on the thread that runs the loop no lock is
-/// taken; from another thread it takes effect before the loop next
-/// dispatches. Signals: not safe. Fork: -ECHILD. Since 0.1.0.
+/// Errors:
+///   -ENOMEM
+/// If -ENOMEM was reported in an event: also those of evloop_add_io().
+///
+/// Threads: any; on the thread that runs the loop no lock is taken; from
+/// another thread it takes effect before the loop next dispatches.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
     if quick::set_enabled(watcher, true) {
@@ -72,20 +77,21 @@ pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
     guard_rest("evloop_watcher_enable", || reactor::change(watcher, Change::Enable).map(|()| 0))
 }
 
-/// Keep a watcher from delivering events, until it is enabled.
+/// Disables a watcher: it delivers no events until it is enabled.
 ///
-/// An event that is ready in the same iteration is dropped, or kept where it
-/// would be lost: an expiration, an async send. What is still ready when the
-/// watcher is enabled is reported then. A disabled watcher does not
-/// keep the loop alive. The kernel is told before the loop's next wait, or
-/// at the next event, whichever is cheaper.
+/// An event that is ready in the same iteration is dropped; an expiration or an
+/// async send, which would be lost, is kept. What is still ready when the
+/// watcher is enabled is reported then. A disabled watcher does not keep the
+/// loop alive. The loop submits the change to the kernel before its next wait
+/// or at the next event, whichever is cheaper.
 ///
 /// @param watcher a watcher; nothing happens if it is disabled.
-/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @returns 0.
 ///
-/// Blocking, threads, signals, fork: as evloop_watcher_enable().
-/// Since 0.1.0.
+/// Errors:
+///   -ENOMEM
+///
+/// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_disable(watcher: evloop_watcher_t) -> c_int {
     if quick::set_enabled(watcher, false) {
@@ -94,20 +100,21 @@ pub extern "C" fn evloop_watcher_disable(watcher: evloop_watcher_t) -> c_int {
     guard_rest("evloop_watcher_disable", || reactor::change(watcher, Change::Disable).map(|()| 0))
 }
 
-/// Have a watcher dispatched before, or after, others.
+/// Sets the priority of a watcher.
 ///
-/// Of all that is ready in one iteration what has the higher priority is
-/// dispatched first; the order is as evloop_create() has it where they are
-/// the same. Prepare, check, idle and exit watchers are ordered among
-/// themselves. A posted call has priority 0.
+/// Of all that is ready in one iteration the higher priority is dispatched
+/// first. Equal priorities keep the order of evloop_create(). Prepare, check,
+/// idle and exit watchers are each ordered among themselves. A posted call has
+/// priority 0.
 ///
 /// @param watcher a watcher.
 /// @param priority any number, 0 by default.
-/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @returns 0.
 ///
-/// Blocking, threads, signals, fork: as evloop_watcher_enable().
-/// Since 0.1.0.
+/// Errors:
+///   -ENOMEM
+///
+/// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_set_priority(watcher: evloop_watcher_t, priority: c_int) -> c_int {
     guard("evloop_watcher_set_priority", || {
@@ -115,26 +122,28 @@ pub extern "C" fn evloop_watcher_set_priority(watcher: evloop_watcher_t, priorit
     })
 }
 
-/// Limit how often a watcher is dispatched.
+/// Limits how often a watcher is dispatched.
 ///
-/// After burst events in one interval the watcher pauses until the interval
-/// is over. What happens meanwhile is then delivered in one event: the bits
-/// of events and the counts are added up. A new limit counts from this call
-/// on: it ends the pause that an earlier one has begun, as 0 does, and what
-/// was kept is delivered in the next iteration.
+/// After burst events in one interval the watcher pauses until the end of the
+/// interval. What happens during the pause is then delivered in one event, with
+/// the bits of events and the counts merged. A new limit counts from this call.
+/// It ends the pause of an earlier limit, as 0 does, and the next iteration
+/// delivers what that had delayed.
 ///
 /// @param watcher a watcher.
-/// @param interval_ns nanoseconds of the loop's time; 0 ends the limit.
+/// @param interval_ns nanoseconds of the loop's time; 0 removes the limit.
 /// @param burst events in an interval; at least 1 unless interval_ns is 0.
-/// @returns 0. -EINVAL: a negative interval, or no burst. -EMFILE, -ENFILE,
-///   -ENOSPC: as evloop_add_timer(), since the first limit of a loop, or the
-///   end of one, takes the descriptor of CLOCK_MONOTONIC's timers. -ENOMEM.
-///   Asked for by another thread than that which runs the loop, these arrive
-///   as an event with EVLOOP_ERROR instead. -ECHILD: used after fork.
-///   -ESTALE, -EDOM: see "Handles".
+/// @returns 0.
 ///
-/// Blocking, threads, signals, fork: as evloop_watcher_enable().
-/// Since 0.1.0.
+/// Errors:
+///   -EINVAL    the interval is negative, or burst is less than 1
+///   -EMFILE, -ENFILE, -ENOSPC  the first limit of a loop, or the removal of
+///              one, takes the descriptor of CLOCK_MONOTONIC's timers
+///   -ENOMEM
+/// If a thread calls this that does not run the loop, these except -EINVAL
+/// arrive as an event with EVLOOP_ERROR instead.
+///
+/// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_set_ratelimit(
     watcher: evloop_watcher_t,
@@ -148,15 +157,16 @@ pub extern "C" fn evloop_watcher_set_ratelimit(
     })
 }
 
-/// Give a watcher a name, for whoever looks inside.
+/// Sets the name of a watcher, for statistics, traces and evloop_dump().
 ///
 /// @param watcher a watcher.
-/// @param name a NUL-terminated string, which is copied; NULL: none.
-/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @param name a NUL-terminated string, which is copied; NULL: no name.
+/// @returns 0.
 ///
-/// Blocking: no. Threads: any; takes the loop's lock. Signals: not safe.
-/// Fork: -ECHILD. Since 0.1.0.
+/// Errors:
+///   -ENOMEM
+///
+/// Threads: any; takes the loop's lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_watcher_set_name(
     watcher: evloop_watcher_t,
@@ -169,18 +179,18 @@ pub unsafe extern "C" fn evloop_watcher_set_name(
     })
 }
 
-/// The name of a watcher.
+/// Returns the name of a watcher.
 ///
 /// @param watcher a watcher.
-/// @param buf receives the name, NUL-terminated and cut to fit after
-///   any byte, inside a character of UTF-8 too; may be NULL if cap is 0.
-/// @param cap room in buf, in bytes.
+/// @param buf receives the name, NUL-terminated. It is cut to fit after any
+///   byte, also inside a character of UTF-8. May be NULL if cap is 0.
+/// @param cap size of buf in bytes.
 /// @returns the length of the whole name, without the NUL; 0 if it has none.
-///   -EINVAL: buf is NULL. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
 ///
-/// Blocking, threads, signals, fork: as evloop_watcher_set_name().
-/// Since 0.1.0.
+/// Errors:
+///   -EINVAL    buf is NULL, and cap is not 0
+///
+/// Threads: as evloop_watcher_set_name().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_watcher_get_name(
     watcher: evloop_watcher_t,
@@ -194,16 +204,17 @@ pub unsafe extern "C" fn evloop_watcher_get_name(
     })
 }
 
-/// Change the data of a watcher.
+/// Sets the data of a watcher.
 ///
 /// @param watcher a watcher.
-/// @param data from now on its event's data, and the user_data of its
+/// @param data from now on the data of its events, and the user_data of its
 ///   callback.
-/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @returns 0.
 ///
-/// Blocking, threads, signals, fork: as evloop_watcher_enable().
-/// Since 0.1.0.
+/// Errors:
+///   -ENOMEM
+///
+/// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_set_data(watcher: evloop_watcher_t, data: u64) -> c_int {
     if quick::set_data(watcher, data) {
@@ -214,14 +225,15 @@ pub extern "C" fn evloop_watcher_set_data(watcher: evloop_watcher_t, data: u64) 
     })
 }
 
-/// Let a watcher keep its loop alive again; see evloop_watcher_unref().
+/// Lets a watcher keep its loop alive again; see evloop_watcher_unref().
 ///
 /// @param watcher a watcher.
-/// @returns 0; also if it does already. -ENOMEM. -ECHILD: used after fork.
-///   -ESTALE, -EDOM: see "Handles".
+/// @returns 0; also if it keeps the loop alive already.
 ///
-/// Blocking, threads, signals, fork: as evloop_watcher_enable().
-/// Since 0.1.0.
+/// Errors:
+///   -ENOMEM
+///
+/// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_ref(watcher: evloop_watcher_t) -> c_int {
     if quick::set_ref(watcher, true) {
@@ -230,16 +242,15 @@ pub extern "C" fn evloop_watcher_ref(watcher: evloop_watcher_t) -> c_int {
     guard_rest("evloop_watcher_ref", || reactor::change(watcher, Change::Ref).map(|()| 0))
 }
 
-/// Let a loop end although this watcher is enabled.
+/// Lets a loop end although this watcher is enabled.
 ///
-/// For what only serves others, such as a timer that prints statistics.
-/// This is a property, not a count.
+/// It is for watchers that only serve others, such as a timer that prints
+/// statistics. It is a property, not a count.
 ///
 /// @param watcher a watcher.
-/// @returns as evloop_watcher_ref().
+/// @returns 0; errors as evloop_watcher_ref().
 ///
-/// Blocking, threads, signals, fork: as evloop_watcher_enable().
-/// Since 0.1.0.
+/// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
     if quick::set_ref(watcher, false) {
@@ -248,20 +259,17 @@ pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
     guard_rest("evloop_watcher_unref", || reactor::change(watcher, Change::Unref).map(|()| 0))
 }
 
-/// The loop of a watcher; and whether the watcher is still there.
+/// Returns the loop of a watcher, and so whether the watcher is open.
 ///
-/// A handle is never used again, so a program that has kept one may ask:
+/// The library never uses a handle again, so a program that has kept one can
+/// check it:
 ///
 ///   if (evloop_watcher_loop(watcher) > 0) evloop_watcher_close(watcher, 0);
 ///
-/// (To close it without asking is as good: -ESTALE does no harm.)
+/// (Closing it without the check is as good: -ESTALE does no harm.)
 ///
 /// @param watcher a watcher.
-/// @returns the loop. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
-///
-/// Blocking: no. Threads: any. Signals: not safe. Fork: -ECHILD.
-/// Since 0.1.0.
+/// @returns the loop.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_loop(watcher: evloop_watcher_t) -> evloop_t {
     match quick::loop_of(watcher) {
@@ -270,24 +278,32 @@ pub extern "C" fn evloop_watcher_loop(watcher: evloop_watcher_t) -> evloop_t {
     }
 }
 
-/// Be told when a watcher is closed and nothing refers to it any more.
+/// Sets the destroy notification of a watcher.
 ///
-/// Then what user_data points to can be freed. It happens exactly once: on
-/// the thread that runs the loop, before its next callback and after the one
-/// that is running; inside the call that closes the watcher, or the loop, if
-/// the loop is not running. Several watchers that are closed in one callback
-/// are all out of use by then: one notification is enough for them. Event:
-/// type EVLOOP_EVENT_CLOSED, watcher the stale handle, data the watcher's.
+/// The loop calls this function when the watcher is closed and the loop does
+/// not use it any more. Then what user_data points to can be freed. The
+/// function is called exactly once:
+/// - if the loop is running: on the thread that runs it, after the current
+///   callback and before the next one;
+/// - if the loop is not running: in the call that closes the watcher or the
+///   loop.
+///
+/// Several watchers that one callback closes are all out of use by then, so one
+/// notification is enough for them.
+///
+/// Event: type EVLOOP_EVENT_CLOSED, watcher the stale handle, data the
+/// watcher's.
 ///
 /// @param watcher a watcher.
-/// @param callback called once; NULL: evloop_wait() returns the event.
-///   (There is none if the loop is closed.)
-/// @param user_data handed to callback; may be NULL.
-/// @returns 0. -ENOMEM. -ECHILD: used after fork. -ESTALE, -EDOM: see
-///   "Handles".
+/// @param callback called once; NULL: evloop_wait() returns the event. (If the
+///   loop is closed there is no event.)
+/// @param user_data passed to callback; may be NULL.
+/// @returns 0. A second call replaces the first.
 ///
-/// Blocking, threads, signals, fork: as evloop_watcher_enable(). A second
-/// call replaces the first. Since 0.1.0.
+/// Errors:
+///   -ENOMEM
+///
+/// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evloop_watcher_set_destroy(
     watcher: evloop_watcher_t,

@@ -6,12 +6,12 @@ use std::mem::MaybeUninit;
 
 /// A change to a queue, or an event from it.
 ///
-/// It is laid out as FreeBSD's struct kevent.
+/// It has the layout of FreeBSD's struct kevent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Kevent {
-    /// What it is about: a descriptor, a number of the caller's, as the
-    /// filter has it.
+    /// What the knote is about: a descriptor, a signal, a process id, or a number
+    /// that the caller chooses; the filter says which.
     pub ident: u64,
     /// One of EVLOOP_KQ_FILTER.
     pub filter: i16,
@@ -19,11 +19,11 @@ pub struct Kevent {
     pub flags: u16,
     /// EVLOOP_KQ_NOTE bits of the filter.
     pub fflags: u32,
-    /// A number of the filter; an errno where flags has EV_ERROR.
+    /// A value of the filter; an errno if flags has EV_ERROR.
     pub data: i64,
-    /// The caller's, handed back with each event.
+    /// The caller's value, returned with each event.
     pub udata: u64,
-    /// The filter's (0 and 1, where it uses them) and the caller's.
+    /// The filter's values (0 and 1, if it uses them) and the caller's.
     pub ext: [u64; 4],
 }
 

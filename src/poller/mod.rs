@@ -17,8 +17,8 @@ pub(crate) mod selector;
 pub struct Ready {
     /// The descriptor, as it was registered.
     pub fd: i32,
-    /// What it is ready for; the bits of the interface that was asked.
+    /// What it is ready for: the bits of the interface that reports it.
     pub events: u32,
-    /// What was given at its registration.
+    /// The data of its registration.
     pub data: u64,
 }

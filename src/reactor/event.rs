@@ -6,8 +6,9 @@ use crate::errno::{Result, fail};
 use crate::util::try_box;
 use std::ffi::{c_int, c_void};
 
-/// What happened to a watcher. 64 bytes, the same for every kind of source;
-/// what is not mentioned in the comment of the evloop_add function is 0.
+/// What happened to a watcher. It has 64 bytes, the same for every kind of
+/// source. A field that the comment of the evloop_add function does not mention
+/// is 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
@@ -22,18 +23,18 @@ pub struct Event {
     pub events: u32,
     /// IO: the descriptor; else -1.
     pub fd: c_int,
-    /// With EVLOOP_ERROR: what failed, -errno. SIGNAL: the signal. PROCESS:
-    /// how it ended, as waitpid(2) says it.
+    /// With EVLOOP_ERROR: the cause, -errno. SIGNAL: the signal. PROCESS: the
+    /// wait status of waitpid(2).
     pub result: c_int,
-    /// TIMER, TFD: how many expirations; SIGNAL: how many came; else 1.
+    /// TIMER, TFD: the number of expirations. SIGNAL: the number of signals. Else
+    /// 1.
     pub count: u64,
-    /// TIMER: when it was found to be due, on its clock.
+    /// TIMER: when the loop found that it was due, on its clock.
     pub time_ns: i64,
     /// TIMER: when it was due, on its clock.
     pub deadline_ns: i64,
-    /// SIGNAL, PROCESS, FILE: what evloop_event_siginfo(),
-    /// evloop_event_process() and evloop_event_name() find the rest by;
-    /// else 0.
+    /// SIGNAL, PROCESS, FILE: the key by which evloop_event_siginfo(),
+    /// evloop_event_process() and evloop_event_name() find the rest; else 0.
     pub reserved: u64,
 }
 
@@ -64,8 +65,8 @@ impl Event {
     }
 }
 
-/// How an event loop is made. Set it to zero, then `size`, then what should
-/// not be the default.
+/// How an event loop is made. Set the structure to zero, then `size`, then the
+/// fields that should not have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -80,14 +81,14 @@ pub struct Options {
     pub max_timers: c_int,
     /// The most posted calls that one iteration makes; 0: 4096.
     pub max_posts: c_int,
-    /// Since 0.2.0: the tolerance of timers that are added with a tolerance of
-    /// 0, in nanoseconds; see evloop_add_timer(). 0: none.
+    /// Since 0.2.0: the tolerance, in nanoseconds, of timers that are added with
+    /// a tolerance of 0; see evloop_add_timer(). 0: none.
     pub timer_tolerance_ns: i64,
     /// Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
-    /// nothing has happened for so many nanoseconds of real time; for tests
-    /// with threads, processes or sockets, whose answers take real time. Each
-    /// jump takes that time, the one to each timer's deadline too. 0: at once.
-    /// See also evloop_virtual_hold().
+    /// nothing has happened for this many nanoseconds of real time. For tests
+    /// with threads, processes or sockets, which need real time to respond. Each
+    /// jump takes that time, also the jump to a timer's deadline. 0: it jumps at
+    /// once. See also evloop_virtual_hold().
     pub virtual_grace_ns: i64,
 }
 

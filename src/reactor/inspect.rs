@@ -22,8 +22,8 @@ use std::ffi::c_int;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
-/// What a watcher is and how it stands; see evloop_watcher_info(). Set size
-/// first.
+/// The properties and the state of a watcher; see evloop_watcher_info(). Set
+/// size first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WatcherInfo {
@@ -39,8 +39,8 @@ pub struct WatcherInfo {
     pub fd: c_int,
     /// IO: what is watched for, EVLOOP_EPOLL bits; else 0.
     pub events: u32,
-    /// 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
-    /// its last event disable a watcher, too.
+    /// 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and its
+    /// last event disable a watcher too.
     pub enabled: c_int,
     /// 0 after evloop_watcher_unref(), else 1.
     pub referenced: c_int,
@@ -50,18 +50,17 @@ pub struct WatcherInfo {
     pub priority: c_int,
     /// TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1.
     pub clockid: c_int,
-    /// TIMER: when it expires next; INT64_MAX if it is not set. Also
-    /// INT64_MAX, where another thread runs the loop, of a timer that is
-    /// disabled, or that the callback which is running has set: it counts
-    /// from the end of that.
+    /// TIMER: when it expires next; INT64_MAX if it is not set. If another thread
+    /// runs the loop, it is INT64_MAX too for a timer that is disabled, or that
+    /// the running callback has set: that counts from the end of the callback.
     pub deadline_ns: i64,
-    /// TIMER: its interval; 0 if it expires once; else 0.
+    /// TIMER: its interval, 0 if it expires once; else 0.
     pub interval_ns: i64,
     /// TIMER: how much later than that it may expire, rounded down to 18
     /// significant bits; else 0.
     pub tolerance_ns: i64,
     /// SIGNAL: the signal. PROCESS: the process id. TFD, KQUEUE: the handle of
-    /// what is watched. Else 0.
+    /// the watched object. Else 0.
     pub subject: i64,
 }
 

@@ -25,7 +25,7 @@ struct Process {
     reap: bool,
 }
 
-/// How a process ended, and what it used.
+/// How a process ended, and which resources it used.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessEnd {

@@ -3,8 +3,8 @@
 use libc::siginfo_t as Info;
 use std::ffi::c_int;
 
-/// What came with a signal. Which fields mean something depends on signo and
-/// code, as sigaction(2) says of siginfo_t; the others are 0.
+/// What arrived with a signal. signo and code determine which fields have a
+/// meaning, as sigaction(2) says of siginfo_t; the others are 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Siginfo {

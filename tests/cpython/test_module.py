@@ -20,11 +20,11 @@ TIMER_ONCE = select.KQ_EV_ADD | select.KQ_EV_ONESHOT
 
 class Constants(unittest.TestCase):
     def test_they_are_the_headers(self):
-        defined = dict(re.findall(r"^#define EVLOOP_(KQ_\w+) (-?\d+)$", HEADER.read_text(), re.M))
+        defined = dict(re.findall(r"^#define EVLOOP_(KQ_\w+) (-?\w+)$", HEADER.read_text(), re.M))
         names = [name for name in kqueue.__all__ if name.startswith("KQ_")]
         self.assertGreater(len(names), 30)
         for name in names:
-            self.assertEqual(getattr(select, name), int(defined[name]), name)
+            self.assertEqual(getattr(select, name), int(defined[name], 0), name)
 
     def test_an_event_is_the_headers(self):
         self.assertEqual(ctypes.sizeof(kqueue.kevent), 64)

@@ -1,4 +1,5 @@
-"""The programs in README.md and in the header's opening comment."""
+"""The programs in README.md and in the header's opening comment, and the
+examples of the header's sections."""
 
 import re
 import tempfile
@@ -22,6 +23,46 @@ def header_programs(text):
             yield code[code.index("#"):]
 
 
+# What the examples of the header's sections stand in.
+AROUND_EXAMPLE = """
+#define _DEFAULT_SOURCE 1
+#include <evloop.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/types.h>
+#include <unistd.h>
+void on_event(const evloop_event_t *event, void *user_data);
+void example(evloop_t loop, int fd);
+void example(evloop_t loop, int fd) {{
+%s
+}}
+"""
+EXAMPLE_OPTIONS = ["-Wno-unused-variable", "-Wno-unused-parameter", "-c", "-o", "/dev/null"]
+EXAMPLE_LINES = range(3, 7)
+
+
+def section_examples(text):
+    """The title of each section, and the indented lines of its introduction."""
+    rule = re.escape(f" * {'-' * 72}\n")
+    for section in re.finditer(rf"^/\* -+\n \* ([^\n]*)\n{rule}(.*?)^ \*/", text, re.M | re.S):
+        yield section[1], re.findall(r"^ \*   (.*)$", section[2], re.M)
+
+
+def compile_examples(suite, folder, text):
+    sections = list(section_examples(text))
+    titles = re.findall(r"^/\* -{72}\n \* (.*)$", text, re.M)
+    suite.check("every section of the header has an introduction",
+                titles and titles == [title for title, _ in sections], "\n".join(titles))
+    source = folder / "example.c"
+    for title, lines in sections:
+        if not suite.check(f"{title}: an example of about five lines",
+                           len(lines) in EXAMPLE_LINES, "\n".join(lines)):
+            continue
+        source.write_text(AROUND_EXAMPLE % "\n".join(lines))
+        suite.command(f"{title}: the example compiles",
+                      [*CC, *STRICT, *EXAMPLE_OPTIONS, f"-I{HEADER.parent}", source])
+
+
 def readme_programs(text):
     """Fenced C programs, and whether the mark before the fence says run."""
     fences = re.finditer(r"^([^\n]*)\n*^```c\b[^\n]*\n(.*?)^```", text, re.M | re.S)
@@ -43,10 +84,12 @@ def docs(suite):
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        examples = list(header_programs(HEADER.read_text(encoding="utf-8")))
+        header = HEADER.read_text(encoding="utf-8")
+        examples = list(header_programs(header))
         suite.check("the header has a first program", examples)
         for code in examples:
             run_program(suite, folder, "the header's program", code, True)
+        compile_examples(suite, folder, header)
         readme = ROOT / "README.md"
         text = readme.read_text(encoding="utf-8") if readme.exists() else ""
         programs = list(readme_programs(text))
