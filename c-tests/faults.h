@@ -61,6 +61,25 @@ static inline int disarm(Faults *faults) {
 
 /* ---- memory ---- */
 
+/* What this thread does once: at its first allocation after it has registered
+ * a descriptor. */
+typedef void Action(void);
+
+MAYBE_UNUSED static __thread Action *after_registration, *at_allocation;
+
+/* Takes it, so that it may allocate itself. */
+static inline Action *take_action(Action **place) {
+  Action *action = *place;
+  *place = NULL;
+  return action;
+}
+
+/* Whether an allocation of this thread's fails. */
+static inline int has_no_memory(void) {
+  if (at_allocation != NULL) take_action(&at_allocation)();
+  return fails(&memory);
+}
+
 #ifdef __GLIBC__
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
@@ -73,23 +92,23 @@ static inline void *no_memory(void) {
 }
 
 void *malloc(size_t size) {
-  return fails(&memory) ? no_memory() : __libc_malloc(size);
+  return has_no_memory() ? no_memory() : __libc_malloc(size);
 }
 
 void *calloc(size_t count, size_t size) {
-  return fails(&memory) ? no_memory() : __libc_calloc(count, size);
+  return has_no_memory() ? no_memory() : __libc_calloc(count, size);
 }
 
 void *realloc(void *before, size_t size) {
-  return fails(&memory) ? no_memory() : __libc_realloc(before, size);
+  return has_no_memory() ? no_memory() : __libc_realloc(before, size);
 }
 
 void *aligned_alloc(size_t alignment, size_t size) {
-  return fails(&memory) ? no_memory() : __libc_memalign(alignment, size);
+  return has_no_memory() ? no_memory() : __libc_memalign(alignment, size);
 }
 
 int posix_memalign(void **out, size_t alignment, size_t size) {
-  void *made = fails(&memory) ? NULL : __libc_memalign(alignment, size);
+  void *made = has_no_memory() ? NULL : __libc_memalign(alignment, size);
   if (made == NULL) return ENOMEM;
   *out = made;
   return 0;
@@ -132,7 +151,11 @@ long syscall(long number, ...) {
     errno = registrations.errno_of;
     return -1;
   }
-  return real_syscall(number, given[0], given[1], given[2], given[3], given[4], given[5]);
+  long result = real_syscall(number, given[0], given[1], given[2], given[3], given[4], given[5]);
+  if (number == SYS_epoll_ctl && given[1] == EPOLL_CTL_ADD && result == 0 && after_registration) {
+    at_allocation = take_action(&after_registration);
+  }
+  return result;
 }
 #endif
 

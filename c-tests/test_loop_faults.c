@@ -192,6 +192,90 @@ TEST(names_of_watchers_that_are_closed_without_memory_are_forgotten) {
   close_loop(loop);
 }
 
+/* ---- closing a watcher whose descriptor's number was used again ---- */
+
+/* A watcher of a pipe that is closed, and a later one of its number. */
+typedef struct Again {
+  evloop_t loop;
+  Pipe pipe;
+  evloop_watcher_t first, second;
+  Seen seen;
+  bool may_close, is_closed, is_added; /* atomic */
+  Runner runner;
+} Again;
+
+static Again again;
+
+static void begin_again(void) {
+  again.loop = new_loop();
+  keep_alive(again.loop);
+  again.pipe = new_pipe();
+  again.first = readable_io(again.loop, again.pipe.r, ignore, NULL);
+  start_runner(&again.runner, run_until_done, again.loop);
+  go_round(again.loop);
+  int number = again.pipe.r;
+  OK(close(again.pipe.r));
+  OK(close(again.pipe.w));
+  again.pipe = new_pipe();
+  CHECK_EQ(again.pipe.r, number);
+}
+
+static void expect_second_is_called(void) {
+  go_round(again.loop);
+  put(again.pipe.w);
+  UNTIL(LOAD(again.seen.calls) > 0);
+  stop_runner(&again.runner);
+  CHECK_EQ(again.seen.errors, 0);
+  close_loop(again.loop);
+}
+
+TEST(a_watcher_that_is_closed_without_memory_silences_no_later_one_of_its_number) {
+  Gate gate;
+  begin_again();
+  hold(again.loop, &gate);
+  again.second = readable_io(again.loop, again.pipe.r, see_and_take, &again.seen);
+  without_memory();
+  close_watcher(again.first);
+  with_memory();
+  open_gate(&gate);
+  expect_second_is_called();
+}
+
+/* The loop's thread has registered it, and not yet found that the first one's
+ * descriptor is gone. */
+static void let_first_be_closed(void) {
+  STORE(again.may_close, true);
+  UNTIL(LOAD(again.is_closed));
+}
+
+static void add_second(const evloop_event_t *event, void *user_data) {
+  (void)event;
+  (void)user_data;
+  after_registration = let_first_be_closed;
+  again.second = readable_io(again.loop, again.pipe.r, see_and_take, &again.seen);
+  STORE(again.is_added, true);
+}
+
+static void close_first_while_second_is_added(bool has_memory) {
+  begin_again();
+  CHECK_EQ(evloop_post(again.loop, add_second, NULL), 0);
+  UNTIL(LOAD(again.may_close));
+  if (!has_memory) without_memory();
+  close_watcher(again.first);
+  with_memory();
+  STORE(again.is_closed, true);
+  UNTIL(LOAD(again.is_added));
+  expect_second_is_called();
+}
+
+TEST(a_watcher_that_is_closed_while_its_number_is_added_silences_no_later_one) {
+  close_first_while_second_is_added(true);
+}
+
+TEST(the_same_is_so_where_there_is_no_memory_for_the_command) {
+  close_first_while_second_is_added(false);
+}
+
 /* ---- notifications ---- */
 
 TEST(a_notification_that_another_thread_asked_for_comes_though_the_loop_has_no_memory) {

@@ -229,6 +229,46 @@ TEST(watchers_closed_by_two_threads_at_once_silence_no_neighbour) {
   stop_runner(&r);
 }
 
+/* Puts another pipe in the place of one that is watched. */
+static void use_number_again(Pipe *pipe) {
+  int number = pipe->r;
+  OK(close(pipe->r));
+  OK(close(pipe->w));
+  *pipe = new_pipe();
+  CHECK_EQ(pipe->r, number);
+}
+
+/* The kernel knows a registration by its number, and so removes that of the
+ * later watcher. */
+TEST(closing_the_watcher_of_a_number_that_was_used_again_silences_no_later_one) {
+  static const uint32_t flags[] = {IN, IN | EXCLUSIVE, IN | ET, IN | ONESHOT};
+  Runner r;
+  evloop_t loop = sleeping_loop(&r);
+  for (int i = 0; i < 2 * LENGTH(flags); i++) {
+    bool adds_first = i % 2;
+    Seen closed = {.calls = 0}, seen = {.calls = 0};
+    Gate gate;
+    Pipe pipe = new_pipe();
+    evloop_watcher_t first = add(loop, pipe.r, IN, &closed), second = 0;
+    go_round(loop);
+    hold(loop, &gate);
+    use_number_again(&pipe);
+    if (adds_first) second = add(loop, pipe.r, flags[i / 2], &seen);
+    CHECK_EQ(evloop_watcher_close(first, 0), 0);
+    if (!adds_first) second = add(loop, pipe.r, flags[i / 2], &seen);
+    open_gate(&gate);
+    go_round(loop);
+    put(pipe.w);
+    UNTIL(LOAD(seen.calls) > 0);
+    CHECK_EQ(evloop_watcher_close(second, EVLOOP_CLOSE_WAIT), 0);
+    CHECK(seen.errors == 0 && closed.calls == 0);
+    CHECK_EQ(seen.last.events, IN);
+    OK(close(pipe.r));
+    OK(close(pipe.w));
+  }
+  stop_runner(&r);
+}
+
 /* A watcher that its loop closes and adds again and again. */
 typedef struct Flicker {
   evloop_t loop;

@@ -355,7 +355,9 @@ impl Core {
                     self.io_may_join(fd, events, 0).inspect_err(|_| {
                         let _ = epoll::delete(self.epoll(), fd);
                     })?;
-                    set_mask(other, UNKNOWN);
+                    // The mark does not say whether that was before this one
+                    // was made, or after it and this one was removed.
+                    set_mask(other, if was_removed { ABSENT } else { UNKNOWN });
                     self.io_join(index, record, first, other);
                     return Ok(());
                 }
@@ -641,8 +643,11 @@ impl Core {
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
         if before == ABSENT {
             match epoll::add(self.epoll(), fd, wanted, cookie) {
+                // One that was thought to be removed. The kernel changes none
+                // that is exclusive, nor makes one exclusive.
                 Err(Errno::EEXIST) if !self.desk.own.has(fd) => {
-                    epoll::modify(self.epoll(), fd, wanted, cookie)?;
+                    epoll::delete(self.epoll(), fd)?;
+                    epoll::add(self.epoll(), fd, wanted, cookie)?;
                 }
                 added => added?,
             }
@@ -738,6 +743,9 @@ impl Core {
             self.io.always.remove(index);
         }
         if flags & (ALWAYS | DEAD | UNTAKEN) != 0 {
+            if told {
+                self.io_removed(fd);
+            }
             return;
         }
         let following = next(record);
@@ -778,6 +786,17 @@ impl Core {
             }
             rest.unset(DIRTY);
             self.io_touch(first, rest);
+        }
+    }
+
+    /// Another thread removed a registration with a watcher that it closed and
+    /// that the loop had taken for lost by then: the number was used again, and
+    /// what was removed may be the registration of the watchers that it has now.
+    #[cold]
+    fn io_removed(&mut self, fd: RawFd) {
+        if let Some((index, first)) = self.first(fd) {
+            set_mask(first, ABSENT);
+            self.io_touch(index, first);
         }
     }
 
