@@ -4,10 +4,11 @@
 //! names of files. Under a hash that is known, keys can be chosen that all
 //! collide, and each of them takes as long as all before it.
 
-use crate::sync::Ordering::Relaxed;
+mod secret;
+
+use self::secret::Secret;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::AtomicU64;
 
 pub(crate) type Map<K, V> = HashMap<K, V, Seeded>;
 pub(crate) type Set<K> = HashSet<K, Seeded>;
@@ -27,21 +28,20 @@ impl BuildHasher for Seeded {
 
     #[inline]
     fn build_hasher(&self) -> Mixer {
-        let (state, factor) = (STATE.load(Relaxed), FACTOR.load(Relaxed));
-        if factor == 0 { first_hasher() } else { Mixer { state, factor } }
+        match SECRET.get() {
+            Some((state, factor)) => Mixer { state, factor },
+            None => first_hasher(),
+        }
     }
 }
 
-/// The secret: where each hash begins, and an odd factor, 0 until it is made.
-/// Two threads that make it at the same time make the same.
-static STATE: AtomicU64 = AtomicU64::new(0);
-static FACTOR: AtomicU64 = AtomicU64::new(0);
+/// Where each hash begins, and an odd factor.
+static SECRET: Secret = Secret::new();
 
 #[cold]
 fn first_hasher() -> Mixer {
     let made = Mixer::from_seed(seed());
-    STATE.store(made.state, Relaxed);
-    FACTOR.store(made.factor, Relaxed);
+    SECRET.set(made.state, made.factor);
     made
 }
 
@@ -52,7 +52,7 @@ fn seed() -> u64 {
     let random = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u64; 2];
     if random.is_null() {
         // An emulator's process: its addresses may be random.
-        return scramble((&raw const STATE).expose_provenance() as u64)
+        return scramble((&raw const SECRET).expose_provenance() as u64)
             ^ scramble((&raw const random).expose_provenance() as u64);
     }
     // SAFETY: 16 bytes that nobody changes; perhaps not aligned.
@@ -195,7 +195,6 @@ mod tests {
     fn all_maps_have_the_same_secret() {
         let hash = || Seeded::new().hash_one("name");
         assert_eq!(hash(), hash());
-        assert_ne!(FACTOR.load(Relaxed), 0);
-        assert_eq!(FACTOR.load(Relaxed) & 1, 1);
+        assert_eq!(SECRET.get().map(|(_, factor)| factor & 1), Some(1));
     }
 }

@@ -32,6 +32,9 @@ mod errno;
 mod files;
 #[cfg(not(loom))]
 mod hash;
+#[cfg(all(test, loom))]
+#[path = "hash/secret.rs"]
+mod hash_secret;
 #[cfg_attr(loom, allow(dead_code))]
 mod in_use;
 #[cfg(not(loom))]
