@@ -4,7 +4,7 @@ use super::core::Core;
 use super::event::Event;
 use super::flags::*;
 use super::named::named_quietly;
-use super::record::{self, LIVE, Record};
+use super::record::{self, CLOSING, LIVE, Record};
 use super::running::Run;
 use super::sent_stack::{Links, NOBODY};
 use crate::errno::{Errno, Result};
@@ -52,9 +52,8 @@ impl Core {
     /// enabled: it is put there again.
     pub fn send_again(&mut self, index: u32, record: &Record) {
         record.unset(OFF_STACK);
-        let mail = &self.desk.mail;
         // The loop is there: its stack takes it.
-        drop(mail.push(self.desk, &InRecords, index, mail.sent_tag()));
+        self.push_again(index);
     }
 
     /// Whether some that were sent to are off the stack already.
@@ -84,6 +83,44 @@ impl Core {
         let record = record::get(index).filter(|_| index != NOBODY)?;
         self.arrived = link(record);
         Some((index, record))
+    }
+
+    /// In a forked child: a thread of the parent's may have marked a watcher
+    /// and not put it on the stack yet. It never will here, and as long as the
+    /// mark is there no other sender would.
+    pub fn find_sent(&mut self) {
+        let mail = &self.desk.mail;
+        // No thread of this process sleeps in the loop: none is to be woken.
+        mail.wake();
+        self.slots.all().filter(|(_, record)| is_async(record)).for_each(|(_, record)| {
+            record.aux.store(link(record).into(), Relaxed);
+        });
+        let mut newest = mail.take_sent();
+        mark_listed(self.arrived);
+        mark_listed(newest);
+        let is_lost = |record: &Record| {
+            let flags = record.flags.load(Relaxed);
+            is_async(record) && record.is_sent() && !off_stack(flags) && !is_listed(record)
+        };
+        let lost = self.slots.all().filter(|(_, record)| is_lost(record));
+        lost.for_each(|(index, _)| self.push_again(index));
+        // Back to where they were, in their order.
+        let mut oldest = NOBODY;
+        while let Some(record) = record::get(newest).filter(|_| newest != NOBODY) {
+            let before = link(record);
+            InRecords.set_next(newest, oldest);
+            (oldest, newest) = (newest, before);
+        }
+        while let Some(record) = record::get(oldest).filter(|_| oldest != NOBODY) {
+            let after = link(record);
+            self.push_again(oldest);
+            oldest = after;
+        }
+    }
+
+    fn push_again(&self, index: u32) {
+        let mail = &self.desk.mail;
+        drop(mail.push(self.desk, &InRecords, index, mail.sent_tag()));
     }
 
     /// For a loop whose watchers are all closed: takes those off the stack
@@ -121,6 +158,25 @@ impl Core {
         record.unset(OFF_STACK);
         record.receive()
     }
+}
+
+fn is_async(record: &Record) -> bool {
+    matches!(record.state(), LIVE | CLOSING)
+        && Source::of(record.flags.load(Relaxed)) == Source::Async
+}
+
+/// Beside the link, while the stack is put right: it is in a list.
+const LISTED: u64 = 1 << 32;
+
+fn mark_listed(mut index: u32) {
+    while let Some(record) = record::get(index).filter(|_| index != NOBODY) {
+        record.aux.store(record.aux.load(Relaxed) | LISTED, Relaxed);
+        index = link(record);
+    }
+}
+
+fn is_listed(record: &Record) -> bool {
+    record.aux.load(Relaxed) & LISTED != 0
 }
 
 /// The next of the stack of async watchers that were sent to.

@@ -115,6 +115,9 @@ mod sinks;
 mod slots;
 #[cfg(not(loom))]
 mod slow_wait;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
 #[cfg(not(loom))]
 mod timers;
 #[cfg(all(test, loom))]

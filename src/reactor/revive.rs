@@ -6,6 +6,7 @@
 
 use super::core::{Core, INTERNAL, woken_by};
 use super::desk::{CLOCKS, Gate, UNKNOWN};
+use super::flags::FINISHED;
 use super::lease::Locked;
 use super::own_fds::OwnFd;
 use super::record::{CLOSING, Record};
@@ -46,6 +47,7 @@ impl Core {
             self.settle();
         }
         self.receive(gate);
+        self.find_sent();
         self.finish_closing();
         // Before they are registered: those that are not what they were are
         // not, and some put another file in the place of the parent's.
@@ -60,7 +62,10 @@ impl Core {
     /// parent's was about to close.
     fn finish_closing(&mut self) {
         let mut place = usize::MAX;
-        let is_closed = |record: &Record| record.state() == CLOSING && !record.is_sent();
+        // One that is on the stack of those sent to is freed when it is taken
+        // off.
+        let is_on_stack = |record: &Record| record.is_sent() && record.has(FINISHED);
+        let is_closed = |record: &Record| record.state() == CLOSING && !is_on_stack(record);
         while let Some((next, index, record)) = self.slots.find_before(place, is_closed) {
             place = next;
             self.finish_close(index, record, true);

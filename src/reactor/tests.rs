@@ -1,0 +1,83 @@
+//! Moments between two steps of a thread, in which no test of a program's can
+//! hold it.
+
+use super::api;
+use super::asyncs::async_send;
+use super::calls::{add_plain, watcher_close};
+use super::event::{Event, Options, Target};
+use super::flags::Source;
+use super::named::{Named, named};
+use super::registry::{close, revive};
+use super::run::{Mode, run};
+use crate::sync::Ordering::Relaxed;
+use crate::table::Kind;
+use std::ffi::c_void;
+use std::ptr;
+
+/// Adds 1 to the number that user_data points to.
+unsafe extern "C" fn count(_: *const Event, user_data: *mut c_void) {
+    // SAFETY: as the tests made it, on this thread.
+    unsafe { *user_data.cast::<u32>() += 1 };
+}
+
+fn new_loop() -> i64 {
+    api::create(&Options::default()).unwrap()
+}
+
+fn add_async(handle: i64, calls: &mut u32) -> i64 {
+    let user_data = ptr::from_mut(calls).cast();
+    add_plain(handle, Source::Async, Target { callback: Some(count), user_data }).unwrap()
+}
+
+fn watcher(handle: i64) -> Named {
+    named(handle, Kind::Watcher).unwrap()
+}
+
+fn turn(handle: i64) {
+    run(handle, Mode::NoWait).unwrap();
+}
+
+/// As evloop_after_fork, in the process itself.
+fn revive_as_a_child(handle: i64) {
+    let desk = named(handle, Kind::Loop).unwrap().desk;
+    desk.epoch.store(1, Relaxed);
+    revive(handle).unwrap();
+}
+
+#[test]
+fn a_revived_loop_hears_of_what_was_sent_but_not_on_the_stack_at_the_fork() {
+    let handle = new_loop();
+    let mut calls = [0; 4];
+    let watchers = calls.each_mut().map(|calls| add_async(handle, calls));
+    // Two were sent to; a thread has marked the third, and no more; and the
+    // fourth was not sent to.
+    async_send(watchers[0]).unwrap();
+    async_send(watchers[1]).unwrap();
+    let third = watcher(watchers[2]);
+    assert_eq!(third.record.send(third.handle), Some(true));
+    assert_eq!(async_send(watchers[2]), Ok(()));
+    for _ in 0..2 {
+        // An attempt may have to be repeated.
+        revive_as_a_child(handle);
+    }
+    turn(handle);
+    assert_eq!(calls, [1, 1, 1, 0]);
+    watchers.iter().for_each(|watcher| async_send(*watcher).unwrap());
+    turn(handle);
+    assert_eq!(calls, [2, 2, 2, 1]);
+    close(handle).unwrap();
+}
+
+#[test]
+fn a_revived_loop_frees_a_closed_watcher_that_was_marked_at_the_fork() {
+    let handle = new_loop();
+    let mut calls = 0;
+    let marked = watcher(add_async(handle, &mut calls));
+    assert_eq!(marked.record.send(marked.handle), Some(true));
+    watcher_close(marked.handle.pack(), false).unwrap();
+    assert_ne!(marked.record.state(), 0);
+    revive_as_a_child(handle);
+    turn(handle);
+    assert_eq!((marked.record.state(), calls), (0, 0));
+    close(handle).unwrap();
+}
