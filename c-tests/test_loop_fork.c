@@ -475,6 +475,72 @@ TEST(a_child_closes_the_loop_in_the_callback_that_forked) {
   }
 }
 
+/* ---- a callback that forks, and what waits for its end ---- */
+
+/* A thread that waits, in a close, for the end of the callback that forks; and
+ * the notification of a watcher that the callback has closed before. */
+typedef struct Asker {
+  evloop_t loop;
+  evloop_watcher_t watcher, closed;
+  Seen destroyed;
+  int has_entered; /* atomic */
+  pid_t tid, child;
+} Asker;
+
+static void *close_and_wait(void *argument) {
+  Asker *a = (Asker *)argument;
+  UNTIL(LOAD(a->has_entered));
+  /* The callback polls this, and is not woken: one call of a futex is left. */
+  __atomic_store_n(&a->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
+  CHECK_EQ(evloop_watcher_close(a->watcher, EVLOOP_CLOSE_WAIT), 0);
+  return NULL;
+}
+
+static void fork_when_asked(const evloop_event_t *event, void *user_data) {
+  Asker *a = (Asker *)user_data;
+  (void)event;
+  STORE(a->has_entered, 1);
+  POLL_UNTIL(LOAD(a->tid) != 0);
+  int call_file = (int)OK(open_call_file(&a->tid));
+  POLL_UNTIL(call_of(call_file) == SYS_futex);
+  OK(close(call_file));
+  CHECK_EQ(evloop_watcher_close(a->closed, 0), 0);
+  a->child = fork_quietly();
+}
+
+/* What the thread waits for in the parent keeps no child's loop from its
+ * sleep. */
+static void expect_a_quiet_copy(Asker *a) {
+  Seen iterations = {.calls = 0};
+  revive(a->loop);
+  count_iterations(a->loop, &iterations);
+  OK(evloop_run_for_ns(a->loop, 50 * MS));
+  CHECK_EQ(a->destroyed.calls, 1);
+  CHECK(iterations.calls < 10);
+}
+
+TEST_WITHOUT_VALGRIND(a_copy_whose_callback_was_waited_for_sleeps_and_notifies, 20) {
+  Asker a = {.loop = loop_with(EVLOOP_KEEP_ALIVE)};
+  int status;
+  a.watcher = async(a.loop, ignore, NULL);
+  a.closed = async(a.loop, ignore, NULL);
+  CHECK_EQ(evloop_watcher_set_destroy(a.closed, see, &a.destroyed), 0);
+  pthread_t thread = start_thread(close_and_wait, &a);
+  CHECK_EQ(evloop_post(a.loop, fork_when_asked, &a), 0);
+  int result = evloop_run(a.loop, EVLOOP_RUN_NOWAIT);
+  if (a.child == 0) {
+    CHECK_EQ(result, -ECHILD);
+    expect_a_quiet_copy(&a);
+    raise(SIGKILL);
+  }
+  CHECK_EQ(result, 1);
+  join(thread);
+  CHECK_EQ(a.destroyed.calls, 1);
+  while (waitpid(a.child, &status, 0) < 0 && errno == EINTR) { }
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  close_loop(a.loop);
+}
+
 /* ---- other threads at the fork ---- */
 
 /* With a pipe of its own: the parent's thread reads the other one. */

@@ -318,13 +318,15 @@ impl Desk {
         let forked_in_callback = self.lease.is_run_by(thread::current());
         let waited = self.waiting.swap(0, Relaxed) != 0;
         let mut lost = false;
+        // The threads that asked for the end of a callback are not here.
+        self.mail.take(mailbox::ASKED);
         let mend = |gate: Option<&mut Locked<Gate>>| match gate {
             Some(gate) => {
+                gate.requests.answer();
                 if gate.running && !forked_in_callback {
                     // Between two waits its state was anything.
                     lost = !waited;
                     gate.running = false;
-                    gate.requests.answer();
                 }
                 None
             }

@@ -285,6 +285,9 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
         desk.lease.take_over(thread::current());
     }
     desk.epoch.store(epoch, Relaxed);
+    // The run that the fork ended may have taken the word, and left what it
+    // stood for.
+    desk.attention.set();
     Ok(())
 }
 
