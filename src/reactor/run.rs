@@ -317,7 +317,12 @@ impl Run {
             core.settle();
             core.flush();
         }
-        if self.is_attention_due() {
+        // Or it is about to be: until its thread has set the word the loop
+        // would not sleep, and with a real-time priority it would keep that
+        // thread from doing so. What is done then waits for the gate's lock,
+        // which that thread has.
+        let is_asked = self.desk.mail.peek() & (mailbox::CLOSED | mailbox::ASKED) != 0;
+        if is_asked || self.is_attention_due() {
             self.attend()?;
         }
         // SAFETY: as above.

@@ -6,6 +6,7 @@ use super::asyncs::async_send;
 use super::calls::{add_plain, watcher_close};
 use super::event::{Event, Options, Target};
 use super::flags::Source;
+use super::mailbox;
 use super::named::{Named, named};
 use super::registry::{close, revive};
 use super::run::{Mode, run};
@@ -79,5 +80,19 @@ fn a_revived_loop_frees_a_closed_watcher_that_was_marked_at_the_fork() {
     revive_as_a_child(handle);
     turn(handle);
     assert_eq!((marked.record.state(), calls), (0, 0));
+    close(handle).unwrap();
+}
+
+/// Its thread has said that it asks, and not set the word yet: if the loop went
+/// round without doing anything about it, it would not sleep until then.
+#[test]
+fn a_request_for_the_end_of_a_callback_is_taken_before_the_word_is_set() {
+    let handle = new_loop();
+    let desk = named(handle, Kind::Loop).unwrap().desk;
+    let number = desk.gate().requests.ask();
+    drop(desk.mail.leave(desk, handle, mailbox::ASKED).unwrap());
+    turn(handle);
+    assert!(desk.gate().requests.is_answered(number));
+    assert_eq!(desk.mail.peek() & mailbox::ASKED, 0);
     close(handle).unwrap();
 }
