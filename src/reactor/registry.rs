@@ -92,7 +92,7 @@ pub(super) fn open(make: impl FnOnce(&'static Desk) -> Result<Box<Core>>) -> Res
     let core = match make(desk) {
         Ok(core) => core,
         Err(error) => {
-            give_back(desk, index);
+            give_back(Some(desk), index);
             return Err(error);
         }
     };
@@ -157,10 +157,13 @@ fn take() -> Result<(&'static Desk, u32)> {
     }
 }
 
-fn give_back(desk: &'static Desk, index: u32) {
+/// `desk`: unless it must not be used again.
+fn give_back(desk: Option<&'static Desk>, index: u32) {
     let mut unused = UNUSED.lock();
     // There is room, unless the lists were lost in a fork: then these may be.
-    let _ = unused.desks.try_push(desk);
+    if let Some(desk) = desk {
+        let _ = unused.desks.try_push(desk);
+    }
     if record::get(index).is_some_and(|record| !record.is_worn_out()) {
         let _ = unused.records.try_push_back(index);
     }
@@ -228,7 +231,9 @@ pub(super) fn tear_down(
     }
     // Waits for the watchdog's callback, should it be running.
     drop(before);
-    give_back(desk, index);
+    // The watchers of a poisoned loop are not closed: another loop in its place
+    // would be found by their handles.
+    give_back(Some(desk).filter(|_| !poisoned), index);
     closed
 }
 

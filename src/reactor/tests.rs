@@ -4,12 +4,14 @@
 use super::api;
 use super::asyncs::async_send;
 use super::calls::{add_plain, watcher_close};
+use super::desk::POISONED;
 use super::event::{Event, Options, Target};
 use super::flags::Source;
 use super::mailbox;
 use super::named::{Named, named};
 use super::registry::{close, revive};
 use super::run::{Mode, run};
+use crate::errno::Errno;
 use crate::sync::Ordering::Relaxed;
 use crate::table::Kind;
 use std::ffi::c_void;
@@ -95,4 +97,18 @@ fn a_request_for_the_end_of_a_callback_is_taken_before_the_word_is_set() {
     assert!(desk.gate().requests.is_answered(number));
     assert_eq!(desk.mail.peek() & mailbox::ASKED, 0);
     close(handle).unwrap();
+}
+
+#[test]
+fn the_watchers_of_a_poisoned_loop_are_not_the_next_ones() {
+    let handle = new_loop();
+    let mut calls = 0;
+    let watcher = add_async(handle, &mut calls);
+    named(handle, Kind::Loop).unwrap().desk.state.fetch_or(POISONED, Relaxed);
+    close(handle).unwrap();
+    let others: Vec<_> = (0..8).map(|_| new_loop()).collect();
+    let refused = watcher_close(watcher, false).map_err(|error| error.errno);
+    assert_eq!(refused, Err(Errno::ESTALE));
+    assert_eq!(async_send(watcher), Err(Errno::ESTALE));
+    others.into_iter().for_each(|other| close(other).unwrap());
 }
