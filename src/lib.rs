@@ -37,6 +37,9 @@ mod hash;
 mod hash_secret;
 #[cfg_attr(loom, allow(dead_code))]
 mod in_use;
+#[cfg(all(test, loom))]
+#[path = "sys/kept/shared.rs"]
+mod kept_shared;
 #[cfg(not(loom))]
 mod kqueue;
 #[cfg(all(test, loom))]

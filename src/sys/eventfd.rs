@@ -1,10 +1,9 @@
 //! eventfd(2).
 
 use super::fd::Fd;
-use super::kept::Identity;
+use super::kept::{Identity, RacedIdentity};
 use super::syscall;
 use crate::errno::Errno;
-use crate::sync::{AtomicU64, Ordering};
 use std::os::fd::RawFd;
 
 /// A new counter, close-on-exec and non-blocking.
@@ -15,12 +14,11 @@ pub(crate) fn create(initial: u32) -> Result<Fd, Errno> {
     Fd::made_by("eventfd(2)", fd)
 }
 
-// Raced, not locked: a fork in the middle must not leave a lock behind.
-static SHARED: AtomicU64 = AtomicU64::new(Identity::none().pack());
+static SHARED: RacedIdentity = RacedIdentity::none();
 
 /// Whether a number is that of [`always_readable`].
 pub(crate) fn is_always_readable(fd: RawFd) -> bool {
-    let known = Identity::unpack(SHARED.load(Ordering::Relaxed));
+    let known = SHARED.get();
     known.fd() == fd && known.is_intact()
 }
 
@@ -30,21 +28,18 @@ pub(crate) fn is_always_readable(fd: RawFd) -> bool {
 /// first use, and again if the program has closed it, and never closed. It is
 /// never read and never written to, so a forked child may use its parent's.
 pub(crate) fn always_readable() -> Result<Identity, Errno> {
-    let mut seen = SHARED.load(Ordering::Relaxed);
-    loop {
-        let known = Identity::unpack(seen);
-        if known.is_intact() {
-            return Ok(known);
-        }
+    let mut known = SHARED.get();
+    while !known.is_intact() {
         let fresh = create(1)?;
-        let shared = fresh.identity().pack();
-        match SHARED.compare_exchange(seen, shared, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => {
+        let shared = fresh.identity();
+        match SHARED.replace(known, shared) {
+            Ok(()) => {
                 std::mem::forget(fresh);
-                return Ok(Identity::unpack(shared));
+                return Ok(shared);
             }
-            // Another thread's; ours is closed here.
-            Err(others) => seen = others,
+            // Another thread's; this one is closed here.
+            Err(others) => known = others,
         }
     }
+    Ok(known)
 }

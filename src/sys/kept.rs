@@ -11,9 +11,12 @@
 //! nothing to the files that the library makes. All of this may be asked by a
 //! signal handler.
 
+mod shared;
+
+use self::shared::{Known, Raced};
 use super::{int, syscall, ticks};
 use crate::errno::Errno;
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 use crate::util::alloc::try_array;
 use std::os::fd::RawFd;
 
@@ -94,26 +97,21 @@ impl Identity {
 }
 
 /// An [`Identity`] that several threads look at, and signal handlers.
+/// It is known to be intact at a moment that [`now`] has.
 #[derive(Debug)]
-pub(crate) struct SharedIdentity {
-    packed: AtomicU64,
-    /// When it was last known to be intact, as [`now`] has it; 0: not yet.
-    known_at: AtomicU64,
-}
+pub(crate) struct SharedIdentity(Known);
 
 impl SharedIdentity {
     pub const fn of(identity: Identity) -> Self {
-        Self { packed: AtomicU64::new(identity.pack()), known_at: AtomicU64::new(0) }
+        Self(Known::new(identity.pack()))
     }
 
     pub fn get(&self) -> Identity {
-        // SeqCst, here and in `set`: see `Wakeup`.
-        Identity::unpack(self.packed.load(Ordering::SeqCst))
+        Identity::unpack(self.0.get())
     }
 
     pub fn set(&self, identity: Identity) {
-        self.known_at.store(0, Ordering::Relaxed);
-        self.packed.store(identity.pack(), Ordering::SeqCst);
+        self.0.set(identity.pack());
     }
 
     /// The number if it is intact, for what happens often: the kernel is only
@@ -122,14 +120,15 @@ impl SharedIdentity {
     #[inline(always)]
     pub fn check(&self) -> Option<RawFd> {
         let identity = self.get();
-        (self.is_known() || self.ask(identity)).then_some(identity.fd)
+        // What was known of one before is nothing about none.
+        (identity.fd >= 0 && (self.is_known() || self.ask(identity))).then_some(identity.fd)
     }
 
     /// Whether it was intact a moment ago, and the library has made no
     /// descriptor since.
     #[inline(always)]
     pub fn is_known(&self) -> bool {
-        self.known_at.load(Ordering::Relaxed) == now()
+        self.0.is_known(now())
     }
 
     #[cold]
@@ -138,9 +137,29 @@ impl SharedIdentity {
         let now = now();
         let is_intact = identity.is_intact();
         if is_intact {
-            self.known_at.store(now, Ordering::Relaxed);
+            self.0.note(identity.pack(), now);
         }
         is_intact
+    }
+}
+
+/// A descriptor of the process that is made at first use: raced for, not
+/// locked, as a fork in the middle must not leave a lock behind.
+pub(crate) struct RacedIdentity(Raced);
+
+impl RacedIdentity {
+    pub const fn none() -> Self {
+        Self(Raced::new(Identity::none().pack()))
+    }
+
+    pub fn get(&self) -> Identity {
+        Identity::unpack(self.0.get())
+    }
+
+    /// Puts another one in the place of what was there before; or the one of
+    /// a thread that was faster.
+    pub fn replace(&self, before: Identity, fresh: Identity) -> Result<(), Identity> {
+        self.0.replace(before.pack(), fresh.pack()).map_err(Identity::unpack)
     }
 }
 
