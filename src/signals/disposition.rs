@@ -1,6 +1,6 @@
 //! What the program does with a signal, and how that is done in its place.
 
-use crate::sync::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+use crate::sync::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, fence};
 #[cfg(not(loom))]
 pub(super) use on_the_system::*;
 
@@ -26,6 +26,7 @@ struct Copy {
 /// A disposition that handlers read while it is changed: the writer changes
 /// the copy that they do not use.
 pub(super) struct Place {
+    /// How many changes there were; its last bit says which copy counts.
     current: AtomicUsize,
     copies: [Copy; 2],
 }
@@ -77,7 +78,7 @@ impl Place {
 
     fn copy(&self, which: usize) -> &Copy {
         let [first, second] = &self.copies;
-        if which == 0 { first } else { second }
+        if which & 1 == 0 { first } else { second }
     }
 
     /// The disposition, for a handler that has entered the readers, or with
@@ -98,14 +99,38 @@ impl Place {
         if is_spent { DEFAULT } else { found }
     }
 
+    /// The same, in a handler that has not entered the readers, as it may be in
+    /// a child that shares the memory: if that is killed the readers would be
+    /// waited for in vain.
+    pub fn use_up_from_outside(
+        &self,
+        is_for_once: impl FnOnce(&Disposition) -> bool,
+    ) -> Disposition {
+        loop {
+            // As in `read`.
+            let current = self.current.load(SeqCst);
+            let copy = self.copy(current);
+            let found = copy.load();
+            // Acquire: pairs with the fence in `write`. Who has read something
+            // of a later disposition sees that it has changed.
+            fence(Acquire);
+            if self.current.load(Relaxed) == current {
+                let is_spent = is_for_once(&found) && copy.spent.swap(1, Relaxed) != 0;
+                return if is_spent { DEFAULT } else { found };
+            }
+        }
+    }
+
     /// Changes it, with the lock, after waiting for the handlers that may
     /// still read the other copy.
     pub fn write(&self, new: &Disposition, wait_for_readers: impl FnOnce()) {
         wait_for_readers();
-        let other = 1 - self.current.load(Relaxed);
-        self.copy(other).store(new);
+        let next = self.current.load(Relaxed).wrapping_add(1);
+        // Release: see `use_up_from_outside`.
+        fence(Release);
+        self.copy(next).store(new);
         // SeqCst: see `read`; and a Release, for the copy.
-        self.current.store(other, SeqCst);
+        self.current.store(next, SeqCst);
     }
 }
 
@@ -346,5 +371,65 @@ mod loom_models {
     #[should_panic]
     fn loom_twin_changing_a_disposition_without_waiting_fails() {
         model(false);
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Look {
+        AsItIs,
+        AtTheCopyOnly,
+        WithoutAFence,
+    }
+
+    impl Place {
+        /// As `use_up_from_outside`, once, with a look that is not enough.
+        fn read_badly(&self, look: Look) -> Option<Disposition> {
+            let current = self.current.load(SeqCst);
+            let found = self.copy(current).load();
+            if look != Look::WithoutAFence {
+                fence(Acquire);
+            }
+            let now = self.current.load(Relaxed);
+            let is_same = match look {
+                Look::AtTheCopyOnly => now & 1 == current & 1,
+                _ => now == current,
+            };
+            is_same.then_some(found)
+        }
+    }
+
+    fn from_outside(look: Look) {
+        loom::model(move || {
+            let place = Arc::new(Place::new());
+            place.write(&numbered(1), || {});
+            let handler = {
+                let place = place.clone();
+                thread::spawn(move || match look {
+                    Look::AsItIs => Some(place.use_up_from_outside(|_| false)),
+                    _ => place.read_badly(look),
+                })
+            };
+            for number in 2..=3 {
+                place.write(&numbered(number), || {});
+            }
+            let read = handler.join().unwrap();
+            assert!(read.is_none_or(|read| read == numbered(read.flags)), "{read:?} is torn");
+        });
+    }
+
+    #[test]
+    fn loom_a_handler_that_did_not_enter_reads_a_whole_disposition() {
+        from_outside(Look::AsItIs);
+    }
+
+    #[test]
+    #[should_panic(expected = "is torn")]
+    fn loom_twin_a_look_at_which_copy_counts_misses_two_changes() {
+        from_outside(Look::AtTheCopyOnly);
+    }
+
+    #[test]
+    #[should_panic(expected = "is torn")]
+    fn loom_twin_a_look_without_a_fence_comes_too_early() {
+        from_outside(Look::WithoutAFence);
     }
 }

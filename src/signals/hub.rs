@@ -138,7 +138,7 @@ extern "C-unwind" fn entry<const LEVEL: usize>(
         // What a child shares with its parent it does not change.
         let is_shared = EPOCH.load(Relaxed) == fork::current();
         let is_used_up = |found: &Disposition| is_top && !is_shared && found.is_for_once();
-        one.place(LEVEL).map(|place| place.use_up(is_used_up))
+        one.place(LEVEL).map(|place| place.use_up_from_outside(is_used_up))
     };
     errno.restore();
     let is_nothing = |found: &Disposition| is_ours && found.is_default() && one.has_no_default();
