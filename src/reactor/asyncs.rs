@@ -201,7 +201,7 @@ pub(crate) fn async_send(handle: i64) -> std::result::Result<(), Errno> {
             Some(wake) => wake.now(),
             None => {
                 // The loop was closed since, and has left the record to this.
-                record.receive();
+                record::refuse_sent(named.index, record);
                 Err(Errno::ESTALE)
             }
         },

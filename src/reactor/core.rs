@@ -651,12 +651,7 @@ impl Core {
             }
         }
         self.forget_sent();
-        for (_, record) in slots.all() {
-            if matches!(record.state(), LIVE | CLOSING) && !record.is_sent() {
-                record.free();
-            }
-        }
-        slots.tear_down(Record::is_sent);
+        slots.tear_down();
         let destroys = self.take_destroys();
         let mut posts = std::mem::replace(&mut self.batched, Letters::new());
         posts.append(&mut self.posts);

@@ -14,7 +14,7 @@
 use super::desk::Desk;
 use super::event::{Callback, Target};
 pub(super) use super::record_word::{CLOSING, LIVE, LOOP};
-use super::record_word::{FIND, PUBLISH, Word};
+use super::record_word::{FIND, PUBLISH, Unfreed, Word};
 use crate::errno::{Result, fail};
 use crate::sync::fence;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, ForkMutex, Ordering::*};
@@ -111,6 +111,7 @@ fn ensure(block: u32) -> Option<()> {
 /// Takes a block out of the pool; all its records are free. `desk`: the loop
 /// whose watchers they will be, if they are for watchers.
 pub(super) fn take_block(desk: Option<&'static Desk>) -> Result<u32> {
+    give_back_late();
     let mut pool = POOL.lock();
     if let Some(block) = pool.free.pop_front() {
         let generation = pool.generation(block).copied();
@@ -169,6 +170,67 @@ pub(super) fn records_of(block: u32) -> impl Iterator<Item = &'static Record> {
 pub(super) fn indexed_records_of(block: u32) -> impl Iterator<Item = (u32, &'static Record)> {
     let first = block * PER_BLOCK;
     (first + 1..first + PER_BLOCK).filter_map(|index| Some((index, get(index)?)))
+}
+
+/// The blocks that senders are the last to have freed a record of, linked by
+/// their headers (`data`). A sender may be a signal handler: it takes no lock.
+static LATE: AtomicU32 = AtomicU32::new(NO_BLOCK);
+const NO_BLOCK: u32 = u32::MAX;
+
+/// Gives back a block of a loop that has ended, whose watchers are all closed
+/// and to which every push is refused from now on. Those that a sender has
+/// marked are freed by that sender, when its push is refused.
+pub(super) fn give_back_closed(block: u32) {
+    let Some(header) = get(block * PER_BLOCK) else { return };
+    let unfreed = Unfreed(&header.aux);
+    unfreed.begin();
+    let is_open = |record: &&Record| matches!(record.state(), LIVE | CLOSING);
+    let mut left = 0;
+    for record in records_of(block).filter(is_open) {
+        if record.word.leave_to_sender() {
+            left += 1;
+        } else {
+            record.free();
+        }
+    }
+    if unfreed.are_left(left) {
+        give_back_block(block);
+    }
+}
+
+/// Takes the mark off a watcher whose loop has refused it. A signal handler
+/// may do this.
+pub(super) fn refuse_sent(index: u32, record: &Record) {
+    if !record.word.refuse() {
+        return;
+    }
+    record.free();
+    let block = index / PER_BLOCK;
+    let Some(header) = get(block * PER_BLOCK) else { return };
+    if Unfreed(&header.aux).is_last() {
+        let mut first = LATE.load(Relaxed);
+        loop {
+            header.data.store(first.into(), Relaxed);
+            // Release: who takes it finds the link, and all records free.
+            match LATE.compare_exchange_weak(first, block, Release, Relaxed) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+}
+
+/// Gives back the blocks that senders have left.
+pub(super) fn give_back_late() {
+    if LATE.load(Relaxed) == NO_BLOCK {
+        return;
+    }
+    let mut block = LATE.swap(NO_BLOCK, Acquire);
+    while let Some(header) = get(block.wrapping_mul(PER_BLOCK)).filter(|_| block != NO_BLOCK) {
+        let next = header.data.load(Relaxed) as u32;
+        give_back_block(block);
+        block = next;
+    }
 }
 
 /// Gives back a block whose records are all free.

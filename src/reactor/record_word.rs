@@ -8,7 +8,7 @@
 //! the word is not that of the earlier watcher any more, what that loop has
 //! been asked to do before, and the whole of what the pointer leads to.
 
-use crate::sync::{AtomicU32, Ordering, Ordering::*};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Ordering::*};
 
 /// States of a record, the low bits of its word.
 pub(super) const FREE: u32 = 0;
@@ -24,8 +24,11 @@ const SENT: u32 = 0x10;
 /// to the loop; and it removed the registration with the kernel.
 const UNLISTED: u32 = 0x20;
 const REMOVED: u32 = 0x40;
+/// Or-ed to CLOSING, of an async watcher whose loop is gone: a sender that had
+/// marked it, and whose push is refused, frees it.
+const LEFT: u32 = 0x80;
 /// What says nothing about the state.
-const MARKS: u32 = SENT | UNLISTED | REMOVED;
+const MARKS: u32 = SENT | UNLISTED | REMOVED | LEFT;
 const STATE_BITS: u32 = 8;
 const STATE: u32 = (1 << STATE_BITS) - 1;
 
@@ -115,6 +118,19 @@ impl Word {
         self.0.fetch_and(!SENT, AcqRel) & SENT != 0
     }
 
+    /// The same of a sender whose push was refused; true: the loop has left the
+    /// record to it, and it frees it.
+    pub fn refuse(&self) -> bool {
+        // AcqRel: one of this and `leave_to_sender` comes second.
+        self.0.fetch_and(!SENT, AcqRel) & LEFT != 0
+    }
+
+    /// Of a closed watcher whose loop refuses all pushes: whether a sender has
+    /// not heard that yet, and frees it. Else the caller does.
+    pub fn leave_to_sender(&self) -> bool {
+        self.0.fetch_or(LEFT, AcqRel) & SENT != 0
+    }
+
     /// From live to closing; false: another thread was faster. A read-modify-
     /// write, by the loop's own thread too: so it sees what a thread that was
     /// faster has left for the loop before, and one of the two closes.
@@ -161,6 +177,36 @@ impl Word {
         let next = self.generation() + 1;
         self.0.store(word(next, FREE), Release);
         next
+    }
+}
+
+/// How many records of a block are to be freed before it can be given back: by
+/// the loop that ends, and by senders that it has left some to.
+pub(super) struct Unfreed<'a>(pub &'a AtomicU64);
+
+impl Unfreed<'_> {
+    /// More than there are records in a block.
+    const MANY: u64 = 1 << 16;
+
+    /// Before the first one is left to a sender.
+    pub fn begin(&self) {
+        // Leaving one is a Release.
+        self.0.store(Self::MANY, Relaxed);
+    }
+
+    /// So many were left; true: none is there any more.
+    pub fn are_left(&self, count: u64) -> bool {
+        self.take(Self::MANY - count)
+    }
+
+    /// One that was left is freed; true: it was the last one.
+    pub fn is_last(&self) -> bool {
+        self.take(1)
+    }
+
+    fn take(&self, count: u64) -> bool {
+        // AcqRel: who comes last sees all of them freed.
+        self.0.fetch_sub(count, AcqRel) == count
     }
 }
 
@@ -449,5 +495,86 @@ mod loom_models {
             let sent = sender.join().unwrap();
             assert_eq!(sent == Some(true), record.word.is_sent());
         });
+    }
+
+    /// Two senders that had marked a watcher each, and the end of their loop.
+    struct Block {
+        words: [Word; 2],
+        unfreed: AtomicU64,
+        given_back: AtomicU32,
+        counts_late: bool,
+    }
+
+    impl Block {
+        fn give_back(&self) {
+            assert!(self.words.iter().all(|word| word.state() == FREE), "a record is not free");
+            self.given_back.fetch_add(1, Relaxed);
+        }
+
+        fn refuse(&self, which: usize) {
+            if self.words[which].refuse() {
+                self.words[which].free();
+                if Unfreed(&self.unfreed).is_last() {
+                    self.give_back();
+                }
+            }
+        }
+
+        /// As `record::give_back_closed`.
+        fn end(&self) {
+            let unfreed = Unfreed(&self.unfreed);
+            unfreed.begin();
+            let mut left = 0;
+            for word in &self.words {
+                // What a look would say that is no read-modify-write.
+                let is_left = if self.counts_late {
+                    word.is_sent() && {
+                        word.leave_to_sender();
+                        true
+                    }
+                } else {
+                    word.leave_to_sender()
+                };
+                if is_left {
+                    left += 1;
+                } else {
+                    word.free();
+                }
+            }
+            if unfreed.are_left(left) {
+                self.give_back();
+            }
+        }
+    }
+
+    fn a_block_with_late_senders(counts_late: bool) {
+        loom::model(move || {
+            let sent = || Word(AtomicU32::new(word(1, CLOSING) | SENT));
+            let block = Arc::new(Block {
+                words: [sent(), sent()],
+                unfreed: AtomicU64::new(0),
+                given_back: AtomicU32::new(0),
+                counts_late,
+            });
+            let senders = [0, 1].map(|which| {
+                let block = block.clone();
+                thread::spawn(move || block.refuse(which))
+            });
+            block.end();
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
+            assert_eq!(block.given_back.load(Relaxed), 1, "a block is lost, or given back twice");
+            assert!(block.words.iter().all(|word| word.generation() == 2), "not freed once");
+        });
+    }
+
+    #[test]
+    fn loom_a_block_is_given_back_once_after_the_last_late_send() {
+        a_block_with_late_senders(false);
+    }
+
+    #[test]
+    #[should_panic(expected = "a block is lost")]
+    fn loom_twin_a_look_at_the_mark_before_the_record_is_left_loses_the_block() {
+        a_block_with_late_senders(true);
     }
 }

@@ -231,21 +231,16 @@ impl Slots {
         Some((0, index, record))
     }
 
-    /// Gives back all blocks but those with a record that `keep` wants.
-    pub fn tear_down(&mut self, keep: impl Fn(&Record) -> bool) {
-        let give_back = |block| {
-            // One that is kept is lost: somebody may yet write to it.
-            if !record::records_of(block).any(&keep) {
-                record::give_back_block(block);
-            }
-        };
+    /// Gives back all blocks, of a loop whose watchers are all closed and that
+    /// refuses all that is sent to them.
+    pub fn tear_down(&mut self) {
         while self.pending != NO_BLOCK {
             let block = self.pending;
             self.pending = header(block).map_or(NO_BLOCK, |header| header.aux.load(Relaxed) as u32);
-            give_back(block);
+            record::give_back_closed(block);
         }
         self.partial.clear();
         self.empty = 0;
-        self.blocks.drain(..).for_each(give_back);
+        self.blocks.drain(..).for_each(record::give_back_closed);
     }
 }

@@ -9,6 +9,7 @@ use super::event::{Event, Options, Target};
 use super::flags::Source;
 use super::mailbox;
 use super::named::{Named, named};
+use super::record;
 use super::registry::{close, revive};
 use super::run::{Mode, run};
 use crate::errno::Errno;
@@ -111,4 +112,28 @@ fn the_watchers_of_a_poisoned_loop_are_not_the_next_ones() {
     assert_eq!(refused, Err(Errno::ESTALE));
     assert_eq!(async_send(watcher), Err(Errno::ESTALE));
     others.into_iter().for_each(|other| close(other).unwrap());
+}
+
+/// Two senders have marked their watchers when the loop is closed.
+#[test]
+fn a_late_send_that_is_refused_loses_no_block_of_records() {
+    let handle = new_loop();
+    let mut calls = [0; 2];
+    let watchers = calls.each_mut().map(|calls| watcher(add_async(handle, calls)));
+    let desk = watchers[0].desk;
+    let generation = watchers[0].handle.generation;
+    for watcher in &watchers {
+        assert_eq!(watcher.record.send(watcher.handle), Some(true));
+    }
+    close(handle).unwrap();
+    let blocks = record::blocks_of(desk).count();
+    for watcher in &watchers {
+        assert!(blocks > 0 && watcher.record.word().generation() == generation);
+        record::refuse_sent(watcher.handle.index, watcher.record);
+    }
+    // As when the next block is taken.
+    record::give_back_late();
+    let header = record::get(watchers[0].handle.index / record::PER_BLOCK * record::PER_BLOCK);
+    let owner = header.and_then(record::Record::desk);
+    assert!(owner.is_none_or(|owner| !ptr::eq(owner, desk)), "the block stays the closed loop's");
 }
