@@ -30,7 +30,7 @@ struct State {
 }
 
 /// What ppoll(2) wants: the set at some version, and one entry at the end
-/// for the waiting thread's eventfd.
+/// for the waiting thread's epoll.
 struct Snapshot {
     version: u64,
     fds: Vec<libc::pollfd>,

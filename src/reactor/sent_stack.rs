@@ -27,8 +27,9 @@ pub(super) trait Links {
     fn set_next(&self, id: u32, next: u32);
 }
 
-/// tag 40 | index of the top record 24. A loop's life takes microseconds, so
-/// the tag does not come round in months.
+/// tag 40 | index of the top record 24. Tags come round after 2^40 loops in
+/// one place: in 12.7 days if each lived for a microsecond, and making one takes
+/// many times as long. A sender would have to stand still for all that time.
 pub(super) struct SentStack(AtomicU64);
 
 impl SentStack {

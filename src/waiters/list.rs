@@ -191,7 +191,7 @@ mod loom_models {
 
     #[test]
     #[should_panic(expected = "for ever")]
-    fn loom_twin_a_look_before_the_eventfd_is_added_misses_a_close() {
+    fn loom_twin_a_look_before_the_thread_is_added_misses_a_close() {
         a_wait_beside_a_close(Way::LooksFirst);
     }
 
@@ -217,13 +217,13 @@ mod loom_models {
     }
 
     #[test]
-    fn loom_the_eventfd_of_a_thread_that_ends_is_not_rung() {
+    fn loom_the_epoll_of_a_thread_that_ends_is_not_rung() {
         an_end_beside_a_close(Way::AsItIs);
     }
 
     #[test]
     #[should_panic(expected = "Causality violation")]
-    fn loom_twin_a_ring_without_the_lock_meets_a_closed_eventfd() {
+    fn loom_twin_a_ring_without_the_lock_meets_a_closed_epoll() {
         an_end_beside_a_close(Way::RingsWithoutTheLock);
     }
 }
