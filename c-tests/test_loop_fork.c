@@ -490,7 +490,7 @@ typedef struct Asker {
 static void *close_and_wait(void *argument) {
   Asker *a = (Asker *)argument;
   UNTIL(LOAD(a->has_entered));
-  /* Whoever polls it is not woken: from here on one call of a futex is left. */
+  /* The callback polls this, and is not woken: one call of a futex is left. */
   __atomic_store_n(&a->tid, (pid_t)syscall(SYS_gettid), __ATOMIC_RELEASE);
   CHECK_EQ(evloop_watcher_close(a->watcher, EVLOOP_CLOSE_WAIT), 0);
   return NULL;

@@ -6,9 +6,9 @@
 //! this. A thread that cannot have one (EMFILE) looks again every [`SLICE_NS`]
 //! instead.
 //!
-//! Before each wait the thread asks the kernel whether the number still is
-//! that epoll, and so does who wakes it: the program may have closed it, and
-//! then another is made.
+//! When a wait begins, and after its epoll was readable, the thread asks the
+//! kernel whether the number still is that epoll, and so does the thread that
+//! wakes it: the program may have closed it, and then another is made.
 
 mod list;
 

@@ -250,4 +250,53 @@ mod loom_models {
     fn loom_twin_a_run_that_looks_before_it_has_the_lock_leaves_a_closed_loop() {
         a_close(Way::EndsBeforeTheLock, true);
     }
+
+    impl Shared {
+        /// As `post_full`, and what it does about a loop that is closed; how many
+        /// it found.
+        fn post(&self, looks_first: bool) -> u32 {
+            let is_open = || self.handle.load(SeqCst) == FIRST;
+            let early = is_open();
+            drop(self.mail.post(self, Box::new(Letter::new(FIRST, 1))));
+            fence(SeqCst);
+            if if looks_first { early } else { is_open() } {
+                return 0;
+            }
+            let _gate = self.lease.lock();
+            let mut found = 0;
+            if self.mail.owner() == 0 {
+                drop(self.mail.take_letters(0, |_| found += 1));
+            }
+            found
+        }
+    }
+
+    fn a_post_beside_a_close(looks_first: bool) {
+        loom::model(move || {
+            let shared = Shared::new(Way::AsItIs);
+            let poster = {
+                let shared = shared.clone();
+                thread::spawn(move || shared.post(looks_first))
+            };
+            let mut gate = shared.lease.lock();
+            shared.word.free();
+            let mut late = 0;
+            // SAFETY: no thread runs it, and this one has the lock.
+            drop(unsafe { shared.place().clear(&mut gate, |_| late += 1, || {}) });
+            drop(gate);
+            let found = poster.join().unwrap() + late;
+            assert_eq!(found, 1, "a call that has to be destroyed is lost, or found twice");
+        });
+    }
+
+    #[test]
+    fn loom_a_call_that_is_posted_beside_a_close_is_found_once() {
+        a_post_beside_a_close(false);
+    }
+
+    #[test]
+    #[should_panic(expected = "is lost")]
+    fn loom_twin_a_look_before_the_call_is_posted_loses_it() {
+        a_post_beside_a_close(true);
+    }
 }

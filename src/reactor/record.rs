@@ -13,10 +13,9 @@
 
 use super::desk::Desk;
 use super::event::{Callback, Target};
-pub(super) use super::record_word::{CLOSING, LIVE, LOOP};
+pub(super) use super::record_word::{CLOSING, LIVE, LOOP, begin_contents};
 use super::record_word::{FIND, PUBLISH, Unfreed, Word};
 use crate::errno::{Result, fail};
-use crate::sync::fence;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, ForkMutex, Ordering::*};
 use crate::sys::memory;
 use crate::table::{Handle, Kind, LAST_GENERATION, MAX_SLOTS};
@@ -150,14 +149,6 @@ pub(super) fn blocks_of(desk: &'static Desk) -> impl Iterator<Item = u32> {
         let header = get(block * PER_BLOCK);
         header.and_then(Record::desk).is_some_and(|owner| ptr::eq(owner, desk))
     })
-}
-
-/// Called between taking a record for a watcher and the first store to it: a
-/// thread that reads the new contents then also finds that the record is not
-/// that of the watcher before (see [`Record::look`]).
-#[inline(always)]
-pub(super) fn begin_contents() {
-    fence(Release);
 }
 
 /// The records of a block.
@@ -301,12 +292,10 @@ impl Record {
     /// watcher's generation; from any thread. All that was read belongs to
     /// that watcher, but may be a moment old.
     pub fn look<R>(&self, desk: &Desk, read: impl FnOnce(&Self) -> R) -> Option<(u32, R)> {
-        let generation = self.word.live_generation()?;
-        self.desk().filter(|owner| ptr::eq(*owner, desk))?;
-        let found = read(self);
-        // Acquire: pairs with `begin_contents`.
-        fence(Acquire);
-        (self.word.live_generation()? == generation).then_some((generation, found))
+        self.word.look(|| {
+            self.desk().filter(|owner| ptr::eq(*owner, desk))?;
+            Some(read(self))
+        })
     }
 
     pub fn is_sent(&self) -> bool {

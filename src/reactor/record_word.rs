@@ -8,7 +8,7 @@
 //! the word is not that of the earlier watcher any more, what that loop has
 //! been asked to do before, and the whole of what the pointer leads to.
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, Ordering::*};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, Ordering::*, fence};
 
 /// States of a record, the low bits of its word.
 pub(super) const FREE: u32 = 0;
@@ -75,6 +75,16 @@ impl Word {
         // Acquire: as in `is`.
         let seen = self.0.load(Acquire);
         (seen & STATE & !MARKS == LIVE).then_some(seen >> STATE_BITS)
+    }
+
+    /// What `read` finds in the record while it is live, and the generation:
+    /// all that was read belongs to that, but may be a moment old.
+    pub fn look<R>(&self, read: impl FnOnce() -> Option<R>) -> Option<(u32, R)> {
+        let generation = self.live_generation()?;
+        let found = read()?;
+        // Acquire: pairs with `begin_contents`.
+        fence(Acquire);
+        (self.live_generation()? == generation).then_some((generation, found))
     }
 
     #[inline(always)]
@@ -178,6 +188,14 @@ impl Word {
         self.0.store(word(next, FREE), Release);
         next
     }
+}
+
+/// Called between taking a record for a watcher and the first store to it: a
+/// thread that reads the new contents then also finds that the record is not
+/// that of the watcher before (see [`Word::look`]).
+#[inline(always)]
+pub(super) fn begin_contents() {
+    fence(Release);
 }
 
 /// How many records of a block are to be freed before it can be given back: by
@@ -576,5 +594,56 @@ mod loom_models {
     #[should_panic(expected = "a block is lost")]
     fn loom_twin_a_look_at_the_mark_before_the_record_is_left_loses_the_block() {
         a_block_with_late_senders(true);
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Look {
+        AsItIs,
+        WithoutAFence,
+        Once,
+    }
+
+    /// A question about a watcher whose record is used again.
+    fn a_look_beside_reuse(how: Look) {
+        loom::model(move || {
+            let shared = Arc::new((Word(AtomicU32::new(word(1, LIVE))), AtomicU32::new(1)));
+            let looker = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let (word, contents) = &*shared;
+                    if how == Look::Once {
+                        return word.live_generation().map(|g| (g, contents.load(Relaxed)));
+                    }
+                    word.look(|| Some(contents.load(Relaxed)))
+                })
+            };
+            let (word, contents) = &*shared;
+            word.free();
+            if how != Look::WithoutAFence {
+                begin_contents();
+            }
+            contents.store(2, Relaxed);
+            word.set_state(LIVE);
+            let found = looker.join().unwrap();
+            let is_its_own = found.is_none_or(|(generation, contents)| generation == contents);
+            assert!(is_its_own, "a question is answered with another watcher's contents");
+        });
+    }
+
+    #[test]
+    fn loom_what_is_read_of_a_record_is_of_one_watcher() {
+        a_look_beside_reuse(Look::AsItIs);
+    }
+
+    #[test]
+    #[should_panic(expected = "another watcher's contents")]
+    fn loom_twin_contents_that_begin_without_a_fence_are_taken_for_the_last_ones() {
+        a_look_beside_reuse(Look::WithoutAFence);
+    }
+
+    #[test]
+    #[should_panic(expected = "another watcher's contents")]
+    fn loom_twin_one_look_at_the_word_is_not_enough() {
+        a_look_beside_reuse(Look::Once);
     }
 }

@@ -6,6 +6,7 @@
 //! thread that reads a signalfd of blocked signals. However it was seen, all
 //! subscribers of the signal count it.
 
+mod counted;
 mod disposition;
 mod latest;
 mod list;

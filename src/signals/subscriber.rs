@@ -5,13 +5,14 @@
 //! each watcher or knote. So any number of them cost a handler no more than
 //! one.
 
+use super::counted::Counted;
 use super::hub;
 use super::latest::Latest;
 use super::list::Entry;
 use super::ring::Ring;
 use super::siginfo::Siginfo;
 use crate::errno::{Result, fail};
-use crate::sync::{AtomicI64, AtomicU64, Ordering::*};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 use crate::sys::fork;
 use crate::table::try_box;
 use std::ffi::c_int;
@@ -39,11 +40,10 @@ enum Infos {
 }
 
 pub(super) struct Subscriber {
-    count: AtomicU64,
+    counted: Counted,
     /// Real-time signals that there was no room for.
     lost: AtomicU64,
     wake: fn(i64),
-    number: AtomicI64,
     infos: Infos,
 }
 
@@ -66,10 +66,9 @@ impl Subscriber {
     fn new(number: c_int, wakeup: Wakeup, keeps_infos: bool) -> Option<Self> {
         let infos = if keeps_infos { Infos::new(number)? } else { Infos::NotKept };
         Some(Self {
-            count: AtomicU64::new(0),
+            counted: Counted::new(wakeup.number),
             lost: AtomicU64::new(0),
             wake: wakeup.wake,
-            number: AtomicI64::new(wakeup.number),
             infos,
         })
     }
@@ -84,12 +83,7 @@ impl Subscriber {
             }
             _ => {}
         }
-        // SeqCst, all four: the owner counts what came before it can be woken,
-        // see `set_wakeup`. And a Release: who sees the count finds what came
-        // with the signal.
-        self.count.fetch_add(1, SeqCst);
-        let number = self.number.load(SeqCst);
-        if number >= 0 && number != awake {
+        if let Some(number) = self.counted.add().filter(|number| *number != awake) {
             (self.wake)(number);
         }
     }
@@ -144,7 +138,7 @@ impl Subscription {
 
     /// How many signals came so far.
     pub fn count(&self) -> u64 {
-        self.subscriber().count.load(SeqCst)
+        self.subscriber().counted.count()
     }
 
     /// How many real-time signals there was no room for.
@@ -183,7 +177,7 @@ impl Subscription {
     /// is woken. An owner that is to be woken looks at the count after this.
     /// A handler may be about to use the number before.
     pub fn set_wakeup(&self, number: i64) {
-        self.subscriber().number.store(number, SeqCst);
+        self.subscriber().counted.set_number(number);
     }
 }
 

@@ -270,6 +270,8 @@ mod plain {
 /// Every interleaving of a few threads, up to LOOM_MAX_PREEMPTIONS.
 #[cfg(loom)]
 mod loom_models {
+    use super::super::super::handle::Handle;
+    use super::super::{Last, Slot, word};
     use super::*;
     use loom::sync::Arc;
     use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -374,6 +376,108 @@ mod loom_models {
             let here = churn(&table);
             assert_ne!(other.join().unwrap(), here);
             assert_eq!(table.open_all(), 0);
+        });
+    }
+
+    // ---- twins, in each of which a step is done badly ----
+
+    fn slot_of<'t, P: Send + Sync>(table: &'t Table<P>, handle: i64) -> &'t Slot<P> {
+        table.slots.get(Handle::unpack(handle).unwrap().index).unwrap()
+    }
+
+    /// As `release`, without a read-modify-write.
+    fn release_badly(table: &Table<Payload>, pin: Pin<'_, Payload>) {
+        let before = pin.slot.word.load(Ordering::Acquire);
+        pin.slot.word.store(before - word::PIN, Ordering::Release);
+        if before & word::CLOSING != 0 && word::pins(before) == 1 {
+            drop(table.reap(Last { slot: pin.slot }, |_| ()));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "not destroyed once")]
+    fn loom_twin_a_pin_that_is_given_up_in_two_steps_is_not_counted() {
+        loom::model(|| {
+            let (table, handle, drops) = setup();
+            let user = {
+                let table = table.clone();
+                thread::spawn(move || {
+                    if let Ok(pin) = table.pin(handle, Kind::Tfd) {
+                        release_badly(&table, pin);
+                    }
+                })
+            };
+            close(&table, handle).ok().unwrap();
+            user.join().unwrap();
+            assert_eq!(drops.load(Ordering::Relaxed), 1, "not destroyed once");
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "Causality violation")]
+    fn loom_twin_a_slot_that_is_used_without_a_pin_is_anothers() {
+        loom::model(|| {
+            let (table, old, _) = setup();
+            let user = {
+                let table = table.clone();
+                thread::spawn(move || {
+                    let (slot, wanted) = (slot_of(&table, old), Handle::unpack(old).unwrap());
+                    if word::is(slot.word.load(Ordering::Acquire), wanted) {
+                        // SAFETY: watched by loom.
+                        slot.payload.with(|payload| unsafe { (*payload).is_some() });
+                    }
+                })
+            };
+            close(&table, old).ok().unwrap();
+            table.insert(Kind::Tfd, Payload(Arc::new(AtomicUsize::new(0))), -1).ok().unwrap();
+            user.join().unwrap();
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a later object's")]
+    fn loom_twin_a_descriptor_that_is_looked_at_once_is_a_later_objects() {
+        loom::model(|| {
+            let table = Arc::new(Table::new());
+            let old = table.insert(Kind::Tfd, (), 3).ok().unwrap();
+            let reader = {
+                let table = table.clone();
+                thread::spawn(move || {
+                    let (slot, wanted) = (slot_of(&table, old), Handle::unpack(old).unwrap());
+                    let is_it = word::is(slot.word.load(Ordering::Acquire), wanted);
+                    is_it.then(|| slot.descriptor.load(Ordering::Acquire))
+                })
+            };
+            close(&table, old).ok().unwrap();
+            table.insert(Kind::Tfd, (), 4).ok().unwrap();
+            assert_ne!(reader.join().unwrap(), Some(4), "a later object's");
+        });
+    }
+
+    /// As `take_free`, with the lock given back in between; the slot's index.
+    fn take_free_badly(table: &Table<()>) -> u32 {
+        let ends = table.free.lock().ends;
+        if let Some((head, tail)) = ends {
+            let next = word::next(table.slots.get(head).unwrap().word.load(Ordering::Relaxed));
+            table.free.lock().ends = (head != tail).then_some((next, tail));
+            return head;
+        }
+        table.take_free().unwrap().index
+    }
+
+    #[test]
+    #[should_panic(expected = "two objects in one slot")]
+    fn loom_twin_a_slot_that_is_taken_in_two_steps_is_taken_twice() {
+        loom::model(|| {
+            let table = Arc::new(Table::new());
+            let first = table.insert(Kind::Tfd, (), -1).ok().unwrap();
+            close(&table, first).ok().unwrap();
+            let other = {
+                let table = table.clone();
+                thread::spawn(move || take_free_badly(&table))
+            };
+            let here = take_free_badly(&table);
+            assert_ne!(other.join().unwrap(), here, "two objects in one slot");
         });
     }
 }
