@@ -149,32 +149,42 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 impl Error {
     #[cold]
     pub fn new(errno: Errno, template: &'static str, values: &[Value]) -> Self {
-        let mut kept = [Value::Int(0); 3];
-        for (to, from) in kept.iter_mut().zip(values) {
-            *to = *from;
-        }
-        with_own(|own| own.pending.set(Detail { errno, template, values: kept }));
+        with_own(|own| own.pending().set(errno, template, values));
         Self { errno }
     }
 }
 
 /// What an error has to say.
-#[derive(Clone, Copy)]
 struct Detail {
-    errno: Errno,
+    errno: Cell<Errno>,
     /// A sentence with a `{}` for each value; empty: the errno's own.
-    template: &'static str,
-    values: [Value; 3],
+    template: Cell<&'static str>,
+    /// Those that the sentence has no `{}` for are of earlier errors.
+    values: [Cell<Value>; 3],
 }
 
-const NO_DETAIL: Detail =
-    Detail { errno: Errno::ENOTRECOVERABLE, template: "", values: [Value::Int(0); 3] };
-
 impl Detail {
+    const fn new() -> Self {
+        let values = [const { Cell::new(Value::Int(0)) }; 3];
+        Self { errno: Cell::new(Errno::ENOTRECOVERABLE), template: Cell::new(""), values }
+    }
+
+    fn set(&self, errno: Errno, template: &'static str, values: &[Value]) {
+        self.errno.set(errno);
+        self.template.set(template);
+        self.values.iter().zip(values).for_each(|(to, from)| to.set(*from));
+    }
+
+    /// Whether it is the sentence of [`refused`] about this errno.
+    fn is_refusal(&self, errno: Errno) -> bool {
+        self.errno.get() == errno && self.template.get() == REFUSED
+    }
+
     fn write(&self, function: &str, out: &mut Text) {
-        let (name, meaning) = name_and_meaning(self.errno);
-        let template = if self.template.is_empty() { meaning } else { self.template };
-        let mut values = self.values.iter();
+        let (name, meaning) = name_and_meaning(self.errno.get());
+        let template = self.template.get();
+        let template = if template.is_empty() { meaning } else { template };
+        let mut values = self.values.iter().map(Cell::get);
         let mut pieces = template.split("{}");
         out.push(function);
         out.push(": ");
@@ -187,7 +197,7 @@ impl Detail {
                 Some(Value::Real(value)) => write!(out, "{value}"),
                 Some(Value::Word(value)) => write!(out, "{value}"),
                 Some(Value::Name(bytes, len)) => {
-                    out.push_bytes(bytes.get(..*len).unwrap_or_default());
+                    out.push_bytes(bytes.get(..len).unwrap_or_default());
                     Ok(())
                 }
                 None => Ok(()),
@@ -246,12 +256,12 @@ pub(crate) fn refused(call: &'static str, errno: Errno) -> Errno {
 
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
-        let mut is_said = false;
         with_own(|own| {
-            let Detail { errno: of, template, .. } = own.pending.get();
-            is_said = of == errno && template == REFUSED;
+            if !own.pending().is_refusal(errno) {
+                own.pending().set(errno, "", &[]);
+            }
         });
-        if is_said { Self { errno } } else { Self::new(errno, "", &[]) }
+        Self { errno }
     }
 }
 
@@ -283,10 +293,12 @@ macro_rules! fail {
 }
 pub(crate) use fail;
 
+/// What happened last.
 #[derive(Clone, Copy)]
 enum Last {
     Nothing,
-    Failure(&'static str, Detail),
+    /// This function failed.
+    Failure(&'static str),
     Panic(&'static [u8]),
 }
 
@@ -306,55 +318,90 @@ static SPARE: std::sync::Mutex<[(usize, Own); SPARES]> =
 const SPARES: usize = 4;
 
 struct Own {
-    /// Of the error made last, which may yet be dealt with.
-    pending: Cell<Detail>,
-    /// Of the call that failed last.
+    /// Of the error made last, which may yet be dealt with, and of the call
+    /// that failed last; or the other way round.
+    details: [Detail; 2],
+    is_second_pending: Cell<bool>,
     last: Cell<Last>,
 }
 
 impl Own {
     const fn new() -> Self {
-        Self { pending: Cell::new(NO_DETAIL), last: Cell::new(Last::Nothing) }
+        Self {
+            details: [const { Detail::new() }; 2],
+            is_second_pending: Cell::new(false),
+            last: Cell::new(Last::Nothing),
+        }
+    }
+
+    /// Of the error made last.
+    fn pending(&self) -> &Detail {
+        let [first, second] = &self.details;
+        if self.is_second_pending.get() { second } else { first }
+    }
+
+    /// Of the call that failed last.
+    fn failed(&self) -> &Detail {
+        let [first, second] = &self.details;
+        if self.is_second_pending.get() { first } else { second }
+    }
+
+    /// The error made last is that of a call.
+    fn fail(&self, function: &'static str) {
+        self.is_second_pending.set(!self.is_second_pending.get());
+        self.pending().set(Errno::ENOTRECOVERABLE, "", &[]);
+        self.last.set(Last::Failure(function));
     }
 }
 
 #[cfg(not(loom))]
 fn with_own(act: impl FnOnce(&Own)) {
-    let is_there = OWN.with(|own| own.is_some());
-    if is_there || make_own() {
+    let not_done = OWN.with(|own| match own {
+        Some(own) => {
+            act(own);
+            None
+        }
+        None => Some(act),
+    });
+    if let Some(act) = not_done {
+        with_new_own(act);
+    }
+}
+
+#[cfg(not(loom))]
+#[cold]
+fn with_new_own(act: impl FnOnce(&Own)) {
+    if make_own() {
         OWN.with(|own| own.map(act));
     } else {
-        with_spare(true, act);
+        with_spare(true, |own| act(own));
     }
 }
 
 /// Makes what this thread has to say, with what it said without memory.
 #[cfg(not(loom))]
 fn make_own() -> bool {
-    let Some(own) = try_box(Own::new()) else { return false };
-    with_spare(false, |spare| {
-        own.pending.swap(&spare.pending);
-        own.last.swap(&spare.last);
-    });
+    let Some(mut own) = try_box(Own::new()) else { return false };
+    with_spare(false, |spare| std::mem::swap(&mut *own, spare));
     OWN.set(own)
 }
 
 /// `make`: takes the place of the thread that came first, if this one has
 /// none.
 #[cfg(not(loom))]
-fn with_spare(make: bool, act: impl FnOnce(&Own)) {
+fn with_spare(make: bool, act: impl FnOnce(&mut Own)) {
     // SAFETY: always safe.
     let this = unsafe { libc::pthread_self() } as usize;
     // Not waited for: the thread that has it may be lost in a fork.
     let Ok(mut spare) = SPARE.try_lock() else { return };
-    match spare.iter().find(|(thread, _)| *thread == this) {
+    match spare.iter_mut().find(|(thread, _)| *thread == this) {
         Some((_, own)) => act(own),
         None if !make => {}
         None => {
             spare.rotate_right(1);
             let [first, ..] = &mut *spare;
             *first = (this, Own::new());
-            act(&first.1);
+            act(&mut first.1);
         }
     }
 }
@@ -365,16 +412,15 @@ fn with_own(_act: impl FnOnce(&Own)) {}
 /// Keeps a failure for `evloop_last_error`: the error made last.
 #[cold]
 pub(crate) fn record(function: &'static str) {
-    with_own(|own| own.last.set(Last::Failure(function, own.pending.replace(NO_DETAIL))));
+    with_own(|own| own.fail(function));
 }
 
 /// Keeps a failure that comes from an earlier one, unless that is kept.
 #[cold]
 pub(crate) fn record_if_first(function: &'static str) {
     with_own(|own| {
-        let detail = own.pending.replace(NO_DETAIL);
         if matches!(own.last.get(), Last::Nothing) {
-            own.last.set(Last::Failure(function, detail));
+            own.fail(function);
         }
     });
 }
@@ -398,7 +444,7 @@ pub(crate) fn last_error_into(out: &mut Out<u8>) -> c_int {
     let mut text = Text { out, len: 0 };
     with_own(|own| match own.last.get() {
         Last::Nothing => {}
-        Last::Failure(function, detail) => detail.write(function, &mut text),
+        Last::Failure(function) => own.failed().write(function, &mut text),
         Last::Panic(message) => text.push_bytes(message),
     });
     c_int::try_from(text.finish()).unwrap_or(c_int::MAX)
@@ -477,7 +523,7 @@ mod tests {
         // SAFETY: the array is used through this until the text is there.
         let mut out = unsafe { Out::new(room.as_mut_ptr(), room.len()) };
         let mut text = Text { out: &mut out, len: 0 };
-        with_own(|own| own.pending.get().write("f", &mut text));
+        with_own(|own| own.pending().write("f", &mut text));
         let len = text.finish();
         String::from_utf8(room[..len].to_vec()).unwrap()
     }

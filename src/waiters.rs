@@ -13,7 +13,7 @@
 mod list;
 
 use self::list::List;
-use crate::errno::{Errno, Error, Result, fail};
+use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
 use crate::sys::kept::Identity;
@@ -158,7 +158,12 @@ pub(crate) fn is_own(fd: RawFd) -> bool {
 
 /// Refuses such a descriptor.
 pub(crate) fn refuse_own(fd: RawFd) -> Result<()> {
-    if is_own(fd) { fail!(EINVAL, "fd {} is the library's own", fd) } else { Ok(()) }
+    if is_own(fd) { Err(refusal_of_own(fd)) } else { Ok(()) }
+}
+
+#[cold]
+fn refusal_of_own(fd: RawFd) -> Error {
+    error!(Errno::EINVAL, "fd {} is the library's own", fd)
 }
 
 impl Waiters {

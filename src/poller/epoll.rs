@@ -136,8 +136,9 @@ impl Epoll {
         let tag = registered.next_tag();
         sys::add(self.open_fd()?, fd, events, cookie(tag, fd))
             .map_err(|errno| explain(errno, fd))?;
-        registered.leftovers |= registered.map.get(fd).is_some();
-        registered.map.set(fd, Entry { events, tag, data })
+        let is_new = registered.map.set_reserved(fd, Entry { events, tag, data });
+        registered.leftovers |= !is_new;
+        Ok(())
     }
 
     pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
@@ -151,7 +152,8 @@ impl Epoll {
         };
         sys::modify(self.open_fd()?, fd, events, cookie(tag, fd))
             .map_err(|errno| explain(errno, fd))?;
-        registered.map.set(fd, Entry { events, tag, data })
+        registered.map.set_reserved(fd, Entry { events, tag, data });
+        Ok(())
     }
 
     pub fn unregister(&self, fd: RawFd) -> Result<()> {
@@ -188,11 +190,14 @@ impl Epoll {
     }
 
     /// The descriptor, unless the program has closed it.
+    #[inline]
     fn open_fd(&self) -> Result<RawFd> {
-        match self.fd.check() {
-            Some(fd) => Ok(fd),
-            None => fail!(EBADF, "the program closed the object's fd {}", self.fileno()),
-        }
+        self.fd.check().ok_or_else(|| self.is_lost())
+    }
+
+    #[cold]
+    fn is_lost(&self) -> Error {
+        error!(Errno::EBADF, "the program closed the object's fd {}", self.fileno())
     }
 
     /// Waits; what is ready is in `out` then.
@@ -298,7 +303,14 @@ impl Epoll {
         }
     }
 
+    #[inline]
     fn check(&self) -> Result<()> {
+        let is_usual = fork::is_surely(self.epoch) && !self.closed.load(Ordering::Acquire);
+        if is_usual { Ok(()) } else { self.check_closely() }
+    }
+
+    #[cold]
+    fn check_closely(&self) -> Result<()> {
         if fork::current() != self.epoch {
             fail!(ECHILD, "the process forked during the wait, and this is the child");
         }

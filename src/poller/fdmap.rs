@@ -68,14 +68,17 @@ fn child<T>(pointer: &AtomicPtr<T>) -> Option<&T> {
 }
 
 fn child_or_new<T: Zeroed>(pointer: &AtomicPtr<T>) -> Result<&T> {
-    if child(pointer).is_none() {
-        // SAFETY: the layout is not of size 0.
-        let fresh = unsafe { alloc_zeroed(Layout::new::<T>()) };
-        if fresh.is_null() {
-            fail!(ENOMEM, "no memory to register a descriptor");
-        }
-        pointer.store(fresh.cast(), Ordering::Release);
+    match child(pointer) {
+        Some(child) => Ok(child),
+        None => new_child(pointer),
     }
+}
+
+#[cold]
+fn new_child<T: Zeroed>(pointer: &AtomicPtr<T>) -> Result<&T> {
+    // SAFETY: the layout is not of size 0.
+    let fresh = unsafe { alloc_zeroed(Layout::new::<T>()) };
+    pointer.store(fresh.cast(), Ordering::Release);
     match child(pointer) {
         Some(child) => Ok(child),
         None => fail!(ENOMEM, "no memory to register a descriptor"),
@@ -131,18 +134,29 @@ impl FdMap {
         self.leaf(fd)?.get(fd)
     }
 
-    /// Makes sure that `set` has the memory it needs.
+    /// Makes sure that `set_reserved` has the memory it needs.
     pub fn reserve(&self, fd: RawFd) -> Result<()> {
         self.leaf_or_new(fd).map(drop)
     }
 
     /// Registers it, or replaces how it is registered.
     pub fn set(&self, fd: RawFd, entry: Entry) -> Result<()> {
-        let Some(leaf) = self.leaf_or_new(fd)? else { return Ok(()) };
-        if leaf.set(fd, entry) {
+        let leaf = self.leaf_or_new(fd)?;
+        self.set_in(leaf, fd, entry);
+        Ok(())
+    }
+
+    /// The same after `reserve`; true: it is new.
+    pub fn set_reserved(&self, fd: RawFd, entry: Entry) -> bool {
+        self.set_in(self.leaf(fd), fd, entry)
+    }
+
+    fn set_in(&self, leaf: Option<&Leaf>, fd: RawFd, entry: Entry) -> bool {
+        let is_new = leaf.is_some_and(|leaf| leaf.set(fd, entry));
+        if is_new {
             self.len.store(self.len() + 1, Ordering::Relaxed);
         }
-        Ok(())
+        is_new
     }
 
     pub fn remove(&self, fd: RawFd) -> bool {

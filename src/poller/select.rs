@@ -25,7 +25,7 @@ pub(crate) fn select(mut lists: [&mut Vec<RawFd>; 3], timeout_ns: i64) -> Result
 
 fn wait(lists: &[&mut Vec<RawFd>; 3], sets: &mut FdSets, deadline: Deadline) -> Result<()> {
     loop {
-        sets.fill(lists);
+        sets.add(lists);
         let count = sets.count;
         match sys::select(count, sets.split(), deadline.left_ns()) {
             Ok(0) if !deadline.passed() => {}
@@ -34,6 +34,7 @@ fn wait(lists: &[&mut Vec<RawFd>; 3], sets: &mut FdSets, deadline: Deadline) -> 
             Err(Errno::EBADF) => return Err(closed(lists)),
             Err(errno) => return Err(errno.into()),
         }
+        sets.words.fill(0);
     }
 }
 
@@ -100,8 +101,8 @@ impl FdSets {
         [read, write, except]
     }
 
-    fn fill(&mut self, lists: &[&mut Vec<RawFd>; 3]) {
-        self.words.fill(0);
+    /// To sets that are empty.
+    fn add(&mut self, lists: &[&mut Vec<RawFd>; 3]) {
         for (set, list) in self.split().into_iter().zip(lists) {
             for (word, bit) in list.iter().map(|fd| place(*fd)) {
                 if let Some(word) = set.get_mut(word) {

@@ -95,7 +95,8 @@ impl Selector {
             Err(error) if self.is_always_ready(&error) => self.add_always(&mut keys, fd)?,
             result => result?,
         }
-        keys.map.set(fd, Entry { events, tag: 0, data })
+        keys.map.set_reserved(fd, Entry { events, tag: 0, data });
+        Ok(())
     }
 
     pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
@@ -114,7 +115,8 @@ impl Selector {
                 result?;
             }
         }
-        keys.map.set(fd, Entry { events, tag: 0, data })
+        keys.map.set_reserved(fd, Entry { events, tag: 0, data });
+        Ok(())
     }
 
     pub fn unregister(&self, fd: RawFd) -> Result<()> {

@@ -2,6 +2,7 @@
 //! done at once where the loop may be touched, else left at its gate.
 
 use super::command::{Change, Command, Registered};
+use super::core::Core;
 use super::desk::Gate;
 use super::event::{Destroy, Event, Target};
 use super::flags::*;
@@ -487,15 +488,14 @@ pub(crate) fn set_destroy(handle: i64, target: Target) -> Result<()> {
 pub(crate) fn watcher_close(handle: i64, wait: bool) -> Result<()> {
     let named = named(handle, Kind::Watcher)?;
     if named.desk.is_mine() {
-        return named.with(
-            |core| {
-                if wait && core.current == handle {
-                    fail!(EDEADLK, "watcher {} would wait for its own callback", handle);
-                }
-                core.close(&named)
-            },
-            |_| table::stale(handle),
-        );
+        let close = |core: &mut Core| {
+            if wait && core.current == handle {
+                fail!(EDEADLK, "watcher {} would wait for its own callback", handle);
+            }
+            core.close(&named)
+        };
+        // SAFETY: as was just asked.
+        return unsafe { named.with_mine(close) };
     }
     let mut gate = named.lock_any()?;
     if named.desk.is_inherited() {

@@ -444,8 +444,17 @@ impl Core {
     }
 
     /// Does what others left at the gate.
+    #[inline]
     pub fn receive(&mut self, gate: &mut Gate) {
         self.stir();
+        self.slots.settle();
+        if self.desk.has_inbox() || gate.has_commands() || self.watched {
+            self.receive_all(gate);
+        }
+    }
+
+    #[inline(never)]
+    fn receive_all(&mut self, gate: &mut Gate) {
         self.desk.mail.take(super::mailbox::INBOX);
         if self.watched {
             // What came before what they may ask for.
@@ -455,7 +464,6 @@ impl Core {
         // out about them.
         let in_callback = std::mem::replace(&mut self.in_callback, false);
         gate.clocks = 0;
-        self.slots.settle();
         for command in gate.inbox.drain(..) {
             self.obey(command);
         }
@@ -470,11 +478,17 @@ impl Core {
 
     /// Forgets the names of closed watchers; where no callback runs, whose
     /// watcher may be one of them.
+    #[inline]
     pub fn forget_names(&mut self, gate: &mut Gate) {
-        if self.unnamed.is_empty() && !self.unnamed_more || !self.destroys.is_empty() {
-            // Those will be told of with their names.
-            return;
+        let has_some = !self.unnamed.is_empty() || self.unnamed_more;
+        // Those to be told of are told of with their names.
+        if has_some && self.destroys.is_empty() {
+            self.forget_all_names(gate);
         }
+    }
+
+    #[cold]
+    fn forget_all_names(&mut self, gate: &mut Gate) {
         if self.watched {
             self.watch_pending_at(gate);
         }

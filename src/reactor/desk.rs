@@ -131,6 +131,14 @@ pub(super) struct Gate {
     pub watchdog: Option<Watchdog>,
 }
 
+impl Gate {
+    /// Whether other threads have left anything for the loop.
+    #[inline(always)]
+    pub fn has_commands(&self) -> bool {
+        !self.inbox.is_empty() || self.unlisted
+    }
+}
+
 impl Desk {
     pub fn new() -> Self {
         Self {

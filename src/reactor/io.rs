@@ -99,7 +99,13 @@ fn next(record: &Record) -> u32 {
 /// The same, with its record.
 fn following(record: &Record) -> Option<(u32, &'static Record)> {
     let next = next(record);
-    if next == 0 { None } else { Some((next, record::get(next)?)) }
+    Some((next, linked(next)?))
+}
+
+/// The record of an index that is 0 where there is none.
+#[inline]
+fn linked(index: u32) -> Option<&'static Record> {
+    if index == 0 { None } else { record::get(index) }
 }
 
 fn set_next(record: &Record, next: u32) {
@@ -246,8 +252,14 @@ impl Core {
 
     #[inline]
     pub fn first(&self, fd: RawFd) -> Option<(u32, &'static Record)> {
-        let index = usize::try_from(fd).ok().and_then(|fd| self.io.first.get(fd)).copied()?;
-        if index == 0 { None } else { Some((index, record::get(index)?)) }
+        let index = self.first_index(fd);
+        Some((index, linked(index)?))
+    }
+
+    /// The same by its index; 0: none.
+    #[inline]
+    fn first_index(&self, fd: RawFd) -> u32 {
+        usize::try_from(fd).ok().and_then(|fd| self.io.first.get(fd)).copied().unwrap_or(0)
     }
 
     /// No descriptor that is watched is as great as this.
@@ -363,7 +375,9 @@ impl Core {
                 }
                 // The kernel did not know this descriptor: what was watched
                 // under its number is gone.
-                self.io_lost(fd, Errno::EBADF);
+                if self.first_index(fd) != 0 {
+                    self.io_lost(fd, Errno::EBADF);
+                }
                 self.always_replaced(fd);
                 set_mask(record, given);
                 self.set_first(fd, index);
@@ -429,7 +443,7 @@ impl Core {
     fn io_join(&mut self, index: u32, record: &Record, first: u32, other: &Record) {
         record.set(SHARED);
         other.set(SHARED);
-        if let Some(second) = record::get(next(other)).filter(|_| next(other) != 0) {
+        if let Some(second) = linked(next(other)) {
             set_before(second, index);
         }
         set_next(record, next(other));
@@ -748,13 +762,12 @@ impl Core {
             }
             return;
         }
-        let following = next(record);
-        let is_first = self.first(fd).is_some_and(|(first, _)| first == index);
-        let found = is_first || before(record) != 0;
-        if let Some(after) = record::get(following).filter(|_| following != 0) {
-            set_before(after, before(record));
+        let (preceding, following) = (before(record), next(record));
+        let found = preceding != 0 || self.first_index(fd) == index;
+        if let Some(after) = linked(following) {
+            set_before(after, preceding);
         }
-        match record::get(before(record)).filter(|_| before(record) != 0) {
+        match linked(preceding) {
             _ if !found => {
                 // Not taken in yet: nobody else watches it.
                 if !told && flags & SHARED == 0 {

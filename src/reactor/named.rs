@@ -74,23 +74,34 @@ impl Named {
         remote: impl FnOnce(&mut Gate) -> Result<R>,
     ) -> Result<R> {
         if self.desk.is_mine() {
-            let _poison = Poison(self.desk);
-            let act = |core: &mut Core| {
-                core.stir();
-                if self.desk.has_inbox() {
-                    // What others asked for before comes before.
-                    core.receive(&mut self.desk.gate());
-                    if !self.record.is(self.handle, self.state) {
-                        return table::stale(self.handle.pack());
-                    }
-                }
-                direct(core)
-            };
-            // SAFETY: this thread runs the loop, whose run borrows nothing of
-            // the core while a callback, which this call is in, runs.
-            return unsafe { self.desk.with_core(act) }?;
+            // SAFETY: as was just asked.
+            return unsafe { self.with_mine(direct) };
         }
         self.with_lock(direct, remote)
+    }
+
+    /// The same of a loop that this thread runs.
+    ///
+    /// # Safety
+    /// It does: `is_mine` of the loop's desk is true.
+    #[inline(always)]
+    pub unsafe fn with_mine<R>(&self, direct: impl FnOnce(&mut Core) -> Result<R>) -> Result<R> {
+        let _poison = Poison(self.desk);
+        let act = |core: &mut Core| {
+            core.stir();
+            if self.desk.has_inbox() {
+                // What others asked for before comes before.
+                core.receive(&mut self.desk.gate());
+                if !self.record.is(self.handle, self.state) {
+                    return table::stale(self.handle.pack());
+                }
+            }
+            direct(core)
+        };
+        // SAFETY: this thread runs the loop (this function's contract), whose
+        // run borrows nothing of the core while a callback, which this call is
+        // in, runs.
+        unsafe { self.desk.with_core(act) }?
     }
 
     #[inline(never)]
@@ -180,6 +191,11 @@ impl Named {
     /// The same where the gate's lock is not held yet.
     #[inline]
     pub fn check_epoll_first(&self) -> Result<()> {
+        if self.desk.is_surely_mine() { Ok(()) } else { self.check_epoll_of_other() }
+    }
+
+    #[inline(never)]
+    fn check_epoll_of_other(&self) -> Result<()> {
         if self.desk.is_mine() || self.desk.has_epoll() {
             return Ok(());
         }
@@ -198,6 +214,13 @@ impl Named {
 
     #[inline]
     fn check_ours(&self) -> Result<()> {
+        let is_ours = fork::is_surely(self.desk.epoch.load(Relaxed));
+        let is_usual = is_ours && self.desk.state.load(Relaxed) & POISONED == 0;
+        if is_usual { Ok(()) } else { self.check_closely() }
+    }
+
+    #[cold]
+    fn check_closely(&self) -> Result<()> {
         if self.desk.epoch.load(Relaxed) != fork::current() {
             let handle = self.handle.pack();
             fail!(ECHILD, "handle {} is {} of the parent process", handle, self.handle.kind.name());

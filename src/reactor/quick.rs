@@ -6,6 +6,7 @@
 //! cannot fail and calls nobody.
 
 use super::core::Core;
+use super::desk::Desk;
 use super::event::Target;
 use super::flags::*;
 use super::io;
@@ -22,9 +23,9 @@ struct AtHand<'a> {
     core: &'a mut Core,
 }
 
-/// Does something with what a handle leads to, if the loop is at hand.
+/// What a handle leads to, if the loop is at hand.
 #[inline(always)]
-fn at_hand<R>(handle: i64, kind: Kind, act: impl FnOnce(AtHand<'_>) -> R) -> Option<R> {
+fn find(handle: i64, kind: Kind) -> Option<(u32, &'static Record, &'static Desk)> {
     let handle = Handle::unpack_as(handle, kind)?;
     let record = record::get(handle.index)?;
     let state = if matches!(kind, Kind::Loop) { LOOP } else { LIVE };
@@ -32,13 +33,26 @@ fn at_hand<R>(handle: i64, kind: Kind, act: impl FnOnce(AtHand<'_>) -> R) -> Opt
         return None;
     }
     let desk = record.desk()?;
-    if !desk.is_surely_mine() || desk.has_inbox() {
-        return None;
-    }
+    let is_at_hand = desk.is_surely_mine() && !desk.has_inbox();
+    is_at_hand.then_some((handle.index, record, desk))
+}
+
+/// The answer where it is not. Cold: else so many conditions make the compiler
+/// take what is done at hand for rare, and not inline it.
+#[cold]
+#[inline(never)]
+fn elsewhere<R>() -> Option<R> {
+    None
+}
+
+/// Does something with what a handle leads to, if the loop is at hand.
+#[inline(always)]
+fn at_hand<R>(handle: i64, kind: Kind, act: impl FnOnce(AtHand<'_>) -> R) -> Option<R> {
+    let Some((index, record, desk)) = find(handle, kind) else { return elsewhere() };
     let flags = record.flags.load(Relaxed);
     let act = |core: &mut Core| {
         core.stir();
-        act(AtHand { index: handle.index, record, flags, core })
+        act(AtHand { index, record, flags, core })
     };
     // SAFETY: this thread runs the loop, whose run borrows nothing of the core
     // while a callback, which this call is in, runs.

@@ -62,8 +62,8 @@ fn ask(inode: u32, answer: &mut [u8; 256]) -> Result<usize, Errno> {
     let fd = Fd::brief(fd)?;
     let (start, size) = (&raw const request, size_of_val(&request));
     // SAFETY: as many readable bytes as said; no address.
-    unsafe { syscall!(SYS_sendto, fd.raw(), start, size) }?;
+    unsafe { syscall!(SYS_sendto, fd.raw(), start, size, 0, 0, 0) }?;
     let (start, size) = (answer.as_mut_ptr(), answer.len());
     // SAFETY: as many writable bytes as said; no address.
-    unsafe { syscall!(SYS_recvfrom, fd.raw(), start, size) }
+    unsafe { syscall!(SYS_recvfrom, fd.raw(), start, size, 0, 0, 0) }
 }

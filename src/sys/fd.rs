@@ -20,17 +20,29 @@ pub(crate) struct Fd {
 const FIRST: RawFd = 3;
 
 impl Fd {
-    fn new(raw: RawFd, owned: bool) -> Self {
-        let identity = SharedIdentity::of(Identity::none());
-        Self { raw, owned: AtomicBool::new(owned), identity }
+    fn new(raw: RawFd, owned: bool, identity: Identity) -> Self {
+        Self { raw, owned: AtomicBool::new(owned), identity: SharedIdentity::of(identity) }
     }
 
     /// What a system call has made, to be kept: the library's own, never one
     /// of the standard streams, and only closed if its number still is it.
     pub fn made(raw: usize) -> Result<Self, Errno> {
-        let mut fd = Self::brief(raw)?;
-        fd.identity = SharedIdentity::of(Identity::mark(fd.raw)?);
-        Ok(fd)
+        if let Ok(raw @ FIRST..) = RawFd::try_from(raw) {
+            return Self::marked(raw);
+        }
+        let fd = Self::brief(raw)?;
+        fd.disown();
+        Self::marked(fd.raw)
+    }
+
+    fn marked(raw: RawFd) -> Result<Self, Errno> {
+        match Identity::mark(raw) {
+            Ok(identity) => Ok(Self::new(raw, true, identity)),
+            Err(errno) => {
+                drop(Self::owned(raw));
+                Err(errno)
+            }
+        }
     }
 
     /// The same; an error of it names the call.
@@ -52,11 +64,11 @@ impl Fd {
 
     /// What has the number now is closed when this is dropped.
     pub fn owned(raw: RawFd) -> Self {
-        Self::new(raw, true)
+        Self::new(raw, true, Identity::none())
     }
 
     pub fn borrowed(raw: RawFd) -> Self {
-        Self::new(raw, false)
+        Self::new(raw, false, Identity::none())
     }
 
     pub fn raw(&self) -> RawFd {
@@ -71,7 +83,8 @@ impl Fd {
     /// Whether the number still is the descriptor that was made, as far as
     /// that can be known.
     pub fn is_intact(&self) -> bool {
-        self.identity() == Identity::none() || self.identity().is_intact()
+        let identity = self.identity();
+        identity == Identity::none() || identity.is_intact()
     }
 
     /// Whether a number is this descriptor.
@@ -83,12 +96,12 @@ impl Fd {
     /// it is changed or read from. See [`SharedIdentity::check`].
     #[inline(always)]
     pub fn check(&self) -> Option<RawFd> {
-        if self.identity.is_known() { Some(self.raw) } else { self.ask() }
+        (self.identity.is_known() || self.ask()).then_some(self.raw)
     }
 
     #[cold]
-    fn ask(&self) -> Option<RawFd> {
-        if self.identity() == Identity::none() { Some(self.raw) } else { self.identity.check() }
+    fn ask(&self) -> bool {
+        self.identity() == Identity::none() || self.identity.check().is_some()
     }
 
     /// From now on dropping it closes the descriptor.

@@ -197,7 +197,7 @@ pub(crate) unsafe fn transfer(fd: RawFd, buffer: Buffer, offset: i64) -> Result<
         (Buffer::From(..), false) => libc::SYS_pwrite64,
     };
     // SAFETY: this function's contract.
-    unsafe { super::raw(number, [fd as usize, start, count, offset as usize, 0, 0]) }
+    unsafe { syscall!((number), fd, start, count, offset) }
 }
 
 /// The same without waiting: EAGAIN, it would have to. `None`: this file, or
@@ -221,9 +221,9 @@ pub(crate) unsafe fn transfer_nowait(
         Buffer::From(..) => libc::SYS_pwritev2,
     };
     // The offset comes in two halves, of which the second is for 32 bits.
-    let args = [fd as usize, vector, 1, offset.max(-1) as usize, 0, libc::RWF_NOWAIT as usize];
+    let (low, high, flags) = (offset.max(-1), 0, libc::RWF_NOWAIT);
     // SAFETY: this function's contract.
-    match unsafe { super::raw(number, args) } {
+    match unsafe { syscall!((number), fd, vector, 1, low, high, flags) } {
         Err(Errno::ENOTSUP) => None,
         Err(Errno::ENOSYS | Errno::EPERM) => {
             NO_NOWAIT.store(true, Ordering::Relaxed);
@@ -239,7 +239,7 @@ pub(crate) fn can_be_used(fd: RawFd, writing: bool) -> bool {
     let number = if writing { libc::SYS_writev } else { libc::SYS_readv };
     // SAFETY: no buffers: the kernel looks at how the file was opened and at
     // what it can do, and then there is nothing to be done.
-    let nothing = unsafe { super::raw(number, [fd as usize, 0, 0, 0, 0, 0]) };
+    let nothing = unsafe { syscall!((number), fd, 0, 0) };
     nothing != Err(Errno::EINVAL)
 }
 
@@ -260,5 +260,5 @@ pub(crate) fn is_open_for(fd: RawFd, writing: bool) -> Result<bool, Errno> {
 pub(crate) fn sync(fd: RawFd, data_only: bool) -> Result<usize, Errno> {
     let number = if data_only { libc::SYS_fdatasync } else { libc::SYS_fsync };
     // SAFETY: no pointers.
-    unsafe { super::raw(number, [fd as usize, 0, 0, 0, 0, 0]) }
+    unsafe { syscall!((number), fd) }
 }

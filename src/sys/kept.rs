@@ -14,9 +14,9 @@
 mod shared;
 
 use self::shared::{Known, Raced};
-use super::{int, syscall, ticks};
+use super::{syscall, ticks};
 use crate::errno::Errno;
-use crate::sync::{AtomicPtr, AtomicU32, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::util::alloc::try_array;
 use std::os::fd::RawFd;
 
@@ -29,75 +29,87 @@ const F_GETSIG: i32 = 11;
 /// generation.
 const UNMARKED: u32 = 1 << 31;
 
-/// A descriptor that is kept: its number, and the generation of that.
+/// A descriptor that is kept: its number, and above that the generation of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Identity {
-    fd: RawFd,
-    generation: u32,
-}
+pub(crate) struct Identity(u64);
 
 impl Identity {
     /// No descriptor.
     pub const fn none() -> Self {
-        Self { fd: -1, generation: 0 }
+        Self::of(-1, 0)
     }
 
     /// One that the program has closed.
     pub const fn lost() -> Self {
-        Self { fd: -1, generation: 1 }
+        Self::of(-1, 1)
+    }
+
+    const fn of(fd: RawFd, generation: u32) -> Self {
+        Self((generation as u64) << 32 | fd.cast_unsigned() as u64)
     }
 
     /// Marks a new descriptor. ENOMEM.
+    #[inline]
     pub fn mark(fd: RawFd) -> Result<Self, Errno> {
         // SAFETY: no pointers.
-        let generation = match unsafe { syscall!(SYS_fcntl, fd, F_SETSIG, MARK) } {
-            Ok(_) => begin_generation(fd, 0)?,
+        let flag = match unsafe { syscall!(SYS_fcntl, fd, F_SETSIG, MARK) } {
+            Ok(_) => 0,
             Err(Errno::ENOMEM) => return Err(Errno::ENOMEM),
-            Err(_) => begin_generation(fd, UNMARKED)?,
+            Err(_) => UNMARKED,
         };
-        Ok(Self { fd, generation })
+        Ok(Self::of(fd, begin_generation(fd, flag)?))
     }
 
     /// What the library has made last under a number.
     pub fn newest(fd: RawFd) -> Self {
-        let generation = generation_of(fd).map_or(0, |of| of.load(Ordering::Relaxed));
-        Self { fd, generation }
+        Self::of(fd, generation_of(fd).map_or(0, |of| of.load(Ordering::Relaxed)))
     }
 
     pub fn fd(self) -> RawFd {
-        self.fd
+        (self.0 as u32).cast_signed()
+    }
+
+    fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn is_marked(self) -> bool {
+        self.generation() & UNMARKED == 0
     }
 
     /// Asks the kernel whether the number still is this descriptor.
     pub fn is_intact(self) -> bool {
-        let expected = if self.generation & UNMARKED == 0 { MARK } else { 0 };
+        let expected = if self.is_marked() { MARK } else { 0 };
         // SAFETY: F_GETSIG only looks.
-        let mark = unsafe { syscall!(SYS_fcntl, self.fd, F_GETSIG) };
-        self.is_newest()
-            && mark.map_or_else(|errno| self.is_unknown(errno), |mark| int(mark) == expected)
+        let is_same = match unsafe { syscall!(SYS_fcntl, self.fd(), F_GETSIG) } {
+            Ok(mark) => mark == expected as usize,
+            Err(errno) => self.is_unknown(errno),
+        };
+        is_same && self.is_newest()
     }
 
     /// Whether a sandbox does not let the mark be read.
     fn is_unknown(self, errno: Errno) -> bool {
-        self.generation & UNMARKED != 0 && errno != Errno::EBADF
+        !self.is_marked() && errno != Errno::EBADF
     }
 
     /// Whether no later descriptor of the library has had its number.
     fn is_newest(self) -> bool {
-        generation_of(self.fd).is_none_or(|of| of.load(Ordering::Relaxed) == self.generation)
+        generation_of(self.fd()).is_none_or(|of| of.load(Ordering::Relaxed) == self.generation())
     }
 
     pub const fn pack(self) -> u64 {
-        (self.generation as u64) << 32 | self.fd.cast_unsigned() as u64
+        self.0
     }
 
-    pub fn unpack(packed: u64) -> Self {
-        Self { fd: (packed as u32).cast_signed(), generation: (packed >> 32) as u32 }
+    pub const fn unpack(packed: u64) -> Self {
+        Self(packed)
     }
 }
 
 /// An [`Identity`] that several threads look at, and signal handlers.
-/// It is known to be intact at a moment that [`now`] has.
+/// It is known to be intact at a moment of [`ticks::stamp`], and with what
+/// [`LAST`] was then: its complement, if the time is not the counter's.
 #[derive(Debug)]
 pub(crate) struct SharedIdentity(Known);
 
@@ -121,23 +133,29 @@ impl SharedIdentity {
     pub fn check(&self) -> Option<RawFd> {
         let identity = self.get();
         // What was known of one before is nothing about none.
-        (identity.fd >= 0 && (self.is_known() || self.ask(identity))).then_some(identity.fd)
+        (identity.fd() >= 0 && (self.is_known() || self.ask(identity))).then_some(identity.fd())
     }
 
     /// Whether it was intact a moment ago, and the library has made no
     /// descriptor since.
     #[inline(always)]
     pub fn is_known(&self) -> bool {
-        self.0.is_known(now())
+        // That the counter can be read is known where such a moment was noted.
+        self.0.known_at(LAST.load(Ordering::Relaxed)).is_some_and(ticks::is_recent)
     }
 
     #[cold]
     fn ask(&self, identity: Identity) -> bool {
-        // Before that.
-        let now = now();
+        // Both before the kernel is asked.
+        let last = LAST.load(Ordering::Relaxed);
+        let (now, is_counted) = ticks::stamp();
+        let known_last = if is_counted { last } else { !last };
+        if !is_counted && self.0.known_at(known_last) == Some(now) {
+            return true;
+        }
         let is_intact = identity.is_intact();
         if is_intact {
-            self.0.note(identity.pack(), now);
+            self.0.note(identity.pack(), now, known_last);
         }
         is_intact
     }
@@ -185,42 +203,33 @@ fn generation_of(fd: RawFd) -> Option<&'static AtomicU32> {
     unsafe { block.load(Ordering::Acquire).as_ref() }?.get(at)
 }
 
-/// The last generation of all.
-static LAST: AtomicU32 = AtomicU32::new(0);
-
-/// Another number, which is not 0, when some milliseconds have passed or the
-/// library has made another descriptor.
-#[inline(always)]
-fn now() -> u64 {
-    now_of(ticks::moment(), LAST.load(Ordering::Relaxed))
-}
-
-#[inline(always)]
-fn now_of(moment: u64, last: u32) -> u64 {
-    /// 2^63 divided by the golden ratio: modulo 2^63, its products with numbers
-    /// below 2^29 are at least 2^32 apart, more than generations can be.
-    const SPREAD: u64 = 0x4f1b_bcdc_bfa5_3e0b;
-    moment.wrapping_mul(SPREAD).wrapping_add(u64::from(last)) << 1 | 1
-}
+/// The last generation of all, which is never 0.
+static LAST: AtomicU64 = AtomicU64::new(1);
 
 /// The number has a new descriptor.
 fn begin_generation(fd: RawFd, flag: u32) -> Result<u32, Errno> {
-    if let Some((block, _)) = block_of(fd)
-        && block.load(Ordering::Acquire).is_null()
-    {
-        make_block(block)?;
-    }
+    let of = match generation_of(fd) {
+        None => first_generation_of(fd)?,
+        of => of,
+    };
     let number = LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-    let generation = number & !UNMARKED | flag;
-    if let Some(of) = generation_of(fd) {
+    let generation = number as u32 & !UNMARKED | flag;
+    if let Some(of) = of {
         of.store(generation, Ordering::Relaxed);
     }
     Ok(generation)
 }
 
 #[cold]
-fn make_block(place: &AtomicPtr<Block>) -> Result<(), Errno> {
+fn first_generation_of(fd: RawFd) -> Result<Option<&'static AtomicU32>, Errno> {
     ticks::prepare();
+    if let Some((block, _)) = block_of(fd) {
+        make_block(block)?;
+    }
+    Ok(generation_of(fd))
+}
+
+fn make_block(place: &AtomicPtr<Block>) -> Result<(), Errno> {
     let fresh = try_array(PER_BLOCK, |_| AtomicU32::new(0)).ok_or(Errno::ENOMEM)?;
     let fresh = Box::into_raw(fresh).cast::<Block>();
     // Raced, not locked: a fork in the middle must not leave a lock behind.
@@ -270,13 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn no_two_moments_are_alike() {
-        let mut seen = std::collections::HashSet::new();
-        for moment in 0..200 {
-            for last in 0..200 {
-                assert!(seen.insert(now_of(1 << 63 | moment, last)), "{moment} {last}");
-            }
-        }
+    fn what_is_known_ends_with_the_next_descriptor() {
+        let kept = eventfd::create(1).unwrap();
+        let shared = SharedIdentity::of(kept.identity());
+        assert!(!shared.is_known());
+        assert_eq!(shared.check(), Some(kept.raw()));
+        let next = eventfd::create(1).unwrap();
+        assert!(!shared.is_known());
+        assert_eq!((shared.check(), next.check()), (Some(kept.raw()), Some(next.raw())));
     }
 
     #[test]

@@ -36,16 +36,15 @@ pub(crate) mod timerfd;
 use crate::errno::Errno;
 use std::ffi::{c_int, c_long};
 
-/// Makes one system call.
-///
-/// # Safety
-/// The arguments must be what that system call asks for; what they point to
-/// must be valid for as long as it says.
-unsafe fn raw(number: c_long, args: [usize; 6]) -> Result<usize, Errno> {
-    let [a, b, c, d, e, f] = args;
-    // SAFETY: the caller vouches for the arguments.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
-    usize::try_from(result).map_err(|_| Errno::new(SavedErrno::now().value))
+/// What syscall(2) has returned.
+#[inline(always)]
+fn outcome(result: c_long) -> Result<usize, Errno> {
+    usize::try_from(result).map_err(|_| last_errno())
+}
+
+#[cold]
+fn last_errno() -> Errno {
+    Errno::new(SavedErrno::now().value)
 }
 
 /// The C library's errno at some time. The C API promises not to touch it,
@@ -76,16 +75,17 @@ impl SavedErrno {
     }
 }
 
-/// `syscall!(SYS_close, fd)`: an unsafe call of [`raw`].
+/// `syscall!(SYS_close, fd)`: makes one system call, which is unsafe.
+///
+/// # Safety
+/// The arguments must be all that this system call looks at: nothing is added
+/// to them. What they point to must be valid for as long as it says.
 macro_rules! syscall {
-    (@ $number:ident, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr $(, 0)*) => {
-        $crate::sys::raw(
-            libc::$number,
-            [$a as usize, $b as usize, $c as usize, $d as usize, $e as usize, $f as usize],
-        )
-    };
     ($number:ident $(, $arg:expr)* $(,)?) => {
-        $crate::sys::syscall!(@ $number $(, $arg)*, 0, 0, 0, 0, 0, 0)
+        $crate::sys::syscall!((libc::$number) $(, $arg)*)
+    };
+    (($number:expr) $(, $arg:expr)* $(,)?) => {
+        $crate::sys::outcome(libc::syscall($number $(, $arg as usize)*))
     };
 }
 use syscall;

@@ -103,22 +103,23 @@ impl Ticks {
     }
 }
 
-/// A number that is another one after some milliseconds at most, and never 0.
-/// A signal handler may ask for it.
-#[inline(always)]
-pub(crate) fn moment() -> u64 {
-    /// About a millisecond.
-    const SHIFT: u32 = if cfg!(target_arch = "aarch64") { 15 } else { 21 };
+/// A time for [`is_recent`], and whether the counter can be used; else it is
+/// the same for some milliseconds. A signal handler may ask for it.
+pub(crate) fn stamp() -> (u64, bool) {
     let usable = USABLE.load(Relaxed) == YES;
-    1 << 63 | if usable { read() >> SHIFT } else { slow_moment() }
+    (if usable { read() } else { clock::coarse_ns().cast_unsigned() }, usable)
 }
 
-#[cold]
-fn slow_moment() -> u64 {
-    clock::coarse_ns().cast_unsigned()
+/// Whether less than about a millisecond has passed since a stamp of the
+/// counter's.
+#[inline(always)]
+pub(crate) fn is_recent(stamp: u64) -> bool {
+    const SHIFT: u32 = if cfg!(target_arch = "aarch64") { 15 } else { 21 };
+    // Huge, should it ever go backwards.
+    read().wrapping_sub(stamp) >> SHIFT == 0
 }
 
-/// Finds out whether the counter can be used, for [`moment`], which opens no
+/// Finds out whether the counter can be used, for [`stamp`], which opens no
 /// file.
 pub(crate) fn prepare() {
     is_usable();

@@ -142,13 +142,14 @@ pub(crate) fn insert<T: Object>(object: T) -> Result<i64> {
 
 /// The same of an object that is in a box, if there was memory for one.
 pub(crate) fn insert_box<T: Object>(object: Option<Box<T>>) -> Result<i64> {
-    let inserted = object.and_then(|object| {
-        let descriptor = object.descriptor();
-        table().0.insert(T::KIND, object, descriptor).ok()
-    });
-    match inserted {
-        Some(handle) => Ok(handle),
-        None => fail!(ENOMEM, "no memory, or no handle, for {}", T::KIND.name()),
+    let descriptor = object.as_ref().map_or(-1, |object| object.descriptor());
+    insert_payload(T::KIND, object.map(|object| object as Payload), descriptor)
+}
+
+fn insert_payload(kind: Kind, object: Option<Payload>, descriptor: RawFd) -> Result<i64> {
+    match object.map(|object| table().0.insert(kind, object, descriptor)) {
+        Some(Ok(handle)) => Ok(handle),
+        _ => fail!(ENOMEM, "no memory, or no handle, for {}", kind.name()),
     }
 }
 
@@ -234,6 +235,7 @@ pub(crate) fn close_any(handle: i64) -> Result<()> {
     }
 }
 
+#[inline(always)]
 fn close_kind(handle: i64, kind: Option<Kind>) -> Result<()> {
     match table().0.close(handle, kind) {
         Ok((pin, in_use)) => {
@@ -312,15 +314,24 @@ impl<T: Object> Deref for Pinned<T> {
 impl<T: Object> Drop for Pinned<T> {
     #[inline(always)]
     fn drop(&mut self) {
-        // In a child that this very call came back in, the pins of before
-        // the fork are, or will be, forgotten all together.
-        if fork::current() == self.epoch {
-            if std::thread::panicking() {
-                self.pin.poison();
-            }
+        let is_usual = fork::is_surely(self.epoch) && !std::thread::panicking();
+        if is_usual || self.is_to_be_given_up() {
             // SAFETY: taken once, here.
             unpin(unsafe { ManuallyDrop::take(&mut self.pin) });
         }
+    }
+}
+
+impl<T: Object> Pinned<T> {
+    #[cold]
+    fn is_to_be_given_up(&self) -> bool {
+        // In a child that this very call came back in, the pins of before
+        // the fork are, or will be, forgotten all together.
+        let is_ours = fork::current() == self.epoch;
+        if is_ours && std::thread::panicking() {
+            self.pin.poison();
+        }
+        is_ours
     }
 }
 

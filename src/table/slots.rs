@@ -90,13 +90,15 @@ impl<P: Send + Sync> Table<P> {
     }
 
     /// Puts an object in; gives it back if there is no room for it.
+    #[inline]
     pub fn insert(&self, kind: Kind, payload: P, descriptor: i32) -> Result<i64, P> {
         let Some(slot) = self.take_free() else { return Err(payload) };
         let generation = word::generation(slot.word.load(Ordering::Relaxed));
         let handle = Handle { kind, generation, index: slot.index };
         slot.payload.with_mut(|place| {
-            // SAFETY: a free slot's payload belongs to who took it.
-            unsafe { *place = Some(payload) }
+            // SAFETY: a free slot's payload belongs to who took it. (There is
+            // none, which would have to be dropped.)
+            unsafe { place.write(Some(payload)) }
         });
         self.count(kind, 1);
         // Release: who sees it sees that the object before is gone.
@@ -123,7 +125,7 @@ impl<P: Send + Sync> Table<P> {
             // Acquire: sees the payload that `insert` wrote.
             match slot.word.compare_exchange_weak(
                 seen,
-                seen + word::PIN,
+                seen.wrapping_add(word::PIN),
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
@@ -138,21 +140,26 @@ impl<P: Send + Sync> Table<P> {
     /// others.
     ///
     /// `kind`: the kind it must have, if any.
+    // Inlined for the same reason as `pin`.
+    #[inline(always)]
     pub fn close(&self, handle: i64, kind: Option<Kind>) -> Result<(Pin<'_, P>, bool), Refused> {
-        let wanted = Handle::unpack(handle).ok_or(Refused::Stale)?;
+        let wanted = match kind {
+            Some(kind) => Handle::unpack_as(handle, kind),
+            None => Handle::unpack(handle),
+        };
+        let Some(wanted) = wanted else {
+            return Err(self.kind_of(handle).map_or_else(|stale| stale, Refused::Kind));
+        };
         let slot = self.slots.get(wanted.index).ok_or(Refused::Stale)?;
         let mut seen = slot.word.load(Ordering::Relaxed);
         loop {
             if !word::is(seen, wanted) || seen & word::CLOSING != 0 {
                 return Err(Refused::Stale);
             }
-            if kind.is_some_and(|kind| kind != wanted.kind) {
-                return Err(Refused::Kind(wanted.kind));
-            }
             if word::is_full(seen) {
                 return Err(Refused::Full);
             }
-            let closing = (seen | word::CLOSING) + word::PIN;
+            let closing = (seen | word::CLOSING).wrapping_add(word::PIN);
             // Acquire: as in `pin`.
             match slot.word.compare_exchange_weak(
                 seen,

@@ -8,10 +8,12 @@
 #![allow(clippy::disallowed_methods)]
 #![cfg_attr(loom, allow(dead_code))]
 
+use std::alloc::Layout;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hash};
 use std::mem::MaybeUninit;
+use std::ptr::NonNull;
 
 /// There is no memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,12 +27,15 @@ pub(crate) fn try_box<T>(value: T) -> Option<Box<T>> {
 /// A box to be filled by Box::write: what is large is made in it, not on the
 /// stack first.
 pub(crate) fn try_room<T>() -> Option<Box<MaybeUninit<T>>> {
-    let mut one = Vec::new();
-    one.try_reserve_exact(1).ok()?;
-    one.push(MaybeUninit::<T>::uninit());
-    let slice = Box::into_raw(one.into_boxed_slice());
-    // SAFETY: a slice of one T has the layout of a T, and is ours.
-    Some(unsafe { Box::from_raw(slice.cast::<MaybeUninit<T>>()) })
+    let layout = Layout::new::<T>();
+    let room = if layout.size() == 0 {
+        NonNull::dangling()
+    } else {
+        // SAFETY: its size is not 0.
+        NonNull::new(unsafe { std::alloc::alloc(layout) })?.cast()
+    };
+    // SAFETY: allocated here with the layout of a T, or without a size.
+    Some(unsafe { Box::from_raw(room.as_ptr()) })
 }
 
 /// A copy of a slice.

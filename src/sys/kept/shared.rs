@@ -8,19 +8,21 @@ use crate::sync::{AtomicU64, Ordering::*, model_order};
 pub(super) struct Known {
     /// The descriptor, and the generation of its number.
     packed: AtomicU64,
-    /// 0: not yet.
     at: AtomicU64,
+    /// How many descriptors there had been by then, or another number for
+    /// that; 0: it is not known.
+    last: AtomicU64,
 }
 
 impl Known {
     #[cfg(not(loom))]
     pub const fn new(packed: u64) -> Self {
-        Self { packed: AtomicU64::new(packed), at: AtomicU64::new(0) }
+        Self { packed: AtomicU64::new(packed), at: AtomicU64::new(0), last: AtomicU64::new(0) }
     }
 
     #[cfg(loom)]
     pub fn new(packed: u64) -> Self {
-        Self { packed: AtomicU64::new(packed), at: AtomicU64::new(0) }
+        Self { packed: AtomicU64::new(packed), at: AtomicU64::new(0), last: AtomicU64::new(0) }
     }
 
     #[inline(always)]
@@ -33,26 +35,29 @@ impl Known {
         self.packed.store(packed, SeqCst);
         model_order();
         // SeqCst, and after that: see `note`.
-        self.at.store(0, SeqCst);
+        self.last.store(0, SeqCst);
     }
 
-    /// Whether it was known to be intact at this moment.
+    /// The moment at which it was known to be intact, if there have been as
+    /// many descriptors since.
     #[inline(always)]
-    pub fn is_known(&self, now: u64) -> bool {
-        self.at.load(Relaxed) == now
+    pub fn known_at(&self, last: u64) -> Option<u64> {
+        // Acquire: the moment is not older than that.
+        (self.last.load(Acquire) == last).then(|| self.at.load(Relaxed))
     }
 
     /// This one was found to be intact at this moment; false: there is another
     /// one by now.
-    pub fn note(&self, packed: u64, now: u64) -> bool {
-        // First the moment, then a look whether it is of another one; `set`
-        // does both the other way round. Either this sees the other one, or
-        // what `set` stores comes last.
-        self.at.store(now, SeqCst);
+    pub fn note(&self, packed: u64, at: u64, last: u64) -> bool {
+        // First this, then a look whether it is of another one; `set` does
+        // both the other way round. Either this sees the other one, or what
+        // `set` stores comes last.
+        self.at.store(at, Relaxed);
+        self.last.store(last, SeqCst);
         model_order();
         let is_same = self.packed.load(SeqCst) == packed;
         if !is_same {
-            self.at.store(0, SeqCst);
+            self.last.store(0, SeqCst);
         }
         is_same
     }
@@ -92,11 +97,12 @@ mod tests {
     #[test]
     fn what_is_known_of_one_descriptor_is_not_known_of_the_next() {
         let known = Known::new(1);
-        assert!(!known.is_known(7) && known.note(1, 7) && known.is_known(7));
+        assert!(known.known_at(7).is_none() && known.note(1, 5, 7));
+        assert_eq!((known.known_at(7), known.known_at(8)), (Some(5), None));
         known.set(2);
-        assert!(!known.is_known(7));
+        assert_eq!(known.known_at(7), None);
         // A thread that asked about the one before comes late.
-        assert!(!known.note(1, 7) && !known.is_known(7));
+        assert!(!known.note(1, 5, 7) && known.known_at(7).is_none());
     }
 
     #[test]
@@ -113,7 +119,8 @@ mod loom_models {
     use loom::sync::Arc;
     use loom::thread;
 
-    const NOW: u64 = 7;
+    const NOW: u64 = 5;
+    const LAST: u64 = 7;
     const FIRST: u64 = 1;
     const NONE: u64 = 0;
 
@@ -131,18 +138,18 @@ mod loom_models {
             let asker = {
                 let known = known.clone();
                 thread::spawn(move || match way {
-                    Way::NotesWithoutALook => known.at.store(NOW, SeqCst),
-                    _ => drop(known.note(FIRST, NOW)),
+                    Way::NotesWithoutALook => known.last.store(LAST, SeqCst),
+                    _ => drop(known.note(FIRST, NOW, LAST)),
                 })
             };
             if way == Way::ForgetsFirst {
-                known.at.store(0, SeqCst);
+                known.last.store(0, SeqCst);
                 known.packed.store(NONE, SeqCst);
             } else {
                 known.set(NONE);
             }
             asker.join().unwrap();
-            assert!(!known.is_known(NOW), "what is not there is known to be intact");
+            assert!(known.known_at(LAST).is_none(), "what is not there is known to be intact");
         });
     }
 
