@@ -100,12 +100,12 @@ bench: lib examples need-python ## the benchmarks
 
 # What the unit tests of pure data structures do, in Rust's own model of
 # memory. Nothing that makes system calls: Miri has no epoll.
-MIRI_TESTS := errno:: kqueue::slab:: table::slots:: table::segments:: timerq:: util::
+MIRI_TESTS := errno:: kqueue::slab:: handle::slots:: handle::segments:: timer_queue:: util::
 # The same of what threads share, in several runs: each has other
 # interleavings, and other values that a weak order allows.
-MIRI_SHARED := kqueue::aio::jobs:: kqueue::crowd:: reactor::inside::cells:: \
-  reactor::inside::trace_ring:: reactor::lease:: reactor::mailbox:: \
-  reactor::pending_work:: reactor::record_word:: reactor::sent_stack:: waiters::list::
+MIRI_SHARED := kqueue::aio::jobs:: kqueue::crowd:: event_loop::inside::cells:: \
+  event_loop::inside::trace_ring:: event_loop::lease:: event_loop::mailbox:: \
+  event_loop::pending_work:: event_loop::record_word:: event_loop::sent_stack:: wait::list::
 MIRI_SEEDS ?= 0..8
 
 miri = CARGO_TARGET_DIR=$(TARGET)/miri PROPTEST_CASES=2 \

@@ -5,8 +5,8 @@
 //! downward only:
 //!
 //! ```text
-//! capi -> reactor -> files, poller, timerfd -> timerq, table, waiters
-//! capi -> kqueue -> signals, timerq, table, waiters -> sys -> sync, errno, util
+//! capi -> event_loop -> file_watch, poller, timerfd -> timer_queue, handle, wait
+//! capi -> kqueue -> signal_hub, timer_queue, handle, wait -> sys -> sync, errno, util
 //! ```
 
 // Tests may end where there is no memory.
@@ -28,8 +28,12 @@ compile_error!("libevloop is not installed by cargo-c: run `make install` (PREFI
 mod capi;
 #[cfg_attr(loom, allow(dead_code))]
 mod errno;
+#[cfg_attr(loom, allow(dead_code))]
+mod event_loop;
 #[cfg(not(loom))]
-mod files;
+mod file_watch;
+#[cfg_attr(loom, allow(dead_code))]
+mod handle;
 #[cfg(not(loom))]
 mod hash;
 #[cfg(all(test, loom))]
@@ -50,25 +54,21 @@ mod kqueue_aio_jobs;
 mod kqueue_crowd;
 #[cfg(not(loom))]
 mod poller;
-#[cfg_attr(loom, allow(dead_code))]
-mod reactor;
-mod signals;
+mod signal_hub;
 #[cfg_attr(loom, allow(dead_code))]
 mod sync;
 #[cfg(not(loom))]
 mod sys;
-#[cfg_attr(loom, allow(dead_code))]
-mod table;
+#[cfg(not(loom))]
+mod timer_queue;
 #[cfg(not(loom))]
 mod timerfd;
-#[cfg(not(loom))]
-mod timerq;
 #[cfg_attr(loom, allow(dead_code))]
 mod util;
-#[cfg(all(test, loom))]
-#[path = "waiters/list.rs"]
-mod waiter_list;
 #[cfg(not(loom))]
-mod waiters;
+mod wait;
+#[cfg(all(test, loom))]
+#[path = "wait/list.rs"]
+mod waiter_list;
 #[cfg(not(loom))]
 mod wakeup;

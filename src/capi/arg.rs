@@ -2,12 +2,12 @@
 
 use super::types::*;
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::event_loop::{self, Event, Options};
+use crate::handle::{self, Kind};
 use crate::poller::selector::Backend;
-use crate::reactor::{self, Event, Options};
 use crate::sys::clock::{self, Deadline, NS_PER_S};
 use crate::sys::epoll::BusyPoll;
 use crate::sys::interrupt::Mode;
-use crate::table::{self, Kind};
 use crate::util::Out;
 use crate::util::alloc::TryVecCopy;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -79,7 +79,7 @@ pub(super) fn interrupt_mode(mode: c_int) -> Result<Mode> {
 }
 
 pub(super) fn kind(code: c_int) -> Result<Kind> {
-    match table::kind_from_code(code) {
+    match handle::kind_from_code(code) {
         Some(kind) => Ok(kind),
         None => fail!(EINVAL, "kind {} is unknown", code),
     }
@@ -144,7 +144,7 @@ pub(super) fn busy_poll(usecs: u32, budget: c_int, prefer: c_int) -> Result<Busy
 
 /// The index of a clock.
 pub(super) fn clock(id: c_int) -> Result<usize> {
-    match reactor::clock_index(id) {
+    match event_loop::clock_index(id) {
         Some(index) => Ok(index),
         None => fail!(EINVAL, "clock {} is unknown", id),
     }

@@ -5,9 +5,9 @@ use std::ffi::c_int;
 use super::arg;
 use super::guard::{guard, guard_close};
 use super::types::*;
+use crate::handle;
 use crate::poller::Ready;
 use crate::poller::devpoll::DevPoll;
-use crate::table;
 
 /// Creates a /dev/poll object.
 ///
@@ -24,7 +24,7 @@ use crate::table;
 /// Source: poll(7d) of Solaris.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_create() -> evloop_devpoll_t {
-    guard("evloop_devpoll_create", || table::insert(DevPoll::new()))
+    guard("evloop_devpoll_create", || handle::insert(DevPoll::new()))
 }
 
 /// Returns a descriptor that is readable while a registered one is ready.
@@ -43,7 +43,7 @@ pub extern "C" fn evloop_devpoll_create() -> evloop_devpoll_t {
 ///   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_fileno(dp: evloop_devpoll_t) -> c_int {
-    guard("evloop_devpoll_fileno", || table::pin::<DevPoll>(dp)?.fileno())
+    guard("evloop_devpoll_fileno", || handle::pin::<DevPoll>(dp)?.fileno())
 }
 
 /// Registers a descriptor, or adds events to its registration.
@@ -74,7 +74,7 @@ pub extern "C" fn evloop_devpoll_register(
     data: u64,
 ) -> c_int {
     guard("evloop_devpoll_register", || {
-        let set = table::pin::<DevPoll>(dp)?;
+        let set = handle::pin::<DevPoll>(dp)?;
         set.register(arg::fd(fd)?, arg::poll_events(events)?, data).map(|()| 0)
     })
 }
@@ -98,7 +98,7 @@ pub extern "C" fn evloop_devpoll_modify(
     data: u64,
 ) -> c_int {
     guard("evloop_devpoll_modify", || {
-        let set = table::pin::<DevPoll>(dp)?;
+        let set = handle::pin::<DevPoll>(dp)?;
         set.modify(arg::fd(fd)?, arg::poll_events(events)?, data).map(|()| 0)
     })
 }
@@ -118,7 +118,7 @@ pub extern "C" fn evloop_devpoll_modify(
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_unregister(dp: evloop_devpoll_t, fd: c_int) -> c_int {
     guard("evloop_devpoll_unregister", || {
-        table::pin::<DevPoll>(dp)?.unregister(arg::fd(fd)?).map(|()| 0)
+        handle::pin::<DevPoll>(dp)?.unregister(arg::fd(fd)?).map(|()| 0)
     })
 }
 
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn evloop_devpoll_wait(
     timeout_ns: i64,
 ) -> c_int {
     guard("evloop_devpoll_wait", || {
-        let set = table::pin::<DevPoll>(dp)?;
+        let set = handle::pin::<DevPoll>(dp)?;
         // SAFETY: the caller lends room for `max` entries at `out_ready`.
         let mut out = unsafe { arg::results_out(out_ready, max, "out_ready") }?;
         set.wait(&mut out, timeout_ns)?;
@@ -162,5 +162,5 @@ pub unsafe extern "C" fn evloop_devpoll_wait(
 /// Fork: works in the child, and changes nothing for the parent.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_devpoll_close(dp: evloop_devpoll_t) -> c_int {
-    guard_close("evloop_devpoll_close", dp, || table::close::<DevPoll>(dp).map(|()| 0))
+    guard_close("evloop_devpoll_close", dp, || handle::close::<DevPoll>(dp).map(|()| 0))
 }

@@ -5,10 +5,10 @@ use std::ffi::c_int;
 use super::arg;
 use super::guard::{guard, guard_close};
 use super::types::*;
+use crate::event_loop;
+use crate::handle;
 use crate::poller::Ready;
 use crate::poller::epoll::Epoll;
-use crate::reactor;
-use crate::table;
 
 /// Creates an epoll object.
 ///
@@ -26,7 +26,7 @@ use crate::table;
 pub extern "C" fn evloop_epoll_create(flags: u32) -> evloop_epoll_t {
     guard("evloop_epoll_create", || {
         arg::flags(flags, EVLOOP_EPOLL_CLOEXEC)?;
-        table::insert(Epoll::create()?)
+        handle::insert(Epoll::create()?)
     })
 }
 
@@ -56,11 +56,11 @@ pub extern "C" fn evloop_epoll_create(flags: u32) -> evloop_epoll_t {
 pub extern "C" fn evloop_epoll_from_fd(fd: c_int, flags: u32) -> evloop_epoll_t {
     guard("evloop_epoll_from_fd", || {
         arg::flags(flags, EVLOOP_FD_OWN)?;
-        reactor::refuse_own(fd)?;
-        let handle = table::insert(Epoll::adopt(fd)?)?;
+        event_loop::refuse_own(fd)?;
+        let handle = handle::insert(Epoll::adopt(fd)?)?;
         // Only now: an object that found no place leaves it open.
         if flags & EVLOOP_FD_OWN != 0 {
-            table::pin::<Epoll>(handle)?.own_fd();
+            handle::pin::<Epoll>(handle)?.own_fd();
         }
         Ok(handle)
     })
@@ -75,7 +75,7 @@ pub extern "C" fn evloop_epoll_from_fd(fd: c_int, flags: u32) -> evloop_epoll_t 
 /// @returns the descriptor.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_epoll_fileno(ep: evloop_epoll_t) -> c_int {
-    guard("evloop_epoll_fileno", || table::descriptor::<Epoll>(ep))
+    guard("evloop_epoll_fileno", || handle::descriptor::<Epoll>(ep))
 }
 
 /// Registers a descriptor.
@@ -113,7 +113,7 @@ pub extern "C" fn evloop_epoll_register(
     data: u64,
 ) -> c_int {
     guard("evloop_epoll_register", || {
-        let epoll = table::pin::<Epoll>(ep)?;
+        let epoll = handle::pin::<Epoll>(ep)?;
         epoll.register(arg::fd(fd)?, arg::epoll_events(events)?, data).map(|()| 0)
     })
 }
@@ -149,7 +149,7 @@ pub extern "C" fn evloop_epoll_modify(
     data: u64,
 ) -> c_int {
     guard("evloop_epoll_modify", || {
-        let epoll = table::pin::<Epoll>(ep)?;
+        let epoll = handle::pin::<Epoll>(ep)?;
         epoll.modify(arg::fd(fd)?, arg::epoll_events(events)?, data).map(|()| 0)
     })
 }
@@ -172,7 +172,7 @@ pub extern "C" fn evloop_epoll_modify(
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_epoll_unregister(ep: evloop_epoll_t, fd: c_int) -> c_int {
     guard("evloop_epoll_unregister", || {
-        table::pin::<Epoll>(ep)?.unregister(arg::fd(fd)?).map(|()| 0)
+        handle::pin::<Epoll>(ep)?.unregister(arg::fd(fd)?).map(|()| 0)
     })
 }
 
@@ -211,7 +211,7 @@ pub unsafe extern "C" fn evloop_epoll_wait(
     timeout_ns: i64,
 ) -> c_int {
     guard("evloop_epoll_wait", || {
-        let epoll = table::pin::<Epoll>(ep)?;
+        let epoll = handle::pin::<Epoll>(ep)?;
         // SAFETY: the caller lends room for `max` entries at `out_ready`.
         let mut out = unsafe { arg::results_out(out_ready, max, "out_ready") }?;
         epoll.wait(&mut out, timeout_ns)?;
@@ -231,7 +231,7 @@ pub unsafe extern "C" fn evloop_epoll_wait(
 /// Fork: works in the child, and changes nothing for the parent.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_epoll_close(ep: evloop_epoll_t) -> c_int {
-    guard_close("evloop_epoll_close", ep, || table::close::<Epoll>(ep).map(|()| 0))
+    guard_close("evloop_epoll_close", ep, || handle::close::<Epoll>(ep).map(|()| 0))
 }
 
 /// Closes the handle of an epoll object and returns its descriptor.
@@ -248,5 +248,5 @@ pub extern "C" fn evloop_epoll_close(ep: evloop_epoll_t) -> c_int {
 /// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_epoll_release(ep: evloop_epoll_t) -> c_int {
-    guard("evloop_epoll_release", || table::release::<Epoll, _>(ep, Epoll::give_fd_away))
+    guard("evloop_epoll_release", || handle::release::<Epoll, _>(ep, Epoll::give_fd_away))
 }

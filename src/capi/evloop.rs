@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use super::arg;
 use super::guard::{guard, guard_close, signal_safe};
 use super::types::*;
-use crate::reactor::{self, Event, Mode, Options};
+use crate::event_loop::{self, Event, Mode, Options};
 
 /// Creates an event loop.
 ///
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn evloop_create(options: *const Options) -> evloop_t {
     guard("evloop_create", || {
         // SAFETY: NULL, or a structure that begins with its size (C's duty).
         let options = unsafe { arg::options(options) }?;
-        reactor::create(&options)
+        event_loop::create(&options)
     })
 }
 
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn evloop_create(options: *const Options) -> evloop_t {
 /// destroy notifications do not run.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
-    guard_close("evloop_close", r#loop, || reactor::close(r#loop).map(|()| 0))
+    guard_close("evloop_close", r#loop, || event_loop::close(r#loop).map(|()| 0))
 }
 
 /// Runs an event loop on the calling thread.
@@ -139,7 +139,7 @@ pub extern "C" fn evloop_run(r#loop: evloop_t, mode: c_int) -> c_int {
             EVLOOP_RUN_NOWAIT => Mode::NoWait,
             _ => return Err(arg::unknown_mode(mode)),
         };
-        reactor::run(r#loop, mode).map(c_int::from)
+        event_loop::run(r#loop, mode).map(c_int::from)
     })
 }
 
@@ -159,7 +159,7 @@ pub extern "C" fn evloop_run(r#loop: evloop_t, mode: c_int) -> c_int {
 /// Threads: as evloop_run().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_run_for_ns(r#loop: evloop_t, duration_ns: i64) -> c_int {
-    guard("evloop_run_for_ns", || reactor::run(r#loop, Mode::For(duration_ns)).map(c_int::from))
+    guard("evloop_run_for_ns", || event_loop::run(r#loop, Mode::For(duration_ns)).map(c_int::from))
 }
 
 /// Runs an event loop on the calling thread until it has events to return.
@@ -193,7 +193,7 @@ pub unsafe extern "C" fn evloop_wait(
     guard("evloop_wait", || {
         // SAFETY: the caller lends room for `max` events at `out_events`.
         let mut out = unsafe { arg::results_out(out_events, max, "out_events") }?;
-        reactor::wait(r#loop, &mut out, timeout_ns)?;
+        event_loop::wait(r#loop, &mut out, timeout_ns)?;
         arg::count(out.filled())
     })
 }
@@ -224,7 +224,7 @@ pub unsafe extern "C" fn evloop_wait(
 /// Signals: safe (evloop_last_error() is not set).
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_stop(r#loop: evloop_t) -> c_int {
-    signal_safe(reactor::stop(r#loop))
+    signal_safe(event_loop::stop(r#loop))
 }
 
 /// Wakes an event loop that waits.
@@ -245,7 +245,7 @@ pub extern "C" fn evloop_stop(r#loop: evloop_t) -> c_int {
 /// Signals: safe (evloop_last_error() is not set).
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_wakeup(r#loop: evloop_t) -> c_int {
-    signal_safe(reactor::wakeup(r#loop))
+    signal_safe(event_loop::wakeup(r#loop))
 }
 
 /// Queues one call of a function on the thread that runs an event loop.
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn evloop_post(
     callback: evloop_callback_t,
     user_data: *mut c_void,
 ) -> c_int {
-    guard("evloop_post", || reactor::post(r#loop, callback, user_data).map(|()| 0))
+    guard("evloop_post", || event_loop::post(r#loop, callback, user_data).map(|()| 0))
 }
 
 /// Queues one call of a function, with a function that frees its data.
@@ -312,7 +312,7 @@ pub unsafe extern "C" fn evloop_post_full(
     destroy: evloop_destroy_t,
 ) -> c_int {
     guard("evloop_post_full", || {
-        reactor::post_full(r#loop, callback, user_data, destroy).map(|()| 0)
+        event_loop::post_full(r#loop, callback, user_data, destroy).map(|()| 0)
     })
 }
 
@@ -328,7 +328,7 @@ pub unsafe extern "C" fn evloop_post_full(
 ///   virtual time, which begins with 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_now_ns(r#loop: evloop_t) -> i64 {
-    guard("evloop_now_ns", || reactor::now(r#loop))
+    guard("evloop_now_ns", || event_loop::now(r#loop))
 }
 
 /// Moves the virtual time of an event loop.
@@ -346,7 +346,7 @@ pub extern "C" fn evloop_now_ns(r#loop: evloop_t) -> i64 {
 ///   -ENOMEM
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_advance_ns(r#loop: evloop_t, ns: i64) -> c_int {
-    guard("evloop_advance_ns", || reactor::advance(r#loop, ns).map(|()| 0))
+    guard("evloop_advance_ns", || event_loop::advance(r#loop, ns).map(|()| 0))
 }
 
 /// Adds or removes a hold that keeps virtual time from jumping.
@@ -374,7 +374,7 @@ pub extern "C" fn evloop_advance_ns(r#loop: evloop_t, ns: i64) -> c_int {
 /// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_virtual_hold(r#loop: evloop_t, change: c_int) -> c_int {
-    guard("evloop_virtual_hold", || reactor::virtual_hold(r#loop, change).map(|()| 0))
+    guard("evloop_virtual_hold", || event_loop::virtual_hold(r#loop, change).map(|()| 0))
 }
 
 /// Returns how long an event loop may wait for its next timer.
@@ -400,7 +400,7 @@ pub extern "C" fn evloop_virtual_hold(r#loop: evloop_t, change: c_int) -> c_int 
 /// Threads: any, but not while another thread runs the loop.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_next_timeout_ns(r#loop: evloop_t) -> i64 {
-    guard("evloop_next_timeout_ns", || reactor::next_timeout(r#loop))
+    guard("evloop_next_timeout_ns", || event_loop::next_timeout(r#loop))
 }
 
 /// Limits how long the next wait of an event loop may last.
@@ -427,7 +427,7 @@ pub extern "C" fn evloop_next_timeout_ns(r#loop: evloop_t) -> i64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_limit_wait_ns(r#loop: evloop_t, ns: i64) -> c_int {
     guard("evloop_limit_wait_ns", || {
-        reactor::limit_wait(r#loop, arg::not_negative(ns, "ns")?).map(|()| 0)
+        event_loop::limit_wait(r#loop, arg::not_negative(ns, "ns")?).map(|()| 0)
     })
 }
 
@@ -461,7 +461,7 @@ pub extern "C" fn evloop_set_busy_poll(
     prefer: c_int,
 ) -> c_int {
     guard("evloop_set_busy_poll", || {
-        reactor::set_busy_poll(r#loop, arg::busy_poll(usecs, budget, prefer)?).map(|()| 0)
+        event_loop::set_busy_poll(r#loop, arg::busy_poll(usecs, budget, prefer)?).map(|()| 0)
     })
 }
 
@@ -483,7 +483,7 @@ pub extern "C" fn evloop_set_busy_poll(
 /// Fork: it is another descriptor after evloop_after_fork().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_fileno(r#loop: evloop_t) -> c_int {
-    guard("evloop_fileno", || reactor::fileno(r#loop))
+    guard("evloop_fileno", || event_loop::fileno(r#loop))
 }
 
 /// Prepares an event loop for a wait of an outer loop.
@@ -510,7 +510,7 @@ pub extern "C" fn evloop_fileno(r#loop: evloop_t) -> c_int {
 /// Threads: any, one at a time (-EBUSY).
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_embed_prepare(r#loop: evloop_t) -> c_int {
-    guard("evloop_embed_prepare", || reactor::embed_prepare(r#loop).map(c_int::from))
+    guard("evloop_embed_prepare", || event_loop::embed_prepare(r#loop).map(c_int::from))
 }
 
 /// Dispatches what is ready, after a wait of an outer loop.
@@ -524,7 +524,7 @@ pub extern "C" fn evloop_embed_prepare(r#loop: evloop_t) -> c_int {
 /// Threads: any, one at a time (-EBUSY).
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_embed_dispatch(r#loop: evloop_t) -> c_int {
-    guard("evloop_embed_dispatch", || reactor::run(r#loop, Mode::Embedded).map(c_int::from))
+    guard("evloop_embed_dispatch", || event_loop::run(r#loop, Mode::Embedded).map(c_int::from))
 }
 
 /// Makes an event loop usable in a forked child.
@@ -554,5 +554,5 @@ pub extern "C" fn evloop_embed_dispatch(r#loop: evloop_t) -> c_int {
 ///              nothing is lost: call this again until it succeeds
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_after_fork(r#loop: evloop_t) -> c_int {
-    guard("evloop_after_fork", || reactor::revive(r#loop).map(|()| 0))
+    guard("evloop_after_fork", || event_loop::revive(r#loop).map(|()| 0))
 }

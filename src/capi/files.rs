@@ -6,7 +6,7 @@ use super::arg;
 use super::guard::guard;
 use super::types::*;
 use crate::errno::{Result, fail};
-use crate::reactor::{self, Event, FileRequest, FileRoot, Source, Target};
+use crate::event_loop::{self, Event, FileRequest, FileRoot, Source, Target};
 
 /// evloop_event_t type: something happened to a file; see evloop_add_file().
 pub const EVLOOP_EVENT_FILE: c_int = 16;
@@ -228,7 +228,7 @@ pub unsafe extern "C" fn evloop_add_file(
         };
         let known = EVLOOP_FILE_DONT_FOLLOW | EVLOOP_FILE_FOLLOW;
         let request = request(FileRoot::Path(path), mask, flags, known)?;
-        reactor::add_file(r#loop, &request, Target { callback, user_data })
+        event_loop::add_file(r#loop, &request, Target { callback, user_data })
     })
 }
 
@@ -264,7 +264,7 @@ pub unsafe extern "C" fn evloop_add_file_fd(
 ) -> evloop_watcher_t {
     guard("evloop_add_file_fd", || {
         let request = request(FileRoot::Descriptor(arg::fd(fd)?), mask, flags, 0)?;
-        reactor::add_file(r#loop, &request, Target { callback, user_data })
+        event_loop::add_file(r#loop, &request, Target { callback, user_data })
     })
 }
 
@@ -361,7 +361,7 @@ unsafe fn event_name(
     let Some(event) = (unsafe { event.as_ref() }) else { fail!(EINVAL, "event is NULL") };
     // SAFETY: NULL or as long as said (this function's contract).
     let mut out = unsafe { arg::bytes_out(buf, cap) }?;
-    arg::count(reactor::event_name(event, old, &mut out)?)
+    arg::count(event_loop::event_name(event, old, &mut out)?)
 }
 
 const _: () = {
@@ -385,7 +385,7 @@ const _: () = {
     assert!(EVLOOP_FILE_ISDIR == libc::IN_ISDIR);
     assert!(EVLOOP_FILE_ONLYDIR == libc::IN_ONLYDIR);
     assert!(EVLOOP_FILE_DONT_FOLLOW == libc::IN_DONT_FOLLOW);
-    assert!(EVLOOP_ERROR == crate::files::ERROR);
-    assert!(EVLOOP_FILE_REPLACED == crate::files::REPLACED);
-    assert!(EVLOOP_FILE_GONE == crate::files::GONE);
+    assert!(EVLOOP_ERROR == crate::file_watch::ERROR);
+    assert!(EVLOOP_FILE_REPLACED == crate::file_watch::REPLACED);
+    assert!(EVLOOP_FILE_GONE == crate::file_watch::GONE);
 };

@@ -93,25 +93,25 @@ fn keep_message(info: &PanicHookInfo<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handle;
     use crate::poller::poll::PollSet;
-    use crate::table;
     use crate::util::Out;
 
     #[test]
     fn a_panic_becomes_enotrecoverable_and_poisons_what_was_in_use() {
-        let set = table::insert(PollSet::new()).unwrap();
-        let other = table::insert(PollSet::new()).unwrap();
+        let set = handle::insert(PollSet::new()).unwrap();
+        let other = handle::insert(PollSet::new()).unwrap();
         let code: c_int = guard("test", || {
-            let _pinned = table::pin::<PollSet>(set)?;
+            let _pinned = handle::pin::<PollSet>(set)?;
             panic!("on purpose");
         });
         assert_eq!(code, -libc::ENOTRECOVERABLE);
-        let errno = |handle| table::pin::<PollSet>(handle).map(drop).map_err(|error| error.errno);
+        let errno = |handle| handle::pin::<PollSet>(handle).map(drop).map_err(|error| error.errno);
         assert_eq!(errno(set), Err(Errno::ENOTRECOVERABLE));
         assert_eq!(errno(other), Ok(()));
-        assert!(table::close::<PollSet>(set).is_ok());
+        assert!(handle::close::<PollSet>(set).is_ok());
         assert_eq!(errno(set), Err(Errno::ESTALE));
-        assert!(table::close::<PollSet>(other).is_ok());
+        assert!(handle::close::<PollSet>(other).is_ok());
     }
 
     #[test]

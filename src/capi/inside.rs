@@ -7,11 +7,11 @@ use super::arg;
 use super::guard::guard;
 use super::types::*;
 use crate::errno::{Result, fail};
-use crate::reactor::{self, Output, Stats, Which};
+use crate::event_loop::{self, Output, Stats, Which};
 use crate::util::Out;
-use crate::waiters;
+use crate::wait;
 
-const _: () = assert!(EVLOOP_STATS_BUCKETS as usize == reactor::BUCKETS);
+const _: () = assert!(EVLOOP_STATS_BUCKETS as usize == event_loop::BUCKETS);
 
 fn which(which: c_int) -> Result<Which> {
     match which {
@@ -49,7 +49,7 @@ pub extern "C" fn evloop_set_stats(r#loop: evloop_t, on: c_int) -> c_int {
         if !matches!(on, 0 | 1) {
             fail!(EINVAL, "on is {}, neither 0 nor 1", on);
         }
-        reactor::set_stats(r#loop, on == 1).map(|()| 0)
+        event_loop::set_stats(r#loop, on == 1).map(|()| 0)
     })
 }
 
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn evloop_stats(r#loop: evloop_t, out_stats: *mut Stats) -
     guard("evloop_stats", || {
         // SAFETY: NULL, or a structure that begins with its size (C's duty).
         let size = unsafe { arg::out_size(out_stats, "out_stats") }?;
-        let stats = Stats { size, ..reactor::stats(r#loop)? };
+        let stats = Stats { size, ..event_loop::stats(r#loop)? };
         // SAFETY: as above; as many bytes are writable.
         unsafe { arg::write_sized(out_stats, size, stats) };
         Ok(0)
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn evloop_stats(r#loop: evloop_t, out_stats: *mut Stats) -
 /// Threads: any; it has taken effect when it returns.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_stats_reset(r#loop: evloop_t) -> c_int {
-    guard("evloop_stats_reset", || reactor::stats_reset(r#loop).map(|()| 0))
+    guard("evloop_stats_reset", || event_loop::stats_reset(r#loop).map(|()| 0))
 }
 
 /// Returns a histogram of an event loop: how many times of each length.
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn evloop_stats_histogram(
         let cap = arg::entries(out_counts, cap, "out_counts")?;
         // SAFETY: the caller lends room for `cap` numbers at `out_counts`.
         let mut out = unsafe { Out::new(out_counts, cap) };
-        arg::count(reactor::stats_histogram(r#loop, which, &mut out)?)
+        arg::count(event_loop::stats_histogram(r#loop, which, &mut out)?)
     })
 }
 
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn evloop_stats_histogram(
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_stats_bucket_ns(bucket: c_int) -> i64 {
     guard("evloop_stats_bucket_ns", || match usize::try_from(bucket) {
-        Ok(at) if at <= reactor::BUCKETS => Ok(reactor::bucket_least(at)),
+        Ok(at) if at <= event_loop::BUCKETS => Ok(event_loop::bucket_least(at)),
         _ => fail!(EINVAL, "there is no bucket {}", bucket),
     })
 }
@@ -182,7 +182,7 @@ pub extern "C" fn evloop_stats_percentile_ns(r#loop: evloop_t, which: c_int, per
         if !(0.0..=100.0).contains(&percent) {
             fail!(EINVAL, "percent is not from 0 to 100");
         }
-        reactor::stats_percentile(r#loop, which, percent)
+        event_loop::stats_percentile(r#loop, which, percent)
     })
 }
 
@@ -251,7 +251,7 @@ pub unsafe extern "C" fn evloop_trace_start(
         // SAFETY: NULL or a NUL-terminated string (C's duty).
         let path = unsafe { arg::path(path) }?;
         arg::not_negative(max_events.into(), "max_events")?;
-        reactor::trace_start(r#loop, Output::Path(path), max_events).map(|()| 0)
+        event_loop::trace_start(r#loop, Output::Path(path), max_events).map(|()| 0)
     })
 }
 
@@ -276,9 +276,9 @@ pub extern "C" fn evloop_trace_start_fd(r#loop: evloop_t, fd: c_int, max_events:
     guard("evloop_trace_start_fd", || {
         let fd = arg::fd(fd)?;
         arg::not_negative(max_events.into(), "max_events")?;
-        reactor::refuse_own(fd)?;
-        waiters::refuse_own(fd)?;
-        reactor::trace_start(r#loop, Output::Descriptor(fd), max_events).map(|()| 0)
+        event_loop::refuse_own(fd)?;
+        wait::refuse_own(fd)?;
+        event_loop::trace_start(r#loop, Output::Descriptor(fd), max_events).map(|()| 0)
     })
 }
 
@@ -306,7 +306,7 @@ pub extern "C" fn evloop_trace_start_fd(r#loop: evloop_t, fd: c_int, max_events:
 /// as with write(2).
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_trace_stop(r#loop: evloop_t) -> i64 {
-    guard("evloop_trace_stop", || reactor::trace_stop(r#loop))
+    guard("evloop_trace_stop", || event_loop::trace_stop(r#loop))
 }
 
 /// Sets a watchdog: a thread that reports callbacks which run too long.
@@ -351,6 +351,6 @@ pub unsafe extern "C" fn evloop_set_watchdog(
 ) -> c_int {
     guard("evloop_set_watchdog", || {
         let limit = arg::not_negative(limit_ns, "limit_ns")?;
-        reactor::set_watchdog(r#loop, limit, callback, user_data).map(|()| 0)
+        event_loop::set_watchdog(r#loop, limit, callback, user_data).map(|()| 0)
     })
 }

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use super::arg;
 use super::guard::guard;
 use super::types::*;
-use crate::reactor::{self, WatcherInfo};
+use crate::event_loop::{self, WatcherInfo};
 use crate::util::Out;
 
 /// Returns whether something keeps an event loop alive.
@@ -30,7 +30,7 @@ use crate::util::Out;
 /// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_alive(r#loop: evloop_t) -> c_int {
-    guard("evloop_alive", || reactor::alive(r#loop).map(c_int::from))
+    guard("evloop_alive", || event_loop::alive(r#loop).map(c_int::from))
 }
 
 /// Returns the watchers of an event loop.
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn evloop_watchers(
             // SAFETY: not NULL, so the caller lends room for `max` handles.
             _ => unsafe { Out::new(out_watchers, room) },
         };
-        arg::count(reactor::watchers(r#loop, &mut out)?)
+        arg::count(event_loop::watchers(r#loop, &mut out)?)
     })
 }
 
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn evloop_watcher_info(
     guard("evloop_watcher_info", || {
         // SAFETY: NULL, or a structure that begins with its size (C's duty).
         let size = unsafe { arg::out_size(out_info, "out_info") }?;
-        let info = WatcherInfo { size, ..reactor::info(watcher)? };
+        let info = WatcherInfo { size, ..event_loop::info(watcher)? };
         // SAFETY: as above; as many bytes are writable.
         unsafe { arg::write_sized(out_info, size, info) };
         Ok(0)
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn evloop_watcher_info(
 /// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_find_io(r#loop: evloop_t, fd: c_int) -> evloop_watcher_t {
-    guard("evloop_find_io", || reactor::find_io(r#loop, arg::fd(fd)?))
+    guard("evloop_find_io", || event_loop::find_io(r#loop, arg::fd(fd)?))
 }
 
 /// Writes a list of an event loop's watchers as text.
@@ -146,5 +146,5 @@ pub extern "C" fn evloop_find_io(r#loop: evloop_t, fd: c_int) -> evloop_watcher_
 /// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_dump(r#loop: evloop_t, fd: c_int) -> c_int {
-    guard("evloop_dump", || arg::count(reactor::dump(r#loop, arg::fd(fd)?)?))
+    guard("evloop_dump", || arg::count(event_loop::dump(r#loop, arg::fd(fd)?)?))
 }

@@ -7,11 +7,11 @@ use super::guard::{guard, guard_close};
 use super::kqueue_types::*;
 use super::types::*;
 use crate::errno::{Errno, Error, Result};
+use crate::handle;
 use crate::kqueue::{By, Changes, Collect, Kevent, Kqueue, Nature, Operation, Request, Sink, Use};
-use crate::signals;
+use crate::signal_hub;
 use crate::sys::SavedErrno;
 use crate::sys::clock::Deadline;
-use crate::table;
 use libc::{sigaction, timespec};
 
 /// Creates a kqueue.
@@ -97,7 +97,7 @@ pub extern "C" fn evloop_kqueue_from_fd(fd: c_int, flags: u32) -> evloop_kqueue_
 /// @returns the descriptor.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_fileno(kq: evloop_kqueue_t) -> c_int {
-    guard("evloop_kqueue_fileno", || table::descriptor::<Kqueue>(kq))
+    guard("evloop_kqueue_fileno", || handle::descriptor::<Kqueue>(kq))
 }
 
 /// Changes what a kqueue watches, and waits for events.
@@ -368,7 +368,7 @@ pub extern "C" fn evloop_kqueue_aio_cancel(kq: evloop_kqueue_t, ident: u64) -> c
 /// Fork: works in the child, and changes nothing for the parent.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
-    guard_close("evloop_kqueue_close", kq, || table::close::<Kqueue>(kq).map(|()| 0))
+    guard_close("evloop_kqueue_close", kq, || handle::close::<Kqueue>(kq).map(|()| 0))
 }
 
 /// Creates a kqueue that is known by its descriptor, as on BSD.
@@ -494,7 +494,7 @@ pub unsafe extern "C" fn evloop_bsd_sigaction(
     // SAFETY: NULL, or the caller's structure.
     let act = unsafe { act.as_ref() };
     let result = match next {
-        Some(next) => signals::sigaction(next, signum, act),
+        Some(next) => signal_hub::sigaction(next, signum, act),
         None => Err(Errno::EINVAL),
     };
     errno_before.restore();

@@ -6,9 +6,9 @@ use super::arg;
 use super::guard::{guard, guard_close};
 use super::types::*;
 use crate::errno;
+use crate::handle;
 use crate::sys::SavedErrno;
 use crate::sys::interrupt::{self, Mode};
-use crate::table;
 
 /// The version of the loaded library.
 ///
@@ -165,7 +165,7 @@ pub unsafe extern "C" fn evloop_set_interrupt_check(
 /// Fork: works in the child, and does nothing to the parent's object.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_handle_close(handle: evloop_handle_t) -> c_int {
-    guard_close("evloop_handle_close", handle, || table::close_any(handle).map(|()| 0))
+    guard_close("evloop_handle_close", handle, || handle::close_any(handle).map(|()| 0))
 }
 
 /// Returns the kind of an open object.
@@ -179,7 +179,7 @@ pub extern "C" fn evloop_handle_close(handle: evloop_handle_t) -> c_int {
 /// Fork: works in the child, for every kind.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_handle_kind(handle: evloop_handle_t) -> c_int {
-    guard("evloop_handle_kind", || Ok(c_int::from(table::kind_of(handle)?.code())))
+    guard("evloop_handle_kind", || Ok(c_int::from(handle::kind_of(handle)?.code())))
 }
 
 /// Counts the open objects of a kind, to find leaks.
@@ -195,8 +195,8 @@ pub extern "C" fn evloop_handle_kind(handle: evloop_handle_t) -> c_int {
 pub extern "C" fn evloop_handle_count(kind: c_int) -> i64 {
     guard("evloop_handle_count", || {
         Ok(match kind {
-            EVLOOP_KIND_ANY => table::count_all(),
-            _ => table::count(arg::kind(kind)?),
+            EVLOOP_KIND_ANY => handle::count_all(),
+            _ => handle::count(arg::kind(kind)?),
         })
     })
 }

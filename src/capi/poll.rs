@@ -5,9 +5,9 @@ use std::ffi::c_int;
 use super::arg;
 use super::guard::{guard, guard_close};
 use super::types::*;
+use crate::handle;
 use crate::poller::Ready;
 use crate::poller::poll::PollSet;
-use crate::table;
 
 /// Creates an empty poll set.
 ///
@@ -23,7 +23,7 @@ use crate::table;
 /// Fork: the child has a copy of its own.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_create() -> evloop_poll_t {
-    guard("evloop_poll_create", || table::insert(PollSet::new()))
+    guard("evloop_poll_create", || handle::insert(PollSet::new()))
 }
 
 /// Registers a descriptor, or replaces its registration.
@@ -52,7 +52,7 @@ pub extern "C" fn evloop_poll_register(
     data: u64,
 ) -> c_int {
     guard("evloop_poll_register", || {
-        let set = table::pin::<PollSet>(p)?;
+        let set = handle::pin::<PollSet>(p)?;
         set.register(arg::fd(fd)?, arg::poll_events(events)?, data).map(|()| 0)
     })
 }
@@ -72,7 +72,7 @@ pub extern "C" fn evloop_poll_register(
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_modify(p: evloop_poll_t, fd: c_int, events: u32, data: u64) -> c_int {
     guard("evloop_poll_modify", || {
-        let set = table::pin::<PollSet>(p)?;
+        let set = handle::pin::<PollSet>(p)?;
         set.modify(arg::fd(fd)?, arg::poll_events(events)?, data).map(|()| 0)
     })
 }
@@ -91,7 +91,7 @@ pub extern "C" fn evloop_poll_modify(p: evloop_poll_t, fd: c_int, events: u32, d
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_unregister(p: evloop_poll_t, fd: c_int) -> c_int {
     guard("evloop_poll_unregister", || {
-        table::pin::<PollSet>(p)?.unregister(arg::fd(fd)?).map(|()| 0)
+        handle::pin::<PollSet>(p)?.unregister(arg::fd(fd)?).map(|()| 0)
     })
 }
 
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn evloop_poll_wait(
     timeout_ns: i64,
 ) -> c_int {
     guard("evloop_poll_wait", || {
-        let set = table::pin::<PollSet>(p)?;
+        let set = handle::pin::<PollSet>(p)?;
         // SAFETY: the caller lends room for `max` entries at `out_ready`.
         let mut out = unsafe { arg::results_out(out_ready, max, "out_ready") }?;
         set.wait(&mut out, timeout_ns)?;
@@ -146,5 +146,5 @@ pub unsafe extern "C" fn evloop_poll_wait(
 /// Fork: closes the copy of the calling process.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_poll_close(p: evloop_poll_t) -> c_int {
-    guard_close("evloop_poll_close", p, || table::close::<PollSet>(p).map(|()| 0))
+    guard_close("evloop_poll_close", p, || handle::close::<PollSet>(p).map(|()| 0))
 }

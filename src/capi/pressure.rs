@@ -6,7 +6,7 @@ use super::arg;
 use super::guard::guard;
 use super::types::*;
 use crate::errno::{Result, fail};
-use crate::reactor::{self, Source, Target, Trigger};
+use crate::event_loop::{self, Source, Target, Trigger};
 
 /// evloop_event_t type: memory is short; see evloop_add_memory_pressure().
 pub const EVLOOP_EVENT_MEMORY_PRESSURE: c_int = 17;
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn evloop_add_memory_pressure(
         let full = is_of_all(kind)?;
         let us = |ns: i64| ns / 1000 + i64::from(ns % 1000 > 0);
         let trigger = Trigger { full, stall: us(stall_ns), window: us(window_ns) };
-        reactor::add_memory_pressure(r#loop, path, trigger, Target { callback, user_data })
+        event_loop::add_memory_pressure(r#loop, path, trigger, Target { callback, user_data })
     })
 }
 

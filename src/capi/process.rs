@@ -6,7 +6,7 @@ use super::arg;
 use super::guard::guard;
 use super::types::*;
 use crate::errno::fail;
-use crate::reactor::{self, Event, ProcessEnd, Target};
+use crate::event_loop::{self, Event, ProcessEnd, Target};
 
 /// Watches a process, with one event when it ends.
 ///
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn evloop_add_process(
             fail!(EINVAL, "pid is {}, not positive", pid);
         }
         let target = Target { callback, user_data };
-        reactor::add_process(r#loop, pid, flags & EVLOOP_PROCESS_REAP != 0, target)
+        event_loop::add_process(r#loop, pid, flags & EVLOOP_PROCESS_REAP != 0, target)
     })
 }
 
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn evloop_event_process(
     guard("evloop_event_process", || {
         // SAFETY: NULL, or an event (C's duty).
         let event = unsafe { arg::event(event, out_process) }?;
-        let process = reactor::event_process(event)?;
+        let process = event_loop::event_process(event)?;
         // SAFETY: not NULL, so valid (C's duty).
         unsafe { arg::write_out(out_process, process) };
         Ok(0)

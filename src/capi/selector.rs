@@ -5,9 +5,9 @@ use std::ffi::c_int;
 use super::arg;
 use super::guard::{guard, guard_close};
 use super::types::*;
+use crate::handle;
 use crate::poller::Ready;
 use crate::poller::selector::Selector;
-use crate::table;
 
 /// Creates a selector: readiness to read and to write, with any backend.
 ///
@@ -29,7 +29,7 @@ use crate::table;
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_create(backend: c_int) -> evloop_selector_t {
     guard("evloop_selector_create", || {
-        table::insert_box(Some(Selector::create(arg::backend(backend)?)?))
+        handle::insert_box(Some(Selector::create(arg::backend(backend)?)?))
     })
 }
 
@@ -62,7 +62,7 @@ pub extern "C" fn evloop_selector_register(
     data: u64,
 ) -> c_int {
     guard("evloop_selector_register", || {
-        let selector = table::pin::<Selector>(s)?;
+        let selector = handle::pin::<Selector>(s)?;
         selector.register(arg::fd(fd)?, arg::selector_events(events)?, data).map(|()| 0)
     })
 }
@@ -94,7 +94,7 @@ pub extern "C" fn evloop_selector_modify(
     data: u64,
 ) -> c_int {
     guard("evloop_selector_modify", || {
-        let selector = table::pin::<Selector>(s)?;
+        let selector = handle::pin::<Selector>(s)?;
         selector.modify(arg::fd(fd)?, arg::selector_events(events)?, data).map(|()| 0)
     })
 }
@@ -111,7 +111,7 @@ pub extern "C" fn evloop_selector_modify(
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_unregister(s: evloop_selector_t, fd: c_int) -> c_int {
     guard("evloop_selector_unregister", || {
-        table::pin::<Selector>(s)?.unregister(arg::fd(fd)?).map(|()| 0)
+        handle::pin::<Selector>(s)?.unregister(arg::fd(fd)?).map(|()| 0)
     })
 }
 
@@ -134,7 +134,7 @@ pub unsafe extern "C" fn evloop_selector_get(
     out_data: *mut u64,
 ) -> c_int {
     guard("evloop_selector_get", || {
-        let (events, data) = table::pin::<Selector>(s)?.get(arg::fd(fd)?)?;
+        let (events, data) = handle::pin::<Selector>(s)?.get(arg::fd(fd)?)?;
         // SAFETY: the caller lends a writable integer, or NULL.
         unsafe { arg::write_out(out_events, events) };
         // SAFETY: as above.
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn evloop_selector_get(
 /// @returns the number.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_count(s: evloop_selector_t) -> c_int {
-    guard("evloop_selector_count", || arg::count(table::pin::<Selector>(s)?.count()))
+    guard("evloop_selector_count", || arg::count(handle::pin::<Selector>(s)?.count()))
 }
 
 /// Waits until registered descriptors are ready.
@@ -186,7 +186,7 @@ pub unsafe extern "C" fn evloop_selector_wait(
     timeout_ns: i64,
 ) -> c_int {
     guard("evloop_selector_wait", || {
-        let selector = table::pin::<Selector>(s)?;
+        let selector = handle::pin::<Selector>(s)?;
         // SAFETY: the caller lends room for `max` entries at `out_ready`.
         let mut out = unsafe { arg::results_out(out_ready, max, "out_ready") }?;
         selector.wait(&mut out, timeout_ns)?;
@@ -207,7 +207,7 @@ pub unsafe extern "C" fn evloop_selector_wait(
 ///   -EMFILE, -ENFILE, -ENOSPC, -ENOMEM
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_fileno(s: evloop_selector_t) -> c_int {
-    guard("evloop_selector_fileno", || table::pin::<Selector>(s)?.fileno())
+    guard("evloop_selector_fileno", || handle::pin::<Selector>(s)?.fileno())
 }
 
 /// Closes a selector. Threads that wait in it return -ESTALE.
@@ -218,5 +218,5 @@ pub extern "C" fn evloop_selector_fileno(s: evloop_selector_t) -> c_int {
 /// Fork: works in the child, and changes nothing for the parent.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_selector_close(s: evloop_selector_t) -> c_int {
-    guard_close("evloop_selector_close", s, || table::close::<Selector>(s).map(|()| 0))
+    guard_close("evloop_selector_close", s, || handle::close::<Selector>(s).map(|()| 0))
 }

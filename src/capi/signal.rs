@@ -5,8 +5,8 @@ use std::ffi::{c_int, c_void};
 use super::arg;
 use super::guard::guard;
 use super::types::*;
-use crate::reactor::{self, Event, SignalWay as Way, Target};
-use crate::signals::Siginfo;
+use crate::event_loop::{self, Event, SignalWay as Way, Target};
+use crate::signal_hub::Siginfo;
 
 /// Watches a signal.
 ///
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn evloop_add_signal(
         let keeps_default = flags & EVLOOP_SIGNAL_KEEP_DEFAULT != 0;
         let by_descriptor = flags & EVLOOP_SIGNAL_FD != 0;
         let way = if by_descriptor { Way::Blocked } else { Way::Handler { keeps_default } };
-        reactor::add_signal(r#loop, signum, way, Target { callback, user_data })
+        event_loop::add_signal(r#loop, signum, way, Target { callback, user_data })
     })
 }
 
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn evloop_event_siginfo(
     guard("evloop_event_siginfo", || {
         // SAFETY: NULL, or an event (C's duty).
         let event = unsafe { arg::event(event, out_info) }?;
-        let info = reactor::event_siginfo(event)?;
+        let info = event_loop::event_siginfo(event)?;
         // SAFETY: not NULL, so valid (C's duty).
         unsafe { arg::write_out(out_info, info) };
         Ok(0)

@@ -6,9 +6,9 @@ use super::arg;
 use super::guard::{guard, guard_rest, signal_safe};
 use super::types::*;
 use crate::errno::Result;
+use crate::event_loop::{self, NewTimer, Period, Setting, Source, Target, Watch, quick};
+use crate::handle;
 use crate::kqueue::{self, Kqueue};
-use crate::reactor::{self, NewTimer, Period, Setting, Source, Target, Watch, quick};
-use crate::table;
 use crate::timerfd::{self, Timer};
 
 /// Watches a descriptor.
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn evloop_add_io(
 ) -> evloop_watcher_t {
     guard("evloop_add_io", || {
         let (fd, events) = (arg::fd(fd)?, arg::epoll_events(events)?);
-        reactor::add_io(r#loop, fd, events, Target { callback, user_data })
+        event_loop::add_io(r#loop, fd, events, Target { callback, user_data })
     })
 }
 
@@ -131,7 +131,7 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
         return 0;
     }
     guard_rest("evloop_io_modify", || {
-        reactor::io_modify(watcher, arg::epoll_events(events)?).map(|()| 0)
+        event_loop::io_modify(watcher, arg::epoll_events(events)?).map(|()| 0)
     })
 }
 
@@ -153,7 +153,9 @@ pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int
     if quick::io_set(watcher, events) {
         return 0;
     }
-    guard_rest("evloop_io_set", || reactor::io_set(watcher, arg::epoll_events(events)?).map(|()| 0))
+    guard_rest("evloop_io_set", || {
+        event_loop::io_set(watcher, arg::epoll_events(events)?).map(|()| 0)
+    })
 }
 
 /// Adds a timer.
@@ -241,7 +243,7 @@ pub unsafe extern "C" fn evloop_add_timer(
         let clock = arg::clock(clockid)?;
         let tolerance = timer_tolerance(flags, tolerance_ns)?;
         let new = NewTimer { clock, setting, tolerance };
-        reactor::add_timer(r#loop, new, Target { callback, user_data })
+        event_loop::add_timer(r#loop, new, Target { callback, user_data })
     })
 }
 
@@ -275,7 +277,7 @@ pub unsafe extern "C" fn evloop_after(
 ) -> evloop_watcher_t {
     guard("evloop_after", || {
         let delay = arg::not_negative(delay_ns, "delay_ns")?;
-        reactor::add_timer(r#loop, simple_timer(delay, 0), Target { callback, user_data })
+        event_loop::add_timer(r#loop, simple_timer(delay, 0), Target { callback, user_data })
     })
 }
 
@@ -306,13 +308,17 @@ pub unsafe extern "C" fn evloop_every(
 ) -> evloop_watcher_t {
     guard("evloop_every", || {
         let interval = arg::interval(interval_ns)?;
-        reactor::add_timer(r#loop, simple_timer(interval, interval), Target { callback, user_data })
+        event_loop::add_timer(
+            r#loop,
+            simple_timer(interval, interval),
+            Target { callback, user_data },
+        )
     })
 }
 
 fn simple_timer(initial: i64, interval: i64) -> NewTimer {
     let setting = Setting { absolute: false, period: Period::Skip, initial, interval };
-    NewTimer { clock: reactor::MONOTONIC, setting, tolerance: 0 }
+    NewTimer { clock: event_loop::MONOTONIC, setting, tolerance: 0 }
 }
 
 fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Setting> {
@@ -375,7 +381,7 @@ pub extern "C" fn evloop_timer_set(
     interval_ns: i64,
 ) -> c_int {
     guard("evloop_timer_set", || {
-        reactor::timer_set(watcher, timer_setting(flags, initial_ns, interval_ns)?).map(|()| 0)
+        event_loop::timer_set(watcher, timer_setting(flags, initial_ns, interval_ns)?).map(|()| 0)
     })
 }
 
@@ -403,7 +409,7 @@ pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
     if quick::timer_again(watcher) {
         return 0;
     }
-    guard_rest("evloop_timer_again", || reactor::timer_again(watcher).map(|()| 0))
+    guard_rest("evloop_timer_again", || event_loop::timer_again(watcher).map(|()| 0))
 }
 
 /// Sets the tolerance of a timer.
@@ -430,7 +436,7 @@ pub extern "C" fn evloop_timer_set_tolerance(
 ) -> c_int {
     guard("evloop_timer_set_tolerance", || {
         let tolerance = arg::not_negative(tolerance_ns, "tolerance_ns")?;
-        reactor::timer_set_tolerance(watcher, tolerance).map(|()| 0)
+        event_loop::timer_set_tolerance(watcher, tolerance).map(|()| 0)
     })
 }
 
@@ -444,7 +450,7 @@ pub extern "C" fn evloop_timer_set_tolerance(
 ///   -EINVAL    not a timer
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_timer_remaining_ns(watcher: evloop_watcher_t) -> i64 {
-    guard("evloop_timer_remaining_ns", || reactor::timer_remaining(watcher))
+    guard("evloop_timer_remaining_ns", || event_loop::timer_remaining(watcher))
 }
 
 /// Watches a timer file descriptor.
@@ -478,10 +484,10 @@ pub unsafe extern "C" fn evloop_add_tfd(
 ) -> evloop_watcher_t {
     guard("evloop_add_tfd", || {
         let watch = || {
-            let fd = table::descriptor::<Timer>(tfd)?;
+            let fd = handle::descriptor::<Timer>(tfd)?;
             Ok(Watch { handle: tfd, fd, pin: timerfd::watchable })
         };
-        reactor::add_object(r#loop, Source::Tfd, watch, Target { callback, user_data })
+        event_loop::add_object(r#loop, Source::Tfd, watch, Target { callback, user_data })
     })
 }
 
@@ -516,10 +522,10 @@ pub unsafe extern "C" fn evloop_add_kqueue(
 ) -> evloop_watcher_t {
     guard("evloop_add_kqueue", || {
         let watch = || {
-            let fd = table::descriptor::<Kqueue>(kq)?;
+            let fd = handle::descriptor::<Kqueue>(kq)?;
             Ok(Watch { handle: kq, fd, pin: kqueue::watchable })
         };
-        reactor::add_object(r#loop, Source::Kqueue, watch, Target { callback, user_data })
+        event_loop::add_object(r#loop, Source::Kqueue, watch, Target { callback, user_data })
     })
 }
 
@@ -544,7 +550,7 @@ pub unsafe extern "C" fn evloop_add_async(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_async", || {
-        reactor::add_plain(r#loop, Source::Async, Target { callback, user_data })
+        event_loop::add_plain(r#loop, Source::Async, Target { callback, user_data })
     })
 }
 
@@ -564,7 +570,7 @@ pub unsafe extern "C" fn evloop_add_async(
 /// Signals: safe (evloop_last_error() is not set).
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_async_send(watcher: evloop_watcher_t) -> c_int {
-    signal_safe(reactor::async_send(watcher))
+    signal_safe(event_loop::async_send(watcher))
 }
 
 /// Adds a watcher that is called while nothing else is ready.
@@ -585,7 +591,7 @@ pub unsafe extern "C" fn evloop_add_idle(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_idle", || {
-        reactor::add_plain(r#loop, Source::Idle, Target { callback, user_data })
+        event_loop::add_plain(r#loop, Source::Idle, Target { callback, user_data })
     })
 }
 
@@ -608,7 +614,7 @@ pub unsafe extern "C" fn evloop_add_prepare(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_prepare", || {
-        reactor::add_plain(r#loop, Source::Prepare, Target { callback, user_data })
+        event_loop::add_plain(r#loop, Source::Prepare, Target { callback, user_data })
     })
 }
 
@@ -628,7 +634,7 @@ pub unsafe extern "C" fn evloop_add_check(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_check", || {
-        reactor::add_plain(r#loop, Source::Check, Target { callback, user_data })
+        event_loop::add_plain(r#loop, Source::Check, Target { callback, user_data })
     })
 }
 
@@ -646,7 +652,7 @@ pub unsafe extern "C" fn evloop_add_defer(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_defer", || {
-        reactor::add_plain(r#loop, Source::Defer, Target { callback, user_data })
+        event_loop::add_plain(r#loop, Source::Defer, Target { callback, user_data })
     })
 }
 
@@ -667,7 +673,7 @@ pub unsafe extern "C" fn evloop_add_exit(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_exit", || {
-        reactor::add_plain(r#loop, Source::Exit, Target { callback, user_data })
+        event_loop::add_plain(r#loop, Source::Exit, Target { callback, user_data })
     })
 }
 
@@ -694,6 +700,6 @@ pub unsafe extern "C" fn evloop_add_clock_change(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_clock_change", || {
-        reactor::add_plain(r#loop, Source::ClockChange, Target { callback, user_data })
+        event_loop::add_plain(r#loop, Source::ClockChange, Target { callback, user_data })
     })
 }

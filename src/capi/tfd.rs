@@ -5,8 +5,8 @@ use std::ffi::c_int;
 use super::arg;
 use super::guard::{guard, guard_close};
 use super::types::*;
-use crate::reactor;
-use crate::table;
+use crate::event_loop;
+use crate::handle;
 use crate::timerfd::{Setting, Timer, seconds};
 
 /// Creates a timer file descriptor, disarmed.
@@ -35,7 +35,7 @@ pub extern "C" fn tfd_create(clockid: c_int, flags: u32) -> tfd_t {
     guard("tfd_create", || {
         arg::flags(flags, EVLOOP_TFD_NONBLOCK | EVLOOP_TFD_CLOEXEC)?;
         let nonblocking = flags & EVLOOP_TFD_NONBLOCK != 0;
-        table::insert(Timer::create(clockid, nonblocking)?)
+        handle::insert(Timer::create(clockid, nonblocking)?)
     })
 }
 
@@ -61,11 +61,11 @@ pub extern "C" fn tfd_create(clockid: c_int, flags: u32) -> tfd_t {
 pub extern "C" fn tfd_from_fd(fd: c_int, flags: u32) -> tfd_t {
     guard("tfd_from_fd", || {
         arg::flags(flags, EVLOOP_FD_OWN)?;
-        reactor::refuse_own(fd)?;
-        let handle = table::insert(Timer::adopt(fd)?)?;
+        event_loop::refuse_own(fd)?;
+        let handle = handle::insert(Timer::adopt(fd)?)?;
         // Only now: an object that found no place leaves it open.
         if flags & EVLOOP_FD_OWN != 0 {
-            table::pin::<Timer>(handle)?.own_fd();
+            handle::pin::<Timer>(handle)?.own_fd();
         }
         Ok(handle)
     })
@@ -80,7 +80,7 @@ pub extern "C" fn tfd_from_fd(fd: c_int, flags: u32) -> tfd_t {
 /// @returns the descriptor.
 #[unsafe(no_mangle)]
 pub extern "C" fn tfd_fileno(t: tfd_t) -> c_int {
-    guard("tfd_fileno", || table::descriptor::<Timer>(t))
+    guard("tfd_fileno", || handle::descriptor::<Timer>(t))
 }
 
 /// Closes a timer.
@@ -100,7 +100,7 @@ pub extern "C" fn tfd_fileno(t: tfd_t) -> c_int {
 /// Fork: the parent's timer runs on.
 #[unsafe(no_mangle)]
 pub extern "C" fn tfd_close(t: tfd_t) -> c_int {
-    guard_close("tfd_close", t, || table::close::<Timer>(t).map(|()| 0))
+    guard_close("tfd_close", t, || handle::close::<Timer>(t).map(|()| 0))
 }
 
 /// Closes the handle of a timer and returns its descriptor.
@@ -115,7 +115,7 @@ pub extern "C" fn tfd_close(t: tfd_t) -> c_int {
 /// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn tfd_release(t: tfd_t) -> c_int {
-    guard("tfd_release", || table::release::<Timer, _>(t, Timer::give_fd_away))
+    guard("tfd_release", || handle::release::<Timer, _>(t, Timer::give_fd_away))
 }
 
 /// Arms or disarms a timer, in seconds.
@@ -150,7 +150,7 @@ pub unsafe extern "C" fn tfd_settime(
     out_old_interval_s: *mut f64,
 ) -> c_int {
     guard("tfd_settime", || {
-        let timer = table::pin::<Timer>(t)?;
+        let timer = handle::pin::<Timer>(t)?;
         let new = Setting::from_seconds(initial_s, interval_s)?;
         let old = timer.settime(arg::settime_flags(flags)?, new)?;
         // SAFETY: the caller lends a writable double, or NULL.
@@ -204,7 +204,7 @@ pub unsafe extern "C" fn tfd_settime_ns(
     out_old_interval_ns: *mut i64,
 ) -> c_int {
     guard("tfd_settime_ns", || {
-        let timer = table::pin::<Timer>(t)?;
+        let timer = handle::pin::<Timer>(t)?;
         let new = Setting::from_ns(initial_ns, interval_ns)?;
         let old = timer.settime(arg::settime_flags(flags)?, new)?;
         // SAFETY: the caller lends a writable integer, or NULL.
@@ -232,7 +232,7 @@ pub unsafe extern "C" fn tfd_gettime(
     out_interval_s: *mut f64,
 ) -> c_int {
     guard("tfd_gettime", || {
-        let now = table::pin::<Timer>(t)?.gettime()?;
+        let now = handle::pin::<Timer>(t)?.gettime()?;
         // SAFETY: the caller lends a writable double, or NULL.
         unsafe { arg::write_out(out_initial_s, seconds(now.initial_ns)) };
         // SAFETY: as above.
@@ -263,7 +263,7 @@ pub unsafe extern "C" fn tfd_gettime_ns(
     out_interval_ns: *mut i64,
 ) -> c_int {
     guard("tfd_gettime_ns", || {
-        let now = table::pin::<Timer>(t)?.gettime()?;
+        let now = handle::pin::<Timer>(t)?.gettime()?;
         // SAFETY: the caller lends a writable integer, or NULL.
         unsafe { arg::write_out(out_initial_ns, now.initial_ns) };
         // SAFETY: as above.
@@ -301,7 +301,7 @@ pub unsafe extern "C" fn tfd_gettime_ns(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfd_read(t: tfd_t, out_expirations: *mut u64) -> c_int {
     guard("tfd_read", || {
-        let expirations = table::pin::<Timer>(t)?.read()?;
+        let expirations = handle::pin::<Timer>(t)?.read()?;
         // SAFETY: the caller lends a writable integer, or NULL.
         unsafe { arg::write_out(out_expirations, expirations) };
         Ok(0)
@@ -325,7 +325,7 @@ pub unsafe extern "C" fn tfd_read(t: tfd_t, out_expirations: *mut u64) -> c_int 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tfd_wait(t: tfd_t, timeout_ns: i64, out_expirations: *mut u64) -> c_int {
     guard("tfd_wait", || {
-        let expirations = table::pin::<Timer>(t)?.wait(timeout_ns)?;
+        let expirations = handle::pin::<Timer>(t)?.wait(timeout_ns)?;
         // SAFETY: the caller lends a writable integer, or NULL.
         unsafe { arg::write_out(out_expirations, expirations) };
         Ok(c_int::from(expirations > 0))
@@ -346,7 +346,7 @@ pub unsafe extern "C" fn tfd_wait(t: tfd_t, timeout_ns: i64, out_expirations: *m
 /// Source: proc_pid_fdinfo(5).
 #[unsafe(no_mangle)]
 pub extern "C" fn tfd_clockid(t: tfd_t) -> c_int {
-    guard("tfd_clockid", || table::pin::<Timer>(t)?.clockid())
+    guard("tfd_clockid", || handle::pin::<Timer>(t)?.clockid())
 }
 
 /// Sets how many expirations the next read returns, and wakes readers.
@@ -366,5 +366,5 @@ pub extern "C" fn tfd_clockid(t: tfd_t) -> c_int {
 /// Source: TFD_IOC_SET_TICKS of timerfd_create(2).
 #[unsafe(no_mangle)]
 pub extern "C" fn tfd_set_ticks(t: tfd_t, ticks: u64) -> c_int {
-    guard("tfd_set_ticks", || table::pin::<Timer>(t)?.set_ticks(ticks).map(|()| 0))
+    guard("tfd_set_ticks", || handle::pin::<Timer>(t)?.set_ticks(ticks).map(|()| 0))
 }

@@ -4,8 +4,8 @@
 //! expressions letter by letter; the assertions below tie each literal to
 //! the system's own value.
 
-use crate::reactor::{self, Event, Source, Stuck};
-use crate::table::Kind;
+use crate::event_loop::{self, Event, Source, Stuck};
+use crate::handle::Kind;
 use std::ffi::{c_int, c_void};
 
 /// Any object of the library: an integer from 1 to 2^53-1, never 0.
@@ -371,12 +371,12 @@ const _: () = {
     assert!(EVLOOP_KIND_DEVPOLL == Kind::DevPoll as c_int);
     assert!(EVLOOP_KIND_KQUEUE == Kind::Kqueue as c_int);
     assert!(EVLOOP_KIND_SELECTOR == Kind::Selector as c_int);
-    assert!(EVLOOP_VIRTUAL_TIME == reactor::VIRTUAL_TIME);
-    assert!(EVLOOP_AUTO_ADVANCE == reactor::AUTO_ADVANCE);
-    assert!(EVLOOP_PRECISE == reactor::PRECISE);
-    assert!(EVLOOP_KEEP_ALIVE == reactor::KEEP_ALIVE);
-    assert!(EVLOOP_INTERRUPTIBLE == reactor::INTERRUPTIBLE);
-    assert!(EVLOOP_CHECK_FDS == reactor::CHECK_FDS);
+    assert!(EVLOOP_VIRTUAL_TIME == event_loop::VIRTUAL_TIME);
+    assert!(EVLOOP_AUTO_ADVANCE == event_loop::AUTO_ADVANCE);
+    assert!(EVLOOP_PRECISE == event_loop::PRECISE);
+    assert!(EVLOOP_KEEP_ALIVE == event_loop::KEEP_ALIVE);
+    assert!(EVLOOP_INTERRUPTIBLE == event_loop::INTERRUPTIBLE);
+    assert!(EVLOOP_CHECK_FDS == event_loop::CHECK_FDS);
     assert!(EVLOOP_EVENT_IO == Source::Io as c_int);
     assert!(EVLOOP_EVENT_TIMER == Source::Timer as c_int);
     assert!(EVLOOP_EVENT_TFD == Source::Tfd as c_int);
@@ -387,16 +387,16 @@ const _: () = {
     assert!(EVLOOP_EVENT_DEFER == Source::Defer as c_int);
     assert!(EVLOOP_EVENT_EXIT == Source::Exit as c_int);
     assert!(EVLOOP_EVENT_CLOCK_CHANGE == Source::ClockChange as c_int);
-    assert!(EVLOOP_EVENT_POST == reactor::POST);
-    assert!(EVLOOP_EVENT_CLOSED == reactor::CLOSED);
+    assert!(EVLOOP_EVENT_POST == event_loop::POST);
+    assert!(EVLOOP_EVENT_CLOSED == event_loop::CLOSED);
     assert!(EVLOOP_EVENT_KQUEUE == Source::Kqueue as c_int);
     assert!(EVLOOP_EVENT_SIGNAL == Source::Signal as c_int);
     assert!(EVLOOP_EVENT_PROCESS == Source::Process as c_int);
-    assert!(EVLOOP_PROCESS_STATUS_UNKNOWN == reactor::STATUS_UNKNOWN);
+    assert!(EVLOOP_PROCESS_STATUS_UNKNOWN == event_loop::STATUS_UNKNOWN);
     assert!(EVLOOP_PROCESS_EXITED == libc::CLD_EXITED);
     assert!(EVLOOP_PROCESS_KILLED == libc::CLD_KILLED);
     assert!(EVLOOP_PROCESS_DUMPED == libc::CLD_DUMPED);
-    assert!(EVLOOP_ERROR == reactor::ERROR);
+    assert!(EVLOOP_ERROR == event_loop::ERROR);
     assert!(EVLOOP_POLL_DEFAULT == EVLOOP_POLLIN | EVLOOP_POLLPRI | EVLOOP_POLLOUT);
     assert!(EVLOOP_EPOLL_DEFAULT == EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI | EVLOOP_EPOLLOUT);
     assert!(EVLOOP_CLOCK_REALTIME == libc::CLOCK_REALTIME);

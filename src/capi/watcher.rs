@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_void};
 use super::arg;
 use super::guard::{guard, guard_close, guard_rest};
 use super::types::*;
-use crate::reactor::{self, Change, Target, quick};
+use crate::event_loop::{self, Change, Target, quick};
 
 /// Closes a watcher.
 ///
@@ -50,7 +50,7 @@ use crate::reactor::{self, Change, Target, quick};
 pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) -> c_int {
     guard_close("evloop_watcher_close", watcher, || {
         arg::flags(flags, EVLOOP_CLOSE_WAIT)?;
-        reactor::watcher_close(watcher, flags & EVLOOP_CLOSE_WAIT != 0).map(|()| 0)
+        event_loop::watcher_close(watcher, flags & EVLOOP_CLOSE_WAIT != 0).map(|()| 0)
     })
 }
 
@@ -74,7 +74,7 @@ pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
     if quick::set_enabled(watcher, true) {
         return 0;
     }
-    guard_rest("evloop_watcher_enable", || reactor::change(watcher, Change::Enable).map(|()| 0))
+    guard_rest("evloop_watcher_enable", || event_loop::change(watcher, Change::Enable).map(|()| 0))
 }
 
 /// Disables a watcher: it delivers no events until it is enabled.
@@ -97,7 +97,9 @@ pub extern "C" fn evloop_watcher_disable(watcher: evloop_watcher_t) -> c_int {
     if quick::set_enabled(watcher, false) {
         return 0;
     }
-    guard_rest("evloop_watcher_disable", || reactor::change(watcher, Change::Disable).map(|()| 0))
+    guard_rest("evloop_watcher_disable", || {
+        event_loop::change(watcher, Change::Disable).map(|()| 0)
+    })
 }
 
 /// Sets the priority of a watcher.
@@ -118,7 +120,7 @@ pub extern "C" fn evloop_watcher_disable(watcher: evloop_watcher_t) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_set_priority(watcher: evloop_watcher_t, priority: c_int) -> c_int {
     guard("evloop_watcher_set_priority", || {
-        reactor::change(watcher, Change::Priority(priority)).map(|()| 0)
+        event_loop::change(watcher, Change::Priority(priority)).map(|()| 0)
     })
 }
 
@@ -153,7 +155,7 @@ pub extern "C" fn evloop_watcher_set_ratelimit(
     guard("evloop_watcher_set_ratelimit", || {
         let interval = arg::not_negative(interval_ns, "interval_ns")?;
         let burst = arg::burst(interval, burst)?;
-        reactor::change(watcher, Change::RateLimit { interval, burst }).map(|()| 0)
+        event_loop::change(watcher, Change::RateLimit { interval, burst }).map(|()| 0)
     })
 }
 
@@ -175,7 +177,7 @@ pub unsafe extern "C" fn evloop_watcher_set_name(
     guard("evloop_watcher_set_name", || {
         // SAFETY: NULL or a NUL-terminated string (C's duty).
         let name = unsafe { arg::text(name) }?;
-        reactor::set_name(watcher, name).map(|()| 0)
+        event_loop::set_name(watcher, name).map(|()| 0)
     })
 }
 
@@ -200,7 +202,7 @@ pub unsafe extern "C" fn evloop_watcher_get_name(
     guard("evloop_watcher_get_name", || {
         // SAFETY: the caller lends `cap` bytes at `buf`.
         let mut out = unsafe { arg::bytes_out(buf, cap) }?;
-        arg::count(reactor::get_name(watcher, &mut out)?)
+        arg::count(event_loop::get_name(watcher, &mut out)?)
     })
 }
 
@@ -221,7 +223,7 @@ pub extern "C" fn evloop_watcher_set_data(watcher: evloop_watcher_t, data: u64) 
         return 0;
     }
     guard_rest("evloop_watcher_set_data", || {
-        reactor::change(watcher, Change::Data(data)).map(|()| 0)
+        event_loop::change(watcher, Change::Data(data)).map(|()| 0)
     })
 }
 
@@ -239,7 +241,7 @@ pub extern "C" fn evloop_watcher_ref(watcher: evloop_watcher_t) -> c_int {
     if quick::set_ref(watcher, true) {
         return 0;
     }
-    guard_rest("evloop_watcher_ref", || reactor::change(watcher, Change::Ref).map(|()| 0))
+    guard_rest("evloop_watcher_ref", || event_loop::change(watcher, Change::Ref).map(|()| 0))
 }
 
 /// Lets a loop end although this watcher is enabled.
@@ -256,7 +258,7 @@ pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
     if quick::set_ref(watcher, false) {
         return 0;
     }
-    guard_rest("evloop_watcher_unref", || reactor::change(watcher, Change::Unref).map(|()| 0))
+    guard_rest("evloop_watcher_unref", || event_loop::change(watcher, Change::Unref).map(|()| 0))
 }
 
 /// Returns the loop of a watcher, and so whether the watcher is open.
@@ -274,7 +276,7 @@ pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
 pub extern "C" fn evloop_watcher_loop(watcher: evloop_watcher_t) -> evloop_t {
     match quick::loop_of(watcher) {
         Some(evloop) => evloop,
-        None => guard_rest("evloop_watcher_loop", || reactor::loop_of(watcher)),
+        None => guard_rest("evloop_watcher_loop", || event_loop::loop_of(watcher)),
     }
 }
 
@@ -312,6 +314,6 @@ pub unsafe extern "C" fn evloop_watcher_set_destroy(
 ) -> c_int {
     guard("evloop_watcher_set_destroy", || {
         let destroy = Target { callback, user_data };
-        reactor::set_destroy(watcher, destroy).map(|()| 0)
+        event_loop::set_destroy(watcher, destroy).map(|()| 0)
     })
 }

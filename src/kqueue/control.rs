@@ -11,7 +11,7 @@ use crate::sync::{MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self, Event};
 use crate::sys::thread;
-use crate::waiters;
+use crate::wait;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -216,7 +216,7 @@ impl Queue {
             drop(locked);
             if is_in_vain {
                 // There is no other set to be had, or others go first.
-                waiters::pause(how.deadline, || interrupted(how.by))?;
+                wait::pause(how.deadline, || interrupted(how.by))?;
             }
             if let By::Number(number) = how.by {
                 registry::look_at(number);
@@ -401,7 +401,7 @@ fn at_most(deadline: Deadline, slice: i64) -> Option<i64> {
 
 fn interrupted(by: By) -> Result<()> {
     match by {
-        By::Handle => waiters::interrupted(),
+        By::Handle => wait::interrupted(),
         By::Number(_) => fail!(EINTR, "a signal handler interrupted the wait"),
     }
 }

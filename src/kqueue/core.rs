@@ -15,10 +15,10 @@ use super::signals::Signals;
 use super::slab::{NONE, Slab};
 use super::timers::{MAX_TIMERS, Timers};
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::handle::try_box;
 use crate::sys::fd;
-use crate::table::try_box;
 use crate::util::alloc::TryMap;
-use crate::waiters;
+use crate::wait;
 use std::os::fd::RawFd;
 
 /// Everything that is under a queue's lock.
@@ -242,7 +242,7 @@ impl Core {
             || self.set.is_own(fd)
             || self.aio.as_ref().is_some_and(|aio| aio.is_own(fd))
             || self.crowd.retired().any(|set| set.is_own(fd))
-            || waiters::is_own(fd)
+            || wait::is_own(fd)
     }
 
     pub fn reserve_index(&mut self) -> Result<()> {

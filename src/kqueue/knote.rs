@@ -4,7 +4,7 @@ use super::event::*;
 use super::needs::Need;
 use super::slab::{NONE, Slab};
 use crate::hash::Map;
-use crate::timerq::Node;
+use crate::timer_queue::Node;
 
 /// Its events are not delivered for now.
 pub(super) const DISABLED: u8 = 0x1;

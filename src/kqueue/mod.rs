@@ -40,12 +40,12 @@ use self::core::Core;
 use self::set::Set;
 use self::timers::MONOTONIC;
 use crate::errno::{Errno, Result};
+use crate::handle;
 use crate::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, ForkMutex, Ordering};
 use crate::sys::epoll;
 use crate::sys::fd::Fd;
 use crate::sys::kept::{Identity, SharedIdentity};
-use crate::table;
-use crate::waiters::Waiters;
+use crate::wait::Waiters;
 use std::os::fd::RawFd;
 
 /// How a queue is made.
@@ -80,13 +80,13 @@ pub(crate) struct Queue {
 
 impl Queue {
     fn create(nature: Nature) -> Result<Box<Self>> {
-        let queue = table::try_box(Self {
+        let queue = handle::try_box(Self {
             number: AtomicI32::new(-1),
             main: SharedIdentity::of(Identity::none()),
             core: ForkMutex::new(None),
             closed: AtomicBool::new(false),
             keep: nature.keep,
-            epoch: AtomicU64::new(table::epoch()),
+            epoch: AtomicU64::new(handle::epoch()),
             handle: AtomicI64::new(0),
             active: AtomicI64::new(0),
             watchers: Waiters::new(),

@@ -5,10 +5,10 @@ use super::control::Collect;
 use super::event::*;
 use super::{Nature, Queue, registry};
 use crate::errno::{Errno, Result, error};
+use crate::handle::{self, Kind, Object, Pinned, Shared, try_box};
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
 use crate::sys::fork;
-use crate::table::{self, Kind, Object, Pinned, Shared, try_box};
-use crate::waiters::{Listener, Waiters, Watchable};
+use crate::wait::{Listener, Waiters, Watchable};
 use std::os::fd::RawFd;
 
 pub(crate) enum Kqueue {
@@ -50,13 +50,13 @@ impl Kqueue {
         registry::sweep();
         let queue = registry::with_descriptors(|| Queue::create(nature))?;
         let fd = queue.number();
-        let handle = table::insert(Self::Own(queue))?;
-        let pin = table::pin::<Self>(handle)?;
+        let handle = handle::insert(Self::Own(queue))?;
+        let pin = handle::pin::<Self>(handle)?;
         if let Some(queue) = pin.queue() {
             queue.handle.store(handle, Ordering::Relaxed);
         }
         if let Err(error) = registry::add(fd, handle, is_the_programs) {
-            table::close::<Self>(handle)?;
+            handle::close::<Self>(handle)?;
             return Err(error);
         }
         Ok((handle, fd))
@@ -76,8 +76,8 @@ impl Kqueue {
             watchers: Waiters::new(),
             waiting: AtomicI64::new(0),
         };
-        let handle = table::insert(Self::Lent(lent))?;
-        if let Self::Lent(lent) = &*table::pin::<Self>(handle)? {
+        let handle = handle::insert(Self::Lent(lent))?;
+        if let Self::Lent(lent) = &*handle::pin::<Self>(handle)? {
             lent.owns.store(owns, Ordering::Relaxed);
         }
         Ok(handle)
@@ -102,7 +102,7 @@ impl Kqueue {
 impl Use {
     #[inline(always)]
     pub fn of(handle: i64) -> Result<Self> {
-        let by = table::pin::<Kqueue>(handle)?;
+        let by = handle::pin::<Kqueue>(handle)?;
         let lent = match &*by {
             Kqueue::Own(_) => None,
             Kqueue::Lent(lent) => Some(lent.queue()?),
@@ -154,14 +154,14 @@ impl Use {
 
 impl Lent {
     fn queue(&self) -> Result<Pinned<Kqueue>> {
-        table::pin(self.queue).map_err(|error| match error.errno {
+        handle::pin(self.queue).map_err(|error| match error.errno {
             Errno::ESTALE => error!(Errno::EBADF, "the kqueue of fd {} was closed", self.fd),
             _ => error,
         })
     }
 
     fn closing(&self) {
-        let Ok(pin) = table::pin::<Kqueue>(self.queue) else { return };
+        let Ok(pin) = handle::pin::<Kqueue>(self.queue) else { return };
         if let Some(queue) = pin.queue() {
             queue.send_home(self);
         }
@@ -172,7 +172,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         if self.owns.load(Ordering::Relaxed) {
             // It may be closed already, and that is all that is wanted.
-            let _ = table::close::<Kqueue>(self.queue);
+            let _ = handle::close::<Kqueue>(self.queue);
         }
     }
 }
@@ -238,7 +238,7 @@ impl Watchable for Pinned<Kqueue> {
 
 /// A kqueue for who watches it.
 pub(crate) fn watchable(handle: i64) -> Result<Box<dyn Watchable>> {
-    match try_box(table::pin::<Kqueue>(handle)?) {
+    match try_box(handle::pin::<Kqueue>(handle)?) {
         Some(kqueue) => Ok(kqueue),
         None => Err(Errno::ENOMEM.into()),
     }

@@ -14,10 +14,10 @@ use super::set::Set;
 use super::slab::{NONE, Slab};
 use super::timers::MAX_TIMERS;
 use crate::errno::{Errno, Result, error, fail};
+use crate::handle::try_box;
 use crate::sys::connector::{self, Event};
 use crate::sys::fd::Fd;
 use crate::sys::{fork, pidfd};
-use crate::table::try_box;
 use std::os::fd::RawFd;
 
 /// What only the connector tells.

@@ -9,10 +9,10 @@
 
 use super::{Kqueue, Queue};
 use crate::errno::{Errno, Result, fail};
+use crate::handle::{self, Pinned};
 use crate::hash::{Map, Seeded};
 use crate::sync::{AtomicI64, AtomicUsize, ForkMutex, Ordering};
 use crate::sys::{clock, directory, fd};
-use crate::table::{self, Pinned};
 use crate::util::alloc::{TryMap, TryVec};
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
@@ -140,7 +140,7 @@ pub(super) fn pending(fd: RawFd) -> Option<i64> {
 }
 
 fn pinned(handle: i64) -> Option<Pinned<Kqueue>> {
-    table::pin::<Kqueue>(handle).ok()
+    handle::pin::<Kqueue>(handle).ok()
 }
 
 /// The queue that a number which was never seen is a duplicate of.
@@ -210,7 +210,7 @@ fn bury_all(list: &mut [Option<Closed>]) {
     });
     for Closed { entry, pin, .. } in list.iter_mut().filter_map(Option::take) {
         drop(pin);
-        let _ = table::close::<Kqueue>(entry.handle);
+        let _ = handle::close::<Kqueue>(entry.handle);
     }
 }
 
@@ -272,8 +272,8 @@ pub(super) fn sweep_now_and_then(own: usize) {
 /// it may be a forked child's first, and another thread of the parent's have
 /// had it.
 fn begin() {
-    table::set_fork_hook(table::ForkHook::Kqueues, after_fork);
-    table::epoch();
+    handle::set_fork_hook(handle::ForkHook::Kqueues, after_fork);
+    handle::epoch();
 }
 
 /// In a forked child: the queues that come along stay known.
@@ -283,7 +283,7 @@ fn after_fork() {
             PROGRAMS.store(0, Ordering::Relaxed);
             return Some(Registry::new());
         };
-        registry.numbers.retain(|_, entry| table::survived::<Kqueue>(entry.handle));
+        registry.numbers.retain(|_, entry| handle::survived::<Kqueue>(entry.handle));
         let Registry { numbers, order, .. } = registry;
         order.retain(|fd| numbers.contains_key(fd));
         let programs = numbers.values().filter(|entry| entry.is_the_programs).count();

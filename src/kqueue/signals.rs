@@ -9,7 +9,7 @@ use super::knote::*;
 use super::set::{self, Set};
 use super::slab::NONE;
 use crate::errno::{Errno, Result, fail};
-use crate::signals::{self, Handler, Subscription};
+use crate::signal_hub::{self, Handler, Subscription};
 use crate::sys::eventfd;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
@@ -173,7 +173,7 @@ impl Core {
     /// blocks it, since no handler would run.
     pub fn attach_signal(&mut self, id: u32) -> Result<()> {
         let Some(knote) = self.knotes.get(id) else { return Ok(()) };
-        let (number, enabled) = (signals::check(knote.ident)?, !knote.is(DISABLED));
+        let (number, enabled) = (signal_hub::check(knote.ident)?, !knote.is(DISABLED));
         if self.signals.place(number).is_none() {
             self.subscribe(number)?;
         }
@@ -200,8 +200,11 @@ impl Core {
             fail!(ENOMEM, "no memory to watch signal {}", number);
         }
         self.make_signal_source()?;
-        let subscription =
-            signals::subscribe(number, signals::Wakeup { wake: wake_queue, number: -1 }, false)?;
+        let subscription = signal_hub::subscribe(
+            number,
+            signal_hub::Wakeup { wake: wake_queue, number: -1 },
+            false,
+        )?;
         let watch = Watch {
             number,
             subscription,
@@ -367,7 +370,7 @@ impl Core {
         let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) else { return };
         // What comes faster than it is read is left to the next look.
         const MOST: usize = 1 << 16;
-        signals::take_pending(signalfd, MOST, self.signals.wakeup());
+        signal_hub::take_pending(signalfd, MOST, self.signals.wakeup());
         self.take_signals();
     }
 

@@ -11,7 +11,7 @@ use super::slab::Slab;
 use crate::errno::Errno;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, memory, timerfd};
-use crate::timerq::{self, NoMemory, Node, Popped, TimerQueue};
+use crate::timer_queue::{self, NoMemory, Node, Popped, TimerQueue};
 use std::os::fd::RawFd;
 
 /// The timer queue tells so many timers apart.
@@ -50,7 +50,7 @@ pub(super) struct Timers {
 /// behind is nobody's, whatever the knote is now.
 struct Nodes<'a>(&'a Slab<Knote>, u8);
 
-impl timerq::Timers for Nodes<'_> {
+impl timer_queue::Timers for Nodes<'_> {
     fn node(&self, id: u32) -> Option<&Node> {
         self.0.get(id).filter(|knote| knote.clock == self.1).map(|knote| &knote.node)
     }
@@ -103,7 +103,7 @@ impl Timers {
     /// Has a knote come up at a time of its clock.
     pub fn arm(&mut self, knotes: &Slab<Knote>, id: u32, deadline: i64) -> Result<(), NoMemory> {
         let Some(knote) = knotes.get(id) else { return Ok(()) };
-        if self.seq >= timerq::MANY {
+        if self.seq >= timer_queue::MANY {
             self.renumber(knotes);
         }
         self.seq += 1;
@@ -119,7 +119,7 @@ impl Timers {
     /// memory it is left to the next time.
     #[cold]
     fn renumber(&mut self, knotes: &Slab<Knote>) {
-        let mut armed = timerq::Armed::none();
+        let mut armed = timer_queue::Armed::none();
         for (index, clock) in (0u8..).zip(&self.clocks) {
             if clock.queue.list_armed(&Nodes(knotes, index), &mut armed).is_err() {
                 return;

@@ -8,15 +8,15 @@
 use super::Ready;
 use super::fdmap::{Entry, FdMap};
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::handle::{self, Kind, Object, Shared};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self as sys, Event};
 use crate::sys::fd::{self, Fd};
 use crate::sys::{eventfd, fork, poll};
-use crate::table::{self, Kind, Object, Shared};
 use crate::util::Out;
 use crate::util::alloc::TryVecCopy;
-use crate::waiters::{interrupted, pause, refuse_own};
+use crate::wait::{interrupted, pause, refuse_own};
 use crate::wakeup::Alarm;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -116,7 +116,7 @@ impl Epoll {
             eventfd,
             registered: Mutex::new(registered),
             closed: AtomicBool::new(false),
-            epoch: table::epoch(),
+            epoch: handle::epoch(),
         })
     }
 

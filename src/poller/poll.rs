@@ -3,13 +3,13 @@
 use super::Ready;
 use super::fdmap::{Entry, FdMap};
 use crate::errno::{Errno, Result, fail};
+use crate::handle::{Kind, Object, Shared};
 use crate::sync::ForkMutex;
 use crate::sys::clock::Deadline;
 use crate::sys::poll::{ALWAYS_REPORTED, entry, look, revents};
-use crate::table::{Kind, Object, Shared};
 use crate::util::Out;
 use crate::util::alloc::TryVec;
-use crate::waiters::{Waiters, refuse_own};
+use crate::wait::{Waiters, refuse_own};
 use std::os::fd::RawFd;
 
 /// A set of descriptors to poll.

@@ -8,7 +8,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::clock::Deadline;
 use crate::sys::{fd, select as sys};
 use crate::util::alloc::TryVecCopy;
-use crate::waiters::interrupted;
+use crate::wait::interrupted;
 use std::os::fd::RawFd;
 
 /// Waits and cuts the lists (read, write, except) down to what is ready; how

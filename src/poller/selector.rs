@@ -7,13 +7,13 @@ use super::fdlist::FdList;
 use super::fdmap::{Entry, FdMap};
 use super::poll::PollSet;
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::handle::{Kind, Object, Shared};
 use crate::kqueue::Readiness;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clock::Deadline;
 use crate::sys::fd;
-use crate::table::{Kind, Object, Shared};
 use crate::util::{Out, try_room};
-use crate::waiters::{interrupted, pause};
+use crate::wait::{interrupted, pause};
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
 

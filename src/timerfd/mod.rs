@@ -5,12 +5,12 @@ mod setting;
 pub(crate) use setting::{Setting, seconds};
 
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::handle::{self, Kind, Object, Pinned, Shared};
 use crate::sync::ForkMutex;
 use crate::sys::clock::Deadline;
 use crate::sys::fd::{self, Fd};
 use crate::sys::{file, poll, timerfd as sys};
-use crate::table::{self, Kind, Object, Pinned, Shared};
-use crate::waiters::{Listener, Waiters, Watchable, interrupted};
+use crate::wait::{Listener, Waiters, Watchable, interrupted};
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
@@ -240,7 +240,7 @@ impl Watchable for Pinned<Timer> {
 
 /// A timer for who watches it.
 pub(crate) fn watchable(handle: i64) -> Result<Box<dyn Watchable>> {
-    match table::try_box(table::pin::<Timer>(handle)?) {
+    match handle::try_box(handle::pin::<Timer>(handle)?) {
         Some(timer) => Ok(timer),
         None => Err(Errno::ENOMEM.into()),
     }

@@ -12,10 +12,10 @@ use self::ring::Ring;
 use self::threads::Pool;
 use super::set::Set;
 use crate::errno::{Errno, Result, fail};
+use crate::handle::try_box;
 use crate::sys::fd::Fd;
 use crate::sys::file;
 use crate::sys::kept::Identity;
-use crate::table::try_box;
 use std::os::fd::RawFd;
 
 /// How many operations of a queue can be in flight.

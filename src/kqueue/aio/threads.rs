@@ -17,7 +17,7 @@ use crate::sys::thread::{STACK, Thread};
 use crate::sys::{eventfd, poll, signal, socket};
 use crate::util::alloc::TryVec;
 use crate::util::try_arc::TryArc;
-use crate::waiters::{self, Waiters};
+use crate::wait::{self, Waiters};
 use crate::wakeup::Wakeup;
 use std::os::fd::RawFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -162,7 +162,7 @@ impl Shared {
     /// know it as soon as it is there.
     fn make_own(&self) {
         let mut state = self.lock();
-        if let Some(own) = waiters::own()
+        if let Some(own) = wait::own()
             && !state.own.contains(&own)
         {
             state.own.push_reserved(own);

@@ -6,13 +6,13 @@ use super::super::knote::Knote;
 use super::super::signals::DETACHED;
 use super::{Filter, Outcome, Verdict};
 use crate::errno::{Result, fail};
-use crate::signals;
+use crate::signal_hub;
 
 pub(super) struct Signal;
 
 impl Filter for Signal {
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        signals::check(knote.ident)?;
+        signal_hub::check(knote.ident)?;
         if knote.fflags != 0 {
             fail!(EINVAL, "fflags {} are unknown to the filter", knote.fflags);
         }

@@ -1,0 +1,41 @@
+//! Busy polling of network devices' queues: a setting of the loop's epoll.
+
+use super::desk::Desk;
+use super::named::named;
+use crate::errno::{Errno, Result, error};
+use crate::handle::Kind;
+use crate::sync::Ordering::Relaxed;
+use crate::sys::epoll::{self, BusyPoll};
+use std::os::fd::RawFd;
+
+/// See evloop_set_busy_poll.
+pub(crate) fn set_busy_poll(handle: i64, setting: BusyPoll) -> Result<()> {
+    let named = named(handle, Kind::Loop)?;
+    let gate = named.lock()?;
+    epoll::set_busy_poll(gate.epoll, setting).map_err(|errno| explain(errno, setting))?;
+    // For the sets that take the place of this one.
+    named.desk.busy_poll.store(setting.pack(), Relaxed);
+    Ok(())
+}
+
+/// Sets up a new set like the loop's others. It only makes things faster: a
+/// failure is none.
+pub(super) fn apply(desk: &Desk, epoll: RawFd) {
+    if let Some(setting) = BusyPoll::unpack(desk.busy_poll.load(Relaxed)) {
+        let _ = epoll::set_busy_poll(epoll, setting);
+    }
+}
+
+fn explain(errno: Errno, setting: BusyPoll) -> crate::errno::Error {
+    match errno {
+        Errno::ENOTSUP => error!(errno, "this kernel cannot busy-poll for an epoll"),
+        Errno::EPERM => {
+            error!(
+                errno,
+                "a budget of {} is not allowed to this process",
+                i64::from(setting.budget)
+            )
+        }
+        errno => errno.into(),
+    }
+}

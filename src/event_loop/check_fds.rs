@@ -1,0 +1,78 @@
+//! Finding descriptors that were closed, or replaced, while they are watched:
+//! EVLOOP_CHECK_FDS.
+//!
+//! Registering a descriptor once more is refused as long as it is the one that
+//! is registered, and arms nothing. Where the kernel takes it, its number is
+//! another file's by now.
+
+use super::core::Core;
+use super::io;
+use super::record::Record;
+use crate::errno::{self, Errno, Error, Value};
+use crate::handle::Kind;
+use crate::sys::epoll;
+use std::os::fd::RawFd;
+
+impl Core {
+    /// Checks all descriptors that are watched. What was lost fails its
+    /// watchers.
+    #[cold]
+    pub fn check_fds(&mut self) {
+        let desk = self.desk;
+        // With the lock no other thread removes a registration meanwhile.
+        let mut gate = desk.gate();
+        self.receive(&mut gate);
+        let mut is_lost = false;
+        for fd in 0..self.io_limit() {
+            is_lost |= self.is_replaced(fd);
+        }
+        drop(gate);
+        self.verify_always();
+        if is_lost {
+            // The kernel may still have the old file, under its old number.
+            self.rebuild();
+        }
+    }
+
+    pub fn checks_fds(&self) -> bool {
+        self.options & super::CHECK_FDS != 0
+    }
+
+    fn is_replaced(&mut self, fd: RawFd) -> bool {
+        let Some((index, first)) = self.first(fd) else { return false };
+        if !io::has_registration(first) {
+            return false;
+        }
+        let word = first.handle(Kind::Watcher, index).cast_unsigned();
+        let is_replaced = match epoll::add(self.epoll(), fd, 0, word) {
+            Ok(()) => {
+                let _ = epoll::delete(self.epoll(), fd);
+                true
+            }
+            Err(Errno::EBADF | Errno::EPERM) => true,
+            // It is the one that is registered; or that cannot be found out.
+            Err(_) => false,
+        };
+        if is_replaced {
+            self.io_lost(fd, Errno::EBADF);
+        }
+        is_replaced
+    }
+
+    /// Has evloop_last_error() say whose descriptor was lost.
+    #[cold]
+    pub fn explain_loss(&self, handle: i64, record: &Record) {
+        const NAMELESS: &str = "fd {} was closed, or is another file by now; watcher {} watched it";
+        const NAMED: &str =
+            "fd {} was closed, or is another file by now; watcher {} '{}' watched it";
+        let fd = io::fd_of(record);
+        let gate = self.desk.gate();
+        let _ = match gate.names.get(&handle) {
+            None => Error::new(Errno::EBADF, NAMELESS, &[fd.into(), handle.into()]),
+            Some(name) => {
+                Error::new(Errno::EBADF, NAMED, &[fd.into(), handle.into(), Value::name(name)])
+            }
+        };
+        errno::record("evloop_run");
+    }
+}

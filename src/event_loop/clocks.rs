@@ -1,0 +1,365 @@
+//! The clocks of timers, and how long a loop may sleep.
+//!
+//! Each clock has a queue and, unless time is virtual, a timerfd, which is
+//! set only when something is due earlier than it is set to.
+
+use super::coalescing::Pace;
+use super::core::Core;
+use super::desk::{CLOCKS, Desk, REAL_TIME};
+use super::own_fds::OwnFd;
+use super::revive::give_up;
+use super::timers::Nodes;
+use crate::errno::{Errno, Result, fail};
+use crate::sync::Ordering::Relaxed;
+use crate::sys::fd::Fd;
+use crate::sys::{clock, epoll, timerfd};
+use crate::timer_queue::TimerQueue;
+use crate::timerfd::cannot_create;
+use std::os::fd::RawFd;
+
+/// The clocks in the order of their queues; the second number is the clock
+/// that shows the same time and can always be read.
+const CLOCK_IDS: [(i32, i32); CLOCKS] = [
+    (libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC),
+    (libc::CLOCK_REALTIME, libc::CLOCK_REALTIME),
+    (libc::CLOCK_BOOTTIME, libc::CLOCK_BOOTTIME),
+    (libc::CLOCK_REALTIME_ALARM, libc::CLOCK_REALTIME),
+    (libc::CLOCK_BOOTTIME_ALARM, libc::CLOCK_BOOTTIME),
+];
+pub(crate) const MONOTONIC: usize = 0;
+pub(super) const REALTIME: usize = 1;
+pub(super) const NEVER: i64 = i64::MAX;
+
+/// How long one wait may last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    Now,
+    /// A time of the loop.
+    Time(i64),
+    Ever,
+}
+
+/// With `precise`, how much earlier the loop wakes up for a timer, and spins.
+const SPIN_NS: i64 = 120_000;
+/// Where timers are dense the loop wakes up for them once in this time: else
+/// it would do nothing but set its timer.
+const DENSE_NS: i64 = 50_000;
+/// The queue of a clock of the system.
+pub(crate) fn clock_index(id: i32) -> Option<usize> {
+    CLOCK_IDS.iter().position(|(clock, _)| *clock == id)
+}
+
+/// The system's number of a queue's clock.
+pub(super) fn clock_id(clock: usize) -> i32 {
+    CLOCK_IDS.get(clock).map_or(-1, |(id, _)| *id)
+}
+
+pub(super) fn read(clock: usize) -> i64 {
+    CLOCK_IDS.get(clock).map_or(0, |(_, id)| clock::read_ns(*id))
+}
+
+/// The timer of a clock.
+pub(super) fn create_fd(clock: usize) -> Result<Fd> {
+    let id = clock_id(clock);
+    match timerfd::create(id, true) {
+        Ok(fd) => Ok(fd),
+        Err(Errno::EINVAL) => fail!(ENOTSUP, "this system has no clock {}", id),
+        Err(errno) => Err(cannot_create(errno, id)),
+    }
+}
+
+pub(super) struct Clock {
+    pub queue: TimerQueue,
+    pub fd: Option<Fd>,
+    /// What the timerfd is set to, at most; [`NEVER`]: it has expired.
+    pub armed: i64,
+    /// When a loop that is awake has something due. It may sleep longer, where
+    /// timers share wake-ups.
+    due_at: i64,
+    /// From when on timers count that are set in this iteration.
+    pub base: Option<i64>,
+    /// The time at which those were queued.
+    pub settled: Option<i64>,
+    /// When timers were last looked for.
+    pub looked: i64,
+    pub pace: Pace,
+}
+
+impl Clock {
+    pub const fn new() -> Self {
+        Self {
+            queue: TimerQueue::new(),
+            fd: None,
+            armed: NEVER,
+            due_at: NEVER,
+            base: None,
+            settled: None,
+            looked: i64::MIN,
+            pace: Pace::new(),
+        }
+    }
+
+    /// What is due at this time is looked for; how many wake-ups timers have
+    /// saved for that.
+    #[inline]
+    pub fn look(&mut self, now: i64) -> u32 {
+        self.looked = now;
+        self.pace.look(now)
+    }
+}
+
+impl Desk {
+    /// The time of a clock, or virtual time.
+    pub fn now(&self, clock: usize) -> i64 {
+        match self.virtual_now.load(Relaxed) {
+            REAL_TIME => read(clock),
+            now => now,
+        }
+    }
+}
+
+impl Core {
+    /// The time of a clock, or virtual time.
+    pub fn read_clock(&self, clock: usize) -> i64 {
+        self.desk.now(clock)
+    }
+
+    /// Makes the timer of a clock, if it is not there yet.
+    pub fn ensure_clock(&mut self, clock: usize) -> Result<()> {
+        if self.virtual_time || self.timers.clock(clock).fd.is_some() {
+            return Ok(());
+        }
+        let fd = create_fd(clock)?;
+        self.adopt_clock(clock, fd)
+    }
+
+    pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
+        if self.timers.clock(clock).fd.is_none() {
+            self.register_clock(self.own_epoll()?, clock, fd.raw())?;
+            self.fd_is_ours(OwnFd::Clock(clock), fd.raw());
+            self.timers.clock(clock).fd = Some(fd);
+            let ready = self.desk.clocks.load(Relaxed);
+            self.desk.clocks.store(ready | 1 << clock, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// New timers of the clocks that have one, for a forked child.
+    pub fn fresh_clocks(&mut self, epoll: RawFd) -> Result<[Option<Fd>; CLOCKS]> {
+        let mut fresh = [const { None }; CLOCKS];
+        for (index, fresh) in fresh.iter_mut().enumerate() {
+            if self.timers.clock(index).fd.is_some() {
+                let fd = create_fd(index)?;
+                self.register_clock(epoll, index, fd.raw())?;
+                *fresh = Some(fd);
+            }
+        }
+        Ok(fresh)
+    }
+
+    pub fn replace_clocks(&mut self, fresh: [Option<Fd>; CLOCKS], is_ours: bool) {
+        for (index, fresh) in fresh.into_iter().enumerate() {
+            let number = fresh.as_ref().map_or(-1, Fd::raw);
+            self.fd_is_ours(OwnFd::Clock(index), number);
+            let clock = self.timers.clock(index);
+            give_up(std::mem::replace(&mut clock.fd, fresh), is_ours);
+            clock.armed = NEVER;
+            self.timers.due |= 1 << index;
+        }
+    }
+
+    pub fn register_clock(&self, epoll: RawFd, clock: usize, fd: RawFd) -> Result<()> {
+        // Edge-triggered, and never read: setting it makes it ready again.
+        let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
+        Ok(epoll::add(epoll, fd, events, super::core::INTERNAL | (1 + clock as u64))?)
+    }
+
+    /// The time at which what is due on a clock is looked for.
+    pub fn expiry_time(&mut self, clock: usize) -> i64 {
+        // What is set to the end of time is set to never.
+        let now = self.read_clock(clock).min(i64::MAX - 1);
+        if !self.precise || self.virtual_time {
+            return now;
+        }
+        let Some(wake) = self.next_wake(clock) else { return now };
+        let mut now = now;
+        while now < wake && wake - now <= SPIN_NS && self.desk.mail.peek() == 0 {
+            std::hint::spin_loop();
+            now = self.read_clock(clock);
+        }
+        now
+    }
+
+    /// Sets the timers; how long to wait then.
+    #[inline]
+    pub fn arm_timers(&mut self, until: Until) -> Option<i64> {
+        if self.virtual_time {
+            // No timer of the kernel's is to be set.
+            self.timers.recheck = 0;
+            self.timers.renumber_if_many(self.desk);
+            return self.virtual_timeout(until);
+        }
+        let mut due = self.timers.due != 0;
+        let recheck = if self.suspended.is_empty() { self.timers.recheck } else { u32::MAX };
+        if recheck != 0 {
+            self.timers.renumber_if_many(self.desk);
+            due |= self.arm_clocks(recheck);
+        }
+        match until {
+            _ if due => Some(0),
+            Until::Now => Some(0),
+            Until::Ever => None,
+            Until::Time(time) => Some(time.saturating_sub(clock::now_ns()).max(0)),
+        }
+    }
+
+    /// Sets the timers of some clocks; true: something is due already.
+    fn arm_clocks(&mut self, recheck: u32) -> bool {
+        let mut due = false;
+        let resume = self.suspended.iter().map(|(until, _)| *until).min();
+        self.timers.recheck = 0;
+        for index in (0..CLOCKS).filter(|index| recheck & 1 << index != 0) {
+            let mut wake = self.next_wake(index);
+            if index == MONOTONIC {
+                wake = match (wake, resume) {
+                    (Some(wake), Some(resume)) => Some(wake.min(resume)),
+                    (wake, resume) => wake.or(resume),
+                };
+            }
+            let watched = index == REALTIME && !self.lists.clock_change.is_empty();
+            due |= self.arm_clock(index, (wake, resume.unwrap_or(NEVER)), watched);
+        }
+        due
+    }
+
+    /// Sets a clock's timer, if it would come too late; true: something is
+    /// due already. `wake`: when something is due, which timers may share, but
+    /// not for longer than `until`.
+    ///
+    /// What is due is found by reading the clock. A timerfd that is armed for
+    /// a time in the past becomes ready by an interrupt, which may come after
+    /// the next wait, and with real-time priorities long after it.
+    fn arm_clock(
+        &mut self,
+        index: usize,
+        (wake, until): (Option<i64>, i64),
+        watched: bool,
+    ) -> bool {
+        if self.timers.due & 1 << index != 0 {
+            // Once that is dealt with.
+            self.timers.recheck |= 1 << index;
+            return true;
+        }
+        let precise = self.precise;
+        let entry = self.timers.clock(index);
+        let settled = entry.settled.take();
+        let wake = match wake {
+            Some(wake) => {
+                let wake = if precise { wake.saturating_sub(SPIN_NS) } else { wake };
+                if settled.is_some_and(|now| wake <= now) || wake <= read(index) {
+                    self.timers.due |= 1 << index;
+                    return true;
+                }
+                entry.due_at = wake;
+                let dense = entry.looked.saturating_add(DENSE_NS);
+                if precise { wake } else { self.coalesce(index, wake, until).max(dense) }
+            }
+            None if watched => NEVER - 1,
+            None => return false,
+        };
+        let entry = self.timers.clock(index);
+        if entry.armed <= wake {
+            return false;
+        }
+        let Some(fd) = entry.fd.as_ref() else { return false };
+        let set_at = |fd| timerfd::arm_at(fd, wake, index == REALTIME);
+        let due = match fd.check().ok_or(Errno::EBADF).and_then(set_at) {
+            Ok(stepped) => {
+                entry.armed = wake;
+                self.clock_changed |= stepped;
+                stepped
+            }
+            Err(_) => self.lose_clock(),
+        };
+        if due {
+            self.timers.due |= 1 << index;
+        }
+        due
+    }
+
+    /// The program has closed a timerfd of the loop's, which cannot go on without.
+    #[cold]
+    fn lose_clock(&mut self) -> bool {
+        let desk = self.desk;
+        self.lose_epoll(&mut desk.gate());
+        true
+    }
+
+    /// After a wait of zero that found nothing: finds the timers that have
+    /// expired by reading their clocks. A thread that never sleeps, with a
+    /// real-time priority, can keep the kernel from reporting them at all.
+    pub fn find_expired(&mut self) {
+        for index in 0..CLOCKS {
+            let entry = self.timers.clock(index);
+            if entry.armed < NEVER - 1 && entry.armed.min(entry.due_at) <= read(index) {
+                entry.armed = NEVER;
+                self.timers.due |= 1 << index;
+            }
+        }
+    }
+
+    pub fn virtual_timeout(&mut self, until: Until) -> Option<i64> {
+        let now = self.read_clock(MONOTONIC);
+        let mut due = false;
+        for index in 0..CLOCKS {
+            if self.next_wake(index).is_some_and(|wake| wake <= now && wake != i64::MAX) {
+                self.timers.due |= 1 << index;
+                due = true;
+            }
+        }
+        due |= self.suspended.iter().any(|(until, _)| *until <= now);
+        let over = matches!(until, Until::Now) || matches!(until, Until::Time(time) if time <= now);
+        if due || over {
+            return Some(0);
+        }
+        if self.auto_advance && !self.is_held() && self.next_jump(until).is_some() {
+            return Some(self.grace_left());
+        }
+        None
+    }
+
+    /// Where virtual time jumps to if there is nothing to do now.
+    pub fn next_jump(&mut self, until: Until) -> Option<i64> {
+        let timer = self.next_virtual();
+        let resume = self.suspended.iter().map(|(until, _)| *until);
+        let next = resume.chain(timer).min().filter(|next| *next != i64::MAX);
+        match (next, until) {
+            (_, Until::Now) => None,
+            (Some(next), Until::Time(time)) => Some(next.min(time)),
+            (None, Until::Time(time)) => Some(time),
+            (next, Until::Ever) => next,
+        }
+    }
+
+    /// When the next timer of a clock is due, at the latest.
+    pub fn next_wake(&mut self, clock: usize) -> Option<i64> {
+        let virtual_time = self.virtual_time;
+        let timers = &mut self.timers;
+        let queue = &mut timers.clock(clock).queue;
+        if queue.len() == 0 {
+            return None;
+        }
+        if virtual_time { queue.next_deadline(&Nodes(self.desk, clock)) } else { queue.next_wake() }
+    }
+
+    /// The earliest deadline of a clock, exactly.
+    pub fn next_exact(&mut self, clock: usize) -> Option<i64> {
+        let timers = &mut self.timers;
+        timers.clock(clock).queue.next_deadline(&Nodes(self.desk, clock))
+    }
+
+    /// The earliest deadline of all, in virtual time.
+    pub fn next_virtual(&mut self) -> Option<i64> {
+        (0..CLOCKS).filter_map(|clock| self.next_wake(clock)).min()
+    }
+}

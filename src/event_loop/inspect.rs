@@ -1,0 +1,300 @@
+//! Questions about a loop and its watchers that any thread may ask at any
+//! time, also while the loop is stuck in a callback.
+//!
+//! The answers are read from the watchers' records, which are atomics in
+//! memory that is never unmapped. No lock is waited for. What a thread that
+//! does not run the loop reads may be a moment old; what other threads asked
+//! for and the loop has not taken in yet is not in it.
+
+use super::clocks;
+use super::core::Core;
+use super::desk::{Desk, Gate};
+use super::flags::*;
+use super::io;
+use super::lease::Locked;
+use super::named::{Named, named};
+use super::record::{self, Record};
+use crate::errno::{Result, fail};
+use crate::handle::{self, Handle, Kind};
+use crate::sync::{MutexGuard, Ordering::Relaxed};
+use crate::util::Out;
+use std::ffi::c_int;
+use std::ops::ControlFlow;
+use std::os::fd::RawFd;
+
+/// The properties and the state of a watcher; see evloop_watcher_info(). Set
+/// size first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WatcherInfo {
+    /// sizeof(evloop_watcher_info_t).
+    pub size: usize,
+    /// Its loop.
+    pub r#loop: i64,
+    /// Its user_data, or what evloop_watcher_set_data() has set.
+    pub data: u64,
+    /// The EVLOOP_EVENT type of its events.
+    pub r#type: c_int,
+    /// IO: the descriptor; else -1.
+    pub fd: c_int,
+    /// IO: what is watched for, EVLOOP_EPOLL bits; else 0.
+    pub events: u32,
+    /// 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and its
+    /// last event disable a watcher too.
+    pub enabled: c_int,
+    /// 0 after evloop_watcher_unref(), else 1.
+    pub referenced: c_int,
+    /// 1 if it keeps the loop alive now, else 0.
+    pub alive: c_int,
+    /// See evloop_watcher_set_priority().
+    pub priority: c_int,
+    /// TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1.
+    pub clockid: c_int,
+    /// TIMER: when it expires next; INT64_MAX if it is not set. If another thread
+    /// runs the loop, it is INT64_MAX too for a timer that is disabled, or that
+    /// the running callback has set: that counts from the end of the callback.
+    pub deadline_ns: i64,
+    /// TIMER: its interval, 0 if it expires once; else 0.
+    pub interval_ns: i64,
+    /// TIMER: how much later than that it may expire, rounded down to 18
+    /// significant bits; else 0.
+    pub tolerance_ns: i64,
+    /// SIGNAL: the signal. PROCESS: the process id. TFD, KQUEUE: the handle of
+    /// the watched object. Else 0.
+    pub subject: i64,
+}
+
+/// See evloop_alive.
+pub(crate) fn alive(handle: i64) -> Result<bool> {
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
+    match named.ask(|core| core.is_alive())? {
+        Some(alive) => Ok(alive),
+        None => Ok(named.seems_alive()),
+    }
+}
+
+/// See evloop_watchers.
+pub(crate) fn watchers(handle: i64, out: &mut Out<i64>) -> Result<usize> {
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
+    let mut count = 0;
+    named.each_watcher(|watcher, _, _| {
+        count += 1;
+        out.push(watcher);
+        ControlFlow::Continue(())
+    });
+    Ok(count)
+}
+
+/// See evloop_watcher_info.
+pub(crate) fn info(handle: i64) -> Result<WatcherInfo> {
+    let named = named(handle, Kind::Watcher)?;
+    named.check()?;
+    let index = named.handle.index;
+    let exact = named.ask(|core| read_exactly(core, index, named.record))?;
+    let found = match exact {
+        Some(info) => Some(info),
+        None => {
+            let found = named.record.look(named.desk, |record| read(named.desk, record));
+            found
+                .filter(|(generation, _)| *generation == named.handle.generation)
+                .map(|found| found.1)
+        }
+    };
+    let Some(mut info) = found else { return handle::stale(handle) };
+    info.r#loop = named.desk.handle();
+    if info.r#loop == 0 {
+        return handle::stale(handle);
+    }
+    if info.has_priority() {
+        info.priority = named.desk.priorities.lock().get(&handle).copied().unwrap_or(0);
+    }
+    Ok(info)
+}
+
+/// See evloop_find_io.
+pub(crate) fn find_io(handle: i64, fd: RawFd) -> Result<i64> {
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
+    let found = match named.ask(|core| core.find_io(fd))? {
+        Some(found) => found,
+        None => named.find_io(fd),
+    };
+    match found {
+        Some(watcher) => Ok(watcher),
+        None => fail!(ENOENT, "no io watcher of loop {} watches fd {}", handle, fd),
+    }
+}
+
+impl WatcherInfo {
+    /// Marked until it is looked up.
+    fn has_priority(&self) -> bool {
+        self.priority != 0
+    }
+
+    fn of(desk: &Desk, record: &Record) -> (Self, Source, u32) {
+        let flags = record.flags.load(Relaxed);
+        let source = Source::of(flags);
+        let is_coming = matches!(source, Source::Timer | Source::Defer)
+            && flags & (ENABLED | UNREF | COMING) == ENABLED | COMING;
+        let info = Self {
+            size: size_of::<Self>(),
+            r#loop: desk.handle(),
+            data: record.data.load(Relaxed),
+            r#type: source as c_int,
+            fd: -1,
+            enabled: c_int::from(flags & ENABLED != 0),
+            referenced: c_int::from(flags & UNREF == 0),
+            alive: c_int::from(keeps_alive(flags) || is_coming),
+            priority: c_int::from(flags & RANKED != 0),
+            clockid: -1,
+            deadline_ns: i64::MAX,
+            ..Self::default()
+        };
+        (info, source, flags)
+    }
+}
+
+/// What a record says; any thread may read it.
+pub(super) fn read(desk: &Desk, record: &Record) -> WatcherInfo {
+    let (mut info, source, flags) = WatcherInfo::of(desk, record);
+    match source {
+        Source::Io => {
+            info.fd = io::fd_of(record);
+            info.events = io::events_of(record);
+        }
+        Source::Timer => {
+            info.clockid = clocks::clock_id((flags >> QUEUE_SHIFT & CLOCK_MASK) as usize);
+            info.tolerance_ns = record.node.tolerance();
+            if flags & PERIODIC != 0 {
+                info.interval_ns = record.aux.load(Relaxed).cast_signed();
+            }
+            let deadline = record.node.deadline().filter(|_| flags & SET != 0);
+            info.deadline_ns = deadline.unwrap_or(i64::MAX);
+        }
+        Source::MemoryPressure => {}
+        source if source.is_object() || source == Source::Signal => {
+            info.subject = record.node.third_spare().load(Relaxed);
+        }
+        _ => {}
+    }
+    info
+}
+
+/// The same where the loop may be touched, which knows more of its timers.
+fn read_exactly(core: &Core, index: u32, record: &Record) -> WatcherInfo {
+    let mut info = read(core.desk, record);
+    if Source::of(record.flags.load(Relaxed)) == Source::Timer && record.has(SET) {
+        info.deadline_ns = core.timer_deadline(index, record).unwrap_or(i64::MAX);
+    }
+    info
+}
+
+impl Core {
+    /// The io watcher that watches a descriptor, the first of several.
+    fn find_io(&self, fd: RawFd) -> Option<i64> {
+        let is_it = |record: &Record| {
+            Source::of(record.flags.load(Relaxed)) == Source::Io && record.state() == record::LIVE
+        };
+        let found = self.chain(fd).find(|(_, record)| is_it(record));
+        let (index, record) = found.or_else(|| self.io.always.find(fd))?;
+        Some(record.handle(Kind::Watcher, index))
+    }
+}
+
+impl Named {
+    /// Asks the loop itself, if that needs no waiting: on the thread that runs
+    /// it, or if none does. `None`: it is in use.
+    pub fn ask<R>(&self, ask: impl FnOnce(&mut Core) -> R) -> Result<Option<R>> {
+        if self.desk.is_mine() {
+            return self.with(|core| Ok(Some(ask(core))), |_| Ok(None));
+        }
+        let Some(gate) = self.try_lock()? else { return Ok(None) };
+        if gate.running {
+            return Ok(None);
+        }
+        self.with_idle(gate, |core| Ok(Some(ask(core))))
+    }
+
+    /// The gate, if that needs no waiting.
+    fn try_lock(&self) -> Result<Option<MutexGuard<'static, Locked<Gate>>>> {
+        let Some(gate) = self.desk.lease.try_lock() else { return Ok(None) };
+        if !self.is_open() {
+            return handle::stale(self.handle.pack());
+        }
+        self.check()?;
+        Ok(Some(gate))
+    }
+
+    /// Visits the live watchers of a loop, from any thread.
+    pub fn each_watcher(
+        &self,
+        mut visit: impl FnMut(i64, u32, &'static Record) -> ControlFlow<()>,
+    ) {
+        for block in record::blocks_of(self.desk) {
+            for (index, record) in record::indexed_records_of(block) {
+                let Some((generation, ())) = record.look(self.desk, |_| ()) else { continue };
+                // Or the loop was closed, and this is a watcher of another
+                // one, which uses the same memory.
+                if !self.is_open() {
+                    return;
+                }
+                let handle = Handle { kind: Kind::Watcher, generation, index }.pack();
+                if visit(handle, index, record).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the loop is kept alive, as far as a thread can see that does
+    /// not run it.
+    fn seems_alive(&self) -> bool {
+        let desk = self.desk;
+        let waits = desk.options.load(Relaxed) & super::KEEP_ALIVE != 0
+            || desk.posts.load(Relaxed) > 0
+            || desk.failures.load(Relaxed) > 0
+            || desk.mail.has_letters();
+        let mut alive = waits;
+        if !waits {
+            self.each_watcher(|_, _, record| {
+                alive = keeps_loop_alive(desk, record);
+                if alive { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+        }
+        alive
+    }
+
+    fn find_io(&self, fd: RawFd) -> Option<i64> {
+        let mut found = None;
+        self.each_watcher(|handle, _, record| {
+            let read = |record: &Record| {
+                let flags = record.flags.load(Relaxed);
+                let is_it = Source::of(flags) == Source::Io && io::fd_of(record) == fd;
+                // The first of several, as far as the loop has taken them in.
+                let is_first = flags & JOINS == 0 && io::is_first(record);
+                (is_it && flags & DEAD == 0).then_some(is_first)
+            };
+            match record.look(self.desk, read) {
+                Some((_, Some(true))) => {
+                    found = Some(handle);
+                    ControlFlow::Break(())
+                }
+                Some((_, Some(false))) => {
+                    found.get_or_insert(handle);
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        found
+    }
+}
+
+/// Whether a watcher keeps its loop alive; also what is held back by a rate
+/// limit does.
+pub(super) fn keeps_loop_alive(desk: &Desk, record: &Record) -> bool {
+    let read = |record: &Record| read(desk, record).alive != 0 || record.has(SUSPENDED);
+    record.look(desk, read).is_some_and(|(_, alive)| alive)
+}

@@ -1,0 +1,178 @@
+//! A loop's subscriptions to signals: one for each signal, which all watchers
+//! of that signal share, those that other threads add, too.
+//!
+//! They have a lock of their own, taken after the gate's if with that.
+
+use super::api::ring_signals;
+use super::desk::Desk;
+use crate::errno::{Errno, Result, fail};
+use crate::signal_hub::{Handler, NoDefault, Position, Subscription, Wakeup, subscribe};
+use crate::sys::signal;
+use crate::util::alloc::TryVec;
+use std::ffi::c_int;
+
+/// How a watcher's signal is seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By a handler over the program's disposition, the default action
+    /// included, or in its place.
+    Handler { keeps_default: bool },
+    /// It is blocked, and taken from the loop's signalfd.
+    Blocked,
+}
+
+#[derive(Default)]
+pub(super) struct Sinks(Vec<Sink>);
+
+struct Sink {
+    signal: c_int,
+    /// How many watchers share it, and how many of them need the handler.
+    users: usize,
+    by_handler: usize,
+    /// How many of those take the default action away.
+    by_replacing: usize,
+    handler: Option<Handler>,
+    /// `None` although they do: this signal keeps it.
+    no_default: Option<NoDefault>,
+    subscription: Subscription,
+}
+
+/// What wakes a loop when a signal came.
+fn subscription_of(handle: i64, signal: c_int) -> Result<Subscription> {
+    subscribe(signal, Wakeup { wake: ring_signals, number: handle }, true)
+}
+
+impl Sinks {
+    fn place(&self, signal: c_int) -> Option<usize> {
+        self.0.iter().position(|sink| sink.signal == signal)
+    }
+
+    pub fn get(&self, signal: c_int) -> Option<&Subscription> {
+        self.0.iter().find(|sink| sink.signal == signal).map(|sink| &sink.subscription)
+    }
+
+    /// Adds a watcher; where it begins.
+    fn acquire(&mut self, handle: i64, signal: c_int, way: Way) -> Result<Position> {
+        if self.place(signal).is_none() {
+            if self.0.try_reserve(1).is_err() {
+                fail!(ENOMEM, "no memory to watch signal {}", signal);
+            }
+            let subscription = subscription_of(handle, signal)?;
+            self.0.push_reserved(Sink {
+                signal,
+                users: 0,
+                by_handler: 0,
+                by_replacing: 0,
+                handler: None,
+                no_default: None,
+                subscription,
+            });
+        }
+        let result = self.acquire_known(signal, way);
+        self.drop_unused(signal);
+        result
+    }
+
+    fn acquire_known(&mut self, signal: c_int, way: Way) -> Result<Position> {
+        let Some(sink) = self.0.iter_mut().find(|sink| sink.signal == signal) else {
+            return Err(Errno::EINVAL.into());
+        };
+        if let Way::Handler { keeps_default } = way {
+            if sink.handler.is_none() {
+                sink.handler = Some(Handler::new(signal)?);
+            }
+            sink.by_handler += 1;
+            if !keeps_default {
+                sink.by_replacing += 1;
+                sink.replace_default();
+            }
+        }
+        sink.users += 1;
+        Ok(sink.subscription.position())
+    }
+
+    fn release(&mut self, signal: c_int, way: Way) {
+        let Some(sink) = self.0.iter_mut().find(|sink| sink.signal == signal) else { return };
+        sink.users -= 1;
+        if let Way::Handler { keeps_default } = way {
+            sink.by_handler -= 1;
+            if sink.by_handler == 0 {
+                sink.handler = None;
+            }
+            sink.by_replacing -= usize::from(!keeps_default);
+            if sink.by_replacing == 0 {
+                sink.no_default = None;
+            }
+        }
+        self.drop_unused(signal);
+    }
+
+    fn drop_unused(&mut self, signal: c_int) {
+        let place = self.place(signal);
+        if let Some(place) = place.filter(|place| self.0.get(*place).is_some_and(|s| s.users == 0))
+        {
+            self.0.swap_remove(place);
+        }
+    }
+
+    /// In a forked child that goes on with the loop: makes everything again,
+    /// as what there is belongs to the parent. The signals for which that
+    /// failed, as bits, and why the last of them did. Where something is
+    /// short it fails, and can be tried again.
+    pub fn revive(&mut self, handle: i64) -> Result<(u64, Errno)> {
+        let mut failed = (0, Errno::ENOMEM);
+        for sink in &mut self.0 {
+            match sink.revive(handle) {
+                Ok(()) => {}
+                Err(error) if error.errno.is_shortage() => return Err(error),
+                Err(error) => failed = (failed.0 | signal::bit(sink.signal), error.errno),
+            }
+        }
+        Ok(failed)
+    }
+}
+
+impl Sink {
+    fn revive(&mut self, handle: i64) -> Result<()> {
+        if !self.subscription.is_ours() {
+            self.handler = None;
+            self.no_default = None;
+            self.subscription = subscription_of(handle, self.signal)?;
+        }
+        if self.by_handler > 0 && self.handler.is_none() {
+            self.handler = Some(Handler::new(self.signal)?);
+        }
+        if self.by_replacing > 0 {
+            self.replace_default();
+        }
+        Ok(())
+    }
+
+    fn replace_default(&mut self) {
+        if self.no_default.is_none() {
+            self.no_default = NoDefault::new(self.signal);
+        }
+    }
+}
+
+/// A watcher's part of a subscription, until it is dropped.
+pub(super) struct Claim {
+    desk: &'static Desk,
+    pub signal: c_int,
+    pub way: Way,
+}
+
+impl Claim {
+    /// For a watcher of an open loop, and where it begins; by a thread that
+    /// may touch the loop, or has the gate's lock.
+    pub fn new(desk: &'static Desk, signal: c_int, way: Way) -> Result<(Self, Position)> {
+        let position = desk.sinks.lock().acquire(desk.handle(), signal, way)?;
+        Ok((Self { desk, signal, way }, position))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.desk.sinks.lock().release(self.signal, self.way);
+    }
+}

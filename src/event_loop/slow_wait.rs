@@ -1,0 +1,178 @@
+//! Waits that are more than one system call: of loops whose virtual time
+//! jumps, or that check their descriptors.
+
+use super::clocks::{MONOTONIC, Until};
+use super::core::Core;
+use super::named::named;
+use super::running::Run;
+use crate::errno::{Result, fail};
+use crate::handle::Kind;
+use crate::sync::Ordering::Relaxed;
+use crate::sys::clock;
+use std::ffi::c_int;
+
+/// Bits of `Core::slow_waits`: time is virtual, and nothing is waited for by a
+/// timer of the kernel's.
+const VIRTUAL: u32 = 1;
+/// Descriptors are checked.
+const CHECKS: u32 = 2;
+/// The next wait is limited.
+const LIMITED: u32 = 4;
+
+/// How often they are.
+const CHECK_NS: i64 = 100_000_000;
+
+/// The bits of a loop that was made with these flags.
+pub(super) fn of_options(flags: u32) -> u32 {
+    let mut bits = if flags & super::VIRTUAL_TIME != 0 { VIRTUAL } else { 0 };
+    if flags & super::CHECK_FDS != 0 {
+        bits |= CHECKS;
+    }
+    bits
+}
+
+/// See evloop_virtual_hold.
+pub(crate) fn virtual_hold(handle: i64, change: c_int) -> Result<()> {
+    let named = named(handle, Kind::Loop)?;
+    named.check()?;
+    if !matches!(change, 1 | -1) {
+        fail!(EINVAL, "change is {}, neither 1 nor -1", change);
+    }
+    if !named.desk.is_virtual() {
+        fail!(ENOTSUP, "loop {} was not made with VIRTUAL_TIME", handle);
+    }
+    let changed = |holds: i64| holds.checked_add(change.into()).filter(|holds| *holds >= 0);
+    match named.desk.holds.fetch_update(Relaxed, Relaxed, changed) {
+        // The last one is gone: the time may jump.
+        Ok(1) if change < 0 => named.go_round(),
+        Ok(_) => Ok(()),
+        Err(_) => fail!(EINVAL, "loop {} is not held", handle),
+    }
+}
+
+/// See evloop_limit_wait_ns.
+pub(crate) fn limit_wait(handle: i64, ns: i64) -> Result<()> {
+    let named = named(handle, Kind::Loop)?;
+    let limit = |core: &mut Core| {
+        core.wait_limit = core.wait_limit.min(ns);
+        core.slow_waits |= LIMITED;
+        Ok(())
+    };
+    named.with(limit, |_| fail!(EBUSY, "loop {} is running in another thread", handle))
+}
+
+impl Core {
+    /// The limit of the wait that is about to begin, which is used up.
+    fn take_limit(&mut self) -> i64 {
+        self.slow_waits &= !LIMITED;
+        std::mem::replace(&mut self.wait_limit, i64::MAX)
+    }
+
+    /// Whether virtual time must not jump.
+    pub fn is_held(&self) -> bool {
+        self.desk.holds.load(Relaxed) > 0
+    }
+
+    /// How much longer nothing may happen before virtual time jumps.
+    pub fn grace_left(&mut self) -> i64 {
+        if self.grace == 0 {
+            return 0;
+        }
+        let now = clock::now_ns();
+        let until = *self.grace_until.get_or_insert(now.saturating_add(self.grace));
+        until.saturating_sub(now).max(0)
+    }
+
+    /// Whether nothing is ready, or due, so that virtual time may go on.
+    fn has_nothing(&mut self, found: usize) -> bool {
+        if found > 0 || self.has_something() || self.files.is_active() || self.desk.mail.has_work()
+        {
+            return false;
+        }
+        let now = self.read_clock(MONOTONIC);
+        let due = self.next_virtual().is_some_and(|next| next <= now && next != i64::MAX);
+        !due && !self.suspended.iter().any(|(until, _)| *until <= now)
+    }
+
+    /// After a wait: with nothing to do, virtual time goes on.
+    fn jump(&mut self, found: usize, until: Until) {
+        if !self.has_nothing(found) {
+            self.grace_until = None;
+            return;
+        }
+        if self.is_held() || self.grace_left() > 0 {
+            return;
+        }
+        self.grace_until = None;
+        if let Some(next) = self.next_jump(until)
+            && next > self.read_clock(MONOTONIC)
+        {
+            self.desk.virtual_now.store(next, Relaxed);
+            // Marks what is due now.
+            self.virtual_timeout(Until::Now);
+        }
+    }
+}
+
+impl Run {
+    /// The wait of an iteration; how many events there are.
+    #[cold]
+    pub fn wait_slowly(&self, timeout: Option<i64>, until: Until) -> Result<usize> {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() };
+        let timeout = match core.take_limit() {
+            i64::MAX => timeout,
+            limit => Some(timeout.map_or(limit, |timeout| timeout.min(limit))),
+        };
+        let found = match core.slow_waits & CHECKS {
+            0 => self.poll(timeout)?,
+            _ => self.wait_checking(timeout)?,
+        };
+        // SAFETY: as above.
+        let core = unsafe { self.core() };
+        if core.auto_advance {
+            core.jump(found, until);
+        }
+        Ok(found)
+    }
+
+    /// A look at what is ready, after a wait of another loop.
+    pub fn wait_embedded(&self) -> Result<usize> {
+        let found = self.poll(Some(0))?;
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() };
+        core.take_limit();
+        if core.auto_advance {
+            core.jump(found, Until::Ever);
+        }
+        Ok(found)
+    }
+
+    /// Before a wait of another loop.
+    pub fn check_before_embedding(&self) {
+        // SAFETY: no other reference to the core.
+        let core = unsafe { self.core() };
+        if core.slow_waits & CHECKS != 0 {
+            core.check_fds();
+        }
+    }
+
+    /// Waits, and checks the descriptors again and again meanwhile.
+    fn wait_checking(&self, timeout: Option<i64>) -> Result<usize> {
+        let end = timeout.map(|timeout| clock::now_ns().saturating_add(timeout));
+        loop {
+            // SAFETY: no other reference to the core.
+            let core = unsafe { self.core() };
+            core.check_fds();
+            let left = end.map_or(i64::MAX, |end| end.saturating_sub(clock::now_ns()).max(0));
+            let piece = if core.failures.is_empty() { left.min(CHECK_NS) } else { 0 };
+            let found = self.poll(Some(piece))?;
+            if found > 0 || piece == left || piece == 0 || self.desk.mail.has_work() {
+                return Ok(found);
+            }
+            if self.is_attention_due() {
+                return Ok(0);
+            }
+        }
+    }
+}

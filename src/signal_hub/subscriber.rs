@@ -1,0 +1,196 @@
+//! A subscriber of a signal: a loop or a kqueue, for all that it has on that
+//! signal.
+//!
+//! Counts only grow; the owner remembers up to where it has delivered, for
+//! each watcher or knote. So any number of them cost a handler no more than
+//! one.
+
+use super::counted::Counted;
+use super::hub;
+use super::latest::Latest;
+use super::list::Entry;
+use super::ring::Ring;
+use super::siginfo::Siginfo;
+use crate::errno::{Result, fail};
+use crate::handle::try_box;
+use crate::sync::{AtomicU64, Ordering::Relaxed};
+use crate::sys::fork;
+use std::ffi::c_int;
+use std::ptr::NonNull;
+
+/// How many real-time signals wait for their owner.
+pub(crate) const QUEUED: usize = 512;
+
+/// How an owner is woken: a number of its own is passed to the function. It
+/// runs in signal handlers, for processes that the subscription belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Wakeup {
+    pub wake: fn(i64),
+    /// Below 0: it is not called.
+    pub number: i64,
+}
+
+/// What came with the signals.
+enum Infos {
+    NotKept,
+    /// Standard signals are counted, and the last one's is kept.
+    Last(Box<Latest<Siginfo>>),
+    /// Real-time signals are one event each.
+    Each(Ring<Siginfo>),
+}
+
+pub(super) struct Subscriber {
+    counted: Counted,
+    /// Real-time signals that there was no room for.
+    lost: AtomicU64,
+    wake: fn(i64),
+    infos: Infos,
+}
+
+/// Whether each of these is an event of its own.
+pub(crate) fn is_real_time(number: c_int) -> bool {
+    number >= 32
+}
+
+impl Infos {
+    fn new(number: c_int) -> Option<Self> {
+        if is_real_time(number) {
+            Some(Self::Each(Ring::new(QUEUED)?))
+        } else {
+            try_box(Latest::new()).map(Self::Last)
+        }
+    }
+}
+
+impl Subscriber {
+    fn new(number: c_int, wakeup: Wakeup, keeps_infos: bool) -> Option<Self> {
+        let infos = if keeps_infos { Infos::new(number)? } else { Infos::NotKept };
+        Some(Self {
+            counted: Counted::new(wakeup.number),
+            lost: AtomicU64::new(0),
+            wake: wakeup.wake,
+            infos,
+        })
+    }
+
+    /// A signal came, says a handler, or a thread that read a signalfd; the
+    /// owner with the number `awake` needs no waking.
+    pub fn notify(&self, info: Option<&Siginfo>, awake: i64) {
+        match (&self.infos, info) {
+            (Infos::Last(last), Some(info)) => last.put(info),
+            (Infos::Each(all), Some(info)) if !all.put(info) => {
+                self.lost.fetch_add(1, Relaxed);
+            }
+            _ => {}
+        }
+        if let Some(number) = self.counted.add().filter(|number| *number != awake) {
+            (self.wake)(number);
+        }
+    }
+}
+
+/// A subscription to a signal, until it is dropped.
+pub(crate) struct Subscription {
+    number: c_int,
+    /// The process that it belongs to.
+    epoch: fork::Epoch,
+    entry: NonNull<Entry<Subscriber>>,
+}
+
+// SAFETY: an entry that this owns, whose contents are atomics.
+unsafe impl Send for Subscription {}
+// SAFETY: as above.
+unsafe impl Sync for Subscription {}
+
+/// Up to where something has been delivered, or is not to be.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Position {
+    pub count: u64,
+    pub lost: u64,
+    /// The place of the next real-time signal.
+    pub place: usize,
+}
+
+/// Counts a signal from now on, and keeps what comes with it if that is
+/// wanted; wakes the owner each time. Whether the signal is seen is another
+/// matter: see [`super::Handler`] and [`super::take_pending`].
+pub(crate) fn subscribe(number: c_int, wakeup: Wakeup, keeps_infos: bool) -> Result<Subscription> {
+    let subscriber = Subscriber::new(number, wakeup, keeps_infos);
+    let Some(entry) = subscriber.and_then(|subscriber| try_box(Entry::new(subscriber))) else {
+        fail!(ENOMEM, "no memory to watch signal {}", number);
+    };
+    let entry = NonNull::from(Box::leak(entry));
+    let epoch = hub::insert(number, entry);
+    Ok(Subscription { number, epoch, entry })
+}
+
+impl Subscription {
+    fn subscriber(&self) -> &Subscriber {
+        // SAFETY: the entry is freed when this is dropped.
+        let entry = unsafe { self.entry.as_ref() };
+        &entry.value
+    }
+
+    /// Whether it is this process's, and not the one's that it was forked from.
+    pub fn is_ours(&self) -> bool {
+        self.epoch == fork::current()
+    }
+
+    /// How many signals came so far.
+    pub fn count(&self) -> u64 {
+        self.subscriber().counted.count()
+    }
+
+    /// How many real-time signals there was no room for.
+    pub fn lost(&self) -> u64 {
+        self.subscriber().lost.load(Relaxed)
+    }
+
+    /// Everything that comes from now on is after this.
+    pub fn position(&self) -> Position {
+        let place = match &self.subscriber().infos {
+            Infos::Each(all) => all.end(),
+            _ => 0,
+        };
+        Position { count: self.count(), lost: self.lost(), place }
+    }
+
+    /// The place of the real-time signal that is taken next.
+    pub fn place(&self) -> usize {
+        match &self.subscriber().infos {
+            Infos::Each(all) => all.start(),
+            _ => 0,
+        }
+    }
+
+    /// Takes what came with the next real-time signal, or with the last
+    /// standard one. Only one thread at a time may take.
+    pub fn take(&self) -> Option<Siginfo> {
+        match &self.subscriber().infos {
+            Infos::NotKept => None,
+            Infos::Last(last) => last.take(),
+            Infos::Each(all) => all.take(),
+        }
+    }
+
+    /// Changes the number that is passed to wake the owner; below 0: nothing
+    /// is woken. An owner that is to be woken looks at the count after this.
+    /// A handler may be about to use the number before.
+    pub fn set_wakeup(&self, number: i64) {
+        self.subscriber().counted.set_number(number);
+    }
+}
+
+impl Drop for Subscription {
+    /// No handler wakes the owner any more when this returns, whatever of its
+    /// it is that is closed then.
+    fn drop(&mut self) {
+        if self.is_ours() {
+            hub::remove(self.number, self.entry);
+        }
+        // Else the list of this process does not have it: see
+        // `hub::after_fork`.
+        // SAFETY: made of a box, and in no list any more.
+        drop(unsafe { Box::from_raw(self.entry.as_ptr()) });
+    }
+}
