@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
 
 from suites import (  # noqa: E402
-    benches, cpython, ctests, docs, environment, examples, header, install, library, rust, targets)
+    benches, cpython, ctests, docs, environment, examples, header, install, layers, library,
+    rust, targets)
 from suites.harness import LOGS, Missing, Progress, Suite, remove_build  # noqa: E402
 
 SUMMARY = LOGS / "summary"  # the last line again, for .ci/run
@@ -33,6 +34,7 @@ SUITES = {
     "fmt": (rust.fmt, "cargo fmt --check"),
     "clippy": (rust.clippy, "cargo clippy, no warnings"),
     "rustdoc": (rust.rustdoc, "cargo doc, no warnings"),
+    "layers": (layers.layers, "which file of the source may use which"),
     "cargo-test": (rust.cargo_test, "Rust's unit, property and drift tests"),
     "library": (library.library, "exported symbols, soname, link flags"),
     "header": (header.header, "the header in every C and C++ dialect"),

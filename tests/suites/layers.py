@@ -1,0 +1,239 @@
+"""The layers of the source: which file may use which.
+
+Every `crate::`, `super::` and `self::` path of src/ is read, in `use` lines
+and in code, and resolved to the file that defines the name, through
+re-exports. A folder may use only what ALLOWED has for it, and files may
+import each other in circles only up to the limit of their folder.
+"""
+
+import re
+
+from .harness import ROOT
+
+SRC = ROOT / "src"
+
+LEAVES = {"sync", "util", "errno"}
+SYSTEM = LEAVES | {"sys", "hash", "in_use", "wakeup"}
+# What stands below a loop and a kqueue.
+SHARED = SYSTEM | {"handle", "wait", "timer_queue", "signal_hub"}
+ALLOWED = {
+    "util": {"sync"},
+    # The lock that a fork waits for knows the fork's epoch; a futex is a system call.
+    "sync": {"sys", "util"},
+    "errno": {"util"},
+    "sys": LEAVES,
+    "hash": {"sync", "sys"},
+    "in_use": {"sync", "sys"},
+    "wakeup": LEAVES | {"in_use", "sys"},
+    "handle": LEAVES | {"sys"},
+    "timer_queue": LEAVES | {"sys"},
+    "wait": LEAVES | {"sys", "in_use", "wakeup"},
+    "signal_hub": LEAVES | {"sys", "in_use", "handle"},
+    "file_watch": LEAVES | {"sys", "hash"},
+    "timerfd": SYSTEM | {"handle", "wait"},
+    # A selector may be a kqueue.
+    "poller": SYSTEM | {"handle", "wait", "kqueue"},
+    "event_loop": SHARED | {"timerfd", "poller", "file_watch"},
+    "kqueue": SHARED | {"file_watch"},
+    "capi": SHARED | {"timerfd", "poller", "file_watch", "event_loop", "kqueue"},
+}
+
+# The largest circles of files, in folders where they are not yet three.
+LARGEST = 3
+LARGEST_OF = {"errno": 6, "sys": 6, "signal_hub": 7, "event_loop": 41, "kqueue": 9}
+
+# Arrows that no file of the first kind may have to one of the second.
+FORBIDDEN = []
+
+LOOM_ONLY = {"kqueue_aio_jobs", "kqueue_crowd", "waiter_list"}
+
+
+class Source:
+    """A file as a module: its text without comments, and its names."""
+
+    def __init__(self, path, module):
+        self.path, self.module = path, module
+        self.text = stripped(path.read_text(encoding="utf-8"))
+        self.inline = inline_modules(self.text)
+        self.imports, self.globs = {}, []
+        for at, path_text in use_paths(self.text):
+            if self.depth(at):
+                continue
+            for names, alias in expanded(path_text):
+                if names[-1] == "*":
+                    self.globs.append(names[:-1])
+                else:
+                    self.imports[alias] = names
+
+    def depth(self, at):
+        """The inline modules around a place."""
+        return [name for name, begin, end in self.inline if begin < at < end]
+
+    def defines(self, name):
+        items = r"(?:fn|struct|enum|const|static|type|trait|mod|union|macro_rules!)"
+        return re.search(rf"\b{items}\s+(?:mut\s+)?{name}\b", self.text) is not None
+
+    def paths(self):
+        """All paths that begin with crate, super or self, with their modules."""
+        for at, text in use_paths(self.text):
+            for names, _ in expanded(text):
+                yield self.module + tuple(self.depth(at)), names
+        code = re.sub(r"\buse\s[^;]*;", lambda found: " " * len(found[0]), self.text)
+        for found in re.finditer(r"\b(?:crate|super|self)(?:\s*::\s*\w+)+", code):
+            names = re.split(r"\s*::\s*", found[0])
+            yield self.module + tuple(self.depth(found.start())), names
+
+
+def stripped(text):
+    """Comments and what stands in quotes become spaces."""
+    pattern = r'//[^\n]*|/\*.*?\*/|b?r#*"(?:.*?)"#*|b?"(?:\\.|[^"\\])*"|b?\'(?:\\.|[^\'\\])\''
+    return re.sub(pattern, lambda found: " " * len(found[0]), text, flags=re.S)
+
+
+def inline_modules(text):
+    found = []
+    for head in re.finditer(r"\bmod\s+(\w+)\s*\{", text):
+        depth, at = 1, head.end()
+        while depth and at < len(text):
+            depth += {"{": 1, "}": -1}.get(text[at], 0)
+            at += 1
+        found.append((head[1], head.end(), at))
+    return found
+
+
+def use_paths(text):
+    for found in re.finditer(r"\buse\s+([^;]+);", text):
+        yield found.start(), found[1]
+
+
+def expanded(text):
+    """The paths of a use declaration: (names, the name it has here)."""
+    text = re.sub(r"\s+", " ", text).strip()
+    brace = text.find("{")
+    if brace < 0:
+        path, _, alias = text.partition(" as ")
+        names = [name.strip() for name in path.strip().split("::") if name.strip()]
+        if names[-1] == "self" and len(names) > 1:
+            names = names[:-1]
+        return [(names, alias.strip() or names[-1])]
+    head, inner = text[:brace], text[brace + 1:text.rindex("}")]
+    parts, depth, part = [], 0, ""
+    for letter in inner:
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if letter == "," and depth == 0:
+            parts.append(part)
+            part = ""
+        else:
+            part += letter
+    return [one for part in parts + [part] if part.strip() for one in expanded(head + part.strip())]
+
+
+class Tree:
+    """All modules of the crate."""
+
+    def __init__(self, root=SRC):
+        self.root = root
+        self.files = {}
+        for path in sorted(root.rglob("*.rs")):
+            names = path.relative_to(root).with_suffix("").parts
+            if names[-1] in ("mod", "lib"):
+                names = names[:-1]
+            self.files[names] = Source(path, names)
+
+    def name(self, module):
+        return str(self.files[module].path.relative_to(self.root))
+
+    def resolve(self, module, names, seen=()):
+        """The module of the file that defines a path, or None."""
+        # Inline modules belong to their file.
+        at, rest = module, list(names)
+        if rest[0] == "crate":
+            at, rest = (), rest[1:]
+        elif rest[0] in ("self", "super"):
+            while rest and rest[0] in ("self", "super"):
+                at, rest = (at[:-1] if rest[0] == "super" else at), rest[1:]
+        else:
+            return None
+        while rest and at + (rest[0],) in self.files:
+            at, rest = at + (rest[0],), rest[1:]
+        while at not in self.files:
+            at, rest = at[:-1], []
+        if not rest or rest[0] == "*":
+            return at
+        return self.defining(at, rest, seen)
+
+    def defining(self, at, rest, seen):
+        source, name = self.files[at], rest[0]
+        if (at, name) in seen or source.defines(name):
+            return at
+        seen = (*seen, (at, name))
+        if name in source.imports:
+            return self.resolve(at, self.absolute(at, source.imports[name]) + rest[1:], seen) or at
+        for glob in source.globs:
+            target = self.resolve(at, self.absolute(at, glob) + [name], seen)
+            if target is not None and self.files[target].defines(name):
+                return target
+        return at
+
+    def absolute(self, at, names):
+        if names[0] in ("crate", "self", "super"):
+            return list(names)
+        return ["self", *names] if at + (names[0],) in self.files else ["crate", *names]
+
+    def arrows(self):
+        """Which files each file uses."""
+        found = {module: set() for module in self.files}
+        for module, source in self.files.items():
+            for inside, names in source.paths():
+                target = self.resolve(inside, names)
+                if target is not None and target != module:
+                    found[module].add(target)
+        return found
+
+
+def circles(arrows):
+    """The strongly connected sets of more than one file (Tarjan)."""
+    index, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in sorted(arrows[node]):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            at = stack.index(node)
+            if len(stack) - at > 1:
+                found.append(sorted(stack[at:]))
+            del stack[at:]
+
+    for node in sorted(arrows):
+        if node not in index:
+            visit(node)
+    return found
+
+
+def layers(suite):
+    tree = Tree()
+    arrows = tree.arrows()
+    suite.check("paths are found", sum(map(len, arrows.values())) > 300)
+    for module, targets in sorted(arrows.items()):
+        if not module:
+            continue
+        wrong = [tree.name(other) for other in sorted(targets)
+                 if other and other[0] not in ALLOWED[module[0]] | {module[0]}]
+        suite.check(f"{tree.name(module)} uses only what {module[0]} may",
+                    not wrong, f"it uses {', '.join(wrong)}")
+    for rule, source, target in FORBIDDEN:
+        wrong = [f"{tree.name(one)} -> {tree.name(other)}" for one in sorted(arrows)
+                 for other in sorted(arrows[one])
+                 if re.fullmatch(source, tree.name(one)) and re.fullmatch(target, tree.name(other))]
+        suite.check(rule, not wrong, "\n".join(wrong))
+    for circle in circles(arrows):
+        names = [tree.name(module) for module in circle]
+        limit = LARGEST_OF.get(circle[0][0] if circle[0] else "", LARGEST)
+        suite.check(f"{names[0]} and others import each other in a circle of at most {limit}",
+                    len(circle) <= limit, f"{len(circle)} files: {', '.join(names)}")
