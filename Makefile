@@ -103,9 +103,9 @@ bench: lib examples need-python ## the benchmarks
 MIRI_TESTS := errno:: kqueue::slab:: handle::slots:: handle::segments:: timer_queue:: util::
 # The same of what threads share, in several runs: each has other
 # interleavings, and other values that a weak order allows.
-MIRI_SHARED := kqueue::aio::jobs:: kqueue::crowd:: event_loop::inside::cells:: \
-  event_loop::inside::trace_ring:: event_loop::lease:: event_loop::mailbox:: \
-  event_loop::pending_work:: event_loop::record_word:: event_loop::sent_stack:: wait::list::
+MIRI_SHARED := kqueue::aio::jobs:: kqueue::crowd:: event_loop::telemetry::cells:: \
+  event_loop::telemetry::trace_ring:: event_loop::ownership:: event_loop::wake_state:: \
+  event_loop::pending_work:: event_loop::slot_word:: event_loop::pending_stack:: wait::list::
 MIRI_SEEDS ?= 0..8
 
 miri = CARGO_TARGET_DIR=$(TARGET)/miri PROPTEST_CASES=2 \

@@ -318,19 +318,19 @@ static void look_at_event(void) {
   TRY(evloop_event_old_name, (&room.event, room.text, sizeof room.text));
 }
 
-typedef struct Things {
+typedef struct Subjects {
   int fd, file, epoll, timer;
-} Things;
+} Subjects;
 
 /* A loop with watchers of all kinds. */
-static evloop_t fill_loop(const Things *things, evloop_callback_t callback, tfd_t *out_tfd,
+static evloop_t fill_loop(const Subjects *subjects, evloop_callback_t callback, tfd_t *out_tfd,
                           evloop_kqueue_t *out_kq) {
   memset(&room.options, 0, sizeof room.options);
   room.options.size = sizeof room.options;
   evloop_t loop = CALL(evloop_create, (&room.options));
   evloop_watcher_t io =
-      CALL(evloop_add_io, (loop, things->fd, EVLOOP_EPOLLIN, callback, NULL));
-  CALL(evloop_add_io, (loop, things->file, EVLOOP_EPOLLIN, callback, NULL));
+      CALL(evloop_add_io, (loop, subjects->fd, EVLOOP_EPOLLIN, callback, NULL));
+  CALL(evloop_add_io, (loop, subjects->file, EVLOOP_EPOLLIN, callback, NULL));
   change_watcher(io);
   CALL(evloop_io_modify, (io, EVLOOP_EPOLLIN | EVLOOP_EPOLLET));
   evloop_watcher_t timer =
@@ -350,18 +350,18 @@ static evloop_t fill_loop(const Things *things, evloop_callback_t callback, tfd_
   CALL(evloop_add_kqueue, (loop, *out_kq, callback, NULL));
   add_plain_watchers(loop, callback);
   add_signals(loop, callback);
-  add_files(loop, things->file, callback);
+  add_files(loop, subjects->file, callback);
   ask_loop(loop);
   TRY(evloop_add_memory_pressure, (loop, NULL, EVLOOP_PRESSURE_SOME, 100 * MS, 2 * SECOND, callback,
       NULL));
   return loop;
 }
 
-static void run_loop(evloop_t loop, const Things *things) {
+static void run_loop(evloop_t loop, const Subjects *subjects) {
   raise(SIGUSR1);
   raise(SIGUSR2);
   raise(SIGRTMIN);
-  make_files_happen(things->file);
+  make_files_happen(subjects->file);
   CALL(evloop_post, (loop, on_event, NULL));
   CALL(evloop_run_for_ns, (loop, 5 * MS));
   OK(rmdir(room.path));
@@ -374,10 +374,10 @@ static void run_loop(evloop_t loop, const Things *things) {
   }
 }
 
-static void call_loop(const Things *things, evloop_callback_t callback) {
+static void call_loop(const Subjects *subjects, evloop_callback_t callback) {
   tfd_t tfd;
   evloop_kqueue_t kq;
-  evloop_t loop = fill_loop(things, callback, &tfd, &kq);
+  evloop_t loop = fill_loop(subjects, callback, &tfd, &kq);
   pid_t child = ended_child();
   TRY(evloop_add_process, (loop, child, EVLOOP_PROCESS_REAP, callback, NULL));
   CALL(evloop_now_ns, (loop));
@@ -388,21 +388,21 @@ static void call_loop(const Things *things, evloop_callback_t callback) {
   CALL(evloop_set_stats, (loop, 1));
   CALL(evloop_trace_start, (loop, "/dev/null", 100));
   CALL(evloop_set_watchdog, (loop, HOUR, on_stuck, NULL));
-  run_loop(loop, things);
+  run_loop(loop, subjects);
   look_inside(loop);
   CALL(evloop_stats_reset, (loop));
   CALL(evloop_trace_stop, (loop));
   int null = (int)OK(open("/dev/null", O_WRONLY | O_CLOEXEC));
   CALL(evloop_trace_start_fd, (loop, null, 100));
   OK(close(null));
-  run_loop(loop, things);
+  run_loop(loop, subjects);
   CALL(evloop_trace_stop, (loop));
   CALL(evloop_set_watchdog, (loop, 0, NULL, NULL));
   CALL(evloop_set_stats, (loop, 0));
   CALL(evloop_wakeup, (loop));
   CALL(evloop_stop, (loop));
   CALL(evloop_run, (loop, EVLOOP_RUN_UNTIL_DONE));
-  CALL(evloop_watcher_close, (OK(evloop_add_io(loop, things->epoll, 1, callback, NULL)), 0));
+  CALL(evloop_watcher_close, (OK(evloop_add_io(loop, subjects->epoll, 1, callback, NULL)), 0));
   CALL(evloop_close, (loop));
   waitpid(child, NULL, WNOHANG);
   OK(tfd_close(tfd));
@@ -420,11 +420,11 @@ static void call_virtual_loop(void) {
 }
 
 /* In a child, whose exit status is what `end` returns. */
-static void call_in_child(const Things *things, int (*end)(void)) {
+static void call_in_child(const Subjects *subjects, int (*end)(void)) {
   tfd_t tfd;
   evloop_kqueue_t kq, keep = OK(evloop_kqueue_create(EVLOOP_KQ_CPONFORK));
   int status;
-  evloop_t loop = fill_loop(things, on_event, &tfd, &kq);
+  evloop_t loop = fill_loop(subjects, on_event, &tfd, &kq);
   apply(keep, 1, KQ_USER, ADD, 0, 0, 1);
   /* What the thread takes over when it begins, if it has not, is lost in the
    * child, and valgrind says so. */
@@ -453,7 +453,7 @@ static void call_in_child(const Things *things, int (*end)(void)) {
 
 /* ---- all ---- */
 
-static Things things;
+static Subjects subjects;
 
 /* What is done on another thread, before. */
 MAYBE_UNUSED static void prepare_every_call(void) {
@@ -470,25 +470,25 @@ MAYBE_UNUSED static void prepare_every_call(void) {
   int sockets[2];
   OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets));
   put(sockets[1]);
-  things.fd = sockets[0];
-  things.file = regular_file();
-  things.epoll = (int)OK(epoll_create1(EPOLL_CLOEXEC));
-  things.timer = (int)OK(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
+  subjects.fd = sockets[0];
+  subjects.file = regular_file();
+  subjects.epoll = (int)OK(epoll_create1(EPOLL_CLOEXEC));
+  subjects.timer = (int)OK(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
 }
 
 MAYBE_UNUSED static void make_every_call(int (*end)(void)) {
   call_library();
-  call_timers(things.timer);
-  call_select(things.fd);
-  call_poll(things.fd);
-  call_epoll(things.fd, things.epoll);
-  call_devpoll(things.fd, things.file);
-  call_selectors(things.fd, things.file);
-  call_kqueues(things.fd, things.file);
-  call_loop(&things, on_event);
-  call_loop(&things, NULL);
+  call_timers(subjects.timer);
+  call_select(subjects.fd);
+  call_poll(subjects.fd);
+  call_epoll(subjects.fd, subjects.epoll);
+  call_devpoll(subjects.fd, subjects.file);
+  call_selectors(subjects.fd, subjects.file);
+  call_kqueues(subjects.fd, subjects.file);
+  call_loop(&subjects, on_event);
+  call_loop(&subjects, NULL);
   call_virtual_loop();
-  call_in_child(&things, end);
+  call_in_child(&subjects, end);
   CHECK(room.callbacks > 0);
 }
 

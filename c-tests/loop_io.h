@@ -13,7 +13,7 @@
 #define EXCLUSIVE EVLOOP_EPOLLEXCLUSIVE
 
 MAYBE_UNUSED static evloop_watcher_t add(evloop_t loop, int fd, uint32_t events, Seen *seen) {
-  return OK(evloop_add_io(loop, fd, events, see, seen));
+  return OK(evloop_add_io(loop, fd, events, record, seen));
 }
 
 /* An iteration in which it is called so many times. */
@@ -31,7 +31,7 @@ MAYBE_UNUSED static void expect_events(evloop_t loop, const Seen *seen, uint32_t
 /* The loop has something to wait for, and waits. */
 MAYBE_UNUSED static void expect_quiet(evloop_t loop) {
   Seen prepares = {.calls = 0};
-  evloop_watcher_t prepare = OK(evloop_add_prepare(loop, see, &prepares));
+  evloop_watcher_t prepare = OK(evloop_add_prepare(loop, record, &prepares));
   OK(evloop_run_for_ns(loop, 30 * MS));
   CHECK(prepares.calls > 0 && prepares.calls < 10);
   CHECK_EQ(evloop_watcher_close(prepare, 0), 0);

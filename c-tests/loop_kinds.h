@@ -12,16 +12,16 @@
 enum { PLACES = 3 };
 
 /* A loop, and what several watchers of each kind watch. */
-typedef struct Bed {
+typedef struct Fixture {
   evloop_t loop;
   int fds[PLACES];
   tfd_t tfds[PLACES];
   int files[PLACES]; /* without names */
-} Bed;
+} Fixture;
 
-typedef evloop_watcher_t AddFunction(Bed *bed, int place, evloop_callback_t callback,
+typedef evloop_watcher_t AddFunction(Fixture *fixture, int place, evloop_callback_t callback,
                                      void *user_data);
-typedef void HappenFunction(Bed *bed, int place, evloop_watcher_t watcher);
+typedef void HappenFunction(Fixture *fixture, int place, evloop_watcher_t watcher);
 
 typedef struct Kind {
   int type;         /* of its events */
@@ -30,73 +30,75 @@ typedef struct Kind {
   bool alone;       /* it does not keep the loop alive */
 } Kind;
 
-static inline evloop_watcher_t add_io(Bed *bed, int place, evloop_callback_t callback,
+static inline evloop_watcher_t add_io(Fixture *fixture, int place, evloop_callback_t callback,
                                       void *user_data) {
-  return readable_io(bed->loop, bed->fds[place], callback, user_data);
+  return readable_io(fixture->loop, fixture->fds[place], callback, user_data);
 }
 
-static inline void happen_io(Bed *bed, int place, evloop_watcher_t watcher) {
+static inline void happen_io(Fixture *fixture, int place, evloop_watcher_t watcher) {
   (void)watcher;
-  OK(eventfd_write(bed->fds[place], 1));
+  OK(eventfd_write(fixture->fds[place], 1));
 }
 
-static inline evloop_watcher_t add_timer(Bed *bed, int place, evloop_callback_t callback,
+static inline evloop_watcher_t add_timer(Fixture *fixture, int place, evloop_callback_t callback,
                                          void *user_data) {
   (void)place;
-  return timer(bed->loop, HOUR, 0, callback, user_data);
+  return timer(fixture->loop, HOUR, 0, callback, user_data);
 }
 
-static inline void happen_timer(Bed *bed, int place, evloop_watcher_t watcher) {
-  (void)bed;
+static inline void happen_timer(Fixture *fixture, int place, evloop_watcher_t watcher) {
+  (void)fixture;
   (void)place;
   set_timer(watcher, 0, 0);
 }
 
-static inline evloop_watcher_t add_tfd(Bed *bed, int place, evloop_callback_t callback,
+static inline evloop_watcher_t add_tfd(Fixture *fixture, int place, evloop_callback_t callback,
                                        void *user_data) {
-  return OK(evloop_add_tfd(bed->loop, bed->tfds[place], callback, user_data));
+  return OK(evloop_add_tfd(fixture->loop, fixture->tfds[place], callback, user_data));
 }
 
-static inline void happen_tfd(Bed *bed, int place, evloop_watcher_t watcher) {
+static inline void happen_tfd(Fixture *fixture, int place, evloop_watcher_t watcher) {
   (void)watcher;
-  CHECK_EQ(tfd_settime_ns(bed->tfds[place], 0, 1, 0, NULL, NULL), 0);
-  CHECK(readable((int)OK(tfd_fileno(bed->tfds[place])), -1));
+  CHECK_EQ(tfd_settime_ns(fixture->tfds[place], 0, 1, 0, NULL, NULL), 0);
+  CHECK(readable((int)OK(tfd_fileno(fixture->tfds[place])), -1));
 }
 
-static inline evloop_watcher_t add_file(Bed *bed, int place, evloop_callback_t callback,
+static inline evloop_watcher_t add_file(Fixture *fixture, int place, evloop_callback_t callback,
                                         void *user_data) {
-  return OK(evloop_add_file_fd(bed->loop, bed->files[place], EVLOOP_FILE_ATTRIB, 0, callback,
+  return OK(evloop_add_file_fd(fixture->loop, fixture->files[place], EVLOOP_FILE_ATTRIB, 0,
+                               callback,
                                user_data));
 }
 
-static inline void happen_file(Bed *bed, int place, evloop_watcher_t watcher) {
+static inline void happen_file(Fixture *fixture, int place, evloop_watcher_t watcher) {
   (void)watcher;
-  OK(fchmod(bed->files[place], 0600));
+  OK(fchmod(fixture->files[place], 0600));
 }
 
-static inline evloop_watcher_t add_async(Bed *bed, int place, evloop_callback_t callback,
+static inline evloop_watcher_t add_async(Fixture *fixture, int place, evloop_callback_t callback,
                                          void *user_data) {
   (void)place;
-  return async(bed->loop, callback, user_data);
+  return async(fixture->loop, callback, user_data);
 }
 
-static inline void happen_async(Bed *bed, int place, evloop_watcher_t watcher) {
-  (void)bed;
+static inline void happen_async(Fixture *fixture, int place, evloop_watcher_t watcher) {
+  (void)fixture;
   (void)place;
   trigger(watcher);
 }
 
-static inline void happen_by_itself(Bed *bed, int place, evloop_watcher_t watcher) {
-  (void)bed;
+static inline void happen_by_itself(Fixture *fixture, int place, evloop_watcher_t watcher) {
+  (void)fixture;
   (void)place;
   (void)watcher;
 }
 
 #define ADD_PLAIN(kind)                                                                            \
-  static inline evloop_watcher_t add_##kind(Bed *bed, int place, evloop_callback_t callback,       \
+  static inline evloop_watcher_t add_##kind(Fixture *fixture, int place,                           \
+                                            evloop_callback_t callback,                            \
                                             void *user_data) {                                     \
     (void)place;                                                                                   \
-    return OK(evloop_add_##kind(bed->loop, callback, user_data));                                  \
+    return OK(evloop_add_##kind(fixture->loop, callback, user_data));                              \
   }
 ADD_PLAIN(idle)
 ADD_PLAIN(prepare)
@@ -130,29 +132,29 @@ static const Kind kind_exit = {EVLOOP_EVENT_EXIT, add_exit, happen_by_itself, tr
   TEST(name##_exit) { name(&kind_exit); }                                                          \
   static void name(const Kind *kind)
 
-MAYBE_UNUSED static Bed new_bed(void) {
-  Bed bed;
+MAYBE_UNUSED static Fixture new_fixture(void) {
+  Fixture fixture;
   int i;
-  bed.loop = new_loop();
+  fixture.loop = new_loop();
   for (i = 0; i < PLACES; i++) {
-    bed.fds[i] = event_fd(0);
-    bed.tfds[i] = OK(tfd_create(MONOTONIC, 0));
-    bed.files[i] = regular_file();
+    fixture.fds[i] = event_fd(0);
+    fixture.tfds[i] = OK(tfd_create(MONOTONIC, 0));
+    fixture.files[i] = regular_file();
   }
-  return bed;
+  return fixture;
 }
 
 /* One iteration, at whose end exit watchers are called. */
-MAYBE_UNUSED static void round_of(Bed *bed) {
-  OK(evloop_run_for_ns(bed->loop, 0));
+MAYBE_UNUSED static void round_of(Fixture *fixture) {
+  OK(evloop_run_for_ns(fixture->loop, 0));
 }
 
 /* io watchers are level-triggered. */
-MAYBE_UNUSED static void calm(Bed *bed) {
+MAYBE_UNUSED static void calm(Fixture *fixture) {
   eventfd_t count;
   int i;
   for (i = 0; i < PLACES; i++) {
-    if (eventfd_read(bed->fds[i], &count) < 0) CHECK_EQ(errno, EAGAIN);
+    if (eventfd_read(fixture->fds[i], &count) < 0) CHECK_EQ(errno, EAGAIN);
   }
 }
 

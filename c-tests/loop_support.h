@@ -71,7 +71,7 @@ typedef struct Seen {
   void *user_data;
 } Seen;
 
-MAYBE_UNUSED static void see(const evloop_event_t *event, void *user_data) {
+MAYBE_UNUSED static void record(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
   seen->count += event->count;
   seen->last = *event;
@@ -81,15 +81,15 @@ MAYBE_UNUSED static void see(const evloop_event_t *event, void *user_data) {
 }
 
 /* As well takes the byte that made the descriptor readable. */
-MAYBE_UNUSED static void see_and_take(const evloop_event_t *event, void *user_data) {
+MAYBE_UNUSED static void record_and_take(const evloop_event_t *event, void *user_data) {
   char byte;
   if ((event->events & EVLOOP_ERROR) == 0) CHECK_EQ(read(event->fd, &byte, 1), 1);
-  see(event, user_data);
+  record(event, user_data);
 }
 
-MAYBE_UNUSED static void see_and_close(const evloop_event_t *event, void *user_data) {
+MAYBE_UNUSED static void record_and_close(const evloop_event_t *event, void *user_data) {
   close_watcher(event->watcher);
-  see(event, user_data);
+  record(event, user_data);
 }
 
 /* The fields that are the same for most kinds of watchers. */
@@ -110,37 +110,37 @@ MAYBE_UNUSED static void expect_plain(const evloop_event_t *event, int64_t watch
 /* ---- callbacks that say something ---- */
 
 /* The words that callbacks said since they were last compared. */
-static char said[4096];
+static char event_log[4096];
 
 /* A word as user_data. */
 #define WORD(text) ((void *)(uintptr_t)(text))
 
-MAYBE_UNUSED static void say(const evloop_event_t *event, void *user_data) {
+MAYBE_UNUSED static void log_word(const evloop_event_t *event, void *user_data) {
   CHECK(event != NULL);
-  CHECK(strlen(said) + strlen((const char *)user_data) < sizeof said);
-  strcat(said, (const char *)user_data);
+  CHECK(strlen(event_log) + strlen((const char *)user_data) < sizeof event_log);
+  strcat(event_log, (const char *)user_data);
 }
 
-MAYBE_UNUSED static void say_letter(char letter) {
-  char word[2] = {letter, '\0'};
-  CHECK(strlen(said) + 1 < sizeof said);
-  strcat(said, word);
+MAYBE_UNUSED static void log_char(char c) {
+  char word[2] = {c, '\0'};
+  CHECK(strlen(event_log) + 1 < sizeof event_log);
+  strcat(event_log, word);
 }
 
 /* Says the first letter of its word. */
-MAYBE_UNUSED static void letter(const evloop_event_t *event, void *user_data) {
+MAYBE_UNUSED static void log_first_char(const evloop_event_t *event, void *user_data) {
   CHECK(event != NULL);
-  say_letter(*(const char *)user_data);
+  log_char(*(const char *)user_data);
 }
 
-#define SAID(expected) check_said(__FILE__, __LINE__, expected)
+#define EXPECT_LOG(expected) check_log(__FILE__, __LINE__, expected)
 
-MAYBE_UNUSED static void check_said(const char *file, int line, const char *expected) {
-  if (strcmp(said, expected) != 0) {
-    printf("  %s:%d: failed: said '%s', not '%s'\n", file, line, said, expected);
+MAYBE_UNUSED static void check_log(const char *file, int line, const char *expected) {
+  if (strcmp(event_log, expected) != 0) {
+    printf("  %s:%d: failed: said '%s', not '%s'\n", file, line, event_log, expected);
     check_exit();
   }
-  said[0] = '\0';
+  event_log[0] = '\0';
 }
 
 /* ---- callbacks that do something ---- */
@@ -210,12 +210,12 @@ MAYBE_UNUSED static evloop_watcher_t async(evloop_t loop, evloop_callback_t call
 
 /* Keeps the loop alive and is never ready. */
 MAYBE_UNUSED static evloop_watcher_t keep_alive(evloop_t loop) {
-  return async(loop, say, WORD("!"));
+  return async(loop, log_word, WORD("!"));
 }
 
 /* Counts iterations, and does not keep the loop alive. */
 MAYBE_UNUSED static void count_iterations(evloop_t loop, Seen *seen) {
-  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_prepare(loop, see, seen))), 0);
+  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_prepare(loop, record, seen))), 0);
 }
 
 MAYBE_UNUSED static void set_timer(evloop_watcher_t watcher, int64_t initial_ns,
@@ -349,7 +349,7 @@ MAYBE_UNUSED static void go_round(evloop_t loop) {
   int i;
   memset(&fence, 0, sizeof fence);
   for (i = 1; i <= 2; i++) {
-    CHECK_EQ(evloop_post(loop, see, &fence), 0);
+    CHECK_EQ(evloop_post(loop, record, &fence), 0);
     UNTIL(LOAD(fence.calls) == i);
   }
 }

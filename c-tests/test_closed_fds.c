@@ -193,15 +193,15 @@ static evloop_watcher_t fill_loop(Use *use) {
   Pipe p = new_pipe();
   signal(SIGUSR1, SIG_IGN);
   use->object = new_loop();
-  readable_io(use->object, p.r, see, &seen);
-  async(use->object, see, &seen);
-  OK(evloop_add_file(use->object, "/tmp", EVLOOP_FILE_ATTRIB, 0, see, &seen));
-  OK(evloop_add_signal(use->object, SIGUSR1, 0, see, &seen));
+  readable_io(use->object, p.r, record, &seen);
+  async(use->object, record, &seen);
+  OK(evloop_add_file(use->object, "/tmp", EVLOOP_FILE_ATTRIB, 0, record, &seen));
+  OK(evloop_add_signal(use->object, SIGUSR1, 0, record, &seen));
   block(SIGUSR2);
-  OK(evloop_add_signal(use->object, SIGUSR2, EVLOOP_SIGNAL_FD, see, &seen));
+  OK(evloop_add_signal(use->object, SIGUSR2, EVLOOP_SIGNAL_FD, record, &seen));
   use->other = OK(tfd_create(MONOTONIC, 0));
-  OK(evloop_add_tfd(use->object, use->other, see, &seen));
-  return timer(use->object, MS, MS, see, &seen);
+  OK(evloop_add_tfd(use->object, use->other, record, &seen));
+  return timer(use->object, MS, MS, record, &seen);
 }
 
 static void begin_loop(Use *use) {
@@ -218,8 +218,8 @@ static void expect_lost(int64_t loop) {
   CHECK_ERR(evloop_run_for_ns(loop, MS), EBADF);
   CHECK_ERR(evloop_wait(loop, &event, 1, MS), EBADF);
   CHECK_ERR(evloop_embed_prepare(loop), EBADF);
-  CHECK_ERR(evloop_add_io(loop, 0, EVLOOP_EPOLLIN, see, &seen), EBADF);
-  CHECK_ERR(evloop_add_file(loop, "/", EVLOOP_FILE_ATTRIB, 0, see, &seen), EBADF);
+  CHECK_ERR(evloop_add_io(loop, 0, EVLOOP_EPOLLIN, record, &seen), EBADF);
+  CHECK_ERR(evloop_add_file(loop, "/", EVLOOP_FILE_ATTRIB, 0, record, &seen), EBADF);
 }
 
 static void again_loop(Use *use) {
@@ -236,11 +236,12 @@ static void go_on_loop(Use *use) {
   raise(SIGUSR2);
   block(SIGCONT);
   for (int i = 0; i < 3; i++) {
-    OK_OR_CLOSED(evloop_add_timer(use->object, MONOTONIC, 0, MS, 0, 0, see, &seen));
-    OK_OR_CLOSED(evloop_add_timer(use->object, EVLOOP_CLOCK_REALTIME, 0, MS, 0, 0, see, &seen));
-    OK_OR_CLOSED(evloop_add_io(use->object, ready_pipe().r, EVLOOP_EPOLLIN, see_and_close, &seen));
-    OK_OR_CLOSED(evloop_add_file(use->object, "/", EVLOOP_FILE_ATTRIB, 0, see, &seen));
-    OK_OR_CLOSED(evloop_add_signal(use->object, SIGCONT, EVLOOP_SIGNAL_FD, see, &seen));
+    OK_OR_CLOSED(evloop_add_timer(use->object, MONOTONIC, 0, MS, 0, 0, record, &seen));
+    OK_OR_CLOSED(evloop_add_timer(use->object, EVLOOP_CLOCK_REALTIME, 0, MS, 0, 0, record, &seen));
+    OK_OR_CLOSED(evloop_add_io(use->object, ready_pipe().r, EVLOOP_EPOLLIN, record_and_close,
+                               &seen));
+    OK_OR_CLOSED(evloop_add_file(use->object, "/", EVLOOP_FILE_ATTRIB, 0, record, &seen));
+    OK_OR_CLOSED(evloop_add_signal(use->object, SIGCONT, EVLOOP_SIGNAL_FD, record, &seen));
     OK_OR_CLOSED(evloop_run_for_ns(use->object, 2 * MS));
   }
   CHECK_EQ(tfd_close(use->other), 0);
@@ -254,10 +255,10 @@ static void begin_watchers(Use *use) {
   block(SIGUSR2);
   block(SIGCONT);
   use->object = new_loop();
-  use->watchers[0] = readable_io(use->object, p.r, see, &seen);
-  use->watchers[1] = OK(evloop_add_file(use->object, "/tmp", EVLOOP_FILE_ATTRIB, 0, see, &seen));
-  use->watchers[2] = OK(evloop_add_signal(use->object, SIGUSR2, EVLOOP_SIGNAL_FD, see, &seen));
-  use->watchers[3] = OK(evloop_add_signal(use->object, SIGCONT, EVLOOP_SIGNAL_FD, see, &seen));
+  use->watchers[0] = readable_io(use->object, p.r, record, &seen);
+  use->watchers[1] = OK(evloop_add_file(use->object, "/tmp", EVLOOP_FILE_ATTRIB, 0, record, &seen));
+  use->watchers[2] = OK(evloop_add_signal(use->object, SIGUSR2, EVLOOP_SIGNAL_FD, record, &seen));
+  use->watchers[3] = OK(evloop_add_signal(use->object, SIGCONT, EVLOOP_SIGNAL_FD, record, &seen));
   turn(use->object);
 }
 
@@ -370,7 +371,7 @@ static void begin_trace(Use *use) {
   use->object = new_loop();
   CHECK_EQ(evloop_trace_start(use->object, "/tmp/evloop-closed.trace", 0), 0);
   OK(unlink("/tmp/evloop-closed.trace"));
-  timer(use->object, 0, 0, see, &seen);
+  timer(use->object, 0, 0, record, &seen);
   turns(use->object, 2);
 }
 
@@ -566,8 +567,8 @@ typedef struct Sleeper {
 static int64_t make_loop(void) {
   evloop_t loop = new_loop();
   signal(SIGUSR1, SIG_IGN);
-  async(loop, see, &seen);
-  OK(evloop_add_signal(loop, SIGUSR1, 0, see, &seen));
+  async(loop, record, &seen);
+  OK(evloop_add_signal(loop, SIGUSR1, 0, record, &seen));
   return loop;
 }
 
@@ -586,7 +587,7 @@ static void wake_loop(int64_t loop) {
     CHECK_ERR(evloop_wakeup(loop), EBADF);
     CHECK_ERR(evloop_stop(loop), EBADF);
     CHECK_EQ(evloop_post(loop, NULL, NULL), 0);
-    CHECK_ERR(evloop_add_io(loop, 0, EVLOOP_EPOLLIN, see, &seen), EBADF);
+    CHECK_ERR(evloop_add_io(loop, 0, EVLOOP_EPOLLIN, record, &seen), EBADF);
     OK(kill(getpid(), SIGUSR1));
   }
   CHECK_EQ(evloop_close(loop), 0);

@@ -20,7 +20,7 @@
 enum { FDS = 24, FAR = 900 };
 
 /* Made by the loop's side of a test, and by each case once more. */
-typedef struct Bed {
+typedef struct Fixture {
   evloop_t loop;
   int fds[FDS]; /* never ready */
   int far;      /* whose number needs larger tables */
@@ -33,31 +33,32 @@ typedef struct Bed {
   evloop_devpoll_t devpoll;
   evloop_selector_t selectors[5];
   evloop_watcher_t watcher, timer; /* of the loop */
-} Bed;
+} Fixture;
 
-static Bed bed;
+static Fixture fixture;
 
 static void make_bed(void) {
   int i;
-  memset(&bed, 0, sizeof bed);
-  bed.loop = new_loop();
-  for (i = 0; i < FDS; i++) bed.fds[i] = event_fd(0);
-  bed.far = (int)OK(fcntl(bed.fds[0], F_DUPFD_CLOEXEC, FAR));
-  bed.file = regular_file();
-  strcpy(bed.directory, "/tmp/evloop-faults-XXXXXX");
-  CHECK(mkdtemp(bed.directory) != NULL);
-  bed.tfd = OK(tfd_create(MONOTONIC, 0));
-  bed.kqueue = OK(evloop_kqueue_create(0));
-  bed.poll = OK(evloop_poll_create());
-  bed.epoll = OK(evloop_epoll_create(0));
-  bed.devpoll = OK(evloop_devpoll_create());
-  for (i = 0; i < LENGTH(bed.selectors); i++) bed.selectors[i] = OK(evloop_selector_create(i));
-  bed.watcher = OK(evloop_add_io(bed.loop, bed.fds[0], EVLOOP_EPOLLIN, ignore, NULL));
-  bed.timer = timer(bed.loop, HOUR, 0, ignore, NULL);
+  memset(&fixture, 0, sizeof fixture);
+  fixture.loop = new_loop();
+  for (i = 0; i < FDS; i++) fixture.fds[i] = event_fd(0);
+  fixture.far = (int)OK(fcntl(fixture.fds[0], F_DUPFD_CLOEXEC, FAR));
+  fixture.file = regular_file();
+  strcpy(fixture.directory, "/tmp/evloop-faults-XXXXXX");
+  CHECK(mkdtemp(fixture.directory) != NULL);
+  fixture.tfd = OK(tfd_create(MONOTONIC, 0));
+  fixture.kqueue = OK(evloop_kqueue_create(0));
+  fixture.poll = OK(evloop_poll_create());
+  fixture.epoll = OK(evloop_epoll_create(0));
+  fixture.devpoll = OK(evloop_devpoll_create());
+  for (i = 0; i < LENGTH(fixture.selectors); i++) fixture.selectors[i] =
+      OK(evloop_selector_create(i));
+  fixture.watcher = OK(evloop_add_io(fixture.loop, fixture.fds[0], EVLOOP_EPOLLIN, ignore, NULL));
+  fixture.timer = timer(fixture.loop, HOUR, 0, ignore, NULL);
 }
 
 static void remove_directory(void) {
-  OK(rmdir(bed.directory));
+  OK(rmdir(fixture.directory));
 }
 
 /* ---- calls ---- */
@@ -78,31 +79,35 @@ typedef struct Call {
   }
 
 LOOP_CALL(create, evloop_create(NULL))
-LOOP_CALL(io, evloop_add_io(bed.loop, bed.fds[1], EVLOOP_EPOLLIN, ignore, NULL))
-LOOP_CALL(io_shared, evloop_add_io(bed.loop, bed.fds[0], EVLOOP_EPOLLOUT, ignore, NULL))
-LOOP_CALL(io_far, evloop_add_io(bed.loop, bed.far, EVLOOP_EPOLLIN, ignore, NULL))
-LOOP_CALL(io_file, evloop_add_io(bed.loop, bed.file, EVLOOP_EPOLLIN, ignore, NULL))
-LOOP_CALL(io_record, evloop_add_io(bed.loop, bed.fds[2], EVLOOP_EPOLLIN, NULL, NULL))
-LOOP_CALL(timer, evloop_add_timer(bed.loop, MONOTONIC, 0, HOUR, HOUR, 0, ignore, NULL))
-LOOP_CALL(timer_of_wall_clock, evloop_add_timer(bed.loop, EVLOOP_CLOCK_REALTIME, EVLOOP_TIMER_ABSTIME,
+LOOP_CALL(io, evloop_add_io(fixture.loop, fixture.fds[1], EVLOOP_EPOLLIN, ignore, NULL))
+LOOP_CALL(io_shared, evloop_add_io(fixture.loop, fixture.fds[0], EVLOOP_EPOLLOUT, ignore, NULL))
+LOOP_CALL(io_far, evloop_add_io(fixture.loop, fixture.far, EVLOOP_EPOLLIN, ignore, NULL))
+LOOP_CALL(io_file, evloop_add_io(fixture.loop, fixture.file, EVLOOP_EPOLLIN, ignore, NULL))
+LOOP_CALL(io_record, evloop_add_io(fixture.loop, fixture.fds[2], EVLOOP_EPOLLIN, NULL, NULL))
+LOOP_CALL(timer, evloop_add_timer(fixture.loop, MONOTONIC, 0, HOUR, HOUR, 0, ignore, NULL))
+LOOP_CALL(timer_of_wall_clock, evloop_add_timer(fixture.loop, EVLOOP_CLOCK_REALTIME,
+                                                EVLOOP_TIMER_ABSTIME,
                                                 INT64_MAX / 2, 0, 0, ignore, NULL))
-LOOP_CALL(tfd_watcher, evloop_add_tfd(bed.loop, bed.tfd, ignore, NULL))
-LOOP_CALL(kqueue_watcher, evloop_add_kqueue(bed.loop, bed.kqueue, ignore, NULL))
-LOOP_CALL(async, evloop_add_async(bed.loop, ignore, NULL))
-LOOP_CALL(idle, evloop_add_idle(bed.loop, ignore, NULL))
-LOOP_CALL(prepare, evloop_add_prepare(bed.loop, ignore, NULL))
-LOOP_CALL(check, evloop_add_check(bed.loop, ignore, NULL))
-LOOP_CALL(defer, evloop_add_defer(bed.loop, ignore, NULL))
-LOOP_CALL(exit, evloop_add_exit(bed.loop, ignore, NULL))
-LOOP_CALL(clock_change, evloop_add_clock_change(bed.loop, ignore, NULL))
-LOOP_CALL(signal, evloop_add_signal(bed.loop, SIGUSR1, 0, ignore, NULL))
-LOOP_CALL(signal_real_time, evloop_add_signal(bed.loop, SIGRTMIN + 1, 0, ignore, NULL))
-LOOP_CALL(signal_by_descriptor, evloop_add_signal(bed.loop, SIGUSR2, EVLOOP_SIGNAL_FD, ignore, NULL))
-LOOP_CALL(process, evloop_add_process(bed.loop, getppid(), 0, ignore, NULL))
-LOOP_CALL(file, evloop_add_file(bed.loop, bed.directory, EVLOOP_FILE_ALL, 0, ignore, NULL))
-LOOP_CALL(tree, evloop_add_file(bed.loop, bed.directory, EVLOOP_FILE_ALL, EVLOOP_FILE_RECURSIVE,
+LOOP_CALL(tfd_watcher, evloop_add_tfd(fixture.loop, fixture.tfd, ignore, NULL))
+LOOP_CALL(kqueue_watcher, evloop_add_kqueue(fixture.loop, fixture.kqueue, ignore, NULL))
+LOOP_CALL(async, evloop_add_async(fixture.loop, ignore, NULL))
+LOOP_CALL(idle, evloop_add_idle(fixture.loop, ignore, NULL))
+LOOP_CALL(prepare, evloop_add_prepare(fixture.loop, ignore, NULL))
+LOOP_CALL(check, evloop_add_check(fixture.loop, ignore, NULL))
+LOOP_CALL(defer, evloop_add_defer(fixture.loop, ignore, NULL))
+LOOP_CALL(exit, evloop_add_exit(fixture.loop, ignore, NULL))
+LOOP_CALL(clock_change, evloop_add_clock_change(fixture.loop, ignore, NULL))
+LOOP_CALL(signal, evloop_add_signal(fixture.loop, SIGUSR1, 0, ignore, NULL))
+LOOP_CALL(signal_real_time, evloop_add_signal(fixture.loop, SIGRTMIN + 1, 0, ignore, NULL))
+LOOP_CALL(signal_by_descriptor, evloop_add_signal(fixture.loop, SIGUSR2, EVLOOP_SIGNAL_FD, ignore,
+                                                  NULL))
+LOOP_CALL(process, evloop_add_process(fixture.loop, getppid(), 0, ignore, NULL))
+LOOP_CALL(file, evloop_add_file(fixture.loop, fixture.directory, EVLOOP_FILE_ALL, 0, ignore, NULL))
+LOOP_CALL(tree, evloop_add_file(fixture.loop, fixture.directory, EVLOOP_FILE_ALL,
+                                EVLOOP_FILE_RECURSIVE,
                                 ignore, NULL))
-LOOP_CALL(file_fd, evloop_add_file_fd(bed.loop, bed.file, EVLOOP_FILE_ATTRIB, 0, ignore, NULL))
+LOOP_CALL(file_fd, evloop_add_file_fd(fixture.loop, fixture.file, EVLOOP_FILE_ATTRIB, 0, ignore,
+                                      NULL))
 
 /* Of each kind of watcher. */
 static const Call adding[] = {
@@ -131,33 +136,34 @@ static const Call adding[] = {
     {"file by descriptor", call_file_fd, NULL},
 };
 
-LOOP_CALL(post, evloop_post(bed.loop, ignore, NULL))
-LOOP_CALL(set_destroy, evloop_watcher_set_destroy(bed.watcher, ignore, NULL))
-LOOP_CALL(set_name, evloop_watcher_set_name(bed.watcher, "a name"))
-LOOP_CALL(set_no_name, evloop_watcher_set_name(bed.watcher, NULL))
-LOOP_CALL(set_priority, evloop_watcher_set_priority(bed.watcher, 3))
-LOOP_CALL(set_ratelimit, evloop_watcher_set_ratelimit(bed.watcher, SECOND, 1))
-LOOP_CALL(disable, evloop_watcher_disable(bed.timer))
-LOOP_CALL(enable, evloop_watcher_enable(bed.timer))
-LOOP_CALL(timer_set, evloop_timer_set(bed.timer, 0, HOUR, 0))
-LOOP_CALL(timer_again, evloop_timer_again(bed.timer))
-LOOP_CALL(io_modify, evloop_io_modify(bed.watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI))
-LOOP_CALL(run, evloop_run(bed.loop, EVLOOP_RUN_NOWAIT))
-LOOP_CALL(next_timeout, evloop_next_timeout_ns(bed.loop))
-LOOP_CALL(embed_prepare, evloop_embed_prepare(bed.loop))
-LOOP_CALL(embed_dispatch, evloop_embed_dispatch(bed.loop))
-LOOP_CALL(fileno, evloop_fileno(bed.loop))
-LOOP_CALL(stats, evloop_set_stats(bed.loop, 1))
-LOOP_CALL(no_stats, evloop_set_stats(bed.loop, 0))
-LOOP_CALL(stats_reset, evloop_stats_reset(bed.loop))
-LOOP_CALL(trace, evloop_trace_start(bed.loop, "/dev/null", 64))
-LOOP_CALL(no_trace, evloop_trace_stop(bed.loop))
-LOOP_CALL(watchdog, evloop_set_watchdog(bed.loop, HOUR, (evloop_watchdog_t)(void (*)(void))ignore, NULL))
-LOOP_CALL(no_watchdog, evloop_set_watchdog(bed.loop, 0, NULL, NULL))
+LOOP_CALL(post, evloop_post(fixture.loop, ignore, NULL))
+LOOP_CALL(set_destroy, evloop_watcher_set_destroy(fixture.watcher, ignore, NULL))
+LOOP_CALL(set_name, evloop_watcher_set_name(fixture.watcher, "a name"))
+LOOP_CALL(set_no_name, evloop_watcher_set_name(fixture.watcher, NULL))
+LOOP_CALL(set_priority, evloop_watcher_set_priority(fixture.watcher, 3))
+LOOP_CALL(set_ratelimit, evloop_watcher_set_ratelimit(fixture.watcher, SECOND, 1))
+LOOP_CALL(disable, evloop_watcher_disable(fixture.timer))
+LOOP_CALL(enable, evloop_watcher_enable(fixture.timer))
+LOOP_CALL(timer_set, evloop_timer_set(fixture.timer, 0, HOUR, 0))
+LOOP_CALL(timer_again, evloop_timer_again(fixture.timer))
+LOOP_CALL(io_modify, evloop_io_modify(fixture.watcher, EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI))
+LOOP_CALL(run, evloop_run(fixture.loop, EVLOOP_RUN_NOWAIT))
+LOOP_CALL(next_timeout, evloop_next_timeout_ns(fixture.loop))
+LOOP_CALL(embed_prepare, evloop_embed_prepare(fixture.loop))
+LOOP_CALL(embed_dispatch, evloop_embed_dispatch(fixture.loop))
+LOOP_CALL(fileno, evloop_fileno(fixture.loop))
+LOOP_CALL(stats, evloop_set_stats(fixture.loop, 1))
+LOOP_CALL(no_stats, evloop_set_stats(fixture.loop, 0))
+LOOP_CALL(stats_reset, evloop_stats_reset(fixture.loop))
+LOOP_CALL(trace, evloop_trace_start(fixture.loop, "/dev/null", 64))
+LOOP_CALL(no_trace, evloop_trace_stop(fixture.loop))
+LOOP_CALL(watchdog, evloop_set_watchdog(fixture.loop, HOUR,
+                                        (evloop_watchdog_t)(void (*)(void))ignore, NULL))
+LOOP_CALL(no_watchdog, evloop_set_watchdog(fixture.loop, 0, NULL, NULL))
 
 static int64_t call_wait(void) {
   evloop_event_t events[4];
-  return evloop_wait(bed.loop, events, LENGTH(events), 0);
+  return evloop_wait(fixture.loop, events, LENGTH(events), 0);
 }
 
 /* Of a loop and its watchers. */
@@ -186,15 +192,15 @@ static const Call changing[] = {
 
 LOOP_CALL(tfd_create, tfd_create(MONOTONIC, 0))
 LOOP_CALL(poll_create, evloop_poll_create())
-LOOP_CALL(poll_register, evloop_poll_register(bed.poll, FAR, EVLOOP_POLLIN, 1))
-LOOP_CALL(poll_unregister, evloop_poll_unregister(bed.poll, FAR))
+LOOP_CALL(poll_register, evloop_poll_register(fixture.poll, FAR, EVLOOP_POLLIN, 1))
+LOOP_CALL(poll_unregister, evloop_poll_unregister(fixture.poll, FAR))
 LOOP_CALL(epoll_create, evloop_epoll_create(0))
-LOOP_CALL(epoll_register, evloop_epoll_register(bed.epoll, bed.far, EVLOOP_EPOLLIN, 1))
-LOOP_CALL(epoll_unregister, evloop_epoll_unregister(bed.epoll, bed.far))
+LOOP_CALL(epoll_register, evloop_epoll_register(fixture.epoll, fixture.far, EVLOOP_EPOLLIN, 1))
+LOOP_CALL(epoll_unregister, evloop_epoll_unregister(fixture.epoll, fixture.far))
 LOOP_CALL(devpoll_create, evloop_devpoll_create())
-LOOP_CALL(devpoll_fileno, evloop_devpoll_fileno(bed.devpoll))
-LOOP_CALL(devpoll_register, evloop_devpoll_register(bed.devpoll, bed.far, EVLOOP_POLLIN, 1))
-LOOP_CALL(devpoll_unregister, evloop_devpoll_unregister(bed.devpoll, bed.far))
+LOOP_CALL(devpoll_fileno, evloop_devpoll_fileno(fixture.devpoll))
+LOOP_CALL(devpoll_register, evloop_devpoll_register(fixture.devpoll, fixture.far, EVLOOP_POLLIN, 1))
+LOOP_CALL(devpoll_unregister, evloop_devpoll_unregister(fixture.devpoll, fixture.far))
 LOOP_CALL(kqueue_create, evloop_kqueue_create(0))
 LOOP_CALL(interrupt_mode, evloop_set_interrupt_mode(EVLOOP_EINTR_RETURN))
 LOOP_CALL(interrupt_check, evloop_set_interrupt_check(NULL, NULL))
@@ -202,12 +208,13 @@ LOOP_CALL(interrupt_check, evloop_set_interrupt_check(NULL, NULL))
 #define SELECTOR_CALLS(backend)                                                                    \
   LOOP_CALL(selector_create_##backend, evloop_selector_create(backend))                            \
   LOOP_CALL(selector_register_##backend,                                                           \
-            evloop_selector_register(bed.selectors[backend], bed.far, EVLOOP_SELECTOR_READ, 1))    \
+            evloop_selector_register(fixture.selectors[backend], fixture.far,                      \
+                                     EVLOOP_SELECTOR_READ, 1))                                     \
   LOOP_CALL(selector_unregister_##backend,                                                         \
-            evloop_selector_unregister(bed.selectors[backend], bed.far))                           \
+            evloop_selector_unregister(fixture.selectors[backend], fixture.far))                   \
   static int64_t call_selector_wait_##backend(void) {                                              \
     static evloop_ready_t ready[200];                                                              \
-    return evloop_selector_wait(bed.selectors[backend], ready, LENGTH(ready), 0);                  \
+    return evloop_selector_wait(fixture.selectors[backend], ready, LENGTH(ready), 0);              \
   }
 SELECTOR_CALLS(1)
 SELECTOR_CALLS(2)
@@ -216,33 +223,33 @@ SELECTOR_CALLS(4)
 
 static int64_t call_poll_wait(void) {
   static evloop_ready_t ready[200];
-  return evloop_poll_wait(bed.poll, ready, LENGTH(ready), MS);
+  return evloop_poll_wait(fixture.poll, ready, LENGTH(ready), MS);
 }
 
 static int64_t call_epoll_wait(void) {
   static evloop_ready_t ready[200];
-  return evloop_epoll_wait(bed.epoll, ready, LENGTH(ready), 0);
+  return evloop_epoll_wait(fixture.epoll, ready, LENGTH(ready), 0);
 }
 
 static int64_t call_tfd_wait(void) {
-  return tfd_wait(bed.tfd, MS, NULL);
+  return tfd_wait(fixture.tfd, MS, NULL);
 }
 
 static int64_t call_select(void) {
-  int list[1] = {bed.fds[0]}, count = 1;
+  int list[1] = {fixture.fds[0]}, count = 1;
   return evloop_select(list, &count, NULL, NULL, NULL, NULL, 0);
 }
 
 #define KQUEUE_CALLS(name, ident, filter, fflags, data)                                            \
-  LOOP_CALL(kq_##name, try_change(bed.kqueue, ident, filter, ADD, fflags, data, 0))                      \
-  LOOP_CALL(kq_no_##name, try_change(bed.kqueue, ident, filter, DELETE, 0, 0, 0))
-KQUEUE_CALLS(read, (uint64_t)bed.far, EVLOOP_KQ_FILTER_READ, 0, 0)
-KQUEUE_CALLS(write, (uint64_t)bed.far, EVLOOP_KQ_FILTER_WRITE, 0, 0)
+  LOOP_CALL(kq_##name, try_change(fixture.kqueue, ident, filter, ADD, fflags, data, 0))            \
+  LOOP_CALL(kq_no_##name, try_change(fixture.kqueue, ident, filter, DELETE, 0, 0, 0))
+KQUEUE_CALLS(read, (uint64_t)fixture.far, EVLOOP_KQ_FILTER_READ, 0, 0)
+KQUEUE_CALLS(write, (uint64_t)fixture.far, EVLOOP_KQ_FILTER_WRITE, 0, 0)
 KQUEUE_CALLS(timer, 1, EVLOOP_KQ_FILTER_TIMER, 0, 1000000)
 KQUEUE_CALLS(user, 1, EVLOOP_KQ_FILTER_USER, 0, 0)
 KQUEUE_CALLS(signal, SIGUSR1, EVLOOP_KQ_FILTER_SIGNAL, 0, 0)
 KQUEUE_CALLS(process, (uint64_t)getppid(), EVLOOP_KQ_FILTER_PROC, EVLOOP_KQ_NOTE_EXIT, 0)
-KQUEUE_CALLS(vnode, (uint64_t)bed.file, EVLOOP_KQ_FILTER_VNODE, EVLOOP_KQ_NOTE_ATTRIB, 0)
+KQUEUE_CALLS(vnode, (uint64_t)fixture.file, EVLOOP_KQ_FILTER_VNODE, EVLOOP_KQ_NOTE_ATTRIB, 0)
 
 /* Of everything else. */
 static const Call others[] = {
@@ -328,7 +335,7 @@ static Inventory inventory(void) {
 typedef enum Place { OUTSIDE, IN_CALLBACK, OTHER_THREAD } Place;
 
 static void let_it_run(Place place) {
-  if (place == OUTSIDE) OK(evloop_run(bed.loop, EVLOOP_RUN_NOWAIT));
+  if (place == OUTSIDE) OK(evloop_run(fixture.loop, EVLOOP_RUN_NOWAIT));
 }
 
 /* A call with each fault that there is. */
@@ -375,8 +382,8 @@ static void walk_all(Table table, Place place) {
 static void expect_that_it_works(void) {
   Seen seen;
   memset(&seen, 0, sizeof seen);
-  CHECK_EQ(evloop_post(bed.loop, see, &seen), 0);
-  OK(evloop_run(bed.loop, EVLOOP_RUN_NOWAIT));
+  CHECK_EQ(evloop_post(fixture.loop, record, &seen), 0);
+  OK(evloop_run(fixture.loop, EVLOOP_RUN_NOWAIT));
   CHECK_EQ(seen.calls, 1);
 }
 
@@ -418,8 +425,8 @@ TEST_TIMEOUT(callbacks_add_watchers_or_none, 60) {
   Table table = TABLE(adding);
   block_signals();
   make_bed();
-  CHECK_EQ(evloop_post(bed.loop, walk_in_callback, &table), 0);
-  OK(evloop_run(bed.loop, EVLOOP_RUN_NOWAIT));
+  CHECK_EQ(evloop_post(fixture.loop, walk_in_callback, &table), 0);
+  OK(evloop_run(fixture.loop, EVLOOP_RUN_NOWAIT));
   expect_that_it_works();
   remove_directory();
 }
@@ -429,14 +436,14 @@ TEST_TIMEOUT(other_threads_add_watchers_or_none, 60) {
   Gate gate;
   block_signals();
   make_bed();
-  start_runner(&runner, run_until_done, bed.loop);
-  hold(bed.loop, &gate);
+  start_runner(&runner, run_until_done, fixture.loop);
+  hold(fixture.loop, &gate);
   walk_all(TABLE(adding), OTHER_THREAD);
   open_gate(&gate);
-  go_round(bed.loop);
+  go_round(fixture.loop);
   stop_runner(&runner);
   expect_that_it_works();
-  CHECK_EQ(evloop_close(bed.loop), 0);
+  CHECK_EQ(evloop_close(fixture.loop), 0);
   remove_directory();
 }
 

@@ -23,35 +23,35 @@
 /* ---- what is watched ---- */
 
 /* The two ends of what a subject is about. */
-typedef struct Thing {
+typedef struct Target {
   int fd, other;
   uint64_t ident;
-} Thing;
+} Target;
 
 typedef struct Subject {
   const char *name;
   int filter, flags;
   uint32_t fflags;
   int64_t data;
-  void (*open)(Thing *t);
-  void (*happen)(const Thing *t); /* NULL: nothing can be made to happen */
+  void (*open)(Target *t);
+  void (*happen)(const Target *t); /* NULL: nothing can be made to happen */
 } Subject;
 
-static void open_pipe(Thing *t) {
+static void open_pipe(Target *t) {
   Pipe p = new_pipe();
   t->fd = p.r;
   t->other = p.w;
   t->ident = (uint64_t)p.r;
 }
 
-static void open_writer(Thing *t) {
+static void open_writer(Target *t) {
   Pipe p = new_pipe();
   t->fd = p.w;
   t->other = p.r;
   t->ident = (uint64_t)p.w;
 }
 
-static void open_connection(Thing *t) {
+static void open_connection(Target *t) {
   int pair[2];
   tcp_pair(pair);
   t->fd = pair[0];
@@ -59,13 +59,13 @@ static void open_connection(Thing *t) {
   t->ident = (uint64_t)pair[0];
 }
 
-static void open_temporary(Thing *t) {
+static void open_temporary(Target *t) {
   t->fd = regular_file();
   t->other = (int)OK(dup(t->fd));
   t->ident = (uint64_t)t->fd;
 }
 
-static void open_child(Thing *t) {
+static void open_child(Target *t) {
   Pipe p = new_pipe();
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
@@ -78,18 +78,18 @@ static void open_child(Thing *t) {
   t->ident = (uint64_t)child;
 }
 
-static void open_nothing(Thing *t) {
+static void open_nothing(Target *t) {
   t->fd = t->other = -1;
   t->ident = 1;
 }
 
-static void open_signal(Thing *t) {
+static void open_signal(Target *t) {
   open_nothing(t);
   t->ident = SIGUSR1;
   OK(signal(SIGUSR1, SIG_IGN) == SIG_ERR ? -1 : 0);
 }
 
-static void open_blocked_signal(Thing *t) {
+static void open_blocked_signal(Target *t) {
   sigset_t set;
   open_nothing(t);
   t->ident = SIGUSR2;
@@ -98,27 +98,27 @@ static void open_blocked_signal(Thing *t) {
   OK(sigprocmask(SIG_BLOCK, &set, NULL));
 }
 
-static void write_other(const Thing *t) {
+static void write_other(const Target *t) {
   CHECK_EQ(write(t->other, "12345678", 8), 8);
 }
 
-static void send_urgent(const Thing *t) {
+static void send_urgent(const Target *t) {
   CHECK_EQ(send(t->other, "!", 1, MSG_OOB), 1);
 }
 
-static void append(const Thing *t) {
+static void append(const Target *t) {
   CHECK_EQ(pwrite(t->fd, "12345678", 8, 0), 8);
 }
 
-static void end_child(const Thing *t) {
+static void end_child(const Target *t) {
   CHECK_EQ(write(t->other, "x", 1), 1);
 }
 
-static void send_signal(const Thing *t) {
+static void send_signal(const Target *t) {
   OK(kill(getpid(), (int)t->ident));
 }
 
-static void nothing_more(const Thing *t) {
+static void nothing_more(const Target *t) {
   (void)t;
 }
 
@@ -148,35 +148,36 @@ static const Subject subjects[] = {
 
 enum { WITNESS = 77 };
 
-typedef struct Bed {
+typedef struct Fixture {
   evloop_kqueue_t kq;
   const Subject *subject;
-  Thing thing, witness;
-} Bed;
+  Target target, witness;
+} Fixture;
 
-static Bed new_bed(const Subject *subject) {
-  Bed bed = {new_kqueue(), subject, {-1, -1, 0}, {-1, -1, 0}};
-  open_pipe(&bed.witness);
-  apply(bed.kq, bed.witness.ident, KQ_READ, ADD, 0, 0, 0);
-  apply(bed.kq, WITNESS, KQ_USER, ADD | CLEAR, 0, 0, 0);
-  subject->open(&bed.thing);
-  return bed;
+static Fixture new_fixture(const Subject *subject) {
+  Fixture fixture = {new_kqueue(), subject, {-1, -1, 0}, {-1, -1, 0}};
+  open_pipe(&fixture.witness);
+  apply(fixture.kq, fixture.witness.ident, KQ_READ, ADD, 0, 0, 0);
+  apply(fixture.kq, WITNESS, KQ_USER, ADD | CLEAR, 0, 0, 0);
+  subject->open(&fixture.target);
+  return fixture;
 }
 
-static int change_subject(const Bed *bed, int flags) {
-  const Subject *s = bed->subject;
-  return try_change(bed->kq, bed->thing.ident, s->filter, flags, s->fflags, s->data, 5);
+static int change_subject(const Fixture *fixture, int flags) {
+  const Subject *s = fixture->subject;
+  return try_change(fixture->kq, fixture->target.ident, s->filter, flags, s->fflags, s->data, 5);
 }
 
 /* An event of the subject comes, whatever else does. */
-static void expect_subject(const Bed *bed) {
+static void expect_subject(const Fixture *fixture) {
   Event events[4];
-  if (bed->subject->happen == NULL) return;
-  bed->subject->happen(&bed->thing);
+  if (fixture->subject->happen == NULL) return;
+  fixture->subject->happen(&fixture->target);
   for (;;) {
-    int count = (int)OK(take(bed->kq, events, 4, -1));
+    int count = (int)OK(take(fixture->kq, events, 4, -1));
     for (int i = 0; i < count; i++) {
-      if (events[i].filter != bed->subject->filter || events[i].ident != bed->thing.ident) continue;
+      if (events[i].filter != fixture->subject->filter || events[i].ident !=
+          fixture->target.ident) continue;
       CHECK_EQ(events[i].udata, 5);
       return;
     }
@@ -184,38 +185,38 @@ static void expect_subject(const Bed *bed) {
 }
 
 /* What was watched before still is, and the descriptor says so. */
-static void expect_witnesses(const Bed *bed) {
+static void expect_witnesses(const Fixture *fixture) {
   Event events[4];
   int seen = 0;
   char byte;
-  put(bed->witness.other);
-  apply(bed->kq, WITNESS, KQ_USER, 0, TRIGGER, 0, 0);
-  CHECK(readable((int)OK(evloop_kqueue_fileno(bed->kq)), -1));
+  put(fixture->witness.other);
+  apply(fixture->kq, WITNESS, KQ_USER, 0, TRIGGER, 0, 0);
+  CHECK(readable((int)OK(evloop_kqueue_fileno(fixture->kq)), -1));
   while (seen != 3) {
-    int count = (int)OK(take(bed->kq, events, 4, -1));
+    int count = (int)OK(take(fixture->kq, events, 4, -1));
     for (int i = 0; i < count; i++) {
-      seen |= events[i].ident == WITNESS ? 1 : events[i].ident == bed->witness.ident ? 2 : 0;
+      seen |= events[i].ident == WITNESS ? 1 : events[i].ident == fixture->witness.ident ? 2 : 0;
     }
   }
-  CHECK_EQ(read(bed->witness.fd, &byte, 1), 1);
+  CHECK_EQ(read(fixture->witness.fd, &byte, 1), 1);
 }
 
-static void close_thing(const Thing *t) {
+static void close_thing(const Target *t) {
   if (t->fd >= 0) OK(close(t->fd));
   if (t->other >= 0) OK(close(t->other));
 }
 
-static void close_bed(Bed *bed) {
-  OK(evloop_kqueue_close(bed->kq));
-  close_thing(&bed->thing);
-  close_thing(&bed->witness);
+static void close_bed(Fixture *fixture) {
+  OK(evloop_kqueue_close(fixture->kq));
+  close_thing(&fixture->target);
+  close_thing(&fixture->witness);
   while (waitpid(-1, NULL, WNOHANG) > 0) continue;
 }
 
 /* A failure that says what was wanted. */
-static void check_failure(const Bed *bed, int nth, int result, int error) {
+static void check_failure(const Fixture *fixture, int nth, int result, int error) {
   if (result == -error || result == 0) return;
-  printf("  %s, call %d:\n", bed->subject->name, nth);
+  printf("  %s, call %d:\n", fixture->subject->name, nth);
   CHECK_EQ(result, -error);
 }
 
@@ -224,20 +225,20 @@ static void check_failure(const Bed *bed, int nth, int result, int error) {
 static void add_with_faults(const Subject *subject, int error) {
   bool failed = true;
   for (int nth = 1; failed; nth++) {
-    Bed bed = new_bed(subject);
+    Fixture fixture = new_fixture(subject);
     fail_call(nth, error);
-    int result = change_subject(&bed, ADD | subject->flags);
+    int result = change_subject(&fixture, ADD | subject->flags);
     failed = end_of_faults();
-    check_failure(&bed, nth, result, error);
+    check_failure(&fixture, nth, result, error);
     if (result < 0) {
       CHECK(failed);
-      CHECK_ERR(change_subject(&bed, DELETE), ENOENT);
-      expect_witnesses(&bed);
-      CHECK_EQ(change_subject(&bed, ADD | subject->flags), 0);
+      CHECK_ERR(change_subject(&fixture, DELETE), ENOENT);
+      expect_witnesses(&fixture);
+      CHECK_EQ(change_subject(&fixture, ADD | subject->flags), 0);
     }
-    expect_subject(&bed);
-    expect_witnesses(&bed);
-    close_bed(&bed);
+    expect_subject(&fixture);
+    expect_witnesses(&fixture);
+    close_bed(&fixture);
   }
 }
 
@@ -246,38 +247,38 @@ static void add_beside_with_faults(const Subject *subject, int error) {
   enum { SPECIFIC = EVLOOP_KQ_EV_UDATA_SPECIFIC, OTHER = 9 };
   bool failed = subject->filter != PROC && subject->filter != SIGNAL && subject->open != open_nothing;
   for (int nth = 1; failed; nth++) {
-    Bed bed = new_bed(subject);
-    uint64_t ident = bed.thing.ident;
-    apply(bed.kq, ident, KQ_READ, ADD | SPECIFIC, 0, 0, OTHER);
+    Fixture fixture = new_fixture(subject);
+    uint64_t ident = fixture.target.ident;
+    apply(fixture.kq, ident, KQ_READ, ADD | SPECIFIC, 0, 0, OTHER);
     fail_call(nth, error);
-    int result = change_subject(&bed, ADD | subject->flags);
+    int result = change_subject(&fixture, ADD | subject->flags);
     failed = end_of_faults();
-    check_failure(&bed, nth, result, error);
-    if (result < 0) CHECK_EQ(change_subject(&bed, ADD | subject->flags), 0);
-    apply(bed.kq, ident, KQ_READ, DELETE | SPECIFIC, 0, 0, OTHER);
-    expect_subject(&bed);
-    expect_witnesses(&bed);
-    close_bed(&bed);
+    check_failure(&fixture, nth, result, error);
+    if (result < 0) CHECK_EQ(change_subject(&fixture, ADD | subject->flags), 0);
+    apply(fixture.kq, ident, KQ_READ, DELETE | SPECIFIC, 0, 0, OTHER);
+    expect_subject(&fixture);
+    expect_witnesses(&fixture);
+    close_bed(&fixture);
   }
 }
 
 static void enable_with_faults(const Subject *subject, int error) {
   bool failed = true;
   for (int nth = 1; failed; nth++) {
-    Bed bed = new_bed(subject);
-    CHECK_EQ(change_subject(&bed, ADD | DISABLE | subject->flags), 0);
+    Fixture fixture = new_fixture(subject);
+    CHECK_EQ(change_subject(&fixture, ADD | DISABLE | subject->flags), 0);
     fail_call(nth, error);
-    int result = change_subject(&bed, ENABLE);
+    int result = change_subject(&fixture, ENABLE);
     failed = end_of_faults();
-    check_failure(&bed, nth, result, error);
+    check_failure(&fixture, nth, result, error);
     if (result < 0) {
       /* It is still there, and disabled. */
-      expect_witnesses(&bed);
-      CHECK_EQ(change_subject(&bed, ENABLE), 0);
+      expect_witnesses(&fixture);
+      CHECK_EQ(change_subject(&fixture, ENABLE), 0);
     }
-    expect_subject(&bed);
-    expect_witnesses(&bed);
-    close_bed(&bed);
+    expect_subject(&fixture);
+    expect_witnesses(&fixture);
+    close_bed(&fixture);
   }
 }
 
@@ -285,35 +286,35 @@ static void enable_with_faults(const Subject *subject, int error) {
 static void add_again_with_faults(const Subject *subject, int error) {
   bool failed = true;
   for (int nth = 1; failed; nth++) {
-    Bed bed = new_bed(subject);
-    CHECK_EQ(change_subject(&bed, ADD | subject->flags), 0);
+    Fixture fixture = new_fixture(subject);
+    CHECK_EQ(change_subject(&fixture, ADD | subject->flags), 0);
     uint32_t fflags = subject->filter == KQ_READ ? subject->fflags ^ LOWAT
                       : subject->filter == VNODE ? subject->fflags | NOTE(DELETE) | NOTE(REVOKE)
                       : subject->filter == PROC  ? subject->fflags | NOTE(FORK)
                                                  : subject->fflags;
     fail_call(nth, error);
-    int result = try_change(bed.kq, bed.thing.ident, subject->filter, ADD, fflags, 1, 5);
+    int result = try_change(fixture.kq, fixture.target.ident, subject->filter, ADD, fflags, 1, 5);
     failed = end_of_faults();
     /* Forks cannot be watched everywhere. */
-    if (result != -ENOTSUP || subject->filter != PROC) check_failure(&bed, nth, result, error);
-    expect_subject(&bed);
-    expect_witnesses(&bed);
-    close_bed(&bed);
+    if (result != -ENOTSUP || subject->filter != PROC) check_failure(&fixture, nth, result, error);
+    expect_subject(&fixture);
+    expect_witnesses(&fixture);
+    close_bed(&fixture);
   }
 }
 
 static void delete_with_faults(const Subject *subject, int error) {
   bool failed = true;
   for (int nth = 1; failed; nth++) {
-    Bed bed = new_bed(subject);
-    CHECK_EQ(change_subject(&bed, ADD | subject->flags), 0);
+    Fixture fixture = new_fixture(subject);
+    CHECK_EQ(change_subject(&fixture, ADD | subject->flags), 0);
     fail_call(nth, error);
-    int result = change_subject(&bed, DELETE);
+    int result = change_subject(&fixture, DELETE);
     failed = end_of_faults();
     CHECK_EQ(result, 0);
-    CHECK_ERR(change_subject(&bed, DELETE), ENOENT);
-    expect_witnesses(&bed);
-    close_bed(&bed);
+    CHECK_ERR(change_subject(&fixture, DELETE), ENOENT);
+    expect_witnesses(&fixture);
+    close_bed(&fixture);
   }
 }
 
@@ -486,10 +487,10 @@ static void replace_with_faults(long number, int error) {
   set_limit(1024);
   bool failed = true;
   for (int nth = 1; failed; nth++) {
-    Bed beds[LENGTH(watched)];
+    Fixture beds[LENGTH(watched)];
     evloop_kqueue_t kq = 0;
     for (int i = 0; i < LENGTH(watched); i++) {
-      beds[i] = new_bed(watched[i]);
+      beds[i] = new_fixture(watched[i]);
       if (i > 0) {
         OK(evloop_kqueue_close(beds[i].kq));
         beds[i].kq = kq;
@@ -525,34 +526,34 @@ static void copy_with_faults(long number, int error) {
     bool failed = true;
     for (int nth = 1; failed; nth++) {
       int status;
-      Bed bed = new_bed(&subjects[kinds[k]]);
-      OK(evloop_kqueue_close(bed.kq));
-      bed.kq = OK(evloop_kqueue_create(EVLOOP_KQ_CPONFORK));
-      apply(bed.kq, bed.witness.ident, KQ_READ, ADD, 0, 0, 0);
-      apply(bed.kq, WITNESS, KQ_USER, ADD | CLEAR, 0, 0, 0);
-      CHECK_EQ(change_subject(&bed, ADD | bed.subject->flags), 0);
+      Fixture fixture = new_fixture(&subjects[kinds[k]]);
+      OK(evloop_kqueue_close(fixture.kq));
+      fixture.kq = OK(evloop_kqueue_create(EVLOOP_KQ_CPONFORK));
+      apply(fixture.kq, fixture.witness.ident, KQ_READ, ADD, 0, 0, 0);
+      apply(fixture.kq, WITNESS, KQ_USER, ADD | CLEAR, 0, 0, 0);
+      CHECK_EQ(change_subject(&fixture, ADD | fixture.subject->flags), 0);
       fflush(stdout);
       pid_t child = (pid_t)OK(fork());
       if (child == 0) {
         Event events[4];
         alarm((unsigned)(20 * slow_factor()));
         fail_call(nth, error);
-        int result = take(bed.kq, events, 0, 0);
+        int result = take(fixture.kq, events, 0, 0);
         failed = end_of_faults();
-        check_failure(&bed, nth, result, error);
+        check_failure(&fixture, nth, result, error);
         if (result < 0) {
           CHECK(failed);
-          CHECK_EQ(take(bed.kq, events, 0, 0), 0);
+          CHECK_EQ(take(fixture.kq, events, 0, 0), 0);
         }
-        expect_subject(&bed);
-        expect_witnesses(&bed);
+        expect_subject(&fixture);
+        expect_witnesses(&fixture);
         fflush(stdout);
         _exit(failed ? 2 : 0);
       }
       CHECK_EQ(waitpid(child, &status, 0), child);
       CHECK(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 2));
       failed = WEXITSTATUS(status) == 2;
-      close_bed(&bed);
+      close_bed(&fixture);
     }
   }
 }

@@ -99,9 +99,9 @@ TEST(an_iteration_dispatches_no_more_than_the_bounds) {
   for (int i = 0; i < EACH; i++) {
     Pipe pipe = new_pipe();
     put(pipe.w);
-    OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, see_and_take, &seen[0]));
-    OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen[1]));
-    CHECK_EQ(evloop_post(loop, see, &seen[2]), 0);
+    OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, record_and_take, &seen[0]));
+    OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, record, &seen[1]));
+    CHECK_EQ(evloop_post(loop, record, &seen[2]), 0);
   }
   while (seen[0].calls < EACH || seen[1].calls < EACH || seen[2].calls < EACH) {
     for (int i = 0; i < 3; i++) before[i] = seen[i].calls;
@@ -130,7 +130,7 @@ TEST(a_loop_with_nothing_to_wait_for_returns_zero_at_once) {
 TEST(unknown_modes_are_refused) {
   static const int modes[] = {-1, 3, INT_MIN, INT_MAX};
   evloop_t loop = new_loop();
-  CHECK_EQ(evloop_post(loop, say, as_data(0)), 0);
+  CHECK_EQ(evloop_post(loop, log_word, as_data(0)), 0);
   for (int i = 0; i < LENGTH(modes); i++) CHECK_ERR(evloop_run(loop, modes[i]), EINVAL);
 }
 
@@ -138,7 +138,7 @@ TEST(nowait_dispatches_what_is_ready_and_does_not_wait) {
   evloop_t loop = new_loop();
   Pipe pipe = new_pipe();
   Seen seen = {.calls = 0};
-  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, see_and_take, &seen));
+  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, record_and_take, &seen));
   for (int i = 0; i < 5; i++) {
     CHECK_EQ(turn(loop), 1);
     CHECK_EQ(seen.calls, i);
@@ -153,7 +153,7 @@ TEST(once_waits_until_something_happened) {
   Pipe pipe = new_pipe();
   Seen seen = {.calls = 0};
   Runner r;
-  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, see_and_take, &seen));
+  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, record_and_take, &seen));
   for (int i = 1; i <= 3; i++) {
     start_sleeper(&r, run_once, loop);
     put(pipe.w);
@@ -173,8 +173,8 @@ TEST(until_done_ends_with_the_last_watcher) {
   for (int i = 0; i < 10; i++) {
     Pipe pipe = new_pipe();
     put(pipe.w);
-    OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, see_and_close, &seen));
-    OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, i * MS, MS, 0, see_and_close, &seen));
+    OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, record_and_close, &seen));
+    OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, i * MS, MS, 0, record_and_close, &seen));
   }
   CHECK_EQ(evloop_watcher_disable(other), 0);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
@@ -186,7 +186,8 @@ TEST(until_done_ends_with_the_last_watcher) {
 TEST(a_timer_that_expired_once_does_not_keep_the_loop_alive) {
   evloop_t loop = new_loop();
   Seen seen = {.calls = 0};
-  evloop_watcher_t timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, MS, 0, 0, see, &seen));
+  evloop_watcher_t timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, MS, 0, 0, record,
+                                               &seen));
   for (int i = 1; i <= 3; i++) {
     CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
     CHECK_EQ(seen.calls, i);
@@ -218,7 +219,7 @@ typedef struct Busy {
 
 static void busy_post(const evloop_event_t *event, void *user_data) {
   Busy *busy = (Busy *)user_data;
-  see(event, &busy->seen);
+  record(event, &busy->seen);
   CHECK_EQ(evloop_post(busy->loop, busy_post, busy), 0);
 }
 
@@ -252,7 +253,7 @@ TEST(run_for_some_time_is_never_early_and_dispatches_meanwhile) {
 TEST(run_for_ends_before_its_time_when_nothing_is_left) {
   evloop_t loop = new_loop();
   Seen seen = {.calls = 0};
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, MS, MS, 0, see_and_close, &seen));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, MS, MS, 0, record_and_close, &seen));
   CHECK_EQ(evloop_run_for_ns(loop, 1000 * SECOND), 0);
   CHECK_EQ(seen.calls, 1);
 }
@@ -276,7 +277,7 @@ TEST(run_for_counts_virtual_time_in_a_virtual_loop) {
 TEST(run_for_jumps_through_an_hour_of_automatic_time) {
   evloop_t loop = jumping_loop();
   Seen seen = {.calls = 0};
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 60 * SECOND, 60 * SECOND, 0, see, &seen));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 60 * SECOND, 60 * SECOND, 0, record, &seen));
   CHECK_EQ(evloop_run_for_ns(loop, 3599 * SECOND), 1);
   CHECK_EQ(seen.calls, 59);
   CHECK_EQ(evloop_now_ns(loop), 3599 * SECOND);
@@ -286,21 +287,21 @@ TEST(run_for_jumps_through_an_hour_of_automatic_time) {
 
 static void stop_and_say(const evloop_event_t *event, void *user_data) {
   stop_loop(event, user_data);
-  say(event, WORD("s"));
+  log_word(event, WORD("s"));
 }
 
 TEST(a_stop_in_a_callback_finishes_the_iteration) {
   evloop_t loop = new_loop();
   Pipe pipe = new_pipe();
   put(pipe.w);
-  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, say, WORD("i")));
-  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, say, WORD("c")))), 0);
+  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, log_word, WORD("i")));
+  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, log_word, WORD("c")))), 0);
   CHECK_EQ(evloop_post(loop, stop_and_say, as_data(loop)), 0);
-  CHECK_EQ(evloop_post(loop, say, WORD("o")), 0);
+  CHECK_EQ(evloop_post(loop, log_word, WORD("o")), 0);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 1);
-  SAID("soic");
+  EXPECT_LOG("soic");
   CHECK_EQ(turn(loop), 1);
-  SAID("ic");
+  EXPECT_LOG("ic");
 }
 
 static RunFunction *const stopped_runs[] = {run_until_done, run_once, run_without_limit, wait_for_events};
@@ -327,7 +328,7 @@ TEST(a_stop_before_the_run_is_remembered_once) {
     evloop_t loop = new_loop();
     Pipe pipe = new_pipe();
     Seen seen = {.calls = 0};
-    OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, see_and_take, &seen));
+    OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, record_and_take, &seen));
     for (int stops = 0; stops < 3; stops++) CHECK_EQ(evloop_stop(loop), 0);
     CHECK_EQ(stopped_runs[i](loop), stopped_result(stopped_runs[i]));
     put(pipe.w);
@@ -340,7 +341,7 @@ TEST(a_stop_before_the_run_is_remembered_once) {
 TEST(what_a_stopped_run_did_not_do_the_next_one_does) {
   evloop_t loop = new_loop();
   Seen seen = {.calls = 0};
-  for (int i = 0; i < 10; i++) CHECK_EQ(evloop_post(loop, see, &seen), 0);
+  for (int i = 0; i < 10; i++) CHECK_EQ(evloop_post(loop, record, &seen), 0);
   CHECK_EQ(evloop_stop(loop), 0);
   OK(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE));
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
@@ -492,13 +493,13 @@ TEST_TIMEOUT(what_is_safe_in_a_handler_is_safe_at_any_time, 60) {
   timer_t storm;
   int fd = event_fd(0);
   signalled = new_loop();
-  signalled_async = OK(evloop_add_async(signalled, see, &asyncs));
+  signalled_async = OK(evloop_add_async(signalled, record, &asyncs));
   handle(wake_send_and_stop);
   OK(timer_create(CLOCK_MONOTONIC, &event, &storm));
   OK(timer_settime(storm, 0, &often, NULL));
   for (int i = 0; i < ROUNDS; i++) {
-    CHECK_EQ(evloop_post(signalled, see, &posts), 0);
-    evloop_watcher_t watcher = OK(evloop_add_io(signalled, fd, EVLOOP_EPOLLIN, see, &posts));
+    CHECK_EQ(evloop_post(signalled, record, &posts), 0);
+    evloop_watcher_t watcher = OK(evloop_add_io(signalled, fd, EVLOOP_EPOLLIN, record, &posts));
     OK(evloop_run(signalled, EVLOOP_RUN_NOWAIT));
     CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
   }

@@ -31,7 +31,7 @@ CALL(evloop_run_for_ns, h, 0)
 CALL(evloop_wait, h, &one_event, 1, 0)
 CALL(evloop_stop, h)
 CALL(evloop_wakeup, h)
-CALL(evloop_post, h, say, WORD(""))
+CALL(evloop_post, h, log_word, WORD(""))
 CALL(evloop_now_ns, h)
 CALL(evloop_advance_ns, h, 0)
 CALL(evloop_next_timeout_ns, h)
@@ -39,22 +39,22 @@ CALL(evloop_fileno, h)
 CALL(evloop_embed_prepare, h)
 CALL(evloop_embed_dispatch, h)
 CALL(evloop_after_fork, h)
-CALL(evloop_add_io, h, a_descriptor, EVLOOP_EPOLLIN, see, NULL)
-CALL(evloop_add_timer, h, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, 0, 0, see, NULL)
-CALL(evloop_add_tfd, h, a_timer, see, NULL)
-CALL(evloop_add_async, h, see, NULL)
-CALL(evloop_add_idle, h, see, NULL)
-CALL(evloop_add_prepare, h, see, NULL)
-CALL(evloop_add_check, h, see, NULL)
-CALL(evloop_add_defer, h, see, NULL)
-CALL(evloop_add_exit, h, see, NULL)
-CALL(evloop_add_clock_change, h, see, NULL)
-CALL(evloop_add_file, h, "/", EVLOOP_FILE_CREATE, 0, see, NULL)
-CALL(evloop_add_file_fd, h, a_descriptor, EVLOOP_FILE_MODIFY, 0, see, NULL)
-CALL(evloop_add_memory_pressure, h, NULL, EVLOOP_PRESSURE_SOME, MS, 2 * SECOND, see, NULL)
-CALL(evloop_add_kqueue, h, a_queue, see, NULL)
-CALL(evloop_add_signal, h, SIGUSR1, 0, see, NULL)
-CALL(evloop_add_process, h, getpid(), 0, see, NULL)
+CALL(evloop_add_io, h, a_descriptor, EVLOOP_EPOLLIN, record, NULL)
+CALL(evloop_add_timer, h, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, 0, 0, record, NULL)
+CALL(evloop_add_tfd, h, a_timer, record, NULL)
+CALL(evloop_add_async, h, record, NULL)
+CALL(evloop_add_idle, h, record, NULL)
+CALL(evloop_add_prepare, h, record, NULL)
+CALL(evloop_add_check, h, record, NULL)
+CALL(evloop_add_defer, h, record, NULL)
+CALL(evloop_add_exit, h, record, NULL)
+CALL(evloop_add_clock_change, h, record, NULL)
+CALL(evloop_add_file, h, "/", EVLOOP_FILE_CREATE, 0, record, NULL)
+CALL(evloop_add_file_fd, h, a_descriptor, EVLOOP_FILE_MODIFY, 0, record, NULL)
+CALL(evloop_add_memory_pressure, h, NULL, EVLOOP_PRESSURE_SOME, MS, 2 * SECOND, record, NULL)
+CALL(evloop_add_kqueue, h, a_queue, record, NULL)
+CALL(evloop_add_signal, h, SIGUSR1, 0, record, NULL)
+CALL(evloop_add_process, h, getpid(), 0, record, NULL)
 CALL(evloop_set_stats, h, 1)
 CALL(evloop_stats, h, &stats)
 CALL(evloop_stats_reset, h)
@@ -64,9 +64,9 @@ CALL(evloop_trace_start, h, "/dev/null", 0)
 CALL(evloop_trace_stop, h)
 CALL(evloop_trace_start_fd, h, a_file, 0)
 CALL(evloop_set_watchdog, h, 0, NULL, NULL)
-CALL(evloop_post_full, h, say, WORD(""), NULL)
-CALL(evloop_after, h, SECOND, see, NULL)
-CALL(evloop_every, h, SECOND, see, NULL)
+CALL(evloop_post_full, h, log_word, WORD(""), NULL)
+CALL(evloop_after, h, SECOND, record, NULL)
+CALL(evloop_every, h, SECOND, record, NULL)
 CALL(evloop_limit_wait_ns, h, SECOND)
 CALL(evloop_set_busy_poll, h, 0, 0, 0)
 CALL(evloop_virtual_hold, h, 1)
@@ -113,7 +113,7 @@ CALL(evloop_watcher_set_data, h, 1)
 CALL(evloop_watcher_ref, h)
 CALL(evloop_watcher_unref, h)
 CALL(evloop_watcher_loop, h)
-CALL(evloop_watcher_set_destroy, h, see, NULL)
+CALL(evloop_watcher_set_destroy, h, record, NULL)
 static evloop_watcher_info_t info = {.size = sizeof info};
 CALL(evloop_watcher_info, h, &info)
 CALL(evloop_io_set, h, EVLOOP_EPOLLIN)
@@ -254,8 +254,10 @@ TEST(every_function_of_watchers_refuses_what_is_no_watcher) {
 
 TEST(watchers_of_a_closed_loop_are_stale) {
   evloop_t loop = new_loop();
-  const Wrong wrong[] = {STALE(keep_alive(loop)), STALE(OK(evloop_add_io(loop, event_fd(0), 0, see, NULL))),
-                         STALE(OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 1, 0, see, NULL)))};
+  const Wrong wrong[] = {STALE(keep_alive(loop)), STALE(OK(evloop_add_io(loop, event_fd(0), 0,
+                                                                         record, NULL))),
+                         STALE(OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 1, 0, record,
+                                                   NULL)))};
   CHECK_EQ(evloop_close(loop), 0);
   expect_all_refuse(watcher_functions, LENGTH(watcher_functions), wrong, LENGTH(wrong));
 }
@@ -303,10 +305,13 @@ TEST(what_succeeds_leaves_errno_and_the_sentence) {
 
 TEST(functions_for_one_kind_refuse_the_others) {
   evloop_t loop = new_loop();
-  evloop_watcher_t io = OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, see, NULL));
-  evloop_watcher_t timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, SECOND, 0, see, NULL));
-  evloop_watcher_t tfd = OK(evloop_add_tfd(loop, OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0)), see, NULL));
-  const evloop_watcher_t others[] = {keep_alive(loop), tfd, OK(evloop_add_prepare(loop, see, NULL))};
+  evloop_watcher_t io = OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, record, NULL));
+  evloop_watcher_t timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, SECOND, 0,
+                                               record, NULL));
+  evloop_watcher_t tfd = OK(evloop_add_tfd(loop, OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0)), record,
+                                           NULL));
+  const evloop_watcher_t others[] = {keep_alive(loop), tfd, OK(evloop_add_prepare(loop, record,
+                                                                                  NULL))};
   Function send = {"evloop_async_send", call_evloop_async_send, 1};
   for (int i = 0; i < LENGTH(others); i++) {
     ARGUMENT(evloop_io_modify(others[i], EVLOOP_EPOLLIN), EINVAL);
@@ -355,8 +360,8 @@ TEST(wrong_arguments_of_loops_are_named) {
   ARGUMENT(evloop_set_busy_poll(loop, UINT32_MAX, 0, 0), EINVAL);
   ARGUMENT(evloop_set_busy_poll(loop, 0, 65536, 0), EINVAL);
   ARGUMENT(evloop_set_busy_poll(loop, 0, 0, -1), EINVAL);
-  ARGUMENT(evloop_after(loop, -1, see, NULL), EINVAL);
-  ARGUMENT(evloop_every(loop, 0, see, NULL), EINVAL);
+  ARGUMENT(evloop_after(loop, -1, record, NULL), EINVAL);
+  ARGUMENT(evloop_every(loop, 0, record, NULL), EINVAL);
   ARGUMENT(evloop_stats(loop, NULL), EINVAL);
   ARGUMENT(evloop_stats(loop, &stats), ENOENT);
   ARGUMENT(evloop_stats_histogram(loop, 7, NULL, 0), EINVAL);
@@ -377,21 +382,23 @@ TEST(wrong_arguments_of_loops_are_named) {
 
 TEST(wrong_arguments_of_watchers_are_named) {
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, see, NULL));
-  evloop_watcher_t timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, see, NULL));
+  evloop_watcher_t watcher = OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, record, NULL));
+  evloop_watcher_t timer = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, record,
+                                               NULL));
   tfd_t tfd = OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0));
-  ARGUMENT(evloop_add_io(loop, -1, EVLOOP_EPOLLIN, see, NULL), EBADF);
-  ARGUMENT(evloop_add_io(loop, event_fd(0), 1 << 20, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_io(loop, -1, EVLOOP_EPOLLIN, record, NULL), EBADF);
+  ARGUMENT(evloop_add_io(loop, event_fd(0), 1 << 20, record, NULL), EINVAL);
   ARGUMENT(evloop_io_modify(watcher, 1 << 20), EINVAL);
   ARGUMENT(evloop_io_modify(watcher, EVLOOP_EPOLLEXCLUSIVE | EVLOOP_EPOLLONESHOT), EINVAL);
-  ARGUMENT(evloop_add_timer(loop, 77, 0, 1, 0, 0, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 64, 1, 0, 0, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 6, 1, 0, 0, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, EVLOOP_TIMER_EXACT, 1, 0, 1, see, NULL),
+  ARGUMENT(evloop_add_timer(loop, 77, 0, 1, 0, 0, record, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 64, 1, 0, 0, record, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 6, 1, 0, 0, record, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, EVLOOP_TIMER_EXACT, 1, 0, 1, record,
+                            NULL),
            EINVAL);
   ARGUMENT(evloop_timer_set(timer, EVLOOP_TIMER_EXACT, 1, 0), EINVAL);
-  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, -1, 0, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, -1, see, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, -1, 0, record, NULL), EINVAL);
+  ARGUMENT(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, -1, record, NULL), EINVAL);
   ARGUMENT(evloop_io_set(watcher, 1 << 20), EINVAL);
   ARGUMENT(evloop_timer_set_tolerance(timer, -1), EINVAL);
   ARGUMENT(evloop_watcher_info(watcher, NULL), EINVAL);
@@ -399,22 +406,22 @@ TEST(wrong_arguments_of_watchers_are_named) {
   ARGUMENT(evloop_timer_set(timer, 64, 1, 0), EINVAL);
   ARGUMENT(evloop_timer_set(timer, 0, 1, -1), EINVAL);
   ARGUMENT(evloop_timer_again(timer), EINVAL);
-  ARGUMENT(evloop_add_tfd(virtual_loop(), tfd, see, NULL), ENOTSUP);
-  ARGUMENT(evloop_add_tfd(loop, loop, see, NULL), EDOM);
-  ARGUMENT(evloop_add_tfd(loop, stale(tfd), see, NULL), ESTALE);
+  ARGUMENT(evloop_add_tfd(virtual_loop(), tfd, record, NULL), ENOTSUP);
+  ARGUMENT(evloop_add_tfd(loop, loop, record, NULL), EDOM);
+  ARGUMENT(evloop_add_tfd(loop, stale(tfd), record, NULL), ESTALE);
   ARGUMENT(evloop_watcher_close(watcher, 2), EINVAL);
   ARGUMENT(evloop_watcher_set_ratelimit(watcher, -1, 1), EINVAL);
   ARGUMENT(evloop_watcher_set_ratelimit(watcher, 1, 0), EINVAL);
   ARGUMENT(evloop_watcher_get_name(watcher, NULL, 1), EINVAL);
-  ARGUMENT(evloop_add_kqueue(loop, loop, see, NULL), EDOM);
-  ARGUMENT(evloop_add_signal(loop, 0, 0, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_signal(loop, SIGKILL, 0, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_signal(loop, SIGUSR1, 64, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_signal(loop, SIGUSR1, EVLOOP_SIGNAL_FD, see, NULL), EBUSY);
-  ARGUMENT(evloop_add_process(loop, 0, 0, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_process(loop, -1, 0, see, NULL), EINVAL);
-  ARGUMENT(evloop_add_process(loop, getpid(), 64, see, NULL), EINVAL);
-  if (has_pidfds()) ARGUMENT(evloop_add_process(loop, INT_MAX, 0, see, NULL), ESRCH);
+  ARGUMENT(evloop_add_kqueue(loop, loop, record, NULL), EDOM);
+  ARGUMENT(evloop_add_signal(loop, 0, 0, record, NULL), EINVAL);
+  ARGUMENT(evloop_add_signal(loop, SIGKILL, 0, record, NULL), EINVAL);
+  ARGUMENT(evloop_add_signal(loop, SIGUSR1, 64, record, NULL), EINVAL);
+  ARGUMENT(evloop_add_signal(loop, SIGUSR1, EVLOOP_SIGNAL_FD, record, NULL), EBUSY);
+  ARGUMENT(evloop_add_process(loop, 0, 0, record, NULL), EINVAL);
+  ARGUMENT(evloop_add_process(loop, -1, 0, record, NULL), EINVAL);
+  ARGUMENT(evloop_add_process(loop, getpid(), 64, record, NULL), EINVAL);
+  if (has_pidfds()) ARGUMENT(evloop_add_process(loop, INT_MAX, 0, record, NULL), ESRCH);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 2);
 }
 
@@ -436,7 +443,7 @@ TEST(busy_loops_are_named) {
 
 TEST(a_sentence_has_the_descriptor_in_it) {
   char sentence[200];
-  CHECK_ERR(evloop_add_io(new_loop(), CLOSED, EVLOOP_EPOLLIN, see, NULL), EBADF);
+  CHECK_ERR(evloop_add_io(new_loop(), CLOSED, EVLOOP_EPOLLIN, record, NULL), EBADF);
   OK(evloop_last_error(sentence, sizeof sentence));
   CHECK(strstr(sentence, "900000") != NULL);
 }

@@ -10,64 +10,65 @@
 
 enum { IO, TIMER, ASYNC, POST, KINDS };
 
-typedef struct Thing {
+typedef struct Subject {
   int kind, calls;
   evloop_t loop;
   evloop_watcher_t watcher; /* 0: a post */
   Pipe pipe;
-  void (*act)(struct Thing *thing); /* in the first call */
-  struct Thing *victim;
+  void (*act)(struct Subject *subject); /* in the first call */
+  struct Subject *victim;
   int victims_calls; /* when it was closed; -1: it was not yet */
-} Thing;
+} Subject;
 
 static void called(const evloop_event_t *event, void *user_data) {
-  Thing *thing = (Thing *)user_data;
-  CHECK_EQ(event->watcher, thing->watcher);
-  RAISE(thing->calls, 1);
-  if (thing->calls == 1 && thing->act != NULL) thing->act(thing);
+  Subject *subject = (Subject *)user_data;
+  CHECK_EQ(event->watcher, subject->watcher);
+  RAISE(subject->calls, 1);
+  if (subject->calls == 1 && subject->act != NULL) subject->act(subject);
 }
 
 /* Ready for the next iteration, and for each one after it if it can be. */
-static void start(Thing *thing, evloop_t loop, int kind) {
-  *thing = (Thing){.kind = kind, .loop = loop, .victims_calls = -1};
+static void start(Subject *subject, evloop_t loop, int kind) {
+  *subject = (Subject){.kind = kind, .loop = loop, .victims_calls = -1};
   if (kind == IO) {
-    thing->pipe = new_pipe();
-    put(thing->pipe.w);
-    thing->watcher = OK(evloop_add_io(loop, thing->pipe.r, EVLOOP_EPOLLIN, called, thing));
+    subject->pipe = new_pipe();
+    put(subject->pipe.w);
+    subject->watcher = OK(evloop_add_io(loop, subject->pipe.r, EVLOOP_EPOLLIN, called, subject));
   } else if (kind == TIMER) {
-    thing->watcher = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 1, 0, called, thing));
+    subject->watcher = OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 1, 0, called,
+                                           subject));
   } else if (kind == ASYNC) {
-    thing->watcher = OK(evloop_add_async(loop, called, thing));
-    CHECK_EQ(evloop_async_send(thing->watcher), 0);
+    subject->watcher = OK(evloop_add_async(loop, called, subject));
+    CHECK_EQ(evloop_async_send(subject->watcher), 0);
   } else {
-    CHECK_EQ(evloop_post(loop, called, thing), 0);
+    CHECK_EQ(evloop_post(loop, called, subject), 0);
   }
 }
 
 /* After the loop. */
-static void end(const Thing *thing) {
-  if (thing->kind != IO) return;
-  OK(close(thing->pipe.r));
-  OK(close(thing->pipe.w));
+static void end(const Subject *subject) {
+  if (subject->kind != IO) return;
+  OK(close(subject->pipe.r));
+  OK(close(subject->pipe.w));
 }
 
-static void close_victim(Thing *thing) {
-  Thing *victim = thing->victim;
+static void close_victim(Subject *subject) {
+  Subject *victim = subject->victim;
   CHECK_EQ(evloop_watcher_close(victim->watcher, 0), 0);
   CHECK_ERR(evloop_watcher_close(victim->watcher, 0), ESTALE);
   CHECK_ERR(evloop_watcher_enable(victim->watcher), ESTALE);
   CHECK_ERR(evloop_handle_kind(victim->watcher), ESTALE);
-  thing->victims_calls = victim->calls;
+  subject->victims_calls = victim->calls;
 }
 
-static void close_its_loop(Thing *thing) {
-  CHECK_EQ(evloop_close(thing->loop), 0);
-  CHECK_ERR(evloop_close(thing->loop), ESTALE);
-  CHECK_ERR(evloop_post(thing->loop, called, thing), ESTALE);
-  if (thing->victim == NULL) return;
-  thing->victims_calls = thing->victim->calls;
-  if (thing->victim->watcher == 0) return;
-  CHECK_ERR(evloop_watcher_close(thing->victim->watcher, 0), ESTALE);
+static void close_its_loop(Subject *subject) {
+  CHECK_EQ(evloop_close(subject->loop), 0);
+  CHECK_ERR(evloop_close(subject->loop), ESTALE);
+  CHECK_ERR(evloop_post(subject->loop, called, subject), ESTALE);
+  if (subject->victim == NULL) return;
+  subject->victims_calls = subject->victim->calls;
+  if (subject->victim->watcher == 0) return;
+  CHECK_ERR(evloop_watcher_close(subject->victim->watcher, 0), ESTALE);
 }
 
 /* ---- watchers ---- */
@@ -75,16 +76,16 @@ static void close_its_loop(Thing *thing) {
 TEST(a_watcher_closes_itself_in_its_callback) {
   for (int kind = IO; kind <= ASYNC; kind++) {
     evloop_t loop = new_loop();
-    Thing thing;
-    start(&thing, loop, kind);
-    thing.act = close_victim;
-    thing.victim = &thing;
+    Subject subject;
+    start(&subject, loop, kind);
+    subject.act = close_victim;
+    subject.victim = &subject;
     CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
     for (int i = 0; i < 3; i++) CHECK_EQ(turn(loop), 0);
-    CHECK_EQ(thing.calls, 1);
+    CHECK_EQ(subject.calls, 1);
     CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
     CHECK_EQ(evloop_close(loop), 0);
-    end(&thing);
+    end(&subject);
   }
 }
 
@@ -93,18 +94,18 @@ TEST(a_callback_closes_what_is_ready_in_the_same_iteration) {
   for (int i = 0; i < KINDS * POST * 2; i++) {
     int kind = i / 2 / POST, victims_kind = i / 2 % POST;
     evloop_t loop = new_loop();
-    Thing thing, victim;
+    Subject subject, victim;
     if (i % 2) start(&victim, loop, victims_kind);
-    start(&thing, loop, kind);
+    start(&subject, loop, kind);
     if (!(i % 2)) start(&victim, loop, victims_kind);
-    thing.act = close_victim;
-    thing.victim = &victim;
+    subject.act = close_victim;
+    subject.victim = &victim;
     for (int turns = 0; turns < 4; turns++) OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
-    CHECK(thing.victims_calls == 0 || thing.victims_calls == 1);
-    CHECK_EQ(victim.calls, thing.victims_calls);
+    CHECK(subject.victims_calls == 0 || subject.victims_calls == 1);
+    CHECK_EQ(victim.calls, subject.victims_calls);
     CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), kind != POST);
     CHECK_EQ(evloop_close(loop), 0);
-    end(&thing);
+    end(&subject);
     end(&victim);
   }
 }
@@ -116,23 +117,23 @@ TEST(what_was_closed_before_its_turn_is_not_called) {
   } pairs[] = {{TIMER, ASYNC}, {TIMER, IO}, {ASYNC, IO}, {POST, IO}};
   for (int i = 0; i < LENGTH(pairs); i++) {
     evloop_t loop = new_loop();
-    Thing thing, victim;
+    Subject subject, victim;
     start(&victim, loop, pairs[i].victim);
-    start(&thing, loop, pairs[i].kind);
-    thing.act = close_victim;
-    thing.victim = &victim;
+    start(&subject, loop, pairs[i].kind);
+    subject.act = close_victim;
+    subject.victim = &victim;
     for (int turns = 0; turns < 3; turns++) turn(loop);
-    CHECK_EQ(thing.victims_calls, 0);
+    CHECK_EQ(subject.victims_calls, 0);
     CHECK_EQ(victim.calls, 0);
   }
 }
 
 enum { MANY = 50 };
-static Thing many[MANY];
+static Subject many[MANY];
 
-static void close_all_others(Thing *thing) {
+static void close_all_others(Subject *subject) {
   for (int i = 0; i < MANY; i++) {
-    if (&many[i] != thing) CHECK_EQ(evloop_watcher_close(many[i].watcher, 0), 0);
+    if (&many[i] != subject) CHECK_EQ(evloop_watcher_close(many[i].watcher, 0), 0);
   }
 }
 
@@ -156,32 +157,32 @@ static uint64_t random_state = 1;
 static int open_things;
 
 /* Closes some and starts others in their place, itself perhaps. */
-static void shuffle(Thing *caller) {
+static void shuffle(Subject *caller) {
   evloop_t loop = caller->loop;
   for (int i = 0; i < 3; i++) {
-    Thing *thing = &many[random_below(&random_state, MANY)];
-    if (thing->watcher != 0) {
-      CHECK_EQ(evloop_watcher_close(thing->watcher, 0), 0);
-      end(thing);
-      *thing = (Thing){.kind = -1};
+    Subject *subject = &many[random_below(&random_state, MANY)];
+    if (subject->watcher != 0) {
+      CHECK_EQ(evloop_watcher_close(subject->watcher, 0), 0);
+      end(subject);
+      *subject = (Subject){.kind = -1};
       open_things--;
     } else {
-      start(thing, loop, (int)random_below(&random_state, POST));
-      thing->act = shuffle;
+      start(subject, loop, (int)random_below(&random_state, POST));
+      subject->act = shuffle;
       open_things++;
     }
   }
 }
 
 static void shuffle_again(const evloop_event_t *event, void *user_data) {
-  Thing *base = (Thing *)user_data;
+  Subject *base = (Subject *)user_data;
   (void)event;
   shuffle(base);
 }
 
 /* A late call would find another watcher in its place. */
 TEST(closing_and_adding_at_random_calls_nothing_that_was_closed) {
-  Thing base = {.loop = new_loop()};
+  Subject base = {.loop = new_loop()};
   for (int i = 0; i < 3000; i++) {
     CHECK_EQ(evloop_post(base.loop, shuffle_again, &base), 0);
     turn(base.loop);
@@ -198,26 +199,26 @@ TEST(a_callback_closes_its_loop_and_nothing_more_is_called) {
   for (int i = 0; i < KINDS * KINDS * LENGTH(running); i++) {
     int kind = i % KINDS, others_kind = i / KINDS % KINDS, before = open_descriptors();
     evloop_t loop = new_loop();
-    Thing thing, other;
+    Subject subject, other;
     start(&other, loop, others_kind);
-    start(&thing, loop, kind);
-    thing.act = close_its_loop;
-    thing.victim = &other;
+    start(&subject, loop, kind);
+    subject.act = close_its_loop;
+    subject.victim = &other;
     CHECK_ERR(running[i / (KINDS * KINDS)](loop), ESTALE);
-    CHECK_EQ(thing.calls, 1);
-    CHECK_EQ(other.calls, thing.victims_calls);
+    CHECK_EQ(subject.calls, 1);
+    CHECK_EQ(other.calls, subject.victims_calls);
     CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
-    end(&thing);
+    end(&subject);
     end(&other);
     CHECK_EQ(open_descriptors(), before);
   }
 }
 
 static void close_the_loop_in(const evloop_event_t *event, void *user_data) {
-  Thing *thing = (Thing *)user_data;
+  Subject *subject = (Subject *)user_data;
   (void)event;
-  thing->calls++;
-  close_its_loop(thing);
+  subject->calls++;
+  close_its_loop(subject);
 }
 
 TEST(the_watchers_around_the_wait_may_close_the_loop_too) {
@@ -225,22 +226,22 @@ TEST(the_watchers_around_the_wait_may_close_the_loop_too) {
       evloop_add_prepare, evloop_add_check, evloop_add_idle, evloop_add_defer, evloop_add_exit};
   int before = open_descriptors();
   for (int i = 0; i < LENGTH(adds); i++) {
-    Thing thing = {.loop = new_loop()};
-    OK(adds[i](thing.loop, close_the_loop_in, &thing));
-    CHECK_EQ(evloop_wakeup(thing.loop), 0);
-    CHECK_ERR(evloop_run(thing.loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
-    CHECK_EQ(thing.calls, 1);
+    Subject subject = {.loop = new_loop()};
+    OK(adds[i](subject.loop, close_the_loop_in, &subject));
+    CHECK_EQ(evloop_wakeup(subject.loop), 0);
+    CHECK_ERR(evloop_run(subject.loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
+    CHECK_EQ(subject.calls, 1);
   }
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
   CHECK_EQ(open_descriptors(), before);
 }
 
-static void run_inner(Thing *thing) {
-  CHECK_ERR(evloop_run(thing->victim->loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
+static void run_inner(Subject *subject) {
+  CHECK_ERR(evloop_run(subject->victim->loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
 }
 
 TEST(a_callback_of_an_inner_loop_closes_both) {
-  Thing outer, inner, closer = {.loop = new_loop()};
+  Subject outer, inner, closer = {.loop = new_loop()};
   start(&outer, closer.loop, IO);
   start(&inner, new_loop(), IO);
   outer.act = run_inner;
@@ -261,15 +262,16 @@ static void add_everything(evloop_t loop, tfd_t timer, const Pipe *pipe) {
       evloop_add_prepare, evloop_add_check, evloop_add_idle,        evloop_add_defer,
       evloop_add_exit,    evloop_add_async, evloop_add_clock_change};
   static const int clocks[] = {EVLOOP_CLOCK_REALTIME, EVLOOP_CLOCK_MONOTONIC, EVLOOP_CLOCK_BOOTTIME};
-  for (int i = 0; i < LENGTH(adds); i++) OK(adds[i](loop, say, WORD("")));
+  for (int i = 0; i < LENGTH(adds); i++) OK(adds[i](loop, log_word, WORD("")));
   for (int i = 0; i < LENGTH(clocks); i++) {
-    evloop_watcher_t w = OK(evloop_add_timer(loop, clocks[i], 0, i * SECOND, 1, 0, say, WORD("")));
-    CHECK_EQ(evloop_watcher_set_destroy(w, see, &destroyed), 0);
+    evloop_watcher_t w = OK(evloop_add_timer(loop, clocks[i], 0, i * SECOND, 1, 0, log_word,
+                                             WORD("")));
+    CHECK_EQ(evloop_watcher_set_destroy(w, record, &destroyed), 0);
   }
-  OK(evloop_add_tfd(loop, timer, say, WORD("")));
+  OK(evloop_add_tfd(loop, timer, log_word, WORD("")));
   OK(evloop_add_io(loop, pipe->w, EVLOOP_EPOLLOUT, NULL, NULL));
-  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN, say, WORD("")));
-  CHECK_EQ(evloop_post(loop, say, WORD("not called")), 0);
+  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN, log_word, WORD("")));
+  CHECK_EQ(evloop_post(loop, log_word, WORD("not called")), 0);
   CHECK_EQ(evloop_post(loop, NULL, NULL), 0);
 }
 
@@ -289,7 +291,7 @@ TEST(a_closed_loop_leaves_nothing_behind) {
     CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), 0);
     CHECK_EQ(open_descriptors(), before);
   }
-  SAID("");
+  EXPECT_LOG("");
 }
 
 static void expect_at_most(int descriptors) {
@@ -300,14 +302,15 @@ TEST(a_loop_takes_no_more_descriptors_than_documented) {
   int fd = event_fd(0), before = open_descriptors();
   evloop_t loop = new_loop();
   expect_at_most(before + 2);
-  for (int i = 0; i < 3; i++) OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, 0, 0, see, NULL));
+  for (int i = 0; i < 3; i++) OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, 0, 0,
+                                                  record, NULL));
   expect_at_most(before + 3);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_BOOTTIME, 0, SECOND, 0, 0, see, NULL));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_BOOTTIME, 0, SECOND, 0, 0, record, NULL));
   expect_at_most(before + 4);
   CHECK_EQ(evloop_fileno(loop), OK(evloop_fileno(loop)));
   expect_at_most(before + 6);
   for (int i = 0; i < 1000; i++) {
-    evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN, see, NULL));
+    evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN, record, NULL));
     turn(loop);
     CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
   }
@@ -320,8 +323,8 @@ TEST(a_loop_takes_no_more_descriptors_than_documented) {
 TEST(a_watched_descriptor_stays_the_callers) {
   evloop_t loop = new_loop();
   Pipe pipe = new_pipe();
-  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, see, NULL));
-  CHECK_EQ(evloop_watcher_close(OK(evloop_add_io(loop, pipe.w, 0, see, NULL)), 0), 0);
+  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, record, NULL));
+  CHECK_EQ(evloop_watcher_close(OK(evloop_add_io(loop, pipe.w, 0, record, NULL)), 0), 0);
   CHECK_EQ(evloop_close(loop), 0);
   put(pipe.w);
   CHECK(readable(pipe.r, 0));
@@ -339,7 +342,7 @@ TEST(a_loop_is_closed_while_another_thread_waits_in_it) {
   for (int i = 0; i < LENGTH(waiting); i++) {
     int before = open_descriptors();
     Runner r;
-    Thing timer = {.loop = new_loop(), .kind = TIMER};
+    Subject timer = {.loop = new_loop(), .kind = TIMER};
     evloop_watcher_t watcher = OK(evloop_add_timer(timer.loop, EVLOOP_CLOCK_MONOTONIC, 0, 3600 * SECOND, 0, 0,
                                                    called, &timer));
     start_sleeper(&r, waiting[i], timer.loop);
@@ -360,14 +363,14 @@ TEST(a_loop_is_closed_while_another_thread_is_in_a_callback) {
     evloop_t loop = new_loop();
     evloop_watcher_t watcher = keep_alive(loop);
     CHECK_EQ(evloop_post(loop, stay, &gate), 0);
-    CHECK_EQ(evloop_post(loop, say, WORD("not called")), 0);
+    CHECK_EQ(evloop_post(loop, log_word, WORD("not called")), 0);
     start_runner(&r, waiting[i], loop);
     UNTIL(LOAD(gate.entered) >= 1);
     CHECK_EQ(evloop_close(loop), 0); /* does not wait for the callback */
     CHECK_ERR(evloop_async_send(watcher), ESTALE);
     open_gate(&gate);
     CHECK_EQ(runner_result(&r), -ESTALE);
-    SAID("");
+    EXPECT_LOG("");
     CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
     CHECK_EQ(open_descriptors(), before);
   }
@@ -387,7 +390,7 @@ TEST_TIMEOUT(of_many_threads_that_close_a_running_loop_one_does, 60) {
   for (int i = 0; i < 300; i++) {
     pthread_t threads[3];
     Runner r;
-    Thing busy;
+    Subject busy;
     closed_once = 0;
     start(&busy, new_loop(), i % POST);
     keep_alive(busy.loop);
@@ -421,10 +424,11 @@ static void expect_success_or_stale(int64_t result) {
 static void *call_without_end(void *argument) {
   Caller *c = (Caller *)argument;
   while (evloop_handle_kind(c->loop) >= 0) {
-    expect_success_or_stale(evloop_post(c->loop, say, WORD("")));
+    expect_success_or_stale(evloop_post(c->loop, log_word, WORD("")));
     expect_success_or_stale(evloop_async_send(c->async));
     expect_success_or_stale(evloop_wakeup(c->loop));
-    int64_t watcher = evloop_add_timer(c->loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, 0, say, WORD(""));
+    int64_t watcher = evloop_add_timer(c->loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, 0, log_word,
+                                       WORD(""));
     expect_success_or_stale(watcher);
     if (watcher > 0) expect_success_or_stale(evloop_watcher_close(watcher, 0));
     RAISE(c->rounds, 1);
@@ -439,7 +443,7 @@ TEST_TIMEOUT(a_loop_is_closed_while_threads_call_it, 60) {
     Runner r;
     evloop_t loop = new_loop();
     for (int t = 0; t < 2; t++) {
-      c[t] = (Caller){.loop = loop, .async = OK(evloop_add_async(loop, say, WORD("")))};
+      c[t] = (Caller){.loop = loop, .async = OK(evloop_add_async(loop, log_word, WORD("")))};
     }
     start_runner(&r, run_until_done, loop);
     for (int t = 0; t < 2; t++) CHECK_EQ(pthread_create(&c[t].thread, NULL, call_without_end, &c[t]), 0);

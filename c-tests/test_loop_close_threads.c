@@ -522,14 +522,14 @@ TEST(an_own_descriptor_is_closed_and_its_number_used_again) {
   int i;
   for (i = 1; i <= 100; i++) {
     int fd = event_fd(1);
-    evloop_watcher_t watcher = readable_io(loop, fd, see, &seen[0]);
+    evloop_watcher_t watcher = readable_io(loop, fd, record, &seen[0]);
     if (i % 2) turn(loop);
     close_watcher(watcher);
     OK(close(fd));
     CHECK_EQ(event_fd(1), fd);
     turn(loop);
     CHECK_EQ(seen[0].calls, (i + 1) / 2);
-    watcher = readable_io(loop, fd, see, &seen[1]);
+    watcher = readable_io(loop, fd, record, &seen[1]);
     turn(loop);
     CHECK_EQ(seen[1].calls, i);
     close_watcher(watcher);

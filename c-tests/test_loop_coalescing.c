@@ -257,7 +257,8 @@ TEST(exact_timers_are_exact_in_a_tolerant_loop) {
   memset(&info, 0, sizeof info);
   info.size = sizeof info;
   evloop_watcher_t watcher = OK(
-      evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_EXACT, MS, 0, 0, see_and_close, &(Seen){0}));
+      evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_EXACT, MS, 0, 0, record_and_close,
+                       &(Seen){0}));
   CHECK_EQ(evloop_watcher_info(watcher, &info), 0);
   CHECK_EQ(info.tolerance_ns, 1);
   run_to_end(loop);

@@ -25,7 +25,7 @@ TEST(an_io_watcher_that_there_was_no_memory_for_is_enabled_later) {
   hold(loop, &gate);
   for (int i = 0; i < IOS; i++) {
     int fd = (int)OK(fcntl(pipe.r, F_DUPFD_CLOEXEC, HIGH + i));
-    watchers[i] = readable_io(loop, fd, see, &seen[i]);
+    watchers[i] = readable_io(loop, fd, record, &seen[i]);
   }
   only_spare_this_thread();
   open_gate(&gate);
@@ -62,12 +62,12 @@ TEST(an_io_watcher_that_there_was_no_memory_for_is_closed) {
   memset(&first, 0, sizeof first);
   memset(&second, 0, sizeof second);
   hold(loop, &gate);
-  evloop_watcher_t lost = readable_io(loop, fd, see, &first);
+  evloop_watcher_t lost = readable_io(loop, fd, record, &first);
   only_spare_this_thread();
   open_gate(&gate);
   UNTIL(LOAD(first.errors) == 1);
   with_memory();
-  evloop_watcher_t other = readable_io(loop, fd, see_and_take, &second);
+  evloop_watcher_t other = readable_io(loop, fd, record_and_take, &second);
   close_watcher(lost);
   put(pipe.w);
   UNTIL(LOAD(second.calls) == 1);
@@ -89,16 +89,16 @@ static void close_one_of_two(int closed, bool joins_before) {
   int fd = event_fd(0);
   evloop_t loop = running_loop(&runner, false);
   memset(seen, 0, sizeof seen);
-  for (int i = 0; i < 2; i++) watchers[i] = readable_io(loop, fd, see, &seen[i]);
+  for (int i = 0; i < 2; i++) watchers[i] = readable_io(loop, fd, record, &seen[i]);
   go_round(loop);
   hold(loop, &gate);
   without_memory();
   close_watcher(watchers[closed]);
   with_memory();
-  if (joins_before) watchers[2] = readable_io(loop, fd, see, &seen[2]);
+  if (joins_before) watchers[2] = readable_io(loop, fd, record, &seen[2]);
   open_gate(&gate);
   go_round(loop);
-  if (!joins_before) watchers[2] = readable_io(loop, fd, see, &seen[2]);
+  if (!joins_before) watchers[2] = readable_io(loop, fd, record, &seen[2]);
   OK(eventfd_write(fd, 1));
   UNTIL(LOAD(seen[1 - closed].calls) > 0 && LOAD(seen[2].calls) > 0);
   stop_runner(&runner);
@@ -124,7 +124,7 @@ TEST(a_watcher_whose_registration_is_refused_tells_so_and_is_enabled_later) {
   Seen seen;
   memset(&seen, 0, sizeof seen);
   keep_alive(loop);
-  evloop_watcher_t watcher = readable_io(loop, fd, see, &seen);
+  evloop_watcher_t watcher = readable_io(loop, fd, record, &seen);
   for (int round = 1; round <= 3; round++) {
     uint32_t bits = EVLOOP_EPOLLIN | (round % 2 == 1 ? EVLOOP_EPOLLEXCLUSIVE : 0);
     memset(&seen, 0, sizeof seen);
@@ -154,7 +154,7 @@ TEST(a_descriptor_that_cannot_be_registered_again_is_an_error_of_its_other_watch
   evloop_t loop = running_loop(&runner, false);
   memset(seen, 0, sizeof seen);
   hold(loop, &gate);
-  for (int i = 0; i < 3; i++) watchers[i] = readable_io(loop, fd, see, &seen[i]);
+  for (int i = 0; i < 3; i++) watchers[i] = readable_io(loop, fd, record, &seen[i]);
   open_gate(&gate);
   UNTIL(LOAD(seen[2].calls) > 0);
   hold(loop, &gate);
@@ -183,10 +183,10 @@ TEST(a_loop_that_cannot_replace_its_epoll_goes_on) {
   static Seen lost, seen[LENGTH(others)];
   memset(&lost, 0, sizeof lost);
   memset(seen, 0, sizeof seen);
-  readable_io(loop, fd, see, &lost);
+  readable_io(loop, fd, record, &lost);
   for (int i = 0; i < LENGTH(others); i++) {
     others[i] = event_fd(0);
-    readable_io(loop, others[i], see, &seen[i]);
+    readable_io(loop, others[i], record, &seen[i]);
   }
   turns(loop, 3);
   duplicate = (int)OK(dup(fd));
@@ -213,50 +213,50 @@ TEST(a_loop_that_cannot_replace_its_epoll_goes_on) {
 /* ---- a forked child ---- */
 
 /* A loop with a bit of all. */
-static void add_all(Bed *bed, Seen *seen) {
+static void add_all(Fixture *fixture, Seen *seen) {
   const Kind *kinds[] = {&kind_io, &kind_timer, &kind_tfd, &kind_file, &kind_async};
-  for (int i = 0; i < LENGTH(kinds); i++) kinds[i]->add(bed, 0, see, seen);
-  OK(evloop_add_signal(bed->loop, SIGUSR1, 0, see, seen));
-  OK(evloop_fileno(bed->loop));
+  for (int i = 0; i < LENGTH(kinds); i++) kinds[i]->add(fixture, 0, record, seen);
+  OK(evloop_add_signal(fixture->loop, SIGUSR1, 0, record, seen));
+  OK(evloop_fileno(fixture->loop));
 }
 
 /* In the child: with each fault that there is, until it works; then the loop
  * does. */
 static void revive_with(Faults *faults, Mode mode) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   Seen seen, late;
   int status;
   memset(&seen, 0, sizeof seen);
   memset(&late, 0, sizeof late);
-  add_all(&bed, &seen);
-  turn(bed.loop);
+  add_all(&fixture, &seen);
+  turn(fixture.loop);
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
     int result = -1;
     for (long n = 1; result != 0; n++) {
       arm(faults, n, mode);
-      result = evloop_after_fork(bed.loop);
+      result = evloop_after_fork(fixture.loop);
       if (!disarm(faults)) CHECK_EQ(result, 0);
       if (result < 0 && result != -ENOSPC) CHECK_ERR(result, ENOMEM);
-      if (result < 0) CHECK_ERR(evloop_run(bed.loop, EVLOOP_RUN_NOWAIT), ECHILD);
+      if (result < 0) CHECK_ERR(evloop_run(fixture.loop, EVLOOP_RUN_NOWAIT), ECHILD);
     }
-    OK(eventfd_write(bed.fds[0], 1));
-    while (seen.calls == 0) OK(evloop_run(bed.loop, EVLOOP_RUN_ONCE));
+    OK(eventfd_write(fixture.fds[0], 1));
+    while (seen.calls == 0) OK(evloop_run(fixture.loop, EVLOOP_RUN_ONCE));
     CHECK_EQ(seen.last.type, EVLOOP_EVENT_IO);
     CHECK_EQ(seen.errors, 0);
-    timer(bed.loop, 0, 0, see, &late);
-    while (late.calls == 0) turn(bed.loop);
-    CHECK_EQ(evloop_close(bed.loop), 0);
+    timer(fixture.loop, 0, 0, record, &late);
+    while (late.calls == 0) turn(fixture.loop);
+    CHECK_EQ(evloop_close(fixture.loop), 0);
     fflush(stdout);
     _exit(0);
   }
   OK(waitpid(child, &status, 0));
   CHECK_EQ(status, 0);
   /* The parent's is as it was. */
-  OK(eventfd_write(bed.fds[0], 1));
-  turn(bed.loop);
+  OK(eventfd_write(fixture.fds[0], 1));
+  turn(fixture.loop);
   CHECK_EQ(seen.calls, 1);
-  close_loop(bed.loop);
+  close_loop(fixture.loop);
 }
 
 TEST(a_loop_is_made_a_childs_in_as_many_attempts_as_that_takes) {

@@ -15,7 +15,7 @@ static void see_destroyed(const evloop_event_t *event, void *user_data) {
   CHECK_EQ(event->type, EVLOOP_EVENT_CLOSED);
   CHECK_ERR(evloop_handle_kind(event->watcher), ESTALE);
   CHECK_ERR(evloop_watcher_loop(event->watcher), ESTALE);
-  see(event, user_data);
+  record(event, user_data);
 }
 
 static void first_priority(evloop_watcher_t watcher) {
@@ -26,30 +26,30 @@ static void first_priority(evloop_watcher_t watcher) {
 
 EACH_KIND(it_happens_inside_the_closing_call) {
   static Seen seen, destroyed;
-  Bed bed = new_bed();
-  evloop_watcher_t watcher = kind->add(&bed, 0, see, &seen);
+  Fixture fixture = new_fixture();
+  evloop_watcher_t watcher = kind->add(&fixture, 0, record, &seen);
   set_destroy(watcher, see_destroyed, &destroyed);
-  round_of(&bed);
+  round_of(&fixture);
   CHECK_EQ(destroyed.calls, 0);
   close_watcher(watcher);
   CHECK_EQ(destroyed.calls, 1);
   expect_plain(&destroyed.last, watcher, EVLOOP_EVENT_CLOSED, &seen);
   CHECK(destroyed.user_data == &destroyed);
-  round_of(&bed);
-  CHECK_EQ(evloop_close(bed.loop), 0);
+  round_of(&fixture);
+  CHECK_EQ(evloop_close(fixture.loop), 0);
   CHECK_EQ(destroyed.calls, 1);
 }
 
 EACH_KIND(it_happens_when_the_loop_is_closed) {
   static Seen seen, destroyed[10];
   evloop_watcher_t watchers[10];
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   int i;
   for (i = 0; i < 10; i++) {
-    watchers[i] = kind->add(&bed, i % 3, see, &seen);
+    watchers[i] = kind->add(&fixture, i % 3, record, &seen);
     set_destroy(watchers[i], see_destroyed, &destroyed[i]);
   }
-  CHECK_EQ(evloop_close(bed.loop), 0);
+  CHECK_EQ(evloop_close(fixture.loop), 0);
   for (i = 0; i < 10; i++) {
     CHECK_EQ(destroyed[i].calls, 1);
     expect_plain(&destroyed[i].last, watchers[i], EVLOOP_EVENT_CLOSED, &seen);
@@ -82,72 +82,72 @@ TEST(a_second_notification_replaces_the_first) {
 /* ---- closed in callbacks ---- */
 
 static void close_itself(const evloop_event_t *event, void *user_data) {
-  say_letter('(');
+  log_char('(');
   close_watcher(event->watcher);
   CHECK_ERR(evloop_watcher_close(event->watcher, 0), ESTALE);
   CHECK_EQ(event->data, (uintptr_t)user_data);
-  say_letter(')');
+  log_char(')');
 }
 
 /* What is closed in its own callback: the notification is between that
  * callback and the next. */
 EACH_KIND(it_happens_after_its_own_callback) {
-  Bed bed = new_bed();
-  evloop_watcher_t own = kind->add(&bed, 0, close_itself, WORD("a"));
-  evloop_watcher_t next = kind->add(&bed, 1, letter, WORD("b"));
+  Fixture fixture = new_fixture();
+  evloop_watcher_t own = kind->add(&fixture, 0, close_itself, WORD("a"));
+  evloop_watcher_t next = kind->add(&fixture, 1, log_first_char, WORD("b"));
   first_priority(own);
-  set_destroy(own, letter, WORD("D"));
-  kind->happen(&bed, 0, own);
-  kind->happen(&bed, 1, next);
-  round_of(&bed);
-  SAID("()Db");
+  set_destroy(own, log_first_char, WORD("D"));
+  kind->happen(&fixture, 0, own);
+  kind->happen(&fixture, 1, next);
+  round_of(&fixture);
+  EXPECT_LOG("()Db");
 }
 
 static evloop_watcher_t victim;
 
 static void close_victim(const evloop_event_t *event, void *user_data) {
-  say_letter('(');
+  log_char('(');
   close_watcher(victim);
   CHECK(event->watcher != victim);
   CHECK(user_data == NULL);
-  say_letter(')');
+  log_char(')');
 }
 
 EACH_KIND(closing_a_neighbour_that_is_ready_too) {
-  Bed bed = new_bed();
-  evloop_watcher_t first = kind->add(&bed, 0, close_victim, NULL), last;
-  victim = kind->add(&bed, 1, letter, WORD("v"));
-  last = kind->add(&bed, 2, letter, WORD("z"));
+  Fixture fixture = new_fixture();
+  evloop_watcher_t first = kind->add(&fixture, 0, close_victim, NULL), last;
+  victim = kind->add(&fixture, 1, log_first_char, WORD("v"));
+  last = kind->add(&fixture, 2, log_first_char, WORD("z"));
   first_priority(first);
   CHECK_EQ(evloop_watcher_set_priority(last, -1), 0);
-  set_destroy(victim, letter, WORD("D"));
-  kind->happen(&bed, 0, first);
-  kind->happen(&bed, 1, victim);
-  kind->happen(&bed, 2, last);
-  round_of(&bed);
-  SAID("()Dz");
+  set_destroy(victim, log_first_char, WORD("D"));
+  kind->happen(&fixture, 0, first);
+  kind->happen(&fixture, 1, victim);
+  kind->happen(&fixture, 2, last);
+  round_of(&fixture);
+  EXPECT_LOG("()Dz");
 }
 
 static void close_with_wait(const evloop_event_t *event, void *user_data) {
   (void)event;
-  say_letter(*(const char *)user_data);
+  log_char(*(const char *)user_data);
   CHECK_EQ(evloop_watcher_close(victim, EVLOOP_CLOSE_WAIT), 0);
 }
 
 EACH_KIND(waiting_for_a_neighbour_does_not_block) {
-  Bed bed = new_bed();
-  evloop_watcher_t first = kind->add(&bed, 0, close_with_wait, WORD("a"));
-  victim = kind->add(&bed, 1, letter, WORD("v"));
+  Fixture fixture = new_fixture();
+  evloop_watcher_t first = kind->add(&fixture, 0, close_with_wait, WORD("a"));
+  victim = kind->add(&fixture, 1, log_first_char, WORD("v"));
   first_priority(first);
-  set_destroy(victim, letter, WORD("D"));
-  kind->happen(&bed, 0, first);
-  kind->happen(&bed, 1, victim);
-  round_of(&bed);
-  SAID("aD");
+  set_destroy(victim, log_first_char, WORD("D"));
+  kind->happen(&fixture, 0, first);
+  kind->happen(&fixture, 1, victim);
+  round_of(&fixture);
+  EXPECT_LOG("aD");
 }
 
 static void try_to_wait_for_itself(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   CHECK_ERR(evloop_watcher_close(event->watcher, EVLOOP_CLOSE_WAIT), EDEADLK);
   CHECK_EQ(evloop_handle_kind(event->watcher), EVLOOP_KIND_WATCHER);
   if (event->type == EVLOOP_EVENT_DEFER) CHECK_EQ(evloop_watcher_enable(event->watcher), 0);
@@ -155,34 +155,34 @@ static void try_to_wait_for_itself(const evloop_event_t *event, void *user_data)
 
 EACH_KIND(waiting_for_its_own_callback_is_refused) {
   static Seen seen;
-  Bed bed = new_bed();
-  evloop_watcher_t watcher = kind->add(&bed, 0, try_to_wait_for_itself, &seen);
+  Fixture fixture = new_fixture();
+  evloop_watcher_t watcher = kind->add(&fixture, 0, try_to_wait_for_itself, &seen);
   int i;
-  async(bed.loop, ignore, NULL);
+  async(fixture.loop, ignore, NULL);
   for (i = 1; i <= 3; i++) {
-    calm(&bed);
-    kind->happen(&bed, 0, watcher);
-    round_of(&bed);
+    calm(&fixture);
+    kind->happen(&fixture, 0, watcher);
+    round_of(&fixture);
     CHECK_EQ(seen.calls, i);
   }
   CHECK_EQ(evloop_watcher_close(watcher, EVLOOP_CLOSE_WAIT), 0);
 }
 
 static void close_and_add(const evloop_event_t *event, void *user_data) {
-  Bed *bed = (Bed *)user_data;
+  Fixture *fixture = (Fixture *)user_data;
   close_watcher(event->watcher);
-  say_letter('x');
-  readable_io(bed->loop, bed->fds[0], letter, WORD("n"));
+  log_char('x');
+  readable_io(fixture->loop, fixture->fds[0], log_first_char, WORD("n"));
 }
 
 TEST(a_new_watcher_of_the_same_descriptor_works) {
-  static Bed bed;
-  bed = new_bed();
-  add_io(&bed, 0, close_and_add, &bed);
-  OK(eventfd_write(bed.fds[0], 1));
-  turn(bed.loop);
-  turn(bed.loop);
-  CHECK(strcmp(said, "xn") == 0 || strcmp(said, "xnn") == 0);
+  static Fixture fixture;
+  fixture = new_fixture();
+  add_io(&fixture, 0, close_and_add, &fixture);
+  OK(eventfd_write(fixture.fds[0], 1));
+  turn(fixture.loop);
+  turn(fixture.loop);
+  CHECK(strcmp(event_log, "xn") == 0 || strcmp(event_log, "xnn") == 0);
 }
 
 /* ---- the loop is closed in a callback ---- */
@@ -190,51 +190,52 @@ TEST(a_new_watcher_of_the_same_descriptor_works) {
 static void close_its_loop(const evloop_event_t *event, void *user_data) {
   evloop_t loop = OK(evloop_watcher_loop(event->watcher));
   CHECK(user_data == NULL);
-  say_letter('(');
+  log_char('(');
   CHECK_EQ(evloop_close(loop), 0);
   CHECK_ERR(evloop_close(loop), ESTALE);
   CHECK_ERR(evloop_watcher_enable(event->watcher), ESTALE);
   CHECK_ERR(evloop_add_async(loop, ignore, NULL), ESTALE);
   CHECK_ERR(evloop_post(loop, ignore, NULL), ESTALE);
-  say_letter(')');
+  log_char(')');
 }
 
 EACH_KIND(closing_the_loop_in_a_callback) {
   static Seen destroyed[3];
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   evloop_watcher_t watchers[3];
   int i;
-  watchers[0] = kind->add(&bed, 0, close_its_loop, NULL);
-  watchers[1] = kind->add(&bed, 1, letter, WORD("n"));
-  watchers[2] = OK(evloop_add_timer(bed.loop, MONOTONIC, 0, HOUR, 0, 0, letter, WORD("t")));
+  watchers[0] = kind->add(&fixture, 0, close_its_loop, NULL);
+  watchers[1] = kind->add(&fixture, 1, log_first_char, WORD("n"));
+  watchers[2] = OK(evloop_add_timer(fixture.loop, MONOTONIC, 0, HOUR, 0, 0, log_first_char,
+                                    WORD("t")));
   first_priority(watchers[0]);
   for (i = 0; i < 3; i++) set_destroy(watchers[i], see_destroyed, &destroyed[i]);
-  for (i = 0; i < 2; i++) kind->happen(&bed, i, watchers[i]);
-  CHECK_ERR(evloop_run_for_ns(bed.loop, 0), ESTALE);
-  SAID("()");
+  for (i = 0; i < 2; i++) kind->happen(&fixture, i, watchers[i]);
+  CHECK_ERR(evloop_run_for_ns(fixture.loop, 0), ESTALE);
+  EXPECT_LOG("()");
   for (i = 0; i < 3; i++) CHECK_EQ(destroyed[i].calls, 1);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), 0);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
-  CHECK_ERR(evloop_run(bed.loop, EVLOOP_RUN_NOWAIT), ESTALE);
+  CHECK_ERR(evloop_run(fixture.loop, EVLOOP_RUN_NOWAIT), ESTALE);
 }
 
 static void close_loop_of(const evloop_event_t *event, void *user_data) {
   CHECK_EQ(event->watcher, 0);
   CHECK_EQ(evloop_close(*(evloop_t *)user_data), 0);
-  say_letter('x');
+  log_char('x');
 }
 
 TEST(posted_calls_of_a_closed_loop_are_not_made) {
   evloop_t loop = new_loop();
   evloop_event_t event;
   CHECK_EQ(evloop_post(loop, close_loop_of, &loop), 0);
-  CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
+  CHECK_EQ(evloop_post(loop, log_first_char, WORD("p")), 0);
   CHECK_ERR(evloop_wait(loop, &event, 1, -1), ESTALE);
-  SAID("x");
+  EXPECT_LOG("x");
   loop = new_loop();
-  CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
+  CHECK_EQ(evloop_post(loop, log_first_char, WORD("p")), 0);
   CHECK_EQ(evloop_close(loop), 0);
-  SAID("");
+  EXPECT_LOG("");
 }
 
 /* ---- what is freed in the notification ---- */
@@ -247,7 +248,7 @@ static void free_data(const evloop_event_t *event, void *user_data) {
 
 static void see_three_times(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
-  see(event, user_data);
+  record(event, user_data);
   if (seen->calls == 3) close_watcher(event->watcher);
   CHECK(seen->calls <= 3);
 }
@@ -303,7 +304,7 @@ TEST(a_notification_closes_the_next_watcher) {
 
 static void add_another(const evloop_event_t *event, void *user_data) {
   CHECK(event->type == EVLOOP_EVENT_CLOSED);
-  timer(*(evloop_t *)user_data, 0, 0, letter, WORD("t"));
+  timer(*(evloop_t *)user_data, 0, 0, log_first_char, WORD("t"));
 }
 
 TEST(a_notification_adds_a_watcher) {
@@ -311,18 +312,18 @@ TEST(a_notification_adds_a_watcher) {
   evloop_watcher_t watcher = timer(loop, 0, 0, close_itself, NULL);
   set_destroy(watcher, add_another, &loop);
   run_to_end(loop);
-  SAID("()t");
+  EXPECT_LOG("()t");
   watcher = async(loop, ignore, NULL);
   set_destroy(watcher, add_another, &loop);
   close_watcher(watcher);
   run_to_end(loop);
-  SAID("t");
+  EXPECT_LOG("t");
 }
 
 static void close_loop_in_notification(const evloop_event_t *event, void *user_data) {
   CHECK(event->type == EVLOOP_EVENT_CLOSED);
   CHECK_EQ(evloop_close(*(evloop_t *)user_data), 0);
-  say_letter('D');
+  log_char('D');
 }
 
 TEST(a_notification_closes_the_loop) {
@@ -332,14 +333,14 @@ TEST(a_notification_closes_the_loop) {
   set_destroy(async(loop, ignore, NULL), see_destroyed, &destroyed);
   set_destroy(watcher, close_loop_in_notification, &loop);
   CHECK_ERR(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
-  SAID("()D");
+  EXPECT_LOG("()D");
   CHECK_EQ(destroyed.calls, 1);
   loop = new_loop();
   watcher = async(loop, ignore, NULL);
   set_destroy(async(loop, ignore, NULL), see_destroyed, &destroyed);
   set_destroy(watcher, close_loop_in_notification, &loop);
   close_watcher(watcher);
-  SAID("D");
+  EXPECT_LOG("D");
   CHECK_EQ(destroyed.calls, 2);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
 }
@@ -355,11 +356,11 @@ static void expect_record(evloop_t loop, int64_t watcher, const void *data) {
 
 EACH_KIND(without_a_callback_it_is_a_record) {
   static Seen seen;
-  Bed bed = new_bed();
-  evloop_watcher_t watcher = kind->add(&bed, 0, see, &seen);
-  set_destroy(watcher, NULL, &bed);
+  Fixture fixture = new_fixture();
+  evloop_watcher_t watcher = kind->add(&fixture, 0, record, &seen);
+  set_destroy(watcher, NULL, &fixture);
   close_watcher(watcher);
-  expect_record(bed.loop, watcher, &seen);
+  expect_record(fixture.loop, watcher, &seen);
   CHECK_EQ(seen.calls, 0);
 }
 
@@ -398,7 +399,7 @@ TEST(a_record_of_a_callback_that_closed_itself) {
   evloop_watcher_t watcher = timer(loop, 0, 0, close_itself, NULL);
   set_destroy(watcher, NULL, NULL);
   CHECK_EQ(evloop_wait(loop, &event, 1, -1), 1);
-  SAID("()");
+  EXPECT_LOG("()");
   expect_plain(&event, watcher, EVLOOP_EVENT_CLOSED, NULL);
 }
 

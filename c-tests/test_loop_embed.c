@@ -81,8 +81,8 @@ TEST(the_descriptor_stays_the_same_and_is_close_on_exec) {
 TEST(the_descriptor_of_an_idle_loop_is_not_readable) {
   Guest guest = new_guest();
   Seen seen = {.calls = 0};
-  OK(evloop_add_io(guest.loop, new_pipe().r, EVLOOP_EPOLLIN, see, &seen));
-  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 3600 * SECOND, 0, 0, see, &seen));
+  OK(evloop_add_io(guest.loop, new_pipe().r, EVLOOP_EPOLLIN, record, &seen));
+  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 3600 * SECOND, 0, 0, record, &seen));
   settle(guest);
   for (int i = 0; i < 10; i++) {
     CHECK_EQ(prepare(guest), 0);
@@ -105,7 +105,7 @@ TEST(a_ready_descriptor_is_noticed) {
   Guest guest = new_guest();
   Seen seen = {.calls = 0};
   Pipe pipe = new_pipe();
-  OK(evloop_add_io(guest.loop, pipe.r, EVLOOP_EPOLLIN, see_and_take, &seen));
+  OK(evloop_add_io(guest.loop, pipe.r, EVLOOP_EPOLLIN, record_and_take, &seen));
   settle(guest);
   for (int i = 0; i < 5; i++) {
     put(pipe.w);
@@ -116,7 +116,8 @@ TEST(a_ready_descriptor_is_noticed) {
 TEST(a_timer_is_noticed_and_never_early) {
   Guest guest = new_guest();
   Seen seen = {.calls = 0};
-  evloop_watcher_t timer = OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, see, &seen));
+  evloop_watcher_t timer = OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0,
+                                               record, &seen));
   for (int i = 0; i < 20; i++) {
     int64_t start = now_ns(CLOCK_MONOTONIC), delay = i * 300000;
     CHECK_EQ(evloop_timer_set(timer, 0, delay, 0), 0);
@@ -130,24 +131,24 @@ TEST(a_timer_is_noticed_and_never_early) {
 TEST(what_is_pending_before_the_preparation_need_not_be_waited_for) {
   Guest guest = new_guest();
   Seen seen = {.calls = 0};
-  evloop_watcher_t async = OK(evloop_add_async(guest.loop, see, &seen));
+  evloop_watcher_t async = OK(evloop_add_async(guest.loop, record, &seen));
   settle(guest);
   dispatch(guest);
-  CHECK_EQ(evloop_post(guest.loop, see, &seen), 0);
+  CHECK_EQ(evloop_post(guest.loop, record, &seen), 0);
   CHECK_EQ(prepare(guest), 1);
   CHECK_EQ(dispatch(guest), 1);
   CHECK_EQ(seen.calls, 1);
   CHECK_EQ(evloop_async_send(async), 0);
   foreign_turn(guest);
   CHECK_EQ(seen.calls, 2);
-  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen));
+  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, record, &seen));
   foreign_turn(guest);
   CHECK_EQ(seen.calls, 3);
-  OK(evloop_add_defer(guest.loop, see, &seen));
+  OK(evloop_add_defer(guest.loop, record, &seen));
   foreign_turn(guest);
   CHECK_EQ(seen.calls, 4);
   settle(guest);
-  OK(evloop_add_idle(guest.loop, see, &seen));
+  OK(evloop_add_idle(guest.loop, record, &seen));
   CHECK_EQ(prepare(guest), 1);
 }
 
@@ -162,7 +163,7 @@ typedef struct Between {
 typedef void Action(Between *b);
 
 static void do_post(Between *b) {
-  CHECK_EQ(evloop_post(b->guest.loop, see, &b->seen), 0);
+  CHECK_EQ(evloop_post(b->guest.loop, record, &b->seen), 0);
 }
 
 static void do_send(Between *b) {
@@ -178,15 +179,17 @@ static void do_set_due_timer(Between *b) {
 }
 
 static void do_add_timer(Between *b) {
-  OK(evloop_add_timer(b->guest.loop, EVLOOP_CLOCK_REALTIME, 0, MS, 0, 0, see, &b->seen));
+  OK(evloop_add_timer(b->guest.loop, EVLOOP_CLOCK_REALTIME, 0, MS, 0, 0, record, &b->seen));
 }
 
 static void do_add_io(Between *b) {
-  OK(evloop_add_io(b->guest.loop, b->pipe.r, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, see, &b->seen));
+  OK(evloop_add_io(b->guest.loop, b->pipe.r, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, record,
+                   &b->seen));
 }
 
 static void do_add_file(Between *b) {
-  OK(evloop_add_io(b->guest.loop, regular_file(), EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, see, &b->seen));
+  OK(evloop_add_io(b->guest.loop, regular_file(), EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, record,
+                   &b->seen));
 }
 
 static void do_modify(Between *b) {
@@ -200,7 +203,7 @@ static void do_disable_and_enable(Between *b) {
 }
 
 static void do_add_defer(Between *b) {
-  OK(evloop_add_defer(b->guest.loop, see, &b->seen));
+  OK(evloop_add_defer(b->guest.loop, record, &b->seen));
 }
 
 static Action *const actions[] = {do_post,    do_send,     do_set_timer, do_set_due_timer,      do_add_timer,
@@ -212,9 +215,10 @@ static Between *new_between(void) {
   Between *b = &between;
   *b = (Between){.guest = new_guest(), .pipe = new_pipe()};
   put(b->pipe.w);
-  b->async = OK(evloop_add_async(b->guest.loop, see, &b->seen));
-  b->timer = OK(evloop_add_timer(b->guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, see, &b->seen));
-  b->io = OK(evloop_add_io(b->guest.loop, b->pipe.w, EVLOOP_EPOLLPRI, see, &b->seen));
+  b->async = OK(evloop_add_async(b->guest.loop, record, &b->seen));
+  b->timer = OK(evloop_add_timer(b->guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, record,
+                                 &b->seen));
+  b->io = OK(evloop_add_io(b->guest.loop, b->pipe.w, EVLOOP_EPOLLPRI, record, &b->seen));
   return b;
 }
 
@@ -420,20 +424,20 @@ TEST(wakeups_and_stops_are_noticed_and_done_with) {
 
 TEST(prepare_watchers_run_in_the_preparation_and_check_watchers_after_it) {
   Guest guest = new_guest();
-  OK(evloop_add_prepare(guest.loop, say, WORD("p")));
-  OK(evloop_add_check(guest.loop, say, WORD("c")));
+  OK(evloop_add_prepare(guest.loop, log_word, WORD("p")));
+  OK(evloop_add_check(guest.loop, log_word, WORD("c")));
   for (int i = 0; i < 3; i++) {
     prepare(guest);
-    SAID("p");
+    EXPECT_LOG("p");
     dispatch(guest);
-    SAID("c");
+    EXPECT_LOG("c");
   }
 }
 
 TEST(a_dispatch_returns_whether_the_loop_is_alive) {
   Guest guest = guest_of(new_loop());
   Seen seen = {.calls = 0};
-  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, MS, 0, see_and_close, &seen));
+  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, MS, 0, record_and_close, &seen));
   foreign_turn(guest);
   CHECK_EQ(seen.calls, 1);
   CHECK_EQ(dispatch(guest), 0);
@@ -445,7 +449,7 @@ static void run_in_callback(const evloop_event_t *event, void *user_data) {
   CHECK_ERR(evloop_embed_prepare(loop), EBUSY);
   CHECK_ERR(evloop_embed_dispatch(loop), EBUSY);
   CHECK_ERR(evloop_run(loop, EVLOOP_RUN_NOWAIT), EBUSY);
-  said[0]++;
+  event_log[0]++;
 }
 
 TEST(a_loop_is_busy_while_it_prepares_and_dispatches) {
@@ -454,7 +458,7 @@ TEST(a_loop_is_busy_while_it_prepares_and_dispatches) {
   CHECK_EQ(evloop_post(guest.loop, run_in_callback, as_data(guest.loop)), 0);
   CHECK_EQ(prepare(guest), 1);
   dispatch(guest);
-  CHECK_EQ(said[0], 2);
+  CHECK_EQ(event_log[0], 2);
 }
 
 TEST(an_embedded_loop_can_be_run_in_between_and_go_on) {
@@ -497,7 +501,7 @@ TEST(virtual_time_that_moves_is_noticed) {
   Guest guest = guest_of(virtual_loop());
   Seen seen = {.calls = 0};
   keep_alive(guest.loop);
-  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 100, 0, see, &seen));
+  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 100, 0, record, &seen));
   settle(guest);
   CHECK_EQ(evloop_advance_ns(guest.loop, 99), 0);
   settle(guest);
@@ -511,7 +515,7 @@ TEST(virtual_time_that_moves_is_noticed) {
 TEST(automatic_time_goes_on_though_it_is_asked_for_before_each_dispatch) {
   evloop_t loop = jumping_loop();
   Seen seen = {.calls = 0};
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, see, &seen));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, record, &seen));
   for (int i = 0; i < 4; i++) {
     OK(evloop_embed_prepare(loop));
     OK(evloop_now_ns(loop));
@@ -526,7 +530,7 @@ TEST(automatic_time_goes_on_though_it_is_asked_for_before_each_dispatch) {
 TEST(automatic_time_does_not_keep_a_foreign_loop_busy_for_nothing) {
   Guest guest = guest_of(jumping_loop());
   Seen seen = {.calls = 0};
-  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, see, &seen));
+  OK(evloop_add_timer(guest.loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, record, &seen));
   for (int turns = 0; seen.calls == 0; turns++) {
     if (prepare(guest) == 0 && !readable(guest.fd, 0)) break;
     dispatch(guest);
@@ -576,7 +580,7 @@ TEST(an_event_loop_waits_for_the_descriptor_of_another_one) {
   Seen host_seen = {.calls = 0};
   OK(evloop_add_prepare(host, prepare_guest, b));
   OK(evloop_add_check(host, dispatch_guest, b));
-  OK(evloop_add_io(host, b->guest.fd, EVLOOP_EPOLLIN, see, &host_seen));
+  OK(evloop_add_io(host, b->guest.fd, EVLOOP_EPOLLIN, record, &host_seen));
   for (int i = 0; i < LENGTH(actions); i++) {
     int calls = b->seen.calls;
     actions[i](b);

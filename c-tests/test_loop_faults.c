@@ -31,11 +31,11 @@ static void on_end(const evloop_event_t *event, void *user_data) {
   RAISE(end->notified->all, 1);
 }
 
-static void add_many(Bed *bed, const Kind *kind, Notified *notified) {
+static void add_many(Fixture *fixture, const Kind *kind, Notified *notified) {
   memset(notified, 0, sizeof *notified);
   for (int i = 0; i < MANY; i++) {
     ends[i] = (End){notified, i};
-    notified->watchers[i] = kind->add(bed, i % PLACES, ignore, NULL);
+    notified->watchers[i] = kind->add(fixture, i % PLACES, ignore, NULL);
     CHECK_EQ(evloop_watcher_set_destroy(notified->watchers[i], on_end, &ends[i]), 0);
     CHECK_EQ(evloop_watcher_unref(notified->watchers[i]), 0);
     if (i % 3 == 0) CHECK_EQ(evloop_watcher_set_name(notified->watchers[i], "a name"), 0);
@@ -53,14 +53,14 @@ static void expect_all_notified(const Notified *notified) {
 }
 
 EACH_KIND(watchers_are_closed_without_memory) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   static Notified notified;
-  add_many(&bed, kind, &notified);
+  add_many(&fixture, kind, &notified);
   without_memory();
   close_many(&notified);
   with_memory();
   expect_all_notified(&notified);
-  close_loop(bed.loop);
+  close_loop(fixture.loop);
 }
 
 typedef struct Closing {
@@ -75,26 +75,26 @@ static void on_post(const evloop_event_t *event, void *user_data) {
 }
 
 EACH_KIND(watchers_are_closed_without_memory_in_a_callback) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   static Notified notified;
-  Closing closing = {bed.loop, &notified};
-  add_many(&bed, kind, &notified);
-  CHECK_EQ(evloop_post(bed.loop, on_post, &closing), 0);
-  turn(bed.loop);
+  Closing closing = {fixture.loop, &notified};
+  add_many(&fixture, kind, &notified);
+  CHECK_EQ(evloop_post(fixture.loop, on_post, &closing), 0);
+  turn(fixture.loop);
   with_memory();
   expect_all_notified(&notified);
-  close_loop(bed.loop);
+  close_loop(fixture.loop);
 }
 
 EACH_KIND(watchers_are_closed_without_memory_by_another_thread) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   static Notified notified;
   Runner runner;
   Gate gate;
-  keep_alive(bed.loop);
-  add_many(&bed, kind, &notified);
-  start_runner(&runner, run_until_done, bed.loop);
-  hold(bed.loop, &gate);
+  keep_alive(fixture.loop);
+  add_many(&fixture, kind, &notified);
+  start_runner(&runner, run_until_done, fixture.loop);
+  hold(fixture.loop, &gate);
   without_memory();
   close_many(&notified);
   CHECK_EQ(notified.all, 0);
@@ -102,24 +102,24 @@ EACH_KIND(watchers_are_closed_without_memory_by_another_thread) {
   open_gate(&gate);
   UNTIL(LOAD(notified.all) == MANY);
   with_memory();
-  go_round(bed.loop);
+  go_round(fixture.loop);
   expect_all_notified(&notified);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
   stop_runner(&runner);
-  close_loop(bed.loop);
+  close_loop(fixture.loop);
 }
 
 /* As long as the loop has not heard of it, a closed watcher's handle is
  * neither live nor used again. */
 TEST(a_watcher_that_two_threads_close_without_memory_is_closed_once) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   static Notified notified;
   Runner runner;
   Gate gate;
-  keep_alive(bed.loop);
-  add_many(&bed, &kind_timer, &notified);
-  start_runner(&runner, run_until_done, bed.loop);
-  hold(bed.loop, &gate);
+  keep_alive(fixture.loop);
+  add_many(&fixture, &kind_timer, &notified);
+  start_runner(&runner, run_until_done, fixture.loop);
+  hold(fixture.loop, &gate);
   without_memory();
   close_many(&notified);
   for (int i = 0; i < MANY; i++) CHECK_ERR(evloop_watcher_close(notified.watchers[i], 0), ESTALE);
@@ -127,18 +127,18 @@ TEST(a_watcher_that_two_threads_close_without_memory_is_closed_once) {
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
   open_gate(&gate);
   UNTIL(LOAD(notified.all) == MANY);
-  go_round(bed.loop);
+  go_round(fixture.loop);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
   stop_runner(&runner);
-  close_loop(bed.loop);
+  close_loop(fixture.loop);
 }
 
 EACH_KIND(a_loop_is_closed_without_memory) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   static Notified notified;
-  add_many(&bed, kind, &notified);
+  add_many(&fixture, kind, &notified);
   without_memory();
-  CHECK_EQ(evloop_close(bed.loop), 0);
+  CHECK_EQ(evloop_close(fixture.loop), 0);
   with_memory();
   expect_all_notified(&notified);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
@@ -151,25 +151,25 @@ static void close_it(const evloop_event_t *event, void *user_data) {
 }
 
 TEST(a_loop_is_closed_without_memory_in_its_callback) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   static Notified notified;
-  add_many(&bed, &kind_io, &notified);
-  CHECK_EQ(evloop_post(bed.loop, close_it, &bed.loop), 0);
-  CHECK_ERR(evloop_run(bed.loop, EVLOOP_RUN_NOWAIT), ESTALE);
+  add_many(&fixture, &kind_io, &notified);
+  CHECK_EQ(evloop_post(fixture.loop, close_it, &fixture.loop), 0);
+  CHECK_ERR(evloop_run(fixture.loop, EVLOOP_RUN_NOWAIT), ESTALE);
   with_memory();
   expect_all_notified(&notified);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
 }
 
 TEST(a_running_loop_is_closed_without_memory_by_another_thread) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   static Notified notified;
   Runner runner;
-  keep_alive(bed.loop);
-  add_many(&bed, &kind_async, &notified);
-  start_sleeper(&runner, run_until_done, bed.loop);
+  keep_alive(fixture.loop);
+  add_many(&fixture, &kind_async, &notified);
+  start_sleeper(&runner, run_until_done, fixture.loop);
   without_memory();
-  CHECK_EQ(evloop_close(bed.loop), 0);
+  CHECK_EQ(evloop_close(fixture.loop), 0);
   CHECK_EQ(runner_result(&runner), -ESTALE);
   with_memory();
   expect_all_notified(&notified);
@@ -233,7 +233,7 @@ TEST(a_watcher_that_is_closed_without_memory_silences_no_later_one_of_its_number
   Gate gate;
   begin_again();
   hold(again.loop, &gate);
-  again.second = readable_io(again.loop, again.pipe.r, see_and_take, &again.seen);
+  again.second = readable_io(again.loop, again.pipe.r, record_and_take, &again.seen);
   without_memory();
   close_watcher(again.first);
   with_memory();
@@ -252,7 +252,7 @@ static void add_second(const evloop_event_t *event, void *user_data) {
   (void)event;
   (void)user_data;
   after_registration = let_first_be_closed;
-  again.second = readable_io(again.loop, again.pipe.r, see_and_take, &again.seen);
+  again.second = readable_io(again.loop, again.pipe.r, record_and_take, &again.seen);
   STORE(again.is_added, true);
 }
 
@@ -290,8 +290,8 @@ TEST(a_notification_that_another_thread_asked_for_comes_though_the_loop_has_no_m
   for (int i = 0; i < MANY; i++) watchers[i] = async(loop, ignore, NULL);
   hold(loop, &gate);
   for (int i = 0; i < MANY; i++) {
-    CHECK_EQ(evloop_watcher_set_destroy(watchers[i], see, &first), 0);
-    CHECK_EQ(evloop_watcher_set_destroy(watchers[i], see, &last), 0);
+    CHECK_EQ(evloop_watcher_set_destroy(watchers[i], record, &first), 0);
+    CHECK_EQ(evloop_watcher_set_destroy(watchers[i], record, &last), 0);
   }
   only_spare_this_thread();
   open_gate(&gate);
@@ -314,10 +314,10 @@ TEST(a_notification_is_asked_for_again_after_there_was_no_memory) {
   memset(&seen, 0, sizeof seen);
   for (int n = 1; n <= 2; n++) {
     arm(&memory, n, ONLY);
-    CHECK_ERR(evloop_watcher_set_destroy(watcher, see, &seen), ENOMEM);
+    CHECK_ERR(evloop_watcher_set_destroy(watcher, record, &seen), ENOMEM);
     with_memory();
   }
-  CHECK_EQ(evloop_watcher_set_destroy(watcher, see, &seen), 0);
+  CHECK_EQ(evloop_watcher_set_destroy(watcher, record, &seen), 0);
   without_memory();
   close_watcher(watcher);
   with_memory();
@@ -351,53 +351,53 @@ TEST(evloop_wait_tells_of_closed_watchers_without_memory) {
 
 /* What was added where there was memory works where there is none. */
 TEST(events_are_delivered_without_memory) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   const Kind *kinds[] = {&kind_io, &kind_timer, &kind_tfd, &kind_async, &kind_prepare,
                          &kind_check, &kind_defer, &kind_exit};
   static Seen seen[LENGTH(kinds)];
   evloop_watcher_t watchers[LENGTH(kinds)];
   for (int i = 0; i < LENGTH(kinds); i++) {
-    watchers[i] = kinds[i]->add(&bed, 0, see, &seen[i]);
+    watchers[i] = kinds[i]->add(&fixture, 0, record, &seen[i]);
   }
-  turn(bed.loop);
+  turn(fixture.loop);
   memset(seen, 0, sizeof seen);
   for (int round = 1; round <= 3; round++) {
     for (int i = 0; i < LENGTH(kinds); i++) {
       if (kinds[i]->type == EVLOOP_EVENT_DEFER) OK(evloop_watcher_enable(watchers[i]));
-      kinds[i]->happen(&bed, 0, watchers[i]);
+      kinds[i]->happen(&fixture, 0, watchers[i]);
     }
     without_memory();
-    round_of(&bed);
-    round_of(&bed);
+    round_of(&fixture);
+    round_of(&fixture);
     with_memory();
-    calm(&bed);
+    calm(&fixture);
   }
   for (int i = 0; i < LENGTH(kinds); i++) {
     if (seen[i].calls < 3) printf("  type %d\n", kinds[i]->type);
     CHECK(seen[i].calls >= 3);
     CHECK_EQ(seen[i].errors, 0);
   }
-  close_loop(bed.loop);
+  close_loop(fixture.loop);
 }
 
 TEST(records_are_kept_without_memory) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   evloop_watcher_t watchers[3];
   evloop_event_t events[8];
-  watchers[0] = kind_io.add(&bed, 0, NULL, NULL);
-  watchers[1] = kind_timer.add(&bed, 0, NULL, NULL);
-  watchers[2] = kind_async.add(&bed, 0, NULL, NULL);
-  CHECK_EQ(evloop_wait(bed.loop, events, LENGTH(events), 0), 0);
+  watchers[0] = kind_io.add(&fixture, 0, NULL, NULL);
+  watchers[1] = kind_timer.add(&fixture, 0, NULL, NULL);
+  watchers[2] = kind_async.add(&fixture, 0, NULL, NULL);
+  CHECK_EQ(evloop_wait(fixture.loop, events, LENGTH(events), 0), 0);
   for (int round = 0; round < 3; round++) {
-    kind_io.happen(&bed, 0, watchers[0]);
-    kind_timer.happen(&bed, 0, watchers[1]);
-    kind_async.happen(&bed, 0, watchers[2]);
+    kind_io.happen(&fixture, 0, watchers[0]);
+    kind_timer.happen(&fixture, 0, watchers[1]);
+    kind_async.happen(&fixture, 0, watchers[2]);
     without_memory();
-    for (int got = 0; got < 3;) got += (int)OK(evloop_wait(bed.loop, events, 3 - got, -1));
+    for (int got = 0; got < 3;) got += (int)OK(evloop_wait(fixture.loop, events, 3 - got, -1));
     with_memory();
-    calm(&bed);
+    calm(&fixture);
   }
-  close_loop(bed.loop);
+  close_loop(fixture.loop);
 }
 
 TEST(posts_without_callbacks_are_kept_until_there_is_memory) {

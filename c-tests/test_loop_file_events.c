@@ -72,12 +72,12 @@ TEST(a_watcher_with_a_priority_does_too) {
 TEST(priorities_are_obeyed) {
   evloop_t loop = new_loop();
   enter_home();
-  OK(evloop_add_file(loop, ".", FILE_(CREATE), 0, say, WORD("a")));
+  OK(evloop_add_file(loop, ".", FILE_(CREATE), 0, log_word, WORD("a")));
   CHECK_EQ(evloop_watcher_set_priority(
-               OK(evloop_add_file(loop, ".", FILE_(CREATE), 0, say, WORD("b"))), 1), 0);
+               OK(evloop_add_file(loop, ".", FILE_(CREATE), 0, log_word, WORD("b"))), 1), 0);
   make_files(0, 3);
   turn(loop);
-  SAID("bbbaaa");
+  EXPECT_LOG("bbbaaa");
   close_loop(loop);
 }
 
@@ -264,7 +264,7 @@ TEST(a_loop_with_virtual_time_is_told_in_real_time) {
   make_dir("in");
   ear.loop = jumping_loop();
   listen_to(&ear, "in", ENTRIES, 0);
-  timer(ear.loop, HOUR, 0, see, &seen);
+  timer(ear.loop, HOUR, 0, record, &seen);
   make_file("in/x");
   OK(rename("in/x", "x"));
   HEARD(&ear, "+x <x");
@@ -295,10 +295,10 @@ TEST(another_thread_adds_watchers_and_learns_what_is_wrong) {
   evloop_watcher_t watcher;
   enter_home();
   make_dir("a");
-  CHECK_ERR(evloop_add_file(loop, "missing", ENTRIES, 0, see, &seen), ENOENT);
-  CHECK_ERR(evloop_add_file(loop, "missing", ENTRIES, TREE, see, &seen), ENOENT);
+  CHECK_ERR(evloop_add_file(loop, "missing", ENTRIES, 0, record, &seen), ENOENT);
+  CHECK_ERR(evloop_add_file(loop, "missing", ENTRIES, TREE, record, &seen), ENOENT);
   CHECK_EQ(inotify_of_process().fd, -1);
-  watcher = OK(evloop_add_file(loop, ".", FILE_(CREATE), TREE, see, &seen));
+  watcher = OK(evloop_add_file(loop, ".", FILE_(CREATE), TREE, record, &seen));
   CHECK_EQ(inotify_of_process().watches, 2);
   make_file("a/x");
   UNTIL(LOAD(seen.calls) == 1);
@@ -317,8 +317,8 @@ static void *churn(void *argument) {
   Seen seen = {0};
   int i;
   for (i = 0; i < 200; i++) {
-    evloop_watcher_t one = OK(evloop_add_file(loop, ".", ENTRIES, i % 2 ? TREE : 0, see, &seen));
-    evloop_watcher_t two = OK(evloop_add_file(loop, "/", FILE_(DELETE_SELF), 0, see, &seen));
+    evloop_watcher_t one = OK(evloop_add_file(loop, ".", ENTRIES, i % 2 ? TREE : 0, record, &seen));
+    evloop_watcher_t two = OK(evloop_add_file(loop, "/", FILE_(DELETE_SELF), 0, record, &seen));
     CHECK_EQ(evloop_watcher_close(one, EVLOOP_CLOSE_WAIT), 0);
     CHECK_EQ(evloop_watcher_close(two, EVLOOP_CLOSE_WAIT), 0);
   }
@@ -334,7 +334,7 @@ TEST_TIMEOUT(watchers_come_and_go_in_threads_while_others_hear_everything, 60) {
   enter_home();
   make_dir("a");
   make_dir("a/b");
-  OK(evloop_add_file(loop, "a", FILE_(CREATE), TREE, see, &seen));
+  OK(evloop_add_file(loop, "a", FILE_(CREATE), TREE, record, &seen));
   for (i = 0; i < 2; i++) threads[i] = start_thread(churn, &loop);
   for (i = 0; i < 500; i++) {
     char name[32];

@@ -32,7 +32,7 @@ static void settle(Ear *ear) {
   CHECK(mkdtemp(directory) != NULL);
   snprintf(path, sizeof path, "%s/end", directory);
   evloop_watcher_t watcher =
-      OK(evloop_add_file(ear->loop, directory, FILE_(CREATE), 0, see, &seen));
+      OK(evloop_add_file(ear->loop, directory, FILE_(CREATE), 0, record, &seen));
   make_file(path);
   while (seen.calls == 0) OK(evloop_run(ear->loop, EVLOOP_RUN_ONCE));
   close_watcher(watcher);
@@ -672,7 +672,8 @@ TEST(a_loop_that_runs_hears_of_a_follower_that_another_thread_adds) {
   enter_home();
   make_file("conf");
   evloop_t loop = sleeping_loop(&runner);
-  evloop_watcher_t watcher = OK(evloop_add_file(loop, "conf", FILE_(MODIFY), FOLLOW, see, &seen));
+  evloop_watcher_t watcher = OK(evloop_add_file(loop, "conf", FILE_(MODIFY), FOLLOW, record,
+                                                &seen));
   save("conf");
   UNTIL(LOAD(seen.calls) == 1);
   close_watcher(watcher);

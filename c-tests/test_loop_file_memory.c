@@ -187,11 +187,11 @@ static bool deliver_without_memory(int first, int last) {
   turns(r.loop, 3);
   n = evloop_wait(r.loop, events, 1, 0);
   denies = disarm(&memory);
-  for (i = 0; i < n; i++) see(&events[i], &records);
+  for (i = 0; i < n; i++) record(&events[i], &records);
   evloop_watcher_enable(watcher);
   while (records.calls < 2 && (records.calls == 0 || records.last.events != FILE_(OVERFLOW))) {
     n = (int)OK(evloop_wait(r.loop, events, 4, 20 * SECOND));
-    for (i = 0; i < n; i++) see(&events[i], &records);
+    for (i = 0; i < n; i++) record(&events[i], &records);
   }
   CHECK_EQ(records.errors, 0);
   close_watcher(recorder);

@@ -310,7 +310,7 @@ static void count_or_hear(const evloop_event_t *event, void *user_data) {
     CHECK_EQ(evloop_event_name(event, NULL, 0), 0);
     seen->errors++;
   }
-  see(event, seen);
+  record(event, seen);
 }
 
 TEST(events_that_the_kernel_lost_are_told_to_every_watcher) {

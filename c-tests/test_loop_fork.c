@@ -61,10 +61,11 @@ typedef struct Full {
 
 static void fill_loop(Full *f) {
   *f = (Full){.loop = new_loop(), .pipe = new_pipe()};
-  f->io = OK(evloop_add_io(f->loop, f->pipe.r, EVLOOP_EPOLLIN, see_and_take, &f->io_seen));
-  f->timer = OK(evloop_add_timer(f->loop, EVLOOP_CLOCK_MONOTONIC, 0, 10 * MS, 0, 0, see, &f->timer_seen));
-  f->async = OK(evloop_add_async(f->loop, see, &f->async_seen));
-  CHECK_EQ(evloop_watcher_set_destroy(f->io, see, &f->destroyed), 0);
+  f->io = OK(evloop_add_io(f->loop, f->pipe.r, EVLOOP_EPOLLIN, record_and_take, &f->io_seen));
+  f->timer = OK(evloop_add_timer(f->loop, EVLOOP_CLOCK_MONOTONIC, 0, 10 * MS, 0, 0, record,
+                                 &f->timer_seen));
+  f->async = OK(evloop_add_async(f->loop, record, &f->async_seen));
+  CHECK_EQ(evloop_watcher_set_destroy(f->io, record, &f->destroyed), 0);
 }
 
 static int calls(const Full *f) {
@@ -77,7 +78,7 @@ static void expect_all_work(Full *f) {
   put(f->pipe.w);
   CHECK_EQ(evloop_timer_set(f->timer, 0, MS, 0), 0);
   CHECK_EQ(evloop_async_send(f->async), 0);
-  CHECK_EQ(evloop_post(f->loop, see, &f->post_seen), 0);
+  CHECK_EQ(evloop_post(f->loop, record, &f->post_seen), 0);
   while (f->timer_seen.calls == timer) CHECK_EQ(evloop_run(f->loop, EVLOOP_RUN_ONCE), 1);
   CHECK_EQ(turn(f->loop), 1);
   CHECK_EQ(f->io_seen.calls, io + 1);
@@ -96,22 +97,22 @@ static void expect_loop_is_the_parents(const Full *f) {
   CHECK_ERR(evloop_wait(loop, &event, 1, 0), ECHILD);
   CHECK_ERR(evloop_stop(loop), ECHILD);
   CHECK_ERR(evloop_wakeup(loop), ECHILD);
-  CHECK_ERR(evloop_post(loop, see, NULL), ECHILD);
+  CHECK_ERR(evloop_post(loop, record, NULL), ECHILD);
   CHECK_ERR(evloop_now_ns(loop), ECHILD);
   CHECK_ERR(evloop_next_timeout_ns(loop), ECHILD);
   CHECK_ERR(evloop_fileno(loop), ECHILD);
   CHECK_ERR(evloop_embed_prepare(loop), ECHILD);
   CHECK_ERR(evloop_embed_dispatch(loop), ECHILD);
-  CHECK_ERR(evloop_add_io(loop, f->pipe.r, EVLOOP_EPOLLIN, see, NULL), ECHILD);
-  CHECK_ERR(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, 0, see, NULL), ECHILD);
-  CHECK_ERR(evloop_add_tfd(loop, OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0)), see, NULL), ECHILD);
-  CHECK_ERR(evloop_add_async(loop, see, NULL), ECHILD);
-  CHECK_ERR(evloop_add_idle(loop, see, NULL), ECHILD);
-  CHECK_ERR(evloop_add_prepare(loop, see, NULL), ECHILD);
-  CHECK_ERR(evloop_add_check(loop, see, NULL), ECHILD);
-  CHECK_ERR(evloop_add_defer(loop, see, NULL), ECHILD);
-  CHECK_ERR(evloop_add_exit(loop, see, NULL), ECHILD);
-  CHECK_ERR(evloop_add_clock_change(loop, see, NULL), ECHILD);
+  CHECK_ERR(evloop_add_io(loop, f->pipe.r, EVLOOP_EPOLLIN, record, NULL), ECHILD);
+  CHECK_ERR(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 1, 0, 0, record, NULL), ECHILD);
+  CHECK_ERR(evloop_add_tfd(loop, OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0)), record, NULL), ECHILD);
+  CHECK_ERR(evloop_add_async(loop, record, NULL), ECHILD);
+  CHECK_ERR(evloop_add_idle(loop, record, NULL), ECHILD);
+  CHECK_ERR(evloop_add_prepare(loop, record, NULL), ECHILD);
+  CHECK_ERR(evloop_add_check(loop, record, NULL), ECHILD);
+  CHECK_ERR(evloop_add_defer(loop, record, NULL), ECHILD);
+  CHECK_ERR(evloop_add_exit(loop, record, NULL), ECHILD);
+  CHECK_ERR(evloop_add_clock_change(loop, record, NULL), ECHILD);
 }
 
 static void expect_watchers_are_the_parents(const Full *f) {
@@ -131,7 +132,7 @@ static void expect_watchers_are_the_parents(const Full *f) {
   CHECK_ERR(evloop_watcher_ref(f->io), ECHILD);
   CHECK_ERR(evloop_watcher_unref(f->io), ECHILD);
   CHECK_ERR(evloop_watcher_loop(f->io), ECHILD);
-  CHECK_ERR(evloop_watcher_set_destroy(f->io, see, NULL), ECHILD);
+  CHECK_ERR(evloop_watcher_set_destroy(f->io, record, NULL), ECHILD);
 }
 
 static void close_everything(const Full *f) {
@@ -226,7 +227,7 @@ TEST(what_was_pending_at_the_fork_happens_in_both) {
   Full f;
   fill_loop(&f);
   CHECK_EQ(evloop_async_send(f.async), 0);
-  CHECK_EQ(evloop_post(f.loop, see, &f.post_seen), 0);
+  CHECK_EQ(evloop_post(f.loop, record, &f.post_seen), 0);
   pid_t child = fork_quietly();
   if (child == 0) revive(f.loop);
   while (f.timer_seen.calls == 0) CHECK_EQ(evloop_run(f.loop, EVLOOP_RUN_ONCE), 1);
@@ -257,7 +258,7 @@ TEST(parent_and_child_wake_and_stop_their_own) {
   }
   CHECK_EQ(read(ready.r, &byte, 1), 1);
   CHECK_EQ(evloop_async_send(f.async), 0);
-  CHECK_EQ(evloop_post(f.loop, see, &f.post_seen), 0);
+  CHECK_EQ(evloop_post(f.loop, record, &f.post_seen), 0);
   CHECK_EQ(evloop_wakeup(f.loop), 0);
   put(done.w);
   expect_success_of(child);
@@ -340,7 +341,7 @@ static void revive_virtual_time(evloop_t loop, const Seen *seen) {
 TEST(a_copy_has_the_virtual_time_of_the_fork) {
   evloop_t loop = virtual_loop();
   Seen seen = {.calls = 0};
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, see, &seen));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100, 0, 0, record, &seen));
   CHECK_EQ(evloop_advance_ns(loop, 40), 0);
   IN_CHILD(revive_virtual_time(loop, &seen));
   CHECK_EQ(evloop_now_ns(loop), 40);
@@ -376,7 +377,7 @@ static void revive_with_nothing_left(Full *f) {
   CHECK_EQ(f->io_seen.errors, 1);
   CHECK_EQ(evloop_watcher_close(f->io, 0), 0);
   f->pipe = new_pipe();
-  f->io = OK(evloop_add_io(f->loop, f->pipe.r, EVLOOP_EPOLLIN, see_and_take, &f->io_seen));
+  f->io = OK(evloop_add_io(f->loop, f->pipe.r, EVLOOP_EPOLLIN, record_and_take, &f->io_seen));
   expect_all_work(f);
   CHECK_EQ(evloop_close(f->loop), 0);
 }
@@ -414,14 +415,14 @@ static void fork_in_callback(const evloop_event_t *event, void *user_data) {
   f->child = fork_quietly();
   if (f->child != 0) return;
   if (f->revives) revive(f->loop);
-  else CHECK_ERR(evloop_post(f->loop, see, &f->after), ECHILD);
+  else CHECK_ERR(evloop_post(f->loop, record, &f->after), ECHILD);
   if (f->closes) CHECK_EQ(evloop_close(f->loop), 0);
 }
 
 static int64_t run_forking(Forker *f, RunFunction *run) {
   f->loop = new_loop();
   CHECK_EQ(evloop_post(f->loop, fork_in_callback, f), 0);
-  CHECK_EQ(evloop_post(f->loop, see, &f->after), 0);
+  CHECK_EQ(evloop_post(f->loop, record, &f->after), 0);
   return run(f->loop);
 }
 
@@ -450,7 +451,7 @@ TEST(the_run_of_a_child_that_is_revived_in_its_callback_goes_on) {
     CHECK_EQ(result, 0);
     CHECK_EQ(f.after.calls, 1);
     if (f.child == 0) {
-      CHECK_EQ(evloop_post(f.loop, see, &f.after), 0);
+      CHECK_EQ(evloop_post(f.loop, record, &f.after), 0);
       CHECK_EQ(turn(f.loop), 0);
       CHECK_EQ(f.after.calls, 2);
       end_child();
@@ -524,7 +525,7 @@ TEST_WITHOUT_VALGRIND(a_copy_whose_callback_was_waited_for_sleeps_and_notifies, 
   int status;
   a.watcher = async(a.loop, ignore, NULL);
   a.closed = async(a.loop, ignore, NULL);
-  CHECK_EQ(evloop_watcher_set_destroy(a.closed, see, &a.destroyed), 0);
+  CHECK_EQ(evloop_watcher_set_destroy(a.closed, record, &a.destroyed), 0);
   pthread_t thread = start_thread(close_and_wait, &a);
   CHECK_EQ(evloop_post(a.loop, fork_when_asked, &a), 0);
   int result = evloop_run(a.loop, EVLOOP_RUN_NOWAIT);
@@ -549,7 +550,7 @@ static void refuse_then_revive(Full *f) {
   revive(f->loop);
   CHECK_EQ(evloop_watcher_close(f->io, 0), 0);
   f->pipe = new_pipe();
-  f->io = OK(evloop_add_io(f->loop, f->pipe.r, EVLOOP_EPOLLIN, see_and_take, &f->io_seen));
+  f->io = OK(evloop_add_io(f->loop, f->pipe.r, EVLOOP_EPOLLIN, record_and_take, &f->io_seen));
   for (int i = 0; i < 3; i++) expect_all_work(f);
 }
 
@@ -597,9 +598,9 @@ static int hammering = 1;
 static void *hammer(void *argument) {
   Full *f = (Full *)argument;
   while (LOAD(hammering)) {
-    CHECK_EQ(evloop_post(f->loop, see, &f->post_seen), 0);
+    CHECK_EQ(evloop_post(f->loop, record, &f->post_seen), 0);
     CHECK_EQ(evloop_timer_set(f->timer, 0, 1, 0), 0);
-    evloop_watcher_t watcher = OK(evloop_add_io(f->loop, f->pipe.w, 0, see, NULL));
+    evloop_watcher_t watcher = OK(evloop_add_io(f->loop, f->pipe.w, 0, record, NULL));
     CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
   }
   return NULL;
@@ -611,7 +612,7 @@ static void revive_if_possible(Full *f) {
   CHECK(result == 0 || result == -EBUSY);
   if (result == 0) {
     Seen seen = {.calls = 0};
-    CHECK_EQ(evloop_post(f->loop, see, &seen), 0);
+    CHECK_EQ(evloop_post(f->loop, record, &seen), 0);
     for (int i = 0; seen.calls == 0; i++) turn(f->loop);
     CHECK_EQ(seen.calls, 1);
   } else {
@@ -638,7 +639,7 @@ TEST_TIMEOUT(a_child_of_a_busy_process_does_not_hang, 120) {
   CHECK_EQ(pthread_join(thread, NULL), 0);
   stop_runner(&r);
   Seen last = {.calls = 0};
-  CHECK_EQ(evloop_post(f.loop, see, &last), 0);
+  CHECK_EQ(evloop_post(f.loop, record, &last), 0);
   while (last.calls == 0) turn(f.loop);
   expect_all_work(&f);
 }

@@ -36,15 +36,15 @@ static void add_signals(Full *f) {
   sigemptyset(&blocked);
   sigaddset(&blocked, by_descriptor);
   CHECK_EQ(pthread_sigmask(SIG_BLOCK, &blocked, NULL), 0);
-  OK(evloop_add_signal(f->loop, by_handler, 0, see, &f->signals[0]));
-  OK(evloop_add_signal(f->loop, by_descriptor, EVLOOP_SIGNAL_FD, see, &f->signals[1]));
+  OK(evloop_add_signal(f->loop, by_handler, 0, record, &f->signals[0]));
+  OK(evloop_add_signal(f->loop, by_descriptor, EVLOOP_SIGNAL_FD, record, &f->signals[1]));
 }
 
 static void add_files(Full *f) {
   int i;
   for (i = 0; i < FILES; i++) make_dir(directories[i]);
-  OK(evloop_add_file(f->loop, "single", FILE_(CREATE) | FILE_(DELETE), 0, see, &f->file[0]));
-  OK(evloop_add_file(f->loop, "tree", FILE_(CREATE) | FILE_(DELETE), TREE, see, &f->file[1]));
+  OK(evloop_add_file(f->loop, "single", FILE_(CREATE) | FILE_(DELETE), 0, record, &f->file[0]));
+  OK(evloop_add_file(f->loop, "tree", FILE_(CREATE) | FILE_(DELETE), TREE, record, &f->file[1]));
 }
 
 static void fill_loop(Full *f) {
@@ -54,19 +54,19 @@ static void fill_loop(Full *f) {
   OK(evloop_fileno(f->loop));
   for (i = 0; i < 2; i++) {
     f->pipes[i] = new_pipe();
-    OK(evloop_add_io(f->loop, f->pipes[i].r, EVLOOP_EPOLLIN, see_and_take, &f->io[i]));
+    OK(evloop_add_io(f->loop, f->pipes[i].r, EVLOOP_EPOLLIN, record_and_take, &f->io[i]));
   }
   for (i = 0; i < LENGTH(clocks); i++) {
-    f->timers[i] = OK(evloop_add_timer(f->loop, clocks[i], 0, HOUR, 0, 0, see, &f->timer[i]));
+    f->timers[i] = OK(evloop_add_timer(f->loop, clocks[i], 0, HOUR, 0, 0, record, &f->timer[i]));
   }
   f->tfd = OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0));
-  OK(evloop_add_tfd(f->loop, f->tfd, see, &f->tfd_seen));
+  OK(evloop_add_tfd(f->loop, f->tfd, record, &f->tfd_seen));
   add_signals(f);
   add_files(f);
   /* Neither is to be heard of; the kernel may not have them. */
-  evloop_add_memory_pressure(f->loop, NULL, EVLOOP_PRESSURE_FULL, 1900 * MS, 2 * SECOND, see,
+  evloop_add_memory_pressure(f->loop, NULL, EVLOOP_PRESSURE_FULL, 1900 * MS, 2 * SECOND, record,
                              &f->pressure);
-  evloop_add_process(f->loop, getppid(), 0, see, &f->process);
+  evloop_add_process(f->loop, getppid(), 0, record, &f->process);
   turn(f->loop);
 }
 
@@ -222,7 +222,7 @@ static void fork_and_fail_once(const evloop_event_t *event, void *user_data) {
   fail_call(SYS_epoll_ctl, 2, ENOSPC);
   CHECK_ERR(evloop_after_fork(f->loop), ENOSPC);
   fail_no_call();
-  CHECK_ERR(evloop_post(f->loop, see, &f->after), ECHILD);
+  CHECK_ERR(evloop_post(f->loop, record, &f->after), ECHILD);
   CHECK_EQ(evloop_after_fork(f->loop), 0);
 }
 
@@ -231,9 +231,9 @@ TEST(a_copy_that_lacked_something_goes_on_with_the_callback_that_forked) {
   Seen seen = {0};
   int status;
   f.loop = new_loop();
-  timer(f.loop, MS, 0, see, &seen);
+  timer(f.loop, MS, 0, record, &seen);
   CHECK_EQ(evloop_post(f.loop, fork_and_fail_once, &f), 0);
-  CHECK_EQ(evloop_post(f.loop, see, &f.after), 0);
+  CHECK_EQ(evloop_post(f.loop, record, &f.after), 0);
   run_to_end(f.loop);
   CHECK_EQ(f.after.calls, 1);
   CHECK_EQ(seen.calls, 1);

@@ -62,34 +62,34 @@ static void ask_everything(evloop_t loop) {
 /* ---- each kind ---- */
 
 EACH_KIND(a_watcher_is_listed_until_it_is_closed) {
-  Bed bed = new_bed();
-  evloop_watcher_t watcher = kind->add(&bed, 0, ignore, as_data(77));
-  CHECK(lists(bed.loop, watcher));
-  CHECK_EQ(count_of(bed.loop), 1);
+  Fixture fixture = new_fixture();
+  evloop_watcher_t watcher = kind->add(&fixture, 0, ignore, as_data(77));
+  CHECK(lists(fixture.loop, watcher));
+  CHECK_EQ(count_of(fixture.loop), 1);
   evloop_watcher_info_t info = info_of(watcher);
   CHECK_EQ(info.size, sizeof info);
-  CHECK_EQ(info.loop, bed.loop);
+  CHECK_EQ(info.loop, fixture.loop);
   CHECK_EQ(info.data, 77);
   CHECK_EQ(info.type, kind->type);
   CHECK_EQ(info.enabled, 1);
   CHECK_EQ(info.referenced, 1);
   CHECK_EQ(info.alive, !kind->alone);
-  CHECK_EQ(evloop_alive(bed.loop), !kind->alone);
+  CHECK_EQ(evloop_alive(fixture.loop), !kind->alone);
   CHECK_EQ(info.priority, 0);
-  CHECK_EQ(info.fd, kind->type == EVLOOP_EVENT_IO ? bed.fds[0] : -1);
+  CHECK_EQ(info.fd, kind->type == EVLOOP_EVENT_IO ? fixture.fds[0] : -1);
   CHECK_EQ(info.events, kind->type == EVLOOP_EVENT_IO ? EVLOOP_EPOLLIN : 0);
   CHECK_EQ(info.clockid, kind->type == EVLOOP_EVENT_TIMER ? MONOTONIC : -1);
-  CHECK_EQ(info.subject, kind->type == EVLOOP_EVENT_TFD ? bed.tfds[0] : 0);
+  CHECK_EQ(info.subject, kind->type == EVLOOP_EVENT_TFD ? fixture.tfds[0] : 0);
   close_watcher(watcher);
-  CHECK(!lists(bed.loop, watcher));
+  CHECK(!lists(fixture.loop, watcher));
   CHECK_ERR(evloop_watcher_info(watcher, &info), ESTALE);
-  CHECK_EQ(evloop_alive(bed.loop), 0);
-  CHECK_EQ(evloop_close(bed.loop), 0);
+  CHECK_EQ(evloop_alive(fixture.loop), 0);
+  CHECK_EQ(evloop_close(fixture.loop), 0);
 }
 
 EACH_KIND(what_is_changed_about_a_watcher_is_seen) {
-  Bed bed = new_bed();
-  evloop_watcher_t watcher = kind->add(&bed, 0, ignore, NULL);
+  Fixture fixture = new_fixture();
+  evloop_watcher_t watcher = kind->add(&fixture, 0, ignore, NULL);
   CHECK_EQ(evloop_watcher_set_data(watcher, 5), 0);
   CHECK_EQ(evloop_watcher_set_priority(watcher, -9), 0);
   CHECK_EQ(evloop_watcher_unref(watcher), 0);
@@ -106,33 +106,33 @@ EACH_KIND(what_is_changed_about_a_watcher_is_seen) {
   CHECK_EQ(info.referenced, 1);
   CHECK_EQ(info.enabled, 0);
   CHECK_EQ(info.alive, 0);
-  CHECK_EQ(evloop_alive(bed.loop), 0);
+  CHECK_EQ(evloop_alive(fixture.loop), 0);
   CHECK_EQ(evloop_watcher_enable(watcher), 0);
-  CHECK_EQ(evloop_alive(bed.loop), !kind->alone);
+  CHECK_EQ(evloop_alive(fixture.loop), !kind->alone);
 }
 
 /* A thread that does not run the loop, which is stuck in a callback. */
 EACH_KIND(a_loop_that_is_stuck_answers) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   Runner runner;
   Gate gate;
-  evloop_watcher_t before = kind->add(&bed, 0, ignore, as_data(1));
-  evloop_watcher_t other = kind->add(&bed, 1, ignore, as_data(2));
+  evloop_watcher_t before = kind->add(&fixture, 0, ignore, as_data(1));
+  evloop_watcher_t other = kind->add(&fixture, 1, ignore, as_data(2));
   CHECK_EQ(evloop_watcher_set_priority(other, 3), 0);
-  keep_alive(bed.loop);
-  start_runner(&runner, run_until_done, bed.loop);
-  hold(bed.loop, &gate);
-  evloop_watcher_t after = kind->add(&bed, 2, ignore, as_data(3));
-  CHECK(lists(bed.loop, before) && lists(bed.loop, other) && lists(bed.loop, after));
-  CHECK_EQ(count_of(bed.loop), 4);
+  keep_alive(fixture.loop);
+  start_runner(&runner, run_until_done, fixture.loop);
+  hold(fixture.loop, &gate);
+  evloop_watcher_t after = kind->add(&fixture, 2, ignore, as_data(3));
+  CHECK(lists(fixture.loop, before) && lists(fixture.loop, other) && lists(fixture.loop, after));
+  CHECK_EQ(count_of(fixture.loop), 4);
   CHECK_EQ(info_of(before).data, 1);
   CHECK_EQ(info_of(other).priority, 3);
   CHECK_EQ(info_of(after).data, 3);
   CHECK_EQ(info_of(after).type, kind->type);
-  CHECK_EQ(evloop_alive(bed.loop), 1);
+  CHECK_EQ(evloop_alive(fixture.loop), 1);
   close_watcher(other);
-  CHECK(!lists(bed.loop, other));
-  ask_everything(bed.loop);
+  CHECK(!lists(fixture.loop, other));
+  ask_everything(fixture.loop);
   open_gate(&gate);
   stop_runner(&runner);
 }
@@ -140,24 +140,24 @@ EACH_KIND(a_loop_that_is_stuck_answers) {
 /* What another thread has added keeps a stuck loop alive, as it will once the
  * loop has taken it in. */
 EACH_KIND(a_stuck_loop_is_as_alive_as_its_watchers) {
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   Runner runner;
   Gate gate;
-  evloop_watcher_t keeper = keep_alive(bed.loop);
-  start_runner(&runner, run_until_done, bed.loop);
-  hold(bed.loop, &gate);
+  evloop_watcher_t keeper = keep_alive(fixture.loop);
+  start_runner(&runner, run_until_done, fixture.loop);
+  hold(fixture.loop, &gate);
   close_watcher(keeper);
-  CHECK_EQ(evloop_alive(bed.loop), 0);
-  evloop_watcher_t watcher = kind->add(&bed, 0, ignore, NULL);
+  CHECK_EQ(evloop_alive(fixture.loop), 0);
+  evloop_watcher_t watcher = kind->add(&fixture, 0, ignore, NULL);
   CHECK_EQ(info_of(watcher).alive, !kind->alone);
-  CHECK_EQ(evloop_alive(bed.loop), !kind->alone);
+  CHECK_EQ(evloop_alive(fixture.loop), !kind->alone);
   close_watcher(watcher);
-  CHECK_EQ(evloop_alive(bed.loop), 0);
-  CHECK_EQ(evloop_post(bed.loop, ignore, NULL), 0);
-  CHECK_EQ(evloop_alive(bed.loop), 1);
+  CHECK_EQ(evloop_alive(fixture.loop), 0);
+  CHECK_EQ(evloop_post(fixture.loop, ignore, NULL), 0);
+  CHECK_EQ(evloop_alive(fixture.loop), 1);
   open_gate(&gate);
   CHECK_EQ(runner_result(&runner), 0);
-  CHECK_EQ(evloop_alive(bed.loop), 0);
+  CHECK_EQ(evloop_alive(fixture.loop), 0);
 }
 
 /* ---- alive ---- */
@@ -285,7 +285,7 @@ TEST(a_descriptor_that_was_closed_is_not_found_once_that_is_noticed) {
   evloop_t loop = new_loop();
   int fd = event_fd(0);
   Seen seen = {0};
-  evloop_watcher_t watcher = readable_io(loop, fd, see, &seen);
+  evloop_watcher_t watcher = readable_io(loop, fd, record, &seen);
   OK(close(fd));
   CHECK_EQ(evloop_io_modify(watcher, EVLOOP_EPOLLOUT), 0);
   turns(loop, 2);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* Io watchers: every bit, files, what is refused, fairness.
- * (test_loop_io_several.c has several on one descriptor, test_loop_gone.c
+ * (test_loop_io_several.c has several on one descriptor, test_loop_fd_lost.c
  * descriptors that go away, test_loop_io_threads.c other threads.) */
 
 #define _GNU_SOURCE
@@ -68,12 +68,12 @@ TEST(oneshot_is_reported_once_and_disabled_until_enabled_or_modified) {
 }
 
 static void enable_again(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   CHECK_EQ(evloop_watcher_enable(event->watcher), 0);
 }
 
 static void modify_again(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   CHECK_EQ(evloop_io_modify(event->watcher, IN | ONESHOT), 0);
 }
 
@@ -119,10 +119,10 @@ TEST(every_known_bit_is_accepted_and_no_other) {
   int fd = event_fd(0);
   for (int i = 0; i < 32; i++) {
     uint32_t bit = UINT32_C(1) << i;
-    int64_t watcher = evloop_add_io(loop, fd, bit, see, NULL);
+    int64_t watcher = evloop_add_io(loop, fd, bit, record, NULL);
     if ((known_bits & bit) == 0) {
       CHECK_ERR(watcher, EINVAL);
-      watcher = OK(evloop_add_io(loop, fd, 0, see, NULL));
+      watcher = OK(evloop_add_io(loop, fd, 0, record, NULL));
       CHECK_ERR(evloop_io_modify(watcher, bit), EINVAL);
     } else {
       CHECK_EQ(evloop_io_modify(OK(watcher), 0), 0);
@@ -256,7 +256,7 @@ typedef struct Echo {
 
 static void write_back(const evloop_event_t *event, void *user_data) {
   Echo *echo = (Echo *)user_data;
-  see_and_take(event, &echo->seen);
+  record_and_take(event, &echo->seen);
   put(echo->pipe.w);
 }
 
@@ -277,7 +277,7 @@ TEST(what_is_always_ready_starves_nothing) {
   OK(evloop_add_io(loop, echo.pipe.r, IN, write_back, &echo));
   add(loop, regular_file(), IN, &file);
   add(loop, event_fd(0), OUT, &level);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, MS, MS, 0, see, &timer));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, MS, MS, 0, record, &timer));
   CHECK_EQ(evloop_post(loop, post_on, &posts), 0);
   for (int turns = 1; timer.calls < 20; turns++) {
     turn(loop);
@@ -293,7 +293,8 @@ TEST(what_is_always_ready_starves_nothing) {
 TEST(closed_and_negative_descriptors_are_refused) {
   static const int fds[] = {CLOSED, -1, INT_MIN};
   evloop_t loop = new_loop();
-  for (int i = 0; i < LENGTH(fds); i++) CHECK_ERR(evloop_add_io(loop, fds[i], IN, see, NULL), EBADF);
+  for (int i = 0; i < LENGTH(fds); i++) CHECK_ERR(evloop_add_io(loop, fds[i], IN, record, NULL),
+                                                  EBADF);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
   CHECK_EQ(turn(loop), 0);
 }
@@ -309,7 +310,7 @@ TEST_TIMEOUT(a_wild_number_costs_neither_time_nor_memory, 60) {
   evloop_t loop = new_loop();
   for (int i = 0; i < LENGTH(fds); i++) {
     long before = kilobytes_used();
-    CHECK_ERR(evloop_add_io(loop, fds[i], IN, see, NULL), EBADF);
+    CHECK_ERR(evloop_add_io(loop, fds[i], IN, record, NULL), EBADF);
     CHECK(kilobytes_used() - before < 100 * 1000);
   }
 }
@@ -317,9 +318,9 @@ TEST_TIMEOUT(a_wild_number_costs_neither_time_nor_memory, 60) {
 TEST(a_loop_does_not_watch_its_own_descriptor) {
   evloop_t loop = new_loop(), other = new_loop();
   int own = (int)OK(evloop_fileno(loop));
-  CHECK_ERR(evloop_add_io(loop, own, IN, see, NULL), EINVAL);
-  OK(evloop_add_io(other, own, IN, see, NULL));
-  CHECK_ERR(evloop_add_io(loop, (int)OK(evloop_fileno(other)), IN, see, NULL), ELOOP);
+  CHECK_ERR(evloop_add_io(loop, own, IN, record, NULL), EINVAL);
+  OK(evloop_add_io(other, own, IN, record, NULL));
+  CHECK_ERR(evloop_add_io(loop, (int)OK(evloop_fileno(other)), IN, record, NULL), ELOOP);
 }
 
 TEST(epoll_objects_nest_in_a_loop_until_it_is_too_deep) {
@@ -334,7 +335,7 @@ TEST(epoll_objects_nest_in_a_loop_until_it_is_too_deep) {
   expect_events(loop, &seen, IN);
   for (int depth = 0; depth < 10 && result == 0; depth++) {
     int inner = (int)OK(evloop_epoll_fileno(epoll));
-    int64_t watcher = evloop_add_io(loop, inner, IN, see, &seen);
+    int64_t watcher = evloop_add_io(loop, inner, IN, record, &seen);
     if (watcher < 0) result = (int)watcher;
     epoll = OK(evloop_epoll_create(0));
     if (evloop_epoll_register(epoll, inner, IN, 0) < 0) break;
@@ -352,7 +353,7 @@ TEST_TIMEOUT(of_a_thousand_descriptors_each_one_ready_is_reported, 60) {
   evloop_t loop = new_loop();
   for (int i = 0; i < PIPES; i++) {
     pipes[i] = new_pipe();
-    OK(evloop_add_io(loop, pipes[i].r, IN, see_and_take, &seen[i]));
+    OK(evloop_add_io(loop, pipes[i].r, IN, record_and_take, &seen[i]));
   }
   for (int step = 1; step <= 100; step *= 10) {
     for (int i = 0; i < PIPES; i += step) put(pipes[i].w);

@@ -21,7 +21,7 @@ enum { UNCHANGED = 1 << 30 };
 static void change_the_other(const evloop_event_t *event, void *user_data) {
   Two *two = (Two *)user_data;
   int which = event->watcher == two->watchers[1];
-  see(event, &two->seen[which]);
+  record(event, &two->seen[which]);
   if (two->seen[!which].calls > 0) {
     /* The other was first. */
     if (two->masks[1] != UNCHANGED) CHECK_EQ(evloop_io_modify(event->watcher, two->masks[1]), 0);

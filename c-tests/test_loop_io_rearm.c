@@ -107,7 +107,7 @@ struct Way {
 };
 
 static evloop_watcher_t add_to(Case *c, Seen *seen) {
-  evloop_callback_t callback = c->way->records ? NULL : see;
+  evloop_callback_t callback = c->way->records ? NULL : record;
   return OK(evloop_add_io(c->loop, c->pair[0], c->events, callback, seen));
 }
 
@@ -337,7 +337,7 @@ TEST_TIMEOUT(in_a_callback_in_a_pause_of_a_rate_limit, 60) {
 static void count_records(Case *c, int64_t timeout_ns) {
   evloop_event_t events[8];
   int n = (int)OK(evloop_wait(c->loop, events, LENGTH(events), timeout_ns));
-  for (int i = 0; i < n; i++) see(&events[i], (void *)(uintptr_t)events[i].data);
+  for (int i = 0; i < n; i++) record(&events[i], (void *)(uintptr_t)events[i].data);
 }
 
 static void iterate_by_wait(Case *c) {
@@ -427,13 +427,13 @@ typedef struct Own {
 
 static void disable_itself(const evloop_event_t *event, void *user_data) {
   Own *own = (Own *)user_data;
-  see(event, &own->seen);
+  record(event, &own->seen);
   CHECK_EQ(evloop_watcher_disable(event->watcher), 0);
 }
 
 static void toggle_itself(const evloop_event_t *event, void *user_data) {
   Own *own = (Own *)user_data;
-  see(event, &own->seen);
+  record(event, &own->seen);
   if (own->times-- <= 0) return;
   CHECK_EQ(evloop_watcher_disable(event->watcher), 0);
   CHECK_EQ(evloop_watcher_enable(event->watcher), 0);
@@ -441,7 +441,7 @@ static void toggle_itself(const evloop_event_t *event, void *user_data) {
 
 static void modify_itself(const evloop_event_t *event, void *user_data) {
   Own *own = (Own *)user_data;
-  see(event, &own->seen);
+  record(event, &own->seen);
   if (own->times-- <= 0) return;
   CHECK_EQ(evloop_io_modify(event->watcher, own->events), 0);
 }

@@ -12,18 +12,18 @@ TEST(an_exclusive_watcher_is_alone_on_its_descriptor) {
   Seen seen = {.calls = 0};
   Pipe pipe = full_pipe();
   evloop_watcher_t watcher = add(loop, pipe.r, IN | EXCLUSIVE, &seen);
-  CHECK_ERR(evloop_add_io(loop, pipe.r, IN, see, NULL), EEXIST);
-  CHECK_ERR(evloop_add_io(loop, pipe.r, IN | EXCLUSIVE, see, NULL), EEXIST);
+  CHECK_ERR(evloop_add_io(loop, pipe.r, IN, record, NULL), EEXIST);
+  CHECK_ERR(evloop_add_io(loop, pipe.r, IN | EXCLUSIVE, record, NULL), EEXIST);
   expect_events(loop, &seen, IN);
   CHECK_EQ(evloop_watcher_disable(watcher), 0);
   expect_calls(loop, &seen, 0);
-  CHECK_ERR(evloop_add_io(loop, pipe.r, IN, see, NULL), EEXIST);
+  CHECK_ERR(evloop_add_io(loop, pipe.r, IN, record, NULL), EEXIST);
   CHECK_EQ(evloop_watcher_enable(watcher), 0);
   expect_events(loop, &seen, IN);
   add(new_loop(), pipe.r, IN | EXCLUSIVE, &seen); /* alone in its own loop */
   CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
   watcher = add(loop, pipe.r, IN, &seen);
-  CHECK_ERR(evloop_add_io(loop, pipe.r, IN | EXCLUSIVE, see, NULL), EEXIST);
+  CHECK_ERR(evloop_add_io(loop, pipe.r, IN | EXCLUSIVE, record, NULL), EEXIST);
   expect_events(loop, &seen, IN);
 }
 
@@ -70,7 +70,7 @@ TEST(exclusive_goes_with_some_bits_only) {
   Seen seen = {.calls = 0};
   evloop_watcher_t watcher = add(loop, event_fd(1), IN, &seen);
   for (int i = 0; i < LENGTH(refused); i++) {
-    CHECK_ERR(evloop_add_io(loop, fd, refused[i], see, NULL), EINVAL);
+    CHECK_ERR(evloop_add_io(loop, fd, refused[i], record, NULL), EINVAL);
     CHECK_ERR(evloop_io_modify(watcher, refused[i]), EINVAL);
   }
   expect_events(loop, &seen, IN);
@@ -85,7 +85,7 @@ TEST(what_the_kernel_refuses_is_told_at_once_or_as_an_event) {
   Seen seen = {.calls = 0}, other = {.calls = 0};
   int fd = event_fd(1);
   keep_alive(loop);
-  CHECK_ERR(evloop_add_io(loop, fd, EXCLUSIVE | EVLOOP_EPOLLPRI, see, NULL), EINVAL);
+  CHECK_ERR(evloop_add_io(loop, fd, EXCLUSIVE | EVLOOP_EPOLLPRI, record, NULL), EINVAL);
   evloop_watcher_t watcher = add(loop, fd, IN, &seen);
   int result = evloop_io_modify(watcher, EXCLUSIVE | EVLOOP_EPOLLPRI);
   CHECK(result == 0 || result == -EINVAL);

@@ -13,7 +13,7 @@ TEST(a_waiting_loop_is_told_of_new_watchers) {
     Seen seen = {.calls = 0};
     Pipe pipe = new_pipe();
     if (i % 2) put(pipe.w);
-    evloop_watcher_t watcher = OK(evloop_add_io(loop, pipe.r, IN, see_and_take, &seen));
+    evloop_watcher_t watcher = OK(evloop_add_io(loop, pipe.r, IN, record_and_take, &seen));
     if (!(i % 2)) put(pipe.w);
     UNTIL(LOAD(seen.calls) >= 1);
     CHECK_EQ(evloop_watcher_close(watcher, EVLOOP_CLOSE_WAIT), 0);

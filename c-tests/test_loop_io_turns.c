@@ -242,9 +242,9 @@ TEST_TIMEOUT(a_file_has_its_turn_beside_watchers_that_are_new_all_the_time, 60) 
 TEST_TIMEOUT(timers_and_posts_have_their_turn_at_the_smallest_bound, 60) {
   Seen timer = {.calls = 0}, posts = {.calls = 0};
   new_crowd(1, 20, 20, on_ready);
-  OK(evloop_add_timer(crowd.loop, MONOTONIC, 0, MS, MS, 0, see, &timer));
+  OK(evloop_add_timer(crowd.loop, MONOTONIC, 0, MS, MS, 0, record, &timer));
   for (int i = 1; timer.calls < 10; i++) {
-    CHECK_EQ(evloop_post(crowd.loop, see, &posts), 0);
+    CHECK_EQ(evloop_post(crowd.loop, record, &posts), 0);
     turn(crowd.loop);
     CHECK_EQ(posts.calls, i);
   }

@@ -141,10 +141,10 @@ TEST(a_record_of_a_kqueue_is_one_until_it_was_taken) {
 TEST(what_is_no_kqueue_is_refused) {
   evloop_t loop = new_loop();
   evloop_kqueue_t kq = new_user_queue();
-  CHECK_EQ(evloop_add_kqueue(loop, loop, see, NULL), -EDOM);
-  CHECK_EQ(evloop_add_kqueue(kq, kq, see, NULL), -EDOM);
+  CHECK_EQ(evloop_add_kqueue(loop, loop, record, NULL), -EDOM);
+  CHECK_EQ(evloop_add_kqueue(kq, kq, record, NULL), -EDOM);
   OK(evloop_kqueue_close(kq));
-  CHECK_EQ(evloop_add_kqueue(loop, kq, see, NULL), -ESTALE);
+  CHECK_EQ(evloop_add_kqueue(loop, kq, record, NULL), -ESTALE);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
 }
 

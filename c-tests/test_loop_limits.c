@@ -20,16 +20,16 @@ static void limit(evloop_watcher_t watcher, int64_t interval_ns, int burst) {
 
 /* One of each of the five that are ordered together, and a posted call. */
 static void make_all_ready(evloop_t loop, const int priorities[4]) {
-  evloop_watcher_t t = timer(loop, 0, 0, letter, WORD("t"));
-  evloop_watcher_t a = async(loop, letter, WORD("a"));
-  evloop_watcher_t d = OK(evloop_add_defer(loop, letter, WORD("d")));
-  evloop_watcher_t i = readable_io(loop, event_fd(1), letter, WORD("i"));
+  evloop_watcher_t t = timer(loop, 0, 0, log_first_char, WORD("t"));
+  evloop_watcher_t a = async(loop, log_first_char, WORD("a"));
+  evloop_watcher_t d = OK(evloop_add_defer(loop, log_first_char, WORD("d")));
+  evloop_watcher_t i = readable_io(loop, event_fd(1), log_first_char, WORD("i"));
   set_priority(t, priorities[0]);
   set_priority(a, priorities[1]);
   set_priority(d, priorities[2]);
   set_priority(i, priorities[3]);
   trigger(a);
-  CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
+  CHECK_EQ(evloop_post(loop, log_first_char, WORD("p")), 0);
 }
 
 TEST(the_highest_priority_of_all_kinds_comes_first) {
@@ -50,25 +50,25 @@ TEST(the_highest_priority_of_all_kinds_comes_first) {
     evloop_t loop = new_loop();
     make_all_ready(loop, rows[i].priorities);
     turn(loop);
-    SAID(rows[i].letters);
+    EXPECT_LOG(rows[i].letters);
     close_loop(loop);
   }
 }
 
 TEST(a_tfd_has_a_priority) {
-  static Bed bed;
+  static Fixture fixture;
   evloop_watcher_t watcher;
-  bed = new_bed();
-  add_io(&bed, 0, letter, WORD("i"));
-  watcher = add_tfd(&bed, 0, letter, WORD("f"));
-  add_io(&bed, 1, letter, WORD("i"));
+  fixture = new_fixture();
+  add_io(&fixture, 0, log_first_char, WORD("i"));
+  watcher = add_tfd(&fixture, 0, log_first_char, WORD("f"));
+  add_io(&fixture, 1, log_first_char, WORD("i"));
   set_priority(watcher, 1);
-  happen_io(&bed, 0, 0);
-  happen_io(&bed, 1, 0);
-  happen_tfd(&bed, 0, watcher);
-  timer(bed.loop, 0, 0, letter, WORD("t"));
-  turn(bed.loop);
-  SAID("ftii");
+  happen_io(&fixture, 0, 0);
+  happen_io(&fixture, 1, 0);
+  happen_tfd(&fixture, 0, watcher);
+  timer(fixture.loop, 0, 0, log_first_char, WORD("t"));
+  turn(fixture.loop);
+  EXPECT_LOG("ftii");
 }
 
 /* ---- priorities of one kind ---- */
@@ -80,32 +80,32 @@ EACH_KIND(the_higher_priority_comes_first) {
   static const int priorities[] = {-3, 0, INT32_MIN, 2, 1, INT32_MAX};
   evloop_watcher_t watchers[LENGTH(priorities)];
   bool one_each = kind == &kind_tfd || kind == &kind_file;
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   int i;
   for (i = 0; i < LENGTH(priorities); i++) {
     /* Three are enough for what needs a place for each. */
     if (one_each && i >= PLACES) break;
-    watchers[i] = kind->add(&bed, i % PLACES, letter, WORD(six[i]));
+    watchers[i] = kind->add(&fixture, i % PLACES, log_first_char, WORD(six[i]));
     set_priority(watchers[i], priorities[i]);
-    kind->happen(&bed, i % PLACES, watchers[i]);
+    kind->happen(&fixture, i % PLACES, watchers[i]);
   }
-  round_of(&bed);
-  SAID(one_each ? "bac" : "fdebac");
+  round_of(&fixture);
+  EXPECT_LOG(one_each ? "bac" : "fdebac");
 }
 
 /* The header promises an order only for timers and posted calls; this is what
  * everybody expects of the kinds that are not triggered. */
 static void expect_stable(const Kind *kind) {
   static const int priorities[] = {0, 1, 0, 1, 0, 1};
-  Bed bed = new_bed();
+  Fixture fixture = new_fixture();
   int i;
   for (i = 0; i < LENGTH(priorities); i++) {
-    evloop_watcher_t watcher = kind->add(&bed, 0, letter, WORD(six[i]));
+    evloop_watcher_t watcher = kind->add(&fixture, 0, log_first_char, WORD(six[i]));
     if (priorities[i] != 0) set_priority(watcher, priorities[i]);
-    kind->happen(&bed, 0, watcher);
+    kind->happen(&fixture, 0, watcher);
   }
-  round_of(&bed);
-  SAID("bdface");
+  round_of(&fixture);
+  EXPECT_LOG("bdface");
 }
 
 TEST(prepare_watchers_are_called_in_the_order_of_adding) { expect_stable(&kind_prepare); }
@@ -156,25 +156,25 @@ TEST(a_thousand_timers_are_ordered_by_priority_and_deadline) {
 TEST(a_priority_can_be_taken_back) {
   evloop_t loop = new_loop();
   evloop_watcher_t a, b;
-  a = timer_at(loop, 1, letter, WORD("a"));
-  b = timer_at(loop, 2, letter, WORD("b"));
+  a = timer_at(loop, 1, log_first_char, WORD("a"));
+  b = timer_at(loop, 2, log_first_char, WORD("b"));
   set_priority(b, 7);
   set_priority(b, 0);
   turn(loop);
-  SAID("ab");
+  EXPECT_LOG("ab");
   set_priority(a, -7);
   CHECK_EQ(evloop_timer_set(a, EVLOOP_TIMER_ABSTIME, 1, 0), 0);
   CHECK_EQ(evloop_timer_set(b, EVLOOP_TIMER_ABSTIME, 2, 0), 0);
   turn(loop);
-  SAID("ba");
+  EXPECT_LOG("ba");
 }
 
 TEST(posted_calls_keep_their_order) {
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(six); i++) CHECK_EQ(evloop_post(loop, letter, WORD(six[i])), 0);
+  for (i = 0; i < LENGTH(six); i++) CHECK_EQ(evloop_post(loop, log_first_char, WORD(six[i])), 0);
   turn(loop);
-  SAID("abcdef");
+  EXPECT_LOG("abcdef");
 }
 
 /* ---- rate limits ---- */
@@ -225,7 +225,7 @@ TEST(a_limited_bursting_timer_loses_no_expiration) { expect_limit(EVLOOP_TIMER_B
 TEST(what_happens_in_a_pause_is_one_event) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, SECOND, SECOND, see, &seen);
+  evloop_watcher_t watcher = timer(loop, SECOND, SECOND, record, &seen);
   int i;
   limit(watcher, 10 * SECOND, 1);
   for (i = 0; i < 9; i++) {
@@ -244,7 +244,7 @@ TEST(what_happens_in_a_pause_is_one_event) {
 TEST(a_limited_async_watcher_loses_no_send) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = async(loop, see, &seen);
+  evloop_watcher_t watcher = async(loop, record, &seen);
   int i;
   limit(watcher, SECOND, 1);
   for (i = 0; i < 5; i++) {
@@ -263,11 +263,11 @@ TEST(a_limited_async_watcher_loses_no_send) {
 TEST(a_limited_descriptor_does_not_spin) {
   static Seen io, checks;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = readable_io(loop, event_fd(1), see, &io);
+  evloop_watcher_t watcher = readable_io(loop, event_fd(1), record, &io);
   limit(watcher, HOUR, 3);
   turns(loop, 20);
   CHECK_EQ(io.calls, 3);
-  OK(evloop_add_check(loop, see, &checks));
+  OK(evloop_add_check(loop, record, &checks));
   CHECK_EQ(evloop_run_for_ns(loop, 20 * MS), 1);
   CHECK(checks.calls <= 5);
   CHECK_EQ(io.calls, 3);
@@ -279,7 +279,7 @@ TEST(a_limited_descriptor_does_not_spin) {
 TEST(a_paused_descriptor_goes_on_by_itself) {
   static Seen io;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = readable_io(loop, event_fd(1), see, &io);
+  evloop_watcher_t watcher = readable_io(loop, event_fd(1), record, &io);
   limit(watcher, 5 * MS, 2);
   while (io.calls < 7) CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
   CHECK_EQ(io.last.events, EVLOOP_EPOLLIN);
@@ -289,7 +289,7 @@ TEST(a_paused_descriptor_that_calms_down_is_quiet) {
   static Seen io;
   Pipe pipe = new_pipe();
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = readable_io(loop, pipe.r, see, &io);
+  evloop_watcher_t watcher = readable_io(loop, pipe.r, record, &io);
   char byte;
   limit(watcher, SECOND, 1);
   put(pipe.w);
@@ -306,7 +306,8 @@ TEST(an_edge_in_a_pause_is_delivered) {
   static Seen io;
   evloop_t loop = virtual_loop();
   int fd = event_fd(0);
-  evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, see, &io));
+  evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, record,
+                                              &io));
   limit(watcher, SECOND, 1);
   OK(eventfd_write(fd, 1));
   turns(loop, 3);
@@ -326,7 +327,7 @@ TEST(the_bits_of_a_pause_are_added_up) {
   int pair[2];
   OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
   watcher = OK(evloop_add_io(loop, pair[0],
-                             EVLOOP_EPOLLIN | EVLOOP_EPOLLRDHUP | EVLOOP_EPOLLET, see, &io));
+                             EVLOOP_EPOLLIN | EVLOOP_EPOLLRDHUP | EVLOOP_EPOLLET, record, &io));
   limit(watcher, SECOND, 1);
   put(pair[1]);
   turns(loop, 2);
@@ -347,8 +348,8 @@ TEST(a_pause_holds_back_nobody_else) {
   static Seen paused, other;
   evloop_t loop = new_loop();
   int fd = event_fd(1);
-  limit(readable_io(loop, fd, see, &paused), HOUR, 1);
-  readable_io(loop, fd, see, &other);
+  limit(readable_io(loop, fd, record, &paused), HOUR, 1);
+  readable_io(loop, fd, record, &other);
   turns(loop, 10);
   CHECK_EQ(paused.calls, 1);
   CHECK_EQ(other.calls, 10);
@@ -356,7 +357,7 @@ TEST(a_pause_holds_back_nobody_else) {
 
 static void close_second(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
-  see(event, user_data);
+  record(event, user_data);
   if (seen->calls == 1) trigger(event->watcher);
   if (seen->calls == 2) close_watcher(event->watcher);
 }
@@ -385,7 +386,7 @@ TEST(real_time_passes_in_a_pause) {
 TEST(closing_a_paused_watcher_ends_the_pause) {
   static Seen seen;
   evloop_t loop = jumping_loop();
-  evloop_watcher_t watcher = async(loop, see, &seen);
+  evloop_watcher_t watcher = async(loop, record, &seen);
   limit(watcher, SECOND, 1);
   trigger(watcher);
   turn(loop);
@@ -398,16 +399,16 @@ TEST(closing_a_paused_watcher_ends_the_pause) {
 
 EACH_KIND(a_limit_of_one_in_an_hour) {
   static Seen seen;
-  Bed bed = new_bed();
-  evloop_watcher_t watcher = kind->add(&bed, 0, see, &seen);
+  Fixture fixture = new_fixture();
+  evloop_watcher_t watcher = kind->add(&fixture, 0, record, &seen);
   int i;
-  async(bed.loop, ignore, NULL);
+  async(fixture.loop, ignore, NULL);
   limit(watcher, HOUR, 1);
   for (i = 0; i < 5; i++) {
-    calm(&bed);
+    calm(&fixture);
     if (kind == &kind_defer) CHECK_EQ(evloop_watcher_enable(watcher), 0);
-    kind->happen(&bed, 0, watcher);
-    round_of(&bed);
+    kind->happen(&fixture, 0, watcher);
+    round_of(&fixture);
   }
   CHECK_EQ(seen.calls, 1);
 }
@@ -415,7 +416,7 @@ EACH_KIND(a_limit_of_one_in_an_hour) {
 TEST(wrong_limits_are_refused) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = async(loop, see, &seen);
+  evloop_watcher_t watcher = async(loop, record, &seen);
   limit(watcher, SECOND, 1);
   CHECK_ERR(evloop_watcher_set_ratelimit(watcher, -1, 1), EINVAL);
   CHECK_ERR(evloop_watcher_set_ratelimit(watcher, SECOND, 0), EINVAL);
@@ -433,7 +434,7 @@ TEST(wrong_limits_are_refused) {
 TEST(the_longest_limit_does_not_overflow) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = async(loop, see, &seen);
+  evloop_watcher_t watcher = async(loop, record, &seen);
   advance(loop, SECOND);
   limit(watcher, INT64_MAX, INT32_MAX);
   trigger(watcher);

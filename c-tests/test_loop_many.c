@@ -90,7 +90,7 @@ TEST_TIMEOUT(one_signal_is_delivered_to_all_watchers, 60) {
   memset(&seen, 0, sizeof seen);
   ignore_signal();
   evloop_t loop = new_loop();
-  add_all(loop, add_signal, see, &seen);
+  add_all(loop, add_signal, record, &seen);
   for (int round = 1; round <= 3; round++) {
     raise(SIGUSR1);
     turn(loop);
@@ -176,7 +176,7 @@ TEST_TIMEOUT(watchers_over_their_rate_limit_are_closed_in_any_order, 60) {
   for (Order order = AS_ADDED; order < ORDERS; order = (Order)(order + 1)) {
     memset(&seen, 0, sizeof seen);
     evloop_t loop = virtual_loop();
-    add_all(loop, evloop_add_async, see, &seen);
+    add_all(loop, evloop_add_async, record, &seen);
     for (int i = 0; i < many(); i++) {
       CHECK_EQ(evloop_watcher_set_ratelimit(watchers[i], i % 2 ? HOUR : SECOND, 1), 0);
     }
@@ -206,7 +206,7 @@ TEST_TIMEOUT(a_descriptor_that_was_closed_fails_for_all_its_watchers, 60) {
   memset(&seen, 0, sizeof seen);
   evloop_t loop = new_loop();
   for (int i = 0; i < many(); i++) {
-    watchers[i] = OK(evloop_add_io(loop, p.r, EVLOOP_EPOLLIN, see, &seen));
+    watchers[i] = OK(evloop_add_io(loop, p.r, EVLOOP_EPOLLIN, record, &seen));
   }
   turn(loop);
   OK(close(p.r));

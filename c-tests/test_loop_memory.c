@@ -46,9 +46,10 @@ typedef struct Parts {
 /* Its timers' descriptor is there. */
 static void open_parts(Parts *p) {
   *p = (Parts){.loop = new_loop(), .pipe = new_pipe()};
-  OK(evloop_add_io(p->loop, p->pipe.r, EVLOOP_EPOLLIN, see_and_take, &p->io));
-  p->timer_watcher = OK(evloop_add_timer(p->loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, see, &p->timer));
-  p->async_watcher = OK(evloop_add_async(p->loop, see, &p->async));
+  OK(evloop_add_io(p->loop, p->pipe.r, EVLOOP_EPOLLIN, record_and_take, &p->io));
+  p->timer_watcher = OK(evloop_add_timer(p->loop, EVLOOP_CLOCK_MONOTONIC, 0, -1, 0, 0, record,
+                                         &p->timer));
+  p->async_watcher = OK(evloop_add_async(p->loop, record, &p->async));
 }
 
 static void expect_all_work(Parts *p) {
@@ -56,7 +57,7 @@ static void expect_all_work(Parts *p) {
   put(p->pipe.w);
   CHECK_EQ(evloop_timer_set(p->timer_watcher, 0, 1, 0), 0);
   CHECK_EQ(evloop_async_send(p->async_watcher), 0);
-  CHECK_EQ(evloop_post(p->loop, see, &p->post), 0);
+  CHECK_EQ(evloop_post(p->loop, record, &p->post), 0);
   while (p->io.calls + p->timer.calls + p->async.calls + p->post.calls < before + 4) {
     CHECK_EQ(evloop_run(p->loop, EVLOOP_RUN_ONCE), 1);
   }
@@ -91,9 +92,9 @@ TEST(a_running_loop_needs_no_more_descriptors) {
   expect_all_work(&p);
   for (int i = 0; i < 10; i++) {
     Seen seen = {.calls = 0};
-    evloop_watcher_t io = OK(evloop_add_io(p.loop, p.pipe.w, EVLOOP_EPOLLOUT, see, &seen));
-    evloop_watcher_t file = OK(evloop_add_io(p.loop, 0, 0, see, &seen));
-    OK(evloop_add_timer(p.loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen));
+    evloop_watcher_t io = OK(evloop_add_io(p.loop, p.pipe.w, EVLOOP_EPOLLOUT, record, &seen));
+    evloop_watcher_t file = OK(evloop_add_io(p.loop, 0, 0, record, &seen));
+    OK(evloop_add_timer(p.loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, record, &seen));
     turn(p.loop);
     CHECK_EQ(seen.calls, 2);
     CHECK_EQ(evloop_watcher_close(io, 0), 0);
@@ -110,12 +111,12 @@ TEST(the_first_timer_of_a_clock_fails_alone) {
   evloop_t loop = new_loop();
   Seen seen = {.calls = 0};
   open_parts(&p);
-  evloop_watcher_t async = OK(evloop_add_async(loop, see, &seen));
+  evloop_watcher_t async = OK(evloop_add_async(loop, record, &seen));
   fill_table();
   int64_t watchers = evloop_handle_count(EVLOOP_KIND_WATCHER);
   for (int i = 0; i < 3; i++) {
-    CHECK_ERR(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen), EMFILE);
-    CHECK_ERR(evloop_add_timer(p.loop, EVLOOP_CLOCK_BOOTTIME, 0, 0, 0, 0, see, &seen), EMFILE);
+    CHECK_ERR(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, record, &seen), EMFILE);
+    CHECK_ERR(evloop_add_timer(p.loop, EVLOOP_CLOCK_BOOTTIME, 0, 0, 0, 0, record, &seen), EMFILE);
     CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), watchers);
   }
   CHECK_EQ(evloop_async_send(async), 0);
@@ -123,7 +124,7 @@ TEST(the_first_timer_of_a_clock_fails_alone) {
   CHECK_EQ(seen.calls, 1);
   expect_all_work(&p);
   free_some(1);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, &seen));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, record, &seen));
   expect_free(0);
   CHECK_EQ(turn(loop), 1);
   CHECK_EQ(seen.calls, 2);
@@ -161,7 +162,7 @@ TEST(a_lost_descriptor_is_an_error_also_where_none_is_left) {
   Seen seen = {.calls = 0}, prepares = {.calls = 0};
   Pipe lost = new_pipe();
   open_parts(&p);
-  OK(evloop_add_io(p.loop, lost.r, EVLOOP_EPOLLIN, see, &seen));
+  OK(evloop_add_io(p.loop, lost.r, EVLOOP_EPOLLIN, record, &seen));
   OK(dup(lost.r));
   OK(close(lost.r));
   put(lost.w);
@@ -218,29 +219,29 @@ TEST_TIMEOUT(each_post_before_memory_ran_out_is_made, 60) {
   Seen seen = {.calls = 0};
   int posted = 0, result = 0;
   limit_memory(MUCH);
-  while (posted < TOO_MANY && (result = evloop_post(loop, see, &seen)) == 0) posted++;
+  while (posted < TOO_MANY && (result = evloop_post(loop, record, &seen)) == 0) posted++;
   CHECK_EQ(result, -ENOMEM);
   CHECK(posted > 1000);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
   CHECK_EQ(seen.calls, posted);
-  CHECK_EQ(evloop_post(loop, see, &seen), 0);
+  CHECK_EQ(evloop_post(loop, record, &seen), 0);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
   CHECK_EQ(seen.calls, posted + 1);
   unlimit_memory();
 }
 
 static int64_t add_async(evloop_t loop, Seen *seen) {
-  return evloop_add_async(loop, see, seen);
+  return evloop_add_async(loop, record, seen);
 }
 
 static int64_t add_due_timer(evloop_t loop, Seen *seen) {
-  return evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, see, seen);
+  return evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 0, 0, 0, record, seen);
 }
 
 /* Each on a descriptor of its own. */
 static int64_t add_io(evloop_t loop, Seen *seen) {
   int fd = event_fd(1);
-  int64_t watcher = evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, see, seen);
+  int64_t watcher = evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, record, seen);
   if (watcher < 0) OK(close(fd));
   return watcher;
 }
@@ -305,7 +306,8 @@ TEST(a_loop_without_memory_loses_nothing) {
     CHECK(result == 1 || result == -ENOMEM);
   }
   int64_t result = 0;
-  for (int i = 0; i < TOO_MANY && result >= 0; i++) result = evloop_add_async(p.loop, see, &p.async);
+  for (int i = 0; i < TOO_MANY && result >= 0; i++) result = evloop_add_async(p.loop, record,
+                                                                              &p.async);
   CHECK_ERR(result, ENOMEM);
   unlimit_memory();
   while (p.io.calls == io || p.timer.calls == timer || p.async.calls == async) {
@@ -337,7 +339,7 @@ TEST_TIMEOUT(the_memory_of_closed_watchers_goes_back_to_the_system, 60) {
   memset(watchers, 1, MANY * sizeof *watchers);
   skip_where_memory_is_a_tools();
   long before = resident();
-  for (int i = 0; i < MANY; i++) watchers[i] = OK(evloop_add_async(loop, see, NULL));
+  for (int i = 0; i < MANY; i++) watchers[i] = OK(evloop_add_async(loop, record, NULL));
   CHECK(resident() > before + OF_RECORDS_KB);
   for (int i = 0; i < MANY; i++) OK(evloop_watcher_close(watchers[i], 0));
   CHECK(resident() < before + OF_RECORDS_KB / 4);

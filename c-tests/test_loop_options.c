@@ -50,7 +50,7 @@ TEST(a_loop_that_is_kept_alive_runs_until_it_is_stopped) {
     start_sleeper(&runner, runs[i], loop);
     CHECK_EQ(evloop_alive(loop), 1);
     if (i < 2) {
-      CHECK_EQ(evloop_post(loop, see, &seen), 0);
+      CHECK_EQ(evloop_post(loop, record, &seen), 0);
       UNTIL(LOAD(seen.calls) > i);
     }
     CHECK_EQ(evloop_stop(loop), 0);
@@ -210,8 +210,8 @@ TEST(timers_without_a_tolerance_have_the_loops) {
 TEST(timers_of_a_tolerant_loop_expire_together) {
   static Seen early, late;
   evloop_t loop = tolerant_loop(200 * MS);
-  timer(loop, 1 * MS, 0, see, &early);
-  timer(loop, 60 * MS, 0, see, &late);
+  timer(loop, 1 * MS, 0, record, &early);
+  timer(loop, 60 * MS, 0, record, &late);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 0);
   CHECK_EQ(early.calls, 1);
   CHECK_EQ(late.calls, 1);
@@ -229,7 +229,7 @@ TEST(virtual_time_jumps_after_its_grace) {
   static Seen seen;
   evloop_t loop = graceful_loop(20 * MS);
   int64_t start = now_ns(CLOCK_MONOTONIC);
-  timer(loop, HOUR, HOUR, see, &seen);
+  timer(loop, HOUR, HOUR, record, &seen);
   while (seen.calls < 3) CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
   CHECK_EQ(evloop_now_ns(loop), 3 * HOUR);
   CHECK(now_ns(CLOCK_MONOTONIC) - start >= 3 * 20 * MS);
@@ -248,7 +248,7 @@ static void *write_late(void *argument) {
 static void take_and_say(const evloop_event_t *event, void *user_data) {
   eventfd_t count;
   OK(eventfd_read(event->fd, &count));
-  see(event, user_data);
+  record(event, user_data);
 }
 
 /* The answers of a thread come before a timer that is due much earlier, in
@@ -258,7 +258,7 @@ TEST(what_happens_in_real_time_comes_before_a_jump) {
   int fd = event_fd(0);
   evloop_t loop = graceful_loop(10 * SECOND);
   evloop_watcher_t io = readable_io(loop, fd, take_and_say, &answers);
-  timer(loop, 1, 0, see, &timeout);
+  timer(loop, 1, 0, record, &timeout);
   pthread_t thread = start_thread(write_late, &fd);
   while (answers.count < 4 && answers.calls < 1) CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
   CHECK_EQ(timeout.calls, 0);
@@ -277,7 +277,7 @@ TEST(an_interrupted_grace_goes_on) {
   action.sa_handler = note_signal;
   CHECK_EQ(sigaction(SIGALRM, &action, NULL), 0);
   CHECK_EQ(setitimer(ITIMER_REAL, &often, NULL), 0);
-  timer(loop, HOUR, 0, see, &seen);
+  timer(loop, HOUR, 0, record, &seen);
   run_to_end(loop);
   memset(&often, 0, sizeof often);
   CHECK_EQ(setitimer(ITIMER_REAL, &often, NULL), 0);
@@ -289,7 +289,7 @@ TEST(an_embedded_loop_has_its_grace_too) {
   static Seen seen;
   evloop_t loop = graceful_loop(20 * MS);
   int64_t start = now_ns(CLOCK_MONOTONIC);
-  timer(loop, HOUR, 0, see, &seen);
+  timer(loop, HOUR, 0, record, &seen);
   while (seen.calls == 0) {
     CHECK_EQ(evloop_embed_prepare(loop), 1);
     OK(evloop_embed_dispatch(loop));
@@ -304,7 +304,7 @@ TEST(virtual_time_that_is_held_does_not_jump) {
   evloop_t loop = jumping_loop();
   CHECK_EQ(evloop_virtual_hold(loop, 1), 0);
   CHECK_EQ(evloop_virtual_hold(loop, 1), 0);
-  timer(loop, HOUR, 0, see, &seen);
+  timer(loop, HOUR, 0, record, &seen);
   CHECK_EQ(evloop_run_for_ns(loop, 0), 1);
   CHECK_EQ(evloop_now_ns(loop), 0);
   start_sleeper(&runner, run_until_done, loop);
@@ -328,7 +328,7 @@ TEST(a_callback_lets_time_go_on) {
   evloop_t loop = jumping_loop();
   CHECK_EQ(evloop_virtual_hold(loop, 1), 0);
   readable_io(loop, event_fd(1), let_go, as_data(loop));
-  timer(loop, HOUR, 0, see, &seen);
+  timer(loop, HOUR, 0, record, &seen);
   run_to_end(loop);
   CHECK_EQ(seen.calls, 1);
 }
@@ -337,7 +337,7 @@ TEST(a_held_embedded_loop_is_waited_for_and_woken) {
   static Seen seen;
   evloop_t loop = jumping_loop();
   int fd = (int)OK(evloop_fileno(loop));
-  timer(loop, HOUR, 0, see, &seen);
+  timer(loop, HOUR, 0, record, &seen);
   CHECK_EQ(evloop_virtual_hold(loop, 1), 0);
   CHECK_EQ(evloop_embed_prepare(loop), 0);
   CHECK(!readable(fd, 0));
@@ -372,14 +372,14 @@ typedef struct Lost {
   char sentence[200];
 } Lost;
 
-static void see_and_keep_sentence(const evloop_event_t *event, void *user_data) {
+static void record_and_keep_sentence(const evloop_event_t *event, void *user_data) {
   Lost *lost = (Lost *)user_data;
   OK(evloop_last_error(lost->sentence, sizeof lost->sentence));
-  see(event, &lost->seen);
+  record(event, &lost->seen);
 }
 
 static evloop_watcher_t named_io(evloop_t loop, int fd, uint32_t events, const char *name, Lost *lost) {
-  evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, events, see_and_keep_sentence, lost));
+  evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, events, record_and_keep_sentence, lost));
   CHECK_EQ(evloop_watcher_set_name(watcher, name), 0);
   return watcher;
 }
@@ -404,7 +404,7 @@ TEST(a_descriptor_that_was_closed_is_reported_before_the_wait) {
     int fd = event_fd(0), other = event_fd(0);
     memset(&lost, 0, sizeof lost);
     named_io(loop, fd, kinds[i / 2], "the early one", &lost);
-    readable_io(loop, other, see, &lost.seen);
+    readable_io(loop, other, record, &lost.seen);
     turns(loop, 3);
     CHECK_EQ(lost.seen.calls, 0);
     if (i % 2 == 1) OK(dup(fd));
@@ -447,7 +447,8 @@ TEST(a_regular_file_that_was_replaced_is_reported) {
   int fd = regular_file();
   memset(&lost, 0, sizeof lost);
   evloop_watcher_t files[3];
-  for (int i = 0; i < 3; i++) files[i] = OK(evloop_add_io(loop, i == 2 ? fd : regular_file(), 0, see_and_keep_sentence, &lost));
+  for (int i = 0; i < 3; i++) files[i] = OK(evloop_add_io(loop, i == 2 ? fd : regular_file(), 0,
+                                                          record_and_keep_sentence, &lost));
   CHECK_EQ(evloop_watcher_set_name(files[2], "the file"), 0);
   OK(dup2(regular_file(), fd));
   turns(loop, 1);
@@ -476,7 +477,7 @@ TEST(checks_arm_nothing) {
     Seen seen;
     evloop_t loop = loop_with(EVLOOP_CHECK_FDS);
     memset(&seen, 0, sizeof seen);
-    OK(evloop_add_io(loop, event_fd(1), kinds[i], see, &seen));
+    OK(evloop_add_io(loop, event_fd(1), kinds[i], record, &seen));
     turns(loop, 10);
     CHECK_EQ(seen.calls, 1);
     CHECK_EQ(evloop_close(loop), 0);
@@ -494,7 +495,7 @@ TEST(a_loop_that_checks_waits_as_long_as_others) {
   /* Checking is no iteration. */
   CHECK(prepares.calls <= 2);
   start = now_ns(CLOCK_MONOTONIC);
-  timer(loop, 250 * MS, 0, see, &ticks);
+  timer(loop, 250 * MS, 0, record, &ticks);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
   CHECK_EQ(ticks.calls, 1);
   CHECK(now_ns(CLOCK_MONOTONIC) - start >= 250 * MS);
@@ -525,8 +526,8 @@ static void *add_and_close(void *argument) {
   Changer *changer = (Changer *)argument;
   for (int i = 0; i < 2000; i++) {
     int fd = event_fd(0);
-    evloop_watcher_t watcher = readable_io(changer->loop, fd, see, &changer->seen);
-    if (i % 3 == 0) close_watcher(readable_io(changer->loop, fd, see, &changer->seen));
+    evloop_watcher_t watcher = readable_io(changer->loop, fd, record, &changer->seen);
+    if (i % 3 == 0) close_watcher(readable_io(changer->loop, fd, record, &changer->seen));
     CHECK_EQ(evloop_wakeup(changer->loop), 0);
     close_watcher(watcher);
     OK(close(fd));

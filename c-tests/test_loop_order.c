@@ -68,36 +68,36 @@ TEST(the_next_timeout_is_that_of_the_earliest_timer) {
   evloop_t loop = virtual_loop();
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
   keep_alive(loop);
-  OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, see, NULL));
+  OK(evloop_add_io(loop, event_fd(0), EVLOOP_EPOLLIN, record, NULL));
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 500, 0, 0, say, WORD("5")));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 500, 0, 0, log_word, WORD("5")));
   CHECK_EQ(evloop_next_timeout_ns(loop), 500);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_BOOTTIME, 0, 200, 0, 0, say, WORD("2")));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_BOOTTIME, 0, 200, 0, 0, log_word, WORD("2")));
   CHECK_EQ(evloop_next_timeout_ns(loop), 200);
   CHECK_EQ(evloop_advance_ns(loop, 150), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), 50);
   CHECK_EQ(evloop_advance_ns(loop, 50), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), 0);
   CHECK_EQ(turn(loop), 1);
-  SAID("2");
+  EXPECT_LOG("2");
   CHECK_EQ(evloop_next_timeout_ns(loop), 300);
 }
 
 TEST(the_next_timeout_of_real_timers_runs_down) {
   evloop_t loop = new_loop();
   int64_t start = now_ns(CLOCK_MONOTONIC);
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100 * SECOND, 0, 0, see, NULL));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100 * SECOND, 0, 0, record, NULL));
   int64_t left = OK(evloop_next_timeout_ns(loop));
   CHECK(left <= 100 * SECOND && left >= 100 * SECOND - (now_ns(CLOCK_MONOTONIC) - start));
 }
 
 TEST(what_need_not_be_waited_for_has_a_timeout_of_zero) {
   evloop_t loop = new_loop();
-  CHECK_EQ(evloop_post(loop, say, WORD("o")), 0);
+  CHECK_EQ(evloop_post(loop, log_word, WORD("o")), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), 0);
   CHECK_EQ(turn(loop), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
-  evloop_watcher_t idle = OK(evloop_add_idle(loop, say, WORD("l")));
+  evloop_watcher_t idle = OK(evloop_add_idle(loop, log_word, WORD("l")));
   CHECK_EQ(evloop_next_timeout_ns(loop), 0);
   CHECK_EQ(evloop_watcher_disable(idle), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
@@ -118,7 +118,7 @@ static void run_again(const evloop_event_t *event, void *user_data) {
   expect_busy(loop);
   OK(evloop_next_timeout_ns(loop));
   OK(evloop_fileno(loop));
-  said[0]++;
+  event_log[0]++;
 }
 
 TEST(a_loop_is_not_run_again_by_its_callbacks) {
@@ -130,7 +130,7 @@ TEST(a_loop_is_not_run_again_by_its_callbacks) {
   OK(evloop_add_prepare(loop, run_again, as_data(loop)));
   CHECK_EQ(evloop_async_send(async), 0);
   CHECK_EQ(turn(loop), 1);
-  CHECK_EQ(said[0], 3);
+  CHECK_EQ(event_log[0], 3);
 }
 
 TEST(a_loop_is_not_run_by_two_threads) {
@@ -158,8 +158,8 @@ static void in_the_inner(const evloop_event_t *event, void *user_data) {
   expect_busy(nest->outer);
   expect_busy(nest->inner);
   CHECK_EQ(evloop_stop(nest->outer), 0);
-  CHECK_EQ(evloop_post(nest->outer, say, WORD("later ")), 0);
-  CHECK_EQ(evloop_post(nest->inner, say, WORD("inner ")), 0);
+  CHECK_EQ(evloop_post(nest->outer, log_word, WORD("later ")), 0);
+  CHECK_EQ(evloop_post(nest->inner, log_word, WORD("inner ")), 0);
   CHECK_EQ(evloop_watcher_close(event->watcher, 0), 0);
 }
 
@@ -173,32 +173,32 @@ TEST(a_callback_may_run_another_loop_and_stop_its_own_there) {
   Nest nest = {.outer = new_loop(), .inner = new_loop(), .result = -1};
   OK(evloop_add_timer(nest.inner, EVLOOP_CLOCK_MONOTONIC, 0, MS, 0, 0, in_the_inner, &nest));
   CHECK_EQ(evloop_post(nest.outer, run_the_inner, &nest), 0);
-  CHECK_EQ(evloop_post(nest.outer, say, WORD("outer ")), 0);
+  CHECK_EQ(evloop_post(nest.outer, log_word, WORD("outer ")), 0);
   CHECK_EQ(evloop_run(nest.outer, EVLOOP_RUN_UNTIL_DONE), 1);
   CHECK_EQ(nest.result, 0);
-  SAID("inner outer ");
+  EXPECT_LOG("inner outer ");
   CHECK_EQ(evloop_run(nest.outer, EVLOOP_RUN_UNTIL_DONE), 0);
-  SAID("later ");
+  EXPECT_LOG("later ");
 }
 
 /* ---- the order of an iteration ---- */
 
 static evloop_watcher_t add_timer(evloop_t loop, int64_t initial_ns, const char *word) {
   return OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, EVLOOP_TIMER_ABSTIME, initial_ns, 0, 0,
-                             say, WORD(word)));
+                             log_word, WORD(word)));
 }
 
 static void add_one_of_each(evloop_t loop, const Pipe *pipe) {
-  OK(evloop_add_exit(loop, say, WORD("exit")));
-  OK(evloop_add_idle(loop, say, WORD("idle ")));
-  OK(evloop_add_check(loop, say, WORD("check ")));
-  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, say, WORD("io ")));
-  OK(evloop_add_defer(loop, say, WORD("defer ")));
-  CHECK_EQ(evloop_post(loop, say, WORD("post ")), 0);
-  CHECK_EQ(evloop_async_send(OK(evloop_add_async(loop, say, WORD("async ")))), 0);
+  OK(evloop_add_exit(loop, log_word, WORD("exit")));
+  OK(evloop_add_idle(loop, log_word, WORD("idle ")));
+  OK(evloop_add_check(loop, log_word, WORD("check ")));
+  OK(evloop_add_io(loop, pipe->r, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, log_word, WORD("io ")));
+  OK(evloop_add_defer(loop, log_word, WORD("defer ")));
+  CHECK_EQ(evloop_post(loop, log_word, WORD("post ")), 0);
+  CHECK_EQ(evloop_async_send(OK(evloop_add_async(loop, log_word, WORD("async ")))), 0);
   add_timer(loop, 2, "timer2 ");
   add_timer(loop, 1, "timer1 ");
-  OK(evloop_add_prepare(loop, say, WORD("prepare ")));
+  OK(evloop_add_prepare(loop, log_word, WORD("prepare ")));
 }
 
 TEST(an_iteration_has_the_order_of_the_documentation) {
@@ -209,15 +209,15 @@ TEST(an_iteration_has_the_order_of_the_documentation) {
     add_one_of_each(loop, &pipe);
     if (is_virtual) CHECK_EQ(evloop_advance_ns(loop, 2), 0);
     CHECK_EQ(turn(loop), 1);
-    SAID("prepare timer1 timer2 async post defer io check ");
+    EXPECT_LOG("prepare timer1 timer2 async post defer io check ");
     CHECK_EQ(turn(loop), 1);
-    SAID("prepare check idle ");
+    EXPECT_LOG("prepare check idle ");
     CHECK_EQ(evloop_stop(loop), 0);
     CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 1);
-    CHECK(strlen(said) >= 4 && strcmp(said + strlen(said) - 4, "exit") == 0);
-    said[0] = '\0';
+    CHECK(strlen(event_log) >= 4 && strcmp(event_log + strlen(event_log) - 4, "exit") == 0);
+    event_log[0] = '\0';
     CHECK_EQ(evloop_close(loop), 0);
-    SAID("");
+    EXPECT_LOG("");
   }
 }
 
@@ -228,10 +228,10 @@ TEST(timers_are_called_in_the_order_of_deadlines_then_of_setting) {
   for (int i = 0; i < LENGTH(deadlines); i++) add_timer(loop, deadlines[i], words[i]);
   CHECK_EQ(evloop_advance_ns(loop, 10), 0);
   turn(loop);
-  SAID("fbdh");
+  EXPECT_LOG("fbdh");
   CHECK_EQ(evloop_advance_ns(loop, 100), 0);
   turn(loop);
-  SAID("cgae");
+  EXPECT_LOG("cgae");
 }
 
 CHECK_MAIN()

@@ -44,7 +44,7 @@ static const int clocks[] = {EVLOOP_CLOCK_MONOTONIC, EVLOOP_CLOCK_REALTIME, EVLO
 
 static void add_timers(Rich *r) {
   for (int i = 0; i < LENGTH(clocks); i++) {
-    int64_t timer = evloop_add_timer(r->loop, clocks[i], 0, HOUR, 0, 0, see, &r->timers[i]);
+    int64_t timer = evloop_add_timer(r->loop, clocks[i], 0, HOUR, 0, 0, record, &r->timers[i]);
     /* Alarms need a privilege. */
     if (timer < 0) break;
     r->timer_count++;
@@ -71,10 +71,10 @@ static Rich *new_rich(void) {
   r->lent = (int)OK(evloop_fileno(r->loop));
   add_timers(r);
   r->signal_watcher =
-      OK(evloop_add_signal(r->loop, SIGUSR2, EVLOOP_SIGNAL_FD, see, &r->signal));
+      OK(evloop_add_signal(r->loop, SIGUSR2, EVLOOP_SIGNAL_FD, record, &r->signal));
   r->file_watcher =
-      OK(evloop_add_file_fd(r->loop, r->file_fd, EVLOOP_FILE_ATTRIB, 0, see, &r->file));
-  r->process_watcher = evloop_add_process(r->loop, r->held.pid, 0, see, &r->process);
+      OK(evloop_add_file_fd(r->loop, r->file_fd, EVLOOP_FILE_ATTRIB, 0, record, &r->file));
+  r->process_watcher = evloop_add_process(r->loop, r->held.pid, 0, record, &r->process);
   if (r->process_watcher == -ENOSYS) {
     /* valgrind does not know pidfd_open(2). */
     r->process_watcher = async(r->loop, ignore, NULL);
@@ -94,7 +94,7 @@ static Rich *new_rich(void) {
 static void expect_refused(const Rich *r, int fd) {
   char sentence[200];
   int64_t watchers = evloop_handle_count(EVLOOP_KIND_WATCHER);
-  int64_t added = evloop_add_io(r->loop, fd, IN, see, NULL);
+  int64_t added = evloop_add_io(r->loop, fd, IN, record, NULL);
   if (added != -EINVAL) {
     printf("  fd %d: %" PRId64 "\n", fd, added);
     check_exit();
@@ -137,12 +137,12 @@ static bool has_worked(Rich *r) {
 /* All that the descriptors are for still happens. */
 static void expect_work(Rich *r, int64_t (*once)(evloop_t loop)) {
   int status;
-  CHECK_EQ(evloop_post(r->loop, see, &r->posts), 0);
+  CHECK_EQ(evloop_post(r->loop, record, &r->posts), 0);
   OK(fchmod(r->file_fd, 0600));
   CHECK_EQ(kill(getpid(), SIGUSR2), 0);
   let_go(&r->held);
   for (int i = 0; i < r->timer_count; i++) {
-    OK(evloop_add_timer(r->loop, clocks[i], 0, MS, 0, 0, see, &r->timers[i]));
+    OK(evloop_add_timer(r->loop, clocks[i], 0, MS, 0, 0, record, &r->timers[i]));
   }
   while (!has_worked(r)) OK(once(r->loop));
   CHECK(r->signal.errors + r->file.errors + r->process.errors == 0);
@@ -205,7 +205,7 @@ static void expect_revived(Rich *r) {
   expect_all_refused(r);
   CHECK_EQ(kill(getpid(), SIGUSR2), 0);
   OK(fchmod(r->file_fd, 0600));
-  OK(evloop_add_timer(r->loop, MONOTONIC, 0, MS, 0, 0, see, &r->timers[0]));
+  OK(evloop_add_timer(r->loop, MONOTONIC, 0, MS, 0, 0, record, &r->timers[0]));
   while (!r->signal.calls || !r->file.calls || !r->timers[0].calls) OK(run_once(r->loop));
 }
 
@@ -231,12 +231,12 @@ static void expect_all_watched(evloop_t loop, int below) {
   for (;;) {
     Pipe pipe = full_pipe();
     if (pipe.r >= below) break;
-    evloop_watcher_t watcher = OK(evloop_add_io(loop, pipe.r, IN, see, &seen[pipe.r]));
+    evloop_watcher_t watcher = OK(evloop_add_io(loop, pipe.r, IN, record, &seen[pipe.r]));
     turns(loop, 2);
     CHECK(seen[pipe.r].calls > 0 && seen[pipe.r].errors == 0);
     CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
     /* The other end has a number of the loop's, too. */
-    watcher = OK(evloop_add_io(loop, pipe.w, OUT, see, &seen[pipe.r]));
+    watcher = OK(evloop_add_io(loop, pipe.w, OUT, record, &seen[pipe.r]));
     CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
   }
 }
@@ -291,11 +291,11 @@ TEST(descriptors_of_objects_that_a_loop_watches_may_be_watched_besides) {
   Seen object = {.calls = 0}, fd = {.calls = 0};
   tfd_t timer = OK(tfd_create(MONOTONIC, 0));
   evloop_kqueue_t queue = OK(evloop_kqueue_create(0));
-  OK(evloop_add_tfd(loop, timer, see, &object));
-  OK(evloop_add_kqueue(loop, queue, see, &object));
+  OK(evloop_add_tfd(loop, timer, record, &object));
+  OK(evloop_add_kqueue(loop, queue, record, &object));
   add(loop, (int)OK(tfd_fileno(timer)), IN | ET, &fd);
-  OK(evloop_add_io(loop, (int)OK(evloop_kqueue_fileno(queue)), IN, see, &fd));
-  OK(evloop_add_io(other, (int)OK(evloop_fileno(loop)), IN, see, &fd));
+  OK(evloop_add_io(loop, (int)OK(evloop_kqueue_fileno(queue)), IN, record, &fd));
+  OK(evloop_add_io(other, (int)OK(evloop_fileno(loop)), IN, record, &fd));
   CHECK_EQ(tfd_settime_ns(timer, 0, 1, 0, NULL, NULL), 0);
   while (object.calls == 0 || fd.calls == 0) OK(evloop_run(loop, EVLOOP_RUN_ONCE));
   CHECK(object.errors == 0 && fd.errors == 0);

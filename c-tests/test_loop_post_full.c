@@ -23,7 +23,7 @@ static void count_destroyed(void *user_data) {
 }
 
 static void say_destroyed(void *user_data) {
-  say_letter(*(const char *)user_data);
+  log_char(*(const char *)user_data);
 }
 
 static void post_counted(evloop_t loop) {
@@ -33,16 +33,16 @@ static void post_counted(evloop_t loop) {
 TEST(what_a_call_needs_is_freed_after_it) {
   evloop_t loop = new_loop();
   char *copy = strdup("copy");
-  CHECK_EQ(evloop_post_full(loop, say, WORD("call "), NULL), 0);
-  CHECK_EQ(evloop_post_full(loop, say, copy, free), 0);
-  CHECK_EQ(evloop_post_full(loop, letter, WORD("a"), say_destroyed), 0);
-  CHECK_EQ(evloop_post(loop, letter, WORD("b")), 0);
-  CHECK_EQ(evloop_post_full(loop, letter, WORD("c"), say_destroyed), 0);
-  SAID("");
+  CHECK_EQ(evloop_post_full(loop, log_word, WORD("call "), NULL), 0);
+  CHECK_EQ(evloop_post_full(loop, log_word, copy, free), 0);
+  CHECK_EQ(evloop_post_full(loop, log_first_char, WORD("a"), say_destroyed), 0);
+  CHECK_EQ(evloop_post(loop, log_first_char, WORD("b")), 0);
+  CHECK_EQ(evloop_post_full(loop, log_first_char, WORD("c"), say_destroyed), 0);
+  EXPECT_LOG("");
   run_to_end(loop);
-  SAID("call copyaabcc");
+  EXPECT_LOG("call copyaabcc");
   CHECK_EQ(evloop_close(loop), 0);
-  SAID("");
+  EXPECT_LOG("");
 }
 
 TEST(calls_of_both_kinds_are_made_in_one_order) {
@@ -53,13 +53,13 @@ TEST(calls_of_both_kinds_are_made_in_one_order) {
   start_runner(&runner, run_until_done, loop);
   hold(loop, &gate);
   for (int i = 0; i < 4; i++) {
-    CHECK_EQ(evloop_post_full(loop, letter, WORD("f"), say_destroyed), 0);
-    CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
+    CHECK_EQ(evloop_post_full(loop, log_first_char, WORD("f"), say_destroyed), 0);
+    CHECK_EQ(evloop_post(loop, log_first_char, WORD("p")), 0);
   }
   open_gate(&gate);
   go_round(loop);
   stop_runner(&runner);
-  SAID("ffpffpffpffp");
+  EXPECT_LOG("ffpffpffpffp");
 }
 
 TEST(what_pending_calls_need_is_freed_when_the_loop_is_closed) {

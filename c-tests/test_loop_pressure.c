@@ -7,7 +7,7 @@
 #include "pressure_support.h"
 
 static int64_t add(evloop_t loop, const char *path, int64_t stall, int64_t window, Seen *seen) {
-  return evloop_add_memory_pressure(loop, path, SOME, stall, window, see, seen);
+  return evloop_add_memory_pressure(loop, path, SOME, stall, window, record, seen);
 }
 
 TEST_TIMEOUT(a_shortage_of_memory_is_told_and_not_to_a_disabled_watcher, 120) {
@@ -72,7 +72,7 @@ TEST(the_whole_system_is_watched_or_refused) {
   evloop_t loop = new_loop();
   int before = open_descriptors();
   int64_t some = add(loop, NULL, SECOND, WINDOW, &seen);
-  int64_t full = evloop_add_memory_pressure(loop, NULL, FULL, SECOND, WINDOW, see, &seen);
+  int64_t full = evloop_add_memory_pressure(loop, NULL, FULL, SECOND, WINDOW, record, &seen);
   if (has_pressure()) {
     CHECK(some > 0 && full > 0);
     CHECK_EQ(open_descriptors(), before + 4);
@@ -96,7 +96,7 @@ TEST(windows_and_stalls_that_there_cannot_be_are_refused) {
   CHECK_ERR(add(loop, NULL, 0, WINDOW, NULL), EINVAL);
   CHECK_ERR(add(loop, NULL, -1, WINDOW, NULL), EINVAL);
   CHECK_ERR(add(loop, NULL, WINDOW + 1, WINDOW, NULL), EINVAL);
-  CHECK_ERR(evloop_add_memory_pressure(loop, NULL, 2, MS, WINDOW, see, NULL), EINVAL);
+  CHECK_ERR(evloop_add_memory_pressure(loop, NULL, 2, MS, WINDOW, record, NULL), EINVAL);
   CHECK_ERR(add(0, NULL, MS, WINDOW, NULL), ESTALE);
   close_loop(loop);
 }

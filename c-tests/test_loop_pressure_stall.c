@@ -98,7 +98,7 @@ static void add_watch(Watch *watch, int kind, bool embedded, int64_t ns) {
   watch->kind = kind;
   watch->stall = ns;
   watch->before = total_ns(kind);
-  watch->watcher = OK(evloop_add_memory_pressure(watch->loop, path, kind, ns, WINDOW, see,
+  watch->watcher = OK(evloop_add_memory_pressure(watch->loop, path, kind, ns, WINDOW, record,
                                                  &watch->seen));
 }
 

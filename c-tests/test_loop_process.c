@@ -259,7 +259,7 @@ TEST(what_ends_while_its_watcher_is_disabled_is_told_later) {
 static evloop_watcher_t victim;
 
 static void disable_victim(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   CHECK_EQ(evloop_watcher_disable(victim), 0);
 }
 
@@ -339,7 +339,7 @@ TEST(the_descriptor_is_given_up_with_the_event) {
   Pipe p = new_pipe();
   Seen seen;
   memset(&seen, 0, sizeof seen);
-  evloop_watcher_t io = readable_io(loop, p.r, see_and_take, &seen);
+  evloop_watcher_t io = readable_io(loop, p.r, record_and_take, &seen);
   close_watcher(watcher);
   put(p.w);
   OK(evloop_run(loop, EVLOOP_RUN_ONCE));
@@ -354,7 +354,7 @@ TEST_TIMEOUT(watchers_are_closed_by_another_thread_as_their_processes_end, 60) {
   Pipe p = new_pipe();
   Seen seen;
   memset(&seen, 0, sizeof seen);
-  readable_io(loop, p.r, see_and_take, &seen);
+  readable_io(loop, p.r, record_and_take, &seen);
   for (int i = 0; i < 200; i++) {
     pid_t child = child_that_exits(0);
     evloop_watcher_t watcher = watch(loop, child, 0, tell_story, &s);
@@ -419,7 +419,7 @@ TEST(a_forked_child_watches_on_but_is_not_the_parent) {
     CHECK_EQ(evloop_after_fork(loop), 0);
     CHECK_EQ(turn(loop), 1);
     CHECK_EQ(s.calls, 0);
-    CHECK_EQ(evloop_add_process(loop, held.pid, EVLOOP_PROCESS_REAP, see, NULL), -EPERM);
+    CHECK_EQ(evloop_add_process(loop, held.pid, EVLOOP_PROCESS_REAP, record, NULL), -EPERM);
     let_go(&held);
     run_to_end(loop);
     CHECK_EQ(s.calls, 1);
@@ -473,21 +473,21 @@ TEST(what_is_no_process_is_refused) {
   char text[200];
   pid_t gone = child_that_exits(0), tid = 0;
   reap(gone);
-  CHECK_EQ(evloop_add_process(loop, 0, 0, see, NULL), -EINVAL);
-  CHECK_EQ(evloop_add_process(loop, -1, 0, see, NULL), -EINVAL);
-  CHECK_EQ(evloop_add_process(loop, INT32_MIN, 0, see, NULL), -EINVAL);
-  CHECK_EQ(evloop_add_process(loop, getpid(), 2, see, NULL), -EINVAL);
-  CHECK_EQ(evloop_add_process(loop, gone, 0, see, NULL), -ESRCH);
+  CHECK_EQ(evloop_add_process(loop, 0, 0, record, NULL), -EINVAL);
+  CHECK_EQ(evloop_add_process(loop, -1, 0, record, NULL), -EINVAL);
+  CHECK_EQ(evloop_add_process(loop, INT32_MIN, 0, record, NULL), -EINVAL);
+  CHECK_EQ(evloop_add_process(loop, getpid(), 2, record, NULL), -EINVAL);
+  CHECK_EQ(evloop_add_process(loop, gone, 0, record, NULL), -ESRCH);
   CHECK(evloop_last_error(text, sizeof text) > 0);
   CHECK(strstr(text, "there is no process ") != NULL);
-  CHECK_EQ(evloop_add_process(loop, INT32_MAX, 0, see, NULL), -ESRCH);
-  CHECK_EQ(evloop_add_process(loop, 1, EVLOOP_PROCESS_REAP, see, NULL), -EPERM);
+  CHECK_EQ(evloop_add_process(loop, INT32_MAX, 0, record, NULL), -ESRCH);
+  CHECK_EQ(evloop_add_process(loop, 1, EVLOOP_PROCESS_REAP, record, NULL), -EPERM);
   pthread_t thread = start_thread(sleep_in_thread, &tid);
   UNTIL(LOAD(tid) != 0);
-  CHECK_EQ(evloop_add_process(loop, tid, 0, see, NULL), -ESRCH);
+  CHECK_EQ(evloop_add_process(loop, tid, 0, record, NULL), -ESRCH);
   CHECK_EQ(pthread_cancel(thread), 0);
   join(thread);
-  CHECK_EQ(evloop_add_process(loop + 1, getpid(), 0, see, NULL), -ESTALE);
+  CHECK_EQ(evloop_add_process(loop + 1, getpid(), 0, record, NULL), -ESTALE);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
 }
 
@@ -496,11 +496,11 @@ TEST(without_descriptors_nothing_is_left) {
   evloop_t loop = new_loop();
   int fd = (int)OK(dup(0));
   set_limit((rlim_t)fd + 1);
-  CHECK_EQ(evloop_add_process(loop, getpid(), 0, see, NULL), -EMFILE);
+  CHECK_EQ(evloop_add_process(loop, getpid(), 0, record, NULL), -EMFILE);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
   OK(close(fd));
-  watch(loop, getpid(), 0, see, NULL);
-  CHECK_EQ(evloop_add_process(loop, getpid(), 0, see, NULL), -EMFILE);
+  watch(loop, getpid(), 0, record, NULL);
+  CHECK_EQ(evloop_add_process(loop, getpid(), 0, record, NULL), -EMFILE);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
   close_loop(loop);
 }

@@ -17,7 +17,7 @@ static evloop_process_t told;
 
 static void tell_all(const evloop_event_t *event, void *user_data) {
   CHECK_EQ(evloop_event_process(event, &told), 0);
-  see(event, user_data);
+  record(event, user_data);
 }
 
 static void expect_status(const evloop_event_t *event) {

@@ -162,7 +162,7 @@ TEST_TIMEOUT(a_send_beside_the_end_of_its_loop_does_not_reach_the_next_loop, 120
     for (k = 0; k < SENDERS; k++) {
       STORE(senders[k].watcher, OK(evloop_add_async(loop, do_nothing, NULL)));
     }
-    own = OK(evloop_add_async(loop, see, &seen));
+    own = OK(evloop_add_async(loop, record, &seen));
     CHECK_EQ(evloop_async_send(own), 0);
     turn(loop);
     CHECK_EQ(seen.calls, 1);

@@ -157,23 +157,23 @@ TEST_TIMEOUT(a_day_of_minutes_is_the_same_a_hundred_times, 60) {
 
 static void post_letter(const evloop_event_t *event, void *user_data) {
   evloop_t loop = evloop_watcher_loop(event->watcher);
-  letter(event, user_data);
-  CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
-  timer(loop, 0, 0, letter, WORD("z"));
+  log_first_char(event, user_data);
+  CHECK_EQ(evloop_post(loop, log_first_char, WORD("p")), 0);
+  timer(loop, 0, 0, log_first_char, WORD("z"));
 }
 
 TEST(timers_and_posts_have_one_order) {
   int i;
   for (i = 0; i < 100; i++) {
     evloop_t loop = jumping_loop();
-    timer(loop, 2 * SECOND, 0, letter, WORD("b"));
+    timer(loop, 2 * SECOND, 0, log_first_char, WORD("b"));
     timer(loop, SECOND, 0, post_letter, WORD("a"));
     timer(loop, 2 * SECOND, 0, post_letter, WORD("c"));
-    timer(loop, 2 * SECOND, 0, letter, WORD("d"));
-    CHECK_EQ(evloop_post(loop, letter, WORD("x")), 0);
-    CHECK_EQ(evloop_post(loop, letter, WORD("y")), 0);
+    timer(loop, 2 * SECOND, 0, log_first_char, WORD("d"));
+    CHECK_EQ(evloop_post(loop, log_first_char, WORD("x")), 0);
+    CHECK_EQ(evloop_post(loop, log_first_char, WORD("y")), 0);
     run_to_end(loop);
-    SAID("xyazpbcdzp");
+    EXPECT_LOG("xyazpbcdzp");
     close_loop(loop);
   }
 }

@@ -22,7 +22,7 @@ static evloop_watcher_info_t info_of(evloop_watcher_t watcher) {
 TEST(a_function_is_called_after_some_time) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = OK(evloop_after(loop, SECOND, see, &seen));
+  evloop_watcher_t watcher = OK(evloop_after(loop, SECOND, record, &seen));
   advance(loop, SECOND - 1);
   CHECK_EQ(turn(loop), 1);
   CHECK_EQ(seen.calls, 0);
@@ -34,8 +34,8 @@ TEST(a_function_is_called_after_some_time) {
   /* It is a timer like any other. */
   CHECK_EQ(evloop_timer_again(watcher), 0);
   CHECK_EQ(evloop_timer_remaining_ns(watcher), SECOND);
-  CHECK_ERR(evloop_after(loop, -1, see, &seen), EINVAL);
-  OK(evloop_after(loop, 0, see_and_close, &seen));
+  CHECK_ERR(evloop_after(loop, -1, record, &seen), EINVAL);
+  OK(evloop_after(loop, 0, record_and_close, &seen));
   turn(loop);
   CHECK_EQ(seen.calls, 2);
 }
@@ -43,7 +43,7 @@ TEST(a_function_is_called_after_some_time) {
 TEST(a_function_is_called_again_and_again) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = OK(evloop_every(loop, SECOND, see, &seen));
+  evloop_watcher_t watcher = OK(evloop_every(loop, SECOND, record, &seen));
   turn(loop);
   CHECK_EQ(seen.calls, 0);
   advance(loop, SECOND);
@@ -54,8 +54,8 @@ TEST(a_function_is_called_again_and_again) {
   CHECK_EQ(seen.calls, 2);
   CHECK_EQ(seen.count, 6);
   CHECK_EQ(info_of(watcher).interval_ns, SECOND);
-  CHECK_ERR(evloop_every(loop, 0, see, &seen), EINVAL);
-  CHECK_ERR(evloop_every(loop, -SECOND, see, &seen), EINVAL);
+  CHECK_ERR(evloop_every(loop, 0, record, &seen), EINVAL);
+  CHECK_ERR(evloop_every(loop, -SECOND, record, &seen), EINVAL);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
 }
 
@@ -67,8 +67,8 @@ typedef struct Adder {
 static void add_both(const evloop_event_t *event, void *user_data) {
   Adder *adder = (Adder *)user_data;
   (void)event;
-  OK(evloop_after(adder->loop, MS, see_and_close, &adder->seen));
-  OK(evloop_every(adder->loop, MS, see_and_close, &adder->seen));
+  OK(evloop_after(adder->loop, MS, record_and_close, &adder->seen));
+  OK(evloop_every(adder->loop, MS, record_and_close, &adder->seen));
 }
 
 TEST(a_callback_and_another_thread_add_both) {
@@ -92,7 +92,7 @@ TEST(an_io_watcher_is_set_to_what_it_watches_for) {
   evloop_t loop = new_loop();
   int pair[2];
   OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
-  evloop_watcher_t watcher = OK(evloop_add_io(loop, pair[0], EVLOOP_EPOLLIN, see, &seen));
+  evloop_watcher_t watcher = OK(evloop_add_io(loop, pair[0], EVLOOP_EPOLLIN, record, &seen));
   CHECK_EQ(evloop_io_set(watcher, EVLOOP_EPOLLOUT), 0);
   turn(loop);
   CHECK_EQ(seen.calls, 1);
@@ -121,7 +121,7 @@ TEST(io_set_does_what_modify_and_enable_do) {
     evloop_t loop = new_loop();
     int fd = event_fd(1);
     memset(&seen, 0, sizeof seen);
-    evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN, see, &seen));
+    evloop_watcher_t watcher = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN, record, &seen));
     /* Beside another one, which takes the longer way. */
     if (i % 2) OK(evloop_add_io(loop, fd, EVLOOP_EPOLLPRI, ignore, NULL));
     CHECK_EQ(evloop_io_set(watcher, first), 0);
@@ -138,7 +138,7 @@ TEST(io_set_does_what_modify_and_enable_do) {
 
 static void set_in_callback(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
-  see(event, user_data);
+  record(event, user_data);
   CHECK_EQ(evloop_io_set(event->watcher, seen->calls == 1 ? EVLOOP_EPOLLOUT : 0), 0);
 }
 
@@ -190,7 +190,8 @@ TEST(a_smaller_tolerance_makes_a_timer_expire_in_time) {
     Seen seen;
     evloop_t loop = new_loop();
     memset(&seen, 0, sizeof seen);
-    evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, 0, 20 * MS, i == 3 ? 20 * MS : 0, HOUR, see, &seen));
+    evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, 0, 20 * MS, i == 3 ?
+                                                   20 * MS : 0, HOUR, record, &seen));
     if (i == 1) turn(loop);
     if (i == 2) CHECK_EQ(evloop_watcher_disable(watcher), 0);
     set_tolerance(watcher, 0);
@@ -205,8 +206,8 @@ TEST(a_smaller_tolerance_makes_a_timer_expire_in_time) {
 TEST(a_larger_tolerance_lets_timers_expire_together) {
   static Seen early, late;
   evloop_t loop = new_loop();
-  evloop_watcher_t first = timer(loop, 2 * MS, 0, see, &early);
-  timer(loop, 60 * MS, 0, see, &late);
+  evloop_watcher_t first = timer(loop, 2 * MS, 0, record, &early);
+  timer(loop, 60 * MS, 0, record, &late);
   set_tolerance(first, INT64_C(1) << 30);
   run_to_end(loop);
   CHECK_EQ(early.calls, 1);
@@ -216,7 +217,7 @@ TEST(a_larger_tolerance_lets_timers_expire_together) {
 TEST(a_tolerance_that_changes_often_takes_no_memory) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, HOUR, HOUR, see, &seen);
+  evloop_watcher_t watcher = timer(loop, HOUR, HOUR, record, &seen);
   for (int i = 0; i < 100000; i++) CHECK_EQ(evloop_timer_set_tolerance(watcher, i % 2 ? HOUR : 0), 0);
   advance(loop, HOUR);
   turns(loop, 3);
@@ -228,7 +229,7 @@ TEST(a_tolerance_that_changes_often_takes_no_memory) {
 
 static void set_and_see(const evloop_event_t *event, void *user_data) {
   evloop_t loop = OK(evloop_watcher_loop(event->watcher));
-  evloop_watcher_t fresh = OK(evloop_add_timer(loop, MONOTONIC, 0, MS, 0, HOUR, see, user_data));
+  evloop_watcher_t fresh = OK(evloop_add_timer(loop, MONOTONIC, 0, MS, 0, HOUR, record, user_data));
   set_tolerance(fresh, 0);
 }
 
@@ -239,7 +240,7 @@ TEST(a_callback_and_another_thread_set_a_tolerance) {
   timer(loop, 0, 0, set_and_see, &seen);
   run_to_end(loop);
   CHECK_EQ(seen.calls, 1);
-  evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, 0, MS, 0, HOUR, see, &seen));
+  evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, 0, MS, 0, HOUR, record, &seen));
   start_sleeper(&runner, run_until_done, loop);
   CHECK_EQ(evloop_timer_set_tolerance(watcher, 0), 0);
   CHECK_EQ(runner_result(&runner), 0);
@@ -260,7 +261,7 @@ static void limit(const evloop_event_t *event, void *user_data) {
   Limiter *limiter = (Limiter *)user_data;
   CHECK_EQ(evloop_limit_wait_ns(limiter->loop, limiter->ns[0]), 0);
   CHECK_EQ(evloop_limit_wait_ns(limiter->loop, limiter->ns[1]), 0);
-  see(event, &limiter->seen);
+  record(event, &limiter->seen);
   if (limiter->seen.calls == 4) CHECK_EQ(evloop_stop(limiter->loop), 0);
 }
 

@@ -198,7 +198,7 @@ EACH_WAY(every_watcher_of_a_signal_gets_each) {
   evloop_t loop = new_loop();
   Seen seen[3];
   memset(seen, 0, sizeof seen);
-  for (int i = 0; i < 3; i++) add(loop, SIGUSR1, see, &seen[i]);
+  for (int i = 0; i < 3; i++) add(loop, SIGUSR1, record, &seen[i]);
   for (int round = 1; round <= 4; round++) {
     OK(kill(getpid(), SIGUSR1));
     turn(loop);
@@ -212,7 +212,7 @@ TEST(every_loop_gets_each_by_handlers) {
   evloop_t loops[3];
   Seen seen[3];
   memset(seen, 0, sizeof seen);
-  for (int i = 0; i < 3; i++) watch(loops[i] = new_loop(), SIGUSR1, see, &seen[i]);
+  for (int i = 0; i < 3; i++) watch(loops[i] = new_loop(), SIGUSR1, record, &seen[i]);
   raise(SIGUSR1);
   raise(SIGUSR1);
   for (int i = 0; i < 3; i++) {
@@ -243,7 +243,7 @@ TEST(every_loop_gets_each_in_whichever_way_it_is_seen) {
     Seen seen[3];
     memset(seen, 0, sizeof seen);
     evloop_t loops[3] = {new_loop(), sleeping_loop(&runners[0]), sleeping_loop(&runners[1])};
-    for (int l = 0; l < 3; l++) table[i].ways[l](loops[l], number, see, &seen[l]);
+    for (int l = 0; l < 3; l++) table[i].ways[l](loops[l], number, record, &seen[l]);
     for (uint64_t round = 1; round <= 20; round++) {
       OK(kill(getpid(), number));
       while (seen[0].count < round) turn(loops[0]);
@@ -272,10 +272,10 @@ static void add_beside_signals_that_wait(bool from_outside) {
     memset(&after, 0, sizeof after);
     install(numbers[i], SIG_IGN);
     evloop_t loop = from_outside ? sleeping_loop(&r) : new_loop();
-    watch(loop, numbers[i], see, &before);
+    watch(loop, numbers[i], record, &before);
     if (from_outside) hold(loop, &gate);
     for (int n = 0; n < 5; n++) raise(numbers[i]);
-    evloop_watcher_t watcher = watch(loop, numbers[i], see, &after);
+    evloop_watcher_t watcher = watch(loop, numbers[i], record, &after);
     for (int n = 0; n < 3; n++) raise(numbers[i]);
     if (from_outside) {
       open_gate(&gate);
@@ -330,7 +330,7 @@ TEST(a_disabled_watcher_keeps_as_many_real_time_signals_as_the_bound) {
 static evloop_watcher_t to_be_closed[8];
 
 static void close_others(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   for (int i = 0; i < LENGTH(to_be_closed); i++) {
     if (to_be_closed[i] != event->watcher) close_watcher(to_be_closed[i]);
   }
@@ -342,7 +342,7 @@ EACH_WAY(a_callback_may_close_all_other_watchers_of_the_signal) {
     memset(seen, 0, sizeof seen);
     evloop_t loop = new_loop();
     for (int i = 0; i < LENGTH(to_be_closed); i++) {
-      to_be_closed[i] = add(loop, SIGUSR1, i == which ? close_others : see, &seen[i]);
+      to_be_closed[i] = add(loop, SIGUSR1, i == which ? close_others : record, &seen[i]);
     }
     for (int round = 0; round < 2; round++) {
       OK(kill(getpid(), SIGUSR1));
@@ -417,7 +417,7 @@ TEST(the_handler_of_before_runs_and_is_put_back) {
 TEST(closing_the_loop_puts_the_handler_back) {
   install(SIGUSR1, handle);
   evloop_t loop = new_loop();
-  watch(loop, SIGUSR1, see, NULL);
+  watch(loop, SIGUSR1, record, NULL);
   CHECK(installed(SIGUSR1) != handle);
   close_loop(loop);
   CHECK(installed(SIGUSR1) == handle);
@@ -437,7 +437,7 @@ TEST(a_signal_directed_at_another_thread_is_seen_by_handlers) {
   evloop_t loop = new_loop();
   Seen seen;
   memset(&seen, 0, sizeof seen);
-  watch(loop, SIGUSR1, see, &seen);
+  watch(loop, SIGUSR1, record, &seen);
   evloop_t other = sleeping_loop(&r);
   CHECK_EQ(pthread_kill(r.thread, SIGUSR1), 0);
   OK(evloop_run(loop, EVLOOP_RUN_ONCE));
@@ -472,7 +472,7 @@ EACH_WAY(a_signal_wakes_a_loop_that_sleeps_in_another_thread) {
   memset(&seen, 0, sizeof seen);
   set_blocked(SIGUSR1, SIG_BLOCK); /* in that thread */
   evloop_t loop = sleeping_loop(&r);
-  add(loop, SIGUSR1, see, &seen);
+  add(loop, SIGUSR1, record, &seen);
   wait_until_asleep(&r.tid);
   if (!by_fd) set_blocked(SIGUSR1, SIG_UNBLOCK);
   for (int i = 1; i <= 20; i++) {
@@ -550,7 +550,7 @@ TEST(a_rate_limit_lets_so_many_real_time_signals_through) {
 static evloop_watcher_t victim;
 
 static void disable_victim(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   CHECK_EQ(evloop_watcher_disable(victim), 0);
 }
 
@@ -688,7 +688,7 @@ TEST_TIMEOUT(watchers_are_closed_by_other_threads_while_signals_pour_in, 60) {
     pourers[i].thread = start_thread(pour, &pourers[i]);
   }
   for (int i = 0; i < 200; i++) {
-    evloop_watcher_t watcher = watch(loop, SIGUSR1, see, &seen);
+    evloop_watcher_t watcher = watch(loop, SIGUSR1, record, &seen);
     int before = LOAD(seen.calls);
     if (i % 4 == 0) UNTIL(LOAD(seen.calls) > before);
     CHECK_EQ(evloop_watcher_close(watcher, EVLOOP_CLOSE_WAIT), 0);
@@ -751,7 +751,7 @@ TEST_TIMEOUT(every_run_of_the_handler_is_counted, 60) {
   memset(&p, 0, sizeof p);
   install(SIGUSR1, handle);
   evloop_t loop = running_loop(&r, false);
-  watch(loop, SIGUSR1, see, &seen);
+  watch(loop, SIGUSR1, record, &seen);
   p.number = SIGUSR1;
   p.thread = start_thread(pour, &p);
   UNTIL(LOAD(seen.calls) > 500);
@@ -781,7 +781,7 @@ TEST(a_forked_child_has_the_handlers_and_not_the_watchers) {
     raise(SIGUSR1);
     CHECK_EQ(handled, 1);
     CHECK_EQ(evloop_run(loop, EVLOOP_RUN_NOWAIT), -ECHILD);
-    CHECK_EQ(evloop_add_signal(loop, SIGUSR1, 0, see, NULL), -ECHILD);
+    CHECK_EQ(evloop_add_signal(loop, SIGUSR1, 0, record, NULL), -ECHILD);
     CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
     CHECK_EQ(evloop_close(loop), 0);
     raise(SIGUSR1);
@@ -831,7 +831,7 @@ static void close_and_ask(const evloop_event_t *event, void *user_data) {
   close_watcher(event->watcher);
   tell_story(event, user_data);
   evloop_t other = new_loop();
-  watch(other, SIGUSR2, see, NULL); /* may have its place */
+  watch(other, SIGUSR2, record, NULL); /* may have its place */
   CHECK_EQ(evloop_event_siginfo(event, &info), 0);
   CHECK_EQ(info.pid, getpid());
 }
@@ -896,7 +896,7 @@ TEST(a_watcher_is_closed_by_its_own_event) {
   Seen seen;
   memset(&seen, 0, sizeof seen);
   watch(loop, SIGUSR1, close_and_ask, &story);
-  watch(loop, SIGUSR1, see, &seen);
+  watch(loop, SIGUSR1, record, &seen);
   for (int i = 0; i < 2; i++) {
     raise(SIGUSR1);
     turns(loop, 2);
@@ -911,19 +911,19 @@ TEST(bad_signals_and_flags_are_refused) {
   evloop_t loop = new_loop();
   static const int bad[] = {0, -1, 65, SIGKILL, SIGSTOP, 32, 33, INT32_MAX, INT32_MIN};
   for (int i = 0; i < LENGTH(bad); i++) {
-    CHECK_EQ(evloop_add_signal(loop, bad[i], 0, see, NULL), -EINVAL);
-    CHECK_EQ(evloop_add_signal(loop, bad[i], EVLOOP_SIGNAL_FD, see, NULL), -EINVAL);
+    CHECK_EQ(evloop_add_signal(loop, bad[i], 0, record, NULL), -EINVAL);
+    CHECK_EQ(evloop_add_signal(loop, bad[i], EVLOOP_SIGNAL_FD, record, NULL), -EINVAL);
   }
-  CHECK_EQ(evloop_add_signal(loop, SIGUSR1, 4, see, NULL), -EINVAL);
-  CHECK_EQ(evloop_add_signal(loop + 1, SIGUSR1, 0, see, NULL), -ESTALE);
-  CHECK_EQ(evloop_add_signal(keep_alive(loop), SIGUSR1, 0, see, NULL), -EDOM);
+  CHECK_EQ(evloop_add_signal(loop, SIGUSR1, 4, record, NULL), -EINVAL);
+  CHECK_EQ(evloop_add_signal(loop + 1, SIGUSR1, 0, record, NULL), -ESTALE);
+  CHECK_EQ(evloop_add_signal(keep_alive(loop), SIGUSR1, 0, record, NULL), -EDOM);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
 }
 
 TEST(signalfd_needs_the_signal_to_be_blocked) {
   char text[200];
   evloop_t loop = new_loop();
-  CHECK_EQ(evloop_add_signal(loop, SIGUSR1, EVLOOP_SIGNAL_FD, see, NULL), -EBUSY);
+  CHECK_EQ(evloop_add_signal(loop, SIGUSR1, EVLOOP_SIGNAL_FD, record, NULL), -EBUSY);
   CHECK(evloop_last_error(text, sizeof text) > 0);
   CHECK(strstr(text, "this thread has not blocked signal 10") != NULL);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
@@ -958,7 +958,7 @@ TEST(without_descriptors_signalfd_is_refused_and_handlers_are_not) {
   int spare[4];
   for (int i = 0; i < 4; i++) spare[i] = (int)OK(dup(0));
   set_limit((rlim_t)spare[3] + 1);
-  CHECK_EQ(evloop_add_signal(loop, SIGUSR2, EVLOOP_SIGNAL_FD, see, NULL), -EMFILE);
+  CHECK_EQ(evloop_add_signal(loop, SIGUSR2, EVLOOP_SIGNAL_FD, record, NULL), -EMFILE);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
   watch(loop, SIGUSR1, tell_story, &story);
   raise(SIGUSR1);
@@ -971,7 +971,8 @@ TEST(signalfds_are_one_for_each_loop_and_go_with_the_last_watcher) {
   evloop_t loop = new_loop();
   int before = open_descriptors();
   evloop_watcher_t watchers[4];
-  for (int i = 0; i < 4; i++) watchers[i] = watch_blocked(loop, SIGUSR1 + 2 * (i % 2), see, NULL);
+  for (int i = 0; i < 4; i++) watchers[i] = watch_blocked(loop, SIGUSR1 + 2 * (i % 2), record,
+                                                          NULL);
   CHECK_EQ(open_descriptors(), before + 1);
   for (int i = 0; i < 4; i++) close_watcher(watchers[i]);
   CHECK_EQ(open_descriptors(), before);

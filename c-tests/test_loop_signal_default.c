@@ -19,7 +19,7 @@ static bool is_kept(int number) {
 }
 
 static evloop_watcher_t watch(evloop_t loop, int number, uint32_t flags, Seen *seen) {
-  return OK(evloop_add_signal(loop, number, flags, see, seen));
+  return OK(evloop_add_signal(loop, number, flags, record, seen));
 }
 
 static int status_of(pid_t child) {

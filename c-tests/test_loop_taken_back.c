@@ -93,7 +93,7 @@ TEST(the_record_of_a_descriptor_that_is_disabled_comes_if_it_is_still_ready_then
 TEST(an_async_that_was_sent_to_again_and_disabled_and_closed_harms_no_other) {
   evloop_t loop = new_loop();
   Seen seen = {.calls = 0};
-  evloop_watcher_t held = async(loop, NULL, NULL), other = async(loop, see, &seen);
+  evloop_watcher_t held = async(loop, NULL, NULL), other = async(loop, record, &seen);
   OK(evloop_async_send(held));
   turn(loop);
   OK(evloop_async_send(other));
@@ -119,7 +119,7 @@ TEST(a_disabled_timer_counts_from_when_it_is_set_and_not_from_earlier_callbacks)
   evloop_t loop = virtual_loop();
   Seen seen = {.calls = 0};
   bool enable = false;
-  late = timer(loop, SECOND, 0, see, &seen);
+  late = timer(loop, SECOND, 0, record, &seen);
   CHECK_EQ(evloop_watcher_disable(late), 0);
   OK(evloop_post(loop, set_late, &enable));
   turn(loop);
@@ -146,7 +146,7 @@ TEST(an_edge_that_a_rate_limit_kept_comes_when_a_callback_enables_its_watcher) {
   evloop_t loop = virtual_loop();
   Seen seen = {.calls = 0};
   int fd = OK(eventfd(1, EFD_NONBLOCK));
-  limited = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, see, &seen));
+  limited = OK(evloop_add_io(loop, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, record, &seen));
   CHECK_EQ(evloop_watcher_set_ratelimit(limited, 100, 1), 0);
   turn(loop);
   CHECK_EQ(seen.calls, 1);
@@ -165,7 +165,7 @@ static evloop_watcher_t neighbour;
 
 static void disable_neighbour(const evloop_event_t *event, void *user_data) {
   (void)user_data;
-  say(event, (void *)(uintptr_t)"a");
+  log_word(event, (void *)(uintptr_t)"a");
   CHECK_EQ(evloop_watcher_disable(neighbour), 0);
 }
 
@@ -178,26 +178,26 @@ static evloop_t with_two_deferred(evloop_callback_t first) {
   evloop_t loop = new_loop();
   evloop_watcher_t watcher = OK(evloop_add_defer(loop, first, NULL));
   CHECK_EQ(evloop_watcher_set_priority(watcher, 1), 0);
-  neighbour = OK(evloop_add_defer(loop, say, (void *)(uintptr_t)"b"));
+  neighbour = OK(evloop_add_defer(loop, log_word, (void *)(uintptr_t)"b"));
   return loop;
 }
 
 TEST(a_deferred_call_that_is_disabled_in_its_batch_is_not_made) {
   evloop_t loop = with_two_deferred(disable_neighbour);
   turn(loop);
-  SAID("a");
+  EXPECT_LOG("a");
   turn(loop);
-  SAID("");
+  EXPECT_LOG("");
 }
 
 TEST(a_deferred_call_that_is_asked_for_again_in_its_batch_is_made_once) {
   evloop_t loop = with_two_deferred(disable_and_enable_neighbour);
   turn(loop);
-  SAID("a");
+  EXPECT_LOG("a");
   turn(loop);
-  SAID("b");
+  EXPECT_LOG("b");
   turn(loop);
-  SAID("");
+  EXPECT_LOG("");
 }
 
 static void ask_how_long(const evloop_event_t *event, void *user_data) {
@@ -210,7 +210,7 @@ static void ask_how_long(const evloop_event_t *event, void *user_data) {
   CHECK(left > 0 && left <= 3 * SECOND);
   CHECK_EQ(evloop_watcher_close(timer, 0), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
-  see(event, user_data);
+  record(event, user_data);
 }
 
 TEST(the_next_timeout_knows_the_timers_that_a_callback_has_just_set) {
@@ -231,7 +231,7 @@ TEST(virtual_time_goes_on_beside_an_idle_watcher) {
   long turns = 0;
   Seen seen = {.calls = 0};
   OK(evloop_add_idle(loop, count_turns, &turns));
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, SECOND, 0, see, &seen));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, SECOND, SECOND, 0, record, &seen));
   OK(evloop_run_for_ns(loop, 10 * SECOND));
   CHECK_EQ(seen.calls, 10);
   CHECK_EQ(evloop_now_ns(loop), 10 * SECOND);

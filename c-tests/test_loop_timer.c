@@ -33,7 +33,7 @@ TEST(a_relative_timer_expires_once) {
   static Seen seen;
   evloop_t loop = new_loop();
   int64_t before = now_ns(CLOCK_MONOTONIC), after;
-  evloop_watcher_t watcher = timer(loop, 2 * MS, 0, see, &seen);
+  evloop_watcher_t watcher = timer(loop, 2 * MS, 0, record, &seen);
   after = now_ns(CLOCK_MONOTONIC);
   run_to_end(loop);
   CHECK_EQ(seen.calls, 1);
@@ -51,7 +51,7 @@ TEST(an_absolute_timer_is_due_at_exactly_that_time) {
   static Seen seen;
   evloop_t loop = new_loop();
   int64_t due = now_ns(CLOCK_MONOTONIC) + 3 * MS;
-  evloop_watcher_t watcher = timer_at(loop, due, see, &seen);
+  evloop_watcher_t watcher = timer_at(loop, due, record, &seen);
   run_to_end(loop);
   CHECK_EQ(seen.calls, 1);
   expect_timer_event(&seen.last, watcher, &seen);
@@ -65,7 +65,7 @@ TEST(a_time_in_the_past_expires_in_the_next_iteration) {
   evloop_t loop = new_loop();
   int i;
   for (i = 0; i < LENGTH(times); i++) {
-    timer_at(loop, times[i], see, &seen);
+    timer_at(loop, times[i], record, &seen);
     turn(loop);
     CHECK_EQ(seen.calls, i + 1);
     CHECK_EQ(seen.last.deadline_ns, times[i]);
@@ -76,7 +76,7 @@ TEST(a_time_in_the_past_expires_in_the_next_iteration) {
 TEST(zero_expires_in_the_next_iteration) {
   static Seen seen;
   evloop_t loop = new_loop();
-  timer(loop, 0, 0, see, &seen);
+  timer(loop, 0, 0, record, &seen);
   CHECK_EQ(seen.calls, 0);
   turn(loop);
   CHECK_EQ(seen.calls, 1);
@@ -85,22 +85,22 @@ TEST(zero_expires_in_the_next_iteration) {
 }
 
 static void add_zero_timer(const evloop_event_t *event, void *user_data) {
-  letter(event, user_data);
-  timer(evloop_watcher_loop(event->watcher), 0, 0, letter, WORD("u"));
+  log_first_char(event, user_data);
+  timer(evloop_watcher_loop(event->watcher), 0, 0, log_first_char, WORD("u"));
 }
 
 TEST(zero_in_a_callback_is_the_next_iteration) {
   evloop_t loop = new_loop();
   timer(loop, 0, 0, add_zero_timer, WORD("t"));
-  OK(evloop_add_check(loop, letter, WORD("c")));
+  OK(evloop_add_check(loop, log_first_char, WORD("c")));
   turn(loop);
-  SAID("tc");
+  EXPECT_LOG("tc");
   turn(loop);
-  SAID("uc");
+  EXPECT_LOG("uc");
 }
 
 static void set_to_zero(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   set_timer(event->watcher, 0, 0);
 }
 
@@ -108,7 +108,7 @@ TEST(zero_timers_and_descriptors_do_not_starve_each_other) {
   static Seen at_once, io;
   evloop_t loop = new_loop();
   timer(loop, 0, 0, set_to_zero, &at_once);
-  readable_io(loop, event_fd(1), see, &io);
+  readable_io(loop, event_fd(1), record, &io);
   turns(loop, 100);
   CHECK_EQ(at_once.calls, 100);
   CHECK_EQ(io.calls, 100);
@@ -360,7 +360,7 @@ TEST(tolerance_has_several_timers_expire_together) {
     OK(evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_ABSTIME, base + (10 + i) * MS, 0, 50 * MS,
                         note_iteration, &it));
   }
-  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, see, &checks))), 0);
+  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, record, &checks))), 0);
   run_to_end(loop);
   CHECK_EQ(it.calls, 10);
   CHECK_EQ(it.count, 1);
@@ -378,7 +378,7 @@ TEST_TIMEOUT(two_hundred_thousand_timers, 60) {
   uint64_t seed = 4;
   int i, round;
   for (i = 0; i < N; i++) {
-    watchers[i] = timer(loop, HOUR + random_below(&seed, HOUR), 0, see, &seen);
+    watchers[i] = timer(loop, HOUR + random_below(&seed, HOUR), 0, record, &seen);
   }
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), N);
   for (round = 0; round < 3; round++) {
@@ -405,7 +405,7 @@ TEST(the_end_of_time_never_comes) {
   for (i = 0; i < LENGTH(flags); i++) {
     int64_t tolerance = i % 2 ? INT64_MAX : 0;
     evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, flags[i], INT64_MAX, INT64_MAX,
-                                                   tolerance, see, &seen));
+                                                   tolerance, record, &seen));
     CHECK(OK(evloop_timer_remaining_ns(watcher)) > INT64_MAX / 2);
     CHECK_EQ(evloop_timer_again(watcher), 0);
     CHECK(OK(evloop_timer_remaining_ns(watcher)) > INT64_MAX / 2);
@@ -422,7 +422,8 @@ TEST(the_longest_interval_passes_once) {
   evloop_t loop = new_loop();
   int i;
   for (i = 0; i < LENGTH(flags); i++) {
-    evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, flags[i], 0, INT64_MAX, 0, see,
+    evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, flags[i], 0, INT64_MAX, 0,
+                                                   record,
                                                    &seen));
     turns(loop, 5);
     CHECK_EQ(seen.calls, i + 1);
@@ -434,7 +435,7 @@ TEST(the_longest_interval_passes_once) {
 TEST(a_periodic_timer_of_long_ago_counts_its_billions) {
   static Seen seen;
   evloop_t loop = new_loop();
-  OK(evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_ABSTIME, 0, 1, 0, see, &seen));
+  OK(evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_ABSTIME, 0, 1, 0, record, &seen));
   turn(loop);
   CHECK_EQ(seen.calls, 1);
   CHECK_EQ(seen.last.deadline_ns, 0);

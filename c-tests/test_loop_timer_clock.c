@@ -71,7 +71,7 @@ static void expect_relative(const Clock *clock) {
   evloop_t loop = new_loop();
   int64_t due = now_ns(clock->relative) + 2 * MS, monotonic = now_ns(CLOCK_MONOTONIC) + 2 * MS;
   memset(&seen, 0, sizeof seen);
-  OK(evloop_add_timer(loop, clock->id, 0, 2 * MS, 0, 0, see, &seen));
+  OK(evloop_add_timer(loop, clock->id, 0, 2 * MS, 0, 0, record, &seen));
   run_to_end(loop);
   CHECK(now_ns(CLOCK_MONOTONIC) >= monotonic);
   CHECK_EQ(seen.calls, 1);
@@ -88,12 +88,12 @@ static void expect_absolute(const Clock *clock) {
   evloop_t loop = new_loop();
   int64_t due = now_ns(clock->shows) + 2 * MS;
   memset(&seen, 0, sizeof seen);
-  OK(evloop_add_timer(loop, clock->id, ABSTIME, due, 0, 0, see, &seen));
+  OK(evloop_add_timer(loop, clock->id, ABSTIME, due, 0, 0, record, &seen));
   run_to_end(loop);
   CHECK(now_ns(clock->shows) >= due);
   CHECK_EQ(seen.last.deadline_ns, due);
   CHECK(seen.last.time_ns >= due && seen.last.time_ns <= now_ns(clock->shows));
-  OK(evloop_add_timer(loop, clock->id, ABSTIME, 1, 0, 0, see, &seen));
+  OK(evloop_add_timer(loop, clock->id, ABSTIME, 1, 0, 0, record, &seen));
   run_to_end(loop);
   CHECK_EQ(seen.calls, 2);
   CHECK_EQ(seen.last.deadline_ns, 1);
@@ -143,13 +143,13 @@ TEST(each_clock_takes_one_descriptor) {
 static void expect_wall_clock(const evloop_event_t *event, void *user_data) {
   CHECK(now_ns(CLOCK_REALTIME) >= *(const int64_t *)user_data);
   CHECK_EQ(event->deadline_ns, *(const int64_t *)user_data);
-  say_letter('a');
+  log_char('a');
 }
 
 static void expect_monotonic_clock(const evloop_event_t *event, void *user_data) {
   CHECK(now_ns(CLOCK_MONOTONIC) >= *(const int64_t *)user_data);
   CHECK(event->deadline_ns >= *(const int64_t *)user_data);
-  say_letter('r');
+  log_char('r');
 }
 
 /* Whether the timers expired in the order of these letters, when the clock
@@ -172,9 +172,9 @@ static bool shifted(int64_t absolute_ns, int64_t relative_ns, int64_t shift_ns, 
     run_to_end(loop);
   }
   CHECK(shift_clock(-shift_ns));
-  CHECK_EQ(strlen(said), 2);
-  as_expected = strcmp(said, letters) == 0;
-  said[0] = '\0';
+  CHECK_EQ(strlen(event_log), 2);
+  as_expected = strcmp(event_log, letters) == 0;
+  event_log[0] = '\0';
   close_loop(loop);
   return as_expected;
 }
@@ -223,10 +223,11 @@ TEST(a_step_to_the_same_time_expires_nothing) {
   static Seen seen;
   evloop_t loop = new_loop();
   lock_clock();
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, ABSTIME, now_ns(CLOCK_REALTIME) + HOUR, 0, 0, see,
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, ABSTIME, now_ns(CLOCK_REALTIME) + HOUR, 0, 0,
+                      record,
                       &seen));
-  OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, 0, HOUR, 0, 0, see, &seen));
-  OK(evloop_add_timer(loop, MONOTONIC, 0, HOUR, 0, 0, see, &seen));
+  OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, 0, HOUR, 0, 0, record, &seen));
+  OK(evloop_add_timer(loop, MONOTONIC, 0, HOUR, 0, 0, record, &seen));
   turn(loop);
   shift_clock(0);
   turns(loop, 3);
@@ -236,7 +237,7 @@ TEST(a_step_to_the_same_time_expires_nothing) {
 TEST(a_clock_change_watcher_is_told_of_each_step) {
   static Seen seen;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = OK(evloop_add_clock_change(loop, see, &seen));
+  evloop_watcher_t watcher = OK(evloop_add_clock_change(loop, record, &seen));
   int i;
   CHECK_EQ(evloop_handle_kind(watcher), EVLOOP_KIND_WATCHER);
   timer(loop, HOUR, 0, ignore, NULL);
@@ -274,7 +275,7 @@ TEST(a_clock_change_watcher_does_not_keep_the_loop_alive) {
 TEST(the_virtual_clock_is_never_set) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  OK(evloop_add_clock_change(loop, see, &seen));
+  OK(evloop_add_clock_change(loop, record, &seen));
   timer(loop, HOUR, 0, ignore, NULL);
   turn(loop);
   lock_clock();
@@ -294,7 +295,7 @@ static void set_tfd(tfd_t tfd, uint32_t flags, int64_t initial_ns, int64_t inter
 }
 
 static evloop_watcher_t watch_tfd(evloop_t loop, tfd_t tfd, Seen *seen) {
-  return OK(evloop_add_tfd(loop, tfd, see, seen));
+  return OK(evloop_add_tfd(loop, tfd, record, seen));
 }
 
 static void expect_tfd_event(const evloop_event_t *event, int64_t watcher, const void *data) {

@@ -95,7 +95,7 @@ static void add_it(void) {
   do clock = (clock + 1) % LENGTH(clocks);
   while (!has_clock(clocks[clock]));
   OK(evloop_add_timer(loop, clocks[clock], past->flags, past->initial_ns, past->interval_ns, 0,
-                      see_and_close, &seen));
+                      record_and_close, &seen));
 }
 
 TEST(a_timer_that_is_set_to_what_has_passed_is_called_in_the_next_iteration) {
@@ -103,7 +103,7 @@ TEST(a_timer_that_is_set_to_what_has_passed_is_called_in_the_next_iteration) {
   for (int c = 0; c < LENGTH(clocks); c++) {
     if (!has_clock(clocks[c])) continue;
     loop = new_loop();
-    watcher = OK(evloop_add_timer(loop, clocks[c], 0, HOUR, 0, 0, see, &seen));
+    watcher = OK(evloop_add_timer(loop, clocks[c], 0, HOUR, 0, 0, record, &seen));
     for (past = pasts; past < pasts + LENGTH(pasts); past++) expect_due(set_it);
     close_loop(loop);
   }
@@ -131,7 +131,7 @@ static void set_it_behind_another(void) {
 TEST(a_deadline_that_passed_before_one_that_the_kernel_has_not_reported_is_due) {
   without_kernel_timers();
   loop = new_loop();
-  watcher = timer(loop, HOUR, 0, see, &seen);
+  watcher = timer(loop, HOUR, 0, record, &seen);
   expect_due(set_it_behind_another);
   close_loop(loop);
 }
@@ -179,7 +179,7 @@ TEST(wherever_it_is_set_a_passed_deadline_is_due) {
   without_kernel_timers();
   loop = new_loop();
   keep_alive(loop);
-  watcher = timer(loop, HOUR, 0, see, &seen);
+  watcher = timer(loop, HOUR, 0, record, &seen);
   for (int i = 0; i < LENGTH(ways); i++) {
     for (past = pasts; past < pasts + LENGTH(pasts); past++) expect_due(ways[i]);
   }
@@ -190,7 +190,7 @@ TEST(with_precise_timers_a_passed_deadline_is_due) {
   without_kernel_timers();
   loop = loop_with(EVLOOP_PRECISE);
   keep_alive(loop);
-  watcher = timer(loop, HOUR, 0, see, &seen);
+  watcher = timer(loop, HOUR, 0, record, &seen);
   for (past = pasts; past < pasts + LENGTH(pasts); past++) {
     expect_due(set_it);
     expect_due(set_in_callback);
@@ -201,7 +201,7 @@ TEST(with_precise_timers_a_passed_deadline_is_due) {
 TEST(in_virtual_time_a_passed_deadline_is_due) {
   loop = virtual_loop();
   keep_alive(loop);
-  watcher = timer(loop, HOUR, 0, see, &seen);
+  watcher = timer(loop, HOUR, 0, record, &seen);
   advance(loop, SECOND);
   for (past = pasts; past < pasts + LENGTH(pasts); past++) {
     for (int i = 0; i < LENGTH(iterations); i++) {
@@ -223,7 +223,7 @@ TEST(a_loop_that_never_sleeps_finds_what_has_expired_itself) {
   for (int c = 0; c < LENGTH(clocks); c++) {
     if (!has_clock(clocks[c])) continue;
     loop = new_loop();
-    watcher = OK(evloop_add_timer(loop, clocks[c], 0, HOUR, 0, 0, see, &seen));
+    watcher = OK(evloop_add_timer(loop, clocks[c], 0, HOUR, 0, 0, record, &seen));
     for (int i = 0; i < LENGTH(polls); i++) {
       set_timer(watcher, MS, 0);
       seen.calls = 0;
@@ -239,7 +239,7 @@ TEST(an_idle_watcher_does_not_keep_a_timer_from_expiring) {
   without_kernel_timers();
   loop = new_loop();
   CHECK_EQ(evloop_watcher_unref(OK(evloop_add_idle(loop, ignore, NULL))), 0);
-  timer(loop, MS, 0, see, &seen);
+  timer(loop, MS, 0, record, &seen);
   run_to_end(loop);
   CHECK_EQ(seen.calls, 1);
   close_loop(loop);

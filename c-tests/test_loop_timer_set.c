@@ -69,11 +69,11 @@ TEST(remaining_goes_on_while_disabled) {
 TEST(a_timer_that_is_not_set_never_expires) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, -1, 3 * SECOND, see, &seen);
+  evloop_watcher_t watcher = timer(loop, -1, 3 * SECOND, record, &seen);
   CHECK_EQ(remaining(watcher), UNSET);
   expect_calls(loop, &seen, HOUR, 0);
   CHECK_EQ(remaining(OK(evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_ABSTIME, INT64_MIN, 0, 0,
-                                         see, &seen))), UNSET);
+                                         record, &seen))), UNSET);
   expect_calls(loop, &seen, HOUR, 0);
   set_timer(watcher, 2 * SECOND, 0);
   expect_calls(loop, &seen, 2 * SECOND - 1, 0);
@@ -97,7 +97,7 @@ TEST(a_timer_that_is_not_set_lets_the_loop_end) {
 TEST(set_forgets_the_old_time) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, 5 * SECOND, SECOND, see, &seen);
+  evloop_watcher_t watcher = timer(loop, 5 * SECOND, SECOND, record, &seen);
   set_timer(watcher, 10 * SECOND, 0);
   expect_calls(loop, &seen, 10 * SECOND - 1, 0);
   expect_calls(loop, &seen, 1, 1);
@@ -115,7 +115,7 @@ TEST(set_forgets_the_old_time) {
 TEST(set_forgets_what_was_due) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, SECOND, SECOND, see, &seen);
+  evloop_watcher_t watcher = timer(loop, SECOND, SECOND, record, &seen);
   advance(loop, 10 * SECOND);
   set_timer(watcher, SECOND, 0);
   expect_calls(loop, &seen, 0, 0);
@@ -127,7 +127,7 @@ TEST(set_forgets_what_was_due) {
 TEST(set_changes_how_missed_expirations_are_told) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, SECOND, SECOND, see, &seen);
+  evloop_watcher_t watcher = timer(loop, SECOND, SECOND, record, &seen);
   expect_calls(loop, &seen, 5 * SECOND, 1);
   CHECK_EQ(seen.last.count, 5);
   CHECK_EQ(evloop_timer_set(watcher, EVLOOP_TIMER_BURST, SECOND, SECOND), 0);
@@ -149,7 +149,7 @@ TEST(an_absolute_periodic_timer_counts_since_its_first_time) {
   evloop_t loop = virtual_loop();
   advance(loop, 100 * SECOND);
   OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, EVLOOP_TIMER_ABSTIME, 30 * SECOND, 20 * SECOND,
-                      0, see, &seen));
+                      0, record, &seen));
   expect_calls(loop, &seen, 0, 1);
   CHECK_EQ(seen.last.count, 4); /* 30, 50, 70, 90 */
   CHECK_EQ(seen.last.deadline_ns, 30 * SECOND);
@@ -161,21 +161,21 @@ TEST(an_absolute_periodic_timer_counts_since_its_first_time) {
 
 TEST(ties_expire_in_the_order_of_setting) {
   evloop_t loop = virtual_loop();
-  evloop_watcher_t a = timer(loop, SECOND, 0, letter, WORD("a"));
-  evloop_watcher_t b = timer(loop, SECOND, 0, letter, WORD("b"));
-  timer_at(loop, SECOND, letter, WORD("c"));
-  timer(loop, SECOND, 0, letter, WORD("d"));
+  evloop_watcher_t a = timer(loop, SECOND, 0, log_first_char, WORD("a"));
+  evloop_watcher_t b = timer(loop, SECOND, 0, log_first_char, WORD("b"));
+  timer_at(loop, SECOND, log_first_char, WORD("c"));
+  timer(loop, SECOND, 0, log_first_char, WORD("d"));
   set_timer(a, SECOND, 0);
   again(b);
   advance(loop, SECOND);
   turn(loop);
-  SAID("cdab");
+  EXPECT_LOG("cdab");
 }
 
 TEST(a_stopped_timer_is_quiet_until_it_is_set) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, SECOND, SECOND, see, &seen);
+  evloop_watcher_t watcher = timer(loop, SECOND, SECOND, record, &seen);
   expect_calls(loop, &seen, SECOND, 1);
   set_timer(watcher, -5, 7);
   CHECK_EQ(remaining(watcher), UNSET);
@@ -189,7 +189,7 @@ TEST(a_stopped_timer_is_quiet_until_it_is_set) {
 TEST(again_counts_from_now) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, 10 * SECOND, 0, see, &seen);
+  evloop_watcher_t watcher = timer(loop, 10 * SECOND, 0, record, &seen);
   int i;
   for (i = 0; i < 5; i++) {
     advance(loop, 9 * SECOND);
@@ -206,7 +206,7 @@ TEST(again_counts_from_now) {
 TEST(again_starts_an_expired_timer) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, 10 * SECOND, 0, see, &seen);
+  evloop_watcher_t watcher = timer(loop, 10 * SECOND, 0, record, &seen);
   expect_calls(loop, &seen, 10 * SECOND, 1);
   again(watcher);
   expect_calls(loop, &seen, 10 * SECOND, 2);
@@ -218,7 +218,7 @@ TEST(again_starts_an_expired_timer) {
 TEST(again_has_a_periodic_timer_expire_after_its_interval) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, 100 * SECOND, 10 * SECOND, see, &seen);
+  evloop_watcher_t watcher = timer(loop, 100 * SECOND, 10 * SECOND, record, &seen);
   advance(loop, SECOND);
   again(watcher);
   CHECK_EQ(remaining(watcher), 10 * SECOND);
@@ -232,7 +232,7 @@ TEST(again_on_an_absolute_periodic_timer) {
   static Seen seen;
   evloop_t loop = virtual_loop();
   evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_ABSTIME, 100 * SECOND,
-                                                 10 * SECOND, 0, see, &seen));
+                                                 10 * SECOND, 0, record, &seen));
   advance(loop, 3 * SECOND);
   again(watcher);
   expect_calls(loop, &seen, 10 * SECOND, 1);
@@ -242,7 +242,7 @@ TEST(again_on_an_absolute_periodic_timer) {
 TEST(again_forgets_what_was_due) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, SECOND, 0, see, &seen);
+  evloop_watcher_t watcher = timer(loop, SECOND, 0, record, &seen);
   advance(loop, 5 * SECOND);
   again(watcher);
   expect_calls(loop, &seen, 0, 0);
@@ -253,7 +253,7 @@ TEST(again_forgets_what_was_due) {
 TEST(again_with_a_delay_of_zero_expires_in_the_next_iteration) {
   static Seen seen;
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = timer(loop, 0, 0, see, &seen);
+  evloop_watcher_t watcher = timer(loop, 0, 0, record, &seen);
   expect_calls(loop, &seen, 0, 1);
   again(watcher);
   expect_calls(loop, &seen, 0, 2);
@@ -262,7 +262,7 @@ TEST(again_with_a_delay_of_zero_expires_in_the_next_iteration) {
 
 static void again_from_callback(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
-  see(event, user_data);
+  record(event, user_data);
   if (seen->calls < 5) again(event->watcher);
 }
 
@@ -303,7 +303,7 @@ static void harm(const evloop_event_t *event, void *user_data) {
   Victim *victim = (Victim *)user_data;
   CHECK(event->type == EVLOOP_EVENT_TIMER);
   victim->harm(victim->watcher);
-  say_letter('h');
+  log_char('h');
 }
 
 static void stop_it(evloop_watcher_t watcher) {
@@ -330,11 +330,11 @@ TEST(a_neighbour_that_is_due_too_is_not_dispatched_after_a_change) {
   int i;
   for (i = 0; i < LENGTH(harms); i++) {
     timer(loop, SECOND, 0, harm, &victims[i]);
-    victims[i].watcher = timer(loop, 2 * SECOND, 0, letter, WORD("v"));
+    victims[i].watcher = timer(loop, 2 * SECOND, 0, log_first_char, WORD("v"));
     victims[i].harm = harms[i];
     advance(loop, 3 * SECOND);
     turns(loop, 3);
-    SAID("h");
+    EXPECT_LOG("h");
   }
 }
 
@@ -343,16 +343,16 @@ TEST(a_neighbour_that_is_set_to_zero_is_dispatched_in_the_next_iteration) {
   evloop_t loop = virtual_loop();
   victim.harm = set_it_to_zero;
   timer(loop, SECOND, 0, harm, &victim);
-  victim.watcher = timer(loop, 2 * SECOND, 0, letter, WORD("v"));
+  victim.watcher = timer(loop, 2 * SECOND, 0, log_first_char, WORD("v"));
   advance(loop, 3 * SECOND);
   turn(loop);
-  SAID("h");
+  EXPECT_LOG("h");
   turns(loop, 3);
-  SAID("v");
+  EXPECT_LOG("v");
 }
 
 static void change_period(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   set_timer(event->watcher, 5 * SECOND, 2 * SECOND);
 }
 
@@ -368,7 +368,7 @@ TEST(a_periodic_timer_changes_itself) {
 
 static void end_burst(const evloop_event_t *event, void *user_data) {
   Victim *victim = (Victim *)user_data;
-  say_letter('b');
+  log_char('b');
   victim->harm(event->watcher);
 }
 
@@ -382,12 +382,12 @@ TEST(a_burst_ends_when_its_timer_is_changed) {
                         &victims[i]));
     advance(loop, 5 * SECOND + 1);
     turns(loop, 10);
-    SAID("b");
+    EXPECT_LOG("b");
   }
 }
 
 static void close_itself(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   close_watcher(event->watcher);
   CHECK_ERR(evloop_timer_set(event->watcher, 0, 0, 0), ESTALE);
   CHECK_ERR(evloop_timer_again(event->watcher), ESTALE);
@@ -406,10 +406,10 @@ TEST(a_timer_closes_itself_in_its_callback) {
 
 static void add_two(const evloop_event_t *event, void *user_data) {
   evloop_t loop = evloop_watcher_loop(event->watcher);
-  letter(event, user_data);
-  timer(loop, 2 * SECOND, 0, letter, WORD("y"));
-  timer(loop, SECOND, 0, letter, WORD("x"));
-  timer(loop, 2 * SECOND, 0, letter, WORD("z"));
+  log_first_char(event, user_data);
+  timer(loop, 2 * SECOND, 0, log_first_char, WORD("y"));
+  timer(loop, SECOND, 0, log_first_char, WORD("x"));
+  timer(loop, 2 * SECOND, 0, log_first_char, WORD("z"));
 }
 
 TEST(timers_set_in_a_callback_count_from_its_iteration) {
@@ -417,16 +417,16 @@ TEST(timers_set_in_a_callback_count_from_its_iteration) {
   timer(loop, SECOND, 0, add_two, WORD("a"));
   advance(loop, SECOND);
   turn(loop);
-  SAID("a");
+  EXPECT_LOG("a");
   advance(loop, SECOND);
   turn(loop);
-  SAID("x");
+  EXPECT_LOG("x");
   advance(loop, SECOND - 1);
   turn(loop);
-  SAID("");
+  EXPECT_LOG("");
   advance(loop, 1);
   turn(loop);
-  SAID("yz");
+  EXPECT_LOG("yz");
 }
 
 /* ---- tolerance ---- */
@@ -434,8 +434,8 @@ TEST(timers_set_in_a_callback_count_from_its_iteration) {
 TEST(tolerance_has_an_upper_limit_and_keeps_the_order) {
   static Seen early, late;
   evloop_t loop = jumping_loop();
-  OK(evloop_add_timer(loop, MONOTONIC, 0, 10 * SECOND, 0, 20 * SECOND, see, &early));
-  OK(evloop_add_timer(loop, MONOTONIC, 0, 50 * SECOND, 0, 3 * SECOND, see, &late));
+  OK(evloop_add_timer(loop, MONOTONIC, 0, 10 * SECOND, 0, 20 * SECOND, record, &early));
+  OK(evloop_add_timer(loop, MONOTONIC, 0, 50 * SECOND, 0, 3 * SECOND, record, &late));
   run_to_end(loop);
   CHECK_EQ(early.calls, 1);
   CHECK_EQ(early.last.deadline_ns, 10 * SECOND);
@@ -446,14 +446,14 @@ TEST(tolerance_has_an_upper_limit_and_keeps_the_order) {
 
 TEST(a_tolerant_timer_comes_before_a_later_one) {
   evloop_t loop = jumping_loop();
-  OK(evloop_add_timer(loop, MONOTONIC, 0, 10 * SECOND, 0, HOUR, letter, WORD("a")));
-  timer(loop, 20 * SECOND, 0, letter, WORD("b"));
-  OK(evloop_add_timer(loop, MONOTONIC, 0, 15 * SECOND, 0, HOUR, letter, WORD("c")));
-  OK(evloop_add_timer(loop, MONOTONIC, 0, 30 * SECOND, 0, 0, letter, WORD("d")));
+  OK(evloop_add_timer(loop, MONOTONIC, 0, 10 * SECOND, 0, HOUR, log_first_char, WORD("a")));
+  timer(loop, 20 * SECOND, 0, log_first_char, WORD("b"));
+  OK(evloop_add_timer(loop, MONOTONIC, 0, 15 * SECOND, 0, HOUR, log_first_char, WORD("c")));
+  OK(evloop_add_timer(loop, MONOTONIC, 0, 30 * SECOND, 0, 0, log_first_char, WORD("d")));
   CHECK_EQ(evloop_run_for_ns(loop, 25 * SECOND), 1);
-  SAID("acb");
+  EXPECT_LOG("acb");
   run_to_end(loop);
-  SAID("d");
+  EXPECT_LOG("d");
 }
 
 /* ---- errors ---- */

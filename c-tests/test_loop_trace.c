@@ -221,9 +221,9 @@ TEST(a_trace_has_waits_iterations_and_callbacks_by_their_names) {
   CHECK_EQ(evloop_trace_start(loop, new_path(), 0), 0);
   OK(evloop_watcher_set_name(timer_at(loop, due, spin, as_data(3 * MS)), "three ms"));
   nameless = timer_at(loop, due, ignore, NULL);
-  io = readable_io(loop, event_fd(1), see_and_close, &seen);
+  io = readable_io(loop, event_fd(1), record_and_close, &seen);
   OK(evloop_watcher_set_name(io, "the io watcher"));
-  OK(evloop_post(loop, see, &seen));
+  OK(evloop_post(loop, record, &seen));
   run_to_end(loop);
   stop_and_load(loop);
   CHECK(the("three ms")->dur >= 3 * MS);
@@ -267,7 +267,8 @@ TEST(a_file_has_no_more_bytes_than_its_events_may_take) {
     evloop_t loop = new_loop();
     memset(name, letters[i], LONG - 1);
     CHECK_EQ(evloop_trace_start(loop, new_path(), KEPT), 0);
-    evloop_watcher_t watcher = timer(loop, 0, 1, i % 2 == 0 ? ignore : see_and_close, &(Seen){0});
+    evloop_watcher_t watcher = timer(loop, 0, 1, i % 2 == 0 ? ignore : record_and_close,
+                                     &(Seen){0});
     OK(evloop_watcher_set_name(watcher, name));
     OK(evloop_watcher_unref(watcher));
     for (int n = 0; n < 2 * KEPT; n++) turn(loop);
@@ -347,11 +348,11 @@ TEST(iterations_begin_with_the_end_of_a_wait) {
   memset(&seen, 0, sizeof seen);
   CHECK_EQ(evloop_trace_start(loop, new_path(), 0), 0);
   for (i = 0; i < 5; i++) {
-    OK(evloop_post(loop, see, &seen));
+    OK(evloop_post(loop, record, &seen));
     CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 0);
   }
   for (i = 0; i < 5; i++) {
-    OK(evloop_post(loop, see, &seen));
+    OK(evloop_post(loop, record, &seen));
     OK(evloop_embed_prepare(loop));
     OK(evloop_embed_dispatch(loop));
   }

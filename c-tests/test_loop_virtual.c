@@ -20,7 +20,7 @@ TEST(time_begins_with_0_and_stands_still) {
   int64_t start = now_ns(CLOCK_MONOTONIC);
   evloop_t loop = virtual_loop();
   CHECK_EQ(now_of(loop), 0);
-  timer(loop, 1, 0, see, &seen);
+  timer(loop, 1, 0, record, &seen);
   turns(loop, 100);
   while (now_ns(CLOCK_MONOTONIC) < start + 2 * MS) turn(loop);
   turns(loop, 100);
@@ -64,10 +64,10 @@ TEST(jumping_needs_virtual_time) {
 TEST(time_ends_at_the_largest_number) {
   static Seen finite, infinite;
   evloop_t loop = virtual_loop();
-  timer(loop, INT64_MAX - 1, 0, see, &finite);
-  timer(loop, INT64_MAX, 0, see, &infinite);
+  timer(loop, INT64_MAX - 1, 0, record, &finite);
+  timer(loop, INT64_MAX, 0, record, &infinite);
   advance(loop, SECOND);
-  timer(loop, INT64_MAX - 5, 7, see, &infinite);
+  timer(loop, INT64_MAX - 5, 7, record, &infinite);
   advance(loop, INT64_MAX);
   CHECK_EQ(now_of(loop), INT64_MAX);
   advance(loop, INT64_MAX);
@@ -79,7 +79,7 @@ TEST(time_ends_at_the_largest_number) {
 
 static void expect_time(const evloop_event_t *event, void *user_data) {
   CHECK_EQ(evloop_now_ns(evloop_watcher_loop(event->watcher)), event->time_ns);
-  see(event, user_data);
+  record(event, user_data);
 }
 
 TEST(timers_expire_at_the_time_they_are_found) {
@@ -111,7 +111,7 @@ TEST(every_clock_shows_the_virtual_time) {
   for (i = 0; i < LENGTH(seen); i++) {
     bool absolute = i % 2;
     OK(evloop_add_timer(loop, clocks[i / 2], absolute ? EVLOOP_TIMER_ABSTIME : 0,
-                        absolute ? 5 * SECOND : 4 * SECOND, 0, 0, see, &seen[i]));
+                        absolute ? 5 * SECOND : 4 * SECOND, 0, 0, record, &seen[i]));
   }
   advance(loop, 4 * SECOND - 1);
   turn(loop);
@@ -171,7 +171,7 @@ TEST(a_jumping_loop_misses_nothing) {
 TEST(a_jumping_loop_can_be_advanced_too) {
   static Seen seen;
   evloop_t loop = jumping_loop();
-  timer(loop, SECOND, SECOND, see, &seen);
+  timer(loop, SECOND, SECOND, record, &seen);
   advance(loop, 10 * SECOND);
   turn(loop);
   CHECK_EQ(seen.calls, 1);
@@ -187,7 +187,7 @@ typedef struct Posts {
 
 static void post_again(const evloop_event_t *event, void *user_data) {
   Posts *posts = (Posts *)user_data;
-  see(event, &posts->seen);
+  record(event, &posts->seen);
   if (posts->seen.calls < 100) CHECK_EQ(evloop_post(posts->loop, post_again, posts), 0);
 }
 
@@ -195,7 +195,7 @@ static void expect_quiet(const evloop_event_t *event, void *user_data) {
   const Seen *other = (const Seen *)user_data;
   CHECK(event->type == EVLOOP_EVENT_TIMER);
   CHECK(other->calls == 100);
-  say_letter('q');
+  log_char('q');
 }
 
 TEST(time_does_not_jump_while_calls_are_posted) {
@@ -205,13 +205,13 @@ TEST(time_does_not_jump_while_calls_are_posted) {
   CHECK_EQ(evloop_post(posts.loop, post_again, &posts), 0);
   run_to_end(posts.loop);
   CHECK_EQ(posts.seen.calls, 100);
-  SAID("q");
+  EXPECT_LOG("q");
 }
 
 /* Readable for a hundred rounds. */
 static void read_one(const evloop_event_t *event, void *user_data) {
   char byte;
-  see(event, user_data);
+  record(event, user_data);
   CHECK_EQ(read(event->fd, &byte, 1), 1);
   if (((Seen *)user_data)->calls == 100) close_watcher(event->watcher);
 }
@@ -226,12 +226,12 @@ TEST(time_does_not_jump_while_descriptors_are_ready) {
   readable_io(loop, pipe.r, read_one, &io);
   run_to_end(loop);
   CHECK_EQ(io.calls, 100);
-  SAID("q");
+  EXPECT_LOG("q");
 }
 
 static void send_again(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
-  see(event, user_data);
+  record(event, user_data);
   if (seen->calls < 100) {
     trigger(event->watcher);
   } else {
@@ -246,7 +246,7 @@ TEST(time_does_not_jump_while_an_async_watcher_is_triggered) {
   trigger(async(loop, send_again, &sent));
   run_to_end(loop);
   CHECK_EQ(sent.calls, 100);
-  SAID("q");
+  EXPECT_LOG("q");
 }
 
 /* ---- limited runs and waits ---- */
@@ -254,7 +254,7 @@ TEST(time_does_not_jump_while_an_async_watcher_is_triggered) {
 TEST(a_run_for_a_time_ends_at_that_time) {
   static Seen seen;
   evloop_t loop = jumping_loop();
-  timer(loop, SECOND, SECOND, see, &seen);
+  timer(loop, SECOND, SECOND, record, &seen);
   CHECK_EQ(evloop_run_for_ns(loop, 5 * SECOND + 500 * MS), 1);
   CHECK_EQ(seen.calls, 5);
   CHECK_EQ(now_of(loop), 5 * SECOND + 500 * MS);
@@ -294,7 +294,7 @@ TEST(advancing_wakes_a_waiting_loop) {
   static Seen seen;
   static Runner runner;
   evloop_t loop = virtual_loop();
-  timer(loop, HOUR, 0, see, &seen);
+  timer(loop, HOUR, 0, record, &seen);
   start_sleeper(&runner, run_until_done, loop);
   advance(loop, HOUR - 1);
   wait_until_asleep(&runner.tid);
@@ -329,7 +329,7 @@ static void *advance_often(void *argument) {
 }
 
 static void close_at_the_end(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   CHECK(event->time_ns - event->deadline_ns < (int64_t)event->count * MS);
   if (((Seen *)user_data)->count == 40000) close_watcher(event->watcher);
 }
@@ -355,8 +355,8 @@ TEST(descriptors_are_real_beside_virtual_timers) {
   evloop_t loop = virtual_loop();
   Pipe pipe = new_pipe();
   char byte;
-  readable_io(loop, pipe.r, see, &io);
-  timer(loop, SECOND, 0, see, &due);
+  readable_io(loop, pipe.r, record, &io);
+  timer(loop, SECOND, 0, record, &due);
   turn(loop);
   CHECK_EQ(io.calls, 0);
   put(pipe.w);
@@ -391,7 +391,7 @@ TEST(a_post_wakes_a_loop_whose_time_stands_still) {
   evloop_t loop = virtual_loop();
   timer(loop, HOUR, 0, ignore, NULL);
   start_sleeper(&runner, run_until_done, loop);
-  CHECK_EQ(evloop_post(loop, see, &posted), 0);
+  CHECK_EQ(evloop_post(loop, record, &posted), 0);
   UNTIL(LOAD(posted.calls) == 1);
   advance(loop, HOUR);
   CHECK_EQ(runner_result(&runner), 0);
@@ -400,17 +400,17 @@ TEST(a_post_wakes_a_loop_whose_time_stands_still) {
 
 static void advance_an_hour(const evloop_event_t *event, void *user_data) {
   CHECK(event->type == EVLOOP_EVENT_POST);
-  say_letter('p');
+  log_char('p');
   advance(*(evloop_t *)user_data, HOUR);
 }
 
 TEST(advancing_inside_a_callback_makes_timers_due) {
   evloop_t loop = virtual_loop();
-  timer(loop, HOUR, 0, letter, WORD("t"));
-  timer(loop, HOUR + 1, 0, letter, WORD("u"));
+  timer(loop, HOUR, 0, log_first_char, WORD("t"));
+  timer(loop, HOUR + 1, 0, log_first_char, WORD("u"));
   CHECK_EQ(evloop_post(loop, advance_an_hour, &loop), 0);
   turns(loop, 3);
-  SAID("pt");
+  EXPECT_LOG("pt");
   CHECK_EQ(now_of(loop), HOUR);
 }
 

@@ -32,7 +32,7 @@ TEST(a_posted_call_is_made_once_with_its_event) {
   Seen seen = {.calls = 0};
   evloop_event_t expected = event_of_post(&seen);
   CHECK_EQ(sizeof expected, 64);
-  CHECK_EQ(evloop_post(loop, see, &seen), 0);
+  CHECK_EQ(evloop_post(loop, record, &seen), 0);
   CHECK_EQ(seen.calls, 0);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 0);
   CHECK_EQ(seen.calls, 1);
@@ -42,18 +42,18 @@ TEST(a_posted_call_is_made_once_with_its_event) {
 }
 
 static void post_a_word(const evloop_event_t *event, void *user_data) {
-  say(event, WORD("a"));
-  CHECK_EQ(evloop_post((evloop_t)(intptr_t)user_data, say, WORD("c")), 0);
+  log_word(event, WORD("a"));
+  CHECK_EQ(evloop_post((evloop_t)(intptr_t)user_data, log_word, WORD("c")), 0);
 }
 
 TEST(a_call_posted_by_a_callback_is_for_the_next_iteration) {
   evloop_t loop = new_loop();
   CHECK_EQ(evloop_post(loop, post_a_word, as_data(loop)), 0);
-  CHECK_EQ(evloop_post(loop, say, WORD("b")), 0);
+  CHECK_EQ(evloop_post(loop, log_word, WORD("b")), 0);
   CHECK_EQ(turn(loop), 1);
-  SAID("ab");
+  EXPECT_LOG("ab");
   CHECK_EQ(turn(loop), 0);
-  SAID("c");
+  EXPECT_LOG("c");
 }
 
 /* Posts itself until it was called so many times. */
@@ -156,10 +156,10 @@ TEST(a_run_keeps_the_events_of_posts_for_wait) {
   evloop_event_t events[8];
   for (int i = 0; i < 6; i++) {
     CHECK_EQ(evloop_post(loop, NULL, as_data(i)), 0);
-    CHECK_EQ(evloop_post(loop, say, WORD("o")), 0);
+    CHECK_EQ(evloop_post(loop, log_word, WORD("o")), 0);
   }
   OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
-  SAID("oooooo");
+  EXPECT_LOG("oooooo");
   CHECK_EQ(evloop_wait(loop, events, LENGTH(events), 0), 6);
   for (int i = 0; i < 6; i++) CHECK_EQ(events[i].data, i);
 }
@@ -172,7 +172,7 @@ TEST(events_without_a_callback_are_returned_and_others_called) {
   Seen seen = {.calls = 0};
   Pipe quiet = new_pipe(), loud = new_pipe();
   evloop_watcher_t watcher = OK(evloop_add_io(loop, quiet.r, EVLOOP_EPOLLIN, NULL, &loop));
-  OK(evloop_add_io(loop, loud.r, EVLOOP_EPOLLIN, see_and_take, &seen));
+  OK(evloop_add_io(loop, loud.r, EVLOOP_EPOLLIN, record_and_take, &seen));
   put(loud.w);
   CHECK_EQ(evloop_wait(loop, events, 4, MS), 0);
   CHECK_EQ(seen.calls, 1);
@@ -192,7 +192,7 @@ TEST(a_wait_goes_on_while_only_callbacks_are_called) {
   Chain chain = {.loop = loop, .end = 10};
   Pipe pipe = new_pipe();
   Seen seen = {.calls = 0};
-  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, see_and_close, &seen));
+  OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN, record_and_close, &seen));
   put(pipe.w);
   CHECK_EQ(evloop_post(loop, next_link, &chain), 0);
   CHECK_EQ(evloop_wait(loop, &event, 1, -1), 0); /* nothing is left */
@@ -341,7 +341,7 @@ typedef struct Asked {
 static int be_asked(void *user_data) {
   Asked *asked = (Asked *)user_data;
   CHECK_ERR(evloop_run(asked->loop, EVLOOP_RUN_NOWAIT), EBUSY);
-  CHECK_EQ(evloop_post(asked->loop, say, WORD("o")), 0);
+  CHECK_EQ(evloop_post(asked->loop, log_word, WORD("o")), 0);
   if (asked->closes) CHECK_EQ(evloop_close(asked->loop), 0);
   RAISE(asked->calls, 1);
   return asked->verdict;
@@ -369,7 +369,7 @@ TEST(an_interrupted_run_asks_its_check_which_may_even_close_the_loop) {
     CHECK_EQ(runner_result(&r), results[i]);
     CHECK_EQ(asked.calls, 1);
     if (i == 1) CHECK_EQ(turn(asked.loop), 1);
-    SAID(i == 2 ? "" : "o");
+    EXPECT_LOG(i == 2 ? "" : "o");
     CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), i < 2 ? i + 1 : 2);
   }
 }

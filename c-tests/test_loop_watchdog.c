@@ -67,7 +67,7 @@ TEST(a_stuck_callback_is_told_of_once_and_once_more_when_it_has_returned) {
 TEST(posts_descriptors_and_destroy_notifications_are_looked_at) {
   static Told told;
   evloop_t loop = new_loop();
-  evloop_watcher_t io = readable_io(loop, event_fd(1), see_and_close, &(Seen){0});
+  evloop_watcher_t io = readable_io(loop, event_fd(1), record_and_close, &(Seen){0});
   /* Longer than what does not stick takes. */
   watch(loop, 50 * MS * slow_factor(), &told);
   CHECK_EQ(evloop_watcher_set_destroy(io, stick, &told), 0);

@@ -10,7 +10,7 @@
 TEST(any_number_of_sends_is_one_event) {
   static Seen seen;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = async(loop, see, &seen);
+  evloop_watcher_t watcher = async(loop, record, &seen);
   int i;
   turns(loop, 3);
   CHECK_EQ(seen.calls, 0);
@@ -28,7 +28,7 @@ TEST(several_async_watchers_are_told_apart) {
   evloop_watcher_t watchers[100];
   evloop_t loop = new_loop();
   int i, round;
-  for (i = 0; i < 100; i++) watchers[i] = async(loop, see, &seen[i]);
+  for (i = 0; i < 100; i++) watchers[i] = async(loop, record, &seen[i]);
   for (round = 1; round <= 3; round++) {
     for (i = 0; i < 100; i += round) trigger(watchers[i]);
     turn(loop);
@@ -41,8 +41,8 @@ TEST(several_async_watchers_are_told_apart) {
 
 static void send_to_itself(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
-  see(event, user_data);
-  say_letter('a');
+  record(event, user_data);
+  log_char('a');
   if (seen->calls < 3) trigger(event->watcher);
 }
 
@@ -50,15 +50,15 @@ TEST(a_send_in_its_own_callback_is_delivered_in_the_next_iteration) {
   static Seen seen;
   evloop_t loop = new_loop();
   trigger(async(loop, send_to_itself, &seen));
-  OK(evloop_add_check(loop, letter, WORD("c")));
+  OK(evloop_add_check(loop, log_first_char, WORD("c")));
   turns(loop, 4);
-  SAID("acacacc");
+  EXPECT_LOG("acacacc");
 }
 
 TEST(a_send_to_a_disabled_watcher_is_kept) {
   static Seen seen;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = async(loop, see, &seen);
+  evloop_watcher_t watcher = async(loop, record, &seen);
   CHECK_EQ(evloop_watcher_disable(watcher), 0);
   trigger(watcher);
   trigger(watcher);
@@ -72,7 +72,7 @@ TEST(a_send_to_a_disabled_watcher_is_kept) {
 TEST(a_sent_event_survives_disable_and_enable) {
   static Seen seen;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = async(loop, see, &seen);
+  evloop_watcher_t watcher = async(loop, record, &seen);
   trigger(watcher);
   CHECK_EQ(evloop_watcher_disable(watcher), 0);
   turn(loop);
@@ -143,7 +143,7 @@ static void send_from_handler(int number) {
 TEST(a_signal_handler_sends) {
   static Seen seen;
   evloop_t loop = new_loop();
-  sent_by_handler = async(loop, see, &seen);
+  sent_by_handler = async(loop, record, &seen);
   handle_signals(send_from_handler);
   raise(SIGUSR1);
   raise(SIGUSR1);
@@ -157,7 +157,7 @@ TEST(a_signal_handler_sends_on_the_sleeping_thread) {
   static Runner runner;
   evloop_t loop = new_loop();
   int i;
-  sent_by_handler = async(loop, see, &seen);
+  sent_by_handler = async(loop, record, &seen);
   handle_signals(send_from_handler);
   start_runner(&runner, run_until_done, loop);
   for (i = 1; i <= 100; i++) {
@@ -174,26 +174,26 @@ TEST(a_signal_handler_sends_on_the_sleeping_thread) {
 static void make_readable(const evloop_event_t *event, void *user_data) {
   CHECK_EQ(event->type, EVLOOP_EVENT_PREPARE);
   OK(eventfd_write(*(const int *)user_data, 1));
-  say_letter('p');
+  log_char('p');
 }
 
 TEST(prepare_is_before_the_wait_and_check_after_it) {
   evloop_t loop = new_loop();
   int fd = event_fd(0);
-  OK(evloop_add_check(loop, letter, WORD("c")));
-  readable_io(loop, fd, letter, WORD("i"));
+  OK(evloop_add_check(loop, log_first_char, WORD("c")));
+  readable_io(loop, fd, log_first_char, WORD("i"));
   OK(evloop_add_prepare(loop, make_readable, &fd));
   turn(loop);
-  SAID("pic");
+  EXPECT_LOG("pic");
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
-  SAID("pic");
+  EXPECT_LOG("pic");
 }
 
 TEST(prepare_and_check_run_in_each_iteration) {
   static Seen prepare, check;
   evloop_t loop = new_loop();
-  evloop_watcher_t before = OK(evloop_add_prepare(loop, see, &prepare));
-  evloop_watcher_t after = OK(evloop_add_check(loop, see, &check));
+  evloop_watcher_t before = OK(evloop_add_prepare(loop, record, &prepare));
+  evloop_watcher_t after = OK(evloop_add_check(loop, record, &check));
   turns(loop, 10);
   CHECK_EQ(prepare.calls, 10);
   CHECK_EQ(check.calls, 10);
@@ -206,8 +206,8 @@ TEST(a_wakeup_makes_the_loop_go_round) {
   static Runner runner;
   evloop_t loop = new_loop();
   int rounds;
-  OK(evloop_add_prepare(loop, see, &prepare));
-  OK(evloop_add_check(loop, see, &check));
+  OK(evloop_add_prepare(loop, record, &prepare));
+  OK(evloop_add_check(loop, record, &check));
   start_sleeper(&runner, run_until_done, loop);
   rounds = LOAD(prepare.calls);
   CHECK_EQ(LOAD(check.calls), rounds - 1);
@@ -221,18 +221,18 @@ TEST(a_wakeup_makes_the_loop_go_round) {
 
 TEST(one_iteration_has_its_order) {
   evloop_t loop = new_loop();
-  OK(evloop_add_check(loop, letter, WORD("c")));
-  OK(evloop_add_idle(loop, letter, WORD("z")));
-  readable_io(loop, event_fd(1), letter, WORD("i"));
-  OK(evloop_add_defer(loop, letter, WORD("d")));
-  CHECK_EQ(evloop_post(loop, letter, WORD("p")), 0);
-  trigger(async(loop, letter, WORD("a")));
-  timer(loop, 0, 0, letter, WORD("t"));
-  OK(evloop_add_prepare(loop, letter, WORD("b")));
+  OK(evloop_add_check(loop, log_first_char, WORD("c")));
+  OK(evloop_add_idle(loop, log_first_char, WORD("z")));
+  readable_io(loop, event_fd(1), log_first_char, WORD("i"));
+  OK(evloop_add_defer(loop, log_first_char, WORD("d")));
+  CHECK_EQ(evloop_post(loop, log_first_char, WORD("p")), 0);
+  trigger(async(loop, log_first_char, WORD("a")));
+  timer(loop, 0, 0, log_first_char, WORD("t"));
+  OK(evloop_add_prepare(loop, log_first_char, WORD("b")));
   turn(loop);
-  SAID("btapdic");
+  EXPECT_LOG("btapdic");
   turn(loop);
-  SAID("bic");
+  EXPECT_LOG("bic");
 }
 
 /* ---- idle ---- */
@@ -240,7 +240,7 @@ TEST(one_iteration_has_its_order) {
 TEST(idle_is_called_when_there_is_nothing_else) {
   static Seen idle;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = OK(evloop_add_idle(loop, see, &idle));
+  evloop_watcher_t watcher = OK(evloop_add_idle(loop, record, &idle));
   turns(loop, 3);
   CHECK_EQ(idle.calls, 3);
   expect_plain(&idle.last, watcher, EVLOOP_EVENT_IDLE, &idle);
@@ -251,7 +251,7 @@ TEST(idle_is_not_called_when_there_is_something) {
   static Seen idle;
   evloop_t loop = new_loop();
   evloop_watcher_t watcher = async(loop, ignore, NULL), io, deferred;
-  OK(evloop_add_idle(loop, see, &idle));
+  OK(evloop_add_idle(loop, record, &idle));
   trigger(watcher);
   turn(loop);
   timer(loop, 0, 0, ignore, NULL);
@@ -272,7 +272,7 @@ TEST(idle_is_not_called_when_there_is_something) {
 }
 
 static void close_after_ten(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   if (((Seen *)user_data)->calls == 10) close_watcher(event->watcher);
 }
 
@@ -287,8 +287,8 @@ TEST(the_loop_does_not_wait_while_a_watcher_is_idle) {
 TEST(idle_works_beside_timers_that_wait) {
   static Seen idle, due;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = timer(loop, HOUR, 0, see, &due);
-  OK(evloop_add_idle(loop, see, &idle));
+  evloop_watcher_t watcher = timer(loop, HOUR, 0, record, &due);
+  OK(evloop_add_idle(loop, record, &idle));
   turns(loop, 5);
   CHECK_EQ(idle.calls, 5);
   set_timer(watcher, 2 * MS, 0);
@@ -300,7 +300,7 @@ TEST(idle_works_beside_timers_that_wait) {
 TEST(defer_is_called_once) {
   static Seen seen;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = OK(evloop_add_defer(loop, see, &seen));
+  evloop_watcher_t watcher = OK(evloop_add_defer(loop, record, &seen));
   CHECK_EQ(seen.calls, 0);
   run_to_end(loop);
   CHECK_EQ(seen.calls, 1);
@@ -319,8 +319,8 @@ TEST(defer_is_called_once) {
 
 static void enable_itself(const evloop_event_t *event, void *user_data) {
   Seen *seen = (Seen *)user_data;
-  see(event, user_data);
-  say_letter('d');
+  record(event, user_data);
+  log_char('d');
   if (seen->calls < 3) CHECK_EQ(evloop_watcher_enable(event->watcher), 0);
 }
 
@@ -328,31 +328,31 @@ TEST(defer_in_its_own_callback_is_the_next_iteration) {
   static Seen seen;
   evloop_t loop = new_loop();
   OK(evloop_add_defer(loop, enable_itself, &seen));
-  OK(evloop_add_check(loop, letter, WORD("c")));
+  OK(evloop_add_check(loop, log_first_char, WORD("c")));
   turns(loop, 4);
-  SAID("dcdcdcc");
+  EXPECT_LOG("dcdcdcc");
 }
 
 TEST(a_pending_defer_does_not_wait) {
   static Seen seen;
   evloop_t loop = new_loop();
   async(loop, ignore, NULL);
-  OK(evloop_add_defer(loop, see, &seen));
+  OK(evloop_add_defer(loop, record, &seen));
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
   CHECK_EQ(seen.calls, 1);
 }
 
 static void add_defer(const evloop_event_t *event, void *user_data) {
-  letter(event, user_data);
-  OK(evloop_add_defer(evloop_watcher_loop(event->watcher), letter, WORD("d")));
+  log_first_char(event, user_data);
+  OK(evloop_add_defer(evloop_watcher_loop(event->watcher), log_first_char, WORD("d")));
 }
 
 TEST(a_defer_added_in_a_callback_is_the_next_iteration) {
   evloop_t loop = new_loop();
   timer(loop, 0, 0, add_defer, WORD("t"));
-  OK(evloop_add_check(loop, letter, WORD("c")));
+  OK(evloop_add_check(loop, log_first_char, WORD("c")));
   turns(loop, 3);
-  SAID("tcdcc");
+  EXPECT_LOG("tcdcc");
 }
 
 /* ---- exit ---- */
@@ -360,29 +360,29 @@ TEST(a_defer_added_in_a_callback_is_the_next_iteration) {
 TEST(exit_is_called_when_nothing_is_left) {
   static Seen seen;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = OK(evloop_add_exit(loop, see, &seen));
+  evloop_watcher_t watcher = OK(evloop_add_exit(loop, record, &seen));
   run_to_end(loop);
   CHECK_EQ(seen.calls, 1);
   expect_plain(&seen.last, watcher, EVLOOP_EVENT_EXIT, &seen);
-  timer(loop, 0, 0, letter, WORD("t"));
+  timer(loop, 0, 0, log_first_char, WORD("t"));
   run_to_end(loop);
   CHECK_EQ(seen.calls, 2);
-  SAID("t");
+  EXPECT_LOG("t");
 }
 
 TEST(exit_is_the_last_that_is_called) {
   evloop_t loop = new_loop();
-  OK(evloop_add_exit(loop, letter, WORD("e")));
-  OK(evloop_add_defer(loop, letter, WORD("d")));
-  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, letter, WORD("c")))), 0);
+  OK(evloop_add_exit(loop, log_first_char, WORD("e")));
+  OK(evloop_add_defer(loop, log_first_char, WORD("d")));
+  CHECK_EQ(evloop_watcher_unref(OK(evloop_add_check(loop, log_first_char, WORD("c")))), 0);
   run_to_end(loop);
-  SAID("dce");
+  EXPECT_LOG("dce");
 }
 
 TEST(exit_is_called_when_the_loop_is_stopped) {
   static Seen seen;
   evloop_t loop = new_loop();
-  OK(evloop_add_exit(loop, see, &seen));
+  OK(evloop_add_exit(loop, record, &seen));
   timer(loop, 0, 0, stop_loop, as_data(loop));
   async(loop, ignore, NULL);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 1);
@@ -395,7 +395,7 @@ TEST(exit_is_called_when_the_loop_is_stopped) {
 TEST(exit_is_called_when_the_time_is_over) {
   static Seen seen;
   evloop_t loop = new_loop();
-  OK(evloop_add_exit(loop, see, &seen));
+  OK(evloop_add_exit(loop, record, &seen));
   async(loop, ignore, NULL);
   CHECK_EQ(evloop_run_for_ns(loop, 0), 1);
   CHECK_EQ(evloop_run_for_ns(loop, MS), 1);
@@ -406,7 +406,7 @@ TEST(exit_is_not_called_by_other_runs) {
   static Seen seen;
   evloop_event_t event;
   evloop_t loop = new_loop();
-  OK(evloop_add_exit(loop, see, &seen));
+  OK(evloop_add_exit(loop, record, &seen));
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_NOWAIT), 0);
   timer(loop, 0, 0, ignore, NULL);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 0);
@@ -418,14 +418,14 @@ TEST(exit_is_not_called_by_other_runs) {
 }
 
 static void close_own_loop(const evloop_event_t *event, void *user_data) {
-  see(event, user_data);
+  record(event, user_data);
   CHECK_EQ(evloop_close(OK(evloop_watcher_loop(event->watcher))), 0);
 }
 
 TEST(exit_is_not_called_when_the_loop_is_closed) {
   static Seen seen, closing;
   evloop_t loop = new_loop();
-  OK(evloop_add_exit(loop, see, &seen));
+  OK(evloop_add_exit(loop, record, &seen));
   timer(loop, 0, 0, close_own_loop, &closing);
   CHECK_ERR(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
   CHECK_EQ(closing.calls, 1);
@@ -438,17 +438,17 @@ TEST(exit_watchers_have_priorities) {
   static const int priorities[] = {0, INT32_MAX, INT32_MIN, 5};
   int i;
   for (i = 0; i < 4; i++) {
-    evloop_watcher_t watcher = OK(evloop_add_exit(loop, letter, WORD(letters[i])));
+    evloop_watcher_t watcher = OK(evloop_add_exit(loop, log_first_char, WORD(letters[i])));
     CHECK_EQ(evloop_watcher_set_priority(watcher, priorities[i]), 0);
   }
   run_to_end(loop);
-  SAID("abcd");
+  EXPECT_LOG("abcd");
 }
 
 TEST(a_disabled_exit_watcher_is_not_called) {
   static Seen seen;
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = OK(evloop_add_exit(loop, see, &seen));
+  evloop_watcher_t watcher = OK(evloop_add_exit(loop, record, &seen));
   CHECK_EQ(evloop_watcher_disable(watcher), 0);
   run_to_end(loop);
   CHECK_EQ(seen.calls, 0);

@@ -155,7 +155,7 @@ TEST(a_loop_that_watches_a_released_timer_is_told) {
   static Seen seen;
   evloop_t loop = new_loop();
   tfd_t t = OK(tfd_create(MONOTONIC, 0));
-  OK(evloop_add_tfd(loop, t, see, &seen));
+  OK(evloop_add_tfd(loop, t, record, &seen));
   int fd = (int)OK(tfd_release(t));
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 0);
   CHECK_EQ(seen.errors, 1);

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use super::arg;
 use super::guard::{guard, guard_close, signal_safe};
 use super::types::*;
-use crate::event_loop::{self, Event, Mode, Options};
+use crate::event_loop::{self, Event, Options, RunMode};
 
 /// Creates an event loop.
 ///
@@ -134,9 +134,9 @@ pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
 pub extern "C" fn evloop_run(r#loop: evloop_t, mode: c_int) -> c_int {
     guard("evloop_run", || {
         let mode = match mode {
-            EVLOOP_RUN_UNTIL_DONE => Mode::UntilDone,
-            EVLOOP_RUN_ONCE => Mode::Once,
-            EVLOOP_RUN_NOWAIT => Mode::NoWait,
+            EVLOOP_RUN_UNTIL_DONE => RunMode::UntilDone,
+            EVLOOP_RUN_ONCE => RunMode::Once,
+            EVLOOP_RUN_NOWAIT => RunMode::NoWait,
             _ => return Err(arg::unknown_mode(mode)),
         };
         event_loop::run(r#loop, mode).map(c_int::from)
@@ -159,7 +159,9 @@ pub extern "C" fn evloop_run(r#loop: evloop_t, mode: c_int) -> c_int {
 /// Threads: as evloop_run().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_run_for_ns(r#loop: evloop_t, duration_ns: i64) -> c_int {
-    guard("evloop_run_for_ns", || event_loop::run(r#loop, Mode::For(duration_ns)).map(c_int::from))
+    guard("evloop_run_for_ns", || {
+        event_loop::run(r#loop, RunMode::For(duration_ns)).map(c_int::from)
+    })
 }
 
 /// Runs an event loop on the calling thread until it has events to return.
@@ -524,7 +526,7 @@ pub extern "C" fn evloop_embed_prepare(r#loop: evloop_t) -> c_int {
 /// Threads: any, one at a time (-EBUSY).
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_embed_dispatch(r#loop: evloop_t) -> c_int {
-    guard("evloop_embed_dispatch", || event_loop::run(r#loop, Mode::Embedded).map(c_int::from))
+    guard("evloop_embed_dispatch", || event_loop::run(r#loop, RunMode::Embedded).map(c_int::from))
 }
 
 /// Makes an event loop usable in a forked child.

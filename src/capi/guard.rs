@@ -49,8 +49,8 @@ fn guard_with<T: From<c_int>>(
     result
 }
 
-/// The same, after a quick way through `quick` was not open: out of line, so
-/// that the quick way needs no stack frame. What cannot fail needs no guard.
+/// The same, after the fast path did not apply: out of line, so that the fast
+/// path needs no stack frame. What cannot fail needs no guard.
 #[cold]
 #[inline(never)]
 pub(super) fn guard_rest<T: From<c_int>>(

@@ -43,4 +43,4 @@ mod watcher;
 
 mod inspect;
 
-mod inside;
+mod telemetry;

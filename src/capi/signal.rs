@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use super::arg;
 use super::guard::guard;
 use super::types::*;
-use crate::event_loop::{self, Event, SignalWay as Way, Target};
+use crate::event_loop::{self, Event, SignalMode, Target};
 use crate::signal_hub::Siginfo;
 
 /// Watches a signal.
@@ -110,8 +110,9 @@ pub unsafe extern "C" fn evloop_add_signal(
         arg::flags(flags, EVLOOP_SIGNAL_FD | EVLOOP_SIGNAL_KEEP_DEFAULT)?;
         let keeps_default = flags & EVLOOP_SIGNAL_KEEP_DEFAULT != 0;
         let by_descriptor = flags & EVLOOP_SIGNAL_FD != 0;
-        let way = if by_descriptor { Way::Blocked } else { Way::Handler { keeps_default } };
-        event_loop::add_signal(r#loop, signum, way, Target { callback, user_data })
+        let mode =
+            if by_descriptor { SignalMode::Blocked } else { SignalMode::Handler { keeps_default } };
+        event_loop::add_signal(r#loop, signum, mode, Target { callback, user_data })
     })
 }
 

@@ -6,7 +6,9 @@ use super::arg;
 use super::guard::{guard, guard_rest, signal_safe};
 use super::types::*;
 use crate::errno::Result;
-use crate::event_loop::{self, NewTimer, Period, Setting, Source, Target, Watch, quick};
+use crate::event_loop::{
+    self, NewTimer, ObjectRef, Period, Source, Target, TimerSetting, fast_path,
+};
 use crate::handle;
 use crate::kqueue::{self, Kqueue};
 use crate::timerfd::{self, Timer};
@@ -127,7 +129,7 @@ pub unsafe extern "C" fn evloop_add_io(
 /// another thread it takes effect before the loop next dispatches.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_int {
-    if quick::io_modify(watcher, events) {
+    if fast_path::io_modify(watcher, events) {
         return 0;
     }
     guard_rest("evloop_io_modify", || {
@@ -150,7 +152,7 @@ pub extern "C" fn evloop_io_modify(watcher: evloop_watcher_t, events: u32) -> c_
 /// Since 0.2.0.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_io_set(watcher: evloop_watcher_t, events: u32) -> c_int {
-    if quick::io_set(watcher, events) {
+    if fast_path::io_set(watcher, events) {
         return 0;
     }
     guard_rest("evloop_io_set", || {
@@ -317,11 +319,11 @@ pub unsafe extern "C" fn evloop_every(
 }
 
 fn simple_timer(initial: i64, interval: i64) -> NewTimer {
-    let setting = Setting { absolute: false, period: Period::Skip, initial, interval };
+    let setting = TimerSetting { absolute: false, period: Period::Skip, initial, interval };
     NewTimer { clock: event_loop::MONOTONIC, setting, tolerance: 0 }
 }
 
-fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Setting> {
+fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<TimerSetting> {
     arg::flags(flags, EVLOOP_TIMER_ABSTIME | EVLOOP_TIMER_BURST | EVLOOP_TIMER_DELAY)?;
     let period = match flags & (EVLOOP_TIMER_BURST | EVLOOP_TIMER_DELAY) {
         EVLOOP_TIMER_SKIP => Period::Skip,
@@ -331,7 +333,7 @@ fn timer_setting(flags: u32, initial_ns: i64, interval_ns: i64) -> Result<Settin
     };
     let interval = arg::not_negative(interval_ns, "interval_ns")?;
     let absolute = flags & EVLOOP_TIMER_ABSTIME != 0;
-    Ok(Setting { absolute, period, initial: initial_ns, interval })
+    Ok(TimerSetting { absolute, period, initial: initial_ns, interval })
 }
 
 /// The tolerance of a new timer; an exact timer has the smallest one, whatever
@@ -406,7 +408,7 @@ pub extern "C" fn evloop_timer_set(
 /// Threads: as evloop_timer_set().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_timer_again(watcher: evloop_watcher_t) -> c_int {
-    if quick::timer_again(watcher) {
+    if fast_path::timer_again(watcher) {
         return 0;
     }
     guard_rest("evloop_timer_again", || event_loop::timer_again(watcher).map(|()| 0))
@@ -483,11 +485,11 @@ pub unsafe extern "C" fn evloop_add_tfd(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_tfd", || {
-        let watch = || {
+        let object_ref = || {
             let fd = handle::descriptor::<Timer>(tfd)?;
-            Ok(Watch { handle: tfd, fd, pin: timerfd::watchable })
+            Ok(ObjectRef { handle: tfd, fd, pin: timerfd::watchable })
         };
-        event_loop::add_object(r#loop, Source::Tfd, watch, Target { callback, user_data })
+        event_loop::add_object(r#loop, Source::Tfd, object_ref, Target { callback, user_data })
     })
 }
 
@@ -521,11 +523,11 @@ pub unsafe extern "C" fn evloop_add_kqueue(
     user_data: *mut c_void,
 ) -> evloop_watcher_t {
     guard("evloop_add_kqueue", || {
-        let watch = || {
+        let object_ref = || {
             let fd = handle::descriptor::<Kqueue>(kq)?;
-            Ok(Watch { handle: kq, fd, pin: kqueue::watchable })
+            Ok(ObjectRef { handle: kq, fd, pin: kqueue::watchable })
         };
-        event_loop::add_object(r#loop, Source::Kqueue, watch, Target { callback, user_data })
+        event_loop::add_object(r#loop, Source::Kqueue, object_ref, Target { callback, user_data })
     })
 }
 

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_void};
 use super::arg;
 use super::guard::{guard, guard_close, guard_rest};
 use super::types::*;
-use crate::event_loop::{self, Change, Target, quick};
+use crate::event_loop::{self, Change, Target, fast_path};
 
 /// Closes a watcher.
 ///
@@ -71,7 +71,7 @@ pub extern "C" fn evloop_watcher_close(watcher: evloop_watcher_t, flags: u32) ->
 /// another thread it takes effect before the loop next dispatches.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
-    if quick::set_enabled(watcher, true) {
+    if fast_path::set_enabled(watcher, true) {
         return 0;
     }
     guard_rest("evloop_watcher_enable", || event_loop::change(watcher, Change::Enable).map(|()| 0))
@@ -94,7 +94,7 @@ pub extern "C" fn evloop_watcher_enable(watcher: evloop_watcher_t) -> c_int {
 /// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_disable(watcher: evloop_watcher_t) -> c_int {
-    if quick::set_enabled(watcher, false) {
+    if fast_path::set_enabled(watcher, false) {
         return 0;
     }
     guard_rest("evloop_watcher_disable", || {
@@ -219,7 +219,7 @@ pub unsafe extern "C" fn evloop_watcher_get_name(
 /// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_set_data(watcher: evloop_watcher_t, data: u64) -> c_int {
-    if quick::set_data(watcher, data) {
+    if fast_path::set_data(watcher, data) {
         return 0;
     }
     guard_rest("evloop_watcher_set_data", || {
@@ -238,7 +238,7 @@ pub extern "C" fn evloop_watcher_set_data(watcher: evloop_watcher_t, data: u64) 
 /// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_ref(watcher: evloop_watcher_t) -> c_int {
-    if quick::set_ref(watcher, true) {
+    if fast_path::set_ref(watcher, true) {
         return 0;
     }
     guard_rest("evloop_watcher_ref", || event_loop::change(watcher, Change::Ref).map(|()| 0))
@@ -255,7 +255,7 @@ pub extern "C" fn evloop_watcher_ref(watcher: evloop_watcher_t) -> c_int {
 /// Threads: as evloop_watcher_enable().
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
-    if quick::set_ref(watcher, false) {
+    if fast_path::set_ref(watcher, false) {
         return 0;
     }
     guard_rest("evloop_watcher_unref", || event_loop::change(watcher, Change::Unref).map(|()| 0))
@@ -274,7 +274,7 @@ pub extern "C" fn evloop_watcher_unref(watcher: evloop_watcher_t) -> c_int {
 /// @returns the loop.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_watcher_loop(watcher: evloop_watcher_t) -> evloop_t {
-    match quick::loop_of(watcher) {
+    match fast_path::loop_of(watcher) {
         Some(evloop) => evloop,
         None => guard_rest("evloop_watcher_loop", || event_loop::loop_of(watcher)),
     }

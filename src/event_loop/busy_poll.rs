@@ -1,7 +1,7 @@
 //! Busy polling of network devices' queues: a setting of the loop's epoll.
 
-use super::desk::Desk;
-use super::named::named;
+use super::resolve::resolve;
+use super::shared::LoopShared;
 use crate::errno::{Errno, Result, error};
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
@@ -10,18 +10,18 @@ use std::os::fd::RawFd;
 
 /// See evloop_set_busy_poll.
 pub(crate) fn set_busy_poll(handle: i64, setting: BusyPoll) -> Result<()> {
-    let named = named(handle, Kind::Loop)?;
-    let gate = named.lock()?;
-    epoll::set_busy_poll(gate.epoll, setting).map_err(|errno| explain(errno, setting))?;
+    let resolved = resolve(handle, Kind::Loop)?;
+    let command_queue = resolved.lock()?;
+    epoll::set_busy_poll(command_queue.epoll, setting).map_err(|errno| explain(errno, setting))?;
     // For the sets that take the place of this one.
-    named.desk.busy_poll.store(setting.pack(), Relaxed);
+    resolved.shared.busy_poll.store(setting.pack(), Relaxed);
     Ok(())
 }
 
 /// Sets up a new set like the loop's others. It only makes things faster: a
 /// failure is none.
-pub(super) fn apply(desk: &Desk, epoll: RawFd) {
-    if let Some(setting) = BusyPoll::unpack(desk.busy_poll.load(Relaxed)) {
+pub(super) fn apply(shared: &LoopShared, epoll: RawFd) {
+    if let Some(setting) = BusyPoll::unpack(shared.busy_poll.load(Relaxed)) {
         let _ = epoll::set_busy_poll(epoll, setting);
     }
 }

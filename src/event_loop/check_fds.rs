@@ -5,29 +5,29 @@
 //! is registered, and arms nothing. Where the kernel takes it, its number is
 //! another file's by now.
 
-use super::core::Core;
 use super::io;
-use super::record::Record;
+use super::slot::WatcherSlot;
+use super::state::LoopState;
 use crate::errno::{self, Errno, Error, Value};
 use crate::handle::Kind;
 use crate::sys::epoll;
 use std::os::fd::RawFd;
 
-impl Core {
+impl LoopState {
     /// Checks all descriptors that are watched. What was lost fails its
     /// watchers.
     #[cold]
     pub fn check_fds(&mut self) {
-        let desk = self.desk;
+        let shared = self.shared;
         // With the lock no other thread removes a registration meanwhile.
-        let mut gate = desk.gate();
-        self.receive(&mut gate);
+        let mut command_queue = shared.lock_commands();
+        self.apply_commands(&mut command_queue);
         let mut is_lost = false;
         for fd in 0..self.io_limit() {
             is_lost |= self.is_replaced(fd);
         }
-        drop(gate);
-        self.verify_always();
+        drop(command_queue);
+        self.verify_not_pollable();
         if is_lost {
             // The kernel may still have the old file, under its old number.
             self.rebuild();
@@ -61,13 +61,13 @@ impl Core {
 
     /// Has evloop_last_error() say whose descriptor was lost.
     #[cold]
-    pub fn explain_loss(&self, handle: i64, record: &Record) {
+    pub fn explain_loss(&self, handle: i64, slot: &WatcherSlot) {
         const NAMELESS: &str = "fd {} was closed, or is another file by now; watcher {} watched it";
         const NAMED: &str =
             "fd {} was closed, or is another file by now; watcher {} '{}' watched it";
-        let fd = io::fd_of(record);
-        let gate = self.desk.gate();
-        let _ = match gate.names.get(&handle) {
+        let fd = io::fd_of(slot);
+        let command_queue = self.shared.lock_commands();
+        let _ = match command_queue.names.get(&handle) {
             None => Error::new(Errno::EBADF, NAMELESS, &[fd.into(), handle.into()]),
             Some(name) => {
                 Error::new(Errno::EBADF, NAMED, &[fd.into(), handle.into(), Value::name(name)])

@@ -4,11 +4,11 @@
 //! set only when something is due earlier than it is set to.
 
 use super::coalescing::Pace;
-use super::core::Core;
-use super::desk::{CLOCKS, Desk, REAL_TIME};
 use super::own_fds::OwnFd;
 use super::revive::give_up;
-use super::timers::Nodes;
+use super::shared::{CLOCKS, LoopShared, REAL_TIME};
+use super::state::LoopState;
+use super::timers::TimerNodes;
 use crate::errno::{Errno, Result, fail};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
@@ -68,7 +68,7 @@ pub(super) fn create_fd(clock: usize) -> Result<Fd> {
     }
 }
 
-pub(super) struct Clock {
+pub(super) struct LoopClock {
     pub queue: TimerQueue,
     pub fd: Option<Fd>,
     /// What the timerfd is set to, at most; [`NEVER`]: it has expired.
@@ -85,7 +85,7 @@ pub(super) struct Clock {
     pub pace: Pace,
 }
 
-impl Clock {
+impl LoopClock {
     pub const fn new() -> Self {
         Self {
             queue: TimerQueue::new(),
@@ -108,7 +108,7 @@ impl Clock {
     }
 }
 
-impl Desk {
+impl LoopShared {
     /// The time of a clock, or virtual time.
     pub fn now(&self, clock: usize) -> i64 {
         match self.virtual_now.load(Relaxed) {
@@ -118,10 +118,10 @@ impl Desk {
     }
 }
 
-impl Core {
+impl LoopState {
     /// The time of a clock, or virtual time.
     pub fn read_clock(&self, clock: usize) -> i64 {
-        self.desk.now(clock)
+        self.shared.now(clock)
     }
 
     /// Makes the timer of a clock, if it is not there yet.
@@ -138,8 +138,8 @@ impl Core {
             self.register_clock(self.own_epoll()?, clock, fd.raw())?;
             self.fd_is_ours(OwnFd::Clock(clock), fd.raw());
             self.timers.clock(clock).fd = Some(fd);
-            let ready = self.desk.clocks.load(Relaxed);
-            self.desk.clocks.store(ready | 1 << clock, Relaxed);
+            let ready = self.shared.clocks.load(Relaxed);
+            self.shared.clocks.store(ready | 1 << clock, Relaxed);
         }
         Ok(())
     }
@@ -171,7 +171,7 @@ impl Core {
     pub fn register_clock(&self, epoll: RawFd, clock: usize, fd: RawFd) -> Result<()> {
         // Edge-triggered, and never read: setting it makes it ready again.
         let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        Ok(epoll::add(epoll, fd, events, super::core::INTERNAL | (1 + clock as u64))?)
+        Ok(epoll::add(epoll, fd, events, super::state::INTERNAL | (1 + clock as u64))?)
     }
 
     /// The time at which what is due on a clock is looked for.
@@ -183,7 +183,7 @@ impl Core {
         }
         let Some(wake) = self.next_wake(clock) else { return now };
         let mut now = now;
-        while now < wake && wake - now <= SPIN_NS && self.desk.mail.peek() == 0 {
+        while now < wake && wake - now <= SPIN_NS && self.shared.wake_state.peek() == 0 {
             std::hint::spin_loop();
             now = self.read_clock(clock);
         }
@@ -196,13 +196,13 @@ impl Core {
         if self.virtual_time {
             // No timer of the kernel's is to be set.
             self.timers.recheck = 0;
-            self.timers.renumber_if_many(self.desk);
+            self.timers.renumber_if_many(self.shared);
             return self.virtual_timeout(until);
         }
         let mut due = self.timers.due != 0;
         let recheck = if self.suspended.is_empty() { self.timers.recheck } else { u32::MAX };
         if recheck != 0 {
-            self.timers.renumber_if_many(self.desk);
+            self.timers.renumber_if_many(self.shared);
             due |= self.arm_clocks(recheck);
         }
         match until {
@@ -226,8 +226,8 @@ impl Core {
                     (wake, resume) => wake.or(resume),
                 };
             }
-            let watched = index == REALTIME && !self.lists.clock_change.is_empty();
-            due |= self.arm_clock(index, (wake, resume.unwrap_or(NEVER)), watched);
+            let wanted = index == REALTIME && !self.lists.clock_change.is_empty();
+            due |= self.arm_clock(index, (wake, resume.unwrap_or(NEVER)), wanted);
         }
         due
     }
@@ -239,12 +239,7 @@ impl Core {
     /// What is due is found by reading the clock. A timerfd that is armed for
     /// a time in the past becomes ready by an interrupt, which may come after
     /// the next wait, and with real-time priorities long after it.
-    fn arm_clock(
-        &mut self,
-        index: usize,
-        (wake, until): (Option<i64>, i64),
-        watched: bool,
-    ) -> bool {
+    fn arm_clock(&mut self, index: usize, (wake, until): (Option<i64>, i64), wanted: bool) -> bool {
         if self.timers.due & 1 << index != 0 {
             // Once that is dealt with.
             self.timers.recheck |= 1 << index;
@@ -264,7 +259,7 @@ impl Core {
                 let dense = entry.looked.saturating_add(DENSE_NS);
                 if precise { wake } else { self.coalesce(index, wake, until).max(dense) }
             }
-            None if watched => NEVER - 1,
+            None if wanted => NEVER - 1,
             None => return false,
         };
         let entry = self.timers.clock(index);
@@ -287,11 +282,12 @@ impl Core {
         due
     }
 
-    /// The program has closed a timerfd of the loop's, which cannot go on without.
+    /// The program has closed a timerfd of the loop's, which cannot go on
+    /// without.
     #[cold]
     fn lose_clock(&mut self) -> bool {
-        let desk = self.desk;
-        self.lose_epoll(&mut desk.gate());
+        let shared = self.shared;
+        self.lose_epoll(&mut shared.lock_commands());
         true
     }
 
@@ -322,7 +318,7 @@ impl Core {
         if due || over {
             return Some(0);
         }
-        if self.auto_advance && !self.is_held() && self.next_jump(until).is_some() {
+        if self.auto_advance && !self.is_time_held() && self.next_jump(until).is_some() {
             return Some(self.grace_left());
         }
         None
@@ -349,13 +345,17 @@ impl Core {
         if queue.len() == 0 {
             return None;
         }
-        if virtual_time { queue.next_deadline(&Nodes(self.desk, clock)) } else { queue.next_wake() }
+        if virtual_time {
+            queue.next_deadline(&TimerNodes(self.shared, clock))
+        } else {
+            queue.next_wake()
+        }
     }
 
     /// The earliest deadline of a clock, exactly.
     pub fn next_exact(&mut self, clock: usize) -> Option<i64> {
         let timers = &mut self.timers;
-        timers.clock(clock).queue.next_deadline(&Nodes(self.desk, clock))
+        timers.clock(clock).queue.next_deadline(&TimerNodes(self.shared, clock))
     }
 
     /// The earliest deadline of all, in virtual time.

@@ -11,10 +11,10 @@
 //! before it sleeps. Nothing is kept with a timer: what it is set to says how
 //! late it may be.
 
-use super::clocks::Clock;
-use super::core::Core;
-use super::record;
-use super::timers::Nodes;
+use super::clocks::LoopClock;
+use super::slot;
+use super::state::LoopState;
+use super::timers::TimerNodes;
 use crate::sync::Ordering::Relaxed;
 use crate::timer_queue::{Node, Shared};
 
@@ -73,7 +73,7 @@ impl Pace {
 /// How late a timer without a tolerance may be.
 fn allowance(id: u32) -> i64 {
     // Of one that is set once this is its delay, else its interval.
-    let period = record::get(id).map_or(0, |record| record.aux.load(Relaxed).cast_signed());
+    let period = slot::get(id).map_or(0, |slot| slot.aux.load(Relaxed).cast_signed());
     (period / PART).clamp(0, MOST_LATE_NS)
 }
 
@@ -86,7 +86,7 @@ fn latest(id: u32, node: &Node, deadline: i64) -> i64 {
     deadline.saturating_add(late)
 }
 
-impl Core {
+impl LoopState {
     /// The delay of a timer that expires once, at this time of a clock.
     #[inline(never)]
     pub fn delay_until(&self, clock: usize, time: i64) -> i64 {
@@ -101,15 +101,16 @@ impl Core {
     /// at `first`; not after `until`.
     #[inline]
     pub fn coalesce(&mut self, clock: usize, first: i64, until: i64) -> i64 {
-        let desk = self.desk;
-        let Clock { queue, pace, .. } = self.timers.clock(clock);
+        let shared = self.shared;
+        let LoopClock { queue, pace, .. } = self.timers.clock(clock);
         let free = pace.free_from();
         if first >= free {
             pace.saved = 0;
             return first;
         }
         let until = until.min(free).min(first.saturating_add(MOST_LATE_NS));
-        let Shared { wake, saved } = queue.share_wake(&Nodes(desk, clock), first, until, latest);
+        let Shared { wake, saved } =
+            queue.share_wake(&TimerNodes(shared, clock), first, until, latest);
         pace.saved = saved;
         wake
     }

@@ -1,11 +1,11 @@
 //! What one thread asks of a loop that another one runs.
 
 use super::event::{Destroy, Target};
-use super::inside::Look;
-use super::letters::Letter;
-use super::objects::Watching;
+use super::fd_source::AddedSource;
+use super::node_list::ListNode;
 use super::signals::NewSignal;
-use super::timers::Setting;
+use super::telemetry::ProbeChange;
+use super::timers::TimerSetting;
 use crate::sys::fd::Fd;
 use crate::sys::fork;
 use std::ffi::c_void;
@@ -65,48 +65,48 @@ impl Post {
 
 /// How the descriptor of a new watcher was registered.
 #[derive(Clone, Copy)]
-pub(super) enum Registered {
+pub(super) enum RegisteredAs {
     /// With this mask, as the first watcher of that descriptor.
     Alone(u32),
     /// Not: another watcher's registration is there.
     Shared,
     /// Not: it cannot be waited for.
-    Always,
+    NotPollable,
 }
 
 pub(super) enum Command {
-    /// A block of records was taken for new watchers.
+    /// A block of slots was taken for new watchers.
     Block(u32),
     /// The timer of a clock.
     Clock(usize, Fd),
-    /// A watcher was added; its record is live.
+    /// A watcher was added; its slot is live.
     Add(i64),
     AddFile(i64),
-    AddIo(i64, Registered),
-    AddObject(i64, Registered, Box<Letter<Watching>>),
+    AddIo(i64, RegisteredAs),
+    AddObject(i64, RegisteredAs, Box<ListNode<AddedSource>>),
     AddSignal(i64, NewSignal),
     AddTimer {
         handle: i64,
-        setting: Setting,
+        setting: TimerSetting,
         deadline: i64,
     },
     /// A watcher was marked closing; true: and its registration removed.
     Close(i64, bool),
     Change(i64, Change),
     /// A watcher's destroy notification.
-    Destroy(Box<Letter<Destroy>>),
+    Destroy(Box<ListNode<Destroy>>),
     /// A timer is set; the deadline was found at the call.
-    Set(i64, Setting, i64),
+    Set(i64, TimerSetting, i64),
     Again(i64, i64),
     Advance(i64),
-    /// Somebody begins, or ceases, to look inside.
-    Look(Look),
+    /// Somebody begins, or ceases, to use telemetry.
+    Probe(ProbeChange),
 }
 
 impl Command {
     /// If it sets this timer: how, where that changes, and until when (`None`:
     /// it stops it).
-    pub fn sets(&self, timer: i64) -> Option<(Option<Setting>, Option<i64>)> {
+    pub fn sets(&self, timer: i64) -> Option<(Option<TimerSetting>, Option<i64>)> {
         match self {
             Self::AddTimer { handle, setting, deadline } | Self::Set(handle, setting, deadline)
                 if *handle == timer =>

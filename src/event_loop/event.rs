@@ -1,7 +1,7 @@
 //! What a loop tells the program: the one event type of every source.
 
 use super::flags::CLOSED;
-use super::letters::Letter;
+use super::node_list::ListNode;
 use crate::errno::{Result, fail};
 use crate::util::try_box;
 use std::ffi::{c_int, c_void};
@@ -26,8 +26,8 @@ pub struct Event {
     /// With EVLOOP_ERROR: the cause, -errno. SIGNAL: the signal. PROCESS: the
     /// wait status of waitpid(2).
     pub result: c_int,
-    /// TIMER, TFD: the number of expirations. SIGNAL: the number of signals. Else
-    /// 1.
+    /// TIMER, TFD: the number of expirations. SIGNAL: the number of signals.
+    /// Else 1.
     pub count: u64,
     /// TIMER: when the loop found that it was due, on its clock.
     pub time_ns: i64,
@@ -81,14 +81,14 @@ pub struct Options {
     pub max_timers: c_int,
     /// The most posted calls that one iteration makes; 0: 4096.
     pub max_posts: c_int,
-    /// Since 0.2.0: the tolerance, in nanoseconds, of timers that are added with
-    /// a tolerance of 0; see evloop_add_timer(). 0: none.
+    /// Since 0.2.0: the tolerance, in nanoseconds, of timers that are added
+    /// with a tolerance of 0; see evloop_add_timer(). 0: none.
     pub timer_tolerance_ns: i64,
     /// Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
     /// nothing has happened for this many nanoseconds of real time. For tests
-    /// with threads, processes or sockets, which need real time to respond. Each
-    /// jump takes that time, also the jump to a timer's deadline. 0: it jumps at
-    /// once. See also evloop_virtual_hold().
+    /// with threads, processes or sockets, which need real time to respond.
+    /// Each jump takes that time, also the jump to a timer's deadline. 0: it
+    /// jumps at once. See also evloop_virtual_hold().
     pub virtual_grace_ns: i64,
 }
 
@@ -113,10 +113,10 @@ pub(super) struct Destroy {
 
 impl Destroy {
     /// Of a watcher that is open yet.
-    pub fn of(watcher: i64, target: Target) -> Result<Box<Letter<Self>>> {
-        let letter = Letter::new(watcher, Self { target, event: Event::new(watcher, CLOSED) });
-        match try_box(letter) {
-            Some(letter) => Ok(letter),
+    pub fn of(watcher: i64, target: Target) -> Result<Box<ListNode<Self>>> {
+        let node = ListNode::new(watcher, Self { target, event: Event::new(watcher, CLOSED) });
+        match try_box(node) {
+            Some(node) => Ok(node),
             None => fail!(ENOMEM, "no memory for a notification"),
         }
     }

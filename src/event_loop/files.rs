@@ -5,15 +5,15 @@
 //! waits with its watcher while that is disabled, over its rate limit, or for
 //! evloop_wait only. The names of an event are kept until the next wait.
 
-use super::core::{Core, INTERNAL};
 use super::dispatch::live;
 use super::event::{Event, Target};
 use super::flags::*;
-use super::named::Named;
 use super::own_fds::OwnFd;
-use super::record::{self, LIVE, Record};
-use super::running::Run;
-use super::watcher::Fresh;
+use super::resolve::Resolved;
+use super::run_guard::RunGuard;
+use super::slot::{self, LIVE, WatcherSlot};
+use super::state::{INTERNAL, LoopState};
+use super::watcher::NewWatcher;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::file_watch::{Files, LATER_NS, More, Note, Request, Rest, Root};
 use crate::handle::{self, Kind};
@@ -33,21 +33,21 @@ pub(super) const DUE: u32 = 1;
 /// Some names are kept for the program.
 const SHOWN: u32 = 2;
 /// Some watchers have something kept.
-const KEPT: u32 = 4;
+const HAS_DEFERRED: u32 = 4;
 /// The other half of a rename is waited for.
 const WAITS: u32 = 8;
 
 /// How many events an iteration dispatches at most.
-const AT_A_TIME: usize = 2048;
+const MAX_PER_ROUND: usize = 2048;
 
 /// What the loop's own thread knows of its file watchers.
-pub(super) struct Outlook {
+pub(super) struct FileWork {
     pub bits: u32,
     /// With [`WAITS`]: until when.
     pub until: i64,
 }
 
-impl Outlook {
+impl FileWork {
     pub fn nothing() -> Self {
         Self { bits: 0, until: 0 }
     }
@@ -82,8 +82,8 @@ impl Outlook {
 struct Shown {
     watcher: u32,
     note: Note,
-    /// It is held for evloop_wait.
-    held: bool,
+    /// It is pending for evloop_wait.
+    retained: bool,
 }
 
 /// A loop's file watchers, behind their lock.
@@ -174,46 +174,46 @@ fn explain(errno: Errno, root: Root<'_>) -> Error {
 /// How much of a tree is read before the loop may look at its files.
 const IN_A_PIECE: usize = 1024;
 
-/// Adds what is left of a tree, from another thread. The gate's lock is not
-/// held: the loop goes on.
-pub(super) fn add_rest(named: &Named, id: u32, mut rest: Rest, root: Root<'_>) -> Result<()> {
+/// Adds what is left of a tree, from another thread. The command queue's lock
+/// is not held: the loop goes on.
+pub(super) fn add_rest(resolved: &Resolved, id: u32, mut rest: Rest, root: Root<'_>) -> Result<()> {
     loop {
-        let mut state = named.desk.files.lock();
+        let mut file_state = resolved.shared.files.lock();
         // Under the lock: it is another loop's otherwise.
-        named.check()?;
-        if named.desk.handle() != named.handle.pack() {
-            return handle::stale(named.handle.pack());
+        resolved.check()?;
+        if resolved.shared.handle() != resolved.handle.pack() {
+            return handle::stale(resolved.handle.pack());
         }
-        if !state.add_more(id, &mut rest, IN_A_PIECE, root)? {
+        if !file_state.add_more(id, &mut rest, IN_A_PIECE, root)? {
             return Ok(());
         }
-        drop(state);
+        drop(file_state);
         std::thread::yield_now();
     }
 }
 
-impl Run {
+impl RunGuard {
     /// Reads and dispatches what happened to files.
     pub fn files(&self) -> Result<()> {
-        // SAFETY: no other reference to the core.
-        unsafe { self.core() }.find_notes();
-        for _ in 0..AT_A_TIME {
+        // SAFETY: no other reference to the state.
+        unsafe { self.state() }.find_notes();
+        for _ in 0..MAX_PER_ROUND {
             // SAFETY: as above.
-            let Some((event, record)) = unsafe { self.core() }.next_note() else {
+            let Some((event, slot)) = unsafe { self.state() }.next_note() else {
                 return Ok(());
             };
-            self.emit(event, record)?;
+            self.emit(event, slot)?;
         }
         // SAFETY: as above.
-        unsafe { self.core() }.files.bits |= DUE;
+        unsafe { self.state() }.files.bits |= DUE;
         Ok(())
     }
 }
 
 // What a run does.
-impl Core {
+impl LoopState {
     fn find_notes(&mut self) {
-        let more = self.desk.files.lock().files.work();
+        let more = self.shared.files.lock().files.work();
         self.files.bits &= !(DUE | WAITS);
         match more {
             More::Nothing => {}
@@ -229,9 +229,9 @@ impl Core {
     #[cold]
     pub fn arm_files(&mut self, timeout: Option<i64>) -> Option<i64> {
         if self.files.bits & SHOWN != 0 {
-            let mut state = self.desk.files.lock();
-            state.shown.retain(|_, shown| shown.held);
-            if state.shown.is_empty() {
+            let mut file_state = self.shared.files.lock();
+            file_state.shown.retain(|_, shown| shown.retained);
+            if file_state.shown.is_empty() {
                 self.files.bits &= !SHOWN;
             }
         }
@@ -244,44 +244,44 @@ impl Core {
 
     /// Records are asked for: what was kept for that comes now.
     pub fn collect_notes(&mut self) {
-        if self.files.bits & KEPT == 0 {
+        if self.files.bits & HAS_DEFERRED == 0 {
             return;
         }
-        if self.desk.files.lock().files.resume_all() {
+        if self.shared.files.lock().files.resume_all() {
             self.files.bits |= DUE;
         } else {
-            self.files.bits &= !KEPT;
+            self.files.bits &= !HAS_DEFERRED;
         }
     }
 
     /// The next event, of a watcher that wants it.
-    fn next_note(&mut self) -> Option<(Event, &'static Record)> {
-        let desk = self.desk;
-        let mut state = desk.files.lock();
-        if state.shown.try_reserve(1).is_err() {
+    fn next_note(&mut self) -> Option<(Event, &'static WatcherSlot)> {
+        let shared = self.shared;
+        let mut file_state = shared.files.lock();
+        if file_state.shown.try_reserve(1).is_err() {
             // Until there is memory for the names.
             self.files.bits |= WAITS;
             self.files.until = clock::now_ns().saturating_add(LATER_NS);
             return None;
         }
-        state.files.resume_missed();
-        while let Some(id) = state.files.resuming() {
-            if let Some(record) = self.listener(id)
-                && let Some(note) = state.files.next_kept(id)
+        file_state.files.resume_missed();
+        while let Some(id) = file_state.files.resuming() {
+            if let Some(slot) = self.listener(id)
+                && let Some(note) = file_state.files.next_kept(id)
             {
-                return Some((self.show(&mut state, id, record, note), record));
+                return Some((self.show(&mut file_state, id, slot, note), slot));
             }
-            state.files.has_resumed();
+            file_state.files.has_resumed();
         }
-        while let Some((id, note)) = state.files.next_told() {
+        while let Some((id, note)) = file_state.files.next_told() {
             match self.listener(id) {
-                Some(record) if !state.files.has_kept(id) => {
-                    return Some((self.show(&mut state, id, record, note), record));
+                Some(slot) if !file_state.files.has_kept(id) => {
+                    return Some((self.show(&mut file_state, id, slot, note), slot));
                 }
                 listener => {
-                    state.files.keep(id, note);
-                    self.files.bits |= KEPT;
-                    if listener.is_some() && state.files.resume(id) {
+                    file_state.files.keep(id, note);
+                    self.files.bits |= HAS_DEFERRED;
+                    if listener.is_some() && file_state.files.resume(id) {
                         self.files.bits |= DUE;
                     }
                 }
@@ -291,109 +291,115 @@ impl Core {
     }
 
     /// A watcher's record, if it can be told something.
-    fn listener(&self, id: u32) -> Option<&'static Record> {
-        let record = record::get(id).filter(|record| record.state() == LIVE)?;
-        let flags = record.flags.load(Relaxed);
-        let wants = flags & (ENABLED | SUSPENDED) == ENABLED;
-        (wants && (flags & RECORDS == 0 || self.collecting)).then_some(record)
+    fn listener(&self, id: u32) -> Option<&'static WatcherSlot> {
+        let slot = slot::get(id).filter(|slot| slot.state() == LIVE)?;
+        let flags = slot.flags.load(Relaxed);
+        let wants = flags & (ENABLED | RATE_LIMITED_NOW) == ENABLED;
+        (wants && (flags & RECORDS == 0 || self.collecting)).then_some(slot)
     }
 
     /// The event of a note, whose names are kept for the program.
-    fn show(&mut self, state: &mut FileState, id: u32, record: &Record, note: Note) -> Event {
-        let mut event = Event::new(record.handle(Kind::Watcher, id), Source::File as i32);
+    fn show(
+        &mut self,
+        file_state: &mut FileState,
+        id: u32,
+        slot: &WatcherSlot,
+        note: Note,
+    ) -> Event {
+        let mut event = Event::new(slot.handle(Kind::Watcher, id), Source::File as i32);
         event.events = note.mask;
         event.result = note.errno.map_or(0, Errno::negated);
         if note.is_last() {
-            record.unset(ENABLED);
-            record.set(SPENT | DEAD);
-            self.count_liveness(record);
+            slot.unset(ENABLED);
+            slot.set(AUTO_DISABLED | FD_LOST);
+            self.count_liveness(slot);
         }
         event.reserved = note.number;
         // There is room.
-        state.shown.insert_reserved(note.number, Shown { watcher: id, note, held: false });
+        file_state.shown.insert_reserved(note.number, Shown { watcher: id, note, retained: false });
         self.files.bits |= SHOWN;
         event
     }
 
     /// An event comes later, or was for a watcher that was disabled; false:
     /// it is none of those here.
-    pub fn put_back_note(&mut self, event: &Event) -> bool {
+    pub fn requeue_note(&mut self, event: &Event) -> bool {
         if event.r#type != Source::File as i32 {
             return false;
         }
-        let mut state = self.desk.files.lock();
-        let Some(shown) = state.shown.remove(&event.reserved) else { return false };
-        state.files.keep(shown.watcher, shown.note);
-        self.files.bits |= KEPT;
+        let mut file_state = self.shared.files.lock();
+        let Some(shown) = file_state.shown.remove(&event.reserved) else { return false };
+        file_state.files.keep(shown.watcher, shown.note);
+        self.files.bits |= HAS_DEFERRED;
         true
     }
 
     /// An event that the rate limit keeps back: if it is the last one, the
     /// watcher lives until it is told.
-    pub fn ends_later(&mut self, record: &Record, event: &Event) {
+    pub fn ends_later(&mut self, slot: &WatcherSlot, event: &Event) {
         if event.events & libc::IN_IGNORED != 0 {
-            record.unset(SPENT | DEAD);
-            record.set(ENABLED);
-            self.count_liveness(record);
+            slot.unset(AUTO_DISABLED | FD_LOST);
+            slot.set(ENABLED);
+            self.count_liveness(slot);
         }
     }
 
-    /// An event is held for evloop_wait: each one, and its names with it.
-    pub fn hold_note(&mut self, event: &Event) {
-        let Some((_, record)) = live(event.watcher) else { return };
-        if self.held.try_push_back(*event).is_err() {
+    /// An event is pending for evloop_wait: each one, and its names with it.
+    pub fn add_pending_note(&mut self, event: &Event) {
+        let Some((_, slot)) = live(event.watcher) else { return };
+        if self.pending.try_push_back(*event).is_err() {
             // For the next evloop_wait.
-            self.put_back_note(event);
+            self.requeue_note(event);
             return;
         }
-        record.set(HELD);
-        self.set_held(event, true);
+        slot.set(HAS_PENDING);
+        self.set_retained(event, true);
     }
 
-    pub fn set_held(&mut self, event: &Event, held: bool) {
-        if let Some(shown) = self.desk.files.lock().shown.get_mut(&event.reserved) {
-            shown.held = held;
+    pub fn set_retained(&mut self, event: &Event, retained: bool) {
+        if let Some(shown) = self.shared.files.lock().shown.get_mut(&event.reserved) {
+            shown.retained = retained;
         }
     }
 
-    /// What is held of a watcher that is disabled.
-    pub fn put_back_held_notes(&mut self, record: &Record, handle: i64) {
-        if !record.has(HELD) {
+    /// The pending records of a watcher that is disabled.
+    pub fn requeue_pending_notes(&mut self, slot: &WatcherSlot, handle: i64) {
+        if !slot.has(HAS_PENDING) {
             return;
         }
-        record.unset(HELD);
-        let mut held = std::mem::take(&mut self.held);
-        held.retain_files(|event| {
+        slot.unset(HAS_PENDING);
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.retain_files(|event| {
             let is_its = event.watcher == handle;
             if is_its {
                 // Or it is an error, which comes again.
-                self.put_back_note(event);
+                self.requeue_note(event);
             }
             !is_its
         });
-        self.held = held;
+        self.pending = pending;
     }
 
     /// A watcher is enabled, or not over its rate limit any more.
-    pub fn resume_notes(&mut self, index: u32, record: &Record) {
-        if self.desk.files.lock().files.resume(index) {
+    pub fn resume_notes(&mut self, index: u32, slot: &WatcherSlot) {
+        if self.shared.files.lock().files.resume(index) {
             self.files.bits |= DUE;
             // Its end may be among them: until that is told it is not dead.
-            record.unset(DEAD);
-            self.count_liveness(record);
-        } else if record.has(DEAD | ENABLED) {
-            self.fail(record.handle(Kind::Watcher, index), Errno::ENOENT);
+            slot.unset(FD_LOST);
+            self.count_liveness(slot);
+        } else if slot.has(FD_LOST | ENABLED) {
+            self.fail(slot.handle(Kind::Watcher, index), Errno::ENOENT);
         }
     }
 }
 
 // Watchers.
-impl Core {
+impl LoopState {
     pub fn add_file(&mut self, request: &Request<'_>, target: Target) -> Result<i64> {
-        let fresh = self.fresh(Source::File, target)?;
+        let fresh = self.new_watcher(Source::File, target)?;
         let added = self.add_files(fresh.index, request);
         if let Err(error) = added {
-            self.give_back(&fresh);
+            self.discard_new(&fresh);
             return Err(error);
         }
         self.file_added(fresh.index);
@@ -401,61 +407,61 @@ impl Core {
     }
 
     fn add_files(&mut self, id: u32, request: &Request<'_>) -> Result<()> {
-        let desk = self.desk;
-        let mut state = desk.files.lock();
-        let mut rest = state.start(self.epoll(), id, request)?;
-        let added = state.add_more(id, &mut rest, usize::MAX, request.root);
+        let shared = self.shared;
+        let mut file_state = shared.files.lock();
+        let mut rest = file_state.start(self.epoll(), id, request)?;
+        let added = file_state.add_more(id, &mut rest, usize::MAX, request.root);
         if added.is_err() {
-            state.close_if_empty(self.epoll());
+            file_state.close_if_empty(self.epoll());
         }
         added.map(drop)
     }
 
     /// A tree that another thread was adding is there; see [`add_rest`].
-    pub fn publish_file(&mut self, fresh: &Fresh) -> i64 {
+    pub fn publish_file(&mut self, fresh: &NewWatcher) -> i64 {
         self.file_added(fresh.index);
         self.publish(fresh)
     }
 
     /// Or is not.
-    pub fn give_up_file(&mut self, fresh: &Fresh) {
-        self.desk.files.lock().give_up(self.epoll(), fresh.index);
-        self.give_back(fresh);
+    pub fn give_up_file(&mut self, fresh: &NewWatcher) {
+        self.shared.files.lock().give_up(self.epoll(), fresh.index);
+        self.discard_new(fresh);
     }
 
     /// A watcher was added, perhaps with a new inotify.
     pub fn file_added(&mut self, index: u32) {
-        let desk = self.desk;
-        let mut state = desk.files.lock();
-        if let Some(inotify) = state.files.descriptor().filter(|fd| !desk.own.has(*fd)) {
+        let shared = self.shared;
+        let mut file_state = shared.files.lock();
+        if let Some(inotify) = file_state.files.descriptor().filter(|fd| !shared.own.has(*fd)) {
             self.fd_is_ours(OwnFd::Inotify, inotify);
         }
         // What it was told before it was there.
-        state.files.resume(index);
+        file_state.files.resume(index);
         // What could not be watched of a tree is to be told.
         self.files.bits |= DUE;
     }
 
-    /// A watcher is closed; `told`: the kernel must not be told.
-    pub fn close_file(&mut self, index: u32, told: bool) {
-        let mut state = self.desk.files.lock();
-        if told || state.files.is_only(index) {
-            state.files.forget_watcher(index);
+    /// A watcher is closed; `deregistered`: the kernel must not be told.
+    pub fn close_file(&mut self, index: u32, deregistered: bool) {
+        let mut file_state = self.shared.files.lock();
+        if deregistered || file_state.files.is_only(index) {
+            file_state.files.forget_watcher(index);
         } else {
-            state.files.remove(index);
+            file_state.files.remove(index);
         }
-        state.shown.retain(|_, shown| shown.watcher != index);
-        if !told && state.close_if_empty(self.epoll()) {
-            self.files = Outlook::nothing();
-            self.desk.own.set(OwnFd::Inotify, -1);
-        } else if state.files.has_leaving() {
+        file_state.shown.retain(|_, shown| shown.watcher != index);
+        if !deregistered && file_state.close_if_empty(self.epoll()) {
+            self.files = FileWork::nothing();
+            self.shared.own.set(OwnFd::Inotify, -1);
+        } else if file_state.files.has_leaving() {
             self.files.bits |= DUE;
         }
     }
 
     /// Registers the inotify with another epoll of the loop's.
     pub fn register_files(&self, epoll: RawFd) -> Result<()> {
-        match self.desk.files.lock().files.descriptor() {
+        match self.shared.files.lock().files.descriptor() {
             Some(fd) => Ok(epoll::add(epoll, fd, libc::EPOLLIN as u32, WORD)?),
             None => Ok(()),
         }
@@ -463,7 +469,7 @@ impl Core {
 
     /// In a forked child: an inotify of its own, registered with its epoll.
     pub fn fresh_inotify(&self, epoll: RawFd) -> Result<Option<Fd>> {
-        if self.desk.files.lock().files.descriptor().is_none() {
+        if self.shared.files.lock().files.descriptor().is_none() {
             return Ok(None);
         }
         let inotify = inotify::create().map_err(explain_create)?;
@@ -475,12 +481,12 @@ impl Core {
     pub fn revive_files(&mut self, inotify: Option<Fd>) -> Result<()> {
         let Some(inotify) = inotify else { return Ok(()) };
         self.files.bits |= DUE;
-        let desk = self.desk;
-        let mut state = desk.files.lock();
-        state.files.revive(inotify)?;
-        if state.close_if_empty(self.epoll()) {
-            self.files = Outlook::nothing();
-            desk.own.set(OwnFd::Inotify, -1);
+        let shared = self.shared;
+        let mut file_state = shared.files.lock();
+        file_state.files.revive(inotify)?;
+        if file_state.close_if_empty(self.epoll()) {
+            self.files = FileWork::nothing();
+            shared.own.set(OwnFd::Inotify, -1);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a watcher is and how it stands: the bits of a record's flags.
+//! What a watcher is and how it stands: the bits of a slot's flags.
 
 /// What a watcher waits for; the numbers are those of EVLOOP_EVENT_*.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,16 +57,16 @@ impl Source {
     }
 
     pub fn is_descriptor(self) -> bool {
-        self == Self::Io || self.is_object()
+        self == Self::Io || self.is_fd_source()
     }
 
     /// Whether it is asked what happened when its descriptor is ready.
-    pub fn is_object(self) -> bool {
+    pub fn is_fd_source(self) -> bool {
         matches!(self, Self::Tfd | Self::Kqueue | Self::Process | Self::MemoryPressure)
     }
 
     /// Whether what it is told when it is asked is not told again.
-    pub fn is_told_once(self) -> bool {
+    pub fn is_reported_once(self) -> bool {
         matches!(self, Self::Tfd | Self::Process | Self::MemoryPressure)
     }
 }
@@ -80,16 +80,16 @@ pub(super) const COUNTED: u32 = 1 << 7;
 pub(super) const EXTRA: u32 = 1 << 8;
 /// Has no callback: its events are records.
 pub(super) const RECORDS: u32 = 1 << 9;
-/// A record of it is held for evloop_wait.
-pub(super) const HELD: u32 = 1 << 10;
+/// A record of it is pending for evloop_wait.
+pub(super) const HAS_PENDING: u32 = 1 << 10;
 /// Has a rate limit.
-pub(super) const LIMITED: u32 = 1 << 11;
+pub(super) const HAS_RATE_LIMIT: u32 = 1 << 11;
 /// Over its rate limit; what happens is kept.
-pub(super) const SUSPENDED: u32 = 1 << 12;
+pub(super) const RATE_LIMITED_NOW: u32 = 1 << 12;
 /// Has a name.
 pub(super) const NAMED: u32 = 1 << 13;
 /// Has a priority other than 0.
-pub(super) const RANKED: u32 = 1 << 14;
+pub(super) const HAS_PRIORITY: u32 = 1 << 14;
 /// A failure of it is to be reported.
 pub(super) const FAILED: u32 = 1 << 15;
 
@@ -100,16 +100,16 @@ pub(super) const ONESHOT: u32 = 1 << 17;
 /// io: the kernel is to be told of a change.
 pub(super) const DIRTY: u32 = 1 << 18;
 /// io: the kernel must not report it for now, though it is enabled.
-pub(super) const MASKED: u32 = 1 << 19;
+pub(super) const SUPPRESSED: u32 = 1 << 19;
 /// io: not for epoll, always ready.
-pub(super) const ALWAYS: u32 = 1 << 20;
+pub(super) const NOT_POLLABLE: u32 = 1 << 20;
 /// io: its descriptor is gone; file: what is watched.
-pub(super) const DEAD: u32 = 1 << 21;
+pub(super) const FD_LOST: u32 = 1 << 21;
 /// io: was reported while nobody wanted that.
-pub(super) const STRAY: u32 = 1 << 22;
+pub(super) const SPURIOUS: u32 = 1 << 22;
 /// io, file: disabled by ONESHOT, by an error or by its end, not by the
 /// program.
-pub(super) const SPENT: u32 = 1 << 23;
+pub(super) const AUTO_DISABLED: u32 = 1 << 23;
 
 /// io: enabled, changed or added since the last flush. An edge may have passed
 /// by then, so that an edge-triggered registration is armed again.
@@ -124,7 +124,7 @@ pub(super) const JOINS: u32 = 1 << 27;
 pub(super) const UNTAKEN: u32 = 1 << 28;
 
 /// process: it has ended, and that was told.
-pub(super) const OVER: u32 = 1 << 24;
+pub(super) const FINISHED: u32 = 1 << 24;
 /// process: it has ended, and is waited for when that is delivered.
 pub(super) const REAPS: u32 = 1 << 25;
 
@@ -159,15 +159,16 @@ pub(super) const NEXT_TIME: u32 = 1 << 17;
 pub(super) const DUE: u32 = 1 << 18;
 
 /// async: sent to while it was disabled, and taken off the stack.
-pub(super) const OFF_STACK: u32 = 1 << 16;
+pub(super) const UNLINKED: u32 = 1 << 16;
 
 /// async: closed, and taken out of everything but the stack.
-pub(super) const FINISHED: u32 = 1 << 18;
+pub(super) const CLOSED_ON_STACK: u32 = 1 << 18;
 
 /// Everything that makes an io event more than a call of its callback.
-pub(super) const NOT_PLAIN: u32 = EXTRA_WORK | SHARED | ONESHOT | MASKED | ALWAYS | DEAD;
+pub(super) const NOT_PLAIN: u32 =
+    EXTRA_WORK | SHARED | ONESHOT | SUPPRESSED | NOT_POLLABLE | FD_LOST;
 /// The same, for any source.
-pub(super) const EXTRA_WORK: u32 = RECORDS | LIMITED | SUSPENDED | REAPS;
+pub(super) const EXTRA_WORK: u32 = RECORDS | HAS_RATE_LIMIT | RATE_LIMITED_NOW | REAPS;
 /// What an io watcher is compared with, to be told plain.
 pub(super) const PLAIN_MASK: u32 = SOURCE | ENABLED | NOT_PLAIN;
 pub(super) const PLAIN_IO: u32 = Source::Io as u32 | ENABLED;
@@ -180,7 +181,7 @@ pub(super) fn keeps_alive(flags: u32) -> bool {
             Source::Timer => flags & SET != 0,
             Source::Defer => flags & WAITING != 0,
             Source::Exit | Source::ClockChange => false,
-            source if source.is_descriptor() || source == Source::File => flags & DEAD == 0,
+            source if source.is_descriptor() || source == Source::File => flags & FD_LOST == 0,
             _ => true,
         }
 }

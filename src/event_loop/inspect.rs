@@ -1,19 +1,19 @@
 //! Questions about a loop and its watchers that any thread may ask at any
 //! time, also while the loop is stuck in a callback.
 //!
-//! The answers are read from the watchers' records, which are atomics in
-//! memory that is never unmapped. No lock is waited for. What a thread that
-//! does not run the loop reads may be a moment old; what other threads asked
-//! for and the loop has not taken in yet is not in it.
+//! The answers are read from the watchers' slots, which are atomics in memory
+//! that is never unmapped. No lock is waited for. What a thread that does not
+//! run the loop reads may be a moment old; what other threads asked for and the
+//! loop has not taken in yet is not in it.
 
 use super::clocks;
-use super::core::Core;
-use super::desk::{Desk, Gate};
 use super::flags::*;
 use super::io;
-use super::lease::Locked;
-use super::named::{Named, named};
-use super::record::{self, Record};
+use super::ownership::Locked;
+use super::resolve::{Resolved, resolve};
+use super::shared::{CommandQueue, LoopShared};
+use super::slot::{self, WatcherSlot};
+use super::state::LoopState;
 use crate::errno::{Result, fail};
 use crate::handle::{self, Handle, Kind};
 use crate::sync::{MutexGuard, Ordering::Relaxed};
@@ -39,8 +39,8 @@ pub struct WatcherInfo {
     pub fd: c_int,
     /// IO: what is watched for, EVLOOP_EPOLL bits; else 0.
     pub events: u32,
-    /// 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and its
-    /// last event disable a watcher too.
+    /// 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
+    /// its last event disable a watcher too.
     pub enabled: c_int,
     /// 0 after evloop_watcher_unref(), else 1.
     pub referenced: c_int,
@@ -50,9 +50,10 @@ pub struct WatcherInfo {
     pub priority: c_int,
     /// TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1.
     pub clockid: c_int,
-    /// TIMER: when it expires next; INT64_MAX if it is not set. If another thread
-    /// runs the loop, it is INT64_MAX too for a timer that is disabled, or that
-    /// the running callback has set: that counts from the end of the callback.
+    /// TIMER: when it expires next; INT64_MAX if it is not set. If another
+    /// thread runs the loop, it is INT64_MAX too for a timer that is disabled,
+    /// or that the running callback has set: that counts from the end of the
+    /// callback.
     pub deadline_ns: i64,
     /// TIMER: its interval, 0 if it expires once; else 0.
     pub interval_ns: i64,
@@ -66,20 +67,20 @@ pub struct WatcherInfo {
 
 /// See evloop_alive.
 pub(crate) fn alive(handle: i64) -> Result<bool> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
-    match named.ask(|core| core.is_alive())? {
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
+    match resolved.query(|state| state.is_alive())? {
         Some(alive) => Ok(alive),
-        None => Ok(named.seems_alive()),
+        None => Ok(resolved.seems_alive()),
     }
 }
 
 /// See evloop_watchers.
 pub(crate) fn watchers(handle: i64, out: &mut Out<i64>) -> Result<usize> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
     let mut count = 0;
-    named.each_watcher(|watcher, _, _| {
+    resolved.each_watcher(|watcher, _, _| {
         count += 1;
         out.push(watcher);
         ControlFlow::Continue(())
@@ -89,37 +90,38 @@ pub(crate) fn watchers(handle: i64, out: &mut Out<i64>) -> Result<usize> {
 
 /// See evloop_watcher_info.
 pub(crate) fn info(handle: i64) -> Result<WatcherInfo> {
-    let named = named(handle, Kind::Watcher)?;
-    named.check()?;
-    let index = named.handle.index;
-    let exact = named.ask(|core| read_exactly(core, index, named.record))?;
+    let resolved = resolve(handle, Kind::Watcher)?;
+    resolved.check()?;
+    let index = resolved.handle.index;
+    let exact = resolved.query(|state| read_exactly(state, index, resolved.slot))?;
     let found = match exact {
         Some(info) => Some(info),
         None => {
-            let found = named.record.look(named.desk, |record| read(named.desk, record));
+            let found =
+                resolved.slot.read_live(resolved.shared, |slot| read(resolved.shared, slot));
             found
-                .filter(|(generation, _)| *generation == named.handle.generation)
+                .filter(|(generation, _)| *generation == resolved.handle.generation)
                 .map(|found| found.1)
         }
     };
     let Some(mut info) = found else { return handle::stale(handle) };
-    info.r#loop = named.desk.handle();
+    info.r#loop = resolved.shared.handle();
     if info.r#loop == 0 {
         return handle::stale(handle);
     }
     if info.has_priority() {
-        info.priority = named.desk.priorities.lock().get(&handle).copied().unwrap_or(0);
+        info.priority = resolved.shared.priorities.lock().get(&handle).copied().unwrap_or(0);
     }
     Ok(info)
 }
 
 /// See evloop_find_io.
 pub(crate) fn find_io(handle: i64, fd: RawFd) -> Result<i64> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
-    let found = match named.ask(|core| core.find_io(fd))? {
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
+    let found = match resolved.query(|state| state.find_io(fd))? {
         Some(found) => found,
-        None => named.find_io(fd),
+        None => resolved.find_io(fd),
     };
     match found {
         Some(watcher) => Ok(watcher),
@@ -133,21 +135,21 @@ impl WatcherInfo {
         self.priority != 0
     }
 
-    fn of(desk: &Desk, record: &Record) -> (Self, Source, u32) {
-        let flags = record.flags.load(Relaxed);
+    fn of(shared: &LoopShared, slot: &WatcherSlot) -> (Self, Source, u32) {
+        let flags = slot.flags.load(Relaxed);
         let source = Source::of(flags);
         let is_coming = matches!(source, Source::Timer | Source::Defer)
             && flags & (ENABLED | UNREF | COMING) == ENABLED | COMING;
         let info = Self {
             size: size_of::<Self>(),
-            r#loop: desk.handle(),
-            data: record.data.load(Relaxed),
+            r#loop: shared.handle(),
+            data: slot.data.load(Relaxed),
             r#type: source as c_int,
             fd: -1,
             enabled: c_int::from(flags & ENABLED != 0),
             referenced: c_int::from(flags & UNREF == 0),
             alive: c_int::from(keeps_alive(flags) || is_coming),
-            priority: c_int::from(flags & RANKED != 0),
+            priority: c_int::from(flags & HAS_PRIORITY != 0),
             clockid: -1,
             deadline_ns: i64::MAX,
             ..Self::default()
@@ -156,26 +158,26 @@ impl WatcherInfo {
     }
 }
 
-/// What a record says; any thread may read it.
-pub(super) fn read(desk: &Desk, record: &Record) -> WatcherInfo {
-    let (mut info, source, flags) = WatcherInfo::of(desk, record);
+/// What a slot says; any thread may read it.
+pub(super) fn read(shared: &LoopShared, slot: &WatcherSlot) -> WatcherInfo {
+    let (mut info, source, flags) = WatcherInfo::of(shared, slot);
     match source {
         Source::Io => {
-            info.fd = io::fd_of(record);
-            info.events = io::events_of(record);
+            info.fd = io::fd_of(slot);
+            info.events = io::events_of(slot);
         }
         Source::Timer => {
             info.clockid = clocks::clock_id((flags >> QUEUE_SHIFT & CLOCK_MASK) as usize);
-            info.tolerance_ns = record.node.tolerance();
+            info.tolerance_ns = slot.node.tolerance();
             if flags & PERIODIC != 0 {
-                info.interval_ns = record.aux.load(Relaxed).cast_signed();
+                info.interval_ns = slot.aux.load(Relaxed).cast_signed();
             }
-            let deadline = record.node.deadline().filter(|_| flags & SET != 0);
+            let deadline = slot.node.deadline().filter(|_| flags & SET != 0);
             info.deadline_ns = deadline.unwrap_or(i64::MAX);
         }
         Source::MemoryPressure => {}
-        source if source.is_object() || source == Source::Signal => {
-            info.subject = record.node.third_spare().load(Relaxed);
+        source if source.is_fd_source() || source == Source::Signal => {
+            info.subject = slot.node.third_spare().load(Relaxed);
         }
         _ => {}
     }
@@ -183,65 +185,65 @@ pub(super) fn read(desk: &Desk, record: &Record) -> WatcherInfo {
 }
 
 /// The same where the loop may be touched, which knows more of its timers.
-fn read_exactly(core: &Core, index: u32, record: &Record) -> WatcherInfo {
-    let mut info = read(core.desk, record);
-    if Source::of(record.flags.load(Relaxed)) == Source::Timer && record.has(SET) {
-        info.deadline_ns = core.timer_deadline(index, record).unwrap_or(i64::MAX);
+fn read_exactly(state: &LoopState, index: u32, slot: &WatcherSlot) -> WatcherInfo {
+    let mut info = read(state.shared, slot);
+    if Source::of(slot.flags.load(Relaxed)) == Source::Timer && slot.has(SET) {
+        info.deadline_ns = state.timer_deadline(index, slot).unwrap_or(i64::MAX);
     }
     info
 }
 
-impl Core {
+impl LoopState {
     /// The io watcher that watches a descriptor, the first of several.
     fn find_io(&self, fd: RawFd) -> Option<i64> {
-        let is_it = |record: &Record| {
-            Source::of(record.flags.load(Relaxed)) == Source::Io && record.state() == record::LIVE
+        let is_it = |slot: &WatcherSlot| {
+            Source::of(slot.flags.load(Relaxed)) == Source::Io && slot.state() == slot::LIVE
         };
-        let found = self.chain(fd).find(|(_, record)| is_it(record));
-        let (index, record) = found.or_else(|| self.io.always.find(fd))?;
-        Some(record.handle(Kind::Watcher, index))
+        let found = self.chain(fd).find(|(_, slot)| is_it(slot));
+        let (index, slot) = found.or_else(|| self.io.not_pollable.find(fd))?;
+        Some(slot.handle(Kind::Watcher, index))
     }
 }
 
-impl Named {
+impl Resolved {
     /// Asks the loop itself, if that needs no waiting: on the thread that runs
     /// it, or if none does. `None`: it is in use.
-    pub fn ask<R>(&self, ask: impl FnOnce(&mut Core) -> R) -> Result<Option<R>> {
-        if self.desk.is_mine() {
-            return self.with(|core| Ok(Some(ask(core))), |_| Ok(None));
+    pub fn query<R>(&self, query: impl FnOnce(&mut LoopState) -> R) -> Result<Option<R>> {
+        if self.shared.is_mine() {
+            return self.with(|state| Ok(Some(query(state))), |_| Ok(None));
         }
-        let Some(gate) = self.try_lock()? else { return Ok(None) };
-        if gate.running {
+        let Some(command_queue) = self.try_lock()? else { return Ok(None) };
+        if command_queue.running {
             return Ok(None);
         }
-        self.with_idle(gate, |core| Ok(Some(ask(core))))
+        self.with_idle(command_queue, |state| Ok(Some(query(state))))
     }
 
-    /// The gate, if that needs no waiting.
-    fn try_lock(&self) -> Result<Option<MutexGuard<'static, Locked<Gate>>>> {
-        let Some(gate) = self.desk.lease.try_lock() else { return Ok(None) };
+    /// The command queue, if that needs no waiting.
+    fn try_lock(&self) -> Result<Option<MutexGuard<'static, Locked<CommandQueue>>>> {
+        let Some(command_queue) = self.shared.owner.try_lock() else { return Ok(None) };
         if !self.is_open() {
             return handle::stale(self.handle.pack());
         }
         self.check()?;
-        Ok(Some(gate))
+        Ok(Some(command_queue))
     }
 
     /// Visits the live watchers of a loop, from any thread.
     pub fn each_watcher(
         &self,
-        mut visit: impl FnMut(i64, u32, &'static Record) -> ControlFlow<()>,
+        mut visit: impl FnMut(i64, u32, &'static WatcherSlot) -> ControlFlow<()>,
     ) {
-        for block in record::blocks_of(self.desk) {
-            for (index, record) in record::indexed_records_of(block) {
-                let Some((generation, ())) = record.look(self.desk, |_| ()) else { continue };
+        for block in slot::blocks_of(self.shared) {
+            for (index, slot) in slot::indexed_slots_of(block) {
+                let Some((generation, ())) = slot.read_live(self.shared, |_| ()) else { continue };
                 // Or the loop was closed, and this is a watcher of another
                 // one, which uses the same memory.
                 if !self.is_open() {
                     return;
                 }
                 let handle = Handle { kind: Kind::Watcher, generation, index }.pack();
-                if visit(handle, index, record).is_break() {
+                if visit(handle, index, slot).is_break() {
                     return;
                 }
             }
@@ -251,15 +253,15 @@ impl Named {
     /// Whether the loop is kept alive, as far as a thread can see that does
     /// not run it.
     fn seems_alive(&self) -> bool {
-        let desk = self.desk;
-        let waits = desk.options.load(Relaxed) & super::KEEP_ALIVE != 0
-            || desk.posts.load(Relaxed) > 0
-            || desk.failures.load(Relaxed) > 0
-            || desk.mail.has_letters();
+        let shared = self.shared;
+        let waits = shared.options.load(Relaxed) & super::KEEP_ALIVE != 0
+            || shared.posts.load(Relaxed) > 0
+            || shared.failures.load(Relaxed) > 0
+            || shared.wake_state.has_posts();
         let mut alive = waits;
         if !waits {
-            self.each_watcher(|_, _, record| {
-                alive = keeps_loop_alive(desk, record);
+            self.each_watcher(|_, _, slot| {
+                alive = keeps_loop_alive(shared, slot);
                 if alive { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
         }
@@ -268,15 +270,15 @@ impl Named {
 
     fn find_io(&self, fd: RawFd) -> Option<i64> {
         let mut found = None;
-        self.each_watcher(|handle, _, record| {
-            let read = |record: &Record| {
-                let flags = record.flags.load(Relaxed);
-                let is_it = Source::of(flags) == Source::Io && io::fd_of(record) == fd;
+        self.each_watcher(|handle, _, slot| {
+            let read = |slot: &WatcherSlot| {
+                let flags = slot.flags.load(Relaxed);
+                let is_it = Source::of(flags) == Source::Io && io::fd_of(slot) == fd;
                 // The first of several, as far as the loop has taken them in.
-                let is_first = flags & JOINS == 0 && io::is_first(record);
-                (is_it && flags & DEAD == 0).then_some(is_first)
+                let is_first = flags & JOINS == 0 && io::is_first(slot);
+                (is_it && flags & FD_LOST == 0).then_some(is_first)
             };
-            match record.look(self.desk, read) {
+            match slot.read_live(self.shared, read) {
                 Some((_, Some(true))) => {
                     found = Some(handle);
                     ControlFlow::Break(())
@@ -294,7 +296,7 @@ impl Named {
 
 /// Whether a watcher keeps its loop alive; also what is held back by a rate
 /// limit does.
-pub(super) fn keeps_loop_alive(desk: &Desk, record: &Record) -> bool {
-    let read = |record: &Record| read(desk, record).alive != 0 || record.has(SUSPENDED);
-    record.look(desk, read).is_some_and(|(_, alive)| alive)
+pub(super) fn keeps_loop_alive(shared: &LoopShared, slot: &WatcherSlot) -> bool {
+    let read = |slot: &WatcherSlot| read(shared, slot).alive != 0 || slot.has(RATE_LIMITED_NOW);
+    slot.read_live(shared, read).is_some_and(|(_, alive)| alive)
 }

@@ -1,11 +1,11 @@
 //! What a loop has, in words: evloop_dump.
 
-use super::desk::Desk;
 use super::flags::*;
 use super::inspect::{WatcherInfo, keeps_loop_alive, read};
-use super::named::{Named, named};
 use super::pressure;
-use super::record::Record;
+use super::resolve::{Resolved, resolve};
+use super::shared::LoopShared;
+use super::slot::WatcherSlot;
 use crate::errno::{Errno, Result, error, fail};
 use crate::file_watch::Root;
 use crate::handle::{Handle, Kind};
@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
 /// Lines are collected up to this many bytes, then written.
-const ROOM: usize = 1024;
+const BUFFER_BYTES: usize = 1024;
 /// No line is longer.
 const LINE: usize = 512;
 /// So much of a name is shown, and of a path.
@@ -27,53 +27,53 @@ const TRIES: usize = 1000;
 
 /// See evloop_dump; how many watchers there are.
 pub(crate) fn dump(handle: i64, fd: RawFd) -> Result<usize> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
-    let mut text = Text::new(fd);
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
+    let mut text = DumpWriter::new(fd);
     let (mut count, mut alive) = (0, 0);
-    named.each_watcher(|_, _, record| {
+    resolved.each_watcher(|_, _, slot| {
         count += 1;
-        alive += usize::from(keeps_loop_alive(named.desk, record));
+        alive += usize::from(keeps_loop_alive(resolved.shared, slot));
         ControlFlow::Continue(())
     });
-    let mut result = text.line(|text| describe_loop(text, &named, count, alive));
+    let mut result = text.line(|text| describe_loop(text, &resolved, count, alive));
     let mut written = 0;
-    named.each_watcher(|watcher, _, record| {
+    resolved.each_watcher(|watcher, _, slot| {
         if result.is_ok() {
-            result = text.line(|text| describe(text, &named, watcher, record));
+            result = text.line(|text| describe(text, &resolved, watcher, slot));
             written += 1;
         }
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     match result.and_then(|()| text.flush()) {
-        Ok(()) if named.is_open() => Ok(written),
+        Ok(()) if resolved.is_open() => Ok(written),
         Ok(()) => fail!(ESTALE, "loop {} was closed during the call", handle),
         Err(errno) => Err(error!(errno, "fd {} could not be written to", fd)),
     }
 }
 
 /// Text on its way to a descriptor; needs no memory but its own.
-struct Text {
+struct DumpWriter {
     fd: RawFd,
-    room: [u8; ROOM],
+    buffer: [u8; BUFFER_BYTES],
     len: usize,
 }
 
-impl fmt::Write for Text {
+impl fmt::Write for DumpWriter {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
         piece.bytes().for_each(|byte| self.push(byte));
         Ok(())
     }
 }
 
-impl Text {
+impl DumpWriter {
     fn new(fd: RawFd) -> Self {
-        Self { fd, room: [0; ROOM], len: 0 }
+        Self { fd, buffer: [0; BUFFER_BYTES], len: 0 }
     }
 
     fn push(&mut self, byte: u8) {
-        if let Some(place) = self.room.get_mut(self.len) {
-            *place = byte;
+        if let Some(out) = self.buffer.get_mut(self.len) {
+            *out = byte;
             self.len += 1;
         }
     }
@@ -83,7 +83,7 @@ impl Text {
         &mut self,
         write: impl FnOnce(&mut Self) -> fmt::Result,
     ) -> std::result::Result<(), Errno> {
-        if self.len + LINE > ROOM {
+        if self.len + LINE > BUFFER_BYTES {
             self.flush()?;
         }
         // What does not fit is cut: there is no error to see.
@@ -93,57 +93,72 @@ impl Text {
     }
 
     fn flush(&mut self) -> std::result::Result<(), Errno> {
-        let text = self.room.get(..self.len).unwrap_or_default();
+        let text = self.buffer.get(..self.len).unwrap_or_default();
         self.len = 0;
         sigpipe::write_all(self.fd, text)
     }
 }
 
-fn describe_loop(text: &mut Text, named: &Named, count: usize, alive: usize) -> fmt::Result {
-    let desk = named.desk;
-    write!(text, "loop {}: {count} watchers, {alive} keep it alive", named.handle.pack())?;
-    match desk.posts.load(Relaxed) {
-        0 if desk.mail.has_letters() => text.write_str(", posted calls")?,
+fn describe_loop(
+    text: &mut DumpWriter,
+    resolved: &Resolved,
+    count: usize,
+    alive: usize,
+) -> fmt::Result {
+    let shared = resolved.shared;
+    write!(text, "loop {}: {count} watchers, {alive} keep it alive", resolved.handle.pack())?;
+    match shared.posts.load(Relaxed) {
+        0 if shared.wake_state.has_posts() => text.write_str(", posted calls")?,
         0 => {}
         posts => write!(text, ", {posts} posted calls")?,
     }
-    if desk.options.load(Relaxed) & super::KEEP_ALIVE != 0 {
+    if shared.options.load(Relaxed) & super::KEEP_ALIVE != 0 {
         text.write_str(", KEEP_ALIVE")?;
     }
-    if desk.failures.load(Relaxed) > 0 {
+    if shared.failures.load(Relaxed) > 0 {
         text.write_str(", errors to be reported")?;
     }
     Ok(())
 }
 
-fn describe(text: &mut Text, named: &Named, watcher: i64, record: &Record) -> fmt::Result {
-    let desk = named.desk;
-    let flags = record.flags.load(Relaxed);
-    let look = |record: &Record| (read(desk, record), record.node.third_spare().load(Relaxed));
-    let Some((_, (info, subject))) = record.look(desk, look) else {
+fn describe(
+    text: &mut DumpWriter,
+    resolved: &Resolved,
+    watcher: i64,
+    slot: &WatcherSlot,
+) -> fmt::Result {
+    let shared = resolved.shared;
+    let flags = slot.flags.load(Relaxed);
+    let look = |slot: &WatcherSlot| (read(shared, slot), slot.node.third_spare().load(Relaxed));
+    let Some((_, (info, subject))) = slot.read_live(shared, look) else {
         return write!(text, "  watcher {watcher}: was just closed");
     };
     write!(text, "  {} {watcher}", word(Source::of(flags)))?;
     if flags & NAMED != 0 {
-        push_name(text, desk, watcher);
+        push_name(text, shared, watcher);
     }
     text.write_char(':')?;
     match Source::of(flags) {
-        Source::File => describe_file(text, desk, watcher)?,
+        Source::File => describe_file(text, shared, watcher)?,
         Source::MemoryPressure => pressure::describe(text, subject)?,
-        _ => describe_source(text, desk, &info, flags)?,
+        _ => describe_source(text, shared, &info, flags)?,
     }
     describe_state(text, &info, flags)
 }
 
-fn describe_source(text: &mut Text, desk: &Desk, info: &WatcherInfo, flags: u32) -> fmt::Result {
+fn describe_source(
+    text: &mut DumpWriter,
+    shared: &LoopShared,
+    info: &WatcherInfo,
+    flags: u32,
+) -> fmt::Result {
     match Source::of(flags) {
         Source::Io => {
             write!(text, " fd {}, events", info.fd)?;
             describe_events(text, info.events)?;
             text.write_char(',')
         }
-        Source::Timer => describe_timer(text, desk, info, flags),
+        Source::Timer => describe_timer(text, shared, info, flags),
         Source::Signal => write!(text, " signal {},", info.subject),
         Source::Process => write!(text, " process {},", info.subject),
         Source::Tfd | Source::Kqueue => write!(text, " of handle {},", info.subject),
@@ -152,7 +167,7 @@ fn describe_source(text: &mut Text, desk: &Desk, info: &WatcherInfo, flags: u32)
 }
 
 /// Its path, flags and bits, if they can be had without waiting.
-fn describe_file(text: &mut Text, desk: &Desk, watcher: i64) -> fmt::Result {
+fn describe_file(text: &mut DumpWriter, shared: &LoopShared, watcher: i64) -> fmt::Result {
     const FLAGS: [(u32, &str); 2] =
         [(libc::IN_ONLYDIR, "ONLYDIR"), (libc::IN_DONT_FOLLOW, "DONT_FOLLOW")];
     const NAMES: [(u32, &str); 12] = [
@@ -169,7 +184,7 @@ fn describe_file(text: &mut Text, desk: &Desk, watcher: i64) -> fmt::Result {
         (libc::IN_DELETE_SELF, "DELETE_SELF"),
         (libc::IN_MOVE_SELF, "MOVE_SELF"),
     ];
-    let Some(state) = without_waiting(|| desk.files.try_lock()) else { return Ok(()) };
+    let Some(state) = without_waiting(|| shared.files.try_lock()) else { return Ok(()) };
     let Some(request) = Handle::unpack(watcher).and_then(|handle| state.request_of(handle.index))
     else {
         return Ok(());
@@ -189,14 +204,14 @@ fn describe_file(text: &mut Text, desk: &Desk, watcher: i64) -> fmt::Result {
     text.write_char(',')
 }
 
-fn describe_bits(text: &mut Text, bits: u32, names: &[(u32, &str)]) -> fmt::Result {
+fn describe_bits(text: &mut DumpWriter, bits: u32, names: &[(u32, &str)]) -> fmt::Result {
     names
         .iter()
         .filter(|(bit, _)| bits & bit != 0)
         .try_for_each(|(_, name)| write!(text, " {name}"))
 }
 
-fn describe_events(text: &mut Text, events: u32) -> fmt::Result {
+fn describe_events(text: &mut DumpWriter, events: u32) -> fmt::Result {
     const NAMES: [(u32, &str); 9] = [
         (libc::EPOLLIN as u32, "IN"),
         (libc::EPOLLOUT as u32, "OUT"),
@@ -213,14 +228,19 @@ fn describe_events(text: &mut Text, events: u32) -> fmt::Result {
     if left != 0 || events == 0 { write!(text, " {left:#x}") } else { Ok(()) }
 }
 
-fn describe_timer(text: &mut Text, desk: &Desk, info: &WatcherInfo, flags: u32) -> fmt::Result {
+fn describe_timer(
+    text: &mut DumpWriter,
+    shared: &LoopShared,
+    info: &WatcherInfo,
+    flags: u32,
+) -> fmt::Result {
     if flags & (SET | COMING) == 0 {
         return text.write_str(" not set,");
     }
     if info.deadline_ns == i64::MAX {
         text.write_str(" set,")?;
     } else {
-        let now = desk.now((flags >> QUEUE_SHIFT & CLOCK_MASK) as usize);
+        let now = shared.now((flags >> QUEUE_SHIFT & CLOCK_MASK) as usize);
         let left = info.deadline_ns.saturating_sub(now);
         let what = if left > 0 { "due in" } else { "due since" };
         write!(text, " {what} {},", Seconds(left))?;
@@ -242,12 +262,12 @@ impl fmt::Display for Seconds {
     }
 }
 
-fn describe_state(text: &mut Text, info: &WatcherInfo, flags: u32) -> fmt::Result {
+fn describe_state(text: &mut DumpWriter, info: &WatcherInfo, flags: u32) -> fmt::Result {
     let is_descriptor = Source::of(flags).is_descriptor() || Source::of(flags) == Source::File;
-    if is_descriptor && flags & DEAD != 0 {
+    if is_descriptor && flags & FD_LOST != 0 {
         text.write_str(" what it watched is gone,")?;
     }
-    if flags & SUSPENDED != 0 {
+    if flags & RATE_LIMITED_NOW != 0 {
         text.write_str(" over its rate limit,")?;
     }
     if flags & RECORDS != 0 {
@@ -259,14 +279,14 @@ fn describe_state(text: &mut Text, info: &WatcherInfo, flags: u32) -> fmt::Resul
     if info.referenced == 0 {
         text.write_str(" unreferenced,")?;
     }
-    let is_alive = info.alive != 0 || flags & SUSPENDED != 0;
+    let is_alive = info.alive != 0 || flags & RATE_LIMITED_NOW != 0;
     text.write_str(if is_alive { " keeps the loop alive" } else { " does not keep the loop alive" })
 }
 
 /// Its name in quotes, on one line, if that can be had without waiting.
-fn push_name(text: &mut Text, desk: &Desk, watcher: i64) {
-    let Some(gate) = without_waiting(|| desk.lease.try_lock()) else { return };
-    if let Some(name) = gate.names.get(&watcher) {
+fn push_name(text: &mut DumpWriter, shared: &LoopShared, watcher: i64) {
+    let Some(command_queue) = without_waiting(|| shared.owner.try_lock()) else { return };
+    if let Some(name) = command_queue.names.get(&watcher) {
         push_quoted(text, name, NAME);
     }
 }
@@ -283,7 +303,7 @@ fn without_waiting<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
 }
 
 /// The end of something, up to so many bytes, in quotes and on one line.
-fn push_quoted(text: &mut Text, bytes: &[u8], most: usize) {
+fn push_quoted(text: &mut DumpWriter, bytes: &[u8], most: usize) {
     text.push(b' ');
     text.push(b'"');
     let left_out = bytes.len().saturating_sub(most);

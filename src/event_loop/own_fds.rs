@@ -28,7 +28,7 @@ pub(super) enum OwnFd {
 
 const OUTER: usize = 1;
 const FIRST_CLOCK: usize = 6;
-const COUNT: usize = FIRST_CLOCK + super::desk::CLOCKS;
+const COUNT: usize = FIRST_CLOCK + super::shared::CLOCKS;
 const NONE: u64 = Identity::none().pack();
 
 pub(super) struct OwnFds {
@@ -50,7 +50,7 @@ impl OwnFds {
 
     /// It has just been made; -1: there is none.
     pub fn set(&self, which: OwnFd, fd: RawFd) {
-        let place = match which {
+        let index = match which {
             OwnFd::Epoll => 0,
             OwnFd::Outer => OUTER,
             OwnFd::Eventfd => 2,
@@ -59,8 +59,8 @@ impl OwnFds {
             OwnFd::Trace => 5,
             OwnFd::Clock(clock) => FIRST_CLOCK + clock,
         };
-        if let Some(place) = self.fds.get(place) {
-            place.store(if fd < 0 { NONE } else { Identity::newest(fd).pack() }, Relaxed);
+        if let Some(index) = self.fds.get(index) {
+            index.store(if fd < 0 { NONE } else { Identity::newest(fd).pack() }, Relaxed);
         }
     }
 
@@ -77,7 +77,7 @@ impl OwnFds {
 
     /// Whether this still is one that no program was lent.
     pub fn keeps(&self, fd: RawFd) -> bool {
-        let kept = self.fds.iter().enumerate().filter(|(place, _)| *place != OUTER);
+        let kept = self.fds.iter().enumerate().filter(|(index, _)| *index != OUTER);
         kept.map(|(_, own)| Identity::unpack(own.load(Relaxed)))
             .any(|own| own.fd() == fd && own.is_intact())
     }
@@ -150,8 +150,8 @@ impl Drop for WatcherFd {
     /// Before it is closed, and another file has its number.
     fn drop(&mut self) {
         let mut all = self.own.of_watchers.lock();
-        if let Some(place) = all.iter().position(|(fd, _)| *fd == self.fd.raw()) {
-            all.swap_remove(place);
+        if let Some(index) = all.iter().position(|(fd, _)| *fd == self.fd.raw()) {
+            all.swap_remove(index);
         }
         if self.unregistered {
             self.own.unregistered.fetch_sub(1, Relaxed);

@@ -39,31 +39,32 @@ impl PendingWork {
 }
 
 /// Requests for the end of the current callback, and how many of them were
-/// answered. At the gate: used with its lock. Who asks leaves its request,
-/// then `ASKED` for the loop, then sets the word; the loop's thread takes the
-/// word, then `ASKED`, then has the lock and answers all that have asked.
+/// answered. Part of the command queue: used with its lock. Who asks leaves its
+/// request, then `BARRIER` for the loop, then sets the word; the loop's thread
+/// takes the word, then `BARRIER`, then has the lock and answers all that have
+/// asked.
 #[derive(Default, Clone, Copy)]
-pub(super) struct Requests {
-    asked: u64,
-    answered: u64,
+pub(super) struct Barrier {
+    requested: u64,
+    completed: u64,
 }
 
-impl Requests {
+impl Barrier {
     /// The number of a new one.
-    pub fn ask(&mut self) -> u64 {
-        self.asked += 1;
-        self.asked
+    pub fn request(&mut self) -> u64 {
+        self.requested += 1;
+        self.requested
     }
 
-    pub fn is_answered(&self, number: u64) -> bool {
-        self.answered >= number
+    pub fn is_completed(&self, number: u64) -> bool {
+        self.completed >= number
     }
 
     /// Answers all; whether there were any.
     #[inline(always)]
-    pub fn answer(&mut self) -> bool {
-        let any = self.answered != self.asked;
-        self.answered = self.asked;
+    pub fn complete(&mut self) -> bool {
+        let any = self.completed != self.requested;
+        self.completed = self.requested;
         any
     }
 }
@@ -96,11 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn all_requests_so_far_are_answered_at_once() {
-        let mut requests = Requests::default();
-        let (first, second) = (requests.ask(), requests.ask());
-        assert!(!requests.is_answered(first) && requests.answer() && !requests.answer());
-        assert!(requests.is_answered(second) && !requests.is_answered(requests.asked + 1));
+    fn all_requests_so_far_are_completed_at_once() {
+        let mut barrier = Barrier::default();
+        let (first, second) = (barrier.request(), barrier.request());
+        assert!(!barrier.is_completed(first) && barrier.complete() && !barrier.complete());
+        assert!(barrier.is_completed(second) && !barrier.is_completed(barrier.requested + 1));
     }
 }
 
@@ -115,7 +116,7 @@ mod loom_models {
     const CLOSED: u64 = 8;
 
     #[derive(Clone, Copy, PartialEq)]
-    enum Way {
+    enum CloseVariant {
         AsItIs,
         LooksFirst,
         PlainStores,
@@ -124,13 +125,13 @@ mod loom_models {
     struct Loop {
         pending: PendingWork,
         work: AtomicU64,
-        way: Way,
+        variant: CloseVariant,
     }
 
     impl Loop {
         fn set(&self) {
-            match self.way {
-                Way::PlainStores => self.pending.0.store(1, Relaxed),
+            match self.variant {
+                CloseVariant::PlainStores => self.pending.0.store(1, Relaxed),
                 _ => self.pending.set(),
             }
         }
@@ -147,7 +148,7 @@ mod loom_models {
             if !self.pending.is_set() {
                 return false;
             }
-            if self.way == Way::LooksFirst {
+            if self.variant == CloseVariant::LooksFirst {
                 let closed = is_closed();
                 self.pending.take();
                 return closed;
@@ -157,10 +158,10 @@ mod loom_models {
         }
     }
 
-    fn a_close_ends_the_run(way: Way) {
+    fn a_close_ends_the_run(variant: CloseVariant) {
         loom::model(move || {
             let shared =
-                Arc::new(Loop { pending: PendingWork::new(), work: AtomicU64::new(0), way });
+                Arc::new(Loop { pending: PendingWork::new(), work: AtomicU64::new(0), variant });
             let closer = {
                 let shared = shared.clone();
                 thread::spawn(move || shared.close())
@@ -176,70 +177,70 @@ mod loom_models {
 
     #[test]
     fn loom_a_close_beside_other_work_ends_the_run() {
-        a_close_ends_the_run(Way::AsItIs);
+        a_close_ends_the_run(CloseVariant::AsItIs);
     }
 
     #[test]
     #[should_panic(expected = "the close is lost")]
     fn loom_twin_a_look_before_the_word_is_taken_loses_a_close() {
-        a_close_ends_the_run(Way::LooksFirst);
+        a_close_ends_the_run(CloseVariant::LooksFirst);
     }
 
     #[test]
     #[should_panic(expected = "the close is lost")]
     fn loom_twin_plain_stores_lose_a_close() {
-        a_close_ends_the_run(Way::PlainStores);
+        a_close_ends_the_run(CloseVariant::PlainStores);
     }
 
     #[derive(Clone, Copy, PartialEq)]
-    enum Asking {
+    enum BarrierVariant {
         AsItIs,
         SetsFirst,
         LooksFirst,
     }
 
-    const ASKED: u64 = 16;
+    const BARRIER: u64 = 16;
 
     struct Callback {
         pending: PendingWork,
         work: AtomicU64,
-        gate: Mutex<Requests>,
-        answered: Condvar,
-        way: Asking,
+        command_queue: Mutex<Barrier>,
+        completed: Condvar,
+        variant: BarrierVariant,
     }
 
     impl Callback {
-        /// As Desk::await_callback.
+        /// As LoopShared::wait_for_callback.
         fn wait_for_its_end(&self) {
-            let mut gate = self.gate.lock().unwrap();
-            let number = gate.ask();
-            if self.way == Asking::SetsFirst {
+            let mut command_queue = self.command_queue.lock().unwrap();
+            let number = command_queue.request();
+            if self.variant == BarrierVariant::SetsFirst {
                 self.pending.set();
-                self.work.fetch_or(ASKED, SeqCst);
+                self.work.fetch_or(BARRIER, SeqCst);
             } else {
-                self.work.fetch_or(ASKED, SeqCst);
+                self.work.fetch_or(BARRIER, SeqCst);
                 self.pending.set();
             }
-            while !gate.is_answered(number) {
-                gate = self.answered.wait(gate).unwrap();
+            while !command_queue.is_completed(number) {
+                command_queue = self.completed.wait(command_queue).unwrap();
             }
         }
 
-        /// As Run::attend, if that is due.
+        /// As RunGuard::run_pending_work, if that is due.
         fn end(&self) {
             if !self.pending.is_set() {
                 return;
             }
-            let early = self.work.load(Relaxed) & ASKED != 0;
+            let early = self.work.load(Relaxed) & BARRIER != 0;
             self.pending.take();
-            let is_asked = match self.way {
-                Asking::LooksFirst => early,
-                _ => self.work.load(Relaxed) & ASKED != 0,
+            let is_requested = match self.variant {
+                BarrierVariant::LooksFirst => early,
+                _ => self.work.load(Relaxed) & BARRIER != 0,
             };
-            if is_asked && self.work.fetch_and(!ASKED, AcqRel) & ASKED != 0 {
-                let mut gate = self.gate.lock().unwrap();
-                if gate.answer() {
-                    self.answered.notify_all();
+            if is_requested && self.work.fetch_and(!BARRIER, AcqRel) & BARRIER != 0 {
+                let mut command_queue = self.command_queue.lock().unwrap();
+                if command_queue.complete() {
+                    self.completed.notify_all();
                 }
             }
         }
@@ -247,14 +248,14 @@ mod loom_models {
 
     /// `askers` wait for the end of a callback; the loop calls others after it
     /// until all of them have gone.
-    fn all_are_answered(askers: usize, way: Asking) {
+    fn all_are_answered(askers: usize, variant: BarrierVariant) {
         loom::model(move || {
             let callback = Arc::new(Callback {
                 pending: PendingWork::new(),
                 work: AtomicU64::new(0),
-                gate: Mutex::new(Requests::default()),
-                answered: Condvar::new(),
-                way,
+                command_queue: Mutex::new(Barrier::default()),
+                completed: Condvar::new(),
+                variant,
             });
             let askers = (0..askers).map(|_| {
                 let callback = callback.clone();
@@ -265,31 +266,34 @@ mod loom_models {
             // sees all that was stored, does not.
             callback.end();
             let all = askers.len() as u64;
-            while callback.gate.lock().unwrap().asked < all {
+            while callback.command_queue.lock().unwrap().requested < all {
                 thread::yield_now();
             }
             callback.end();
-            let gate = callback.gate.lock().unwrap();
-            assert!(gate.is_answered(all), "a thread waits for the end of a callback for ever");
-            drop(gate);
+            let command_queue = callback.command_queue.lock().unwrap();
+            assert!(
+                command_queue.is_completed(all),
+                "a thread waits for the end of a callback for ever"
+            );
+            drop(command_queue);
             askers.into_iter().for_each(|asker| asker.join().unwrap());
         });
     }
 
     #[test]
     fn loom_all_who_ask_for_the_end_of_a_callback_are_answered() {
-        all_are_answered(2, Asking::AsItIs);
+        all_are_answered(2, BarrierVariant::AsItIs);
     }
 
     #[test]
     #[should_panic(expected = "for ever")]
     fn loom_twin_a_word_that_is_set_before_the_request_is_left_loses_it() {
-        all_are_answered(1, Asking::SetsFirst);
+        all_are_answered(1, BarrierVariant::SetsFirst);
     }
 
     #[test]
     #[should_panic(expected = "for ever")]
     fn loom_twin_a_look_before_the_word_is_taken_loses_a_request() {
-        all_are_answered(1, Asking::LooksFirst);
+        all_are_answered(1, BarrierVariant::LooksFirst);
     }
 }

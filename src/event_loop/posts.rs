@@ -1,10 +1,10 @@
 //! Posting calls to a loop.
 
 use super::command::{Destroyer, Post};
-use super::core::Core;
 use super::event::{Callback, Target};
-use super::letters::{Letter, Letters};
-use super::named::{Named, destroy_posts, named};
+use super::node_list::{ListNode, NodeList};
+use super::resolve::{Resolved, destroy_posts, resolve};
+use super::state::LoopState;
 use crate::errno::{Errno, Result, error, fail};
 use crate::handle::{self, Kind};
 use crate::sync::Ordering::SeqCst;
@@ -14,9 +14,9 @@ use std::ffi::c_void;
 
 /// See evloop_post.
 pub(crate) fn post(handle: i64, callback: Option<Callback>, user_data: *mut c_void) -> Result<()> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
-    send(&named, Post { target: Target { callback, user_data }, destroy: None })
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
+    send(&resolved, Post { target: Target { callback, user_data }, destroy: None })
 }
 
 /// See evloop_post_full.
@@ -26,56 +26,56 @@ pub(crate) fn post_full(
     user_data: *mut c_void,
     destroy: Option<unsafe extern "C" fn(*mut c_void)>,
 ) -> Result<()> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
     if callback.is_none() && destroy.is_some() {
         fail!(EINVAL, "callback is NULL, but there is a destroy function");
     }
     let destroy = destroy.map(|call| Destroyer { call, epoch: fork::current() });
-    send(&named, Post { target: Target { callback, user_data }, destroy })?;
+    send(&resolved, Post { target: Target { callback, user_data }, destroy })?;
     if destroy.is_some() {
-        take_back_if_closed(&named);
+        reclaim_if_closed(&resolved);
     }
     Ok(())
 }
 
 #[inline(always)]
-fn send(named: &Named, post: Post) -> Result<()> {
+fn send(resolved: &Resolved, post: Post) -> Result<()> {
     let no_memory = || error!(Errno::ENOMEM, "no memory for a call");
-    let letter = Letter::new(named.handle.pack(), post);
-    let letter = handle::try_box(letter).ok_or_else(no_memory)?;
-    if named.desk.is_mine() {
-        let direct = |core: &mut Core| {
-            if core.desk.mail.has_letters() {
+    let node = ListNode::new(resolved.handle.pack(), post);
+    let node = handle::try_box(node).ok_or_else(no_memory)?;
+    if resolved.shared.is_mine() {
+        let direct = |state: &mut LoopState| {
+            if state.shared.wake_state.has_posts() {
                 // Those came before.
-                core.take_letters();
+                state.take_posts();
             }
-            core.posts.push(letter);
-            core.publish_posts();
+            state.posts.push(node);
+            state.publish_posts();
             Ok(())
         };
         // SAFETY: as was just asked.
-        return unsafe { named.with_mine(direct) };
+        return unsafe { resolved.with_mine(direct) };
     }
-    drop(named.desk.mail.post(named.desk, letter));
+    drop(resolved.shared.wake_state.post(resolved.shared, node));
     Ok(())
 }
 
 /// The loop may have been closed while a call was posted to it, and not have
 /// seen that. Where another loop uses its memory by now that one will.
-fn take_back_if_closed(named: &Named) {
+fn reclaim_if_closed(resolved: &Resolved) {
     // Against `registry::tear_down`.
     fence(SeqCst);
-    if named.desk.handle.load(SeqCst) == named.handle.pack() {
+    if resolved.shared.handle.load(SeqCst) == resolved.handle.pack() {
         return;
     }
-    let gate = named.desk.gate();
-    if named.desk.mail.owner() != 0 {
+    let command_queue = resolved.shared.lock_commands();
+    if resolved.shared.wake_state.loop_handle() != 0 {
         // It is being closed by its run, or is used again.
         return;
     }
-    let mut posts = Letters::new();
-    drop(named.desk.mail.take_letters(0, |letter| posts.put_first(letter)));
-    drop(gate);
+    let mut posts = NodeList::new();
+    drop(resolved.shared.wake_state.take_posts(0, |node| posts.put_first(node)));
+    drop(command_queue);
     destroy_posts(&mut posts);
 }

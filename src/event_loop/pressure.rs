@@ -8,12 +8,12 @@
 //! an embedded loop polls what is in its epoll. So a second trigger, with the
 //! same stall and window, is in no epoll, and is asked by the loop alone.
 
-use super::calls::add_watched;
+use super::api::watchers::add_fd_source;
 use super::event::{Event, Target};
+use super::fd_source::{FdSource, Readiness};
 use super::flags::Source;
-use super::named::named;
-use super::objects::{Answer, Watched};
 use super::own_fds::WatcherFd;
+use super::resolve::resolve;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::handle::{self, Kind};
 use crate::sys::fd::{self, Fd};
@@ -28,7 +28,7 @@ const SHORTEST_WINDOW: i64 = 500_000;
 const LONGEST_WINDOW: i64 = 10_000_000;
 const _: () = assert!(LONGEST_WINDOW < 1 << WINDOW_SHIFT);
 
-struct Pressure {
+struct PressureSource {
     file: WatcherFd,
     /// The one that is in no epoll. Made after the other, as the kernel looks
     /// at the newest first: when the other fires this one has.
@@ -81,7 +81,7 @@ fn open(path: Option<&CStr>, trigger: &Trigger) -> std::result::Result<Opened, R
     Ok(Opened { file, second, stalled })
 }
 
-impl Pressure {
+impl PressureSource {
     /// Whether the trigger fired with reason.
     fn has_reason(&mut self) -> bool {
         let Some(stalled) = &mut self.stalled else { return true };
@@ -111,19 +111,19 @@ pub(crate) fn add_memory_pressure(
     trigger: Trigger,
     target: Target,
 ) -> Result<i64> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
     check(&trigger)?;
     let path = path.map(copy).transpose()?;
     let Opened { file, second, stalled } = match open(path.as_deref(), &trigger) {
         Ok(opened) => opened,
         Err(refusal) => return Err(explain(&refusal, path.is_none(), trigger.window)),
     };
-    let own = &named.desk.own;
+    let own = &resolved.shared.own;
     let (file, second) = (WatcherFd::new(file, own)?, WatcherFd::unregistered(second, own)?);
     let identity = file::identity(file.raw());
-    match handle::try_box(Pressure { file, second, path, trigger, identity, stalled }) {
-        Some(made) => add_watched(handle, Source::MemoryPressure, made, target),
+    match handle::try_box(PressureSource { file, second, path, trigger, identity, stalled }) {
+        Some(made) => add_fd_source(handle, Source::MemoryPressure, made, target),
         None => fail!(ENOMEM, "no memory to watch for pressure"),
     }
 }
@@ -188,7 +188,7 @@ pub(super) fn describe(text: &mut dyn fmt::Write, subject: i64) -> fmt::Result {
     write!(text, " {which} tasks of {of} stalled for {stall} us of {window} us,")
 }
 
-impl Watched for Pressure {
+impl FdSource for PressureSource {
     fn fd(&self) -> RawFd {
         self.file.raw()
     }
@@ -204,13 +204,13 @@ impl Watched for Pressure {
         libc::EPOLLPRI as u32
     }
 
-    fn ask(&mut self, ready: u32, _event: &mut Event) -> Answer {
+    fn poll(&mut self, ready: u32, _event: &mut Event) -> Readiness {
         if ready & libc::EPOLLERR as u32 != 0 {
-            return Answer::Gone(Errno::ENODEV);
+            return Readiness::Lost(Errno::ENODEV);
         }
         // It fired, too.
         pressure::has_fired(self.second.raw());
-        if self.has_reason() { Answer::Event } else { Answer::Nothing }
+        if self.has_reason() { Readiness::Ready } else { Readiness::NotReady }
     }
 
     fn revive(&mut self) -> std::result::Result<(), Errno> {
@@ -230,7 +230,7 @@ impl Watched for Pressure {
         })
     }
 
-    fn was_taken(&mut self) -> Option<u32> {
+    fn was_consumed(&mut self) -> Option<u32> {
         pressure::has_fired(self.second.raw()).then_some(libc::EPOLLPRI as u32)
     }
 

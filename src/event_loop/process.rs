@@ -1,13 +1,13 @@
 //! Processes: a watcher has the pidfd of one, and its event is the last that
 //! comes of it.
 
-use super::calls::add_watched;
-use super::details::{self, Content};
+use super::api::watchers::add_fd_source;
 use super::event::{Event, Target};
+use super::fd_source::{FdSource, Readiness};
 use super::flags::Source;
-use super::named::named;
-use super::objects::{Answer, Watched};
 use super::own_fds::WatcherFd;
+use super::payload::{self, EventPayload};
+use super::resolve::resolve;
 use crate::errno::{Errno, Result, fail};
 use crate::handle::{self, Kind};
 use crate::sys::fd::Fd;
@@ -18,7 +18,7 @@ use std::os::fd::RawFd;
 /// The bit of an event's `events`: how it ended is not known.
 pub(crate) const STATUS_UNKNOWN: u32 = 1;
 
-struct Process {
+struct ProcessSource {
     pidfd: WatcherFd,
     pid: c_int,
     /// It is waited for when it has ended.
@@ -60,7 +60,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn told(&self) -> ProcessEnd {
+    fn report(&self) -> ProcessEnd {
         let (how, status) = match self.status {
             None => (0, 0),
             Some(status) if libc::WIFEXITED(status) => {
@@ -85,22 +85,22 @@ impl Ended {
 
 /// See evloop_event_process.
 pub(crate) fn event_process(event: &Event) -> Result<ProcessEnd> {
-    match details::of(event, Source::Process)? {
-        Content::Process(ended) => Ok(ended.told()),
-        Content::Signal(_) => details::forgotten(event),
+    match payload::of(event, Source::Process)? {
+        EventPayload::Process(ended) => Ok(ended.report()),
+        EventPayload::Signal(_) => payload::forgotten(event),
     }
 }
 
 /// See evloop_add_process.
 pub(crate) fn add_process(handle: i64, pid: c_int, reap: bool, target: Target) -> Result<i64> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
-    let pidfd = WatcherFd::new(open(pid)?, &named.desk.own)?;
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
+    let pidfd = WatcherFd::new(open(pid)?, &resolved.shared.own)?;
     if reap && pidfd::wait(pidfd.raw(), libc::WNOWAIT) == Err(Errno::ECHILD) {
         fail!(EPERM, "process {} is no child of this one, which cannot reap it", pid);
     }
-    match handle::try_box(Process { pidfd, pid, reap }) {
-        Some(process) => add_watched(handle, Source::Process, process, target),
+    match handle::try_box(ProcessSource { pidfd, pid, reap }) {
+        Some(process) => add_fd_source(handle, Source::Process, process, target),
         None => fail!(ENOMEM, "no memory to watch process {}", pid),
     }
 }
@@ -116,7 +116,7 @@ fn open(pid: c_int) -> Result<Fd> {
     }
 }
 
-impl Process {
+impl ProcessSource {
     fn end(&self) -> Ended {
         let waited = pidfd::wait(self.pidfd.raw(), libc::WNOWAIT).ok().flatten();
         let (status, usage) = match waited {
@@ -127,7 +127,7 @@ impl Process {
     }
 }
 
-impl Watched for Process {
+impl FdSource for ProcessSource {
     fn fd(&self) -> RawFd {
         self.pidfd.raw()
     }
@@ -136,16 +136,16 @@ impl Watched for Process {
         self.pid.into()
     }
 
-    fn ask(&mut self, _ready: u32, event: &mut Event) -> Answer {
+    fn poll(&mut self, _ready: u32, event: &mut Event) -> Readiness {
         let ended = self.end();
         match ended.status {
             Some(status) => event.result = status,
             None => event.events = STATUS_UNKNOWN,
         }
-        Answer::Last(Content::Process(ended), self.reap)
+        Readiness::Final(EventPayload::Process(ended), self.reap)
     }
 
-    fn deliver(&mut self, event: &mut Event) -> Option<Content> {
+    fn deliver(&mut self, event: &mut Event) -> Option<EventPayload> {
         // Somebody else may have waited for it.
         let (status, usage) = pidfd::wait(self.pidfd.raw(), 0).ok().flatten()?;
         // Before Linux 5.17 WNOWAIT tells how the first thread ended, which
@@ -153,7 +153,7 @@ impl Watched for Process {
         event.result = status;
         event.events &= !STATUS_UNKNOWN;
         let (status, usage) = (Some(status), Some(usage));
-        Some(Content::Process(Ended { pid: self.pid, status, usage }))
+        Some(EventPayload::Process(Ended { pid: self.pid, status, usage }))
     }
 
     fn revive(&mut self) -> std::result::Result<(), Errno> {

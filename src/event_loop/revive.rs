@@ -4,19 +4,19 @@
 //! Every step can be done again, and descriptors of an attempt that failed
 //! are closed by the next one: until all succeed the loop stays the parent's.
 
-use super::core::{Core, INTERNAL, woken_by};
-use super::desk::{CLOCKS, Gate, UNKNOWN};
-use super::flags::FINISHED;
-use super::lease::Locked;
+use super::flags::CLOSED_ON_STACK;
 use super::own_fds::OwnFd;
-use super::record::{CLOSING, Record};
+use super::ownership::Locked;
+use super::shared::{CLOCKS, CommandQueue, UNKNOWN};
+use super::slot::{CLOSING, WatcherSlot};
+use super::state::{INTERNAL, LoopState, woken_by};
 use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd, fork};
 
 /// The loop's own descriptors, made for a child. Dropped they are closed.
-struct Fresh {
+struct NewFds {
     eventfd: Fd,
     epoll: Fd,
     outer: Option<Fd>,
@@ -33,25 +33,25 @@ pub(super) fn give_up(fd: Option<Fd>, is_ours: bool) {
     }
 }
 
-impl Core {
+impl LoopState {
     /// Makes everything again that is shared with the parent process. If this
     /// fails nothing is lost, and it can be tried again.
-    pub fn revive(&mut self, gate: &mut Locked<Gate>) -> Result<()> {
+    pub fn revive(&mut self, command_queue: &mut Locked<CommandQueue>) -> Result<()> {
         let fresh = self.fresh_descriptors()?;
         let inotify = self.adopt_descriptors(fresh);
-        self.in_callback = gate.running;
-        if !gate.running {
+        self.in_callback = command_queue.running;
+        if !command_queue.running {
             self.current = 0;
             self.collecting = false;
-            self.desk.time.store(UNKNOWN, Relaxed);
+            self.shared.time.store(UNKNOWN, Relaxed);
             self.settle();
         }
-        self.receive(gate);
+        self.apply_commands(command_queue);
         self.find_sent();
         self.finish_closing();
         // Before they are registered: those that are not what they were are
         // not, and some put another file in the place of the parent's.
-        self.revive_objects()?;
+        self.revive_fd_sources()?;
         self.register_all(self.epoll())?;
         self.all_are_registered();
         self.revive_signals()?;
@@ -61,18 +61,18 @@ impl Core {
     /// Watchers that were closed in the child before, or that a thread of the
     /// parent's was about to close.
     fn finish_closing(&mut self) {
-        let mut place = usize::MAX;
+        let mut position = usize::MAX;
         // One that is on the stack of those sent to is freed when it is taken
         // off.
-        let is_on_stack = |record: &Record| record.is_sent() && record.has(FINISHED);
-        let is_closed = |record: &Record| record.state() == CLOSING && !is_on_stack(record);
-        while let Some((next, index, record)) = self.slots.find_before(place, is_closed) {
-            place = next;
-            self.finish_close(index, record, true);
+        let is_on_stack = |slot: &WatcherSlot| slot.is_pending() && slot.has(CLOSED_ON_STACK);
+        let is_closed = |slot: &WatcherSlot| slot.state() == CLOSING && !is_on_stack(slot);
+        while let Some((next, index, slot)) = self.slots.find_before(position, is_closed) {
+            position = next;
+            self.finish_close(index, slot, true);
         }
     }
 
-    fn fresh_descriptors(&mut self) -> Result<Fresh> {
+    fn fresh_descriptors(&mut self) -> Result<NewFds> {
         let eventfd = eventfd::create(1)?;
         let epoll = woken_by(&eventfd)?;
         let outer = match &self.outer {
@@ -86,13 +86,13 @@ impl Core {
         let clocks = self.fresh_clocks(epoll.raw())?;
         let signalfd = self.fresh_signalfd(epoll.raw())?;
         let inotify = self.fresh_inotify(epoll.raw())?;
-        Ok(Fresh { eventfd, epoll, outer, clocks, signalfd, inotify })
+        Ok(NewFds { eventfd, epoll, outer, clocks, signalfd, inotify })
     }
 
     /// Puts new descriptors in the place of the old ones; the inotify, which
     /// is not used yet.
-    fn adopt_descriptors(&mut self, fresh: Fresh) -> Option<Fd> {
-        let Fresh { eventfd, epoll, outer, clocks, signalfd, inotify } = fresh;
+    fn adopt_descriptors(&mut self, fresh: NewFds) -> Option<Fd> {
+        let NewFds { eventfd, epoll, outer, clocks, signalfd, inotify } = fresh;
         let is_ours = self.made_in == fork::current();
         for (which, fd) in [
             (OwnFd::Eventfd, Some(&eventfd)),

@@ -12,13 +12,13 @@
 //! loop's, and a run ends before it and begins again after it.
 
 use super::clocks::{MONOTONIC, Until};
-use super::core::Core;
-use super::desk;
 use super::event::Event;
 use super::flags::Source;
-use super::mailbox;
-use super::named::named;
-use super::running::Run;
+use super::resolve::resolve;
+use super::run_guard::RunGuard;
+use super::shared;
+use super::state::LoopState;
+use super::wake_state;
 use crate::errno::{Errno, Result, fail};
 use crate::handle::Kind;
 use crate::sync::Ordering::{Relaxed, Release};
@@ -28,7 +28,7 @@ use crate::wait::interrupted;
 
 /// What a run is to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum RunMode {
     UntilDone,
     Once,
     NoWait,
@@ -49,26 +49,26 @@ enum Goal {
     /// Something happened.
     Dispatched,
     /// There is an event for evloop_wait, or the time is over.
-    Held,
+    Pending,
     /// One iteration.
     Once,
 }
 
 /// See evloop_run.
-pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
-    let run = Run::begin(named(handle, Kind::Loop)?)?;
-    // SAFETY: no other reference to the core.
-    unsafe { run.core() }.begin(false);
+pub(crate) fn run(handle: i64, mode: RunMode) -> Result<bool> {
+    let run = RunGuard::begin(resolve(handle, Kind::Loop)?)?;
+    // SAFETY: no other reference to the state.
+    unsafe { run.state() }.begin(false);
     let result = match mode {
-        Mode::UntilDone => run.drive(Until::Ever, Goal::Done),
-        Mode::For(0) => run.drive(Until::Now, Goal::Once),
-        Mode::For(duration) => run.drive(run.until(duration), Goal::Done),
-        Mode::Once => run.drive(Until::Ever, Goal::Dispatched),
-        Mode::NoWait => run.drive(Until::Now, Goal::Once),
-        Mode::Embedded => run.embedded(),
+        RunMode::UntilDone => run.drive(Until::Ever, Goal::Done),
+        RunMode::For(0) => run.drive(Until::Now, Goal::Once),
+        RunMode::For(duration) => run.drive(run.until(duration), Goal::Done),
+        RunMode::Once => run.drive(Until::Ever, Goal::Dispatched),
+        RunMode::NoWait => run.drive(Until::Now, Goal::Once),
+        RunMode::Embedded => run.embedded(),
     };
     let result = match mode {
-        Mode::UntilDone | Mode::For(_) => result.and_then(|()| run.in_turn(Source::Exit)),
+        RunMode::UntilDone | RunMode::For(_) => result.and_then(|()| run.in_turn(Source::Exit)),
         _ => result,
     };
     run.is_stopped();
@@ -77,17 +77,17 @@ pub(crate) fn run(handle: i64, mode: Mode) -> Result<bool> {
 
 /// See evloop_wait.
 pub(crate) fn wait(handle: i64, out: &mut Out<Event>, timeout_ns: i64) -> Result<()> {
-    let run = Run::begin(named(handle, Kind::Loop)?)?;
-    // SAFETY: no other reference to the core.
-    unsafe { run.core() }.begin(true);
+    let run = RunGuard::begin(resolve(handle, Kind::Loop)?)?;
+    // SAFETY: no other reference to the state.
+    unsafe { run.state() }.begin(true);
     let until = if timeout_ns == 0 { Until::Now } else { run.until(timeout_ns) };
-    let waited = run.drive(until, Goal::Held);
+    let waited = run.drive(until, Goal::Pending);
     run.is_stopped();
     run.finish(waited)?;
     // SAFETY: as above.
-    let core = unsafe { run.core() };
+    let state = unsafe { run.state() };
     while !out.is_full()
-        && let Some(event) = core.take_held()
+        && let Some(event) = state.take_pending()
     {
         out.push(event);
     }
@@ -96,9 +96,9 @@ pub(crate) fn wait(handle: i64, out: &mut Out<Event>, timeout_ns: i64) -> Result
 
 /// See evloop_embed_prepare; whether there is something to dispatch already.
 pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
-    let run = Run::begin(named(handle, Kind::Loop)?)?;
-    // SAFETY: no other reference to the core.
-    unsafe { run.core() }.begin(false);
+    let run = RunGuard::begin(resolve(handle, Kind::Loop)?)?;
+    // SAFETY: no other reference to the state.
+    unsafe { run.state() }.begin(false);
     let prepared = run.in_turn(Source::Prepare).and_then(|()| {
         run.check_before_embedding();
         run.arm(Until::Ever)
@@ -109,34 +109,34 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     };
     run.finish(Ok(()))?;
     // SAFETY: as above.
-    unsafe { run.core() }.prepared = true;
-    // It sleeps from here on: whoever leaves something rings.
-    let sleeps = run.desk.mail.sleep();
+    unsafe { run.state() }.prepared = true;
+    // It sleeps from here on: a thread that queues something wakes it.
+    let sleeps = run.shared.wake_state.sleep();
     // SAFETY: as above.
-    let core = unsafe { run.core() };
+    let state = unsafe { run.state() };
     // Virtual time has no timer that would end the foreign wait.
-    let ends = timeout.is_some_and(|timeout| timeout == 0 || core.virtual_time);
-    let due = ends || core.files.is_active() || !sleeps;
-    if due && !core.virtual_time {
+    let ends = timeout.is_some_and(|timeout| timeout == 0 || state.virtual_time);
+    let due = ends || state.files.is_active() || !sleeps;
+    if due && !state.virtual_time {
         // For foreign loops that look at nothing but the descriptor. (Virtual
         // time jumps only when it finds nothing.)
-        run.desk.ring();
+        run.shared.wake();
     }
     Ok(due)
 }
 
-impl Core {
+impl LoopState {
     fn begin(&mut self, collecting: bool) {
         self.in_callback = true;
         self.collecting = collecting;
-        if self.watched {
-            self.watch_begin();
+        if self.instrumented {
+            self.probe_begin();
         }
         if collecting {
             self.collect_notes();
         }
         if std::mem::take(&mut self.prepared) {
-            self.desk.mail.wake();
+            self.shared.wake_state.set_awake();
         }
     }
 
@@ -146,7 +146,7 @@ impl Core {
     fn admit_deferred(&mut self) {
         if self.deferred > 0 {
             let watchers = self.lists.defer.iter();
-            watchers.for_each(|(_, record)| record.unset(super::flags::NEXT_TIME));
+            watchers.for_each(|(_, slot)| slot.unset(super::flags::NEXT_TIME));
         }
     }
 
@@ -171,24 +171,24 @@ impl Core {
     #[inline]
     pub fn has_something(&self) -> bool {
         !self.posts.is_empty()
-            || self.has_sent()
+            || self.has_drained()
             || self.signals.due
             || !self.failures.is_empty()
             || self.deferred > 0
             || self.clock_changed
             || self.files.is_due()
-            || !self.io.always.is_empty() && self.io.always.is_any_ready()
+            || !self.io.not_pollable.is_empty() && self.io.not_pollable.is_any_ready()
     }
 }
 
-impl Run {
+impl RunGuard {
     /// When a time from now is over.
     fn until(&self, duration: i64) -> Until {
         if duration < 0 {
             return Until::Ever;
         }
-        // SAFETY: no other reference to the core.
-        let now = unsafe { self.core() }.read_clock(MONOTONIC);
+        // SAFETY: no other reference to the state.
+        let now = unsafe { self.state() }.read_clock(MONOTONIC);
         Until::Time(now.saturating_add(duration))
     }
 
@@ -196,42 +196,43 @@ impl Run {
         match until {
             Until::Now => true,
             Until::Ever => false,
-            // SAFETY: no other reference to the core.
-            Until::Time(time) => unsafe { self.core() }.read_clock(MONOTONIC) >= time,
+            // SAFETY: no other reference to the state.
+            Until::Time(time) => unsafe { self.state() }.read_clock(MONOTONIC) >= time,
         }
     }
 
     #[inline(always)]
     fn is_alive(&self) -> bool {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        if self.desk.has_inbox() {
-            core.receive(&mut self.desk.gate());
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        if self.shared.has_commands() {
+            state.apply_commands(&mut self.shared.lock_commands());
         }
-        core.is_alive()
+        state.is_alive()
     }
 
     /// Whether the run was stopped; that is then used up.
     #[inline(always)]
     fn is_stopped(&self) -> bool {
-        self.desk.mail.peek() & mailbox::STOP != 0 && self.desk.mail.take(mailbox::STOP) != 0
+        self.shared.wake_state.peek() & wake_state::STOP != 0
+            && self.shared.wake_state.take(wake_state::STOP) != 0
     }
 
     fn has_dispatched(&self) -> bool {
-        // SAFETY: no other reference to the core.
-        unsafe { self.core() }.dispatched > 0
+        // SAFETY: no other reference to the state.
+        unsafe { self.state() }.dispatched > 0
     }
 
-    fn has_held(&self) -> bool {
-        // SAFETY: no other reference to the core.
-        unsafe { self.core() }.has_held()
+    fn has_pending(&self) -> bool {
+        // SAFETY: no other reference to the state.
+        unsafe { self.state() }.has_pending()
     }
 
     /// Goes round until the goal is reached, or the loop is stopped.
     fn drive(&self, until: Until, goal: Goal) -> Result<()> {
         loop {
             // What is there already is not waited for.
-            if goal == Goal::Held && self.has_held() || self.is_stopped() {
+            if goal == Goal::Pending && self.has_pending() || self.is_stopped() {
                 return Ok(());
             }
             let alive = self.is_alive();
@@ -241,12 +242,12 @@ impl Run {
             let until = if alive { until } else { Until::Now };
             let woken = self.iterate(until)?;
             if goal == Goal::Done && until == Until::Ever {
-                self.go_round_quietly()?;
+                self.run_fd_rounds()?;
             }
             let reached = match goal {
                 Goal::Done => until != Until::Ever && self.is_over(until),
                 Goal::Once => true,
-                Goal::Held => woken || self.has_held() || self.is_over(until),
+                Goal::Pending => woken || self.has_pending() || self.is_over(until),
                 Goal::Dispatched => woken || until == Until::Now || self.has_dispatched(),
             };
             if reached {
@@ -261,7 +262,7 @@ impl Run {
         }
         self.arm(Until::Now)?;
         let found = self.wait_embedded()?;
-        self.desk.mail.take(mailbox::WAKEUP);
+        self.shared.wake_state.take(wake_state::WAKEUP);
         self.dispatch(found)
     }
 
@@ -269,35 +270,36 @@ impl Run {
     fn finish(&self, result: Result<()>) -> Result<bool> {
         // In a child that nobody made the loop's process nothing is touched.
         self.check_process()?;
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        core.settle();
-        if core.watched {
-            core.watch_end();
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        state.settle();
+        if state.instrumented {
+            state.probe_end();
         }
-        core.in_callback = false;
-        core.current = 0;
+        state.in_callback = false;
+        state.current = 0;
         result?;
         self.check()?;
         // SAFETY: as above.
-        Ok(unsafe { self.core() }.is_alive())
+        Ok(unsafe { self.state() }.is_alive())
     }
 
     /// One time round; whether the loop was woken up.
     #[inline(always)]
     fn iterate(&self, until: Until) -> Result<bool> {
-        // SAFETY: no other reference to the core.
-        if !unsafe { self.core() }.lists.prepare.is_empty() {
+        // SAFETY: no other reference to the state.
+        if !unsafe { self.state() }.lists.prepare.is_empty() {
             self.in_turn(Source::Prepare)?;
         }
         let timeout = self.arm(until)?;
-        // SAFETY: no other reference to the core.
-        let found = match unsafe { self.core() }.slow_waits {
+        // SAFETY: no other reference to the state.
+        let found = match unsafe { self.state() }.slow_waits {
             0 => self.poll(timeout)?,
             _ => self.wait_slowly(timeout, until)?,
         };
-        let mail = &self.desk.mail;
-        let woken = mail.peek() & mailbox::WAKEUP != 0 && mail.take(mailbox::WAKEUP) != 0;
+        let wake_state = &self.shared.wake_state;
+        let woken =
+            wake_state.peek() & wake_state::WAKEUP != 0 && wake_state.take(wake_state::WAKEUP) != 0;
         self.dispatch(found)?;
         Ok(woken)
     }
@@ -305,38 +307,39 @@ impl Run {
     /// Gets everything ready for a wait; how long it may be.
     #[inline]
     fn arm(&self, until: Until) -> Result<Option<i64>> {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        if core.timers.is_arming() {
-            core.settle();
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        if state.timers.is_arming() {
+            state.settle();
         }
-        if core.is_dirty() || self.desk.has_inbox() {
-            let mut gate = self.desk.gate();
-            core.receive(&mut gate);
-            core.forget_names(&mut gate);
-            core.settle();
-            core.flush();
+        if state.is_dirty() || self.shared.has_commands() {
+            let mut command_queue = self.shared.lock_commands();
+            state.apply_commands(&mut command_queue);
+            state.forget_names(&mut command_queue);
+            state.settle();
+            state.flush();
         }
         // Or it is about to be: until its thread has set the word the loop
         // would not sleep, and with a real-time priority it would keep that
-        // thread from doing so. What is done then waits for the gate's lock,
-        // which that thread has.
-        let is_asked = self.desk.mail.peek() & (mailbox::CLOSED | mailbox::ASKED) != 0;
-        if is_asked || self.is_attention_due() {
-            self.attend()?;
+        // thread from doing so. What is done then waits for the command queue's
+        // lock, which that thread has.
+        let is_asked =
+            self.shared.wake_state.peek() & (wake_state::CLOSED | wake_state::BARRIER) != 0;
+        if is_asked || self.has_pending_work() {
+            self.run_pending_work()?;
         }
         // SAFETY: as above.
-        let core = unsafe { self.core() };
-        self.desk.time.store(desk::UNKNOWN, Relaxed);
-        core.admit_deferred();
-        let mut timeout = core.arm_timers(until);
-        if core.files.needs_arming() {
-            timeout = core.arm_files(timeout);
+        let state = unsafe { self.state() };
+        self.shared.time.store(shared::UNKNOWN, Relaxed);
+        state.admit_deferred();
+        let mut timeout = state.arm_timers(until);
+        if state.files.needs_arming() {
+            timeout = state.arm_files(timeout);
         }
-        if core.is_busy() || core.collecting && core.has_held() {
+        if state.is_busy() || state.collecting && state.has_pending() {
             return Ok(Some(0));
         }
-        if core.timers.is_arming() {
+        if state.timers.is_arming() {
             return Ok(Some(timeout.map_or(RETRY_NS, |timeout| timeout.min(RETRY_NS))));
         }
         Ok(timeout)
@@ -345,34 +348,36 @@ impl Run {
     /// Waits; how many events there are.
     #[inline]
     pub fn poll(&self, timeout: Option<i64>) -> Result<usize> {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        if timeout == Some(0) || !self.desk.mail.sleep() {
-            let look = |core: &mut Core| match core.io.always.is_empty() {
-                true => wait_for(core, Some(0)),
-                false => core.look_beside_always(),
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        if timeout == Some(0) || !self.shared.wake_state.sleep() {
+            let look = |state: &mut LoopState| match state.io.not_pollable.is_empty() {
+                true => wait_for(state, Some(0)),
+                false => state.poll_beside_not_pollable(),
             };
-            let result = if core.watched { self.wait_watched(false, look) } else { look(core) };
+            let result =
+                if state.instrumented { self.wait_instrumented(false, look) } else { look(state) };
             return match result {
-                // SAFETY: no other reference to the core.
-                Ok(found) => Ok(unsafe { self.core() }.find_unreported(found)),
+                // SAFETY: no other reference to the state.
+                Ok(found) => Ok(unsafe { self.state() }.find_unreported(found)),
                 Err(errno) => self.explain(errno),
             };
         }
         self.sleep_until(timeout)
     }
 
-    /// Waits, after `sleep` of the mailbox.
+    /// Waits, after `sleep` of the wake state.
     #[inline(always)]
     pub fn sleep_until(&self, timeout: Option<i64>) -> Result<usize> {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        // Release: a fork that sees it finds the core as it is now.
-        self.desk.waiting.store(1, Release);
-        let wait = |core: &mut Core| wait_for(core, timeout);
-        let result = if core.watched { self.wait_watched(true, wait) } else { wait(core) };
-        self.desk.waiting.store(0, Release);
-        self.desk.mail.wake();
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        // Release: a fork that sees it finds the state as it is now.
+        self.shared.waiting.store(1, Release);
+        let wait = |state: &mut LoopState| wait_for(state, timeout);
+        let result =
+            if state.instrumented { self.wait_instrumented(true, wait) } else { wait(state) };
+        self.shared.waiting.store(0, Release);
+        self.shared.wake_state.set_awake();
         result.or_else(|errno| self.explain(errno))
     }
 
@@ -382,7 +387,7 @@ impl Run {
         self.check()?;
         match errno {
             Errno::EINTR => {
-                if self.desk.options.load(Relaxed) & super::INTERRUPTIBLE != 0 {
+                if self.shared.options.load(Relaxed) & super::INTERRUPTIBLE != 0 {
                     fail!(EINTR, "a signal handler interrupted the wait");
                 }
                 interrupted()?;
@@ -390,17 +395,17 @@ impl Run {
                 Ok(0)
             }
             Errno::EBADF | Errno::EINVAL => {
-                // SAFETY: no other reference to the core.
-                let core = unsafe { self.core() };
-                core.lose_epoll(&mut self.desk.gate());
-                fail!(EBADF, "the descriptors of loop {} were closed", self.desk.handle())
+                // SAFETY: no other reference to the state.
+                let state = unsafe { self.state() };
+                state.lose_epoll(&mut self.shared.lock_commands());
+                fail!(EBADF, "the descriptors of loop {} were closed", self.shared.handle())
             }
             errno => Err(errno.into()),
         }
     }
 }
 
-impl Core {
+impl LoopState {
     /// After a wait of zero: finds what the kernel does not report, or to
     /// others. How many events there are then.
     #[inline]
@@ -408,35 +413,35 @@ impl Core {
         if found == 0 {
             self.find_expired();
         }
-        if self.is_given_away() { self.add_taken(found) } else { found }
+        if self.is_given_away() { self.add_consumed(found) } else { found }
     }
 }
 
 /// How many events there are, which are then in their array.
 #[inline(always)]
-fn wait_for(core: &mut Core, timeout: Option<i64>) -> std::result::Result<usize, Errno> {
-    epoll::wait(core.epoll(), &mut core.events, timeout).map(<[_]>::len)
+fn wait_for(state: &mut LoopState, timeout: Option<i64>) -> std::result::Result<usize, Errno> {
+    epoll::wait(state.epoll(), &mut state.events, timeout).map(<[_]>::len)
 }
 
 /// See evloop_next_timeout_ns.
 pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
-    let named = named(handle, Kind::Loop)?;
-    named.with(
-        |core| {
-            if !core.in_callback {
-                core.settle();
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.with(
+        |state| {
+            if !state.in_callback {
+                state.settle();
             }
-            if core.is_busy() || core.has_held() || core.desk.mail.has_work() {
+            if state.is_busy() || state.has_pending() || state.shared.wake_state.has_work() {
                 return Ok(0);
             }
-            let mut least = core.next_unsettled().min(core.files.left()).min(core.wait_limit);
-            for clock in 0..desk::CLOCKS {
-                if let Some(wake) = core.next_exact(clock) {
-                    least = least.min(wake.saturating_sub(core.read_clock(clock)).max(0));
+            let mut least = state.next_unsettled().min(state.files.left()).min(state.wait_limit);
+            for clock in 0..shared::CLOCKS {
+                if let Some(wake) = state.next_exact(clock) {
+                    least = least.min(wake.saturating_sub(state.read_clock(clock)).max(0));
                 }
             }
-            let now = core.read_clock(MONOTONIC);
-            let resume = core.suspended.iter().map(|(until, _)| until.saturating_sub(now).max(0));
+            let now = state.read_clock(MONOTONIC);
+            let resume = state.suspended.iter().map(|(until, _)| until.saturating_sub(now).max(0));
             Ok(resume.min().map_or(least, |resume| resume.min(least)))
         },
         |_| fail!(EBUSY, "loop {} is running in another thread", handle),

@@ -7,19 +7,19 @@
 //! goes back there if it cannot be delivered: where the watcher is disabled,
 //! over its rate limit, or has a record that was not taken yet.
 
-use super::calls::fresh_at;
+use super::api::watchers::new_remote_watcher;
 use super::command::Command;
-use super::core::{Core, INTERNAL};
-use super::details::{self, Content, Details};
 use super::dispatch::live;
 use super::event::{Event, Target};
 use super::flags::*;
-use super::list::List;
-use super::named::named;
+use super::list::WatcherList;
 use super::own_fds::OwnFd;
-use super::record::{self, Record};
-use super::running::Run;
-use super::sinks::{Claim, Way};
+use super::payload::{self, EventPayload, Payloads};
+use super::resolve::resolve;
+use super::run_guard::RunGuard;
+use super::sinks::{Claim, SignalMode};
+use super::slot::{self, WatcherSlot};
+use super::state::{INTERNAL, LoopState};
 use crate::errno::{Errno, Result, fail};
 use crate::handle::Kind;
 use crate::hash::Map;
@@ -35,35 +35,35 @@ use std::os::fd::RawFd;
 
 /// The number of the signalfd among the loop's own descriptors: behind the
 /// eventfd and the clocks.
-pub(super) const SIGNALFD: usize = super::desk::CLOCKS + 1;
+pub(super) const SIGNALFD: usize = super::shared::CLOCKS + 1;
 
 /// How many signals one iteration takes from the signalfd, and how many real-
 /// time signals it takes of one number; as many wait with a watcher.
-const MOST: usize = QUEUED;
+const MAX_PER_ROUND: usize = QUEUED;
 
 /// A real-time signal that waits with its watcher.
-struct News {
+struct QueuedSignal {
     /// Greater than those of all that came before.
     number: u64,
     info: Siginfo,
 }
 
-struct Watch {
-    /// Where its signal is in `Signals::list`.
+struct SignalWatcher {
+    /// Where its signal is in `SignalSource::list`.
     signal: usize,
     claim: Claim,
     /// Up to where it has what came.
-    at: Position,
+    seen: Position,
     /// Real-time signals that came and are not delivered.
-    waiting: VecDeque<News>,
+    waiting: VecDeque<QueuedSignal>,
     /// Real-time signals that there was no room for.
     lost: u64,
 }
 
 /// A signal that has, or had, watchers.
-struct Watched {
+struct WatchedSignal {
     signal: c_int,
-    watchers: List,
+    watchers: WatcherList,
     /// The watcher that is next, while what came is passed to all of them.
     next: u32,
     /// How many of them take it from the signalfd.
@@ -78,19 +78,19 @@ struct Watched {
 }
 
 #[derive(Default)]
-pub(super) struct Signals {
+pub(super) struct SignalSource {
     /// One of each signal; they stay, so that their places do.
-    list: Vec<Watched>,
-    watches: Map<u32, Watch>,
+    list: Vec<WatchedSignal>,
+    watchers: Map<u32, SignalWatcher>,
     signalfd: Option<Fd>,
     /// Room for the real-time signals that are passed on.
-    room: Vec<Siginfo>,
+    buffer: Vec<Siginfo>,
     /// Some signal may have something to be delivered.
     pub due: bool,
 }
 
 /// The real-time signals that came since the last look.
-struct Came {
+struct SignalBatch {
     infos: Vec<Siginfo>,
     /// The place of the first.
     first: usize,
@@ -98,41 +98,46 @@ struct Came {
 }
 
 /// See evloop_add_signal.
-pub(crate) fn add_signal(handle: i64, number: c_int, way: Way, target: Target) -> Result<i64> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
+pub(crate) fn add_signal(
+    handle: i64,
+    number: c_int,
+    mode: SignalMode,
+    target: Target,
+) -> Result<i64> {
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
     let signal = signal_hub::check(i64::from(number).cast_unsigned())?;
-    if way == Way::Blocked {
+    if mode == SignalMode::Blocked {
         check_blocked(signal)?;
     }
-    named.with(
-        |core| core.add_signal(signal, way, target),
-        |gate| {
-            let signalfd = match way {
-                Way::Blocked => Some(signal::descriptor(signal::bit(signal))?),
-                Way::Handler { .. } => None,
+    resolved.with(
+        |state| state.add_signal(signal, mode, target),
+        |command_queue| {
+            let signalfd = match mode {
+                SignalMode::Blocked => Some(signal::descriptor(signal::bit(signal))?),
+                SignalMode::Handler { .. } => None,
             };
-            let (claim, at) = Claim::new(named.desk, signal, way)?;
-            let fresh = fresh_at(gate, &named, Source::Signal, target)?;
-            fresh.record.node.third_spare().store(signal.into(), Relaxed);
-            let command = Command::AddSignal(fresh.handle(), NewSignal { claim, at, signalfd });
-            Ok(gate.publish(&fresh, &named, command))
+            let (claim, seen) = Claim::new(resolved.shared, signal, mode)?;
+            let fresh = new_remote_watcher(command_queue, &resolved, Source::Signal, target)?;
+            fresh.slot.node.third_spare().store(signal.into(), Relaxed);
+            let command = Command::AddSignal(fresh.handle(), NewSignal { claim, seen, signalfd });
+            Ok(command_queue.publish(&fresh, &resolved, command))
         },
     )
 }
 
 /// See evloop_event_siginfo.
 pub(crate) fn event_siginfo(event: &Event) -> Result<Siginfo> {
-    match details::of(event, Source::Signal)? {
-        Content::Signal(info) => Ok(info),
-        Content::Process(_) => details::forgotten(event),
+    match payload::of(event, Source::Signal)? {
+        EventPayload::Signal(info) => Ok(info),
+        EventPayload::Process(_) => payload::forgotten(event),
     }
 }
 
 /// A watcher that is about to be the loop's.
 pub(super) struct NewSignal {
     claim: Claim,
-    at: Position,
+    seen: Position,
     /// For its signal alone, where another thread adds it.
     signalfd: Option<Fd>,
 }
@@ -147,97 +152,107 @@ fn check_blocked(signal: c_int) -> Result<()> {
     Ok(())
 }
 
-impl Watch {
+impl SignalWatcher {
     /// Takes in the real-time signals that came, as far as they are its.
-    fn take_in(&mut self, came: &Came, details: &mut Details) {
-        let skipped = self.at.place.saturating_sub(came.first).min(came.infos.len());
-        for info in came.infos.iter().skip(skipped) {
-            let number = details.number();
-            self.keep(News { number, info: *info });
+    fn take_in(&mut self, batch: &SignalBatch, payloads: &mut Payloads) {
+        let skipped = self.seen.place.saturating_sub(batch.first).min(batch.infos.len());
+        for info in batch.infos.iter().skip(skipped) {
+            let number = payloads.number();
+            self.enqueue(QueuedSignal { number, info: *info });
         }
-        self.at.place = self.at.place.max(came.first + came.infos.len());
-        self.lost = self.lost.saturating_add(came.lost.saturating_sub(self.at.lost));
-        self.at.lost = self.at.lost.max(came.lost);
+        self.seen.place = self.seen.place.max(batch.first + batch.infos.len());
+        self.lost = self.lost.saturating_add(batch.lost.saturating_sub(self.seen.lost));
+        self.seen.lost = self.seen.lost.max(batch.lost);
     }
 
     /// Keeps a real-time signal: in its place, if it was on its way already.
-    fn keep(&mut self, news: News) {
-        if self.waiting.len() >= MOST || self.waiting.try_reserve(1).is_err() {
+    fn enqueue(&mut self, queued: QueuedSignal) {
+        if self.waiting.len() >= MAX_PER_ROUND || self.waiting.try_reserve(1).is_err() {
             self.lost = self.lost.saturating_add(1);
         } else {
-            details::insert(&mut self.waiting, news, |news| news.number);
+            payload::insert(&mut self.waiting, queued, |queued| queued.number);
         }
     }
 
-    fn take_waiting(&mut self) -> Option<News> {
-        let news = self.waiting.pop_front()?;
+    fn take_waiting(&mut self) -> Option<QueuedSignal> {
+        let queued = self.waiting.pop_front()?;
         if self.waiting.is_empty() {
             // Mostly nothing waits.
             self.waiting = VecDeque::new();
         }
-        Some(news)
+        Some(queued)
     }
 }
 
-impl Core {
-    fn add_signal(&mut self, signal: c_int, way: Way, target: Target) -> Result<i64> {
-        let (claim, at) = Claim::new(self.desk, signal, way)?;
-        let fresh = self.fresh(Source::Signal, target)?;
-        fresh.record.node.third_spare().store(signal.into(), Relaxed);
-        let new = NewSignal { claim, at, signalfd: None };
-        match self.signal_added(fresh.index, fresh.record, new) {
+impl LoopState {
+    fn add_signal(&mut self, signal: c_int, mode: SignalMode, target: Target) -> Result<i64> {
+        let (claim, seen) = Claim::new(self.shared, signal, mode)?;
+        let fresh = self.new_watcher(Source::Signal, target)?;
+        fresh.slot.node.third_spare().store(signal.into(), Relaxed);
+        let new = NewSignal { claim, seen, signalfd: None };
+        match self.signal_added(fresh.index, fresh.slot, new) {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.give_back(&fresh);
+                self.discard_new(&fresh);
                 Err(error)
             }
         }
     }
 
     /// Takes over a watcher.
-    pub fn signal_added(&mut self, index: u32, record: &Record, new: NewSignal) -> Result<()> {
-        let NewSignal { claim, at, signalfd } = new;
-        let signal = self.signal_place(claim.signal)?;
-        let room = if signal_hub::is_real_time(claim.signal) { MOST } else { 0 };
+    pub fn signal_added(&mut self, index: u32, slot: &WatcherSlot, new: NewSignal) -> Result<()> {
+        let NewSignal { claim, seen, signalfd } = new;
+        let signal = self.signal_position(claim.signal)?;
+        let capacity = if signal_hub::is_real_time(claim.signal) { MAX_PER_ROUND } else { 0 };
         let signals = &mut self.signals;
-        if signals.watches.try_reserve(1).is_err() || signals.room.try_reserve(room).is_err() {
+        if signals.watchers.try_reserve(1).is_err() || signals.buffer.try_reserve(capacity).is_err()
+        {
             fail!(ENOMEM, "no memory to watch signal {}", claim.signal);
         }
-        let is_blocked = claim.way == Way::Blocked;
+        let is_blocked = claim.mode == SignalMode::Blocked;
         if is_blocked {
             self.watch_blocked(claim.signal, signalfd)?;
         }
-        if let Some(watched) = self.signals.list.get_mut(signal) {
-            watched.watchers.push(index, record);
-            watched.blocked += usize::from(is_blocked);
+        if let Some(entry) = self.signals.list.get_mut(signal) {
+            entry.watchers.push(index, slot);
+            entry.blocked += usize::from(is_blocked);
         }
-        let watch = Watch { signal, claim, at, waiting: VecDeque::new(), lost: 0 };
-        self.signals.watches.insert_reserved(index, watch);
+        let watcher = SignalWatcher { signal, claim, seen, waiting: VecDeque::new(), lost: 0 };
+        self.signals.watchers.insert_reserved(index, watcher);
         self.signal_due(index);
         Ok(())
     }
 
     /// Where a signal is in the list.
-    fn signal_place(&mut self, signal: c_int) -> Result<usize> {
+    fn signal_position(&mut self, signal: c_int) -> Result<usize> {
         let list = &mut self.signals.list;
-        if let Some(place) = list.iter().position(|watched| watched.signal == signal) {
-            return Ok(place);
+        if let Some(position) = list.iter().position(|entry| entry.signal == signal) {
+            return Ok(position);
         }
         if list.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory to watch signal {}", signal);
         }
         let last = Siginfo { signo: signal, ..Siginfo::default() };
-        let (watchers, next) = (List::default(), 0);
+        let (watchers, next) = (WatcherList::default(), 0);
         let (blocked, due, count, lost) = (0, false, 0, 0);
-        list.push_reserved(Watched { signal, watchers, next, blocked, due, count, lost, last });
+        list.push_reserved(WatchedSignal {
+            signal,
+            watchers,
+            next,
+            blocked,
+            due,
+            count,
+            lost,
+            last,
+        });
         Ok(list.len() - 1)
     }
 
     /// Has a watcher looked at in this iteration, or the next one.
     pub fn signal_due(&mut self, index: u32) {
-        let Some(watch) = self.signals.watches.get(&index) else { return };
-        if let Some(watched) = self.signals.list.get_mut(watch.signal) {
-            watched.due = true;
+        let Some(watcher) = self.signals.watchers.get(&index) else { return };
+        if let Some(entry) = self.signals.list.get_mut(watcher.signal) {
+            entry.due = true;
         }
         self.signals.due = true;
     }
@@ -259,22 +274,22 @@ impl Core {
         Ok(())
     }
 
-    pub fn signal_close(&mut self, index: u32, record: &Record) {
-        let Some(watch) = self.signals.watches.remove(&index) else { return };
-        let Some(watched) = self.signals.list.get_mut(watch.signal) else { return };
-        if watched.next == index {
-            watched.next = List::after(record);
+    pub fn signal_close(&mut self, index: u32, slot: &WatcherSlot) {
+        let Some(watcher) = self.signals.watchers.remove(&index) else { return };
+        let Some(entry) = self.signals.list.get_mut(watcher.signal) else { return };
+        if entry.next == index {
+            entry.next = WatcherList::after(slot);
         }
-        watched.watchers.remove(record);
-        if watch.claim.way == Way::Blocked {
-            watched.blocked -= 1;
-            if watched.blocked == 0 {
+        entry.watchers.remove(slot);
+        if watcher.claim.mode == SignalMode::Blocked {
+            entry.blocked -= 1;
+            if entry.blocked == 0 {
                 self.unwatch_blocked();
             }
         }
-        if self.signals.watches.is_empty() {
-            self.signals.watches.try_shrink();
-            self.signals.room = Vec::new();
+        if self.signals.watchers.is_empty() {
+            self.signals.watchers.try_shrink();
+            self.signals.buffer = Vec::new();
         }
     }
 
@@ -284,7 +299,7 @@ impl Core {
         let Some(known) = &self.signals.signalfd else { return };
         if mask == 0 {
             let _ = epoll::delete(self.epoll(), known.raw());
-            self.desk.own.set(OwnFd::Signalfd, -1);
+            self.shared.own.set(OwnFd::Signalfd, -1);
             self.signals.signalfd = None;
         } else if let Some(known) = known.check() {
             // A set of signals that is smaller than one that was good.
@@ -295,140 +310,143 @@ impl Core {
     /// Takes blocked signals that are pending, for all who subscribe to them.
     pub fn take_signalfd(&mut self) {
         if let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) {
-            signal_hub::take_pending(signalfd, MOST, self.desk.handle());
+            signal_hub::take_pending(signalfd, MAX_PER_ROUND, self.shared.handle());
             self.signals.due = true;
         }
     }
 
     /// Takes what came of a signal; `None`: nothing since the last time,
     /// unless it is `due`.
-    fn take_signals(&mut self, place: usize, due: bool) -> Option<Came> {
-        let Signals { list, room, due: some_due, .. } = &mut self.signals;
-        let watched = list.get_mut(place)?;
-        let sinks = self.desk.sinks.lock();
-        let subscription = sinks.get(watched.signal)?;
+    fn take_signals(&mut self, position: usize, due: bool) -> Option<SignalBatch> {
+        let SignalSource { list, buffer, due: some_due, .. } = &mut self.signals;
+        let entry = list.get_mut(position)?;
+        let sinks = self.shared.sinks.lock();
+        let subscription = sinks.get(entry.signal)?;
         // In this order: what came with a signal is there before its count.
         let (count, lost) = (subscription.count(), subscription.lost());
-        if !due && (count, lost) == (watched.count, watched.lost) {
+        if !due && (count, lost) == (entry.count, entry.lost) {
             return None;
         }
-        (watched.count, watched.lost) = (count, lost);
+        (entry.count, entry.lost) = (count, lost);
         let first = subscription.place();
         let mut infos = Vec::new();
-        if !signal_hub::is_real_time(watched.signal) {
+        if !signal_hub::is_real_time(entry.signal) {
             if let Some(info) = subscription.take() {
-                watched.last = info;
+                entry.last = info;
             }
-            return Some(Came { infos, first, lost });
+            return Some(SignalBatch { infos, first, lost });
         }
-        std::mem::swap(&mut infos, room);
-        while infos.len() < MOST
+        std::mem::swap(&mut infos, buffer);
+        while infos.len() < MAX_PER_ROUND
             && infos.try_reserve(1).is_ok()
             && let Some(info) = subscription.take()
         {
             infos.push_reserved(info);
         }
-        watched.due |= infos.len() >= MOST;
-        *some_due |= watched.due;
-        Some(Came { infos, first, lost })
+        entry.due |= infos.len() >= MAX_PER_ROUND;
+        *some_due |= entry.due;
+        Some(SignalBatch { infos, first, lost })
     }
 
     /// The next event of a watcher that something is waiting for.
     fn next_signal(&mut self, index: u32, handle: i64) -> Option<Event> {
-        let watch = self.signals.watches.get_mut(&index)?;
-        let watched = self.signals.list.get(watch.signal)?;
+        let watcher = self.signals.watchers.get_mut(&index)?;
+        let entry = self.signals.list.get(watcher.signal)?;
         let mut event = Event::new(handle, Source::Signal as i32);
-        event.result = watched.signal;
-        if signal_hub::is_real_time(watched.signal) {
-            if let Some(news) = watch.take_waiting() {
+        event.result = entry.signal;
+        if signal_hub::is_real_time(entry.signal) {
+            if let Some(queued) = watcher.take_waiting() {
                 event.count = 1;
-                event.reserved = self.details.put(news.number, handle, Content::Signal(news.info));
+                event.reserved =
+                    self.payloads.put(queued.number, handle, EventPayload::Signal(queued.info));
                 return Some(event);
             }
-            if watch.lost == 0 {
+            if watcher.lost == 0 {
                 return None;
             }
-            event.count = std::mem::take(&mut watch.lost);
+            event.count = std::mem::take(&mut watcher.lost);
             event.events = ERROR;
             event.result = Errno::EOVERFLOW.negated();
             return Some(event);
         }
-        event.count = watched.count.saturating_sub(watch.at.count);
+        event.count = entry.count.saturating_sub(watcher.seen.count);
         if event.count == 0 {
             return None;
         }
-        watch.at.count = watched.count;
-        event.reserved = self.details.add(handle, Content::Signal(watched.last));
+        watcher.seen.count = entry.count;
+        event.reserved = self.payloads.add(handle, EventPayload::Signal(entry.last));
         Some(event)
     }
 
     /// An event that was not seen: what it stands for waits again.
-    pub fn signal_put_back(&mut self, index: u32, event: &Event) {
-        let content = self.details.take(event.reserved);
+    pub fn signal_requeue(&mut self, index: u32, event: &Event) {
+        let payload = self.payloads.take(event.reserved);
         self.signal_due(index);
-        let Some(watch) = self.signals.watches.get_mut(&index) else { return };
+        let Some(watcher) = self.signals.watchers.get_mut(&index) else { return };
         if event.events & ERROR != 0 {
-            watch.lost = watch.lost.saturating_add(event.count);
+            watcher.lost = watcher.lost.saturating_add(event.count);
         } else if signal_hub::is_real_time(event.result) {
-            let info = match content {
-                Some(Content::Signal(info)) => info,
+            let info = match payload {
+                Some(EventPayload::Signal(info)) => info,
                 _ => Siginfo { signo: event.result, ..Siginfo::default() },
             };
-            watch.keep(News { number: event.reserved, info });
+            watcher.enqueue(QueuedSignal { number: event.reserved, info });
         } else {
-            watch.at.count = watch.at.count.saturating_sub(event.count);
+            watcher.seen.count = watcher.seen.count.saturating_sub(event.count);
         }
     }
 
     /// A record of a signal is about to be seen. What came to the watcher
     /// since then belongs to it, or is the next record.
-    pub fn signal_taken(&mut self, index: u32, record: &Record, event: &mut Event) {
-        self.details.set_held(event.reserved, false);
-        if record.flags.load(Relaxed) & (ENABLED | SUSPENDED | LIMITED) != ENABLED {
+    pub fn signal_taken(&mut self, index: u32, slot: &WatcherSlot, event: &mut Event) {
+        self.payloads.set_retained(event.reserved, false);
+        if slot.flags.load(Relaxed) & (ENABLED | RATE_LIMITED_NOW | HAS_RATE_LIMIT) != ENABLED {
             return self.signal_due(index);
         }
         self.pass_on_signal(index);
         let Some(later) = self.next_signal(index, event.watcher) else { return };
         if later.events & ERROR != 0 || signal_hub::is_real_time(event.result) {
             // It takes the place of the one that was taken.
-            self.hold(later);
+            self.add_pending(later);
             return;
         }
-        let _ = self.details.take(event.reserved);
+        let _ = self.payloads.take(event.reserved);
         (event.count, event.reserved) = (event.count.saturating_add(later.count), later.reserved);
     }
 
     /// Passes on what came of the signal of a watcher, outside of an
     /// iteration.
     fn pass_on_signal(&mut self, index: u32) {
-        let Some(watch) = self.signals.watches.get(&index) else { return };
-        let place = watch.signal;
-        let Some(came) = self.take_signals(place, false) else { return };
+        let Some(watcher) = self.signals.watchers.get(&index) else { return };
+        let position = watcher.signal;
+        let Some(batch) = self.take_signals(position, false) else { return };
         // The others' events are for the next iteration.
         self.signal_due(index);
-        if !came.infos.is_empty() || came.lost > 0 {
-            self.each_signal_watch(place, |watch, details| watch.take_in(&came, details));
+        if !batch.infos.is_empty() || batch.lost > 0 {
+            self.each_signal_watcher(position, |watcher, payloads| {
+                watcher.take_in(&batch, payloads)
+            });
         }
-        self.give_room_back(came);
+        self.return_buffer(batch);
     }
 
-    fn each_signal_watch(
+    fn each_signal_watcher(
         &mut self,
-        place: usize,
-        mut change: impl FnMut(&mut Watch, &mut Details),
+        position: usize,
+        mut change: impl FnMut(&mut SignalWatcher, &mut Payloads),
     ) {
-        let watchers = self.signals.list.get(place).map(|watched| watched.watchers.iter());
+        let watchers = self.signals.list.get(position).map(|entry| entry.watchers.iter());
         for (index, _) in watchers.into_iter().flatten() {
-            if let Some(watch) = self.signals.watches.get_mut(&index) {
-                change(watch, &mut self.details);
+            if let Some(watcher) = self.signals.watchers.get_mut(&index) {
+                change(watcher, &mut self.payloads);
             }
         }
     }
 
-    fn give_room_back(&mut self, mut came: Came) {
-        if came.infos.capacity() > 0 && !self.signals.watches.is_empty() {
-            came.infos.clear();
-            self.signals.room = came.infos;
+    fn return_buffer(&mut self, mut batch: SignalBatch) {
+        if batch.infos.capacity() > 0 && !self.signals.watchers.is_empty() {
+            batch.infos.clear();
+            self.signals.buffer = batch.infos;
         }
     }
 
@@ -457,39 +475,39 @@ impl Core {
 
     /// In a forked child, to which no signal was delivered yet.
     pub fn revive_signals(&mut self) -> Result<()> {
-        let (failed, errno) = self.desk.sinks.lock().revive(self.desk.handle())?;
-        for watched in &mut self.signals.list {
-            (watched.count, watched.lost) = (0, 0);
+        let (failed, errno) = self.shared.sinks.lock().revive(self.shared.handle())?;
+        for entry in &mut self.signals.list {
+            (entry.count, entry.lost) = (0, 0);
         }
-        let mut watches = std::mem::take(&mut self.signals.watches);
-        for (index, watch) in &mut watches {
-            watch.forget();
-            let has_failed = failed & signal::bit(watch.claim.signal) != 0;
-            if let Some(record) = record::get(*index).filter(|_| has_failed) {
-                self.fail(record.handle(Kind::Watcher, *index), errno);
+        let mut watchers = std::mem::take(&mut self.signals.watchers);
+        for (index, watcher) in &mut watchers {
+            watcher.forget();
+            let has_failed = failed & signal::bit(watcher.claim.signal) != 0;
+            if let Some(slot) = slot::get(*index).filter(|_| has_failed) {
+                self.fail(slot.handle(Kind::Watcher, *index), errno);
             }
         }
-        self.signals.watches = watches;
+        self.signals.watchers = watchers;
         Ok(())
     }
 }
 
-impl Watch {
+impl SignalWatcher {
     /// In a forked child: what came was the parent's.
     fn forget(&mut self) {
         self.waiting = VecDeque::new();
-        (self.lost, self.at) = (0, Position::default());
+        (self.lost, self.seen) = (0, Position::default());
     }
 }
 
-impl Signals {
+impl SignalSource {
     /// The signals to be taken from the signalfd.
     fn mask(&self) -> Mask {
-        let blocked = self.list.iter().filter(|watched| watched.blocked > 0);
-        blocked.fold(0, |mask, watched| mask | signal::bit(watched.signal))
+        let blocked = self.list.iter().filter(|entry| entry.blocked > 0);
+        blocked.fold(0, |mask, entry| mask | signal::bit(entry.signal))
     }
 
-    /// See `Core::abandon`.
+    /// See `LoopState::abandon`.
     pub fn abandon(&self) {
         self.signalfd.iter().for_each(Fd::abandon);
     }
@@ -499,67 +517,68 @@ fn register_signalfd(epoll: RawFd, signalfd: RawFd) -> Result<()> {
     Ok(epoll::add(epoll, signalfd, libc::EPOLLIN as u32, INTERNAL | SIGNALFD as u64)?)
 }
 
-impl Core {
+impl LoopState {
     /// Begins passing on what came of a signal, if there is something.
-    fn begin_signal(&mut self, place: usize) -> Option<Came> {
-        let due = std::mem::take(&mut self.signals.list.get_mut(place)?.due);
-        let came = self.take_signals(place, due)?;
-        let watched = self.signals.list.get_mut(place)?;
-        watched.next = watched.watchers.first();
-        Some(came)
+    fn begin_signal(&mut self, position: usize) -> Option<SignalBatch> {
+        let due = std::mem::take(&mut self.signals.list.get_mut(position)?.due);
+        let batch = self.take_signals(position, due)?;
+        let entry = self.signals.list.get_mut(position)?;
+        entry.next = entry.watchers.first();
+        Some(batch)
     }
 
     /// The next watcher of the signal; callbacks may close any of them.
-    fn next_signal_watcher(&mut self, place: usize) -> Option<(u32, &'static Record)> {
-        let watched = self.signals.list.get_mut(place)?;
-        let index = watched.next;
-        let record = record::get(index).filter(|_| index != 0)?;
-        watched.next = List::after(record);
-        Some((index, record))
+    fn next_signal_watcher(&mut self, position: usize) -> Option<(u32, &'static WatcherSlot)> {
+        let entry = self.signals.list.get_mut(position)?;
+        let index = entry.next;
+        let slot = slot::get(index).filter(|_| index != 0)?;
+        entry.next = WatcherList::after(slot);
+        Some((index, slot))
     }
 }
 
-impl Run {
+impl RunGuard {
     /// Delivers the signals that came.
     pub fn signals(&self) -> Result<()> {
-        // SAFETY: no other reference to the core; nor below.
-        let signals = unsafe { &mut self.core().signals };
+        // SAFETY: no other reference to the state; nor below.
+        let signals = unsafe { &mut self.state().signals };
         if !std::mem::take(&mut signals.due) {
             return Ok(());
         }
-        for place in 0..signals.list.len() {
+        for position in 0..signals.list.len() {
             // SAFETY: as above.
-            let Some(came) = unsafe { self.core() }.begin_signal(place) else { continue };
+            let Some(batch) = unsafe { self.state() }.begin_signal(position) else { continue };
             // SAFETY: as above.
-            while let Some((index, record)) = unsafe { self.core() }.next_signal_watcher(place) {
-                self.signals_of(index, record, &came)?;
+            while let Some((index, slot)) = unsafe { self.state() }.next_signal_watcher(position) {
+                self.signals_of(index, slot, &batch)?;
             }
             // SAFETY: as above.
-            unsafe { self.core() }.give_room_back(came);
+            unsafe { self.state() }.return_buffer(batch);
         }
         Ok(())
     }
 
-    fn signals_of(&self, index: u32, record: &Record, came: &Came) -> Result<()> {
-        let handle = record.handle(Kind::Watcher, index);
-        // SAFETY: no other reference to the core; nor below.
-        let core = unsafe { self.core() };
-        if let Some(watch) = core.signals.watches.get_mut(&index) {
-            watch.take_in(came, &mut core.details);
+    fn signals_of(&self, index: u32, slot: &WatcherSlot, batch: &SignalBatch) -> Result<()> {
+        let handle = slot.handle(Kind::Watcher, index);
+        // SAFETY: no other reference to the state; nor below.
+        let state = unsafe { self.state() };
+        if let Some(watcher) = state.signals.watchers.get_mut(&index) {
+            watcher.take_in(batch, &mut state.payloads);
         }
-        for _ in 0..MOST {
-            let is_ready = record.flags.load(Relaxed) & (ENABLED | SUSPENDED | HELD) == ENABLED;
+        for _ in 0..MAX_PER_ROUND {
+            let is_ready =
+                slot.flags.load(Relaxed) & (ENABLED | RATE_LIMITED_NOW | HAS_PENDING) == ENABLED;
             if live(handle).is_none() || !is_ready {
                 return Ok(());
             }
             // SAFETY: as above.
-            let Some(event) = (unsafe { self.core() }).next_signal(index, handle) else {
+            let Some(event) = (unsafe { self.state() }).next_signal(index, handle) else {
                 return Ok(());
             };
-            self.emit(event, record)?;
+            self.emit(event, slot)?;
         }
         // SAFETY: as above.
-        unsafe { self.core() }.signal_due(index);
+        unsafe { self.state() }.signal_due(index);
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! A loop's subscriptions to signals: one for each signal, which all watchers
 //! of that signal share, those that other threads add, too.
 //!
-//! They have a lock of their own, taken after the gate's if with that.
+//! They have a lock of their own, taken after the command queue's if with that.
 
-use super::api::ring_signals;
-use super::desk::Desk;
+use super::api::loops::wake_for_signal;
+use super::shared::LoopShared;
 use crate::errno::{Errno, Result, fail};
 use crate::signal_hub::{Handler, NoDefault, Position, Subscription, Wakeup, subscribe};
 use crate::sys::signal;
@@ -13,7 +13,7 @@ use std::ffi::c_int;
 
 /// How a watcher's signal is seen.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum SignalMode {
     /// By a handler over the program's disposition, the default action
     /// included, or in its place.
     Handler { keeps_default: bool },
@@ -39,11 +39,11 @@ struct Sink {
 
 /// What wakes a loop when a signal came.
 fn subscription_of(handle: i64, signal: c_int) -> Result<Subscription> {
-    subscribe(signal, Wakeup { wake: ring_signals, number: handle }, true)
+    subscribe(signal, Wakeup { wake: wake_for_signal, number: handle }, true)
 }
 
 impl Sinks {
-    fn place(&self, signal: c_int) -> Option<usize> {
+    fn index_of(&self, signal: c_int) -> Option<usize> {
         self.0.iter().position(|sink| sink.signal == signal)
     }
 
@@ -52,8 +52,8 @@ impl Sinks {
     }
 
     /// Adds a watcher; where it begins.
-    fn acquire(&mut self, handle: i64, signal: c_int, way: Way) -> Result<Position> {
-        if self.place(signal).is_none() {
+    fn acquire(&mut self, handle: i64, signal: c_int, mode: SignalMode) -> Result<Position> {
+        if self.index_of(signal).is_none() {
             if self.0.try_reserve(1).is_err() {
                 fail!(ENOMEM, "no memory to watch signal {}", signal);
             }
@@ -68,16 +68,16 @@ impl Sinks {
                 subscription,
             });
         }
-        let result = self.acquire_known(signal, way);
+        let result = self.acquire_known(signal, mode);
         self.drop_unused(signal);
         result
     }
 
-    fn acquire_known(&mut self, signal: c_int, way: Way) -> Result<Position> {
+    fn acquire_known(&mut self, signal: c_int, mode: SignalMode) -> Result<Position> {
         let Some(sink) = self.0.iter_mut().find(|sink| sink.signal == signal) else {
             return Err(Errno::EINVAL.into());
         };
-        if let Way::Handler { keeps_default } = way {
+        if let SignalMode::Handler { keeps_default } = mode {
             if sink.handler.is_none() {
                 sink.handler = Some(Handler::new(signal)?);
             }
@@ -91,10 +91,10 @@ impl Sinks {
         Ok(sink.subscription.position())
     }
 
-    fn release(&mut self, signal: c_int, way: Way) {
+    fn release(&mut self, signal: c_int, mode: SignalMode) {
         let Some(sink) = self.0.iter_mut().find(|sink| sink.signal == signal) else { return };
         sink.users -= 1;
-        if let Way::Handler { keeps_default } = way {
+        if let SignalMode::Handler { keeps_default } = mode {
             sink.by_handler -= 1;
             if sink.by_handler == 0 {
                 sink.handler = None;
@@ -108,10 +108,10 @@ impl Sinks {
     }
 
     fn drop_unused(&mut self, signal: c_int) {
-        let place = self.place(signal);
-        if let Some(place) = place.filter(|place| self.0.get(*place).is_some_and(|s| s.users == 0))
+        let index = self.index_of(signal);
+        if let Some(index) = index.filter(|index| self.0.get(*index).is_some_and(|s| s.users == 0))
         {
-            self.0.swap_remove(place);
+            self.0.swap_remove(index);
         }
     }
 
@@ -157,22 +157,26 @@ impl Sink {
 
 /// A watcher's part of a subscription, until it is dropped.
 pub(super) struct Claim {
-    desk: &'static Desk,
+    shared: &'static LoopShared,
     pub signal: c_int,
-    pub way: Way,
+    pub mode: SignalMode,
 }
 
 impl Claim {
-    /// For a watcher of an open loop, and where it begins; by a thread that
-    /// may touch the loop, or has the gate's lock.
-    pub fn new(desk: &'static Desk, signal: c_int, way: Way) -> Result<(Self, Position)> {
-        let position = desk.sinks.lock().acquire(desk.handle(), signal, way)?;
-        Ok((Self { desk, signal, way }, position))
+    /// For a watcher of an open loop, and where it begins; by a thread that may
+    /// touch the loop, or has the command queue's lock.
+    pub fn new(
+        shared: &'static LoopShared,
+        signal: c_int,
+        mode: SignalMode,
+    ) -> Result<(Self, Position)> {
+        let position = shared.sinks.lock().acquire(shared.handle(), signal, mode)?;
+        Ok((Self { shared, signal, mode }, position))
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.desk.sinks.lock().release(self.signal, self.way);
+        self.shared.sinks.lock().release(self.signal, self.mode);
     }
 }

@@ -2,22 +2,22 @@
 //! jumps, or that check their descriptors.
 
 use super::clocks::{MONOTONIC, Until};
-use super::core::Core;
-use super::named::named;
-use super::running::Run;
+use super::resolve::resolve;
+use super::run_guard::RunGuard;
+use super::state::LoopState;
 use crate::errno::{Result, fail};
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::clock;
 use std::ffi::c_int;
 
-/// Bits of `Core::slow_waits`: time is virtual, and nothing is waited for by a
-/// timer of the kernel's.
+/// Bits of `LoopState::slow_waits`: time is virtual, and nothing is waited for
+/// by a timer of the kernel's.
 const VIRTUAL: u32 = 1;
 /// Descriptors are checked.
 const CHECKS: u32 = 2;
 /// The next wait is limited.
-const LIMITED: u32 = 4;
+const WAIT_LIMITED: u32 = 4;
 
 /// How often they are.
 const CHECK_NS: i64 = 100_000_000;
@@ -33,18 +33,18 @@ pub(super) fn of_options(flags: u32) -> u32 {
 
 /// See evloop_virtual_hold.
 pub(crate) fn virtual_hold(handle: i64, change: c_int) -> Result<()> {
-    let named = named(handle, Kind::Loop)?;
-    named.check()?;
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.check()?;
     if !matches!(change, 1 | -1) {
         fail!(EINVAL, "change is {}, neither 1 nor -1", change);
     }
-    if !named.desk.is_virtual() {
+    if !resolved.shared.is_virtual() {
         fail!(ENOTSUP, "loop {} was not made with VIRTUAL_TIME", handle);
     }
     let changed = |holds: i64| holds.checked_add(change.into()).filter(|holds| *holds >= 0);
-    match named.desk.holds.fetch_update(Relaxed, Relaxed, changed) {
+    match resolved.shared.holds.fetch_update(Relaxed, Relaxed, changed) {
         // The last one is gone: the time may jump.
-        Ok(1) if change < 0 => named.go_round(),
+        Ok(1) if change < 0 => resolved.recheck_wait(),
         Ok(_) => Ok(()),
         Err(_) => fail!(EINVAL, "loop {} is not held", handle),
     }
@@ -52,25 +52,25 @@ pub(crate) fn virtual_hold(handle: i64, change: c_int) -> Result<()> {
 
 /// See evloop_limit_wait_ns.
 pub(crate) fn limit_wait(handle: i64, ns: i64) -> Result<()> {
-    let named = named(handle, Kind::Loop)?;
-    let limit = |core: &mut Core| {
-        core.wait_limit = core.wait_limit.min(ns);
-        core.slow_waits |= LIMITED;
+    let resolved = resolve(handle, Kind::Loop)?;
+    let limit = |state: &mut LoopState| {
+        state.wait_limit = state.wait_limit.min(ns);
+        state.slow_waits |= WAIT_LIMITED;
         Ok(())
     };
-    named.with(limit, |_| fail!(EBUSY, "loop {} is running in another thread", handle))
+    resolved.with(limit, |_| fail!(EBUSY, "loop {} is running in another thread", handle))
 }
 
-impl Core {
+impl LoopState {
     /// The limit of the wait that is about to begin, which is used up.
     fn take_limit(&mut self) -> i64 {
-        self.slow_waits &= !LIMITED;
+        self.slow_waits &= !WAIT_LIMITED;
         std::mem::replace(&mut self.wait_limit, i64::MAX)
     }
 
     /// Whether virtual time must not jump.
-    pub fn is_held(&self) -> bool {
-        self.desk.holds.load(Relaxed) > 0
+    pub fn is_time_held(&self) -> bool {
+        self.shared.holds.load(Relaxed) > 0
     }
 
     /// How much longer nothing may happen before virtual time jumps.
@@ -85,7 +85,10 @@ impl Core {
 
     /// Whether nothing is ready, or due, so that virtual time may go on.
     fn has_nothing(&mut self, found: usize) -> bool {
-        if found > 0 || self.has_something() || self.files.is_active() || self.desk.mail.has_work()
+        if found > 0
+            || self.has_something()
+            || self.files.is_active()
+            || self.shared.wake_state.has_work()
         {
             return false;
         }
@@ -100,38 +103,38 @@ impl Core {
             self.grace_until = None;
             return;
         }
-        if self.is_held() || self.grace_left() > 0 {
+        if self.is_time_held() || self.grace_left() > 0 {
             return;
         }
         self.grace_until = None;
         if let Some(next) = self.next_jump(until)
             && next > self.read_clock(MONOTONIC)
         {
-            self.desk.virtual_now.store(next, Relaxed);
+            self.shared.virtual_now.store(next, Relaxed);
             // Marks what is due now.
             self.virtual_timeout(Until::Now);
         }
     }
 }
 
-impl Run {
+impl RunGuard {
     /// The wait of an iteration; how many events there are.
     #[cold]
     pub fn wait_slowly(&self, timeout: Option<i64>, until: Until) -> Result<usize> {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        let timeout = match core.take_limit() {
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        let timeout = match state.take_limit() {
             i64::MAX => timeout,
             limit => Some(timeout.map_or(limit, |timeout| timeout.min(limit))),
         };
-        let found = match core.slow_waits & CHECKS {
+        let found = match state.slow_waits & CHECKS {
             0 => self.poll(timeout)?,
             _ => self.wait_checking(timeout)?,
         };
         // SAFETY: as above.
-        let core = unsafe { self.core() };
-        if core.auto_advance {
-            core.jump(found, until);
+        let state = unsafe { self.state() };
+        if state.auto_advance {
+            state.jump(found, until);
         }
         Ok(found)
     }
@@ -139,21 +142,21 @@ impl Run {
     /// A look at what is ready, after a wait of another loop.
     pub fn wait_embedded(&self) -> Result<usize> {
         let found = self.poll(Some(0))?;
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        core.take_limit();
-        if core.auto_advance {
-            core.jump(found, Until::Ever);
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        state.take_limit();
+        if state.auto_advance {
+            state.jump(found, Until::Ever);
         }
         Ok(found)
     }
 
     /// Before a wait of another loop.
     pub fn check_before_embedding(&self) {
-        // SAFETY: no other reference to the core.
-        let core = unsafe { self.core() };
-        if core.slow_waits & CHECKS != 0 {
-            core.check_fds();
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        if state.slow_waits & CHECKS != 0 {
+            state.check_fds();
         }
     }
 
@@ -161,16 +164,16 @@ impl Run {
     fn wait_checking(&self, timeout: Option<i64>) -> Result<usize> {
         let end = timeout.map(|timeout| clock::now_ns().saturating_add(timeout));
         loop {
-            // SAFETY: no other reference to the core.
-            let core = unsafe { self.core() };
-            core.check_fds();
+            // SAFETY: no other reference to the state.
+            let state = unsafe { self.state() };
+            state.check_fds();
             let left = end.map_or(i64::MAX, |end| end.saturating_sub(clock::now_ns()).max(0));
-            let piece = if core.failures.is_empty() { left.min(CHECK_NS) } else { 0 };
+            let piece = if state.failures.is_empty() { left.min(CHECK_NS) } else { 0 };
             let found = self.poll(Some(piece))?;
-            if found > 0 || piece == left || piece == 0 || self.desk.mail.has_work() {
+            if found > 0 || piece == left || piece == 0 || self.shared.wake_state.has_work() {
                 return Ok(found);
             }
-            if self.is_attention_due() {
+            if self.has_pending_work() {
                 return Ok(0);
             }
         }

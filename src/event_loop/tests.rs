@@ -2,16 +2,16 @@
 //! hold it.
 
 use super::api;
+use super::api::watchers::{add_plain, watcher_close};
 use super::asyncs::async_send;
-use super::calls::{add_plain, watcher_close};
-use super::desk::POISONED;
 use super::event::{Event, Options, Target};
 use super::flags::Source;
-use super::mailbox;
-use super::named::{Named, named};
-use super::record;
 use super::registry::{close, revive};
-use super::run::{Mode, run};
+use super::resolve::{Resolved, resolve};
+use super::run::{RunMode, run};
+use super::shared::POISONED;
+use super::slot;
+use super::wake_state;
 use crate::errno::Errno;
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
@@ -33,18 +33,18 @@ fn add_async(handle: i64, calls: &mut u32) -> i64 {
     add_plain(handle, Source::Async, Target { callback: Some(count), user_data }).unwrap()
 }
 
-fn watcher(handle: i64) -> Named {
-    named(handle, Kind::Watcher).unwrap()
+fn watcher(handle: i64) -> Resolved {
+    resolve(handle, Kind::Watcher).unwrap()
 }
 
 fn turn(handle: i64) {
-    run(handle, Mode::NoWait).unwrap();
+    run(handle, RunMode::NoWait).unwrap();
 }
 
 /// As evloop_after_fork, in the process itself.
 fn revive_as_a_child(handle: i64) {
-    let desk = named(handle, Kind::Loop).unwrap().desk;
-    desk.epoch.store(1, Relaxed);
+    let shared = resolve(handle, Kind::Loop).unwrap().shared;
+    shared.epoch.store(1, Relaxed);
     revive(handle).unwrap();
 }
 
@@ -58,7 +58,7 @@ fn a_revived_loop_hears_of_what_was_sent_but_not_on_the_stack_at_the_fork() {
     async_send(watchers[0]).unwrap();
     async_send(watchers[1]).unwrap();
     let third = watcher(watchers[2]);
-    assert_eq!(third.record.send(third.handle), Some(true));
+    assert_eq!(third.slot.mark_pending(third.handle), Some(true));
     assert_eq!(async_send(watchers[2]), Ok(()));
     for _ in 0..2 {
         // An attempt may have to be repeated.
@@ -77,12 +77,12 @@ fn a_revived_loop_frees_a_closed_watcher_that_was_marked_at_the_fork() {
     let handle = new_loop();
     let mut calls = 0;
     let marked = watcher(add_async(handle, &mut calls));
-    assert_eq!(marked.record.send(marked.handle), Some(true));
+    assert_eq!(marked.slot.mark_pending(marked.handle), Some(true));
     watcher_close(marked.handle.pack(), false).unwrap();
-    assert_ne!(marked.record.state(), 0);
+    assert_ne!(marked.slot.state(), 0);
     revive_as_a_child(handle);
     turn(handle);
-    assert_eq!((marked.record.state(), calls), (0, 0));
+    assert_eq!((marked.slot.state(), calls), (0, 0));
     close(handle).unwrap();
 }
 
@@ -91,12 +91,12 @@ fn a_revived_loop_frees_a_closed_watcher_that_was_marked_at_the_fork() {
 #[test]
 fn a_request_for_the_end_of_a_callback_is_taken_before_the_word_is_set() {
     let handle = new_loop();
-    let desk = named(handle, Kind::Loop).unwrap().desk;
-    let number = desk.gate().requests.ask();
-    drop(desk.mail.leave(desk, handle, mailbox::ASKED).unwrap());
+    let shared = resolve(handle, Kind::Loop).unwrap().shared;
+    let number = shared.lock_commands().barrier.request();
+    drop(shared.wake_state.set_pending(shared, handle, wake_state::BARRIER).unwrap());
     turn(handle);
-    assert!(desk.gate().requests.is_answered(number));
-    assert_eq!(desk.mail.peek() & mailbox::ASKED, 0);
+    assert!(shared.lock_commands().barrier.is_completed(number));
+    assert_eq!(shared.wake_state.peek() & wake_state::BARRIER, 0);
     close(handle).unwrap();
 }
 
@@ -105,7 +105,7 @@ fn the_watchers_of_a_poisoned_loop_are_not_the_next_ones() {
     let handle = new_loop();
     let mut calls = 0;
     let watcher = add_async(handle, &mut calls);
-    named(handle, Kind::Loop).unwrap().desk.state.fetch_or(POISONED, Relaxed);
+    resolve(handle, Kind::Loop).unwrap().shared.damage.fetch_or(POISONED, Relaxed);
     close(handle).unwrap();
     let others: Vec<_> = (0..8).map(|_| new_loop()).collect();
     let refused = watcher_close(watcher, false).map_err(|error| error.errno);
@@ -116,24 +116,24 @@ fn the_watchers_of_a_poisoned_loop_are_not_the_next_ones() {
 
 /// Two senders have marked their watchers when the loop is closed.
 #[test]
-fn a_late_send_that_is_refused_loses_no_block_of_records() {
+fn a_late_send_that_is_refused_loses_no_block_of_slots() {
     let handle = new_loop();
     let mut calls = [0; 2];
     let watchers = calls.each_mut().map(|calls| watcher(add_async(handle, calls)));
-    let desk = watchers[0].desk;
+    let shared = watchers[0].shared;
     let generation = watchers[0].handle.generation;
     for watcher in &watchers {
-        assert_eq!(watcher.record.send(watcher.handle), Some(true));
+        assert_eq!(watcher.slot.mark_pending(watcher.handle), Some(true));
     }
     close(handle).unwrap();
-    let blocks = record::blocks_of(desk).count();
+    let blocks = slot::blocks_of(shared).count();
     for watcher in &watchers {
-        assert!(blocks > 0 && watcher.record.word().generation() == generation);
-        record::refuse_sent(watcher.handle.index, watcher.record);
+        assert!(blocks > 0 && watcher.slot.word().generation() == generation);
+        slot::refuse_sent(watcher.handle.index, watcher.slot);
     }
     // As when the next block is taken.
-    record::give_back_late();
-    let header = record::get(watchers[0].handle.index / record::PER_BLOCK * record::PER_BLOCK);
-    let owner = header.and_then(record::Record::desk);
-    assert!(owner.is_none_or(|owner| !ptr::eq(owner, desk)), "the block stays the closed loop's");
+    slot::give_back_late();
+    let header = slot::get(watchers[0].handle.index / slot::PER_BLOCK * slot::PER_BLOCK);
+    let owner = header.and_then(slot::WatcherSlot::shared);
+    assert!(owner.is_none_or(|owner| !ptr::eq(owner, shared)), "the block stays the closed loop's");
 }

@@ -1,21 +1,21 @@
 //! Other numbers for the timers of a loop: those that say in which order they
 //! were set come to an end.
 
-use super::{Nodes, Timers};
-use crate::event_loop::desk::Desk;
-use crate::event_loop::record;
+use super::{TimerNodes, TimerSource};
+use crate::event_loop::shared::LoopShared;
+use crate::event_loop::slot;
 use crate::timer_queue;
 
 /// No timer that is set has this number.
 const OUTDATED: u64 = 0;
 
-impl Timers {
+impl TimerSource {
     /// Looks whether it is time to; to be called where no event waits to be
     /// dispatched.
     #[inline(always)]
-    pub fn renumber_if_many(&mut self, desk: &'static Desk) {
+    pub fn renumber_if_many(&mut self, shared: &'static LoopShared) {
         if self.seq >= timer_queue::MANY {
-            self.renumber(desk);
+            self.renumber(shared);
         }
     }
 
@@ -23,30 +23,30 @@ impl Timers {
     /// event that waits to be dispatched knows its timer by the number: there
     /// are none at this time. Without memory it is left to the next time.
     #[cold]
-    fn renumber(&mut self, desk: &'static Desk) {
+    fn renumber(&mut self, shared: &'static LoopShared) {
         let mut armed = timer_queue::Armed::none();
-        if self.list_armed(desk, &mut armed).is_err() {
+        if self.list_armed(shared, &mut armed).is_err() {
             return;
         }
-        self.seq = armed.number(|id| record::get(id).map(|record| &record.node));
+        self.seq = armed.number(|id| slot::get(id).map(|slot| &slot.node));
         for arming in self.arming.iter_mut().filter(|arming| arming.seq != OUTDATED) {
-            arming.seq = record::get(arming.index).map_or(OUTDATED, |record| record.node.seq());
+            arming.seq = slot::get(arming.index).map_or(OUTDATED, |slot| slot.node.seq());
         }
-        for (at, clock) in self.clocks.iter_mut().enumerate() {
-            clock.queue.renumber(&Nodes(desk, at));
+        for (i, clock) in self.clocks.iter_mut().enumerate() {
+            clock.queue.renumber(&TimerNodes(shared, i));
         }
     }
 
     fn list_armed(
         &mut self,
-        desk: &'static Desk,
+        shared: &'static LoopShared,
         armed: &mut timer_queue::Armed,
     ) -> std::result::Result<(), timer_queue::NoMemory> {
-        for (at, clock) in self.clocks.iter().enumerate() {
-            clock.queue.list_armed(&Nodes(desk, at), armed)?;
+        for (i, clock) in self.clocks.iter().enumerate() {
+            clock.queue.list_armed(&TimerNodes(shared, i), armed)?;
         }
         for arming in &mut self.arming {
-            let node = record::get(arming.index).map(|record| &record.node);
+            let node = slot::get(arming.index).map(|slot| &slot.node);
             match node.filter(|node| node.deadline().is_none() && node.seq() == arming.seq) {
                 Some(_) => armed.push(arming.seq, arming.index)?,
                 None => arming.seq = OUTDATED,

@@ -7,11 +7,11 @@
 //! callbacks: that needs one reading of the clock for all of them, and is
 //! never early. Until then (`ARMING`) it counts from a time before.
 
-use super::clocks::{Clock, MONOTONIC, NEVER, REALTIME};
-use super::core::Core;
-use super::desk::{CLOCKS, Desk};
+use super::clocks::{LoopClock, MONOTONIC, NEVER, REALTIME};
 use super::flags::*;
-use super::record::{self, Record};
+use super::shared::{CLOCKS, LoopShared};
+use super::slot::{self, WatcherSlot};
+use super::state::LoopState;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
@@ -33,7 +33,7 @@ pub(crate) enum Period {
 
 /// How a timer is set; nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting {
+pub(crate) struct TimerSetting {
     pub absolute: bool,
     pub period: Period,
     /// Negative: not at all.
@@ -41,7 +41,7 @@ pub(crate) struct Setting {
     pub interval: i64,
 }
 
-impl Setting {
+impl TimerSetting {
     pub fn may_start_again(&self) -> bool {
         self.interval > 0 || !self.absolute
     }
@@ -70,13 +70,13 @@ impl Setting {
 #[derive(Clone, Copy)]
 pub(crate) struct NewTimer {
     pub clock: usize,
-    pub setting: Setting,
+    pub setting: TimerSetting,
     pub tolerance: i64,
 }
 
 /// A relative timer on the wall clock is not affected by its steps: it
 /// counts on the clock that has none, as the kernel's do.
-pub(super) fn queue_of(clock: usize, setting: &Setting) -> usize {
+pub(super) fn queue_of(clock: usize, setting: &TimerSetting) -> usize {
     if clock == REALTIME && !setting.absolute { MONOTONIC } else { clock }
 }
 
@@ -87,8 +87,8 @@ struct Arming {
     seq: u64,
 }
 
-pub(super) struct Timers {
-    pub clocks: [Clock; CLOCKS],
+pub(super) struct TimerSource {
+    pub clocks: [LoopClock; CLOCKS],
     /// The clocks on which something may be due, as bits, and those whose
     /// queue has changed since their timer was set.
     pub due: u32,
@@ -101,30 +101,30 @@ pub(super) struct Timers {
     seq: u64,
 }
 
-/// The records' nodes, as the queue with this number of this loop wants them:
-/// an entry that was left behind is nobody's, whatever its record is now.
-pub(super) struct Nodes(pub &'static Desk, pub usize);
+/// The slots' nodes, as the queue with this number of this loop wants them: an
+/// entry that was left behind is nobody's, whatever its slot is now.
+pub(super) struct TimerNodes(pub &'static LoopShared, pub usize);
 
-impl timer_queue::Timers for Nodes {
+impl timer_queue::Timers for TimerNodes {
     #[inline(always)]
     fn node(&self, id: u32) -> Option<&Node> {
         const MASK: u32 = SOURCE | CLOCK_MASK << QUEUE_SHIFT;
-        let record = record::get(id)?;
-        let ours = record.desk().is_some_and(|desk| std::ptr::eq(desk, self.0));
+        let slot = slot::get(id)?;
+        let ours = slot.shared().is_some_and(|shared| std::ptr::eq(shared, self.0));
         let wanted = Source::Timer as u32 | (self.1 as u32) << QUEUE_SHIFT;
-        (ours && record.flags.load(Relaxed) & MASK == wanted).then_some(&record.node)
+        (ours && slot.flags.load(Relaxed) & MASK == wanted).then_some(&slot.node)
     }
 
     #[inline(always)]
     fn prefetch(&self, id: u32) {
-        if let Some(record) = record::get(id) {
-            memory::prefetch(record);
+        if let Some(slot) = slot::get(id) {
+            memory::prefetch(slot);
         }
     }
 }
 
 /// The number of the next setting; a node keeps 40 bits of it. They are not
-/// used up: see [`Timers::renumber`].
+/// used up: see [`TimerSource::renumber`].
 #[inline(always)]
 fn after(seq: u64) -> u64 {
     seq.wrapping_add(1) & ((1 << 40) - 1)
@@ -139,14 +139,14 @@ fn no_memory() -> Error {
     error!(Errno::ENOMEM, "no memory for a timer")
 }
 
-fn queue_index(record: &Record) -> usize {
-    (record.flags.load(Relaxed) >> QUEUE_SHIFT & CLOCK_MASK) as usize
+fn queue_index(slot: &WatcherSlot) -> usize {
+    (slot.flags.load(Relaxed) >> QUEUE_SHIFT & CLOCK_MASK) as usize
 }
 
-impl Timers {
+impl TimerSource {
     pub const fn new(tolerance: i64) -> Self {
         Self {
-            clocks: [const { Clock::new() }; CLOCKS],
+            clocks: [const { LoopClock::new() }; CLOCKS],
             due: 0,
             recheck: 0,
             arming: Vec::new(),
@@ -156,64 +156,63 @@ impl Timers {
         }
     }
 
-    pub fn clock(&mut self, index: usize) -> &mut Clock {
+    pub fn clock(&mut self, index: usize) -> &mut LoopClock {
         // An index is always one of a clock.
         let index = index.min(CLOCKS - 1);
         #[allow(clippy::indexing_slicing)]
         &mut self.clocks[index]
     }
 
-    /// Sets a new timer to a relative time, in a callback: its record, and
-    /// the flags for it. `None`: that is not that simple, and no record was
-    /// taken.
+    /// Sets a new timer to a relative time, in a callback: its slot, and the
+    /// flags for it. `None`: that is not that simple, and no slot was taken.
     #[inline(always)]
     pub fn start(
         &mut self,
         new: &NewTimer,
         take: impl FnOnce() -> Option<u32>,
-    ) -> Option<(u32, &'static Record, u32)> {
+    ) -> Option<(u32, &'static WatcherSlot, u32)> {
         let queue = queue_of(new.clock, &new.setting);
         let deadline = self.clock(queue).base?.saturating_add(new.setting.initial);
         let listed = self.arming.len();
-        let place = self.arming.spare_capacity_mut().first_mut()?;
+        let out = self.arming.spare_capacity_mut().first_mut()?;
         let index = take()?;
-        let record = record::get(index)?;
+        let slot = slot::get(index)?;
         let seq = after(self.seq);
-        place.write(Arming { index, deadline, seq });
+        out.write(Arming { index, deadline, seq });
         // SAFETY: its place has just been filled.
         unsafe { self.arming.set_len(listed + 1) };
         self.seq = seq;
         let tolerance = if new.tolerance == 0 { self.tolerance } else { new.tolerance };
-        record.node.begin(seq, tolerance);
-        record.aux.store(new.setting.period_ns().cast_unsigned(), Relaxed);
+        slot.node.begin(seq, tolerance);
+        slot.aux.store(new.setting.period_ns().cast_unsigned(), Relaxed);
         let of_source = Source::Timer.bits() | ENABLED | SET | ARMING;
         let of_clock = (new.clock as u32) << CLOCK_SHIFT;
-        Some((index, record, of_source | of_clock | new.setting.flags(queue, true)))
+        Some((index, slot, of_source | of_clock | new.setting.flags(queue, true)))
     }
 
     /// Starts a queued timer again, in a callback; false: that is not that
     /// simple, and nothing was done.
     #[inline(always)]
-    pub fn start_again(&mut self, index: u32, record: &Record, flags: u32) -> bool {
+    pub fn start_again(&mut self, index: u32, slot: &WatcherSlot, flags: u32) -> bool {
         let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
         let Some(base) = self.clock(queue).base else { return false };
-        let deadline = base.saturating_add(record.aux.load(Relaxed).cast_signed());
+        let deadline = base.saturating_add(slot.aux.load(Relaxed).cast_signed());
         let seq = after(self.seq);
         if flags & ARMING != 0 {
-            let armed = record.node.arm_later(deadline, seq);
+            let armed = slot.node.arm_later(deadline, seq);
             self.seq = if armed { seq } else { self.seq };
             return armed;
         }
         let listed = self.arming.len();
-        let Some(place) = self.arming.spare_capacity_mut().first_mut() else { return false };
-        if !record.node.arm_later(deadline, seq) {
+        let Some(out) = self.arming.spare_capacity_mut().first_mut() else { return false };
+        if !slot.node.arm_later(deadline, seq) {
             return false;
         }
-        place.write(Arming { index, deadline, seq });
+        out.write(Arming { index, deadline, seq });
         // SAFETY: its place has just been filled.
         unsafe { self.arming.set_len(listed + 1) };
         self.seq = seq;
-        record.flags.store(flags | ARMING, Relaxed);
+        slot.flags.store(flags | ARMING, Relaxed);
         true
     }
 
@@ -223,9 +222,9 @@ impl Timers {
     }
 
     /// One in the list was popped from its queue: only the list has it now.
-    fn list_again(&mut self, index: u32, record: &Record, deadline: i64) {
+    fn list_again(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) {
         let seq = self.next_seq();
-        record.node.set_seq(seq);
+        slot.node.set_seq(seq);
         let again = Arming { index, deadline, seq };
         if self.arming.try_reserve(1).is_ok() {
             return self.arming.push_reserved(again);
@@ -235,7 +234,7 @@ impl Timers {
         }
     }
 
-    /// As Core::abandon.
+    /// As LoopState::abandon.
     pub fn abandon(&self) {
         self.clocks.iter().filter_map(|clock| clock.fd.as_ref()).for_each(Fd::abandon);
     }
@@ -246,84 +245,89 @@ impl Timers {
     }
 }
 
-impl Core {
+impl LoopState {
     /// Sets, or stops, a timer. `deadline`: where it was found already.
     pub fn timer_set(
         &mut self,
         index: u32,
-        record: &Record,
-        setting: &Setting,
+        slot: &WatcherSlot,
+        setting: &TimerSetting,
         deadline: Option<i64>,
     ) -> Result<()> {
-        let flags = record.flags.load(Relaxed);
+        let flags = slot.flags.load(Relaxed);
         let clock = (flags >> CLOCK_SHIFT & CLOCK_MASK) as usize;
         let queue = queue_of(clock, setting);
         self.ensure_clock(queue)?;
         if setting.initial < 0 {
-            self.timer_stop(index, record);
-            record.unset(AGAIN);
+            self.timer_stop(index, slot);
+            slot.unset(AGAIN);
             return Ok(());
         }
         // A periodic one waits there if there is no memory to queue it again.
         if setting.interval > 0 && self.timers.arming.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory for a periodic timer");
         }
-        if queue != queue_index(record) {
-            self.timer_stop(index, record);
+        if queue != queue_index(slot) {
+            self.timer_stop(index, slot);
             // Its entry is in the other queue, where it is of no use now.
-            record.node.forget_entry();
+            slot.node.forget_entry();
         }
         let relative = !setting.absolute && deadline.is_none();
         let deadline = match deadline {
             Some(deadline) => deadline,
             None if setting.absolute => setting.initial,
-            None => self.start_of(record, queue).saturating_add(setting.initial),
+            None => self.start_of(slot, queue).saturating_add(setting.initial),
         };
-        let how = setting.flags(queue, relative);
+        let new_flags = setting.flags(queue, relative);
         let all = RELATIVE | PERIODIC | BURST | DELAY | AGAIN | CLOCK_MASK << QUEUE_SHIFT;
-        let before = record.flags.load(Relaxed) & all;
-        record.flags.store(record.flags.load(Relaxed) & !all | how, Relaxed);
-        if let Err(error) = self.timer_arm(index, record, deadline) {
-            record.flags.store(record.flags.load(Relaxed) & !all | before, Relaxed);
+        let before = slot.flags.load(Relaxed) & all;
+        slot.flags.store(slot.flags.load(Relaxed) & !all | new_flags, Relaxed);
+        if let Err(error) = self.timer_arm(index, slot, deadline) {
+            slot.flags.store(slot.flags.load(Relaxed) & !all | before, Relaxed);
             return Err(error);
         }
         let period = match setting.may_start_again() {
             true => setting.period_ns(),
             false => self.delay_until(queue, setting.initial),
         };
-        record.aux.store(period.cast_unsigned(), Relaxed);
-        self.take_back(index, record);
+        slot.aux.store(period.cast_unsigned(), Relaxed);
+        self.cancel_record(index, slot);
         Ok(())
     }
 
     /// Starts a timer again; `deadline` as in `timer_set`.
     #[inline]
-    pub fn timer_again(&mut self, index: u32, record: &Record, at: Option<i64>) -> Result<()> {
-        let flags = record.flags.load(Relaxed);
+    pub fn timer_again(
+        &mut self,
+        index: u32,
+        slot: &WatcherSlot,
+        given: Option<i64>,
+    ) -> Result<()> {
+        let flags = slot.flags.load(Relaxed);
         if flags & AGAIN == 0 {
             return Err(never_relative());
         }
         let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
-        let period = record.aux.load(Relaxed).cast_signed();
-        let deadline = match at {
+        let period = slot.aux.load(Relaxed).cast_signed();
+        let deadline = match given {
             Some(deadline) => deadline,
-            None => self.start_of(record, queue).saturating_add(period),
+            None => self.start_of(slot, queue).saturating_add(period),
         };
-        if at.is_none() {
-            record.set(RELATIVE);
+        if given.is_none() {
+            slot.set(RELATIVE);
         } else {
-            record.unset(RELATIVE);
+            slot.unset(RELATIVE);
         }
-        self.timer_arm(index, record, deadline)?;
-        self.take_back(index, record);
+        self.timer_arm(index, slot, deadline)?;
+        self.cancel_record(index, slot);
         Ok(())
     }
 
     /// From when on a timer counts that is set now. The time of a disabled one
     /// is not settled: it is kept as it is.
     #[inline]
-    fn start_of(&mut self, record: &Record, clock: usize) -> i64 {
-        if record.has(ENABLED) { self.base(clock) } else { self.read_clock(clock) }
+    fn start_of(&mut self, slot: &WatcherSlot, clock: usize) -> i64 {
+        if slot.has(ENABLED) { self.base(clock) } else { self.read_clock(clock) }
     }
 
     /// The same, before it is settled.
@@ -345,61 +349,61 @@ impl Core {
 
     /// Puts a timer into its queue, or among those that will be.
     #[inline]
-    fn timer_arm(&mut self, index: u32, record: &Record, deadline: i64) -> Result<()> {
-        let flags = record.flags.load(Relaxed);
+    fn timer_arm(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) -> Result<()> {
+        let flags = slot.flags.load(Relaxed);
         let timers = &mut self.timers;
         let seq = timers.next_seq();
         if flags & ENABLED == 0 {
-            self.timer_park(index, record, deadline)?;
-            record.node.set_seq(seq);
+            self.timer_park(index, slot, deadline)?;
+            slot.node.set_seq(seq);
             return Ok(());
         }
-        let queue = queue_index(record);
+        let queue = queue_index(slot);
         timers.recheck |= 1 << queue;
         if !self.in_callback {
-            let nodes = Nodes(self.desk, queue);
+            let nodes = TimerNodes(self.shared, queue);
             let queue = &mut timers.clock(queue).queue;
             queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
-            timers.renumber_if_many(self.desk);
-            self.timer_is_set(record);
+            timers.renumber_if_many(self.shared);
+            self.timer_is_set(slot);
             return Ok(());
         }
         // What is queued already is only made later, or earlier, for now; and
         // what is in the list below already, but not queued, is queued now.
-        let queued = record.node.deadline().is_some();
+        let queued = slot.node.deadline().is_some();
         if flags & ARMING == 0 {
             if timers.arming.try_reserve(1).is_err() {
                 return Err(no_memory());
             }
             if queued {
-                let nodes = Nodes(self.desk, queue);
+                let nodes = TimerNodes(self.shared, queue);
                 let queue = &mut timers.clock(queue).queue;
                 queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
             } else {
-                record.node.set_seq(seq);
+                slot.node.set_seq(seq);
             }
             timers.arming.push_reserved(Arming { index, deadline, seq });
-            record.set(ARMING);
+            slot.set(ARMING);
         } else {
-            let nodes = Nodes(self.desk, queue);
+            let nodes = TimerNodes(self.shared, queue);
             let queue = &mut timers.clock(queue).queue;
             queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
         }
         if flags & SET == 0 {
-            self.timer_is_set(record);
+            self.timer_is_set(slot);
         }
         Ok(())
     }
 
-    fn timer_is_set(&mut self, record: &Record) {
-        record.set(SET);
-        self.count_liveness(record);
+    fn timer_is_set(&mut self, slot: &WatcherSlot) {
+        slot.set(SET);
+        self.count_liveness(slot);
     }
 
     /// Keeps the time of a disabled timer.
-    fn timer_park(&mut self, index: u32, record: &Record, deadline: i64) -> Result<()> {
-        self.extra(index, record)?.parked = deadline;
-        record.set(PARKED | SET);
+    fn timer_park(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) -> Result<()> {
+        self.extra(index, slot)?.parked = deadline;
+        slot.set(PARKED | SET);
         Ok(())
     }
 
@@ -407,114 +411,113 @@ impl Core {
     pub fn timer_set_tolerance(
         &mut self,
         index: u32,
-        record: &Record,
+        slot: &WatcherSlot,
         tolerance: i64,
     ) -> Result<()> {
-        let queue = queue_index(record);
-        if record.node.deadline().is_none() {
-            record.node.set_tolerance(tolerance);
+        let queue = queue_index(slot);
+        if slot.node.deadline().is_none() {
+            slot.node.set_tolerance(tolerance);
             // An entry that was left behind is woken for too late, perhaps.
-            record.node.forget_entry();
+            slot.node.forget_entry();
             return Ok(());
         }
         let timers = &mut self.timers;
         timers.recheck |= 1 << queue;
-        let nodes = Nodes(self.desk, queue);
+        let nodes = TimerNodes(self.shared, queue);
         timers.clock(queue).queue.set_tolerance(&nodes, index, tolerance).map_err(|_| no_memory())
     }
 
     /// Stops a timer.
-    pub fn timer_stop(&mut self, index: u32, record: &Record) {
-        self.take_back(index, record);
+    pub fn timer_stop(&mut self, index: u32, slot: &WatcherSlot) {
+        self.cancel_record(index, slot);
         let timers = &mut self.timers;
         let seq = timers.next_seq();
-        if record.flags.load(Relaxed) & SET == 0 {
+        if slot.flags.load(Relaxed) & SET == 0 {
             // An expiration may be waiting to be dispatched: not of this.
-            return record.node.set_seq(seq);
+            return slot.node.set_seq(seq);
         }
-        let queue = queue_index(record);
-        timers.clock(queue).queue.disarm(&Nodes(self.desk, queue), index);
-        record.node.set_seq(seq);
-        record.unset(SET | ARMING | PARKED);
-        self.count_liveness(record);
+        let queue = queue_index(slot);
+        timers.clock(queue).queue.disarm(&TimerNodes(self.shared, queue), index);
+        slot.node.set_seq(seq);
+        slot.unset(SET | ARMING | PARKED);
+        self.count_liveness(slot);
     }
 
     /// A timer is disabled: what it is set to is kept.
-    pub fn timer_disable(&mut self, index: u32, record: &Record) -> Result<()> {
-        if record.has(SET) && !record.has(PARKED) {
-            let mut deadline = self.timer_deadline(index, record).unwrap_or(NEVER);
-            let queue = queue_index(record);
-            if record.has(ARMING | RELATIVE)
+    pub fn timer_disable(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+        if slot.has(SET) && !slot.has(PARKED) {
+            let mut deadline = self.timer_deadline(index, slot).unwrap_or(NEVER);
+            let queue = queue_index(slot);
+            if slot.has(ARMING | RELATIVE)
                 && let Some(base) = self.timers.clock(queue).base
             {
                 // It counts from now, as `settle` would have it.
                 let passed = self.read_clock(queue).saturating_sub(base).max(0);
                 deadline = deadline.saturating_add(passed);
             }
-            self.timer_park(index, record, deadline)?;
+            self.timer_park(index, slot, deadline)?;
             let timers = &mut self.timers;
-            let queue = queue_index(record);
-            timers.clock(queue).queue.disarm(&Nodes(self.desk, queue), index);
-            record.unset(ARMING);
+            let queue = queue_index(slot);
+            timers.clock(queue).queue.disarm(&TimerNodes(self.shared, queue), index);
+            slot.unset(ARMING);
         }
         Ok(())
     }
 
     /// An expiration was taken, but the timer was disabled before it was
     /// dispatched: it is as if it was not taken.
-    pub fn timer_put_back(&mut self, index: u32, record: &Record, deadline: i64) {
-        if self.timer_park(index, record, deadline).is_ok() {
+    pub fn timer_requeue(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) {
+        if self.timer_park(index, slot, deadline).is_ok() {
             let timers = &mut self.timers;
-            let queue = queue_index(record);
-            timers.clock(queue).queue.disarm(&Nodes(self.desk, queue), index);
+            let queue = queue_index(slot);
+            timers.clock(queue).queue.disarm(&TimerNodes(self.shared, queue), index);
         } else {
-            self.fail(record.handle(Kind::Watcher, index), Errno::ENOMEM);
+            self.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
         }
     }
 
     /// An expiration was taken that cannot be reported now: it comes again.
-    pub fn timer_retry(&mut self, index: u32, record: &Record, deadline: i64) {
-        record.unset(RELATIVE);
-        if self.timer_arm(index, record, deadline).is_err() {
-            self.fail(record.handle(Kind::Watcher, index), Errno::ENOMEM);
+    pub fn timer_retry(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) {
+        slot.unset(RELATIVE);
+        if self.timer_arm(index, slot, deadline).is_err() {
+            self.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
         }
     }
 
     /// It is enabled again (the flag says so already).
-    pub fn timer_enable(&mut self, index: u32, record: &Record) -> Result<()> {
-        if !record.has(PARKED) {
+    pub fn timer_enable(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+        if !slot.has(PARKED) {
             return Ok(());
         }
         let deadline = self.extras.get(&index).map_or(NEVER, |extra| extra.parked);
         // Not to be shifted: it counts from when it was set.
-        record.unset(RELATIVE);
-        self.timer_arm(index, record, deadline)?;
-        record.unset(PARKED);
+        slot.unset(RELATIVE);
+        self.timer_arm(index, slot, deadline)?;
+        slot.unset(PARKED);
         Ok(())
     }
 
     /// When a timer that is set expires.
-    pub fn timer_deadline(&self, index: u32, record: &Record) -> Option<i64> {
-        if record.has(PARKED) {
+    pub fn timer_deadline(&self, index: u32, slot: &WatcherSlot) -> Option<i64> {
+        if slot.has(PARKED) {
             return self.extras.get(&index).map(|extra| extra.parked);
         }
-        let listed = |timers: &Timers| {
+        let listed = |timers: &TimerSource| {
             let last = timers.arming.iter().rev().find(|arming| arming.index == index);
             last.map(|arming| arming.deadline)
         };
-        record.node.deadline().or_else(|| listed(&self.timers))
+        slot.node.deadline().or_else(|| listed(&self.timers))
     }
 
     fn clock_base(&self, clock: usize) -> Option<i64> {
         self.timers.clocks.get(clock)?.base
     }
 
-    pub fn timer_remaining(&self, index: u32, record: &Record) -> i64 {
-        match self.timer_deadline(index, record) {
-            Some(deadline) if record.has(SET) => {
-                let queue = queue_index(record);
-                let base =
-                    if record.has(ARMING | RELATIVE) { self.clock_base(queue) } else { None };
+    pub fn timer_remaining(&self, index: u32, slot: &WatcherSlot) -> i64 {
+        match self.timer_deadline(index, slot) {
+            Some(deadline) if slot.has(SET) => {
+                let queue = queue_index(slot);
+                let base = if slot.has(ARMING | RELATIVE) { self.clock_base(queue) } else { None };
                 // One that counts from later than now has all its time left.
                 let now = base.unwrap_or_else(|| self.read_clock(queue));
                 deadline.saturating_sub(now).max(0)
@@ -538,11 +541,11 @@ impl Core {
             }
         }
         let timers = &mut self.timers;
-        let desk = self.desk;
+        let shared = self.shared;
         let mut list = std::mem::take(&mut timers.arming);
         list.retain_mut(|arming| {
-            let Some(record) = record::get(arming.index) else { return false };
-            settle_one(timers, desk, arming, record, &shift).is_err()
+            let Some(slot) = slot::get(arming.index) else { return false };
+            settle_one(timers, shared, arming, slot, &shift).is_err()
         });
         // What found no memory is tried again, from the same time on.
         timers.arming = list;
@@ -555,13 +558,13 @@ impl Core {
     /// iteration, and is not queued yet.
     pub fn next_unsettled(&self) -> i64 {
         let left = |arming: &Arming| {
-            let record = record::get(arming.index)?;
-            let flags = record.flags.load(Relaxed);
+            let slot = slot::get(arming.index)?;
+            let flags = slot.flags.load(Relaxed);
             let counts = Source::of(flags) == Source::Timer
                 && flags & ARMING != 0
-                && record.node.deadline().is_none()
-                && record.node.seq() == arming.seq;
-            counts.then(|| self.timer_remaining(arming.index, record))
+                && slot.node.deadline().is_none()
+                && slot.node.seq() == arming.seq;
+            counts.then(|| self.timer_remaining(arming.index, slot))
         };
         self.timers.arming.iter().filter_map(left).min().unwrap_or(i64::MAX)
     }
@@ -574,75 +577,75 @@ impl Core {
         corrections: &mut u32,
     ) -> timer_queue::Popped {
         let timers = &mut self.timers;
-        timers.clock(clock).queue.pop(&Nodes(self.desk, clock), now, corrections)
+        timers.clock(clock).queue.pop(&TimerNodes(self.shared, clock), now, corrections)
     }
 
     /// A timer was popped: its event, and what it is set to next. `None`: it
-    /// was set anew by a callback of this iteration.
+    /// was set again by a callback of this iteration.
     pub fn expired(
         &mut self,
         index: u32,
-        record: &Record,
+        slot: &WatcherSlot,
         deadline: i64,
         now: i64,
     ) -> Option<(u64, i64)> {
-        let flags = record.flags.load(Relaxed);
+        let flags = slot.flags.load(Relaxed);
         if flags & ARMING != 0 {
-            self.timers.list_again(index, record, deadline);
+            self.timers.list_again(index, slot, deadline);
             return None;
         }
         if flags & PERIODIC == 0 {
-            record.unset(SET);
-            self.count_liveness(record);
+            slot.unset(SET);
+            self.count_liveness(slot);
             return Some((1, deadline));
         }
-        let interval = record.aux.load(Relaxed).cast_signed().max(1);
+        let interval = slot.aux.load(Relaxed).cast_signed().max(1);
         let late = now.saturating_sub(deadline).max(0);
         let missed = if flags & BURST != 0 { 0 } else { late / interval };
         if flags & DELAY != 0 {
-            record.set(RELATIVE);
-            let next = self.base(queue_index(record)).saturating_add(interval);
-            if self.timer_arm(index, record, next).is_err() {
-                self.rearm(index, record, next);
+            slot.set(RELATIVE);
+            let next = self.base(queue_index(slot)).saturating_add(interval);
+            if self.timer_arm(index, slot, next).is_err() {
+                self.rearm(index, slot, next);
             }
             return Some((1, deadline));
         }
-        record.unset(RELATIVE);
+        slot.unset(RELATIVE);
         let next = deadline.saturating_add(interval.saturating_mul(missed + 1));
-        self.rearm(index, record, next);
+        self.rearm(index, slot, next);
         Some((missed.cast_unsigned() + 1, deadline))
     }
 
     /// Queues a periodic timer for its next time.
     #[inline]
-    fn rearm(&mut self, index: u32, record: &Record, next: i64) {
+    fn rearm(&mut self, index: u32, slot: &WatcherSlot, next: i64) {
         let seq = self.timers.next_seq();
         let timers = &mut self.timers;
-        let nodes = Nodes(self.desk, queue_index(record));
-        let queue = &mut timers.clock(queue_index(record)).queue;
+        let nodes = TimerNodes(self.shared, queue_index(slot));
+        let queue = &mut timers.clock(queue_index(slot)).queue;
         if queue.arm(&nodes, index, next, seq).is_ok() {
             return;
         }
         // It has just left the queue, whose memory is hardly less than before.
         if timers.arming.try_reserve(1).is_ok() {
-            record.set(ARMING);
+            slot.set(ARMING);
             timers.arming.push_reserved(Arming { index, deadline: next, seq });
-            return record.node.set_seq(seq);
+            return slot.node.set_seq(seq);
         }
-        record.unset(SET);
-        self.count_liveness(record);
-        self.fail(record.handle(Kind::Watcher, index), Errno::ENOMEM);
+        slot.unset(SET);
+        self.count_liveness(slot);
+        self.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
     }
 }
 
 fn settle_one(
-    timers: &mut Timers,
-    desk: &'static Desk,
+    timers: &mut TimerSource,
+    shared: &'static LoopShared,
     arming: &mut Arming,
-    record: &Record,
+    slot: &WatcherSlot,
     shift: &[i64; CLOCKS],
 ) -> std::result::Result<(), timer_queue::NoMemory> {
-    let flags = record.flags.load(Relaxed);
+    let flags = slot.flags.load(Relaxed);
     // Closed, or given to another watcher, or in the list twice.
     if Source::of(flags) != Source::Timer || flags & ARMING == 0 {
         return Ok(());
@@ -650,26 +653,26 @@ fn settle_one(
     let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
     let relative = flags & RELATIVE != 0;
     let shift = if relative { shift.get(queue).copied().unwrap_or(0) } else { 0 };
-    let deadline = match record.node.deadline() {
+    let deadline = match slot.node.deadline() {
         Some(deadline) => {
             // It is queued, and later does not change that.
-            record.node.delay(deadline.saturating_add(shift));
-            record.unset(ARMING);
+            slot.node.delay(deadline.saturating_add(shift));
+            slot.unset(ARMING);
             return Ok(());
         }
-        None if record.node.seq() == arming.seq => arming.deadline,
+        None if slot.node.seq() == arming.seq => arming.deadline,
         None => return Ok(()),
     };
-    let seq = record.node.seq();
+    let seq = slot.node.seq();
     timers.recheck |= 1 << queue;
     // If it has to be tried again, then for the same time.
     arming.deadline = deadline.saturating_add(shift);
-    record.unset(RELATIVE);
-    let (nodes, place) = (Nodes(desk, queue), (arming.index, &record.node));
-    timers.clock(queue).queue.arm_node(&nodes, place, arming.deadline, seq)?;
-    record.unset(ARMING);
+    slot.unset(RELATIVE);
+    let (nodes, out) = (TimerNodes(shared, queue), (arming.index, &slot.node));
+    timers.clock(queue).queue.arm_node(&nodes, out, arming.deadline, seq)?;
+    slot.unset(ARMING);
     if relative {
-        record.set(RELATIVE);
+        slot.set(RELATIVE);
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Loops whose counter of settings is near its end.
 
 use super::*;
-use crate::event_loop::api::{self, Mode, NewTimer};
+use crate::event_loop::api::{self, NewTimer, RunMode};
 use crate::event_loop::event::{Event, Options, Target};
-use crate::event_loop::named::named;
+use crate::event_loop::resolve::resolve;
 use std::ffi::c_void;
 use std::sync::Mutex;
 
@@ -21,11 +21,11 @@ unsafe extern "C" fn note(event: *const Event, seen: *mut c_void) {
 
 /// As if so many timers had been set.
 fn set_count(the_loop: i64, count: u64) {
-    let set = |core: &mut Core| {
-        core.timers.seq = count;
+    let set = |state: &mut LoopState| {
+        state.timers.seq = count;
         Ok(())
     };
-    named(the_loop, Kind::Loop).unwrap().with(set, |_| Ok(())).unwrap();
+    resolve(the_loop, Kind::Loop).unwrap().with(set, |_| Ok(())).unwrap();
 }
 
 fn options() -> Options {
@@ -43,7 +43,8 @@ fn timers_keep_their_order_when_their_numbers_are_used_up() {
     let the_loop = api::create(&options()).unwrap();
     let seen = Seen(Mutex::new(Vec::new()));
     let target = Target { callback: Some(note), user_data: (&raw const seen).cast_mut().cast() };
-    let setting = Setting { absolute: true, period: Period::Skip, initial: 1 << 30, interval: 0 };
+    let setting =
+        TimerSetting { absolute: true, period: Period::Skip, initial: 1 << 30, interval: 0 };
     let add = || {
         let new = NewTimer { clock: MONOTONIC, setting, tolerance: 0 };
         api::add_timer(the_loop, new, target).unwrap()
@@ -57,7 +58,7 @@ fn timers_keep_their_order_when_their_numbers_are_used_up() {
     set_count(the_loop, LAST - 1);
     expected.extend((0..4).map(|_| add()));
     api::advance(the_loop, 1 << 31).unwrap();
-    api::run(the_loop, Mode::NoWait).unwrap();
+    api::run(the_loop, RunMode::NoWait).unwrap();
     assert_eq!(*seen.0.lock().unwrap(), expected);
     api::close(the_loop).unwrap();
 }
@@ -69,14 +70,14 @@ fn periodic_timers_keep_their_order_when_their_numbers_are_used_up() {
     let seen = Seen(Mutex::new(Vec::new()));
     let target = Target { callback: Some(note), user_data: (&raw const seen).cast_mut().cast() };
     let setting =
-        Setting { absolute: false, period: Period::Skip, initial: 1 << 20, interval: 1 << 20 };
+        TimerSetting { absolute: false, period: Period::Skip, initial: 1 << 20, interval: 1 << 20 };
     let new = NewTimer { clock: MONOTONIC, setting, tolerance: 0 };
     let timers: Vec<i64> = (0..5).map(|_| api::add_timer(the_loop, new, target).unwrap()).collect();
     for seq in [LAST - 12, LAST - 3, LAST, timer_queue::MANY - 2] {
         set_count(the_loop, seq);
         for _ in 0..3 {
             api::advance(the_loop, 1 << 20).unwrap();
-            api::run(the_loop, Mode::NoWait).unwrap();
+            api::run(the_loop, RunMode::NoWait).unwrap();
             assert_eq!(std::mem::take(&mut *seen.0.lock().unwrap()), timers, "after {seq}");
         }
     }

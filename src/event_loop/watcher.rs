@@ -1,18 +1,18 @@
 //! What can be done with watchers: add, change, close.
 
-use super::asyncs::off_stack;
+use super::asyncs::is_unlinked;
 use super::clocks;
-use super::command::{Change, Registered};
-use super::core::{Core, Limit, MANY_NAMES};
-use super::desk;
+use super::command::{Change, RegisteredAs};
 use super::event::{Event, Target};
+use super::fd_source::FdSource;
 use super::flags::*;
 use super::io;
-use super::list::List;
-use super::named::Named;
-use super::objects::Watched;
-use super::record::{self, LIVE, Record};
-use super::timers::{self, Setting};
+use super::list::WatcherList;
+use super::resolve::Resolved;
+use super::shared;
+use super::slot::{self, LIVE, WatcherSlot};
+use super::state::{Limit, LoopState, MANY_NAMES};
+use super::timers::{self, TimerSetting};
 use crate::errno::{Result, fail};
 use crate::handle::{self, Kind};
 use crate::sync::Ordering::Relaxed;
@@ -20,60 +20,60 @@ use crate::sys::epoll;
 use crate::util::alloc::{TryMap, TryVec};
 use std::os::fd::RawFd;
 
-/// A new record for a watcher, filled in but not live.
-pub(super) struct Fresh {
+/// A new slot for a watcher, filled in but not live.
+pub(super) struct NewWatcher {
     pub index: u32,
-    pub record: &'static Record,
+    pub slot: &'static WatcherSlot,
 }
 
-impl Fresh {
+impl NewWatcher {
     pub fn new(
-        desk: &'static desk::Desk,
+        shared: &'static shared::LoopShared,
         index: u32,
         source: Source,
         target: Target,
     ) -> Result<Self> {
-        let Some(record) = record::get(index) else { fail!(ENOMEM, "no memory for a watcher") };
+        let Some(slot) = slot::get(index) else { fail!(ENOMEM, "no memory for a watcher") };
         let records = if target.callback.is_none() { RECORDS } else { 0 };
-        record.flags.store(source.bits() | ENABLED | records, Relaxed);
-        record.set_desk(desk);
-        record.set_target(target);
-        Ok(Self { index, record })
+        slot.flags.store(source.bits() | ENABLED | records, Relaxed);
+        slot.set_shared(shared);
+        slot.set_target(target);
+        Ok(Self { index, slot })
     }
 
     pub fn handle(&self) -> i64 {
-        self.record.handle(Kind::Watcher, self.index)
+        self.slot.handle(Kind::Watcher, self.index)
     }
 }
 
-impl Core {
+impl LoopState {
     #[inline]
-    pub fn fresh(&mut self, source: Source, target: Target) -> Result<Fresh> {
-        let index = self.slots.take(self.desk)?;
-        let fresh = Fresh::new(self.desk, index, source, target)?;
-        if target.callback.is_none() && !self.held.expect_watcher() {
-            self.give_back(&fresh);
+    pub fn new_watcher(&mut self, source: Source, target: Target) -> Result<NewWatcher> {
+        let index = self.slots.alloc(self.shared)?;
+        let fresh = NewWatcher::new(self.shared, index, source, target)?;
+        if target.callback.is_none() && !self.pending.expect_watcher() {
+            self.discard_new(&fresh);
             fail!(ENOMEM, "no memory for a watcher's events");
         }
         Ok(fresh)
     }
 
-    pub fn give_back(&mut self, fresh: &Fresh) {
-        self.forget_record(fresh.record);
-        self.slots.give_back(fresh.index);
+    pub fn discard_new(&mut self, fresh: &NewWatcher) {
+        self.forget_slot(fresh.slot);
+        self.slots.free(fresh.index);
     }
 
-    fn forget_record(&mut self, record: &Record) {
-        if record.has(RECORDS) {
-            self.held.forget_watcher();
+    fn forget_slot(&mut self, slot: &WatcherSlot) {
+        if slot.has(RECORDS) {
+            self.pending.forget_watcher();
         }
     }
 
     #[inline]
-    pub fn publish(&mut self, fresh: &Fresh) -> i64 {
-        fresh.record.set_state(LIVE);
-        self.desk.count(1);
-        self.count_liveness(fresh.record);
+    pub fn publish(&mut self, fresh: &NewWatcher) -> i64 {
+        fresh.slot.set_state(LIVE);
+        self.shared.count(1);
+        self.count_liveness(fresh.slot);
         fresh.handle()
     }
 
@@ -83,15 +83,15 @@ impl Core {
         fd: RawFd,
         events: u32,
         target: Target,
-        watch: Option<Box<dyn Watched>>,
+        fd_source: Option<Box<dyn FdSource>>,
     ) -> Result<i64> {
-        let fresh = self.fresh(source, target)?;
-        io::fill(fresh.record, fd, events);
-        set_subject(fresh.record, watch.as_deref());
-        let added = self.watch_object(&fresh, watch).and_then(|()| {
-            let how = self.io_register(fd, events, fresh.handle())?;
-            let added = self.io_added(fresh.index, fresh.record, how);
-            if added.is_err() && matches!(how, Registered::Alone(_)) {
+        let fresh = self.new_watcher(source, target)?;
+        io::fill(fresh.slot, fd, events);
+        set_subject(fresh.slot, fd_source.as_deref());
+        let added = self.begin_fd_source(&fresh, fd_source).and_then(|()| {
+            let registered = self.io_register(fd, events, fresh.handle())?;
+            let added = self.io_added(fresh.index, fresh.slot, registered);
+            if added.is_err() && matches!(registered, RegisteredAs::Alone(_)) {
                 let _ = epoll::delete(self.epoll(), fd);
             }
             added
@@ -99,35 +99,39 @@ impl Core {
         match added {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.take_object(fresh.index);
-                self.give_back(&fresh);
+                self.take_fd_source(fresh.index);
+                self.discard_new(&fresh);
                 Err(error)
             }
         }
     }
 
-    fn watch_object(&mut self, fresh: &Fresh, watch: Option<Box<dyn Watched>>) -> Result<()> {
-        let Some(mut watched) = watch else { return Ok(()) };
-        watched.begin(self.desk.handle())?;
-        self.keep_object(fresh.index, watched)
+    fn begin_fd_source(
+        &mut self,
+        fresh: &NewWatcher,
+        fd_source: Option<Box<dyn FdSource>>,
+    ) -> Result<()> {
+        let Some(mut fd_source) = fd_source else { return Ok(()) };
+        fd_source.begin(self.shared.handle())?;
+        self.insert_fd_source(fresh.index, fd_source)
     }
 
     pub fn add_timer(
         &mut self,
         clock: usize,
-        setting: &Setting,
+        setting: &TimerSetting,
         tolerance: i64,
         target: Target,
     ) -> Result<i64> {
-        let fresh = self.fresh(Source::Timer, target)?;
-        prepare_timer(fresh.record, clock, setting);
+        let fresh = self.new_watcher(Source::Timer, target)?;
+        prepare_timer(fresh.slot, clock, setting);
         let tolerance = if tolerance == 0 { self.timers.tolerance } else { tolerance };
-        fresh.record.node.set_tolerance(tolerance);
-        match self.timer_set(fresh.index, fresh.record, setting, None) {
+        fresh.slot.node.set_tolerance(tolerance);
+        match self.timer_set(fresh.index, fresh.slot, setting, None) {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.uncount(fresh.record);
-                self.give_back(&fresh);
+                self.uncount(fresh.slot);
+                self.discard_new(&fresh);
                 Err(error)
             }
         }
@@ -137,28 +141,28 @@ impl Core {
         if source == Source::ClockChange {
             self.ensure_clock(clocks::REALTIME)?;
         }
-        let fresh = self.fresh(source, target)?;
+        let fresh = self.new_watcher(source, target)?;
         if source == Source::Async {
-            fresh.record.aux.store(0, Relaxed);
+            fresh.slot.aux.store(0, Relaxed);
         }
-        if let Err(error) = self.add_to_list(fresh.index, fresh.record) {
-            self.give_back(&fresh);
+        if let Err(error) = self.add_to_list(fresh.index, fresh.slot) {
+            self.discard_new(&fresh);
             return Err(error);
         }
         Ok(self.publish(&fresh))
     }
 
     /// Notes a watcher of a kind that is called in turn.
-    pub fn add_to_list(&mut self, index: u32, record: &Record) -> Result<()> {
-        let source = Source::of(record.flags.load(Relaxed));
+    pub fn add_to_list(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+        let source = Source::of(slot.flags.load(Relaxed));
         if let Some(list) = self.list(source) {
             let len = list.len() + 1;
-            if self.turn.try_reserve(len).is_err() {
-                List::leave_out(record);
+            if self.turn_buffer.try_reserve(len).is_err() {
+                WatcherList::leave_out(slot);
                 fail!(ENOMEM, "no memory for a watcher");
             }
             if let Some(list) = self.list(source) {
-                list.push(index, record);
+                list.push(index, slot);
             }
         }
         match source {
@@ -166,8 +170,8 @@ impl Core {
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 self.deferred += 1;
-                record.set(WAITING | NEXT_TIME);
-                self.count_liveness(record);
+                slot.set(WAITING | NEXT_TIME);
+                self.count_liveness(slot);
             }
             _ => {}
         }
@@ -175,56 +179,56 @@ impl Core {
     }
 
     /// Makes a change to a watcher.
-    pub fn change(&mut self, index: u32, record: &Record, change: Change) -> Result<()> {
+    pub fn change(&mut self, index: u32, slot: &WatcherSlot, change: Change) -> Result<()> {
         match change {
-            Change::Enable => self.enable(index, record),
-            Change::Disable => self.disable(index, record),
+            Change::Enable => self.enable(index, slot),
+            Change::Disable => self.disable(index, slot),
             Change::Priority(priority) => {
-                self.extra(index, record)?;
-                self.publish_priority(record.handle(Kind::Watcher, index), priority)?;
-                self.extra(index, record)?.priority = priority;
-                let ranked = record.has(RANKED);
-                if priority != 0 && !ranked {
-                    record.set(RANKED);
-                    self.ranked += 1;
-                } else if priority == 0 && ranked {
-                    record.unset(RANKED);
-                    self.ranked -= 1;
+                self.extra(index, slot)?;
+                self.publish_priority(slot.handle(Kind::Watcher, index), priority)?;
+                self.extra(index, slot)?.priority = priority;
+                let prioritized = slot.has(HAS_PRIORITY);
+                if priority != 0 && !prioritized {
+                    slot.set(HAS_PRIORITY);
+                    self.prioritized += 1;
+                } else if priority == 0 && prioritized {
+                    slot.unset(HAS_PRIORITY);
+                    self.prioritized -= 1;
                 }
                 Ok(())
             }
-            Change::RateLimit { interval, burst } => self.limit(index, record, interval, burst),
+            Change::RateLimit { interval, burst } => self.limit(index, slot, interval, burst),
             Change::Named => {
-                record.set(NAMED);
+                slot.set(NAMED);
                 Ok(())
             }
             Change::Data(data) => {
-                record.data.store(data, Relaxed);
+                slot.data.store(data, Relaxed);
                 Ok(())
             }
             Change::Ref => {
-                record.unset(UNREF);
-                self.count_liveness(record);
+                slot.unset(UNREF);
+                self.count_liveness(slot);
                 Ok(())
             }
             Change::Unref => {
-                record.set(UNREF);
-                self.count_liveness(record);
+                slot.set(UNREF);
+                self.count_liveness(slot);
                 Ok(())
             }
-            Change::Events(events) => self.io_modify(index, record, events),
-            Change::IoSet(0) => self.disable(index, record),
+            Change::Events(events) => self.io_modify(index, slot, events),
+            Change::IoSet(0) => self.disable(index, slot),
             Change::IoSet(events) => {
-                self.io_modify(index, record, events)?;
-                self.enable(index, record)
+                self.io_modify(index, slot, events)?;
+                self.enable(index, slot)
             }
-            Change::Tolerance(tolerance) => self.timer_set_tolerance(index, record, tolerance),
+            Change::Tolerance(tolerance) => self.timer_set_tolerance(index, slot, tolerance),
         }
     }
 
     /// Lets other threads see a watcher's priority.
     fn publish_priority(&self, handle: i64, priority: i32) -> Result<()> {
-        let mut priorities = self.desk.priorities.lock();
+        let mut priorities = self.shared.priorities.lock();
         if priority == 0 {
             priorities.remove(&handle);
         } else if priorities.try_put(handle, priority).is_err() {
@@ -233,18 +237,18 @@ impl Core {
         Ok(())
     }
 
-    fn limit(&mut self, index: u32, record: &Record, interval: i64, burst: i32) -> Result<()> {
+    fn limit(&mut self, index: u32, slot: &WatcherSlot, interval: i64, burst: i32) -> Result<()> {
         // It wakes the loop when a watcher may go on.
         self.ensure_clock(clocks::MONOTONIC)?;
-        let extra = self.extra(index, record)?;
+        let extra = self.extra(index, slot)?;
         if interval > 0 {
             extra.limit = Some(Limit { interval, burst, since: i64::MIN, count: 0 });
-            record.set(LIMITED);
+            slot.set(HAS_RATE_LIMIT);
         } else {
             extra.limit = None;
-            record.unset(LIMITED);
+            slot.unset(HAS_RATE_LIMIT);
         }
-        if record.has(SUSPENDED) {
+        if slot.has(RATE_LIMITED_NOW) {
             // What was kept comes now, as the first event of a new limit.
             self.end_suspension(index);
         }
@@ -252,87 +256,90 @@ impl Core {
     }
 
     #[inline]
-    fn enable(&mut self, index: u32, record: &Record) -> Result<()> {
-        let flags = record.flags.load(Relaxed);
+    fn enable(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+        let flags = slot.flags.load(Relaxed);
         let source = Source::of(flags);
         if flags & ENABLED != 0 {
             return Ok(());
         }
         if source.is_descriptor() {
-            self.io_retry(index, record)?;
+            self.io_retry(index, slot)?;
         }
-        record.set(ENABLED);
+        slot.set(ENABLED);
         match source {
             source if source.is_descriptor() => {
-                record.unset(SPENT);
-                self.io_rearm(index, record);
-                self.io_forget_kept(index, record);
-                self.fail_if_dead(index, record);
+                slot.unset(AUTO_DISABLED);
+                self.io_rearm(index, slot);
+                self.io_forget_deferred(index, slot);
+                self.fail_if_fd_lost(index, slot);
             }
             Source::File => {
-                record.unset(SPENT);
-                self.resume_notes(index, record);
+                slot.unset(AUTO_DISABLED);
+                self.resume_notes(index, slot);
             }
             Source::Timer => {
-                if let Err(error) = self.timer_enable(index, record) {
-                    record.unset(ENABLED);
+                if let Err(error) = self.timer_enable(index, slot) {
+                    slot.unset(ENABLED);
                     return Err(error);
                 }
             }
-            Source::Async if record.is_sent() && off_stack(flags) => self.send_again(index, record),
+            Source::Async if slot.is_pending() && is_unlinked(flags) => {
+                self.relink_async(index, slot)
+            }
             Source::Signal => self.signal_due(index),
             Source::Idle => self.idlers += 1,
             Source::Defer => {
-                record.set(WAITING | NEXT_TIME);
+                slot.set(WAITING | NEXT_TIME);
                 self.deferred += 1;
             }
             _ => {}
         }
-        self.count_liveness(record);
+        self.count_liveness(slot);
         if flags & EXTRA != 0 {
-            self.deliver_kept(index, record);
+            self.deliver_deferred(index, slot);
         }
         Ok(())
     }
 
     /// What was kept while the watcher was disabled comes now.
-    fn deliver_kept(&mut self, index: u32, record: &Record) {
-        let kept = self.extras.get(&index).is_some_and(|extra| extra.kept.is_some());
-        if kept && !record.has(SUSPENDED) {
-            self.suspend(index, record, i64::MIN);
+    fn deliver_deferred(&mut self, index: u32, slot: &WatcherSlot) {
+        let deferred_event =
+            self.extras.get(&index).is_some_and(|extra| extra.deferred_event.is_some());
+        if deferred_event && !slot.has(RATE_LIMITED_NOW) {
+            self.suspend(index, slot, i64::MIN);
         }
     }
 
     #[inline]
-    fn disable(&mut self, index: u32, record: &Record) -> Result<()> {
-        let flags = record.flags.load(Relaxed);
+    fn disable(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+        let flags = slot.flags.load(Relaxed);
         if flags & ENABLED == 0 {
             match Source::of(flags) {
                 source if source.is_descriptor() || source == Source::File => {
-                    record.unset(SPENT);
+                    slot.unset(AUTO_DISABLED);
                 }
-                Source::Defer => record.unset(DUE),
+                Source::Defer => slot.unset(DUE),
                 _ => {}
             }
-            self.put_back_held(index, record);
+            self.requeue_pending(index, slot);
             return Ok(());
         }
         match Source::of(flags) {
-            source if source.is_descriptor() => self.io_touch(index, record),
-            Source::Timer => self.timer_disable(index, record)?,
+            source if source.is_descriptor() => self.io_touch(index, slot),
+            Source::Timer => self.timer_disable(index, slot)?,
             Source::Idle => self.idlers -= 1,
             Source::Defer if flags & WAITING != 0 => self.deferred -= 1,
             _ => {}
         }
-        record.unset(ENABLED);
-        self.count_liveness(record);
-        self.put_back_held(index, record);
+        slot.unset(ENABLED);
+        self.count_liveness(slot);
+        self.requeue_pending(index, slot);
         Ok(())
     }
 
-    fn uncount(&mut self, record: &Record) {
-        if record.has(COUNTED) {
-            record.unset(COUNTED);
+    fn uncount(&mut self, slot: &WatcherSlot) {
+        if slot.has(COUNTED) {
+            slot.unset(COUNTED);
             self.active -= 1;
         }
     }
@@ -340,59 +347,61 @@ impl Core {
     /// Closes a watcher. Others may be closing it, too, or sending to it, at
     /// this moment.
     #[inline]
-    pub fn close(&mut self, named: &Named) -> Result<()> {
-        let record = named.record;
-        if !record.close(named.handle) {
-            return handle::stale(named.handle.pack());
+    pub fn close(&mut self, resolved: &Resolved) -> Result<()> {
+        let slot = resolved.slot;
+        if !slot.close(resolved.handle) {
+            return handle::stale(resolved.handle.pack());
         }
-        self.desk.count(-1);
-        self.finish_close(named.handle.index, record, false);
+        self.shared.count(-1);
+        self.finish_close(resolved.handle.index, slot, false);
         Ok(())
     }
 
-    /// Takes a watcher that is marked closing out of everything; `told`: its
-    /// registration was removed already.
-    pub fn finish_close(&mut self, index: u32, record: &Record, told: bool) {
-        let flags = record.flags.load(Relaxed);
-        self.uncount(record);
+    /// Takes a watcher that is marked closing out of everything;
+    /// `deregistered`: its registration was removed already.
+    pub fn finish_close(&mut self, index: u32, slot: &WatcherSlot, deregistered: bool) {
+        let flags = slot.flags.load(Relaxed);
+        self.uncount(slot);
         match Source::of(flags) {
-            Source::Io => self.io_close(index, record, told),
-            source if source.is_object() => {
-                self.io_close(index, record, told);
-                self.take_object(index);
+            Source::Io => self.io_close(index, slot, deregistered),
+            source if source.is_fd_source() => {
+                self.io_close(index, slot, deregistered);
+                self.take_fd_source(index);
             }
-            Source::Timer => self.timer_stop(index, record),
-            Source::Signal => self.signal_close(index, record),
-            Source::File => self.close_file(index, told),
-            source => self.remove_from_list(record, source),
+            Source::Timer => self.timer_stop(index, slot),
+            Source::Signal => self.signal_close(index, slot),
+            Source::File => self.close_file(index, deregistered),
+            source => self.remove_from_list(slot, source),
         }
-        if flags & (EXTRA | NAMED | HELD | RECORDS) != 0 {
-            self.close_extras(index, record);
+        if flags & (EXTRA | NAMED | HAS_PENDING | RECORDS) != 0 {
+            self.close_extras(index, slot);
         }
-        if record.is_sent() && !off_stack(flags) {
+        if slot.is_pending() && !is_unlinked(flags) {
             // It is on the stack of those sent to, or will be in a moment.
-            record.set(FINISHED);
+            slot.set(CLOSED_ON_STACK);
             return;
         }
-        self.slots.give_back(index);
+        self.slots.free(index);
     }
 
     /// Takes the watchers out of everything that others have closed without
     /// memory for a command.
     #[cold]
     pub fn close_unlisted(&mut self) {
-        let mut place = usize::MAX;
-        while let Some((next, index, record)) = self.slots.find_before(place, Record::is_unlisted) {
-            place = next;
-            let was_removed = record.take_unlisted();
-            self.finish_close(index, record, was_removed);
+        let mut position = usize::MAX;
+        while let Some((next, index, slot)) =
+            self.slots.find_before(position, WatcherSlot::is_unlisted)
+        {
+            position = next;
+            let was_removed = slot.take_unlisted();
+            self.finish_close(index, slot, was_removed);
         }
     }
 
-    fn remove_from_list(&mut self, record: &Record, source: Source) {
-        let flags = record.flags.load(Relaxed);
+    fn remove_from_list(&mut self, slot: &WatcherSlot, source: Source) {
+        let flags = slot.flags.load(Relaxed);
         let Some(list) = self.list(source) else { return };
-        if !list.remove(record) {
+        if !list.remove(slot) {
             return;
         }
         match source {
@@ -405,33 +414,36 @@ impl Core {
     }
 
     #[cold]
-    fn close_extras(&mut self, index: u32, record: &Record) {
-        let handle = record.handle(Kind::Watcher, index);
-        self.forget_record(record);
-        if record.has(NAMED) {
+    fn close_extras(&mut self, index: u32, slot: &WatcherSlot) {
+        let handle = slot.handle(Kind::Watcher, index);
+        self.forget_slot(slot);
+        if slot.has(NAMED) {
             self.unnamed_more |= self.unnamed.try_push(handle).is_err();
             if self.unnamed.len() >= MANY_NAMES || self.unnamed_more {
-                self.desk.attention.set();
+                self.shared.pending_work.set();
             }
         }
-        if record.has(RANKED) {
-            self.ranked -= 1;
-            self.desk.priorities.lock().remove(&handle);
+        if slot.has(HAS_PRIORITY) {
+            self.prioritized -= 1;
+            self.shared.priorities.lock().remove(&handle);
         }
-        if record.has(SUSPENDED) {
+        if slot.has(RATE_LIMITED_NOW) {
             self.forget_suspended(index);
         }
-        if record.has(HELD) {
-            self.forget_held(record, handle);
+        if slot.has(HAS_PENDING) {
+            self.discard_pending(slot, handle);
         }
-        if record.has(EXTRA)
-            && let Some(letter) = self.take_destroy(index, handle)
+        if slot.has(EXTRA)
+            && let Some(node) = self.take_destroy(index, handle)
         {
-            self.note_destroy(letter, closed_event(index, record));
+            self.note_destroy(node, closed_event(index, slot));
         }
-        let kept = self.extras.remove(&index).and_then(|extra| extra.kept);
+        let deferred_event = self.extras.remove(&index).and_then(|extra| extra.deferred_event);
         // What is longer than an event that will not be seen.
-        self.details.set_held(kept.map_or(0, |kept| kept.reserved), false);
+        self.payloads.set_retained(
+            deferred_event.map_or(0, |deferred_event| deferred_event.reserved),
+            false,
+        );
         if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
             self.extras.try_shrink();
         }
@@ -439,21 +451,21 @@ impl Core {
 }
 
 /// The event of a watcher that is closed.
-pub(super) fn closed_event(index: u32, record: &Record) -> Event {
-    let mut event = Event::new(record.handle(Kind::Watcher, index), CLOSED);
-    event.data = record.data.load(Relaxed);
+pub(super) fn closed_event(index: u32, slot: &WatcherSlot) -> Event {
+    let mut event = Event::new(slot.handle(Kind::Watcher, index), CLOSED);
+    event.data = slot.data.load(Relaxed);
     event
 }
 
-pub(super) fn prepare_timer(record: &Record, clock: usize, setting: &Setting) {
+pub(super) fn prepare_timer(slot: &WatcherSlot, clock: usize, setting: &TimerSetting) {
     let queue = timers::queue_of(clock, setting);
-    record.set((clock as u32) << CLOCK_SHIFT | (queue as u32) << QUEUE_SHIFT);
-    record.node.reset();
-    record.aux.store(0, Relaxed);
+    slot.set((clock as u32) << CLOCK_SHIFT | (queue as u32) << QUEUE_SHIFT);
+    slot.node.reset();
+    slot.aux.store(0, Relaxed);
 }
 
 /// Notes what an object watcher watches, for threads that ask.
-pub(super) fn set_subject(record: &Record, watched: Option<&dyn Watched>) {
-    let subject = watched.map_or(0, Watched::subject);
-    record.node.third_spare().store(subject, Relaxed);
+pub(super) fn set_subject(slot: &WatcherSlot, fd_source: Option<&dyn FdSource>) {
+    let subject = fd_source.map_or(0, FdSource::subject);
+    slot.node.third_spare().store(subject, Relaxed);
 }

@@ -1,0 +1,174 @@
+//! The calls that callbacks make most often, the way they mostly go.
+//!
+//! Each does what it is asked if that is as simple as it mostly is: on the
+//! loop's own thread, with nothing that others asked for before. If not, it
+//! does nothing and says so, and the way of all calls is taken. What is here
+//! cannot fail and calls nobody.
+
+use super::event::Target;
+use super::flags::*;
+use super::io;
+use super::shared::LoopShared;
+use super::slot::{self, LIVE, LOOP, WatcherSlot};
+use super::state::LoopState;
+use super::timers::NewTimer;
+use crate::handle::{Handle, Kind};
+use crate::sync::Ordering::Relaxed;
+
+/// A live watcher of the loop that this thread runs, or that loop.
+struct OwnedHere<'a> {
+    index: u32,
+    slot: &'static WatcherSlot,
+    flags: u32,
+    state: &'a mut LoopState,
+}
+
+/// What a handle leads to, if the loop is at hand.
+#[inline(always)]
+fn find(handle: i64, kind: Kind) -> Option<(u32, &'static WatcherSlot, &'static LoopShared)> {
+    let handle = Handle::unpack_as(handle, kind)?;
+    let slot = slot::get(handle.index)?;
+    let slot_state = if matches!(kind, Kind::Loop) { LOOP } else { LIVE };
+    if !slot.is(handle, slot_state) {
+        return None;
+    }
+    let shared = slot.shared()?;
+    let is_at_hand = shared.is_mine_fast() && !shared.has_commands();
+    is_at_hand.then_some((handle.index, slot, shared))
+}
+
+/// The answer where it is not. Cold: else so many conditions make the compiler
+/// take what is done at hand for rare, and not inline it.
+#[cold]
+#[inline(never)]
+fn elsewhere<R>() -> Option<R> {
+    None
+}
+
+/// Does something with what a handle leads to, if the loop is at hand.
+#[inline(always)]
+fn owned_here<R>(handle: i64, kind: Kind, act: impl FnOnce(OwnedHere<'_>) -> R) -> Option<R> {
+    let Some((index, slot, shared)) = find(handle, kind) else { return elsewhere() };
+    let flags = slot.flags.load(Relaxed);
+    let act = |state: &mut LoopState| {
+        state.mark_changed();
+        act(OwnedHere { index, slot, flags, state })
+    };
+    // SAFETY: this thread runs the loop, whose run borrows nothing of the state
+    // while a callback, which this call is in, runs.
+    unsafe { shared.owner.with(act) }
+}
+
+/// See evloop_add_timer; of a relative one.
+#[inline(always)]
+pub(crate) fn add_timer(handle: i64, new: &NewTimer, target: Target) -> Option<i64> {
+    if new.setting.absolute || new.setting.initial < 0 || target.callback.is_none() {
+        return None;
+    }
+    owned_here(handle, Kind::Loop, |OwnedHere { state, .. }| {
+        let LoopState { timers, slots, .. } = state;
+        let (index, slot, flags) = timers.start(new, || slots.try_alloc())?;
+        slot.flags.store(flags | COUNTED, Relaxed);
+        slot.set_shared(state.shared);
+        slot.set_target(target);
+        slot.set_state(LIVE);
+        state.active = state.active.wrapping_add(1);
+        state.shared.count(1);
+        Some(slot.handle(Kind::Watcher, index))
+    })?
+}
+
+/// See evloop_timer_again; of a timer that is queued.
+#[inline(always)]
+pub(crate) fn timer_again(handle: i64) -> bool {
+    const MASK: u32 = SOURCE | ENABLED | AGAIN | RELATIVE | SET | HAS_PENDING;
+    const SIMPLE: u32 = Source::Timer as u32 | ENABLED | AGAIN | RELATIVE | SET;
+    owned_here(handle, Kind::Watcher, |OwnedHere { index, slot, flags, state }| {
+        flags & MASK == SIMPLE && state.timers.start_again(index, slot, flags)
+    })
+    .unwrap_or(false)
+}
+
+/// See evloop_watcher_enable and evloop_watcher_disable; of an io watcher.
+#[inline(always)]
+pub(crate) fn set_enabled(handle: i64, enable: bool) -> bool {
+    const MASK: u32 = SOURCE
+        | UNREF
+        | SUPPRESSED
+        | NOT_POLLABLE
+        | FD_LOST
+        | AUTO_DISABLED
+        | HAS_PENDING
+        | EXTRA
+        | UNTAKEN;
+    owned_here(handle, Kind::Watcher, |OwnedHere { index, slot, flags, state }| {
+        if flags & MASK != Source::Io.bits() {
+            return false;
+        }
+        if (flags & ENABLED != 0) == enable {
+            return true;
+        }
+        if flags & DIRTY == 0 && !state.io.note_dirty(index) {
+            return false;
+        }
+        let rearm = if enable { REARM } else { 0 };
+        slot.flags.store((flags ^ (ENABLED | COUNTED)) | DIRTY | rearm, Relaxed);
+        let active = state.active;
+        state.active = if enable { active.wrapping_add(1) } else { active.wrapping_sub(1) };
+        true
+    })
+    .unwrap_or(false)
+}
+
+/// See evloop_io_modify; of the only watcher of its descriptor.
+#[inline(always)]
+pub(crate) fn io_modify(handle: i64, events: u32) -> bool {
+    const MASK: u32 = SOURCE | SHARED | ONESHOT | NOT_POLLABLE | FD_LOST | AUTO_DISABLED | UNTAKEN;
+    owned_here(handle, Kind::Watcher, |OwnedHere { index, slot, flags, state }| {
+        if flags & MASK != Source::Io.bits() || !io::is_simple_change(slot, events) {
+            return false;
+        }
+        if flags & DIRTY == 0 && !state.io.note_dirty(index) {
+            return false;
+        }
+        io::set_events(slot, events);
+        slot.flags.store(flags | DIRTY | REARM, Relaxed);
+        true
+    })
+    .unwrap_or(false)
+}
+
+/// See evloop_io_set.
+#[inline(always)]
+pub(crate) fn io_set(handle: i64, events: u32) -> bool {
+    match events {
+        0 => set_enabled(handle, false),
+        events => io_modify(handle, events) && set_enabled(handle, true),
+    }
+}
+
+/// See evloop_watcher_ref and evloop_watcher_unref.
+#[inline(always)]
+pub(crate) fn set_ref(handle: i64, keeps_alive: bool) -> bool {
+    owned_here(handle, Kind::Watcher, |OwnedHere { slot, flags, state, .. }| {
+        let wanted = if keeps_alive { flags & !UNREF } else { flags | UNREF };
+        if wanted != flags {
+            slot.flags.store(wanted, Relaxed);
+            state.count_liveness(slot);
+        }
+    })
+    .is_some()
+}
+
+/// See evloop_watcher_set_data.
+#[inline(always)]
+pub(crate) fn set_data(handle: i64, data: u64) -> bool {
+    owned_here(handle, Kind::Watcher, |OwnedHere { slot, .. }| slot.data.store(data, Relaxed))
+        .is_some()
+}
+
+/// See evloop_watcher_loop.
+#[inline(always)]
+pub(crate) fn loop_of(handle: i64) -> Option<i64> {
+    owned_here(handle, Kind::Watcher, |OwnedHere { state, .. }| state.shared.handle())
+}

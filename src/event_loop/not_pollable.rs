@@ -1,0 +1,255 @@
+//! Descriptors that no epoll takes, as they are always ready: regular files,
+//! directories, /dev/null.
+//!
+//! They take turns with those that the kernel reports. It goes through its
+//! list of ready descriptors and begins again; each time, every watcher here
+//! has one turn. As long as some of these turns are left, a part of the room
+//! for an iteration's events is kept for them.
+
+use super::flags::*;
+use super::io;
+use super::run_guard::RunGuard;
+use super::slot::{self, WatcherSlot};
+use super::state::LoopState;
+use crate::errno::{Errno, Result};
+use crate::handle::Kind;
+use crate::sync::Ordering::Relaxed;
+use crate::sys::epoll::{self, Laps};
+use crate::sys::file;
+use crate::util::alloc::TryVec;
+use std::os::fd::RawFd;
+
+/// The watchers of a loop's descriptors that are always ready.
+#[derive(Default)]
+pub(super) struct NotPollable {
+    watchers: Vec<u32>,
+    /// Whose turn is next.
+    next: usize,
+    /// How many turns are left of this lap.
+    turns: usize,
+    /// How much room of this iteration's is kept for them.
+    kept: usize,
+    /// Finds out where the kernel's list begins again.
+    laps: Laps,
+    /// Which one was verified last.
+    verified: usize,
+}
+
+impl NotPollable {
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.watchers.is_empty()
+    }
+
+    /// Whether one of them is to be called.
+    #[cold]
+    pub fn is_any_ready(&self) -> bool {
+        self.watchers.iter().any(|index| ready_events(*index).is_some())
+    }
+
+    /// Makes room for another one.
+    pub fn try_reserve(&mut self) -> bool {
+        self.watchers.try_reserve(1).is_ok()
+    }
+
+    /// There is room for it.
+    pub fn add(&mut self, index: u32) {
+        self.watchers.push_reserved(index);
+        self.turns += 1;
+    }
+
+    pub fn remove(&mut self, index: u32) {
+        if let Some(position) = self.watchers.iter().position(|other| *other == index) {
+            self.watchers.remove(position);
+            // Whose turn was next is where the others moved.
+            self.next -= usize::from(position < self.next);
+        }
+    }
+
+    /// One whose descriptor has this number.
+    pub fn find(&self, fd: RawFd) -> Option<(u32, &'static WatcherSlot)> {
+        let mut slots = self.watchers.iter().filter_map(|i| Some((*i, slot::get(*i)?)));
+        slots.find(|(_, slot)| io::fd_of(slot) == fd)
+    }
+
+    /// How much of the room for events is left to the kernel in this
+    /// iteration: at least a half, or every other event.
+    fn kernel_share(&mut self, capacity: usize) -> usize {
+        self.kept = self.turns.min((capacity / 2).max(1));
+        capacity - self.kept
+    }
+
+    /// All have one more turn. The kernel's next lap may end before they had
+    /// it; but if it is much shorter its turns do not add up.
+    fn begin_lap(&mut self) {
+        let ready = self.watchers.iter().filter(|index| ready_events(**index).is_some()).count();
+        self.turns = (self.turns + ready).min(2 * ready);
+    }
+
+    /// Those who have their turn in this iteration, and what they are called
+    /// for; `None`: there is no memory for that now.
+    fn take_turns(&mut self, at_most: usize) -> Option<Vec<(i64, u32)>> {
+        let wanted = self.turns.min(at_most);
+        let mut taken = Vec::new();
+        taken.try_reserve(wanted).ok()?;
+        for _ in 0..self.watchers.len() {
+            if taken.len() == wanted {
+                break;
+            }
+            self.next = if self.next < self.watchers.len() { self.next } else { 0 };
+            if let Some(event) = self.watchers.get(self.next).and_then(|i| ready_events(*i)) {
+                taken.push_reserved(event);
+            }
+            self.next += 1;
+        }
+        // Each is called once in an iteration.
+        let all = taken.len() < wanted;
+        self.turns = if all { 0 } else { self.turns - wanted };
+        Some(taken)
+    }
+}
+
+/// What a watcher of such a descriptor is reported for, if it is to be called.
+fn ready_events(index: u32) -> Option<(i64, u32)> {
+    let slot = slot::get(index)?;
+    let plain = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDNORM | libc::EPOLLWRNORM;
+    let events = io::events_of(slot) & plain as u32;
+    let wanted = slot.flags.load(Relaxed) & (ENABLED | SUPPRESSED) == ENABLED && events != 0;
+    wanted.then(|| (slot.handle(Kind::Watcher, index), events))
+}
+
+impl LoopState {
+    /// Takes a new watcher in, whose descriptor the kernel does not watch.
+    pub fn not_pollable_added(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+        let fd = io::fd_of(slot);
+        slot.set(NOT_POLLABLE);
+        // What epoll watched under this number is gone.
+        self.io_lost(fd, Errno::EBADF);
+        let file = file::identity(fd);
+        self.others_lost(fd, file);
+        match self.extra(index, slot) {
+            Ok(extra) => extra.file = file,
+            Err(error) => {
+                slot.unset(NOT_POLLABLE);
+                return Err(error);
+            }
+        }
+        self.io.not_pollable.add(index);
+        Ok(())
+    }
+
+    /// Looks whether a descriptor that is always ready is still what it was:
+    /// each time at another one.
+    fn verify_one_not_pollable(&mut self) {
+        let not_pollable = &mut self.io.not_pollable;
+        let Some(last) = not_pollable.watchers.len().checked_sub(1) else { return };
+        not_pollable.verified =
+            if not_pollable.verified >= last { 0 } else { not_pollable.verified + 1 };
+        let Some(index) = not_pollable.watchers.get(not_pollable.verified).copied() else { return };
+        self.verify_one(index);
+    }
+
+    /// Looks whether all of them are.
+    pub fn verify_not_pollable(&mut self) {
+        for position in (0..self.io.not_pollable.watchers.len()).rev() {
+            if let Some(index) = self.io.not_pollable.watchers.get(position).copied() {
+                self.verify_one(index);
+            }
+        }
+    }
+
+    fn verify_one(&mut self, index: u32) {
+        let Some(slot) = slot::get(index) else { return };
+        let file = self.extras.get(&index).and_then(|extra| extra.file);
+        if file != file::identity(io::fd_of(slot)) {
+            self.not_pollable_lost(index, slot);
+        }
+    }
+
+    /// A descriptor that epoll takes has this number now.
+    pub fn not_pollable_replaced(&mut self, fd: RawFd) {
+        while let Some((index, slot)) = self.io.not_pollable.find(fd) {
+            self.not_pollable_lost(index, slot);
+        }
+    }
+
+    /// This file has the number now: another one that was watched under it is
+    /// gone.
+    fn others_lost(&mut self, fd: RawFd, file: Option<(u64, u64)>) {
+        for position in (0..self.io.not_pollable.watchers.len()).rev() {
+            let index = self.io.not_pollable.watchers.get(position).copied();
+            let watcher = index.and_then(|index| Some((index, slot::get(index)?)));
+            let Some((index, slot)) = watcher.filter(|(_, r)| io::fd_of(r) == fd) else {
+                continue;
+            };
+            if self.extras.get(&index).and_then(|extra| extra.file) != file {
+                self.not_pollable_lost(index, slot);
+            }
+        }
+    }
+
+    fn not_pollable_lost(&mut self, index: u32, slot: &WatcherSlot) {
+        self.io.not_pollable.remove(index);
+        slot.unset(NOT_POLLABLE | SUPPRESSED);
+        slot.set(FD_LOST);
+        self.count_liveness(slot);
+        self.fail(slot.handle(Kind::Watcher, index), Errno::EBADF);
+    }
+
+    /// Looks what is ready, without waiting, and leaves room for turns.
+    #[cold]
+    pub fn poll_beside_not_pollable(&mut self) -> std::result::Result<usize, Errno> {
+        let capacity = self.io.not_pollable.kernel_share(self.events.len());
+        if capacity == 0 {
+            return Ok(0);
+        }
+        let epoll = self.epoll();
+        let out = self.events.get_mut(..capacity).unwrap_or_default();
+        epoll::wait(epoll, out, Some(0)).map(<[_]>::len)
+    }
+
+    /// Whose turn it is in an iteration in which so many events were found.
+    fn take_turns(&mut self, found: usize) -> Option<Vec<(i64, u32)>> {
+        let capacity = self.events.len();
+        let asked = capacity - std::mem::take(&mut self.io.not_pollable.kept);
+        if self.has_lap_ended(found, found < asked) {
+            self.io.not_pollable.begin_lap();
+        }
+        self.io.not_pollable.take_turns(capacity - found.min(capacity))
+    }
+
+    /// Whether the kernel's list began again among the events that were found,
+    /// or will: they were all that it had.
+    fn has_lap_ended(&mut self, found: usize, are_all: bool) -> bool {
+        // No lap is longer than there are watchers.
+        let longest = usize::try_from(self.shared.open_watchers()).unwrap_or_default();
+        let mut has_ended = are_all;
+        for i in 0..found {
+            let Some(word) = self.event_at(i).map(|event| event.u64) else { break };
+            let laps = &mut self.io.not_pollable.laps;
+            if laps.comes_again(word) || laps.length() > longest {
+                has_ended = true;
+                *laps = Laps::new();
+                laps.comes_again(word);
+            }
+        }
+        if are_all {
+            self.io.not_pollable.laps = Laps::new();
+        }
+        has_ended
+    }
+}
+
+impl RunGuard {
+    /// Calls those whose turn it is.
+    #[cold]
+    pub fn not_pollable_ready(&self, found: usize) -> Result<()> {
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        state.verify_one_not_pollable();
+        for (handle, events) in state.take_turns(found).unwrap_or_default() {
+            self.not_pollable_event(handle, events)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,701 @@
+//! The loop itself, which belongs to one thread at a time; see `shared`.
+
+use super::command::{Command, Post};
+use super::event::{Destroy, Event, Options};
+use super::fd_source::{AddedSource, FdSource};
+use super::files;
+use super::flags::*;
+use super::io::Io;
+use super::list::WatcherList;
+use super::node_list::{ListNode, NodeList};
+use super::own_fds::OwnFd;
+use super::payload::Payloads;
+use super::pending_queue::PendingQueue;
+use super::pending_stack::END_OF_STACK;
+use super::resolve::ClosedLoop;
+use super::shared::{CommandQueue, LoopShared};
+use super::signals::SignalSource;
+use super::slot::{self, CLOSING, LIVE, WatcherSlot};
+use super::slot_alloc::SlotAlloc;
+use super::telemetry::Probe;
+use super::timers::TimerSource;
+use crate::errno::{Errno, Result, fail};
+use crate::handle::{Handle, Kind};
+use crate::hash::Map;
+use crate::sync::Ordering::Relaxed;
+use crate::sys::fd::Fd;
+use crate::sys::{epoll, eventfd, fork};
+use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array};
+use crate::util::try_room;
+use crate::wakeup;
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+/// So many names of closed watchers are forgotten before the next wait.
+pub(super) const MANY_NAMES: usize = 64;
+
+/// Words of the loop's own registrations; handles are below 2^53. 0 is what
+/// wakes it, the others are clocks and, behind them, the signalfd.
+pub(super) const INTERNAL: u64 = 1 << 63;
+
+/// Room for more commands than this is not kept.
+const MANY_COMMANDS: usize = 1024;
+
+const DEFAULT_EVENTS: usize = 1024;
+const DEFAULT_TIMERS: u32 = 4096;
+const DEFAULT_POSTS: u32 = 4096;
+
+/// What is rarely said about a watcher.
+#[derive(Default)]
+pub(super) struct Extra {
+    pub priority: i32,
+    pub limit: Option<Limit>,
+    pub destroy: Option<Box<ListNode<Destroy>>>,
+    /// What a disabled timer is set to.
+    pub parked: i64,
+    /// Which file a descriptor was of that is always ready.
+    pub file: Option<(u64, u64)>,
+    /// What happened while the watcher was suspended.
+    pub deferred_event: Option<Event>,
+    /// Where it is in `LoopState::suspended`, if it is there.
+    pub suspended_at: usize,
+}
+
+impl Extra {
+    /// Keeps what happened, with what was kept before.
+    pub fn defer_event(&mut self, event: &Event) {
+        match &mut self.deferred_event {
+            Some(deferred_event) => deferred_event.merge(event),
+            None => self.deferred_event = Some(*event),
+        }
+    }
+}
+
+/// A rate limit, and the interval that is going on.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    pub interval: i64,
+    pub burst: i32,
+    pub since: i64,
+    pub count: i32,
+}
+
+/// Watchers of the kinds that are called in turn.
+#[derive(Default)]
+pub(super) struct Lists {
+    pub prepare: WatcherList,
+    pub check: WatcherList,
+    pub idle: WatcherList,
+    pub defer: WatcherList,
+    pub exit: WatcherList,
+    pub clock_change: WatcherList,
+}
+
+/// Aligned, so that its first and last fields share no cache line with what
+/// another loop's thread writes.
+#[repr(align(128))]
+pub(super) struct LoopState {
+    pub shared: &'static LoopShared,
+    pub max_timers: u32,
+    pub max_posts: u32,
+    /// The flags that it was made with.
+    pub options: u32,
+    /// What makes its waits more than one system call; see `slow_wait`.
+    pub slow_waits: u32,
+    /// Real time of quiet before virtual time jumps, and when that is over;
+    /// `None`: it has not begun.
+    pub grace: i64,
+    pub grace_until: Option<i64>,
+    /// How long the next wait may be at most.
+    pub wait_limit: i64,
+    pub virtual_time: bool,
+    pub auto_advance: bool,
+    pub precise: bool,
+
+    pub(super) epoll: Fd,
+    /// Always readable; see `wakeup`.
+    pub(super) eventfd: Fd,
+    /// What evloop_fileno gave away; the epoll is in it.
+    pub(super) outer: Option<Fd>,
+    /// The process whose descriptors these are.
+    pub(super) made_in: fork::Epoch,
+
+    pub slots: SlotAlloc,
+    pub extras: Map<u32, Extra>,
+    pub io: Io,
+    /// What those watchers watch that watch more than a descriptor.
+    pub fd_sources: Map<u32, Box<dyn FdSource>>,
+    /// Those for which there was no room in that yet.
+    pub late_fd_sources: NodeList<AddedSource>,
+    pub signals: SignalSource,
+    pub payloads: Payloads,
+    pub timers: TimerSource,
+    pub files: files::FileWork,
+    pub lists: Lists,
+    /// How many watchers keep the loop alive.
+    pub active: usize,
+    /// How many watchers have a priority; how many idle watchers, and defer
+    /// watchers, are to be called.
+    pub prioritized: usize,
+    pub idlers: usize,
+    pub deferred: usize,
+    /// The first of the async watchers that were sent to, taken off the stack
+    /// and linked in their records as they were on it.
+    pub drained: u32,
+    /// Posted calls, and how many of them are due in this iteration.
+    pub posts_due: usize,
+    pub posts: NodeList<Post>,
+    /// Those that are in `batch`.
+    pub batched: NodeList<Post>,
+    /// Calls that were posted to an earlier loop when it had just been closed:
+    /// what they were for is to be freed.
+    pub stale_posts: NodeList<Post>,
+    /// Events for evloop_wait.
+    pub pending: PendingQueue,
+    /// Failures to be reported; and whether there are more, for which this had
+    /// no room. It is not empty then. The watchers of both are marked.
+    pub failures: VecDeque<(i64, Errno)>,
+    pub failures_more: bool,
+    /// Watchers over their rate limit, and until when.
+    pub suspended: Vec<(i64, u32)>,
+    /// Notifications of closed watchers; those to be returned by evloop_wait
+    /// for which `pending` had no room; and those that are open yet, for which
+    /// `extras` had none.
+    pub destroys: NodeList<Destroy>,
+    pub unqueued_destroys: NodeList<Destroy>,
+    pub orphans: NodeList<Destroy>,
+    /// Closed watchers with names, to be forgotten in the command queue; and
+    /// whether there are others, for which this had no room.
+    pub unnamed: Vec<i64>,
+    pub unnamed_more: bool,
+
+    /// A run is going on: who calls is a callback.
+    pub in_callback: bool,
+    /// The watcher whose callback is running.
+    pub current: i64,
+    /// Somebody else waits for the loop; see `evloop_embed_prepare`.
+    pub prepared: bool,
+    /// Nothing was changed since an iteration that found no need for another
+    /// full one; see `fd_rounds`.
+    pub fds_only: bool,
+    /// Records are asked for by evloop_wait, not only kept.
+    pub collecting: bool,
+    /// The wall clock was stepped.
+    pub clock_changed: bool,
+    /// Somebody looks at what is done; see `telemetry`.
+    pub instrumented: bool,
+    pub probe: Probe,
+    /// Events dispatched in this iteration.
+    pub dispatched: u64,
+    pub events: Box<[MaybeUninit<epoll::Event>]>,
+    /// Room for all watchers of a list, while they are called.
+    pub turn_buffer: Vec<(i64, i32, usize)>,
+    /// With priorities: what is ready in this iteration.
+    pub batch: Vec<(std::cmp::Reverse<i32>, usize, super::dispatch::BatchItem)>,
+}
+
+impl LoopState {
+    pub fn new(shared: &'static LoopShared, options: &Options) -> Result<Box<Self>> {
+        let flags = options.flags;
+        let bound = |given: i32, usual: u32| match u32::try_from(given) {
+            Ok(0) | Err(_) => usual,
+            Ok(given) => given,
+        };
+        let max_events = bound(options.max_events, DEFAULT_EVENTS as u32) as usize;
+        let mut failures = VecDeque::new();
+        let events = try_array(max_events, |_| MaybeUninit::uninit());
+        let Some(events) = events.filter(|_| failures.try_reserve(16).is_ok()) else {
+            fail!(ENOMEM, "no memory for {} events", max_events as i64);
+        };
+        let eventfd = eventfd::create(1)?;
+        let epoll = woken_by(&eventfd)?;
+        let Some(boxed) = try_room() else { fail!(ENOMEM, "no memory for a loop") };
+        let state = Self {
+            shared,
+            max_timers: bound(options.max_timers, DEFAULT_TIMERS),
+            max_posts: bound(options.max_posts, DEFAULT_POSTS),
+            options: flags,
+            slow_waits: super::slow_wait::of_options(flags),
+            grace: options.virtual_grace_ns,
+            grace_until: None,
+            wait_limit: i64::MAX,
+            virtual_time: flags & super::VIRTUAL_TIME != 0,
+            auto_advance: flags & super::AUTO_ADVANCE != 0,
+            precise: flags & super::PRECISE != 0,
+            epoll,
+            eventfd,
+            outer: None,
+            made_in: fork::current(),
+            slots: SlotAlloc::default(),
+            extras: Map::default(),
+            io: Io::default(),
+            fd_sources: Map::default(),
+            late_fd_sources: NodeList::new(),
+            signals: SignalSource::default(),
+            payloads: Payloads::default(),
+            timers: TimerSource::new(options.timer_tolerance_ns),
+            files: files::FileWork::nothing(),
+            lists: Lists::default(),
+            // With KEEP_ALIVE the loop counts as one itself.
+            active: usize::from(flags & super::KEEP_ALIVE != 0),
+            prioritized: 0,
+            idlers: 0,
+            deferred: 0,
+            drained: END_OF_STACK,
+            posts_due: 0,
+            posts: NodeList::new(),
+            batched: NodeList::new(),
+            stale_posts: NodeList::new(),
+            pending: PendingQueue::default(),
+            failures,
+            failures_more: false,
+            suspended: Vec::new(),
+            destroys: NodeList::new(),
+            unqueued_destroys: NodeList::new(),
+            orphans: NodeList::new(),
+            unnamed: Vec::new(),
+            unnamed_more: false,
+            in_callback: false,
+            current: 0,
+            prepared: false,
+            fds_only: false,
+            collecting: false,
+            clock_changed: false,
+            instrumented: false,
+            probe: Probe::default(),
+            dispatched: 0,
+            events,
+            turn_buffer: Vec::new(),
+            batch: Vec::new(),
+        };
+        Ok(Box::write(boxed, state))
+    }
+
+    #[inline(always)]
+    pub fn epoll(&self) -> RawFd {
+        self.epoll.raw()
+    }
+
+    /// The epoll, if it still is the loop's: for what is done outside of a run,
+    /// too.
+    pub fn own_epoll(&self) -> Result<RawFd> {
+        match self.epoll.check() {
+            Some(epoll) => Ok(epoll),
+            None => fail!(EBADF, "the descriptors of loop {} were closed", self.shared.handle()),
+        }
+    }
+
+    /// Has other threads wake the loop in its epoll.
+    pub fn be_woken(&self) {
+        self.shared.wake_in(self.epoll.identity(), self.eventfd.raw());
+    }
+
+    /// Whether others may poll the descriptor for embedding.
+    pub fn is_given_away(&self) -> bool {
+        self.outer.is_some()
+    }
+
+    /// The descriptor for embedding.
+    pub fn fileno(&mut self) -> Result<RawFd> {
+        if let Some(outer) = &self.outer {
+            return Ok(outer.raw());
+        }
+        // Not the set itself, which may have to be replaced.
+        let outer = epoll::create()?;
+        epoll::add(outer.raw(), self.own_epoll()?, libc::EPOLLIN as u32, INTERNAL)?;
+        self.fd_is_ours(OwnFd::Outer, outer.raw());
+        let raw = outer.raw();
+        self.outer = Some(outer);
+        Ok(raw)
+    }
+
+    /// Puts another set in the place of this one.
+    pub fn replace_epoll(&mut self, fresh: Fd) -> Result<()> {
+        if let Some(outer) = &self.outer {
+            epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
+            let _ = epoll::delete(outer.raw(), self.epoll());
+        }
+        self.shared.own.set(OwnFd::Epoll, fresh.raw());
+        let before = std::mem::replace(&mut self.epoll, fresh);
+        self.be_woken();
+        drop(before);
+        Ok(())
+    }
+
+    /// A new set, in which the loop can be woken.
+    pub fn fresh_epoll(&self) -> Result<Fd> {
+        let fresh = woken_by(&self.eventfd)?;
+        super::busy_poll::apply(self.shared, fresh.raw());
+        Ok(fresh)
+    }
+
+    /// Whether the epoll is what it was. If the program has closed it, or put
+    /// another file in its place, what has its number now is left alone.
+    pub fn has_own_epoll(&mut self, command_queue: &mut CommandQueue) -> bool {
+        let is_intact = self.epoll.is_intact() && self.epoll() >= 0;
+        if !is_intact {
+            self.lose_epoll(command_queue);
+        }
+        is_intact
+    }
+
+    /// The loop can wait no more: every wait says so from now on.
+    pub fn lose_epoll(&mut self, command_queue: &mut CommandQueue) {
+        self.shared.lose_epoll();
+        self.mark_changed();
+        command_queue.epoll = -1;
+        // These numbers are the program's.
+        self.shared.own.clear();
+        self.epoll = Fd::borrowed(-1);
+    }
+
+    /// More about a watcher, made if there is nothing yet.
+    pub fn extra(&mut self, index: u32, slot: &WatcherSlot) -> Result<&mut Extra> {
+        // Each of them may come to be suspended.
+        let more = (self.extras.len() + 1).saturating_sub(self.suspended.len());
+        let has_room = self.suspended.try_reserve(more).is_ok();
+        match self.extras.try_entry(index) {
+            Ok(extra) if has_room => {
+                slot.set(EXTRA);
+                Ok(extra)
+            }
+            _ => fail!(ENOMEM, "no memory for a watcher"),
+        }
+    }
+
+    /// Has a failure reported as an event of the watcher.
+    pub fn fail(&mut self, handle: i64, errno: Errno) {
+        self.shared.failures.store(1, Relaxed);
+        let slot = super::dispatch::live(handle).map(|(_, slot)| slot);
+        if slot.is_some_and(|slot| slot.has(FAILED)) {
+            // A watcher that fails again before that is reported fails once.
+            return;
+        }
+        // There is room for some always.
+        let is_listed = self.failures.try_push_back((handle, errno)).is_ok();
+        if let Some(slot) = slot {
+            slot.set(FAILED);
+            self.failures_more |= !is_listed;
+        }
+    }
+
+    /// Finds the failures for which there was no room, as far as there is
+    /// some now.
+    #[cold]
+    pub fn list_failures(&mut self) {
+        self.failures_more = false;
+        // Those that are marked then are not listed.
+        self.mark_failures(false);
+        for (index, slot) in self.slots.all().filter(|(_, slot)| slot.has(FAILED)) {
+            // What it was is not known any more, but why it is not.
+            let errno = if slot.has(FD_LOST) { Errno::EBADF } else { Errno::ENOMEM };
+            let handle = slot.handle(Kind::Watcher, index);
+            if self.failures.try_push_back((handle, errno)).is_err() {
+                self.failures_more = true;
+                break;
+            }
+        }
+        self.mark_failures(true);
+    }
+
+    /// Marks the watchers whose failures are listed, or takes the marks off.
+    fn mark_failures(&self, marked: bool) {
+        for (handle, _) in &self.failures {
+            if let Some((_, slot)) = super::dispatch::live(*handle) {
+                if marked { slot.set(FAILED) } else { slot.unset(FAILED) }
+            }
+        }
+    }
+
+    /// Counts a watcher among those that keep the loop alive, or not.
+    #[inline]
+    pub fn count_liveness(&mut self, slot: &WatcherSlot) {
+        let flags = slot.flags.load(Relaxed);
+        let wanted = keeps_alive(flags);
+        if wanted && flags & COUNTED == 0 {
+            slot.set(COUNTED);
+            self.active += 1;
+        } else if !wanted && flags & COUNTED != 0 {
+            slot.unset(COUNTED);
+            self.active -= 1;
+        }
+    }
+
+    /// Whether anything is left that keeps the loop alive.
+    pub fn is_alive(&self) -> bool {
+        self.active > 0
+            || !self.posts.is_empty()
+            || !self.failures.is_empty()
+            || !self.suspended.is_empty()
+            || self.shared.wake_state.has_posts()
+    }
+
+    pub fn list(&mut self, source: Source) -> Option<&mut WatcherList> {
+        match source {
+            Source::Prepare => Some(&mut self.lists.prepare),
+            Source::Check => Some(&mut self.lists.check),
+            Source::Idle => Some(&mut self.lists.idle),
+            Source::Defer => Some(&mut self.lists.defer),
+            Source::Exit => Some(&mut self.lists.exit),
+            Source::ClockChange => Some(&mut self.lists.clock_change),
+            _ => None,
+        }
+    }
+
+    /// Does what others queued in the command queue.
+    #[inline]
+    pub fn apply_commands(&mut self, command_queue: &mut CommandQueue) {
+        self.mark_changed();
+        self.slots.settle();
+        if self.shared.has_commands() || command_queue.has_commands() || self.instrumented {
+            self.receive_all(command_queue);
+        }
+    }
+
+    #[inline(never)]
+    fn receive_all(&mut self, command_queue: &mut CommandQueue) {
+        self.shared.wake_state.take(super::wake_state::HAS_COMMANDS);
+        if self.instrumented {
+            // What came before what they may ask for.
+            self.probe_flush_locked(command_queue);
+        }
+        // Others' timers count from their calls: nothing is left to be found
+        // out about them.
+        let in_callback = std::mem::replace(&mut self.in_callback, false);
+        command_queue.clocks = 0;
+        for command in command_queue.commands.drain(..) {
+            self.apply(command);
+        }
+        if command_queue.commands.capacity() > MANY_COMMANDS {
+            command_queue.commands.try_shrink(0);
+        }
+        if std::mem::take(&mut command_queue.unlisted) {
+            self.close_unlisted();
+        }
+        self.in_callback = in_callback;
+    }
+
+    /// Forgets the names of closed watchers; where no callback runs, whose
+    /// watcher may be one of them.
+    #[inline]
+    pub fn forget_names(&mut self, command_queue: &mut CommandQueue) {
+        let has_some = !self.unnamed.is_empty() || self.unnamed_more;
+        // Those to be told of are told of with their names.
+        if has_some && self.destroys.is_empty() {
+            self.forget_all_names(command_queue);
+        }
+    }
+
+    #[cold]
+    fn forget_all_names(&mut self, command_queue: &mut CommandQueue) {
+        if self.instrumented {
+            self.probe_flush_locked(command_queue);
+        }
+        for handle in self.unnamed.drain(..) {
+            let name = command_queue.names.remove(&handle);
+            if let (Some(name), Some(trace)) = (name, &mut command_queue.trace) {
+                trace.keep_name(handle, name);
+            }
+        }
+        if std::mem::take(&mut self.unnamed_more) {
+            command_queue.names.retain(|handle, _| super::dispatch::live(*handle).is_some());
+        }
+    }
+
+    /// Takes the calls that others posted.
+    pub fn take_posts(&mut self) {
+        let shared = self.shared;
+        let mut taken = shared.wake_state.take_posts(shared.handle(), |stale| {
+            if stale.value().destroy.is_some() {
+                self.stale_posts.push(stale);
+            }
+        });
+        if !self.stale_posts.is_empty() {
+            shared.pending_work.set();
+        }
+        self.posts.append(&mut taken);
+        self.publish_posts();
+        if shared.has_commands() {
+            // What was asked for before something was posted comes before.
+            self.apply_commands(&mut shared.lock_commands());
+        }
+    }
+
+    /// Lets other threads see how many posted calls there are.
+    #[inline(always)]
+    pub fn publish_posts(&self) {
+        self.shared.posts.store(self.posts.len() as u32, Relaxed);
+    }
+
+    fn apply(&mut self, command: Command) {
+        let result = match command {
+            Command::Block(block) => {
+                self.slots.attach_block(block);
+                Ok(())
+            }
+            Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
+            Command::Add(handle) => self.on_new_watcher(handle, |state, index, slot| {
+                if Source::of(slot.flags.load(Relaxed)) == Source::Defer {
+                    slot.unset(COMING);
+                }
+                state.add_to_list(index, slot)
+            }),
+            Command::AddFile(handle) => self.on_new_watcher(handle, |state, index, _| {
+                state.file_added(index);
+                Ok(())
+            }),
+            Command::AddIo(handle, registered) => self
+                .on_new_watcher(handle, |state, index, slot| {
+                    state.io_added_late(index, slot, registered)
+                }),
+            Command::AddObject(handle, registered, node) => {
+                self.on_new_watcher(handle, |state, index, slot| {
+                    state.insert_fd_source_late(node);
+                    state.io_added_late(index, slot, registered)
+                })
+            }
+            Command::AddSignal(handle, new) => self
+                .on_new_watcher(handle, |state, index, slot| state.signal_added(index, slot, new)),
+            Command::AddTimer { handle, setting, deadline } => {
+                self.on_new_watcher(handle, |state, index, slot| {
+                    slot.unset(COMING);
+                    state.timer_set(index, slot, &setting, Some(deadline))
+                })
+            }
+            Command::Close(handle, deregistered) => {
+                if let Some((index, slot)) = closing(handle) {
+                    self.finish_close(index, slot, deregistered);
+                }
+                Ok(())
+            }
+            Command::Change(handle, change) => {
+                self.on_watcher(handle, |state, index, slot| state.change(index, slot, change))
+            }
+            Command::Destroy(node) => {
+                let handle = node.to();
+                self.on_watcher(handle, |state, index, slot| {
+                    state.set_destroy_late(index, slot, node);
+                    Ok(())
+                })
+            }
+            Command::Set(handle, setting, deadline) => self
+                .on_watcher(handle, |state, index, slot| {
+                    state.timer_set(index, slot, &setting, Some(deadline))
+                }),
+            Command::Again(handle, deadline) => self.on_watcher(handle, |state, index, slot| {
+                state.timer_again(index, slot, Some(deadline))
+            }),
+            Command::Advance(ns) => {
+                self.advance(ns);
+                Ok(())
+            }
+            Command::Probe(change) => {
+                self.change_probe(change);
+                Ok(())
+            }
+        };
+        if let Err((handle, error)) = result {
+            self.fail(handle, error.errno);
+        }
+    }
+
+    /// For a watcher that another thread made.
+    fn on_new_watcher(
+        &mut self,
+        handle: i64,
+        add: impl FnOnce(&mut Self, u32, &'static WatcherSlot) -> Result<()>,
+    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
+        self.on_watcher(handle, |state, index, slot| {
+            if slot.has(RECORDS) {
+                // If there is no memory, it is looked for again when an event
+                // is there.
+                state.pending.expect_watcher();
+            }
+            add(state, index, slot)
+        })
+    }
+
+    /// For a watcher that another thread made or changed, and perhaps closed
+    /// since: then what it asked for before still counts.
+    fn on_watcher(
+        &mut self,
+        handle: i64,
+        change: impl FnOnce(&mut Self, u32, &'static WatcherSlot) -> Result<()>,
+    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
+        let live = super::resolve::resolve(handle, Kind::Watcher).ok();
+        let live = live.map(|resolved| (resolved.handle.index, resolved.slot));
+        let Some((index, slot)) = live.or_else(|| closing(handle)) else { return Ok(()) };
+        self.count_liveness(slot);
+        change(self, index, slot).map_err(|error| (handle, error))
+    }
+
+    pub fn advance(&mut self, ns: i64) {
+        let now = self.shared.virtual_now.load(Relaxed);
+        self.shared.virtual_now.store(now.saturating_add(ns), Relaxed);
+        // Whoever waits for an embedded loop has to hear of it.
+        self.timers.recheck |= 1;
+    }
+
+    /// Everything is closed; whom to tell.
+    pub fn tear_down(mut self: Box<Self>) -> ClosedLoop {
+        self.fd_sources.clear();
+        self.late_fd_sources = NodeList::new();
+        let mut slots = std::mem::take(&mut self.slots);
+        for (index, slot) in slots.all() {
+            if super::asyncs::is_unlinked(slot.flags.load(Relaxed)) {
+                slot.clear_pending();
+            }
+            if matches!(slot.state(), LIVE | CLOSING) {
+                if slot.has(EXTRA)
+                    && slot.state() == LIVE
+                    && let handle = slot.handle(Kind::Watcher, index)
+                    && let Some(node) = self.take_destroy(index, handle)
+                {
+                    self.note_destroy(node, super::watcher::closed_event(index, slot));
+                }
+                if let Some(handle) = Handle::unpack(slot.handle(Kind::Watcher, index))
+                    && slot.state() == LIVE
+                {
+                    // From here on nobody sends to it; one who was about to is
+                    // seen.
+                    slot.close(handle);
+                }
+            }
+        }
+        self.discard_pending_asyncs();
+        slots.tear_down();
+        let destroys = self.take_destroys();
+        let mut posts = std::mem::replace(&mut self.batched, NodeList::new());
+        posts.append(&mut self.posts);
+        posts.append(&mut self.stale_posts);
+        ClosedLoop { destroys, posts }
+    }
+
+    /// Gives back the descriptors of a loop whose memory has to stay.
+    /// `is_sound`: no fork and no panic caught it in the middle of a change.
+    pub fn abandon(&self, is_sound: bool) {
+        self.epoll.abandon();
+        self.eventfd.abandon();
+        if is_sound {
+            self.fd_sources.values().for_each(|fd_source| fd_source.abandon());
+        }
+        self.outer.iter().for_each(Fd::abandon);
+        self.timers.abandon();
+        self.signals.abandon();
+    }
+}
+
+/// A new set, and in it what its waiters are woken by.
+pub(super) fn woken_by(eventfd: &Fd) -> std::result::Result<Fd, Errno> {
+    let fresh = epoll::create()?;
+    wakeup::register(fresh.raw(), eventfd.raw(), INTERNAL)?;
+    Ok(fresh)
+}
+
+/// The watcher of a handle that is marked closing.
+fn closing(handle: i64) -> Option<(u32, &'static WatcherSlot)> {
+    let handle = Handle::unpack_as(handle, Kind::Watcher)?;
+    let slot = slot::get(handle.index).filter(|slot| slot.is(handle, CLOSING))?;
+    Some((handle.index, slot))
+}
