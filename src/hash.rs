@@ -182,9 +182,9 @@ mod tests {
         for length in 0..20 {
             let name = vec![b'x'; length];
             let before = hash(mixer, &*name);
-            for at in 0..length {
+            for i in 0..length {
                 let mut other = name.clone();
-                other[at] = b'y';
+                other[i] = b'y';
                 assert_ne!(hash(mixer, &*other), before);
             }
             assert_ne!(hash(mixer, &*[&*name, b"\0"].concat()), before);

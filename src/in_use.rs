@@ -83,7 +83,7 @@ pub(crate) struct Readers {
 }
 
 /// A reader inside the structure, until this is dropped.
-pub(crate) struct Reading<'a>(&'a InUse);
+pub(crate) struct ReadGuard<'a>(&'a InUse);
 
 impl Readers {
     #[cfg(not(loom))]
@@ -103,12 +103,12 @@ impl Readers {
 
     /// Enters. The reader follows links with sequentially consistent loads.
     #[inline]
-    pub fn enter(&self) -> Reading<'_> {
+    pub fn enter(&self) -> ReadGuard<'_> {
         // Relaxed: an outdated side is correct, too, as the writer waits for
         // both; it only waits longer.
         let side = self.side(self.side.load(Relaxed));
         side.enter();
-        Reading(side)
+        ReadGuard(side)
     }
 
     /// Returns when all readers have left that may have seen what the writer
@@ -136,7 +136,7 @@ impl Readers {
     }
 }
 
-impl Drop for Reading<'_> {
+impl Drop for ReadGuard<'_> {
     fn drop(&mut self) {
         self.0.leave();
     }
@@ -202,7 +202,7 @@ mod loom_models {
 
     /// The part of the protocol that a twin leaves out.
     #[derive(Clone, Copy, PartialEq)]
-    enum Without {
+    enum InUseVariant {
         Nothing,
         Waiting,
         Waking,
@@ -211,22 +211,22 @@ mod loom_models {
         /// Entering before looking.
         Entering,
     }
-    use Without::*;
+    use InUseVariant::*;
 
-    /// As a loop's eventfd, which other threads write to.
-    struct Bell {
+    /// An eventfd that other threads write to.
+    struct ModelWakeup {
         in_use: InUse,
         number: AtomicI32,
         file: UnsafeCell<u32>,
     }
 
     // SAFETY: loom's cell reports accesses that are not ordered.
-    unsafe impl Sync for Bell {}
+    unsafe impl Sync for ModelWakeup {}
     // SAFETY: as above.
-    unsafe impl Send for Bell {}
+    unsafe impl Send for ModelWakeup {}
 
-    impl Bell {
-        fn ring(&self, without: Without) {
+    impl ModelWakeup {
+        fn wake(&self, without: InUseVariant) {
             let early = self.number.load(SeqCst);
             self.in_use.enter();
             let number = if without == Entering { early } else { self.number.load(SeqCst) };
@@ -240,7 +240,7 @@ mod loom_models {
             }
         }
 
-        fn silence(&self, without: Without) {
+        fn close(&self, without: InUseVariant) {
             self.number.store(-1, SeqCst);
             if without != Waiting {
                 self.in_use.wait();
@@ -250,18 +250,21 @@ mod loom_models {
         }
     }
 
-    fn ringing_and_silence(without: Without) {
+    fn ringing_and_silence(without: InUseVariant) {
         loom::model(move || {
-            let bell =
-                Bell { in_use: InUse::new(), number: AtomicI32::new(3), file: UnsafeCell::new(0) };
-            let bell = Arc::new(bell);
+            let wakeup = ModelWakeup {
+                in_use: InUse::new(),
+                number: AtomicI32::new(3),
+                file: UnsafeCell::new(0),
+            };
+            let wakeup = Arc::new(wakeup);
             let ringers: Vec<_> = (0..2)
                 .map(|_| {
-                    let bell = bell.clone();
-                    thread::spawn(move || bell.ring(without))
+                    let wakeup = wakeup.clone();
+                    thread::spawn(move || wakeup.wake(without))
                 })
                 .collect();
-            bell.silence(without);
+            wakeup.close(without);
             ringers.into_iter().for_each(|ringer| ringer.join().unwrap());
         });
     }

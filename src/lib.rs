@@ -5,8 +5,9 @@
 //! downward only:
 //!
 //! ```text
-//! capi -> event_loop -> file_watch, poller, timerfd -> timer_queue, handle, wait
-//! capi -> kqueue -> signal_hub, timer_queue, handle, wait -> sys -> sync, errno, util
+//! capi -> event_loop -> file_watch, poller, timerfd -> timer_queue, handle,
+//! wait capi -> kqueue -> signal_hub, timer_queue, handle, wait -> sys -> sync,
+//! errno, util
 //! ```
 
 // Tests may end where there is no memory.
@@ -50,8 +51,8 @@ mod kqueue;
 #[path = "kqueue/aio/jobs.rs"]
 mod kqueue_aio_jobs;
 #[cfg(all(test, loom))]
-#[path = "kqueue/crowd.rs"]
-mod kqueue_crowd;
+#[path = "kqueue/queue_waiters.rs"]
+mod kqueue_queue_waiters;
 #[cfg(not(loom))]
 mod poller;
 mod signal_hub;

@@ -1,4 +1,4 @@
-//! Who waits in an object with ppoll(2), and how to make them look again.
+//! The threads that wait in an object with ppoll(2), and how they are woken.
 //!
 //! Each waiting thread adds an epoll of its own to what it polls, which others
 //! make readable (see `wakeup`). It is made at the thread's first such
@@ -12,7 +12,7 @@
 
 mod list;
 
-use self::list::List;
+use self::list::ListenerList;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;
@@ -29,10 +29,10 @@ const SLICE_NS: i64 = 20_000_000;
 
 /// The threads that wait in one object, and others that are to hear of it.
 pub(crate) struct Waiters {
-    list: List<Listener>,
+    list: ListenerList<Listener>,
 }
 
-/// Who is woken when an object is changed.
+/// A listener: what is woken when an object is changed.
 #[derive(Clone, Copy)]
 pub(crate) enum Listener {
     /// A thread, by its epoll.
@@ -41,11 +41,11 @@ pub(crate) enum Listener {
     Other(fn(i64), i64),
 }
 
-/// One wait in an object.
-pub(crate) struct Visit<'a> {
+/// One wait in an object; dropping it removes the thread's listener.
+pub(crate) struct WaitGuard<'a> {
     waiters: &'a Waiters,
     epoch: fork::Epoch,
-    bell: Bell,
+    wakeup_by: ThreadWakeup,
     deadline: Deadline,
 }
 
@@ -58,40 +58,40 @@ pub(crate) trait Watchable: Send {
     fn take(&self) -> Result<u64>;
 }
 
-/// How a waiting thread is told of changes.
+/// How a waiting thread is woken.
 #[derive(Clone, Copy)]
-enum Bell {
+enum ThreadWakeup {
     /// By its epoll, which is in the object's list.
     Epoll(Identity),
     /// It has no epoll yet. It looks without waiting first: the epoll could
     /// take the number of a descriptor that is registered but closed, and that
     /// would never be seen.
-    NotYet,
+    Unregistered,
     /// Not at all: it does not wait, or cannot have an epoll.
     None,
 }
 
 /// This thread's epoll, and the process that made it: a forked child must not
 /// touch its parent's.
-static EPOLL: PerThread<Own> = PerThread::new();
+static EPOLL: PerThread<ThreadEpoll> = PerThread::new();
 
 /// A descriptor that is only closed in the process that made it.
-struct Own {
+struct ThreadEpoll {
     made_in: fork::Epoch,
     fd: Fd,
 }
 
-impl Drop for Own {
+impl Drop for ThreadEpoll {
     fn drop(&mut self) {
         if self.made_in != fork::current() {
-            self.fd.disown();
+            self.fd.set_borrowed();
         }
     }
 }
 
 /// This thread's epoll, if it has one that is what it was.
 fn own_epoll(epoch: fork::Epoch) -> Option<Identity> {
-    let is_own = |own: &&Own| own.made_in == epoch && own.fd.is_intact();
+    let is_own = |own: &&ThreadEpoll| own.made_in == epoch && own.fd.is_intact();
     EPOLL.with(|own| own.filter(is_own).map(|own| own.fd.identity()))
 }
 
@@ -100,7 +100,7 @@ fn make_epoll(epoch: fork::Epoch) -> Option<Identity> {
     let fd = epoll::create().ok()?;
     wakeup::register(fd.raw(), eventfd::always_readable().ok()?.fd(), 0).ok()?;
     let identity = fd.identity();
-    EPOLL.set(try_box(Own { made_in: epoch, fd })?).then_some(identity)
+    EPOLL.set(try_box(ThreadEpoll { made_in: epoch, fd })?).then_some(identity)
 }
 
 /// What the calling thread waits with, made if there is none.
@@ -152,7 +152,7 @@ impl Listener {
 /// the process, or the calling thread's. No object takes these.
 pub(crate) fn is_own(fd: RawFd) -> bool {
     // The kernel is only asked if the number is the same.
-    let is_threads = |own: &Own| own.fd.is(fd) && own.made_in == fork::current();
+    let is_threads = |own: &ThreadEpoll| own.fd.is(fd) && own.made_in == fork::current();
     eventfd::is_always_readable(fd) || EPOLL.with(|own| own.is_some_and(is_threads))
 }
 
@@ -168,23 +168,25 @@ fn refusal_of_own(fd: RawFd) -> Error {
 
 impl Waiters {
     pub const fn new() -> Self {
-        Self { list: List::new() }
+        Self { list: ListenerList::new() }
     }
 
     /// Begins a wait: from here on changes are noticed. A caller looks at the
     /// object after this, never before.
-    pub fn enter(&self, deadline: Deadline) -> Visit<'_> {
+    pub fn enter(&self, deadline: Deadline) -> WaitGuard<'_> {
         let epoch = fork::current();
-        let bell = match deadline {
-            Deadline::Now => Bell::None,
-            _ => own_epoll(epoch).map_or(Bell::NotYet, |thread| self.enter_by(thread)),
+        let wakeup_by = match deadline {
+            Deadline::Now => ThreadWakeup::None,
+            _ => {
+                own_epoll(epoch).map_or(ThreadWakeup::Unregistered, |thread| self.enter_by(thread))
+            }
         };
-        Visit { waiters: self, epoch, bell, deadline }
+        WaitGuard { waiters: self, epoch, wakeup_by, deadline }
     }
 
-    fn enter_by(&self, thread: Identity) -> Bell {
+    fn enter_by(&self, thread: Identity) -> ThreadWakeup {
         let added = self.list.add(Listener::Thread(thread));
-        if added.is_ok() { Bell::Epoll(thread) } else { Bell::None }
+        if added.is_ok() { ThreadWakeup::Epoll(thread) } else { ThreadWakeup::None }
     }
 
     /// Has a listener that is no waiting thread woken when the object is
@@ -227,7 +229,7 @@ impl Waiters {
     }
 }
 
-impl Visit<'_> {
+impl WaitGuard<'_> {
     /// Whether the object may still be waited in; to be asked before each
     /// look at it, and after user code ran.
     pub fn check(&self) -> Result<()> {
@@ -249,10 +251,10 @@ impl Visit<'_> {
     pub fn poll(&mut self, fds: &mut [libc::pollfd]) -> Result<usize> {
         let left = self.deadline.left_ns();
         let slice = Some(left.map_or(SLICE_NS, |left| left.min(SLICE_NS)));
-        let (own, timeout) = match self.bell {
-            Bell::Epoll(thread) => (thread.fd(), left),
-            Bell::NotYet => (-1, Some(0)),
-            Bell::None => (-1, slice),
+        let (own, timeout) = match self.wakeup_by {
+            ThreadWakeup::Epoll(thread) => (thread.fd(), left),
+            ThreadWakeup::Unregistered => (-1, Some(0)),
+            ThreadWakeup::None => (-1, slice),
         };
         if let Some(last) = fds.last_mut() {
             *last = poll::entry(own, libc::POLLIN as u32);
@@ -262,9 +264,10 @@ impl Visit<'_> {
             // Perhaps one more than RLIMIT_NOFILE allows: do without ours.
             result = poll::ppoll(others, slice);
         }
-        if let (Bell::NotYet, Ok(0)) = (self.bell, result) {
+        if let (ThreadWakeup::Unregistered, Ok(0)) = (self.wakeup_by, result) {
             let made = make_epoll(self.epoch);
-            self.bell = made.map_or(Bell::None, |thread| self.waiters.enter_by(thread));
+            self.wakeup_by =
+                made.map_or(ThreadWakeup::None, |thread| self.waiters.enter_by(thread));
         }
         let ready = match result {
             Ok(ready) => ready,
@@ -285,7 +288,7 @@ impl Visit<'_> {
 
     /// The thread's epoll is readable, or another file by now.
     fn was_woken(&mut self) {
-        let Bell::Epoll(thread) = self.bell else { return };
+        let ThreadWakeup::Epoll(thread) = self.wakeup_by else { return };
         if own_epoll(self.epoch) == Some(thread) {
             clear(thread);
         } else {
@@ -295,8 +298,8 @@ impl Visit<'_> {
 
     /// Takes the epoll out of the object's list.
     fn leave(&mut self) {
-        let Bell::Epoll(thread) = self.bell else { return };
-        self.bell = Bell::NotYet;
+        let ThreadWakeup::Epoll(thread) = self.wakeup_by else { return };
+        self.wakeup_by = ThreadWakeup::Unregistered;
         self.waiters.unwatch(Listener::Thread(thread));
     }
 
@@ -306,7 +309,7 @@ impl Visit<'_> {
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         // In a child that this wait came back in the list is not ours.
         if fork::current() == self.epoch {

@@ -7,7 +7,7 @@ use crate::handle::{self, Kind};
 use crate::poller::selector::Backend;
 use crate::sys::clock::{self, Deadline, NS_PER_S};
 use crate::sys::epoll::BusyPoll;
-use crate::sys::interrupt::Mode;
+use crate::sys::interrupt::InterruptMode;
 use crate::util::Out;
 use crate::util::alloc::TryVecCopy;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -70,10 +70,10 @@ pub(super) fn fd(fd: c_int) -> Result<c_int> {
     Ok(fd)
 }
 
-pub(super) fn interrupt_mode(mode: c_int) -> Result<Mode> {
+pub(super) fn interrupt_mode(mode: c_int) -> Result<InterruptMode> {
     match mode {
-        EVLOOP_EINTR_RESTART => Ok(Mode::Restart),
-        EVLOOP_EINTR_RETURN => Ok(Mode::Return),
+        EVLOOP_EINTR_RESTART => Ok(InterruptMode::Restart),
+        EVLOOP_EINTR_RETURN => Ok(InterruptMode::Return),
         _ => fail!(EINVAL, "interrupt mode {} is unknown", mode),
     }
 }
@@ -176,12 +176,12 @@ pub(super) unsafe fn options(options: *const Options) -> Result<Options> {
     // SAFETY: `known` bytes are readable (this function's contract), and any
     // bytes are valid options.
     unsafe { std::ptr::copy_nonoverlapping(bytes, (&raw mut own).cast(), known) };
-    for at in known..size {
+    for i in known..size {
         // SAFETY: as many bytes are readable as `size` says.
-        let byte = unsafe { bytes.add(at) };
+        let byte = unsafe { bytes.add(i) };
         // SAFETY: as above.
         if unsafe { byte.read() } != 0 {
-            fail!(E2BIG, "size is {}, and byte {} is not zero", size as i64, at as i64);
+            fail!(E2BIG, "size is {}, and byte {} is not zero", size as i64, i as i64);
         }
     }
     flags(own.flags, LOOP_FLAGS)?;
@@ -351,13 +351,13 @@ pub(super) unsafe fn bytes_out(buf: *mut c_char, cap: usize) -> Result<Out<u8>> 
 
 /// One of select's lists: a copy to work on, since C may pass one array for
 /// two lists, and a failed call must leave it as it was.
-pub(super) struct FdList {
+pub(super) struct SelectFds {
     pub fds: Vec<c_int>,
     array: *mut c_int,
     count: *mut c_int,
 }
 
-impl FdList {
+impl SelectFds {
     /// # Safety
     /// `count` is NULL or valid for reading and writing while this lives, and
     /// `array` NULL or valid for as many entries.

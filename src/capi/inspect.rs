@@ -57,11 +57,11 @@ pub unsafe extern "C" fn evloop_watchers(
     max: c_int,
 ) -> c_int {
     guard("evloop_watchers", || {
-        let room = arg::entries(out_watchers, max, "watchers")?;
-        let mut out = match room {
+        let capacity = arg::entries(out_watchers, max, "watchers")?;
+        let mut out = match capacity {
             0 => Out::none(),
             // SAFETY: not NULL, so the caller lends room for `max` handles.
-            _ => unsafe { Out::new(out_watchers, room) },
+            _ => unsafe { Out::new(out_watchers, capacity) },
         };
         arg::count(event_loop::watchers(r#loop, &mut out)?)
     })

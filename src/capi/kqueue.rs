@@ -8,7 +8,9 @@ use super::kqueue_types::*;
 use super::types::*;
 use crate::errno::{Errno, Error, Result};
 use crate::handle;
-use crate::kqueue::{By, Changes, Collect, Kevent, Kqueue, Nature, Operation, Request, Sink, Use};
+use crate::kqueue::{
+    By, Changes, Collect, Kevent, KeventSink, Kqueue, Nature, Operation, Request, Use,
+};
 use crate::signal_hub;
 use crate::sys::SavedErrno;
 use crate::sys::clock::Deadline;
@@ -78,7 +80,7 @@ fn nature(flags: u32) -> Result<Nature> {
 pub extern "C" fn evloop_kqueue_from_fd(fd: c_int, flags: u32) -> evloop_kqueue_t {
     guard("evloop_kqueue_from_fd", || {
         arg::flags(flags, EVLOOP_FD_OWN)?;
-        Kqueue::lend(arg::fd(fd)?, flags & EVLOOP_FD_OWN != 0)
+        Kqueue::create_alias(arg::fd(fd)?, flags & EVLOOP_FD_OWN != 0)
     })
 }
 
@@ -205,10 +207,10 @@ pub unsafe extern "C" fn evloop_kqueue_control(
         let mut changes = unsafe { Changes::new(changes, nchanges) };
         // SAFETY: the caller lends room for so many; those that take the
         // place of changes do so after these were read.
-        let mut sink = unsafe { Sink::new(events, nevents) };
+        let mut sink = unsafe { KeventSink::new(events, nevents) };
         let deadline = Deadline::after(timeout_ns);
-        let how = Collect { deadline, by: By::Handle };
-        arg::count(queue.control(&mut changes, &mut sink, how)?)
+        let options = Collect { deadline, by: By::Handle };
+        arg::count(queue.control(&mut changes, &mut sink, options)?)
     })
 }
 
@@ -391,7 +393,7 @@ pub extern "C" fn evloop_kqueue_close(kq: evloop_kqueue_t) -> c_int {
 /// Source: kqueue(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_bsd_kqueue() -> c_int {
-    bsd_guard("evloop_bsd_kqueue", || Kqueue::create_number(Nature::default()))
+    bsd_guard("evloop_bsd_kqueue", || Kqueue::create_fd(Nature::default()))
 }
 
 /// Creates a kqueue that is known by its descriptor, with flags.
@@ -406,7 +408,7 @@ pub extern "C" fn evloop_bsd_kqueue() -> c_int {
 /// Since 0.2.0. Source: kqueuex(2) of FreeBSD.
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_bsd_kqueue1(flags: u32) -> c_int {
-    bsd_guard("evloop_bsd_kqueue1", || Kqueue::create_number(nature(flags)?))
+    bsd_guard("evloop_bsd_kqueue1", || Kqueue::create_fd(nature(flags)?))
 }
 
 /// Changes what a kqueue watches, and waits for events, as on BSD.
@@ -442,7 +444,7 @@ pub unsafe extern "C" fn evloop_bsd_kevent(
     timeout: *const timespec,
 ) -> c_int {
     bsd_guard("evloop_bsd_kevent", || {
-        let queue = Use::of_number(kq)?;
+        let queue = Use::of_fd(kq)?;
         let nchanges = arg::entries(changes, nchanges, "changes")?;
         let nevents = arg::entries(events, nevents, "events")?;
         // SAFETY: NULL, or the caller's structure.
@@ -451,9 +453,9 @@ pub unsafe extern "C" fn evloop_bsd_kevent(
         let mut changes = unsafe { Changes::new(changes, nchanges) };
         // SAFETY: the caller lends room for so many; those that take the
         // place of changes do so after these were read.
-        let mut sink = unsafe { Sink::new(events, nevents) };
-        let how = Collect { deadline, by: By::Number(kq) };
-        arg::count(queue.control(&mut changes, &mut sink, how)?)
+        let mut sink = unsafe { KeventSink::new(events, nevents) };
+        let options = Collect { deadline, by: By::Descriptor(kq) };
+        arg::count(queue.control(&mut changes, &mut sink, options)?)
     })
 }
 

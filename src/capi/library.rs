@@ -8,7 +8,7 @@ use super::types::*;
 use crate::errno;
 use crate::handle;
 use crate::sys::SavedErrno;
-use crate::sys::interrupt::{self, Mode};
+use crate::sys::interrupt::{self, InterruptMode};
 
 /// The version of the loaded library.
 ///
@@ -121,8 +121,8 @@ pub extern "C" fn evloop_set_interrupt_mode(mode: c_int) -> c_int {
     guard("evloop_set_interrupt_mode", || {
         let before = interrupt::set_mode(arg::interrupt_mode(mode)?)?;
         Ok(match before {
-            Mode::Restart => EVLOOP_EINTR_RESTART,
-            Mode::Return => EVLOOP_EINTR_RETURN,
+            InterruptMode::Restart => EVLOOP_EINTR_RESTART,
+            InterruptMode::Return => EVLOOP_EINTR_RETURN,
         })
     })
 }

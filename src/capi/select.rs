@@ -50,15 +50,15 @@ pub unsafe extern "C" fn evloop_select(
 ) -> c_int {
     guard("evloop_select", || {
         // SAFETY: the caller lends `*nr` integers at `rlist`, and `nr`.
-        let read = unsafe { arg::FdList::new(rlist, nr, "nr") }?;
+        let read = unsafe { arg::SelectFds::new(rlist, nr, "nr") }?;
         // SAFETY: as above, for wlist.
-        let write = unsafe { arg::FdList::new(wlist, nw, "nw") }?;
+        let write = unsafe { arg::SelectFds::new(wlist, nw, "nw") }?;
         // SAFETY: as above, for xlist.
-        let except = unsafe { arg::FdList::new(xlist, nx, "nx") }?;
+        let except = unsafe { arg::SelectFds::new(xlist, nx, "nx") }?;
         let mut lists = [read, write, except];
         let ready = select(lists.each_mut().map(|list| &mut list.fds), timeout_ns)?;
         let ready = arg::count(ready)?;
-        lists.iter().for_each(arg::FdList::store);
+        lists.iter().for_each(arg::SelectFds::store);
         Ok(ready)
     })
 }

@@ -156,7 +156,7 @@ pub unsafe extern "C" fn evloop_stats_histogram(
 #[unsafe(no_mangle)]
 pub extern "C" fn evloop_stats_bucket_ns(bucket: c_int) -> i64 {
     guard("evloop_stats_bucket_ns", || match usize::try_from(bucket) {
-        Ok(at) if at <= event_loop::BUCKETS => Ok(event_loop::bucket_least(at)),
+        Ok(index) if index <= event_loop::BUCKETS => Ok(event_loop::bucket_least(index)),
         _ => fail!(EINVAL, "there is no bucket {}", bucket),
     })
 }

@@ -7,7 +7,7 @@ use super::guard::{guard, guard_close};
 use super::types::*;
 use crate::event_loop;
 use crate::handle;
-use crate::timerfd::{Setting, Timer, seconds};
+use crate::timerfd::{TfdSetting, Timer, seconds};
 
 /// Creates a timer file descriptor, disarmed.
 ///
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn tfd_settime(
 ) -> c_int {
     guard("tfd_settime", || {
         let timer = handle::pin::<Timer>(t)?;
-        let new = Setting::from_seconds(initial_s, interval_s)?;
+        let new = TfdSetting::from_seconds(initial_s, interval_s)?;
         let old = timer.settime(arg::settime_flags(flags)?, new)?;
         // SAFETY: the caller lends a writable double, or NULL.
         unsafe { arg::write_out(out_old_initial_s, seconds(old.initial_ns)) };
@@ -205,7 +205,7 @@ pub unsafe extern "C" fn tfd_settime_ns(
 ) -> c_int {
     guard("tfd_settime_ns", || {
         let timer = handle::pin::<Timer>(t)?;
-        let new = Setting::from_ns(initial_ns, interval_ns)?;
+        let new = TfdSetting::from_ns(initial_ns, interval_ns)?;
         let old = timer.settime(arg::settime_flags(flags)?, new)?;
         // SAFETY: the caller lends a writable integer, or NULL.
         unsafe { arg::write_out(out_old_initial_ns, old.initial_ns) };

@@ -93,7 +93,7 @@ impl Error {
 }
 
 /// What an error has to say.
-struct Detail {
+struct ErrorDetail {
     errno: Cell<Errno>,
     /// A sentence with a `{}` for each value; empty: the errno's own.
     template: Cell<&'static str>,
@@ -101,7 +101,7 @@ struct Detail {
     values: [Cell<Value>; 3],
 }
 
-impl Detail {
+impl ErrorDetail {
     const fn new() -> Self {
         let values = [const { Cell::new(Value::Int(0)) }; 3];
         Self { errno: Cell::new(Errno::ENOTRECOVERABLE), template: Cell::new(""), values }
@@ -118,7 +118,7 @@ impl Detail {
         self.errno.get() == errno && self.template.get() == REFUSED
     }
 
-    fn write(&self, function: &str, out: &mut Text) {
+    fn write(&self, function: &str, out: &mut ErrorText) {
         let (name, meaning) = name_and_meaning(self.errno.get());
         let template = self.template.get();
         let template = if template.is_empty() { meaning } else { template };
@@ -150,12 +150,12 @@ impl Detail {
 
 /// Text in a buffer that may be too small, and its whole length; it allocates
 /// nothing, since memory may be what was lacking.
-struct Text<'a> {
+struct ErrorText<'a> {
     out: &'a mut Out<u8>,
     len: usize,
 }
 
-impl Text<'_> {
+impl ErrorText<'_> {
     fn push(&mut self, piece: &str) {
         self.push_bytes(piece.as_bytes());
     }
@@ -172,7 +172,7 @@ impl Text<'_> {
     }
 }
 
-impl std::fmt::Write for Text<'_> {
+impl std::fmt::Write for ErrorText<'_> {
     fn write_str(&mut self, piece: &str) -> std::fmt::Result {
         self.push(piece);
         Ok(())
@@ -233,7 +233,7 @@ pub(crate) use fail;
 
 /// What happened last.
 #[derive(Clone, Copy)]
-enum Last {
+enum LastError {
     Nothing,
     /// This function failed.
     Failure(&'static str),
@@ -246,40 +246,40 @@ enum Last {
 /// library makes a thread's variables when it first uses one, and ends the
 /// process where there is no memory for them.
 #[cfg(not(loom))]
-static OWN: PerThread<Own> = PerThread::new();
+static OWN: PerThread<ThreadErrors> = PerThread::new();
 
 /// For threads that found no memory for that, the last few of them.
 #[cfg(not(loom))]
-static SPARE: std::sync::Mutex<[(usize, Own); SPARES]> =
-    std::sync::Mutex::new([const { (0, Own::new()) }; SPARES]);
+static SPARE: std::sync::Mutex<[(usize, ThreadErrors); SPARES]> =
+    std::sync::Mutex::new([const { (0, ThreadErrors::new()) }; SPARES]);
 #[cfg(not(loom))]
 const SPARES: usize = 4;
 
-struct Own {
+struct ThreadErrors {
     /// Of the error made last, which may yet be dealt with, and of the call
     /// that failed last; or the other way round.
-    details: [Detail; 2],
+    details: [ErrorDetail; 2],
     is_second_pending: Cell<bool>,
-    last: Cell<Last>,
+    last: Cell<LastError>,
 }
 
-impl Own {
+impl ThreadErrors {
     const fn new() -> Self {
         Self {
-            details: [const { Detail::new() }; 2],
+            details: [const { ErrorDetail::new() }; 2],
             is_second_pending: Cell::new(false),
-            last: Cell::new(Last::Nothing),
+            last: Cell::new(LastError::Nothing),
         }
     }
 
     /// Of the error made last.
-    fn pending(&self) -> &Detail {
+    fn pending(&self) -> &ErrorDetail {
         let [first, second] = &self.details;
         if self.is_second_pending.get() { second } else { first }
     }
 
     /// Of the call that failed last.
-    fn failed(&self) -> &Detail {
+    fn failed(&self) -> &ErrorDetail {
         let [first, second] = &self.details;
         if self.is_second_pending.get() { first } else { second }
     }
@@ -288,12 +288,12 @@ impl Own {
     fn fail(&self, function: &'static str) {
         self.is_second_pending.set(!self.is_second_pending.get());
         self.pending().set(Errno::ENOTRECOVERABLE, "", &[]);
-        self.last.set(Last::Failure(function));
+        self.last.set(LastError::Failure(function));
     }
 }
 
 #[cfg(not(loom))]
-fn with_own(act: impl FnOnce(&Own)) {
+fn with_own(act: impl FnOnce(&ThreadErrors)) {
     let not_done = OWN.with(|own| match own {
         Some(own) => {
             act(own);
@@ -308,7 +308,7 @@ fn with_own(act: impl FnOnce(&Own)) {
 
 #[cfg(not(loom))]
 #[cold]
-fn with_new_own(act: impl FnOnce(&Own)) {
+fn with_new_own(act: impl FnOnce(&ThreadErrors)) {
     if make_own() {
         OWN.with(|own| own.map(act));
     } else {
@@ -319,7 +319,7 @@ fn with_new_own(act: impl FnOnce(&Own)) {
 /// Makes what this thread has to say, with what it said without memory.
 #[cfg(not(loom))]
 fn make_own() -> bool {
-    let Some(mut own) = try_box(Own::new()) else { return false };
+    let Some(mut own) = try_box(ThreadErrors::new()) else { return false };
     with_spare(false, |spare| std::mem::swap(&mut *own, spare));
     OWN.set(own)
 }
@@ -327,7 +327,7 @@ fn make_own() -> bool {
 /// `make`: takes the place of the thread that came first, if this one has
 /// none.
 #[cfg(not(loom))]
-fn with_spare(make: bool, act: impl FnOnce(&mut Own)) {
+fn with_spare(make: bool, act: impl FnOnce(&mut ThreadErrors)) {
     // SAFETY: always safe.
     let this = unsafe { libc::pthread_self() } as usize;
     // Not waited for: the thread that has it may be lost in a fork.
@@ -338,14 +338,14 @@ fn with_spare(make: bool, act: impl FnOnce(&mut Own)) {
         None => {
             spare.rotate_right(1);
             let [first, ..] = &mut *spare;
-            *first = (this, Own::new());
+            *first = (this, ThreadErrors::new());
             act(&mut first.1);
         }
     }
 }
 
 #[cfg(loom)]
-fn with_own(_act: impl FnOnce(&Own)) {}
+fn with_own(_act: impl FnOnce(&ThreadErrors)) {}
 
 /// Keeps a failure for `evloop_last_error`: the error made last.
 #[cold]
@@ -357,7 +357,7 @@ pub(crate) fn record(function: &'static str) {
 #[cold]
 pub(crate) fn record_if_first(function: &'static str) {
     with_own(|own| {
-        if matches!(own.last.get(), Last::Nothing) {
+        if matches!(own.last.get(), LastError::Nothing) {
             own.fail(function);
         }
     });
@@ -367,23 +367,23 @@ pub(crate) fn record_if_first(function: &'static str) {
 /// is never freed.
 #[cold]
 pub(crate) fn record_panic(message: impl std::fmt::Display) {
-    let mut room = [0; 512];
+    let mut buffer = [0; 512];
     // SAFETY: the array is used through this until the text is there.
-    let mut out = unsafe { Out::new(room.as_mut_ptr(), room.len()) };
+    let mut out = unsafe { Out::new(buffer.as_mut_ptr(), buffer.len()) };
     // A Text takes everything: no error to see.
-    let _ = write!(Text { out: &mut out, len: 0 }, "{message}");
-    let kept = try_copy(room.get(..out.filled()).unwrap_or_default());
+    let _ = write!(ErrorText { out: &mut out, len: 0 }, "{message}");
+    let kept = try_copy(buffer.get(..out.filled()).unwrap_or_default());
     let text = kept.map_or(&b"a bug of libevloop (ENOTRECOVERABLE)"[..], |kept| Box::leak(kept));
-    with_own(|own| own.last.set(Last::Panic(text)));
+    with_own(|own| own.last.set(LastError::Panic(text)));
 }
 
 /// Writes the sentence, NUL-terminated and cut to fit; returns its length.
 pub(crate) fn last_error_into(out: &mut Out<u8>) -> c_int {
-    let mut text = Text { out, len: 0 };
+    let mut text = ErrorText { out, len: 0 };
     with_own(|own| match own.last.get() {
-        Last::Nothing => {}
-        Last::Failure(function) => own.failed().write(function, &mut text),
-        Last::Panic(message) => text.push_bytes(message),
+        LastError::Nothing => {}
+        LastError::Failure(function) => own.failed().write(function, &mut text),
+        LastError::Panic(message) => text.push_bytes(message),
     });
     c_int::try_from(text.finish()).unwrap_or(c_int::MAX)
 }
@@ -457,17 +457,17 @@ mod tests {
     use super::*;
 
     fn sentence(_: Error) -> String {
-        let mut room = [0; 200];
+        let mut buffer = [0; 200];
         // SAFETY: the array is used through this until the text is there.
-        let mut out = unsafe { Out::new(room.as_mut_ptr(), room.len()) };
-        let mut text = Text { out: &mut out, len: 0 };
+        let mut out = unsafe { Out::new(buffer.as_mut_ptr(), buffer.len()) };
+        let mut text = ErrorText { out: &mut out, len: 0 };
         with_own(|own| own.pending().write("f", &mut text));
         let len = text.finish();
-        String::from_utf8(room[..len].to_vec()).unwrap()
+        String::from_utf8(buffer[..len].to_vec()).unwrap()
     }
 
-    fn last(room: usize) -> (c_int, Vec<u8>) {
-        let mut buf = vec![b'#'; room];
+    fn last(capacity: usize) -> (c_int, Vec<u8>) {
+        let mut buf = vec![b'#'; capacity];
         // SAFETY: as above.
         let mut out = unsafe { Out::new(buf.as_mut_ptr(), buf.len()) };
         (last_error_into(&mut out), buf)
@@ -507,8 +507,8 @@ mod tests {
 
     /// The errors that a text speaks of as results: "-EBADF".
     fn results(text: &str) -> impl Iterator<Item = &str> {
-        text.match_indices("-E").filter_map(|(at, _)| {
-            let rest = &text[at + 1..];
+        text.match_indices("-E").filter_map(|(index, _)| {
+            let rest = &text[index + 1..];
             let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
             let name = rest.split(|letter| !is_of_name(letter)).next()?;
             let is_word = name.chars().all(|letter| !letter.is_ascii_lowercase());

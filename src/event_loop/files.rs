@@ -15,7 +15,7 @@ use super::slot::{self, LIVE, WatcherSlot};
 use super::state::{INTERNAL, LoopState};
 use super::watcher::NewWatcher;
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::file_watch::{Files, LATER_NS, More, Note, Request, Rest, Root};
+use crate::file_watch::{FileEvent, Files, LATER_NS, More, PendingTree, WatchRequest, WatchRoot};
 use crate::handle::{self, Kind};
 use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
@@ -81,7 +81,7 @@ impl FileWork {
 /// A note that was told, whose names can be asked for.
 struct Shown {
     watcher: u32,
-    note: Note,
+    note: FileEvent,
     /// It is pending for evloop_wait.
     retained: bool,
 }
@@ -95,7 +95,12 @@ pub(super) struct FileState {
 
 impl FileState {
     /// Adds a watcher, of a tree only its root: what is left of that.
-    pub fn start(&mut self, epoll: RawFd, id: u32, request: &Request<'_>) -> Result<Rest> {
+    pub fn start(
+        &mut self,
+        epoll: RawFd,
+        id: u32,
+        request: &WatchRequest<'_>,
+    ) -> Result<PendingTree> {
         if self.files.descriptor().is_none() {
             let inotify = inotify::create().map_err(explain_create)?;
             epoll::add(epoll, inotify.raw(), libc::EPOLLIN as u32, WORD)?;
@@ -112,9 +117,9 @@ impl FileState {
     fn add_more(
         &mut self,
         id: u32,
-        rest: &mut Rest,
+        rest: &mut PendingTree,
         at_most: usize,
-        root: Root<'_>,
+        root: WatchRoot<'_>,
     ) -> Result<bool> {
         self.files.add_more(id, rest, at_most).map_err(|errno| explain(errno, root))
     }
@@ -135,7 +140,7 @@ impl FileState {
     }
 
     /// What a watcher was added with.
-    pub fn request_of(&self, id: u32) -> Option<Request<'_>> {
+    pub fn request_of(&self, id: u32) -> Option<WatchRequest<'_>> {
         self.files.request_of(id)
     }
 
@@ -158,10 +163,10 @@ fn explain_create(errno: Errno) -> Error {
     }
 }
 
-fn explain(errno: Errno, root: Root<'_>) -> Error {
+fn explain(errno: Errno, root: WatchRoot<'_>) -> Error {
     match (errno, root) {
-        (Errno::EBADF, Root::Descriptor(fd)) => error!(errno, "fd {} is not open", fd),
-        (Errno::ENOTDIR, Root::Descriptor(fd)) => error!(errno, "fd {} is no directory", fd),
+        (Errno::EBADF, WatchRoot::Descriptor(fd)) => error!(errno, "fd {} is not open", fd),
+        (Errno::ENOTDIR, WatchRoot::Descriptor(fd)) => error!(errno, "fd {} is no directory", fd),
         (Errno::ENOTSUP, _) => error!(errno, "there is no /proc to find the descriptor's file by"),
         (Errno::ENOENT, _) => error!(errno, "there is no such file"),
         (Errno::ENOTDIR, _) => error!(errno, "it, or what leads there, is no directory"),
@@ -176,7 +181,12 @@ const IN_A_PIECE: usize = 1024;
 
 /// Adds what is left of a tree, from another thread. The command queue's lock
 /// is not held: the loop goes on.
-pub(super) fn add_rest(resolved: &Resolved, id: u32, mut rest: Rest, root: Root<'_>) -> Result<()> {
+pub(super) fn add_rest(
+    resolved: &Resolved,
+    id: u32,
+    mut rest: PendingTree,
+    root: WatchRoot<'_>,
+) -> Result<()> {
     loop {
         let mut file_state = resolved.shared.files.lock();
         // Under the lock: it is another loop's otherwise.
@@ -264,7 +274,7 @@ impl LoopState {
             self.files.until = clock::now_ns().saturating_add(LATER_NS);
             return None;
         }
-        file_state.files.resume_missed();
+        file_state.files.resume_overflowed();
         while let Some(id) = file_state.files.resuming() {
             if let Some(slot) = self.listener(id)
                 && let Some(note) = file_state.files.next_kept(id)
@@ -273,7 +283,7 @@ impl LoopState {
             }
             file_state.files.has_resumed();
         }
-        while let Some((id, note)) = file_state.files.next_told() {
+        while let Some((id, note)) = file_state.files.next_outgoing() {
             match self.listener(id) {
                 Some(slot) if !file_state.files.has_kept(id) => {
                     return Some((self.show(&mut file_state, id, slot, note), slot));
@@ -304,7 +314,7 @@ impl LoopState {
         file_state: &mut FileState,
         id: u32,
         slot: &WatcherSlot,
-        note: Note,
+        note: FileEvent,
     ) -> Event {
         let mut event = Event::new(slot.handle(Kind::Watcher, id), Source::File as i32);
         event.events = note.mask;
@@ -395,7 +405,7 @@ impl LoopState {
 
 // Watchers.
 impl LoopState {
-    pub fn add_file(&mut self, request: &Request<'_>, target: Target) -> Result<i64> {
+    pub fn add_file(&mut self, request: &WatchRequest<'_>, target: Target) -> Result<i64> {
         let fresh = self.new_watcher(Source::File, target)?;
         let added = self.add_files(fresh.index, request);
         if let Err(error) = added {
@@ -406,7 +416,7 @@ impl LoopState {
         Ok(self.publish(&fresh))
     }
 
-    fn add_files(&mut self, id: u32, request: &Request<'_>) -> Result<()> {
+    fn add_files(&mut self, id: u32, request: &WatchRequest<'_>) -> Result<()> {
         let shared = self.shared;
         let mut file_state = shared.files.lock();
         let mut rest = file_state.start(self.epoll(), id, request)?;
@@ -454,7 +464,7 @@ impl LoopState {
         if !deregistered && file_state.close_if_empty(self.epoll()) {
             self.files = FileWork::nothing();
             self.shared.own.set(OwnFd::Inotify, -1);
-        } else if file_state.files.has_leaving() {
+        } else if file_state.files.has_pending_removals() {
             self.files.bits |= DUE;
         }
     }

@@ -7,7 +7,7 @@ use super::resolve::{Resolved, resolve};
 use super::shared::LoopShared;
 use super::slot::WatcherSlot;
 use crate::errno::{Errno, Result, error, fail};
-use crate::file_watch::Root;
+use crate::file_watch::WatchRoot;
 use crate::handle::{Handle, Kind};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::{clock, sigpipe};
@@ -189,7 +189,7 @@ fn describe_file(text: &mut DumpWriter, shared: &LoopShared, watcher: i64) -> fm
     else {
         return Ok(());
     };
-    if let Root::Path(path) = request.root {
+    if let WatchRoot::Path(path) = request.root {
         text.write_str(" path")?;
         push_quoted(text, path, PATH);
     }

@@ -292,7 +292,7 @@ mod loom_models {
             shared.word.free();
             let mut late = 0;
             // SAFETY: no thread runs it, and this one has the lock.
-            drop(unsafe { shared.place().clear(&mut command_queue, |_| late += 1, || {}) });
+            drop(unsafe { shared.lifecycle().clear(&mut command_queue, |_| late += 1, || {}) });
             drop(command_queue);
             let found = poster.join().unwrap() + late;
             assert_eq!(found, 1, "a call that has to be destroyed is lost, or found twice");

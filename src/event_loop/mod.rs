@@ -45,6 +45,7 @@ mod cells;
 mod check_fds;
 #[cfg(not(loom))]
 mod clocks;
+#[cfg(not(loom))]
 mod coalescing;
 #[cfg(not(loom))]
 mod command;

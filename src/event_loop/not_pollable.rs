@@ -14,7 +14,7 @@ use super::state::LoopState;
 use crate::errno::{Errno, Result};
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
-use crate::sys::epoll::{self, Laps};
+use crate::sys::epoll::{self, RoundDetector};
 use crate::sys::file;
 use crate::util::alloc::TryVec;
 use std::os::fd::RawFd;
@@ -30,7 +30,7 @@ pub(super) struct NotPollable {
     /// How much room of this iteration's is kept for them.
     kept: usize,
     /// Finds out where the kernel's list begins again.
-    laps: Laps,
+    rounds: RoundDetector,
     /// Which one was verified last.
     verified: usize,
 }
@@ -226,15 +226,15 @@ impl LoopState {
         let mut has_ended = are_all;
         for i in 0..found {
             let Some(word) = self.event_at(i).map(|event| event.u64) else { break };
-            let laps = &mut self.io.not_pollable.laps;
-            if laps.comes_again(word) || laps.length() > longest {
+            let rounds = &mut self.io.not_pollable.rounds;
+            if rounds.comes_again(word) || rounds.length() > longest {
                 has_ended = true;
-                *laps = Laps::new();
-                laps.comes_again(word);
+                *rounds = RoundDetector::new();
+                rounds.comes_again(word);
             }
         }
         if are_all {
-            self.io.not_pollable.laps = Laps::new();
+            self.io.not_pollable.rounds = RoundDetector::new();
         }
         has_ended
     }

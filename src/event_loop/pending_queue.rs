@@ -174,11 +174,11 @@ mod tests {
     #[test]
     fn what_was_removed_does_not_come() {
         let mut queue = PendingQueue::default();
-        let places: Vec<_> = (1..=9).map(|watcher| push(&mut queue, watcher)).collect();
+        let indices: Vec<_> = (1..=9).map(|watcher| push(&mut queue, watcher)).collect();
         for watcher in [1, 5, 9, 8] {
-            let removed = queue.remove(places[watcher - 1], watcher as i64);
+            let removed = queue.remove(indices[watcher - 1], watcher as i64);
             assert_eq!(removed.map(|event| event.watcher), Some(watcher as i64));
-            assert!(queue.remove(places[watcher - 1], watcher as i64).is_none());
+            assert!(queue.remove(indices[watcher - 1], watcher as i64).is_none());
         }
         assert!(!queue.is_empty());
         let left: Vec<_> = std::iter::from_fn(|| queue.pop_front()).map(|e| e.watcher).collect();

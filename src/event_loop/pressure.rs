@@ -220,12 +220,12 @@ impl FdSource for PressureSource {
         let is_still = |fd| self.identity.is_some() && file::identity(fd) == self.identity;
         let is_same = is_still(raw);
         if !is_still(self.second.raw()) {
-            self.second.disown();
+            self.second.set_borrowed();
         }
         let replaced = if is_same { self.reopen() } else { Err(Errno::EBADF) };
         replaced.inspect_err(|_| {
             if !is_same {
-                self.file.disown();
+                self.file.set_borrowed();
             }
         })
     }
@@ -235,7 +235,7 @@ impl FdSource for PressureSource {
     }
 
     fn abandon(&self) {
-        self.file.abandon();
-        self.second.abandon();
+        self.file.close_now();
+        self.second.close_now();
     }
 }

@@ -160,13 +160,13 @@ impl FdSource for ProcessSource {
         if pidfd::is_of(self.pidfd.raw(), self.pid)? {
             return Ok(());
         }
-        self.pidfd.disown();
+        self.pidfd.set_borrowed();
         Err(Errno::EBADF)
     }
 
     fn abandon(&self) {
         if pidfd::is_of(self.pidfd.raw(), self.pid) == Ok(true) {
-            self.pidfd.abandon();
+            self.pidfd.close_now();
         }
     }
 }

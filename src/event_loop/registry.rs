@@ -56,7 +56,8 @@ struct Unused {
 }
 
 /// Loops and watchers, for the table of all handles.
-static OTHERS: handle::Others = handle::Others { after_fork, kind_of, count, close: close_any };
+static EXTERNAL_OBJECTS: handle::ExternalObjects =
+    handle::ExternalObjects { after_fork, kind_of, count, close: close_any };
 
 /// Whether it is a live loop or watcher, and which.
 fn kind_of(handle: i64) -> Option<Kind> {
@@ -90,7 +91,7 @@ pub(super) fn open(
     make: impl FnOnce(&'static LoopShared) -> Result<Box<LoopState>>,
 ) -> Result<i64> {
     let epoch = handle::epoch();
-    handle::set_others(&OTHERS);
+    handle::set_external_objects(&EXTERNAL_OBJECTS);
     let (shared, index) = take()?;
     let state = match make(shared) {
         Ok(state) => state,

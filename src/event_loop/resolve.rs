@@ -221,7 +221,7 @@ impl Resolved {
 
     #[inline]
     fn check_ours(&self) -> Result<()> {
-        let is_ours = fork::is_surely(self.shared.epoch.load(Relaxed));
+        let is_ours = fork::is_current_fast(self.shared.epoch.load(Relaxed));
         let is_usual = is_ours && self.shared.damage.load(Relaxed) & POISONED == 0;
         if is_usual { Ok(()) } else { self.check_closely() }
     }

@@ -19,7 +19,7 @@ pub(super) struct RunGuard {
     resolved: Resolved,
     /// The owner's, which stays there while this exists.
     state: NonNull<LoopState>,
-    forks: Cell<fork::Watch>,
+    forks: Cell<fork::ForkWatch>,
     /// Last: callbacks are called until the very end.
     _uncancelled: Uncancelled,
 }
@@ -50,7 +50,7 @@ impl RunGuard {
         };
         // SAFETY: this thread runs the loop, and nothing else borrows it yet.
         unsafe { shared.with_state(act) }?;
-        let forks = Cell::new(fork::Watch::begin());
+        let forks = Cell::new(fork::ForkWatch::begin());
         Ok(Self { shared, resolved, state, forks, _uncancelled: uncancelled })
     }
 
@@ -98,7 +98,7 @@ impl RunGuard {
             fail!(ECHILD, "a callback of loop {} forked, and this is the child", handle);
         }
         if self.forks.get().has_forked() {
-            self.forks.set(fork::Watch::begin());
+            self.forks.set(fork::ForkWatch::begin());
         }
         Ok(())
     }

@@ -183,7 +183,7 @@ impl LoopShared {
     /// The same, if one comparison shows it; for the fast paths.
     #[inline(always)]
     pub fn is_mine_fast(&self) -> bool {
-        self.owner.is_run_by(thread::current()) && fork::is_surely(self.epoch.load(Relaxed))
+        self.owner.is_run_by(thread::current()) && fork::is_current_fast(self.epoch.load(Relaxed))
     }
 
     /// Whether its loop is open, and this process's.

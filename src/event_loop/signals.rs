@@ -155,12 +155,12 @@ fn check_blocked(signal: c_int) -> Result<()> {
 impl SignalWatcher {
     /// Takes in the real-time signals that came, as far as they are its.
     fn take_in(&mut self, batch: &SignalBatch, payloads: &mut Payloads) {
-        let skipped = self.seen.place.saturating_sub(batch.first).min(batch.infos.len());
+        let skipped = self.seen.index.saturating_sub(batch.first).min(batch.infos.len());
         for info in batch.infos.iter().skip(skipped) {
             let number = payloads.number();
             self.enqueue(QueuedSignal { number, info: *info });
         }
-        self.seen.place = self.seen.place.max(batch.first + batch.infos.len());
+        self.seen.index = self.seen.index.max(batch.first + batch.infos.len());
         self.lost = self.lost.saturating_add(batch.lost.saturating_sub(self.seen.lost));
         self.seen.lost = self.seen.lost.max(batch.lost);
     }
@@ -328,7 +328,7 @@ impl LoopState {
             return None;
         }
         (entry.count, entry.lost) = (count, lost);
-        let first = subscription.place();
+        let first = subscription.next_index();
         let mut infos = Vec::new();
         if !signal_hub::is_real_time(entry.signal) {
             if let Some(info) = subscription.take() {
@@ -509,7 +509,7 @@ impl SignalSource {
 
     /// See `LoopState::abandon`.
     pub fn abandon(&self) {
-        self.signalfd.iter().for_each(Fd::abandon);
+        self.signalfd.iter().for_each(Fd::close_now);
     }
 }
 

@@ -6,7 +6,7 @@
 use super::api::loops::wake_for_signal;
 use super::shared::LoopShared;
 use crate::errno::{Errno, Result, fail};
-use crate::signal_hub::{Handler, NoDefault, Position, Subscription, Wakeup, subscribe};
+use crate::signal_hub::{Handler, NoDefault, Position, SignalSink, Subscription, subscribe};
 use crate::sys::signal;
 use crate::util::alloc::TryVec;
 use std::ffi::c_int;
@@ -39,7 +39,7 @@ struct Sink {
 
 /// What wakes a loop when a signal came.
 fn subscription_of(handle: i64, signal: c_int) -> Result<Subscription> {
-    subscribe(signal, Wakeup { wake: wake_for_signal, number: handle }, true)
+    subscribe(signal, SignalSink { wake: wake_for_signal, number: handle }, true)
 }
 
 impl Sinks {

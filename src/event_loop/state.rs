@@ -26,7 +26,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, eventfd, fork};
 use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array};
-use crate::util::try_room;
+use crate::util::try_uninit;
 use crate::wakeup;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
@@ -210,7 +210,7 @@ impl LoopState {
         };
         let eventfd = eventfd::create(1)?;
         let epoll = woken_by(&eventfd)?;
-        let Some(boxed) = try_room() else { fail!(ENOMEM, "no memory for a loop") };
+        let Some(boxed) = try_uninit() else { fail!(ENOMEM, "no memory for a loop") };
         let state = Self {
             shared,
             max_timers: bound(options.max_timers, DEFAULT_TIMERS),
@@ -675,12 +675,12 @@ impl LoopState {
     /// Gives back the descriptors of a loop whose memory has to stay.
     /// `is_sound`: no fork and no panic caught it in the middle of a change.
     pub fn abandon(&self, is_sound: bool) {
-        self.epoll.abandon();
-        self.eventfd.abandon();
+        self.epoll.close_now();
+        self.eventfd.close_now();
         if is_sound {
             self.fd_sources.values().for_each(|fd_source| fd_source.abandon());
         }
-        self.outer.iter().for_each(Fd::abandon);
+        self.outer.iter().for_each(Fd::close_now);
         self.timers.abandon();
         self.signals.abandon();
     }

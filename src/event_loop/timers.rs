@@ -105,7 +105,7 @@ pub(super) struct TimerSource {
 /// entry that was left behind is nobody's, whatever its slot is now.
 pub(super) struct TimerNodes(pub &'static LoopShared, pub usize);
 
-impl timer_queue::Timers for TimerNodes {
+impl timer_queue::NodeLookup for TimerNodes {
     #[inline(always)]
     fn node(&self, id: u32) -> Option<&Node> {
         const MASK: u32 = SOURCE | CLOCK_MASK << QUEUE_SHIFT;
@@ -236,7 +236,7 @@ impl TimerSource {
 
     /// As LoopState::abandon.
     pub fn abandon(&self) {
-        self.clocks.iter().filter_map(|clock| clock.fd.as_ref()).for_each(Fd::abandon);
+        self.clocks.iter().filter_map(|clock| clock.fd.as_ref()).for_each(Fd::close_now);
     }
 
     /// Whether there is something to settle.

@@ -3,13 +3,14 @@
 //! Besides that file the directories are watched that the path leads through
 //! (`route`). Whenever an entry that it uses changes, or such a directory is
 //! renamed or deleted, the path is looked up again. inotify says by the number
-//! of the watch whether it still leads to the same file. The program gets events
-//! of the file alone: what is reported of directories is for the watcher.
+//! of the watch whether it still leads to the same file. The program gets
+//! events of the file alone: what is reported of directories is for the
+//! watcher.
 
-use super::notes::Told;
-use super::open::{Identity, c_str, terminated};
-use super::queue::Raw;
-use super::route::{Place, Route};
+use super::events::Outgoing;
+use super::open::{DirectoryId, c_str, terminated};
+use super::queue::QueuedEvent;
+use super::route::{EntryAt, Route};
 use super::{Files, GONE, REPLACED, Watcher};
 use crate::errno::Errno;
 use crate::util::alloc::TryVec;
@@ -19,7 +20,7 @@ const TRIES: usize = 4;
 
 pub(super) struct Follow {
     /// The directories that the path leads through.
-    places: Vec<Place>,
+    places: Vec<EntryAt>,
     /// From where in inotify's queue on the file is what is followed.
     since: u64,
     /// It is being added.
@@ -51,8 +52,8 @@ impl Follow {
 
     /// What a directory is watched for; 0: it is not on the route.
     fn wanted(&self, watch: i32) -> u32 {
-        let places = self.places.iter().filter(|place| place.watch == watch);
-        places.fold(0, |mask, place| mask | place.mask)
+        let indices = self.places.iter().filter(|index| index.watch == watch);
+        indices.fold(0, |mask, index| mask | index.mask)
     }
 }
 
@@ -67,11 +68,11 @@ impl Watcher {
         self.root >= 0 || self.follow.is_some()
     }
 
-    fn role_of(&self, note: &Raw) -> Option<Role> {
+    fn role_of(&self, event: &QueuedEvent) -> Option<Role> {
         let follow = self.follow.as_ref()?;
         Some(Role {
-            is_told: note.watch == self.root && note.end > follow.since,
-            is_followed: follow.places.iter().any(|place| place.concerns(note)),
+            is_told: event.watch == self.root && event.end > follow.since,
+            is_followed: follow.places.iter().any(|index| index.concerns(event)),
         })
     }
 }
@@ -145,14 +146,14 @@ impl Files {
     fn take_places(
         &mut self,
         id: u32,
-        places: Vec<Place>,
+        indices: Vec<EntryAt>,
         is_whole: bool,
         may_narrow: bool,
     ) -> bool {
         let Some(watcher) = self.watchers.get_mut(&id) else { return true };
         let root = watcher.root;
         let Some(follow) = &mut watcher.follow else { return true };
-        let mut before = std::mem::replace(&mut follow.places, places);
+        let mut before = std::mem::replace(&mut follow.places, indices);
         if !is_whole {
             // The others are still watched.
             let _ = follow.places.try_extend(std::mem::take(&mut before).into_iter());
@@ -160,11 +161,11 @@ impl Files {
         if before == follow.places {
             return true;
         }
-        for place in before.iter().filter(|place| place.watch != root) {
+        for index in before.iter().filter(|index| index.watch != root) {
             let follow = self.watchers.get(&id).and_then(|one| one.follow.as_ref());
-            let wanted = follow.map_or(0, |follow| follow.wanted(place.watch));
-            if wanted == 0 || may_narrow && place.mask & !wanted != 0 {
-                self.forget(id, place.watch);
+            let wanted = follow.map_or(0, |follow| follow.wanted(index.watch));
+            if wanted == 0 || may_narrow && index.mask & !wanted != 0 {
+                self.forget(id, index.watch);
             }
         }
         false
@@ -173,7 +174,11 @@ impl Files {
     /// Takes a watch among those of a watcher.
     pub(super) fn know(&mut self, id: u32, number: i32) -> Result<(), Errno> {
         let is_known = self.watchers.get(&id).is_some_and(|one| one.nodes.contains_key(&number));
-        if is_known { Ok(()) } else { self.insert(id, number, (-1, b""), (0, Identity::default())) }
+        if is_known {
+            Ok(())
+        } else {
+            self.insert(id, number, (-1, b""), (0, DirectoryId::default()))
+        }
     }
 
     fn forget_unless_used(&mut self, id: u32, number: i32) {
@@ -198,26 +203,33 @@ impl Files {
         let was_gone = std::mem::replace(&mut follow.is_gone, is_gone);
         match result {
             Err(errno) if failed.is_some() && failed != had_failed => {
-                self.tell_failure(id, -1, b"", errno);
+                self.report_failure(id, -1, b"", errno);
             }
-            Err(_) if is_gone && !was_gone => self.tell(id, Told::entry(GONE, -1, b"")),
-            Ok(is_other) if is_other || was_gone => self.tell(id, Told::entry(REPLACED, -1, b"")),
+            Err(_) if is_gone && !was_gone => self.notify(id, Outgoing::entry(GONE, -1, b"")),
+            Ok(is_other) if is_other || was_gone => {
+                self.notify(id, Outgoing::entry(REPLACED, -1, b""))
+            }
             _ => {}
         }
     }
 
     /// Deals with an event, or a rename, that is reported to a watcher which
     /// follows its path; false: it is none.
-    pub(super) fn take_followed(&mut self, id: u32, note: &Raw, to: Option<&Raw>) -> bool {
+    pub(super) fn take_followed(
+        &mut self,
+        id: u32,
+        event: &QueuedEvent,
+        to: Option<&QueuedEvent>,
+    ) -> bool {
         let Some(watcher) = self.watchers.get(&id) else { return false };
-        let Some(role) = watcher.role_of(note) else { return false };
+        let Some(role) = watcher.role_of(event) else { return false };
         let other = to.and_then(|to| Some((to, watcher.role_of(to)?)));
         match other {
-            Some((to, other)) if role.is_told && other.is_told => self.tell_move(id, note, to),
+            Some((to, other)) if role.is_told && other.is_told => self.tell_move(id, event, to),
             _ => {
-                let notes = [Some((note, role)), other];
-                for (note, _) in notes.into_iter().flatten().filter(|(_, role)| role.is_told) {
-                    self.tell(id, Told::entry(note.mask, note.watch, &note.name));
+                let events = [Some((event, role)), other];
+                for (event, _) in events.into_iter().flatten().filter(|(_, role)| role.is_told) {
+                    self.notify(id, Outgoing::entry(event.mask, event.watch, &event.name));
                 }
             }
         }
@@ -235,7 +247,7 @@ impl Files {
         if watcher.root == number {
             watcher.root = -1;
         }
-        follow.places.retain(|place| place.watch != number);
+        follow.places.retain(|index| index.watch != number);
         self.forget(id, number);
         self.look_again(id);
         true

@@ -1,15 +1,16 @@
-//! Changes of files: what a loop's file watchers are told, by one inotify.
+//! Changes of files: what one inotify reports to a loop's file watchers.
 //!
 //! inotify has one watch for a file, however often it is asked for, and a
 //! watch of a directory says nothing about what lies deeper. So a watch has a
-//! list of users, each of which hears only its own bits, and a watcher of a
-//! tree has a node for each directory (`tree`), which come and go as the
-//! notes say (`notes`). What inotify says is kept in order, and the halves of
-//! renames joined, by `queue`. A watcher may follow its path (`follow`). The watchers' records are the loop's matter.
+//! list of subscribers, each of which gets only its own bits, and a watcher of
+//! a tree has a node for each directory (`tree`), which come and go as the
+//! events say (`events`). What inotify says is kept in order, and the halves of
+//! renames joined, by `queue`. A watcher may follow its path (`follow`). The
+//! watchers' records are the loop's matter.
 
+mod events;
 mod follow;
 mod moves;
-mod notes;
 mod open;
 mod overflow;
 mod queue;
@@ -26,16 +27,16 @@ use crate::sys::fd::{self, Fd};
 use crate::sys::{clock, file, fork};
 use crate::util::alloc::{TryDeque, TryMap, TryVec, TryVecCopy, try_concat};
 use follow::Follow;
-use open::{Identity, c_str, terminated};
-use queue::{Next, Queue};
+use open::{DirectoryId, c_str, terminated};
+use queue::{InotifyQueue, Next};
 use scan::{Backlog, Scan};
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::RawFd;
-use tree::Node;
-use watches::Watch;
+use tree::DirectoryNode;
+use watches::InotifyWatch;
 
-/// The bits of notes that inotify does not have, or that are asked for.
+/// The bits of events that inotify does not have, or that are asked for.
 pub(crate) const ERROR: u32 = 0x100_0000;
 pub(crate) const REPLACED: u32 = 0x1_0000;
 pub(crate) const GONE: u32 = 0x2_0000;
@@ -44,7 +45,7 @@ const MOVED: u32 = libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
 /// What changes the entries of a directory.
 const ENTRIES: u32 = libc::IN_CREATE | libc::IN_DELETE | MOVED;
 
-/// How many notes are taken at a time, and how many wait for a watcher.
+/// How many events are taken at a time, and how many wait for a watcher.
 const AT_A_TIME: usize = 1024;
 const WAITING: usize = 8192;
 
@@ -53,8 +54,8 @@ pub(crate) const LATER_NS: i64 = 10_000_000;
 
 /// What is to be watched.
 #[derive(Clone, Copy)]
-pub(crate) struct Request<'a> {
-    pub root: Root<'a>,
+pub(crate) struct WatchRequest<'a> {
+    pub root: WatchRoot<'a>,
     pub mask: u32,
     /// IN_ONLYDIR and IN_DONT_FOLLOW.
     pub flags: u32,
@@ -64,13 +65,13 @@ pub(crate) struct Request<'a> {
 }
 
 #[derive(Clone, Copy)]
-pub(crate) enum Root<'a> {
+pub(crate) enum WatchRoot<'a> {
     Path(&'a [u8]),
     Descriptor(RawFd),
 }
 
-/// What a watcher is told.
-pub(crate) struct Note {
+/// An event for a watcher.
+pub(crate) struct FileEvent {
     /// Their order.
     pub number: u64,
     /// Bits of inotify, or ERROR.
@@ -83,7 +84,7 @@ pub(crate) struct Note {
     pub old_name: Box<[u8]>,
 }
 
-impl Note {
+impl FileEvent {
     /// Whether it is the last one of its watcher.
     pub fn is_last(&self) -> bool {
         self.mask & libc::IN_IGNORED != 0
@@ -102,14 +103,14 @@ struct Watcher {
     path: Box<[u8]>,
     /// The watch of that; -1: it is gone.
     root: i32,
-    nodes: Map<i32, Node>,
+    nodes: Map<i32, DirectoryNode>,
     /// The first of those that are to be forgotten, which are linked; -1:
     /// none.
     forgotten: i32,
     /// While they are looked for again: those that there were before.
-    before: Option<Map<i32, Node>>,
+    before: Option<Map<i32, DirectoryNode>>,
     /// What waits for it, in order.
-    kept: VecDeque<Note>,
+    kept: VecDeque<FileEvent>,
     /// It was too much, or there was no memory for it.
     has_lost: bool,
     /// Its end was among that.
@@ -119,41 +120,41 @@ struct Watcher {
 }
 
 /// What is yet to be watched of a tree that is being added.
-pub(crate) struct Rest(Backlog);
+pub(crate) struct PendingTree(Backlog);
 
 /// All file watchers of a loop.
 #[derive(Default)]
 pub(crate) struct Files {
     inotify: Option<Fd>,
-    watches: Map<i32, Watch>,
+    watches: Map<i32, InotifyWatch>,
     /// By the numbers of their records.
     watchers: Map<u32, Watcher>,
-    queue: Queue,
+    queue: InotifyQueue,
     /// Directories that are yet to be watched and read.
     backlog: Backlog,
     /// Those that wait for what inotify has yet to report of others, how many
-    /// notes came since they were looked for, and whether some were renames.
-    claims: VecDeque<Scan>,
-    since_claims: usize,
+    /// events came since they were looked for, and whether some were renames.
+    unresolved_moves: VecDeque<Scan>,
+    since_retry: usize,
     has_moved: bool,
     /// Names that renames have changed, to be looked up.
     renamed: VecDeque<verify::Renamed>,
     /// Watchers whose trees are read again.
-    renewing: Vec<u32>,
+    rescanning: Vec<u32>,
     /// How many watchers there were.
     serials: u64,
     /// Something could not be followed, as if inotify had lost it.
     lost: bool,
-    /// Some watchers were told less than they are to be.
-    missed: bool,
+    /// Some watchers have lost events for want of memory.
+    overflowed: bool,
     /// How many watches were removed since the queue was last read to its
     /// end, and those that are to be.
     unwatched: usize,
-    leaving: Vec<i32>,
+    pending_removals: Vec<i32>,
     /// Watchers that are to get what was kept for them, each once.
     resuming: VecDeque<u32>,
-    /// What is to be told, and whom.
-    told: VecDeque<(u32, Note)>,
+    /// Events to be delivered, and the watcher of each.
+    outgoing: VecDeque<(u32, FileEvent)>,
     numbers: u64,
     /// The process that has made the inotify.
     made_in: fork::Epoch,
@@ -209,21 +210,21 @@ impl Files {
         }
         self.made_in = fork::current();
         self.watches.clear();
-        self.queue = Queue::default();
+        self.queue = InotifyQueue::default();
         self.backlog.abandon();
-        self.claims.clear();
+        self.unresolved_moves.clear();
         self.renamed.clear();
-        self.renewing.clear();
-        self.leaving.clear();
+        self.rescanning.clear();
+        self.pending_removals.clear();
         self.unwatched = 0;
-        let events = self.told.len();
+        let events = self.outgoing.len();
         let revived = self.watch_all_again();
         if revived.is_err() {
             // What has ended has; the rest is found again.
-            let mut place = 0;
-            self.told.retain(|(_, note)| {
-                place += 1;
-                place <= events || note.is_last()
+            let mut index = 0;
+            self.outgoing.retain(|(_, event)| {
+                index += 1;
+                index <= events || event.is_last()
             });
         }
         revived
@@ -245,7 +246,7 @@ impl Files {
             }
             match self.watch_again(id) {
                 Err(errno) if errno.is_shortage() => return Err(errno),
-                Err(_) => self.tell_end(id),
+                Err(_) => self.report_end(id),
                 Ok(()) => {}
             }
         }
@@ -255,8 +256,8 @@ impl Files {
     fn watch_again(&mut self, id: u32) -> Result<(), Errno> {
         let Some(watcher) = self.watchers.get(&id) else { return Ok(()) };
         let path = terminated(&watcher.path)?;
-        let mut rest = Rest(Backlog::strict());
-        self.with_rest(&mut rest, |files| files.attach(id, c_str(&path)?))?;
+        let mut rest = PendingTree(Backlog::strict());
+        self.with_pending_tree(&mut rest, |files| files.attach(id, c_str(&path)?))?;
         while self.do_some(&mut rest, usize::MAX)? {}
         Ok(())
     }
@@ -266,7 +267,7 @@ impl Files {
 impl Files {
     /// Adds a watcher; all of it, or nothing. The inotify is there. Of a tree
     /// the directories are yet to be watched, by [`Files::add_more`].
-    pub fn add(&mut self, id: u32, request: &Request<'_>) -> Result<Rest, Errno> {
+    pub fn add(&mut self, id: u32, request: &WatchRequest<'_>) -> Result<PendingTree, Errno> {
         self.watchers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         // For each there is room in the list: what is kept can be delivered.
         let more = self.watchers.len() + 1 - self.resuming.len().min(self.watchers.len());
@@ -274,24 +275,24 @@ impl Files {
         let path = absolute(request.root)?;
         // Once by the path that was given: the absolute one may be another's.
         let given = match request.root {
-            Root::Path(given) => terminated(given)?,
-            Root::Descriptor(_) => terminated(&path)?,
+            WatchRoot::Path(given) => terminated(given)?,
+            WatchRoot::Descriptor(_) => terminated(&path)?,
         };
         self.watchers.insert_reserved(id, self.new_watcher(request, path));
         self.serials += 1;
-        let mut rest = Rest(Backlog::strict());
-        let added = self.with_rest(&mut rest, |files| files.attach(id, c_str(&given)?));
+        let mut rest = PendingTree(Backlog::strict());
+        let added = self.with_pending_tree(&mut rest, |files| files.attach(id, c_str(&given)?));
         if added.is_err() {
             self.remove(id);
         }
         added.map(|()| rest).map_err(|errno| match (request.root, errno) {
-            (Root::Descriptor(fd), Errno::ENOENT) if !fd::is_open(fd) => Errno::EBADF,
-            (Root::Descriptor(_), Errno::ENOENT) => Errno::ENOTSUP,
+            (WatchRoot::Descriptor(fd), Errno::ENOENT) if !fd::is_open(fd) => Errno::EBADF,
+            (WatchRoot::Descriptor(_), Errno::ENOENT) => Errno::ENOTSUP,
             _ => errno,
         })
     }
 
-    fn new_watcher(&self, request: &Request<'_>, path: Box<[u8]>) -> Watcher {
+    fn new_watcher(&self, request: &WatchRequest<'_>, path: Box<[u8]>) -> Watcher {
         Watcher {
             serial: self.serials,
             mask: request.mask,
@@ -321,10 +322,10 @@ impl Files {
         let (root, identity) = if recursive {
             let follow = flags & libc::IN_DONT_FOLLOW == 0;
             let directory = directory::open(path, follow, To::Find)?;
-            let identity = Identity::of(&directory)?;
+            let identity = DirectoryId::of(&directory)?;
             (self.join_directory(id, &directory, path, flags)?, identity)
         } else {
-            (self.join_path(id, path, flags)?, Identity::default())
+            (self.join_path(id, path, flags)?, DirectoryId::default())
         };
         self.insert(id, root, (-1, b""), (since, identity))?;
         if let Some(watcher) = self.watchers.get_mut(&id) {
@@ -334,8 +335,13 @@ impl Files {
     }
 
     /// Watches some more of a tree that is being added; false: that was all.
-    /// `at_most`: what that may take, in notes' time.
-    pub fn add_more(&mut self, id: u32, rest: &mut Rest, at_most: usize) -> Result<bool, Errno> {
+    /// `at_most`: what that may take, in events' time.
+    pub fn add_more(
+        &mut self,
+        id: u32,
+        rest: &mut PendingTree,
+        at_most: usize,
+    ) -> Result<bool, Errno> {
         let added = self.do_some(rest, at_most);
         if added.is_err() {
             self.remove(id);
@@ -344,15 +350,19 @@ impl Files {
     }
 
     /// Does something with another backlog in the place of the loop's.
-    fn with_rest<T>(&mut self, rest: &mut Rest, act: impl FnOnce(&mut Self) -> T) -> T {
+    fn with_pending_tree<T>(
+        &mut self,
+        rest: &mut PendingTree,
+        act: impl FnOnce(&mut Self) -> T,
+    ) -> T {
         std::mem::swap(&mut self.backlog, &mut rest.0);
         let result = act(self);
         std::mem::swap(&mut self.backlog, &mut rest.0);
         result
     }
 
-    fn do_some(&mut self, rest: &mut Rest, at_most: usize) -> Result<bool, Errno> {
-        self.with_rest(rest, |files| {
+    fn do_some(&mut self, rest: &mut PendingTree, at_most: usize) -> Result<bool, Errno> {
+        self.with_pending_tree(rest, |files| {
             let mut left = at_most;
             while left > 0 && !files.backlog.is_empty() && files.backlog.failure().is_none() {
                 left = left.saturating_sub(files.step());
@@ -370,16 +380,16 @@ impl Files {
     }
 
     /// What a watcher was added with; the path is absolute.
-    pub fn request_of(&self, id: u32) -> Option<Request<'_>> {
+    pub fn request_of(&self, id: u32) -> Option<WatchRequest<'_>> {
         let watcher = self.watchers.get(&id)?;
         let (mask, flags, recursive) = (watcher.mask, watcher.flags, watcher.recursive);
-        let (root, follows) = (Root::Path(&watcher.path), watcher.follow.is_some());
-        Some(Request { root, mask, flags, recursive, follows })
+        let (root, follows) = (WatchRoot::Path(&watcher.path), watcher.follow.is_some());
+        Some(WatchRequest { root, mask, flags, recursive, follows })
     }
 
     /// Whether there are watches that are yet to be removed.
-    pub fn has_leaving(&self) -> bool {
-        !self.leaving.is_empty()
+    pub fn has_pending_removals(&self) -> bool {
+        !self.pending_removals.is_empty()
     }
 
     /// Whether it is the only one that there is.
@@ -393,40 +403,40 @@ impl Files {
         if self.watchers.remove(&id).is_some_and(|watcher| watcher.resumes) {
             self.resuming.retain(|resuming| *resuming != id);
         }
-        self.told.retain(|(whose, _)| *whose != id);
+        self.outgoing.retain(|(whose, _)| *whose != id);
     }
 
-    /// Keeps a note for a watcher that is not told anything now.
-    pub fn keep(&mut self, id: u32, note: Note) {
+    /// Keeps an event for a watcher that is not notified now.
+    pub fn keep(&mut self, id: u32, event: FileEvent) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
-        let is_full = watcher.kept.len() >= WAITING && !note.is_last();
+        let is_full = watcher.kept.len() >= WAITING && !event.is_last();
         if is_full || watcher.kept.try_reserve(1).is_err() {
             watcher.has_lost = true;
-            watcher.has_ended |= note.is_last();
+            watcher.has_ended |= event.is_last();
             return;
         }
         // Some come back, and are older than others that are there.
-        let place = watcher.kept.partition_point(|kept| kept.number < note.number);
-        watcher.kept.insert_reserved(place, note);
+        let index = watcher.kept.partition_point(|kept| kept.number < event.number);
+        watcher.kept.insert_reserved(index, event);
     }
 
     /// The next note that was kept for a watcher.
-    pub fn next_kept(&mut self, id: u32) -> Option<Note> {
+    pub fn next_kept(&mut self, id: u32) -> Option<FileEvent> {
         let watcher = self.watchers.get_mut(&id)?;
-        let note = watcher.kept.pop_front();
-        let lost = watcher.has_lost && note.as_ref().is_none_or(Note::is_last);
+        let event = watcher.kept.pop_front();
+        let lost = watcher.has_lost && event.as_ref().is_none_or(FileEvent::is_last);
         if !lost {
-            return note.or_else(|| self.take_unkept_end(id));
+            return event.or_else(|| self.take_unkept_end(id));
         }
         // What there was no room for came before the end.
         watcher.has_lost = false;
-        if let Some(last) = note {
+        if let Some(last) = event {
             watcher.kept.push_front_reserved(last);
         }
         Some(self.number(libc::IN_Q_OVERFLOW))
     }
 
-    fn take_unkept_end(&mut self, id: u32) -> Option<Note> {
+    fn take_unkept_end(&mut self, id: u32) -> Option<FileEvent> {
         let watcher = self.watchers.get_mut(&id)?;
         let ended = std::mem::take(&mut watcher.has_ended);
         ended.then(|| self.number(libc::IN_IGNORED))
@@ -458,9 +468,9 @@ impl Files {
         !self.resuming.is_empty()
     }
 
-    /// The same of those that there was no memory to tell of something.
-    pub fn resume_missed(&mut self) {
-        if std::mem::take(&mut self.missed) {
+    /// The same of those that have lost events for want of memory.
+    pub fn resume_overflowed(&mut self) {
+        if std::mem::take(&mut self.overflowed) {
             self.resume_all();
         }
     }
@@ -478,16 +488,16 @@ impl Files {
         }
     }
 
-    /// The next note to be told, and whom.
-    pub fn next_told(&mut self) -> Option<(u32, Note)> {
-        self.told.pop_front()
+    /// The next event to be delivered, and its watcher.
+    pub fn next_outgoing(&mut self) -> Option<(u32, FileEvent)> {
+        self.outgoing.pop_front()
     }
 
-    /// A note of nothing in particular.
-    fn number(&mut self, mask: u32) -> Note {
+    /// An event of nothing in particular.
+    fn number(&mut self, mask: u32) -> FileEvent {
         self.numbers += 1;
         let (name, old_name) = (Box::default(), Box::default());
-        Note { number: self.numbers, mask, errno: None, name, old_name }
+        FileEvent { number: self.numbers, mask, errno: None, name, old_name }
     }
 }
 
@@ -504,14 +514,14 @@ impl Files {
     pub fn work(&mut self) -> More {
         let mut left = AT_A_TIME;
         while left > 0 {
-            if self.told.len() >= AT_A_TIME {
+            if self.outgoing.len() >= AT_A_TIME {
                 return More::Now;
             }
             if !self.backlog.is_empty() {
                 left = left.saturating_sub(self.step());
                 continue;
             }
-            self.finish_renewals();
+            self.finish_rescans();
             if std::mem::take(&mut self.lost) {
                 self.take_overflow();
                 if self.lost {
@@ -520,16 +530,16 @@ impl Files {
                 }
                 continue;
             }
-            if self.claim_again(false) {
+            if self.retry_moves(false) {
                 continue;
             }
             left -= 1;
-            self.since_claims += 1;
-            match self.next_raw() {
-                Next::One(note) => self.take(&note),
+            self.since_retry += 1;
+            match self.next_queued() {
+                Next::One(event) => self.take(&event),
                 Next::Pair(from, to) => self.take_pair(&from, &to),
                 Next::At(time) => return More::At(time),
-                Next::None if self.claim_again(true) || self.look_up_one() => {}
+                Next::None if self.retry_moves(true) || self.look_up_one() => {}
                 Next::None if self.unwatch_more() => return More::Now,
                 Next::None => return More::Nothing,
             }
@@ -547,7 +557,7 @@ impl Files {
         self.queue.is_empty() && file::readable(self.raw()) == Ok(0)
     }
 
-    fn next_raw(&mut self) -> Next {
+    fn next_queued(&mut self) -> Next {
         let inotify = self.raw();
         let Self { queue, watches, watchers, .. } = self;
         queue.next(inotify, clock::now_ns(), |queue, from, end| {
@@ -562,30 +572,30 @@ impl Files {
 }
 
 /// The path of what is to be watched, whatever the current directory will be.
-fn absolute(root: Root<'_>) -> Result<Box<[u8]>, Errno> {
+fn absolute(root: WatchRoot<'_>) -> Result<Box<[u8]>, Errno> {
     // Not on the stack, of which a call takes little.
-    let mut room = Vec::new();
+    let mut buffer = Vec::new();
     let mut number = [0u8; 32];
     let (before, path) = match root {
-        Root::Path(path) if path.starts_with(b"/") => (&[][..], path),
-        Root::Path(b"") => return Err(Errno::ENOENT),
-        Root::Path(path) => {
-            room.try_lengthen(libc::PATH_MAX as usize, 0)?;
-            (directory::current(&mut room)?, path)
+        WatchRoot::Path(path) if path.starts_with(b"/") => (&[][..], path),
+        WatchRoot::Path(b"") => return Err(Errno::ENOENT),
+        WatchRoot::Path(path) => {
+            buffer.try_lengthen(libc::PATH_MAX as usize, 0)?;
+            (directory::current(&mut buffer)?, path)
         }
-        Root::Descriptor(fd) => (&[][..], proc_path(fd, &mut number)),
+        WatchRoot::Descriptor(fd) => (&[][..], proc_path(fd, &mut number)),
     };
     let before = before.split(|byte| *byte == 0).next().unwrap_or_default();
     join(before, path)
 }
 
-fn proc_path(fd: RawFd, room: &mut [u8; 32]) -> &[u8] {
+fn proc_path(fd: RawFd, buffer: &mut [u8; 32]) -> &[u8] {
     use std::io::Write as _;
-    let mut rest = &mut room[..];
+    let mut rest = &mut buffer[..];
     // Room for every number.
     let _ = write!(rest, "/proc/self/fd/{fd}");
     let left = rest.len();
-    room.get(..32 - left).unwrap_or_default()
+    buffer.get(..32 - left).unwrap_or_default()
 }
 
 /// A path below another one; either may be empty.

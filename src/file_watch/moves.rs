@@ -1,10 +1,10 @@
 //! What becomes of a tree's directories by what inotify reports: in its order,
 //! whatever has their names by now.
 
-use super::notes::Place;
-use super::queue::{Queue, Raw};
+use super::events::EntryAt;
+use super::queue::{InotifyQueue, QueuedEvent};
 use super::tree::About;
-use super::watches::Watch;
+use super::watches::InotifyWatch;
 use super::{Files, Watcher, join};
 use crate::errno::Errno;
 use crate::hash::Map;
@@ -21,14 +21,14 @@ enum Mover {
 /// Whether it is known which directory a rename moved, of those that it may
 /// have moved for some watcher.
 pub(super) fn is_settled(
-    (watches, watchers): (&Map<i32, Watch>, &Map<u32, Watcher>),
-    queue: &Queue,
-    from: &Raw,
+    (watches, watchers): (&Map<i32, InotifyWatch>, &Map<u32, Watcher>),
+    queue: &InotifyQueue,
+    from: &QueuedEvent,
     end: u64,
 ) -> bool {
     let Some(watch) = watches.get(&from.watch).filter(|_| from.is_directory()) else { return true };
     let (mut is_settled, mut last) = (true, -1);
-    for watcher in watch.users().filter_map(|user| watchers.get(&user.watcher)) {
+    for watcher in watch.subscribers().filter_map(|subscriber| watchers.get(&subscriber.watcher)) {
         // Mostly it is the same one for all.
         for mover in watcher.may_have_moved(from) {
             if std::mem::replace(&mut last, mover) == mover {
@@ -46,7 +46,7 @@ pub(super) fn is_settled(
 impl Files {
     /// Which of the watched directories a rename moved out of its place; the
     /// events of its halves end at `end`.
-    fn mover(&self, id: u32, from: Place<'_>, displaced: Option<i32>, end: u64) -> Mover {
+    fn mover(&self, id: u32, from: EntryAt<'_>, displaced: Option<i32>, end: u64) -> Mover {
         let Some(watcher) = self.watchers.get(&id) else { return Mover::Unknown };
         let has_moved = |watch: &i32| self.queue.has_moved(*watch, from.watch, end) == Some(true);
         match watcher.about(from.watch, from.name, from.end) {
@@ -62,11 +62,11 @@ impl Files {
 
     /// A directory was moved inside the tree. What is known of names follows
     /// inotify's order, whatever has those names by now.
-    pub(super) fn follow(
+    pub(super) fn apply_rename(
         &mut self,
         id: u32,
-        from: Place<'_>,
-        to: Place<'_>,
+        from: EntryAt<'_>,
+        to: EntryAt<'_>,
         displaced: Option<i32>,
     ) {
         match self.mover(id, from, displaced, to.end) {
@@ -74,7 +74,7 @@ impl Files {
                 if let Some(watcher) = self.watchers.get_mut(&id) {
                     watcher.unlink(child);
                 }
-                self.make_way(id, to);
+                self.displace_entry(id, to);
                 if self.relink(id, child, to).is_err() {
                     self.forget(id, child);
                     self.scan(id, to.watch, to.name);
@@ -83,16 +83,16 @@ impl Files {
             Mover::Unsure(child) => {
                 self.forget(id, child);
                 self.scan(id, from.watch, from.name);
-                self.arrive(id, to);
+                self.add_entry(id, to);
             }
-            Mover::Unknown => self.arrive(id, to),
+            Mover::Unknown => self.add_entry(id, to),
         }
         self.has_moved = true;
     }
 
     /// A name becomes another directory's. If one that has it was found there
     /// later, inotify will tell how it came there.
-    fn make_way(&mut self, id: u32, to: Place<'_>) {
+    fn displace_entry(&mut self, id: u32, to: EntryAt<'_>) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         match (watcher.about(to.watch, to.name, to.end), watcher.child(to.watch, to.name)) {
             (About::This(child), _) => watcher.displace(to.watch, child),
@@ -101,7 +101,7 @@ impl Files {
         }
     }
 
-    fn relink(&mut self, id: u32, watch: i32, to: Place<'_>) -> Result<(), Errno> {
+    fn relink(&mut self, id: u32, watch: i32, to: EntryAt<'_>) -> Result<(), Errno> {
         let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
         watcher.link(watch, to.watch, to.name)?;
         if let Some(node) = watcher.nodes.get_mut(&watch) {
@@ -111,7 +111,7 @@ impl Files {
     }
 
     /// A directory of a tree was moved out of it.
-    pub(super) fn lose(&mut self, id: u32, from: Place<'_>, displaced: Option<i32>) {
+    pub(super) fn move_out(&mut self, id: u32, from: EntryAt<'_>, displaced: Option<i32>) {
         match self.mover(id, from, displaced, from.end) {
             Mover::This(child) => self.forget(id, child),
             Mover::Unsure(child) => {
@@ -125,25 +125,25 @@ impl Files {
 
     /// One is new. If it replaced another, that was empty, and its watch may
     /// go later; or it was exchanged for it.
-    pub(super) fn arrive(&mut self, id: u32, at: Place<'_>) {
+    pub(super) fn add_entry(&mut self, id: u32, entry: EntryAt<'_>) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
-        match watcher.about(at.watch, at.name, at.end) {
-            About::This(child) => watcher.displace(at.watch, child),
+        match watcher.about(entry.watch, entry.name, entry.end) {
+            About::This(child) => watcher.displace(entry.watch, child),
             About::Unsure(child) => self.forget(id, child),
             About::Another => {}
         }
-        self.scan(id, at.watch, at.name);
+        self.scan(id, entry.watch, entry.name);
     }
 
     /// One was deleted. Its watch may go later, when nobody has it open; its
     /// name is free.
-    pub(super) fn bury(&mut self, id: u32, at: Place<'_>) {
+    pub(super) fn remove_deleted(&mut self, id: u32, entry: EntryAt<'_>) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
-        match watcher.about(at.watch, at.name, at.end) {
+        match watcher.about(entry.watch, entry.name, entry.end) {
             About::This(child) => watcher.unlink(child),
             About::Unsure(child) => {
                 self.forget(id, child);
-                self.scan(id, at.watch, at.name);
+                self.scan(id, entry.watch, entry.name);
             }
             About::Another => {}
         }
@@ -163,7 +163,7 @@ impl Files {
         }
     }
 
-    pub(super) fn note_unmount(&mut self, id: u32, watch: i32) {
+    pub(super) fn mark_unmounted(&mut self, id: u32, watch: i32) {
         let watcher = self.watchers.get_mut(&id);
         if let Some(node) = watcher.and_then(|watcher| watcher.nodes.get_mut(&watch)) {
             node.is_unmounted = true;

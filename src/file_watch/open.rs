@@ -16,9 +16,9 @@ use std::ffi::CStr;
 /// The device and inode of a directory. No other one has them while it is
 /// watched.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Identity(u64, u64);
+pub(super) struct DirectoryId(u64, u64);
 
-impl Identity {
+impl DirectoryId {
     pub fn of(fd: &Fd) -> Result<Self, Errno> {
         let stat = file::stat(fd.raw())?;
         Ok(Self(stat.st_dev, stat.st_ino))
@@ -64,7 +64,7 @@ impl Watcher {
 
     fn compare(&self, watch: i32, found: Fd) -> Result<Fd, Errno> {
         let node = self.nodes.get(&watch).ok_or(Errno::ENOENT)?;
-        if Identity::of(&found)? == node.identity { Ok(found) } else { Err(Errno::ENOENT) }
+        if DirectoryId::of(&found)? == node.identity { Ok(found) } else { Err(Errno::ENOENT) }
     }
 
     /// The path of an entry, as the system wants it; no longer than that can

@@ -1,8 +1,8 @@
 //! After inotify has lost something: trees are read again.
 
-use super::notes::Told;
-use super::scan::{Scan, Step};
-use super::tree::Node;
+use super::events::Outgoing;
+use super::scan::{Scan, ScanStep};
+use super::tree::DirectoryNode;
 use super::{Files, Watcher};
 use crate::errno::Errno;
 use crate::hash::Map;
@@ -10,37 +10,37 @@ use crate::util::alloc::{TryMap, TryVec};
 
 impl Files {
     /// Reads a watcher's directories again, after what it may have missed.
-    /// The watches stay: each one that is removed is another note.
-    fn renew(&mut self, id: u32) -> Result<(), Errno> {
+    /// The watches stay: each one that is removed is another event.
+    fn rescan(&mut self, id: u32) -> Result<(), Errno> {
         self.backlog.drop_watcher(id);
-        self.claims.retain(|scan| scan.watcher != id);
+        self.unresolved_moves.retain(|scan| scan.watcher != id);
         let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
-        self.renewing.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let step = Step::Read(watcher.root);
-        self.backlog.push(Scan { watcher: id, tells: false, step })?;
-        watcher.begin_renewal()?;
-        self.renewing.push_reserved(id);
+        self.rescanning.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let step = ScanStep::Read(watcher.root);
+        self.backlog.push(Scan { watcher: id, reports_new: false, step })?;
+        watcher.begin_rescan()?;
+        self.rescanning.push_reserved(id);
         Ok(())
     }
 
     /// What has no place in the tree now is watched no more.
-    pub(super) fn end_renewal(&mut self, id: u32) -> bool {
+    pub(super) fn end_rescan(&mut self, id: u32) -> bool {
         let Some(watcher) = self.watchers.get_mut(&id) else { return false };
         let Some(before) = watcher.before.take() else { return false };
         for number in before.into_keys() {
             if !self.is_known(id, number) {
-                self.leave_watch(id, number);
+                self.unsubscribe(id, number);
             }
         }
         true
     }
 
     /// All that were lost in an overflow are found.
-    pub(super) fn finish_renewals(&mut self) {
-        for id in std::mem::take(&mut self.renewing) {
+    pub(super) fn finish_rescans(&mut self) {
+        for id in std::mem::take(&mut self.rescanning) {
             // After that: of what the program finds then nothing is missed.
-            if self.end_renewal(id) {
-                self.tell(id, Told::entry(libc::IN_Q_OVERFLOW, -1, b""));
+            if self.end_rescan(id) {
+                self.notify(id, Outgoing::entry(libc::IN_Q_OVERFLOW, -1, b""));
             }
         }
     }
@@ -56,8 +56,8 @@ impl Files {
         for id in ids {
             if !self.watchers.get(&id).is_some_and(|watcher| watcher.recursive) {
                 self.look_again(id);
-                self.tell(id, Told::entry(libc::IN_Q_OVERFLOW, -1, b""));
-            } else if self.renew(id).is_err() {
+                self.notify(id, Outgoing::entry(libc::IN_Q_OVERFLOW, -1, b""));
+            } else if self.rescan(id).is_err() {
                 self.lost = true;
             }
         }
@@ -87,7 +87,7 @@ impl Files {
         true
     }
 
-    fn node_before(&mut self, id: u32, watch: i32) -> Option<&mut Node> {
+    fn node_before(&mut self, id: u32, watch: i32) -> Option<&mut DirectoryNode> {
         self.watchers.get_mut(&id)?.before.as_mut()?.get_mut(&watch)
     }
 
@@ -107,8 +107,8 @@ impl Files {
 
 impl Watcher {
     /// Of the directories only the root is known, until the others are found.
-    fn begin_renewal(&mut self) -> Result<(), Errno> {
-        let Some(root) = self.nodes.get(&self.root).map(Node::without_children) else {
+    fn begin_rescan(&mut self) -> Result<(), Errno> {
+        let Some(root) = self.nodes.get(&self.root).map(DirectoryNode::without_children) else {
             return Err(Errno::ENOENT);
         };
         let mut fresh = Map::default();

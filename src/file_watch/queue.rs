@@ -1,7 +1,7 @@
 //! What inotify says, in order, with the two halves of renames joined.
 //!
 //! The kernel puts the halves into its queue one after the other, and not at
-//! once: other notes may come between, and a reader may find the first alone.
+//! once: other events may come between, and a reader may find the first alone.
 //! So a first half whose other half is not there holds up what comes after it
 //! until the queue was read to its end, and a moment longer.
 //!
@@ -24,15 +24,15 @@ const PATIENCE_NS: i64 = 2_000_000;
 /// the directory is watched; a virtual machine may halt the kernel before it.
 const SETTLING_NS: i64 = 100_000_000;
 
-/// How many notes are read ahead, and how many for the sake of a first half.
+/// How many events are read ahead, and how many for the sake of a first half.
 const AHEAD: usize = 1024;
 const FAR_AHEAD: usize = 65536;
 
-/// How many notes of others may come between a rename and its IN_MOVE_SELF.
+/// How many events of others may come between a rename and its IN_MOVE_SELF.
 const BETWEEN: usize = 1024;
 
-/// A note of inotify's.
-pub(super) struct Raw {
+/// An event of inotify's.
+pub(super) struct QueuedEvent {
     pub watch: i32,
     pub mask: u32,
     pub cookie: u32,
@@ -43,7 +43,7 @@ pub(super) struct Raw {
     read_at: i64,
 }
 
-impl Raw {
+impl QueuedEvent {
     pub fn is_directory(&self) -> bool {
         self.mask & libc::IN_ISDIR != 0
     }
@@ -51,34 +51,34 @@ impl Raw {
 
 /// What to do next.
 pub(super) enum Next {
-    One(Raw),
+    One(QueuedEvent),
     /// A rename, its first half and its other half.
-    Pair(Raw, Raw),
+    Pair(QueuedEvent, QueuedEvent),
     /// Nothing until that time.
     At(i64),
     None,
 }
 
 #[derive(Default)]
-pub(super) struct Queue {
-    notes: VecDeque<Raw>,
+pub(super) struct InotifyQueue {
+    events: VecDeque<QueuedEvent>,
     /// The cookies of the second halves among them.
     arrivals: Set<u32>,
     /// How much was read, in bytes.
     read: u64,
     /// What there was no memory for, when there was nothing else.
-    lost: Option<Raw>,
+    lost: Option<QueuedEvent>,
 }
 
-impl Queue {
+impl InotifyQueue {
     /// Whether everything that was read is dealt with.
     pub fn is_empty(&self) -> bool {
-        self.notes.is_empty() && self.lost.is_none()
+        self.events.is_empty() && self.lost.is_none()
     }
 
     /// What was read and not dealt with, from a place of inotify's queue on.
-    pub fn behind(&self, end: u64) -> impl Iterator<Item = &Raw> {
-        self.notes.range(self.notes.partition_point(|note| note.end <= end)..)
+    pub fn behind(&self, end: u64) -> impl Iterator<Item = &QueuedEvent> {
+        self.events.range(self.events.partition_point(|event| event.end <= end)..)
     }
 
     /// Reads on, though it is not time to deal with that.
@@ -91,20 +91,20 @@ impl Queue {
         self.read + u64::try_from(file::readable(inotify).unwrap_or(0)).unwrap_or(0)
     }
 
-    /// The next note. `is_settled`: whether it is known which directory a
+    /// The next event. `is_settled`: whether it is known which directory a
     /// rename moved, by its first half and the end of its other half.
     pub fn next(
         &mut self,
         inotify: RawFd,
         now: i64,
-        is_settled: impl Fn(&Self, &Raw, u64) -> bool,
+        is_settled: impl Fn(&Self, &QueuedEvent, u64) -> bool,
     ) -> Next {
         let mut is_read = false;
         loop {
             if let Some(lost) = self.lost.take() {
                 return Next::One(lost);
             }
-            let Some(first) = self.notes.front() else {
+            let Some(first) = self.events.front() else {
                 if is_read || !self.fill(inotify, now, AHEAD) && self.lost.is_none() {
                     return Next::None;
                 }
@@ -114,7 +114,7 @@ impl Queue {
             if first.mask & libc::IN_MOVED_FROM == 0 {
                 return self.one();
             }
-            let end = self.other_half(first).map(|(_, note)| note.end);
+            let end = self.other_half(first).map(|(_, event)| event.end);
             if end.is_some_and(|end| is_settled(self, first, end)) {
                 return self.pair();
             }
@@ -123,29 +123,30 @@ impl Queue {
             if self.fill(inotify, now, FAR_AHEAD) {
                 continue;
             }
-            if now < due && self.notes.len() < FAR_AHEAD {
+            if now < due && self.events.len() < FAR_AHEAD {
                 return Next::At(due);
             }
             return if end.is_some() { self.pair() } else { self.one() };
         }
     }
 
-    fn other_half(&self, from: &Raw) -> Option<(usize, &Raw)> {
-        let is_other =
-            |note: &Raw| note.mask & libc::IN_MOVED_TO != 0 && note.cookie == from.cookie;
-        let mut notes = self.notes.iter().enumerate();
+    fn other_half(&self, from: &QueuedEvent) -> Option<(usize, &QueuedEvent)> {
+        let is_other = |event: &QueuedEvent| {
+            event.mask & libc::IN_MOVED_TO != 0 && event.cookie == from.cookie
+        };
+        let mut events = self.events.iter().enumerate();
         let is_there = self.arrivals.contains(&from.cookie);
-        is_there.then(|| notes.find(|(_, note)| is_other(note))).flatten()
+        is_there.then(|| events.find(|(_, event)| is_other(event))).flatten()
     }
 
     /// Whether a rename moved this directory out of its parent; the events of
     /// its halves end at `end`. `None`: the event that says so may yet come.
     pub fn has_moved(&self, watch: i32, parent: i32, end: u64) -> Option<bool> {
-        for (count, note) in self.behind(end).enumerate() {
-            if note.watch == watch && note.mask & libc::IN_MOVE_SELF != 0 {
+        for (count, event) in self.behind(end).enumerate() {
+            if event.watch == watch && event.mask & libc::IN_MOVE_SELF != 0 {
                 return Some(true);
             }
-            if count >= BETWEEN || note.watch == parent && note.mask & ENTRIES != 0 {
+            if count >= BETWEEN || event.watch == parent && event.mask & ENTRIES != 0 {
                 return Some(false);
             }
         }
@@ -153,17 +154,17 @@ impl Queue {
     }
 
     fn one(&mut self) -> Next {
-        let Some(note) = self.notes.pop_front() else { return Next::None };
-        if note.mask & libc::IN_MOVED_TO != 0 {
-            self.arrivals.remove(&note.cookie);
+        let Some(event) = self.events.pop_front() else { return Next::None };
+        if event.mask & libc::IN_MOVED_TO != 0 {
+            self.arrivals.remove(&event.cookie);
         }
-        Next::One(note)
+        Next::One(event)
     }
 
     fn pair(&mut self) -> Next {
-        let place = self.notes.front().and_then(|from| self.other_half(from)).map(|(at, _)| at);
-        let to = place.and_then(|place| self.notes.remove(place));
-        let Some(from) = self.notes.pop_front() else { return Next::None };
+        let index = self.events.front().and_then(|from| self.other_half(from)).map(|(i, _)| i);
+        let to = index.and_then(|index| self.events.remove(index));
+        let Some(from) = self.events.pop_front() else { return Next::None };
         self.arrivals.remove(&from.cookie);
         match to {
             Some(to) => Next::Pair(from, to),
@@ -171,36 +172,37 @@ impl Queue {
         }
     }
 
-    /// Reads on, until there are so many notes; whether there were any more.
-    fn fill(&mut self, inotify: RawFd, now: i64, room: usize) -> bool {
-        // A note has at most this much, and its name.
+    /// Reads on, until there are so many events; whether there were any more.
+    fn fill(&mut self, inotify: RawFd, now: i64, capacity: usize) -> bool {
+        // An event has at most this much, and its name.
         let mut buffer = [0; 2048];
-        let before = self.notes.len();
-        while self.notes.len() < room {
+        let before = self.events.len();
+        while self.events.len() < capacity {
             let mut rest = inotify::read(inotify, &mut buffer);
             if rest.is_empty() {
                 break;
             }
-            while let Some((note, after)) = inotify::split(rest) {
+            while let Some((event, after)) = inotify::split(rest) {
                 self.read += (rest.len() - after.len()) as u64;
                 rest = after;
-                self.push(&note, now);
+                self.push(&event, now);
             }
         }
-        self.notes.len() > before
+        self.events.len() > before
     }
 
-    fn push(&mut self, note: &inotify::Note<'_>, now: i64) {
-        let name = super::join(note.name, b"");
-        let room = self.notes.try_reserve(1).is_ok() && self.arrivals.try_reserve(1).is_ok();
-        let Ok(name) = name.map_err(drop).and_then(|name| room.then_some(name).ok_or(())) else {
-            return self.lose(now);
+    fn push(&mut self, event: &inotify::InotifyEvent<'_>, now: i64) {
+        let name = super::join(event.name, b"");
+        let has_room = self.events.try_reserve(1).is_ok() && self.arrivals.try_reserve(1).is_ok();
+        let Ok(name) = name.map_err(drop).and_then(|name| has_room.then_some(name).ok_or(()))
+        else {
+            return self.set_lost(now);
         };
-        if note.mask & libc::IN_MOVED_TO != 0 {
-            self.arrivals.insert_reserved(note.cookie);
+        if event.mask & libc::IN_MOVED_TO != 0 {
+            self.arrivals.insert_reserved(event.cookie);
         }
-        let inotify::Note { watch, mask, cookie, .. } = *note;
-        self.notes.push_back_reserved(Raw {
+        let inotify::InotifyEvent { watch, mask, cookie, .. } = *event;
+        self.events.push_back_reserved(QueuedEvent {
             watch,
             mask,
             cookie,
@@ -210,10 +212,10 @@ impl Queue {
         });
     }
 
-    /// There is no memory for a note: as if inotify had had none.
-    fn lose(&mut self, now: i64) {
+    /// There is no memory for an event: as if inotify had had none.
+    fn set_lost(&mut self, now: i64) {
         let end = self.read;
-        let overflow = Raw {
+        let overflow = QueuedEvent {
             watch: -1,
             mask: libc::IN_Q_OVERFLOW,
             cookie: 0,
@@ -221,7 +223,7 @@ impl Queue {
             end,
             read_at: now,
         };
-        match self.notes.back_mut() {
+        match self.events.back_mut() {
             Some(last) => *last = overflow,
             None => self.lost = Some(overflow),
         }
@@ -233,32 +235,35 @@ mod tests {
     use super::*;
     use crate::sys::clock;
 
-    /// Notes of watch 1, or of another one.
-    fn queue(notes: &[(u32, u32)]) -> Queue {
-        let watched: Vec<_> = notes.iter().map(|(mask, cookie)| (1, *mask, *cookie)).collect();
+    /// Events of watch 1, or of another one.
+    fn queue(events: &[(u32, u32)]) -> InotifyQueue {
+        let watched: Vec<_> = events.iter().map(|(mask, cookie)| (1, *mask, *cookie)).collect();
         queue_of(&watched)
     }
 
-    fn queue_of(notes: &[(i32, u32, u32)]) -> Queue {
-        let mut queue = Queue::default();
-        for (watch, mask, cookie) in notes {
+    fn queue_of(events: &[(i32, u32, u32)]) -> InotifyQueue {
+        let mut queue = InotifyQueue::default();
+        for (watch, mask, cookie) in events {
             let (watch, mask, cookie) = (*watch, *mask, *cookie);
             queue.read += 16;
-            queue.push(&inotify::Note { watch, mask, cookie, name: b"name" }, clock::now_ns());
+            queue.push(
+                &inotify::InotifyEvent { watch, mask, cookie, name: b"name" },
+                clock::now_ns(),
+            );
         }
         queue
     }
 
     fn says(next: &Next) -> (u32, u32) {
         match next {
-            Next::One(note) => (note.mask, 0),
+            Next::One(event) => (event.mask, 0),
             Next::Pair(from, to) => (from.mask, to.mask),
             Next::At(_) => (0, 1),
             Next::None => (0, 0),
         }
     }
 
-    fn settled(_: &Queue, _: &Raw, _: u64) -> bool {
+    fn settled(_: &InotifyQueue, _: &QueuedEvent, _: u64) -> bool {
         true
     }
 
@@ -306,11 +311,14 @@ mod tests {
         let (from, to) = (libc::IN_MOVED_FROM, libc::IN_MOVED_TO);
         let mut queue = queue(&[(from, 1), (to, 1)]);
         let now = clock::now_ns();
-        let is_settled = |queue: &Queue, _: &Raw, end: u64| queue.has_moved(7, 1, end).is_some();
+        let is_settled =
+            |queue: &InotifyQueue, _: &QueuedEvent, end: u64| queue.has_moved(7, 1, end).is_some();
         assert_eq!(says(&queue.next(-1, now, is_settled)), (0, 1));
-        queue
-            .push(&inotify::Note { watch: 7, mask: libc::IN_MOVE_SELF, cookie: 0, name: b"" }, now);
-        queue.notes[2].end += 16;
+        queue.push(
+            &inotify::InotifyEvent { watch: 7, mask: libc::IN_MOVE_SELF, cookie: 0, name: b"" },
+            now,
+        );
+        queue.events[2].end += 16;
         assert_eq!(says(&queue.next(-1, now, is_settled)), (from, to));
         assert_eq!(says(&queue.next(-1, now, is_settled)), (libc::IN_MOVE_SELF, 0));
     }

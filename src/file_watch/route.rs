@@ -10,7 +10,7 @@
 //! the kernel follows, and by a number of names.
 
 use super::open::c_str;
-use super::queue::Raw;
+use super::queue::QueuedEvent;
 use super::{ENTRIES, Files};
 use crate::errno::Errno;
 use crate::sys::file;
@@ -28,21 +28,21 @@ const NAMES: usize = 512;
 
 /// A directory on the route, and which of its entries the route uses.
 #[derive(PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct EntryAt {
     pub watch: i32,
     pub mask: u32,
     /// Empty: its entries are not watched.
     name: Box<[u8]>,
 }
 
-impl Place {
+impl EntryAt {
     /// Whether the route may be another one after this event.
-    pub fn concerns(&self, note: &Raw) -> bool {
-        note.watch == self.watch
-            && if note.name.is_empty() {
-                note.mask & ITSELF != 0
+    pub fn concerns(&self, event: &QueuedEvent) -> bool {
+        event.watch == self.watch
+            && if event.name.is_empty() {
+                event.mask & ITSELF != 0
             } else {
-                note.mask & ENTRIES != 0 && may_be_same(&note.name, &self.name)
+                event.mask & ENTRIES != 0 && may_be_same(&event.name, &self.name)
             }
     }
 }
@@ -54,7 +54,7 @@ fn may_be_same(one: &[u8], other: &[u8]) -> bool {
 
 /// A path that is being looked up.
 pub(super) struct Route {
-    pub places: Vec<Place>,
+    pub places: Vec<EntryAt>,
     /// The directory that was reached, without symbolic links; empty: "/".
     at: Vec<u8>,
     /// The names that are left, from this place on.
@@ -158,9 +158,9 @@ impl Route {
     fn look_up(&mut self, name: &[u8], is_last: bool) -> Result<Entry, Errno> {
         let path = self.path_of(name)?;
         // Not on the stack, of which a call takes little.
-        let mut room = Vec::new();
-        room.try_lengthen(libc::PATH_MAX as usize, 0)?;
-        let target = match file::link_target(c_str(&path)?, &mut room) {
+        let mut buffer = Vec::new();
+        buffer.try_lengthen(libc::PATH_MAX as usize, 0)?;
+        let target = match file::link_target(c_str(&path)?, &mut buffer) {
             Ok(target) => target,
             Err(Errno::EINVAL) if is_last => return Ok(Entry::Last),
             Err(_) => return Ok(Entry::Other),
@@ -254,6 +254,6 @@ impl Files {
     ) -> Result<(), Errno> {
         self.know(id, watch)?;
         let name = try_copy(name).ok_or(Errno::ENOMEM)?;
-        Ok(route.places.try_push(Place { watch, mask, name })?)
+        Ok(route.places.try_push(EntryAt { watch, mask, name })?)
     }
 }

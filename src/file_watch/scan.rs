@@ -5,13 +5,13 @@
 //! read a piece at a time, and of its files nothing is kept. Which of them
 //! inotify will report as new is known by what it has queued.
 
-use super::notes::Told;
-use super::open::{Identity, c_str, is_gone, terminated};
-use super::queue::Queue;
+use super::events::Outgoing;
+use super::open::{DirectoryId, c_str, is_gone, terminated};
+use super::queue::InotifyQueue;
 use super::{AT_A_TIME, ENTERED, ENTRIES, Files, join};
 use crate::errno::Errno;
 use crate::hash::Map;
-use crate::sys::directory::{self, Entry, Room, To};
+use crate::sys::directory::{self, DirectoryEntry, DirentBuffer, To};
 use crate::sys::fd::Fd;
 use crate::util::alloc::{TryDeque, TryMap};
 use std::collections::VecDeque;
@@ -19,9 +19,9 @@ use std::ffi::CStr;
 
 /// Directories that wait for inotify to report renames; more are as if it had
 /// lost something.
-const MOST_CLAIMS: usize = 8192;
+const MAX_UNRESOLVED: usize = 8192;
 
-/// What an entry of a directory costs that is one itself, in notes' time, and
+/// What an entry of a directory costs that is one itself, in events' time, and
 /// what anything else does that is to be opened.
 const ENTER: usize = 4;
 const OPEN: usize = 8;
@@ -30,11 +30,11 @@ const OPEN: usize = 8;
 pub(super) struct Scan {
     pub watcher: u32,
     /// What is in the directory is reported as new.
-    pub tells: bool,
-    pub step: Step,
+    pub reports_new: bool,
+    pub step: ScanStep,
 }
 
-pub(super) enum Step {
+pub(super) enum ScanStep {
     /// A directory is to be watched, which has this name in another one.
     Enter(i32, Box<[u8]>),
     /// One that is watched is to be read.
@@ -44,9 +44,9 @@ pub(super) enum Step {
 }
 
 /// A directory that is being read.
-struct Reading {
+struct DirectoryRead {
     watcher: u32,
-    tells: bool,
+    reports_new: bool,
     watch: i32,
     directory: Fd,
     /// What inotify has queued of its entries, up to this place: whether the
@@ -57,21 +57,21 @@ struct Reading {
     has_begun: bool,
 }
 
-impl Reading {
+impl DirectoryRead {
     /// Whether inotify reports an entry as new first.
     fn arrives(&self, name: &[u8]) -> bool {
         self.reported.get(name).copied().unwrap_or_default()
     }
 
     /// Finds what inotify has queued of it since.
-    fn look_at(&mut self, queue: &Queue) -> Result<(), Errno> {
-        for note in queue.behind(self.until) {
-            self.until = note.end;
-            if note.watch != self.watch || note.mask & ENTRIES == 0 {
+    fn look_at(&mut self, queue: &InotifyQueue) -> Result<(), Errno> {
+        for event in queue.behind(self.until) {
+            self.until = event.end;
+            if event.watch != self.watch || event.mask & ENTRIES == 0 {
                 continue;
             }
-            if !self.reported.contains_key(&note.name) {
-                self.reported.try_put(join(&note.name, b"")?, note.mask & ENTERED != 0)?;
+            if !self.reported.contains_key(&event.name) {
+                self.reported.try_put(join(&event.name, b"")?, event.mask & ENTERED != 0)?;
             }
         }
         Ok(())
@@ -82,7 +82,7 @@ impl Reading {
 #[derive(Default)]
 pub(super) struct Backlog {
     scans: VecDeque<Scan>,
-    reading: Option<Reading>,
+    reading: Option<DirectoryRead>,
     /// Of a tree that is added, or watched again after a fork: where
     /// something is short none of it is watched.
     is_strict: bool,
@@ -111,14 +111,18 @@ impl Backlog {
     pub fn forget_first(&mut self, id: u32) -> bool {
         let has_room = self.scans.try_reserve(1).is_ok();
         if has_room {
-            self.scans.push_front_reserved(Scan { watcher: id, tells: false, step: Step::Forget });
+            self.scans.push_front_reserved(Scan {
+                watcher: id,
+                reports_new: false,
+                step: ScanStep::Forget,
+            });
         }
         has_room
     }
 
     /// Nothing is to be found for this watcher any more.
     pub fn drop_watcher(&mut self, id: u32) {
-        self.scans.retain(|scan| scan.watcher != id || matches!(scan.step, Step::Forget));
+        self.scans.retain(|scan| scan.watcher != id || matches!(scan.step, ScanStep::Forget));
         self.reading.take_if(|reading| reading.watcher == id);
     }
 
@@ -132,9 +136,9 @@ impl Backlog {
 
 // What is done.
 impl Files {
-    /// Does a part of what there is to do; what that took, in notes' time.
+    /// Does a part of what there is to do; what that took, in events' time.
     pub(super) fn step(&mut self) -> usize {
-        let is_first = |scan: &Scan| matches!(scan.step, Step::Forget);
+        let is_first = |scan: &Scan| matches!(scan.step, ScanStep::Forget);
         if !self.backlog.scans.front().is_some_and(is_first)
             && let Some(reading) = self.backlog.reading.take()
         {
@@ -142,9 +146,9 @@ impl Files {
         }
         let Some(scan) = self.backlog.scans.pop_front() else { return 0 };
         let done = match &scan.step {
-            Step::Enter(parent, name) => self.enter(&scan, *parent, name),
-            Step::Read(watch) => self.begin_reading(&scan, *watch),
-            Step::Forget => {
+            ScanStep::Enter(parent, name) => self.enter(&scan, *parent, name),
+            ScanStep::Read(watch) => self.begin_reading(&scan, *watch),
+            ScanStep::Forget => {
                 if self.forget_more(scan.watcher) && !self.backlog.forget_first(scan.watcher) {
                     while self.forget_more(scan.watcher) {}
                 }
@@ -166,14 +170,14 @@ impl Files {
         }
         let above = watcher.open_directory(parent, To::Find)?;
         let name = terminated(name)?;
-        self.enter_from(&above, (scan.watcher, scan.tells), parent, c_str(&name)?)
+        self.enter_from(&above, (scan.watcher, scan.reports_new), parent, c_str(&name)?)
     }
 
     /// Watches an entry of an open directory, which is one itself.
     fn enter_from(
         &mut self,
         above: &Fd,
-        (id, tells): (u32, bool),
+        (id, reports_new): (u32, bool),
         parent: i32,
         c_name: &CStr,
     ) -> Result<(), Errno> {
@@ -182,21 +186,21 @@ impl Files {
         let path = watcher.full_path(parent, name)?;
         let since = self.end_of_queue();
         let found = directory::open_entry(above.raw(), c_name, To::Find)?;
-        let identity = Identity::of(&found)?;
+        let identity = DirectoryId::of(&found)?;
         let mut number = self.join_directory(id, &found, c_str(&path)?, libc::IN_DONT_FOLLOW)?;
         if self.is_known(id, number) {
             if !self.is_stale(id, number) {
                 // It was moved, which inotify has yet to report; or it has
                 // two places, by a mount.
-                let step = Step::Enter(parent, join(name, b"")?);
-                self.claim(Scan { watcher: id, tells, step });
+                let step = ScanStep::Enter(parent, join(name, b"")?);
+                self.defer_move(Scan { watcher: id, reports_new, step });
                 return Ok(());
             }
             self.forget(id, number);
             number = self.join_directory(id, &found, c_str(&path)?, libc::IN_DONT_FOLLOW)?;
         }
         self.insert(id, number, (parent, name), (since, identity))?;
-        self.read_later(id, number, tells)
+        self.read_later(id, number, reports_new)
     }
 
     pub(super) fn is_known(&self, id: u32, number: i32) -> bool {
@@ -209,8 +213,13 @@ impl Files {
         self.is_in_place(id, number) == Ok(false) && self.is_drained()
     }
 
-    pub(super) fn read_later(&mut self, id: u32, watch: i32, tells: bool) -> Result<(), Errno> {
-        let scan = Scan { watcher: id, tells, step: Step::Read(watch) };
+    pub(super) fn read_later(
+        &mut self,
+        id: u32,
+        watch: i32,
+        reports_new: bool,
+    ) -> Result<(), Errno> {
+        let scan = Scan { watcher: id, reports_new, step: ScanStep::Read(watch) };
         self.backlog.push(scan).inspect_err(|_| self.forget(id, watch))
     }
 
@@ -220,21 +229,22 @@ impl Files {
             return Ok(());
         }
         let directory = watcher.open_directory(watch, To::Read)?;
-        let (watcher, tells, reported) = (scan.watcher, scan.tells, Map::default());
+        let (watcher, reports_new, reported) = (scan.watcher, scan.reports_new, Map::default());
         let until = self.since(watcher, watch);
         let has_begun = false;
-        let reading = Reading { watcher, tells, watch, directory, reported, until, has_begun };
+        let reading =
+            DirectoryRead { watcher, reports_new, watch, directory, reported, until, has_begun };
         self.backlog.reading = Some(reading);
         Ok(())
     }
 
     /// Reads some more of a directory; what that took.
-    fn read_on(&mut self, mut reading: Reading) -> usize {
+    fn read_on(&mut self, mut reading: DirectoryRead) -> usize {
         if !self.is_known(reading.watcher, reading.watch) {
             return 0;
         }
-        let mut room = Room::new();
-        let mut rest = match self.read_entries(&mut reading, &mut room) {
+        let mut buffer = DirentBuffer::new();
+        let mut rest = match self.read_entries(&mut reading, &mut buffer) {
             Ok([]) => return 0,
             Ok(entries) => entries,
             Err(errno) => {
@@ -242,7 +252,7 @@ impl Files {
                 return 0;
             }
         };
-        reading.has_begun = reading.tells;
+        reading.has_begun = reading.reports_new;
         let mut cost = 0;
         while let Some((entry, after)) = directory::split(rest)
             && self.backlog.failure.is_none()
@@ -256,10 +266,10 @@ impl Files {
 
     fn read_entries<'a>(
         &mut self,
-        reading: &mut Reading,
-        room: &'a mut Room,
+        reading: &mut DirectoryRead,
+        buffer: &'a mut DirentBuffer,
     ) -> Result<&'a [u8], Errno> {
-        let entries = match directory::read(&reading.directory, room) {
+        let entries = match directory::read(&reading.directory, buffer) {
             // It was deleted, for which it had to be empty.
             Err(Errno::ENOENT) => return Ok(&[]),
             read => read?,
@@ -269,7 +279,7 @@ impl Files {
         reading.look_at(&self.queue)?;
         // Had it been moved out of the tree before they came, they would be
         // none of the tree's.
-        let is_reported = reading.tells && !entries.is_empty();
+        let is_reported = reading.reports_new && !entries.is_empty();
         if is_reported && !self.is_in_place(reading.watcher, reading.watch)? {
             return Err(Errno::ENOENT);
         }
@@ -279,33 +289,33 @@ impl Files {
     /// A directory that was being read cannot be read on. When it can it is
     /// read from the beginning, but nothing is reported twice: what was not
     /// yet is lost.
-    fn stop_reading(&mut self, reading: &Reading, errno: Errno) {
-        let Reading { watcher, watch, has_begun, .. } = *reading;
+    fn stop_reading(&mut self, reading: &DirectoryRead, errno: Errno) {
+        let DirectoryRead { watcher, watch, has_begun, .. } = *reading;
         if has_begun && is_gone(errno) {
-            self.tell(watcher, Told::entry(libc::IN_Q_OVERFLOW, -1, b""));
+            self.notify(watcher, Outgoing::entry(libc::IN_Q_OVERFLOW, -1, b""));
         }
-        let tells = reading.tells && !has_begun;
-        self.fail_scan(Scan { watcher, tells, step: Step::Read(watch) }, errno);
+        let reports_new = reading.reports_new && !has_begun;
+        self.fail_scan(Scan { watcher, reports_new, step: ScanStep::Read(watch) }, errno);
     }
 
-    fn take_entry(&mut self, reading: &Reading, entry: &Entry<'_>) -> usize {
-        let Reading { watcher: id, tells, watch, .. } = *reading;
+    fn take_entry(&mut self, reading: &DirectoryRead, entry: &DirectoryEntry<'_>) -> usize {
+        let DirectoryRead { watcher: id, reports_new, watch, .. } = *reading;
         let name = entry.name.to_bytes();
         // What came while it is read is reported, and watched, in its turn.
         if entry.is_dots() || reading.arrives(name) {
             return 0;
         }
         let is_directory = entry.is_directory(&reading.directory);
-        if tells {
+        if reports_new {
             let kind = if is_directory { libc::IN_ISDIR } else { 0 };
-            self.tell(id, Told::entry(libc::IN_CREATE | kind, watch, name));
+            self.notify(id, Outgoing::entry(libc::IN_CREATE | kind, watch, name));
         }
         let is_there =
             || self.watchers.get(&id).is_some_and(|one| one.child(watch, name).is_some());
         if !is_directory || is_there() {
-            return usize::from(tells);
+            return usize::from(reports_new);
         }
-        match self.enter_from(&reading.directory, (id, tells), watch, entry.name) {
+        match self.enter_from(&reading.directory, (id, reports_new), watch, entry.name) {
             // inotify will say what became of it.
             Ok(()) => {}
             Err(errno) if is_gone(errno) => {}
@@ -323,14 +333,16 @@ impl Files {
             return self.lose_place(scan);
         }
         match scan.step {
-            Step::Forget => {}
-            Step::Enter(parent, name) => self.fail_entry(id, parent, &name, errno),
-            Step::Read(watch) if self.is_strict_about(errno) || self.is_strict_root(id, watch) => {
+            ScanStep::Forget => {}
+            ScanStep::Enter(parent, name) => self.fail_entry(id, parent, &name, errno),
+            ScanStep::Read(watch)
+                if self.is_strict_about(errno) || self.is_strict_root(id, watch) =>
+            {
                 self.backlog.failure = Some(errno);
             }
-            Step::Read(watch) => {
+            ScanStep::Read(watch) => {
                 let was_before = self.read_as_before(id, watch);
-                self.tell_failure(id, watch, b"", errno);
+                self.report_failure(id, watch, b"", errno);
                 if !was_before {
                     self.forget(id, watch);
                 }
@@ -343,7 +355,7 @@ impl Files {
         if self.is_strict_about(errno) {
             self.backlog.failure = Some(errno);
         } else if !self.enter_as_before(id, parent, name) {
-            self.tell_failure(id, parent, name, errno);
+            self.report_failure(id, parent, name, errno);
         }
     }
 
@@ -367,20 +379,22 @@ impl Files {
                 self.backlog.failure = Some(Errno::ENOENT);
                 return;
             }
-            return self.tell_end(id);
+            return self.report_end(id);
         }
         match scan.step {
-            Step::Enter(parent, _) if self.is_in_place(id, parent) == Ok(true) => {}
-            _ => self.claim(scan),
+            ScanStep::Enter(parent, _) if self.is_in_place(id, parent) == Ok(true) => {}
+            _ => self.defer_move(scan),
         }
     }
 
     /// A directory cannot be watched, or read, until inotify has reported what
     /// became of another one.
-    fn claim(&mut self, scan: Scan) {
+    fn defer_move(&mut self, scan: Scan) {
         // It is looked at once more when that was read to its end.
         self.has_moved |= !self.is_drained();
-        if self.claims.len() >= MOST_CLAIMS || self.claims.try_push_back(scan).is_err() {
+        if self.unresolved_moves.len() >= MAX_UNRESOLVED
+            || self.unresolved_moves.try_push_back(scan).is_err()
+        {
             self.lost = true;
         }
     }
@@ -389,13 +403,13 @@ impl Files {
     /// renames since; false: none, or none waits. `is_drained`: it has nothing
     /// more to report now. Else they are not looked for more often than what
     /// it reports takes time.
-    pub(super) fn claim_again(&mut self, is_drained: bool) -> bool {
-        let is_time = is_drained || self.since_claims >= self.claims.len();
-        if self.claims.is_empty() || !self.has_moved || !is_time {
+    pub(super) fn retry_moves(&mut self, is_drained: bool) -> bool {
+        let is_time = is_drained || self.since_retry >= self.unresolved_moves.len();
+        if self.unresolved_moves.is_empty() || !self.has_moved || !is_time {
             return false;
         }
-        (self.has_moved, self.since_claims) = (false, 0);
-        while let Some(scan) = self.claims.pop_front() {
+        (self.has_moved, self.since_retry) = (false, 0);
+        while let Some(scan) = self.unresolved_moves.pop_front() {
             if self.backlog.push(scan).is_err() {
                 self.lost = true;
                 break;
@@ -408,8 +422,8 @@ impl Files {
     /// reported.
     pub(super) fn scan(&mut self, id: u32, parent: i32, name: &[u8]) {
         let pushed = join(name, b"").and_then(|name| {
-            let step = Step::Enter(parent, name);
-            self.backlog.push(Scan { watcher: id, tells: true, step })
+            let step = ScanStep::Enter(parent, name);
+            self.backlog.push(Scan { watcher: id, reports_new: true, step })
         });
         self.lost |= pushed.is_err();
     }

@@ -1,20 +1,20 @@
 //! The directories of a watcher: one, or all of a tree.
 
-use super::open::Identity;
-use super::queue::Raw;
+use super::open::DirectoryId;
+use super::queue::QueuedEvent;
 use super::{AT_A_TIME, Files, Watcher, join};
 use crate::errno::Errno;
 use crate::hash::Map;
 use crate::util::alloc::{TryMap, TryVec, try_concat};
 
 /// A directory that is watched, or the one file that is.
-pub(super) struct Node {
+pub(super) struct DirectoryNode {
     /// The watch of the directory that it lies in; -1: none, it is the root.
     pub parent: i32,
     pub name: Box<[u8]>,
     /// Those in it, by their names.
     pub children: Map<Box<[u8]>, i32>,
-    pub identity: Identity,
+    pub identity: DirectoryId,
     /// The directory in it whose name another one got, by the last change of
     /// its entries: replaced, or half of an exchange.
     displaced: Option<i32>,
@@ -26,7 +26,7 @@ pub(super) struct Node {
     pub is_unmounted: bool,
 }
 
-impl Node {
+impl DirectoryNode {
     /// The same, before it is read.
     pub fn without_children(&self) -> Self {
         let (name, children) = (Box::default(), Map::default());
@@ -34,7 +34,7 @@ impl Node {
     }
 }
 
-/// Which directory a note is about, of those that have a name one after
+/// Which directory an event is about, of those that have a name one after
 /// another.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
@@ -57,11 +57,11 @@ impl Watcher {
     /// The path of an entry of a directory, below what is watched.
     pub fn below(&self, watch: i32, name: &[u8]) -> Result<Box<[u8]>, Errno> {
         let mut names = Vec::new();
-        let mut at = self.nodes.get(&watch);
-        while let Some(node) = at.filter(|node| node.parent >= 0) {
+        let mut cursor = self.nodes.get(&watch);
+        while let Some(node) = cursor.filter(|node| node.parent >= 0) {
             names.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
             names.push_reserved(&*node.name);
-            at = self.nodes.get(&node.parent);
+            cursor = self.nodes.get(&node.parent);
         }
         if name.is_empty()
             && let Some((first, rest)) = names.split_first()
@@ -101,7 +101,7 @@ impl Watcher {
 
     /// The directories that may have been renamed: the one that has the name,
     /// and the one that had it just before.
-    pub(super) fn may_have_moved(&self, from: &Raw) -> impl Iterator<Item = i32> {
+    pub(super) fn may_have_moved(&self, from: &QueuedEvent) -> impl Iterator<Item = i32> {
         let child = match self.about(from.watch, &from.name, from.end) {
             About::This(child) | About::Unsure(child) => Some(child),
             About::Another => None,
@@ -134,14 +134,19 @@ impl Watcher {
         }
     }
 
-    fn insert(&mut self, watch: i32, node: Node, at: (i32, &[u8])) -> Result<(), Errno> {
+    fn insert(
+        &mut self,
+        watch: i32,
+        node: DirectoryNode,
+        location: (i32, &[u8]),
+    ) -> Result<(), Errno> {
         self.nodes.try_put(watch, node)?;
-        self.link(watch, at.0, at.1).inspect_err(|_| drop(self.nodes.remove(&watch)))
+        self.link(watch, location.0, location.1).inspect_err(|_| drop(self.nodes.remove(&watch)))
     }
 
     /// Puts what is in a directory into the list of what is to be forgotten,
     /// which goes through the parents of its directories.
-    fn forget_children(&mut self, node: Node) {
+    fn forget_children(&mut self, node: DirectoryNode) {
         for child in node.children.into_values() {
             if let Some(node) = self.nodes.get_mut(&child) {
                 node.parent = std::mem::replace(&mut self.forgotten, child);
@@ -151,10 +156,10 @@ impl Watcher {
 
     /// Whether a directory is another one, or lies in it.
     fn is_below(&self, watch: i32, above: i32) -> bool {
-        let mut at = watch;
-        while at != above {
-            let Some(node) = self.nodes.get(&at) else { return false };
-            at = node.parent;
+        let mut cursor = watch;
+        while cursor != above {
+            let Some(node) = self.nodes.get(&cursor) else { return false };
+            cursor = node.parent;
         }
         true
     }
@@ -187,13 +192,13 @@ impl Files {
         &mut self,
         id: u32,
         watch: i32,
-        at: (i32, &[u8]),
-        (since, identity): (u64, Identity),
+        location: (i32, &[u8]),
+        (since, identity): (u64, DirectoryId),
     ) -> Result<(), Errno> {
         let sure = self.end_of_queue();
         let Some(watcher) = self.watchers.get_mut(&id) else { return Err(Errno::ENOENT) };
-        let node = Node {
-            parent: at.0,
+        let node = DirectoryNode {
+            parent: location.0,
             name: Box::default(),
             children: Map::default(),
             identity,
@@ -202,7 +207,7 @@ impl Files {
             sure,
             is_unmounted: false,
         };
-        watcher.insert(watch, node, at).inspect_err(|_| self.leave_watch(id, watch))
+        watcher.insert(watch, node, location).inspect_err(|_| self.unsubscribe(id, watch))
     }
 
     /// A directory is not in the tree any more, nor what is in it, which may
@@ -214,7 +219,7 @@ impl Files {
         let is_first = watcher.forgotten < 0;
         watcher.forget_children(node);
         let has_more = watcher.forgotten >= 0;
-        self.leave_watch(id, watch);
+        self.unsubscribe(id, watch);
         if has_more && is_first && !self.backlog.forget_first(id) {
             while self.forget_more(id) {}
         }
@@ -231,7 +236,7 @@ impl Files {
             };
             watcher.forgotten = node.parent;
             watcher.forget_children(node);
-            self.leave_watch(id, watch);
+            self.unsubscribe(id, watch);
         }
         true
     }
@@ -243,9 +248,9 @@ impl Files {
         let nodes = std::mem::take(&mut watcher.nodes);
         let before = watcher.before.take().unwrap_or_default();
         for number in nodes.into_keys().chain(before.into_keys()) {
-            self.leave_watch(id, number);
+            self.unsubscribe(id, number);
         }
         self.backlog.drop_watcher(id);
-        self.claims.retain(|scan| scan.watcher != id);
+        self.unresolved_moves.retain(|scan| scan.watcher != id);
     }
 }

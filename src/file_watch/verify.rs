@@ -6,7 +6,7 @@
 //! for the other. So each name that a rename has changed is looked up again,
 //! when inotify has nothing more to report.
 
-use super::open::{Identity, c_str, is_gone, terminated};
+use super::open::{DirectoryId, c_str, is_gone, terminated};
 use super::{Files, Watcher, join};
 use crate::sys::directory::{self, To};
 use crate::util::alloc::TryDeque;
@@ -82,7 +82,7 @@ impl Watcher {
             let path = terminated(&self.below(one.parent, &one.name)?)?;
             // One that may not be read was reported, and is not watched.
             let to = if known.is_some() { To::Find } else { To::Read };
-            Identity::of(&directory::open_below(root.raw(), c_str(&path)?, to)?)
+            DirectoryId::of(&directory::open_below(root.raw(), c_str(&path)?, to)?)
         };
         match open() {
             Ok(found) if Some(found) == identity => Found::AsKnown,

@@ -1,6 +1,6 @@
-//! inotify's watches, and who uses them.
+//! inotify's watches and their subscribers.
 
-use super::open::{Identity, c_str, terminated};
+use super::open::{DirectoryId, c_str, terminated};
 use super::{AT_A_TIME, Files, Watcher};
 use crate::errno::Errno;
 use crate::sys::directory::{self, To};
@@ -10,9 +10,9 @@ use crate::util::alloc::{TryMap, TryVec};
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-/// A watcher that hears what a watch says.
+/// A watcher that gets a watch's events.
 #[derive(Clone, Copy)]
-pub(super) struct User {
+pub(super) struct WatchSubscriber {
     pub watcher: u32,
     /// What it wants inotify to say.
     mask: u32,
@@ -22,86 +22,88 @@ pub(super) struct User {
     pub since: u64,
 }
 
-/// No watcher: this user has left.
-const LEFT: u32 = u32::MAX;
+/// No watcher: this one has unsubscribed.
+const UNSUBSCRIBED: u32 = u32::MAX;
 
 /// A watch of inotify's.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct InotifyWatch {
     /// What inotify was asked for.
     mask: u32,
     /// In the order in which the watchers were added. Those that have left
     /// keep their places until they are the most.
-    users: Vec<User>,
-    left: usize,
+    subscribers: Vec<WatchSubscriber>,
+    unsubscribed: usize,
 }
 
-impl Watch {
-    pub fn users(&self) -> impl Iterator<Item = &User> {
-        self.users.iter().filter(|user| user.watcher != LEFT)
+impl InotifyWatch {
+    pub fn subscribers(&self) -> impl Iterator<Item = &WatchSubscriber> {
+        self.subscribers.iter().filter(|subscriber| subscriber.watcher != UNSUBSCRIBED)
     }
 
     pub fn is_unused(&self) -> bool {
-        self.users.len() == self.left
+        self.subscribers.len() == self.unsubscribed
     }
 
-    fn place_of(&self, serial: u64) -> Result<usize, usize> {
-        self.users.binary_search_by_key(&serial, |user| user.serial)
+    fn index_of(&self, serial: u64) -> Result<usize, usize> {
+        self.subscribers.binary_search_by_key(&serial, |subscriber| subscriber.serial)
     }
 
-    fn user(&self, serial: u64) -> Option<&User> {
-        let user = self.users.get(self.place_of(serial).ok()?)?;
-        (user.watcher != LEFT).then_some(user)
+    fn subscriber(&self, serial: u64) -> Option<&WatchSubscriber> {
+        let subscriber = self.subscribers.get(self.index_of(serial).ok()?)?;
+        (subscriber.watcher != UNSUBSCRIBED).then_some(subscriber)
     }
 
-    fn add(&mut self, user: User) -> Result<(), Errno> {
-        match self.place_of(user.serial) {
-            Err(place) => self.users.try_insert(place, user)?,
-            Ok(place) => {
-                if let Some(before) = self.users.get_mut(place) {
-                    self.left -= usize::from(before.watcher == LEFT);
-                    *before = user;
+    fn add(&mut self, subscriber: WatchSubscriber) -> Result<(), Errno> {
+        match self.index_of(subscriber.serial) {
+            Err(index) => self.subscribers.try_insert(index, subscriber)?,
+            Ok(index) => {
+                if let Some(before) = self.subscribers.get_mut(index) {
+                    self.unsubscribed -= usize::from(before.watcher == UNSUBSCRIBED);
+                    *before = subscriber;
                 }
             }
         }
-        self.mask |= user.mask;
+        self.mask |= subscriber.mask;
         Ok(())
     }
 
     /// A user wants these bits, too.
     fn widen(&mut self, serial: u64, mask: u32) {
-        let place = self.place_of(serial).unwrap_or(usize::MAX);
-        if let Some(user) = self.users.get_mut(place) {
-            user.mask |= mask;
+        let index = self.index_of(serial).unwrap_or(usize::MAX);
+        if let Some(subscriber) = self.subscribers.get_mut(index) {
+            subscriber.mask |= mask;
             self.mask |= mask;
         }
     }
 
     fn remove(&mut self, serial: u64) {
-        let place = self.place_of(serial).unwrap_or(usize::MAX);
-        let Some(user) = self.users.get_mut(place).filter(|user| user.watcher != LEFT) else {
+        let index = self.index_of(serial).unwrap_or(usize::MAX);
+        let Some(subscriber) =
+            self.subscribers.get_mut(index).filter(|subscriber| subscriber.watcher != UNSUBSCRIBED)
+        else {
             return;
         };
-        user.watcher = LEFT;
-        self.left += 1;
-        if self.left > self.users.len() / 2 {
-            self.users.retain(|user| user.watcher != LEFT);
-            self.left = 0;
+        subscriber.watcher = UNSUBSCRIBED;
+        self.unsubscribed += 1;
+        if self.unsubscribed > self.subscribers.len() / 2 {
+            self.subscribers.retain(|subscriber| subscriber.watcher != UNSUBSCRIBED);
+            self.unsubscribed = 0;
         }
     }
 
-    /// Whether inotify was asked for more than the users want.
+    /// Whether inotify was asked for more than the subscribers want.
     fn is_wider(&self) -> bool {
         let mut missing = self.mask;
         // The first few have it all, mostly.
-        self.users().all(|user| {
-            missing &= !user.mask;
+        self.subscribers().all(|subscriber| {
+            missing &= !subscriber.mask;
             missing != 0
         })
     }
 
     fn wanted(&self) -> u32 {
-        self.users().fold(0, |mask, user| mask | user.mask)
+        self.subscribers().fold(0, |mask, subscriber| mask | subscriber.mask)
     }
 }
 
@@ -137,16 +139,16 @@ impl Files {
         path: &CStr,
         flags: u32,
     ) -> Result<i32, Errno> {
-        let identity = Identity::of(directory)?;
+        let identity = DirectoryId::of(directory)?;
         let check = || {
             let found = directory::open(path, flags & libc::IN_DONT_FOLLOW == 0, To::Find)?;
-            if Identity::of(&found)? == identity { Ok(()) } else { Err(Errno::ENOENT) }
+            if DirectoryId::of(&found)? == identity { Ok(()) } else { Err(Errno::ENOENT) }
         };
         check()?;
         let number = self.join_path(id, path, flags | libc::IN_ONLYDIR)?;
         check().map(|()| number).inspect_err(|_| {
             if !self.watchers.get(&id).is_some_and(|watcher| watcher.uses(number)) {
-                self.leave_watch(id, number);
+                self.unsubscribe(id, number);
             }
         })
     }
@@ -185,28 +187,28 @@ impl Files {
             return Ok(number);
         }
         let since = if self.watches.contains_key(&number) { self.end_of_queue() } else { 0 };
-        let user = User { watcher: id, mask, serial, since };
-        let added = self.watches.try_entry(number)?.add(user);
+        let subscriber = WatchSubscriber { watcher: id, mask, serial, since };
+        let added = self.watches.try_entry(number)?.add(subscriber);
         if added.is_err() {
             self.end_unless_used(number);
         }
         added.map(|()| number)
     }
 
-    fn user(&self, id: u32, number: i32) -> Option<&User> {
-        self.watches.get(&number)?.user(self.watchers.get(&id)?.serial)
+    fn subscriber(&self, id: u32, number: i32) -> Option<&WatchSubscriber> {
+        self.watches.get(&number)?.subscriber(self.watchers.get(&id)?.serial)
     }
 
-    pub(super) fn is_user(&self, id: u32, number: i32) -> bool {
-        self.user(id, number).is_some()
+    pub(super) fn is_subscriber(&self, id: u32, number: i32) -> bool {
+        self.subscriber(id, number).is_some()
     }
 
     /// From where in inotify's queue on a watch is for a watcher.
     pub(super) fn since(&self, id: u32, number: i32) -> u64 {
-        self.user(id, number).map_or(0, |user| user.since)
+        self.subscriber(id, number).map_or(0, |subscriber| subscriber.since)
     }
 
-    pub(super) fn leave_watch(&mut self, id: u32, number: i32) {
+    pub(super) fn unsubscribe(&mut self, id: u32, number: i32) {
         let Some(serial) = self.watchers.get(&id).map(|watcher| watcher.serial) else { return };
         if let Some(watch) = self.watches.get_mut(&number) {
             watch.remove(serial);
@@ -217,7 +219,7 @@ impl Files {
     }
 
     fn end_unless_used(&mut self, number: i32) -> bool {
-        let ends = self.watches.get(&number).is_some_and(Watch::is_unused);
+        let ends = self.watches.get(&number).is_some_and(InotifyWatch::is_unused);
         if ends {
             self.watches.remove(&number);
             self.unwatch(number);
@@ -225,12 +227,12 @@ impl Files {
         ends
     }
 
-    /// Each watch that is removed is a note in inotify's queue: not more of
+    /// Each watch that is removed is an event in inotify's queue: not more of
     /// them than that has room for.
     fn unwatch(&mut self, number: i32) {
         let is_much = self.unwatched >= AT_A_TIME;
-        if is_much && self.leaving.try_reserve(1).is_ok() {
-            self.leaving.push_reserved(number);
+        if is_much && self.pending_removals.try_reserve(1).is_ok() {
+            self.pending_removals.push_reserved(number);
         } else {
             self.unwatched += 1;
             inotify::unwatch(self.raw(), number);
@@ -240,9 +242,9 @@ impl Files {
     /// The queue was read: removes some more; false: there are none.
     pub(super) fn unwatch_more(&mut self) -> bool {
         self.unwatched = 0;
-        let more = !self.leaving.is_empty();
+        let more = !self.pending_removals.is_empty();
         while self.unwatched < AT_A_TIME
-            && let Some(number) = self.leaving.pop()
+            && let Some(number) = self.pending_removals.pop()
         {
             // Unless it is wanted again.
             if !self.watches.contains_key(&number) {
@@ -253,14 +255,18 @@ impl Files {
         more
     }
 
-    /// A watch is for what its users want, and no more. That can only be said
-    /// of an open file: where it cannot be opened the watch stays as it is.
+    /// A watch is for what its subscribers want, and no more. That can only be
+    /// said of an open file: where it cannot be opened the watch stays as it
+    /// is.
     fn shrink(&mut self, number: i32) {
         let Some(watch) = self.watches.get(&number).filter(|watch| watch.is_wider()) else {
             return;
         };
         let wanted = watch.wanted();
-        let by = watch.users().next().and_then(|user| self.watchers.get(&user.watcher));
+        let by = watch
+            .subscribers()
+            .next()
+            .and_then(|subscriber| self.watchers.get(&subscriber.watcher));
         let Some(file) = by.and_then(|watcher| watcher.open_watched(number).ok()) else { return };
         if self.is_watched_by(&file, number)
             && inotify::watch(self.raw(), Of::File(file.raw()), wanted) == Ok(number)
@@ -290,7 +296,7 @@ impl Watcher {
         self.mask | if self.recursive { tree } else { 0 }
     }
 
-    /// Whether it is a user of a watch.
+    /// Whether it is a subscriber of a watch.
     fn uses(&self, number: i32) -> bool {
         let was_node = self.before.as_ref().is_some_and(|before| before.contains_key(&number));
         was_node || self.nodes.contains_key(&number)

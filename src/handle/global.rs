@@ -2,7 +2,7 @@
 
 use super::bits;
 pub(crate) use super::bits::Kind;
-use super::slots::{Last, Pin, Refused, Table};
+use super::slots::{LastRef, LookupError, Pin, Table};
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicPtr, Ordering};
 use crate::sys::fork;
@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
 /// What the table asks of every object.
-pub(crate) trait Shared: Send + Sync {
+pub(crate) trait TableObject: Send + Sync {
     /// It was closed while other threads are in calls with it: make those
     /// that wait come back.
     fn closing(&self);
@@ -40,17 +40,17 @@ pub(crate) trait Shared: Send + Sync {
 /// # Safety
 /// No two types may have the same kind: a payload of a slot is taken for the
 /// type that its kind names.
-pub(crate) unsafe trait Object: Shared + Sized + 'static {
+pub(crate) unsafe trait Object: TableObject + Sized + 'static {
     const KIND: Kind;
 }
 
-type Payload = Box<dyn Shared>;
+type Payload = Box<dyn TableObject>;
 
 static TABLE: Table<Payload> = Table::new();
 
 /// Objects that have handles but are kept elsewhere, by what lies above this
 /// module and uses it.
-pub(crate) struct Others {
+pub(crate) struct ExternalObjects {
     /// Runs in the first call of a forked child, while no other thread is in
     /// the library.
     pub after_fork: fn(),
@@ -60,7 +60,7 @@ pub(crate) struct Others {
     pub close: fn(i64) -> Result<()>,
 }
 
-static OTHERS: AtomicPtr<Others> = AtomicPtr::new(std::ptr::null_mut());
+static EXTERNAL_OBJECTS: AtomicPtr<ExternalObjects> = AtomicPtr::new(std::ptr::null_mut());
 
 /// What else has something to set right in a forked child. Each has a place of
 /// its own, so that none is dropped for want of one.
@@ -75,7 +75,7 @@ static FORK_HOOK: [AtomicPtr<()>; FORK_HOOKS] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; FORK_HOOKS];
 
 impl ForkHook {
-    fn place(self) -> &'static AtomicPtr<()> {
+    fn slot(self) -> &'static AtomicPtr<()> {
         let [signals, kqueues] = &FORK_HOOK;
         match self {
             Self::Signals => signals,
@@ -88,12 +88,12 @@ impl ForkHook {
 /// set right, while no other thread is in the library; the same one each time.
 pub(crate) fn set_fork_hook(hook: ForkHook, run: fn()) {
     // Release: with what it uses.
-    hook.place().store(run as *mut (), Ordering::Release);
+    hook.slot().store(run as *mut (), Ordering::Release);
 }
 
 fn run_fork_hooks() {
-    for place in &FORK_HOOK {
-        let run = place.load(Ordering::Acquire);
+    for slot in &FORK_HOOK {
+        let run = slot.load(Ordering::Acquire);
         // SAFETY: null, or a function that `set_fork_hook` stored.
         if let Some(run) = unsafe { std::mem::transmute::<*mut (), Option<fn()>>(run) } {
             run();
@@ -101,14 +101,14 @@ fn run_fork_hooks() {
     }
 }
 
-fn others() -> Option<&'static Others> {
-    // SAFETY: null, or a static that `set_others` stored.
-    unsafe { OTHERS.load(Ordering::Acquire).as_ref() }
+fn external() -> Option<&'static ExternalObjects> {
+    // SAFETY: null, or a static that `set_external_objects` stored.
+    unsafe { EXTERNAL_OBJECTS.load(Ordering::Acquire).as_ref() }
 }
 
 /// Makes others known; the same ones each time.
-pub(crate) fn set_others(others: &'static Others) {
-    OTHERS.store(std::ptr::from_ref(others).cast_mut(), Ordering::Release);
+pub(crate) fn set_external_objects(external: &'static ExternalObjects) {
+    EXTERNAL_OBJECTS.store(std::ptr::from_ref(external).cast_mut(), Ordering::Release);
 }
 
 /// The table, set right if this is the first call in a forked child.
@@ -121,8 +121,8 @@ fn table() -> (&'static Table<Payload>, fork::Epoch) {
         };
         // SAFETY: `epoch` runs this while all other threads wait for it.
         unsafe { TABLE.after_fork(inherit, |object| object.abandon()) };
-        if let Some(others) = others() {
-            (others.after_fork)();
+        if let Some(external) = external() {
+            (external.after_fork)();
         }
         run_fork_hooks();
     });
@@ -176,9 +176,9 @@ pub(crate) fn pin<T: Object>(handle: i64) -> Result<Pinned<T>> {
                 Ok(Pinned { pin: ManuallyDrop::new(pin), epoch, object })
             }
             // Cannot be: what is live has a payload.
-            None => refuse(Refused::Poisoned, handle, T::KIND),
+            None => lookup_error(LookupError::Poisoned, handle, T::KIND),
         },
-        Err(refused) => refuse(refused, handle, T::KIND),
+        Err(refused) => lookup_error(refused, handle, T::KIND),
     }
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn survived<T: Object>(handle: i64) -> bool {
 #[inline]
 pub(crate) fn descriptor<T: Object>(handle: i64) -> Result<RawFd> {
     let found = table().0.descriptor(handle, T::KIND);
-    found.or_else(|refused| refuse(refused, handle, T::KIND))
+    found.or_else(|refused| lookup_error(refused, handle, T::KIND))
 }
 
 /// Closes the object that a handle names, if it is a `T`.
@@ -212,11 +212,11 @@ pub(crate) fn release<T: Object, R>(handle: i64, act: impl FnOnce(&T) -> R) -> R
     drop(pin::<T>(handle)?);
     let (pin, in_use) = match table().0.close(handle, Some(T::KIND)) {
         Ok(closed) => closed,
-        Err(refused) => return refuse(refused, handle, T::KIND),
+        Err(refused) => return lookup_error(refused, handle, T::KIND),
     };
     let Some(object) = pin.get() else {
         unpin(pin);
-        return refuse(Refused::Poisoned, handle, T::KIND);
+        return lookup_error(LookupError::Poisoned, handle, T::KIND);
     };
     // SAFETY: the kind is T's, so the object is a T (contract of Object).
     let result = act(unsafe { NonNull::from(&**object).cast::<T>().as_ref() });
@@ -229,8 +229,8 @@ pub(crate) fn release<T: Object, R>(handle: i64, act: impl FnOnce(&T) -> R) -> R
 
 /// Closes the object that a handle names.
 pub(crate) fn close_any(handle: i64) -> Result<()> {
-    match others() {
-        Some(others) if (others.kind_of)(handle).is_some() => (others.close)(handle),
+    match external() {
+        Some(external) if (external.kind_of)(handle).is_some() => (external.close)(handle),
         _ => close_kind(handle, None),
     }
 }
@@ -245,7 +245,7 @@ fn close_kind(handle: i64, kind: Option<Kind>) -> Result<()> {
             unpin(pin);
             Ok(())
         }
-        Err(refused) => refuse(refused, handle, kind.unwrap_or(Kind::Tfd)),
+        Err(refused) => lookup_error(refused, handle, kind.unwrap_or(Kind::Tfd)),
     }
 }
 
@@ -264,18 +264,18 @@ pub(crate) fn kind_of_quietly(handle: i64) -> Option<Kind> {
 }
 
 fn kind_in(table: &Table<Payload>, handle: i64) -> Option<Kind> {
-    let elsewhere = || others().and_then(|others| (others.kind_of)(handle));
+    let elsewhere = || external().and_then(|external| (external.kind_of)(handle));
     table.kind_of(handle).ok().or_else(elsewhere)
 }
 
 /// How many objects of a kind are open.
 pub(crate) fn count(kind: Kind) -> i64 {
-    table().0.open(kind) + others().map_or(0, |others| (others.count)(Some(kind)))
+    table().0.open(kind) + external().map_or(0, |external| (external.count)(Some(kind)))
 }
 
 /// How many objects are open.
 pub(crate) fn count_all() -> i64 {
-    table().0.open_all() + others().map_or(0, |others| (others.count)(None))
+    table().0.open_all() + external().map_or(0, |external| (external.count)(None))
 }
 
 /// The kind with this number.
@@ -284,20 +284,20 @@ pub(crate) fn kind_from_code(code: i32) -> Option<Kind> {
 }
 
 #[cold]
-fn refuse<T>(refused: Refused, handle: i64, wanted: Kind) -> Result<T> {
-    let elsewhere = others().and_then(|others| (others.kind_of)(handle));
+fn lookup_error<T>(refused: LookupError, handle: i64, wanted: Kind) -> Result<T> {
+    let elsewhere = external().and_then(|external| (external.kind_of)(handle));
     match (refused, elsewhere) {
-        (Refused::Stale, None) => bits::stale(handle),
-        (Refused::Kind(kind), _) | (Refused::Stale, Some(kind)) => {
+        (LookupError::Stale, None) => bits::stale(handle),
+        (LookupError::Kind(kind), _) | (LookupError::Stale, Some(kind)) => {
             fail!(EDOM, "handle {} is {}, not {}", handle, kind.name(), wanted.name())
         }
-        (Refused::Inherited, _) => {
+        (LookupError::Inherited, _) => {
             fail!(ECHILD, "handle {} is {} of the parent process", handle, wanted.name())
         }
-        (Refused::Poisoned, _) => {
+        (LookupError::Poisoned, _) => {
             fail!(ENOTRECOVERABLE, "handle {} was left unusable by a bug of the library", handle)
         }
-        (Refused::Full, _) => fail!(ENOMEM, "handle {} is in too many calls at once", handle),
+        (LookupError::Full, _) => fail!(ENOMEM, "handle {} is in too many calls at once", handle),
     }
 }
 
@@ -314,7 +314,7 @@ impl<T: Object> Deref for Pinned<T> {
 impl<T: Object> Drop for Pinned<T> {
     #[inline(always)]
     fn drop(&mut self) {
-        let is_usual = fork::is_surely(self.epoch) && !std::thread::panicking();
+        let is_usual = fork::is_current_fast(self.epoch) && !std::thread::panicking();
         if is_usual || self.is_to_be_given_up() {
             // SAFETY: taken once, here.
             unpin(unsafe { ManuallyDrop::take(&mut self.pin) });
@@ -344,6 +344,6 @@ fn unpin(pin: Pin<'_, Payload>) {
 }
 
 #[cold]
-fn dispose(last: Last<'_, Payload>) {
-    drop(TABLE.reap(last, |object| object.abandon()));
+fn dispose(last: LastRef<'_, Payload>) {
+    drop(TABLE.reclaim(last, |object| object.abandon()));
 }

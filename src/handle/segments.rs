@@ -44,14 +44,14 @@ impl<T> Segments<T> {
         if index >= CAPACITY {
             return None;
         }
-        let (segment, _, place) = locate(index);
+        let (segment, _, offset) = locate(index);
         // Acquire: the segment was filled in by the thread that published it.
         let start = self.starts.get(segment)?.load(Ordering::Acquire);
         if start.is_null() {
             return None;
         }
-        // SAFETY: `place` is inside the segment.
-        let entry = unsafe { start.add(place as usize) };
+        // SAFETY: `offset` is inside the segment.
+        let entry = unsafe { start.add(offset as usize) };
         // SAFETY: segments are initialised and live as long as `self`.
         Some(unsafe { &*entry })
     }
@@ -66,7 +66,7 @@ impl<T> Segments<T> {
         let start = self.starts.get(segment)?;
         if start.load(Ordering::Relaxed).is_null() {
             let first = len - FIRST;
-            let fresh = try_array(len as usize, |at| entry(first + at as u32))?;
+            let fresh = try_array(len as usize, |i| entry(first + i as u32))?;
             let fresh = Box::into_raw(fresh);
             // Release: pairs with the Acquire in `get`.
             start.store(fresh.cast(), Ordering::Release);

@@ -4,7 +4,8 @@
 //! the flags; kind 5 bits; generation 24 bits.
 //!
 //! ```text
-//! free --insert--> live --close--> closing --last unpin--> free, next generation
+//! free --insert--> live --close--> closing --last unpin--> free, next
+//! generation
 //! ```
 //!
 //! Pins are only added while live. The thread whose unpin takes a closing

@@ -37,7 +37,7 @@ pub(super) struct Table<P> {
 
 /// Why a lookup failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refused {
+pub(super) enum LookupError {
     /// No such object.
     Stale,
     /// There is one, of this other kind.
@@ -56,7 +56,7 @@ pub(super) struct Pin<'t, P: Send + Sync> {
 }
 
 /// A closing object's slot whose last pin was given up by this thread.
-pub(super) struct Last<'t, P: Send + Sync> {
+pub(super) struct LastRef<'t, P: Send + Sync> {
     slot: &'t Slot<P>,
 }
 
@@ -95,10 +95,10 @@ impl<P: Send + Sync> Table<P> {
         let Some(slot) = self.take_free() else { return Err(payload) };
         let generation = slot_state::generation(slot.word.load(Ordering::Relaxed));
         let handle = Handle { kind, generation, index: slot.index };
-        slot.payload.with_mut(|place| {
+        slot.payload.with_mut(|target| {
             // SAFETY: a free slot's payload belongs to who took it. (There is
             // none, which would have to be dropped.)
-            unsafe { place.write(Some(payload)) }
+            unsafe { target.write(Some(payload)) }
         });
         self.count(kind, 1);
         // Release: who sees it sees that the object before is gone.
@@ -112,11 +112,11 @@ impl<P: Send + Sync> Table<P> {
     // Every call of the C API begins here and ends in `release`: inlined, the
     // pin stays in registers.
     #[inline(always)]
-    pub fn pin(&self, handle: i64, kind: Kind) -> Result<Pin<'_, P>, Refused> {
+    pub fn pin(&self, handle: i64, kind: Kind) -> Result<Pin<'_, P>, LookupError> {
         let Some(wanted) = Handle::unpack_as(handle, kind) else {
-            return Err(self.kind_of(handle).map_or_else(|stale| stale, Refused::Kind));
+            return Err(self.kind_of(handle).map_or_else(|stale| stale, LookupError::Kind));
         };
-        let slot = self.slots.get(wanted.index).ok_or(Refused::Stale)?;
+        let slot = self.slots.get(wanted.index).ok_or(LookupError::Stale)?;
         let mut seen = slot.word.load(Ordering::Relaxed);
         loop {
             if slot_state::identity(seen) != slot_state::live(wanted) || slot_state::is_full(seen) {
@@ -142,22 +142,26 @@ impl<P: Send + Sync> Table<P> {
     /// `kind`: the kind it must have, if any.
     // Inlined for the same reason as `pin`.
     #[inline(always)]
-    pub fn close(&self, handle: i64, kind: Option<Kind>) -> Result<(Pin<'_, P>, bool), Refused> {
+    pub fn close(
+        &self,
+        handle: i64,
+        kind: Option<Kind>,
+    ) -> Result<(Pin<'_, P>, bool), LookupError> {
         let wanted = match kind {
             Some(kind) => Handle::unpack_as(handle, kind),
             None => Handle::unpack(handle),
         };
         let Some(wanted) = wanted else {
-            return Err(self.kind_of(handle).map_or_else(|stale| stale, Refused::Kind));
+            return Err(self.kind_of(handle).map_or_else(|stale| stale, LookupError::Kind));
         };
-        let slot = self.slots.get(wanted.index).ok_or(Refused::Stale)?;
+        let slot = self.slots.get(wanted.index).ok_or(LookupError::Stale)?;
         let mut seen = slot.word.load(Ordering::Relaxed);
         loop {
             if !slot_state::is(seen, wanted) || seen & slot_state::CLOSING != 0 {
-                return Err(Refused::Stale);
+                return Err(LookupError::Stale);
             }
             if slot_state::is_full(seen) {
-                return Err(Refused::Full);
+                return Err(LookupError::Full);
             }
             let closing = (seen | slot_state::CLOSING).wrapping_add(slot_state::PIN);
             // Acquire: as in `pin`.
@@ -176,19 +180,19 @@ impl<P: Send + Sync> Table<P> {
         }
     }
 
-    /// Gives up a pin. Whoever gives up a closing object's last one has to
-    /// `reap` it.
+    /// Gives up a pin. The thread that gives up a closing object's last one has
+    /// to `reclaim` it.
     #[inline(always)]
-    pub fn release<'t>(&self, pin: Pin<'t, P>) -> Option<Last<'t, P>> {
+    pub fn release<'t>(&self, pin: Pin<'t, P>) -> Option<LastRef<'t, P>> {
         // Release: our use of the payload is over before another frees it.
         let before = pin.slot.word.fetch_sub(slot_state::PIN, Ordering::Release);
         let last = before & slot_state::CLOSING != 0 && slot_state::pins(before) == 1;
-        last.then_some(Last { slot: pin.slot })
+        last.then_some(LastRef { slot: pin.slot })
     }
 
     /// Frees a slot and gives its object away; or, if a stack may still refer
     /// to the object, has it `abandon`ed and leaves it where it is, for good.
-    pub fn reap(&self, last: Last<'_, P>, abandon: impl Fn(&P)) -> Option<P> {
+    pub fn reclaim(&self, last: LastRef<'_, P>, abandon: impl Fn(&P)) -> Option<P> {
         let slot = last.slot;
         // Acquire: all other uses of the payload are over.
         let seen = slot.word.load(Ordering::Acquire);
@@ -205,7 +209,7 @@ impl<P: Send + Sync> Table<P> {
             // this thread is alone with it.
             unsafe { (*payload).take() }
         });
-        self.give_back(slot);
+        self.free_slot(slot);
         payload
     }
 
@@ -216,11 +220,11 @@ impl<P: Send + Sync> Table<P> {
 
     /// The descriptor of an object of this kind, as it was inserted.
     #[inline]
-    pub fn descriptor(&self, handle: i64, kind: Kind) -> Result<i32, Refused> {
+    pub fn descriptor(&self, handle: i64, kind: Kind) -> Result<i32, LookupError> {
         let Some(wanted) = Handle::unpack_as(handle, kind) else {
-            return Err(self.kind_of(handle).map_or_else(|stale| stale, Refused::Kind));
+            return Err(self.kind_of(handle).map_or_else(|stale| stale, LookupError::Kind));
         };
-        let slot = self.slots.get(wanted.index).ok_or(Refused::Stale)?;
+        let slot = self.slots.get(wanted.index).ok_or(LookupError::Stale)?;
         // Acquire: the object's descriptor, or a later one's.
         let seen = slot.word.load(Ordering::Acquire);
         if slot_state::identity(seen) != slot_state::live(wanted) {
@@ -230,16 +234,16 @@ impl<P: Send + Sync> Table<P> {
         // gone.
         let descriptor = slot.descriptor.load(Ordering::Acquire);
         let still = slot_state::is(slot.word.load(Ordering::Relaxed), wanted);
-        if still { Ok(descriptor) } else { Err(Refused::Stale) }
+        if still { Ok(descriptor) } else { Err(LookupError::Stale) }
     }
 
     /// The kind of a live object.
-    pub fn kind_of(&self, handle: i64) -> Result<Kind, Refused> {
-        let wanted = Handle::unpack(handle).ok_or(Refused::Stale)?;
-        let slot = self.slots.get(wanted.index).ok_or(Refused::Stale)?;
+    pub fn kind_of(&self, handle: i64) -> Result<Kind, LookupError> {
+        let wanted = Handle::unpack(handle).ok_or(LookupError::Stale)?;
+        let slot = self.slots.get(wanted.index).ok_or(LookupError::Stale)?;
         let seen = slot.word.load(Ordering::Relaxed);
         let live = slot_state::is(seen, wanted) && seen & slot_state::CLOSING == 0;
-        if live { Ok(wanted.kind) } else { Err(Refused::Stale) }
+        if live { Ok(wanted.kind) } else { Err(LookupError::Stale) }
     }
 
     /// How many objects of a kind are open.
@@ -281,7 +285,7 @@ impl<P: Send + Sync> Table<P> {
     }
 
     /// Makes a slot free for its next generation, or retires it.
-    fn give_back(&self, slot: &Slot<P>) {
+    fn free_slot(&self, slot: &Slot<P>) {
         let used = slot_state::generation(slot.word.load(Ordering::Relaxed));
         let mut free = self.free.lock();
         self.append(&mut free, slot, used);
@@ -348,9 +352,9 @@ impl<P: Send + Sync> Table<P> {
                 (false, _) if generation >= self.last_generation => {}
                 (false, _) => {
                     // Perhaps half written by an insertion: forgotten.
-                    slot.payload.with_mut(|place| {
+                    slot.payload.with_mut(|target| {
                         // SAFETY: as above.
-                        unsafe { place.write(None) }
+                        unsafe { target.write(None) }
                     });
                     self.append(&mut list, slot, generation - 1);
                 }
@@ -362,12 +366,14 @@ impl<P: Send + Sync> Table<P> {
 }
 
 #[cold]
-fn refusal(seen: u64, wanted: Handle) -> Refused {
+fn refusal(seen: u64, wanted: Handle) -> LookupError {
     match () {
-        () if !slot_state::is(seen, wanted) || seen & slot_state::CLOSING != 0 => Refused::Stale,
-        () if seen & slot_state::INHERITED != 0 => Refused::Inherited,
-        () if seen & slot_state::POISONED != 0 => Refused::Poisoned,
-        () => Refused::Full,
+        () if !slot_state::is(seen, wanted) || seen & slot_state::CLOSING != 0 => {
+            LookupError::Stale
+        }
+        () if seen & slot_state::INHERITED != 0 => LookupError::Inherited,
+        () if seen & slot_state::POISONED != 0 => LookupError::Poisoned,
+        () => LookupError::Full,
     }
 }
 

@@ -1,15 +1,15 @@
 //! The table against a plain map, and under loom.
 
 use super::super::bits::Kind;
-use super::{Pin, Refused, Table};
+use super::{LookupError, Pin, Table};
 
 /// Gives up a pin, and frees what that leaves to be freed.
 fn release<P: Send + Sync>(table: &Table<P>, pin: Pin<'_, P>) -> Option<P> {
-    table.release(pin).and_then(|last| table.reap(last, |_| ()))
+    table.release(pin).and_then(|last| table.reclaim(last, |_| ()))
 }
 
 /// What a close followed by a release gives back.
-fn close<P: Send + Sync>(table: &Table<P>, handle: i64) -> Result<Option<P>, Refused> {
+fn close<P: Send + Sync>(table: &Table<P>, handle: i64) -> Result<Option<P>, LookupError> {
     let (pin, _) = table.close(handle, None)?;
     Ok(release(table, pin))
 }
@@ -27,16 +27,16 @@ mod plain {
     fn lookups_tell_kinds_and_ages_apart() {
         let table = Table::new();
         let handle = table.insert(Kind::Poll, 7, -1).unwrap();
-        assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(Refused::Kind(Kind::Poll)));
+        assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(LookupError::Kind(Kind::Poll)));
         let pin = table.pin(handle, Kind::Poll).ok().unwrap();
         assert_eq!(pin.get(), Some(&7));
         assert!(release(&table, pin).is_none());
-        assert_eq!(table.close(handle, Some(Kind::Tfd)).err(), Some(Refused::Kind(Kind::Poll)));
+        assert_eq!(table.close(handle, Some(Kind::Tfd)).err(), Some(LookupError::Kind(Kind::Poll)));
         assert_eq!(close(&table, handle), Ok(Some(7)));
-        assert_eq!(close(&table, handle), Err(Refused::Stale));
-        assert_eq!(table.pin(handle, Kind::Poll).err(), Some(Refused::Stale));
-        assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(Refused::Stale));
-        assert_eq!(table.kind_of(handle), Err(Refused::Stale));
+        assert_eq!(close(&table, handle), Err(LookupError::Stale));
+        assert_eq!(table.pin(handle, Kind::Poll).err(), Some(LookupError::Stale));
+        assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(LookupError::Stale));
+        assert_eq!(table.kind_of(handle), Err(LookupError::Stale));
     }
 
     #[test]
@@ -47,7 +47,7 @@ mod plain {
         let (closer, in_use) = table.close(handle, None).ok().unwrap();
         assert!(in_use);
         assert!(release(&table, closer).is_none());
-        assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(Refused::Stale));
+        assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(LookupError::Stale));
         assert_eq!(pin.get(), Some(&1));
         assert_eq!(release(&table, pin), Some(1));
     }
@@ -59,7 +59,7 @@ mod plain {
         let pin = table.pin(handle, Kind::Tfd).ok().unwrap();
         pin.poison();
         assert!(release(&table, pin).is_none());
-        assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(Refused::Poisoned));
+        assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(LookupError::Poisoned));
         assert_eq!(table.kind_of(handle), Ok(Kind::Tfd));
         assert_eq!(close(&table, handle), Ok(Some(1)));
     }
@@ -84,8 +84,8 @@ mod plain {
     fn slots_are_reused_in_the_order_they_became_free() {
         let table = Table::new();
         let handles: Vec<_> = (0..4).map(|n| table.insert(Kind::Tfd, n, -1).unwrap()).collect();
-        for place in [2, 0, 3] {
-            close(&table, handles[place]).unwrap();
+        for position in [2, 0, 3] {
+            close(&table, handles[position]).unwrap();
         }
         let index = || Handle::unpack(table.insert(Kind::Tfd, 9, -1).unwrap()).unwrap().index;
         assert_eq!([index(), index(), index(), index()], [2, 0, 3, 4]);
@@ -109,13 +109,13 @@ mod plain {
         let _ = (left_behind, half_closed, closer);
         assert_eq!(abandoned.load(Ordering::Relaxed), 1);
         assert_eq!(table.open_all(), 4 - 1);
-        assert_eq!(table.pin(handles[4], Kind::Tfd).err(), Some(Refused::Inherited));
-        assert_eq!(table.pin(handles[2], Kind::Tfd).err(), Some(Refused::Stale));
+        assert_eq!(table.pin(handles[4], Kind::Tfd).err(), Some(LookupError::Inherited));
+        assert_eq!(table.pin(handles[2], Kind::Tfd).err(), Some(LookupError::Stale));
         // Pinned at the fork: its memory must stay.
         let (pin, in_use) = table.close(handles[1], None).ok().unwrap();
         assert!(!in_use);
         let last = table.release(pin).unwrap();
-        assert_eq!(table.reap(last, |n| abandon(n)), None);
+        assert_eq!(table.reclaim(last, |n| abandon(n)), None);
         assert_eq!(abandoned.load(Ordering::Relaxed), 2);
         assert_eq!(close(&table, handles[0]), Ok(Some(0)));
         let again: Vec<_> = (0..5)
@@ -125,7 +125,7 @@ mod plain {
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum TableStep {
         Insert(u8),
         Pin(usize),
         Release(usize),
@@ -135,13 +135,13 @@ mod plain {
 
     const MOST_STEPS: usize = if cfg!(miri) { 40 } else { 300 };
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = TableStep> {
         prop_oneof![
-            any::<u8>().prop_map(Step::Insert),
-            any::<usize>().prop_map(Step::Pin),
-            any::<usize>().prop_map(Step::Release),
-            any::<usize>().prop_map(Step::Close),
-            any::<usize>().prop_map(Step::Look),
+            any::<u8>().prop_map(TableStep::Insert),
+            any::<usize>().prop_map(TableStep::Pin),
+            any::<usize>().prop_map(TableStep::Release),
+            any::<usize>().prop_map(TableStep::Close),
+            any::<usize>().prop_map(TableStep::Look),
         ]
     }
 
@@ -156,35 +156,35 @@ mod plain {
             let mut pins = VecDeque::new();
             for step in steps {
                 match step {
-                    Step::Insert(value) => {
+                    TableStep::Insert(value) => {
                         let handle = table.insert(Kind::Epoll, (value, alive.clone()), -1).ok().unwrap();
                         prop_assert!(!issued.contains(&handle), "{handle} was issued before");
                         issued.push(handle);
                         open.insert(handle, value);
                     }
-                    Step::Pin(which) => {
+                    TableStep::Pin(which) => {
                         let handle = issued[which % issued.len()];
                         let pin = table.pin(handle, Kind::Epoll).ok();
                         prop_assert_eq!(pin.as_ref().map(|pin| pin.get().unwrap().0), open.get(&handle).copied());
                         pins.extend(pin.map(|pin| (handle, pin)));
                     }
-                    Step::Release(which) if !pins.is_empty() => {
+                    TableStep::Release(which) if !pins.is_empty() => {
                         let (handle, pin) = pins.remove(which % pins.len()).unwrap();
                         let last = !pins.iter().any(|(other, _)| *other == handle);
                         let freed = release(&table, pin).is_some();
                         prop_assert_eq!(freed, last && !open.contains_key(&handle));
                     }
-                    Step::Release(_) => {}
-                    Step::Close(which) => {
+                    TableStep::Release(_) => {}
+                    TableStep::Close(which) => {
                         let handle = issued[which % issued.len()];
                         let was_open = open.remove(&handle).is_some();
                         let pinned = pins.iter().any(|(other, _)| *other == handle);
                         match close(&table, handle) {
                             Ok(freed) => prop_assert!(was_open && freed.is_none() == pinned),
-                            Err(refused) => prop_assert!(!was_open && refused == Refused::Stale),
+                            Err(refused) => prop_assert!(!was_open && refused == LookupError::Stale),
                         }
                     }
-                    Step::Look(which) => {
+                    TableStep::Look(which) => {
                         let handle = issued[which % issued.len()];
                         prop_assert_eq!(table.kind_of(handle).is_ok(), open.contains_key(&handle));
                     }
@@ -214,8 +214,8 @@ mod plain {
         let table = Table::new();
         let handles: [std::sync::atomic::AtomicI64; SHARED] =
             std::array::from_fn(|_| Default::default());
-        struct Counted<'a>(&'a AtomicUsize, u64);
-        impl Drop for Counted<'_> {
+        struct CountedObject<'a>(&'a AtomicUsize, u64);
+        impl Drop for CountedObject<'_> {
             fn drop(&mut self) {
                 assert_eq!(std::mem::replace(&mut self.1, 0), 0x600d);
                 self.0.fetch_add(1, Ordering::Relaxed);
@@ -230,15 +230,16 @@ mod plain {
                         random ^= random << 13;
                         random ^= random >> 7;
                         random ^= random << 17;
-                        let place = &handles[random as usize % SHARED];
+                        let slot = &handles[random as usize % SHARED];
                         // As a program hands them over: who has a handle
                         // sees what it was made for.
-                        let handle = place.load(Ordering::Acquire);
+                        let handle = slot.load(Ordering::Acquire);
                         match random >> 32 & 7 {
                             0 => {
                                 made.fetch_add(1, Ordering::Relaxed);
-                                let fresh = table.insert(Kind::Tfd, Counted(dropped, 0x600d), -1);
-                                let old = place.swap(fresh.ok().unwrap(), Ordering::AcqRel);
+                                let fresh =
+                                    table.insert(Kind::Tfd, CountedObject(dropped, 0x600d), -1);
+                                let old = slot.swap(fresh.ok().unwrap(), Ordering::AcqRel);
                                 if let Ok((pin, _)) = table.close(old, None) {
                                     drop(release(table, pin));
                                 }
@@ -271,29 +272,29 @@ mod plain {
 #[cfg(loom)]
 mod loom_models {
     use super::super::super::bits::Handle;
-    use super::super::{Last, Slot, word};
+    use super::super::{LastRef, Slot, slot_state};
     use super::*;
     use loom::sync::Arc;
     use loom::sync::atomic::{AtomicUsize, Ordering};
     use loom::thread;
 
     /// Counts its drops.
-    struct Payload(Arc<AtomicUsize>);
+    struct CountedPayload(Arc<AtomicUsize>);
 
-    impl Drop for Payload {
+    impl Drop for CountedPayload {
         fn drop(&mut self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn setup() -> (Arc<Table<Payload>>, i64, Arc<AtomicUsize>) {
+    fn setup() -> (Arc<Table<CountedPayload>>, i64, Arc<AtomicUsize>) {
         let table = Arc::new(Table::new());
         let drops = Arc::new(AtomicUsize::new(0));
-        let handle = table.insert(Kind::Tfd, Payload(drops.clone()), -1).ok().unwrap();
+        let handle = table.insert(Kind::Tfd, CountedPayload(drops.clone()), -1).ok().unwrap();
         (table, handle, drops)
     }
 
-    fn use_it(table: &Table<Payload>, handle: i64) {
+    fn use_it(table: &Table<CountedPayload>, handle: i64) {
         if let Ok(pin) = table.pin(handle, Kind::Tfd) {
             assert_eq!(pin.get().unwrap().0.load(Ordering::Relaxed), 0);
             drop(release(table, pin));
@@ -329,7 +330,7 @@ mod loom_models {
             };
             close(&table, old).ok().unwrap();
             let fresh = Arc::new(AtomicUsize::new(0));
-            let new = table.insert(Kind::Tfd, Payload(fresh.clone()), -1).ok().unwrap();
+            let new = table.insert(Kind::Tfd, CountedPayload(fresh.clone()), -1).ok().unwrap();
             assert_ne!(old, new);
             assert!(table.pin(old, Kind::Tfd).is_err());
             user.join().unwrap();
@@ -351,7 +352,7 @@ mod loom_models {
             };
             close(&table, old).ok().unwrap();
             let new = table.insert(Kind::Tfd, (), 4).ok().unwrap();
-            assert!(matches!(reader.join().unwrap(), Ok(3) | Err(Refused::Stale)));
+            assert!(matches!(reader.join().unwrap(), Ok(3) | Err(LookupError::Stale)));
             assert_eq!(table.descriptor(new, Kind::Tfd), Ok(4));
         });
     }
@@ -361,9 +362,10 @@ mod loom_models {
         loom::model(|| {
             let (table, first, _) = setup();
             close(&table, first).ok().unwrap();
-            let churn = |table: &Table<Payload>| {
+            let churn = |table: &Table<CountedPayload>| {
                 let drops = Arc::new(AtomicUsize::new(0));
-                let handle = table.insert(Kind::Tfd, Payload(drops.clone()), -1).ok().unwrap();
+                let handle =
+                    table.insert(Kind::Tfd, CountedPayload(drops.clone()), -1).ok().unwrap();
                 use_it(table, handle);
                 close(table, handle).ok().unwrap();
                 assert_eq!(drops.load(Ordering::Relaxed), 1);
@@ -386,11 +388,11 @@ mod loom_models {
     }
 
     /// As `release`, without a read-modify-write.
-    fn release_badly(table: &Table<Payload>, pin: Pin<'_, Payload>) {
+    fn release_badly(table: &Table<CountedPayload>, pin: Pin<'_, CountedPayload>) {
         let before = pin.slot.word.load(Ordering::Acquire);
         pin.slot.word.store(before - slot_state::PIN, Ordering::Release);
         if before & slot_state::CLOSING != 0 && slot_state::pins(before) == 1 {
-            drop(table.reap(Last { slot: pin.slot }, |_| ()));
+            drop(table.reclaim(LastRef { slot: pin.slot }, |_| ()));
         }
     }
 
@@ -429,7 +431,10 @@ mod loom_models {
                 })
             };
             close(&table, old).ok().unwrap();
-            table.insert(Kind::Tfd, Payload(Arc::new(AtomicUsize::new(0))), -1).ok().unwrap();
+            table
+                .insert(Kind::Tfd, CountedPayload(Arc::new(AtomicUsize::new(0))), -1)
+                .ok()
+                .unwrap();
             user.join().unwrap();
         });
     }

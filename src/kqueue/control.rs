@@ -1,11 +1,11 @@
 //! What evloop_kqueue_control does: changes, then events.
 
 use super::aio::{Aio, Request};
-use super::core::Core;
-use super::crowd::Alarm;
 use super::event::*;
-use super::object::{Lent, is_here};
-use super::{Queue, registry};
+use super::object::{AliasHandle, is_here};
+use super::queue_waiters::AlarmAction;
+use super::state::QueueState;
+use super::{Queue, fd_registry};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::{MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
@@ -27,7 +27,7 @@ pub(crate) enum By {
     Handle,
     /// As on BSD: a wait that is interrupted returns, and nobody tells that
     /// the number was closed.
-    Number(RawFd),
+    Descriptor(RawFd),
 }
 
 /// How to wait for events.
@@ -38,19 +38,19 @@ pub(crate) struct Collect {
 }
 
 /// A queue's state, locked.
-struct Locked<'a>(MutexGuard<'a, Option<Core>>);
+struct LockedQueue<'a>(MutexGuard<'a, Option<QueueState>>);
 
-impl Locked<'_> {
-    fn core(&mut self) -> Result<&mut Core> {
+impl LockedQueue<'_> {
+    fn state(&mut self) -> Result<&mut QueueState> {
         match self.0.as_mut() {
-            Some(core) => Ok(core),
+            Some(state) => Ok(state),
             None => fail!(ECHILD, "the queue is the parent process's"),
         }
     }
 }
 
 /// Room for what the kernel reports at once.
-pub(super) type Room = [MaybeUninit<Event>; AT_ONCE];
+pub(super) type EventBuffer = [MaybeUninit<Event>; AT_ONCE];
 
 impl Queue {
     /// Applies the changes, then waits for events, if there is room for any;
@@ -58,12 +58,12 @@ impl Queue {
     #[inline(always)]
     pub(super) fn control(
         &self,
-        by: Option<&Lent>,
+        by: Option<&AliasHandle>,
         changes: &mut Changes,
-        sink: &mut Sink,
-        how: Collect,
+        sink: &mut KeventSink,
+        options: Collect,
     ) -> Result<usize> {
-        let result = self.apply_and_collect(by, changes, sink, how);
+        let result = self.apply_and_collect(by, changes, sink, options);
         if result.is_err() {
             sink.take_back();
         }
@@ -72,49 +72,49 @@ impl Queue {
 
     fn apply_and_collect(
         &self,
-        by: Option<&Lent>,
+        by: Option<&AliasHandle>,
         changes: &mut Changes,
-        sink: &mut Sink,
-        how: Collect,
+        sink: &mut KeventSink,
+        options: Collect,
     ) -> Result<usize> {
         if !sink.is_full() {
             // Its own, if it has one, was looked at just now.
-            registry::sweep_now_and_then(usize::from(matches!(how.by, By::Number(_))));
+            fd_registry::sweep_now_and_then(usize::from(matches!(options.by, By::Descriptor(_))));
         }
         let (mut locked, rest) = self.apply(self.lock(by)?, by, changes, sink)?;
         if sink.filled() > 0 || sink.is_full() || rest {
-            let core = locked.core()?;
+            let state = locked.state()?;
             // Where that fails, a call that collects says so.
-            let _ = core.renew_signals();
-            self.settle(core)?;
+            let _ = state.renew_signals();
+            self.settle(state)?;
             return Ok(sink.filled());
         }
-        self.collect(locked, by, sink, how)
+        self.collect(locked, by, sink, options)
     }
 
     /// Begins an operation whose end is an event with this ident.
     pub(super) fn begin_operation(
         &self,
-        by: Option<&Lent>,
+        by: Option<&AliasHandle>,
         request: Request,
         ident: u64,
         udata: u64,
     ) -> Result<()> {
         let mut locked = self.lock(by)?;
-        let core = locked.core()?;
-        core.begin_operation(request, ident, udata)?;
+        let state = locked.state()?;
+        state.begin_operation(request, ident, udata)?;
         // It has begun, whatever becomes of this: the next call settles it.
-        let _ = self.settle(core);
+        let _ = self.settle(state);
         Ok(())
     }
 
     /// Has an operation end soon.
-    pub(super) fn cancel_operation(&self, by: Option<&Lent>, ident: u64) -> Result<()> {
+    pub(super) fn cancel_operation(&self, by: Option<&AliasHandle>, ident: u64) -> Result<()> {
         let mut locked = self.lock(by)?;
-        let core = locked.core()?;
-        core.cancel_operation(ident)?;
-        core.take_operations();
-        self.settle(core)
+        let state = locked.state()?;
+        state.cancel_operation(ident)?;
+        state.take_operations();
+        self.settle(state)
     }
 
     /// Applies the changes. What fails, and what asks for a receipt, gets an
@@ -122,19 +122,19 @@ impl Queue {
     /// applied.
     fn apply<'a>(
         &'a self,
-        mut locked: Locked<'a>,
-        by: Option<&Lent>,
+        mut locked: LockedQueue<'a>,
+        by: Option<&AliasHandle>,
         changes: &mut Changes,
-        sink: &mut Sink,
-    ) -> Result<(Locked<'a>, bool)> {
+        sink: &mut KeventSink,
+    ) -> Result<(LockedQueue<'a>, bool)> {
         while let Some(change) = changes.take() {
-            let mut result = self.change(locked.core()?, &change);
+            let mut result = self.change(locked.state()?, &change);
             if lacks_descriptors(&result) {
                 // Other queues are looked at with none locked.
                 drop(locked);
-                registry::sweep();
+                fd_registry::sweep();
                 locked = self.lock(by)?;
-                result = self.change(locked.core()?, &change);
+                result = self.change(locked.state()?, &change);
             }
             if result.is_ok() && change.flags & EV_RECEIPT == 0 {
                 continue;
@@ -143,7 +143,7 @@ impl Queue {
             let entry = Kevent { flags: EV_ERROR, data: errno.into(), ..change };
             if !sink.push_entry(entry)? {
                 if result.is_err() {
-                    self.settle(locked.core()?)?;
+                    self.settle(locked.state()?)?;
                 }
                 return result.map(|()| (locked, true));
             }
@@ -151,10 +151,10 @@ impl Queue {
         Ok((locked, false))
     }
 
-    fn change(&self, core: &mut Core, change: &Kevent) -> Result<()> {
-        core.change(change).map_err(|error| match error.errno {
+    fn change(&self, state: &mut QueueState, change: &Kevent) -> Result<()> {
+        state.change(change).map_err(|error| match error.errno {
             // The kernel calls it a circle.
-            Errno::ELOOP if self.ask_behind(change.ident as RawFd).is_ok() => {
+            Errno::ELOOP if self.verify_fd(change.ident as RawFd).is_ok() => {
                 error!(Errno::EINVAL, "fd {} is the queue itself", change.ident as RawFd)
             }
             _ => error,
@@ -165,61 +165,61 @@ impl Queue {
     /// that nothing comes twice and nothing has to be given back.
     fn collect<'a>(
         &'a self,
-        mut locked: Locked<'a>,
-        by: Option<&Lent>,
-        sink: &mut Sink,
-        how: Collect,
+        mut locked: LockedQueue<'a>,
+        by: Option<&AliasHandle>,
+        sink: &mut KeventSink,
+        options: Collect,
     ) -> Result<usize> {
-        let mut room = [MaybeUninit::uninit(); AT_ONCE];
-        let mut listens = matches!(how.by, By::Number(_));
+        let mut buffer = [MaybeUninit::uninit(); AT_ONCE];
+        let mut listens = matches!(options.by, By::Descriptor(_));
         loop {
-            let core = locked.core()?;
+            let state = locked.state()?;
             // It has delivered nothing yet.
-            sink.pass = core.next_pass();
-            core.renew_signals()?;
-            core.look_at_drained();
-            core.first_look(sink);
-            let is_quiet = sink.filled() == 0 && core.active.is_empty();
+            sink.call_seq = state.next_call_seq();
+            state.renew_signals()?;
+            state.look_at_drained();
+            state.first_look(sink);
+            let is_quiet = sink.filled() == 0 && state.active.is_empty();
             let mut more = true;
-            if is_quiet && !matches!(how.deadline, Deadline::Now) {
-                self.settle(core)?;
-                let slice = match (core.is_stuck(), listens) {
+            if is_quiet && !matches!(options.deadline, Deadline::Now) {
+                self.settle(state)?;
+                let slice = match (state.is_stuck(), listens) {
                     (true, _) => STUCK_NS,
                     (false, true) => LISTEN_NS,
                     (false, false) => i64::MAX,
                 };
-                let left = at_most(how.deadline, slice);
-                (locked, more) = self.wait(locked, by, how.by, left, (&mut room, sink))?;
+                let left = at_most(options.deadline, slice);
+                (locked, more) = self.wait(locked, by, options.by, left, (&mut buffer, sink))?;
             }
-            let core = locked.core()?;
+            let state = locked.state()?;
             if more
-                && let Err(errno) = core.take_ready(&mut room, sink)
+                && let Err(errno) = state.take_ready(&mut buffer, sink)
                 && sink.filled() == 0
             {
                 return Err(errno.into());
             }
-            core.expire_timers();
-            core.take_active(sink);
+            state.expire_timers();
+            state.take_active(sink);
             // Without memory, or descriptors, it is tried again.
-            let is_fresh = core.needs_other_set() && self.rebuild(core).is_ok();
+            let is_fresh = state.needs_other_set() && self.rebuild(state).is_ok();
             if is_fresh && sink.filled() == 0 {
                 continue;
             }
-            if sink.filled() > 0 || how.deadline.passed() {
+            if sink.filled() > 0 || options.deadline.passed() {
                 // What cannot be set now is set by the next call.
-                let _ = self.settle(core);
+                let _ = self.settle(state);
                 return Ok(sink.filled());
             }
             // Those that are leaving are woken one by one, and the last that
             // has come to wait first.
-            let is_in_vain = core.has_many_strays() || core.crowd.has_to_leave();
+            let must_pause = state.has_many_stale_events() || state.waiters.is_draining();
             drop(locked);
-            if is_in_vain {
+            if must_pause {
                 // There is no other set to be had, or others go first.
-                wait::pause(how.deadline, || interrupted(how.by))?;
+                wait::pause(options.deadline, || interrupted(options.by))?;
             }
-            if let By::Number(number) = how.by {
-                registry::look_at(number);
+            if let By::Descriptor(fd) = options.by {
+                fd_registry::look_at(fd);
                 // Nobody else is there to close it.
                 listens = !thread::is_the_only_one();
             }
@@ -230,32 +230,32 @@ impl Queue {
     /// Waits, and takes what the kernel has reported; true: it may have more.
     fn wait<'a>(
         &'a self,
-        locked: Locked<'a>,
-        by: Option<&Lent>,
+        locked: LockedQueue<'a>,
+        by: Option<&AliasHandle>,
         whose: By,
         left: Option<i64>,
-        (room, sink): (&mut Room, &mut Sink),
-    ) -> Result<(Locked<'a>, bool)> {
+        (buffer, sink): (&mut EventBuffer, &mut KeventSink),
+    ) -> Result<(LockedQueue<'a>, bool)> {
         let wanted = sink.left().min(AT_ONCE);
-        let places = room.get_mut(..wanted).unwrap_or_default();
+        let out = buffer.get_mut(..wanted).unwrap_or_default();
         let mut locked = locked;
-        let removed = locked.core()?.registrations.removed();
-        let (mut locked, result) = self.wait_unlocked(locked, by, places, left)?;
-        let core = locked.core()?;
-        sink.pass = core.next_pass();
+        let removed = locked.state()?.registrations.removed();
+        let (mut locked, result) = self.wait_unlocked(locked, by, out, left)?;
+        let state = locked.state()?;
+        sink.call_seq = state.next_call_seq();
         match result {
             // They may be of others by now: they are looked at, and what is
             // ready is delivered from there.
-            Ok(events) if core.registrations.may_have_come_again(removed) => {
-                core.take_events(events, &mut Sink::none());
+            Ok(events) if state.registrations.may_have_come_again(removed) => {
+                state.take_events(events, &mut KeventSink::none());
                 Ok((locked, true))
             }
             Ok(events) => {
-                let unknown = core.take_events(events, sink);
+                let unknown = state.take_events(events, sink);
                 Ok((locked, unknown > 0 || events.len() == wanted))
             }
             // The signal may be what is waited for.
-            Err(Errno::EINTR) if core.take_signals() => Ok((locked, false)),
+            Err(Errno::EINTR) if state.take_signals() => Ok((locked, false)),
             Err(Errno::EINTR) => {
                 drop(locked);
                 interrupted(whose)?;
@@ -270,86 +270,86 @@ impl Queue {
     #[inline]
     fn wait_unlocked<'a, 'b>(
         &'a self,
-        mut locked: Locked<'a>,
-        by: Option<&Lent>,
-        room: &'b mut [MaybeUninit<Event>],
+        mut locked: LockedQueue<'a>,
+        by: Option<&AliasHandle>,
+        buffer: &'b mut [MaybeUninit<Event>],
         left: Option<i64>,
-    ) -> Result<(Locked<'a>, std::result::Result<&'b [Event], Errno>)> {
-        let core = locked.core()?;
-        let main = core.set.main();
-        core.crowd.enter();
+    ) -> Result<(LockedQueue<'a>, std::result::Result<&'b [Event], Errno>)> {
+        let state = locked.state()?;
+        let inner = state.set.inner();
+        state.waiters.enter();
         if let Some(by) = by {
             by.waiting.fetch_add(1, Ordering::Relaxed);
         }
         drop(locked);
-        let result = epoll::wait(main, room, left);
+        let result = epoll::wait(inner, buffer, left);
         if !is_here(self.epoch.load(Ordering::Relaxed)) {
             fail!(ECHILD, "the process forked during the wait, and this is the child");
         }
-        let mut locked = Locked(self.core.lock());
-        let core = locked.core()?;
-        self.come_back(core, by, main);
+        let mut locked = LockedQueue(self.state.lock());
+        let state = locked.state()?;
+        self.come_back(state, by, inner);
         if let Err(error) = self.check(by) {
             // What the kernel will not say again is for the others.
-            core.take_events(result.unwrap_or_default(), &mut Sink::none());
-            let _ = self.settle(core);
+            state.take_events(result.unwrap_or_default(), &mut KeventSink::none());
+            let _ = self.settle(state);
             return Err(error);
         }
         Ok((locked, result))
     }
 
     /// After a wait in this epoll, by this handle.
-    fn come_back(&self, core: &mut Core, by: Option<&Lent>, main: RawFd) {
+    fn come_back(&self, state: &mut QueueState, by: Option<&AliasHandle>, inner: RawFd) {
         let leaves = by.is_some_and(|by| by.closed.load(Ordering::Relaxed));
-        let in_use = main == core.set.main();
-        let others = core.crowd.come_back(in_use, |set| set.main() == main, leaves);
+        let in_use = inner == state.set.inner();
+        let others = state.waiters.come_back(in_use, |set| set.inner() == inner, leaves);
         if let Some(by) = by {
             by.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        if core.is_alarmed() {
-            self.pass_on(core, others);
+        if state.is_alarmed() {
+            self.alarm_action(state, others);
         }
     }
 
     /// The alarm wakes one thread at a time: the next one, if there is one
     /// that has to come back. `others`: there is, in a set before this one.
-    fn pass_on(&self, core: &mut Core, others: bool) {
-        match core.crowd.pass_on(others, self.closed.load(Ordering::Relaxed)) {
-            Alarm::RingsAgain => core.alarm(),
-            Alarm::Ends => core.end_alarm(),
-            Alarm::Stays => {}
+    fn alarm_action(&self, state: &mut QueueState, others: bool) {
+        match state.waiters.alarm_action(others, self.closed.load(Ordering::Relaxed)) {
+            AlarmAction::SetAgain => state.alarm(),
+            AlarmAction::Clear => state.end_alarm(),
+            AlarmAction::Keep => {}
         }
     }
 
     /// A second handle was closed: those that wait by it come back.
-    pub(super) fn send_home(&self, lent: &Lent) {
-        let mut core = self.core.lock();
-        lent.closed.store(true, Ordering::Release);
-        let waiting = usize::try_from(lent.waiting.load(Ordering::Relaxed)).unwrap_or(0);
-        if let Some(core) = core.as_mut()
-            && core.crowd.send_home(waiting)
+    pub(super) fn wake_alias(&self, alias: &AliasHandle) {
+        let mut state = self.state.lock();
+        alias.closed.store(true, Ordering::Release);
+        let waiting = usize::try_from(alias.waiting.load(Ordering::Relaxed)).unwrap_or(0);
+        if let Some(state) = state.as_mut()
+            && state.waiters.drain(waiting)
         {
-            core.alarm();
+            state.alarm();
         }
     }
 
     /// The state; unless it is closed.
     #[inline(always)]
-    fn lock(&self, by: Option<&Lent>) -> Result<Locked<'_>> {
-        let mut locked = Locked(self.core.lock());
+    fn lock(&self, by: Option<&AliasHandle>) -> Result<LockedQueue<'_>> {
+        let mut locked = LockedQueue(self.state.lock());
         // Not before: who closes it, and finds the lock free, wakes those
         // that wait by then.
         self.check(by)?;
         if self.keep {
-            self.revive(locked.core()?)?;
+            self.revive(locked.state()?)?;
         }
-        if !locked.core()?.set.is_intact() {
+        if !locked.state()?.set.is_intact() {
             fail!(EBADF, "the descriptors of the queue were closed");
         }
         Ok(locked)
     }
 
-    fn check(&self, by: Option<&Lent>) -> Result<()> {
+    fn check(&self, by: Option<&AliasHandle>) -> Result<()> {
         let lent_closed = by.is_some_and(|by| by.closed.load(Ordering::Acquire));
         if lent_closed || self.closed.load(Ordering::Acquire) {
             fail!(ESTALE, "the queue was closed during the call");
@@ -359,25 +359,25 @@ impl Queue {
 
     /// Before others look: the queue is readable while there is an event.
     #[inline(always)]
-    fn settle(&self, core: &mut Core) -> Result<()> {
+    fn settle(&self, state: &mut QueueState) -> Result<()> {
         // Whether any of what follows has something to do.
-        let is_settled = core.active.is_empty()
+        let is_settled = state.active.is_empty()
             && self.active.load(Ordering::Relaxed) == 0
-            && !core.set.is_rung()
-            && !core.timers.has_changed()
-            && !core.notes.has_ended();
-        if is_settled { Ok(()) } else { self.settle_rest(core) }
+            && !state.set.is_raised()
+            && !state.timers.has_changed()
+            && !state.vnode_watches.has_ended();
+        if is_settled { Ok(()) } else { self.settle_rest(state) }
     }
 
-    fn settle_rest(&self, core: &mut Core) -> Result<()> {
-        core.take_ended();
-        let timers_set = core.set_timers();
-        let active = core.active.len();
+    fn settle_rest(&self, state: &mut QueueState) -> Result<()> {
+        state.take_ended();
+        let timers_set = state.set_timers();
+        let active = state.active.len();
         self.active.store(active as i64, Ordering::Relaxed);
         if active == 0 {
-            core.set.silence();
+            state.set.clear();
         } else {
-            core.set.ring();
+            state.set.raise();
         }
         timers_set.map_err(Error::from)
     }
@@ -402,11 +402,11 @@ fn at_most(deadline: Deadline, slice: i64) -> Option<i64> {
 fn interrupted(by: By) -> Result<()> {
     match by {
         By::Handle => wait::interrupted(),
-        By::Number(_) => fail!(EINTR, "a signal handler interrupted the wait"),
+        By::Descriptor(_) => fail!(EINTR, "a signal handler interrupted the wait"),
     }
 }
 
-impl Core {
+impl QueueState {
     /// Something is to be tried again, though nothing tells when.
     #[inline]
     fn is_stuck(&self) -> bool {
@@ -416,7 +416,7 @@ impl Core {
     /// The list of those with events, and the kernel's, take turns in having
     /// the first place, where there is not enough for both.
     #[inline]
-    fn first_look(&mut self, sink: &mut Sink) {
+    fn first_look(&mut self, sink: &mut KeventSink) {
         if std::mem::take(&mut self.kernel_first) {
             return;
         }
@@ -431,13 +431,13 @@ impl Core {
     /// what is left of descriptors that were closed may soon be taken for
     /// others: their generations come again one day.
     fn needs_other_set(&self) -> bool {
-        self.has_many_strays() || self.registrations.has_used_many(self.removed_before)
+        self.has_many_stale_events() || self.registrations.has_used_many(self.removed_before)
     }
 
     /// The kernel goes on reporting what nobody knows any more: a set is
     /// made anew when that has cost about as much.
-    fn has_many_strays(&self) -> bool {
+    fn has_many_stale_events(&self) -> bool {
         const FEW: usize = 16;
-        self.strays > self.registrations.len() / 4 + FEW
+        self.stale_events > self.registrations.len() / 4 + FEW
     }
 }

@@ -1,21 +1,21 @@
 //! From what the kernel reports, and from the list of knotes with events, to
 //! the caller's array.
 
-use super::control::Room;
-use super::core::Core;
+use super::control::EventBuffer;
+use super::epoll_set::{self, EventSource};
 use super::event::*;
 use super::filter::{self, Verdict};
 use super::knote::*;
-use super::set::{self, Source};
 use super::slab::NONE;
+use super::state::QueueState;
 use crate::errno::Errno;
-use crate::sys::epoll::{self, Event, Laps};
+use crate::sys::epoll::{self, Event, RoundDetector};
 use std::mem::MaybeUninit;
 
-impl Core {
+impl QueueState {
     /// Fills in a knote's event, if there is one; `ready`: what an epoll said
     /// of its descriptor just now. False: there is no room.
-    fn deliver(&mut self, id: u32, ready: Option<u32>, sink: &mut Sink) -> bool {
+    fn deliver(&mut self, id: u32, ready: Option<u32>, sink: &mut KeventSink) -> bool {
         if sink.is_full() {
             return false;
         }
@@ -35,7 +35,7 @@ impl Core {
             }
         };
         let Some(knote) = self.knotes.get_mut(id) else { return true };
-        knote.pass = sink.pass;
+        knote.call_seq = sink.call_seq;
         knote.status &= !FORCED;
         let mut event = knote.event();
         (event.data, event.fflags) = (outcome.data, outcome.fflags);
@@ -81,19 +81,19 @@ impl Core {
 
     /// Takes what the list of those with events has, each once.
     #[inline]
-    pub fn take_active(&mut self, sink: &mut Sink) {
+    pub fn take_active(&mut self, sink: &mut KeventSink) {
         if !self.active.is_empty() {
             self.take_all_active(sink);
         }
     }
 
-    fn take_all_active(&mut self, sink: &mut Sink) {
+    fn take_all_active(&mut self, sink: &mut KeventSink) {
         let mut left = self.active.len();
         while left > 0 && !sink.is_full() {
             left -= 1;
             let id = self.active.first();
             let Some(knote) = self.knotes.get(id) else { return };
-            let (forced, done) = (knote.is(FORCED), knote.pass == sink.pass);
+            let (forced, done) = (knote.is(FORCED), knote.call_seq == sink.call_seq);
             self.active.remove(&mut self.knotes, id);
             if done {
                 // Delivered by this call, and still so: for the next one.
@@ -109,26 +109,30 @@ impl Core {
     }
 
     /// Takes what the kernel has to report now, as far as there is room.
-    pub fn take_ready(&mut self, room: &mut Room, sink: &mut Sink) -> Result<(), Errno> {
-        let (mut laps, mut left) = (Laps::new(), None);
+    pub fn take_ready(
+        &mut self,
+        buffer: &mut EventBuffer,
+        sink: &mut KeventSink,
+    ) -> Result<(), Errno> {
+        let (mut rounds, mut left) = (RoundDetector::new(), None);
         while left != Some(0) && !sink.is_full() {
-            let wanted = sink.left().min(room.len());
-            let places = room.get_mut(..wanted).unwrap_or_default();
-            let events = epoll::wait(self.set.main(), places, Some(0))?;
-            let is_over = laps.is_over(events);
+            let wanted = sink.left().min(buffer.len());
+            let out = buffer.get_mut(..wanted).unwrap_or_default();
+            let events = epoll::wait(self.set.inner(), out, Some(0))?;
+            let is_over = rounds.is_over(events);
             // Nobody else can have taken them meanwhile.
-            self.strays += self.take_events(events, sink);
+            self.stale_events += self.take_events(events, sink);
             if events.len() < wanted {
                 break;
             }
             left = match left {
                 Some(left) => Some(usize::saturating_sub(left, events.len())),
                 None if !is_over => None,
-                None if self.crowd.waiting() == 0 => Some(0),
+                None if self.waiters.waiting() == 0 => Some(0),
                 // Each thread that waits may have moved so many behind what
-                // came first. They come with the next lap, unless they are
+                // came first. They come with the next round, unless they are
                 // moved again: then that thread is about to return them.
-                None => Some(laps.length() + self.crowd.waiting() * room.len()),
+                None => Some(rounds.length() + self.waiters.waiting() * buffer.len()),
             };
         }
         Ok(())
@@ -136,74 +140,74 @@ impl Core {
 
     /// Takes what the kernel has reported; how many of it were registrations
     /// that are not known any more.
-    pub fn take_events(&mut self, events: &[Event], sink: &mut Sink) -> usize {
+    pub fn take_events(&mut self, events: &[Event], sink: &mut KeventSink) -> usize {
         let mut unknown = 0;
         for (event, next) in events.iter().zip(1..) {
-            if let Some(next) = events.get(next).map(set::source)
-                && let Source::Registration(id, _) = next
+            if let Some(next) = events.get(next).map(epoll_set::source)
+                && let EventSource::Registration(id, _) = next
             {
                 self.registrations.prefetch(id);
             }
-            match set::source(event) {
-                Source::Registration(id, generation) => {
-                    let kind = self.kind_in_main(id);
+            match epoll_set::source(event) {
+                EventSource::Registration(id, generation) => {
+                    let kind = self.kind_in_inner(id);
                     let known = self.take_registration((id, generation), kind, event.events, sink);
                     unknown += usize::from(!known);
                 }
-                Source::Nested(kind) => self.take_nested(kind, sink),
-                Source::Bell(times) => self.set.was_heard(times),
-                Source::Timer(clock) => self.timer_rang(clock),
-                Source::Notes => self.take_notes(),
-                Source::Mounts => self.take_mounts(),
-                Source::Links => self.take_links(),
-                Source::Signals => drop(self.take_signals()),
-                Source::Signalfd => self.take_signalfd(),
-                Source::Aio => self.take_operations(),
-                Source::Connector => self.take_connector(),
-                Source::Process(id, generation) => self.take_process(id, generation),
+                EventSource::Nested(kind) => self.take_nested(kind, sink),
+                EventSource::ReadyEvent(seq) => self.set.was_delivered(seq),
+                EventSource::Timer(clock) => self.timer_rang(clock),
+                EventSource::Vnode => self.take_vnode_events(),
+                EventSource::Mounts => self.take_mounts(),
+                EventSource::Netlink => self.take_netlink(),
+                EventSource::Signals => drop(self.take_signals()),
+                EventSource::Signalfd => self.take_signalfd(),
+                EventSource::Aio => self.take_operations(),
+                EventSource::Connector => self.take_connector(),
+                EventSource::Process(id, generation) => self.take_process(id, generation),
             }
         }
         unknown
     }
 
-    /// Takes what an epoll in the main one has.
-    fn take_nested(&mut self, kind: usize, sink: &mut Sink) {
+    /// Takes what an epoll in the inner one has.
+    fn take_nested(&mut self, kind: usize, sink: &mut KeventSink) {
         let Some(epoll) = self.set.nested(kind) else { return };
-        let mut room = [MaybeUninit::uninit(); 64];
-        let mut laps = Laps::new();
+        let mut buffer = [MaybeUninit::uninit(); 64];
+        let mut rounds = RoundDetector::new();
         while !sink.is_full() {
-            let wanted = sink.left().min(room.len());
-            let places = room.get_mut(..wanted).unwrap_or_default();
-            let Ok(events) = epoll::wait(epoll, places, Some(0)) else { return };
+            let wanted = sink.left().min(buffer.len());
+            let out = buffer.get_mut(..wanted).unwrap_or_default();
+            let Ok(events) = epoll::wait(epoll, out, Some(0)) else { return };
             for event in events {
-                if let Source::Registration(id, generation) = set::source(event)
+                if let EventSource::Registration(id, generation) = epoll_set::source(event)
                     && !self.take_registration((id, generation), kind, event.events, sink)
                 {
-                    self.strays += 1;
+                    self.stale_events += 1;
                 }
             }
-            if events.len() < wanted || laps.is_over(events) {
+            if events.len() < wanted || rounds.is_over(events) {
                 return;
             }
         }
     }
 
-    /// Whether this call has delivered all that is meant, of those that are
-    /// reported as long as they are ready.
-    fn is_told(&self, first: u32, ready: u32, sink: &Sink) -> bool {
-        let (mut at, mut told) = (first, false);
-        while let Some(knote) = self.knotes.get(at) {
+    /// Whether this call has delivered all level-triggered knotes that the
+    /// report is about.
+    fn is_delivered(&self, first: u32, ready: u32, sink: &KeventSink) -> bool {
+        let (mut cursor, mut delivered) = (first, false);
+        while let Some(knote) = self.knotes.get(cursor) {
             let (kind, interest) = filter::of(knote).interest(knote);
-            let meant = interest | set::ERR | set::HUP;
-            if kind == set::LEVEL && ready & meant != 0 && !knote.is(DISABLED) {
-                if knote.pass != sink.pass {
+            let meant = interest | epoll_set::ERR | epoll_set::HUP;
+            if kind == epoll_set::LEVEL && ready & meant != 0 && !knote.is(DISABLED) {
+                if knote.call_seq != sink.call_seq {
                     return false;
                 }
-                told = true;
+                delivered = true;
             }
-            at = knote.next;
+            cursor = knote.next;
         }
-        told
+        delivered
     }
 
     /// `ready`: what the kernel said of this kind of its registration. False:
@@ -213,37 +217,38 @@ impl Core {
         (id, generation): (u32, u32),
         kind: usize,
         ready: u32,
-        sink: &mut Sink,
+        sink: &mut KeventSink,
     ) -> bool {
         let Some(registration) = self.registrations.get_of(id, generation) else {
             return false;
         };
         self.knotes.prefetch(registration.first);
-        let may_be_told = kind == set::LEVEL && sink.filled() > 0 && registration.is_plain();
-        if may_be_told && self.is_told(registration.first, ready, sink) {
+        let may_be_delivered =
+            kind == epoll_set::LEVEL && sink.filled() > 0 && registration.is_level();
+        if may_be_delivered && self.is_delivered(registration.first, ready, sink) {
             return true;
         }
         // A duplicate of what was closed may be reported, and the number be
         // another's by now; unless the program sees to that.
         if !self.trusts_fds && registration.verify(&self.set).is_err() {
             self.forget(id);
-            self.strays += 1;
+            self.stale_events += 1;
             return true;
         }
-        let (mut at, is_plain) = (registration.first, registration.is_plain());
+        let (mut cursor, is_level) = (registration.first, registration.is_level());
         // That there is an event, now or later.
         let mut wanted = false;
-        while let Some(knote) = self.knotes.get(at) {
-            let (id, next, before) = (at, knote.next, sink.filled());
+        while let Some(knote) = self.knotes.get(cursor) {
+            let (id, next, before) = (cursor, knote.next, sink.filled());
             let (its_kind, interest) = filter::of(knote).interest(knote);
-            let meant = interest | set::ERR | set::HUP;
-            at = next;
+            let meant = interest | epoll_set::ERR | epoll_set::HUP;
+            cursor = next;
             if its_kind != kind || ready & meant == 0 || knote.is(DISABLED) {
                 continue;
             }
-            if knote.pass == sink.pass {
+            if knote.call_seq == sink.call_seq {
                 wanted = true;
-                if kind != set::LEVEL {
+                if kind != epoll_set::LEVEL {
                     // The kernel does not say so again.
                     self.activate(id);
                 }
@@ -254,7 +259,7 @@ impl Core {
                 self.activate(id);
             }
         }
-        if !(wanted && is_plain) {
+        if !(wanted && is_level) {
             self.was_reported(id, wanted);
         }
         true

@@ -10,8 +10,8 @@ use std::mem::MaybeUninit;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Kevent {
-    /// What the knote is about: a descriptor, a signal, a process id, or a number
-    /// that the caller chooses; the filter says which.
+    /// What the knote is about: a descriptor, a signal, a process id, or a
+    /// number that the caller chooses; the filter says which.
     pub ident: u64,
     /// One of EVLOOP_KQ_FILTER.
     pub filter: i16,
@@ -120,7 +120,7 @@ pub(crate) struct Changes {
 impl Changes {
     /// # Safety
     /// `count` entries at `start` stay readable while this is used; a
-    /// [`Sink`] may write those that were read.
+    /// [`KeventSink`] may write those that were read.
     pub unsafe fn new(start: *const Kevent, count: usize) -> Self {
         Self { next: start, left: count }
     }
@@ -136,14 +136,14 @@ impl Changes {
 }
 
 /// The caller's room for events, filled from the front.
-pub(crate) struct Sink {
+pub(crate) struct KeventSink {
     start: *mut MaybeUninit<Kevent>,
-    room: usize,
+    capacity: usize,
     filled: usize,
     /// What the first places held, as long as the call may fail.
     replaced: Replaced,
     /// The number of the collecting call that fills it; 0: it has none yet.
-    pub pass: u32,
+    pub call_seq: u32,
 }
 
 /// So many are kept without memory being asked for.
@@ -154,12 +154,12 @@ struct Replaced {
     more: Vec<MaybeUninit<Kevent>>,
 }
 
-impl Sink {
+impl KeventSink {
     /// # Safety
-    /// `room` entries at `start` stay writable while this is used.
-    pub unsafe fn new(start: *mut Kevent, room: usize) -> Self {
+    /// `capacity` entries at `start` stay writable while this is used.
+    pub unsafe fn new(start: *mut Kevent, capacity: usize) -> Self {
         let replaced = Replaced { few: [const { MaybeUninit::uninit() }; FEW], more: Vec::new() };
-        Self { start: start.cast(), room, filled: 0, replaced, pass: 0 }
+        Self { start: start.cast(), capacity, filled: 0, replaced, call_seq: 0 }
     }
 
     /// No room.
@@ -169,12 +169,12 @@ impl Sink {
     }
 
     pub fn is_full(&self) -> bool {
-        self.filled >= self.room
+        self.filled >= self.capacity
     }
 
     /// For how many it has room.
     pub fn left(&self) -> usize {
-        self.room - self.filled
+        self.capacity - self.filled
     }
 
     pub fn filled(&self) -> usize {
@@ -182,8 +182,8 @@ impl Sink {
     }
 
     /// One of the places, or just behind the last.
-    fn place(&self, index: usize) -> *mut MaybeUninit<Kevent> {
-        // SAFETY: callers stay below `room`.
+    fn slot(&self, index: usize) -> *mut MaybeUninit<Kevent> {
+        // SAFETY: callers stay below `capacity`.
         unsafe { self.start.add(index) }
     }
 
@@ -193,9 +193,9 @@ impl Sink {
         if self.is_full() {
             return false;
         }
-        let place = self.place(self.filled);
+        let slot = self.slot(self.filled);
         // SAFETY: one of the entries (contract of `new`).
-        unsafe { place.write(MaybeUninit::new(event)) };
+        unsafe { slot.write(MaybeUninit::new(event)) };
         self.filled += 1;
         true
     }
@@ -207,9 +207,9 @@ impl Sink {
             return Ok(false);
         }
         // SAFETY: one of the entries (contract of `new`).
-        let before = unsafe { self.place(self.filled).read() };
+        let before = unsafe { self.slot(self.filled).read() };
         match self.replaced.few.get_mut(self.filled) {
-            Some(place) => *place = before,
+            Some(slot) => *slot = before,
             None => {
                 self.replaced.more.try_push(before)?;
             }
@@ -222,7 +222,7 @@ impl Sink {
         let before = self.replaced.few.iter().chain(&self.replaced.more);
         for (index, before) in before.take(self.filled).enumerate() {
             // SAFETY: one of the entries (contract of `new`).
-            unsafe { self.place(index).write(*before) };
+            unsafe { self.slot(index).write(*before) };
         }
         self.filled = 0;
     }

@@ -32,7 +32,7 @@ pub(super) struct Knote {
     /// The next of the same descriptor, or of the same ident and filter.
     pub next: u32,
     /// The collecting call that delivered it last.
-    pub pass: u32,
+    pub call_seq: u32,
     pub status: u8,
     /// The clock that its time is one of.
     pub clock: u8,
@@ -68,7 +68,7 @@ impl Knote {
             previous: NONE,
             before: NONE,
             after: NONE,
-            pass: 0,
+            call_seq: 0,
             status: if flags & EV_DISABLE != 0 { DISABLED } else { 0 },
             clock: 0,
             need: Need::default(),

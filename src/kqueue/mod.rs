@@ -1,43 +1,43 @@
 //! Kqueue: BSD's queues of events, on Linux.
 //!
 //! A queue's descriptor is an epoll, which holds another one with everything
-//! that the queue watches (`set`). What is watched for whom is kept here:
-//! knotes (`knote`), by filter (`filter`), those of one descriptor together
-//! (`registration`). An event of the kernel's, or of a knote's own, is a
-//! reason to ask the knote's filter, which says what to deliver (`deliver`).
+//! that the queue watches (`set`). What is watched for which knote is kept
+//! here: knotes (`knote`), by filter (`filter`), those of one descriptor
+//! together (`registration`). An event of the kernel's, or of a knote's own, is
+//! a reason to ask the knote's filter, which says what to deliver (`deliver`).
 
 mod aio;
-mod child;
 mod control;
-mod core;
-mod crowd;
 mod deliver;
+mod epoll_set;
 mod event;
+mod fd_registry;
 mod filter;
+mod fork;
 mod knote;
-mod links;
 mod mounts;
 mod needs;
-mod notes;
+mod netlink_watch;
 mod object;
 mod processes;
+mod queue_waiters;
 mod readiness;
 mod registration;
-mod registry;
-mod set;
 mod signals;
 mod slab;
 mod snapshot;
+mod state;
 mod timers;
+mod vnode_watch;
 
 pub(crate) use aio::{Operation, Request};
 pub(crate) use control::{By, Collect};
 pub(crate) use event::*;
 pub(crate) use object::{Kqueue, Use, watchable};
-pub(crate) use readiness::Readiness;
+pub(crate) use readiness::ReadinessQueue;
 
-use self::core::Core;
-use self::set::Set;
+use self::epoll_set::EpollSet;
+use self::state::QueueState;
 use self::timers::MONOTONIC;
 use crate::errno::{Errno, Result};
 use crate::handle;
@@ -61,11 +61,11 @@ pub(crate) struct Nature {
 /// A queue.
 pub(crate) struct Queue {
     /// The public epoll; closed when the queue is, if it still is that.
-    number: AtomicI32,
+    fd: AtomicI32,
     /// The epoll in it. It changes under the lock.
-    main: SharedIdentity,
+    inner: SharedIdentity,
     /// `None`: in a child, whose parent was in the middle of a change.
-    core: ForkMutex<Option<Core>>,
+    state: ForkMutex<Option<QueueState>>,
     closed: AtomicBool,
     /// A forked child goes on using it.
     keep: bool,
@@ -74,16 +74,16 @@ pub(crate) struct Queue {
     handle: AtomicI64,
     /// Roughly how many knotes have events.
     active: AtomicI64,
-    /// Who is told when it is closed.
+    /// Listeners that are notified when it is closed.
     watchers: Waiters,
 }
 
 impl Queue {
     fn create(nature: Nature) -> Result<Box<Self>> {
         let queue = handle::try_box(Self {
-            number: AtomicI32::new(-1),
-            main: SharedIdentity::of(Identity::none()),
-            core: ForkMutex::new(None),
+            fd: AtomicI32::new(-1),
+            inner: SharedIdentity::of(Identity::none()),
+            state: ForkMutex::new(None),
             closed: AtomicBool::new(false),
             keep: nature.keep,
             epoch: AtomicU64::new(handle::epoch()),
@@ -100,43 +100,43 @@ impl Queue {
     /// little of the stack.
     fn begin(&self, nature: Nature) -> Result<()> {
         let public = epoll::create()?;
-        let mut place = self.core.lock();
-        let core = place.insert(Core::new(Set::new()?, nature.trusts_fds));
-        core.make_timerfd(MONOTONIC)?;
-        epoll::add(public.raw(), core.set.main(), set::IN, 0)?;
-        self.main.set(core.set.identity());
-        self.number.store(public.raw(), Ordering::Relaxed);
-        public.disown();
+        let mut locked = self.state.lock();
+        let state = locked.insert(QueueState::new(EpollSet::new()?, nature.trusts_fds));
+        state.make_timerfd(MONOTONIC)?;
+        epoll::add(public.raw(), state.set.inner(), epoll_set::IN, 0)?;
+        self.inner.set(state.set.identity());
+        self.fd.store(public.raw(), Ordering::Relaxed);
+        public.set_borrowed();
         Ok(())
     }
 
-    fn main(&self) -> RawFd {
-        self.main.get().fd()
+    fn inner(&self) -> RawFd {
+        self.inner.get().fd()
     }
 
-    fn number(&self) -> RawFd {
-        self.number.load(Ordering::Relaxed)
+    fn fd(&self) -> RawFd {
+        self.fd.load(Ordering::Relaxed)
     }
 
-    /// Asks the kernel whether a number is this queue's epoll: EBADF, it is
+    /// Asks the kernel whether a descriptor is this queue's epoll: EBADF, it is
     /// closed; EINVAL, it is no epoll; ENOENT, it is another.
-    fn ask_behind(&self, fd: RawFd) -> std::result::Result<(), Errno> {
+    fn verify_fd(&self, fd: RawFd) -> std::result::Result<(), Errno> {
         loop {
-            let before = self.main.get();
+            let before = self.inner.get();
             // If that was closed, what has its number may lie in any epoll.
-            let main = self.main.check().ok_or(Errno::ENOENT)?;
-            let result = epoll::modify(fd, main, set::IN, 0);
+            let inner = self.inner.check().ok_or(Errno::ENOENT)?;
+            let result = epoll::modify(fd, inner, epoll_set::IN, 0);
             // It may have been replaced in the middle, also by one with the
             // same number.
-            if result.is_ok() || (self.main.get() == before && before.fd() == main) {
+            if result.is_ok() || (self.inner.get() == before && before.fd() == inner) {
                 return result;
             }
         }
     }
 
-    /// Its own number was closed; this one is a duplicate.
-    fn move_to_number(&self, fd: RawFd) {
-        self.number.store(fd, Ordering::Relaxed);
+    /// Its own descriptor was closed; this one is a duplicate.
+    fn rebind_fd(&self, fd: RawFd) {
+        self.fd.store(fd, Ordering::Relaxed);
     }
 
     /// How many events it has, at least and roughly; for queues that watch
@@ -149,59 +149,59 @@ impl Queue {
     fn closing(&self) {
         // Whoever has the lock after this sees it, and does not wait.
         self.closed.store(true, Ordering::Release);
-        let mut core = self.core.lock();
+        let mut state = self.state.lock();
         // A forked child has none of the threads, and its parent's timerfd.
         let is_here = object::is_here(self.epoch.load(Ordering::Relaxed));
-        if let Some(core) = core.as_mut().filter(|core| is_here && core.crowd.waiting() > 0) {
-            core.alarm();
+        if let Some(state) = state.as_mut().filter(|state| is_here && state.waiters.waiting() > 0) {
+            state.alarm();
         }
     }
 
     /// Replaces the epoll that everything is in, to be rid of what is there
     /// and cannot be reached any more.
-    fn rebuild(&self, core: &mut Core) -> std::result::Result<(), Errno> {
+    fn rebuild(&self, state: &mut QueueState) -> std::result::Result<(), Errno> {
         // What it takes to have those that wait come to the new one.
-        core.crowd.expect_retired().map_err(|_| Errno::ENOMEM)?;
-        let fresh = set::Set::new()?;
-        let main = fresh.main();
-        epoll::add(self.number(), main, set::IN, 0)?;
-        let old = core.move_quietly_to(fresh)?;
-        self.main.set(core.set.identity());
+        state.waiters.expect_retired().map_err(|_| Errno::ENOMEM)?;
+        let fresh = epoll_set::EpollSet::new()?;
+        let inner = fresh.inner();
+        epoll::add(self.fd(), inner, epoll_set::IN, 0)?;
+        let old = state.move_quietly_to(fresh)?;
+        self.inner.set(state.set.identity());
         // It goes with the last thread that waits in it, at the latest.
-        let _ = epoll::delete(self.number(), old.main());
-        if core.crowd.retire(old) {
-            core.alarm();
+        let _ = epoll::delete(self.fd(), old.inner());
+        if state.waiters.retire(old) {
+            state.alarm();
         }
         Ok(())
     }
 
     /// Closes what is still this queue's; what a program that closes all
     /// descriptors has closed may be somebody else's by now.
-    fn release(&self, core: &mut Option<Core>) {
-        let number = self.number.swap(-1, Ordering::Relaxed);
-        if number < 0 {
+    fn release(&self, state: &mut Option<QueueState>) {
+        let fd = self.fd.swap(-1, Ordering::Relaxed);
+        if fd < 0 {
             return;
         }
-        let main = self.main.get();
+        let inner = self.inner.get();
         // Not what was known a moment ago.
-        if main.is_intact() && self.ask_behind(number).is_ok() {
-            drop(Fd::owned(number));
+        if inner.is_intact() && self.verify_fd(fd).is_ok() {
+            drop(Fd::owned(fd));
         }
-        match core {
-            Some(core) => {
-                core.leave_operations(object::is_here(self.epoch.load(Ordering::Relaxed)));
+        match state {
+            Some(state) => {
+                state.leave_operations(object::is_here(self.epoch.load(Ordering::Relaxed)));
             }
-            None if main.is_intact() => drop(Fd::owned(main.fd())),
+            None if inner.is_intact() => drop(Fd::owned(inner.fd())),
             None => {}
         }
-        *core = None;
+        *state = None;
     }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        registry::remove(self.number(), self.handle.load(Ordering::Relaxed));
-        self.release(&mut self.core.lock());
+        fd_registry::remove(self.fd(), self.handle.load(Ordering::Relaxed));
+        self.release(&mut self.state.lock());
     }
 }
 

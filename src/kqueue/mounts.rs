@@ -5,10 +5,10 @@
 //! asked for readability, which it always has, by its edges, of which each
 //! change is one; in an epoll of its own, which takes the first edge.
 
-use super::core::Core;
+use super::epoll_set::{ET, IN};
 use super::event::*;
 use super::filter;
-use super::set::{ET, IN};
+use super::state::QueueState;
 use crate::errno::Errno;
 use crate::hash::Seeded;
 use crate::sys::epoll;
@@ -19,12 +19,12 @@ use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::mem::MaybeUninit;
 
 pub(super) struct Mounts {
-    watched: Option<Watched>,
+    watch: Option<MountWatch>,
     /// For so many knotes.
     users: usize,
 }
 
-struct Watched {
+struct MountWatch {
     epoll: Fd,
     table: Fd,
     /// Sorted.
@@ -40,39 +40,39 @@ struct Mount {
 
 impl Mounts {
     pub const fn new() -> Self {
-        Self { watched: None, users: 0 }
+        Self { watch: None, users: 0 }
     }
 
-    /// Its descriptor in the main epoll.
+    /// Its descriptor in the inner epoll.
     pub fn fd(&self) -> Option<&Fd> {
-        self.watched.as_ref().map(|watched| &watched.epoll)
+        self.watch.as_ref().map(|watch| &watch.epoll)
     }
 
     pub fn fds(&self) -> impl Iterator<Item = &Fd> {
-        self.watched.iter().flat_map(|watched| [&watched.epoll, &watched.table])
+        self.watch.iter().flat_map(|watch| [&watch.epoll, &watch.table])
     }
 
     /// Forgets its descriptors.
     pub fn clear(&mut self) {
-        self.watched = None;
+        self.watch = None;
     }
 
     /// Whether a mount is in the table.
     pub fn has(&self, number: u64) -> bool {
-        let watched = self.watched.as_ref();
-        watched.is_some_and(|watched| watched.has(number))
+        let watch = self.watch.as_ref();
+        watch.is_some_and(|watch| watch.has(number))
     }
 }
 
-impl Watched {
+impl MountWatch {
     fn new() -> Result<Self, Errno> {
         let table = mounts::open()?;
         let epoll = epoll::create()?;
         epoll::add(epoll.raw(), table.raw(), IN | ET, 0)?;
-        let mut watched = Self { epoll, table, mounts: Vec::new() };
-        watched.hear();
-        watched.mounts = watched.read()?;
-        Ok(watched)
+        let mut watch = Self { epoll, table, mounts: Vec::new() };
+        watch.hear();
+        watch.mounts = watch.read()?;
+        Ok(watch)
     }
 
     /// Takes the edge.
@@ -125,13 +125,13 @@ fn difference(before: &[Mount], now: &[Mount]) -> u32 {
     (if came { VQ_MOUNT } else { 0 }) | (if went { VQ_UNMOUNT } else { 0 })
 }
 
-impl Core {
+impl QueueState {
     /// For one more knote.
     pub fn hold_mounts(&mut self) -> Result<(), Errno> {
-        if self.mounts.watched.is_none() {
-            let watched = Watched::new()?;
-            self.set.add_mounts(watched.epoll.raw())?;
-            self.mounts.watched = Some(watched);
+        if self.mounts.watch.is_none() {
+            let watch = MountWatch::new()?;
+            self.set.add_mounts(watch.epoll.raw())?;
+            self.mounts.watch = Some(watch);
         }
         self.mounts.users += 1;
         Ok(())
@@ -141,34 +141,34 @@ impl Core {
     pub fn release_mounts(&mut self) {
         self.mounts.users = self.mounts.users.saturating_sub(1);
         if self.mounts.users == 0
-            && let Some(watched) = self.mounts.watched.take()
+            && let Some(watch) = self.mounts.watch.take()
         {
             // A forked child may hold it open.
-            let _ = epoll::delete(self.set.main(), watched.epoll.raw());
+            let _ = epoll::delete(self.set.inner(), watch.epoll.raw());
         }
     }
 
     /// In a child that goes on using the queue.
     pub fn renew_mounts(&mut self) -> Result<(), Errno> {
-        if self.mounts.users > 0 && self.mounts.watched.is_none() {
-            let watched = Watched::new()?;
-            self.set.add_mounts(watched.epoll.raw())?;
-            self.mounts.watched = Some(watched);
+        if self.mounts.users > 0 && self.mounts.watch.is_none() {
+            let watch = MountWatch::new()?;
+            self.set.add_mounts(watch.epoll.raw())?;
+            self.mounts.watch = Some(watch);
         }
         Ok(())
     }
 
     /// Tells the knotes what has changed.
     pub fn take_mounts(&mut self) {
-        let Some(watched) = &mut self.mounts.watched else { return };
-        watched.hear();
+        let Some(watch) = &mut self.mounts.watch else { return };
+        watch.hear();
         // Without memory there is a next time.
-        let Ok(now) = watched.read() else { return };
-        let before = std::mem::replace(&mut watched.mounts, now);
-        let notes = difference(&before, &watched.mounts);
-        let mut at = 0;
-        while let Some(id) = self.knotes.next_from(at).filter(|_| notes != 0) {
-            at = id + 1;
+        let Ok(now) = watch.read() else { return };
+        let before = std::mem::replace(&mut watch.mounts, now);
+        let notes = difference(&before, &watch.mounts);
+        let mut cursor = 0;
+        while let Some(id) = self.knotes.next_from(cursor).filter(|_| notes != 0) {
+            cursor = id + 1;
             filter::of_id(self, id).mounted(self, id, notes);
         }
     }

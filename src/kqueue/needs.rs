@@ -1,7 +1,7 @@
 //! How many knotes of a descriptor need which events of epoll, so that a
 //! change of one of them does not have to look at all others.
 
-use super::set::*;
+use super::epoll_set::*;
 
 /// The events that knotes ask for.
 const EVENTS: [u32; 4] = [IN, PRI, OUT, RDHUP];
@@ -19,7 +19,7 @@ impl Need {
             return Self::default();
         }
         let bits = EVENTS.iter().enumerate().filter(|(_, event)| mask & **event != 0);
-        let bits = bits.fold(0, |bits, (place, _)| bits | 1 << place);
+        let bits = bits.fold(0, |bits, (index, _)| bits | 1 << index);
         Self((kind as u16 + 1) << Self::EVENT_BITS | bits)
     }
 
@@ -28,8 +28,8 @@ impl Need {
         usize::from(self.0 >> Self::EVENT_BITS).checked_sub(1)
     }
 
-    fn has(self, place: usize) -> bool {
-        self.0 & 1 << place != 0
+    fn has(self, index: usize) -> bool {
+        self.0 & 1 << index != 0
     }
 }
 
@@ -53,8 +53,8 @@ impl Needs {
         if let Some(knotes) = self.knotes.get_mut(kind) {
             *knotes = knotes.wrapping_add(one);
         }
-        for (place, count) in self.events.get_mut(kind).into_iter().flatten().enumerate() {
-            if need.has(place) {
+        for (index, count) in self.events.get_mut(kind).into_iter().flatten().enumerate() {
+            if need.has(index) {
                 *count = count.wrapping_add(one);
             }
         }

@@ -3,9 +3,9 @@
 use super::aio::Request;
 use super::control::Collect;
 use super::event::*;
-use super::{Nature, Queue, registry};
+use super::{Nature, Queue, fd_registry};
 use crate::errno::{Errno, Result, error};
-use crate::handle::{self, Kind, Object, Pinned, Shared, try_box};
+use crate::handle::{self, Kind, Object, Pinned, TableObject, try_box};
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
 use crate::sys::fork;
 use crate::wait::{Listener, Waiters, Watchable};
@@ -13,11 +13,11 @@ use std::os::fd::RawFd;
 
 pub(crate) enum Kqueue {
     Own(Box<Queue>),
-    Lent(Lent),
+    Alias(AliasHandle),
 }
 
-/// A handle for a queue that has another.
-pub(crate) struct Lent {
+/// A second handle of a queue.
+pub(crate) struct AliasHandle {
     queue: i64,
     fd: RawFd,
     /// Closing it closes the queue.
@@ -32,7 +32,7 @@ pub(crate) struct Lent {
 /// A kqueue in use: the queue, and the handle it is used by.
 pub(crate) struct Use {
     by: Pinned<Kqueue>,
-    lent: Option<Pinned<Kqueue>>,
+    alias: Option<Pinned<Kqueue>>,
 }
 
 impl Kqueue {
@@ -42,20 +42,20 @@ impl Kqueue {
     }
 
     /// A new queue that is known by its descriptor, which the program closes.
-    pub fn create_number(nature: Nature) -> Result<RawFd> {
+    pub fn create_fd(nature: Nature) -> Result<RawFd> {
         Ok(Self::make(nature, true)?.1)
     }
 
     fn make(nature: Nature, is_the_programs: bool) -> Result<(i64, RawFd)> {
-        registry::sweep();
-        let queue = registry::with_descriptors(|| Queue::create(nature))?;
-        let fd = queue.number();
+        fd_registry::sweep();
+        let queue = fd_registry::with_descriptors(|| Queue::create(nature))?;
+        let fd = queue.fd();
         let handle = handle::insert(Self::Own(queue))?;
         let pin = handle::pin::<Self>(handle)?;
         if let Some(queue) = pin.queue() {
             queue.handle.store(handle, Ordering::Relaxed);
         }
-        if let Err(error) = registry::add(fd, handle, is_the_programs) {
+        if let Err(error) = fd_registry::add(fd, handle, is_the_programs) {
             handle::close::<Self>(handle)?;
             return Err(error);
         }
@@ -64,10 +64,10 @@ impl Kqueue {
 
     /// A second handle for the queue behind a descriptor; with `owns`,
     /// closing it closes the queue.
-    pub fn lend(fd: RawFd, owns: bool) -> Result<i64> {
-        let pin = registry::resolve(fd)?;
+    pub fn create_alias(fd: RawFd, owns: bool) -> Result<i64> {
+        let pin = fd_registry::resolve(fd)?;
         let Some(queue) = pin.queue() else { return Err(Errno::EBADF.into()) };
-        let lent = Lent {
+        let alias = AliasHandle {
             queue: queue.handle.load(Ordering::Relaxed),
             fd,
             owns: AtomicBool::new(false),
@@ -76,25 +76,25 @@ impl Kqueue {
             watchers: Waiters::new(),
             waiting: AtomicI64::new(0),
         };
-        let handle = handle::insert(Self::Lent(lent))?;
-        if let Self::Lent(lent) = &*handle::pin::<Self>(handle)? {
-            lent.owns.store(owns, Ordering::Relaxed);
+        let handle = handle::insert(Self::Alias(alias))?;
+        if let Self::Alias(alias) = &*handle::pin::<Self>(handle)? {
+            alias.owns.store(owns, Ordering::Relaxed);
         }
         Ok(handle)
     }
 
-    /// Who is told when this handle is closed.
+    /// Listeners that are notified when this handle is closed.
     fn watchers(&self) -> &Waiters {
         match self {
             Self::Own(queue) => &queue.watchers,
-            Self::Lent(lent) => &lent.watchers,
+            Self::Alias(alias) => &alias.watchers,
         }
     }
 
     pub(super) fn queue(&self) -> Option<&Queue> {
         match self {
             Self::Own(queue) => Some(queue),
-            Self::Lent(_) => None,
+            Self::Alias(_) => None,
         }
     }
 }
@@ -103,56 +103,61 @@ impl Use {
     #[inline(always)]
     pub fn of(handle: i64) -> Result<Self> {
         let by = handle::pin::<Kqueue>(handle)?;
-        let lent = match &*by {
+        let alias = match &*by {
             Kqueue::Own(_) => None,
-            Kqueue::Lent(lent) => Some(lent.queue()?),
+            Kqueue::Alias(alias) => Some(alias.queue()?),
         };
-        Ok(Self { by, lent })
+        Ok(Self { by, alias })
     }
 
     /// Of what a descriptor is.
-    pub fn of_number(fd: RawFd) -> Result<Self> {
-        Ok(Self { by: registry::resolve(fd)?, lent: None })
+    pub fn of_fd(fd: RawFd) -> Result<Self> {
+        Ok(Self { by: fd_registry::resolve(fd)?, alias: None })
     }
 
     /// See evloop_kqueue_aio_read.
     pub fn begin_operation(&self, request: Request, ident: u64, udata: u64) -> Result<()> {
-        match (&*self.by, self.lent.as_deref()) {
+        match (&*self.by, self.alias.as_deref()) {
             (Kqueue::Own(queue), _) => queue.begin_operation(None, request, ident, udata),
-            (Kqueue::Lent(lent), Some(Kqueue::Own(queue))) => {
-                queue.begin_operation(Some(lent), request, ident, udata)
+            (Kqueue::Alias(alias), Some(Kqueue::Own(queue))) => {
+                queue.begin_operation(Some(alias), request, ident, udata)
             }
-            (Kqueue::Lent(_), _) => Err(Errno::ESTALE.into()),
+            (Kqueue::Alias(_), _) => Err(Errno::ESTALE.into()),
         }
     }
 
     /// See evloop_kqueue_aio_cancel.
     pub fn cancel_operation(&self, ident: u64) -> Result<()> {
-        match (&*self.by, self.lent.as_deref()) {
+        match (&*self.by, self.alias.as_deref()) {
             (Kqueue::Own(queue), _) => queue.cancel_operation(None, ident),
-            (Kqueue::Lent(lent), Some(Kqueue::Own(queue))) => {
-                queue.cancel_operation(Some(lent), ident)
+            (Kqueue::Alias(alias), Some(Kqueue::Own(queue))) => {
+                queue.cancel_operation(Some(alias), ident)
             }
-            (Kqueue::Lent(_), _) => Err(Errno::ESTALE.into()),
+            (Kqueue::Alias(_), _) => Err(Errno::ESTALE.into()),
         }
     }
 
     /// Applies changes and waits for events, as evloop_kqueue_control() has
     /// it; how many entries were filled.
     #[inline(always)]
-    pub fn control(&self, changes: &mut Changes, sink: &mut Sink, how: Collect) -> Result<usize> {
-        match (&*self.by, self.lent.as_deref()) {
-            (Kqueue::Own(queue), _) => queue.control(None, changes, sink, how),
-            (Kqueue::Lent(lent), Some(Kqueue::Own(queue))) => {
-                queue.control(Some(lent), changes, sink, how)
+    pub fn control(
+        &self,
+        changes: &mut Changes,
+        sink: &mut KeventSink,
+        options: Collect,
+    ) -> Result<usize> {
+        match (&*self.by, self.alias.as_deref()) {
+            (Kqueue::Own(queue), _) => queue.control(None, changes, sink, options),
+            (Kqueue::Alias(alias), Some(Kqueue::Own(queue))) => {
+                queue.control(Some(alias), changes, sink, options)
             }
-            // Cannot be: what lends is a queue.
-            (Kqueue::Lent(_), _) => Err(Errno::ESTALE.into()),
+            // Cannot be: an alias is of a queue.
+            (Kqueue::Alias(_), _) => Err(Errno::ESTALE.into()),
         }
     }
 }
 
-impl Lent {
+impl AliasHandle {
     fn queue(&self) -> Result<Pinned<Kqueue>> {
         handle::pin(self.queue).map_err(|error| match error.errno {
             Errno::ESTALE => error!(Errno::EBADF, "the kqueue of fd {} was closed", self.fd),
@@ -163,12 +168,12 @@ impl Lent {
     fn closing(&self) {
         let Ok(pin) = handle::pin::<Kqueue>(self.queue) else { return };
         if let Some(queue) = pin.queue() {
-            queue.send_home(self);
+            queue.wake_alias(self);
         }
     }
 }
 
-impl Drop for Lent {
+impl Drop for AliasHandle {
     fn drop(&mut self) {
         if self.owns.load(Ordering::Relaxed) {
             // It may be closed already, and that is all that is wanted.
@@ -177,26 +182,26 @@ impl Drop for Lent {
     }
 }
 
-impl Shared for Kqueue {
+impl TableObject for Kqueue {
     fn closing(&self) {
         self.watchers().close();
         match self {
             Self::Own(queue) => queue.closing(),
-            Self::Lent(lent) => lent.closing(),
+            Self::Alias(alias) => alias.closing(),
         }
     }
 
     fn descriptor(&self) -> RawFd {
         match self {
-            Self::Own(queue) => queue.number(),
-            Self::Lent(lent) => lent.fd,
+            Self::Own(queue) => queue.fd(),
+            Self::Alias(alias) => alias.fd,
         }
     }
 
     fn survives_fork(&self) -> bool {
         match self {
             Self::Own(queue) => queue.keep && !queue.is_lost(),
-            Self::Lent(lent) => lent.keep,
+            Self::Alias(alias) => alias.keep,
         }
     }
 
@@ -205,7 +210,7 @@ impl Shared for Kqueue {
         unsafe { self.watchers().after_fork() };
         match self {
             Self::Own(queue) => queue.after_fork(),
-            Self::Lent(lent) => lent.waiting.store(0, Ordering::Relaxed),
+            Self::Alias(alias) => alias.waiting.store(0, Ordering::Relaxed),
         }
     }
 

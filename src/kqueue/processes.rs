@@ -7,15 +7,15 @@
 //! event of the connector's tells that it ended where it was too late for a
 //! pidfd.
 
-use super::core::Core;
+use super::epoll_set::EpollSet;
 use super::event::*;
 use super::knote::*;
-use super::set::Set;
 use super::slab::{NONE, Slab};
+use super::state::QueueState;
 use super::timers::MAX_TIMERS;
 use crate::errno::{Errno, Result, error, fail};
 use crate::handle::try_box;
-use crate::sys::connector::{self, Event};
+use crate::sys::connector::{self, ProcEvent};
 use crate::sys::fd::Fd;
 use crate::sys::{fork, pidfd};
 use std::os::fd::RawFd;
@@ -25,7 +25,7 @@ const BY_CONNECTOR: u32 = NOTE_FORK | NOTE_EXEC | NOTE_TRACK;
 
 /// What a knote has of its process.
 #[derive(Default)]
-struct Process {
+struct WatchedProcess {
     pidfd: Option<Fd>,
     /// What happened since the last event.
     pending: u32,
@@ -36,8 +36,8 @@ struct Process {
     status: Option<i32>,
     /// It needs the connector.
     listens: bool,
-    /// It is only there to tell of a child.
-    is_note: bool,
+    /// It is only there to report a child.
+    is_child_event: bool,
 }
 
 /// An event to deliver.
@@ -48,7 +48,7 @@ pub(super) struct Report {
 }
 
 pub(super) struct Processes {
-    records: Slab<Process>,
+    records: Slab<WatchedProcess>,
     pub connector: Option<Fd>,
     /// The process that made it.
     epoch: fork::Epoch,
@@ -84,9 +84,9 @@ impl Drop for Processes {
     }
 }
 
-impl Core {
+impl QueueState {
     /// Has another set watch what this one watches of processes.
-    pub fn add_processes_to(&self, set: &Set) -> std::result::Result<(), Errno> {
+    pub fn add_processes_to(&self, set: &EpollSet) -> std::result::Result<(), Errno> {
         self.add_pidfds_to(set)?;
         match &self.processes.connector {
             Some(connector) => set.add_connector(connector.raw()),
@@ -94,7 +94,7 @@ impl Core {
         }
     }
 
-    pub fn add_pidfds_to(&self, set: &Set) -> std::result::Result<(), Errno> {
+    pub fn add_pidfds_to(&self, set: &EpollSet) -> std::result::Result<(), Errno> {
         for id in 0..self.knotes.end() {
             let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_PROC);
             let record = knote.and_then(|knote| u32::try_from(knote.state).ok());
@@ -124,13 +124,13 @@ impl Core {
         }
     }
 
-    fn process_of(&mut self, id: u32) -> Option<&mut Process> {
+    fn process_of(&mut self, id: u32) -> Option<&mut WatchedProcess> {
         let record = u32::try_from(self.knotes.get(id)?.state).ok()?;
         self.processes.records.get_mut(record)
     }
 
     /// Gives a new knote a record.
-    fn insert_process(&mut self, id: u32, process: Process) -> Result<()> {
+    fn insert_process(&mut self, id: u32, process: WatchedProcess) -> Result<()> {
         let Some(record) = self.processes.records.insert(process, NONE) else {
             fail!(ENOMEM, "no memory to watch another process");
         };
@@ -147,7 +147,7 @@ impl Core {
         let Some(pid) = i32::try_from(ident).ok().filter(|pid| *pid > 0) else {
             fail!(ESRCH, "there is no process {}", ident as i64);
         };
-        self.insert_process(id, Process::default())?;
+        self.insert_process(id, WatchedProcess::default())?;
         // First this: there is no fork between.
         self.listen_for(id, fflags)?;
         let pidfd = match pidfd::open(pid) {
@@ -237,7 +237,7 @@ impl Core {
     /// A knote's process has ended, its pidfd says.
     pub fn take_process(&mut self, id: u32, generation: u32) {
         let is_same =
-            |core: &Self| core.knotes.generation(id) & super::set::GENERATION == generation;
+            |state: &Self| state.knotes.generation(id) & super::epoll_set::GENERATION == generation;
         if !is_same(self) {
             return;
         }
@@ -253,7 +253,7 @@ impl Core {
     }
 
     /// Notes that a knote's process has ended, and how.
-    fn ended(&mut self, id: u32, told: Option<i32>) {
+    fn ended(&mut self, id: u32, reported: Option<i32>) {
         let Some(knote) = self.knotes.get(id) else { return };
         let (fflags, pid) = (knote.fflags, i32::try_from(knote.ident).unwrap_or(0));
         let Some(process) = self.process_of(id).filter(|process| !process.is_over) else { return };
@@ -262,7 +262,7 @@ impl Core {
         let pidfd = process.pidfd.as_ref().map(Fd::raw);
         if fflags & NOTE_EXIT != 0 {
             let asked = pidfd.and_then(|pidfd| pidfd::status(pidfd, pid));
-            process.status = asked.or(told).or(process.status);
+            process.status = asked.or(reported).or(process.status);
         }
         let is_known = process.status.is_some();
         if process.pending == 0 {
@@ -309,14 +309,14 @@ impl Core {
             let connector = self.processes.connector.as_ref().and_then(Fd::check);
             let Some(connector) = connector else { return };
             match connector::next(connector) {
-                Ok(Event::Fork { parent, child }) => self.forked(parent, child),
-                Ok(Event::Exec { pid }) => self.each_of(pid, |core, id| {
-                    core.happened(id, NOTE_EXEC);
+                Ok(ProcEvent::Fork { parent, child }) => self.forked(parent, child),
+                Ok(ProcEvent::Exec { pid }) => self.each_of(pid, |state, id| {
+                    state.happened(id, NOTE_EXEC);
                 }),
-                Ok(Event::Exit { pid, status }) => self.each_of(pid, |core, id| {
-                    core.told_of_end(id, status);
+                Ok(ProcEvent::Exit { pid, status }) => self.each_of(pid, |state, id| {
+                    state.told_of_end(id, status);
                 }),
-                Ok(Event::Other) => {}
+                Ok(ProcEvent::Other) => {}
                 Err(Errno::ENOBUFS) => self.lost(),
                 Err(Errno::EINTR) => {}
                 Err(_) => return,
@@ -342,7 +342,8 @@ impl Core {
     /// Something happened that a knote may be for.
     fn happened(&mut self, id: u32, what: u32) {
         let wanted = self.knotes.get(id).map_or(0, |knote| knote.fflags | NOTE_TRACKERR);
-        let Some(process) = self.process_of(id).filter(|one| !one.is_over && !one.is_note) else {
+        let Some(process) = self.process_of(id).filter(|one| !one.is_over && !one.is_child_event)
+        else {
             return;
         };
         process.pending |= what & wanted;
@@ -354,7 +355,9 @@ impl Core {
     /// The connector tells that a process ended, or its first thread; its
     /// pidfd knows better, where there is one.
     fn told_of_end(&mut self, id: u32, status: i32) {
-        let Some(process) = self.process_of(id).filter(|process| !process.is_note) else { return };
+        let Some(process) = self.process_of(id).filter(|process| !process.is_child_event) else {
+            return;
+        };
         match process.pidfd {
             Some(_) => process.status = Some(status),
             None => self.ended(id, Some(status)),
@@ -366,7 +369,9 @@ impl Core {
         while let Some(knote) = self.knotes.get(id) {
             let (next, tracks) = (knote.next, knote.fflags & NOTE_TRACK != 0);
             let tracks = tracks
-                && self.process_of(id).is_some_and(|process| !process.is_note && !process.is_over);
+                && self
+                    .process_of(id)
+                    .is_some_and(|process| !process.is_child_event && !process.is_over);
             let failed = tracks && self.track(id, parent, child).is_err();
             self.happened(id, if failed { NOTE_FORK | NOTE_TRACKERR } else { NOTE_FORK });
             id = next;
@@ -396,16 +401,16 @@ impl Core {
             fflags: knote.fflags,
             ..knote.event()
         };
-        let note = Process {
+        let note = WatchedProcess {
             pending: NOTE_CHILD,
             parent: parent.into(),
-            is_note: true,
-            ..Process::default()
+            is_child_event: true,
+            ..WatchedProcess::default()
         };
-        let told = Kevent { fflags: 0, flags: change.flags | EV_ONESHOT, ..change };
-        let told = self.insert_child(&told, note)?;
-        self.activate(told);
-        let tracker = self.insert_child(&change, Process::default())?;
+        let event = Kevent { fflags: 0, flags: change.flags | EV_ONESHOT, ..change };
+        let event = self.insert_child(&event, note)?;
+        self.activate(event);
+        let tracker = self.insert_child(&change, WatchedProcess::default())?;
         self.listen_for(tracker, change.fflags)?;
         // Without one the connector tells of its end.
         if let Ok(pidfd) = pidfd::open(child) {
@@ -414,7 +419,7 @@ impl Core {
         Ok(())
     }
 
-    fn insert_child(&mut self, change: &Kevent, process: Process) -> Result<u32> {
+    fn insert_child(&mut self, change: &Kevent, process: WatchedProcess) -> Result<u32> {
         let mut knote = Knote::new(change, change.flags);
         knote.state = NONE.into();
         if change.ext != [0; 4] {
@@ -422,7 +427,7 @@ impl Core {
         }
         self.reserve_index()?;
         let Some(id) = self.knotes.insert(knote, MAX_TIMERS) else {
-            return Err(super::core::no_memory());
+            return Err(super::state::no_memory());
         };
         self.link(id, change);
         if let Err(error) = self.insert_process(id, process) {

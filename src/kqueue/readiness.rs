@@ -10,18 +10,18 @@ use crate::util::alloc::TryVecCopy;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-pub(crate) struct Readiness(Box<Queue>);
+pub(crate) struct ReadinessQueue(Box<Queue>);
 
 /// Events that are fetched without memory being asked for.
 const SMALL: usize = 16;
 
-impl Readiness {
+impl ReadinessQueue {
     pub fn new() -> Result<Self> {
         Ok(Self(Queue::create(Nature::default())?))
     }
 
     pub fn fileno(&self) -> RawFd {
-        self.0.number()
+        self.0.fd()
     }
 
     /// Watches a descriptor for both, one or none. On failure it is watched
@@ -43,9 +43,9 @@ impl Readiness {
         // SAFETY: one entry, which stays.
         let mut changes = unsafe { Changes::new(&raw const change, 1) };
         // SAFETY: there is no room at all.
-        let mut sink = unsafe { Sink::new(std::ptr::null_mut(), 0) };
-        let how = Collect { deadline: Deadline::Now, by: By::Handle };
-        match self.0.control(None, &mut changes, &mut sink, how) {
+        let mut sink = unsafe { KeventSink::new(std::ptr::null_mut(), 0) };
+        let options = Collect { deadline: Deadline::Now, by: By::Handle };
+        match self.0.control(None, &mut changes, &mut sink, options) {
             Err(error) if !on && error.errno == Errno::ENOENT => Ok(()),
             result => result.map(drop),
         }
@@ -55,26 +55,26 @@ impl Readiness {
     /// at most `room` times.
     pub fn wait(
         &self,
-        room: usize,
+        capacity: usize,
         deadline: Deadline,
         mut take: impl FnMut(RawFd, bool),
     ) -> Result<()> {
         let mut small = [MaybeUninit::<Kevent>::uninit(); SMALL];
         let mut large = Vec::new();
-        let events = if room <= SMALL {
-            small.get_mut(..room).unwrap_or_default()
+        let events = if capacity <= SMALL {
+            small.get_mut(..capacity).unwrap_or_default()
         } else {
-            if large.try_lengthen(room, MaybeUninit::uninit()).is_err() {
-                fail!(ENOMEM, "no memory for {} events", room as i64);
+            if large.try_lengthen(capacity, MaybeUninit::uninit()).is_err() {
+                fail!(ENOMEM, "no memory for {} events", capacity as i64);
             }
             large.as_mut_slice()
         };
         // SAFETY: no entries.
         let mut changes = unsafe { Changes::new(std::ptr::null(), 0) };
         // SAFETY: so much room, which stays.
-        let mut sink = unsafe { Sink::new(events.as_mut_ptr().cast(), room) };
-        let how = Collect { deadline, by: By::Handle };
-        let filled = self.0.control(None, &mut changes, &mut sink, how)?;
+        let mut sink = unsafe { KeventSink::new(events.as_mut_ptr().cast(), capacity) };
+        let options = Collect { deadline, by: By::Handle };
+        let filled = self.0.control(None, &mut changes, &mut sink, options)?;
         for event in events.iter().take(filled) {
             // SAFETY: that many were filled.
             let event = unsafe { event.assume_init_ref() };

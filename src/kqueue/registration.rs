@@ -1,15 +1,15 @@
 //! Watched descriptors: what the kernel has of them, and whether they still
 //! are what they were.
 
-use super::core::Core;
+use super::epoll_set::*;
 use super::filter;
 use super::knote::*;
 use super::needs::{Need, Needs};
-use super::notes::{NOT_NOTED, Noted};
-use super::set::*;
 use super::slab::NONE;
+use super::state::QueueState;
+use super::vnode_watch::{NO_WATCHES, RoleWatch};
 use crate::errno::Errno;
-use crate::sys::epoll::{self, Laps};
+use crate::sys::epoll::{self, RoundDetector};
 use crate::sys::{file, socket};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -22,13 +22,13 @@ pub(super) struct Registration {
     pub first: u32,
     masks: Masks,
     pub needs: Needs,
-    /// What sort of file it is: a bit pattern of stat(2); 0 for an eventfd
+    /// The type of the file: a bit pattern of stat(2); 0 for an eventfd
     /// and its like.
-    pub sort: u32,
+    pub file_type: u32,
     /// The kind of a socket.
-    pub socket: Option<socket::Kind>,
-    /// The kind that is in the main epoll.
-    in_main: usize,
+    pub socket: Option<socket::SocketKind>,
+    /// The kind that is in the inner epoll.
+    in_inner: usize,
     /// No epoll takes it: it is always ready, or asked by us.
     pub is_file: bool,
     /// The descriptor is not this any more, and the kernel is not asked for
@@ -36,50 +36,50 @@ pub(super) struct Registration {
     pub is_gone: bool,
     /// It was made by the change that is going on.
     pub is_fresh: bool,
-    /// The kernel reports it, and no knote wants to know: only edges.
-    is_muted: bool,
-    /// Reports that no knote wanted, in a row.
-    vain: u8,
+    /// It is registered edge-triggered, as its reports were spurious.
+    is_demoted: bool,
+    /// Spurious reports in a row: no knote wanted them.
+    spurious: u8,
     /// Which file it is, if that can be told from the file.
     identity: Option<(u64, u64)>,
-    pub noted: [Noted; 2],
+    pub role_watch: [RoleWatch; 2],
 }
 
 impl Registration {
     /// `None`: there is no such descriptor.
     pub fn of(fd: RawFd) -> Option<Self> {
         let stat = file::stat(fd).ok()?;
-        let sort = stat.st_mode & libc::S_IFMT;
-        let is_socket = sort == libc::S_IFSOCK;
+        let file_type = stat.st_mode & libc::S_IFMT;
+        let is_socket = file_type == libc::S_IFSOCK;
         Some(Self {
             fd,
             first: NONE,
-            sort,
-            socket: is_socket.then(|| socket::kind(fd).unwrap_or(socket::Kind::Message)),
-            identity: (sort != 0).then_some((stat.st_dev, stat.st_ino)),
+            file_type,
+            socket: is_socket.then(|| socket::kind(fd).unwrap_or(socket::SocketKind::Message)),
+            identity: (file_type != 0).then_some((stat.st_dev, stat.st_ino)),
             masks: [0; KINDS],
             needs: Needs::default(),
-            noted: NOT_NOTED,
-            in_main: KINDS,
+            role_watch: NO_WATCHES,
+            in_inner: KINDS,
             is_file: false,
             is_gone: false,
             is_fresh: true,
-            is_muted: false,
-            vain: 0,
+            is_demoted: false,
+            spurious: 0,
         })
     }
 }
 
-impl Core {
-    fn place(&self, registration: u32, kind: usize) -> Place {
-        let in_main = self.registrations.get(registration).is_some_and(|one| one.in_main == kind);
+impl QueueState {
+    fn epoll_entry(&self, registration: u32, kind: usize) -> EpollEntry {
+        let in_inner = self.registrations.get(registration).is_some_and(|one| one.in_inner == kind);
         let word = word(registration, self.registrations.generation(registration));
-        Place { kind, in_main, word }
+        EpollEntry { kind, in_inner, word }
     }
 
-    /// Which kind of its registration is in the main epoll.
-    pub fn kind_in_main(&self, id: u32) -> usize {
-        self.registrations.get(id).map_or(KINDS, |registration| registration.in_main)
+    /// Which kind of its registration is in the inner epoll.
+    pub fn kind_in_inner(&self, id: u32) -> usize {
+        self.registrations.get(id).map_or(KINDS, |registration| registration.in_inner)
     }
 
     /// Has the kernel watch a descriptor for what its knotes need now; true:
@@ -94,7 +94,7 @@ impl Core {
         let asked = self.refresh_epoll(id, touched)?;
         // A file's are other than those of what epoll takes.
         let changed = (was_file == self.is_file(id)).then_some(changed);
-        self.refresh_notes(id, changed)?;
+        self.refresh_vnode_watches(id, changed)?;
         Ok(asked)
     }
 
@@ -133,20 +133,20 @@ impl Core {
         registration.and_then(|one| one.masks.get(kind)).copied().unwrap_or(0)
     }
 
-    /// Where the kind that is in `main` goes and another one comes, it takes
+    /// Where the kind that is in `inner` goes and another one comes, it takes
     /// that place: this needs no memory of the kernel's. True: it has.
     fn hand_over(&mut self, id: u32, wanted: &Masks) -> Result<bool, Errno> {
         let Some(one) = self.registrations.get_mut(id) else { return Ok(false) };
-        let goes = one.in_main;
+        let goes = one.in_inner;
         let mut kinds = one.masks.iter().zip(wanted);
         let comes = kinds.position(|(from, to)| *from == 0 && *to != 0);
         let (Some(comes), Some(&0)) = (comes, wanted.get(goes)) else { return Ok(false) };
         let to = wanted.get(comes).copied().unwrap_or(0);
         let (fd, from) = (one.fd, self.mask(id, goes));
-        let place = Place { kind: comes, in_main: true, ..self.place(id, goes) };
-        self.set.set(place, fd, from, to)?;
+        let entry = EpollEntry { kind: comes, in_inner: true, ..self.epoll_entry(id, goes) };
+        self.set.set(entry, fd, from, to)?;
         if let Some(one) = self.registrations.get_mut(id) {
-            one.in_main = comes;
+            one.in_inner = comes;
             for (kind, mask) in one.masks.iter_mut().enumerate() {
                 match kind {
                     _ if kind == comes => *mask = to,
@@ -194,21 +194,21 @@ impl Core {
         let again = touched.map_or(KINDS, |knote| filter::of(knote).interest(knote).0);
         let mut wanted = registration.needs.masks();
         let [level, read_edge, ..] = &mut wanted;
-        if registration.is_muted && *level != 0 {
+        if registration.is_demoted && *level != 0 {
             *level |= ET;
         }
-        if *read_edge & IN != 0 && registration.socket == Some(socket::Kind::Tcp) {
+        if *read_edge & IN != 0 && registration.socket == Some(socket::SocketKind::Tcp) {
             // The filter READ counts in another way where there is an urgent
             // byte.
             *read_edge |= PRI;
         }
         // What cannot be told from another by looking at it stays known.
         let nothing = wanted == [0; KINDS] && registration.first != NONE;
-        let kind = if registration.in_main < KINDS { registration.in_main } else { LEVEL };
-        if let Some(place) = wanted.get_mut(kind).filter(|_| nothing)
+        let kind = if registration.in_inner < KINDS { registration.in_inner } else { LEVEL };
+        if let Some(slot) = wanted.get_mut(kind).filter(|_| nothing)
             && registration.identity.is_none()
         {
-            *place = PARKED;
+            *slot = PARKED;
         }
         (wanted, again)
     }
@@ -216,14 +216,14 @@ impl Core {
     fn set_mask(&mut self, id: u32, kind: usize, from: u32, to: u32) -> Result<(), Errno> {
         let Some(registration) = self.registrations.get_mut(id) else { return Ok(()) };
         let fd = registration.fd;
-        if from == 0 && registration.in_main == KINDS {
-            registration.in_main = kind;
+        if from == 0 && registration.in_inner == KINDS {
+            registration.in_inner = kind;
         }
-        let place = self.place(id, kind);
-        let result = match self.set.set(place, fd, from, to) {
+        let entry = self.epoll_entry(id, kind);
+        let result = match self.set.set(entry, fd, from, to) {
             Err(Errno::EEXIST) if self.processes.has_pidfd(fd) => Err(Errno::EINVAL),
             // A duplicate of what was closed came back to this number.
-            Err(Errno::EEXIST) => self.set.set(place, fd, to, to),
+            Err(Errno::EEXIST) => self.set.set(entry, fd, to, to),
             result => result,
         };
         let Some(registration) = self.registrations.get_mut(id) else { return Ok(()) };
@@ -231,8 +231,8 @@ impl Core {
         if let Some(mask) = registration.masks.get_mut(kind) {
             *mask = now;
         }
-        if now == 0 && registration.in_main == kind {
-            registration.in_main = KINDS;
+        if now == 0 && registration.in_inner == kind {
+            registration.in_inner = KINDS;
         }
         if result != Err(Errno::EPERM) {
             return result;
@@ -263,9 +263,9 @@ impl Core {
     }
 
     /// Has another set of epolls watch everything that still is what it was.
-    /// What was reported is not reported again; the old set. On failure it is as
-    /// before.
-    pub fn move_quietly_to(&mut self, mut fresh: Set) -> Result<Set, Errno> {
+    /// What was reported is not reported again; the old set. On failure it is
+    /// as before.
+    pub fn move_quietly_to(&mut self, mut fresh: EpollSet) -> Result<EpollSet, Errno> {
         self.copy_registrations(&mut fresh)?;
         // What the new ones say at once was told; but not what the old ones
         // still have to say. In this order nothing falls between the two,
@@ -274,7 +274,7 @@ impl Core {
         self.copy_sources(&fresh)?;
         self.each_report(self.set.epolls(), Self::activate_edges);
         self.each_report(fresh.epolls(), Self::activate_edges);
-        self.strays = 0;
+        self.stale_events = 0;
         self.removed_before = self.registrations.removed();
         // What its edges say was heard may be in either set.
         self.timers.forget_setting();
@@ -296,10 +296,10 @@ impl Core {
     }
 
     /// Registrations of descriptors that were closed do not come along.
-    pub fn copy_registrations(&mut self, fresh: &mut Set) -> Result<(), Errno> {
-        let mut at = 0;
-        while let Some(id) = self.registrations.next_from(at) {
-            at = id + 1;
+    pub fn copy_registrations(&mut self, fresh: &mut EpollSet) -> Result<(), Errno> {
+        let mut cursor = 0;
+        while let Some(id) = self.registrations.next_from(cursor) {
+            cursor = id + 1;
             if self.verify(id).is_err() {
                 self.forget(id);
                 continue;
@@ -310,21 +310,21 @@ impl Core {
     }
 
     /// The queue's own descriptors.
-    fn copy_sources(&self, fresh: &Set) -> Result<(), Errno> {
+    fn copy_sources(&self, fresh: &EpollSet) -> Result<(), Errno> {
         self.timers.add_to(fresh)?;
         self.signals.add_to(fresh)?;
         self.add_processes_to(fresh)?;
         if let Some(aio) = &self.aio {
             aio.add_to(fresh)?;
         }
-        if let Some(notes) = &self.notes.fd {
-            fresh.add_notes(notes.raw())?;
+        if let Some(inotify) = &self.vnode_watches.fd {
+            fresh.add_vnode_watches(inotify.raw())?;
         }
         if let Some(mounts) = self.mounts.fd() {
             fresh.add_mounts(mounts.raw())?;
         }
-        match &self.links.fd {
-            Some(links) => fresh.add_links(links.raw()),
+        match &self.netlink.fd {
+            Some(links) => fresh.add_netlink(links.raw()),
             None => Ok(()),
         }
     }
@@ -336,19 +336,19 @@ impl Core {
         epolls: [(usize, RawFd); KINDS + 1],
         take: impl Fn(&mut Self, (u32, u32), usize),
     ) {
-        let mut room = [MaybeUninit::uninit(); 64];
+        let mut buffer = [MaybeUninit::uninit(); 64];
         for (kind, epoll) in epolls {
-            let mut laps = Laps::new();
-            while let Ok(events) = epoll::wait(epoll, &mut room, Some(0))
+            let mut rounds = RoundDetector::new();
+            while let Ok(events) = epoll::wait(epoll, &mut buffer, Some(0))
                 && !events.is_empty()
             {
                 for event in events {
-                    if let Source::Registration(id, generation) = source(event) {
-                        let kind = if kind < KINDS { kind } else { self.kind_in_main(id) };
+                    if let EventSource::Registration(id, generation) = source(event) {
+                        let kind = if kind < KINDS { kind } else { self.kind_in_inner(id) };
                         take(self, (id, generation), kind);
                     }
                 }
-                if laps.is_over(events) {
+                if rounds.is_over(events) {
                     break;
                 }
             }
@@ -365,20 +365,20 @@ impl Core {
 
     /// Has all knotes that this kind of registration is for looked at.
     fn activate_all(&mut self, id: u32, kind: usize) {
-        let mut at = self.registrations.get(id).map_or(NONE, |one| one.first);
-        while let Some(knote) = self.knotes.get(at) {
-            let (id, next) = (at, knote.next);
+        let mut cursor = self.registrations.get(id).map_or(NONE, |one| one.first);
+        while let Some(knote) = self.knotes.get(cursor) {
+            let (id, next) = (cursor, knote.next);
             if filter::of(knote).interest(knote).0 == kind && !knote.is(DISABLED) {
                 self.activate(id);
             }
-            at = next;
+            cursor = next;
         }
     }
 
-    fn copy_to(&self, fresh: &mut Set, id: u32) -> Result<(), Errno> {
+    fn copy_to(&self, fresh: &mut EpollSet, id: u32) -> Result<(), Errno> {
         let Some(registration) = self.registrations.get(id) else { return Ok(()) };
         for (kind, mask) in registration.masks.into_iter().enumerate() {
-            fresh.set(self.place(id, kind), registration.fd, 0, mask)?;
+            fresh.set(self.epoll_entry(id, kind), registration.fd, 0, mask)?;
         }
         Ok(())
     }
@@ -387,7 +387,7 @@ impl Core {
     pub fn drop_if_unused(&mut self, id: u32) {
         if let Some(registration) = self.registrations.get(id).filter(|one| one.first == NONE) {
             let fd = registration.fd;
-            self.drop_notes(id);
+            self.drop_vnode_watches(id);
             self.index.remove(&(fd as u64, DESCRIPTOR));
             self.registrations.remove(id);
         }
@@ -396,21 +396,20 @@ impl Core {
     /// The kernel reported it; `wanted`: a knote had a use for that.
     pub fn was_reported(&mut self, id: u32, wanted: bool) {
         let Some(registration) = self.registrations.get_mut(id) else { return };
-        registration.vain = if wanted { 0 } else { registration.vain.saturating_add(1) };
-        if registration.vain >= 2 {
-            self.mute(id, true);
-        } else if wanted && registration.is_muted {
-            self.mute(id, false);
+        registration.spurious = if wanted { 0 } else { registration.spurious.saturating_add(1) };
+        if registration.spurious >= 2 {
+            self.demote_to_edge(id, true);
+        } else if wanted && registration.is_demoted {
+            self.demote_to_edge(id, false);
         }
     }
 
-    /// Has it reported only when something happens, or as long as it is
-    /// ready.
-    fn mute(&mut self, id: u32, mute: bool) {
+    /// Makes it edge-triggered, or level-triggered again.
+    fn demote_to_edge(&mut self, id: u32, demote_to_edge: bool) {
         let Some(registration) = self.registrations.get_mut(id) else { return };
-        registration.vain = 0;
-        if registration.is_muted != mute {
-            registration.is_muted = mute;
+        registration.spurious = 0;
+        if registration.is_demoted != demote_to_edge {
+            registration.is_demoted = demote_to_edge;
             if self.refresh(id, NONE, NONE).is_err() {
                 self.forget(id);
             }
@@ -419,10 +418,10 @@ impl Core {
 }
 
 impl Registration {
-    /// Whether it is reported as long as it is ready, and always was wanted.
+    /// Whether it is level-triggered, and its last report was not spurious.
     #[inline]
-    pub fn is_plain(&self) -> bool {
-        self.vain == 0 && !self.is_muted
+    pub fn is_level(&self) -> bool {
+        self.spurious == 0 && !self.is_demoted
     }
 
     /// Whether the kernel reports only what happens.
@@ -430,11 +429,11 @@ impl Registration {
         self.masks.get(kind).is_some_and(|mask| mask & ET != 0)
     }
 
-    /// See [`Core::verify`].
+    /// See [`QueueState::verify`].
     #[inline]
-    pub fn verify(&self, set: &Set) -> Result<(), Errno> {
+    pub fn verify(&self, set: &EpollSet) -> Result<(), Errno> {
         match self.masks.iter().position(|mask| *mask != 0) {
-            Some(kind) if kind == self.in_main => probe(set.main(), self.fd),
+            Some(kind) if kind == self.in_inner => probe(set.inner(), self.fd),
             Some(kind) => probe(set.nested(kind).unwrap_or(-1), self.fd),
             None => self.compare(),
         }
@@ -449,7 +448,7 @@ impl Registration {
     /// Whether it is of a file that looks like this.
     pub fn is_of(&self, stat: &libc::stat) -> bool {
         // A number of a file that is gone is given to another soon.
-        stat.st_mode & libc::S_IFMT == self.sort
+        stat.st_mode & libc::S_IFMT == self.file_type
             && self.identity.is_none_or(|identity| identity == (stat.st_dev, stat.st_ino))
     }
 }

@@ -3,11 +3,11 @@
 //! All knotes of a signal share one subscription, which counts. A knote keeps
 //! the count up to which it has delivered, as its state.
 
-use super::core::Core;
+use super::epoll_set::{self, EpollSet};
 use super::event::FILTER_SIGNAL;
 use super::knote::*;
-use super::set::{self, Set};
 use super::slab::NONE;
+use super::state::QueueState;
 use crate::errno::{Errno, Result, fail};
 use crate::signal_hub::{self, Handler, Subscription};
 use crate::sys::eventfd;
@@ -21,7 +21,7 @@ use std::ffi::c_int;
 /// The state of a knote that has no part in a subscription.
 pub(super) const DETACHED: i64 = -1;
 
-struct Watch {
+struct QueueSignalWatch {
     number: c_int,
     /// Before what it wakes.
     subscription: Subscription,
@@ -38,22 +38,22 @@ struct Watch {
     seen: u64,
 }
 
-pub(super) struct Signals {
+pub(super) struct QueueSignals {
     /// One for each signal.
-    watches: Vec<Watch>,
-    source: Option<Source>,
+    watches: Vec<QueueSignalWatch>,
+    source: Option<SignalWakeup>,
     signalfd: Option<Fd>,
 }
 
 /// What subscriptions wake the queue by.
-struct Source {
+struct SignalWakeup {
     /// Always readable.
     eventfd: Fd,
     /// Handlers know its address.
     wakeup: Box<Wakeup>,
 }
 
-impl Source {
+impl SignalWakeup {
     fn new() -> Result<Self> {
         match try_box(Wakeup::new()) {
             Some(wakeup) => Ok(Self { eventfd: eventfd::create(1)?, wakeup }),
@@ -68,7 +68,7 @@ impl Source {
         i64::try_from(address).unwrap_or(-1)
     }
 
-    fn aim_at(&self, set: &Set) {
+    fn aim_at(&self, set: &EpollSet) {
         self.wakeup.aim(set.identity(), self.eventfd.raw());
     }
 }
@@ -77,15 +77,15 @@ impl Source {
 fn wake_queue(number: i64) {
     let address = usize::try_from(number).unwrap_or(0);
     let wakeup = std::ptr::with_exposed_provenance::<Wakeup>(address);
-    // SAFETY: null, or of a `Source`, which goes after all subscriptions that
-    // have its number; and those wait for their handlers.
+    // SAFETY: null, or of a `SignalWakeup`, which goes after all subscriptions
+    // that have its number; and those wait for their handlers.
     if let Some(wakeup) = unsafe { wakeup.as_ref() } {
         // Without its descriptors the queue is not woken any more.
-        let _ = wakeup.wake(set::SIGNALS);
+        let _ = wakeup.wake(epoll_set::SIGNALS);
     }
 }
 
-impl Signals {
+impl QueueSignals {
     pub const fn new() -> Self {
         Self { watches: Vec::new(), source: None, signalfd: None }
     }
@@ -101,7 +101,7 @@ impl Signals {
     }
 
     /// Has another set watch its descriptors.
-    pub fn add_to(&self, set: &Set) -> std::result::Result<(), Errno> {
+    pub fn add_to(&self, set: &EpollSet) -> std::result::Result<(), Errno> {
         if let Some(source) = &self.source {
             set.add_signals(source.eventfd.raw())?;
         }
@@ -112,7 +112,7 @@ impl Signals {
     }
 
     /// Has handlers wake this set from now on, which watches its descriptors.
-    pub fn aim_at(&self, set: &Set) {
+    pub fn aim_at(&self, set: &EpollSet) {
         if let Some(source) = &self.source {
             source.aim_at(set);
         }
@@ -120,7 +120,7 @@ impl Signals {
 
     /// The number to wake the queue by.
     fn wakeup(&self) -> i64 {
-        self.source.as_ref().map_or(-1, Source::number)
+        self.source.as_ref().map_or(-1, SignalWakeup::number)
     }
 
     /// The signals to be taken from the signalfd.
@@ -129,28 +129,28 @@ impl Signals {
         blocked.fold(0, |mask, watch| mask | signal::bit(watch.number))
     }
 
-    fn place(&self, number: c_int) -> Option<usize> {
+    fn index_of(&self, number: c_int) -> Option<usize> {
         self.watches.iter().position(|watch| watch.number == number)
     }
 
-    fn get_mut(&mut self, number: c_int) -> Option<&mut Watch> {
+    fn get_mut(&mut self, number: c_int) -> Option<&mut QueueSignalWatch> {
         self.watches.iter_mut().find(|watch| watch.number == number)
     }
 }
 
-impl Core {
+impl QueueState {
     /// In a forked child that keeps the queue: what wakes is the parent's, and
     /// so is what counts.
     pub fn renew_watches(&mut self) -> Result<()> {
         let watches = std::mem::take(&mut self.signals.watches);
         let mut result = Ok(());
-        for Watch { number, .. } in watches {
+        for QueueSignalWatch { number, .. } in watches {
             self.each_signal_knote(number, |knote| knote.state = DETACHED);
-            let mut at = self.first_of_signal(number);
-            while let Some(knote) = self.knotes.get(at) {
-                let (id, next) = (at, knote.next);
+            let mut cursor = self.first_of_signal(number);
+            while let Some(knote) = self.knotes.get(cursor) {
+                let (id, next) = (cursor, knote.next);
                 result = result.and(self.attach_signal(id));
-                at = next;
+                cursor = next;
             }
         }
         result
@@ -162,10 +162,10 @@ impl Core {
     }
 
     fn each_signal_knote(&mut self, number: c_int, mut change: impl FnMut(&mut Knote)) {
-        let mut at = self.first_of_signal(number);
-        while let Some(knote) = self.knotes.get_mut(at) {
+        let mut cursor = self.first_of_signal(number);
+        while let Some(knote) = self.knotes.get_mut(cursor) {
             change(knote);
-            at = knote.next;
+            cursor = knote.next;
         }
     }
 
@@ -174,7 +174,7 @@ impl Core {
     pub fn attach_signal(&mut self, id: u32) -> Result<()> {
         let Some(knote) = self.knotes.get(id) else { return Ok(()) };
         let (number, enabled) = (signal_hub::check(knote.ident)?, !knote.is(DISABLED));
-        if self.signals.place(number).is_none() {
+        if self.signals.index_of(number).is_none() {
             self.subscribe(number)?;
         }
         let is_blocked = signal::blocked() & signal::bit(number) != 0;
@@ -202,10 +202,10 @@ impl Core {
         self.make_signal_source()?;
         let subscription = signal_hub::subscribe(
             number,
-            signal_hub::Wakeup { wake: wake_queue, number: -1 },
+            signal_hub::SignalSink { wake: wake_queue, number: -1 },
             false,
         )?;
-        let watch = Watch {
+        let watch = QueueSignalWatch {
             number,
             subscription,
             handler: None,
@@ -234,7 +234,7 @@ impl Core {
 
     fn make_signal_source(&mut self) -> Result<()> {
         if self.signals.source.is_none() {
-            let source = Source::new()?;
+            let source = SignalWakeup::new()?;
             self.set.add_signals(source.eventfd.raw())?;
             source.aim_at(&self.set);
             self.signals.source = Some(source);
@@ -296,11 +296,11 @@ impl Core {
     }
 
     fn drop_unused_watch(&mut self, number: c_int) {
-        let Some(place) = self.signals.place(number) else { return };
-        if self.signals.watches.get(place).is_none_or(|watch| watch.knotes > 0) {
+        let Some(index) = self.signals.index_of(number) else { return };
+        if self.signals.watches.get(index).is_none_or(|watch| watch.knotes > 0) {
             return;
         }
-        let watch = self.signals.watches.swap_remove(place);
+        let watch = self.signals.watches.swap_remove(index);
         if watch.blocked {
             self.unwatch_blocked();
         }
@@ -345,20 +345,20 @@ impl Core {
     /// one was for a knote that is enabled.
     pub fn take_signals(&mut self) -> bool {
         let mut counted = false;
-        for place in 0..self.signals.watches.len() {
-            let Some(watch) = self.signals.watches.get_mut(place) else { break };
+        for index in 0..self.signals.watches.len() {
+            let Some(watch) = self.signals.watches.get_mut(index) else { break };
             let (number, count) = (watch.number, watch.subscription.count());
             if std::mem::replace(&mut watch.seen, count) == count {
                 continue;
             }
-            let mut at = self.first_of_signal(number);
-            while let Some(knote) = self.knotes.get(at) {
-                let (id, next) = (at, knote.next);
+            let mut cursor = self.first_of_signal(number);
+            while let Some(knote) = self.knotes.get(cursor) {
+                let (id, next) = (cursor, knote.next);
                 if knote.state < count.cast_signed() {
                     counted |= !knote.is(DISABLED);
                     self.activate(id);
                 }
-                at = next;
+                cursor = next;
             }
         }
         counted

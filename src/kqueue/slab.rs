@@ -8,7 +8,7 @@ pub(super) const NONE: u32 = u32::MAX;
 
 /// Aligned, so that what a record has first is found with one cache miss.
 #[repr(C, align(64))]
-struct Slot<T> {
+struct SlabSlot<T> {
     generation: u32,
     /// The next free one, while it is free.
     next: u32,
@@ -16,7 +16,7 @@ struct Slot<T> {
 }
 
 pub(super) struct Slab<T> {
-    slots: Vec<Slot<T>>,
+    slots: Vec<SlabSlot<T>>,
     free: u32,
     len: usize,
     /// How many there were that are no more.
@@ -67,7 +67,7 @@ impl<T> Slab<T> {
         }
         let id = u32::try_from(self.slots.len()).ok().filter(|id| *id < limit)?;
         self.slots.try_reserve(1).ok()?;
-        self.slots.push_reserved(Slot { generation: 1, next: NONE, value: Some(value) });
+        self.slots.push_reserved(SlabSlot { generation: 1, next: NONE, value: Some(value) });
         self.len += 1;
         Some(id)
     }

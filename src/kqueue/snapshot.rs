@@ -7,7 +7,7 @@ use super::event::*;
 
 /// A file at some time.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub(super) struct FileSnapshot {
     is_directory: bool,
     links: u64,
     size: i64,
@@ -25,7 +25,7 @@ const UNCOUNTED: u32 = NOTE_WRITE
     | NOTE_CLOSE_WRITE
     | NOTE_READ;
 
-impl Snapshot {
+impl FileSnapshot {
     pub const NOTHING: Self = Self { is_directory: false, links: 0, size: 0, access: (0, 0, 0) };
 
     // The number of links has another width on some machines.
@@ -86,7 +86,7 @@ impl Snapshot {
 
     /// What happened that inotify says nothing of, or not yet. `sizes`: it
     /// counts how long the file is.
-    pub fn take_unsaid(&mut self, now: &Self, sizes: bool) -> u32 {
+    pub fn take_unreported(&mut self, now: &Self, sizes: bool) -> u32 {
         let mut notes = self.links(now);
         self.links = now.links;
         let size = if sizes { self.size(now) } else { 0 };
@@ -115,30 +115,30 @@ impl Snapshot {
 mod tests {
     use super::*;
 
-    const FILE: Snapshot =
-        Snapshot { is_directory: false, links: 2, size: 10, access: (0o100_644, 1, 1) };
+    const FILE: FileSnapshot =
+        FileSnapshot { is_directory: false, links: 2, size: 10, access: (0o100_644, 1, 1) };
 
     #[test]
     fn what_happened_is_seen_from_the_file() {
-        let notes = |now: Snapshot, mask| FILE.clone().take(&now, mask);
+        let notes = |now: FileSnapshot, mask| FILE.clone().take(&now, mask);
         assert_eq!(notes(FILE, libc::IN_ATTRIB), NOTE_ATTRIB);
-        assert_eq!(notes(Snapshot { links: 3, ..FILE }, libc::IN_ATTRIB), NOTE_LINK);
-        let one_left = Snapshot { links: 1, ..FILE };
+        assert_eq!(notes(FileSnapshot { links: 3, ..FILE }, libc::IN_ATTRIB), NOTE_LINK);
+        let one_left = FileSnapshot { links: 1, ..FILE };
         assert_eq!(notes(one_left, libc::IN_ATTRIB), NOTE_DELETE | NOTE_LINK);
-        assert_eq!(notes(Snapshot { links: 0, ..FILE }, libc::IN_ATTRIB), NOTE_DELETE);
-        let both = Snapshot { links: 3, access: (0o100_600, 1, 1), ..FILE };
+        assert_eq!(notes(FileSnapshot { links: 0, ..FILE }, libc::IN_ATTRIB), NOTE_DELETE);
+        let both = FileSnapshot { links: 3, access: (0o100_600, 1, 1), ..FILE };
         assert_eq!(notes(both, libc::IN_ATTRIB), NOTE_LINK | NOTE_ATTRIB);
         assert_eq!(notes(FILE, libc::IN_MODIFY), NOTE_WRITE);
-        let longer = Snapshot { size: 11, ..FILE };
+        let longer = FileSnapshot { size: 11, ..FILE };
         assert_eq!(notes(longer, libc::IN_MODIFY), NOTE_WRITE | NOTE_EXTEND);
-        let shorter = Snapshot { size: 0, ..FILE };
+        let shorter = FileSnapshot { size: 0, ..FILE };
         assert_eq!(notes(shorter, libc::IN_MODIFY), NOTE_WRITE | NOTE_ATTRIB);
     }
 
     #[test]
     fn links_of_a_directory_are_its_subdirectories() {
-        let directory = Snapshot { is_directory: true, ..FILE };
-        let now = |links| Snapshot { links, ..directory };
+        let directory = FileSnapshot { is_directory: true, ..FILE };
+        let now = |links| FileSnapshot { links, ..directory };
         assert_eq!(directory.clone().take(&now(3), libc::IN_ATTRIB), NOTE_ATTRIB);
         assert_eq!(directory.clone().take(&now(0), 0), NOTE_DELETE);
     }
@@ -146,21 +146,21 @@ mod tests {
     #[test]
     fn what_was_not_said_yet_is_left() {
         let mut seen = FILE;
-        let now = Snapshot { links: 3, size: 11, access: (0o100_600, 1, 1), ..FILE };
+        let now = FileSnapshot { links: 3, size: 11, access: (0o100_600, 1, 1), ..FILE };
         assert_eq!(seen.take(&now, libc::IN_OPEN), 0);
         assert_eq!(seen.take(&now, libc::IN_MODIFY), NOTE_WRITE | NOTE_EXTEND);
         assert_eq!(seen.take(&now, libc::IN_ATTRIB), NOTE_LINK | NOTE_ATTRIB);
         assert_eq!(seen.take(&now, libc::IN_MODIFY), NOTE_WRITE);
         let mut seen = FILE;
-        assert_eq!(seen.take_unsaid(&now, true), NOTE_LINK | NOTE_WRITE | NOTE_EXTEND);
-        assert_eq!(seen.take_unsaid(&now, true), 0);
+        assert_eq!(seen.take_unreported(&now, true), NOTE_LINK | NOTE_WRITE | NOTE_EXTEND);
+        assert_eq!(seen.take_unreported(&now, true), 0);
         assert_eq!(seen.take(&now, libc::IN_ATTRIB), NOTE_ATTRIB);
     }
 
     #[test]
     fn what_was_lost_is_what_is_possible() {
         assert_eq!(FILE.possible(&FILE), UNCOUNTED);
-        let unlinked = Snapshot { links: 0, ..FILE };
+        let unlinked = FileSnapshot { links: 0, ..FILE };
         assert_eq!(FILE.possible(&unlinked), UNCOUNTED | NOTE_DELETE);
     }
 }

@@ -4,10 +4,10 @@
 //! threads that wait are woken by when the queue is closed: that needs no
 //! memory, and changes nothing should its number be another file's by then.
 
-use super::core::Core;
+use super::epoll_set::EpollSet;
 use super::knote::Knote;
-use super::set::Set;
 use super::slab::Slab;
+use super::state::QueueState;
 use crate::errno::Errno;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, memory, timerfd};
@@ -28,7 +28,7 @@ pub(super) fn now(clock: u8) -> i64 {
     IDS.get(usize::from(clock)).map_or(0, |id| clock::read_ns(*id))
 }
 
-struct Clock {
+struct QueueClock {
     queue: TimerQueue,
     fd: Option<Fd>,
     /// What the timerfd is set to; `None`: nothing, or it has expired.
@@ -36,8 +36,8 @@ struct Clock {
     changed: bool,
 }
 
-pub(super) struct Timers {
-    clocks: [Clock; 2],
+pub(super) struct QueueTimers {
+    clocks: [QueueClock; 2],
     seq: u64,
     /// The timerfds may have to be set.
     changed: bool,
@@ -48,9 +48,9 @@ pub(super) struct Timers {
 
 /// The knotes' nodes, as one clock's queue wants them: an entry that was left
 /// behind is nobody's, whatever the knote is now.
-struct Nodes<'a>(&'a Slab<Knote>, u8);
+struct KnoteNodes<'a>(&'a Slab<Knote>, u8);
 
-impl timer_queue::Timers for Nodes<'_> {
+impl timer_queue::NodeLookup for KnoteNodes<'_> {
     fn node(&self, id: u32) -> Option<&Node> {
         self.0.get(id).filter(|knote| knote.clock == self.1).map(|knote| &knote.node)
     }
@@ -65,18 +65,18 @@ impl timer_queue::Timers for Nodes<'_> {
 /// Those of all clocks, as far as they are needed.
 pub(super) type Timerfds = [Option<Fd>; 2];
 
-fn make_timerfd(index: u8, set: &Set) -> Result<Fd, Errno> {
+fn make_timerfd(index: u8, set: &EpollSet) -> Result<Fd, Errno> {
     let id = IDS.get(usize::from(index)).copied().unwrap_or(-1);
     let fd = timerfd::create(id, true)?;
     set.add_timer(index, fd.raw())?;
     Ok(fd)
 }
 
-impl Timers {
+impl QueueTimers {
     pub const fn new() -> Self {
-        let clocks =
-            [const { Clock { queue: TimerQueue::new(), fd: None, set_to: None, changed: false } };
-                2];
+        let clocks = [const {
+            QueueClock { queue: TimerQueue::new(), fd: None, set_to: None, changed: false }
+        }; 2];
         Self { clocks, seq: 0, changed: false, alarmed: false }
     }
 
@@ -108,9 +108,9 @@ impl Timers {
         }
         self.seq += 1;
         let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return Ok(()) };
-        let nodes = Nodes(knotes, knote.clock);
+        let nodes = KnoteNodes(knotes, knote.clock);
         clock.queue.arm_node(&nodes, (id, &knote.node), deadline, self.seq)?;
-        let in_time = clock.set_to.is_some_and(|at| at <= deadline);
+        let in_time = clock.set_to.is_some_and(|time| time <= deadline);
         self.changed |= clock.change_unless(in_time);
         Ok(())
     }
@@ -121,13 +121,13 @@ impl Timers {
     fn renumber(&mut self, knotes: &Slab<Knote>) {
         let mut armed = timer_queue::Armed::none();
         for (index, clock) in (0u8..).zip(&self.clocks) {
-            if clock.queue.list_armed(&Nodes(knotes, index), &mut armed).is_err() {
+            if clock.queue.list_armed(&KnoteNodes(knotes, index), &mut armed).is_err() {
                 return;
             }
         }
         self.seq = armed.number(|id| knotes.get(id).map(|knote| &knote.node));
         for (index, clock) in (0u8..).zip(&mut self.clocks) {
-            clock.queue.renumber(&Nodes(knotes, index));
+            clock.queue.renumber(&KnoteNodes(knotes, index));
         }
     }
 
@@ -136,12 +136,12 @@ impl Timers {
             return;
         };
         let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return };
-        clock.queue.disarm(&Nodes(knotes, knote.clock), id);
+        clock.queue.disarm(&KnoteNodes(knotes, knote.clock), id);
         self.changed |= clock.change_unless(true);
     }
 
     /// Has another epoll watch the timerfds.
-    pub fn add_to(&self, set: &Set) -> Result<(), Errno> {
+    pub fn add_to(&self, set: &EpollSet) -> Result<(), Errno> {
         for (index, clock) in (0u8..).zip(&self.clocks) {
             if let Some(fd) = &clock.fd {
                 set.add_timer(index, fd.raw())?;
@@ -156,11 +156,11 @@ impl Timers {
     }
 
     /// Other timerfds than these, in another set.
-    pub fn fresh(&self, set: &Set) -> Result<Timerfds, Errno> {
+    pub fn fresh(&self, set: &EpollSet) -> Result<Timerfds, Errno> {
         let mut fresh = [None, None];
-        for (index, (clock, place)) in (0u8..).zip(self.clocks.iter().zip(&mut fresh)) {
+        for (index, (clock, slot)) in (0u8..).zip(self.clocks.iter().zip(&mut fresh)) {
             if clock.fd.is_some() {
-                *place = Some(make_timerfd(index, set)?);
+                *slot = Some(make_timerfd(index, set)?);
             }
         }
         Ok(fresh)
@@ -185,7 +185,7 @@ impl Timers {
 
     fn pop(&mut self, knotes: &Slab<Knote>, index: u8, now: i64) -> Option<u32> {
         let clock = self.clocks.get_mut(usize::from(index))?;
-        match clock.queue.pop(&Nodes(knotes, index), now, &mut u32::MAX.clone()) {
+        match clock.queue.pop(&KnoteNodes(knotes, index), now, &mut u32::MAX.clone()) {
             Popped::Due { id, .. } => {
                 (clock.changed, self.changed) = (true, true);
                 Some(id)
@@ -206,7 +206,7 @@ impl Timers {
 
     /// When a clock's timerfd is to expire.
     fn next(&mut self, knotes: &Slab<Knote>, index: u8) -> Option<i64> {
-        self.clocks.get_mut(usize::from(index))?.next(&Nodes(knotes, index))
+        self.clocks.get_mut(usize::from(index))?.next(&KnoteNodes(knotes, index))
     }
 
     fn is_idle(&self) -> bool {
@@ -223,9 +223,9 @@ impl Timers {
 /// the first one is due.
 const FEW: usize = 64;
 
-impl Clock {
+impl QueueClock {
     /// Its timerfd, made at the first need.
-    fn open(&mut self, index: u8, set: &Set) -> Result<RawFd, Errno> {
+    fn open(&mut self, index: u8, set: &EpollSet) -> Result<RawFd, Errno> {
         if let Some(fd) = &self.fd {
             return fd.check().ok_or(Errno::EBADF);
         }
@@ -241,7 +241,7 @@ impl Clock {
 
     /// When to wake up. With few timers exactly when the first one is due;
     /// with many it may be at a time that one was set to before.
-    fn next(&mut self, nodes: &Nodes<'_>) -> Option<i64> {
+    fn next(&mut self, nodes: &KnoteNodes<'_>) -> Option<i64> {
         match self.queue.len() {
             0 => None,
             1..=FEW => self.queue.next_deadline(nodes),
@@ -250,7 +250,7 @@ impl Clock {
     }
 }
 
-impl Core {
+impl QueueState {
     /// Wakes a thread that waits, in this set or in one before it.
     pub fn alarm(&mut self) {
         self.timers.alarm();
@@ -347,7 +347,7 @@ impl Core {
 }
 
 #[cfg(test)]
-impl Timers {
+impl QueueTimers {
     /// As if so many had been armed.
     pub fn set_seq(&mut self, seq: u64) {
         self.seq = seq;

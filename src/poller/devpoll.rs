@@ -7,10 +7,10 @@
 
 use super::Ready;
 use super::fdlist::FdList;
-use super::fdmap::Entry;
+use super::fdmap::FdEntry;
 use super::poll::PollSet;
 use crate::errno::{Errno, Result, error, fail};
-use crate::handle::{Kind, Object, Shared};
+use crate::handle::{Kind, Object, TableObject};
 use crate::sync::Mutex;
 use crate::sys::epoll;
 use crate::sys::fd::Fd;
@@ -53,8 +53,8 @@ impl DevPoll {
     }
 
     pub fn fileno(&self) -> Result<RawFd> {
-        let mut place = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mirror) = place.as_ref() {
+        let mut slot = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mirror) = slot.as_ref() {
             return Ok(mirror.epoll.raw());
         }
         let mut mirror = Mirror::new()?;
@@ -65,7 +65,7 @@ impl DevPoll {
             }
         });
         result?;
-        let epoll = &place.insert(mirror).epoll;
+        let epoll = &slot.insert(mirror).epoll;
         self.fileno.set(epoll.identity());
         Ok(epoll.raw())
     }
@@ -75,20 +75,24 @@ impl DevPoll {
         refuse_own(fd)?;
         self.change(fd, |old| {
             let events = events | old.map_or(0, |old| old.events);
-            Some(Entry { events, tag: 0, data })
+            Some(FdEntry { events, tag: 0, data })
         })
     }
 
     pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
         refuse_own(fd)?;
-        self.change(fd, |_| Some(Entry { events, tag: 0, data }))
+        self.change(fd, |_| Some(FdEntry { events, tag: 0, data }))
     }
 
     pub fn unregister(&self, fd: RawFd) -> Result<()> {
         self.change(fd, |_| None)
     }
 
-    fn change(&self, fd: RawFd, change: impl FnOnce(Option<Entry>) -> Option<Entry>) -> Result<()> {
+    fn change(
+        &self,
+        fd: RawFd,
+        change: impl FnOnce(Option<FdEntry>) -> Option<FdEntry>,
+    ) -> Result<()> {
         let mut mirror = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut old, mut new) = (None, None);
         self.set.update(fd, |registered| {
@@ -156,7 +160,7 @@ fn watch(epoll: RawFd, fd: RawFd, events: u32) -> std::result::Result<(), Errno>
     }
 }
 
-impl Shared for DevPoll {
+impl TableObject for DevPoll {
     fn closing(&self) {
         self.set.closing();
     }

@@ -6,9 +6,9 @@
 //! comes late for a registration that is gone is recognised.
 
 use super::Ready;
-use super::fdmap::{Entry, FdMap};
+use super::fdmap::{FdEntry, FdMap};
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::handle::{self, Kind, Object, Shared};
+use crate::handle::{self, Kind, Object, TableObject};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{self as sys, Event};
@@ -28,13 +28,13 @@ pub(crate) struct Epoll {
     /// Of a set that others may have registered the process's eventfd with:
     /// one of its own, for the alarm.
     eventfd: Option<Fd>,
-    registered: Mutex<Registered>,
+    registered: Mutex<EpollInterest>,
     closed: AtomicBool,
     /// The process that may change the kernel's set.
     epoch: fork::Epoch,
 }
 
-struct Registered {
+struct EpollInterest {
     map: FdMap,
     number: Number,
     /// How many registrations there were.
@@ -88,13 +88,13 @@ impl Epoll {
 
     /// From now on the descriptor is not closed with the object; which it is.
     pub fn give_fd_away(&self) -> RawFd {
-        self.fd.disown();
+        self.fd.set_borrowed();
         self.fd.raw()
     }
 
     /// From now on the descriptor is closed with the object.
     pub fn own_fd(&self) {
-        self.fd.own();
+        self.fd.set_owned();
     }
 
     fn new(fd: Fd, eventfd: Option<Fd>) -> Result<Self> {
@@ -110,7 +110,7 @@ impl Epoll {
             Err(errno) => return Err(errno.into()),
         };
         let (map, leftovers, alarmed) = (FdMap::new(), false, false);
-        let registered = Registered { map, number, count: 0, leftovers, alarm, alarmed };
+        let registered = EpollInterest { map, number, count: 0, leftovers, alarm, alarmed };
         Ok(Self {
             fd,
             eventfd,
@@ -124,7 +124,7 @@ impl Epoll {
         self.fd.raw()
     }
 
-    fn registered(&self) -> MutexGuard<'_, Registered> {
+    fn registered(&self) -> MutexGuard<'_, EpollInterest> {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,7 +136,7 @@ impl Epoll {
         let tag = registered.next_tag();
         sys::add(self.open_fd()?, fd, events, cookie(tag, fd))
             .map_err(|errno| explain(errno, fd))?;
-        let is_new = registered.map.set_reserved(fd, Entry { events, tag, data });
+        let is_new = registered.map.set_reserved(fd, FdEntry { events, tag, data });
         registered.leftovers |= !is_new;
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Epoll {
         };
         sys::modify(self.open_fd()?, fd, events, cookie(tag, fd))
             .map_err(|errno| explain(errno, fd))?;
-        registered.map.set_reserved(fd, Entry { events, tag, data });
+        registered.map.set_reserved(fd, FdEntry { events, tag, data });
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl Epoll {
 
     /// The alarm is no descriptor of the program's; unless that has closed it
     /// and registered another one of this number.
-    fn refuse_alarm(&self, fd: RawFd, registered: &Registered) -> Result<()> {
+    fn refuse_alarm(&self, fd: RawFd, registered: &EpollInterest) -> Result<()> {
         if registered.alarm.is(fd) && registered.map.get(fd).is_none() {
             fail!(EINVAL, "fd {} is the library's own", fd);
         }
@@ -183,7 +183,7 @@ impl Epoll {
 
     /// Under the lock, so that a close in the middle of `set_alarm` either
     /// sees what that did, or is seen by it.
-    fn apply_alarm(&self, registered: &mut Registered) -> Result<()> {
+    fn apply_alarm(&self, registered: &mut EpollInterest) -> Result<()> {
         let on = registered.alarmed || self.closed.load(Ordering::Acquire);
         let word = cookie(registered.number.tag(0), ALARM);
         Ok(registered.alarm.set(self.open_fd()?, on, word)?)
@@ -230,7 +230,7 @@ impl Epoll {
         let mut large = Vec::new();
         // No more than can be delivered: an edge must not be fetched and lost.
         let (most, count) = self.most_events();
-        let wanted = out.room().min(most);
+        let wanted = out.capacity().min(most);
         let buffer = if wanted <= SMALL {
             small.get_mut(..wanted).unwrap_or_default()
         } else {
@@ -296,7 +296,7 @@ impl Epoll {
     }
 
     /// Has the kernel report a descriptor again, if it still is ready.
-    fn ask_again(&self, fd: RawFd, registered: &Registered) {
+    fn ask_again(&self, fd: RawFd, registered: &EpollInterest) {
         if let Some(entry) = registered.map.get(fd) {
             // What fails was closed since.
             let _ = sys::modify(self.fileno(), fd, entry.events, cookie(entry.tag, fd));
@@ -305,7 +305,7 @@ impl Epoll {
 
     #[inline]
     fn check(&self) -> Result<()> {
-        let is_usual = fork::is_surely(self.epoch) && !self.closed.load(Ordering::Acquire);
+        let is_usual = fork::is_current_fast(self.epoch) && !self.closed.load(Ordering::Acquire);
         if is_usual { Ok(()) } else { self.check_closely() }
     }
 
@@ -341,7 +341,7 @@ enum Owner {
     Unknown,
 }
 
-impl Registered {
+impl EpollInterest {
     fn find(&self, word: u64) -> Owner {
         match uncookie(word) {
             Some((tag, ALARM)) if tag == self.number.tag(0) => Owner::Alarm,
@@ -397,13 +397,13 @@ impl Number {
         let from = std::process::id().wrapping_mul(0x9e5);
         let next = || NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(from) % NUMBERS;
         let free = (0..NUMBERS).map(|_| next()).find(|number| {
-            let (word, bit) = Self::place(*number);
+            let (word, bit) = Self::locate(*number);
             word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit == 0)
         });
         Self { number: free.unwrap_or_else(next), is_own: free.is_some() }
     }
 
-    fn place(number: u32) -> (Option<&'static AtomicU64>, u64) {
+    fn locate(number: u32) -> (Option<&'static AtomicU64>, u64) {
         (IN_USE.get(number as usize / 64), 1 << (number % 64))
     }
 
@@ -418,7 +418,7 @@ impl Number {
 
 impl Drop for Number {
     fn drop(&mut self) {
-        let (word, bit) = Self::place(self.number);
+        let (word, bit) = Self::locate(self.number);
         if let Some(word) = word.filter(|_| self.is_own) {
             word.fetch_and(!bit, Ordering::Relaxed);
         }
@@ -441,7 +441,7 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
     }
 }
 
-impl Shared for Epoll {
+impl TableObject for Epoll {
     fn closing(&self) {
         // Release, and Acquire in `check`: who is woken sees it.
         self.closed.store(true, Ordering::Release);
@@ -459,8 +459,8 @@ impl Shared for Epoll {
     }
 
     fn abandon(&self) {
-        self.fd.abandon();
-        self.eventfd.iter().for_each(Fd::abandon);
+        self.fd.close_now();
+        self.eventfd.iter().for_each(Fd::close_now);
     }
 }
 

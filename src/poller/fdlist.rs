@@ -25,8 +25,8 @@ impl FdList {
 
     /// Adds it, if it is not there.
     pub fn insert(&mut self, fd: RawFd) -> Result<()> {
-        if let Err(place) = self.0.binary_search(&fd)
-            && self.0.try_insert(place, fd).is_err()
+        if let Err(index) = self.0.binary_search(&fd)
+            && self.0.try_insert(index, fd).is_err()
         {
             fail!(ENOMEM, "no memory to register fd {}", fd);
         }
@@ -35,14 +35,14 @@ impl FdList {
 
     /// Whether it was there.
     pub fn remove(&mut self, fd: RawFd) -> bool {
-        let place = self.0.binary_search(&fd);
-        place.map(|place| self.0.remove(place)).is_ok()
+        let index = self.0.binary_search(&fd);
+        index.map(|index| self.0.remove(index)).is_ok()
     }
 
     /// The one after `fd`, in a circle.
     pub fn after(&self, fd: RawFd) -> Option<RawFd> {
-        let place = self.0.partition_point(|other| *other <= fd);
-        self.0.get(place).or(self.0.first()).copied()
+        let index = self.0.partition_point(|other| *other <= fd);
+        self.0.get(index).or(self.0.first()).copied()
     }
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 
 /// How a descriptor is registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct FdEntry {
     pub events: u32,
     /// For the owner's use.
     pub tag: u32,
@@ -26,7 +26,7 @@ const BRANCH: usize = 1 << 8;
 const ROOT: usize = 1 << 7;
 
 #[derive(Default)]
-struct Cell {
+struct FdCell {
     events: AtomicU32,
     tag: AtomicU32,
     data: AtomicU64,
@@ -35,17 +35,17 @@ struct Cell {
 struct Leaf {
     /// Which cells are in use.
     used: [AtomicU64; WORDS],
-    cells: [Cell; LEAF],
+    cells: [FdCell; LEAF],
 }
 
 struct Branch<T> {
     children: [AtomicPtr<T>; BRANCH],
 }
 
-type Root = Branch<Branch<Leaf>>;
+type RootBranch = Branch<Branch<Leaf>>;
 
 pub(super) struct FdMap {
-    roots: [AtomicPtr<Root>; ROOT],
+    roots: [AtomicPtr<RootBranch>; ROOT],
     len: AtomicUsize,
 }
 
@@ -124,13 +124,13 @@ impl FdMap {
 
     fn leaf_or_new(&self, fd: RawFd) -> Result<Option<&Leaf>> {
         let [a, b, c, _] = path(fd);
-        let Some(place) = self.roots.get(a) else { return Ok(None) };
-        let Some(place) = child_or_new(place)?.children.get(b) else { return Ok(None) };
-        let Some(place) = child_or_new(place)?.children.get(c) else { return Ok(None) };
-        child_or_new(place).map(Some)
+        let Some(slot) = self.roots.get(a) else { return Ok(None) };
+        let Some(slot) = child_or_new(slot)?.children.get(b) else { return Ok(None) };
+        let Some(slot) = child_or_new(slot)?.children.get(c) else { return Ok(None) };
+        child_or_new(slot).map(Some)
     }
 
-    pub fn get(&self, fd: RawFd) -> Option<Entry> {
+    pub fn get(&self, fd: RawFd) -> Option<FdEntry> {
         self.leaf(fd)?.get(fd)
     }
 
@@ -140,18 +140,18 @@ impl FdMap {
     }
 
     /// Registers it, or replaces how it is registered.
-    pub fn set(&self, fd: RawFd, entry: Entry) -> Result<()> {
+    pub fn set(&self, fd: RawFd, entry: FdEntry) -> Result<()> {
         let leaf = self.leaf_or_new(fd)?;
         self.set_in(leaf, fd, entry);
         Ok(())
     }
 
     /// The same after `reserve`; true: it is new.
-    pub fn set_reserved(&self, fd: RawFd, entry: Entry) -> bool {
+    pub fn set_reserved(&self, fd: RawFd, entry: FdEntry) -> bool {
         self.set_in(self.leaf(fd), fd, entry)
     }
 
-    fn set_in(&self, leaf: Option<&Leaf>, fd: RawFd, entry: Entry) -> bool {
+    fn set_in(&self, leaf: Option<&Leaf>, fd: RawFd, entry: FdEntry) -> bool {
         let is_new = leaf.is_some_and(|leaf| leaf.set(fd, entry));
         if is_new {
             self.len.store(self.len() + 1, Ordering::Relaxed);
@@ -168,10 +168,10 @@ impl FdMap {
     }
 
     /// In the order of the numbers.
-    pub fn for_each(&self, mut visit: impl FnMut(RawFd, Entry)) {
+    pub fn for_each(&self, mut visit: impl FnMut(RawFd, FdEntry)) {
         self.for_each_leaf(|base, leaf| {
-            for place in 0..LEAF as i32 {
-                let fd = base | place;
+            for index in 0..LEAF as i32 {
+                let fd = base | index;
                 if let Some(entry) = leaf.get(fd) {
                     visit(fd, entry);
                 }
@@ -217,15 +217,15 @@ impl Drop for FdMap {
 }
 
 impl Leaf {
-    fn place(&self, fd: RawFd) -> Option<(&AtomicU64, u64, &Cell)> {
-        let [.., place] = path(fd);
-        Some((self.used.get(place / 64)?, 1 << (place % 64), self.cells.get(place)?))
+    fn locate(&self, fd: RawFd) -> Option<(&AtomicU64, u64, &FdCell)> {
+        let [.., index] = path(fd);
+        Some((self.used.get(index / 64)?, 1 << (index % 64), self.cells.get(index)?))
     }
 
-    fn get(&self, fd: RawFd) -> Option<Entry> {
-        let (used, bit, cell) = self.place(fd)?;
+    fn get(&self, fd: RawFd) -> Option<FdEntry> {
+        let (used, bit, cell) = self.locate(fd)?;
         // Acquire, and Release in `set`: the entry is written before its bit.
-        (used.load(Ordering::Acquire) & bit != 0).then(|| Entry {
+        (used.load(Ordering::Acquire) & bit != 0).then(|| FdEntry {
             events: cell.events.load(Ordering::Relaxed),
             tag: cell.tag.load(Ordering::Relaxed),
             data: cell.data.load(Ordering::Relaxed),
@@ -233,8 +233,8 @@ impl Leaf {
     }
 
     /// Whether it is new.
-    fn set(&self, fd: RawFd, entry: Entry) -> bool {
-        let Some((used, bit, cell)) = self.place(fd) else { return false };
+    fn set(&self, fd: RawFd, entry: FdEntry) -> bool {
+        let Some((used, bit, cell)) = self.locate(fd) else { return false };
         cell.events.store(entry.events, Ordering::Relaxed);
         cell.tag.store(entry.tag, Ordering::Relaxed);
         cell.data.store(entry.data, Ordering::Relaxed);
@@ -245,7 +245,7 @@ impl Leaf {
 
     /// Whether it was there.
     fn remove(&self, fd: RawFd) -> bool {
-        let Some((used, bit, _)) = self.place(fd) else { return false };
+        let Some((used, bit, _)) = self.locate(fd) else { return false };
         let before = used.load(Ordering::Relaxed);
         used.store(before & !bit, Ordering::Relaxed);
         before & bit != 0
@@ -276,7 +276,7 @@ mod tests {
             for (fd, step) in steps {
                 match step {
                     Some((events, data)) => {
-                        let entry = Entry { events, tag: events ^ 1, data };
+                        let entry = FdEntry { events, tag: events ^ 1, data };
                         map.set(fd, entry).unwrap();
                         model.insert(fd, entry);
                     }

@@ -1,9 +1,9 @@
 //! Poll sets: poll(2) with a memory.
 
 use super::Ready;
-use super::fdmap::{Entry, FdMap};
+use super::fdmap::{FdEntry, FdMap};
 use crate::errno::{Errno, Result, fail};
-use crate::handle::{Kind, Object, Shared};
+use crate::handle::{Kind, Object, TableObject};
 use crate::sync::ForkMutex;
 use crate::sys::clock::Deadline;
 use crate::sys::poll::{ALWAYS_REPORTED, entry, look, revents};
@@ -16,27 +16,27 @@ use std::os::fd::RawFd;
 pub(crate) struct PollSet {
     /// Locked by `state`; outside it, because a forked child keeps it.
     map: FdMap,
-    state: ForkMutex<State>,
+    state: ForkMutex<PollSetState>,
     waiters: Waiters,
 }
 
-struct State {
+struct PollSetState {
     /// Counts the changes of the map.
     version: u64,
     /// The array of the last wait, used again if nothing changed since.
-    spare: Option<Snapshot>,
+    spare: Option<PollSnapshot>,
     /// Where the next report begins, so that a small `max` starves nobody.
     next: RawFd,
 }
 
 /// What ppoll(2) wants: the set at some version, and one entry at the end
 /// for the waiting thread's epoll.
-struct Snapshot {
+struct PollSnapshot {
     version: u64,
     fds: Vec<libc::pollfd>,
 }
 
-const NEW: State = State { version: 0, spare: None, next: 0 };
+const NEW: PollSetState = PollSetState { version: 0, spare: None, next: 0 };
 
 impl PollSet {
     pub fn new() -> Self {
@@ -48,7 +48,7 @@ impl PollSet {
     pub fn update(
         &self,
         fd: RawFd,
-        change: impl FnOnce(Option<Entry>) -> Result<Option<Entry>>,
+        change: impl FnOnce(Option<FdEntry>) -> Result<Option<FdEntry>>,
     ) -> Result<()> {
         let mut state = self.state.lock();
         match change(self.map.get(fd))? {
@@ -63,12 +63,12 @@ impl PollSet {
 
     pub fn register(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
         refuse_own(fd)?;
-        self.update(fd, |_| Ok(Some(Entry { events, tag: 0, data })))
+        self.update(fd, |_| Ok(Some(FdEntry { events, tag: 0, data })))
     }
 
     pub fn modify(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
         self.update(fd, |old| match old {
-            Some(_) => Ok(Some(Entry { events, tag: 0, data })),
+            Some(_) => Ok(Some(FdEntry { events, tag: 0, data })),
             None => fail!(ENOENT, "fd {} is not registered with this poll set", fd),
         })
     }
@@ -81,25 +81,25 @@ impl PollSet {
     }
 
     /// Calls `visit` with each registration.
-    pub fn for_each(&self, visit: impl FnMut(RawFd, Entry)) {
+    pub fn for_each(&self, visit: impl FnMut(RawFd, FdEntry)) {
         let _state = self.state.lock();
         self.map.for_each(visit);
     }
 
     /// Waits; what is ready is in `out` then, which was empty.
     pub fn wait(&self, out: &mut Out<Ready>, timeout_ns: i64) -> Result<()> {
-        let mut visit = self.waiters.enter(Deadline::after(timeout_ns));
+        let mut guard = self.waiters.enter(Deadline::after(timeout_ns));
         loop {
-            visit.check()?;
+            guard.check()?;
             let mut snapshot = self.snapshot()?;
-            let ready = match visit.poll(&mut snapshot.fds) {
+            let ready = match guard.poll(&mut snapshot.fds) {
                 Err(error) if error.errno == Errno::EINVAL => poll_in_pieces(&mut snapshot.fds),
                 result => result,
             }?;
-            // User code ran if it was interrupted: it may have closed the set, or
-            // forked, and then this is no place to take a lock.
-            visit.check()?;
-            let over = visit.is_over();
+            // User code ran if it was interrupted: it may have closed the set,
+            // or forked, and then this is no place to take a lock.
+            guard.check()?;
+            let over = guard.is_over();
             if ready > 0 {
                 self.report(&snapshot, out);
             }
@@ -110,7 +110,7 @@ impl PollSet {
         }
     }
 
-    fn snapshot(&self) -> Result<Snapshot> {
+    fn snapshot(&self) -> Result<PollSnapshot> {
         let mut state = self.state.lock();
         let version = state.version;
         let mut fds = match state.spare.take() {
@@ -123,16 +123,16 @@ impl PollSet {
         }
         self.map.for_each(|fd, registered| fds.push_reserved(entry(fd, registered.events)));
         fds.push_reserved(entry(-1, 0));
-        Ok(Snapshot { version, fds })
+        Ok(PollSnapshot { version, fds })
     }
 
-    fn keep(&self, snapshot: Snapshot) {
+    fn keep(&self, snapshot: PollSnapshot) {
         self.state.lock().spare = Some(snapshot);
     }
 
     /// Reports what is ready and still registered, from where the last
     /// report that ran out of room ended.
-    fn report(&self, snapshot: &Snapshot, out: &mut Out<Ready>) {
+    fn report(&self, snapshot: &PollSnapshot, out: &mut Out<Ready>) {
         let mut state = self.state.lock();
         let watched = snapshot.fds.split_last().map_or(&[][..], |(_, watched)| watched);
         let (before, from) =
@@ -169,7 +169,7 @@ fn poll_in_pieces(fds: &mut [libc::pollfd]) -> Result<usize> {
     Ok(ready)
 }
 
-impl Shared for PollSet {
+impl TableObject for PollSet {
     fn closing(&self) {
         self.waiters.close();
     }

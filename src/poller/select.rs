@@ -72,20 +72,20 @@ struct FdSets {
     words: Vec<u64>,
 }
 
-fn place(fd: RawFd) -> (usize, u64) {
+fn locate(fd: RawFd) -> (usize, u64) {
     let fd = fd.cast_unsigned();
     ((fd / u64::BITS) as usize, 1 << (fd % u64::BITS))
 }
 
 fn contains(set: &[u64], fd: RawFd) -> bool {
-    let (word, bit) = place(fd);
+    let (word, bit) = locate(fd);
     set.get(word).is_some_and(|word| word & bit != 0)
 }
 
 impl FdSets {
     /// With room for the descriptors up to `max`.
     fn new(max: RawFd) -> Result<Self> {
-        let len = if max < 0 { 0 } else { 3 * (place(max).0 + 1) };
+        let len = if max < 0 { 0 } else { 3 * (locate(max).0 + 1) };
         let mut words = Vec::new();
         if words.try_lengthen(len, 0).is_err() {
             fail!(ENOMEM, "no memory for descriptors up to {}", max);
@@ -104,7 +104,7 @@ impl FdSets {
     /// To sets that are empty.
     fn add(&mut self, lists: &[&mut Vec<RawFd>; 3]) {
         for (set, list) in self.split().into_iter().zip(lists) {
-            for (word, bit) in list.iter().map(|fd| place(*fd)) {
+            for (word, bit) in list.iter().map(|fd| locate(*fd)) {
                 if let Some(word) = set.get_mut(word) {
                     *word |= bit;
                 }

@@ -4,15 +4,15 @@ use super::Ready;
 use super::devpoll::DevPoll;
 use super::epoll::Epoll;
 use super::fdlist::FdList;
-use super::fdmap::{Entry, FdMap};
+use super::fdmap::{FdEntry, FdMap};
 use super::poll::PollSet;
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::handle::{Kind, Object, Shared};
-use crate::kqueue::Readiness;
+use crate::handle::{Kind, Object, TableObject};
+use crate::kqueue::ReadinessQueue;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::clock::Deadline;
 use crate::sys::fd;
-use crate::util::{Out, try_room};
+use crate::util::{Out, try_uninit};
 use crate::wait::{interrupted, pause};
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
@@ -29,16 +29,16 @@ pub(crate) enum Backend {
 
 /// A selector.
 pub(crate) struct Selector {
-    engine: Engine,
+    engine: SelectorEngine,
     keys: Mutex<Keys>,
 }
 
-enum Engine {
+enum SelectorEngine {
     Select(PollSet),
     Poll(PollSet),
     Epoll(Epoll),
     DevPoll(DevPoll),
-    Kqueue(Readiness),
+    Kqueue(ReadinessQueue),
 }
 
 /// What is registered.
@@ -58,25 +58,25 @@ const SELECT_WRITE: u32 = (libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND) 
 
 impl Selector {
     pub fn create(backend: Backend) -> Result<Box<Self>> {
-        let Some(room) = try_room() else { fail!(ENOMEM, "no memory for a selector") };
+        let Some(memory) = try_uninit() else { fail!(ENOMEM, "no memory for a selector") };
         let engine = match backend {
-            Backend::Select => Engine::Select(PollSet::new()),
-            Backend::Poll => Engine::Poll(PollSet::new()),
-            Backend::Epoll => Engine::Epoll(Epoll::create()?),
-            Backend::DevPoll => Engine::DevPoll(DevPoll::new()),
-            Backend::Kqueue => Engine::Kqueue(Readiness::new()?),
+            Backend::Select => SelectorEngine::Select(PollSet::new()),
+            Backend::Poll => SelectorEngine::Poll(PollSet::new()),
+            Backend::Epoll => SelectorEngine::Epoll(Epoll::create()?),
+            Backend::DevPoll => SelectorEngine::DevPoll(DevPoll::new()),
+            Backend::Kqueue => SelectorEngine::Kqueue(ReadinessQueue::new()?),
         };
         let keys = Keys { map: FdMap::new(), always: FdList::new(), last: -1 };
-        Ok(Box::write(room, Self { engine, keys: Mutex::new(keys) }))
+        Ok(Box::write(memory, Self { engine, keys: Mutex::new(keys) }))
     }
 
     pub fn fileno(&self) -> Result<RawFd> {
         match &self.engine {
-            Engine::Epoll(epoll) => Ok(epoll.fileno()),
-            Engine::DevPoll(devpoll) => devpoll.fileno(),
-            Engine::Kqueue(kqueue) => Ok(kqueue.fileno()),
-            Engine::Select(_) => fail!(ENOTSUP, "a selector on select has no descriptor"),
-            Engine::Poll(_) => fail!(ENOTSUP, "a selector on poll has no descriptor"),
+            SelectorEngine::Epoll(epoll) => Ok(epoll.fileno()),
+            SelectorEngine::DevPoll(devpoll) => devpoll.fileno(),
+            SelectorEngine::Kqueue(kqueue) => Ok(kqueue.fileno()),
+            SelectorEngine::Select(_) => fail!(ENOTSUP, "a selector on select has no descriptor"),
+            SelectorEngine::Poll(_) => fail!(ENOTSUP, "a selector on poll has no descriptor"),
         }
     }
 
@@ -95,7 +95,7 @@ impl Selector {
             Err(error) if self.is_always_ready(&error) => self.add_always(&mut keys, fd)?,
             result => result?,
         }
-        keys.map.set_reserved(fd, Entry { events, tag: 0, data });
+        keys.map.set_reserved(fd, FdEntry { events, tag: 0, data });
         Ok(())
     }
 
@@ -115,7 +115,7 @@ impl Selector {
                 result?;
             }
         }
-        keys.map.set_reserved(fd, Entry { events, tag: 0, data });
+        keys.map.set_reserved(fd, FdEntry { events, tag: 0, data });
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl Selector {
     }
 
     fn is_always_ready(&self, error: &Error) -> bool {
-        matches!(self.engine, Engine::Epoll(_)) && error.errno == Errno::EPERM
+        matches!(self.engine, SelectorEngine::Epoll(_)) && error.errno == Errno::EPERM
     }
 
     fn add_always(&self, keys: &mut Keys, fd: RawFd) -> Result<()> {
@@ -163,16 +163,16 @@ impl Selector {
     /// Waits; what is ready is in `out` then, which was empty.
     pub fn wait(&self, out: &mut Out<Ready>, timeout_ns: i64) -> Result<()> {
         let deadline = Deadline::after(timeout_ns);
-        if let Engine::Epoll(epoll) = &self.engine {
+        if let SelectorEngine::Epoll(epoll) = &self.engine {
             return self.wait_epoll(epoll, out, deadline);
         }
         loop {
             let left = deadline.left_ns().unwrap_or(-1);
             match &self.engine {
-                Engine::DevPoll(devpoll) => devpoll.wait(out, left)?,
-                Engine::Kqueue(kqueue) => wait_kqueue(kqueue, out, deadline)?,
-                Engine::Select(set) | Engine::Poll(set) => set.wait(out, left)?,
-                Engine::Epoll(_) => {}
+                SelectorEngine::DevPoll(devpoll) => devpoll.wait(out, left)?,
+                SelectorEngine::Kqueue(kqueue) => wait_kqueue(kqueue, out, deadline)?,
+                SelectorEngine::Select(set) | SelectorEngine::Poll(set) => set.wait(out, left)?,
+                SelectorEngine::Epoll(_) => {}
             }
             self.translate(out);
             if out.filled() > 0 || deadline.passed() {
@@ -231,14 +231,14 @@ impl Selector {
                 break;
             }
             keys.last = fd;
-            if let Some(Entry { events, data, .. }) = keys.map.get(fd) {
+            if let Some(FdEntry { events, data, .. }) = keys.map.get(fd) {
                 out.push(Ready { fd, events, data });
             }
         }
     }
 }
 
-impl Engine {
+impl SelectorEngine {
     fn add(&self, fd: RawFd, events: u32, data: u64) -> Result<()> {
         let bits = self.asked(events);
         match self {
@@ -288,15 +288,15 @@ impl Engine {
 
 /// Waits on a kqueue, which has an event each for reading and for writing:
 /// one entry for each descriptor.
-fn wait_kqueue(kqueue: &Readiness, out: &mut Out<Ready>, deadline: Deadline) -> Result<()> {
-    kqueue.wait(out.room(), deadline, |fd, reads| {
+fn wait_kqueue(kqueue: &ReadinessQueue, out: &mut Out<Ready>, deadline: Deadline) -> Result<()> {
+    kqueue.wait(out.capacity(), deadline, |fd, reads| {
         let events = if reads { libc::POLLIN } else { libc::POLLOUT } as u32;
         out.push(Ready { fd, events, data: 0 });
     })?;
     out.with_filled(|filled| filled.sort_unstable_by_key(|ready| ready.fd));
     let mut kept = 0usize;
-    for at in 0..out.filled() {
-        let Some(ready) = out.get(at) else { break };
+    for i in 0..out.filled() {
+        let Some(ready) = out.get(i) else { break };
         let before = kept.checked_sub(1).and_then(|last| Some((last, out.get(last)?)));
         match before.filter(|(_, before)| before.fd == ready.fd) {
             Some((last, before)) => {
@@ -331,13 +331,13 @@ fn stranger(fd: RawFd) -> Error {
     error!(Errno::ENOENT, "fd {} is not registered with this selector", fd)
 }
 
-impl Shared for Selector {
+impl TableObject for Selector {
     fn closing(&self) {
         match &self.engine {
-            Engine::Select(set) | Engine::Poll(set) => set.closing(),
-            Engine::Epoll(epoll) => epoll.closing(),
-            Engine::DevPoll(devpoll) => devpoll.closing(),
-            Engine::Kqueue(kqueue) => kqueue.closing(),
+            SelectorEngine::Select(set) | SelectorEngine::Poll(set) => set.closing(),
+            SelectorEngine::Epoll(epoll) => epoll.closing(),
+            SelectorEngine::DevPoll(devpoll) => devpoll.closing(),
+            SelectorEngine::Kqueue(kqueue) => kqueue.closing(),
         }
     }
 
@@ -347,10 +347,10 @@ impl Shared for Selector {
 
     fn abandon(&self) {
         match &self.engine {
-            Engine::Select(set) | Engine::Poll(set) => set.abandon(),
-            Engine::Epoll(epoll) => epoll.abandon(),
-            Engine::DevPoll(devpoll) => devpoll.abandon(),
-            Engine::Kqueue(kqueue) => kqueue.abandon(),
+            SelectorEngine::Select(set) | SelectorEngine::Poll(set) => set.abandon(),
+            SelectorEngine::Epoll(epoll) => epoll.abandon(),
+            SelectorEngine::DevPoll(devpoll) => devpoll.abandon(),
+            SelectorEngine::Kqueue(kqueue) => kqueue.abandon(),
         }
     }
 }

@@ -25,7 +25,7 @@ struct Copy {
 
 /// A disposition that handlers read while it is changed: the writer changes
 /// the copy that they do not use.
-pub(super) struct Place {
+pub(super) struct SavedAction {
     /// How many changes there were; its last bit says which copy counts.
     current: AtomicUsize,
     copies: [Copy; 2],
@@ -65,7 +65,7 @@ impl Copy {
     }
 }
 
-impl Place {
+impl SavedAction {
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self { current: AtomicUsize::new(0), copies: [Copy::new(), Copy::new()] }
@@ -143,7 +143,7 @@ mod on_the_system {
     use std::ffi::{c_int, c_void};
 
     /// A handler with SA_SIGINFO.
-    pub(in crate::signal_hub) type Entry =
+    pub(in crate::signal_hub) type Trampoline =
         extern "C-unwind" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
     /// The flags that say how a handler is called.
@@ -196,7 +196,7 @@ mod on_the_system {
         /// The library's handler in the place of this disposition: calls that
         /// it interrupts are restarted, or not, as they would have been, and
         /// it runs with the same signals blocked.
-        pub fn covered_by(&self, handler: usize, number: c_int) -> Action {
+        pub fn wrapped_by(&self, handler: usize, number: c_int) -> Action {
             let (flags, mask) = if self.is_handler() {
                 (self.flags & CALLING & !libc::SA_RESETHAND, self.mask)
             } else {
@@ -231,12 +231,14 @@ mod on_the_system {
                     errno.restore();
                 }
                 handler if self.flags & libc::SA_SIGINFO != 0 => {
-                    // SAFETY: the program installed it as a handler of this form.
-                    let handler = unsafe { std::mem::transmute::<usize, Entry>(handler) };
+                    // SAFETY: the program installed it as a handler of this
+                    // form.
+                    let handler = unsafe { std::mem::transmute::<usize, Trampoline>(handler) };
                     handler(number, info, context);
                 }
                 handler => {
-                    // SAFETY: the program installed it as a handler of this form.
+                    // SAFETY: the program installed it as a handler of this
+                    // form.
                     let handler = unsafe {
                         std::mem::transmute::<usize, extern "C-unwind" fn(c_int)>(handler)
                     };
@@ -291,28 +293,28 @@ mod tests {
     #[test]
     fn ours_is_called_as_the_other_would_have_been() {
         let flags = libc::SA_NODEFER | libc::SA_RESETHAND | libc::SA_ONSTACK;
-        let ours = disposition(1000, flags, 6).covered_by(2000, libc::SIGUSR1);
+        let ours = disposition(1000, flags, 6).wrapped_by(2000, libc::SIGUSR1);
         assert_eq!(ours.sa_sigaction, 2000);
         assert_eq!(ours.sa_flags, libc::SA_SIGINFO | libc::SA_NODEFER | libc::SA_ONSTACK);
         assert_eq!(signal::mask_of(&ours), 6);
-        let ignored = disposition(libc::SIG_IGN, 0, 0).covered_by(2000, libc::SIGCHLD);
+        let ignored = disposition(libc::SIG_IGN, 0, 0).wrapped_by(2000, libc::SIGCHLD);
         assert_ne!(ignored.sa_flags & libc::SA_NOCLDWAIT, 0);
         assert_eq!(signal::mask_of(&ignored), signal::ALL);
     }
 
     #[test]
     fn a_disposition_for_one_time_is_the_default_afterwards() {
-        let place = Place::new();
+        let action = SavedAction::new();
         let once = disposition(1000, libc::SA_RESETHAND, 2);
-        place.write(&once, || {});
-        assert_eq!(place.read(), once);
-        assert_eq!(place.use_up(Disposition::is_for_once), once);
-        assert_eq!(place.use_up(Disposition::is_for_once), DEFAULT);
-        assert_eq!(place.read(), DEFAULT);
+        action.write(&once, || {});
+        assert_eq!(action.read(), once);
+        assert_eq!(action.use_up(Disposition::is_for_once), once);
+        assert_eq!(action.use_up(Disposition::is_for_once), DEFAULT);
+        assert_eq!(action.read(), DEFAULT);
         let always = disposition(1000, 0, 2);
-        place.write(&always, || {});
+        action.write(&always, || {});
         for _ in 0..2 {
-            assert_eq!(place.use_up(Disposition::is_for_once), always);
+            assert_eq!(action.use_up(Disposition::is_for_once), always);
         }
     }
 
@@ -339,19 +341,19 @@ mod loom_models {
 
     fn model(waits: bool) {
         loom::model(move || {
-            let shared = Arc::new((Place::new(), Readers::new()));
+            let shared = Arc::new((SavedAction::new(), Readers::new()));
             shared.0.write(&numbered(1), || {});
             let handler = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    let (place, readers) = &*shared;
+                    let (entry, readers) = &*shared;
                     let _reading = readers.enter();
-                    place.read()
+                    entry.read()
                 })
             };
-            let (place, readers) = &*shared;
+            let (entry, readers) = &*shared;
             for number in 2..=3 {
-                place.write(&numbered(number), || {
+                entry.write(&numbered(number), || {
                     if waits {
                         readers.wait();
                     }
@@ -380,7 +382,7 @@ mod loom_models {
         WithoutAFence,
     }
 
-    impl Place {
+    impl SavedAction {
         /// As `use_up_from_outside`, once, with a look that is not enough.
         fn read_badly(&self, look: Look) -> Option<Disposition> {
             let current = self.current.load(SeqCst);
@@ -399,17 +401,17 @@ mod loom_models {
 
     fn from_outside(look: Look) {
         loom::model(move || {
-            let place = Arc::new(Place::new());
-            place.write(&numbered(1), || {});
+            let model = Arc::new(SavedAction::new());
+            model.write(&numbered(1), || {});
             let handler = {
-                let place = place.clone();
+                let model = model.clone();
                 thread::spawn(move || match look {
-                    Look::AsItIs => Some(place.use_up_from_outside(|_| false)),
-                    _ => place.read_badly(look),
+                    Look::AsItIs => Some(model.use_up_from_outside(|_| false)),
+                    _ => model.read_badly(look),
                 })
             };
             for number in 2..=3 {
-                place.write(&numbered(number), || {});
+                model.write(&numbered(number), || {});
             }
             let read = handler.join().unwrap();
             assert!(read.is_none_or(|read| read == numbered(read.flags)), "{read:?} is torn");

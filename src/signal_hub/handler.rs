@@ -18,7 +18,7 @@ pub(crate) struct Handler {
 }
 
 /// Why a handler could not be installed.
-pub(super) enum Refused {
+pub(super) enum InstallError {
     NoSignal,
     TooManyLevels,
 }
@@ -98,7 +98,7 @@ impl Drop for NoDefault {
     }
 }
 
-impl Refused {
+impl InstallError {
     fn explain<T>(self, number: c_int) -> Result<T> {
         match self {
             Self::NoSignal => fail!(EINVAL, "signal {} cannot be watched", number),
@@ -109,10 +109,10 @@ impl Refused {
     }
 }
 
-fn acquire(hub: &mut Hub, number: c_int) -> std::result::Result<(), Refused> {
+fn acquire(hub: &mut Hub, number: c_int) -> std::result::Result<(), InstallError> {
     let index = number.unsigned_abs() as usize;
-    let Some(signal) = signal_of(number) else { return Err(Refused::NoSignal) };
-    // Before there is a handler: a child that is forked in between uncovers
+    let Some(signal) = signal_of(number) else { return Err(InstallError::NoSignal) };
+    // Before there is a handler: a child that is forked in between restores
     // what this says.
     hub::set_watched(hub, number, true);
     let installed = install(hub, signal, number);
@@ -124,18 +124,18 @@ fn acquire(hub: &mut Hub, number: c_int) -> std::result::Result<(), Refused> {
     installed
 }
 
-/// Puts an entry of ours over what there is, if that is not one.
+/// Puts a trampoline of ours over what there is, if that is not one.
 pub(super) fn install(
     hub: &mut Hub,
     signal: &Signal,
     number: c_int,
-) -> std::result::Result<(), Refused> {
-    let found = signal::query(number).map_err(|_| Refused::NoSignal)?;
+) -> std::result::Result<(), InstallError> {
+    let found = signal::query(number).map_err(|_| InstallError::NoSignal)?;
     if let Some(level) = level_of(&found) {
         // Where the program put an older one back, that counts now.
         signal.top.store(level, Release);
     } else {
-        cover(hub, signal, number, &found)?;
+        wrap(hub, signal, number, &found)?;
     }
     if let Some(installed) = hub.installed.get_mut(number.unsigned_abs() as usize) {
         *installed = true;
@@ -143,42 +143,43 @@ pub(super) fn install(
     Ok(())
 }
 
-fn cover(
+fn wrap(
     hub: &Hub,
     signal: &Signal,
     number: c_int,
     found: &Action,
-) -> std::result::Result<(), Refused> {
+) -> std::result::Result<(), InstallError> {
     let disposition = Disposition::of(found);
     let level = level_for(hub, signal, number, &disposition);
     if level >= LEVELS {
-        return Err(Refused::TooManyLevels);
+        return Err(InstallError::TooManyLevels);
     }
-    signal.cover(hub, level, &disposition);
+    signal.wrap(hub, level, &disposition);
     let before = signal.top.swap(level, AcqRel);
-    match signal::set(number, &disposition.covered_by(address(level), number)) {
+    match signal::set(number, &disposition.wrapped_by(address(level), number)) {
         Ok(old) if level_of(&old).is_none() && !Disposition::of(&old).is_same(&disposition) => {
             // Another thread was faster: ours lies over its handler.
             let overtaken = Disposition::of(&old);
-            signal.cover(hub, level, &overtaken);
+            signal.wrap(hub, level, &overtaken);
             // As a moment ago, with other flags.
-            let _ = signal::set(number, &overtaken.covered_by(address(level), number));
+            let _ = signal::set(number, &overtaken.wrapped_by(address(level), number));
         }
         Ok(_) => {}
         Err(_) => {
             signal.top.store(before, Release);
-            return Err(Refused::NoSignal);
+            return Err(InstallError::NoSignal);
         }
     }
     Ok(())
 }
 
-/// The level for an entry over a disposition: that which is over the same
+/// The level for a trampoline over a disposition: that which is over the same
 /// already, or one that no program can have found.
 fn level_for(hub: &Hub, signal: &Signal, number: c_int, found: &Disposition) -> usize {
     let top = signal.top.load(Relaxed);
     let installed = hub.installed.get(number.unsigned_abs() as usize).copied().unwrap_or(false);
-    let known = signal.covered.iter().take(top + 1).position(|place| place.read().is_same(found));
+    let known =
+        signal.saved_actions.iter().take(top + 1).position(|action| action.read().is_same(found));
     known.unwrap_or(if installed { top + 1 } else { top })
 }
 
@@ -190,16 +191,16 @@ fn release(hub: &mut Hub, number: c_int) {
     let Some(users) = hub.users.get_mut(index).filter(|users| **users > 0) else { return };
     *users -= 1;
     if *users == 0 {
-        uncover(hub, signal, number);
+        restore(hub, signal, number);
         hub::set_watched(hub, number, false);
     }
 }
 
-fn uncover(hub: &mut Hub, signal: &Signal, number: c_int) {
+fn restore(hub: &mut Hub, signal: &Signal, number: c_int) {
     let Ok(found) = signal::query(number) else { return };
     let Some(level) = level_of(&found) else { return };
-    if let Some(place) = signal.place(level)
-        && signal::set(number, &place.read().action()).is_ok()
+    if let Some(action) = signal.saved_action(level)
+        && signal::set(number, &action.read().action()).is_ok()
         && let Some(installed) = hub.installed.get_mut(number.unsigned_abs() as usize)
     {
         signal.top.store(level, Release);

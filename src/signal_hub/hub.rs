@@ -4,15 +4,15 @@
 //! A program may install a handler over ours, and call ours from it: it is
 //! the one that it found. When ours is put on top again, it must not be
 //! called from below and count twice, or call for ever. So there are several
-//! entries (`LEVELS`): each stands for what it was put over, and only the
+//! trampolines (`LEVELS`): each stands for what it was put over, and only the
 //! one on top counts.
 //!
 //! The lock is taken with all signals blocked, and no memory is allocated or
 //! freed under it: so a program's handler may change a disposition, which
 //! takes the lock, too, whatever it has interrupted.
 
-use super::disposition::{Disposition, Entry, Place};
-use super::list::{self, List};
+use super::disposition::{Disposition, SavedAction, Trampoline};
+use super::list::{self, HandlerList};
 use super::pending;
 use super::siginfo::Siginfo;
 use super::subscriber::Subscriber;
@@ -30,20 +30,20 @@ pub(super) const LEVELS: usize = 16;
 
 /// A signal: what the handlers look at.
 pub(super) struct Signal {
-    subscribers: List<Subscriber>,
-    /// The level whose entry counts.
+    subscribers: HandlerList<Subscriber>,
+    /// The level whose trampoline counts.
     pub top: AtomicUsize,
-    /// What each entry was put over.
-    pub covered: [Place; LEVELS],
+    /// What each trampoline was put over.
+    pub saved_actions: [SavedAction; LEVELS],
     /// How many [`super::NoDefault`]s there are, of this process.
     pub without_default: AtomicUsize,
 }
 
 static SIGNALS: [Signal; END] = [const {
     Signal {
-        subscribers: List::new(),
+        subscribers: HandlerList::new(),
         top: AtomicUsize::new(0),
-        covered: [const { Place::new() }; LEVELS],
+        saved_actions: [const { SavedAction::new() }; LEVELS],
         without_default: AtomicUsize::new(0),
     }
 }; END];
@@ -60,13 +60,13 @@ static PROCESS: AtomicI32 = AtomicI32::new(0);
 static WATCHED: AtomicU64 = AtomicU64::new(0);
 /// Of those, in a forked child, the ones whose disposition is the program's
 /// again.
-static UNCOVERED: AtomicU64 = AtomicU64::new(0);
+static RESTORED: AtomicU64 = AtomicU64::new(0);
 
 /// What is under the lock, of each signal.
 pub(super) struct Hub {
     /// How many [`super::Handler`]s there are.
     pub users: [u32; END],
-    /// Whether an entry of ours was put over a disposition, and not taken
+    /// Whether a trampoline of ours was put over a disposition, and not taken
     /// away again since.
     pub installed: [bool; END],
 }
@@ -99,28 +99,28 @@ pub(super) fn is_locked_here() -> bool {
     HOLDER.load(Relaxed) == thread::current()
 }
 
-static ENTRIES: [Entry; LEVELS] = [
-    entry::<0>,
-    entry::<1>,
-    entry::<2>,
-    entry::<3>,
-    entry::<4>,
-    entry::<5>,
-    entry::<6>,
-    entry::<7>,
-    entry::<8>,
-    entry::<9>,
-    entry::<10>,
-    entry::<11>,
-    entry::<12>,
-    entry::<13>,
-    entry::<14>,
-    entry::<15>,
+static TRAMPOLINES: [Trampoline; LEVELS] = [
+    trampoline::<0>,
+    trampoline::<1>,
+    trampoline::<2>,
+    trampoline::<3>,
+    trampoline::<4>,
+    trampoline::<5>,
+    trampoline::<6>,
+    trampoline::<7>,
+    trampoline::<8>,
+    trampoline::<9>,
+    trampoline::<10>,
+    trampoline::<11>,
+    trampoline::<12>,
+    trampoline::<13>,
+    trampoline::<14>,
+    trampoline::<15>,
 ];
 
 /// The handler of a level. It must not take locks nor touch memory of the
 /// thread's.
-extern "C-unwind" fn entry<const LEVEL: usize>(
+extern "C-unwind" fn trampoline<const LEVEL: usize>(
     number: c_int,
     info: *mut libc::siginfo_t,
     context: *mut c_void,
@@ -138,7 +138,7 @@ extern "C-unwind" fn entry<const LEVEL: usize>(
         // What a child shares with its parent it does not change.
         let is_shared = EPOCH.load(Relaxed) == fork::current();
         let is_used_up = |found: &Disposition| is_top && !is_shared && found.is_for_once();
-        one.place(LEVEL).map(|place| place.use_up_from_outside(is_used_up))
+        one.saved_action(LEVEL).map(|action| action.use_up_from_outside(is_used_up))
     };
     errno.restore();
     let is_nothing = |found: &Disposition| is_ours && found.is_default() && one.has_no_default();
@@ -148,8 +148,8 @@ extern "C-unwind" fn entry<const LEVEL: usize>(
 }
 
 impl Signal {
-    /// Has all subscribers count a signal, if the entry that it came to is on
-    /// top; what the program does with it.
+    /// Has all subscribers count a signal, if the trampoline that it came to is
+    /// on top; what the program does with it.
     fn arrived(
         &self,
         level: usize,
@@ -166,7 +166,7 @@ impl Signal {
             unsafe { self.subscribers.each(|subscriber| subscriber.notify(info.as_ref(), -1)) };
         }
         let is_used_up = |found: &Disposition| is_top && found.is_for_once();
-        self.place(level).map(|place| place.use_up(is_used_up))
+        self.saved_action(level).map(|action| action.use_up(is_used_up))
     }
 }
 
@@ -177,19 +177,20 @@ pub(super) fn is_ours() -> bool {
     epoch != 0 && epoch == fork::current() && PROCESS.load(Relaxed) == thread::process()
 }
 
-/// Whether the kernel has a level's entry, since the program put that back.
+/// Whether the kernel has a level's trampoline, since the program put that
+/// back.
 fn is_installed(number: c_int, level: usize) -> bool {
     signal::query(number).is_ok_and(|found| found.sa_sigaction == address(level))
 }
 
-/// The address of a level's entry, as an action has it.
+/// The address of a level's trampoline, as an action has it.
 pub(super) fn address(level: usize) -> usize {
-    ENTRIES.get(level).map_or(0, |entry| *entry as usize)
+    TRAMPOLINES.get(level).map_or(0, |trampoline| *trampoline as usize)
 }
 
-/// The level of a disposition that is an entry of ours.
+/// The level of a disposition that is a trampoline of ours.
 pub(super) fn level_of(action: &Action) -> Option<usize> {
-    ENTRIES.iter().position(|entry| *entry as usize == action.sa_sigaction)
+    TRAMPOLINES.iter().position(|trampoline| *trampoline as usize == action.sa_sigaction)
 }
 
 pub(super) fn signal_of(number: c_int) -> Option<&'static Signal> {
@@ -208,16 +209,19 @@ pub(crate) fn check(number: u64) -> Result<c_int> {
 }
 
 /// Puts a subscriber into the list of a signal; the process that it is of.
-pub(super) fn insert(number: c_int, entry: NonNull<list::Entry<Subscriber>>) -> fork::Epoch {
+pub(super) fn insert(
+    number: c_int,
+    node: NonNull<list::HandlerListNode<Subscriber>>,
+) -> fork::Epoch {
     handle::set_fork_hook(handle::ForkHook::Signals, after_fork);
     let epoch = handle::epoch();
     locked(|_| {
         EPOCH.store(epoch, Relaxed);
         PROCESS.store(thread::process(), Relaxed);
         if let Some(signal) = signal_of(number) {
-            // SAFETY: with the lock; the subscription owns the entry, and
+            // SAFETY: with the lock; the subscription owns the node, and
             // removes it before it is freed.
-            unsafe { signal.subscribers.insert(entry) };
+            unsafe { signal.subscribers.insert(node) };
         }
     });
     epoch
@@ -225,11 +229,11 @@ pub(super) fn insert(number: c_int, entry: NonNull<list::Entry<Subscriber>>) -> 
 
 /// Takes a subscriber out; when this returns no handler and no thread looks at
 /// it.
-pub(super) fn remove(number: c_int, entry: NonNull<list::Entry<Subscriber>>) {
+pub(super) fn remove(number: c_int, node: NonNull<list::HandlerListNode<Subscriber>>) {
     locked(|_| {
         if let Some(signal) = signal_of(number) {
             // SAFETY: with the lock; `insert` put it into this list.
-            unsafe { signal.subscribers.remove(entry, &READERS) };
+            unsafe { signal.subscribers.remove(node, &READERS) };
         }
     });
     pending::wait();
@@ -252,15 +256,15 @@ impl Signal {
         self.without_default.load(Relaxed) != 0
     }
 
-    /// What is covered by the entry of a level.
-    pub fn place(&self, level: usize) -> Option<&Place> {
-        self.covered.get(level)
+    /// What is under the trampoline of a level.
+    pub fn saved_action(&self, level: usize) -> Option<&SavedAction> {
+        self.saved_actions.get(level)
     }
 
     /// Changes that, with the lock.
-    pub fn cover(&self, _hub: &Hub, level: usize, disposition: &Disposition) {
-        if let Some(place) = self.place(level) {
-            place.write(disposition, || READERS.wait());
+    pub fn wrap(&self, _hub: &Hub, level: usize, disposition: &Disposition) {
+        if let Some(action) = self.saved_action(level) {
+            action.write(disposition, || READERS.wait());
         }
     }
 }
@@ -298,23 +302,23 @@ pub(super) fn prepare_for_forks() -> bool {
 /// again, as nothing is watched here. What it executes inherits them.
 extern "C" fn in_child() {
     let errno = SavedErrno::now();
-    uncover(WATCHED.load(Acquire));
+    restore(WATCHED.load(Acquire));
     errno.restore();
 }
 
-/// Puts the program's dispositions back in the place of entries of ours, in a
-/// forked child.
-fn uncover(watched: Mask) {
+/// Puts the program's dispositions back in the place of trampolines of ours, in
+/// a forked child.
+fn restore(watched: Mask) {
     for (number, one) in (0..).zip(&SIGNALS) {
         if watched & signal::bit(number) == 0 {
             continue;
         }
         let Ok(found) = signal::query(number) else { continue };
-        let place = level_of(&found).and_then(|level| one.place(level));
-        if let Some(place) = place
-            && signal::set(number, &place.read().action()).is_ok()
+        let action = level_of(&found).and_then(|level| one.saved_action(level));
+        if let Some(action) = action
+            && signal::set(number, &action.read().action()).is_ok()
         {
-            UNCOVERED.fetch_or(signal::bit(number), Relaxed);
+            RESTORED.fetch_or(signal::bit(number), Relaxed);
         }
     }
 }
@@ -322,8 +326,8 @@ fn uncover(watched: Mask) {
 /// In a forked child, which has none of the subscribers.
 fn after_fork() {
     // One of a kind of fork that does not call `in_child`.
-    uncover(WATCHED.swap(0, AcqRel));
-    let uncovered = UNCOVERED.swap(0, Relaxed);
+    restore(WATCHED.swap(0, AcqRel));
+    let restored = RESTORED.swap(0, Relaxed);
     let mend = |hub: Option<&mut Hub>| {
         let is_sound = hub.is_some();
         let mut fresh = Hub::new();
@@ -331,7 +335,7 @@ fn after_fork() {
         hub.users = [0; END];
         for (number, installed) in (0..).zip(&mut hub.installed) {
             let is_ours = || signal::query(number).is_ok_and(|found| level_of(&found).is_some());
-            *installed = uncovered & signal::bit(number) == 0
+            *installed = restored & signal::bit(number) == 0
                 && if is_sound { *installed } else { is_ours() };
         }
         (!is_sound).then_some(fresh)

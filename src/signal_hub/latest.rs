@@ -158,7 +158,7 @@ mod loom_models {
     use loom::thread;
 
     #[derive(Clone, Copy, PartialEq)]
-    enum Without {
+    enum LatestVariant {
         Nothing,
         /// The Release ordering of publishing a value.
         Ordering,
@@ -168,10 +168,10 @@ mod loom_models {
         /// value is dropped while the reader takes one from a full queue.
         Cell,
     }
-    use Without::*;
+    use LatestVariant::*;
 
     impl Latest<u32> {
-        fn put_without(&self, value: u32, without: Without) {
+        fn put_without(&self, value: u32, without: LatestVariant) {
             if without != Ordering {
                 return self.put(&value);
             }
@@ -182,7 +182,7 @@ mod loom_models {
             self.give_back(self.last.swap(taken, Acquire));
         }
 
-        fn take_without(&self, without: Without) -> Option<u32> {
+        fn take_without(&self, without: LatestVariant) -> Option<u32> {
             if without != Keeping {
                 return self.take();
             }
@@ -198,7 +198,7 @@ mod loom_models {
 
     /// One handler puts 1, then 2, another one 3; the reader takes at any
     /// time, and once more at the end.
-    fn model(without: Without) {
+    fn model(without: LatestVariant) {
         loom::model(move || {
             let latest = Arc::new(Latest::new());
             if without == Cell {
@@ -220,7 +220,7 @@ mod loom_models {
     }
 
     /// Two handlers at once.
-    fn two_handlers(without: Without) {
+    fn two_handlers(without: LatestVariant) {
         loom::model(move || {
             let latest = Arc::new(Latest::new());
             let put = |value| {

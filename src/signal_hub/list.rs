@@ -1,32 +1,32 @@
 //! A list that signal handlers walk while other threads change it.
 //!
 //! Walking takes no lock. Changes are made under the lock of the module; an
-//! entry that was removed keeps its link, so that a handler that stands on it
+//! node that was removed keeps its link, so that a handler that stands on it
 //! gets on, and is freed when no handler can stand on it any more.
 
 use crate::in_use::Readers;
 use crate::sync::{AtomicPtr, Ordering::*};
 use std::ptr::{self, NonNull};
 
-pub(super) struct Entry<T> {
-    next: AtomicPtr<Entry<T>>,
+pub(super) struct HandlerListNode<T> {
+    next: AtomicPtr<HandlerListNode<T>>,
     /// Only used under the lock.
-    before: AtomicPtr<Entry<T>>,
+    before: AtomicPtr<HandlerListNode<T>>,
     pub value: T,
 }
 
-pub(super) struct List<T> {
-    first: AtomicPtr<Entry<T>>,
+pub(super) struct HandlerList<T> {
+    first: AtomicPtr<HandlerListNode<T>>,
 }
 
-impl<T> Entry<T> {
+impl<T> HandlerListNode<T> {
     pub fn new(value: T) -> Self {
         let (next, before) = (AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut()));
         Self { next, before, value }
     }
 }
 
-impl<T> List<T> {
+impl<T> HandlerList<T> {
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self { first: AtomicPtr::new(ptr::null_mut()) }
@@ -37,73 +37,73 @@ impl<T> List<T> {
         Self { first: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Inserts an entry at the front.
+    /// Inserts a node at the front.
     ///
     /// # Safety
-    /// The caller has the lock. The entry is valid and in no list, and stays
+    /// The caller has the lock. The node is valid and in no list, and stays
     /// valid until it was removed.
-    pub unsafe fn insert(&self, entry: NonNull<Entry<T>>) {
+    pub unsafe fn insert(&self, node: NonNull<HandlerListNode<T>>) {
         let next = self.first.load(Relaxed);
         // SAFETY: valid, by this function's contract.
-        let one = unsafe { entry.as_ref() };
+        let one = unsafe { node.as_ref() };
         one.next.store(next, Relaxed);
         one.before.store(ptr::null_mut(), Relaxed);
-        // SAFETY: null, or an entry of the list, valid by the contract.
+        // SAFETY: null, or a node of the list, valid by the contract.
         if let Some(next) = unsafe { next.as_ref() } {
-            next.before.store(entry.as_ptr(), Relaxed);
+            next.before.store(node.as_ptr(), Relaxed);
         }
         // Release: a handler that finds it finds all of it.
-        self.first.store(entry.as_ptr(), Release);
+        self.first.store(node.as_ptr(), Release);
     }
 
-    /// Removes an entry, and waits until no handler can see it any more.
+    /// Removes a node, and waits until no handler can see it any more.
     ///
     /// # Safety
-    /// The caller has the lock. The entry was inserted into this list.
-    pub unsafe fn remove(&self, entry: NonNull<Entry<T>>, readers: &Readers) {
+    /// The caller has the lock. The node was inserted into this list.
+    pub unsafe fn remove(&self, node: NonNull<HandlerListNode<T>>, readers: &Readers) {
         // SAFETY: this function's contract.
-        unsafe { self.unlink(entry) };
+        unsafe { self.unlink(node) };
         readers.wait();
     }
 
     /// # Safety
     /// As [`Self::remove`].
-    unsafe fn unlink(&self, entry: NonNull<Entry<T>>) {
+    unsafe fn unlink(&self, node: NonNull<HandlerListNode<T>>) {
         // SAFETY: in the list, so it is valid.
-        let one = unsafe { entry.as_ref() };
+        let one = unsafe { node.as_ref() };
         let (next, before) = (one.next.load(Relaxed), one.before.load(Relaxed));
-        // SAFETY: null, or an entry of the list.
+        // SAFETY: null, or a node of the list.
         let link = unsafe { before.as_ref() }.map_or(&self.first, |before| &before.next);
-        // SeqCst: against `Readers::enter`; and a Release, as the next entry
+        // SeqCst: against `Readers::enter`; and a Release, as the next node
         // may not have been seen there before.
         link.store(next, SeqCst);
-        // SAFETY: null, or an entry of the list.
+        // SAFETY: null, or a node of the list.
         if let Some(next) = unsafe { next.as_ref() } {
             next.before.store(before, Relaxed);
         }
     }
 
-    /// Visits all entries.
+    /// Visits all nodes.
     ///
     /// # Safety
-    /// No entry is freed before the caller is through: it has entered the
+    /// No node is freed before the caller is through: it has entered the
     /// readers, or the thread that frees one waits for it in another way.
     pub unsafe fn each(&self, mut visit: impl FnMut(&T)) {
-        let mut at = self.first.load(SeqCst);
-        // SAFETY: null, or an entry that is not freed before the caller left.
-        while let Some(entry) = unsafe { at.as_ref() } {
-            visit(&entry.value);
-            at = entry.next.load(SeqCst);
+        let mut cursor = self.first.load(SeqCst);
+        // SAFETY: null, or a node that is not freed before the caller left.
+        while let Some(node) = unsafe { cursor.as_ref() } {
+            visit(&node.value);
+            cursor = node.next.load(SeqCst);
         }
     }
 
-    /// Forgets all entries, in a forked child: they are the parent's.
+    /// Forgets all nodes, in a forked child: they are the parent's.
     pub fn forget(&self) {
         self.first.store(ptr::null_mut(), Relaxed);
     }
 }
 
-/// Handlers that walk a list while its entries come and go.
+/// Handlers that walk a list while its nodes come and go.
 #[cfg(all(test, loom))]
 mod loom_models {
     use super::*;
@@ -112,27 +112,27 @@ mod loom_models {
     use loom::thread;
 
     #[derive(Clone, Copy, PartialEq)]
-    enum Without {
+    enum ListVariant {
         Nothing,
-        /// Waiting for handlers before an entry is freed.
+        /// Waiting for handlers before a node is freed.
         Waiting,
         /// Waiting for the handlers of one of the two sides.
         OtherSide,
     }
 
-    struct Subscriber(UnsafeCell<u32>);
+    struct ModelSubscriber(UnsafeCell<u32>);
 
-    struct Signal {
-        list: List<Subscriber>,
+    struct ModelSignal {
+        list: HandlerList<ModelSubscriber>,
         readers: Readers,
         lock: Mutex<()>,
     }
 
-    fn subscriber() -> Entry<Subscriber> {
-        Entry::new(Subscriber(UnsafeCell::new(0)))
+    fn subscriber() -> HandlerListNode<ModelSubscriber> {
+        HandlerListNode::new(ModelSubscriber(UnsafeCell::new(0)))
     }
 
-    impl Signal {
+    impl ModelSignal {
         /// A handler: it looks at each subscriber.
         fn arrives(&self) {
             let _reading = self.readers.enter();
@@ -140,36 +140,39 @@ mod loom_models {
             unsafe { self.list.each(|one| one.0.with(|_| {})) };
         }
 
-        fn insert(&self, entry: &Entry<Subscriber>) {
+        fn insert(&self, node: &HandlerListNode<ModelSubscriber>) {
             let _locked = self.lock.lock().unwrap();
-            // SAFETY: with the lock; the entry outlives its time in the list.
-            unsafe { self.list.insert(NonNull::from(entry)) };
+            // SAFETY: with the lock; the node outlives its time in the list.
+            unsafe { self.list.insert(NonNull::from(node)) };
         }
 
-        fn remove(&self, entry: &Entry<Subscriber>, without: Without) {
+        fn remove(&self, node: &HandlerListNode<ModelSubscriber>, without: ListVariant) {
             let _locked = self.lock.lock().unwrap();
             // SAFETY: as above; freeing is a write, which loom compares with
             // the handlers' reads.
-            unsafe { self.list.unlink(NonNull::from(entry)) };
+            unsafe { self.list.unlink(NonNull::from(node)) };
             match without {
                 Nothing => self.readers.wait(),
                 Waiting => {}
                 OtherSide => self.readers.wait_for_one_side(),
             }
-            entry.value.0.with_mut(|_| {});
+            node.value.0.with_mut(|_| {});
         }
     }
 
-    use Without::*;
+    use ListVariant::*;
 
     /// What the closing thread does to two subscribers.
-    fn model(handlers: usize, without: Without) {
+    fn model(handlers: usize, without: ListVariant) {
         loom::model(move || {
             let entries = Arc::new([subscriber(), subscriber()]);
-            let signal =
-                Signal { list: List::new(), readers: Readers::new(), lock: Mutex::new(()) };
+            let signal = ModelSignal {
+                list: HandlerList::new(),
+                readers: Readers::new(),
+                lock: Mutex::new(()),
+            };
             let signal = Arc::new(signal);
-            entries.iter().for_each(|entry| signal.insert(entry));
+            entries.iter().for_each(|node| signal.insert(node));
             let handlers: Vec<_> = (0..handlers)
                 .map(|_| {
                     let (signal, entries) = (signal.clone(), entries.clone());

@@ -33,5 +33,5 @@ pub(crate) use self::{
     hub::check,
     pending::take_pending,
     replace::sigaction,
-    subscriber::{Position, QUEUED, Subscription, Wakeup, is_real_time, subscribe},
+    subscriber::{Position, QUEUED, SignalSink, Subscription, is_real_time, subscribe},
 };

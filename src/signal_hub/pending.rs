@@ -20,10 +20,10 @@ static READING: ForkMutex<()> = ForkMutex::new(());
 /// Takes signals that are pending, and of the signalfd; at most so many, or a
 /// few more. `awake`: see `Subscriber::notify`.
 pub(crate) fn take_pending(signalfd: RawFd, most: usize, awake: i64) {
-    let mut room = [MaybeUninit::uninit(); AT_ONCE];
+    let mut buffer = [MaybeUninit::uninit(); AT_ONCE];
     for _ in 0..most.div_ceil(AT_ONCE) {
         let _reading = READING.lock();
-        let infos = signal::read_infos(signalfd, &mut room);
+        let infos = signal::read_infos(signalfd, &mut buffer);
         for info in infos {
             // SAFETY: with the lock; see `wait`.
             unsafe { hub::notify(&info.into(), awake) };

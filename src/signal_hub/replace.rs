@@ -12,23 +12,23 @@ use crate::sync::Ordering::Release;
 use crate::sys::signal::{self, Action, Sigaction};
 use std::ffi::c_int;
 
-type Outcome = std::result::Result<Action, Errno>;
+type ActionResult = std::result::Result<Action, Errno>;
 
 /// Changes, or asks for, what the program does with a signal; what it did
 /// before. `next` is the function that the library's own changes go through
 /// from now on, as the usual one leads here.
-pub(crate) fn sigaction(next: Sigaction, number: c_int, new: Option<&Action>) -> Outcome {
+pub(crate) fn sigaction(next: Sigaction, number: c_int, new: Option<&Action>) -> ActionResult {
     signal::set_next(next);
     // The library's own call, which did not know the next one before.
     let is_our_own = is_locked_here() || new.is_some_and(|new| level_of(new).is_some());
     if is_our_own || !is_watched(number) || !is_ours() {
         return plainly(number, new, is_our_own);
     }
-    locked(|hub| covered(hub, number, new))
+    locked(|hub| saved_actions(hub, number, new))
 }
 
 /// Of a signal that is not watched here; or by the library itself.
-fn plainly(number: c_int, new: Option<&Action>, is_our_own: bool) -> Outcome {
+fn plainly(number: c_int, new: Option<&Action>, is_our_own: bool) -> ActionResult {
     let old = match new {
         Some(new) => signal::set(number, new)?,
         None => signal::query(number)?,
@@ -44,7 +44,7 @@ fn plainly(number: c_int, new: Option<&Action>, is_our_own: bool) -> Outcome {
 }
 
 /// With the lock: the program's disposition under our handler.
-fn covered(hub: &mut Hub, number: c_int, new: Option<&Action>) -> Outcome {
+fn saved_actions(hub: &mut Hub, number: c_int, new: Option<&Action>) -> ActionResult {
     let found = signal::query(number)?;
     let Some(new) = new else { return Ok(asked_for(number, found)) };
     let Some((signal, level)) = signal_of(number).zip(level_of(&found)) else {
@@ -56,9 +56,9 @@ fn covered(hub: &mut Hub, number: c_int, new: Option<&Action>) -> Outcome {
     };
     let old = asked_for(number, found);
     let new = Disposition::of(new).as_the_kernel_keeps_it();
-    signal.cover(hub, level, &new);
+    signal.wrap(hub, level, &new);
     signal.top.store(level, Release);
-    signal::set(number, &new.covered_by(address(level), number))?;
+    signal::set(number, &new.wrapped_by(address(level), number))?;
     Ok(old)
 }
 
@@ -73,6 +73,7 @@ fn recover(hub: &mut Hub, number: c_int) {
 
 /// What the program asked for, where the kernel has our handler.
 fn asked_for(number: c_int, found: Action) -> Action {
-    let place = signal_of(number).zip(level_of(&found)).and_then(|(one, level)| one.place(level));
-    place.map_or(found, |place| place.read().action())
+    let action =
+        signal_of(number).zip(level_of(&found)).and_then(|(one, level)| one.saved_action(level));
+    action.map_or(found, |action| action.read().action())
 }

@@ -8,14 +8,14 @@ use crate::sync::{AtomicUsize, Ordering::*, UnsafeCell};
 use crate::util::alloc::try_array;
 use std::mem::MaybeUninit;
 
-struct Cell<T> {
+struct RingCell<T> {
     /// The place that it may be filled for; one more: it is filled for that.
     turn: AtomicUsize,
     value: UnsafeCell<MaybeUninit<T>>,
 }
 
-pub(super) struct Ring<T> {
-    cells: Box<[Cell<T>]>,
+pub(super) struct SiginfoRing<T> {
+    cells: Box<[RingCell<T>]>,
     /// The next place to be filled, and to be emptied.
     filled: AtomicUsize,
     emptied: AtomicUsize,
@@ -23,37 +23,37 @@ pub(super) struct Ring<T> {
 
 // SAFETY: a cell is only touched by the thread whose turn it is; values may go
 // to other threads.
-unsafe impl<T: Copy + Send> Sync for Ring<T> {}
+unsafe impl<T: Copy + Send> Sync for SiginfoRing<T> {}
 // SAFETY: as above.
-unsafe impl<T: Copy + Send> Send for Ring<T> {}
+unsafe impl<T: Copy + Send> Send for SiginfoRing<T> {}
 
-impl<T: Copy> Ring<T> {
+impl<T: Copy> SiginfoRing<T> {
     /// With room for so many values, a power of two; `None`: there is no
     /// memory.
-    pub fn new(room: usize) -> Option<Self> {
-        let cells = try_array(room, |place| {
+    pub fn new(capacity: usize) -> Option<Self> {
+        let cells = try_array(capacity, |index| {
             let value = UnsafeCell::new(MaybeUninit::uninit());
-            Cell { turn: AtomicUsize::new(place), value }
+            RingCell { turn: AtomicUsize::new(index), value }
         })?;
         let (filled, emptied) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Some(Self { cells, filled, emptied })
     }
 
-    fn cell(&self, place: usize) -> Option<&Cell<T>> {
-        self.cells.get(place & self.cells.len().wrapping_sub(1))
+    fn cell(&self, index: usize) -> Option<&RingCell<T>> {
+        self.cells.get(index & self.cells.len().wrapping_sub(1))
     }
 
     /// Appends a value, in a handler; false: there is no room.
     #[must_use]
     pub fn put(&self, value: &T) -> bool {
-        let mut place = self.filled.load(Relaxed);
+        let mut index = self.filled.load(Relaxed);
         loop {
-            let Some(cell) = self.cell(place) else { return false };
+            let Some(cell) = self.cell(index) else { return false };
             // Acquire: pairs with the Release in `take`; it was read before.
             let turn = cell.turn.load(Acquire);
-            if turn == place {
-                let next = place.wrapping_add(1);
-                match self.filled.compare_exchange_weak(place, next, Relaxed, Relaxed) {
+            if turn == index {
+                let next = index.wrapping_add(1);
+                match self.filled.compare_exchange_weak(index, next, Relaxed, Relaxed) {
                     Ok(_) => {
                         // SAFETY: it is this handler's turn.
                         cell.value.with_mut(|cell| unsafe { (*cell).write(*value) });
@@ -61,12 +61,12 @@ impl<T: Copy> Ring<T> {
                         cell.turn.store(next, Release);
                         return true;
                     }
-                    Err(now) => place = now,
+                    Err(now) => index = now,
                 }
-            } else if (turn.wrapping_sub(place) as isize) < 0 {
+            } else if (turn.wrapping_sub(index) as isize) < 0 {
                 return false;
             } else {
-                place = self.filled.load(Relaxed);
+                index = self.filled.load(Relaxed);
             }
         }
     }
@@ -74,9 +74,9 @@ impl<T: Copy> Ring<T> {
     /// Takes the next value; `None`: there is none, or a handler is about to
     /// fill it. Only one thread at a time may take.
     pub fn take(&self) -> Option<T> {
-        let place = self.emptied.load(Relaxed);
-        let cell = self.cell(place)?;
-        let next = place.wrapping_add(1);
+        let index = self.emptied.load(Relaxed);
+        let cell = self.cell(index)?;
+        let next = index.wrapping_add(1);
         // Acquire: pairs with the Release in `put`.
         if cell.turn.load(Acquire) != next {
             return None;
@@ -84,7 +84,7 @@ impl<T: Copy> Ring<T> {
         // SAFETY: it is the reader's turn.
         let value = cell.value.with(|cell| unsafe { cell.read() });
         // Release: it is read before it is filled again.
-        cell.turn.store(place.wrapping_add(self.cells.len()), Release);
+        cell.turn.store(index.wrapping_add(self.cells.len()), Release);
         self.emptied.store(next, Relaxed);
         // SAFETY: it was filled, as its turn said.
         Some(unsafe { value.assume_init() })
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn it_keeps_the_order_and_its_size() {
-        let ring = Ring::new(4).unwrap();
+        let ring = SiginfoRing::new(4).unwrap();
         for round in 0..10 {
             assert_eq!((ring.start(), ring.end()), (round * 4, round * 4));
             for number in 0..4 {
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn what_several_threads_put_is_taken_once_and_in_their_order() {
         const EACH: usize = 20_000;
-        let ring = Ring::new(8).unwrap();
+        let ring = SiginfoRing::new(8).unwrap();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let senders: Vec<_> = (0..3)
@@ -171,25 +171,25 @@ mod loom_models {
     use loom::thread;
 
     #[derive(Clone, Copy, PartialEq)]
-    enum Without {
+    enum SiginfoRingVariant {
         Nothing,
         /// The Release ordering of filling a cell.
         ReleaseOfPut,
         /// The Release ordering of emptying it.
         ReleaseOfTake,
     }
-    use Without::*;
+    use SiginfoRingVariant::*;
 
-    impl Ring<u32> {
-        fn put_without(&self, value: u32, without: Without) -> bool {
+    impl SiginfoRing<u32> {
+        fn put_without(&self, value: u32, without: SiginfoRingVariant) -> bool {
             if without != ReleaseOfPut {
                 return self.put(&value);
             }
-            let place = self.filled.load(Relaxed);
-            let cell = self.cell(place).unwrap();
-            let next = place + 1;
-            let is_free = cell.turn.load(Acquire) == place;
-            if !is_free || self.filled.compare_exchange(place, next, Relaxed, Relaxed).is_err() {
+            let index = self.filled.load(Relaxed);
+            let cell = self.cell(index).unwrap();
+            let next = index + 1;
+            let is_free = cell.turn.load(Acquire) == index;
+            if !is_free || self.filled.compare_exchange(index, next, Relaxed, Relaxed).is_err() {
                 return false;
             }
             // SAFETY: as in `put`.
@@ -198,19 +198,19 @@ mod loom_models {
             true
         }
 
-        fn take_without(&self, without: Without) -> Option<u32> {
+        fn take_without(&self, without: SiginfoRingVariant) -> Option<u32> {
             if without != ReleaseOfTake {
                 return self.take();
             }
-            let place = self.emptied.load(Relaxed);
-            let cell = self.cell(place)?;
-            if cell.turn.load(Acquire) != place + 1 {
+            let index = self.emptied.load(Relaxed);
+            let cell = self.cell(index)?;
+            if cell.turn.load(Acquire) != index + 1 {
                 return None;
             }
             // SAFETY: as in `take`.
             let value = cell.value.with(|cell| unsafe { cell.read() });
-            cell.turn.store(place + self.cells.len(), Relaxed);
-            self.emptied.store(place + 1, Relaxed);
+            cell.turn.store(index + self.cells.len(), Relaxed);
+            self.emptied.store(index + 1, Relaxed);
             // SAFETY: as in `take`.
             Some(unsafe { value.assume_init() })
         }
@@ -220,10 +220,10 @@ mod loom_models {
     /// the reader takes so many times. It is a thread of its own, and the
     /// first handler the main one, since loom does not look behind a load for
     /// the access that it depends on.
-    fn model(handlers: &'static [&'static [u32]], times: usize, without: Without) {
+    fn model(handlers: &'static [&'static [u32]], times: usize, without: SiginfoRingVariant) {
         loom::model(move || {
-            let ring = Arc::new(Ring::new(2).unwrap());
-            let put = move |ring: &Ring<u32>, values: &[u32]| {
+            let ring = Arc::new(SiginfoRing::new(2).unwrap());
+            let put = move |ring: &SiginfoRing<u32>, values: &[u32]| {
                 values.iter().filter(|value| !ring.put_without(**value, without)).count()
             };
             let reader = {
@@ -244,9 +244,9 @@ mod loom_models {
             assert_eq!(taken.len() + lost, all.clone().count());
             assert!(all.filter(|value| taken.contains(value)).count() == taken.len());
             for values in handlers {
-                let places =
+                let indices =
                     values.iter().filter_map(|value| taken.iter().position(|other| other == value));
-                assert!(places.is_sorted());
+                assert!(indices.is_sorted());
             }
         });
     }

@@ -90,11 +90,11 @@ impl From<&Info> for Siginfo {
     fn from(info: &Info) -> Self {
         // SAFETY: it consists of ints, without gaps.
         let words = unsafe { std::mem::transmute::<Info, [u32; WORDS]>(*info) };
-        let int = |at: usize| words.get(UNION + at).copied().unwrap_or(0);
-        let signed = |at: usize| int(at).cast_signed();
-        let long = |at: usize| {
-            let [a, b, c, d] = int(at).to_ne_bytes();
-            let [e, f, g, h] = int(at + 1).to_ne_bytes();
+        let int = |index: usize| words.get(UNION + index).copied().unwrap_or(0);
+        let signed = |index: usize| int(index).cast_signed();
+        let long = |index: usize| {
+            let [a, b, c, d] = int(index).to_ne_bytes();
+            let [e, f, g, h] = int(index + 1).to_ne_bytes();
             u64::from_ne_bytes([a, b, c, d, e, f, g, h])
         };
         let base = Self {

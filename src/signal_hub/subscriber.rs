@@ -8,8 +8,8 @@
 use super::counted::Counted;
 use super::hub;
 use super::latest::Latest;
-use super::list::Entry;
-use super::ring::Ring;
+use super::list::HandlerListNode;
+use super::ring::SiginfoRing;
 use super::siginfo::Siginfo;
 use crate::errno::{Result, fail};
 use crate::handle::try_box;
@@ -21,22 +21,22 @@ use std::ptr::NonNull;
 /// How many real-time signals wait for their owner.
 pub(crate) const QUEUED: usize = 512;
 
-/// How an owner is woken: a number of its own is passed to the function. It
-/// runs in signal handlers, for processes that the subscription belongs to.
+/// The sink that wakes an owner: a number of its own is passed to the function.
+/// It runs in signal handlers, for processes that the subscription belongs to.
 #[derive(Clone, Copy)]
-pub(crate) struct Wakeup {
+pub(crate) struct SignalSink {
     pub wake: fn(i64),
     /// Below 0: it is not called.
     pub number: i64,
 }
 
 /// What came with the signals.
-enum Infos {
+enum SiginfoStore {
     NotKept,
     /// Standard signals are counted, and the last one's is kept.
     Last(Box<Latest<Siginfo>>),
     /// Real-time signals are one event each.
-    Each(Ring<Siginfo>),
+    Each(SiginfoRing<Siginfo>),
 }
 
 pub(super) struct Subscriber {
@@ -44,7 +44,7 @@ pub(super) struct Subscriber {
     /// Real-time signals that there was no room for.
     lost: AtomicU64,
     wake: fn(i64),
-    infos: Infos,
+    siginfo: SiginfoStore,
 }
 
 /// Whether each of these is an event of its own.
@@ -52,10 +52,10 @@ pub(crate) fn is_real_time(number: c_int) -> bool {
     number >= 32
 }
 
-impl Infos {
+impl SiginfoStore {
     fn new(number: c_int) -> Option<Self> {
         if is_real_time(number) {
-            Some(Self::Each(Ring::new(QUEUED)?))
+            Some(Self::Each(SiginfoRing::new(QUEUED)?))
         } else {
             try_box(Latest::new()).map(Self::Last)
         }
@@ -63,22 +63,23 @@ impl Infos {
 }
 
 impl Subscriber {
-    fn new(number: c_int, wakeup: Wakeup, keeps_infos: bool) -> Option<Self> {
-        let infos = if keeps_infos { Infos::new(number)? } else { Infos::NotKept };
+    fn new(number: c_int, wakeup: SignalSink, keeps_siginfo: bool) -> Option<Self> {
+        let siginfo =
+            if keeps_siginfo { SiginfoStore::new(number)? } else { SiginfoStore::NotKept };
         Some(Self {
             counted: Counted::new(wakeup.number),
             lost: AtomicU64::new(0),
             wake: wakeup.wake,
-            infos,
+            siginfo,
         })
     }
 
     /// A signal came, says a handler, or a thread that read a signalfd; the
     /// owner with the number `awake` needs no waking.
     pub fn notify(&self, info: Option<&Siginfo>, awake: i64) {
-        match (&self.infos, info) {
-            (Infos::Last(last), Some(info)) => last.put(info),
-            (Infos::Each(all), Some(info)) if !all.put(info) => {
+        match (&self.siginfo, info) {
+            (SiginfoStore::Last(last), Some(info)) => last.put(info),
+            (SiginfoStore::Each(all), Some(info)) if !all.put(info) => {
                 self.lost.fetch_add(1, Relaxed);
             }
             _ => {}
@@ -94,10 +95,10 @@ pub(crate) struct Subscription {
     number: c_int,
     /// The process that it belongs to.
     epoch: fork::Epoch,
-    entry: NonNull<Entry<Subscriber>>,
+    node: NonNull<HandlerListNode<Subscriber>>,
 }
 
-// SAFETY: an entry that this owns, whose contents are atomics.
+// SAFETY: a node that this owns, whose contents are atomics.
 unsafe impl Send for Subscription {}
 // SAFETY: as above.
 unsafe impl Sync for Subscription {}
@@ -108,27 +109,32 @@ pub(crate) struct Position {
     pub count: u64,
     pub lost: u64,
     /// The place of the next real-time signal.
-    pub place: usize,
+    pub index: usize,
 }
 
 /// Counts a signal from now on, and keeps what comes with it if that is
 /// wanted; wakes the owner each time. Whether the signal is seen is another
 /// matter: see [`super::Handler`] and [`super::take_pending`].
-pub(crate) fn subscribe(number: c_int, wakeup: Wakeup, keeps_infos: bool) -> Result<Subscription> {
-    let subscriber = Subscriber::new(number, wakeup, keeps_infos);
-    let Some(entry) = subscriber.and_then(|subscriber| try_box(Entry::new(subscriber))) else {
+pub(crate) fn subscribe(
+    number: c_int,
+    wakeup: SignalSink,
+    keeps_siginfo: bool,
+) -> Result<Subscription> {
+    let subscriber = Subscriber::new(number, wakeup, keeps_siginfo);
+    let Some(node) = subscriber.and_then(|subscriber| try_box(HandlerListNode::new(subscriber)))
+    else {
         fail!(ENOMEM, "no memory to watch signal {}", number);
     };
-    let entry = NonNull::from(Box::leak(entry));
-    let epoch = hub::insert(number, entry);
-    Ok(Subscription { number, epoch, entry })
+    let node = NonNull::from(Box::leak(node));
+    let epoch = hub::insert(number, node);
+    Ok(Subscription { number, epoch, node })
 }
 
 impl Subscription {
     fn subscriber(&self) -> &Subscriber {
-        // SAFETY: the entry is freed when this is dropped.
-        let entry = unsafe { self.entry.as_ref() };
-        &entry.value
+        // SAFETY: the node is freed when this is dropped.
+        let node = unsafe { self.node.as_ref() };
+        &node.value
     }
 
     /// Whether it is this process's, and not the one's that it was forked from.
@@ -148,17 +154,17 @@ impl Subscription {
 
     /// Everything that comes from now on is after this.
     pub fn position(&self) -> Position {
-        let place = match &self.subscriber().infos {
-            Infos::Each(all) => all.end(),
+        let index = match &self.subscriber().siginfo {
+            SiginfoStore::Each(all) => all.end(),
             _ => 0,
         };
-        Position { count: self.count(), lost: self.lost(), place }
+        Position { count: self.count(), lost: self.lost(), index }
     }
 
     /// The place of the real-time signal that is taken next.
-    pub fn place(&self) -> usize {
-        match &self.subscriber().infos {
-            Infos::Each(all) => all.start(),
+    pub fn next_index(&self) -> usize {
+        match &self.subscriber().siginfo {
+            SiginfoStore::Each(all) => all.start(),
             _ => 0,
         }
     }
@@ -166,10 +172,10 @@ impl Subscription {
     /// Takes what came with the next real-time signal, or with the last
     /// standard one. Only one thread at a time may take.
     pub fn take(&self) -> Option<Siginfo> {
-        match &self.subscriber().infos {
-            Infos::NotKept => None,
-            Infos::Last(last) => last.take(),
-            Infos::Each(all) => all.take(),
+        match &self.subscriber().siginfo {
+            SiginfoStore::NotKept => None,
+            SiginfoStore::Last(last) => last.take(),
+            SiginfoStore::Each(all) => all.take(),
         }
     }
 
@@ -186,11 +192,11 @@ impl Drop for Subscription {
     /// it is that is closed then.
     fn drop(&mut self) {
         if self.is_ours() {
-            hub::remove(self.number, self.entry);
+            hub::remove(self.number, self.node);
         }
         // Else the list of this process does not have it: see
         // `hub::after_fork`.
         // SAFETY: made of a box, and in no list any more.
-        drop(unsafe { Box::from_raw(self.entry.as_ptr()) });
+        drop(unsafe { Box::from_raw(self.node.as_ptr()) });
     }
 }

@@ -1,9 +1,9 @@
 //! Cancellation of threads: pthread_cancel(3).
 //!
 //! The C library ends a cancelled thread by unwinding it, which frames of Rust
-//! do not survive. System calls are made by syscall(2), which is no cancellation
-//! point; where the program's code runs inside a call, or a function of the C
-//! library that is one, cancellation is disabled.
+//! do not survive. System calls are made by syscall(2), which is no
+//! cancellation point; where the program's code runs inside a call, or a
+//! function of the C library that is one, cancellation is disabled.
 
 use std::ffi::c_int;
 use std::marker::PhantomData;

@@ -24,7 +24,7 @@ pub(crate) const MOST: usize = 2 * ROOM as usize / 512;
 
 /// What happened to a process; threads are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum ProcEvent {
     Fork {
         parent: i32,
         child: i32,
@@ -42,7 +42,7 @@ pub(crate) enum Event {
 
 /// What is sent: a header of netlink's, one of the connector's, and up to two
 /// numbers.
-type Request = [u32; 11];
+type ConnectorMessage = [u32; 11];
 /// What is received has the same headers and at most so much more.
 type Message = [u32; 32];
 
@@ -52,7 +52,7 @@ const WHAT: usize = 9;
 const DATA: usize = 13;
 
 /// `events`: only these.
-fn request(operation: u32, events: Option<u32>, ack: u32) -> Request {
+fn request(operation: u32, events: Option<u32>, ack: u32) -> ConnectorMessage {
     const NLMSG_DONE: u16 = 3;
     let len = size_of::<u32>() * if events.is_some() { 2 } else { 1 };
     let whole = size_of::<[u32; WHAT]>() + len;
@@ -67,7 +67,7 @@ fn pair(first: u16, second: u16) -> u32 {
     u32::from_ne_bytes([a, b, c, d])
 }
 
-fn send(fd: RawFd, request: &Request) -> Result<(), Errno> {
+fn send(fd: RawFd, request: &ConnectorMessage) -> Result<(), Errno> {
     let size = word(request, 0) as usize;
     // SAFETY: as many readable bytes as said; to the kernel.
     unsafe { syscall!(SYS_sendto, fd, request.as_ptr(), size, libc::MSG_NOSIGNAL, 0, 0) }.map(drop)
@@ -77,9 +77,9 @@ fn send(fd: RawFd, request: &Request) -> Result<(), Errno> {
 /// cannot be had; ENOTSUP: neither can they, but the kernel does not say so
 /// (not in the first namespaces).
 pub(crate) fn open() -> Result<Fd, Errno> {
-    let sort = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let socket_type = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointers.
-    let fd = unsafe { syscall!(SYS_socket, libc::AF_NETLINK, sort, NETLINK_CONNECTOR) }?;
+    let fd = unsafe { syscall!(SYS_socket, libc::AF_NETLINK, socket_type, NETLINK_CONNECTOR) }?;
     let fd = Fd::made(fd)?;
     // SAFETY: numbers.
     let mut address: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -132,8 +132,8 @@ pub(crate) fn leave(fd: RawFd) {
     let _ = send(fd, &request(IGNORE, None, 0));
 }
 
-fn word(message: &[u32], place: usize) -> u32 {
-    message.get(place).copied().unwrap_or(0)
+fn word(message: &[u32], index: usize) -> u32 {
+    message.get(index).copied().unwrap_or(0)
 }
 
 /// The next message; empty, if it is not the kernel's.
@@ -149,17 +149,17 @@ fn receive(fd: RawFd) -> Result<Message, Errno> {
 }
 
 /// The next event. EAGAIN: there is none; ENOBUFS: some were lost.
-pub(crate) fn next(fd: RawFd) -> Result<Event, Errno> {
+pub(crate) fn next(fd: RawFd) -> Result<ProcEvent, Errno> {
     receive(fd).map(|message| event(&message))
 }
 
-fn event(message: &Message) -> Event {
+fn event(message: &Message) -> ProcEvent {
     let data = |n: usize| word(message, DATA + n).cast_signed();
     match word(message, WHAT) {
-        1 if data(2) == data(3) => Event::Fork { parent: data(1), child: data(3) },
-        2 => Event::Exec { pid: data(1) },
-        0x8000_0000 if data(0) == data(1) => Event::Exit { pid: data(0), status: data(2) },
-        _ => Event::Other,
+        1 if data(2) == data(3) => ProcEvent::Fork { parent: data(1), child: data(3) },
+        2 => ProcEvent::Exec { pid: data(1) },
+        0x8000_0000 if data(0) == data(1) => ProcEvent::Exit { pid: data(0), status: data(2) },
+        _ => ProcEvent::Other,
     }
 }
 
@@ -211,13 +211,13 @@ mod tests {
 
     #[test]
     fn threads_are_left_out() {
-        let fork = Event::Fork { parent: 7, child: 9 };
+        let fork = ProcEvent::Fork { parent: 7, child: 9 };
         assert_eq!(event(&message(1, [8, 7, 9, 9])), fork);
-        assert_eq!(event(&message(1, [8, 7, 10, 9])), Event::Other);
-        assert_eq!(event(&message(2, [10, 9, 0, 0])), Event::Exec { pid: 9 });
-        let exit = Event::Exit { pid: 9, status: 256 };
+        assert_eq!(event(&message(1, [8, 7, 10, 9])), ProcEvent::Other);
+        assert_eq!(event(&message(2, [10, 9, 0, 0])), ProcEvent::Exec { pid: 9 });
+        let exit = ProcEvent::Exit { pid: 9, status: 256 };
         assert_eq!(event(&message(0x8000_0000, [9, 9, 256, 17])), exit);
-        assert_eq!(event(&message(0x8000_0000, [10, 9, 0, 17])), Event::Other);
-        assert_eq!(event(&message(0x200, [9, 9, 0, 0])), Event::Other);
+        assert_eq!(event(&message(0x8000_0000, [10, 9, 0, 17])), ProcEvent::Other);
+        assert_eq!(event(&message(0x200, [9, 9, 0, 0])), ProcEvent::Other);
     }
 }

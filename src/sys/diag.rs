@@ -6,7 +6,7 @@ use crate::errno::Errno;
 
 /// Asks about one socket, by its inode, with any cookie.
 #[repr(C)]
-struct Request {
+struct DiagRequest {
     header: libc::nlmsghdr,
     family: u8,
     protocol: u8,
@@ -40,9 +40,9 @@ pub(crate) fn unix_backlog(inode: u64) -> Option<u32> {
 }
 
 fn ask(inode: u32, answer: &mut [u8; 256]) -> Result<usize, Errno> {
-    let request = Request {
+    let request = DiagRequest {
         header: libc::nlmsghdr {
-            nlmsg_len: size_of::<Request>() as u32,
+            nlmsg_len: size_of::<DiagRequest>() as u32,
             nlmsg_type: SOCK_DIAG_BY_FAMILY,
             nlmsg_flags: libc::NLM_F_REQUEST as u16,
             nlmsg_seq: 0,

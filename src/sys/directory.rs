@@ -71,8 +71,8 @@ fn open_at(directory: RawFd, path: &CStr, flags: c_int) -> Result<Fd, Errno> {
 
 fn open_at2(directory: RawFd, path: &CStr, flags: c_int) -> Result<Fd, Errno> {
     // The kernel's struct open_how: flags, mode, resolve.
-    let how = [flags as u64, 0, libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS];
-    let (path, start, size) = (path.as_ptr(), how.as_ptr(), size_of_val(&how));
+    let open_how = [flags as u64, 0, libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS];
+    let (path, start, size) = (path.as_ptr(), open_how.as_ptr(), size_of_val(&open_how));
     loop {
         // SAFETY: the path is NUL-terminated, the structure of the size said.
         match unsafe { syscall!(SYS_openat2, directory, path, start, size) } {
@@ -92,12 +92,12 @@ fn opened(fd: usize, flags: c_int) -> Result<Fd, Errno> {
 fn open_stepwise(directory: RawFd, path: &[u8], to: To) -> Result<Fd, Errno> {
     let mut names = path.split(|byte| *byte == b'/').peekable();
     let mut reached: Option<Fd> = None;
-    let mut room = Vec::new();
+    let mut buffer = Vec::new();
     while let Some(name) = names.next() {
-        room.clear();
-        room.try_copy_from(name)?;
-        room.try_push(0)?;
-        let name = CStr::from_bytes_with_nul(&room).map_err(|_| Errno::ENOENT)?;
+        buffer.clear();
+        buffer.try_copy_from(name)?;
+        buffer.try_push(0)?;
+        let name = CStr::from_bytes_with_nul(&buffer).map_err(|_| Errno::ENOENT)?;
         let from = reached.as_ref().map_or(directory, Fd::raw);
         let to = if names.peek().is_none() { to } else { To::Find };
         reached = Some(open_entry(from, name, to)?);
@@ -106,9 +106,9 @@ fn open_stepwise(directory: RawFd, path: &[u8], to: To) -> Result<Fd, Errno> {
 }
 
 /// Where some of a directory's entries fit, aligned as the kernel's are.
-pub(crate) struct Room([u64; 256]);
+pub(crate) struct DirentBuffer([u64; 256]);
 
-impl Room {
+impl DirentBuffer {
     pub fn new() -> Self {
         Self([0; 256])
     }
@@ -116,16 +116,16 @@ impl Room {
 
 /// An entry of a directory.
 #[derive(Clone, Copy)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct DirectoryEntry<'a> {
     pub name: &'a CStr,
     /// A DT constant, or DT_UNKNOWN.
     kind: u8,
 }
 
 /// Some entries, to be taken off with [`split`]; empty: there are no more.
-pub(crate) fn read<'a>(directory: &Fd, room: &'a mut Room) -> Result<&'a [u8], Errno> {
+pub(crate) fn read<'a>(directory: &Fd, buffer: &'a mut DirentBuffer) -> Result<&'a [u8], Errno> {
     let fd = directory.check().ok_or(Errno::EBADF)?;
-    let (start, size) = (room.0.as_mut_ptr(), size_of_val(&room.0));
+    let (start, size) = (buffer.0.as_mut_ptr(), size_of_val(&buffer.0));
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_getdents64, fd, start, size) }?;
     // SAFETY: within as many bytes, all of them initialised.
@@ -133,17 +133,17 @@ pub(crate) fn read<'a>(directory: &Fd, room: &'a mut Room) -> Result<&'a [u8], E
 }
 
 /// Takes the first entry off; it, and the rest.
-pub(crate) fn split(entries: &[u8]) -> Option<(Entry<'_>, &[u8])> {
+pub(crate) fn split(entries: &[u8]) -> Option<(DirectoryEntry<'_>, &[u8])> {
     const LENGTH: usize = 16;
     const KIND: usize = 18;
     const NAME: usize = 19;
     let length = entries.get(LENGTH..LENGTH + 2)?.try_into().ok()?;
     let (entry, rest) = entries.split_at_checked(usize::from(u16::from_ne_bytes(length)))?;
     let name = CStr::from_bytes_until_nul(entry.get(NAME..)?).ok()?;
-    Some((Entry { name, kind: *entry.get(KIND)? }, rest))
+    Some((DirectoryEntry { name, kind: *entry.get(KIND)? }, rest))
 }
 
-impl Entry<'_> {
+impl DirectoryEntry<'_> {
     /// Whether it is the directory itself, or the one that it lies in.
     pub fn is_dots(&self) -> bool {
         matches!(self.name.to_bytes(), b"." | b"..")
@@ -164,10 +164,10 @@ impl Entry<'_> {
 }
 
 /// The path of the current directory, with the NUL byte behind it.
-pub(crate) fn current(room: &mut [u8]) -> Result<&[u8], Errno> {
+pub(crate) fn current(buffer: &mut [u8]) -> Result<&[u8], Errno> {
     // SAFETY: as many writable bytes as said.
-    let len = unsafe { syscall!(SYS_getcwd, room.as_mut_ptr(), room.len()) }?;
-    room.get(..len).filter(|path| path.starts_with(b"/")).ok_or(Errno::ENOENT)
+    let len = unsafe { syscall!(SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) }?;
+    buffer.get(..len).filter(|path| path.starts_with(b"/")).ok_or(Errno::ENOENT)
 }
 
 /// Visits the open descriptors, until `visit` has seen enough.
@@ -181,16 +181,16 @@ pub(crate) fn each_descriptor(mut visit: impl FnMut(RawFd) -> ControlFlow<()>) {
 
 fn visit_listed(visit: &mut impl FnMut(RawFd) -> ControlFlow<()>) -> Result<(), Errno> {
     let directory = open(c"/proc/self/fd", false, To::Read)?;
-    let mut room = Room::new();
+    let mut buffer = DirentBuffer::new();
     loop {
-        let mut rest = read(&directory, &mut room)?;
+        let mut rest = read(&directory, &mut buffer)?;
         if rest.is_empty() {
             return Ok(());
         }
         while let Some((entry, after)) = split(rest) {
             rest = after;
-            let number = entry.name.to_str().ok().and_then(|name| name.parse().ok());
-            if number.is_some_and(|number| visit(number).is_break()) {
+            let fd = entry.name.to_str().ok().and_then(|name| name.parse().ok());
+            if fd.is_some_and(|fd| visit(fd).is_break()) {
                 return Ok(());
             }
         }

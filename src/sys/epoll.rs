@@ -105,18 +105,18 @@ pub(crate) fn wait(
     buffer: &mut [MaybeUninit<Event>],
     timeout_ns: Option<i64>,
 ) -> Result<&[Event], Errno> {
-    let room = buffer.len().min(i32::MAX as usize / size_of::<Event>());
+    let capacity = buffer.len().min(i32::MAX as usize / size_of::<Event>());
     let start = buffer.as_mut_ptr();
-    let filled = wait_raw(epoll, start, room, timeout_ns)?;
+    let filled = wait_raw(epoll, start, capacity, timeout_ns)?;
     let filled = buffer.get(..filled).unwrap_or_default();
     // SAFETY: the kernel filled that many events.
     Ok(unsafe { &*(&raw const *filled as *const [Event]) })
 }
 
-/// Tells when an epoll has reported all that it has: what stays ready goes to
-/// the end of its list, so that all came when any of it comes again.
+/// Detects a full round of an epoll's ready list: what stays ready goes to the
+/// end of the list, so that all was reported when any of it comes again.
 #[derive(Default)]
-pub(crate) struct Laps {
+pub(crate) struct RoundDetector {
     count: usize,
     first: u64,
     /// The first may not stay ready: of every number of events that is a
@@ -124,12 +124,12 @@ pub(crate) struct Laps {
     anchor: u64,
 }
 
-impl Laps {
+impl RoundDetector {
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// These came next.
+    /// Whether the round is over; these events came next.
     pub fn is_over(&mut self, events: &[Event]) -> bool {
         events.iter().any(|event| self.comes_again(event.u64))
     }
@@ -161,30 +161,30 @@ static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
 fn wait_raw(
     epoll: RawFd,
     start: *mut MaybeUninit<Event>,
-    room: usize,
+    capacity: usize,
     timeout_ns: Option<i64>,
 ) -> Result<usize, Errno> {
     let milliseconds = match timeout_ns {
         None => -1,
         Some(0) => 0,
-        Some(ns) => return wait_for(epoll, start, room, ns),
+        Some(ns) => return wait_for(epoll, start, capacity, ns),
     };
     // SAFETY: `room` events fit at `start`; no mask.
-    unsafe { syscall!(SYS_epoll_pwait, epoll, start, room, milliseconds, 0, 0) }
+    unsafe { syscall!(SYS_epoll_pwait, epoll, start, capacity, milliseconds, 0, 0) }
 }
 
 /// Waits for a time that is not 0.
 fn wait_for(
     epoll: RawFd,
     start: *mut MaybeUninit<Event>,
-    room: usize,
+    capacity: usize,
     timeout_ns: i64,
 ) -> Result<usize, Errno> {
     let timeout = clock::to_timespec(timeout_ns);
     if !NO_PWAIT2.load(Ordering::Relaxed) {
         let timeout = &raw const timeout;
         // SAFETY: `room` events fit at `start`; the timeout is valid; no mask.
-        match unsafe { syscall!(SYS_epoll_pwait2, epoll, start, room, timeout, 0, 0) } {
+        match unsafe { syscall!(SYS_epoll_pwait2, epoll, start, capacity, timeout, 0, 0) } {
             // A kernel before 5.11; a sandbox that does not know the call.
             Err(Errno::ENOSYS | Errno::EPERM) => NO_PWAIT2.store(true, Ordering::Relaxed),
             result => return result,
@@ -194,5 +194,5 @@ fn wait_for(
     // waits to the nanosecond.
     poll::ppoll(&mut [poll::entry(epoll, libc::POLLIN as u32)], Some(timeout_ns))?;
     // SAFETY: as above, without a timeout.
-    unsafe { syscall!(SYS_epoll_pwait, epoll, start, room, 0, 0, 0) }
+    unsafe { syscall!(SYS_epoll_pwait, epoll, start, capacity, 0, 0, 0) }
 }

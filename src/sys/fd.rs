@@ -31,7 +31,7 @@ impl Fd {
             return Self::marked(raw);
         }
         let fd = Self::brief(raw)?;
-        fd.disown();
+        fd.set_borrowed();
         Self::marked(fd.raw)
     }
 
@@ -105,18 +105,18 @@ impl Fd {
     }
 
     /// From now on dropping it closes the descriptor.
-    pub fn own(&self) {
+    pub fn set_owned(&self) {
         self.owned.store(true, Ordering::Relaxed);
     }
 
     /// From now on dropping it does not close the descriptor.
-    pub fn disown(&self) {
+    pub fn set_borrowed(&self) {
         self.owned.store(false, Ordering::Relaxed);
     }
 
     /// Closes it without dropping it, for an object whose memory must stay;
     /// it must not be used or dropped afterwards.
-    pub fn abandon(&self) {
+    pub fn close_now(&self) {
         if self.owned.load(Ordering::Relaxed) && self.is_intact() {
             // SAFETY: the descriptor is ours, and this is its last use. Linux
             // frees the number whatever close(2) returns.
@@ -127,7 +127,7 @@ impl Fd {
 
 impl Drop for Fd {
     fn drop(&mut self) {
-        self.abandon();
+        self.close_now();
     }
 }
 
@@ -174,9 +174,9 @@ pub(crate) fn duplicate_to_write(fd: RawFd) -> Result<Fd, Errno> {
 }
 
 /// Has a number be a duplicate of a descriptor, whatever it was.
-pub(crate) fn replace(fd: &Fd, number: RawFd) -> Result<(), Errno> {
+pub(crate) fn replace(fd: &Fd, target: RawFd) -> Result<(), Errno> {
     // SAFETY: the caller gives the number up.
-    unsafe { syscall!(SYS_dup3, fd.raw(), number, libc::O_CLOEXEC) }.map(drop)
+    unsafe { syscall!(SYS_dup3, fd.raw(), target, libc::O_CLOEXEC) }.map(drop)
 }
 
 /// Whether two numbers are known to be duplicates of one descriptor.

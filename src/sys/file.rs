@@ -80,9 +80,9 @@ pub(crate) fn write_all(fd: RawFd, mut bytes: &[u8]) -> Result<(), Errno> {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
-                let mut room = [poll::entry(fd, libc::POLLOUT as u32)];
+                let mut fds = [poll::entry(fd, libc::POLLOUT as u32)];
                 // If it is interrupted it is tried again.
-                let _ = poll::ppoll(&mut room, None);
+                let _ = poll::ppoll(&mut fds, None);
             }
             Err(errno) => return Err(errno),
         }
@@ -144,17 +144,17 @@ pub(crate) fn name(fd: RawFd, buffer: &mut [u8]) -> Result<&[u8], Errno> {
     let mut path = [0u8; 32];
     // Room for every number, and for the NUL byte behind it.
     let _ = write!(path.as_mut_slice(), "/proc/self/fd/{fd}");
-    let (at, path, len) = (libc::AT_FDCWD, path.as_ptr(), buffer.len());
+    let (directory, path, len) = (libc::AT_FDCWD, path.as_ptr(), buffer.len());
     // SAFETY: the path is NUL-terminated, as many writable bytes as said.
-    let len = unsafe { syscall!(SYS_readlinkat, at, path, buffer.as_mut_ptr(), len) }?;
+    let len = unsafe { syscall!(SYS_readlinkat, directory, path, buffer.as_mut_ptr(), len) }?;
     Ok(buffer.get(..len).unwrap_or_default())
 }
 
 /// What a symbolic link leads to; EINVAL: it is none.
 pub(crate) fn link_target<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
-    let (at, path, len) = (libc::AT_FDCWD, path.as_ptr(), buffer.len());
+    let (directory, path, len) = (libc::AT_FDCWD, path.as_ptr(), buffer.len());
     // SAFETY: the path is NUL-terminated, as many writable bytes as said.
-    let len = unsafe { syscall!(SYS_readlinkat, at, path, buffer.as_mut_ptr(), len) }?;
+    let len = unsafe { syscall!(SYS_readlinkat, directory, path, buffer.as_mut_ptr(), len) }?;
     Ok(buffer.get(..len).unwrap_or_default())
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn current() -> Epoch {
 /// Whether this is that epoch, as far as one look tells: false may also mean
 /// that more than one is needed.
 #[inline(always)]
-pub(crate) fn is_surely(epoch: Epoch) -> bool {
+pub(crate) fn is_current_fast(epoch: Epoch) -> bool {
     let Some(address) = PAGE.get() else { return false };
     let page = ptr::with_exposed_provenance::<AtomicU64>(address.get());
     // SAFETY: as in `page`.
@@ -75,12 +75,12 @@ pub(crate) fn is_surely(epoch: Epoch) -> bool {
 
 /// Watches for forks, from the process that it was made in.
 #[derive(Clone, Copy)]
-pub(crate) struct Watch {
+pub(crate) struct ForkWatch {
     page: &'static AtomicU64,
     epoch: Epoch,
 }
 
-impl Watch {
+impl ForkWatch {
     pub fn begin() -> Self {
         Self { page: page(), epoch: current() }
     }

@@ -57,7 +57,7 @@ pub(crate) fn read(inotify: RawFd, buffer: &mut [u8]) -> &[u8] {
 
 /// One event.
 #[derive(Clone, Copy)]
-pub(crate) struct Note<'a> {
+pub(crate) struct InotifyEvent<'a> {
     pub watch: i32,
     pub mask: u32,
     /// The same in both halves of a rename.
@@ -68,18 +68,18 @@ pub(crate) struct Note<'a> {
 }
 
 /// Takes the first event off; it, and the rest.
-pub(crate) fn split(bytes: &[u8]) -> Option<(Note<'_>, &[u8])> {
+pub(crate) fn split(bytes: &[u8]) -> Option<(InotifyEvent<'_>, &[u8])> {
     let (watch, rest) = bytes.split_first_chunk()?;
     let (mask, rest) = rest.split_first_chunk()?;
     let (cookie, rest) = rest.split_first_chunk()?;
     let (length, rest) = rest.split_first_chunk()?;
     let (name, rest) = rest.split_at_checked(u32::from_ne_bytes(*length) as usize)?;
-    let note = Note {
+    let event = InotifyEvent {
         watch: i32::from_ne_bytes(*watch),
         mask: u32::from_ne_bytes(*mask),
         cookie: u32::from_ne_bytes(*cookie),
         // It is filled up with NUL bytes.
         name: name.split(|byte| *byte == 0).next().unwrap_or_default(),
     };
-    Some((note, rest))
+    Some((event, rest))
 }

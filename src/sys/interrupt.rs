@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 
 /// See `evloop_set_interrupt_mode`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mode {
+pub(crate) enum InterruptMode {
     Restart,
     Return,
 }
@@ -26,11 +26,11 @@ static CHOICE: PerThread<Cell<Choice>> = PerThread::new();
 
 #[derive(Clone, Copy)]
 struct Choice {
-    mode: Mode,
+    mode: InterruptMode,
     check: Option<Check>,
 }
 
-const DEFAULT: Choice = Choice { mode: Mode::Restart, check: None };
+const DEFAULT: Choice = Choice { mode: InterruptMode::Restart, check: None };
 
 fn choice() -> Choice {
     CHOICE.with(|choice| choice.map_or(DEFAULT, Cell::get))
@@ -43,7 +43,7 @@ fn choose(change: impl FnOnce(&mut Choice)) -> Result<Choice, Errno> {
     change(&mut wanted);
     let is_stored = CHOICE.with(|choice| choice.map(|choice| choice.set(wanted)).is_some());
     // To choose what all threads begin with needs no memory.
-    if is_stored || matches!(wanted, Choice { mode: Mode::Restart, check: None }) {
+    if is_stored || matches!(wanted, Choice { mode: InterruptMode::Restart, check: None }) {
         return Ok(before);
     }
     let is_stored = try_box(Cell::new(wanted)).is_some_and(|choice| CHOICE.set(choice));
@@ -51,7 +51,7 @@ fn choose(change: impl FnOnce(&mut Choice)) -> Result<Choice, Errno> {
 }
 
 /// The mode before.
-pub(crate) fn set_mode(mode: Mode) -> Result<Mode, Errno> {
+pub(crate) fn set_mode(mode: InterruptMode) -> Result<InterruptMode, Errno> {
     choose(|choice| choice.mode = mode).map(|before| before.mode)
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn resume() -> Result<(), Errno> {
             // argument are valid until they are replaced.
             unsafe { (check.call)(check.user_data) == 0 }
         }
-        None => mode == Mode::Restart,
+        None => mode == InterruptMode::Restart,
     };
     if go_on { Ok(()) } else { Err(Errno::EINTR) }
 }

@@ -14,7 +14,7 @@
 mod shared;
 
 use self::shared::{Known, Raced};
-use super::{syscall, ticks};
+use super::{syscall, tsc};
 use crate::errno::Errno;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::util::alloc::try_array;
@@ -108,7 +108,7 @@ impl Identity {
 }
 
 /// An [`Identity`] that several threads look at, and signal handlers.
-/// It is known to be intact at a moment of [`ticks::stamp`], and with what
+/// It is known to be intact at a moment of [`tsc::stamp`], and with what
 /// [`LAST`] was then: its complement, if the time is not the counter's.
 #[derive(Debug)]
 pub(crate) struct SharedIdentity(Known);
@@ -141,14 +141,14 @@ impl SharedIdentity {
     #[inline(always)]
     pub fn is_known(&self) -> bool {
         // That the counter can be read is known where such a moment was noted.
-        self.0.known_at(LAST.load(Ordering::Relaxed)).is_some_and(ticks::is_recent)
+        self.0.known_at(LAST.load(Ordering::Relaxed)).is_some_and(tsc::is_recent)
     }
 
     #[cold]
     fn ask(&self, identity: Identity) -> bool {
         // Both before the kernel is asked.
         let last = LAST.load(Ordering::Relaxed);
-        let (now, is_counted) = ticks::stamp();
+        let (now, is_counted) = tsc::stamp();
         let known_last = if is_counted { last } else { !last };
         if !is_counted && self.0.known_at(known_last) == Some(now) {
             return true;
@@ -197,10 +197,10 @@ fn block_of(fd: RawFd) -> Option<(&'static AtomicPtr<Block>, usize)> {
 }
 
 fn generation_of(fd: RawFd) -> Option<&'static AtomicU32> {
-    let (block, at) = block_of(fd)?;
+    let (block, index) = block_of(fd)?;
     // SAFETY: null, or a block, which is never freed. Acquire: it was filled
     // in before it was put there.
-    unsafe { block.load(Ordering::Acquire).as_ref() }?.get(at)
+    unsafe { block.load(Ordering::Acquire).as_ref() }?.get(index)
 }
 
 /// The last generation of all, which is never 0.
@@ -222,22 +222,23 @@ fn begin_generation(fd: RawFd, flag: u32) -> Result<u32, Errno> {
 
 #[cold]
 fn first_generation_of(fd: RawFd) -> Result<Option<&'static AtomicU32>, Errno> {
-    ticks::prepare();
+    tsc::prepare();
     if let Some((block, _)) = block_of(fd) {
         make_block(block)?;
     }
     Ok(generation_of(fd))
 }
 
-fn make_block(place: &AtomicPtr<Block>) -> Result<(), Errno> {
+fn make_block(index: &AtomicPtr<Block>) -> Result<(), Errno> {
     let fresh = try_array(PER_BLOCK, |_| AtomicU32::new(0)).ok_or(Errno::ENOMEM)?;
     let fresh = Box::into_raw(fresh).cast::<Block>();
     // Raced, not locked: a fork in the middle must not leave a lock behind.
     // Release: who finds it finds it filled in.
     let none = std::ptr::null_mut();
-    let placed = place.compare_exchange(none, fresh, Ordering::Release, Ordering::Relaxed);
+    let placed = index.compare_exchange(none, fresh, Ordering::Release, Ordering::Relaxed);
     if placed.is_err() {
-        // SAFETY: made above, of a block's length, and no other thread knows it.
+        // SAFETY: made above, of a block's length, and no other thread knows
+        // it.
         drop(unsafe { Box::from_raw(fresh) });
     }
     Ok(())

@@ -41,24 +41,24 @@ pub(crate) unsafe fn wipe(start: *mut u8, bytes: usize) -> bool {
 
 /// Has what is at a place brought nearer.
 #[inline(always)]
-pub(crate) fn prefetch<T>(place: &T) {
+pub(crate) fn prefetch<T>(index: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; any address will do.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(index).cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
+    let _ = index;
 }
 
 /// The same for all of what is there, not only its first 64 bytes.
 #[inline(always)]
-pub(crate) fn prefetch_all<T>(place: &T) {
-    let start = std::ptr::from_ref(place).cast::<u8>();
+pub(crate) fn prefetch_all<T>(index: &T) {
+    let start = std::ptr::from_ref(index).cast::<u8>();
     for line in (0..size_of::<T>()).step_by(64) {
-        let at = start.wrapping_add(line);
+        let address = start.wrapping_add(line);
         // SAFETY: inside the place.
-        prefetch(unsafe { &*at });
+        prefetch(unsafe { &*address });
     }
 }

@@ -30,8 +30,8 @@ pub(crate) mod signal;
 pub(crate) mod sigpipe;
 pub(crate) mod socket;
 pub(crate) mod thread;
-pub(crate) mod ticks;
 pub(crate) mod timerfd;
+pub(crate) mod tsc;
 
 use crate::errno::Errno;
 use std::ffi::{c_int, c_long};
@@ -50,7 +50,7 @@ fn last_errno() -> Errno {
 /// The C library's errno at some time. The C API promises not to touch it,
 /// but system calls, locks and memory allocation do.
 pub(crate) struct SavedErrno {
-    place: *mut c_int,
+    location: *mut c_int,
     value: c_int,
 }
 
@@ -58,9 +58,9 @@ impl SavedErrno {
     #[inline]
     pub fn now() -> Self {
         // SAFETY: always a valid address, this thread's.
-        let place = unsafe { libc::__errno_location() };
+        let location = unsafe { libc::__errno_location() };
         // SAFETY: as above.
-        Self { place, value: unsafe { *place } }
+        Self { location, value: unsafe { *location } }
     }
 
     /// Gives errno a value, which is what one part of the C API promises.
@@ -71,7 +71,7 @@ impl SavedErrno {
     #[inline]
     pub fn restore(&self) {
         // SAFETY: this thread's errno, as the type cannot leave the thread.
-        unsafe { *self.place = self.value };
+        unsafe { *self.location = self.value };
     }
 }
 

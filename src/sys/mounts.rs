@@ -28,9 +28,9 @@ pub(crate) fn read(table: RawFd) -> Result<Vec<u8>, Errno> {
     loop {
         const PIECE: usize = 16 << 10;
         text.try_reserve(PIECE).map_err(|_| Errno::ENOMEM)?;
-        let room = text.spare_capacity_mut();
+        let buffer = text.spare_capacity_mut();
         // SAFETY: as many writable bytes as said.
-        match unsafe { syscall!(SYS_read, table, room.as_mut_ptr(), room.len()) }? {
+        match unsafe { syscall!(SYS_read, table, buffer.as_mut_ptr(), buffer.len()) }? {
             0 => return Ok(text),
             // SAFETY: the kernel wrote so many.
             len => unsafe { text.set_len(text.len() + len) },

@@ -45,9 +45,9 @@ pub(crate) fn ask(socket: RawFd, index: u32) -> Result<(), Errno> {
         (6, &(libc::NLM_F_REQUEST as u16).to_ne_bytes()),
         (HEADER + INDEX, &index.to_ne_bytes()),
     ];
-    for (at, bytes) in fields {
-        if let Some(place) = request.get_mut(at..at + bytes.len()) {
-            place.copy_from_slice(bytes);
+    for (offset, bytes) in fields {
+        if let Some(slot) = request.get_mut(offset..offset + bytes.len()) {
+            slot.copy_from_slice(bytes);
         }
     }
     let address = kernel();
@@ -61,13 +61,14 @@ pub(crate) fn ask(socket: RawFd, index: u32) -> Result<(), Errno> {
 pub(crate) fn receive(socket: RawFd, buffer: &mut [u8]) -> Result<Option<&[u8]>, Errno> {
     let mut from = MaybeUninit::<libc::sockaddr_nl>::zeroed();
     let mut size = size_of_val(&from) as libc::socklen_t;
-    let (start, room, flags) = (buffer.as_mut_ptr(), buffer.len(), libc::MSG_DONTWAIT);
+    let (start, capacity, flags) = (buffer.as_mut_ptr(), buffer.len(), libc::MSG_DONTWAIT);
     let (address, length) = (from.as_mut_ptr(), &raw mut size);
     // SAFETY: as many writable bytes as said, room for an address.
-    let len = match unsafe { syscall!(SYS_recvfrom, socket, start, room, flags, address, length) } {
-        Err(Errno::EAGAIN) => return Ok(None),
-        result => result?,
-    };
+    let len =
+        match unsafe { syscall!(SYS_recvfrom, socket, start, capacity, flags, address, length) } {
+            Err(Errno::EAGAIN) => return Ok(None),
+            result => result?,
+        };
     // SAFETY: zero, or what the kernel wrote: numbers.
     let from = unsafe { from.assume_init() };
     let len = if from.nl_pid == 0 { len } else { 0 };
@@ -108,8 +109,8 @@ pub(crate) fn split(bytes: &[u8]) -> Option<(Option<Link>, &[u8])> {
     Some((link, rest))
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+fn number(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 /// The number of the interface. Of a bridge's ports there are messages that

@@ -24,19 +24,20 @@ impl Parker {
         if self.woken.swap(0, Acquire) != 0 {
             return;
         }
-        let (word, how) = (self.woken.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
+        let (word, operation) = (self.woken.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
         // SAFETY: the word lives as long as `self`, the time during the call.
         // It returns at once if the word is not 0 any more.
-        let _ = unsafe { syscall!(SYS_futex, word, how, 0, timeout) };
+        let _ = unsafe { syscall!(SYS_futex, word, operation, 0, timeout) };
         self.woken.swap(0, Acquire);
     }
 
     pub fn unpark(&self) {
         // Release: pairs with the Acquire of `park`.
         if self.woken.swap(1, Release) == 0 {
-            let (word, how) = (self.woken.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG);
+            let (word, operation) =
+                (self.woken.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG);
             // SAFETY: the kernel only looks the address up.
-            let _ = unsafe { syscall!(SYS_futex, word, how, 1) };
+            let _ = unsafe { syscall!(SYS_futex, word, operation, 1) };
         }
     }
 }

@@ -48,10 +48,10 @@ pub(crate) struct Usage {
 
 /// Waits for a child that has ended, or only looks at it (WNOWAIT); `None`:
 /// it has not. ECHILD: it is no child, or was waited for.
-pub(crate) fn wait(pidfd: RawFd, how: c_int) -> Result<Option<(c_int, Usage)>, Errno> {
+pub(crate) fn wait(pidfd: RawFd, flags: c_int) -> Result<Option<(c_int, Usage)>, Errno> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    let options = libc::WEXITED | libc::WNOHANG | libc::__WALL | how;
+    let options = libc::WEXITED | libc::WNOHANG | libc::__WALL | flags;
     let (start, used) = (info.as_mut_ptr(), usage.as_mut_ptr());
     // SAFETY: room for the information and the usage.
     unsafe { syscall!(SYS_waitid, libc::P_PIDFD, pidfd, start, options, used) }?;
@@ -87,9 +87,9 @@ pub(crate) fn is_of(fd: RawFd, pid: i32) -> Result<bool, Errno> {
         Err(errno) if errno.is_shortage() => return Err(errno),
         Err(_) => return Ok(false),
     };
-    let told = super::file::field(lines, "Pid:").and_then(|told| told.parse::<i32>().ok());
+    let found = super::file::field(lines, "Pid:").and_then(|found| found.parse::<i32>().ok());
     // Of one that was waited for, the number is not told any more.
-    Ok(told.is_some_and(|told| told == pid || told == -1))
+    Ok(found.is_some_and(|found| found == pid || found == -1))
 }
 
 /// The beginning of the kernel's structure.

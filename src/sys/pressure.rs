@@ -104,9 +104,9 @@ pub(crate) fn has_fired(file: RawFd) -> bool {
 /// For how long tasks were stalled, in microseconds, since the file is there.
 pub(crate) fn total(file: RawFd, full: bool) -> Result<u64, Errno> {
     let mut text = [0u8; 256];
-    let (start, room) = (text.as_mut_ptr(), text.len());
+    let (start, capacity) = (text.as_mut_ptr(), text.len());
     // SAFETY: as many writable bytes as said.
-    let len = unsafe { syscall!(SYS_pread64, file, start, room, 0) }?;
+    let len = unsafe { syscall!(SYS_pread64, file, start, capacity, 0) }?;
     parse(text.get(..len).unwrap_or_default(), full).ok_or(Errno::EINVAL)
 }
 

@@ -80,16 +80,16 @@ pub(crate) fn action(handler: usize, flags: c_int, mask: Mask) -> Action {
     // SAFETY: numbers, a set of bits, and a pointer that may be null.
     let mut action = unsafe { action.assume_init() };
     (action.sa_sigaction, action.sa_flags) = (handler, flags);
-    let place = (&raw mut action.sa_mask).cast::<Mask>();
+    let sa_mask = (&raw mut action.sa_mask).cast::<Mask>();
     // SAFETY: the C library's set begins with the kernel's.
-    unsafe { place.write(mask) };
+    unsafe { sa_mask.write(mask) };
     action
 }
 
 pub(crate) fn mask_of(action: &Action) -> Mask {
-    let place = (&raw const action.sa_mask).cast::<Mask>();
+    let sa_mask = (&raw const action.sa_mask).cast::<Mask>();
     // SAFETY: the C library's set begins with the kernel's.
-    unsafe { place.read() }
+    unsafe { sa_mask.read() }
 }
 
 /// What the calling thread blocks.
@@ -158,12 +158,12 @@ pub(crate) fn set_descriptor(fd: RawFd, mask: Mask) -> Result<(), Errno> {
 /// no more.
 pub(crate) fn read_infos(
     fd: RawFd,
-    room: &mut [MaybeUninit<libc::signalfd_siginfo>],
+    buffer: &mut [MaybeUninit<libc::signalfd_siginfo>],
 ) -> &[libc::signalfd_siginfo] {
-    let (start, size) = (room.as_mut_ptr(), size_of_val(room));
+    let (start, size) = (buffer.as_mut_ptr(), size_of_val(buffer));
     // SAFETY: as much room as said.
     let read = unsafe { syscall!(SYS_read, fd, start, size) }.unwrap_or(0);
-    let count = (read / size_of::<libc::signalfd_siginfo>()).min(room.len());
+    let count = (read / size_of::<libc::signalfd_siginfo>()).min(buffer.len());
     // SAFETY: the kernel has filled in that many.
     unsafe { std::slice::from_raw_parts(start.cast(), count) }
 }

@@ -59,7 +59,7 @@ pub(crate) fn tcp_info(fd: RawFd) -> Option<TcpInfo> {
 
 /// The kinds of sockets whose bytes the kernel counts in different ways.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SocketKind {
     Tcp,
     /// MPTCP and SMC.
     OtherStream,
@@ -73,24 +73,24 @@ pub(crate) enum Kind {
 }
 
 /// The kind of a socket, which never changes.
-pub(crate) fn kind(fd: RawFd) -> Result<Kind, Errno> {
+pub(crate) fn kind(fd: RawFd) -> Result<SocketKind, Errno> {
     const AF_SMC: i32 = 43;
     const IPPROTO_MPTCP: i32 = 262;
     let ask = |name| option(fd, libc::SOL_SOCKET, name, 0i32);
     match ask(libc::SO_DOMAIN)? {
         libc::AF_INET | libc::AF_INET6 => match ask(libc::SO_PROTOCOL)? {
-            libc::IPPROTO_TCP => Ok(Kind::Tcp),
-            IPPROTO_MPTCP => Ok(Kind::OtherStream),
-            _ => Ok(Kind::Message),
+            libc::IPPROTO_TCP => Ok(SocketKind::Tcp),
+            IPPROTO_MPTCP => Ok(SocketKind::OtherStream),
+            _ => Ok(SocketKind::Message),
         },
         libc::AF_UNIX => match ask(libc::SO_TYPE)? {
-            libc::SOCK_STREAM => Ok(Kind::UnixStream),
-            libc::SOCK_SEQPACKET => Ok(Kind::UnixSeqpacket),
-            _ => Ok(Kind::UnixDatagram),
+            libc::SOCK_STREAM => Ok(SocketKind::UnixStream),
+            libc::SOCK_SEQPACKET => Ok(SocketKind::UnixSeqpacket),
+            _ => Ok(SocketKind::UnixDatagram),
         },
-        libc::AF_VSOCK => Ok(Kind::Vsock),
-        AF_SMC => Ok(Kind::OtherStream),
-        _ => Ok(Kind::Message),
+        libc::AF_VSOCK => Ok(SocketKind::Vsock),
+        AF_SMC => Ok(SocketKind::OtherStream),
+        _ => Ok(SocketKind::Message),
     }
 }
 
@@ -103,24 +103,24 @@ impl Memory {
         option(fd, libc::SOL_SOCKET, SO_MEMINFO, [0; 9]).map(Self)
     }
 
-    fn at(&self, place: usize) -> i64 {
-        self.0.get(place).copied().map_or(0, i64::from)
+    fn get(&self, index: usize) -> i64 {
+        self.0.get(index).copied().map_or(0, i64::from)
     }
 
     /// What waits to be received takes, the kernel's own structures included.
     /// The sockets of some families do not count it: 0.
     pub fn received(&self) -> i64 {
-        self.at(0)
+        self.get(0)
     }
 
     /// The size of the receive buffer.
     pub fn receive_buffer(&self) -> i64 {
-        self.at(1)
+        self.get(1)
     }
 
     /// How much more the socket takes to send.
     pub fn free_space(&self) -> i64 {
-        let (allocated, buffer, queued) = (self.at(2), self.at(3), self.at(5));
+        let (allocated, buffer, queued) = (self.get(2), self.get(3), self.get(5));
         buffer - allocated.max(queued)
     }
 }
@@ -140,10 +140,10 @@ pub(crate) fn has_urgent_inline(fd: RawFd) -> bool {
 /// How many bytes of a TCP socket the next receive finds; `None`: more than
 /// were looked at. Unlike FIONREAD it skips an urgent byte that comes first.
 pub(crate) fn peek_stream(fd: RawFd) -> Result<Option<i64>, Errno> {
-    let mut room = [MaybeUninit::<u8>::uninit(); 512];
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 512];
     // With MSG_TRUNC the kernel counts the bytes, and copies none.
     let flags = libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
-    let (start, size) = (room.as_mut_ptr(), room.len());
+    let (start, size) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: as many writable bytes as said.
     let count = unsafe { syscall!(SYS_recvfrom, fd, start, size, flags, 0, 0) }?;
     Ok(i64::try_from(count).ok().filter(|_| count < size))

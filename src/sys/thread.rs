@@ -119,10 +119,10 @@ impl Thread {
     }
 }
 
-type Entry = extern "C" fn(*mut c_void) -> *mut c_void;
+type StartRoutine = extern "C" fn(*mut c_void) -> *mut c_void;
 
 /// One attempt to make a thread.
-fn create(stack: usize, entry: Entry, argument: *mut c_void) -> Result<Thread, Errno> {
+fn create(stack: usize, entry: StartRoutine, argument: *mut c_void) -> Result<Thread, Errno> {
     let mut attributes = MaybeUninit::uninit();
     // SAFETY: room for the attributes.
     check(unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) })?;

@@ -1,6 +1,6 @@
 //! Lists of entries in chunks, from a pool of their own.
 
-use super::{Entry, NoMemory};
+use super::{NoMemory, TimerEntry};
 use crate::sys::memory;
 use crate::util::alloc::TryVec;
 
@@ -11,13 +11,13 @@ const PER_SLAB: usize = 64;
 const NONE: u32 = u32::MAX;
 
 struct Chunk {
-    entries: [Entry; PER_CHUNK],
+    entries: [TimerEntry; PER_CHUNK],
     next: u32,
 }
 
 /// A list; the entries of its first chunk are counted in it.
 #[derive(Clone, Copy)]
-pub(super) struct List {
+pub(super) struct ChunkList {
     first: u32,
     in_first: u32,
     len: u32,
@@ -29,7 +29,7 @@ pub(super) struct Chunks {
     free: u32,
 }
 
-impl List {
+impl ChunkList {
     pub const fn new() -> Self {
         Self { first: NONE, in_first: 0, len: 0 }
     }
@@ -54,7 +54,7 @@ impl Chunks {
     }
 
     #[inline]
-    pub fn push(&mut self, list: &mut List, entry: Entry) -> Result<(), NoMemory> {
+    pub fn push(&mut self, list: &mut ChunkList, entry: TimerEntry) -> Result<(), NoMemory> {
         if list.first == NONE || list.in_first as usize == PER_CHUNK {
             let fresh = self.take()?;
             if let Some(chunk) = self.get_mut(fresh) {
@@ -63,9 +63,9 @@ impl Chunks {
             list.first = fresh;
             list.in_first = 0;
         }
-        let place = list.in_first as usize;
+        let index = list.in_first as usize;
         let chunk = self.get_mut(list.first).ok_or(NoMemory)?;
-        *chunk.entries.get_mut(place).ok_or(NoMemory)? = entry;
+        *chunk.entries.get_mut(index).ok_or(NoMemory)? = entry;
         list.in_first += 1;
         list.len += 1;
         Ok(())
@@ -74,7 +74,7 @@ impl Chunks {
     /// Takes any entry; its chunk is only freed once the next is taken, so
     /// that it can be put back.
     #[inline]
-    pub fn pop(&mut self, list: &mut List) -> Option<Entry> {
+    pub fn pop(&mut self, list: &mut ChunkList) -> Option<TimerEntry> {
         if list.in_first == 0 {
             let emptied = list.first;
             let next = self.get(emptied)?.next;
@@ -86,14 +86,14 @@ impl Chunks {
                 memory::prefetch_all(chunk);
             }
         }
-        let place = list.in_first.checked_sub(1)?;
-        let entry = *self.get(list.first)?.entries.get(place as usize)?;
-        list.in_first = place;
+        let index = list.in_first.checked_sub(1)?;
+        let entry = *self.get(list.first)?.entries.get(index as usize)?;
+        list.in_first = index;
         list.len -= 1;
         Some(entry)
     }
 
-    pub fn iter(&self, list: &List) -> impl Iterator<Item = Entry> {
+    pub fn iter(&self, list: &ChunkList) -> impl Iterator<Item = TimerEntry> {
         let (mut chunk, mut left) = (list.first, list.in_first as usize);
         std::iter::from_fn(move || {
             if left == 0 {
@@ -106,7 +106,7 @@ impl Chunks {
     }
 
     /// Changes all entries of a list.
-    pub fn each_mut(&mut self, list: &List, change: impl Fn(&mut Entry)) {
+    pub fn each_mut(&mut self, list: &ChunkList, change: impl Fn(&mut TimerEntry)) {
         let (mut chunk, mut filled) = (list.first, list.in_first as usize);
         while let Some(Chunk { entries, next }) = self.get_mut(chunk) {
             entries.iter_mut().take(filled).for_each(&change);
@@ -140,7 +140,7 @@ impl Chunks {
         for chunk in first..first + PER_SLAB as u32 {
             let last = chunk + 1 == first + PER_SLAB as u32;
             let next = if last { self.free } else { chunk + 1 };
-            slab.push_reserved(Chunk { entries: [Entry::default(); PER_CHUNK], next });
+            slab.push_reserved(Chunk { entries: [TimerEntry::default(); PER_CHUNK], next });
         }
         self.slabs.push_reserved(slab);
         self.free = first;
@@ -162,8 +162,8 @@ impl Chunks {
         }
         self.free = NONE;
         let Some(slab) = self.slabs.first_mut() else { return };
-        for (chunk, place) in slab.iter_mut().zip(0..) {
-            chunk.next = std::mem::replace(&mut self.free, place);
+        for (chunk, index) in slab.iter_mut().zip(0..) {
+            chunk.next = std::mem::replace(&mut self.free, index);
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use renumber::{Armed, MANY};
 pub(crate) use share::Shared;
 
 use crate::util::alloc::{TryHeap, TryVec, TryVecCopy};
-use chunks::{Chunks, List};
+use chunks::{ChunkList, Chunks};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -40,7 +40,7 @@ const KEPT: usize = 16;
 const AHEAD: usize = 12;
 
 /// Where the timers are.
-pub(crate) trait Timers {
+pub(crate) trait NodeLookup {
     /// What the queue keeps with a timer; `None` for ids that are none.
     fn node(&self, id: u32) -> Option<&Node>;
     /// The node will be asked for soon.
@@ -61,12 +61,12 @@ pub(crate) enum Popped {
 /// A timer's place in the order: its deadline when it was put there, and
 /// below it when it was armed (40 bits) and which it is (24 bits).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
-struct Entry {
+struct TimerEntry {
     key: i64,
     tag: u64,
 }
 
-impl Entry {
+impl TimerEntry {
     fn new(key: i64, seq: u64, id: u32) -> Self {
         Self { key, tag: seq << ID_BITS | u64::from(id) }
     }
@@ -95,8 +95,8 @@ fn time_of(tick: u64) -> i64 {
 }
 
 #[derive(Clone, Copy)]
-struct Slot {
-    list: List,
+struct WheelSlot {
+    list: ChunkList,
     /// No entry has an earlier key, or is to be woken for earlier, or has a
     /// smaller tolerance, or a larger one.
     min: i64,
@@ -105,13 +105,18 @@ struct Slot {
     slack_most: i64,
 }
 
-const EMPTY: Slot =
-    Slot { list: List::new(), min: i64::MAX, urgent: i64::MAX, slack: i64::MAX, slack_most: 0 };
+const EMPTY: WheelSlot = WheelSlot {
+    list: ChunkList::new(),
+    min: i64::MAX,
+    urgent: i64::MAX,
+    slack: i64::MAX,
+    slack_most: 0,
+};
 
 /// A level; its slots are made when they are first needed.
 struct Level {
     occupied: u64,
-    slots: Vec<Slot>,
+    slots: Vec<WheelSlot>,
 }
 
 pub(crate) struct TimerQueue {
@@ -120,12 +125,12 @@ pub(crate) struct TimerQueue {
     /// The tick of the current run.
     tick: u64,
     /// The current run, the next one last.
-    run: Vec<Entry>,
+    run: Vec<TimerEntry>,
     /// Used in sorting.
-    sorted: Vec<Entry>,
+    sorted: Vec<TimerEntry>,
     /// Entries of the current tick, or before. There is room for all others,
     /// too, so that none is lost for want of memory.
-    near: BinaryHeap<Reverse<Entry>>,
+    near: BinaryHeap<Reverse<TimerEntry>>,
     /// Some are in there that are later.
     far: bool,
     armed: usize,
@@ -159,7 +164,7 @@ impl TimerQueue {
     /// come up in the order of these numbers, of which 40 bits are kept: see
     /// [`Armed`]. On failure it is as before.
     #[inline]
-    pub fn arm<T: Timers>(
+    pub fn arm<T: NodeLookup>(
         &mut self,
         timers: &T,
         id: u32,
@@ -174,7 +179,7 @@ impl TimerQueue {
 
     /// The same, for who has looked its node up.
     #[inline]
-    pub fn arm_node<T: Timers>(
+    pub fn arm_node<T: NodeLookup>(
         &mut self,
         timers: &T,
         (id, node): (u32, &Node),
@@ -183,7 +188,7 @@ impl TimerQueue {
     ) -> Result<(), NoMemory> {
         let deadline = deadline.max(i64::MIN + 1);
         if !node.has_entry_until(deadline) {
-            self.insert_new(timers, Entry::new(deadline, seq, id), node.tolerance())?;
+            self.insert_new(timers, TimerEntry::new(deadline, seq, id), node.tolerance())?;
             node.set_entry(deadline);
         }
         self.armed += usize::from(node.deadline().is_none());
@@ -192,7 +197,7 @@ impl TimerQueue {
     }
 
     /// Changes the tolerance of an armed timer; on failure it is as before.
-    pub fn set_tolerance<T: Timers>(
+    pub fn set_tolerance<T: NodeLookup>(
         &mut self,
         timers: &T,
         id: u32,
@@ -202,7 +207,7 @@ impl TimerQueue {
         let Some(deadline) = node.deadline() else { return Ok(()) };
         // Another entry, that is woken for by then; the one before is of no
         // use any more, whichever comes up first.
-        self.insert_new(timers, Entry::new(deadline, node.seq(), id), tolerance)?;
+        self.insert_new(timers, TimerEntry::new(deadline, node.seq(), id), tolerance)?;
         node.set_tolerance(tolerance);
         node.set_entry(deadline);
         Ok(())
@@ -210,7 +215,7 @@ impl TimerQueue {
 
     /// Disarms a timer.
     #[inline]
-    pub fn disarm<T: Timers>(&mut self, timers: &T, id: u32) {
+    pub fn disarm<T: NodeLookup>(&mut self, timers: &T, id: u32) {
         if let Some(node) = timers.node(id)
             && node.deadline().is_some()
         {
@@ -221,7 +226,7 @@ impl TimerQueue {
 
     /// Takes the next timer that is due. `corrections`: how many outdated
     /// entries may be dealt with on the way.
-    pub fn pop<T: Timers>(&mut self, timers: &T, now: i64, corrections: &mut u32) -> Popped {
+    pub fn pop<T: NodeLookup>(&mut self, timers: &T, now: i64, corrections: &mut u32) -> Popped {
         loop {
             let mut front = self.front();
             if front.is_none() || self.far {
@@ -268,8 +273,8 @@ impl TimerQueue {
             Some(front) => front.key.saturating_add(self.slack),
             None => i64::MAX,
         };
-        for (level, place) in self.occupied() {
-            let Some(slot) = self.slot(level, place) else { continue };
+        for (level, index) in self.occupied() {
+            let Some(slot) = self.slot(level, index) else { continue };
             if slot.min >= best {
                 break;
             }
@@ -279,7 +284,7 @@ impl TimerQueue {
     }
 
     /// The earliest deadline, exactly.
-    pub fn next_deadline<T: Timers>(&mut self, timers: &T) -> Option<i64> {
+    pub fn next_deadline<T: NodeLookup>(&mut self, timers: &T) -> Option<i64> {
         if self.armed == 0 {
             return None;
         }
@@ -300,19 +305,19 @@ impl TimerQueue {
             best = front.key;
             break;
         }
-        for (level, place) in self.occupied() {
-            if self.slot(level, place).is_some_and(|slot| slot.min >= best) {
+        for (level, index) in self.occupied() {
+            if self.slot(level, index).is_some_and(|slot| slot.min >= best) {
                 break;
             }
-            best = best.min(self.earliest_of(timers, level, place));
+            best = best.min(self.earliest_of(timers, level, index));
         }
         Some(best)
     }
 
     /// The earliest deadline in a slot.
-    fn earliest_of<T: Timers>(&self, timers: &T, level: usize, place: usize) -> i64 {
-        let Some(slot) = self.slot(level, place) else { return i64::MAX };
-        let deadline = |entry: Entry| {
+    fn earliest_of<T: NodeLookup>(&self, timers: &T, level: usize, index: usize) -> i64 {
+        let Some(slot) = self.slot(level, index) else { return i64::MAX };
+        let deadline = |entry: TimerEntry| {
             timers.node(entry.id()).filter(|node| node.has_entry(entry.key))?.deadline()
         };
         self.chunks.iter(&slot.list).filter_map(deadline).min().unwrap_or(i64::MAX)
@@ -320,7 +325,7 @@ impl TimerQueue {
 
     /// What comes up next.
     #[inline]
-    fn front(&self) -> Option<Entry> {
+    fn front(&self) -> Option<TimerEntry> {
         match (self.run.last(), self.near.peek()) {
             (Some(run), Some(Reverse(near))) => Some(*run.min(near)),
             (Some(run), None) => Some(*run),
@@ -344,12 +349,12 @@ impl TimerQueue {
 
     /// Deals with an outdated entry in front: it is dropped, or put where it
     /// belongs now. On failure it is where it was.
-    fn correct_front<T: Timers>(&mut self, timers: &T, front: Entry) {
+    fn correct_front<T: NodeLookup>(&mut self, timers: &T, front: TimerEntry) {
         if let Some(node) = timers.node(front.id())
             && node.has_entry(front.key)
         {
             if let Some(deadline) = node.deadline() {
-                self.insert(Entry::new(deadline, node.seq(), front.id()), node.tolerance());
+                self.insert(TimerEntry::new(deadline, node.seq(), front.id()), node.tolerance());
                 node.set_entry(deadline);
                 self.entries += 1;
             } else {
@@ -359,18 +364,18 @@ impl TimerQueue {
         self.drop_front();
     }
 
-    fn insert_new<T: Timers>(
+    fn insert_new<T: NodeLookup>(
         &mut self,
         timers: &T,
-        entry: Entry,
+        entry: TimerEntry,
         tolerance: i64,
     ) -> Result<(), NoMemory> {
         if self.entries > 2 * self.armed + 64 {
             self.sweep(timers);
         }
         // For this one, and one that is moved.
-        let room = self.entries + 2 - self.near.len();
-        self.near.try_reserve(room).map_err(|_| NoMemory)?;
+        let capacity = self.entries + 2 - self.near.len();
+        self.near.try_reserve(capacity).map_err(|_| NoMemory)?;
         self.insert(entry, tolerance);
         self.entries += 1;
         Ok(())
@@ -379,7 +384,7 @@ impl TimerQueue {
     /// Puts an entry where it belongs; or, if there is no memory for that,
     /// into the heap.
     #[inline]
-    fn insert(&mut self, entry: Entry, tolerance: i64) {
+    fn insert(&mut self, entry: TimerEntry, tolerance: i64) {
         let is_later = entry.tick() > self.tick;
         if is_later && self.insert_later(entry, tolerance).is_ok() {
             return;
@@ -391,30 +396,30 @@ impl TimerQueue {
 
     /// Puts an entry into the wheel.
     #[inline]
-    fn insert_later(&mut self, entry: Entry, tolerance: i64) -> Result<(), NoMemory> {
+    fn insert_later(&mut self, entry: TimerEntry, tolerance: i64) -> Result<(), NoMemory> {
         let tick = entry.tick();
         // The highest group of bits in which it differs says how far away it
         // is.
         let highest = (tick ^ self.tick).ilog2();
-        let (level, place) = (highest / SLOT_BITS, tick >> (highest / SLOT_BITS * SLOT_BITS));
-        let place = place as usize % SLOTS;
+        let (level, index) = (highest / SLOT_BITS, tick >> (highest / SLOT_BITS * SLOT_BITS));
+        let index = index as usize % SLOTS;
         let Self { levels, chunks, .. } = self;
         let level = levels.get_mut(level as usize).ok_or(NoMemory)?;
         if level.slots.is_empty() {
             level.slots.try_lengthen(SLOTS, EMPTY)?;
         }
-        let slot = level.slots.get_mut(place).ok_or(NoMemory)?;
+        let slot = level.slots.get_mut(index).ok_or(NoMemory)?;
         chunks.push(&mut slot.list, entry)?;
         slot.min = slot.min.min(entry.key);
         slot.urgent = slot.urgent.min(entry.key.saturating_add(tolerance));
         slot.slack = slot.slack.min(tolerance);
         slot.slack_most = slot.slack_most.max(tolerance);
-        level.occupied |= 1 << place;
+        level.occupied |= 1 << index;
         Ok(())
     }
 
-    fn slot(&self, level: usize, place: usize) -> Option<&Slot> {
-        self.levels.get(level)?.slots.get(place)
+    fn slot(&self, level: usize, index: usize) -> Option<&WheelSlot> {
+        self.levels.get(level)?.slots.get(index)
     }
 
     /// The slots with entries, the earliest first.
@@ -423,9 +428,9 @@ impl TimerQueue {
             std::array::from_fn(|level| self.levels.get(level).map_or(0, |level| level.occupied));
         levels.into_iter().enumerate().flat_map(|(level, mut bits)| {
             std::iter::from_fn(move || {
-                let place = bits.trailing_zeros() as usize;
+                let index = bits.trailing_zeros() as usize;
                 bits &= bits.wrapping_sub(1);
-                (place < SLOTS).then_some((level, place))
+                (index < SLOTS).then_some((level, index))
             })
         })
     }
@@ -435,22 +440,22 @@ impl TimerQueue {
     }
 
     /// The first tick of a slot.
-    fn start(&self, level: usize, place: usize) -> u64 {
+    fn start(&self, level: usize, index: usize) -> u64 {
         let low = level as u32 * SLOT_BITS;
         let above = self.tick >> low >> SLOT_BITS << SLOT_BITS;
-        (above | place as u64) << low
+        (above | index as u64) << low
     }
 
     /// Goes on to the next slot with entries, if its time has come.
-    fn advance<T: Timers>(&mut self, timers: &T, now: i64) -> bool {
-        let Some((level, place)) = self.next_occupied() else { return false };
-        let start = self.start(level, place);
-        let Some(slot) = self.slot(level, place).copied() else { return false };
+    fn advance<T: NodeLookup>(&mut self, timers: &T, now: i64) -> bool {
+        let Some((level, index)) = self.next_occupied() else { return false };
+        let start = self.start(level, index);
+        let Some(slot) = self.slot(level, index).copied() else { return false };
         if time_of(start) > now || slot.min > now {
             return false;
         }
         self.tick = start;
-        let list = self.take(level, place);
+        let list = self.take(level, index);
         if level > 0 {
             self.spread(timers, slot, list);
             return true;
@@ -467,22 +472,22 @@ impl TimerQueue {
 
     /// Has the node brought nearer of one that comes up soon.
     #[inline(always)]
-    fn prefetch<T: Timers>(&self, timers: &T) {
-        let place = self.run.len().wrapping_sub(AHEAD);
-        if let Some(entry) = self.run.get(place) {
+    fn prefetch<T: NodeLookup>(&self, timers: &T) {
+        let index = self.run.len().wrapping_sub(AHEAD);
+        if let Some(entry) = self.run.get(index) {
             timers.prefetch(entry.id());
         }
     }
 
-    fn take(&mut self, level: usize, place: usize) -> List {
-        let Some(level) = self.levels.get_mut(level) else { return List::new() };
-        level.occupied &= !(1 << place);
-        let slot = level.slots.get_mut(place).map(|slot| std::mem::replace(slot, EMPTY));
-        slot.map_or(List::new(), |slot| slot.list)
+    fn take(&mut self, level: usize, index: usize) -> ChunkList {
+        let Some(level) = self.levels.get_mut(level) else { return ChunkList::new() };
+        level.occupied &= !(1 << index);
+        let slot = level.slots.get_mut(index).map(|slot| std::mem::replace(slot, EMPTY));
+        slot.map_or(ChunkList::new(), |slot| slot.list)
     }
 
     /// Makes the entries of a tick the current run.
-    fn begin_run(&mut self, mut list: List) {
+    fn begin_run(&mut self, mut list: ChunkList) {
         const MANY: usize = 96;
         if self.run.try_reserve(list.len()).is_err() {
             while let Some(entry) = self.chunks.pop(&mut list) {
@@ -502,10 +507,10 @@ impl TimerQueue {
 
     /// The same: first by the eight highest bits that differ, then each of
     /// those parts, which are short.
-    fn begin_long_run(&mut self, mut list: List) {
+    fn begin_long_run(&mut self, mut list: ChunkList) {
         const PARTS: usize = 256;
         // The next one last: so the latest first.
-        let part = |entry: &Entry| PARTS - 1 - (entry.key >> (TICK_BITS - 8)) as usize % PARTS;
+        let part = |entry: &TimerEntry| PARTS - 1 - (entry.key >> (TICK_BITS - 8)) as usize % PARTS;
         let mut ends = [0u32; PARTS];
         self.sorted.clear();
         while let Some(entry) = self.chunks.pop(&mut list) {
@@ -520,13 +525,13 @@ impl TimerQueue {
             begin += count;
         }
         // There is room for them.
-        let _ = self.run.try_lengthen(self.sorted.len(), Entry::default());
+        let _ = self.run.try_lengthen(self.sorted.len(), TimerEntry::default());
         for entry in &self.sorted {
-            if let Some(place) = ends.get_mut(part(entry)) {
-                if let Some(to) = self.run.get_mut(*place as usize) {
+            if let Some(next) = ends.get_mut(part(entry)) {
+                if let Some(to) = self.run.get_mut(*next as usize) {
                     *to = *entry;
                 }
-                *place += 1;
+                *next += 1;
             }
         }
         let mut begin = 0;
@@ -539,10 +544,10 @@ impl TimerQueue {
     }
 
     /// Puts the entries of a slot where they belong now: lower.
-    fn spread<T: Timers>(&mut self, timers: &T, slot: Slot, mut list: List) {
+    fn spread<T: NodeLookup>(&mut self, timers: &T, slot: WheelSlot, mut list: ChunkList) {
         // The nodes are far apart in memory: not looked at without need.
         let all = (slot.slack == slot.slack_most).then_some(slot.slack);
-        let of_one = |entry: Entry| timers.node(entry.id()).map_or(0, Node::tolerance);
+        let of_one = |entry: TimerEntry| timers.node(entry.id()).map_or(0, Node::tolerance);
         while let Some(entry) = self.chunks.pop(&mut list) {
             let tolerance = all.unwrap_or_else(|| of_one(entry));
             self.insert(entry, tolerance);
@@ -551,25 +556,25 @@ impl TimerQueue {
 
     /// Drops the entries that no timer has a use for, and puts the others
     /// where they belong. Not done where there is no memory for it.
-    fn sweep<T: Timers>(&mut self, timers: &T) {
+    fn sweep<T: NodeLookup>(&mut self, timers: &T) {
         let mut kept = Vec::new();
         if kept.try_reserve_exact(self.armed).is_err() {
             return;
         }
-        let mut keep = |entry: Entry| {
+        let mut keep = |entry: TimerEntry| {
             let Some(node) = timers.node(entry.id()).filter(|node| node.has_entry(entry.key))
             else {
                 return;
             };
             node.forget_entry();
             if let Some(deadline) = node.deadline() {
-                kept.push_reserved(Entry::new(deadline, node.seq(), entry.id()));
+                kept.push_reserved(TimerEntry::new(deadline, node.seq(), entry.id()));
             }
         };
         self.run.drain(..).for_each(&mut keep);
         self.near.drain().for_each(|Reverse(entry)| keep(entry));
-        while let Some((level, place)) = self.next_occupied() {
-            let mut list = self.take(level, place);
+        while let Some((level, index)) = self.next_occupied() {
+            let mut list = self.take(level, index);
             while let Some(entry) = self.chunks.pop(&mut list) {
                 keep(entry);
             }
@@ -599,10 +604,10 @@ impl TimerQueue {
             self.sorted = Vec::new();
         }
         let mut smaller = BinaryHeap::new();
-        let room = KEPT.max(self.entries + 1);
-        if self.near.capacity() > MOST_KEPT.max(4 * room)
+        let capacity = KEPT.max(self.entries + 1);
+        if self.near.capacity() > MOST_KEPT.max(4 * capacity)
             && self.near.is_empty()
-            && smaller.try_reserve(room).is_ok()
+            && smaller.try_reserve(capacity).is_ok()
         {
             self.near = smaller;
         }

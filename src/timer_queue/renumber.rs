@@ -9,7 +9,7 @@
 //! when half of all are used. It needs memory to sort them; without it tries
 //! again, and the other half of the numbers is left for that.
 
-use super::{Entry, NoMemory, Node, TimerQueue, Timers};
+use super::{NoMemory, Node, NodeLookup, TimerEntry, TimerQueue};
 use crate::util::alloc::TryVec;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -46,9 +46,9 @@ impl Armed {
 
 impl TimerQueue {
     /// Adds its armed timers. One may be there twice, with one number.
-    pub fn list_armed<T: Timers>(&self, timers: &T, armed: &mut Armed) -> Result<(), NoMemory> {
+    pub fn list_armed<T: NodeLookup>(&self, timers: &T, armed: &mut Armed) -> Result<(), NoMemory> {
         armed.0.try_reserve(self.entries).map_err(|_| NoMemory)?;
-        let mut add = |entry: Entry| {
+        let mut add = |entry: TimerEntry| {
             let node = timers.node(entry.id()).filter(|node| node.has_entry(entry.key));
             if let Some(node) = node.filter(|node| node.deadline().is_some()) {
                 armed.0.push_reserved((node.seq(), entry.id()));
@@ -56,8 +56,8 @@ impl TimerQueue {
         };
         self.run.iter().for_each(|entry| add(*entry));
         self.near.iter().for_each(|Reverse(entry)| add(*entry));
-        for (level, place) in self.occupied() {
-            let list = self.slot(level, place).map(|slot| slot.list);
+        for (level, index) in self.occupied() {
+            let list = self.slot(level, index).map(|slot| slot.list);
             list.iter().flat_map(|list| self.chunks.iter(list)).for_each(&mut add);
         }
         Ok(())
@@ -65,13 +65,13 @@ impl TimerQueue {
 
     /// The nodes of its armed timers have other numbers, in the same order:
     /// the entries get them, too.
-    pub fn renumber<T: Timers>(&mut self, timers: &T) {
-        let renumber = |entry: &mut Entry| {
+    pub fn renumber<T: NodeLookup>(&mut self, timers: &T) {
+        let renumber = |entry: &mut TimerEntry| {
             let node = timers.node(entry.id()).filter(|node| node.has_entry(entry.key));
             // One that is outdated comes up before its timer does: it has the
             // lowest number.
             let seq = node.filter(|node| node.deadline() == Some(entry.key)).map_or(0, Node::seq);
-            *entry = Entry::new(entry.key, seq, entry.id());
+            *entry = TimerEntry::new(entry.key, seq, entry.id());
         };
         self.run.iter_mut().for_each(renumber);
         self.run.sort_unstable_by_key(|entry| Reverse(*entry));

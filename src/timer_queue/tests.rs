@@ -4,12 +4,12 @@ use super::*;
 use crate::util::heap::failing;
 use std::collections::{BTreeMap, BTreeSet};
 
-struct Bed {
+struct TimerFixture {
     nodes: Vec<Node>,
     tolerances: Vec<i64>,
 }
 
-impl Timers for Bed {
+impl NodeLookup for TimerFixture {
     fn node(&self, id: u32) -> Option<&Node> {
         self.nodes.get(id as usize)
     }
@@ -18,7 +18,7 @@ impl Timers for Bed {
     }
 }
 
-impl Bed {
+impl TimerFixture {
     fn new(timers: usize) -> Self {
         let nodes = (0..timers).map(|_| Node::new()).collect();
         Self { nodes, tolerances: vec![0; timers] }
@@ -69,7 +69,7 @@ impl Random {
 
 struct Both {
     queue: TimerQueue,
-    bed: Bed,
+    fixture: TimerFixture,
     plain: Plain,
     now: i64,
     seq: u64,
@@ -81,48 +81,48 @@ struct Both {
 
 impl Both {
     fn new(timers: usize, now: i64) -> Self {
-        let (queue, bed) = (TimerQueue::new(), Bed::new(timers));
-        Self { queue, bed, plain: Plain::default(), now, seq: 0, memory: usize::MAX, total: 0 }
+        let (queue, fixture) = (TimerQueue::new(), TimerFixture::new(timers));
+        Self { queue, fixture, plain: Plain::default(), now, seq: 0, memory: usize::MAX, total: 0 }
     }
 
     /// Calls the queue with so much memory.
-    fn lean<R>(&mut self, call: impl FnOnce(&mut TimerQueue, &Bed) -> R) -> R {
-        let Self { queue, bed, memory, .. } = self;
-        failing::after(*memory, || call(queue, bed))
+    fn lean<R>(&mut self, call: impl FnOnce(&mut TimerQueue, &TimerFixture) -> R) -> R {
+        let Self { queue, fixture, memory, .. } = self;
+        failing::after(*memory, || call(queue, fixture))
     }
 
     fn arm(&mut self, id: u32, deadline: i64) {
         self.seq += 1;
         self.total += 1;
         let (seq, total) = (self.seq, self.total);
-        match self.lean(|queue, bed| queue.arm(bed, id, deadline, seq)) {
+        match self.lean(|queue, fixture| queue.arm(fixture, id, deadline, seq)) {
             Ok(()) => self.plain.arm(id, deadline.max(i64::MIN + 1), total),
             Err(NoMemory) => assert!(self.memory < usize::MAX),
         }
     }
 
     fn disarm(&mut self, id: u32) {
-        self.queue.disarm(&self.bed, id);
+        self.queue.disarm(&self.fixture, id);
         self.plain.disarm(id);
     }
 
     /// As owners of queues do when half of the numbers are used.
     fn renumber(&mut self) {
         let mut armed = Armed::none();
-        if self.lean(|queue, bed| queue.list_armed(bed, &mut armed)).is_err() {
+        if self.lean(|queue, fixture| queue.list_armed(fixture, &mut armed)).is_err() {
             return assert!(self.memory < usize::MAX);
         }
-        let last = armed.number(|id| self.bed.node(id));
-        assert!(last <= 3 * self.bed.nodes.len() as u64 + 66, "{last}");
+        let last = armed.number(|id| self.fixture.node(id));
+        assert!(last <= 3 * self.fixture.nodes.len() as u64 + 66, "{last}");
         self.seq = last;
-        self.queue.renumber(&self.bed);
+        self.queue.renumber(&self.fixture);
     }
 
     /// Pops everything that is due, or until the corrections are used up.
     fn pop_all(&mut self, mut corrections: u32) {
         loop {
             let now = self.now;
-            match self.lean(|queue, bed| queue.pop(bed, now, &mut corrections)) {
+            match self.lean(|queue, fixture| queue.pop(fixture, now, &mut corrections)) {
                 Popped::Due { id, deadline } => {
                     let expected = self.plain.next().unwrap();
                     assert_eq!((deadline, id), (expected.0, expected.2));
@@ -141,9 +141,9 @@ impl Both {
 
     fn check(&mut self) {
         assert_eq!(self.queue.len(), self.plain.armed.len());
-        assert!(self.queue.entries <= 3 * self.bed.nodes.len() + 66 + self.queue.armed);
+        assert!(self.queue.entries <= 3 * self.fixture.nodes.len() + 66 + self.queue.armed);
         let deadline =
-            |id: u32, deadline: i64| deadline.saturating_add(self.bed.tolerances[id as usize]);
+            |id: u32, deadline: i64| deadline.saturating_add(self.fixture.tolerances[id as usize]);
         let latest = self.plain.order.iter().map(|(time, _, id)| deadline(*id, *time)).min();
         let wake = self.queue.next_wake();
         assert_eq!(wake.is_some(), latest.is_some());
@@ -162,12 +162,12 @@ impl Both {
             deadline.saturating_add(late)
         };
         let latest_of = |(time, _, id): &(i64, u64, u32)| {
-            latest(*id, self.bed.nodes[*id as usize].tolerance(), *time)
+            latest(*id, self.fixture.nodes[*id as usize].tolerance(), *time)
         };
         let bound = self.plain.order.iter().map(latest_of).min().map_or(until, |l| l.min(until));
         let deadlines = self.plain.order.iter().map(|(time, _, _)| *time);
         let last = deadlines.filter(|time| *time <= bound).max().map_or(first, |l| l.max(first));
-        let shared = self.queue.share_wake(&self.bed, first, until, |id, node, deadline| {
+        let shared = self.queue.share_wake(&self.fixture, first, until, |id, node, deadline| {
             latest(id, node.tolerance(), deadline)
         });
         assert!(first <= shared.wake && shared.wake <= last, "{shared:?}, not {last}");
@@ -177,7 +177,7 @@ impl Both {
     }
 
     fn step(&mut self, random: &mut Random) {
-        let timers = self.bed.nodes.len() as u64;
+        let timers = self.fixture.nodes.len() as u64;
         let id = random.below(timers) as u32;
         match random.below(16) {
             0..=5 => {
@@ -199,10 +199,10 @@ impl Both {
             12 => {
                 // The record is used for another timer.
                 self.disarm(id);
-                self.bed.nodes[id as usize].reset();
+                self.fixture.nodes[id as usize].reset();
                 let tolerance = if random.below(4) == 0 { random.magnitude(30) } else { 0 };
-                self.bed.nodes[id as usize].set_tolerance(tolerance);
-                self.bed.tolerances[id as usize] = tolerance;
+                self.fixture.nodes[id as usize].set_tolerance(tolerance);
+                self.fixture.tolerances[id as usize] = tolerance;
             }
             13 => {
                 self.now = self.now.saturating_add(random.magnitude(35));
@@ -217,7 +217,7 @@ impl Both {
                 1 => self.now = self.now.saturating_add(random.magnitude(58)),
                 2..6 => {
                     let next = self.plain.next().map(|next| next.0);
-                    let found = self.lean(|queue, bed| queue.next_deadline(bed));
+                    let found = self.lean(|queue, fixture| queue.next_deadline(fixture));
                     assert_eq!(found, next);
                 }
                 _ => self.check(),
@@ -345,7 +345,7 @@ fn a_timer_that_comes_up_is_armed_again_without_memory() {
         let now = both.now;
         both.memory = 0;
         for _ in 0..MANY {
-            let popped = both.lean(|queue, bed| queue.pop(bed, now, &mut u32::MAX.clone()));
+            let popped = both.lean(|queue, fixture| queue.pop(fixture, now, &mut u32::MAX.clone()));
             let Popped::Due { id, .. } = popped else { panic!("{popped:?} in round {round}") };
             both.plain.disarm(id);
             // To where no timer was yet, so that nothing of the wheel is there.
@@ -377,19 +377,19 @@ fn the_ends_of_time_are_times() {
 #[test]
 fn many_with_one_deadline_come_in_the_order_of_arming() {
     let many = many(200_000, 200_000) as u32;
-    let bed = Bed::new(many as usize);
+    let fixture = TimerFixture::new(many as usize);
     let mut queue = TimerQueue::new();
     // Not in the order of their ids.
     let id = |n: u32| (u64::from(n) * 7919 % u64::from(many)) as u32;
     for n in 0..many {
-        queue.arm(&bed, id(n), 1 << 33, n.into()).unwrap();
+        queue.arm(&fixture, id(n), 1 << 33, n.into()).unwrap();
     }
     let mut corrections = 0;
     for n in 0..many {
         let due = Popped::Due { id: id(n), deadline: 1 << 33 };
-        assert_eq!(queue.pop(&bed, 1 << 33, &mut corrections), due);
+        assert_eq!(queue.pop(&fixture, 1 << 33, &mut corrections), due);
     }
-    assert_eq!(queue.pop(&bed, i64::MAX, &mut corrections), Popped::None);
+    assert_eq!(queue.pop(&fixture, i64::MAX, &mut corrections), Popped::None);
 }
 
 #[test]
@@ -410,19 +410,19 @@ fn dense_timers_come_in_order() {
 #[test]
 #[cfg_attr(miri, ignore = "slow there, and about sizes only")]
 fn memory_comes_back_after_a_burst() {
-    let bed = Bed::new(300_000);
+    let fixture = TimerFixture::new(300_000);
     let mut queue = TimerQueue::new();
     for id in 0..300_000 {
-        queue.arm(&bed, id, i64::from(id) << 12, id.into()).unwrap();
+        queue.arm(&fixture, id, i64::from(id) << 12, id.into()).unwrap();
     }
     let held = |queue: &TimerQueue| queue.chunks.held();
     assert!(held(&queue) > 9_000);
     for id in 0..300_000 {
-        queue.disarm(&bed, id);
+        queue.disarm(&fixture, id);
     }
     // Only the entries are left: the next one sweeps them out.
-    queue.arm(&bed, 5, 1 << 50, 0).unwrap_or_default();
-    queue.arm(&bed, 5, 1, 0).unwrap_or_default();
+    queue.arm(&fixture, 5, 1 << 50, 0).unwrap_or_default();
+    queue.arm(&fixture, 5, 1, 0).unwrap_or_default();
     assert!(held(&queue) <= 64, "{}", held(&queue));
     assert_eq!(queue.entries, 2);
 }
@@ -443,7 +443,7 @@ fn timers_that_are_near_each_other_share_a_wake_up() {
     let until = |first: i64| first + 1_000 * US;
     let share = |both: &Both, late: i64| {
         let first = both.queue.next_wake().unwrap();
-        both.queue.share_wake(&both.bed, first, until(first), |_, _, deadline| deadline + late)
+        both.queue.share_wake(&both.fixture, first, until(first), |_, _, deadline| deadline + late)
     };
     assert_eq!(share(&both, 0), Shared { wake: begin, saved: 0 });
     assert_eq!(share(&both, 105 * US).wake, begin + 100 * US);

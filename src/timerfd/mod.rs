@@ -2,10 +2,10 @@
 
 mod setting;
 
-pub(crate) use setting::{Setting, seconds};
+pub(crate) use setting::{TfdSetting, seconds};
 
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::handle::{self, Kind, Object, Pinned, Shared};
+use crate::handle::{self, Kind, Object, Pinned, TableObject};
 use crate::sync::ForkMutex;
 use crate::sys::clock::Deadline;
 use crate::sys::fd::{self, Fd};
@@ -41,13 +41,13 @@ impl Timer {
 
     /// From now on the descriptor is not closed with the object; which it is.
     pub fn give_fd_away(&self) -> RawFd {
-        self.fd.disown();
+        self.fd.set_borrowed();
         self.fd.raw()
     }
 
     /// From now on the descriptor is closed with the object.
     pub fn own_fd(&self) {
-        self.fd.own();
+        self.fd.set_owned();
     }
 
     fn new(fd: Fd, clockid: Option<c_int>) -> Self {
@@ -65,7 +65,7 @@ impl Timer {
     }
 
     /// Sets the timer; what it was set to before.
-    pub fn settime(&self, flags: u32, new: Setting) -> Result<Setting> {
+    pub fn settime(&self, flags: u32, new: TfdSetting) -> Result<TfdSetting> {
         let old =
             sys::settime(self.open_fd()?, flags, &new.into()).map_err(|errno| match errno {
                 Errno::ECANCELED => {
@@ -76,7 +76,7 @@ impl Timer {
         Ok(old.into())
     }
 
-    pub fn gettime(&self) -> Result<Setting> {
+    pub fn gettime(&self) -> Result<TfdSetting> {
         let now = sys::gettime(self.open_fd()?).map_err(|errno| explain(errno, self.fileno()))?;
         Ok(now.into())
     }
@@ -111,18 +111,18 @@ impl Timer {
 
     /// The expirations, 0 if the time ran out first.
     pub fn wait(&self, timeout_ns: i64) -> Result<u64> {
-        let mut visit = self.waiters.enter(Deadline::after(timeout_ns));
+        let mut guard = self.waiters.enter(Deadline::after(timeout_ns));
         let mut fds = [poll::entry(self.fileno(), libc::POLLIN as u32), poll::entry(-1, 0)];
         loop {
-            visit.check()?;
-            let over = visit.is_over();
+            guard.check()?;
+            let over = guard.is_over();
             if let Some(ticks) = self.try_read()? {
                 return Ok(ticks);
             }
             if over {
                 return Ok(0);
             }
-            visit.poll(&mut fds)?;
+            guard.poll(&mut fds)?;
         }
     }
 
@@ -152,7 +152,7 @@ impl Timer {
     }
 }
 
-impl Shared for Timer {
+impl TableObject for Timer {
     fn closing(&self) {
         self.waiters.close();
     }
@@ -173,7 +173,7 @@ impl Shared for Timer {
     }
 
     fn abandon(&self) {
-        self.fd.abandon();
+        self.fd.close_now();
     }
 }
 

@@ -5,12 +5,12 @@ use crate::sys::clock::{self, NS_PER_S};
 
 /// The two times of a timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Setting {
+pub(crate) struct TfdSetting {
     pub initial_ns: i64,
     pub interval_ns: i64,
 }
 
-impl Setting {
+impl TfdSetting {
     pub fn from_ns(initial_ns: i64, interval_ns: i64) -> Result<Self> {
         for (name, time) in [("initial", initial_ns), ("interval", interval_ns)] {
             if time < 0 {
@@ -28,8 +28,8 @@ impl Setting {
     }
 }
 
-impl From<Setting> for libc::itimerspec {
-    fn from(setting: Setting) -> Self {
+impl From<TfdSetting> for libc::itimerspec {
+    fn from(setting: TfdSetting) -> Self {
         Self {
             it_value: clock::to_timespec(setting.initial_ns),
             it_interval: clock::to_timespec(setting.interval_ns),
@@ -37,7 +37,7 @@ impl From<Setting> for libc::itimerspec {
     }
 }
 
-impl From<libc::itimerspec> for Setting {
+impl From<libc::itimerspec> for TfdSetting {
     fn from(spec: libc::itimerspec) -> Self {
         Self {
             initial_ns: clock::to_ns(&spec.it_value),

@@ -21,21 +21,21 @@ pub(crate) struct NoMemory;
 
 /// Box::new, which would end the process where there is no memory.
 pub(crate) fn try_box<T>(value: T) -> Option<Box<T>> {
-    Some(Box::write(try_room()?, value))
+    Some(Box::write(try_uninit()?, value))
 }
 
 /// A box to be filled by Box::write: what is large is made in it, not on the
 /// stack first.
-pub(crate) fn try_room<T>() -> Option<Box<MaybeUninit<T>>> {
+pub(crate) fn try_uninit<T>() -> Option<Box<MaybeUninit<T>>> {
     let layout = Layout::new::<T>();
-    let room = if layout.size() == 0 {
+    let has_room = if layout.size() == 0 {
         NonNull::dangling()
     } else {
         // SAFETY: its size is not 0.
         NonNull::new(unsafe { std::alloc::alloc(layout) })?.cast()
     };
     // SAFETY: allocated here with the layout of a T, or without a size.
-    Some(unsafe { Box::from_raw(room.as_ptr()) })
+    Some(unsafe { Box::from_raw(has_room.as_ptr()) })
 }
 
 /// A copy of a slice.
@@ -76,19 +76,19 @@ pub(crate) fn try_array<T>(len: usize, value: impl FnMut(usize) -> T) -> Option<
 
 /// For code that relies on room that was made: a bug if there is none, which
 /// then is looked for.
-macro_rules! room {
+macro_rules! has_room {
     ($collection:expr) => {{
-        let room = $collection.len() < $collection.capacity();
-        debug_assert!(room, "no room was made");
-        room || $collection.try_reserve(1).is_ok()
+        let has_room = $collection.len() < $collection.capacity();
+        debug_assert!(has_room, "no room was made");
+        has_room || $collection.try_reserve(1).is_ok()
     }};
 }
 
 /// The same of a collection that may have the key already.
 fn has_room(len: usize, capacity: usize, is_known: impl FnOnce() -> bool) -> bool {
-    let room = len < capacity || is_known();
-    debug_assert!(room, "no room was made");
-    room
+    let has_room = len < capacity || is_known();
+    debug_assert!(has_room, "no room was made");
+    has_room
 }
 
 /// What a vector does about memory.
@@ -96,7 +96,7 @@ pub(crate) trait TryVec<T>: Sized {
     fn try_push(&mut self, value: T) -> Result<(), NoMemory>;
     /// Adds what there is room for.
     fn push_reserved(&mut self, value: T);
-    fn try_insert(&mut self, at: usize, value: T) -> Result<(), NoMemory>;
+    fn try_insert(&mut self, index: usize, value: T) -> Result<(), NoMemory>;
     /// Adds as many as there are.
     fn try_extend(&mut self, values: impl Iterator<Item = T>) -> Result<(), NoMemory>;
     /// Gives back memory, if less than a part of it is used: all but what so
@@ -114,14 +114,14 @@ impl<T> TryVec<T> for Vec<T> {
 
     #[inline(always)]
     fn push_reserved(&mut self, value: T) {
-        if room!(self) {
+        if has_room!(self) {
             self.push(value);
         }
     }
 
-    fn try_insert(&mut self, at: usize, value: T) -> Result<(), NoMemory> {
+    fn try_insert(&mut self, index: usize, value: T) -> Result<(), NoMemory> {
         self.try_reserve(1).map_err(|_| NoMemory)?;
-        self.insert(at.min(self.len()), value);
+        self.insert(index.min(self.len()), value);
         Ok(())
     }
 
@@ -170,7 +170,7 @@ pub(crate) trait TryDeque<T> {
     fn try_push_back(&mut self, value: T) -> Result<(), NoMemory>;
     fn push_back_reserved(&mut self, value: T);
     fn push_front_reserved(&mut self, value: T);
-    fn insert_reserved(&mut self, at: usize, value: T);
+    fn insert_reserved(&mut self, index: usize, value: T);
     /// As that of [`TryVec`].
     fn try_shrink(&mut self, capacity: usize);
 }
@@ -183,20 +183,20 @@ impl<T> TryDeque<T> for VecDeque<T> {
     }
 
     fn push_back_reserved(&mut self, value: T) {
-        if room!(self) {
+        if has_room!(self) {
             self.push_back(value);
         }
     }
 
     fn push_front_reserved(&mut self, value: T) {
-        if room!(self) {
+        if has_room!(self) {
             self.push_front(value);
         }
     }
 
-    fn insert_reserved(&mut self, at: usize, value: T) {
-        if room!(self) && at <= self.len() {
-            self.insert(at, value);
+    fn insert_reserved(&mut self, index: usize, value: T) {
+        if has_room!(self) && index <= self.len() {
+            self.insert(index, value);
         }
     }
 
@@ -217,7 +217,7 @@ pub(crate) trait TryHeap<T> {
 impl<T: Ord> TryHeap<T> for BinaryHeap<T> {
     #[inline]
     fn push_reserved(&mut self, value: T) {
-        if room!(self) {
+        if has_room!(self) {
             self.push(value);
         }
     }

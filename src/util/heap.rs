@@ -19,26 +19,26 @@ static HEAP: Heap = Heap;
 const ROOM: usize = 8192;
 
 #[repr(align(16))]
-struct Pool(UnsafeCell<[u8; ROOM]>);
+struct TestHeap(UnsafeCell<[u8; ROOM]>);
 
 // SAFETY: only its address is used here; the owner of a part of it uses that
 // alone.
-unsafe impl Sync for Pool {}
+unsafe impl Sync for TestHeap {}
 
-static POOL: Pool = Pool(UnsafeCell::new([0; ROOM]));
+static POOL: TestHeap = TestHeap(UnsafeCell::new([0; ROOM]));
 /// How much of it was given away.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Memory of the pool; null: this is no panic, or there is no more.
 #[cold]
 fn take(layout: Layout) -> *mut u8 {
-    if !std::thread::panicking() || layout.align() > align_of::<Pool>() {
+    if !std::thread::panicking() || layout.align() > align_of::<TestHeap>() {
         return ptr::null_mut();
     }
-    let size = layout.size().next_multiple_of(align_of::<Pool>());
+    let size = layout.size().next_multiple_of(align_of::<TestHeap>());
     let grow = |used: usize| used.checked_add(size).filter(|end| *end <= ROOM);
     match USED.fetch_update(Relaxed, Relaxed, grow) {
-        Ok(at) => POOL.0.get().cast::<u8>().wrapping_add(at),
+        Ok(offset) => POOL.0.get().cast::<u8>().wrapping_add(offset),
         Err(_) => ptr::null_mut(),
     }
 }
@@ -143,7 +143,7 @@ mod tests {
             [
                 try_box(1).is_some(),
                 try_copy(b"text").is_some(),
-                try_array(3, |at| at).is_some(),
+                try_array(3, |i| i).is_some(),
                 vec.try_push(1).is_ok(),
                 vec.try_extend([1, 2].into_iter()).is_ok(),
                 deque.try_push_back(1).is_ok(),
@@ -180,7 +180,9 @@ mod tests {
             map.try_shrink();
         });
         assert!(
-            [vec.capacity(), deque.capacity(), map.capacity()].iter().all(|room| *room >= 1000)
+            [vec.capacity(), deque.capacity(), map.capacity()]
+                .iter()
+                .all(|capacity| *capacity >= 1000)
         );
         vec.try_shrink(8);
         deque.try_shrink(8);

@@ -11,5 +11,5 @@ pub(crate) mod per_thread;
 pub(crate) mod try_arc;
 
 #[cfg_attr(loom, allow(unused_imports))]
-pub(crate) use alloc::{try_box, try_room};
+pub(crate) use alloc::{try_box, try_uninit};
 pub(crate) use out::Out;

@@ -9,25 +9,25 @@ use std::ptr;
 /// array; and C need not have initialised it.
 pub(crate) struct Out<T> {
     start: *mut T,
-    room: usize,
+    capacity: usize,
     filled: usize,
 }
 
 impl<T: Copy> Out<T> {
     /// # Safety
-    /// `room` entries at `start` are writable, and readable once they were
+    /// `capacity` entries at `start` are writable, and readable once they were
     /// written, for as long as this is used.
-    pub unsafe fn new(start: *mut T, room: usize) -> Self {
-        Self { start, room, filled: 0 }
+    pub unsafe fn new(start: *mut T, capacity: usize) -> Self {
+        Self { start, capacity, filled: 0 }
     }
 
     /// No room.
     pub fn none() -> Self {
-        Self { start: ptr::null_mut(), room: 0, filled: 0 }
+        Self { start: ptr::null_mut(), capacity: 0, filled: 0 }
     }
 
-    pub fn room(&self) -> usize {
-        self.room
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
     pub fn filled(&self) -> usize {
@@ -35,7 +35,7 @@ impl<T: Copy> Out<T> {
     }
 
     pub fn is_full(&self) -> bool {
-        self.filled >= self.room
+        self.filled >= self.capacity
     }
 
     /// False: it is full.
@@ -49,23 +49,23 @@ impl<T: Copy> Out<T> {
     }
 
     /// One of those that were filled.
-    pub fn get(&self, at: usize) -> Option<T> {
-        if at >= self.filled {
+    pub fn get(&self, index: usize) -> Option<T> {
+        if index >= self.filled {
             return None;
         }
-        // SAFETY: less than `room` entries on.
-        let place = unsafe { self.start.add(at) };
+        // SAFETY: less than `capacity` entries on.
+        let slot = unsafe { self.start.add(index) };
         // SAFETY: writable (contract of `new`), and was written.
-        Some(unsafe { place.read() })
+        Some(unsafe { slot.read() })
     }
 
     /// Replaces one of those that were filled.
-    pub fn set(&mut self, at: usize, value: T) {
-        if at < self.filled {
-            // SAFETY: less than `room` entries on.
-            let place = unsafe { self.start.add(at) };
+    pub fn set(&mut self, index: usize, value: T) {
+        if index < self.filled {
+            // SAFETY: less than `capacity` entries on.
+            let slot = unsafe { self.start.add(index) };
             // SAFETY: writable (contract of `new`).
-            unsafe { place.write(value) };
+            unsafe { slot.write(value) };
         }
     }
 
@@ -90,7 +90,7 @@ impl Out<u8> {
     /// Adds as much of a text as there is room for, and one byte more.
     pub fn push_text(&mut self, text: &[u8]) {
         for byte in text {
-            if self.filled + 1 >= self.room {
+            if self.filled + 1 >= self.capacity {
                 return;
             }
             self.push(*byte);
@@ -123,10 +123,10 @@ mod tests {
 
     #[test]
     fn a_text_is_cut_and_terminated() {
-        for (room, expected) in [(0, "####"), (1, "\0###"), (3, "ab\0#"), (4, "abc\0")] {
+        for (capacity, expected) in [(0, "####"), (1, "\0###"), (3, "ab\0#"), (4, "abc\0")] {
             let mut array = *b"####";
             // SAFETY: as many bytes as the array has at most.
-            let mut out = unsafe { Out::new(array.as_mut_ptr(), room) };
+            let mut out = unsafe { Out::new(array.as_mut_ptr(), capacity) };
             out.push_text(b"ab");
             out.push_text(b"c");
             out.end_text();
@@ -139,17 +139,17 @@ mod tests {
     fn the_program_may_look_at_its_array_while_it_is_lent() {
         let mut array = [0; 4];
         let start = array.as_mut_ptr();
-        let a_callback = |at: usize| {
-            let place = start.wrapping_add(at);
+        let a_callback = |i: usize| {
+            let slot = start.wrapping_add(i);
             // SAFETY: inside the array, which is initialised.
-            unsafe { place.read() }
+            unsafe { slot.read() }
         };
         // SAFETY: four entries, which stay.
         let mut out = unsafe { Out::new(start, 4) };
         fn fill(out: &mut Out<i32>, mut a_callback: impl FnMut(usize) -> i32) {
-            for at in 0..4 {
-                out.push(at as i32 + 10);
-                assert_eq!(a_callback(at), at as i32 + 10);
+            for i in 0..4 {
+                out.push(i as i32 + 10);
+                assert_eq!(a_callback(i), i as i32 + 10);
             }
         }
         fill(&mut out, a_callback);

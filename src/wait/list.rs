@@ -1,4 +1,4 @@
-//! Who is woken when an object is changed or closed, and whether it is closed.
+//! The listeners of an object, and whether it is closed.
 //!
 //! A thread that waits adds itself first, then looks whether the object is
 //! closed, then waits; it removes itself before it closes what it is woken by.
@@ -10,13 +10,13 @@ use crate::sync::{AtomicBool, ForkMutex, Ordering};
 use crate::util::alloc::{NoMemory, TryVec};
 
 /// `L`: a listener.
-pub(super) struct List<L> {
+pub(super) struct ListenerList<L> {
     listeners: ForkMutex<Vec<L>>,
     closed: AtomicBool,
 }
 
 #[cfg_attr(loom, allow(dead_code))]
-impl<L: Copy> List<L> {
+impl<L: Copy> ListenerList<L> {
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self { listeners: ForkMutex::new(Vec::new()), closed: AtomicBool::new(false) }
@@ -34,8 +34,8 @@ impl<L: Copy> List<L> {
     /// Takes out one that was added.
     pub fn remove(&self, is: impl Fn(L) -> bool) {
         let mut listeners = self.listeners.lock();
-        if let Some(place) = listeners.iter().position(|listener| is(*listener)) {
-            listeners.swap_remove(place);
+        if let Some(index) = listeners.iter().position(|listener| is(*listener)) {
+            listeners.swap_remove(index);
         }
     }
 
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_thread_that_waits_sees_the_close_or_is_woken() {
         for _ in 0..20 {
-            let (list, woken) = (List::new(), AtomicU32::new(0));
+            let (list, woken) = (ListenerList::new(), AtomicU32::new(0));
             let sleeps = std::thread::scope(|scope| {
                 let waiter = scope.spawn(|| {
                     list.add(1).unwrap();
@@ -103,7 +103,7 @@ mod loom_models {
     use loom::thread;
 
     #[derive(Clone, Copy, PartialEq)]
-    enum Way {
+    enum WaitVariant {
         AsItIs,
         LooksFirst,
         RingsFirst,
@@ -112,31 +112,31 @@ mod loom_models {
 
     const LISTENER: u32 = 0;
 
-    struct Shared {
-        list: List<u32>,
+    struct ModelObject {
+        list: ListenerList<u32>,
         /// How often the thread was woken.
-        rung: AtomicU32,
+        woken: AtomicU32,
         /// What it is woken by: whether it was closed.
         file: UnsafeCell<bool>,
-        way: Way,
+        variant: WaitVariant,
     }
 
     // SAFETY: loom watches the accesses to `file`.
-    unsafe impl Sync for Shared {}
+    unsafe impl Sync for ModelObject {}
 
-    impl Shared {
-        fn ring(&self) {
+    impl ModelObject {
+        fn wake_thread(&self) {
             // SAFETY: watched by loom.
             assert!(!self.file.with(|file| unsafe { *file }), "a closed descriptor is rung");
-            self.rung.fetch_add(1, Ordering::Release);
+            self.woken.fetch_add(1, Ordering::Release);
         }
 
         /// Whether it goes to sleep.
         fn wait(&self) -> bool {
             let early = self.list.is_closed();
             self.list.add(LISTENER).unwrap();
-            let is_closed = match self.way {
-                Way::LooksFirst => early,
+            let is_closed = match self.variant {
+                WaitVariant::LooksFirst => early,
                 _ => self.list.is_closed(),
             };
             !is_closed
@@ -150,60 +150,60 @@ mod loom_models {
         }
 
         fn close(&self) {
-            match self.way {
-                Way::RingsFirst => {
-                    self.list.wake(|_| self.ring());
+            match self.variant {
+                WaitVariant::RingsFirst => {
+                    self.list.wake(|_| self.wake_thread());
                     self.list.closed.store(true, Ordering::Release);
                 }
-                Way::RingsWithoutTheLock => {
+                WaitVariant::RingsWithoutTheLock => {
                     self.list.closed.store(true, Ordering::Release);
                     let all = self.list.listeners.lock().clone();
-                    all.iter().for_each(|_| self.ring());
+                    all.iter().for_each(|_| self.wake_thread());
                 }
-                _ => self.list.close(|_| self.ring()),
+                _ => self.list.close(|_| self.wake_thread()),
             }
         }
     }
 
-    fn shared(way: Way) -> Arc<Shared> {
-        let (rung, file) = (AtomicU32::new(0), UnsafeCell::new(false));
-        Arc::new(Shared { list: List::new(), rung, file, way })
+    fn shared(variant: WaitVariant) -> Arc<ModelObject> {
+        let (woken, file) = (AtomicU32::new(0), UnsafeCell::new(false));
+        Arc::new(ModelObject { list: ListenerList::new(), woken, file, variant })
     }
 
-    fn a_wait_beside_a_close(way: Way) {
+    fn a_wait_beside_a_close(variant: WaitVariant) {
         loom::model(move || {
-            let shared = shared(way);
+            let shared = shared(variant);
             let waiter = {
                 let shared = shared.clone();
                 thread::spawn(move || shared.wait())
             };
             shared.close();
             let sleeps = waiter.join().unwrap();
-            let rung = shared.rung.load(Ordering::Acquire) > 0;
-            assert!(!sleeps || rung, "a thread waits in a closed object for ever");
+            let woken = shared.woken.load(Ordering::Acquire) > 0;
+            assert!(!sleeps || woken, "a thread waits in a closed object for ever");
         });
     }
 
     #[test]
     fn loom_a_thread_that_waits_in_a_closed_object_is_rung() {
-        a_wait_beside_a_close(Way::AsItIs);
+        a_wait_beside_a_close(WaitVariant::AsItIs);
     }
 
     #[test]
     #[should_panic(expected = "for ever")]
     fn loom_twin_a_look_before_the_thread_is_added_misses_a_close() {
-        a_wait_beside_a_close(Way::LooksFirst);
+        a_wait_beside_a_close(WaitVariant::LooksFirst);
     }
 
     #[test]
     #[should_panic(expected = "for ever")]
     fn loom_twin_a_ring_before_the_close_is_said_is_missed() {
-        a_wait_beside_a_close(Way::RingsFirst);
+        a_wait_beside_a_close(WaitVariant::RingsFirst);
     }
 
-    fn an_end_beside_a_close(way: Way) {
+    fn an_end_beside_a_close(variant: WaitVariant) {
         loom::model(move || {
-            let shared = shared(way);
+            let shared = shared(variant);
             let waiter = {
                 let shared = shared.clone();
                 thread::spawn(move || {
@@ -218,12 +218,12 @@ mod loom_models {
 
     #[test]
     fn loom_the_epoll_of_a_thread_that_ends_is_not_rung() {
-        an_end_beside_a_close(Way::AsItIs);
+        an_end_beside_a_close(WaitVariant::AsItIs);
     }
 
     #[test]
     #[should_panic(expected = "Causality violation")]
     fn loom_twin_a_ring_without_the_lock_meets_a_closed_epoll() {
-        an_end_beside_a_close(Way::RingsWithoutTheLock);
+        an_end_beside_a_close(WaitVariant::RingsWithoutTheLock);
     }
 }

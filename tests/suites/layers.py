@@ -45,7 +45,7 @@ LARGEST_OF = {"sys": 6, "signal_hub": 7, "event_loop": 42, "kqueue": 9}
 # Arrows that no file of the first kind may have to one of the second.
 FORBIDDEN = []
 
-LOOM_ONLY = {"kqueue_aio_jobs", "kqueue_crowd", "waiter_list"}
+LOOM_ONLY = {"kqueue_aio_jobs", "kqueue_queue_waiters", "waiter_list"}
 
 
 class Source:

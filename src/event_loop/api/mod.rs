@@ -29,7 +29,7 @@ pub(crate) use super::telemetry::{
 };
 pub use super::telemetry::{Stats, Stuck};
 pub(crate) use super::timers::{NewTimer, Period, TimerSetting};
-pub(crate) use crate::file_watch::{Request as FileRequest, Root as FileRoot};
+pub(crate) use crate::file_watch::{WatchRequest as FileRequest, WatchRoot as FileRoot};
 pub(crate) use crate::sys::pressure::Trigger;
 pub(crate) use watchers::{
     add_file, add_io, add_object, add_plain, add_timer, change, event_name, get_name, io_modify,

@@ -17,7 +17,7 @@ use crate::event_loop::state::LoopState;
 use crate::event_loop::timers::{self, NewTimer, TimerSetting};
 use crate::event_loop::watcher::{NewWatcher, prepare_timer, set_subject};
 use crate::event_loop::{clocks, fast_path, files};
-use crate::file_watch::{Request, Rest};
+use crate::file_watch::{PendingTree, WatchRequest};
 use crate::handle::{self, Handle, Kind};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
@@ -183,7 +183,7 @@ fn is_fd_of(handle: i64, fd: RawFd) -> bool {
 }
 
 /// See evloop_add_file and evloop_add_file_fd.
-pub(crate) fn add_file(handle: i64, request: &Request<'_>, target: Target) -> Result<i64> {
+pub(crate) fn add_file(handle: i64, request: &WatchRequest<'_>, target: Target) -> Result<i64> {
     let resolved = resolve(handle, Kind::Loop)?;
     resolved.check_epoll_first()?;
     let started = resolved.with(
@@ -211,14 +211,14 @@ pub(crate) fn add_file(handle: i64, request: &Request<'_>, target: Target) -> Re
 enum Started {
     Added(i64),
     /// The rest may take long: that is done without the command queue's lock.
-    Root(NewWatcher, Rest),
+    Root(NewWatcher, PendingTree),
 }
 
 fn finish_file(
     resolved: &Resolved,
     fresh: &NewWatcher,
-    rest: Rest,
-    request: &Request<'_>,
+    rest: PendingTree,
+    request: &WatchRequest<'_>,
 ) -> Result<i64> {
     let added = files::add_rest(resolved, fresh.index, rest, request.root);
     let published = added.and_then(|()| {

@@ -16,7 +16,7 @@ use crate::event_loop::node_list::NodeList;
 use crate::event_loop::run_guard::RunGuard;
 use crate::event_loop::shared::{CommandQueue, LoopShared};
 use crate::event_loop::state::LoopState;
-use crate::sys::ticks::Ticks;
+use crate::sys::tsc::TscClock;
 use crate::sys::{clock, thread};
 use crate::util::try_arc::TryArc;
 use std::ffi::c_void;
@@ -30,7 +30,7 @@ pub(in crate::event_loop) struct Probe {
     stats: Option<TryArc<Counters>>,
     ring: Option<TryArc<TraceRing>>,
     watchdog_handle: Option<WatchdogHandle>,
-    ticks: Option<Ticks>,
+    tsc: Option<TscClock>,
     /// The time is the clock's own: others compare theirs with it.
     exact: bool,
     /// Counting was restarted, in the callback that is running perhaps.
@@ -96,8 +96,8 @@ impl Probe {
             ProbeChange::Watchdog(watchdog_handle) => self.watchdog_handle = watchdog_handle,
         }
         self.exact = self.ring.is_some() || self.watchdog_handle.is_some();
-        if self.is_wanted() && self.ticks.is_none() {
-            self.ticks = Some(Ticks::new());
+        if self.is_wanted() && self.tsc.is_none() {
+            self.tsc = Some(TscClock::new());
         }
         self.note_thread();
         if restarts {
@@ -128,15 +128,15 @@ impl Probe {
 
     /// The time; nothing is pending.
     fn now(&mut self) -> i64 {
-        let Some(ticks) = &mut self.ticks else { return clock::now_ns() };
-        let mut reading = ticks.reading();
-        let now = match ticks.is_far(reading) {
+        let Some(tsc) = &mut self.tsc else { return clock::now_ns() };
+        let mut reading = tsc.reading();
+        let now = match tsc.is_far(reading) {
             true => {
-                let (now, newest) = ticks.look();
+                let (now, newest) = tsc.look();
                 reading = newest;
                 now
             }
-            false => ticks.time_of(reading),
+            false => tsc.time_of(reading),
         };
         self.last_reading = reading;
         if self.exact { clock::now_ns() } else { now }
@@ -189,7 +189,7 @@ impl Probe {
     /// True: enough of them are pending.
     #[inline(always)]
     fn sample(&mut self, watcher: i64) -> bool {
-        let reading = self.ticks.as_ref().map_or(0, Ticks::reading);
+        let reading = self.tsc.as_ref().map_or(0, TscClock::reading);
         let SampleBuffer { count, all } = &mut self.samples;
         if let Some(out) = all.get_mut(*count) {
             *out = (reading, watcher);
@@ -207,10 +207,10 @@ impl Probe {
         if self.resets().is_none_or(|times| times != self.resets_seen) {
             self.drop_old();
         }
-        let (Some(ticks), Some(stats)) = (&mut self.ticks, &self.stats) else { return };
+        let (Some(tsc), Some(stats)) = (&mut self.tsc, &self.stats) else { return };
         let readings = self.samples.all.get(..self.samples.count).unwrap_or_default();
         let Some((reading, _)) = readings.last() else { return };
-        stats.set_rate(ticks.rate());
+        stats.set_rate(tsc.rate());
         let (mut last, mut longest) = (self.last_reading, (0, 0, 0));
         for (reading, watcher) in readings {
             let units = reading.saturating_sub(last);
@@ -220,18 +220,18 @@ impl Probe {
             }
             last = *reading;
         }
-        let now = ticks.time_of(*reading);
+        let now = tsc.time_of(*reading);
         let kind = Source::Io as i32;
         stats.callbacks(kind, readings.len(), now.wrapping_sub(self.last));
         let (units, reading_before, watcher) = longest;
-        let since = ticks.time_of(reading_before);
-        let ns = ticks.time_of(reading_before.wrapping_add(units)).wrapping_sub(since);
+        let since = tsc.time_of(reading_before);
+        let ns = tsc.time_of(reading_before.wrapping_add(units)).wrapping_sub(since);
         if stats.is_longest(ns) {
             keep_longer(&mut self.longest, CallbackRun { kind, watcher, since, ns });
         }
         (self.last, self.last_reading) = (now, last);
-        if ticks.is_far(last) {
-            (self.last, self.last_reading) = ticks.look();
+        if tsc.is_far(last) {
+            (self.last, self.last_reading) = tsc.look();
         }
         self.samples.count = 0;
     }
@@ -240,7 +240,7 @@ impl Probe {
     /// samples began: all that began before that is not counted.
     #[cold]
     fn drop_old(&mut self) {
-        let (Some(ticks), Some(stats)) = (&self.ticks, &self.stats) else {
+        let (Some(tsc), Some(stats)) = (&self.tsc, &self.stats) else {
             self.samples.count = 0;
             return;
         };
@@ -252,7 +252,7 @@ impl Probe {
             if self.last >= since {
                 break;
             }
-            (self.last, self.last_reading) = (ticks.time_of(*reading), *reading);
+            (self.last, self.last_reading) = (tsc.time_of(*reading), *reading);
             old += 1;
         }
         let left = readings.len() - old;
@@ -312,7 +312,7 @@ impl Probe {
         }
         let since = began.since;
         let (kind, watcher, ns) = (event.r#type, event.watcher, self.last - since);
-        let rate = self.ticks.as_ref().map_or(1 << 32, Ticks::rate);
+        let rate = self.tsc.as_ref().map_or(1 << 32, TscClock::rate);
         if let Some(stats) = &self.stats
             && began.counted == Some(stats.resets())
             && stats.callback(ns, rate)

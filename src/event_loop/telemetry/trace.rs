@@ -63,7 +63,7 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         if self.check().is_err() {
-            self.fd.disown();
+            self.fd.set_borrowed();
         }
     }
 }

@@ -12,12 +12,12 @@ use std::collections::VecDeque;
 /// `R`: what is to be done.
 pub(super) struct Jobs<R> {
     waiting: VecDeque<(R, u64)>,
-    working: Vec<Job>,
+    working: Vec<AioJob>,
     done: VecDeque<(u64, i32)>,
 }
 
 /// What a thread is at.
-struct Job {
+struct AioJob {
     tag: u64,
     cancelled: bool,
 }
@@ -42,10 +42,10 @@ impl<R> Jobs<R> {
     /// Makes room for another one, all the way to its end.
     pub fn expect_one(&mut self, threads: usize) -> Result<(), NoMemory> {
         let all = self.waiting.len() + self.working.len() + self.done.len() + 1;
-        let room = self.waiting.try_reserve(1).is_ok()
+        let has_room = self.waiting.try_reserve(1).is_ok()
             && self.working.try_reserve(threads).is_ok()
             && self.done.try_reserve(all).is_ok();
-        if room { Ok(()) } else { Err(NoMemory) }
+        if has_room { Ok(()) } else { Err(NoMemory) }
     }
 
     /// How many wait for a thread.
@@ -61,7 +61,7 @@ impl<R> Jobs<R> {
     /// The next one, for a thread.
     pub fn begin(&mut self) -> Option<(R, u64)> {
         let (request, tag) = self.waiting.pop_front()?;
-        self.working.push_reserved(Job { tag, cancelled: false });
+        self.working.push_reserved(AioJob { tag, cancelled: false });
         Some((request, tag))
     }
 
@@ -78,8 +78,8 @@ impl<R> Jobs<R> {
 
     /// Calls one off; `result`: of one that was not begun.
     pub fn cancel(&mut self, tag: u64, result: i32) -> Called {
-        if let Some(place) = self.waiting.iter().position(|(_, waiting)| *waiting == tag) {
-            self.waiting.remove(place);
+        if let Some(index) = self.waiting.iter().position(|(_, waiting)| *waiting == tag) {
+            self.waiting.remove(index);
             self.done.push_back_reserved((tag, result));
             return Called::Done;
         }
@@ -128,7 +128,7 @@ mod loom_models {
     use loom::thread;
 
     #[derive(Clone, Copy, PartialEq)]
-    enum Way {
+    enum AioVariant {
         AsItIs,
         WakesFirst,
         TakesFirst,
@@ -138,25 +138,31 @@ mod loom_models {
     const CANCELLED: i32 = -1;
     const DONE: i32 = 7;
 
-    struct Pool {
+    struct ModelPool {
         jobs: Mutex<Jobs<()>>,
         /// The queue was woken, and has not looked since.
         woken: AtomicBool,
         /// The thread waits, and is woken by who calls something off.
         waits: AtomicBool,
         called: AtomicBool,
-        way: Way,
+        variant: AioVariant,
     }
 
-    impl Pool {
-        fn new(operations: u64, way: Way) -> Arc<Self> {
+    impl ModelPool {
+        fn new(operations: u64, variant: AioVariant) -> Arc<Self> {
             let mut jobs = Jobs::new();
             for tag in 1..=operations {
                 jobs.expect_one(1).unwrap();
                 jobs.submit((), tag);
             }
             let no = || AtomicBool::new(false);
-            Arc::new(Self { jobs: Mutex::new(jobs), woken: no(), waits: no(), called: no(), way })
+            Arc::new(Self {
+                jobs: Mutex::new(jobs),
+                woken: no(),
+                waits: no(),
+                called: no(),
+                variant,
+            })
         }
 
         // Swaps: the kernel has one order for waking and being woken.
@@ -168,11 +174,11 @@ mod loom_models {
         fn work(&self) {
             loop {
                 let Some(((), tag)) = self.jobs.lock().unwrap().begin() else { return };
-                if self.way == Way::WakesFirst {
+                if self.variant == AioVariant::WakesFirst {
                     self.wake_queue();
                 }
                 self.jobs.lock().unwrap().end(tag, DONE);
-                if self.way != Way::WakesFirst {
+                if self.variant != AioVariant::WakesFirst {
                     self.wake_queue();
                 }
             }
@@ -192,13 +198,13 @@ mod loom_models {
 
         /// As a collecting call that found the queue woken, or did not.
         fn collect(&self, seen: &mut Vec<(u64, i32)>) {
-            let woken = self.way != Way::TakesFirst && self.woken.swap(false, SeqCst);
-            if woken || self.way == Way::TakesFirst {
+            let woken = self.variant != AioVariant::TakesFirst && self.woken.swap(false, SeqCst);
+            if woken || self.variant == AioVariant::TakesFirst {
                 while let Some(done) = { self.jobs.lock().unwrap().next_done() } {
                     seen.push(done);
                 }
             }
-            if self.way == Way::TakesFirst {
+            if self.variant == AioVariant::TakesFirst {
                 self.woken.swap(false, SeqCst);
             }
         }
@@ -208,16 +214,16 @@ mod loom_models {
         fn wait(&self, tag: u64) -> bool {
             let early = self.jobs.lock().unwrap().is_called_off(tag);
             self.waits.swap(true, SeqCst);
-            match self.way {
-                Way::LooksFirst => early,
+            match self.variant {
+                AioVariant::LooksFirst => early,
                 _ => self.jobs.lock().unwrap().is_called_off(tag),
             }
         }
     }
 
-    fn each_comes_back_once(cancels: Option<u64>, way: Way) {
+    fn each_comes_back_once(cancels: Option<u64>, variant: AioVariant) {
         loom::model(move || {
-            let pool = Pool::new(2, way);
+            let pool = ModelPool::new(2, variant);
             let worker = {
                 let pool = pool.clone();
                 thread::spawn(move || pool.work())
@@ -241,30 +247,30 @@ mod loom_models {
 
     #[test]
     fn loom_each_operation_comes_back_once() {
-        each_comes_back_once(None, Way::AsItIs);
+        each_comes_back_once(None, AioVariant::AsItIs);
     }
 
     #[test]
     fn loom_an_operation_that_is_called_off_comes_back_and_no_other_is() {
-        each_comes_back_once(Some(1), Way::AsItIs);
-        each_comes_back_once(Some(2), Way::AsItIs);
+        each_comes_back_once(Some(1), AioVariant::AsItIs);
+        each_comes_back_once(Some(2), AioVariant::AsItIs);
     }
 
     #[test]
     #[should_panic(expected = "never reported")]
     fn loom_twin_a_queue_that_is_woken_before_the_result_is_there_misses_it() {
-        each_comes_back_once(None, Way::WakesFirst);
+        each_comes_back_once(None, AioVariant::WakesFirst);
     }
 
     #[test]
     #[should_panic(expected = "never reported")]
     fn loom_twin_a_wake_up_that_is_cleared_after_the_results_are_taken_loses_one() {
-        each_comes_back_once(None, Way::TakesFirst);
+        each_comes_back_once(None, AioVariant::TakesFirst);
     }
 
-    fn a_wait_is_called_off(way: Way) {
+    fn a_wait_is_called_off(variant: AioVariant) {
         loom::model(move || {
-            let pool = Pool::new(1, way);
+            let pool = ModelPool::new(1, variant);
             let ((), tag) = pool.jobs.lock().unwrap().begin().unwrap();
             let waiting = {
                 let pool = pool.clone();
@@ -278,12 +284,12 @@ mod loom_models {
 
     #[test]
     fn loom_a_thread_that_waits_is_called_off() {
-        a_wait_is_called_off(Way::AsItIs);
+        a_wait_is_called_off(AioVariant::AsItIs);
     }
 
     #[test]
     #[should_panic(expected = "waits for ever")]
     fn loom_twin_a_look_before_the_thread_says_that_it_waits_misses_the_call() {
-        a_wait_is_called_off(Way::LooksFirst);
+        a_wait_is_called_off(AioVariant::LooksFirst);
     }
 }

@@ -8,9 +8,9 @@ mod jobs;
 mod ring;
 mod threads;
 
-use self::ring::Ring;
-use self::threads::Pool;
-use super::set::Set;
+use self::ring::AioRing;
+use self::threads::WorkerPool;
+use super::epoll_set::EpollSet;
 use crate::errno::{Errno, Result, fail};
 use crate::handle::try_box;
 use crate::sys::fd::Fd;
@@ -55,55 +55,55 @@ unsafe impl Send for Request {}
 
 /// A queue's operations.
 pub(super) struct Aio {
-    engine: Engine,
+    engine: AioEngine,
     in_flight: usize,
 }
 
-enum Engine {
-    Ring(Box<Ring>),
-    Pool(Pool),
+enum AioEngine {
+    AioRing(Box<AioRing>),
+    WorkerPool(WorkerPool),
 }
 
 impl Aio {
     pub fn new() -> Result<Self> {
-        let engine = match Ring::new(MOST) {
+        let engine = match AioRing::new(MOST) {
             Ok(ring) => match try_box(ring) {
-                Some(ring) => Engine::Ring(ring),
+                Some(ring) => AioEngine::AioRing(ring),
                 None => fail!(ENOMEM, "no memory for a ring"),
             },
             // Too many descriptors will not become fewer by doing without.
             Err(errno @ (Errno::EMFILE | Errno::ENFILE)) => return Err(errno.into()),
             // None in this kernel, or not for this process.
-            Err(_) => Engine::Pool(Pool::new()?),
+            Err(_) => AioEngine::WorkerPool(WorkerPool::new()?),
         };
         Ok(Self { engine, in_flight: 0 })
     }
 
     /// Has a set report when an operation is done.
-    pub fn add_to(&self, set: &Set) -> std::result::Result<(), Errno> {
+    pub fn add_to(&self, set: &EpollSet) -> std::result::Result<(), Errno> {
         match &self.engine {
-            Engine::Ring(ring) => set.add_aio(ring.identity().fd()),
-            Engine::Pool(pool) => set.add_aio_threads(pool.identity().fd()),
+            AioEngine::AioRing(ring) => set.add_aio(ring.identity().fd()),
+            AioEngine::WorkerPool(pool) => set.add_aio_threads(pool.identity().fd()),
         }
     }
 
     /// Whether a descriptor is its own.
     pub fn is_own(&self, fd: RawFd) -> bool {
-        let is_threads = matches!(&self.engine, Engine::Pool(pool) if pool.is_own(fd));
+        let is_threads = matches!(&self.engine, AioEngine::WorkerPool(pool) if pool.is_own(fd));
         is_threads || self.identity().fd() == fd && self.is_intact()
     }
 
     /// Has threads wake this set from now on, which it was added to.
-    pub fn aim_at(&self, set: &Set) {
-        if let Engine::Pool(pool) = &self.engine {
+    pub fn aim_at(&self, set: &EpollSet) {
+        if let AioEngine::WorkerPool(pool) = &self.engine {
             pool.aim_at(set);
         }
     }
 
     fn identity(&self) -> Identity {
         match &self.engine {
-            Engine::Ring(ring) => ring.identity(),
-            Engine::Pool(pool) => pool.identity(),
+            AioEngine::AioRing(ring) => ring.identity(),
+            AioEngine::WorkerPool(pool) => pool.identity(),
         }
     }
 
@@ -118,8 +118,8 @@ impl Aio {
             fail!(EAGAIN, "{} operations are in flight", MOST as i64);
         }
         match &mut self.engine {
-            Engine::Ring(ring) => ring.submit(request, tag)?,
-            Engine::Pool(pool) => pool.submit(request, tag)?,
+            AioEngine::AioRing(ring) => ring.submit(request, tag)?,
+            AioEngine::WorkerPool(pool) => pool.submit(request, tag)?,
         }
         self.in_flight += 1;
         Ok(())
@@ -128,8 +128,8 @@ impl Aio {
     /// Has one end soon. It still comes back.
     pub fn cancel(&mut self, tag: u64) -> Result<()> {
         match &mut self.engine {
-            Engine::Ring(ring) => Ok(ring.cancel(tag)?),
-            Engine::Pool(pool) => {
+            AioEngine::AioRing(ring) => Ok(ring.cancel(tag)?),
+            AioEngine::WorkerPool(pool) => {
                 pool.cancel(tag);
                 Ok(())
             }
@@ -140,8 +140,8 @@ impl Aio {
     /// errno.
     pub fn next_done(&mut self) -> Option<(u64, i32)> {
         let done = match &mut self.engine {
-            Engine::Ring(ring) => ring.next_done(),
-            Engine::Pool(pool) => pool.next_done(),
+            AioEngine::AioRing(ring) => ring.next_done(),
+            AioEngine::WorkerPool(pool) => pool.next_done(),
         };
         self.in_flight -= usize::from(done.is_some());
         done
@@ -155,14 +155,14 @@ impl Aio {
         }
         match self.engine {
             // The box is this process's own.
-            Engine::Ring(ring) => std::mem::forget(*ring),
-            Engine::Pool(pool) => std::mem::forget(pool),
+            AioEngine::AioRing(ring) => std::mem::forget(*ring),
+            AioEngine::WorkerPool(pool) => std::mem::forget(pool),
         }
     }
 
     /// Whether something is to be tried again, though nothing tells when.
     pub fn is_stuck(&self) -> bool {
-        matches!(&self.engine, Engine::Ring(ring) if ring.is_stuck())
+        matches!(&self.engine, AioEngine::AioRing(ring) if ring.is_stuck())
     }
 
     /// Has all that is in flight end soon, and waits for that: their tags.
@@ -170,8 +170,8 @@ impl Aio {
         // What cannot be cancelled comes to its end by itself.
         tags.for_each(|tag| drop(self.cancel(tag)));
         match &mut self.engine {
-            Engine::Ring(ring) => ring.finish(self.in_flight),
-            Engine::Pool(pool) => pool.finish(),
+            AioEngine::AioRing(ring) => ring.finish(self.in_flight),
+            AioEngine::WorkerPool(pool) => pool.finish(),
         }
         self.in_flight = 0;
     }

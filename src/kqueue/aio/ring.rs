@@ -10,7 +10,7 @@ use io_uring::{IoUring, opcode, types};
 use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 
-pub(super) struct Ring {
+pub(super) struct AioRing {
     /// Dropped with cancellation disabled: it closes its descriptor by
     /// close(3).
     ring: ManuallyDrop<IoUring>,
@@ -19,7 +19,7 @@ pub(super) struct Ring {
     left: bool,
 }
 
-impl Drop for Ring {
+impl Drop for AioRing {
     fn drop(&mut self) {
         let _uncancelled = Uncancelled::begin();
         // SAFETY: once, here.
@@ -44,7 +44,7 @@ fn errno(error: &std::io::Error) -> Errno {
 fn above_streams(ring: IoUring) -> Result<IoUring, Errno> {
     let Some(fd) = fd::above_streams(ring.as_raw_fd())? else { return Ok(ring) };
     let (raw, params) = (fd.raw(), ring.params().clone());
-    fd.disown();
+    fd.set_borrowed();
     // SAFETY: a descriptor of this ring, with its parameters; from here on it
     // is the new object's.
     unsafe { IoUring::from_fd(raw, params) }.map_err(|error| errno(&error))
@@ -70,7 +70,7 @@ fn entry(request: Request) -> Entry {
     }
 }
 
-impl Ring {
+impl AioRing {
     /// `most`: how many operations will be in flight.
     pub fn new(most: usize) -> Result<Self, Errno> {
         let _uncancelled = Uncancelled::begin();

@@ -5,7 +5,7 @@
 //! what is wrong is said at once; where it would block in a pipe or a socket
 //! it waits with poll(2), so that it can be called off.
 
-use super::super::set::{self, Set};
+use super::super::epoll_set::{self, EpollSet};
 use super::jobs::{Called, Jobs};
 use super::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
@@ -25,13 +25,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// How many threads a queue has at most.
 const THREADS: usize = 4;
 
-pub(super) struct Pool {
-    shared: TryArc<Shared>,
+pub(super) struct WorkerPool {
+    shared: TryArc<WorkerShared>,
     threads: Vec<Thread>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct WorkerShared {
+    state: Mutex<WorkerState>,
     changed: Condvar,
     /// What the queue is woken by when something is done; always readable.
     eventfd: Fd,
@@ -41,7 +41,7 @@ struct Shared {
     waiters: Waiters,
 }
 
-struct State {
+struct WorkerState {
     jobs: Jobs<Request>,
     idle: usize,
     closing: bool,
@@ -49,14 +49,14 @@ struct State {
     own: Vec<Identity>,
 }
 
-impl Pool {
+impl WorkerPool {
     pub fn new() -> Result<Self> {
         let mut own = Vec::new();
         if own.try_reserve_exact(THREADS).is_err() {
             fail!(ENOMEM, "no memory for {} threads", THREADS as i64);
         }
-        let shared = Shared {
-            state: Mutex::new(State { jobs: Jobs::new(), idle: 0, closing: false, own }),
+        let shared = WorkerShared {
+            state: Mutex::new(WorkerState { jobs: Jobs::new(), idle: 0, closing: false, own }),
             changed: Condvar::new(),
             eventfd: eventfd::create(1)?,
             wakeup: Wakeup::new(),
@@ -81,7 +81,7 @@ impl Pool {
         self.shared.lock().own.iter().any(|own| own.fd() == fd && own.is_intact())
     }
 
-    pub fn aim_at(&self, set: &Set) {
+    pub fn aim_at(&self, set: &EpollSet) {
         self.shared.wakeup.aim(set.identity(), self.shared.eventfd.raw());
     }
 
@@ -126,13 +126,13 @@ impl Pool {
     }
 }
 
-fn start(shared: &TryArc<Shared>) -> std::result::Result<Thread, Errno> {
+fn start(shared: &TryArc<WorkerShared>) -> std::result::Result<Thread, Errno> {
     let shared = shared.clone();
     Thread::start(c"evloop-aio", STACK, move || shared.work())
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl WorkerShared {
+    fn lock(&self) -> MutexGuard<'_, WorkerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,7 +171,7 @@ impl Shared {
 
     fn wake_queue(&self) {
         // If its descriptors were closed, its calls say so.
-        let _ = self.wakeup.wake(set::AIO);
+        let _ = self.wakeup.wake(epoll_set::AIO);
     }
 
     fn is_cancelled(&self, tag: u64) -> bool {
@@ -197,17 +197,19 @@ impl Shared {
 
     /// As io_uring does it: at once, if that is possible; else it is waited
     /// for.
-    fn transfer(&self, request: &Request, buffer: Buffer, tag: u64) -> Outcome {
+    fn transfer(&self, request: &Request, buffer: Buffer, tag: u64) -> Transferred {
         let (fd, mut offset) = (request.fd, request.offset);
         let writes = matches!(buffer, Buffer::From(..));
-        let sort = file::stat(fd)?.st_mode & libc::S_IFMT;
-        let mut may_wait = matches!(sort, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR);
+        let file_type = file::stat(fd)?.st_mode & libc::S_IFMT;
+        let mut may_wait = matches!(file_type, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR);
         loop {
-            let tried = try_once(sort, fd, buffer, offset);
+            let tried = try_once(file_type, fd, buffer, offset);
             match tried.or_else(|| may_wait.then(|| finish(fd, buffer, offset))) {
                 Some(Err(Errno::EINTR)) => {}
                 // What has no positions takes any.
-                Some(Err(Errno::ESPIPE)) if offset >= 0 && sort != libc::S_IFSOCK => offset = -1,
+                Some(Err(Errno::ESPIPE)) if offset >= 0 && file_type != libc::S_IFSOCK => {
+                    offset = -1
+                }
                 Some(Err(Errno::EAGAIN)) => may_wait = self.wait(fd, writes, tag)?,
                 // Not tried, so that it is not known yet what is wrong.
                 None if !file::is_open_for(fd, writes)? => return Err(Errno::EBADF),
@@ -229,12 +231,12 @@ impl Shared {
         let events = if writes { libc::POLLOUT } else { libc::POLLIN };
         let mut fds = [poll::entry(fd, events as u32), poll::entry(-1, 0)];
         self.make_own();
-        let mut visit = self.waiters.enter(Deadline::Never);
+        let mut guard = self.waiters.enter(Deadline::Never);
         // Not before it has entered: who calls it off wakes it then.
         if self.is_cancelled(tag) {
             return Err(Errno::ECANCELED);
         }
-        let is_ready = match visit.poll(&mut fds).map_err(|error| error.errno) {
+        let is_ready = match guard.poll(&mut fds).map_err(|error| error.errno) {
             Ok(count) => count > 0,
             Err(Errno::EINTR) => false,
             Err(errno) => return Err(errno),
@@ -243,13 +245,13 @@ impl Shared {
     }
 }
 
-type Outcome = std::result::Result<usize, Errno>;
+type Transferred = std::result::Result<usize, Errno>;
 
 /// An attempt without waiting; `None`: this file cannot be used so.
-fn try_once(sort: u32, fd: RawFd, buffer: Buffer, offset: i64) -> Option<Outcome> {
+fn try_once(file_type: u32, fd: RawFd, buffer: Buffer, offset: i64) -> Option<Transferred> {
     // SAFETY: lent until the operation is done (see evloop_kqueue_aio_read).
     let nowait = || unsafe { file::transfer_nowait(fd, buffer, offset) };
-    match sort {
+    match file_type {
         libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR => None,
         libc::S_IFSOCK if offset > 0 => Some(Err(Errno::ESPIPE)),
         // SAFETY: as above.
@@ -261,7 +263,7 @@ fn try_once(sort: u32, fd: RawFd, buffer: Buffer, offset: i64) -> Option<Outcome
 }
 
 /// The operation of a file, or of what was ready just now.
-fn finish(fd: RawFd, buffer: Buffer, offset: i64) -> Outcome {
+fn finish(fd: RawFd, buffer: Buffer, offset: i64) -> Transferred {
     // SAFETY: as above.
     unsafe { file::transfer(fd, buffer, offset) }
 }

@@ -4,34 +4,34 @@
 //! `state` is what it returned, or its negative errno.
 
 use super::super::aio::Request;
-use super::super::core::{Core, no_memory};
+use super::super::epoll_set;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::set;
 use super::super::slab::NONE;
+use super::super::state::{QueueState, no_memory};
 use super::super::timers::MAX_TIMERS;
 use super::{Filter, Outcome, Verdict};
 use crate::errno::{Errno, Result, fail};
 use crate::util::alloc::TryMap;
 
-pub(super) struct Aio;
+pub(super) struct AioFilter;
 
-impl Filter for Aio {
+impl Filter for AioFilter {
     fn check(&self, knote: &mut Knote) -> Result<()> {
         fail!(EPERM, "ident {}: operations are begun by calls of their own", knote.ident as i64)
     }
 
-    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
-        match core.knotes.get_mut(id) {
+    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
+        match state.knotes.get_mut(id) {
             Some(knote) if change.flags & EV_ADD != 0 => self.check(knote),
             // It would be deleted.
-            Some(_) if change.flags & EV_FORCEONESHOT != 0 => self.may_delete(core, id),
+            Some(_) if change.flags & EV_FORCEONESHOT != 0 => self.may_delete(state, id),
             _ => Ok(()),
         }
     }
 
-    fn may_delete(&self, core: &Core, id: u32) -> Result<()> {
-        match core.knotes.get(id) {
+    fn may_delete(&self, state: &QueueState, id: u32) -> Result<()> {
+        match state.knotes.get(id) {
             Some(knote) if knote.state == IN_FLIGHT => {
                 fail!(EBUSY, "operation {} is in flight", knote.ident as i64)
             }
@@ -39,8 +39,8 @@ impl Filter for Aio {
         }
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
-        match core.knotes.get(id).map(|knote| knote.state) {
+    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
+        match state.knotes.get(id).map(|knote| knote.state) {
             None | Some(IN_FLIGHT) => Verdict::False,
             Some(done) => Verdict::True(Outcome {
                 data: done.max(-1),
@@ -54,7 +54,7 @@ impl Filter for Aio {
 /// Of an operation that is not done yet.
 const IN_FLIGHT: i64 = i64::MIN;
 
-impl Core {
+impl QueueState {
     /// Begins an operation.
     pub fn begin_operation(&mut self, request: Request, ident: u64, udata: u64) -> Result<()> {
         let change = Kevent { ident, udata, filter: FILTER_AIO, ..Kevent::default() };
@@ -69,17 +69,17 @@ impl Core {
         self.index.try_reserve(1).map_err(|_| no_memory())?;
         let mut knote = Knote::new(&change, EV_ONESHOT);
         // io_uring would first wait until that is ready.
-        let is_vain = request.is_impossible();
-        knote.state = if is_vain { Errno::EINVAL.negated().into() } else { IN_FLIGHT };
+        let is_impossible = request.is_impossible();
+        knote.state = if is_impossible { Errno::EINVAL.negated().into() } else { IN_FLIGHT };
         let Some(id) = self.knotes.insert(knote, MAX_TIMERS) else {
             return Err(no_memory());
         };
-        if is_vain {
+        if is_impossible {
             self.index.insert_reserved((ident, FILTER_AIO), id);
             self.activate(id);
             return Ok(());
         }
-        let tag = set::word(id, self.knotes.generation(id));
+        let tag = epoll_set::word(id, self.knotes.generation(id));
         let Some(aio) = &mut self.aio else { return Ok(()) };
         if let Err(error) = aio.submit(request, tag) {
             self.knotes.remove(id);
@@ -95,7 +95,7 @@ impl Core {
     pub fn cancel_operation(&mut self, ident: u64) -> Result<()> {
         let id = self.index.get(&(ident, FILTER_AIO)).copied().unwrap_or(NONE);
         let state = self.knotes.get(id).map(|knote| knote.state);
-        let tag = set::word(id, self.knotes.generation(id));
+        let tag = epoll_set::word(id, self.knotes.generation(id));
         match (state, &mut self.aio) {
             (Some(IN_FLIGHT), Some(aio)) => aio.cancel(tag),
             (Some(_), _) => Ok(()),
@@ -137,7 +137,7 @@ impl Core {
         }
         let of_aio = |((_, filter), id): (&(u64, i16), &u32)| {
             let knote = self.knotes.get(*id).filter(|_| *filter == FILTER_AIO)?;
-            (knote.state == IN_FLIGHT).then(|| set::word(*id, self.knotes.generation(*id)))
+            (knote.state == IN_FLIGHT).then(|| epoll_set::word(*id, self.knotes.generation(*id)))
         };
         let in_flight = self.index.iter().filter_map(of_aio);
         aio.finish(in_flight);
@@ -145,9 +145,9 @@ impl Core {
 
     /// Nothing will be heard of those in flight.
     fn fail_operations(&mut self) {
-        let in_flight = |core: &Self| {
-            let mut of_aio = core.index.iter().filter(|((_, filter), _)| *filter == FILTER_AIO);
-            let pending = |id: &u32| core.knotes.get(*id).is_some_and(|k| k.state == IN_FLIGHT);
+        let in_flight = |state: &Self| {
+            let mut of_aio = state.index.iter().filter(|((_, filter), _)| *filter == FILTER_AIO);
+            let pending = |id: &u32| state.knotes.get(*id).is_some_and(|k| k.state == IN_FLIGHT);
             of_aio.find_map(|(_, id)| pending(id).then_some(*id))
         };
         while let Some(id) = in_flight(self) {

@@ -10,39 +10,39 @@
 //! event it is negative: the complement of the bytes that had been
 //! acknowledged by then, which says whether there were more since.
 
-use super::super::core::{Core, no_memory};
+use super::super::epoll_set::*;
 use super::super::event::*;
 use super::super::knote::{DISABLED, Knote};
-use super::super::set::*;
-use super::ready::{self, Look};
-use super::{Filter, Outcome, Verdict, refuse_unknown};
+use super::super::state::{QueueState, no_memory};
+use super::ready::{self, PolledFd};
+use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Errno, Result, fail};
 use crate::sys::file;
-use crate::sys::socket::{self, Kind, TCP_CLOSE};
+use crate::sys::socket::{self, SocketKind, TCP_CLOSE};
 use crate::util::alloc::TryVec;
 use std::os::fd::RawFd;
 
-pub(super) struct Empty;
+pub(super) struct EmptyFilter;
 
 const SHORTEST_NS: i64 = 1_000_000;
 const LONGEST_NS: i64 = 20_000_000;
 
-impl Filter for Empty {
+impl Filter for EmptyFilter {
     fn is_of_descriptor(&self) -> bool {
         true
     }
 
-    fn looks_at_sort(&self) -> bool {
+    fn looks_at_file_type(&self) -> bool {
         true
     }
 
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        refuse_unknown(knote, 0)
+        reject_unknown(knote, 0)
     }
 
-    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
-        let registration = core.knotes.get(id).map(|knote| knote.registration);
-        let Some(one) = registration.and_then(|id| core.registrations.get(id)) else {
+    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
+        let registration = state.knotes.get(id).map(|knote| knote.registration);
+        let Some(one) = registration.and_then(|id| state.registrations.get(id)) else {
             return Ok(());
         };
         if one.socket.is_none() {
@@ -52,22 +52,22 @@ impl Filter for Empty {
             fail!(EINVAL, "fd {} is a socket that does not count what it has to send", one.fd);
         }
         if !is_local(one.socket) {
-            core.empties.try_reserve(1).map_err(|_| no_memory())?;
-            core.empties.push_reserved(id);
+            state.empties.try_reserve(1).map_err(|_| no_memory())?;
+            state.empties.push_reserved(id);
         }
-        look_unless_writable(core, id);
+        look_unless_writable(state, id);
         Ok(())
     }
 
-    fn detach(&self, core: &mut Core, id: u32) {
-        core.empties.retain(|known| *known != id);
+    fn detach(&self, state: &mut QueueState, id: u32) {
+        state.empties.retain(|known| *known != id);
     }
 
-    fn enabled(&self, core: &mut Core, id: u32, on: bool) {
+    fn enabled(&self, state: &mut QueueState, id: u32, on: bool) {
         if on {
-            look_unless_writable(core, id);
+            look_unless_writable(state, id);
         } else {
-            core.timers.disarm(&core.knotes, id);
+            state.timers.disarm(&state.knotes, id);
         }
     }
 
@@ -75,58 +75,61 @@ impl Filter for Empty {
         (WRITE_EDGE, OUT)
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
-        let Some(look) = Look::at(core, knote, ready, OUT) else { return Verdict::Gone };
+    fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
+        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
+        let Some(look) = PolledFd::of(state, knote, ready, OUT) else { return Verdict::Gone };
         let left = match file::unsent(look.fd) {
             Err(Errno::EBADF) => return Verdict::Gone,
             // It listens, and sends nothing.
             result => result.unwrap_or(0),
         };
         if left == 0 || is_over(&look) {
-            core.timers.disarm(&core.knotes, id);
+            state.timers.disarm(&state.knotes, id);
             return Verdict::True(Outcome::default());
         }
         // Of a local socket the last byte is taken off only after the edge.
         if left == 1 || !is_local(look.socket) {
-            look_later(core, id);
+            look_later(state, id);
         }
         Verdict::False
     }
 
-    fn delivered(&self, core: &mut Core, id: u32) {
-        let acked = core.acknowledged(id);
-        let Some(knote) = core.knotes.get_mut(id) else { return };
+    fn delivered(&self, state: &mut QueueState, id: u32) {
+        let acked = state.acknowledged(id);
+        let Some(knote) = state.knotes.get_mut(id) else { return };
         knote.state = !acked;
         if !knote.has(EV_CLEAR) {
-            core.activate(id);
+            state.activate(id);
         }
     }
 }
 
 /// Whether the kernel notifies of all that its peer receives.
-fn is_local(socket: Option<Kind>) -> bool {
-    matches!(socket, Some(Kind::UnixStream | Kind::UnixSeqpacket | Kind::UnixDatagram))
+fn is_local(socket: Option<SocketKind>) -> bool {
+    matches!(
+        socket,
+        Some(SocketKind::UnixStream | SocketKind::UnixSeqpacket | SocketKind::UnixDatagram)
+    )
 }
 
 /// There is no edge of a socket that listens, or is being connected.
-fn look_unless_writable(core: &mut Core, id: u32) {
-    let Some(knote) = core.knotes.get(id) else { return };
-    if Look::at(core, knote, None, OUT).is_some_and(|look| !look.is(OUT)) {
-        core.activate(id);
+fn look_unless_writable(state: &mut QueueState, id: u32) {
+    let Some(knote) = state.knotes.get(id) else { return };
+    if PolledFd::of(state, knote, None, OUT).is_some_and(|look| !look.is(OUT)) {
+        state.activate(id);
     }
 }
 
 /// Looks again after twice the last pause.
-fn look_later(core: &mut Core, id: u32) {
-    let Some(knote) = core.knotes.get_mut(id) else { return };
+fn look_later(state: &mut QueueState, id: u32) {
+    let Some(knote) = state.knotes.get_mut(id) else { return };
     knote.state = knote.state.saturating_mul(2).clamp(SHORTEST_NS, LONGEST_NS);
     let pause = knote.state;
-    ready::look_later(core, id, pause);
+    ready::look_later(state, id, pause);
 }
 
 /// What was left when a connection broke is not sent any more.
-fn is_over(look: &Look) -> bool {
+fn is_over(look: &PolledFd) -> bool {
     look.is(HUP | ERR) && socket::tcp_info(look.fd).is_some_and(|info| info.state == TCP_CLOSE)
 }
 
@@ -134,12 +137,12 @@ fn acknowledged(fd: RawFd) -> i64 {
     socket::tcp_info(fd).map_or(0, |info| i64::try_from(info.bytes_acked).unwrap_or(i64::MAX))
 }
 
-impl Core {
+impl QueueState {
     /// How many bytes the peer of a knote's TCP socket has acknowledged.
     fn acknowledged(&self, id: u32) -> i64 {
         let registration = self.knotes.get(id).map(|knote| knote.registration);
         let one = registration.and_then(|id| self.registrations.get(id));
-        one.filter(|one| one.socket == Some(Kind::Tcp)).map_or(0, |one| acknowledged(one.fd))
+        one.filter(|one| one.socket == Some(SocketKind::Tcp)).map_or(0, |one| acknowledged(one.fd))
     }
 
     /// Looks at those with EV_CLEAR whose event was delivered, as nothing
@@ -152,8 +155,8 @@ impl Core {
     }
 
     fn look_at_all_drained(&mut self) {
-        for place in 0..self.empties.len() {
-            let id = self.empties.get(place).copied().unwrap_or_default();
+        for index in 0..self.empties.len() {
+            let id = self.empties.get(index).copied().unwrap_or_default();
             let Some(knote) = self.knotes.get(id) else { continue };
             if knote.state >= 0 || knote.is(DISABLED) || !knote.has(EV_CLEAR) {
                 continue;

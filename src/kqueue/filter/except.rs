@@ -1,34 +1,36 @@
 //! EXCEPT: out-of-band data of a socket.
 
-use super::super::core::Core;
+use super::super::epoll_set::*;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::set::*;
-use super::ready::{Connection, Look};
-use super::{Filter, Outcome, Verdict, refuse_unknown};
+use super::super::state::QueueState;
+use super::ready::{Connection, PolledFd};
+use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Result, fail};
 
-pub(super) struct Except;
+pub(super) struct ExceptFilter;
 
 const EVENTS: u32 = PRI | RDHUP;
 
-impl Filter for Except {
+impl Filter for ExceptFilter {
     fn is_of_descriptor(&self) -> bool {
         true
     }
 
-    fn looks_at_sort(&self) -> bool {
+    fn looks_at_file_type(&self) -> bool {
         true
     }
 
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        refuse_unknown(knote, NOTE_OOB)
+        reject_unknown(knote, NOTE_OOB)
     }
 
-    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
-        let Some(knote) = core.knotes.get(id) else { return Ok(()) };
-        match core.registrations.get(knote.registration) {
-            Some(one) if one.sort != libc::S_IFSOCK => fail!(EINVAL, "fd {} is no socket", one.fd),
+    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
+        let Some(knote) = state.knotes.get(id) else { return Ok(()) };
+        match state.registrations.get(knote.registration) {
+            Some(one) if one.file_type != libc::S_IFSOCK => {
+                fail!(EINVAL, "fd {} is no socket", one.fd)
+            }
             _ => Ok(()),
         }
     }
@@ -38,10 +40,10 @@ impl Filter for Except {
         (kind, if knote.fflags & NOTE_OOB != 0 { EVENTS } else { RDHUP })
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
+    fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
+        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
         let wanted = knote.fflags;
-        let Some(look) = Look::at(core, knote, ready, EVENTS) else { return Verdict::Gone };
+        let Some(look) = PolledFd::of(state, knote, ready, EVENTS) else { return Verdict::Gone };
         let fflags = if look.is(PRI) { NOTE_OOB & wanted } else { 0 };
         let eof = look.is(RDHUP | HUP) && !matches!(look.connection(), Connection::Never);
         match fflags != 0 || eof {

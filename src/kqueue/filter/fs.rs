@@ -1,18 +1,18 @@
 //! FS: file systems were mounted or unmounted.
 
-use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::Knote;
+use super::super::state::QueueState;
 use super::{Filter, Outcome, Verdict, vnode};
 use crate::errno::{Result, fail};
 
-pub(super) struct Fs;
+pub(super) struct FsFilter;
 
 const POSSIBLE: u32 = VQ_MOUNT | VQ_UNMOUNT;
 /// Those that FreeBSD has.
 const KNOWN: u32 = 0xff;
 
-impl Filter for Fs {
+impl Filter for FsFilter {
     fn check(&self, knote: &mut Knote) -> Result<()> {
         let (unknown, impossible) = (knote.fflags & !KNOWN, knote.fflags & KNOWN & !POSSIBLE);
         if unknown != 0 {
@@ -25,32 +25,32 @@ impl Filter for Fs {
         Ok(())
     }
 
-    fn attach(&self, core: &mut Core, _id: u32) -> Result<()> {
-        core.hold_mounts().map_err(vnode::explain)
+    fn attach(&self, state: &mut QueueState, _id: u32) -> Result<()> {
+        state.hold_mounts().map_err(vnode::explain)
     }
 
-    fn detach(&self, core: &mut Core, _id: u32) {
-        core.release_mounts();
+    fn detach(&self, state: &mut QueueState, _id: u32) {
+        state.release_mounts();
     }
 
-    fn mounted(&self, core: &mut Core, id: u32, notes: u32) {
-        let Some(knote) = core.knotes.get_mut(id) else { return };
+    fn mounted(&self, state: &mut QueueState, id: u32, notes: u32) {
+        let Some(knote) = state.knotes.get_mut(id) else { return };
         let wanted = if knote.fflags == 0 { POSSIBLE } else { knote.fflags };
         if notes & wanted != 0 {
             knote.state |= i64::from(notes & wanted);
-            core.activate(id);
+            state.activate(id);
         }
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
-        match core.knotes.get(id).map_or(0, |knote| knote.state as u32) {
+    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
+        match state.knotes.get(id).map_or(0, |knote| knote.state as u32) {
             0 => Verdict::False,
             fflags => Verdict::True(Outcome { fflags, ..Outcome::default() }),
         }
     }
 
-    fn delivered(&self, core: &mut Core, id: u32) {
-        if let Some(knote) = core.knotes.get_mut(id) {
+    fn delivered(&self, state: &mut QueueState, id: u32) {
+        if let Some(knote) = state.knotes.get_mut(id) {
             knote.state = 0;
         }
     }

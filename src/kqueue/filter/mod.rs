@@ -19,11 +19,11 @@ mod vnode;
 mod waiting;
 mod write;
 
-use super::core::Core;
+use super::epoll_set::KINDS;
 use super::event::*;
 use super::knote::Knote;
 use super::registration::Registration;
-use super::set::KINDS;
+use super::state::QueueState;
 use crate::errno::{Result, fail};
 use crate::sys::netlink::LinkState;
 
@@ -49,9 +49,9 @@ pub(super) trait Filter: Sync {
         false
     }
 
-    /// Whether it looks at what sort of file a descriptor is as it begins to
+    /// Whether it looks at the type of a descriptor's file as it begins to
     /// watch: it must be certain by then that it is the one registered.
-    fn looks_at_sort(&self) -> bool {
+    fn looks_at_file_type(&self) -> bool {
         false
     }
 
@@ -61,20 +61,20 @@ pub(super) trait Filter: Sync {
 
     /// Begins to watch. What a descriptor's filter needs of epoll is done
     /// after this.
-    fn attach(&self, _core: &mut Core, _id: u32) -> Result<()> {
+    fn attach(&self, _core: &mut QueueState, _id: u32) -> Result<()> {
         Ok(())
     }
 
     /// A change of an existing knote, all but its udata and whether it is
     /// enabled.
-    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
-        self.take_over(core, id, change)
+    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
+        self.take_over(state, id, change)
     }
 
     /// What most have to do about that: fflags and data become what it says,
     /// and the flags stay what they were when the knote was made.
-    fn take_over(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+    fn take_over(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
+        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
@@ -82,16 +82,16 @@ pub(super) trait Filter: Sync {
     }
 
     /// Refuses to be deleted.
-    fn may_delete(&self, _core: &Core, _id: u32) -> Result<()> {
+    fn may_delete(&self, _core: &QueueState, _id: u32) -> Result<()> {
         Ok(())
     }
 
     /// Ends watching. What is left of a descriptor's epoll, of timers and of
     /// the list of those with events is done after this.
-    fn detach(&self, _core: &mut Core, _id: u32) {}
+    fn detach(&self, _core: &mut QueueState, _id: u32) {}
 
     /// Its events are delivered from now on, or not.
-    fn enabled(&self, _core: &mut Core, _id: u32, _on: bool) {}
+    fn enabled(&self, _core: &mut QueueState, _id: u32, _on: bool) {}
 
     /// The kind of registration of its descriptor, and the events of epoll.
     fn interest(&self, _knote: &Knote) -> (usize, u32) {
@@ -99,36 +99,36 @@ pub(super) trait Filter: Sync {
     }
 
     /// What of inotify(7) its file is to be watched for.
-    fn notes(&self, _knote: &Knote, _registration: &Registration) -> u32 {
+    fn vnode_interest(&self, _knote: &Knote, _registration: &Registration) -> u32 {
         0
     }
 
     /// Its file was changed or used so: NOTE bits of VNODE, of one happening.
-    fn noticed(&self, _core: &mut Core, _id: u32, _notes: u32) {}
+    fn noticed(&self, _core: &mut QueueState, _id: u32, _notes: u32) {}
 
     /// This may have happened to its file, as the kernel has lost events.
-    fn may_have_missed(&self, core: &mut Core, id: u32, notes: u32) {
-        self.noticed(core, id, notes);
+    fn may_have_missed(&self, state: &mut QueueState, id: u32, notes: u32) {
+        self.noticed(state, id, notes);
     }
 
     /// There are mounts that were not there, or the other way around: VQ
     /// bits. Asked of all knotes.
-    fn mounted(&self, _core: &mut Core, _id: u32, _notes: u32) {}
+    fn mounted(&self, _core: &mut QueueState, _id: u32, _notes: u32) {}
 
     /// Its network interface's link is so, perhaps as before.
-    fn linked(&self, _core: &mut Core, _id: u32, _state: LinkState) {}
+    fn linked(&self, _core: &mut QueueState, _id: u32, _state: LinkState) {}
 
     /// Whether there is an event. `ready`: what an epoll said of its
     /// descriptor just now.
-    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict;
+    fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict;
 
     /// Its event was delivered. It is not in the list of those with events;
     /// if it still has one, it goes back there.
-    fn delivered(&self, _core: &mut Core, _id: u32) {}
+    fn delivered(&self, _core: &mut QueueState, _id: u32) {}
 }
 
 /// Refuses bits of fflags that a filter does not know.
-fn refuse_unknown(knote: &Knote, known: u32) -> Result<()> {
+fn reject_unknown(knote: &Knote, known: u32) -> Result<()> {
     let unknown = knote.fflags & !known;
     if unknown != 0 {
         fail!(EINVAL, "fflags {} are unknown to the filter", unknown);
@@ -149,18 +149,18 @@ pub(super) fn find(number: i16) -> Result<&'static dyn Filter> {
 
 fn by_number(number: i16) -> Option<&'static dyn Filter> {
     match number {
-        FILTER_AIO => Some(&aio::Aio),
-        FILTER_READ => Some(&read::Read),
-        FILTER_WRITE => Some(&write::Write),
-        FILTER_VNODE => Some(&vnode::Vnode),
-        FILTER_FS => Some(&fs::Fs),
-        FILTER_NETDEV => Some(&netdev::Netdev),
-        FILTER_EMPTY => Some(&empty::Empty),
-        FILTER_EXCEPT => Some(&except::Except),
-        FILTER_PROC => Some(&process::Process),
-        FILTER_SIGNAL => Some(&signal::Signal),
-        FILTER_TIMER => Some(&timer::Timer),
-        FILTER_USER => Some(&user::User),
+        FILTER_AIO => Some(&aio::AioFilter),
+        FILTER_READ => Some(&read::ReadFilter),
+        FILTER_WRITE => Some(&write::WriteFilter),
+        FILTER_VNODE => Some(&vnode::VnodeFilter),
+        FILTER_FS => Some(&fs::FsFilter),
+        FILTER_NETDEV => Some(&netdev::NetdevFilter),
+        FILTER_EMPTY => Some(&empty::EmptyFilter),
+        FILTER_EXCEPT => Some(&except::ExceptFilter),
+        FILTER_PROC => Some(&process::ProcessFilter),
+        FILTER_SIGNAL => Some(&signal::SignalFilter),
+        FILTER_TIMER => Some(&timer::TimerFilter),
+        FILTER_USER => Some(&user::UserFilter),
         _ => None,
     }
 }
@@ -168,11 +168,11 @@ fn by_number(number: i16) -> Option<&'static dyn Filter> {
 /// A knote's.
 #[inline]
 pub(super) fn of(knote: &Knote) -> &'static dyn Filter {
-    by_number(knote.filter).unwrap_or(&user::User)
+    by_number(knote.filter).unwrap_or(&user::UserFilter)
 }
 
 /// The same, by the knote's number.
 #[inline]
-pub(super) fn of_id(core: &Core, id: u32) -> &'static dyn Filter {
-    core.knotes.get(id).map_or(&user::User, of)
+pub(super) fn of_id(state: &QueueState, id: u32) -> &'static dyn Filter {
+    state.knotes.get(id).map_or(&user::UserFilter, of)
 }

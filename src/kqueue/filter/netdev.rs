@@ -2,14 +2,14 @@
 //!
 //! `state` has what the link is now, and what it became since the last event.
 
-use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::{Filter, Outcome, Verdict, refuse_unknown};
+use super::super::state::QueueState;
+use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Error, Result, fail};
 use crate::sys::netlink::LinkState;
 
-pub(super) struct Netdev;
+pub(super) struct NetdevFilter;
 
 const KNOWN: u32 = NOTE_LINKUP | NOTE_LINKDOWN | NOTE_LINKINV;
 
@@ -20,40 +20,40 @@ const HOLDS: i64 = 1 << 17;
 /// In `state`: there is no such interface any more.
 const GONE: i64 = 1 << 16;
 
-impl Filter for Netdev {
+impl Filter for NetdevFilter {
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        refuse_unknown(knote, KNOWN)
+        reject_unknown(knote, KNOWN)
     }
 
-    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
-        let ident = core.knotes.get(id).map_or(0, |knote| knote.ident);
+    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
+        let ident = state.knotes.get(id).map_or(0, |knote| knote.ident);
         let index = u32::try_from(ident).ok().filter(|index| (1..=MAX_INDEX).contains(index));
         let Some(index) = index else {
             fail!(ENXIO, "there is no network interface {}", ident as i64);
         };
-        core.hold_links()?;
-        if let Some(knote) = core.knotes.get_mut(id) {
+        state.hold_netlink()?;
+        if let Some(knote) = state.knotes.get_mut(id) {
             knote.state |= HOLDS;
         }
-        let asked = core.ask_link(index);
-        let state = core.knotes.get(id).map_or(0, |knote| knote.state);
-        if asked.is_err() || state & i64::from(KNOWN) == 0 || state & GONE != 0 {
-            core.deactivate(id);
+        let asked = state.query_link(index);
+        let link_state = state.knotes.get(id).map_or(0, |knote| knote.state);
+        if asked.is_err() || link_state & i64::from(KNOWN) == 0 || link_state & GONE != 0 {
+            state.deactivate(id);
             asked.map_err(Error::from)?;
             fail!(ENXIO, "there is no network interface {}", i64::from(index));
         }
         Ok(())
     }
 
-    fn detach(&self, core: &mut Core, id: u32) {
-        if core.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
-            core.release_links();
+    fn detach(&self, state: &mut QueueState, id: u32) {
+        if state.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
+            state.release_netlink();
         }
     }
 
-    fn linked(&self, core: &mut Core, id: u32, state: LinkState) {
-        let Some(knote) = core.knotes.get_mut(id) else { return };
-        let now = match state {
+    fn linked(&self, state: &mut QueueState, id: u32, link_state: LinkState) {
+        let Some(knote) = state.knotes.get_mut(id) else { return };
+        let now = match link_state {
             LinkState::Up => NOTE_LINKUP,
             LinkState::Down => NOTE_LINKDOWN,
             LinkState::Unknown | LinkState::Gone => NOTE_LINKINV,
@@ -62,31 +62,32 @@ impl Filter for Netdev {
         let happened = if before == now || before == 0 { 0 } else { now & knote.fflags };
         knote.state &= !i64::from(KNOWN);
         knote.state |= i64::from(now | happened << HAPPENED);
-        if state == LinkState::Gone {
+        if link_state == LinkState::Gone {
             knote.state |= GONE | i64::from((now & knote.fflags) << HAPPENED);
             knote.flags |= EV_ONESHOT;
         }
-        if happened != 0 || state == LinkState::Gone {
-            core.activate(id);
+        if happened != 0 || link_state == LinkState::Gone {
+            state.activate(id);
         }
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
-        let state = core.knotes.get(id).map_or(0, |knote| knote.state);
-        let (data, fflags) = (state & i64::from(KNOWN), (state >> HAPPENED) as u32 & KNOWN);
-        let eof = state & GONE != 0;
+    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
+        let link_state = state.knotes.get(id).map_or(0, |knote| knote.state);
+        let (data, fflags) =
+            (link_state & i64::from(KNOWN), (link_state >> HAPPENED) as u32 & KNOWN);
+        let eof = link_state & GONE != 0;
         match fflags != 0 || eof {
             true => Verdict::True(Outcome { data, fflags, eof }),
             false => Verdict::False,
         }
     }
 
-    fn delivered(&self, core: &mut Core, id: u32) {
-        let Some(knote) = core.knotes.get_mut(id) else { return };
+    fn delivered(&self, state: &mut QueueState, id: u32) {
+        let Some(knote) = state.knotes.get_mut(id) else { return };
         if knote.has(EV_CLEAR) {
             knote.state &= i64::from(KNOWN) | HOLDS;
         } else {
-            core.activate(id);
+            state.activate(id);
         }
     }
 }

@@ -1,22 +1,22 @@
 //! PROC: a process ended, forked, executed another program; and, tracked,
 //! its children too.
 
-use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::slab::NONE;
-use super::{Filter, Outcome, Verdict, refuse_unknown};
+use super::super::state::QueueState;
+use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Result, fail};
 
-pub(super) struct Process;
+pub(super) struct ProcessFilter;
 
 const KNOWN: u32 = NOTE_EXIT | NOTE_FORK | NOTE_EXEC | NOTE_TRACK | NOTE_EXITSTATUS;
 /// FreeBSD lets them be said, as it says them in events.
 const SAID: u32 = NOTE_TRACKERR | NOTE_CHILD | NOTE_EXITUNKNOWN;
 
-impl Filter for Process {
+impl Filter for ProcessFilter {
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        refuse_unknown(knote, KNOWN | SAID | NOTE_PROC_OTHERS)?;
+        reject_unknown(knote, KNOWN | SAID | NOTE_PROC_OTHERS)?;
         let others = knote.fflags & NOTE_PROC_OTHERS & !(KNOWN | SAID);
         if others != 0 {
             fail!(ENOTSUP, "fflags {} are not supported", others);
@@ -26,28 +26,28 @@ impl Filter for Process {
         Ok(())
     }
 
-    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
-        core.attach_process(id)
+    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
+        state.attach_process(id)
     }
 
-    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = core.knotes.get(id) else { return Ok(()) };
+    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
+        let Some(knote) = state.knotes.get(id) else { return Ok(()) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
-        core.listen_for(id, wanted.fflags)?;
-        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+        state.listen_for(id, wanted.fflags)?;
+        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
         Ok(())
     }
 
-    fn detach(&self, core: &mut Core, id: u32) {
-        core.detach_process(id);
+    fn detach(&self, state: &mut QueueState, id: u32) {
+        state.detach_process(id);
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
-        let Some(report) = core.report_process(id) else { return Verdict::False };
+    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
+        let Some(report) = state.report_process(id) else { return Verdict::False };
         if report.is_over
-            && let Some(knote) = core.knotes.get_mut(id)
+            && let Some(knote) = state.knotes.get_mut(id)
         {
             knote.flags |= EV_ONESHOT;
         }

@@ -1,18 +1,18 @@
 //! READ: there is something to read.
 
-use super::super::core::Core;
+use super::super::epoll_set::*;
 use super::super::event::*;
+use super::super::fd_registry;
 use super::super::knote::{DISABLED, Knote};
 use super::super::registration::Registration;
-use super::super::registry;
-use super::super::set::*;
-use super::ready::{self, Connection, Look};
-use super::{Filter, Outcome, Verdict, refuse_unknown, waiting};
+use super::super::state::QueueState;
+use super::ready::{self, Connection, PolledFd};
+use super::{Filter, Outcome, Verdict, reject_unknown, waiting};
 use crate::errno::{Errno, Result};
 use crate::sys::{diag, file, socket};
 use std::os::fd::RawFd;
 
-pub(super) struct Read;
+pub(super) struct ReadFilter;
 
 /// How often it is looked whether a file has grown that inotify may not
 /// watch: a process may have a descriptor of a file that it may not open.
@@ -23,28 +23,29 @@ const EVENTS: u32 = IN | RDHUP;
 /// difference to how many bytes there are.
 const ASKED: u32 = EVENTS | PRI;
 
-impl Filter for Read {
+impl Filter for ReadFilter {
     fn is_of_descriptor(&self) -> bool {
         true
     }
 
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        refuse_unknown(knote, NOTE_LOWAT | NOTE_FILE_POLL)
+        reject_unknown(knote, NOTE_LOWAT | NOTE_FILE_POLL)
     }
 
     fn interest(&self, knote: &Knote) -> (usize, u32) {
         (if ready::is_edge(knote) { READ_EDGE } else { LEVEL }, EVENTS)
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
-        let Some(look) = Look::at(core, knote, ready, ASKED) else { return Verdict::Gone };
+    fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
+        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
+        let Some(look) = PolledFd::of(state, knote, ready, ASKED) else { return Verdict::Gone };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
         if look.is_file {
             let verdict = in_file(&look, knote.fflags & NOTE_FILE_POLL != 0);
-            let is_told = core.is_noted(knote.registration) || look.sort != libc::S_IFREG;
-            if matches!(verdict, Verdict::False) && !is_told {
-                ready::look_later(core, id, GROWTH_NS);
+            let is_notified =
+                state.has_vnode_watch(knote.registration) || look.file_type != libc::S_IFREG;
+            if matches!(verdict, Verdict::False) && !is_notified {
+                ready::look_later(state, id, GROWTH_NS);
             }
             return verdict;
         }
@@ -53,30 +54,30 @@ impl Filter for Read {
             (Err(Errno::EINVAL), Some(_)) => listening(look),
             (found, Some(kind)) => socket(look, kind, found.ok(), low),
             (Ok(count), None) => stream(look, count, low),
-            (Err(_), None) if look.sort == libc::S_IFIFO => Verdict::Gone,
+            (Err(_), None) if look.file_type == libc::S_IFIFO => Verdict::Gone,
             // What does not count bytes.
             (Err(_), None) => counted(look),
         }
     }
 
-    fn notes(&self, knote: &Knote, registration: &Registration) -> u32 {
-        let grows = registration.is_file && registration.sort == libc::S_IFREG;
+    fn vnode_interest(&self, knote: &Knote, registration: &Registration) -> u32 {
+        let grows = registration.is_file && registration.file_type == libc::S_IFREG;
         if grows && !knote.is(DISABLED) { libc::IN_MODIFY } else { 0 }
     }
 
-    fn noticed(&self, core: &mut Core, id: u32, notes: u32) {
+    fn noticed(&self, state: &mut QueueState, id: u32, notes: u32) {
         if notes & NOTE_WRITE != 0 {
-            core.activate(id);
+            state.activate(id);
         }
     }
 
-    fn delivered(&self, core: &mut Core, id: u32) {
-        ready::look_again(core, id);
+    fn delivered(&self, state: &mut QueueState, id: u32) {
+        ready::look_again(state, id);
     }
 }
 
 /// What counts its bytes.
-fn stream(look: Look, count: i64, low: i64) -> Verdict {
+fn stream(look: PolledFd, count: i64, low: i64) -> Verdict {
     let connection = look.connection();
     if matches!(connection, Connection::Never) {
         return Verdict::False;
@@ -95,14 +96,14 @@ fn stream(look: Look, count: i64, low: i64) -> Verdict {
         Some(now) if now.is(RDHUP | HUP | ERR) && look.is_old => stream(now, count, low),
         Some(now) if !now.is(IN) => Verdict::False,
         // A pipe is not readable for nothing.
-        Some(now) if now.sort == libc::S_IFIFO => Verdict::Gone,
+        Some(now) if now.file_type == libc::S_IFIFO => Verdict::Gone,
         Some(_) => Verdict::True(Outcome::default()),
         None => Verdict::Gone,
     }
 }
 
 /// `first`: what FIONREAD said, if the kind of socket has that.
-fn socket(look: Look, kind: socket::Kind, first: Option<i64>, low: i64) -> Verdict {
+fn socket(look: PolledFd, kind: socket::SocketKind, first: Option<i64>, low: i64) -> Verdict {
     if first.is_none() && socket::listens(look.fd) {
         return listening(look);
     }
@@ -121,7 +122,7 @@ fn socket(look: Look, kind: socket::Kind, first: Option<i64>, low: i64) -> Verdi
 }
 
 /// Connections to accept.
-fn listening(look: Look) -> Verdict {
+fn listening(look: PolledFd) -> Verdict {
     if look.is(HUP) {
         return Verdict::True(Outcome { eof: true, ..Outcome::default() });
     }
@@ -138,7 +139,7 @@ fn listening(look: Look) -> Verdict {
 }
 
 /// What does not count bytes: eventfds, timerfds, queues and their like.
-fn counted(look: Look) -> Verdict {
+fn counted(look: PolledFd) -> Verdict {
     let Some(now) = look.again(EVENTS) else { return Verdict::Gone };
     match now.ready & (IN | RDHUP | HUP | ERR) {
         0 => Verdict::False,
@@ -152,7 +153,7 @@ fn counted(look: Look) -> Verdict {
 /// What an eventfd or a timerfd would return, how many events a queue has;
 /// 1 for others.
 fn counter(fd: RawFd) -> i64 {
-    if let Some(pending) = registry::pending(fd) {
+    if let Some(pending) = fd_registry::pending(fd) {
         return pending;
     }
     let mut buffer = [0; 512];
@@ -164,8 +165,8 @@ fn counter(fd: RawFd) -> i64 {
 
 /// From the position to the end, which may be before it; devices that no
 /// epoll takes are always ready.
-fn in_file(look: &Look, always: bool) -> Verdict {
-    if look.sort != libc::S_IFREG && look.sort != libc::S_IFDIR {
+fn in_file(look: &PolledFd, always: bool) -> Verdict {
+    if look.file_type != libc::S_IFREG && look.file_type != libc::S_IFDIR {
         return Verdict::True(Outcome::default());
     }
     let Ok(stat) = file::stat(look.fd) else { return Verdict::Gone };

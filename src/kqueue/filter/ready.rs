@@ -1,10 +1,10 @@
-//! What READ and WRITE have in common: what sort of file it is, what poll(2)
+//! What READ and WRITE have in common: the type of the file, what poll(2)
 //! says, whether a connection was made.
 
-use super::super::core::Core;
+use super::super::epoll_set::*;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::set::*;
+use super::super::state::QueueState;
 use super::Outcome;
 use crate::sys::socket::{self, TCP_CLOSE};
 use crate::sys::{clock, file, poll};
@@ -12,11 +12,11 @@ use std::os::fd::RawFd;
 
 /// A descriptor at the moment of a delivery.
 #[derive(Clone, Copy)]
-pub(super) struct Look {
+pub(super) struct PolledFd {
     pub fd: RawFd,
-    pub sort: u32,
+    pub file_type: u32,
     /// The kind of a socket.
-    pub socket: Option<socket::Kind>,
+    pub socket: Option<socket::SocketKind>,
     /// No epoll takes it.
     pub is_file: bool,
     /// Bits of epoll, which are those of poll.
@@ -25,13 +25,13 @@ pub(super) struct Look {
     pub is_old: bool,
 }
 
-impl Look {
+impl PolledFd {
     /// `None`: it is not even a descriptor any more.
-    pub fn at(core: &Core, knote: &Knote, ready: Option<u32>, events: u32) -> Option<Self> {
-        let one = core.registrations.get(knote.registration)?;
+    pub fn of(state: &QueueState, knote: &Knote, ready: Option<u32>, events: u32) -> Option<Self> {
+        let one = state.registrations.get(knote.registration)?;
         let look = Self {
             fd: one.fd,
-            sort: one.sort,
+            file_type: one.file_type,
             socket: one.socket,
             is_file: one.is_file,
             ready: ready.unwrap_or(0),
@@ -94,20 +94,20 @@ pub(super) fn is_edge(knote: &Knote) -> bool {
 }
 
 /// Has it looked at again after a time, where the kernel would not tell.
-pub(super) fn look_later(core: &mut Core, id: u32, after_ns: i64) {
+pub(super) fn look_later(state: &mut QueueState, id: u32, after_ns: i64) {
     let deadline = clock::now_ns().saturating_add(after_ns);
-    if core.timers.arm(&core.knotes, id, deadline).is_err() {
-        core.activate(id);
+    if state.timers.arm(&state.knotes, id, deadline).is_err() {
+        state.activate(id);
     }
 }
 
 /// After a delivery: what the kernel does not report again, though it may
 /// still be so, is looked at again by the next call.
-pub(super) fn look_again(core: &mut Core, id: u32) {
-    let Some(knote) = core.knotes.get(id).filter(|knote| !knote.has(EV_CLEAR)) else { return };
-    let is_file = core.registrations.get(knote.registration).is_some_and(|one| one.is_file);
+pub(super) fn look_again(state: &mut QueueState, id: u32) {
+    let Some(knote) = state.knotes.get(id).filter(|knote| !knote.has(EV_CLEAR)) else { return };
+    let is_file = state.registrations.get(knote.registration).is_some_and(|one| one.is_file);
     if is_file || is_edge(knote) {
-        core.activate(id);
+        state.activate(id);
     }
 }
 

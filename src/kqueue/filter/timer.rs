@@ -6,14 +6,14 @@
 //! none, and not while it is disabled. One that has expired for good has
 //! `NEVER` there.
 
-use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::{ACTIVE, DISABLED, Knote};
+use super::super::state::QueueState;
 use super::super::timers::{self, MONOTONIC, REALTIME};
-use super::{Filter, Outcome, Verdict, refuse_unknown};
+use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Result, error, fail};
 
-pub(super) struct Timer;
+pub(super) struct TimerFilter;
 
 const NEVER: i64 = i64::MAX;
 
@@ -45,10 +45,10 @@ fn is_periodic(knote: &Knote) -> bool {
     !is_absolute(knote) && !knote.has(EV_ONESHOT)
 }
 
-impl Timer {
+impl TimerFilter {
     /// Has it begin now; it is not armed yet.
-    fn start(core: &mut Core, id: u32) -> Result<()> {
-        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+    fn start(state: &mut QueueState, id: u32) -> Result<()> {
+        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
         let time = nanoseconds(knote)?;
         let clock = clock_of(knote);
         if knote.clock != clock {
@@ -64,18 +64,18 @@ impl Timer {
     }
 
     /// Arms it for when it is due, or has it looked at soon.
-    fn rearm(core: &mut Core, id: u32) {
-        let Some(knote) = core.knotes.get(id) else { return };
+    fn rearm(state: &mut QueueState, id: u32) {
+        let Some(knote) = state.knotes.get(id) else { return };
         let deadline = knote.state;
-        if deadline != NEVER && core.timers.arm(&core.knotes, id, deadline).is_err() {
-            core.activate(id);
+        if deadline != NEVER && state.timers.arm(&state.knotes, id, deadline).is_err() {
+            state.activate(id);
         }
     }
 }
 
-impl Filter for Timer {
+impl Filter for TimerFilter {
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        refuse_unknown(knote, UNITS | NOTE_ABSTIME)?;
+        reject_unknown(knote, UNITS | NOTE_ABSTIME)?;
         if knote.data < 0 {
             fail!(EINVAL, "data is {}, negative", knote.data);
         }
@@ -89,50 +89,50 @@ impl Filter for Timer {
         Ok(())
     }
 
-    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
-        let Some(clock) = core.knotes.get(id).map(clock_of) else { return Ok(()) };
-        core.make_timerfd(clock)?;
-        Self::start(core, id)?;
-        let Some(knote) = core.knotes.get(id).filter(|knote| !knote.is(DISABLED)) else {
+    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
+        let Some(clock) = state.knotes.get(id).map(clock_of) else { return Ok(()) };
+        state.make_timerfd(clock)?;
+        Self::start(state, id)?;
+        let Some(knote) = state.knotes.get(id).filter(|knote| !knote.is(DISABLED)) else {
             return Ok(());
         };
-        let armed = core.timers.arm(&core.knotes, id, knote.state);
+        let armed = state.timers.arm(&state.knotes, id, knote.state);
         armed.map_err(|_| error!(crate::errno::Errno::ENOMEM, "no memory for another timer"))
     }
 
-    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
+    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
         if change.flags & EV_ADD == 0 {
             return Ok(());
         }
-        let Some(knote) = core.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = state.knotes.get(id) else { return Ok(()) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
-        core.make_timerfd(clock_of(&wanted))?;
-        core.timers.disarm(&core.knotes, id);
-        core.deactivate(id);
-        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+        state.make_timerfd(clock_of(&wanted))?;
+        state.timers.disarm(&state.knotes, id);
+        state.deactivate(id);
+        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
-        Self::start(core, id)?;
-        if core.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED)) {
-            Self::rearm(core, id);
+        Self::start(state, id)?;
+        if state.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED)) {
+            Self::rearm(state, id);
         }
         Ok(())
     }
 
-    fn enabled(&self, core: &mut Core, id: u32, on: bool) {
-        let active = core.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE));
+    fn enabled(&self, state: &mut QueueState, id: u32, on: bool) {
+        let active = state.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE));
         match on {
-            true if !active => Self::rearm(core, id),
+            true if !active => Self::rearm(state, id),
             true => {}
-            false => core.timers.disarm(&core.knotes, id),
+            false => state.timers.disarm(&state.knotes, id),
         }
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
-        let Some(knote) = core.knotes.get_mut(id) else { return Verdict::False };
+    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
+        let Some(knote) = state.knotes.get_mut(id) else { return Verdict::False };
         let late = timers::now(knote.clock).saturating_sub(knote.state);
         if late < 0 {
-            Self::rearm(core, id);
+            Self::rearm(state, id);
             return Verdict::False;
         }
         if !is_periodic(knote) {
@@ -144,14 +144,14 @@ impl Filter for Timer {
         Verdict::True(Outcome { data: count, ..Outcome::default() })
     }
 
-    fn delivered(&self, core: &mut Core, id: u32) {
-        let Some(knote) = core.knotes.get_mut(id) else { return };
+    fn delivered(&self, state: &mut QueueState, id: u32) {
+        let Some(knote) = state.knotes.get_mut(id) else { return };
         if is_periodic(knote) {
-            Self::rearm(core, id);
+            Self::rearm(state, id);
         } else if knote.has(EV_CLEAR) {
             knote.state = NEVER;
         } else {
-            core.activate(id);
+            state.activate(id);
         }
     }
 }

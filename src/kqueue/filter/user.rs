@@ -2,31 +2,31 @@
 //!
 //! Whether it is triggered is whether it is active.
 
-use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::{ACTIVE, Knote};
+use super::super::state::QueueState;
 use super::{Filter, Outcome, Verdict};
 use crate::errno::Result;
 
-pub(super) struct User;
+pub(super) struct UserFilter;
 
-impl Filter for User {
+impl Filter for UserFilter {
     fn check(&self, _knote: &mut Knote) -> Result<()> {
         Ok(())
     }
 
-    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
-        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
+        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
         let triggered = knote.fflags & NOTE_TRIGGER != 0;
         knote.fflags &= NOTE_FFLAGSMASK;
         if triggered {
-            core.activate(id);
+            state.activate(id);
         }
         Ok(())
     }
 
-    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = core.knotes.get_mut(id) else { return Ok(()) };
+    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
+        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
         let fflags = change.fflags & NOTE_FFLAGSMASK;
         knote.fflags = match change.fflags & NOTE_FFCTRLMASK {
             NOTE_FFAND => knote.fflags & fflags,
@@ -36,15 +36,15 @@ impl Filter for User {
         };
         knote.data = change.data;
         if change.fflags & NOTE_TRIGGER != 0 {
-            core.activate(id);
+            state.activate(id);
         } else if change.flags & EV_CLEAR != 0 {
-            core.deactivate(id);
+            state.deactivate(id);
         }
         Ok(())
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
-        match core.knotes.get(id) {
+    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
+        match state.knotes.get(id) {
             Some(knote) => {
                 Verdict::True(Outcome { data: knote.data, fflags: knote.fflags, eof: false })
             }
@@ -52,9 +52,9 @@ impl Filter for User {
         }
     }
 
-    fn delivered(&self, core: &mut Core, id: u32) {
-        if core.knotes.get(id).is_some_and(|knote| !knote.has(EV_CLEAR) && !knote.is(ACTIVE)) {
-            core.activate(id);
+    fn delivered(&self, state: &mut QueueState, id: u32) {
+        if state.knotes.get(id).is_some_and(|knote| !knote.has(EV_CLEAR) && !knote.is(ACTIVE)) {
+            state.activate(id);
         }
     }
 }

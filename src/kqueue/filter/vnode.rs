@@ -3,17 +3,17 @@
 //! What has happened is kept in `state` until it is delivered, whether it is
 //! enabled or not.
 
-use super::super::core::Core;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::notes::{ENTRIES, NEEDED, PARENT};
 use super::super::registration::Registration;
-use super::{Filter, Outcome, Verdict, refuse_unknown};
+use super::super::state::QueueState;
+use super::super::vnode_watch::{ENTRIES, NEEDED, PARENT};
+use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::{file, mounts};
 use std::os::fd::RawFd;
 
-pub(super) struct Vnode;
+pub(super) struct VnodeFilter;
 
 const KNOWN: u32 = NOTE_DELETE
     | NOTE_WRITE
@@ -60,71 +60,71 @@ const OF_DIRECTORIES: [(u32, u32); 8] = [
     (NOTE_READ, libc::IN_ACCESS),
 ];
 
-impl Filter for Vnode {
+impl Filter for VnodeFilter {
     fn is_of_descriptor(&self) -> bool {
         true
     }
 
-    fn looks_at_sort(&self) -> bool {
+    fn looks_at_file_type(&self) -> bool {
         true
     }
 
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        refuse_unknown(knote, KNOWN)
+        reject_unknown(knote, KNOWN)
     }
 
-    fn attach(&self, core: &mut Core, id: u32) -> Result<()> {
-        let Some(knote) = core.knotes.get(id) else { return Ok(()) };
-        let Some(registration) = core.registrations.get(knote.registration) else { return Ok(()) };
+    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
+        let Some(knote) = state.knotes.get(id) else { return Ok(()) };
+        let Some(registration) = state.registrations.get(knote.registration) else { return Ok(()) };
         possible(registration)?;
-        hold_mounts(core, id)
+        hold_mounts(state, id)
     }
 
-    fn touch(&self, core: &mut Core, id: u32, change: &Kevent) -> Result<()> {
-        self.take_over(core, id, change)?;
-        hold_mounts(core, id)
+    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
+        self.take_over(state, id, change)?;
+        hold_mounts(state, id)
     }
 
-    fn detach(&self, core: &mut Core, id: u32) {
-        if core.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
-            core.release_mounts();
+    fn detach(&self, state: &mut QueueState, id: u32) {
+        if state.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
+            state.release_mounts();
         }
     }
 
-    fn notes(&self, knote: &Knote, registration: &Registration) -> u32 {
-        let is_directory = registration.sort == libc::S_IFDIR;
+    fn vnode_interest(&self, knote: &Knote, registration: &Registration) -> u32 {
+        let is_directory = registration.file_type == libc::S_IFDIR;
         let table = if is_directory { OF_DIRECTORIES } else { OF_FILES };
         let wanted = table.iter().filter(|(notes, _)| knote.fflags & notes != 0);
         wanted.fold(NEEDED, |mask, (_, bits)| mask | bits)
     }
 
-    fn noticed(&self, core: &mut Core, id: u32, notes: u32) {
-        let Some(knote) = core.knotes.get_mut(id) else { return };
+    fn noticed(&self, state: &mut QueueState, id: u32, notes: u32) {
+        let Some(knote) = state.knotes.get_mut(id) else { return };
         // One bit that was asked for brings all that happened with it.
         if notes & knote.fflags != 0 {
             knote.state |= i64::from(notes & KNOWN);
-            core.activate(id);
+            state.activate(id);
         }
     }
 
-    fn may_have_missed(&self, core: &mut Core, id: u32, notes: u32) {
-        let wanted = core.knotes.get(id).map_or(0, |knote| knote.fflags);
-        self.noticed(core, id, notes & wanted);
+    fn may_have_missed(&self, state: &mut QueueState, id: u32, notes: u32) {
+        let wanted = state.knotes.get(id).map_or(0, |knote| knote.fflags);
+        self.noticed(state, id, notes & wanted);
     }
 
-    fn mounted(&self, core: &mut Core, id: u32, notes: u32) {
-        let Some(knote) = core.knotes.get_mut(id) else { return };
+    fn mounted(&self, state: &mut QueueState, id: u32, notes: u32) {
+        let Some(knote) = state.knotes.get_mut(id) else { return };
         let is_known = knote.state >> MOUNT != 0;
         let mount = (knote.state >> MOUNT) - 1;
-        if notes & VQ_UNMOUNT == 0 || !is_known || core.mounts.has(mount.cast_unsigned()) {
+        if notes & VQ_UNMOUNT == 0 || !is_known || state.mounts.has(mount.cast_unsigned()) {
             return;
         }
         knote.state |= i64::from(NOTE_REVOKE & knote.fflags) | REVOKED;
-        core.activate(id);
+        state.activate(id);
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, _ready: Option<u32>) -> Verdict {
-        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
+    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
+        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
         let (fflags, eof) = (knote.state as u32 & KNOWN, knote.state & REVOKED != 0);
         match fflags != 0 || eof {
             true => Verdict::True(Outcome { data: 0, fflags, eof }),
@@ -132,12 +132,12 @@ impl Filter for Vnode {
         }
     }
 
-    fn delivered(&self, core: &mut Core, id: u32) {
-        let Some(knote) = core.knotes.get_mut(id) else { return };
+    fn delivered(&self, state: &mut QueueState, id: u32) {
+        let Some(knote) = state.knotes.get_mut(id) else { return };
         if knote.has(EV_CLEAR) {
             knote.state &= !(i64::from(KNOWN) | REVOKED);
         } else {
-            core.activate(id);
+            state.activate(id);
         }
     }
 }
@@ -145,7 +145,7 @@ impl Filter for Vnode {
 /// Refuses what is no file, and files of which inotify says nothing.
 fn possible(registration: &Registration) -> Result<()> {
     let fd = registration.fd;
-    match registration.sort {
+    match registration.file_type {
         libc::S_IFDIR | libc::S_IFLNK | libc::S_IFBLK | libc::S_IFCHR => Ok(()),
         libc::S_IFREG if is_memory(fd) => {
             fail!(ENOTSUP, "fd {} is of memory: nobody is told of its changes", fd)
@@ -170,15 +170,15 @@ fn is_memory(fd: RawFd) -> bool {
 }
 
 /// REVOKE is seen from the table of mounts.
-fn hold_mounts(core: &mut Core, id: u32) -> Result<()> {
-    let Some(knote) = core.knotes.get(id) else { return Ok(()) };
+fn hold_mounts(state: &mut QueueState, id: u32) -> Result<()> {
+    let Some(knote) = state.knotes.get(id) else { return Ok(()) };
     if knote.fflags & NOTE_REVOKE == 0 || knote.state & HOLDS != 0 {
         return Ok(());
     }
-    let fd = core.registrations.get(knote.registration).map_or(-1, |one| one.fd);
-    core.hold_mounts().map_err(explain)?;
-    let mount = mounts::of(fd).filter(|mount| core.mounts.has(*mount));
-    if let Some(knote) = core.knotes.get_mut(id) {
+    let fd = state.registrations.get(knote.registration).map_or(-1, |one| one.fd);
+    state.hold_mounts().map_err(explain)?;
+    let mount = mounts::of(fd).filter(|mount| state.mounts.has(*mount));
+    if let Some(knote) = state.knotes.get_mut(id) {
         let number = mount.and_then(|mount| i64::try_from(mount).ok());
         knote.state |= HOLDS | number.map_or(0, |number| (number + 1) << MOUNT);
     }

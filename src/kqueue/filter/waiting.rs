@@ -5,10 +5,10 @@
 //! until they have used up `data` must not stop while something waits, so
 //! the count here is an upper bound where the kernel does not say the sum.
 
-use super::super::set::*;
-use super::ready::Look;
+use super::super::epoll_set::*;
+use super::ready::PolledFd;
 use crate::sys::file;
-use crate::sys::socket::{self, Kind, Memory};
+use crate::sys::socket::{self, Memory, SocketKind};
 
 /// What the kernel needs for a message besides its bytes, at least: its
 /// structures sk_buff and skb_shared_info.
@@ -23,24 +23,28 @@ const SENDERS: i64 = 16;
 
 /// The bytes that wait, or a bound above them; a message that is empty
 /// counts as one byte. `first`: what FIONREAD said, if anything.
-pub(super) fn count(look: &Look, kind: Kind, first: Option<i64>) -> i64 {
+pub(super) fn count(look: &PolledFd, kind: SocketKind, first: Option<i64>) -> i64 {
     match (kind, first) {
-        (Kind::Tcp, Some(count)) => past_urgent(look, count).max(is_certain(look)),
-        (Kind::OtherStream | Kind::UnixStream | Kind::UnixSeqpacket | Kind::Vsock, Some(count)) => {
-            count.max(is_certain(look))
-        }
+        (SocketKind::Tcp, Some(count)) => past_urgent(look, count).max(is_certain(look)),
+        (
+            SocketKind::OtherStream
+            | SocketKind::UnixStream
+            | SocketKind::UnixSeqpacket
+            | SocketKind::Vsock,
+            Some(count),
+        ) => count.max(is_certain(look)),
         _ if look.is(IN) => messages(look, kind, first),
         _ => 0,
     }
 }
 
 /// 1 if there is something for sure: readiness may also be the end.
-fn is_certain(look: &Look) -> i64 {
+fn is_certain(look: &PolledFd) -> i64 {
     i64::from(look.is(IN) && !look.is_old && !look.is(RDHUP | HUP))
 }
 
 /// FIONREAD counts up to the mark of an urgent byte.
-fn past_urgent(look: &Look, count: i64) -> i64 {
+fn past_urgent(look: &PolledFd, count: i64) -> i64 {
     let received = || Memory::of(look.fd).map_or(count, |memory| memory.received());
     match count {
         0 if look.is(IN) && file::is_at_mark(look.fd) => match socket::peek_stream(look.fd) {
@@ -54,7 +58,7 @@ fn past_urgent(look: &Look, count: i64) -> i64 {
     }
 }
 
-fn messages(look: &Look, kind: Kind, first: Option<i64>) -> i64 {
+fn messages(look: &PolledFd, kind: SocketKind, first: Option<i64>) -> i64 {
     let least = first.unwrap_or(0).max(is_certain(look));
     let Ok(memory) = Memory::of(look.fd) else { return least };
     let received = memory.received();
@@ -68,12 +72,12 @@ fn messages(look: &Look, kind: Kind, first: Option<i64>) -> i64 {
 }
 
 /// How much fits into a socket that does not count what it has received.
-fn capacity(look: &Look, kind: Kind, memory: &Memory) -> i64 {
+fn capacity(look: &PolledFd, kind: SocketKind, memory: &Memory) -> i64 {
     let buffer = memory.receive_buffer();
     match kind {
-        Kind::Vsock => socket::vsock_buffer(look.fd).unwrap_or(buffer),
-        Kind::UnixDatagram if socket::has_peer(look.fd) => buffer.max(SEND_BUFFER),
-        Kind::UnixDatagram => buffer.max(SEND_BUFFER).saturating_mul(SENDERS),
+        SocketKind::Vsock => socket::vsock_buffer(look.fd).unwrap_or(buffer),
+        SocketKind::UnixDatagram if socket::has_peer(look.fd) => buffer.max(SEND_BUFFER),
+        SocketKind::UnixDatagram => buffer.max(SEND_BUFFER).saturating_mul(SENDERS),
         _ => buffer,
     }
 }

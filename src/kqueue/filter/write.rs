@@ -1,39 +1,39 @@
 //! WRITE: there is room to write.
 
-use super::super::core::Core;
+use super::super::epoll_set::*;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::set::*;
-use super::ready::{self, Connection, Look};
-use super::{Filter, Outcome, Verdict, refuse_unknown};
+use super::super::state::QueueState;
+use super::ready::{self, Connection, PolledFd};
+use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Errno, Result};
 use crate::sys::file;
-use crate::sys::socket::{self, Kind};
+use crate::sys::socket::{self, SocketKind};
 use std::os::fd::RawFd;
 
-pub(super) struct Write;
+pub(super) struct WriteFilter;
 
 /// How often it is looked whether there is as much room as was asked for:
 /// the kernel says that there is some, and then no more.
 const LOOK_NS: i64 = 10_000_000;
 
-impl Filter for Write {
+impl Filter for WriteFilter {
     fn is_of_descriptor(&self) -> bool {
         true
     }
 
     fn check(&self, knote: &mut Knote) -> Result<()> {
-        refuse_unknown(knote, NOTE_LOWAT)
+        reject_unknown(knote, NOTE_LOWAT)
     }
 
     fn interest(&self, knote: &Knote) -> (usize, u32) {
         (if ready::is_edge(knote) { WRITE_EDGE } else { LEVEL }, OUT)
     }
 
-    fn evaluate(&self, core: &mut Core, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = core.knotes.get(id) else { return Verdict::False };
+    fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
+        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
-        let Some(look) = Look::at(core, knote, ready, OUT) else { return Verdict::Gone };
+        let Some(look) = PolledFd::of(state, knote, ready, OUT) else { return Verdict::Gone };
         if look.is_file {
             return Verdict::True(Outcome::default());
         }
@@ -41,7 +41,7 @@ impl Filter for Write {
         if matches!(connection, Connection::Never) {
             return Verdict::False;
         }
-        let is_pipe = look.sort == libc::S_IFIFO;
+        let is_pipe = look.file_type == libc::S_IFIFO;
         if look.is(HUP) || (is_pipe && look.is(ERR)) || is_shut_down(&look) {
             return Verdict::True(ready::ended(0, &connection));
         }
@@ -52,32 +52,32 @@ impl Filter for Write {
         match look.ready & (OUT | ERR) {
             0 => Verdict::False,
             OUT if space.cast_unsigned() < low.max(0).cast_unsigned() => {
-                ready::look_later(core, id, LOOK_NS);
+                ready::look_later(state, id, LOOK_NS);
                 Verdict::False
             }
             _ => Verdict::True(Outcome { data: space, ..Outcome::default() }),
         }
     }
 
-    fn delivered(&self, core: &mut Core, id: u32) {
-        ready::look_again(core, id);
+    fn delivered(&self, state: &mut QueueState, id: u32) {
+        ready::look_again(state, id);
     }
 }
 
 /// Whether the program itself has said that it will send no more. The kernel
 /// calls that writable, and does not say so of sockets that keep messages.
-fn is_shut_down(look: &Look) -> bool {
+fn is_shut_down(look: &PolledFd) -> bool {
     match look.socket {
         _ if !look.is(OUT) => false,
-        Some(Kind::Tcp) => socket::tcp_info(look.fd).is_some_and(|info| info.has_sent_fin()),
-        Some(Kind::UnixStream) => socket::local_stream_is_shut_down(look.fd),
+        Some(SocketKind::Tcp) => socket::tcp_info(look.fd).is_some_and(|info| info.has_sent_fin()),
+        Some(SocketKind::UnixStream) => socket::local_stream_is_shut_down(look.fd),
         _ => false,
     }
 }
 
 /// The bytes that can be written now, as far as the kind of file tells.
-fn space(look: &Look) -> std::result::Result<i64, Errno> {
-    match look.sort {
+fn space(look: &PolledFd) -> std::result::Result<i64, Errno> {
+    match look.file_type {
         libc::S_IFSOCK => Ok(socket::Memory::of(look.fd)?.free_space().max(1)),
         libc::S_IFIFO => Ok((file::pipe_size(look.fd)? - file::readable(look.fd)?).max(1)),
         libc::S_IFCHR => match file::unsent(look.fd) {

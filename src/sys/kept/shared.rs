@@ -48,11 +48,11 @@ impl Known {
 
     /// This one was found to be intact at this moment; false: there is another
     /// one by now.
-    pub fn note(&self, packed: u64, at: u64, last: u64) -> bool {
+    pub fn note(&self, packed: u64, index: u64, last: u64) -> bool {
         // First this, then a look whether it is of another one; `set` does
         // both the other way round. Either this sees the other one, or what
         // `set` stores comes last.
-        self.at.store(at, Relaxed);
+        self.at.store(index, Relaxed);
         self.last.store(last, SeqCst);
         model_order();
         let is_same = self.packed.load(SeqCst) == packed;

@@ -5,13 +5,13 @@
 //! descriptors are closed there. One that was made to be kept gets epolls of
 //! its own, by the first call in the child.
 
-use super::core::Core;
-use super::crowd::Crowd;
+use super::epoll_set::{self, EpollSet};
 use super::event::FILTER_SIGNAL;
-use super::notes::NOT_NOTED;
-use super::set::{self, Set};
+use super::queue_waiters::QueueWaiters;
 use super::signals::DETACHED;
+use super::state::QueueState;
 use super::timers::Timerfds;
+use super::vnode_watch::NO_WATCHES;
 use super::{Queue, object};
 use crate::errno::{Error, Result, fail};
 use crate::sync::Ordering;
@@ -21,10 +21,10 @@ use crate::sys::{epoll, fork};
 impl Queue {
     /// First call in a child, with no other thread in the library.
     pub(super) fn after_fork(&self) {
-        let mend = |core: Option<&mut Option<Core>>| match core {
-            Some(core) => {
+        let mend = |state: Option<&mut Option<QueueState>>| match state {
+            Some(state) => {
                 if !self.keep {
-                    self.release(core);
+                    self.release(state);
                 }
                 None
             }
@@ -39,72 +39,72 @@ impl Queue {
         };
         // SAFETY: the handle table calls this with no other thread in the
         // library.
-        unsafe { self.core.recover(mend) };
+        unsafe { self.state.recover(mend) };
     }
 
     /// Whether a fork caught it in the middle of a change.
     pub(super) fn is_lost(&self) -> bool {
-        self.core.lock().is_none()
+        self.state.lock().is_none()
     }
 
     /// It was being closed when the process forked, or this is what is left
     /// of a wait that came back in the child.
     pub(super) fn abandon(&self) {
-        let mut core = self.core.lock();
-        self.release(&mut core);
+        let mut state = self.state.lock();
+        self.release(&mut state);
     }
 
     /// Gives a queue that is kept all that it needs of the kernel's, if it is
     /// the parent's or was not to be had until now.
     #[inline]
-    pub(super) fn revive(&self, core: &mut Core) -> Result<()> {
+    pub(super) fn revive(&self, state: &mut QueueState) -> Result<()> {
         if !object::is_here(self.epoch.load(Ordering::Relaxed)) {
-            self.replace_epolls(core)?;
+            self.replace_epolls(state)?;
         }
-        if core.is_reviving { core.renew() } else { Ok(()) }
+        if state.is_reviving { state.renew() } else { Ok(()) }
     }
 
     /// Gives it epolls of this process's own, under the same number. On
     /// failure it is as before.
     #[cold]
-    fn replace_epolls(&self, core: &mut Core) -> Result<()> {
-        let number = self.number();
-        if self.ask_behind(number).is_err() {
-            fail!(EBADF, "the queue's fd {} was closed after the fork", number);
+    fn replace_epolls(&self, state: &mut QueueState) -> Result<()> {
+        let fd = self.fd();
+        if self.verify_fd(fd).is_err() {
+            fail!(EBADF, "the queue's fd {} was closed after the fork", fd);
         }
         let public = epoll::create()?;
-        let mut fresh = Set::new()?;
-        epoll::add(public.raw(), fresh.main(), set::IN, 0)?;
-        let timers = core.timers.fresh(&fresh)?;
-        core.copy_registrations(&mut fresh)?;
-        core.add_pidfds_to(&fresh)?;
-        fd::replace(&public, number)?;
-        self.main.set(fresh.identity());
+        let mut fresh = EpollSet::new()?;
+        epoll::add(public.raw(), fresh.inner(), epoll_set::IN, 0)?;
+        let timers = state.timers.fresh(&fresh)?;
+        state.copy_registrations(&mut fresh)?;
+        state.add_pidfds_to(&fresh)?;
+        fd::replace(&public, fd)?;
+        self.inner.set(fresh.identity());
         self.epoch.store(fork::current(), Ordering::Relaxed);
-        core.leave_parents(fresh, timers);
+        state.leave_parents(fresh, timers);
         Ok(())
     }
 }
 
-impl Core {
+impl QueueState {
     /// Timerfds and inotify are the parent's, and so are the threads that
     /// wait.
-    fn leave_parents(&mut self, fresh: Set, timers: Timerfds) {
+    fn leave_parents(&mut self, fresh: EpollSet, timers: Timerfds) {
         self.leave_operations(false);
         self.timers.replace(timers);
-        self.notes.clear();
+        self.vnode_watches.clear();
         self.mounts.clear();
-        self.links.fd = None;
+        self.netlink.fd = None;
         self.signals.drop_fds();
         self.processes.connector = None;
-        self.crowd = Crowd::new();
-        self.strays = 0;
+        self.waiters = QueueWaiters::new();
+        self.stale_events = 0;
         self.removed_before = self.registrations.removed();
-        let mut at = 0;
-        while let Some(id) = self.registrations.next_from(at) {
-            at = id + 1;
+        let mut cursor = 0;
+        while let Some(id) = self.registrations.next_from(cursor) {
+            cursor = id + 1;
             if let Some(registration) = self.registrations.get_mut(id) {
-                registration.noted = NOT_NOTED;
+                registration.role_watch = NO_WATCHES;
             }
         }
         self.set = fresh;
@@ -119,18 +119,18 @@ impl Core {
     fn renew(&mut self) -> Result<()> {
         self.attach_signals()?;
         self.renew_connector()?;
-        self.renew_notes()?;
+        self.renew_vnode_watches()?;
         self.renew_mounts()?;
-        self.renew_links()?;
+        self.renew_netlink()?;
         self.is_reviving = false;
         Ok(())
     }
 
     /// Attaches those signals that could not be watched yet.
     fn attach_signals(&mut self) -> Result<()> {
-        let mut at = 0;
-        while let Some(id) = self.knotes.next_from(at) {
-            at = id + 1;
+        let mut cursor = 0;
+        while let Some(id) = self.knotes.next_from(cursor) {
+            cursor = id + 1;
             let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_SIGNAL);
             if knote.is_some_and(|knote| knote.state == DETACHED) {
                 self.attach_signal(id)?;
@@ -139,11 +139,11 @@ impl Core {
         Ok(())
     }
 
-    fn renew_notes(&mut self) -> Result<()> {
-        let mut at = 0;
-        while let Some(id) = self.registrations.next_from(at) {
-            at = id + 1;
-            self.refresh_notes(id, None).map_err(Error::from)?;
+    fn renew_vnode_watches(&mut self) -> Result<()> {
+        let mut cursor = 0;
+        while let Some(id) = self.registrations.next_from(cursor) {
+            cursor = id + 1;
+            self.refresh_vnode_watches(id, None).map_err(Error::from)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The processor's own counter: read in half the time of a clock.
+//! The processor's time stamp counter: read in half the time of a clock.
 //!
 //! Used where the kernel itself takes its time from that counter, so that it
 //! runs evenly and alike on all processors; else the clock is read. How fast
@@ -26,7 +26,7 @@ const INTERRUPTED: u64 = 1000;
 const POINT: u32 = 32;
 
 /// Nanoseconds of CLOCK_MONOTONIC.
-pub(crate) struct Ticks {
+pub(crate) struct TscClock {
     usable: bool,
     /// Nanoseconds of a tick.
     rate: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Ticks {
     horizon: u64,
 }
 
-impl Ticks {
+impl TscClock {
     pub fn new() -> Self {
         let mut ticks = Self { usable: false, rate: 0, base: 0, base_ns: 0, horizon: NEAR };
         if is_usable()
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn ticks_follow_the_clock() {
-        let mut ticks = Ticks::new();
+        let mut ticks = TscClock::new();
         let start = clock::now_ns();
         while clock::now_ns() - start < 20_000_000 {
             let before = clock::now_ns();

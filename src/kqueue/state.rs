@@ -1,19 +1,19 @@
 //! A queue's state, and the changes to it.
 
 use super::aio::Aio;
-use super::crowd::Crowd;
+use super::epoll_set::EpollSet;
 use super::event::*;
 use super::filter::{self, Filter, Verdict};
 use super::knote::*;
-use super::links::Links;
 use super::mounts::Mounts;
-use super::notes::Notes;
+use super::netlink_watch::NetlinkWatch;
 use super::processes::Processes;
+use super::queue_waiters::QueueWaiters;
 use super::registration::Registration;
-use super::set::Set;
-use super::signals::Signals;
+use super::signals::QueueSignals;
 use super::slab::{NONE, Slab};
-use super::timers::{MAX_TIMERS, Timers};
+use super::timers::{MAX_TIMERS, QueueTimers};
+use super::vnode_watch::VnodeWatches;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::handle::try_box;
 use crate::sys::fd;
@@ -22,35 +22,36 @@ use crate::wait;
 use std::os::fd::RawFd;
 
 /// Everything that is under a queue's lock.
-pub(super) struct Core {
+pub(super) struct QueueState {
     pub knotes: Slab<Knote>,
     pub index: Index,
     specific: SpecificIndex,
     pub registrations: Slab<Registration>,
     pub active: ActiveList,
     /// Before the set, which handlers of signals use.
-    pub signals: Signals,
-    pub set: Set,
+    pub signals: QueueSignals,
+    pub set: EpollSet,
     /// See [`Nature`](super::Nature).
     pub trusts_fds: bool,
-    pub timers: Timers,
+    pub timers: QueueTimers,
     pub aio: Option<Aio>,
-    pub notes: Notes,
+    pub vnode_watches: VnodeWatches,
     pub mounts: Mounts,
-    pub links: Links,
+    pub netlink: NetlinkWatch,
     pub processes: Processes,
     /// The knotes of the filter EMPTY that the kernel does not notify of
     /// everything.
     pub empties: Vec<u32>,
-    /// Numbers the collecting calls, each time that they have the lock.
-    pub pass: u32,
+    /// The number of the collecting call, counted each time that one has the
+    /// lock.
+    pub call_seq: u32,
     /// The list of those with events had the last call for itself: the next
     /// one asks the kernel first.
     pub kernel_first: bool,
-    /// The threads that wait in its sets, in that of before too.
-    pub crowd: Crowd<Set>,
-    /// Events of registrations that nobody knows any more.
-    pub strays: usize,
+    /// The threads that wait in its set, or in a set before it.
+    pub waiters: QueueWaiters<EpollSet>,
+    /// Reported events of registrations that do not exist any more.
+    pub stale_events: usize,
     /// How many registrations had been removed when the set was made.
     pub removed_before: u64,
     /// In a forked child: some of what it had of the kernel's is not made
@@ -58,29 +59,29 @@ pub(super) struct Core {
     pub is_reviving: bool,
 }
 
-impl Core {
+impl QueueState {
     #[inline]
-    pub fn new(set: Set, trusts_fds: bool) -> Self {
+    pub fn new(set: EpollSet, trusts_fds: bool) -> Self {
         Self {
             knotes: Slab::new(),
             index: Index::default(),
             specific: SpecificIndex::default(),
             registrations: Slab::new(),
             active: ActiveList::new(),
-            signals: Signals::new(),
+            signals: QueueSignals::new(),
             set,
             trusts_fds,
-            timers: Timers::new(),
+            timers: QueueTimers::new(),
             aio: None,
-            notes: Notes::new(),
+            vnode_watches: VnodeWatches::new(),
             mounts: Mounts::new(),
-            links: Links::new(),
+            netlink: NetlinkWatch::new(),
             processes: Processes::new(),
             empties: Vec::new(),
-            pass: 0,
+            call_seq: 0,
             kernel_first: false,
-            crowd: Crowd::new(),
-            strays: 0,
+            waiters: QueueWaiters::new(),
+            stale_events: 0,
             removed_before: 0,
             is_reviving: false,
         }
@@ -88,26 +89,26 @@ impl Core {
 
     /// A number for a collecting call, from now until it gives up the lock.
     #[inline]
-    pub fn next_pass(&mut self) -> u32 {
-        self.pass = self.pass.wrapping_add(1);
-        if self.pass == 0 {
+    pub fn next_call_seq(&mut self) -> u32 {
+        self.call_seq = self.call_seq.wrapping_add(1);
+        if self.call_seq == 0 {
             self.renumber();
         }
-        self.pass
+        self.call_seq
     }
 
     /// The numbers have all been used: no knote is to have one of those that
     /// come again.
     #[cold]
     fn renumber(&mut self) {
-        let mut at = 0;
-        while let Some(id) = self.knotes.next_from(at) {
-            at = id + 1;
+        let mut cursor = 0;
+        while let Some(id) = self.knotes.next_from(cursor) {
+            cursor = id + 1;
             if let Some(knote) = self.knotes.get_mut(id) {
-                knote.pass = 0;
+                knote.call_seq = 0;
             }
         }
-        self.pass = 1;
+        self.call_seq = 1;
     }
 
     /// Applies one change.
@@ -149,7 +150,7 @@ impl Core {
         let Some(fd) = RawFd::try_from(change.ident).ok() else {
             fail!(EBADF, "ident {} is no descriptor", change.ident as i64);
         };
-        self.prepare_notes(change.ident);
+        self.prepare_vnode_watches(change.ident);
         let Some(registration) = self.index.get(&(change.ident, DESCRIPTOR)).copied() else {
             return self.add_descriptor(filter, change, fd);
         };
@@ -186,7 +187,7 @@ impl Core {
         registration: u32,
     ) -> Result<()> {
         // Others find out when the kernel is asked to watch for them.
-        if filter.looks_at_sort() {
+        if filter.looks_at_file_type() {
             self.verify(registration)?;
         }
         self.add(filter, change, registration)
@@ -236,12 +237,12 @@ impl Core {
     /// still is that. (Pidfds, of which there may be many, are found out by
     /// the kernel: see `set_mask`.)
     pub fn is_own(&self, fd: RawFd) -> bool {
-        let sources = self.notes.fd.iter().chain(self.mounts.fds()).chain(&self.links.fd);
+        let sources = self.vnode_watches.fd.iter().chain(self.mounts.fds()).chain(&self.netlink.fd);
         let sources = sources.chain(self.signals.fds()).chain(&self.processes.connector);
         sources.chain(self.timers.fds()).any(|own| own.is(fd))
             || self.set.is_own(fd)
             || self.aio.as_ref().is_some_and(|aio| aio.is_own(fd))
-            || self.crowd.retired().any(|set| set.is_own(fd))
+            || self.waiters.retired_sets().any(|set| set.is_own(fd))
             || wait::is_own(fd)
     }
 

@@ -2,9 +2,9 @@
 //! number, and for queues that are watched by others.
 //!
 //! A program closes such a queue with close(2), which the library cannot
-//! notice. All numbers are looked at when a queue is made, when there are no
-//! descriptors left, and now and then by those who wait in a queue. Whether a
-//! number still is a queue's is asked of the kernel: only the queue's own
+//! notice. All descriptors are looked at when a queue is made, when there are
+//! no descriptors left, and now and then by those who wait in a queue. Whether
+//! a number still is a queue's is asked of the kernel: only the queue's own
 //! epoll holds the queue's inner one.
 
 use super::{Kqueue, Queue};
@@ -18,16 +18,16 @@ use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Entry {
+struct QueueFd {
     handle: i64,
-    /// The queue's own number; others are duplicates that were used.
+    /// The queue's own descriptor; others are duplicates that were used.
     is_first: bool,
     /// The program closes it.
     is_the_programs: bool,
 }
 
 struct Registry {
-    numbers: Map<RawFd, Entry>,
+    fds: Map<RawFd, QueueFd>,
     /// All of them, to be looked at in turn.
     order: Vec<RawFd>,
     next: usize,
@@ -35,23 +35,23 @@ struct Registry {
 
 static REGISTRY: ForkMutex<Registry> = ForkMutex::new(Registry::new());
 
-/// How many numbers there are that programs close; changed under the lock.
+/// How many descriptors there are that programs close; changed under the lock.
 static PROGRAMS: AtomicUsize = AtomicUsize::new(0);
 
-/// How many numbers are looked at in one call.
+/// How many descriptors are looked at in one call.
 const AT_ONCE: usize = 1024;
 
 impl Registry {
     const fn new() -> Self {
-        let numbers = Map::with_hasher(Seeded::new());
-        Self { numbers, order: Vec::new(), next: 0 }
+        let fds = Map::with_hasher(Seeded::new());
+        Self { fds, order: Vec::new(), next: 0 }
     }
 
-    fn insert(&mut self, fd: RawFd, entry: Entry) -> Result<Option<Entry>> {
-        if self.numbers.try_reserve(1).is_err() || self.order.try_reserve(1).is_err() {
+    fn insert(&mut self, fd: RawFd, entry: QueueFd) -> Result<Option<QueueFd>> {
+        if self.fds.try_reserve(1).is_err() || self.order.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory for another queue");
         }
-        let before = self.numbers.insert_reserved(fd, entry);
+        let before = self.fds.insert_reserved(fd, entry);
         if before.is_none() {
             self.order.push_reserved(fd);
         }
@@ -61,19 +61,19 @@ impl Registry {
         Ok(before)
     }
 
-    /// Takes a number out, if it is this queue's.
+    /// Takes a descriptor out, if it is this queue's.
     fn remove(&mut self, fd: RawFd, handle: i64) {
-        if let Some(entry) = self.numbers.get(&fd).copied().filter(|one| one.handle == handle) {
-            self.numbers.remove(&fd);
+        if let Some(entry) = self.fds.get(&fd).copied().filter(|one| one.handle == handle) {
+            self.fds.remove(&fd);
             PROGRAMS.fetch_sub(usize::from(entry.is_the_programs), Ordering::Relaxed);
-            if let Some(place) = self.order.iter().position(|number| *number == fd) {
-                self.order.swap_remove(place);
+            if let Some(index) = self.order.iter().position(|known_fd| *known_fd == fd) {
+                self.order.swap_remove(index);
             }
         }
     }
 
     /// Those that programs close: at most [`AT_ONCE`], in turn.
-    fn programs(&mut self) -> Vec<(RawFd, Entry)> {
+    fn programs(&mut self) -> Vec<(RawFd, QueueFd)> {
         let mut list = Vec::new();
         let count = self.order.len().min(AT_ONCE);
         if list.try_reserve(count).is_err() {
@@ -82,7 +82,7 @@ impl Registry {
         for _ in 0..count {
             self.next = if self.next + 1 < self.order.len() { self.next + 1 } else { 0 };
             let Some(fd) = self.order.get(self.next).copied() else { continue };
-            if let Some(entry) = self.numbers.get(&fd).filter(|entry| entry.is_the_programs) {
+            if let Some(entry) = self.fds.get(&fd).filter(|entry| entry.is_the_programs) {
                 list.push_reserved((fd, *entry));
             }
         }
@@ -90,12 +90,12 @@ impl Registry {
     }
 }
 
-/// Makes a queue's number known. What had it before was closed.
+/// Makes a queue's descriptor known. What had it before was closed.
 pub(super) fn add(fd: RawFd, handle: i64, is_the_programs: bool) -> Result<()> {
-    let entry = Entry { handle, is_first: true, is_the_programs };
+    let entry = QueueFd { handle, is_first: true, is_the_programs };
     let before = REGISTRY.lock().insert(fd, entry)?;
     if let Some(before) = before.filter(|before| before.is_first) {
-        bury(fd, before);
+        close_orphan(fd, before);
     }
     Ok(())
 }
@@ -105,19 +105,19 @@ pub(super) fn remove(fd: RawFd, handle: i64) {
     REGISTRY.lock().remove(fd, handle);
 }
 
-/// The queue behind a number, which is still its.
+/// The queue behind a descriptor, which is still its.
 pub(crate) fn resolve(fd: RawFd) -> Result<Pinned<Kqueue>> {
     begin();
-    let entry = REGISTRY.lock().numbers.get(&fd).copied();
+    let entry = REGISTRY.lock().fds.get(&fd).copied();
     if let Some(entry) = entry {
         if let Some(queue) = pinned(entry.handle)
-            && queue.queue().is_some_and(|queue| queue.is_behind(fd))
+            && queue.queue().is_some_and(|queue| queue.has_fd(fd))
         {
             return Ok(queue);
         }
         remove(fd, entry.handle);
         if entry.is_first {
-            bury(fd, entry);
+            close_orphan(fd, entry);
         }
     }
     match find_duplicated(fd) {
@@ -126,7 +126,7 @@ pub(crate) fn resolve(fd: RawFd) -> Result<Pinned<Kqueue>> {
     }
 }
 
-/// Notices if a queue's number was closed.
+/// Notices if a queue's descriptor was closed.
 pub(super) fn look_at(fd: RawFd) {
     // If there is no queue any more, those that wait for it were told.
     drop(resolve(fd));
@@ -134,7 +134,7 @@ pub(super) fn look_at(fd: RawFd) {
 
 /// How many events a queue that others watch has, if it is one.
 pub(super) fn pending(fd: RawFd) -> Option<i64> {
-    let entry = REGISTRY.lock().numbers.get(&fd).copied()?;
+    let entry = REGISTRY.lock().fds.get(&fd).copied()?;
     let queue = pinned(entry.handle)?;
     Some(queue.queue()?.pending())
 }
@@ -152,16 +152,16 @@ fn find_duplicated(fd: RawFd) -> Option<Pinned<Kqueue>> {
     loop {
         let entry = {
             let registry = REGISTRY.lock();
-            let number = registry.order.get(nth)?;
-            registry.numbers.get(number).copied()
+            let known_fd = registry.order.get(nth)?;
+            registry.fds.get(known_fd).copied()
         };
         nth += 1;
         let Some(entry) = entry.filter(|entry| entry.is_first) else { continue };
         let Some(pin) = pinned(entry.handle) else { continue };
-        match pin.queue().map(|queue| queue.ask_behind(fd)) {
+        match pin.queue().map(|queue| queue.verify_fd(fd)) {
             Some(Ok(())) => {
                 // Without memory it is looked for again next time.
-                let _ = REGISTRY.lock().insert(fd, Entry { is_first: false, ..entry });
+                let _ = REGISTRY.lock().insert(fd, QueueFd { is_first: false, ..entry });
                 return Some(pin);
             }
             // No epoll at all.
@@ -171,36 +171,36 @@ fn find_duplicated(fd: RawFd) -> Option<Pinned<Kqueue>> {
     }
 }
 
-/// A queue's number is not its own any more: unless it has another, its
-/// owner has closed it.
-fn bury(fd: RawFd, entry: Entry) {
-    if let Some(one) = Closed::of(fd, entry) {
-        bury_all(&mut [Some(one)]);
+/// A queue's descriptor is not its own any more: unless it has a duplicate, the
+/// program has closed the queue.
+fn close_orphan(fd: RawFd, entry: QueueFd) {
+    if let Some(one) = Orphan::of(fd, entry) {
+        close_orphans(&mut [Some(one)]);
     }
 }
 
 /// A queue whose number the program has closed.
-struct Closed {
+struct Orphan {
     fd: RawFd,
-    entry: Entry,
+    entry: QueueFd,
     pin: Pinned<Kqueue>,
 }
 
-impl Closed {
-    fn of(fd: RawFd, entry: Entry) -> Option<Self> {
+impl Orphan {
+    fn of(fd: RawFd, entry: QueueFd) -> Option<Self> {
         let pin = pinned(entry.handle).filter(|_| entry.is_the_programs)?;
         Some(Self { fd, entry, pin })
     }
 }
 
-fn bury_all(list: &mut [Option<Closed>]) {
+fn close_orphans(list: &mut [Option<Orphan>]) {
     if list.is_empty() {
         return;
     }
-    directory::each_descriptor(|number| {
-        let is_inner = |one: &Closed| one.pin.queue().is_some_and(|queue| queue.main() == number);
+    directory::each_descriptor(|fd| {
+        let is_inner = |one: &Orphan| one.pin.queue().is_some_and(|queue| queue.inner() == fd);
         if !list.iter().flatten().any(is_inner) {
-            revive_by(number, list);
+            adopt_duplicate(fd, list);
         }
         if list.iter().all(Option::is_none) {
             ControlFlow::Break(())
@@ -208,23 +208,24 @@ fn bury_all(list: &mut [Option<Closed>]) {
             ControlFlow::Continue(())
         }
     });
-    for Closed { entry, pin, .. } in list.iter_mut().filter_map(Option::take) {
+    for Orphan { entry, pin, .. } in list.iter_mut().filter_map(Option::take) {
         drop(pin);
         let _ = handle::close::<Kqueue>(entry.handle);
     }
 }
 
-/// If a number is a duplicate of one of these queues, it goes on under that.
-fn revive_by(number: RawFd, list: &mut [Option<Closed>]) {
-    for place in list {
-        let Some(one) = place else { continue };
-        match one.pin.queue().map(|queue| queue.ask_behind(number)) {
-            Some(Ok(())) if one.fd != number => {
+/// If a descriptor is a duplicate of one of these queues, it goes on under
+/// that.
+fn adopt_duplicate(fd: RawFd, list: &mut [Option<Orphan>]) {
+    for slot in list {
+        let Some(one) = slot else { continue };
+        match one.pin.queue().map(|queue| queue.verify_fd(fd)) {
+            Some(Ok(())) if one.fd != fd => {
                 if let Some(queue) = one.pin.queue() {
-                    queue.move_to_number(number);
+                    queue.rebind_fd(fd);
                 }
-                let _ = REGISTRY.lock().insert(number, one.entry);
-                *place = None;
+                let _ = REGISTRY.lock().insert(fd, one.entry);
+                *slot = None;
                 return;
             }
             // No epoll at all.
@@ -234,23 +235,23 @@ fn revive_by(number: RawFd, list: &mut [Option<Closed>]) {
     }
 }
 
-/// Looks at all numbers, whether they are still queues.
+/// Looks at all descriptors, whether they are still queues.
 pub(super) fn sweep() {
     begin();
-    let numbers = REGISTRY.lock().programs();
+    let fds = REGISTRY.lock().programs();
     let mut closed = Vec::new();
-    for (fd, entry) in numbers {
+    for (fd, entry) in fds {
         let pin = pinned(entry.handle);
-        if pin.is_some_and(|pin| pin.queue().is_some_and(|queue| queue.is_behind(fd))) {
+        if pin.is_some_and(|pin| pin.queue().is_some_and(|queue| queue.has_fd(fd))) {
             continue;
         }
         // Without memory it is looked at again next time.
         if closed.try_reserve(1).is_ok() {
             remove(fd, entry.handle);
-            closed.push_reserved(Closed::of(fd, entry).filter(|_| entry.is_first));
+            closed.push_reserved(Orphan::of(fd, entry).filter(|_| entry.is_first));
         }
     }
-    bury_all(&mut closed);
+    close_orphans(&mut closed);
 }
 
 /// The same, for those who wait: not all the time. `own`: so many of the
@@ -283,10 +284,10 @@ fn after_fork() {
             PROGRAMS.store(0, Ordering::Relaxed);
             return Some(Registry::new());
         };
-        registry.numbers.retain(|_, entry| handle::survived::<Kqueue>(entry.handle));
-        let Registry { numbers, order, .. } = registry;
-        order.retain(|fd| numbers.contains_key(fd));
-        let programs = numbers.values().filter(|entry| entry.is_the_programs).count();
+        registry.fds.retain(|_, entry| handle::survived::<Kqueue>(entry.handle));
+        let Registry { fds, order, .. } = registry;
+        order.retain(|fd| fds.contains_key(fd));
+        let programs = fds.values().filter(|entry| entry.is_the_programs).count();
         PROGRAMS.store(programs, Ordering::Relaxed);
         None
     };
@@ -308,8 +309,8 @@ pub(super) fn with_descriptors<T>(mut make: impl FnMut() -> Result<T>) -> Result
 }
 
 impl Queue {
-    /// Whether a number is this queue's epoll.
-    fn is_behind(&self, fd: RawFd) -> bool {
-        self.ask_behind(fd).is_ok()
+    /// Whether a descriptor is this queue's epoll.
+    fn has_fd(&self, fd: RawFd) -> bool {
+        self.verify_fd(fd).is_ok()
     }
 }
