@@ -908,16 +908,16 @@ typedef struct evloop_options_t {
   /** The most posted calls that one iteration makes; 0: 4096. */
   int max_posts;
   /**
-   * Since 0.2.0: the tolerance, in nanoseconds, of timers that are added with
-   * a tolerance of 0; see evloop_add_timer(). 0: none.
+   * Since 0.2.0: the tolerance, in nanoseconds, of timers that are added
+   * with a tolerance of 0; see evloop_add_timer(). 0: none.
    */
   int64_t timer_tolerance_ns;
   /**
    * Since 0.2.0, with EVLOOP_AUTO_ADVANCE: virtual time jumps only when
    * nothing has happened for this many nanoseconds of real time. For tests
-   * with threads, processes or sockets, which need real time to respond. Each
-   * jump takes that time, also the jump to a timer's deadline. 0: it jumps at
-   * once. See also evloop_virtual_hold().
+   * with threads, processes or sockets, which need real time to respond.
+   * Each jump takes that time, also the jump to a timer's deadline. 0: it
+   * jumps at once. See also evloop_virtual_hold().
    */
   int64_t virtual_grace_ns;
 } evloop_options_t;
@@ -1165,8 +1165,8 @@ typedef struct evloop_event_t {
    */
   int result;
   /**
-   * TIMER, TFD: the number of expirations. SIGNAL: the number of signals. Else
-   * 1.
+   * TIMER, TFD: the number of expirations. SIGNAL: the number of signals.
+   * Else 1.
    */
   uint64_t count;
   /** TIMER: when the loop found that it was due, on its clock. */
@@ -3352,8 +3352,8 @@ typedef struct evloop_watcher_info_t {
   /** IO: what is watched for, EVLOOP_EPOLL bits; else 0. */
   uint32_t events;
   /**
-   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and its
-   * last event disable a watcher too.
+   * 1 if it is enabled, else 0. An EVLOOP_EPOLLONESHOT event, an error and
+   * its last event disable a watcher too.
    */
   int enabled;
   /** 0 after evloop_watcher_unref(), else 1. */
@@ -3365,9 +3365,10 @@ typedef struct evloop_watcher_info_t {
   /** TIMER: the EVLOOP_CLOCK that deadline_ns is on; else -1. */
   int clockid;
   /**
-   * TIMER: when it expires next; INT64_MAX if it is not set. If another thread
-   * runs the loop, it is INT64_MAX too for a timer that is disabled, or that
-   * the running callback has set: that counts from the end of the callback.
+   * TIMER: when it expires next; INT64_MAX if it is not set. If another
+   * thread runs the loop, it is INT64_MAX too for a timer that is disabled,
+   * or that the running callback has set: that counts from the end of the
+   * callback.
    */
   int64_t deadline_ns;
   /** TIMER: its interval, 0 if it expires once; else 0. */
@@ -4775,8 +4776,8 @@ int evloop_kqueue_fileno(evloop_kqueue_t kq);
  */
 typedef struct evloop_kevent_t {
   /**
-   * What the knote is about: a descriptor, a signal, a process id, or a number
-   * that the caller chooses; the filter says which.
+   * What the knote is about: a descriptor, a signal, a process id, or a
+   * number that the caller chooses; the filter says which.
    */
   uint64_t ident;
   /** One of EVLOOP_KQ_FILTER. */
