@@ -1,5 +1,5 @@
-"""The programs in README.md and in the header's opening comment, and the
-examples of the header's sections."""
+"""The programs in README.md and in the header's opening comment, the examples
+of the header's sections, and the files and names that documents mention."""
 
 import re
 import tempfile
@@ -79,7 +79,27 @@ def build(suite, folder, title, code):
     return program if suite.check(f"{title} compiles", done.ok, done.tail()) else None
 
 
+def mentioned_files(text):
+    """Paths in code style; `<kind>` stands for a name of the reader's."""
+    return re.findall(r"`([\w.-]+(?:/[\w.-]+)+\.[a-z]+)`", text)
+
+
+def check_names(suite):
+    """What documents name is in the tree."""
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]):
+        text = path.read_text(encoding="utf-8")
+        gone = [name for name in mentioned_files(text)
+                if not any((base / name).exists() for base in (ROOT, ROOT / "src"))]
+        suite.check(f"{path.name}: the files that it names are there", not gone, "\n".join(gone))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.rs"))
+    words = set(re.findall(r"\w+", sources))
+    terms = re.findall(r"`(\w+)`", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"))
+    gone = [term for term in terms if term not in words]
+    suite.check("glossary.md: the sources have its names", terms and not gone, "\n".join(gone))
+
+
 def docs(suite):
+    check_names(suite)
     if not suite.make("lib"):
         return
     with tempfile.TemporaryDirectory() as name:
