@@ -231,8 +231,8 @@ void chain_trusting_kqueue(const void *chain, double *out)
   chain_by_kqueue(chain, EVLOOP_KQ_TRUST_FDS, out);
 }
 
-/* What it costs that somebody looks: the loop against itself. So little is
- * seen only in many short rounds. */
+/* The cost of statistics: the loop with them against the loop without. So small
+ * a cost shows only in many short rounds. */
 static void bench_chain_stats(const struct chain *chain)
 {
   struct chain part = *chain;
@@ -466,7 +466,7 @@ static void churn_evloop(const void *parameters, double *out)
   for (int i = 0; i < QUIET; i++) {
     uint64_t value;
     if ((read(quiet[i], &value, sizeof value) < 0) != churning->registered)
-      die("an eventfd was read by somebody else, or not at all");
+      die("an eventfd was read without an event, or not at all");
   }
 }
 

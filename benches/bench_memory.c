@@ -25,7 +25,7 @@ static int64_t private_bytes(void)
       break;
   fclose(file);
   if (kilobytes < 0)
-    die("/proc/self/smaps_rollup does not tell Private_Dirty");
+    die("/proc/self/smaps_rollup has no Private_Dirty");
   return (int64_t)kilobytes * 1024;
 }
 

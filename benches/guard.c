@@ -123,7 +123,7 @@ static void chain_by_trusting_kqueue(long n)
   chain(n, chain_trusting_kqueue);
 }
 
-/* Sets itself anew, to expire in the next iteration. */
+/* Sets its timer again, to expire in the next iteration. */
 static void expire(const evloop_event_t *event, void *user_data)
 {
   (void)user_data;

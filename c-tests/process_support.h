@@ -8,18 +8,28 @@
 
 #include <sys/wait.h>
 
-/* A process that does nothing until told, and what it is told by. */
+/* As much memory as shows in a process's resident set, which the kernel counts
+ * in batches of pages. */
+MAYBE_UNUSED static void use_memory(void) {
+  static volatile char pages[1 << 20];
+  for (size_t i = 0; i < sizeof pages; i += 512) pages[i] = 1;
+}
+
+/* A child that does nothing until let_go(), and the writing end of the pipe
+ * that it reads from. */
 typedef struct Held {
   pid_t pid;
   int rope;
 } Held;
 
-/* Told, it does this, and exits with the code if it comes back. */
+/* After let_go() the child calls act(), and exits with the code if act()
+ * returns. */
 MAYBE_UNUSED static Held held_to(void (*act)(void), int code) {
   Pipe p = new_pipe();
   Held held = {(pid_t)OK(fork()), p.w};
   if (held.pid == 0) {
     char byte;
+    use_memory();
     close(p.w);
     while (read(p.r, &byte, 1) < 0) continue;
     if (act != NULL) act();

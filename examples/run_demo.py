@@ -27,8 +27,8 @@ class Trouble(Exception):
 class Program:
     """A running example: its output line by line, and a deadline for all of it.
 
-    Nothing here sleeps: whoever needs something to have happened waits for the
-    line that says so.
+    Nothing here sleeps: a test that needs something to have happened waits for
+    the line that says so.
     """
 
     def __init__(self, command, deadline_s, on_line=lambda line: None,
@@ -168,7 +168,7 @@ def say(who, text):
     with PRINTING:
         try:
             print("%6.2f s  %-6s | %s" % (time.monotonic() - START, who, text), flush=True)
-        except BrokenPipeError:  # whoever read this has seen enough: go on without
+        except BrokenPipeError:  # the reader has seen enough: go on without
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -192,7 +192,7 @@ def demonstrate(server):
         say("client", 'sends "st"')
         client.send(b"st")
         server.wait_for(r"^client 2: 2 bytes")
-        server.wait_for(r"^timer 0\.25 s: ")  # the timers go on meanwhile
+        server.wait_for(r"^timer 0\.25 s: ")  # the timers still run
         say("client", 'sends "op"')
         client.send(b"op")
         answer = client.line()

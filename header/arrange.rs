@@ -163,7 +163,7 @@ fn check_uses<'a>(items: impl Iterator<Item = &'a Item<'a>>) -> Result<(), Strin
     let mut declared = HashSet::new();
     for item in items {
         declared.insert(item.name);
-        let words = item.code.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        let words = item.code.split(|c: char| !c.is_alphanumeric() && c != '_');
         let mut types = words
             .filter(|word| word.ends_with("_t"))
             .filter(|word| word.starts_with("evloop_") || word.starts_with("tfd_"));

@@ -2722,7 +2722,7 @@ int evloop_event_process(const struct evloop_event_t *event,
  * An exchange (renameat2(2) with RENAME_EXCHANGE) is two renames, as the
  * kernel reports it: old to new, then new to old. If one side is outside of
  * what is watched, it is a MOVED_FROM and a MOVED_TO of the same name, in the
- * order of renameat2()'s arguments. So the last of them does not tell whether
+ * order of renameat2()'s arguments. So the last of them does not show whether
  * the name still exists. A tree follows the directories in either case; a
  * program that keeps a copy of the tree checks both names again.
  *

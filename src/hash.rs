@@ -55,9 +55,10 @@ fn seed() -> u64 {
         return scramble((&raw const SECRET).expose_provenance() as u64)
             ^ scramble((&raw const random).expose_provenance() as u64);
     }
-    // SAFETY: 16 bytes that nobody changes; perhaps not aligned.
+    // SAFETY: 16 bytes that are never changed; perhaps not aligned.
     let [first, second] = unsafe { random.read_unaligned() };
-    // The C library has its own secrets from them, which these do not tell.
+    // The C library derives its own secrets from them: this does not reveal
+    // those.
     scramble(first) ^ scramble(second.rotate_left(32))
 }
 

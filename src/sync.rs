@@ -161,7 +161,8 @@ impl<T> ForkMutex<T> {
     /// As [`Self::remake`].
     #[cfg(not(loom))]
     pub unsafe fn recover(&self, mend: impl FnOnce(Option<&mut T>) -> Option<T>) {
-        // SAFETY: lives as long as `self`; nobody replaces it meanwhile.
+        // SAFETY: it lives as long as `self`, and no other thread replaces it
+        // (this function's contract).
         let mutex = self.0.with(|mutex| unsafe { &*mutex });
         if let Ok(mut contents) = mutex.try_lock() {
             if let Some(other) = mend(Some(&mut contents)) {
@@ -171,8 +172,8 @@ impl<T> ForkMutex<T> {
         }
         let Some(value) = mend(None) else { return };
         self.0.with_mut(|mutex| {
-            // SAFETY: no one else looks (this function's contract), and the
-            // old value is not dropped by `write`.
+            // SAFETY: no other thread uses it (this function's contract), and
+            // the old value is not dropped by `write`.
             unsafe { mutex.write(Mutex::new(value)) }
         });
     }
@@ -184,15 +185,16 @@ impl<T> ForkMutex<T> {
     /// No other thread may be using it, and the caller must not hold it: the
     /// first call of the library in a forked child.
     pub unsafe fn remake(&self, value: T) {
-        // SAFETY: lives as long as `self`; nobody replaces it meanwhile.
+        // SAFETY: it lives as long as `self`, and no other thread replaces it
+        // (this function's contract).
         let mutex = self.0.with(|mutex| unsafe { &*mutex });
         if let Ok(mut contents) = mutex.try_lock() {
             *contents = value;
             return;
         }
         self.0.with_mut(|mutex| {
-            // SAFETY: no one else looks (this function's contract), and the
-            // old value is not dropped by `write`.
+            // SAFETY: no other thread uses it (this function's contract), and
+            // the old value is not dropped by `write`.
             unsafe { mutex.write(Mutex::new(value)) }
         });
     }

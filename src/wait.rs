@@ -7,7 +7,7 @@
 //! instead.
 //!
 //! When a wait begins, and after its epoll was readable, the thread asks the
-//! kernel whether the number still is that epoll, and so does the thread that
+//! kernel whether the fd still is that epoll, and so does the thread that
 //! wakes it: the program may have closed it, and then another is made.
 
 mod list;
@@ -27,7 +27,7 @@ use std::os::fd::RawFd;
 /// How often a thread without an epoll looks for changes.
 const SLICE_NS: i64 = 20_000_000;
 
-/// The threads that wait in one object, and others that are to hear of it.
+/// The threads that wait in one object, and others that it notifies.
 pub(crate) struct Waiters {
     list: ListenerList<Listener>,
 }
@@ -151,7 +151,7 @@ impl Listener {
 /// Whether a descriptor is one that the library itself waits with: that of
 /// the process, or the calling thread's. No object takes these.
 pub(crate) fn is_own(fd: RawFd) -> bool {
-    // The kernel is only asked if the number is the same.
+    // The kernel is only asked if the fd is the same.
     let is_threads = |own: &ThreadEpoll| own.fd.is(fd) && own.made_in == fork::current();
     eventfd::is_always_readable(fd) || EPOLL.with(|own| own.is_some_and(is_threads))
 }
@@ -318,8 +318,9 @@ impl Drop for WaitGuard<'_> {
     }
 }
 
-/// Only what nobody here can remove is ready: look again a little later
-/// rather than again and again. `interrupted`: what EINTR means.
+/// Waits a little before the caller looks again, so that it does not spin:
+/// only events are ready that it can neither deliver nor remove.
+/// `interrupted`: what EINTR means.
 pub(crate) fn pause(deadline: Deadline, interrupted: impl FnOnce() -> Result<()>) -> Result<()> {
     const PAUSE_NS: i64 = 10_000_000;
     let left = deadline.left_ns().map_or(PAUSE_NS, |left| left.min(PAUSE_NS));

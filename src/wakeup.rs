@@ -2,8 +2,8 @@
 //!
 //! The epoll has an eventfd in it that is always readable, and that it is
 //! asked for nothing about. Asking for its readability, by edges, reports it
-//! once. Unlike a write(2) this changes no file: where one of the numbers is
-//! another file by now, there is no such registration to be changed.
+//! once. Unlike a write(2) this changes no file: where another file has
+//! one of the fds by now, there is no such registration to be changed.
 
 use crate::errno::Errno;
 use crate::in_use::InUse;

@@ -110,7 +110,7 @@ static void changed(const struct kevent *event)
     watch_file();
   if (child > 0)
     kill(child, SIGHUP);
-  say("told of a change", child);
+  say("notified of a change", child);
 }
 
 static void timer(const struct kevent *event)

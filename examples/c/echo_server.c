@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /*
- * An echo server for thousands of connections, which hangs up on whoever
- * says nothing for a while.
+ * An echo server for thousands of connections, which closes a connection that
+ * is idle for a while.
  *
  *   echo_server [PORT [IDLE_SECONDS]]      the defaults are 0, any free port,
  *                                          and 60
@@ -12,10 +12,10 @@
  *
  * How it keeps its memory and its peers' patience in bounds:
  *  - what a peer does not take is kept, and nothing more is read from that
- *    peer until it was taken. TCP then tells the peer to wait;
+ *    peer until it was taken. TCP then makes the peer wait;
  *  - only a connection with such a rest has a buffer;
  *  - when descriptors run out nothing is accepted until a connection ends;
- *    who comes meanwhile waits in the kernel's queue.
+ *    until then new clients wait in the kernel's queue.
  *
  * A connection has two watchers, its socket and its idle timer. The socket's
  * destroy notification frees it, whichever way it ends.
@@ -165,7 +165,7 @@ static void on_ready(const evloop_event_t *event, void *user_data)
 {
   struct connection *c = user_data;
   /* Hang-ups and errors are reported without being asked for, and whatever
-   * is asked for; recv() or send() tells them apart. */
+   * is asked for; recv() or send() distinguishes them. */
   if (event->events & EVLOOP_ERROR)
     end(c);
   else if (c->rest != NULL)

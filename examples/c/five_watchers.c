@@ -5,9 +5,9 @@
  *
  *   five_watchers TRACE.json [CULPRIT]
  *
- * It runs for a second. What evloop_stats() tells is printed, and the trace
- * is for ui.perfetto.dev; docs/tracing.md reads both. The culprit is a number
- * from 1 to 5; without one it is as the process id will have it.
+ * It runs for a second. It prints what evloop_stats() returns, and writes the
+ * trace for ui.perfetto.dev; docs/tracing.md explains both. The culprit is a
+ * number from 1 to 5; without one the process id decides.
  */
 
 #define _GNU_SOURCE

@@ -50,7 +50,7 @@ int main(int argc, char **argv)
   setvbuf(stdout, NULL, _IOLBF, 0); /* whole lines, also into a pipe */
 
   /* The HOWTO takes the wall clock. Durations are better measured by a clock
-   * that nobody can set. */
+   * that cannot be set. */
   tfd_t timer = must(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0));
 
   /* The first expiration after one second, then every half a second.

@@ -10,9 +10,9 @@
  *
  * What it does otherwise than the HOWTO's version, which
  *  - knows one connection: a second client takes the first one's place, whose
- *    socket is forgotten. Here each client has its entry, is unregistered and
- *    closed when it hangs up, and whoever is left at the end is closed too,
- *    as is the listening socket;
+ *    socket is forgotten. Here each client has its entry, and is unregistered
+ *    and closed when it hangs up. The clients that are left at the end are
+ *    closed too, as is the listening socket;
  *  - takes what one recv() returns for one command, so that "st" and "op" in
  *    two segments are two unknown commands. howto.h collects whole commands;
  *  - does not answer. Here unknown commands are answered as well as printed;
@@ -86,7 +86,7 @@ int main(int argc, char **argv)
 
       } else {
         /* Hang-ups and errors are reported here too, without being asked
-         * for; reading tells them apart. */
+         * for; reading distinguishes them. */
         struct client *c = &clients[who - FIRST_CLIENT];
         enum outcome outcome = serve(c);
         if (outcome == GONE) {

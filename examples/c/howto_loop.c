@@ -9,9 +9,9 @@
  * In another terminal "telnet 127.0.0.1 1234", and type "stop" to end it.
  *
  * It says and does what howto_epoll.c does; what it differs in from the
- * HOWTO's version is listed there. Here there is no loop to write and no
- * number to tell one event from another: what is to be done is said where it
- * is waited for, and the timers need no descriptor each.
+ * HOWTO's version is listed there. Here the program has no loop of its own,
+ * and no numbers by which it distinguishes events: each watcher is added with
+ * the callback for its events. The timers need no descriptor each.
  */
 
 #define _GNU_SOURCE /* accept4 */

@@ -14,8 +14,8 @@
  *    takes a whole processor. Here it watches for reading only;
  *  - knows one connection: with a second client the first one is never read
  *    again, nor closed, but stays in the list and is ready for ever once it
- *    sends something. Here each client has its entry, and everybody left at
- *    the end is closed;
+ *    sends something. Here each client has its entry, and the clients that are
+ *    left at the end are closed;
  *  - takes what one recv() returns for one command, so that "st" and "op" in
  *    two segments are two unknown commands. howto.h collects whole commands;
  *  - does not answer. Here unknown commands are answered as well as printed;
@@ -58,8 +58,8 @@ int main(int argc, char **argv)
   bool stopping = false;
   while (!stopping) {
     /* evloop_select() cuts the list down to what is ready, so it is filled
-     * anew each time. It is an array of numbers, no fd_set: descriptors of
-     * 1024 and above are welcome. */
+     * again each time. It is an array of descriptors, no fd_set: it may have
+     * descriptors of 1024 and above. */
     int list[TIMERS + 1 + CLIENTS];
     int n = 0;
     for (int i = 0; i < TIMERS; i++)

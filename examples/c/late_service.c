@@ -6,10 +6,10 @@
  *   late_service [LIMIT_MS]
  *
  * Each line of its input is a request: a number of milliseconds, which serving
- * it takes. That is done in a callback, as it should not be: meanwhile nothing
- * else is done. A watchdog says so as soon as it is longer than the limit (20),
- * and once it is over; what was counted is logged every second, and when the
- * input ends.
+ * it takes. That is done in a callback, as it should not be: until the callback
+ * returns the loop does nothing else. A watchdog reports the callback as soon as
+ * it takes longer than the limit (20), and again when it has returned; what was
+ * counted is logged every second, and when the input ends.
  */
 
 #define _GNU_SOURCE

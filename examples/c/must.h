@@ -38,7 +38,7 @@ static inline ssize_t must_sys(ssize_t result, const char *what)
 }
 
 /* Ends the program if a descriptor cannot be watched any more. Hang-ups and
- * errors of the descriptor itself are no such thing: reading tells those. */
+ * errors of the descriptor itself do not count: reading reports those. */
 static inline void must_be_watched(const evloop_event_t *event)
 {
   if (event->events & EVLOOP_ERROR) {

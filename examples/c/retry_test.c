@@ -9,8 +9,9 @@
  * The client knows nothing of the test. It takes its time from an event loop,
  * and a loop made with EVLOOP_VIRTUAL_TIME has a time that stands still while
  * the program works and, with EVLOOP_AUTO_ADVANCE, jumps to the next timer
- * when there is nothing else to do. So nobody waits, and everything happens
- * at a time that is known to the nanosecond, however loaded the machine is.
+ * when there is nothing else to do. So the test never waits, and everything
+ * happens at a time that is known to the nanosecond, however loaded the machine
+ * is.
  * The last test runs the same client in real time.
  */
 
@@ -168,8 +169,8 @@ static void run(struct service *s)
   must(evloop_run(s->loop, EVLOOP_RUN_UNTIL_DONE));
 }
 
-/* Lets time pass with nobody waiting for it: evloop_run() would end at once
- * where there is nothing left to wait for. What becomes due is done. */
+/* Advances the time itself: evloop_run() would end at once where there is
+ * nothing left to wait for. What becomes due is done. */
 static void let_pass(struct service *s, int64_t ns)
 {
   must(evloop_advance_ns(s->loop, ns));
@@ -246,8 +247,8 @@ static int64_t test_jitter(void)
   return took_ns;
 }
 
-/* A connection that was made lets the next trouble begin with the first
- * backoff, and the attempts be counted anew. */
+/* After a connection was made the next trouble begins with the first backoff,
+ * and the attempts are counted from 0 again. */
 static int64_t test_success_resets(void)
 {
   struct service s = {.loop = virtual_loop(), .down_for = 5};

@@ -7,10 +7,10 @@
  *
  * Each COMMAND is run by sh. One that ends is started again after 0.1 s, then
  * 0.2 s, and so on up to 10 s; if it has run for 10 s it begins with 0.1 s
- * again. SIGHUP ends all of them and starts them anew. SIGTERM or SIGINT ends
- * them, and then the supervisor; a second one does not wait for them. Who is
- * asked to end (by SIGTERM) and has not after MILLISECONDS, 5000 unless said
- * otherwise, is killed.
+ * again. SIGHUP ends all of them and starts them again. SIGTERM or SIGINT ends
+ * them, and then the supervisor; a second one does not wait for them. To end a
+ * command the supervisor sends SIGTERM; if it has not ended after MILLISECONDS,
+ * by default 5000, it is killed.
  *
  * There is one watcher for each thing that can happen: a signal, the end of a
  * process, the time to start or to kill one. No SIGCHLD, no waitpid().
@@ -123,7 +123,7 @@ static void say_how(const struct service *s, const evloop_process_t *process)
   case EVLOOP_PROCESS_DUMPED:
     printf("%d: ended by signal %d\n", s->number, process->status);
     break;
-  default: /* somebody else has taken it */
+  default: /* other code has waited for it */
     printf("%d: ended\n", s->number);
   }
 }
@@ -170,7 +170,7 @@ static void on_hangup(const evloop_event_t *event, void *user_data)
   (void)event, (void)user_data;
   if (stopping)
     return;
-  printf("all anew\n");
+  printf("restarting all\n");
   for (int i = 0; i < count; i++) {
     struct service *s = &services[i];
     s->delay_ns = SHORTEST;

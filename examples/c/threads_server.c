@@ -7,9 +7,9 @@
  *                                        and one thread for each processor,
  *                                        but at least two
  *
- * It tells each client which thread serves it, and then listens to it until
- * it hangs up. SIGTERM or control-C ends the server: it accepts nobody any
- * more, and gives those who are there one second to leave.
+ * It writes to each client which thread serves it, and then reads from it
+ * until it hangs up. SIGTERM or control-C ends the server: it accepts no more
+ * clients, and those that are connected have one second to hang up.
  *
  * The threads share nothing and need no lock. Each has a listening socket of
  * its own for the same port (SO_REUSEPORT), among which the kernel spreads

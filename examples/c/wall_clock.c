@@ -7,8 +7,8 @@
  *
  * An absolute timer on CLOCK_REALTIME expires when that clock shows its time,
  * however it came to: so if the clock is set back by an hour, the next strike
- * would be in an hour. A clock_change watcher is told when the clock was set,
- * and the timer begins again at the next full second.
+ * would be in an hour. A clock_change watcher has an event when the clock was
+ * set, and the timer begins again at the next full second.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -26,7 +26,7 @@
 struct clock {
   evloop_t loop;
   evloop_watcher_t timer;
-  int64_t offset; /* of the wall clock, from one that nobody sets */
+  int64_t offset; /* of the wall clock, from one that cannot be set */
   long left;      /* strikes */
 };
 

@@ -39,8 +39,8 @@ typedef struct Watch {
 
 /* ---- what is printed ---- */
 
-/* What happened to an entry, in a word. CLOSE_WRITE and not MODIFY: somebody
- * has written all that he wanted to, and not one buffer of it. */
+/* What happened to an entry, in a word. CLOSE_WRITE and not MODIFY: the writer
+ * has written all that it wanted to, and not one buffer of it. */
 static const char *word_for(uint32_t events)
 {
   switch (events & ~EVLOOP_FILE_ISDIR) {
@@ -108,7 +108,7 @@ static void changed(const evloop_event_t *event, void *user_data)
   }
   if (event->events & EVLOOP_FILE_OVERFLOW) {
     /* We were too slow, and events were lost. A program that keeps a picture
-     * of the tree would read it anew: from here on all is told again. */
+     * of the tree would read it again: from here on all is reported again. */
     printf("too many changes\n");
     watch->everything = true;
   } else {
@@ -133,8 +133,8 @@ static void calm(const evloop_event_t *event, void *user_data)
   watch->changes = 0;
   watch->everything = false;
   /* A real tool would not wait for it here, where nothing else can happen
-   * meanwhile, but start it and watch for its end. What it changes in the
-   * tree is told afterwards; a build is best kept elsewhere. */
+   * until it ends, but start it and watch for its end. What it changes in the
+   * tree is reported afterwards; a build is best kept elsewhere. */
   if (watch->command != NULL && system(watch->command) != 0)
     printf("%s has failed\n", watch->command);
 }

@@ -157,7 +157,7 @@ class kevent(ctypes.Structure):
 
 def check(result, _function, _arguments):
     """Turns a negative result into an exception with the library's sentence."""
-    if result == -errno.ESTALE:  # closed by somebody else: BSD's word for it
+    if result == -errno.ESTALE:  # it is closed, which BSD reports as EBADF
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if result < 0:
         text = ctypes.create_string_buffer(256)

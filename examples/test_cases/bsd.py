@@ -11,7 +11,7 @@ from run_demo import Program, expect
 
 from .common import LIMIT_S, arguments_refused, example
 
-# A command that says when it is told of a change, and when it is ended.
+# A command that prints a line on SIGHUP, and ends with status 3 on SIGTERM.
 COMMAND = ["sh", "-c", "trap 'echo reloaded' HUP; trap 'exit 3' TERM; echo ready;"
            " while :; do sleep 0.05; done"]
 
@@ -46,7 +46,7 @@ def a_command_is_kept_running():
         expect("exit status", program.wait_exit(), 0)
 
 
-def a_change_of_the_file_is_told():
+def the_command_is_notified_of_a_change():
     with Supervised(*COMMAND) as supervised:
         program = supervised.program
         program.wait_for(r"^ready$")
@@ -77,6 +77,6 @@ def the_end_of_the_input_ends_it():
 
 def cases():
     yield "supervise: a command is kept running", a_command_is_kept_running
-    yield "supervise: a change of the file is told", a_change_of_the_file_is_told
+    yield "supervise: the command is notified of a change", the_command_is_notified_of_a_change
     yield "supervise: the end of the input ends it", the_end_of_the_input_ends_it
     yield "supervise: usage", lambda: arguments_refused("supervise", [], ["file"])

@@ -53,7 +53,7 @@ def arguments_refused(name, *wrong):
 
 
 class AnyServer(Program):
-    """A server on a free port, which it has told."""
+    """A server on a free port, which it has printed."""
 
     def __init__(self, command, limit_s=LIMIT_S, stdin=subprocess.DEVNULL):
         super().__init__(command, limit_s, stdin=stdin)

@@ -106,8 +106,8 @@ class Load:
         self._epoll.register(sock.fileno(), select.EPOLLOUT)
 
     def _echoes(self, word, on_done):
-        """Whoever becomes writable sends the word and its number. Calls on_done for
-        each right answer, which returns how many are still to come."""
+        """Each socket that becomes writable sends the word and its fd. Calls on_done
+        for each right answer, which returns how many are still to come."""
         parts, left = {}, 1
         while left:
             events = self._epoll.poll(self._program.left(), 1024)
@@ -208,7 +208,7 @@ def echo_full_house():
 
 
 def echo_out_of_descriptors():
-    """A limit that somebody lowers: EMFILE, and neither an end nor a busy loop."""
+    """The limit is lowered: EMFILE, and neither an end nor a busy loop."""
     with Echo() as server:
         early = [server.connect() for _ in range(4)]
         for client in early:
@@ -290,7 +290,7 @@ def echo_slow_reader():
         sock = client.socket
         sock.setblocking(False)
         sent = fill(sock, 0)
-        require("%d bytes without anybody reading" % sent, sent < TOTAL)
+        require("%d bytes without a reader" % sent, sent < TOTAL)
         exchange(other, "not held up")
 
         received = 0

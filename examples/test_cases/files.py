@@ -37,7 +37,7 @@ def check_end(program):
 
 
 def changes():
-    """Each is told with its name, and a burst of them is one."""
+    """Each is printed with its name, and a burst of them is one."""
     with watching() as (program, tree):
         (tree / "src/new").mkdir()
         (tree / "src/new/a.c").write_text("int a;\n")

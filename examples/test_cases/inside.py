@@ -59,7 +59,7 @@ def late_service():
         program.wait_for("^ready$")
         program.process.stdin.write("1\n80\n")
         program.process.stdin.flush()
-        # It is not told any more once the loop is closed.
+        # The watchdog does not report it any more once the loop is closed.
         program.wait_for("^late: 'requests' is over")
         program.process.stdin.write("2\n")
         program.process.stdin.close()
@@ -68,7 +68,7 @@ def late_service():
     stuck = [line for line in lines if line.startswith("late: 'requests' has been running for ")]
     over = [re.match(r"late: 'requests' is over, after (\d+\.\d) ms$", line) for line in lines]
     over = [float(match[1]) for match in over if match]
-    require("not told: %r" % lines, stuck and over and max(over) >= 80)
+    require("not reported: %r" % lines, stuck and over and max(over) >= 80)
     last = re.match(r"stats: 3 requests; asleep \d+% of the time; timers late by up to (\d+\.\d) ms; "
                     r"the longest callback was 'requests', (\d+\.\d) ms$", lines[-1])
     require("unexpected: %r" % lines[-1], last)
@@ -84,7 +84,7 @@ def wall_clock():
 
 
 def wall_clock_is_set():
-    """To the time that it shows: a step, for whoever waits for one."""
+    """To the time that it shows: a step, for a program that waits for one."""
     with Program([example("wall_clock"), 2], LIMIT_S) as program:
         program.wait_for("^ready$")
         program.wait_for(r"^\d\d:\d\d:\d\d,")

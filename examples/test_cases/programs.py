@@ -33,7 +33,7 @@ class Threads(AnyServer):
 
 
 def threads(stay, *arguments):
-    """200 connections; the last ones stay when the server is told to stop."""
+    """200 connections; the last ones stay when the server is to stop."""
     with Threads(*arguments) as server:
         require("%d threads" % server.threads, server.threads >= 2)
         clients, served = [], {}
@@ -43,7 +43,7 @@ def threads(stay, *arguments):
             thread = int(re.match(r"served by thread (\d+)$", client.line())[1])
             served[thread] = served.get(thread, 0) + 1
         for client in clients:
-            client.send(b"nobody answers this\n")
+            client.send(b"no answer to this\n")
         for client in clients[:200 - stay]:
             client.close()
         began = time.monotonic()

@@ -58,12 +58,12 @@ def restarts():
         require("a process is left", not is_there(sleeper))
 
 
-def anew():
+def hangup():
     """SIGHUP ends them and starts them at once."""
     with Supervisor("exec sleep 1000", "exec sleep 1000") as program:
         before = [program.started(1), program.started(2)]
         program.send(signal.SIGHUP)
-        program.wait_for(r"^all anew$")
+        program.wait_for(r"^restarting all$")
         program.wait_for(r"^[12]: ended by signal 15$")
         program.wait_for(r"^[12]: started, pid \d+$")
         program.wait_for(r"^[12]: ended by signal 15$")
@@ -103,7 +103,7 @@ def usage():
 
 def cases():
     yield "supervisor: restarts", restarts
-    yield "supervisor: SIGHUP", anew
+    yield "supervisor: SIGHUP", hangup
     yield "supervisor: deadline", deadline
     yield "supervisor: second signal", second_signal
     yield "supervisor: usage", usage

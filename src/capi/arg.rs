@@ -277,7 +277,7 @@ pub(super) fn count(count: usize) -> Result<c_int> {
     }
 }
 
-/// An event whose rest is asked for, and room for that.
+/// The event that a function returns more about; `out` is the place for that.
 ///
 /// # Safety
 /// `event` is NULL or valid.
@@ -285,7 +285,7 @@ pub(super) unsafe fn event<'a, T>(event: *const Event, out: *mut T) -> Result<&'
     // SAFETY: NULL or valid (this function's contract).
     match unsafe { event.as_ref() } {
         None => fail!(EINVAL, "event is NULL"),
-        Some(_) if out.is_null() => fail!(EINVAL, "there is no room for what the event tells"),
+        Some(_) if out.is_null() => fail!(EINVAL, "the place for the result is NULL"),
         Some(event) => Ok(event),
     }
 }

@@ -60,9 +60,9 @@ pub(super) fn guard_rest<T: From<c_int>>(
     guard(function, body)
 }
 
-/// The C value of what a signal handler may call: nothing of the thread's is
-/// touched (errno only where the loop is rung, which puts it back), and the
-/// error has no words.
+/// The C value of a function that a signal handler may call: nothing of the
+/// thread's is touched (errno only where the loop is woken, which restores it),
+/// and the error has no sentence.
 #[inline(always)]
 pub(super) fn signal_safe(result: std::result::Result<(), Errno>) -> c_int {
     result.map_or_else(Errno::negated, |()| 0)
@@ -70,8 +70,8 @@ pub(super) fn signal_safe(result: std::result::Result<(), Errno>) -> c_int {
 
 /// Runs when the library is loaded.
 ///
-/// The panic hook is that of the Rust runtime inside the library, which
-/// nobody else sees. It keeps the message for `evloop_last_error` instead of
+/// The panic hook is that of the Rust runtime inside the library, which no
+/// other code uses. It keeps the message for `evloop_last_error` instead of
 /// printing it: the library prints nothing.
 #[cfg(not(test))]
 #[used]

@@ -1,8 +1,8 @@
 //! The C types and constants of the header.
 //!
 //! Every constant is a plain literal, because the header generator copies
-//! expressions letter by letter; the assertions below tie each literal to
-//! the system's own value.
+//! expressions verbatim; the assertions below tie each literal to the system's
+//! own value.
 
 use crate::event_loop::{self, Event, Source, Stuck};
 use crate::handle::Kind;

@@ -1,7 +1,7 @@
 //! Errors: an errno and, in one sentence, what was wrong with the values.
 //!
-//! The sentence is kept as a template with its values, and put into words
-//! only when somebody asks: a failing call costs no formatting.
+//! The sentence is kept as a template with its values. It is formatted only
+//! when the program asks for it: a failing call costs no formatting.
 
 mod number;
 
@@ -509,9 +509,9 @@ mod tests {
     fn results(text: &str) -> impl Iterator<Item = &str> {
         text.match_indices("-E").filter_map(|(index, _)| {
             let rest = &text[index + 1..];
-            let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-            let name = rest.split(|letter| !is_of_name(letter)).next()?;
-            let is_word = name.chars().all(|letter| !letter.is_ascii_lowercase());
+            let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let name = rest.split(|c| !is_of_name(c)).next()?;
+            let is_word = name.chars().all(|c| !c.is_ascii_lowercase());
             (is_word && !name.contains('_')).then_some(name)
         })
     }

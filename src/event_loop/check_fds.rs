@@ -2,8 +2,8 @@
 //! EVLOOP_CHECK_FDS.
 //!
 //! Registering a descriptor once more is refused as long as it is the one that
-//! is registered, and arms nothing. Where the kernel takes it, its number is
-//! another file's by now.
+//! is registered, and arms nothing. Where the kernel takes it, the fd is
+//! another file by now.
 
 use super::io;
 use super::slot::WatcherSlot;
@@ -19,7 +19,7 @@ impl LoopState {
     #[cold]
     pub fn check_fds(&mut self) {
         let shared = self.shared;
-        // With the lock no other thread removes a registration meanwhile.
+        // With the lock no other thread removes a registration during this.
         let mut command_queue = shared.lock_commands();
         self.apply_commands(&mut command_queue);
         let mut is_lost = false;
@@ -29,7 +29,7 @@ impl LoopState {
         drop(command_queue);
         self.verify_not_pollable();
         if is_lost {
-            // The kernel may still have the old file, under its old number.
+            // The kernel may still have the old file, under its old fd.
             self.rebuild();
         }
     }

@@ -99,7 +99,7 @@ pub(super) enum Command {
     Set(i64, TimerSetting, i64),
     Again(i64, i64),
     Advance(i64),
-    /// Somebody begins, or ceases, to use telemetry.
+    /// Statistics, a trace or a watchdog is started or stopped.
     Probe(ProbeChange),
 }
 

@@ -1,4 +1,4 @@
-//! From what happened to whom it concerns.
+//! Dispatch of events to callbacks, and to the records of evloop_wait.
 //!
 //! An event that needs nothing but its callback called is dispatched at once.
 //! What else there can be about a watcher (priorities, rate limits, no
@@ -161,7 +161,7 @@ impl RunGuard {
             state.io_spurious(index, slot);
             let is_pressure = Source::of(flags) == Source::MemoryPressure;
             if is_pressure && ready & libc::EPOLLERR as u32 == 0 {
-                // The kernel says it once.
+                // The kernel reports it once.
                 let mut event = Event::new(handle, Source::MemoryPressure as i32);
                 if fd_source::poll_source(state, index, slot, ready, &mut event) {
                     state.requeue(&event);
@@ -186,9 +186,9 @@ impl RunGuard {
         self.emit(event, slot)
     }
 
-    /// An event came of a watcher that is closed. In the iteration in which
-    /// it was that is no wonder; later the kernel reports a descriptor that
-    /// was closed while a duplicate of it is open.
+    /// An event of a closed watcher. In the iteration that closed it this is
+    /// expected. In a later one the kernel reports a descriptor that was closed
+    /// while a duplicate of it is open.
     #[cold]
     fn on_stale_event(&self) -> Result<()> {
         // SAFETY: no other reference to the state.
@@ -246,7 +246,7 @@ impl RunGuard {
         for (_, _, job) in batch.drain(..) {
             match job {
                 BatchItem::Event(event, seq) => {
-                    if was_set_anew(&event, seq) {
+                    if was_set_again(&event, seq) {
                         continue;
                     }
                     if is_wanted(&event) {
@@ -325,7 +325,8 @@ impl RunGuard {
         self.each_descriptor::<false>(found, PLAIN_IO)
     }
 
-    /// The same where somebody looks: who only counts has a short way, too.
+    /// The same for an instrumented loop. One that only has statistics takes a
+    /// fast path, too.
     #[cold]
     #[inline(never)]
     fn descriptors_instrumented(&self, found: usize) -> Result<()> {
@@ -342,7 +343,7 @@ impl RunGuard {
     fn each_descriptor<const COUNTED: bool>(&self, found: usize, plain: u32) -> Result<()> {
         // SAFETY: no other reference to the state, and not kept.
         let state = unsafe { self.state() };
-        // A priority that is set meanwhile counts from the next iteration on.
+        // A priority that a callback sets counts from the next iteration on.
         let plain = if state.prioritized == 0 { plain } else { u32::MAX };
         let events = state.events.as_ptr();
         for i in 0..found.min(state.events.len()) {
@@ -380,7 +381,7 @@ impl RunGuard {
             let flags = slot.flags.load(Relaxed);
             let source = Source::of(flags);
             if source.is_descriptor() && flags & (ENABLED | AUTO_DISABLED) == 0 {
-                // It is told when it is enabled.
+                // The error is reported when the watcher is enabled.
                 continue;
             }
             let mut event = Event::new(handle, source as i32);
@@ -584,7 +585,7 @@ impl RunGuard {
 }
 
 /// Whether a timer was set, or stopped, since it expired.
-fn was_set_anew(event: &Event, seq: u64) -> bool {
+fn was_set_again(event: &Event, seq: u64) -> bool {
     event.r#type == Source::Timer as i32
         && live(event.watcher).is_some_and(|(_, slot)| slot.node.seq() != seq)
 }

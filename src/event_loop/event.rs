@@ -1,4 +1,4 @@
-//! What a loop tells the program: the one event type of every source.
+//! The event that a loop delivers to the program: one type for every source.
 
 use super::flags::CLOSED;
 use super::node_list::ListNode;

@@ -1,9 +1,10 @@
-//! The calls that callbacks make most often, the way they mostly go.
+//! Fast paths of the calls that callbacks make most often.
 //!
-//! Each does what it is asked if that is as simple as it mostly is: on the
-//! loop's own thread, with nothing that others asked for before. If not, it
-//! does nothing and says so, and the way of all calls is taken. What is here
-//! cannot fail and calls nobody.
+//! Each does what the caller asks for if the usual conditions hold: the call is
+//! on the loop's own thread, other threads have no commands queued, and the
+//! watcher needs nothing unusual. If not, it does nothing and says so, and the
+//! caller takes the general path. The functions here cannot fail, and call no
+//! function of the program.
 
 use super::event::Target;
 use super::flags::*;

@@ -5,7 +5,7 @@
 //! Their descriptors lie in the loop's epoll as those of the program do; when
 //! one is ready the loop asks what happened.
 //!
-//! Closing an object removes it from the kernel's set without a word. So the
+//! Closing an object removes it from the kernel's set without an event. So the
 //! loop keeps it from being freed, and is woken when it is closed.
 
 use super::api::loops::wake_for_object;
@@ -53,38 +53,39 @@ pub(crate) trait FdSource: Send {
         None
     }
 
-    /// Its last event is about to be delivered, and may be changed; only asked
-    /// of what wants to hear it. What is longer than an event, if that has
-    /// changed, too.
+    /// Called before its last event is delivered, and may change that; only if
+    /// `poll` asked for it, see [`Readiness::Final`]. Returns the payload, if
+    /// that has changed, too.
     fn deliver(&mut self, _event: &mut Event) -> Option<EventPayload> {
         None
     }
 
-    /// Whether it was closed by somebody else, who has woken the loop.
+    /// Whether the program has closed the object. The close has woken the loop.
     fn is_closed(&self) -> bool {
         false
     }
 
-    /// In a forked child. Where something is short it can be tried again. With
-    /// another error the watcher is told that, and this is dropped: it must
-    /// not close what has its descriptor's number and may be another file by
-    /// now.
+    /// In a forked child. After an error that is a shortage this can be called
+    /// again. Any other error is reported to the watcher, and this is dropped:
+    /// it must not close its fd then, which may be another file by now.
     fn revive(&mut self) -> std::result::Result<(), Errno>;
 
     /// Of a loop whose memory has to stay: gives back its descriptor.
     fn abandon(&self);
 }
 
-/// What is to be told of something that was ready.
+/// Result of polling a source whose descriptor was ready.
 pub(crate) enum Readiness {
+    /// There is no event.
     NotReady,
-    /// The event.
+    /// The event is to be delivered.
     Ready,
-    /// The event, and no other will come: its descriptor is not needed any
-    /// more. With what is longer than an event, and whether it wants to hear
-    /// when that is delivered.
+    /// The event is to be delivered, and is the last one: the descriptor is not
+    /// needed any more. With the payload, for which an event has no room; and
+    /// whether `deliver` is to be called when the event is delivered.
     Final(EventPayload, bool),
-    /// It is there no more: the watcher is told this error, and is done.
+    /// What is watched is gone: this error is reported to the watcher, and the
+    /// loop watches it no more.
     Lost(Errno),
 }
 
@@ -98,14 +99,15 @@ pub(crate) struct ObjectRef {
     pub pin: fn(i64) -> Result<Box<dyn Watchable>>,
 }
 
-/// One that is watched; not freed, and heard of, while this is pinned.
+/// One that is watched. While it is pinned it is not freed, and closing it
+/// wakes the loop.
 struct ObjectSource {
     object_ref: ObjectRef,
     pinned: Option<ObjectPin>,
 }
 
-/// An object that is pinned, the loop that hears when it is closed, and the
-/// process in which it does.
+/// An object that is pinned, the loop that is woken when it is closed, and the
+/// process in which that happens.
 struct ObjectPin {
     object: Box<dyn Watchable>,
     of_loop: i64,
@@ -157,7 +159,7 @@ impl FdSource for ObjectSource {
         match object.take() {
             Ok(0) => return Readiness::NotReady,
             Ok(count) => event.count = count,
-            // That is noticed by whoever asks.
+            // The object is closed: `poll_source` asks for that.
             Err(error) if error.errno == Errno::ESTALE => return Readiness::NotReady,
             Err(error) => {
                 event.events = ERROR;
@@ -235,7 +237,8 @@ impl LoopState {
         found
     }
 
-    /// Tells the watchers whose objects were closed. The loop was woken.
+    /// Reports an error to the watchers whose objects were closed. The loop was
+    /// woken.
     pub fn check_fd_sources(&mut self) {
         self.settle_fd_sources();
         while let Some(index) = self.find_fd_source(|fd_source| fd_source.is_closed()) {
@@ -247,7 +250,7 @@ impl LoopState {
         self.fd_sources.iter().find_map(|(index, fd_source)| is_it(&**fd_source).then_some(*index))
     }
 
-    /// What a watcher watches is there no more: it is told.
+    /// What a watcher watches is gone: reports this error to the watcher.
     fn fd_source_lost(&mut self, index: u32, errno: Errno) {
         if let Some(slot) = slot::get(index) {
             self.io_detach(index, slot);
@@ -306,10 +309,9 @@ impl LoopState {
     fn finish_fd_source(&mut self, index: u32, slot: &WatcherSlot, stays: bool) {
         slot.set(if stays { FINISHED | REAPS } else { FINISHED });
         self.io_detach(index, slot);
-        // A thread that closes the watcher removes its descriptor's number
-        // from the kernel's set, with this lock: it either has, or sees that
-        // there is nothing to remove. From here on the number can be used
-        // again.
+        // A thread that closes the watcher removes its fd from the kernel's
+        // set, with this lock: it either has, or sees that there is nothing to
+        // remove. From here on the fd can be used again.
         drop(self.shared.lock_commands());
         if !stays {
             self.take_fd_source(index);
@@ -327,7 +329,7 @@ impl LoopState {
     }
 }
 
-/// Asks what happened to what a watcher watches; false: nothing to tell.
+/// Polls the source of a watcher; false: there is no event to deliver.
 pub(super) fn poll_source(
     state: &mut LoopState,
     index: u32,
@@ -346,8 +348,8 @@ pub(super) fn poll_source(
         }
         Readiness::Lost(errno) => {
             state.io_detach(index, slot);
-            // A thread that closes the watcher removes the number from the
-            // kernel's set with this lock: it has, or sees that it need not.
+            // A thread that closes the watcher removes the fd from the kernel's
+            // set, with this lock: it has, or sees that it need not.
             drop(state.shared.lock_commands());
             state.fd_source_lost(index, errno);
             false

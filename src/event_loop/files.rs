@@ -1,9 +1,9 @@
-//! Watchers of files: what the loop makes of what `files` finds out.
+//! Watchers of files: how the loop delivers what `file_watch` finds out.
 //!
-//! All of a loop's are behind one lock, which any thread may take: so one
-//! that adds a watcher learns at once what is wrong with it. What is told
-//! waits with its watcher while that is disabled, over its rate limit, or for
-//! evloop_wait only. The names of an event are kept until the next wait.
+//! All of a loop's are behind one lock, which any thread may take: so a thread
+//! that adds a watcher gets its error at once. Events are kept with their
+//! watcher while that is disabled, over its rate limit, or for evloop_wait
+//! only. The names of an event are kept until the next wait.
 
 use super::dispatch::live;
 use super::event::{Event, Target};
@@ -28,7 +28,7 @@ use std::os::fd::RawFd;
 const WORD: u64 = INTERNAL | NUMBER as u64;
 pub(super) const NUMBER: usize = 32;
 
-/// There is something to read, or to tell.
+/// There is something to read from inotify, or an event to deliver.
 pub(super) const DUE: u32 = 1;
 /// Some names are kept for the program.
 const SHOWN: u32 = 2;
@@ -78,7 +78,7 @@ impl FileWork {
     }
 }
 
-/// A note that was told, whose names can be asked for.
+/// A note that became an event, whose names the program can ask for.
 struct Shown {
     watcher: u32,
     note: FileEvent,
@@ -235,7 +235,8 @@ impl LoopState {
         }
     }
 
-    /// Before a wait: nobody asks for names any more; and how long it may be.
+    /// Before a wait: frees the names of events that are not pending. Returns
+    /// how long the wait may be.
     #[cold]
     pub fn arm_files(&mut self, timeout: Option<i64>) -> Option<i64> {
         if self.files.bits & SHOWN != 0 {
@@ -300,7 +301,7 @@ impl LoopState {
         None
     }
 
-    /// A watcher's record, if it can be told something.
+    /// A watcher's slot, if an event can be delivered to it now.
     fn listener(&self, id: u32) -> Option<&'static WatcherSlot> {
         let slot = slot::get(id).filter(|slot| slot.state() == LIVE)?;
         let flags = slot.flags.load(Relaxed);
@@ -345,7 +346,7 @@ impl LoopState {
     }
 
     /// An event that the rate limit keeps back: if it is the last one, the
-    /// watcher lives until it is told.
+    /// watcher lives until it is delivered.
     pub fn ends_later(&mut self, slot: &WatcherSlot, event: &Event) {
         if event.events & libc::IN_IGNORED != 0 {
             slot.unset(AUTO_DISABLED | FD_LOST);
@@ -394,7 +395,8 @@ impl LoopState {
     pub fn resume_notes(&mut self, index: u32, slot: &WatcherSlot) {
         if self.shared.files.lock().files.resume(index) {
             self.files.bits |= DUE;
-            // Its end may be among them: until that is told it is not dead.
+            // The last event may be among them: until that is delivered the
+            // watcher is not lost.
             slot.unset(FD_LOST);
             self.count_liveness(slot);
         } else if slot.has(FD_LOST | ENABLED) {
@@ -446,13 +448,14 @@ impl LoopState {
         if let Some(inotify) = file_state.files.descriptor().filter(|fd| !shared.own.has(*fd)) {
             self.fd_is_ours(OwnFd::Inotify, inotify);
         }
-        // What it was told before it was there.
+        // Events that were kept before it was added.
         file_state.files.resume(index);
-        // What could not be watched of a tree is to be told.
+        // The parts of a tree that could not be watched are to be reported.
         self.files.bits |= DUE;
     }
 
-    /// A watcher is closed; `deregistered`: the kernel must not be told.
+    /// A watcher is closed; `deregistered`: its watches must not be removed
+    /// from the kernel.
     pub fn close_file(&mut self, index: u32, deregistered: bool) {
         let mut file_state = self.shared.files.lock();
         if deregistered || file_state.files.is_only(index) {

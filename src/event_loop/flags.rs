@@ -60,12 +60,12 @@ impl Source {
         self == Self::Io || self.is_fd_source()
     }
 
-    /// Whether it is asked what happened when its descriptor is ready.
+    /// Whether the loop polls it when its descriptor is ready; see `FdSource`.
     pub fn is_fd_source(self) -> bool {
         matches!(self, Self::Tfd | Self::Kqueue | Self::Process | Self::MemoryPressure)
     }
 
-    /// Whether what it is told when it is asked is not told again.
+    /// Whether polling it takes away what that reports: it comes only once.
     pub fn is_reported_once(self) -> bool {
         matches!(self, Self::Tfd | Self::Process | Self::MemoryPressure)
     }
@@ -97,7 +97,7 @@ pub(super) const FAILED: u32 = 1 << 15;
 pub(super) const SHARED: u32 = 1 << 16;
 /// io: disabled by its first event.
 pub(super) const ONESHOT: u32 = 1 << 17;
-/// io: the kernel is to be told of a change.
+/// io: its registration may have to be changed.
 pub(super) const DIRTY: u32 = 1 << 18;
 /// io: the kernel must not report it for now, though it is enabled.
 pub(super) const SUPPRESSED: u32 = 1 << 19;
@@ -105,7 +105,7 @@ pub(super) const SUPPRESSED: u32 = 1 << 19;
 pub(super) const NOT_POLLABLE: u32 = 1 << 20;
 /// io: its descriptor is gone; file: what is watched.
 pub(super) const FD_LOST: u32 = 1 << 21;
-/// io: was reported while nobody wanted that.
+/// io: the kernel reported it while it wanted no event.
 pub(super) const SPURIOUS: u32 = 1 << 22;
 /// io, file: disabled by ONESHOT, by an error or by its end, not by the
 /// program.
@@ -123,7 +123,7 @@ pub(super) const JOINS: u32 = 1 << 27;
 /// memory: tried again when it is enabled. It is not till then.
 pub(super) const UNTAKEN: u32 = 1 << 28;
 
-/// process: it has ended, and that was told.
+/// process: it has ended, and the loop has made its last event.
 pub(super) const FINISHED: u32 = 1 << 24;
 /// process: it has ended, and is waited for when that is delivered.
 pub(super) const REAPS: u32 = 1 << 25;
@@ -169,7 +169,8 @@ pub(super) const NOT_PLAIN: u32 =
     EXTRA_WORK | SHARED | ONESHOT | SUPPRESSED | NOT_POLLABLE | FD_LOST;
 /// The same, for any source.
 pub(super) const EXTRA_WORK: u32 = RECORDS | HAS_RATE_LIMIT | RATE_LIMITED_NOW | REAPS;
-/// What an io watcher is compared with, to be told plain.
+/// The flags that are compared with [`PLAIN_IO`], to recognise a plain io
+/// watcher.
 pub(super) const PLAIN_MASK: u32 = SOURCE | ENABLED | NOT_PLAIN;
 pub(super) const PLAIN_IO: u32 = Source::Io as u32 | ENABLED;
 

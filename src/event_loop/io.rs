@@ -1,11 +1,11 @@
-//! Descriptors: what the kernel knows of them, and what it is told when.
+//! Descriptors: their registrations with epoll, and when the loop changes them.
 //!
 //! A registration carries the handle of the watcher it was made for, the
-//! first of its descriptor's. Changes are kept until the next wait, where
-//! only what is different then reaches the kernel. A disabled watcher stays
-//! registered: if it is ready all the same the kernel is told to say so no
-//! more. So whether a descriptor is still the one that was registered can
-//! always be asked: changing a registration fails if it is not.
+//! first of its descriptor's. Changes are kept until the next wait: only what
+//! is different then is submitted to the kernel. A disabled watcher stays
+//! registered: if the kernel reports it all the same, the loop disarms the
+//! registration. So the loop can always ask whether a descriptor is still the
+//! one that was registered: changing a registration fails if it is not.
 //!
 //! The kernel reports an edge once, and a ONESHOT registration once. What
 //! enables, changes or adds a watcher has such a registration armed again,
@@ -49,7 +49,7 @@ pub(super) struct Io {
     /// Room for the watchers of one descriptor, while they are called.
     pub sharers: Vec<(i64, u32)>,
     pub not_pollable: NotPollable,
-    /// Iterations in a row that brought events of nobody.
+    /// Iterations in a row with events of closed watchers.
     pub stale_rounds: u32,
     /// Events since a registration was last looked at.
     pub unchecked: u32,
@@ -136,8 +136,8 @@ pub(super) fn check_events(events: u32) -> Result<()> {
     Ok(())
 }
 
-/// Whether a change from what a watcher watches for to this needs no more
-/// than that the kernel is told.
+/// Whether a change of a watcher's events to these needs no more than a change
+/// of its registration.
 #[inline(always)]
 pub(super) fn is_simple_change(slot: &WatcherSlot, events: u32) -> bool {
     let plain = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
@@ -207,8 +207,8 @@ pub(super) fn fill(slot: &WatcherSlot, fd: RawFd, events: u32) {
 }
 
 impl Io {
-    /// Notes a watcher of whose descriptor the kernel may have to be told;
-    /// false: there is no room right now.
+    /// Notes a watcher whose registration may have to be changed; false: there
+    /// is no room right now.
     #[inline(always)]
     pub fn note_dirty(&mut self, index: u32) -> bool {
         let has_room = self.dirty.len() < self.dirty.capacity();
@@ -386,7 +386,7 @@ impl LoopState {
                     return Ok(());
                 }
                 // The kernel did not know this descriptor: what was watched
-                // under its number is gone.
+                // under this fd is gone.
                 if self.first_index(fd) != 0 {
                     self.io_lost(fd, Errno::EBADF);
                 }
@@ -401,8 +401,8 @@ impl LoopState {
                         self.io_join(index, slot, first, other);
                     }
                     // Another thread added it beside one that was just closed,
-                    // and perhaps closed it, too: then the number may be
-                    // another file's by now.
+                    // and perhaps closed it, too: then the fd may be another
+                    // file by now.
                     None if is_open(slot) => {
                         slot.unset(SHARED);
                         set_mask(slot, ABSENT);
@@ -469,15 +469,15 @@ impl LoopState {
         self.io_rearm(index, slot);
     }
 
-    /// A descriptor of the loop's own has this number: what was watched under
-    /// it is gone.
+    /// This fd is a descriptor of the loop's own now: what was watched under it
+    /// is gone.
     pub fn fd_is_ours(&mut self, which: OwnFd, fd: RawFd) {
         self.shared.own.set(which, fd);
         self.io_lost(fd, Errno::EBADF);
         self.not_pollable_replaced(fd);
     }
 
-    /// The kernel may have to be told about this watcher's descriptor.
+    /// Marks a watcher whose registration may have to be changed.
     #[inline]
     pub fn io_touch(&mut self, index: u32, slot: &WatcherSlot) {
         if slot.flags.load(Relaxed) & (DIRTY | NOT_POLLABLE | FD_LOST) == 0 {
@@ -554,15 +554,16 @@ impl LoopState {
         }
     }
 
-    /// Whose descriptor is gone is told so when events are asked for.
+    /// Reports EBADF to a watcher whose descriptor is gone, when the program
+    /// enables it or changes its events.
     pub fn fail_if_fd_lost(&mut self, index: u32, slot: &WatcherSlot) {
         if slot.has(FD_LOST | ENABLED) && !slot.has(FINISHED) {
             self.fail(slot.handle(Kind::Watcher, index), Errno::EBADF);
         }
     }
 
-    /// Tells the kernel of what has changed. The command queue's lock is held:
-    /// a watcher that another thread closes is either seen to be, or still
+    /// Submits the changes to the kernel. The command queue's lock is held: a
+    /// watcher that another thread closes is either seen to be closed, or still
     /// registered when that thread removes it.
     pub fn flush(&mut self) {
         let dirty = std::mem::take(&mut self.io.dirty);
@@ -587,7 +588,7 @@ impl LoopState {
         }
     }
 
-    /// Has the kernel know all that was changed.
+    /// Submits the changes of all watchers that are marked, noted or not.
     #[cold]
     fn flush_all(&mut self) {
         for fd in 0..self.io.first.len() as RawFd {
@@ -609,9 +610,9 @@ impl LoopState {
         }
     }
 
-    /// Tells the kernel of a change at its most frequent: the only watcher of
-    /// a descriptor, enabled, watches for something else, or for edges. False:
-    /// not that, or the kernel refused it.
+    /// Submits a change of the most frequent kind: the only watcher of a
+    /// descriptor, enabled, watches for something else, or for edges. False:
+    /// it is of another kind, or the kernel refused it.
     #[inline]
     fn flush_fast(&self, index: u32, slot: &WatcherSlot, events: u32) -> bool {
         const MASK: u32 = SOURCE | ENABLED | NOT_PLAIN | SPURIOUS;
@@ -714,8 +715,8 @@ impl LoopState {
         }
     }
 
-    /// A descriptor is not the one that was registered any more: its watchers
-    /// are told, and refer to no descriptor from now on.
+    /// A descriptor is not the one that was registered any more: this error is
+    /// reported to its watchers, which refer to no descriptor from now on.
     pub fn io_lost(&mut self, fd: RawFd, errno: Errno) {
         let mut cursor = self.first(fd);
         self.set_first(fd, 0);
@@ -732,7 +733,7 @@ impl LoopState {
         }
     }
 
-    /// A watcher's descriptor is about to be closed by who owns it.
+    /// A watcher's descriptor is about to be closed by its owner.
     pub fn io_detach(&mut self, index: u32, slot: &WatcherSlot) {
         self.io_close(index, slot, false);
         set_next(slot, 0);
@@ -786,7 +787,7 @@ impl LoopState {
         }
         match linked(preceding) {
             _ if !found => {
-                // Not taken in yet: nobody else watches it.
+                // Not taken in yet: no other watcher watches it.
                 if !deregistered && flags & SHARED == 0 {
                     let _ = epoll::delete(self.epoll(), fd);
                 }
@@ -820,7 +821,7 @@ impl LoopState {
     }
 
     /// Another thread removed a registration with a watcher that it closed and
-    /// that the loop had taken for lost by then: the number was used again, and
+    /// that the loop had taken for lost by then: the fd was used again, and
     /// what was removed may be the registration of the watchers that it has
     /// now.
     #[cold]
@@ -886,9 +887,9 @@ impl LoopState {
         }
     }
 
-    /// Makes the kernel's set anew, without the registrations that nothing
-    /// here knows and that cannot be removed. If that cannot be done now, it
-    /// is when they are noticed again.
+    /// Replaces the loop's epoll by a new one, without the registrations that
+    /// no watcher has and that cannot be removed. If this fails, the loop
+    /// tries again when it notices them again.
     pub fn rebuild(&mut self) {
         self.io.stale_rounds = 0;
         let shared = self.shared;
@@ -917,12 +918,13 @@ impl LoopState {
             command_queue.epoll = raw;
         }
         drop(command_queue);
-        // Who closed one of them may have woken the loop in the set before.
+        // A thread that closed an object may have woken the loop in the epoll
+        // before.
         self.check_fd_sources();
     }
 
-    /// Whether what is registered under a number still is; with the command
-    /// queue's lock. If not its watchers are told.
+    /// Whether an fd is still what was registered; with the command queue's
+    /// lock. If not, EBADF is reported to its watchers.
     fn verify(&mut self, fd: RawFd) -> bool {
         let Some((index, first)) = self.first(fd) else { return true };
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
@@ -967,13 +969,13 @@ impl LoopState {
 }
 
 /// Whether a change was refused because the descriptor is closed; or closed,
-/// and the number used again, perhaps for what no epoll takes.
+/// and the fd used again, perhaps for a file that no epoll takes.
 fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::EBADF | Errno::ENOENT | Errno::EPERM)
 }
 
-/// Whether the kernel's set has its descriptor, as far as its flags tell, and
-/// not for others only.
+/// Whether the kernel's set has a watcher's descriptor, as far as its flags
+/// show, and not for other watchers only.
 pub(super) fn is_registered(flags: u32) -> bool {
     flags & (NOT_POLLABLE | FD_LOST | UNTAKEN | JOINS) == 0
 }

@@ -66,7 +66,7 @@ impl NotPollable {
         }
     }
 
-    /// One whose descriptor has this number.
+    /// A watcher of this fd, if there is one here.
     pub fn find(&self, fd: RawFd) -> Option<(u32, &'static WatcherSlot)> {
         let mut slots = self.watchers.iter().filter_map(|i| Some((*i, slot::get(*i)?)));
         slots.find(|(_, slot)| io::fd_of(slot) == fd)
@@ -123,7 +123,7 @@ impl LoopState {
     pub fn not_pollable_added(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
         let fd = io::fd_of(slot);
         slot.set(NOT_POLLABLE);
-        // What epoll watched under this number is gone.
+        // What epoll watched under this fd is gone.
         self.io_lost(fd, Errno::EBADF);
         let file = file::identity(fd);
         self.others_lost(fd, file);
@@ -166,15 +166,14 @@ impl LoopState {
         }
     }
 
-    /// A descriptor that epoll takes has this number now.
+    /// This fd is a descriptor that epoll takes now.
     pub fn not_pollable_replaced(&mut self, fd: RawFd) {
         while let Some((index, slot)) = self.io.not_pollable.find(fd) {
             self.not_pollable_lost(index, slot);
         }
     }
 
-    /// This file has the number now: another one that was watched under it is
-    /// gone.
+    /// The fd is this file now: another one that was watched under it is gone.
     fn others_lost(&mut self, fd: RawFd, file: Option<(u64, u64)>) {
         for position in (0..self.io.not_pollable.watchers.len()).rev() {
             let index = self.io.not_pollable.watchers.get(position).copied();

@@ -1,7 +1,7 @@
 //! Which descriptors the library has made for a loop: these are not the
 //! program's to watch. Any thread may ask.
 //!
-//! A program only has such a number by guessing, or from /proc. Added as an
+//! A program only has such an fd by guessing, or from /proc. Added as an
 //! io watcher's, the descriptor would be taken out of the loop's epoll when
 //! that watcher is closed.
 
@@ -147,7 +147,7 @@ impl Deref for WatcherFd {
 }
 
 impl Drop for WatcherFd {
-    /// Before it is closed, and another file has its number.
+    /// Before it is closed, and another file has its fd.
     fn drop(&mut self) {
         let mut all = self.own.of_watchers.lock();
         if let Some(index) = all.iter().position(|(fd, _)| *fd == self.fd.raw()) {

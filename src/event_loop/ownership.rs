@@ -1,10 +1,10 @@
 //! Ownership of a loop's state.
 //!
-//! It belongs to the thread that runs it: that one uses it without a lock, in
-//! callbacks too. While nobody runs it, it belongs to the thread that holds the
-//! lock of the command queue, where others leave what they want while somebody
-//! does. Starting and ending a run take the lock once each: that is the whole
-//! hand-over.
+//! The state belongs to the thread that runs the loop: that thread uses it
+//! without a lock, in callbacks too. During a run other threads queue commands
+//! in the command queue, with its lock. While no thread runs the loop, the
+//! state belongs to the thread that holds that lock. Starting and ending a run
+//! take the lock once each: that is the whole hand-over.
 
 use crate::sync::{AtomicPtr, AtomicUsize, ForkMutex, LineBreak, MutexGuard, Ordering::Relaxed};
 use std::marker::PhantomData;
@@ -34,7 +34,7 @@ pub(super) struct LoopOwner<C, G> {
 // Send), and is never shared. The command queue is in a mutex.
 unsafe impl<C: Send, G: Send> Sync for LoopOwner<C, G> {}
 
-/// The command queue, and whether somebody runs the loop.
+/// The command queue, and whether a thread runs the loop.
 #[derive(Default)]
 pub(super) struct Locked<G> {
     pub running: bool,
@@ -88,7 +88,7 @@ impl<C, G: Default> LoopOwner<C, G> {
         self.command_queue.try_lock()
     }
 
-    /// Begins a run, with the lock; false: somebody runs the loop.
+    /// Begins a run, with the lock; false: a thread runs the loop already.
     #[must_use]
     pub fn acquire(&self, command_queue: &mut Locked<G>, thread: usize) -> bool {
         if command_queue.running {
@@ -118,7 +118,7 @@ impl<C, G: Default> LoopOwner<C, G> {
     /// Borrows the loop itself, if there is one, for as long as `act` takes.
     ///
     /// # Safety
-    /// The caller runs the loop, or has the lock while nobody does; and no
+    /// The caller runs the loop, or has the lock while no thread does; and no
     /// other borrow of the state is in use before this one has ended. So `act`
     /// runs none of the program's code, which may make calls that borrow it.
     #[inline(always)]
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_with_the_core_that_its_callbacks_have_changed() {
+    fn a_run_goes_on_with_the_state_that_its_callbacks_have_changed() {
         let owner = Model::new();
         // SAFETY: no other thread has it.
         unsafe { owner.replace(Some(Box::default())) };
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_core_goes_from_thread_to_thread_with_the_runs() {
+    fn the_state_goes_from_thread_to_thread_with_the_runs() {
         let owner = Model::new();
         // SAFETY: no other thread has it.
         unsafe { owner.replace(Some(Box::default())) };
@@ -274,7 +274,7 @@ mod loom_models {
 
     /// loom reports it if two threads are in the state at once.
     #[test]
-    fn loom_runs_and_calls_never_meet_in_the_core_and_nothing_is_lost() {
+    fn loom_runs_and_calls_never_meet_in_the_state_and_nothing_is_lost() {
         loom::model(|| {
             let owner = model();
             let runner = |me: usize| {
@@ -284,7 +284,7 @@ mod loom_models {
             let (first, second) = (runner(1), runner(2));
             call(&owner, 3, 3);
             let ran = first.join().unwrap() + second.join().unwrap();
-            assert!(ran >= 1, "both were told that the other one runs it");
+            assert!(ran >= 1, "each run was refused because of the other");
             let command_queue = owner.lock();
             assert!(!command_queue.running && !owner.is_run_by(1) && !owner.is_run_by(2));
             // SAFETY: no thread runs it, and this one has the lock.

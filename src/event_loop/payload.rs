@@ -36,8 +36,8 @@ pub(super) fn of(event: &Event, source: Source) -> Result<EventPayload> {
         let (r#type, source) = (event.r#type, source as i32);
         fail!(EINVAL, "the event has type {} or an error, not type {}", r#type, source);
     }
-    // In a callback also of a watcher that was closed in it, or by another
-    // thread meanwhile; its slot may be another's, of another loop, by now.
+    // In a callback also of a watcher that was closed since, in the callback or
+    // by another thread; its slot may be another's, of another loop, by now.
     let handle = Handle::unpack_as(event.watcher, Kind::Watcher);
     let shared = handle.and_then(|handle| slot::get(handle.index)?.shared());
     if let Some(shared) = shared.filter(|shared| shared.is_mine()) {

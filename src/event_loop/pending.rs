@@ -129,8 +129,8 @@ impl LoopState {
         }
     }
 
-    /// A suspended watcher is due. A foreign loop that waits for this one has
-    /// to hear of it.
+    /// A suspended watcher is due. This ends the wait of a foreign loop for
+    /// this one.
     fn goes_on_now(&mut self) {
         self.timers.recheck |= 1 << clocks::MONOTONIC;
     }
@@ -166,7 +166,7 @@ impl LoopState {
         }
     }
 
-    /// A watcher may go on; what happened meanwhile.
+    /// Ends a watcher's suspension. Returns the event that was kept.
     fn go_on(&mut self, index: u32, slot: &WatcherSlot) -> Option<Event> {
         if !slot.has(RATE_LIMITED_NOW) {
             return None;
@@ -195,8 +195,8 @@ impl LoopState {
             false,
         );
         if !source.is_reported_once() && source.is_descriptor() && !spent {
-            // A descriptor says itself whether it is still ready, unless it
-            // only speaks once.
+            // The kernel reports again that a descriptor is still ready, unless
+            // it reports it only once.
             return deferred_event
                 .filter(|deferred_event| deferred_event.events & ERROR != 0 || io::is_edge(slot));
         }

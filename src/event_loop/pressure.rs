@@ -4,9 +4,10 @@
 //! wrong total: it fires at the first stall of any length, and once or twice
 //! after that. There the total that the file shows decides.
 //!
-//! Polling a trigger takes its event away, and whoever polls the descriptor of
-//! an embedded loop polls what is in its epoll. So a second trigger, with the
-//! same stall and window, is in no epoll, and is asked by the loop alone.
+//! Polling a trigger takes its event away, and polling the descriptor of an
+//! embedded loop polls what is in its epoll, whichever thread does it. So there
+//! is a second trigger, with the same stall and window. It is in no epoll, and
+//! only the loop polls it.
 
 use super::api::watchers::add_fd_source;
 use super::event::{Event, Target};
@@ -88,13 +89,13 @@ impl PressureSource {
         let stall = self.trigger.stall.unsigned_abs();
         match pressure::total(self.file.raw(), self.trigger.full) {
             Ok(total) => stalled.has_reached(total, stall),
-            // The control group is gone, which its descriptor tells as well.
+            // The control group is gone, which its descriptor reports as well.
             Err(Errno::ENODEV) => false,
             Err(_) => true,
         }
     }
 
-    /// Sets both triggers again, under the same numbers.
+    /// Sets both triggers again; the one in the epoll keeps its fd.
     fn reopen(&mut self) -> std::result::Result<(), Errno> {
         let opened = open(self.path.as_deref(), &self.trigger).map_err(|why| why.errno())?;
         fd::replace(&opened.file, self.file.raw())?;
@@ -214,8 +215,8 @@ impl FdSource for PressureSource {
     }
 
     fn revive(&mut self) -> std::result::Result<(), Errno> {
-        // A file of its own: of this one, either process would be told what
-        // the other one then is not.
+        // A file of its own: an event of this one that either process polls is
+        // not reported to the other one.
         let raw = self.file.raw();
         let is_still = |fd| self.identity.is_some() && file::identity(fd) == self.identity;
         let is_same = is_still(raw);

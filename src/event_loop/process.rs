@@ -146,10 +146,10 @@ impl FdSource for ProcessSource {
     }
 
     fn deliver(&mut self, event: &mut Event) -> Option<EventPayload> {
-        // Somebody else may have waited for it.
+        // Other code of the program may have waited for it.
         let (status, usage) = pidfd::wait(self.pidfd.raw(), 0).ok().flatten()?;
-        // Before Linux 5.17 WNOWAIT tells how the first thread ended, which
-        // need not have been the last.
+        // Before Linux 5.17 WNOWAIT returns how the first thread ended, which
+        // need not have been the last one to end.
         event.result = status;
         event.events &= !STATUS_UNKNOWN;
         let (status, usage) = (Some(status), Some(usage));

@@ -150,7 +150,7 @@ fn take() -> Result<(&'static LoopShared, u32)> {
         let fresh: &'static LoopShared = Box::leak(fresh);
         // Only changed with the lock.
         fresh.next.store(FIRST.load(Relaxed), Relaxed);
-        // Release: who finds it sees it whole.
+        // Release: a thread that finds it sees it whole.
         FIRST.store(ptr::from_ref(fresh).cast_mut(), Release);
         unused.made = count;
         unused.shared.push_reserved(fresh);
@@ -184,7 +184,7 @@ pub(crate) fn close(handle: i64) -> Result<()> {
     }
     if !command_queue.running {
         if shared.damage.load(Relaxed) == 0 {
-            // SAFETY: nobody runs the loop, and this thread has the command
+            // SAFETY: no thread runs the loop, and this one has the command
             // queue's lock.
             unsafe { shared.with_state(|state| state.apply_commands(&mut command_queue)) }?;
         }
@@ -198,7 +198,8 @@ pub(crate) fn close(handle: i64) -> Result<()> {
     Ok(())
 }
 
-/// Frees a closed loop, whose slot is free already; whom to tell.
+/// Frees a closed loop, whose slot is free already. Returns the callbacks to
+/// notify.
 pub(super) fn tear_down(
     shared: &'static LoopShared,
     mut command_queue: MutexGuard<'static, Locked<CommandQueue>>,
@@ -280,7 +281,8 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
         fail!(EBUSY, "loop {} was in use by another thread when the process forked", handle);
     }
     if !command_queue.running {
-        // The callback that forked was left without a word, in the child.
+        // In the child no call has ended the activity of the callback that
+        // forked.
         shared.activity.exit();
     }
     let watchdog_handle = telemetry::revive(&mut command_queue)?;
@@ -307,7 +309,7 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
 
 /// Sets everything right in a forked child: only this thread exists.
 fn after_fork() {
-    // SAFETY: the first call of a child: nobody else is in the library.
+    // SAFETY: the first call of a child: no other thread is in the library.
     unsafe { slot::after_fork() };
     let keep = |unused: Option<&mut Unused>| match unused {
         Some(_) => None,

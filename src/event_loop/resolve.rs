@@ -126,7 +126,7 @@ impl Resolved {
         self.with_idle(command_queue, direct)
     }
 
-    /// The same, of a loop that nobody runs, with its command queue's lock.
+    /// The same, of a loop that no thread runs, with its command queue's lock.
     pub fn with_idle<R>(
         &self,
         mut command_queue: MutexGuard<'static, Locked<CommandQueue>>,
@@ -169,7 +169,7 @@ impl Resolved {
         self.slot.is(self.handle, self.slot_state)
     }
 
-    /// Whether it can be used, as far as can be told without the lock.
+    /// Whether it can be used, as far as can be seen without the lock.
     #[inline]
     pub fn check(&self) -> Result<()> {
         handle::epoch();
@@ -263,8 +263,8 @@ impl Drop for Poison {
     }
 }
 
-/// What is left of a loop that was closed: whom to tell, and the calls that
-/// were not made.
+/// What is left of a loop that was closed: the destroy callbacks to notify, and
+/// the posted calls that were not made.
 pub(super) struct ClosedLoop {
     pub destroys: NodeList<Destroy>,
     pub posts: NodeList<Post>,
@@ -278,7 +278,8 @@ impl ClosedLoop {
     }
 }
 
-/// Frees what posted calls were for that are not made; no lock is held.
+/// Calls the destroy functions of posted calls that are not made; no lock is
+/// held.
 pub(super) fn destroy_posts(posts: &mut NodeList<Post>) {
     if posts.is_empty() {
         return;
@@ -289,7 +290,7 @@ pub(super) fn destroy_posts(posts: &mut NodeList<Post>) {
     }
 }
 
-/// Tells the program of watchers that are closed; no lock is held.
+/// Notifies the destroy callbacks of closed watchers; no lock is held.
 pub(super) fn notify(mut closed: NodeList<Destroy>) {
     if closed.is_empty() {
         return;

@@ -26,7 +26,7 @@ struct NewFds {
 }
 
 /// A descriptor that is not used any more. `is_ours`: this process has made
-/// it; else the child may have closed it, and use its number for another.
+/// it; else the child may have closed it, and use its fd for another file.
 pub(super) fn give_up(fd: Option<Fd>, is_ours: bool) {
     if !is_ours {
         std::mem::forget(fd);

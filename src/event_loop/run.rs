@@ -6,10 +6,10 @@
 //!                    +------------------------------------+
 //! ```
 //!
-//! `prepare` calls the prepare watchers; `arm` tells the kernel of changes
+//! `prepare` calls the prepare watchers; `arm` submits changes to the kernel
 //! and sets the timers; `wait` is the only place where a loop blocks;
-//! `dispatch` calls everybody else. Embedded in another loop, `wait` is that
-//! loop's, and a run ends before it and begins again after it.
+//! `dispatch` runs all other callbacks. Embedded in another loop, `wait` is
+//! that loop's, and a run ends before it and begins again after it.
 
 use super::clocks::{MONOTONIC, Until};
 use super::event::Event;
@@ -34,11 +34,11 @@ pub(crate) enum RunMode {
     NoWait,
     /// Nanoseconds; negative: no limit.
     For(i64),
-    /// After a wait by somebody else.
+    /// After a wait by the loop that this one is embedded in.
     Embedded,
 }
 
-/// How soon what found no memory is tried again.
+/// The delay before the loop tries again what found no memory.
 const RETRY_NS: i64 = 10_000_000;
 
 /// When a run ends, besides being stopped.
@@ -150,8 +150,8 @@ impl LoopState {
         }
     }
 
-    /// Whether something was done since the loop was got ready for a wait that
-    /// the kernel was not told of.
+    /// Whether something has changed since the loop was prepared for a wait,
+    /// and is not submitted to the kernel yet.
     pub fn has_news(&self) -> bool {
         self.is_dirty()
             || self.timers.recheck != 0
@@ -268,7 +268,7 @@ impl RunGuard {
 
     /// Ends the work of a run: whether anything is left.
     fn finish(&self, result: Result<()>) -> Result<bool> {
-        // In a child that nobody made the loop's process nothing is touched.
+        // In a forked child that has not revived the loop nothing is touched.
         self.check_process()?;
         // SAFETY: no other reference to the state.
         let state = unsafe { self.state() };

@@ -112,8 +112,8 @@ impl RunGuard {
 impl Drop for RunGuard {
     fn drop(&mut self) {
         if self.shared.epoch.load(Relaxed) != fork::current() {
-            // A child in which nobody revived the loop. Should somebody yet,
-            // nobody runs it.
+            // A forked child that has not revived the loop. If it does so
+            // later, no thread runs the loop.
             handle::epoch();
             let mut command_queue = self.shared.lock_commands();
             self.shared.owner.release(&mut command_queue);

@@ -81,7 +81,7 @@ pub(super) struct LoopShared {
     /// with plain loads and stores; and in `others` what others changed about
     /// it.
     pub watchers: AtomicI64,
-    /// What the loop is at, while somebody watches it.
+    /// What the loop is doing, while telemetry needs to know.
     pub activity: ActivityCell,
 
     // Written where a run begins or ends, and by those who take a lock.
@@ -281,15 +281,16 @@ impl LoopShared {
         self.wakeup.is_intact()
     }
 
-    /// Answers those who wait for the end of the current callback. Notifying a
-    /// condition that no thread waits for is a system call, too.
+    /// Wakes the threads that wait for the end of the current callback.
+    /// Notifying a condition that no thread waits for is a system call, too.
     pub fn complete_barrier(&self, command_queue: &mut CommandQueue) {
         if command_queue.barrier.complete() {
             self.barrier_done.notify_all();
         }
     }
 
-    /// Whether it is a loop of the parent process, that nobody revived.
+    /// Whether it is a loop of the parent process that this one has not
+    /// revived.
     pub fn is_inherited(&self) -> bool {
         self.epoch.load(Relaxed) != fork::current()
     }
@@ -348,7 +349,7 @@ impl LoopShared {
                 Some(Locked::default())
             }
         };
-        // SAFETY: the first call of a child: nobody else is in the library.
+        // SAFETY: the first call of a child: no other thread is in the library.
         unsafe { self.owner.recover(mend) };
         let mend = |files: Option<&mut FileState>| {
             // A thread was changing them.

@@ -260,7 +260,7 @@ impl SlotPool {
 pub(super) unsafe fn after_fork() {
     let mend = |pool: Option<&mut SlotPool>| match pool {
         Some(_) => None,
-        // A thread was taking or giving back a block: which, nobody knows.
+        // A thread was taking or giving back a block; which one is not known.
         // Those that were used are not used again.
         None => {
             Some(SlotPool { free: VecDeque::new(), base: first_unused(), generations: Vec::new() })

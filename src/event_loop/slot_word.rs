@@ -136,7 +136,7 @@ impl SlotWord {
     }
 
     /// Of a closed watcher whose loop refuses all pushes: whether a sender has
-    /// not heard that yet, and frees it. Else the caller does.
+    /// not seen that yet, and frees it. Else the caller does.
     pub fn leave_to_sender(&self) -> bool {
         self.0.fetch_or(LEFT, AcqRel) & PENDING != 0
     }

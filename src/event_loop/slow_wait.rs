@@ -160,7 +160,7 @@ impl RunGuard {
         }
     }
 
-    /// Waits, and checks the descriptors again and again meanwhile.
+    /// Waits, and checks the descriptors periodically until the wait ends.
     fn wait_checking(&self, timeout: Option<i64>) -> Result<usize> {
         let end = timeout.map(|timeout| clock::now_ns().saturating_add(timeout));
         loop {

@@ -174,7 +174,7 @@ pub(super) struct LoopState {
     pub in_callback: bool,
     /// The watcher whose callback is running.
     pub current: i64,
-    /// Somebody else waits for the loop; see `evloop_embed_prepare`.
+    /// Another loop waits for this one; see `evloop_embed_prepare`.
     pub prepared: bool,
     /// Nothing was changed since an iteration that found no need for another
     /// full one; see `fd_rounds`.
@@ -183,7 +183,7 @@ pub(super) struct LoopState {
     pub collecting: bool,
     /// The wall clock was stepped.
     pub clock_changed: bool,
-    /// Somebody looks at what is done; see `telemetry`.
+    /// Statistics, a trace or a watchdog is on; see `telemetry`.
     pub instrumented: bool,
     pub probe: Probe,
     /// Events dispatched in this iteration.
@@ -331,7 +331,7 @@ impl LoopState {
     }
 
     /// Whether the epoll is what it was. If the program has closed it, or put
-    /// another file in its place, what has its number now is left alone.
+    /// another file in its place, what has its fd now is left alone.
     pub fn has_own_epoll(&mut self, command_queue: &mut CommandQueue) -> bool {
         let is_intact = self.epoll.is_intact() && self.epoll() >= 0;
         if !is_intact {
@@ -345,7 +345,7 @@ impl LoopState {
         self.shared.lose_epoll();
         self.mark_changed();
         command_queue.epoll = -1;
-        // These numbers are the program's.
+        // These fds are the program's.
         self.shared.own.clear();
         self.epoll = Fd::borrowed(-1);
     }
@@ -481,7 +481,8 @@ impl LoopState {
     #[inline]
     pub fn forget_names(&mut self, command_queue: &mut CommandQueue) {
         let has_some = !self.unnamed.is_empty() || self.unnamed_more;
-        // Those to be told of are told of with their names.
+        // Names are kept until the destroy callbacks are notified: a watcher
+        // still has its name then.
         if has_some && self.destroys.is_empty() {
             self.forget_all_names(command_queue);
         }
@@ -633,11 +634,11 @@ impl LoopState {
     pub fn advance(&mut self, ns: i64) {
         let now = self.shared.virtual_now.load(Relaxed);
         self.shared.virtual_now.store(now.saturating_add(ns), Relaxed);
-        // Whoever waits for an embedded loop has to hear of it.
+        // This ends the wait for an embedded loop; see `has_news`.
         self.timers.recheck |= 1;
     }
 
-    /// Everything is closed; whom to tell.
+    /// Closes everything. Returns the callbacks to notify.
     pub fn tear_down(mut self: Box<Self>) -> ClosedLoop {
         self.fd_sources.clear();
         self.late_fd_sources = NodeList::new();
@@ -657,8 +658,8 @@ impl LoopState {
                 if let Some(handle) = Handle::unpack(slot.handle(Kind::Watcher, index))
                     && slot.state() == LIVE
                 {
-                    // From here on nobody sends to it; one who was about to is
-                    // seen.
+                    // From here on no thread sends to it; one that was about to
+                    // is seen.
                     slot.close(handle);
                 }
             }

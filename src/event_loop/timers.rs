@@ -101,8 +101,8 @@ pub(super) struct TimerSource {
     seq: u64,
 }
 
-/// The slots' nodes, as the queue with this number of this loop wants them: an
-/// entry that was left behind is nobody's, whatever its slot is now.
+/// The nodes of slots, for the queue with this number of this loop. A stale
+/// entry of the queue has no node, whatever its slot is used for now.
 pub(super) struct TimerNodes(pub &'static LoopShared, pub usize);
 
 impl timer_queue::NodeLookup for TimerNodes {

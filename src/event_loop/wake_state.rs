@@ -1,13 +1,13 @@
 //! How other threads and signal handlers reach a loop: two words, a stack of
 //! async watchers and one of posted calls.
 //!
-//! A sender first leaves what it has (a bit of `work`, or a place in one of the
+//! A sender first stores its work (a bit of `work`, or a node in one of the
 //! stacks), then looks whether the loop sleeps, and wakes it only then. The
-//! loop says that it is about to sleep, then looks once more for what was left.
-//! All four are sequentially consistent: one of the two sees the other, so
-//! nothing is left lying while the loop sleeps. The sender that takes `asleep`
-//! away gets a [`Wake`], which wakes the loop when it is dropped: no early
-//! return can forget it, and there is one wake-up for each sleep.
+//! loop stores in `asleep` that it is about to sleep, then looks once more for
+//! work. All four are sequentially consistent: one of the two sees the other,
+//! so no work waits while the loop sleeps. The sender that clears `asleep` gets
+//! a [`Wake`], which wakes the loop when it is dropped: no early return can
+//! forget it, and there is one wake-up for each sleep.
 //!
 //! No locks and no loops that wait for others: a signal handler may send.
 
@@ -22,7 +22,7 @@ pub(super) const HAS_COMMANDS: u64 = 1;
 pub(super) const STOP: u64 = 2;
 pub(super) const WAKEUP: u64 = 4;
 pub(super) const CLOSED: u64 = 8;
-/// Somebody waits for the callback that is running to return.
+/// A thread waits for the callback that is running to return.
 pub(super) const BARRIER: u64 = 16;
 /// A handler has seen a signal.
 pub(super) const SIGNALS: u64 = 32;
@@ -31,7 +31,7 @@ const MASK: u64 = (1 << BITS) - 1;
 
 pub(super) struct WakeState<P> {
     /// The bits and, above them, whose they are: a wake state is used again for
-    /// another loop, whom a late sender must not disturb.
+    /// another loop, which a late sender must not disturb.
     work: AtomicU64,
     asleep: AtomicU32,
     /// The async watchers that were sent to.
@@ -52,7 +52,7 @@ pub(super) trait Waker {
 pub(super) struct Wake<'a, W: Waker>(Option<&'a W>);
 
 impl<W: Waker> Wake<'_, W> {
-    /// Wakes it, for a caller that has to hear whether that could be done.
+    /// Wakes it. Returns whether that could be done.
     #[inline(always)]
     pub fn now(mut self) -> Result<(), Errno> {
         match self.0.take() {
@@ -92,7 +92,7 @@ impl<P: Send> WakeState<P> {
         }
     }
 
-    /// Leaves some work for the loop with this handle. `None`: that loop is
+    /// Stores some work for the loop with this handle. `None`: that loop is
     /// gone.
     #[must_use]
     pub fn set_pending<'a, W: Waker>(
@@ -139,7 +139,7 @@ impl<P: Send> WakeState<P> {
         let node = Box::into_raw(node);
         let mut last = self.posts.load(Relaxed);
         loop {
-            // SAFETY: nobody else knows it yet.
+            // SAFETY: no other thread knows it yet.
             unsafe { (*node).next = last };
             // As in `set_pending`.
             match self.posts.compare_exchange_weak(last, node, SeqCst, Relaxed) {

@@ -1,4 +1,4 @@
-//! What a wait has found: the loop's own events, what others have left, and
+//! What a wait has found: the loop's own events, commands of other threads, and
 //! whether descriptors still are what was registered.
 
 use super::clocks;
@@ -11,7 +11,7 @@ use crate::sys::{epoll, timerfd};
 
 /// How many events pass before a registration is looked at.
 const CHECK_EVERY: u32 = 256;
-/// How many iterations in a row may bring events of nobody.
+/// How many iterations in a row may have events of closed watchers.
 const MAX_STALE_ROUNDS: u32 = 3;
 
 impl LoopState {
@@ -41,7 +41,8 @@ impl LoopState {
         self.posts_due = self.posts.len();
     }
 
-    /// What others have queued in the command queue, and handlers of signals.
+    /// Takes the commands that other threads have queued, and the signals that
+    /// handlers have seen.
     #[cold]
     fn take_commands(&mut self) {
         let shared = self.shared;

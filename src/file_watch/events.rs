@@ -123,7 +123,7 @@ impl Files {
         }
     }
 
-    /// Does something for those who hear of this.
+    /// Calls `notify` for each watcher that is notified of this event.
     fn for_subscribers(&mut self, event: &QueuedEvent, mut notify: impl FnMut(&mut Self, u32)) {
         for subscriber in self.users_of(event) {
             notify(self, subscriber.watcher);
@@ -133,8 +133,8 @@ impl Files {
     fn users_of(&mut self, event: &QueuedEvent) -> Vec<WatchSubscriber> {
         let mut subscribers = Vec::new();
         let Some(watch) = self.watches.get(&event.watch) else { return subscribers };
-        let hears = |subscriber: &WatchSubscriber| event.end > subscriber.since;
-        if subscribers.try_extend(watch.subscribers().copied().filter(hears)).is_err() {
+        let is_later = |subscriber: &WatchSubscriber| event.end > subscriber.since;
+        if subscribers.try_extend(watch.subscribers().copied().filter(is_later)).is_err() {
             self.lost = true;
             subscribers.clear();
         }
@@ -149,7 +149,8 @@ impl Files {
         let outgoing = Outgoing::entry(event.mask, event.watch, &event.name);
         if event.name.is_empty() {
             let is_root = watcher.root == event.watch;
-            // Of a directory in a tree, that which it lies in tells the rest.
+            // The rest is reported by the watch of the directory that it
+            // lies in, in the same tree.
             if is_root || event.mask & libc::IN_UNMOUNT != 0 {
                 self.notify(id, outgoing);
             }
@@ -187,8 +188,7 @@ impl Files {
         }
     }
 
-    /// A name was changed, of something that stays where the watcher hears
-    /// of it.
+    /// A rename whose old and new name are both in directories of the watcher.
     fn take_move(&mut self, id: u32, from: &QueuedEvent, to: &QueuedEvent) {
         if self.take_followed(id, from, Some(to)) {
             return;
@@ -197,7 +197,7 @@ impl Files {
         let displaced = watcher.take_displaced(from.watch, &from.name);
         watcher.take_displaced(to.watch, &to.name);
         let recursive = watcher.recursive;
-        self.tell_move(id, from, to);
+        self.notify_move(id, from, to);
         if recursive && to.is_directory() {
             self.look_up_later(id, from.watch, &from.name);
             self.look_up_later(id, to.watch, &to.name);
@@ -205,7 +205,7 @@ impl Files {
         }
     }
 
-    pub(super) fn tell_move(&mut self, id: u32, from: &QueuedEvent, to: &QueuedEvent) {
+    pub(super) fn notify_move(&mut self, id: u32, from: &QueuedEvent, to: &QueuedEvent) {
         let Some(watcher) = self.watchers.get(&id) else { return };
         let (before, location) = ((from.watch, &*from.name), (to.watch, &*to.name));
         let both = Outgoing::entry(from.mask | to.mask, location.0, location.1);

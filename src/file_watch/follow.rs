@@ -34,9 +34,9 @@ pub(super) struct Follow {
 /// What an event is for a watcher that follows its path.
 #[derive(Clone, Copy)]
 struct Role {
-    /// It is about the file.
-    is_told: bool,
-    /// It is about the path.
+    /// It is about the file: the watcher is notified of it.
+    is_reported: bool,
+    /// It is about the path: the path is looked up again.
     is_followed: bool,
 }
 
@@ -63,7 +63,7 @@ fn is_absent(errno: Errno) -> bool {
 }
 
 impl Watcher {
-    /// Whether it may be told something, now or later.
+    /// Whether it may be notified of something, now or later.
     pub(super) fn is_watching(&self) -> bool {
         self.root >= 0 || self.follow.is_some()
     }
@@ -71,7 +71,7 @@ impl Watcher {
     fn role_of(&self, event: &QueuedEvent) -> Option<Role> {
         let follow = self.follow.as_ref()?;
         Some(Role {
-            is_told: event.watch == self.root && event.end > follow.since,
+            is_reported: event.watch == self.root && event.end > follow.since,
             is_followed: follow.places.iter().any(|index| index.concerns(event)),
         })
     }
@@ -225,10 +225,13 @@ impl Files {
         let Some(role) = watcher.role_of(event) else { return false };
         let other = to.and_then(|to| Some((to, watcher.role_of(to)?)));
         match other {
-            Some((to, other)) if role.is_told && other.is_told => self.tell_move(id, event, to),
+            Some((to, other)) if role.is_reported && other.is_reported => {
+                self.notify_move(id, event, to);
+            }
             _ => {
                 let events = [Some((event, role)), other];
-                for (event, _) in events.into_iter().flatten().filter(|(_, role)| role.is_told) {
+                for (event, _) in events.into_iter().flatten().filter(|(_, role)| role.is_reported)
+                {
                     self.notify(id, Outgoing::entry(event.mask, event.watch, &event.name));
                 }
             }

@@ -163,7 +163,7 @@ pub(crate) struct Files {
 /// When there is more to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum More {
-    /// When inotify says something.
+    /// When inotify has events.
     Nothing,
     Now,
     /// At this time of CLOCK_MONOTONIC.
@@ -205,7 +205,7 @@ impl Files {
     pub fn revive(&mut self, inotify: Fd) -> Result<(), Errno> {
         let before = self.inotify.replace(inotify);
         if self.made_in != fork::current() {
-            // The child may have closed it, and use its number for another.
+            // The child may have closed it, and another file may have its fd.
             std::mem::forget(before);
         }
         self.made_in = fork::current();
@@ -397,8 +397,8 @@ impl Files {
         self.watchers.len() == 1 && self.watchers.contains_key(&id)
     }
 
-    /// The same where inotify is the parent process's, and must not be told,
-    /// or is closed now.
+    /// Removes a watcher and leaves inotify as it is: inotify is closed now, or
+    /// it is the parent process's.
     pub fn forget_watcher(&mut self, id: u32) {
         if self.watchers.remove(&id).is_some_and(|watcher| watcher.resumes) {
             self.resuming.retain(|resuming| *resuming != id);
@@ -509,8 +509,8 @@ impl Watcher {
 
 // What happens.
 impl Files {
-    /// Reads what inotify says, and finds out what there is to tell: no more
-    /// than is taken at a time.
+    /// Reads the events of inotify, and finds out of what the watchers are to
+    /// be notified: of no more than is taken at a time.
     pub fn work(&mut self) -> More {
         let mut left = AT_A_TIME;
         while left > 0 {
@@ -552,7 +552,7 @@ impl Files {
         self.queue.read_ahead(inotify, clock::now_ns());
     }
 
-    /// Whether inotify has said nothing that was not dealt with.
+    /// Whether all events of inotify were handled.
     fn is_drained(&self) -> bool {
         self.queue.is_empty() && file::readable(self.raw()) == Ok(0)
     }

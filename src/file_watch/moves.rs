@@ -90,8 +90,8 @@ impl Files {
         self.has_moved = true;
     }
 
-    /// A name becomes another directory's. If one that has it was found there
-    /// later, inotify will tell how it came there.
+    /// A name becomes another directory's. If the directory that has the name
+    /// was found there later, inotify will report how it came there.
     fn displace_entry(&mut self, id: u32, to: EntryAt<'_>) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         match (watcher.about(to.watch, to.name, to.end), watcher.child(to.watch, to.name)) {
@@ -135,8 +135,8 @@ impl Files {
         self.scan(id, entry.watch, entry.name);
     }
 
-    /// One was deleted. Its watch may go later, when nobody has it open; its
-    /// name is free.
+    /// A directory was deleted. inotify may end its watch later, when no
+    /// process has it open; its name is free.
     pub(super) fn remove_deleted(&mut self, id: u32, entry: EntryAt<'_>) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         match watcher.about(entry.watch, entry.name, entry.end) {

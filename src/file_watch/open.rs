@@ -1,4 +1,5 @@
-//! Opening the directories of a tree, whoever may rename what lies on the way.
+//! Opening the directories of a tree, while other processes may rename what
+//! lies on the way.
 //!
 //! A path may lead elsewhere from one system call to the next, and through a
 //! symbolic link out of the tree. So a directory is opened once, from the

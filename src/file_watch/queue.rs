@@ -37,7 +37,7 @@ pub(super) struct QueuedEvent {
     pub mask: u32,
     pub cookie: u32,
     pub name: Box<[u8]>,
-    /// How much inotify had said when it had said this.
+    /// Where the event ends in inotify's queue, in bytes from the beginning.
     pub end: u64,
     /// When it was read.
     read_at: i64,
@@ -86,7 +86,8 @@ impl InotifyQueue {
         self.fill(inotify, now, FAR_AHEAD);
     }
 
-    /// How much inotify has said by now.
+    /// Where inotify's queue ends now: the bytes that were read, and those that
+    /// can be read.
     pub fn end(&self, inotify: RawFd) -> u64 {
         self.read + u64::try_from(file::readable(inotify).unwrap_or(0)).unwrap_or(0)
     }
@@ -140,7 +141,7 @@ impl InotifyQueue {
     }
 
     /// Whether a rename moved this directory out of its parent; the events of
-    /// its halves end at `end`. `None`: the event that says so may yet come.
+    /// its halves end at `end`. `None`: the event that shows it may yet come.
     pub fn has_moved(&self, watch: i32, parent: i32, end: u64) -> Option<bool> {
         for (count, event) in self.behind(end).enumerate() {
             if event.watch == watch && event.mask & libc::IN_MOVE_SELF != 0 {

@@ -126,8 +126,8 @@ impl Backlog {
         self.reading.take_if(|reading| reading.watcher == id);
     }
 
-    /// In a forked child, which may have closed what is being read, and use
-    /// its number for another.
+    /// In a forked child, which may have closed what is being read: another
+    /// file may have its fd.
     pub fn abandon(&mut self) {
         std::mem::forget(self.reading.take());
         *self = Self::default();
@@ -163,8 +163,8 @@ impl Files {
 
     fn enter(&mut self, scan: &Scan, parent: i32, name: &[u8]) -> Result<(), Errno> {
         let Some(watcher) = self.watchers.get(&scan.watcher) else { return Ok(()) };
-        // Should another one have the name by now, inotify will say so when
-        // it has said what became of the one that is known.
+        // Should another one have the name by now, inotify will report it
+        // after it has reported what became of the one that is known.
         if !watcher.nodes.contains_key(&parent) || watcher.child(parent, name).is_some() {
             return Ok(());
         }
@@ -208,7 +208,7 @@ impl Files {
     }
 
     /// Whether a directory is not where it is known to be, and inotify has
-    /// nothing more to say about that.
+    /// nothing more to report about that.
     fn is_stale(&self, id: u32, number: i32) -> bool {
         self.is_in_place(id, number) == Ok(false) && self.is_drained()
     }
@@ -316,7 +316,7 @@ impl Files {
             return usize::from(reports_new);
         }
         match self.enter_from(&reading.directory, (id, reports_new), watch, entry.name) {
-            // inotify will say what became of it.
+            // inotify will report what became of it.
             Ok(()) => {}
             Err(errno) if is_gone(errno) => {}
             Err(errno) => self.fail_entry(id, watch, name, errno),

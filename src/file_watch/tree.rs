@@ -18,8 +18,8 @@ pub(super) struct DirectoryNode {
     /// The directory in it whose name another one got, by the last change of
     /// its entries: replaced, or half of an exchange.
     displaced: Option<i32>,
-    /// Its name was found out between these places of inotify's queue: what
-    /// was said before the first is about others that had the name.
+    /// Its name was looked up between these two positions of inotify's queue:
+    /// the events before the first are about others that had the name.
     pub since: u64,
     pub sure: u64,
     /// Its file system was unmounted.
@@ -40,7 +40,7 @@ impl DirectoryNode {
 pub(super) enum About {
     /// The one that is known under it.
     This(i32),
-    /// That one, or one before: it was said while the name was looked up.
+    /// That one, or one before: the event came while the name was looked up.
     Unsure(i32),
     /// One before, or one that is not known.
     Another,
@@ -75,7 +75,8 @@ impl Watcher {
         self.nodes.get(&parent)?.children.get(name).copied()
     }
 
-    /// Which directory somebody speaks of who had said this by `end`.
+    /// Which directory is meant by an event of this name that ends at `end` in
+    /// inotify's queue.
     pub(super) fn about(&self, parent: i32, name: &[u8], end: u64) -> About {
         let Some(child) = self.child(parent, name) else { return About::Another };
         match self.nodes.get(&child) {
@@ -119,8 +120,8 @@ impl Watcher {
         }
     }
 
-    /// Takes a directory out of the one that it lies in. It has its path
-    /// still, for what is yet to be told of it.
+    /// Takes a directory out of the one that it lies in. It keeps its path,
+    /// for the events about it that are yet to be reported.
     pub(super) fn unlink(&mut self, watch: i32) {
         let Some(node) = self.nodes.get_mut(&watch) else { return };
         let (parent, name) = (node.parent, std::mem::take(&mut node.name));

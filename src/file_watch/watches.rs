@@ -14,11 +14,11 @@ use std::os::fd::RawFd;
 #[derive(Clone, Copy)]
 pub(super) struct WatchSubscriber {
     pub watcher: u32,
-    /// What it wants inotify to say.
+    /// The events that it wants of inotify.
     mask: u32,
     /// The order in which watchers were added.
     serial: u64,
-    /// What was said before this place of inotify's queue is not for it.
+    /// Events before this position of inotify's queue are not for it.
     pub since: u64,
 }
 
@@ -255,9 +255,8 @@ impl Files {
         more
     }
 
-    /// A watch is for what its subscribers want, and no more. That can only be
-    /// said of an open file: where it cannot be opened the watch stays as it
-    /// is.
+    /// Makes a watch ask for what its subscribers want, and no more. That needs
+    /// an open file: where the file cannot be opened the watch stays as it is.
     fn shrink(&mut self, number: i32) {
         let Some(watch) = self.watches.get(&number).filter(|watch| watch.is_wider()) else {
             return;

@@ -27,7 +27,7 @@ pub(crate) trait TableObject: Send + Sync {
     fn survives_fork(&self) -> bool;
 
     /// First call in a forked child; no other thread is in the library.
-    /// Locks that another thread held at the fork must be made anew.
+    /// Locks that another thread held at the fork must be initialized again.
     fn after_fork(&self) {}
 
     /// It was closed, but its memory has to stay: give back what else it

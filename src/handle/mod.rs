@@ -1,8 +1,8 @@
 //! The process-wide handle table: every object of the C API is in it.
 //!
 //! Lookups take no lock. A call pins the object it works on, for as long as
-//! it needs it, waits included; closing marks the object, wakes whoever is
-//! inside, and leaves the freeing to the last pin.
+//! it needs it, waits included. Closing marks the object, and wakes the threads
+//! that wait in it; the call that gives up the last pin frees it.
 
 mod bits;
 mod segments;

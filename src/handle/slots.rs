@@ -1,4 +1,4 @@
-//! The table: slots that are looked up without a lock, and who frees them.
+//! The table: slots that are looked up without a lock, and their freeing.
 
 use super::bits::{Handle, KINDS, Kind, LAST_GENERATION, MAX_SLOTS};
 use super::segments::{CAPACITY, Segments};
@@ -96,14 +96,14 @@ impl<P: Send + Sync> Table<P> {
         let generation = slot_state::generation(slot.word.load(Ordering::Relaxed));
         let handle = Handle { kind, generation, index: slot.index };
         slot.payload.with_mut(|target| {
-            // SAFETY: a free slot's payload belongs to who took it. (There is
-            // none, which would have to be dropped.)
+            // SAFETY: a free slot's payload belongs to the thread that took the
+            // slot. (No object is in it that would have to be dropped.)
             unsafe { target.write(Some(payload)) }
         });
         self.count(kind, 1);
-        // Release: who sees it sees that the object before is gone.
+        // Release: a thread that sees it sees that the object before is gone.
         slot.descriptor.store(descriptor, Ordering::Release);
-        // Release: who finds the slot live sees the payload.
+        // Release: a thread that finds the slot live sees the payload.
         slot.word.store(slot_state::live(handle), Ordering::Release);
         Ok(handle.pack())
     }
@@ -197,8 +197,8 @@ impl<P: Send + Sync> Table<P> {
         // Acquire: all other uses of the payload are over.
         let seen = slot.word.load(Ordering::Acquire);
         if seen & slot_state::ORPHAN != 0 {
-            // SAFETY: nobody writes the payload of a closing slot but its
-            // last user, which is this thread.
+            // SAFETY: only its last user writes the payload of a closing
+            // slot, and this thread is the last user.
             let payload = slot.payload.with(|payload| unsafe { (*payload).as_ref() });
             payload.into_iter().for_each(abandon);
             self.retire(slot);
@@ -295,7 +295,7 @@ impl<P: Send + Sync> Table<P> {
         if used >= self.last_generation {
             return self.retire(slot);
         }
-        // Release: who takes the slot sees its payload gone.
+        // Release: a thread that takes the slot sees its payload gone.
         slot.word.store(slot_state::free(used + 1, 0), Ordering::Release);
         free.ends = match free.ends {
             None => Some((slot.index, slot.index)),
@@ -327,7 +327,8 @@ impl<P: Send + Sync> Table<P> {
             let Some(slot) = self.slots.get(index) else { continue };
             let seen = slot.word.load(Ordering::Relaxed);
             let generation = slot_state::generation(seen);
-            // SAFETY: no other thread is here, so nobody writes it.
+            // SAFETY: no other thread uses the table (this function's
+            // contract), so no other thread writes it.
             let payload = slot.payload.with(|payload| unsafe { (*payload).as_ref() });
             match (slot_state::is_live(seen), payload) {
                 (true, Some(payload)) if seen & slot_state::CLOSING == 0 => {

@@ -24,7 +24,7 @@ mod plain {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn lookups_tell_kinds_and_ages_apart() {
+    fn lookups_distinguish_kinds_and_generations() {
         let table = Table::new();
         let handle = table.insert(Kind::Poll, 7, -1).unwrap();
         assert_eq!(table.pin(handle, Kind::Tfd).err(), Some(LookupError::Kind(Kind::Poll)));
@@ -231,8 +231,8 @@ mod plain {
                         random ^= random >> 7;
                         random ^= random << 17;
                         let slot = &handles[random as usize % SHARED];
-                        // As a program hands them over: who has a handle
-                        // sees what it was made for.
+                        // As a program hands them over: a thread that has a
+                        // handle sees what it was made for.
                         let handle = slot.load(Ordering::Acquire);
                         match random >> 32 & 7 {
                             0 => {

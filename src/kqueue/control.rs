@@ -22,11 +22,12 @@ pub(super) const AT_ONCE: usize = 64;
 /// What a queue is waited for by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
-    /// Whoever closes it tells, and an interrupted wait goes on as the thread
+    /// By its handle. The call that closes the queue wakes the waiting thread,
+    /// and a wait that a signal interrupts goes on or returns, as the thread
     /// has it set.
     Handle,
-    /// As on BSD: a wait that is interrupted returns, and nobody tells that
-    /// the number was closed.
+    /// By its descriptor, as on BSD. A wait that a signal interrupts returns,
+    /// and the kernel does not report that the descriptor was closed.
     Descriptor(RawFd),
 }
 
@@ -84,7 +85,7 @@ impl Queue {
         let (mut locked, rest) = self.apply(self.lock(by)?, by, changes, sink)?;
         if sink.filled() > 0 || sink.is_full() || rest {
             let state = locked.state()?;
-            // Where that fails, a call that collects says so.
+            // Where that fails, a call that collects reports it.
             let _ = state.renew_signals();
             self.settle(state)?;
             return Ok(sink.filled());
@@ -220,7 +221,7 @@ impl Queue {
             }
             if let By::Descriptor(fd) = options.by {
                 fd_registry::look_at(fd);
-                // Nobody else is there to close it.
+                // Without another thread none can close it during the wait.
                 listens = !thread::is_the_only_one();
             }
             locked = self.lock(by)?;
@@ -290,7 +291,7 @@ impl Queue {
         let state = locked.state()?;
         self.come_back(state, by, inner);
         if let Err(error) = self.check(by) {
-            // What the kernel will not say again is for the others.
+            // The other threads deliver what the kernel does not report again.
             state.take_events(result.unwrap_or_default(), &mut KeventSink::none());
             let _ = self.settle(state);
             return Err(error);
@@ -337,8 +338,8 @@ impl Queue {
     #[inline(always)]
     fn lock(&self, by: Option<&AliasHandle>) -> Result<LockedQueue<'_>> {
         let mut locked = LockedQueue(self.state.lock());
-        // Not before: who closes it, and finds the lock free, wakes those
-        // that wait by then.
+        // Not before: a thread that closes the queue, and finds the lock free,
+        // only wakes the threads that wait by then.
         self.check(by)?;
         if self.keep {
             self.revive(locked.state()?)?;
@@ -407,7 +408,8 @@ fn interrupted(by: By) -> Result<()> {
 }
 
 impl QueueState {
-    /// Something is to be tried again, though nothing tells when.
+    /// Whether operations wait to be submitted again, and no event will
+    /// report when the kernel accepts them.
     #[inline]
     fn is_stuck(&self) -> bool {
         self.aio.as_ref().is_some_and(Aio::is_stuck)
@@ -427,15 +429,19 @@ impl QueueState {
         self.kernel_first = sink.is_full();
     }
 
-    /// Whether the kernel goes on reporting what nobody knows any more, or
-    /// what is left of descriptors that were closed may soon be taken for
-    /// others: their generations come again one day.
+    /// Whether the set of epolls is to be rebuilt, for one of two reasons:
+    ///
+    /// * the kernel keeps reporting events of registrations that were removed;
+    /// * so many registrations were removed that generations will soon repeat.
+    ///   Then an event that is left of a closed descriptor could be taken for
+    ///   another's.
     fn needs_other_set(&self) -> bool {
         self.has_many_stale_events() || self.registrations.has_used_many(self.removed_before)
     }
 
-    /// The kernel goes on reporting what nobody knows any more: a set is
-    /// made anew when that has cost about as much.
+    /// Whether the kernel keeps reporting events of registrations that were
+    /// removed. The set is rebuilt when these events have cost about as much
+    /// as rebuilding it does.
     fn has_many_stale_events(&self) -> bool {
         const FEW: usize = 16;
         self.stale_events > self.registrations.len() / 4 + FEW

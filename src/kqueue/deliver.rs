@@ -13,8 +13,8 @@ use crate::sys::epoll::{self, Event, RoundDetector};
 use std::mem::MaybeUninit;
 
 impl QueueState {
-    /// Fills in a knote's event, if there is one; `ready`: what an epoll said
-    /// of its descriptor just now. False: there is no room.
+    /// Fills in a knote's event, if there is one; `ready`: what an epoll has
+    /// just reported of its descriptor. False: there is no room.
     fn deliver(&mut self, id: u32, ready: Option<u32>, sink: &mut KeventSink) -> bool {
         if sink.is_full() {
             return false;
@@ -120,7 +120,9 @@ impl QueueState {
             let out = buffer.get_mut(..wanted).unwrap_or_default();
             let events = epoll::wait(self.set.inner(), out, Some(0))?;
             let is_over = rounds.is_over(events);
-            // Nobody else can have taken them meanwhile.
+            // The queue's lock is held from the wait on, so no other thread
+            // can have removed a registration in between: an event of an
+            // unknown one will be reported again.
             self.stale_events += self.take_events(events, sink);
             if events.len() < wanted {
                 break;
@@ -210,8 +212,8 @@ impl QueueState {
         delivered
     }
 
-    /// `ready`: what the kernel said of this kind of its registration. False:
-    /// it is not known.
+    /// `ready`: what the kernel reported of this kind of its registration.
+    /// False: it is not known.
     fn take_registration(
         &mut self,
         (id, generation): (u32, u32),
@@ -228,8 +230,8 @@ impl QueueState {
         if may_be_delivered && self.is_delivered(registration.first, ready, sink) {
             return true;
         }
-        // A duplicate of what was closed may be reported, and the number be
-        // another's by now; unless the program sees to that.
+        // A duplicate of what was closed may be reported, and another file may
+        // have the descriptor by now; unless the program prevents that.
         if !self.trusts_fds && registration.verify(&self.set).is_err() {
             self.forget(id);
             self.stale_events += 1;
@@ -249,7 +251,7 @@ impl QueueState {
             if knote.call_seq == sink.call_seq {
                 wanted = true;
                 if kind != epoll_set::LEVEL {
-                    // The kernel does not say so again.
+                    // The kernel does not report the edge again.
                     self.activate(id);
                 }
             } else if self.deliver(id, Some(ready), sink) {

@@ -3,9 +3,9 @@
 //!
 //! A program closes such a queue with close(2), which the library cannot
 //! notice. All descriptors are looked at when a queue is made, when there are
-//! no descriptors left, and now and then by those who wait in a queue. Whether
-//! a number still is a queue's is asked of the kernel: only the queue's own
-//! epoll holds the queue's inner one.
+//! no descriptors left, and now and then by threads that wait in a queue. The
+//! kernel is asked whether a descriptor still is a queue's: only the queue's
+//! own epoll holds the queue's inner one.
 
 use super::{Kqueue, Queue};
 use crate::errno::{Errno, Result, fail};
@@ -128,7 +128,7 @@ pub(crate) fn resolve(fd: RawFd) -> Result<Pinned<Kqueue>> {
 
 /// Notices if a queue's descriptor was closed.
 pub(super) fn look_at(fd: RawFd) {
-    // If there is no queue any more, those that wait for it were told.
+    // If the queue was closed, its closing has woken the threads that wait.
     drop(resolve(fd));
 }
 
@@ -143,7 +143,7 @@ fn pinned(handle: i64) -> Option<Pinned<Kqueue>> {
     handle::pin::<Kqueue>(handle).ok()
 }
 
-/// The queue that a number which was never seen is a duplicate of.
+/// The queue that an fd which was never seen is a duplicate of.
 fn find_duplicated(fd: RawFd) -> Option<Pinned<Kqueue>> {
     if !fd::is_open(fd) {
         return None;
@@ -179,7 +179,7 @@ fn close_orphan(fd: RawFd, entry: QueueFd) {
     }
 }
 
-/// A queue whose number the program has closed.
+/// A queue whose descriptor the program has closed.
 struct Orphan {
     fd: RawFd,
     entry: QueueFd,
@@ -254,8 +254,8 @@ pub(super) fn sweep() {
     close_orphans(&mut closed);
 }
 
-/// The same, for those who wait: not all the time. `own`: so many of the
-/// numbers are known to be good.
+/// The same for threads that wait: not all the time. `own`: so many of the
+/// descriptors are known to be good.
 #[inline]
 pub(super) fn sweep_now_and_then(own: usize) {
     static NEXT_NS: AtomicI64 = AtomicI64::new(0);

@@ -1,4 +1,4 @@
-//! Knotes: what a queue was told to watch, one by one.
+//! Knotes: one for each identifier and filter that a queue watches.
 
 use super::event::*;
 use super::needs::Need;

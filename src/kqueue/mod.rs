@@ -123,11 +123,11 @@ impl Queue {
     fn verify_fd(&self, fd: RawFd) -> std::result::Result<(), Errno> {
         loop {
             let before = self.inner.get();
-            // If that was closed, what has its number may lie in any epoll.
+            // If that was closed, the file that has its fd may be in any epoll.
             let inner = self.inner.check().ok_or(Errno::ENOENT)?;
             let result = epoll::modify(fd, inner, epoll_set::IN, 0);
             // It may have been replaced in the middle, also by one with the
-            // same number.
+            // same fd.
             if result.is_ok() || (self.inner.get() == before && before.fd() == inner) {
                 return result;
             }
@@ -147,7 +147,7 @@ impl Queue {
 
     /// Wakes all that wait, to see that it is closed.
     fn closing(&self) {
-        // Whoever has the lock after this sees it, and does not wait.
+        // A thread that takes the lock after this sees it, and does not wait.
         self.closed.store(true, Ordering::Release);
         let mut state = self.state.lock();
         // A forked child has none of the threads, and its parent's timerfd.
@@ -175,8 +175,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Closes what is still this queue's; what a program that closes all
-    /// descriptors has closed may be somebody else's by now.
+    /// Closes the descriptors that are still this queue's. A program that
+    /// closes all descriptors may have closed them, and another file may have
+    /// them by now.
     fn release(&self, state: &mut Option<QueueState>) {
         let fd = self.fd.swap(-1, Ordering::Relaxed);
         if fd < 0 {

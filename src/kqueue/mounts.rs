@@ -1,9 +1,10 @@
 //! Mounts: the table of them, and what has changed in it.
 //!
-//! The kernel says once that the table has changed, to whoever asks first:
-//! somebody who polls the queue would take that from it. So the table is
-//! asked for readability, which it always has, by its edges, of which each
-//! change is one; in an epoll of its own, which takes the first edge.
+//! The kernel reports a change of the table (EPOLLPRI) once, to the first
+//! caller that polls it: a program that polls the queue would consume that
+//! report. So the table is watched for readability, edge-triggered: it is
+//! always readable, and each change is an edge. It is in an epoll of its own,
+//! which consumes the first edge.
 
 use super::epoll_set::{ET, IN};
 use super::event::*;
@@ -70,13 +71,13 @@ impl MountWatch {
         let epoll = epoll::create()?;
         epoll::add(epoll.raw(), table.raw(), IN | ET, 0)?;
         let mut watch = Self { epoll, table, mounts: Vec::new() };
-        watch.hear();
+        watch.take_edge();
         watch.mounts = watch.read()?;
         Ok(watch)
     }
 
-    /// Takes the edge.
-    fn hear(&self) {
+    /// Consumes the edge.
+    fn take_edge(&self) {
         let _ = epoll::wait(self.epoll.raw(), &mut [MaybeUninit::uninit()], Some(0));
     }
 
@@ -158,10 +159,10 @@ impl QueueState {
         Ok(())
     }
 
-    /// Tells the knotes what has changed.
+    /// Notifies the knotes of what has changed.
     pub fn take_mounts(&mut self) {
         let Some(watch) = &mut self.mounts.watch else { return };
-        watch.hear();
+        watch.take_edge();
         // Without memory there is a next time.
         let Ok(now) = watch.read() else { return };
         let before = std::mem::replace(&mut watch.mounts, now);

@@ -206,7 +206,8 @@ impl TableObject for Kqueue {
     }
 
     fn after_fork(&self) {
-        // SAFETY: the first call of a child: nobody else is in the library.
+        // SAFETY: the first call of a child: no other thread is in the
+        // library.
         unsafe { self.watchers().after_fork() };
         match self {
             Self::Own(queue) => queue.after_fork(),
@@ -241,7 +242,7 @@ impl Watchable for Pinned<Kqueue> {
     }
 }
 
-/// A kqueue for who watches it.
+/// A kqueue, for an object that watches it.
 pub(crate) fn watchable(handle: i64) -> Result<Box<dyn Watchable>> {
     match try_box(handle::pin::<Kqueue>(handle)?) {
         Some(kqueue) => Ok(kqueue),

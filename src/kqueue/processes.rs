@@ -1,11 +1,10 @@
-//! A queue's processes.
+//! The processes that a queue watches.
 //!
-//! That one has ended is seen by its pidfd, which is taken out of the set
-//! then: it stays readable. Forks and executions come from the kernel's
-//! process connector, which tells of all processes, in their order. So a
-//! child that is tracked is known before what it does itself is read, and an
-//! event of the connector's tells that it ended where it was too late for a
-//! pidfd.
+//! A pidfd reports that its process has ended. It is taken out of the set
+//! then, since it stays readable. The kernel's process connector reports forks
+//! and executions, of all processes and in their order. So the queue knows a
+//! tracked child before it reads what the child does itself. Where it was too
+//! late to open a pidfd, the connector reports the end of the process.
 
 use super::epoll_set::EpollSet;
 use super::event::*;
@@ -20,7 +19,7 @@ use crate::sys::fd::Fd;
 use crate::sys::{fork, pidfd};
 use std::os::fd::RawFd;
 
-/// What only the connector tells.
+/// What only the connector reports.
 const BY_CONNECTOR: u32 = NOTE_FORK | NOTE_EXEC | NOTE_TRACK;
 
 /// What a knote has of its process.
@@ -208,7 +207,7 @@ impl QueueState {
             }
             Err(errno) => {
                 let code = errno.negated();
-                fail!(ENOTSUP, "the kernel does not tell this process of forks ({})", code);
+                fail!(ENOTSUP, "the kernel does not report forks to this process ({})", code);
             }
         };
         if let Err(errno) = self.set.add_connector(fresh.raw()) {
@@ -234,7 +233,7 @@ impl QueueState {
         }
     }
 
-    /// A knote's process has ended, its pidfd says.
+    /// A pidfd reports that its knote's process has ended.
     pub fn take_process(&mut self, id: u32, generation: u32) {
         let is_same =
             |state: &Self| state.knotes.generation(id) & super::epoll_set::GENERATION == generation;
@@ -266,7 +265,7 @@ impl QueueState {
         }
         let is_known = process.status.is_some();
         if process.pending == 0 {
-            // Nobody wants to know.
+            // The knote does not ask for the end.
             self.remove(id);
             return;
         }
@@ -279,7 +278,7 @@ impl QueueState {
         self.activate(id);
     }
 
-    /// What is to be said of a knote's process.
+    /// What is to be reported of a knote's process.
     pub fn report_process(&mut self, id: u32) -> Option<Report> {
         let knote = self.knotes.get(id)?;
         let (fflags, pid) = (knote.fflags, i32::try_from(knote.ident).unwrap_or(0));
@@ -314,7 +313,7 @@ impl QueueState {
                     state.happened(id, NOTE_EXEC);
                 }),
                 Ok(ProcEvent::Exit { pid, status }) => self.each_of(pid, |state, id| {
-                    state.told_of_end(id, status);
+                    state.take_exit(id, status);
                 }),
                 Ok(ProcEvent::Other) => {}
                 Err(Errno::ENOBUFS) => self.lost(),
@@ -352,9 +351,9 @@ impl QueueState {
         }
     }
 
-    /// The connector tells that a process ended, or its first thread; its
-    /// pidfd knows better, where there is one.
-    fn told_of_end(&mut self, id: u32, status: i32) {
+    /// The connector reports that a process has ended, or only its first
+    /// thread. If there is a pidfd it decides whether the process has ended.
+    fn take_exit(&mut self, id: u32, status: i32) {
         let Some(process) = self.process_of(id).filter(|process| !process.is_child_event) else {
             return;
         };
@@ -378,7 +377,7 @@ impl QueueState {
         }
     }
 
-    /// Some events are lost, nobody knows which.
+    /// The connector has lost some events; which, is not known.
     fn lost(&mut self) {
         for id in 0..self.knotes.end() {
             let is_of_process = self.knotes.get(id).is_some_and(|one| one.filter == FILTER_PROC);
@@ -393,7 +392,7 @@ impl QueueState {
         }
     }
 
-    /// Watches a child as its parent is watched, and tells of it.
+    /// Watches a child as its parent is watched, and reports the child.
     fn track(&mut self, id: u32, parent: i32, child: i32) -> Result<()> {
         let Some(knote) = self.knotes.get(id) else { return Ok(()) };
         let change = Kevent {
@@ -412,7 +411,7 @@ impl QueueState {
         self.activate(event);
         let tracker = self.insert_child(&change, WatchedProcess::default())?;
         self.listen_for(tracker, change.fflags)?;
-        // Without one the connector tells of its end.
+        // Without a pidfd the connector reports the end of the child.
         if let Ok(pidfd) = pidfd::open(child) {
             let _ = self.watch_pidfd(tracker, pidfd);
         }

@@ -8,9 +8,9 @@
 //! wait by a second handle that was closed: which of them comes first is not
 //! known, so that those that need not leave wait again.
 //!
-//! Whether the queue is closed is said before the closer takes the lock, and
-//! looked at by who waits after it has taken it: so that either is counted
-//! here by then, or sees it.
+//! The closing thread stores that the queue is closed before it takes the lock.
+//! A thread that waits looks at that after it has taken the lock. So either the
+//! waiting thread is counted here by then, or it sees that the queue is closed.
 
 use crate::util::alloc::{NoMemory, TryVec};
 
@@ -197,7 +197,7 @@ mod loom_models {
 
         fn alarm(&self, state: &mut ModelState) {
             state.alarmed = true;
-            // The kernel has one order for this and for who is woken: loom has
+            // The kernel has one order for this and for the wake-ups: loom has
             // it for read-modify-writes.
             for rung in &self.rung {
                 rung.swap(true, Ordering::AcqRel);

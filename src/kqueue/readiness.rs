@@ -1,5 +1,6 @@
 //! A queue that only watches whether descriptors can be read and written, for
-//! who wants no more: it has no handle, and is not known by its descriptor.
+//! callers in the library: it has no handle, and programs cannot find it by its
+//! descriptor.
 
 use super::control::{By, Collect};
 use super::event::*;
@@ -51,8 +52,9 @@ impl ReadinessQueue {
         }
     }
 
-    /// Waits; `take` is told of each descriptor, for reading or for writing,
-    /// at most `room` times.
+    /// Waits, and calls `take` with each descriptor that is ready, and whether
+    /// it is ready for reading (true) or for writing (false): at most
+    /// `capacity` times.
     pub fn wait(
         &self,
         capacity: usize,

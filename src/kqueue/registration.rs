@@ -40,7 +40,7 @@ pub(super) struct Registration {
     is_demoted: bool,
     /// Spurious reports in a row: no knote wanted them.
     spurious: u8,
-    /// Which file it is, if that can be told from the file.
+    /// The device and inode number of its file, if these identify the file.
     identity: Option<(u64, u64)>,
     pub role_watch: [RoleWatch; 2],
 }
@@ -202,7 +202,8 @@ impl QueueState {
             // byte.
             *read_edge |= PRI;
         }
-        // What cannot be told from another by looking at it stays known.
+        // A file without an identity stays registered while no knote needs
+        // anything: the kernel's registration is what identifies it.
         let nothing = wanted == [0; KINDS] && registration.first != NONE;
         let kind = if registration.in_inner < KINDS { registration.in_inner } else { LEVEL };
         if let Some(slot) = wanted.get_mut(kind).filter(|_| nothing)
@@ -246,7 +247,7 @@ impl QueueState {
     }
 
     /// Whether the descriptor still is the one that was registered: ENOENT,
-    /// its number is another's; EBADF, it is closed.
+    /// another file has its fd; EBADF, it is closed.
     pub fn verify(&self, id: u32) -> Result<(), Errno> {
         self.registrations.get(id).map_or(Ok(()), |one| one.verify(&self.set))
     }
@@ -267,16 +268,17 @@ impl QueueState {
     /// as before.
     pub fn move_quietly_to(&mut self, mut fresh: EpollSet) -> Result<EpollSet, Errno> {
         self.copy_registrations(&mut fresh)?;
-        // What the new ones say at once was told; but not what the old ones
-        // still have to say. In this order nothing falls between the two,
-        // and what comes in the middle is in both.
+        // What the new epolls report at once was reported before: it is
+        // discarded. What the old epolls have yet to report was not. In this
+        // order no event is lost between the two sets, and an event that
+        // occurs between the steps is in both.
         self.each_report(fresh.epolls(), |_, _, _| {});
         self.copy_sources(&fresh)?;
         self.each_report(self.set.epolls(), Self::activate_edges);
         self.each_report(fresh.epolls(), Self::activate_edges);
         self.stale_events = 0;
         self.removed_before = self.registrations.removed();
-        // What its edges say was heard may be in either set.
+        // An expiry of a timerfd may have been reported to either set.
         self.timers.forget_setting();
         let old = std::mem::replace(&mut self.set, fresh);
         self.aim_wakeups();
@@ -355,7 +357,7 @@ impl QueueState {
         }
     }
 
-    /// What the kernel does not say again is looked at.
+    /// Activates the knotes whose events the kernel does not report again.
     fn activate_edges(&mut self, (id, generation): (u32, u32), kind: usize) {
         let known = self.registrations.get_of(id, generation);
         if known.is_some_and(|one| one.is_edge(kind)) {
@@ -439,7 +441,7 @@ impl Registration {
         }
     }
 
-    /// Whether the number still is this file's, by looking at the file.
+    /// Whether the descriptor still is this file's, by looking at the file.
     pub fn compare(&self) -> Result<(), Errno> {
         let stat = file::stat(self.fd)?;
         if self.is_of(&stat) { Ok(()) } else { Err(Errno::ENOENT) }
@@ -447,7 +449,8 @@ impl Registration {
 
     /// Whether it is of a file that looks like this.
     pub fn is_of(&self, stat: &libc::stat) -> bool {
-        // A number of a file that is gone is given to another soon.
+        // The type is compared, too: another file may soon get the inode number
+        // of a file that is gone.
         stat.st_mode & libc::S_IFMT == self.file_type
             && self.identity.is_none_or(|identity| identity == (stat.st_dev, stat.st_ino))
     }

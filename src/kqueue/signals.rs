@@ -364,7 +364,7 @@ impl QueueState {
         counted
     }
 
-    /// Takes blocked signals that are pending, for all who subscribe to them:
+    /// Takes blocked signals that are pending, for all subscribers of them:
     /// before what was counted is delivered.
     pub fn take_signalfd(&mut self) {
         let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) else { return };

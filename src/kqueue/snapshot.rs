@@ -60,7 +60,7 @@ impl FileSnapshot {
     }
 
     /// What happened, of what inotify calls so. That much is known from now
-    /// on; the rest is for what inotify says next.
+    /// on; the rest is for the next event of inotify.
     pub fn take(&mut self, now: &Self, mask: u32) -> u32 {
         let mut notes = 0;
         if self.is_directory || mask & libc::IN_ATTRIB != 0 {
@@ -84,8 +84,8 @@ impl FileSnapshot {
         self.links == 0
     }
 
-    /// What happened that inotify says nothing of, or not yet. `sizes`: it
-    /// counts how long the file is.
+    /// What happened that inotify does not report, or not yet. `sizes`: the
+    /// size of the file counts, too.
     pub fn take_unreported(&mut self, now: &Self, sizes: bool) -> u32 {
         let mut notes = self.links(now);
         self.links = now.links;
@@ -97,9 +97,9 @@ impl FileSnapshot {
         notes
     }
 
-    /// What may have happened, where inotify lost count: only the number of
-    /// names is known, as the rest may have been seen, and not told, when
-    /// something else was.
+    /// What may have happened, where inotify lost events. Only the number of
+    /// names is certain. The rest of the snapshot may already contain a change
+    /// that was not reported, because another event updated it.
     pub fn possible(&self, now: &Self) -> u32 {
         let links = if self.is_directory { NOTE_LINK } else { 0 };
         UNCOUNTED | links | self.links(now)

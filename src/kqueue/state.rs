@@ -167,7 +167,8 @@ impl QueueState {
             }
         };
         match result {
-            // Closed behind our back, and perhaps used for another since.
+            // The program has closed the descriptor, and perhaps opened
+            // another file that has it now.
             Err(error) if self.failed_as_gone(registration, fd, &error) => {
                 self.forget(registration);
                 match error.errno {
@@ -412,8 +413,8 @@ impl QueueState {
         Ok(())
     }
 
-    /// The kernel will not say how things are now, as it has said so to
-    /// others.
+    /// Activates a knote whose event has occurred. The kernel will not report
+    /// the present state, as it has reported it for other knotes.
     fn look_now(&mut self, id: u32) {
         if let Verdict::True(_) = filter::of_id(self, id).evaluate(self, id, None) {
             self.activate(id);
@@ -515,7 +516,7 @@ impl QueueState {
     /// Deletes a knote.
     pub fn remove(&mut self, id: u32) {
         let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
-        // What the kernel says is that the descriptor was closed.
+        // An error of the kernel means that the descriptor was closed.
         let _ = self.unlink(id);
         self.drop_if_unused(registration);
     }

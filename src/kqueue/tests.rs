@@ -176,7 +176,7 @@ fn what_is_left_over_is_gone_when_its_generation_comes_again() {
     let (quiet, _peer) = UnixStream::pair().unwrap();
     quiet.set_nonblocking(true).unwrap();
     while std::io::Write::write(&mut &quiet, &[0; 4096]).is_ok() {}
-    // SAFETY: both are open; the first is closed, and another at its number.
+    // SAFETY: both are open; the first is closed, and the other gets its fd.
     assert_eq!(unsafe { libc::dup2(quiet.as_raw_fd(), fd as i32) }, fd as i32);
     fixture.full.1.shutdown(std::net::Shutdown::Both).unwrap();
     fixture.apply(change(fd, FILTER_WRITE, EV_ADD, 0));
@@ -184,7 +184,7 @@ fn what_is_left_over_is_gone_when_its_generation_comes_again() {
         assert_ne!(state.registrations.generation(id(state)), before);
         state.registrations.set_removed(1 << 31);
     });
-    // Made anew here, as so many have been removed.
+    // The set is rebuilt here, as so many registrations were removed.
     assert_eq!(fixture.collect(Deadline::Now), []);
     fixture.with_state(|state| {
         let id = id(state);

@@ -2,7 +2,7 @@
 //!
 //! The timerfd of the monotonic clock is there from the start. It is what all
 //! threads that wait are woken by when the queue is closed: that needs no
-//! memory, and changes nothing should its number be another file's by then.
+//! memory, and changes nothing should another file have its fd by then.
 
 use super::epoll_set::EpollSet;
 use super::knote::Knote;
@@ -14,7 +14,7 @@ use crate::sys::{clock, memory, timerfd};
 use crate::timer_queue::{self, NoMemory, Node, Popped, TimerQueue};
 use std::os::fd::RawFd;
 
-/// The timer queue tells so many timers apart.
+/// How many timers a timer queue can distinguish.
 pub(super) const MAX_TIMERS: u32 = 1 << 24;
 
 /// The clocks.
@@ -46,8 +46,8 @@ pub(super) struct QueueTimers {
     alarmed: bool,
 }
 
-/// The knotes' nodes, as one clock's queue wants them: an entry that was left
-/// behind is nobody's, whatever the knote is now.
+/// The knotes' nodes, as the timer queue of one clock looks them up. An entry
+/// whose knote is not on this clock any more is stale and has no node.
 struct KnoteNodes<'a>(&'a Slab<Knote>, u8);
 
 impl timer_queue::NodeLookup for KnoteNodes<'_> {

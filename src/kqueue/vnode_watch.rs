@@ -1,9 +1,10 @@
-//! Changes of files: a queue's one inotify.
+//! Changes of files: the inotify instance of a queue.
 //!
-//! inotify has one watch for a file, however many descriptors it has, so a
-//! watch has a list of registrations. It is for what any of them needs. An
-//! open directory is told nothing when it is removed; the directory that it
-//! lies in is, so a registration can have a watch of that, too.
+//! inotify has one watch for a file, however many descriptors the file has, so
+//! a watch has a list of registrations. Its mask is what any of them needs.
+//! inotify reports the removal of an open directory not to the watch of that
+//! directory, but to the watch of the directory that it lies in. So a
+//! registration can have a watch of its parent directory, too.
 
 use super::event::*;
 use super::filter;
@@ -43,7 +44,7 @@ enum Role {
 struct VnodeWatch {
     mask: u32,
     first: [u32; 2],
-    /// The file, when it was looked at last; if it is somebody's file.
+    /// The file, when it was looked at last; if it is a registration's file.
     seen: FileSnapshot,
 }
 
@@ -100,7 +101,7 @@ impl VnodeWatches {
         *self = Self::new();
     }
 
-    /// Its number, unless the program has closed it.
+    /// Its descriptor, unless the program has closed it.
     fn raw(&self) -> RawFd {
         self.fd.as_ref().and_then(Fd::check).unwrap_or(-1)
     }
@@ -111,7 +112,8 @@ impl VnodeWatches {
     }
 }
 
-/// What can be had of /proc tells apart a descriptor that is not there.
+/// Watches a file by way of /proc. Where that reports ENOENT, the error is
+/// EBADF if the descriptor is not open, and ENOTSUP if it is.
 fn watch(inotify: RawFd, of: Of, mask: u32) -> Result<i32, Errno> {
     let (Of::File(fd) | Of::Parent(fd)) = of;
     match inotify::watch(inotify, of, mask) {
@@ -254,8 +256,8 @@ impl QueueState {
         Ok(())
     }
 
-    /// A watch of a file, for these bits too: an old one, or a new one. What
-    /// has happened before was told to those that had it.
+    /// A watch of a file, for these bits too: an old one, or a new one. The
+    /// registrations that had it are notified first of what happened before.
     fn join_watch(&mut self, of: Of, mask: u32) -> Result<i32, Errno> {
         loop {
             self.open_inotify()?;
@@ -396,9 +398,10 @@ impl QueueState {
             return;
         }
         self.vnode_watches.has_ended = false;
-        // A note has at most this much, and its name.
+        // An event of inotify has at most this size, with its name.
         let mut buffer = [0; 2048];
-        // Who writes all the time cannot keep it here: the rest comes again.
+        // Bounded, since another process may cause events all the time: the
+        // rest makes the queue readable again.
         for _ in 0..64 {
             let mut rest = inotify::read(self.vnode_watches.raw(), &mut buffer);
             if rest.is_empty() {
@@ -413,8 +416,8 @@ impl QueueState {
         self.vnode_watches.is_reading = false;
     }
 
-    /// What inotify says of watches that were taken away would make the
-    /// queue readable.
+    /// Reads the events that inotify queues for watches that were removed:
+    /// they would make the queue readable.
     pub fn take_ended(&mut self) {
         if self.vnode_watches.has_ended {
             self.take_vnode_events();
@@ -509,7 +512,7 @@ impl QueueState {
             let parent = self.role_watch(id, Role::Parent);
             if parent.watch >= 0 {
                 self.drop_vnode_watch(id, Role::Parent);
-                // There is nobody to be told of a failure.
+                // There is no caller to report a failure to.
                 let _ = self.add_vnode_watch(id, Role::Parent, parent.mask);
             }
             id = self.next_of(watch, Role::File, next);
@@ -538,9 +541,10 @@ impl QueueState {
         }
     }
 
-    /// A watch is over. Nobody has its file open any more, mostly, and its
-    /// number may be another file's by now; but so it is also when a file
-    /// loses its last name, if that is not the one that it was opened by.
+    /// inotify has ended a watch. Mostly the file is not open any more, and
+    /// another file may have its descriptor by now. But inotify also ends the
+    /// watch of an open file that loses its last name, if that is not the name
+    /// that the file was opened by.
     fn take_end(&mut self, watch: i32) {
         let seen = self
             .vnode_watches
@@ -572,7 +576,7 @@ impl QueueState {
         let role_watch = self.role_watch(id, Role::File);
         self.set_role_watch(id, Role::File, NO_WATCH);
         self.take_from_list(id, Role::File, role_watch);
-        // There is nobody to be told of a failure.
+        // There is no caller to report a failure to.
         let _ = self.add_vnode_watch(id, Role::File, role_watch.mask);
         let RoleWatch { watch, next, .. } = self.role_watch(id, Role::File);
         if let Some(known) = self.vnode_watches.watches.get_mut(&watch)
@@ -584,7 +588,7 @@ impl QueueState {
         self.end_unless_used(role_watch.watch);
     }
 
-    /// Looks at a file of whose changes inotify says nothing, or not yet.
+    /// Looks at a file whose changes inotify does not report, or not yet.
     fn look_at(&mut self, watch: i32) {
         let Some(now) = self.current_snapshot(watch) else { return };
         let Some(known) = self.vnode_watches.watches.get_mut(&watch) else { return };
@@ -638,7 +642,7 @@ impl QueueState {
     }
 }
 
-/// What inotify says without a look at the file.
+/// The notes that follow from inotify's event without a look at the file.
 fn direct_bits(mask: u32) -> u32 {
     const TABLE: [(u32, u32); 5] = [
         (libc::IN_MOVE_SELF, NOTE_RENAME),

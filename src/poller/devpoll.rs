@@ -1,9 +1,10 @@
 //! /dev/poll objects: the meanings of Solaris' device, on a poll set.
 //!
 //! Waits poll the set, because only poll(2) has the device's meanings: a
-//! registration belongs to a number, and a closed one is told. The epoll
-//! set that stands in for the device's descriptor is made when it is asked
-//! for, and only its readiness is used.
+//! registration belongs to the descriptor and not to its file, and a closed
+//! descriptor is reported. The epoll set that stands in for the device's
+//! descriptor is made when the caller asks for it, and only its readiness is
+//! used.
 
 use super::Ready;
 use super::fdlist::FdList;

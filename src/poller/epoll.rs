@@ -58,7 +58,7 @@ const FD_BITS: u32 = 31;
 const COUNT_BITS: u32 = 20;
 const COUNTS: u32 = (1 << COUNT_BITS) - 1;
 /// The alarm's word has count 0, which no registration has, and a descriptor
-/// that no word of somebody else's will have by chance.
+/// that no word of other code's will have by chance.
 const ALARM: RawFd = 0x65_76_6c_70;
 
 fn cookie(tag: u32, fd: RawFd) -> u64 {
@@ -145,7 +145,7 @@ impl Epoll {
         let mut registered = self.registered();
         self.refuse_alarm(fd, &registered)?;
         registered.map.reserve(fd)?;
-        // One that was registered behind our back becomes ours.
+        // A registration by raw epoll_ctl(2) becomes the object's.
         let tag = match registered.map.get(fd) {
             Some(entry) => entry.tag,
             None => registered.next_tag(),
@@ -321,9 +321,9 @@ impl Epoll {
     }
 }
 
-/// What one wait of the kernel's brought besides events: whether the alarm is
-/// on, and whether something was ready that is nobody's here and will be so
-/// again at once.
+/// What one wait of the kernel's brought besides events: whether this object's
+/// alarm is on, and whether another object's is (`noise`), which this object
+/// cannot remove and which will be ready again at once.
 pub(crate) struct Fetched {
     pub alarmed: bool,
     pub noise: bool,
@@ -335,7 +335,7 @@ enum Owner {
     /// Another object's on the same set, which is being closed.
     AlarmOfOther,
     Registration(RawFd, u64),
-    /// Nobody's that is registered.
+    /// A registration's that was removed.
     Gone,
     /// Made by raw epoll_ctl(2) or another object, or left over.
     Unknown,
@@ -443,7 +443,7 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
 
 impl TableObject for Epoll {
     fn closing(&self) {
-        // Release, and Acquire in `check`: who is woken sees it.
+        // Release, and Acquire in `check`: a thread that is woken sees it.
         self.closed.store(true, Ordering::Release);
         // It cannot fail where the descriptor is open; and where its owner
         // closed it there is no waiting any more.

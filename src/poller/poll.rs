@@ -25,7 +25,8 @@ struct PollSetState {
     version: u64,
     /// The array of the last wait, used again if nothing changed since.
     spare: Option<PollSnapshot>,
-    /// Where the next report begins, so that a small `max` starves nobody.
+    /// Where the next report begins, so that a small `max` starves no
+    /// descriptor.
     next: RawFd,
 }
 

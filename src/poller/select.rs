@@ -1,8 +1,8 @@
 //! select(2) with lists in place of sets, and no FD_SETSIZE.
 //!
 //! FD_SETSIZE is a limit of the C library's type; the kernel takes sets of
-//! any length. poll(2) would not do: it reports hang-ups that nobody asked
-//! for, where select goes on waiting.
+//! any length. poll(2) would not do: it reports hang-ups that the caller did
+//! not ask for, where select goes on waiting.
 
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::clock::Deadline;

@@ -1,10 +1,10 @@
-//! How many signals came for an owner, and whom a handler wakes for them.
+//! How many signals came for an owner, and the owner that a handler wakes.
 
 use crate::sync::{AtomicI64, AtomicU64, Ordering::*, model_order};
 
-/// A handler counts, then looks whom to wake. An owner that is to be woken says
-/// so, then looks at the count. All four are sequentially consistent: one of
-/// the two sees the other.
+/// A handler counts, then looks which owner to wake. An owner that is to be
+/// woken stores that, then looks at the count. All four are sequentially
+/// consistent: one of the two sees the other.
 pub(super) struct Counted {
     count: AtomicU64,
     /// The owner's number; below 0: it is not woken.
@@ -22,9 +22,10 @@ impl Counted {
         Self { count: AtomicU64::new(0), number: AtomicI64::new(number) }
     }
 
-    /// Counts one, and what came with it was stored before; whom to wake.
+    /// Counts one signal, whose data was stored before. Returns the owner to
+    /// wake, if it is to be woken.
     pub fn add(&self) -> Option<i64> {
-        // And a Release: who sees the count finds what came with the signal.
+        // And a Release: a thread that sees the count finds the signal's data.
         self.count.fetch_add(1, SeqCst);
         model_order();
         let number = self.number.load(SeqCst);

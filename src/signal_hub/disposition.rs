@@ -111,8 +111,8 @@ impl SavedAction {
             let current = self.current.load(SeqCst);
             let copy = self.copy(current);
             let found = copy.load();
-            // Acquire: pairs with the fence in `write`. Who has read something
-            // of a later disposition sees that it has changed.
+            // Acquire: pairs with the fence in `write`. A reader that has
+            // read a part of a later disposition sees that it has changed.
             fence(Acquire);
             if self.current.load(Relaxed) == current {
                 let is_spent = is_for_once(&found) && copy.spent.swap(1, Relaxed) != 0;

@@ -51,8 +51,8 @@ static SIGNALS: [Signal; END] = [const {
 /// Handlers, and others, that look at subscribers and dispositions.
 static READERS: Readers = Readers::new();
 
-/// The process that the subscribers are of. The epoch does not tell a child
-/// that shares the memory, vfork(2), from its parent.
+/// The process that the subscribers belong to: its epoch, and its id. A child
+/// that shares the memory, vfork(2), has the epoch of its parent.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 

@@ -68,8 +68,9 @@ impl<T: Copy> Latest<T> {
         let Some(cell) = self.cell(taken) else { return };
         // SAFETY: this handler took the cell.
         cell.with_mut(|cell| unsafe { (*cell).write(*value) });
-        // Release: whoever takes it finds all of it. Acquire: the value that
-        // this one replaces was written before its cell is used again.
+        // Release: the reader that takes the cell finds the whole value.
+        // Acquire: the value that this one replaces was written before its
+        // cell is used again.
         self.give_back(self.last.swap(taken, AcqRel));
     }
 

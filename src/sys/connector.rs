@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn only_what_is_of_use_is_received() {
-        // Not everybody may, nor everywhere.
+        // Not every process may open it, and not every kernel has it.
         let Ok(connector) = open() else { return };
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
         let rename = |name: &CStr| {

@@ -23,7 +23,8 @@ const UNIX_DIAG_RQLEN: u16 = 4;
 /// The header of an answer and what comes before its attributes.
 const ANSWER: usize = size_of::<libc::nlmsghdr>() + 16;
 
-/// The connections that wait; `None`: the kernel does not tell.
+/// How many connections wait to be accepted; `None`: the kernel does not report
+/// it.
 pub(crate) fn unix_backlog(inode: u64) -> Option<u32> {
     let mut buffer = [0u8; 256];
     let length = ask(u32::try_from(inode).ok()?, &mut buffer).ok()?;

@@ -16,7 +16,7 @@ pub(crate) fn create(initial: u32) -> Result<Fd, Errno> {
 
 static SHARED: RacedIdentity = RacedIdentity::none();
 
-/// Whether a number is that of [`always_readable`].
+/// Whether an fd is that of [`always_readable`].
 pub(crate) fn is_always_readable(fd: RawFd) -> bool {
     let known = SHARED.get();
     known.fd() == fd && known.is_intact()

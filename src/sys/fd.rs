@@ -25,7 +25,7 @@ impl Fd {
     }
 
     /// What a system call has made, to be kept: the library's own, never one
-    /// of the standard streams, and only closed if its number still is it.
+    /// of the standard streams, and only closed if its fd still is it.
     pub fn made(raw: usize) -> Result<Self, Errno> {
         if let Ok(raw @ FIRST..) = RawFd::try_from(raw) {
             return Self::marked(raw);
@@ -62,7 +62,7 @@ impl Fd {
         Ok(above_streams(fd.raw)?.unwrap_or(fd))
     }
 
-    /// What has the number now is closed when this is dropped.
+    /// Whatever file has the fd then is closed when this is dropped.
     pub fn owned(raw: RawFd) -> Self {
         Self::new(raw, true, Identity::none())
     }
@@ -80,14 +80,14 @@ impl Fd {
         self.identity.get()
     }
 
-    /// Whether the number still is the descriptor that was made, as far as
-    /// that can be known.
+    /// Whether the fd still is the descriptor that was made, as far as that
+    /// can be known.
     pub fn is_intact(&self) -> bool {
         let identity = self.identity();
         identity == Identity::none() || identity.is_intact()
     }
 
-    /// Whether a number is this descriptor.
+    /// Whether an fd is this descriptor.
     pub fn is(&self, fd: RawFd) -> bool {
         self.raw == fd && self.is_intact()
     }
@@ -119,7 +119,7 @@ impl Fd {
     pub fn close_now(&self) {
         if self.owned.load(Ordering::Relaxed) && self.is_intact() {
             // SAFETY: the descriptor is ours, and this is its last use. Linux
-            // frees the number whatever close(2) returns.
+            // frees the fd whatever close(2) returns.
             let _ = unsafe { syscall!(SYS_close, self.raw) };
         }
     }
@@ -131,7 +131,7 @@ impl Drop for Fd {
     }
 }
 
-/// Whether a number is an open descriptor.
+/// Whether an fd is open.
 pub(crate) fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD only looks.
     unsafe { syscall!(SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
@@ -145,8 +145,8 @@ pub(crate) fn limit() -> RawFd {
     RawFd::try_from(limit.rlim_cur).unwrap_or(RawFd::MAX)
 }
 
-/// A duplicate above the standard streams of a descriptor that has the number
-/// of one; `None`: it has not.
+/// A duplicate above the standard streams, of a descriptor that has the fd of
+/// one of them; `None`: it has not.
 #[inline]
 pub(crate) fn above_streams(fd: RawFd) -> Result<Option<Fd>, Errno> {
     if fd >= FIRST { Ok(None) } else { duplicate(fd).map(Some) }
@@ -173,13 +173,13 @@ pub(crate) fn duplicate_to_write(fd: RawFd) -> Result<Fd, Errno> {
     duplicate(fd)
 }
 
-/// Has a number be a duplicate of a descriptor, whatever it was.
+/// Makes `target` a duplicate of a descriptor, whatever it was before.
 pub(crate) fn replace(fd: &Fd, target: RawFd) -> Result<(), Errno> {
-    // SAFETY: the caller gives the number up.
+    // SAFETY: the caller gives up what `target` was.
     unsafe { syscall!(SYS_dup3, fd.raw(), target, libc::O_CLOEXEC) }.map(drop)
 }
 
-/// Whether two numbers are known to be duplicates of one descriptor.
+/// Whether two fds are known to be duplicates of one descriptor.
 pub(crate) fn are_one(one: RawFd, other: RawFd) -> bool {
     const KCMP_FILE: i32 = 0;
     let me = std::process::id();

@@ -1,8 +1,9 @@
 //! Noticing that the process is a forked child.
 //!
 //! The current epoch stands in a page that the kernel empties in a child
-//! (MADV_WIPEONFORK), so that noticing costs one load, whoever forked, by
-//! whatever means. Where there is no such page, the process id is compared.
+//! (MADV_WIPEONFORK), so that noticing costs one load, whatever code forked,
+//! and by whatever means. Where there is no such page, the process id is
+//! compared.
 
 use super::{futex, syscall};
 use crate::sync::{AtomicI64, AtomicU64, Ordering};
@@ -62,8 +63,8 @@ pub(crate) fn current() -> Epoch {
     }
 }
 
-/// Whether this is that epoch, as far as one look tells: false may also mean
-/// that more than one is needed.
+/// Whether this is that epoch, as far as one load shows: false may also mean
+/// that more than one load is needed.
 #[inline(always)]
 pub(crate) fn is_current_fast(epoch: Epoch) -> bool {
     let Some(address) = PAGE.get() else { return false };
@@ -138,7 +139,8 @@ fn make_page() -> NonZeroUsize {
     if let Some(address) = mapped
         && ours != Some(decided)
     {
-        // SAFETY: another thread's page counts; nobody else knows this one.
+        // SAFETY: another thread's page is the one in use; no other thread
+        // knows this one.
         let _ = unsafe { syscall!(SYS_munmap, address, size_of::<AtomicU64>()) };
     }
     decided
@@ -163,7 +165,7 @@ fn map_page() -> Option<usize> {
     let wipe =
         unsafe { syscall!(SYS_madvise, address, size_of::<AtomicU64>(), libc::MADV_WIPEONFORK) };
     if wipe.is_err() {
-        // SAFETY: as above, and nobody else knows it.
+        // SAFETY: as above, and no other thread knows it.
         let _ = unsafe { syscall!(SYS_munmap, address, size_of::<AtomicU64>()) };
         return None;
     }

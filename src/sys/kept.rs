@@ -1,9 +1,9 @@
-//! Whether a number still is the descriptor that the library made.
+//! Whether an fd still is the descriptor that the library made.
 //!
 //! A program may close all descriptors, as daemons do, or put another file
-//! under a number (dup2). What has the number then must be neither changed
+//! under an fd (dup2). The file that has the fd then must be neither changed
 //! nor closed. So a descriptor that is kept is marked when it is made, and its
-//! number gets a new generation: the mark distinguishes it from every file of
+//! fd gets a new generation: the mark distinguishes it from every file of
 //! the program's, the generation from a later descriptor of the library's.
 //!
 //! The mark is the signal that the kernel would send for input (F_SETSIG). It
@@ -29,7 +29,7 @@ const F_GETSIG: i32 = 11;
 /// generation.
 const UNMARKED: u32 = 1 << 31;
 
-/// A descriptor that is kept: its number, and above that the generation of it.
+/// A descriptor that is kept: its fd, and above that the generation of the fd.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Identity(u64);
 
@@ -60,7 +60,7 @@ impl Identity {
         Ok(Self::of(fd, begin_generation(fd, flag)?))
     }
 
-    /// What the library has made last under a number.
+    /// The descriptor that the library made last under an fd.
     pub fn newest(fd: RawFd) -> Self {
         Self::of(fd, generation_of(fd).map_or(0, |of| of.load(Ordering::Relaxed)))
     }
@@ -77,7 +77,7 @@ impl Identity {
         self.generation() & UNMARKED == 0
     }
 
-    /// Asks the kernel whether the number still is this descriptor.
+    /// Asks the kernel whether the fd still is this descriptor.
     pub fn is_intact(self) -> bool {
         let expected = if self.is_marked() { MARK } else { 0 };
         // SAFETY: F_GETSIG only looks.
@@ -93,7 +93,7 @@ impl Identity {
         !self.is_marked() && errno != Errno::EBADF
     }
 
-    /// Whether no later descriptor of the library has had its number.
+    /// Whether no later descriptor of the library has had its fd.
     fn is_newest(self) -> bool {
         generation_of(self.fd()).is_none_or(|of| of.load(Ordering::Relaxed) == self.generation())
     }
@@ -126,7 +126,7 @@ impl SharedIdentity {
         self.0.set(identity.pack());
     }
 
-    /// The number if it is intact, for what happens often: the kernel is only
+    /// The fd if it is intact, for what happens often: the kernel is only
     /// asked again when some milliseconds have passed, or the library has made
     /// another descriptor.
     #[inline(always)]
@@ -233,7 +233,7 @@ fn make_block(index: &AtomicPtr<Block>) -> Result<(), Errno> {
     let fresh = try_array(PER_BLOCK, |_| AtomicU32::new(0)).ok_or(Errno::ENOMEM)?;
     let fresh = Box::into_raw(fresh).cast::<Block>();
     // Raced, not locked: a fork in the middle must not leave a lock behind.
-    // Release: who finds it finds it filled in.
+    // Release: a thread that finds it finds it filled in.
     let none = std::ptr::null_mut();
     let placed = index.compare_exchange(none, fresh, Ordering::Release, Ordering::Relaxed);
     if placed.is_err() {
@@ -257,7 +257,7 @@ mod tests {
         let other = fd::duplicate_to_write(2).unwrap();
         fd::replace(&other, kept.raw()).unwrap();
         assert!(!kept.is_intact());
-        // Dropping it leaves the number to the other one.
+        // Dropping it leaves the fd to the other one.
         let number = kept.raw();
         drop(kept);
         assert!(fd::is_open(number));

@@ -32,14 +32,14 @@ pub(crate) fn map(bytes: usize) -> Result<*mut u8, Errno> {
 /// Gives the memory of pages back; true: they are zero from now on.
 ///
 /// # Safety
-/// `start` and `bytes` are pages that [`map`] made, whose contents nobody
-/// needs, and which are only looked at as atomics.
+/// `start` and `bytes` are pages that [`map`] made. No thread may need their
+/// contents, and threads may only access them as atomics.
 pub(crate) unsafe fn wipe(start: *mut u8, bytes: usize) -> bool {
     // SAFETY: pages of ours, whose contents may go.
     unsafe { syscall!(SYS_madvise, start.expose_provenance(), bytes, libc::MADV_DONTNEED) }.is_ok()
 }
 
-/// Has what is at a place brought nearer.
+/// Prefetches a value into the processor's caches.
 #[inline(always)]
 pub(crate) fn prefetch<T>(index: &T) {
     #[cfg(target_arch = "x86_64")]

@@ -6,8 +6,8 @@ use crate::errno::Errno;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-/// The table of the mounts of this thread's mount namespace. An epoll is told
-/// of every change.
+/// The table of the mounts of this thread's mount namespace. The kernel reports
+/// every change of it to an epoll.
 pub(crate) fn open() -> Result<Fd, Errno> {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     let path = c"/proc/self/mountinfo";

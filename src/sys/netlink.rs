@@ -6,7 +6,7 @@ use crate::errno::Errno;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-/// A socket that is told of every change of an interface, in the network
+/// A socket that receives every change of an interface, in the network
 /// namespace of this thread.
 pub(crate) fn links() -> Result<Fd, Errno> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -86,7 +86,7 @@ pub(crate) struct Link {
 pub(crate) enum LinkState {
     Up,
     Down,
-    /// Its driver does not tell.
+    /// Its driver does not report it.
     Unknown,
     /// There is no such interface (any more).
     Gone,

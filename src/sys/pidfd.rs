@@ -20,7 +20,7 @@ pub(crate) fn has_ended(pidfd: RawFd) -> bool {
     poll::look(&mut fds).is_ok_and(|ready| ready > 0)
 }
 
-/// Whether it ended and nobody has waited for it, or it goes on.
+/// Whether a process still runs, or has ended and was not waited for.
 fn is_there(pidfd: RawFd) -> bool {
     // SAFETY: signal 0 is only an attempt; no information to go with it.
     let result = unsafe { syscall!(SYS_pidfd_send_signal, pidfd, 0, 0, 0) };
@@ -78,7 +78,7 @@ pub(crate) fn wait(pidfd: RawFd, flags: c_int) -> Result<Option<(c_int, Usage)>,
     Ok(Some((status, usage)))
 }
 
-/// Whether a number still is the pidfd of this process, which may have ended.
+/// Whether an fd still is the pidfd of this process, which may have ended.
 /// An error only where something is short.
 pub(crate) fn is_of(fd: RawFd, pid: i32) -> Result<bool, Errno> {
     let mut buffer = [0; 512];
@@ -88,7 +88,7 @@ pub(crate) fn is_of(fd: RawFd, pid: i32) -> Result<bool, Errno> {
         Err(_) => return Ok(false),
     };
     let found = super::file::field(lines, "Pid:").and_then(|found| found.parse::<i32>().ok());
-    // Of one that was waited for, the number is not told any more.
+    // The kernel does not report the id of a process that was waited for.
     Ok(found.is_some_and(|found| found == pid || found == -1))
 }
 
@@ -112,7 +112,7 @@ fn of_reaped(pidfd: RawFd) -> Option<c_int> {
     (info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
 }
 
-/// Of one that nobody has waited for, if this process may look at it.
+/// How a process ended that was not waited for, if this process may look at it.
 fn of_zombie(pidfd: RawFd, pid: i32) -> Option<c_int> {
     let mut path = [0u8; 32];
     // Room for every number, and for the NUL byte behind it.
@@ -125,8 +125,8 @@ fn of_zombie(pidfd: RawFd, pid: i32) -> Option<c_int> {
     // SAFETY: as many writable bytes as said.
     let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }.ok()?;
     let code = exit_code(buffer.get(..len)?)?;
-    // To those who may not look it is 0; and while it is there, its number is
-    // no other's.
+    // The kernel shows 0 to a process that may not look. While the process is
+    // there, no other process has its id.
     let known = code != 0 || may_look(pid);
     (known && is_there(pidfd)).then_some(code)
 }
@@ -141,7 +141,7 @@ fn exit_code(line: &[u8]) -> Option<c_int> {
     matches!(state, "Z" | "X").then(|| code.parse().ok()).flatten()
 }
 
-/// Whether the kernel tells this process more of another.
+/// Whether the kernel lets this process look at the state of another.
 fn may_look(pid: i32) -> bool {
     const KCMP_VM: i32 = 1;
     // SAFETY: no arguments.

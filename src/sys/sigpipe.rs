@@ -7,8 +7,9 @@ use crate::sys::signal::Mask;
 use std::os::fd::RawFd;
 use std::ptr;
 
-/// Writes all of it, without SIGPIPE where no one reads. A descriptor that
-/// does not block and is full is EAGAIN; some may be written by then.
+/// Writes all of it, without SIGPIPE where there is no reader. If the
+/// descriptor does not block and is full: EAGAIN; some bytes may be written by
+/// then.
 pub(crate) fn write_all(fd: RawFd, mut bytes: &[u8]) -> Result<(), Errno> {
     let pipe = signal::bit(libc::SIGPIPE);
     let before = signal::block(signal::blocked() | pipe);

@@ -36,7 +36,7 @@ pub(crate) fn current() -> usize {
     pointer
 }
 
-/// Whether the process has no other thread; false where nobody can tell.
+/// Whether the process has no other thread; false where that is not known.
 pub(crate) fn is_the_only_one() -> bool {
     // A directory for each, besides the two links of every directory.
     file::stat_path(c"/proc/self/task").is_ok_and(|stat| stat.st_nlink == 3)

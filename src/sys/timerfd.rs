@@ -88,7 +88,7 @@ pub(crate) fn disarm(fd: RawFd) -> Result<(), Errno> {
 /// Has a timer expire once, at a time of its clock; before now: at once.
 ///
 /// With `cancel`, it becomes ready when the clock is stepped, too. True: it
-/// was stepped, and nobody had read that yet.
+/// was stepped, and no read had reported that yet.
 pub(crate) fn arm_at(fd: RawFd, deadline_ns: i64, cancel: bool) -> Result<bool, Errno> {
     let cancel = if cancel { libc::TFD_TIMER_CANCEL_ON_SET } else { 0 };
     let flags = (libc::TFD_TIMER_ABSTIME | cancel) as u32;

@@ -153,8 +153,8 @@ impl Chunks {
         self.slabs.len() * PER_SLAB
     }
 
-    /// Nobody has a list any more. What a few timers need is kept: setting one
-    /// should not fail because it was the only one.
+    /// Frees the chunks, when no list is left. What a few timers need is kept:
+    /// setting a timer should not fail because it was the only one.
     pub fn clear(&mut self) {
         self.slabs.truncate(1);
         if self.slabs.capacity() > PER_SLAB {

@@ -8,8 +8,8 @@
 //!
 //! An entry is not looked for when its timer is armed for later, or disarmed:
 //! it stays, and is corrected when it comes up. So the entry of a timer is
-//! never later than its deadline, and arming again costs two stores. Those
-//! that nobody has a use for are swept out when they are the larger half.
+//! never later than its deadline, and arming again costs two stores. Entries
+//! that no timer uses are swept out when they are the larger half.
 
 mod chunks;
 mod node;
@@ -160,7 +160,7 @@ impl TimerQueue {
         self.armed
     }
 
-    /// Arms a timer, or arms it anew. `seq`: those with the same deadline
+    /// Arms a timer, or arms it again. `seq`: those with the same deadline
     /// come up in the order of these numbers, of which 40 bits are kept: see
     /// [`Armed`]. On failure it is as before.
     #[inline]
@@ -177,7 +177,7 @@ impl TimerQueue {
         }
     }
 
-    /// The same, for who has looked its node up.
+    /// The same, for a caller that has looked its node up.
     #[inline]
     pub fn arm_node<T: NodeLookup>(
         &mut self,

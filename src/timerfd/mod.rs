@@ -142,8 +142,8 @@ impl Timer {
         }
     }
 
-    /// Without preadv2: a look and a read, one thread at a time. (Somebody
-    /// who reads the descriptor itself in between can still make it block.)
+    /// Without preadv2: a poll and a read, one thread at a time. (A program
+    /// that reads the descriptor itself in between can still make it block.)
     fn read_if_ready(&self) -> std::result::Result<u64, Errno> {
         let _alone = self.reading.lock();
         let mut look = [poll::entry(self.fileno(), libc::POLLIN as u32)];
@@ -208,7 +208,7 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
     }
 }
 
-/// The clock of a timer that something else created, as /proc tells it.
+/// The clock of a timer that something else created, as /proc reports it.
 fn clock_of(fd: RawFd) -> Result<c_int> {
     if !fd::is_open(fd) {
         return Err(explain(Errno::EBADF, fd));
@@ -220,7 +220,7 @@ fn clock_of(fd: RawFd) -> Result<c_int> {
     };
     match file::field(text, "clockid:").and_then(|number| number.parse().ok()) {
         Some(clockid) => Ok(clockid),
-        None => fail!(ENOTSUP, "/proc does not tell the clock of fd {}", fd),
+        None => fail!(ENOTSUP, "/proc does not report the clock of fd {}", fd),
     }
 }
 

@@ -47,8 +47,8 @@ fn is_of_pool(memory: *mut u8) -> bool {
     memory.addr().wrapping_sub(POOL.0.get().addr()) < ROOM
 }
 
-// SAFETY: the memory is the system's, or a part of the pool that is nobody
-// else's, large and aligned enough.
+// SAFETY: the memory is the system's, or a part of the pool that has no other
+// owner; it is large and aligned enough.
 unsafe impl GlobalAlloc for Heap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

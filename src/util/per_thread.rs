@@ -25,8 +25,8 @@ impl<T: 'static> PerThread<T> {
     /// Looks at the calling thread's value, or at the lack of one. `look`
     /// must not set or take it.
     pub fn with<R>(&self, look: impl FnOnce(Option<&T>) -> R) -> R {
-        // SAFETY: null, or a value that `set` stored and no one has taken:
-        // only this thread can, and `look` does not.
+        // SAFETY: null, or a value that `set` stored and that was not taken:
+        // only this thread can take it, and `look` does not.
         look(unsafe { self.get().as_ref() })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A thread that waits adds itself first, then looks whether the object is
 //! closed, then waits; it removes itself before it closes what it is woken by.
-//! Who closes the object says so first, then wakes all that are in the list.
+//! The closing thread first stores that, then wakes all that are in the list.
 //! The list's lock orders the two: a waiting thread sees that the object is
 //! closed, or is woken.
 

@@ -61,7 +61,7 @@ pub(in crate::event_loop) fn wake_for_object(handle: i64) {
 
 /// A handler has seen a signal that a loop has watchers of.
 pub(in crate::event_loop) fn wake_for_signal(handle: i64) {
-    // It is closed, or the parent's: nobody is to be told.
+    // This fails if the loop is closed or the parent's: no loop is to be woken.
     let _ = set_pending(handle, wake_state::SIGNALS);
 }
 

@@ -239,7 +239,7 @@ fn finish_file(
             },
             |command_queue| {
                 resolved.shared.files.lock().give_up(command_queue.epoll, fresh.index);
-                // Others may have filled it meanwhile.
+                // Other threads may have filled it since.
                 if command_queue.spare_slots.try_reserve(1).is_ok() {
                     command_queue.spare_slots.push_reserved(fresh.index);
                 }

@@ -1,6 +1,6 @@
-//! What a loop is at, for whoever looks from another thread.
+//! What a loop is doing, for other threads to read.
 //!
-//! Written by the loop's thread alone, and only while somebody wants to know.
+//! Only the loop's thread writes it, and only while telemetry needs it.
 
 use crate::sync::{AtomicI32, AtomicI64, AtomicU64, Ordering::*};
 
@@ -37,8 +37,8 @@ impl ActivityCell {
 
     /// Begins something; what came before has ended, and was left.
     pub fn enter(&self, kind: i32, watcher: i64, since: i64) {
-        // Release, each of them: who sees one knows that the last activity
-        // ended.
+        // Release, each of them: a thread that sees one knows that the last
+        // activity ended.
         self.kind.store(kind, Release);
         self.watcher.store(watcher, Release);
         self.since.store(since, Release);

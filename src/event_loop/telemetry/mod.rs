@@ -1,9 +1,9 @@
-//! Telemetry of a loop: what it counts (`stats`), what it writes down
-//! (`trace`), and who looks after it from another thread (`watchdog`).
+//! Telemetry of a loop: statistics (`stats`), traces (`trace`), and watchdogs,
+//! which observe it from another thread (`watchdog`).
 //!
-//! Nothing of it costs anything while nobody looks: a loop that is
-//! `instrumented` goes ways of its own at each wait and each callback. What it
-//! is doing is in `activity`; all else is said by its own thread.
+//! None of them costs anything while all are off: a loop that is `instrumented`
+//! has code paths of its own for each wait and each callback. What the loop is
+//! doing is in `activity`; its own thread records all else.
 
 mod activity;
 mod cells;
@@ -42,7 +42,7 @@ use crate::sync::MutexGuard;
 use crate::util::alloc::TryVec;
 use crate::util::try_arc::TryArc;
 
-/// What a loop's thread is to do for those who look, or no more.
+/// What a loop's thread begins or ceases to do for telemetry.
 pub(super) enum ProbeChange {
     Stats(Option<TryArc<stats::Counters>>),
     Trace(Option<TryArc<trace::TraceRing>>),
@@ -132,7 +132,8 @@ impl LoopState {
         self.instrumented = self.probe.is_wanted();
     }
 
-    /// The counters were reset; on the loop's thread, or while nobody runs it.
+    /// The counters were reset; on the loop's thread, or while no thread runs
+    /// it.
     fn restart_counting(&mut self) {
         self.probe.restart();
         self.shared.pending_work.set();

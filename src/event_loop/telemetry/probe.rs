@@ -45,7 +45,7 @@ pub(in crate::event_loop) struct Probe {
     looked: i64,
     /// Since when the loop is awake; 0: not known.
     awake: i64,
-    /// The longest callback that was not told of yet.
+    /// The longest callback, until the statistics have it.
     longest: Option<CallbackRun>,
     /// The thread, as the kernel numbers it.
     thread: i32,
@@ -68,7 +68,7 @@ pub(in crate::event_loop) struct CallbackRun {
     pub ns: i64,
 }
 
-/// How a callback began: whoever looks at its end has looked at its beginning.
+/// How a callback began: only what recorded its beginning records its end.
 struct CallbackStart {
     since: i64,
     is_published: bool,
@@ -441,8 +441,8 @@ fn note_longest(command_queue: &mut CommandQueue, took: &CallbackRun) {
 }
 
 impl RunGuard {
-    /// Whether this is a forked child that nobody made the loop's process: it
-    /// has no use for any of this, and locks that are not its own.
+    /// Whether this is a forked child that has not revived the loop: it has no
+    /// use for telemetry, and the locks are not its own.
     #[inline(always)]
     fn is_lost(&self) -> bool {
         self.has_forked() && self.shared.is_inherited()
@@ -490,7 +490,7 @@ impl RunGuard {
     }
 
     /// After a callback that has done something unusual: perhaps forked, or
-    /// changed who watches.
+    /// changed the telemetry.
     #[cold]
     #[inline(never)]
     fn run_pending_work_counted(&self, event: &Event) -> Result<()> {
@@ -519,7 +519,7 @@ impl RunGuard {
         self.run_pending_work_if_any()
     }
 
-    /// Tells of watchers that are closed.
+    /// Notifies the destroy callbacks of closed watchers.
     #[cold]
     pub fn notify_instrumented(&self, mut closed: NodeList<Destroy>) {
         while let Some(Destroy { target, event }) = closed.pop() {

@@ -1,7 +1,7 @@
 //! What a loop counts, in cells that any thread may read at any time.
 //!
-//! Only the loop's thread adds to them. To reset them, what they are is kept
-//! and taken off from then on: so nobody waits for anybody.
+//! Only the loop's thread adds to them. A reset keeps their values, which are
+//! subtracted from then on: so no thread waits for another.
 
 use super::activity::{Activity, ActivityCell};
 use super::cells::Cells;
@@ -20,7 +20,7 @@ use crate::util::alloc::try_array;
 use crate::util::try_arc::TryArc;
 use std::ffi::{c_char, c_int};
 
-/// Room for a name and its NUL byte, in what is told of a watcher.
+/// Size of a watcher's name in a structure of the program's, with the NUL byte.
 pub(super) const NAME: usize = 64;
 /// Types of events, with room.
 const TYPES: usize = 32;

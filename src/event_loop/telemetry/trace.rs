@@ -33,7 +33,7 @@ type Names = Map<i64, Box<[u8]>>;
 pub(in crate::event_loop) struct Trace {
     ring: TryArc<TraceRing>,
     file: File,
-    /// Names of watchers that were closed meanwhile, and in which order.
+    /// Names of watchers that were closed during the trace, and in which order.
     names: Names,
     closed: VecDeque<i64>,
     began: i64,
@@ -123,8 +123,8 @@ impl Trace {
         trace_json::write(&mut page, &entries, &name, dropped, [self.began, now])
     }
 
-    /// In a forked child, which may have closed the file, and use the number
-    /// for another one.
+    /// In a forked child, which may have closed the file, and use the fd for
+    /// another one.
     pub fn forget(self) {
         std::mem::forget(self.file);
     }
@@ -132,7 +132,7 @@ impl Trace {
     /// The loop is closed: what there is is written.
     pub fn finish(self, names: &Names) {
         if let Ok((entries, dropped)) = self.ring.read() {
-            // There is nobody who could be told.
+            // There is no caller to report an error to.
             let _ = self.write(entries, dropped, names, None);
         }
     }
@@ -149,7 +149,7 @@ pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<
         Output::Path(path) => file::create(path),
         Output::Descriptor(fd) => fd::duplicate_to_write(fd),
     };
-    // Closed meanwhile, the loop has nothing that was claimed.
+    // If the loop was closed since, it has nothing that was claimed.
     let mut command_queue = resolved.lock()?;
     command_queue.trace_begins = false;
     let file = File::new(file.map_err(|errno| refused(errno, &output))?);
@@ -228,7 +228,7 @@ pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
     send_probe_change(&resolved, command_queue, ProbeChange::Trace(None))?;
     let read = ring.read();
     let mut command_queue = resolved.lock()?;
-    // Closed meanwhile, it was written then.
+    // If the loop was closed since, the trace was written then.
     let Some(trace) = &mut command_queue.trace else { return crate::handle::stale(handle) };
     // Without memory it can be stopped again.
     trace.stopping = false;

@@ -3,8 +3,8 @@
 //!
 //! An entry is written word by word, and then counted. There is one place more
 //! than entries are kept, so that the one that is being written is none of
-//! them. Who reads counts again after it, and drops those whose places may
-//! have been written since.
+//! them. The reader reads the count again after the entries, and drops those
+//! whose places may have been written since.
 
 use crate::errno::{Result, fail};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
@@ -88,7 +88,7 @@ impl TraceRing {
             }
             all.push_reserved(words);
         }
-        // The loop's thread may have written on meanwhile.
+        // The loop's thread may have written on during the copy.
         let dropped = self.written.load(Relaxed).saturating_sub(self.entries);
         let lost = (dropped - first).min(all.len() as u64);
         let mut entries = Vec::new();

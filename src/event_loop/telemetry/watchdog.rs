@@ -1,9 +1,9 @@
-//! Watchdogs: a thread that tells which callback is stuck.
+//! Watchdogs: a thread that reports which callback is stuck.
 //!
 //! It needs nothing of the loop but what that has published before the
 //! callback. It looks again when the callback that is running would have run
 //! for too long, or after that time if none is; so it wakes up once in that
-//! time. The loop wakes it only when a callback that it told of has returned.
+//! time. The loop wakes it only when a callback that it reported has returned.
 
 use super::activity::{ASLEEP, Activity};
 use super::stats::{NAME, short_name};
@@ -56,7 +56,7 @@ struct WatchdogConfig {
 
 // SAFETY: the program hands them over to be used by another thread.
 unsafe impl Send for WatchdogConfig {}
-// SAFETY: as above; nobody changes them.
+// SAFETY: as above; no thread changes them.
 unsafe impl Sync for WatchdogConfig {}
 
 struct WatchdogState {
@@ -64,8 +64,8 @@ struct WatchdogState {
     shared: &'static LoopShared,
     handle: i64,
     stop: AtomicU32,
-    /// What the loop was at when its thread heard of the watchdog, which is
-    /// told of what comes after that; `NOT_STARTED` before.
+    /// The loop's activity when its thread got the watchdog, which reports only
+    /// later ones; `NOT_STARTED` before.
     start_seq: AtomicU64,
     /// The sequence number of the callback that was reported, until it has
     /// returned.
@@ -95,8 +95,9 @@ pub(in crate::event_loop) struct Watchdog {
 }
 
 impl WatchdogHandle {
-    /// Whoever is told of a callback is told of its end, too: so not before
-    /// the loop's thread, which is this one, knows whom to tell.
+    /// Begins to report the activities after this one. A watchdog that reports
+    /// a callback reports its end, too: so it does not begin before the loop's
+    /// thread, which is this one, knows the watchdog.
     pub fn begin_at(&self, seq: u64) {
         self.state.start_seq.store(seq, Release);
     }
@@ -190,11 +191,11 @@ impl WatchdogState {
         self.parker.park(Some(ns.max(1)));
     }
 
-    /// Tells of a callback, and that it has returned.
+    /// Reports a callback, and then that it has returned.
     fn report(&self, stuck: &Activity) {
         let activity = &self.shared.activity;
-        // One of the two sees the other: this, or the loop's thread that the
-        // callback has returned.
+        // One of the two sees the other: the loop's thread this store, or this
+        // thread that the callback has returned.
         self.reported_seq.store(stuck.seq, SeqCst);
         if !activity.is_at(stuck.seq) {
             self.reported_seq.store(0, Relaxed);
@@ -207,7 +208,7 @@ impl WatchdogState {
             if self.reported_seq.load(Acquire) == 0 {
                 return self.notify(stuck, name, self.ended.load(Relaxed), 1);
             }
-            // Woken by who ends the callback, or the watchdog.
+            // Woken by the thread that ends the callback, or the watchdog.
             self.parker.park(None);
         }
     }

@@ -1,10 +1,10 @@
 //! The operations of a pool of threads: those that wait for a thread, those
 //! that one is at, and those that are done.
 //!
-//! Used with the pool's lock. What is done is added first, then the queue is
-//! woken, which takes all there is after it has seen that; what is called off
-//! is marked first, then the threads are woken that wait, each of which has
-//! said that it waits before it looks for the mark.
+//! Used with the pool's lock. A thread first adds a result, then wakes the
+//! queue, which takes all results after it has seen the wake-up. The queue
+//! first marks an operation that it cancels, then wakes the threads that wait.
+//! Each of these has stored that it waits before it looks for the mark.
 
 use crate::util::alloc::{NoMemory, TryDeque, TryVec};
 use std::collections::VecDeque;
@@ -142,7 +142,7 @@ mod loom_models {
         jobs: Mutex<Jobs<()>>,
         /// The queue was woken, and has not looked since.
         woken: AtomicBool,
-        /// The thread waits, and is woken by who calls something off.
+        /// The thread waits, and is woken by a thread that cancels something.
         waits: AtomicBool,
         called: AtomicBool,
         variant: AioVariant,

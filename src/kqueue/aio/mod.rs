@@ -49,8 +49,8 @@ impl Request {
     }
 }
 
-// SAFETY: the memory that it points to is lent to whoever does it, on
-// whichever thread, until it is done (see evloop_kqueue_aio_read).
+// SAFETY: the caller lends the memory that it points to until the operation is
+// done, on whichever thread that is (see evloop_kqueue_aio_read).
 unsafe impl Send for Request {}
 
 /// A queue's operations.
@@ -160,7 +160,8 @@ impl Aio {
         }
     }
 
-    /// Whether something is to be tried again, though nothing tells when.
+    /// Whether operations wait to be submitted again, and no event will
+    /// report when the kernel accepts them.
     pub fn is_stuck(&self) -> bool {
         matches!(&self.engine, AioEngine::AioRing(ring) if ring.is_stuck())
     }

@@ -27,8 +27,8 @@ impl Drop for AioRing {
     }
 }
 
-/// The tag of cancellations, whose own ends nobody waits for.
-const NOBODY: u64 = u64::MAX;
+/// The tag of all cancellations: their own completions are ignored.
+const CANCELLATION: u64 = u64::MAX;
 /// How often a wait that the kernel refuses is tried again, and when: together
 /// half a second.
 const REFUSALS: u32 = 500;
@@ -118,20 +118,21 @@ impl AioRing {
         }
     }
 
-    /// Whether something is to be tried again, though nothing tells when.
+    /// Whether entries wait to be submitted again, and no event will report
+    /// when the kernel accepts them.
     pub fn is_stuck(&self) -> bool {
         self.left
     }
 
     pub fn cancel(&mut self, tag: u64) -> Result<(), Errno> {
-        self.push(&opcode::AsyncCancel::new(tag).build().user_data(NOBODY))
+        self.push(&opcode::AsyncCancel::new(tag).build().user_data(CANCELLATION))
     }
 
     pub fn next_done(&mut self) -> Option<(u64, i32)> {
         self.go_on();
         loop {
             let done = self.ring.completion().next()?;
-            if done.user_data() != NOBODY {
+            if done.user_data() != CANCELLATION {
                 return Some((done.user_data(), done.result()));
             }
         }

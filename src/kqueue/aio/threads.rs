@@ -1,9 +1,9 @@
 //! Threads that do what io_uring would, where there is none.
 //!
 //! They are made when there is something to do, up to a few, block all
-//! signals, and are joined when the queue goes. Each tries first, so that
-//! what is wrong is said at once; where it would block in a pipe or a socket
-//! it waits with poll(2), so that it can be called off.
+//! signals, and are joined when the queue is closed. Each tries first, so that
+//! an error is reported at once. Where the operation would block in a pipe or a
+//! socket, the thread waits with poll(2), so that it can be cancelled.
 
 use super::super::epoll_set::{self, EpollSet};
 use super::jobs::{Called, Jobs};
@@ -170,7 +170,7 @@ impl WorkerShared {
     }
 
     fn wake_queue(&self) {
-        // If its descriptors were closed, its calls say so.
+        // If the queue's descriptors were closed, its calls report that.
         let _ = self.wakeup.wake(epoll_set::AIO);
     }
 
@@ -232,7 +232,7 @@ impl WorkerShared {
         let mut fds = [poll::entry(fd, events as u32), poll::entry(-1, 0)];
         self.make_own();
         let mut guard = self.waiters.enter(Deadline::Never);
-        // Not before it has entered: who calls it off wakes it then.
+        // Not before it has entered: from then on a cancelling thread wakes it.
         if self.is_cancelled(tag) {
             return Err(Errno::ECANCELED);
         }

@@ -61,7 +61,7 @@ impl QueueState {
         if self.index.contains_key(&(ident, FILTER_AIO)) {
             fail!(EEXIST, "operation {} is in flight, or was not collected yet", ident as i64);
         }
-        // Before it is looked at: its own descriptor may get the number.
+        // Before the fd is looked at: the ring's own descriptor may get it.
         self.ensure_aio()?;
         if self.is_own(request.fd) {
             fail!(EINVAL, "fd {} is the library's own", request.fd);
@@ -143,7 +143,7 @@ impl QueueState {
         aio.finish(in_flight);
     }
 
-    /// Nothing will be heard of those in flight.
+    /// The completions of the operations in flight will not be reported.
     fn fail_operations(&mut self) {
         let in_flight = |state: &Self| {
             let mut of_aio = state.index.iter().filter(|((_, filter), _)| *filter == FILTER_AIO);

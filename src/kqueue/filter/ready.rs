@@ -53,9 +53,9 @@ impl PolledFd {
         self.ready & bits != 0
     }
 
-    /// A socket that was never connected, which Linux calls hung up and BSD
-    /// not ready; and what its pending error must be, as far as can be told
-    /// without taking it from the program.
+    /// Whether a socket was never connected: Linux reports such a socket as
+    /// hung up, BSD as not ready. Also what its pending error must be, as far
+    /// as that can be found out without consuming the program's error.
     pub fn connection(&self) -> Connection {
         if self.socket.is_none() || !self.is(HUP) {
             return Connection::Other;
@@ -93,7 +93,8 @@ pub(super) fn is_edge(knote: &Knote) -> bool {
     knote.has(EV_CLEAR) || knote.fflags & NOTE_LOWAT != 0
 }
 
-/// Has it looked at again after a time, where the kernel would not tell.
+/// Has a knote looked at again after a time, where the kernel would not report
+/// a change.
 pub(super) fn look_later(state: &mut QueueState, id: u32, after_ns: i64) {
     let deadline = clock::now_ns().saturating_add(after_ns);
     if state.timers.arm(&state.knotes, id, deadline).is_err() {

@@ -142,13 +142,13 @@ impl Filter for VnodeFilter {
     }
 }
 
-/// Refuses what is no file, and files of which inotify says nothing.
+/// Refuses what is no file, and files of which inotify reports nothing.
 fn possible(registration: &Registration) -> Result<()> {
     let fd = registration.fd;
     match registration.file_type {
         libc::S_IFDIR | libc::S_IFLNK | libc::S_IFBLK | libc::S_IFCHR => Ok(()),
         libc::S_IFREG if is_memory(fd) => {
-            fail!(ENOTSUP, "fd {} is of memory: nobody is told of its changes", fd)
+            fail!(ENOTSUP, "fd {} is of memory: the kernel does not report its changes", fd)
         }
         libc::S_IFREG => Ok(()),
         libc::S_IFIFO if file::file_system(fd) != Ok(PIPES) => Ok(()),

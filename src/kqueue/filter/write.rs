@@ -75,7 +75,7 @@ fn is_shut_down(look: &PolledFd) -> bool {
     }
 }
 
-/// The bytes that can be written now, as far as the kind of file tells.
+/// How many bytes can be written now; 1 where the kernel does not report that.
 fn space(look: &PolledFd) -> std::result::Result<i64, Errno> {
     match look.file_type {
         libc::S_IFSOCK => Ok(socket::Memory::of(look.fd)?.free_space().max(1)),

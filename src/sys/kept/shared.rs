@@ -6,7 +6,7 @@ use crate::sync::{AtomicU64, Ordering::*, model_order};
 /// A descriptor, and when it was last known to be intact.
 #[derive(Debug)]
 pub(super) struct Known {
-    /// The descriptor, and the generation of its number.
+    /// The descriptor, and the generation of its fd.
     packed: AtomicU64,
     at: AtomicU64,
     /// How many descriptors there had been by then, or another number for
