@@ -28,7 +28,7 @@ MAYBE_UNUSED static int listen_to_calls(struct sock_filter *filter, int length) 
   return fd;
 }
 
-/* Of those with this number whose second argument is this. */
+/* Holds calls with this system call number whose second argument is this. */
 MAYBE_UNUSED static int hold_calls(int number, const void *second) {
   const unsigned low = (unsigned)(uintptr_t)second, high = (unsigned)((uintptr_t)second >> 32);
   const unsigned place = offsetof(struct seccomp_data, args[1]);
@@ -45,7 +45,8 @@ MAYBE_UNUSED static int hold_calls(int number, const void *second) {
   return listen_to_calls(filter, LENGTH(filter));
 }
 
-/* Of those with this number whose fourth argument has these bits. */
+/* Holds calls with this system call number whose fourth argument has one of
+ * these bits. */
 MAYBE_UNUSED static int hold_calls_with(int number, unsigned bits) {
   struct sock_filter filter[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),

@@ -18,7 +18,7 @@ static struct {
   int failed; /* atomic; how many of them were refused */
 } failing;
 
-/* The nth call of this number fails. */
+/* The nth call with this system call number fails. */
 MAYBE_UNUSED static void fail_call(long call, int nth, int error) {
   memset(&failing, 0, sizeof failing);
   failing.call = call;

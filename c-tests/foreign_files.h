@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Files of the program's that have the numbers of descriptors that the library
- * had made, and whether anything was done to them. */
+/* Files of the program at descriptors that the library had opened, and checks
+ * that nothing was done to them. */
 #ifndef FOREIGN_FILES_H
 #define FOREIGN_FILES_H
 
@@ -110,8 +110,8 @@ static inline int foreign_timerfd(ForeignFiles *all) {
   return fd;
 }
 
-/* Each has all that were opened before: so any two numbers that the library
- * had may be such an epoll, and a file that is registered there. */
+/* Each epoll has all files registered that were opened before it: so any two
+ * descriptors that the library had may be an epoll and a file registered there. */
 static inline int foreign_epoll(ForeignFiles *all) {
   int epoll = (int)OK(epoll_create1(EPOLL_CLOEXEC));
   if (all->count == 0) {
@@ -173,7 +173,7 @@ MAYBE_UNUSED static void remember_foreign(ForeignFiles *all) {
   for (int i = 0; i < all->count; i++) all->files[i] = look_at_foreign(all->files[i].fd);
 }
 
-/* Opens files until all numbers up to the highest that was there are taken. */
+/* Opens files until all descriptors up to `highest` are open. */
 MAYBE_UNUSED static ForeignFiles open_foreign(const ForeignKind *kind, int highest) {
   ForeignFiles all;
   memset(&all, 0, sizeof all);

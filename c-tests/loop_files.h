@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* What the tests of file watchers share: a directory of the case's own, and
- * callbacks that write down what they were told. */
+ * callbacks that record their events as text. */
 #ifndef LOOP_FILES_H
 #define LOOP_FILES_H
 
@@ -53,7 +53,7 @@ MAYBE_UNUSED static void make_dir(const char *name) {
   OK(mkdir(name, 0755));
 }
 
-/* ---- what was told ---- */
+/* ---- the events of a loop, as text ---- */
 
 /* A sign for what happened, and the name: "+made -deleted old=>new". */
 typedef struct Ear {
@@ -115,13 +115,13 @@ MAYBE_UNUSED static evloop_watcher_t listen_to(Ear *ear, const char *path, uint3
   return OK(evloop_add_file(ear->loop, path, mask, flags, hear, ear));
 }
 
-/* This is told, in this order, and nothing before or between. */
+/* The loop delivers these events, in this order, and none before or between. */
 #define HEARD(ear, expected) check_heard(__FILE__, __LINE__, ear, expected)
 
 MAYBE_UNUSED static void check_heard(const char *file, int line, Ear *ear, const char *expected) {
   while (strlen(ear->text) < strlen(expected)) OK(evloop_run(ear->loop, EVLOOP_RUN_ONCE));
   if (strcmp(ear->text, expected) != 0) {
-    printf("  %s:%d: failed: heard '%s', not '%s'\n", file, line, ear->text, expected);
+    printf("  %s:%d: failed: delivered '%s', not '%s'\n", file, line, ear->text, expected);
     check_exit();
   }
   ear->text[0] = '\0';

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* What the tests of event loops use: loops, callbacks that write down what
- * they were told, watchers, ways and threads to run a loop. */
+/* What the tests of event loops use: loops, callbacks that record their
+ * events, watchers, ways and threads to run a loop. */
 #ifndef LOOP_SUPPORT_H
 #define LOOP_SUPPORT_H
 
@@ -107,9 +107,9 @@ MAYBE_UNUSED static void expect_plain(const evloop_event_t *event, int64_t watch
   CHECK_EQ(event->reserved, 0);
 }
 
-/* ---- callbacks that say something ---- */
+/* ---- callbacks that log a word ---- */
 
-/* The words that callbacks said since they were last compared. */
+/* The words that callbacks have logged since the last EXPECT_LOG(). */
 static char event_log[4096];
 
 /* A word as user_data. */
@@ -127,7 +127,7 @@ MAYBE_UNUSED static void log_char(char c) {
   strcat(event_log, word);
 }
 
-/* Says the first letter of its word. */
+/* Adds the first character of its word to the log. */
 MAYBE_UNUSED static void log_first_char(const evloop_event_t *event, void *user_data) {
   CHECK(event != NULL);
   log_char(*(const char *)user_data);
@@ -137,7 +137,7 @@ MAYBE_UNUSED static void log_first_char(const evloop_event_t *event, void *user_
 
 MAYBE_UNUSED static void check_log(const char *file, int line, const char *expected) {
   if (strcmp(event_log, expected) != 0) {
-    printf("  %s:%d: failed: said '%s', not '%s'\n", file, line, event_log, expected);
+    printf("  %s:%d: failed: logged '%s', not '%s'\n", file, line, event_log, expected);
     check_exit();
   }
   event_log[0] = '\0';

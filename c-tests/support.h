@@ -25,7 +25,7 @@
 #define MS INT64_C(1000000)
 #define SECOND (1000 * MS)
 #define HOUR (3600 * SECOND)
-#define CLOSED 900000 /* a number that no descriptor of these tests has */
+#define CLOSED 900000 /* an fd that is never open in these tests */
 #define MAYBE_UNUSED __attribute__((unused))
 
 /* ---- descriptors ---- */
@@ -125,55 +125,57 @@ MAYBE_UNUSED static void leave_room_for_checkers(void) {
 
 /* ---- waiting for what another thread does ---- */
 
-/* Threads sleep in UNTIL() until its condition is true. Whoever changes what
- * such a condition is about says so: with tell(), or with STORE() or RAISE(),
- * which do. The only limit is that of the case. */
+/* A thread sleeps in UNTIL() until its condition is true. A thread or a signal
+ * handler that changes a variable of such a condition calls notify_change(), or
+ * uses STORE() or RAISE(), which call it. The only time limit is that of the
+ * case. */
 MAYBE_UNUSED static struct {
-  unsigned changes; /* a futex; how many there were */
-  int waiting;      /* threads */
-} news;
+  unsigned count; /* a futex */
+  int waiting;    /* threads */
+} condition_changes;
 
-/* A signal handler may call it. */
-MAYBE_UNUSED static void tell(void) {
+/* Wakes the threads in UNTIL(). Async-signal-safe. */
+MAYBE_UNUSED static void notify_change(void) {
   int errno_before = errno;
-  __atomic_add_fetch(&news.changes, 1, __ATOMIC_SEQ_CST);
-  if (__atomic_load_n(&news.waiting, __ATOMIC_SEQ_CST) > 0) {
-    syscall(SYS_futex, &news.changes, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+  __atomic_add_fetch(&condition_changes.count, 1, __ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&condition_changes.waiting, __ATOMIC_SEQ_CST) > 0) {
+    syscall(SYS_futex, &condition_changes.count, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
   }
   errno = errno_before;
 }
 
 /* Returns when there is a change that was not counted in `seen`. */
-MAYBE_UNUSED static void wait_for_news(unsigned seen) {
-  syscall(SYS_futex, &news.changes, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+MAYBE_UNUSED static void wait_for_notification(unsigned seen) {
+  syscall(SYS_futex, &condition_changes.count, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }
 
 #define LOAD(variable) __atomic_load_n(&(variable), __ATOMIC_ACQUIRE)
 #define STORE(variable, value)                                                                     \
   do {                                                                                             \
     __atomic_store_n(&(variable), (value), __ATOMIC_RELEASE);                                      \
-    tell();                                                                                        \
+    notify_change();                                                                               \
   } while (0)
-#define RAISE(variable, value)                                                                       \
+#define RAISE(variable, value)                                                                     \
   do {                                                                                             \
     __atomic_add_fetch(&(variable), (value), __ATOMIC_ACQ_REL);                                    \
-    tell();                                                                                        \
+    notify_change();                                                                               \
   } while (0)
 
 #define UNTIL(condition)                                                                           \
   do {                                                                                             \
-    __atomic_add_fetch(&news.waiting, 1, __ATOMIC_SEQ_CST);                                        \
+    __atomic_add_fetch(&condition_changes.waiting, 1, __ATOMIC_SEQ_CST);                           \
     for (;;) {                                                                                     \
-      unsigned seen_ = __atomic_load_n(&news.changes, __ATOMIC_SEQ_CST);                           \
+      unsigned seen_ = __atomic_load_n(&condition_changes.count, __ATOMIC_SEQ_CST);                \
       if (condition) break;                                                                        \
-      wait_for_news(seen_);                                                                        \
+      wait_for_notification(seen_);                                                                \
     }                                                                                              \
-    __atomic_sub_fetch(&news.waiting, 1, __ATOMIC_SEQ_CST);                                        \
+    __atomic_sub_fetch(&condition_changes.waiting, 1, __ATOMIC_SEQ_CST);                           \
   } while (0)
 
-/* For what nobody tells: that another thread is inside a call, which only the
- * kernel or the library knows. It has to be asked again and again; the first
- * time after a moment, in which what was asked for before may begin. */
+/* For a condition that no thread notifies: for example that another thread is
+ * inside a call, which only the kernel or the library knows. It is evaluated
+ * again and again. The first time is after a pause, in which the other thread
+ * may get there. */
 #define POLL_UNTIL(condition)                                                                      \
   do {                                                                                             \
     usleep(500);                                                                                   \
@@ -187,7 +189,8 @@ static inline bool is_wait(long call) {
          call == SYS_epoll_pwait2;
 }
 
-/* What says in which call a thread is, which stores its id there. */
+/* Opens the file of /proc that shows in which system call a thread is. The thread
+ * stores its id in `tid`. */
 MAYBE_UNUSED static int open_call_file(const pid_t *tid) {
   char path[64];
   UNTIL(LOAD(*tid) != 0);
@@ -195,7 +198,7 @@ MAYBE_UNUSED static int open_call_file(const pid_t *tid) {
   return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-/* In which call it sleeps; -1: it runs. */
+/* The system call that the thread sleeps in; -1: it runs. */
 static inline long call_of(int call_file) {
   char text[32] = "";
   if (pread(call_file, text, sizeof text - 1, 0) < 1) return -1;
@@ -259,8 +262,9 @@ MAYBE_UNUSED static int waiter_result(Waiter *w) {
   return w->result;
 }
 
-/* A waiter that begins only when it is told to, so that no descriptor is left
- * by then: what says whether it sleeps is open before. */
+/* A waiter that does not wait before let_it_wait(), so that the case can use up
+ * all descriptors first: the file that shows whether it sleeps is already
+ * open. */
 typedef struct HeldBack {
   Waiter waiter;
   pthread_barrier_t gate;

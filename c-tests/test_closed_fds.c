@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* Programs that close all descriptors, those of the library too, as daemons do,
- * and use the numbers for other files: nothing is done to these, objects that
- * had descriptors say -EBADF, and new ones can be made. */
+ * and then open other files at these descriptors: the library does nothing to
+ * these files, objects that had descriptors return -EBADF, and new objects can be
+ * created. */
 
 #define _GNU_SOURCE
 #include "foreign_files.h"
@@ -26,7 +27,7 @@ typedef struct Case {
   void (*go_on)(Use *use);
 } Case;
 
-/* Works, or says that a descriptor was closed, where that may be. */
+/* Whether calls of OK_OR_CLOSED() may fail with EBADF. */
 static bool may_be_closed = true;
 
 #define OK_OR_CLOSED(call) ok_or_closed(__LINE__, call)
@@ -149,7 +150,7 @@ static void go_on_selector(Use *use) {
   CHECK_EQ(evloop_selector_close(use->object), 0);
 }
 
-/* Its number is the program's own, which has closed it. */
+/* The timer's descriptor belongs to the program, which has closed it. */
 static void begin_timer(Use *use) {
   uint64_t count;
   use->object = OK(tfd_create(MONOTONIC, 0));
@@ -210,7 +211,7 @@ static void begin_loop(Use *use) {
   while (seen.calls == 0) OK(evloop_run(use->object, EVLOOP_RUN_ONCE));
 }
 
-/* A loop that can wait no more says so. */
+/* A loop that can no longer wait returns -EBADF. */
 static void expect_lost(int64_t loop) {
   evloop_event_t event;
   CHECK_ERR(evloop_run(loop, EVLOOP_RUN_NOWAIT), EBADF);
@@ -340,7 +341,7 @@ static void go_on_bsd(Use *use) {
 }
 
 /* An operation that is in flight, on a pipe that stays open: a thread may be
- * about to use its number. */
+ * about to use its descriptor. */
 static char byte;
 
 static void begin_aio(Use *use) {
@@ -476,7 +477,7 @@ TEST(after_all_descriptors_were_closed_everything_can_be_made_again) {
   }
 }
 
-/* ---- numbers that become the library's again ---- */
+/* ---- descriptors that become the library's again ---- */
 
 static void make_again(const Case *one, const ForeignKind *unused) {
   Use use, later;
@@ -492,21 +493,21 @@ static void make_again(const Case *one, const ForeignKind *unused) {
   (void)unused;
 }
 
-TEST(later_objects_with_the_same_numbers_are_left_alone) {
+TEST(later_objects_with_the_same_descriptors_are_left_alone) {
   for (int i = 0; i < LENGTH(cases); i++) {
-    /* BSD's calls have nothing but the number, which is the later one's. */
+    /* BSD's calls take only the descriptor, which is the later queue's. */
     if (cases[i].begin != begin_bsd) in_child(make_again, &cases[i], &foreign_kinds[0]);
   }
 }
 
-/* ---- one number becomes another file ---- */
+/* ---- one descriptor becomes another file ---- */
 
 /* The library's descriptors are marked with a signal that is never sent. */
 static bool is_the_librarys(int fd) {
   return fcntl(fd, F_GETSIG) == SIGWINCH;
 }
 
-/* How many there are, up to the one with this place, whose number is given. */
+/* Counts the descriptors of the library, and stores the one at index `place`. */
 static int librarys(int place, int *out_fd) {
   int count = 0;
   for (int fd = 3; fd < 256; fd++) {

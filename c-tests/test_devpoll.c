@@ -128,7 +128,7 @@ static void reused_number(evloop_devpoll_t set) {
   expect_nothing(set);
 }
 
-TEST(a_registration_belongs_to_the_number_not_to_the_file) {
+TEST(a_registration_belongs_to_the_descriptor_not_to_the_file) {
   with_and_without_descriptor(reused_number);
 }
 
@@ -225,11 +225,11 @@ static void fair_turns(evloop_devpoll_t set) {
   for (int i = 0; i < MANY; i++) CHECK(seen[i] > 0);
 }
 
-TEST(successive_waits_starve_nobody) {
+TEST(successive_waits_starve_no_descriptor) {
   with_and_without_descriptor(fair_turns);
 }
 
-TEST(thousands_of_numbers_in_one_set) {
+TEST(thousands_of_descriptors_in_one_set) {
   enum { MANY = 5000 };
   static evloop_ready_t ready[MANY];
   evloop_devpoll_t set = new_set();
@@ -303,7 +303,7 @@ TEST(the_descriptor_knows_files_that_are_always_ready) {
   }
 }
 
-TEST(the_descriptor_watches_a_reused_number_registered_again) {
+TEST(the_descriptor_watches_a_reused_descriptor_registered_again) {
   evloop_devpoll_t set = new_set();
   int own = (int)OK(evloop_devpoll_fileno(set)), fd = event_fd(0);
   add(set, fd, EVLOOP_POLLIN, 1);

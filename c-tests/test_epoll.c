@@ -175,7 +175,7 @@ TEST(oneshot_reports_once_until_modified) {
   }
 }
 
-TEST(rdhup_tells_of_a_peer_that_shut_its_writing_half) {
+TEST(rdhup_reports_a_peer_that_shut_its_writing_half) {
   for (int tcp = 0; tcp < 2; tcp++) {
     evloop_epoll_t ep = new_epoll();
     int pair[2];
@@ -188,7 +188,7 @@ TEST(rdhup_tells_of_a_peer_that_shut_its_writing_half) {
   }
 }
 
-TEST(pri_tells_of_out_of_band_data) {
+TEST(pri_reports_out_of_band_data) {
   evloop_epoll_t ep = new_epoll();
   int pair[2];
   tcp_pair(pair);
@@ -311,7 +311,7 @@ TEST(thousands_of_events_come_back_from_one_call) {
   expect_each_once(ready, all);
 }
 
-TEST(successive_waits_starve_nobody) {
+TEST(successive_waits_starve_no_descriptor) {
   static evloop_ready_t ready[12];
   evloop_epoll_t ep = new_epoll();
   int all = many_ready(ep, 10);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Epoll objects: sets that several objects use, descriptor numbers that are
- * used again. */
+/* Epoll objects: sets that several objects use, and descriptors that are
+ * closed and used again. */
 
 #define _GNU_SOURCE
 #include "epoll_support.h"
@@ -183,7 +183,7 @@ static int enough(void) {
   return __atomic_load_n(&collected, __ATOMIC_RELAXED) >= ENOUGH;
 }
 
-/* The data of every registration says which number it was made for. */
+/* The data of every registration contains the descriptor it was made for. */
 static uint64_t word_for(int fd, int round) {
   return (uint64_t)fd << 32 | (uint32_t)round;
 }

@@ -85,7 +85,7 @@ static int new_fd(void) {
   return (int)OK(eventfd(0, EFD_CLOEXEC));
 }
 
-/* A number that no other descriptor takes. */
+/* A closed descriptor, so high that no later one takes its place. */
 static int closed_fd(void) {
   int fd = new_fd(), high = (int)OK(fcntl(fd, F_DUPFD_CLOEXEC, 700));
   OK(close(fd));

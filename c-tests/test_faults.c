@@ -23,7 +23,7 @@ enum { FDS = 24, FAR = 900 };
 typedef struct Fixture {
   evloop_t loop;
   int fds[FDS]; /* never ready */
-  int far;      /* whose number needs larger tables */
+  int far;      /* so high a descriptor that tables must grow */
   int file;     /* always ready */
   char directory[32];
   tfd_t tfd;

@@ -14,7 +14,8 @@ enum { SPARE = 8 };
 
 static int fillers[200], filled;
 
-/* The newest descriptor tells how high the numbers are. */
+/* Sets the limit of descriptors to SPARE above the newest one, and opens files
+ * until none is left. */
 static void fill_table(void) {
   int newest = event_fd(0);
   set_limit((rlim_t)(newest + 1 + SPARE));
@@ -23,7 +24,7 @@ static void fill_table(void) {
     CHECK(filled < LENGTH(fillers) - 1);
   }
   CHECK_EQ(errno, EMFILE);
-  CHECK(filled > 2); /* some of the numbers may have been inherited */
+  CHECK(filled > 2); /* some of the descriptors may have been inherited */
 }
 
 static void free_one(void) {
@@ -274,11 +275,11 @@ static void wait_for_a_closed_number(const Set *set) {
   empty_table();
 }
 
-TEST(a_poll_set_waits_without_taking_the_number_it_waits_for) {
+TEST(a_poll_set_waits_without_taking_the_descriptor_it_waits_for) {
   wait_for_a_closed_number(&poll_set);
 }
 
-TEST(a_devpoll_waits_without_taking_the_number_it_waits_for) {
+TEST(a_devpoll_waits_without_taking_the_descriptor_it_waits_for) {
   wait_for_a_closed_number(&devpoll);
 }
 

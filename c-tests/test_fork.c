@@ -510,8 +510,9 @@ typedef struct Changer {
   int fd;
 } Changer;
 
-/* The locks of one object are held from when a signal interrupts who waits on,
- * who forks then. Before, it can sleep: nothing changes until the signal. */
+/* Changes one object, so that its locks are held while the thread that waits on
+ * it forks. That thread forks when a signal has interrupted its wait; until the
+ * signal this thread may sleep. */
 static void *change_all_the_time(void *argument) {
   const Changer *c = argument;
   for (uint64_t i = 0; !__atomic_load_n(&stop_hammering, __ATOMIC_RELAXED); i++) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* What the header says with an example, about things that people asked. */
+/* The examples with which the header answers frequent questions. */
 
 #define _GNU_SOURCE
 #include "loop_kinds.h"

@@ -113,7 +113,7 @@ TEST(the_queues_own_descriptors_are_refused) {
     evloop_kqueue_t kq = new_kqueue();
     apply(kq, 1, KQ_TIMER, ADD | ONESHOT, 0, 1, 5);
     char buffer[8];
-    /* The queue's descriptor for operations may get the number. */
+    /* The queue's own descriptor for operations may become `unused`. */
     int unused = (int)OK(dup(0));
     OK(close(unused));
     CHECK_ERR(evloop_kqueue_aio_read(kq, unused, buffer, 8, -1, 1, 0), EINVAL);
@@ -167,7 +167,7 @@ TEST(a_queue_that_is_closed_gives_the_memory_back) {
     OK(evloop_kqueue_aio_read(kq, ends[0], buffers + 8 * i, 8, -1, (uint64_t)i, 0));
   OK(evloop_kqueue_close(kq));
   free(buffers);
-  /* Nobody reads any more. */
+  /* No operation of the queue reads any more. */
   CHECK_EQ(write(ends[1], "abc", 3), 3);
   char rest[4] = "";
   CHECK_EQ(read(ends[0], rest, 3), 3);

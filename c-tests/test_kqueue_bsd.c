@@ -108,7 +108,7 @@ TEST(a_closed_queue_is_ebadf) {
   OK(fcntl(kq, F_GETFD));
 }
 
-TEST(a_new_queue_at_an_old_number_is_new) {
+TEST(a_new_queue_at_an_old_descriptor_is_new) {
   int kq = rich_kqueue(regular_file());
   OK(close(kq));
   int other = bsd_kqueue();
@@ -193,7 +193,7 @@ TEST_TIMEOUT(several_at_a_time_fit_in_32_descriptors, 120) {
     for (int j = 0; j < AT_A_TIME; j++) kqs[j] = rich_kqueue(file);
     for (int j = 0; j < AT_A_TIME; j++) CHECK_EQ(poll_kq(kqs[j]), 2);
     for (int j = 0; j < AT_A_TIME; j++) OK(close(kqs[j]));
-    /* Their numbers are others' now, and stay open. */
+    /* Their descriptors are the pipes' now, and stay open. */
     for (int j = 0; j < 6; j += 2) OK(pipe(pipes + j));
     OK(close(bsd_kqueue()));
     for (int j = 0; j < 6; j++) OK(close(pipes[j]));
@@ -215,7 +215,7 @@ TEST(what_is_behind_a_closed_queue_is_given_back) {
   CHECK(open_descriptors() - before <= 3);
 }
 
-TEST(a_reused_number_is_not_closed) {
+TEST(a_reused_descriptor_is_not_closed) {
   int kq = rich_kqueue(regular_file()), eventfds[20];
   OK(close(kq));
   for (int i = 0; i < 20; i++) eventfds[i] = event_fd(1);
@@ -289,8 +289,8 @@ TEST(threads_that_wait_in_a_closed_queue_are_woken_by_themselves) {
   CHECK_EQ(w.error, EBADF);
 }
 
-/* Queues with an inner descriptor each, all closed behind the library's back.
- * The number of descriptors before. */
+/* Opens queues with an inner descriptor each, and closes all with close(2).
+ * Returns the count of open descriptors before that. */
 enum { CLOSED_AT_ONCE = 150 };
 
 static int close_many(void) {

@@ -102,7 +102,7 @@ TEST(the_peers_end_is_eof) {
   CHECK_EQ(event.fflags, 0);
 }
 
-TEST(urgent_data_before_the_end_is_told_with_it) {
+TEST(urgent_data_before_the_end_is_reported_with_it) {
   Pair p = watched_pair(0, OOB);
   send_urgent(&p);
   OK(shutdown(p.peer, SHUT_WR));
@@ -112,7 +112,7 @@ TEST(urgent_data_before_the_end_is_told_with_it) {
   CHECK_EQ(event.fflags, OOB);
 }
 
-TEST(without_oob_only_the_end_is_told) {
+TEST(without_oob_only_the_end_is_reported) {
   Pair p = watched_pair(0, 0);
   send_urgent(&p);
   expect_nothing(p.kq);

@@ -184,7 +184,8 @@ static void expect_subject(const Fixture *fixture) {
   }
 }
 
-/* What was watched before still is, and the descriptor says so. */
+/* The knotes that were added before are still watched, and make the descriptor
+ * readable. */
 static void expect_witnesses(const Fixture *fixture) {
   Event events[4];
   int seen = 0;
@@ -213,7 +214,7 @@ static void close_bed(Fixture *fixture) {
   while (waitpid(-1, NULL, WNOHANG) > 0) continue;
 }
 
-/* A failure that says what was wanted. */
+/* Expects success, or the error that was injected. */
 static void check_failure(const Fixture *fixture, int nth, int result, int error) {
   if (result == -error || result == 0) return;
   printf("  %s, call %d:\n", fixture->subject->name, nth);

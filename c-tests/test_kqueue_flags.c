@@ -66,8 +66,8 @@ static const struct {
   {KQ_TIMER, EVLOOP_KQ_NOTE_ABSTIME | EVLOOP_KQ_NOTE_SECONDS, 1},
 };
 
-/* Whether there is an event after the first one: a knote's own flags, and not
- * those of a later change, say so. */
+/* Whether there is an event after the first one. That depends on a knote's own
+ * flags, not on those of a later change. */
 static bool comes_again(int flags) {
   return (flags & (ONESHOT | CLEAR | DISPATCH)) == 0;
 }
@@ -378,7 +378,7 @@ TEST(changes_set_udata_unless_it_is_kept) {
   CHECK_EQ(expect_event(kq, fd, KQ_READ).udata, 3);
 }
 
-TEST(udata_can_tell_knotes_apart) {
+TEST(udata_can_distinguish_knotes) {
   evloop_kqueue_t kq = new_kqueue();
   uint64_t fd = (uint64_t)ready_fd();
   Event events[8];

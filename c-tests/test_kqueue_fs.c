@@ -49,7 +49,7 @@ static void expect_bits(evloop_kqueue_t kq, uint32_t bits) {
   expect_nothing(kq);
 }
 
-TEST(mounts_and_unmounts_are_told) {
+TEST(mounts_and_unmounts_are_reported) {
   evloop_kqueue_t kq = watching(0);
   mount_one();
   expect_bits(kq, MOUNTED);
@@ -57,7 +57,7 @@ TEST(mounts_and_unmounts_are_told) {
   expect_bits(kq, UNMOUNTED);
 }
 
-TEST(only_what_is_asked_for_is_told) {
+TEST(only_what_is_asked_for_is_reported) {
   evloop_kqueue_t kq = watching(UNMOUNTED);
   mount_one();
   CHECK_EQ(take(kq, &(Event){0}, 1, 0), 0);
@@ -66,7 +66,8 @@ TEST(only_what_is_asked_for_is_told) {
   expect_bits(kq, UNMOUNTED);
 }
 
-/* The kernel tells of a change once, whoever asks. */
+/* The kernel reports a change once, to the first poll of any caller. The queue
+ * keeps it for the next wait. */
 TEST(who_polls_the_queue_takes_nothing_from_it) {
   evloop_kqueue_t kq = watching(MOUNTED);
   CHECK(!is_pending(kq));
@@ -126,7 +127,7 @@ TEST(a_thread_that_waits_is_woken_while_others_poll) {
   CHECK_EQ(pthread_join(thread, NULL), 0);
 }
 
-TEST(each_knote_is_told_and_the_last_closes_all) {
+TEST(each_knote_has_its_event_and_the_last_closes_all) {
   own_mounts();
   evloop_kqueue_t kq = new_kqueue();
   int before = open_descriptors();

@@ -39,7 +39,7 @@ typedef struct Model {
   evloop_kqueue_t kq;
   int fds[FDS];
   uint64_t counters[FDS];
-  /* By filter, ident, and whether it is told apart by which udata. */
+  /* By filter, ident, and udata for knotes with EV_UDATA_SPECIFIC (or none). */
   Note notes[4][4][UDATAS + 1];
 } Model;
 

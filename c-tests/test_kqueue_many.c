@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Very many knotes of one ident, told apart by their udata: what costs a time
+/* Very many knotes of one ident, distinguished by their udata: what costs a time
  * that grows with the square of their number runs into the limit of the case. */
 
 #define _GNU_SOURCE

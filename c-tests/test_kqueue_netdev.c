@@ -142,7 +142,7 @@ static Event expect_link(const Watched *w, uint32_t bits) {
 
 /* ---- */
 
-TEST(a_link_that_goes_up_and_down_is_told) {
+TEST(a_link_that_goes_up_and_down_is_reported) {
   Watched w = watch_pair(CLEAR, ANY);
   set_up("left", true);
   expect_no_event(w.kq);
@@ -156,13 +156,13 @@ TEST(a_link_that_goes_up_and_down_is_told) {
   CHECK_EQ(expect_link(&w, DOWN).data, DOWN);
 }
 
-TEST(only_what_is_asked_for_is_told) {
+TEST(only_what_is_asked_for_is_reported) {
   Watched w = watch_pair(CLEAR, DOWN), other = w;
   other.kq = new_kqueue();
   apply(other.kq, other.index, NETDEV, ADD | CLEAR, UP, 0, 3);
   set_up("left", true);
   set_up("right", true);
-  /* The kernel takes its time, and does not tell of what is over. */
+  /* The kernel reports link changes late, and no state that has passed. */
   expect_link(&other, UP);
   expect_no_event(w.kq);
   set_up("right", false);
@@ -178,7 +178,7 @@ TEST(without_clear_the_bits_stay) {
   CHECK_EQ(expect_link(&w, UP).data, UP);
 }
 
-TEST(drivers_that_do_not_tell_are_invalid) {
+TEST(drivers_that_report_no_link_state_are_invalid) {
   Watched w;
   own_network();
   w.kq = new_kqueue();
@@ -206,7 +206,7 @@ TEST(an_interface_that_goes_has_a_last_event) {
   CHECK_ERR(try_change(w.kq, w.index, NETDEV, DELETE, 0, 0, 0), ENOENT);
 }
 
-TEST(other_interfaces_are_nobodys) {
+TEST(other_interfaces_are_not_reported) {
   Watched w = watch_pair(CLEAR, ANY);
   set_up("lo", true);
   expect_no_event(w.kq);

@@ -190,7 +190,8 @@ TEST(the_exit_of_a_stranger_is_not_held_back) {
   watch(kq, other.pid, EXIT);
   expect_nothing(kq);
   OK(close(other.rope));
-  /* Nobody has waited for it; the kernel lets this user look. */
+  /* Its parent has not waited for it, and the kernel lets this user read its
+   * status. */
   CHECK_EQ(next_exit(kq, other.pid).data, 6 << 8);
   expect_nothing(kq);
   end_stranger(&other);
@@ -395,7 +396,7 @@ TEST(what_came_before_the_exit_comes_with_it) {
   CHECK_EQ(reap(forks.pid), 8 << 8);
 }
 
-TEST(who_does_not_watch_the_exit_is_not_told) {
+TEST(a_knote_that_does_not_watch_the_exit_has_no_event_of_it) {
   evloop_kqueue_t kq = new_kqueue();
   if (!has_connector(kq)) return;
   Held child = hold_child(0);
@@ -477,7 +478,7 @@ static void fork_many(void) {
   for (int i = 0; i < 6000; i++) fork_once();
 }
 
-TEST_TIMEOUT(lost_forks_are_told, 60) {
+TEST_TIMEOUT(lost_forks_are_reported, 60) {
   evloop_kqueue_t kq = new_kqueue();
   if (!has_connector(kq)) return;
   Held forks = held_to(fork_many, 8);

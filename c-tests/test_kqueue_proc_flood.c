@@ -12,14 +12,14 @@
 #define EXIT EVLOOP_KQ_NOTE_EXIT
 #define FORK EVLOOP_KQ_NOTE_FORK
 
-/* Watches what only the connector tells. */
+/* Watches what only the process connector reports. */
 static int watch_forks(evloop_kqueue_t kq, pid_t pid) {
   return try_change(kq, (uint64_t)pid, KQ_PROC, ADD, FORK | EXIT, 0, 9);
 }
 
 static evloop_kqueue_t queue_of_forks(pid_t pid) {
   evloop_kqueue_t kq = new_kqueue();
-  if (watch_forks(kq, pid) == -ENOTSUP) SKIP("forks are not told of here");
+  if (watch_forks(kq, pid) == -ENOTSUP) SKIP("forks are not reported here");
   return kq;
 }
 

@@ -152,7 +152,7 @@ TEST(a_tcp_listener_has_connections) {
   expect_nothing(kq);
 }
 
-/* Whether the kernel tells how many connections wait (CONFIG_UNIX_DIAG). */
+/* Whether the kernel reports how many connections wait (CONFIG_UNIX_DIAG). */
 static bool counts_unix_connections(void) {
   struct {
     struct nlmsghdr header;

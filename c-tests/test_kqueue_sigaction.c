@@ -49,7 +49,7 @@ static int64_t next_count(evloop_kqueue_t kq, int number) {
   return expect_event(kq, (uint64_t)number, KQ_SIGNAL).data;
 }
 
-/* What the kernel has, whatever the C library's function says. */
+/* The action that the kernel has, without the C library's changes. */
 typedef struct KernelAction {
   void (*handler)(int);
   unsigned long flags;
@@ -217,7 +217,7 @@ TEST(sigset_holds_and_releases) {
   CHECK_EQ(next_count(kq, SIGUSR1), 1);
 }
 
-/* ---- what is said of it ---- */
+/* ---- flags, masks and handlers ---- */
 
 TEST(flags_and_masks_are_kept_and_obeyed) {
   struct sigaction action;

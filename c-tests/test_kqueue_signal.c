@@ -619,8 +619,8 @@ TEST(a_queue_with_a_handler_and_one_with_a_signalfd_both_count) {
 
 /* ---- processes that the subscribers are not of ---- */
 
-/* Every free number of a descriptor becomes this file. */
-static int fill_numbers_with(int file) {
+/* Makes every free descriptor up to 60 a duplicate of this file. */
+static int fill_fds_with(int file) {
   int last = file;
   while (last < 60) last = (int)OK(fcntl(file, F_DUPFD_CLOEXEC, 3));
   return last;
@@ -636,8 +636,8 @@ static pid_t fork_by_system_call(void) {
   return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
 }
 
-/* A queue that is gone, one that is there, and a loop, which wake by numbers
- * of descriptors that the child uses for others. */
+/* A queue that is closed, one that is open, and a loop: their signal handlers
+ * write to descriptors that the child uses for other files. */
 static void watch_and_leave(void) {
   evloop_kqueue_t left = new_kqueue();
   watch(left, SIGUSR1);
@@ -655,7 +655,7 @@ static void signal_in_a_child(pid_t (*forks)(void)) {
     for (int fd = 3; fd < 60; fd++) {
       if (fd != file) close(fd);
     }
-    fill_numbers_with(file);
+    fill_fds_with(file);
     /* musl's raise() knows only children of its own fork(). */
     kill(getpid(), SIGUSR1);
     _exit(calls == 1 ? 0 : 9);
@@ -673,11 +673,11 @@ TEST_WITHOUT_VALGRIND(a_signal_in_a_child_of_a_bare_fork_writes_nothing, 20) {
   signal_in_a_child(fork_by_system_call);
 }
 
-TEST(a_signal_in_a_child_at_once_finds_no_old_number) {
+TEST(a_signal_in_a_child_at_once_finds_no_old_descriptor) {
   install(SIGUSR1, count_call, 0);
   watch_and_leave();
   int file = regular_file();
-  fill_numbers_with(file);
+  fill_fds_with(file);
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
     raise(SIGUSR1);
@@ -740,7 +740,7 @@ TEST(a_signal_writes_nothing_where_the_queues_descriptors_were_closed) {
   for (int fd = 3; fd < 60; fd++) {
     if (fd != file) close(fd);
   }
-  fill_numbers_with(file);
+  fill_fds_with(file);
   raise(SIGUSR1);
   CHECK_EQ(size_of(file), 0);
 }

@@ -13,7 +13,7 @@ static void watch(evloop_kqueue_t kq, int fd, int filter, int flags, uint64_t ud
   apply(kq, (uint64_t)fd, filter, ADD | flags, 0, 0, udata);
 }
 
-/* Closes a descriptor and opens something else, not ready, at its number. */
+/* Replaces the file at a descriptor with `other`. */
 static void reuse(int fd, int other) {
   CHECK_EQ(dup2(other, fd), fd);
 }
@@ -61,7 +61,7 @@ TEST(closing_with_a_duplicate_left_ends_the_watch_too) {
   }
 }
 
-TEST(a_number_used_again_is_another_descriptor) {
+TEST(a_descriptor_used_again_is_another_file) {
   static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH, DISABLE};
   for (int i = 0; i < LENGTH(flags); i++) {
     for (int duplicate = 0; duplicate < 2; duplicate++) {
@@ -104,7 +104,7 @@ TEST(adding_replaces_a_watch_of_the_descriptor_before) {
   }
 }
 
-TEST(the_new_owner_of_a_number_hears_nothing_of_the_old_one) {
+TEST(the_new_file_at_a_descriptor_has_no_event_of_the_old_one) {
   /* The new descriptor is ready itself. */
   static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH};
   for (int i = 0; i < LENGTH(flags); i++) {
@@ -119,7 +119,7 @@ TEST(the_new_owner_of_a_number_hears_nothing_of_the_old_one) {
   }
 }
 
-TEST(the_new_owner_of_an_eventfds_number_too) {
+TEST(the_new_file_at_the_descriptor_of_an_eventfd_neither) {
   for (int flags = 0; flags <= CLEAR; flags += CLEAR) {
     evloop_kqueue_t kq = new_kqueue();
     int old = event_fd(1), fresh = event_fd(1);
@@ -130,7 +130,7 @@ TEST(the_new_owner_of_an_eventfds_number_too) {
   }
 }
 
-TEST(a_number_that_becomes_a_files_is_watched_anew) {
+TEST(a_descriptor_reused_for_a_regular_file_is_watched_again) {
   static const int first[] = {0, CLEAR, ONESHOT, DISPATCH}, second[] = {0, CLEAR};
   for (int i = 0; i < LENGTH(first) * LENGTH(second); i++) {
     evloop_kqueue_t kq = new_kqueue();
@@ -166,8 +166,8 @@ static int counter(void) {
   return event_fd(0);
 }
 
-/* What looks at the sort of file says of a number that is used again what it
- * says of one that is new to the queue. */
+/* A filter that depends on the kind of file returns for a reused descriptor what
+ * it returns for one that is new to the queue. */
 TEST(sorts_of_what_was_closed_count_no_more) {
   static const struct {
     int filter;
@@ -208,7 +208,7 @@ TEST(sorts_of_what_was_closed_count_no_more) {
   }
 }
 
-TEST(a_file_at_a_sockets_number_is_watched_for_changes) {
+TEST(a_file_at_the_descriptor_of_a_socket_is_watched_for_changes) {
   evloop_kqueue_t kq = new_kqueue();
   int fd = local_socket(), file = regular_file();
   watch(kq, fd, KQ_READ, 0, 1);
@@ -223,7 +223,7 @@ TEST(a_file_at_a_sockets_number_is_watched_for_changes) {
   expect_silence(kq);
 }
 
-TEST(a_files_number_that_is_anothers_is_silent) {
+TEST(the_descriptor_of_a_file_that_is_another_files_is_silent) {
   int others[] = {regular_file(), (int)OK(open("/dev/zero", O_RDONLY))};
   CHECK_EQ(pwrite(others[0], "other", 5, 0), 5);
   CHECK_EQ(lseek(others[0], 0, SEEK_SET), 0);
@@ -237,7 +237,7 @@ TEST(a_files_number_that_is_anothers_is_silent) {
   }
 }
 
-TEST(sorts_of_files_are_told_apart_at_once) {
+TEST(kinds_of_files_are_distinguished_at_once) {
   int pair[2];
   OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
   const int others[] = {pair[0], regular_file(), (int)OK(open("/dev/null", O_RDWR)), event_fd(1)};
@@ -270,7 +270,7 @@ TEST(many_leftovers_do_not_pile_up) {
 }
 
 TEST(what_else_is_watched_survives) {
-  /* Leftovers make the queue build its set anew. */
+  /* Leftover registrations make the queue rebuild its epoll set. */
   evloop_kqueue_t kq = new_kqueue();
   Pipe level = new_pipe(), edge = new_pipe(), leftover = new_pipe();
   Event events[8];
@@ -320,13 +320,13 @@ static void *wait_for_user(void *argument) {
 /* Nothing happened to what has edges; but what does is not lost. */
 TEST(edges_do_not_come_again_when_leftovers_are_dropped) {
   evloop_kqueue_t kq = new_kqueue();
-  Pipe told = new_pipe(), news = new_pipe();
+  Pipe reported = new_pipe(), news = new_pipe();
   int ends[2];
   Event events[100];
   OK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
-  put(told.w);
+  put(reported.w);
   put(ends[1]);
-  watch(kq, told.r, KQ_READ, CLEAR, 0);
+  watch(kq, reported.r, KQ_READ, CLEAR, 0);
   watch(kq, ends[0], KQ_READ, CLEAR, 0);
   watch(kq, ends[0], KQ_WRITE, CLEAR, 0);
   watch(kq, news.r, KQ_READ, CLEAR, 0);
@@ -397,7 +397,7 @@ TEST(threads_that_wait_move_to_the_new_set) {
   }
 }
 
-TEST(a_duplicate_that_comes_back_to_its_number_is_the_same) {
+TEST(a_duplicate_that_comes_back_to_its_descriptor_is_the_same) {
   evloop_kqueue_t kq = new_kqueue();
   Pipe p = new_pipe();
   int copy = (int)OK(dup(p.r));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Kqueues that several threads use: edges, which the kernel tells only once,
- * forks and closing in the middle of it, and no descriptor left. */
+/* Kqueues that several threads use: edges, which the kernel reports only once;
+ * forks and closing while other threads use the queue; and no descriptor left. */
 
 #define _GNU_SOURCE
 #include "kqueue_support.h"
@@ -124,7 +124,7 @@ static void *take_all(void *argument) {
   return NULL;
 }
 
-TEST_TIMEOUT(an_event_comes_once_in_a_call_whoever_else_collects, 60) {
+TEST_TIMEOUT(an_event_comes_once_in_a_call_while_other_threads_collect, 60) {
   enum { THREADS = 3 };
   pthread_t threads[THREADS];
   set_limit(3 * MANY);
@@ -134,7 +134,8 @@ TEST_TIMEOUT(an_event_comes_once_in_a_call_whoever_else_collects, 60) {
   for (int i = 0; i < THREADS; i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
 }
 
-/* A call by a handle that is closed meanwhile has all, or none. */
+/* A call by a handle that another thread closes concurrently has all events, or
+ * none. */
 static void *take_by(void *argument) {
   static Event events[MANY];
   Taker *t = (Taker *)argument;
@@ -162,7 +163,8 @@ TEST_TIMEOUT(nothing_is_lost_with_a_handle, 60) {
 
 /* ---- forks ---- */
 
-/* Each has what there was, whoever looks first. */
+/* Parent and child each have the events there were, in whichever order they
+ * take them. */
 TEST(a_child_that_keeps_the_queue_takes_nothing_from_its_parent) {
   evloop_kqueue_t kq = OK(evloop_kqueue_create(EVLOOP_KQ_CPONFORK));
   Pipe p = new_pipe();
@@ -209,8 +211,8 @@ TEST_TIMEOUT(a_child_of_a_busy_process_uses_queues_at_once, 60) {
       /* Inherited it is not. */
       bool good = i % 2 ? evloop_bsd_kqueue() >= 0
                         : evloop_bsd_kevent(kq, NULL, 0, &event, 1, NULL) == -1 && errno == EBADF;
-      /* What a thread of the parent's was changing is nobody's here: no
-       * checker is to look for it. */
+      /* What a thread of the parent was changing belongs to no thread of the
+       * child: checkers that run at exit would report it. */
       if (good) raise(SIGKILL);
       _exit(1);
     }

@@ -29,8 +29,9 @@ TEST(the_flag_goes_with_the_others_and_no_unknown_one) {
 
 /* ---- what it saves ---- */
 
-/* Whose descriptor an event is of is asked by EPOLL_CTL_ADD, which says EEXIST.
- * From now on it says that there is no such descriptor. */
+/* To check that an event belongs to the file that a descriptor has now, the
+ * library calls EPOLL_CTL_ADD, which fails with EEXIST if it does. From now on it
+ * fails with EBADF, as for a closed descriptor. */
 static void make_no_descriptor_known(void) {
   answer_call_of(SYS_epoll_ctl, EPOLL_CTL_ADD, EBADF);
 }
@@ -100,8 +101,9 @@ TEST(what_has_no_duplicate_may_be_closed_as_it_is) {
   }
 }
 
-/* The new owner of a number, which is ready, is watched once it is added. */
-TEST(a_number_that_is_used_again_is_anothers) {
+/* The new file at a reused descriptor, which is ready, is watched only after it
+ * is added. */
+TEST(a_descriptor_that_is_used_again_is_another_files) {
   for (int i = 0; i < LENGTH(ways); i++) {
     for (int deleted = 0; deleted < 2; deleted++) {
       evloop_kqueue_t kq = trusting_kqueue();
@@ -125,9 +127,9 @@ TEST(a_number_that_is_used_again_is_anothers) {
   }
 }
 
-/* Events for which there was no room wait in the queue: whose they are is
- * asked then. */
-TEST(an_event_that_waited_is_not_that_of_a_numbers_new_owner) {
+/* Events that did not fit in the caller's array wait in the queue. When they are
+ * taken, the queue checks that the descriptor still has the same file. */
+TEST(an_event_that_waited_is_not_that_of_a_descriptors_new_file) {
   evloop_kqueue_t kq = trusting_kqueue();
   Pipe first = new_pipe(), second = new_pipe(), fresh = new_pipe();
   Event event;
@@ -144,7 +146,7 @@ TEST(an_event_that_waited_is_not_that_of_a_numbers_new_owner) {
   CHECK_EQ(expect_event(kq, (uint64_t)second.r, KQ_READ).udata, 3);
 }
 
-TEST(a_files_number_that_is_anothers_is_silent) {
+TEST(the_descriptor_of_a_file_that_is_another_files_is_silent) {
   evloop_kqueue_t kq = trusting_kqueue();
   int file = regular_file(), other = regular_file();
   CHECK_EQ(pwrite(file, "ab", 2, 0), 2);

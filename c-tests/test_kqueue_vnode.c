@@ -131,14 +131,14 @@ TEST(a_new_name_is_link_and_the_loss_of_one_is_delete) {
   expect_notes(&w, NOTE(DELETE));
 }
 
-TEST(a_link_and_a_change_of_mode_at_once_are_both_told) {
+TEST(a_link_and_a_change_of_mode_at_once_are_both_reported) {
   Watched w = watch_file(CHANGES);
   OK(link("file", "other"));
   OK(fchmod(w.fd, 0600));
   expect_notes(&w, NOTE(LINK) | NOTE(ATTRIB));
 }
 
-TEST(what_is_done_in_a_row_is_told_once_each) {
+TEST(changes_in_a_row_are_reported_once_each) {
   Watched w = watch_file(CHANGES);
   OK(fchmod(w.fd, 0600));
   CHECK_EQ(write(w.fd, "1234", 4), 4);
@@ -240,7 +240,7 @@ TEST(a_file_that_never_had_a_name_is_watched) {
   expect_notes(&w, NOTE(WRITE) | NOTE(EXTEND));
 }
 
-TEST(opening_reading_and_closing_are_told_apart) {
+TEST(opening_reading_and_closing_are_distinguished) {
   Watched w = watch_file(USES);
   put(w.fd);
   expect_nothing(w.kq);
@@ -520,7 +520,7 @@ TEST(dispatch_disables_after_one_event) {
   CHECK_EQ(notes_of(&w), NOTE(WRITE) | NOTE(EXTEND));
 }
 
-TEST(a_knote_added_later_is_not_told_of_what_was_before) {
+TEST(a_knote_added_later_has_no_event_of_earlier_changes) {
   Watched w = watch_file(NOTE(ATTRIB));
   int second = open_file("file", O_RDWR);
   OK(fchmod(w.fd, 0600));
@@ -620,7 +620,7 @@ TEST(a_closed_descriptor_has_no_events) {
   expect_nothing(w.kq);
 }
 
-TEST(a_number_used_for_another_file_has_no_events_of_the_first) {
+TEST(a_descriptor_used_for_another_file_has_no_events_of_the_first) {
   Watched w = watch_file(CHANGES);
   int keep = (int)OK(fcntl(w.fd, F_DUPFD_CLOEXEC, 50));
   int other = open_file("other", O_RDWR | O_CREAT);
@@ -636,7 +636,7 @@ TEST(a_number_used_for_another_file_has_no_events_of_the_first) {
   expect_notes(&w, NOTE(WRITE) | NOTE(EXTEND));
 }
 
-TEST(a_number_used_again_before_anything_happens_is_watched_anew) {
+TEST(a_descriptor_used_again_before_anything_happens_is_watched_again) {
   Watched w = watch_file(NOTE(ATTRIB));
   int other = open_file("other", O_RDWR | O_CREAT);
   OK(dup2(other, w.fd));
@@ -714,7 +714,7 @@ TEST(without_descriptors_nothing_is_left_behind) {
 }
 
 /* A child that may not open the file has a descriptor of it. */
-static void as_nobody(int fd) {
+static void without_read_permission(int fd) {
   evloop_kqueue_t kq = new_kqueue();
   OK(setuid(65534));
   CHECK_ERR(try_change(kq, (uint64_t)fd, VNODE, ADD, NOTE(WRITE), 0, 0), EACCES);
@@ -734,7 +734,7 @@ TEST(a_file_that_may_not_be_read_is_refused) {
   OK(fchmod(fd, 0));
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
-    as_nobody(fd);
+    without_read_permission(fd);
     _exit(0);
   }
   OK(waitpid(child, &status, 0));
@@ -797,7 +797,8 @@ TEST_TIMEOUT(nothing_is_lost_when_inotify_overflows, 60) {
       }
     }
   }
-  /* What may have happened is told; names are counted. */
+  /* The queue reports every change that inotify may have lost. Only links and
+   * deletions are known exactly: the queue compares the counts of links. */
   uint32_t perhaps = NOTE(WRITE) | NOTE(EXTEND) | NOTE(ATTRIB) | NOTE(RENAME);
   CHECK_EQ(seen[0], NOTE(DELETE) | perhaps);
   CHECK_EQ(seen[1], NOTE(ATTRIB));
@@ -880,7 +881,7 @@ static void *take_events(void *argument) {
   return NULL;
 }
 
-/* Opens another file under a number that a queue may know. */
+/* Opens another file at a descriptor that a queue may have watched. */
 static void reopen(int *fd, unsigned *seed) {
   char name[32];
   if (*fd > 0) close(*fd);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* Kqueues: how many bytes wait in a socket, as the filter READ has it. FIONREAD
- * says less than that of sockets that keep messages, and of a TCP socket with
+ * reports less than that for sockets that keep messages, and for a TCP socket with
  * an urgent byte. */
 
 #define _GNU_SOURCE

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* What all functions have in common: handles, the last error, errno; and the
- * functions that tell about the library. */
+ * functions that return facts about the library. */
 
 #define _GNU_SOURCE
 #include "support.h"
@@ -397,7 +397,7 @@ TEST_TIMEOUT(threads_that_get_in_each_others_way_leave_errno_alone, 60) {
   for (i = 0; i < LENGTH(threads); i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
 }
 
-/* ---- what the library tells ---- */
+/* ---- facts about the library ---- */
 
 TEST(strerror_ignores_the_sign) {
   int code;

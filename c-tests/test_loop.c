@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* The event loop as a state machine: how it is made, run, stopped, woken and
- * told from elsewhere what to call; the order of what it does. */
+/* The event loop as a state machine: how it is created, run, stopped and woken,
+ * how other threads post callbacks to it, and the order of what it does. */
 
 #define _GNU_SOURCE
 #include "loop_support.h"

@@ -103,38 +103,38 @@ TEST_TIMEOUT(data_is_free_after_a_close_that_waited_while_it_sleeps, 40) {
   close_from_four(close_and_free, false);
 }
 
-/* ---- closing without, and freeing when it is told ---- */
+/* ---- closing without a wait, and freeing in the destroy notification ---- */
 
-typedef struct Told {
+typedef struct Notified {
   Data data;
   Closer *closer;
-} Told;
+} Notified;
 
-static void use_told(const evloop_event_t *event, void *user_data) {
-  Told *told = (Told *)user_data;
-  use_data(event, &told->data);
+static void use_notified(const evloop_event_t *event, void *user_data) {
+  Notified *notified = (Notified *)user_data;
+  use_data(event, &notified->data);
 }
 
-static void free_told(const evloop_event_t *event, void *user_data) {
-  Told *told = (Told *)user_data;
+static void free_notified(const evloop_event_t *event, void *user_data) {
+  Notified *notified = (Notified *)user_data;
   CHECK_EQ(event->type, EVLOOP_EVENT_CLOSED);
-  CHECK_EQ(told->data.magic, ALIVE);
-  RAISE(told->closer->destroyed, 1);
-  STORE(told->data.magic, POISON);
-  free(told);
+  CHECK_EQ(notified->data.magic, ALIVE);
+  RAISE(notified->closer->destroyed, 1);
+  STORE(notified->data.magic, POISON);
+  free(notified);
 }
 
-static void *close_and_be_told(void *argument) {
+static void *close_and_be_notified(void *argument) {
   Closer *closer = (Closer *)argument;
   int fd = event_fd(1), i;
   for (i = 0; i < ROUNDS; i++) {
-    Told *told = (Told *)calloc(1, sizeof *told);
+    Notified *notified = (Notified *)calloc(1, sizeof *notified);
     evloop_watcher_t watcher;
-    told->data.magic = ALIVE;
-    told->closer = closer;
-    watcher = i % 2 ? timer(closer->loop, 0, 1000, use_told, told)
-                    : readable_io(closer->loop, fd, use_told, told);
-    CHECK_EQ(evloop_watcher_set_destroy(watcher, free_told, told), 0);
+    notified->data.magic = ALIVE;
+    notified->closer = closer;
+    watcher = i % 2 ? timer(closer->loop, 0, 1000, use_notified, notified)
+                    : readable_io(closer->loop, fd, use_notified, notified);
+    CHECK_EQ(evloop_watcher_set_destroy(watcher, free_notified, notified), 0);
     /* A moment in which it may be called. */
     if (i % 3 == 0) go_round(closer->loop);
     close_watcher(watcher);
@@ -142,12 +142,12 @@ static void *close_and_be_told(void *argument) {
   return NULL;
 }
 
-TEST_TIMEOUT(data_is_freed_when_it_is_told_while_it_runs, 40) {
-  close_from_four(close_and_be_told, true);
+TEST_TIMEOUT(data_is_freed_by_the_destroy_notification_while_it_runs, 40) {
+  close_from_four(close_and_be_notified, true);
 }
 
-TEST_TIMEOUT(data_is_freed_when_it_is_told_while_it_sleeps, 40) {
-  close_from_four(close_and_be_told, false);
+TEST_TIMEOUT(data_is_freed_by_the_destroy_notification_while_it_sleeps, 40) {
+  close_from_four(close_and_be_notified, false);
 }
 
 TEST(no_callback_begins_after_a_close) {
@@ -483,7 +483,7 @@ static void expect_its_own(const evloop_event_t *event, void *user_data) {
 }
 
 /* With WAIT no callback is left that would read from the new descriptor. */
-TEST(a_descriptor_is_closed_and_its_number_used_again) {
+TEST(a_descriptor_is_closed_and_used_again) {
   static Runner runner;
   static Reused rounds[1000];
   evloop_t loop = running_loop(&runner, false);
@@ -504,7 +504,7 @@ TEST(a_descriptor_is_closed_and_its_number_used_again) {
     STORE(reused->data.magic, POISON);
     OK(close(pipe.r));
     OK(close(pipe.w));
-    /* The same number, readable, and nobody watches it. */
+    /* The same descriptor, of another file: readable, and not watched. */
     pipe = new_pipe();
     CHECK_EQ(pipe.r, first);
     put(pipe.w);
@@ -516,7 +516,7 @@ TEST(a_descriptor_is_closed_and_its_number_used_again) {
   stop_runner(&runner);
 }
 
-TEST(an_own_descriptor_is_closed_and_its_number_used_again) {
+TEST(an_own_descriptor_is_closed_and_used_again) {
   static Seen seen[2];
   evloop_t loop = new_loop();
   int i;

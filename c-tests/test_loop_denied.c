@@ -78,9 +78,9 @@ TEST(an_io_watcher_that_there_was_no_memory_for_is_closed) {
   close_loop(loop);
 }
 
-/* Of two watchers of a descriptor one is closed without memory by another
- * thread. The other one goes on, and a third one joins it, before or after the
- * loop has heard of that. */
+/* Another thread closes one of two watchers of a descriptor, without memory. The
+ * other one goes on. A third one is added, before or after the loop has applied
+ * the close. */
 static void close_one_of_two(int closed, bool joins_before) {
   static Seen seen[3];
   evloop_watcher_t watchers[3];
@@ -117,7 +117,7 @@ TEST(a_descriptor_goes_on_when_one_of_its_watchers_is_closed_without_memory) {
 /* ---- registrations that the kernel refuses ---- */
 
 /* It cannot change these: they are removed and added again. */
-TEST(a_watcher_whose_registration_is_refused_tells_so_and_is_enabled_later) {
+TEST(a_watcher_whose_registration_is_refused_has_an_error_and_is_enabled_later) {
   enum { EXCLUSIVE = (int)EVLOOP_EPOLLEXCLUSIVE };
   evloop_t loop = new_loop();
   int fd = event_fd(1);

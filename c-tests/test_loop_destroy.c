@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Closing watchers, and being told of it: exactly once, when it was said. */
+/* Closing watchers, and destroy notifications: exactly one, at the time that the
+ * header promises. */
 
 #define _GNU_SOURCE 1
 #include "loop_kinds.h"
@@ -58,7 +59,7 @@ EACH_KIND(it_happens_when_the_loop_is_closed) {
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
 }
 
-TEST(it_tells_the_data_that_was_set_last) {
+TEST(its_event_has_the_data_that_was_set_last) {
   static Seen destroyed;
   evloop_watcher_t watcher = async(new_loop(), ignore, &destroyed);
   set_destroy(watcher, see_destroyed, &destroyed);

@@ -34,7 +34,8 @@ static int dispatch(Guest guest) {
   return (int)OK(evloop_embed_dispatch(guest.loop));
 }
 
-/* One turn of a foreign loop, which blocks unless it was told not to. */
+/* One turn of a foreign loop. It blocks unless evloop_embed_prepare() returns
+ * 1. */
 static void foreign_turn(Guest guest) {
   if (prepare(guest) == 0) CHECK(readable(guest.fd, -1));
   dispatch(guest);
@@ -47,7 +48,7 @@ static void foreign_turns_until(Guest guest, const Seen *seen, int calls) {
   }
 }
 
-/* Whatever has to be said first was said: now it is quiet. */
+/* Dispatches what is pending, until the descriptor is no longer readable. */
 static void settle(Guest guest) {
   for (int i = 0; i < 3; i++) {
     if (prepare(guest) == 0 && !readable(guest.fd, 0)) return;
@@ -56,7 +57,8 @@ static void settle(Guest guest) {
   check_fail(__FILE__, __LINE__, "there is always something to do");
 }
 
-/* What happens behind the back of a foreign loop that waits. */
+/* Expects that the descriptor wakes a foreign loop that waits, and that the loop
+ * delivers exactly one event. */
 static void expect_noticed(Guest guest, const Seen *seen) {
   int calls = seen->calls;
   CHECK(readable(guest.fd, -1));
@@ -284,7 +286,7 @@ static void *act(void *argument) {
   return NULL;
 }
 
-/* The foreign loop sits in its poll meanwhile. */
+/* The foreign loop is in poll(2) when another thread acts. */
 TEST(what_another_thread_does_is_noticed) {
   for (int i = 0; i < LENGTH(actions); i++) {
     Between *b = new_between();
@@ -525,8 +527,8 @@ TEST(automatic_time_goes_on_though_it_is_asked_for_before_each_dispatch) {
   CHECK_EQ(evloop_now_ns(loop), 100);
 }
 
-/* It may wait for ever, or jump; but not say that there is something to do
- * and then do nothing, again and again. */
+/* The loop may wait for ever, or jump. It must not report pending work again and
+ * again and then do nothing. */
 TEST(automatic_time_does_not_keep_a_foreign_loop_busy_for_nothing) {
   Guest guest = guest_of(jumping_loop());
   Seen seen = {.calls = 0};

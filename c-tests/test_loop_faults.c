@@ -109,8 +109,8 @@ EACH_KIND(watchers_are_closed_without_memory_by_another_thread) {
   close_loop(fixture.loop);
 }
 
-/* As long as the loop has not heard of it, a closed watcher's handle is
- * neither live nor used again. */
+/* Until the loop has applied the close, a closed watcher's handle is neither live
+ * nor used again. */
 TEST(a_watcher_that_two_threads_close_without_memory_is_closed_once) {
   Fixture fixture = new_fixture();
   static Notified notified;
@@ -192,9 +192,9 @@ TEST(names_of_watchers_that_are_closed_without_memory_are_forgotten) {
   close_loop(loop);
 }
 
-/* ---- closing a watcher whose descriptor's number was used again ---- */
+/* ---- closing a watcher whose descriptor was used again ---- */
 
-/* A watcher of a pipe that is closed, and a later one of its number. */
+/* A watcher of a pipe that is closed, and a later one of the same descriptor. */
 typedef struct Again {
   evloop_t loop;
   Pipe pipe;
@@ -229,7 +229,7 @@ static void expect_second_is_called(void) {
   close_loop(again.loop);
 }
 
-TEST(a_watcher_that_is_closed_without_memory_silences_no_later_one_of_its_number) {
+TEST(a_watcher_that_is_closed_without_memory_silences_no_later_one_of_its_descriptor) {
   Gate gate;
   begin_again();
   hold(again.loop, &gate);
@@ -268,7 +268,7 @@ static void close_first_while_second_is_added(bool has_memory) {
   expect_second_is_called();
 }
 
-TEST(a_watcher_that_is_closed_while_its_number_is_added_silences_no_later_one) {
+TEST(a_watcher_that_is_closed_while_its_descriptor_is_added_silences_no_later_one) {
   close_first_while_second_is_added(true);
 }
 
@@ -325,7 +325,7 @@ TEST(a_notification_is_asked_for_again_after_there_was_no_memory) {
   close_loop(loop);
 }
 
-TEST(evloop_wait_tells_of_closed_watchers_without_memory) {
+TEST(evloop_wait_delivers_closed_events_without_memory) {
   evloop_t loop = new_loop();
   evloop_watcher_t watchers[MANY];
   evloop_event_t events[MANY + 1];

@@ -13,7 +13,7 @@ static void turns_until_error(evloop_t loop, const Seen *seen) {
   for (int i = 0; i < A_WHILE && seen->errors == 0; i++) OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
 }
 
-/* The loop waits, and does not turn like mad. */
+/* The loop waits, and does not spin. */
 static void expect_asleep(evloop_t loop) {
   Seen prepares = {.calls = 0};
   evloop_watcher_t prepare = OK(evloop_add_prepare(loop, record, &prepares));
@@ -33,8 +33,9 @@ static void expect_one_error(const Seen *seen, int fd) {
 
 /* ---- a descriptor that goes away ---- */
 
-/* A watched pipe; its reading end is closed, and its number perhaps that of
- * another one with a byte in it; a duplicate may live on. */
+/* A watched pipe, whose reading end is closed. With REUSE_FD the descriptor
+ * is then one of another pipe, with a byte in it. With KEEP_DUPLICATE a duplicate
+ * of the reading end stays open. */
 typedef struct Gone {
   evloop_t loop;
   Pipe pipe, other;
@@ -43,7 +44,7 @@ typedef struct Gone {
   evloop_watcher_t watcher;
 } Gone;
 
-enum { KEEP_DUPLICATE = 1, REUSE_NUMBER = 2, EDGE = 4, FULL = 8, ALL_WAYS = 16 };
+enum { KEEP_DUPLICATE = 1, REUSE_FD = 2, EDGE = 4, FULL = 8, ALL_WAYS = 16 };
 
 /* Static: a late event would be seen, and not be a stray write. */
 static Gone *lose_descriptor(int how) {
@@ -56,7 +57,7 @@ static Gone *lose_descriptor(int how) {
   OK(close(g.pipe.r));
   if (how & FULL && how & KEEP_DUPLICATE) put(g.pipe.w);
   put(g.other.w);
-  if (how & REUSE_NUMBER) CHECK_EQ(dup2(g.other.r, g.pipe.r), g.pipe.r);
+  if (how & REUSE_FD) CHECK_EQ(dup2(g.other.r, g.pipe.r), g.pipe.r);
   return &g;
 }
 
@@ -64,14 +65,14 @@ static void end(const Gone *g, int how) {
   CHECK_EQ(evloop_watcher_close(g->watcher, 0), 0);
   expect_asleep(g->loop);
   CHECK_EQ(evloop_close(g->loop), 0);
-  if (how & REUSE_NUMBER) OK(close(g->pipe.r));
+  if (how & REUSE_FD) OK(close(g->pipe.r));
   if (how & KEEP_DUPLICATE) OK(close(g->duplicate));
   OK(close(g->pipe.w));
   OK(close(g->other.r));
   OK(close(g->other.w));
 }
 
-/* Nobody tells the loop and nothing happens: it need not know. */
+/* No event and no call informs the loop, so it need not notice. */
 TEST_TIMEOUT(a_descriptor_that_went_away_is_an_error_or_nothing, 60) {
   for (int how = 0; how < FULL; how++) {
     Gone *g = lose_descriptor(how);
@@ -83,10 +84,10 @@ TEST_TIMEOUT(a_descriptor_that_went_away_is_an_error_or_nothing, 60) {
   }
 }
 
-/* The kernel goes on reporting the open file, whose number is closed or
- * another one's, and would do so for ever. */
+/* The kernel goes on reporting the open file, whose descriptor is closed or
+ * another file's, and would do so for ever. */
 TEST_TIMEOUT(a_duplicate_that_stays_readable_is_one_error_and_then_nothing, 60) {
-  for (int reuse = 0; reuse <= REUSE_NUMBER; reuse += REUSE_NUMBER) {
+  for (int reuse = 0; reuse <= REUSE_FD; reuse += REUSE_FD) {
     Gone *g = lose_descriptor(KEEP_DUPLICATE | FULL | reuse);
     turns_until_error(g->loop, &g->seen);
     expect_one_error(&g->seen, g->pipe.r);
@@ -103,7 +104,7 @@ TEST_TIMEOUT(a_duplicate_that_stays_readable_is_one_error_and_then_nothing, 60) 
 }
 
 /* The kernel refuses a change of what no epoll takes in other words. */
-TEST_TIMEOUT(a_duplicate_whose_number_is_a_files_now_is_one_error, 60) {
+TEST_TIMEOUT(a_duplicate_whose_descriptor_is_a_files_now_is_one_error, 60) {
   Gone *g = lose_descriptor(KEEP_DUPLICATE | FULL);
   int file = (int)OK(open("/dev/zero", O_RDONLY | O_CLOEXEC));
   if (file != g->pipe.r) {
@@ -112,13 +113,13 @@ TEST_TIMEOUT(a_duplicate_whose_number_is_a_files_now_is_one_error, 60) {
   }
   turns_until_error(g->loop, &g->seen);
   expect_one_error(&g->seen, g->pipe.r);
-  end(g, KEEP_DUPLICATE | REUSE_NUMBER);
+  end(g, KEEP_DUPLICATE | REUSE_FD);
 }
 
-/* Its number is closed, so each event is a vain call of the callback, but
- * there are only as many as bytes are written. */
+/* Its descriptor is closed, so each call of the callback is spurious, but there
+ * are only as many calls as bytes that are written. */
 TEST(a_duplicate_with_edges_is_reported_no_more_often_than_it_changes) {
-  for (int reuse = 0; reuse <= REUSE_NUMBER; reuse += REUSE_NUMBER) {
+  for (int reuse = 0; reuse <= REUSE_FD; reuse += REUSE_FD) {
     Gone *g = lose_descriptor(KEEP_DUPLICATE | EDGE | reuse);
     for (int i = 0; i < 10; i++) {
       put(g->pipe.w);
@@ -131,7 +132,7 @@ TEST(a_duplicate_with_edges_is_reported_no_more_often_than_it_changes) {
 }
 
 TEST(a_duplicate_that_becomes_readable_ends_the_wait_with_one_error) {
-  for (int reuse = 0; reuse <= REUSE_NUMBER; reuse += REUSE_NUMBER) {
+  for (int reuse = 0; reuse <= REUSE_FD; reuse += REUSE_FD) {
     Gone *g = lose_descriptor(KEEP_DUPLICATE | reuse);
     Runner r;
     start_sleeper(&r, run_until_done, g->loop);
@@ -154,7 +155,7 @@ static void close_it(evloop_watcher_t watcher) {
 }
 
 static void no_duplicate_is_seen_after(void (*change)(evloop_watcher_t)) {
-  for (int reuse = 0; reuse <= REUSE_NUMBER; reuse += REUSE_NUMBER) {
+  for (int reuse = 0; reuse <= REUSE_FD; reuse += REUSE_FD) {
     Gone *g = lose_descriptor(KEEP_DUPLICATE | FULL | reuse);
     change(g->watcher);
     turns(g->loop, 5);
@@ -205,7 +206,7 @@ static void disable_and_enable_later(evloop_watcher_t watcher) {
   CHECK_EQ(evloop_watcher_enable(watcher), 0);
 }
 
-/* A change is never made to the descriptor that has the number now. */
+/* The loop never applies a change to the file that has the descriptor now. */
 TEST_TIMEOUT(a_modified_watcher_finds_out_that_its_descriptor_went_away, 60) {
   for (int how = 0; how < ALL_WAYS; how++) {
     Gone *g = lose_descriptor(how);
@@ -216,7 +217,7 @@ TEST_TIMEOUT(a_modified_watcher_finds_out_that_its_descriptor_went_away, 60) {
     if ((how & FULL) == 0) CHECK_EQ(calls, 1);
     turns(g->loop, 5);
     CHECK_EQ(g->seen.calls, calls);
-    if (how & REUSE_NUMBER) CHECK(readable(g->pipe.r, 0));
+    if (how & REUSE_FD) CHECK(readable(g->pipe.r, 0));
     end(g, how);
   }
 }
@@ -249,7 +250,7 @@ TEST(a_watcher_with_an_error_does_not_keep_the_loop_alive) {
 
 /* It is an error once more, and not the new descriptor's watcher. */
 TEST(a_watcher_with_an_error_that_is_enabled_watches_no_new_descriptor) {
-  Gone *g = lose_descriptor(REUSE_NUMBER);
+  Gone *g = lose_descriptor(REUSE_FD);
   void (*const enables[])(evloop_watcher_t) = {modify, disable_and_enable_later};
   modify(g->watcher);
   turns(g->loop, 5);
@@ -260,16 +261,16 @@ TEST(a_watcher_with_an_error_that_is_enabled_watches_no_new_descriptor) {
     CHECK_EQ(g->seen.calls, g->seen.errors);
     expect_asleep(g->loop);
   }
-  end(g, REUSE_NUMBER);
+  end(g, REUSE_FD);
 }
 
-/* ---- another descriptor with its number ---- */
+/* ---- another file at its descriptor ---- */
 
-/* The new watcher's events are the new descriptor's, the old one's are not,
+/* The new watcher's events are the new file's, the old one's are not,
  * whichever of them is closed first. */
-TEST_TIMEOUT(a_new_watcher_of_the_number_is_another_descriptors, 60) {
+TEST_TIMEOUT(a_new_watcher_of_the_descriptor_is_another_files, 60) {
   for (int i = 0; i < ALL_WAYS * 3; i++) {
-    int how = (i % ALL_WAYS) | REUSE_NUMBER, old_closed = i / ALL_WAYS;
+    int how = (i % ALL_WAYS) | REUSE_FD, old_closed = i / ALL_WAYS;
     Gone *g = lose_descriptor(how);
     Seen fresh = {.calls = 0};
     if (old_closed == 2) turns(g->loop, 5);
@@ -292,8 +293,8 @@ TEST_TIMEOUT(a_new_watcher_of_the_number_is_another_descriptors, 60) {
   }
 }
 
-/* The loop's own timer takes the number of a descriptor that was closed. */
-TEST(the_number_of_a_closed_descriptor_may_become_the_loops_own) {
+/* The loop's own timer gets a descriptor that the program has closed. */
+TEST(a_closed_descriptor_may_become_the_loops_own) {
   for (int how = 0; how < 3; how++) {
     evloop_t loop = new_loop();
     Pipe pipe = new_pipe();
@@ -319,7 +320,7 @@ TEST(the_number_of_a_closed_descriptor_may_become_the_loops_own) {
 }
 
 /* Closed in the right order there is nothing to notice at all. */
-TEST(numbers_are_used_again_and_again) {
+TEST(descriptors_are_used_again_and_again) {
   evloop_t loop = new_loop();
   Pipe pipe = new_pipe();
   for (int i = 0; i < 1000; i++) {
@@ -393,7 +394,7 @@ TEST(a_file_that_was_closed_is_one_error) {
   expect_asleep(loop);
 }
 
-TEST(a_pipe_with_the_number_of_a_file_is_not_always_ready) {
+TEST(a_pipe_at_the_descriptor_of_a_file_is_not_always_ready) {
   evloop_t loop = new_living_loop();
   Seen seen = {.calls = 0};
   int file = (int)OK(dup(regular_file()));
@@ -406,7 +407,7 @@ TEST(a_pipe_with_the_number_of_a_file_is_not_always_ready) {
   expect_asleep(loop);
 }
 
-TEST(a_new_watcher_of_a_files_number_is_a_pipes) {
+TEST(a_new_watcher_of_a_files_descriptor_is_a_pipes) {
   evloop_t loop = new_living_loop();
   Seen seen = {.calls = 0}, fresh = {.calls = 0};
   int file = (int)OK(dup(regular_file()));
@@ -423,7 +424,7 @@ TEST(a_new_watcher_of_a_files_number_is_a_pipes) {
   CHECK_EQ(fresh.calls, 5);
 }
 
-TEST(a_file_with_the_number_of_a_pipe_is_always_ready) {
+TEST(a_file_at_the_descriptor_of_a_pipe_is_always_ready) {
   Gone *g = lose_descriptor(0);
   Seen fresh = {.calls = 0};
   CHECK_EQ(dup2(regular_file(), g->pipe.r), g->pipe.r);
@@ -432,7 +433,7 @@ TEST(a_file_with_the_number_of_a_pipe_is_always_ready) {
   CHECK_EQ(fresh.calls, 5);
   CHECK(g->seen.calls == g->seen.errors && g->seen.errors <= 1);
   CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
-  end(g, REUSE_NUMBER);
+  end(g, REUSE_FD);
 }
 
 CHECK_MAIN()

@@ -17,7 +17,7 @@ static void make_files(int from, int to) {
 
 /* ---- later ---- */
 
-TEST(what_happens_while_a_watcher_is_disabled_is_told_when_it_is_not) {
+TEST(what_happens_while_a_watcher_is_disabled_is_delivered_when_it_is_enabled) {
   Ear ear = {0};
   evloop_watcher_t watcher;
   enter_home();
@@ -105,8 +105,8 @@ TEST(over_its_rate_limit_a_watcher_hears_the_rest_later_in_order) {
   close_loop(ear.loop);
 }
 
-/* Its last event is kept back as any other, and the watcher lives until it
- * is told. */
+/* The rate limit delays the last event of a watcher as any other, and the
+ * watcher lives until the loop has delivered it. */
 TEST(over_its_rate_limit_a_watcher_hears_of_its_end_too) {
   Ear ear = {0};
   evloop_watcher_t watcher;
@@ -240,7 +240,7 @@ TEST(an_end_that_was_taken_back_comes_again) {
 
 /* ---- how loops are run ---- */
 
-TEST(a_loop_in_another_one_is_told_of_half_a_rename_too) {
+TEST(half_a_rename_is_delivered_by_an_embedded_loop_too) {
   Ear ear = {0};
   int fd;
   enter_home();
@@ -257,7 +257,7 @@ TEST(a_loop_in_another_one_is_told_of_half_a_rename_too) {
   close_loop(ear.loop);
 }
 
-TEST(a_loop_with_virtual_time_is_told_in_real_time) {
+TEST(a_loop_with_virtual_time_delivers_file_events_in_real_time) {
   Ear ear = {0};
   Seen seen = {0};
   enter_home();

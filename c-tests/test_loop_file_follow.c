@@ -41,11 +41,11 @@ static void settle(Ear *ear) {
   OK(rmdir(directory));
 }
 
-/* Nothing is told. */
+/* The loop delivers no event. */
 static void quiet(Ear *ear) {
   settle(ear);
   if (ear->text[0] != '\0') {
-    printf("  heard '%s'\n", ear->text);
+    printf("  delivered '%s'\n", ear->text);
     check_exit();
   }
 }
@@ -272,7 +272,7 @@ TEST(a_closed_follower_leaves_nothing_watched) {
   close_loop(ear.loop);
 }
 
-TEST(a_disabled_follower_is_told_later) {
+TEST(a_disabled_follower_has_its_event_later) {
   Ear ear = {0};
   enter_home();
   make_file("conf");

@@ -49,7 +49,7 @@ TEST(what_happened_after_a_rename_has_the_new_name_though_that_is_gone) {
   close_loop(ear.loop);
 }
 
-/* A deleted directory that somebody has open keeps its watch. */
+/* A deleted directory keeps its watch while a process has it open. */
 TEST(a_name_is_free_when_its_directory_is_deleted_though_that_is_open) {
   Ear ear = {0};
   int fd;
@@ -69,8 +69,8 @@ TEST(a_name_is_free_when_its_directory_is_deleted_though_that_is_open) {
   close_loop(ear.loop);
 }
 
-/* What replaces it comes from where nobody heard of it, and b has its watch
- * until somebody closes it. */
+/* The directory that replaces b comes from outside the tree, and b keeps its
+ * watch until its last descriptor is closed. */
 TEST(a_directory_that_replaces_another_is_watched) {
   Ear ear = {0};
   int fd;

@@ -13,7 +13,7 @@
 
 /* ---- what comes and goes ---- */
 
-TEST(what_is_deep_in_a_tree_is_told_with_its_path) {
+TEST(what_is_deep_in_a_tree_is_reported_with_its_path) {
   Ear ear = {0};
   enter_home();
   make_dir("a");
@@ -28,7 +28,7 @@ TEST(what_is_deep_in_a_tree_is_told_with_its_path) {
   close_loop(ear.loop);
 }
 
-TEST(a_new_directory_is_watched_and_what_is_in_it_told) {
+TEST(a_new_directory_is_watched_and_what_is_in_it_reported) {
   Ear ear = {0};
   enter_home();
   listen_to(&ear, ".", ALL_OF_A_TREE, TREE);
@@ -56,7 +56,7 @@ TEST(deleted_directories_are_watched_no_more) {
   close_loop(ear.loop);
 }
 
-TEST(a_directory_that_is_moved_in_is_told_with_all_that_is_in_it) {
+TEST(a_directory_that_is_moved_in_is_reported_with_all_that_is_in_it) {
   Ear ear = {0};
   enter_home();
   make_dir("tree");
@@ -172,7 +172,7 @@ TEST(the_root_may_be_a_link_unless_that_is_not_wanted) {
   HEARD(&ear, "+a/x");
 }
 
-TEST(what_is_asked_for_is_told_once_though_two_watches_see_it) {
+TEST(an_event_is_delivered_once_though_two_watches_see_it) {
   Ear ear = {0};
   enter_home();
   make_dir("a");
@@ -248,7 +248,7 @@ TEST(a_tree_of_a_descriptor_may_be_renamed) {
   close_loop(ear.loop);
 }
 
-TEST(an_unmounted_part_of_a_tree_is_told_and_the_rest_goes_on) {
+TEST(an_unmounted_part_of_a_tree_is_reported_and_the_rest_goes_on) {
   Ear ear = {0};
   enter_home();
   if (unshare(CLONE_NEWNS) < 0) SKIP("no mount namespace can be had: %s", strerror(errno));
@@ -271,7 +271,7 @@ TEST(an_unmounted_part_of_a_tree_is_told_and_the_rest_goes_on) {
   close_loop(ear.loop);
 }
 
-TEST(a_directory_in_two_places_is_told_of_in_one) {
+TEST(a_directory_in_two_places_is_reported_in_one) {
   Ear ear = {0};
   enter_home();
   if (unshare(CLONE_NEWNS) < 0) SKIP("no mount namespace can be had: %s", strerror(errno));
@@ -288,7 +288,7 @@ TEST(a_directory_in_two_places_is_told_of_in_one) {
 
 /* ---- two watchers ---- */
 
-TEST(trees_that_overlap_are_told_apart) {
+TEST(trees_that_overlap_have_events_of_their_own) {
   Ear outer = {0}, inner = {0};
   evloop_watcher_t watcher;
   enter_home();
@@ -426,7 +426,7 @@ TEST(a_directory_that_may_not_be_read_is_an_error_and_the_rest_is_watched) {
 
 enum { BRANCHES = 40, LEAVES = 12 };
 
-/* What was told of files, by their names. */
+/* The files that events were delivered for, by their names. */
 typedef struct Census {
   evloop_t loop;
   unsigned char files[BRANCHES][LEAVES];
@@ -467,7 +467,7 @@ static void *grow(void *argument) {
   return NULL;
 }
 
-TEST_TIMEOUT(each_file_is_told_once_however_fast_its_directories_are_made, 60) {
+TEST_TIMEOUT(each_file_is_reported_once_however_fast_its_directories_are_made, 60) {
   Census census;
   pthread_t thread;
   enter_home();

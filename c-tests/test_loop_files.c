@@ -8,9 +8,9 @@
 #include <sched.h>
 #include <sys/mount.h>
 
-/* ---- what is told ---- */
+/* ---- which events are delivered ---- */
 
-TEST(a_file_tells_what_happens_to_it) {
+TEST(a_file_watcher_reports_what_happens_to_its_file) {
   Ear ear = {0};
   int fd;
   enter_home();
@@ -34,7 +34,7 @@ TEST(a_file_tells_what_happens_to_it) {
   close_loop(ear.loop);
 }
 
-TEST(a_directory_tells_which_entry) {
+TEST(a_directory_watcher_reports_the_name_of_the_entry) {
   Ear ear = {0};
   enter_home();
   listen_to(&ear, ".", ENTRIES | FILE_(CLOSE_WRITE), 0);
@@ -62,7 +62,7 @@ TEST(a_rename_is_one_event_with_both_names) {
   close_loop(ear.loop);
 }
 
-TEST(half_a_rename_is_told_alone_and_nothing_overtakes_it) {
+TEST(half_a_rename_is_delivered_alone_and_nothing_overtakes_it) {
   Ear ear = {0};
   enter_home();
   make_dir("in");
@@ -225,7 +225,7 @@ static void close_other(const evloop_event_t *event, void *user_data) {
   CHECK_ERR(evloop_event_name(event, NULL, 0), ESTALE);
 }
 
-TEST(a_watcher_that_another_one_closes_is_told_no_more) {
+TEST(a_watcher_that_another_one_closes_has_no_more_events) {
   evloop_watcher_t pair[2];
   evloop_t loop = new_loop();
   enter_home();
@@ -272,7 +272,7 @@ TEST(a_file_that_is_renamed_over_another_one_ends_that) {
   close_loop(ear.loop);
 }
 
-TEST(an_unmounted_file_system_is_told) {
+TEST(an_unmounted_file_system_is_reported) {
   Ear ear = {0};
   enter_home();
   if (unshare(CLONE_NEWNS) < 0) SKIP("no mount namespace can be had: %s", strerror(errno));
@@ -313,7 +313,7 @@ static void count_or_hear(const evloop_event_t *event, void *user_data) {
   record(event, seen);
 }
 
-TEST(events_that_the_kernel_lost_are_told_to_every_watcher) {
+TEST(events_that_the_kernel_lost_are_reported_to_every_watcher) {
   Seen a = {0}, b = {0};
   evloop_t loop = new_loop();
   enter_home();
@@ -357,7 +357,7 @@ TEST(what_waits_for_a_disabled_watcher_is_bounded_and_says_so) {
 
 /* ---- names ---- */
 
-TEST(a_name_that_does_not_fit_is_cut_and_its_length_told) {
+TEST(a_name_that_does_not_fit_is_cut_and_its_length_returned) {
   evloop_t loop = new_loop();
   evloop_event_t event;
   char buf[4] = "....";

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* evloop_after_fork() that lacks something: it says so, loses nothing, and
- * can be called again. Each of its system calls is made to fail once. */
+/* evloop_after_fork() that lacks something: it returns an error, loses nothing,
+ * and can be called again. Each of its system calls is made to fail once. */
 
 #define _GNU_SOURCE
 #include "failing_calls.h"
@@ -63,7 +63,7 @@ static void fill_loop(Full *f) {
   OK(evloop_add_tfd(f->loop, f->tfd, record, &f->tfd_seen));
   add_signals(f);
   add_files(f);
-  /* Neither is to be heard of; the kernel may not have them. */
+  /* Neither has events in these cases; the kernel may not support them. */
   evloop_add_memory_pressure(f->loop, NULL, EVLOOP_PRESSURE_FULL, 1900 * MS, 2 * SECOND, record,
                              &f->pressure);
   evloop_add_process(f->loop, getppid(), 0, record, &f->process);

@@ -132,7 +132,7 @@ TEST(every_known_bit_is_accepted_and_no_other) {
   }
 }
 
-TEST(rdhup_tells_of_a_peer_that_shut_its_writing_half) {
+TEST(rdhup_reports_a_peer_that_shut_its_writing_half) {
   for (int tcp = 0; tcp < 2; tcp++) {
     evloop_t loop = new_loop();
     Seen seen = {.calls = 0};
@@ -147,7 +147,7 @@ TEST(rdhup_tells_of_a_peer_that_shut_its_writing_half) {
   }
 }
 
-TEST(pri_tells_of_urgent_data) {
+TEST(pri_reports_urgent_data) {
   evloop_t loop = new_loop();
   Seen seen = {.calls = 0}, normal = {.calls = 0};
   int pair[2];
@@ -209,7 +209,7 @@ TEST(files_are_always_ready) {
 }
 
 /* It would read from a file that it never knew. */
-TEST(an_old_watcher_of_a_file_never_sees_another_file_of_its_number) {
+TEST(an_old_watcher_of_a_file_never_sees_another_file_at_its_descriptor) {
   for (int is_null = 0; is_null < 2; is_null++) {
     evloop_t loop = new_loop();
     Seen old[2] = {{.calls = 0}, {.calls = 0}}, fresh[2] = {{.calls = 0}, {.calls = 0}};
@@ -305,7 +305,7 @@ static long kilobytes_used(void) {
   return usage.ru_maxrss;
 }
 
-TEST_TIMEOUT(a_wild_number_costs_neither_time_nor_memory, 60) {
+TEST_TIMEOUT(a_wild_descriptor_costs_neither_time_nor_memory, 60) {
   static const int fds[] = {200 * 1000 * 1000, INT_MAX};
   evloop_t loop = new_loop();
   for (int i = 0; i < LENGTH(fds); i++) {

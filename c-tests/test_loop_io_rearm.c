@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* Io watchers that are enabled, modified or added when their descriptor is
- * ready already: they are reported, whichever bits they have and whoever asks,
- * as epoll_ctl(2) has it. Edges that have passed are reported again. */
+ * already ready: the loop delivers an event, with any bits and from any calling
+ * thread, as with epoll_ctl(2). Edges that have passed are delivered again. */
 
 #define _GNU_SOURCE
 #include "loop_io.h"

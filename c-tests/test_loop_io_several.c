@@ -80,7 +80,7 @@ TEST(exclusive_goes_with_some_bits_only) {
 
 /* What only the kernel refuses is -EINVAL of evloop_add_io(), and of a
  * change, or the one event of it. */
-TEST(what_the_kernel_refuses_is_told_at_once_or_as_an_event) {
+TEST(what_the_kernel_refuses_is_reported_at_once_or_as_an_event) {
   evloop_t loop = new_loop();
   Seen seen = {.calls = 0}, other = {.calls = 0};
   int fd = event_fd(1);
@@ -101,7 +101,7 @@ TEST(what_the_kernel_refuses_is_told_at_once_or_as_an_event) {
 
 /* ---- several watchers on one descriptor ---- */
 
-TEST(each_watcher_of_a_descriptor_is_told_what_it_asked_for) {
+TEST(each_watcher_of_a_descriptor_has_the_events_it_asked_for) {
   evloop_t loop = new_loop();
   Seen in = {.calls = 0}, out = {.calls = 0}, both = {.calls = 0}, none = {.calls = 0};
   int pair[2];
@@ -286,7 +286,7 @@ TEST(a_oneshot_whose_neighbour_is_closed_by_its_event_is_reported_no_more) {
   put(pipe.w);
   turns(loop, 3);
   CHECK(!readable((int)OK(evloop_fileno(loop)), 0));
-  /* It is asked for again, and there is nobody to close. */
+  /* It is armed again, and no watcher is left for the loop to close. */
   other = add(loop, new_pipe().r, IN, &seen);
   CHECK_EQ(evloop_watcher_enable(once), 0);
   turns(loop, 3);

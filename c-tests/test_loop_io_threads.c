@@ -6,7 +6,7 @@
 #define _GNU_SOURCE
 #include "loop_io.h"
 
-TEST(a_waiting_loop_is_told_of_new_watchers) {
+TEST(a_waiting_loop_delivers_events_of_new_watchers) {
   Runner r;
   evloop_t loop = sleeping_loop(&r);
   for (int i = 0; i < 100; i++) {
@@ -23,7 +23,7 @@ TEST(a_waiting_loop_is_told_of_new_watchers) {
   stop_runner(&r);
 }
 
-TEST(a_waiting_loop_is_told_of_changes) {
+TEST(a_waiting_loop_applies_changes) {
   Runner r;
   evloop_t loop = sleeping_loop(&r);
   Seen seen = {.calls = 0};
@@ -66,13 +66,13 @@ TEST(a_closed_watcher_is_not_called_although_its_descriptor_is_ready) {
   stop_runner(&r);
 }
 
-/* A pipe that is never ready, then one of the same number that always is:
- * what is reported of the first one is the second one's event. */
+/* A pipe that is never ready, then one at the same descriptor that always is: an
+ * event for the watcher of the first would belong to the second. */
 static void reuse_rounds(evloop_t loop, uint32_t flags, int rounds) {
   static Seen never, always[2];
   Pipe pipe = new_pipe();
   for (int i = 0; i < rounds; i++) {
-    int number = pipe.r;
+    int fd = pipe.r;
     Seen *seen = &always[i % 2];
     evloop_watcher_t watcher = add(loop, pipe.r, IN, &never);
     if (i % 3 == 0) CHECK_EQ(evloop_wakeup(loop), 0);
@@ -80,7 +80,7 @@ static void reuse_rounds(evloop_t loop, uint32_t flags, int rounds) {
     OK(close(pipe.r));
     OK(close(pipe.w));
     pipe = new_pipe();
-    CHECK_EQ(pipe.r, number);
+    CHECK_EQ(pipe.r, fd);
     put(pipe.w);
     int calls = LOAD(seen->calls);
     watcher = add(loop, pipe.r, IN, seen);
@@ -98,7 +98,7 @@ static void reuse_rounds(evloop_t loop, uint32_t flags, int rounds) {
   OK(close(pipe.w));
 }
 
-TEST_TIMEOUT(numbers_are_used_again_at_once_beside_a_waiting_loop, 120) {
+TEST_TIMEOUT(descriptors_are_used_again_at_once_beside_a_waiting_loop, 120) {
   Runner r;
   evloop_t loop = sleeping_loop(&r);
   reuse_rounds(loop, 0, 1000);
@@ -107,7 +107,7 @@ TEST_TIMEOUT(numbers_are_used_again_at_once_beside_a_waiting_loop, 120) {
 }
 
 /* The same beside a loop that never waits. */
-TEST_TIMEOUT(numbers_are_used_again_at_once_beside_a_busy_loop, 120) {
+TEST_TIMEOUT(descriptors_are_used_again_at_once_beside_a_busy_loop, 120) {
   Runner r;
   evloop_t loop = new_loop();
   Seen file = {.calls = 0};
@@ -119,7 +119,7 @@ TEST_TIMEOUT(numbers_are_used_again_at_once_beside_a_busy_loop, 120) {
   CHECK(file.calls > 0);
 }
 
-/* After a close that waited, user_data is nobody's. */
+/* After a close with EVLOOP_CLOSE_WAIT no callback uses user_data any more. */
 TEST_TIMEOUT(after_a_close_that_waited_no_callback_runs, 60) {
   Runner r;
   evloop_t loop = sleeping_loop(&r);
@@ -230,17 +230,17 @@ TEST(watchers_closed_by_two_threads_at_once_silence_no_neighbour) {
 }
 
 /* Puts another pipe in the place of one that is watched. */
-static void use_number_again(Pipe *pipe) {
-  int number = pipe->r;
+static void use_fd_again(Pipe *pipe) {
+  int fd = pipe->r;
   OK(close(pipe->r));
   OK(close(pipe->w));
   *pipe = new_pipe();
-  CHECK_EQ(pipe->r, number);
+  CHECK_EQ(pipe->r, fd);
 }
 
-/* The kernel knows a registration by its number, and so removes that of the
+/* The kernel finds a registration by its descriptor, and so removes that of the
  * later watcher. */
-TEST(closing_the_watcher_of_a_number_that_was_used_again_silences_no_later_one) {
+TEST(closing_the_watcher_of_a_descriptor_that_was_used_again_silences_no_later_one) {
   static const uint32_t flags[] = {IN, IN | EXCLUSIVE, IN | ET, IN | ONESHOT};
   Runner r;
   evloop_t loop = sleeping_loop(&r);
@@ -252,7 +252,7 @@ TEST(closing_the_watcher_of_a_number_that_was_used_again_silences_no_later_one) 
     evloop_watcher_t first = add(loop, pipe.r, IN, &closed), second = 0;
     go_round(loop);
     hold(loop, &gate);
-    use_number_again(&pipe);
+    use_fd_again(&pipe);
     if (adds_first) second = add(loop, pipe.r, flags[i / 2], &seen);
     CHECK_EQ(evloop_watcher_close(first, 0), 0);
     if (!adds_first) second = add(loop, pipe.r, flags[i / 2], &seen);

@@ -96,7 +96,7 @@ static void *close_queue(void *argument) {
   return NULL;
 }
 
-TEST(a_loop_that_waits_is_told_of_a_kqueue_closed_by_another_thread) {
+TEST(a_waiting_loop_reports_a_kqueue_that_another_thread_closes) {
   evloop_t loop = new_loop();
   evloop_event_t event;
   evloop_kqueue_t kq = new_user_queue();

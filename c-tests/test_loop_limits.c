@@ -35,7 +35,7 @@ static void make_all_ready(evloop_t loop, const int priorities[4]) {
 TEST(the_highest_priority_of_all_kinds_comes_first) {
   static const struct {
     int priorities[4];
-    const char *letters;
+    const char *order;
   } rows[] = {
       {{0, 0, 0, 0}, "tapdi"},
       {{1, 2, 3, 4}, "idatp"},
@@ -50,7 +50,7 @@ TEST(the_highest_priority_of_all_kinds_comes_first) {
     evloop_t loop = new_loop();
     make_all_ready(loop, rows[i].priorities);
     turn(loop);
-    EXPECT_LOG(rows[i].letters);
+    EXPECT_LOG(rows[i].order);
     close_loop(loop);
   }
 }
@@ -75,7 +75,7 @@ TEST(a_tfd_has_a_priority) {
 
 static const char *const six[] = {"a", "b", "c", "d", "e", "f"};
 
-/* Added in the order of the letters; f has the highest priority. */
+/* Added in alphabetical order; f has the highest priority. */
 EACH_KIND(the_higher_priority_comes_first) {
   static const int priorities[] = {-3, 0, INT32_MIN, 2, 1, INT32_MAX};
   evloop_watcher_t watchers[LENGTH(priorities)];
@@ -273,7 +273,7 @@ TEST(a_limited_descriptor_does_not_spin) {
   CHECK_EQ(io.calls, 3);
   limit(watcher, 0, 0);
   turns(loop, 10);
-  CHECK(io.calls >= 12); /* the kernel is told first */
+  CHECK(io.calls >= 12); /* the first turn submits the change to the kernel */
 }
 
 TEST(a_paused_descriptor_goes_on_by_itself) {
@@ -344,7 +344,7 @@ TEST(the_bits_of_a_pause_are_added_up) {
   CHECK_EQ(io.last.events, EVLOOP_EPOLLIN | EVLOOP_EPOLLRDHUP);
 }
 
-TEST(a_pause_holds_back_nobody_else) {
+TEST(a_pause_holds_back_no_other_watcher) {
   static Seen paused, other;
   evloop_t loop = new_loop();
   int fd = event_fd(1);

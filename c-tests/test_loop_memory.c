@@ -11,7 +11,8 @@
 enum { SPARE = 12 };
 static int fillers[4096], filled;
 
-/* The newest descriptor tells how high the numbers are. */
+/* Sets the limit of descriptors to SPARE above the newest one, and opens files
+ * until none is left. */
 static void fill_table(void) {
   int newest = event_fd(0);
   set_limit((rlim_t)(newest + 1 + SPARE));

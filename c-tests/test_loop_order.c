@@ -53,7 +53,7 @@ TEST(the_time_of_an_iteration_is_when_it_found_its_events) {
   CHECK(clock.last >= written);
 }
 
-TEST(virtual_time_begins_with_zero_and_moves_when_it_is_told_to) {
+TEST(virtual_time_begins_with_zero_and_moves_by_advance_ns) {
   evloop_t loop = virtual_loop();
   CHECK_EQ(evloop_now_ns(loop), 0);
   CHECK_EQ(evloop_advance_ns(loop, 0), 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* The descriptors that the library has made for a loop: the loop does not
- * watch them as the program's, whoever asks, and goes on to work. */
+/* The descriptors that the library has made for a loop: the loop refuses to
+ * watch them as the program's, from any calling thread, and goes on to work. */
 
 #define _GNU_SOURCE
 #include "loop_io.h"
@@ -222,9 +222,9 @@ TEST_TIMEOUT(a_revived_loop_refuses_its_own_descriptors, 60) {
   end_rich(r);
 }
 
-/* ---- numbers that were the loop's ---- */
+/* ---- descriptors that were the loop's ---- */
 
-/* Pipes at all numbers below, which the loop watches. */
+/* Opens pipes at all descriptors below `below`, and has the loop watch them. */
 static void expect_all_watched(evloop_t loop, int below) {
   Seen seen[FDS];
   memset(seen, 0, sizeof seen);
@@ -235,7 +235,7 @@ static void expect_all_watched(evloop_t loop, int below) {
     turns(loop, 2);
     CHECK(seen[pipe.r].calls > 0 && seen[pipe.r].errors == 0);
     CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
-    /* The other end has a number of the loop's, too. */
+    /* The other end is a former descriptor of the loop, too. */
     watcher = OK(evloop_add_io(loop, pipe.w, OUT, record, &seen[pipe.r]));
     CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
   }
@@ -247,7 +247,7 @@ static int highest_open(void) {
   return highest;
 }
 
-TEST_TIMEOUT(numbers_of_what_a_loop_has_closed_are_the_programs_again, 60) {
+TEST_TIMEOUT(descriptors_that_a_loop_has_closed_are_the_programs_again, 60) {
   Rich *r = new_rich();
   int below = highest_open() + 1;
   expect_work(r, run_once);
@@ -260,7 +260,7 @@ TEST_TIMEOUT(numbers_of_what_a_loop_has_closed_are_the_programs_again, 60) {
 }
 
 /* A program that closes all that it finds, as daemons do. */
-TEST(what_has_the_number_of_a_loops_closed_timer_is_taken) {
+TEST(a_file_at_the_descriptor_of_a_loops_closed_timer_is_accepted) {
   evloop_t loop = new_loop();
   Open before = open_now();
   OK(evloop_add_timer(loop, MONOTONIC, 0, HOUR, 0, 0, ignore, NULL));
@@ -277,7 +277,7 @@ TEST(what_has_the_number_of_a_loops_closed_timer_is_taken) {
   OK(tfd_from_fd(own, 0));
 }
 
-TEST_TIMEOUT(numbers_of_a_loop_that_is_closed_are_other_loops, 60) {
+TEST_TIMEOUT(descriptors_of_a_loop_that_is_closed_are_other_loops, 60) {
   Rich *r = new_rich();
   int below = highest_open() + 1;
   CHECK_EQ(evloop_close(r->loop), 0);

@@ -10,7 +10,7 @@ static int64_t add(evloop_t loop, const char *path, int64_t stall, int64_t windo
   return evloop_add_memory_pressure(loop, path, SOME, stall, window, record, seen);
 }
 
-TEST_TIMEOUT(a_shortage_of_memory_is_told_and_not_to_a_disabled_watcher, 120) {
+TEST_TIMEOUT(a_shortage_of_memory_is_reported_but_not_to_a_disabled_watcher, 120) {
   Seen seen = {0};
   char path[640];
   evloop_watcher_t watcher;
@@ -30,7 +30,7 @@ TEST_TIMEOUT(a_shortage_of_memory_is_told_and_not_to_a_disabled_watcher, 120) {
   OK(evloop_run(loop, EVLOOP_RUN_ONCE));
   CHECK_EQ(seen.calls, 1);
   expect_plain(&seen.last, watcher, EVLOOP_EVENT_MEMORY_PRESSURE, &seen);
-  /* What comes while it is disabled is told when it is not. */
+  /* What comes while the watcher is disabled is delivered when it is enabled. */
   CHECK_EQ(evloop_watcher_disable(watcher), 0);
   int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
   CHECK_EQ(write(fd, "some 1000 2000000", 18), 18);
@@ -220,7 +220,7 @@ TEST(a_fifo_is_not_even_opened) {
   close_loop(refusing);
 }
 
-TEST(who_may_not_write_to_it_is_told_so) {
+TEST(without_the_right_to_write_to_it_it_is_eacces) {
   char path[640];
   if (!has_pressure() || !own_group()) SKIP("no control group of its own");
   snprintf(path, sizeof path, "%s/memory.pressure", group);

@@ -121,7 +121,7 @@ static void expect_reason(const Watch *watch) {
   CHECK_EQ(watch->seen.errors, 0);
 }
 
-static void expect_told(Watch *watch) {
+static void expect_reported(Watch *watch) {
   while (watch->seen.calls == 0) iterate(watch, true);
   expect_reason(watch);
 }
@@ -155,7 +155,7 @@ TEST_TIMEOUT(a_stall_that_is_long_enough_is_reported, 120) {
     iterate(&watches[i], false);
   }
   child = start_thrashing();
-  for (int i = 0; i < LENGTH(watches); i++) expect_told(&watches[i]);
+  for (int i = 0; i < LENGTH(watches); i++) expect_reported(&watches[i]);
   /* And again, as long as it goes on. */
   for (int i = 0; i < LENGTH(watches); i++) {
     watches[i].before = total_ns(watches[i].kind);
@@ -176,7 +176,7 @@ TEST_TIMEOUT(a_long_stall_after_a_short_one_is_reported, 120) {
   iterate(&watch, false);
   expect_reason(&watch);
   child = start_thrashing();
-  expect_told(&watch);
+  expect_reported(&watch);
   stop_child(child);
 }
 
@@ -187,7 +187,7 @@ TEST_TIMEOUT(each_of_several_triggers_has_its_own_stall, 120) {
   add_watch(&little, SOME, false, enough);
   add_watch(&much, SOME, false, WINDOW);
   child = start_thrashing();
-  expect_told(&little);
+  expect_reported(&little);
   stop_child(child);
   for (int n = 0; n < 3; n++) iterate(&much, false);
   expect_reason(&much);
@@ -223,7 +223,7 @@ TEST_TIMEOUT(a_disabled_watcher_keeps_a_stall_that_is_long_enough, 120) {
   for (int n = 0; n < 3; n++) iterate(&watch, false);
   CHECK_EQ(watch.seen.calls, 0);
   CHECK_EQ(evloop_watcher_enable(watch.watcher), 0);
-  expect_told(&watch);
+  expect_reported(&watch);
 }
 
 TEST_TIMEOUT(a_forked_child_counts_from_its_own_beginning, 120) {
@@ -246,7 +246,7 @@ TEST_TIMEOUT(a_forked_child_counts_from_its_own_beginning, 120) {
   }
   CHECK_EQ(waitpid(child, &status, 0), child);
   CHECK_EQ(status, 0);
-  expect_told(&watch);
+  expect_reported(&watch);
 }
 
 TEST_TIMEOUT(the_system_is_counted_as_groups_are, 120) {

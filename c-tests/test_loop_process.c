@@ -10,7 +10,10 @@
 
 static pid_t child_that_exits(int code) {
   pid_t child = (pid_t)OK(fork());
-  if (child == 0) _exit(code);
+  if (child == 0) {
+    use_memory();
+    _exit(code);
+  }
   return child;
 }
 
@@ -30,14 +33,14 @@ static evloop_watcher_t watch(evloop_t loop, pid_t pid, uint32_t flags,
   return OK(evloop_add_process(loop, pid, flags, callback, user_data));
 }
 
-/* What a watcher was told. */
+/* The events of a watcher. */
 typedef struct Story {
   int calls; /* atomic */
   evloop_event_t event;
   evloop_process_t process;
 } Story;
 
-static void tell_story(const evloop_event_t *event, void *user_data) {
+static void record_story(const evloop_event_t *event, void *user_data) {
   Story *s = (Story *)user_data;
   CHECK_EQ(event->type, EVLOOP_EVENT_PROCESS);
   CHECK_EQ(event->fd, -1);
@@ -56,11 +59,11 @@ static Story new_story(void) {
 
 /* ---- children ---- */
 
-TEST(the_end_of_a_child_is_told_and_its_status_left_to_waitpid) {
+TEST(the_end_of_a_child_is_reported_and_its_status_left_to_waitpid) {
   evloop_t loop = new_loop();
   Story s = new_story();
   Held child = hold_child(41);
-  evloop_watcher_t watcher = watch(loop, child.pid, 0, tell_story, &s);
+  evloop_watcher_t watcher = watch(loop, child.pid, 0, record_story, &s);
   CHECK_EQ(turn(loop), 1);
   CHECK_EQ(s.calls, 0);
   let_go(&child);
@@ -86,7 +89,7 @@ TEST(a_child_that_a_signal_ends) {
   evloop_t loop = new_loop();
   Story s = new_story();
   Held child = hold_child(0);
-  watch(loop, child.pid, 0, tell_story, &s);
+  watch(loop, child.pid, 0, record_story, &s);
   OK(kill(child.pid, SIGKILL));
   run_to_end(loop);
   CHECK_EQ(s.event.result, SIGKILL);
@@ -95,12 +98,12 @@ TEST(a_child_that_a_signal_ends) {
   CHECK_EQ(reap(child.pid), SIGKILL);
 }
 
-TEST(a_zombie_is_told_at_once) {
+TEST(a_zombie_is_reported_at_once) {
   evloop_t loop = new_loop();
   Story s = new_story();
   pid_t child = child_that_exits(3);
   wait_for_zombie(child);
-  watch(loop, child, 0, tell_story, &s);
+  watch(loop, child, 0, record_story, &s);
   turn(loop);
   CHECK_EQ(s.calls, 1);
   CHECK_EQ(s.event.result, 3 << 8);
@@ -111,7 +114,7 @@ TEST(a_child_is_reaped_when_that_is_asked_for) {
   evloop_t loop = new_loop();
   Story s = new_story();
   pid_t child = child_that_exits(5);
-  watch(loop, child, EVLOOP_PROCESS_REAP, tell_story, &s);
+  watch(loop, child, EVLOOP_PROCESS_REAP, record_story, &s);
   run_to_end(loop);
   CHECK_EQ(s.calls, 1);
   CHECK_EQ(s.event.result, 5 << 8);
@@ -129,12 +132,12 @@ TEST(a_watcher_that_is_closed_first_reaps_nothing) {
   CHECK_EQ(reap(child), 5 << 8);
 }
 
-TEST(several_watchers_of_a_process_are_all_told) {
+TEST(each_watcher_of_a_process_has_an_event) {
   evloop_t loops[2] = {new_loop(), new_loop()};
   Story s[4];
   memset(s, 0, sizeof s);
   Held child = hold_child(6);
-  for (int i = 0; i < 4; i++) watch(loops[i % 2], child.pid, 0, tell_story, &s[i]);
+  for (int i = 0; i < 4; i++) watch(loops[i % 2], child.pid, 0, record_story, &s[i]);
   let_go(&child);
   for (int i = 0; i < 2; i++) run_to_end(loops[i]);
   for (int i = 0; i < 4; i++) {
@@ -146,8 +149,8 @@ TEST(several_watchers_of_a_process_are_all_told) {
 
 /* ---- others ---- */
 
-/* A child of a child: this one learns its number, and may end its parent,
- * which waits for it. */
+/* A child of a child. This process learns its pid, and may end its parent, which
+ * waits for it. */
 typedef struct Grandchild {
   pid_t parent, pid;
   int rope;
@@ -178,8 +181,8 @@ TEST(the_end_of_a_process_that_is_no_child) {
   evloop_t loop = new_loop();
   Story s = new_story();
   Grandchild g = new_grandchild(9);
-  CHECK_EQ(evloop_add_process(loop, g.pid, EVLOOP_PROCESS_REAP, tell_story, &s), -EPERM);
-  watch(loop, g.pid, 0, tell_story, &s);
+  CHECK_EQ(evloop_add_process(loop, g.pid, EVLOOP_PROCESS_REAP, record_story, &s), -EPERM);
+  watch(loop, g.pid, 0, record_story, &s);
   put(g.rope);
   run_to_end(loop);
   CHECK_EQ(s.calls, 1);
@@ -204,7 +207,7 @@ TEST(the_status_that_another_has_taken_is_the_kernels_or_unknown) {
   evloop_t loop = new_loop();
   Story s = new_story();
   pid_t child = child_that_exits(4);
-  watch(loop, child, EVLOOP_PROCESS_REAP, tell_story, &s);
+  watch(loop, child, EVLOOP_PROCESS_REAP, record_story, &s);
   CHECK_EQ(reap(child), 4 << 8);
   run_to_end(loop);
   CHECK_EQ(s.calls, 1);
@@ -212,21 +215,21 @@ TEST(the_status_that_another_has_taken_is_the_kernels_or_unknown) {
   else CHECK_EQ(s.event.events, EVLOOP_PROCESS_STATUS_UNKNOWN);
 }
 
-TEST(a_process_can_be_told_of_itself_never) {
+TEST(a_process_can_watch_itself_and_has_no_event) {
   evloop_t loop = new_loop();
   watch(loop, getpid(), 0, ignore, NULL);
   watch(loop, 1, 0, ignore, NULL);
   CHECK_EQ(turn(loop), 1);
 }
 
-/* ---- when it is told ---- */
+/* ---- when the event is delivered ---- */
 
 TEST(a_loop_that_sleeps_in_another_thread_is_woken) {
   Runner r;
   Story s = new_story();
   Held child = hold_child(2);
   evloop_t loop = sleeping_loop(&r);
-  watch(loop, child.pid, EVLOOP_PROCESS_REAP, tell_story, &s);
+  watch(loop, child.pid, EVLOOP_PROCESS_REAP, record_story, &s);
   wait_until_asleep(&r.tid);
   let_go(&child);
   UNTIL(LOAD(s.calls) == 1);
@@ -234,12 +237,12 @@ TEST(a_loop_that_sleeps_in_another_thread_is_woken) {
   CHECK_EQ(s.event.result, 2 << 8);
 }
 
-TEST(what_ends_while_its_watcher_is_disabled_is_told_later) {
+TEST(a_process_that_ends_while_its_watcher_is_disabled_is_reported_later) {
   evloop_t loop = new_loop();
   keep_alive(loop);
   Story s = new_story();
   pid_t child = child_that_exits(8);
-  evloop_watcher_t watcher = watch(loop, child, 0, tell_story, &s);
+  evloop_watcher_t watcher = watch(loop, child, 0, record_story, &s);
   CHECK_EQ(evloop_watcher_disable(watcher), 0);
   wait_for_zombie(child);
   turns(loop, 3);
@@ -269,7 +272,7 @@ TEST(a_watcher_that_one_of_a_higher_priority_disables_keeps_its_event) {
   Seen seen;
   memset(&seen, 0, sizeof seen);
   pid_t child = child_that_exits(8);
-  victim = watch(loop, child, EVLOOP_PROCESS_REAP, tell_story, &s);
+  victim = watch(loop, child, EVLOOP_PROCESS_REAP, record_story, &s);
   evloop_watcher_t first = async(loop, disable_victim, &seen);
   CHECK_EQ(evloop_watcher_set_priority(first, 5), 0);
   wait_for_zombie(child);
@@ -310,7 +313,7 @@ TEST(a_record_is_one_and_has_the_rest_until_the_next_wait) {
 
 static void close_and_ask(const evloop_event_t *event, void *user_data) {
   evloop_process_t process;
-  tell_story(event, user_data);
+  record_story(event, user_data);
   close_watcher(event->watcher);
   CHECK_EQ(evloop_event_process(event, &process), 0);
   CHECK_EQ(process.pid, ((Story *)user_data)->process.pid);
@@ -331,11 +334,12 @@ TEST(the_descriptor_is_given_up_with_the_event) {
   evloop_t loop = new_loop();
   Story s = new_story();
   int before = open_descriptors();
-  evloop_watcher_t watcher = watch(loop, child_that_exits(1), EVLOOP_PROCESS_REAP, tell_story, &s);
+  evloop_watcher_t watcher = watch(loop, child_that_exits(1), EVLOOP_PROCESS_REAP, record_story,
+                                   &s);
   CHECK_EQ(open_descriptors(), before + 1);
   run_to_end(loop);
   CHECK_EQ(open_descriptors(), before);
-  /* What comes to have its number is another's. */
+  /* The descriptor that the loop has closed is then the pipe's. */
   Pipe p = new_pipe();
   Seen seen;
   memset(&seen, 0, sizeof seen);
@@ -357,7 +361,7 @@ TEST_TIMEOUT(watchers_are_closed_by_another_thread_as_their_processes_end, 60) {
   readable_io(loop, p.r, record_and_take, &seen);
   for (int i = 0; i < 200; i++) {
     pid_t child = child_that_exits(0);
-    evloop_watcher_t watcher = watch(loop, child, 0, tell_story, &s);
+    evloop_watcher_t watcher = watch(loop, child, 0, record_story, &s);
     wait_for_zombie(child);
     CHECK_EQ(evloop_watcher_close(watcher, EVLOOP_CLOSE_WAIT), 0);
     reap(child);
@@ -412,7 +416,7 @@ TEST(a_forked_child_watches_on_but_is_not_the_parent) {
   evloop_t loop = new_loop();
   Story s = new_story();
   Held held = hold_child(13);
-  watch(loop, held.pid, EVLOOP_PROCESS_REAP, tell_story, &s);
+  watch(loop, held.pid, EVLOOP_PROCESS_REAP, record_story, &s);
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
     CHECK_EQ(evloop_run(loop, EVLOOP_RUN_NOWAIT), -ECHILD);
@@ -434,11 +438,11 @@ TEST(a_forked_child_watches_on_but_is_not_the_parent) {
   expect_no_child(-1);
 }
 
-TEST(a_child_that_has_closed_the_descriptors_is_told) {
+TEST(a_child_that_has_closed_the_descriptors_has_an_error) {
   evloop_t loop = new_loop();
   Story s = new_story();
   Held held = hold_child(0);
-  evloop_watcher_t watcher = watch(loop, held.pid, 0, tell_story, &s);
+  evloop_watcher_t watcher = watch(loop, held.pid, 0, record_story, &s);
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
     for (int fd = 3; fd < 30; fd++) close(fd);
@@ -505,7 +509,7 @@ TEST(without_descriptors_nothing_is_left) {
   close_loop(loop);
 }
 
-/* ---- reaped when it is told, not before ---- */
+/* ---- reaped when the event is delivered, not before ---- */
 
 static int64_t to_close;
 
@@ -527,9 +531,9 @@ static void close_another(const evloop_event_t *event, void *user_data) {
   OK(evloop_watcher_close(to_close, 0));
 }
 
-TEST(who_is_not_told_has_its_child_left) {
+TEST(a_child_is_not_reaped_when_its_event_is_not_delivered) {
   evloop_t loop = OK(evloop_create(NULL));
-  /* As a record that nobody takes. */
+  /* As a record that no evloop_wait() takes. */
   pid_t child = ended_child(3);
   int64_t watcher = OK(evloop_add_process(loop, child, EVLOOP_PROCESS_REAP, NULL, NULL));
   OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));

@@ -13,28 +13,28 @@
 
 enum { CODE = 9 };
 
-static evloop_process_t told;
+static evloop_process_t reported;
 
-static void tell_all(const evloop_event_t *event, void *user_data) {
-  CHECK_EQ(evloop_event_process(event, &told), 0);
+static void record_process(const evloop_event_t *event, void *user_data) {
+  CHECK_EQ(evloop_event_process(event, &reported), 0);
   record(event, user_data);
 }
 
 static void expect_status(const evloop_event_t *event) {
   CHECK_EQ(event->result, CODE << 8);
   CHECK_EQ(event->events, 0);
-  CHECK_EQ(told.how, EVLOOP_PROCESS_EXITED);
-  CHECK_EQ(told.status, CODE);
+  CHECK_EQ(reported.how, EVLOOP_PROCESS_EXITED);
+  CHECK_EQ(reported.status, CODE);
 }
 
 /* The process's last event, by a callback or as a record. */
 static void watch_to_end(pid_t child, bool record) {
   Seen seen = {.calls = 0};
   evloop_t loop = new_loop();
-  OK(evloop_add_process(loop, child, REAP, record ? NULL : tell_all, &seen));
+  OK(evloop_add_process(loop, child, REAP, record ? NULL : record_process, &seen));
   if (record) {
     CHECK_EQ(evloop_wait(loop, &seen.last, 1, -1), 1);
-    CHECK_EQ(evloop_event_process(&seen.last, &told), 0);
+    CHECK_EQ(evloop_event_process(&seen.last, &reported), 0);
   } else {
     run_to_end(loop);
     CHECK_EQ(seen.calls, 1);
@@ -95,7 +95,7 @@ static void answer_wrongly(const struct seccomp_notif *call) {
   info->si_status = 0;
 }
 
-static void expect_right_though_told_wrong(bool record) {
+static void expect_right_though_waitid_is_wrong(bool record) {
   pthread_t thread = start_thread(watch_in_a_thread, record ? &held : NULL);
   UNTIL(LOAD(held) != 0);
   /* One that is not waited for, when it is added; and when it has ended. */
@@ -107,7 +107,7 @@ static void expect_right_though_told_wrong(bool record) {
   join(thread);
 }
 
-TEST(a_callback_has_the_status_that_was_reaped) { expect_right_though_told_wrong(false); }
-TEST(a_record_has_the_status_that_was_reaped) { expect_right_though_told_wrong(true); }
+TEST(a_callback_has_the_status_that_was_reaped) { expect_right_though_waitid_is_wrong(false); }
+TEST(a_record_has_the_status_that_was_reaped) { expect_right_though_waitid_is_wrong(true); }
 
 CHECK_MAIN()

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Two threads at one moment: who loses the race must lose nothing else. The
+/* Two threads race: the one that loses the race must lose nothing else. The
  * protocols are modelled with loom beside the code; here the real ones run. */
 
 #define _GNU_SOURCE 1

@@ -155,7 +155,7 @@ TEST_TIMEOUT(a_day_of_minutes_is_the_same_a_hundred_times, 60) {
 
 /* ---- a few things in exactly this order ---- */
 
-static void post_letter(const evloop_event_t *event, void *user_data) {
+static void log_and_post(const evloop_event_t *event, void *user_data) {
   evloop_t loop = evloop_watcher_loop(event->watcher);
   log_first_char(event, user_data);
   CHECK_EQ(evloop_post(loop, log_first_char, WORD("p")), 0);
@@ -167,8 +167,8 @@ TEST(timers_and_posts_have_one_order) {
   for (i = 0; i < 100; i++) {
     evloop_t loop = jumping_loop();
     timer(loop, 2 * SECOND, 0, log_first_char, WORD("b"));
-    timer(loop, SECOND, 0, post_letter, WORD("a"));
-    timer(loop, 2 * SECOND, 0, post_letter, WORD("c"));
+    timer(loop, SECOND, 0, log_and_post, WORD("a"));
+    timer(loop, 2 * SECOND, 0, log_and_post, WORD("c"));
     timer(loop, 2 * SECOND, 0, log_first_char, WORD("d"));
     CHECK_EQ(evloop_post(loop, log_first_char, WORD("x")), 0);
     CHECK_EQ(evloop_post(loop, log_first_char, WORD("y")), 0);

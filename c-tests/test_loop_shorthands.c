@@ -296,7 +296,7 @@ TEST(a_limit_is_for_one_wait) {
   CHECK_ERR(evloop_limit_wait_ns(loop, -1), EINVAL);
 }
 
-TEST(a_limit_is_told_to_a_foreign_loop) {
+TEST(next_timeout_ns_returns_a_limit_to_a_foreign_loop) {
   static Limiter limiter = {.ns = {HOUR, 5 * MS}};
   limiter.loop = new_loop();
   evloop_watcher_t prepare = OK(evloop_add_prepare(limiter.loop, limit, &limiter));

@@ -75,7 +75,7 @@ static void queue_signal(int number, int value) {
   OK(try_to_queue(number, value));
 }
 
-/* What callbacks were told. */
+/* The events of callbacks. */
 enum { MOST_SEEN = 2000 };
 typedef struct Story {
   int calls; /* atomic */
@@ -85,7 +85,7 @@ typedef struct Story {
 } Story;
 static Story story;
 
-static void tell_story(const evloop_event_t *event, void *user_data) {
+static void record_story(const evloop_event_t *event, void *user_data) {
   Story *s = (Story *)user_data;
   CHECK_EQ(event->type, EVLOOP_EVENT_SIGNAL);
   CHECK_EQ(event->fd, -1);
@@ -113,11 +113,11 @@ typedef evloop_watcher_t WatchFunction(evloop_t loop, int number, evloop_callbac
   TEST(name##_by_signalfd) { name(watch_blocked, true); }                                          \
   static void name(WatchFunction *add, bool by_fd)
 
-/* ---- what is told ---- */
+/* ---- which events are delivered ---- */
 
 EACH_WAY(a_signal_is_an_event_with_its_siginfo) {
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = add(loop, SIGUSR1, tell_story, &story);
+  evloop_watcher_t watcher = add(loop, SIGUSR1, record_story, &story);
   CHECK_EQ(turn(loop), 1);
   CHECK_EQ(story.calls, 0);
   OK(kill(getpid(), SIGUSR1));
@@ -139,10 +139,10 @@ EACH_WAY(a_signal_is_an_event_with_its_siginfo) {
   (void)by_fd;
 }
 
-TEST(standard_signals_are_counted_and_the_last_one_is_told) {
+TEST(standard_signals_are_counted_and_the_last_siginfo_is_delivered) {
   install(SIGUSR1, handle);
   evloop_t loop = new_loop();
-  watch(loop, SIGUSR1, tell_story, &story);
+  watch(loop, SIGUSR1, record_story, &story);
   for (int i = 0; i < 100; i++) {
     queue_signal(SIGUSR1, i);
     UNTIL(LOAD(handled) == i + 1);
@@ -163,7 +163,7 @@ EACH_WAY(real_time_signals_are_an_event_each_in_their_order) {
   int number = SIGRTMIN + 3;
   evloop_t loop = new_loop();
   if (!by_fd) install(number, SIG_IGN);
-  add(loop, number, tell_story, &story);
+  add(loop, number, record_story, &story);
   for (int i = 0; i < 300; i++) queue_signal(number, i);
   turns(loop, 3);
   CHECK_EQ(story.calls, 300);
@@ -179,7 +179,7 @@ TEST(real_time_signals_beyond_the_bound_are_counted_and_said) {
   install(number, SIG_IGN);
   evloop_t loop = new_loop();
   evloop_siginfo_t info;
-  watch(loop, number, tell_story, &story);
+  watch(loop, number, record_story, &story);
   for (int i = 0; i < 600; i++) queue_signal(number, i);
   for (int i = 0; i < 5; i++) turn(loop);
   CHECK_EQ(story.count, 512);
@@ -260,8 +260,9 @@ TEST(every_loop_gets_each_in_whichever_way_it_is_seen) {
   }
 }
 
-/* What a watcher hears is what came after it was added, whoever else has
- * watched the signal before, and by whichever thread it was added. */
+/* A watcher has events of the signals that came after it was added, also where
+ * another watcher watched the signal before, and from whichever thread it was
+ * added. */
 static void add_beside_signals_that_wait(bool from_outside) {
   int numbers[] = {SIGUSR1, SIGRTMIN + 3};
   for (int i = 0; i < LENGTH(numbers); i++) {
@@ -306,8 +307,8 @@ TEST(a_disabled_watcher_keeps_as_many_real_time_signals_as_the_bound) {
   CHECK(stories != NULL);
   install(number, SIG_IGN);
   evloop_t loop = new_loop();
-  evloop_watcher_t idle = watch(loop, number, tell_story, &stories[0]);
-  watch(loop, number, tell_story, &stories[1]);
+  evloop_watcher_t idle = watch(loop, number, record_story, &stories[0]);
+  watch(loop, number, record_story, &stories[1]);
   CHECK_EQ(evloop_watcher_disable(idle), 0);
   for (int i = 0; i < 700; i++) {
     queue_signal(number, i);
@@ -361,7 +362,7 @@ EACH_WAY(a_callback_may_close_all_other_watchers_of_the_signal) {
 
 TEST(the_siginfo_of_a_child_and_of_a_timer) {
   evloop_t loop = new_loop();
-  watch(loop, SIGCHLD, tell_story, &story);
+  watch(loop, SIGCHLD, record_story, &story);
   pid_t child = (pid_t)OK(fork());
   if (child == 0) _exit(41);
   OK(evloop_run(loop, EVLOOP_RUN_ONCE));
@@ -371,7 +372,7 @@ TEST(the_siginfo_of_a_child_and_of_a_timer) {
   CHECK_EQ(story.infos[0].status, 41);
   OK(waitpid(child, NULL, 0));
   install(SIGUSR2, SIG_IGN);
-  watch(loop, SIGUSR2, tell_story, &story);
+  watch(loop, SIGUSR2, record_story, &story);
   struct sigevent how;
   timer_t timer_id;
   struct itimerspec soon = {{0, 0}, {0, 1}};
@@ -398,7 +399,7 @@ TEST(the_handler_of_before_runs_and_is_put_back) {
   OK(sigaction(SIGUSR1, &action, NULL));
   evloop_t loop = new_loop();
   evloop_watcher_t watchers[2];
-  for (int i = 0; i < 2; i++) watchers[i] = watch(loop, SIGUSR1, tell_story, &story);
+  for (int i = 0; i < 2; i++) watchers[i] = watch(loop, SIGUSR1, record_story, &story);
   queue_signal(SIGUSR1, 5);
   UNTIL(LOAD(handled) == 1);
   CHECK_EQ(handled_info.si_value.sival_int, 5);
@@ -425,7 +426,7 @@ TEST(closing_the_loop_puts_the_handler_back) {
 
 TEST(the_default_does_not_happen_with_signalfd) {
   evloop_t loop = new_loop();
-  watch_blocked(loop, SIGTERM, tell_story, &story);
+  watch_blocked(loop, SIGTERM, record_story, &story);
   OK(kill(getpid(), SIGTERM));
   turn(loop);
   CHECK_EQ(story.calls, 1);
@@ -449,7 +450,7 @@ TEST(a_signal_directed_at_another_thread_is_seen_by_handlers) {
 TEST(an_ignored_signal_that_is_blocked_is_seen_by_signalfd) {
   install(SIGUSR1, SIG_IGN);
   evloop_t loop = new_loop();
-  watch_blocked(loop, SIGUSR1, tell_story, &story);
+  watch_blocked(loop, SIGUSR1, record_story, &story);
   OK(kill(getpid(), SIGUSR1));
   turn(loop);
   CHECK_EQ(story.calls, 1);
@@ -459,7 +460,7 @@ TEST(an_ignored_signal_that_is_blocked_is_seen_by_signalfd) {
 
 EACH_WAY(a_signal_before_the_loop_waits_is_not_missed) {
   evloop_t loop = new_loop();
-  add(loop, SIGUSR1, tell_story, &story);
+  add(loop, SIGUSR1, record_story, &story);
   OK(kill(getpid(), SIGUSR1));
   OK(evloop_run(loop, EVLOOP_RUN_ONCE));
   CHECK_EQ(story.calls, 1);
@@ -491,17 +492,17 @@ static void raise_in_callback(const evloop_event_t *event, void *user_data) {
 TEST(a_signal_in_a_callback_of_its_loop_comes_in_the_next_iteration) {
   install(SIGUSR1, SIG_IGN);
   evloop_t loop = new_loop();
-  watch(loop, SIGUSR1, tell_story, &story);
+  watch(loop, SIGUSR1, record_story, &story);
   CHECK_EQ(evloop_post(loop, raise_in_callback, NULL), 0);
   turn(loop);
   OK(evloop_run(loop, EVLOOP_RUN_ONCE));
   CHECK_EQ(story.calls, 1);
 }
 
-EACH_WAY(what_comes_while_a_watcher_is_disabled_is_told_later) {
+EACH_WAY(signals_that_come_while_a_watcher_is_disabled_are_delivered_later) {
   evloop_t loop = new_loop();
   keep_alive(loop);
-  evloop_watcher_t watcher = add(loop, SIGUSR1, tell_story, &story);
+  evloop_watcher_t watcher = add(loop, SIGUSR1, record_story, &story);
   CHECK_EQ(evloop_watcher_disable(watcher), 0);
   for (int i = 0; i < 3; i++) {
     OK(kill(getpid(), SIGUSR1));
@@ -518,7 +519,7 @@ EACH_WAY(what_comes_while_a_watcher_is_disabled_is_told_later) {
 TEST(a_rate_limit_adds_up_standard_signals_and_loses_none) {
   install(SIGUSR1, SIG_IGN);
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = watch(loop, SIGUSR1, tell_story, &story);
+  evloop_watcher_t watcher = watch(loop, SIGUSR1, record_story, &story);
   CHECK_EQ(evloop_watcher_set_ratelimit(watcher, SECOND, 1), 0);
   for (int i = 0; i < 5; i++) {
     raise(SIGUSR1);
@@ -536,7 +537,7 @@ TEST(a_rate_limit_lets_so_many_real_time_signals_through) {
   int number = SIGRTMIN + 1;
   install(number, SIG_IGN);
   evloop_t loop = virtual_loop();
-  evloop_watcher_t watcher = watch(loop, number, tell_story, &story);
+  evloop_watcher_t watcher = watch(loop, number, record_story, &story);
   CHECK_EQ(evloop_watcher_set_ratelimit(watcher, SECOND, 2), 0);
   for (int i = 0; i < 5; i++) queue_signal(number, i);
   for (int done = 2; done <= 6; done += 2) {
@@ -560,7 +561,7 @@ TEST(a_watcher_that_one_of_a_higher_priority_disables_keeps_its_signals) {
   memset(&seen, 0, sizeof seen);
   install(number, SIG_IGN);
   evloop_t loop = new_loop();
-  victim = watch(loop, number, tell_story, &story);
+  victim = watch(loop, number, record_story, &story);
   evloop_watcher_t first = async(loop, disable_victim, &seen);
   CHECK_EQ(evloop_watcher_set_priority(first, 5), 0);
   for (int i = 0; i < 4; i++) queue_signal(number, i);
@@ -718,7 +719,7 @@ TEST_TIMEOUT(no_real_time_signal_is_lost_unsaid, 60) {
   Pourer pourers[3];
   evloop_t loop = new_loop();
   evloop_event_t events[64];
-  uint64_t told = 0, lost = 0, sent = 0;
+  uint64_t delivered = 0, lost = 0, sent = 0;
   install(number, handle);
   watch(loop, number, NULL, NULL);
   memset(pourers, 0, sizeof pourers);
@@ -726,20 +727,20 @@ TEST_TIMEOUT(no_real_time_signal_is_lost_unsaid, 60) {
     pourers[i].number = number;
     pourers[i].thread = start_thread(queue_to_self, &pourers[i]);
   }
-  while (told + lost < 15000) {
+  while (delivered + lost < 15000) {
     int n = (int)OK(evloop_wait(loop, events, 64, -1));
     for (int i = 0; i < n; i++) {
       if ((events[i].events & EVLOOP_ERROR) != 0) lost += events[i].count;
-      else told += events[i].count;
+      else delivered += events[i].count;
     }
   }
   for (int i = 0; i < 3; i++) {
     join(pourers[i].thread);
     sent += (uint64_t)pourers[i].sent;
   }
-  CHECK_EQ(told + lost, sent);
+  CHECK_EQ(delivered + lost, sent);
   CHECK_EQ(handled, (int)sent);
-  CHECK(told >= 512);
+  CHECK(delivered >= 512);
   CHECK_EQ(evloop_wait(loop, events, 64, 0), 0);
 }
 
@@ -775,7 +776,7 @@ static int child_status(pid_t child) {
 TEST(a_forked_child_has_the_handlers_and_not_the_watchers) {
   install(SIGUSR1, handle);
   evloop_t loop = new_loop();
-  evloop_watcher_t watcher = watch(loop, SIGUSR1, tell_story, &story);
+  evloop_watcher_t watcher = watch(loop, SIGUSR1, record_story, &story);
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
     raise(SIGUSR1);
@@ -787,7 +788,7 @@ TEST(a_forked_child_has_the_handlers_and_not_the_watchers) {
     raise(SIGUSR1);
     CHECK_EQ(handled, 2);
     evloop_t mine = new_loop();
-    watch(mine, SIGUSR1, tell_story, &story);
+    watch(mine, SIGUSR1, record_story, &story);
     raise(SIGUSR1);
     turn(mine);
     CHECK_EQ(story.calls, 1);
@@ -804,7 +805,7 @@ TEST(a_forked_child_has_the_handlers_and_not_the_watchers) {
 
 EACH_WAY(a_child_that_takes_the_loop_over_hears_its_own_signals) {
   evloop_t loop = new_loop();
-  add(loop, SIGUSR1, tell_story, &story);
+  add(loop, SIGUSR1, record_story, &story);
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
     CHECK_EQ(evloop_after_fork(loop), 0);
@@ -829,7 +830,7 @@ EACH_WAY(a_child_that_takes_the_loop_over_hears_its_own_signals) {
 static void close_and_ask(const evloop_event_t *event, void *user_data) {
   evloop_siginfo_t info;
   close_watcher(event->watcher);
-  tell_story(event, user_data);
+  record_story(event, user_data);
   evloop_t other = new_loop();
   watch(other, SIGUSR2, record, NULL); /* may have its place */
   CHECK_EQ(evloop_event_siginfo(event, &info), 0);
@@ -844,7 +845,7 @@ TEST(a_fault_that_is_ignored_ends_the_process_as_without_a_watcher) {
     setrlimit(RLIMIT_CORE, &none);
     signal(SIGILL, SIG_IGN);
     evloop_t loop = OK(evloop_create(NULL));
-    OK(evloop_add_signal(loop, SIGILL, 0, tell_story, NULL));
+    OK(evloop_add_signal(loop, SIGILL, 0, record_story, NULL));
     /* Sent, it is ignored. */
     raise(SIGILL);
     __builtin_trap();
@@ -960,7 +961,7 @@ TEST(without_descriptors_signalfd_is_refused_and_handlers_are_not) {
   set_limit((rlim_t)spare[3] + 1);
   CHECK_EQ(evloop_add_signal(loop, SIGUSR2, EVLOOP_SIGNAL_FD, record, NULL), -EMFILE);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
-  watch(loop, SIGUSR1, tell_story, &story);
+  watch(loop, SIGUSR1, record_story, &story);
   raise(SIGUSR1);
   turn(loop);
   CHECK_EQ(story.calls, 1);

@@ -174,7 +174,7 @@ TEST(a_loop_that_is_busy_with_descriptors_counts_each_event) {
   close_loop(ring.loop);
 }
 
-TEST(the_longest_callback_is_told_with_the_name_of_its_watcher) {
+TEST(the_longest_callback_is_reported_with_the_name_of_its_watcher) {
   evloop_stats_t stats;
   evloop_t loop = counting(new_loop());
   int64_t began = now_ns(CLOCK_MONOTONIC);
@@ -250,13 +250,13 @@ TEST(a_callback_that_closes_its_watcher_and_calls_the_loop_is_named_all_the_same
   turn(loop);
   CHECK_EQ(strcmp(stats_of(loop).longest_name, "one shot"), 0);
   CHECK_EQ(evloop_stats_reset(loop), 0);
-  /* Nor is it forgotten before its end is told. */
+  /* Nor is its name forgotten before its destroy notification. */
   slow = timer(loop, 0, 0, close_spin_and_call, as_data(0));
-  OK(evloop_watcher_set_name(slow, "told of"));
+  OK(evloop_watcher_set_name(slow, "notified"));
   CHECK_EQ(evloop_watcher_set_destroy(slow, spin_longer, NULL), 0);
   turn(loop);
   CHECK_EQ(stats_of(loop).longest_type, EVLOOP_EVENT_CLOSED);
-  CHECK_EQ(strcmp(stats_of(loop).longest_name, "told of"), 0);
+  CHECK_EQ(strcmp(stats_of(loop).longest_name, "notified"), 0);
   close_loop(loop);
 }
 

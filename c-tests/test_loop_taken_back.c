@@ -40,7 +40,7 @@ TEST(the_record_of_a_timer_that_is_stopped_is_forgotten) {
   expect_no_record(pair.loop);
 }
 
-TEST(the_record_of_a_timer_that_is_set_anew_is_forgotten) {
+TEST(the_record_of_a_timer_that_is_set_again_is_cancelled) {
   Pair pair = expire_two();
   CHECK_EQ(evloop_timer_set(pair.held, 0, SECOND, 0), 0);
   expect_no_record(pair.loop);
@@ -88,8 +88,8 @@ TEST(the_record_of_a_descriptor_that_is_disabled_comes_if_it_is_still_ready_then
   CHECK_EQ(event.watcher, held);
 }
 
-/* Its record goes to another watcher, whose words must not be taken for the
- * links of those that were sent to. */
+/* Its slot goes to another watcher, whose data the loop must not take for the
+ * links of the list of pending async watchers. */
 TEST(an_async_that_was_sent_to_again_and_disabled_and_closed_harms_no_other) {
   evloop_t loop = new_loop();
   Seen seen = {.calls = 0};

@@ -217,7 +217,7 @@ BOTH(what_was_set_can_be_read) {
   }
 }
 
-BOTH(errors_are_told) {
+BOTH(errors_are_reported) {
   evloop_watcher_t watcher = timer(loop, -1, 0, ignore, NULL);
   CHECK_ERR(evloop_timer_again(watcher), EINVAL);
   CHECK_EQ(evloop_timer_set(watcher, EVLOOP_TIMER_ABSTIME, INT64_MAX / 2, 0), 0);
@@ -291,7 +291,7 @@ TEST(another_thread_cannot_run_it_too) {
   CHECK_EQ(turn(loop), 1);
 }
 
-/* ---- a callback that takes its time blocks nobody ---- */
+/* ---- a slow callback blocks no other thread ---- */
 
 TEST(no_call_waits_for_a_callback) {
   static Runner runner;

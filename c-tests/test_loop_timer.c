@@ -154,7 +154,7 @@ static void set_again(const evloop_event_t *event, void *user_data) {
   set_timer(event->watcher, armed->delay, 0);
 }
 
-TEST(timers_that_set_themselves_anew_are_never_early) {
+TEST(timers_that_set_themselves_again_are_never_early) {
   static Armed armed[100];
   evloop_t loop = new_loop();
   int i;

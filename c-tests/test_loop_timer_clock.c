@@ -31,7 +31,7 @@ static void need_to_step(void) {
   if (!shift_clock(0)) SKIP("setting the clock is not permitted");
 }
 
-/* 0, or what the kernel says to a timer on this clock. */
+/* 0, or the error of the kernel for a timerfd on this clock. */
 static int clock_error(int clock) {
   int fd = timerfd_create(clock, TFD_CLOEXEC);
   if (fd < 0) return -errno;
@@ -152,10 +152,10 @@ static void expect_monotonic_clock(const evloop_event_t *event, void *user_data)
   log_char('r');
 }
 
-/* Whether the timers expired in the order of these letters, when the clock
+/* Whether the timers expired in this order (a character each) when the clock
  * was shifted: before the loop runs, or while it sleeps. */
 static bool shifted(int64_t absolute_ns, int64_t relative_ns, int64_t shift_ns, bool asleep,
-                    const char *letters) {
+                    const char *order) {
   static Runner runner;
   evloop_t loop = new_loop();
   int64_t wall = now_ns(CLOCK_REALTIME) + absolute_ns;
@@ -173,7 +173,7 @@ static bool shifted(int64_t absolute_ns, int64_t relative_ns, int64_t shift_ns, 
   }
   CHECK(shift_clock(-shift_ns));
   CHECK_EQ(strlen(event_log), 2);
-  as_expected = strcmp(event_log, letters) == 0;
+  as_expected = strcmp(event_log, order) == 0;
   event_log[0] = '\0';
   close_loop(loop);
   return as_expected;
@@ -234,7 +234,7 @@ TEST(a_step_to_the_same_time_expires_nothing) {
   CHECK_EQ(seen.calls, 0);
 }
 
-TEST(a_clock_change_watcher_is_told_of_each_step) {
+TEST(a_clock_change_watcher_has_an_event_for_each_step) {
   static Seen seen;
   evloop_t loop = new_loop();
   evloop_watcher_t watcher = OK(evloop_add_clock_change(loop, record, &seen));
@@ -415,7 +415,7 @@ TEST(a_new_tfd_is_not_taken_for_the_closed_one) {
   evloop_watcher_t watcher = watch_tfd(loop, tfd, &seen);
   turn(loop);
   CHECK_EQ(tfd_close(tfd), 0);
-  /* It has the same number, unless the loop keeps that for a while. */
+  /* It has the same descriptor, unless the loop still keeps that open. */
   other = new_tfd(MONOTONIC);
   set_tfd(other, 0, 1, 0);
   CHECK(readable((int)OK(tfd_fileno(other)), -1));

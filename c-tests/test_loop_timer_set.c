@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Timers of event loops that are set anew, started again, stopped, asked and
+/* Timers of event loops that are set again, restarted, stopped, queried and
  * refused; mostly on virtual time, where every number is exact. */
 
 #define _GNU_SOURCE 1
@@ -124,7 +124,7 @@ TEST(set_forgets_what_was_due) {
   CHECK_EQ(seen.last.deadline_ns, 11 * SECOND);
 }
 
-TEST(set_changes_how_missed_expirations_are_told) {
+TEST(set_changes_how_missed_expirations_are_delivered) {
   static Seen seen;
   evloop_t loop = virtual_loop();
   evloop_watcher_t watcher = timer(loop, SECOND, SECOND, record, &seen);

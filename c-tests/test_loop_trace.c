@@ -260,12 +260,12 @@ TEST(odd_names_are_escaped) {
 
 TEST(a_file_has_no_more_bytes_than_its_events_may_take) {
   enum { KEPT = 50, EACH = 1200, MORE = 2400, LONG = 1 << 20 };
-  static const char letters[] = {'x', 1, '"', '\\', (char)0xff};
+  static const char bytes[] = {'x', 1, '"', '\\', (char)0xff};
   static char name[LONG];
   struct stat st;
-  for (int i = 0; i < LENGTH(letters); i++) {
+  for (int i = 0; i < LENGTH(bytes); i++) {
     evloop_t loop = new_loop();
-    memset(name, letters[i], LONG - 1);
+    memset(name, bytes[i], LONG - 1);
     CHECK_EQ(evloop_trace_start(loop, new_path(), KEPT), 0);
     evloop_watcher_t watcher = timer(loop, 0, 1, i % 2 == 0 ? ignore : record_and_close,
                                      &(Seen){0});
@@ -439,7 +439,7 @@ TEST(a_trace_goes_into_a_descriptor) {
   close_loop(loop);
 }
 
-TEST(each_thread_that_runs_the_loop_is_told_apart) {
+TEST(each_thread_that_runs_the_loop_has_a_tid_of_its_own) {
   Runner runner;
   evloop_t loop = new_loop();
   CHECK_EQ(evloop_trace_start(loop, new_path(), 0), 0);
@@ -613,7 +613,7 @@ TEST(a_trace_that_cannot_be_started_does_not_keep_the_next_one_out) {
   close_loop(loop);
 }
 
-TEST(a_full_disk_is_told_and_the_trace_has_ended) {
+TEST(a_full_disk_is_reported_and_the_trace_has_ended) {
   evloop_t loop = new_loop();
   int before = open_descriptors();
   CHECK_EQ(evloop_trace_start(loop, "/dev/full", 0), 0);

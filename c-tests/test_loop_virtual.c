@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Event loops whose time moves only when it is told to. */
+/* Event loops with virtual time, which moves only by evloop_advance_ns() or by
+ * jumps to the next timer. */
 
 #define _GNU_SOURCE 1
 #include "loop_support.h"
@@ -28,7 +29,7 @@ TEST(time_begins_with_0_and_stands_still) {
   CHECK_EQ(seen.calls, 0);
 }
 
-TEST(time_moves_by_what_it_is_told) {
+TEST(time_moves_by_what_advance_ns_adds) {
   evloop_t loop = virtual_loop(), other = virtual_loop();
   advance(loop, 0);
   CHECK_EQ(now_of(loop), 0);

@@ -257,7 +257,8 @@ TEST(a_level_triggered_descriptor_is_returned_until_it_is_read) {
   CHECK_EQ(evloop_wait(loop, &event, 1, 0), 0);
 }
 
-/* What nobody fetches is kept, and does not make the run turn like mad. */
+/* The loop keeps a record that no evloop_wait() takes, and evloop_run() does not
+ * spin because of it. */
 TEST(a_run_keeps_one_event_of_a_watcher_and_waits) {
   evloop_t loop = new_loop();
   evloop_event_t events[4];

@@ -13,7 +13,7 @@ static int wait_for(evloop_t loop, evloop_event_t *events, int max, int64_t time
   return (int)OK(evloop_wait(loop, events, max, timeout_ns));
 }
 
-/* The data of all events there are, as letters. */
+/* Adds the data of all pending events, a character each, to the log. */
 static void collect(evloop_t loop, int max) {
   evloop_event_t events[16];
   int i, n;

@@ -23,7 +23,7 @@ TEST(any_number_of_sends_is_one_event) {
   CHECK_EQ(seen.calls, 2);
 }
 
-TEST(several_async_watchers_are_told_apart) {
+TEST(several_async_watchers_have_events_of_their_own) {
   static Seen seen[100];
   evloop_watcher_t watchers[100];
   evloop_t loop = new_loop();
@@ -434,11 +434,11 @@ TEST(exit_is_not_called_when_the_loop_is_closed) {
 
 TEST(exit_watchers_have_priorities) {
   evloop_t loop = new_loop();
-  static const char *const letters[] = {"c", "a", "d", "b"};
+  static const char *const words[] = {"c", "a", "d", "b"};
   static const int priorities[] = {0, INT32_MAX, INT32_MIN, 5};
   int i;
   for (i = 0; i < 4; i++) {
-    evloop_watcher_t watcher = OK(evloop_add_exit(loop, log_first_char, WORD(letters[i])));
+    evloop_watcher_t watcher = OK(evloop_add_exit(loop, log_first_char, WORD(words[i])));
     CHECK_EQ(evloop_watcher_set_priority(watcher, priorities[i]), 0);
   }
   run_to_end(loop);

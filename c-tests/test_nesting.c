@@ -66,7 +66,7 @@ static Outer new_outer(void) {
   return made;
 }
 
-TEST(too_deep_a_nest_is_told_from_other_wrong_arguments) {
+TEST(too_deep_a_nest_is_distinguished_from_other_wrong_arguments) {
   if (access("/proc/self/fd", F_OK) != 0) SKIP("no /proc");
   Outer outer = new_outer();
   int inner = (int)OK(evloop_epoll_fileno(OK(evloop_epoll_create(0))));

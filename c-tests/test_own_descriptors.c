@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* No object takes the library's own descriptors, which a program may come
- * upon by trying numbers. */
+/* No object accepts the library's own descriptors, which a program may find by
+ * trying every integer. */
 
 #define _GNU_SOURCE
 #include "answered_calls.h"
@@ -138,8 +138,9 @@ TEST(a_kqueue_with_threads_takes_none_of_its_own_descriptors) {
   check_rich();
 }
 
-/* A number that the program has closed is no more the library's. */
-TEST(a_reused_number_is_taken) {
+/* A descriptor of the library that the program has closed and opened again is
+ * the program's. */
+TEST(a_reused_descriptor_is_accepted) {
   Descriptors before = all_open();
   int fds[MOST];
   evloop_kqueue_t kq = new_kqueue();

@@ -178,14 +178,14 @@ TEST(regular_files_and_dev_null_are_always_ready) {
   CHECK_EQ(ready[1].events, EVLOOP_POLLIN);
 }
 
-TEST(a_closed_descriptor_is_nval_until_its_number_is_used_again) {
+TEST(a_closed_descriptor_is_nval_until_it_is_used_again) {
   evloop_poll_t set = new_set();
   int fd = event_fd(0);
   CHECK_EQ(evloop_poll_register(set, fd, EVLOOP_POLLIN, 4), 0);
   expect_nothing(set);
   OK(close(fd));
   evloop_ready_t ready;
-  /* The first wait of a thread makes an eventfd: not with this number. */
+  /* The first wait of a thread opens an eventfd, which must not take this fd. */
   CHECK_EQ(evloop_poll_wait(set, &ready, 1, 1000 * MS), 1);
   CHECK_EQ(ready.fd, fd);
   CHECK_EQ(ready.events, EVLOOP_POLLNVAL);
@@ -194,7 +194,7 @@ TEST(a_closed_descriptor_is_nval_until_its_number_is_used_again) {
   CHECK_EQ(only_ready(set).events, EVLOOP_POLLIN);
 }
 
-TEST(huge_numbers_are_registered_and_reported_as_nval) {
+TEST(huge_descriptors_are_registered_and_reported_as_nval) {
   static const int numbers[] = {100000, 1000000, INT_MAX - 1, INT_MAX};
   evloop_poll_t set = new_set();
   evloop_ready_t ready[5];
@@ -224,7 +224,7 @@ TEST(a_maximum_below_1_and_a_null_array_are_refused) {
   CHECK_EQ(evloop_poll_wait(set, &ready, INT_MAX, 0), 1);
 }
 
-TEST(events_come_in_the_order_of_the_numbers) {
+TEST(events_come_in_the_order_of_the_descriptors) {
   enum { MANY = 20 };
   evloop_poll_t set = new_set();
   evloop_ready_t ready[MANY];
@@ -241,7 +241,7 @@ TEST(events_come_in_the_order_of_the_numbers) {
   }
 }
 
-TEST(successive_waits_starve_nobody) {
+TEST(successive_waits_starve_no_descriptor) {
   enum { MANY = 7 };
   for (int max = 1; max <= MANY; max++) {
     evloop_poll_t set = new_set();
@@ -323,7 +323,7 @@ TEST(as_many_registered_as_the_limit_can_wait) {
   leave_room_for_checkers();
 }
 
-TEST(thousands_of_numbers_in_one_set) {
+TEST(thousands_of_descriptors_in_one_set) {
   enum { MANY = 5000 };
   static evloop_ready_t ready[MANY];
   evloop_poll_t set = new_set();

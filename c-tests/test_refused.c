@@ -119,7 +119,7 @@ static void expect_named(const Refusal *refusal, int error) {
 /* In a process of its own, as filters cannot be removed. */
 static void expect_refusal(const Refusal *refusal, int error) {
   int status;
-  /* Which says ENOSYS itself. */
+  /* valgrind itself answers this call with ENOSYS. */
   if (refusal->call == SYS_pidfd_open && getenv("EVLOOP_TEST_VALGRIND") != NULL) return;
   pid_t child = (pid_t)OK(fork());
   if (child == 0) {
@@ -172,7 +172,7 @@ TEST(an_alarm_clock_without_the_capability_names_that) {
   }
 }
 
-/* What is not permitted for another reason is not said to be refused. */
+/* A call that is not permitted for another reason is not reported as refused. */
 TEST(a_refusal_that_did_no_harm_is_not_named_later) {
   char sentence[200];
   answer_call(SYS_eventfd2, EPERM);

@@ -151,7 +151,7 @@ TEST(a_timer_is_released_or_closed_once) {
 
 /* ---- loops ---- */
 
-TEST(a_loop_that_watches_a_released_timer_is_told) {
+TEST(a_loop_that_watches_a_released_timer_reports_it) {
   static Seen seen;
   evloop_t loop = new_loop();
   tfd_t t = OK(tfd_create(MONOTONIC, 0));

@@ -42,7 +42,7 @@ static bool exceptional(int fd) {
   return OK(evloop_select(NULL, NULL, NULL, NULL, &fd, &count, 0)) == 1;
 }
 
-/* Makes room for descriptor numbers up to `wanted`, or as near as allowed. */
+/* Raises the limit for descriptors up to `wanted`, or as near as allowed. */
 static int room_for(int wanted) {
   struct rlimit limit;
   OK(getrlimit(RLIMIT_NOFILE, &limit));
@@ -240,7 +240,7 @@ TEST(regular_files_directories_and_dev_null_are_always_ready) {
 }
 
 /* poll(2) reports hang-ups without being asked; select(2) does not. */
-TEST_TIMEOUT(a_hang_up_nobody_asked_for_neither_returns_nor_spins, 60) {
+TEST_TIMEOUT(a_hang_up_that_was_not_asked_for_neither_returns_nor_spins, 60) {
   Pipe gone = new_pipe();
   OK(close(gone.w));
   int w = gone.r, x = gone.r, nw = 1, nx = 1;

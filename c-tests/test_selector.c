@@ -98,7 +98,7 @@ TEST(unknown_backends_are_refused) {
 
 /* ---- registrations ---- */
 
-EVERY_BACKEND(get_and_count_tell_what_is_registered) {
+EVERY_BACKEND(get_and_count_return_what_is_registered) {
   int a = event_fd(0), b = event_fd(0);
   (void)backend;
   CHECK_EQ(evloop_selector_count(s), 0);
@@ -178,7 +178,7 @@ EVERY_BACKEND(a_descriptor_closed_while_registered) {
   expect_event(s, fd, READ, 3);
 }
 
-EVERY_BACKEND(a_number_used_again_is_unregistered_and_registered) {
+EVERY_BACKEND(a_descriptor_used_again_is_unregistered_and_registered) {
   int fd = event_fd(0);
   (void)backend;
   add(s, fd, READ, 1);
@@ -299,7 +299,8 @@ EVERY_BACKEND(files_and_pipes_do_not_starve_each_other) {
   }
 }
 
-/* A number that epoll did not know, and then one of a file that it could watch. */
+/* First the descriptor of a file that epoll cannot watch, then the same one of an
+ * eventfd, which it can. */
 TEST(a_change_finds_that_what_was_always_ready_is_gone) {
   for (int is_null = 0; is_null < 2; is_null++) {
     evloop_selector_t s = OK(evloop_selector_create(EVLOOP_SELECTOR_EPOLL));

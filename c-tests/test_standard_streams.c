@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /* A program that has closed standard input, output or error still writes to
- * them: no descriptor of the library's gets one of their numbers. */
+ * them: no descriptor of the library is 0, 1 or 2. */
 
 #define _GNU_SOURCE
 #include "answered_calls.h"
@@ -202,7 +202,7 @@ TEST(a_kqueue_takes_none_of_them) { expect_none_taken(make_kqueue); }
 TEST(the_ring_of_aio_is_none_of_them) { expect_none_taken(make_aio); }
 TEST(threads_of_aio_take_none_of_them) { expect_none_taken(make_aio_by_threads); }
 
-TEST(without_a_number_above_them_it_is_emfile) {
+TEST(without_a_descriptor_above_them_it_is_emfile) {
   int before = open_descriptors();
   close_streams(1);
   struct rlimit both;

@@ -42,7 +42,7 @@ static int raw_timer(int flags) {
   return (int)OK(timerfd_create(CLOCK_MONOTONIC, flags));
 }
 
-/* A timer file descriptor with a number that nothing else takes. */
+/* A timerfd so high that no later descriptor takes its place. */
 static int high_timer(int flags) {
   int fd = raw_timer(flags), high = (int)OK(fcntl(fd, F_DUPFD, 500));
   OK(close(fd));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* System calls of which one fails where a test wants it (for all of a number,
- * see answered_calls.h):
+/* System calls of which one fails where a test wants it (to answer all calls
+ * with a system call number, see answered_calls.h):
  *
  *   watch_calls(SYS_eventfd2);                    once in a process
  *   fail_call(2, EMFILE);                         the second from now on
@@ -67,7 +67,7 @@ static inline void fault_answer(int number, siginfo_t *info, void *context) {
   errno = errno_before;
 }
 
-/* Calls of this number can fail from now on. */
+/* Calls with this system call number can fail from now on. */
 MAYBE_UNUSED static void watch_calls(long number) {
   struct sigaction action;
   if (getenv("EVLOOP_TEST_VALGRIND")) SKIP("valgrind does not know such signals");

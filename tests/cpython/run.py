@@ -35,7 +35,8 @@ ALWAYS = 2
 # It skips itself for the selectors it is not about, this one among them.
 NOT_OF_KQUEUE = {"test_modify_unregister"}
 
-# Then it tells where, and ends. (Only _test_eintr has a limit of its own.)
+# Time limit: then faulthandler prints the tracebacks of all threads, and the
+# process ends. (Only _test_eintr has a limit of its own.)
 HANGS_S = 300
 
 

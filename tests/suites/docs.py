@@ -1,5 +1,6 @@
 """The programs in README.md and in the header's opening comment, the examples
-of the header's sections, and the files and names that documents mention."""
+of the header's sections, the files and names that documents mention, and
+words that no text of the project uses."""
 
 import re
 import tempfile
@@ -98,8 +99,33 @@ def check_names(suite):
     suite.check("glossary.md: the sources have its names", terms and not gone, "\n".join(gone))
 
 
+# Who does what is to be said, with the field's words; not these, which the
+# project once used.
+UNWANTED = re.compile(r"\b(?:desk|letter|told|nobody|whoever|somebody|anew)s?\b", re.I)
+TEXTS = ["src", "header", "include", "c-tests", "tests", "benches", "examples", "docs", "README.md",
+         "CHANGELOG.md", "CONTRIBUTING.md", "Makefile"]
+TEXT_FORMS = {".rs", ".c", ".h", ".py", ".md", ".txt", ".lua", ""}
+
+
+def check_words(suite):
+    found = []
+    for name in TEXTS:
+        path = ROOT / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.suffix not in TEXT_FORMS or not file.is_file() or "__pycache__" in file.parts:
+                continue
+            lines = file.read_text(encoding="utf-8").splitlines()
+            # Quotations may have them.
+            found += [f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+                      for number, line in enumerate(lines, 1)
+                      if UNWANTED.search(re.sub(r'"[^"]*"', "", line))]
+    suite.check("no text has words that say nothing of who does what", not found,
+                "\n".join(found[:20]))
+
+
 def docs(suite):
     check_names(suite)
+    check_words(suite)
     if not suite.make("lib"):
         return
     with tempfile.TemporaryDirectory() as name:

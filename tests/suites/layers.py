@@ -122,13 +122,13 @@ def expanded(text):
         return [(names, alias.strip() or names[-1])]
     head, inner = text[:brace], text[brace + 1:text.rindex("}")]
     parts, depth, part = [], 0, ""
-    for letter in inner:
-        depth += {"{": 1, "}": -1}.get(letter, 0)
-        if letter == "," and depth == 0:
+    for char in inner:
+        depth += {"{": 1, "}": -1}.get(char, 0)
+        if char == "," and depth == 0:
             parts.append(part)
             part = ""
         else:
-            part += letter
+            part += char
     return [one for part in parts + [part] if part.strip() for one in expanded(head + part.strip())]
 
 
