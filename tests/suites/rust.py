@@ -45,6 +45,10 @@ def loom(suite):
              "CARGO_TARGET_DIR": TARGET / "loom"}))
 
 
+# The memory of a loop that a panic has left half changed is never freed.
+LEAKS_ON_PURPOSE = ["the_watchers_of_a_poisoned_loop_are_not_the_next_ones"]
+
+
 def cargo_asan(suite):
     """The unit tests, the random operations from several threads among them."""
     host = re.search(r"^host: (.*)$", suite.run(["rustc", "-vV"]).output, re.M)[1]
@@ -54,7 +58,8 @@ def cargo_asan(suite):
     if not list(Path(sysroot).glob(f"lib/rustlib/{host}/lib/librustc*rt.asan.a")):
         raise Missing("this Rust has no AddressSanitizer runtime (install it with rustup)")
     add_results(suite, "cargo test with AddressSanitizer", suite.run(
-        [CARGO, "test", "--profile", "checked", "--lib", "--target", host], timeout=1800,
+        [CARGO, "test", "--profile", "checked", "--lib", "--target", host, "--",
+         *(word for name in LEAKS_ON_PURPOSE for word in ("--skip", name))], timeout=1800,
         env={"RUSTC_BOOTSTRAP": 1, "RUSTFLAGS": "-Zsanitizer=address",
              "CARGO_TARGET_DIR": TARGET / "asan"}))
 
