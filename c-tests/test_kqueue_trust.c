@@ -36,7 +36,8 @@ static void make_no_descriptor_known(void) {
   answer_call_of(SYS_epoll_ctl, EPOLL_CTL_ADD, EBADF);
 }
 
-TEST(the_kernel_is_not_asked_whose_an_event_is) {
+/* valgrind knows no filters of system calls. */
+TEST_WITHOUT_VALGRIND(the_kernel_is_not_asked_whose_an_event_is, 20) {
   for (int i = 0; i < LENGTH(ways); i++) {
     pid_t child = (pid_t)OK(fork());
     if (child > 0) {

@@ -353,10 +353,10 @@ static int timers_of_a_kqueue(evloop_kqueue_t kq) {
   return soon;
 }
 
-TEST(timers_of_a_kqueue_share_none) {
+/* It is about a tenth of a millisecond, which slow tools do not keep. */
+TEST_WITHOUT(timers_of_a_kqueue_share_none, 20, "EVLOOP_TEST_SLOW") {
   evloop_kqueue_t kq = OK(evloop_kqueue_create(0));
   int tries = 0;
-  if (slow_factor() > 1) SKIP("this is about a tenth of a millisecond");
   while (timers_of_a_kqueue(kq) < 50) CHECK(++tries < TRIES);
 }
 
