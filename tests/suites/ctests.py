@@ -41,7 +41,9 @@ LARGER_FRAMES = ("test_stack",)
 # valgrind 3.19 does not know pidfd_open(2), and says ENOSYS; nor SIGSYS for a
 # system call.
 NOT_UNDER_VALGRIND = ("test_kqueue_proc", "test_kqueue_proc_flood", "test_loop_process",
-                      "test_loop_process_thread", "test_kqueue_faults")
+                      "test_loop_process_thread", "test_kqueue_faults",
+                      # It measures tenths of a millisecond.
+                      "test_loop_coalescing")
 # The sanitizer's sigaction() comes first.
 NOT_UNDER_ASAN = ("test_kqueue_sigaction",)
 # There is no shared library in these programs to look for the next sigaction().
