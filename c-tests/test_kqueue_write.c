@@ -159,16 +159,18 @@ static void stream_pair(int kind, int pair[2]) {
   else OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
 }
 
+static int tcp_state(int fd) {
+  struct tcp_info info = {0};
+  socklen_t size = sizeof info;
+  OK(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size));
+  return info.tcpi_state;
+}
+
 /* Ends what is sent; returns when the peer has acknowledged that, as the
  * acknowledgement is an edge of its own. */
 static void end_sending(int kind, int fd) {
-  struct tcp_info info = {0};
-  socklen_t size = sizeof info;
   OK(shutdown(fd, SHUT_WR));
-  while (kind == 0 && info.tcpi_state != TCP_FIN_WAIT2) {
-    OK(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size));
-    usleep(100);
-  }
+  if (kind == 0) POLL_UNTIL(tcp_state(fd) == TCP_FIN_WAIT2);
 }
 
 TEST(the_programs_own_shutdown_is_the_end_of_writing) {
