@@ -173,7 +173,8 @@ impl Files {
         self.enter_from(&above, (scan.watcher, scan.reports_new), parent, c_str(&name)?)
     }
 
-    /// Watches an entry of an open directory, which is one itself.
+    /// Watches an entry of an open directory, which is one itself. If the
+    /// entry is gone, inotify will report what became of it.
     fn enter_from(
         &mut self,
         above: &Fd,
@@ -185,22 +186,34 @@ impl Files {
         let name = c_name.to_bytes();
         let path = watcher.full_path(parent, name)?;
         let since = self.end_of_queue();
-        let found = directory::open_entry(above.raw(), c_name, To::Find)?;
+        let found = match directory::open_entry(above.raw(), c_name, To::Find) {
+            Err(errno) if is_gone(errno) => return Ok(()),
+            found => found?,
+        };
         let identity = DirectoryId::of(&found)?;
         let mut number = self.join_directory(id, &found, c_str(&path)?, libc::IN_DONT_FOLLOW)?;
         if self.is_known(id, number) {
             if !self.is_stale(id, number) {
                 // It was moved, which inotify has yet to report; or it has
                 // two places, by a mount.
-                let step = ScanStep::Enter(parent, join(name, b"")?);
-                self.defer_move(Scan { watcher: id, reports_new, step });
-                return Ok(());
+                return self.enter_later((id, reports_new), parent, name);
             }
             self.forget(id, number);
             number = self.join_directory(id, &found, c_str(&path)?, libc::IN_DONT_FOLLOW)?;
         }
         self.insert(id, number, (parent, name), (since, identity))?;
         self.read_later(id, number, reports_new)
+    }
+
+    fn enter_later(
+        &mut self,
+        (watcher, reports_new): (u32, bool),
+        parent: i32,
+        name: &[u8],
+    ) -> Result<(), Errno> {
+        let step = ScanStep::Enter(parent, join(name, b"")?);
+        self.defer_move(Scan { watcher, reports_new, step });
+        Ok(())
     }
 
     pub(super) fn is_known(&self, id: u32, number: i32) -> bool {
@@ -316,9 +329,11 @@ impl Files {
             return usize::from(reports_new);
         }
         match self.enter_from(&reading.directory, (id, reports_new), watch, entry.name) {
-            // inotify will report what became of it.
             Ok(()) => {}
-            Err(errno) if is_gone(errno) => {}
+            // Its path leads elsewhere, as far as it is known.
+            Err(errno) if is_gone(errno) => {
+                self.lost |= self.enter_later((id, reports_new), watch, name).is_err();
+            }
             Err(errno) => self.fail_entry(id, watch, name, errno),
         }
         ENTER
@@ -381,10 +396,7 @@ impl Files {
             }
             return self.report_end(id);
         }
-        match scan.step {
-            ScanStep::Enter(parent, _) if self.is_in_place(id, parent) == Ok(true) => {}
-            _ => self.defer_move(scan),
-        }
+        self.defer_move(scan);
     }
 
     /// A directory cannot be watched, or read, until inotify has reported what
