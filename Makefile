@@ -242,8 +242,13 @@ $(BUILD)/examples/%: examples/c/%.c $(EXAMPLE_HEADERS) $(HEADER) $(LIBRARY)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(C_FLAGS) -pthread $< -o $@ $(LDFLAGS) $(LINK_SHARED)
 
+# What several of them use, compiled once for each kind of build.
+C_TEST_SUPPORT := $(patsubst c-tests/%.c,%,$(filter-out c-tests/test_%.c,$(wildcard c-tests/*.c)))
+SUPPORT_plain := $(BUILD)/c-tests/support-plain.a
+SUPPORT_asan := $(BUILD)/c-tests/support-asan.a
+SUPPORT_musl := $(BUILD)/c-tests/support-musl.a
 C_TEST_DEPS := $(C_TEST_HEADERS) $(HEADER) $(COMPAT_HEADER) $(wildcard src/compat/*.c)
-CC_TEST = mkdir -p $(@D) && $(CC) $(C_FLAGS) -Ic-tests -Iinclude/compat -pthread
+CC_TEST = mkdir -p $(@D) && $(CC) $(C_TEST_FLAGS)
 CHECKED_LIB := $(TARGET)/checked/libevloop.a
 
 c-tests: c-tests-shared c-tests-static ## the C test programs, into build/c-tests
@@ -251,18 +256,33 @@ c-tests-shared: $(C_TESTS:%=$(BUILD)/c-tests/shared/%)
 c-tests-static: $(C_TESTS:%=$(BUILD)/c-tests/static/%)
 c-tests-checked: $(C_TESTS:%=$(BUILD)/c-tests/checked/%)
 
-$(BUILD)/c-tests/shared/%: c-tests/%.c $(C_TEST_DEPS) $(LIBRARY)
+# $(1): its name; $(2): its compiler and options.
+define c_test_support
+$(BUILD)/c-tests/support-$(1)/%.o: c-tests/%.c $(C_TEST_DEPS)
+	$$(call say,CC,$$@)
+	$$(Q)mkdir -p $$(@D) && $(2) -c $$< -o $$@
+
+$$(SUPPORT_$(1)): $(C_TEST_SUPPORT:%=$(BUILD)/c-tests/support-$(1)/%.o)
+	$$(call say,AR,$$@)
+	$$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
+endef
+C_TEST_FLAGS := $(C_FLAGS) -Ic-tests -Iinclude/compat -pthread
+$(eval $(call c_test_support,plain,$(CC) $(C_TEST_FLAGS)))
+$(eval $(call c_test_support,asan,$(CC) $(C_TEST_FLAGS) $(SANITIZE)))
+$(eval $(call c_test_support,musl,$$(MUSL_CC) $(C_TEST_FLAGS) $$(KERNEL_HEADERS)))
+
+$(BUILD)/c-tests/shared/%: c-tests/%.c $(C_TEST_DEPS) $(SUPPORT_plain) $(LIBRARY)
 	$(call say,CC,$@)
-	$(Q)$(CC_TEST) $< -o $@ $(LDFLAGS) -L$(BUILD)/lib -levloop -lutil -ldl \
+	$(Q)$(CC_TEST) $< $(SUPPORT_plain) -o $@ $(LDFLAGS) -L$(BUILD)/lib -levloop -lutil -ldl \
 	  -Wl,-rpath,'$$ORIGIN/../../lib'
 
-$(BUILD)/c-tests/static/%: c-tests/%.c $(C_TEST_DEPS) $(BUILD)/lib/libevloop.a
+$(BUILD)/c-tests/static/%: c-tests/%.c $(C_TEST_DEPS) $(SUPPORT_plain) $(BUILD)/lib/libevloop.a
 	$(call say,CC,$@)
-	$(Q)$(CC_TEST) $< -o $@ $(LDFLAGS) $(BUILD)/lib/libevloop.a $(STATIC_LIBS)
+	$(Q)$(CC_TEST) $< $(SUPPORT_plain) -o $@ $(LDFLAGS) $(BUILD)/lib/libevloop.a $(STATIC_LIBS)
 
-$(BUILD)/c-tests/checked/%: c-tests/%.c $(C_TEST_DEPS) $(CHECKED_LIB)
+$(BUILD)/c-tests/checked/%: c-tests/%.c $(C_TEST_DEPS) $(SUPPORT_plain) $(CHECKED_LIB)
 	$(call say,CC,$@)
-	$(Q)$(CC_TEST) $< -o $@ $(LDFLAGS) $(CHECKED_LIB) $(STATIC_LIBS)
+	$(Q)$(CC_TEST) $< $(SUPPORT_plain) -o $@ $(LDFLAGS) $(CHECKED_LIB) $(STATIC_LIBS)
 
 # With musl in place of glibc: the compiler driver is Debian's musl-tools'.
 MUSL_CC ?= musl-gcc
@@ -281,10 +301,10 @@ $(BUILD)/lib-musl/libevloop.a: FORCE | need-rust need-cc
 	  --target $(MUSL_TARGET) $(CARGO_QUIET)
 	$(Q)mkdir -p $(@D) && cp -u $(MUSL_LIB) $@
 
-$(BUILD)/c-tests/musl/%: c-tests/%.c $(C_TEST_DEPS) $(BUILD)/lib-musl/libevloop.a
+$(BUILD)/c-tests/musl/%: c-tests/%.c $(C_TEST_DEPS) $(SUPPORT_musl) $(BUILD)/lib-musl/libevloop.a
 	$(call say,CC,$@)
-	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(C_FLAGS) -Ic-tests -Iinclude/compat -pthread -static \
-	  $(KERNEL_HEADERS) $< -o $@ $(BUILD)/lib-musl/libevloop.a $(MUSL_UNWIND)
+	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(C_TEST_FLAGS) -static \
+	  $(KERNEL_HEADERS) $< $(SUPPORT_musl) -o $@ $(BUILD)/lib-musl/libevloop.a $(MUSL_UNWIND)
 
 # Static: the runtime of the C compiler, gcc or clang, then serves the Rust
 # code too, and leaks of the library are found.
@@ -296,9 +316,10 @@ $(BUILD)/lib-asan/libevloop.a: FORCE | need-rust need-cc
 	  $(CARGO) build --profile checked --target $(HOST) $(CARGO_QUIET)
 	$(Q)mkdir -p $(@D) && cp -u $(ASAN_LIB) $@
 
-$(BUILD)/c-tests/asan/%: c-tests/%.c $(C_TEST_DEPS) $(BUILD)/lib-asan/libevloop.a
+$(BUILD)/c-tests/asan/%: c-tests/%.c $(C_TEST_DEPS) $(SUPPORT_asan) $(BUILD)/lib-asan/libevloop.a
 	$(call say,CC,$@)
-	$(Q)$(CC_TEST) $(SANITIZE) $< -o $@ $(LDFLAGS) $(BUILD)/lib-asan/libevloop.a $(STATIC_LIBS)
+	$(Q)$(CC_TEST) $(SANITIZE) $< $(SUPPORT_asan) -o $@ $(LDFLAGS) \
+	  $(BUILD)/lib-asan/libevloop.a $(STATIC_LIBS)
 
 $(BUILD)/tests/asan_proof: tests/asan_proof.c $(HEADER) $(BUILD)/lib-asan/libevloop.a
 	$(call say,CC,$@)

@@ -18,113 +18,23 @@
 #define WINDOW (2 * SECOND)
 
 /* What an attempt to watch the system has to return. */
-MAYBE_UNUSED static bool has_pressure(void) {
-  int fd = open("/proc/pressure/memory", O_RDWR | O_CLOEXEC);
-  if (fd < 0) return false;
-  close(fd);
-  return true;
-}
+bool has_pressure(void);
 
 /* ---- a control group with little memory ---- */
 
 /* Directories for the case, removed at its end: one that counts pressure, and
  * one that limits memory, which may be the same. */
-static char group[512], limits[512];
-
-MAYBE_UNUSED static void remove_groups(void) {
-  /* The kernel may be busy with those that were in it. */
-  while (group[0] != '\0' && rmdir(group) < 0 && errno == EBUSY) sched_yield();
-  while (limits[0] != '\0' && rmdir(limits) < 0 && errno == EBUSY) sched_yield();
-}
-
-MAYBE_UNUSED static bool write_in(const char *dir, const char *name, const char *text) {
-  char path[640];
-  int fd;
-  bool done;
-  snprintf(path, sizeof path, "%s/%s", dir, name);
-  fd = open(path, O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  done = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-  close(fd);
-  return done;
-}
-
-/* A mount of this type, with this option. */
-MAYBE_UNUSED static bool find_mount(const char *wanted, const char *option, char *where, size_t cap) {
-  char type[64], path[256], options[512];
-  FILE *mounts = fopen("/proc/self/mounts", "re");
-  bool found = false;
-  CHECK(mounts != NULL);
-  while (!found && fscanf(mounts, "%*s %255s %63s %511s %*d %*d", path, type, options) == 3) {
-    found = strcmp(type, wanted) == 0 && strstr(options, option) != NULL;
-  }
-  fclose(mounts);
-  if (found) CHECK(snprintf(where, cap, "%s", path) < (int)cap);
-  return found;
-}
-
-MAYBE_UNUSED static bool make_group(char *made, size_t cap, const char *above) {
-  /* One that was ended has left its group behind. */
-  for (int number = 0; number < 100; number++) {
-    CHECK(snprintf(made, cap, "%s/evloop-test-%d-%d", above, (int)getpid(), number) < (int)cap);
-    if (mkdir(made, 0755) == 0) return true;
-    if (errno != EEXIST) break;
-  }
-  made[0] = '\0';
-  return false;
-}
+extern char group[512], limits[512];
 
 /* False: this system, or this user, cannot have one. */
-MAYBE_UNUSED static bool own_group(void) {
-  char where[256];
-  CHECK_EQ(atexit(remove_groups), 0);
-  return find_mount("cgroup2", "", where, sizeof where) && make_group(group, sizeof group, where);
-}
+bool own_group(void);
 
 /* The same, in which memory is short. */
-MAYBE_UNUSED static bool small_group(void) {
-  char where[256];
-  if (!own_group()) return false;
-  if (write_in(group, "memory.max", "16777216")) return true;
-  return find_mount("cgroup", ",memory", where, sizeof where) &&
-         make_group(limits, sizeof limits, where) &&
-         write_in(limits, "memory.limit_in_bytes", "16777216");
-}
-
-MAYBE_UNUSED static void enter_group(void) {
-  CHECK(write_in(group, "cgroup.procs", "0"));
-  if (limits[0] != '\0') CHECK(write_in(limits, "cgroup.procs", "0"));
-}
+bool small_group(void);
 
 /* A child that needs more memory than its group has: a file's pages, which
  * the kernel has to read again and again. It ends with the case. */
-MAYBE_UNUSED static pid_t start_thrashing(void) {
-  enum { BYTES = 64 << 20 };
-  pid_t child;
-  char name[] = "/var/tmp/evloop-pressure-XXXXXX";
-  int fd = (int)OK(mkostemp(name, O_CLOEXEC));
-  OK(unlink(name));
-  OK(ftruncate(fd, BYTES));
-  child = (pid_t)OK(fork());
-  if (child == 0) {
-    OK(prctl(PR_SET_PDEATHSIG, SIGKILL));
-    enter_group();
-    volatile char *bytes =
-        (volatile char *)mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    CHECK((void *)bytes != MAP_FAILED);
-    for (;;) {
-      int i;
-      for (i = 0; i < BYTES; i += 4096) bytes[i]++;
-    }
-  }
-  OK(close(fd));
-  return child;
-}
-
-MAYBE_UNUSED static void stop_child(pid_t child) {
-  int status;
-  OK(kill(child, SIGKILL));
-  CHECK_EQ(waitpid(child, &status, 0), child);
-}
+pid_t start_thrashing(void);
+void stop_child(pid_t child);
 
 #endif

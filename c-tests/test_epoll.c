@@ -34,11 +34,11 @@ TEST(the_descriptor_is_readable_while_an_event_is_pending) {
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 1);
   epoll_add(outer, own, EVLOOP_EPOLLIN, 2);
   CHECK_EQ(poll(&pollfd, 1, 0), 0);
-  expect_nothing(outer);
+  expect_no_epoll_event(outer);
   OK(eventfd_write(fd, 1));
   CHECK_EQ(poll(&pollfd, 1, 0), 1);
-  expect_event(outer, own, EVLOOP_EPOLLIN, 2);
-  expect_event(ep, fd, EVLOOP_EPOLLIN, 1);
+  expect_epoll_event(outer, own, EVLOOP_EPOLLIN, 2);
+  expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, 1);
 }
 
 TEST(closing_closes_the_descriptor) {
@@ -61,10 +61,10 @@ TEST(strangers_and_acquaintances) {
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 1);
   CHECK_ERR(evloop_epoll_register(ep, fd, EVLOOP_EPOLLIN, 2), EEXIST);
   OK(eventfd_write(fd, 1));
-  expect_event(ep, fd, EVLOOP_EPOLLIN, 1);
+  expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, 1);
   CHECK_EQ(evloop_epoll_unregister(ep, fd), 0);
   CHECK_ERR(evloop_epoll_unregister(ep, fd), ENOENT);
-  expect_nothing(ep);
+  expect_no_epoll_event(ep);
 }
 
 TEST(files_that_cannot_be_waited_for_are_refused) {
@@ -94,12 +94,12 @@ TEST(a_descriptor_closed_while_registered_is_forgotten) {
   int fd = event_fd(1);
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 1);
   OK(close(fd));
-  expect_nothing(ep);
+  expect_no_epoll_event(ep);
   CHECK_ERR(evloop_epoll_unregister(ep, fd), EBADF);
   CHECK_EQ(event_fd(1), fd);
   CHECK_ERR(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, 2), ENOENT);
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 3);
-  expect_event(ep, fd, EVLOOP_EPOLLIN, 3);
+  expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, 3);
 }
 
 TEST(an_epoll_object_cannot_watch_itself) {
@@ -158,8 +158,8 @@ TEST(edge_triggered_reports_each_arrival_once) {
   epoll_add(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLET, 1);
   for (int i = 0; i < 3; i++) {
     OK(eventfd_write(fd, 1));
-    expect_event(ep, fd, EVLOOP_EPOLLIN, 1);
-    expect_nothing(ep);
+    expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, 1);
+    expect_no_epoll_event(ep);
   }
 }
 
@@ -168,9 +168,9 @@ TEST(oneshot_reports_once_until_modified) {
   int fd = event_fd(1);
   epoll_add(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, 1);
   for (uint64_t data = 1; data < 4; data++) {
-    expect_event(ep, fd, EVLOOP_EPOLLIN, data);
+    expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, data);
     OK(eventfd_write(fd, 1));
-    expect_nothing(ep);
+    expect_no_epoll_event(ep);
     CHECK_EQ(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, data + 1), 0);
   }
 }
@@ -182,9 +182,9 @@ TEST(rdhup_reports_a_peer_that_shut_its_writing_half) {
     if (tcp) tcp_pair(pair);
     else OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     epoll_add(ep, pair[0], EVLOOP_EPOLLRDHUP, 1);
-    expect_nothing(ep);
+    expect_no_epoll_event(ep);
     OK(shutdown(pair[1], SHUT_WR));
-    expect_event(ep, pair[0], EVLOOP_EPOLLRDHUP, 1);
+    expect_epoll_event(ep, pair[0], EVLOOP_EPOLLRDHUP, 1);
   }
 }
 
@@ -194,7 +194,7 @@ TEST(pri_reports_out_of_band_data) {
   tcp_pair(pair);
   epoll_add(ep, pair[1], EVLOOP_EPOLLIN | EVLOOP_EPOLLPRI, 1);
   CHECK_EQ(send(pair[0], "!", 1, MSG_OOB), 1);
-  expect_event(ep, pair[1], EVLOOP_EPOLLPRI, 1);
+  expect_epoll_event(ep, pair[1], EVLOOP_EPOLLPRI, 1);
 }
 
 TEST(hang_up_and_error_need_not_be_asked_for) {
@@ -202,11 +202,11 @@ TEST(hang_up_and_error_need_not_be_asked_for) {
   Pipe hung_up = new_pipe(), broken = new_pipe();
   epoll_add(ep, hung_up.r, 0, 1);
   OK(close(hung_up.w));
-  expect_event(ep, hung_up.r, EVLOOP_EPOLLHUP, 1);
+  expect_epoll_event(ep, hung_up.r, EVLOOP_EPOLLHUP, 1);
   CHECK_EQ(evloop_epoll_unregister(ep, hung_up.r), 0);
   epoll_add(ep, broken.w, 0, 2);
   OK(close(broken.r));
-  expect_event(ep, broken.w, EVLOOP_EPOLLERR, 2);
+  expect_epoll_event(ep, broken.w, EVLOOP_EPOLLERR, 2);
 }
 
 TEST(exclusive_stands_alone) {
@@ -218,11 +218,11 @@ TEST(exclusive_stands_alone) {
   CHECK_ERR(evloop_epoll_register(ep, (int)OK(evloop_epoll_fileno(inner)), exclusive, 0), EINVAL);
   epoll_add(ep, fd, exclusive | EVLOOP_EPOLLOUT | EVLOOP_EPOLLET, 1);
   CHECK_ERR(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, 2), EINVAL);
-  expect_event(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLOUT, 1);
+  expect_epoll_event(ep, fd, EVLOOP_EPOLLIN | EVLOOP_EPOLLOUT, 1);
   CHECK_EQ(evloop_epoll_unregister(ep, fd), 0);
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 3);
   CHECK_ERR(evloop_epoll_modify(ep, fd, exclusive, 4), EINVAL);
-  expect_event(ep, fd, EVLOOP_EPOLLIN, 3);
+  expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, 3);
 }
 
 TEST(exclusive_wakes_at_least_one_of_several_sets) {
@@ -252,10 +252,10 @@ TEST(data_comes_back_bit_for_bit) {
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 77);
   for (int i = 0; i < LENGTH(words); i++) {
     CHECK_EQ(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, words[i]), 0);
-    expect_event(ep, fd, EVLOOP_EPOLLIN, words[i]);
+    expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, words[i]);
     CHECK_EQ(evloop_epoll_unregister(ep, fd), 0);
     epoll_add(ep, fd, EVLOOP_EPOLLIN, words[i]);
-    expect_event(ep, fd, EVLOOP_EPOLLIN, words[i]);
+    expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, words[i]);
   }
 }
 
@@ -370,7 +370,7 @@ TEST(words_of_raw_registrations_come_through_whatever_they_are) {
   for (int i = 0; i < LENGTH(words); i++) {
     int fd = event_fd(1);
     raw_add(raw, fd, words[i]);
-    expect_event(ep, -1, EVLOOP_EPOLLIN, words[i]);
+    expect_epoll_event(ep, -1, EVLOOP_EPOLLIN, words[i]);
     OK(close(fd));
   }
 }
@@ -385,10 +385,10 @@ TEST(raw_registrations_mix_with_those_of_the_object) {
   int fd = event_fd(0), other = event_fd(1);
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 42);
   raw_add(raw, other, (uint64_t)fd); /* as programs do that store data.fd */
-  expect_event(ep, -1, EVLOOP_EPOLLIN, (uint64_t)fd);
+  expect_epoll_event(ep, -1, EVLOOP_EPOLLIN, (uint64_t)fd);
   OK(close(other));
   OK(eventfd_write(fd, 1));
-  expect_event(ep, fd, EVLOOP_EPOLLIN, 42);
+  expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, 42);
 }
 
 /* ---- changes and closes while threads wait ---- */

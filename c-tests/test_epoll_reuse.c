@@ -17,8 +17,8 @@ TEST(two_objects_on_one_descriptor_do_not_know_each_others_registrations) {
   epoll_add(a, of_a, EVLOOP_EPOLLIN, 1);
   epoll_add(b, of_b, EVLOOP_EPOLLIN, 2);
   OK(eventfd_write(of_a, 1));
-  expect_event(a, of_a, EVLOOP_EPOLLIN, 1);
-  CHECK_EQ(next_event(b).fd, -1);
+  expect_epoll_event(a, of_a, EVLOOP_EPOLLIN, 1);
+  CHECK_EQ(next_epoll_event(b).fd, -1);
 }
 
 TEST(two_objects_on_one_descriptor_close_independently) {
@@ -35,7 +35,7 @@ TEST(two_objects_on_one_descriptor_close_independently) {
   OK(eventfd_write(fd, 1));
   CHECK_EQ(waiter_result(&of_b), 1);
   CHECK(of_b.ready[0].fd == fd && of_b.ready[0].data == 9);
-  expect_event(b, fd, EVLOOP_EPOLLIN, 9);
+  expect_epoll_event(b, fd, EVLOOP_EPOLLIN, 9);
 }
 
 /* A thread that is in a wait of an object, but in its interrupt check: the
@@ -121,7 +121,7 @@ TEST(a_selectors_regular_file_does_not_end_the_waits_of_an_object_on_its_set) {
   CHECK_EQ(evloop_selector_register(s, file, EVLOOP_SELECTOR_READ, 6), 0);
   expect_timeout(evloop_epoll_wait, ep);
   OK(eventfd_write(fd, 1));
-  expect_event(ep, fd, EVLOOP_EPOLLIN, 5);
+  expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, 5);
   OK(eventfd_read(fd, &(eventfd_t){0}));
   start_epoll_waiter(&w, ep);
   CHECK_EQ(evloop_epoll_close(ep), 0);
@@ -161,13 +161,13 @@ TEST(a_leftover_is_never_taken_for_the_new_registration) {
   CHECK_EQ(event_fd(0), fd);
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 2);
   OK(eventfd_write(duplicate, 1));
-  evloop_ready_t leftover = next_event(ep);
+  evloop_ready_t leftover = next_epoll_event(ep);
   CHECK_EQ(leftover.fd, -1);
   CHECK(leftover.data != 2);
   OK(close(duplicate));
-  expect_nothing(ep);
+  expect_no_epoll_event(ep);
   OK(eventfd_write(fd, 1));
-  expect_event(ep, fd, EVLOOP_EPOLLIN, 2);
+  expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, 2);
 }
 
 enum { SLOTS = 8, ROUNDS = 500, ENOUGH = 50 };
