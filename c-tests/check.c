@@ -6,7 +6,36 @@
 check_case *check_first;
 check_case **check_last = &check_first;
 
+enum { MOST_TABLES = 4 };
+
+/* The rows that the case is at, of tables within tables. */
+static struct {
+  const char *table; /* NULL: free */
+  int index;
+} check_rows[MOST_TABLES];
+
+static int check_row_of(const char *table) {
+  int i;
+  for (i = 0; i < MOST_TABLES; i++) {
+    if (check_rows[i].table != NULL && strcmp(check_rows[i].table, table) == 0) return i;
+  }
+  for (i = 0; i < MOST_TABLES - 1 && check_rows[i].table != NULL; i++) continue;
+  return i;
+}
+
+int check_row(const char *table, int index, int length) {
+  int i = check_row_of(table);
+  check_rows[i].table = index < length ? table : NULL;
+  check_rows[i].index = index;
+  return index < length;
+}
+
 void check_exit(void) {
+  int i;
+  for (i = 0; i < MOST_TABLES; i++) {
+    if (check_rows[i].table == NULL) continue;
+    printf("    in row %d of %s\n", check_rows[i].index, check_rows[i].table);
+  }
   fflush(stdout);
   _exit(1);
 }

@@ -70,6 +70,12 @@ extern check_case **check_last;
     _exit(CHECK_SKIPPED);                                                     \
   } while (0)
 
+/* The condition of a loop over the rows of a table, which a failure names:
+ * for (i = 0; AT_ROW(i, table); i++). */
+#define AT_ROW(index, table) \
+  check_row(#table, (index), (int)(sizeof(table) / sizeof((table)[0])))
+
+int check_row(const char *table, int index, int length);
 __attribute__((noreturn)) void check_exit(void);
 __attribute__((noreturn)) void check_fail(const char *file, int line, const char *what);
 void check_eq(const char *file, int line, const char *what, long long actual, long long expected);

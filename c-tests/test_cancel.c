@@ -55,7 +55,8 @@ static void in_cancelled_thread(void (*run)(void)) {
   void *result;
   CHECK_EQ(pthread_create(&thread, NULL, cancelled_main, &run), 0);
   CHECK_EQ(pthread_join(thread, &result), 0);
-  CHECK(result == PTHREAD_CANCELED && LOAD(came_to_its_end) == 1);
+  CHECK_EQ(result, PTHREAD_CANCELED);
+  CHECK_EQ(LOAD(came_to_its_end), 1);
 }
 
 static int nothing_more(void) {
@@ -186,7 +187,7 @@ static void *waiting_main(void *unused) {
 
 /* Closing is what ends all of them. */
 TEST(a_request_does_not_end_a_wait_and_acts_after_it) {
-  for (int i = 0; i < LENGTH(waits); i++) {
+  for (int i = 0; AT_ROW(i, waits); i++) {
     pthread_t thread;
     void *ended_with;
     wait_of = &waits[i];
@@ -238,7 +239,9 @@ TEST(an_interrupt_check_is_not_cancelled) {
   /* Where the request itself did not interrupt the wait. */
   if (LOAD(checks) == 0) pthread_kill(thread, SIGUSR1);
   CHECK_EQ(pthread_join(thread, &ended_with), 0);
-  CHECK(ended_with == PTHREAD_CANCELED && LOAD(came_to_its_end) == 1 && checks > 0);
+  CHECK_EQ(ended_with, PTHREAD_CANCELED);
+  CHECK_EQ(LOAD(came_to_its_end), 1);
+  CHECK(checks > 0);
 }
 
 /* The thread of a watchdog, which its own callback tries to cancel. */

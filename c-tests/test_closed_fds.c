@@ -264,7 +264,7 @@ static void begin_watchers(Use *use) {
 }
 
 static void again_watchers(Use *use) {
-  for (int i = 0; i < LENGTH(use->watchers); i++) close_watcher(use->watchers[i]);
+  for (int i = 0; AT_ROW(i, use->watchers); i++) close_watcher(use->watchers[i]);
   CHECK_EQ(evloop_close(use->object), 0);
 }
 
@@ -404,7 +404,7 @@ static const Case cases[] = {
 /* ---- every constructor works again ---- */
 
 static void use_everything(void) {
-  for (int i = 0; i < LENGTH(cases); i++) {
+  for (int i = 0; AT_ROW(i, cases); i++) {
     Use use;
     memset(&use, 0, sizeof use);
     memset(&seen, 0, sizeof seen);
@@ -441,8 +441,8 @@ static int in_child(void (*run)(const Case *, const ForeignKind *), const Case *
 }
 
 static void for_each_pair(void (*run)(const Case *, const ForeignKind *)) {
-  for (int i = 0; i < LENGTH(cases); i++) {
-    for (int k = 0; k < LENGTH(foreign_kinds); k++) in_child(run, &cases[i], &foreign_kinds[k]);
+  for (int i = 0; AT_ROW(i, cases); i++) {
+    for (int k = 0; AT_ROW(k, foreign_kinds); k++) in_child(run, &cases[i], &foreign_kinds[k]);
   }
 }
 
@@ -465,7 +465,7 @@ TEST_TIMEOUT(after_all_descriptors_were_closed_the_programs_files_are_left_alone
 }
 
 TEST(after_all_descriptors_were_closed_everything_can_be_made_again) {
-  for (int i = 0; i < LENGTH(cases); i++) {
+  for (int i = 0; AT_ROW(i, cases); i++) {
     Use use;
     memset(&use, 0, sizeof use);
     cases[i].begin(&use);
@@ -494,7 +494,7 @@ static void make_again(const Case *one, const ForeignKind *unused) {
 }
 
 TEST(later_objects_with_the_same_descriptors_are_left_alone) {
-  for (int i = 0; i < LENGTH(cases); i++) {
+  for (int i = 0; AT_ROW(i, cases); i++) {
     /* BSD's calls take only the descriptor, which is the later queue's. */
     if (cases[i].begin != begin_bsd) in_child(make_again, &cases[i], &foreign_kinds[0]);
   }
@@ -542,7 +542,7 @@ static bool replaced(const Case *one, const ForeignKind *kind) {
 }
 
 TEST_TIMEOUT(a_descriptor_that_became_another_file_leaves_that_alone, 240) {
-  for (int i = 0; i < LENGTH(cases); i++) {
+  for (int i = 0; AT_ROW(i, cases); i++) {
     for (place = 0; replaced(&cases[i], &foreign_kinds[0]); place++) {
       for (int k = 1; k < LENGTH(foreign_kinds); k++) {
         /* valgrind takes a long time for each of them. */
@@ -693,10 +693,10 @@ static void close_under(const Case *unused, const ForeignKind *kind) {
 }
 
 TEST_TIMEOUT(waking_those_whose_descriptors_were_closed_leaves_the_programs_files_alone, 120) {
-  for (int i = 0; i < LENGTH(sleepers); i++) {
+  for (int i = 0; AT_ROW(i, sleepers); i++) {
     sleeper = &sleepers[i];
     Case named = {sleeper->name, NULL, NULL, NULL};
-    for (int k = 0; k < LENGTH(foreign_kinds); k++) in_child(close_under, &named, &foreign_kinds[k]);
+    for (int k = 0; AT_ROW(k, foreign_kinds); k++) in_child(close_under, &named, &foreign_kinds[k]);
   }
 }
 

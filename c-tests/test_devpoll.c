@@ -193,7 +193,7 @@ TEST(a_hang_up_need_not_be_asked_for) {
 TEST(negative_descriptors_are_refused) {
   static const int numbers[] = {-1, INT_MIN};
   evloop_devpoll_t set = new_set();
-  for (int i = 0; i < LENGTH(numbers); i++) {
+  for (int i = 0; AT_ROW(i, numbers); i++) {
     CHECK_ERR(evloop_devpoll_register(set, numbers[i], EVLOOP_POLLIN, 0), EBADF);
     CHECK_ERR(evloop_devpoll_modify(set, numbers[i], EVLOOP_POLLIN, 0), EBADF);
     CHECK_ERR(evloop_devpoll_unregister(set, numbers[i]), EBADF);
@@ -253,7 +253,8 @@ TEST(the_descriptor_is_made_by_the_first_call_and_closed_with_the_object) {
   CHECK_EQ(evloop_devpoll_fileno(set), own);
   CHECK_EQ(OK(fcntl(own, F_GETFD)), FD_CLOEXEC);
   CHECK_EQ(evloop_devpoll_close(set), 0);
-  CHECK(fcntl(own, F_GETFD) < 0 && errno == EBADF);
+  CHECK(fcntl(own, F_GETFD) < 0);
+  CHECK_EQ(errno, EBADF);
   CHECK_ERR(evloop_devpoll_fileno(set), ESTALE);
 }
 
@@ -339,7 +340,8 @@ static void changes_during_a_wait(evloop_devpoll_t set) {
   start_waiter(&w, set);
   add(set, fd, EVLOOP_POLLIN, 1);
   CHECK_EQ(waiter_result(&w), 1);
-  CHECK(w.ready[0].fd == fd && w.ready[0].data == 1);
+  CHECK(w.ready[0].fd == fd);
+  CHECK_EQ(w.ready[0].data, 1);
   CHECK_EQ(evloop_devpoll_modify(set, fd, 0, 2), 0);
   add(set, gone, EVLOOP_POLLIN, 3);
   start_waiter(&w, set);
@@ -348,7 +350,8 @@ static void changes_during_a_wait(evloop_devpoll_t set) {
   wait_until_asleep(&w.tid);
   CHECK_EQ(evloop_devpoll_modify(set, fd, EVLOOP_POLLIN, 4), 0);
   CHECK_EQ(waiter_result(&w), 1);
-  CHECK(w.ready[0].fd == fd && w.ready[0].data == 4);
+  CHECK(w.ready[0].fd == fd);
+  CHECK_EQ(w.ready[0].data, 4);
 }
 
 TEST(changes_apply_to_a_wait_going_on) {
@@ -366,7 +369,8 @@ TEST(making_the_descriptor_does_not_disturb_a_wait_going_on) {
   CHECK(!readable(own, 0));
   OK(eventfd_write(fd, 1));
   CHECK_EQ(waiter_result(&w), 1);
-  CHECK(w.ready[0].fd == fd && w.ready[0].data == 5);
+  CHECK(w.ready[0].fd == fd);
+  CHECK_EQ(w.ready[0].data, 5);
   CHECK(readable(own, 0));
 }
 

@@ -18,7 +18,7 @@ static void raw_add(int epoll_fd, int fd, uint64_t data) {
 
 TEST(created_descriptors_are_close_on_exec_and_unknown_flags_refused) {
   static const uint32_t flags[] = {0, EVLOOP_EPOLL_CLOEXEC};
-  for (int i = 0; i < LENGTH(flags); i++) {
+  for (int i = 0; AT_ROW(i, flags); i++) {
     int fd = (int)OK(evloop_epoll_fileno(OK(evloop_epoll_create(flags[i]))));
     CHECK_EQ(OK(fcntl(fd, F_GETFD)), FD_CLOEXEC);
   }
@@ -45,7 +45,8 @@ TEST(closing_closes_the_descriptor) {
   evloop_epoll_t ep = new_epoll();
   int own = (int)OK(evloop_epoll_fileno(ep));
   CHECK_EQ(evloop_epoll_close(ep), 0);
-  CHECK(fcntl(own, F_GETFD) < 0 && errno == EBADF);
+  CHECK(fcntl(own, F_GETFD) < 0);
+  CHECK_EQ(errno, EBADF);
   CHECK_ERR(evloop_epoll_close(ep), ESTALE);
   CHECK_ERR(evloop_epoll_fileno(ep), ESTALE);
   CHECK_ERR(evloop_epoll_register(ep, 0, EVLOOP_EPOLLIN, 0), ESTALE);
@@ -72,7 +73,7 @@ TEST(files_that_cannot_be_waited_for_are_refused) {
   FILE *file = tmpfile();
   CHECK(file != NULL);
   const int fds[] = {fileno(file), open("/dev/null", O_RDWR), open("/", O_RDONLY)};
-  for (int i = 0; i < LENGTH(fds); i++) {
+  for (int i = 0; AT_ROW(i, fds); i++) {
     CHECK_ERR(evloop_epoll_register(ep, fds[i], EVLOOP_EPOLLIN, 0), EPERM);
     CHECK_ERR(evloop_epoll_modify(ep, fds[i], EVLOOP_EPOLLIN, 0), EPERM);
     CHECK_ERR(evloop_epoll_unregister(ep, fds[i]), EPERM);
@@ -82,7 +83,7 @@ TEST(files_that_cannot_be_waited_for_are_refused) {
 TEST(closed_and_negative_descriptors_are_refused) {
   static const int fds[] = {CLOSED, INT_MAX, -1, INT_MIN};
   evloop_epoll_t ep = new_epoll();
-  for (int i = 0; i < LENGTH(fds); i++) {
+  for (int i = 0; AT_ROW(i, fds); i++) {
     CHECK_ERR(evloop_epoll_register(ep, fds[i], EVLOOP_EPOLLIN, 0), EBADF);
     CHECK_ERR(evloop_epoll_modify(ep, fds[i], EVLOOP_EPOLLIN, 0), EBADF);
     CHECK_ERR(evloop_epoll_unregister(ep, fds[i]), EBADF);
@@ -250,7 +251,7 @@ TEST(data_comes_back_bit_for_bit) {
   evloop_epoll_t ep = new_epoll();
   int fd = event_fd(1);
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 77);
-  for (int i = 0; i < LENGTH(words); i++) {
+  for (int i = 0; AT_ROW(i, words); i++) {
     CHECK_EQ(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, words[i]), 0);
     expect_epoll_event(ep, fd, EVLOOP_EPOLLIN, words[i]);
     CHECK_EQ(evloop_epoll_unregister(ep, fd), 0);
@@ -348,7 +349,8 @@ TEST(a_borrowed_descriptor_stays_open_and_an_owned_one_does_not) {
   OK(fcntl(raw, F_GETFD));
   evloop_epoll_t owned = OK(evloop_epoll_from_fd(raw, EVLOOP_FD_OWN));
   CHECK_EQ(evloop_epoll_close(owned), 0);
-  CHECK(fcntl(raw, F_GETFD) < 0 && errno == EBADF);
+  CHECK(fcntl(raw, F_GETFD) < 0);
+  CHECK_EQ(errno, EBADF);
 }
 
 TEST(a_borrowed_descriptor_that_was_closed_is_noticed) {
@@ -367,7 +369,7 @@ TEST(words_of_raw_registrations_come_through_whatever_they_are) {
   static const uint64_t words[] = {0, 7, UINT64_C(1) << 63, (uint64_t)INT64_MIN + 7, UINT64_MAX};
   int raw = (int)OK(epoll_create1(EPOLL_CLOEXEC));
   evloop_epoll_t ep = OK(evloop_epoll_from_fd(raw, 0));
-  for (int i = 0; i < LENGTH(words); i++) {
+  for (int i = 0; AT_ROW(i, words); i++) {
     int fd = event_fd(1);
     raw_add(raw, fd, words[i]);
     expect_epoll_event(ep, -1, EVLOOP_EPOLLIN, words[i]);
@@ -400,7 +402,8 @@ TEST(changes_apply_to_a_wait_going_on) {
   start_epoll_waiter(&w, ep);
   epoll_add(ep, fd, EVLOOP_EPOLLIN, 1);
   CHECK_EQ(waiter_result(&w), 1);
-  CHECK(w.ready[0].fd == fd && w.ready[0].data == 1);
+  CHECK(w.ready[0].fd == fd);
+  CHECK_EQ(w.ready[0].data, 1);
   CHECK_EQ(evloop_epoll_modify(ep, fd, 0, 2), 0);
   epoll_add(ep, gone, EVLOOP_EPOLLIN, 3);
   start_epoll_waiter(&w, ep);
@@ -408,7 +411,8 @@ TEST(changes_apply_to_a_wait_going_on) {
   OK(eventfd_write(gone, 1));
   CHECK_EQ(evloop_epoll_modify(ep, fd, EVLOOP_EPOLLIN, 4), 0);
   CHECK_EQ(waiter_result(&w), 1);
-  CHECK(w.ready[0].fd == fd && w.ready[0].data == 4);
+  CHECK(w.ready[0].fd == fd);
+  CHECK_EQ(w.ready[0].data, 4);
 }
 
 TEST(closing_ends_the_waits_of_all_threads) {
@@ -419,7 +423,8 @@ TEST(closing_ends_the_waits_of_all_threads) {
   for (int i = 0; i < 4; i++) start_epoll_waiter(&w[i], ep);
   CHECK_EQ(evloop_epoll_close(ep), 0);
   for (int i = 0; i < 4; i++) CHECK_EQ(waiter_result(&w[i]), -ESTALE);
-  CHECK(fcntl(own, F_GETFD) < 0 && errno == EBADF);
+  CHECK(fcntl(own, F_GETFD) < 0);
+  CHECK_EQ(errno, EBADF);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_EPOLL), 0);
 }
 

@@ -34,7 +34,8 @@ TEST(two_objects_on_one_descriptor_close_independently) {
   wait_until_asleep(&of_b.tid);
   OK(eventfd_write(fd, 1));
   CHECK_EQ(waiter_result(&of_b), 1);
-  CHECK(of_b.ready[0].fd == fd && of_b.ready[0].data == 9);
+  CHECK(of_b.ready[0].fd == fd);
+  CHECK_EQ(of_b.ready[0].data, 9);
   expect_epoll_event(b, fd, EVLOOP_EPOLLIN, 9);
 }
 
@@ -103,7 +104,8 @@ TEST(a_closed_objects_alarm_does_not_end_the_waits_of_another) {
   start_epoll_waiter(&w, b);
   OK(eventfd_write(fd, 1));
   CHECK_EQ(waiter_result(&w), 1);
-  CHECK(w.ready[0].fd == fd && w.ready[0].data == 9);
+  CHECK(w.ready[0].fd == fd);
+  CHECK_EQ(w.ready[0].data, 9);
   OK(eventfd_read(fd, &(eventfd_t){0}));
   let_go(&h);
   start_epoll_waiter(&w, b);
@@ -127,7 +129,8 @@ TEST(a_selectors_regular_file_does_not_end_the_waits_of_an_object_on_its_set) {
   CHECK_EQ(evloop_epoll_close(ep), 0);
   CHECK_EQ(waiter_result(&w), -ESTALE);
   CHECK_EQ(evloop_selector_wait(s, ready, 2, -1), 1);
-  CHECK(ready[0].fd == file && ready[0].data == 6);
+  CHECK(ready[0].fd == file);
+  CHECK_EQ(ready[0].data, 6);
 }
 
 TEST(an_object_closed_on_a_selectors_set_does_not_end_the_selectors_waits) {
@@ -141,7 +144,8 @@ TEST(an_object_closed_on_a_selectors_set_does_not_end_the_selectors_waits) {
   start_waiter_in(&w, evloop_selector_wait, s);
   CHECK_EQ(evloop_selector_register(s, file, EVLOOP_SELECTOR_READ, 6), 0);
   CHECK_EQ(waiter_result(&w), 1);
-  CHECK(w.ready[0].fd == file && w.ready[0].data == 6);
+  CHECK(w.ready[0].fd == file);
+  CHECK_EQ(w.ready[0].data, 6);
   let_go(&h);
   CHECK_EQ(evloop_selector_wait(s, ready, 2, -1), 1);
   CHECK_EQ(evloop_selector_unregister(s, file), 0);

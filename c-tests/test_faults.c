@@ -51,7 +51,7 @@ static void make_bed(void) {
   fixture.poll = OK(evloop_poll_create());
   fixture.epoll = OK(evloop_epoll_create(0));
   fixture.devpoll = OK(evloop_devpoll_create());
-  for (i = 0; i < LENGTH(fixture.selectors); i++) fixture.selectors[i] =
+  for (i = 0; AT_ROW(i, fixture.selectors); i++) fixture.selectors[i] =
       OK(evloop_selector_create(i));
   fixture.watcher = OK(evloop_add_io(fixture.loop, fixture.fds[0], EVLOOP_EPOLLIN, ignore, NULL));
   fixture.timer = timer(fixture.loop, HOUR, 0, ignore, NULL);

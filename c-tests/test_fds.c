@@ -39,7 +39,8 @@ static void empty_table(void) {
 /* Takes it for a filler again. */
 static void expect_one_free(void) {
   fillers[filled++] = (int)OK(dup(0));
-  CHECK(dup(0) < 0 && errno == EMFILE);
+  CHECK(dup(0) < 0);
+  CHECK_EQ(errno, EMFILE);
 }
 
 /* ---- what descriptors are waited for with ---- */
@@ -123,7 +124,9 @@ static void add(const Set *set, int64_t object, int fd, uint64_t data) {
 static void expect_event(const Set *set, int64_t object, int fd, uint64_t data) {
   evloop_ready_t ready[2];
   CHECK_EQ(set->wait(object, ready, 2, -1), 1);
-  CHECK(ready[0].fd == fd && ready[0].data == data && ready[0].events == IN);
+  CHECK(ready[0].fd == fd);
+  CHECK(ready[0].data == data);
+  CHECK_EQ(ready[0].events, IN);
 }
 
 static void expect_timeout(const Set *set, int64_t object, int64_t timeout_ns) {
@@ -151,7 +154,7 @@ TEST(what_has_a_descriptor_cannot_be_made_without_one) {
 TEST(what_has_a_descriptor_can_be_made_with_the_last_one) {
   CHECK_EQ(evloop_epoll_close(OK(evloop_epoll_create(0))), 0); /* makes what is kept */
   fill_table();
-  for (int i = 0; i < LENGTH(owning); i++) {
+  for (int i = 0; AT_ROW(i, owning); i++) {
     CHECK_ERR(create(owning[i]), EMFILE);
     free_one();
     int64_t object = OK(create(owning[i]));
@@ -220,7 +223,7 @@ TEST(what_has_no_descriptor_is_made_and_used_without_one) {
   int ready_fd = event_fd(1), idle_fd = event_fd(0);
   int before = open_descriptors();
   fill_table();
-  for (int i = 0; i < LENGTH(frugal); i++) use_frugal(frugal[i], ready_fd, idle_fd);
+  for (int i = 0; AT_ROW(i, frugal); i++) use_frugal(frugal[i], ready_fd, idle_fd);
   empty_table();
   CHECK_EQ(open_descriptors(), before);
 }
@@ -270,7 +273,9 @@ static void wait_for_a_closed_number(const Set *set) {
   CHECK_EQ(set->add(object, number, EVLOOP_POLLIN, 6), 0);
   free_one();
   CHECK_EQ(set->wait(object, &ready, 1, -1), 1);
-  CHECK(ready.fd == number && ready.data == 6 && ready.events == EVLOOP_POLLNVAL);
+  CHECK(ready.fd == number);
+  CHECK_EQ(ready.data, 6);
+  CHECK_EQ(ready.events, EVLOOP_POLLNVAL);
   CHECK_EQ(evloop_handle_close(object), 0);
   empty_table();
 }
@@ -295,7 +300,8 @@ EVERY_SET(a_starved_thread_sees_an_event_in) {
   let_it_wait(&s);
   OK(eventfd_write(fd, 1));
   CHECK_EQ(held_back_result(&s), 1);
-  CHECK(s.waiter.ready[0].fd == fd && s.waiter.ready[0].data == 7);
+  CHECK(s.waiter.ready[0].fd == fd);
+  CHECK_EQ(s.waiter.ready[0].data, 7);
   empty_table();
   CHECK_EQ(evloop_handle_close(object), 0);
 }
@@ -310,7 +316,8 @@ EVERY_SET(a_starved_thread_sees_a_registration_in) {
   let_it_wait(&s);
   add(set, object, fd, 8);
   CHECK_EQ(held_back_result(&s), 1);
-  CHECK(s.waiter.ready[0].fd == fd && s.waiter.ready[0].data == 8);
+  CHECK(s.waiter.ready[0].fd == fd);
+  CHECK_EQ(s.waiter.ready[0].data, 8);
   empty_table();
   CHECK_EQ(evloop_handle_close(object), 0);
 }

@@ -43,7 +43,8 @@ static void close_all(const Objects *all) {
 static void expect_ready(WaitFunction *wait, int64_t object, int fd, uint64_t data) {
   evloop_ready_t ready[2];
   CHECK_EQ(wait(object, ready, 2, -1), 1);
-  CHECK(ready[0].fd == fd && ready[0].data == data);
+  CHECK(ready[0].fd == fd);
+  CHECK(ready[0].data == data);
 }
 
 /* The objects work, and with nothing ready they wait instead of spinning. */
@@ -142,7 +143,8 @@ static void use_timer_and_poll_set(const Objects *all) {
   CHECK_EQ(evloop_poll_modify(all->poll, all->fd, EVLOOP_POLLOUT, 8), 0);
   CHECK_EQ(evloop_poll_unregister(all->poll, other), 0);
   CHECK_EQ(evloop_poll_wait(all->poll, ready, 2, 0), 1);
-  CHECK(ready[0].fd == all->fd && ready[0].data == 8);
+  CHECK(ready[0].fd == all->fd);
+  CHECK_EQ(ready[0].data, 8);
 }
 
 TEST(timers_go_on_and_poll_sets_are_copies) {
@@ -476,7 +478,7 @@ static void fork_in_every_wait(int closes) {
   sigemptyset(&usr1);
   sigaddset(&usr1, SIGUSR1);
   interrupt_soon();
-  for (int i = 0; i < LENGTH(waits); i++) {
+  for (int i = 0; AT_ROW(i, waits); i++) {
     Objects all = open_all();
     int64_t objects[] = {all.poll, all.epoll, all.devpoll, all.selector, all.timer, all.timer};
     Forker forker = {.all = &all, .closes = closes, .parent = getpid()};
@@ -556,13 +558,13 @@ static void fork_in_a_busy(WaitFunction *wait, ChangeFunction *change, int64_t o
   sigaddset(&usr1, SIGUSR1);
   __atomic_store_n(&stop_hammering, 0, __ATOMIC_RELAXED);
   OK(sigprocmask(SIG_BLOCK, &usr1, NULL));
-  for (int i = 0; i < LENGTH(threads); i++) {
+  for (int i = 0; AT_ROW(i, threads); i++) {
     CHECK_EQ(pthread_create(&threads[i], NULL, change_all_the_time, &changer), 0);
   }
   OK(sigprocmask(SIG_UNBLOCK, &usr1, NULL));
   for (int i = 0; i < (slow_factor() > 1 ? 5 : 100); i++) fork_once_in(wait, object);
   __atomic_store_n(&stop_hammering, 1, __ATOMIC_RELAXED);
-  for (int i = 0; i < LENGTH(threads); i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
+  for (int i = 0; AT_ROW(i, threads); i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
 }
 
 TEST_TIMEOUT(a_wait_that_forks_in_its_check_meets_no_lock_of_the_parents_threads, 60) {

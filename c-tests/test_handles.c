@@ -40,7 +40,8 @@ static int close_kind(int kind, int64_t handle) {
 TEST(handles_are_positive_and_survive_a_double) {
   for (int kind = 0; kind < KINDS; kind++) {
     int64_t handle = OK(open_kind(kind));
-    CHECK(handle > 0 && handle < INT64_C(1) << 53);
+    CHECK(handle > 0);
+    CHECK(handle < INT64_C(1) << 53);
     CHECK_EQ((int64_t)(double)handle, handle);
     CHECK_EQ(evloop_handle_kind(handle), codes[kind]);
     CHECK_EQ(close_kind(kind, handle), 0);

@@ -20,7 +20,8 @@ TEST(a_queue_is_made_and_closed) {
   CHECK_EQ(OK(fcntl(fd, F_GETFD)), FD_CLOEXEC);
   expect_nothing(kq);
   CHECK_EQ(evloop_kqueue_close(kq), 0);
-  CHECK(fcntl(fd, F_GETFD) < 0 && errno == EBADF);
+  CHECK(fcntl(fd, F_GETFD) < 0);
+  CHECK_EQ(errno, EBADF);
   CHECK_ERR(evloop_kqueue_close(kq), ESTALE);
   CHECK_ERR(evloop_kqueue_fileno(kq), ESTALE);
   CHECK_ERR(evloop_kqueue_control(kq, NULL, 0, NULL, 0, 0), ESTALE);
@@ -89,8 +90,8 @@ TEST(descriptors_that_are_not_open_are_refused) {
   static const uint64_t idents[] = {900000, INT_MAX, (uint64_t)INT_MAX + 1, UINT64_MAX, 1ull << 32};
   static const int flags[] = {ADD, DELETE, ENABLE, DISABLE, 0, ADD | ONESHOT};
   evloop_kqueue_t kq = new_kqueue();
-  for (int i = 0; i < LENGTH(idents); i++) {
-    for (int j = 0; j < LENGTH(flags); j++) {
+  for (int i = 0; AT_ROW(i, idents); i++) {
+    for (int j = 0; AT_ROW(j, flags); j++) {
       CHECK_ERR(try_change(kq, idents[i], KQ_READ, flags[j], 0, 0, 0), EBADF);
       CHECK_ERR(try_change(kq, idents[i], KQ_WRITE, flags[j], 0, 0, 0), EBADF);
     }
@@ -102,7 +103,7 @@ TEST(what_is_not_watched_is_enoent) {
   evloop_kqueue_t kq = new_kqueue();
   Pipe p = new_pipe();
   apply(kq, (uint64_t)p.r, KQ_READ, ADD, 0, 0, 0);
-  for (int i = 0; i < LENGTH(flags); i++) {
+  for (int i = 0; AT_ROW(i, flags); i++) {
     CHECK_ERR(try_change(kq, (uint64_t)p.w, KQ_READ, flags[i], 0, 0, 0), ENOENT);
     CHECK_ERR(try_change(kq, (uint64_t)p.r, KQ_WRITE, flags[i], 0, 0, 0), ENOENT);
     CHECK_ERR(try_change(kq, 1, KQ_USER, flags[i], 0, 0, 0), ENOENT);
@@ -344,7 +345,11 @@ TEST(with_room_for_one_everything_has_its_turn) {
     else if (event.filter == KQ_WRITE) seen_write++;
     else (event.ident == (uint64_t)a ? &seen_a : &seen_b)[0]++;
   }
-  CHECK(seen_a >= 3 && seen_b >= 3 && seen_write >= 3 && seen_user >= 3 && seen_other >= 3);
+  CHECK(seen_a >= 3);
+  CHECK(seen_b >= 3);
+  CHECK(seen_write >= 3);
+  CHECK(seen_user >= 3);
+  CHECK(seen_other >= 3);
 }
 
 TEST(an_event_comes_once_in_a_call) {
@@ -366,7 +371,7 @@ TEST(timeouts_are_kept) {
   evloop_kqueue_t kq = new_kqueue();
   Event event;
   apply(kq, (uint64_t)new_pipe().r, KQ_READ, ADD, 0, 0, 0);
-  for (int i = 0; i < LENGTH(timeouts); i++) {
+  for (int i = 0; AT_ROW(i, timeouts); i++) {
     int64_t began = now_ns(CLOCK_MONOTONIC);
     CHECK_EQ(take(kq, &event, 1, timeouts[i]), 0);
     CHECK(now_ns(CLOCK_MONOTONIC) - began >= timeouts[i]);
@@ -382,7 +387,7 @@ static void *trigger_later(void *argument) {
 
 TEST(very_long_timeouts_do_not_overflow) {
   static const int64_t timeouts[] = {INT64_MAX, INT64_C(4294967297000000), INT64_C(2147483648000000), -1};
-  for (int i = 0; i < LENGTH(timeouts); i++) {
+  for (int i = 0; AT_ROW(i, timeouts); i++) {
     evloop_kqueue_t kq = new_kqueue();
     pthread_t thread;
     Event event;
@@ -559,7 +564,7 @@ TEST(what_one_thread_leaves_another_gets) {
 TEST(oneshot_and_dispatch_go_to_one_thread) {
   static const int flags[] = {ONESHOT, DISPATCH, CLEAR};
   enum { THREADS = 4 };
-  for (int f = 0; f < LENGTH(flags); f++) {
+  for (int f = 0; AT_ROW(f, flags); f++) {
     evloop_kqueue_t kq = new_kqueue();
     Taker t[THREADS];
     int got = 0, fd = event_fd(0);

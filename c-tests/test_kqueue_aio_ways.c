@@ -252,7 +252,7 @@ static bool is_tried_late(const Row *row) {
 static void check_rows(void) {
   evloop_kqueue_t kq = new_kqueue();
   signal(SIGPIPE, count_pipe_signal);
-  for (int i = 0; i < LENGTH(rows); i++) {
+  for (int i = 0; AT_ROW(i, rows); i++) {
     const Row *row = &rows[i];
     if (is_tried_late(row)) continue;
     STORE(pipe_signals, 0);

@@ -72,7 +72,7 @@ TEST(timeouts) {
   static const struct timespec good = {0, 30000000};
   int kq = bsd_kqueue();
   Event events[2];
-  for (int i = 0; i < LENGTH(bad); i++) {
+  for (int i = 0; AT_ROW(i, bad); i++) {
     CHECK_ERRNO(evloop_bsd_kevent(kq, NULL, 0, events, 2, &bad[i]), EINVAL);
   }
   int64_t began = now_ns(CLOCK_MONOTONIC);
@@ -467,7 +467,7 @@ TEST(a_forked_child_has_no_queue_and_the_parent_keeps_its) {
   CHECK_EQ(bsd_change(forked_kq, (uint64_t)p.w, KQ_WRITE, ADD | CLEAR, 0), 0);
   CHECK_EQ(poll_kq(forked_kq), 3);
   apply(forked_handle, 1, KQ_USER, ADD, TRIGGER, 0, 0);
-  for (int i = 0; i < LENGTH(children); i++) {
+  for (int i = 0; AT_ROW(i, children); i++) {
     in_child(children[i]);
     /* The ABSTIME timer and nothing else: nothing came again. */
     CHECK_EQ(poll_kq(forked_kq), 1);

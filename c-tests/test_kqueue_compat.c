@@ -160,7 +160,7 @@ static void expect_works(int kq) {
 
 TEST(kqueue1_takes_the_flags_of_netbsd) {
   static const int flags[] = {0, O_CLOEXEC, O_NONBLOCK, O_CLOEXEC | O_NONBLOCK};
-  for (int i = 0; i < LENGTH(flags); i++) {
+  for (int i = 0; AT_ROW(i, flags); i++) {
     int kq = (int)OK(kqueue1(flags[i]));
     CHECK_EQ(OK(fcntl(kq, F_GETFL)) & O_NONBLOCK, flags[i] & O_NONBLOCK);
     expect_works(kq);
@@ -187,7 +187,7 @@ static int in_child(int kq, int is_copied) {
 
 TEST(kqueuex_takes_the_flags_of_freebsd) {
   static const unsigned flags[] = {0, KQUEUE_CLOEXEC, KQUEUE_CPONFORK, KQUEUE_CLOEXEC | KQUEUE_CPONFORK};
-  for (int i = 0; i < LENGTH(flags); i++) {
+  for (int i = 0; AT_ROW(i, flags); i++) {
     int kq = (int)OK(kqueuex(flags[i]));
     expect_works(kq);
     CHECK_EQ(in_child(kq, (flags[i] & KQUEUE_CPONFORK) != 0), 0);

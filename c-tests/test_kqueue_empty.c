@@ -94,7 +94,7 @@ TEST(a_socket_that_has_sent_nothing_is_empty) {
 TEST_TIMEOUT(a_wait_ends_when_all_was_sent, 60) {
   static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH};
   for (int kind = 0; kind < KINDS; kind++) {
-    for (int f = 0; f < LENGTH(flags); f++) {
+    for (int f = 0; AT_ROW(f, flags); f++) {
       evloop_kqueue_t kq = new_kqueue();
       Pair p = new_pair(kind);
       pthread_t thread;

@@ -321,7 +321,7 @@ static void delete_with_faults(const Subject *subject, int error) {
 
 static void each_change_with_faults(long number, int error) {
   watch_calls(number);
-  for (int i = 0; i < LENGTH(subjects); i++) {
+  for (int i = 0; AT_ROW(i, subjects); i++) {
     add_with_faults(&subjects[i], error);
     add_beside_with_faults(&subjects[i], error);
     enable_with_faults(&subjects[i], error);
@@ -381,7 +381,7 @@ static const struct {
               {SYS_timerfd_create, EMFILE}};
 
 TEST(a_queue_that_cannot_be_made_leaves_nothing) {
-  for (int m = 0; m < LENGTH(makers); m++) watch_calls(makers[m].number);
+  for (int m = 0; AT_ROW(m, makers); m++) watch_calls(makers[m].number);
   int before = open_descriptors();
   bool failed = true;
   /* Of all these calls in their order. */
@@ -490,7 +490,7 @@ static void replace_with_faults(long number, int error) {
   for (int nth = 1; failed; nth++) {
     Fixture beds[LENGTH(watched)];
     evloop_kqueue_t kq = 0;
-    for (int i = 0; i < LENGTH(watched); i++) {
+    for (int i = 0; AT_ROW(i, watched); i++) {
       beds[i] = new_fixture(watched[i]);
       if (i > 0) {
         OK(evloop_kqueue_close(beds[i].kq));
@@ -503,7 +503,7 @@ static void replace_with_faults(long number, int error) {
     fail_call(nth, error);
     for (int i = 0; i < 3; i++) OK(take(kq, events, 8, 0));
     failed = end_of_faults();
-    for (int i = 0; i < LENGTH(watched); i++) expect_subject(&beds[i]);
+    for (int i = 0; AT_ROW(i, watched); i++) expect_subject(&beds[i]);
     expect_witnesses(&beds[0]);
     OK(evloop_kqueue_close(kq));
     for (int fd = 3; fd < 1000; fd++) close(fd);
@@ -523,7 +523,7 @@ TEST_TIMEOUT(a_set_without_another_epoll_goes_on, 60) {
 static void copy_with_faults(long number, int error) {
   static const int kinds[] = {0, 1, 4, 9, 10, 11, 12, 13, 14, 15, 16, 17};
   watch_calls(number);
-  for (int k = 0; k < LENGTH(kinds); k++) {
+  for (int k = 0; AT_ROW(k, kinds); k++) {
     bool failed = true;
     for (int nth = 1; failed; nth++) {
       int status;
@@ -552,7 +552,8 @@ static void copy_with_faults(long number, int error) {
         _exit(failed ? 2 : 0);
       }
       CHECK_EQ(waitpid(child, &status, 0), child);
-      CHECK(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 2));
+      CHECK(WIFEXITED(status));
+      CHECK(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 2);
       failed = WEXITSTATUS(status) == 2;
       close_bed(&fixture);
     }
@@ -564,7 +565,7 @@ TEST_TIMEOUT(a_child_gets_its_copy_at_last_when_epoll_is_full, 60) {
 }
 
 TEST_TIMEOUT(a_child_gets_its_copy_at_last_without_descriptors, 60) {
-  for (int m = 0; m < LENGTH(makers); m++) {
+  for (int m = 0; AT_ROW(m, makers); m++) {
     if (makers[m].number != SYS_epoll_ctl) watch_calls(makers[m].number);
   }
   copy_with_faults(SYS_inotify_init1, EMFILE);

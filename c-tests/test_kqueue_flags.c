@@ -74,9 +74,9 @@ static bool comes_again(int flags) {
 
 TEST(adding_again_leaves_the_flags_as_they_were) {
   static const int flags[] = {0, ONESHOT, CLEAR, DISPATCH, ONESHOT | CLEAR, CLEAR | DISPATCH};
-  for (int f = 0; f < LENGTH(ready_filters); f++) {
-    for (int first = 0; first < LENGTH(flags); first++) {
-      for (int then = 0; then < LENGTH(flags); then++) {
+  for (int f = 0; AT_ROW(f, ready_filters); f++) {
+    for (int first = 0; AT_ROW(first, flags); first++) {
+      for (int then = 0; AT_ROW(then, flags); then++) {
         int filter = ready_filters[f].filter, clear = filter == KQ_USER ? flags[then] & CLEAR : 0;
         uint32_t fflags = ready_filters[f].fflags;
         int64_t data = ready_filters[f].data;
@@ -109,7 +109,7 @@ TEST(the_flag_of_a_receipt_is_kept_and_a_receipt_is_asked_for_each_time) {
 }
 
 TEST(adding_again_enables_a_dispatched_knote) {
-  for (int f = 0; f < LENGTH(ready_filters); f++) {
+  for (int f = 0; AT_ROW(f, ready_filters); f++) {
     evloop_kqueue_t kq = new_kqueue();
     int filter = ready_filters[f].filter;
     uint64_t ident = ready_ident(filter);
@@ -206,7 +206,7 @@ TEST(disabling_and_enabling_twice_is_no_error) {
   evloop_kqueue_t kq = new_kqueue();
   uint64_t fd = (uint64_t)ready_fd();
   static const int filters[] = {KQ_READ, KQ_WRITE, KQ_USER, KQ_TIMER};
-  for (int i = 0; i < LENGTH(filters); i++) {
+  for (int i = 0; AT_ROW(i, filters); i++) {
     apply(kq, fd, filters[i], ADD, TRIGGER * (filters[i] == KQ_USER), 0, 0);
     apply(kq, fd, filters[i], ENABLE, 0, 0, 0);
     apply(kq, fd, filters[i], ADD | ENABLE, TRIGGER * (filters[i] == KQ_USER), 0, 0);
@@ -250,7 +250,7 @@ TEST(oneshot_is_deleted_by_its_event) {
   evloop_kqueue_t kq = new_kqueue();
   uint64_t fd = (uint64_t)ready_fd();
   static const int filters[] = {KQ_READ, KQ_WRITE, KQ_USER, KQ_TIMER};
-  for (int i = 0; i < LENGTH(filters); i++) {
+  for (int i = 0; AT_ROW(i, filters); i++) {
     apply(kq, fd, filters[i], ADD | ONESHOT, TRIGGER * (filters[i] == KQ_USER), 0, 0);
     CHECK(expect_event(kq, fd, filters[i]).flags & ONESHOT);
     expect_nothing(kq);
@@ -262,7 +262,7 @@ TEST(dispatch_disables_until_enabled) {
   evloop_kqueue_t kq = new_kqueue();
   uint64_t fd = (uint64_t)ready_fd();
   static const int filters[] = {KQ_READ, KQ_WRITE, KQ_USER, KQ_TIMER};
-  for (int i = 0; i < LENGTH(filters); i++) {
+  for (int i = 0; AT_ROW(i, filters); i++) {
     apply(kq, fd, filters[i], ADD | DISPATCH, TRIGGER * (filters[i] == KQ_USER), 1, 0);
     for (int j = 0; j < 3; j++) {
       CHECK(expect_event(kq, fd, filters[i]).flags & DISPATCH);
@@ -384,7 +384,7 @@ TEST(udata_can_distinguish_knotes) {
   Event events[8];
   int seen = 0;
   static const int filters[] = {KQ_READ, KQ_USER};
-  for (int f = 0; f < LENGTH(filters); f++) {
+  for (int f = 0; AT_ROW(f, filters); f++) {
     uint32_t trigger = filters[f] == KQ_USER ? TRIGGER : 0;
     seen = 0;
     apply(kq, fd, filters[f], ADD, trigger, 0, 1);

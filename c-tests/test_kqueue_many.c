@@ -86,7 +86,8 @@ static void expect_all(evloop_kqueue_t kq, Event *events, bool *seen) {
     int taken = take(kq, events, many(), -1);
     CHECK(taken > 0);
     for (int i = 0; i < taken; i++) {
-      CHECK(events[i].udata < (uint64_t)many() && !seen[events[i].udata]);
+      CHECK(events[i].udata < (uint64_t)many());
+      CHECK(!seen[events[i].udata]);
       seen[events[i].udata] = true;
     }
     n += taken;
@@ -98,7 +99,8 @@ static void many_of_a_kind(int kind) {
   uint64_t ident = ident_of(filter);
   Event *events = (Event *)calloc((size_t)many(), sizeof *events);
   bool *seen = (bool *)calloc((size_t)many(), 1);
-  CHECK(events != NULL && seen != NULL);
+  CHECK(events != NULL);
+  CHECK(seen != NULL);
   evloop_kqueue_t kq = new_kqueue();
   for (int order = 0; order < ORDERS; order++) {
     for (int i = 0; i < many(); i++) {
@@ -132,21 +134,21 @@ static void many_of_a_kind(int kind) {
 
 TEST_TIMEOUT(many_knotes_of_a_descriptor_are_changed_and_deleted_in_any_order, 60) {
   prepare();
-  for (int kind = 0; kind < LENGTH(kinds); kind++) {
+  for (int kind = 0; AT_ROW(kind, kinds); kind++) {
     if (kinds[kind].filter == KQ_READ) many_of_a_kind(kind);
   }
 }
 
 TEST_TIMEOUT(many_knotes_of_a_file_are_changed_and_deleted_in_any_order, 60) {
   prepare();
-  for (int kind = 0; kind < LENGTH(kinds); kind++) {
+  for (int kind = 0; AT_ROW(kind, kinds); kind++) {
     if (kinds[kind].filter == KQ_VNODE) many_of_a_kind(kind);
   }
 }
 
 TEST_TIMEOUT(many_knotes_of_a_signal_are_changed_and_deleted_in_any_order, 60) {
   prepare();
-  for (int kind = 0; kind < LENGTH(kinds); kind++) {
+  for (int kind = 0; AT_ROW(kind, kinds); kind++) {
     if (kinds[kind].filter == KQ_SIGNAL) many_of_a_kind(kind);
   }
 }
@@ -155,7 +157,7 @@ TEST_TIMEOUT(many_knotes_of_a_signal_are_changed_and_deleted_in_any_order, 60) {
 TEST_TIMEOUT(a_plain_knote_is_found_among_many_of_the_same_ident, 60) {
   prepare();
   static const int filters[] = {KQ_READ, KQ_SIGNAL, KQ_VNODE};
-  for (int f = 0; f < LENGTH(filters); f++) {
+  for (int f = 0; AT_ROW(f, filters); f++) {
     int filter = filters[f];
     uint32_t fflags = filter == KQ_VNODE ? EVLOOP_KQ_NOTE_WRITE : 0;
     uint64_t ident = ident_of(filter);
@@ -170,7 +172,7 @@ TEST_TIMEOUT(a_plain_knote_is_found_among_many_of_the_same_ident, 60) {
       }
     }
     if (many() % 4 != 3) apply(kq, ident, filter, ADD, fflags, 0, 4711);
-    for (int k = 0; k < LENGTH(kinds); k++) {
+    for (int k = 0; AT_ROW(k, kinds); k++) {
       if (kinds[k].filter != filter) continue;
       kinds[k].happen();
       CHECK_EQ(expect_event(kq, ident, filter).udata, 4711);

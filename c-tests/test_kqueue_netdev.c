@@ -269,7 +269,7 @@ TEST(a_copy_of_a_queue_after_a_fork_watches_for_itself) {
 TEST(an_interface_that_is_refused_leaves_the_others_watched) {
   static const uint64_t none[] = {0, 1000000, UINT64_MAX};
   Watched w = watch_pair(CLEAR, ANY);
-  for (int i = 0; i < LENGTH(none); i++) {
+  for (int i = 0; AT_ROW(i, none); i++) {
     for (int j = 0; j < 3; j++) {
       CHECK_ERR(try_change(w.kq, none[i], NETDEV, ADD, ANY, 0, 0), ENXIO);
     }

@@ -148,7 +148,7 @@ TEST(a_child_that_has_ended_already_fires_at_once) {
 TEST(who_is_no_process_is_esrch) {
   evloop_kqueue_t kq = new_kqueue();
   uint64_t none[] = {0, 0x7fffffff, UINT64_C(1) << 32, UINT64_MAX};
-  for (int i = 0; i < LENGTH(none); i++) {
+  for (int i = 0; AT_ROW(i, none); i++) {
     CHECK_ERR(try_change(kq, none[i], KQ_PROC, ADD, EXIT, 0, 0), ESRCH);
     CHECK_ERR(try_change(kq, none[i], KQ_PROC, DELETE, 0, 0, 0), ENOENT);
   }
@@ -178,7 +178,8 @@ TEST(a_thread_is_answered_as_the_kernel_does) {
   CHECK_EQ(pthread_create(&thread, NULL, thread_main, &tid), 0);
   UNTIL((found = LOAD(tid)) != 0);
   long result = syscall(SYS_pidfd_open, found, 0);
-  CHECK(result < 0 && (errno == EINVAL || errno == ENOENT));
+  CHECK(result < 0);
+  CHECK(errno == EINVAL || errno == ENOENT);
   CHECK_ERR(try_change(kq, (uint64_t)found, KQ_PROC, ADD, EXIT, 0, 0), errno);
   STORE(tid, 0);
   CHECK_EQ(pthread_join(thread, NULL), 0);
@@ -257,7 +258,8 @@ TEST(each_udata_has_its_own_event) {
   Event events[4];
   CHECK_EQ(take(kq, events, 4, -1), 2);
   CHECK_EQ(events[0].udata + events[1].udata, 3);
-  CHECK(events[0].data == 1 << 8 && events[1].data == 1 << 8);
+  CHECK(events[0].data == 1 << 8);
+  CHECK(events[1].data == 1 << 8);
   expect_nothing(kq);
   CHECK_EQ(reap(child.pid), 1 << 8);
 }
@@ -446,7 +448,9 @@ TEST(children_and_theirs_are_tracked) {
     }
     ended++;
   }
-  CHECK(statuses[0] == 8 << 8 && statuses[1] == 1 << 8 && statuses[2] == 2 << 8);
+  CHECK(statuses[0] == 8 << 8);
+  CHECK(statuses[1] == 1 << 8);
+  CHECK(statuses[2] == 2 << 8);
   expect_no_event(kq);
   CHECK_EQ(reap(first.pid), 8 << 8);
 }

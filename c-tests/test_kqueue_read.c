@@ -176,7 +176,7 @@ static bool counts_unix_connections(void) {
 TEST(a_unix_listener_has_connections) {
   static const int types[] = {SOCK_STREAM, SOCK_SEQPACKET};
   bool counts = counts_unix_connections();
-  for (int t = 0; t < LENGTH(types); t++) {
+  for (int t = 0; AT_ROW(t, types); t++) {
     evloop_kqueue_t kq = new_kqueue();
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     socklen_t size = sizeof(sa_family_t);
@@ -200,7 +200,7 @@ TEST(a_unix_listener_has_connections) {
 TEST(a_socket_that_is_not_connected_is_not_ready) {
   evloop_kqueue_t kq = new_kqueue();
   static const int families[] = {AF_INET, AF_UNIX};
-  for (int i = 0; i < LENGTH(families); i++) {
+  for (int i = 0; AT_ROW(i, families); i++) {
     int fd = (int)OK(socket(families[i], SOCK_STREAM, 0));
     Event event;
     watch(kq, fd, 0);
@@ -481,7 +481,7 @@ TEST(two_descriptors_of_one_file) {
 
 TEST(devices_and_directories_are_accepted) {
   static const char *const paths[] = {"/dev/null", "/dev/zero", "/"};
-  for (int i = 0; i < LENGTH(paths); i++) {
+  for (int i = 0; AT_ROW(i, paths); i++) {
     evloop_kqueue_t kq = new_kqueue();
     int fd = (int)OK(open(paths[i], O_RDONLY | O_CLOEXEC));
     watch(kq, fd, 0);

@@ -107,7 +107,7 @@ static const struct {
 };
 
 TEST(a_signal_that_is_ignored_after_it_was_watched_is_counted) {
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     evloop_kqueue_t kq = watching(SIGUSR1);
     CHECK(ways[i].set(SIGUSR1, SIG_IGN) == SIG_DFL);
     CHECK(asked_for(SIGUSR1).sa_handler == SIG_IGN);
@@ -127,7 +127,7 @@ TEST(a_signal_that_is_ignored_after_it_was_watched_is_counted) {
 }
 
 TEST(a_handler_that_is_installed_later_is_called_and_the_signal_counted) {
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     evloop_kqueue_t kq = watching(SIGUSR1);
     int before = LOAD(calls);
     CHECK(ways[i].set(SIGUSR1, handle) == SIG_DFL);
@@ -146,7 +146,7 @@ TEST(a_handler_that_is_installed_later_is_called_and_the_signal_counted) {
 }
 
 TEST(the_default_that_is_set_later_happens) {
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     pid_t child = (pid_t)OK(fork());
     if (child == 0) {
       set_plainly(SIGTERM, SIG_IGN, 0);
@@ -158,14 +158,15 @@ TEST(the_default_that_is_set_later_happens) {
       _exit(0);
     }
     int status = status_of(child);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    CHECK(WIFSIGNALED(status));
+    CHECK_EQ(WTERMSIG(status), SIGTERM);
   }
 }
 
 TEST(what_cannot_be_is_refused_as_the_c_library_has_it) {
   struct sigaction action;
   int wrong[] = {0, -1, 65, 1000, INT32_MIN};
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     for (int n = 0; n < LENGTH(wrong) && i > 0; n++) {
       errno = 0;
       CHECK(ways[i].set(wrong[n], handle) == SIG_ERR);
@@ -175,15 +176,19 @@ TEST(what_cannot_be_is_refused_as_the_c_library_has_it) {
     errno = 0;
     if (i > 0) CHECK(ways[i].set(SIGKILL, handle) == SIG_ERR && errno == EINVAL);
   }
-  for (int n = 0; n < LENGTH(wrong); n++) {
+  for (int n = 0; AT_ROW(n, wrong); n++) {
     errno = 0;
-    CHECK(sigaction(wrong[n], NULL, &action) < 0 && errno == EINVAL);
-    CHECK(sigignore(wrong[n]) < 0 && siginterrupt(wrong[n], 1) < 0);
+    CHECK(sigaction(wrong[n], NULL, &action) < 0);
+    CHECK_EQ(errno, EINVAL);
+    CHECK(sigignore(wrong[n]) < 0);
+    CHECK(siginterrupt(wrong[n], 1) < 0);
   }
   memset(&action, 0, sizeof action);
   action.sa_handler = handle;
-  CHECK(sigaction(SIGKILL, &action, NULL) < 0 && errno == EINVAL);
-  CHECK(evloop_bsd_sigaction(NULL, SIGUSR1, NULL, NULL) < 0 && errno == EINVAL);
+  CHECK(sigaction(SIGKILL, &action, NULL) < 0);
+  CHECK_EQ(errno, EINVAL);
+  CHECK(evloop_bsd_sigaction(NULL, SIGUSR1, NULL, NULL) < 0);
+  CHECK_EQ(errno, EINVAL);
   errno = 1234;
   OK(sigaction(SIGUSR1, NULL, &action));
   CHECK_EQ(errno, 1234);
@@ -191,7 +196,7 @@ TEST(what_cannot_be_is_refused_as_the_c_library_has_it) {
 
 TEST(signals_that_are_not_watched_are_set_as_ever) {
   evloop_kqueue_t kq = watching(SIGUSR1);
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     CHECK(ways[i].set(SIGUSR2, handle) == SIG_DFL);
     CHECK(in_kernel(SIGUSR2) == handle);
     CHECK(ways[i].set(SIGUSR2, SIG_DFL) == handle);
@@ -501,7 +506,8 @@ static int through_the_programs(int number, const struct sigaction *act,
 
 TEST(the_librarys_own_calls_may_come_to_it) {
   for (int i = 0; i < 3; i++) {
-    CHECK(evloop_bsd_sigaction(through_the_programs, 0, NULL, NULL) < 0 && errno == EINVAL);
+    CHECK(evloop_bsd_sigaction(through_the_programs, 0, NULL, NULL) < 0);
+    CHECK_EQ(errno, EINVAL);
     evloop_kqueue_t kq = watching(SIGUSR1);
     /* Another one of the same signal, and after changes. */
     CHECK(evloop_bsd_sigaction(through_the_programs, 0, NULL, NULL) < 0);
@@ -534,7 +540,7 @@ TEST(a_loops_watcher_hears_whatever_the_program_does_later) {
   evloop_t loop = OK(evloop_create(NULL));
   evloop_watcher_t watcher = OK(evloop_add_signal(loop, SIGUSR1, 0, add_to_loop_count, NULL));
   void (*handlers[])(int) = {SIG_IGN, handle, SIG_IGN, handle};
-  for (int i = 0; i < LENGTH(handlers); i++) {
+  for (int i = 0; AT_ROW(i, handlers); i++) {
     signal(SIGUSR1, handlers[i]);
     raise(SIGUSR1);
     OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));

@@ -87,7 +87,7 @@ TEST(an_ignored_signal_is_counted_and_ignored) {
 TEST(what_is_no_signal_is_refused) {
   evloop_kqueue_t kq = new_kqueue();
   uint64_t wrong[] = {0, 65, SIGKILL, SIGSTOP, UINT64_C(1) << 40, UINT64_MAX};
-  for (int i = 0; i < LENGTH(wrong); i++) {
+  for (int i = 0; AT_ROW(i, wrong); i++) {
     CHECK_ERR(try_change(kq, wrong[i], KQ_SIGNAL, ADD, 0, 0, 0), EINVAL);
   }
   CHECK_ERR(try_change(kq, SIGUSR1, KQ_SIGNAL, ADD, 1, 0, 0), EINVAL);
@@ -186,7 +186,8 @@ TEST(the_programs_handler_is_called_with_its_information) {
   CHECK_EQ(calls, 1);
   CHECK_EQ(last_info.si_value.sival_int, 4711);
   CHECK_EQ(last_info.si_pid, getpid());
-  CHECK(sigismember(&last_mask, SIGUSR1) == 1 && sigismember(&last_mask, SIGUSR2) == 1);
+  CHECK(sigismember(&last_mask, SIGUSR1) == 1);
+  CHECK(sigismember(&last_mask, SIGUSR2) == 1);
   CHECK(sigismember(&last_mask, SIGTERM) == 0);
   apply(kq, SIGUSR1, KQ_SIGNAL, DELETE, 0, 0, 0);
   action = installed(SIGUSR1);
@@ -212,7 +213,8 @@ TEST(a_handlers_flags_are_obeyed) {
     _exit(0);
   }
   int status = status_of(child, 0);
-  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1);
+  CHECK(WIFSIGNALED(status));
+  CHECK_EQ(WTERMSIG(status), SIGUSR1);
   apply(kq, SIGUSR1, KQ_SIGNAL, DELETE, 0, 0, 0);
   CHECK(installed(SIGUSR1).sa_handler == SIG_DFL);
 }
@@ -241,7 +243,7 @@ TEST(a_handler_may_jump_out) {
 
 TEST(the_default_ends_the_process) {
   int ends[] = {SIGTERM, SIGHUP, SIGINT, SIGUSR1, SIGALRM};
-  for (int i = 0; i < LENGTH(ends); i++) {
+  for (int i = 0; AT_ROW(i, ends); i++) {
     pid_t child = (pid_t)OK(fork());
     if (child == 0) {
       install(ends[i], SIG_DFL, 0);
@@ -301,7 +303,8 @@ TEST(children_of_who_ignores_sigchld_leave_no_zombies) {
   pid_t child = (pid_t)OK(fork());
   if (child == 0) _exit(5);
   CHECK_EQ(next_count(kq, SIGCHLD), 1);
-  CHECK(waitpid(child, NULL, 0) < 0 && errno == ECHILD);
+  CHECK(waitpid(child, NULL, 0) < 0);
+  CHECK_EQ(errno, ECHILD);
 }
 
 /* ---- handlers that come later ---- */
@@ -547,7 +550,7 @@ static void add_to_loop_count(const evloop_event_t *event, void *user_data) {
 
 TEST(every_queue_and_loop_counts_a_blocked_signal) {
   int numbers[] = {SIGUSR1, SIGRTMIN + 2};
-  for (int n = 0; n < LENGTH(numbers); n++) {
+  for (int n = 0; AT_ROW(n, numbers); n++) {
     int number = numbers[n];
     evloop_kqueue_t queues[3];
     evloop_t loop = OK(evloop_create(NULL));
@@ -747,7 +750,7 @@ TEST(a_signal_writes_nothing_where_the_queues_descriptors_were_closed) {
 
 TEST(what_a_child_executes_finds_what_the_program_asked_for) {
   void (*handlers[])(int) = {SIG_IGN, SIG_DFL, count_call};
-  for (int i = 0; i < LENGTH(handlers); i++) {
+  for (int i = 0; AT_ROW(i, handlers); i++) {
     char text[128] = "";
     Pipe p = new_pipe();
     install(SIGUSR1, handlers[i], 0);

@@ -36,7 +36,7 @@ static void expect_silence(evloop_kqueue_t kq) {
 
 TEST(closing_ends_the_watch) {
   static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH, DISABLE};
-  for (int i = 0; i < LENGTH(flags); i++) {
+  for (int i = 0; AT_ROW(i, flags); i++) {
     evloop_kqueue_t kq = new_kqueue();
     Pipe p = new_pipe();
     watch(kq, p.r, KQ_READ, flags[i], 0);
@@ -63,7 +63,7 @@ TEST(closing_with_a_duplicate_left_ends_the_watch_too) {
 
 TEST(a_descriptor_used_again_is_another_file) {
   static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH, DISABLE};
-  for (int i = 0; i < LENGTH(flags); i++) {
+  for (int i = 0; AT_ROW(i, flags); i++) {
     for (int duplicate = 0; duplicate < 2; duplicate++) {
       evloop_kqueue_t kq = new_kqueue();
       Pipe old = new_pipe(), fresh = new_pipe();
@@ -107,7 +107,7 @@ TEST(adding_replaces_a_watch_of_the_descriptor_before) {
 TEST(the_new_file_at_a_descriptor_has_no_event_of_the_old_one) {
   /* The new descriptor is ready itself. */
   static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH};
-  for (int i = 0; i < LENGTH(flags); i++) {
+  for (int i = 0; AT_ROW(i, flags); i++) {
     evloop_kqueue_t kq = new_kqueue();
     Pipe old = new_pipe(), fresh = new_pipe();
     watch(kq, old.r, KQ_READ, flags[i], 1);
@@ -227,7 +227,7 @@ TEST(the_descriptor_of_a_file_that_is_another_files_is_silent) {
   int others[] = {regular_file(), (int)OK(open("/dev/zero", O_RDONLY))};
   CHECK_EQ(pwrite(others[0], "other", 5, 0), 5);
   CHECK_EQ(lseek(others[0], 0, SEEK_SET), 0);
-  for (int i = 0; i < LENGTH(others); i++) {
+  for (int i = 0; AT_ROW(i, others); i++) {
     evloop_kqueue_t kq = new_kqueue();
     int file = i == 0 ? regular_file() : (int)OK(open("/dev/null", O_RDONLY));
     CHECK(i > 0 || pwrite(file, "a", 1, 0) == 1);
@@ -241,7 +241,7 @@ TEST(kinds_of_files_are_distinguished_at_once) {
   int pair[2];
   OK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
   const int others[] = {pair[0], regular_file(), (int)OK(open("/dev/null", O_RDWR)), event_fd(1)};
-  for (int i = 0; i < LENGTH(others); i++) {
+  for (int i = 0; AT_ROW(i, others); i++) {
     evloop_kqueue_t kq = new_kqueue();
     Pipe old = new_pipe();
     Event event;

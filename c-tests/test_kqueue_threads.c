@@ -34,7 +34,7 @@ static void start_taker(Taker *t, evloop_kqueue_t kq) {
 
 TEST(what_is_added_while_a_thread_waits_reaches_it) {
   static const int flags[] = {0, CLEAR, CLEAR | ONESHOT, CLEAR | DISPATCH};
-  for (int f = 0; f < LENGTH(flags); f++) {
+  for (int f = 0; AT_ROW(f, flags); f++) {
     evloop_kqueue_t kq = new_kqueue();
     Taker t;
     Pipe p = new_pipe();

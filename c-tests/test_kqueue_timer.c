@@ -28,7 +28,7 @@ TEST(every_unit_and_never_early) {
   } cases[] = {{0, 20, 20 * MS},          {MSECONDS, 20, 20 * MS},     {USECONDS, 20000, 20 * MS},
                {NSECONDS, 20000000, 20 * MS}, {NSECONDS, 1, 1},            {SECONDS, 1, 1000 * MS}};
   evloop_kqueue_t kq = new_kqueue();
-  for (int i = 0; i < LENGTH(cases); i++) {
+  for (int i = 0; AT_ROW(i, cases); i++) {
     int64_t began = now();
     apply(kq, 1, KQ_TIMER, ADD | ONESHOT, cases[i].unit, cases[i].data, 7);
     Event event = expect_event(kq, 1, KQ_TIMER);
@@ -46,7 +46,7 @@ TEST(units_exclude_each_other) {
                                     0x20, 0x80000000,    ABSTIME | 0x40,     ABSTIME | SECONDS | NSECONDS};
   evloop_kqueue_t kq = new_kqueue();
   apply(kq, 2, KQ_TIMER, ADD, 0, 1000000, 0);
-  for (int i = 0; i < LENGTH(fflags); i++) {
+  for (int i = 0; AT_ROW(i, fflags); i++) {
     CHECK_ERR(try_change(kq, 1, KQ_TIMER, ADD, fflags[i], 1, 0), EINVAL);
     CHECK_ERR(try_change(kq, 1, KQ_TIMER, DELETE, 0, 0, 0), ENOENT);
     CHECK_ERR(try_change(kq, 2, KQ_TIMER, ADD, fflags[i], 1, 0), EINVAL);
@@ -200,7 +200,7 @@ TEST(a_time_of_the_wall_clock) {
 TEST(a_time_that_has_passed_is_now) {
   static const int64_t times[] = {0, 1, 1000000000};
   evloop_kqueue_t kq = new_kqueue();
-  for (int i = 0; i < LENGTH(times); i++) {
+  for (int i = 0; AT_ROW(i, times); i++) {
     apply(kq, 1, KQ_TIMER, ADD, ABSTIME | SECONDS, times[i], 0);
     Event event = expect_event(kq, 1, KQ_TIMER);
     CHECK_EQ(event.data, 1);

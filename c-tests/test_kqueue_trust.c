@@ -38,7 +38,7 @@ static void make_no_descriptor_known(void) {
 
 /* valgrind knows no filters of system calls. */
 TEST_WITHOUT_VALGRIND(the_kernel_is_not_asked_whose_an_event_is, 20) {
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     pid_t child = (pid_t)OK(fork());
     if (child > 0) {
       int status;
@@ -68,7 +68,7 @@ TEST_WITHOUT_VALGRIND(the_kernel_is_not_asked_whose_an_event_is, 20) {
 /* ---- what stays ---- */
 
 TEST(events_are_as_without_the_flag) {
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     evloop_kqueue_t kq = trusting_kqueue();
     Pipe p = new_pipe();
     char text[8];
@@ -90,7 +90,7 @@ TEST(events_are_as_without_the_flag) {
 }
 
 TEST(what_has_no_duplicate_may_be_closed_as_it_is) {
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     evloop_kqueue_t kq = trusting_kqueue();
     Pipe p = new_pipe();
     watch(kq, p.r, KQ_READ, ways[i], 0);
@@ -105,7 +105,7 @@ TEST(what_has_no_duplicate_may_be_closed_as_it_is) {
 /* The new file at a reused descriptor, which is ready, is watched only after it
  * is added. */
 TEST(a_descriptor_that_is_used_again_is_another_files) {
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     for (int deleted = 0; deleted < 2; deleted++) {
       evloop_kqueue_t kq = trusting_kqueue();
       Pipe old = new_pipe(), fresh = new_pipe();

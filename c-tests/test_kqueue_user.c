@@ -103,8 +103,8 @@ TEST(a_trigger_while_disabled_is_remembered) {
 TEST(any_number_is_an_ident) {
   static const uint64_t idents[] = {0, 1, INT64_MAX, UINT64_MAX, 1ull << 63};
   evloop_kqueue_t kq = new_kqueue();
-  for (int i = 0; i < LENGTH(idents); i++) apply(kq, idents[i], KQ_USER, ADD | CLEAR, 0, 0, 0);
-  for (int i = 0; i < LENGTH(idents); i++) {
+  for (int i = 0; AT_ROW(i, idents); i++) apply(kq, idents[i], KQ_USER, ADD | CLEAR, 0, 0, 0);
+  for (int i = 0; AT_ROW(i, idents); i++) {
     apply(kq, idents[i], KQ_USER, 0, TRIGGER, 0, 0);
     CHECK(next_event(kq).ident == idents[i]);
   }

@@ -342,8 +342,8 @@ TEST(one_bit_that_is_asked_for_brings_all_that_happened_with_it) {
   static const uint32_t bits[] = {NOTE(DELETE), NOTE(WRITE), NOTE(EXTEND),
                                   NOTE(ATTRIB), NOTE(LINK),  NOTE(RENAME)};
   enter_home();
-  for (int h = 0; h < LENGTH(happenings); h++) {
-    for (int b = 0; b < LENGTH(bits); b++) {
+  for (int h = 0; AT_ROW(h, happenings); h++) {
+    for (int b = 0; AT_ROW(b, bits); b++) {
       Watched w = watch_subject(happenings[h].is_directory, bits[b]);
       happenings[h].act(&w);
       if (happenings[h].notes & bits[b]) expect_notes(&w, happenings[h].notes);

@@ -174,8 +174,8 @@ static const struct {
 /* All of it, or the wait never ends: there is no second event for what waits
  * already. */
 TEST(a_program_that_reads_what_data_says_gets_every_message) {
-  for (int k = 0; k < LENGTH(kinds); k++) {
-    for (int b = 0; b < LENGTH(batches); b++) {
+  for (int k = 0; AT_ROW(k, kinds); k++) {
+    for (int b = 0; AT_ROW(b, batches); b++) {
       evloop_kqueue_t kq = new_kqueue();
       Path p;
       if (!kinds[k].open(&p)) continue;
@@ -193,7 +193,7 @@ TEST(a_program_that_reads_what_data_says_gets_every_message) {
 
 TEST(empty_messages_count_one_byte_each) {
   static const int orders[][3] = {{0, 0, 0}, {0, 8, 0}, {8, 0, 0}, {8, 0, 8}};
-  for (int k = 0; k < LENGTH(kinds); k++) {
+  for (int k = 0; AT_ROW(k, kinds); k++) {
     for (int o = 0; o < LENGTH(orders) && kinds[k].takes_empty; o++) {
       evloop_kqueue_t kq = new_kqueue();
       Path p;
@@ -216,7 +216,7 @@ TEST(empty_messages_count_one_byte_each) {
 TEST(one_message_of_udp_is_counted_exactly) {
   static const int lengths[] = {0, 1, 8, 100, 500, 1400};
   for (int k = 0; k < 2; k++) {
-    for (int i = 0; i < LENGTH(lengths); i++) {
+    for (int i = 0; AT_ROW(i, lengths); i++) {
       evloop_kqueue_t kq = new_kqueue();
       Path p;
       if (!kinds[k].open(&p)) continue;
@@ -280,7 +280,7 @@ TEST(local_seqpacket_sockets_count_all_their_bytes) {
 }
 
 TEST(what_was_received_meanwhile_is_no_event) {
-  for (int k = 0; k < LENGTH(kinds); k++) {
+  for (int k = 0; AT_ROW(k, kinds); k++) {
     evloop_kqueue_t kq = new_kqueue();
     Path p;
     if (!kinds[k].open(&p)) continue;
@@ -295,7 +295,7 @@ TEST(what_was_received_meanwhile_is_no_event) {
 }
 
 TEST(low_water_marks_go_by_the_same_count) {
-  for (int k = 0; k < LENGTH(kinds); k++) {
+  for (int k = 0; AT_ROW(k, kinds); k++) {
     evloop_kqueue_t kq = new_kqueue();
     Event event;
     Path p;
@@ -311,7 +311,7 @@ TEST(low_water_marks_go_by_the_same_count) {
 
 TEST(one_message_of_udp_can_be_below_a_low_water_mark) {
   static const int lengths[] = {0, 9};
-  for (int i = 0; i < LENGTH(lengths); i++) {
+  for (int i = 0; AT_ROW(i, lengths); i++) {
     evloop_kqueue_t kq = new_kqueue();
     Event event;
     Path p;

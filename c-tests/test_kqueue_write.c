@@ -100,12 +100,14 @@ TEST(sockets_have_room) {
     watch(kq, pair[0], 0);
     Event event = expect_write(kq, pair[0]);
     CHECK_EQ(event.flags, 0);
-    CHECK(event.data > size / 2 && event.data <= size);
+    CHECK(event.data > size / 2);
+    CHECK(event.data <= size);
     int64_t before = event.data;
     if (kind > 0) {
       CHECK_EQ(write(pair[0], "x", 1), 1);
       event = expect_write(kq, pair[0]);
-      CHECK(event.data < before && event.data > 0);
+      CHECK(event.data < before);
+      CHECK(event.data > 0);
     }
   }
 }
@@ -176,7 +178,7 @@ static void end_sending(int kind, int fd) {
 TEST(the_programs_own_shutdown_is_the_end_of_writing) {
   static const int flags[] = {0, CLEAR, ONESHOT, DISPATCH};
   for (int kind = 0; kind < 2; kind++) {
-    for (int f = 0; f < LENGTH(flags); f++) {
+    for (int f = 0; AT_ROW(f, flags); f++) {
       evloop_kqueue_t kq = new_kqueue();
       int pair[2];
       stream_pair(kind, pair);

@@ -114,28 +114,28 @@ TEST(every_function_knows_what_was_never_a_handle) {
   static const int64_t strangers[] = {0, 1, -1, INT64_MIN, INT64_MAX, INT64_C(1) << 53,
                                       (INT64_C(1) << 53) - 1, INT64_C(1) << 32};
   int i, n;
-  for (i = 0; i < LENGTH(functions); i++) {
-    for (n = 0; n < LENGTH(strangers); n++) expect_failure(&functions[i], strangers[n], ESTALE);
+  for (i = 0; AT_ROW(i, functions); i++) {
+    for (n = 0; AT_ROW(n, strangers); n++) expect_failure(&functions[i], strangers[n], ESTALE);
   }
 }
 
 TEST(every_function_knows_a_closed_handle) {
   int i, k;
-  for (k = 0; k < LENGTH(kinds); k++) {
+  for (k = 0; AT_ROW(k, kinds); k++) {
     int64_t closed = create(kinds[k]);
     CHECK_EQ(evloop_handle_close(closed), 0);
     int64_t next = create(kinds[k]);
     CHECK(next != closed);
-    for (i = 0; i < LENGTH(functions); i++) expect_failure(&functions[i], closed, ESTALE);
+    for (i = 0; AT_ROW(i, functions); i++) expect_failure(&functions[i], closed, ESTALE);
     CHECK_EQ(evloop_handle_close(next), 0);
   }
 }
 
 TEST(every_function_knows_a_handle_of_another_kind) {
   int i, k;
-  for (k = 0; k < LENGTH(kinds); k++) {
+  for (k = 0; AT_ROW(k, kinds); k++) {
     int64_t handle = create(kinds[k]);
-    for (i = 0; i < LENGTH(functions); i++) {
+    for (i = 0; AT_ROW(i, functions); i++) {
       if (functions[i].kind == kinds[k] || functions[i].kind == EVLOOP_KIND_ANY) continue;
       expect_failure(&functions[i], handle, EDOM);
     }
@@ -147,14 +147,15 @@ TEST(every_function_knows_a_handle_of_another_kind) {
 TEST(handles_are_counted_by_kind) {
   int k;
   int64_t handles[LENGTH(kinds)];
-  for (k = 0; k < LENGTH(kinds); k++) {
+  for (k = 0; AT_ROW(k, kinds); k++) {
     CHECK_EQ(evloop_handle_count(kinds[k]), 0);
     CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), k);
     handles[k] = create(kinds[k]);
-    CHECK(handles[k] >= 1 && handles[k] < INT64_C(1) << 53);
+    CHECK(handles[k] >= 1);
+    CHECK(handles[k] < INT64_C(1) << 53);
     CHECK_EQ(evloop_handle_count(kinds[k]), 1);
   }
-  for (k = 0; k < LENGTH(kinds); k++) CHECK_EQ(evloop_handle_close(handles[k]), 0);
+  for (k = 0; AT_ROW(k, kinds); k++) CHECK_EQ(evloop_handle_close(handles[k]), 0);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
 }
 
@@ -228,7 +229,7 @@ TEST(a_failure_replaces_the_last_error) {
 TEST(a_close_of_no_handle_keeps_the_last_error) {
   static const int64_t numbers[] = {0, -1, -ENOENT, INT64_MIN};
   int64_t timer = create(kinds[0]);
-  for (int i = 0; i < LENGTH(numbers); i++) {
+  for (int i = 0; AT_ROW(i, numbers); i++) {
     int64_t number = numbers[i];
     fail_once();
     CHECK_ERR(tfd_close(number), ESTALE);
@@ -255,7 +256,7 @@ TEST(successes_and_timeouts_leave_the_last_error) {
   int k, fd = (int)OK(eventfd(0, EFD_CLOEXEC)), count = 1;
   int64_t handles[LENGTH(kinds)];
   fail_once();
-  for (k = 0; k < LENGTH(kinds); k++) handles[k] = create(kinds[k]);
+  for (k = 0; AT_ROW(k, kinds); k++) handles[k] = create(kinds[k]);
   CHECK_ERR(tfd_read(handles[0], NULL), EAGAIN);
   CHECK_EQ(tfd_wait(handles[0], MS, NULL), 0);
   CHECK_EQ(evloop_poll_wait(handles[1], &room, 1, MS), 0);
@@ -264,7 +265,7 @@ TEST(successes_and_timeouts_leave_the_last_error) {
   CHECK_EQ(evloop_selector_wait(handles[4], &room, 1, MS), 0);
   CHECK_EQ(evloop_select(&fd, &count, NULL, NULL, NULL, NULL, MS), 0);
   CHECK_EQ(evloop_select(NULL, NULL, NULL, NULL, NULL, NULL, 0), 0);
-  for (k = 0; k < LENGTH(kinds); k++) CHECK_EQ(evloop_handle_close(handles[k]), 0);
+  for (k = 0; AT_ROW(k, kinds); k++) CHECK_EQ(evloop_handle_close(handles[k]), 0);
   CHECK(last_is(whole));
 }
 
@@ -332,7 +333,7 @@ static const Set sets[] = {
 
 TEST(sets_of_descriptors_leave_errno_alone) {
   int i;
-  for (i = 0; i < LENGTH(sets); i++) {
+  for (i = 0; AT_ROW(i, sets); i++) {
     const Set *one = &sets[i];
     int64_t set = create(one->kind);
     int fd = (int)OK(eventfd(0, EFD_CLOEXEC));
@@ -367,7 +368,7 @@ static void *use_what_others_use(void *argument) {
   int fd = (int)OK(eventfd(0, EFD_CLOEXEC)), i, round;
   for (round = 0; round < 2000 / slow_factor(); round++) {
     int64_t own;
-    for (i = 0; i < LENGTH(sets); i++) {
+    for (i = 0; AT_ROW(i, sets); i++) {
       const Set *one = &sets[i];
       KEEPS(one->add(objects[i], fd, 1, 0), 0);
       KEEPS(one->add(objects[i], 0x7ffffff, 1 << 25, 0), -EINVAL);
@@ -390,11 +391,11 @@ TEST_TIMEOUT(threads_that_get_in_each_others_way_leave_errno_alone, 60) {
   pthread_t threads[4];
   int64_t objects[LENGTH(sets)];
   int i;
-  for (i = 0; i < LENGTH(sets); i++) objects[i] = create(sets[i].kind);
-  for (i = 0; i < LENGTH(threads); i++) {
+  for (i = 0; AT_ROW(i, sets); i++) objects[i] = create(sets[i].kind);
+  for (i = 0; AT_ROW(i, threads); i++) {
     CHECK_EQ(pthread_create(&threads[i], NULL, use_what_others_use, objects), 0);
   }
-  for (i = 0; i < LENGTH(threads); i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
+  for (i = 0; AT_ROW(i, threads); i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
 }
 
 /* ---- facts about the library ---- */
@@ -417,7 +418,7 @@ TEST(strerror_names_the_code) {
       {EMFILE, "EMFILE: "}, {ENFILE, "ENFILE: "}, {ENOSPC, "ENOSPC: "}, {ENODEV, "ENODEV: "},
       {ELOOP, "ELOOP: "}, {ENOTRECOVERABLE, "ENOTRECOVERABLE: "}};
   int i;
-  for (i = 0; i < LENGTH(rows); i++) {
+  for (i = 0; AT_ROW(i, rows); i++) {
     const char *text = evloop_strerror(-rows[i].code);
     CHECK(strncmp(text, rows[i].start, strlen(rows[i].start)) == 0);
     CHECK(strlen(strchr(text, ':')) > 2);
@@ -428,7 +429,7 @@ TEST(strerror_survives_what_is_no_code) {
   static const int codes[] = {INT_MIN, INT_MIN + 1, INT_MAX, -99999, 99999};
   int i;
   CHECK(strcmp(evloop_strerror(0), "success") == 0);
-  for (i = 0; i < LENGTH(codes); i++) {
+  for (i = 0; AT_ROW(i, codes); i++) {
     CHECK(evloop_strerror(codes[i]) != NULL);
     CHECK(strlen(evloop_strerror(codes[i])) > 0);
   }

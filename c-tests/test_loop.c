@@ -23,8 +23,8 @@ TEST(flags_that_are_known_and_go_together_are_accepted) {
                                   EVLOOP_KEEP_ALIVE, EVLOOP_INTERRUPTIBLE, EVLOOP_CHECK_FDS, 63};
   static const uint32_t bad[] = {EVLOOP_AUTO_ADVANCE, EVLOOP_AUTO_ADVANCE | EVLOOP_PRECISE, 64,
                                  EVLOOP_VIRTUAL_TIME | 64, UINT32_C(1) << 31, UINT32_MAX};
-  for (int i = 0; i < LENGTH(good); i++) CHECK_EQ(evloop_close(OK(create_with_flags(good[i]))), 0);
-  for (int i = 0; i < LENGTH(bad); i++) CHECK_ERR(create_with_flags(bad[i]), EINVAL);
+  for (int i = 0; AT_ROW(i, good); i++) CHECK_EQ(evloop_close(OK(create_with_flags(good[i]))), 0);
+  for (int i = 0; AT_ROW(i, bad); i++) CHECK_ERR(create_with_flags(bad[i]), EINVAL);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
 }
 
@@ -65,7 +65,7 @@ TEST(what_is_behind_a_shorter_structure_counts_for_nothing) {
   static const size_t sizes[] = {offsetof(evloop_options_t, flags), offsetof(evloop_options_t, max_events),
                                  offsetof(evloop_options_t, max_timers),
                                  offsetof(evloop_options_t, max_posts)};
-  for (int i = 0; i < LENGTH(sizes); i++) {
+  for (int i = 0; AT_ROW(i, sizes); i++) {
     evloop_options_t options = {.flags = UINT32_MAX, .max_events = -1, .max_timers = -1, .max_posts = -1};
     memset(&options, 0, sizes[i]);
     options.size = sizes[i];
@@ -79,7 +79,7 @@ TEST(a_longer_structure_must_be_zero_where_it_is_unknown) {
     unsigned char unknown[40];
   } options = {.known = {.size = sizeof options}};
   CHECK_EQ(evloop_close(OK(evloop_create(&options.known))), 0);
-  for (int i = 0; i < LENGTH(options.unknown); i++) {
+  for (int i = 0; AT_ROW(i, options.unknown); i++) {
     options.unknown[i] = 1;
     CHECK_ERR(evloop_create(&options.known), E2BIG);
     options.known.size = sizeof options.known + (size_t)i;
@@ -115,7 +115,7 @@ TEST(an_iteration_dispatches_no_more_than_the_bounds) {
 
 TEST(a_loop_with_nothing_to_wait_for_returns_zero_at_once) {
   RunFunction *const runs[] = {run_until_done, run_once, run_nowait, run_without_limit, wait_for_events};
-  for (int i = 0; i < LENGTH(runs); i++) {
+  for (int i = 0; AT_ROW(i, runs); i++) {
     evloop_t loop = new_loop();
     CHECK_EQ(runs[i](loop), 0);
     CHECK_EQ(runs[i](loop), 0);
@@ -131,7 +131,7 @@ TEST(unknown_modes_are_refused) {
   static const int modes[] = {-1, 3, INT_MIN, INT_MAX};
   evloop_t loop = new_loop();
   CHECK_EQ(evloop_post(loop, log_word, as_data(0)), 0);
-  for (int i = 0; i < LENGTH(modes); i++) CHECK_ERR(evloop_run(loop, modes[i]), EINVAL);
+  for (int i = 0; AT_ROW(i, modes); i++) CHECK_ERR(evloop_run(loop, modes[i]), EINVAL);
 }
 
 TEST(nowait_dispatches_what_is_ready_and_does_not_wait) {
@@ -312,7 +312,7 @@ static int64_t stopped_result(RunFunction *run) {
 }
 
 TEST(a_stop_from_another_thread_ends_each_kind_of_run) {
-  for (int i = 0; i < LENGTH(stopped_runs); i++) {
+  for (int i = 0; AT_ROW(i, stopped_runs); i++) {
     Runner r;
     evloop_t loop = new_loop();
     keep_alive(loop);
@@ -324,7 +324,7 @@ TEST(a_stop_from_another_thread_ends_each_kind_of_run) {
 }
 
 TEST(a_stop_before_the_run_is_remembered_once) {
-  for (int i = 0; i < LENGTH(stopped_runs); i++) {
+  for (int i = 0; AT_ROW(i, stopped_runs); i++) {
     evloop_t loop = new_loop();
     Pipe pipe = new_pipe();
     Seen seen = {.calls = 0};
@@ -356,7 +356,7 @@ static int64_t run_for_no_time(evloop_t loop) {
 TEST(a_stop_in_a_callback_is_not_remembered_for_the_next_run) {
   RunFunction *const runs[] = {run_until_done, run_once,        run_nowait,    run_without_limit,
                                run_for_no_time, wait_for_events, embed_dispatch};
-  for (int i = 0; i < LENGTH(runs); i++) {
+  for (int i = 0; AT_ROW(i, runs); i++) {
     evloop_t loop = new_loop();
     keep_alive(loop);
     CHECK_EQ(evloop_post(loop, stop_loop, as_data(loop)), 0);
@@ -389,7 +389,7 @@ static void wake_up_in_handler(int number) {
 
 TEST(a_stop_from_a_signal_handler_ends_each_kind_of_run) {
   handle(stop_in_handler);
-  for (int i = 0; i < LENGTH(stopped_runs); i++) {
+  for (int i = 0; AT_ROW(i, stopped_runs); i++) {
     Runner r;
     signalled = new_loop();
     keep_alive(signalled);

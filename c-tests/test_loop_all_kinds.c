@@ -13,7 +13,8 @@ EACH_KIND(the_event_is_as_documented) {
   Fixture fixture = new_fixture();
   evloop_watcher_t watcher = kind->add(&fixture, 0, record, &seen);
   int64_t deadline, due;
-  CHECK(watcher > 0 && watcher < INT64_C(1) << 53);
+  CHECK(watcher > 0);
+  CHECK(watcher < INT64_C(1) << 53);
   CHECK_EQ(evloop_handle_kind(watcher), EVLOOP_KIND_WATCHER);
   CHECK_EQ(seen.calls, 0);
   kind->happen(&fixture, 0, watcher);
@@ -184,8 +185,10 @@ TEST(a_timer_that_became_due_while_disabled_counts_all) {
   CHECK_EQ(once.calls + periodic.calls + burst.calls, 0);
   for (i = 0; i < 3; i++) CHECK_EQ(evloop_watcher_enable(watchers[i]), 0);
   turns(loop, 20);
-  CHECK(once.calls == 1 && once.count == 1);
-  CHECK(periodic.calls == 1 && periodic.count == 10);
+  CHECK_EQ(once.calls, 1);
+  CHECK_EQ(once.count, 1);
+  CHECK_EQ(periodic.calls, 1);
+  CHECK_EQ(periodic.count, 10);
   CHECK_EQ(burst.count, 10);
   CHECK_EQ(once.last.deadline_ns, SECOND);
   CHECK_EQ(periodic.last.deadline_ns, SECOND);

@@ -269,7 +269,10 @@ TEST(the_functions_of_all_handles_know_loops_and_watchers) {
   CHECK_EQ(evloop_handle_kind(watcher), EVLOOP_KIND_WATCHER);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_LOOP), 1);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 1);
-  CHECK(loop > 0 && loop < INT64_C(1) << 53 && watcher > 0 && watcher < INT64_C(1) << 53);
+  CHECK(loop > 0);
+  CHECK(loop < INT64_C(1) << 53);
+  CHECK(watcher > 0);
+  CHECK(watcher < INT64_C(1) << 53);
   CHECK_EQ(evloop_handle_close(watcher), 0);
   CHECK_EQ(turn(loop), 0);
   CHECK_EQ(evloop_handle_close(loop), 0);
@@ -288,7 +291,7 @@ TEST(what_succeeds_leaves_errno_and_the_sentence) {
   make_arguments();
   set_sentence();
   errno = 4321;
-  for (int i = 0; i < LENGTH(loop_functions); i++) {
+  for (int i = 0; AT_ROW(i, loop_functions); i++) {
     /* Which virtual loops refuse; and nothing was counted yet. */
     if (loop_functions[i].call == call_evloop_add_tfd) continue;
     if (loop_functions[i].call == call_evloop_stats_percentile_ns) continue;
@@ -313,7 +316,7 @@ TEST(functions_for_one_kind_refuse_the_others) {
   const evloop_watcher_t others[] = {keep_alive(loop), tfd, OK(evloop_add_prepare(loop, record,
                                                                                   NULL))};
   Function send = {"evloop_async_send", call_evloop_async_send, 1};
-  for (int i = 0; i < LENGTH(others); i++) {
+  for (int i = 0; AT_ROW(i, others); i++) {
     ARGUMENT(evloop_io_modify(others[i], EVLOOP_EPOLLIN), EINVAL);
     ARGUMENT(evloop_io_set(others[i], 0), EINVAL);
     ARGUMENT(evloop_timer_set_tolerance(others[i], 0), EINVAL);

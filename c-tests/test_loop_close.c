@@ -115,7 +115,7 @@ TEST(what_was_closed_before_its_turn_is_not_called) {
   static const struct {
     int kind, victim;
   } pairs[] = {{TIMER, ASYNC}, {TIMER, IO}, {ASYNC, IO}, {POST, IO}};
-  for (int i = 0; i < LENGTH(pairs); i++) {
+  for (int i = 0; AT_ROW(i, pairs); i++) {
     evloop_t loop = new_loop();
     Subject subject, victim;
     start(&victim, loop, pairs[i].victim);
@@ -225,7 +225,7 @@ TEST(the_watchers_around_the_wait_may_close_the_loop_too) {
   evloop_watcher_t (*const adds[])(evloop_t, evloop_callback_t, void *) = {
       evloop_add_prepare, evloop_add_check, evloop_add_idle, evloop_add_defer, evloop_add_exit};
   int before = open_descriptors();
-  for (int i = 0; i < LENGTH(adds); i++) {
+  for (int i = 0; AT_ROW(i, adds); i++) {
     Subject subject = {.loop = new_loop()};
     OK(adds[i](subject.loop, close_the_loop_in, &subject));
     CHECK_EQ(evloop_wakeup(subject.loop), 0);
@@ -249,7 +249,9 @@ TEST(a_callback_of_an_inner_loop_closes_both) {
   CHECK_EQ(evloop_post(inner.loop, close_the_loop_in, &closer), 0);
   inner.act = close_its_loop;
   CHECK_ERR(evloop_run(closer.loop, EVLOOP_RUN_UNTIL_DONE), ESTALE);
-  CHECK(outer.calls == 1 && inner.calls == 1 && closer.calls == 1);
+  CHECK_EQ(outer.calls, 1);
+  CHECK_EQ(inner.calls, 1);
+  CHECK_EQ(closer.calls, 1);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
 }
 
@@ -262,8 +264,8 @@ static void add_everything(evloop_t loop, tfd_t timer, const Pipe *pipe) {
       evloop_add_prepare, evloop_add_check, evloop_add_idle,        evloop_add_defer,
       evloop_add_exit,    evloop_add_async, evloop_add_clock_change};
   static const int clocks[] = {EVLOOP_CLOCK_REALTIME, EVLOOP_CLOCK_MONOTONIC, EVLOOP_CLOCK_BOOTTIME};
-  for (int i = 0; i < LENGTH(adds); i++) OK(adds[i](loop, log_word, WORD("")));
-  for (int i = 0; i < LENGTH(clocks); i++) {
+  for (int i = 0; AT_ROW(i, adds); i++) OK(adds[i](loop, log_word, WORD("")));
+  for (int i = 0; AT_ROW(i, clocks); i++) {
     evloop_watcher_t w = OK(evloop_add_timer(loop, clocks[i], 0, i * SECOND, 1, 0, log_word,
                                              WORD("")));
     CHECK_EQ(evloop_watcher_set_destroy(w, record, &destroyed), 0);
@@ -339,7 +341,7 @@ static int64_t run_for_an_hour(evloop_t loop) {
 static RunFunction *const waiting[] = {run_until_done, run_once, run_for_an_hour, wait_for_events};
 
 TEST(a_loop_is_closed_while_another_thread_waits_in_it) {
-  for (int i = 0; i < LENGTH(waiting); i++) {
+  for (int i = 0; AT_ROW(i, waiting); i++) {
     int before = open_descriptors();
     Runner r;
     Subject timer = {.loop = new_loop(), .kind = TIMER};
@@ -356,7 +358,7 @@ TEST(a_loop_is_closed_while_another_thread_waits_in_it) {
 }
 
 TEST(a_loop_is_closed_while_another_thread_is_in_a_callback) {
-  for (int i = 0; i < LENGTH(waiting); i++) {
+  for (int i = 0; AT_ROW(i, waiting); i++) {
     int before = open_descriptors();
     Gate gate = {0, 0};
     Runner r;

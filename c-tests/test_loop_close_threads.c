@@ -488,7 +488,7 @@ TEST(a_descriptor_is_closed_and_used_again) {
   static Reused rounds[1000];
   evloop_t loop = running_loop(&runner, false);
   int i, first = -1;
-  for (i = 0; i < LENGTH(rounds); i++) {
+  for (i = 0; AT_ROW(i, rounds); i++) {
     Reused *reused = &rounds[i];
     Pipe pipe = new_pipe();
     evloop_watcher_t watcher;

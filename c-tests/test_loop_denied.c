@@ -184,7 +184,7 @@ TEST(a_loop_that_cannot_replace_its_epoll_goes_on) {
   memset(&lost, 0, sizeof lost);
   memset(seen, 0, sizeof seen);
   readable_io(loop, fd, record, &lost);
-  for (int i = 0; i < LENGTH(others); i++) {
+  for (int i = 0; AT_ROW(i, others); i++) {
     others[i] = event_fd(0);
     readable_io(loop, others[i], record, &seen[i]);
   }
@@ -196,9 +196,9 @@ TEST(a_loop_that_cannot_replace_its_epoll_goes_on) {
     turns(loop, 600);
     disarm(&registrations);
     memset(seen, 0, sizeof seen);
-    for (int i = 0; i < LENGTH(others); i++) OK(eventfd_write(others[i], 1));
+    for (int i = 0; AT_ROW(i, others); i++) OK(eventfd_write(others[i], 1));
     turns(loop, 2);
-    for (int i = 0; i < LENGTH(others); i++) {
+    for (int i = 0; AT_ROW(i, others); i++) {
       eventfd_t count;
       CHECK(seen[i].calls > 0);
       CHECK_EQ(seen[i].errors, 0);
@@ -215,7 +215,7 @@ TEST(a_loop_that_cannot_replace_its_epoll_goes_on) {
 /* A loop with a bit of all. */
 static void add_all(Fixture *fixture, Seen *seen) {
   const Kind *kinds[] = {&kind_io, &kind_timer, &kind_tfd, &kind_file, &kind_async};
-  for (int i = 0; i < LENGTH(kinds); i++) kinds[i]->add(fixture, 0, record, seen);
+  for (int i = 0; AT_ROW(i, kinds); i++) kinds[i]->add(fixture, 0, record, seen);
   OK(evloop_add_signal(fixture->loop, SIGUSR1, 0, record, seen));
   OK(evloop_fileno(fixture->loop));
 }

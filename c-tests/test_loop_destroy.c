@@ -283,7 +283,7 @@ static void close_next(const evloop_event_t *event, void *user_data) {
 static void make_chain(Chain *chain, evloop_t loop) {
   int i;
   memset(chain, 0, sizeof *chain);
-  for (i = 0; i < LENGTH(chain->watchers); i++) {
+  for (i = 0; AT_ROW(i, chain->watchers); i++) {
     chain->watchers[i] = async(loop, ignore, NULL);
     set_destroy(chain->watchers[i], close_next, chain);
   }

@@ -77,7 +77,8 @@ TEST(the_descriptor_stays_the_same_and_is_close_on_exec) {
   CHECK_EQ(turn(guest.loop), 1);
   CHECK_EQ(evloop_fileno(guest.loop), guest.fd);
   CHECK_EQ(evloop_close(guest.loop), 0);
-  CHECK(fcntl(guest.fd, F_GETFD) < 0 && errno == EBADF);
+  CHECK(fcntl(guest.fd, F_GETFD) < 0);
+  CHECK_EQ(errno, EBADF);
 }
 
 TEST(the_descriptor_of_an_idle_loop_is_not_readable) {
@@ -231,7 +232,7 @@ static void end(const Between *b) {
 }
 
 TEST(what_is_done_between_preparation_and_dispatch_is_noticed) {
-  for (int i = 0; i < LENGTH(actions); i++) {
+  for (int i = 0; AT_ROW(i, actions); i++) {
     Between *b = new_between();
     settle(b->guest); /* prepared, and waiting from now on */
     actions[i](b);
@@ -288,7 +289,7 @@ static void *act(void *argument) {
 
 /* The foreign loop is in poll(2) when another thread acts. */
 TEST(what_another_thread_does_is_noticed) {
-  for (int i = 0; i < LENGTH(actions); i++) {
+  for (int i = 0; AT_ROW(i, actions); i++) {
     Between *b = new_between();
     Actor a = {.action = actions[i], .between = b};
     settle(b->guest);
@@ -343,7 +344,7 @@ static const struct {
 } endings[] = {{send_too_much, do_end_limit}, {send_too_much, do_set_another_limit}, {hold_disabled, do_enable}};
 
 TEST(a_rate_limit_that_is_ended_between_preparation_and_dispatch_is_noticed) {
-  for (int i = 0; i < LENGTH(endings); i++) {
+  for (int i = 0; AT_ROW(i, endings); i++) {
     Between *b = new_between();
     endings[i].before(b);
     settle(b->guest);
@@ -355,7 +356,7 @@ TEST(a_rate_limit_that_is_ended_between_preparation_and_dispatch_is_noticed) {
 }
 
 TEST(a_rate_limit_that_another_thread_ends_is_noticed) {
-  for (int i = 0; i < LENGTH(endings); i++) {
+  for (int i = 0; AT_ROW(i, endings); i++) {
     Between *b = new_between();
     Actor a = {.action = endings[i].action, .between = b};
     endings[i].before(b);
@@ -549,7 +550,7 @@ TEST(an_epoll_set_waits_for_the_descriptor) {
   evloop_epoll_t epoll = OK(evloop_epoll_create(0));
   OK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, b->guest.fd, &event));
   CHECK_EQ(evloop_epoll_register(epoll, b->guest.fd, EVLOOP_EPOLLIN, 1), 0);
-  for (int i = 0; i < LENGTH(actions); i++) {
+  for (int i = 0; AT_ROW(i, actions); i++) {
     evloop_ready_t ready;
     int calls = b->seen.calls;
     settle(b->guest);
@@ -583,7 +584,7 @@ TEST(an_event_loop_waits_for_the_descriptor_of_another_one) {
   OK(evloop_add_prepare(host, prepare_guest, b));
   OK(evloop_add_check(host, dispatch_guest, b));
   OK(evloop_add_io(host, b->guest.fd, EVLOOP_EPOLLIN, record, &host_seen));
-  for (int i = 0; i < LENGTH(actions); i++) {
+  for (int i = 0; AT_ROW(i, actions); i++) {
     int calls = b->seen.calls;
     actions[i](b);
     for (int turns = 0; b->seen.calls == calls; turns++) {

@@ -180,12 +180,12 @@ TEST(names_of_watchers_that_are_closed_without_memory_are_forgotten) {
   evloop_t loop = new_loop();
   evloop_watcher_t watchers[200];
   char name[8];
-  for (int i = 0; i < LENGTH(watchers); i++) {
+  for (int i = 0; AT_ROW(i, watchers); i++) {
     watchers[i] = async(loop, ignore, NULL);
     CHECK_EQ(evloop_watcher_set_name(watchers[i], "name"), 0);
   }
   without_memory();
-  for (int i = 0; i < LENGTH(watchers); i++) close_watcher(watchers[i]);
+  for (int i = 0; AT_ROW(i, watchers); i++) close_watcher(watchers[i]);
   with_memory();
   turns(loop, 2);
   CHECK_ERR(evloop_watcher_get_name(watchers[0], name, sizeof name), ESTALE);
@@ -356,13 +356,13 @@ TEST(events_are_delivered_without_memory) {
                          &kind_check, &kind_defer, &kind_exit};
   static Seen seen[LENGTH(kinds)];
   evloop_watcher_t watchers[LENGTH(kinds)];
-  for (int i = 0; i < LENGTH(kinds); i++) {
+  for (int i = 0; AT_ROW(i, kinds); i++) {
     watchers[i] = kinds[i]->add(&fixture, 0, record, &seen[i]);
   }
   turn(fixture.loop);
   memset(seen, 0, sizeof seen);
   for (int round = 1; round <= 3; round++) {
-    for (int i = 0; i < LENGTH(kinds); i++) {
+    for (int i = 0; AT_ROW(i, kinds); i++) {
       if (kinds[i]->type == EVLOOP_EVENT_DEFER) OK(evloop_watcher_enable(watchers[i]));
       kinds[i]->happen(&fixture, 0, watchers[i]);
     }
@@ -372,7 +372,7 @@ TEST(events_are_delivered_without_memory) {
     with_memory();
     calm(&fixture);
   }
-  for (int i = 0; i < LENGTH(kinds); i++) {
+  for (int i = 0; AT_ROW(i, kinds); i++) {
     if (seen[i].calls < 3) printf("  type %d\n", kinds[i]->type);
     CHECK(seen[i].calls >= 3);
     CHECK_EQ(seen[i].errors, 0);

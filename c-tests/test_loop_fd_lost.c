@@ -18,7 +18,8 @@ static void expect_asleep(evloop_t loop) {
   Seen prepares = {.calls = 0};
   evloop_watcher_t prepare = OK(evloop_add_prepare(loop, record, &prepares));
   CHECK_EQ(evloop_run_for_ns(loop, 40 * MS), 1);
-  CHECK(prepares.calls > 0 && prepares.calls < 10);
+  CHECK(prepares.calls > 0);
+  CHECK(prepares.calls < 10);
   CHECK_EQ(evloop_watcher_close(prepare, 0), 0);
 }
 
@@ -125,7 +126,8 @@ TEST(a_duplicate_with_edges_is_reported_no_more_often_than_it_changes) {
       put(g->pipe.w);
       turns(g->loop, 5);
     }
-    CHECK(g->seen.calls <= 11 && g->seen.errors <= 1);
+    CHECK(g->seen.calls <= 11);
+    CHECK(g->seen.errors <= 1);
     expect_asleep(g->loop);
     end(g, KEEP_DUPLICATE | EDGE | reuse);
   }
@@ -186,7 +188,9 @@ TEST(a_lost_descriptor_without_a_callback_is_an_event_for_wait) {
   put(pipe.w);
   for (int i = 0; i < A_WHILE; i++) {
     CHECK_EQ(evloop_wait(loop, &event, 1, -1), 1);
-    CHECK(event.watcher == watcher && event.data == 5 && event.fd == pipe.r);
+    CHECK(event.watcher == watcher);
+    CHECK_EQ(event.data, 5);
+    CHECK(event.fd == pipe.r);
     if ((event.events & EVLOOP_ERROR) != 0) break;
   }
   CHECK((event.events & EVLOOP_ERROR) != 0);
@@ -281,7 +285,8 @@ TEST_TIMEOUT(a_new_watcher_of_the_descriptor_is_another_files, 60) {
     int calls = g->seen.calls;
     turns(g->loop, 5);
     CHECK_EQ(fresh.calls, 5);
-    CHECK(fresh.errors == 0 && fresh.last.events == IN);
+    CHECK_EQ(fresh.errors, 0);
+    CHECK_EQ(fresh.last.events, IN);
     if (old_closed) CHECK_EQ(g->seen.calls, calls);
     else expect_one_error(&g->seen, g->pipe.r);
     if (!old_closed) CHECK_EQ(evloop_watcher_close(g->watcher, 0), 0);
@@ -337,7 +342,8 @@ TEST(descriptors_are_used_again_and_again) {
     pipe = new_pipe();
     CHECK_EQ(pipe.r, number);
     turn(loop);
-    CHECK(seen.errors == 0 && seen.calls <= 1);
+    CHECK_EQ(seen.errors, 0);
+    CHECK(seen.calls <= 1);
   }
 }
 
@@ -365,7 +371,8 @@ TEST(a_callback_replaces_its_descriptor) {
     OK(evloop_add_io(loop, pipe.r, IN, replace_descriptor, &seen[i]));
   }
   turns(loop, 5);
-  CHECK(seen[0].calls == 1 && seen[1].calls == 1);
+  CHECK_EQ(seen[0].calls, 1);
+  CHECK_EQ(seen[1].calls, 1);
   CHECK_EQ(replacement.calls, 0);
   put(replaced.w);
   turn(loop);
@@ -431,7 +438,8 @@ TEST(a_file_at_the_descriptor_of_a_pipe_is_always_ready) {
   evloop_watcher_t watcher = add(g->loop, g->pipe.r, IN, &fresh);
   turns(g->loop, 5);
   CHECK_EQ(fresh.calls, 5);
-  CHECK(g->seen.calls == g->seen.errors && g->seen.errors <= 1);
+  CHECK(g->seen.calls == g->seen.errors);
+  CHECK(g->seen.errors <= 1);
   CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
   end(g, REUSE_FD);
 }

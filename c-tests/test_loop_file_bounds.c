@@ -17,7 +17,8 @@ static bool measures_memory(void) {
 static long resident_kib(void) {
   long size, resident = 0;
   FILE *file = fopen("/proc/self/statm", "re");
-  CHECK(file != NULL && fscanf(file, "%ld %ld", &size, &resident) == 2);
+  CHECK(file != NULL);
+  CHECK(fscanf(file, "%ld %ld", &size, &resident) == 2);
   fclose(file);
   return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }
@@ -101,7 +102,7 @@ TEST_TIMEOUT(names_that_no_watcher_asked_for_are_not_kept, 120) {
   make_dir("tree");
   fill_directory("large", many());
   /* The second asks, but is disabled: there is a limit, which is reported. */
-  for (i = 0; i < LENGTH(masks); i++) {
+  for (i = 0; AT_ROW(i, masks); i++) {
     Bulk bulk = {calloc(MANY, 1), 0, 0};
     evloop_t loop = new_loop();
     evloop_watcher_t watcher =
@@ -357,7 +358,7 @@ TEST_TIMEOUT(many_watchers_of_one_directory_cost_what_they_are, 120) {
   static const uint32_t flags[] = {0, TREE};
   int i;
   enter_home();
-  for (i = 0; i < LENGTH(flags); i++) {
+  for (i = 0; AT_ROW(i, flags); i++) {
     int count = 1500 / slow_factor();
     int64_t few = least_time(count, flags[i]), most = least_time(8 * count, flags[i]);
     if (most > 30 * few) {

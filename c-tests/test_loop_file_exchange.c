@@ -98,7 +98,7 @@ static void check_kind(const Kind *kind) {
 TEST(what_is_exchanged_is_two_renames_and_is_watched_under_its_new_name) {
   int i;
   enter_exchanging_home();
-  for (i = 0; i < LENGTH(kinds); i++) check_kind(&kinds[i]);
+  for (i = 0; AT_ROW(i, kinds); i++) check_kind(&kinds[i]);
 }
 
 TEST(an_exchange_and_back_leaves_everything_as_it_was) {
@@ -146,7 +146,7 @@ TEST(a_new_directory_is_exchanged_before_it_is_watched) {
   static const char *const pairs[][2] = {{"old", "new"}, {"new", "old"}};
   int i;
   enter_exchanging_home();
-  for (i = 0; i < LENGTH(pairs); i++) {
+  for (i = 0; AT_ROW(i, pairs); i++) {
     Ear ear = {0};
     make_dir("tree");
     make_dir("tree/old");

@@ -171,7 +171,7 @@ static bool move_in_and_fail(const Refusal *refusal, int nth) {
 
 TEST_TIMEOUT(a_new_directory_that_cannot_be_watched_is_named_with_the_errno, 120) {
   int i;
-  for (i = 0; i < LENGTH(refusals); i++) {
+  for (i = 0; AT_ROW(i, refusals); i++) {
     CHECK(for_each_call(&refusals[i], move_in_and_fail) > 0);
   }
 }
@@ -202,7 +202,7 @@ static bool add_and_fail(const Refusal *refusal, int nth) {
 
 TEST_TIMEOUT(a_tree_is_added_whole_or_not_at_all_where_something_is_short, 120) {
   int i;
-  for (i = 0; i < LENGTH(refusals); i++) CHECK(for_each_call(&refusals[i], add_and_fail) > 0);
+  for (i = 0; AT_ROW(i, refusals); i++) CHECK(for_each_call(&refusals[i], add_and_fail) > 0);
 }
 
 /* ---- directories that are too deep ---- */
@@ -265,7 +265,7 @@ TEST(a_directory_that_is_too_deep_is_an_error_and_the_rest_is_watched) {
   make_dir("tree");
   make_dir("tree/user");
   make_dir("tree/other");
-  for (i = 0; i < LENGTH(later); i++) {
+  for (i = 0; AT_ROW(i, later); i++) {
     Deep deep = {0};
     deep.loop = new_loop();
     if (!later[i]) make_too_deep("tree/user");
@@ -276,7 +276,8 @@ TEST(a_directory_that_is_too_deep_is_an_error_and_the_rest_is_watched) {
     turns(deep.loop, 3);
     /* One is named, the first for which there is no room; nothing below it. */
     CHECK_EQ(deep.failures, 1);
-    CHECK(deep.length > 4096 - 100 && deep.length < 4096 + 100);
+    CHECK(deep.length > 4096 - 100);
+    CHECK(deep.length < 4096 + 100);
     CHECK(inotify_of_process().watches > 90);
     /* What is not too deep is watched. */
     make_file("tree/user/y");
@@ -291,7 +292,7 @@ TEST(a_directory_that_is_too_deep_is_an_error_and_the_rest_is_watched) {
 TEST(errors_of_directories_have_a_text) {
   static const int errors[] = {EACCES, ENAMETOOLONG, ENOTDIR, EROFS, ENOSPC, EMFILE, ENFILE, ENOMEM};
   int i;
-  for (i = 0; i < LENGTH(errors); i++) {
+  for (i = 0; AT_ROW(i, errors); i++) {
     CHECK(strcmp(evloop_strerror(-errors[i]), "unknown error") != 0);
   }
 }
@@ -305,7 +306,7 @@ TEST(a_tree_is_watched_without_openat2) {
   begin(&r);
   make_directories("out");
   fail_all_calls(SYS_openat2, errors[0]);
-  for (i = 0; i < LENGTH(errors); i++) {
+  for (i = 0; AT_ROW(i, errors); i++) {
     evloop_watcher_t watcher;
     failing.error = errors[i];
     watcher = OK(evloop_add_file(r.loop, "tree", ENTRIES, TREE, await_end, &r));

@@ -652,7 +652,7 @@ TEST(what_cannot_be_followed_is_refused) {
   make_file("file");
   make_dir("dir");
   const char *nameless[] = {"/", ".", "..", "dir/", "dir/.", "dir/.."};
-  for (int i = 0; i < LENGTH(nameless); i++) {
+  for (int i = 0; AT_ROW(i, nameless); i++) {
     CHECK_ERR(evloop_add_file(loop, nameless[i], FILE_(ALL), FOLLOW, hear, NULL), EINVAL);
   }
   CHECK_ERR(evloop_add_file(loop, "dir", FILE_(ALL), FOLLOW | TREE, hear, NULL), EINVAL);

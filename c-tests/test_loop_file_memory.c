@@ -33,7 +33,7 @@ static void report(const evloop_event_t *event, void *user_data) {
   if (event->events == EVLOOP_ERROR) CHECK_EQ(event->result, -ENOMEM);
   if (event->events != FILE_(CREATE)) return;
   r->end |= strcmp(name, "end") == 0;
-  for (i = 0; i < LENGTH(directories); i++) {
+  for (i = 0; AT_ROW(i, directories); i++) {
     snprintf(probe, sizeof probe, "%s/probe", directories[i]);
     r->probed[i] |= strcmp(name, probe) == 0;
   }
@@ -64,7 +64,7 @@ static void change_tree(void) {
 static void probe_all(void) {
   char probe[64];
   int i;
-  for (i = 0; i < LENGTH(directories); i++) {
+  for (i = 0; AT_ROW(i, directories); i++) {
     snprintf(probe, sizeof probe, "tree/%s/probe", directories[i]);
     make_file(probe);
   }
@@ -104,7 +104,7 @@ static void expect_watched_or_named(Report *r) {
   run_until_end(r);
   probe_all();
   run_until_end(r);
-  for (i = 0; i < LENGTH(directories); i++) {
+  for (i = 0; AT_ROW(i, directories); i++) {
     if (!r->probed[i] && r->failures == 0) {
       printf("  %s is not watched, and no event says so\n", directories[i]);
       check_exit();

@@ -191,7 +191,8 @@ TEST_TIMEOUT(every_directory_is_known_by_its_name_whatever_came_before, 120) {
 static int queue_limit(void) {
   int queued = 0;
   FILE *limit = fopen("/proc/sys/fs/inotify/max_queued_events", "re");
-  CHECK(limit != NULL && fscanf(limit, "%d", &queued) == 1);
+  CHECK(limit != NULL);
+  CHECK(fscanf(limit, "%d", &queued) == 1);
   fclose(limit);
   return queued;
 }
@@ -200,7 +201,8 @@ static int queue_limit(void) {
 static void need_watches(int count) {
   int most = 0;
   FILE *limit = fopen("/proc/sys/fs/inotify/max_user_watches", "re");
-  CHECK(limit != NULL && fscanf(limit, "%d", &most) == 1);
+  CHECK(limit != NULL);
+  CHECK(fscanf(limit, "%d", &most) == 1);
   fclose(limit);
   if (most < 2 * count) SKIP("a user has %d watches", most);
 }

@@ -443,7 +443,8 @@ static void count_file(const evloop_event_t *event, void *user_data) {
   last = strrchr(name, '/');
   last = last == NULL ? name : last + 1;
   if (sscanf(last, "f%d_%d", &branch, &leaf) != 2) return;
-  CHECK(branch < BRANCHES && leaf < LEAVES);
+  CHECK(branch < BRANCHES);
+  CHECK(leaf < LEAVES);
   CHECK_EQ(census->files[branch][leaf]++, 0); /* no one twice */
   if (++census->found == BRANCHES * LEAVES) CHECK_EQ(evloop_stop(census->loop), 0);
 }
@@ -551,7 +552,8 @@ TEST_TIMEOUT(a_tree_is_read_again_after_an_overflow, 60) {
   char name[32];
   int i, queued = 0;
   FILE *limit = fopen("/proc/sys/fs/inotify/max_queued_events", "re");
-  CHECK(limit != NULL && fscanf(limit, "%d", &queued) == 1);
+  CHECK(limit != NULL);
+  CHECK(fscanf(limit, "%d", &queued) == 1);
   fclose(limit);
   enter_home();
   make_dir("before");

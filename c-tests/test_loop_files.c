@@ -321,7 +321,8 @@ TEST(events_that_the_kernel_lost_are_reported_to_every_watcher) {
   OK(evloop_add_file(loop, "/", FILE_(DELETE_SELF), 0, count_or_hear, &b));
   FILE *limit = fopen("/proc/sys/fs/inotify/max_queued_events", "re");
   int queued = 0;
-  CHECK(limit != NULL && fscanf(limit, "%d", &queued) == 1);
+  CHECK(limit != NULL);
+  CHECK(fscanf(limit, "%d", &queued) == 1);
   fclose(limit);
   make_and_delete(queued / 2 + 100);
   while (a.errors == 0 || b.errors == 0) turn(loop);

@@ -231,7 +231,9 @@ TEST(what_was_pending_at_the_fork_happens_in_both) {
   pid_t child = fork_quietly();
   if (child == 0) revive(f.loop);
   while (f.timer_seen.calls == 0) CHECK_EQ(evloop_run(f.loop, EVLOOP_RUN_ONCE), 1);
-  CHECK(f.async_seen.calls == 1 && f.post_seen.calls == 1 && f.timer_seen.calls == 1);
+  CHECK_EQ(f.async_seen.calls, 1);
+  CHECK_EQ(f.post_seen.calls, 1);
+  CHECK_EQ(f.timer_seen.calls, 1);
   CHECK_EQ(calls(&f), 3);
   CHECK(f.timer_seen.last.time_ns >= f.timer_seen.last.deadline_ns);
   if (child == 0) end_child();
@@ -263,7 +265,8 @@ TEST(parent_and_child_wake_and_stop_their_own) {
   put(done.w);
   expect_success_of(child);
   CHECK_EQ(evloop_run_for_ns(f.loop, 20 * MS), 1);
-  CHECK(f.async_seen.calls == 1 && f.post_seen.calls == 1);
+  CHECK_EQ(f.async_seen.calls, 1);
+  CHECK_EQ(f.post_seen.calls, 1);
 }
 
 static void use_another_fileno(const Full *f) {
@@ -357,7 +360,8 @@ static void revive_without_the_pipe(Full *f) {
   OK(close(f->pipe.r));
   revive(f->loop);
   for (int i = 0; i < 3; i++) turn(f->loop);
-  CHECK(f->io_seen.errors == 1 && f->io_seen.calls == 1);
+  CHECK(f->io_seen.errors == 1);
+  CHECK(f->io_seen.calls == 1);
   CHECK_EQ(f->io_seen.last.result, -EBADF);
   CHECK_EQ(f->io_seen.last.fd, f->pipe.r);
 }
@@ -388,7 +392,7 @@ TEST(a_child_that_closed_what_is_watched_gets_an_error) {
   OK(evloop_fileno(f.loop));
   CHECK(open_descriptors() < 190);
   void (*const children[])(Full *) = {revive_without_the_pipe, revive_with_nothing_left, close_without_any};
-  for (int i = 0; i < LENGTH(children); i++) {
+  for (int i = 0; AT_ROW(i, children); i++) {
     pid_t child = fork_quietly();
     if (child == 0) {
       children[i](&f);
@@ -429,7 +433,7 @@ static int64_t run_forking(Forker *f, RunFunction *run) {
 static RunFunction *const runs[] = {run_until_done, run_once, run_nowait, run_without_limit, wait_for_events};
 
 TEST(the_run_of_a_child_that_a_callback_forked_ends) {
-  for (int i = 0; i < LENGTH(runs); i++) {
+  for (int i = 0; AT_ROW(i, runs); i++) {
     Forker f = {.closes = 0};
     int64_t result = run_forking(&f, runs[i]);
     if (f.child == 0) {
@@ -445,7 +449,7 @@ TEST(the_run_of_a_child_that_a_callback_forked_ends) {
 }
 
 TEST(the_run_of_a_child_that_is_revived_in_its_callback_goes_on) {
-  for (int i = 0; i < LENGTH(runs); i++) {
+  for (int i = 0; AT_ROW(i, runs); i++) {
     Forker f = {.revives = 1};
     int64_t result = run_forking(&f, runs[i]);
     CHECK_EQ(result, 0);

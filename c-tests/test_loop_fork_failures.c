@@ -56,7 +56,7 @@ static void fill_loop(Full *f) {
     f->pipes[i] = new_pipe();
     OK(evloop_add_io(f->loop, f->pipes[i].r, EVLOOP_EPOLLIN, record_and_take, &f->io[i]));
   }
-  for (i = 0; i < LENGTH(clocks); i++) {
+  for (i = 0; AT_ROW(i, clocks); i++) {
     f->timers[i] = OK(evloop_add_timer(f->loop, clocks[i], 0, HOUR, 0, 0, record, &f->timer[i]));
   }
   f->tfd = OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, 0));
@@ -83,7 +83,7 @@ static void touch_all(void) {
 static int calls(const Full *f) {
   int i, sum = f->tfd_seen.calls + f->file[0].calls + f->file[1].calls;
   for (i = 0; i < 2; i++) sum += f->io[i].calls + f->signals[i].calls;
-  for (i = 0; i < LENGTH(clocks); i++) sum += f->timer[i].calls;
+  for (i = 0; AT_ROW(i, clocks); i++) sum += f->timer[i].calls;
   return sum;
 }
 
@@ -92,7 +92,7 @@ static void expect_all_work(Full *f) {
   const int events = 2 + LENGTH(clocks) + 1 + 2 + 2 * FILES;
   int i, before = calls(f);
   for (i = 0; i < 2; i++) put(f->pipes[i].w);
-  for (i = 0; i < LENGTH(clocks); i++) CHECK_EQ(evloop_timer_set(f->timers[i], 0, 1, 0), 0);
+  for (i = 0; AT_ROW(i, clocks); i++) CHECK_EQ(evloop_timer_set(f->timers[i], 0, 1, 0), 0);
   CHECK_EQ(tfd_settime_ns(f->tfd, 0, 1, 0, NULL, NULL), 0);
   CHECK_EQ(raise(by_handler), 0);
   CHECK_EQ(raise(by_descriptor), 0);
@@ -194,7 +194,7 @@ TEST_TIMEOUT(a_copy_that_lacked_something_is_complete_when_it_is_tried_again, 12
   fill_loop(&f);
   expect_all_work(&f);
   descriptors = descriptors_of_a_child(&f);
-  for (i = 0; i < LENGTH(refusals); i++) {
+  for (i = 0; AT_ROW(i, refusals); i++) {
     int made = fail_each(&f, &refusals[i], descriptors);
     /* valgrind, for one, has no openat2. */
     CHECK(made > 0 || refusals[i].call == SYS_openat2);

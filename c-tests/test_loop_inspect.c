@@ -123,7 +123,9 @@ EACH_KIND(a_loop_that_is_stuck_answers) {
   start_runner(&runner, run_until_done, fixture.loop);
   hold(fixture.loop, &gate);
   evloop_watcher_t after = kind->add(&fixture, 2, ignore, as_data(3));
-  CHECK(lists(fixture.loop, before) && lists(fixture.loop, other) && lists(fixture.loop, after));
+  CHECK(lists(fixture.loop, before));
+  CHECK(lists(fixture.loop, other));
+  CHECK(lists(fixture.loop, after));
   CHECK_EQ(count_of(fixture.loop), 4);
   CHECK_EQ(info_of(before).data, 1);
   CHECK_EQ(info_of(other).priority, 3);
@@ -227,7 +229,7 @@ TEST(a_timer_says_how_it_is_set) {
       OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, 0, SECOND, 0, 0, ignore, NULL)),
       OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, EVLOOP_TIMER_ABSTIME, SECOND, 0, 0, ignore, NULL))};
   const int clocks[] = {MONOTONIC, EVLOOP_CLOCK_BOOTTIME, MONOTONIC, EVLOOP_CLOCK_REALTIME};
-  for (int i = 0; i < LENGTH(timers); i++) {
+  for (int i = 0; AT_ROW(i, timers); i++) {
     evloop_watcher_info_t info = info_of(timers[i]);
     CHECK_EQ(info.deadline_ns, SECOND);
     CHECK_EQ(info.interval_ns, i == 1 ? MS : 0);
@@ -316,7 +318,8 @@ TEST(the_io_watcher_of_a_stuck_loop_is_found) {
   open_gate(&gate);
   go_round(loop);
   found = OK(evloop_find_io(loop, fd));
-  CHECK(found != first && lists(loop, found));
+  CHECK(found != first);
+  CHECK(lists(loop, found));
   close_watcher(second);
   CHECK(evloop_find_io(loop, fd) > 0);
   stop_runner(&runner);
@@ -365,7 +368,7 @@ TEST(an_information_is_filled_as_far_as_its_size_says) {
   larger.info.size = sizeof larger;
   CHECK_EQ(evloop_watcher_info(watcher, &larger.info), 0);
   CHECK_EQ(larger.info.size, sizeof larger);
-  for (int i = 0; i < LENGTH(larger.rest); i++) CHECK_EQ(larger.rest[i], 0);
+  for (int i = 0; AT_ROW(i, larger.rest); i++) CHECK_EQ(larger.rest[i], 0);
   memset(&larger, 0xff, sizeof larger);
   larger.info.size = offsetof(evloop_watcher_info_t, data);
   CHECK_EQ(evloop_watcher_info(watcher, &larger.info), 0);

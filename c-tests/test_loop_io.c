@@ -23,7 +23,9 @@ TEST(the_event_of_a_descriptor) {
   CHECK_EQ(seen.last.type, EVLOOP_EVENT_IO);
   CHECK_EQ(seen.last.fd, pipe.r);
   CHECK_EQ(seen.last.count, 1);
-  CHECK(seen.last.result == 0 && seen.last.time_ns == 0 && seen.last.deadline_ns == 0);
+  CHECK_EQ(seen.last.result, 0);
+  CHECK_EQ(seen.last.time_ns, 0);
+  CHECK_EQ(seen.last.deadline_ns, 0);
   CHECK(seen.last.reserved == 0);
 }
 
@@ -79,7 +81,7 @@ static void modify_again(const evloop_event_t *event, void *user_data) {
 
 TEST(a_oneshot_watcher_arms_itself_again_in_its_callback) {
   const evloop_callback_t callbacks[] = {enable_again, modify_again};
-  for (int i = 0; i < LENGTH(callbacks); i++) {
+  for (int i = 0; AT_ROW(i, callbacks); i++) {
     evloop_t loop = new_loop();
     Seen seen = {.calls = 0};
     OK(evloop_add_io(loop, full_pipe().r, IN | ONESHOT, callbacks[i], &seen));
@@ -156,7 +158,8 @@ TEST(pri_reports_urgent_data) {
   add(loop, pair[0], EVLOOP_EPOLLIN, &normal);
   put(pair[1]);
   CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
-  CHECK(seen.calls == 0 && normal.calls == 1);
+  CHECK_EQ(seen.calls, 0);
+  CHECK_EQ(normal.calls, 1);
   CHECK_EQ(send(pair[1], "!", 1, MSG_OOB), 1);
   while (seen.calls == 0) CHECK_EQ(evloop_run(loop, EVLOOP_RUN_ONCE), 1);
   CHECK_EQ(seen.last.events, EVLOOP_EPOLLPRI);
@@ -293,7 +296,7 @@ TEST(what_is_always_ready_starves_nothing) {
 TEST(closed_and_negative_descriptors_are_refused) {
   static const int fds[] = {CLOSED, -1, INT_MIN};
   evloop_t loop = new_loop();
-  for (int i = 0; i < LENGTH(fds); i++) CHECK_ERR(evloop_add_io(loop, fds[i], IN, record, NULL),
+  for (int i = 0; AT_ROW(i, fds); i++) CHECK_ERR(evloop_add_io(loop, fds[i], IN, record, NULL),
                                                   EBADF);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_WATCHER), 0);
   CHECK_EQ(turn(loop), 0);
@@ -308,7 +311,7 @@ static long kilobytes_used(void) {
 TEST_TIMEOUT(a_wild_descriptor_costs_neither_time_nor_memory, 60) {
   static const int fds[] = {200 * 1000 * 1000, INT_MAX};
   evloop_t loop = new_loop();
-  for (int i = 0; i < LENGTH(fds); i++) {
+  for (int i = 0; AT_ROW(i, fds); i++) {
     long before = kilobytes_used();
     CHECK_ERR(evloop_add_io(loop, fds[i], IN, record, NULL), EBADF);
     CHECK(kilobytes_used() - before < 100 * 1000);

@@ -38,7 +38,8 @@ static evloop_t with_two(Two *two, uint32_t events) {
     two->watchers[i] = OK(evloop_add_io(loop, full_pipe().r, events, change_the_other, two));
   }
   turn(loop);
-  CHECK(two->seen[0].calls == 1 && two->seen[1].calls == 1);
+  CHECK(two->seen[0].calls == 1);
+  CHECK(two->seen[1].calls == 1);
   return loop;
 }
 
@@ -50,7 +51,8 @@ TEST(a_ready_watcher_that_becomes_oneshot_is_reported_once_and_waited_for) {
     Two two = {.masks = {after[i / 2], UNCHANGED}};
     evloop_t loop = with_two(&two, before[i % 2]);
     expect_quiet(loop);
-    CHECK(two.seen[0].calls == 1 && two.seen[1].calls == 1);
+    CHECK_EQ(two.seen[0].calls, 1);
+    CHECK_EQ(two.seen[1].calls, 1);
     close_loop(loop);
   }
 }
@@ -59,7 +61,7 @@ TEST(a_ready_watcher_that_becomes_oneshot_is_reported_once_and_waited_for) {
  * is to be. */
 TEST(a_oneshot_watcher_that_was_none_for_a_moment_is_reported_again) {
   static const uint32_t masks[] = {IN | ONESHOT, IN | ONESHOT | ET};
-  for (int i = 0; i < LENGTH(masks); i++) {
+  for (int i = 0; AT_ROW(i, masks); i++) {
     Two two = {.masks = {IN, masks[i]}};
     evloop_t loop = with_two(&two, masks[i]);
     turn(loop);
@@ -106,7 +108,8 @@ TEST(a_watcher_that_becomes_edge_triggered_in_its_pause_is_reported_after_it) {
   turns(loop, 2);
   CHECK_EQ(evloop_io_modify(watcher, IN | ET), 0);
   turns(loop, 3);
-  CHECK(seen.calls == 1 && other.calls > 0);
+  CHECK_EQ(seen.calls, 1);
+  CHECK(other.calls > 0);
   advance(loop, SECOND);
   turns(loop, 3);
   CHECK_EQ(seen.calls, 2);

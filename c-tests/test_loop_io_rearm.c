@@ -203,10 +203,10 @@ static bool is_possible(const Mode *mode, int neighbours, const Operation *opera
 }
 
 static void try_all(const Way *way) {
-  for (int m = 0; m < LENGTH(modes); m++) {
-    for (int s = 0; s < LENGTH(sides); s++) {
+  for (int m = 0; AT_ROW(m, modes); m++) {
+    for (int s = 0; AT_ROW(s, sides); s++) {
       for (int n = 0; n < NEIGHBOURS; n++) {
-        for (int o = 0; o < LENGTH(operations); o++) {
+        for (int o = 0; AT_ROW(o, operations); o++) {
           if (!is_possible(&modes[m], n, &operations[o])) continue;
           Case *c = begin_case(way, &modes[m], sides[s], n);
           expect_report(c, &operations[o]);
@@ -293,7 +293,7 @@ static void iterate_beside(Case *c) {
 static void try_beside_a_run(const Mode *mode) {
   static const Way way = {"beside a run", start_running, take_here, iterate_beside, NULL, false};
   for (int n = 0; n < NEIGHBOURS; n++) {
-    for (int o = 0; o < LENGTH(operations); o++) {
+    for (int o = 0; AT_ROW(o, operations); o++) {
       if (!is_possible(mode, n, &operations[o])) continue;
       Case *c = begin_case(&way, mode, sides[o % 2], n);
       expect_report(c, &operations[o]);
@@ -304,7 +304,7 @@ static void try_beside_a_run(const Mode *mode) {
 }
 
 TEST_TIMEOUT(by_another_thread_than_that_which_runs_the_loop, 120) {
-  for (int m = 0; m < LENGTH(modes); m++) try_beside_a_run(&modes[m]);
+  for (int m = 0; AT_ROW(m, modes); m++) try_beside_a_run(&modes[m]);
 }
 
 /* ---- under a rate limit ---- */
@@ -406,8 +406,8 @@ static void expect_report_in_child(Case *c, const Operation *operation) {
 
 TEST_TIMEOUT(in_a_child_after_a_fork, 120) {
   static const Way way = {"in a child", NULL, take_here, iterate_once, NULL, false};
-  for (int m = 0; m < LENGTH(modes); m++) {
-    for (int o = 0; o < LENGTH(operations); o++) {
+  for (int m = 0; AT_ROW(m, modes); m++) {
+    for (int o = 0; AT_ROW(o, operations); o++) {
       int neighbours = modes[m].bits & EXCLUSIVE ? ALONE : o % NEIGHBOURS;
       if (!is_possible(&modes[m], neighbours, &operations[o])) continue;
       Case *c = begin_case(&way, &modes[m], sides[o % 2], neighbours);
@@ -447,7 +447,7 @@ static void modify_itself(const evloop_event_t *event, void *user_data) {
 }
 
 TEST(a_watcher_that_pauses_in_its_callback_is_reported_when_it_is_enabled) {
-  for (int m = 0; m < LENGTH(modes); m++) {
+  for (int m = 0; AT_ROW(m, modes); m++) {
     evloop_t loop = new_loop();
     Own own = {.events = IN | modes[m].bits};
     Pipe pipe = full_pipe();

@@ -48,7 +48,7 @@ TEST(an_exclusive_watcher_is_modified) {
 /* The kernel's registration is exclusive still, and cannot be changed. */
 TEST(a_watcher_that_was_exclusive_may_be_joined_and_closed_at_once) {
   static const uint32_t bits[] = {EXCLUSIVE, EXCLUSIVE | ET};
-  for (int i = 0; i < LENGTH(bits); i++) {
+  for (int i = 0; AT_ROW(i, bits); i++) {
     evloop_t loop = new_loop();
     Seen seen = {.calls = 0}, other = {.calls = 0};
     int fd = event_fd(1);
@@ -69,7 +69,7 @@ TEST(exclusive_goes_with_some_bits_only) {
   int fd = event_fd(1);
   Seen seen = {.calls = 0};
   evloop_watcher_t watcher = add(loop, event_fd(1), IN, &seen);
-  for (int i = 0; i < LENGTH(refused); i++) {
+  for (int i = 0; AT_ROW(i, refused); i++) {
     CHECK_ERR(evloop_add_io(loop, fd, refused[i], record, NULL), EINVAL);
     CHECK_ERR(evloop_io_modify(watcher, refused[i]), EINVAL);
   }
@@ -110,15 +110,21 @@ TEST(each_watcher_of_a_descriptor_has_the_events_it_asked_for) {
   add(loop, pair[0], IN | OUT, &both);
   add(loop, pair[0], 0, &none);
   expect_calls(loop, &in, 0);
-  CHECK(out.calls == 1 && out.last.events == OUT && both.calls == 1 && both.last.events == OUT);
+  CHECK_EQ(out.calls, 1);
+  CHECK_EQ(out.last.events, OUT);
+  CHECK_EQ(both.calls, 1);
+  CHECK_EQ(both.last.events, OUT);
   put(pair[1]);
   expect_events(loop, &in, IN);
-  CHECK(out.last.events == OUT && both.last.events == (IN | OUT) && none.calls == 0);
+  CHECK_EQ(out.last.events, OUT);
+  CHECK(both.last.events == (IN | OUT));
+  CHECK_EQ(none.calls, 0);
   CHECK_EQ(evloop_io_modify(writer, IN), 0);
   expect_events(loop, &out, IN);
   CHECK_EQ(evloop_watcher_close(reader, 0), 0);
   expect_events(loop, &out, IN);
-  CHECK(in.calls == 2 && both.last.events == (IN | OUT));
+  CHECK_EQ(in.calls, 2);
+  CHECK(both.last.events == (IN | OUT));
   OK(close(pair[1]));
   expect_events(loop, &none, EVLOOP_EPOLLHUP);
   CHECK_EQ(out.last.events, IN | EVLOOP_EPOLLHUP);
@@ -265,7 +271,8 @@ TEST(an_edge_is_one_also_beside_a_disabled_watcher_of_the_descriptor) {
   turns(loop, 3);
   put(pipe.w);
   turns(loop, 20);
-  CHECK(seen.calls >= 1 && seen.calls <= 2);
+  CHECK(seen.calls >= 1);
+  CHECK(seen.calls <= 2);
   CHECK_EQ(disabled.calls, 0);
 }
 

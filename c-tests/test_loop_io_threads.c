@@ -153,7 +153,7 @@ static const uint32_t neighbours[][2] = {
 TEST(a_watcher_that_was_there_for_a_moment_silences_no_neighbour) {
   Runner r;
   evloop_t loop = sleeping_loop(&r);
-  for (int i = 0; i < LENGTH(neighbours); i++) {
+  for (int i = 0; AT_ROW(i, neighbours); i++) {
     Seen seen = {.calls = 0}, other = {.calls = 0};
     Gate gate;
     Pipe pipe = new_pipe();
@@ -166,7 +166,8 @@ TEST(a_watcher_that_was_there_for_a_moment_silences_no_neighbour) {
     put(pipe.w);
     UNTIL(LOAD(seen.calls) > 0);
     CHECK_EQ(evloop_watcher_close(watcher, EVLOOP_CLOSE_WAIT), 0);
-    CHECK(seen.errors == 0 && other.calls == 0);
+    CHECK_EQ(seen.errors, 0);
+    CHECK_EQ(other.calls, 0);
   }
   stop_runner(&r);
 }
@@ -261,7 +262,8 @@ TEST(closing_the_watcher_of_a_descriptor_that_was_used_again_silences_no_later_o
     put(pipe.w);
     UNTIL(LOAD(seen.calls) > 0);
     CHECK_EQ(evloop_watcher_close(second, EVLOOP_CLOSE_WAIT), 0);
-    CHECK(seen.errors == 0 && closed.calls == 0);
+    CHECK_EQ(seen.errors, 0);
+    CHECK_EQ(closed.calls, 0);
     CHECK_EQ(seen.last.events, IN);
     OK(close(pipe.r));
     OK(close(pipe.w));

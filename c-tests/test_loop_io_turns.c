@@ -102,11 +102,12 @@ static const int crowds[][3] = {
 static void expect_equal_shares(void) {
   Range all = calls_of(0, crowd.files + crowd.pipes);
   if (crowd.files <= crowd.max_events || crowd.pipes <= crowd.max_events) return;
-  CHECK(all.least >= 5 && all.most <= 20);
+  CHECK(all.least >= 5);
+  CHECK(all.most <= 20);
 }
 
 TEST_TIMEOUT(what_is_always_ready_and_what_is_reported_take_turns, 60) {
-  for (int i = 0; i < LENGTH(crowds); i++) {
+  for (int i = 0; AT_ROW(i, crowds); i++) {
     int all = crowds[i][1] + crowds[i][2];
     new_crowd(crowds[i][0], crowds[i][1], crowds[i][2], on_ready);
     while (calls_of(0, all).sum < 10 * all) turn(crowd.loop);
@@ -123,7 +124,8 @@ TEST(what_has_room_is_called_in_every_iteration) {
   for (int i = 1; i <= 20; i++) {
     turn(crowd.loop);
     Range all = calls_of(0, 40);
-    CHECK(all.least == i && all.most == i);
+    CHECK(all.least == i);
+    CHECK(all.most == i);
   }
   end_crowd();
 }
@@ -135,7 +137,8 @@ TEST(few_pipes_are_called_in_every_iteration_beside_many_files) {
   for (int i = 1; i <= 60; i++) {
     turn(crowd.loop);
     Range pipes = calls_of(300, 4);
-    CHECK(pipes.least == i && pipes.most == i);
+    CHECK(pipes.least == i);
+    CHECK(pipes.most == i);
   }
   expect_turns();
   end_crowd();
@@ -150,7 +153,7 @@ static void take_events(int room) {
 
 TEST_TIMEOUT(records_take_turns, 60) {
   static const int rooms[] = {1, 8, 32};
-  for (int i = 0; i < LENGTH(rooms); i++) {
+  for (int i = 0; AT_ROW(i, rooms); i++) {
     new_crowd(16, 100, 200, NULL);
     while (calls_of(0, 300).sum < 10 * 300) take_events(rooms[i]);
     expect_turns();
@@ -181,7 +184,8 @@ static void thin_out(int (*change)(evloop_watcher_t)) {
   memset(crowd.calls, 0, sizeof crowd.calls);
   while (calls_of(0, 180).sum < 10 * 120) turn(crowd.loop);
   Range pipes = calls_of(90, 90);
-  CHECK(pipes.least > 0 && pipes.most - pipes.least <= 2);
+  CHECK(pipes.least > 0);
+  CHECK(pipes.most - pipes.least <= 2);
   for (int i = 0; i < 90; i++) CHECK(i % 3 ? crowd.calls[i] == 0 : crowd.calls[i] > 3);
   end_crowd();
 }
@@ -211,7 +215,8 @@ TEST_TIMEOUT(watchers_that_come_and_go_starve_none, 60) {
   new_crowd(8, 60, 60, replace_itself);
   while (calls_of(0, 120).sum < 20 * 120) turn(crowd.loop);
   CHECK(crowd.most <= 8);
-  CHECK(calls_of(0, 60).least > 0 && calls_of(60, 60).least > 0);
+  CHECK(calls_of(0, 60).least > 0);
+  CHECK(calls_of(60, 60).least > 0);
   end_crowd();
 }
 
@@ -229,7 +234,7 @@ static void write_on(const evloop_event_t *event, void *user_data) {
 TEST_TIMEOUT(a_file_has_its_turn_beside_watchers_that_are_new_all_the_time, 60) {
   static Pipe pipes[32];
   new_crowd(4, 2, 0, on_ready);
-  for (int i = 0; i < LENGTH(pipes); i++) {
+  for (int i = 0; AT_ROW(i, pipes); i++) {
     pipes[i] = full_pipe();
     OK(evloop_add_io(crowd.loop, pipes[i].r, IN | ONESHOT, write_on, &pipes[i]));
   }

@@ -46,7 +46,7 @@ TEST(the_highest_priority_of_all_kinds_comes_first) {
       {{INT32_MIN, INT32_MAX, INT32_MIN, INT32_MAX}, "aiptd"},
   };
   int i;
-  for (i = 0; i < LENGTH(rows); i++) {
+  for (i = 0; AT_ROW(i, rows); i++) {
     evloop_t loop = new_loop();
     make_all_ready(loop, rows[i].priorities);
     turn(loop);
@@ -82,7 +82,7 @@ EACH_KIND(the_higher_priority_comes_first) {
   bool one_each = kind == &kind_tfd || kind == &kind_file;
   Fixture fixture = new_fixture();
   int i;
-  for (i = 0; i < LENGTH(priorities); i++) {
+  for (i = 0; AT_ROW(i, priorities); i++) {
     /* Three are enough for what needs a place for each. */
     if (one_each && i >= PLACES) break;
     watchers[i] = kind->add(&fixture, i % PLACES, log_first_char, WORD(six[i]));
@@ -99,7 +99,7 @@ static void expect_stable(const Kind *kind) {
   static const int priorities[] = {0, 1, 0, 1, 0, 1};
   Fixture fixture = new_fixture();
   int i;
-  for (i = 0; i < LENGTH(priorities); i++) {
+  for (i = 0; AT_ROW(i, priorities); i++) {
     evloop_watcher_t watcher = kind->add(&fixture, 0, log_first_char, WORD(six[i]));
     if (priorities[i] != 0) set_priority(watcher, priorities[i]);
     kind->happen(&fixture, 0, watcher);
@@ -140,7 +140,7 @@ TEST(a_thousand_timers_are_ordered_by_priority_and_deadline) {
   evloop_t loop = virtual_loop();
   uint64_t seed = 5;
   int i;
-  for (i = 0; i < LENGTH(ranked); i++) {
+  for (i = 0; AT_ROW(i, ranked); i++) {
     evloop_watcher_t watcher;
     ranked[i].priority = (int)random_below(&seed, 5) - 2;
     ranked[i].due = SECOND * (1 + random_below(&seed, 20));
@@ -172,7 +172,7 @@ TEST(a_priority_can_be_taken_back) {
 TEST(posted_calls_keep_their_order) {
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(six); i++) CHECK_EQ(evloop_post(loop, log_first_char, WORD(six[i])), 0);
+  for (i = 0; AT_ROW(i, six); i++) CHECK_EQ(evloop_post(loop, log_first_char, WORD(six[i])), 0);
   turn(loop);
   EXPECT_LOG("abcdef");
 }

@@ -75,7 +75,7 @@ TEST_TIMEOUT(watchers_of_each_kind_are_closed_in_any_order, 60) {
   ignore_signal();
   signal(SIGRTMIN + 1, SIG_IGN);
   evloop_t loop = new_loop();
-  for (int kind = 0; kind < LENGTH(kinds); kind++) {
+  for (int kind = 0; AT_ROW(kind, kinds); kind++) {
     for (Order order = AS_ADDED; order < ORDERS; order = (Order)(order + 1)) {
       add_all(loop, kinds[kind].add, ignore, NULL);
       close_all(order);

@@ -32,7 +32,8 @@ static void free_some(int count) {
 /* So many are free, no more and no less; they are filled again. */
 static void expect_free(int count) {
   while (count-- > 0) fillers[filled++] = (int)OK(dup(0));
-  CHECK(dup(0) < 0 && errno == EMFILE);
+  CHECK(dup(0) < 0);
+  CHECK_EQ(errno, EMFILE);
 }
 
 /* ---- helpers ---- */
@@ -402,7 +403,7 @@ TEST(memory_of_signal_watchers_is_given_back) {
   enum { LOOPS = 400 };
   static evloop_t loops[LOOPS];
   int numbers[] = {SIGUSR1, SIGRTMIN + 3};
-  for (int n = 0; n < LENGTH(numbers); n++) {
+  for (int n = 0; AT_ROW(n, numbers); n++) {
     signal(numbers[n], SIG_IGN);
     long before = resident_kb();
     for (int i = 0; i < LOOPS; i++) {

@@ -43,7 +43,7 @@ TEST(the_options_of_version_0_1_are_enough) {
 TEST(a_loop_that_is_kept_alive_runs_until_it_is_stopped) {
   static Seen seen;
   RunFunction *const runs[] = {run_until_done, run_without_limit, run_once, wait_for_events};
-  for (int i = 0; i < LENGTH(runs); i++) {
+  for (int i = 0; AT_ROW(i, runs); i++) {
     Runner runner;
     evloop_t loop = loop_with(EVLOOP_KEEP_ALIVE);
     CHECK_EQ(evloop_alive(loop), 1);
@@ -119,7 +119,7 @@ static void interrupt_runner(Runner *runner) {
 TEST(an_interruptible_loops_wait_is_interrupted_on_every_thread) {
   RunFunction *const runs[] = {run_until_done, run_without_limit, run_once, wait_for_events,
                                run_with_check};
-  for (int i = 0; i < LENGTH(runs); i++) {
+  for (int i = 0; AT_ROW(i, runs); i++) {
     Runner runner;
     evloop_t loop = loop_with(EVLOOP_INTERRUPTIBLE);
     keep_alive(loop);
@@ -473,7 +473,7 @@ TEST(a_descriptor_that_is_closed_during_a_wait_is_reported) {
 /* A check does not make an edge out of what is ready. */
 TEST(checks_arm_nothing) {
   const uint32_t kinds[] = {EVLOOP_EPOLLIN | EVLOOP_EPOLLET, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT};
-  for (int i = 0; i < LENGTH(kinds); i++) {
+  for (int i = 0; AT_ROW(i, kinds); i++) {
     Seen seen;
     evloop_t loop = loop_with(EVLOOP_CHECK_FDS);
     memset(&seen, 0, sizeof seen);

@@ -36,7 +36,8 @@ TEST(the_time_stands_still_during_an_iteration) {
   CHECK_EQ(clock.calls, 3);
   CHECK_EQ(clock.first, clock.last);
   int64_t before = now_ns(CLOCK_MONOTONIC), now = OK(evloop_now_ns(clock.loop));
-  CHECK(now >= before && now <= now_ns(CLOCK_MONOTONIC));
+  CHECK(now >= before);
+  CHECK(now <= now_ns(CLOCK_MONOTONIC));
   CHECK_EQ(turn(clock.loop), 1);
   CHECK(clock.last >= now);
 }
@@ -88,7 +89,8 @@ TEST(the_next_timeout_of_real_timers_runs_down) {
   int64_t start = now_ns(CLOCK_MONOTONIC);
   OK(evloop_add_timer(loop, EVLOOP_CLOCK_MONOTONIC, 0, 100 * SECOND, 0, 0, record, NULL));
   int64_t left = OK(evloop_next_timeout_ns(loop));
-  CHECK(left <= 100 * SECOND && left >= 100 * SECOND - (now_ns(CLOCK_MONOTONIC) - start));
+  CHECK(left <= 100 * SECOND);
+  CHECK(left >= 100 * SECOND - (now_ns(CLOCK_MONOTONIC) - start));
 }
 
 TEST(what_need_not_be_waited_for_has_a_timeout_of_zero) {
@@ -109,7 +111,7 @@ static RunFunction *const all_runs[] = {run_until_done,    run_once,        run_
                                         wait_for_events,   embed_prepare,   embed_dispatch};
 
 static void expect_busy(evloop_t loop) {
-  for (int i = 0; i < LENGTH(all_runs); i++) CHECK_ERR(all_runs[i](loop), EBUSY);
+  for (int i = 0; AT_ROW(i, all_runs); i++) CHECK_ERR(all_runs[i](loop), EBUSY);
 }
 
 static void run_again(const evloop_event_t *event, void *user_data) {
@@ -214,7 +216,8 @@ TEST(an_iteration_has_the_order_of_the_documentation) {
     EXPECT_LOG("prepare check idle ");
     CHECK_EQ(evloop_stop(loop), 0);
     CHECK_EQ(evloop_run(loop, EVLOOP_RUN_UNTIL_DONE), 1);
-    CHECK(strlen(event_log) >= 4 && strcmp(event_log + strlen(event_log) - 4, "exit") == 0);
+    CHECK(strlen(event_log) >= 4);
+    CHECK_EQ(strcmp(event_log + strlen(event_log) - 4, "exit"), 0);
     event_log[0] = '\0';
     CHECK_EQ(evloop_close(loop), 0);
     EXPECT_LOG("");
@@ -225,7 +228,7 @@ TEST(timers_are_called_in_the_order_of_deadlines_then_of_setting) {
   static const int64_t deadlines[] = {30, 10, 20, 10, 30, 0, 20, 10};
   static const char *const words[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
   evloop_t loop = virtual_loop();
-  for (int i = 0; i < LENGTH(deadlines); i++) add_timer(loop, deadlines[i], words[i]);
+  for (int i = 0; AT_ROW(i, deadlines); i++) add_timer(loop, deadlines[i], words[i]);
   CHECK_EQ(evloop_advance_ns(loop, 10), 0);
   turn(loop);
   EXPECT_LOG("fbdh");

@@ -43,7 +43,7 @@ static const int clocks[] = {EVLOOP_CLOCK_MONOTONIC, EVLOOP_CLOCK_REALTIME, EVLO
                              EVLOOP_CLOCK_REALTIME_ALARM, EVLOOP_CLOCK_BOOTTIME_ALARM};
 
 static void add_timers(Rich *r) {
-  for (int i = 0; i < LENGTH(clocks); i++) {
+  for (int i = 0; AT_ROW(i, clocks); i++) {
     int64_t timer = evloop_add_timer(r->loop, clocks[i], 0, HOUR, 0, 0, record, &r->timers[i]);
     /* Alarms need a privilege. */
     if (timer < 0) break;
@@ -233,7 +233,8 @@ static void expect_all_watched(evloop_t loop, int below) {
     if (pipe.r >= below) break;
     evloop_watcher_t watcher = OK(evloop_add_io(loop, pipe.r, IN, record, &seen[pipe.r]));
     turns(loop, 2);
-    CHECK(seen[pipe.r].calls > 0 && seen[pipe.r].errors == 0);
+    CHECK(seen[pipe.r].calls > 0);
+    CHECK_EQ(seen[pipe.r].errors, 0);
     CHECK_EQ(evloop_watcher_close(watcher, 0), 0);
     /* The other end is a former descriptor of the loop, too. */
     watcher = OK(evloop_add_io(loop, pipe.w, OUT, record, &seen[pipe.r]));
@@ -298,7 +299,8 @@ TEST(descriptors_of_objects_that_a_loop_watches_may_be_watched_besides) {
   OK(evloop_add_io(other, (int)OK(evloop_fileno(loop)), IN, record, &fd));
   CHECK_EQ(tfd_settime_ns(timer, 0, 1, 0, NULL, NULL), 0);
   while (object.calls == 0 || fd.calls == 0) OK(evloop_run(loop, EVLOOP_RUN_ONCE));
-  CHECK(object.errors == 0 && fd.errors == 0);
+  CHECK_EQ(object.errors, 0);
+  CHECK_EQ(fd.errors, 0);
 }
 
 CHECK_MAIN()

@@ -74,7 +74,8 @@ TEST(the_whole_system_is_watched_or_refused) {
   int64_t some = add(loop, NULL, SECOND, WINDOW, &seen);
   int64_t full = evloop_add_memory_pressure(loop, NULL, FULL, SECOND, WINDOW, record, &seen);
   if (has_pressure()) {
-    CHECK(some > 0 && full > 0);
+    CHECK(some > 0);
+    CHECK(full > 0);
     CHECK_EQ(open_descriptors(), before + 4);
     CHECK_EQ(turn(loop), 1);
     close_watcher(some);
@@ -116,7 +117,7 @@ TEST(what_is_no_pressure_file_is_refused_and_not_written_to) {
                                       "some avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"
                                       "full avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"};
   refusing = new_loop();
-  for (int i = 0; i < LENGTH(texts); i++) {
+  for (int i = 0; AT_ROW(i, texts); i++) {
     struct stat st;
     char name[] = "/tmp/evloop-pressure-XXXXXX";
     int fd = (int)OK(mkostemp(name, O_CLOEXEC));
@@ -138,12 +139,12 @@ TEST(what_only_looks_like_a_pressure_file_is_refused) {
       "/dev/null", "/dev/ptmx", "/dev/tty",       "/proc/self/status",  "/proc/self/mem",
   };
   refusing = new_loop();
-  for (int i = 0; i < LENGTH(paths); i++) {
+  for (int i = 0; AT_ROW(i, paths); i++) {
     if (access(paths[i], F_OK) == 0) expect_path(paths[i], EINVAL);
   }
   if (own_group()) {
     static const char *const files[] = {"", "/cgroup.procs", "/cpu.pressure", "/io.pressure"};
-    for (int i = 0; i < LENGTH(files); i++) {
+    for (int i = 0; AT_ROW(i, files); i++) {
       char path[640];
       snprintf(path, sizeof path, "%s%s", group, files[i]);
       if (access(path, F_OK) == 0) expect_path(path, EINVAL);

@@ -34,7 +34,8 @@ static int64_t total_ns(int kind) {
   text[length] = '\0';
   OK(close(fd));
   at = strstr(text, kind == SOME ? "some" : "full");
-  CHECK(at != NULL && (at = strstr(at, "total=")) != NULL);
+  CHECK(at != NULL);
+  CHECK((at = strstr(at, "total=")) != NULL);
   return atoll(at + 6) * 1000;
 }
 
@@ -132,14 +133,14 @@ TEST_TIMEOUT(a_stall_that_is_shorter_than_asked_for_is_not_reported, 120) {
   Watch watches[4];
   stalled_group();
   int trigger = raw_trigger();
-  for (int i = 0; i < LENGTH(watches); i++) {
+  for (int i = 0; AT_ROW(i, watches); i++) {
     add_watch(&watches[i], i % 2 == 0 ? SOME : FULL, i >= 2, enough);
     iterate(&watches[i], false);
   }
   for (int round = 0; round < 3; round++) {
     stall(MS);
     await_look(trigger);
-    for (int i = 0; i < LENGTH(watches); i++) {
+    for (int i = 0; AT_ROW(i, watches); i++) {
       for (int n = 0; n < 3; n++) iterate(&watches[i], false);
       expect_reason(&watches[i]);
     }
@@ -150,14 +151,14 @@ TEST_TIMEOUT(a_stall_that_is_long_enough_is_reported, 120) {
   Watch watches[4];
   pid_t child;
   stalled_group();
-  for (int i = 0; i < LENGTH(watches); i++) {
+  for (int i = 0; AT_ROW(i, watches); i++) {
     add_watch(&watches[i], i % 2 == 0 ? SOME : FULL, i >= 2, enough);
     iterate(&watches[i], false);
   }
   child = start_thrashing();
-  for (int i = 0; i < LENGTH(watches); i++) expect_reported(&watches[i]);
+  for (int i = 0; AT_ROW(i, watches); i++) expect_reported(&watches[i]);
   /* And again, as long as it goes on. */
-  for (int i = 0; i < LENGTH(watches); i++) {
+  for (int i = 0; AT_ROW(i, watches); i++) {
     watches[i].before = total_ns(watches[i].kind);
     watches[i].seen.calls = 0;
     while (watches[i].seen.calls == 0) iterate(&watches[i], true);

@@ -76,7 +76,8 @@ TEST(the_end_of_a_child_is_reported_and_its_status_left_to_waitpid) {
   CHECK_EQ(s.process.pid, child.pid);
   CHECK_EQ(s.process.how, EVLOOP_PROCESS_EXITED);
   CHECK_EQ(s.process.status, 41);
-  CHECK(s.process.user_ns >= 0 && s.process.system_ns >= 0);
+  CHECK(s.process.user_ns >= 0);
+  CHECK(s.process.system_ns >= 0);
   CHECK(s.process.max_rss > 4096);
   CHECK_EQ(reap(child.pid), 41 << 8);
   turns(loop, 3);
@@ -303,7 +304,7 @@ TEST(a_record_is_one_and_has_the_rest_until_the_next_wait) {
   memset(&process, 0x5a, sizeof process);
   CHECK_EQ(evloop_event_process(&events[0], &process), 0);
   CHECK_EQ(process.status, 11);
-  for (int i = 0; i < LENGTH(process.spare); i++) CHECK_EQ(process.spare[i], 0);
+  for (int i = 0; AT_ROW(i, process.spare); i++) CHECK_EQ(process.spare[i], 0);
   CHECK_EQ(sizeof process, 64);
   CHECK_EQ(evloop_wait(loop, events + 1, 3, 0), 0);
   CHECK_EQ(evloop_event_process(&events[0], &process), -ENOENT);

@@ -100,7 +100,8 @@ static void on_timer(const evloop_event_t *event, void *user_data) {
   int64_t now = OK(evloop_now_ns(day->loop));
   CHECK_EQ(event->watcher, actor->watcher);
   CHECK(event->time_ns >= event->deadline_ns);
-  CHECK(event->time_ns <= now && now >= day->last_time);
+  CHECK(event->time_ns <= now);
+  CHECK(now >= day->last_time);
   day->last_time = now;
   mix(day, (uint64_t)actor->index);
   mix(day, event->count);

@@ -235,7 +235,7 @@ TEST(every_loop_gets_each_in_whichever_way_it_is_seen) {
       {"a standard signal both ways", 0, {watch, watch_blocked, watch}},
       {"a real-time signal both ways", 5, {watch_blocked, watch, watch_blocked}},
   };
-  for (int i = 0; i < LENGTH(table); i++) {
+  for (int i = 0; AT_ROW(i, table); i++) {
     int number = table[i].number == 0 ? SIGUSR1 : SIGRTMIN + table[i].number;
     install(number, SIG_IGN);
     set_blocked(number, SIG_BLOCK);
@@ -265,7 +265,7 @@ TEST(every_loop_gets_each_in_whichever_way_it_is_seen) {
  * added. */
 static void add_beside_signals_that_wait(bool from_outside) {
   int numbers[] = {SIGUSR1, SIGRTMIN + 3};
-  for (int i = 0; i < LENGTH(numbers); i++) {
+  for (int i = 0; AT_ROW(i, numbers); i++) {
     Runner r;
     Gate gate;
     Seen before, after;
@@ -332,27 +332,27 @@ static evloop_watcher_t to_be_closed[8];
 
 static void close_others(const evloop_event_t *event, void *user_data) {
   record(event, user_data);
-  for (int i = 0; i < LENGTH(to_be_closed); i++) {
+  for (int i = 0; AT_ROW(i, to_be_closed); i++) {
     if (to_be_closed[i] != event->watcher) close_watcher(to_be_closed[i]);
   }
 }
 
 EACH_WAY(a_callback_may_close_all_other_watchers_of_the_signal) {
-  for (int which = 0; which < LENGTH(to_be_closed); which++) {
+  for (int which = 0; AT_ROW(which, to_be_closed); which++) {
     Seen seen[LENGTH(to_be_closed)];
     memset(seen, 0, sizeof seen);
     evloop_t loop = new_loop();
-    for (int i = 0; i < LENGTH(to_be_closed); i++) {
+    for (int i = 0; AT_ROW(i, to_be_closed); i++) {
       to_be_closed[i] = add(loop, SIGUSR1, i == which ? close_others : record, &seen[i]);
     }
     for (int round = 0; round < 2; round++) {
       OK(kill(getpid(), SIGUSR1));
       turn(loop);
-      for (int i = 0; i < LENGTH(to_be_closed); i++) {
+      for (int i = 0; AT_ROW(i, to_be_closed); i++) {
         CHECK_EQ(seen[i].calls, i < which ? 1 : i == which ? round + 1 : 0);
       }
       if (round == 0) {
-        for (int i = 0; i < LENGTH(to_be_closed); i++) to_be_closed[i] = to_be_closed[which];
+        for (int i = 0; AT_ROW(i, to_be_closed); i++) to_be_closed[i] = to_be_closed[which];
       }
     }
     close_loop(loop);
@@ -605,7 +605,7 @@ EACH_WAY(records_have_their_siginfo_until_the_next_wait) {
   CHECK_EQ(evloop_event_siginfo(&events[0], &info), 0);
   CHECK_EQ(info.signo, SIGUSR1);
   CHECK_EQ(info.pid, getpid());
-  for (int i = 0; i < LENGTH(info.spare); i++) CHECK_EQ(info.spare[i], 0);
+  for (int i = 0; AT_ROW(i, info.spare); i++) CHECK_EQ(info.spare[i], 0);
   CHECK_EQ(sizeof info, 128);
   CHECK_EQ(evloop_wait(loop, events + 1, 3, 0), 0);
   CHECK_EQ(evloop_event_siginfo(&events[0], &info), -ENOENT);
@@ -911,7 +911,7 @@ TEST(a_watcher_is_closed_by_its_own_event) {
 TEST(bad_signals_and_flags_are_refused) {
   evloop_t loop = new_loop();
   static const int bad[] = {0, -1, 65, SIGKILL, SIGSTOP, 32, 33, INT32_MAX, INT32_MIN};
-  for (int i = 0; i < LENGTH(bad); i++) {
+  for (int i = 0; AT_ROW(i, bad); i++) {
     CHECK_EQ(evloop_add_signal(loop, bad[i], 0, record, NULL), -EINVAL);
     CHECK_EQ(evloop_add_signal(loop, bad[i], EVLOOP_SIGNAL_FD, record, NULL), -EINVAL);
   }

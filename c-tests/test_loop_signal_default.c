@@ -12,7 +12,7 @@
 static const int kept[] = {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
 
 static bool is_kept(int number) {
-  for (int i = 0; i < LENGTH(kept); i++) {
+  for (int i = 0; AT_ROW(i, kept); i++) {
     if (kept[i] == number) return true;
   }
   return false;
@@ -84,14 +84,14 @@ TEST(no_watched_signal_ends_or_stops_the_process) {
 }
 
 TEST(signals_of_a_fault_or_an_abort_keep_their_default_action) {
-  for (int i = 0; i < LENGTH(kept); i++) {
+  for (int i = 0; AT_ROW(i, kept); i++) {
     CHECK(ended_by(child_that_raises(kept[i], watch_replaced), kept[i]));
   }
 }
 
 TEST(a_watcher_can_keep_the_default_action) {
   const int ends[] = {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGALRM, SIGRTMIN, SIGRTMAX - 1};
-  for (int i = 0; i < LENGTH(ends); i++) {
+  for (int i = 0; AT_ROW(i, ends); i++) {
     CHECK(ended_by(child_that_raises(ends[i], watch_kept), ends[i]));
     CHECK_EQ(status_of(child_that_raises(ends[i], watch_replaced)), 0);
   }
@@ -101,7 +101,8 @@ TEST(a_watcher_can_keep_the_default_action) {
   if (getenv("EVLOOP_TEST_VALGRIND")) return;
   pid_t stopped = child_that_raises(SIGTSTP, watch_kept);
   int status = status_of(stopped);
-  CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTSTP);
+  CHECK(WIFSTOPPED(status));
+  CHECK_EQ(WSTOPSIG(status), SIGTSTP);
   OK(kill(stopped, SIGCONT));
   CHECK_EQ(status_of(stopped), 0);
 }
@@ -144,7 +145,7 @@ static void watch_elsewhere(int number) {
 TEST(one_watcher_that_replaces_it_is_enough) {
   void (*ways[])(int) = {watch_both, watch_in_two_loops, close_one_of_two, disable,
                          watch_elsewhere};
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     CHECK_EQ(status_of(child_that_raises(SIGTERM, ways[i])), 0);
   }
 }
@@ -168,7 +169,7 @@ static void close_beside_one_that_keeps_it(int number) {
 
 TEST(behind_the_last_watcher_the_default_action_is_back) {
   void (*ways[])(int) = {close_last, close_its_loop, close_beside_one_that_keeps_it};
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     CHECK(ended_by(child_that_raises(SIGTERM, ways[i]), SIGTERM));
   }
 }

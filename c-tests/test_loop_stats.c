@@ -25,7 +25,7 @@ static uint64_t total(evloop_t loop, int which) {
   uint64_t sum = 0;
   int i;
   CHECK_EQ(evloop_stats_histogram(loop, which, counts, LENGTH(counts)), EVLOOP_STATS_BUCKETS);
-  for (i = 0; i < LENGTH(counts); i++) sum += counts[i];
+  for (i = 0; AT_ROW(i, counts); i++) sum += counts[i];
   return sum;
 }
 
@@ -189,7 +189,8 @@ TEST(the_longest_callback_is_reported_with_the_name_of_its_watcher) {
   CHECK_EQ(stats.longest_type, EVLOOP_EVENT_TIMER);
   CHECK_EQ(strcmp(stats.longest_name, "the slow one"), 0);
   CHECK(stats.longest_ns >= 150 * MS - MS);
-  CHECK(stats.longest_since_ns >= began && stats.longest_since_ns <= now_ns(CLOCK_MONOTONIC));
+  CHECK(stats.longest_since_ns >= began);
+  CHECK(stats.longest_since_ns <= now_ns(CLOCK_MONOTONIC));
   CHECK(stats.callback_ns >= stats.longest_ns);
   /* The third one had to wait for it. */
   CHECK(stats.latest_ns >= 148 * MS);
@@ -300,7 +301,8 @@ TEST(times_asleep_and_in_callbacks_add_up) {
   CHECK(stats.asleep_ns > 0);
   CHECK(stats.callback_ns >= 19 * MS);
   CHECK(stats.elapsed_ns >= stats.asleep_ns + stats.callback_ns);
-  CHECK(stats.wakeups >= 1 && stats.wakeups <= stats.iterations);
+  CHECK(stats.wakeups >= 1);
+  CHECK(stats.wakeups <= stats.iterations);
 }
 
 TEST(stats_are_read_while_the_loop_sleeps_and_its_sleep_is_in_them) {
@@ -352,7 +354,8 @@ TEST(a_reset_begins_with_zeros_and_turning_off_keeps_what_there_is) {
   run_to_end(loop);
   stats = stats_of(loop);
   CHECK_EQ(stats.events[EVLOOP_EVENT_TIMER], 1);
-  CHECK(stats.longest_ns > 0 && stats.longest_since_ns >= reset);
+  CHECK(stats.longest_ns > 0);
+  CHECK(stats.longest_since_ns >= reset);
   counting(loop);
   CHECK_EQ(stats_of(loop).events[EVLOOP_EVENT_TIMER], 0);
   close_loop(loop);
@@ -430,7 +433,8 @@ TEST(a_reset_in_a_sleep_cuts_it) {
   while (stats_of(loop).asleep_ns < 3 * MS) continue;
   go_round(loop);
   stats = stats_of(loop);
-  CHECK(stats.asleep_ns >= 2 * MS && stats.asleep_ns <= stats.elapsed_ns);
+  CHECK(stats.asleep_ns >= 2 * MS);
+  CHECK(stats.asleep_ns <= stats.elapsed_ns);
   CHECK(stats.asleep_ns < now_ns(CLOCK_MONOTONIC) - began + MS);
   stop_runner(&runner);
   close_loop(loop);
@@ -450,7 +454,8 @@ static void reset_in_callback(evloop_t loop, Runner *runner, Gate *gate) {
   CHECK_EQ(stats.events[EVLOOP_EVENT_POST], 2);
   CHECK_EQ(total(loop, EVLOOP_STATS_CALLBACK), 2);
   CHECK_EQ(stats.longest_type, EVLOOP_EVENT_POST);
-  CHECK(stats.longest_ns > 0 && stats.callback_ns <= stats.elapsed_ns);
+  CHECK(stats.longest_ns > 0);
+  CHECK(stats.callback_ns <= stats.elapsed_ns);
   CHECK(evloop_stats_percentile_ns(loop, EVLOOP_STATS_CALLBACK, 100) <= stats.elapsed_ns);
   close_loop(loop);
 }

@@ -204,10 +204,12 @@ static void ask_how_long(const evloop_event_t *event, void *user_data) {
   evloop_t loop = OK(evloop_watcher_loop(event->watcher));
   evloop_watcher_t timer = add_record_timer(loop, 5 * SECOND, 0);
   int64_t left = evloop_next_timeout_ns(loop);
-  CHECK(left > 0 && left <= 5 * SECOND);
+  CHECK(left > 0);
+  CHECK(left <= 5 * SECOND);
   CHECK_EQ(evloop_timer_set(timer, 0, 3 * SECOND, 0), 0);
   left = evloop_next_timeout_ns(loop);
-  CHECK(left > 0 && left <= 3 * SECOND);
+  CHECK(left > 0);
+  CHECK(left <= 3 * SECOND);
   CHECK_EQ(evloop_watcher_close(timer, 0), 0);
   CHECK_EQ(evloop_next_timeout_ns(loop), INT64_MAX);
   record(event, user_data);

@@ -61,7 +61,7 @@ BOTH(each_kind_is_added) {
   OK(evloop_add_check(loop, count_call, &calls[5]));
   OK(evloop_add_defer(loop, count_call, &calls[6]));
   OK(evloop_add_tfd(loop, tfd, count_call, &calls[7]));
-  for (i = 0; i < LENGTH(calls); i++) UNTIL(LOAD(calls[i]) >= 1);
+  for (i = 0; AT_ROW(i, calls); i++) UNTIL(LOAD(calls[i]) >= 1);
 }
 
 TEST(timers_added_while_the_loop_is_busy_share_a_descriptor) {
@@ -210,7 +210,8 @@ BOTH(what_was_set_can_be_read) {
   evloop_watcher_t watcher = timer(loop, HOUR, 0, ignore, NULL);
   for (i = 0; i < 300; i++) {
     int64_t left = OK(evloop_timer_remaining_ns(watcher));
-    CHECK(left <= HOUR && left > HOUR / 2);
+    CHECK(left <= HOUR);
+    CHECK(left > HOUR / 2);
     set_timer(watcher, -1, 0);
     CHECK_EQ(evloop_timer_remaining_ns(watcher), INT64_MAX);
     set_timer(watcher, HOUR, 0);

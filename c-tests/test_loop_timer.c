@@ -39,7 +39,8 @@ TEST(a_relative_timer_expires_once) {
   CHECK_EQ(seen.calls, 1);
   expect_timer_event(&seen.last, watcher, &seen);
   CHECK_EQ(seen.last.count, 1);
-  CHECK(seen.last.deadline_ns >= before + 2 * MS && seen.last.deadline_ns <= after + 2 * MS);
+  CHECK(seen.last.deadline_ns >= before + 2 * MS);
+  CHECK(seen.last.deadline_ns <= after + 2 * MS);
   CHECK(seen.last.time_ns <= now_ns(CLOCK_MONOTONIC));
   CHECK_EQ(evloop_run_for_ns(loop, 5 * MS), 0);
   CHECK_EQ(seen.calls, 1);
@@ -64,7 +65,7 @@ TEST(a_time_in_the_past_expires_in_the_next_iteration) {
   static Seen seen;
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(times); i++) {
+  for (i = 0; AT_ROW(i, times); i++) {
     timer_at(loop, times[i], record, &seen);
     turn(loop);
     CHECK_EQ(seen.calls, i + 1);
@@ -135,13 +136,13 @@ TEST(two_thousand_timers_are_never_early) {
   uint64_t seed = 1;
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(armed); i++) {
+  for (i = 0; AT_ROW(i, armed); i++) {
     armed[i].delay = random_below(&seed, 100 * MS);
     armed[i].due = now_ns(CLOCK_MONOTONIC) + armed[i].delay;
     timer(loop, armed[i].delay, 0, expect_due, &armed[i]);
   }
   run_to_end(loop);
-  for (i = 0; i < LENGTH(armed); i++) CHECK_EQ(armed[i].calls, 1);
+  for (i = 0; AT_ROW(i, armed); i++) CHECK_EQ(armed[i].calls, 1);
 }
 
 static void set_again(const evloop_event_t *event, void *user_data) {
@@ -158,9 +159,9 @@ TEST(timers_that_set_themselves_again_are_never_early) {
   static Armed armed[100];
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(armed); i++) timer(loop, 0, 0, set_again, &armed[i]);
+  for (i = 0; AT_ROW(i, armed); i++) timer(loop, 0, 0, set_again, &armed[i]);
   run_to_end(loop);
-  for (i = 0; i < LENGTH(armed); i++) CHECK_EQ(armed[i].calls, 20);
+  for (i = 0; AT_ROW(i, armed); i++) CHECK_EQ(armed[i].calls, 20);
 }
 
 TEST(a_timer_that_was_started_again_is_never_early) {
@@ -402,7 +403,7 @@ TEST(the_end_of_time_never_comes) {
   static Seen seen;
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(flags); i++) {
+  for (i = 0; AT_ROW(i, flags); i++) {
     int64_t tolerance = i % 2 ? INT64_MAX : 0;
     evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, flags[i], INT64_MAX, INT64_MAX,
                                                    tolerance, record, &seen));
@@ -421,7 +422,7 @@ TEST(the_longest_interval_passes_once) {
   static Seen seen;
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(flags); i++) {
+  for (i = 0; AT_ROW(i, flags); i++) {
     evloop_watcher_t watcher = OK(evloop_add_timer(loop, MONOTONIC, flags[i], 0, INT64_MAX, 0,
                                                    record,
                                                    &seen));

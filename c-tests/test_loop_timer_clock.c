@@ -59,7 +59,7 @@ static void expect_refused(int clock, int error) {
   static const int64_t times[] = {0, -1, HOUR};
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(times); i++) {
+  for (i = 0; AT_ROW(i, times); i++) {
     int64_t result = evloop_add_timer(loop, clock, 0, times[i], 0, 0, ignore, NULL);
     CHECK_EQ(result, error == -EPERM ? -EPERM : -ENOTSUP);
   }
@@ -92,7 +92,8 @@ static void expect_absolute(const Clock *clock) {
   run_to_end(loop);
   CHECK(now_ns(clock->shows) >= due);
   CHECK_EQ(seen.last.deadline_ns, due);
-  CHECK(seen.last.time_ns >= due && seen.last.time_ns <= now_ns(clock->shows));
+  CHECK(seen.last.time_ns >= due);
+  CHECK(seen.last.time_ns <= now_ns(clock->shows));
   OK(evloop_add_timer(loop, clock->id, ABSTIME, 1, 0, 0, record, &seen));
   run_to_end(loop);
   CHECK_EQ(seen.calls, 2);
@@ -126,7 +127,7 @@ TEST(alarm_clocks_need_a_privilege) {
 TEST(each_clock_takes_one_descriptor) {
   evloop_t loop = new_loop();
   int before = open_descriptors(), i, usable = 0;
-  for (i = 0; i < LENGTH(clocks); i++) {
+  for (i = 0; AT_ROW(i, clocks); i++) {
     if (clock_error(clocks[i].id) != 0) continue;
     usable++;
     OK(evloop_add_timer(loop, clocks[i].id, 0, HOUR, 0, 0, ignore, NULL));

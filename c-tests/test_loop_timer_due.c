@@ -72,7 +72,7 @@ static Seen seen;
 
 /* Each way to iterate calls what `set` has set, in one iteration. */
 static void expect_due(void (*set)(void)) {
-  for (int i = 0; i < LENGTH(iterations); i++) {
+  for (int i = 0; AT_ROW(i, iterations); i++) {
     set();
     seen.calls = 0;
     CHECK_EQ(evloop_next_timeout_ns(loop), 0);
@@ -100,7 +100,7 @@ static void add_it(void) {
 
 TEST(a_timer_that_is_set_to_what_has_passed_is_called_in_the_next_iteration) {
   without_kernel_timers();
-  for (int c = 0; c < LENGTH(clocks); c++) {
+  for (int c = 0; AT_ROW(c, clocks); c++) {
     if (!has_clock(clocks[c])) continue;
     loop = new_loop();
     watcher = OK(evloop_add_timer(loop, clocks[c], 0, HOUR, 0, 0, record, &seen));
@@ -180,7 +180,7 @@ TEST(wherever_it_is_set_a_passed_deadline_is_due) {
   loop = new_loop();
   keep_alive(loop);
   watcher = timer(loop, HOUR, 0, record, &seen);
-  for (int i = 0; i < LENGTH(ways); i++) {
+  for (int i = 0; AT_ROW(i, ways); i++) {
     for (past = pasts; past < pasts + LENGTH(pasts); past++) expect_due(ways[i]);
   }
   close_loop(loop);
@@ -204,7 +204,7 @@ TEST(in_virtual_time_a_passed_deadline_is_due) {
   watcher = timer(loop, HOUR, 0, record, &seen);
   advance(loop, SECOND);
   for (past = pasts; past < pasts + LENGTH(pasts); past++) {
-    for (int i = 0; i < LENGTH(iterations); i++) {
+    for (int i = 0; AT_ROW(i, iterations); i++) {
       if (iterations[i] == embedded_by_descriptor) continue;
       set_it();
       seen.calls = 0;
@@ -220,11 +220,11 @@ TEST(in_virtual_time_a_passed_deadline_is_due) {
 TEST(a_loop_that_never_sleeps_finds_what_has_expired_itself) {
   static RunFunction *const polls[] = {run_nowait, run_for_nothing, wait_for_nothing};
   without_kernel_timers();
-  for (int c = 0; c < LENGTH(clocks); c++) {
+  for (int c = 0; AT_ROW(c, clocks); c++) {
     if (!has_clock(clocks[c])) continue;
     loop = new_loop();
     watcher = OK(evloop_add_timer(loop, clocks[c], 0, HOUR, 0, 0, record, &seen));
-    for (int i = 0; i < LENGTH(polls); i++) {
+    for (int i = 0; AT_ROW(i, polls); i++) {
       set_timer(watcher, MS, 0);
       seen.calls = 0;
       while (seen.calls == 0 && evloop_timer_remaining_ns(watcher) > 0) OK(polls[i](loop));

@@ -46,7 +46,8 @@ TEST(remaining_of_absolute_timers_is_a_duration) {
   int64_t now = now_ns(CLOCK_MONOTONIC), left;
   evloop_watcher_t watcher = timer_at(loop, now + HOUR, ignore, NULL);
   left = remaining(watcher);
-  CHECK(left <= HOUR && left >= HOUR - (now_ns(CLOCK_MONOTONIC) - now));
+  CHECK(left <= HOUR);
+  CHECK(left >= HOUR - (now_ns(CLOCK_MONOTONIC) - now));
   CHECK_EQ(remaining(timer_at(loop, now, ignore, NULL)), 0);
   CHECK_EQ(remaining(timer(loop, 0, 0, ignore, NULL)), 0);
 }
@@ -328,7 +329,7 @@ TEST(a_neighbour_that_is_due_too_is_not_dispatched_after_a_change) {
   static Victim victims[LENGTH(harms)];
   evloop_t loop = virtual_loop();
   int i;
-  for (i = 0; i < LENGTH(harms); i++) {
+  for (i = 0; AT_ROW(i, harms); i++) {
     timer(loop, SECOND, 0, harm, &victims[i]);
     victims[i].watcher = timer(loop, 2 * SECOND, 0, log_first_char, WORD("v"));
     victims[i].harm = harms[i];
@@ -377,7 +378,7 @@ TEST(a_burst_ends_when_its_timer_is_changed) {
                              {0, disable_it}, {0, again}};
   evloop_t loop = virtual_loop();
   int i;
-  for (i = 0; i < LENGTH(victims); i++) {
+  for (i = 0; AT_ROW(i, victims); i++) {
     OK(evloop_add_timer(loop, MONOTONIC, EVLOOP_TIMER_BURST, SECOND, SECOND, 0, end_burst,
                         &victims[i]));
     advance(loop, 5 * SECOND + 1);
@@ -439,9 +440,11 @@ TEST(tolerance_has_an_upper_limit_and_keeps_the_order) {
   run_to_end(loop);
   CHECK_EQ(early.calls, 1);
   CHECK_EQ(early.last.deadline_ns, 10 * SECOND);
-  CHECK(early.last.time_ns >= 10 * SECOND && early.last.time_ns <= 30 * SECOND);
+  CHECK(early.last.time_ns >= 10 * SECOND);
+  CHECK(early.last.time_ns <= 30 * SECOND);
   CHECK_EQ(late.calls, 1);
-  CHECK(late.last.time_ns >= 50 * SECOND && late.last.time_ns <= 53 * SECOND);
+  CHECK(late.last.time_ns >= 50 * SECOND);
+  CHECK(late.last.time_ns <= 53 * SECOND);
 }
 
 TEST(a_tolerant_timer_comes_before_a_later_one) {
@@ -467,7 +470,7 @@ TEST(wrong_arguments_are_refused) {
   static const int clocks[] = {-1, 2, 3, 4, 5, 6, 10, 11, 99, INT32_MAX};
   evloop_t loop = new_loop();
   int i;
-  for (i = 0; i < LENGTH(clocks); i++) expect_refused(loop, clocks[i], 0, 0, 0);
+  for (i = 0; AT_ROW(i, clocks); i++) expect_refused(loop, clocks[i], 0, 0, 0);
   expect_refused(loop, MONOTONIC, EVLOOP_TIMER_BURST | EVLOOP_TIMER_DELAY, 1, 0);
   expect_refused(loop, MONOTONIC, 8, 0, 0);
   expect_refused(loop, MONOTONIC, UINT32_MAX, 0, 0);

@@ -122,7 +122,8 @@ static int slice_count;
 static char *contents(const char *path) {
   FILE *file = fopen(path, "r");
   char *text = (char *)calloc(1, 8 << 20);
-  CHECK(file != NULL && text != NULL);
+  CHECK(file != NULL);
+  CHECK(text != NULL);
   CHECK(fread(text, 1, (8 << 20) - 1, file) < (8 << 20) - 1);
   fclose(file);
   return text;
@@ -263,7 +264,7 @@ TEST(a_file_has_no_more_bytes_than_its_events_may_take) {
   static const char bytes[] = {'x', 1, '"', '\\', (char)0xff};
   static char name[LONG];
   struct stat st;
-  for (int i = 0; i < LENGTH(bytes); i++) {
+  for (int i = 0; AT_ROW(i, bytes); i++) {
     evloop_t loop = new_loop();
     memset(name, bytes[i], LONG - 1);
     CHECK_EQ(evloop_trace_start(loop, new_path(), KEPT), 0);

@@ -109,17 +109,17 @@ TEST(every_clock_shows_the_virtual_time) {
   evloop_t loop = virtual_loop();
   int i;
   advance(loop, SECOND);
-  for (i = 0; i < LENGTH(seen); i++) {
+  for (i = 0; AT_ROW(i, seen); i++) {
     bool absolute = i % 2;
     OK(evloop_add_timer(loop, clocks[i / 2], absolute ? EVLOOP_TIMER_ABSTIME : 0,
                         absolute ? 5 * SECOND : 4 * SECOND, 0, 0, record, &seen[i]));
   }
   advance(loop, 4 * SECOND - 1);
   turn(loop);
-  for (i = 0; i < LENGTH(seen); i++) CHECK_EQ(seen[i].calls, 0);
+  for (i = 0; AT_ROW(i, seen); i++) CHECK_EQ(seen[i].calls, 0);
   advance(loop, 1);
   turn(loop);
-  for (i = 0; i < LENGTH(seen); i++) {
+  for (i = 0; AT_ROW(i, seen); i++) {
     CHECK_EQ(seen[i].calls, 1);
     CHECK_EQ(seen[i].last.deadline_ns, 5 * SECOND);
     CHECK_EQ(seen[i].last.time_ns, 5 * SECOND);
@@ -309,7 +309,7 @@ TEST(advancing_wakes_a_waiting_loop) {
 TEST(advancing_ends_a_limited_run_and_a_wait) {
   RunFunction *const runs[] = {run_for_5_seconds, wait_for_5_seconds};
   int i;
-  for (i = 0; i < LENGTH(runs); i++) {
+  for (i = 0; AT_ROW(i, runs); i++) {
     Runner r;
     evloop_t loop = virtual_loop();
     async(loop, ignore, NULL);

@@ -136,7 +136,8 @@ TEST_TIMEOUT(posted_events_of_each_thread_are_returned_in_order_and_once, 60) {
   start_posters(&p, NULL);
   while (in_order_calls < ALL) {
     int count = (int)OK(evloop_wait(p.loop, events, LENGTH(events), -1));
-    CHECK(count > 0 && count <= LENGTH(events));
+    CHECK(count > 0);
+    CHECK(count <= LENGTH(events));
     for (int i = 0; i < count; i++) in_order(events[i].data);
   }
   end_posters(&p);
@@ -196,7 +197,8 @@ TEST(a_wait_goes_on_while_only_callbacks_are_called) {
   put(pipe.w);
   CHECK_EQ(evloop_post(loop, next_link, &chain), 0);
   CHECK_EQ(evloop_wait(loop, &event, 1, -1), 0); /* nothing is left */
-  CHECK(chain.calls == 10 && seen.calls == 1);
+  CHECK_EQ(chain.calls, 10);
+  CHECK_EQ(seen.calls, 1);
 }
 
 TEST(waits_with_a_timeout_are_never_early) {
@@ -293,7 +295,7 @@ TEST(an_array_is_needed_and_room_in_it) {
   memset(&event, 0x55, sizeof event);
   CHECK_EQ(evloop_post(loop, NULL, NULL), 0);
   CHECK_ERR(evloop_wait(loop, NULL, 1, 0), EINVAL);
-  for (int i = 0; i < LENGTH(sizes); i++) {
+  for (int i = 0; AT_ROW(i, sizes); i++) {
     CHECK_ERR(evloop_wait(loop, &event, sizes[i], 0), EINVAL);
     CHECK_ERR(evloop_wait(loop, NULL, sizes[i], 0), EINVAL);
   }
@@ -317,7 +319,7 @@ static int64_t interrupted_wait(evloop_t loop) {
 TEST(an_interrupted_run_goes_on_or_returns_and_loses_nothing) {
   RunFunction *const runs[] = {run_until_done, wait_for_events, interrupted_run, interrupted_wait};
   handle_signals(count_signal);
-  for (int i = 0; i < LENGTH(runs); i++) {
+  for (int i = 0; AT_ROW(i, runs); i++) {
     evloop_t loop = new_loop();
     Runner r;
     keep_alive(loop);
@@ -358,7 +360,7 @@ static int64_t run_with_check(evloop_t loop) {
 TEST(an_interrupted_run_asks_its_check_which_may_even_close_the_loop) {
   static const int64_t results[] = {1, -EINTR, -ESTALE};
   handle_signals(count_signal);
-  for (int i = 0; i < LENGTH(results); i++) {
+  for (int i = 0; AT_ROW(i, results); i++) {
     Runner r;
     asked = (Asked){.loop = new_loop(), .verdict = i == 1, .closes = i == 2};
     keep_alive(asked.loop);

@@ -114,8 +114,10 @@ static void run_program(Program *p, int max) {
     }
   }
   CHECK(p->expirations >= 5);
-  CHECK(p->lines >= 1 && p->lines <= p->expirations);
-  CHECK(p->wakes >= 1 && p->wakes <= p->lines);
+  CHECK(p->lines >= 1);
+  CHECK(p->lines <= p->expirations);
+  CHECK(p->wakes >= 1);
+  CHECK(p->wakes <= p->lines);
   CHECK_EQ(p->posts, 1);
   CHECK_EQ(p->closed, 3);
   close_loop(p->loop);
@@ -151,7 +153,7 @@ TEST(a_periodic_timer_is_returned_again_and_again) {
   static const uint32_t flags[] = {EVLOOP_TIMER_SKIP, EVLOOP_TIMER_BURST, EVLOOP_TIMER_DELAY};
   evloop_event_t event;
   int i, round;
-  for (i = 0; i < LENGTH(flags); i++) {
+  for (i = 0; AT_ROW(i, flags); i++) {
     evloop_t loop = new_loop();
     int64_t last = 0;
     OK(evloop_add_timer(loop, MONOTONIC, flags[i], 0, MS / 5, 0, NULL, NULL));
@@ -208,11 +210,11 @@ TEST(each_event_is_returned_once) {
   static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g"};
   evloop_t loop = new_loop();
   int max, i;
-  for (i = 0; i < LENGTH(names); i++) timer_at(loop, i, NULL, WORD(names[i]));
+  for (i = 0; AT_ROW(i, names); i++) timer_at(loop, i, NULL, WORD(names[i]));
   collect(loop, 1);
   EXPECT_LOG("abcdefg");
   for (max = 1; max <= 8; max++) {
-    for (i = 0; i < LENGTH(names); i++) {
+    for (i = 0; AT_ROW(i, names); i++) {
       CHECK_EQ(evloop_post(loop, NULL, WORD(names[i])), 0);
     }
     collect(loop, max);
@@ -413,7 +415,8 @@ TEST(a_run_keeps_one_event_of_a_periodic_timer) {
   CHECK_EQ(evloop_run_for_ns(loop, 10 * SECOND + 1), 1);
   CHECK_EQ(wait_for(loop, events, 4, 0), 1);
   CHECK_EQ(events[0].watcher, watcher);
-  CHECK(events[0].count >= 1 && events[0].count <= 10);
+  CHECK(events[0].count >= 1);
+  CHECK(events[0].count <= 10);
 }
 
 TEST(a_run_keeps_every_posted_call) {

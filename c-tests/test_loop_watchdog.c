@@ -51,7 +51,7 @@ TEST(a_stuck_callback_is_reported_once_and_once_more_when_it_has_returned) {
   CHECK_EQ(first->watcher, slow);
   CHECK_EQ(first->type, EVLOOP_EVENT_TIMER);
   CHECK_EQ(first->returned, 0);
-  for (int i = 0; i < LENGTH(first->spare); i++) CHECK_EQ(first->spare[i], 0);
+  for (int i = 0; AT_ROW(i, first->spare); i++) CHECK_EQ(first->spare[i], 0);
   CHECK_EQ(sizeof *first, 128);
   CHECK_EQ(strcmp(first->name, "slow"), 0);
   CHECK(first->since_ns >= began);

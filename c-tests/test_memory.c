@@ -26,7 +26,8 @@ static void take_all_memory(void) {
   static char for_stdout[4096];
   unsigned long pages;
   FILE *file = fopen("/proc/self/statm", "r");
-  CHECK(file != NULL && fscanf(file, "%lu", &pages) == 1);
+  CHECK(file != NULL);
+  CHECK(fscanf(file, "%lu", &pages) == 1);
   fclose(file);
   setvbuf(stdout, for_stdout, _IOFBF, sizeof for_stdout);
   OK(getrlimit(RLIMIT_AS, &limit_before));
@@ -116,7 +117,8 @@ static void expect_that_nothing_is_registered(const Objects *all) {
 
 static void expect_event(int result, const evloop_ready_t *ready, int fd, uint64_t data) {
   CHECK_EQ(result, 1);
-  CHECK(ready->fd == fd && ready->data == data);
+  CHECK(ready->fd == fd);
+  CHECK(ready->data == data);
 }
 
 /* Waits that need memory say so, and the others go on. */

@@ -61,7 +61,7 @@ static Outer new_outer(void) {
                 OK(evloop_devpoll_create()), new_kqueue(), OK(evloop_create(NULL))};
   /* Each has something in it, and what that takes. */
   Pipe pipe = new_pipe();
-  for (int i = 0; i < LENGTH(adds); i++) OK(adds[i](&made, pipe.r));
+  for (int i = 0; AT_ROW(i, adds); i++) OK(adds[i](&made, pipe.r));
   OK(evloop_devpoll_fileno(made.devpoll));
   return made;
 }
@@ -72,7 +72,7 @@ TEST(too_deep_a_nest_is_distinguished_from_other_wrong_arguments) {
   int inner = (int)OK(evloop_epoll_fileno(OK(evloop_epoll_create(0))));
   int pipe = new_pipe().r;
   answer_call_of(SYS_epoll_ctl, EPOLL_CTL_ADD, EINVAL);
-  for (int i = 0; i < LENGTH(adds); i++) {
+  for (int i = 0; AT_ROW(i, adds); i++) {
     CHECK_ERR(adds[i](&outer, inner), ELOOP);
     expect_sentence("too deep", true);
     CHECK_ERR(adds[i](&outer, pipe), EINVAL);

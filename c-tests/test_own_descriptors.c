@@ -94,7 +94,7 @@ static void try_own(evloop_kqueue_t kq, int fd) {
                  {EVLOOP_KQ_FILTER_VNODE, EVLOOP_KQ_NOTE_WRITE},
                  {EVLOOP_KQ_FILTER_EXCEPT, EVLOOP_KQ_NOTE_OOB},
                  {EVLOOP_KQ_FILTER_EMPTY, 0}};
-  for (int f = 0; f < LENGTH(filters); f++) {
+  for (int f = 0; AT_ROW(f, filters); f++) {
     for (int flags = 0; flags <= CLEAR; flags += CLEAR) {
       int result = try_change(kq, (uint64_t)fd, filters[f].filter, ADD | flags, filters[f].fflags, 0, 0);
       if (result != -EINVAL) printf("  fd %d, filter %d:\n", fd, filters[f].filter);
@@ -196,7 +196,7 @@ TEST(no_object_takes_what_the_library_waits_with) {
       CHECK_ERR(evloop_epoll_from_fd(fd, 0), EINVAL);
       CHECK_ERR(evloop_add_io(loop, fd, EVLOOP_EPOLLIN, NULL, NULL), EINVAL);
       CHECK_ERR(evloop_trace_start_fd(loop, fd, 0), EINVAL);
-      for (int b = 0; b < LENGTH(backends); b++) {
+      for (int b = 0; AT_ROW(b, backends); b++) {
         evloop_selector_t selector = OK(evloop_selector_create(backends[b]));
         CHECK_ERR(evloop_selector_register(selector, fd, EVLOOP_SELECTOR_READ, 0), EINVAL);
         OK(evloop_selector_close(selector));

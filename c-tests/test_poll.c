@@ -84,7 +84,7 @@ TEST(data_comes_back_bit_for_bit) {
   static const uint64_t words[] = {0, 1, UINT64_MAX, UINT64_C(1) << 63, UINT64_C(0x0123456789abcdef)};
   evloop_poll_t set = new_set();
   int fd = event_fd(1);
-  for (int i = 0; i < LENGTH(words); i++) {
+  for (int i = 0; AT_ROW(i, words); i++) {
     CHECK_EQ(evloop_poll_register(set, fd, EVLOOP_POLLIN, words[i]), 0);
     CHECK(only_ready(set).data == words[i]);
   }
@@ -116,7 +116,7 @@ TEST(a_refused_change_leaves_the_registration) {
 TEST(negative_descriptors_are_refused) {
   static const int numbers[] = {-1, -2, INT_MIN};
   evloop_poll_t set = new_set();
-  for (int i = 0; i < LENGTH(numbers); i++) {
+  for (int i = 0; AT_ROW(i, numbers); i++) {
     CHECK_ERR(evloop_poll_register(set, numbers[i], EVLOOP_POLLIN, 0), EBADF);
     CHECK_ERR(evloop_poll_modify(set, numbers[i], EVLOOP_POLLIN, 0), EBADF);
     CHECK_ERR(evloop_poll_unregister(set, numbers[i]), EBADF);
@@ -136,7 +136,7 @@ TEST(each_bit_reports_what_poll_2_reports) {
   OK(close(slave));
   OK(shutdown(pair[1], SHUT_WR));
   const int fds[] = {data.r, data.w, hung_up.r, broken.w, pair[0], master, event_fd(0), CLOSED};
-  for (int i = 0; i < LENGTH(fds); i++) {
+  for (int i = 0; AT_ROW(i, fds); i++) {
     for (int bit = 0; bit < 14; bit++) {
       evloop_poll_t set = new_set();
       evloop_ready_t ready = {.events = 0};
@@ -198,11 +198,11 @@ TEST(huge_descriptors_are_registered_and_reported_as_nval) {
   static const int numbers[] = {100000, 1000000, INT_MAX - 1, INT_MAX};
   evloop_poll_t set = new_set();
   evloop_ready_t ready[5];
-  for (int i = 0; i < LENGTH(numbers); i++) {
+  for (int i = 0; AT_ROW(i, numbers); i++) {
     CHECK_EQ(evloop_poll_register(set, numbers[i], EVLOOP_POLLIN, (uint64_t)i), 0);
   }
   CHECK_EQ(evloop_poll_wait(set, ready, 5, -1), 4);
-  for (int i = 0; i < LENGTH(numbers); i++) {
+  for (int i = 0; AT_ROW(i, numbers); i++) {
     CHECK_EQ(ready[i].fd, numbers[i]);
     CHECK_EQ(ready[i].events, EVLOOP_POLLNVAL);
     CHECK_EQ(ready[i].data, i);
@@ -253,7 +253,8 @@ TEST(successive_waits_starve_no_descriptor) {
     }
     for (int wait = 0; wait < (MANY + max - 1) / max; wait++) {
       int n = (int)OK(evloop_poll_wait(set, ready, max, -1));
-      CHECK(n > 0 && n <= max);
+      CHECK(n > 0);
+      CHECK(n <= max);
       for (int i = 0; i < n; i++) seen[ready[i].data]++;
     }
     for (int i = 0; i < MANY; i++) CHECK(seen[i] > 0);

@@ -136,11 +136,11 @@ static void expect_refusal(const Refusal *refusal, int error) {
 }
 
 TEST(what_a_sandbox_forbids_is_named) {
-  for (int i = 0; i < LENGTH(refusals); i++) expect_refusal(&refusals[i], EPERM);
+  for (int i = 0; AT_ROW(i, refusals); i++) expect_refusal(&refusals[i], EPERM);
 }
 
 TEST(what_a_kernel_lacks_is_named) {
-  for (int i = 0; i < LENGTH(refusals); i++) expect_refusal(&refusals[i], ENOSYS);
+  for (int i = 0; AT_ROW(i, refusals); i++) expect_refusal(&refusals[i], ENOSYS);
 }
 
 static const int clocks[] = {
@@ -150,9 +150,9 @@ static const int clocks[] = {
 
 TEST(a_sandbox_that_forbids_timers_forbids_them_on_every_clock) {
   static int64_t (*const makers[])(void) = {make_tfd, add_timer};
-  for (int i = 0; i < LENGTH(clocks); i++) {
+  for (int i = 0; AT_ROW(i, clocks); i++) {
     clockid = clocks[i];
-    for (int m = 0; m < LENGTH(makers); m++) {
+    for (int m = 0; AT_ROW(m, makers); m++) {
       const Refusal refusal = {SYS_timerfd_create, "timerfd_create(2)", makers[m]};
       expect_refusal(&refusal, EPERM);
     }
@@ -165,7 +165,7 @@ TEST(an_alarm_clock_without_the_capability_names_that) {
   loop = OK(evloop_create(NULL));
   for (int i = 3; i < LENGTH(clocks); i++) {
     clockid = clocks[i];
-    for (int m = 0; m < LENGTH(makers); m++) {
+    for (int m = 0; AT_ROW(m, makers); m++) {
       const Refusal refusal = {0, "CAP_WAKE_ALARM", makers[m]};
       expect_named(&refusal, EPERM);
     }

@@ -53,7 +53,8 @@ TEST(what_was_adopted_is_released_too) {
   for (uint32_t flags = 0; flags <= EVLOOP_FD_OWN; flags++) {
     CHECK_EQ(tfd_release(OK(tfd_from_fd(timer_fd, flags))), timer_fd);
     CHECK_EQ(evloop_epoll_release(OK(evloop_epoll_from_fd(epoll_fd, flags))), epoll_fd);
-    CHECK(is_open(timer_fd) && is_open(epoll_fd));
+    CHECK(is_open(timer_fd));
+    CHECK(is_open(epoll_fd));
   }
 }
 
@@ -179,7 +180,8 @@ TEST(a_child_may_release_its_timers_and_not_its_epolls) {
   int status;
   CHECK_EQ(waitpid(child, &status, 0), child);
   CHECK_EQ(status, 0);
-  CHECK(tfd_release(t) >= 0 && evloop_epoll_release(ep) >= 0);
+  CHECK(tfd_release(t) >= 0);
+  CHECK(evloop_epoll_release(ep) >= 0);
 }
 
 CHECK_MAIN()

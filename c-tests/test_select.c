@@ -66,9 +66,12 @@ TEST(lists_are_cut_down_in_place_with_order_and_duplicates) {
   int x[] = {a.r, c.r}, nx = LENGTH(x);
   CHECK_EQ(evloop_select(r, &nr, w, &nw, x, &nx, -1), 5);
   CHECK_EQ(nr, 3);
-  CHECK(r[0] == c.r && r[1] == a.r && r[2] == c.r);
+  CHECK(r[0] == c.r);
+  CHECK(r[1] == a.r);
+  CHECK(r[2] == c.r);
   CHECK_EQ(nw, 2);
-  CHECK(w[0] == a.w && w[1] == a.w);
+  CHECK(w[0] == a.w);
+  CHECK(w[1] == a.w);
   CHECK_EQ(nx, 0);
 }
 
@@ -77,7 +80,8 @@ TEST(a_list_that_is_all_ready_comes_back_whole) {
   int w[] = {p.w, p.w}, nw = LENGTH(w);
   CHECK_EQ(evloop_select(NULL, NULL, w, &nw, NULL, NULL, 0), 2);
   CHECK_EQ(nw, 2);
-  CHECK(w[0] == p.w && w[1] == p.w);
+  CHECK(w[0] == p.w);
+  CHECK(w[1] == p.w);
 }
 
 TEST(nothing_ready_leaves_three_counts_of_zero) {
@@ -142,7 +146,7 @@ TEST(thousands_of_descriptors_keep_their_order) {
 TEST(descriptors_above_FD_SETSIZE) {
   static const int wanted[] = {1023, 1024, 1500, 5000};
   Pipe p = new_pipe();
-  for (int i = 0; i < LENGTH(wanted); i++) {
+  for (int i = 0; AT_ROW(i, wanted); i++) {
     int r = (int)OK(dup2(p.r, room_for(wanted[i]))), nr = 1;
     int w = (int)OK(dup2(p.w, r - 1)), nw = 1;
     CHECK(r > FD_SETSIZE || wanted[i] <= FD_SETSIZE || geteuid() != 0 ||
@@ -165,13 +169,15 @@ TEST(end_of_file_and_hang_up_are_ready_to_read) {
   tcp_pair(tcp);
   OK(socketpair(AF_UNIX, SOCK_STREAM, 0, un));
   OK(openpty(&master, &slave, NULL, NULL, NULL));
-  CHECK(!ready_to_read(p.r) && !ready_to_read(un[0]) && !ready_to_read(master));
+  CHECK(!ready_to_read(p.r));
+  CHECK(!ready_to_read(un[0]));
+  CHECK(!ready_to_read(master));
   OK(close(p.w));
   OK(shutdown(tcp[1], SHUT_WR));
   OK(close(un[1]));
   OK(close(slave));
   int ended[] = {p.r, un[0], master, tcp[0]};
-  for (int i = 0; i < LENGTH(ended); i++) {
+  for (int i = 0; AT_ROW(i, ended); i++) {
     int fd = ended[i], one = 1;
     CHECK_EQ(select_read(&fd, &one, -1), 1);
   }
@@ -195,7 +201,8 @@ TEST(a_refused_connection_is_ready_to_write) {
   OK(getsockname(unheard, (struct sockaddr *)&address, &size));
   int fd = (int)OK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)), one = 1;
   int rc = connect(fd, (struct sockaddr *)&address, size);
-  CHECK(rc < 0 && (errno == EINPROGRESS || errno == ECONNREFUSED));
+  CHECK(rc < 0);
+  CHECK(errno == EINPROGRESS || errno == ECONNREFUSED);
   CHECK_EQ(evloop_select(NULL, NULL, &fd, &one, NULL, NULL, -1), 1);
 }
 
@@ -236,7 +243,8 @@ TEST(regular_files_directories_and_dev_null_are_always_ready) {
   int r[] = {null, file, directory}, nr = LENGTH(r);
   int w[] = {file, null}, nw = LENGTH(w);
   CHECK_EQ(evloop_select(r, &nr, w, &nw, NULL, NULL, -1), 5);
-  CHECK(!exceptional(file) && !exceptional(null));
+  CHECK(!exceptional(file));
+  CHECK(!exceptional(null));
 }
 
 /* poll(2) reports hang-ups without being asked; select(2) does not. */
@@ -264,7 +272,9 @@ static void expect_untouched(int bad, int error) {
     memcpy(before, lists, sizeof lists);
     CHECK_ERR(evloop_select(lists[0], &n[0], lists[1], &n[1], lists[2], &n[2], -1), error);
     CHECK(memcmp(before, lists, sizeof lists) == 0);
-    CHECK(n[0] == 3 && n[1] == 3 && n[2] == 3);
+    CHECK_EQ(n[0], 3);
+    CHECK_EQ(n[1], 3);
+    CHECK_EQ(n[2], 3);
   }
 }
 
@@ -288,7 +298,9 @@ TEST(a_negative_count_is_refused_in_each_list) {
     CHECK_ERR(evloop_select(&fds[0], &n[0], &fds[1], &n[1], &fds[2], &n[2], 0), EINVAL);
     CHECK_EQ(n[list], wrong);
     CHECK_EQ(n[(list + 1) % 3], 1);
-    CHECK(fds[0] == p.r && fds[1] == p.w && fds[2] == p.r);
+    CHECK(fds[0] == p.r);
+    CHECK(fds[1] == p.w);
+    CHECK(fds[2] == p.r);
   }
 }
 
@@ -313,7 +325,7 @@ TEST(a_null_count_is_an_empty_list) {
 
 TEST(three_empty_lists_sleep) {
   static const int64_t waits[] = {0, 1, 999, 1000, 3 * MS / 2, 30 * MS};
-  for (int i = 0; i < LENGTH(waits); i++) {
+  for (int i = 0; AT_ROW(i, waits); i++) {
     int none = 0, list = -1;
     int64_t start = now_ns(CLOCK_MONOTONIC);
     CHECK_EQ(evloop_select(NULL, NULL, NULL, NULL, NULL, NULL, waits[i]), 0);

@@ -90,7 +90,7 @@ static void start_waiter(Waiter *w, evloop_selector_t object) {
 
 TEST(unknown_backends_are_refused) {
   static const int unknown[] = {-1, 6, 100, INT_MAX, INT_MIN};
-  for (int i = 0; i < LENGTH(unknown); i++) {
+  for (int i = 0; AT_ROW(i, unknown); i++) {
     CHECK_ERR(evloop_selector_create(unknown[i]), EINVAL);
   }
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_ANY), 0);
@@ -133,7 +133,8 @@ EVERY_BACKEND(strangers_are_not_found) {
   CHECK_ERR(evloop_selector_modify(s, fd, READ, 0), ENOENT);
   CHECK_ERR(evloop_selector_unregister(s, fd), ENOENT);
   CHECK_ERR(evloop_selector_get(s, fd, &events, &data), ENOENT);
-  CHECK(events == 77 && data == 78);
+  CHECK_EQ(events, 77);
+  CHECK_EQ(data, 78);
   CHECK_ERR(evloop_selector_get(s, CLOSED, NULL, NULL), ENOENT);
   expect_nothing(s);
 }
@@ -141,7 +142,7 @@ EVERY_BACKEND(strangers_are_not_found) {
 EVERY_BACKEND(closed_and_negative_descriptors_are_refused) {
   static const int fds[] = {CLOSED, INT_MAX, -1, INT_MIN};
   (void)backend;
-  for (int i = 0; i < LENGTH(fds); i++) {
+  for (int i = 0; AT_ROW(i, fds); i++) {
     CHECK_ERR(evloop_selector_register(s, fds[i], READ, 0), EBADF);
   }
   CHECK_ERR(evloop_selector_modify(s, -1, READ, 0), EBADF);
@@ -155,7 +156,7 @@ EVERY_BACKEND(events_other_than_read_and_write_are_refused) {
   int fd = event_fd(0), known = event_fd(1);
   (void)backend;
   add(s, known, READ, 9);
-  for (int i = 0; i < LENGTH(wrong); i++) {
+  for (int i = 0; AT_ROW(i, wrong); i++) {
     CHECK_ERR(evloop_selector_register(s, fd, wrong[i], 0), EINVAL);
     CHECK_ERR(evloop_selector_modify(s, known, wrong[i], 0), EINVAL);
   }
@@ -224,7 +225,7 @@ EVERY_BACKEND(data_comes_back_bit_for_bit) {
   static const uint64_t words[] = {0, 1, UINT64_MAX, UINT64_C(1) << 63};
   int fd = event_fd(1), file = regular_file();
   (void)backend;
-  for (int i = 0; i < LENGTH(words); i++) {
+  for (int i = 0; AT_ROW(i, words); i++) {
     add(s, fd, READ, words[i]);
     expect_event(s, fd, READ, words[i]);
     CHECK_EQ(evloop_selector_unregister(s, fd), 0);
@@ -237,7 +238,7 @@ EVERY_BACKEND(data_comes_back_bit_for_bit) {
 EVERY_BACKEND(a_hang_up_is_ready_for_whatever_is_watched) {
   static const uint32_t watched[] = {READ, WRITE, BOTH};
   (void)backend;
-  for (int i = 0; i < LENGTH(watched); i++) {
+  for (int i = 0; AT_ROW(i, watched); i++) {
     Pipe p = new_pipe();
     add(s, p.r, watched[i], 1);
     expect_nothing(s);
@@ -250,7 +251,7 @@ EVERY_BACKEND(a_hang_up_is_ready_for_whatever_is_watched) {
 EVERY_BACKEND(an_error_is_ready_for_whatever_is_watched) {
   static const uint32_t watched[] = {READ, WRITE, BOTH};
   (void)backend;
-  for (int i = 0; i < LENGTH(watched); i++) {
+  for (int i = 0; AT_ROW(i, watched); i++) {
     Pipe p = new_pipe();
     OK(close(p.r));
     add(s, p.w, watched[i], 1);
@@ -292,7 +293,8 @@ EVERY_BACKEND(files_and_pipes_do_not_starve_each_other) {
     int seen[ALL] = {0};
     for (int wait = 0; wait < 2 * ALL; wait++) {
       int n = (int)OK(evloop_selector_wait(s, ready, max, -1));
-      CHECK(n > 0 && n <= max);
+      CHECK(n > 0);
+      CHECK(n <= max);
       for (int i = 0; i < n; i++) seen[ready[i].data]++;
     }
     for (int i = 0; i < ALL; i++) CHECK(seen[i] > 0);
@@ -340,7 +342,7 @@ EVERY_BACKEND(a_timeout_is_never_early) {
   evloop_ready_t ready;
   (void)backend;
   add(s, event_fd(0), READ, 1);
-  for (int i = 0; i < LENGTH(waits); i++) {
+  for (int i = 0; AT_ROW(i, waits); i++) {
     int64_t start = now_ns(CLOCK_MONOTONIC);
     CHECK_EQ(evloop_selector_wait(s, &ready, 1, waits[i]), 0);
     CHECK(now_ns(CLOCK_MONOTONIC) - start >= waits[i]);
@@ -405,9 +407,9 @@ static void close_under_waiters(int backend) {
   Waiter w[4];
   evloop_selector_t s = OK(evloop_selector_create(backend));
   add(s, event_fd(0), READ, 1);
-  for (int i = 0; i < LENGTH(w); i++) start_waiter(&w[i], s);
+  for (int i = 0; AT_ROW(i, w); i++) start_waiter(&w[i], s);
   CHECK_EQ(evloop_selector_close(s), 0);
-  for (int i = 0; i < LENGTH(w); i++) {
+  for (int i = 0; AT_ROW(i, w); i++) {
     CHECK_EQ(pthread_join(w[i].thread, NULL), 0);
     CHECK_EQ(w[i].result, -ESTALE);
   }
@@ -455,13 +457,13 @@ TEST_TIMEOUT(closing_wakes_all_while_the_last_regular_file_is_unregistered, 60) 
   for (int round = 0; round < 1000 / slow_factor(); round++) {
     race.s = OK(evloop_selector_create(EVLOOP_SELECTOR_EPOLL));
     OK(sem_init(&race.under_way, 0, 0));
-    for (int i = 0; i < LENGTH(waiters); i++) {
+    for (int i = 0; AT_ROW(i, waiters); i++) {
       CHECK_EQ(pthread_create(&waiters[i], NULL, wait_until_closed, &race), 0);
     }
     CHECK_EQ(pthread_create(&changer, NULL, unregister_until_closed, &race), 0);
     for (int i = 0; i <= round % 8; i++) OK(sem_wait(&race.under_way));
     CHECK_EQ(evloop_selector_close(race.s), 0);
-    for (int i = 0; i < LENGTH(waiters); i++) CHECK_EQ(pthread_join(waiters[i], NULL), 0);
+    for (int i = 0; AT_ROW(i, waiters); i++) CHECK_EQ(pthread_join(waiters[i], NULL), 0);
     CHECK_EQ(pthread_join(changer, NULL), 0);
   }
 }

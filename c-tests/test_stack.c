@@ -115,7 +115,7 @@ static void use_handler_stack(size_t size) {
 /* How much a signal takes of it. */
 static int taken_by(int number) {
   int at = 0;
-  for (int i = 0; i < LENGTH(handler_stack); i++) handler_stack[i] = PAINT;
+  for (int i = 0; AT_ROW(i, handler_stack); i++) handler_stack[i] = PAINT;
   OK(raise(number));
   while (at < LENGTH(handler_stack) && handler_stack[at] == PAINT) at++;
   return (LENGTH(handler_stack) - at) * (int)sizeof *handler_stack;
@@ -126,7 +126,7 @@ static void handle_all(void) {
   memset(&action, 0, sizeof action);
   action.sa_handler = nothing;
   action.sa_flags = SA_ONSTACK;
-  for (int i = 0; i < LENGTH(watched); i++) {
+  for (int i = 0; AT_ROW(i, watched); i++) {
     OK(sigaction(watched[i] != 0 ? watched[i] : SIGRTMIN, &action, NULL));
   }
 }
@@ -141,13 +141,13 @@ TEST(signal_handlers_take_little_of_a_small_stack) {
   only_of_a_release();
   use_handler_stack(sizeof handler_stack);
   handle_all();
-  for (int i = 0; i < LENGTH(watched); i++) {
+  for (int i = 0; AT_ROW(i, watched); i++) {
     before[i] = taken_by(watched[i] != 0 ? watched[i] : SIGRTMIN);
     CHECK(before[i] > 0);
   }
   evloop_t loop = new_loop();
   evloop_kqueue_t kq = new_kqueue();
-  for (int i = 0; i < LENGTH(watched); i++) {
+  for (int i = 0; AT_ROW(i, watched); i++) {
     int number = watched[i] != 0 ? watched[i] : SIGRTMIN;
     OK(evloop_add_signal(loop, number, 0, count_event, &count));
     apply(kq, (uint64_t)number, EVLOOP_KQ_FILTER_SIGNAL, ADD, 0, 0, 1);
@@ -157,7 +157,7 @@ TEST(signal_handlers_take_little_of_a_small_stack) {
   }
   /* With no more than that. */
   use_handler_stack((size_t)before[0] + OF_HANDLER);
-  for (int i = 0; i < LENGTH(watched); i++) OK(raise(watched[i] != 0 ? watched[i] : SIGRTMIN));
+  for (int i = 0; AT_ROW(i, watched); i++) OK(raise(watched[i] != 0 ? watched[i] : SIGRTMIN));
   turn(loop);
   CHECK(count >= LENGTH(watched));
   CHECK_EQ(evloop_kqueue_close(kq), 0);

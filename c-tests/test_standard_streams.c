@@ -56,7 +56,7 @@ static void make_timers(void) {
                                EVLOOP_CLOCK_REALTIME_ALARM,
                                EVLOOP_CLOCK_BOOTTIME_ALARM};
   evloop_t loop = OK(evloop_create(NULL));
-  for (int i = 0; i < LENGTH(clocks); i++) {
+  for (int i = 0; AT_ROW(i, clocks); i++) {
     uint64_t count;
     tfd_t timer = tfd_create(clocks[i], 0);
     if (timer < 0) continue;
@@ -86,7 +86,7 @@ static void make_selectors(void) {
   static const int backends[] = {EVLOOP_SELECTOR_DEFAULT, EVLOOP_SELECTOR_SELECT,
                                  EVLOOP_SELECTOR_POLL, EVLOOP_SELECTOR_EPOLL,
                                  EVLOOP_SELECTOR_DEVPOLL};
-  for (int i = 0; i < LENGTH(backends); i++) {
+  for (int i = 0; AT_ROW(i, backends); i++) {
     evloop_ready_t ready;
     evloop_selector_t selector = OK(evloop_selector_create(backends[i]));
     OK(evloop_selector_register(selector, pipes.r, EVLOOP_SELECTOR_READ, 0));

@@ -64,14 +64,14 @@ TEST(timers_of_every_plain_clock_expire) {
   static const int clocks[] = {EVLOOP_CLOCK_REALTIME, EVLOOP_CLOCK_MONOTONIC,
                                EVLOOP_CLOCK_BOOTTIME};
   int i;
-  for (i = 0; i < LENGTH(clocks); i++) expect_clock(clocks[i], OK(tfd_create(clocks[i], 0)));
+  for (i = 0; AT_ROW(i, clocks); i++) expect_clock(clocks[i], OK(tfd_create(clocks[i], 0)));
 }
 
 static const int alarm_clocks[] = {EVLOOP_CLOCK_REALTIME_ALARM, EVLOOP_CLOCK_BOOTTIME_ALARM};
 
 TEST(alarm_timers_are_made_where_the_kernel_allows_them) {
   int i;
-  for (i = 0; i < LENGTH(alarm_clocks); i++) {
+  for (i = 0; AT_ROW(i, alarm_clocks); i++) {
     int raw = timerfd_create(alarm_clocks[i], TFD_CLOEXEC), code = errno;
     tfd_t t = tfd_create(alarm_clocks[i], 0);
     if (raw >= 0) {
@@ -87,7 +87,7 @@ TEST(alarm_timers_are_made_where_the_kernel_allows_them) {
 TEST(alarm_timers_need_a_privilege) {
   int i;
   if (geteuid() == 0) OK(setresuid(65534, 65534, 65534));
-  for (i = 0; i < LENGTH(alarm_clocks); i++) CHECK_ERR(tfd_create(alarm_clocks[i], 0), EPERM);
+  for (i = 0; AT_ROW(i, alarm_clocks); i++) CHECK_ERR(tfd_create(alarm_clocks[i], 0), EPERM);
   CHECK_EQ(evloop_handle_count(EVLOOP_KIND_TFD), 0);
 }
 
@@ -96,7 +96,7 @@ TEST(other_clocks_are_refused) {
                                CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE,
                                CLOCK_MONOTONIC_COARSE, CLOCK_TAI, 10, 12, -1, 1000};
   int i;
-  for (i = 0; i < LENGTH(clocks); i++) CHECK_ERR(tfd_create(clocks[i], 0), EINVAL);
+  for (i = 0; AT_ROW(i, clocks); i++) CHECK_ERR(tfd_create(clocks[i], 0), EINVAL);
 }
 
 TEST(unknown_flags_are_refused) {
@@ -112,7 +112,7 @@ TEST(descriptors_are_close_on_exec_and_block_unless_asked) {
   uint32_t cloexec = EVLOOP_TFD_CLOEXEC, nonblock = EVLOOP_TFD_NONBLOCK;
   uint32_t flags[] = {0, cloexec, nonblock, cloexec | nonblock};
   int i;
-  for (i = 0; i < LENGTH(flags); i++) {
+  for (i = 0; AT_ROW(i, flags); i++) {
     int fd = fd_of(new_timer(flags[i]));
     CHECK_EQ(OK(fcntl(fd, F_GETFD)), FD_CLOEXEC);
     CHECK_EQ((OK(fcntl(fd, F_GETFL)) & O_NONBLOCK) != 0, (flags[i] & nonblock) != 0);
@@ -187,7 +187,7 @@ TEST(a_read_waits_and_is_never_early) {
   static const int64_t times[] = {1, 1000, MS, 20 * MS};
   tfd_t t = new_timer(0);
   int i;
-  for (i = 0; i < LENGTH(times); i++) {
+  for (i = 0; AT_ROW(i, times); i++) {
     int64_t start = now_ns(CLOCK_MONOTONIC);
     uint64_t expirations = 0;
     set(t, times[i], 0);
@@ -259,7 +259,7 @@ TEST(a_wait_that_runs_out_is_never_early_and_stores_0) {
   int i, armed;
   for (armed = 0; armed < 2; armed++) {
     if (armed) set(t, HOUR, 0);
-    for (i = 0; i < LENGTH(times); i++) {
+    for (i = 0; AT_ROW(i, times); i++) {
       int64_t start = now_ns(CLOCK_MONOTONIC);
       uint64_t expirations = UNTOUCHED;
       CHECK_EQ(tfd_wait(t, times[i], &expirations), 0);
@@ -282,7 +282,7 @@ TEST(a_wait_waits_on_a_nonblocking_timer_too) {
   static const int64_t timeouts[] = {-1, INT64_MIN, HOUR, INT64_MAX};
   tfd_t t = new_timer(EVLOOP_TFD_NONBLOCK);
   int i;
-  for (i = 0; i < LENGTH(timeouts); i++) {
+  for (i = 0; AT_ROW(i, timeouts); i++) {
     int64_t start = now_ns(CLOCK_MONOTONIC);
     uint64_t expirations = 0;
     set(t, 5 * MS, 0);
@@ -315,7 +315,7 @@ TEST(an_owned_descriptor_is_closed_with_its_handle) {
 TEST(an_adopted_descriptor_keeps_its_flags) {
   static const int flags[] = {0, TFD_NONBLOCK, TFD_CLOEXEC, TFD_NONBLOCK | TFD_CLOEXEC};
   int i;
-  for (i = 0; i < LENGTH(flags); i++) {
+  for (i = 0; AT_ROW(i, flags); i++) {
     int fd = raw_timer(flags[i]);
     tfd_t t = OK(tfd_from_fd(fd, 0));
     set(t, 1, 0);
@@ -347,7 +347,7 @@ TEST(an_adopted_timer_is_the_same_timer) {
 TEST(an_adopted_timer_knows_its_clock) {
   static const int clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME};
   int i, known = access("/proc/self/fdinfo", R_OK) == 0;
-  for (i = 0; i < LENGTH(clocks); i++) {
+  for (i = 0; AT_ROW(i, clocks); i++) {
     int fd = (int)OK(timerfd_create(clocks[i], TFD_CLOEXEC));
     tfd_t t = OK(tfd_from_fd(fd, EVLOOP_FD_OWN));
     CHECK_EQ(tfd_clockid(t), known ? clocks[i] : -ENOTSUP);
@@ -367,7 +367,7 @@ TEST(only_timers_are_adopted_and_others_stay_open) {
   fds[2] = (int)OK(eventfd(1, EFD_CLOEXEC));
   fds[3] = (int)OK(epoll_create1(EPOLL_CLOEXEC));
   fds[4] = (int)OK(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  for (i = 0; i < LENGTH(fds); i++) {
+  for (i = 0; AT_ROW(i, fds); i++) {
     expect_refused(fds[i], EINVAL);
     CHECK(is_open(fds[i]));
   }
@@ -408,7 +408,11 @@ static void expect_from_each_call(tfd_t t, int code) {
   CHECK_ERR(tfd_wait(t, -1, &expirations), code);
   CHECK_ERR(tfd_clockid(t), code);
   CHECK_ERR(tfd_set_ticks(t, 1), code);
-  CHECK(s == 5 && s2 == 6 && ns == 5 && ns2 == 6 && expirations == UNTOUCHED);
+  CHECK_EQ(s, 5);
+  CHECK_EQ(s2, 6);
+  CHECK_EQ(ns, 5);
+  CHECK_EQ(ns2, 6);
+  CHECK_EQ(expirations, UNTOUCHED);
 }
 
 TEST(a_closed_timer_is_stale) {
@@ -430,7 +434,7 @@ TEST(another_kind_of_object_is_no_timer) {
 TEST(a_borrowed_descriptor_closed_by_its_owner_is_reported) {
   static const int flags[] = {0, TFD_NONBLOCK};
   int i;
-  for (i = 0; i < LENGTH(flags); i++) {
+  for (i = 0; AT_ROW(i, flags); i++) {
     int fd = high_timer(flags[i]);
     tfd_t t = OK(tfd_from_fd(fd, 0));
     OK(close(fd));

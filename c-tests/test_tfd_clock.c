@@ -71,7 +71,8 @@ TEST(settime_ns_returns_what_was_left) {
   CHECK_EQ(interval_ns, 0);
   CHECK_EQ(tfd_settime_ns(t, 0, 0, 0, &initial_ns, &interval_ns), 0);
   elapsed = now_ns(CLOCK_MONOTONIC) - start;
-  CHECK(initial_ns <= 2 * HOUR && initial_ns >= 2 * HOUR - elapsed);
+  CHECK(initial_ns <= 2 * HOUR);
+  CHECK(initial_ns >= 2 * HOUR - elapsed);
   CHECK_EQ(interval_ns, 3 * HOUR);
   CHECK_EQ(tfd_settime_ns(t, 0, 0, 0, &initial_ns, NULL), 0);
   CHECK_EQ(initial_ns, 0);
@@ -82,10 +83,12 @@ TEST(settime_returns_what_was_left) {
   int64_t start = now_ns(CLOCK_MONOTONIC);
   double initial_s = -1, interval_s = -1, elapsed;
   CHECK_EQ(tfd_settime(t, 0, 1000.5, 0.25, &initial_s, &interval_s), 0);
-  CHECK(initial_s == 0 && interval_s == 0);
+  CHECK_EQ(initial_s, 0);
+  CHECK_EQ(interval_s, 0);
   CHECK_EQ(tfd_settime(t, 0, 0, 0, &initial_s, &interval_s), 0);
   elapsed = (double)(now_ns(CLOCK_MONOTONIC) - start) / 1e9;
-  CHECK(initial_s <= 1000.5 && initial_s >= 1000.5 - elapsed - 1e-6);
+  CHECK(initial_s <= 1000.5);
+  CHECK(initial_s >= 1000.5 - elapsed - 1e-6);
   CHECK(interval_s == 0.25);
   CHECK_EQ(tfd_settime(t, 0, 0, 0, NULL, &interval_s), 0);
   CHECK(interval_s == 0);
@@ -95,9 +98,11 @@ TEST(what_was_left_is_a_duration_under_abstime_too) {
   tfd_t t = timer_of(EVLOOP_CLOCK_REALTIME);
   int64_t initial_ns = -1;
   set(t, ABSTIME, now_ns(CLOCK_REALTIME) + 10 * HOUR, 0);
-  CHECK(remaining(t) > 9 * HOUR && remaining(t) < 11 * HOUR);
+  CHECK(remaining(t) > 9 * HOUR);
+  CHECK(remaining(t) < 11 * HOUR);
   CHECK_EQ(tfd_settime_ns(t, 0, HOUR, 0, &initial_ns, NULL), 0);
-  CHECK(initial_ns > 9 * HOUR && initial_ns < 11 * HOUR);
+  CHECK(initial_ns > 9 * HOUR);
+  CHECK(initial_ns < 11 * HOUR);
 }
 
 TEST(gettime_returns_seconds) {
@@ -105,7 +110,8 @@ TEST(gettime_returns_seconds) {
   double initial_s = -1, interval_s = -1;
   set(t, 0, HOUR, 1500 * MS);
   CHECK_EQ(tfd_gettime(t, &initial_s, &interval_s), 0);
-  CHECK(initial_s > 1800 && initial_s <= 3600);
+  CHECK(initial_s > 1800);
+  CHECK(initial_s <= 3600);
   CHECK(interval_s == 1.5);
   CHECK_EQ(tfd_gettime(t, NULL, NULL), 0);
   CHECK_EQ(tfd_gettime_ns(t, NULL, NULL), 0);
@@ -127,7 +133,7 @@ TEST(zero_disarms_whatever_the_interval_and_the_flags) {
   tfd_t t = new_timer();
   static const uint32_t flags[] = {0, ABSTIME, CANCEL_ON_SET};
   int i;
-  for (i = 0; i < LENGTH(flags); i++) {
+  for (i = 0; AT_ROW(i, flags); i++) {
     set(t, 0, HOUR, HOUR);
     set(t, flags[i], 0, 0);
     expect_disarmed(t);
@@ -152,7 +158,7 @@ TEST(setting_drops_expirations_that_were_not_read) {
   tfd_t t = new_timer();
   static const int64_t times[] = {0, HOUR};
   int i;
-  for (i = 0; i < LENGTH(times); i++) {
+  for (i = 0; AT_ROW(i, times); i++) {
     set(t, 0, 1, 0);
     CHECK(readable(fd_of(t), -1));
     set(t, 0, times[i], 0);
@@ -165,21 +171,24 @@ TEST(setting_drops_expirations_that_were_not_read) {
 
 static void expect_hour_left(tfd_t t) {
   int64_t left = remaining(t);
-  CHECK(left > 0 && left <= HOUR);
+  CHECK(left > 0);
+  CHECK(left <= HOUR);
   CHECK_EQ(interval_of(t), 2 * HOUR);
 }
 
 static void refuse_ns(tfd_t t, uint32_t flags, int64_t initial, int64_t interval, int code) {
   int64_t old_initial = 77, old_interval = 78;
   CHECK_ERR(tfd_settime_ns(t, flags, initial, interval, &old_initial, &old_interval), code);
-  CHECK(old_initial == 77 && old_interval == 78);
+  CHECK_EQ(old_initial, 77);
+  CHECK_EQ(old_interval, 78);
   expect_hour_left(t);
 }
 
 static void refuse_s(tfd_t t, uint32_t flags, double initial, double interval, int code) {
   double old_initial = 77, old_interval = 78;
   CHECK_ERR(tfd_settime(t, flags, initial, interval, &old_initial, &old_interval), code);
-  CHECK(old_initial == 77 && old_interval == 78);
+  CHECK_EQ(old_initial, 77);
+  CHECK_EQ(old_interval, 78);
   expect_hour_left(t);
 }
 
@@ -193,7 +202,7 @@ TEST(negative_nanoseconds_are_refused_and_change_nothing) {
   static const int64_t times[] = {-1, -SECOND, INT64_MIN};
   tfd_t t = hour_timer();
   int i;
-  for (i = 0; i < LENGTH(times); i++) {
+  for (i = 0; AT_ROW(i, times); i++) {
     refuse_ns(t, 0, times[i], 0, EINVAL);
     refuse_ns(t, 0, SECOND, times[i], EINVAL);
     refuse_ns(t, 0, 0, times[i], EINVAL);
@@ -208,7 +217,7 @@ TEST(seconds_that_are_no_time_are_refused_and_change_nothing) {
       {1e300, EOVERFLOW},   {9.3e9, EOVERFLOW},     {9223372036.8547764, EOVERFLOW}};
   tfd_t t = hour_timer();
   int i;
-  for (i = 0; i < LENGTH(rows); i++) {
+  for (i = 0; AT_ROW(i, rows); i++) {
     refuse_s(t, 0, rows[i].seconds, 0, rows[i].code);
     refuse_s(t, 0, 1, rows[i].seconds, rows[i].code);
     refuse_s(t, 0, 0, rows[i].seconds, rows[i].code);
@@ -231,7 +240,7 @@ TEST(the_longest_times_are_accepted) {
   static const uint32_t flags[] = {0, ABSTIME};
   tfd_t t = new_timer();
   int i;
-  for (i = 0; i < LENGTH(flags); i++) {
+  for (i = 0; AT_ROW(i, flags); i++) {
     set(t, flags[i], INT64_MAX, INT64_MAX);
     CHECK(remaining(t) > INT64_MAX / 2);
     CHECK(interval_of(t) > INT64_MAX / 2);
@@ -246,7 +255,7 @@ TEST(the_shortest_seconds_are_not_zero) {
   static const double times[] = {1e-10, 1e-9, 1e-300, 4.9406564584124654e-324};
   tfd_t t = new_timer();
   int i;
-  for (i = 0; i < LENGTH(times); i++) {
+  for (i = 0; AT_ROW(i, times); i++) {
     set_s(t, 0, times[i], 0);
     CHECK_EQ(wait_for(t), 1);
     set_s(t, 0, 3600, times[i]);
@@ -259,7 +268,7 @@ TEST(fractions_of_a_nanosecond_are_rounded_up) {
       {0.5, 500 * MS}, {1.5e-9, 2}, {2.25e-9, 3}, {3, 3 * SECOND}, {1e9 + 0.25, SECOND * SECOND + 250 * MS}};
   tfd_t t = new_timer();
   int i;
-  for (i = 0; i < LENGTH(rows); i++) {
+  for (i = 0; AT_ROW(i, rows); i++) {
     set_s(t, 0, 3600, rows[i].seconds);
     CHECK_EQ(interval_of(t), rows[i].ns);
   }
@@ -271,7 +280,7 @@ static void expect_expiry(int clock, clockid_t measured) {
   static const int64_t times[] = {1, 1000, 3 * MS};
   tfd_t t = timer_of(clock);
   int i;
-  for (i = 0; i < LENGTH(times); i++) {
+  for (i = 0; AT_ROW(i, times); i++) {
     int64_t start = now_ns(CLOCK_MONOTONIC), due;
     set(t, 0, times[i], 0);
     CHECK_EQ(wait_for(t), 1);
@@ -295,7 +304,7 @@ TEST(seconds_are_never_early) {
   static const double times[] = {1e-9, 0.0000123, 0.003, 0.0200000001};
   tfd_t t = new_timer();
   int i;
-  for (i = 0; i < LENGTH(times); i++) {
+  for (i = 0; AT_ROW(i, times); i++) {
     int64_t start = now_ns(CLOCK_MONOTONIC);
     set_s(t, 0, times[i], 0);
     CHECK_EQ(wait_for(t), 1);
@@ -306,7 +315,7 @@ TEST(seconds_are_never_early) {
 TEST(a_time_in_the_past_expires_at_once) {
   static const int clocks[] = {EVLOOP_CLOCK_REALTIME, EVLOOP_CLOCK_MONOTONIC, EVLOOP_CLOCK_BOOTTIME};
   int i;
-  for (i = 0; i < LENGTH(clocks); i++) {
+  for (i = 0; AT_ROW(i, clocks); i++) {
     tfd_t t = timer_of(clocks[i]);
     set(t, ABSTIME, 1, 0);
     CHECK_EQ(wait_for(t), 1);
@@ -429,7 +438,7 @@ TEST(steps_pass_other_timers_by) {
   set(monotonic, CANCEL_ON_SET, now_ns(CLOCK_MONOTONIC) + HOUR, 0);
   set(boot, CANCEL_ON_SET, now_ns(CLOCK_BOOTTIME) + HOUR, 0);
   step_clock();
-  for (i = 0; i < LENGTH(timers); i++) {
+  for (i = 0; AT_ROW(i, timers); i++) {
     CHECK(!readable(fd_of(timers[i]), 0));
     CHECK_ERR(tfd_read(timers[i], NULL), EAGAIN);
     CHECK(remaining(timers[i]) > HOUR / 2);

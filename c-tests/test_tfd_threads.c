@@ -199,7 +199,7 @@ TEST(ticks_set_by_hand_are_read) {
   static const uint64_t ticks[] = {1, 42, UINT64_C(1) << 63, UINT64_MAX};
   tfd_t t = OK(tfd_create(EVLOOP_CLOCK_MONOTONIC, EVLOOP_TFD_NONBLOCK));
   int i, expected = ticks_result();
-  for (i = 0; i < LENGTH(ticks); i++) {
+  for (i = 0; AT_ROW(i, ticks); i++) {
     uint64_t expirations = UNTOUCHED;
     CHECK_EQ(tfd_set_ticks(t, ticks[i]), expected);
     CHECK_EQ(tfd_read(t, &expirations), expected == 0 ? 0 : -EAGAIN);

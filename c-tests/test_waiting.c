@@ -240,7 +240,7 @@ EVERY_WAIT(short_waits_are_never_early) {
 
 EVERY_WAIT(waits_without_an_end_end_with_an_event) {
   static const int64_t waits[] = {-1, -SECOND, INT64_MIN, INT64_MAX, INT64_MAX - 1, CENTURY};
-  for (int i = 0; i < LENGTH(waits); i++) {
+  for (int i = 0; AT_ROW(i, waits); i++) {
     Source source = new_source(kind);
     Sleeper w = {.source = &source, .timeout_ns = waits[i]};
     start(&w);
@@ -292,7 +292,7 @@ EVERY_WAIT(an_event_is_seen_in_a_storm_of_signals) {
 TEST(the_mode_before_is_returned_and_unknown_modes_are_refused) {
   static const int unknown[] = {-1, 2, 1000};
   CHECK_EQ(evloop_set_interrupt_mode(EVLOOP_EINTR_RETURN), EVLOOP_EINTR_RESTART);
-  for (int i = 0; i < LENGTH(unknown); i++) {
+  for (int i = 0; AT_ROW(i, unknown); i++) {
     CHECK_ERR(evloop_set_interrupt_mode(unknown[i]), EINVAL);
   }
   CHECK_EQ(evloop_set_interrupt_mode(EVLOOP_EINTR_RESTART), EVLOOP_EINTR_RETURN);
