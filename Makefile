@@ -70,7 +70,7 @@ need = command -v $(firstword $(1)) >/dev/null 2>&1 || \
 
 # ---- targets ----
 
-.PHONY: all lib header check-header examples run test check release-check bench miri c-tests install \
+.PHONY: all lib header check-header examples run test check release-check bench miri c-tests install layers \
   uninstall clean help need-rust need-cc need-python FORCE
 .PHONY: c-tests-shared c-tests-static c-tests-checked c-tests-asan c-tests-musl test-tools
 
@@ -224,6 +224,10 @@ header: need-rust need-cc ## write include/evloop.h from the Rust sources
 check-header: need-rust need-cc ## compare include/evloop.h with the Rust sources
 	$(call say,CHECK,$(HEADER))
 	$(Q)$(CARGO) test --features header --test header $(CARGO_QUIET)
+
+layers: need-python ## draw docs/layers.svg from the sources
+	$(call say,DRAW,docs/layers.svg)
+	$(Q)$(PYTHON) docs/draw_layers.py
 
 # ---- C programs ----
 

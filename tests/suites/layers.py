@@ -7,6 +7,7 @@ import each other in circles only up to the limit of their folder.
 """
 
 import re
+import runpy
 
 from .harness import ROOT
 
@@ -241,3 +242,6 @@ def layers(suite):
         limit = LARGEST_OF.get(circle[0][0] if circle[0] else "", LARGEST)
         suite.check(f"{names[0]} and others import each other in a circle of at most {limit}",
                     len(circle) <= limit, f"{len(circle)} files: {', '.join(names)}")
+    picture = runpy.run_path(str(ROOT / "docs/draw_layers.py"))
+    drawn = picture["PICTURE"].read_text(encoding="utf-8")
+    suite.check("docs/layers.svg shows them", drawn == picture["picture"](), "run: make layers")
