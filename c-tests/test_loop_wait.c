@@ -247,6 +247,38 @@ TEST(what_does_not_fit_is_kept_for_the_next_wait) {
   CHECK_EQ(evloop_wait(loop, events, 3, 0), 0);
 }
 
+TEST(a_stop_is_kept_while_there_are_events_to_return) {
+  evloop_t loop = new_loop();
+  evloop_event_t events[4];
+  int i, left = 6;
+  for (i = 0; i < left; i++) {
+    Pipe pipe = new_pipe();
+    put(pipe.w);
+    readable_io(loop, pipe.r, NULL, NULL);
+  }
+  CHECK_EQ(evloop_wait(loop, events, 1, -1), 1);
+  CHECK_EQ(evloop_stop(loop), 0);
+  while (--left > 0) CHECK_EQ(evloop_wait(loop, events, 1, -1), 1);
+  CHECK_EQ(evloop_wait(loop, events, 1, -1), 0);
+  CHECK_EQ(evloop_wait(loop, events, 4, -1), 4); /* it ended one wait */
+}
+
+TEST(a_stop_by_a_callback_is_kept_beside_an_event) {
+  static const bool stop_first[] = {false, true};
+  evloop_t loop = new_loop();
+  evloop_event_t event;
+  int i;
+  keep_alive(loop);
+  for (i = 0; AT_ROW(i, stop_first); i++) {
+    if (stop_first[i]) CHECK_EQ(evloop_post(loop, stop_loop, as_data(loop)), 0);
+    CHECK_EQ(evloop_post(loop, NULL, NULL), 0);
+    if (!stop_first[i]) CHECK_EQ(evloop_post(loop, stop_loop, as_data(loop)), 0);
+    CHECK_EQ(evloop_wait(loop, &event, 1, -1), 1);
+    CHECK_EQ(evloop_wait(loop, &event, 1, -1), 0);
+    CHECK_EQ(evloop_wait(loop, &event, 1, 0), 0);
+  }
+}
+
 TEST(a_level_triggered_descriptor_is_returned_until_it_is_read) {
   evloop_t loop = new_loop();
   evloop_event_t event;

@@ -82,7 +82,10 @@ pub(crate) fn wait(handle: i64, out: &mut Out<Event>, timeout_ns: i64) -> Result
     unsafe { run.state() }.begin(true);
     let until = if timeout_ns == 0 { Until::Now } else { run.until(timeout_ns) };
     let waited = run.drive(until, Goal::Pending);
-    run.is_stopped();
+    if !run.has_pending() {
+        // Else a later wait returns 0 for the stop, when it has no events.
+        run.is_stopped();
+    }
     run.finish(waited)?;
     // SAFETY: as above.
     let state = unsafe { run.state() };
