@@ -415,6 +415,26 @@ TEST(the_handler_of_before_runs_and_is_put_back) {
   CHECK_EQ(story.calls, 2);
 }
 
+/* The program has put its own action over the library's handler. */
+TEST(another_watcher_puts_the_handler_back_over_the_programs) {
+  static void (*const actions[])(int) = {SIG_DFL, SIG_IGN, handle};
+  static Seen first, second;
+  evloop_t loop = new_loop();
+  int i;
+  OK(evloop_add_signal(loop, SIGUSR1, 0, record, &first));
+  for (i = 0; AT_ROW(i, actions); i++) {
+    evloop_watcher_t added;
+    install(SIGUSR1, actions[i]);
+    added = OK(evloop_add_signal(loop, SIGUSR1, 0, record, &second));
+    OK(raise(SIGUSR1));
+    turn(loop);
+    CHECK_EQ(first.calls, i + 1);
+    CHECK_EQ(second.calls, i + 1);
+    close_watcher(added);
+  }
+  CHECK_EQ(handled, 1);
+}
+
 TEST(closing_the_loop_puts_the_handler_back) {
   install(SIGUSR1, handle);
   evloop_t loop = new_loop();

@@ -78,8 +78,10 @@ impl Sinks {
             return Err(Errno::EINVAL.into());
         };
         if let SignalMode::Handler { keeps_default } = mode {
-            if sink.handler.is_none() {
-                sink.handler = Some(Handler::new(signal)?);
+            match &sink.handler {
+                // The program may have put its own action over it.
+                Some(handler) => handler.renew()?,
+                None => sink.handler = Some(Handler::new(signal)?),
             }
             sink.by_handler += 1;
             if !keeps_default {
