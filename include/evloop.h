@@ -99,9 +99,8 @@
  *   -EDOM            the handle is live, and of another kind of object
  *   -ECHILD          the object cannot be used in this forked child: see
  *                    "Fork"
- *   -ENOTRECOVERABLE a bug of the library; from any function. The object
- *                    involved returns nothing else from then on, and can be
- *                    closed
+ *   -ENOTRECOVERABLE a bug of the library; from any function. Every later
+ *                    call on the object involved returns it too, except close
  *   -ENOSYS, -EPERM  from any constructor: a sandbox forbids a system call,
  *                    which the sentence of evloop_last_error() names
  * These stand in the lists without a text when their cause is this one:
@@ -116,9 +115,9 @@
  * Handles. A handle is an int64_t from 1 to 2^53-1 that names an object in one
  * table of the process. A constructor returns the handle, or -errno in its
  * place. No misuse of a handle is undefined behaviour: it is -ESTALE or -EDOM.
- * A thread that waits in an object which another thread closes returns
- * -ESTALE. The library never issues a handle twice in a process. There are
- * about 2^48 handles for loops and watchers, and as many for all other
+ * If one thread closes an object while another waits in it, the waiting call
+ * returns -ESTALE. The library never issues a handle twice in a process. There
+ * are about 2^48 handles for loops and watchers, and as many for all other
  * objects. A process that opens ten million objects in each second has used
  * them up after 326 days; from then on its constructors return -ENOMEM.
  *
@@ -740,10 +739,10 @@ int tfd_gettime_ns(tfd_t t,
  * The count begins at the last read or setting, and reading resets it: two
  * threads that read one timer share its expirations.
  *
- * Before Linux 6.10 the call may wait for one more expiration, past the time
- * limit of a tfd_wait(), and tfd_close() does not wake it then. This happens
- * if at the same moment the timer is set, or another process, another handle
- * or a raw read(2) reads it. EVLOOP_TFD_NONBLOCK prevents it.
+ * Before Linux 6.10 there is a race. If at the same moment the timer is set,
+ * or another process, another handle or a raw read(2) reads it, this call can
+ * wait for the next expiration. A tfd_wait() then exceeds its time limit, and
+ * tfd_close() does not wake the call. EVLOOP_TFD_NONBLOCK prevents it.
  *
  * @param t a timer. If its descriptor has O_NONBLOCK, as after
  *   EVLOOP_TFD_NONBLOCK, the call does not wait.
@@ -754,7 +753,8 @@ int tfd_gettime_ns(tfd_t t,
  *   -EAGAIN    no expiration yet, and the timer does not block
  *   -ECANCELED the clock was stepped, see EVLOOP_TFD_TIMER_CANCEL_ON_SET;
  *              reported once, and the timer stays armed
- *   -ECHILD    the process forked during the wait, and this is the child
+ *   -ECHILD    an interrupt check forked during this wait, and this is the
+ *              child; a new call works
  *   -EBADF     the borrowed descriptor was closed
  *   -EINTR
  *
@@ -1007,14 +1007,19 @@ int evloop_close(evloop_t loop);
  * Runs an event loop on the calling thread.
  *
  * - UNTIL_DONE runs until evloop_stop(), or until nothing keeps the loop
- *   alive.
- * - ONCE waits until there are events, dispatches them and returns. Calls of
- *   prepare, check and idle watchers do not count as events. If nothing keeps
- *   the loop alive it does not wait.
- * - NOWAIT dispatches what is ready and returns.
+ *   alive. If nothing does at its beginning, it runs no iteration.
+ * - ONCE returns after the first iteration that dispatched an event, or after
+ *   evloop_wakeup() or evloop_stop(). Calls of prepare, check and idle
+ *   watchers do not count as events. If nothing keeps the loop alive it does
+ *   not wait.
+ * - NOWAIT runs one iteration that does not wait. What exceeds the limits of
+ *   evloop_options_t remains for the next one.
  *
- * The loop keeps the events of watchers without a callback for evloop_wait(),
- * merged into one event for each watcher; real-time signals are not merged.
+ * If a watcher has no callback the loop stores its event, and evloop_wait()
+ * returns it later. Events of one watcher are merged into one; real-time
+ * signals are not merged. A stored event does not end a ONCE run. When
+ * evloop_wait() returns it, the descriptor may no longer be ready. Disabling
+ * or closing an io watcher drops its stored event.
  *
  * A loop is kept alive by posted calls and by each enabled watcher, except:
  * - a timer that is not set, or has expired for the last time;
@@ -1203,7 +1208,8 @@ typedef void (*evloop_callback_t)(const struct evloop_event_t *event,
  *
  * It returns the events of watchers that were added with a NULL callback;
  * callbacks of other watchers run as in evloop_run(). A call returns all
- * events that are there and fit; the loop keeps the others for the next call.
+ * events that are there and fit. The loop stores the others for the next
+ * call, which returns them at once and runs no iteration.
  *
  * @param loop a loop.
  * @param out_events filled from the front, as many as returned.
@@ -1231,8 +1237,12 @@ int evloop_wait(evloop_t loop,
  *
  * The run finishes its current iteration, with all its callbacks, and returns
  * 1 or 0 as usual. (To end it at once, close the loop.) If the loop is not
- * running, the stop is remembered: the next run or wait returns at once and
- * dispatches nothing. Several stops before that count as one, and end one run.
+ * running, the stop is remembered: the next run or wait returns without an
+ * iteration. In both cases an UNTIL_DONE run still calls the exit watchers.
+ * Several stops before that count as one, and end one run.
+ *
+ * evloop_wait() first returns the events that the loop has stored. The first
+ * call without any returns 0 for the stop.
  *
  * Posted calls that this iteration does not make stay pending, for the next
  * run or the end of the loop. To stop after them, post a last call that calls
@@ -1280,7 +1290,8 @@ int evloop_wakeup(evloop_t loop);
  * The loop makes the calls of one posting thread in their order, each exactly
  * once. If the loop is closed first it never makes them, and nothing frees
  * user_data (see evloop_close()). A call that a callback posts is made in the
- * next iteration. A pending call keeps the loop alive.
+ * next iteration; a call that a prepare callback posts, in the same one. A
+ * pending call keeps the loop alive.
  * A posted call cannot be withdrawn: for that use an async or a defer watcher,
  * which can be closed.
  *
@@ -1347,8 +1358,9 @@ int evloop_post_full(evloop_t loop,
  *
  * In a callback it is the time of the iteration. The loop reads the clock when
  * the time is first needed, and the time then stays the same until the next
- * wait. So it may be slightly before the time from which a timer counts that
- * the same callback sets. Outside of callbacks this call reads the clock.
+ * wait or evloop_advance_ns(). So it may be slightly before the time from
+ * which a timer counts that the same callback sets. Outside of callbacks this
+ * call reads the clock.
  *
  * @param loop a loop.
  * @returns nanoseconds of CLOCK_MONOTONIC or, with EVLOOP_VIRTUAL_TIME, of
@@ -1359,8 +1371,9 @@ int64_t evloop_now_ns(evloop_t loop);
 /**
  * Moves the virtual time of an event loop.
  *
- * The next run or wait dispatches the timers that become due, in the order of
- * their deadlines. A run that waits in another thread is woken.
+ * The next run or wait dispatches the timers that become due: clock by clock,
+ * those of a clock in the order of their deadlines. A time beyond INT64_MAX
+ * becomes INT64_MAX. A run that waits in another thread is woken.
  *
  * @param loop a loop with EVLOOP_VIRTUAL_TIME.
  * @param ns nanoseconds to add to all its clocks; not negative.
@@ -2156,9 +2169,10 @@ evloop_watcher_t evloop_add_async(evloop_t loop,
 /**
  * Triggers an async watcher.
  *
- * The callback begins after this call, on the thread that runs the loop, and
- * sees what the calling thread wrote before it. Several calls before that
- * count as one. A disabled watcher delivers the event when it is enabled.
+ * The thread that runs the loop calls the callback. A callback that begins
+ * after this call sees all writes that the calling thread made before the
+ * call. Several calls before the callback begins count as one. A disabled
+ * watcher delivers the event when it is enabled.
  *
  * @param watcher an async watcher.
  * @returns 0.
@@ -2312,12 +2326,12 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
  *
  *                      the handler               EVLOOP_SIGNAL_FD
  *   handlers           run as before             none, it is blocked
- *   SIG_IGN            seen                      seen
+ *   SIG_IGN            delivered                 delivered
  *   SIG_DFL            replaced, see above       does not happen
- *   blocked            seen once unblocked       must be
- *   to the process     seen                      seen, once
- *   to one thread      seen                      only to that which runs
- *                                                the loop
+ *   blocked            delivered once unblocked  must be
+ *   sent to process    delivered                 delivered once
+ *   sent to a thread   delivered                 delivered if that thread
+ *                                                runs the loop
  *   several watchers   each gets each, of all loops and kqueues, with either
  *                      way
  *   counts             each run of the handler   each read: the kernel keeps
@@ -2349,11 +2363,12 @@ evloop_watcher_t evloop_add_exit(evloop_t loop,
  * @returns the watcher, enabled.
  *
  * Errors:
- *   -EINVAL    no signal, SIGKILL, SIGSTOP, or a signal that the C library
- *              reserves
+ *   -EINVAL    signum is less than 1 or greater than 64
+ *   -EINVAL    SIGKILL, SIGSTOP, or a signal that the C library reserves
  *   -EINVAL    an unknown flag
  *   -EBUSY     SIGNAL_FD, and the calling thread has not blocked the signal
- *   -EBUSY     16 handlers of the library lie over one another
+ *   -EBUSY     the signal's chain already has 16 handlers of the library: the
+ *              program has put its own between them that often
  *   -EMFILE, -ENFILE  the first watcher with SIGNAL_FD takes a descriptor
  *   -ENOSPC, -ENOMEM
  *
@@ -2790,7 +2805,7 @@ int evloop_event_process(const struct evloop_event_t *event,
  *   such a directory, the watcher gets EVLOOP_ERROR with -EACCES. For the
  *   directory of the given path that is always an error.
  * - of a mount over a directory of the path;
- * - behind the first 512 names of the path, including those of links;
+ * - behind the first 512 names of the path, where the names of links count;
  * - by another machine on a network file system.
  *
  * A failure to resolve the path is reported once as EVLOOP_ERROR, and the loop
@@ -2838,8 +2853,8 @@ int evloop_event_process(const struct evloop_event_t *event,
  *   -EMFILE    no descriptor is left, or the user's max_user_instances is used
  *              up
  *   -ENFILE, -ENOMEM
- * The last four also in the middle of a tree, of which then nothing is
- * watched.
+ * -ENOSPC, -EMFILE, -ENFILE and -ENOMEM can also occur in the middle of a
+ * tree; the call then watches nothing.
  *
  * Blocking: while the file system resolves the path and, with RECURSIVE, lists
  * all directories. A loop that another thread runs continues, but its file
@@ -4255,8 +4270,10 @@ int evloop_epoll_unregister(evloop_epoll_t ep,
  *   evloop_epoll_from_fd();
  * - if a descriptor was closed without being unregistered, a duplicate of it
  *   is open, and its fd is registered again: an event of the old registration.
- *   From then on also an event that was collected just before its registration
- *   ended.
+ *   After that has happened once, fd can also be -1 for an event that the
+ *   kernel returned just before the program ended the registration.
+ * The data of these events is the kernel's data word of that registration; it
+ * is not the data of evloop_epoll_register().
  *
  * @param ep an epoll object.
  * @param out_ready filled from the front, as many entries as returned; events

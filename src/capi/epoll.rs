@@ -183,8 +183,10 @@ pub extern "C" fn evloop_epoll_unregister(ep: evloop_epoll_t, fd: c_int) -> c_in
 ///   evloop_epoll_from_fd();
 /// - if a descriptor was closed without being unregistered, a duplicate of it
 ///   is open, and its fd is registered again: an event of the old registration.
-///   From then on also an event that was collected just before its registration
-///   ended.
+///   After that has happened once, fd can also be -1 for an event that the
+///   kernel returned just before the program ended the registration.
+/// The data of these events is the kernel's data word of that registration; it
+/// is not the data of evloop_epoll_register().
 ///
 /// @param ep an epoll object.
 /// @param out_ready filled from the front, as many entries as returned; events

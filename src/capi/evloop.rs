@@ -88,14 +88,19 @@ pub extern "C" fn evloop_close(r#loop: evloop_t) -> c_int {
 /// Runs an event loop on the calling thread.
 ///
 /// - UNTIL_DONE runs until evloop_stop(), or until nothing keeps the loop
-///   alive.
-/// - ONCE waits until there are events, dispatches them and returns. Calls of
-///   prepare, check and idle watchers do not count as events. If nothing keeps
-///   the loop alive it does not wait.
-/// - NOWAIT dispatches what is ready and returns.
+///   alive. If nothing does at its beginning, it runs no iteration.
+/// - ONCE returns after the first iteration that dispatched an event, or after
+///   evloop_wakeup() or evloop_stop(). Calls of prepare, check and idle
+///   watchers do not count as events. If nothing keeps the loop alive it does
+///   not wait.
+/// - NOWAIT runs one iteration that does not wait. What exceeds the limits of
+///   evloop_options_t remains for the next one.
 ///
-/// The loop keeps the events of watchers without a callback for evloop_wait(),
-/// merged into one event for each watcher; real-time signals are not merged.
+/// If a watcher has no callback the loop stores its event, and evloop_wait()
+/// returns it later. Events of one watcher are merged into one; real-time
+/// signals are not merged. A stored event does not end a ONCE run. When
+/// evloop_wait() returns it, the descriptor may no longer be ready. Disabling
+/// or closing an io watcher drops its stored event.
 ///
 /// A loop is kept alive by posted calls and by each enabled watcher, except:
 /// - a timer that is not set, or has expired for the last time;
@@ -168,7 +173,8 @@ pub extern "C" fn evloop_run_for_ns(r#loop: evloop_t, duration_ns: i64) -> c_int
 ///
 /// It returns the events of watchers that were added with a NULL callback;
 /// callbacks of other watchers run as in evloop_run(). A call returns all
-/// events that are there and fit; the loop keeps the others for the next call.
+/// events that are there and fit. The loop stores the others for the next
+/// call, which returns them at once and runs no iteration.
 ///
 /// @param loop a loop.
 /// @param out_events filled from the front, as many as returned.
@@ -204,8 +210,12 @@ pub unsafe extern "C" fn evloop_wait(
 ///
 /// The run finishes its current iteration, with all its callbacks, and returns
 /// 1 or 0 as usual. (To end it at once, close the loop.) If the loop is not
-/// running, the stop is remembered: the next run or wait returns at once and
-/// dispatches nothing. Several stops before that count as one, and end one run.
+/// running, the stop is remembered: the next run or wait returns without an
+/// iteration. In both cases an UNTIL_DONE run still calls the exit watchers.
+/// Several stops before that count as one, and end one run.
+///
+/// evloop_wait() first returns the events that the loop has stored. The first
+/// call without any returns 0 for the stop.
 ///
 /// Posted calls that this iteration does not make stay pending, for the next
 /// run or the end of the loop. To stop after them, post a last call that calls
@@ -255,7 +265,8 @@ pub extern "C" fn evloop_wakeup(r#loop: evloop_t) -> c_int {
 /// The loop makes the calls of one posting thread in their order, each exactly
 /// once. If the loop is closed first it never makes them, and nothing frees
 /// user_data (see evloop_close()). A call that a callback posts is made in the
-/// next iteration. A pending call keeps the loop alive.
+/// next iteration; a call that a prepare callback posts, in the same one. A
+/// pending call keeps the loop alive.
 /// A posted call cannot be withdrawn: for that use an async or a defer watcher,
 /// which can be closed.
 ///
@@ -322,8 +333,9 @@ pub unsafe extern "C" fn evloop_post_full(
 ///
 /// In a callback it is the time of the iteration. The loop reads the clock when
 /// the time is first needed, and the time then stays the same until the next
-/// wait. So it may be slightly before the time from which a timer counts that
-/// the same callback sets. Outside of callbacks this call reads the clock.
+/// wait or evloop_advance_ns(). So it may be slightly before the time from
+/// which a timer counts that the same callback sets. Outside of callbacks this
+/// call reads the clock.
 ///
 /// @param loop a loop.
 /// @returns nanoseconds of CLOCK_MONOTONIC or, with EVLOOP_VIRTUAL_TIME, of
@@ -335,8 +347,9 @@ pub extern "C" fn evloop_now_ns(r#loop: evloop_t) -> i64 {
 
 /// Moves the virtual time of an event loop.
 ///
-/// The next run or wait dispatches the timers that become due, in the order of
-/// their deadlines. A run that waits in another thread is woken.
+/// The next run or wait dispatches the timers that become due: clock by clock,
+/// those of a clock in the order of their deadlines. A time beyond INT64_MAX
+/// becomes INT64_MAX. A run that waits in another thread is woken.
 ///
 /// @param loop a loop with EVLOOP_VIRTUAL_TIME.
 /// @param ns nanoseconds to add to all its clocks; not negative.

@@ -153,7 +153,7 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 ///   such a directory, the watcher gets EVLOOP_ERROR with -EACCES. For the
 ///   directory of the given path that is always an error.
 /// - of a mount over a directory of the path;
-/// - behind the first 512 names of the path, including those of links;
+/// - behind the first 512 names of the path, where the names of links count;
 /// - by another machine on a network file system.
 ///
 /// A failure to resolve the path is reported once as EVLOOP_ERROR, and the loop
@@ -201,8 +201,8 @@ pub const EVLOOP_FILE_DONT_FOLLOW: u32 = 0x2000000;
 ///   -EMFILE    no descriptor is left, or the user's max_user_instances is used
 ///              up
 ///   -ENFILE, -ENOMEM
-/// The last four also in the middle of a tree, of which then nothing is
-/// watched.
+/// -ENOSPC, -EMFILE, -ENFILE and -ENOMEM can also occur in the middle of a
+/// tree; the call then watches nothing.
 ///
 /// Blocking: while the file system resolves the path and, with RECURSIVE, lists
 /// all directories. A loop that another thread runs continues, but its file

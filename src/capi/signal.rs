@@ -45,12 +45,12 @@ use crate::signal_hub::Siginfo;
 ///
 ///                      the handler               EVLOOP_SIGNAL_FD
 ///   handlers           run as before             none, it is blocked
-///   SIG_IGN            seen                      seen
+///   SIG_IGN            delivered                 delivered
 ///   SIG_DFL            replaced, see above       does not happen
-///   blocked            seen once unblocked       must be
-///   to the process     seen                      seen, once
-///   to one thread      seen                      only to that which runs
-///                                                the loop
+///   blocked            delivered once unblocked  must be
+///   sent to process    delivered                 delivered once
+///   sent to a thread   delivered                 delivered if that thread
+///                                                runs the loop
 ///   several watchers   each gets each, of all loops and kqueues, with either
 ///                      way
 ///   counts             each run of the handler   each read: the kernel keeps
@@ -82,11 +82,12 @@ use crate::signal_hub::Siginfo;
 /// @returns the watcher, enabled.
 ///
 /// Errors:
-///   -EINVAL    no signal, SIGKILL, SIGSTOP, or a signal that the C library
-///              reserves
+///   -EINVAL    signum is less than 1 or greater than 64
+///   -EINVAL    SIGKILL, SIGSTOP, or a signal that the C library reserves
 ///   -EINVAL    an unknown flag
 ///   -EBUSY     SIGNAL_FD, and the calling thread has not blocked the signal
-///   -EBUSY     16 handlers of the library lie over one another
+///   -EBUSY     the signal's chain already has 16 handlers of the library: the
+///              program has put its own between them that often
 ///   -EMFILE, -ENFILE  the first watcher with SIGNAL_FD takes a descriptor
 ///   -ENOSPC, -ENOMEM
 ///

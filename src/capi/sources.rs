@@ -558,9 +558,10 @@ pub unsafe extern "C" fn evloop_add_async(
 
 /// Triggers an async watcher.
 ///
-/// The callback begins after this call, on the thread that runs the loop, and
-/// sees what the calling thread wrote before it. Several calls before that
-/// count as one. A disabled watcher delivers the event when it is enabled.
+/// The thread that runs the loop calls the callback. A callback that begins
+/// after this call sees all writes that the calling thread made before the
+/// call. Several calls before the callback begins count as one. A disabled
+/// watcher delivers the event when it is enabled.
 ///
 /// @param watcher an async watcher.
 /// @returns 0.

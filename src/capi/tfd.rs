@@ -277,10 +277,10 @@ pub unsafe extern "C" fn tfd_gettime_ns(
 /// The count begins at the last read or setting, and reading resets it: two
 /// threads that read one timer share its expirations.
 ///
-/// Before Linux 6.10 the call may wait for one more expiration, past the time
-/// limit of a tfd_wait(), and tfd_close() does not wake it then. This happens
-/// if at the same moment the timer is set, or another process, another handle
-/// or a raw read(2) reads it. EVLOOP_TFD_NONBLOCK prevents it.
+/// Before Linux 6.10 there is a race. If at the same moment the timer is set,
+/// or another process, another handle or a raw read(2) reads it, this call can
+/// wait for the next expiration. A tfd_wait() then exceeds its time limit, and
+/// tfd_close() does not wake the call. EVLOOP_TFD_NONBLOCK prevents it.
 ///
 /// @param t a timer. If its descriptor has O_NONBLOCK, as after
 ///   EVLOOP_TFD_NONBLOCK, the call does not wait.
@@ -291,7 +291,8 @@ pub unsafe extern "C" fn tfd_gettime_ns(
 ///   -EAGAIN    no expiration yet, and the timer does not block
 ///   -ECANCELED the clock was stepped, see EVLOOP_TFD_TIMER_CANCEL_ON_SET;
 ///              reported once, and the timer stays armed
-///   -ECHILD    the process forked during the wait, and this is the child
+///   -ECHILD    an interrupt check forked during this wait, and this is the
+///              child; a new call works
 ///   -EBADF     the borrowed descriptor was closed
 ///   -EINTR
 ///
