@@ -1,6 +1,7 @@
 //! Descriptors: owned or borrowed, and their flags.
 
 use super::kept::{Identity, SharedIdentity};
+use super::raw_fd::{self, FIRST};
 use super::{int, syscall};
 use crate::errno::{Errno, refused};
 use crate::sync::{AtomicBool, Ordering};
@@ -14,10 +15,6 @@ pub(crate) struct Fd {
     /// Of one that is kept.
     identity: SharedIdentity,
 }
-
-/// The first number above the standard streams. A program may have closed
-/// those, and still write to them.
-const FIRST: RawFd = 3;
 
 impl Fd {
     fn new(raw: RawFd, owned: bool, identity: Identity) -> Self {
@@ -118,9 +115,8 @@ impl Fd {
     /// it must not be used or dropped afterwards.
     pub fn close_now(&self) {
         if self.owned.load(Ordering::Relaxed) && self.is_intact() {
-            // SAFETY: the descriptor is ours, and this is its last use. Linux
-            // frees the fd whatever close(2) returns.
-            let _ = unsafe { syscall!(SYS_close, self.raw) };
+            // SAFETY: the descriptor is ours, and this is its last use.
+            unsafe { raw_fd::close(self.raw) };
         }
     }
 }
@@ -152,15 +148,8 @@ pub(crate) fn above_streams(fd: RawFd) -> Result<Option<Fd>, Errno> {
     if fd >= FIRST { Ok(None) } else { duplicate(fd).map(Some) }
 }
 
-#[cold]
 fn duplicate(fd: RawFd) -> Result<Fd, Errno> {
-    // SAFETY: no pointers.
-    match unsafe { syscall!(SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, FIRST) } {
-        Ok(fd) => Ok(Fd::owned(int(fd))),
-        // The process may have no such number.
-        Err(Errno::EINVAL) => Err(Errno::EMFILE),
-        Err(errno) => Err(errno),
-    }
+    raw_fd::duplicate(fd).map(Fd::owned)
 }
 
 /// A duplicate of a descriptor that can be written to.

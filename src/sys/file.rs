@@ -1,6 +1,7 @@
 //! What files and pipes say of themselves.
 
 use super::fd::Fd;
+pub(crate) use super::raw_fd::read_start;
 use super::{int, poll, syscall};
 use crate::errno::Errno;
 use crate::sync::{AtomicBool, Ordering};
@@ -31,18 +32,6 @@ pub(crate) fn stat_path(path: &CStr) -> Result<libc::stat, Errno> {
     unsafe { syscall!(SYS_newfstatat, directory, path.as_ptr(), stat.as_mut_ptr(), flags) }?;
     // SAFETY: it was filled in.
     Ok(unsafe { stat.assume_init() })
-}
-
-/// How a file begins; short, if it is one of the kernel's that is read at
-/// once.
-pub(crate) fn read_start<'a>(path: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
-    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    // SAFETY: the path is NUL-terminated.
-    let file = unsafe { syscall!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) }?;
-    let file = Fd::brief(file)?;
-    // SAFETY: as many writable bytes as said.
-    let len = unsafe { syscall!(SYS_read, file.raw(), buffer.as_mut_ptr(), buffer.len()) }?;
-    Ok(buffer.get(..len).unwrap_or_default())
 }
 
 /// What /proc says of a descriptor: its first few lines.

@@ -25,6 +25,7 @@ pub(crate) mod park;
 pub(crate) mod pidfd;
 pub(crate) mod poll;
 pub(crate) mod pressure;
+mod raw_fd;
 pub(crate) mod select;
 pub(crate) mod signal;
 pub(crate) mod sigpipe;

@@ -6,7 +6,7 @@
 //! distances: a time that was worked out is never far from one that was read.
 
 use super::clock;
-use super::file;
+use super::raw_fd;
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 
 /// Whether the counter can be used: see [`is_usable`].
@@ -178,7 +178,7 @@ fn is_usable() -> bool {
         () => b"",
     };
     let mut text = [0; 32];
-    let read = file::read_start(path, &mut text).unwrap_or_default();
+    let read = raw_fd::read_start(path, &mut text).unwrap_or_default();
     let usable = !name.is_empty() && read.trim_ascii() == name;
     USABLE.store(if usable { YES } else { NO }, Relaxed);
     usable
