@@ -13,7 +13,7 @@
 
 use super::disposition::{Disposition, SavedAction, Trampoline};
 use super::list::{self, HandlerList};
-use super::pending;
+use super::reading;
 use super::siginfo::Siginfo;
 use super::subscriber::Subscriber;
 use crate::errno::{Errno, Result, fail};
@@ -236,7 +236,7 @@ pub(super) fn remove(number: c_int, node: NonNull<list::HandlerListNode<Subscrib
             unsafe { signal.subscribers.remove(node, &READERS) };
         }
     });
-    pending::wait();
+    reading::wait();
 }
 
 /// A signal that a signalfd had: all its subscribers count it.
@@ -343,7 +343,7 @@ fn after_fork() {
     // SAFETY: no other thread is in the library, and this one not in here.
     unsafe { LOCK.recover(mend) };
     // SAFETY: as above.
-    unsafe { pending::after_fork() };
+    unsafe { reading::after_fork() };
     HOLDER.store(0, Relaxed);
     READERS.forget();
     for signal in &SIGNALS {

@@ -19,11 +19,15 @@ mod hub;
 #[cfg(not(loom))]
 mod pending;
 #[cfg(not(loom))]
+mod reading;
+#[cfg(not(loom))]
 mod replace;
 #[cfg(not(loom))]
 mod siginfo;
 #[cfg(not(loom))]
 mod subscriber;
+#[cfg(not(loom))]
+mod subscription;
 
 #[cfg(not(loom))]
 pub use self::siginfo::Siginfo;
@@ -33,5 +37,6 @@ pub(crate) use self::{
     hub::check,
     pending::take_pending,
     replace::sigaction,
-    subscriber::{Position, QUEUED, SignalSink, Subscription, is_real_time, subscribe},
+    subscriber::{QUEUED, SignalSink, is_real_time},
+    subscription::{Position, Subscription, subscribe},
 };
