@@ -180,7 +180,7 @@ impl Queue {
             state.renew_signals()?;
             state.look_at_drained();
             state.first_look(sink);
-            let is_quiet = sink.filled() == 0 && state.active.is_empty();
+            let is_quiet = sink.filled() == 0 && state.store.active.is_empty();
             let mut more = true;
             if is_quiet && !matches!(options.deadline, Deadline::Now) {
                 self.settle(state)?;
@@ -240,14 +240,14 @@ impl Queue {
         let wanted = sink.left().min(AT_ONCE);
         let out = buffer.get_mut(..wanted).unwrap_or_default();
         let mut locked = locked;
-        let removed = locked.state()?.registrations.removed();
+        let removed = locked.state()?.store.registrations.removed();
         let (mut locked, result) = self.wait_unlocked(locked, by, out, left)?;
         let state = locked.state()?;
         sink.call_seq = state.next_call_seq();
         match result {
             // They may be of others by now: they are looked at, and what is
             // ready is delivered from there.
-            Ok(events) if state.registrations.may_have_come_again(removed) => {
+            Ok(events) if state.store.registrations.may_have_come_again(removed) => {
                 state.take_events(events, &mut KeventSink::none());
                 Ok((locked, true))
             }
@@ -362,7 +362,7 @@ impl Queue {
     #[inline(always)]
     fn settle(&self, state: &mut QueueState) -> Result<()> {
         // Whether any of what follows has something to do.
-        let is_settled = state.active.is_empty()
+        let is_settled = state.store.active.is_empty()
             && self.active.load(Ordering::Relaxed) == 0
             && !state.set.is_raised()
             && !state.timers.has_changed()
@@ -373,7 +373,7 @@ impl Queue {
     fn settle_rest(&self, state: &mut QueueState) -> Result<()> {
         state.take_ended();
         let timers_set = state.set_timers();
-        let active = state.active.len();
+        let active = state.store.active.len();
         self.active.store(active as i64, Ordering::Relaxed);
         if active == 0 {
             state.set.clear();
@@ -422,7 +422,7 @@ impl QueueState {
         if std::mem::take(&mut self.kernel_first) {
             return;
         }
-        if !self.active.is_empty() {
+        if !self.store.active.is_empty() {
             self.take_signalfd();
         }
         self.take_active(sink);
@@ -436,7 +436,7 @@ impl QueueState {
     ///   Then an event that is left of a closed descriptor could be taken for
     ///   another's.
     fn needs_other_set(&self) -> bool {
-        self.has_many_stale_events() || self.registrations.has_used_many(self.removed_before)
+        self.has_many_stale_events() || self.store.registrations.has_used_many(self.removed_before)
     }
 
     /// Whether the kernel keeps reporting events of registrations that were
@@ -444,6 +444,6 @@ impl QueueState {
     /// as rebuilding it does.
     fn has_many_stale_events(&self) -> bool {
         const FEW: usize = 16;
-        self.stale_events > self.registrations.len() / 4 + FEW
+        self.stale_events > self.store.registrations.len() / 4 + FEW
     }
 }

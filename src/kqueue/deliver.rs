@@ -22,7 +22,7 @@ impl QueueState {
         if ready.is_none() && self.is_gone(id) {
             return true;
         }
-        let Some(knote) = self.knotes.get(id) else { return true };
+        let Some(knote) = self.store.knotes.get(id) else { return true };
         let (filter, forced) = (filter::of(knote), knote.is(FORCED));
         let verdict = filter.evaluate(self, id, ready);
         let outcome = match verdict {
@@ -34,7 +34,7 @@ impl QueueState {
                 return true;
             }
         };
-        let Some(knote) = self.knotes.get_mut(id) else { return true };
+        let Some(knote) = self.store.knotes.get_mut(id) else { return true };
         knote.call_seq = sink.call_seq;
         knote.status &= !FORCED;
         let mut event = knote.event();
@@ -58,7 +58,7 @@ impl QueueState {
 
     /// Whether a knote's descriptor is not what it was; then it is forgotten.
     fn is_gone(&mut self, id: u32) -> bool {
-        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
+        let registration = self.store.knotes.get(id).map_or(NONE, |knote| knote.registration);
         let gone = registration != NONE && self.verify(registration).is_err();
         if gone {
             self.forget(registration);
@@ -69,12 +69,12 @@ impl QueueState {
     /// After a delivery: what the kernel refuses is a descriptor that is not
     /// there any more.
     fn refresh_quietly(&mut self, id: u32) {
-        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
+        let registration = self.store.knotes.get(id).map_or(NONE, |knote| knote.registration);
         match self.refresh(registration, NONE, NONE) {
             Err(Errno::EBADF | Errno::ENOENT) => self.forget(registration),
             // There is no memory to have it watched again: it is not lost, as
             // it is looked at again.
-            Err(_) => self.activate(id),
+            Err(_) => self.store.activate(id),
             Ok(_) => {}
         }
     }
@@ -82,26 +82,26 @@ impl QueueState {
     /// Takes what the list of those with events has, each once.
     #[inline]
     pub fn take_active(&mut self, sink: &mut KeventSink) {
-        if !self.active.is_empty() {
+        if !self.store.active.is_empty() {
             self.take_all_active(sink);
         }
     }
 
     fn take_all_active(&mut self, sink: &mut KeventSink) {
-        let mut left = self.active.len();
+        let mut left = self.store.active.len();
         while left > 0 && !sink.is_full() {
             left -= 1;
-            let id = self.active.first();
-            let Some(knote) = self.knotes.get(id) else { return };
+            let id = self.store.active.first();
+            let Some(knote) = self.store.knotes.get(id) else { return };
             let (forced, done) = (knote.is(FORCED), knote.call_seq == sink.call_seq);
-            self.active.remove(&mut self.knotes, id);
+            self.store.active.remove(&mut self.store.knotes, id);
             if done {
                 // Delivered by this call, and still so: for the next one.
-                self.active.append(&mut self.knotes, id);
+                self.store.active.append(&mut self.store.knotes, id);
                 continue;
             }
-            self.deactivate(id);
-            if forced && let Some(knote) = self.knotes.get_mut(id) {
+            self.store.deactivate(id);
+            if forced && let Some(knote) = self.store.knotes.get_mut(id) {
                 knote.status |= FORCED;
             }
             self.deliver(id, None, sink);
@@ -148,11 +148,11 @@ impl QueueState {
             if let Some(next) = events.get(next).map(epoll_set::source)
                 && let EventSource::Registration(id, _) = next
             {
-                self.registrations.prefetch(id);
+                self.store.registrations.prefetch(id);
             }
             match epoll_set::source(event) {
                 EventSource::Registration(id, generation) => {
-                    let kind = self.kind_in_inner(id);
+                    let kind = self.store.kind_in_inner(id);
                     let known = self.take_registration((id, generation), kind, event.events, sink);
                     unknown += usize::from(!known);
                 }
@@ -198,7 +198,7 @@ impl QueueState {
     /// report is about.
     fn is_delivered(&self, first: u32, ready: u32, sink: &KeventSink) -> bool {
         let (mut cursor, mut delivered) = (first, false);
-        while let Some(knote) = self.knotes.get(cursor) {
+        while let Some(knote) = self.store.knotes.get(cursor) {
             let (kind, interest) = filter::of(knote).interest(knote);
             let meant = interest | epoll_set::ERR | epoll_set::HUP;
             if kind == epoll_set::LEVEL && ready & meant != 0 && !knote.is(DISABLED) {
@@ -221,10 +221,10 @@ impl QueueState {
         ready: u32,
         sink: &mut KeventSink,
     ) -> bool {
-        let Some(registration) = self.registrations.get_of(id, generation) else {
+        let Some(registration) = self.store.registrations.get_of(id, generation) else {
             return false;
         };
-        self.knotes.prefetch(registration.first);
+        self.store.knotes.prefetch(registration.first);
         let may_be_delivered =
             kind == epoll_set::LEVEL && sink.filled() > 0 && registration.is_level();
         if may_be_delivered && self.is_delivered(registration.first, ready, sink) {
@@ -240,7 +240,7 @@ impl QueueState {
         let (mut cursor, is_level) = (registration.first, registration.is_level());
         // That there is an event, now or later.
         let mut wanted = false;
-        while let Some(knote) = self.knotes.get(cursor) {
+        while let Some(knote) = self.store.knotes.get(cursor) {
             let (id, next, before) = (cursor, knote.next, sink.filled());
             let (its_kind, interest) = filter::of(knote).interest(knote);
             let meant = interest | epoll_set::ERR | epoll_set::HUP;
@@ -252,13 +252,13 @@ impl QueueState {
                 wanted = true;
                 if kind != epoll_set::LEVEL {
                     // The kernel does not report the edge again.
-                    self.activate(id);
+                    self.store.activate(id);
                 }
             } else if self.deliver(id, Some(ready), sink) {
                 wanted |= sink.filled() > before;
             } else {
                 wanted = true;
-                self.activate(id);
+                self.store.activate(id);
             }
         }
         if !(wanted && is_level) {

@@ -8,10 +8,10 @@
 use super::epoll_set::{self, EpollSet};
 use super::event::FILTER_SIGNAL;
 use super::queue_waiters::QueueWaiters;
+use super::registration::NO_WATCHES;
 use super::signals::DETACHED;
 use super::state::QueueState;
 use super::timers::Timerfds;
-use super::vnode_watch::NO_WATCHES;
 use super::{Queue, object};
 use crate::errno::{Error, Result, fail};
 use crate::sync::Ordering;
@@ -99,11 +99,11 @@ impl QueueState {
         self.processes.connector = None;
         self.waiters = QueueWaiters::new();
         self.stale_events = 0;
-        self.removed_before = self.registrations.removed();
+        self.removed_before = self.store.registrations.removed();
         let mut cursor = 0;
-        while let Some(id) = self.registrations.next_from(cursor) {
+        while let Some(id) = self.store.registrations.next_from(cursor) {
             cursor = id + 1;
-            if let Some(registration) = self.registrations.get_mut(id) {
+            if let Some(registration) = self.store.registrations.get_mut(id) {
                 registration.role_watch = NO_WATCHES;
             }
         }
@@ -129,9 +129,9 @@ impl QueueState {
     /// Attaches those signals that could not be watched yet.
     fn attach_signals(&mut self) -> Result<()> {
         let mut cursor = 0;
-        while let Some(id) = self.knotes.next_from(cursor) {
+        while let Some(id) = self.store.knotes.next_from(cursor) {
             cursor = id + 1;
-            let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_SIGNAL);
+            let knote = self.store.knotes.get(id).filter(|knote| knote.filter == FILTER_SIGNAL);
             if knote.is_some_and(|knote| knote.state == DETACHED) {
                 self.attach_signal(id)?;
             }
@@ -141,7 +141,7 @@ impl QueueState {
 
     fn renew_vnode_watches(&mut self) -> Result<()> {
         let mut cursor = 0;
-        while let Some(id) = self.registrations.next_from(cursor) {
+        while let Some(id) = self.store.registrations.next_from(cursor) {
             cursor = id + 1;
             self.refresh_vnode_watches(id, None).map_err(Error::from)?;
         }

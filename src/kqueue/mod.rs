@@ -22,11 +22,14 @@ mod object;
 mod processes;
 mod queue_waiters;
 mod readiness;
+mod rebuild;
+mod refresh;
 mod registration;
 mod signals;
 mod slab;
 mod snapshot;
 mod state;
+mod store;
 mod timers;
 mod vnode_watch;
 

@@ -168,7 +168,7 @@ impl QueueState {
         let before = std::mem::replace(&mut watch.mounts, now);
         let notes = difference(&before, &watch.mounts);
         let mut cursor = 0;
-        while let Some(id) = self.knotes.next_from(cursor).filter(|_| notes != 0) {
+        while let Some(id) = self.store.knotes.next_from(cursor).filter(|_| notes != 0) {
             cursor = id + 1;
             filter::of_id(self, id).mounted(self, id, notes);
         }

@@ -98,9 +98,9 @@ impl QueueState {
     /// How is everything now?
     fn query_all_links(&mut self) {
         let mut cursor = 0;
-        while let Some(id) = self.knotes.next_from(cursor) {
+        while let Some(id) = self.store.knotes.next_from(cursor) {
             cursor = id + 1;
-            let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_NETDEV);
+            let knote = self.store.knotes.get(id).filter(|knote| knote.filter == FILTER_NETDEV);
             if let Some(index) = knote.and_then(|knote| u32::try_from(knote.ident).ok()) {
                 // It is said again that messages were lost if the answer is.
                 let _ = netlink::ask(self.netlink.raw(), index);
@@ -111,8 +111,8 @@ impl QueueState {
     fn take_link_event(&mut self, link: Option<Link>) {
         let Some(link) = link else { return };
         let key = (u64::from(link.index), FILTER_NETDEV);
-        let mut cursor = self.index.get(&key).copied().unwrap_or(NONE);
-        while let Some(knote) = self.knotes.get(cursor) {
+        let mut cursor = self.store.index.get(&key).copied().unwrap_or(NONE);
+        while let Some(knote) = self.store.knotes.get(cursor) {
             let next = knote.next;
             filter::of_id(self, cursor).linked(self, cursor, link.state);
             cursor = next;

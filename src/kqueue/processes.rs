@@ -11,7 +11,6 @@ use super::event::*;
 use super::knote::*;
 use super::slab::{NONE, Slab};
 use super::state::QueueState;
-use super::timers::MAX_TIMERS;
 use crate::errno::{Errno, Result, error, fail};
 use crate::handle::try_box;
 use crate::sys::connector::{self, ProcEvent};
@@ -94,14 +93,14 @@ impl QueueState {
     }
 
     pub fn add_pidfds_to(&self, set: &EpollSet) -> std::result::Result<(), Errno> {
-        for id in 0..self.knotes.end() {
-            let knote = self.knotes.get(id).filter(|knote| knote.filter == FILTER_PROC);
+        for id in 0..self.store.knotes.end() {
+            let knote = self.store.knotes.get(id).filter(|knote| knote.filter == FILTER_PROC);
             let record = knote.and_then(|knote| u32::try_from(knote.state).ok());
             let process = record.and_then(|record| self.processes.records.get(record));
             if let Some(process) = process.filter(|process| !process.is_over)
                 && let Some(pidfd) = &process.pidfd
             {
-                set.add_process(pidfd.raw(), id, self.knotes.generation(id))?;
+                set.add_process(pidfd.raw(), id, self.store.knotes.generation(id))?;
             }
         }
         Ok(())
@@ -124,7 +123,7 @@ impl QueueState {
     }
 
     fn process_of(&mut self, id: u32) -> Option<&mut WatchedProcess> {
-        let record = u32::try_from(self.knotes.get(id)?.state).ok()?;
+        let record = u32::try_from(self.store.knotes.get(id)?.state).ok()?;
         self.processes.records.get_mut(record)
     }
 
@@ -133,7 +132,7 @@ impl QueueState {
         let Some(record) = self.processes.records.insert(process, NONE) else {
             fail!(ENOMEM, "no memory to watch another process");
         };
-        if let Some(knote) = self.knotes.get_mut(id) {
+        if let Some(knote) = self.store.knotes.get_mut(id) {
             knote.state = record.into();
         }
         Ok(())
@@ -141,7 +140,7 @@ impl QueueState {
 
     /// Begins to watch a knote's process.
     pub fn attach_process(&mut self, id: u32) -> Result<()> {
-        let Some(knote) = self.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = self.store.knotes.get(id) else { return Ok(()) };
         let (ident, fflags) = (knote.ident, knote.fflags);
         let Some(pid) = i32::try_from(ident).ok().filter(|pid| *pid > 0) else {
             fail!(ESRCH, "there is no process {}", ident as i64);
@@ -162,7 +161,7 @@ impl QueueState {
     }
 
     fn watch_pidfd(&mut self, id: u32, pidfd: Fd) -> std::result::Result<(), Errno> {
-        let generation = self.knotes.generation(id);
+        let generation = self.store.knotes.generation(id);
         self.set.add_process(pidfd.raw(), id, generation)?;
         if let Some(process) = self.process_of(id) {
             process.pidfd = Some(pidfd);
@@ -222,7 +221,9 @@ impl QueueState {
     pub fn detach_process(&mut self, id: u32) {
         let _ = self.listen_for(id, 0);
         self.drop_pidfd(id);
-        if let Some(record) = self.knotes.get(id).and_then(|one| u32::try_from(one.state).ok()) {
+        if let Some(record) =
+            self.store.knotes.get(id).and_then(|one| u32::try_from(one.state).ok())
+        {
             drop(self.processes.records.remove(record));
         }
     }
@@ -235,8 +236,9 @@ impl QueueState {
 
     /// A pidfd reports that its knote's process has ended.
     pub fn take_process(&mut self, id: u32, generation: u32) {
-        let is_same =
-            |state: &Self| state.knotes.generation(id) & super::epoll_set::GENERATION == generation;
+        let is_same = |state: &Self| {
+            state.store.knotes.generation(id) & super::epoll_set::GENERATION == generation
+        };
         if !is_same(self) {
             return;
         }
@@ -253,7 +255,7 @@ impl QueueState {
 
     /// Notes that a knote's process has ended, and how.
     fn ended(&mut self, id: u32, reported: Option<i32>) {
-        let Some(knote) = self.knotes.get(id) else { return };
+        let Some(knote) = self.store.knotes.get(id) else { return };
         let (fflags, pid) = (knote.fflags, i32::try_from(knote.ident).unwrap_or(0));
         let Some(process) = self.process_of(id).filter(|process| !process.is_over) else { return };
         process.is_over = true;
@@ -275,12 +277,12 @@ impl QueueState {
             Some(pidfd) => self.set.drop_own(pidfd),
             None => {}
         }
-        self.activate(id);
+        self.store.activate(id);
     }
 
     /// What is to be reported of a knote's process.
     pub fn report_process(&mut self, id: u32) -> Option<Report> {
-        let knote = self.knotes.get(id)?;
+        let knote = self.store.knotes.get(id)?;
         let (fflags, pid) = (knote.fflags, i32::try_from(knote.ident).unwrap_or(0));
         let process = self.process_of(id)?;
         let happened = std::mem::take(&mut process.pending);
@@ -325,13 +327,13 @@ impl QueueState {
 
     fn first_of(&self, pid: i32) -> u32 {
         let ident = u64::from(pid.cast_unsigned());
-        self.index.get(&(ident, FILTER_PROC)).copied().unwrap_or(NONE)
+        self.store.index.get(&(ident, FILTER_PROC)).copied().unwrap_or(NONE)
     }
 
     /// For each knote of a process, of which that may be the end.
     fn each_of(&mut self, pid: i32, act: impl Fn(&mut Self, u32)) {
         let mut id = self.first_of(pid);
-        while let Some(knote) = self.knotes.get(id) {
+        while let Some(knote) = self.store.knotes.get(id) {
             let next = knote.next;
             act(self, id);
             id = next;
@@ -340,14 +342,14 @@ impl QueueState {
 
     /// Something happened that a knote may be for.
     fn happened(&mut self, id: u32, what: u32) {
-        let wanted = self.knotes.get(id).map_or(0, |knote| knote.fflags | NOTE_TRACKERR);
+        let wanted = self.store.knotes.get(id).map_or(0, |knote| knote.fflags | NOTE_TRACKERR);
         let Some(process) = self.process_of(id).filter(|one| !one.is_over && !one.is_child_event)
         else {
             return;
         };
         process.pending |= what & wanted;
         if process.pending != 0 {
-            self.activate(id);
+            self.store.activate(id);
         }
     }
 
@@ -365,7 +367,7 @@ impl QueueState {
 
     fn forked(&mut self, parent: i32, child: i32) {
         let mut id = self.first_of(parent);
-        while let Some(knote) = self.knotes.get(id) {
+        while let Some(knote) = self.store.knotes.get(id) {
             let (next, tracks) = (knote.next, knote.fflags & NOTE_TRACK != 0);
             let tracks = tracks
                 && self
@@ -379,8 +381,9 @@ impl QueueState {
 
     /// The connector has lost some events; which, is not known.
     fn lost(&mut self) {
-        for id in 0..self.knotes.end() {
-            let is_of_process = self.knotes.get(id).is_some_and(|one| one.filter == FILTER_PROC);
+        for id in 0..self.store.knotes.end() {
+            let is_of_process =
+                self.store.knotes.get(id).is_some_and(|one| one.filter == FILTER_PROC);
             let process = if is_of_process { self.process_of(id) } else { None };
             let Some(process) = process.filter(|process| process.listens) else { continue };
             let has_pidfd = process.pidfd.is_some();
@@ -394,7 +397,7 @@ impl QueueState {
 
     /// Watches a child as its parent is watched, and reports the child.
     fn track(&mut self, id: u32, parent: i32, child: i32) -> Result<()> {
-        let Some(knote) = self.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = self.store.knotes.get(id) else { return Ok(()) };
         let change = Kevent {
             ident: u64::from(child.cast_unsigned()),
             fflags: knote.fflags,
@@ -408,7 +411,7 @@ impl QueueState {
         };
         let event = Kevent { fflags: 0, flags: change.flags | EV_ONESHOT, ..change };
         let event = self.insert_child(&event, note)?;
-        self.activate(event);
+        self.store.activate(event);
         let tracker = self.insert_child(&change, WatchedProcess::default())?;
         self.listen_for(tracker, change.fflags)?;
         // Without a pidfd the connector reports the end of the child.
@@ -424,11 +427,9 @@ impl QueueState {
         if change.ext != [0; 4] {
             knote.ext = Some(try_box(change.ext).ok_or(Errno::ENOMEM)?);
         }
-        self.reserve_index()?;
-        let Some(id) = self.knotes.insert(knote, MAX_TIMERS) else {
-            return Err(super::state::no_memory());
-        };
-        self.link(id, change);
+        self.store.reserve_index()?;
+        let id = self.store.insert(knote)?;
+        self.store.link(id, change);
         if let Err(error) = self.insert_process(id, process) {
             self.remove(id);
             return Err(error);

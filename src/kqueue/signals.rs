@@ -147,7 +147,7 @@ impl QueueState {
         for QueueSignalWatch { number, .. } in watches {
             self.each_signal_knote(number, |knote| knote.state = DETACHED);
             let mut cursor = self.first_of_signal(number);
-            while let Some(knote) = self.knotes.get(cursor) {
+            while let Some(knote) = self.store.knotes.get(cursor) {
                 let (id, next) = (cursor, knote.next);
                 result = result.and(self.attach_signal(id));
                 cursor = next;
@@ -158,12 +158,12 @@ impl QueueState {
 
     fn first_of_signal(&self, number: c_int) -> u32 {
         let key = (u64::from(number.unsigned_abs()), FILTER_SIGNAL);
-        self.index.get(&key).copied().unwrap_or(NONE)
+        self.store.index.get(&key).copied().unwrap_or(NONE)
     }
 
     fn each_signal_knote(&mut self, number: c_int, mut change: impl FnMut(&mut Knote)) {
         let mut cursor = self.first_of_signal(number);
-        while let Some(knote) = self.knotes.get_mut(cursor) {
+        while let Some(knote) = self.store.knotes.get_mut(cursor) {
             change(knote);
             cursor = knote.next;
         }
@@ -172,7 +172,7 @@ impl QueueState {
     /// Begins to watch a knote's signal: by a signalfd if the calling thread
     /// blocks it, since no handler would run.
     pub fn attach_signal(&mut self, id: u32) -> Result<()> {
-        let Some(knote) = self.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = self.store.knotes.get(id) else { return Ok(()) };
         let (number, enabled) = (signal_hub::check(knote.ident)?, !knote.is(DISABLED));
         if self.signals.index_of(number).is_none() {
             self.subscribe(number)?;
@@ -189,7 +189,7 @@ impl QueueState {
         }
         // After that: what it counts wakes the queue.
         let count = self.signals.get_mut(number).map_or(0, |watch| watch.subscription.count());
-        if let Some(knote) = self.knotes.get_mut(id) {
+        if let Some(knote) = self.store.knotes.get_mut(id) {
             knote.state = count.cast_signed();
         }
         Ok(())
@@ -269,18 +269,18 @@ impl QueueState {
 
     /// A knote's signal, if it is watched for it.
     fn signal_of(&self, id: u32) -> Option<c_int> {
-        let knote = self.knotes.get(id).filter(|knote| knote.state != DETACHED)?;
+        let knote = self.store.knotes.get(id).filter(|knote| knote.state != DETACHED)?;
         c_int::try_from(knote.ident).ok()
     }
 
     /// The last knote closes what woke it, or was taken from.
     pub fn detach_signal(&mut self, id: u32) {
         if let Some(number) = self.signal_of(id) {
-            let enabled = self.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED));
+            let enabled = self.store.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED));
             if enabled {
                 self.count_enabled(number, false);
             }
-            if let Some(knote) = self.knotes.get_mut(id) {
+            if let Some(knote) = self.store.knotes.get_mut(id) {
                 knote.state = DETACHED;
             }
             if let Some(watch) = self.signals.get_mut(number) {
@@ -324,7 +324,7 @@ impl QueueState {
         let Some(number) = self.signal_of(id) else { return 0 };
         let Some(watch) = self.signals.get_mut(number) else { return 0 };
         let count = watch.subscription.count().cast_signed();
-        let Some(knote) = self.knotes.get_mut(id) else { return 0 };
+        let Some(knote) = self.store.knotes.get_mut(id) else { return 0 };
         count.saturating_sub(std::mem::replace(&mut knote.state, count)).unsigned_abs()
     }
 
@@ -336,8 +336,8 @@ impl QueueState {
         self.count_enabled(number, on);
         let Some(watch) = self.signals.get_mut(number) else { return };
         let count = watch.subscription.count().cast_signed();
-        if on && self.knotes.get(id).is_some_and(|knote| knote.state < count) {
-            self.activate(id);
+        if on && self.store.knotes.get(id).is_some_and(|knote| knote.state < count) {
+            self.store.activate(id);
         }
     }
 
@@ -352,11 +352,11 @@ impl QueueState {
                 continue;
             }
             let mut cursor = self.first_of_signal(number);
-            while let Some(knote) = self.knotes.get(cursor) {
+            while let Some(knote) = self.store.knotes.get(cursor) {
                 let (id, next) = (cursor, knote.next);
                 if knote.state < count.cast_signed() {
                     counted |= !knote.is(DISABLED);
-                    self.activate(id);
+                    self.store.activate(id);
                 }
                 cursor = next;
             }

@@ -11,8 +11,9 @@ use super::processes::Processes;
 use super::queue_waiters::QueueWaiters;
 use super::registration::Registration;
 use super::signals::QueueSignals;
-use super::slab::{NONE, Slab};
-use super::timers::{MAX_TIMERS, QueueTimers};
+use super::slab::NONE;
+use super::store::{Store, no_memory};
+use super::timers::QueueTimers;
 use super::vnode_watch::VnodeWatches;
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::handle::try_box;
@@ -23,11 +24,7 @@ use std::os::fd::RawFd;
 
 /// Everything that is under a queue's lock.
 pub(super) struct QueueState {
-    pub knotes: Slab<Knote>,
-    pub index: Index,
-    specific: SpecificIndex,
-    pub registrations: Slab<Registration>,
-    pub active: ActiveList,
+    pub store: Store,
     /// Before the set, which handlers of signals use.
     pub signals: QueueSignals,
     pub set: EpollSet,
@@ -63,11 +60,7 @@ impl QueueState {
     #[inline]
     pub fn new(set: EpollSet, trusts_fds: bool) -> Self {
         Self {
-            knotes: Slab::new(),
-            index: Index::default(),
-            specific: SpecificIndex::default(),
-            registrations: Slab::new(),
-            active: ActiveList::new(),
+            store: Store::new(),
             signals: QueueSignals::new(),
             set,
             trusts_fds,
@@ -92,23 +85,12 @@ impl QueueState {
     pub fn next_call_seq(&mut self) -> u32 {
         self.call_seq = self.call_seq.wrapping_add(1);
         if self.call_seq == 0 {
-            self.renumber();
+            // The numbers have all been used: no knote is to have one of those
+            // that come again.
+            self.store.forget_calls();
+            self.call_seq = 1;
         }
         self.call_seq
-    }
-
-    /// The numbers have all been used: no knote is to have one of those that
-    /// come again.
-    #[cold]
-    fn renumber(&mut self) {
-        let mut cursor = 0;
-        while let Some(id) = self.knotes.next_from(cursor) {
-            cursor = id + 1;
-            if let Some(knote) = self.knotes.get_mut(id) {
-                knote.call_seq = 0;
-            }
-        }
-        self.call_seq = 1;
     }
 
     /// Applies one change.
@@ -132,8 +114,8 @@ impl QueueState {
 
     /// A change of what is not a descriptor's.
     fn change_other(&mut self, filter: &'static dyn Filter, change: &Kevent) -> Result<()> {
-        let first = self.index.get(&(change.ident, change.filter)).copied();
-        let found = self.find(first.unwrap_or(NONE), change);
+        let first = self.store.first_of(change.ident, change.filter);
+        let found = self.store.find(first, change);
         match found {
             Some(id) if change.flags & EV_DELETE != 0 => {
                 filter.may_delete(self, id)?;
@@ -151,11 +133,11 @@ impl QueueState {
             fail!(EBADF, "ident {} is no descriptor", change.ident as i64);
         };
         self.prepare_vnode_watches(change.ident);
-        let Some(registration) = self.index.get(&(change.ident, DESCRIPTOR)).copied() else {
+        let Some(registration) = self.store.index.get(&(change.ident, DESCRIPTOR)).copied() else {
             return self.add_descriptor(filter, change, fd);
         };
-        let first = self.registrations.get(registration).map_or(NONE, |one| one.first);
-        let result = match self.find(first, change) {
+        let first = self.store.registrations.get(registration).map_or(NONE, |one| one.first);
+        let result = match self.store.find(first, change) {
             Some(id) if change.flags & EV_DELETE != 0 => {
                 let asked = self.unlink(id);
                 self.settle_registration(registration, asked)
@@ -219,16 +201,16 @@ impl QueueState {
         if self.is_own(fd) {
             fail!(EINVAL, "fd {} is the library's own", fd);
         }
-        self.reserve_index()?;
-        let Some(registration) = self.registrations.insert(fresh, NONE) else {
+        self.store.reserve_index()?;
+        let Some(registration) = self.store.registrations.insert(fresh, NONE) else {
             return Err(no_memory());
         };
-        self.index.insert_reserved((change.ident, DESCRIPTOR), registration);
+        self.store.index.insert_reserved((change.ident, DESCRIPTOR), registration);
         let added = self.add(filter, change, registration);
         if added.is_err() {
             self.forget(registration);
         }
-        if let Some(registration) = self.registrations.get_mut(registration) {
+        if let Some(registration) = self.store.registrations.get_mut(registration) {
             registration.is_fresh = false;
         }
         added
@@ -247,40 +229,15 @@ impl QueueState {
             || wait::is_own(fd)
     }
 
-    pub fn reserve_index(&mut self) -> Result<()> {
-        self.index.try_reserve(1).map_err(|_| no_memory())?;
-        self.specific.try_reserve(1).map_err(|_| no_memory())
-    }
-
-    /// The knote that a change means, of a list of knotes.
-    fn find(&self, first: u32, change: &Kevent) -> Option<u32> {
-        if change.flags & EV_UDATA_SPECIFIC != 0 {
-            return self.specific.get(&(change.ident, change.filter, change.udata)).copied();
-        }
-        let mut id = first;
-        // Those that have their udata in their key come last.
-        while let Some(knote) = self.knotes.get(id)
-            && !knote.has(EV_UDATA_SPECIFIC)
-        {
-            if knote.filter == change.filter {
-                return Some(id);
-            }
-            id = knote.next;
-        }
-        None
-    }
-
     /// Adds a knote; of a descriptor if it has a registration.
     fn add(&mut self, filter: &dyn Filter, change: &Kevent, registration: u32) -> Result<()> {
         let mut knote = Knote::new(change, change.flags);
         knote.registration = registration;
         knote.ext = kept_ext(change)?;
         filter.check(&mut knote)?;
-        self.reserve_index()?;
-        let Some(id) = self.knotes.insert(knote, MAX_TIMERS) else {
-            return Err(no_memory());
-        };
-        self.link(id, change);
+        self.store.reserve_index()?;
+        let id = self.store.insert(knote)?;
+        self.store.link(id, change);
         if let Err(error) = self.start(filter, (id, registration), change) {
             // The first error counts.
             let _ = self.unlink(id);
@@ -306,62 +263,16 @@ impl QueueState {
         Ok(())
     }
 
-    /// Puts a new knote where it is found; there is room for it.
-    pub fn link(&mut self, id: u32, change: &Kevent) {
-        let Some(knote) = self.knotes.get(id) else { return };
-        let (registration, is_specific) = (knote.registration, knote.has(EV_UDATA_SPECIFIC));
-        let (mut before, mut after) = (NONE, self.first_beside(registration, change));
-        while is_specific
-            && let Some(knote) = self.knotes.get(after)
-            && !knote.has(EV_UDATA_SPECIFIC)
-        {
-            // There are few: one for each filter.
-            (before, after) = (after, knote.next);
-        }
-        if is_specific {
-            self.specific.insert_reserved((change.ident, change.filter, change.udata), id);
-        }
-        if let Some(knote) = self.knotes.get_mut(id) {
-            (knote.previous, knote.next) = (before, after);
-        }
-        self.set_next(before, registration, (change.ident, change.filter), id);
-        if let Some(knote) = self.knotes.get_mut(after) {
-            knote.previous = id;
-        }
-    }
-
-    /// The first knote of a descriptor, or of the same ident and filter.
-    fn first_beside(&self, registration: u32, change: &Kevent) -> u32 {
-        match self.registrations.get(registration) {
-            Some(registration) => registration.first,
-            None => self.index.get(&(change.ident, change.filter)).copied().unwrap_or(NONE),
-        }
-    }
-
-    /// Has a knote followed by another one; without one before, that is the
-    /// first.
-    fn set_next(&mut self, before: u32, registration: u32, key: (u64, i16), next: u32) {
-        if let Some(before) = self.knotes.get_mut(before) {
-            before.next = next;
-        } else if let Some(registration) = self.registrations.get_mut(registration) {
-            registration.first = next;
-        } else if next == NONE {
-            self.index.remove(&key);
-        } else {
-            self.index.insert_reserved(key, next);
-        }
-    }
-
     /// Changes a knote. On failure it is as before.
     fn modify(&mut self, filter: &dyn Filter, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = self.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = self.store.knotes.get(id) else { return Ok(()) };
         let (registration, before) = (knote.registration, Settings::of(knote));
         let ext = kept_ext(change)?;
         if let Err(error) = self.try_settings(filter, (id, registration), change) {
             self.set_back((id, registration), &before);
             return Err(error);
         }
-        if let Some(knote) = self.knotes.get_mut(id)
+        if let Some(knote) = self.store.knotes.get_mut(id)
             && change.flags & EV_KEEPUDATA == 0
         {
             (knote.udata, knote.ext) = (change.udata, ext);
@@ -392,7 +303,7 @@ impl QueueState {
     /// Undoes it: a knote watched for this until now, which needs no memory.
     fn set_back(&mut self, (id, registration): (u32, u32), before: &Settings) {
         self.set_enabled(id, before.enabled);
-        let Some(knote) = self.knotes.get_mut(id) else { return };
+        let Some(knote) = self.store.knotes.get_mut(id) else { return };
         (knote.flags, knote.fflags, knote.data) = (before.flags, before.fflags, before.data);
         self.count_need(id);
         if registration != NONE {
@@ -417,16 +328,17 @@ impl QueueState {
     /// the present state, as it has reported it for other knotes.
     fn look_now(&mut self, id: u32) {
         if let Verdict::True(_) = filter::of_id(self, id).evaluate(self, id, None) {
-            self.activate(id);
+            self.store.activate(id);
         }
     }
 
     /// What no epoll watches has to be looked at.
     fn activate_file(&mut self, id: u32) {
-        let Some(knote) = self.knotes.get(id) else { return };
-        let is_file = self.registrations.get(knote.registration).is_some_and(|one| one.is_file);
+        let Some(knote) = self.store.knotes.get(id) else { return };
+        let is_file =
+            self.store.registrations.get(knote.registration).is_some_and(|one| one.is_file);
         if is_file && filter::of(knote).interest(knote).1 != 0 {
-            self.activate(id);
+            self.store.activate(id);
         }
     }
 
@@ -436,7 +348,7 @@ impl QueueState {
         registration: u32,
         asked: std::result::Result<bool, Errno>,
     ) -> Result<()> {
-        let fd = self.registrations.get(registration).map_or(-1, |one| one.fd);
+        let fd = self.store.registrations.get(registration).map_or(-1, |one| one.fd);
         let result = match asked {
             Ok(false) => self.verify(registration),
             Ok(true) => Ok(()),
@@ -446,79 +358,12 @@ impl QueueState {
         result.map_err(|errno| explain(errno, fd))
     }
 
-    /// Turns its events on or off.
-    pub fn set_enabled(&mut self, id: u32, on: bool) {
-        let Some(knote) = self.knotes.get_mut(id) else { return };
-        if on != knote.is(DISABLED) {
-            return;
-        }
-        if on {
-            knote.status &= !DISABLED;
-        } else {
-            knote.status |= DISABLED;
-        }
-        if knote.is(QUEUED) {
-            self.active.remove(&mut self.knotes, id);
-        } else if on && knote.is(ACTIVE) {
-            self.active.append(&mut self.knotes, id);
-        }
-        self.count_need(id);
-        filter::of_id(self, id).enabled(self, id, on);
-    }
-
     fn force(&mut self, id: u32) {
-        if let Some(knote) = self.knotes.get_mut(id) {
+        if let Some(knote) = self.store.knotes.get_mut(id) {
             knote.flags |= EV_ONESHOT;
             knote.status |= FORCED;
-            self.activate(id);
+            self.store.activate(id);
         }
-    }
-
-    /// It has, or may have, an event.
-    pub fn activate(&mut self, id: u32) {
-        let Some(knote) = self.knotes.get_mut(id) else { return };
-        knote.status |= ACTIVE;
-        if !knote.is(QUEUED | DISABLED) {
-            self.active.append(&mut self.knotes, id);
-        }
-    }
-
-    /// It has no event any more.
-    pub fn deactivate(&mut self, id: u32) {
-        let Some(knote) = self.knotes.get_mut(id) else { return };
-        knote.status &= !(ACTIVE | FORCED);
-        if knote.is(QUEUED) {
-            self.active.remove(&mut self.knotes, id);
-        }
-    }
-
-    /// Takes a knote out; whether that needed the kernel.
-    fn unlink(&mut self, id: u32) -> std::result::Result<bool, Errno> {
-        filter::of_id(self, id).detach(self, id);
-        self.deactivate(id);
-        self.timers.disarm(&self.knotes, id);
-        self.forget_need(id);
-        let Some(knote) = self.knotes.get(id) else { return Ok(false) };
-        let (ident, filter, udata) = (knote.ident, knote.filter, knote.udata);
-        let is_specific = knote.has(EV_UDATA_SPECIFIC);
-        let (registration, previous, next) = (knote.registration, knote.previous, knote.next);
-        self.set_next(previous, registration, (ident, filter), next);
-        if let Some(next) = self.knotes.get_mut(next) {
-            next.previous = previous;
-        }
-        if is_specific && self.specific.get(&(ident, filter, udata)) == Some(&id) {
-            self.specific.remove(&(ident, filter, udata));
-        }
-        self.knotes.remove(id);
-        if registration == NONE { Ok(false) } else { self.refresh(registration, NONE, NONE) }
-    }
-
-    /// Deletes a knote.
-    pub fn remove(&mut self, id: u32) {
-        let registration = self.knotes.get(id).map_or(NONE, |knote| knote.registration);
-        // An error of the kernel means that the descriptor was closed.
-        let _ = self.unlink(id);
-        self.drop_if_unused(registration);
     }
 }
 
@@ -542,10 +387,6 @@ fn kept_ext(change: &Kevent) -> Result<Option<Box<[u64; 4]>>> {
         return Ok(None);
     }
     try_box(change.ext).map(Some).ok_or_else(no_memory)
-}
-
-pub(super) fn no_memory() -> Error {
-    error!(Errno::ENOMEM, "no memory for another knote")
 }
 
 fn unknown(change: &Kevent) -> Error {

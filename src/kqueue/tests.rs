@@ -109,9 +109,9 @@ fn a_wait_survives_all_numbers_of_calls() {
         // The next number is that of the wait, and of the knote's last event.
         fixture.with_state(|state| {
             let call_seq = state.call_seq;
-            let full = state.index[&(fixture.full(), knote::DESCRIPTOR)];
-            let first = state.registrations.get(full).unwrap().first;
-            state.knotes.get_mut(first).unwrap().call_seq = call_seq;
+            let full = state.store.index[&(fixture.full(), knote::DESCRIPTOR)];
+            let first = state.store.registrations.get(full).unwrap().first;
+            state.store.knotes.get_mut(first).unwrap().call_seq = call_seq;
         });
         std::io::Write::write_all(&mut &fixture.full.1, b"y").unwrap();
         assert_eq!(waiting.join().unwrap(), [fixture.full()]);
@@ -137,8 +137,8 @@ fn a_registration_is_known_when_its_generations_begin_again() {
     let fd = fixture.full();
     for generation in [(1 << 31) - 2, (1 << 31) - 1, 1] {
         fixture.with_state(|state| {
-            let id = state.index[&(fd, knote::DESCRIPTOR)];
-            state.registrations.set_generation(id, generation);
+            let id = state.store.index[&(fd, knote::DESCRIPTOR)];
+            state.store.registrations.set_generation(id, generation);
         });
         // Its word is another now.
         for flags in [EV_DISABLE, EV_ENABLE, EV_DELETE, EV_ADD] {
@@ -157,7 +157,7 @@ fn what_a_wait_of_many_generations_returns_is_looked_at() {
         while fixture.queue.state.lock().as_ref().unwrap().waiters.waiting() == 0 {
             std::thread::yield_now();
         }
-        fixture.with_state(|state| state.registrations.set_removed(1 << 40));
+        fixture.with_state(|state| state.store.registrations.set_removed(1 << 40));
         std::io::Write::write_all(&mut &fixture.full.1, b"y").unwrap();
         assert_eq!(waiting.join().unwrap(), [fixture.full()]);
     });
@@ -169,9 +169,9 @@ fn what_a_wait_of_many_generations_returns_is_looked_at() {
 fn what_is_left_over_is_gone_when_its_generation_comes_again() {
     let fixture = QueueFixture::new(0);
     let fd = fixture.full();
-    let id = |state: &QueueState| state.index[&(fd, knote::DESCRIPTOR)];
+    let id = |state: &QueueState| state.store.index[&(fd, knote::DESCRIPTOR)];
     let mut before = 0;
-    fixture.with_state(|state| before = state.registrations.generation(id(state)));
+    fixture.with_state(|state| before = state.store.registrations.generation(id(state)));
     let duplicate = fixture.full.0.try_clone().unwrap();
     let (quiet, _peer) = UnixStream::pair().unwrap();
     quiet.set_nonblocking(true).unwrap();
@@ -181,14 +181,14 @@ fn what_is_left_over_is_gone_when_its_generation_comes_again() {
     fixture.full.1.shutdown(std::net::Shutdown::Both).unwrap();
     fixture.apply(change(fd, FILTER_WRITE, EV_ADD, 0));
     fixture.with_state(|state| {
-        assert_ne!(state.registrations.generation(id(state)), before);
-        state.registrations.set_removed(1 << 31);
+        assert_ne!(state.store.registrations.generation(id(state)), before);
+        state.store.registrations.set_removed(1 << 31);
     });
     // The set is rebuilt here, as so many registrations were removed.
     assert_eq!(fixture.collect(Deadline::Now), []);
     fixture.with_state(|state| {
         let id = id(state);
-        state.registrations.set_generation(id, before);
+        state.store.registrations.set_generation(id, before);
     });
     for flags in [EV_DISABLE, EV_ENABLE] {
         fixture.apply(change(fd, FILTER_WRITE, flags, 0));

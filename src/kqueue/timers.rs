@@ -14,9 +14,6 @@ use crate::sys::{clock, memory, timerfd};
 use crate::timer_queue::{self, NoMemory, Node, Popped, TimerQueue};
 use std::os::fd::RawFd;
 
-/// How many timers a timer queue can distinguish.
-pub(super) const MAX_TIMERS: u32 = 1 << 24;
-
 /// The clocks.
 pub(super) const MONOTONIC: u8 = 0;
 pub(super) const REALTIME: u8 = 1;
@@ -282,8 +279,8 @@ impl QueueState {
     }
 
     fn expire(&mut self, clock: u8, now: i64) {
-        while let Some(id) = self.timers.pop(&self.knotes, clock, now) {
-            self.activate(id);
+        while let Some(id) = self.timers.pop(&self.store.knotes, clock, now) {
+            self.store.activate(id);
         }
     }
 
@@ -306,13 +303,13 @@ impl QueueState {
         if is_alarm || !self.timers.has_clock_changed(index) {
             return Ok(());
         }
-        let mut next = self.timers.next(&self.knotes, index);
+        let mut next = self.timers.next(&self.store.knotes, index);
         let Some(clock) = self.timers.clocks.get(usize::from(index)) else { return Ok(()) };
         if let Some(deadline) = next.filter(|_| next != clock.set_to) {
             let now = now(index);
             if deadline <= now {
                 self.expire(index, now);
-                next = self.timers.next(&self.knotes, index);
+                next = self.timers.next(&self.store.knotes, index);
             }
         }
         let Some(clock) = self.timers.clocks.get_mut(usize::from(index)) else { return Ok(()) };

@@ -9,7 +9,7 @@
 use super::event::*;
 use super::filter;
 use super::knote::*;
-use super::registration::Registration;
+use super::registration::*;
 use super::slab::NONE;
 use super::snapshot::FileSnapshot;
 use super::state::QueueState;
@@ -32,13 +32,6 @@ pub(super) const NEEDED: u32 = 1 << 17;
 pub(super) const ENTRIES: u32 =
     libc::IN_CREATE | libc::IN_DELETE | libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
 
-/// What a registration has a watch of.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    File,
-    Parent,
-}
-
 /// A watch, and its list of registrations in each role.
 #[derive(Clone, Copy)]
 struct VnodeWatch {
@@ -55,18 +48,6 @@ impl Default for VnodeWatch {
         FRESH
     }
 }
-
-/// What a registration has here, in one role.
-#[derive(Clone, Copy)]
-pub(super) struct RoleWatch {
-    pub watch: i32,
-    mask: u32,
-    /// The next of the same watch.
-    next: u32,
-}
-
-const NO_WATCH: RoleWatch = RoleWatch { watch: -1, mask: 0, next: NONE };
-pub(super) const NO_WATCHES: [RoleWatch; 2] = [NO_WATCH; 2];
 
 /// A name that was moved out of a directory, and perhaps into it.
 struct PendingMove {
@@ -142,14 +123,14 @@ impl QueueState {
     }
 
     fn wanted_vnode_bits(&self, id: u32, changed: Option<u32>) -> u32 {
-        let Some(registration) = self.registrations.get(id) else { return 0 };
+        let Some(registration) = self.store.registrations.get(id) else { return 0 };
         let of = |knote: &Knote| filter::of(knote).vnode_interest(knote, registration);
-        let changed_one = changed.and_then(|changed| self.knotes.get(changed));
+        let changed_one = changed.and_then(|changed| self.store.knotes.get(changed));
         let mut wanted = changed_one.filter(|knote| knote.registration == id).map_or(0, of);
         let mut cursor = registration.first;
         // The others need no more than what is watched for.
         while (changed.is_none() || !self.covers_vnode_bits(id, wanted))
-            && let Some(knote) = self.knotes.get(cursor)
+            && let Some(knote) = self.store.knotes.get(cursor)
         {
             wanted |= of(knote);
             cursor = knote.next;
@@ -159,46 +140,33 @@ impl QueueState {
 
     /// Whether this is all that is watched for, or more.
     fn covers_vnode_bits(&self, id: u32, wanted: u32) -> bool {
-        let parent = self.role_watch(id, Role::Parent).mask != 0;
-        self.role_watch(id, Role::File).mask & !wanted == 0 && (!parent || wanted & PARENT != 0)
+        let parent = self.store.role_watch(id, Role::Parent).mask != 0;
+        self.store.role_watch(id, Role::File).mask & !wanted == 0
+            && (!parent || wanted & PARENT != 0)
     }
 
     fn has_vnode_watches(&self, id: u32) -> bool {
-        let registration = self.registrations.get(id);
+        let registration = self.store.registrations.get(id);
         registration.is_some_and(|one| one.role_watch.iter().any(|role_watch| role_watch.mask != 0))
-    }
-
-    fn role_watch(&self, id: u32, role: Role) -> RoleWatch {
-        let registration = self.registrations.get(id);
-        registration.and_then(|one| one.role_watch.get(role as usize)).copied().unwrap_or(NO_WATCH)
-    }
-
-    fn set_role_watch(&mut self, id: u32, role: Role, role_watch: RoleWatch) {
-        if let Some(registration) = self.registrations.get_mut(id)
-            && let Some(slot) = registration.role_watch.get_mut(role as usize)
-        {
-            *slot = role_watch;
-        }
     }
 
     /// Before a change of a descriptor: what has happened until now is not
     /// for what comes, and what was closed is forgotten.
     pub fn prepare_vnode_watches(&mut self, ident: u64) {
-        let known = self.index.get(&(ident, DESCRIPTOR)).copied();
-        let Some(id) = known.filter(|id| self.has_vnode_watch(*id)) else { return };
+        let known = self.store.index.get(&(ident, DESCRIPTOR)).copied();
+        let Some(id) = known.filter(|id| {
+            self.store.registrations.get(*id).is_some_and(Registration::has_vnode_watch)
+        }) else {
+            return;
+        };
         self.take_vnode_events();
-        if self.registrations.get(id).is_some_and(|one| one.compare().is_err()) {
+        if self.store.registrations.get(id).is_some_and(|one| one.compare().is_err()) {
             self.forget(id);
         }
     }
 
-    /// Whether inotify watches the file of a registration.
-    pub fn has_vnode_watch(&self, id: u32) -> bool {
-        self.role_watch(id, Role::File).watch >= 0
-    }
-
     fn refresh_role(&mut self, id: u32, role: Role, wanted: u32) -> Result<(), Errno> {
-        let role_watch = self.role_watch(id, role);
+        let role_watch = self.store.role_watch(id, role);
         if wanted == role_watch.mask {
             return Ok(());
         }
@@ -209,19 +177,19 @@ impl QueueState {
             self.drop_vnode_watch(id, role);
             return Ok(());
         }
-        self.set_role_watch(id, role, RoleWatch { mask: wanted, ..role_watch });
+        self.store.set_role_watch(id, role, RoleWatch { mask: wanted, ..role_watch });
         self.look_at(role_watch.watch);
         let result = self.set_vnode_watch(role_watch.watch, Some(self.of(id, role)));
         if result.is_err() {
             // The list may be another by now.
-            let now = self.role_watch(id, role);
-            self.set_role_watch(id, role, RoleWatch { mask: role_watch.mask, ..now });
+            let now = self.store.role_watch(id, role);
+            self.store.set_role_watch(id, role, RoleWatch { mask: role_watch.mask, ..now });
         }
         result
     }
 
     fn of(&self, id: u32, role: Role) -> Of {
-        let fd = self.registrations.get(id).map_or(-1, |one| one.fd);
+        let fd = self.store.registrations.get(id).map_or(-1, |one| one.fd);
         if role == Role::File { Of::File(fd) } else { Of::Parent(fd) }
     }
 
@@ -236,9 +204,9 @@ impl QueueState {
 
     fn add_vnode_watch(&mut self, id: u32, role: Role, mask: u32) -> Result<(), Errno> {
         // Another's by now?
-        self.registrations.get(id).map_or(Ok(()), Registration::compare)?;
+        self.store.registrations.get(id).map_or(Ok(()), Registration::compare)?;
         let watch = self.join_watch(self.of(id, role), mask)?;
-        if self.registrations.get(id).is_none_or(|one| one.is_gone) {
+        if self.store.registrations.get(id).is_none_or(|one| one.is_gone) {
             // It was closed, as was just seen.
             self.end_unless_used(watch);
             return Err(Errno::EBADF);
@@ -251,7 +219,7 @@ impl QueueState {
         }
         if let Some(first) = known.first.get_mut(role as usize) {
             let next = std::mem::replace(first, id);
-            self.set_role_watch(id, role, RoleWatch { watch, mask, next });
+            self.store.set_role_watch(id, role, RoleWatch { watch, mask, next });
         }
         Ok(())
     }
@@ -314,8 +282,8 @@ impl QueueState {
         let (mut mask, mut any) = (0, None);
         for (role, first) in [Role::File, Role::Parent].into_iter().zip(known.first) {
             let mut cursor = first;
-            while let Some(registration) = self.registrations.get(cursor) {
-                let role_watch = self.role_watch(cursor, role);
+            while let Some(registration) = self.store.registrations.get(cursor) {
+                let role_watch = self.store.role_watch(cursor, role);
                 mask |= role_watch.mask;
                 if any.is_none() && registration.compare().is_ok() {
                     any = Some(self.of(cursor, role));
@@ -348,11 +316,11 @@ impl QueueState {
     }
 
     fn drop_vnode_watch(&mut self, id: u32, role: Role) {
-        let role_watch = self.role_watch(id, role);
+        let role_watch = self.store.role_watch(id, role);
         if role_watch.watch < 0 {
             return;
         }
-        self.set_role_watch(id, role, NO_WATCH);
+        self.store.set_role_watch(id, role, NO_WATCH);
         self.take_from_list(id, role, role_watch);
         if !self.end_unless_used(role_watch.watch) {
             // Too much is as good: it only costs time.
@@ -379,10 +347,14 @@ impl QueueState {
             *first = role_watch.next;
             return;
         }
-        while self.registrations.get(cursor).is_some() {
-            let before = self.role_watch(cursor, role);
+        while self.store.registrations.get(cursor).is_some() {
+            let before = self.store.role_watch(cursor, role);
             if before.next == id {
-                self.set_role_watch(cursor, role, RoleWatch { next: role_watch.next, ..before });
+                self.store.set_role_watch(
+                    cursor,
+                    role,
+                    RoleWatch { next: role_watch.next, ..before },
+                );
                 return;
             }
             cursor = before.next;
@@ -490,9 +462,11 @@ impl QueueState {
     /// One of the directories in this one was removed.
     fn look_at_children(&mut self, watch: i32) {
         let mut id = self.vnode_watches.first(watch, Role::Parent);
-        while self.registrations.get(id).is_some() {
-            let (next, own) =
-                (self.role_watch(id, Role::Parent).next, self.role_watch(id, Role::File).watch);
+        while self.store.registrations.get(id).is_some() {
+            let (next, own) = (
+                self.store.role_watch(id, Role::Parent).next,
+                self.store.role_watch(id, Role::File).watch,
+            );
             self.look_at(own);
             id = self.next_of(watch, Role::Parent, next);
         }
@@ -500,16 +474,16 @@ impl QueueState {
 
     /// The next of a list; where that turned out to be gone, the first again.
     fn next_of(&self, watch: i32, role: Role, next: u32) -> u32 {
-        let is_whole = next == NONE || self.registrations.get(next).is_some();
+        let is_whole = next == NONE || self.store.registrations.get(next).is_some();
         if is_whole { next } else { self.vnode_watches.first(watch, role) }
     }
 
     /// A directory was moved: it lies in another now.
     fn reattach_parent(&mut self, watch: i32) {
         let mut id = self.vnode_watches.first(watch, Role::File);
-        while self.registrations.get(id).is_some() {
-            let next = self.role_watch(id, Role::File).next;
-            let parent = self.role_watch(id, Role::Parent);
+        while self.store.registrations.get(id).is_some() {
+            let next = self.store.role_watch(id, Role::File).next;
+            let parent = self.store.role_watch(id, Role::Parent);
             if parent.watch >= 0 {
                 self.drop_vnode_watch(id, Role::Parent);
                 // There is no caller to report a failure to.
@@ -523,9 +497,9 @@ impl QueueState {
     /// inotify could not keep everything.
     fn take_lost(&mut self) {
         let mut cursor = 0;
-        while let Some(id) = self.registrations.next_from(cursor) {
+        while let Some(id) = self.store.registrations.next_from(cursor) {
             cursor = id + 1;
-            let watch = self.role_watch(id, Role::File).watch;
+            let watch = self.store.role_watch(id, Role::File).watch;
             if watch < 0 || self.vnode_watches.first(watch, Role::File) != id {
                 continue;
             }
@@ -553,7 +527,7 @@ impl QueueState {
             .map_or(FileSnapshot::NOTHING, |known| known.seen);
         loop {
             let id = self.vnode_watches.first(watch, Role::File);
-            if self.registrations.get(id).is_none() {
+            if self.store.registrations.get(id).is_none() {
                 break;
             }
             match self.snapshot(id) {
@@ -563,7 +537,7 @@ impl QueueState {
         }
         loop {
             let id = self.vnode_watches.first(watch, Role::Parent);
-            if self.registrations.get(id).is_none() {
+            if self.store.registrations.get(id).is_none() {
                 break;
             }
             self.drop_vnode_watch(id, Role::Parent);
@@ -573,12 +547,12 @@ impl QueueState {
     /// The watch of a file that is open is over: it gets another one. `seen`:
     /// how it was.
     fn begin_again(&mut self, id: u32, seen: FileSnapshot) {
-        let role_watch = self.role_watch(id, Role::File);
-        self.set_role_watch(id, Role::File, NO_WATCH);
+        let role_watch = self.store.role_watch(id, Role::File);
+        self.store.set_role_watch(id, Role::File, NO_WATCH);
         self.take_from_list(id, Role::File, role_watch);
         // There is no caller to report a failure to.
         let _ = self.add_vnode_watch(id, Role::File, role_watch.mask);
-        let RoleWatch { watch, next, .. } = self.role_watch(id, Role::File);
+        let RoleWatch { watch, next, .. } = self.store.role_watch(id, Role::File);
         if let Some(known) = self.vnode_watches.watches.get_mut(&watch)
             && (known.first, next) == ([id, NONE], NONE)
         {
@@ -608,7 +582,7 @@ impl QueueState {
     fn current_snapshot(&mut self, watch: i32) -> Option<FileSnapshot> {
         loop {
             let id = self.vnode_watches.first(watch, Role::File);
-            self.registrations.get(id)?;
+            self.store.registrations.get(id)?;
             match self.snapshot(id) {
                 Some(now) => return Some(now),
                 // The descriptor is another's by now.
@@ -618,7 +592,7 @@ impl QueueState {
     }
 
     fn snapshot(&self, id: u32) -> Option<FileSnapshot> {
-        let registration = self.registrations.get(id)?;
+        let registration = self.store.registrations.get(id)?;
         let stat = file::stat(registration.fd).ok()?;
         registration.is_of(&stat).then(|| FileSnapshot::of(&stat))
     }
@@ -630,14 +604,14 @@ impl QueueState {
     /// For each knote of a watch's file.
     fn each_of_watch(&mut self, watch: i32, act: impl Fn(&mut Self, u32)) {
         let mut id = self.vnode_watches.first(watch, Role::File);
-        while let Some(registration) = self.registrations.get(id) {
+        while let Some(registration) = self.store.registrations.get(id) {
             let mut cursor = registration.first;
-            while let Some(knote) = self.knotes.get(cursor) {
+            while let Some(knote) = self.store.knotes.get(cursor) {
                 let after = knote.next;
                 act(self, cursor);
                 cursor = after;
             }
-            id = self.role_watch(id, Role::File).next;
+            id = self.store.role_watch(id, Role::File).next;
         }
     }
 }

@@ -8,8 +8,8 @@ use super::super::epoll_set;
 use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::slab::NONE;
-use super::super::state::{QueueState, no_memory};
-use super::super::timers::MAX_TIMERS;
+use super::super::state::QueueState;
+use super::super::store::no_memory;
 use super::{Filter, Outcome, Verdict};
 use crate::errno::{Errno, Result, fail};
 use crate::util::alloc::TryMap;
@@ -22,7 +22,7 @@ impl Filter for AioFilter {
     }
 
     fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
-        match state.knotes.get_mut(id) {
+        match state.store.knotes.get_mut(id) {
             Some(knote) if change.flags & EV_ADD != 0 => self.check(knote),
             // It would be deleted.
             Some(_) if change.flags & EV_FORCEONESHOT != 0 => self.may_delete(state, id),
@@ -31,7 +31,7 @@ impl Filter for AioFilter {
     }
 
     fn may_delete(&self, state: &QueueState, id: u32) -> Result<()> {
-        match state.knotes.get(id) {
+        match state.store.knotes.get(id) {
             Some(knote) if knote.state == IN_FLIGHT => {
                 fail!(EBUSY, "operation {} is in flight", knote.ident as i64)
             }
@@ -40,7 +40,7 @@ impl Filter for AioFilter {
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        match state.knotes.get(id).map(|knote| knote.state) {
+        match state.store.knotes.get(id).map(|knote| knote.state) {
             None | Some(IN_FLIGHT) => Verdict::False,
             Some(done) => Verdict::True(Outcome {
                 data: done.max(-1),
@@ -58,7 +58,7 @@ impl QueueState {
     /// Begins an operation.
     pub fn begin_operation(&mut self, request: Request, ident: u64, udata: u64) -> Result<()> {
         let change = Kevent { ident, udata, filter: FILTER_AIO, ..Kevent::default() };
-        if self.index.contains_key(&(ident, FILTER_AIO)) {
+        if self.store.index.contains_key(&(ident, FILTER_AIO)) {
             fail!(EEXIST, "operation {} is in flight, or was not collected yet", ident as i64);
         }
         // Before the fd is looked at: the ring's own descriptor may get it.
@@ -66,26 +66,24 @@ impl QueueState {
         if self.is_own(request.fd) {
             fail!(EINVAL, "fd {} is the library's own", request.fd);
         }
-        self.index.try_reserve(1).map_err(|_| no_memory())?;
+        self.store.index.try_reserve(1).map_err(|_| no_memory())?;
         let mut knote = Knote::new(&change, EV_ONESHOT);
         // io_uring would first wait until that is ready.
         let is_impossible = request.is_impossible();
         knote.state = if is_impossible { Errno::EINVAL.negated().into() } else { IN_FLIGHT };
-        let Some(id) = self.knotes.insert(knote, MAX_TIMERS) else {
-            return Err(no_memory());
-        };
+        let id = self.store.insert(knote)?;
         if is_impossible {
-            self.index.insert_reserved((ident, FILTER_AIO), id);
-            self.activate(id);
+            self.store.index.insert_reserved((ident, FILTER_AIO), id);
+            self.store.activate(id);
             return Ok(());
         }
-        let tag = epoll_set::word(id, self.knotes.generation(id));
+        let tag = epoll_set::word(id, self.store.knotes.generation(id));
         let Some(aio) = &mut self.aio else { return Ok(()) };
         if let Err(error) = aio.submit(request, tag) {
-            self.knotes.remove(id);
+            self.store.knotes.remove(id);
             return Err(error);
         }
-        self.index.insert_reserved((ident, FILTER_AIO), id);
+        self.store.index.insert_reserved((ident, FILTER_AIO), id);
         // It may be done by now.
         self.take_operations();
         Ok(())
@@ -93,9 +91,9 @@ impl QueueState {
 
     /// Has an operation end soon.
     pub fn cancel_operation(&mut self, ident: u64) -> Result<()> {
-        let id = self.index.get(&(ident, FILTER_AIO)).copied().unwrap_or(NONE);
-        let state = self.knotes.get(id).map(|knote| knote.state);
-        let tag = epoll_set::word(id, self.knotes.generation(id));
+        let id = self.store.index.get(&(ident, FILTER_AIO)).copied().unwrap_or(NONE);
+        let state = self.store.knotes.get(id).map(|knote| knote.state);
+        let tag = epoll_set::word(id, self.store.knotes.generation(id));
         match (state, &mut self.aio) {
             (Some(IN_FLIGHT), Some(aio)) => aio.cancel(tag),
             (Some(_), _) => Ok(()),
@@ -117,9 +115,9 @@ impl QueueState {
     pub fn take_operations(&mut self) {
         while let Some((tag, result)) = self.aio.as_mut().and_then(|aio| aio.next_done()) {
             let id = tag as u32;
-            if let Some(knote) = self.knotes.get_mut(id) {
+            if let Some(knote) = self.store.knotes.get_mut(id) {
                 knote.state = result.into();
-                self.activate(id);
+                self.store.activate(id);
             }
         }
     }
@@ -136,25 +134,28 @@ impl QueueState {
             return self.fail_operations();
         }
         let of_aio = |((_, filter), id): (&(u64, i16), &u32)| {
-            let knote = self.knotes.get(*id).filter(|_| *filter == FILTER_AIO)?;
-            (knote.state == IN_FLIGHT).then(|| epoll_set::word(*id, self.knotes.generation(*id)))
+            let knote = self.store.knotes.get(*id).filter(|_| *filter == FILTER_AIO)?;
+            (knote.state == IN_FLIGHT)
+                .then(|| epoll_set::word(*id, self.store.knotes.generation(*id)))
         };
-        let in_flight = self.index.iter().filter_map(of_aio);
+        let in_flight = self.store.index.iter().filter_map(of_aio);
         aio.finish(in_flight);
     }
 
     /// The completions of the operations in flight will not be reported.
     fn fail_operations(&mut self) {
         let in_flight = |state: &Self| {
-            let mut of_aio = state.index.iter().filter(|((_, filter), _)| *filter == FILTER_AIO);
-            let pending = |id: &u32| state.knotes.get(*id).is_some_and(|k| k.state == IN_FLIGHT);
+            let mut of_aio =
+                state.store.index.iter().filter(|((_, filter), _)| *filter == FILTER_AIO);
+            let pending =
+                |id: &u32| state.store.knotes.get(*id).is_some_and(|k| k.state == IN_FLIGHT);
             of_aio.find_map(|(_, id)| pending(id).then_some(*id))
         };
         while let Some(id) = in_flight(self) {
-            if let Some(knote) = self.knotes.get_mut(id) {
+            if let Some(knote) = self.store.knotes.get_mut(id) {
                 knote.state = Errno::ECANCELED.negated().into();
             }
-            self.activate(id);
+            self.store.activate(id);
         }
     }
 }

@@ -13,7 +13,8 @@
 use super::super::epoll_set::*;
 use super::super::event::*;
 use super::super::knote::{DISABLED, Knote};
-use super::super::state::{QueueState, no_memory};
+use super::super::state::QueueState;
+use super::super::store::no_memory;
 use super::ready::{self, PolledFd};
 use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Errno, Result, fail};
@@ -41,8 +42,8 @@ impl Filter for EmptyFilter {
     }
 
     fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let registration = state.knotes.get(id).map(|knote| knote.registration);
-        let Some(one) = registration.and_then(|id| state.registrations.get(id)) else {
+        let registration = state.store.knotes.get(id).map(|knote| knote.registration);
+        let Some(one) = registration.and_then(|id| state.store.registrations.get(id)) else {
             return Ok(());
         };
         if one.socket.is_none() {
@@ -67,7 +68,7 @@ impl Filter for EmptyFilter {
         if on {
             look_unless_writable(state, id);
         } else {
-            state.timers.disarm(&state.knotes, id);
+            state.timers.disarm(&state.store.knotes, id);
         }
     }
 
@@ -76,7 +77,7 @@ impl Filter for EmptyFilter {
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
         let Some(look) = PolledFd::of(state, knote, ready, OUT) else { return Verdict::Gone };
         let left = match file::unsent(look.fd) {
             Err(Errno::EBADF) => return Verdict::Gone,
@@ -84,7 +85,7 @@ impl Filter for EmptyFilter {
             result => result.unwrap_or(0),
         };
         if left == 0 || is_over(&look) {
-            state.timers.disarm(&state.knotes, id);
+            state.timers.disarm(&state.store.knotes, id);
             return Verdict::True(Outcome::default());
         }
         // Of a local socket the last byte is taken off only after the edge.
@@ -96,10 +97,10 @@ impl Filter for EmptyFilter {
 
     fn delivered(&self, state: &mut QueueState, id: u32) {
         let acked = state.acknowledged(id);
-        let Some(knote) = state.knotes.get_mut(id) else { return };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return };
         knote.state = !acked;
         if !knote.has(EV_CLEAR) {
-            state.activate(id);
+            state.store.activate(id);
         }
     }
 }
@@ -114,15 +115,15 @@ fn is_local(socket: Option<SocketKind>) -> bool {
 
 /// There is no edge of a socket that listens, or is being connected.
 fn look_unless_writable(state: &mut QueueState, id: u32) {
-    let Some(knote) = state.knotes.get(id) else { return };
+    let Some(knote) = state.store.knotes.get(id) else { return };
     if PolledFd::of(state, knote, None, OUT).is_some_and(|look| !look.is(OUT)) {
-        state.activate(id);
+        state.store.activate(id);
     }
 }
 
 /// Looks again after twice the last pause.
 fn look_later(state: &mut QueueState, id: u32) {
-    let Some(knote) = state.knotes.get_mut(id) else { return };
+    let Some(knote) = state.store.knotes.get_mut(id) else { return };
     knote.state = knote.state.saturating_mul(2).clamp(SHORTEST_NS, LONGEST_NS);
     let pause = knote.state;
     ready::look_later(state, id, pause);
@@ -140,8 +141,8 @@ fn acknowledged(fd: RawFd) -> i64 {
 impl QueueState {
     /// How many bytes the peer of a knote's TCP socket has acknowledged.
     fn acknowledged(&self, id: u32) -> i64 {
-        let registration = self.knotes.get(id).map(|knote| knote.registration);
-        let one = registration.and_then(|id| self.registrations.get(id));
+        let registration = self.store.knotes.get(id).map(|knote| knote.registration);
+        let one = registration.and_then(|id| self.store.registrations.get(id));
         one.filter(|one| one.socket == Some(SocketKind::Tcp)).map_or(0, |one| acknowledged(one.fd))
     }
 
@@ -157,15 +158,15 @@ impl QueueState {
     fn look_at_all_drained(&mut self) {
         for index in 0..self.empties.len() {
             let id = self.empties.get(index).copied().unwrap_or_default();
-            let Some(knote) = self.knotes.get(id) else { continue };
+            let Some(knote) = self.store.knotes.get(id) else { continue };
             if knote.state >= 0 || knote.is(DISABLED) || !knote.has(EV_CLEAR) {
                 continue;
             }
-            let (before, one) = (!knote.state, self.registrations.get(knote.registration));
+            let (before, one) = (!knote.state, self.store.registrations.get(knote.registration));
             if one.is_some_and(|one| file::unsent(one.fd).is_ok_and(|left| left > 0)) {
                 look_later(self, id);
             } else if self.acknowledged(id) != before {
-                self.activate(id);
+                self.store.activate(id);
             }
         }
     }

@@ -26,8 +26,8 @@ impl Filter for ExceptFilter {
     }
 
     fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(knote) = state.knotes.get(id) else { return Ok(()) };
-        match state.registrations.get(knote.registration) {
+        let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
+        match state.store.registrations.get(knote.registration) {
             Some(one) if one.file_type != libc::S_IFSOCK => {
                 fail!(EINVAL, "fd {} is no socket", one.fd)
             }
@@ -41,7 +41,7 @@ impl Filter for ExceptFilter {
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
         let wanted = knote.fflags;
         let Some(look) = PolledFd::of(state, knote, ready, EVENTS) else { return Verdict::Gone };
         let fflags = if look.is(PRI) { NOTE_OOB & wanted } else { 0 };

@@ -34,23 +34,23 @@ impl Filter for FsFilter {
     }
 
     fn mounted(&self, state: &mut QueueState, id: u32, notes: u32) {
-        let Some(knote) = state.knotes.get_mut(id) else { return };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return };
         let wanted = if knote.fflags == 0 { POSSIBLE } else { knote.fflags };
         if notes & wanted != 0 {
             knote.state |= i64::from(notes & wanted);
-            state.activate(id);
+            state.store.activate(id);
         }
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        match state.knotes.get(id).map_or(0, |knote| knote.state as u32) {
+        match state.store.knotes.get(id).map_or(0, |knote| knote.state as u32) {
             0 => Verdict::False,
             fflags => Verdict::True(Outcome { fflags, ..Outcome::default() }),
         }
     }
 
     fn delivered(&self, state: &mut QueueState, id: u32) {
-        if let Some(knote) = state.knotes.get_mut(id) {
+        if let Some(knote) = state.store.knotes.get_mut(id) {
             knote.state = 0;
         }
     }

@@ -74,7 +74,7 @@ pub(super) trait Filter: Sync {
     /// What most have to do about that: fflags and data become what it says,
     /// and the flags stay what they were when the knote was made.
     fn take_over(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
@@ -174,5 +174,5 @@ pub(super) fn of(knote: &Knote) -> &'static dyn Filter {
 /// The same, by the knote's number.
 #[inline]
 pub(super) fn of_id(state: &QueueState, id: u32) -> &'static dyn Filter {
-    state.knotes.get(id).map_or(&user::UserFilter, of)
+    state.store.knotes.get(id).map_or(&user::UserFilter, of)
 }

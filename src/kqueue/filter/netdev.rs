@@ -26,19 +26,19 @@ impl Filter for NetdevFilter {
     }
 
     fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let ident = state.knotes.get(id).map_or(0, |knote| knote.ident);
+        let ident = state.store.knotes.get(id).map_or(0, |knote| knote.ident);
         let index = u32::try_from(ident).ok().filter(|index| (1..=MAX_INDEX).contains(index));
         let Some(index) = index else {
             fail!(ENXIO, "there is no network interface {}", ident as i64);
         };
         state.hold_netlink()?;
-        if let Some(knote) = state.knotes.get_mut(id) {
+        if let Some(knote) = state.store.knotes.get_mut(id) {
             knote.state |= HOLDS;
         }
         let asked = state.query_link(index);
-        let link_state = state.knotes.get(id).map_or(0, |knote| knote.state);
+        let link_state = state.store.knotes.get(id).map_or(0, |knote| knote.state);
         if asked.is_err() || link_state & i64::from(KNOWN) == 0 || link_state & GONE != 0 {
-            state.deactivate(id);
+            state.store.deactivate(id);
             asked.map_err(Error::from)?;
             fail!(ENXIO, "there is no network interface {}", i64::from(index));
         }
@@ -46,13 +46,13 @@ impl Filter for NetdevFilter {
     }
 
     fn detach(&self, state: &mut QueueState, id: u32) {
-        if state.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
+        if state.store.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
             state.release_netlink();
         }
     }
 
     fn linked(&self, state: &mut QueueState, id: u32, link_state: LinkState) {
-        let Some(knote) = state.knotes.get_mut(id) else { return };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return };
         let now = match link_state {
             LinkState::Up => NOTE_LINKUP,
             LinkState::Down => NOTE_LINKDOWN,
@@ -67,12 +67,12 @@ impl Filter for NetdevFilter {
             knote.flags |= EV_ONESHOT;
         }
         if happened != 0 || link_state == LinkState::Gone {
-            state.activate(id);
+            state.store.activate(id);
         }
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        let link_state = state.knotes.get(id).map_or(0, |knote| knote.state);
+        let link_state = state.store.knotes.get(id).map_or(0, |knote| knote.state);
         let (data, fflags) =
             (link_state & i64::from(KNOWN), (link_state >> HAPPENED) as u32 & KNOWN);
         let eof = link_state & GONE != 0;
@@ -83,11 +83,11 @@ impl Filter for NetdevFilter {
     }
 
     fn delivered(&self, state: &mut QueueState, id: u32) {
-        let Some(knote) = state.knotes.get_mut(id) else { return };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return };
         if knote.has(EV_CLEAR) {
             knote.state &= i64::from(KNOWN) | HOLDS;
         } else {
-            state.activate(id);
+            state.store.activate(id);
         }
     }
 }

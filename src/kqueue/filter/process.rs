@@ -31,11 +31,11 @@ impl Filter for ProcessFilter {
     }
 
     fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = state.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         state.listen_for(id, wanted.fflags)?;
-        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
         Ok(())
     }
@@ -47,7 +47,7 @@ impl Filter for ProcessFilter {
     fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
         let Some(report) = state.report_process(id) else { return Verdict::False };
         if report.is_over
-            && let Some(knote) = state.knotes.get_mut(id)
+            && let Some(knote) = state.store.knotes.get_mut(id)
         {
             knote.flags |= EV_ONESHOT;
         }

@@ -37,13 +37,17 @@ impl Filter for ReadFilter {
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
         let Some(look) = PolledFd::of(state, knote, ready, ASKED) else { return Verdict::Gone };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
         if look.is_file {
             let verdict = in_file(&look, knote.fflags & NOTE_FILE_POLL != 0);
-            let is_notified =
-                state.has_vnode_watch(knote.registration) || look.file_type != libc::S_IFREG;
+            let is_notified = state
+                .store
+                .registrations
+                .get(knote.registration)
+                .is_some_and(Registration::has_vnode_watch)
+                || look.file_type != libc::S_IFREG;
             if matches!(verdict, Verdict::False) && !is_notified {
                 ready::look_later(state, id, GROWTH_NS);
             }
@@ -67,7 +71,7 @@ impl Filter for ReadFilter {
 
     fn noticed(&self, state: &mut QueueState, id: u32, notes: u32) {
         if notes & NOTE_WRITE != 0 {
-            state.activate(id);
+            state.store.activate(id);
         }
     }
 

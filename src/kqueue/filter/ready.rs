@@ -28,7 +28,7 @@ pub(super) struct PolledFd {
 impl PolledFd {
     /// `None`: it is not even a descriptor any more.
     pub fn of(state: &QueueState, knote: &Knote, ready: Option<u32>, events: u32) -> Option<Self> {
-        let one = state.registrations.get(knote.registration)?;
+        let one = state.store.registrations.get(knote.registration)?;
         let look = Self {
             fd: one.fd,
             file_type: one.file_type,
@@ -97,18 +97,20 @@ pub(super) fn is_edge(knote: &Knote) -> bool {
 /// a change.
 pub(super) fn look_later(state: &mut QueueState, id: u32, after_ns: i64) {
     let deadline = clock::now_ns().saturating_add(after_ns);
-    if state.timers.arm(&state.knotes, id, deadline).is_err() {
-        state.activate(id);
+    if state.timers.arm(&state.store.knotes, id, deadline).is_err() {
+        state.store.activate(id);
     }
 }
 
 /// After a delivery: what the kernel does not report again, though it may
 /// still be so, is looked at again by the next call.
 pub(super) fn look_again(state: &mut QueueState, id: u32) {
-    let Some(knote) = state.knotes.get(id).filter(|knote| !knote.has(EV_CLEAR)) else { return };
-    let is_file = state.registrations.get(knote.registration).is_some_and(|one| one.is_file);
+    let Some(knote) = state.store.knotes.get(id).filter(|knote| !knote.has(EV_CLEAR)) else {
+        return;
+    };
+    let is_file = state.store.registrations.get(knote.registration).is_some_and(|one| one.is_file);
     if is_file || is_edge(knote) {
-        state.activate(id);
+        state.store.activate(id);
     }
 }
 

@@ -48,7 +48,7 @@ fn is_periodic(knote: &Knote) -> bool {
 impl TimerFilter {
     /// Has it begin now; it is not armed yet.
     fn start(state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
         let time = nanoseconds(knote)?;
         let clock = clock_of(knote);
         if knote.clock != clock {
@@ -65,10 +65,10 @@ impl TimerFilter {
 
     /// Arms it for when it is due, or has it looked at soon.
     fn rearm(state: &mut QueueState, id: u32) {
-        let Some(knote) = state.knotes.get(id) else { return };
+        let Some(knote) = state.store.knotes.get(id) else { return };
         let deadline = knote.state;
-        if deadline != NEVER && state.timers.arm(&state.knotes, id, deadline).is_err() {
-            state.activate(id);
+        if deadline != NEVER && state.timers.arm(&state.store.knotes, id, deadline).is_err() {
+            state.store.activate(id);
         }
     }
 }
@@ -90,13 +90,13 @@ impl Filter for TimerFilter {
     }
 
     fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(clock) = state.knotes.get(id).map(clock_of) else { return Ok(()) };
+        let Some(clock) = state.store.knotes.get(id).map(clock_of) else { return Ok(()) };
         state.make_timerfd(clock)?;
         Self::start(state, id)?;
-        let Some(knote) = state.knotes.get(id).filter(|knote| !knote.is(DISABLED)) else {
+        let Some(knote) = state.store.knotes.get(id).filter(|knote| !knote.is(DISABLED)) else {
             return Ok(());
         };
-        let armed = state.timers.arm(&state.knotes, id, knote.state);
+        let armed = state.timers.arm(&state.store.knotes, id, knote.state);
         armed.map_err(|_| error!(crate::errno::Errno::ENOMEM, "no memory for another timer"))
     }
 
@@ -104,32 +104,32 @@ impl Filter for TimerFilter {
         if change.flags & EV_ADD == 0 {
             return Ok(());
         }
-        let Some(knote) = state.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         state.make_timerfd(clock_of(&wanted))?;
-        state.timers.disarm(&state.knotes, id);
-        state.deactivate(id);
-        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
+        state.timers.disarm(&state.store.knotes, id);
+        state.store.deactivate(id);
+        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
         Self::start(state, id)?;
-        if state.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED)) {
+        if state.store.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED)) {
             Self::rearm(state, id);
         }
         Ok(())
     }
 
     fn enabled(&self, state: &mut QueueState, id: u32, on: bool) {
-        let active = state.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE));
+        let active = state.store.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE));
         match on {
             true if !active => Self::rearm(state, id),
             true => {}
-            false => state.timers.disarm(&state.knotes, id),
+            false => state.timers.disarm(&state.store.knotes, id),
         }
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.knotes.get_mut(id) else { return Verdict::False };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return Verdict::False };
         let late = timers::now(knote.clock).saturating_sub(knote.state);
         if late < 0 {
             Self::rearm(state, id);
@@ -145,13 +145,13 @@ impl Filter for TimerFilter {
     }
 
     fn delivered(&self, state: &mut QueueState, id: u32) {
-        let Some(knote) = state.knotes.get_mut(id) else { return };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return };
         if is_periodic(knote) {
             Self::rearm(state, id);
         } else if knote.has(EV_CLEAR) {
             knote.state = NEVER;
         } else {
-            state.activate(id);
+            state.store.activate(id);
         }
     }
 }

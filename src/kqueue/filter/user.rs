@@ -16,17 +16,17 @@ impl Filter for UserFilter {
     }
 
     fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
         let triggered = knote.fflags & NOTE_TRIGGER != 0;
         knote.fflags &= NOTE_FFLAGSMASK;
         if triggered {
-            state.activate(id);
+            state.store.activate(id);
         }
         Ok(())
     }
 
     fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = state.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
         let fflags = change.fflags & NOTE_FFLAGSMASK;
         knote.fflags = match change.fflags & NOTE_FFCTRLMASK {
             NOTE_FFAND => knote.fflags & fflags,
@@ -36,15 +36,15 @@ impl Filter for UserFilter {
         };
         knote.data = change.data;
         if change.fflags & NOTE_TRIGGER != 0 {
-            state.activate(id);
+            state.store.activate(id);
         } else if change.flags & EV_CLEAR != 0 {
-            state.deactivate(id);
+            state.store.deactivate(id);
         }
         Ok(())
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        match state.knotes.get(id) {
+        match state.store.knotes.get(id) {
             Some(knote) => {
                 Verdict::True(Outcome { data: knote.data, fflags: knote.fflags, eof: false })
             }
@@ -53,8 +53,9 @@ impl Filter for UserFilter {
     }
 
     fn delivered(&self, state: &mut QueueState, id: u32) {
-        if state.knotes.get(id).is_some_and(|knote| !knote.has(EV_CLEAR) && !knote.is(ACTIVE)) {
-            state.activate(id);
+        if state.store.knotes.get(id).is_some_and(|knote| !knote.has(EV_CLEAR) && !knote.is(ACTIVE))
+        {
+            state.store.activate(id);
         }
     }
 }

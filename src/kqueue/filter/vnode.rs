@@ -74,8 +74,10 @@ impl Filter for VnodeFilter {
     }
 
     fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(knote) = state.knotes.get(id) else { return Ok(()) };
-        let Some(registration) = state.registrations.get(knote.registration) else { return Ok(()) };
+        let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
+        let Some(registration) = state.store.registrations.get(knote.registration) else {
+            return Ok(());
+        };
         possible(registration)?;
         hold_mounts(state, id)
     }
@@ -86,7 +88,7 @@ impl Filter for VnodeFilter {
     }
 
     fn detach(&self, state: &mut QueueState, id: u32) {
-        if state.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
+        if state.store.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
             state.release_mounts();
         }
     }
@@ -99,32 +101,32 @@ impl Filter for VnodeFilter {
     }
 
     fn noticed(&self, state: &mut QueueState, id: u32, notes: u32) {
-        let Some(knote) = state.knotes.get_mut(id) else { return };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return };
         // One bit that was asked for brings all that happened with it.
         if notes & knote.fflags != 0 {
             knote.state |= i64::from(notes & KNOWN);
-            state.activate(id);
+            state.store.activate(id);
         }
     }
 
     fn may_have_missed(&self, state: &mut QueueState, id: u32, notes: u32) {
-        let wanted = state.knotes.get(id).map_or(0, |knote| knote.fflags);
+        let wanted = state.store.knotes.get(id).map_or(0, |knote| knote.fflags);
         self.noticed(state, id, notes & wanted);
     }
 
     fn mounted(&self, state: &mut QueueState, id: u32, notes: u32) {
-        let Some(knote) = state.knotes.get_mut(id) else { return };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return };
         let is_known = knote.state >> MOUNT != 0;
         let mount = (knote.state >> MOUNT) - 1;
         if notes & VQ_UNMOUNT == 0 || !is_known || state.mounts.has(mount.cast_unsigned()) {
             return;
         }
         knote.state |= i64::from(NOTE_REVOKE & knote.fflags) | REVOKED;
-        state.activate(id);
+        state.store.activate(id);
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
         let (fflags, eof) = (knote.state as u32 & KNOWN, knote.state & REVOKED != 0);
         match fflags != 0 || eof {
             true => Verdict::True(Outcome { data: 0, fflags, eof }),
@@ -133,11 +135,11 @@ impl Filter for VnodeFilter {
     }
 
     fn delivered(&self, state: &mut QueueState, id: u32) {
-        let Some(knote) = state.knotes.get_mut(id) else { return };
+        let Some(knote) = state.store.knotes.get_mut(id) else { return };
         if knote.has(EV_CLEAR) {
             knote.state &= !(i64::from(KNOWN) | REVOKED);
         } else {
-            state.activate(id);
+            state.store.activate(id);
         }
     }
 }
@@ -171,14 +173,14 @@ fn is_memory(fd: RawFd) -> bool {
 
 /// REVOKE is seen from the table of mounts.
 fn hold_mounts(state: &mut QueueState, id: u32) -> Result<()> {
-    let Some(knote) = state.knotes.get(id) else { return Ok(()) };
+    let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
     if knote.fflags & NOTE_REVOKE == 0 || knote.state & HOLDS != 0 {
         return Ok(());
     }
-    let fd = state.registrations.get(knote.registration).map_or(-1, |one| one.fd);
+    let fd = state.store.registrations.get(knote.registration).map_or(-1, |one| one.fd);
     state.hold_mounts().map_err(explain)?;
     let mount = mounts::of(fd).filter(|mount| state.mounts.has(*mount));
-    if let Some(knote) = state.knotes.get_mut(id) {
+    if let Some(knote) = state.store.knotes.get_mut(id) {
         let number = mount.and_then(|mount| i64::try_from(mount).ok());
         knote.state |= HOLDS | number.map_or(0, |number| (number + 1) << MOUNT);
     }

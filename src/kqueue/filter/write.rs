@@ -31,7 +31,7 @@ impl Filter for WriteFilter {
     }
 
     fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
         let Some(look) = PolledFd::of(state, knote, ready, OUT) else { return Verdict::Gone };
         if look.is_file {

@@ -1,0 +1,253 @@
+//! What the kernel watches for the knotes of a descriptor, kept up to date; and
+//! knotes that go.
+
+use super::epoll_set::*;
+use super::filter;
+use super::knote::*;
+use super::needs::Need;
+use super::slab::NONE;
+use super::state::QueueState;
+use crate::errno::Errno;
+use crate::sys::socket;
+
+impl QueueState {
+    /// Has the kernel watch a descriptor for what its knotes need now; true:
+    /// that needed the kernel, which knows the descriptor. `changed`: the knote
+    /// that needs something else than before; the edges of the one that was
+    /// touched come again.
+    pub fn refresh(&mut self, id: u32, touched: u32, changed: u32) -> Result<bool, Errno> {
+        if self.store.registrations.get(id).is_none_or(|one| one.is_gone) {
+            return Ok(false);
+        }
+        let was_file = self.store.is_file(id);
+        let asked = self.refresh_epoll(id, touched)?;
+        // A file's are other than those of what epoll takes.
+        let changed = (was_file == self.store.is_file(id)).then_some(changed);
+        self.refresh_vnode_watches(id, changed)?;
+        Ok(asked)
+    }
+
+    fn refresh_epoll(&mut self, id: u32, touched: u32) -> Result<bool, Errno> {
+        let Some(registration) = self.store.registrations.get(id) else { return Ok(false) };
+        if registration.is_file {
+            return Ok(false);
+        }
+        let (wanted, again) = self.wanted(id, touched);
+        let masks = registration.masks;
+        let grows = masks.iter().zip(&wanted).any(|(from, to)| *from == 0 && *to != 0);
+        if grows && !registration.is_fresh {
+            self.verify(id)?;
+        }
+        let mut asked = self.hand_over(id, &wanted)?;
+        // What is new first: if that fails the rest is as it was.
+        for is_new in [true, false] {
+            for (kind, (was, to)) in masks.into_iter().zip(wanted).enumerate() {
+                let from = self.store.mask(id, kind);
+                let again = again == kind && was != 0 && to != 0;
+                if (from != to || again) && (was == 0) == is_new {
+                    self.set_mask(id, kind, from, to)?;
+                    asked = true;
+                }
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Where the kind that is in `inner` goes and another one comes, it takes
+    /// that place: this needs no memory of the kernel's. True: it has.
+    fn hand_over(&mut self, id: u32, wanted: &Masks) -> Result<bool, Errno> {
+        let Some(one) = self.store.registrations.get_mut(id) else { return Ok(false) };
+        let goes = one.in_inner;
+        let mut kinds = one.masks.iter().zip(wanted);
+        let comes = kinds.position(|(from, to)| *from == 0 && *to != 0);
+        let (Some(comes), Some(&0)) = (comes, wanted.get(goes)) else { return Ok(false) };
+        let to = wanted.get(comes).copied().unwrap_or(0);
+        let (fd, from) = (one.fd, self.store.mask(id, goes));
+        let entry = EpollEntry { kind: comes, in_inner: true, ..self.store.epoll_entry(id, goes) };
+        self.set.set(entry, fd, from, to)?;
+        if let Some(one) = self.store.registrations.get_mut(id) {
+            one.in_inner = comes;
+            for (kind, mask) in one.masks.iter_mut().enumerate() {
+                match kind {
+                    _ if kind == comes => *mask = to,
+                    _ if kind == goes => *mask = 0,
+                    _ => {}
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a knote's edges are those of others, too, that the kernel knows
+    /// already.
+    pub fn shares_edges(&self, id: u32) -> bool {
+        let Some(knote) = self.store.knotes.get(id) else { return false };
+        let Some(registration) = self.store.registrations.get(knote.registration) else {
+            return false;
+        };
+        let (kind, _) = filter::of(knote).interest(knote);
+        let mask = registration.masks.get(kind).copied().unwrap_or(0);
+        kind != LEVEL && mask & ET != 0 && !knote.is(DISABLED) && registration.needs.is_shared(kind)
+    }
+
+    /// Counts what a knote needs now, after a change of it.
+    pub fn count_need(&mut self, id: u32) {
+        let Some(knote) = self.store.knotes.get_mut(id) else { return };
+        let Some(registration) = self.store.registrations.get_mut(knote.registration) else {
+            return;
+        };
+        let (kind, mask) = filter::of(knote).interest(knote);
+        let need = if knote.is(DISABLED) { Need::default() } else { Need::new(kind, mask) };
+        if need != knote.need {
+            registration.needs.change(std::mem::replace(&mut knote.need, need), need);
+        }
+    }
+
+    /// The masks that its knotes need, and the kind of the one touched.
+    fn wanted(&self, id: u32, touched: u32) -> (Masks, usize) {
+        let Some(registration) = self.store.registrations.get(id) else {
+            return ([0; KINDS], KINDS);
+        };
+        let touched = self.store.knotes.get(touched).filter(|knote| knote.registration == id);
+        let again = touched.map_or(KINDS, |knote| filter::of(knote).interest(knote).0);
+        let mut wanted = registration.needs.masks();
+        let [level, read_edge, ..] = &mut wanted;
+        if registration.is_demoted && *level != 0 {
+            *level |= ET;
+        }
+        if *read_edge & IN != 0 && registration.socket == Some(socket::SocketKind::Tcp) {
+            // The filter READ counts in another way where there is an urgent
+            // byte.
+            *read_edge |= PRI;
+        }
+        // A file without an identity stays registered while no knote needs
+        // anything: the kernel's registration is what identifies it.
+        let nothing = wanted == [0; KINDS] && registration.first != NONE;
+        let kind = if registration.in_inner < KINDS { registration.in_inner } else { LEVEL };
+        if let Some(slot) = wanted.get_mut(kind).filter(|_| nothing)
+            && registration.identity.is_none()
+        {
+            *slot = PARKED;
+        }
+        (wanted, again)
+    }
+
+    fn set_mask(&mut self, id: u32, kind: usize, from: u32, to: u32) -> Result<(), Errno> {
+        let Some(registration) = self.store.registrations.get_mut(id) else { return Ok(()) };
+        let fd = registration.fd;
+        if from == 0 && registration.in_inner == KINDS {
+            registration.in_inner = kind;
+        }
+        let entry = self.store.epoll_entry(id, kind);
+        let result = match self.set.set(entry, fd, from, to) {
+            Err(Errno::EEXIST) if self.processes.has_pidfd(fd) => Err(Errno::EINVAL),
+            // A duplicate of what was closed came back to this number.
+            Err(Errno::EEXIST) => self.set.set(entry, fd, to, to),
+            result => result,
+        };
+        let Some(registration) = self.store.registrations.get_mut(id) else { return Ok(()) };
+        let now = if result.is_ok() { to } else { from };
+        if let Some(mask) = registration.masks.get_mut(kind) {
+            *mask = now;
+        }
+        if now == 0 && registration.in_inner == kind {
+            registration.in_inner = KINDS;
+        }
+        if result != Err(Errno::EPERM) {
+            return result;
+        }
+        // What an epoll took once was another.
+        if registration.masks != [0; KINDS] || registration.compare().is_err() {
+            return Err(Errno::ENOENT);
+        }
+        registration.is_file = true;
+        Ok(())
+    }
+
+    /// Whether the descriptor still is the one that was registered: ENOENT,
+    /// another file has its fd; EBADF, it is closed.
+    pub fn verify(&self, id: u32) -> Result<(), Errno> {
+        self.store.registrations.get(id).map_or(Ok(()), |one| one.verify(&self.set))
+    }
+
+    /// The descriptor is another by now: its knotes go without a word, as
+    /// they do on BSD when it is closed.
+    pub fn forget(&mut self, id: u32) {
+        while let Some(registration) = self.store.registrations.get_mut(id) {
+            registration.is_gone = true;
+            let first = registration.first;
+            self.remove(first);
+            self.drop_if_unused(id);
+        }
+    }
+
+    /// A registration without knotes goes.
+    pub fn drop_if_unused(&mut self, id: u32) {
+        if let Some(registration) = self.store.registrations.get(id).filter(|one| one.first == NONE)
+        {
+            let fd = registration.fd;
+            self.drop_vnode_watches(id);
+            self.store.index.remove(&(fd as u64, DESCRIPTOR));
+            self.store.registrations.remove(id);
+        }
+    }
+
+    /// The kernel reported it; `wanted`: a knote had a use for that.
+    pub fn was_reported(&mut self, id: u32, wanted: bool) {
+        let Some(registration) = self.store.registrations.get_mut(id) else { return };
+        registration.spurious = if wanted { 0 } else { registration.spurious.saturating_add(1) };
+        if registration.spurious >= 2 {
+            self.demote_to_edge(id, true);
+        } else if wanted && registration.is_demoted {
+            self.demote_to_edge(id, false);
+        }
+    }
+
+    /// Makes it edge-triggered, or level-triggered again.
+    fn demote_to_edge(&mut self, id: u32, demote_to_edge: bool) {
+        let Some(registration) = self.store.registrations.get_mut(id) else { return };
+        registration.spurious = 0;
+        if registration.is_demoted != demote_to_edge {
+            registration.is_demoted = demote_to_edge;
+            if self.refresh(id, NONE, NONE).is_err() {
+                self.forget(id);
+            }
+        }
+    }
+
+    /// Deletes a knote.
+    pub fn remove(&mut self, id: u32) {
+        let registration = self.store.knotes.get(id).map_or(NONE, |knote| knote.registration);
+        // An error of the kernel means that the descriptor was closed.
+        let _ = self.unlink(id);
+        self.drop_if_unused(registration);
+    }
+
+    /// Turns its events on or off.
+    pub fn set_enabled(&mut self, id: u32, on: bool) {
+        let Some(knote) = self.store.knotes.get_mut(id) else { return };
+        if on != knote.is(DISABLED) {
+            return;
+        }
+        if on {
+            knote.status &= !DISABLED;
+        } else {
+            knote.status |= DISABLED;
+        }
+        if knote.is(QUEUED) {
+            self.store.active.remove(&mut self.store.knotes, id);
+        } else if on && knote.is(ACTIVE) {
+            self.store.active.append(&mut self.store.knotes, id);
+        }
+        self.count_need(id);
+        filter::of_id(self, id).enabled(self, id, on);
+    }
+
+    /// Takes a knote out; whether that needed the kernel.
+    pub fn unlink(&mut self, id: u32) -> Result<bool, Errno> {
+        filter::of_id(self, id).detach(self, id);
+        self.timers.disarm(&self.store.knotes, id);
+        let registration = self.store.remove(id);
+        if registration == NONE { Ok(false) } else { self.refresh(registration, NONE, NONE) }
+    }
+}
