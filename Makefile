@@ -103,7 +103,7 @@ bench: lib examples need-python ## the benchmarks
 MIRI_TESTS := errno:: kqueue::slab:: handle::slots:: handle::segments:: timer_queue:: util::
 # The same of what threads share, in several runs: each has other
 # interleavings, and other values that a weak order allows.
-MIRI_SHARED := kqueue::aio::jobs:: kqueue::queue_waiters:: event_loop::telemetry::cells:: \
+MIRI_SHARED := kqueue::source::aio::jobs:: kqueue::queue_waiters:: event_loop::telemetry::cells:: \
   event_loop::telemetry::trace_ring:: event_loop::ownership:: event_loop::wake_state:: \
   event_loop::pending_work:: event_loop::slot_word:: event_loop::pending_stack:: wait::list::
 MIRI_SEEDS ?= 0..8

@@ -48,7 +48,7 @@ mod kept_shared;
 #[cfg(not(loom))]
 mod kqueue;
 #[cfg(all(test, loom))]
-#[path = "kqueue/aio/jobs.rs"]
+#[path = "kqueue/source/aio/jobs.rs"]
 mod kqueue_aio_jobs;
 #[cfg(all(test, loom))]
 #[path = "kqueue/queue_waiters.rs"]

@@ -1,12 +1,13 @@
 //! From what the kernel reports, and from the list of knotes with events, to
 //! the caller's array.
 
-use super::control::EventBuffer;
+use super::collect::EventBuffer;
 use super::epoll_set::{self, EventSource};
 use super::event::*;
 use super::filter::{self, Verdict};
 use super::knote::*;
 use super::slab::NONE;
+use super::source::Sources;
 use super::state::QueueState;
 use crate::errno::Errno;
 use crate::sys::epoll::{self, Event, RoundDetector};
@@ -24,7 +25,7 @@ impl QueueState {
         }
         let Some(knote) = self.store.knotes.get(id) else { return true };
         let (filter, forced) = (filter::of(knote), knote.is(FORCED));
-        let verdict = filter.evaluate(self, id, ready);
+        let verdict = filter.evaluate(&mut self.store, &mut self.sources, id, ready);
         let outcome = match verdict {
             Verdict::True(outcome) => outcome,
             Verdict::False if forced => filter::Outcome::default(),
@@ -48,7 +49,7 @@ impl QueueState {
             self.remove(id);
             return true;
         }
-        filter.delivered(self, id);
+        filter.delivered(&mut self.store, &mut self.sources, id);
         if dispatch {
             self.set_enabled(id, false);
             self.refresh_quietly(id);
@@ -118,7 +119,7 @@ impl QueueState {
         while left != Some(0) && !sink.is_full() {
             let wanted = sink.left().min(buffer.len());
             let out = buffer.get_mut(..wanted).unwrap_or_default();
-            let events = epoll::wait(self.set.inner(), out, Some(0))?;
+            let events = epoll::wait(self.sources.set.inner(), out, Some(0))?;
             let is_over = rounds.is_over(events);
             // The queue's lock is held from the wait on, so no other thread
             // can have removed a registration in between: an event of an
@@ -157,16 +158,21 @@ impl QueueState {
                     unknown += usize::from(!known);
                 }
                 EventSource::Nested(kind) => self.take_nested(kind, sink),
-                EventSource::ReadyEvent(seq) => self.set.was_delivered(seq),
-                EventSource::Timer(clock) => self.timer_rang(clock),
+                EventSource::ReadyEvent(seq) => self.sources.set.was_delivered(seq),
+                EventSource::Timer(clock) => self.sources.timers.has_expired(clock),
                 EventSource::Vnode => self.take_vnode_events(),
-                EventSource::Mounts => self.take_mounts(),
-                EventSource::Netlink => self.take_netlink(),
-                EventSource::Signals => drop(self.take_signals()),
-                EventSource::Signalfd => self.take_signalfd(),
-                EventSource::Aio => self.take_operations(),
-                EventSource::Connector => self.take_connector(),
-                EventSource::Process(id, generation) => self.take_process(id, generation),
+                EventSource::Mounts => filter::take_mounts(&mut self.store, &mut self.sources),
+                EventSource::Netlink => self.sources.netlink.take(&mut self.store, filter::linked),
+                EventSource::Signals => drop(self.sources.signals.take(&mut self.store)),
+                EventSource::Signalfd => self.sources.signals.take_signalfd(&mut self.store),
+                EventSource::Aio => self.sources.aio.take(&mut self.store),
+                EventSource::Connector => {
+                    self.sources.processes.take_connector(&mut self.store, &self.sources.set)
+                }
+                EventSource::Process(id, generation) => {
+                    let Sources { processes, set, .. } = &mut self.sources;
+                    processes.take_end(&mut self.store, set, (id, generation));
+                }
             }
         }
         unknown
@@ -174,7 +180,7 @@ impl QueueState {
 
     /// Takes what an epoll in the inner one has.
     fn take_nested(&mut self, kind: usize, sink: &mut KeventSink) {
-        let Some(epoll) = self.set.nested(kind) else { return };
+        let Some(epoll) = self.sources.set.nested(kind) else { return };
         let mut buffer = [MaybeUninit::uninit(); 64];
         let mut rounds = RoundDetector::new();
         while !sink.is_full() {
@@ -232,7 +238,7 @@ impl QueueState {
         }
         // A duplicate of what was closed may be reported, and another file may
         // have the descriptor by now; unless the program prevents that.
-        if !self.trusts_fds && registration.verify(&self.set).is_err() {
+        if !self.trusts_fds && registration.verify(&self.sources.set).is_err() {
             self.forget(id);
             self.stale_events += 1;
             return true;

@@ -7,11 +7,12 @@
 
 use super::epoll_set::{self, EpollSet};
 use super::event::FILTER_SIGNAL;
+use super::filter;
 use super::queue_waiters::QueueWaiters;
 use super::registration::NO_WATCHES;
-use super::signals::DETACHED;
+use super::source::signal::DETACHED;
+use super::source::timer::Timerfds;
 use super::state::QueueState;
-use super::timers::Timerfds;
 use super::{Queue, object};
 use crate::errno::{Error, Result, fail};
 use crate::sync::Ordering;
@@ -75,9 +76,9 @@ impl Queue {
         let public = epoll::create()?;
         let mut fresh = EpollSet::new()?;
         epoll::add(public.raw(), fresh.inner(), epoll_set::IN, 0)?;
-        let timers = state.timers.fresh(&fresh)?;
+        let timers = state.sources.timers.fresh(&fresh)?;
         state.copy_registrations(&mut fresh)?;
-        state.add_pidfds_to(&fresh)?;
+        state.sources.processes.add_pidfds_to(&state.store, &fresh)?;
         fd::replace(&public, fd)?;
         self.inner.set(fresh.identity());
         self.epoch.store(fork::current(), Ordering::Relaxed);
@@ -90,13 +91,13 @@ impl QueueState {
     /// Timerfds and inotify are the parent's, and so are the threads that
     /// wait.
     fn leave_parents(&mut self, fresh: EpollSet, timers: Timerfds) {
-        self.leave_operations(false);
-        self.timers.replace(timers);
-        self.vnode_watches.clear();
-        self.mounts.clear();
-        self.netlink.fd = None;
-        self.signals.drop_fds();
-        self.processes.connector = None;
+        self.sources.aio.leave(&mut self.store, false);
+        self.sources.timers.replace(timers);
+        self.sources.vnode.clear();
+        self.sources.mounts.clear();
+        self.sources.netlink.fd = None;
+        self.sources.signals.drop_fds();
+        self.sources.processes.connector = None;
         self.waiters = QueueWaiters::new();
         self.stale_events = 0;
         self.removed_before = self.store.registrations.removed();
@@ -107,10 +108,10 @@ impl QueueState {
                 registration.role_watch = NO_WATCHES;
             }
         }
-        self.set = fresh;
+        self.sources.set = fresh;
         self.is_reviving = true;
         // What fails here is attached later.
-        let _ = self.renew_watches();
+        let _ = self.sources.signals.renew_watches(&mut self.store, &self.sources.set);
     }
 
     /// What a queue needs besides epolls: each is made once, and what could
@@ -118,10 +119,10 @@ impl QueueState {
     #[cold]
     fn renew(&mut self) -> Result<()> {
         self.attach_signals()?;
-        self.renew_connector()?;
+        self.sources.processes.renew_connector(&mut self.store, &self.sources.set)?;
         self.renew_vnode_watches()?;
-        self.renew_mounts()?;
-        self.renew_netlink()?;
+        self.sources.mounts.renew(&self.sources.set)?;
+        self.sources.netlink.renew(&mut self.store, &self.sources.set, filter::linked)?;
         self.is_reviving = false;
         Ok(())
     }
@@ -133,7 +134,7 @@ impl QueueState {
             cursor = id + 1;
             let knote = self.store.knotes.get(id).filter(|knote| knote.filter == FILTER_SIGNAL);
             if knote.is_some_and(|knote| knote.state == DETACHED) {
-                self.attach_signal(id)?;
+                self.sources.signals.attach(&mut self.store, &self.sources.set, id)?;
             }
         }
         Ok(())

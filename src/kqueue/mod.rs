@@ -6,8 +6,8 @@
 //! together (`registration`). An event of the kernel's, or of a knote's own, is
 //! a reason to ask the knote's filter, which says what to deliver (`deliver`).
 
-mod aio;
-mod control;
+mod change;
+mod collect;
 mod deliver;
 mod epoll_set;
 mod event;
@@ -15,33 +15,30 @@ mod fd_registry;
 mod filter;
 mod fork;
 mod knote;
-mod mounts;
 mod needs;
-mod netlink_watch;
 mod object;
-mod processes;
 mod queue_waiters;
 mod readiness;
 mod rebuild;
 mod refresh;
 mod registration;
-mod signals;
 mod slab;
 mod snapshot;
+mod source;
 mod state;
 mod store;
-mod timers;
+mod vnode_events;
 mod vnode_watch;
 
-pub(crate) use aio::{Operation, Request};
-pub(crate) use control::{By, Collect};
+pub(crate) use collect::{By, Collect};
 pub(crate) use event::*;
 pub(crate) use object::{Kqueue, Use, watchable};
 pub(crate) use readiness::ReadinessQueue;
+pub(crate) use source::aio::{Operation, Request};
 
 use self::epoll_set::EpollSet;
+use self::source::timer::MONOTONIC;
 use self::state::QueueState;
-use self::timers::MONOTONIC;
 use crate::errno::{Errno, Result};
 use crate::handle;
 use crate::sync::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, ForkMutex, Ordering};
@@ -105,9 +102,9 @@ impl Queue {
         let public = epoll::create()?;
         let mut locked = self.state.lock();
         let state = locked.insert(QueueState::new(EpollSet::new()?, nature.trusts_fds));
-        state.make_timerfd(MONOTONIC)?;
-        epoll::add(public.raw(), state.set.inner(), epoll_set::IN, 0)?;
-        self.inner.set(state.set.identity());
+        state.sources.timers.make_timerfd(&state.sources.set, MONOTONIC)?;
+        epoll::add(public.raw(), state.sources.set.inner(), epoll_set::IN, 0)?;
+        self.inner.set(state.sources.set.identity());
         self.fd.store(public.raw(), Ordering::Relaxed);
         public.set_borrowed();
         Ok(())
@@ -156,7 +153,7 @@ impl Queue {
         // A forked child has none of the threads, and its parent's timerfd.
         let is_here = object::is_here(self.epoch.load(Ordering::Relaxed));
         if let Some(state) = state.as_mut().filter(|state| is_here && state.waiters.waiting() > 0) {
-            state.alarm();
+            state.sources.timers.alarm();
         }
     }
 
@@ -169,11 +166,11 @@ impl Queue {
         let inner = fresh.inner();
         epoll::add(self.fd(), inner, epoll_set::IN, 0)?;
         let old = state.move_quietly_to(fresh)?;
-        self.inner.set(state.set.identity());
+        self.inner.set(state.sources.set.identity());
         // It goes with the last thread that waits in it, at the latest.
         let _ = epoll::delete(self.fd(), old.inner());
         if state.waiters.retire(old) {
-            state.alarm();
+            state.sources.timers.alarm();
         }
         Ok(())
     }
@@ -193,7 +190,8 @@ impl Queue {
         }
         match state {
             Some(state) => {
-                state.leave_operations(object::is_here(self.epoch.load(Ordering::Relaxed)));
+                let is_here = object::is_here(self.epoch.load(Ordering::Relaxed));
+                state.sources.aio.leave(&mut state.store, is_here);
             }
             None if inner.is_intact() => drop(Fd::owned(inner.fd())),
             None => {}

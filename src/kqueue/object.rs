@@ -1,8 +1,8 @@
 //! Kqueues as the handle table has them: a queue, or a second handle of one.
 
-use super::aio::Request;
-use super::control::Collect;
+use super::collect::Collect;
 use super::event::*;
+use super::source::aio::Request;
 use super::{Nature, Queue, fd_registry};
 use crate::errno::{Errno, Result, error};
 use crate::handle::{self, Kind, Object, Pinned, TableObject, try_box};

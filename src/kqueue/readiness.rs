@@ -2,7 +2,7 @@
 //! callers in the library: it has no handle, and programs cannot find it by its
 //! descriptor.
 
-use super::control::{By, Collect};
+use super::collect::{By, Collect};
 use super::event::*;
 use super::{Nature, Queue};
 use crate::errno::{Errno, Result, fail};

@@ -21,28 +21,19 @@ impl QueueState {
         // order no event is lost between the two sets, and an event that
         // occurs between the steps is in both.
         self.each_report(fresh.epolls(), |_, _, _| {});
-        self.copy_sources(&fresh)?;
-        self.each_report(self.set.epolls(), Self::activate_edges);
+        self.sources.add_to(&self.store, &fresh)?;
+        self.each_report(self.sources.set.epolls(), Self::activate_edges);
         self.each_report(fresh.epolls(), Self::activate_edges);
         self.stale_events = 0;
         self.removed_before = self.store.registrations.removed();
         // An expiry of a timerfd may have been reported to either set.
-        self.timers.forget_setting();
-        let old = std::mem::replace(&mut self.set, fresh);
-        self.aim_wakeups();
+        self.sources.timers.forget_setting();
+        let old = std::mem::replace(&mut self.sources.set, fresh);
+        self.sources.aim_wakeups();
         // Those may have been woken by way of the old one.
-        self.take_signals();
-        self.take_operations();
+        self.sources.signals.take(&mut self.store);
+        self.sources.aio.take(&mut self.store);
         Ok(old)
-    }
-
-    /// Has handlers and threads wake this set from now on; none is waking the
-    /// one before any more.
-    fn aim_wakeups(&self) {
-        self.signals.aim_at(&self.set);
-        if let Some(aio) = &self.aio {
-            aio.aim_at(&self.set);
-        }
     }
 
     /// Registrations of descriptors that were closed do not come along.
@@ -57,26 +48,6 @@ impl QueueState {
             self.copy_to(fresh, id)?;
         }
         Ok(())
-    }
-
-    /// The queue's own descriptors.
-    fn copy_sources(&self, fresh: &EpollSet) -> Result<(), Errno> {
-        self.timers.add_to(fresh)?;
-        self.signals.add_to(fresh)?;
-        self.add_processes_to(fresh)?;
-        if let Some(aio) = &self.aio {
-            aio.add_to(fresh)?;
-        }
-        if let Some(inotify) = &self.vnode_watches.fd {
-            fresh.add_vnode_watches(inotify.raw())?;
-        }
-        if let Some(mounts) = self.mounts.fd() {
-            fresh.add_mounts(mounts.raw())?;
-        }
-        match &self.netlink.fd {
-            Some(links) => fresh.add_netlink(links.raw()),
-            None => Ok(()),
-        }
     }
 
     /// Takes what a set's epolls report of registrations, all of it; `take`

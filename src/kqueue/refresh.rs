@@ -64,7 +64,7 @@ impl QueueState {
         let to = wanted.get(comes).copied().unwrap_or(0);
         let (fd, from) = (one.fd, self.store.mask(id, goes));
         let entry = EpollEntry { kind: comes, in_inner: true, ..self.store.epoll_entry(id, goes) };
-        self.set.set(entry, fd, from, to)?;
+        self.sources.set.set(entry, fd, from, to)?;
         if let Some(one) = self.store.registrations.get_mut(id) {
             one.in_inner = comes;
             for (kind, mask) in one.masks.iter_mut().enumerate() {
@@ -139,10 +139,10 @@ impl QueueState {
             registration.in_inner = kind;
         }
         let entry = self.store.epoll_entry(id, kind);
-        let result = match self.set.set(entry, fd, from, to) {
-            Err(Errno::EEXIST) if self.processes.has_pidfd(fd) => Err(Errno::EINVAL),
+        let result = match self.sources.set.set(entry, fd, from, to) {
+            Err(Errno::EEXIST) if self.sources.processes.has_pidfd(fd) => Err(Errno::EINVAL),
             // A duplicate of what was closed came back to this number.
-            Err(Errno::EEXIST) => self.set.set(entry, fd, to, to),
+            Err(Errno::EEXIST) => self.sources.set.set(entry, fd, to, to),
             result => result,
         };
         let Some(registration) = self.store.registrations.get_mut(id) else { return Ok(()) };
@@ -167,7 +167,7 @@ impl QueueState {
     /// Whether the descriptor still is the one that was registered: ENOENT,
     /// another file has its fd; EBADF, it is closed.
     pub fn verify(&self, id: u32) -> Result<(), Errno> {
-        self.store.registrations.get(id).map_or(Ok(()), |one| one.verify(&self.set))
+        self.store.registrations.get(id).map_or(Ok(()), |one| one.verify(&self.sources.set))
     }
 
     /// The descriptor is another by now: its knotes go without a word, as
@@ -186,7 +186,7 @@ impl QueueState {
         if let Some(registration) = self.store.registrations.get(id).filter(|one| one.first == NONE)
         {
             let fd = registration.fd;
-            self.drop_vnode_watches(id);
+            self.sources.vnode.drop_all(&mut self.store, &self.sources.set, id);
             self.store.index.remove(&(fd as u64, DESCRIPTOR));
             self.store.registrations.remove(id);
         }
@@ -240,13 +240,13 @@ impl QueueState {
             self.store.active.append(&mut self.store.knotes, id);
         }
         self.count_need(id);
-        filter::of_id(self, id).enabled(self, id, on);
+        filter::of_id(&self.store, id).enabled(&mut self.store, &mut self.sources, id, on);
     }
 
     /// Takes a knote out; whether that needed the kernel.
     pub fn unlink(&mut self, id: u32) -> Result<bool, Errno> {
-        filter::of_id(self, id).detach(self, id);
-        self.timers.disarm(&self.store.knotes, id);
+        filter::of_id(&self.store, id).detach(&mut self.store, &mut self.sources, id);
+        self.sources.timers.disarm(&self.store.knotes, id);
         let registration = self.store.remove(id);
         if registration == NONE { Ok(false) } else { self.refresh(registration, NONE, NONE) }
     }

@@ -1,6 +1,6 @@
 //! Queues whose counters are near their ends.
 
-use super::control::{By, Collect};
+use super::collect::{By, Collect};
 use super::event::*;
 use super::*;
 use crate::sys::clock::Deadline;
@@ -122,10 +122,10 @@ fn a_wait_survives_all_numbers_of_calls() {
 fn the_bell_survives_all_numbers_of_its_settings() {
     let fixture = QueueFixture::new(EV_CLEAR);
     assert_eq!(fixture.collect(Deadline::Now), [fixture.full()]);
-    fixture.with_state(|state| state.set.set_seq(u64::MAX - 5));
+    fixture.with_state(|state| state.sources.set.set_seq(u64::MAX - 5));
     for _ in 0..10 {
         fixture.apply(change(USER_IDENT, FILTER_USER, 0, NOTE_TRIGGER));
-        assert!(fixture.queue.state.lock().as_ref().unwrap().set.is_raised());
+        assert!(fixture.queue.state.lock().as_ref().unwrap().sources.set.is_raised());
         assert_eq!(fixture.collect(Deadline::Never), [USER_IDENT]);
         assert_eq!(fixture.collect(Deadline::Now), []);
     }
@@ -208,7 +208,7 @@ fn timers_keep_their_order_when_their_numbers_are_used_up() {
         fixture.apply(Kevent { data: now + 50_000_000, ..add });
     };
     (1..=3).for_each(arm);
-    fixture.with_state(|state| state.timers.set_seq(LAST - 1));
+    fixture.with_state(|state| state.sources.timers.set_seq(LAST - 1));
     (4..=6).for_each(arm);
     let mut seen = Vec::new();
     while seen.len() < 6 {

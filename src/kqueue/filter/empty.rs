@@ -13,10 +13,11 @@
 use super::super::epoll_set::*;
 use super::super::event::*;
 use super::super::knote::{DISABLED, Knote};
-use super::super::state::QueueState;
+use super::super::source::Sources;
+use super::super::store::Store;
 use super::super::store::no_memory;
+use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use super::ready::{self, PolledFd};
-use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Errno, Result, fail};
 use crate::sys::file;
 use crate::sys::socket::{self, SocketKind, TCP_CLOSE};
@@ -41,9 +42,9 @@ impl Filter for EmptyFilter {
         reject_unknown(knote, 0)
     }
 
-    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let registration = state.store.knotes.get(id).map(|knote| knote.registration);
-        let Some(one) = registration.and_then(|id| state.store.registrations.get(id)) else {
+    fn attach(&self, store: &mut Store, sources: &mut Sources, id: u32) -> Result<()> {
+        let registration = store.knotes.get(id).map(|knote| knote.registration);
+        let Some(one) = registration.and_then(|id| store.registrations.get(id)) else {
             return Ok(());
         };
         if one.socket.is_none() {
@@ -53,22 +54,22 @@ impl Filter for EmptyFilter {
             fail!(EINVAL, "fd {} is a socket that does not count what it has to send", one.fd);
         }
         if !is_local(one.socket) {
-            state.empties.try_reserve(1).map_err(|_| no_memory())?;
-            state.empties.push_reserved(id);
+            sources.empties.try_reserve(1).map_err(|_| no_memory())?;
+            sources.empties.push_reserved(id);
         }
-        look_unless_writable(state, id);
+        look_unless_writable(store, id);
         Ok(())
     }
 
-    fn detach(&self, state: &mut QueueState, id: u32) {
-        state.empties.retain(|known| *known != id);
+    fn detach(&self, _store: &mut Store, sources: &mut Sources, id: u32) {
+        sources.empties.retain(|known| *known != id);
     }
 
-    fn enabled(&self, state: &mut QueueState, id: u32, on: bool) {
+    fn enabled(&self, store: &mut Store, sources: &mut Sources, id: u32, on: bool) {
         if on {
-            look_unless_writable(state, id);
+            look_unless_writable(store, id);
         } else {
-            state.timers.disarm(&state.store.knotes, id);
+            sources.timers.disarm(&store.knotes, id);
         }
     }
 
@@ -76,31 +77,37 @@ impl Filter for EmptyFilter {
         (WRITE_EDGE, OUT)
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
-        let Some(look) = PolledFd::of(state, knote, ready, OUT) else { return Verdict::Gone };
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        sources: &mut Sources,
+        id: u32,
+        ready: Option<u32>,
+    ) -> Verdict {
+        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
+        let Some(look) = PolledFd::of(store, knote, ready, OUT) else { return Verdict::Gone };
         let left = match file::unsent(look.fd) {
             Err(Errno::EBADF) => return Verdict::Gone,
             // It listens, and sends nothing.
             result => result.unwrap_or(0),
         };
         if left == 0 || is_over(&look) {
-            state.timers.disarm(&state.store.knotes, id);
+            sources.timers.disarm(&store.knotes, id);
             return Verdict::True(Outcome::default());
         }
         // Of a local socket the last byte is taken off only after the edge.
         if left == 1 || !is_local(look.socket) {
-            look_later(state, id);
+            look_later(store, sources, id);
         }
         Verdict::False
     }
 
-    fn delivered(&self, state: &mut QueueState, id: u32) {
-        let acked = state.acknowledged(id);
-        let Some(knote) = state.store.knotes.get_mut(id) else { return };
+    fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
+        let acked = acknowledged_by_peer(store, id);
+        let Some(knote) = store.knotes.get_mut(id) else { return };
         knote.state = !acked;
         if !knote.has(EV_CLEAR) {
-            state.store.activate(id);
+            store.activate(id);
         }
     }
 }
@@ -114,19 +121,19 @@ fn is_local(socket: Option<SocketKind>) -> bool {
 }
 
 /// There is no edge of a socket that listens, or is being connected.
-fn look_unless_writable(state: &mut QueueState, id: u32) {
-    let Some(knote) = state.store.knotes.get(id) else { return };
-    if PolledFd::of(state, knote, None, OUT).is_some_and(|look| !look.is(OUT)) {
-        state.store.activate(id);
+fn look_unless_writable(store: &mut Store, id: u32) {
+    let Some(knote) = store.knotes.get(id) else { return };
+    if PolledFd::of(store, knote, None, OUT).is_some_and(|look| !look.is(OUT)) {
+        store.activate(id);
     }
 }
 
 /// Looks again after twice the last pause.
-fn look_later(state: &mut QueueState, id: u32) {
-    let Some(knote) = state.store.knotes.get_mut(id) else { return };
+fn look_later(store: &mut Store, sources: &mut Sources, id: u32) {
+    let Some(knote) = store.knotes.get_mut(id) else { return };
     knote.state = knote.state.saturating_mul(2).clamp(SHORTEST_NS, LONGEST_NS);
     let pause = knote.state;
-    ready::look_later(state, id, pause);
+    ready::look_later(store, sources, id, pause);
 }
 
 /// What was left when a connection broke is not sent any more.
@@ -138,36 +145,34 @@ fn acknowledged(fd: RawFd) -> i64 {
     socket::tcp_info(fd).map_or(0, |info| i64::try_from(info.bytes_acked).unwrap_or(i64::MAX))
 }
 
-impl QueueState {
-    /// How many bytes the peer of a knote's TCP socket has acknowledged.
-    fn acknowledged(&self, id: u32) -> i64 {
-        let registration = self.store.knotes.get(id).map(|knote| knote.registration);
-        let one = registration.and_then(|id| self.store.registrations.get(id));
-        one.filter(|one| one.socket == Some(SocketKind::Tcp)).map_or(0, |one| acknowledged(one.fd))
-    }
+/// How many bytes the peer of a knote's TCP socket has acknowledged.
+fn acknowledged_by_peer(store: &Store, id: u32) -> i64 {
+    let registration = store.knotes.get(id).map(|knote| knote.registration);
+    let one = registration.and_then(|id| store.registrations.get(id));
+    one.filter(|one| one.socket == Some(SocketKind::Tcp)).map_or(0, |one| acknowledged(one.fd))
+}
 
-    /// Looks at those with EV_CLEAR whose event was delivered, as nothing
-    /// says that the program has written since.
-    #[inline]
-    pub fn look_at_drained(&mut self) {
-        if !self.empties.is_empty() {
-            self.look_at_all_drained();
+/// Looks at those with EV_CLEAR whose event was delivered, as nothing says
+/// that the program has written since.
+#[inline]
+pub(in super::super) fn look_at_drained(store: &mut Store, sources: &mut Sources) {
+    if !sources.empties.is_empty() {
+        look_at_all_drained(store, sources);
+    }
+}
+
+fn look_at_all_drained(store: &mut Store, sources: &mut Sources) {
+    for index in 0..sources.empties.len() {
+        let id = sources.empties.get(index).copied().unwrap_or_default();
+        let Some(knote) = store.knotes.get(id) else { continue };
+        if knote.state >= 0 || knote.is(DISABLED) || !knote.has(EV_CLEAR) {
+            continue;
         }
-    }
-
-    fn look_at_all_drained(&mut self) {
-        for index in 0..self.empties.len() {
-            let id = self.empties.get(index).copied().unwrap_or_default();
-            let Some(knote) = self.store.knotes.get(id) else { continue };
-            if knote.state >= 0 || knote.is(DISABLED) || !knote.has(EV_CLEAR) {
-                continue;
-            }
-            let (before, one) = (!knote.state, self.store.registrations.get(knote.registration));
-            if one.is_some_and(|one| file::unsent(one.fd).is_ok_and(|left| left > 0)) {
-                look_later(self, id);
-            } else if self.acknowledged(id) != before {
-                self.store.activate(id);
-            }
+        let (before, one) = (!knote.state, store.registrations.get(knote.registration));
+        if one.is_some_and(|one| file::unsent(one.fd).is_ok_and(|left| left > 0)) {
+            look_later(store, sources, id);
+        } else if acknowledged_by_peer(store, id) != before {
+            store.activate(id);
         }
     }
 }

@@ -3,9 +3,10 @@
 use super::super::epoll_set::*;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::state::QueueState;
+use super::super::source::Sources;
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use super::ready::{Connection, PolledFd};
-use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Result, fail};
 
 pub(super) struct ExceptFilter;
@@ -25,9 +26,9 @@ impl Filter for ExceptFilter {
         reject_unknown(knote, NOTE_OOB)
     }
 
-    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
-        match state.store.registrations.get(knote.registration) {
+    fn attach(&self, store: &mut Store, _sources: &mut Sources, id: u32) -> Result<()> {
+        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+        match store.registrations.get(knote.registration) {
             Some(one) if one.file_type != libc::S_IFSOCK => {
                 fail!(EINVAL, "fd {} is no socket", one.fd)
             }
@@ -40,10 +41,16 @@ impl Filter for ExceptFilter {
         (kind, if knote.fflags & NOTE_OOB != 0 { EVENTS } else { RDHUP })
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        _sources: &mut Sources,
+        id: u32,
+        ready: Option<u32>,
+    ) -> Verdict {
+        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
         let wanted = knote.fflags;
-        let Some(look) = PolledFd::of(state, knote, ready, EVENTS) else { return Verdict::Gone };
+        let Some(look) = PolledFd::of(store, knote, ready, EVENTS) else { return Verdict::Gone };
         let fflags = if look.is(PRI) { NOTE_OOB & wanted } else { 0 };
         let eof = look.is(RDHUP | HUP) && !matches!(look.connection(), Connection::Never);
         match fflags != 0 || eof {

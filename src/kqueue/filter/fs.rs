@@ -2,8 +2,11 @@
 
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::state::QueueState;
-use super::{Filter, Outcome, Verdict, vnode};
+use super::super::source::Sources;
+use super::super::source::mount::Mounts;
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict};
+use super::vnode;
 use crate::errno::{Result, fail};
 
 pub(super) struct FsFilter;
@@ -25,32 +28,38 @@ impl Filter for FsFilter {
         Ok(())
     }
 
-    fn attach(&self, state: &mut QueueState, _id: u32) -> Result<()> {
-        state.hold_mounts().map_err(vnode::explain)
+    fn attach(&self, _store: &mut Store, sources: &mut Sources, _id: u32) -> Result<()> {
+        sources.mounts.hold(&sources.set).map_err(vnode::explain)
     }
 
-    fn detach(&self, state: &mut QueueState, _id: u32) {
-        state.release_mounts();
+    fn detach(&self, _store: &mut Store, sources: &mut Sources, _id: u32) {
+        sources.mounts.release(&sources.set);
     }
 
-    fn mounted(&self, state: &mut QueueState, id: u32, notes: u32) {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return };
+    fn mounted(&self, store: &mut Store, _mounts: &Mounts, id: u32, notes: u32) {
+        let Some(knote) = store.knotes.get_mut(id) else { return };
         let wanted = if knote.fflags == 0 { POSSIBLE } else { knote.fflags };
         if notes & wanted != 0 {
             knote.state |= i64::from(notes & wanted);
-            state.store.activate(id);
+            store.activate(id);
         }
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        match state.store.knotes.get(id).map_or(0, |knote| knote.state as u32) {
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        _sources: &mut Sources,
+        id: u32,
+        _ready: Option<u32>,
+    ) -> Verdict {
+        match store.knotes.get(id).map_or(0, |knote| knote.state as u32) {
             0 => Verdict::False,
             fflags => Verdict::True(Outcome { fflags, ..Outcome::default() }),
         }
     }
 
-    fn delivered(&self, state: &mut QueueState, id: u32) {
-        if let Some(knote) = state.store.knotes.get_mut(id) {
+    fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
+        if let Some(knote) = store.knotes.get_mut(id) {
             knote.state = 0;
         }
     }

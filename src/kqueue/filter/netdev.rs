@@ -4,8 +4,9 @@
 
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::state::QueueState;
-use super::{Filter, Outcome, Verdict, reject_unknown};
+use super::super::source::Sources;
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Error, Result, fail};
 use crate::sys::netlink::LinkState;
 
@@ -25,54 +26,40 @@ impl Filter for NetdevFilter {
         reject_unknown(knote, KNOWN)
     }
 
-    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let ident = state.store.knotes.get(id).map_or(0, |knote| knote.ident);
+    fn attach(&self, store: &mut Store, sources: &mut Sources, id: u32) -> Result<()> {
+        let ident = store.knotes.get(id).map_or(0, |knote| knote.ident);
         let index = u32::try_from(ident).ok().filter(|index| (1..=MAX_INDEX).contains(index));
         let Some(index) = index else {
             fail!(ENXIO, "there is no network interface {}", ident as i64);
         };
-        state.hold_netlink()?;
-        if let Some(knote) = state.store.knotes.get_mut(id) {
+        sources.netlink.hold(&sources.set)?;
+        if let Some(knote) = store.knotes.get_mut(id) {
             knote.state |= HOLDS;
         }
-        let asked = state.query_link(index);
-        let link_state = state.store.knotes.get(id).map_or(0, |knote| knote.state);
+        let asked = sources.netlink.query(store, index, linked);
+        let link_state = store.knotes.get(id).map_or(0, |knote| knote.state);
         if asked.is_err() || link_state & i64::from(KNOWN) == 0 || link_state & GONE != 0 {
-            state.store.deactivate(id);
+            store.deactivate(id);
             asked.map_err(Error::from)?;
             fail!(ENXIO, "there is no network interface {}", i64::from(index));
         }
         Ok(())
     }
 
-    fn detach(&self, state: &mut QueueState, id: u32) {
-        if state.store.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
-            state.release_netlink();
+    fn detach(&self, store: &mut Store, sources: &mut Sources, id: u32) {
+        if store.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
+            sources.netlink.release(&sources.set);
         }
     }
 
-    fn linked(&self, state: &mut QueueState, id: u32, link_state: LinkState) {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return };
-        let now = match link_state {
-            LinkState::Up => NOTE_LINKUP,
-            LinkState::Down => NOTE_LINKDOWN,
-            LinkState::Unknown | LinkState::Gone => NOTE_LINKINV,
-        };
-        let before = knote.state as u32 & KNOWN;
-        let happened = if before == now || before == 0 { 0 } else { now & knote.fflags };
-        knote.state &= !i64::from(KNOWN);
-        knote.state |= i64::from(now | happened << HAPPENED);
-        if link_state == LinkState::Gone {
-            knote.state |= GONE | i64::from((now & knote.fflags) << HAPPENED);
-            knote.flags |= EV_ONESHOT;
-        }
-        if happened != 0 || link_state == LinkState::Gone {
-            state.store.activate(id);
-        }
-    }
-
-    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        let link_state = state.store.knotes.get(id).map_or(0, |knote| knote.state);
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        _sources: &mut Sources,
+        id: u32,
+        _ready: Option<u32>,
+    ) -> Verdict {
+        let link_state = store.knotes.get(id).map_or(0, |knote| knote.state);
         let (data, fflags) =
             (link_state & i64::from(KNOWN), (link_state >> HAPPENED) as u32 & KNOWN);
         let eof = link_state & GONE != 0;
@@ -82,13 +69,34 @@ impl Filter for NetdevFilter {
         }
     }
 
-    fn delivered(&self, state: &mut QueueState, id: u32) {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return };
+    fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
+        let Some(knote) = store.knotes.get_mut(id) else { return };
         if knote.has(EV_CLEAR) {
             knote.state &= i64::from(KNOWN) | HOLDS;
         } else {
-            state.store.activate(id);
+            store.activate(id);
         }
+    }
+}
+
+/// The link of a knote's network interface is so, perhaps as before.
+pub(in super::super) fn linked(store: &mut Store, id: u32, link_state: LinkState) {
+    let Some(knote) = store.knotes.get_mut(id) else { return };
+    let now = match link_state {
+        LinkState::Up => NOTE_LINKUP,
+        LinkState::Down => NOTE_LINKDOWN,
+        LinkState::Unknown | LinkState::Gone => NOTE_LINKINV,
+    };
+    let before = knote.state as u32 & KNOWN;
+    let happened = if before == now || before == 0 { 0 } else { now & knote.fflags };
+    knote.state &= !i64::from(KNOWN);
+    knote.state |= i64::from(now | happened << HAPPENED);
+    if link_state == LinkState::Gone {
+        knote.state |= GONE | i64::from((now & knote.fflags) << HAPPENED);
+        knote.flags |= EV_ONESHOT;
+    }
+    if happened != 0 || link_state == LinkState::Gone {
+        store.activate(id);
     }
 }
 

@@ -4,8 +4,9 @@
 use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::slab::NONE;
-use super::super::state::QueueState;
-use super::{Filter, Outcome, Verdict, reject_unknown};
+use super::super::source::Sources;
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Result, fail};
 
 pub(super) struct ProcessFilter;
@@ -26,28 +27,40 @@ impl Filter for ProcessFilter {
         Ok(())
     }
 
-    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        state.attach_process(id)
+    fn attach(&self, store: &mut Store, sources: &mut Sources, id: u32) -> Result<()> {
+        sources.processes.attach(store, &sources.set, id)
     }
 
-    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
+    fn touch(
+        &self,
+        store: &mut Store,
+        sources: &mut Sources,
+        id: u32,
+        change: &Kevent,
+    ) -> Result<()> {
+        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
-        state.listen_for(id, wanted.fflags)?;
-        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
+        sources.processes.listen_for(store, &sources.set, id, wanted.fflags)?;
+        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
         Ok(())
     }
 
-    fn detach(&self, state: &mut QueueState, id: u32) {
-        state.detach_process(id);
+    fn detach(&self, store: &mut Store, sources: &mut Sources, id: u32) {
+        sources.processes.detach(store, &sources.set, id);
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        let Some(report) = state.report_process(id) else { return Verdict::False };
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        sources: &mut Sources,
+        id: u32,
+        _ready: Option<u32>,
+    ) -> Verdict {
+        let Some(report) = sources.processes.report(store, id) else { return Verdict::False };
         if report.is_over
-            && let Some(knote) = state.store.knotes.get_mut(id)
+            && let Some(knote) = store.knotes.get_mut(id)
         {
             knote.flags |= EV_ONESHOT;
         }

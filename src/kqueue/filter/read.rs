@@ -5,9 +5,11 @@ use super::super::event::*;
 use super::super::fd_registry;
 use super::super::knote::{DISABLED, Knote};
 use super::super::registration::Registration;
-use super::super::state::QueueState;
+use super::super::source::Sources;
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use super::ready::{self, Connection, PolledFd};
-use super::{Filter, Outcome, Verdict, reject_unknown, waiting};
+use super::waiting;
 use crate::errno::{Errno, Result};
 use crate::sys::{diag, file, socket};
 use std::os::fd::RawFd;
@@ -36,20 +38,25 @@ impl Filter for ReadFilter {
         (if ready::is_edge(knote) { READ_EDGE } else { LEVEL }, EVENTS)
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
-        let Some(look) = PolledFd::of(state, knote, ready, ASKED) else { return Verdict::Gone };
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        sources: &mut Sources,
+        id: u32,
+        ready: Option<u32>,
+    ) -> Verdict {
+        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
+        let Some(look) = PolledFd::of(store, knote, ready, ASKED) else { return Verdict::Gone };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
         if look.is_file {
             let verdict = in_file(&look, knote.fflags & NOTE_FILE_POLL != 0);
-            let is_notified = state
-                .store
+            let is_notified = store
                 .registrations
                 .get(knote.registration)
                 .is_some_and(Registration::has_vnode_watch)
                 || look.file_type != libc::S_IFREG;
             if matches!(verdict, Verdict::False) && !is_notified {
-                ready::look_later(state, id, GROWTH_NS);
+                ready::look_later(store, sources, id, GROWTH_NS);
             }
             return verdict;
         }
@@ -69,14 +76,14 @@ impl Filter for ReadFilter {
         if grows && !knote.is(DISABLED) { libc::IN_MODIFY } else { 0 }
     }
 
-    fn noticed(&self, state: &mut QueueState, id: u32, notes: u32) {
+    fn noticed(&self, store: &mut Store, id: u32, notes: u32) {
         if notes & NOTE_WRITE != 0 {
-            state.store.activate(id);
+            store.activate(id);
         }
     }
 
-    fn delivered(&self, state: &mut QueueState, id: u32) {
-        ready::look_again(state, id);
+    fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
+        ready::look_again(store, id);
     }
 }
 

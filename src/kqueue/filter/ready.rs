@@ -4,8 +4,9 @@
 use super::super::epoll_set::*;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::state::QueueState;
-use super::Outcome;
+use super::super::source::Sources;
+use super::super::store::Store;
+use super::contract::Outcome;
 use crate::sys::socket::{self, TCP_CLOSE};
 use crate::sys::{clock, file, poll};
 use std::os::fd::RawFd;
@@ -27,8 +28,8 @@ pub(super) struct PolledFd {
 
 impl PolledFd {
     /// `None`: it is not even a descriptor any more.
-    pub fn of(state: &QueueState, knote: &Knote, ready: Option<u32>, events: u32) -> Option<Self> {
-        let one = state.store.registrations.get(knote.registration)?;
+    pub fn of(store: &Store, knote: &Knote, ready: Option<u32>, events: u32) -> Option<Self> {
+        let one = store.registrations.get(knote.registration)?;
         let look = Self {
             fd: one.fd,
             file_type: one.file_type,
@@ -95,22 +96,22 @@ pub(super) fn is_edge(knote: &Knote) -> bool {
 
 /// Has a knote looked at again after a time, where the kernel would not report
 /// a change.
-pub(super) fn look_later(state: &mut QueueState, id: u32, after_ns: i64) {
+pub(super) fn look_later(store: &mut Store, sources: &mut Sources, id: u32, after_ns: i64) {
     let deadline = clock::now_ns().saturating_add(after_ns);
-    if state.timers.arm(&state.store.knotes, id, deadline).is_err() {
-        state.store.activate(id);
+    if sources.timers.arm(&store.knotes, id, deadline).is_err() {
+        store.activate(id);
     }
 }
 
 /// After a delivery: what the kernel does not report again, though it may
 /// still be so, is looked at again by the next call.
-pub(super) fn look_again(state: &mut QueueState, id: u32) {
-    let Some(knote) = state.store.knotes.get(id).filter(|knote| !knote.has(EV_CLEAR)) else {
+pub(super) fn look_again(store: &mut Store, id: u32) {
+    let Some(knote) = store.knotes.get(id).filter(|knote| !knote.has(EV_CLEAR)) else {
         return;
     };
-    let is_file = state.store.registrations.get(knote.registration).is_some_and(|one| one.is_file);
+    let is_file = store.registrations.get(knote.registration).is_some_and(|one| one.is_file);
     if is_file || is_edge(knote) {
-        state.store.activate(id);
+        store.activate(id);
     }
 }
 

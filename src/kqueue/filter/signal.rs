@@ -2,9 +2,10 @@
 
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::signals::DETACHED;
-use super::super::state::QueueState;
-use super::{Filter, Outcome, Verdict};
+use super::super::source::Sources;
+use super::super::source::signal::DETACHED;
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict};
 use crate::errno::{Result, fail};
 use crate::signal_hub;
 
@@ -21,20 +22,26 @@ impl Filter for SignalFilter {
         Ok(())
     }
 
-    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        state.attach_signal(id)
+    fn attach(&self, store: &mut Store, sources: &mut Sources, id: u32) -> Result<()> {
+        sources.signals.attach(store, &sources.set, id)
     }
 
-    fn detach(&self, state: &mut QueueState, id: u32) {
-        state.detach_signal(id);
+    fn detach(&self, store: &mut Store, sources: &mut Sources, id: u32) {
+        sources.signals.detach(store, &sources.set, id);
     }
 
-    fn enabled(&self, state: &mut QueueState, id: u32, on: bool) {
-        state.signal_enabled(id, on);
+    fn enabled(&self, store: &mut Store, sources: &mut Sources, id: u32, on: bool) {
+        sources.signals.set_enabled(store, id, on);
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        match i64::try_from(state.take_count(id)).unwrap_or(i64::MAX) {
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        sources: &mut Sources,
+        id: u32,
+        _ready: Option<u32>,
+    ) -> Verdict {
+        match i64::try_from(sources.signals.take_count(store, id)).unwrap_or(i64::MAX) {
             0 => Verdict::False,
             data => Verdict::True(Outcome { data, ..Outcome::default() }),
         }

@@ -8,9 +8,10 @@
 
 use super::super::event::*;
 use super::super::knote::{ACTIVE, DISABLED, Knote};
-use super::super::state::QueueState;
-use super::super::timers::{self, MONOTONIC, REALTIME};
-use super::{Filter, Outcome, Verdict, reject_unknown};
+use super::super::source::Sources;
+use super::super::source::timer::{self, MONOTONIC, REALTIME};
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Result, error, fail};
 
 pub(super) struct TimerFilter;
@@ -47,8 +48,8 @@ fn is_periodic(knote: &Knote) -> bool {
 
 impl TimerFilter {
     /// Has it begin now; it is not armed yet.
-    fn start(state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
+    fn start(store: &mut Store, id: u32) -> Result<()> {
+        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
         let time = nanoseconds(knote)?;
         let clock = clock_of(knote);
         if knote.clock != clock {
@@ -58,17 +59,17 @@ impl TimerFilter {
         }
         knote.state = match is_absolute(knote) {
             true => time,
-            false => timers::now(MONOTONIC).saturating_add(time),
+            false => timer::now(MONOTONIC).saturating_add(time),
         };
         Ok(())
     }
 
     /// Arms it for when it is due, or has it looked at soon.
-    fn rearm(state: &mut QueueState, id: u32) {
-        let Some(knote) = state.store.knotes.get(id) else { return };
+    fn rearm(store: &mut Store, sources: &mut Sources, id: u32) {
+        let Some(knote) = store.knotes.get(id) else { return };
         let deadline = knote.state;
-        if deadline != NEVER && state.timers.arm(&state.store.knotes, id, deadline).is_err() {
-            state.store.activate(id);
+        if deadline != NEVER && sources.timers.arm(&store.knotes, id, deadline).is_err() {
+            store.activate(id);
         }
     }
 }
@@ -89,50 +90,62 @@ impl Filter for TimerFilter {
         Ok(())
     }
 
-    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(clock) = state.store.knotes.get(id).map(clock_of) else { return Ok(()) };
-        state.make_timerfd(clock)?;
-        Self::start(state, id)?;
-        let Some(knote) = state.store.knotes.get(id).filter(|knote| !knote.is(DISABLED)) else {
+    fn attach(&self, store: &mut Store, sources: &mut Sources, id: u32) -> Result<()> {
+        let Some(clock) = store.knotes.get(id).map(clock_of) else { return Ok(()) };
+        sources.timers.make_timerfd(&sources.set, clock)?;
+        Self::start(store, id)?;
+        let Some(knote) = store.knotes.get(id).filter(|knote| !knote.is(DISABLED)) else {
             return Ok(());
         };
-        let armed = state.timers.arm(&state.store.knotes, id, knote.state);
+        let armed = sources.timers.arm(&store.knotes, id, knote.state);
         armed.map_err(|_| error!(crate::errno::Errno::ENOMEM, "no memory for another timer"))
     }
 
-    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
+    fn touch(
+        &self,
+        store: &mut Store,
+        sources: &mut Sources,
+        id: u32,
+        change: &Kevent,
+    ) -> Result<()> {
         if change.flags & EV_ADD == 0 {
             return Ok(());
         }
-        let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
-        state.make_timerfd(clock_of(&wanted))?;
-        state.timers.disarm(&state.store.knotes, id);
-        state.store.deactivate(id);
-        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
+        sources.timers.make_timerfd(&sources.set, clock_of(&wanted))?;
+        sources.timers.disarm(&store.knotes, id);
+        store.deactivate(id);
+        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
-        Self::start(state, id)?;
-        if state.store.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED)) {
-            Self::rearm(state, id);
+        Self::start(store, id)?;
+        if store.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED)) {
+            Self::rearm(store, sources, id);
         }
         Ok(())
     }
 
-    fn enabled(&self, state: &mut QueueState, id: u32, on: bool) {
-        let active = state.store.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE));
+    fn enabled(&self, store: &mut Store, sources: &mut Sources, id: u32, on: bool) {
+        let active = store.knotes.get(id).is_some_and(|knote| knote.is(ACTIVE));
         match on {
-            true if !active => Self::rearm(state, id),
+            true if !active => Self::rearm(store, sources, id),
             true => {}
-            false => state.timers.disarm(&state.store.knotes, id),
+            false => sources.timers.disarm(&store.knotes, id),
         }
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return Verdict::False };
-        let late = timers::now(knote.clock).saturating_sub(knote.state);
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        sources: &mut Sources,
+        id: u32,
+        _ready: Option<u32>,
+    ) -> Verdict {
+        let Some(knote) = store.knotes.get_mut(id) else { return Verdict::False };
+        let late = timer::now(knote.clock).saturating_sub(knote.state);
         if late < 0 {
-            Self::rearm(state, id);
+            Self::rearm(store, sources, id);
             return Verdict::False;
         }
         if !is_periodic(knote) {
@@ -144,14 +157,14 @@ impl Filter for TimerFilter {
         Verdict::True(Outcome { data: count, ..Outcome::default() })
     }
 
-    fn delivered(&self, state: &mut QueueState, id: u32) {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return };
+    fn delivered(&self, store: &mut Store, sources: &mut Sources, id: u32) {
+        let Some(knote) = store.knotes.get_mut(id) else { return };
         if is_periodic(knote) {
-            Self::rearm(state, id);
+            Self::rearm(store, sources, id);
         } else if knote.has(EV_CLEAR) {
             knote.state = NEVER;
         } else {
-            state.store.activate(id);
+            store.activate(id);
         }
     }
 }

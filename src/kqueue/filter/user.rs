@@ -4,8 +4,9 @@
 
 use super::super::event::*;
 use super::super::knote::{ACTIVE, Knote};
-use super::super::state::QueueState;
-use super::{Filter, Outcome, Verdict};
+use super::super::source::Sources;
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict};
 use crate::errno::Result;
 
 pub(super) struct UserFilter;
@@ -15,18 +16,24 @@ impl Filter for UserFilter {
         Ok(())
     }
 
-    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
+    fn attach(&self, store: &mut Store, _sources: &mut Sources, id: u32) -> Result<()> {
+        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
         let triggered = knote.fflags & NOTE_TRIGGER != 0;
         knote.fflags &= NOTE_FFLAGSMASK;
         if triggered {
-            state.store.activate(id);
+            store.activate(id);
         }
         Ok(())
     }
 
-    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return Ok(()) };
+    fn touch(
+        &self,
+        store: &mut Store,
+        _sources: &mut Sources,
+        id: u32,
+        change: &Kevent,
+    ) -> Result<()> {
+        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
         let fflags = change.fflags & NOTE_FFLAGSMASK;
         knote.fflags = match change.fflags & NOTE_FFCTRLMASK {
             NOTE_FFAND => knote.fflags & fflags,
@@ -36,15 +43,21 @@ impl Filter for UserFilter {
         };
         knote.data = change.data;
         if change.fflags & NOTE_TRIGGER != 0 {
-            state.store.activate(id);
+            store.activate(id);
         } else if change.flags & EV_CLEAR != 0 {
-            state.store.deactivate(id);
+            store.deactivate(id);
         }
         Ok(())
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        match state.store.knotes.get(id) {
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        _sources: &mut Sources,
+        id: u32,
+        _ready: Option<u32>,
+    ) -> Verdict {
+        match store.knotes.get(id) {
             Some(knote) => {
                 Verdict::True(Outcome { data: knote.data, fflags: knote.fflags, eof: false })
             }
@@ -52,10 +65,9 @@ impl Filter for UserFilter {
         }
     }
 
-    fn delivered(&self, state: &mut QueueState, id: u32) {
-        if state.store.knotes.get(id).is_some_and(|knote| !knote.has(EV_CLEAR) && !knote.is(ACTIVE))
-        {
-            state.store.activate(id);
+    fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
+        if store.knotes.get(id).is_some_and(|knote| !knote.has(EV_CLEAR) && !knote.is(ACTIVE)) {
+            store.activate(id);
         }
     }
 }

@@ -6,9 +6,11 @@
 use super::super::event::*;
 use super::super::knote::Knote;
 use super::super::registration::Registration;
-use super::super::state::QueueState;
-use super::super::vnode_watch::{ENTRIES, NEEDED, PARENT};
-use super::{Filter, Outcome, Verdict, reject_unknown};
+use super::super::source::Sources;
+use super::super::source::mount::Mounts;
+use super::super::source::vnode::{ENTRIES, NEEDED, PARENT};
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::{file, mounts};
 use std::os::fd::RawFd;
@@ -73,23 +75,29 @@ impl Filter for VnodeFilter {
         reject_unknown(knote, KNOWN)
     }
 
-    fn attach(&self, state: &mut QueueState, id: u32) -> Result<()> {
-        let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
-        let Some(registration) = state.store.registrations.get(knote.registration) else {
+    fn attach(&self, store: &mut Store, sources: &mut Sources, id: u32) -> Result<()> {
+        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+        let Some(registration) = store.registrations.get(knote.registration) else {
             return Ok(());
         };
         possible(registration)?;
-        hold_mounts(state, id)
+        hold_mounts(store, sources, id)
     }
 
-    fn touch(&self, state: &mut QueueState, id: u32, change: &Kevent) -> Result<()> {
-        self.take_over(state, id, change)?;
-        hold_mounts(state, id)
+    fn touch(
+        &self,
+        store: &mut Store,
+        sources: &mut Sources,
+        id: u32,
+        change: &Kevent,
+    ) -> Result<()> {
+        self.take_over(store, id, change)?;
+        hold_mounts(store, sources, id)
     }
 
-    fn detach(&self, state: &mut QueueState, id: u32) {
-        if state.store.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
-            state.release_mounts();
+    fn detach(&self, store: &mut Store, sources: &mut Sources, id: u32) {
+        if store.knotes.get(id).is_some_and(|knote| knote.state & HOLDS != 0) {
+            sources.mounts.release(&sources.set);
         }
     }
 
@@ -100,33 +108,39 @@ impl Filter for VnodeFilter {
         wanted.fold(NEEDED, |mask, (_, bits)| mask | bits)
     }
 
-    fn noticed(&self, state: &mut QueueState, id: u32, notes: u32) {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return };
+    fn noticed(&self, store: &mut Store, id: u32, notes: u32) {
+        let Some(knote) = store.knotes.get_mut(id) else { return };
         // One bit that was asked for brings all that happened with it.
         if notes & knote.fflags != 0 {
             knote.state |= i64::from(notes & KNOWN);
-            state.store.activate(id);
+            store.activate(id);
         }
     }
 
-    fn may_have_missed(&self, state: &mut QueueState, id: u32, notes: u32) {
-        let wanted = state.store.knotes.get(id).map_or(0, |knote| knote.fflags);
-        self.noticed(state, id, notes & wanted);
+    fn may_have_missed(&self, store: &mut Store, id: u32, notes: u32) {
+        let wanted = store.knotes.get(id).map_or(0, |knote| knote.fflags);
+        self.noticed(store, id, notes & wanted);
     }
 
-    fn mounted(&self, state: &mut QueueState, id: u32, notes: u32) {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return };
+    fn mounted(&self, store: &mut Store, mounts: &Mounts, id: u32, notes: u32) {
+        let Some(knote) = store.knotes.get_mut(id) else { return };
         let is_known = knote.state >> MOUNT != 0;
         let mount = (knote.state >> MOUNT) - 1;
-        if notes & VQ_UNMOUNT == 0 || !is_known || state.mounts.has(mount.cast_unsigned()) {
+        if notes & VQ_UNMOUNT == 0 || !is_known || mounts.has(mount.cast_unsigned()) {
             return;
         }
         knote.state |= i64::from(NOTE_REVOKE & knote.fflags) | REVOKED;
-        state.store.activate(id);
+        store.activate(id);
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, _ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        _sources: &mut Sources,
+        id: u32,
+        _ready: Option<u32>,
+    ) -> Verdict {
+        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
         let (fflags, eof) = (knote.state as u32 & KNOWN, knote.state & REVOKED != 0);
         match fflags != 0 || eof {
             true => Verdict::True(Outcome { data: 0, fflags, eof }),
@@ -134,12 +148,12 @@ impl Filter for VnodeFilter {
         }
     }
 
-    fn delivered(&self, state: &mut QueueState, id: u32) {
-        let Some(knote) = state.store.knotes.get_mut(id) else { return };
+    fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
+        let Some(knote) = store.knotes.get_mut(id) else { return };
         if knote.has(EV_CLEAR) {
             knote.state &= !(i64::from(KNOWN) | REVOKED);
         } else {
-            state.store.activate(id);
+            store.activate(id);
         }
     }
 }
@@ -172,15 +186,15 @@ fn is_memory(fd: RawFd) -> bool {
 }
 
 /// REVOKE is seen from the table of mounts.
-fn hold_mounts(state: &mut QueueState, id: u32) -> Result<()> {
-    let Some(knote) = state.store.knotes.get(id) else { return Ok(()) };
+fn hold_mounts(store: &mut Store, sources: &mut Sources, id: u32) -> Result<()> {
+    let Some(knote) = store.knotes.get(id) else { return Ok(()) };
     if knote.fflags & NOTE_REVOKE == 0 || knote.state & HOLDS != 0 {
         return Ok(());
     }
-    let fd = state.store.registrations.get(knote.registration).map_or(-1, |one| one.fd);
-    state.hold_mounts().map_err(explain)?;
-    let mount = mounts::of(fd).filter(|mount| state.mounts.has(*mount));
-    if let Some(knote) = state.store.knotes.get_mut(id) {
+    let fd = store.registrations.get(knote.registration).map_or(-1, |one| one.fd);
+    sources.mounts.hold(&sources.set).map_err(explain)?;
+    let mount = mounts::of(fd).filter(|mount| sources.mounts.has(*mount));
+    if let Some(knote) = store.knotes.get_mut(id) {
         let number = mount.and_then(|mount| i64::try_from(mount).ok());
         knote.state |= HOLDS | number.map_or(0, |number| (number + 1) << MOUNT);
     }

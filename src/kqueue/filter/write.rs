@@ -3,9 +3,10 @@
 use super::super::epoll_set::*;
 use super::super::event::*;
 use super::super::knote::Knote;
-use super::super::state::QueueState;
+use super::super::source::Sources;
+use super::super::store::Store;
+use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use super::ready::{self, Connection, PolledFd};
-use super::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Errno, Result};
 use crate::sys::file;
 use crate::sys::socket::{self, SocketKind};
@@ -30,10 +31,16 @@ impl Filter for WriteFilter {
         (if ready::is_edge(knote) { WRITE_EDGE } else { LEVEL }, OUT)
     }
 
-    fn evaluate(&self, state: &mut QueueState, id: u32, ready: Option<u32>) -> Verdict {
-        let Some(knote) = state.store.knotes.get(id) else { return Verdict::False };
+    fn evaluate(
+        &self,
+        store: &mut Store,
+        sources: &mut Sources,
+        id: u32,
+        ready: Option<u32>,
+    ) -> Verdict {
+        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
-        let Some(look) = PolledFd::of(state, knote, ready, OUT) else { return Verdict::Gone };
+        let Some(look) = PolledFd::of(store, knote, ready, OUT) else { return Verdict::Gone };
         if look.is_file {
             return Verdict::True(Outcome::default());
         }
@@ -52,15 +59,15 @@ impl Filter for WriteFilter {
         match look.ready & (OUT | ERR) {
             0 => Verdict::False,
             OUT if space.cast_unsigned() < low.max(0).cast_unsigned() => {
-                ready::look_later(state, id, LOOK_NS);
+                ready::look_later(store, sources, id, LOOK_NS);
                 Verdict::False
             }
             _ => Verdict::True(Outcome { data: space, ..Outcome::default() }),
         }
     }
 
-    fn delivered(&self, state: &mut QueueState, id: u32) {
-        ready::look_again(state, id);
+    fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
+        ready::look_again(store, id);
     }
 }
 

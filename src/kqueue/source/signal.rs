@@ -3,11 +3,10 @@
 //! All knotes of a signal share one subscription, which counts. A knote keeps
 //! the count up to which it has delivered, as its state.
 
-use super::epoll_set::{self, EpollSet};
-use super::event::FILTER_SIGNAL;
-use super::knote::*;
-use super::slab::NONE;
-use super::state::QueueState;
+use super::super::epoll_set::{self, EpollSet};
+use super::super::event::FILTER_SIGNAL;
+use super::super::knote::*;
+use super::super::store::Store;
 use crate::errno::{Errno, Result, fail};
 use crate::signal_hub::{self, Handler, Subscription};
 use crate::sys::eventfd;
@@ -19,7 +18,7 @@ use crate::wakeup::Wakeup;
 use std::ffi::c_int;
 
 /// The state of a knote that has no part in a subscription.
-pub(super) const DETACHED: i64 = -1;
+pub(in super::super) const DETACHED: i64 = -1;
 
 struct QueueSignalWatch {
     number: c_int,
@@ -38,7 +37,7 @@ struct QueueSignalWatch {
     seen: u64,
 }
 
-pub(super) struct QueueSignals {
+pub(in super::super) struct QueueSignals {
     /// One for each signal.
     watches: Vec<QueueSignalWatch>,
     source: Option<SignalWakeup>,
@@ -138,68 +137,55 @@ impl QueueSignals {
     }
 }
 
-impl QueueState {
+impl QueueSignals {
     /// In a forked child that keeps the queue: what wakes is the parent's, and
     /// so is what counts.
-    pub fn renew_watches(&mut self) -> Result<()> {
-        let watches = std::mem::take(&mut self.signals.watches);
+    pub fn renew_watches(&mut self, store: &mut Store, set: &EpollSet) -> Result<()> {
+        let watches = std::mem::take(&mut self.watches);
         let mut result = Ok(());
         for QueueSignalWatch { number, .. } in watches {
-            self.each_signal_knote(number, |knote| knote.state = DETACHED);
-            let mut cursor = self.first_of_signal(number);
-            while let Some(knote) = self.store.knotes.get(cursor) {
+            each_knote(store, number, |knote| knote.state = DETACHED);
+            let mut cursor = first_of(store, number);
+            while let Some(knote) = store.knotes.get(cursor) {
                 let (id, next) = (cursor, knote.next);
-                result = result.and(self.attach_signal(id));
+                result = result.and(self.attach(store, set, id));
                 cursor = next;
             }
         }
         result
     }
 
-    fn first_of_signal(&self, number: c_int) -> u32 {
-        let key = (u64::from(number.unsigned_abs()), FILTER_SIGNAL);
-        self.store.index.get(&key).copied().unwrap_or(NONE)
-    }
-
-    fn each_signal_knote(&mut self, number: c_int, mut change: impl FnMut(&mut Knote)) {
-        let mut cursor = self.first_of_signal(number);
-        while let Some(knote) = self.store.knotes.get_mut(cursor) {
-            change(knote);
-            cursor = knote.next;
-        }
-    }
-
     /// Begins to watch a knote's signal: by a signalfd if the calling thread
     /// blocks it, since no handler would run.
-    pub fn attach_signal(&mut self, id: u32) -> Result<()> {
-        let Some(knote) = self.store.knotes.get(id) else { return Ok(()) };
+    pub fn attach(&mut self, store: &mut Store, set: &EpollSet, id: u32) -> Result<()> {
+        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
         let (number, enabled) = (signal_hub::check(knote.ident)?, !knote.is(DISABLED));
-        if self.signals.index_of(number).is_none() {
-            self.subscribe(number)?;
+        if self.index_of(number).is_none() {
+            self.subscribe(set, number)?;
         }
         let is_blocked = signal::blocked() & signal::bit(number) != 0;
-        if let Err(error) = self.have_seen(number, is_blocked) {
-            self.drop_unused_watch(number);
+        if let Err(error) = self.have_seen(set, number, is_blocked) {
+            self.drop_unused_watch(set, number);
             return Err(error);
         }
-        let Some(watch) = self.signals.get_mut(number) else { return Ok(()) };
+        let Some(watch) = self.get_mut(number) else { return Ok(()) };
         watch.knotes += 1;
         if enabled {
             self.count_enabled(number, true);
         }
         // After that: what it counts wakes the queue.
-        let count = self.signals.get_mut(number).map_or(0, |watch| watch.subscription.count());
-        if let Some(knote) = self.store.knotes.get_mut(id) {
+        let count = self.get_mut(number).map_or(0, |watch| watch.subscription.count());
+        if let Some(knote) = store.knotes.get_mut(id) {
             knote.state = count.cast_signed();
         }
         Ok(())
     }
 
-    fn subscribe(&mut self, number: c_int) -> Result<()> {
-        if self.signals.watches.try_reserve(1).is_err() {
+    fn subscribe(&mut self, set: &EpollSet, number: c_int) -> Result<()> {
+        if self.watches.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory to watch signal {}", number);
         }
-        self.make_signal_source()?;
+        self.make_source(set)?;
         let subscription = signal_hub::subscribe(
             number,
             signal_hub::SignalSink { wake: wake_queue, number: -1 },
@@ -214,16 +200,16 @@ impl QueueState {
             enabled: 0,
             seen: 0,
         };
-        self.signals.watches.push_reserved(watch);
+        self.watches.push_reserved(watch);
         Ok(())
     }
 
     /// Makes sure that a signal is seen, by a handler or the signalfd.
-    fn have_seen(&mut self, number: c_int, is_blocked: bool) -> Result<()> {
+    fn have_seen(&mut self, set: &EpollSet, number: c_int, is_blocked: bool) -> Result<()> {
         if is_blocked {
-            self.watch_blocked(number)?;
+            self.watch_blocked(set, number)?;
         }
-        let Some(watch) = self.signals.get_mut(number) else { return Ok(()) };
+        let Some(watch) = self.get_mut(number) else { return Ok(()) };
         if is_blocked {
             watch.blocked = true;
         } else if watch.handler.is_none() {
@@ -232,34 +218,34 @@ impl QueueState {
         Ok(())
     }
 
-    fn make_signal_source(&mut self) -> Result<()> {
-        if self.signals.source.is_none() {
+    fn make_source(&mut self, set: &EpollSet) -> Result<()> {
+        if self.source.is_none() {
             let source = SignalWakeup::new()?;
-            self.set.add_signals(source.eventfd.raw())?;
-            source.aim_at(&self.set);
-            self.signals.source = Some(source);
+            set.add_signals(source.eventfd.raw())?;
+            source.aim_at(set);
+            self.source = Some(source);
         }
         Ok(())
     }
 
     /// Has the signalfd take a signal, too.
-    fn watch_blocked(&mut self, number: c_int) -> Result<()> {
-        let mask = self.signals.mask() | signal::bit(number);
-        if let Some(known) = &self.signals.signalfd {
+    fn watch_blocked(&mut self, set: &EpollSet, number: c_int) -> Result<()> {
+        let mask = self.mask() | signal::bit(number);
+        if let Some(known) = &self.signalfd {
             let known = known.check().ok_or(Errno::EBADF)?;
             return Ok(signal::set_descriptor(known, mask)?);
         }
         let fresh = signal::descriptor(mask)?;
-        self.set.add_signalfd(fresh.raw())?;
-        self.signals.signalfd = Some(fresh);
+        set.add_signalfd(fresh.raw())?;
+        self.signalfd = Some(fresh);
         Ok(())
     }
 
     /// A knote is enabled, or is not any more: the queue is only woken for
     /// those that are.
     fn count_enabled(&mut self, number: c_int, on: bool) {
-        let wakeup = self.signals.wakeup();
-        let Some(watch) = self.signals.get_mut(number) else { return };
+        let wakeup = self.wakeup();
+        let Some(watch) = self.get_mut(number) else { return };
         let before = watch.enabled;
         watch.enabled = if on { before + 1 } else { before.saturating_sub(1) };
         if (before > 0) != (watch.enabled > 0) {
@@ -267,52 +253,46 @@ impl QueueState {
         }
     }
 
-    /// A knote's signal, if it is watched for it.
-    fn signal_of(&self, id: u32) -> Option<c_int> {
-        let knote = self.store.knotes.get(id).filter(|knote| knote.state != DETACHED)?;
-        c_int::try_from(knote.ident).ok()
-    }
-
     /// The last knote closes what woke it, or was taken from.
-    pub fn detach_signal(&mut self, id: u32) {
-        if let Some(number) = self.signal_of(id) {
-            let enabled = self.store.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED));
+    pub fn detach(&mut self, store: &mut Store, set: &EpollSet, id: u32) {
+        if let Some(number) = signal_of(store, id) {
+            let enabled = store.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED));
             if enabled {
                 self.count_enabled(number, false);
             }
-            if let Some(knote) = self.store.knotes.get_mut(id) {
+            if let Some(knote) = store.knotes.get_mut(id) {
                 knote.state = DETACHED;
             }
-            if let Some(watch) = self.signals.get_mut(number) {
+            if let Some(watch) = self.get_mut(number) {
                 watch.knotes -= 1;
             }
-            self.drop_unused_watch(number);
+            self.drop_unused_watch(set, number);
         }
-        if self.signals.watches.is_empty()
-            && let Some(source) = self.signals.source.take()
+        if self.watches.is_empty()
+            && let Some(source) = self.source.take()
         {
-            self.set.drop_own(source.eventfd.raw());
+            set.drop_own(source.eventfd.raw());
         }
     }
 
-    fn drop_unused_watch(&mut self, number: c_int) {
-        let Some(index) = self.signals.index_of(number) else { return };
-        if self.signals.watches.get(index).is_none_or(|watch| watch.knotes > 0) {
+    fn drop_unused_watch(&mut self, set: &EpollSet, number: c_int) {
+        let Some(index) = self.index_of(number) else { return };
+        if self.watches.get(index).is_none_or(|watch| watch.knotes > 0) {
             return;
         }
-        let watch = self.signals.watches.swap_remove(index);
+        let watch = self.watches.swap_remove(index);
         if watch.blocked {
-            self.unwatch_blocked();
+            self.unwatch_blocked(set);
         }
     }
 
     /// The signalfd is for fewer signals from now on.
-    fn unwatch_blocked(&mut self) {
-        let mask = self.signals.mask();
-        let Some(known) = &self.signals.signalfd else { return };
+    fn unwatch_blocked(&mut self, set: &EpollSet) {
+        let mask = self.mask();
+        let Some(known) = &self.signalfd else { return };
         if mask == 0 {
-            self.set.drop_own(known.raw());
-            self.signals.signalfd = None;
+            set.drop_own(known.raw());
+            self.signalfd = None;
         } else {
             // A set of signals that is smaller than one that was good.
             let _ = known.check().map(|known| signal::set_descriptor(known, mask));
@@ -320,43 +300,43 @@ impl QueueState {
     }
 
     /// The count of a knote's signal since the last time.
-    pub fn take_count(&mut self, id: u32) -> u64 {
-        let Some(number) = self.signal_of(id) else { return 0 };
-        let Some(watch) = self.signals.get_mut(number) else { return 0 };
+    pub fn take_count(&mut self, store: &mut Store, id: u32) -> u64 {
+        let Some(number) = signal_of(store, id) else { return 0 };
+        let Some(watch) = self.get_mut(number) else { return 0 };
         let count = watch.subscription.count().cast_signed();
-        let Some(knote) = self.store.knotes.get_mut(id) else { return 0 };
+        let Some(knote) = store.knotes.get_mut(id) else { return 0 };
         count.saturating_sub(std::mem::replace(&mut knote.state, count)).unsigned_abs()
     }
 
     /// A disabled knote is counted, and does not wake the queue.
-    pub fn signal_enabled(&mut self, id: u32, on: bool) {
-        let Some(number) = self.signal_of(id) else { return };
+    pub fn set_enabled(&mut self, store: &mut Store, id: u32, on: bool) {
+        let Some(number) = signal_of(store, id) else { return };
         // Pending, those of before and after this would be one.
-        self.take_signalfd();
+        self.take_signalfd(store);
         self.count_enabled(number, on);
-        let Some(watch) = self.signals.get_mut(number) else { return };
+        let Some(watch) = self.get_mut(number) else { return };
         let count = watch.subscription.count().cast_signed();
-        if on && self.store.knotes.get(id).is_some_and(|knote| knote.state < count) {
-            self.store.activate(id);
+        if on && store.knotes.get(id).is_some_and(|knote| knote.state < count) {
+            store.activate(id);
         }
     }
 
     /// Signals were counted, or may have been: activates their knotes. Whether
     /// one was for a knote that is enabled.
-    pub fn take_signals(&mut self) -> bool {
+    pub fn take(&mut self, store: &mut Store) -> bool {
         let mut counted = false;
-        for index in 0..self.signals.watches.len() {
-            let Some(watch) = self.signals.watches.get_mut(index) else { break };
+        for index in 0..self.watches.len() {
+            let Some(watch) = self.watches.get_mut(index) else { break };
             let (number, count) = (watch.number, watch.subscription.count());
             if std::mem::replace(&mut watch.seen, count) == count {
                 continue;
             }
-            let mut cursor = self.first_of_signal(number);
-            while let Some(knote) = self.store.knotes.get(cursor) {
+            let mut cursor = first_of(store, number);
+            while let Some(knote) = store.knotes.get(cursor) {
                 let (id, next) = (cursor, knote.next);
                 if knote.state < count.cast_signed() {
                     counted |= !knote.is(DISABLED);
-                    self.store.activate(id);
+                    store.activate(id);
                 }
                 cursor = next;
             }
@@ -366,26 +346,40 @@ impl QueueState {
 
     /// Takes blocked signals that are pending, for all subscribers of them:
     /// before what was counted is delivered.
-    pub fn take_signalfd(&mut self) {
-        let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) else { return };
+    pub fn take_signalfd(&mut self, store: &mut Store) {
+        let Some(signalfd) = self.signalfd.as_ref().and_then(Fd::check) else { return };
         // What comes faster than it is read is left to the next look.
         const MOST: usize = 1 << 16;
-        signal_hub::take_pending(signalfd, MOST, self.signals.wakeup());
-        self.take_signals();
+        signal_hub::take_pending(signalfd, MOST, self.wakeup());
+        self.take(store);
     }
 
     /// Puts handlers that the program has put its own over back on top, and
     /// sees what was counted until now.
     #[inline(always)]
-    pub fn renew_signals(&mut self) -> Result<()> {
-        if self.signals.watches.is_empty() { Ok(()) } else { self.renew_all_signals() }
+    pub fn renew(&mut self) -> Result<()> {
+        if self.watches.is_empty() { Ok(()) } else { self.renew_all() }
     }
 
-    fn renew_all_signals(&mut self) -> Result<()> {
-        self.signals
-            .watches
-            .iter()
-            .filter_map(|watch| watch.handler.as_ref())
-            .try_for_each(Handler::renew)
+    fn renew_all(&mut self) -> Result<()> {
+        self.watches.iter().filter_map(|watch| watch.handler.as_ref()).try_for_each(Handler::renew)
     }
+}
+
+fn first_of(store: &Store, number: c_int) -> u32 {
+    store.first_of(u64::from(number.unsigned_abs()), FILTER_SIGNAL)
+}
+
+fn each_knote(store: &mut Store, number: c_int, mut change: impl FnMut(&mut Knote)) {
+    let mut cursor = first_of(store, number);
+    while let Some(knote) = store.knotes.get_mut(cursor) {
+        change(knote);
+        cursor = knote.next;
+    }
+}
+
+/// A knote's signal, if it is watched for it.
+fn signal_of(store: &Store, id: u32) -> Option<c_int> {
+    let knote = store.knotes.get(id).filter(|knote| knote.state != DETACHED)?;
+    c_int::try_from(knote.ident).ok()
 }

@@ -6,11 +6,11 @@
 //! tracked child before it reads what the child does itself. Where it was too
 //! late to open a pidfd, the connector reports the end of the process.
 
-use super::epoll_set::EpollSet;
-use super::event::*;
-use super::knote::*;
-use super::slab::{NONE, Slab};
-use super::state::QueueState;
+use super::super::epoll_set::{EpollSet, GENERATION};
+use super::super::event::*;
+use super::super::knote::*;
+use super::super::slab::{NONE, Slab};
+use super::super::store::Store;
 use crate::errno::{Errno, Result, error, fail};
 use crate::handle::try_box;
 use crate::sys::connector::{self, ProcEvent};
@@ -39,13 +39,13 @@ struct WatchedProcess {
 }
 
 /// An event to deliver.
-pub(super) struct Report {
+pub(in super::super) struct Report {
     pub data: i64,
     pub fflags: u32,
     pub is_over: bool,
 }
 
-pub(super) struct Processes {
+pub(in super::super) struct Processes {
     records: Slab<WatchedProcess>,
     pub connector: Option<Fd>,
     /// The process that made it.
@@ -82,25 +82,25 @@ impl Drop for Processes {
     }
 }
 
-impl QueueState {
+impl Processes {
     /// Has another set watch what this one watches of processes.
-    pub fn add_processes_to(&self, set: &EpollSet) -> std::result::Result<(), Errno> {
-        self.add_pidfds_to(set)?;
-        match &self.processes.connector {
+    pub fn add_to(&self, store: &Store, set: &EpollSet) -> std::result::Result<(), Errno> {
+        self.add_pidfds_to(store, set)?;
+        match &self.connector {
             Some(connector) => set.add_connector(connector.raw()),
             None => Ok(()),
         }
     }
 
-    pub fn add_pidfds_to(&self, set: &EpollSet) -> std::result::Result<(), Errno> {
-        for id in 0..self.store.knotes.end() {
-            let knote = self.store.knotes.get(id).filter(|knote| knote.filter == FILTER_PROC);
+    pub fn add_pidfds_to(&self, store: &Store, set: &EpollSet) -> std::result::Result<(), Errno> {
+        for id in 0..store.knotes.end() {
+            let knote = store.knotes.get(id).filter(|knote| knote.filter == FILTER_PROC);
             let record = knote.and_then(|knote| u32::try_from(knote.state).ok());
-            let process = record.and_then(|record| self.processes.records.get(record));
+            let process = record.and_then(|record| self.records.get(record));
             if let Some(process) = process.filter(|process| !process.is_over)
                 && let Some(pidfd) = &process.pidfd
             {
-                set.add_process(pidfd.raw(), id, self.store.knotes.generation(id))?;
+                set.add_process(pidfd.raw(), id, store.knotes.generation(id))?;
             }
         }
         Ok(())
@@ -108,46 +108,46 @@ impl QueueState {
 
     /// In a forked child that keeps the queue: the connector's socket is the
     /// parent's, whose events must not be taken from it.
-    pub fn renew_connector(&mut self) -> Result<()> {
-        if self.processes.listeners == 0 {
+    pub fn renew_connector(&mut self, store: &mut Store, set: &EpollSet) -> Result<()> {
+        if self.listeners == 0 {
             return Ok(());
         }
-        match self.listen() {
+        match self.listen(set) {
             // It will not be had later either.
             Err(error) if error.errno == Errno::ENOTSUP => {
-                self.lost();
+                self.lost(store, set);
                 Ok(())
             }
             result => result,
         }
     }
 
-    fn process_of(&mut self, id: u32) -> Option<&mut WatchedProcess> {
-        let record = u32::try_from(self.store.knotes.get(id)?.state).ok()?;
-        self.processes.records.get_mut(record)
+    fn process_of(&mut self, store: &Store, id: u32) -> Option<&mut WatchedProcess> {
+        let record = u32::try_from(store.knotes.get(id)?.state).ok()?;
+        self.records.get_mut(record)
     }
 
     /// Gives a new knote a record.
-    fn insert_process(&mut self, id: u32, process: WatchedProcess) -> Result<()> {
-        let Some(record) = self.processes.records.insert(process, NONE) else {
+    fn insert_record(&mut self, store: &mut Store, id: u32, process: WatchedProcess) -> Result<()> {
+        let Some(record) = self.records.insert(process, NONE) else {
             fail!(ENOMEM, "no memory to watch another process");
         };
-        if let Some(knote) = self.store.knotes.get_mut(id) {
+        if let Some(knote) = store.knotes.get_mut(id) {
             knote.state = record.into();
         }
         Ok(())
     }
 
     /// Begins to watch a knote's process.
-    pub fn attach_process(&mut self, id: u32) -> Result<()> {
-        let Some(knote) = self.store.knotes.get(id) else { return Ok(()) };
+    pub fn attach(&mut self, store: &mut Store, set: &EpollSet, id: u32) -> Result<()> {
+        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
         let (ident, fflags) = (knote.ident, knote.fflags);
         let Some(pid) = i32::try_from(ident).ok().filter(|pid| *pid > 0) else {
             fail!(ESRCH, "there is no process {}", ident as i64);
         };
-        self.insert_process(id, WatchedProcess::default())?;
+        self.insert_record(store, id, WatchedProcess::default())?;
         // First this: there is no fork between.
-        self.listen_for(id, fflags)?;
+        self.listen_for(store, set, id, fflags)?;
         let pidfd = match pidfd::open(pid) {
             Ok(pidfd) => pidfd,
             Err(Errno::ESRCH) => fail!(ESRCH, "there is no process {}", pid),
@@ -157,46 +157,58 @@ impl QueueState {
         if fflags & NOTE_EXIT == 0 && pidfd::has_ended(pidfd.raw()) {
             fail!(ESRCH, "process {} has ended", pid);
         }
-        Ok(self.watch_pidfd(id, pidfd)?)
+        Ok(self.watch_pidfd(store, set, id, pidfd)?)
     }
 
-    fn watch_pidfd(&mut self, id: u32, pidfd: Fd) -> std::result::Result<(), Errno> {
-        let generation = self.store.knotes.generation(id);
-        self.set.add_process(pidfd.raw(), id, generation)?;
-        if let Some(process) = self.process_of(id) {
+    fn watch_pidfd(
+        &mut self,
+        store: &Store,
+        set: &EpollSet,
+        id: u32,
+        pidfd: Fd,
+    ) -> std::result::Result<(), Errno> {
+        let generation = store.knotes.generation(id);
+        set.add_process(pidfd.raw(), id, generation)?;
+        if let Some(process) = self.process_of(store, id) {
             process.pidfd = Some(pidfd);
         }
         Ok(())
     }
 
     /// Has the connector there if a knote with these bits needs it.
-    pub fn listen_for(&mut self, id: u32, fflags: u32) -> Result<()> {
+    pub fn listen_for(
+        &mut self,
+        store: &Store,
+        set: &EpollSet,
+        id: u32,
+        fflags: u32,
+    ) -> Result<()> {
         let wanted = fflags & BY_CONNECTOR != 0;
-        let Some(process) = self.process_of(id) else { return Ok(()) };
+        let Some(process) = self.process_of(store, id) else { return Ok(()) };
         if wanted == process.listens {
             return Ok(());
         }
         process.listens = wanted;
         if wanted {
-            self.processes.listeners += 1;
-            let result = self.listen();
+            self.listeners += 1;
+            let result = self.listen(set);
             if result.is_err() {
-                let _ = self.listen_for(id, 0);
+                let _ = self.listen_for(store, set, id, 0);
             }
             return result;
         }
-        self.processes.listeners -= 1;
-        if self.processes.listeners == 0
-            && let Some(connector) = self.processes.connector.take()
+        self.listeners -= 1;
+        if self.listeners == 0
+            && let Some(connector) = self.connector.take()
         {
-            self.set.drop_own(connector.raw());
-            self.processes.leave(&connector);
+            set.drop_own(connector.raw());
+            self.leave(&connector);
         }
         Ok(())
     }
 
-    fn listen(&mut self) -> Result<()> {
-        if self.processes.connector.is_some() {
+    fn listen(&mut self, set: &EpollSet) -> Result<()> {
+        if self.connector.is_some() {
             return Ok(());
         }
         let fresh = match connector::open() {
@@ -209,55 +221,53 @@ impl QueueState {
                 fail!(ENOTSUP, "the kernel does not report forks to this process ({})", code);
             }
         };
-        if let Err(errno) = self.set.add_connector(fresh.raw()) {
+        if let Err(errno) = set.add_connector(fresh.raw()) {
             connector::leave(fresh.raw());
             return Err(errno.into());
         }
-        self.processes.connector = Some(fresh);
-        self.processes.epoch = fork::current();
+        self.connector = Some(fresh);
+        self.epoch = fork::current();
         Ok(())
     }
 
-    pub fn detach_process(&mut self, id: u32) {
-        let _ = self.listen_for(id, 0);
-        self.drop_pidfd(id);
-        if let Some(record) =
-            self.store.knotes.get(id).and_then(|one| u32::try_from(one.state).ok())
-        {
-            drop(self.processes.records.remove(record));
+    pub fn detach(&mut self, store: &Store, set: &EpollSet, id: u32) {
+        let _ = self.listen_for(store, set, id, 0);
+        self.drop_pidfd(store, set, id);
+        if let Some(record) = store.knotes.get(id).and_then(|one| u32::try_from(one.state).ok()) {
+            drop(self.records.remove(record));
         }
     }
 
-    fn drop_pidfd(&mut self, id: u32) {
-        if let Some(pidfd) = self.process_of(id).and_then(|process| process.pidfd.take()) {
-            self.set.drop_own(pidfd.raw());
+    fn drop_pidfd(&mut self, store: &Store, set: &EpollSet, id: u32) {
+        if let Some(pidfd) = self.process_of(store, id).and_then(|process| process.pidfd.take()) {
+            set.drop_own(pidfd.raw());
         }
     }
 
     /// A pidfd reports that its knote's process has ended.
-    pub fn take_process(&mut self, id: u32, generation: u32) {
-        let is_same = |state: &Self| {
-            state.store.knotes.generation(id) & super::epoll_set::GENERATION == generation
-        };
-        if !is_same(self) {
+    pub fn take_end(&mut self, store: &mut Store, set: &EpollSet, (id, generation): (u32, u32)) {
+        let is_same = |store: &Store| store.knotes.generation(id) & GENERATION == generation;
+        if !is_same(store) {
             return;
         }
         // What it did before comes first.
-        self.take_connector();
+        self.take_connector(store, set);
         // Not every generation fits into what the kernel keeps of it, so that
         // it is asked.
-        let is_same = is_same(self);
-        let pidfd = self.process_of(id).and_then(|process| process.pidfd.as_ref());
+        let is_same = is_same(store);
+        let pidfd = self.process_of(store, id).and_then(|process| process.pidfd.as_ref());
         if is_same && pidfd.is_some_and(|pidfd| pidfd::has_ended(pidfd.raw())) {
-            self.ended(id, None);
+            self.ended(store, set, id, None);
         }
     }
 
     /// Notes that a knote's process has ended, and how.
-    fn ended(&mut self, id: u32, reported: Option<i32>) {
-        let Some(knote) = self.store.knotes.get(id) else { return };
+    fn ended(&mut self, store: &mut Store, set: &EpollSet, id: u32, reported: Option<i32>) {
+        let Some(knote) = store.knotes.get(id) else { return };
         let (fflags, pid) = (knote.fflags, i32::try_from(knote.ident).unwrap_or(0));
-        let Some(process) = self.process_of(id).filter(|process| !process.is_over) else { return };
+        let Some(process) = self.process_of(store, id).filter(|process| !process.is_over) else {
+            return;
+        };
         process.is_over = true;
         process.pending |= fflags & NOTE_EXIT;
         let pidfd = process.pidfd.as_ref().map(Fd::raw);
@@ -268,23 +278,24 @@ impl QueueState {
         let is_known = process.status.is_some();
         if process.pending == 0 {
             // The knote does not ask for the end.
-            self.remove(id);
+            self.detach(store, set, id);
+            store.remove(id);
             return;
         }
         match pidfd {
-            Some(_) if is_known => self.drop_pidfd(id),
+            Some(_) if is_known => self.drop_pidfd(store, set, id),
             // It is asked again at the delivery.
-            Some(pidfd) => self.set.drop_own(pidfd),
+            Some(pidfd) => set.drop_own(pidfd),
             None => {}
         }
-        self.store.activate(id);
+        store.activate(id);
     }
 
     /// What is to be reported of a knote's process.
-    pub fn report_process(&mut self, id: u32) -> Option<Report> {
-        let knote = self.store.knotes.get(id)?;
+    pub fn report(&mut self, store: &Store, id: u32) -> Option<Report> {
+        let knote = store.knotes.get(id)?;
         let (fflags, pid) = (knote.fflags, i32::try_from(knote.ident).unwrap_or(0));
-        let process = self.process_of(id)?;
+        let process = self.process_of(store, id)?;
         let happened = std::mem::take(&mut process.pending);
         let mut report =
             Report { data: process.parent, fflags: happened, is_over: process.is_over };
@@ -304,100 +315,92 @@ impl QueueState {
 
     /// Reads what the connector has: all that was there when this begins, and
     /// no more than can be there, since others may fork without end.
-    pub fn take_connector(&mut self) {
+    pub fn take_connector(&mut self, store: &mut Store, set: &EpollSet) {
         for _ in 0..connector::MOST {
             // A knote that goes may take the connector with it.
-            let connector = self.processes.connector.as_ref().and_then(Fd::check);
+            let connector = self.connector.as_ref().and_then(Fd::check);
             let Some(connector) = connector else { return };
             match connector::next(connector) {
-                Ok(ProcEvent::Fork { parent, child }) => self.forked(parent, child),
-                Ok(ProcEvent::Exec { pid }) => self.each_of(pid, |state, id| {
-                    state.happened(id, NOTE_EXEC);
+                Ok(ProcEvent::Fork { parent, child }) => self.forked(store, set, parent, child),
+                Ok(ProcEvent::Exec { pid }) => each_of(store, pid, |store, id| {
+                    self.happened(store, id, NOTE_EXEC);
                 }),
-                Ok(ProcEvent::Exit { pid, status }) => self.each_of(pid, |state, id| {
-                    state.take_exit(id, status);
+                Ok(ProcEvent::Exit { pid, status }) => each_of(store, pid, |store, id| {
+                    self.take_exit(store, set, id, status);
                 }),
                 Ok(ProcEvent::Other) => {}
-                Err(Errno::ENOBUFS) => self.lost(),
+                Err(Errno::ENOBUFS) => self.lost(store, set),
                 Err(Errno::EINTR) => {}
                 Err(_) => return,
             }
         }
     }
 
-    fn first_of(&self, pid: i32) -> u32 {
-        let ident = u64::from(pid.cast_unsigned());
-        self.store.index.get(&(ident, FILTER_PROC)).copied().unwrap_or(NONE)
-    }
-
-    /// For each knote of a process, of which that may be the end.
-    fn each_of(&mut self, pid: i32, act: impl Fn(&mut Self, u32)) {
-        let mut id = self.first_of(pid);
-        while let Some(knote) = self.store.knotes.get(id) {
-            let next = knote.next;
-            act(self, id);
-            id = next;
-        }
-    }
-
     /// Something happened that a knote may be for.
-    fn happened(&mut self, id: u32, what: u32) {
-        let wanted = self.store.knotes.get(id).map_or(0, |knote| knote.fflags | NOTE_TRACKERR);
-        let Some(process) = self.process_of(id).filter(|one| !one.is_over && !one.is_child_event)
+    fn happened(&mut self, store: &mut Store, id: u32, what: u32) {
+        let wanted = store.knotes.get(id).map_or(0, |knote| knote.fflags | NOTE_TRACKERR);
+        let Some(process) =
+            self.process_of(store, id).filter(|one| !one.is_over && !one.is_child_event)
         else {
             return;
         };
         process.pending |= what & wanted;
         if process.pending != 0 {
-            self.store.activate(id);
+            store.activate(id);
         }
     }
 
     /// The connector reports that a process has ended, or only its first
     /// thread. If there is a pidfd it decides whether the process has ended.
-    fn take_exit(&mut self, id: u32, status: i32) {
-        let Some(process) = self.process_of(id).filter(|process| !process.is_child_event) else {
+    fn take_exit(&mut self, store: &mut Store, set: &EpollSet, id: u32, status: i32) {
+        let Some(process) = self.process_of(store, id).filter(|process| !process.is_child_event)
+        else {
             return;
         };
         match process.pidfd {
             Some(_) => process.status = Some(status),
-            None => self.ended(id, Some(status)),
+            None => self.ended(store, set, id, Some(status)),
         }
     }
 
-    fn forked(&mut self, parent: i32, child: i32) {
-        let mut id = self.first_of(parent);
-        while let Some(knote) = self.store.knotes.get(id) {
+    fn forked(&mut self, store: &mut Store, set: &EpollSet, parent: i32, child: i32) {
+        let mut id = first_of(store, parent);
+        while let Some(knote) = store.knotes.get(id) {
             let (next, tracks) = (knote.next, knote.fflags & NOTE_TRACK != 0);
             let tracks = tracks
                 && self
-                    .process_of(id)
+                    .process_of(store, id)
                     .is_some_and(|process| !process.is_child_event && !process.is_over);
-            let failed = tracks && self.track(id, parent, child).is_err();
-            self.happened(id, if failed { NOTE_FORK | NOTE_TRACKERR } else { NOTE_FORK });
+            let failed = tracks && self.track(store, set, id, (parent, child)).is_err();
+            self.happened(store, id, if failed { NOTE_FORK | NOTE_TRACKERR } else { NOTE_FORK });
             id = next;
         }
     }
 
     /// The connector has lost some events; which, is not known.
-    fn lost(&mut self) {
-        for id in 0..self.store.knotes.end() {
-            let is_of_process =
-                self.store.knotes.get(id).is_some_and(|one| one.filter == FILTER_PROC);
-            let process = if is_of_process { self.process_of(id) } else { None };
+    fn lost(&mut self, store: &mut Store, set: &EpollSet) {
+        for id in 0..store.knotes.end() {
+            let is_of_process = store.knotes.get(id).is_some_and(|one| one.filter == FILTER_PROC);
+            let process = if is_of_process { self.process_of(store, id) } else { None };
             let Some(process) = process.filter(|process| process.listens) else { continue };
             let has_pidfd = process.pidfd.is_some();
-            self.happened(id, NOTE_TRACKERR);
+            self.happened(store, id, NOTE_TRACKERR);
             if !has_pidfd {
                 // Its end may be among them.
-                self.ended(id, None);
+                self.ended(store, set, id, None);
             }
         }
     }
 
     /// Watches a child as its parent is watched, and reports the child.
-    fn track(&mut self, id: u32, parent: i32, child: i32) -> Result<()> {
-        let Some(knote) = self.store.knotes.get(id) else { return Ok(()) };
+    fn track(
+        &mut self,
+        store: &mut Store,
+        set: &EpollSet,
+        id: u32,
+        (parent, child): (i32, i32),
+    ) -> Result<()> {
+        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
         let change = Kevent {
             ident: u64::from(child.cast_unsigned()),
             fflags: knote.fflags,
@@ -410,30 +413,49 @@ impl QueueState {
             ..WatchedProcess::default()
         };
         let event = Kevent { fflags: 0, flags: change.flags | EV_ONESHOT, ..change };
-        let event = self.insert_child(&event, note)?;
-        self.store.activate(event);
-        let tracker = self.insert_child(&change, WatchedProcess::default())?;
-        self.listen_for(tracker, change.fflags)?;
+        let event = self.insert_child(store, &event, note)?;
+        store.activate(event);
+        let tracker = self.insert_child(store, &change, WatchedProcess::default())?;
+        self.listen_for(store, set, tracker, change.fflags)?;
         // Without a pidfd the connector reports the end of the child.
         if let Ok(pidfd) = pidfd::open(child) {
-            let _ = self.watch_pidfd(tracker, pidfd);
+            let _ = self.watch_pidfd(store, set, tracker, pidfd);
         }
         Ok(())
     }
 
-    fn insert_child(&mut self, change: &Kevent, process: WatchedProcess) -> Result<u32> {
+    fn insert_child(
+        &mut self,
+        store: &mut Store,
+        change: &Kevent,
+        process: WatchedProcess,
+    ) -> Result<u32> {
         let mut knote = Knote::new(change, change.flags);
         knote.state = NONE.into();
         if change.ext != [0; 4] {
             knote.ext = Some(try_box(change.ext).ok_or(Errno::ENOMEM)?);
         }
-        self.store.reserve_index()?;
-        let id = self.store.insert(knote)?;
-        self.store.link(id, change);
-        if let Err(error) = self.insert_process(id, process) {
-            self.remove(id);
+        store.reserve_index()?;
+        let id = store.insert(knote)?;
+        store.link(id, change);
+        if let Err(error) = self.insert_record(store, id, process) {
+            store.remove(id);
             return Err(error);
         }
         Ok(id)
+    }
+}
+
+fn first_of(store: &Store, pid: i32) -> u32 {
+    store.first_of(u64::from(pid.cast_unsigned()), FILTER_PROC)
+}
+
+/// For each knote of a process, of which that may be the end.
+fn each_of(store: &mut Store, pid: i32, mut act: impl FnMut(&mut Store, u32)) {
+    let mut id = first_of(store, pid);
+    while let Some(knote) = store.knotes.get(id) {
+        let next = knote.next;
+        act(store, id);
+        id = next;
     }
 }

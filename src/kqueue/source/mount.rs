@@ -6,10 +6,8 @@
 //! always readable, and each change is an edge. It is in an epoll of its own,
 //! which consumes the first edge.
 
-use super::epoll_set::{ET, IN};
-use super::event::*;
-use super::filter;
-use super::state::QueueState;
+use super::super::epoll_set::{ET, EpollSet, IN};
+use super::super::event::*;
 use crate::errno::Errno;
 use crate::hash::Seeded;
 use crate::sys::epoll;
@@ -19,7 +17,7 @@ use crate::util::alloc::TryVec;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::mem::MaybeUninit;
 
-pub(super) struct Mounts {
+pub(in super::super) struct Mounts {
     watch: Option<MountWatch>,
     /// For so many knotes.
     users: usize,
@@ -126,52 +124,47 @@ fn difference(before: &[Mount], now: &[Mount]) -> u32 {
     (if came { VQ_MOUNT } else { 0 }) | (if went { VQ_UNMOUNT } else { 0 })
 }
 
-impl QueueState {
+impl Mounts {
     /// For one more knote.
-    pub fn hold_mounts(&mut self) -> Result<(), Errno> {
-        if self.mounts.watch.is_none() {
+    pub fn hold(&mut self, set: &EpollSet) -> Result<(), Errno> {
+        if self.watch.is_none() {
             let watch = MountWatch::new()?;
-            self.set.add_mounts(watch.epoll.raw())?;
-            self.mounts.watch = Some(watch);
+            set.add_mounts(watch.epoll.raw())?;
+            self.watch = Some(watch);
         }
-        self.mounts.users += 1;
+        self.users += 1;
         Ok(())
     }
 
     /// For one less.
-    pub fn release_mounts(&mut self) {
-        self.mounts.users = self.mounts.users.saturating_sub(1);
-        if self.mounts.users == 0
-            && let Some(watch) = self.mounts.watch.take()
+    pub fn release(&mut self, set: &EpollSet) {
+        self.users = self.users.saturating_sub(1);
+        if self.users == 0
+            && let Some(watch) = self.watch.take()
         {
             // A forked child may hold it open.
-            let _ = epoll::delete(self.set.inner(), watch.epoll.raw());
+            let _ = epoll::delete(set.inner(), watch.epoll.raw());
         }
     }
 
     /// In a child that goes on using the queue.
-    pub fn renew_mounts(&mut self) -> Result<(), Errno> {
-        if self.mounts.users > 0 && self.mounts.watch.is_none() {
+    pub fn renew(&mut self, set: &EpollSet) -> Result<(), Errno> {
+        if self.users > 0 && self.watch.is_none() {
             let watch = MountWatch::new()?;
-            self.set.add_mounts(watch.epoll.raw())?;
-            self.mounts.watch = Some(watch);
+            set.add_mounts(watch.epoll.raw())?;
+            self.watch = Some(watch);
         }
         Ok(())
     }
 
-    /// Notifies the knotes of what has changed.
-    pub fn take_mounts(&mut self) {
-        let Some(watch) = &mut self.mounts.watch else { return };
+    /// What has changed: bits of VQ.
+    pub fn take(&mut self) -> u32 {
+        let Some(watch) = &mut self.watch else { return 0 };
         watch.take_edge();
         // Without memory there is a next time.
-        let Ok(now) = watch.read() else { return };
+        let Ok(now) = watch.read() else { return 0 };
         let before = std::mem::replace(&mut watch.mounts, now);
-        let notes = difference(&before, &watch.mounts);
-        let mut cursor = 0;
-        while let Some(id) = self.store.knotes.next_from(cursor).filter(|_| notes != 0) {
-            cursor = id + 1;
-            filter::of_id(self, id).mounted(self, id, notes);
-        }
+        difference(&before, &watch.mounts)
     }
 }
 

@@ -4,10 +4,10 @@
 //! threads that wait are woken by when the queue is closed: that needs no
 //! memory, and changes nothing should another file have its fd by then.
 
-use super::epoll_set::EpollSet;
-use super::knote::Knote;
-use super::slab::Slab;
-use super::state::QueueState;
+use super::super::epoll_set::EpollSet;
+use super::super::knote::Knote;
+use super::super::slab::Slab;
+use super::super::store::Store;
 use crate::errno::Errno;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, memory, timerfd};
@@ -15,13 +15,13 @@ use crate::timer_queue::{self, NoMemory, Node, Popped, TimerQueue};
 use std::os::fd::RawFd;
 
 /// The clocks.
-pub(super) const MONOTONIC: u8 = 0;
-pub(super) const REALTIME: u8 = 1;
+pub(in super::super) const MONOTONIC: u8 = 0;
+pub(in super::super) const REALTIME: u8 = 1;
 /// A time of each clock's that has passed.
 const PAST: i64 = 1;
 const IDS: [i32; 2] = [libc::CLOCK_MONOTONIC, libc::CLOCK_REALTIME];
 
-pub(super) fn now(clock: u8) -> i64 {
+pub(in super::super) fn now(clock: u8) -> i64 {
     IDS.get(usize::from(clock)).map_or(0, |id| clock::read_ns(*id))
 }
 
@@ -33,7 +33,7 @@ struct QueueClock {
     changed: bool,
 }
 
-pub(super) struct QueueTimers {
+pub(in super::super) struct QueueTimers {
     clocks: [QueueClock; 2],
     seq: u64,
     /// The timerfds may have to be set.
@@ -60,7 +60,7 @@ impl timer_queue::NodeLookup for KnoteNodes<'_> {
 }
 
 /// Those of all clocks, as far as they are needed.
-pub(super) type Timerfds = [Option<Fd>; 2];
+pub(in super::super) type Timerfds = [Option<Fd>; 2];
 
 fn make_timerfd(index: u8, set: &EpollSet) -> Result<Fd, Errno> {
     let id = IDS.get(usize::from(index)).copied().unwrap_or(-1);
@@ -247,75 +247,67 @@ impl QueueClock {
     }
 }
 
-impl QueueState {
-    /// Wakes a thread that waits, in this set or in one before it.
-    pub fn alarm(&mut self) {
-        self.timers.alarm();
-    }
-
-    pub fn end_alarm(&mut self) {
-        self.timers.end_alarm();
-    }
-
+impl QueueTimers {
+    /// Whether threads that wait are to come back.
     pub fn is_alarmed(&self) -> bool {
-        self.timers.alarmed
+        self.alarmed
     }
 
     /// Looks for timers that are due.
     #[inline(always)]
-    pub fn expire_timers(&mut self) {
-        if !self.timers.is_idle() {
-            self.expire_all();
+    pub fn expire(&mut self, store: &mut Store) {
+        if !self.is_idle() {
+            self.expire_all(store);
         }
     }
 
     #[inline(never)]
-    fn expire_all(&mut self) {
+    fn expire_all(&mut self, store: &mut Store) {
         for clock in [MONOTONIC, REALTIME] {
-            if !self.timers.is_empty(clock) {
-                self.expire(clock, now(clock));
+            if !self.is_empty(clock) {
+                self.expire_clock(store, clock, now(clock));
             }
         }
     }
 
-    fn expire(&mut self, clock: u8, now: i64) {
-        while let Some(id) = self.timers.pop(&self.store.knotes, clock, now) {
-            self.store.activate(id);
+    fn expire_clock(&mut self, store: &mut Store, clock: u8, now: i64) {
+        while let Some(id) = self.pop(&store.knotes, clock, now) {
+            store.activate(id);
         }
     }
 
     /// Sets the timerfds to what is due next. What is due by now has an event
     /// after this: a timerfd that is set to a time that has passed becomes
     /// readable only when the kernel comes to its interrupt.
-    pub fn set_timers(&mut self) -> Result<(), Errno> {
-        if !self.timers.changed {
+    pub fn set(&mut self, store: &mut Store, set: &EpollSet) -> Result<(), Errno> {
+        if !self.changed {
             return Ok(());
         }
         for index in [MONOTONIC, REALTIME] {
-            self.set_timer(index)?;
+            self.set_clock(store, set, index)?;
         }
-        self.timers.changed = false;
+        self.changed = false;
         Ok(())
     }
 
-    fn set_timer(&mut self, index: u8) -> Result<(), Errno> {
-        let is_alarm = index == MONOTONIC && self.timers.alarmed;
-        if is_alarm || !self.timers.has_clock_changed(index) {
+    fn set_clock(&mut self, store: &mut Store, set: &EpollSet, index: u8) -> Result<(), Errno> {
+        let is_alarm = index == MONOTONIC && self.alarmed;
+        if is_alarm || !self.has_clock_changed(index) {
             return Ok(());
         }
-        let mut next = self.timers.next(&self.store.knotes, index);
-        let Some(clock) = self.timers.clocks.get(usize::from(index)) else { return Ok(()) };
+        let mut next = self.next(&store.knotes, index);
+        let Some(clock) = self.clocks.get(usize::from(index)) else { return Ok(()) };
         if let Some(deadline) = next.filter(|_| next != clock.set_to) {
             let now = now(index);
             if deadline <= now {
-                self.expire(index, now);
-                next = self.timers.next(&self.store.knotes, index);
+                self.expire_clock(store, index, now);
+                next = self.next(&store.knotes, index);
             }
         }
-        let Some(clock) = self.timers.clocks.get_mut(usize::from(index)) else { return Ok(()) };
+        let Some(clock) = self.clocks.get_mut(usize::from(index)) else { return Ok(()) };
         // A failure leaves it to the next call.
         if next != clock.set_to {
-            let fd = clock.open(index, &self.set)?;
+            let fd = clock.open(index, set)?;
             match next {
                 Some(deadline) => drop(timerfd::arm_at(fd, deadline, false)?),
                 None => timerfd::disarm(fd)?,
@@ -327,18 +319,18 @@ impl QueueState {
     }
 
     /// Makes sure that a clock has its timerfd.
-    pub fn make_timerfd(&mut self, clock: u8) -> Result<(), Errno> {
-        match self.timers.clocks.get_mut(usize::from(clock)) {
-            Some(known) => known.open(clock, &self.set).map(drop),
+    pub fn make_timerfd(&mut self, set: &EpollSet, clock: u8) -> Result<(), Errno> {
+        match self.clocks.get_mut(usize::from(clock)) {
+            Some(known) => known.open(clock, set).map(drop),
             None => Ok(()),
         }
     }
 
     /// A clock's timerfd has expired: it has to be set again.
-    pub fn timer_rang(&mut self, clock: usize) {
-        if let Some(clock) = self.timers.clocks.get_mut(clock) {
+    pub fn has_expired(&mut self, clock: usize) {
+        if let Some(clock) = self.clocks.get_mut(clock) {
             clock.set_to = None;
-            (clock.changed, self.timers.changed) = (true, true);
+            (clock.changed, self.changed) = (true, true);
         }
     }
 }

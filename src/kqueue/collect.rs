@@ -1,9 +1,10 @@
 //! What evloop_kqueue_control does: changes, then events.
 
-use super::aio::{Aio, Request};
 use super::event::*;
+use super::filter;
 use super::object::{AliasHandle, is_here};
 use super::queue_waiters::AlarmAction;
+use super::source::aio::Request;
 use super::state::QueueState;
 use super::{Queue, fd_registry};
 use crate::errno::{Errno, Error, Result, error, fail};
@@ -86,7 +87,7 @@ impl Queue {
         if sink.filled() > 0 || sink.is_full() || rest {
             let state = locked.state()?;
             // Where that fails, a call that collects reports it.
-            let _ = state.renew_signals();
+            let _ = state.sources.signals.renew();
             self.settle(state)?;
             return Ok(sink.filled());
         }
@@ -113,8 +114,8 @@ impl Queue {
     pub(super) fn cancel_operation(&self, by: Option<&AliasHandle>, ident: u64) -> Result<()> {
         let mut locked = self.lock(by)?;
         let state = locked.state()?;
-        state.cancel_operation(ident)?;
-        state.take_operations();
+        state.sources.aio.cancel(&state.store, ident)?;
+        state.sources.aio.take(&mut state.store);
         self.settle(state)
     }
 
@@ -177,14 +178,14 @@ impl Queue {
             let state = locked.state()?;
             // It has delivered nothing yet.
             sink.call_seq = state.next_call_seq();
-            state.renew_signals()?;
-            state.look_at_drained();
+            state.sources.signals.renew()?;
+            filter::look_at_drained(&mut state.store, &mut state.sources);
             state.first_look(sink);
             let is_quiet = sink.filled() == 0 && state.store.active.is_empty();
             let mut more = true;
             if is_quiet && !matches!(options.deadline, Deadline::Now) {
                 self.settle(state)?;
-                let slice = match (state.is_stuck(), listens) {
+                let slice = match (state.sources.aio.is_stuck(), listens) {
                     (true, _) => STUCK_NS,
                     (false, true) => LISTEN_NS,
                     (false, false) => i64::MAX,
@@ -199,7 +200,7 @@ impl Queue {
             {
                 return Err(errno.into());
             }
-            state.expire_timers();
+            state.sources.timers.expire(&mut state.store);
             state.take_active(sink);
             // Without memory, or descriptors, it is tried again.
             let is_fresh = state.needs_other_set() && self.rebuild(state).is_ok();
@@ -256,7 +257,9 @@ impl Queue {
                 Ok((locked, unknown > 0 || events.len() == wanted))
             }
             // The signal may be what is waited for.
-            Err(Errno::EINTR) if state.take_signals() => Ok((locked, false)),
+            Err(Errno::EINTR) if state.sources.signals.take(&mut state.store) => {
+                Ok((locked, false))
+            }
             Err(Errno::EINTR) => {
                 drop(locked);
                 interrupted(whose)?;
@@ -277,7 +280,7 @@ impl Queue {
         left: Option<i64>,
     ) -> Result<(LockedQueue<'a>, std::result::Result<&'b [Event], Errno>)> {
         let state = locked.state()?;
-        let inner = state.set.inner();
+        let inner = state.sources.set.inner();
         state.waiters.enter();
         if let Some(by) = by {
             by.waiting.fetch_add(1, Ordering::Relaxed);
@@ -302,12 +305,12 @@ impl Queue {
     /// After a wait in this epoll, by this handle.
     fn come_back(&self, state: &mut QueueState, by: Option<&AliasHandle>, inner: RawFd) {
         let leaves = by.is_some_and(|by| by.closed.load(Ordering::Relaxed));
-        let in_use = inner == state.set.inner();
+        let in_use = inner == state.sources.set.inner();
         let others = state.waiters.come_back(in_use, |set| set.inner() == inner, leaves);
         if let Some(by) = by {
             by.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        if state.is_alarmed() {
+        if state.sources.timers.is_alarmed() {
             self.alarm_action(state, others);
         }
     }
@@ -316,8 +319,8 @@ impl Queue {
     /// that has to come back. `others`: there is, in a set before this one.
     fn alarm_action(&self, state: &mut QueueState, others: bool) {
         match state.waiters.alarm_action(others, self.closed.load(Ordering::Relaxed)) {
-            AlarmAction::SetAgain => state.alarm(),
-            AlarmAction::Clear => state.end_alarm(),
+            AlarmAction::SetAgain => state.sources.timers.alarm(),
+            AlarmAction::Clear => state.sources.timers.end_alarm(),
             AlarmAction::Keep => {}
         }
     }
@@ -330,7 +333,7 @@ impl Queue {
         if let Some(state) = state.as_mut()
             && state.waiters.drain(waiting)
         {
-            state.alarm();
+            state.sources.timers.alarm();
         }
     }
 
@@ -344,7 +347,7 @@ impl Queue {
         if self.keep {
             self.revive(locked.state()?)?;
         }
-        if !locked.state()?.set.is_intact() {
+        if !locked.state()?.sources.set.is_intact() {
             fail!(EBADF, "the descriptors of the queue were closed");
         }
         Ok(locked)
@@ -364,21 +367,21 @@ impl Queue {
         // Whether any of what follows has something to do.
         let is_settled = state.store.active.is_empty()
             && self.active.load(Ordering::Relaxed) == 0
-            && !state.set.is_raised()
-            && !state.timers.has_changed()
-            && !state.vnode_watches.has_ended();
+            && !state.sources.set.is_raised()
+            && !state.sources.timers.has_changed()
+            && !state.sources.vnode.has_ended;
         if is_settled { Ok(()) } else { self.settle_rest(state) }
     }
 
     fn settle_rest(&self, state: &mut QueueState) -> Result<()> {
         state.take_ended();
-        let timers_set = state.set_timers();
+        let timers_set = state.sources.timers.set(&mut state.store, &state.sources.set);
         let active = state.store.active.len();
         self.active.store(active as i64, Ordering::Relaxed);
         if active == 0 {
-            state.set.clear();
+            state.sources.set.clear();
         } else {
-            state.set.raise();
+            state.sources.set.raise();
         }
         timers_set.map_err(Error::from)
     }
@@ -408,13 +411,6 @@ fn interrupted(by: By) -> Result<()> {
 }
 
 impl QueueState {
-    /// Whether operations wait to be submitted again, and no event will
-    /// report when the kernel accepts them.
-    #[inline]
-    fn is_stuck(&self) -> bool {
-        self.aio.as_ref().is_some_and(Aio::is_stuck)
-    }
-
     /// The list of those with events, and the kernel's, take turns in having
     /// the first place, where there is not enough for both.
     #[inline]
@@ -423,7 +419,7 @@ impl QueueState {
             return;
         }
         if !self.store.active.is_empty() {
-            self.take_signalfd();
+            self.sources.signals.take_signalfd(&mut self.store);
         }
         self.take_active(sink);
         self.kernel_first = sink.is_full();

@@ -5,9 +5,9 @@
 //! an error is reported at once. Where the operation would block in a pipe or a
 //! socket, the thread waits with poll(2), so that it can be cancelled.
 
-use super::super::epoll_set::{self, EpollSet};
+use super::super::super::epoll_set::{self, EpollSet};
 use super::jobs::{Called, Jobs};
-use super::{Operation, Request};
+use super::request::{Operation, Request};
 use crate::errno::{Errno, Result, error, fail};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::Fd;

@@ -4,56 +4,20 @@
 //! What is in flight may be using the caller's memory: it is waited for, at
 //! the latest when the queue goes.
 
-mod jobs;
-mod ring;
-mod threads;
-
-use self::ring::AioRing;
-use self::threads::WorkerPool;
-use super::epoll_set::EpollSet;
+use super::super::super::epoll_set::EpollSet;
+use super::request::Request;
+use super::ring::AioRing;
+use super::threads::WorkerPool;
 use crate::errno::{Errno, Result, fail};
 use crate::handle::try_box;
 use crate::sys::fd::Fd;
-use crate::sys::file;
 use crate::sys::kept::Identity;
 use std::os::fd::RawFd;
 
 /// How many operations of a queue can be in flight.
 const MOST: usize = 4096;
 
-/// What to do with a descriptor.
-#[derive(Clone, Copy)]
-pub(crate) enum Operation {
-    Read { buffer: *mut u8, count: usize },
-    Write { buffer: *const u8, count: usize },
-    Sync { data_only: bool },
-}
-
-/// An operation to be done.
-#[derive(Clone, Copy)]
-pub(crate) struct Request {
-    pub fd: RawFd,
-    pub operation: Operation,
-    /// Where in the file; negative: where its position is.
-    pub offset: i64,
-}
-
-impl Request {
-    /// Whether its file can be read, or written, by no means.
-    pub fn is_impossible(&self) -> bool {
-        match self.operation {
-            Operation::Read { .. } => !file::can_be_used(self.fd, false),
-            Operation::Write { .. } => !file::can_be_used(self.fd, true),
-            Operation::Sync { .. } => false,
-        }
-    }
-}
-
-// SAFETY: the caller lends the memory that it points to until the operation is
-// done, on whichever thread that is (see evloop_kqueue_aio_read).
-unsafe impl Send for Request {}
-
-/// A queue's operations.
+/// What does a queue's operations.
 pub(super) struct Aio {
     engine: AioEngine,
     in_flight: usize,

@@ -1,6 +1,6 @@
 //! io_uring(7).
 
-use super::{Operation, Request};
+use super::request::{Operation, Request};
 use crate::errno::Errno;
 use crate::sys::cancel::Uncancelled;
 use crate::sys::kept::Identity;
