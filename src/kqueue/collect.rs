@@ -1,12 +1,13 @@
 //! What evloop_kqueue_control does: changes, then events.
 
 use super::event::*;
+use super::fd_registry;
 use super::filter;
-use super::object::{AliasHandle, is_here};
+use super::object::AliasHandle;
+use super::queue::Queue;
 use super::queue_waiters::AlarmAction;
 use super::source::aio::Request;
 use super::state::QueueState;
-use super::{Queue, fd_registry};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sync::{MutexGuard, Ordering};
 use crate::sys::clock::Deadline;
@@ -287,7 +288,7 @@ impl Queue {
         }
         drop(locked);
         let result = epoll::wait(inner, buffer, left);
-        if !is_here(self.epoch.load(Ordering::Relaxed)) {
+        if !self.is_here() {
             fail!(ECHILD, "the process forked during the wait, and this is the child");
         }
         let mut locked = LockedQueue(self.state.lock());

@@ -7,7 +7,8 @@
 //! kernel is asked whether a descriptor still is a queue's: only the queue's
 //! own epoll holds the queue's inner one.
 
-use super::{Kqueue, Queue};
+use super::object::Kqueue;
+use super::queue::Queue;
 use crate::errno::{Errno, Result, fail};
 use crate::handle::{self, Pinned};
 use crate::hash::{Map, Seeded};

@@ -8,12 +8,12 @@
 use super::epoll_set::{self, EpollSet};
 use super::event::FILTER_SIGNAL;
 use super::filter;
+use super::queue::Queue;
 use super::queue_waiters::QueueWaiters;
 use super::registration::NO_WATCHES;
 use super::source::signal::DETACHED;
 use super::source::timer::Timerfds;
 use super::state::QueueState;
-use super::{Queue, object};
 use crate::errno::{Error, Result, fail};
 use crate::sync::Ordering;
 use crate::sys::fd;
@@ -59,7 +59,7 @@ impl Queue {
     /// the parent's or was not to be had until now.
     #[inline]
     pub(super) fn revive(&self, state: &mut QueueState) -> Result<()> {
-        if !object::is_here(self.epoch.load(Ordering::Relaxed)) {
+        if !self.is_here() {
             self.replace_epolls(state)?;
         }
         if state.is_reviving { state.renew() } else { Ok(()) }

@@ -2,12 +2,12 @@
 
 use super::collect::Collect;
 use super::event::*;
+use super::fd_registry;
+use super::queue::{Nature, Queue};
 use super::source::aio::Request;
-use super::{Nature, Queue, fd_registry};
 use crate::errno::{Errno, Result, error};
 use crate::handle::{self, Kind, Object, Pinned, TableObject, try_box};
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
-use crate::sys::fork;
 use crate::wait::{Listener, Waiters, Watchable};
 use std::os::fd::RawFd;
 
@@ -48,7 +48,7 @@ impl Kqueue {
 
     fn make(nature: Nature, is_the_programs: bool) -> Result<(i64, RawFd)> {
         fd_registry::sweep();
-        let queue = fd_registry::with_descriptors(|| Queue::create(nature))?;
+        let queue = fd_registry::with_descriptors(|| Queue::create(nature, fd_registry::pending))?;
         let fd = queue.fd();
         let handle = handle::insert(Self::Own(queue))?;
         let pin = handle::pin::<Self>(handle)?;
@@ -182,6 +182,14 @@ impl Drop for AliasHandle {
     }
 }
 
+impl Drop for Kqueue {
+    fn drop(&mut self) {
+        if let Self::Own(queue) = self {
+            fd_registry::remove(queue.fd(), queue.handle.load(Ordering::Relaxed));
+        }
+    }
+}
+
 impl TableObject for Kqueue {
     fn closing(&self) {
         self.watchers().close();
@@ -248,9 +256,4 @@ pub(crate) fn watchable(handle: i64) -> Result<Box<dyn Watchable>> {
         Some(kqueue) => Ok(kqueue),
         None => Err(Errno::ENOMEM.into()),
     }
-}
-
-/// Whether this is the process that a queue's epolls belong to.
-pub(super) fn is_here(epoch: fork::Epoch) -> bool {
-    fork::current() == epoch
 }

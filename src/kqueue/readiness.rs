@@ -4,7 +4,8 @@
 
 use super::collect::{By, Collect};
 use super::event::*;
-use super::{Nature, Queue};
+use super::fd_registry;
+use super::queue::{Nature, Queue};
 use crate::errno::{Errno, Result, fail};
 use crate::sys::clock::Deadline;
 use crate::util::alloc::TryVecCopy;
@@ -18,7 +19,7 @@ const SMALL: usize = 16;
 
 impl ReadinessQueue {
     pub fn new() -> Result<Self> {
-        Ok(Self(Queue::create(Nature::default())?))
+        Ok(Self(Queue::create(Nature::default(), fd_registry::pending)?))
     }
 
     pub fn fileno(&self) -> RawFd {

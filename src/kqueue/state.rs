@@ -32,10 +32,10 @@ pub(super) struct QueueState {
 
 impl QueueState {
     #[inline]
-    pub fn new(set: EpollSet, trusts_fds: bool) -> Self {
+    pub fn new(sources: Sources, trusts_fds: bool) -> Self {
         Self {
             store: Store::new(),
-            sources: Sources::new(set),
+            sources,
             trusts_fds,
             call_seq: 0,
             kernel_first: false,

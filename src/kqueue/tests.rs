@@ -2,7 +2,9 @@
 
 use super::collect::{By, Collect};
 use super::event::*;
-use super::*;
+use super::knote;
+use super::queue::{Nature, Queue};
+use super::state::QueueState;
 use crate::sys::clock::Deadline;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
@@ -25,7 +27,7 @@ impl QueueFixture {
     fn new(flags: u16) -> Self {
         let (full, idle) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
         std::io::Write::write_all(&mut &full.1, b"x").unwrap();
-        let queue = Queue::create(Nature::default()).unwrap();
+        let queue = Queue::create(Nature::default(), |_| None).unwrap();
         let fds = [full.0.as_raw_fd(), idle.0.as_raw_fd()];
         let fixture = Self { queue, full, _idle: idle };
         for fd in fds {

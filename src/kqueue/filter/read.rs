@@ -2,7 +2,6 @@
 
 use super::super::epoll_set::*;
 use super::super::event::*;
-use super::super::fd_registry;
 use super::super::knote::{DISABLED, Knote};
 use super::super::registration::Registration;
 use super::super::source::Sources;
@@ -67,7 +66,7 @@ impl Filter for ReadFilter {
             (Ok(count), None) => stream(look, count, low),
             (Err(_), None) if look.file_type == libc::S_IFIFO => Verdict::Gone,
             // What does not count bytes.
-            (Err(_), None) => counted(look),
+            (Err(_), None) => counted(sources, look),
         }
     }
 
@@ -150,21 +149,21 @@ fn listening(look: PolledFd) -> Verdict {
 }
 
 /// What does not count bytes: eventfds, timerfds, queues and their like.
-fn counted(look: PolledFd) -> Verdict {
+fn counted(sources: &Sources, look: PolledFd) -> Verdict {
     let Some(now) = look.again(EVENTS) else { return Verdict::Gone };
     match now.ready & (IN | RDHUP | HUP | ERR) {
         0 => Verdict::False,
         bits if bits & (RDHUP | HUP) != 0 => {
             Verdict::True(Outcome { eof: true, ..Outcome::default() })
         }
-        _ => Verdict::True(Outcome { data: counter(now.fd), ..Outcome::default() }),
+        _ => Verdict::True(Outcome { data: counter(sources, now.fd), ..Outcome::default() }),
     }
 }
 
 /// What an eventfd or a timerfd would return, how many events a queue has;
 /// 1 for others.
-fn counter(fd: RawFd) -> i64 {
-    if let Some(pending) = fd_registry::pending(fd) {
+fn counter(sources: &Sources, fd: RawFd) -> i64 {
+    if let Some(pending) = (sources.events_of_queue)(fd) {
         return pending;
     }
     let mut buffer = [0; 512];

@@ -37,11 +37,15 @@ pub(super) struct Sources {
     /// The knotes of the filter EMPTY that the kernel does not notify of
     /// everything.
     pub empties: Vec<u32>,
+    /// How many events the queue behind a descriptor has, if it is one.
+    pub events_of_queue: EventsOfQueue,
 }
+
+pub(super) type EventsOfQueue = fn(RawFd) -> Option<i64>;
 
 impl Sources {
     #[inline]
-    pub fn new(set: EpollSet) -> Self {
+    pub fn new(set: EpollSet, events_of_queue: EventsOfQueue) -> Self {
         Self {
             signals: QueueSignals::new(),
             set,
@@ -52,6 +56,7 @@ impl Sources {
             netlink: NetlinkWatch::new(),
             processes: Processes::new(),
             empties: Vec::new(),
+            events_of_queue,
         }
     }
 
