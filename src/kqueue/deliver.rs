@@ -7,7 +7,6 @@ use super::event::*;
 use super::filter::{self, Verdict};
 use super::knote::*;
 use super::slab::NONE;
-use super::source::Sources;
 use super::state::QueueState;
 use crate::errno::Errno;
 use crate::sys::epoll::{self, Event, RoundDetector};
@@ -160,22 +159,32 @@ impl QueueState {
                 EventSource::Nested(kind) => self.take_nested(kind, sink),
                 EventSource::ReadyEvent(seq) => self.sources.set.was_delivered(seq),
                 EventSource::Timer(clock) => self.sources.timers.has_expired(clock),
-                EventSource::Vnode => self.take_vnode_events(),
-                EventSource::Mounts => filter::take_mounts(&mut self.store, &mut self.sources),
-                EventSource::Netlink => self.sources.netlink.take(&mut self.store, filter::linked),
-                EventSource::Signals => drop(self.sources.signals.take(&mut self.store)),
-                EventSource::Signalfd => self.sources.signals.take_signalfd(&mut self.store),
-                EventSource::Aio => self.sources.aio.take(&mut self.store),
-                EventSource::Connector => {
-                    self.sources.processes.take_connector(&mut self.store, &self.sources.set)
-                }
-                EventSource::Process(id, generation) => {
-                    let Sources { processes, set, .. } = &mut self.sources;
-                    processes.take_end(&mut self.store, set, (id, generation));
-                }
+                source => self.take_source(&source),
             }
         }
         unknown
+    }
+
+    /// Has a source look what it has, and the filters judge it.
+    fn take_source(&mut self, source: &EventSource) {
+        let Self { store, sources, .. } = self;
+        let set = &sources.set;
+        match *source {
+            EventSource::Vnode => self.take_vnode_events(),
+            EventSource::Mounts => filter::take_mounts(store, sources),
+            EventSource::Netlink => sources.netlink.take(store, filter::linked),
+            EventSource::Signals => drop(sources.signals.take(store)),
+            EventSource::Signalfd => sources.signals.take_signalfd(store),
+            EventSource::Aio => sources.aio.take(store),
+            EventSource::Connector => sources.processes.take_connector(store, set),
+            EventSource::Process(id, generation) => {
+                sources.processes.take_end(store, set, (id, generation));
+            }
+            EventSource::Registration(..)
+            | EventSource::Nested(_)
+            | EventSource::ReadyEvent(_)
+            | EventSource::Timer(_) => {}
+        }
     }
 
     /// Takes what an epoll in the inner one has.

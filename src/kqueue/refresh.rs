@@ -34,17 +34,22 @@ impl QueueState {
         }
         let (wanted, again) = self.wanted(id, touched);
         let masks = registration.masks;
+        let comes_again = mask(&masks, again) != 0 && mask(&wanted, again) != 0;
+        if masks == wanted && !comes_again {
+            return Ok(false);
+        }
         let grows = masks.iter().zip(&wanted).any(|(from, to)| *from == 0 && *to != 0);
         if grows && !registration.is_fresh {
             self.verify(id)?;
         }
         let mut asked = self.hand_over(id, &wanted)?;
+        let handed = self.store.masks(id);
         // What is new first: if that fails the rest is as it was.
         for is_new in [true, false] {
-            for (kind, (was, to)) in masks.into_iter().zip(wanted).enumerate() {
-                let from = self.store.mask(id, kind);
-                let again = again == kind && was != 0 && to != 0;
-                if (from != to || again) && (was == 0) == is_new {
+            for kind in 0..KINDS {
+                let (from, to) = (mask(&handed, kind), mask(&wanted, kind));
+                let changes = from != to || comes_again && kind == again;
+                if changes && (mask(&masks, kind) == 0) == is_new {
                     self.set_mask(id, kind, from, to)?;
                     asked = true;
                 }
@@ -61,8 +66,8 @@ impl QueueState {
         let mut kinds = one.masks.iter().zip(wanted);
         let comes = kinds.position(|(from, to)| *from == 0 && *to != 0);
         let (Some(comes), Some(&0)) = (comes, wanted.get(goes)) else { return Ok(false) };
-        let to = wanted.get(comes).copied().unwrap_or(0);
-        let (fd, from) = (one.fd, self.store.mask(id, goes));
+        let to = mask(wanted, comes);
+        let (fd, from) = (one.fd, mask(&one.masks, goes));
         let entry = EpollEntry { kind: comes, in_inner: true, ..self.store.epoll_entry(id, goes) };
         self.sources.set.set(entry, fd, from, to)?;
         if let Some(one) = self.store.registrations.get_mut(id) {
@@ -86,7 +91,7 @@ impl QueueState {
             return false;
         };
         let (kind, _) = filter::of(knote).interest(knote);
-        let mask = registration.masks.get(kind).copied().unwrap_or(0);
+        let mask = mask(&registration.masks, kind);
         kind != LEVEL && mask & ET != 0 && !knote.is(DISABLED) && registration.needs.is_shared(kind)
     }
 
@@ -250,4 +255,9 @@ impl QueueState {
         let registration = self.store.remove(id);
         if registration == NONE { Ok(false) } else { self.refresh(registration, NONE, NONE) }
     }
+}
+
+/// That of a kind; without the kind nothing.
+fn mask(masks: &Masks, kind: usize) -> u32 {
+    masks.get(kind).copied().unwrap_or(0)
 }

@@ -44,11 +44,13 @@ impl Store {
     }
 
     /// The first knote of an ident that is no descriptor.
+    #[inline]
     pub fn first_of(&self, ident: u64, filter: i16) -> u32 {
         self.index.get(&(ident, filter)).copied().unwrap_or(NONE)
     }
 
     /// The number of a new knote, which is linked next. ENOMEM.
+    #[inline]
     pub fn insert(&mut self, knote: Knote) -> Result<u32> {
         self.knotes.insert(knote, MOST).ok_or_else(no_memory)
     }
@@ -184,10 +186,9 @@ impl Store {
         self.registrations.get(id).is_some_and(|one| one.is_file)
     }
 
-    /// How the kernel has a kind of a registration; 0: not.
-    pub fn mask(&self, id: u32, kind: usize) -> u32 {
-        let registration = self.registrations.get(id);
-        registration.and_then(|one| one.masks.get(kind)).copied().unwrap_or(0)
+    /// How the kernel has each kind of a registration.
+    pub fn masks(&self, id: u32) -> Masks {
+        self.registrations.get(id).map_or([0; KINDS], |one| one.masks)
     }
 
     /// What a registration has of inotify, in a role.
