@@ -2,8 +2,9 @@
 //! trees change.
 
 use super::queue::QueuedEvent;
-use super::watches::WatchSubscriber;
-use super::{ENTERED, ENTRIES, ERROR, FileEvent, Files, GONE, MOVED, REPLACED};
+use super::state::Files;
+use super::subscribers::WatchSubscriber;
+use super::types::{ENTERED, ENTRIES, ERROR, FileEvent, GONE, MOVED, REPLACED};
 use crate::errno::Errno;
 use crate::util::alloc::{TryDeque, TryVec};
 

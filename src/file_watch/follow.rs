@@ -8,28 +8,18 @@
 //! watcher.
 
 use super::events::Outgoing;
-use super::open::{DirectoryId, c_str, terminated};
+use super::node::DirectoryId;
+use super::path::{c_str, terminated};
+use super::places::RoutePlace;
 use super::queue::QueuedEvent;
-use super::route::{EntryAt, Route};
-use super::{Files, GONE, REPLACED, Watcher};
+use super::route::Route;
+use super::state::{Files, Watcher};
+use super::types::{GONE, REPLACED};
 use crate::errno::Errno;
 use crate::util::alloc::TryVec;
 
 /// How often the route is looked up again, if it changes.
 const TRIES: usize = 4;
-
-pub(super) struct Follow {
-    /// The directories that the path leads through.
-    places: Vec<EntryAt>,
-    /// From where in inotify's queue on the file is what is followed.
-    since: u64,
-    /// It is being added.
-    is_new: bool,
-    /// The path leads to no file.
-    is_gone: bool,
-    /// Why the path could not be looked up last, which was reported.
-    failed: Option<Errno>,
-}
 
 /// What an event is for a watcher that follows its path.
 #[derive(Clone, Copy)]
@@ -38,23 +28,6 @@ struct Role {
     is_reported: bool,
     /// It is about the path: the path is looked up again.
     is_followed: bool,
-}
-
-impl Follow {
-    pub fn new() -> Self {
-        Self { places: Vec::new(), since: 0, is_new: true, is_gone: false, failed: None }
-    }
-
-    /// In a forked child: nothing is watched.
-    pub fn forget(&mut self) {
-        self.places.clear();
-    }
-
-    /// What a directory is watched for; 0: it is not on the route.
-    fn wanted(&self, watch: i32) -> u32 {
-        let indices = self.places.iter().filter(|index| index.watch == watch);
-        indices.fold(0, |mask, index| mask | index.mask)
-    }
 }
 
 /// Whether a path leads to nothing now.
@@ -146,7 +119,7 @@ impl Files {
     fn take_places(
         &mut self,
         id: u32,
-        indices: Vec<EntryAt>,
+        indices: Vec<RoutePlace>,
         is_whole: bool,
         may_narrow: bool,
     ) -> bool {

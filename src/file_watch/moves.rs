@@ -2,10 +2,11 @@
 //! whatever has their names by now.
 
 use super::events::EntryAt;
+use super::node::About;
+use super::path::join;
 use super::queue::{InotifyQueue, QueuedEvent};
-use super::tree::About;
-use super::watches::InotifyWatch;
-use super::{Files, Watcher, join};
+use super::state::{Files, Watcher};
+use super::subscribers::InotifyWatch;
 use crate::errno::Errno;
 use crate::hash::Map;
 

@@ -6,43 +6,17 @@
 //! tree's root and without following links; it is compared with the one that
 //! is meant; and it is watched and read by that descriptor alone.
 
-use super::{Files, Watcher, join};
+use super::node::DirectoryId;
+use super::path::{c_str, join, terminated};
+use super::state::{Files, Watcher};
 use crate::errno::Errno;
 use crate::sys::directory::{self, To};
 use crate::sys::fd::Fd;
-use crate::sys::file;
-use crate::util::alloc::{TryVec, TryVecCopy};
-use std::ffi::CStr;
-
-/// The device and inode of a directory. No other one has them while it is
-/// watched.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct DirectoryId(u64, u64);
-
-impl DirectoryId {
-    pub fn of(fd: &Fd) -> Result<Self, Errno> {
-        let stat = file::stat(fd.raw())?;
-        Ok(Self(stat.st_dev, stat.st_ino))
-    }
-}
 
 /// Whether this is no failure to report: the directory is gone, or what has
 /// its name is no directory in the tree any more.
 pub(super) fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV)
-}
-
-/// The same bytes with a NUL byte behind them.
-pub(super) fn terminated(bytes: &[u8]) -> Result<Vec<u8>, Errno> {
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(bytes.len() + 1).map_err(|_| Errno::ENOMEM)?;
-    copy.try_copy_from(bytes)?;
-    copy.push_reserved(0);
-    Ok(copy)
-}
-
-pub(super) fn c_str(terminated: &[u8]) -> Result<&CStr, Errno> {
-    CStr::from_bytes_with_nul(terminated).map_err(|_| Errno::ENOENT)
 }
 
 impl Watcher {

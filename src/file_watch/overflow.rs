@@ -1,9 +1,9 @@
 //! After inotify has lost something: trees are read again.
 
+use super::backlog::{Scan, ScanStep};
 use super::events::Outgoing;
-use super::scan::{Scan, ScanStep};
-use super::tree::DirectoryNode;
-use super::{Files, Watcher};
+use super::node::DirectoryNode;
+use super::state::{Files, Watcher};
 use crate::errno::Errno;
 use crate::hash::Map;
 use crate::util::alloc::{TryMap, TryVec};

@@ -10,7 +10,8 @@
 //! IN_MOVE_SELF says it, of a directory that is watched: the kernel queues it
 //! right behind the halves, before it changes either directory again.
 
-use super::ENTRIES;
+use super::path::join;
+use super::types::ENTRIES;
 use crate::hash::Set;
 use crate::sys::{file, inotify};
 use crate::util::alloc::{TryDeque, TrySet};
@@ -193,7 +194,7 @@ impl InotifyQueue {
     }
 
     fn push(&mut self, event: &inotify::InotifyEvent<'_>, now: i64) {
-        let name = super::join(event.name, b"");
+        let name = join(event.name, b"");
         let has_room = self.events.try_reserve(1).is_ok() && self.arrivals.try_reserve(1).is_ok();
         let Ok(name) = name.map_err(drop).and_then(|name| has_room.then_some(name).ok_or(()))
         else {

@@ -9,52 +9,21 @@
 //! Others decide where links lead, so the work is bounded: by as many links as
 //! the kernel follows, and by a number of names.
 
-use super::open::c_str;
-use super::queue::QueuedEvent;
-use super::{ENTRIES, Files};
+use super::path::c_str;
+use super::places::{BOTH, ITSELF, RoutePlace};
+use super::state::Files;
 use crate::errno::Errno;
 use crate::sys::file;
 use crate::util::alloc::{TryVec, TryVecCopy, try_concat, try_copy};
-
-/// What a directory is watched for: what becomes of itself, and also of its
-/// entries.
-const ITSELF: u32 = libc::IN_MOVE_SELF | libc::IN_DELETE_SELF;
-const BOTH: u32 = ITSELF | ENTRIES;
 
 /// How many symbolic links the kernel follows in one path.
 const LINKS: usize = 40;
 /// How many names are looked up.
 const NAMES: usize = 512;
 
-/// A directory on the route, and which of its entries the route uses.
-#[derive(PartialEq, Eq)]
-pub(super) struct EntryAt {
-    pub watch: i32,
-    pub mask: u32,
-    /// Empty: its entries are not watched.
-    name: Box<[u8]>,
-}
-
-impl EntryAt {
-    /// Whether the route may be another one after this event.
-    pub fn concerns(&self, event: &QueuedEvent) -> bool {
-        event.watch == self.watch
-            && if event.name.is_empty() {
-                event.mask & ITSELF != 0
-            } else {
-                event.mask & ENTRIES != 0 && may_be_same(&event.name, &self.name)
-            }
-    }
-}
-
-/// Some file systems ignore case, in all alphabets.
-fn may_be_same(one: &[u8], other: &[u8]) -> bool {
-    one.eq_ignore_ascii_case(other) || !one.is_ascii() && !other.is_ascii()
-}
-
 /// A path that is being looked up.
 pub(super) struct Route {
-    pub places: Vec<EntryAt>,
+    pub places: Vec<RoutePlace>,
     /// The directory that was reached, without symbolic links; empty: "/".
     at: Vec<u8>,
     /// The names that are left, from this place on.
@@ -254,6 +223,6 @@ impl Files {
     ) -> Result<(), Errno> {
         self.know(id, watch)?;
         let name = try_copy(name).ok_or(Errno::ENOMEM)?;
-        Ok(route.places.try_push(EntryAt { watch, mask, name })?)
+        Ok(route.places.try_push(RoutePlace { watch, mask, name })?)
     }
 }

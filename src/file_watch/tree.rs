@@ -1,50 +1,13 @@
 //! The directories of a watcher: one, or all of a tree.
 
-use super::open::DirectoryId;
+use super::node::{About, DirectoryId, DirectoryNode};
+use super::path::join;
 use super::queue::QueuedEvent;
-use super::{AT_A_TIME, Files, Watcher, join};
+use super::state::{Files, Watcher};
+use super::types::AT_A_TIME;
 use crate::errno::Errno;
 use crate::hash::Map;
 use crate::util::alloc::{TryMap, TryVec, try_concat};
-
-/// A directory that is watched, or the one file that is.
-pub(super) struct DirectoryNode {
-    /// The watch of the directory that it lies in; -1: none, it is the root.
-    pub parent: i32,
-    pub name: Box<[u8]>,
-    /// Those in it, by their names.
-    pub children: Map<Box<[u8]>, i32>,
-    pub identity: DirectoryId,
-    /// The directory in it whose name another one got, by the last change of
-    /// its entries: replaced, or half of an exchange.
-    displaced: Option<i32>,
-    /// Its name was looked up between these two positions of inotify's queue:
-    /// the events before the first are about others that had the name.
-    pub since: u64,
-    pub sure: u64,
-    /// Its file system was unmounted.
-    pub is_unmounted: bool,
-}
-
-impl DirectoryNode {
-    /// The same, before it is read.
-    pub fn without_children(&self) -> Self {
-        let (name, children) = (Box::default(), Map::default());
-        Self { name, children, displaced: None, ..*self }
-    }
-}
-
-/// Which directory an event is about, of those that have a name one after
-/// another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
-    /// The one that is known under it.
-    This(i32),
-    /// That one, or one before: the event came while the name was looked up.
-    Unsure(i32),
-    /// One before, or one that is not known.
-    Another,
-}
 
 /// A path of names from the last to the first, and of one behind them. It has
 /// just the room that it needs: to give some back may take memory.

@@ -6,21 +6,17 @@
 //! for the other. So each name that a rename has changed is looked up again,
 //! when inotify has nothing more to report.
 
-use super::open::{DirectoryId, c_str, is_gone, terminated};
-use super::{Files, Watcher, join};
+use super::backlog::Renamed;
+use super::node::DirectoryId;
+use super::open::is_gone;
+use super::path::{c_str, join, terminated};
+use super::state::{Files, Watcher};
 use crate::sys::directory::{self, To};
 use crate::util::alloc::TryDeque;
 
 /// How many names wait to be looked up. More change at once only where they
 /// change again and again.
 const MOST: usize = 4096;
-
-/// A name in a directory of a watcher's tree.
-pub(super) struct Renamed {
-    watcher: u32,
-    parent: i32,
-    name: Box<[u8]>,
-}
 
 /// What a name leads to, compared with what is known.
 enum Found {
