@@ -1,5 +1,6 @@
 //! What evloop_kqueue_control does: changes, then events.
 
+use super::deliver::{AT_ONCE, EventBuffer};
 use super::event::*;
 use super::fd_registry;
 use super::filter;
@@ -16,10 +17,6 @@ use crate::sys::thread;
 use crate::wait;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
-
-/// How many events the kernel is asked for at once: they are on the stack of
-/// a thread that waits.
-pub(super) const AT_ONCE: usize = 64;
 
 /// What a queue is waited for by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,9 +48,6 @@ impl LockedQueue<'_> {
         }
     }
 }
-
-/// Room for what the kernel reports at once.
-pub(super) type EventBuffer = [MaybeUninit<Event>; AT_ONCE];
 
 impl Queue {
     /// Applies the changes, then waits for events, if there is room for any;

@@ -1,7 +1,6 @@
 //! From what the kernel reports, and from the list of knotes with events, to
 //! the caller's array.
 
-use super::collect::EventBuffer;
 use super::epoll_set::{self, EventSource};
 use super::event::*;
 use super::filter::{self, Verdict};
@@ -11,6 +10,13 @@ use super::state::QueueState;
 use crate::errno::Errno;
 use crate::sys::epoll::{self, Event, RoundDetector};
 use std::mem::MaybeUninit;
+
+/// How many events the kernel is asked for at once: they are on the stack of
+/// a thread that waits.
+pub(super) const AT_ONCE: usize = 64;
+
+/// Room for what the kernel reports at once.
+pub(super) type EventBuffer = [MaybeUninit<Event>; AT_ONCE];
 
 impl QueueState {
     /// Fills in a knote's event, if there is one; `ready`: what an epoll has

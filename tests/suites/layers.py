@@ -43,8 +43,33 @@ ALLOWED = {
 LARGEST = 3
 LARGEST_OF = {"event_loop": 42}
 
+# A kqueue from the top to the bottom.
+KQ_USE = r"kqueue/(queue|collect|fork|fd_registry|object|readiness)\.rs"
+KQ_CHANGE = r"kqueue/(change|deliver|rebuild)\.rs"
+KQ_WATCH = r"kqueue/(state|refresh|vnode_watch|vnode_events)\.rs"
+KQ_FILTER = r"kqueue/filter/.*"
+KQ_SOURCE = r"kqueue/source/.*"
+KQ_DATA = r"kqueue/(event|slab|snapshot|needs|epoll_set|knote|registration|store)\.rs"
+
 # Arrows that no file of the first kind may have to one of the second.
-FORBIDDEN = []
+FORBIDDEN = [
+    ("what is changed, watched and delivered knows no lock and no handle of its queue",
+     f"{KQ_CHANGE}|{KQ_WATCH}", KQ_USE),
+    ("what the kernel watches for a queue is not for a change to say",
+     KQ_WATCH, KQ_CHANGE),
+    ("a filter of a kqueue decides on a store and on sources, never on the queue",
+     KQ_FILTER, f"{KQ_USE}|{KQ_CHANGE}|{KQ_WATCH}"),
+    ("a source of a kqueue returns what it has to report, and uses no filter",
+     KQ_SOURCE, f"{KQ_USE}|{KQ_CHANGE}|{KQ_WATCH}|{KQ_FILTER}"),
+    ("a kqueue's data know nothing of what is done with them",
+     KQ_DATA, f"{KQ_USE}|{KQ_CHANGE}|{KQ_WATCH}|{KQ_FILTER}|{KQ_SOURCE}"),
+    ("the data of file watchers know nothing of what is done with them",
+     r"file_watch/(types|path|queue|node|backlog|subscribers|places|state)\.rs",
+     r"file_watch/(events|follow|moves|open|overflow|route|scan|tree|verify|watches|watchers|work)\.rs"),
+    ("a subscriber of a signal knows no hub",
+     r"signal_hub/(counted|disposition|latest|list|reading|ring|siginfo|subscriber)\.rs",
+     r"signal_hub/(hub|handler|pending|replace|subscription)\.rs"),
+]
 
 LOOM_ONLY = {"kqueue_aio_jobs", "kqueue_queue_waiters", "waiter_list"}
 
