@@ -181,7 +181,9 @@ impl QueueState {
         while let Some(registration) = self.store.registrations.get_mut(id) {
             registration.is_gone = true;
             let first = registration.first;
-            self.remove(first);
+            if first != NONE {
+                self.remove(first);
+            }
             self.drop_if_unused(id);
         }
     }
