@@ -12,6 +12,7 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::handle::try_box;
 use crate::sys::fd;
 use crate::util::alloc::TryMap;
+use crate::util::bug_or;
 use std::os::fd::RawFd;
 
 impl QueueState {
@@ -174,7 +175,7 @@ impl QueueState {
 
     /// Changes a knote. On failure it is as before.
     fn modify(&mut self, filter: &dyn Filter, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = self.store.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = self.store.knotes.get(id) else { bug_or!(return Ok(())) };
         let (registration, before) = (knote.registration, Settings::of(knote));
         let ext = kept_ext(change)?;
         if let Err(error) = self.try_settings(filter, (id, registration), change) {

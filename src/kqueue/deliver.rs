@@ -9,6 +9,7 @@ use super::slab::NONE;
 use super::state::QueueState;
 use crate::errno::Errno;
 use crate::sys::epoll::{self, Event, RoundDetector};
+use crate::util::bug_or;
 use std::mem::MaybeUninit;
 
 /// How many events the kernel is asked for at once: they are on the stack of
@@ -28,7 +29,7 @@ impl QueueState {
         if ready.is_none() && self.is_gone(id) {
             return true;
         }
-        let Some(knote) = self.store.knotes.get(id) else { return true };
+        let Some(knote) = self.store.knotes.get(id) else { bug_or!(return true) };
         let (filter, forced) = (filter::of(knote), knote.is(FORCED));
         let verdict = filter.evaluate(&mut self.store, &mut self.sources, id, ready);
         let outcome = match verdict {
@@ -40,7 +41,7 @@ impl QueueState {
                 return true;
             }
         };
-        let Some(knote) = self.store.knotes.get_mut(id) else { return true };
+        let Some(knote) = self.store.knotes.get_mut(id) else { bug_or!(return true) };
         knote.call_seq = sink.call_seq;
         knote.status &= !FORCED;
         let mut event = knote.event();

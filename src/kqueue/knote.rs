@@ -5,6 +5,7 @@ use super::needs::Need;
 use super::slab::{NONE, Slab};
 use crate::hash::Map;
 use crate::timer_queue::Node;
+use crate::util::bug_or;
 
 /// Its events are not delivered for now.
 pub(super) const DISABLED: u8 = 0x1;
@@ -124,7 +125,7 @@ impl ActiveList {
     }
 
     pub fn append(&mut self, knotes: &mut Slab<Knote>, id: u32) {
-        let Some(knote) = knotes.get_mut(id) else { return };
+        let Some(knote) = knotes.get_mut(id) else { bug_or!(return) };
         knote.status |= QUEUED;
         (knote.before, knote.after) = (self.last, NONE);
         match knotes.get_mut(self.last) {
@@ -136,7 +137,7 @@ impl ActiveList {
     }
 
     pub fn remove(&mut self, knotes: &mut Slab<Knote>, id: u32) {
-        let Some(knote) = knotes.get_mut(id) else { return };
+        let Some(knote) = knotes.get_mut(id) else { bug_or!(return) };
         knote.status &= !QUEUED;
         let (before, after) = (knote.before, knote.after);
         match knotes.get_mut(before) {

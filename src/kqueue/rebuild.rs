@@ -7,6 +7,7 @@ use super::slab::NONE;
 use super::state::QueueState;
 use crate::errno::Errno;
 use crate::sys::epoll::{self, RoundDetector};
+use crate::util::bug_or;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -97,7 +98,7 @@ impl QueueState {
     }
 
     fn copy_to(&self, fresh: &mut EpollSet, id: u32) -> Result<(), Errno> {
-        let Some(registration) = self.store.registrations.get(id) else { return Ok(()) };
+        let Some(registration) = self.store.registrations.get(id) else { bug_or!(return Ok(())) };
         for (kind, mask) in registration.masks.into_iter().enumerate() {
             fresh.set(self.store.epoll_entry(id, kind), registration.fd, 0, mask)?;
         }

@@ -9,6 +9,7 @@ use super::slab::NONE;
 use super::state::QueueState;
 use crate::errno::Errno;
 use crate::sys::socket;
+use crate::util::bug_or;
 
 impl QueueState {
     /// Has the kernel watch a descriptor for what its knotes need now; true:
@@ -28,7 +29,9 @@ impl QueueState {
     }
 
     fn refresh_epoll(&mut self, id: u32, touched: u32) -> Result<bool, Errno> {
-        let Some(registration) = self.store.registrations.get(id) else { return Ok(false) };
+        let Some(registration) = self.store.registrations.get(id) else {
+            bug_or!(return Ok(false))
+        };
         if registration.is_file {
             return Ok(false);
         }
@@ -61,7 +64,7 @@ impl QueueState {
     /// Where the kind that is in `inner` goes and another one comes, it takes
     /// that place: this needs no memory of the kernel's. True: it has.
     fn hand_over(&mut self, id: u32, wanted: &Masks) -> Result<bool, Errno> {
-        let Some(one) = self.store.registrations.get_mut(id) else { return Ok(false) };
+        let Some(one) = self.store.registrations.get_mut(id) else { bug_or!(return Ok(false)) };
         let goes = one.in_inner;
         let mut kinds = one.masks.iter().zip(wanted);
         let comes = kinds.position(|(from, to)| *from == 0 && *to != 0);
@@ -86,7 +89,7 @@ impl QueueState {
     /// Whether a knote's edges are those of others, too, that the kernel knows
     /// already.
     pub fn shares_edges(&self, id: u32) -> bool {
-        let Some(knote) = self.store.knotes.get(id) else { return false };
+        let Some(knote) = self.store.knotes.get(id) else { bug_or!(return false) };
         let Some(registration) = self.store.registrations.get(knote.registration) else {
             return false;
         };
@@ -97,7 +100,7 @@ impl QueueState {
 
     /// Counts what a knote needs now, after a change of it.
     pub fn count_need(&mut self, id: u32) {
-        let Some(knote) = self.store.knotes.get_mut(id) else { return };
+        let Some(knote) = self.store.knotes.get_mut(id) else { bug_or!(return) };
         let Some(registration) = self.store.registrations.get_mut(knote.registration) else {
             return;
         };
@@ -138,7 +141,9 @@ impl QueueState {
     }
 
     fn set_mask(&mut self, id: u32, kind: usize, from: u32, to: u32) -> Result<(), Errno> {
-        let Some(registration) = self.store.registrations.get_mut(id) else { return Ok(()) };
+        let Some(registration) = self.store.registrations.get_mut(id) else {
+            bug_or!(return Ok(()))
+        };
         let fd = registration.fd;
         if from == 0 && registration.in_inner == KINDS {
             registration.in_inner = kind;
@@ -150,7 +155,9 @@ impl QueueState {
             Err(Errno::EEXIST) => self.sources.set.set(entry, fd, to, to),
             result => result,
         };
-        let Some(registration) = self.store.registrations.get_mut(id) else { return Ok(()) };
+        let Some(registration) = self.store.registrations.get_mut(id) else {
+            bug_or!(return Ok(()))
+        };
         let now = if result.is_ok() { to } else { from };
         if let Some(mask) = registration.masks.get_mut(kind) {
             *mask = now;
@@ -212,7 +219,7 @@ impl QueueState {
 
     /// Makes it edge-triggered, or level-triggered again.
     fn demote_to_edge(&mut self, id: u32, demote_to_edge: bool) {
-        let Some(registration) = self.store.registrations.get_mut(id) else { return };
+        let Some(registration) = self.store.registrations.get_mut(id) else { bug_or!(return) };
         registration.spurious = 0;
         if registration.is_demoted != demote_to_edge {
             registration.is_demoted = demote_to_edge;

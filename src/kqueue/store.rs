@@ -8,6 +8,7 @@ use super::registration::*;
 use super::slab::{NONE, Slab};
 use crate::errno::{Errno, Error, Result, error};
 use crate::util::alloc::TryMap;
+use crate::util::bug_or;
 
 /// How many knotes a queue has at most: so many a timer queue can distinguish.
 const MOST: u32 = 1 << 24;
@@ -60,7 +61,7 @@ impl Store {
     pub fn remove(&mut self, id: u32) -> u32 {
         self.deactivate(id);
         self.forget_need(id);
-        let Some(knote) = self.knotes.get(id) else { return NONE };
+        let Some(knote) = self.knotes.get(id) else { bug_or!(return NONE) };
         let (ident, filter, udata) = (knote.ident, knote.filter, knote.udata);
         let is_specific = knote.has(EV_UDATA_SPECIFIC);
         let (registration, previous, next) = (knote.registration, knote.previous, knote.next);
@@ -100,7 +101,7 @@ impl Store {
 
     /// Puts a new knote where it is found; there is room for it.
     pub fn link(&mut self, id: u32, change: &Kevent) {
-        let Some(knote) = self.knotes.get(id) else { return };
+        let Some(knote) = self.knotes.get(id) else { bug_or!(return) };
         let (registration, is_specific) = (knote.registration, knote.has(EV_UDATA_SPECIFIC));
         let (mut before, mut after) = (NONE, self.first_beside(registration, change));
         while is_specific
@@ -146,7 +147,7 @@ impl Store {
 
     /// It has, or may have, an event.
     pub fn activate(&mut self, id: u32) {
-        let Some(knote) = self.knotes.get_mut(id) else { return };
+        let Some(knote) = self.knotes.get_mut(id) else { bug_or!(return) };
         knote.status |= ACTIVE;
         if !knote.is(QUEUED | DISABLED) {
             self.active.append(&mut self.knotes, id);
@@ -155,7 +156,7 @@ impl Store {
 
     /// It has no event any more.
     pub fn deactivate(&mut self, id: u32) {
-        let Some(knote) = self.knotes.get_mut(id) else { return };
+        let Some(knote) = self.knotes.get_mut(id) else { bug_or!(return) };
         knote.status &= !(ACTIVE | FORCED);
         if knote.is(QUEUED) {
             self.active.remove(&mut self.knotes, id);
@@ -163,7 +164,7 @@ impl Store {
     }
 
     fn forget_need(&mut self, id: u32) {
-        let Some(knote) = self.knotes.get_mut(id) else { return };
+        let Some(knote) = self.knotes.get_mut(id) else { bug_or!(return) };
         if let Some(registration) = self.registrations.get_mut(knote.registration) {
             registration.needs.change(std::mem::take(&mut knote.need), Need::default());
         }

@@ -10,6 +10,7 @@ use super::state::QueueState;
 use crate::errno::Errno;
 use crate::sys::inotify::Of;
 use crate::util::alloc::TryMap;
+use crate::util::bug_or;
 
 impl QueueState {
     /// Has inotify watch for what a descriptor's knotes need now. `changed`:
@@ -29,7 +30,7 @@ impl QueueState {
     }
 
     fn wanted_vnode_bits(&self, id: u32, changed: Option<u32>) -> u32 {
-        let Some(registration) = self.store.registrations.get(id) else { return 0 };
+        let Some(registration) = self.store.registrations.get(id) else { bug_or!(return 0) };
         let of = |knote: &Knote| filter::of(knote).vnode_interest(knote, registration);
         let changed_one = changed.and_then(|changed| self.store.knotes.get(changed));
         let mut wanted = changed_one.filter(|knote| knote.registration == id).map_or(0, of);

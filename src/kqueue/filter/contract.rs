@@ -11,6 +11,7 @@ use super::super::source::Sources;
 use super::super::source::mount::Mounts;
 use super::super::store::Store;
 use crate::errno::{Result, fail};
+use crate::util::bug_or;
 
 /// What an event says.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub(in super::super) trait Filter: Sync {
     /// What most have to do about that: fflags and data become what it says,
     /// and the flags stay what they were when the knote was made.
     fn take_over(&self, store: &mut Store, id: u32, change: &Kevent) -> Result<()> {
-        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return Ok(())) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);

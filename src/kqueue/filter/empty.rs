@@ -22,6 +22,7 @@ use crate::errno::{Errno, Result, fail};
 use crate::sys::file;
 use crate::sys::socket::{self, SocketKind, TCP_CLOSE};
 use crate::util::alloc::TryVec;
+use crate::util::bug_or;
 use std::os::fd::RawFd;
 
 pub(super) struct EmptyFilter;
@@ -84,7 +85,7 @@ impl Filter for EmptyFilter {
         id: u32,
         ready: Option<u32>,
     ) -> Verdict {
-        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Verdict::False) };
         let Some(look) = PolledFd::of(store, knote, ready, OUT) else { return Verdict::Gone };
         let left = match file::unsent(look.fd) {
             Err(Errno::EBADF) => return Verdict::Gone,
@@ -104,7 +105,7 @@ impl Filter for EmptyFilter {
 
     fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
         let acked = acknowledged_by_peer(store, id);
-        let Some(knote) = store.knotes.get_mut(id) else { return };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return) };
         knote.state = !acked;
         if !knote.has(EV_CLEAR) {
             store.activate(id);
@@ -122,7 +123,7 @@ fn is_local(socket: Option<SocketKind>) -> bool {
 
 /// There is no edge of a socket that listens, or is being connected.
 fn look_unless_writable(store: &mut Store, id: u32) {
-    let Some(knote) = store.knotes.get(id) else { return };
+    let Some(knote) = store.knotes.get(id) else { bug_or!(return) };
     if PolledFd::of(store, knote, None, OUT).is_some_and(|look| !look.is(OUT)) {
         store.activate(id);
     }
@@ -130,7 +131,7 @@ fn look_unless_writable(store: &mut Store, id: u32) {
 
 /// Looks again after twice the last pause.
 fn look_later(store: &mut Store, sources: &mut Sources, id: u32) {
-    let Some(knote) = store.knotes.get_mut(id) else { return };
+    let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return) };
     knote.state = knote.state.saturating_mul(2).clamp(SHORTEST_NS, LONGEST_NS);
     let pause = knote.state;
     ready::look_later(store, sources, id, pause);

@@ -8,6 +8,7 @@ use super::super::store::Store;
 use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use super::ready::{Connection, PolledFd};
 use crate::errno::{Result, fail};
+use crate::util::bug_or;
 
 pub(super) struct ExceptFilter;
 
@@ -27,7 +28,7 @@ impl Filter for ExceptFilter {
     }
 
     fn attach(&self, store: &mut Store, _sources: &mut Sources, id: u32) -> Result<()> {
-        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Ok(())) };
         match store.registrations.get(knote.registration) {
             Some(one) if one.file_type != libc::S_IFSOCK => {
                 fail!(EINVAL, "fd {} is no socket", one.fd)
@@ -48,7 +49,7 @@ impl Filter for ExceptFilter {
         id: u32,
         ready: Option<u32>,
     ) -> Verdict {
-        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Verdict::False) };
         let wanted = knote.fflags;
         let Some(look) = PolledFd::of(store, knote, ready, EVENTS) else { return Verdict::Gone };
         let fflags = if look.is(PRI) { NOTE_OOB & wanted } else { 0 };

@@ -8,6 +8,7 @@ use super::super::store::Store;
 use super::contract::{Filter, Outcome, Verdict};
 use super::vnode;
 use crate::errno::{Result, fail};
+use crate::util::bug_or;
 
 pub(super) struct FsFilter;
 
@@ -37,7 +38,7 @@ impl Filter for FsFilter {
     }
 
     fn mounted(&self, store: &mut Store, _mounts: &Mounts, id: u32, notes: u32) {
-        let Some(knote) = store.knotes.get_mut(id) else { return };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return) };
         let wanted = if knote.fflags == 0 { POSSIBLE } else { knote.fflags };
         if notes & wanted != 0 {
             knote.state |= i64::from(notes & wanted);

@@ -9,6 +9,7 @@ use super::super::store::Store;
 use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Error, Result, fail};
 use crate::sys::netlink::LinkState;
+use crate::util::bug_or;
 
 pub(super) struct NetdevFilter;
 
@@ -70,7 +71,7 @@ impl Filter for NetdevFilter {
     }
 
     fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
-        let Some(knote) = store.knotes.get_mut(id) else { return };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return) };
         if knote.has(EV_CLEAR) {
             knote.state &= i64::from(KNOWN) | HOLDS;
         } else {
@@ -81,7 +82,7 @@ impl Filter for NetdevFilter {
 
 /// The link of a knote's network interface is so, perhaps as before.
 pub(in super::super) fn linked(store: &mut Store, id: u32, link_state: LinkState) {
-    let Some(knote) = store.knotes.get_mut(id) else { return };
+    let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return) };
     let now = match link_state {
         LinkState::Up => NOTE_LINKUP,
         LinkState::Down => NOTE_LINKDOWN,

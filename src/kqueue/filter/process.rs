@@ -8,6 +8,7 @@ use super::super::source::Sources;
 use super::super::store::Store;
 use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Result, fail};
+use crate::util::bug_or;
 
 pub(super) struct ProcessFilter;
 
@@ -38,11 +39,11 @@ impl Filter for ProcessFilter {
         id: u32,
         change: &Kevent,
     ) -> Result<()> {
-        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Ok(())) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         sources.processes.listen_for(store, &sources.set, id, wanted.fflags)?;
-        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return Ok(())) };
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
         Ok(())
     }

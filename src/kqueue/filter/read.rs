@@ -11,6 +11,7 @@ use super::ready::{self, Connection, PolledFd};
 use super::waiting;
 use crate::errno::{Errno, Result};
 use crate::sys::{diag, file, socket};
+use crate::util::bug_or;
 use std::os::fd::RawFd;
 
 pub(super) struct ReadFilter;
@@ -44,7 +45,7 @@ impl Filter for ReadFilter {
         id: u32,
         ready: Option<u32>,
     ) -> Verdict {
-        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Verdict::False) };
         let Some(look) = PolledFd::of(store, knote, ready, ASKED) else { return Verdict::Gone };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
         if look.is_file {

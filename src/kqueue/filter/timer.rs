@@ -13,6 +13,7 @@ use super::super::source::timer::{self, MONOTONIC, REALTIME};
 use super::super::store::Store;
 use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Result, error, fail};
+use crate::util::bug_or;
 
 pub(super) struct TimerFilter;
 
@@ -49,7 +50,7 @@ fn is_periodic(knote: &Knote) -> bool {
 impl TimerFilter {
     /// Has it begin now; it is not armed yet.
     fn start(store: &mut Store, id: u32) -> Result<()> {
-        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return Ok(())) };
         let time = nanoseconds(knote)?;
         let clock = clock_of(knote);
         if knote.clock != clock {
@@ -66,7 +67,7 @@ impl TimerFilter {
 
     /// Arms it for when it is due, or has it looked at soon.
     fn rearm(store: &mut Store, sources: &mut Sources, id: u32) {
-        let Some(knote) = store.knotes.get(id) else { return };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return) };
         let deadline = knote.state;
         if deadline != NEVER && sources.timers.arm(&store.knotes, id, deadline).is_err() {
             store.activate(id);
@@ -111,13 +112,13 @@ impl Filter for TimerFilter {
         if change.flags & EV_ADD == 0 {
             return Ok(());
         }
-        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Ok(())) };
         let mut wanted = Knote::new(change, knote.flags);
         self.check(&mut wanted)?;
         sources.timers.make_timerfd(&sources.set, clock_of(&wanted))?;
         sources.timers.disarm(&store.knotes, id);
         store.deactivate(id);
-        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return Ok(())) };
         (knote.flags, knote.fflags, knote.data) = (wanted.flags, wanted.fflags, wanted.data);
         Self::start(store, id)?;
         if store.knotes.get(id).is_some_and(|knote| !knote.is(DISABLED)) {
@@ -142,7 +143,7 @@ impl Filter for TimerFilter {
         id: u32,
         _ready: Option<u32>,
     ) -> Verdict {
-        let Some(knote) = store.knotes.get_mut(id) else { return Verdict::False };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return Verdict::False) };
         let late = timer::now(knote.clock).saturating_sub(knote.state);
         if late < 0 {
             Self::rearm(store, sources, id);
@@ -158,7 +159,7 @@ impl Filter for TimerFilter {
     }
 
     fn delivered(&self, store: &mut Store, sources: &mut Sources, id: u32) {
-        let Some(knote) = store.knotes.get_mut(id) else { return };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return) };
         if is_periodic(knote) {
             Self::rearm(store, sources, id);
         } else if knote.has(EV_CLEAR) {

@@ -8,6 +8,7 @@ use super::super::source::Sources;
 use super::super::store::Store;
 use super::contract::{Filter, Outcome, Verdict};
 use crate::errno::Result;
+use crate::util::bug_or;
 
 pub(super) struct UserFilter;
 
@@ -17,7 +18,7 @@ impl Filter for UserFilter {
     }
 
     fn attach(&self, store: &mut Store, _sources: &mut Sources, id: u32) -> Result<()> {
-        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return Ok(())) };
         let triggered = knote.fflags & NOTE_TRIGGER != 0;
         knote.fflags &= NOTE_FFLAGSMASK;
         if triggered {
@@ -33,7 +34,7 @@ impl Filter for UserFilter {
         id: u32,
         change: &Kevent,
     ) -> Result<()> {
-        let Some(knote) = store.knotes.get_mut(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return Ok(())) };
         let fflags = change.fflags & NOTE_FFLAGSMASK;
         knote.fflags = match change.fflags & NOTE_FFCTRLMASK {
             NOTE_FFAND => knote.fflags & fflags,

@@ -13,6 +13,7 @@ use super::super::store::Store;
 use super::contract::{Filter, Outcome, Verdict, reject_unknown};
 use crate::errno::{Errno, Error, Result, error, fail};
 use crate::sys::{file, mounts};
+use crate::util::bug_or;
 use std::os::fd::RawFd;
 
 pub(super) struct VnodeFilter;
@@ -76,7 +77,7 @@ impl Filter for VnodeFilter {
     }
 
     fn attach(&self, store: &mut Store, sources: &mut Sources, id: u32) -> Result<()> {
-        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Ok(())) };
         let Some(registration) = store.registrations.get(knote.registration) else {
             return Ok(());
         };
@@ -109,7 +110,7 @@ impl Filter for VnodeFilter {
     }
 
     fn noticed(&self, store: &mut Store, id: u32, notes: u32) {
-        let Some(knote) = store.knotes.get_mut(id) else { return };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return) };
         // One bit that was asked for brings all that happened with it.
         if notes & knote.fflags != 0 {
             knote.state |= i64::from(notes & KNOWN);
@@ -123,7 +124,7 @@ impl Filter for VnodeFilter {
     }
 
     fn mounted(&self, store: &mut Store, mounts: &Mounts, id: u32, notes: u32) {
-        let Some(knote) = store.knotes.get_mut(id) else { return };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return) };
         let is_known = knote.state >> MOUNT != 0;
         let mount = (knote.state >> MOUNT) - 1;
         if notes & VQ_UNMOUNT == 0 || !is_known || mounts.has(mount.cast_unsigned()) {
@@ -140,7 +141,7 @@ impl Filter for VnodeFilter {
         id: u32,
         _ready: Option<u32>,
     ) -> Verdict {
-        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Verdict::False) };
         let (fflags, eof) = (knote.state as u32 & KNOWN, knote.state & REVOKED != 0);
         match fflags != 0 || eof {
             true => Verdict::True(Outcome { data: 0, fflags, eof }),
@@ -149,7 +150,7 @@ impl Filter for VnodeFilter {
     }
 
     fn delivered(&self, store: &mut Store, _sources: &mut Sources, id: u32) {
-        let Some(knote) = store.knotes.get_mut(id) else { return };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return) };
         if knote.has(EV_CLEAR) {
             knote.state &= !(i64::from(KNOWN) | REVOKED);
         } else {
@@ -187,7 +188,7 @@ fn is_memory(fd: RawFd) -> bool {
 
 /// REVOKE is seen from the table of mounts.
 fn hold_mounts(store: &mut Store, sources: &mut Sources, id: u32) -> Result<()> {
-    let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+    let Some(knote) = store.knotes.get(id) else { bug_or!(return Ok(())) };
     if knote.fflags & NOTE_REVOKE == 0 || knote.state & HOLDS != 0 {
         return Ok(());
     }

@@ -10,6 +10,7 @@ use super::ready::{self, Connection, PolledFd};
 use crate::errno::{Errno, Result};
 use crate::sys::file;
 use crate::sys::socket::{self, SocketKind};
+use crate::util::bug_or;
 use std::os::fd::RawFd;
 
 pub(super) struct WriteFilter;
@@ -38,7 +39,7 @@ impl Filter for WriteFilter {
         id: u32,
         ready: Option<u32>,
     ) -> Verdict {
-        let Some(knote) = store.knotes.get(id) else { return Verdict::False };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Verdict::False) };
         let low = if knote.fflags & NOTE_LOWAT != 0 { knote.data } else { 1 };
         let Some(look) = PolledFd::of(store, knote, ready, OUT) else { return Verdict::Gone };
         if look.is_file {

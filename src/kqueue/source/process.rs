@@ -16,6 +16,7 @@ use crate::handle::try_box;
 use crate::sys::connector::{self, ProcEvent};
 use crate::sys::fd::Fd;
 use crate::sys::{fork, pidfd};
+use crate::util::bug_or;
 use std::os::fd::RawFd;
 
 /// What only the connector reports.
@@ -140,7 +141,7 @@ impl Processes {
 
     /// Begins to watch a knote's process.
     pub fn attach(&mut self, store: &mut Store, set: &EpollSet, id: u32) -> Result<()> {
-        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Ok(())) };
         let (ident, fflags) = (knote.ident, knote.fflags);
         let Some(pid) = i32::try_from(ident).ok().filter(|pid| *pid > 0) else {
             fail!(ESRCH, "there is no process {}", ident as i64);
@@ -263,7 +264,7 @@ impl Processes {
 
     /// Notes that a knote's process has ended, and how.
     fn ended(&mut self, store: &mut Store, set: &EpollSet, id: u32, reported: Option<i32>) {
-        let Some(knote) = store.knotes.get(id) else { return };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return) };
         let (fflags, pid) = (knote.fflags, i32::try_from(knote.ident).unwrap_or(0));
         let Some(process) = self.process_of(store, id).filter(|process| !process.is_over) else {
             return;
@@ -400,7 +401,7 @@ impl Processes {
         id: u32,
         (parent, child): (i32, i32),
     ) -> Result<()> {
-        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Ok(())) };
         let change = Kevent {
             ident: u64::from(child.cast_unsigned()),
             fflags: knote.fflags,

@@ -13,6 +13,7 @@ use crate::sys::eventfd;
 use crate::sys::fd::Fd;
 use crate::sys::signal::{self, Mask};
 use crate::util::alloc::TryVec;
+use crate::util::bug_or;
 use crate::util::try_box;
 use crate::wakeup::Wakeup;
 use std::ffi::c_int;
@@ -158,7 +159,7 @@ impl QueueSignals {
     /// Begins to watch a knote's signal: by a signalfd if the calling thread
     /// blocks it, since no handler would run.
     pub fn attach(&mut self, store: &mut Store, set: &EpollSet, id: u32) -> Result<()> {
-        let Some(knote) = store.knotes.get(id) else { return Ok(()) };
+        let Some(knote) = store.knotes.get(id) else { bug_or!(return Ok(())) };
         let (number, enabled) = (signal_hub::check(knote.ident)?, !knote.is(DISABLED));
         if self.index_of(number).is_none() {
             self.subscribe(set, number)?;
@@ -168,7 +169,7 @@ impl QueueSignals {
             self.drop_unused_watch(set, number);
             return Err(error);
         }
-        let Some(watch) = self.get_mut(number) else { return Ok(()) };
+        let Some(watch) = self.get_mut(number) else { bug_or!(return Ok(())) };
         watch.knotes += 1;
         if enabled {
             self.count_enabled(number, true);
@@ -209,7 +210,7 @@ impl QueueSignals {
         if is_blocked {
             self.watch_blocked(set, number)?;
         }
-        let Some(watch) = self.get_mut(number) else { return Ok(()) };
+        let Some(watch) = self.get_mut(number) else { bug_or!(return Ok(())) };
         if is_blocked {
             watch.blocked = true;
         } else if watch.handler.is_none() {
@@ -245,7 +246,7 @@ impl QueueSignals {
     /// those that are.
     fn count_enabled(&mut self, number: c_int, on: bool) {
         let wakeup = self.wakeup();
-        let Some(watch) = self.get_mut(number) else { return };
+        let Some(watch) = self.get_mut(number) else { bug_or!(return) };
         let before = watch.enabled;
         watch.enabled = if on { before + 1 } else { before.saturating_sub(1) };
         if (before > 0) != (watch.enabled > 0) {
@@ -302,9 +303,9 @@ impl QueueSignals {
     /// The count of a knote's signal since the last time.
     pub fn take_count(&mut self, store: &mut Store, id: u32) -> u64 {
         let Some(number) = signal_of(store, id) else { return 0 };
-        let Some(watch) = self.get_mut(number) else { return 0 };
+        let Some(watch) = self.get_mut(number) else { bug_or!(return 0) };
         let count = watch.subscription.count().cast_signed();
-        let Some(knote) = store.knotes.get_mut(id) else { return 0 };
+        let Some(knote) = store.knotes.get_mut(id) else { bug_or!(return 0) };
         count.saturating_sub(std::mem::replace(&mut knote.state, count)).unsigned_abs()
     }
 
@@ -314,7 +315,7 @@ impl QueueSignals {
         // Pending, those of before and after this would be one.
         self.take_signalfd(store);
         self.count_enabled(number, on);
-        let Some(watch) = self.get_mut(number) else { return };
+        let Some(watch) = self.get_mut(number) else { bug_or!(return) };
         let count = watch.subscription.count().cast_signed();
         if on && store.knotes.get(id).is_some_and(|knote| knote.state < count) {
             store.activate(id);

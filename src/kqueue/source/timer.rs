@@ -12,6 +12,7 @@ use crate::errno::Errno;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, memory, timerfd};
 use crate::timer_queue::{self, NoMemory, Node, Popped, TimerQueue};
+use crate::util::bug_or;
 use std::os::fd::RawFd;
 
 /// The clocks.
@@ -99,12 +100,14 @@ impl QueueTimers {
 
     /// Has a knote come up at a time of its clock.
     pub fn arm(&mut self, knotes: &Slab<Knote>, id: u32, deadline: i64) -> Result<(), NoMemory> {
-        let Some(knote) = knotes.get(id) else { return Ok(()) };
+        let Some(knote) = knotes.get(id) else { bug_or!(return Ok(())) };
         if self.seq >= timer_queue::MANY {
             self.renumber(knotes);
         }
         self.seq += 1;
-        let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return Ok(()) };
+        let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else {
+            bug_or!(return Ok(()))
+        };
         let nodes = KnoteNodes(knotes, knote.clock);
         clock.queue.arm_node(&nodes, (id, &knote.node), deadline, self.seq)?;
         let in_time = clock.set_to.is_some_and(|time| time <= deadline);
@@ -132,7 +135,7 @@ impl QueueTimers {
         let Some(knote) = knotes.get(id).filter(|knote| knote.node.deadline().is_some()) else {
             return;
         };
-        let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { return };
+        let Some(clock) = self.clocks.get_mut(usize::from(knote.clock)) else { bug_or!(return) };
         clock.queue.disarm(&KnoteNodes(knotes, knote.clock), id);
         self.changed |= clock.change_unless(true);
     }
@@ -296,7 +299,7 @@ impl QueueTimers {
             return Ok(());
         }
         let mut next = self.next(&store.knotes, index);
-        let Some(clock) = self.clocks.get(usize::from(index)) else { return Ok(()) };
+        let Some(clock) = self.clocks.get(usize::from(index)) else { bug_or!(return Ok(())) };
         if let Some(deadline) = next.filter(|_| next != clock.set_to) {
             let now = now(index);
             if deadline <= now {
@@ -304,7 +307,7 @@ impl QueueTimers {
                 next = self.next(&store.knotes, index);
             }
         }
-        let Some(clock) = self.clocks.get_mut(usize::from(index)) else { return Ok(()) };
+        let Some(clock) = self.clocks.get_mut(usize::from(index)) else { bug_or!(return Ok(())) };
         // A failure leaves it to the next call.
         if next != clock.set_to {
             let fd = clock.open(index, set)?;
