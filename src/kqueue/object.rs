@@ -8,6 +8,7 @@ use super::source::aio::Request;
 use crate::errno::{Errno, Result, error};
 use crate::handle::{self, Kind, Object, Pinned, TableObject, try_box};
 use crate::sync::{AtomicBool, AtomicI64, Ordering};
+use crate::util::bug_or;
 use crate::wait::{Listener, Waiters, Watchable};
 use std::os::fd::RawFd;
 
@@ -115,26 +116,27 @@ impl Use {
         Ok(Self { by: fd_registry::resolve(fd)?, alias: None })
     }
 
+    /// The queue, and the second handle that it is used by.
+    #[inline(always)]
+    fn parts(&self) -> Result<(&Queue, Option<&AliasHandle>)> {
+        match (&*self.by, self.alias.as_deref()) {
+            (Kqueue::Own(queue), _) => Ok((queue, None)),
+            (Kqueue::Alias(alias), Some(Kqueue::Own(queue))) => Ok((queue, Some(alias))),
+            // An alias is of a queue.
+            (Kqueue::Alias(_), _) => bug_or!(Err(Errno::ESTALE.into())),
+        }
+    }
+
     /// See evloop_kqueue_aio_read.
     pub fn begin_operation(&self, request: Request, ident: u64, udata: u64) -> Result<()> {
-        match (&*self.by, self.alias.as_deref()) {
-            (Kqueue::Own(queue), _) => queue.begin_operation(None, request, ident, udata),
-            (Kqueue::Alias(alias), Some(Kqueue::Own(queue))) => {
-                queue.begin_operation(Some(alias), request, ident, udata)
-            }
-            (Kqueue::Alias(_), _) => Err(Errno::ESTALE.into()),
-        }
+        let (queue, by) = self.parts()?;
+        queue.begin_operation(by, request, ident, udata)
     }
 
     /// See evloop_kqueue_aio_cancel.
     pub fn cancel_operation(&self, ident: u64) -> Result<()> {
-        match (&*self.by, self.alias.as_deref()) {
-            (Kqueue::Own(queue), _) => queue.cancel_operation(None, ident),
-            (Kqueue::Alias(alias), Some(Kqueue::Own(queue))) => {
-                queue.cancel_operation(Some(alias), ident)
-            }
-            (Kqueue::Alias(_), _) => Err(Errno::ESTALE.into()),
-        }
+        let (queue, by) = self.parts()?;
+        queue.cancel_operation(by, ident)
     }
 
     /// Applies changes and waits for events, as evloop_kqueue_control() has
@@ -146,14 +148,8 @@ impl Use {
         sink: &mut KeventSink,
         options: Collect,
     ) -> Result<usize> {
-        match (&*self.by, self.alias.as_deref()) {
-            (Kqueue::Own(queue), _) => queue.control(None, changes, sink, options),
-            (Kqueue::Alias(alias), Some(Kqueue::Own(queue))) => {
-                queue.control(Some(alias), changes, sink, options)
-            }
-            // Cannot be: an alias is of a queue.
-            (Kqueue::Alias(_), _) => Err(Errno::ESTALE.into()),
-        }
+        let (queue, by) = self.parts()?;
+        queue.control(by, changes, sink, options)
     }
 }
 

@@ -67,6 +67,8 @@ FORBIDDEN = [
     ("the data of file watchers know nothing of what is done with them",
      r"file_watch/(types|path|queue|node|backlog|subscribers|places|state)\.rs",
      r"file_watch/(events|follow|moves|open|overflow|route|scan|tree|verify|watches|watchers|work)\.rs"),
+    ("what an Fd is made with uses no Fd",
+     r"sys/(raw_fd|kept|kept/shared|tsc|clock)\.rs", r"sys/(fd|file)\.rs"),
     ("a subscriber of a signal knows no hub",
      r"signal_hub/(counted|disposition|latest|list|reading|ring|siginfo|subscriber)\.rs",
      r"signal_hub/(hub|handler|pending|replace|subscription)\.rs"),
