@@ -40,7 +40,7 @@ pub(crate) unsafe fn wipe(start: *mut u8, bytes: usize) -> bool {
 }
 
 /// Prefetches a value into the processor's caches.
-#[inline(always)]
+#[inline]
 pub(crate) fn prefetch<T>(index: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; any address will do.
@@ -53,7 +53,7 @@ pub(crate) fn prefetch<T>(index: &T) {
 }
 
 /// The same for all of what is there, not only its first 64 bytes.
-#[inline(always)]
+#[inline]
 pub(crate) fn prefetch_all<T>(index: &T) {
     let start = std::ptr::from_ref(index).cast::<u8>();
     for line in (0..size_of::<T>()).step_by(64) {

@@ -38,7 +38,7 @@ use crate::errno::Errno;
 use std::ffi::{c_int, c_long};
 
 /// What syscall(2) has returned.
-#[inline(always)]
+#[inline]
 fn outcome(result: c_long) -> Result<usize, Errno> {
     usize::try_from(result).map_err(|_| last_errno())
 }

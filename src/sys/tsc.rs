@@ -56,13 +56,13 @@ impl TscClock {
     }
 
     /// A reading, to be put into nanoseconds soon.
-    #[inline(always)]
+    #[inline]
     pub fn reading(&self) -> u64 {
         if self.usable { read() } else { clock::now_ns().cast_unsigned() }
     }
 
     /// The time of a reading that is not older than the last look.
-    #[inline(always)]
+    #[inline]
     pub fn time_of(&self, reading: u64) -> i64 {
         if !self.usable {
             return reading.cast_signed();
@@ -78,7 +78,7 @@ impl TscClock {
     }
 
     /// Whether the clock should be looked at, since this is the time.
-    #[inline(always)]
+    #[inline]
     pub fn is_far(&self, reading: u64) -> bool {
         // Huge, should it ever go backwards.
         self.usable && reading.wrapping_sub(self.base) > self.horizon
@@ -112,7 +112,7 @@ pub(crate) fn stamp() -> (u64, bool) {
 
 /// Whether less than about a millisecond has passed since a stamp of the
 /// counter's.
-#[inline(always)]
+#[inline]
 pub(crate) fn is_recent(stamp: u64) -> bool {
     const SHIFT: u32 = if cfg!(target_arch = "aarch64") { 15 } else { 21 };
     // Huge, should it ever go backwards.
@@ -144,7 +144,7 @@ fn both() -> Option<(u64, i64)> {
     None
 }
 
-#[inline(always)]
+#[inline]
 fn read() -> u64 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every such processor has it, and the kernel has not forbidden
