@@ -5,8 +5,10 @@
 //! is registered, and arms nothing. Where the kernel takes it, the fd is
 //! another file by now.
 
-use super::io;
+use super::event::CHECK_FDS;
 use super::slot::WatcherSlot;
+use super::slot::view;
+use super::source::io;
 use super::state::LoopState;
 use crate::errno::{self, Errno, Error, Value};
 use crate::handle::Kind;
@@ -35,7 +37,7 @@ impl LoopState {
     }
 
     pub fn checks_fds(&self) -> bool {
-        self.options & super::CHECK_FDS != 0
+        self.options & CHECK_FDS != 0
     }
 
     fn is_replaced(&mut self, fd: RawFd) -> bool {
@@ -65,7 +67,7 @@ impl LoopState {
         const NAMELESS: &str = "fd {} was closed, or is another file by now; watcher {} watched it";
         const NAMED: &str =
             "fd {} was closed, or is another file by now; watcher {} '{}' watched it";
-        let fd = io::fd_of(slot);
+        let fd = view::fd_of(slot);
         let command_queue = self.shared.lock_commands();
         let _ = match command_queue.names.get(&handle) {
             None => Error::new(Errno::EBADF, NAMELESS, &[fd.into(), handle.into()]),

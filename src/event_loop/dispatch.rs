@@ -6,43 +6,26 @@
 
 use super::command::Post;
 use super::event::{Callback, Event, Target};
-use super::fd_source;
 use super::flags::*;
-use super::io;
 use super::node_list::{ListNode, NodeList};
-use super::resolve::{destroy_posts, notify};
+use super::notify::{destroy_posts, notify};
+use super::own_words::{CLOCKS, is_internal};
 use super::run_guard::RunGuard;
-use super::shared;
-use super::slot::{self, LIVE, WatcherSlot};
-use super::state::{LoopState, MANY_NAMES};
+use super::slot::view;
+use super::slot::{self, WatcherSlot, live};
+use super::source::fd_sources;
+use super::state::{BatchItem, LoopState, MANY_NAMES};
 use super::wake_state;
 use crate::errno::{Errno, Result};
-use crate::handle::{Handle, Kind};
+use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::timer_queue::Popped;
 use crate::util::alloc::TryVec;
 use std::ffi::c_void;
 
-/// Something to be dispatched.
-#[derive(Clone, Copy)]
-pub(super) enum BatchItem {
-    /// With the number of the timer's setting.
-    Event(Event, u64),
-    /// The next one of `LoopState::batched`.
-    Post,
-}
-
 /// How many outdated entries of the timer queue an iteration corrects at
 /// most, beyond what expires.
 const CORRECTIONS: u32 = 2048;
-
-/// A live watcher, by the word of an event.
-#[inline(always)]
-pub(super) fn live(handle: i64) -> Option<(u32, &'static WatcherSlot)> {
-    let handle = Handle::unpack_as(handle, Kind::Watcher)?;
-    let slot = slot::get(handle.index)?;
-    slot.is(handle, LIVE).then_some((handle.index, slot))
-}
 
 impl RunGuard {
     /// Calls a callback.
@@ -111,7 +94,7 @@ impl RunGuard {
         let event = Event {
             data: user_data.expose_provenance() as u64,
             events: ready,
-            fd: io::fd_of(slot),
+            fd: view::fd_of(slot),
             ..Event::new(handle, Source::Io as i32)
         };
         if COUNTED {
@@ -163,7 +146,7 @@ impl RunGuard {
             if is_pressure && ready & libc::EPOLLERR as u32 == 0 {
                 // The kernel reports it once.
                 let mut event = Event::new(handle, Source::MemoryPressure as i32);
-                if fd_source::poll_source(state, index, slot, ready, &mut event) {
+                if fd_sources::poll_source(state, index, slot, ready, &mut event) {
                     state.requeue(&event);
                 }
             }
@@ -171,13 +154,13 @@ impl RunGuard {
         }
         let mut event = Event {
             events: ready,
-            fd: io::fd_of(slot),
+            fd: view::fd_of(slot),
             ..Event::new(handle, Source::of(flags) as i32)
         };
         if Source::of(flags).is_fd_source() {
             event.fd = -1;
             event.events = 0;
-            if !fd_source::poll_source(state, index, slot, ready, &mut event) {
+            if !fd_sources::poll_source(state, index, slot, ready, &mut event) {
                 return Ok(());
             }
         } else if flags & ONESHOT != 0 {
@@ -353,7 +336,7 @@ impl RunGuard {
             let event = unsafe { &*event };
             // SAFETY: the kernel filled in as many as were found.
             let event = unsafe { event.assume_init_read() };
-            if !io::is_internal(event.u64) {
+            if !is_internal(event.u64) {
                 self.io_event::<COUNTED>(event.u64, event.events, plain)?;
             }
         }
@@ -388,7 +371,7 @@ impl RunGuard {
             event.events = ERROR;
             event.result = errno.negated();
             if source == Source::Io {
-                event.fd = io::fd_of(slot);
+                event.fd = view::fd_of(slot);
             }
             if source.is_descriptor() && slot.has(ENABLED) {
                 slot.unset(ENABLED);
@@ -412,7 +395,7 @@ impl RunGuard {
     fn timers(&self) -> Result<()> {
         // SAFETY: no other reference to the state.
         if unsafe { self.state() }.timers.due != 0 {
-            for clock in 0..shared::CLOCKS {
+            for clock in 0..CLOCKS {
                 // SAFETY: as above.
                 if unsafe { self.state() }.timers.due & 1 << clock != 0 {
                     self.expire(clock)?;

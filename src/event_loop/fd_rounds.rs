@@ -7,7 +7,7 @@
 //! ([`LoopState::mark_changed`]); what others leave is in the wake state, which
 //! is looked at before each wait and after it.
 
-use super::io;
+use super::own_words::is_internal;
 use super::run_guard::RunGuard;
 use super::shared;
 use super::state::LoopState;
@@ -45,7 +45,7 @@ impl LoopState {
             // SAFETY: the kernel filled in as many as were found.
             all |= unsafe { event.assume_init_ref() }.u64;
         }
-        io::is_internal(all)
+        is_internal(all)
     }
 }
 

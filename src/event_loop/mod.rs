@@ -1,52 +1,48 @@
 //! The event loop.
 //!
-//! What other threads see of a loop: `registry` has all of them, `shared` is
-//! the part of one that any thread may use, `lifecycle` is how it begins and
-//! ends, `ownership` says which thread may touch its state, `wake_state` is how
-//! it is woken, with the `pending_stack` of async watchers and `node_list` for
-//! posted calls, and `pending_work` what it has to do before the next callback;
-//! `resolve` is the way from a handle to it, `api` has the entry points,
-//! `posts` is how calls are posted, `command` is what other threads queue for
-//! the thread that runs the loop, and `fast_path` the short way of frequent
-//! calls.
+//! From the bottom up; what stands further up may use what is below it.
 //!
-//! What they do not see is the `state`, with its watchers' `slot`s in
-//! `slot_alloc`. `run` is the state machine, on a thread that has the
-//! `run_guard`; `fd_rounds` its shortest round, `slow_wait` waits that take
-//! more than one system call; `wakeup` deals with what a wait has found,
-//! `dispatch` brings events to their watchers, unless they are `pending`.
-//! `watcher` is what can be done with all of those; `io`, `not_pollable`,
-//! `timers` and their `clocks`, `fd_source`, `process`, `pressure`, `signals`
-//! with their `sinks`, `asyncs` and `files` are the sources; `list` has
-//! watchers that are called in turn; `payload` is what is longer than an event,
-//! `check_fds` finds descriptors that were closed too early, `own_fds` says
-//! which are not the program's. `telemetry` shows what a loop does, `inspect`
-//! what it has, and `inspect_text` writes that as text.
+//! * `flags`, `event`, `payload`, `process_end`, `fd_source`, `timer_setting`,
+//!   `clock_ids`, `own_words`, `node_list`: what the parts of a loop exchange.
+//! * `shared`, the part of a loop that any thread may use: with `ownership` (which
+//!   thread may touch its state), `wake_state` and its `pending_stack` (how it is
+//!   woken), `pending_work` (what comes before the next callback), `lifecycle`
+//!   (how loops begin and end), `command` (what other threads queue), `own_fds`
+//!   and `file_state`. It knows nothing of the state.
+//! * `slot`: the slots of watchers, and what handles lead to.
+//! * `source`: the sources of events. `telemetry` shows what a loop does.
+//! * `state`: the loop itself, which one thread may touch at a time. `watcher` is
+//!   what can be done with watchers; `pending` has what is not delivered at once,
+//!   `destroys` notifications of closed watchers; `check_fds` finds descriptors
+//!   that were closed too early, `revive` makes a child's copy a loop again.
+//! * `resolve` and `access`: the way from a handle to a loop and into its state;
+//!   `registry` has all loops.
+//! * `run`, the state machine, on a thread that has the `run_guard`; `wakeup` sorts
+//!   what a wait has found, `dispatch` brings events to their watchers; `fd_rounds`
+//!   is the shortest round, `slow_wait` has waits of more than one system call,
+//!   `instrumented` the ways of a loop that is observed.
+//! * `api`: the entry points.
 
 mod lifecycle;
 mod node_list;
 mod ownership;
 mod pending_stack;
 mod pending_work;
-mod slot_word;
+mod slot;
 mod wake_state;
 
+#[cfg(not(loom))]
+mod access;
 #[cfg(all(test, loom))]
 #[path = "telemetry/activity.rs"]
 mod activity;
-#[cfg(not(loom))]
-mod asyncs;
-#[cfg(not(loom))]
-mod busy_poll;
 #[cfg(all(test, loom))]
 #[path = "telemetry/cells.rs"]
 mod cells;
 #[cfg(not(loom))]
 mod check_fds;
 #[cfg(not(loom))]
-mod clocks;
-#[cfg(not(loom))]
-mod coalescing;
+mod clock_ids;
 #[cfg(not(loom))]
 mod command;
 #[cfg(not(loom))]
@@ -56,39 +52,29 @@ mod dispatch;
 #[cfg(not(loom))]
 mod event;
 #[cfg(not(loom))]
-pub(crate) mod fast_path;
-#[cfg(not(loom))]
 mod fd_rounds;
 #[cfg(not(loom))]
 mod fd_source;
 #[cfg(not(loom))]
-mod files;
+mod file_state;
 #[cfg(not(loom))]
 mod flags;
 #[cfg(not(loom))]
-mod inspect;
+mod instrumented;
 #[cfg(not(loom))]
-mod inspect_text;
-#[cfg(not(loom))]
-mod io;
-#[cfg(not(loom))]
-mod list;
-#[cfg(not(loom))]
-mod not_pollable;
+mod notify;
 #[cfg(not(loom))]
 mod own_fds;
+#[cfg(not(loom))]
+mod own_words;
 #[cfg(not(loom))]
 mod payload;
 #[cfg(not(loom))]
 mod pending;
 #[cfg(not(loom))]
-mod pending_queue;
+mod probing;
 #[cfg(not(loom))]
-mod posts;
-#[cfg(not(loom))]
-mod pressure;
-#[cfg(not(loom))]
-mod process;
+mod process_end;
 #[cfg(not(loom))]
 mod registry;
 #[cfg(not(loom))]
@@ -102,15 +88,9 @@ mod run_guard;
 #[cfg(not(loom))]
 mod shared;
 #[cfg(not(loom))]
-mod signals;
-#[cfg(not(loom))]
-mod sinks;
-#[cfg(not(loom))]
-mod slot;
-#[cfg(not(loom))]
-mod slot_alloc;
-#[cfg(not(loom))]
 mod slow_wait;
+#[cfg(not(loom))]
+mod source;
 #[cfg(not(loom))]
 mod state;
 #[cfg(not(loom))]
@@ -119,7 +99,7 @@ mod telemetry;
 #[cfg(not(loom))]
 mod tests;
 #[cfg(not(loom))]
-mod timers;
+mod timer_setting;
 #[cfg(all(test, loom))]
 #[path = "telemetry/trace_ring.rs"]
 mod trace_ring;

@@ -1,12 +1,12 @@
 //! Events that are not delivered at once: records for evloop_wait, and what
 //! comes faster than a rate limit allows, or to a disabled watcher.
 
-use super::clocks;
-use super::dispatch::live;
+use super::clock_ids;
 use super::event::Event;
 use super::flags::*;
-use super::io;
 use super::run_guard::RunGuard;
+use super::slot::live;
+use super::slot::view;
 use super::slot::{self, WatcherSlot};
 use super::state::{Limit, LoopState};
 use crate::errno::Result;
@@ -22,7 +22,7 @@ impl RunGuard {
         if state.suspended.is_empty() {
             return Ok(());
         }
-        let now = state.read_clock(clocks::MONOTONIC);
+        let now = state.read_clock(clock_ids::MONOTONIC);
         let mut over = Vec::new();
         state.suspended.retain(|(until, index)| {
             let is_over = *until <= now && over.try_reserve(1).is_ok();
@@ -79,7 +79,7 @@ impl LoopState {
     }
 
     fn is_within_limit(&mut self, index: u32) -> bool {
-        let now = self.read_clock(clocks::MONOTONIC);
+        let now = self.read_clock(clock_ids::MONOTONIC);
         let limit = self.extras.get_mut(&index).and_then(|extra| extra.limit.as_mut());
         let Some(limit) = limit else { return true };
         if limit.since == i64::MIN || now.saturating_sub(limit.since) >= limit.interval {
@@ -132,7 +132,7 @@ impl LoopState {
     /// A suspended watcher is due. This ends the wait of a foreign loop for
     /// this one.
     fn goes_on_now(&mut self) {
-        self.timers.recheck |= 1 << clocks::MONOTONIC;
+        self.timers.recheck |= 1 << clock_ids::MONOTONIC;
     }
 
     /// Takes a suspended watcher out of the list.
@@ -197,8 +197,9 @@ impl LoopState {
         if !source.is_reported_once() && source.is_descriptor() && !spent {
             // The kernel reports again that a descriptor is still ready, unless
             // it reports it only once.
-            return deferred_event
-                .filter(|deferred_event| deferred_event.events & ERROR != 0 || io::is_edge(slot));
+            return deferred_event.filter(|deferred_event| {
+                deferred_event.events & ERROR != 0 || view::is_edge(slot)
+            });
         }
         deferred_event
     }

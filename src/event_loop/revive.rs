@@ -4,12 +4,14 @@
 //! Every step can be done again, and descriptors of an attempt that failed
 //! are closed by the next one: until all succeed the loop stays the parent's.
 
+use super::command::CommandQueue;
 use super::flags::CLOSED_ON_STACK;
-use super::own_fds::OwnFd;
+use super::own_fds::{OwnFd, give_up};
+use super::own_words::{CLOCKS, INTERNAL};
 use super::ownership::Locked;
-use super::shared::{CLOCKS, CommandQueue, UNKNOWN};
+use super::shared::UNKNOWN;
 use super::slot::{CLOSING, WatcherSlot};
-use super::state::{INTERNAL, LoopState, woken_by};
+use super::state::{LoopState, woken_by};
 use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
@@ -23,14 +25,6 @@ struct NewFds {
     clocks: [Option<Fd>; CLOCKS],
     signalfd: Option<Fd>,
     inotify: Option<Fd>,
-}
-
-/// A descriptor that is not used any more. `is_ours`: this process has made
-/// it; else the child may have closed it, and use its fd for another file.
-pub(super) fn give_up(fd: Option<Fd>, is_ours: bool) {
-    if !is_ours {
-        std::mem::forget(fd);
-    }
 }
 
 impl LoopState {

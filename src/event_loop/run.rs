@@ -11,12 +11,14 @@
 //! `dispatch` runs all other callbacks. Embedded in another loop, `wait` is
 //! that loop's, and a run ends before it and begins again after it.
 
-use super::clocks::{MONOTONIC, Until};
-use super::event::Event;
+use super::clock_ids::MONOTONIC;
+use super::event::{Event, INTERRUPTIBLE};
 use super::flags::Source;
+use super::own_words::CLOCKS;
 use super::resolve::resolve;
 use super::run_guard::RunGuard;
 use super::shared;
+use super::source::clocks::Until;
 use super::state::LoopState;
 use super::wake_state;
 use crate::errno::{Errno, Result, fail};
@@ -390,7 +392,7 @@ impl RunGuard {
         self.check()?;
         match errno {
             Errno::EINTR => {
-                if self.shared.options.load(Relaxed) & super::INTERRUPTIBLE != 0 {
+                if self.shared.options.load(Relaxed) & INTERRUPTIBLE != 0 {
                     fail!(EINTR, "a signal handler interrupted the wait");
                 }
                 interrupted()?;
@@ -438,7 +440,7 @@ pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
                 return Ok(0);
             }
             let mut least = state.next_unsettled().min(state.files.left()).min(state.wait_limit);
-            for clock in 0..shared::CLOCKS {
+            for clock in 0..CLOCKS {
                 if let Some(wake) = state.next_exact(clock) {
                     least = least.min(wake.saturating_sub(state.read_clock(clock)).max(0));
                 }

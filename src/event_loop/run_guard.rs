@@ -1,7 +1,8 @@
 //! A loop while a thread runs it.
 
+use super::notify::notify;
 use super::registry::tear_down;
-use super::resolve::{Resolved, notify};
+use super::resolve::Resolved;
 use super::shared::{LoopShared, POISONED, UNKNOWN};
 use super::state::LoopState;
 use super::wake_state;
@@ -40,7 +41,7 @@ impl RunGuard {
         if !shared.owner.acquire(&mut command_queue, thread::current()) {
             fail!(EBUSY, "loop {} is running in another thread", resolved.handle.pack());
         }
-        let Some(state) = shared.owner.pointer() else {
+        let Some(state) = shared.state_owner().pointer() else {
             shared.owner.release(&mut command_queue);
             return handle::stale(resolved.handle.pack());
         };

@@ -1,65 +1,16 @@
 //! Waits that are more than one system call: of loops whose virtual time
 //! jumps, or that check their descriptors.
 
-use super::clocks::{MONOTONIC, Until};
-use super::resolve::resolve;
+use super::clock_ids::MONOTONIC;
 use super::run_guard::RunGuard;
-use super::state::LoopState;
-use crate::errno::{Result, fail};
-use crate::handle::Kind;
+use super::source::clocks::Until;
+use super::state::{CHECKS, LoopState, WAIT_LIMITED};
+use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::clock;
-use std::ffi::c_int;
-
-/// Bits of `LoopState::slow_waits`: time is virtual, and nothing is waited for
-/// by a timer of the kernel's.
-const VIRTUAL: u32 = 1;
-/// Descriptors are checked.
-const CHECKS: u32 = 2;
-/// The next wait is limited.
-const WAIT_LIMITED: u32 = 4;
 
 /// How often they are.
 const CHECK_NS: i64 = 100_000_000;
-
-/// The bits of a loop that was made with these flags.
-pub(super) fn of_options(flags: u32) -> u32 {
-    let mut bits = if flags & super::VIRTUAL_TIME != 0 { VIRTUAL } else { 0 };
-    if flags & super::CHECK_FDS != 0 {
-        bits |= CHECKS;
-    }
-    bits
-}
-
-/// See evloop_virtual_hold.
-pub(crate) fn virtual_hold(handle: i64, change: c_int) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.check()?;
-    if !matches!(change, 1 | -1) {
-        fail!(EINVAL, "change is {}, neither 1 nor -1", change);
-    }
-    if !resolved.shared.is_virtual() {
-        fail!(ENOTSUP, "loop {} was not made with VIRTUAL_TIME", handle);
-    }
-    let changed = |holds: i64| holds.checked_add(change.into()).filter(|holds| *holds >= 0);
-    match resolved.shared.holds.fetch_update(Relaxed, Relaxed, changed) {
-        // The last one is gone: the time may jump.
-        Ok(1) if change < 0 => resolved.recheck_wait(),
-        Ok(_) => Ok(()),
-        Err(_) => fail!(EINVAL, "loop {} is not held", handle),
-    }
-}
-
-/// See evloop_limit_wait_ns.
-pub(crate) fn limit_wait(handle: i64, ns: i64) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let limit = |state: &mut LoopState| {
-        state.wait_limit = state.wait_limit.min(ns);
-        state.slow_waits |= WAIT_LIMITED;
-        Ok(())
-    };
-    resolved.with(limit, |_| fail!(EBUSY, "loop {} is running in another thread", handle))
-}
 
 impl LoopState {
     /// The limit of the wait that is about to begin, which is used up.

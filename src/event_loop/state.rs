@@ -1,43 +1,48 @@
 //! The loop itself, which belongs to one thread at a time; see `shared`.
 
+use super::command::CommandQueue;
 use super::command::{Command, Post};
-use super::event::{Destroy, Event, Options};
+use super::event::{
+    AUTO_ADVANCE, CHECK_FDS, Destroy, Event, KEEP_ALIVE, Options, PRECISE, VIRTUAL_TIME,
+};
 use super::fd_source::{AddedSource, FdSource};
-use super::files;
 use super::flags::*;
-use super::io::Io;
-use super::list::WatcherList;
+use super::lifecycle::Lifecycle;
 use super::node_list::{ListNode, NodeList};
+use super::notify::ClosedLoop;
 use super::own_fds::OwnFd;
+use super::own_words::INTERNAL;
+use super::ownership::LoopOwner;
 use super::payload::Payloads;
-use super::pending_queue::PendingQueue;
 use super::pending_stack::END_OF_STACK;
-use super::resolve::ClosedLoop;
-use super::shared::{CommandQueue, LoopShared};
-use super::signals::SignalSource;
+use super::shared::LoopShared;
+use super::slot::alloc::SlotAlloc;
+use super::slot::list::WatcherList;
+use super::slot::view::{closed_event, is_unlinked};
 use super::slot::{self, CLOSING, LIVE, WatcherSlot};
-use super::slot_alloc::SlotAlloc;
+use super::source::files;
+use super::source::io::Io;
+use super::source::pending_queue::PendingQueue;
+use super::source::signals::SignalSource;
+use super::source::timers::TimerSource;
 use super::telemetry::Probe;
-use super::timers::TimerSource;
 use crate::errno::{Errno, Result, fail};
-use crate::handle::{Handle, Kind};
+use crate::handle::{self, Handle, Kind};
 use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
+use crate::sys::epoll::{self, BusyPoll};
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, eventfd, fork};
+use crate::sys::{eventfd, fork};
 use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array};
 use crate::util::try_uninit;
 use crate::wakeup;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::ptr;
 
 /// So many names of closed watchers are forgotten before the next wait.
 pub(super) const MANY_NAMES: usize = 64;
-
-/// Words of the loop's own registrations; handles are below 2^53. 0 is what
-/// wakes it, the others are clocks and, behind them, the signalfd.
-pub(super) const INTERNAL: u64 = 1 << 63;
 
 /// Room for more commands than this is not kept.
 const MANY_COMMANDS: usize = 1024;
@@ -45,6 +50,23 @@ const MANY_COMMANDS: usize = 1024;
 const DEFAULT_EVENTS: usize = 1024;
 const DEFAULT_TIMERS: u32 = 4096;
 const DEFAULT_POSTS: u32 = 4096;
+
+/// Bits of `LoopState::slow_waits`: time is virtual, and nothing is waited for
+/// by a timer of the kernel's.
+pub(super) const VIRTUAL: u32 = 1;
+/// Descriptors are checked.
+pub(super) const CHECKS: u32 = 2;
+/// The next wait is limited.
+pub(super) const WAIT_LIMITED: u32 = 4;
+
+/// The bits of a loop that was made with these flags.
+fn slow_waits_of(flags: u32) -> u32 {
+    let mut bits = if flags & VIRTUAL_TIME != 0 { VIRTUAL } else { 0 };
+    if flags & CHECK_FDS != 0 {
+        bits |= CHECKS;
+    }
+    bits
+}
 
 /// What is rarely said about a watcher.
 #[derive(Default)]
@@ -90,6 +112,15 @@ pub(super) struct Lists {
     pub defer: WatcherList,
     pub exit: WatcherList,
     pub clock_change: WatcherList,
+}
+
+/// Something to be dispatched.
+#[derive(Clone, Copy)]
+pub(super) enum BatchItem {
+    /// With the number of the timer's setting.
+    Event(Event, u64),
+    /// The next one of `LoopState::batched`.
+    Post,
 }
 
 /// Aligned, so that its first and last fields share no cache line with what
@@ -192,7 +223,41 @@ pub(super) struct LoopState {
     /// Room for all watchers of a list, while they are called.
     pub turn_buffer: Vec<(i64, i32, usize)>,
     /// With priorities: what is ready in this iteration.
-    pub batch: Vec<(std::cmp::Reverse<i32>, usize, super::dispatch::BatchItem)>,
+    pub batch: Vec<(std::cmp::Reverse<i32>, usize, BatchItem)>,
+}
+
+const fn assert_send<T: Send>() {}
+// The owner of a loop's state goes from thread to thread.
+const _: () = assert_send::<LoopState>();
+
+impl LoopShared {
+    /// The owner, with the type of the state.
+    #[inline(always)]
+    pub fn state_owner(&self) -> &LoopOwner<LoopState, CommandQueue> {
+        // SAFETY: of the state there is only a pointer in it, so that both have
+        // the same layout; every pointer to a state comes from here.
+        unsafe { &*ptr::from_ref(&self.owner).cast() }
+    }
+
+    /// Borrows the loop itself.
+    ///
+    /// # Safety
+    /// As [`LoopOwner::with`].
+    #[inline(always)]
+    pub unsafe fn with_state<R>(&self, act: impl FnOnce(&mut LoopState) -> R) -> Result<R> {
+        // SAFETY: this function's contract is the same.
+        match unsafe { self.state_owner().with(act) } {
+            Some(result) => Ok(result),
+            None => handle::stale(self.handle.load(Relaxed)),
+        }
+    }
+
+    /// The fields for how a loop begins and ends.
+    #[inline(always)]
+    pub fn lifecycle(&self) -> Lifecycle<'_, LoopState, CommandQueue, Post> {
+        let Self { handle, wake_state, pending_work, .. } = self;
+        Lifecycle { handle, owner: self.state_owner(), wake_state, pending_work }
+    }
 }
 
 impl LoopState {
@@ -216,13 +281,13 @@ impl LoopState {
             max_timers: bound(options.max_timers, DEFAULT_TIMERS),
             max_posts: bound(options.max_posts, DEFAULT_POSTS),
             options: flags,
-            slow_waits: super::slow_wait::of_options(flags),
+            slow_waits: slow_waits_of(flags),
             grace: options.virtual_grace_ns,
             grace_until: None,
             wait_limit: i64::MAX,
-            virtual_time: flags & super::VIRTUAL_TIME != 0,
-            auto_advance: flags & super::AUTO_ADVANCE != 0,
-            precise: flags & super::PRECISE != 0,
+            virtual_time: flags & VIRTUAL_TIME != 0,
+            auto_advance: flags & AUTO_ADVANCE != 0,
+            precise: flags & PRECISE != 0,
             epoll,
             eventfd,
             outer: None,
@@ -238,7 +303,7 @@ impl LoopState {
             files: files::FileWork::nothing(),
             lists: Lists::default(),
             // With KEEP_ALIVE the loop counts as one itself.
-            active: usize::from(flags & super::KEEP_ALIVE != 0),
+            active: usize::from(flags & KEEP_ALIVE != 0),
             prioritized: 0,
             idlers: 0,
             deferred: 0,
@@ -326,7 +391,10 @@ impl LoopState {
     /// A new set, in which the loop can be woken.
     pub fn fresh_epoll(&self) -> Result<Fd> {
         let fresh = woken_by(&self.eventfd)?;
-        super::busy_poll::apply(self.shared, fresh.raw());
+        if let Some(setting) = BusyPoll::unpack(self.shared.busy_poll.load(Relaxed)) {
+            // It only makes things faster: a failure is none.
+            let _ = epoll::set_busy_poll(fresh.raw(), setting);
+        }
         Ok(fresh)
     }
 
@@ -367,7 +435,7 @@ impl LoopState {
     /// Has a failure reported as an event of the watcher.
     pub fn fail(&mut self, handle: i64, errno: Errno) {
         self.shared.failures.store(1, Relaxed);
-        let slot = super::dispatch::live(handle).map(|(_, slot)| slot);
+        let slot = super::slot::live(handle).map(|(_, slot)| slot);
         if slot.is_some_and(|slot| slot.has(FAILED)) {
             // A watcher that fails again before that is reported fails once.
             return;
@@ -402,7 +470,7 @@ impl LoopState {
     /// Marks the watchers whose failures are listed, or takes the marks off.
     fn mark_failures(&self, marked: bool) {
         for (handle, _) in &self.failures {
-            if let Some((_, slot)) = super::dispatch::live(*handle) {
+            if let Some((_, slot)) = super::slot::live(*handle) {
                 if marked { slot.set(FAILED) } else { slot.unset(FAILED) }
             }
         }
@@ -500,7 +568,7 @@ impl LoopState {
             }
         }
         if std::mem::take(&mut self.unnamed_more) {
-            command_queue.names.retain(|handle, _| super::dispatch::live(*handle).is_some());
+            command_queue.names.retain(|handle, _| super::slot::live(*handle).is_some());
         }
     }
 
@@ -624,8 +692,7 @@ impl LoopState {
         handle: i64,
         change: impl FnOnce(&mut Self, u32, &'static WatcherSlot) -> Result<()>,
     ) -> std::result::Result<(), (i64, crate::errno::Error)> {
-        let live = super::resolve::resolve(handle, Kind::Watcher).ok();
-        let live = live.map(|resolved| (resolved.handle.index, resolved.slot));
+        let live = slot::live(handle);
         let Some((index, slot)) = live.or_else(|| closing(handle)) else { return Ok(()) };
         self.count_liveness(slot);
         change(self, index, slot).map_err(|error| (handle, error))
@@ -644,7 +711,7 @@ impl LoopState {
         self.late_fd_sources = NodeList::new();
         let mut slots = std::mem::take(&mut self.slots);
         for (index, slot) in slots.all() {
-            if super::asyncs::is_unlinked(slot.flags.load(Relaxed)) {
+            if is_unlinked(slot.flags.load(Relaxed)) {
                 slot.clear_pending();
             }
             if matches!(slot.state(), LIVE | CLOSING) {
@@ -653,7 +720,7 @@ impl LoopState {
                     && let handle = slot.handle(Kind::Watcher, index)
                     && let Some(node) = self.take_destroy(index, handle)
                 {
-                    self.note_destroy(node, super::watcher::closed_event(index, slot));
+                    self.note_destroy(node, closed_event(index, slot));
                 }
                 if let Some(handle) = Handle::unpack(slot.handle(Kind::Watcher, index))
                     && slot.state() == LIVE

@@ -1,10 +1,12 @@
 //! What a wait has found: the loop's own events, commands of other threads, and
 //! whether descriptors still are what was registered.
 
-use super::clocks;
-use super::dispatch::live;
+use super::clock_ids::REALTIME;
+use super::own_words::{INOTIFY, SIGNALFD, is_internal};
+use super::slot::live;
+use super::source::files;
 use super::state::LoopState;
-use super::{files, io, signals, wake_state};
+use super::wake_state;
 use crate::errno::Errno;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, timerfd};
@@ -23,7 +25,7 @@ impl LoopState {
         for event in self.events.iter().take(found) {
             // SAFETY: the kernel filled in as many as were found.
             let word = unsafe { event.assume_init_ref() }.u64;
-            own |= if io::is_internal(word) { 1u64 << (word & 63) } else { 0 };
+            own |= if is_internal(word) { 1u64 << (word & 63) } else { 0 };
         }
         while own != 0 {
             self.on_internal_event(own.trailing_zeros() as usize, found == 1);
@@ -36,7 +38,7 @@ impl LoopState {
         if shared.wake_state.peek() & (wake_state::HAS_COMMANDS | wake_state::SIGNALS) != 0 {
             self.take_commands();
         }
-        self.forget_payloads();
+        self.payloads.forget();
         // What callbacks of this iteration post is for the next one.
         self.posts_due = self.posts.len();
     }
@@ -108,7 +110,7 @@ impl LoopState {
 
     /// An event of one of the loop's own descriptors; `alone`: the only one.
     fn on_internal_event(&mut self, number: usize, alone: bool) {
-        if number == signals::SIGNALFD {
+        if number == SIGNALFD {
             return self.take_signalfd();
         }
         let Some(clock) = number.checked_sub(1) else {
@@ -117,7 +119,7 @@ impl LoopState {
             }
             return;
         };
-        if number == files::NUMBER {
+        if number == INOTIFY {
             self.files.bits |= files::DUE;
             return;
         }
@@ -126,7 +128,7 @@ impl LoopState {
         entry.armed = i64::MAX;
         entry.pace.ended_wait(alone);
         let fd = entry.fd.as_ref().and_then(Fd::check);
-        if clock == clocks::REALTIME
+        if clock == REALTIME
             && let Some(fd) = fd
             && timerfd::read(fd) == Err(Errno::ECANCELED)
         {

@@ -1,18 +1,18 @@
 //! What can be done with watchers: add, change, close.
 
-use super::asyncs::is_unlinked;
-use super::clocks;
+use super::clock_ids;
 use super::command::{Change, RegisteredAs};
-use super::event::{Event, Target};
+use super::event::Target;
 use super::fd_source::FdSource;
 use super::flags::*;
-use super::io;
-use super::list::WatcherList;
 use super::resolve::Resolved;
 use super::shared;
+use super::slot::list::WatcherList;
+use super::slot::view::{closed_event, is_unlinked};
 use super::slot::{self, LIVE, WatcherSlot};
+use super::source::io;
 use super::state::{Limit, LoopState, MANY_NAMES};
-use super::timers::{self, TimerSetting};
+use super::timer_setting::{self, TimerSetting};
 use crate::errno::{Result, fail};
 use crate::handle::{self, Kind};
 use crate::sync::Ordering::Relaxed;
@@ -139,7 +139,7 @@ impl LoopState {
 
     pub fn add_plain(&mut self, source: Source, target: Target) -> Result<i64> {
         if source == Source::ClockChange {
-            self.ensure_clock(clocks::REALTIME)?;
+            self.ensure_clock(clock_ids::REALTIME)?;
         }
         let fresh = self.new_watcher(source, target)?;
         if source == Source::Async {
@@ -166,7 +166,7 @@ impl LoopState {
             }
         }
         match source {
-            Source::ClockChange => self.timers.recheck |= 1 << clocks::REALTIME,
+            Source::ClockChange => self.timers.recheck |= 1 << clock_ids::REALTIME,
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 self.deferred += 1;
@@ -239,7 +239,7 @@ impl LoopState {
 
     fn limit(&mut self, index: u32, slot: &WatcherSlot, interval: i64, burst: i32) -> Result<()> {
         // It wakes the loop when a watcher may go on.
-        self.ensure_clock(clocks::MONOTONIC)?;
+        self.ensure_clock(clock_ids::MONOTONIC)?;
         let extra = self.extra(index, slot)?;
         if interval > 0 {
             extra.limit = Some(Limit { interval, burst, since: i64::MIN, count: 0 });
@@ -450,15 +450,8 @@ impl LoopState {
     }
 }
 
-/// The event of a watcher that is closed.
-pub(super) fn closed_event(index: u32, slot: &WatcherSlot) -> Event {
-    let mut event = Event::new(slot.handle(Kind::Watcher, index), CLOSED);
-    event.data = slot.data.load(Relaxed);
-    event
-}
-
 pub(super) fn prepare_timer(slot: &WatcherSlot, clock: usize, setting: &TimerSetting) {
-    let queue = timers::queue_of(clock, setting);
+    let queue = timer_setting::queue_of(clock, setting);
     slot.set((clock as u32) << CLOCK_SHIFT | (queue as u32) << QUEUE_SHIFT);
     slot.node.reset();
     slot.aux.store(0, Relaxed);

@@ -1,12 +1,10 @@
 //! Busy polling of network devices' queues: a setting of the loop's epoll.
 
-use super::resolve::resolve;
-use super::shared::LoopShared;
 use crate::errno::{Errno, Result, error};
+use crate::event_loop::resolve::resolve;
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll::{self, BusyPoll};
-use std::os::fd::RawFd;
 
 /// See evloop_set_busy_poll.
 pub(crate) fn set_busy_poll(handle: i64, setting: BusyPoll) -> Result<()> {
@@ -16,14 +14,6 @@ pub(crate) fn set_busy_poll(handle: i64, setting: BusyPoll) -> Result<()> {
     // For the sets that take the place of this one.
     resolved.shared.busy_poll.store(setting.pack(), Relaxed);
     Ok(())
-}
-
-/// Sets up a new set like the loop's others. It only makes things faster: a
-/// failure is none.
-pub(super) fn apply(shared: &LoopShared, epoll: RawFd) {
-    if let Some(setting) = BusyPoll::unpack(shared.busy_poll.load(Relaxed)) {
-        let _ = epoll::set_busy_poll(epoll, setting);
-    }
 }
 
 fn explain(errno: Errno, setting: BusyPoll) -> crate::errno::Error {

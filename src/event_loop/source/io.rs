@@ -11,15 +11,16 @@
 //! enables, changes or adds a watcher has such a registration armed again,
 //! though it looks the same: epoll_ctl(2) then looks at readiness again.
 
-use super::command::RegisteredAs;
-use super::flags::*;
-use super::not_pollable::NotPollable;
-use super::own_fds::OwnFd;
-use super::shared::LoopShared;
-use super::slot::{self, CLOSING, LIVE, WatcherSlot};
-use super::state::{INTERNAL, LoopState};
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::handle::Kind;
+use crate::event_loop::command::{Command, CommandQueue, RegisteredAs};
+use crate::event_loop::flags::*;
+use crate::event_loop::own_fds::OwnFd;
+use crate::event_loop::shared::LoopShared;
+use crate::event_loop::slot::view::{fd_of, interest, is_edge, set_interest};
+use crate::event_loop::slot::{self, CLOSING, LIVE, WatcherSlot};
+use crate::event_loop::source::not_pollable::NotPollable;
+use crate::event_loop::state::LoopState;
+use crate::handle::{Handle, Kind};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::util::alloc::{TryVec, TryVecCopy};
@@ -39,7 +40,7 @@ const UNKNOWN: u32 = u32::MAX;
 const ABSENT: u32 = u32::MAX - 1;
 
 #[derive(Default)]
-pub(super) struct Io {
+pub(in crate::event_loop) struct Io {
     /// The first watcher of each descriptor; 0: none.
     first: Vec<u32>,
     /// Watchers whose registrations may have to be changed; and
@@ -55,26 +56,6 @@ pub(super) struct Io {
     pub unchecked: u32,
 }
 
-/// What an io watcher watches: kept in its slot.
-#[inline(always)]
-fn interest(slot: &WatcherSlot) -> (RawFd, u32) {
-    let aux = slot.aux.load(Relaxed);
-    (aux as u32 as RawFd, (aux >> 32) as u32)
-}
-
-fn set_interest(slot: &WatcherSlot, fd: RawFd, events: u32) {
-    slot.aux.store(u64::from(events) << 32 | u64::from(fd.cast_unsigned()), Relaxed);
-}
-
-#[inline(always)]
-pub(super) fn fd_of(slot: &WatcherSlot) -> RawFd {
-    interest(slot).0
-}
-
-pub(super) fn events_of(slot: &WatcherSlot) -> u32 {
-    interest(slot).1
-}
-
 /// The mask that the kernel has (of a first watcher).
 fn mask(slot: &WatcherSlot) -> u32 {
     slot.node.spare().load(Relaxed) as u32
@@ -87,7 +68,7 @@ fn set_mask(slot: &WatcherSlot, mask: u32) {
 
 /// Whether the kernel has a registration for a first watcher's descriptor, as
 /// far as the loop knows.
-pub(super) fn has_registration(slot: &WatcherSlot) -> bool {
+pub(in crate::event_loop) fn has_registration(slot: &WatcherSlot) -> bool {
     mask(slot) != ABSENT
 }
 
@@ -119,7 +100,7 @@ fn before(slot: &WatcherSlot) -> u32 {
 }
 
 /// Whether it is the first watcher of its descriptor, or in no list.
-pub(super) fn is_first(slot: &WatcherSlot) -> bool {
+pub(in crate::event_loop) fn is_first(slot: &WatcherSlot) -> bool {
     before(slot) == 0
 }
 
@@ -128,7 +109,7 @@ fn set_before(slot: &WatcherSlot, before: u32) {
 }
 
 /// Refuses what epoll would only refuse at the wait.
-pub(super) fn check_events(events: u32) -> Result<()> {
+pub(in crate::event_loop) fn check_events(events: u32) -> Result<()> {
     let rdhup = libc::EPOLLRDHUP as u32;
     if events & EPOLLEXCLUSIVE != 0 && events & (EPOLLONESHOT | rdhup) != 0 {
         fail!(EINVAL, "EXCLUSIVE goes with neither ONESHOT nor RDHUP; events are {}", events);
@@ -139,13 +120,13 @@ pub(super) fn check_events(events: u32) -> Result<()> {
 /// Whether a change of a watcher's events to these needs no more than a change
 /// of its registration.
 #[inline(always)]
-pub(super) fn is_simple_change(slot: &WatcherSlot, events: u32) -> bool {
+pub(in crate::event_loop) fn is_simple_change(slot: &WatcherSlot, events: u32) -> bool {
     let plain = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
     (interest(slot).1 | events) & !(plain as u32) == 0
 }
 
 #[inline(always)]
-pub(super) fn set_events(slot: &WatcherSlot, events: u32) {
+pub(in crate::event_loop) fn set_events(slot: &WatcherSlot, events: u32) {
     set_interest(slot, interest(slot).0, events);
 }
 
@@ -162,7 +143,7 @@ fn explain(errno: Errno, fd: RawFd) -> Error {
 
 /// Registers a new watcher's descriptor; any thread may, with the command
 /// queue's lock or the loop.
-pub(super) fn register(
+pub(in crate::event_loop) fn register(
     shared: &LoopShared,
     epoll: RawFd,
     fd: RawFd,
@@ -197,7 +178,7 @@ fn is_ours<T>(fd: RawFd) -> Result<T> {
 }
 
 /// Says in a new slot what it watches.
-pub(super) fn fill(slot: &WatcherSlot, fd: RawFd, events: u32) {
+pub(in crate::event_loop) fn fill(slot: &WatcherSlot, fd: RawFd, events: u32) {
     set_interest(slot, fd, events);
     slot.node.spare().store(0, Relaxed);
     set_before(slot, 0);
@@ -325,7 +306,7 @@ impl LoopState {
         // What fails here: the descriptor is closed already.
         let _ = epoll::delete(self.epoll(), fd);
         if self.shared.has_commands() {
-            self.shared.lock_commands().on_deregistered(fd);
+            on_deregistered(&mut self.shared.lock_commands(), fd);
         }
     }
 
@@ -902,7 +883,7 @@ impl LoopState {
             self.verify(fd);
         }
         let Ok(fresh) = self.fresh_epoll() else { return };
-        for clock in 0..super::shared::CLOCKS {
+        for clock in 0..crate::event_loop::own_words::CLOCKS {
             let fd = self.timers.clock(clock).fd.as_ref().map(|fd| fd.raw());
             if fd.is_some_and(|fd| self.register_clock(fresh.raw(), clock, fd).is_err()) {
                 return;
@@ -974,18 +955,8 @@ fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::EBADF | Errno::ENOENT | Errno::EPERM)
 }
 
-/// Whether the kernel's set has a watcher's descriptor, as far as its flags
-/// show, and not for other watchers only.
-pub(super) fn is_registered(flags: u32) -> bool {
-    flags & (NOT_POLLABLE | FD_LOST | UNTAKEN | JOINS) == 0
-}
-
 fn is_exclusive(mask: u32) -> bool {
     mask < ABSENT && mask & EPOLLEXCLUSIVE != 0
-}
-
-pub(super) fn is_edge(slot: &WatcherSlot) -> bool {
-    interest(slot).1 & EPOLLET != 0
 }
 
 /// Whether a watcher of a chain still counts.
@@ -993,8 +964,22 @@ fn is_open(slot: &WatcherSlot) -> bool {
     slot.state() != CLOSING
 }
 
-/// Whether a word of the kernel's is one of the loop's own.
-#[inline(always)]
-pub(super) fn is_internal(word: u64) -> bool {
-    word & INTERNAL != 0
+/// The loop has removed the registration of a descriptor: perhaps that of a
+/// watcher in here.
+fn on_deregistered(command_queue: &mut CommandQueue, fd: RawFd) {
+    for command in &mut command_queue.commands {
+        if let Command::AddIo(handle, registered) | Command::AddObject(handle, registered, _) =
+            command
+            && matches!(registered, RegisteredAs::Alone(_))
+            && is_fd_of(*handle, fd)
+        {
+            *registered = RegisteredAs::Shared;
+        }
+    }
+}
+
+/// Whether a descriptor is that of a watcher, which may be closed already.
+fn is_fd_of(handle: i64, fd: RawFd) -> bool {
+    let slot = Handle::unpack_as(handle, Kind::Watcher).and_then(|h| slot::get(h.index));
+    slot.is_some_and(|slot| fd_of(slot) == fd)
 }

@@ -11,10 +11,10 @@
 //! before it sleeps. Nothing is kept with a timer: what it is set to says how
 //! late it may be.
 
-use super::clocks::LoopClock;
-use super::slot;
-use super::state::LoopState;
-use super::timers::TimerNodes;
+use crate::event_loop::slot;
+use crate::event_loop::source::clocks::LoopClock;
+use crate::event_loop::source::timers::TimerNodes;
+use crate::event_loop::state::LoopState;
 use crate::sync::Ordering::Relaxed;
 use crate::timer_queue::{Node, Shared};
 
@@ -28,7 +28,7 @@ const MOST_LATE_NS: i64 = 1_000_000;
 const PART: i64 = 10;
 
 /// How often a clock's timers, and nothing else, woke up the loop.
-pub(super) struct Pace {
+pub(in crate::event_loop) struct Pace {
     /// When the wake-ups so far would have been over, had they come one by one
     /// in their time: a leaky bucket.
     over: i64,

@@ -1,7 +1,7 @@
 //! Loops whose counter of settings is near its end.
 
 use super::*;
-use crate::event_loop::api::{self, NewTimer, RunMode};
+use crate::event_loop::api::{self, MONOTONIC, NewTimer, Period, RunMode};
 use crate::event_loop::event::{Event, Options, Target};
 use crate::event_loop::resolve::resolve;
 use std::ffi::c_void;

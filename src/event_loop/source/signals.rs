@@ -7,20 +7,20 @@
 //! goes back there if it cannot be delivered: where the watcher is disabled,
 //! over its rate limit, or has a record that was not taken yet.
 
-use super::api::watchers::new_remote_watcher;
-use super::command::Command;
-use super::dispatch::live;
-use super::event::{Event, Target};
-use super::flags::*;
-use super::list::WatcherList;
-use super::own_fds::OwnFd;
-use super::payload::{self, EventPayload, Payloads};
-use super::resolve::resolve;
-use super::run_guard::RunGuard;
-use super::sinks::{Claim, SignalMode};
-use super::slot::{self, WatcherSlot};
-use super::state::{INTERNAL, LoopState};
 use crate::errno::{Errno, Result, fail};
+use crate::event_loop::event::{Event, Target};
+use crate::event_loop::flags::*;
+use crate::event_loop::own_fds::OwnFd;
+use crate::event_loop::own_words::{INTERNAL, SIGNALFD};
+use crate::event_loop::payload::{self, EventPayload, Payloads};
+use crate::event_loop::resolve::wake_for_signal;
+use crate::event_loop::run_guard::RunGuard;
+use crate::event_loop::shared::LoopShared;
+use crate::event_loop::slot::list::WatcherList;
+use crate::event_loop::slot::live;
+use crate::event_loop::slot::{self, WatcherSlot};
+use crate::event_loop::source::sinks::{Claim, NewSignal, SignalMode, Waking};
+use crate::event_loop::state::LoopState;
 use crate::handle::Kind;
 use crate::hash::Map;
 use crate::signal_hub::{self, Position, QUEUED, Siginfo};
@@ -33,13 +33,23 @@ use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 
-/// The number of the signalfd among the loop's own descriptors: behind the
-/// eventfd and the clocks.
-pub(super) const SIGNALFD: usize = super::shared::CLOCKS + 1;
-
 /// How many signals one iteration takes from the signalfd, and how many real-
 /// time signals it takes of one number; as many wait with a watcher.
 const MAX_PER_ROUND: usize = QUEUED;
+
+/// How a loop is woken when a signal came.
+fn waking(shared: &LoopShared) -> Waking {
+    Waking { wake: wake_for_signal, handle: shared.handle() }
+}
+
+/// A part of the subscription of a loop; see [`Claim::new`].
+pub(in crate::event_loop) fn claim(
+    shared: &'static LoopShared,
+    signal: c_int,
+    mode: SignalMode,
+) -> Result<(Claim, Position)> {
+    Claim::new(&shared.sinks, waking(shared), signal, mode)
+}
 
 /// A real-time signal that waits with its watcher.
 struct QueuedSignal {
@@ -78,7 +88,7 @@ struct WatchedSignal {
 }
 
 #[derive(Default)]
-pub(super) struct SignalSource {
+pub(in crate::event_loop) struct SignalSource {
     /// One of each signal; they stay, so that their places do.
     list: Vec<WatchedSignal>,
     watchers: Map<u32, SignalWatcher>,
@@ -95,61 +105,6 @@ struct SignalBatch {
     /// The place of the first.
     first: usize,
     lost: u64,
-}
-
-/// See evloop_add_signal.
-pub(crate) fn add_signal(
-    handle: i64,
-    number: c_int,
-    mode: SignalMode,
-    target: Target,
-) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.check()?;
-    let signal = signal_hub::check(i64::from(number).cast_unsigned())?;
-    if mode == SignalMode::Blocked {
-        check_blocked(signal)?;
-    }
-    resolved.with(
-        |state| state.add_signal(signal, mode, target),
-        |command_queue| {
-            let signalfd = match mode {
-                SignalMode::Blocked => Some(signal::descriptor(signal::bit(signal))?),
-                SignalMode::Handler { .. } => None,
-            };
-            let (claim, seen) = Claim::new(resolved.shared, signal, mode)?;
-            let fresh = new_remote_watcher(command_queue, &resolved, Source::Signal, target)?;
-            fresh.slot.node.third_spare().store(signal.into(), Relaxed);
-            let command = Command::AddSignal(fresh.handle(), NewSignal { claim, seen, signalfd });
-            Ok(command_queue.publish(&fresh, &resolved, command))
-        },
-    )
-}
-
-/// See evloop_event_siginfo.
-pub(crate) fn event_siginfo(event: &Event) -> Result<Siginfo> {
-    match payload::of(event, Source::Signal)? {
-        EventPayload::Signal(info) => Ok(info),
-        EventPayload::Process(_) => payload::forgotten(event),
-    }
-}
-
-/// A watcher that is about to be the loop's.
-pub(super) struct NewSignal {
-    claim: Claim,
-    seen: Position,
-    /// For its signal alone, where another thread adds it.
-    signalfd: Option<Fd>,
-}
-
-fn check_blocked(signal: c_int) -> Result<()> {
-    if signal::query(signal).is_err() {
-        fail!(EINVAL, "signal {} cannot be watched", signal);
-    }
-    if signal::blocked() & signal::bit(signal) == 0 {
-        fail!(EBUSY, "this thread has not blocked signal {}", signal);
-    }
-    Ok(())
 }
 
 impl SignalWatcher {
@@ -185,8 +140,8 @@ impl SignalWatcher {
 }
 
 impl LoopState {
-    fn add_signal(&mut self, signal: c_int, mode: SignalMode, target: Target) -> Result<i64> {
-        let (claim, seen) = Claim::new(self.shared, signal, mode)?;
+    pub fn add_signal(&mut self, signal: c_int, mode: SignalMode, target: Target) -> Result<i64> {
+        let (claim, seen) = claim(self.shared, signal, mode)?;
         let fresh = self.new_watcher(Source::Signal, target)?;
         fresh.slot.node.third_spare().store(signal.into(), Relaxed);
         let new = NewSignal { claim, seen, signalfd: None };
@@ -475,7 +430,7 @@ impl LoopState {
 
     /// In a forked child, to which no signal was delivered yet.
     pub fn revive_signals(&mut self) -> Result<()> {
-        let (failed, errno) = self.shared.sinks.lock().revive(self.shared.handle())?;
+        let (failed, errno) = self.shared.sinks.lock().revive(waking(self.shared))?;
         for entry in &mut self.signals.list {
             (entry.count, entry.lost) = (0, 0);
         }

@@ -6,12 +6,12 @@
 //! has one turn. As long as some of these turns are left, a part of the room
 //! for an iteration's events is kept for them.
 
-use super::flags::*;
-use super::io;
-use super::run_guard::RunGuard;
-use super::slot::{self, WatcherSlot};
-use super::state::LoopState;
 use crate::errno::{Errno, Result};
+use crate::event_loop::flags::*;
+use crate::event_loop::run_guard::RunGuard;
+use crate::event_loop::slot::view;
+use crate::event_loop::slot::{self, WatcherSlot};
+use crate::event_loop::state::LoopState;
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll::{self, RoundDetector};
@@ -21,7 +21,7 @@ use std::os::fd::RawFd;
 
 /// The watchers of a loop's descriptors that are always ready.
 #[derive(Default)]
-pub(super) struct NotPollable {
+pub(in crate::event_loop) struct NotPollable {
     watchers: Vec<u32>,
     /// Whose turn is next.
     next: usize,
@@ -69,7 +69,7 @@ impl NotPollable {
     /// A watcher of this fd, if there is one here.
     pub fn find(&self, fd: RawFd) -> Option<(u32, &'static WatcherSlot)> {
         let mut slots = self.watchers.iter().filter_map(|i| Some((*i, slot::get(*i)?)));
-        slots.find(|(_, slot)| io::fd_of(slot) == fd)
+        slots.find(|(_, slot)| view::fd_of(slot) == fd)
     }
 
     /// How much of the room for events is left to the kernel in this
@@ -113,7 +113,7 @@ impl NotPollable {
 fn ready_events(index: u32) -> Option<(i64, u32)> {
     let slot = slot::get(index)?;
     let plain = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDNORM | libc::EPOLLWRNORM;
-    let events = io::events_of(slot) & plain as u32;
+    let events = view::events_of(slot) & plain as u32;
     let wanted = slot.flags.load(Relaxed) & (ENABLED | SUPPRESSED) == ENABLED && events != 0;
     wanted.then(|| (slot.handle(Kind::Watcher, index), events))
 }
@@ -121,7 +121,7 @@ fn ready_events(index: u32) -> Option<(i64, u32)> {
 impl LoopState {
     /// Takes a new watcher in, whose descriptor the kernel does not watch.
     pub fn not_pollable_added(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
-        let fd = io::fd_of(slot);
+        let fd = view::fd_of(slot);
         slot.set(NOT_POLLABLE);
         // What epoll watched under this fd is gone.
         self.io_lost(fd, Errno::EBADF);
@@ -161,7 +161,7 @@ impl LoopState {
     fn verify_one(&mut self, index: u32) {
         let Some(slot) = slot::get(index) else { return };
         let file = self.extras.get(&index).and_then(|extra| extra.file);
-        if file != file::identity(io::fd_of(slot)) {
+        if file != file::identity(view::fd_of(slot)) {
             self.not_pollable_lost(index, slot);
         }
     }
@@ -178,7 +178,7 @@ impl LoopState {
         for position in (0..self.io.not_pollable.watchers.len()).rev() {
             let index = self.io.not_pollable.watchers.get(position).copied();
             let watcher = index.and_then(|index| Some((index, slot::get(index)?)));
-            let Some((index, slot)) = watcher.filter(|(_, r)| io::fd_of(r) == fd) else {
+            let Some((index, slot)) = watcher.filter(|(_, r)| view::fd_of(r) == fd) else {
                 continue;
             };
             if self.extras.get(&index).and_then(|extra| extra.file) != file {

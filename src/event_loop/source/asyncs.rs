@@ -1,13 +1,14 @@
 //! Async watchers: who was sent to.
 
-use super::event::Event;
-use super::flags::*;
-use super::pending_stack::{END_OF_STACK, StackLinks};
-use super::resolve::resolve_signal_safe;
-use super::run_guard::RunGuard;
-use super::slot::{self, CLOSING, LIVE, WatcherSlot};
-use super::state::LoopState;
 use crate::errno::{Errno, Result};
+use crate::event_loop::event::Event;
+use crate::event_loop::flags::*;
+use crate::event_loop::pending_stack::{END_OF_STACK, StackLinks};
+use crate::event_loop::resolve::resolve_signal_safe;
+use crate::event_loop::run_guard::RunGuard;
+use crate::event_loop::slot::view::is_unlinked;
+use crate::event_loop::slot::{self, CLOSING, LIVE, WatcherSlot};
+use crate::event_loop::state::LoopState;
 use crate::handle::{Handle, Kind};
 use crate::sync::Ordering::Relaxed;
 
@@ -224,9 +225,4 @@ impl StackLinks for SlotLinks {
             slot.aux.store(next.into(), Relaxed);
         }
     }
-}
-
-/// Whether an async watcher that was sent to is not on the stack of those.
-pub(super) fn is_unlinked(flags: u32) -> bool {
-    Source::of(flags) == Source::Async && flags & UNLINKED != 0
 }

@@ -9,14 +9,11 @@
 //! is a second trigger, with the same stall and window. It is in no epoll, and
 //! only the loop polls it.
 
-use super::api::watchers::add_fd_source;
-use super::event::{Event, Target};
-use super::fd_source::{FdSource, Readiness};
-use super::flags::Source;
-use super::own_fds::WatcherFd;
-use super::resolve::resolve;
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::handle::{self, Kind};
+use crate::event_loop::event::Event;
+use crate::event_loop::fd_source::{FdSource, Readiness};
+use crate::event_loop::own_fds::{OwnFds, WatcherFd};
+use crate::handle;
 use crate::sys::fd::{self, Fd};
 use crate::sys::file;
 use crate::sys::pressure::{self, Refusal, Trigger};
@@ -105,26 +102,22 @@ impl PressureSource {
     }
 }
 
-/// See evloop_add_memory_pressure.
-pub(crate) fn add_memory_pressure(
-    handle: i64,
+/// What watches for pressure, for a loop with these descriptors of its own.
+pub(in crate::event_loop) fn pressure_source(
     path: Option<&[u8]>,
     trigger: Trigger,
-    target: Target,
-) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.check()?;
+    own: &'static OwnFds,
+) -> Result<Box<dyn FdSource>> {
     check(&trigger)?;
     let path = path.map(copy).transpose()?;
     let Opened { file, second, stalled } = match open(path.as_deref(), &trigger) {
         Ok(opened) => opened,
         Err(refusal) => return Err(explain(&refusal, path.is_none(), trigger.window)),
     };
-    let own = &resolved.shared.own;
     let (file, second) = (WatcherFd::new(file, own)?, WatcherFd::unregistered(second, own)?);
     let identity = file::identity(file.raw());
     match handle::try_box(PressureSource { file, second, path, trigger, identity, stalled }) {
-        Some(made) => add_fd_source(handle, Source::MemoryPressure, made, target),
+        Some(made) => Ok(made),
         None => fail!(ENOMEM, "no memory to watch for pressure"),
     }
 }
@@ -181,7 +174,7 @@ const FULL: i64 = 1 << 48;
 const GROUP: i64 = 1 << 49;
 
 /// What a watcher watches for, in words, of what was stored.
-pub(super) fn describe(text: &mut dyn fmt::Write, subject: i64) -> fmt::Result {
+pub(in crate::event_loop) fn describe(text: &mut dyn fmt::Write, subject: i64) -> fmt::Result {
     let part = (1 << WINDOW_SHIFT) - 1;
     let (stall, window) = (subject & part, subject >> WINDOW_SHIFT & part);
     let which = if subject & FULL != 0 { "all" } else { "some" };

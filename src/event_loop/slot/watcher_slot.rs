@@ -11,11 +11,11 @@
 //! unused block goes back to the system; which generations it has used is
 //! remembered.
 
-use super::event::{Callback, Target};
-use super::shared::LoopShared;
-pub(super) use super::slot_word::{CLOSING, LIVE, LOOP, begin_contents};
-use super::slot_word::{FIND, PUBLISH, SlotWord, Unfreed};
+pub(in crate::event_loop) use super::word::{CLOSING, LIVE, LOOP, begin_contents};
+use super::word::{FIND, PUBLISH, SlotWord, Unfreed};
 use crate::errno::{Result, fail};
+use crate::event_loop::event::{Callback, Target};
+use crate::event_loop::shared::LoopShared;
 use crate::handle::{Handle, Kind, LAST_GENERATION, MAX_SLOTS};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, ForkMutex, Ordering::*};
 use crate::sys::memory;
@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::ptr;
 
 /// Slots in a block; the first of them is its header.
-pub(super) const PER_BLOCK: u32 = 64;
+pub(in crate::event_loop) const PER_BLOCK: u32 = 64;
 const BLOCK_BYTES: usize = PER_BLOCK as usize * size_of::<WatcherSlot>();
 const BLOCKS: u32 = MAX_SLOTS / PER_BLOCK;
 /// Blocks of the first segment; each segment is twice the last.
@@ -34,7 +34,7 @@ const SEGMENTS: usize = 13;
 
 /// A watcher, or a loop.
 #[repr(C, align(64))]
-pub(super) struct WatcherSlot {
+pub(in crate::event_loop) struct WatcherSlot {
     word: SlotWord,
     pub flags: AtomicU32,
     shared: AtomicPtr<LoopShared>,
@@ -81,7 +81,7 @@ fn locate(block: u32) -> (usize, u32, u32) {
 
 /// The slot with this index, if its segment exists.
 #[inline(always)]
-pub(super) fn get(index: u32) -> Option<&'static WatcherSlot> {
+pub(in crate::event_loop) fn get(index: u32) -> Option<&'static WatcherSlot> {
     let (segment, _, block) = locate(index / PER_BLOCK);
     // Acquire: the segment was mapped by the thread that published it.
     let start = SEGMENT_LIST.get(segment)?.0.load(Acquire);
@@ -94,6 +94,14 @@ pub(super) fn get(index: u32) -> Option<&'static WatcherSlot> {
     let slot = unsafe { start.add(position as usize) };
     // SAFETY: mapped for ever; all-zero bytes are a valid slot.
     Some(unsafe { &*slot })
+}
+
+/// A live watcher, by the word of an event.
+#[inline(always)]
+pub(in crate::event_loop) fn live(handle: i64) -> Option<(u32, &'static WatcherSlot)> {
+    let handle = Handle::unpack_as(handle, Kind::Watcher)?;
+    let slot = get(handle.index)?;
+    slot.is(handle, LIVE).then_some((handle.index, slot))
 }
 
 fn ensure(block: u32) -> Option<()> {
@@ -109,7 +117,7 @@ fn ensure(block: u32) -> Option<()> {
 
 /// Takes a block out of the pool; all its slots are free. `shared`: the loop
 /// whose watchers they will be, if they are for watchers.
-pub(super) fn take_block(shared: Option<&'static LoopShared>) -> Result<u32> {
+pub(in crate::event_loop) fn take_block(shared: Option<&'static LoopShared>) -> Result<u32> {
     give_back_late();
     let mut pool = POOL.lock();
     if let Some(block) = pool.free.pop_front() {
@@ -146,7 +154,7 @@ fn begin(block: u32, generation: u32, shared: Option<&'static LoopShared>) {
 
 /// The blocks that are for watchers of this loop; a thread that does not run
 /// it may miss one that is being taken.
-pub(super) fn blocks_of(shared: &'static LoopShared) -> impl Iterator<Item = u32> {
+pub(in crate::event_loop) fn blocks_of(shared: &'static LoopShared) -> impl Iterator<Item = u32> {
     (0..USED.load(Relaxed)).filter(move |block| {
         let header = get(block * PER_BLOCK);
         header.and_then(WatcherSlot::shared).is_some_and(|owner| ptr::eq(owner, shared))
@@ -154,13 +162,15 @@ pub(super) fn blocks_of(shared: &'static LoopShared) -> impl Iterator<Item = u32
 }
 
 /// The slots of a block.
-pub(super) fn slots_of(block: u32) -> impl Iterator<Item = &'static WatcherSlot> {
+pub(in crate::event_loop) fn slots_of(block: u32) -> impl Iterator<Item = &'static WatcherSlot> {
     let first = block * PER_BLOCK;
     (first + 1..first + PER_BLOCK).filter_map(get)
 }
 
 /// The same, with their indices.
-pub(super) fn indexed_slots_of(block: u32) -> impl Iterator<Item = (u32, &'static WatcherSlot)> {
+pub(in crate::event_loop) fn indexed_slots_of(
+    block: u32,
+) -> impl Iterator<Item = (u32, &'static WatcherSlot)> {
     let first = block * PER_BLOCK;
     (first + 1..first + PER_BLOCK).filter_map(|index| Some((index, get(index)?)))
 }
@@ -173,7 +183,7 @@ const NO_BLOCK: u32 = u32::MAX;
 /// Gives back a block of a loop that has ended, whose watchers are all closed
 /// and to which every push is refused from now on. Those that a sender has
 /// marked are freed by that sender, when its push is refused.
-pub(super) fn give_back_closed(block: u32) {
+pub(in crate::event_loop) fn give_back_closed(block: u32) {
     let Some(header) = get(block * PER_BLOCK) else { return };
     let unfreed = Unfreed(&header.aux);
     unfreed.begin();
@@ -193,7 +203,7 @@ pub(super) fn give_back_closed(block: u32) {
 
 /// Takes the mark off a watcher whose loop has refused it. A signal handler
 /// may do this.
-pub(super) fn refuse_sent(index: u32, slot: &WatcherSlot) {
+pub(in crate::event_loop) fn refuse_sent(index: u32, slot: &WatcherSlot) {
     if !slot.word.refuse() {
         return;
     }
@@ -214,7 +224,7 @@ pub(super) fn refuse_sent(index: u32, slot: &WatcherSlot) {
 }
 
 /// Gives back the blocks that senders have left.
-pub(super) fn give_back_late() {
+pub(in crate::event_loop) fn give_back_late() {
     if LATE.load(Relaxed) == NO_BLOCK {
         return;
     }
@@ -227,7 +237,7 @@ pub(super) fn give_back_late() {
 }
 
 /// Gives back a block whose slots are all free.
-pub(super) fn free_block(block: u32) {
+pub(in crate::event_loop) fn free_block(block: u32) {
     let used = slots_of(block).map(|slot| slot.word.generation()).max();
     let Some(first) = get(block * PER_BLOCK) else { return };
     // SAFETY: a block of ours, page-aligned as mmap made its segment; stale
@@ -257,7 +267,7 @@ impl SlotPool {
 ///
 /// # Safety
 /// As [`ForkMutex::recover`].
-pub(super) unsafe fn after_fork() {
+pub(in crate::event_loop) unsafe fn after_fork() {
     let mend = |pool: Option<&mut SlotPool>| match pool {
         Some(_) => None,
         // A thread was taking or giving back a block; which one is not known.

@@ -6,13 +6,13 @@
 //! caller takes the general path. The functions here cannot fail, and call no
 //! function of the program.
 
-use super::event::Target;
-use super::flags::*;
-use super::io;
-use super::shared::LoopShared;
-use super::slot::{self, LIVE, LOOP, WatcherSlot};
-use super::state::LoopState;
-use super::timers::NewTimer;
+use crate::event_loop::event::Target;
+use crate::event_loop::flags::*;
+use crate::event_loop::shared::LoopShared;
+use crate::event_loop::slot::{self, LIVE, LOOP, WatcherSlot};
+use crate::event_loop::source::io;
+use crate::event_loop::state::LoopState;
+use crate::event_loop::timer_setting::NewTimer;
 use crate::handle::{Handle, Kind};
 use crate::sync::Ordering::Relaxed;
 
@@ -57,7 +57,7 @@ fn owned_here<R>(handle: i64, kind: Kind, act: impl FnOnce(OwnedHere<'_>) -> R) 
     };
     // SAFETY: this thread runs the loop, whose run borrows nothing of the state
     // while a callback, which this call is in, runs.
-    unsafe { shared.owner.with(act) }
+    unsafe { shared.state_owner().with(act) }
 }
 
 /// See evloop_add_timer; of a relative one.

@@ -6,9 +6,9 @@
 //! whose event was removed stays until it comes up, or until most places are
 //! such.
 
-use super::dispatch::live;
-use super::event::Event;
-use super::flags::{HAS_PENDING, Source};
+use crate::event_loop::event::Event;
+use crate::event_loop::flags::{HAS_PENDING, Source};
+use crate::event_loop::slot::live;
 use crate::util::alloc::{NoMemory, TryDeque};
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ const REMOVED: i32 = 0;
 const FEW: usize = 16;
 
 #[derive(Default)]
-pub(super) struct PendingQueue {
+pub(in crate::event_loop) struct PendingQueue {
     events: VecDeque<Event>,
     /// The place of the first.
     start: u64,

@@ -6,15 +6,18 @@
 //! run the loop reads may be a moment old; what other threads asked for and the
 //! loop has not taken in yet is not in it.
 
-use super::clocks;
-use super::flags::*;
-use super::io;
-use super::ownership::Locked;
-use super::resolve::{Resolved, resolve};
-use super::shared::{CommandQueue, LoopShared};
-use super::slot::{self, WatcherSlot};
-use super::state::LoopState;
 use crate::errno::{Result, fail};
+use crate::event_loop::clock_ids;
+use crate::event_loop::command::CommandQueue;
+use crate::event_loop::event::KEEP_ALIVE;
+use crate::event_loop::flags::*;
+use crate::event_loop::ownership::Locked;
+use crate::event_loop::resolve::{Resolved, resolve};
+use crate::event_loop::shared::LoopShared;
+use crate::event_loop::slot::view;
+use crate::event_loop::slot::{self, WatcherSlot};
+use crate::event_loop::source::io;
+use crate::event_loop::state::LoopState;
 use crate::handle::{self, Handle, Kind};
 use crate::sync::{MutexGuard, Ordering::Relaxed};
 use crate::util::Out;
@@ -159,15 +162,15 @@ impl WatcherInfo {
 }
 
 /// What a slot says; any thread may read it.
-pub(super) fn read(shared: &LoopShared, slot: &WatcherSlot) -> WatcherInfo {
+pub(in crate::event_loop) fn read(shared: &LoopShared, slot: &WatcherSlot) -> WatcherInfo {
     let (mut info, source, flags) = WatcherInfo::of(shared, slot);
     match source {
         Source::Io => {
-            info.fd = io::fd_of(slot);
-            info.events = io::events_of(slot);
+            info.fd = view::fd_of(slot);
+            info.events = view::events_of(slot);
         }
         Source::Timer => {
-            info.clockid = clocks::clock_id((flags >> QUEUE_SHIFT & CLOCK_MASK) as usize);
+            info.clockid = clock_ids::clock_id((flags >> QUEUE_SHIFT & CLOCK_MASK) as usize);
             info.tolerance_ns = slot.node.tolerance();
             if flags & PERIODIC != 0 {
                 info.interval_ns = slot.aux.load(Relaxed).cast_signed();
@@ -254,7 +257,7 @@ impl Resolved {
     /// not run it.
     fn seems_alive(&self) -> bool {
         let shared = self.shared;
-        let waits = shared.options.load(Relaxed) & super::KEEP_ALIVE != 0
+        let waits = shared.options.load(Relaxed) & KEEP_ALIVE != 0
             || shared.posts.load(Relaxed) > 0
             || shared.failures.load(Relaxed) > 0
             || shared.wake_state.has_posts();
@@ -273,7 +276,7 @@ impl Resolved {
         self.each_watcher(|handle, _, slot| {
             let read = |slot: &WatcherSlot| {
                 let flags = slot.flags.load(Relaxed);
-                let is_it = Source::of(flags) == Source::Io && io::fd_of(slot) == fd;
+                let is_it = Source::of(flags) == Source::Io && view::fd_of(slot) == fd;
                 // The first of several, as far as the loop has taken them in.
                 let is_first = flags & JOINS == 0 && io::is_first(slot);
                 (is_it && flags & FD_LOST == 0).then_some(is_first)
@@ -296,7 +299,7 @@ impl Resolved {
 
 /// Whether a watcher keeps its loop alive; also what is held back by a rate
 /// limit does.
-pub(super) fn keeps_loop_alive(shared: &LoopShared, slot: &WatcherSlot) -> bool {
+pub(in crate::event_loop) fn keeps_loop_alive(shared: &LoopShared, slot: &WatcherSlot) -> bool {
     let read = |slot: &WatcherSlot| read(shared, slot).alive != 0 || slot.has(RATE_LIMITED_NOW);
     slot.read_live(shared, read).is_some_and(|(_, alive)| alive)
 }

@@ -1,12 +1,13 @@
 //! What a loop has, in words: evloop_dump.
 
-use super::flags::*;
-use super::inspect::{WatcherInfo, keeps_loop_alive, read};
-use super::pressure;
-use super::resolve::{Resolved, resolve};
-use super::shared::LoopShared;
-use super::slot::WatcherSlot;
 use crate::errno::{Errno, Result, error, fail};
+use crate::event_loop::api::inspect::{WatcherInfo, keeps_loop_alive, read};
+use crate::event_loop::event::KEEP_ALIVE;
+use crate::event_loop::flags::*;
+use crate::event_loop::resolve::{Resolved, resolve};
+use crate::event_loop::shared::LoopShared;
+use crate::event_loop::slot::WatcherSlot;
+use crate::event_loop::source::pressure;
 use crate::file_watch::WatchRoot;
 use crate::handle::{Handle, Kind};
 use crate::sync::Ordering::Relaxed;
@@ -112,7 +113,7 @@ fn describe_loop(
         0 => {}
         posts => write!(text, ", {posts} posted calls")?,
     }
-    if shared.options.load(Relaxed) & super::KEEP_ALIVE != 0 {
+    if shared.options.load(Relaxed) & KEEP_ALIVE != 0 {
         text.write_str(", KEEP_ALIVE")?;
     }
     if shared.failures.load(Relaxed) > 0 {

@@ -3,13 +3,13 @@
 //! Each clock has a queue and, unless time is virtual, a timerfd, which is
 //! set only when something is due earlier than it is set to.
 
-use super::coalescing::Pace;
-use super::own_fds::OwnFd;
-use super::revive::give_up;
-use super::shared::{CLOCKS, LoopShared, REAL_TIME};
-use super::state::LoopState;
-use super::timers::TimerNodes;
 use crate::errno::{Errno, Result, fail};
+use crate::event_loop::clock_ids::{MONOTONIC, NEVER, REALTIME, clock_id, read};
+use crate::event_loop::own_fds::{OwnFd, give_up};
+use crate::event_loop::own_words::{CLOCKS, INTERNAL};
+use crate::event_loop::source::coalescing::Pace;
+use crate::event_loop::source::timers::TimerNodes;
+use crate::event_loop::state::LoopState;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, timerfd};
@@ -17,22 +17,9 @@ use crate::timer_queue::TimerQueue;
 use crate::timerfd::cannot_create;
 use std::os::fd::RawFd;
 
-/// The clocks in the order of their queues; the second number is the clock
-/// that shows the same time and can always be read.
-const CLOCK_IDS: [(i32, i32); CLOCKS] = [
-    (libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC),
-    (libc::CLOCK_REALTIME, libc::CLOCK_REALTIME),
-    (libc::CLOCK_BOOTTIME, libc::CLOCK_BOOTTIME),
-    (libc::CLOCK_REALTIME_ALARM, libc::CLOCK_REALTIME),
-    (libc::CLOCK_BOOTTIME_ALARM, libc::CLOCK_BOOTTIME),
-];
-pub(crate) const MONOTONIC: usize = 0;
-pub(super) const REALTIME: usize = 1;
-pub(super) const NEVER: i64 = i64::MAX;
-
 /// How long one wait may last.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
+pub(in crate::event_loop) enum Until {
     Now,
     /// A time of the loop.
     Time(i64),
@@ -44,22 +31,8 @@ const SPIN_NS: i64 = 120_000;
 /// Where timers are dense the loop wakes up for them once in this time: else
 /// it would do nothing but set its timer.
 const DENSE_NS: i64 = 50_000;
-/// The queue of a clock of the system.
-pub(crate) fn clock_index(id: i32) -> Option<usize> {
-    CLOCK_IDS.iter().position(|(clock, _)| *clock == id)
-}
-
-/// The system's number of a queue's clock.
-pub(super) fn clock_id(clock: usize) -> i32 {
-    CLOCK_IDS.get(clock).map_or(-1, |(id, _)| *id)
-}
-
-pub(super) fn read(clock: usize) -> i64 {
-    CLOCK_IDS.get(clock).map_or(0, |(_, id)| clock::read_ns(*id))
-}
-
 /// The timer of a clock.
-pub(super) fn create_fd(clock: usize) -> Result<Fd> {
+pub(in crate::event_loop) fn create_fd(clock: usize) -> Result<Fd> {
     let id = clock_id(clock);
     match timerfd::create(id, true) {
         Ok(fd) => Ok(fd),
@@ -68,7 +41,7 @@ pub(super) fn create_fd(clock: usize) -> Result<Fd> {
     }
 }
 
-pub(super) struct LoopClock {
+pub(in crate::event_loop) struct LoopClock {
     pub queue: TimerQueue,
     pub fd: Option<Fd>,
     /// What the timerfd is set to, at most; [`NEVER`]: it has expired.
@@ -105,16 +78,6 @@ impl LoopClock {
     pub fn look(&mut self, now: i64) -> u32 {
         self.looked = now;
         self.pace.look(now)
-    }
-}
-
-impl LoopShared {
-    /// The time of a clock, or virtual time.
-    pub fn now(&self, clock: usize) -> i64 {
-        match self.virtual_now.load(Relaxed) {
-            REAL_TIME => read(clock),
-            now => now,
-        }
     }
 }
 
@@ -171,7 +134,7 @@ impl LoopState {
     pub fn register_clock(&self, epoll: RawFd, clock: usize, fd: RawFd) -> Result<()> {
         // Edge-triggered, and never read: setting it makes it ready again.
         let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        Ok(epoll::add(epoll, fd, events, super::state::INTERNAL | (1 + clock as u64))?)
+        Ok(epoll::add(epoll, fd, events, INTERNAL | (1 + clock as u64))?)
     }
 
     /// The time at which what is due on a clock is looked for.

@@ -1,11 +1,12 @@
 //! Posting calls to a loop.
 
-use super::command::{Destroyer, Post};
-use super::event::{Callback, Target};
-use super::node_list::{ListNode, NodeList};
-use super::resolve::{Resolved, destroy_posts, resolve};
-use super::state::LoopState;
 use crate::errno::{Errno, Result, error, fail};
+use crate::event_loop::command::{Destroyer, Post};
+use crate::event_loop::event::{Callback, Target};
+use crate::event_loop::node_list::{ListNode, NodeList};
+use crate::event_loop::notify::destroy_posts;
+use crate::event_loop::resolve::{Resolved, resolve};
+use crate::event_loop::state::LoopState;
 use crate::handle::{self, Kind};
 use crate::sync::Ordering::SeqCst;
 use crate::sync::fence;

@@ -5,31 +5,27 @@
 //! watcher while that is disabled, over its rate limit, or for evloop_wait
 //! only. The names of an event are kept until the next wait.
 
-use super::dispatch::live;
-use super::event::{Event, Target};
-use super::flags::*;
-use super::own_fds::OwnFd;
-use super::resolve::Resolved;
-use super::run_guard::RunGuard;
-use super::slot::{self, LIVE, WatcherSlot};
-use super::state::{INTERNAL, LoopState};
-use super::watcher::NewWatcher;
-use crate::errno::{Errno, Error, Result, error, fail};
-use crate::file_watch::{FileEvent, Files, LATER_NS, More, PendingTree, WatchRequest, WatchRoot};
+use crate::errno::{Errno, Result};
+use crate::event_loop::event::{Event, Target};
+use crate::event_loop::file_state::{FileState, Shown, WORD, explain_create};
+use crate::event_loop::flags::*;
+use crate::event_loop::own_fds::OwnFd;
+use crate::event_loop::resolve::Resolved;
+use crate::event_loop::run_guard::RunGuard;
+use crate::event_loop::slot::live;
+use crate::event_loop::slot::{self, LIVE, WatcherSlot};
+use crate::event_loop::state::LoopState;
+use crate::event_loop::watcher::NewWatcher;
+use crate::file_watch::{FileEvent, LATER_NS, More, PendingTree, WatchRequest, WatchRoot};
 use crate::handle::{self, Kind};
-use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, inotify};
 use crate::util::alloc::TryMap;
 use std::os::fd::RawFd;
 
-/// The word of the inotify in the loop's epoll: after those of the clocks.
-const WORD: u64 = INTERNAL | NUMBER as u64;
-pub(super) const NUMBER: usize = 32;
-
 /// There is something to read from inotify, or an event to deliver.
-pub(super) const DUE: u32 = 1;
+pub(in crate::event_loop) const DUE: u32 = 1;
 /// Some names are kept for the program.
 const SHOWN: u32 = 2;
 /// Some watchers have something kept.
@@ -41,7 +37,7 @@ const WAITS: u32 = 8;
 const MAX_PER_ROUND: usize = 2048;
 
 /// What the loop's own thread knows of its file watchers.
-pub(super) struct FileWork {
+pub(in crate::event_loop) struct FileWork {
     pub bits: u32,
     /// With [`WAITS`]: until when.
     pub until: i64,
@@ -78,110 +74,12 @@ impl FileWork {
     }
 }
 
-/// A note that became an event, whose names the program can ask for.
-struct Shown {
-    watcher: u32,
-    note: FileEvent,
-    /// It is pending for evloop_wait.
-    retained: bool,
-}
-
-/// A loop's file watchers, behind their lock.
-#[derive(Default)]
-pub(super) struct FileState {
-    files: Files,
-    shown: Map<u64, Shown>,
-}
-
-impl FileState {
-    /// Adds a watcher, of a tree only its root: what is left of that.
-    pub fn start(
-        &mut self,
-        epoll: RawFd,
-        id: u32,
-        request: &WatchRequest<'_>,
-    ) -> Result<PendingTree> {
-        if self.files.descriptor().is_none() {
-            let inotify = inotify::create().map_err(explain_create)?;
-            epoll::add(epoll, inotify.raw(), libc::EPOLLIN as u32, WORD)?;
-            self.files.open(inotify);
-        }
-        self.files.add(id, request).map_err(|errno| {
-            self.close_if_empty(epoll);
-            explain(errno, request.root)
-        })
-    }
-
-    /// Adds some more of it; false: that was all. When this fails there is no
-    /// such watcher any more, nor perhaps any other.
-    fn add_more(
-        &mut self,
-        id: u32,
-        rest: &mut PendingTree,
-        at_most: usize,
-        root: WatchRoot<'_>,
-    ) -> Result<bool> {
-        self.files.add_more(id, rest, at_most).map_err(|errno| explain(errno, root))
-    }
-
-    /// A watcher could not be added: nothing of it is left.
-    pub fn give_up(&mut self, epoll: RawFd, id: u32) {
-        self.files.remove(id);
-        self.close_if_empty(epoll);
-    }
-
-    fn close_if_empty(&mut self, epoll: RawFd) -> bool {
-        let ends = self.files.is_empty();
-        if ends && let Some(inotify) = self.files.close() {
-            // A forked child may hold it open.
-            let _ = epoll::delete(epoll, inotify.raw());
-        }
-        ends
-    }
-
-    /// What a watcher was added with.
-    pub fn request_of(&self, id: u32) -> Option<WatchRequest<'_>> {
-        self.files.request_of(id)
-    }
-
-    /// The name of an event, or the one that it was before a rename.
-    pub fn name(&self, event: &Event, old: bool) -> Result<&[u8]> {
-        match self.shown.get(&event.reserved) {
-            Some(shown) if old => Ok(&shown.note.old_name),
-            Some(shown) => Ok(&shown.note.name),
-            // Of the watcher itself.
-            None if event.reserved == 0 => Ok(&[]),
-            None => fail!(ENOENT, "the loop has waited since the event, whose names are gone"),
-        }
-    }
-}
-
-fn explain_create(errno: Errno) -> Error {
-    match errno {
-        Errno::EMFILE => error!(errno, "no descriptor, or no inotify of the user's, is left"),
-        errno => errno.into(),
-    }
-}
-
-fn explain(errno: Errno, root: WatchRoot<'_>) -> Error {
-    match (errno, root) {
-        (Errno::EBADF, WatchRoot::Descriptor(fd)) => error!(errno, "fd {} is not open", fd),
-        (Errno::ENOTDIR, WatchRoot::Descriptor(fd)) => error!(errno, "fd {} is no directory", fd),
-        (Errno::ENOTSUP, _) => error!(errno, "there is no /proc to find the descriptor's file by"),
-        (Errno::ENOENT, _) => error!(errno, "there is no such file"),
-        (Errno::ENOTDIR, _) => error!(errno, "it, or what leads there, is no directory"),
-        (Errno::EACCES, _) => error!(errno, "it may not be read"),
-        (Errno::ENOSPC, _) => error!(errno, "the user's max_user_watches is used up"),
-        (errno, _) => errno.into(),
-    }
-}
-
 /// How much of a tree is read before the loop may look at its files.
 const IN_A_PIECE: usize = 1024;
 
 /// Adds what is left of a tree, from another thread. The command queue's lock
 /// is not held: the loop goes on.
-pub(super) fn add_rest(
+pub(in crate::event_loop) fn add_rest(
     resolved: &Resolved,
     id: u32,
     mut rest: PendingTree,

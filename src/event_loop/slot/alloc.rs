@@ -1,8 +1,8 @@
 //! The slots that a loop has for its watchers.
 
-use super::shared::LoopShared;
-use super::slot::{self, PER_BLOCK, WatcherSlot};
 use crate::errno::{Result, fail};
+use crate::event_loop::shared::LoopShared;
+use crate::event_loop::slot::{self, PER_BLOCK, WatcherSlot};
 use crate::sync::Ordering::Relaxed;
 use crate::util::alloc::{NoMemory, TryVec};
 
@@ -12,7 +12,7 @@ const ALL: u64 = !1;
 /// The blocks of a loop. The header of a block says which of its slots are free
 /// (`data`), which of them was taken last (`flags`), and where the block is in
 /// the two lists here (`aux`).
-pub(super) struct SlotAlloc {
+pub(in crate::event_loop) struct SlotAlloc {
     blocks: Vec<u32>,
     /// Those with free slots.
     partial: Vec<u32>,

@@ -4,7 +4,7 @@
 //! removing one takes the same time wherever it is. A watcher is in one list at
 //! most; its slot's `aux` is the list's.
 
-use super::slot::{self, WatcherSlot};
+use crate::event_loop::slot::{self, WatcherSlot};
 use crate::sync::Ordering::Relaxed;
 
 /// No watcher has this index.
@@ -13,7 +13,7 @@ const NONE: u32 = 0;
 const LEFT_OUT: u64 = u64::MAX;
 
 #[derive(Default)]
-pub(super) struct WatcherList {
+pub(in crate::event_loop) struct WatcherList {
     first: u32,
     last: u32,
     len: usize,

@@ -7,12 +7,15 @@
 //! callbacks: that needs one reading of the clock for all of them, and is
 //! never early. Until then (`ARMING`) it counts from a time before.
 
-use super::clocks::{LoopClock, MONOTONIC, NEVER, REALTIME};
-use super::flags::*;
-use super::shared::{CLOCKS, LoopShared};
-use super::slot::{self, WatcherSlot};
-use super::state::LoopState;
 use crate::errno::{Errno, Error, Result, error, fail};
+use crate::event_loop::clock_ids::NEVER;
+use crate::event_loop::flags::*;
+use crate::event_loop::own_words::CLOCKS;
+use crate::event_loop::shared::LoopShared;
+use crate::event_loop::slot::{self, WatcherSlot};
+use crate::event_loop::source::clocks::LoopClock;
+use crate::event_loop::state::LoopState;
+use crate::event_loop::timer_setting::{NewTimer, TimerSetting, never_relative, queue_of};
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
@@ -23,63 +26,6 @@ use crate::util::alloc::TryVec;
 #[path = "timer_numbers.rs"]
 mod numbers;
 
-/// What a timer does about expirations that it missed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Period {
-    Skip,
-    Burst,
-    Delay,
-}
-
-/// How a timer is set; nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TimerSetting {
-    pub absolute: bool,
-    pub period: Period,
-    /// Negative: not at all.
-    pub initial: i64,
-    pub interval: i64,
-}
-
-impl TimerSetting {
-    pub fn may_start_again(&self) -> bool {
-        self.interval > 0 || !self.absolute
-    }
-
-    /// The flags of a timer that is set like this, in this queue.
-    fn flags(&self, queue: usize, relative: bool) -> u32 {
-        let mut flags = (queue as u32) << QUEUE_SHIFT;
-        flags |= if relative { RELATIVE } else { 0 };
-        flags |= if self.may_start_again() { AGAIN } else { 0 };
-        flags
-            | match (self.interval, self.period) {
-                (0, _) => 0,
-                (_, Period::Skip) => PERIODIC,
-                (_, Period::Burst) => PERIODIC | BURST,
-                (_, Period::Delay) => PERIODIC | DELAY,
-            }
-    }
-
-    /// From when it is started again to when it expires.
-    pub fn period_ns(&self) -> i64 {
-        if self.interval > 0 { self.interval } else { self.initial }
-    }
-}
-
-/// A timer to be made; see evloop_add_timer.
-#[derive(Clone, Copy)]
-pub(crate) struct NewTimer {
-    pub clock: usize,
-    pub setting: TimerSetting,
-    pub tolerance: i64,
-}
-
-/// A relative timer on the wall clock is not affected by its steps: it
-/// counts on the clock that has none, as the kernel's do.
-pub(super) fn queue_of(clock: usize, setting: &TimerSetting) -> usize {
-    if clock == REALTIME && !setting.absolute { MONOTONIC } else { clock }
-}
-
 /// A timer that was set in this iteration.
 struct Arming {
     index: u32,
@@ -87,7 +33,7 @@ struct Arming {
     seq: u64,
 }
 
-pub(super) struct TimerSource {
+pub(in crate::event_loop) struct TimerSource {
     pub clocks: [LoopClock; CLOCKS],
     /// The clocks on which something may be due, as bits, and those whose
     /// queue has changed since their timer was set.
@@ -103,7 +49,7 @@ pub(super) struct TimerSource {
 
 /// The nodes of slots, for the queue with this number of this loop. A stale
 /// entry of the queue has no node, whatever its slot is used for now.
-pub(super) struct TimerNodes(pub &'static LoopShared, pub usize);
+pub(in crate::event_loop) struct TimerNodes(pub &'static LoopShared, pub usize);
 
 impl timer_queue::NodeLookup for TimerNodes {
     #[inline(always)]
@@ -128,11 +74,6 @@ impl timer_queue::NodeLookup for TimerNodes {
 #[inline(always)]
 fn after(seq: u64) -> u64 {
     seq.wrapping_add(1) & ((1 << 40) - 1)
-}
-
-/// The error for a timer that cannot be started again.
-pub(super) fn never_relative() -> Error {
-    error!(Errno::EINVAL, "the timer was not set to a relative time before")
 }
 
 fn no_memory() -> Error {

@@ -1,0 +1,16 @@
+//! The sources of events: each has its own data and the operations on it.
+
+pub(super) mod asyncs;
+pub(super) mod clocks;
+mod coalescing;
+pub(super) mod fd_sources;
+pub(super) mod files;
+pub(super) mod io;
+mod not_pollable;
+pub(super) mod object;
+pub(super) mod pending_queue;
+pub(super) mod pressure;
+pub(super) mod process;
+pub(super) mod signals;
+pub(super) mod sinks;
+pub(super) mod timers;
