@@ -127,7 +127,7 @@ impl Resolved {
         if !command_queue.running {
             // SAFETY: no thread runs the loop, and this one has the command
             // queue's lock.
-            unsafe { self.shared.with_state(|state| state.has_own_epoll(command_queue)) }?;
+            unsafe { self.shared.with_state(|state| state.ctx.has_own_epoll(command_queue)) }?;
         }
         fail!(EBADF, "the descriptors of loop {} were closed", self.shared.handle())
     }

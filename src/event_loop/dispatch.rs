@@ -119,9 +119,9 @@ impl RunGuard {
         }
         let mut sharers = std::mem::take(&mut state.io.sharers);
         sharers.clear();
-        state.io_sharers(slot, ready, &mut sharers);
+        state.io.sharers_of(slot, ready, &mut sharers);
         if sharers.is_empty() {
-            state.io_spurious(index, slot);
+            state.io.spurious(index, slot);
         }
         for (handle, ready) in &sharers {
             if let Some((index, slot)) = live(*handle) {
@@ -141,7 +141,7 @@ impl RunGuard {
             return self.on_stale_event();
         }
         if flags & (ENABLED | SUPPRESSED) != ENABLED {
-            state.io_spurious(index, slot);
+            state.io.spurious(index, slot);
             let is_pressure = Source::of(flags) == Source::MemoryPressure;
             if is_pressure && ready & libc::EPOLLERR as u32 == 0 {
                 // The kernel reports it once.
@@ -164,7 +164,7 @@ impl RunGuard {
                 return Ok(());
             }
         } else if flags & ONESHOT != 0 {
-            state.io_auto_disabled(index, slot);
+            state.io.auto_disabled(&mut state.ctx, index, slot);
         }
         self.emit(event, slot)
     }
@@ -345,7 +345,20 @@ impl RunGuard {
         Ok(())
     }
 
-    pub fn not_pollable_event(&self, handle: i64, events: u32) -> Result<()> {
+    /// Calls those whose turn it is.
+    #[cold]
+    fn not_pollable_ready(&self, found: usize) -> Result<()> {
+        // SAFETY: no other reference to the state.
+        let LoopState { io, ctx, events, .. } = unsafe { self.state() };
+        io.not_pollable.verify_next(ctx);
+        let taken = io.not_pollable.take_turns(ctx, events, found).unwrap_or_default();
+        for (handle, events) in taken {
+            self.not_pollable_event(handle, events)?;
+        }
+        Ok(())
+    }
+
+    fn not_pollable_event(&self, handle: i64, events: u32) -> Result<()> {
         match live(handle) {
             Some((index, slot)) => self.one_io_event(handle, index, slot, events),
             None => Ok(()),
@@ -354,11 +367,11 @@ impl RunGuard {
 
     fn failures(&self) -> Result<()> {
         // SAFETY: no other reference to the state.
-        let count = unsafe { self.state() }.failures.len();
+        let count = unsafe { self.state() }.ctx.failures.len();
         for _ in 0..count {
             // SAFETY: as above.
             let state = unsafe { self.state() };
-            let Some((handle, errno)) = state.failures.pop_front() else { break };
+            let Some((handle, errno)) = state.ctx.failures.pop_front() else { break };
             let Some((_, slot)) = live(handle) else { continue };
             slot.unset(FAILED);
             let flags = slot.flags.load(Relaxed);
@@ -376,7 +389,7 @@ impl RunGuard {
             if source.is_descriptor() && slot.has(ENABLED) {
                 slot.unset(ENABLED);
                 slot.set(AUTO_DISABLED);
-                state.count_liveness(slot);
+                state.ctx.count_liveness(slot);
             }
             if errno == Errno::EBADF && source.is_descriptor() && state.checks_fds() {
                 state.explain_loss(handle, slot);
@@ -385,10 +398,10 @@ impl RunGuard {
         }
         // SAFETY: as above.
         let state = unsafe { self.state() };
-        if state.failures_more {
-            state.list_failures();
+        if state.ctx.failures_more {
+            state.ctx.list_failures();
         }
-        state.shared.failures.store(state.failures.len() as u32, Relaxed);
+        state.ctx.shared.failures.store(state.ctx.failures.len() as u32, Relaxed);
         Ok(())
     }
 
@@ -404,7 +417,7 @@ impl RunGuard {
         }
         // SAFETY: as above.
         let state = unsafe { self.state() };
-        if std::mem::take(&mut state.clock_changed) {
+        if std::mem::take(&mut state.timers.clock_changed) {
             self.in_turn(Source::ClockChange)?;
         }
         Ok(())
@@ -413,7 +426,7 @@ impl RunGuard {
     fn expire(&self, clock: usize) -> Result<()> {
         // SAFETY: no other reference to the state.
         let state = unsafe { self.state() };
-        let now = state.expiry_time(clock);
+        let now = state.timers.expiry_time(&mut state.ctx, clock);
         state.timers.recheck |= 1 << clock;
         let saved = state.timers.clock(clock).look(now);
         if state.instrumented {
@@ -423,7 +436,7 @@ impl RunGuard {
         for _ in 0..state.max_timers {
             // SAFETY: as above.
             let state = unsafe { self.state() };
-            match state.pop_due(clock, now, &mut corrections) {
+            match state.timers.pop_due(&mut state.ctx, clock, now, &mut corrections) {
                 Popped::Due { id, deadline } => self.expired(id, deadline, now)?,
                 Popped::Later => return Ok(()),
                 Popped::None => {
@@ -440,7 +453,9 @@ impl RunGuard {
         let Some(slot) = slot::get(index) else { return Ok(()) };
         // SAFETY: no other reference to the state.
         let state = unsafe { self.state() };
-        let Some((count, deadline_ns)) = state.expired(index, slot, deadline, now) else {
+        let Some((count, deadline_ns)) =
+            state.timers.expired(&mut state.ctx, index, slot, deadline, now)
+        else {
             return Ok(());
         };
         let handle = slot.handle(Kind::Watcher, index);
@@ -458,7 +473,8 @@ impl RunGuard {
             let state = unsafe { self.state() };
             let count = state.batch.len() + 1;
             let is_kept = |post: &Post| post.target.callback.is_none();
-            if state.posts.first().is_some_and(is_kept) && state.pending.try_reserve(count).is_err()
+            if state.posts.first().is_some_and(is_kept)
+                && state.ctx.pending.try_reserve(count).is_err()
             {
                 // The next iteration.
                 break;
@@ -618,14 +634,14 @@ impl LoopState {
 
     #[inline]
     fn has_leftovers(&self) -> bool {
-        !self.io.not_pollable.is_empty() || !self.failures.is_empty() || !self.batch.is_empty()
+        !self.io.not_pollable.is_empty() || !self.ctx.failures.is_empty() || !self.batch.is_empty()
     }
 
     pub fn priority(&self, handle: i64) -> i32 {
         let Some((index, _)) = live(handle).filter(|(_, slot)| slot.has(HAS_PRIORITY)) else {
             return 0;
         };
-        self.extras.get(&index).map_or(0, |extra| extra.priority)
+        self.ctx.extras.get(&index).map_or(0, |extra| extra.priority)
     }
 
     /// A defer watcher is called; true: it was waiting for that.
@@ -636,7 +652,7 @@ impl LoopState {
         slot.unset(WAITING | ENABLED);
         slot.set(DUE);
         self.deferred -= 1;
-        self.count_liveness(slot);
+        self.ctx.count_liveness(slot);
         true
     }
 }

@@ -20,7 +20,8 @@ impl RunGuard {
         // SAFETY: no other reference to the state, and not kept.
         let state = unsafe { self.state() };
         state.probe_flush();
-        let began = state.probe.before_callback(&state.shared.activity, event, state.virtual_time);
+        let began =
+            state.probe.before_callback(&state.ctx.shared.activity, event, state.ctx.virtual_time);
         // SAFETY: the program's function and argument, as it promised; no
         // reference into the state is in use.
         unsafe { callback(event, user_data) };
@@ -29,7 +30,12 @@ impl RunGuard {
         }
         // SAFETY: as above.
         let state = unsafe { self.state() };
-        state.probe.after_callback(&state.shared.activity, event, &began, state.virtual_time);
+        state.probe.after_callback(
+            &state.ctx.shared.activity,
+            event,
+            &began,
+            state.ctx.virtual_time,
+        );
         state.probe_flush();
     }
 
@@ -107,16 +113,16 @@ impl RunGuard {
         let state = unsafe { self.state() };
         state.probe_flush();
         state.probe.before_wait(
-            &state.shared.activity,
+            &state.ctx.shared.activity,
             may_sleep,
-            state.fds_only,
+            state.ctx.fds_only,
             state.dispatched,
         );
         let result = wait(state);
         // A signal handler may have forked.
         if !self.is_lost() {
             let found = result.as_ref().copied().unwrap_or_default();
-            state.probe.after_wait(&state.shared.activity, may_sleep, found);
+            state.probe.after_wait(&state.ctx.shared.activity, may_sleep, found);
         }
         result
     }

@@ -76,6 +76,8 @@ mod probing;
 #[cfg(not(loom))]
 mod process_end;
 #[cfg(not(loom))]
+mod registrations;
+#[cfg(not(loom))]
 mod registry;
 #[cfg(not(loom))]
 mod resolve;

@@ -8,7 +8,8 @@ use super::run_guard::RunGuard;
 use super::slot::live;
 use super::slot::view;
 use super::slot::{self, WatcherSlot};
-use super::state::{Limit, LoopState};
+use super::source::ctx::Limit;
+use super::state::LoopState;
 use crate::errno::Result;
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
@@ -19,12 +20,12 @@ impl RunGuard {
     pub fn resume(&self) -> Result<()> {
         // SAFETY: no other reference to the state.
         let state = unsafe { self.state() };
-        if state.suspended.is_empty() {
+        if state.ctx.suspended.is_empty() {
             return Ok(());
         }
-        let now = state.read_clock(clock_ids::MONOTONIC);
+        let now = state.ctx.read_clock(clock_ids::MONOTONIC);
         let mut over = Vec::new();
-        state.suspended.retain(|(until, index)| {
+        state.ctx.suspended.retain(|(until, index)| {
             let is_over = *until <= now && over.try_reserve(1).is_ok();
             if is_over {
                 over.push_reserved(*index);
@@ -61,9 +62,9 @@ impl LoopState {
             }
             if !self.add_pending(*event) {
                 self.requeue_unqueued(index, slot, event);
-            } else if !self.collecting {
+            } else if !self.ctx.collecting {
                 // Or it would be found again and again.
-                self.io_mask(index, slot);
+                self.io.suppress(index, slot);
             }
             return false;
         }
@@ -79,8 +80,8 @@ impl LoopState {
     }
 
     fn is_within_limit(&mut self, index: u32) -> bool {
-        let now = self.read_clock(clock_ids::MONOTONIC);
-        let limit = self.extras.get_mut(&index).and_then(|extra| extra.limit.as_mut());
+        let now = self.ctx.read_clock(clock_ids::MONOTONIC);
+        let limit = self.ctx.extras.get_mut(&index).and_then(|extra| extra.limit.as_mut());
         let Some(limit) = limit else { return true };
         if limit.since == i64::MIN || now.saturating_sub(limit.since) >= limit.interval {
             limit.since = now;
@@ -100,13 +101,13 @@ impl LoopState {
         if event.r#type == Source::File as i32 {
             self.ends_later(slot, event);
         }
-        let Some(extra) = self.extras.get_mut(&index) else { return };
+        let Some(extra) = self.ctx.extras.get_mut(&index) else { return };
         if !is_back {
             // A note that there was no memory for has lost its names.
             let is_note = event.r#type == Source::File as i32;
             let event = Event { reserved: if is_note { 0 } else { event.reserved }, ..*event };
             extra.defer_event(&event);
-            self.payloads.set_retained(event.reserved, true);
+            self.ctx.payloads.set_retained(event.reserved, true);
         }
         let limit = extra.limit;
         if !slot.has(RATE_LIMITED_NOW) {
@@ -114,15 +115,15 @@ impl LoopState {
             self.suspend(index, slot, limit.map_or(i64::MIN, end));
         }
         // Perhaps only now: it may have been changed in its pause.
-        self.io_mask(index, slot);
+        self.io.suppress(index, slot);
     }
 
     /// Suspends a watcher, which has extras.
     pub fn suspend(&mut self, index: u32, slot: &WatcherSlot, until: i64) {
-        let Some(extra) = self.extras.get_mut(&index) else { return };
-        extra.suspended_at = self.suspended.len();
+        let Some(extra) = self.ctx.extras.get_mut(&index) else { return };
+        extra.suspended_at = self.ctx.suspended.len();
         // For each extra there is room here.
-        self.suspended.push_reserved((until, index));
+        self.ctx.suspended.push_reserved((until, index));
         slot.set(RATE_LIMITED_NOW);
         if until == i64::MIN {
             self.goes_on_now();
@@ -137,20 +138,20 @@ impl LoopState {
 
     /// Takes a suspended watcher out of the list.
     pub fn forget_suspended(&mut self, index: u32) {
-        let Some(i) = self.extras.get(&index).map(|extra| extra.suspended_at) else { return };
-        if self.suspended.get(i).is_none_or(|(_, suspended)| *suspended != index) {
+        let Some(i) = self.ctx.extras.get(&index).map(|extra| extra.suspended_at) else { return };
+        if self.ctx.suspended.get(i).is_none_or(|(_, suspended)| *suspended != index) {
             return;
         }
-        self.suspended.swap_remove(i);
-        let moved = self.suspended.get(i).and_then(|(_, moved)| self.extras.get_mut(moved));
+        self.ctx.suspended.swap_remove(i);
+        let moved = self.ctx.suspended.get(i).and_then(|(_, moved)| self.ctx.extras.get_mut(moved));
         if let Some(moved) = moved {
             moved.suspended_at = i;
         }
     }
 
     fn renumber_suspended(&mut self) {
-        for (i, (_, index)) in self.suspended.iter().enumerate() {
-            if let Some(extra) = self.extras.get_mut(index) {
+        for (i, (_, index)) in self.ctx.suspended.iter().enumerate() {
+            if let Some(extra) = self.ctx.extras.get_mut(index) {
                 extra.suspended_at = i;
             }
         }
@@ -158,8 +159,8 @@ impl LoopState {
 
     /// A suspended watcher may go on in the next iteration.
     pub fn end_suspension(&mut self, index: u32) {
-        let i = self.extras.get(&index).map(|extra| extra.suspended_at);
-        let entry = i.and_then(|i| self.suspended.get_mut(i));
+        let i = self.ctx.extras.get(&index).map(|extra| extra.suspended_at);
+        let entry = i.and_then(|i| self.ctx.suspended.get_mut(i));
         if let Some((until, _)) = entry.filter(|(_, suspended)| *suspended == index) {
             *until = i64::MIN;
             self.goes_on_now();
@@ -178,7 +179,7 @@ impl LoopState {
             self.resume_notes(index, slot);
         }
         if source.is_descriptor() {
-            self.io_unmask(index, slot);
+            self.io.unsuppress(index, slot);
         }
         let spent = source.is_descriptor() && flags & AUTO_DISABLED != 0;
         if flags & ENABLED == 0 && !spent {
@@ -189,8 +190,8 @@ impl LoopState {
             self.signal_due(index);
             return None;
         }
-        let deferred_event = self.extras.get_mut(&index)?.deferred_event.take();
-        self.payloads.set_retained(
+        let deferred_event = self.ctx.extras.get_mut(&index)?.deferred_event.take();
+        self.ctx.payloads.set_retained(
             deferred_event.map_or(0, |deferred_event| deferred_event.reserved),
             false,
         );
@@ -218,14 +219,14 @@ impl LoopState {
                 return true;
             }
             let pending =
-                slot.and_then(|slot| self.pending.get_mut(slot.pending_index(), event.watcher));
+                slot.and_then(|slot| self.ctx.pending.get_mut(slot.pending_index(), event.watcher));
             if let Some(pending) = pending {
                 pending.merge(&event);
                 return true;
             }
         }
-        let Ok(position) = self.pending.try_push_back(event) else { return false };
-        self.payloads.set_retained(event.reserved, true);
+        let Ok(position) = self.ctx.pending.try_push_back(event) else { return false };
+        self.ctx.payloads.set_retained(event.reserved, true);
         if let Some(slot) = slot {
             slot.set(HAS_PENDING);
             slot.set_pending_index(position);
@@ -238,7 +239,9 @@ impl LoopState {
     #[cold]
     fn requeue_unqueued(&mut self, index: u32, slot: &WatcherSlot, event: &Event) {
         match Source::of(slot.flags.load(Relaxed)) {
-            Source::Timer if !slot.has(SET) => self.timer_retry(index, slot, event.deadline_ns),
+            Source::Timer if !slot.has(SET) => {
+                self.timers.retry(&mut self.ctx, index, slot, event.deadline_ns)
+            }
             Source::Timer => {}
             _ => self.requeue(event),
         }
@@ -246,7 +249,7 @@ impl LoopState {
 
     /// Whether there is something for evloop_wait.
     pub fn has_pending(&mut self) -> bool {
-        !self.pending.is_empty() || !self.unqueued_destroys.is_empty()
+        !self.ctx.pending.is_empty() || !self.unqueued_destroys.is_empty()
     }
 
     /// The next event for evloop_wait.
@@ -254,13 +257,13 @@ impl LoopState {
         if let Some(closed) = self.unqueued_destroys.pop() {
             return Some(closed.event);
         }
-        let mut event = self.pending.pop_front()?;
+        let mut event = self.ctx.pending.pop_front()?;
         if let Some((index, slot)) = live(event.watcher) {
             self.on_pending_taken(index, slot);
             match Source::of(slot.flags.load(Relaxed)) {
                 Source::File => self.set_retained(&event, false),
                 Source::Signal => self.signal_taken(index, slot, &mut event),
-                _ => self.payloads.set_retained(event.reserved, false),
+                _ => self.ctx.payloads.set_retained(event.reserved, false),
             }
             self.note_delivered(index, slot, &mut event);
         }
@@ -270,13 +273,13 @@ impl LoopState {
     fn on_pending_taken(&mut self, index: u32, slot: &WatcherSlot) {
         let flags = slot.flags.load(Relaxed);
         let handle = slot.handle(Kind::Watcher, index);
-        if Source::of(flags) == Source::File && self.pending.has_of(handle) {
+        if Source::of(flags) == Source::File && self.ctx.pending.has_of(handle) {
             // Each of its events is a record.
             return;
         }
         slot.unset(HAS_PENDING);
         if Source::of(flags).is_descriptor() && flags & RATE_LIMITED_NOW == 0 {
-            self.io_unmask(index, slot);
+            self.io.unsuppress(index, slot);
         }
     }
 
@@ -287,15 +290,15 @@ impl LoopState {
             return None;
         }
         self.on_pending_taken(index, slot);
-        self.pending.remove(slot.pending_index(), slot.handle(Kind::Watcher, index))
+        self.ctx.pending.remove(slot.pending_index(), slot.handle(Kind::Watcher, index))
     }
 
     /// The pending record of a watcher that is closed is discarded.
     pub fn discard_pending(&mut self, slot: &WatcherSlot, handle: i64) {
         if Source::of(slot.flags.load(Relaxed)) == Source::File {
-            self.pending.forget_file();
-        } else if let Some(event) = self.pending.remove(slot.pending_index(), handle) {
-            self.payloads.set_retained(event.reserved, false);
+            self.ctx.pending.forget_file();
+        } else if let Some(event) = self.ctx.pending.remove(slot.pending_index(), handle) {
+            self.ctx.payloads.set_retained(event.reserved, false);
         }
     }
 
@@ -315,18 +318,18 @@ impl LoopState {
     pub fn requeue(&mut self, event: &Event) {
         let Some((index, slot)) = live(event.watcher) else { return };
         match Source::of(slot.flags.load(Relaxed)) {
-            Source::Timer => self.timer_requeue(index, slot, event.deadline_ns),
+            Source::Timer => self.timers.requeue(&mut self.ctx, index, slot, event.deadline_ns),
             Source::Async => self.async_requeue(slot),
             Source::Signal => self.signal_requeue(index, event),
             // It was read: its count would be lost.
-            source if source.is_reported_once() => match self.extra(index, slot) {
+            source if source.is_reported_once() => match self.ctx.extra(index, slot) {
                 Ok(extra) => {
                     extra.defer_event(event);
-                    self.payloads.set_retained(event.reserved, true);
+                    self.ctx.payloads.set_retained(event.reserved, true);
                 }
-                Err(error) => self.fail(event.watcher, error.errno),
+                Err(error) => self.ctx.fail(event.watcher, error.errno),
             },
-            source if source.is_descriptor() => self.io_spurious(index, slot),
+            source if source.is_descriptor() => self.io.spurious(index, slot),
             Source::File => {
                 self.requeue_note(event);
             }

@@ -34,21 +34,21 @@ impl LoopState {
     pub fn probe_pending(&mut self, event: &Event) {
         self.probe_flush();
         self.probe.last = self.probe.now();
-        self.probe.count(event, self.virtual_time);
+        self.probe.count(event, self.ctx.virtual_time);
     }
 
     /// The same of one that was closed: by a callback, or with the command
     /// queue's lock.
     #[cold]
     pub fn probe_closed(&mut self, event: &Event) {
-        self.probe.count(event, self.virtual_time);
+        self.probe.count(event, self.ctx.virtual_time);
     }
 
     /// Flushes the samples.
     pub fn probe_flush(&mut self) {
         self.probe.flush_samples();
         if let Some(took) = self.probe.longest.take() {
-            note_longest(&mut self.shared.lock_commands(), &took);
+            note_longest(&mut self.ctx.shared.lock_commands(), &took);
         }
     }
 
@@ -69,7 +69,7 @@ impl LoopState {
     ) {
         if let Some(trace) = command_queue.trace.take() {
             trace.forget();
-            self.shared.own.set(OwnFd::Trace, -1);
+            self.ctx.shared.own.set(OwnFd::Trace, -1);
         }
         // By a thread that is not here.
         command_queue.trace_begins = false;
@@ -84,11 +84,11 @@ impl LoopState {
     /// From now on, this is looked at, or no more.
     pub fn change_probe(&mut self, change: ProbeChange) {
         if let ProbeChange::Watchdog(Some(watchdog_handle)) = &change {
-            watchdog_handle.begin_at(self.shared.activity.seq());
+            watchdog_handle.begin_at(self.ctx.shared.activity.seq());
         }
         self.probe.change(change);
         // Should this be in a callback, see `run_pending_work_counted`.
-        self.shared.pending_work.set();
+        self.ctx.shared.pending_work.set();
         self.instrumented = self.probe.is_wanted();
     }
 
@@ -96,7 +96,7 @@ impl LoopState {
     /// it.
     pub fn restart_counting(&mut self) {
         self.probe.restart();
-        self.shared.pending_work.set();
+        self.ctx.shared.pending_work.set();
     }
 }
 

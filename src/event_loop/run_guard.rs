@@ -120,7 +120,7 @@ impl Drop for RunGuard {
             self.shared.owner.release(&mut command_queue);
             // SAFETY: the run is over, and this thread has the command queue's
             // lock.
-            unsafe { self.state() }.in_callback = false;
+            unsafe { self.state() }.ctx.in_callback = false;
             return;
         }
         if std::thread::panicking() {

@@ -2,6 +2,7 @@
 //! jumps, or that check their descriptors.
 
 use super::clock_ids::MONOTONIC;
+use super::own_words::CLOCKS;
 use super::run_guard::RunGuard;
 use super::source::clocks::Until;
 use super::state::{CHECKS, LoopState, WAIT_LIMITED};
@@ -21,7 +22,7 @@ impl LoopState {
 
     /// Whether virtual time must not jump.
     pub fn is_time_held(&self) -> bool {
-        self.shared.holds.load(Relaxed) > 0
+        self.ctx.shared.holds.load(Relaxed) > 0
     }
 
     /// How much longer nothing may happen before virtual time jumps.
@@ -34,18 +35,62 @@ impl LoopState {
         until.saturating_sub(now).max(0)
     }
 
+    /// Before a wait in virtual time: no timer of the kernel's is to be set. How
+    /// long it may be.
+    #[cold]
+    pub fn arm_virtual(&mut self, until: Until) -> Option<i64> {
+        self.timers.recheck = 0;
+        self.timers.renumber_if_many(self.ctx.shared);
+        self.virtual_timeout(until)
+    }
+
+    fn virtual_timeout(&mut self, until: Until) -> Option<i64> {
+        let now = self.ctx.read_clock(MONOTONIC);
+        let mut due = false;
+        for index in 0..CLOCKS {
+            let wake = self.timers.next_wake(&self.ctx, index);
+            if wake.is_some_and(|wake| wake <= now && wake != i64::MAX) {
+                self.timers.due |= 1 << index;
+                due = true;
+            }
+        }
+        due |= self.ctx.suspended.iter().any(|(until, _)| *until <= now);
+        let over = matches!(until, Until::Now) || matches!(until, Until::Time(time) if time <= now);
+        if due || over {
+            return Some(0);
+        }
+        if self.auto_advance && !self.is_time_held() && self.next_jump(until).is_some() {
+            return Some(self.grace_left());
+        }
+        None
+    }
+
+    /// Where virtual time jumps to if there is nothing to do now.
+    fn next_jump(&mut self, until: Until) -> Option<i64> {
+        let timer = self.timers.next_virtual(&self.ctx);
+        let resume = self.ctx.suspended.iter().map(|(until, _)| *until);
+        let next = resume.chain(timer).min().filter(|next| *next != i64::MAX);
+        match (next, until) {
+            (_, Until::Now) => None,
+            (Some(next), Until::Time(time)) => Some(next.min(time)),
+            (None, Until::Time(time)) => Some(time),
+            (next, Until::Ever) => next,
+        }
+    }
+
     /// Whether nothing is ready, or due, so that virtual time may go on.
     fn has_nothing(&mut self, found: usize) -> bool {
         if found > 0
             || self.has_something()
             || self.files.is_active()
-            || self.shared.wake_state.has_work()
+            || self.ctx.shared.wake_state.has_work()
         {
             return false;
         }
-        let now = self.read_clock(MONOTONIC);
-        let due = self.next_virtual().is_some_and(|next| next <= now && next != i64::MAX);
-        !due && !self.suspended.iter().any(|(until, _)| *until <= now)
+        let now = self.ctx.read_clock(MONOTONIC);
+        let due =
+            self.timers.next_virtual(&self.ctx).is_some_and(|next| next <= now && next != i64::MAX);
+        !due && !self.ctx.suspended.iter().any(|(until, _)| *until <= now)
     }
 
     /// After a wait: with nothing to do, virtual time goes on.
@@ -59,9 +104,9 @@ impl LoopState {
         }
         self.grace_until = None;
         if let Some(next) = self.next_jump(until)
-            && next > self.read_clock(MONOTONIC)
+            && next > self.ctx.read_clock(MONOTONIC)
         {
-            self.shared.virtual_now.store(next, Relaxed);
+            self.ctx.shared.virtual_now.store(next, Relaxed);
             // Marks what is due now.
             self.virtual_timeout(Until::Now);
         }
@@ -119,7 +164,7 @@ impl RunGuard {
             let state = unsafe { self.state() };
             state.check_fds();
             let left = end.map_or(i64::MAX, |end| end.saturating_sub(clock::now_ns()).max(0));
-            let piece = if state.failures.is_empty() { left.min(CHECK_NS) } else { 0 };
+            let piece = if state.ctx.failures.is_empty() { left.min(CHECK_NS) } else { 0 };
             let found = self.poll(Some(piece))?;
             if found > 0 || piece == left || piece == 0 || self.shared.wake_state.has_work() {
                 return Ok(found);

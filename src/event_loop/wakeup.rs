@@ -31,14 +31,14 @@ impl LoopState {
             self.on_internal_event(own.trailing_zeros() as usize, found == 1);
             own &= own - 1;
         }
-        let shared = self.shared;
+        let shared = self.ctx.shared;
         if shared.wake_state.has_posts() {
             self.take_posts();
         }
         if shared.wake_state.peek() & (wake_state::HAS_COMMANDS | wake_state::SIGNALS) != 0 {
             self.take_commands();
         }
-        self.payloads.forget();
+        self.ctx.payloads.forget();
         // What callbacks of this iteration post is for the next one.
         self.posts_due = self.posts.len();
     }
@@ -47,7 +47,7 @@ impl LoopState {
     /// handlers have seen.
     #[cold]
     fn take_commands(&mut self) {
-        let shared = self.shared;
+        let shared = self.ctx.shared;
         if shared.has_commands() {
             self.apply_commands(&mut shared.lock_commands());
         }
@@ -59,12 +59,12 @@ impl LoopState {
     #[inline]
     pub fn has_more_than_descriptors(&self) -> bool {
         self.timers.due != 0
-            || self.clock_changed
+            || self.timers.clock_changed
             || self.posts_due > 0
             || self.deferred > 0
             || self.has_drained()
             || self.signals.due
-            || !self.suspended.is_empty()
+            || !self.ctx.suspended.is_empty()
             || self.files.is_active()
     }
 
@@ -92,8 +92,8 @@ impl LoopState {
         self.io.stale_rounds = if is_stale { (self.io.stale_rounds & !(1 << 31)) + 1 } else { 0 };
         if self.io.stale_rounds == 1 {
             // Perhaps the whole set is the program's.
-            let shared = self.shared;
-            self.has_own_epoll(&mut shared.lock_commands());
+            let shared = self.ctx.shared;
+            self.ctx.has_own_epoll(&mut shared.lock_commands());
         } else if self.io.stale_rounds >= MAX_STALE_ROUNDS {
             self.rebuild();
         }
@@ -132,7 +132,7 @@ impl LoopState {
             && let Some(fd) = fd
             && timerfd::read(fd) == Err(Errno::ECANCELED)
         {
-            self.clock_changed = true;
+            self.timers.clock_changed = true;
         }
     }
 }

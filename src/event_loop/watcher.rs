@@ -10,8 +10,9 @@ use super::shared;
 use super::slot::list::WatcherList;
 use super::slot::view::{closed_event, is_unlinked};
 use super::slot::{self, LIVE, WatcherSlot};
+use super::source::ctx::Limit;
 use super::source::io;
-use super::state::{Limit, LoopState, MANY_NAMES};
+use super::state::{LoopState, MANY_NAMES};
 use super::timer_setting::{self, TimerSetting};
 use crate::errno::{Result, fail};
 use crate::handle::{self, Kind};
@@ -49,9 +50,9 @@ impl NewWatcher {
 impl LoopState {
     #[inline]
     pub fn new_watcher(&mut self, source: Source, target: Target) -> Result<NewWatcher> {
-        let index = self.slots.alloc(self.shared)?;
-        let fresh = NewWatcher::new(self.shared, index, source, target)?;
-        if target.callback.is_none() && !self.pending.expect_watcher() {
+        let index = self.ctx.slots.alloc(self.ctx.shared)?;
+        let fresh = NewWatcher::new(self.ctx.shared, index, source, target)?;
+        if target.callback.is_none() && !self.ctx.pending.expect_watcher() {
             self.discard_new(&fresh);
             fail!(ENOMEM, "no memory for a watcher's events");
         }
@@ -60,20 +61,20 @@ impl LoopState {
 
     pub fn discard_new(&mut self, fresh: &NewWatcher) {
         self.forget_slot(fresh.slot);
-        self.slots.free(fresh.index);
+        self.ctx.slots.free(fresh.index);
     }
 
     fn forget_slot(&mut self, slot: &WatcherSlot) {
         if slot.has(RECORDS) {
-            self.pending.forget_watcher();
+            self.ctx.pending.forget_watcher();
         }
     }
 
     #[inline]
     pub fn publish(&mut self, fresh: &NewWatcher) -> i64 {
         fresh.slot.set_state(LIVE);
-        self.shared.count(1);
-        self.count_liveness(fresh.slot);
+        self.ctx.shared.count(1);
+        self.ctx.count_liveness(fresh.slot);
         fresh.handle()
     }
 
@@ -90,9 +91,9 @@ impl LoopState {
         set_subject(fresh.slot, fd_source.as_deref());
         let added = self.begin_fd_source(&fresh, fd_source).and_then(|()| {
             let registered = self.io_register(fd, events, fresh.handle())?;
-            let added = self.io_added(fresh.index, fresh.slot, registered);
+            let added = self.io.added(&mut self.ctx, fresh.index, fresh.slot, registered);
             if added.is_err() && matches!(registered, RegisteredAs::Alone(_)) {
-                let _ = epoll::delete(self.epoll(), fd);
+                let _ = epoll::delete(self.ctx.epoll(), fd);
             }
             added
         });
@@ -112,7 +113,7 @@ impl LoopState {
         fd_source: Option<Box<dyn FdSource>>,
     ) -> Result<()> {
         let Some(mut fd_source) = fd_source else { return Ok(()) };
-        fd_source.begin(self.shared.handle())?;
+        fd_source.begin(self.ctx.shared.handle())?;
         self.insert_fd_source(fresh.index, fd_source)
     }
 
@@ -127,7 +128,7 @@ impl LoopState {
         prepare_timer(fresh.slot, clock, setting);
         let tolerance = if tolerance == 0 { self.timers.tolerance } else { tolerance };
         fresh.slot.node.set_tolerance(tolerance);
-        match self.timer_set(fresh.index, fresh.slot, setting, None) {
+        match self.set_timer(fresh.index, fresh.slot, setting, None) {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
                 self.uncount(fresh.slot);
@@ -135,6 +136,24 @@ impl LoopState {
                 Err(error)
             }
         }
+    }
+
+    /// Sets, or stops, a timer. `deadline`: where it was found already.
+    pub fn set_timer(
+        &mut self,
+        index: u32,
+        slot: &WatcherSlot,
+        setting: &TimerSetting,
+        deadline: Option<i64>,
+    ) -> Result<()> {
+        let clock = (slot.flags.load(Relaxed) >> CLOCK_SHIFT & CLOCK_MASK) as usize;
+        self.ensure_clock(timer_setting::queue_of(clock, setting))?;
+        self.timers.set(&mut self.ctx, index, slot, setting, deadline)
+    }
+
+    /// Makes the timer of a clock, if it is not there yet.
+    fn ensure_clock(&mut self, clock: usize) -> Result<()> {
+        self.timers.ensure_clock(&mut self.ctx, &mut self.io, clock)
     }
 
     pub fn add_plain(&mut self, source: Source, target: Target) -> Result<i64> {
@@ -171,7 +190,7 @@ impl LoopState {
             Source::Defer => {
                 self.deferred += 1;
                 slot.set(WAITING | NEXT_TIME);
-                self.count_liveness(slot);
+                self.ctx.count_liveness(slot);
             }
             _ => {}
         }
@@ -184,9 +203,9 @@ impl LoopState {
             Change::Enable => self.enable(index, slot),
             Change::Disable => self.disable(index, slot),
             Change::Priority(priority) => {
-                self.extra(index, slot)?;
+                self.ctx.extra(index, slot)?;
                 self.publish_priority(slot.handle(Kind::Watcher, index), priority)?;
-                self.extra(index, slot)?.priority = priority;
+                self.ctx.extra(index, slot)?.priority = priority;
                 let prioritized = slot.has(HAS_PRIORITY);
                 if priority != 0 && !prioritized {
                     slot.set(HAS_PRIORITY);
@@ -208,27 +227,29 @@ impl LoopState {
             }
             Change::Ref => {
                 slot.unset(UNREF);
-                self.count_liveness(slot);
+                self.ctx.count_liveness(slot);
                 Ok(())
             }
             Change::Unref => {
                 slot.set(UNREF);
-                self.count_liveness(slot);
+                self.ctx.count_liveness(slot);
                 Ok(())
             }
-            Change::Events(events) => self.io_modify(index, slot, events),
+            Change::Events(events) => self.io.modify(&mut self.ctx, index, slot, events),
             Change::IoSet(0) => self.disable(index, slot),
             Change::IoSet(events) => {
-                self.io_modify(index, slot, events)?;
+                self.io.modify(&mut self.ctx, index, slot, events)?;
                 self.enable(index, slot)
             }
-            Change::Tolerance(tolerance) => self.timer_set_tolerance(index, slot, tolerance),
+            Change::Tolerance(tolerance) => {
+                self.timers.set_tolerance(&mut self.ctx, index, slot, tolerance)
+            }
         }
     }
 
     /// Lets other threads see a watcher's priority.
     fn publish_priority(&self, handle: i64, priority: i32) -> Result<()> {
-        let mut priorities = self.shared.priorities.lock();
+        let mut priorities = self.ctx.shared.priorities.lock();
         if priority == 0 {
             priorities.remove(&handle);
         } else if priorities.try_put(handle, priority).is_err() {
@@ -240,7 +261,7 @@ impl LoopState {
     fn limit(&mut self, index: u32, slot: &WatcherSlot, interval: i64, burst: i32) -> Result<()> {
         // It wakes the loop when a watcher may go on.
         self.ensure_clock(clock_ids::MONOTONIC)?;
-        let extra = self.extra(index, slot)?;
+        let extra = self.ctx.extra(index, slot)?;
         if interval > 0 {
             extra.limit = Some(Limit { interval, burst, since: i64::MIN, count: 0 });
             slot.set(HAS_RATE_LIMIT);
@@ -263,22 +284,22 @@ impl LoopState {
             return Ok(());
         }
         if source.is_descriptor() {
-            self.io_retry(index, slot)?;
+            self.io.retry(&mut self.ctx, index, slot)?;
         }
         slot.set(ENABLED);
         match source {
             source if source.is_descriptor() => {
                 slot.unset(AUTO_DISABLED);
-                self.io_rearm(index, slot);
-                self.io_forget_deferred(index, slot);
-                self.fail_if_fd_lost(index, slot);
+                self.io.rearm(index, slot);
+                self.io.forget_deferred(&mut self.ctx, index, slot);
+                self.ctx.fail_if_fd_lost(index, slot);
             }
             Source::File => {
                 slot.unset(AUTO_DISABLED);
                 self.resume_notes(index, slot);
             }
             Source::Timer => {
-                if let Err(error) = self.timer_enable(index, slot) {
+                if let Err(error) = self.timers.enable(&mut self.ctx, index, slot) {
                     slot.unset(ENABLED);
                     return Err(error);
                 }
@@ -294,7 +315,7 @@ impl LoopState {
             }
             _ => {}
         }
-        self.count_liveness(slot);
+        self.ctx.count_liveness(slot);
         if flags & EXTRA != 0 {
             self.deliver_deferred(index, slot);
         }
@@ -304,7 +325,7 @@ impl LoopState {
     /// What was kept while the watcher was disabled comes now.
     fn deliver_deferred(&mut self, index: u32, slot: &WatcherSlot) {
         let deferred_event =
-            self.extras.get(&index).is_some_and(|extra| extra.deferred_event.is_some());
+            self.ctx.extras.get(&index).is_some_and(|extra| extra.deferred_event.is_some());
         if deferred_event && !slot.has(RATE_LIMITED_NOW) {
             self.suspend(index, slot, i64::MIN);
         }
@@ -325,14 +346,14 @@ impl LoopState {
             return Ok(());
         }
         match Source::of(flags) {
-            source if source.is_descriptor() => self.io_touch(index, slot),
-            Source::Timer => self.timer_disable(index, slot)?,
+            source if source.is_descriptor() => self.io.touch(index, slot),
+            Source::Timer => self.timers.disable(&mut self.ctx, index, slot)?,
             Source::Idle => self.idlers -= 1,
             Source::Defer if flags & WAITING != 0 => self.deferred -= 1,
             _ => {}
         }
         slot.unset(ENABLED);
-        self.count_liveness(slot);
+        self.ctx.count_liveness(slot);
         self.requeue_pending(index, slot);
         Ok(())
     }
@@ -340,7 +361,7 @@ impl LoopState {
     fn uncount(&mut self, slot: &WatcherSlot) {
         if slot.has(COUNTED) {
             slot.unset(COUNTED);
-            self.active -= 1;
+            self.ctx.active -= 1;
         }
     }
 
@@ -352,7 +373,7 @@ impl LoopState {
         if !slot.close(resolved.handle) {
             return handle::stale(resolved.handle.pack());
         }
-        self.shared.count(-1);
+        self.ctx.shared.count(-1);
         self.finish_close(resolved.handle.index, slot, false);
         Ok(())
     }
@@ -363,12 +384,12 @@ impl LoopState {
         let flags = slot.flags.load(Relaxed);
         self.uncount(slot);
         match Source::of(flags) {
-            Source::Io => self.io_close(index, slot, deregistered),
+            Source::Io => self.io.close(&mut self.ctx, index, slot, deregistered),
             source if source.is_fd_source() => {
-                self.io_close(index, slot, deregistered);
+                self.io.close(&mut self.ctx, index, slot, deregistered);
                 self.take_fd_source(index);
             }
-            Source::Timer => self.timer_stop(index, slot),
+            Source::Timer => self.timers.stop(&mut self.ctx, index, slot),
             Source::Signal => self.signal_close(index, slot),
             Source::File => self.close_file(index, deregistered),
             source => self.remove_from_list(slot, source),
@@ -381,7 +402,7 @@ impl LoopState {
             slot.set(CLOSED_ON_STACK);
             return;
         }
-        self.slots.free(index);
+        self.ctx.slots.free(index);
     }
 
     /// Takes the watchers out of everything that others have closed without
@@ -390,7 +411,7 @@ impl LoopState {
     pub fn close_unlisted(&mut self) {
         let mut position = usize::MAX;
         while let Some((next, index, slot)) =
-            self.slots.find_before(position, WatcherSlot::is_unlisted)
+            self.ctx.slots.find_before(position, WatcherSlot::is_unlisted)
         {
             position = next;
             let was_removed = slot.take_unlisted();
@@ -420,12 +441,12 @@ impl LoopState {
         if slot.has(NAMED) {
             self.unnamed_more |= self.unnamed.try_push(handle).is_err();
             if self.unnamed.len() >= MANY_NAMES || self.unnamed_more {
-                self.shared.pending_work.set();
+                self.ctx.shared.pending_work.set();
             }
         }
         if slot.has(HAS_PRIORITY) {
             self.prioritized -= 1;
-            self.shared.priorities.lock().remove(&handle);
+            self.ctx.shared.priorities.lock().remove(&handle);
         }
         if slot.has(RATE_LIMITED_NOW) {
             self.forget_suspended(index);
@@ -438,14 +459,16 @@ impl LoopState {
         {
             self.note_destroy(node, closed_event(index, slot));
         }
-        let deferred_event = self.extras.remove(&index).and_then(|extra| extra.deferred_event);
+        let deferred_event = self.ctx.extras.remove(&index).and_then(|extra| extra.deferred_event);
         // What is longer than an event that will not be seen.
-        self.payloads.set_retained(
+        self.ctx.payloads.set_retained(
             deferred_event.map_or(0, |deferred_event| deferred_event.reserved),
             false,
         );
-        if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
-            self.extras.try_shrink();
+        if self.ctx.extras.capacity() > 1024
+            && self.ctx.extras.capacity() > 8 * self.ctx.extras.len()
+        {
+            self.ctx.extras.try_shrink();
         }
     }
 }

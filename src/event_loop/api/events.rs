@@ -24,11 +24,11 @@ fn payload_of(event: &Event, source: Source) -> Result<EventPayload> {
     if let Some(shared) = shared.filter(|shared| shared.is_mine()) {
         // SAFETY: this thread runs the loop, whose run borrows nothing of the
         // state while a callback, which this call is in, runs.
-        return unsafe { shared.with_state(|state| state.payloads.of(event)) }?;
+        return unsafe { shared.with_state(|state| state.ctx.payloads.of(event)) }?;
     }
     let resolved = resolve(event.watcher, Kind::Watcher)?;
     resolved.with(
-        |state| state.payloads.of(event),
+        |state| state.ctx.payloads.of(event),
         |_| fail!(EBUSY, "another thread runs the loop of watcher {}", event.watcher),
     )
 }

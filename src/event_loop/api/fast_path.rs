@@ -67,14 +67,14 @@ pub(crate) fn add_timer(handle: i64, new: &NewTimer, target: Target) -> Option<i
         return None;
     }
     owned_here(handle, Kind::Loop, |OwnedHere { state, .. }| {
-        let LoopState { timers, slots, .. } = state;
-        let (index, slot, flags) = timers.start(new, || slots.try_alloc())?;
+        let LoopState { timers, ctx, .. } = state;
+        let (index, slot, flags) = timers.start(new, || ctx.slots.try_alloc())?;
         slot.flags.store(flags | COUNTED, Relaxed);
-        slot.set_shared(state.shared);
+        slot.set_shared(state.ctx.shared);
         slot.set_target(target);
         slot.set_state(LIVE);
-        state.active = state.active.wrapping_add(1);
-        state.shared.count(1);
+        state.ctx.active = state.ctx.active.wrapping_add(1);
+        state.ctx.shared.count(1);
         Some(slot.handle(Kind::Watcher, index))
     })?
 }
@@ -114,8 +114,8 @@ pub(crate) fn set_enabled(handle: i64, enable: bool) -> bool {
         }
         let rearm = if enable { REARM } else { 0 };
         slot.flags.store((flags ^ (ENABLED | COUNTED)) | DIRTY | rearm, Relaxed);
-        let active = state.active;
-        state.active = if enable { active.wrapping_add(1) } else { active.wrapping_sub(1) };
+        let active = state.ctx.active;
+        state.ctx.active = if enable { active.wrapping_add(1) } else { active.wrapping_sub(1) };
         true
     })
     .unwrap_or(false)
@@ -155,7 +155,7 @@ pub(crate) fn set_ref(handle: i64, keeps_alive: bool) -> bool {
         let wanted = if keeps_alive { flags & !UNREF } else { flags | UNREF };
         if wanted != flags {
             slot.flags.store(wanted, Relaxed);
-            state.count_liveness(slot);
+            state.ctx.count_liveness(slot);
         }
     })
     .is_some()
@@ -171,5 +171,5 @@ pub(crate) fn set_data(handle: i64, data: u64) -> bool {
 /// See evloop_watcher_loop.
 #[inline(always)]
 pub(crate) fn loop_of(handle: i64) -> Option<i64> {
-    owned_here(handle, Kind::Watcher, |OwnedHere { state, .. }| state.shared.handle())
+    owned_here(handle, Kind::Watcher, |OwnedHere { state, .. }| state.ctx.shared.handle())
 }

@@ -189,9 +189,9 @@ pub(in crate::event_loop) fn read(shared: &LoopShared, slot: &WatcherSlot) -> Wa
 
 /// The same where the loop may be touched, which knows more of its timers.
 fn read_exactly(state: &LoopState, index: u32, slot: &WatcherSlot) -> WatcherInfo {
-    let mut info = read(state.shared, slot);
+    let mut info = read(state.ctx.shared, slot);
     if Source::of(slot.flags.load(Relaxed)) == Source::Timer && slot.has(SET) {
-        info.deadline_ns = state.timer_deadline(index, slot).unwrap_or(i64::MAX);
+        info.deadline_ns = state.timers.deadline(&state.ctx, index, slot).unwrap_or(i64::MAX);
     }
     info
 }
@@ -202,7 +202,7 @@ impl LoopState {
         let is_it = |slot: &WatcherSlot| {
             Source::of(slot.flags.load(Relaxed)) == Source::Io && slot.state() == slot::LIVE
         };
-        let found = self.chain(fd).find(|(_, slot)| is_it(slot));
+        let found = self.io.chain(fd).find(|(_, slot)| is_it(slot));
         let (index, slot) = found.or_else(|| self.io.not_pollable.find(fd))?;
         Some(slot.handle(Kind::Watcher, index))
     }

@@ -41,13 +41,13 @@ pub(crate) fn now(handle: i64) -> Result<i64> {
     let resolved = resolve(handle, Kind::Loop)?;
     resolved.with(
         |state| {
-            let known = state.shared.time.load(Relaxed);
-            if known != shared::UNKNOWN && !state.virtual_time {
+            let known = state.ctx.shared.time.load(Relaxed);
+            if known != shared::UNKNOWN && !state.ctx.virtual_time {
                 return Ok(known);
             }
-            let now = state.read_clock(clock_ids::MONOTONIC);
-            if state.in_callback {
-                state.shared.time.store(now, Relaxed);
+            let now = state.ctx.read_clock(clock_ids::MONOTONIC);
+            if state.ctx.in_callback {
+                state.ctx.shared.time.store(now, Relaxed);
             }
             Ok(now)
         },

@@ -47,7 +47,7 @@ fn send(resolved: &Resolved, post: Post) -> Result<()> {
     let node = handle::try_box(node).ok_or_else(no_memory)?;
     if resolved.shared.is_mine() {
         let direct = |state: &mut LoopState| {
-            if state.shared.wake_state.has_posts() {
+            if state.ctx.shared.wake_state.has_posts() {
                 // Those came before.
                 state.take_posts();
             }

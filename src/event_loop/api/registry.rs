@@ -45,11 +45,11 @@ pub(super) fn open(
     let Some(slot) = slot::get(index) else { return handle::stale(0) };
     let handle = slot.handle(Kind::Loop, index);
     let mut command_queue = shared.lock_commands();
-    command_queue.epoll = state.epoll();
-    state.be_woken();
+    command_queue.epoll = state.ctx.epoll();
+    state.ctx.be_woken();
     shared.own.clear();
-    shared.own.set(OwnFd::Epoll, state.epoll());
-    shared.own.set(OwnFd::Eventfd, state.eventfd.raw());
+    shared.own.set(OwnFd::Epoll, state.ctx.epoll());
+    shared.own.set(OwnFd::Eventfd, state.ctx.eventfd.raw());
     shared.epoch.store(epoch, Relaxed);
     shared.damage.store(0, Relaxed);
     shared.time.store(UNKNOWN, Relaxed);
@@ -59,7 +59,7 @@ pub(super) fn open(
     shared.timer_tolerance.store(state.timers.tolerance, Relaxed);
     shared.holds.store(0, Relaxed);
     shared.busy_poll.store(0, Relaxed);
-    shared.virtual_now.store(if state.virtual_time { 0 } else { REAL_TIME }, Relaxed);
+    shared.virtual_now.store(if state.ctx.virtual_time { 0 } else { REAL_TIME }, Relaxed);
     // SAFETY: no thread uses the shared part yet, and this thread has the lock.
     unsafe { shared.lifecycle().begin(&mut command_queue, state, handle) };
     drop(command_queue);
@@ -136,8 +136,8 @@ pub(crate) fn revive(handle: i64) -> Result<()> {
     let act = |state: &mut LoopState| -> Result<()> {
         state.revive(&mut command_queue)?;
         state.revive_probe(&mut command_queue, watchdog_handle);
-        state.be_woken();
-        command_queue.epoll = state.epoll();
+        state.ctx.be_woken();
+        command_queue.epoll = state.ctx.epoll();
         Ok(())
     };
     // SAFETY: no other thread of this process uses the loop yet, and this one

@@ -68,7 +68,7 @@ pub(crate) fn timer_set_tolerance(handle: i64, tolerance: i64) -> Result<()> {
 pub(crate) fn timer_set(handle: i64, setting: TimerSetting) -> Result<()> {
     let resolved = of_source(handle, Source::Timer)?;
     resolved.with(
-        |state| state.timer_set(resolved.handle.index, resolved.slot, &setting, None),
+        |state| state.set_timer(resolved.handle.index, resolved.slot, &setting, None),
         |command_queue| {
             command_queue.reserve_commands(2)?;
             let clock = resolved.slot.flags.load(Relaxed) >> CLOCK_SHIFT & CLOCK_MASK;
@@ -84,7 +84,7 @@ pub(crate) fn timer_set(handle: i64, setting: TimerSetting) -> Result<()> {
 pub(crate) fn timer_again(handle: i64) -> Result<()> {
     let resolved = of_source(handle, Source::Timer)?;
     resolved.with(
-        |state| state.timer_again(resolved.handle.index, resolved.slot, None),
+        |state| state.timers.again(&mut state.ctx, resolved.handle.index, resolved.slot, None),
         |command_queue| {
             command_queue.reserve_commands(1)?;
             let flags = resolved.slot.flags.load(Relaxed);
@@ -116,7 +116,7 @@ pub(crate) fn timer_again(handle: i64) -> Result<()> {
 pub(crate) fn timer_remaining(handle: i64) -> Result<i64> {
     let resolved = of_source(handle, Source::Timer)?;
     resolved.with(
-        |state| Ok(state.timer_remaining(resolved.handle.index, resolved.slot)),
+        |state| Ok(state.timers.remaining(&state.ctx, resolved.handle.index, resolved.slot)),
         |command_queue| {
             let flags = resolved.slot.flags.load(Relaxed);
             let mut queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
@@ -140,7 +140,7 @@ pub(crate) fn timer_remaining(handle: i64) -> Result<i64> {
 /// See evloop_watcher_loop.
 pub(crate) fn loop_of(handle: i64) -> Result<i64> {
     let resolved = resolve(handle, Kind::Watcher)?;
-    resolved.with(|state| Ok(state.shared.handle()), |_| Ok(resolved.shared.handle()))
+    resolved.with(|state| Ok(state.ctx.shared.handle()), |_| Ok(resolved.shared.handle()))
 }
 
 /// See evloop_watcher_set_name.

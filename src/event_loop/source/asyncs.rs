@@ -70,7 +70,7 @@ impl LoopState {
         if self.drained != END_OF_STACK {
             return;
         }
-        let mut index = self.shared.wake_state.take_pending_asyncs();
+        let mut index = self.ctx.shared.wake_state.take_pending_asyncs();
         while let Some(slot) = slot::get(index).filter(|_| index != END_OF_STACK) {
             let before = link(slot);
             SlotLinks.set_next(index, self.drained);
@@ -90,10 +90,10 @@ impl LoopState {
     /// and not put it on the stack yet. It never will here, and as long as the
     /// mark is there no other sender would.
     pub fn find_sent(&mut self) {
-        let wake_state = &self.shared.wake_state;
+        let wake_state = &self.ctx.shared.wake_state;
         // No thread of this process sleeps in the loop: none is to be woken.
         wake_state.set_awake();
-        self.slots.all().filter(|(_, slot)| is_async(slot)).for_each(|(_, slot)| {
+        self.ctx.slots.all().filter(|(_, slot)| is_async(slot)).for_each(|(_, slot)| {
             slot.aux.store(link(slot).into(), Relaxed);
         });
         let mut newest = wake_state.take_pending_asyncs();
@@ -103,7 +103,7 @@ impl LoopState {
             let flags = slot.flags.load(Relaxed);
             is_async(slot) && slot.is_pending() && !is_unlinked(flags) && !is_listed(slot)
         };
-        let lost = self.slots.all().filter(|(_, slot)| is_lost(slot));
+        let lost = self.ctx.slots.all().filter(|(_, slot)| is_lost(slot));
         lost.for_each(|(index, _)| self.push_again(index));
         // Back to where they were, in their order.
         let mut oldest = END_OF_STACK;
@@ -120,14 +120,14 @@ impl LoopState {
     }
 
     fn push_again(&self, index: u32) {
-        let wake_state = &self.shared.wake_state;
-        drop(wake_state.push(self.shared, &SlotLinks, index, wake_state.pending_tag()));
+        let wake_state = &self.ctx.shared.wake_state;
+        drop(wake_state.push(self.ctx.shared, &SlotLinks, index, wake_state.pending_tag()));
     }
 
     /// For a loop whose watchers are all closed: takes those off the stack
     /// that were sent to, and has every later push refused.
     pub fn discard_pending_asyncs(&mut self) {
-        let mut index = self.shared.wake_state.close_pending_asyncs();
+        let mut index = self.ctx.shared.wake_state.close_pending_asyncs();
         while let Some(slot) = slot::get(index).filter(|_| index != END_OF_STACK) {
             index = link(slot);
             slot.clear_pending();
@@ -140,7 +140,7 @@ impl LoopState {
 
     /// Whether an async watcher that was sent to is to be called.
     fn is_due_async(&mut self, index: u32, slot: &WatcherSlot) -> bool {
-        let ours = slot.shared().is_some_and(|shared| std::ptr::eq(shared, self.shared));
+        let ours = slot.shared().is_some_and(|shared| std::ptr::eq(shared, self.ctx.shared));
         let flags = slot.flags.load(Relaxed);
         if !ours || Source::of(flags) != Source::Async {
             return false;
@@ -148,7 +148,7 @@ impl LoopState {
         if slot.state() != LIVE {
             // Closed: freed by who comes last, this or the command to close it.
             if slot.clear_pending() && flags & CLOSED_ON_STACK != 0 {
-                self.slots.free(index);
+                self.ctx.slots.free(index);
             }
             return false;
         }

@@ -8,8 +8,9 @@ use crate::event_loop::clock_ids::{MONOTONIC, NEVER, REALTIME, clock_id, read};
 use crate::event_loop::own_fds::{OwnFd, give_up};
 use crate::event_loop::own_words::{CLOCKS, INTERNAL};
 use crate::event_loop::source::coalescing::Pace;
-use crate::event_loop::source::timers::TimerNodes;
-use crate::event_loop::state::LoopState;
+use crate::event_loop::source::ctx::SourceCtx;
+use crate::event_loop::source::io::Io;
+use crate::event_loop::source::timers::{TimerNodes, TimerSource};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, epoll, timerfd};
@@ -81,28 +82,29 @@ impl LoopClock {
     }
 }
 
-impl LoopState {
-    /// The time of a clock, or virtual time.
-    pub fn read_clock(&self, clock: usize) -> i64 {
-        self.shared.now(clock)
-    }
-
+impl TimerSource {
     /// Makes the timer of a clock, if it is not there yet.
-    pub fn ensure_clock(&mut self, clock: usize) -> Result<()> {
-        if self.virtual_time || self.timers.clock(clock).fd.is_some() {
+    pub fn ensure_clock(&mut self, ctx: &mut SourceCtx, io: &mut Io, clock: usize) -> Result<()> {
+        if ctx.virtual_time || self.clock(clock).fd.is_some() {
             return Ok(());
         }
         let fd = create_fd(clock)?;
-        self.adopt_clock(clock, fd)
+        self.adopt_clock(ctx, io, clock, fd)
     }
 
-    pub fn adopt_clock(&mut self, clock: usize, fd: Fd) -> Result<()> {
-        if self.timers.clock(clock).fd.is_none() {
-            self.register_clock(self.own_epoll()?, clock, fd.raw())?;
-            self.fd_is_ours(OwnFd::Clock(clock), fd.raw());
-            self.timers.clock(clock).fd = Some(fd);
-            let ready = self.shared.clocks.load(Relaxed);
-            self.shared.clocks.store(ready | 1 << clock, Relaxed);
+    pub fn adopt_clock(
+        &mut self,
+        ctx: &mut SourceCtx,
+        io: &mut Io,
+        clock: usize,
+        fd: Fd,
+    ) -> Result<()> {
+        if self.clock(clock).fd.is_none() {
+            self.register_clock(ctx.own_epoll()?, clock, fd.raw())?;
+            io.claim_fd(ctx, OwnFd::Clock(clock), fd.raw());
+            self.clock(clock).fd = Some(fd);
+            let ready = ctx.shared.clocks.load(Relaxed);
+            ctx.shared.clocks.store(ready | 1 << clock, Relaxed);
         }
         Ok(())
     }
@@ -111,7 +113,7 @@ impl LoopState {
     pub fn fresh_clocks(&mut self, epoll: RawFd) -> Result<[Option<Fd>; CLOCKS]> {
         let mut fresh = [const { None }; CLOCKS];
         for (index, fresh) in fresh.iter_mut().enumerate() {
-            if self.timers.clock(index).fd.is_some() {
+            if self.clock(index).fd.is_some() {
                 let fd = create_fd(index)?;
                 self.register_clock(epoll, index, fd.raw())?;
                 *fresh = Some(fd);
@@ -120,14 +122,20 @@ impl LoopState {
         Ok(fresh)
     }
 
-    pub fn replace_clocks(&mut self, fresh: [Option<Fd>; CLOCKS], is_ours: bool) {
+    pub fn replace_clocks(
+        &mut self,
+        ctx: &mut SourceCtx,
+        io: &mut Io,
+        fresh: [Option<Fd>; CLOCKS],
+        is_ours: bool,
+    ) {
         for (index, fresh) in fresh.into_iter().enumerate() {
             let number = fresh.as_ref().map_or(-1, Fd::raw);
-            self.fd_is_ours(OwnFd::Clock(index), number);
-            let clock = self.timers.clock(index);
+            io.claim_fd(ctx, OwnFd::Clock(index), number);
+            let clock = self.clock(index);
             give_up(std::mem::replace(&mut clock.fd, fresh), is_ours);
             clock.armed = NEVER;
-            self.timers.due |= 1 << index;
+            self.due |= 1 << index;
         }
     }
 
@@ -138,35 +146,30 @@ impl LoopState {
     }
 
     /// The time at which what is due on a clock is looked for.
-    pub fn expiry_time(&mut self, clock: usize) -> i64 {
+    pub fn expiry_time(&mut self, ctx: &mut SourceCtx, clock: usize) -> i64 {
         // What is set to the end of time is set to never.
-        let now = self.read_clock(clock).min(i64::MAX - 1);
-        if !self.precise || self.virtual_time {
+        let now = ctx.read_clock(clock).min(i64::MAX - 1);
+        if !ctx.precise || ctx.virtual_time {
             return now;
         }
-        let Some(wake) = self.next_wake(clock) else { return now };
+        let Some(wake) = self.next_wake(ctx, clock) else { return now };
         let mut now = now;
-        while now < wake && wake - now <= SPIN_NS && self.shared.wake_state.peek() == 0 {
+        while now < wake && wake - now <= SPIN_NS && ctx.shared.wake_state.peek() == 0 {
             std::hint::spin_loop();
-            now = self.read_clock(clock);
+            now = ctx.read_clock(clock);
         }
         now
     }
 
-    /// Sets the timers; how long to wait then.
+    /// Sets the timers; how long to wait then. `watched`: the loop has to know
+    /// of steps of the wall clock.
     #[inline]
-    pub fn arm_timers(&mut self, until: Until) -> Option<i64> {
-        if self.virtual_time {
-            // No timer of the kernel's is to be set.
-            self.timers.recheck = 0;
-            self.timers.renumber_if_many(self.shared);
-            return self.virtual_timeout(until);
-        }
-        let mut due = self.timers.due != 0;
-        let recheck = if self.suspended.is_empty() { self.timers.recheck } else { u32::MAX };
+    pub fn arm_clocks(&mut self, ctx: &mut SourceCtx, until: Until, watched: bool) -> Option<i64> {
+        let mut due = self.due != 0;
+        let recheck = if ctx.suspended.is_empty() { self.recheck } else { u32::MAX };
         if recheck != 0 {
-            self.timers.renumber_if_many(self.shared);
-            due |= self.arm_clocks(recheck);
+            self.renumber_if_many(ctx.shared);
+            due |= self.set_clocks(ctx, recheck, watched);
         }
         match until {
             _ if due => Some(0),
@@ -177,20 +180,20 @@ impl LoopState {
     }
 
     /// Sets the timers of some clocks; true: something is due already.
-    fn arm_clocks(&mut self, recheck: u32) -> bool {
+    fn set_clocks(&mut self, ctx: &mut SourceCtx, recheck: u32, watched: bool) -> bool {
         let mut due = false;
-        let resume = self.suspended.iter().map(|(until, _)| *until).min();
-        self.timers.recheck = 0;
+        let resume = ctx.suspended.iter().map(|(until, _)| *until).min();
+        self.recheck = 0;
         for index in (0..CLOCKS).filter(|index| recheck & 1 << index != 0) {
-            let mut wake = self.next_wake(index);
+            let mut wake = self.next_wake(ctx, index);
             if index == MONOTONIC {
                 wake = match (wake, resume) {
                     (Some(wake), Some(resume)) => Some(wake.min(resume)),
                     (wake, resume) => wake.or(resume),
                 };
             }
-            let wanted = index == REALTIME && !self.lists.clock_change.is_empty();
-            due |= self.arm_clock(index, (wake, resume.unwrap_or(NEVER)), wanted);
+            let wanted = index == REALTIME && watched;
+            due |= self.set_clock(ctx, index, (wake, resume.unwrap_or(NEVER)), wanted);
         }
         due
     }
@@ -202,30 +205,36 @@ impl LoopState {
     /// What is due is found by reading the clock. A timerfd that is armed for
     /// a time in the past becomes ready by an interrupt, which may come after
     /// the next wait, and with real-time priorities long after it.
-    fn arm_clock(&mut self, index: usize, (wake, until): (Option<i64>, i64), wanted: bool) -> bool {
-        if self.timers.due & 1 << index != 0 {
+    fn set_clock(
+        &mut self,
+        ctx: &mut SourceCtx,
+        index: usize,
+        (wake, until): (Option<i64>, i64),
+        wanted: bool,
+    ) -> bool {
+        if self.due & 1 << index != 0 {
             // Once that is dealt with.
-            self.timers.recheck |= 1 << index;
+            self.recheck |= 1 << index;
             return true;
         }
-        let precise = self.precise;
-        let entry = self.timers.clock(index);
+        let precise = ctx.precise;
+        let entry = self.clock(index);
         let settled = entry.settled.take();
         let wake = match wake {
             Some(wake) => {
                 let wake = if precise { wake.saturating_sub(SPIN_NS) } else { wake };
                 if settled.is_some_and(|now| wake <= now) || wake <= read(index) {
-                    self.timers.due |= 1 << index;
+                    self.due |= 1 << index;
                     return true;
                 }
                 entry.due_at = wake;
                 let dense = entry.looked.saturating_add(DENSE_NS);
-                if precise { wake } else { self.coalesce(index, wake, until).max(dense) }
+                if precise { wake } else { self.coalesce(ctx, index, wake, until).max(dense) }
             }
             None if wanted => NEVER - 1,
             None => return false,
         };
-        let entry = self.timers.clock(index);
+        let entry = self.clock(index);
         if entry.armed <= wake {
             return false;
         }
@@ -237,10 +246,10 @@ impl LoopState {
                 self.clock_changed |= stepped;
                 stepped
             }
-            Err(_) => self.lose_clock(),
+            Err(_) => self.lose_clock(ctx),
         };
         if due {
-            self.timers.due |= 1 << index;
+            self.due |= 1 << index;
         }
         due
     }
@@ -248,9 +257,9 @@ impl LoopState {
     /// The program has closed a timerfd of the loop's, which cannot go on
     /// without.
     #[cold]
-    fn lose_clock(&mut self) -> bool {
-        let shared = self.shared;
-        self.lose_epoll(&mut shared.lock_commands());
+    fn lose_clock(&mut self, ctx: &mut SourceCtx) -> bool {
+        let shared = ctx.shared;
+        ctx.lose_epoll(&mut shared.lock_commands());
         true
     }
 
@@ -259,70 +268,35 @@ impl LoopState {
     /// real-time priority, can keep the kernel from reporting them at all.
     pub fn find_expired(&mut self) {
         for index in 0..CLOCKS {
-            let entry = self.timers.clock(index);
+            let entry = self.clock(index);
             if entry.armed < NEVER - 1 && entry.armed.min(entry.due_at) <= read(index) {
                 entry.armed = NEVER;
-                self.timers.due |= 1 << index;
+                self.due |= 1 << index;
             }
-        }
-    }
-
-    pub fn virtual_timeout(&mut self, until: Until) -> Option<i64> {
-        let now = self.read_clock(MONOTONIC);
-        let mut due = false;
-        for index in 0..CLOCKS {
-            if self.next_wake(index).is_some_and(|wake| wake <= now && wake != i64::MAX) {
-                self.timers.due |= 1 << index;
-                due = true;
-            }
-        }
-        due |= self.suspended.iter().any(|(until, _)| *until <= now);
-        let over = matches!(until, Until::Now) || matches!(until, Until::Time(time) if time <= now);
-        if due || over {
-            return Some(0);
-        }
-        if self.auto_advance && !self.is_time_held() && self.next_jump(until).is_some() {
-            return Some(self.grace_left());
-        }
-        None
-    }
-
-    /// Where virtual time jumps to if there is nothing to do now.
-    pub fn next_jump(&mut self, until: Until) -> Option<i64> {
-        let timer = self.next_virtual();
-        let resume = self.suspended.iter().map(|(until, _)| *until);
-        let next = resume.chain(timer).min().filter(|next| *next != i64::MAX);
-        match (next, until) {
-            (_, Until::Now) => None,
-            (Some(next), Until::Time(time)) => Some(next.min(time)),
-            (None, Until::Time(time)) => Some(time),
-            (next, Until::Ever) => next,
         }
     }
 
     /// When the next timer of a clock is due, at the latest.
-    pub fn next_wake(&mut self, clock: usize) -> Option<i64> {
-        let virtual_time = self.virtual_time;
-        let timers = &mut self.timers;
-        let queue = &mut timers.clock(clock).queue;
+    pub fn next_wake(&mut self, ctx: &SourceCtx, clock: usize) -> Option<i64> {
+        let virtual_time = ctx.virtual_time;
+        let queue = &mut self.clock(clock).queue;
         if queue.len() == 0 {
             return None;
         }
         if virtual_time {
-            queue.next_deadline(&TimerNodes(self.shared, clock))
+            queue.next_deadline(&TimerNodes(ctx.shared, clock))
         } else {
             queue.next_wake()
         }
     }
 
     /// The earliest deadline of a clock, exactly.
-    pub fn next_exact(&mut self, clock: usize) -> Option<i64> {
-        let timers = &mut self.timers;
-        timers.clock(clock).queue.next_deadline(&TimerNodes(self.shared, clock))
+    pub fn next_exact(&mut self, ctx: &SourceCtx, clock: usize) -> Option<i64> {
+        self.clock(clock).queue.next_deadline(&TimerNodes(ctx.shared, clock))
     }
 
     /// The earliest deadline of all, in virtual time.
-    pub fn next_virtual(&mut self) -> Option<i64> {
-        (0..CLOCKS).filter_map(|clock| self.next_wake(clock)).min()
+    pub fn next_virtual(&mut self, ctx: &SourceCtx) -> Option<i64> {
+        (0..CLOCKS).filter_map(|clock| self.next_wake(ctx, clock)).min()
     }
 }

@@ -13,8 +13,8 @@
 
 use crate::event_loop::slot;
 use crate::event_loop::source::clocks::LoopClock;
-use crate::event_loop::source::timers::TimerNodes;
-use crate::event_loop::state::LoopState;
+use crate::event_loop::source::ctx::SourceCtx;
+use crate::event_loop::source::timers::{TimerNodes, TimerSource};
 use crate::sync::Ordering::Relaxed;
 use crate::timer_queue::{Node, Shared};
 
@@ -86,23 +86,23 @@ fn latest(id: u32, node: &Node, deadline: i64) -> i64 {
     deadline.saturating_add(late)
 }
 
-impl LoopState {
+impl TimerSource {
     /// The delay of a timer that expires once, at this time of a clock.
     #[inline(never)]
-    pub fn delay_until(&self, clock: usize, time: i64) -> i64 {
-        match self.precise || self.virtual_time {
+    pub fn delay_until(&self, ctx: &SourceCtx, clock: usize, time: i64) -> i64 {
+        match ctx.precise || ctx.virtual_time {
             // Of no use.
             true => 0,
-            false => time.saturating_sub(self.read_clock(clock)),
+            false => time.saturating_sub(ctx.read_clock(clock)),
         }
     }
 
     /// When to wake up for a clock's timers, of which one has to be woken for
     /// at `first`; not after `until`.
     #[inline]
-    pub fn coalesce(&mut self, clock: usize, first: i64, until: i64) -> i64 {
-        let shared = self.shared;
-        let LoopClock { queue, pace, .. } = self.timers.clock(clock);
+    pub fn coalesce(&mut self, ctx: &mut SourceCtx, clock: usize, first: i64, until: i64) -> i64 {
+        let shared = ctx.shared;
+        let LoopClock { queue, pace, .. } = self.clock(clock);
         let free = pace.free_from();
         if first >= free {
             pace.saved = 0;

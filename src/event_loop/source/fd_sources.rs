@@ -69,8 +69,8 @@ impl LoopState {
     /// What a watcher watches is gone: reports this error to the watcher.
     fn fd_source_lost(&mut self, index: u32, errno: Errno) {
         if let Some(slot) = slot::get(index) {
-            self.io_detach(index, slot);
-            self.fail(slot.handle(Kind::Watcher, index), errno);
+            self.io.detach(&mut self.ctx, index, slot);
+            self.ctx.fail(slot.handle(Kind::Watcher, index), errno);
         }
         // Its descriptor is closed here.
         self.take_fd_source(index);
@@ -124,11 +124,11 @@ impl LoopState {
     /// The watcher is not reported any more, and has no descriptor.
     fn finish_fd_source(&mut self, index: u32, slot: &WatcherSlot, stays: bool) {
         slot.set(if stays { FINISHED | REAPS } else { FINISHED });
-        self.io_detach(index, slot);
+        self.io.detach(&mut self.ctx, index, slot);
         // A thread that closes the watcher removes its fd from the kernel's
         // set, with this lock: it either has, or sees that there is nothing to
         // remove. From here on the fd can be used again.
-        drop(self.shared.lock_commands());
+        drop(self.ctx.shared.lock_commands());
         if !stays {
             self.take_fd_source(index);
         }
@@ -140,7 +140,7 @@ impl LoopState {
         if let Some(mut fd_source) = self.take_fd_source(index)
             && let Some(payload) = fd_source.deliver(event)
         {
-            self.payloads.replace(event.reserved, payload);
+            self.ctx.payloads.replace(event.reserved, payload);
         }
     }
 }
@@ -158,15 +158,15 @@ pub(in crate::event_loop) fn poll_source(
     match fd_source.poll(ready, event) {
         Readiness::Ready => true,
         Readiness::Final(payload, reaps) => {
-            event.reserved = state.payloads.add(event.watcher, payload);
+            event.reserved = state.ctx.payloads.add(event.watcher, payload);
             state.finish_fd_source(index, slot, reaps);
             true
         }
         Readiness::Lost(errno) => {
-            state.io_detach(index, slot);
+            state.io.detach(&mut state.ctx, index, slot);
             // A thread that closes the watcher removes the fd from the kernel's
             // set, with this lock: it has, or sees that it need not.
-            drop(state.shared.lock_commands());
+            drop(state.ctx.shared.lock_commands());
             state.fd_source_lost(index, errno);
             false
         }

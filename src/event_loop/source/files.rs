@@ -121,7 +121,7 @@ impl RunGuard {
 // What a run does.
 impl LoopState {
     fn find_notes(&mut self) {
-        let more = self.shared.files.lock().files.work();
+        let more = self.ctx.shared.files.lock().files.work();
         self.files.bits &= !(DUE | WAITS);
         match more {
             More::Nothing => {}
@@ -138,7 +138,7 @@ impl LoopState {
     #[cold]
     pub fn arm_files(&mut self, timeout: Option<i64>) -> Option<i64> {
         if self.files.bits & SHOWN != 0 {
-            let mut file_state = self.shared.files.lock();
+            let mut file_state = self.ctx.shared.files.lock();
             file_state.shown.retain(|_, shown| shown.retained);
             if file_state.shown.is_empty() {
                 self.files.bits &= !SHOWN;
@@ -156,7 +156,7 @@ impl LoopState {
         if self.files.bits & HAS_DEFERRED == 0 {
             return;
         }
-        if self.shared.files.lock().files.resume_all() {
+        if self.ctx.shared.files.lock().files.resume_all() {
             self.files.bits |= DUE;
         } else {
             self.files.bits &= !HAS_DEFERRED;
@@ -165,7 +165,7 @@ impl LoopState {
 
     /// The next event, of a watcher that wants it.
     fn next_note(&mut self) -> Option<(Event, &'static WatcherSlot)> {
-        let shared = self.shared;
+        let shared = self.ctx.shared;
         let mut file_state = shared.files.lock();
         if file_state.shown.try_reserve(1).is_err() {
             // Until there is memory for the names.
@@ -204,7 +204,7 @@ impl LoopState {
         let slot = slot::get(id).filter(|slot| slot.state() == LIVE)?;
         let flags = slot.flags.load(Relaxed);
         let wants = flags & (ENABLED | RATE_LIMITED_NOW) == ENABLED;
-        (wants && (flags & RECORDS == 0 || self.collecting)).then_some(slot)
+        (wants && (flags & RECORDS == 0 || self.ctx.collecting)).then_some(slot)
     }
 
     /// The event of a note, whose names are kept for the program.
@@ -221,7 +221,7 @@ impl LoopState {
         if note.is_last() {
             slot.unset(ENABLED);
             slot.set(AUTO_DISABLED | FD_LOST);
-            self.count_liveness(slot);
+            self.ctx.count_liveness(slot);
         }
         event.reserved = note.number;
         // There is room.
@@ -236,7 +236,7 @@ impl LoopState {
         if event.r#type != Source::File as i32 {
             return false;
         }
-        let mut file_state = self.shared.files.lock();
+        let mut file_state = self.ctx.shared.files.lock();
         let Some(shown) = file_state.shown.remove(&event.reserved) else { return false };
         file_state.files.keep(shown.watcher, shown.note);
         self.files.bits |= HAS_DEFERRED;
@@ -249,14 +249,14 @@ impl LoopState {
         if event.events & libc::IN_IGNORED != 0 {
             slot.unset(AUTO_DISABLED | FD_LOST);
             slot.set(ENABLED);
-            self.count_liveness(slot);
+            self.ctx.count_liveness(slot);
         }
     }
 
     /// An event is pending for evloop_wait: each one, and its names with it.
     pub fn add_pending_note(&mut self, event: &Event) {
         let Some((_, slot)) = live(event.watcher) else { return };
-        if self.pending.try_push_back(*event).is_err() {
+        if self.ctx.pending.try_push_back(*event).is_err() {
             // For the next evloop_wait.
             self.requeue_note(event);
             return;
@@ -266,7 +266,7 @@ impl LoopState {
     }
 
     pub fn set_retained(&mut self, event: &Event, retained: bool) {
-        if let Some(shown) = self.shared.files.lock().shown.get_mut(&event.reserved) {
+        if let Some(shown) = self.ctx.shared.files.lock().shown.get_mut(&event.reserved) {
             shown.retained = retained;
         }
     }
@@ -277,7 +277,7 @@ impl LoopState {
             return;
         }
         slot.unset(HAS_PENDING);
-        let mut pending = std::mem::take(&mut self.pending);
+        let mut pending = std::mem::take(&mut self.ctx.pending);
         pending.retain_files(|event| {
             let is_its = event.watcher == handle;
             if is_its {
@@ -286,19 +286,19 @@ impl LoopState {
             }
             !is_its
         });
-        self.pending = pending;
+        self.ctx.pending = pending;
     }
 
     /// A watcher is enabled, or not over its rate limit any more.
     pub fn resume_notes(&mut self, index: u32, slot: &WatcherSlot) {
-        if self.shared.files.lock().files.resume(index) {
+        if self.ctx.shared.files.lock().files.resume(index) {
             self.files.bits |= DUE;
             // The last event may be among them: until that is delivered the
             // watcher is not lost.
             slot.unset(FD_LOST);
-            self.count_liveness(slot);
+            self.ctx.count_liveness(slot);
         } else if slot.has(FD_LOST | ENABLED) {
-            self.fail(slot.handle(Kind::Watcher, index), Errno::ENOENT);
+            self.ctx.fail(slot.handle(Kind::Watcher, index), Errno::ENOENT);
         }
     }
 }
@@ -317,12 +317,12 @@ impl LoopState {
     }
 
     fn add_files(&mut self, id: u32, request: &WatchRequest<'_>) -> Result<()> {
-        let shared = self.shared;
+        let shared = self.ctx.shared;
         let mut file_state = shared.files.lock();
-        let mut rest = file_state.start(self.epoll(), id, request)?;
+        let mut rest = file_state.start(self.ctx.epoll(), id, request)?;
         let added = file_state.add_more(id, &mut rest, usize::MAX, request.root);
         if added.is_err() {
-            file_state.close_if_empty(self.epoll());
+            file_state.close_if_empty(self.ctx.epoll());
         }
         added.map(drop)
     }
@@ -335,16 +335,16 @@ impl LoopState {
 
     /// Or is not.
     pub fn give_up_file(&mut self, fresh: &NewWatcher) {
-        self.shared.files.lock().give_up(self.epoll(), fresh.index);
+        self.ctx.shared.files.lock().give_up(self.ctx.epoll(), fresh.index);
         self.discard_new(fresh);
     }
 
     /// A watcher was added, perhaps with a new inotify.
     pub fn file_added(&mut self, index: u32) {
-        let shared = self.shared;
+        let shared = self.ctx.shared;
         let mut file_state = shared.files.lock();
         if let Some(inotify) = file_state.files.descriptor().filter(|fd| !shared.own.has(*fd)) {
-            self.fd_is_ours(OwnFd::Inotify, inotify);
+            self.io.claim_fd(&mut self.ctx, OwnFd::Inotify, inotify);
         }
         // Events that were kept before it was added.
         file_state.files.resume(index);
@@ -355,16 +355,16 @@ impl LoopState {
     /// A watcher is closed; `deregistered`: its watches must not be removed
     /// from the kernel.
     pub fn close_file(&mut self, index: u32, deregistered: bool) {
-        let mut file_state = self.shared.files.lock();
+        let mut file_state = self.ctx.shared.files.lock();
         if deregistered || file_state.files.is_only(index) {
             file_state.files.forget_watcher(index);
         } else {
             file_state.files.remove(index);
         }
         file_state.shown.retain(|_, shown| shown.watcher != index);
-        if !deregistered && file_state.close_if_empty(self.epoll()) {
+        if !deregistered && file_state.close_if_empty(self.ctx.epoll()) {
             self.files = FileWork::nothing();
-            self.shared.own.set(OwnFd::Inotify, -1);
+            self.ctx.shared.own.set(OwnFd::Inotify, -1);
         } else if file_state.files.has_pending_removals() {
             self.files.bits |= DUE;
         }
@@ -372,7 +372,7 @@ impl LoopState {
 
     /// Registers the inotify with another epoll of the loop's.
     pub fn register_files(&self, epoll: RawFd) -> Result<()> {
-        match self.shared.files.lock().files.descriptor() {
+        match self.ctx.shared.files.lock().files.descriptor() {
             Some(fd) => Ok(epoll::add(epoll, fd, libc::EPOLLIN as u32, WORD)?),
             None => Ok(()),
         }
@@ -380,7 +380,7 @@ impl LoopState {
 
     /// In a forked child: an inotify of its own, registered with its epoll.
     pub fn fresh_inotify(&self, epoll: RawFd) -> Result<Option<Fd>> {
-        if self.shared.files.lock().files.descriptor().is_none() {
+        if self.ctx.shared.files.lock().files.descriptor().is_none() {
             return Ok(None);
         }
         let inotify = inotify::create().map_err(explain_create)?;
@@ -392,10 +392,10 @@ impl LoopState {
     pub fn revive_files(&mut self, inotify: Option<Fd>) -> Result<()> {
         let Some(inotify) = inotify else { return Ok(()) };
         self.files.bits |= DUE;
-        let shared = self.shared;
+        let shared = self.ctx.shared;
         let mut file_state = shared.files.lock();
         file_state.files.revive(inotify)?;
-        if file_state.close_if_empty(self.epoll()) {
+        if file_state.close_if_empty(self.ctx.epoll()) {
             self.files = FileWork::nothing();
             shared.own.set(OwnFd::Inotify, -1);
         }

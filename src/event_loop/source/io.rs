@@ -18,8 +18,8 @@ use crate::event_loop::own_fds::OwnFd;
 use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot::view::{fd_of, interest, is_edge, set_interest};
 use crate::event_loop::slot::{self, CLOSING, LIVE, WatcherSlot};
+use crate::event_loop::source::ctx::SourceCtx;
 use crate::event_loop::source::not_pollable::NotPollable;
-use crate::event_loop::state::LoopState;
 use crate::handle::{Handle, Kind};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
@@ -173,7 +173,7 @@ fn not_alone(shared: &LoopShared, fd: RawFd, errno: Errno) -> Result<RegisteredA
     }
 }
 
-fn is_ours<T>(fd: RawFd) -> Result<T> {
+pub(in crate::event_loop) fn is_ours<T>(fd: RawFd) -> Result<T> {
     fail!(EINVAL, "fd {} is the loop's own", fd)
 }
 
@@ -200,17 +200,16 @@ impl Io {
     }
 }
 
-impl LoopState {
+impl Io {
     /// Room to note a watcher of this descriptor.
-    fn io_reserve(&mut self, fd: RawFd) -> Result<()> {
+    fn reserve(&mut self, ctx: &mut SourceCtx, fd: RawFd) -> Result<()> {
         let len = usize::try_from(fd).unwrap_or_default() + 1;
-        let has_room_for_sharers = self.io_reserve_sharers(fd);
-        let io = &mut self.io;
-        let more = len.saturating_sub(io.first.len());
+        let has_room_for_sharers = self.reserve_sharers(ctx, fd);
+        let more = len.saturating_sub(self.first.len());
         let has_room = has_room_for_sharers
-            && io.dirty.try_reserve(1).is_ok()
-            && io.not_pollable.try_reserve()
-            && (more == 0 || io.first.try_lengthen(len, 0).is_ok());
+            && self.dirty.try_reserve(1).is_ok()
+            && self.not_pollable.try_reserve()
+            && (more == 0 || self.first.try_lengthen(len, 0).is_ok());
         if !has_room {
             fail!(ENOMEM, "no memory to watch fd {}", fd);
         }
@@ -220,14 +219,14 @@ impl LoopState {
     /// Room for all watchers of a descriptor and one more. Those are no more
     /// than the loop has: a chain of very many is not counted each time that
     /// one is added.
-    fn io_reserve_sharers(&mut self, fd: RawFd) -> bool {
+    fn reserve_sharers(&mut self, ctx: &mut SourceCtx, fd: RawFd) -> bool {
         if self.first(fd).is_none() {
             return true;
         }
-        let all = usize::try_from(self.shared.open_watchers()).unwrap_or(0) + 1;
-        self.io.sharers.try_reserve(all).is_ok() || {
+        let all = usize::try_from(ctx.shared.open_watchers()).unwrap_or(0) + 1;
+        self.sharers.try_reserve(all).is_ok() || {
             let sharers = self.chain(fd).count() + 1;
-            self.io.sharers.try_reserve(sharers).is_ok()
+            self.sharers.try_reserve(sharers).is_ok()
         }
     }
 
@@ -240,16 +239,16 @@ impl LoopState {
     /// The same by its index; 0: none.
     #[inline]
     fn first_index(&self, fd: RawFd) -> u32 {
-        usize::try_from(fd).ok().and_then(|fd| self.io.first.get(fd)).copied().unwrap_or(0)
+        usize::try_from(fd).ok().and_then(|fd| self.first.get(fd)).copied().unwrap_or(0)
     }
 
     /// No descriptor that is watched is as great as this.
-    pub fn io_limit(&self) -> RawFd {
-        self.io.first.len() as RawFd
+    pub fn limit(&self) -> RawFd {
+        self.first.len() as RawFd
     }
 
     fn set_first(&mut self, fd: RawFd, index: u32) {
-        if let Some(first) = usize::try_from(fd).ok().and_then(|fd| self.io.first.get_mut(fd)) {
+        if let Some(first) = usize::try_from(fd).ok().and_then(|fd| self.first.get_mut(fd)) {
             *first = index;
         }
     }
@@ -264,54 +263,18 @@ impl LoopState {
         })
     }
 
-    /// Registers a new watcher's descriptor, on the loop's thread.
-    pub fn io_register(&mut self, fd: RawFd, events: u32, handle: i64) -> Result<RegisteredAs> {
-        let shared = self.shared;
-        loop {
-            let registered = register(shared, self.epoll(), fd, events, handle)?;
-            if shared.has_commands() {
-                // Another thread has only just added, or closed, another one.
-                self.apply_commands(&mut shared.lock_commands());
-                match registered {
-                    RegisteredAs::Alone(_) => return self.io_unsure(fd, events),
-                    RegisteredAs::Shared if self.first(fd).is_none() => continue,
-                    _ => {}
-                }
-            }
-            return match (registered, self.first(fd)) {
-                (RegisteredAs::Shared, None) => is_ours(fd),
-                (RegisteredAs::Shared, Some(_)) => {
-                    self.io_may_join(fd, events, 0).map(|()| registered)
-                }
-                _ => Ok(registered),
-            };
-        }
-    }
-
-    /// A registration was made which another thread may have removed, with a
-    /// watcher of the same descriptor that it has closed.
-    #[cold]
-    fn io_unsure(&mut self, fd: RawFd, events: u32) -> Result<RegisteredAs> {
-        if let Some((index, first)) = self.first(fd) {
-            set_mask(first, ABSENT);
-            self.io_touch(index, first);
-            self.io_may_join(fd, events, 0).inspect_err(|_| self.io_unregister(fd))?;
-        }
-        Ok(RegisteredAs::Shared)
-    }
-
     /// Removes a registration, on the loop's thread. Another thread may have
     /// removed it before, and have made one for a watcher that it has added.
-    fn io_unregister(&self, fd: RawFd) {
+    pub fn unregister(&self, ctx: &SourceCtx, fd: RawFd) {
         // What fails here: the descriptor is closed already.
-        let _ = epoll::delete(self.epoll(), fd);
-        if self.shared.has_commands() {
-            on_deregistered(&mut self.shared.lock_commands(), fd);
+        let _ = epoll::delete(ctx.epoll(), fd);
+        if ctx.shared.has_commands() {
+            on_deregistered(&mut ctx.shared.lock_commands(), fd);
         }
     }
 
     /// Whether a watcher like this may be one of its descriptor's.
-    pub fn io_may_join(&self, fd: RawFd, events: u32, except: u32) -> Result<()> {
+    pub fn may_join(&self, fd: RawFd, events: u32, except: u32) -> Result<()> {
         let mut others = self.chain(fd).filter(|(index, slot)| *index != except && is_open(slot));
         // An exclusive one is the only one.
         let refused = others
@@ -324,28 +287,30 @@ impl LoopState {
     }
 
     /// Takes a new watcher in, registered as it says; its slot is live.
-    pub fn io_added(
+    pub fn added(
         &mut self,
+        ctx: &mut SourceCtx,
         index: u32,
         slot: &WatcherSlot,
         registered: RegisteredAs,
     ) -> Result<()> {
         slot.unset(JOINS);
-        let added = self.io_take_in(index, slot, registered);
+        let added = self.take_in(ctx, index, slot, registered);
         if matches!(&added, Err(error) if error.errno != Errno::ENOMEM) {
             slot.set(FD_LOST);
         }
         added
     }
 
-    fn io_take_in(
+    fn take_in(
         &mut self,
+        ctx: &mut SourceCtx,
         index: u32,
         slot: &WatcherSlot,
         registered: RegisteredAs,
     ) -> Result<()> {
         let (fd, events) = interest(slot);
-        self.io_reserve(fd)?;
+        self.reserve(ctx, fd)?;
         match registered {
             RegisteredAs::Alone(given) => {
                 let was_removed = self.chain(fd).fold(false, |removed, (_, slot)| {
@@ -357,29 +322,29 @@ impl LoopState {
                 {
                     // Another thread removed the registration of a watcher
                     // that it closed; those that are left share this one.
-                    self.io_may_join(fd, events, 0).inspect_err(|_| {
-                        let _ = epoll::delete(self.epoll(), fd);
+                    self.may_join(fd, events, 0).inspect_err(|_| {
+                        let _ = epoll::delete(ctx.epoll(), fd);
                     })?;
                     // The mark does not say whether that was before this one
                     // was made, or after it and this one was removed.
                     set_mask(other, if was_removed { ABSENT } else { UNKNOWN });
-                    self.io_join(index, slot, first, other);
+                    self.join(index, slot, first, other);
                     return Ok(());
                 }
                 // The kernel did not know this descriptor: what was watched
                 // under this fd is gone.
                 if self.first_index(fd) != 0 {
-                    self.io_lost(fd, Errno::EBADF);
+                    self.lost(ctx, fd, Errno::EBADF);
                 }
-                self.not_pollable_replaced(fd);
+                self.not_pollable.replaced(ctx, fd);
                 set_mask(slot, given);
                 self.set_first(fd, index);
             }
             RegisteredAs::Shared => {
                 match self.first(fd) {
                     Some((first, other)) => {
-                        self.io_may_join(fd, events, 0)?;
-                        self.io_join(index, slot, first, other);
+                        self.may_join(fd, events, 0)?;
+                        self.join(index, slot, first, other);
                     }
                     // Another thread added it beside one that was just closed,
                     // and perhaps closed it, too: then the fd may be another
@@ -388,48 +353,62 @@ impl LoopState {
                         slot.unset(SHARED);
                         set_mask(slot, ABSENT);
                         self.set_first(fd, index);
-                        self.io_touch(index, slot);
+                        self.touch(index, slot);
                     }
                     None => slot.set(FD_LOST),
                 }
             }
-            RegisteredAs::NotPollable => self.not_pollable_added(index, slot)?,
+            RegisteredAs::NotPollable => self.added_not_pollable(ctx, index, slot)?,
         }
         Ok(())
     }
 
+    /// The same of one whose descriptor the kernel does not watch.
+    fn added_not_pollable(
+        &mut self,
+        ctx: &mut SourceCtx,
+        index: u32,
+        slot: &WatcherSlot,
+    ) -> Result<()> {
+        slot.set(NOT_POLLABLE);
+        // What epoll watched under this fd is gone.
+        self.lost(ctx, fd_of(slot), Errno::EBADF);
+        self.not_pollable.added(ctx, index, slot)
+    }
+
     /// The same, of one that another thread has added: without memory it is
     /// disabled, and can be enabled later.
-    pub fn io_added_late(
+    pub fn added_late(
         &mut self,
+        ctx: &mut SourceCtx,
         index: u32,
         slot: &WatcherSlot,
         registered: RegisteredAs,
     ) -> Result<()> {
-        let added = self.io_added(index, slot, registered);
+        let added = self.added(ctx, index, slot, registered);
         if matches!(&added, Err(error) if error.errno == Errno::ENOMEM) {
             if matches!(registered, RegisteredAs::Alone(_)) {
-                let _ = epoll::delete(self.epoll(), fd_of(slot));
+                let _ = epoll::delete(ctx.epoll(), fd_of(slot));
             }
             slot.unset(NOT_POLLABLE | SHARED | ENABLED);
             slot.set(UNTAKEN | AUTO_DISABLED);
-            self.count_liveness(slot);
+            ctx.count_liveness(slot);
         }
         added
     }
 
     /// Takes in what there was no memory for before; its descriptor is
     /// registered now.
-    pub fn io_retry(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+    pub fn retry(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) -> Result<()> {
         if !slot.has(UNTAKEN) {
             return Ok(());
         }
         let (fd, events) = interest(slot);
         let registered =
-            register(self.shared, self.epoll(), fd, events, slot.handle(Kind::Watcher, index))?;
-        if let Err(error) = self.io_added(index, slot, registered) {
+            register(ctx.shared, ctx.epoll(), fd, events, slot.handle(Kind::Watcher, index))?;
+        if let Err(error) = self.added(ctx, index, slot, registered) {
             if matches!(registered, RegisteredAs::Alone(_)) {
-                let _ = epoll::delete(self.epoll(), fd);
+                let _ = epoll::delete(ctx.epoll(), fd);
             }
             return Err(error);
         }
@@ -438,7 +417,7 @@ impl LoopState {
     }
 
     /// Puts a watcher behind the first one of its descriptor.
-    fn io_join(&mut self, index: u32, slot: &WatcherSlot, first: u32, other: &WatcherSlot) {
+    fn join(&mut self, index: u32, slot: &WatcherSlot, first: u32, other: &WatcherSlot) {
         slot.set(SHARED);
         other.set(SHARED);
         if let Some(second) = linked(next(other)) {
@@ -447,66 +426,72 @@ impl LoopState {
         set_next(slot, next(other));
         set_next(other, index);
         set_before(slot, first);
-        self.io_rearm(index, slot);
+        self.rearm(index, slot);
     }
 
     /// This fd is a descriptor of the loop's own now: what was watched under it
     /// is gone.
-    pub fn fd_is_ours(&mut self, which: OwnFd, fd: RawFd) {
-        self.shared.own.set(which, fd);
-        self.io_lost(fd, Errno::EBADF);
-        self.not_pollable_replaced(fd);
+    pub fn claim_fd(&mut self, ctx: &mut SourceCtx, which: OwnFd, fd: RawFd) {
+        ctx.shared.own.set(which, fd);
+        self.lost(ctx, fd, Errno::EBADF);
+        self.not_pollable.replaced(ctx, fd);
     }
 
     /// Marks a watcher whose registration may have to be changed.
     #[inline]
-    pub fn io_touch(&mut self, index: u32, slot: &WatcherSlot) {
+    pub fn touch(&mut self, index: u32, slot: &WatcherSlot) {
         if slot.flags.load(Relaxed) & (DIRTY | NOT_POLLABLE | FD_LOST) == 0 {
             slot.set(DIRTY);
-            if self.io.dirty.try_push(index).is_err() {
-                self.io.dirty_more = true;
+            if self.dirty.try_push(index).is_err() {
+                self.dirty_more = true;
             }
         }
     }
 
     /// The same, and what is ready by now is to be reported.
     #[inline]
-    pub fn io_rearm(&mut self, index: u32, slot: &WatcherSlot) {
+    pub fn rearm(&mut self, index: u32, slot: &WatcherSlot) {
         slot.set(REARM);
-        self.io_touch(index, slot);
+        self.touch(index, slot);
     }
 
     pub fn is_dirty(&self) -> bool {
-        !self.io.dirty.is_empty() || self.io.dirty_more
+        !self.dirty.is_empty() || self.dirty_more
     }
 
     /// An event is kept, and the kernel is to report no more of them; edges
     /// only come once, and are added up.
-    pub fn io_mask(&mut self, index: u32, slot: &WatcherSlot) {
+    pub fn suppress(&mut self, index: u32, slot: &WatcherSlot) {
         let flags = slot.flags.load(Relaxed);
         if flags & SUPPRESSED == 0 && Source::of(flags).is_descriptor() && !is_edge(slot) {
             slot.set(SUPPRESSED);
-            self.io_touch(index, slot);
+            self.touch(index, slot);
         }
     }
 
     /// The kernel may report it again. If it watches for edges by now some may
     /// have passed.
-    pub fn io_unmask(&mut self, index: u32, slot: &WatcherSlot) {
+    pub fn unsuppress(&mut self, index: u32, slot: &WatcherSlot) {
         if slot.has(SUPPRESSED) {
             slot.unset(SUPPRESSED);
-            self.io_rearm(index, slot);
+            self.rearm(index, slot);
         }
     }
 
     /// Changes what an io watcher watches for.
-    pub fn io_modify(&mut self, index: u32, slot: &WatcherSlot, events: u32) -> Result<()> {
+    pub fn modify(
+        &mut self,
+        ctx: &mut SourceCtx,
+        index: u32,
+        slot: &WatcherSlot,
+        events: u32,
+    ) -> Result<()> {
         let (fd, _) = interest(slot);
         check_events(events)?;
-        self.io_may_join(fd, events, index)?;
+        self.may_join(fd, events, index)?;
         if slot.has(UNTAKEN) {
             set_interest(slot, fd, events);
-            self.io_retry(index, slot)?;
+            self.retry(ctx, index, slot)?;
         }
         set_interest(slot, fd, events);
         if events & EPOLLONESHOT != 0 {
@@ -517,39 +502,31 @@ impl LoopState {
         if slot.has(AUTO_DISABLED) {
             slot.unset(AUTO_DISABLED);
             slot.set(ENABLED);
-            self.count_liveness(slot);
+            ctx.count_liveness(slot);
         }
-        self.io_rearm(index, slot);
-        self.io_forget_deferred(index, slot);
-        self.fail_if_fd_lost(index, slot);
+        self.rearm(index, slot);
+        self.forget_deferred(ctx, index, slot);
+        ctx.fail_if_fd_lost(index, slot);
         Ok(())
     }
 
     /// Readiness that a rate limit has kept is reported again.
-    pub fn io_forget_deferred(&mut self, index: u32, slot: &WatcherSlot) {
+    pub fn forget_deferred(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) {
         if slot.has(EXTRA)
             && Source::of(slot.flags.load(Relaxed)) == Source::Io
-            && let Some(extra) = self.extras.get_mut(&index)
+            && let Some(extra) = ctx.extras.get_mut(&index)
         {
             extra.deferred_event.take_if(|deferred_event| deferred_event.events & ERROR == 0);
-        }
-    }
-
-    /// Reports EBADF to a watcher whose descriptor is gone, when the program
-    /// enables it or changes its events.
-    pub fn fail_if_fd_lost(&mut self, index: u32, slot: &WatcherSlot) {
-        if slot.has(FD_LOST | ENABLED) && !slot.has(FINISHED) {
-            self.fail(slot.handle(Kind::Watcher, index), Errno::EBADF);
         }
     }
 
     /// Submits the changes to the kernel. The command queue's lock is held: a
     /// watcher that another thread closes is either seen to be closed, or still
     /// registered when that thread removes it.
-    pub fn flush(&mut self) {
-        let dirty = std::mem::take(&mut self.io.dirty);
-        if std::mem::take(&mut self.io.dirty_more) {
-            self.flush_all();
+    pub fn flush(&mut self, ctx: &mut SourceCtx) {
+        let dirty = std::mem::take(&mut self.dirty);
+        if std::mem::take(&mut self.dirty_more) {
+            self.flush_all(ctx);
         }
         for index in &dirty {
             let Some(slot) = slot::get(*index) else { continue };
@@ -558,36 +535,36 @@ impl LoopState {
             }
             slot.unset(DIRTY);
             let (fd, events) = interest(slot);
-            if slot.has(FD_LOST) || self.flush_fast(*index, slot, events) {
+            if slot.has(FD_LOST) || self.flush_fast(ctx, *index, slot, events) {
                 continue;
             }
-            self.flush_one(fd);
+            self.flush_one(ctx, fd);
         }
-        if self.io.dirty.is_empty() {
-            self.io.dirty = dirty;
-            self.io.dirty.clear();
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+            self.dirty.clear();
         }
     }
 
     /// Submits the changes of all watchers that are marked, noted or not.
     #[cold]
-    fn flush_all(&mut self) {
-        for fd in 0..self.io.first.len() as RawFd {
+    fn flush_all(&mut self, ctx: &mut SourceCtx) {
+        for fd in 0..self.first.len() as RawFd {
             if self.chain(fd).any(|(_, slot)| slot.has(DIRTY)) {
-                self.flush_one(fd);
+                self.flush_one(ctx, fd);
             }
         }
     }
 
-    fn flush_one(&mut self, fd: RawFd) {
+    fn flush_one(&mut self, ctx: &mut SourceCtx, fd: RawFd) {
         // Once for all watchers of it.
         let mut rearm = false;
         for (_, slot) in self.chain(fd) {
             rearm |= slot.has(ENABLED | REARM);
             slot.unset(DIRTY | REARM);
         }
-        if let Err(errno) = self.io_update(fd, rearm) {
-            self.io_refused(fd, errno);
+        if let Err(errno) = self.update(ctx, fd, rearm) {
+            self.refused(ctx, fd, errno);
         }
     }
 
@@ -595,7 +572,7 @@ impl LoopState {
     /// descriptor, enabled, watches for something else, or for edges. False:
     /// it is of another kind, or the kernel refused it.
     #[inline]
-    fn flush_fast(&self, index: u32, slot: &WatcherSlot, events: u32) -> bool {
+    fn flush_fast(&self, ctx: &SourceCtx, index: u32, slot: &WatcherSlot, events: u32) -> bool {
         const MASK: u32 = SOURCE | ENABLED | NOT_PLAIN | SPURIOUS;
         let before = mask(slot);
         let lone = slot.flags.load(Relaxed) & MASK == PLAIN_IO && slot.state() == LIVE;
@@ -604,7 +581,7 @@ impl LoopState {
         }
         let (fd, cookie) = (interest(slot).0, slot.handle(Kind::Watcher, index));
         if events != before || events & EPOLLET != 0 && slot.has(REARM) {
-            if epoll::modify(self.epoll(), fd, events, cookie.cast_unsigned()).is_err() {
+            if epoll::modify(ctx.epoll(), fd, events, cookie.cast_unsigned()).is_err() {
                 return false;
             }
             set_mask(slot, events);
@@ -637,7 +614,12 @@ impl LoopState {
     }
 
     /// `rearm`: readiness is to be looked at again.
-    fn io_update(&mut self, fd: RawFd, rearm: bool) -> std::result::Result<(), Errno> {
+    fn update(
+        &mut self,
+        ctx: &mut SourceCtx,
+        fd: RawFd,
+        rearm: bool,
+    ) -> std::result::Result<(), Errno> {
         let Some((index, first)) = self.first(fd) else { return Ok(()) };
         if !self.chain(fd).any(|(_, slot)| is_open(slot)) {
             return Ok(());
@@ -655,22 +637,22 @@ impl LoopState {
         }
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
         if before == ABSENT {
-            match epoll::add(self.epoll(), fd, wanted, cookie) {
+            match epoll::add(ctx.epoll(), fd, wanted, cookie) {
                 // One that was thought to be removed. The kernel changes none
                 // that is exclusive, nor makes one exclusive.
-                Err(Errno::EEXIST) if !self.shared.own.has(fd) => {
-                    epoll::delete(self.epoll(), fd)?;
-                    epoll::add(self.epoll(), fd, wanted, cookie)?;
+                Err(Errno::EEXIST) if !ctx.shared.own.has(fd) => {
+                    epoll::delete(ctx.epoll(), fd)?;
+                    epoll::add(ctx.epoll(), fd, wanted, cookie)?;
                 }
                 added => added?,
             }
         } else if is_exclusive(wanted) || is_exclusive(before) {
             // The kernel cannot change these.
-            epoll::delete(self.epoll(), fd)?;
+            epoll::delete(ctx.epoll(), fd)?;
             set_mask(first, ABSENT);
-            epoll::add(self.epoll(), fd, wanted, cookie)?;
+            epoll::add(ctx.epoll(), fd, wanted, cookie)?;
         } else {
-            epoll::modify(self.epoll(), fd, wanted, cookie)?;
+            epoll::modify(ctx.epoll(), fd, wanted, cookie)?;
         }
         set_mask(first, wanted);
         for (_, slot) in self.chain(fd).filter(|(_, slot)| slot.has(ENABLED)) {
@@ -679,18 +661,18 @@ impl LoopState {
         Ok(())
     }
 
-    fn io_refused(&mut self, fd: RawFd, errno: Errno) {
+    fn refused(&mut self, ctx: &mut SourceCtx, fd: RawFd, errno: Errno) {
         match errno {
-            errno if is_gone(errno) => self.io_lost(fd, Errno::EBADF),
+            errno if is_gone(errno) => self.lost(ctx, fd, Errno::EBADF),
             // It is registered, and not for a watcher: it is the loop's own.
-            Errno::EEXIST => self.io_lost(fd, Errno::EINVAL),
+            Errno::EEXIST => self.lost(ctx, fd, Errno::EINVAL),
             errno => {
                 // Those that are disabled try again when they are enabled.
                 for (index, slot) in self.chain(fd).filter(|(_, slot)| slot.has(ENABLED)) {
                     slot.unset(ENABLED);
                     slot.set(AUTO_DISABLED);
-                    self.count_liveness(slot);
-                    self.fail(slot.handle(Kind::Watcher, index), errno);
+                    ctx.count_liveness(slot);
+                    ctx.fail(slot.handle(Kind::Watcher, index), errno);
                 }
             }
         }
@@ -698,7 +680,7 @@ impl LoopState {
 
     /// A descriptor is not the one that was registered any more: this error is
     /// reported to its watchers, which refer to no descriptor from now on.
-    pub fn io_lost(&mut self, fd: RawFd, errno: Errno) {
+    pub fn lost(&mut self, ctx: &mut SourceCtx, fd: RawFd, errno: Errno) {
         let mut cursor = self.first(fd);
         self.set_first(fd, 0);
         while let Some((index, slot)) = cursor {
@@ -708,56 +690,62 @@ impl LoopState {
             slot.unset(SHARED | DIRTY | SUPPRESSED);
             slot.set(FD_LOST);
             if slot.state() == LIVE {
-                self.count_liveness(slot);
-                self.fail(slot.handle(Kind::Watcher, index), errno);
+                ctx.count_liveness(slot);
+                ctx.fail(slot.handle(Kind::Watcher, index), errno);
             }
         }
     }
 
     /// A watcher's descriptor is about to be closed by its owner.
-    pub fn io_detach(&mut self, index: u32, slot: &WatcherSlot) {
-        self.io_close(index, slot, false);
+    pub fn detach(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) {
+        self.close(ctx, index, slot, false);
         set_next(slot, 0);
         slot.unset(SHARED | DIRTY | SUPPRESSED);
         slot.set(FD_LOST);
-        self.count_liveness(slot);
+        ctx.count_liveness(slot);
     }
 
     /// An event came for a watcher that does not want it.
-    pub fn io_spurious(&mut self, index: u32, slot: &WatcherSlot) {
+    pub fn spurious(&mut self, index: u32, slot: &WatcherSlot) {
         let (flags, known) = (slot.flags.load(Relaxed), mask(slot));
         if flags & (ONESHOT | SHARED) == ONESHOT && known < ABSENT && known & EPOLLONESHOT != 0 {
             // The kernel has parked it itself.
             return set_mask(slot, DISARMED);
         }
         slot.set(SPURIOUS);
-        self.io_touch(index, slot);
+        self.touch(index, slot);
     }
 
     /// A ONESHOT watcher's event is delivered: no more until it is enabled.
-    pub fn io_auto_disabled(&mut self, index: u32, slot: &WatcherSlot) {
+    pub fn auto_disabled(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) {
         slot.unset(ENABLED);
         slot.set(AUTO_DISABLED);
-        self.count_liveness(slot);
+        ctx.count_liveness(slot);
         // As if it were disabled: the kernel has parked its registration
         // itself, unless that is shared, or from before a change.
         if slot.has(SHARED) {
-            self.io_touch(index, slot);
+            self.touch(index, slot);
         } else if !slot.has(NOT_POLLABLE) {
-            self.io_spurious(index, slot);
+            self.spurious(index, slot);
         }
     }
 
     /// Forgets a watcher; `deregistered`: its registration was removed already.
-    pub fn io_close(&mut self, index: u32, slot: &WatcherSlot, deregistered: bool) {
+    pub fn close(
+        &mut self,
+        ctx: &mut SourceCtx,
+        index: u32,
+        slot: &WatcherSlot,
+        deregistered: bool,
+    ) {
         let flags = slot.flags.load(Relaxed);
         let (fd, _) = interest(slot);
         if flags & NOT_POLLABLE != 0 {
-            self.io.not_pollable.remove(index);
+            self.not_pollable.remove(index);
         }
         if flags & (NOT_POLLABLE | FD_LOST | UNTAKEN) != 0 {
             if deregistered {
-                self.io_removed(fd);
+                self.removed(fd);
             }
             return;
         }
@@ -770,20 +758,20 @@ impl LoopState {
             _ if !found => {
                 // Not taken in yet: no other watcher watches it.
                 if !deregistered && flags & SHARED == 0 {
-                    let _ = epoll::delete(self.epoll(), fd);
+                    let _ = epoll::delete(ctx.epoll(), fd);
                 }
             }
             Some(before) => set_next(before, following),
             None if following != 0 => {
                 self.set_first(fd, following);
                 if let Some(first) = slot::get(following) {
-                    set_mask(first, self.io_hand_on(fd, mask(slot), deregistered));
+                    set_mask(first, self.hand_on(ctx, fd, mask(slot), deregistered));
                 }
             }
             None => {
                 self.set_first(fd, 0);
                 if !deregistered && mask(slot) != ABSENT {
-                    self.io_unregister(fd);
+                    self.unregister(ctx, fd);
                 }
             }
         }
@@ -797,7 +785,7 @@ impl LoopState {
                 set_mask(rest, ABSENT);
             }
             rest.unset(DIRTY);
-            self.io_touch(first, rest);
+            self.touch(first, rest);
         }
     }
 
@@ -806,23 +794,23 @@ impl LoopState {
     /// what was removed may be the registration of the watchers that it has
     /// now.
     #[cold]
-    fn io_removed(&mut self, fd: RawFd) {
+    fn removed(&mut self, fd: RawFd) {
         if let Some((index, first)) = self.first(fd) {
             set_mask(first, ABSENT);
-            self.io_touch(index, first);
+            self.touch(index, first);
         }
     }
 
     /// A registration has the handle of a watcher that is closed; what the
     /// next one has to know of it.
-    fn io_hand_on(&self, fd: RawFd, mask: u32, deregistered: bool) -> u32 {
+    fn hand_on(&self, ctx: &SourceCtx, fd: RawFd, mask: u32, deregistered: bool) -> u32 {
         match mask {
             _ if deregistered => ABSENT,
             ABSENT => ABSENT,
             // Until it was changed it was the only one, and the kernel's still
             // is. It cannot be changed there.
             mask if is_exclusive(mask) => {
-                self.io_unregister(fd);
+                self.unregister(ctx, fd);
                 ABSENT
             }
             _ => UNKNOWN,
@@ -830,7 +818,7 @@ impl LoopState {
     }
 
     /// The watchers that an event of a shared registration is for.
-    pub fn io_sharers(&self, slot: &WatcherSlot, ready: u32, into: &mut Vec<(i64, u32)>) {
+    pub fn sharers_of(&self, slot: &WatcherSlot, ready: u32, into: &mut Vec<(i64, u32)>) {
         for (index, slot) in self.chain(fd_of(slot)).filter(|(_, slot)| is_open(slot)) {
             let (_, events) = interest(slot);
             let bits = ready & (events | ALWAYS_REPORTED);
@@ -841,72 +829,37 @@ impl LoopState {
         }
     }
 
-    /// Asks the kernel whether a watcher's descriptor is still the one that
-    /// was registered: one that is always ready may have been closed while a
-    /// duplicate of it is open.
-    pub fn io_check(&mut self, slot: &WatcherSlot) {
+    /// Asks the kernel whether a watcher's descriptor is still the one that was
+    /// registered: one that is always ready may have been closed while a
+    /// duplicate of it is open. Returns the descriptor if it is not, or another
+    /// thread has closed a watcher of it, and removed its registration.
+    pub fn missing(&self, ctx: &SourceCtx, slot: &WatcherSlot) -> Option<RawFd> {
         let (fd, _) = interest(slot);
-        let Some((index, first)) = self.first(fd) else { return };
+        let (index, first) = self.first(fd)?;
         let mask = mask(first);
         // Changing these would have effects.
         if mask >= ABSENT || mask & (EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE) != 0 {
-            return;
+            return None;
         }
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
-        if !epoll::modify(self.epoll(), fd, mask, cookie).is_err_and(is_gone) {
-            return;
-        }
-        // Or another thread has closed a watcher of it, and removed its
-        // registration: that is known with the command queue's lock.
-        let shared = self.shared;
-        let mut command_queue = shared.lock_commands();
-        self.apply_commands(&mut command_queue);
-        let is_there = self.verify(fd);
-        drop(command_queue);
-        if !is_there {
-            self.rebuild();
-        }
+        epoll::modify(ctx.epoll(), fd, mask, cookie).is_err_and(is_gone).then_some(fd)
     }
 
-    /// Replaces the loop's epoll by a new one, without the registrations that
-    /// no watcher has and that cannot be removed. If this fails, the loop
-    /// tries again when it notices them again.
-    pub fn rebuild(&mut self) {
-        self.io.stale_rounds = 0;
-        let shared = self.shared;
-        let mut command_queue = shared.lock_commands();
-        self.apply_commands(&mut command_queue);
-        if !self.has_own_epoll(&mut command_queue) {
-            return;
+    /// A registration was made which another thread may have removed, with a
+    /// watcher of the same descriptor that it has closed.
+    #[cold]
+    pub fn unsure(&mut self, ctx: &mut SourceCtx, fd: RawFd, events: u32) -> Result<RegisteredAs> {
+        if let Some((index, first)) = self.first(fd) {
+            set_mask(first, ABSENT);
+            self.touch(index, first);
+            self.may_join(fd, events, 0).inspect_err(|_| self.unregister(ctx, fd))?;
         }
-        for fd in 0..self.io.first.len() as RawFd {
-            self.verify(fd);
-        }
-        let Ok(fresh) = self.fresh_epoll() else { return };
-        for clock in 0..crate::event_loop::own_words::CLOCKS {
-            let fd = self.timers.clock(clock).fd.as_ref().map(|fd| fd.raw());
-            if fd.is_some_and(|fd| self.register_clock(fresh.raw(), clock, fd).is_err()) {
-                return;
-            }
-        }
-        if self.register_signals(fresh.raw()).and(self.register_files(fresh.raw())).is_err() {
-            return;
-        }
-        self.io_lost(fresh.raw(), Errno::EBADF);
-        let raw = fresh.raw();
-        if self.register_all(raw).is_ok() && self.replace_epoll(fresh).is_ok() {
-            self.all_are_registered();
-            command_queue.epoll = raw;
-        }
-        drop(command_queue);
-        // A thread that closed an object may have woken the loop in the epoll
-        // before.
-        self.check_fd_sources();
+        Ok(RegisteredAs::Shared)
     }
 
     /// Whether an fd is still what was registered; with the command queue's
     /// lock. If not, EBADF is reported to its watchers.
-    fn verify(&mut self, fd: RawFd) -> bool {
+    pub fn verify(&mut self, ctx: &mut SourceCtx, fd: RawFd) -> bool {
         let Some((index, first)) = self.first(fd) else { return true };
         let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
         let mask = match mask(first) {
@@ -914,9 +867,9 @@ impl LoopState {
             UNKNOWN => DISARMED,
             mask => mask,
         };
-        let is_lost = epoll::modify(self.epoll(), fd, mask, cookie).is_err_and(is_gone);
+        let is_lost = epoll::modify(ctx.epoll(), fd, mask, cookie).is_err_and(is_gone);
         if is_lost {
-            self.io_lost(fd, Errno::EBADF);
+            self.lost(ctx, fd, Errno::EBADF);
         }
         !is_lost
     }
@@ -924,8 +877,12 @@ impl LoopState {
     /// Registers all that is watched with another set, which then can take the
     /// place of this one. What is not there any more fails its watchers; any
     /// other failure ends it.
-    pub fn register_all(&mut self, epoll: RawFd) -> std::result::Result<(), Errno> {
-        for fd in 0..self.io.first.len() as RawFd {
+    pub fn register_all(
+        &mut self,
+        ctx: &mut SourceCtx,
+        epoll: RawFd,
+    ) -> std::result::Result<(), Errno> {
+        for fd in 0..self.first.len() as RawFd {
             let Some((index, first)) = self.first(fd) else { continue };
             let wanted = self.wanted(fd).unwrap_or(DISARMED);
             let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
@@ -933,7 +890,7 @@ impl LoopState {
                 Err(errno @ (Errno::ENOMEM | Errno::ENOSPC)) => return Err(errno),
                 // By an attempt that such a failure ended.
                 Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => self.io_lost(fd, errno),
+                Err(errno) => self.lost(ctx, fd, errno),
             }
         }
         Ok(())
@@ -941,7 +898,7 @@ impl LoopState {
 
     /// That set has taken the place of the one before.
     pub fn all_are_registered(&mut self) {
-        for fd in 0..self.io.first.len() as RawFd {
+        for fd in 0..self.first.len() as RawFd {
             if let Some((_, first)) = self.first(fd) {
                 set_mask(first, self.wanted(fd).unwrap_or(DISARMED));
             }

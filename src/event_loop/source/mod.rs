@@ -3,6 +3,7 @@
 pub(super) mod asyncs;
 pub(super) mod clocks;
 mod coalescing;
+pub(super) mod ctx;
 pub(super) mod fd_sources;
 pub(super) mod files;
 pub(super) mod io;

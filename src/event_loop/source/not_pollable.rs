@@ -8,15 +8,15 @@
 
 use crate::errno::{Errno, Result};
 use crate::event_loop::flags::*;
-use crate::event_loop::run_guard::RunGuard;
 use crate::event_loop::slot::view;
 use crate::event_loop::slot::{self, WatcherSlot};
-use crate::event_loop::state::LoopState;
+use crate::event_loop::source::ctx::SourceCtx;
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll::{self, RoundDetector};
 use crate::sys::file;
 use crate::util::alloc::TryVec;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 /// The watchers of a loop's descriptors that are always ready.
@@ -74,7 +74,7 @@ impl NotPollable {
 
     /// How much of the room for events is left to the kernel in this
     /// iteration: at least a half, or every other event.
-    fn kernel_share(&mut self, capacity: usize) -> usize {
+    pub fn kernel_share(&mut self, capacity: usize) -> usize {
         self.kept = self.turns.min((capacity / 2).max(1));
         capacity - self.kept
     }
@@ -88,7 +88,7 @@ impl NotPollable {
 
     /// Those who have their turn in this iteration, and what they are called
     /// for; `None`: there is no memory for that now.
-    fn take_turns(&mut self, at_most: usize) -> Option<Vec<(i64, u32)>> {
+    fn take_ready(&mut self, at_most: usize) -> Option<Vec<(i64, u32)>> {
         let wanted = self.turns.min(at_most);
         let mut taken = Vec::new();
         taken.try_reserve(wanted).ok()?;
@@ -118,137 +118,118 @@ fn ready_events(index: u32) -> Option<(i64, u32)> {
     wanted.then(|| (slot.handle(Kind::Watcher, index), events))
 }
 
-impl LoopState {
+impl NotPollable {
     /// Takes a new watcher in, whose descriptor the kernel does not watch.
-    pub fn not_pollable_added(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+    pub fn added(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) -> Result<()> {
         let fd = view::fd_of(slot);
-        slot.set(NOT_POLLABLE);
-        // What epoll watched under this fd is gone.
-        self.io_lost(fd, Errno::EBADF);
         let file = file::identity(fd);
-        self.others_lost(fd, file);
-        match self.extra(index, slot) {
+        self.others_lost(ctx, fd, file);
+        match ctx.extra(index, slot) {
             Ok(extra) => extra.file = file,
             Err(error) => {
                 slot.unset(NOT_POLLABLE);
                 return Err(error);
             }
         }
-        self.io.not_pollable.add(index);
+        self.add(index);
         Ok(())
     }
 
     /// Looks whether a descriptor that is always ready is still what it was:
     /// each time at another one.
-    fn verify_one_not_pollable(&mut self) {
-        let not_pollable = &mut self.io.not_pollable;
-        let Some(last) = not_pollable.watchers.len().checked_sub(1) else { return };
-        not_pollable.verified =
-            if not_pollable.verified >= last { 0 } else { not_pollable.verified + 1 };
-        let Some(index) = not_pollable.watchers.get(not_pollable.verified).copied() else { return };
-        self.verify_one(index);
+    pub fn verify_next(&mut self, ctx: &mut SourceCtx) {
+        let Some(last) = self.watchers.len().checked_sub(1) else { return };
+        self.verified = if self.verified >= last { 0 } else { self.verified + 1 };
+        let Some(index) = self.watchers.get(self.verified).copied() else { return };
+        self.verify_one(ctx, index);
     }
 
     /// Looks whether all of them are.
-    pub fn verify_not_pollable(&mut self) {
-        for position in (0..self.io.not_pollable.watchers.len()).rev() {
-            if let Some(index) = self.io.not_pollable.watchers.get(position).copied() {
-                self.verify_one(index);
+    pub fn verify_all(&mut self, ctx: &mut SourceCtx) {
+        for position in (0..self.watchers.len()).rev() {
+            if let Some(index) = self.watchers.get(position).copied() {
+                self.verify_one(ctx, index);
             }
         }
     }
 
-    fn verify_one(&mut self, index: u32) {
+    fn verify_one(&mut self, ctx: &mut SourceCtx, index: u32) {
         let Some(slot) = slot::get(index) else { return };
-        let file = self.extras.get(&index).and_then(|extra| extra.file);
+        let file = ctx.extras.get(&index).and_then(|extra| extra.file);
         if file != file::identity(view::fd_of(slot)) {
-            self.not_pollable_lost(index, slot);
+            self.lost(ctx, index, slot);
         }
     }
 
     /// This fd is a descriptor that epoll takes now.
-    pub fn not_pollable_replaced(&mut self, fd: RawFd) {
-        while let Some((index, slot)) = self.io.not_pollable.find(fd) {
-            self.not_pollable_lost(index, slot);
+    pub fn replaced(&mut self, ctx: &mut SourceCtx, fd: RawFd) {
+        while let Some((index, slot)) = self.find(fd) {
+            self.lost(ctx, index, slot);
         }
     }
 
     /// The fd is this file now: another one that was watched under it is gone.
-    fn others_lost(&mut self, fd: RawFd, file: Option<(u64, u64)>) {
-        for position in (0..self.io.not_pollable.watchers.len()).rev() {
-            let index = self.io.not_pollable.watchers.get(position).copied();
+    fn others_lost(&mut self, ctx: &mut SourceCtx, fd: RawFd, file: Option<(u64, u64)>) {
+        for position in (0..self.watchers.len()).rev() {
+            let index = self.watchers.get(position).copied();
             let watcher = index.and_then(|index| Some((index, slot::get(index)?)));
             let Some((index, slot)) = watcher.filter(|(_, r)| view::fd_of(r) == fd) else {
                 continue;
             };
-            if self.extras.get(&index).and_then(|extra| extra.file) != file {
-                self.not_pollable_lost(index, slot);
+            if ctx.extras.get(&index).and_then(|extra| extra.file) != file {
+                self.lost(ctx, index, slot);
             }
         }
     }
 
-    fn not_pollable_lost(&mut self, index: u32, slot: &WatcherSlot) {
-        self.io.not_pollable.remove(index);
+    fn lost(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) {
+        self.remove(index);
         slot.unset(NOT_POLLABLE | SUPPRESSED);
         slot.set(FD_LOST);
-        self.count_liveness(slot);
-        self.fail(slot.handle(Kind::Watcher, index), Errno::EBADF);
+        ctx.count_liveness(slot);
+        ctx.fail(slot.handle(Kind::Watcher, index), Errno::EBADF);
     }
 
-    /// Looks what is ready, without waiting, and leaves room for turns.
-    #[cold]
-    pub fn poll_beside_not_pollable(&mut self) -> std::result::Result<usize, Errno> {
-        let capacity = self.io.not_pollable.kernel_share(self.events.len());
-        if capacity == 0 {
-            return Ok(0);
+    /// Whose turn it is in an iteration in which so many events were found, of
+    /// those that there is room for.
+    pub fn take_turns(
+        &mut self,
+        ctx: &SourceCtx,
+        events: &[MaybeUninit<epoll::Event>],
+        found: usize,
+    ) -> Option<Vec<(i64, u32)>> {
+        let capacity = events.len();
+        let asked = capacity - std::mem::take(&mut self.kept);
+        let found_events = events.get(..found.min(capacity)).unwrap_or_default();
+        if self.has_lap_ended(ctx, found_events, found < asked) {
+            self.begin_lap();
         }
-        let epoll = self.epoll();
-        let out = self.events.get_mut(..capacity).unwrap_or_default();
-        epoll::wait(epoll, out, Some(0)).map(<[_]>::len)
-    }
-
-    /// Whose turn it is in an iteration in which so many events were found.
-    fn take_turns(&mut self, found: usize) -> Option<Vec<(i64, u32)>> {
-        let capacity = self.events.len();
-        let asked = capacity - std::mem::take(&mut self.io.not_pollable.kept);
-        if self.has_lap_ended(found, found < asked) {
-            self.io.not_pollable.begin_lap();
-        }
-        self.io.not_pollable.take_turns(capacity - found.min(capacity))
+        self.take_ready(capacity - found.min(capacity))
     }
 
     /// Whether the kernel's list began again among the events that were found,
     /// or will: they were all that it had.
-    fn has_lap_ended(&mut self, found: usize, are_all: bool) -> bool {
+    fn has_lap_ended(
+        &mut self,
+        ctx: &SourceCtx,
+        found: &[MaybeUninit<epoll::Event>],
+        are_all: bool,
+    ) -> bool {
         // No lap is longer than there are watchers.
-        let longest = usize::try_from(self.shared.open_watchers()).unwrap_or_default();
+        let longest = usize::try_from(ctx.shared.open_watchers()).unwrap_or_default();
         let mut has_ended = are_all;
-        for i in 0..found {
-            let Some(word) = self.event_at(i).map(|event| event.u64) else { break };
-            let rounds = &mut self.io.not_pollable.rounds;
-            if rounds.comes_again(word) || rounds.length() > longest {
+        for event in found {
+            // SAFETY: the kernel filled in as many as were found.
+            let word = unsafe { event.assume_init() }.u64;
+            if self.rounds.comes_again(word) || self.rounds.length() > longest {
                 has_ended = true;
-                *rounds = RoundDetector::new();
-                rounds.comes_again(word);
+                self.rounds = RoundDetector::new();
+                self.rounds.comes_again(word);
             }
         }
         if are_all {
-            self.io.not_pollable.rounds = RoundDetector::new();
+            self.rounds = RoundDetector::new();
         }
         has_ended
-    }
-}
-
-impl RunGuard {
-    /// Calls those whose turn it is.
-    #[cold]
-    pub fn not_pollable_ready(&self, found: usize) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        state.verify_one_not_pollable();
-        for (handle, events) in state.take_turns(found).unwrap_or_default() {
-            self.not_pollable_event(handle, events)?;
-        }
-        Ok(())
     }
 }

@@ -141,7 +141,7 @@ impl SignalWatcher {
 
 impl LoopState {
     pub fn add_signal(&mut self, signal: c_int, mode: SignalMode, target: Target) -> Result<i64> {
-        let (claim, seen) = claim(self.shared, signal, mode)?;
+        let (claim, seen) = claim(self.ctx.shared, signal, mode)?;
         let fresh = self.new_watcher(Source::Signal, target)?;
         fresh.slot.node.third_spare().store(signal.into(), Relaxed);
         let new = NewSignal { claim, seen, signalfd: None };
@@ -223,8 +223,8 @@ impl LoopState {
             Some(fresh) => fresh,
             None => signal::descriptor(mask)?,
         };
-        register_signalfd(self.own_epoll()?, fresh.raw())?;
-        self.fd_is_ours(OwnFd::Signalfd, fresh.raw());
+        register_signalfd(self.ctx.own_epoll()?, fresh.raw())?;
+        self.io.claim_fd(&mut self.ctx, OwnFd::Signalfd, fresh.raw());
         self.signals.signalfd = Some(fresh);
         Ok(())
     }
@@ -253,8 +253,8 @@ impl LoopState {
         let mask = self.signals.mask();
         let Some(known) = &self.signals.signalfd else { return };
         if mask == 0 {
-            let _ = epoll::delete(self.epoll(), known.raw());
-            self.shared.own.set(OwnFd::Signalfd, -1);
+            let _ = epoll::delete(self.ctx.epoll(), known.raw());
+            self.ctx.shared.own.set(OwnFd::Signalfd, -1);
             self.signals.signalfd = None;
         } else if let Some(known) = known.check() {
             // A set of signals that is smaller than one that was good.
@@ -265,7 +265,7 @@ impl LoopState {
     /// Takes blocked signals that are pending, for all who subscribe to them.
     pub fn take_signalfd(&mut self) {
         if let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) {
-            signal_hub::take_pending(signalfd, MAX_PER_ROUND, self.shared.handle());
+            signal_hub::take_pending(signalfd, MAX_PER_ROUND, self.ctx.shared.handle());
             self.signals.due = true;
         }
     }
@@ -275,7 +275,7 @@ impl LoopState {
     fn take_signals(&mut self, position: usize, due: bool) -> Option<SignalBatch> {
         let SignalSource { list, buffer, due: some_due, .. } = &mut self.signals;
         let entry = list.get_mut(position)?;
-        let sinks = self.shared.sinks.lock();
+        let sinks = self.ctx.shared.sinks.lock();
         let subscription = sinks.get(entry.signal)?;
         // In this order: what came with a signal is there before its count.
         let (count, lost) = (subscription.count(), subscription.lost());
@@ -313,7 +313,7 @@ impl LoopState {
             if let Some(queued) = watcher.take_waiting() {
                 event.count = 1;
                 event.reserved =
-                    self.payloads.put(queued.number, handle, EventPayload::Signal(queued.info));
+                    self.ctx.payloads.put(queued.number, handle, EventPayload::Signal(queued.info));
                 return Some(event);
             }
             if watcher.lost == 0 {
@@ -329,13 +329,13 @@ impl LoopState {
             return None;
         }
         watcher.seen.count = entry.count;
-        event.reserved = self.payloads.add(handle, EventPayload::Signal(entry.last));
+        event.reserved = self.ctx.payloads.add(handle, EventPayload::Signal(entry.last));
         Some(event)
     }
 
     /// An event that was not seen: what it stands for waits again.
     pub fn signal_requeue(&mut self, index: u32, event: &Event) {
-        let payload = self.payloads.take(event.reserved);
+        let payload = self.ctx.payloads.take(event.reserved);
         self.signal_due(index);
         let Some(watcher) = self.signals.watchers.get_mut(&index) else { return };
         if event.events & ERROR != 0 {
@@ -354,7 +354,7 @@ impl LoopState {
     /// A record of a signal is about to be seen. What came to the watcher
     /// since then belongs to it, or is the next record.
     pub fn signal_taken(&mut self, index: u32, slot: &WatcherSlot, event: &mut Event) {
-        self.payloads.set_retained(event.reserved, false);
+        self.ctx.payloads.set_retained(event.reserved, false);
         if slot.flags.load(Relaxed) & (ENABLED | RATE_LIMITED_NOW | HAS_RATE_LIMIT) != ENABLED {
             return self.signal_due(index);
         }
@@ -365,7 +365,7 @@ impl LoopState {
             self.add_pending(later);
             return;
         }
-        let _ = self.payloads.take(event.reserved);
+        let _ = self.ctx.payloads.take(event.reserved);
         (event.count, event.reserved) = (event.count.saturating_add(later.count), later.reserved);
     }
 
@@ -393,7 +393,7 @@ impl LoopState {
         let watchers = self.signals.list.get(position).map(|entry| entry.watchers.iter());
         for (index, _) in watchers.into_iter().flatten() {
             if let Some(watcher) = self.signals.watchers.get_mut(&index) {
-                change(watcher, &mut self.payloads);
+                change(watcher, &mut self.ctx.payloads);
             }
         }
     }
@@ -430,7 +430,7 @@ impl LoopState {
 
     /// In a forked child, to which no signal was delivered yet.
     pub fn revive_signals(&mut self) -> Result<()> {
-        let (failed, errno) = self.shared.sinks.lock().revive(waking(self.shared))?;
+        let (failed, errno) = self.ctx.shared.sinks.lock().revive(waking(self.ctx.shared))?;
         for entry in &mut self.signals.list {
             (entry.count, entry.lost) = (0, 0);
         }
@@ -439,7 +439,7 @@ impl LoopState {
             watcher.forget();
             let has_failed = failed & signal::bit(watcher.claim.signal) != 0;
             if let Some(slot) = slot::get(*index).filter(|_| has_failed) {
-                self.fail(slot.handle(Kind::Watcher, *index), errno);
+                self.ctx.fail(slot.handle(Kind::Watcher, *index), errno);
             }
         }
         self.signals.watchers = watchers;
@@ -518,7 +518,7 @@ impl RunGuard {
         // SAFETY: no other reference to the state; nor below.
         let state = unsafe { self.state() };
         if let Some(watcher) = state.signals.watchers.get_mut(&index) {
-            watcher.take_in(batch, &mut state.payloads);
+            watcher.take_in(batch, &mut state.ctx.payloads);
         }
         for _ in 0..MAX_PER_ROUND {
             let is_ready =

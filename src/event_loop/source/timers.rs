@@ -14,7 +14,7 @@ use crate::event_loop::own_words::CLOCKS;
 use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot::{self, WatcherSlot};
 use crate::event_loop::source::clocks::LoopClock;
-use crate::event_loop::state::LoopState;
+use crate::event_loop::source::ctx::SourceCtx;
 use crate::event_loop::timer_setting::{NewTimer, TimerSetting, never_relative, queue_of};
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
@@ -42,6 +42,8 @@ pub(in crate::event_loop) struct TimerSource {
     arming: Vec<Arming>,
     /// The tolerance of timers that are added without one; ns.
     pub tolerance: i64,
+    /// The wall clock was stepped.
+    pub clock_changed: bool,
     /// Some clock has a base.
     based: bool,
     seq: u64,
@@ -92,6 +94,7 @@ impl TimerSource {
             recheck: 0,
             arming: Vec::new(),
             tolerance,
+            clock_changed: false,
             based: false,
             seq: 0,
         }
@@ -186,10 +189,11 @@ impl TimerSource {
     }
 }
 
-impl LoopState {
+impl TimerSource {
     /// Sets, or stops, a timer. `deadline`: where it was found already.
-    pub fn timer_set(
+    pub fn set(
         &mut self,
+        ctx: &mut SourceCtx,
         index: u32,
         slot: &WatcherSlot,
         setting: &TimerSetting,
@@ -198,18 +202,17 @@ impl LoopState {
         let flags = slot.flags.load(Relaxed);
         let clock = (flags >> CLOCK_SHIFT & CLOCK_MASK) as usize;
         let queue = queue_of(clock, setting);
-        self.ensure_clock(queue)?;
         if setting.initial < 0 {
-            self.timer_stop(index, slot);
+            self.stop(ctx, index, slot);
             slot.unset(AGAIN);
             return Ok(());
         }
         // A periodic one waits there if there is no memory to queue it again.
-        if setting.interval > 0 && self.timers.arming.try_reserve(1).is_err() {
+        if setting.interval > 0 && self.arming.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory for a periodic timer");
         }
         if queue != queue_index(slot) {
-            self.timer_stop(index, slot);
+            self.stop(ctx, index, slot);
             // Its entry is in the other queue, where it is of no use now.
             slot.node.forget_entry();
         }
@@ -217,29 +220,30 @@ impl LoopState {
         let deadline = match deadline {
             Some(deadline) => deadline,
             None if setting.absolute => setting.initial,
-            None => self.start_of(slot, queue).saturating_add(setting.initial),
+            None => self.start_of(ctx, slot, queue).saturating_add(setting.initial),
         };
         let new_flags = setting.flags(queue, relative);
         let all = RELATIVE | PERIODIC | BURST | DELAY | AGAIN | CLOCK_MASK << QUEUE_SHIFT;
         let before = slot.flags.load(Relaxed) & all;
         slot.flags.store(slot.flags.load(Relaxed) & !all | new_flags, Relaxed);
-        if let Err(error) = self.timer_arm(index, slot, deadline) {
+        if let Err(error) = self.arm(ctx, index, slot, deadline) {
             slot.flags.store(slot.flags.load(Relaxed) & !all | before, Relaxed);
             return Err(error);
         }
         let period = match setting.may_start_again() {
             true => setting.period_ns(),
-            false => self.delay_until(queue, setting.initial),
+            false => self.delay_until(ctx, queue, setting.initial),
         };
         slot.aux.store(period.cast_unsigned(), Relaxed);
-        self.cancel_record(index, slot);
+        ctx.cancel_record(index, slot);
         Ok(())
     }
 
     /// Starts a timer again; `deadline` as in `timer_set`.
     #[inline]
-    pub fn timer_again(
+    pub fn again(
         &mut self,
+        ctx: &mut SourceCtx,
         index: u32,
         slot: &WatcherSlot,
         given: Option<i64>,
@@ -252,37 +256,37 @@ impl LoopState {
         let period = slot.aux.load(Relaxed).cast_signed();
         let deadline = match given {
             Some(deadline) => deadline,
-            None => self.start_of(slot, queue).saturating_add(period),
+            None => self.start_of(ctx, slot, queue).saturating_add(period),
         };
         if given.is_none() {
             slot.set(RELATIVE);
         } else {
             slot.unset(RELATIVE);
         }
-        self.timer_arm(index, slot, deadline)?;
-        self.cancel_record(index, slot);
+        self.arm(ctx, index, slot, deadline)?;
+        ctx.cancel_record(index, slot);
         Ok(())
     }
 
     /// From when on a timer counts that is set now. The time of a disabled one
     /// is not settled: it is kept as it is.
     #[inline]
-    fn start_of(&mut self, slot: &WatcherSlot, clock: usize) -> i64 {
-        if slot.has(ENABLED) { self.base(clock) } else { self.read_clock(clock) }
+    fn start_of(&mut self, ctx: &mut SourceCtx, slot: &WatcherSlot, clock: usize) -> i64 {
+        if slot.has(ENABLED) { self.base(ctx, clock) } else { ctx.read_clock(clock) }
     }
 
     /// The same, before it is settled.
     #[inline]
-    fn base(&mut self, clock: usize) -> i64 {
-        if !self.in_callback {
-            return self.read_clock(clock);
+    fn base(&mut self, ctx: &mut SourceCtx, clock: usize) -> i64 {
+        if !ctx.in_callback {
+            return ctx.read_clock(clock);
         }
-        match self.timers.clock(clock).base {
+        match self.clock(clock).base {
             Some(base) => base,
             None => {
-                let base = self.read_clock(clock);
-                self.timers.clock(clock).base = Some(base);
-                self.timers.based = true;
+                let base = ctx.read_clock(clock);
+                self.clock(clock).base = Some(base);
+                self.based = true;
                 base
             }
         }
@@ -290,67 +294,79 @@ impl LoopState {
 
     /// Puts a timer into its queue, or among those that will be.
     #[inline]
-    fn timer_arm(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) -> Result<()> {
+    fn arm(
+        &mut self,
+        ctx: &mut SourceCtx,
+        index: u32,
+        slot: &WatcherSlot,
+        deadline: i64,
+    ) -> Result<()> {
         let flags = slot.flags.load(Relaxed);
-        let timers = &mut self.timers;
-        let seq = timers.next_seq();
+        let seq = self.next_seq();
         if flags & ENABLED == 0 {
-            self.timer_park(index, slot, deadline)?;
+            self.park(ctx, index, slot, deadline)?;
             slot.node.set_seq(seq);
             return Ok(());
         }
         let queue = queue_index(slot);
-        timers.recheck |= 1 << queue;
-        if !self.in_callback {
-            let nodes = TimerNodes(self.shared, queue);
-            let queue = &mut timers.clock(queue).queue;
+        self.recheck |= 1 << queue;
+        if !ctx.in_callback {
+            let nodes = TimerNodes(ctx.shared, queue);
+            let queue = &mut self.clock(queue).queue;
             queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
-            timers.renumber_if_many(self.shared);
-            self.timer_is_set(slot);
+            self.renumber_if_many(ctx.shared);
+            self.note_set(ctx, slot);
             return Ok(());
         }
         // What is queued already is only made later, or earlier, for now; and
         // what is in the list below already, but not queued, is queued now.
         let queued = slot.node.deadline().is_some();
         if flags & ARMING == 0 {
-            if timers.arming.try_reserve(1).is_err() {
+            if self.arming.try_reserve(1).is_err() {
                 return Err(no_memory());
             }
             if queued {
-                let nodes = TimerNodes(self.shared, queue);
-                let queue = &mut timers.clock(queue).queue;
+                let nodes = TimerNodes(ctx.shared, queue);
+                let queue = &mut self.clock(queue).queue;
                 queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
             } else {
                 slot.node.set_seq(seq);
             }
-            timers.arming.push_reserved(Arming { index, deadline, seq });
+            self.arming.push_reserved(Arming { index, deadline, seq });
             slot.set(ARMING);
         } else {
-            let nodes = TimerNodes(self.shared, queue);
-            let queue = &mut timers.clock(queue).queue;
+            let nodes = TimerNodes(ctx.shared, queue);
+            let queue = &mut self.clock(queue).queue;
             queue.arm(&nodes, index, deadline, seq).map_err(|_| no_memory())?;
         }
         if flags & SET == 0 {
-            self.timer_is_set(slot);
+            self.note_set(ctx, slot);
         }
         Ok(())
     }
 
-    fn timer_is_set(&mut self, slot: &WatcherSlot) {
+    fn note_set(&mut self, ctx: &mut SourceCtx, slot: &WatcherSlot) {
         slot.set(SET);
-        self.count_liveness(slot);
+        ctx.count_liveness(slot);
     }
 
     /// Keeps the time of a disabled timer.
-    fn timer_park(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) -> Result<()> {
-        self.extra(index, slot)?.parked = deadline;
+    fn park(
+        &mut self,
+        ctx: &mut SourceCtx,
+        index: u32,
+        slot: &WatcherSlot,
+        deadline: i64,
+    ) -> Result<()> {
+        ctx.extra(index, slot)?.parked = deadline;
         slot.set(PARKED | SET);
         Ok(())
     }
 
     /// Changes how late a timer may be.
-    pub fn timer_set_tolerance(
+    pub fn set_tolerance(
         &mut self,
+        ctx: &mut SourceCtx,
         index: u32,
         slot: &WatcherSlot,
         tolerance: i64,
@@ -362,44 +378,41 @@ impl LoopState {
             slot.node.forget_entry();
             return Ok(());
         }
-        let timers = &mut self.timers;
-        timers.recheck |= 1 << queue;
-        let nodes = TimerNodes(self.shared, queue);
-        timers.clock(queue).queue.set_tolerance(&nodes, index, tolerance).map_err(|_| no_memory())
+        self.recheck |= 1 << queue;
+        let nodes = TimerNodes(ctx.shared, queue);
+        self.clock(queue).queue.set_tolerance(&nodes, index, tolerance).map_err(|_| no_memory())
     }
 
     /// Stops a timer.
-    pub fn timer_stop(&mut self, index: u32, slot: &WatcherSlot) {
-        self.cancel_record(index, slot);
-        let timers = &mut self.timers;
-        let seq = timers.next_seq();
+    pub fn stop(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) {
+        ctx.cancel_record(index, slot);
+        let seq = self.next_seq();
         if slot.flags.load(Relaxed) & SET == 0 {
             // An expiration may be waiting to be dispatched: not of this.
             return slot.node.set_seq(seq);
         }
         let queue = queue_index(slot);
-        timers.clock(queue).queue.disarm(&TimerNodes(self.shared, queue), index);
+        self.clock(queue).queue.disarm(&TimerNodes(ctx.shared, queue), index);
         slot.node.set_seq(seq);
         slot.unset(SET | ARMING | PARKED);
-        self.count_liveness(slot);
+        ctx.count_liveness(slot);
     }
 
     /// A timer is disabled: what it is set to is kept.
-    pub fn timer_disable(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+    pub fn disable(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) -> Result<()> {
         if slot.has(SET) && !slot.has(PARKED) {
-            let mut deadline = self.timer_deadline(index, slot).unwrap_or(NEVER);
+            let mut deadline = self.deadline(ctx, index, slot).unwrap_or(NEVER);
             let queue = queue_index(slot);
             if slot.has(ARMING | RELATIVE)
-                && let Some(base) = self.timers.clock(queue).base
+                && let Some(base) = self.clock(queue).base
             {
                 // It counts from now, as `settle` would have it.
-                let passed = self.read_clock(queue).saturating_sub(base).max(0);
+                let passed = ctx.read_clock(queue).saturating_sub(base).max(0);
                 deadline = deadline.saturating_add(passed);
             }
-            self.timer_park(index, slot, deadline)?;
-            let timers = &mut self.timers;
+            self.park(ctx, index, slot, deadline)?;
             let queue = queue_index(slot);
-            timers.clock(queue).queue.disarm(&TimerNodes(self.shared, queue), index);
+            self.clock(queue).queue.disarm(&TimerNodes(ctx.shared, queue), index);
             slot.unset(ARMING);
         }
         Ok(())
@@ -407,60 +420,59 @@ impl LoopState {
 
     /// An expiration was taken, but the timer was disabled before it was
     /// dispatched: it is as if it was not taken.
-    pub fn timer_requeue(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) {
-        if self.timer_park(index, slot, deadline).is_ok() {
-            let timers = &mut self.timers;
+    pub fn requeue(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot, deadline: i64) {
+        if self.park(ctx, index, slot, deadline).is_ok() {
             let queue = queue_index(slot);
-            timers.clock(queue).queue.disarm(&TimerNodes(self.shared, queue), index);
+            self.clock(queue).queue.disarm(&TimerNodes(ctx.shared, queue), index);
         } else {
-            self.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
+            ctx.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
         }
     }
 
     /// An expiration was taken that cannot be reported now: it comes again.
-    pub fn timer_retry(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) {
+    pub fn retry(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot, deadline: i64) {
         slot.unset(RELATIVE);
-        if self.timer_arm(index, slot, deadline).is_err() {
-            self.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
+        if self.arm(ctx, index, slot, deadline).is_err() {
+            ctx.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
         }
     }
 
     /// It is enabled again (the flag says so already).
-    pub fn timer_enable(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
+    pub fn enable(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) -> Result<()> {
         if !slot.has(PARKED) {
             return Ok(());
         }
-        let deadline = self.extras.get(&index).map_or(NEVER, |extra| extra.parked);
+        let deadline = ctx.extras.get(&index).map_or(NEVER, |extra| extra.parked);
         // Not to be shifted: it counts from when it was set.
         slot.unset(RELATIVE);
-        self.timer_arm(index, slot, deadline)?;
+        self.arm(ctx, index, slot, deadline)?;
         slot.unset(PARKED);
         Ok(())
     }
 
     /// When a timer that is set expires.
-    pub fn timer_deadline(&self, index: u32, slot: &WatcherSlot) -> Option<i64> {
+    pub fn deadline(&self, ctx: &SourceCtx, index: u32, slot: &WatcherSlot) -> Option<i64> {
         if slot.has(PARKED) {
-            return self.extras.get(&index).map(|extra| extra.parked);
+            return ctx.extras.get(&index).map(|extra| extra.parked);
         }
         let listed = |timers: &TimerSource| {
             let last = timers.arming.iter().rev().find(|arming| arming.index == index);
             last.map(|arming| arming.deadline)
         };
-        slot.node.deadline().or_else(|| listed(&self.timers))
+        slot.node.deadline().or_else(|| listed(self))
     }
 
     fn clock_base(&self, clock: usize) -> Option<i64> {
-        self.timers.clocks.get(clock)?.base
+        self.clocks.get(clock)?.base
     }
 
-    pub fn timer_remaining(&self, index: u32, slot: &WatcherSlot) -> i64 {
-        match self.timer_deadline(index, slot) {
+    pub fn remaining(&self, ctx: &SourceCtx, index: u32, slot: &WatcherSlot) -> i64 {
+        match self.deadline(ctx, index, slot) {
             Some(deadline) if slot.has(SET) => {
                 let queue = queue_index(slot);
                 let base = if slot.has(ARMING | RELATIVE) { self.clock_base(queue) } else { None };
                 // One that counts from later than now has all its time left.
-                let now = base.unwrap_or_else(|| self.read_clock(queue));
+                let now = base.unwrap_or_else(|| ctx.read_clock(queue));
                 deadline.saturating_sub(now).max(0)
             }
             _ => i64::MAX,
@@ -468,36 +480,35 @@ impl LoopState {
     }
 
     /// Lets the timers that were set in this iteration count from now.
-    pub fn settle(&mut self) {
-        if !self.timers.is_arming() {
+    pub fn settle(&mut self, ctx: &mut SourceCtx) {
+        if !self.is_arming() {
             return;
         }
-        self.timers.based = false;
+        self.based = false;
         let mut shift = [0; CLOCKS];
         for (clock, shift) in shift.iter_mut().enumerate() {
-            if let Some(base) = self.timers.clock(clock).base.take() {
-                let now = self.read_clock(clock);
+            if let Some(base) = self.clock(clock).base.take() {
+                let now = ctx.read_clock(clock);
                 *shift = now.saturating_sub(base).max(0);
-                self.timers.clock(clock).settled = Some(now);
+                self.clock(clock).settled = Some(now);
             }
         }
-        let timers = &mut self.timers;
-        let shared = self.shared;
-        let mut list = std::mem::take(&mut timers.arming);
+        let shared = ctx.shared;
+        let mut list = std::mem::take(&mut self.arming);
         list.retain_mut(|arming| {
             let Some(slot) = slot::get(arming.index) else { return false };
-            settle_one(timers, shared, arming, slot, &shift).is_err()
+            settle_one(self, shared, arming, slot, &shift).is_err()
         });
         // What found no memory is tried again, from the same time on.
-        timers.arming = list;
-        if timers.arming.capacity() > 8192 && timers.arming.is_empty() {
-            timers.arming = Vec::new();
+        self.arming = list;
+        if self.arming.capacity() > 8192 && self.arming.is_empty() {
+            self.arming = Vec::new();
         }
     }
 
     /// How long it is until the first timer expires that was set in this
     /// iteration, and is not queued yet.
-    pub fn next_unsettled(&self) -> i64 {
+    pub fn next_unsettled(&self, ctx: &SourceCtx) -> i64 {
         let left = |arming: &Arming| {
             let slot = slot::get(arming.index)?;
             let flags = slot.flags.load(Relaxed);
@@ -505,26 +516,27 @@ impl LoopState {
                 && flags & ARMING != 0
                 && slot.node.deadline().is_none()
                 && slot.node.seq() == arming.seq;
-            counts.then(|| self.timer_remaining(arming.index, slot))
+            counts.then(|| self.remaining(ctx, arming.index, slot))
         };
-        self.timers.arming.iter().filter_map(left).min().unwrap_or(i64::MAX)
+        self.arming.iter().filter_map(left).min().unwrap_or(i64::MAX)
     }
 
     /// Takes the next timer that is due on a clock.
     pub fn pop_due(
         &mut self,
+        ctx: &mut SourceCtx,
         clock: usize,
         now: i64,
         corrections: &mut u32,
     ) -> timer_queue::Popped {
-        let timers = &mut self.timers;
-        timers.clock(clock).queue.pop(&TimerNodes(self.shared, clock), now, corrections)
+        self.clock(clock).queue.pop(&TimerNodes(ctx.shared, clock), now, corrections)
     }
 
     /// A timer was popped: its event, and what it is set to next. `None`: it
     /// was set again by a callback of this iteration.
     pub fn expired(
         &mut self,
+        ctx: &mut SourceCtx,
         index: u32,
         slot: &WatcherSlot,
         deadline: i64,
@@ -532,12 +544,12 @@ impl LoopState {
     ) -> Option<(u64, i64)> {
         let flags = slot.flags.load(Relaxed);
         if flags & ARMING != 0 {
-            self.timers.list_again(index, slot, deadline);
+            self.list_again(index, slot, deadline);
             return None;
         }
         if flags & PERIODIC == 0 {
             slot.unset(SET);
-            self.count_liveness(slot);
+            ctx.count_liveness(slot);
             return Some((1, deadline));
         }
         let interval = slot.aux.load(Relaxed).cast_signed().max(1);
@@ -545,37 +557,36 @@ impl LoopState {
         let missed = if flags & BURST != 0 { 0 } else { late / interval };
         if flags & DELAY != 0 {
             slot.set(RELATIVE);
-            let next = self.base(queue_index(slot)).saturating_add(interval);
-            if self.timer_arm(index, slot, next).is_err() {
-                self.rearm(index, slot, next);
+            let next = self.base(ctx, queue_index(slot)).saturating_add(interval);
+            if self.arm(ctx, index, slot, next).is_err() {
+                self.rearm(ctx, index, slot, next);
             }
             return Some((1, deadline));
         }
         slot.unset(RELATIVE);
         let next = deadline.saturating_add(interval.saturating_mul(missed + 1));
-        self.rearm(index, slot, next);
+        self.rearm(ctx, index, slot, next);
         Some((missed.cast_unsigned() + 1, deadline))
     }
 
     /// Queues a periodic timer for its next time.
     #[inline]
-    fn rearm(&mut self, index: u32, slot: &WatcherSlot, next: i64) {
-        let seq = self.timers.next_seq();
-        let timers = &mut self.timers;
-        let nodes = TimerNodes(self.shared, queue_index(slot));
-        let queue = &mut timers.clock(queue_index(slot)).queue;
+    fn rearm(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot, next: i64) {
+        let seq = self.next_seq();
+        let nodes = TimerNodes(ctx.shared, queue_index(slot));
+        let queue = &mut self.clock(queue_index(slot)).queue;
         if queue.arm(&nodes, index, next, seq).is_ok() {
             return;
         }
         // It has just left the queue, whose memory is hardly less than before.
-        if timers.arming.try_reserve(1).is_ok() {
+        if self.arming.try_reserve(1).is_ok() {
             slot.set(ARMING);
-            timers.arming.push_reserved(Arming { index, deadline: next, seq });
+            self.arming.push_reserved(Arming { index, deadline: next, seq });
             return slot.node.set_seq(seq);
         }
         slot.unset(SET);
-        self.count_liveness(slot);
-        self.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
+        ctx.count_liveness(slot);
+        ctx.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
     }
 }
 

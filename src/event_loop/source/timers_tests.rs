@@ -4,6 +4,7 @@ use super::*;
 use crate::event_loop::api::{self, MONOTONIC, NewTimer, Period, RunMode};
 use crate::event_loop::event::{Event, Options, Target};
 use crate::event_loop::resolve::resolve;
+use crate::event_loop::state::LoopState;
 use std::ffi::c_void;
 use std::sync::Mutex;
 
