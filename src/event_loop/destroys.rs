@@ -16,7 +16,7 @@ impl LoopState {
     /// Takes the notifications of closed watchers.
     #[inline]
     pub fn take_destroys(&mut self) -> NodeList<Destroy> {
-        std::mem::replace(&mut self.destroys, NodeList::new())
+        std::mem::take(&mut self.destroys)
     }
 
     /// Whether a notification of this watcher's end is asked for, and there

@@ -4,28 +4,19 @@
 //! What else there can be about a watcher (priorities, rate limits, no
 //! callback) takes a longer way.
 
-use super::command::Post;
 use super::event::{Callback, Event, Target};
 use super::flags::*;
-use super::node_list::{ListNode, NodeList};
 use super::notify::{destroy_posts, notify};
-use super::own_words::{CLOCKS, is_internal};
+use super::own_words::is_internal;
 use super::run_guard::RunGuard;
 use super::slot::view;
-use super::slot::{self, WatcherSlot, live};
-use super::source::fd_sources;
+use super::slot::{WatcherSlot, live};
 use super::state::{BatchItem, LoopState, MANY_NAMES};
 use super::wake_state;
-use crate::errno::{Errno, Result};
-use crate::handle::Kind;
+use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
-use crate::timer_queue::Popped;
 use crate::util::alloc::TryVec;
 use std::ffi::c_void;
-
-/// How many outdated entries of the timer queue an iteration corrects at
-/// most, beyond what expires.
-const CORRECTIONS: u32 = 2048;
 
 impl RunGuard {
     /// Calls a callback.
@@ -52,7 +43,7 @@ impl RunGuard {
             let state = unsafe { self.state() };
             state.current = 0;
             let closed = state.take_destroys();
-            let mut stale = std::mem::replace(&mut state.stale_posts, NodeList::new());
+            let mut stale = std::mem::take(&mut state.stale_posts);
             if closed.is_empty() && stale.is_empty() {
                 break;
             }
@@ -146,7 +137,14 @@ impl RunGuard {
             if is_pressure && ready & libc::EPOLLERR as u32 == 0 {
                 // The kernel reports it once.
                 let mut event = Event::new(handle, Source::MemoryPressure as i32);
-                if fd_sources::poll_source(state, index, slot, ready, &mut event) {
+                if state.fd_sources.poll(
+                    &mut state.ctx,
+                    &mut state.io,
+                    index,
+                    slot,
+                    ready,
+                    &mut event,
+                ) {
                     state.requeue(&event);
                 }
             }
@@ -160,7 +158,8 @@ impl RunGuard {
         if Source::of(flags).is_fd_source() {
             event.fd = -1;
             event.events = 0;
-            if !fd_sources::poll_source(state, index, slot, ready, &mut event) {
+            if !state.fd_sources.poll(&mut state.ctx, &mut state.io, index, slot, ready, &mut event)
+            {
                 return Ok(());
             }
         } else if flags & ONESHOT != 0 {
@@ -345,175 +344,8 @@ impl RunGuard {
         Ok(())
     }
 
-    /// Calls those whose turn it is.
-    #[cold]
-    fn not_pollable_ready(&self, found: usize) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let LoopState { io, ctx, events, .. } = unsafe { self.state() };
-        io.not_pollable.verify_next(ctx);
-        let taken = io.not_pollable.take_turns(ctx, events, found).unwrap_or_default();
-        for (handle, events) in taken {
-            self.not_pollable_event(handle, events)?;
-        }
-        Ok(())
-    }
-
-    fn not_pollable_event(&self, handle: i64, events: u32) -> Result<()> {
-        match live(handle) {
-            Some((index, slot)) => self.one_io_event(handle, index, slot, events),
-            None => Ok(()),
-        }
-    }
-
-    fn failures(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let count = unsafe { self.state() }.ctx.failures.len();
-        for _ in 0..count {
-            // SAFETY: as above.
-            let state = unsafe { self.state() };
-            let Some((handle, errno)) = state.ctx.failures.pop_front() else { break };
-            let Some((_, slot)) = live(handle) else { continue };
-            slot.unset(FAILED);
-            let flags = slot.flags.load(Relaxed);
-            let source = Source::of(flags);
-            if source.is_descriptor() && flags & (ENABLED | AUTO_DISABLED) == 0 {
-                // The error is reported when the watcher is enabled.
-                continue;
-            }
-            let mut event = Event::new(handle, source as i32);
-            event.events = ERROR;
-            event.result = errno.negated();
-            if source == Source::Io {
-                event.fd = view::fd_of(slot);
-            }
-            if source.is_descriptor() && slot.has(ENABLED) {
-                slot.unset(ENABLED);
-                slot.set(AUTO_DISABLED);
-                state.ctx.count_liveness(slot);
-            }
-            if errno == Errno::EBADF && source.is_descriptor() && state.checks_fds() {
-                state.explain_loss(handle, slot);
-            }
-            self.emit(event, slot)?;
-        }
-        // SAFETY: as above.
-        let state = unsafe { self.state() };
-        if state.ctx.failures_more {
-            state.ctx.list_failures();
-        }
-        state.ctx.shared.failures.store(state.ctx.failures.len() as u32, Relaxed);
-        Ok(())
-    }
-
-    fn timers(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        if unsafe { self.state() }.timers.due != 0 {
-            for clock in 0..CLOCKS {
-                // SAFETY: as above.
-                if unsafe { self.state() }.timers.due & 1 << clock != 0 {
-                    self.expire(clock)?;
-                }
-            }
-        }
-        // SAFETY: as above.
-        let state = unsafe { self.state() };
-        if std::mem::take(&mut state.timers.clock_changed) {
-            self.in_turn(Source::ClockChange)?;
-        }
-        Ok(())
-    }
-
-    fn expire(&self, clock: usize) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let now = state.timers.expiry_time(&mut state.ctx, clock);
-        state.timers.recheck |= 1 << clock;
-        let saved = state.timers.clock(clock).look(now);
-        if state.instrumented {
-            state.probe_timers(saved);
-        }
-        let mut corrections = CORRECTIONS;
-        for _ in 0..state.max_timers {
-            // SAFETY: as above.
-            let state = unsafe { self.state() };
-            match state.timers.pop_due(&mut state.ctx, clock, now, &mut corrections) {
-                Popped::Due { id, deadline } => self.expired(id, deadline, now)?,
-                Popped::Later => return Ok(()),
-                Popped::None => {
-                    state.timers.due &= !(1 << clock);
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn expired(&self, index: u32, deadline: i64, now: i64) -> Result<()> {
-        let Some(slot) = slot::get(index) else { return Ok(()) };
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let Some((count, deadline_ns)) =
-            state.timers.expired(&mut state.ctx, index, slot, deadline, now)
-        else {
-            return Ok(());
-        };
-        let handle = slot.handle(Kind::Watcher, index);
-        let event =
-            Event { count, time_ns: now, deadline_ns, ..Event::new(handle, Source::Timer as i32) };
-        self.emit(event, slot)
-    }
-
-    fn posts(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let count = state.posts_due.min(state.max_posts as usize);
-        for _ in 0..count {
-            // SAFETY: as above.
-            let state = unsafe { self.state() };
-            let count = state.batch.len() + 1;
-            let is_kept = |post: &Post| post.target.callback.is_none();
-            if state.posts.first().is_some_and(is_kept)
-                && state.ctx.pending.try_reserve(count).is_err()
-            {
-                // The next iteration.
-                break;
-            }
-            let Some(post) = state.posts.take() else { break };
-            state.publish_posts();
-            if state.prioritized > 0 && state.batch.try_reserve(1).is_ok() {
-                let position = state.batch.len();
-                state.batch.push_reserved((std::cmp::Reverse(0), position, BatchItem::Post));
-                state.batched.push(post);
-            } else {
-                self.deliver_post(post)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn deliver_post(&self, post: Box<ListNode<Post>>) -> Result<()> {
-        let Post { target, destroy } = *post.value();
-        drop(post);
-        if destroy.is_none() {
-            return self.call_post(target);
-        }
-        self.deliver_full_post(Post { target, destroy })
-    }
-
-    #[cold]
-    fn deliver_full_post(&self, post: Post) -> Result<()> {
-        if post.is_copy() {
-            return Ok(());
-        }
-        let called = self.call_post(post.target);
-        // Not if the callback forked, and this is the child.
-        post.destroy();
-        called.and_then(|()| self.run_pending_work_if_any())
-    }
-
     #[inline(always)]
-    fn call_post(&self, target: Target) -> Result<()> {
+    pub fn call_post(&self, target: Target) -> Result<()> {
         let mut event = Event::new(0, POST);
         event.data = target.user_data.expose_provenance() as u64;
         // SAFETY: no other reference to the state.
@@ -537,49 +369,11 @@ impl RunGuard {
         }
     }
 
-    fn deferred(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        if unsafe { self.state() }.deferred == 0 {
-            return Ok(());
+    pub fn not_pollable_event(&self, handle: i64, events: u32) -> Result<()> {
+        match live(handle) {
+            Some((index, slot)) => self.one_io_event(handle, index, slot, events),
+            None => Ok(()),
         }
-        self.in_turn(Source::Defer)
-    }
-
-    /// Calls all watchers of a kind.
-    pub fn in_turn(&self, source: Source) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let watchers = state.take_turn(source);
-        for (handle, _, _) in &watchers {
-            let handle = *handle;
-            let Some((_, slot)) = live(handle).filter(|(_, slot)| slot.has(ENABLED)) else {
-                continue;
-            };
-            let event = Event::new(handle, source as i32);
-            if source == Source::Defer {
-                // SAFETY: as above.
-                if unsafe { self.state() }.defer_is_over(slot) {
-                    self.emit(event, slot)?;
-                }
-            } else if source == Source::ClockChange {
-                self.emit(event, slot)?;
-            } else {
-                self.deliver_in_turn(event)?;
-            }
-        }
-        // SAFETY: as above.
-        keep_larger(&mut unsafe { self.state() }.turn_buffer, watchers);
-        Ok(())
-    }
-
-    /// Those do not count as something that happened.
-    fn deliver_in_turn(&self, event: Event) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let before = unsafe { self.state() }.dispatched;
-        self.deliver(event)?;
-        // SAFETY: as above.
-        unsafe { self.state() }.dispatched = before;
-        Ok(())
     }
 }
 
@@ -603,35 +397,7 @@ fn is_wanted(event: &Event) -> bool {
     }
 }
 
-/// Gives back the room that was taken for a list of what is called, unless
-/// more was made since.
-fn keep_larger<T>(kept: &mut Vec<T>, list: Vec<T>) {
-    if list.capacity() >= kept.capacity() {
-        *kept = list;
-    }
-}
-
 impl LoopState {
-    /// The watchers of a kind, in the order in which they are called; there is
-    /// room for them (see `add_to_list`).
-    fn take_turn(&mut self, source: Source) -> Vec<(i64, i32, usize)> {
-        let mut watchers = std::mem::take(&mut self.turn_buffer);
-        watchers.clear();
-        for (index, slot) in self.list(source).iter().flat_map(|list| list.iter()) {
-            let position = watchers.len();
-            watchers.push_reserved((slot.handle(Kind::Watcher, index), 0, position));
-        }
-        if self.prioritized > 0 && source != Source::Defer {
-            for (handle, priority, _) in &mut watchers {
-                *priority = self.priority(*handle);
-            }
-            watchers.sort_unstable_by_key(|(_, priority, position)| {
-                (std::cmp::Reverse(*priority), *position)
-            });
-        }
-        watchers
-    }
-
     #[inline]
     fn has_leftovers(&self) -> bool {
         !self.io.not_pollable.is_empty() || !self.ctx.failures.is_empty() || !self.batch.is_empty()
@@ -643,16 +409,12 @@ impl LoopState {
         };
         self.ctx.extras.get(&index).map_or(0, |extra| extra.priority)
     }
+}
 
-    /// A defer watcher is called; true: it was waiting for that.
-    fn defer_is_over(&mut self, slot: &WatcherSlot) -> bool {
-        if slot.flags.load(Relaxed) & (WAITING | NEXT_TIME) != WAITING {
-            return false;
-        }
-        slot.unset(WAITING | ENABLED);
-        slot.set(DUE);
-        self.deferred -= 1;
-        self.ctx.count_liveness(slot);
-        true
+/// Gives back the room that was taken for a list of what is called, unless
+/// more was made since.
+pub(super) fn keep_larger<T>(kept: &mut Vec<T>, list: Vec<T>) {
+    if list.capacity() >= kept.capacity() {
+        *kept = list;
     }
 }

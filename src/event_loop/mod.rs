@@ -44,6 +44,8 @@ mod check_fds;
 #[cfg(not(loom))]
 mod clock_ids;
 #[cfg(not(loom))]
+mod collect;
+#[cfg(not(loom))]
 mod command;
 #[cfg(not(loom))]
 mod destroys;

@@ -4,47 +4,14 @@
 use super::clock_ids;
 use super::event::Event;
 use super::flags::*;
-use super::run_guard::RunGuard;
+use super::slot::WatcherSlot;
 use super::slot::live;
 use super::slot::view;
-use super::slot::{self, WatcherSlot};
 use super::source::ctx::Limit;
 use super::state::LoopState;
-use crate::errno::Result;
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::util::alloc::TryVec;
-
-impl RunGuard {
-    /// Lets watchers go on whose rate limit's interval is over.
-    pub fn resume(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        if state.ctx.suspended.is_empty() {
-            return Ok(());
-        }
-        let now = state.ctx.read_clock(clock_ids::MONOTONIC);
-        let mut over = Vec::new();
-        state.ctx.suspended.retain(|(until, index)| {
-            let is_over = *until <= now && over.try_reserve(1).is_ok();
-            if is_over {
-                over.push_reserved(*index);
-            }
-            !is_over
-        });
-        if !over.is_empty() {
-            state.renumber_suspended();
-        }
-        for index in over {
-            let Some(slot) = slot::get(index) else { continue };
-            // SAFETY: as above.
-            if let Some(event) = unsafe { self.state() }.go_on(index, slot) {
-                self.emit(event, slot)?;
-            }
-        }
-        Ok(())
-    }
-}
 
 impl LoopState {
     /// What an iteration can do about an event that has more to it; true: its
@@ -75,7 +42,7 @@ impl LoopState {
     /// An event is about to be seen by the program.
     fn note_delivered(&mut self, index: u32, slot: &WatcherSlot, event: &mut Event) {
         if slot.has(REAPS) {
-            self.deliver_fd_source(index, slot, event);
+            self.fd_sources.deliver(&mut self.ctx, index, slot, event);
         }
     }
 
@@ -95,11 +62,11 @@ impl LoopState {
     fn defer(&mut self, index: u32, slot: &WatcherSlot, event: &Event) {
         let is_signal = event.r#type == Source::Signal as i32;
         if is_signal {
-            self.signal_requeue(index, event);
+            self.signals.requeue(&mut self.ctx, index, event);
         }
-        let is_back = is_signal || self.requeue_note(event);
+        let is_back = is_signal || self.files.requeue(&mut self.ctx, event);
         if event.r#type == Source::File as i32 {
-            self.ends_later(slot, event);
+            self.files.ends_later(&mut self.ctx, slot, event);
         }
         let Some(extra) = self.ctx.extras.get_mut(&index) else { return };
         if !is_back {
@@ -149,7 +116,7 @@ impl LoopState {
         }
     }
 
-    fn renumber_suspended(&mut self) {
+    pub fn renumber_suspended(&mut self) {
         for (i, (_, index)) in self.ctx.suspended.iter().enumerate() {
             if let Some(extra) = self.ctx.extras.get_mut(index) {
                 extra.suspended_at = i;
@@ -168,7 +135,7 @@ impl LoopState {
     }
 
     /// Ends a watcher's suspension. Returns the event that was kept.
-    fn go_on(&mut self, index: u32, slot: &WatcherSlot) -> Option<Event> {
+    pub fn go_on(&mut self, index: u32, slot: &WatcherSlot) -> Option<Event> {
         if !slot.has(RATE_LIMITED_NOW) {
             return None;
         }
@@ -176,7 +143,7 @@ impl LoopState {
         let flags = slot.flags.load(Relaxed);
         let source = Source::of(flags);
         if source == Source::File {
-            self.resume_notes(index, slot);
+            self.files.resume(&mut self.ctx, index, slot);
         }
         if source.is_descriptor() {
             self.io.unsuppress(index, slot);
@@ -187,7 +154,7 @@ impl LoopState {
             return None;
         }
         if source == Source::Signal {
-            self.signal_due(index);
+            self.signals.note_due(index);
             return None;
         }
         let deferred_event = self.ctx.extras.get_mut(&index)?.deferred_event.take();
@@ -209,7 +176,7 @@ impl LoopState {
     /// no memory, though room was looked for when the watcher was added.
     pub fn add_pending(&mut self, event: Event) -> bool {
         if event.r#type == Source::File as i32 {
-            self.add_pending_note(&event);
+            self.files.add_pending(&mut self.ctx, &event);
             return true;
         }
         let slot = live(event.watcher).map(|(_, slot)| slot);
@@ -261,8 +228,13 @@ impl LoopState {
         if let Some((index, slot)) = live(event.watcher) {
             self.on_pending_taken(index, slot);
             match Source::of(slot.flags.load(Relaxed)) {
-                Source::File => self.set_retained(&event, false),
-                Source::Signal => self.signal_taken(index, slot, &mut event),
+                Source::File => self.files.set_retained(&mut self.ctx, &event, false),
+                Source::Signal => {
+                    let later = self.signals.taken(&mut self.ctx, index, slot, &mut event);
+                    if let Some(later) = later {
+                        self.add_pending(later);
+                    }
+                }
                 _ => self.ctx.payloads.set_retained(event.reserved, false),
             }
             self.note_delivered(index, slot, &mut event);
@@ -306,7 +278,7 @@ impl LoopState {
     pub fn requeue_pending(&mut self, index: u32, slot: &WatcherSlot) {
         if Source::of(slot.flags.load(Relaxed)) == Source::File {
             let handle = slot.handle(Kind::Watcher, index);
-            return self.requeue_pending_notes(slot, handle);
+            return self.files.requeue_pending(&mut self.ctx, slot, handle);
         }
         if let Some(event) = self.cancel_record(index, slot) {
             self.requeue(&event);
@@ -319,8 +291,8 @@ impl LoopState {
         let Some((index, slot)) = live(event.watcher) else { return };
         match Source::of(slot.flags.load(Relaxed)) {
             Source::Timer => self.timers.requeue(&mut self.ctx, index, slot, event.deadline_ns),
-            Source::Async => self.async_requeue(slot),
-            Source::Signal => self.signal_requeue(index, event),
+            Source::Async => self.asyncs.requeue(slot),
+            Source::Signal => self.signals.requeue(&mut self.ctx, index, event),
             // It was read: its count would be lost.
             source if source.is_reported_once() => match self.ctx.extra(index, slot) {
                 Ok(extra) => {
@@ -331,7 +303,7 @@ impl LoopState {
             },
             source if source.is_descriptor() => self.io.spurious(index, slot),
             Source::File => {
-                self.requeue_note(event);
+                self.files.requeue(&mut self.ctx, event);
             }
             _ => {}
         }

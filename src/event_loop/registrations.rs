@@ -54,7 +54,12 @@ impl LoopState {
                 return;
             }
         }
-        if self.register_signals(fresh.raw()).and(self.register_files(fresh.raw())).is_err() {
+        if self
+            .signals
+            .register(fresh.raw())
+            .and(self.files.register(&self.ctx, fresh.raw()))
+            .is_err()
+        {
             return;
         }
         self.io.lost(&mut self.ctx, fresh.raw(), Errno::EBADF);
@@ -67,7 +72,7 @@ impl LoopState {
         drop(command_queue);
         // A thread that closed an object may have woken the loop in the epoll
         // before.
-        self.check_fd_sources();
+        self.fd_sources.check(&mut self.ctx, &mut self.io);
     }
 
     /// Looks whether a watcher's descriptor is still the one that was

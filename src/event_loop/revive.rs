@@ -42,16 +42,16 @@ impl LoopState {
             self.timers.settle(&mut self.ctx);
         }
         self.apply_commands(command_queue);
-        self.find_sent();
+        self.asyncs.find_sent(&mut self.ctx);
         self.finish_closing();
         // Before they are registered: those that are not what they were are
         // not, and some put another file in the place of the parent's.
-        self.revive_fd_sources()?;
+        self.fd_sources.revive(&mut self.ctx, &mut self.io)?;
         let epoll = self.ctx.epoll();
         self.io.register_all(&mut self.ctx, epoll)?;
         self.io.all_are_registered();
-        self.revive_signals()?;
-        self.revive_files(inotify)
+        self.signals.revive(&mut self.ctx)?;
+        self.files.revive(&mut self.ctx, inotify)
     }
 
     /// Watchers that were closed in the child before, or that a thread of the
@@ -80,8 +80,8 @@ impl LoopState {
             None => None,
         };
         let clocks = self.timers.fresh_clocks(epoll.raw())?;
-        let signalfd = self.fresh_signalfd(epoll.raw())?;
-        let inotify = self.fresh_inotify(epoll.raw())?;
+        let signalfd = self.signals.fresh_signalfd(epoll.raw())?;
+        let inotify = self.files.fresh_inotify(&self.ctx, epoll.raw())?;
         Ok(NewFds { eventfd, epoll, outer, clocks, signalfd, inotify })
     }
 
@@ -102,7 +102,7 @@ impl LoopState {
         give_up(Some(std::mem::replace(&mut self.ctx.epoll, epoll)), is_ours);
         give_up(Some(std::mem::replace(&mut self.ctx.eventfd, eventfd)), is_ours);
         give_up(std::mem::replace(&mut self.ctx.outer, outer), is_ours);
-        give_up(self.replace_signalfd(signalfd), is_ours);
+        give_up(self.signals.replace_signalfd(signalfd), is_ours);
         self.timers.replace_clocks(&mut self.ctx, &mut self.io, clocks, is_ours);
         self.made_in = fork::current();
         inotify

@@ -138,7 +138,7 @@ impl LoopState {
             self.probe_begin();
         }
         if collecting {
-            self.collect_notes();
+            self.files.collect(&mut self.ctx);
         }
         if std::mem::take(&mut self.prepared) {
             self.ctx.shared.wake_state.set_awake();
@@ -176,7 +176,7 @@ impl LoopState {
     #[inline]
     pub fn has_something(&self) -> bool {
         !self.posts.is_empty()
-            || self.has_drained()
+            || self.asyncs.has_drained()
             || self.signals.due
             || !self.ctx.failures.is_empty()
             || self.deferred > 0
@@ -345,7 +345,7 @@ impl RunGuard {
             }
         };
         if state.files.needs_arming() {
-            timeout = state.arm_files(timeout);
+            timeout = state.files.arm(&mut state.ctx, timeout);
         }
         if state.is_busy() || state.ctx.collecting && state.has_pending() {
             return Ok(Some(0));
@@ -424,7 +424,11 @@ impl LoopState {
         if found == 0 {
             self.timers.find_expired();
         }
-        if self.ctx.is_given_away() { self.add_consumed(found) } else { found }
+        if self.ctx.is_given_away() {
+            self.fd_sources.add_consumed(&mut self.events, found)
+        } else {
+            found
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use super::command::{Command, Post};
 use super::event::{
     AUTO_ADVANCE, CHECK_FDS, Destroy, Event, KEEP_ALIVE, Options, PRECISE, VIRTUAL_TIME,
 };
-use super::fd_source::{AddedSource, FdSource};
 use super::flags::*;
 use super::lifecycle::Lifecycle;
 use super::node_list::NodeList;
@@ -14,13 +13,14 @@ use super::own_fds::OwnFd;
 use super::own_words::INTERNAL;
 use super::ownership::LoopOwner;
 use super::payload::Payloads;
-use super::pending_stack::END_OF_STACK;
 use super::shared::LoopShared;
 use super::slot::alloc::SlotAlloc;
 use super::slot::list::WatcherList;
 use super::slot::view::{closed_event, is_unlinked};
 use super::slot::{self, CLOSING, LIVE, WatcherSlot};
+use super::source::asyncs::AsyncSource;
 use super::source::ctx::{SourceCtx, woken_by};
+use super::source::fd_sources::FdSources;
 use super::source::files;
 use super::source::io::Io;
 use super::source::pending_queue::PendingQueue;
@@ -111,9 +111,7 @@ pub(super) struct LoopState {
     pub(super) made_in: fork::Epoch,
     pub io: Io,
     /// What those watchers watch that watch more than a descriptor.
-    pub fd_sources: Map<u32, Box<dyn FdSource>>,
-    /// Those for which there was no room in that yet.
-    pub late_fd_sources: NodeList<AddedSource>,
+    pub fd_sources: FdSources,
     pub signals: SignalSource,
     pub timers: TimerSource,
     pub files: files::FileWork,
@@ -123,9 +121,7 @@ pub(super) struct LoopState {
     pub prioritized: usize,
     pub idlers: usize,
     pub deferred: usize,
-    /// The first of the async watchers that were sent to, taken off the stack
-    /// and linked in their records as they were on it.
-    pub drained: u32,
+    pub asyncs: AsyncSource,
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
     pub posts: NodeList<Post>,
@@ -242,8 +238,7 @@ impl LoopState {
             auto_advance: flags & AUTO_ADVANCE != 0,
             made_in: fork::current(),
             io: Io::default(),
-            fd_sources: Map::default(),
-            late_fd_sources: NodeList::new(),
+            fd_sources: FdSources::default(),
             signals: SignalSource::default(),
             timers: TimerSource::new(options.timer_tolerance_ns),
             files: files::FileWork::nothing(),
@@ -251,7 +246,7 @@ impl LoopState {
             prioritized: 0,
             idlers: 0,
             deferred: 0,
-            drained: END_OF_STACK,
+            asyncs: AsyncSource::default(),
             posts_due: 0,
             posts: NodeList::new(),
             batched: NodeList::new(),
@@ -411,7 +406,7 @@ impl LoopState {
                 state.add_to_list(index, slot)
             }),
             Command::AddFile(handle) => self.on_new_watcher(handle, |state, index, _| {
-                state.file_added(index);
+                state.files.added(&mut state.ctx, &mut state.io, index);
                 Ok(())
             }),
             Command::AddIo(handle, registered) => self
@@ -420,12 +415,13 @@ impl LoopState {
                 }),
             Command::AddObject(handle, registered, node) => {
                 self.on_new_watcher(handle, |state, index, slot| {
-                    state.insert_fd_source_late(node);
+                    state.fd_sources.insert_late(node);
                     state.io.added_late(&mut state.ctx, index, slot, registered)
                 })
             }
-            Command::AddSignal(handle, new) => self
-                .on_new_watcher(handle, |state, index, slot| state.signal_added(index, slot, new)),
+            Command::AddSignal(handle, new) => self.on_new_watcher(handle, |state, index, slot| {
+                state.signals.added(&mut state.ctx, &mut state.io, index, slot, new)
+            }),
             Command::AddTimer { handle, setting, deadline } => {
                 self.on_new_watcher(handle, |state, index, slot| {
                     slot.unset(COMING);
@@ -507,8 +503,7 @@ impl LoopState {
 
     /// Closes everything. Returns the callbacks to notify.
     pub fn tear_down(mut self: Box<Self>) -> ClosedLoop {
-        self.fd_sources.clear();
-        self.late_fd_sources = NodeList::new();
+        self.fd_sources = FdSources::default();
         let mut slots = std::mem::take(&mut self.ctx.slots);
         for (index, slot) in slots.all() {
             if is_unlinked(slot.flags.load(Relaxed)) {
@@ -531,10 +526,10 @@ impl LoopState {
                 }
             }
         }
-        self.discard_pending_asyncs();
+        self.asyncs.discard_all(&mut self.ctx);
         slots.tear_down();
         let destroys = self.take_destroys();
-        let mut posts = std::mem::replace(&mut self.batched, NodeList::new());
+        let mut posts = std::mem::take(&mut self.batched);
         posts.append(&mut self.posts);
         posts.append(&mut self.stale_posts);
         ClosedLoop { destroys, posts }
@@ -546,7 +541,7 @@ impl LoopState {
         self.ctx.epoll.close_now();
         self.ctx.eventfd.close_now();
         if is_sound {
-            self.fd_sources.values().for_each(|fd_source| fd_source.abandon());
+            self.fd_sources.abandon();
         }
         self.ctx.outer.iter().for_each(Fd::close_now);
         self.timers.abandon();

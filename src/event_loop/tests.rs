@@ -2,6 +2,7 @@
 //! hold it.
 
 use super::api;
+use super::api::async_send;
 use super::api::{add_plain, close, revive, watcher_close};
 use super::event::{Event, Options, Target};
 use super::flags::Source;
@@ -9,7 +10,6 @@ use super::resolve::{Resolved, resolve};
 use super::run::{RunMode, run};
 use super::shared::POISONED;
 use super::slot;
-use super::source::asyncs::async_send;
 use super::wake_state;
 use crate::errno::Errno;
 use crate::handle::Kind;

@@ -62,7 +62,7 @@ impl LoopState {
             || self.timers.clock_changed
             || self.posts_due > 0
             || self.deferred > 0
-            || self.has_drained()
+            || self.asyncs.has_drained()
             || self.signals.due
             || !self.ctx.suspended.is_empty()
             || self.files.is_active()
@@ -111,16 +111,16 @@ impl LoopState {
     /// An event of one of the loop's own descriptors; `alone`: the only one.
     fn on_internal_event(&mut self, number: usize, alone: bool) {
         if number == SIGNALFD {
-            return self.take_signalfd();
+            return self.signals.take_signalfd(&mut self.ctx);
         }
         let Some(clock) = number.checked_sub(1) else {
             if !self.fd_sources.is_empty() {
-                self.check_fd_sources();
+                self.fd_sources.check(&mut self.ctx, &mut self.io);
             }
             return;
         };
         if number == INOTIFY {
-            self.files.bits |= files::DUE;
+            self.files.bits |= files::WORK;
             return;
         }
         self.timers.due |= 1 << clock;

@@ -11,14 +11,17 @@ use super::slot::list::WatcherList;
 use super::slot::view::{closed_event, is_unlinked};
 use super::slot::{self, LIVE, WatcherSlot};
 use super::source::ctx::Limit;
-use super::source::io;
+use super::source::sinks::{NewSignal, SignalMode};
+use super::source::{io, signals};
 use super::state::{LoopState, MANY_NAMES};
 use super::timer_setting::{self, TimerSetting};
 use crate::errno::{Result, fail};
+use crate::file_watch::WatchRequest;
 use crate::handle::{self, Kind};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::util::alloc::{TryMap, TryVec};
+use std::ffi::c_int;
 use std::os::fd::RawFd;
 
 /// A new slot for a watcher, filled in but not live.
@@ -100,7 +103,7 @@ impl LoopState {
         match added {
             Ok(()) => Ok(self.publish(&fresh)),
             Err(error) => {
-                self.take_fd_source(fresh.index);
+                self.fd_sources.take(fresh.index);
                 self.discard_new(&fresh);
                 Err(error)
             }
@@ -114,7 +117,7 @@ impl LoopState {
     ) -> Result<()> {
         let Some(mut fd_source) = fd_source else { return Ok(()) };
         fd_source.begin(self.ctx.shared.handle())?;
-        self.insert_fd_source(fresh.index, fd_source)
+        self.fd_sources.insert(fresh.index, fd_source)
     }
 
     pub fn add_timer(
@@ -169,6 +172,43 @@ impl LoopState {
             return Err(error);
         }
         Ok(self.publish(&fresh))
+    }
+
+    pub fn add_signal(&mut self, signal: c_int, mode: SignalMode, target: Target) -> Result<i64> {
+        let (claim, seen) = signals::claim(self.ctx.shared, signal, mode)?;
+        let fresh = self.new_watcher(Source::Signal, target)?;
+        fresh.slot.node.third_spare().store(signal.into(), Relaxed);
+        let new = NewSignal { claim, seen, signalfd: None };
+        match self.signals.added(&mut self.ctx, &mut self.io, fresh.index, fresh.slot, new) {
+            Ok(()) => Ok(self.publish(&fresh)),
+            Err(error) => {
+                self.discard_new(&fresh);
+                Err(error)
+            }
+        }
+    }
+
+    pub fn add_file(&mut self, request: &WatchRequest<'_>, target: Target) -> Result<i64> {
+        let fresh = self.new_watcher(Source::File, target)?;
+        let added = self.files.add(&mut self.ctx, fresh.index, request);
+        if let Err(error) = added {
+            self.discard_new(&fresh);
+            return Err(error);
+        }
+        self.files.added(&mut self.ctx, &mut self.io, fresh.index);
+        Ok(self.publish(&fresh))
+    }
+
+    /// A tree that another thread was adding is there.
+    pub fn publish_file(&mut self, fresh: &NewWatcher) -> i64 {
+        self.files.added(&mut self.ctx, &mut self.io, fresh.index);
+        self.publish(fresh)
+    }
+
+    /// Or is not.
+    pub fn give_up_file(&mut self, fresh: &NewWatcher) {
+        self.ctx.shared.files.lock().give_up(self.ctx.epoll(), fresh.index);
+        self.discard_new(fresh);
     }
 
     /// Notes a watcher of a kind that is called in turn.
@@ -296,7 +336,7 @@ impl LoopState {
             }
             Source::File => {
                 slot.unset(AUTO_DISABLED);
-                self.resume_notes(index, slot);
+                self.files.resume(&mut self.ctx, index, slot);
             }
             Source::Timer => {
                 if let Err(error) = self.timers.enable(&mut self.ctx, index, slot) {
@@ -305,9 +345,9 @@ impl LoopState {
                 }
             }
             Source::Async if slot.is_pending() && is_unlinked(flags) => {
-                self.relink_async(index, slot)
+                self.asyncs.relink(&mut self.ctx, index, slot)
             }
-            Source::Signal => self.signal_due(index),
+            Source::Signal => self.signals.note_due(index),
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 slot.set(WAITING | NEXT_TIME);
@@ -387,11 +427,11 @@ impl LoopState {
             Source::Io => self.io.close(&mut self.ctx, index, slot, deregistered),
             source if source.is_fd_source() => {
                 self.io.close(&mut self.ctx, index, slot, deregistered);
-                self.take_fd_source(index);
+                self.fd_sources.take(index);
             }
             Source::Timer => self.timers.stop(&mut self.ctx, index, slot),
-            Source::Signal => self.signal_close(index, slot),
-            Source::File => self.close_file(index, deregistered),
+            Source::Signal => self.signals.close(&mut self.ctx, index, slot),
+            Source::File => self.files.close(&mut self.ctx, index, deregistered),
             source => self.remove_from_list(slot, source),
         }
         if flags & (EXTRA | NAMED | HAS_PENDING | RECORDS) != 0 {

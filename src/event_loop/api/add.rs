@@ -15,11 +15,11 @@ use crate::event_loop::source::object::{self, ObjectRef};
 use crate::event_loop::source::pressure::pressure_source;
 use crate::event_loop::source::process::process_source;
 use crate::event_loop::source::sinks::{NewSignal, SignalMode};
-use crate::event_loop::source::{clocks, files, io, signals};
+use crate::event_loop::source::{clocks, io, signals};
 use crate::event_loop::timer_setting::{self, NewTimer, TimerSetting};
 use crate::event_loop::watcher::{NewWatcher, prepare_timer, set_subject};
-use crate::file_watch::{PendingTree, WatchRequest};
-use crate::handle::Kind;
+use crate::file_watch::{PendingTree, WatchRequest, WatchRoot};
+use crate::handle::{self, Kind};
 use crate::signal_hub;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::pressure::Trigger;
@@ -194,13 +194,39 @@ enum Started {
     Root(NewWatcher, PendingTree),
 }
 
+/// How much of a tree is read before the loop may look at its files.
+const IN_A_PIECE: usize = 1024;
+
+/// Adds what is left of a tree, from another thread. The command queue's lock
+/// is not held: the loop goes on.
+fn add_rest(
+    resolved: &Resolved,
+    id: u32,
+    mut rest: PendingTree,
+    root: WatchRoot<'_>,
+) -> Result<()> {
+    loop {
+        let mut file_state = resolved.shared.files.lock();
+        // Under the lock: it is another loop's otherwise.
+        resolved.check()?;
+        if resolved.shared.handle() != resolved.handle.pack() {
+            return handle::stale(resolved.handle.pack());
+        }
+        if !file_state.add_more(id, &mut rest, IN_A_PIECE, root)? {
+            return Ok(());
+        }
+        drop(file_state);
+        std::thread::yield_now();
+    }
+}
+
 fn finish_file(
     resolved: &Resolved,
     fresh: &NewWatcher,
     rest: PendingTree,
     request: &WatchRequest<'_>,
 ) -> Result<i64> {
-    let added = files::add_rest(resolved, fresh.index, rest, request.root);
+    let added = add_rest(resolved, fresh.index, rest, request.root);
     let published = added.and_then(|()| {
         resolved.with(
             |state| Ok(state.publish_file(fresh)),

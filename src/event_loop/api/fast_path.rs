@@ -6,10 +6,13 @@
 //! caller takes the general path. The functions here cannot fail, and call no
 //! function of the program.
 
+use crate::errno::Errno;
 use crate::event_loop::event::Target;
 use crate::event_loop::flags::*;
+use crate::event_loop::resolve::resolve_signal_safe;
 use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot::{self, LIVE, LOOP, WatcherSlot};
+use crate::event_loop::source::asyncs::SlotLinks;
 use crate::event_loop::source::io;
 use crate::event_loop::state::LoopState;
 use crate::event_loop::timer_setting::NewTimer;
@@ -172,4 +175,36 @@ pub(crate) fn set_data(handle: i64, data: u64) -> bool {
 #[inline(always)]
 pub(crate) fn loop_of(handle: i64) -> Option<i64> {
     owned_here(handle, Kind::Watcher, |OwnedHere { state, .. }| state.ctx.shared.handle())
+}
+
+/// See evloop_async_send. A signal handler may call this.
+#[inline(always)]
+pub(crate) fn async_send(handle: i64) -> std::result::Result<(), Errno> {
+    let Some(resolved) = Handle::unpack_as(handle, Kind::Watcher) else {
+        return refuse_send(handle);
+    };
+    let Some(slot) = slot::get(resolved.index) else { return refuse_send(handle) };
+    let is_async = Source::of(slot.flags.load(Relaxed)) == Source::Async;
+    let Some(shared) = slot.shared().filter(|shared| is_async && shared.is_usable()) else {
+        return refuse_send(handle);
+    };
+    let tag = shared.wake_state.pending_tag();
+    match slot.mark_pending(resolved) {
+        None => refuse_send(handle),
+        Some(false) => Ok(()),
+        Some(true) => match shared.wake_state.push(shared, &SlotLinks, resolved.index, tag) {
+            Some(wake) => wake.now(),
+            None => {
+                // The loop was closed since, and has left the slot to this.
+                slot::refuse_sent(resolved.index, slot);
+                Err(Errno::ESTALE)
+            }
+        },
+    }
+}
+
+#[cold]
+fn refuse_send(handle: i64) -> std::result::Result<(), Errno> {
+    resolve_signal_safe(handle, Kind::Watcher)?;
+    Err(Errno::EINVAL)
 }

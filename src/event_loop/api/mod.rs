@@ -20,7 +20,6 @@ pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
 pub use super::process_end::ProcessEnd;
 pub(crate) use super::registry::refuse_own;
 pub(crate) use super::run::{RunMode, embed_prepare, next_timeout, run, wait};
-pub(crate) use super::source::asyncs::async_send;
 pub(crate) use super::source::object::ObjectRef;
 pub(crate) use super::source::process::STATUS_UNKNOWN;
 pub(crate) use super::source::sinks::SignalMode;
@@ -35,6 +34,7 @@ pub(crate) use add::{
 };
 pub(crate) use busy_poll::set_busy_poll;
 pub(crate) use events::{event_name, event_process, event_siginfo};
+pub(crate) use fast_path::async_send;
 pub use inspect::WatcherInfo;
 pub(crate) use inspect::{alive, find_io, info, watchers};
 pub(crate) use inspect_text::dump;

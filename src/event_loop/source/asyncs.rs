@@ -1,48 +1,26 @@
-//! Async watchers: who was sent to.
+//! Async watchers: which were sent to.
 
-use crate::errno::{Errno, Result};
-use crate::event_loop::event::Event;
 use crate::event_loop::flags::*;
 use crate::event_loop::pending_stack::{END_OF_STACK, StackLinks};
-use crate::event_loop::resolve::resolve_signal_safe;
-use crate::event_loop::run_guard::RunGuard;
 use crate::event_loop::slot::view::is_unlinked;
 use crate::event_loop::slot::{self, CLOSING, LIVE, WatcherSlot};
-use crate::event_loop::state::LoopState;
-use crate::handle::{Handle, Kind};
+use crate::event_loop::source::ctx::SourceCtx;
 use crate::sync::Ordering::Relaxed;
 
-impl RunGuard {
-    pub fn asyncs(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        if !self.shared.wake_state.has_pending_asyncs() && !state.has_drained() {
-            return Ok(());
-        }
-        state.drain_pending();
-        if self.shared.has_commands() {
-            // What was asked for before one was sent to comes before.
-            state.apply_commands(&mut self.shared.lock_commands());
-        }
-        // SAFETY: as above.
-        while let Some((index, slot)) = unsafe { self.state() }.next_drained() {
-            self.deliver_async(index, slot)?;
-        }
-        Ok(())
-    }
+pub(in crate::event_loop) struct AsyncSource {
+    /// The first of the async watchers that were sent to, taken off the stack
+    /// and linked in their slots as they were on it.
+    drained: u32,
+}
 
-    fn deliver_async(&self, index: u32, slot: &WatcherSlot) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        if unsafe { self.state() }.is_due_async(index, slot) {
-            let handle = slot.handle(Kind::Watcher, index);
-            self.emit(Event::new(handle, Source::Async as i32), slot)?;
-        }
-        Ok(())
+impl Default for AsyncSource {
+    fn default() -> Self {
+        Self { drained: END_OF_STACK }
     }
 }
 
-impl LoopState {
-    pub fn async_requeue(&mut self, slot: &WatcherSlot) {
+impl AsyncSource {
+    pub fn requeue(&mut self, slot: &WatcherSlot) {
         // If it was sent to since, it is on the stack again.
         if !slot.mark_pending_again() {
             slot.set(UNLINKED);
@@ -51,10 +29,10 @@ impl LoopState {
 
     /// One that was sent to while it was disabled, and taken off the stack, is
     /// enabled: it is put there again.
-    pub fn relink_async(&mut self, index: u32, slot: &WatcherSlot) {
+    pub fn relink(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) {
         slot.unset(UNLINKED);
         // The loop is there: its stack takes it.
-        self.push_again(index);
+        self.push_again(ctx, index);
     }
 
     /// Whether some that were sent to are off the stack already.
@@ -65,12 +43,12 @@ impl LoopState {
 
     /// Takes all async watchers that were sent to off the stack, for
     /// `next_drained`, the first one first.
-    fn drain_pending(&mut self) {
+    pub fn drain_pending(&mut self, ctx: &mut SourceCtx) {
         // Those of an iteration that a fork ended come before.
         if self.drained != END_OF_STACK {
             return;
         }
-        let mut index = self.ctx.shared.wake_state.take_pending_asyncs();
+        let mut index = ctx.shared.wake_state.take_pending_asyncs();
         while let Some(slot) = slot::get(index).filter(|_| index != END_OF_STACK) {
             let before = link(slot);
             SlotLinks.set_next(index, self.drained);
@@ -79,7 +57,7 @@ impl LoopState {
         }
     }
 
-    fn next_drained(&mut self) -> Option<(u32, &'static WatcherSlot)> {
+    pub fn next_drained(&mut self) -> Option<(u32, &'static WatcherSlot)> {
         let index = self.drained;
         let slot = slot::get(index).filter(|_| index != END_OF_STACK)?;
         self.drained = link(slot);
@@ -89,11 +67,11 @@ impl LoopState {
     /// In a forked child: a thread of the parent's may have marked a watcher
     /// and not put it on the stack yet. It never will here, and as long as the
     /// mark is there no other sender would.
-    pub fn find_sent(&mut self) {
-        let wake_state = &self.ctx.shared.wake_state;
+    pub fn find_sent(&mut self, ctx: &mut SourceCtx) {
+        let wake_state = &ctx.shared.wake_state;
         // No thread of this process sleeps in the loop: none is to be woken.
         wake_state.set_awake();
-        self.ctx.slots.all().filter(|(_, slot)| is_async(slot)).for_each(|(_, slot)| {
+        ctx.slots.all().filter(|(_, slot)| is_async(slot)).for_each(|(_, slot)| {
             slot.aux.store(link(slot).into(), Relaxed);
         });
         let mut newest = wake_state.take_pending_asyncs();
@@ -103,8 +81,8 @@ impl LoopState {
             let flags = slot.flags.load(Relaxed);
             is_async(slot) && slot.is_pending() && !is_unlinked(flags) && !is_listed(slot)
         };
-        let lost = self.ctx.slots.all().filter(|(_, slot)| is_lost(slot));
-        lost.for_each(|(index, _)| self.push_again(index));
+        let lost = ctx.slots.all().filter(|(_, slot)| is_lost(slot));
+        lost.for_each(|(index, _)| self.push_again(ctx, index));
         // Back to where they were, in their order.
         let mut oldest = END_OF_STACK;
         while let Some(slot) = slot::get(newest).filter(|_| newest != END_OF_STACK) {
@@ -114,20 +92,20 @@ impl LoopState {
         }
         while let Some(slot) = slot::get(oldest).filter(|_| oldest != END_OF_STACK) {
             let after = link(slot);
-            self.push_again(oldest);
+            self.push_again(ctx, oldest);
             oldest = after;
         }
     }
 
-    fn push_again(&self, index: u32) {
-        let wake_state = &self.ctx.shared.wake_state;
-        drop(wake_state.push(self.ctx.shared, &SlotLinks, index, wake_state.pending_tag()));
+    fn push_again(&self, ctx: &SourceCtx, index: u32) {
+        let wake_state = &ctx.shared.wake_state;
+        drop(wake_state.push(ctx.shared, &SlotLinks, index, wake_state.pending_tag()));
     }
 
     /// For a loop whose watchers are all closed: takes those off the stack
     /// that were sent to, and has every later push refused.
-    pub fn discard_pending_asyncs(&mut self) {
-        let mut index = self.ctx.shared.wake_state.close_pending_asyncs();
+    pub fn discard_all(&mut self, ctx: &mut SourceCtx) {
+        let mut index = ctx.shared.wake_state.close_pending_asyncs();
         while let Some(slot) = slot::get(index).filter(|_| index != END_OF_STACK) {
             index = link(slot);
             slot.clear_pending();
@@ -139,8 +117,8 @@ impl LoopState {
     }
 
     /// Whether an async watcher that was sent to is to be called.
-    fn is_due_async(&mut self, index: u32, slot: &WatcherSlot) -> bool {
-        let ours = slot.shared().is_some_and(|shared| std::ptr::eq(shared, self.ctx.shared));
+    pub fn is_due(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) -> bool {
+        let ours = slot.shared().is_some_and(|shared| std::ptr::eq(shared, ctx.shared));
         let flags = slot.flags.load(Relaxed);
         if !ours || Source::of(flags) != Source::Async {
             return false;
@@ -148,7 +126,7 @@ impl LoopState {
         if slot.state() != LIVE {
             // Closed: freed by who comes last, this or the command to close it.
             if slot.clear_pending() && flags & CLOSED_ON_STACK != 0 {
-                self.ctx.slots.free(index);
+                ctx.slots.free(index);
             }
             return false;
         }
@@ -184,40 +162,8 @@ fn link(slot: &WatcherSlot) -> u32 {
     slot.aux.load(Relaxed) as u32
 }
 
-/// See evloop_async_send. A signal handler may call this.
-#[inline(always)]
-pub(crate) fn async_send(handle: i64) -> std::result::Result<(), Errno> {
-    let Some(resolved) = Handle::unpack_as(handle, Kind::Watcher) else {
-        return refuse_send(handle);
-    };
-    let Some(slot) = slot::get(resolved.index) else { return refuse_send(handle) };
-    let is_async = Source::of(slot.flags.load(Relaxed)) == Source::Async;
-    let Some(shared) = slot.shared().filter(|shared| is_async && shared.is_usable()) else {
-        return refuse_send(handle);
-    };
-    let tag = shared.wake_state.pending_tag();
-    match slot.mark_pending(resolved) {
-        None => refuse_send(handle),
-        Some(false) => Ok(()),
-        Some(true) => match shared.wake_state.push(shared, &SlotLinks, resolved.index, tag) {
-            Some(wake) => wake.now(),
-            None => {
-                // The loop was closed since, and has left the slot to this.
-                slot::refuse_sent(resolved.index, slot);
-                Err(Errno::ESTALE)
-            }
-        },
-    }
-}
-
-#[cold]
-fn refuse_send(handle: i64) -> std::result::Result<(), Errno> {
-    resolve_signal_safe(handle, Kind::Watcher)?;
-    Err(Errno::EINVAL)
-}
-
 /// The stack of async watchers that were sent to is linked in their slots.
-struct SlotLinks;
+pub(in crate::event_loop) struct SlotLinks;
 
 impl StackLinks for SlotLinks {
     fn set_next(&self, id: u32, next: u32) {

@@ -8,19 +8,18 @@
 //! over its rate limit, or has a record that was not taken yet.
 
 use crate::errno::{Errno, Result, fail};
-use crate::event_loop::event::{Event, Target};
+use crate::event_loop::event::Event;
 use crate::event_loop::flags::*;
 use crate::event_loop::own_fds::OwnFd;
 use crate::event_loop::own_words::{INTERNAL, SIGNALFD};
 use crate::event_loop::payload::{self, EventPayload, Payloads};
 use crate::event_loop::resolve::wake_for_signal;
-use crate::event_loop::run_guard::RunGuard;
 use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot::list::WatcherList;
-use crate::event_loop::slot::live;
 use crate::event_loop::slot::{self, WatcherSlot};
+use crate::event_loop::source::ctx::SourceCtx;
+use crate::event_loop::source::io::Io;
 use crate::event_loop::source::sinks::{Claim, NewSignal, SignalMode, Waking};
-use crate::event_loop::state::LoopState;
 use crate::handle::Kind;
 use crate::hash::Map;
 use crate::signal_hub::{self, Position, QUEUED, Siginfo};
@@ -35,7 +34,7 @@ use std::os::fd::RawFd;
 
 /// How many signals one iteration takes from the signalfd, and how many real-
 /// time signals it takes of one number; as many wait with a watcher.
-const MAX_PER_ROUND: usize = QUEUED;
+pub(in crate::event_loop) const MAX_PER_ROUND: usize = QUEUED;
 
 /// How a loop is woken when a signal came.
 fn waking(shared: &LoopShared) -> Waking {
@@ -100,7 +99,7 @@ pub(in crate::event_loop) struct SignalSource {
 }
 
 /// The real-time signals that came since the last look.
-struct SignalBatch {
+pub(in crate::event_loop) struct SignalBatch {
     infos: Vec<Siginfo>,
     /// The place of the first.
     first: usize,
@@ -139,48 +138,41 @@ impl SignalWatcher {
     }
 }
 
-impl LoopState {
-    pub fn add_signal(&mut self, signal: c_int, mode: SignalMode, target: Target) -> Result<i64> {
-        let (claim, seen) = claim(self.ctx.shared, signal, mode)?;
-        let fresh = self.new_watcher(Source::Signal, target)?;
-        fresh.slot.node.third_spare().store(signal.into(), Relaxed);
-        let new = NewSignal { claim, seen, signalfd: None };
-        match self.signal_added(fresh.index, fresh.slot, new) {
-            Ok(()) => Ok(self.publish(&fresh)),
-            Err(error) => {
-                self.discard_new(&fresh);
-                Err(error)
-            }
-        }
-    }
-
+impl SignalSource {
     /// Takes over a watcher.
-    pub fn signal_added(&mut self, index: u32, slot: &WatcherSlot, new: NewSignal) -> Result<()> {
+    pub fn added(
+        &mut self,
+        ctx: &mut SourceCtx,
+        io: &mut Io,
+        index: u32,
+        slot: &WatcherSlot,
+        new: NewSignal,
+    ) -> Result<()> {
         let NewSignal { claim, seen, signalfd } = new;
-        let signal = self.signal_position(claim.signal)?;
+        let signal = self.position_of(claim.signal)?;
         let capacity = if signal_hub::is_real_time(claim.signal) { MAX_PER_ROUND } else { 0 };
-        let signals = &mut self.signals;
+        let signals = &mut *self;
         if signals.watchers.try_reserve(1).is_err() || signals.buffer.try_reserve(capacity).is_err()
         {
             fail!(ENOMEM, "no memory to watch signal {}", claim.signal);
         }
         let is_blocked = claim.mode == SignalMode::Blocked;
         if is_blocked {
-            self.watch_blocked(claim.signal, signalfd)?;
+            self.watch_blocked(ctx, io, claim.signal, signalfd)?;
         }
-        if let Some(entry) = self.signals.list.get_mut(signal) {
+        if let Some(entry) = self.list.get_mut(signal) {
             entry.watchers.push(index, slot);
             entry.blocked += usize::from(is_blocked);
         }
         let watcher = SignalWatcher { signal, claim, seen, waiting: VecDeque::new(), lost: 0 };
-        self.signals.watchers.insert_reserved(index, watcher);
-        self.signal_due(index);
+        self.watchers.insert_reserved(index, watcher);
+        self.note_due(index);
         Ok(())
     }
 
     /// Where a signal is in the list.
-    fn signal_position(&mut self, signal: c_int) -> Result<usize> {
-        let list = &mut self.signals.list;
+    fn position_of(&mut self, signal: c_int) -> Result<usize> {
+        let list = &mut self.list;
         if let Some(position) = list.iter().position(|entry| entry.signal == signal) {
             return Ok(position);
         }
@@ -204,18 +196,24 @@ impl LoopState {
     }
 
     /// Has a watcher looked at in this iteration, or the next one.
-    pub fn signal_due(&mut self, index: u32) {
-        let Some(watcher) = self.signals.watchers.get(&index) else { return };
-        if let Some(entry) = self.signals.list.get_mut(watcher.signal) {
+    pub fn note_due(&mut self, index: u32) {
+        let Some(watcher) = self.watchers.get(&index) else { return };
+        if let Some(entry) = self.list.get_mut(watcher.signal) {
             entry.due = true;
         }
-        self.signals.due = true;
+        self.due = true;
     }
 
     /// Has the signalfd take a signal, too; `fresh` is one for that alone.
-    fn watch_blocked(&mut self, number: c_int, fresh: Option<Fd>) -> Result<()> {
-        let mask = self.signals.mask() | signal::bit(number);
-        if let Some(known) = &self.signals.signalfd {
+    fn watch_blocked(
+        &mut self,
+        ctx: &mut SourceCtx,
+        io: &mut Io,
+        number: c_int,
+        fresh: Option<Fd>,
+    ) -> Result<()> {
+        let mask = self.mask() | signal::bit(number);
+        if let Some(known) = &self.signalfd {
             let known = known.check().ok_or(Errno::EBADF)?;
             return Ok(signal::set_descriptor(known, mask)?);
         }
@@ -223,15 +221,15 @@ impl LoopState {
             Some(fresh) => fresh,
             None => signal::descriptor(mask)?,
         };
-        register_signalfd(self.ctx.own_epoll()?, fresh.raw())?;
-        self.io.claim_fd(&mut self.ctx, OwnFd::Signalfd, fresh.raw());
-        self.signals.signalfd = Some(fresh);
+        register_signalfd(ctx.own_epoll()?, fresh.raw())?;
+        io.claim_fd(ctx, OwnFd::Signalfd, fresh.raw());
+        self.signalfd = Some(fresh);
         Ok(())
     }
 
-    pub fn signal_close(&mut self, index: u32, slot: &WatcherSlot) {
-        let Some(watcher) = self.signals.watchers.remove(&index) else { return };
-        let Some(entry) = self.signals.list.get_mut(watcher.signal) else { return };
+    pub fn close(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) {
+        let Some(watcher) = self.watchers.remove(&index) else { return };
+        let Some(entry) = self.list.get_mut(watcher.signal) else { return };
         if entry.next == index {
             entry.next = WatcherList::after(slot);
         }
@@ -239,23 +237,23 @@ impl LoopState {
         if watcher.claim.mode == SignalMode::Blocked {
             entry.blocked -= 1;
             if entry.blocked == 0 {
-                self.unwatch_blocked();
+                self.unwatch_blocked(ctx);
             }
         }
-        if self.signals.watchers.is_empty() {
-            self.signals.watchers.try_shrink();
-            self.signals.buffer = Vec::new();
+        if self.watchers.is_empty() {
+            self.watchers.try_shrink();
+            self.buffer = Vec::new();
         }
     }
 
     /// The signalfd is for fewer signals from now on.
-    fn unwatch_blocked(&mut self) {
-        let mask = self.signals.mask();
-        let Some(known) = &self.signals.signalfd else { return };
+    fn unwatch_blocked(&mut self, ctx: &mut SourceCtx) {
+        let mask = self.mask();
+        let Some(known) = &self.signalfd else { return };
         if mask == 0 {
-            let _ = epoll::delete(self.ctx.epoll(), known.raw());
-            self.ctx.shared.own.set(OwnFd::Signalfd, -1);
-            self.signals.signalfd = None;
+            let _ = epoll::delete(ctx.epoll(), known.raw());
+            ctx.shared.own.set(OwnFd::Signalfd, -1);
+            self.signalfd = None;
         } else if let Some(known) = known.check() {
             // A set of signals that is smaller than one that was good.
             let _ = signal::set_descriptor(known, mask);
@@ -263,19 +261,24 @@ impl LoopState {
     }
 
     /// Takes blocked signals that are pending, for all who subscribe to them.
-    pub fn take_signalfd(&mut self) {
-        if let Some(signalfd) = self.signals.signalfd.as_ref().and_then(Fd::check) {
-            signal_hub::take_pending(signalfd, MAX_PER_ROUND, self.ctx.shared.handle());
-            self.signals.due = true;
+    pub fn take_signalfd(&mut self, ctx: &mut SourceCtx) {
+        if let Some(signalfd) = self.signalfd.as_ref().and_then(Fd::check) {
+            signal_hub::take_pending(signalfd, MAX_PER_ROUND, ctx.shared.handle());
+            self.due = true;
         }
     }
 
     /// Takes what came of a signal; `None`: nothing since the last time,
     /// unless it is `due`.
-    fn take_signals(&mut self, position: usize, due: bool) -> Option<SignalBatch> {
-        let SignalSource { list, buffer, due: some_due, .. } = &mut self.signals;
+    fn take_batch(
+        &mut self,
+        ctx: &mut SourceCtx,
+        position: usize,
+        due: bool,
+    ) -> Option<SignalBatch> {
+        let SignalSource { list, buffer, due: some_due, .. } = &mut *self;
         let entry = list.get_mut(position)?;
-        let sinks = self.ctx.shared.sinks.lock();
+        let sinks = ctx.shared.sinks.lock();
         let subscription = sinks.get(entry.signal)?;
         // In this order: what came with a signal is there before its count.
         let (count, lost) = (subscription.count(), subscription.lost());
@@ -304,16 +307,16 @@ impl LoopState {
     }
 
     /// The next event of a watcher that something is waiting for.
-    fn next_signal(&mut self, index: u32, handle: i64) -> Option<Event> {
-        let watcher = self.signals.watchers.get_mut(&index)?;
-        let entry = self.signals.list.get(watcher.signal)?;
+    pub fn next_event(&mut self, ctx: &mut SourceCtx, index: u32, handle: i64) -> Option<Event> {
+        let watcher = self.watchers.get_mut(&index)?;
+        let entry = self.list.get(watcher.signal)?;
         let mut event = Event::new(handle, Source::Signal as i32);
         event.result = entry.signal;
         if signal_hub::is_real_time(entry.signal) {
             if let Some(queued) = watcher.take_waiting() {
                 event.count = 1;
                 event.reserved =
-                    self.ctx.payloads.put(queued.number, handle, EventPayload::Signal(queued.info));
+                    ctx.payloads.put(queued.number, handle, EventPayload::Signal(queued.info));
                 return Some(event);
             }
             if watcher.lost == 0 {
@@ -329,15 +332,15 @@ impl LoopState {
             return None;
         }
         watcher.seen.count = entry.count;
-        event.reserved = self.ctx.payloads.add(handle, EventPayload::Signal(entry.last));
+        event.reserved = ctx.payloads.add(handle, EventPayload::Signal(entry.last));
         Some(event)
     }
 
     /// An event that was not seen: what it stands for waits again.
-    pub fn signal_requeue(&mut self, index: u32, event: &Event) {
-        let payload = self.ctx.payloads.take(event.reserved);
-        self.signal_due(index);
-        let Some(watcher) = self.signals.watchers.get_mut(&index) else { return };
+    pub fn requeue(&mut self, ctx: &mut SourceCtx, index: u32, event: &Event) {
+        let payload = ctx.payloads.take(event.reserved);
+        self.note_due(index);
+        let Some(watcher) = self.watchers.get_mut(&index) else { return };
         if event.events & ERROR != 0 {
             watcher.lost = watcher.lost.saturating_add(event.count);
         } else if signal_hub::is_real_time(event.result) {
@@ -352,62 +355,68 @@ impl LoopState {
     }
 
     /// A record of a signal is about to be seen. What came to the watcher
-    /// since then belongs to it, or is the next record.
-    pub fn signal_taken(&mut self, index: u32, slot: &WatcherSlot, event: &mut Event) {
-        self.ctx.payloads.set_retained(event.reserved, false);
+    /// since then belongs to it, or is the next record, which is returned.
+    pub fn taken(
+        &mut self,
+        ctx: &mut SourceCtx,
+        index: u32,
+        slot: &WatcherSlot,
+        event: &mut Event,
+    ) -> Option<Event> {
+        ctx.payloads.set_retained(event.reserved, false);
         if slot.flags.load(Relaxed) & (ENABLED | RATE_LIMITED_NOW | HAS_RATE_LIMIT) != ENABLED {
-            return self.signal_due(index);
+            self.note_due(index);
+            return None;
         }
-        self.pass_on_signal(index);
-        let Some(later) = self.next_signal(index, event.watcher) else { return };
+        self.pass_on(ctx, index);
+        let later = self.next_event(ctx, index, event.watcher)?;
         if later.events & ERROR != 0 || signal_hub::is_real_time(event.result) {
             // It takes the place of the one that was taken.
-            self.add_pending(later);
-            return;
+            return Some(later);
         }
-        let _ = self.ctx.payloads.take(event.reserved);
+        let _ = ctx.payloads.take(event.reserved);
         (event.count, event.reserved) = (event.count.saturating_add(later.count), later.reserved);
+        None
     }
 
     /// Passes on what came of the signal of a watcher, outside of an
     /// iteration.
-    fn pass_on_signal(&mut self, index: u32) {
-        let Some(watcher) = self.signals.watchers.get(&index) else { return };
+    fn pass_on(&mut self, ctx: &mut SourceCtx, index: u32) {
+        let Some(watcher) = self.watchers.get(&index) else { return };
         let position = watcher.signal;
-        let Some(batch) = self.take_signals(position, false) else { return };
+        let Some(batch) = self.take_batch(ctx, position, false) else { return };
         // The others' events are for the next iteration.
-        self.signal_due(index);
+        self.note_due(index);
         if !batch.infos.is_empty() || batch.lost > 0 {
-            self.each_signal_watcher(position, |watcher, payloads| {
-                watcher.take_in(&batch, payloads)
-            });
+            self.each_watcher(ctx, position, |watcher, payloads| watcher.take_in(&batch, payloads));
         }
         self.return_buffer(batch);
     }
 
-    fn each_signal_watcher(
+    fn each_watcher(
         &mut self,
+        ctx: &mut SourceCtx,
         position: usize,
         mut change: impl FnMut(&mut SignalWatcher, &mut Payloads),
     ) {
-        let watchers = self.signals.list.get(position).map(|entry| entry.watchers.iter());
+        let watchers = self.list.get(position).map(|entry| entry.watchers.iter());
         for (index, _) in watchers.into_iter().flatten() {
-            if let Some(watcher) = self.signals.watchers.get_mut(&index) {
-                change(watcher, &mut self.ctx.payloads);
+            if let Some(watcher) = self.watchers.get_mut(&index) {
+                change(watcher, &mut ctx.payloads);
             }
         }
     }
 
-    fn return_buffer(&mut self, mut batch: SignalBatch) {
-        if batch.infos.capacity() > 0 && !self.signals.watchers.is_empty() {
+    pub fn return_buffer(&mut self, mut batch: SignalBatch) {
+        if batch.infos.capacity() > 0 && !self.watchers.is_empty() {
             batch.infos.clear();
-            self.signals.buffer = batch.infos;
+            self.buffer = batch.infos;
         }
     }
 
     /// The signalfd, too, in another set.
-    pub fn register_signals(&self, epoll: RawFd) -> Result<()> {
-        match &self.signals.signalfd {
+    pub fn register(&self, epoll: RawFd) -> Result<()> {
+        match &self.signalfd {
             Some(signalfd) => register_signalfd(epoll, signalfd.raw()),
             None => Ok(()),
         }
@@ -415,7 +424,7 @@ impl LoopState {
 
     /// A new signalfd, for a forked child, if there is one.
     pub fn fresh_signalfd(&self, epoll: RawFd) -> Result<Option<Fd>> {
-        let mask = self.signals.mask();
+        let mask = self.mask();
         if mask == 0 {
             return Ok(None);
         }
@@ -425,24 +434,24 @@ impl LoopState {
     }
 
     pub fn replace_signalfd(&mut self, fresh: Option<Fd>) -> Option<Fd> {
-        std::mem::replace(&mut self.signals.signalfd, fresh)
+        std::mem::replace(&mut self.signalfd, fresh)
     }
 
     /// In a forked child, to which no signal was delivered yet.
-    pub fn revive_signals(&mut self) -> Result<()> {
-        let (failed, errno) = self.ctx.shared.sinks.lock().revive(waking(self.ctx.shared))?;
-        for entry in &mut self.signals.list {
+    pub fn revive(&mut self, ctx: &mut SourceCtx) -> Result<()> {
+        let (failed, errno) = ctx.shared.sinks.lock().revive(waking(ctx.shared))?;
+        for entry in &mut self.list {
             (entry.count, entry.lost) = (0, 0);
         }
-        let mut watchers = std::mem::take(&mut self.signals.watchers);
+        let mut watchers = std::mem::take(&mut self.watchers);
         for (index, watcher) in &mut watchers {
             watcher.forget();
             let has_failed = failed & signal::bit(watcher.claim.signal) != 0;
             if let Some(slot) = slot::get(*index).filter(|_| has_failed) {
-                self.ctx.fail(slot.handle(Kind::Watcher, *index), errno);
+                ctx.fail(slot.handle(Kind::Watcher, *index), errno);
             }
         }
-        self.signals.watchers = watchers;
+        self.watchers = watchers;
         Ok(())
     }
 }
@@ -456,6 +465,18 @@ impl SignalWatcher {
 }
 
 impl SignalSource {
+    /// How many signals have, or had, watchers.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Passes on what came to one of the signal's watchers.
+    pub fn take_in(&mut self, ctx: &mut SourceCtx, index: u32, batch: &SignalBatch) {
+        if let Some(watcher) = self.watchers.get_mut(&index) {
+            watcher.take_in(batch, &mut ctx.payloads);
+        }
+    }
+
     /// The signals to be taken from the signalfd.
     fn mask(&self) -> Mask {
         let blocked = self.list.iter().filter(|entry| entry.blocked > 0);
@@ -472,68 +493,22 @@ fn register_signalfd(epoll: RawFd, signalfd: RawFd) -> Result<()> {
     Ok(epoll::add(epoll, signalfd, libc::EPOLLIN as u32, INTERNAL | SIGNALFD as u64)?)
 }
 
-impl LoopState {
+impl SignalSource {
     /// Begins passing on what came of a signal, if there is something.
-    fn begin_signal(&mut self, position: usize) -> Option<SignalBatch> {
-        let due = std::mem::take(&mut self.signals.list.get_mut(position)?.due);
-        let batch = self.take_signals(position, due)?;
-        let entry = self.signals.list.get_mut(position)?;
+    pub fn begin(&mut self, ctx: &mut SourceCtx, position: usize) -> Option<SignalBatch> {
+        let due = std::mem::take(&mut self.list.get_mut(position)?.due);
+        let batch = self.take_batch(ctx, position, due)?;
+        let entry = self.list.get_mut(position)?;
         entry.next = entry.watchers.first();
         Some(batch)
     }
 
     /// The next watcher of the signal; callbacks may close any of them.
-    fn next_signal_watcher(&mut self, position: usize) -> Option<(u32, &'static WatcherSlot)> {
-        let entry = self.signals.list.get_mut(position)?;
+    pub fn next_watcher(&mut self, position: usize) -> Option<(u32, &'static WatcherSlot)> {
+        let entry = self.list.get_mut(position)?;
         let index = entry.next;
         let slot = slot::get(index).filter(|_| index != 0)?;
         entry.next = WatcherList::after(slot);
         Some((index, slot))
-    }
-}
-
-impl RunGuard {
-    /// Delivers the signals that came.
-    pub fn signals(&self) -> Result<()> {
-        // SAFETY: no other reference to the state; nor below.
-        let signals = unsafe { &mut self.state().signals };
-        if !std::mem::take(&mut signals.due) {
-            return Ok(());
-        }
-        for position in 0..signals.list.len() {
-            // SAFETY: as above.
-            let Some(batch) = unsafe { self.state() }.begin_signal(position) else { continue };
-            // SAFETY: as above.
-            while let Some((index, slot)) = unsafe { self.state() }.next_signal_watcher(position) {
-                self.signals_of(index, slot, &batch)?;
-            }
-            // SAFETY: as above.
-            unsafe { self.state() }.return_buffer(batch);
-        }
-        Ok(())
-    }
-
-    fn signals_of(&self, index: u32, slot: &WatcherSlot, batch: &SignalBatch) -> Result<()> {
-        let handle = slot.handle(Kind::Watcher, index);
-        // SAFETY: no other reference to the state; nor below.
-        let state = unsafe { self.state() };
-        if let Some(watcher) = state.signals.watchers.get_mut(&index) {
-            watcher.take_in(batch, &mut state.ctx.payloads);
-        }
-        for _ in 0..MAX_PER_ROUND {
-            let is_ready =
-                slot.flags.load(Relaxed) & (ENABLED | RATE_LIMITED_NOW | HAS_PENDING) == ENABLED;
-            if live(handle).is_none() || !is_ready {
-                return Ok(());
-            }
-            // SAFETY: as above.
-            let Some(event) = (unsafe { self.state() }).next_signal(index, handle) else {
-                return Ok(());
-            };
-            self.emit(event, slot)?;
-        }
-        // SAFETY: as above.
-        unsafe { self.state() }.signal_due(index);
-        Ok(())
     }
 }
