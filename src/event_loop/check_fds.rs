@@ -8,7 +8,7 @@
 use super::event::CHECK_FDS;
 use super::slot::WatcherSlot;
 use super::slot::view;
-use super::source::io;
+use super::source::io_slot;
 use super::state::LoopState;
 use crate::errno::{self, Errno, Error, Value};
 use crate::handle::Kind;
@@ -42,7 +42,7 @@ impl LoopState {
 
     fn is_replaced(&mut self, fd: RawFd) -> bool {
         let Some((index, first)) = self.io.first(fd) else { return false };
-        if !io::has_registration(first) {
+        if !io_slot::has_registration(first) {
             return false;
         }
         let word = first.handle(Kind::Watcher, index).cast_unsigned();

@@ -3,7 +3,7 @@
 
 use super::command::RegisteredAs;
 use super::slot::WatcherSlot;
-use super::source::io::{is_ours, register};
+use super::source::io_epoll::{is_ours, register};
 use super::state::LoopState;
 use crate::errno::{Errno, Result};
 use std::os::fd::RawFd;

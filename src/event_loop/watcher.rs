@@ -11,8 +11,9 @@ use super::slot::list::WatcherList;
 use super::slot::view::{closed_event, is_unlinked};
 use super::slot::{self, LIVE, WatcherSlot};
 use super::source::ctx::Limit;
+use super::source::io_slot;
+use super::source::signals;
 use super::source::sinks::{NewSignal, SignalMode};
-use super::source::{io, signals};
 use super::state::{LoopState, MANY_NAMES};
 use super::timer_setting::{self, TimerSetting};
 use crate::errno::{Result, fail};
@@ -90,7 +91,7 @@ impl LoopState {
         fd_source: Option<Box<dyn FdSource>>,
     ) -> Result<i64> {
         let fresh = self.new_watcher(source, target)?;
-        io::fill(fresh.slot, fd, events);
+        io_slot::fill(fresh.slot, fd, events);
         set_subject(fresh.slot, fd_source.as_deref());
         let added = self.begin_fd_source(&fresh, fd_source).and_then(|()| {
             let registered = self.io_register(fd, events, fresh.handle())?;

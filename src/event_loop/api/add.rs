@@ -11,11 +11,13 @@ use crate::event_loop::flags::*;
 use crate::event_loop::node_list::ListNode;
 use crate::event_loop::resolve::{Resolved, resolve};
 use crate::event_loop::slot::{self, LIVE};
+use crate::event_loop::source::io_epoll;
+use crate::event_loop::source::io_slot;
 use crate::event_loop::source::object::{self, ObjectRef};
 use crate::event_loop::source::pressure::pressure_source;
 use crate::event_loop::source::process::process_source;
 use crate::event_loop::source::sinks::{NewSignal, SignalMode};
-use crate::event_loop::source::{clocks, io, signals};
+use crate::event_loop::source::{clocks, signals};
 use crate::event_loop::timer_setting::{self, NewTimer, TimerSetting};
 use crate::event_loop::watcher::{NewWatcher, prepare_timer, set_subject};
 use crate::file_watch::{PendingTree, WatchRequest, WatchRoot};
@@ -73,7 +75,7 @@ fn publish(
 
 /// See evloop_add_io.
 pub(crate) fn add_io(handle: i64, fd: RawFd, events: u32, target: Target) -> Result<i64> {
-    io::check_events(events)?;
+    io_slot::check_events(events)?;
     refuse_own(fd)?;
     add_descriptor(handle, Source::Io, fd, events, target, None)
 }
@@ -133,8 +135,8 @@ fn add_descriptor(
                 command_queue.spare_slots.push_reserved(fresh.index);
                 fail!(ENOMEM, "no memory for a watcher");
             };
-            io::fill(fresh.slot, fd, events);
-            let registered = match io::register(
+            io_slot::fill(fresh.slot, fd, events);
+            let registered = match io_epoll::register(
                 resolved.shared,
                 command_queue.epoll,
                 fd,

@@ -13,7 +13,7 @@ use crate::event_loop::resolve::resolve_signal_safe;
 use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot::{self, LIVE, LOOP, WatcherSlot};
 use crate::event_loop::source::asyncs::SlotLinks;
-use crate::event_loop::source::io;
+use crate::event_loop::source::io_slot;
 use crate::event_loop::state::LoopState;
 use crate::event_loop::timer_setting::NewTimer;
 use crate::handle::{Handle, Kind};
@@ -129,13 +129,13 @@ pub(crate) fn set_enabled(handle: i64, enable: bool) -> bool {
 pub(crate) fn io_modify(handle: i64, events: u32) -> bool {
     const MASK: u32 = SOURCE | SHARED | ONESHOT | NOT_POLLABLE | FD_LOST | AUTO_DISABLED | UNTAKEN;
     owned_here(handle, Kind::Watcher, |OwnedHere { index, slot, flags, state }| {
-        if flags & MASK != Source::Io.bits() || !io::is_simple_change(slot, events) {
+        if flags & MASK != Source::Io.bits() || !io_slot::is_simple_change(slot, events) {
             return false;
         }
         if flags & DIRTY == 0 && !state.io.note_dirty(index) {
             return false;
         }
-        io::set_events(slot, events);
+        io_slot::set_events(slot, events);
         slot.flags.store(flags | DIRTY | REARM, Relaxed);
         true
     })

@@ -16,7 +16,7 @@ use crate::event_loop::resolve::{Resolved, resolve};
 use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot::view;
 use crate::event_loop::slot::{self, WatcherSlot};
-use crate::event_loop::source::io;
+use crate::event_loop::source::io_slot;
 use crate::event_loop::state::LoopState;
 use crate::handle::{self, Handle, Kind};
 use crate::sync::{MutexGuard, Ordering::Relaxed};
@@ -278,7 +278,7 @@ impl Resolved {
                 let flags = slot.flags.load(Relaxed);
                 let is_it = Source::of(flags) == Source::Io && view::fd_of(slot) == fd;
                 // The first of several, as far as the loop has taken them in.
-                let is_first = flags & JOINS == 0 && io::is_first(slot);
+                let is_first = flags & JOINS == 0 && io_slot::is_first(slot);
                 (is_it && flags & FD_LOST == 0).then_some(is_first)
             };
             match slot.read_live(self.shared, read) {

@@ -9,7 +9,7 @@ use crate::event_loop::event::{Destroy, Target};
 use crate::event_loop::flags::*;
 use crate::event_loop::resolve::{Resolved, resolve};
 use crate::event_loop::slot::view::{fd_of, is_registered};
-use crate::event_loop::source::io;
+use crate::event_loop::source::io_slot;
 use crate::event_loop::state::LoopState;
 use crate::event_loop::timer_setting::{self, TimerSetting};
 use crate::handle::{self, Kind};
@@ -47,14 +47,14 @@ fn of_source(handle: i64, source: Source) -> Result<Resolved> {
 /// See evloop_io_modify.
 pub(crate) fn io_modify(handle: i64, events: u32) -> Result<()> {
     of_source(handle, Source::Io)?;
-    io::check_events(events)?;
+    io_slot::check_events(events)?;
     change(handle, Change::Events(events))
 }
 
 /// See evloop_io_set.
 pub(crate) fn io_set(handle: i64, events: u32) -> Result<()> {
     of_source(handle, Source::Io)?;
-    io::check_events(events)?;
+    io_slot::check_events(events)?;
     change(handle, Change::IoSet(events))
 }
 

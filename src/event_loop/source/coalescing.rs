@@ -14,7 +14,8 @@
 use crate::event_loop::slot;
 use crate::event_loop::source::clocks::LoopClock;
 use crate::event_loop::source::ctx::SourceCtx;
-use crate::event_loop::source::timers::{TimerNodes, TimerSource};
+use crate::event_loop::source::timer_nodes::TimerNodes;
+use crate::event_loop::source::timers::TimerSource;
 use crate::sync::Ordering::Relaxed;
 use crate::timer_queue::{Node, Shared};
 

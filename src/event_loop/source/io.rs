@@ -11,42 +11,30 @@
 //! enables, changes or adds a watcher has such a registration armed again,
 //! though it looks the same: epoll_ctl(2) then looks at readiness again.
 
-use crate::errno::{Errno, Error, Result, error, fail};
-use crate::event_loop::command::{Command, CommandQueue, RegisteredAs};
+use super::io_epoll::register;
+use super::io_slot::*;
+use crate::errno::{Errno, Result, fail};
+use crate::event_loop::command::RegisteredAs;
 use crate::event_loop::flags::*;
 use crate::event_loop::own_fds::OwnFd;
-use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot::view::{fd_of, interest, is_edge, set_interest};
-use crate::event_loop::slot::{self, CLOSING, LIVE, WatcherSlot};
+use crate::event_loop::slot::{self, LIVE, WatcherSlot};
 use crate::event_loop::source::ctx::SourceCtx;
 use crate::event_loop::source::not_pollable::NotPollable;
-use crate::handle::{Handle, Kind};
+use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
 use crate::util::alloc::{TryVec, TryVecCopy};
 use std::os::fd::RawFd;
 
-const EPOLLONESHOT: u32 = libc::EPOLLONESHOT as u32;
-const EPOLLEXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
-const EPOLLET: u32 = libc::EPOLLET as u32;
-/// What is always reported.
-const ALWAYS_REPORTED: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
-/// A registration that is reported once at most, and then no more: what the
-/// kernel makes of a ONESHOT one that was reported.
-const DISARMED: u32 = EPOLLONESHOT;
-/// No mask: the registration has to be changed, whatever it is.
-const UNKNOWN: u32 = u32::MAX;
-/// No mask: there may be no registration, as another thread removed it.
-const ABSENT: u32 = u32::MAX - 1;
-
 #[derive(Default)]
 pub(in crate::event_loop) struct Io {
     /// The first watcher of each descriptor; 0: none.
-    first: Vec<u32>,
+    pub(super) first: Vec<u32>,
     /// Watchers whose registrations may have to be changed; and
     /// whether there are others, which are marked, as this had no room.
-    dirty: Vec<u32>,
-    dirty_more: bool,
+    pub(super) dirty: Vec<u32>,
+    pub(super) dirty_more: bool,
     /// Room for the watchers of one descriptor, while they are called.
     pub sharers: Vec<(i64, u32)>,
     pub not_pollable: NotPollable,
@@ -54,137 +42,6 @@ pub(in crate::event_loop) struct Io {
     pub stale_rounds: u32,
     /// Events since a registration was last looked at.
     pub unchecked: u32,
-}
-
-/// The mask that the kernel has (of a first watcher).
-fn mask(slot: &WatcherSlot) -> u32 {
-    slot.node.spare().load(Relaxed) as u32
-}
-
-fn set_mask(slot: &WatcherSlot, mask: u32) {
-    let others = slot.node.spare().load(Relaxed) & !0xffff_ffff;
-    slot.node.spare().store(others | u64::from(mask), Relaxed);
-}
-
-/// Whether the kernel has a registration for a first watcher's descriptor, as
-/// far as the loop knows.
-pub(in crate::event_loop) fn has_registration(slot: &WatcherSlot) -> bool {
-    mask(slot) != ABSENT
-}
-
-/// The next watcher of the same descriptor; 0: none.
-fn next(slot: &WatcherSlot) -> u32 {
-    (slot.node.spare().load(Relaxed) >> 32) as u32
-}
-
-/// The same, with its slot.
-fn following(slot: &WatcherSlot) -> Option<(u32, &'static WatcherSlot)> {
-    let next = next(slot);
-    Some((next, linked(next)?))
-}
-
-/// The slot of an index that is 0 where there is none.
-#[inline]
-fn linked(index: u32) -> Option<&'static WatcherSlot> {
-    if index == 0 { None } else { slot::get(index) }
-}
-
-fn set_next(slot: &WatcherSlot, next: u32) {
-    let mask = slot.node.spare().load(Relaxed) & 0xffff_ffff;
-    slot.node.spare().store(u64::from(next) << 32 | mask, Relaxed);
-}
-
-/// The watcher before it; 0: it is the first, or not in a list.
-fn before(slot: &WatcherSlot) -> u32 {
-    slot.node.second_spare().load(Relaxed) as u32
-}
-
-/// Whether it is the first watcher of its descriptor, or in no list.
-pub(in crate::event_loop) fn is_first(slot: &WatcherSlot) -> bool {
-    before(slot) == 0
-}
-
-fn set_before(slot: &WatcherSlot, before: u32) {
-    slot.node.second_spare().store(before.into(), Relaxed);
-}
-
-/// Refuses what epoll would only refuse at the wait.
-pub(in crate::event_loop) fn check_events(events: u32) -> Result<()> {
-    let rdhup = libc::EPOLLRDHUP as u32;
-    if events & EPOLLEXCLUSIVE != 0 && events & (EPOLLONESHOT | rdhup) != 0 {
-        fail!(EINVAL, "EXCLUSIVE goes with neither ONESHOT nor RDHUP; events are {}", events);
-    }
-    Ok(())
-}
-
-/// Whether a change of a watcher's events to these needs no more than a change
-/// of its registration.
-#[inline(always)]
-pub(in crate::event_loop) fn is_simple_change(slot: &WatcherSlot, events: u32) -> bool {
-    let plain = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
-    (interest(slot).1 | events) & !(plain as u32) == 0
-}
-
-#[inline(always)]
-pub(in crate::event_loop) fn set_events(slot: &WatcherSlot, events: u32) {
-    set_interest(slot, interest(slot).0, events);
-}
-
-fn explain(errno: Errno, fd: RawFd) -> Error {
-    match errno {
-        Errno::EBADF => error!(errno, "fd {} is not open", fd),
-        Errno::EINVAL => error!(errno, "fd {} cannot be watched like that", fd),
-        Errno::ELOOP => {
-            error!(errno, "fd {} is an epoll that leads back here, or too deep or too often", fd)
-        }
-        errno => errno.into(),
-    }
-}
-
-/// Registers a new watcher's descriptor; any thread may, with the command
-/// queue's lock or the loop.
-pub(in crate::event_loop) fn register(
-    shared: &LoopShared,
-    epoll: RawFd,
-    fd: RawFd,
-    events: u32,
-    handle: i64,
-) -> Result<RegisteredAs> {
-    match epoll::add(epoll, fd, events, handle.cast_unsigned()) {
-        Ok(()) if shared.own.has_unregistered(fd) => {
-            let _ = epoll::delete(epoll, fd);
-            is_ours(fd)
-        }
-        Ok(()) => Ok(RegisteredAs::Alone(events)),
-        Err(errno) => not_alone(shared, fd, errno),
-    }
-}
-
-/// The kernel takes none of the loop's own for another one.
-#[cold]
-fn not_alone(shared: &LoopShared, fd: RawFd, errno: Errno) -> Result<RegisteredAs> {
-    match errno {
-        // A watcher's own descriptor may be refused for these, too.
-        Errno::ENOMEM | Errno::ENOSPC => Err(explain(errno, fd)),
-        _ if shared.own.has(fd) => is_ours(fd),
-        Errno::EEXIST => Ok(RegisteredAs::Shared),
-        Errno::EPERM => Ok(RegisteredAs::NotPollable),
-        errno => Err(explain(errno, fd)),
-    }
-}
-
-pub(in crate::event_loop) fn is_ours<T>(fd: RawFd) -> Result<T> {
-    fail!(EINVAL, "fd {} is the loop's own", fd)
-}
-
-/// Says in a new slot what it watches.
-pub(in crate::event_loop) fn fill(slot: &WatcherSlot, fd: RawFd, events: u32) {
-    set_interest(slot, fd, events);
-    slot.node.spare().store(0, Relaxed);
-    set_before(slot, 0);
-    if events & EPOLLONESHOT != 0 {
-        slot.set(ONESHOT);
-    }
 }
 
 impl Io {
@@ -261,16 +118,6 @@ impl Io {
             cursor = following(this.1);
             Some(this)
         })
-    }
-
-    /// Removes a registration, on the loop's thread. Another thread may have
-    /// removed it before, and have made one for a watcher that it has added.
-    pub fn unregister(&self, ctx: &SourceCtx, fd: RawFd) {
-        // What fails here: the descriptor is closed already.
-        let _ = epoll::delete(ctx.epoll(), fd);
-        if ctx.shared.has_commands() {
-            on_deregistered(&mut ctx.shared.lock_commands(), fd);
-        }
     }
 
     /// Whether a watcher like this may be one of its descriptor's.
@@ -520,164 +367,6 @@ impl Io {
         }
     }
 
-    /// Submits the changes to the kernel. The command queue's lock is held: a
-    /// watcher that another thread closes is either seen to be closed, or still
-    /// registered when that thread removes it.
-    pub fn flush(&mut self, ctx: &mut SourceCtx) {
-        let dirty = std::mem::take(&mut self.dirty);
-        if std::mem::take(&mut self.dirty_more) {
-            self.flush_all(ctx);
-        }
-        for index in &dirty {
-            let Some(slot) = slot::get(*index) else { continue };
-            if !slot.has(DIRTY) || !Source::of(slot.flags.load(Relaxed)).is_descriptor() {
-                continue;
-            }
-            slot.unset(DIRTY);
-            let (fd, events) = interest(slot);
-            if slot.has(FD_LOST) || self.flush_fast(ctx, *index, slot, events) {
-                continue;
-            }
-            self.flush_one(ctx, fd);
-        }
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
-            self.dirty.clear();
-        }
-    }
-
-    /// Submits the changes of all watchers that are marked, noted or not.
-    #[cold]
-    fn flush_all(&mut self, ctx: &mut SourceCtx) {
-        for fd in 0..self.first.len() as RawFd {
-            if self.chain(fd).any(|(_, slot)| slot.has(DIRTY)) {
-                self.flush_one(ctx, fd);
-            }
-        }
-    }
-
-    fn flush_one(&mut self, ctx: &mut SourceCtx, fd: RawFd) {
-        // Once for all watchers of it.
-        let mut rearm = false;
-        for (_, slot) in self.chain(fd) {
-            rearm |= slot.has(ENABLED | REARM);
-            slot.unset(DIRTY | REARM);
-        }
-        if let Err(errno) = self.update(ctx, fd, rearm) {
-            self.refused(ctx, fd, errno);
-        }
-    }
-
-    /// Submits a change of the most frequent kind: the only watcher of a
-    /// descriptor, enabled, watches for something else, or for edges. False:
-    /// it is of another kind, or the kernel refused it.
-    #[inline]
-    fn flush_fast(&self, ctx: &SourceCtx, index: u32, slot: &WatcherSlot, events: u32) -> bool {
-        const MASK: u32 = SOURCE | ENABLED | NOT_PLAIN | SPURIOUS;
-        let before = mask(slot);
-        let lone = slot.flags.load(Relaxed) & MASK == PLAIN_IO && slot.state() == LIVE;
-        if !lone || before >= ABSENT || !is_simple_change(slot, before) {
-            return false;
-        }
-        let (fd, cookie) = (interest(slot).0, slot.handle(Kind::Watcher, index));
-        if events != before || events & EPOLLET != 0 && slot.has(REARM) {
-            if epoll::modify(ctx.epoll(), fd, events, cookie.cast_unsigned()).is_err() {
-                return false;
-            }
-            set_mask(slot, events);
-        }
-        slot.unset(REARM);
-        true
-    }
-
-    /// What the kernel should have for a descriptor.
-    fn wanted(&self, fd: RawFd) -> Option<u32> {
-        let mut all = 0;
-        let (mut edge, mut any, mut spurious, mut count) = (EPOLLET, false, false, 0);
-        for (_, slot) in self.chain(fd).filter(|(_, slot)| is_open(slot)) {
-            let flags = slot.flags.load(Relaxed);
-            spurious |= flags & (SPURIOUS | SUPPRESSED) != 0;
-            count += 1;
-            if flags & (ENABLED | SUPPRESSED) == ENABLED {
-                let (_, events) = interest(slot);
-                all |= events;
-                edge &= events;
-                any = true;
-            }
-        }
-        match (any, count) {
-            (true, 1) => Some(all),
-            (true, _) => Some(all & !(EPOLLET | EPOLLONESHOT) | edge),
-            (false, _) if spurious => Some(DISARMED),
-            (false, _) => None,
-        }
-    }
-
-    /// `rearm`: readiness is to be looked at again.
-    fn update(
-        &mut self,
-        ctx: &mut SourceCtx,
-        fd: RawFd,
-        rearm: bool,
-    ) -> std::result::Result<(), Errno> {
-        let Some((index, first)) = self.first(fd) else { return Ok(()) };
-        if !self.chain(fd).any(|(_, slot)| is_open(slot)) {
-            return Ok(());
-        }
-        let before = mask(first);
-        let wanted = match self.wanted(fd) {
-            Some(wanted) => wanted,
-            // Left as it is it would take a wake-up from another loop.
-            None if is_exclusive(before) => DISARMED,
-            None if before >= ABSENT => DISARMED,
-            None => return Ok(()),
-        };
-        if wanted == before && !(rearm && wanted & (EPOLLET | EPOLLONESHOT) != 0) {
-            return Ok(());
-        }
-        let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
-        if before == ABSENT {
-            match epoll::add(ctx.epoll(), fd, wanted, cookie) {
-                // One that was thought to be removed. The kernel changes none
-                // that is exclusive, nor makes one exclusive.
-                Err(Errno::EEXIST) if !ctx.shared.own.has(fd) => {
-                    epoll::delete(ctx.epoll(), fd)?;
-                    epoll::add(ctx.epoll(), fd, wanted, cookie)?;
-                }
-                added => added?,
-            }
-        } else if is_exclusive(wanted) || is_exclusive(before) {
-            // The kernel cannot change these.
-            epoll::delete(ctx.epoll(), fd)?;
-            set_mask(first, ABSENT);
-            epoll::add(ctx.epoll(), fd, wanted, cookie)?;
-        } else {
-            epoll::modify(ctx.epoll(), fd, wanted, cookie)?;
-        }
-        set_mask(first, wanted);
-        for (_, slot) in self.chain(fd).filter(|(_, slot)| slot.has(ENABLED)) {
-            slot.unset(SPURIOUS);
-        }
-        Ok(())
-    }
-
-    fn refused(&mut self, ctx: &mut SourceCtx, fd: RawFd, errno: Errno) {
-        match errno {
-            errno if is_gone(errno) => self.lost(ctx, fd, Errno::EBADF),
-            // It is registered, and not for a watcher: it is the loop's own.
-            Errno::EEXIST => self.lost(ctx, fd, Errno::EINVAL),
-            errno => {
-                // Those that are disabled try again when they are enabled.
-                for (index, slot) in self.chain(fd).filter(|(_, slot)| slot.has(ENABLED)) {
-                    slot.unset(ENABLED);
-                    slot.set(AUTO_DISABLED);
-                    ctx.count_liveness(slot);
-                    ctx.fail(slot.handle(Kind::Watcher, index), errno);
-                }
-            }
-        }
-    }
-
     /// A descriptor is not the one that was registered any more: this error is
     /// reported to its watchers, which refer to no descriptor from now on.
     pub fn lost(&mut self, ctx: &mut SourceCtx, fd: RawFd, errno: Errno) {
@@ -828,115 +517,4 @@ impl Io {
             }
         }
     }
-
-    /// Asks the kernel whether a watcher's descriptor is still the one that was
-    /// registered: one that is always ready may have been closed while a
-    /// duplicate of it is open. Returns the descriptor if it is not, or another
-    /// thread has closed a watcher of it, and removed its registration.
-    pub fn missing(&self, ctx: &SourceCtx, slot: &WatcherSlot) -> Option<RawFd> {
-        let (fd, _) = interest(slot);
-        let (index, first) = self.first(fd)?;
-        let mask = mask(first);
-        // Changing these would have effects.
-        if mask >= ABSENT || mask & (EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE) != 0 {
-            return None;
-        }
-        let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
-        epoll::modify(ctx.epoll(), fd, mask, cookie).is_err_and(is_gone).then_some(fd)
-    }
-
-    /// A registration was made which another thread may have removed, with a
-    /// watcher of the same descriptor that it has closed.
-    #[cold]
-    pub fn unsure(&mut self, ctx: &mut SourceCtx, fd: RawFd, events: u32) -> Result<RegisteredAs> {
-        if let Some((index, first)) = self.first(fd) {
-            set_mask(first, ABSENT);
-            self.touch(index, first);
-            self.may_join(fd, events, 0).inspect_err(|_| self.unregister(ctx, fd))?;
-        }
-        Ok(RegisteredAs::Shared)
-    }
-
-    /// Whether an fd is still what was registered; with the command queue's
-    /// lock. If not, EBADF is reported to its watchers.
-    pub fn verify(&mut self, ctx: &mut SourceCtx, fd: RawFd) -> bool {
-        let Some((index, first)) = self.first(fd) else { return true };
-        let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
-        let mask = match mask(first) {
-            ABSENT => return true,
-            UNKNOWN => DISARMED,
-            mask => mask,
-        };
-        let is_lost = epoll::modify(ctx.epoll(), fd, mask, cookie).is_err_and(is_gone);
-        if is_lost {
-            self.lost(ctx, fd, Errno::EBADF);
-        }
-        !is_lost
-    }
-
-    /// Registers all that is watched with another set, which then can take the
-    /// place of this one. What is not there any more fails its watchers; any
-    /// other failure ends it.
-    pub fn register_all(
-        &mut self,
-        ctx: &mut SourceCtx,
-        epoll: RawFd,
-    ) -> std::result::Result<(), Errno> {
-        for fd in 0..self.first.len() as RawFd {
-            let Some((index, first)) = self.first(fd) else { continue };
-            let wanted = self.wanted(fd).unwrap_or(DISARMED);
-            let cookie = first.handle(Kind::Watcher, index).cast_unsigned();
-            match epoll::add(epoll, fd, wanted, cookie) {
-                Err(errno @ (Errno::ENOMEM | Errno::ENOSPC)) => return Err(errno),
-                // By an attempt that such a failure ended.
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => self.lost(ctx, fd, errno),
-            }
-        }
-        Ok(())
-    }
-
-    /// That set has taken the place of the one before.
-    pub fn all_are_registered(&mut self) {
-        for fd in 0..self.first.len() as RawFd {
-            if let Some((_, first)) = self.first(fd) {
-                set_mask(first, self.wanted(fd).unwrap_or(DISARMED));
-            }
-        }
-    }
-}
-
-/// Whether a change was refused because the descriptor is closed; or closed,
-/// and the fd used again, perhaps for a file that no epoll takes.
-fn is_gone(errno: Errno) -> bool {
-    matches!(errno, Errno::EBADF | Errno::ENOENT | Errno::EPERM)
-}
-
-fn is_exclusive(mask: u32) -> bool {
-    mask < ABSENT && mask & EPOLLEXCLUSIVE != 0
-}
-
-/// Whether a watcher of a chain still counts.
-fn is_open(slot: &WatcherSlot) -> bool {
-    slot.state() != CLOSING
-}
-
-/// The loop has removed the registration of a descriptor: perhaps that of a
-/// watcher in here.
-fn on_deregistered(command_queue: &mut CommandQueue, fd: RawFd) {
-    for command in &mut command_queue.commands {
-        if let Command::AddIo(handle, registered) | Command::AddObject(handle, registered, _) =
-            command
-            && matches!(registered, RegisteredAs::Alone(_))
-            && is_fd_of(*handle, fd)
-        {
-            *registered = RegisteredAs::Shared;
-        }
-    }
-}
-
-/// Whether a descriptor is that of a watcher, which may be closed already.
-fn is_fd_of(handle: i64, fd: RawFd) -> bool {
-    let slot = Handle::unpack_as(handle, Kind::Watcher).and_then(|h| slot::get(h.index));
-    slot.is_some_and(|slot| fd_of(slot) == fd)
 }

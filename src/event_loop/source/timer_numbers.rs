@@ -1,9 +1,10 @@
 //! Other numbers for the timers of a loop: those that say in which order they
 //! were set come to an end.
 
-use super::{TimerNodes, TimerSource};
+use super::TimerSource;
 use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot;
+use crate::event_loop::source::timer_nodes::TimerNodes;
 use crate::timer_queue;
 
 /// No timer that is set has this number.

@@ -11,26 +11,25 @@ use crate::errno::{Errno, Error, Result, error, fail};
 use crate::event_loop::clock_ids::NEVER;
 use crate::event_loop::flags::*;
 use crate::event_loop::own_words::CLOCKS;
-use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot::{self, WatcherSlot};
 use crate::event_loop::source::clocks::LoopClock;
 use crate::event_loop::source::ctx::SourceCtx;
+use crate::event_loop::source::timer_nodes::TimerNodes;
 use crate::event_loop::timer_setting::{NewTimer, TimerSetting, never_relative, queue_of};
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::fd::Fd;
-use crate::sys::memory;
-use crate::timer_queue::{self, Node};
+use crate::timer_queue::{self};
 use crate::util::alloc::TryVec;
 
 #[path = "timer_numbers.rs"]
 mod numbers;
 
 /// A timer that was set in this iteration.
-struct Arming {
-    index: u32,
-    deadline: i64,
-    seq: u64,
+pub(super) struct Arming {
+    pub index: u32,
+    pub deadline: i64,
+    pub seq: u64,
 }
 
 pub(in crate::event_loop) struct TimerSource {
@@ -39,36 +38,14 @@ pub(in crate::event_loop) struct TimerSource {
     /// queue has changed since their timer was set.
     pub due: u32,
     pub recheck: u32,
-    arming: Vec<Arming>,
+    pub(super) arming: Vec<Arming>,
     /// The tolerance of timers that are added without one; ns.
     pub tolerance: i64,
     /// The wall clock was stepped.
     pub clock_changed: bool,
     /// Some clock has a base.
-    based: bool,
+    pub(super) based: bool,
     seq: u64,
-}
-
-/// The nodes of slots, for the queue with this number of this loop. A stale
-/// entry of the queue has no node, whatever its slot is used for now.
-pub(in crate::event_loop) struct TimerNodes(pub &'static LoopShared, pub usize);
-
-impl timer_queue::NodeLookup for TimerNodes {
-    #[inline(always)]
-    fn node(&self, id: u32) -> Option<&Node> {
-        const MASK: u32 = SOURCE | CLOCK_MASK << QUEUE_SHIFT;
-        let slot = slot::get(id)?;
-        let ours = slot.shared().is_some_and(|shared| std::ptr::eq(shared, self.0));
-        let wanted = Source::Timer as u32 | (self.1 as u32) << QUEUE_SHIFT;
-        (ours && slot.flags.load(Relaxed) & MASK == wanted).then_some(&slot.node)
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, id: u32) {
-        if let Some(slot) = slot::get(id) {
-            memory::prefetch(slot);
-        }
-    }
 }
 
 /// The number of the next setting; a node keeps 40 bits of it. They are not
@@ -479,48 +456,6 @@ impl TimerSource {
         }
     }
 
-    /// Lets the timers that were set in this iteration count from now.
-    pub fn settle(&mut self, ctx: &mut SourceCtx) {
-        if !self.is_arming() {
-            return;
-        }
-        self.based = false;
-        let mut shift = [0; CLOCKS];
-        for (clock, shift) in shift.iter_mut().enumerate() {
-            if let Some(base) = self.clock(clock).base.take() {
-                let now = ctx.read_clock(clock);
-                *shift = now.saturating_sub(base).max(0);
-                self.clock(clock).settled = Some(now);
-            }
-        }
-        let shared = ctx.shared;
-        let mut list = std::mem::take(&mut self.arming);
-        list.retain_mut(|arming| {
-            let Some(slot) = slot::get(arming.index) else { return false };
-            settle_one(self, shared, arming, slot, &shift).is_err()
-        });
-        // What found no memory is tried again, from the same time on.
-        self.arming = list;
-        if self.arming.capacity() > 8192 && self.arming.is_empty() {
-            self.arming = Vec::new();
-        }
-    }
-
-    /// How long it is until the first timer expires that was set in this
-    /// iteration, and is not queued yet.
-    pub fn next_unsettled(&self, ctx: &SourceCtx) -> i64 {
-        let left = |arming: &Arming| {
-            let slot = slot::get(arming.index)?;
-            let flags = slot.flags.load(Relaxed);
-            let counts = Source::of(flags) == Source::Timer
-                && flags & ARMING != 0
-                && slot.node.deadline().is_none()
-                && slot.node.seq() == arming.seq;
-            counts.then(|| self.remaining(ctx, arming.index, slot))
-        };
-        self.arming.iter().filter_map(left).min().unwrap_or(i64::MAX)
-    }
-
     /// Takes the next timer that is due on a clock.
     pub fn pop_due(
         &mut self,
@@ -588,45 +523,6 @@ impl TimerSource {
         ctx.count_liveness(slot);
         ctx.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
     }
-}
-
-fn settle_one(
-    timers: &mut TimerSource,
-    shared: &'static LoopShared,
-    arming: &mut Arming,
-    slot: &WatcherSlot,
-    shift: &[i64; CLOCKS],
-) -> std::result::Result<(), timer_queue::NoMemory> {
-    let flags = slot.flags.load(Relaxed);
-    // Closed, or given to another watcher, or in the list twice.
-    if Source::of(flags) != Source::Timer || flags & ARMING == 0 {
-        return Ok(());
-    }
-    let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
-    let relative = flags & RELATIVE != 0;
-    let shift = if relative { shift.get(queue).copied().unwrap_or(0) } else { 0 };
-    let deadline = match slot.node.deadline() {
-        Some(deadline) => {
-            // It is queued, and later does not change that.
-            slot.node.delay(deadline.saturating_add(shift));
-            slot.unset(ARMING);
-            return Ok(());
-        }
-        None if slot.node.seq() == arming.seq => arming.deadline,
-        None => return Ok(()),
-    };
-    let seq = slot.node.seq();
-    timers.recheck |= 1 << queue;
-    // If it has to be tried again, then for the same time.
-    arming.deadline = deadline.saturating_add(shift);
-    slot.unset(RELATIVE);
-    let (nodes, out) = (TimerNodes(shared, queue), (arming.index, &slot.node));
-    timers.clock(queue).queue.arm_node(&nodes, out, arming.deadline, seq)?;
-    slot.unset(ARMING);
-    if relative {
-        slot.set(RELATIVE);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
