@@ -6,7 +6,7 @@
 
 use super::event::{Callback, Event, Target};
 use super::flags::*;
-use super::notify::{destroy_posts, notify};
+use super::notify::{destroy_posts, invoke, notify};
 use super::own_words::is_internal;
 use super::run_guard::RunGuard;
 use super::slot::view;
@@ -22,9 +22,8 @@ impl RunGuard {
     /// Calls a callback.
     #[inline(always)]
     fn call(&self, callback: Callback, event: &Event, user_data: *mut c_void) -> Result<()> {
-        // SAFETY: the program's function and argument, as it promised; no
-        // reference into the state is in use.
-        unsafe { callback(event, user_data) };
+        // SAFETY: no reference into the state is in use.
+        unsafe { invoke(callback, event, user_data) };
         self.run_pending_work_if_any()
     }
 

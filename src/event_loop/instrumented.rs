@@ -2,6 +2,7 @@
 
 use super::event::{Callback, Destroy, Event};
 use super::node_list::NodeList;
+use super::notify::invoke;
 use super::run_guard::RunGuard;
 use super::state::LoopState;
 use crate::errno::{Errno, Result};
@@ -22,9 +23,8 @@ impl RunGuard {
         state.probe_flush();
         let began =
             state.probe.before_callback(&state.ctx.shared.activity, event, state.ctx.virtual_time);
-        // SAFETY: the program's function and argument, as it promised; no
-        // reference into the state is in use.
-        unsafe { callback(event, user_data) };
+        // SAFETY: no reference into the state is in use.
+        unsafe { invoke(callback, event, user_data) };
         if self.is_lost() {
             return;
         }
@@ -48,9 +48,8 @@ impl RunGuard {
         event: &Event,
         user_data: *mut c_void,
     ) -> Result<()> {
-        // SAFETY: the program's function and argument, as it promised; no
-        // reference into the state is in use.
-        unsafe { callback(event, user_data) };
+        // SAFETY: no reference into the state is in use.
+        unsafe { invoke(callback, event, user_data) };
         if self.has_pending_work() {
             return self.run_pending_work_counted(event);
         }

@@ -36,6 +36,10 @@ mod access;
 #[cfg(all(test, loom))]
 #[path = "telemetry/activity.rs"]
 mod activity;
+#[cfg(not(loom))]
+mod adding;
+#[cfg(not(loom))]
+mod apply;
 #[cfg(all(test, loom))]
 #[path = "telemetry/cells.rs"]
 mod cells;

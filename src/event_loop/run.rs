@@ -14,7 +14,6 @@
 use super::clock_ids::MONOTONIC;
 use super::event::{Event, INTERRUPTIBLE};
 use super::flags::Source;
-use super::own_words::CLOCKS;
 use super::resolve::resolve;
 use super::run_guard::RunGuard;
 use super::shared;
@@ -167,7 +166,7 @@ impl LoopState {
 
     /// Whether something is to be dispatched that needs no waiting for.
     #[inline]
-    fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         self.idlers > 0 || self.has_something()
     }
 
@@ -451,34 +450,4 @@ impl LoopState {
 #[inline(always)]
 fn wait_for(state: &mut LoopState, timeout: Option<i64>) -> std::result::Result<usize, Errno> {
     epoll::wait(state.ctx.epoll(), &mut state.events, timeout).map(<[_]>::len)
-}
-
-/// See evloop_next_timeout_ns.
-pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.with(
-        |state| {
-            if !state.ctx.in_callback {
-                state.timers.settle(&mut state.ctx);
-            }
-            if state.is_busy() || state.has_pending() || state.ctx.shared.wake_state.has_work() {
-                return Ok(0);
-            }
-            let mut least = state
-                .timers
-                .next_unsettled(&state.ctx)
-                .min(state.files.left())
-                .min(state.wait_limit);
-            for clock in 0..CLOCKS {
-                if let Some(wake) = state.timers.next_exact(&state.ctx, clock) {
-                    least = least.min(wake.saturating_sub(state.ctx.read_clock(clock)).max(0));
-                }
-            }
-            let now = state.ctx.read_clock(MONOTONIC);
-            let resume =
-                state.ctx.suspended.iter().map(|(until, _)| until.saturating_sub(now).max(0));
-            Ok(resume.min().map_or(least, |resume| resume.min(least)))
-        },
-        |_| fail!(EBUSY, "loop {} is running in another thread", handle),
-    )
 }

@@ -2,6 +2,7 @@
 //! may be touched, else queued in its command queue.
 
 use crate::errno::{Result, fail};
+use crate::event_loop::adding::{NewWatcher, prepare_timer, set_subject};
 use crate::event_loop::clock_ids::REALTIME;
 use crate::event_loop::command::{Command, CommandQueue, RegisteredAs};
 use crate::event_loop::event::Target;
@@ -19,7 +20,6 @@ use crate::event_loop::source::process::process_source;
 use crate::event_loop::source::sinks::{NewSignal, SignalMode};
 use crate::event_loop::source::{clocks, signals};
 use crate::event_loop::timer_setting::{self, NewTimer, TimerSetting};
-use crate::event_loop::watcher::{NewWatcher, prepare_timer, set_subject};
 use crate::file_watch::{PendingTree, WatchRequest, WatchRoot};
 use crate::handle::{self, Kind};
 use crate::signal_hub;

@@ -5,6 +5,7 @@ use crate::event_loop::api::registry;
 use crate::event_loop::clock_ids;
 use crate::event_loop::command::{Command, CommandQueue};
 use crate::event_loop::event::{AUTO_ADVANCE, Options, VIRTUAL_TIME};
+use crate::event_loop::own_words;
 use crate::event_loop::resolve::{resolve, set_pending};
 use crate::event_loop::shared;
 use crate::event_loop::state::LoopState;
@@ -112,4 +113,34 @@ pub(crate) fn limit_wait(handle: i64, ns: i64) -> Result<()> {
         Ok(())
     };
     resolved.with(limit, |_| fail!(EBUSY, "loop {} is running in another thread", handle))
+}
+
+/// See evloop_next_timeout_ns.
+pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
+    let resolved = resolve(handle, Kind::Loop)?;
+    resolved.with(
+        |state| {
+            if !state.ctx.in_callback {
+                state.timers.settle(&mut state.ctx);
+            }
+            if state.is_busy() || state.has_pending() || state.ctx.shared.wake_state.has_work() {
+                return Ok(0);
+            }
+            let mut least = state
+                .timers
+                .next_unsettled(&state.ctx)
+                .min(state.files.left())
+                .min(state.wait_limit);
+            for clock in 0..own_words::CLOCKS {
+                if let Some(wake) = state.timers.next_exact(&state.ctx, clock) {
+                    least = least.min(wake.saturating_sub(state.ctx.read_clock(clock)).max(0));
+                }
+            }
+            let now = state.ctx.read_clock(clock_ids::MONOTONIC);
+            let resume =
+                state.ctx.suspended.iter().map(|(until, _)| until.saturating_sub(now).max(0));
+            Ok(resume.min().map_or(least, |resume| resume.min(least)))
+        },
+        |_| fail!(EBUSY, "loop {} is running in another thread", handle),
+    )
 }

@@ -19,7 +19,7 @@ pub use super::event::{Event, Options};
 pub(crate) use super::flags::{CLOSED, ERROR, POST, Source};
 pub use super::process_end::ProcessEnd;
 pub(crate) use super::registry::refuse_own;
-pub(crate) use super::run::{RunMode, embed_prepare, next_timeout, run, wait};
+pub(crate) use super::run::{RunMode, embed_prepare, run, wait};
 pub(crate) use super::source::object::ObjectRef;
 pub(crate) use super::source::process::STATUS_UNKNOWN;
 pub(crate) use super::source::sinks::SignalMode;
@@ -52,4 +52,6 @@ pub(crate) use watchers::{
 pub(crate) use super::event::{
     AUTO_ADVANCE, CHECK_FDS, INTERRUPTIBLE, KEEP_ALIVE, PRECISE, VIRTUAL_TIME,
 };
-pub(crate) use loops::{advance, create, fileno, limit_wait, now, stop, virtual_hold, wakeup};
+pub(crate) use loops::{
+    advance, create, fileno, limit_wait, next_timeout, now, stop, virtual_hold, wakeup,
+};
