@@ -7,7 +7,6 @@ use super::dispatch::keep_larger;
 use super::event::Event;
 use super::flags::*;
 use super::node_list::ListNode;
-use super::own_words::CLOCKS;
 use super::run_guard::RunGuard;
 use super::slot::view;
 use super::slot::{self, WatcherSlot, live};
@@ -17,73 +16,9 @@ use super::state::{BatchItem, LoopState};
 use crate::errno::{Errno, Result};
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
-use crate::timer_queue::Popped;
 use crate::util::alloc::TryVec;
 
-/// How many outdated entries of the timer queue an iteration corrects at
-/// most, beyond what expires.
-const CORRECTIONS: u32 = 2048;
-
 impl RunGuard {
-    pub fn timers(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        if unsafe { self.state() }.timers.due != 0 {
-            for clock in 0..CLOCKS {
-                // SAFETY: as above.
-                if unsafe { self.state() }.timers.due & 1 << clock != 0 {
-                    self.expire(clock)?;
-                }
-            }
-        }
-        // SAFETY: as above.
-        let state = unsafe { self.state() };
-        if std::mem::take(&mut state.timers.clock_changed) {
-            self.in_turn(Source::ClockChange)?;
-        }
-        Ok(())
-    }
-
-    fn expire(&self, clock: usize) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let now = state.timers.expiry_time(&mut state.ctx, clock);
-        state.timers.recheck |= 1 << clock;
-        let saved = state.timers.clock(clock).look(now);
-        if state.instrumented {
-            state.probe_timers(saved);
-        }
-        let mut corrections = CORRECTIONS;
-        for _ in 0..state.max_timers {
-            // SAFETY: as above.
-            let state = unsafe { self.state() };
-            match state.timers.pop_due(&mut state.ctx, clock, now, &mut corrections) {
-                Popped::Due { id, deadline } => self.expired(id, deadline, now)?,
-                Popped::Later => return Ok(()),
-                Popped::None => {
-                    state.timers.due &= !(1 << clock);
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn expired(&self, index: u32, deadline: i64, now: i64) -> Result<()> {
-        let Some(slot) = slot::get(index) else { return Ok(()) };
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let Some((count, deadline_ns)) =
-            state.timers.expired(&mut state.ctx, index, slot, deadline, now)
-        else {
-            return Ok(());
-        };
-        let handle = slot.handle(Kind::Watcher, index);
-        let event =
-            Event { count, time_ns: now, deadline_ns, ..Event::new(handle, Source::Timer as i32) };
-        self.emit(event, slot)
-    }
-
     pub fn asyncs(&self) -> Result<()> {
         // SAFETY: no other reference to the state.
         let state = unsafe { self.state() };

@@ -6,17 +6,35 @@
 
 use super::event::{Callback, Event, Target};
 use super::flags::*;
-use super::notify::{destroy_posts, invoke, notify};
+use super::notify::{destroy_posts, notify};
+use super::own_words::CLOCKS;
 use super::own_words::is_internal;
 use super::run_guard::RunGuard;
 use super::slot::view;
-use super::slot::{WatcherSlot, live};
+use super::slot::{self, WatcherSlot, live};
 use super::state::{BatchItem, LoopState, MANY_NAMES};
 use super::wake_state;
 use crate::errno::Result;
+use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
+use crate::timer_queue::Popped;
 use crate::util::alloc::TryVec;
 use std::ffi::c_void;
+
+/// How many outdated entries of the timer queue an iteration corrects at
+/// most, beyond what expires.
+const CORRECTIONS: u32 = 2048;
+
+/// Calls a callback with an event: the one place where a run does that.
+///
+/// # Safety
+/// Nothing borrows the state of the watcher's loop: the callback may come back
+/// to it.
+#[inline(always)]
+pub(super) unsafe fn invoke(callback: Callback, event: &Event, user_data: *mut c_void) {
+    // SAFETY: the program's function and argument, as it promised.
+    unsafe { callback(event, user_data) };
+}
 
 impl RunGuard {
     /// Calls a callback.
@@ -275,6 +293,65 @@ impl RunGuard {
         }
         self.descriptors(found)?;
         self.finish_round(found)
+    }
+
+    fn timers(&self) -> Result<()> {
+        // SAFETY: no other reference to the state.
+        if unsafe { self.state() }.timers.due != 0 {
+            for clock in 0..CLOCKS {
+                // SAFETY: as above.
+                if unsafe { self.state() }.timers.due & 1 << clock != 0 {
+                    self.expire(clock)?;
+                }
+            }
+        }
+        // SAFETY: as above.
+        let state = unsafe { self.state() };
+        if std::mem::take(&mut state.timers.clock_changed) {
+            self.in_turn(Source::ClockChange)?;
+        }
+        Ok(())
+    }
+
+    fn expire(&self, clock: usize) -> Result<()> {
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        let now = state.timers.expiry_time(&mut state.ctx, clock);
+        state.timers.recheck |= 1 << clock;
+        let saved = state.timers.clock(clock).look(now);
+        if state.instrumented {
+            state.probe_timers(saved);
+        }
+        let mut corrections = CORRECTIONS;
+        for _ in 0..state.max_timers {
+            // SAFETY: as above.
+            let state = unsafe { self.state() };
+            match state.timers.pop_due(&mut state.ctx, clock, now, &mut corrections) {
+                Popped::Due { id, deadline } => self.expired(id, deadline, now)?,
+                Popped::Later => return Ok(()),
+                Popped::None => {
+                    state.timers.due &= !(1 << clock);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn expired(&self, index: u32, deadline: i64, now: i64) -> Result<()> {
+        let Some(slot) = slot::get(index) else { return Ok(()) };
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        let Some((count, deadline_ns)) =
+            state.timers.expired(&mut state.ctx, index, slot, deadline, now)
+        else {
+            return Ok(());
+        };
+        let handle = slot.handle(Kind::Watcher, index);
+        let event =
+            Event { count, time_ns: now, deadline_ns, ..Event::new(handle, Source::Timer as i32) };
+        self.emit(event, slot)
     }
 
     /// What comes after the descriptors.

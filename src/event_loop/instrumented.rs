@@ -1,8 +1,8 @@
 //! The ways of a loop that is instrumented: around each wait and each callback.
 
+use super::dispatch::invoke;
 use super::event::{Callback, Destroy, Event};
 use super::node_list::NodeList;
-use super::notify::invoke;
 use super::run_guard::RunGuard;
 use super::state::LoopState;
 use crate::errno::{Errno, Result};

@@ -38,8 +38,6 @@ mod access;
 mod activity;
 #[cfg(not(loom))]
 mod adding;
-#[cfg(not(loom))]
-mod apply;
 #[cfg(all(test, loom))]
 #[path = "telemetry/cells.rs"]
 mod cells;

@@ -2,21 +2,9 @@
 //! watchers and of posted calls.
 
 use super::command::Post;
-use super::event::{Callback, Destroy, Event};
+use super::event::Destroy;
 use super::node_list::NodeList;
 use crate::sys::cancel::Uncancelled;
-use std::ffi::c_void;
-
-/// Calls a callback of a watcher: the one place where that is done.
-///
-/// # Safety
-/// Nothing borrows the state of the watcher's loop: the callback may come back
-/// to it.
-#[inline(always)]
-pub(super) unsafe fn invoke(callback: Callback, event: &Event, user_data: *mut c_void) {
-    // SAFETY: the program's function and argument, as it promised.
-    unsafe { callback(event, user_data) };
-}
 
 /// What is left of a loop that was closed: the destroy callbacks to notify, and
 /// the posted calls that were not made.
@@ -53,8 +41,8 @@ pub(super) fn notify(mut closed: NodeList<Destroy>) {
     let _uncancelled = Uncancelled::begin();
     while let Some(Destroy { target, event }) = closed.pop() {
         if let Some(callback) = target.callback {
-            // SAFETY: no lock is held, and nothing of a loop's is borrowed.
-            unsafe { invoke(callback, &event, target.user_data) };
+            // SAFETY: the program's function and argument, as it promised.
+            unsafe { callback(&event, target.user_data) };
         }
     }
 }

@@ -45,7 +45,7 @@ LARGEST_OF = {"sys": 6, "signal_hub": 7, "kqueue": 9}
 
 # Arrows that no file of the first kind may have to one of the second: what a
 # loop consists of knows neither its state nor what works on that.
-ABOVE = (r"event_loop/(state|adding|watcher|pending|destroys|apply|registrations|check_fds|revive"
+ABOVE = (r"event_loop/(state|adding|watcher|pending|destroys|registrations|check_fds|revive"
          r"|access|registry|run_guard|dispatch|collect|instrumented|probing|wakeup|run"
          r"|fd_rounds|slow_wait|api/.*)\.rs")
 # With their tests, which may use what they like.

@@ -8,9 +8,9 @@
 //! never early. Until then (`ARMING`) it counts from a time before.
 
 use crate::errno::{Errno, Error, Result, error, fail};
-use crate::event_loop::clock_ids::NEVER;
 use crate::event_loop::flags::*;
 use crate::event_loop::own_words::CLOCKS;
+use crate::event_loop::shared::LoopShared;
 use crate::event_loop::slot::{self, WatcherSlot};
 use crate::event_loop::source::clocks::LoopClock;
 use crate::event_loop::source::ctx::SourceCtx;
@@ -26,10 +26,10 @@ use crate::util::alloc::TryVec;
 mod numbers;
 
 /// A timer that was set in this iteration.
-pub(super) struct Arming {
-    pub index: u32,
-    pub deadline: i64,
-    pub seq: u64,
+struct Arming {
+    index: u32,
+    deadline: i64,
+    seq: u64,
 }
 
 pub(in crate::event_loop) struct TimerSource {
@@ -38,13 +38,13 @@ pub(in crate::event_loop) struct TimerSource {
     /// queue has changed since their timer was set.
     pub due: u32,
     pub recheck: u32,
-    pub(super) arming: Vec<Arming>,
+    arming: Vec<Arming>,
     /// The tolerance of timers that are added without one; ns.
     pub tolerance: i64,
     /// The wall clock was stepped.
     pub clock_changed: bool,
     /// Some clock has a base.
-    pub(super) based: bool,
+    based: bool,
     seq: u64,
 }
 
@@ -55,11 +55,11 @@ fn after(seq: u64) -> u64 {
     seq.wrapping_add(1) & ((1 << 40) - 1)
 }
 
-fn no_memory() -> Error {
+pub(super) fn no_memory() -> Error {
     error!(Errno::ENOMEM, "no memory for a timer")
 }
 
-fn queue_index(slot: &WatcherSlot) -> usize {
+pub(super) fn queue_index(slot: &WatcherSlot) -> usize {
     (slot.flags.load(Relaxed) >> QUEUE_SHIFT & CLOCK_MASK) as usize
 }
 
@@ -271,7 +271,7 @@ impl TimerSource {
 
     /// Puts a timer into its queue, or among those that will be.
     #[inline]
-    fn arm(
+    pub(super) fn arm(
         &mut self,
         ctx: &mut SourceCtx,
         index: u32,
@@ -327,39 +327,6 @@ impl TimerSource {
         ctx.count_liveness(slot);
     }
 
-    /// Keeps the time of a disabled timer.
-    fn park(
-        &mut self,
-        ctx: &mut SourceCtx,
-        index: u32,
-        slot: &WatcherSlot,
-        deadline: i64,
-    ) -> Result<()> {
-        ctx.extra(index, slot)?.parked = deadline;
-        slot.set(PARKED | SET);
-        Ok(())
-    }
-
-    /// Changes how late a timer may be.
-    pub fn set_tolerance(
-        &mut self,
-        ctx: &mut SourceCtx,
-        index: u32,
-        slot: &WatcherSlot,
-        tolerance: i64,
-    ) -> Result<()> {
-        let queue = queue_index(slot);
-        if slot.node.deadline().is_none() {
-            slot.node.set_tolerance(tolerance);
-            // An entry that was left behind is woken for too late, perhaps.
-            slot.node.forget_entry();
-            return Ok(());
-        }
-        self.recheck |= 1 << queue;
-        let nodes = TimerNodes(ctx.shared, queue);
-        self.clock(queue).queue.set_tolerance(&nodes, index, tolerance).map_err(|_| no_memory())
-    }
-
     /// Stops a timer.
     pub fn stop(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) {
         ctx.cancel_record(index, slot);
@@ -373,58 +340,6 @@ impl TimerSource {
         slot.node.set_seq(seq);
         slot.unset(SET | ARMING | PARKED);
         ctx.count_liveness(slot);
-    }
-
-    /// A timer is disabled: what it is set to is kept.
-    pub fn disable(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) -> Result<()> {
-        if slot.has(SET) && !slot.has(PARKED) {
-            let mut deadline = self.deadline(ctx, index, slot).unwrap_or(NEVER);
-            let queue = queue_index(slot);
-            if slot.has(ARMING | RELATIVE)
-                && let Some(base) = self.clock(queue).base
-            {
-                // It counts from now, as `settle` would have it.
-                let passed = ctx.read_clock(queue).saturating_sub(base).max(0);
-                deadline = deadline.saturating_add(passed);
-            }
-            self.park(ctx, index, slot, deadline)?;
-            let queue = queue_index(slot);
-            self.clock(queue).queue.disarm(&TimerNodes(ctx.shared, queue), index);
-            slot.unset(ARMING);
-        }
-        Ok(())
-    }
-
-    /// An expiration was taken, but the timer was disabled before it was
-    /// dispatched: it is as if it was not taken.
-    pub fn requeue(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot, deadline: i64) {
-        if self.park(ctx, index, slot, deadline).is_ok() {
-            let queue = queue_index(slot);
-            self.clock(queue).queue.disarm(&TimerNodes(ctx.shared, queue), index);
-        } else {
-            ctx.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
-        }
-    }
-
-    /// An expiration was taken that cannot be reported now: it comes again.
-    pub fn retry(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot, deadline: i64) {
-        slot.unset(RELATIVE);
-        if self.arm(ctx, index, slot, deadline).is_err() {
-            ctx.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
-        }
-    }
-
-    /// It is enabled again (the flag says so already).
-    pub fn enable(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) -> Result<()> {
-        if !slot.has(PARKED) {
-            return Ok(());
-        }
-        let deadline = ctx.extras.get(&index).map_or(NEVER, |extra| extra.parked);
-        // Not to be shifted: it counts from when it was set.
-        slot.unset(RELATIVE);
-        self.arm(ctx, index, slot, deadline)?;
-        slot.unset(PARKED);
-        Ok(())
     }
 
     /// When a timer that is set expires.
@@ -523,6 +438,89 @@ impl TimerSource {
         ctx.count_liveness(slot);
         ctx.fail(slot.handle(Kind::Watcher, index), Errno::ENOMEM);
     }
+}
+
+impl TimerSource {
+    /// Lets the timers that were set in this iteration count from now.
+    pub fn settle(&mut self, ctx: &mut SourceCtx) {
+        if !self.is_arming() {
+            return;
+        }
+        self.based = false;
+        let mut shift = [0; CLOCKS];
+        for (clock, shift) in shift.iter_mut().enumerate() {
+            if let Some(base) = self.clock(clock).base.take() {
+                let now = ctx.read_clock(clock);
+                *shift = now.saturating_sub(base).max(0);
+                self.clock(clock).settled = Some(now);
+            }
+        }
+        let shared = ctx.shared;
+        let mut list = std::mem::take(&mut self.arming);
+        list.retain_mut(|arming| {
+            let Some(slot) = slot::get(arming.index) else { return false };
+            settle_one(self, shared, arming, slot, &shift).is_err()
+        });
+        // What found no memory is tried again, from the same time on.
+        self.arming = list;
+        if self.arming.capacity() > 8192 && self.arming.is_empty() {
+            self.arming = Vec::new();
+        }
+    }
+
+    /// How long it is until the first timer expires that was set in this
+    /// iteration, and is not queued yet.
+    pub fn next_unsettled(&self, ctx: &SourceCtx) -> i64 {
+        let left = |arming: &Arming| {
+            let slot = slot::get(arming.index)?;
+            let flags = slot.flags.load(Relaxed);
+            let counts = Source::of(flags) == Source::Timer
+                && flags & ARMING != 0
+                && slot.node.deadline().is_none()
+                && slot.node.seq() == arming.seq;
+            counts.then(|| self.remaining(ctx, arming.index, slot))
+        };
+        self.arming.iter().filter_map(left).min().unwrap_or(i64::MAX)
+    }
+}
+
+fn settle_one(
+    timers: &mut TimerSource,
+    shared: &'static LoopShared,
+    arming: &mut Arming,
+    slot: &WatcherSlot,
+    shift: &[i64; CLOCKS],
+) -> std::result::Result<(), timer_queue::NoMemory> {
+    let flags = slot.flags.load(Relaxed);
+    // Closed, or given to another watcher, or in the list twice.
+    if Source::of(flags) != Source::Timer || flags & ARMING == 0 {
+        return Ok(());
+    }
+    let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
+    let relative = flags & RELATIVE != 0;
+    let shift = if relative { shift.get(queue).copied().unwrap_or(0) } else { 0 };
+    let deadline = match slot.node.deadline() {
+        Some(deadline) => {
+            // It is queued, and later does not change that.
+            slot.node.delay(deadline.saturating_add(shift));
+            slot.unset(ARMING);
+            return Ok(());
+        }
+        None if slot.node.seq() == arming.seq => arming.deadline,
+        None => return Ok(()),
+    };
+    let seq = slot.node.seq();
+    timers.recheck |= 1 << queue;
+    // If it has to be tried again, then for the same time.
+    arming.deadline = deadline.saturating_add(shift);
+    slot.unset(RELATIVE);
+    let (nodes, out) = (TimerNodes(shared, queue), (arming.index, &slot.node));
+    timers.clock(queue).queue.arm_node(&nodes, out, arming.deadline, seq)?;
+    slot.unset(ARMING);
+    if relative {
+        slot.set(RELATIVE);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
