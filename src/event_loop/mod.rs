@@ -1,26 +1,34 @@
 //! The event loop.
 //!
-//! From the bottom up; what stands further up may use what is below it.
+//! From the bottom up; the suite `layers` fails where a file uses what stands
+//! above it.
 //!
 //! * `flags`, `event`, `payload`, `process_end`, `fd_source`, `timer_setting`,
 //!   `clock_ids`, `own_words`, `node_list`: what the parts of a loop exchange.
-//! * `shared`, the part of a loop that any thread may use: with `ownership` (which
-//!   thread may touch its state), `wake_state` and its `pending_stack` (how it is
-//!   woken), `pending_work` (what comes before the next callback), `lifecycle`
-//!   (how loops begin and end), `command` (what other threads queue), `own_fds`
-//!   and `file_state`. It knows nothing of the state.
+//! * `telemetry`: statistics, traces and watchdogs. It is handed times, and
+//!   knows no loop.
+//! * `shared`, the part of a loop that any thread may use: with `ownership`
+//!   (which thread may touch its state), `wake_state` and its `pending_stack`
+//!   (how it is woken), `pending_work` (what comes before the next callback),
+//!   `lifecycle` (how loops begin and end), `command` (what other threads queue),
+//!   `own_fds` and `file_state`. It knows nothing of the state.
 //! * `slot`: the slots of watchers, and what handles lead to.
-//! * `source`: the sources of events. `telemetry` shows what a loop does.
-//! * `state`: the loop itself, which one thread may touch at a time. `watcher` is
-//!   what can be done with watchers; `pending` has what is not delivered at once,
-//!   `destroys` notifications of closed watchers; `check_fds` finds descriptors
-//!   that were closed too early, `revive` makes a child's copy a loop again.
+//! * `source`: the sources of events; each has its own data, and is handed a
+//!   `SourceCtx`.
+//! * `state`: the loop itself, which one thread may touch at a time.
+//! * `watcher`: commands and what they ask for, changes and closing. `pending` has
+//!   what is not delivered at once, `destroys` notifications of closed watchers;
+//!   `registrations` changes what the kernel watches where other threads come
+//!   into it, `adding` adds watchers, `check_fds` finds descriptors that were
+//!   closed too early, `probing` is what telemetry needs of the state.
 //! * `resolve` and `access`: the way from a handle to a loop and into its state;
-//!   `registry` has all loops.
+//!   `registry` has all loops, `notify` what is called when one is closed,
+//!   `revive` makes a child's copy a loop again.
 //! * `run`, the state machine, on a thread that has the `run_guard`; `wakeup` sorts
-//!   what a wait has found, `dispatch` brings events to their watchers; `fd_rounds`
-//!   is the shortest round, `slow_wait` has waits of more than one system call,
-//!   `instrumented` the ways of a loop that is observed.
+//!   what a wait has found, `dispatch` calls callbacks of descriptors and timers,
+//!   `collect` takes what the other sources have; `fd_rounds` is the shortest
+//!   round, `slow_wait` has waits of more than one system call, `instrumented` the
+//!   ways of a loop that is observed.
 //! * `api`: the entry points.
 
 mod lifecycle;
