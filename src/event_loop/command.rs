@@ -4,7 +4,7 @@ use super::event::{Destroy, Target};
 use super::fd_source::AddedSource;
 use super::node_list::ListNode;
 use super::pending_work::Barrier;
-use super::source::sinks::NewSignal;
+use super::sinks::NewSignal;
 use super::telemetry::{LoopStats, ProbeChange, Trace, Watchdog};
 use super::timer_setting::TimerSetting;
 use crate::errno::{Result, fail};

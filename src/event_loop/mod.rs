@@ -11,7 +11,8 @@
 //!   (which thread may touch its state), `wake_state` and its `pending_stack`
 //!   (how it is woken), `pending_work` (what comes before the next callback),
 //!   `lifecycle` (how loops begin and end), `command` (what other threads queue),
-//!   `own_fds` and `file_state`. It knows nothing of the state.
+//!   `own_fds`, `file_state` and `sinks` (what any thread that adds a watcher of
+//!   files or signals uses). It knows nothing of the state.
 //! * `slot`: the slots of watchers, and what handles lead to.
 //! * `source`: the sources of events; each has its own data, and is handed a
 //!   `SourceCtx`.
@@ -101,6 +102,8 @@ mod run;
 mod run_guard;
 #[cfg(not(loom))]
 mod shared;
+#[cfg(not(loom))]
+mod sinks;
 #[cfg(not(loom))]
 mod slow_wait;
 #[cfg(not(loom))]

@@ -11,7 +11,7 @@ use super::own_fds::OwnFds;
 use super::own_words::INTERNAL;
 use super::ownership::{Locked, LoopOwner};
 use super::pending_work::PendingWork;
-use super::source::sinks::Sinks;
+use super::sinks::Sinks;
 use super::telemetry::{ActivityCell, NAME, WatchedLoop, short_name};
 use super::wake_state::{self, Wake, WakeState, Waker};
 use crate::hash::Map;
@@ -27,7 +27,7 @@ use std::ptr;
 use std::sync::{Condvar, PoisonError};
 
 /// A loop's state, of which the shared part knows only where it is. `state` has
-/// its type.
+/// its type. No owner of one drops it: shared parts are never freed.
 pub(super) enum OpaqueState {}
 
 /// A loop's state for other threads.

@@ -17,6 +17,5 @@ pub(super) mod pending_queue;
 pub(super) mod pressure;
 pub(super) mod process;
 pub(super) mod signals;
-pub(super) mod sinks;
 pub(super) mod timer_nodes;
 pub(super) mod timers;

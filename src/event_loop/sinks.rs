@@ -22,7 +22,7 @@ pub(crate) enum SignalMode {
 }
 
 #[derive(Default)]
-pub(in crate::event_loop) struct Sinks(Vec<Sink>);
+pub(super) struct Sinks(Vec<Sink>);
 
 struct Sink {
     signal: c_int,
@@ -39,7 +39,7 @@ struct Sink {
 
 /// What wakes a loop when a signal came, and the loop.
 #[derive(Clone, Copy)]
-pub(in crate::event_loop) struct Waking {
+pub(super) struct Waking {
     pub wake: fn(i64),
     pub handle: i64,
 }
@@ -166,7 +166,7 @@ impl Sink {
 }
 
 /// A watcher's part of a subscription, until it is dropped.
-pub(in crate::event_loop) struct Claim {
+pub(super) struct Claim {
     sinks: &'static ForkMutex<Sinks>,
     pub signal: c_int,
     pub mode: SignalMode,
@@ -193,7 +193,7 @@ impl Drop for Claim {
 }
 
 /// A watcher that is about to be the loop's.
-pub(in crate::event_loop) struct NewSignal {
+pub(super) struct NewSignal {
     pub claim: Claim,
     pub seen: Position,
     /// For its signal alone, where another thread adds it.
