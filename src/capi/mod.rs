@@ -31,6 +31,8 @@ mod evloop;
 
 mod sources;
 
+mod timer;
+
 mod signal;
 
 mod process;

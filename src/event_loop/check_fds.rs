@@ -5,8 +5,10 @@
 //! is registered, and arms nothing. Where the kernel takes it, the fd is
 //! another file by now.
 
-use super::io;
+use super::event::CHECK_FDS;
 use super::slot::WatcherSlot;
+use super::slot::view;
+use super::source::io_slot;
 use super::state::LoopState;
 use crate::errno::{self, Errno, Error, Value};
 use crate::handle::Kind;
@@ -18,16 +20,16 @@ impl LoopState {
     /// watchers.
     #[cold]
     pub fn check_fds(&mut self) {
-        let shared = self.shared;
+        let shared = self.ctx.shared;
         // With the lock no other thread removes a registration during this.
         let mut command_queue = shared.lock_commands();
         self.apply_commands(&mut command_queue);
         let mut is_lost = false;
-        for fd in 0..self.io_limit() {
+        for fd in 0..self.io.limit() {
             is_lost |= self.is_replaced(fd);
         }
         drop(command_queue);
-        self.verify_not_pollable();
+        self.io.not_pollable.verify_all(&mut self.ctx);
         if is_lost {
             // The kernel may still have the old file, under its old fd.
             self.rebuild();
@@ -35,18 +37,18 @@ impl LoopState {
     }
 
     pub fn checks_fds(&self) -> bool {
-        self.options & super::CHECK_FDS != 0
+        self.options & CHECK_FDS != 0
     }
 
     fn is_replaced(&mut self, fd: RawFd) -> bool {
-        let Some((index, first)) = self.first(fd) else { return false };
-        if !io::has_registration(first) {
+        let Some((index, first)) = self.io.first(fd) else { return false };
+        if !io_slot::has_registration(first) {
             return false;
         }
         let word = first.handle(Kind::Watcher, index).cast_unsigned();
-        let is_replaced = match epoll::add(self.epoll(), fd, 0, word) {
+        let is_replaced = match epoll::add(self.ctx.epoll(), fd, 0, word) {
             Ok(()) => {
-                let _ = epoll::delete(self.epoll(), fd);
+                let _ = epoll::delete(self.ctx.epoll(), fd);
                 true
             }
             Err(Errno::EBADF | Errno::EPERM) => true,
@@ -54,7 +56,7 @@ impl LoopState {
             Err(_) => false,
         };
         if is_replaced {
-            self.io_lost(fd, Errno::EBADF);
+            self.io.lost(&mut self.ctx, fd, Errno::EBADF);
         }
         is_replaced
     }
@@ -65,8 +67,8 @@ impl LoopState {
         const NAMELESS: &str = "fd {} was closed, or is another file by now; watcher {} watched it";
         const NAMED: &str =
             "fd {} was closed, or is another file by now; watcher {} '{}' watched it";
-        let fd = io::fd_of(slot);
-        let command_queue = self.shared.lock_commands();
+        let fd = view::fd_of(slot);
+        let command_queue = self.ctx.shared.lock_commands();
         let _ = match command_queue.names.get(&handle) {
             None => Error::new(Errno::EBADF, NAMELESS, &[fd.into(), handle.into()]),
             Some(name) => {

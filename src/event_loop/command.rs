@@ -3,12 +3,16 @@
 use super::event::{Destroy, Target};
 use super::fd_source::AddedSource;
 use super::node_list::ListNode;
-use super::signals::NewSignal;
-use super::telemetry::ProbeChange;
-use super::timers::TimerSetting;
+use super::pending_work::Barrier;
+use super::sinks::NewSignal;
+use super::telemetry::{LoopStats, ProbeChange, Trace, Watchdog};
+use super::timer_setting::TimerSetting;
+use crate::errno::{Result, fail};
+use crate::hash::Map;
 use crate::sys::fd::Fd;
 use crate::sys::fork;
 use std::ffi::c_void;
+use std::os::fd::RawFd;
 
 /// A change to a watcher.
 #[derive(Clone, Copy)]
@@ -116,5 +120,46 @@ impl Command {
             Self::Again(handle, deadline) if *handle == timer => Some((None, Some(*deadline))),
             _ => None,
         }
+    }
+}
+
+/// What other threads leave for the loop, and what may be used by both.
+#[derive(Default)]
+pub(super) struct CommandQueue {
+    pub commands: Vec<Command>,
+    /// Watchers were closed for which there was no room in there: they are
+    /// marked.
+    pub unlisted: bool,
+    /// Bits of the clocks whose timerfds are in there.
+    pub clocks: u32,
+    /// Slots for the watchers that others add.
+    pub spare_slots: Vec<u32>,
+    /// The kernel's set; only changed under the lock.
+    pub epoll: RawFd,
+    /// By handle.
+    pub names: Map<i64, Box<[u8]>>,
+    /// For the end of the current callback.
+    pub barrier: Barrier,
+    /// For telemetry.
+    pub stats: Option<LoopStats>,
+    pub trace: Option<Trace>,
+    /// One is about to be there: its file is being opened.
+    pub trace_begins: bool,
+    pub watchdog: Option<Watchdog>,
+}
+
+impl CommandQueue {
+    /// Makes room, so that nothing fails once something is done.
+    pub fn reserve_commands(&mut self, count: usize) -> Result<()> {
+        if self.commands.try_reserve(count).is_err() {
+            fail!(ENOMEM, "no memory for a command to the loop");
+        }
+        Ok(())
+    }
+
+    /// Whether other threads have left anything for the loop.
+    #[inline(always)]
+    pub fn has_commands(&self) -> bool {
+        !self.commands.is_empty() || self.unlisted
     }
 }

@@ -16,7 +16,7 @@ impl LoopState {
     /// Takes the notifications of closed watchers.
     #[inline]
     pub fn take_destroys(&mut self) -> NodeList<Destroy> {
-        std::mem::replace(&mut self.destroys, NodeList::new())
+        std::mem::take(&mut self.destroys)
     }
 
     /// Whether a notification of this watcher's end is asked for, and there
@@ -45,7 +45,7 @@ impl LoopState {
         slot: &WatcherSlot,
         node: Box<ListNode<Destroy>>,
     ) -> Result<()> {
-        self.extra(index, slot)?.destroy = Some(node);
+        self.ctx.extra(index, slot)?.destroy = Some(node);
         drop(self.take_orphan(slot.handle(Kind::Watcher, index)));
         Ok(())
     }
@@ -58,7 +58,7 @@ impl LoopState {
         node: Box<ListNode<Destroy>>,
     ) {
         drop(self.take_orphan(node.to()));
-        match self.extra(index, slot) {
+        match self.ctx.extra(index, slot) {
             Ok(extra) => extra.destroy = Some(node),
             Err(_) => {
                 // So that it is looked for when the watcher is closed.
@@ -70,7 +70,7 @@ impl LoopState {
 
     /// A watcher's destroy notification, if that was asked for.
     pub fn take_destroy(&mut self, index: u32, handle: i64) -> Option<Box<ListNode<Destroy>>> {
-        let kept = self.extras.get_mut(&index).and_then(|extra| extra.destroy.take());
+        let kept = self.ctx.extras.get_mut(&index).and_then(|extra| extra.destroy.take());
         // What was asked for last counts.
         self.take_orphan(handle).or(kept)
     }
@@ -80,13 +80,13 @@ impl LoopState {
         node.value_mut().event = event;
         if node.value_mut().target.callback.is_some() {
             self.destroys.push(node);
-            self.shared.pending_work.set();
+            self.ctx.shared.pending_work.set();
             return;
         }
         if self.instrumented {
             self.probe_closed(&event);
         }
-        if self.pending.try_push_back(event).is_err() {
+        if self.ctx.pending.try_push_back(event).is_err() {
             self.unqueued_destroys.push(node);
         }
     }

@@ -4,53 +4,44 @@
 //! What else there can be about a watcher (priorities, rate limits, no
 //! callback) takes a longer way.
 
-use super::command::Post;
 use super::event::{Callback, Event, Target};
-use super::fd_source;
 use super::flags::*;
-use super::io;
-use super::node_list::{ListNode, NodeList};
-use super::resolve::{destroy_posts, notify};
+use super::notify::{destroy_posts, notify};
+use super::own_words::CLOCKS;
+use super::own_words::is_internal;
 use super::run_guard::RunGuard;
-use super::shared;
-use super::slot::{self, LIVE, WatcherSlot};
-use super::state::{LoopState, MANY_NAMES};
+use super::slot::view;
+use super::slot::{self, WatcherSlot, live};
+use super::state::{BatchItem, LoopState, MANY_NAMES};
 use super::wake_state;
-use crate::errno::{Errno, Result};
-use crate::handle::{Handle, Kind};
+use crate::errno::Result;
+use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::timer_queue::Popped;
 use crate::util::alloc::TryVec;
 use std::ffi::c_void;
 
-/// Something to be dispatched.
-#[derive(Clone, Copy)]
-pub(super) enum BatchItem {
-    /// With the number of the timer's setting.
-    Event(Event, u64),
-    /// The next one of `LoopState::batched`.
-    Post,
-}
-
 /// How many outdated entries of the timer queue an iteration corrects at
 /// most, beyond what expires.
 const CORRECTIONS: u32 = 2048;
 
-/// A live watcher, by the word of an event.
+/// Calls a callback with an event: the one place where a run does that.
+///
+/// # Safety
+/// Nothing borrows the state of the watcher's loop: the callback may come back
+/// to it.
 #[inline(always)]
-pub(super) fn live(handle: i64) -> Option<(u32, &'static WatcherSlot)> {
-    let handle = Handle::unpack_as(handle, Kind::Watcher)?;
-    let slot = slot::get(handle.index)?;
-    slot.is(handle, LIVE).then_some((handle.index, slot))
+pub(super) unsafe fn invoke(callback: Callback, event: &Event, user_data: *mut c_void) {
+    // SAFETY: the program's function and argument, as it promised.
+    unsafe { callback(event, user_data) };
 }
 
 impl RunGuard {
     /// Calls a callback.
     #[inline(always)]
     fn call(&self, callback: Callback, event: &Event, user_data: *mut c_void) -> Result<()> {
-        // SAFETY: the program's function and argument, as it promised; no
-        // reference into the state is in use.
-        unsafe { callback(event, user_data) };
+        // SAFETY: no reference into the state is in use.
+        unsafe { invoke(callback, event, user_data) };
         self.run_pending_work_if_any()
     }
 
@@ -69,7 +60,7 @@ impl RunGuard {
             let state = unsafe { self.state() };
             state.current = 0;
             let closed = state.take_destroys();
-            let mut stale = std::mem::replace(&mut state.stale_posts, NodeList::new());
+            let mut stale = std::mem::take(&mut state.stale_posts);
             if closed.is_empty() && stale.is_empty() {
                 break;
             }
@@ -111,7 +102,7 @@ impl RunGuard {
         let event = Event {
             data: user_data.expose_provenance() as u64,
             events: ready,
-            fd: io::fd_of(slot),
+            fd: view::fd_of(slot),
             ..Event::new(handle, Source::Io as i32)
         };
         if COUNTED {
@@ -136,9 +127,9 @@ impl RunGuard {
         }
         let mut sharers = std::mem::take(&mut state.io.sharers);
         sharers.clear();
-        state.io_sharers(slot, ready, &mut sharers);
+        state.io.sharers_of(slot, ready, &mut sharers);
         if sharers.is_empty() {
-            state.io_spurious(index, slot);
+            state.io.spurious(index, slot);
         }
         for (handle, ready) in &sharers {
             if let Some((index, slot)) = live(*handle) {
@@ -158,12 +149,19 @@ impl RunGuard {
             return self.on_stale_event();
         }
         if flags & (ENABLED | SUPPRESSED) != ENABLED {
-            state.io_spurious(index, slot);
+            state.io.spurious(index, slot);
             let is_pressure = Source::of(flags) == Source::MemoryPressure;
             if is_pressure && ready & libc::EPOLLERR as u32 == 0 {
                 // The kernel reports it once.
                 let mut event = Event::new(handle, Source::MemoryPressure as i32);
-                if fd_source::poll_source(state, index, slot, ready, &mut event) {
+                if state.fd_sources.poll(
+                    &mut state.ctx,
+                    &mut state.io,
+                    index,
+                    slot,
+                    ready,
+                    &mut event,
+                ) {
                     state.requeue(&event);
                 }
             }
@@ -171,17 +169,18 @@ impl RunGuard {
         }
         let mut event = Event {
             events: ready,
-            fd: io::fd_of(slot),
+            fd: view::fd_of(slot),
             ..Event::new(handle, Source::of(flags) as i32)
         };
         if Source::of(flags).is_fd_source() {
             event.fd = -1;
             event.events = 0;
-            if !fd_source::poll_source(state, index, slot, ready, &mut event) {
+            if !state.fd_sources.poll(&mut state.ctx, &mut state.io, index, slot, ready, &mut event)
+            {
                 return Ok(());
             }
         } else if flags & ONESHOT != 0 {
-            state.io_auto_disabled(index, slot);
+            state.io.auto_disabled(&mut state.ctx, index, slot);
         }
         self.emit(event, slot)
     }
@@ -296,6 +295,65 @@ impl RunGuard {
         self.finish_round(found)
     }
 
+    fn timers(&self) -> Result<()> {
+        // SAFETY: no other reference to the state.
+        if unsafe { self.state() }.timers.due != 0 {
+            for clock in 0..CLOCKS {
+                // SAFETY: as above.
+                if unsafe { self.state() }.timers.due & 1 << clock != 0 {
+                    self.expire(clock)?;
+                }
+            }
+        }
+        // SAFETY: as above.
+        let state = unsafe { self.state() };
+        if std::mem::take(&mut state.timers.clock_changed) {
+            self.in_turn(Source::ClockChange)?;
+        }
+        Ok(())
+    }
+
+    fn expire(&self, clock: usize) -> Result<()> {
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        let now = state.timers.expiry_time(&mut state.ctx, clock);
+        state.timers.recheck |= 1 << clock;
+        let saved = state.timers.clock(clock).look(now);
+        if state.instrumented {
+            state.probe_timers(saved);
+        }
+        let mut corrections = CORRECTIONS;
+        for _ in 0..state.max_timers {
+            // SAFETY: as above.
+            let state = unsafe { self.state() };
+            match state.timers.pop_due(&mut state.ctx, clock, now, &mut corrections) {
+                Popped::Due { id, deadline } => self.expired(id, deadline, now)?,
+                Popped::Later => return Ok(()),
+                Popped::None => {
+                    state.timers.due &= !(1 << clock);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn expired(&self, index: u32, deadline: i64, now: i64) -> Result<()> {
+        let Some(slot) = slot::get(index) else { return Ok(()) };
+        // SAFETY: no other reference to the state.
+        let state = unsafe { self.state() };
+        let Some((count, deadline_ns)) =
+            state.timers.expired(&mut state.ctx, index, slot, deadline, now)
+        else {
+            return Ok(());
+        };
+        let handle = slot.handle(Kind::Watcher, index);
+        let event =
+            Event { count, time_ns: now, deadline_ns, ..Event::new(handle, Source::Timer as i32) };
+        self.emit(event, slot)
+    }
+
     /// What comes after the descriptors.
     #[inline]
     pub fn finish_round(&self, found: usize) -> Result<()> {
@@ -353,7 +411,7 @@ impl RunGuard {
             let event = unsafe { &*event };
             // SAFETY: the kernel filled in as many as were found.
             let event = unsafe { event.assume_init_read() };
-            if !io::is_internal(event.u64) {
+            if !is_internal(event.u64) {
                 self.io_event::<COUNTED>(event.u64, event.events, plain)?;
             }
         }
@@ -362,159 +420,8 @@ impl RunGuard {
         Ok(())
     }
 
-    pub fn not_pollable_event(&self, handle: i64, events: u32) -> Result<()> {
-        match live(handle) {
-            Some((index, slot)) => self.one_io_event(handle, index, slot, events),
-            None => Ok(()),
-        }
-    }
-
-    fn failures(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let count = unsafe { self.state() }.failures.len();
-        for _ in 0..count {
-            // SAFETY: as above.
-            let state = unsafe { self.state() };
-            let Some((handle, errno)) = state.failures.pop_front() else { break };
-            let Some((_, slot)) = live(handle) else { continue };
-            slot.unset(FAILED);
-            let flags = slot.flags.load(Relaxed);
-            let source = Source::of(flags);
-            if source.is_descriptor() && flags & (ENABLED | AUTO_DISABLED) == 0 {
-                // The error is reported when the watcher is enabled.
-                continue;
-            }
-            let mut event = Event::new(handle, source as i32);
-            event.events = ERROR;
-            event.result = errno.negated();
-            if source == Source::Io {
-                event.fd = io::fd_of(slot);
-            }
-            if source.is_descriptor() && slot.has(ENABLED) {
-                slot.unset(ENABLED);
-                slot.set(AUTO_DISABLED);
-                state.count_liveness(slot);
-            }
-            if errno == Errno::EBADF && source.is_descriptor() && state.checks_fds() {
-                state.explain_loss(handle, slot);
-            }
-            self.emit(event, slot)?;
-        }
-        // SAFETY: as above.
-        let state = unsafe { self.state() };
-        if state.failures_more {
-            state.list_failures();
-        }
-        state.shared.failures.store(state.failures.len() as u32, Relaxed);
-        Ok(())
-    }
-
-    fn timers(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        if unsafe { self.state() }.timers.due != 0 {
-            for clock in 0..shared::CLOCKS {
-                // SAFETY: as above.
-                if unsafe { self.state() }.timers.due & 1 << clock != 0 {
-                    self.expire(clock)?;
-                }
-            }
-        }
-        // SAFETY: as above.
-        let state = unsafe { self.state() };
-        if std::mem::take(&mut state.clock_changed) {
-            self.in_turn(Source::ClockChange)?;
-        }
-        Ok(())
-    }
-
-    fn expire(&self, clock: usize) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let now = state.expiry_time(clock);
-        state.timers.recheck |= 1 << clock;
-        let saved = state.timers.clock(clock).look(now);
-        if state.instrumented {
-            state.probe_timers(saved);
-        }
-        let mut corrections = CORRECTIONS;
-        for _ in 0..state.max_timers {
-            // SAFETY: as above.
-            let state = unsafe { self.state() };
-            match state.pop_due(clock, now, &mut corrections) {
-                Popped::Due { id, deadline } => self.expired(id, deadline, now)?,
-                Popped::Later => return Ok(()),
-                Popped::None => {
-                    state.timers.due &= !(1 << clock);
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn expired(&self, index: u32, deadline: i64, now: i64) -> Result<()> {
-        let Some(slot) = slot::get(index) else { return Ok(()) };
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let Some((count, deadline_ns)) = state.expired(index, slot, deadline, now) else {
-            return Ok(());
-        };
-        let handle = slot.handle(Kind::Watcher, index);
-        let event =
-            Event { count, time_ns: now, deadline_ns, ..Event::new(handle, Source::Timer as i32) };
-        self.emit(event, slot)
-    }
-
-    fn posts(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let count = state.posts_due.min(state.max_posts as usize);
-        for _ in 0..count {
-            // SAFETY: as above.
-            let state = unsafe { self.state() };
-            let count = state.batch.len() + 1;
-            let is_kept = |post: &Post| post.target.callback.is_none();
-            if state.posts.first().is_some_and(is_kept) && state.pending.try_reserve(count).is_err()
-            {
-                // The next iteration.
-                break;
-            }
-            let Some(post) = state.posts.take() else { break };
-            state.publish_posts();
-            if state.prioritized > 0 && state.batch.try_reserve(1).is_ok() {
-                let position = state.batch.len();
-                state.batch.push_reserved((std::cmp::Reverse(0), position, BatchItem::Post));
-                state.batched.push(post);
-            } else {
-                self.deliver_post(post)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn deliver_post(&self, post: Box<ListNode<Post>>) -> Result<()> {
-        let Post { target, destroy } = *post.value();
-        drop(post);
-        if destroy.is_none() {
-            return self.call_post(target);
-        }
-        self.deliver_full_post(Post { target, destroy })
-    }
-
-    #[cold]
-    fn deliver_full_post(&self, post: Post) -> Result<()> {
-        if post.is_copy() {
-            return Ok(());
-        }
-        let called = self.call_post(post.target);
-        // Not if the callback forked, and this is the child.
-        post.destroy();
-        called.and_then(|()| self.run_pending_work_if_any())
-    }
-
     #[inline(always)]
-    fn call_post(&self, target: Target) -> Result<()> {
+    pub fn call_post(&self, target: Target) -> Result<()> {
         let mut event = Event::new(0, POST);
         event.data = target.user_data.expose_provenance() as u64;
         // SAFETY: no other reference to the state.
@@ -538,49 +445,11 @@ impl RunGuard {
         }
     }
 
-    fn deferred(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        if unsafe { self.state() }.deferred == 0 {
-            return Ok(());
+    pub fn not_pollable_event(&self, handle: i64, events: u32) -> Result<()> {
+        match live(handle) {
+            Some((index, slot)) => self.one_io_event(handle, index, slot, events),
+            None => Ok(()),
         }
-        self.in_turn(Source::Defer)
-    }
-
-    /// Calls all watchers of a kind.
-    pub fn in_turn(&self, source: Source) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        let watchers = state.take_turn(source);
-        for (handle, _, _) in &watchers {
-            let handle = *handle;
-            let Some((_, slot)) = live(handle).filter(|(_, slot)| slot.has(ENABLED)) else {
-                continue;
-            };
-            let event = Event::new(handle, source as i32);
-            if source == Source::Defer {
-                // SAFETY: as above.
-                if unsafe { self.state() }.defer_is_over(slot) {
-                    self.emit(event, slot)?;
-                }
-            } else if source == Source::ClockChange {
-                self.emit(event, slot)?;
-            } else {
-                self.deliver_in_turn(event)?;
-            }
-        }
-        // SAFETY: as above.
-        keep_larger(&mut unsafe { self.state() }.turn_buffer, watchers);
-        Ok(())
-    }
-
-    /// Those do not count as something that happened.
-    fn deliver_in_turn(&self, event: Event) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let before = unsafe { self.state() }.dispatched;
-        self.deliver(event)?;
-        // SAFETY: as above.
-        unsafe { self.state() }.dispatched = before;
-        Ok(())
     }
 }
 
@@ -604,56 +473,24 @@ fn is_wanted(event: &Event) -> bool {
     }
 }
 
-/// Gives back the room that was taken for a list of what is called, unless
-/// more was made since.
-fn keep_larger<T>(kept: &mut Vec<T>, list: Vec<T>) {
-    if list.capacity() >= kept.capacity() {
-        *kept = list;
-    }
-}
-
 impl LoopState {
-    /// The watchers of a kind, in the order in which they are called; there is
-    /// room for them (see `add_to_list`).
-    fn take_turn(&mut self, source: Source) -> Vec<(i64, i32, usize)> {
-        let mut watchers = std::mem::take(&mut self.turn_buffer);
-        watchers.clear();
-        for (index, slot) in self.list(source).iter().flat_map(|list| list.iter()) {
-            let position = watchers.len();
-            watchers.push_reserved((slot.handle(Kind::Watcher, index), 0, position));
-        }
-        if self.prioritized > 0 && source != Source::Defer {
-            for (handle, priority, _) in &mut watchers {
-                *priority = self.priority(*handle);
-            }
-            watchers.sort_unstable_by_key(|(_, priority, position)| {
-                (std::cmp::Reverse(*priority), *position)
-            });
-        }
-        watchers
-    }
-
     #[inline]
     fn has_leftovers(&self) -> bool {
-        !self.io.not_pollable.is_empty() || !self.failures.is_empty() || !self.batch.is_empty()
+        !self.io.not_pollable.is_empty() || !self.ctx.failures.is_empty() || !self.batch.is_empty()
     }
 
     pub fn priority(&self, handle: i64) -> i32 {
         let Some((index, _)) = live(handle).filter(|(_, slot)| slot.has(HAS_PRIORITY)) else {
             return 0;
         };
-        self.extras.get(&index).map_or(0, |extra| extra.priority)
+        self.ctx.extras.get(&index).map_or(0, |extra| extra.priority)
     }
+}
 
-    /// A defer watcher is called; true: it was waiting for that.
-    fn defer_is_over(&mut self, slot: &WatcherSlot) -> bool {
-        if slot.flags.load(Relaxed) & (WAITING | NEXT_TIME) != WAITING {
-            return false;
-        }
-        slot.unset(WAITING | ENABLED);
-        slot.set(DUE);
-        self.deferred -= 1;
-        self.count_liveness(slot);
-        true
+/// Gives back the room that was taken for a list of what is called, unless
+/// more was made since.
+pub(super) fn keep_larger<T>(kept: &mut Vec<T>, list: Vec<T>) {
+    if list.capacity() >= kept.capacity() {
+        *kept = list;
     }
 }

@@ -92,6 +92,14 @@ pub struct Options {
     pub virtual_grace_ns: i64,
 }
 
+/// Flags of [`Options`].
+pub(crate) const VIRTUAL_TIME: u32 = 1;
+pub(crate) const AUTO_ADVANCE: u32 = 2;
+pub(crate) const PRECISE: u32 = 4;
+pub(crate) const KEEP_ALIVE: u32 = 8;
+pub(crate) const INTERRUPTIBLE: u32 = 16;
+pub(crate) const CHECK_FDS: u32 = 32;
+
 /// Where a watcher's events go.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {

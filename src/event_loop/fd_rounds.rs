@@ -7,7 +7,7 @@
 //! ([`LoopState::mark_changed`]); what others leave is in the wake state, which
 //! is looked at before each wait and after it.
 
-use super::io;
+use super::own_words::is_internal;
 use super::run_guard::RunGuard;
 use super::shared;
 use super::state::LoopState;
@@ -18,7 +18,7 @@ impl LoopState {
     /// Something of the loop is changed: the next iteration is a full one.
     #[inline(always)]
     pub fn mark_changed(&mut self) {
-        self.fds_only = false;
+        self.ctx.fds_only = false;
     }
 
     /// Whether nothing but descriptors can bring events, as far as the loop's
@@ -26,11 +26,11 @@ impl LoopState {
     fn allows_fd_rounds(&self) -> bool {
         let lists = self.lists.prepare.is_empty() && self.lists.check.is_empty();
         self.slow_waits == 0
-            && !self.collecting
-            && self.active > 0
+            && !self.ctx.collecting
+            && self.ctx.active > 0
             && self.prioritized == 0
             && lists
-            && self.suspended.is_empty()
+            && self.ctx.suspended.is_empty()
             && self.timers.due == 0
             && self.timers.recheck == 0
             && self.io.not_pollable.is_empty()
@@ -45,7 +45,7 @@ impl LoopState {
             // SAFETY: the kernel filled in as many as were found.
             all |= unsafe { event.assume_init_ref() }.u64;
         }
-        io::is_internal(all)
+        is_internal(all)
     }
 }
 
@@ -58,7 +58,7 @@ impl RunGuard {
         if self.has_pending_work() || !state.allows_fd_rounds() {
             return Ok(());
         }
-        state.fds_only = true;
+        state.ctx.fds_only = true;
         loop {
             self.shared.time.store(shared::UNKNOWN, Relaxed);
             if !self.shared.wake_state.sleep() {
@@ -73,7 +73,7 @@ impl RunGuard {
             state.dispatched = 0;
             self.descriptors(found)?;
             // SAFETY: as above.
-            if !unsafe { self.state() }.fds_only {
+            if !unsafe { self.state() }.ctx.fds_only {
                 return self.finish_round(found);
             }
         }

@@ -12,7 +12,7 @@
 use super::node_list::{ListNode, NodeList};
 use super::ownership::{Locked, LoopOwner};
 use super::pending_work::PendingWork;
-use super::slot_word::SlotWord;
+use super::slot::word::SlotWord;
 use super::wake_state::{CLOSED, Wake, WakeState, Waker};
 use crate::sync::{AtomicI64, Ordering::*, fence};
 
@@ -103,7 +103,7 @@ impl<C, G: Default, P: Send> Lifecycle<'_, C, G, P> {
 #[cfg(all(test, loom))]
 mod loom_models {
     use super::*;
-    use crate::event_loop::slot_word::LOOP;
+    use crate::event_loop::slot::word::LOOP;
     use crate::sync::AtomicU32;
     use loom::sync::Arc;
     use loom::thread;

@@ -1,52 +1,61 @@
 //! The event loop.
 //!
-//! What other threads see of a loop: `registry` has all of them, `shared` is
-//! the part of one that any thread may use, `lifecycle` is how it begins and
-//! ends, `ownership` says which thread may touch its state, `wake_state` is how
-//! it is woken, with the `pending_stack` of async watchers and `node_list` for
-//! posted calls, and `pending_work` what it has to do before the next callback;
-//! `resolve` is the way from a handle to it, `api` has the entry points,
-//! `posts` is how calls are posted, `command` is what other threads queue for
-//! the thread that runs the loop, and `fast_path` the short way of frequent
-//! calls.
+//! From the bottom up; the suite `layers` fails where a file uses what stands
+//! above it.
 //!
-//! What they do not see is the `state`, with its watchers' `slot`s in
-//! `slot_alloc`. `run` is the state machine, on a thread that has the
-//! `run_guard`; `fd_rounds` its shortest round, `slow_wait` waits that take
-//! more than one system call; `wakeup` deals with what a wait has found,
-//! `dispatch` brings events to their watchers, unless they are `pending`.
-//! `watcher` is what can be done with all of those; `io`, `not_pollable`,
-//! `timers` and their `clocks`, `fd_source`, `process`, `pressure`, `signals`
-//! with their `sinks`, `asyncs` and `files` are the sources; `list` has
-//! watchers that are called in turn; `payload` is what is longer than an event,
-//! `check_fds` finds descriptors that were closed too early, `own_fds` says
-//! which are not the program's. `telemetry` shows what a loop does, `inspect`
-//! what it has, and `inspect_text` writes that as text.
+//! * `flags`, `event`, `payload`, `process_end`, `fd_source`, `timer_setting`,
+//!   `clock_ids`, `own_words`, `node_list`: what the parts of a loop exchange.
+//! * `telemetry`: statistics, traces and watchdogs. It is handed times, and
+//!   knows no loop.
+//! * `shared`, the part of a loop that any thread may use: with `ownership`
+//!   (which thread may touch its state), `wake_state` and its `pending_stack`
+//!   (how it is woken), `pending_work` (what comes before the next callback),
+//!   `lifecycle` (how loops begin and end), `command` (what other threads queue),
+//!   `own_fds`, `file_state` and `sinks` (what any thread that adds a watcher of
+//!   files or signals uses). It knows nothing of the state.
+//! * `slot`: the slots of watchers, and what handles lead to.
+//! * `source`: the sources of events; each has its own data, and is handed a
+//!   `SourceCtx`.
+//! * `state`: the loop itself, which one thread may touch at a time.
+//! * `watcher`: commands and what they ask for, changes and closing. `pending` has
+//!   what is not delivered at once, `destroys` notifications of closed watchers;
+//!   `registrations` changes what the kernel watches where other threads come
+//!   into it, `adding` adds watchers, `check_fds` finds descriptors that were
+//!   closed too early, `probing` is what telemetry needs of the state.
+//! * `resolve` and `access`: the way from a handle to a loop and into its state;
+//!   `registry` has all loops, `notify` what is called when one is closed,
+//!   `revive` makes a child's copy a loop again.
+//! * `run`, the state machine, on a thread that has the `run_guard`; `wakeup` sorts
+//!   what a wait has found, `dispatch` calls callbacks of descriptors and timers,
+//!   `collect` takes what the other sources have; `fd_rounds` is the shortest
+//!   round, `slow_wait` has waits of more than one system call, `instrumented` the
+//!   ways of a loop that is observed.
+//! * `api`: the entry points.
 
 mod lifecycle;
 mod node_list;
 mod ownership;
 mod pending_stack;
 mod pending_work;
-mod slot_word;
+mod slot;
 mod wake_state;
 
+#[cfg(not(loom))]
+mod access;
 #[cfg(all(test, loom))]
 #[path = "telemetry/activity.rs"]
 mod activity;
 #[cfg(not(loom))]
-mod asyncs;
-#[cfg(not(loom))]
-mod busy_poll;
+mod adding;
 #[cfg(all(test, loom))]
 #[path = "telemetry/cells.rs"]
 mod cells;
 #[cfg(not(loom))]
 mod check_fds;
 #[cfg(not(loom))]
-mod clocks;
+mod clock_ids;
 #[cfg(not(loom))]
-mod coalescing;
+mod collect;
 #[cfg(not(loom))]
 mod command;
 #[cfg(not(loom))]
@@ -56,39 +65,31 @@ mod dispatch;
 #[cfg(not(loom))]
 mod event;
 #[cfg(not(loom))]
-pub(crate) mod fast_path;
-#[cfg(not(loom))]
 mod fd_rounds;
 #[cfg(not(loom))]
 mod fd_source;
 #[cfg(not(loom))]
-mod files;
+mod file_state;
 #[cfg(not(loom))]
 mod flags;
 #[cfg(not(loom))]
-mod inspect;
+mod instrumented;
 #[cfg(not(loom))]
-mod inspect_text;
-#[cfg(not(loom))]
-mod io;
-#[cfg(not(loom))]
-mod list;
-#[cfg(not(loom))]
-mod not_pollable;
+mod notify;
 #[cfg(not(loom))]
 mod own_fds;
+#[cfg(not(loom))]
+mod own_words;
 #[cfg(not(loom))]
 mod payload;
 #[cfg(not(loom))]
 mod pending;
 #[cfg(not(loom))]
-mod pending_queue;
+mod probing;
 #[cfg(not(loom))]
-mod posts;
+mod process_end;
 #[cfg(not(loom))]
-mod pressure;
-#[cfg(not(loom))]
-mod process;
+mod registrations;
 #[cfg(not(loom))]
 mod registry;
 #[cfg(not(loom))]
@@ -102,15 +103,11 @@ mod run_guard;
 #[cfg(not(loom))]
 mod shared;
 #[cfg(not(loom))]
-mod signals;
-#[cfg(not(loom))]
 mod sinks;
 #[cfg(not(loom))]
-mod slot;
-#[cfg(not(loom))]
-mod slot_alloc;
-#[cfg(not(loom))]
 mod slow_wait;
+#[cfg(not(loom))]
+mod source;
 #[cfg(not(loom))]
 mod state;
 #[cfg(not(loom))]
@@ -119,7 +116,7 @@ mod telemetry;
 #[cfg(not(loom))]
 mod tests;
 #[cfg(not(loom))]
-mod timers;
+mod timer_setting;
 #[cfg(all(test, loom))]
 #[path = "telemetry/trace_ring.rs"]
 mod trace_ring;

@@ -48,6 +48,12 @@ pub(super) struct NodeList<P> {
 // such a list, and goes from thread to thread itself.
 unsafe impl<P: Send> Send for NodeList<P> {}
 
+impl<P> Default for NodeList<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<P> NodeList<P> {
     pub fn new() -> Self {
         Self { first: ptr::null_mut(), last: ptr::null_mut(), len: 0 }

@@ -28,8 +28,16 @@ pub(super) enum OwnFd {
 
 const OUTER: usize = 1;
 const FIRST_CLOCK: usize = 6;
-const COUNT: usize = FIRST_CLOCK + super::shared::CLOCKS;
+const COUNT: usize = FIRST_CLOCK + super::own_words::CLOCKS;
 const NONE: u64 = Identity::none().pack();
+
+/// A descriptor that is not used any more. `is_ours`: this process has made
+/// it; else the child may have closed it, and use its fd for another file.
+pub(super) fn give_up(fd: Option<Fd>, is_ours: bool) {
+    if !is_ours {
+        std::mem::forget(fd);
+    }
+}
 
 pub(super) struct OwnFds {
     /// Identities, packed.

@@ -4,13 +4,8 @@
 //! after the next wait, unless the event is kept for later until then.
 
 use super::event::Event;
-use super::flags::{ERROR, Source};
-use super::process::Ended;
-use super::resolve::resolve;
-use super::slot;
-use super::state::LoopState;
+use super::process_end::Ended;
 use crate::errno::{Result, fail};
-use crate::handle::{Handle, Kind};
 use crate::signal_hub::Siginfo;
 use crate::util::alloc::TryDeque;
 use std::collections::VecDeque;
@@ -28,28 +23,6 @@ struct PayloadEntry {
     /// Its event is kept, and was not seen yet.
     retained: bool,
     payload: EventPayload,
-}
-
-/// What belongs to an event of this kind.
-pub(super) fn of(event: &Event, source: Source) -> Result<EventPayload> {
-    if event.r#type != source as i32 || event.events & ERROR != 0 {
-        let (r#type, source) = (event.r#type, source as i32);
-        fail!(EINVAL, "the event has type {} or an error, not type {}", r#type, source);
-    }
-    // In a callback also of a watcher that was closed since, in the callback or
-    // by another thread; its slot may be another's, of another loop, by now.
-    let handle = Handle::unpack_as(event.watcher, Kind::Watcher);
-    let shared = handle.and_then(|handle| slot::get(handle.index)?.shared());
-    if let Some(shared) = shared.filter(|shared| shared.is_mine()) {
-        // SAFETY: this thread runs the loop, whose run borrows nothing of the
-        // state while a callback, which this call is in, runs.
-        return unsafe { shared.with_state(|state| state.payloads.of(event)) }?;
-    }
-    let resolved = resolve(event.watcher, Kind::Watcher)?;
-    resolved.with(
-        |state| state.payloads.of(event),
-        |_| fail!(EBUSY, "another thread runs the loop of watcher {}", event.watcher),
-    )
 }
 
 pub(super) fn forgotten<T>(event: &Event) -> Result<T> {
@@ -112,7 +85,7 @@ impl Payloads {
         self.list.binary_search_by_key(&number, |entry| entry.number).ok()
     }
 
-    fn of(&self, event: &Event) -> Result<EventPayload> {
+    pub fn of(&self, event: &Event) -> Result<EventPayload> {
         let entry = self.position(event.reserved).and_then(|position| self.list.get(position));
         match entry.filter(|entry| entry.watcher == event.watcher) {
             Some(entry) => Ok(entry.payload),
@@ -153,20 +126,18 @@ impl Payloads {
 const MAX_KEPT: usize = 4096;
 
 impl Payloads {
+    /// There was a wait: what belongs to earlier events is forgotten.
+    #[inline]
+    pub fn forget(&mut self) {
+        if !self.list.is_empty() {
+            self.forget_all();
+        }
+    }
+
     fn forget_all(&mut self) {
         self.list.retain(|entry| entry.retained);
         if self.list.capacity() > MAX_KEPT && self.list.len() < MAX_KEPT / 4 {
             self.list.try_shrink(MAX_KEPT / 2);
-        }
-    }
-}
-
-impl LoopState {
-    /// There was a wait: what belongs to earlier events is forgotten.
-    #[inline]
-    pub fn forget_payloads(&mut self) {
-        if !self.payloads.list.is_empty() {
-            self.payloads.forget_all();
         }
     }
 }

@@ -1,49 +1,17 @@
 //! Events that are not delivered at once: records for evloop_wait, and what
 //! comes faster than a rate limit allows, or to a disabled watcher.
 
-use super::clocks;
-use super::dispatch::live;
+use super::clock_ids;
 use super::event::Event;
 use super::flags::*;
-use super::io;
-use super::run_guard::RunGuard;
-use super::slot::{self, WatcherSlot};
-use super::state::{Limit, LoopState};
-use crate::errno::Result;
+use super::slot::WatcherSlot;
+use super::slot::live;
+use super::slot::view;
+use super::source::ctx::Limit;
+use super::state::LoopState;
 use crate::handle::Kind;
 use crate::sync::Ordering::Relaxed;
 use crate::util::alloc::TryVec;
-
-impl RunGuard {
-    /// Lets watchers go on whose rate limit's interval is over.
-    pub fn resume(&self) -> Result<()> {
-        // SAFETY: no other reference to the state.
-        let state = unsafe { self.state() };
-        if state.suspended.is_empty() {
-            return Ok(());
-        }
-        let now = state.read_clock(clocks::MONOTONIC);
-        let mut over = Vec::new();
-        state.suspended.retain(|(until, index)| {
-            let is_over = *until <= now && over.try_reserve(1).is_ok();
-            if is_over {
-                over.push_reserved(*index);
-            }
-            !is_over
-        });
-        if !over.is_empty() {
-            state.renumber_suspended();
-        }
-        for index in over {
-            let Some(slot) = slot::get(index) else { continue };
-            // SAFETY: as above.
-            if let Some(event) = unsafe { self.state() }.go_on(index, slot) {
-                self.emit(event, slot)?;
-            }
-        }
-        Ok(())
-    }
-}
 
 impl LoopState {
     /// What an iteration can do about an event that has more to it; true: its
@@ -61,9 +29,9 @@ impl LoopState {
             }
             if !self.add_pending(*event) {
                 self.requeue_unqueued(index, slot, event);
-            } else if !self.collecting {
+            } else if !self.ctx.collecting {
                 // Or it would be found again and again.
-                self.io_mask(index, slot);
+                self.io.suppress(index, slot);
             }
             return false;
         }
@@ -74,13 +42,13 @@ impl LoopState {
     /// An event is about to be seen by the program.
     fn note_delivered(&mut self, index: u32, slot: &WatcherSlot, event: &mut Event) {
         if slot.has(REAPS) {
-            self.deliver_fd_source(index, slot, event);
+            self.fd_sources.deliver(&mut self.ctx, index, slot, event);
         }
     }
 
     fn is_within_limit(&mut self, index: u32) -> bool {
-        let now = self.read_clock(clocks::MONOTONIC);
-        let limit = self.extras.get_mut(&index).and_then(|extra| extra.limit.as_mut());
+        let now = self.ctx.read_clock(clock_ids::MONOTONIC);
+        let limit = self.ctx.extras.get_mut(&index).and_then(|extra| extra.limit.as_mut());
         let Some(limit) = limit else { return true };
         if limit.since == i64::MIN || now.saturating_sub(limit.since) >= limit.interval {
             limit.since = now;
@@ -94,19 +62,19 @@ impl LoopState {
     fn defer(&mut self, index: u32, slot: &WatcherSlot, event: &Event) {
         let is_signal = event.r#type == Source::Signal as i32;
         if is_signal {
-            self.signal_requeue(index, event);
+            self.signals.requeue(&mut self.ctx, index, event);
         }
-        let is_back = is_signal || self.requeue_note(event);
+        let is_back = is_signal || self.files.requeue(&mut self.ctx, event);
         if event.r#type == Source::File as i32 {
-            self.ends_later(slot, event);
+            self.files.ends_later(&mut self.ctx, slot, event);
         }
-        let Some(extra) = self.extras.get_mut(&index) else { return };
+        let Some(extra) = self.ctx.extras.get_mut(&index) else { return };
         if !is_back {
             // A note that there was no memory for has lost its names.
             let is_note = event.r#type == Source::File as i32;
             let event = Event { reserved: if is_note { 0 } else { event.reserved }, ..*event };
             extra.defer_event(&event);
-            self.payloads.set_retained(event.reserved, true);
+            self.ctx.payloads.set_retained(event.reserved, true);
         }
         let limit = extra.limit;
         if !slot.has(RATE_LIMITED_NOW) {
@@ -114,15 +82,15 @@ impl LoopState {
             self.suspend(index, slot, limit.map_or(i64::MIN, end));
         }
         // Perhaps only now: it may have been changed in its pause.
-        self.io_mask(index, slot);
+        self.io.suppress(index, slot);
     }
 
     /// Suspends a watcher, which has extras.
     pub fn suspend(&mut self, index: u32, slot: &WatcherSlot, until: i64) {
-        let Some(extra) = self.extras.get_mut(&index) else { return };
-        extra.suspended_at = self.suspended.len();
+        let Some(extra) = self.ctx.extras.get_mut(&index) else { return };
+        extra.suspended_at = self.ctx.suspended.len();
         // For each extra there is room here.
-        self.suspended.push_reserved((until, index));
+        self.ctx.suspended.push_reserved((until, index));
         slot.set(RATE_LIMITED_NOW);
         if until == i64::MIN {
             self.goes_on_now();
@@ -132,25 +100,25 @@ impl LoopState {
     /// A suspended watcher is due. This ends the wait of a foreign loop for
     /// this one.
     fn goes_on_now(&mut self) {
-        self.timers.recheck |= 1 << clocks::MONOTONIC;
+        self.timers.recheck |= 1 << clock_ids::MONOTONIC;
     }
 
     /// Takes a suspended watcher out of the list.
     pub fn forget_suspended(&mut self, index: u32) {
-        let Some(i) = self.extras.get(&index).map(|extra| extra.suspended_at) else { return };
-        if self.suspended.get(i).is_none_or(|(_, suspended)| *suspended != index) {
+        let Some(i) = self.ctx.extras.get(&index).map(|extra| extra.suspended_at) else { return };
+        if self.ctx.suspended.get(i).is_none_or(|(_, suspended)| *suspended != index) {
             return;
         }
-        self.suspended.swap_remove(i);
-        let moved = self.suspended.get(i).and_then(|(_, moved)| self.extras.get_mut(moved));
+        self.ctx.suspended.swap_remove(i);
+        let moved = self.ctx.suspended.get(i).and_then(|(_, moved)| self.ctx.extras.get_mut(moved));
         if let Some(moved) = moved {
             moved.suspended_at = i;
         }
     }
 
-    fn renumber_suspended(&mut self) {
-        for (i, (_, index)) in self.suspended.iter().enumerate() {
-            if let Some(extra) = self.extras.get_mut(index) {
+    pub fn renumber_suspended(&mut self) {
+        for (i, (_, index)) in self.ctx.suspended.iter().enumerate() {
+            if let Some(extra) = self.ctx.extras.get_mut(index) {
                 extra.suspended_at = i;
             }
         }
@@ -158,8 +126,8 @@ impl LoopState {
 
     /// A suspended watcher may go on in the next iteration.
     pub fn end_suspension(&mut self, index: u32) {
-        let i = self.extras.get(&index).map(|extra| extra.suspended_at);
-        let entry = i.and_then(|i| self.suspended.get_mut(i));
+        let i = self.ctx.extras.get(&index).map(|extra| extra.suspended_at);
+        let entry = i.and_then(|i| self.ctx.suspended.get_mut(i));
         if let Some((until, _)) = entry.filter(|(_, suspended)| *suspended == index) {
             *until = i64::MIN;
             self.goes_on_now();
@@ -167,7 +135,7 @@ impl LoopState {
     }
 
     /// Ends a watcher's suspension. Returns the event that was kept.
-    fn go_on(&mut self, index: u32, slot: &WatcherSlot) -> Option<Event> {
+    pub fn go_on(&mut self, index: u32, slot: &WatcherSlot) -> Option<Event> {
         if !slot.has(RATE_LIMITED_NOW) {
             return None;
         }
@@ -175,10 +143,10 @@ impl LoopState {
         let flags = slot.flags.load(Relaxed);
         let source = Source::of(flags);
         if source == Source::File {
-            self.resume_notes(index, slot);
+            self.files.resume(&mut self.ctx, index, slot);
         }
         if source.is_descriptor() {
-            self.io_unmask(index, slot);
+            self.io.unsuppress(index, slot);
         }
         let spent = source.is_descriptor() && flags & AUTO_DISABLED != 0;
         if flags & ENABLED == 0 && !spent {
@@ -186,19 +154,20 @@ impl LoopState {
             return None;
         }
         if source == Source::Signal {
-            self.signal_due(index);
+            self.signals.note_due(index);
             return None;
         }
-        let deferred_event = self.extras.get_mut(&index)?.deferred_event.take();
-        self.payloads.set_retained(
+        let deferred_event = self.ctx.extras.get_mut(&index)?.deferred_event.take();
+        self.ctx.payloads.set_retained(
             deferred_event.map_or(0, |deferred_event| deferred_event.reserved),
             false,
         );
         if !source.is_reported_once() && source.is_descriptor() && !spent {
             // The kernel reports again that a descriptor is still ready, unless
             // it reports it only once.
-            return deferred_event
-                .filter(|deferred_event| deferred_event.events & ERROR != 0 || io::is_edge(slot));
+            return deferred_event.filter(|deferred_event| {
+                deferred_event.events & ERROR != 0 || view::is_edge(slot)
+            });
         }
         deferred_event
     }
@@ -207,7 +176,7 @@ impl LoopState {
     /// no memory, though room was looked for when the watcher was added.
     pub fn add_pending(&mut self, event: Event) -> bool {
         if event.r#type == Source::File as i32 {
-            self.add_pending_note(&event);
+            self.files.add_pending(&mut self.ctx, &event);
             return true;
         }
         let slot = live(event.watcher).map(|(_, slot)| slot);
@@ -217,14 +186,14 @@ impl LoopState {
                 return true;
             }
             let pending =
-                slot.and_then(|slot| self.pending.get_mut(slot.pending_index(), event.watcher));
+                slot.and_then(|slot| self.ctx.pending.get_mut(slot.pending_index(), event.watcher));
             if let Some(pending) = pending {
                 pending.merge(&event);
                 return true;
             }
         }
-        let Ok(position) = self.pending.try_push_back(event) else { return false };
-        self.payloads.set_retained(event.reserved, true);
+        let Ok(position) = self.ctx.pending.try_push_back(event) else { return false };
+        self.ctx.payloads.set_retained(event.reserved, true);
         if let Some(slot) = slot {
             slot.set(HAS_PENDING);
             slot.set_pending_index(position);
@@ -237,7 +206,9 @@ impl LoopState {
     #[cold]
     fn requeue_unqueued(&mut self, index: u32, slot: &WatcherSlot, event: &Event) {
         match Source::of(slot.flags.load(Relaxed)) {
-            Source::Timer if !slot.has(SET) => self.timer_retry(index, slot, event.deadline_ns),
+            Source::Timer if !slot.has(SET) => {
+                self.timers.retry(&mut self.ctx, index, slot, event.deadline_ns)
+            }
             Source::Timer => {}
             _ => self.requeue(event),
         }
@@ -245,7 +216,7 @@ impl LoopState {
 
     /// Whether there is something for evloop_wait.
     pub fn has_pending(&mut self) -> bool {
-        !self.pending.is_empty() || !self.unqueued_destroys.is_empty()
+        !self.ctx.pending.is_empty() || !self.unqueued_destroys.is_empty()
     }
 
     /// The next event for evloop_wait.
@@ -253,13 +224,18 @@ impl LoopState {
         if let Some(closed) = self.unqueued_destroys.pop() {
             return Some(closed.event);
         }
-        let mut event = self.pending.pop_front()?;
+        let mut event = self.ctx.pending.pop_front()?;
         if let Some((index, slot)) = live(event.watcher) {
             self.on_pending_taken(index, slot);
             match Source::of(slot.flags.load(Relaxed)) {
-                Source::File => self.set_retained(&event, false),
-                Source::Signal => self.signal_taken(index, slot, &mut event),
-                _ => self.payloads.set_retained(event.reserved, false),
+                Source::File => self.files.set_retained(&mut self.ctx, &event, false),
+                Source::Signal => {
+                    let later = self.signals.taken(&mut self.ctx, index, slot, &mut event);
+                    if let Some(later) = later {
+                        self.add_pending(later);
+                    }
+                }
+                _ => self.ctx.payloads.set_retained(event.reserved, false),
             }
             self.note_delivered(index, slot, &mut event);
         }
@@ -269,13 +245,13 @@ impl LoopState {
     fn on_pending_taken(&mut self, index: u32, slot: &WatcherSlot) {
         let flags = slot.flags.load(Relaxed);
         let handle = slot.handle(Kind::Watcher, index);
-        if Source::of(flags) == Source::File && self.pending.has_of(handle) {
+        if Source::of(flags) == Source::File && self.ctx.pending.has_of(handle) {
             // Each of its events is a record.
             return;
         }
         slot.unset(HAS_PENDING);
         if Source::of(flags).is_descriptor() && flags & RATE_LIMITED_NOW == 0 {
-            self.io_unmask(index, slot);
+            self.io.unsuppress(index, slot);
         }
     }
 
@@ -286,15 +262,15 @@ impl LoopState {
             return None;
         }
         self.on_pending_taken(index, slot);
-        self.pending.remove(slot.pending_index(), slot.handle(Kind::Watcher, index))
+        self.ctx.pending.remove(slot.pending_index(), slot.handle(Kind::Watcher, index))
     }
 
     /// The pending record of a watcher that is closed is discarded.
     pub fn discard_pending(&mut self, slot: &WatcherSlot, handle: i64) {
         if Source::of(slot.flags.load(Relaxed)) == Source::File {
-            self.pending.forget_file();
-        } else if let Some(event) = self.pending.remove(slot.pending_index(), handle) {
-            self.payloads.set_retained(event.reserved, false);
+            self.ctx.pending.forget_file();
+        } else if let Some(event) = self.ctx.pending.remove(slot.pending_index(), handle) {
+            self.ctx.payloads.set_retained(event.reserved, false);
         }
     }
 
@@ -302,7 +278,7 @@ impl LoopState {
     pub fn requeue_pending(&mut self, index: u32, slot: &WatcherSlot) {
         if Source::of(slot.flags.load(Relaxed)) == Source::File {
             let handle = slot.handle(Kind::Watcher, index);
-            return self.requeue_pending_notes(slot, handle);
+            return self.files.requeue_pending(&mut self.ctx, slot, handle);
         }
         if let Some(event) = self.cancel_record(index, slot) {
             self.requeue(&event);
@@ -314,20 +290,20 @@ impl LoopState {
     pub fn requeue(&mut self, event: &Event) {
         let Some((index, slot)) = live(event.watcher) else { return };
         match Source::of(slot.flags.load(Relaxed)) {
-            Source::Timer => self.timer_requeue(index, slot, event.deadline_ns),
-            Source::Async => self.async_requeue(slot),
-            Source::Signal => self.signal_requeue(index, event),
+            Source::Timer => self.timers.requeue(&mut self.ctx, index, slot, event.deadline_ns),
+            Source::Async => self.asyncs.requeue(slot),
+            Source::Signal => self.signals.requeue(&mut self.ctx, index, event),
             // It was read: its count would be lost.
-            source if source.is_reported_once() => match self.extra(index, slot) {
+            source if source.is_reported_once() => match self.ctx.extra(index, slot) {
                 Ok(extra) => {
                     extra.defer_event(event);
-                    self.payloads.set_retained(event.reserved, true);
+                    self.ctx.payloads.set_retained(event.reserved, true);
                 }
-                Err(error) => self.fail(event.watcher, error.errno),
+                Err(error) => self.ctx.fail(event.watcher, error.errno),
             },
-            source if source.is_descriptor() => self.io_spurious(index, slot),
+            source if source.is_descriptor() => self.io.spurious(index, slot),
             Source::File => {
-                self.requeue_note(event);
+                self.files.requeue(&mut self.ctx, event);
             }
             _ => {}
         }

@@ -1,20 +1,18 @@
-//! All loops: made, closed, and what becomes of them in a forked child.
+//! All loops: the pool of their shared parts, and how a loop goes back there.
 
-use super::files::FileState;
+use super::command::CommandQueue;
+use super::file_state::FileState;
 use super::node_list::NodeList;
-use super::own_fds::OwnFd;
+use super::notify::ClosedLoop;
 use super::ownership::Locked;
-use super::resolve::{ClosedLoop, Resolved, resolve, try_resolve};
-use super::shared::{CommandQueue, LoopShared, REAL_TIME, UNKNOWN};
+use super::resolve::try_resolve;
+use super::shared::LoopShared;
 use super::sinks::Sinks;
-use super::slot::{self, LOOP};
-use super::state::LoopState;
-use super::telemetry;
+use super::slot;
 use crate::errno::{Result, fail};
 use crate::handle::{self, Handle, Kind};
 use crate::hash::Map;
 use crate::sync::{AtomicPtr, ForkMutex, MutexGuard, Ordering::*};
-use crate::sys::{fork, thread};
 use crate::util::alloc::{TryDeque, TryVec};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -55,12 +53,8 @@ struct Unused {
     slots: VecDeque<u32>,
 }
 
-/// Loops and watchers, for the table of all handles.
-static EXTERNAL_OBJECTS: handle::ExternalObjects =
-    handle::ExternalObjects { after_fork, kind_of, count, close: close_any };
-
 /// Whether it is a live loop or watcher, and which.
-fn kind_of(handle: i64) -> Option<Kind> {
+pub(super) fn kind_of(handle: i64) -> Option<Kind> {
     let kind = Handle::unpack(handle)?.kind;
     let resolved =
         try_resolve(handle, kind).filter(|_| matches!(kind, Kind::Loop | Kind::Watcher))?;
@@ -68,7 +62,7 @@ fn kind_of(handle: i64) -> Option<Kind> {
 }
 
 /// How many loops, watchers or both are open.
-fn count(kind: Option<Kind>) -> i64 {
+pub(super) fn count(kind: Option<Kind>) -> i64 {
     let open = all_loops().filter(|shared| shared.handle.load(Relaxed) != 0);
     open.map(|shared| match kind {
         Some(Kind::Loop) => 1,
@@ -79,55 +73,8 @@ fn count(kind: Option<Kind>) -> i64 {
     .sum()
 }
 
-fn close_any(handle: i64) -> Result<()> {
-    match Handle::unpack(handle) {
-        Some(Handle { kind: Kind::Loop, .. }) => close(handle),
-        _ => super::api::watchers::watcher_close(handle, false),
-    }
-}
-
-/// A new loop; its handle.
-pub(super) fn open(
-    make: impl FnOnce(&'static LoopShared) -> Result<Box<LoopState>>,
-) -> Result<i64> {
-    let epoch = handle::epoch();
-    handle::set_external_objects(&EXTERNAL_OBJECTS);
-    let (shared, index) = take()?;
-    let state = match make(shared) {
-        Ok(state) => state,
-        Err(error) => {
-            recycle(Some(shared), index);
-            return Err(error);
-        }
-    };
-    let Some(slot) = slot::get(index) else { return handle::stale(0) };
-    let handle = slot.handle(Kind::Loop, index);
-    let mut command_queue = shared.lock_commands();
-    command_queue.epoll = state.epoll();
-    state.be_woken();
-    shared.own.clear();
-    shared.own.set(OwnFd::Epoll, state.epoll());
-    shared.own.set(OwnFd::Eventfd, state.eventfd.raw());
-    shared.epoch.store(epoch, Relaxed);
-    shared.damage.store(0, Relaxed);
-    shared.time.store(UNKNOWN, Relaxed);
-    shared.posts.store(0, Relaxed);
-    shared.failures.store(0, Relaxed);
-    shared.options.store(state.options, Relaxed);
-    shared.timer_tolerance.store(state.timers.tolerance, Relaxed);
-    shared.holds.store(0, Relaxed);
-    shared.busy_poll.store(0, Relaxed);
-    shared.virtual_now.store(if state.virtual_time { 0 } else { REAL_TIME }, Relaxed);
-    // SAFETY: no thread uses the shared part yet, and this thread has the lock.
-    unsafe { shared.lifecycle().begin(&mut command_queue, state, handle) };
-    drop(command_queue);
-    slot.set_shared(shared);
-    slot.set_state(LOOP);
-    Ok(handle)
-}
-
 /// A loop's shared part that is not in use, and a slot for its loop.
-fn take() -> Result<(&'static LoopShared, u32)> {
+pub(super) fn take() -> Result<(&'static LoopShared, u32)> {
     let mut unused = UNUSED.lock();
     if unused.slots.is_empty() {
         // Room for those in use, too: no more than there are shared parts.
@@ -162,7 +109,7 @@ fn take() -> Result<(&'static LoopShared, u32)> {
 }
 
 /// `shared`: unless it must not be used again.
-fn recycle(shared: Option<&'static LoopShared>, index: u32) {
+pub(super) fn recycle(shared: Option<&'static LoopShared>, index: u32) {
     let mut unused = UNUSED.lock();
     // There is room, unless the lists were lost in a fork: then these may be.
     if let Some(shared) = shared {
@@ -171,31 +118,6 @@ fn recycle(shared: Option<&'static LoopShared>, index: u32) {
     if slot::get(index).is_some_and(|slot| !slot.is_exhausted()) {
         let _ = unused.slots.try_push_back(index);
     }
-}
-
-/// Closes a loop: now, or when the run that is going on notices.
-pub(crate) fn close(handle: i64) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let shared = resolved.shared;
-    let mut command_queue = resolved.lock_any()?;
-    if shared.epoch.load(Relaxed) != fork::current() {
-        abandon(&resolved, command_queue);
-        return Ok(());
-    }
-    if !command_queue.running {
-        if shared.damage.load(Relaxed) == 0 {
-            // SAFETY: no thread runs the loop, and this one has the command
-            // queue's lock.
-            unsafe { shared.with_state(|state| state.apply_commands(&mut command_queue)) }?;
-        }
-        resolved.slot.free();
-        tear_down(shared, command_queue).notify();
-        return Ok(());
-    }
-    let wake = shared.lifecycle().close_running(&mut command_queue, shared, resolved.slot.word());
-    drop(command_queue);
-    drop(wake);
-    Ok(())
 }
 
 /// Frees a closed loop, whose slot is free already. Returns the callbacks to
@@ -246,69 +168,8 @@ pub(super) fn tear_down(
     closed
 }
 
-/// Closes a loop of the parent process, in a child: its descriptors here,
-/// and no more, since it may be in the middle of something.
-fn abandon(resolved: &Resolved, mut command_queue: MutexGuard<'static, Locked<CommandQueue>>) {
-    let shared = resolved.shared;
-    resolved.slot.free();
-    shared.handle.store(0, Relaxed);
-    shared.wake_state.assign(0);
-    shared.disable_wakeups();
-    let is_sound = shared.damage.load(Relaxed) == 0;
-    // SAFETY: no other thread of this process uses the parent's loop; where it
-    // forked in a callback, its run borrows nothing of the state.
-    let _ = unsafe { shared.with_state(|state| state.abandon(is_sound)) };
-    command_queue.names = Map::default();
-    *shared.priorities.lock() = Map::default();
-    *shared.files.lock() = FileState::default();
-    *shared.sinks.lock() = Sinks::default();
-    let telemetry =
-        (command_queue.stats.take(), command_queue.trace.take(), command_queue.watchdog.take());
-    drop(command_queue);
-    drop(telemetry);
-}
-
-/// Makes a loop of the parent process this one's.
-pub(crate) fn revive(handle: i64) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let shared = resolved.shared;
-    let mut command_queue = resolved.lock_any()?;
-    let epoch = fork::current();
-    if shared.epoch.load(Relaxed) == epoch {
-        return Ok(());
-    }
-    if shared.damage.load(Relaxed) != 0 {
-        fail!(EBUSY, "loop {} was in use by another thread when the process forked", handle);
-    }
-    if !command_queue.running {
-        // In the child no call has ended the activity of the callback that
-        // forked.
-        shared.activity.exit();
-    }
-    let watchdog_handle = telemetry::revive(&mut command_queue)?;
-    let act = |state: &mut LoopState| -> Result<()> {
-        state.revive(&mut command_queue)?;
-        state.revive_probe(&mut command_queue, watchdog_handle);
-        state.be_woken();
-        command_queue.epoll = state.epoll();
-        Ok(())
-    };
-    // SAFETY: no other thread of this process uses the loop yet, and this one
-    // has the command queue's lock; where it forked in a callback, its run
-    // borrows nothing of the state.
-    unsafe { shared.with_state(act) }??;
-    if command_queue.running {
-        shared.owner.adopt(thread::current());
-    }
-    shared.epoch.store(epoch, Relaxed);
-    // The run that the fork ended may have taken the word, and left what it
-    // stood for.
-    shared.pending_work.set();
-    Ok(())
-}
-
 /// Sets everything right in a forked child: only this thread exists.
-fn after_fork() {
+pub(super) fn after_fork() {
     // SAFETY: the first call of a child: no other thread is in the library.
     unsafe { slot::after_fork() };
     let keep = |unused: Option<&mut Unused>| match unused {

@@ -1,16 +1,13 @@
-//! What the handles of loops and watchers lead to, and how it is used.
+//! What the handles of loops and watchers lead to.
 
-use super::command::Post;
-use super::event::Destroy;
-use super::node_list::NodeList;
+use super::command::CommandQueue;
 use super::ownership::Locked;
-use super::shared::{CommandQueue, LoopShared, POISONED};
+use super::shared::{LoopShared, POISONED};
 use super::slot::{self, LIVE, LOOP, WatcherSlot};
-use super::state::{LoopState, MANY_NAMES};
+use super::wake_state;
 use crate::errno::{Errno, Result, fail};
 use crate::handle::{self, Handle, Kind};
 use crate::sync::{MutexGuard, Ordering::*};
-use crate::sys::cancel::Uncancelled;
 use crate::sys::fork;
 
 /// A live handle of a loop or a watcher, and what it leads to.
@@ -19,7 +16,7 @@ pub(super) struct Resolved {
     pub slot: &'static WatcherSlot,
     pub shared: &'static LoopShared,
     pub handle: Handle,
-    slot_state: u32,
+    pub slot_state: u32,
 }
 
 /// What a handle of this kind leads to, if it is live.
@@ -65,94 +62,6 @@ pub(super) fn resolve_signal_safe(handle: i64, kind: Kind) -> std::result::Resul
 }
 
 impl Resolved {
-    /// Does something with the loop: `direct` where it may be touched, on the
-    /// thread that runs it or if none does; else `remote`, with the command
-    /// queue.
-    #[inline(always)]
-    pub fn with<R>(
-        &self,
-        direct: impl FnOnce(&mut LoopState) -> Result<R>,
-        remote: impl FnOnce(&mut CommandQueue) -> Result<R>,
-    ) -> Result<R> {
-        if self.shared.is_mine() {
-            // SAFETY: as was just asked.
-            return unsafe { self.with_mine(direct) };
-        }
-        self.with_lock(direct, remote)
-    }
-
-    /// The same of a loop that this thread runs.
-    ///
-    /// # Safety
-    /// It does: `is_mine` of the loop's shared part is true.
-    #[inline(always)]
-    pub unsafe fn with_mine<R>(
-        &self,
-        direct: impl FnOnce(&mut LoopState) -> Result<R>,
-    ) -> Result<R> {
-        let _poison = Poison(self.shared);
-        let act = |state: &mut LoopState| {
-            state.mark_changed();
-            if self.shared.has_commands() {
-                // What others asked for before comes before.
-                state.apply_commands(&mut self.shared.lock_commands());
-                if !self.slot.is(self.handle, self.slot_state) {
-                    return handle::stale(self.handle.pack());
-                }
-            }
-            direct(state)
-        };
-        // SAFETY: this thread runs the loop (this function's contract), whose
-        // run borrows nothing of the state while a callback, which this call is
-        // in, runs.
-        unsafe { self.shared.with_state(act) }?
-    }
-
-    #[inline(never)]
-    fn with_lock<R>(
-        &self,
-        direct: impl FnOnce(&mut LoopState) -> Result<R>,
-        remote: impl FnOnce(&mut CommandQueue) -> Result<R>,
-    ) -> Result<R> {
-        let mut command_queue = self.lock()?;
-        if command_queue.running {
-            let _poison = Poison(self.shared);
-            let wake = self.shared.set_has_commands();
-            let result = remote(&mut command_queue);
-            drop(command_queue);
-            drop(wake);
-            return result;
-        }
-        self.with_idle(command_queue, direct)
-    }
-
-    /// The same, of a loop that no thread runs, with its command queue's lock.
-    pub fn with_idle<R>(
-        &self,
-        mut command_queue: MutexGuard<'static, Locked<CommandQueue>>,
-        direct: impl FnOnce(&mut LoopState) -> Result<R>,
-    ) -> Result<R> {
-        let _poison = Poison(self.shared);
-        let act = |state: &mut LoopState| {
-            let result = direct(state);
-            let closed = state.take_destroys();
-            if state.unnamed.len() >= MANY_NAMES || state.unnamed_more {
-                state.forget_names(&mut command_queue);
-            }
-            // A question changes nothing that the foreign wait should end for.
-            (result, closed, state.prepared && state.has_news())
-        };
-        // SAFETY: no thread runs the loop, and this one has the command queue's
-        // lock.
-        let (result, closed, prepared) = unsafe { self.shared.with_state(act) }?;
-        drop(command_queue);
-        notify(closed);
-        if prepared {
-            self.shared.wake();
-        }
-        result
-    }
-
     /// Has the loop look again at what it waits for.
     pub fn recheck_wait(&self) -> Result<()> {
         if !self.shared.is_mine() {
@@ -187,40 +96,8 @@ impl Resolved {
         Ok(command_queue)
     }
 
-    /// Whether the loop's epoll is what it was; asked before it is changed,
-    /// where no run that has asked is going on.
     #[inline]
-    pub fn check_epoll(&self, command_queue: &mut Locked<CommandQueue>) -> Result<()> {
-        if self.shared.has_epoll() { Ok(()) } else { self.has_lost_epoll(command_queue) }
-    }
-
-    /// The same where the command queue's lock is not held yet.
-    #[inline]
-    pub fn check_epoll_first(&self) -> Result<()> {
-        if self.shared.is_mine_fast() { Ok(()) } else { self.check_epoll_of_other() }
-    }
-
-    #[inline(never)]
-    fn check_epoll_of_other(&self) -> Result<()> {
-        if self.shared.is_mine() || self.shared.has_epoll() {
-            return Ok(());
-        }
-        let mut command_queue = self.lock()?;
-        self.has_lost_epoll(&mut command_queue)
-    }
-
-    #[cold]
-    fn has_lost_epoll(&self, command_queue: &mut Locked<CommandQueue>) -> Result<()> {
-        if !command_queue.running {
-            // SAFETY: no thread runs the loop, and this one has the command
-            // queue's lock.
-            unsafe { self.shared.with_state(|state| state.has_own_epoll(command_queue)) }?;
-        }
-        fail!(EBADF, "the descriptors of loop {} were closed", self.shared.handle())
-    }
-
-    #[inline]
-    fn check_ours(&self) -> Result<()> {
+    pub fn check_ours(&self) -> Result<()> {
         let is_ours = fork::is_current_fast(self.shared.epoch.load(Relaxed));
         let is_usual = is_ours && self.shared.damage.load(Relaxed) & POISONED == 0;
         if is_usual { Ok(()) } else { self.check_closely() }
@@ -251,55 +128,24 @@ impl Resolved {
     }
 }
 
-/// Marks a loop whose state a panic left as it happened to be.
-struct Poison(&'static LoopShared);
-
-impl Drop for Poison {
-    #[inline]
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.damage.fetch_or(POISONED, Relaxed);
-        }
+/// Something that a loop watches was closed.
+pub(super) fn wake_for_object(handle: i64) {
+    if let Ok(resolved) = resolve_signal_safe(handle, Kind::Loop) {
+        resolved.shared.wake();
     }
 }
 
-/// What is left of a loop that was closed: the destroy callbacks to notify, and
-/// the posted calls that were not made.
-pub(super) struct ClosedLoop {
-    pub destroys: NodeList<Destroy>,
-    pub posts: NodeList<Post>,
-}
-
-impl ClosedLoop {
-    /// Calls the program's functions; no lock is held.
-    pub fn notify(mut self) {
-        notify(self.destroys);
-        destroy_posts(&mut self.posts);
+/// Sets a bit of the loop's wake state. A signal handler may call this.
+pub(super) fn set_pending(handle: i64, bits: u64) -> std::result::Result<(), Errno> {
+    let resolved = resolve_signal_safe(handle, Kind::Loop)?;
+    match resolved.shared.wake_state.set_pending(resolved.shared, handle, bits) {
+        None => Err(Errno::ESTALE),
+        Some(wake) => wake.now(),
     }
 }
 
-/// Calls the destroy functions of posted calls that are not made; no lock is
-/// held.
-pub(super) fn destroy_posts(posts: &mut NodeList<Post>) {
-    if posts.is_empty() {
-        return;
-    }
-    let _uncancelled = Uncancelled::begin();
-    while let Some(post) = posts.pop() {
-        post.destroy();
-    }
-}
-
-/// Notifies the destroy callbacks of closed watchers; no lock is held.
-pub(super) fn notify(mut closed: NodeList<Destroy>) {
-    if closed.is_empty() {
-        return;
-    }
-    let _uncancelled = Uncancelled::begin();
-    while let Some(Destroy { target, event }) = closed.pop() {
-        if let Some(callback) = target.callback {
-            // SAFETY: the program's function and argument, as it promised.
-            unsafe { callback(&event, target.user_data) };
-        }
-    }
+/// A handler has seen a signal that a loop has watchers of.
+pub(super) fn wake_for_signal(handle: i64) {
+    // This fails if the loop is closed or the parent's: no loop is to be woken.
+    let _ = set_pending(handle, wake_state::SIGNALS);
 }

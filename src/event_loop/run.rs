@@ -11,12 +11,13 @@
 //! `dispatch` runs all other callbacks. Embedded in another loop, `wait` is
 //! that loop's, and a run ends before it and begins again after it.
 
-use super::clocks::{MONOTONIC, Until};
-use super::event::Event;
+use super::clock_ids::MONOTONIC;
+use super::event::{Event, INTERRUPTIBLE};
 use super::flags::Source;
 use super::resolve::resolve;
 use super::run_guard::RunGuard;
 use super::shared;
+use super::source::clocks::Until;
 use super::state::LoopState;
 use super::wake_state;
 use crate::errno::{Errno, Result, fail};
@@ -118,9 +119,9 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     // SAFETY: as above.
     let state = unsafe { run.state() };
     // Virtual time has no timer that would end the foreign wait.
-    let ends = timeout.is_some_and(|timeout| timeout == 0 || state.virtual_time);
+    let ends = timeout.is_some_and(|timeout| timeout == 0 || state.ctx.virtual_time);
     let due = ends || state.files.is_active() || !sleeps;
-    if due && !state.virtual_time {
+    if due && !state.ctx.virtual_time {
         // For foreign loops that look at nothing but the descriptor. (Virtual
         // time jumps only when it finds nothing.)
         run.shared.wake();
@@ -130,16 +131,16 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
 
 impl LoopState {
     fn begin(&mut self, collecting: bool) {
-        self.in_callback = true;
-        self.collecting = collecting;
+        self.ctx.in_callback = true;
+        self.ctx.collecting = collecting;
         if self.instrumented {
             self.probe_begin();
         }
         if collecting {
-            self.collect_notes();
+            self.files.collect(&mut self.ctx);
         }
         if std::mem::take(&mut self.prepared) {
-            self.shared.wake_state.set_awake();
+            self.ctx.shared.wake_state.set_awake();
         }
     }
 
@@ -156,7 +157,7 @@ impl LoopState {
     /// Whether something has changed since the loop was prepared for a wait,
     /// and is not submitted to the kernel yet.
     pub fn has_news(&self) -> bool {
-        self.is_dirty()
+        self.io.is_dirty()
             || self.timers.recheck != 0
             || self.timers.is_arming()
             || self.is_busy()
@@ -165,7 +166,7 @@ impl LoopState {
 
     /// Whether something is to be dispatched that needs no waiting for.
     #[inline]
-    fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         self.idlers > 0 || self.has_something()
     }
 
@@ -174,11 +175,11 @@ impl LoopState {
     #[inline]
     pub fn has_something(&self) -> bool {
         !self.posts.is_empty()
-            || self.has_drained()
+            || self.asyncs.has_drained()
             || self.signals.due
-            || !self.failures.is_empty()
+            || !self.ctx.failures.is_empty()
             || self.deferred > 0
-            || self.clock_changed
+            || self.timers.clock_changed
             || self.files.is_due()
             || !self.io.not_pollable.is_empty() && self.io.not_pollable.is_any_ready()
     }
@@ -191,7 +192,7 @@ impl RunGuard {
             return Until::Ever;
         }
         // SAFETY: no other reference to the state.
-        let now = unsafe { self.state() }.read_clock(MONOTONIC);
+        let now = unsafe { self.state() }.ctx.read_clock(MONOTONIC);
         Until::Time(now.saturating_add(duration))
     }
 
@@ -200,7 +201,7 @@ impl RunGuard {
             Until::Now => true,
             Until::Ever => false,
             // SAFETY: no other reference to the state.
-            Until::Time(time) => unsafe { self.state() }.read_clock(MONOTONIC) >= time,
+            Until::Time(time) => unsafe { self.state() }.ctx.read_clock(MONOTONIC) >= time,
         }
     }
 
@@ -275,11 +276,11 @@ impl RunGuard {
         self.check_process()?;
         // SAFETY: no other reference to the state.
         let state = unsafe { self.state() };
-        state.settle();
+        state.timers.settle(&mut state.ctx);
         if state.instrumented {
             state.probe_end();
         }
-        state.in_callback = false;
+        state.ctx.in_callback = false;
         state.current = 0;
         result?;
         self.check()?;
@@ -313,14 +314,14 @@ impl RunGuard {
         // SAFETY: no other reference to the state.
         let state = unsafe { self.state() };
         if state.timers.is_arming() {
-            state.settle();
+            state.timers.settle(&mut state.ctx);
         }
-        if state.is_dirty() || self.shared.has_commands() {
+        if state.io.is_dirty() || self.shared.has_commands() {
             let mut command_queue = self.shared.lock_commands();
             state.apply_commands(&mut command_queue);
             state.forget_names(&mut command_queue);
-            state.settle();
-            state.flush();
+            state.timers.settle(&mut state.ctx);
+            state.io.flush(&mut state.ctx);
         }
         // Or it is about to be: until its thread has set the word the loop
         // would not sleep, and with a real-time priority it would keep that
@@ -335,11 +336,17 @@ impl RunGuard {
         let state = unsafe { self.state() };
         self.shared.time.store(shared::UNKNOWN, Relaxed);
         state.admit_deferred();
-        let mut timeout = state.arm_timers(until);
+        let mut timeout = match state.ctx.virtual_time {
+            true => state.arm_virtual(until),
+            false => {
+                let watched = !state.lists.clock_change.is_empty();
+                state.timers.arm_clocks(&mut state.ctx, until, watched)
+            }
+        };
         if state.files.needs_arming() {
-            timeout = state.arm_files(timeout);
+            timeout = state.files.arm(&mut state.ctx, timeout);
         }
-        if state.is_busy() || state.collecting && state.has_pending() {
+        if state.is_busy() || state.ctx.collecting && state.has_pending() {
             return Ok(Some(0));
         }
         if state.timers.is_arming() {
@@ -390,7 +397,7 @@ impl RunGuard {
         self.check()?;
         match errno {
             Errno::EINTR => {
-                if self.shared.options.load(Relaxed) & super::INTERRUPTIBLE != 0 {
+                if self.shared.options.load(Relaxed) & INTERRUPTIBLE != 0 {
                     fail!(EINTR, "a signal handler interrupted the wait");
                 }
                 interrupted()?;
@@ -400,7 +407,7 @@ impl RunGuard {
             Errno::EBADF | Errno::EINVAL => {
                 // SAFETY: no other reference to the state.
                 let state = unsafe { self.state() };
-                state.lose_epoll(&mut self.shared.lock_commands());
+                state.ctx.lose_epoll(&mut self.shared.lock_commands());
                 fail!(EBADF, "the descriptors of loop {} were closed", self.shared.handle())
             }
             errno => Err(errno.into()),
@@ -414,39 +421,33 @@ impl LoopState {
     #[inline]
     fn find_unreported(&mut self, found: usize) -> usize {
         if found == 0 {
-            self.find_expired();
+            self.timers.find_expired();
         }
-        if self.is_given_away() { self.add_consumed(found) } else { found }
+        if self.ctx.is_given_away() {
+            self.fd_sources.add_consumed(&mut self.events, found)
+        } else {
+            found
+        }
+    }
+}
+
+impl LoopState {
+    /// Looks what is ready, without waiting, and leaves room for the turns of
+    /// descriptors that are always ready.
+    #[cold]
+    fn poll_beside_not_pollable(&mut self) -> std::result::Result<usize, Errno> {
+        let capacity = self.io.not_pollable.kernel_share(self.events.len());
+        if capacity == 0 {
+            return Ok(0);
+        }
+        let epoll = self.ctx.epoll();
+        let out = self.events.get_mut(..capacity).unwrap_or_default();
+        epoll::wait(epoll, out, Some(0)).map(<[_]>::len)
     }
 }
 
 /// How many events there are, which are then in their array.
 #[inline(always)]
 fn wait_for(state: &mut LoopState, timeout: Option<i64>) -> std::result::Result<usize, Errno> {
-    epoll::wait(state.epoll(), &mut state.events, timeout).map(<[_]>::len)
-}
-
-/// See evloop_next_timeout_ns.
-pub(crate) fn next_timeout(handle: i64) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.with(
-        |state| {
-            if !state.in_callback {
-                state.settle();
-            }
-            if state.is_busy() || state.has_pending() || state.shared.wake_state.has_work() {
-                return Ok(0);
-            }
-            let mut least = state.next_unsettled().min(state.files.left()).min(state.wait_limit);
-            for clock in 0..shared::CLOCKS {
-                if let Some(wake) = state.next_exact(clock) {
-                    least = least.min(wake.saturating_sub(state.read_clock(clock)).max(0));
-                }
-            }
-            let now = state.read_clock(MONOTONIC);
-            let resume = state.suspended.iter().map(|(until, _)| until.saturating_sub(now).max(0));
-            Ok(resume.min().map_or(least, |resume| resume.min(least)))
-        },
-        |_| fail!(EBUSY, "loop {} is running in another thread", handle),
-    )
+    epoll::wait(state.ctx.epoll(), &mut state.events, timeout).map(<[_]>::len)
 }

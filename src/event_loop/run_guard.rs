@@ -1,7 +1,8 @@
 //! A loop while a thread runs it.
 
+use super::notify::notify;
 use super::registry::tear_down;
-use super::resolve::{Resolved, notify};
+use super::resolve::Resolved;
 use super::shared::{LoopShared, POISONED, UNKNOWN};
 use super::state::LoopState;
 use super::wake_state;
@@ -40,7 +41,7 @@ impl RunGuard {
         if !shared.owner.acquire(&mut command_queue, thread::current()) {
             fail!(EBUSY, "loop {} is running in another thread", resolved.handle.pack());
         }
-        let Some(state) = shared.owner.pointer() else {
+        let Some(state) = shared.state_owner().pointer() else {
             shared.owner.release(&mut command_queue);
             return handle::stale(resolved.handle.pack());
         };
@@ -119,7 +120,7 @@ impl Drop for RunGuard {
             self.shared.owner.release(&mut command_queue);
             // SAFETY: the run is over, and this thread has the command queue's
             // lock.
-            unsafe { self.state() }.in_callback = false;
+            unsafe { self.state() }.ctx.in_callback = false;
             return;
         }
         if std::thread::panicking() {

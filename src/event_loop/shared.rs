@@ -1,21 +1,19 @@
 //! A loop as other threads see it: what stays when the loop is gone.
 //!
 //! A loop's shared part is never freed, only used again, so it can be looked at
-//! through a stale handle. Behind it is the loop itself, a [`LoopState`];
-//! `ownership` says which thread may use that.
+//! through a stale handle. Behind it is the loop itself, its state; `ownership`
+//! says which thread may use that.
 
-use super::command::{Command, Post};
-use super::files::FileState;
-use super::lifecycle::Lifecycle;
+use super::clock_ids;
+use super::command::{CommandQueue, Post};
+use super::file_state::FileState;
 use super::own_fds::OwnFds;
+use super::own_words::INTERNAL;
 use super::ownership::{Locked, LoopOwner};
-use super::pending_work::{Barrier, PendingWork};
+use super::pending_work::PendingWork;
 use super::sinks::Sinks;
-use super::state::{INTERNAL, LoopState};
-use super::telemetry::{ActivityCell, LoopStats, Trace, Watchdog};
+use super::telemetry::{ActivityCell, NAME, WatchedLoop, short_name};
 use super::wake_state::{self, Wake, WakeState, Waker};
-use crate::errno::Result;
-use crate::handle;
 use crate::hash::Map;
 use crate::sync::{
     AtomicI64, AtomicPtr, AtomicU32, AtomicU64, ForkMutex, LineBreak, MutexGuard, Ordering::*,
@@ -23,12 +21,14 @@ use crate::sync::{
 use crate::sys::kept::Identity;
 use crate::sys::{SavedErrno, fork, thread};
 use crate::wakeup::Wakeup;
+use std::ffi::c_char;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::{Condvar, PoisonError};
 
-/// How many clocks timers can have.
-pub(super) const CLOCKS: usize = 5;
+/// A loop's state, of which the shared part knows only where it is. `state` has
+/// its type. No owner of one drops it: shared parts are never freed.
+pub(super) enum OpaqueState {}
 
 /// A loop's state for other threads.
 ///
@@ -86,7 +86,7 @@ pub(super) struct LoopShared {
 
     // Written where a run begins or ends, and by those who take a lock.
     _locked: LineBreak,
-    pub owner: LoopOwner<LoopState, CommandQueue>,
+    pub owner: LoopOwner<OpaqueState, CommandQueue>,
     /// Taken after the command queue's lock, if with that.
     pub files: ForkMutex<FileState>,
     /// The same.
@@ -105,39 +105,6 @@ pub(super) const POISONED: u32 = 1;
 const LOST: u32 = 2;
 pub(super) const REAL_TIME: i64 = i64::MIN;
 pub(super) const UNKNOWN: i64 = i64::MIN;
-
-/// What other threads leave for the loop, and what may be used by both.
-#[derive(Default)]
-pub(super) struct CommandQueue {
-    pub commands: Vec<Command>,
-    /// Watchers were closed for which there was no room in there: they are
-    /// marked.
-    pub unlisted: bool,
-    /// Bits of the clocks whose timerfds are in there.
-    pub clocks: u32,
-    /// Slots for the watchers that others add.
-    pub spare_slots: Vec<u32>,
-    /// The kernel's set; only changed under the lock.
-    pub epoll: RawFd,
-    /// By handle.
-    pub names: Map<i64, Box<[u8]>>,
-    /// For the end of the current callback.
-    pub barrier: Barrier,
-    /// For telemetry.
-    pub stats: Option<LoopStats>,
-    pub trace: Option<Trace>,
-    /// One is about to be there: its file is being opened.
-    pub trace_begins: bool,
-    pub watchdog: Option<Watchdog>,
-}
-
-impl CommandQueue {
-    /// Whether other threads have left anything for the loop.
-    #[inline(always)]
-    pub fn has_commands(&self) -> bool {
-        !self.commands.is_empty() || self.unlisted
-    }
-}
 
 impl LoopShared {
     pub fn new() -> Self {
@@ -202,24 +169,12 @@ impl LoopShared {
         self.wake_state.peek() & wake_state::HAS_COMMANDS != 0
     }
 
-    /// Borrows the loop itself.
-    ///
-    /// # Safety
-    /// As [`LoopOwner::with`].
-    #[inline(always)]
-    pub unsafe fn with_state<R>(&self, act: impl FnOnce(&mut LoopState) -> R) -> Result<R> {
-        // SAFETY: this function's contract is the same.
-        match unsafe { self.owner.with(act) } {
-            Some(result) => Ok(result),
-            None => handle::stale(self.handle.load(Relaxed)),
+    /// The time of a clock, or virtual time.
+    pub fn now(&self, clock: usize) -> i64 {
+        match self.virtual_now.load(Relaxed) {
+            REAL_TIME => clock_ids::read(clock),
+            now => now,
         }
-    }
-
-    /// The fields for how a loop begins and ends.
-    #[inline(always)]
-    pub fn lifecycle(&self) -> Lifecycle<'_, LoopState, CommandQueue, Post> {
-        let Self { handle, owner, wake_state, pending_work, .. } = self;
-        Lifecycle { handle, owner, wake_state, pending_work }
     }
 
     #[inline(always)]
@@ -326,6 +281,20 @@ impl Waker for LoopShared {
     }
 }
 
+impl WatchedLoop for LoopShared {
+    fn activity(&self) -> &ActivityCell {
+        &self.activity
+    }
+
+    fn name_of(&self, handle: i64, watcher: i64) -> [c_char; NAME] {
+        let command_queue = self.lock_commands();
+        // The shared part may be another loop's by now.
+        let ours = self.wake_state.loop_handle() == handle;
+        let name = command_queue.names.get(&watcher).filter(|_| ours);
+        short_name(name.map(|name| &**name).unwrap_or_default())
+    }
+}
+
 impl LoopShared {
     pub fn after_fork(&self) {
         self.wakeup.after_fork();
@@ -413,7 +382,6 @@ mod tests {
         assert!(groups.iter().take(3).all(|lines| lines.start() == lines.end()), "{groups:?}");
         assert!(groups.windows(2).all(|two| two[0].end() < two[1].start()), "{groups:?}");
         assert_eq!((size_of::<LoopShared>() % LINE, align_of::<LoopShared>() % LINE), (0, 0));
-        assert_eq!((size_of::<LoopState>() % LINE, align_of::<LoopState>() % LINE), (0, 0));
     }
 
     #[test]

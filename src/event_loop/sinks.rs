@@ -3,10 +3,10 @@
 //!
 //! They have a lock of their own, taken after the command queue's if with that.
 
-use super::api::loops::wake_for_signal;
-use super::shared::LoopShared;
 use crate::errno::{Errno, Result, fail};
 use crate::signal_hub::{Handler, NoDefault, Position, SignalSink, Subscription, subscribe};
+use crate::sync::ForkMutex;
+use crate::sys::fd::Fd;
 use crate::sys::signal;
 use crate::util::alloc::TryVec;
 use std::ffi::c_int;
@@ -37,9 +37,17 @@ struct Sink {
     subscription: Subscription,
 }
 
-/// What wakes a loop when a signal came.
-fn subscription_of(handle: i64, signal: c_int) -> Result<Subscription> {
-    subscribe(signal, SignalSink { wake: wake_for_signal, number: handle }, true)
+/// What wakes a loop when a signal came, and the loop.
+#[derive(Clone, Copy)]
+pub(super) struct Waking {
+    pub wake: fn(i64),
+    pub handle: i64,
+}
+
+impl Waking {
+    fn subscribe(self, signal: c_int) -> Result<Subscription> {
+        subscribe(signal, SignalSink { wake: self.wake, number: self.handle }, true)
+    }
 }
 
 impl Sinks {
@@ -52,12 +60,12 @@ impl Sinks {
     }
 
     /// Adds a watcher; where it begins.
-    fn acquire(&mut self, handle: i64, signal: c_int, mode: SignalMode) -> Result<Position> {
+    fn acquire(&mut self, waking: Waking, signal: c_int, mode: SignalMode) -> Result<Position> {
         if self.index_of(signal).is_none() {
             if self.0.try_reserve(1).is_err() {
                 fail!(ENOMEM, "no memory to watch signal {}", signal);
             }
-            let subscription = subscription_of(handle, signal)?;
+            let subscription = waking.subscribe(signal)?;
             self.0.push_reserved(Sink {
                 signal,
                 users: 0,
@@ -121,10 +129,10 @@ impl Sinks {
     /// as what there is belongs to the parent. The signals for which that
     /// failed, as bits, and why the last of them did. Where something is
     /// short it fails, and can be tried again.
-    pub fn revive(&mut self, handle: i64) -> Result<(u64, Errno)> {
+    pub fn revive(&mut self, waking: Waking) -> Result<(u64, Errno)> {
         let mut failed = (0, Errno::ENOMEM);
         for sink in &mut self.0 {
-            match sink.revive(handle) {
+            match sink.revive(waking) {
                 Ok(()) => {}
                 Err(error) if error.errno.is_shortage() => return Err(error),
                 Err(error) => failed = (failed.0 | signal::bit(sink.signal), error.errno),
@@ -135,11 +143,11 @@ impl Sinks {
 }
 
 impl Sink {
-    fn revive(&mut self, handle: i64) -> Result<()> {
+    fn revive(&mut self, waking: Waking) -> Result<()> {
         if !self.subscription.is_ours() {
             self.handler = None;
             self.no_default = None;
-            self.subscription = subscription_of(handle, self.signal)?;
+            self.subscription = waking.subscribe(self.signal)?;
         }
         if self.by_handler > 0 && self.handler.is_none() {
             self.handler = Some(Handler::new(self.signal)?);
@@ -159,7 +167,7 @@ impl Sink {
 
 /// A watcher's part of a subscription, until it is dropped.
 pub(super) struct Claim {
-    shared: &'static LoopShared,
+    sinks: &'static ForkMutex<Sinks>,
     pub signal: c_int,
     pub mode: SignalMode,
 }
@@ -168,17 +176,26 @@ impl Claim {
     /// For a watcher of an open loop, and where it begins; by a thread that may
     /// touch the loop, or has the command queue's lock.
     pub fn new(
-        shared: &'static LoopShared,
+        sinks: &'static ForkMutex<Sinks>,
+        waking: Waking,
         signal: c_int,
         mode: SignalMode,
     ) -> Result<(Self, Position)> {
-        let position = shared.sinks.lock().acquire(shared.handle(), signal, mode)?;
-        Ok((Self { shared, signal, mode }, position))
+        let position = sinks.lock().acquire(waking, signal, mode)?;
+        Ok((Self { sinks, signal, mode }, position))
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.shared.sinks.lock().release(self.signal, self.mode);
+        self.sinks.lock().release(self.signal, self.mode);
     }
+}
+
+/// A watcher that is about to be the loop's.
+pub(super) struct NewSignal {
+    pub claim: Claim,
+    pub seen: Position,
+    /// For its signal alone, where another thread adds it.
+    pub signalfd: Option<Fd>,
 }

@@ -1,65 +1,17 @@
 //! Waits that are more than one system call: of loops whose virtual time
 //! jumps, or that check their descriptors.
 
-use super::clocks::{MONOTONIC, Until};
-use super::resolve::resolve;
+use super::clock_ids::MONOTONIC;
+use super::own_words::CLOCKS;
 use super::run_guard::RunGuard;
-use super::state::LoopState;
-use crate::errno::{Result, fail};
-use crate::handle::Kind;
+use super::source::clocks::Until;
+use super::state::{CHECKS, LoopState, WAIT_LIMITED};
+use crate::errno::Result;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::clock;
-use std::ffi::c_int;
-
-/// Bits of `LoopState::slow_waits`: time is virtual, and nothing is waited for
-/// by a timer of the kernel's.
-const VIRTUAL: u32 = 1;
-/// Descriptors are checked.
-const CHECKS: u32 = 2;
-/// The next wait is limited.
-const WAIT_LIMITED: u32 = 4;
 
 /// How often they are.
 const CHECK_NS: i64 = 100_000_000;
-
-/// The bits of a loop that was made with these flags.
-pub(super) fn of_options(flags: u32) -> u32 {
-    let mut bits = if flags & super::VIRTUAL_TIME != 0 { VIRTUAL } else { 0 };
-    if flags & super::CHECK_FDS != 0 {
-        bits |= CHECKS;
-    }
-    bits
-}
-
-/// See evloop_virtual_hold.
-pub(crate) fn virtual_hold(handle: i64, change: c_int) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.check()?;
-    if !matches!(change, 1 | -1) {
-        fail!(EINVAL, "change is {}, neither 1 nor -1", change);
-    }
-    if !resolved.shared.is_virtual() {
-        fail!(ENOTSUP, "loop {} was not made with VIRTUAL_TIME", handle);
-    }
-    let changed = |holds: i64| holds.checked_add(change.into()).filter(|holds| *holds >= 0);
-    match resolved.shared.holds.fetch_update(Relaxed, Relaxed, changed) {
-        // The last one is gone: the time may jump.
-        Ok(1) if change < 0 => resolved.recheck_wait(),
-        Ok(_) => Ok(()),
-        Err(_) => fail!(EINVAL, "loop {} is not held", handle),
-    }
-}
-
-/// See evloop_limit_wait_ns.
-pub(crate) fn limit_wait(handle: i64, ns: i64) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let limit = |state: &mut LoopState| {
-        state.wait_limit = state.wait_limit.min(ns);
-        state.slow_waits |= WAIT_LIMITED;
-        Ok(())
-    };
-    resolved.with(limit, |_| fail!(EBUSY, "loop {} is running in another thread", handle))
-}
 
 impl LoopState {
     /// The limit of the wait that is about to begin, which is used up.
@@ -70,7 +22,7 @@ impl LoopState {
 
     /// Whether virtual time must not jump.
     pub fn is_time_held(&self) -> bool {
-        self.shared.holds.load(Relaxed) > 0
+        self.ctx.shared.holds.load(Relaxed) > 0
     }
 
     /// How much longer nothing may happen before virtual time jumps.
@@ -83,18 +35,62 @@ impl LoopState {
         until.saturating_sub(now).max(0)
     }
 
+    /// Before a wait in virtual time: no timer of the kernel's is to be set. How
+    /// long it may be.
+    #[cold]
+    pub fn arm_virtual(&mut self, until: Until) -> Option<i64> {
+        self.timers.recheck = 0;
+        self.timers.renumber_if_many(self.ctx.shared);
+        self.virtual_timeout(until)
+    }
+
+    fn virtual_timeout(&mut self, until: Until) -> Option<i64> {
+        let now = self.ctx.read_clock(MONOTONIC);
+        let mut due = false;
+        for index in 0..CLOCKS {
+            let wake = self.timers.next_wake(&self.ctx, index);
+            if wake.is_some_and(|wake| wake <= now && wake != i64::MAX) {
+                self.timers.due |= 1 << index;
+                due = true;
+            }
+        }
+        due |= self.ctx.suspended.iter().any(|(until, _)| *until <= now);
+        let over = matches!(until, Until::Now) || matches!(until, Until::Time(time) if time <= now);
+        if due || over {
+            return Some(0);
+        }
+        if self.auto_advance && !self.is_time_held() && self.next_jump(until).is_some() {
+            return Some(self.grace_left());
+        }
+        None
+    }
+
+    /// Where virtual time jumps to if there is nothing to do now.
+    fn next_jump(&mut self, until: Until) -> Option<i64> {
+        let timer = self.timers.next_virtual(&self.ctx);
+        let resume = self.ctx.suspended.iter().map(|(until, _)| *until);
+        let next = resume.chain(timer).min().filter(|next| *next != i64::MAX);
+        match (next, until) {
+            (_, Until::Now) => None,
+            (Some(next), Until::Time(time)) => Some(next.min(time)),
+            (None, Until::Time(time)) => Some(time),
+            (next, Until::Ever) => next,
+        }
+    }
+
     /// Whether nothing is ready, or due, so that virtual time may go on.
     fn has_nothing(&mut self, found: usize) -> bool {
         if found > 0
             || self.has_something()
             || self.files.is_active()
-            || self.shared.wake_state.has_work()
+            || self.ctx.shared.wake_state.has_work()
         {
             return false;
         }
-        let now = self.read_clock(MONOTONIC);
-        let due = self.next_virtual().is_some_and(|next| next <= now && next != i64::MAX);
-        !due && !self.suspended.iter().any(|(until, _)| *until <= now)
+        let now = self.ctx.read_clock(MONOTONIC);
+        let due =
+            self.timers.next_virtual(&self.ctx).is_some_and(|next| next <= now && next != i64::MAX);
+        !due && !self.ctx.suspended.iter().any(|(until, _)| *until <= now)
     }
 
     /// After a wait: with nothing to do, virtual time goes on.
@@ -108,9 +104,9 @@ impl LoopState {
         }
         self.grace_until = None;
         if let Some(next) = self.next_jump(until)
-            && next > self.read_clock(MONOTONIC)
+            && next > self.ctx.read_clock(MONOTONIC)
         {
-            self.shared.virtual_now.store(next, Relaxed);
+            self.ctx.shared.virtual_now.store(next, Relaxed);
             // Marks what is due now.
             self.virtual_timeout(Until::Now);
         }
@@ -168,7 +164,7 @@ impl RunGuard {
             let state = unsafe { self.state() };
             state.check_fds();
             let left = end.map_or(i64::MAX, |end| end.saturating_sub(clock::now_ns()).max(0));
-            let piece = if state.failures.is_empty() { left.min(CHECK_NS) } else { 0 };
+            let piece = if state.ctx.failures.is_empty() { left.min(CHECK_NS) } else { 0 };
             let found = self.poll(Some(piece))?;
             if found > 0 || piece == left || piece == 0 || self.shared.wake_state.has_work() {
                 return Ok(found);

@@ -1,84 +1,68 @@
 //! The loop itself, which belongs to one thread at a time; see `shared`.
 
-use super::command::{Command, Post};
-use super::event::{Destroy, Event, Options};
-use super::fd_source::{AddedSource, FdSource};
-use super::files;
+use super::command::CommandQueue;
+use super::command::Post;
+use super::event::{
+    AUTO_ADVANCE, CHECK_FDS, Destroy, Event, KEEP_ALIVE, Options, PRECISE, VIRTUAL_TIME,
+};
 use super::flags::*;
-use super::io::Io;
-use super::list::WatcherList;
-use super::node_list::{ListNode, NodeList};
+use super::lifecycle::Lifecycle;
+use super::node_list::NodeList;
+use super::notify::ClosedLoop;
 use super::own_fds::OwnFd;
+use super::own_words::INTERNAL;
+use super::ownership::LoopOwner;
 use super::payload::Payloads;
-use super::pending_queue::PendingQueue;
-use super::pending_stack::END_OF_STACK;
-use super::resolve::ClosedLoop;
-use super::shared::{CommandQueue, LoopShared};
-use super::signals::SignalSource;
-use super::slot::{self, CLOSING, LIVE, WatcherSlot};
-use super::slot_alloc::SlotAlloc;
+use super::shared::LoopShared;
+use super::slot::alloc::SlotAlloc;
+use super::slot::list::WatcherList;
+use super::slot::view::{closed_event, is_unlinked};
+use super::slot::{CLOSING, LIVE};
+use super::source::asyncs::AsyncSource;
+use super::source::ctx::{SourceCtx, woken_by};
+use super::source::fd_sources::FdSources;
+use super::source::files;
+use super::source::io::Io;
+use super::source::pending_queue::PendingQueue;
+use super::source::signals::SignalSource;
+use super::source::timers::TimerSource;
 use super::telemetry::Probe;
-use super::timers::TimerSource;
-use crate::errno::{Errno, Result, fail};
-use crate::handle::{Handle, Kind};
+use crate::errno::{Result, fail};
+use crate::handle::{self, Handle, Kind};
 use crate::hash::Map;
 use crate::sync::Ordering::Relaxed;
+use crate::sys::epoll::{self};
 use crate::sys::fd::Fd;
-use crate::sys::{epoll, eventfd, fork};
-use crate::util::alloc::{TryDeque, TryMap, TryVec, try_array};
+use crate::sys::{eventfd, fork};
+use crate::util::alloc::try_array;
 use crate::util::try_uninit;
-use crate::wakeup;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::ptr;
 
 /// So many names of closed watchers are forgotten before the next wait.
 pub(super) const MANY_NAMES: usize = 64;
-
-/// Words of the loop's own registrations; handles are below 2^53. 0 is what
-/// wakes it, the others are clocks and, behind them, the signalfd.
-pub(super) const INTERNAL: u64 = 1 << 63;
-
-/// Room for more commands than this is not kept.
-const MANY_COMMANDS: usize = 1024;
 
 const DEFAULT_EVENTS: usize = 1024;
 const DEFAULT_TIMERS: u32 = 4096;
 const DEFAULT_POSTS: u32 = 4096;
 
-/// What is rarely said about a watcher.
-#[derive(Default)]
-pub(super) struct Extra {
-    pub priority: i32,
-    pub limit: Option<Limit>,
-    pub destroy: Option<Box<ListNode<Destroy>>>,
-    /// What a disabled timer is set to.
-    pub parked: i64,
-    /// Which file a descriptor was of that is always ready.
-    pub file: Option<(u64, u64)>,
-    /// What happened while the watcher was suspended.
-    pub deferred_event: Option<Event>,
-    /// Where it is in `LoopState::suspended`, if it is there.
-    pub suspended_at: usize,
-}
+/// Bits of `LoopState::slow_waits`: time is virtual, and nothing is waited for
+/// by a timer of the kernel's.
+pub(super) const VIRTUAL: u32 = 1;
+/// Descriptors are checked.
+pub(super) const CHECKS: u32 = 2;
+/// The next wait is limited.
+pub(super) const WAIT_LIMITED: u32 = 4;
 
-impl Extra {
-    /// Keeps what happened, with what was kept before.
-    pub fn defer_event(&mut self, event: &Event) {
-        match &mut self.deferred_event {
-            Some(deferred_event) => deferred_event.merge(event),
-            None => self.deferred_event = Some(*event),
-        }
+/// The bits of a loop that was made with these flags.
+fn slow_waits_of(flags: u32) -> u32 {
+    let mut bits = if flags & VIRTUAL_TIME != 0 { VIRTUAL } else { 0 };
+    if flags & CHECK_FDS != 0 {
+        bits |= CHECKS;
     }
-}
-
-/// A rate limit, and the interval that is going on.
-#[derive(Clone, Copy)]
-pub(super) struct Limit {
-    pub interval: i64,
-    pub burst: i32,
-    pub since: i64,
-    pub count: i32,
+    bits
 }
 
 /// Watchers of the kinds that are called in turn.
@@ -92,11 +76,21 @@ pub(super) struct Lists {
     pub clock_change: WatcherList,
 }
 
+/// Something to be dispatched.
+#[derive(Clone, Copy)]
+pub(super) enum BatchItem {
+    /// With the number of the timer's setting.
+    Event(Event, u64),
+    /// The next one of `LoopState::batched`.
+    Post,
+}
+
 /// Aligned, so that its first and last fields share no cache line with what
 /// another loop's thread writes.
 #[repr(align(128))]
 pub(super) struct LoopState {
-    pub shared: &'static LoopShared,
+    /// What sources use besides their own data.
+    pub ctx: SourceCtx,
     pub max_timers: u32,
     pub max_posts: u32,
     /// The flags that it was made with.
@@ -109,40 +103,22 @@ pub(super) struct LoopState {
     pub grace_until: Option<i64>,
     /// How long the next wait may be at most.
     pub wait_limit: i64,
-    pub virtual_time: bool,
     pub auto_advance: bool,
-    pub precise: bool,
-
-    pub(super) epoll: Fd,
-    /// Always readable; see `wakeup`.
-    pub(super) eventfd: Fd,
-    /// What evloop_fileno gave away; the epoll is in it.
-    pub(super) outer: Option<Fd>,
     /// The process whose descriptors these are.
     pub(super) made_in: fork::Epoch,
-
-    pub slots: SlotAlloc,
-    pub extras: Map<u32, Extra>,
     pub io: Io,
     /// What those watchers watch that watch more than a descriptor.
-    pub fd_sources: Map<u32, Box<dyn FdSource>>,
-    /// Those for which there was no room in that yet.
-    pub late_fd_sources: NodeList<AddedSource>,
+    pub fd_sources: FdSources,
     pub signals: SignalSource,
-    pub payloads: Payloads,
     pub timers: TimerSource,
     pub files: files::FileWork,
     pub lists: Lists,
-    /// How many watchers keep the loop alive.
-    pub active: usize,
     /// How many watchers have a priority; how many idle watchers, and defer
     /// watchers, are to be called.
     pub prioritized: usize,
     pub idlers: usize,
     pub deferred: usize,
-    /// The first of the async watchers that were sent to, taken off the stack
-    /// and linked in their records as they were on it.
-    pub drained: u32,
+    pub asyncs: AsyncSource,
     /// Posted calls, and how many of them are due in this iteration.
     pub posts_due: usize,
     pub posts: NodeList<Post>,
@@ -151,14 +127,6 @@ pub(super) struct LoopState {
     /// Calls that were posted to an earlier loop when it had just been closed:
     /// what they were for is to be freed.
     pub stale_posts: NodeList<Post>,
-    /// Events for evloop_wait.
-    pub pending: PendingQueue,
-    /// Failures to be reported; and whether there are more, for which this had
-    /// no room. It is not empty then. The watchers of both are marked.
-    pub failures: VecDeque<(i64, Errno)>,
-    pub failures_more: bool,
-    /// Watchers over their rate limit, and until when.
-    pub suspended: Vec<(i64, u32)>,
     /// Notifications of closed watchers; those to be returned by evloop_wait
     /// for which `pending` had no room; and those that are open yet, for which
     /// `extras` had none.
@@ -169,20 +137,10 @@ pub(super) struct LoopState {
     /// whether there are others, for which this had no room.
     pub unnamed: Vec<i64>,
     pub unnamed_more: bool,
-
-    /// A run is going on: who calls is a callback.
-    pub in_callback: bool,
     /// The watcher whose callback is running.
     pub current: i64,
     /// Another loop waits for this one; see `evloop_embed_prepare`.
     pub prepared: bool,
-    /// Nothing was changed since an iteration that found no need for another
-    /// full one; see `fd_rounds`.
-    pub fds_only: bool,
-    /// Records are asked for by evloop_wait, not only kept.
-    pub collecting: bool,
-    /// The wall clock was stepped.
-    pub clock_changed: bool,
     /// Statistics, a trace or a watchdog is on; see `telemetry`.
     pub instrumented: bool,
     pub probe: Probe,
@@ -192,7 +150,41 @@ pub(super) struct LoopState {
     /// Room for all watchers of a list, while they are called.
     pub turn_buffer: Vec<(i64, i32, usize)>,
     /// With priorities: what is ready in this iteration.
-    pub batch: Vec<(std::cmp::Reverse<i32>, usize, super::dispatch::BatchItem)>,
+    pub batch: Vec<(std::cmp::Reverse<i32>, usize, BatchItem)>,
+}
+
+const fn assert_send<T: Send>() {}
+// The owner of a loop's state goes from thread to thread.
+const _: () = assert_send::<LoopState>();
+
+impl LoopShared {
+    /// The owner, with the type of the state.
+    #[inline(always)]
+    pub fn state_owner(&self) -> &LoopOwner<LoopState, CommandQueue> {
+        // SAFETY: of the state there is only a pointer in it, so that both have
+        // the same layout; every pointer to a state comes from here.
+        unsafe { &*ptr::from_ref(&self.owner).cast() }
+    }
+
+    /// Borrows the loop itself.
+    ///
+    /// # Safety
+    /// As [`LoopOwner::with`].
+    #[inline(always)]
+    pub unsafe fn with_state<R>(&self, act: impl FnOnce(&mut LoopState) -> R) -> Result<R> {
+        // SAFETY: this function's contract is the same.
+        match unsafe { self.state_owner().with(act) } {
+            Some(result) => Ok(result),
+            None => handle::stale(self.handle.load(Relaxed)),
+        }
+    }
+
+    /// The fields for how a loop begins and ends.
+    #[inline(always)]
+    pub fn lifecycle(&self) -> Lifecycle<'_, LoopState, CommandQueue, Post> {
+        let Self { handle, wake_state, pending_work, .. } = self;
+        Lifecycle { handle, owner: self.state_owner(), wake_state, pending_work }
+    }
 }
 
 impl LoopState {
@@ -211,57 +203,58 @@ impl LoopState {
         let eventfd = eventfd::create(1)?;
         let epoll = woken_by(&eventfd)?;
         let Some(boxed) = try_uninit() else { fail!(ENOMEM, "no memory for a loop") };
-        let state = Self {
+        let ctx = SourceCtx {
             shared,
-            max_timers: bound(options.max_timers, DEFAULT_TIMERS),
-            max_posts: bound(options.max_posts, DEFAULT_POSTS),
-            options: flags,
-            slow_waits: super::slow_wait::of_options(flags),
-            grace: options.virtual_grace_ns,
-            grace_until: None,
-            wait_limit: i64::MAX,
-            virtual_time: flags & super::VIRTUAL_TIME != 0,
-            auto_advance: flags & super::AUTO_ADVANCE != 0,
-            precise: flags & super::PRECISE != 0,
+            virtual_time: flags & VIRTUAL_TIME != 0,
+            precise: flags & PRECISE != 0,
             epoll,
             eventfd,
             outer: None,
-            made_in: fork::current(),
             slots: SlotAlloc::default(),
             extras: Map::default(),
-            io: Io::default(),
-            fd_sources: Map::default(),
-            late_fd_sources: NodeList::new(),
-            signals: SignalSource::default(),
             payloads: Payloads::default(),
-            timers: TimerSource::new(options.timer_tolerance_ns),
-            files: files::FileWork::nothing(),
-            lists: Lists::default(),
             // With KEEP_ALIVE the loop counts as one itself.
-            active: usize::from(flags & super::KEEP_ALIVE != 0),
-            prioritized: 0,
-            idlers: 0,
-            deferred: 0,
-            drained: END_OF_STACK,
-            posts_due: 0,
-            posts: NodeList::new(),
-            batched: NodeList::new(),
-            stale_posts: NodeList::new(),
+            active: usize::from(flags & KEEP_ALIVE != 0),
             pending: PendingQueue::default(),
             failures,
             failures_more: false,
             suspended: Vec::new(),
+            in_callback: false,
+            fds_only: false,
+            collecting: false,
+        };
+        let state = Self {
+            ctx,
+            max_timers: bound(options.max_timers, DEFAULT_TIMERS),
+            max_posts: bound(options.max_posts, DEFAULT_POSTS),
+            options: flags,
+            slow_waits: slow_waits_of(flags),
+            grace: options.virtual_grace_ns,
+            grace_until: None,
+            wait_limit: i64::MAX,
+            auto_advance: flags & AUTO_ADVANCE != 0,
+            made_in: fork::current(),
+            io: Io::default(),
+            fd_sources: FdSources::default(),
+            signals: SignalSource::default(),
+            timers: TimerSource::new(options.timer_tolerance_ns),
+            files: files::FileWork::nothing(),
+            lists: Lists::default(),
+            prioritized: 0,
+            idlers: 0,
+            deferred: 0,
+            asyncs: AsyncSource::default(),
+            posts_due: 0,
+            posts: NodeList::new(),
+            batched: NodeList::new(),
+            stale_posts: NodeList::new(),
             destroys: NodeList::new(),
             unqueued_destroys: NodeList::new(),
             orphans: NodeList::new(),
             unnamed: Vec::new(),
             unnamed_more: false,
-            in_callback: false,
             current: 0,
             prepared: false,
-            fds_only: false,
-            collecting: false,
-            clock_changed: false,
             instrumented: false,
             probe: Probe::default(),
             dispatched: 0,
@@ -272,163 +265,27 @@ impl LoopState {
         Ok(Box::write(boxed, state))
     }
 
-    #[inline(always)]
-    pub fn epoll(&self) -> RawFd {
-        self.epoll.raw()
-    }
-
-    /// The epoll, if it still is the loop's: for what is done outside of a run,
-    /// too.
-    pub fn own_epoll(&self) -> Result<RawFd> {
-        match self.epoll.check() {
-            Some(epoll) => Ok(epoll),
-            None => fail!(EBADF, "the descriptors of loop {} were closed", self.shared.handle()),
-        }
-    }
-
-    /// Has other threads wake the loop in its epoll.
-    pub fn be_woken(&self) {
-        self.shared.wake_in(self.epoll.identity(), self.eventfd.raw());
-    }
-
-    /// Whether others may poll the descriptor for embedding.
-    pub fn is_given_away(&self) -> bool {
-        self.outer.is_some()
-    }
-
     /// The descriptor for embedding.
     pub fn fileno(&mut self) -> Result<RawFd> {
-        if let Some(outer) = &self.outer {
+        if let Some(outer) = &self.ctx.outer {
             return Ok(outer.raw());
         }
         // Not the set itself, which may have to be replaced.
         let outer = epoll::create()?;
-        epoll::add(outer.raw(), self.own_epoll()?, libc::EPOLLIN as u32, INTERNAL)?;
-        self.fd_is_ours(OwnFd::Outer, outer.raw());
+        epoll::add(outer.raw(), self.ctx.own_epoll()?, libc::EPOLLIN as u32, INTERNAL)?;
+        self.io.claim_fd(&mut self.ctx, OwnFd::Outer, outer.raw());
         let raw = outer.raw();
-        self.outer = Some(outer);
+        self.ctx.outer = Some(outer);
         Ok(raw)
-    }
-
-    /// Puts another set in the place of this one.
-    pub fn replace_epoll(&mut self, fresh: Fd) -> Result<()> {
-        if let Some(outer) = &self.outer {
-            epoll::add(outer.raw(), fresh.raw(), libc::EPOLLIN as u32, INTERNAL)?;
-            let _ = epoll::delete(outer.raw(), self.epoll());
-        }
-        self.shared.own.set(OwnFd::Epoll, fresh.raw());
-        let before = std::mem::replace(&mut self.epoll, fresh);
-        self.be_woken();
-        drop(before);
-        Ok(())
-    }
-
-    /// A new set, in which the loop can be woken.
-    pub fn fresh_epoll(&self) -> Result<Fd> {
-        let fresh = woken_by(&self.eventfd)?;
-        super::busy_poll::apply(self.shared, fresh.raw());
-        Ok(fresh)
-    }
-
-    /// Whether the epoll is what it was. If the program has closed it, or put
-    /// another file in its place, what has its fd now is left alone.
-    pub fn has_own_epoll(&mut self, command_queue: &mut CommandQueue) -> bool {
-        let is_intact = self.epoll.is_intact() && self.epoll() >= 0;
-        if !is_intact {
-            self.lose_epoll(command_queue);
-        }
-        is_intact
-    }
-
-    /// The loop can wait no more: every wait says so from now on.
-    pub fn lose_epoll(&mut self, command_queue: &mut CommandQueue) {
-        self.shared.lose_epoll();
-        self.mark_changed();
-        command_queue.epoll = -1;
-        // These fds are the program's.
-        self.shared.own.clear();
-        self.epoll = Fd::borrowed(-1);
-    }
-
-    /// More about a watcher, made if there is nothing yet.
-    pub fn extra(&mut self, index: u32, slot: &WatcherSlot) -> Result<&mut Extra> {
-        // Each of them may come to be suspended.
-        let more = (self.extras.len() + 1).saturating_sub(self.suspended.len());
-        let has_room = self.suspended.try_reserve(more).is_ok();
-        match self.extras.try_entry(index) {
-            Ok(extra) if has_room => {
-                slot.set(EXTRA);
-                Ok(extra)
-            }
-            _ => fail!(ENOMEM, "no memory for a watcher"),
-        }
-    }
-
-    /// Has a failure reported as an event of the watcher.
-    pub fn fail(&mut self, handle: i64, errno: Errno) {
-        self.shared.failures.store(1, Relaxed);
-        let slot = super::dispatch::live(handle).map(|(_, slot)| slot);
-        if slot.is_some_and(|slot| slot.has(FAILED)) {
-            // A watcher that fails again before that is reported fails once.
-            return;
-        }
-        // There is room for some always.
-        let is_listed = self.failures.try_push_back((handle, errno)).is_ok();
-        if let Some(slot) = slot {
-            slot.set(FAILED);
-            self.failures_more |= !is_listed;
-        }
-    }
-
-    /// Finds the failures for which there was no room, as far as there is
-    /// some now.
-    #[cold]
-    pub fn list_failures(&mut self) {
-        self.failures_more = false;
-        // Those that are marked then are not listed.
-        self.mark_failures(false);
-        for (index, slot) in self.slots.all().filter(|(_, slot)| slot.has(FAILED)) {
-            // What it was is not known any more, but why it is not.
-            let errno = if slot.has(FD_LOST) { Errno::EBADF } else { Errno::ENOMEM };
-            let handle = slot.handle(Kind::Watcher, index);
-            if self.failures.try_push_back((handle, errno)).is_err() {
-                self.failures_more = true;
-                break;
-            }
-        }
-        self.mark_failures(true);
-    }
-
-    /// Marks the watchers whose failures are listed, or takes the marks off.
-    fn mark_failures(&self, marked: bool) {
-        for (handle, _) in &self.failures {
-            if let Some((_, slot)) = super::dispatch::live(*handle) {
-                if marked { slot.set(FAILED) } else { slot.unset(FAILED) }
-            }
-        }
-    }
-
-    /// Counts a watcher among those that keep the loop alive, or not.
-    #[inline]
-    pub fn count_liveness(&mut self, slot: &WatcherSlot) {
-        let flags = slot.flags.load(Relaxed);
-        let wanted = keeps_alive(flags);
-        if wanted && flags & COUNTED == 0 {
-            slot.set(COUNTED);
-            self.active += 1;
-        } else if !wanted && flags & COUNTED != 0 {
-            slot.unset(COUNTED);
-            self.active -= 1;
-        }
     }
 
     /// Whether anything is left that keeps the loop alive.
     pub fn is_alive(&self) -> bool {
-        self.active > 0
+        self.ctx.active > 0
             || !self.posts.is_empty()
-            || !self.failures.is_empty()
-            || !self.suspended.is_empty()
-            || self.shared.wake_state.has_posts()
+            || !self.ctx.failures.is_empty()
+            || !self.ctx.suspended.is_empty()
+            || self.ctx.shared.wake_state.has_posts()
     }
 
     pub fn list(&mut self, source: Source) -> Option<&mut WatcherList> {
@@ -441,39 +298,6 @@ impl LoopState {
             Source::ClockChange => Some(&mut self.lists.clock_change),
             _ => None,
         }
-    }
-
-    /// Does what others queued in the command queue.
-    #[inline]
-    pub fn apply_commands(&mut self, command_queue: &mut CommandQueue) {
-        self.mark_changed();
-        self.slots.settle();
-        if self.shared.has_commands() || command_queue.has_commands() || self.instrumented {
-            self.receive_all(command_queue);
-        }
-    }
-
-    #[inline(never)]
-    fn receive_all(&mut self, command_queue: &mut CommandQueue) {
-        self.shared.wake_state.take(super::wake_state::HAS_COMMANDS);
-        if self.instrumented {
-            // What came before what they may ask for.
-            self.probe_flush_locked(command_queue);
-        }
-        // Others' timers count from their calls: nothing is left to be found
-        // out about them.
-        let in_callback = std::mem::replace(&mut self.in_callback, false);
-        command_queue.clocks = 0;
-        for command in command_queue.commands.drain(..) {
-            self.apply(command);
-        }
-        if command_queue.commands.capacity() > MANY_COMMANDS {
-            command_queue.commands.try_shrink(0);
-        }
-        if std::mem::take(&mut command_queue.unlisted) {
-            self.close_unlisted();
-        }
-        self.in_callback = in_callback;
     }
 
     /// Forgets the names of closed watchers; where no callback runs, whose
@@ -500,151 +324,29 @@ impl LoopState {
             }
         }
         if std::mem::take(&mut self.unnamed_more) {
-            command_queue.names.retain(|handle, _| super::dispatch::live(*handle).is_some());
-        }
-    }
-
-    /// Takes the calls that others posted.
-    pub fn take_posts(&mut self) {
-        let shared = self.shared;
-        let mut taken = shared.wake_state.take_posts(shared.handle(), |stale| {
-            if stale.value().destroy.is_some() {
-                self.stale_posts.push(stale);
-            }
-        });
-        if !self.stale_posts.is_empty() {
-            shared.pending_work.set();
-        }
-        self.posts.append(&mut taken);
-        self.publish_posts();
-        if shared.has_commands() {
-            // What was asked for before something was posted comes before.
-            self.apply_commands(&mut shared.lock_commands());
+            command_queue.names.retain(|handle, _| super::slot::live(*handle).is_some());
         }
     }
 
     /// Lets other threads see how many posted calls there are.
     #[inline(always)]
     pub fn publish_posts(&self) {
-        self.shared.posts.store(self.posts.len() as u32, Relaxed);
-    }
-
-    fn apply(&mut self, command: Command) {
-        let result = match command {
-            Command::Block(block) => {
-                self.slots.attach_block(block);
-                Ok(())
-            }
-            Command::Clock(clock, fd) => self.adopt_clock(clock, fd).map_err(|error| (0, error)),
-            Command::Add(handle) => self.on_new_watcher(handle, |state, index, slot| {
-                if Source::of(slot.flags.load(Relaxed)) == Source::Defer {
-                    slot.unset(COMING);
-                }
-                state.add_to_list(index, slot)
-            }),
-            Command::AddFile(handle) => self.on_new_watcher(handle, |state, index, _| {
-                state.file_added(index);
-                Ok(())
-            }),
-            Command::AddIo(handle, registered) => self
-                .on_new_watcher(handle, |state, index, slot| {
-                    state.io_added_late(index, slot, registered)
-                }),
-            Command::AddObject(handle, registered, node) => {
-                self.on_new_watcher(handle, |state, index, slot| {
-                    state.insert_fd_source_late(node);
-                    state.io_added_late(index, slot, registered)
-                })
-            }
-            Command::AddSignal(handle, new) => self
-                .on_new_watcher(handle, |state, index, slot| state.signal_added(index, slot, new)),
-            Command::AddTimer { handle, setting, deadline } => {
-                self.on_new_watcher(handle, |state, index, slot| {
-                    slot.unset(COMING);
-                    state.timer_set(index, slot, &setting, Some(deadline))
-                })
-            }
-            Command::Close(handle, deregistered) => {
-                if let Some((index, slot)) = closing(handle) {
-                    self.finish_close(index, slot, deregistered);
-                }
-                Ok(())
-            }
-            Command::Change(handle, change) => {
-                self.on_watcher(handle, |state, index, slot| state.change(index, slot, change))
-            }
-            Command::Destroy(node) => {
-                let handle = node.to();
-                self.on_watcher(handle, |state, index, slot| {
-                    state.set_destroy_late(index, slot, node);
-                    Ok(())
-                })
-            }
-            Command::Set(handle, setting, deadline) => self
-                .on_watcher(handle, |state, index, slot| {
-                    state.timer_set(index, slot, &setting, Some(deadline))
-                }),
-            Command::Again(handle, deadline) => self.on_watcher(handle, |state, index, slot| {
-                state.timer_again(index, slot, Some(deadline))
-            }),
-            Command::Advance(ns) => {
-                self.advance(ns);
-                Ok(())
-            }
-            Command::Probe(change) => {
-                self.change_probe(change);
-                Ok(())
-            }
-        };
-        if let Err((handle, error)) = result {
-            self.fail(handle, error.errno);
-        }
-    }
-
-    /// For a watcher that another thread made.
-    fn on_new_watcher(
-        &mut self,
-        handle: i64,
-        add: impl FnOnce(&mut Self, u32, &'static WatcherSlot) -> Result<()>,
-    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
-        self.on_watcher(handle, |state, index, slot| {
-            if slot.has(RECORDS) {
-                // If there is no memory, it is looked for again when an event
-                // is there.
-                state.pending.expect_watcher();
-            }
-            add(state, index, slot)
-        })
-    }
-
-    /// For a watcher that another thread made or changed, and perhaps closed
-    /// since: then what it asked for before still counts.
-    fn on_watcher(
-        &mut self,
-        handle: i64,
-        change: impl FnOnce(&mut Self, u32, &'static WatcherSlot) -> Result<()>,
-    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
-        let live = super::resolve::resolve(handle, Kind::Watcher).ok();
-        let live = live.map(|resolved| (resolved.handle.index, resolved.slot));
-        let Some((index, slot)) = live.or_else(|| closing(handle)) else { return Ok(()) };
-        self.count_liveness(slot);
-        change(self, index, slot).map_err(|error| (handle, error))
+        self.ctx.shared.posts.store(self.posts.len() as u32, Relaxed);
     }
 
     pub fn advance(&mut self, ns: i64) {
-        let now = self.shared.virtual_now.load(Relaxed);
-        self.shared.virtual_now.store(now.saturating_add(ns), Relaxed);
+        let now = self.ctx.shared.virtual_now.load(Relaxed);
+        self.ctx.shared.virtual_now.store(now.saturating_add(ns), Relaxed);
         // This ends the wait for an embedded loop; see `has_news`.
         self.timers.recheck |= 1;
     }
 
     /// Closes everything. Returns the callbacks to notify.
     pub fn tear_down(mut self: Box<Self>) -> ClosedLoop {
-        self.fd_sources.clear();
-        self.late_fd_sources = NodeList::new();
-        let mut slots = std::mem::take(&mut self.slots);
+        self.fd_sources = FdSources::default();
+        let mut slots = std::mem::take(&mut self.ctx.slots);
         for (index, slot) in slots.all() {
-            if super::asyncs::is_unlinked(slot.flags.load(Relaxed)) {
+            if is_unlinked(slot.flags.load(Relaxed)) {
                 slot.clear_pending();
             }
             if matches!(slot.state(), LIVE | CLOSING) {
@@ -653,7 +355,7 @@ impl LoopState {
                     && let handle = slot.handle(Kind::Watcher, index)
                     && let Some(node) = self.take_destroy(index, handle)
                 {
-                    self.note_destroy(node, super::watcher::closed_event(index, slot));
+                    self.note_destroy(node, closed_event(index, slot));
                 }
                 if let Some(handle) = Handle::unpack(slot.handle(Kind::Watcher, index))
                     && slot.state() == LIVE
@@ -664,10 +366,10 @@ impl LoopState {
                 }
             }
         }
-        self.discard_pending_asyncs();
+        self.asyncs.discard_all(&mut self.ctx);
         slots.tear_down();
         let destroys = self.take_destroys();
-        let mut posts = std::mem::replace(&mut self.batched, NodeList::new());
+        let mut posts = std::mem::take(&mut self.batched);
         posts.append(&mut self.posts);
         posts.append(&mut self.stale_posts);
         ClosedLoop { destroys, posts }
@@ -676,27 +378,13 @@ impl LoopState {
     /// Gives back the descriptors of a loop whose memory has to stay.
     /// `is_sound`: no fork and no panic caught it in the middle of a change.
     pub fn abandon(&self, is_sound: bool) {
-        self.epoll.close_now();
-        self.eventfd.close_now();
+        self.ctx.epoll.close_now();
+        self.ctx.eventfd.close_now();
         if is_sound {
-            self.fd_sources.values().for_each(|fd_source| fd_source.abandon());
+            self.fd_sources.abandon();
         }
-        self.outer.iter().for_each(Fd::close_now);
+        self.ctx.outer.iter().for_each(Fd::close_now);
         self.timers.abandon();
         self.signals.abandon();
     }
-}
-
-/// A new set, and in it what its waiters are woken by.
-pub(super) fn woken_by(eventfd: &Fd) -> std::result::Result<Fd, Errno> {
-    let fresh = epoll::create()?;
-    wakeup::register(fresh.raw(), eventfd.raw(), INTERNAL)?;
-    Ok(fresh)
-}
-
-/// The watcher of a handle that is marked closing.
-fn closing(handle: i64) -> Option<(u32, &'static WatcherSlot)> {
-    let handle = Handle::unpack_as(handle, Kind::Watcher)?;
-    let slot = slot::get(handle.index).filter(|slot| slot.is(handle, CLOSING))?;
-    Some((handle.index, slot))
 }

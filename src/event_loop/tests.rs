@@ -2,11 +2,10 @@
 //! hold it.
 
 use super::api;
-use super::api::watchers::{add_plain, watcher_close};
-use super::asyncs::async_send;
+use super::api::async_send;
+use super::api::{add_plain, close, revive, watcher_close};
 use super::event::{Event, Options, Target};
 use super::flags::Source;
-use super::registry::{close, revive};
 use super::resolve::{Resolved, resolve};
 use super::run::{RunMode, run};
 use super::shared::POISONED;

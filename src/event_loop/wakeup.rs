@@ -1,10 +1,12 @@
 //! What a wait has found: the loop's own events, commands of other threads, and
 //! whether descriptors still are what was registered.
 
-use super::clocks;
-use super::dispatch::live;
+use super::clock_ids::REALTIME;
+use super::own_words::{INOTIFY, SIGNALFD, is_internal};
+use super::slot::live;
+use super::source::files;
 use super::state::LoopState;
-use super::{files, io, signals, wake_state};
+use super::wake_state;
 use crate::errno::Errno;
 use crate::sys::fd::Fd;
 use crate::sys::{epoll, timerfd};
@@ -23,20 +25,20 @@ impl LoopState {
         for event in self.events.iter().take(found) {
             // SAFETY: the kernel filled in as many as were found.
             let word = unsafe { event.assume_init_ref() }.u64;
-            own |= if io::is_internal(word) { 1u64 << (word & 63) } else { 0 };
+            own |= if is_internal(word) { 1u64 << (word & 63) } else { 0 };
         }
         while own != 0 {
             self.on_internal_event(own.trailing_zeros() as usize, found == 1);
             own &= own - 1;
         }
-        let shared = self.shared;
+        let shared = self.ctx.shared;
         if shared.wake_state.has_posts() {
             self.take_posts();
         }
         if shared.wake_state.peek() & (wake_state::HAS_COMMANDS | wake_state::SIGNALS) != 0 {
             self.take_commands();
         }
-        self.forget_payloads();
+        self.ctx.payloads.forget();
         // What callbacks of this iteration post is for the next one.
         self.posts_due = self.posts.len();
     }
@@ -45,7 +47,7 @@ impl LoopState {
     /// handlers have seen.
     #[cold]
     fn take_commands(&mut self) {
-        let shared = self.shared;
+        let shared = self.ctx.shared;
         if shared.has_commands() {
             self.apply_commands(&mut shared.lock_commands());
         }
@@ -57,12 +59,12 @@ impl LoopState {
     #[inline]
     pub fn has_more_than_descriptors(&self) -> bool {
         self.timers.due != 0
-            || self.clock_changed
+            || self.timers.clock_changed
             || self.posts_due > 0
             || self.deferred > 0
-            || self.has_drained()
+            || self.asyncs.has_drained()
             || self.signals.due
-            || !self.suspended.is_empty()
+            || !self.ctx.suspended.is_empty()
             || self.files.is_active()
     }
 
@@ -90,8 +92,8 @@ impl LoopState {
         self.io.stale_rounds = if is_stale { (self.io.stale_rounds & !(1 << 31)) + 1 } else { 0 };
         if self.io.stale_rounds == 1 {
             // Perhaps the whole set is the program's.
-            let shared = self.shared;
-            self.has_own_epoll(&mut shared.lock_commands());
+            let shared = self.ctx.shared;
+            self.ctx.has_own_epoll(&mut shared.lock_commands());
         } else if self.io.stale_rounds >= MAX_STALE_ROUNDS {
             self.rebuild();
         }
@@ -108,17 +110,17 @@ impl LoopState {
 
     /// An event of one of the loop's own descriptors; `alone`: the only one.
     fn on_internal_event(&mut self, number: usize, alone: bool) {
-        if number == signals::SIGNALFD {
-            return self.take_signalfd();
+        if number == SIGNALFD {
+            return self.signals.take_signalfd(&mut self.ctx);
         }
         let Some(clock) = number.checked_sub(1) else {
             if !self.fd_sources.is_empty() {
-                self.check_fd_sources();
+                self.fd_sources.check(&mut self.ctx, &mut self.io);
             }
             return;
         };
-        if number == files::NUMBER {
-            self.files.bits |= files::DUE;
+        if number == INOTIFY {
+            self.files.bits |= files::WORK;
             return;
         }
         self.timers.due |= 1 << clock;
@@ -126,11 +128,11 @@ impl LoopState {
         entry.armed = i64::MAX;
         entry.pace.ended_wait(alone);
         let fd = entry.fd.as_ref().and_then(Fd::check);
-        if clock == clocks::REALTIME
+        if clock == REALTIME
             && let Some(fd) = fd
             && timerfd::read(fd) == Err(Errno::ECANCELED)
         {
-            self.clock_changed = true;
+            self.timers.clock_changed = true;
         }
     }
 }

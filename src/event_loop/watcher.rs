@@ -1,155 +1,207 @@
-//! What can be done with watchers: add, change, close.
+//! What is done to watchers, on the thread that may touch the loop's state: at
+//! once, or because other threads have queued a command for it.
 
-use super::asyncs::is_unlinked;
-use super::clocks;
-use super::command::{Change, RegisteredAs};
-use super::event::{Event, Target};
-use super::fd_source::FdSource;
+use super::clock_ids;
+use super::command::{Change, Command, CommandQueue};
 use super::flags::*;
-use super::io;
-use super::list::WatcherList;
 use super::resolve::Resolved;
-use super::shared;
-use super::slot::{self, LIVE, WatcherSlot};
-use super::state::{Limit, LoopState, MANY_NAMES};
-use super::timers::{self, TimerSetting};
+use super::slot::list::WatcherList;
+use super::slot::view::{closed_event, is_unlinked};
+use super::slot::{self, CLOSING, WatcherSlot};
+use super::source::ctx::Limit;
+use super::state::{LoopState, MANY_NAMES};
+use super::timer_setting::{self, TimerSetting};
+use super::wake_state;
 use crate::errno::{Result, fail};
-use crate::handle::{self, Kind};
+use crate::handle::{self, Handle, Kind};
 use crate::sync::Ordering::Relaxed;
-use crate::sys::epoll;
 use crate::util::alloc::{TryMap, TryVec};
-use std::os::fd::RawFd;
 
-/// A new slot for a watcher, filled in but not live.
-pub(super) struct NewWatcher {
-    pub index: u32,
-    pub slot: &'static WatcherSlot,
-}
+/// Room for more commands than this is not kept.
+const MANY_COMMANDS: usize = 1024;
 
-impl NewWatcher {
-    pub fn new(
-        shared: &'static shared::LoopShared,
-        index: u32,
-        source: Source,
-        target: Target,
-    ) -> Result<Self> {
-        let Some(slot) = slot::get(index) else { fail!(ENOMEM, "no memory for a watcher") };
-        let records = if target.callback.is_none() { RECORDS } else { 0 };
-        slot.flags.store(source.bits() | ENABLED | records, Relaxed);
-        slot.set_shared(shared);
-        slot.set_target(target);
-        Ok(Self { index, slot })
+impl LoopState {
+    /// Does what others queued in the command queue.
+    #[inline]
+    pub fn apply_commands(&mut self, command_queue: &mut CommandQueue) {
+        self.mark_changed();
+        self.ctx.slots.settle();
+        if self.ctx.shared.has_commands() || command_queue.has_commands() || self.instrumented {
+            self.receive_all(command_queue);
+        }
     }
 
-    pub fn handle(&self) -> i64 {
-        self.slot.handle(Kind::Watcher, self.index)
+    #[inline(never)]
+    fn receive_all(&mut self, command_queue: &mut CommandQueue) {
+        self.ctx.shared.wake_state.take(wake_state::HAS_COMMANDS);
+        if self.instrumented {
+            // What came before what they may ask for.
+            self.probe_flush_locked(command_queue);
+        }
+        // Others' timers count from their calls: nothing is left to be found
+        // out about them.
+        let in_callback = std::mem::replace(&mut self.ctx.in_callback, false);
+        command_queue.clocks = 0;
+        for command in command_queue.commands.drain(..) {
+            self.apply(command);
+        }
+        if command_queue.commands.capacity() > MANY_COMMANDS {
+            command_queue.commands.try_shrink(0);
+        }
+        if std::mem::take(&mut command_queue.unlisted) {
+            self.close_unlisted();
+        }
+        self.ctx.in_callback = in_callback;
+    }
+
+    /// Takes the calls that others posted.
+    pub fn take_posts(&mut self) {
+        let shared = self.ctx.shared;
+        let mut taken = shared.wake_state.take_posts(shared.handle(), |stale| {
+            if stale.value().destroy.is_some() {
+                self.stale_posts.push(stale);
+            }
+        });
+        if !self.stale_posts.is_empty() {
+            shared.pending_work.set();
+        }
+        self.posts.append(&mut taken);
+        self.publish_posts();
+        if shared.has_commands() {
+            // What was asked for before something was posted comes before.
+            self.apply_commands(&mut shared.lock_commands());
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        let result = match command {
+            Command::Block(block) => {
+                self.ctx.slots.attach_block(block);
+                Ok(())
+            }
+            Command::Clock(clock, fd) => self
+                .timers
+                .adopt_clock(&mut self.ctx, &mut self.io, clock, fd)
+                .map_err(|error| (0, error)),
+            Command::Add(handle) => self.on_new_watcher(handle, |state, index, slot| {
+                if Source::of(slot.flags.load(Relaxed)) == Source::Defer {
+                    slot.unset(COMING);
+                }
+                state.add_to_list(index, slot)
+            }),
+            Command::AddFile(handle) => self.on_new_watcher(handle, |state, index, _| {
+                state.files.added(&mut state.ctx, &mut state.io, index);
+                Ok(())
+            }),
+            Command::AddIo(handle, registered) => self
+                .on_new_watcher(handle, |state, index, slot| {
+                    state.io.added_late(&mut state.ctx, index, slot, registered)
+                }),
+            Command::AddObject(handle, registered, node) => {
+                self.on_new_watcher(handle, |state, index, slot| {
+                    state.fd_sources.insert_late(node);
+                    state.io.added_late(&mut state.ctx, index, slot, registered)
+                })
+            }
+            Command::AddSignal(handle, new) => self.on_new_watcher(handle, |state, index, slot| {
+                state.signals.added(&mut state.ctx, &mut state.io, index, slot, new)
+            }),
+            Command::AddTimer { handle, setting, deadline } => {
+                self.on_new_watcher(handle, |state, index, slot| {
+                    slot.unset(COMING);
+                    state.set_timer(index, slot, &setting, Some(deadline))
+                })
+            }
+            Command::Close(handle, deregistered) => {
+                if let Some((index, slot)) = closing(handle) {
+                    self.finish_close(index, slot, deregistered);
+                }
+                Ok(())
+            }
+            Command::Change(handle, change) => {
+                self.on_watcher(handle, |state, index, slot| state.change(index, slot, change))
+            }
+            Command::Destroy(node) => {
+                let handle = node.to();
+                self.on_watcher(handle, |state, index, slot| {
+                    state.set_destroy_late(index, slot, node);
+                    Ok(())
+                })
+            }
+            Command::Set(handle, setting, deadline) => self
+                .on_watcher(handle, |state, index, slot| {
+                    state.set_timer(index, slot, &setting, Some(deadline))
+                }),
+            Command::Again(handle, deadline) => self.on_watcher(handle, |state, index, slot| {
+                state.timers.again(&mut state.ctx, index, slot, Some(deadline))
+            }),
+            Command::Advance(ns) => {
+                self.advance(ns);
+                Ok(())
+            }
+            Command::Probe(change) => {
+                self.change_probe(change);
+                Ok(())
+            }
+        };
+        if let Err((handle, error)) = result {
+            self.ctx.fail(handle, error.errno);
+        }
+    }
+
+    /// For a watcher that another thread made.
+    fn on_new_watcher(
+        &mut self,
+        handle: i64,
+        add: impl FnOnce(&mut Self, u32, &'static WatcherSlot) -> Result<()>,
+    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
+        self.on_watcher(handle, |state, index, slot| {
+            if slot.has(RECORDS) {
+                // If there is no memory, it is looked for again when an event
+                // is there.
+                state.ctx.pending.expect_watcher();
+            }
+            add(state, index, slot)
+        })
+    }
+
+    /// For a watcher that another thread made or changed, and perhaps closed
+    /// since: then what it asked for before still counts.
+    fn on_watcher(
+        &mut self,
+        handle: i64,
+        change: impl FnOnce(&mut Self, u32, &'static WatcherSlot) -> Result<()>,
+    ) -> std::result::Result<(), (i64, crate::errno::Error)> {
+        let live = slot::live(handle);
+        let Some((index, slot)) = live.or_else(|| closing(handle)) else { return Ok(()) };
+        self.ctx.count_liveness(slot);
+        change(self, index, slot).map_err(|error| (handle, error))
     }
 }
 
 impl LoopState {
-    #[inline]
-    pub fn new_watcher(&mut self, source: Source, target: Target) -> Result<NewWatcher> {
-        let index = self.slots.alloc(self.shared)?;
-        let fresh = NewWatcher::new(self.shared, index, source, target)?;
-        if target.callback.is_none() && !self.pending.expect_watcher() {
-            self.discard_new(&fresh);
-            fail!(ENOMEM, "no memory for a watcher's events");
-        }
-        Ok(fresh)
-    }
-
-    pub fn discard_new(&mut self, fresh: &NewWatcher) {
-        self.forget_slot(fresh.slot);
-        self.slots.free(fresh.index);
-    }
-
-    fn forget_slot(&mut self, slot: &WatcherSlot) {
+    pub fn forget_slot(&mut self, slot: &WatcherSlot) {
         if slot.has(RECORDS) {
-            self.pending.forget_watcher();
+            self.ctx.pending.forget_watcher();
         }
     }
 
-    #[inline]
-    pub fn publish(&mut self, fresh: &NewWatcher) -> i64 {
-        fresh.slot.set_state(LIVE);
-        self.shared.count(1);
-        self.count_liveness(fresh.slot);
-        fresh.handle()
-    }
-
-    pub fn add_io(
+    /// Sets, or stops, a timer. `deadline`: where it was found already.
+    pub fn set_timer(
         &mut self,
-        source: Source,
-        fd: RawFd,
-        events: u32,
-        target: Target,
-        fd_source: Option<Box<dyn FdSource>>,
-    ) -> Result<i64> {
-        let fresh = self.new_watcher(source, target)?;
-        io::fill(fresh.slot, fd, events);
-        set_subject(fresh.slot, fd_source.as_deref());
-        let added = self.begin_fd_source(&fresh, fd_source).and_then(|()| {
-            let registered = self.io_register(fd, events, fresh.handle())?;
-            let added = self.io_added(fresh.index, fresh.slot, registered);
-            if added.is_err() && matches!(registered, RegisteredAs::Alone(_)) {
-                let _ = epoll::delete(self.epoll(), fd);
-            }
-            added
-        });
-        match added {
-            Ok(()) => Ok(self.publish(&fresh)),
-            Err(error) => {
-                self.take_fd_source(fresh.index);
-                self.discard_new(&fresh);
-                Err(error)
-            }
-        }
-    }
-
-    fn begin_fd_source(
-        &mut self,
-        fresh: &NewWatcher,
-        fd_source: Option<Box<dyn FdSource>>,
-    ) -> Result<()> {
-        let Some(mut fd_source) = fd_source else { return Ok(()) };
-        fd_source.begin(self.shared.handle())?;
-        self.insert_fd_source(fresh.index, fd_source)
-    }
-
-    pub fn add_timer(
-        &mut self,
-        clock: usize,
+        index: u32,
+        slot: &WatcherSlot,
         setting: &TimerSetting,
-        tolerance: i64,
-        target: Target,
-    ) -> Result<i64> {
-        let fresh = self.new_watcher(Source::Timer, target)?;
-        prepare_timer(fresh.slot, clock, setting);
-        let tolerance = if tolerance == 0 { self.timers.tolerance } else { tolerance };
-        fresh.slot.node.set_tolerance(tolerance);
-        match self.timer_set(fresh.index, fresh.slot, setting, None) {
-            Ok(()) => Ok(self.publish(&fresh)),
-            Err(error) => {
-                self.uncount(fresh.slot);
-                self.discard_new(&fresh);
-                Err(error)
-            }
-        }
+        deadline: Option<i64>,
+    ) -> Result<()> {
+        let clock = (slot.flags.load(Relaxed) >> CLOCK_SHIFT & CLOCK_MASK) as usize;
+        self.ensure_clock(timer_setting::queue_of(clock, setting))?;
+        self.timers.set(&mut self.ctx, index, slot, setting, deadline)
     }
 
-    pub fn add_plain(&mut self, source: Source, target: Target) -> Result<i64> {
-        if source == Source::ClockChange {
-            self.ensure_clock(clocks::REALTIME)?;
-        }
-        let fresh = self.new_watcher(source, target)?;
-        if source == Source::Async {
-            fresh.slot.aux.store(0, Relaxed);
-        }
-        if let Err(error) = self.add_to_list(fresh.index, fresh.slot) {
-            self.discard_new(&fresh);
-            return Err(error);
-        }
-        Ok(self.publish(&fresh))
+    /// Makes the timer of a clock, if it is not there yet.
+    pub fn ensure_clock(&mut self, clock: usize) -> Result<()> {
+        self.timers.ensure_clock(&mut self.ctx, &mut self.io, clock)
     }
 
     /// Notes a watcher of a kind that is called in turn.
@@ -166,12 +218,12 @@ impl LoopState {
             }
         }
         match source {
-            Source::ClockChange => self.timers.recheck |= 1 << clocks::REALTIME,
+            Source::ClockChange => self.timers.recheck |= 1 << clock_ids::REALTIME,
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 self.deferred += 1;
                 slot.set(WAITING | NEXT_TIME);
-                self.count_liveness(slot);
+                self.ctx.count_liveness(slot);
             }
             _ => {}
         }
@@ -184,9 +236,9 @@ impl LoopState {
             Change::Enable => self.enable(index, slot),
             Change::Disable => self.disable(index, slot),
             Change::Priority(priority) => {
-                self.extra(index, slot)?;
+                self.ctx.extra(index, slot)?;
                 self.publish_priority(slot.handle(Kind::Watcher, index), priority)?;
-                self.extra(index, slot)?.priority = priority;
+                self.ctx.extra(index, slot)?.priority = priority;
                 let prioritized = slot.has(HAS_PRIORITY);
                 if priority != 0 && !prioritized {
                     slot.set(HAS_PRIORITY);
@@ -208,27 +260,29 @@ impl LoopState {
             }
             Change::Ref => {
                 slot.unset(UNREF);
-                self.count_liveness(slot);
+                self.ctx.count_liveness(slot);
                 Ok(())
             }
             Change::Unref => {
                 slot.set(UNREF);
-                self.count_liveness(slot);
+                self.ctx.count_liveness(slot);
                 Ok(())
             }
-            Change::Events(events) => self.io_modify(index, slot, events),
+            Change::Events(events) => self.io.modify(&mut self.ctx, index, slot, events),
             Change::IoSet(0) => self.disable(index, slot),
             Change::IoSet(events) => {
-                self.io_modify(index, slot, events)?;
+                self.io.modify(&mut self.ctx, index, slot, events)?;
                 self.enable(index, slot)
             }
-            Change::Tolerance(tolerance) => self.timer_set_tolerance(index, slot, tolerance),
+            Change::Tolerance(tolerance) => {
+                self.timers.set_tolerance(&mut self.ctx, index, slot, tolerance)
+            }
         }
     }
 
     /// Lets other threads see a watcher's priority.
     fn publish_priority(&self, handle: i64, priority: i32) -> Result<()> {
-        let mut priorities = self.shared.priorities.lock();
+        let mut priorities = self.ctx.shared.priorities.lock();
         if priority == 0 {
             priorities.remove(&handle);
         } else if priorities.try_put(handle, priority).is_err() {
@@ -239,8 +293,8 @@ impl LoopState {
 
     fn limit(&mut self, index: u32, slot: &WatcherSlot, interval: i64, burst: i32) -> Result<()> {
         // It wakes the loop when a watcher may go on.
-        self.ensure_clock(clocks::MONOTONIC)?;
-        let extra = self.extra(index, slot)?;
+        self.ensure_clock(clock_ids::MONOTONIC)?;
+        let extra = self.ctx.extra(index, slot)?;
         if interval > 0 {
             extra.limit = Some(Limit { interval, burst, since: i64::MIN, count: 0 });
             slot.set(HAS_RATE_LIMIT);
@@ -263,30 +317,30 @@ impl LoopState {
             return Ok(());
         }
         if source.is_descriptor() {
-            self.io_retry(index, slot)?;
+            self.io.retry(&mut self.ctx, index, slot)?;
         }
         slot.set(ENABLED);
         match source {
             source if source.is_descriptor() => {
                 slot.unset(AUTO_DISABLED);
-                self.io_rearm(index, slot);
-                self.io_forget_deferred(index, slot);
-                self.fail_if_fd_lost(index, slot);
+                self.io.rearm(index, slot);
+                self.io.forget_deferred(&mut self.ctx, index, slot);
+                self.ctx.fail_if_fd_lost(index, slot);
             }
             Source::File => {
                 slot.unset(AUTO_DISABLED);
-                self.resume_notes(index, slot);
+                self.files.resume(&mut self.ctx, index, slot);
             }
             Source::Timer => {
-                if let Err(error) = self.timer_enable(index, slot) {
+                if let Err(error) = self.timers.enable(&mut self.ctx, index, slot) {
                     slot.unset(ENABLED);
                     return Err(error);
                 }
             }
             Source::Async if slot.is_pending() && is_unlinked(flags) => {
-                self.relink_async(index, slot)
+                self.asyncs.relink(&mut self.ctx, index, slot)
             }
-            Source::Signal => self.signal_due(index),
+            Source::Signal => self.signals.note_due(index),
             Source::Idle => self.idlers += 1,
             Source::Defer => {
                 slot.set(WAITING | NEXT_TIME);
@@ -294,7 +348,7 @@ impl LoopState {
             }
             _ => {}
         }
-        self.count_liveness(slot);
+        self.ctx.count_liveness(slot);
         if flags & EXTRA != 0 {
             self.deliver_deferred(index, slot);
         }
@@ -304,7 +358,7 @@ impl LoopState {
     /// What was kept while the watcher was disabled comes now.
     fn deliver_deferred(&mut self, index: u32, slot: &WatcherSlot) {
         let deferred_event =
-            self.extras.get(&index).is_some_and(|extra| extra.deferred_event.is_some());
+            self.ctx.extras.get(&index).is_some_and(|extra| extra.deferred_event.is_some());
         if deferred_event && !slot.has(RATE_LIMITED_NOW) {
             self.suspend(index, slot, i64::MIN);
         }
@@ -325,22 +379,22 @@ impl LoopState {
             return Ok(());
         }
         match Source::of(flags) {
-            source if source.is_descriptor() => self.io_touch(index, slot),
-            Source::Timer => self.timer_disable(index, slot)?,
+            source if source.is_descriptor() => self.io.touch(index, slot),
+            Source::Timer => self.timers.disable(&mut self.ctx, index, slot)?,
             Source::Idle => self.idlers -= 1,
             Source::Defer if flags & WAITING != 0 => self.deferred -= 1,
             _ => {}
         }
         slot.unset(ENABLED);
-        self.count_liveness(slot);
+        self.ctx.count_liveness(slot);
         self.requeue_pending(index, slot);
         Ok(())
     }
 
-    fn uncount(&mut self, slot: &WatcherSlot) {
+    pub fn uncount(&mut self, slot: &WatcherSlot) {
         if slot.has(COUNTED) {
             slot.unset(COUNTED);
-            self.active -= 1;
+            self.ctx.active -= 1;
         }
     }
 
@@ -352,7 +406,7 @@ impl LoopState {
         if !slot.close(resolved.handle) {
             return handle::stale(resolved.handle.pack());
         }
-        self.shared.count(-1);
+        self.ctx.shared.count(-1);
         self.finish_close(resolved.handle.index, slot, false);
         Ok(())
     }
@@ -363,14 +417,14 @@ impl LoopState {
         let flags = slot.flags.load(Relaxed);
         self.uncount(slot);
         match Source::of(flags) {
-            Source::Io => self.io_close(index, slot, deregistered),
+            Source::Io => self.io.close(&mut self.ctx, index, slot, deregistered),
             source if source.is_fd_source() => {
-                self.io_close(index, slot, deregistered);
-                self.take_fd_source(index);
+                self.io.close(&mut self.ctx, index, slot, deregistered);
+                self.fd_sources.take(index);
             }
-            Source::Timer => self.timer_stop(index, slot),
-            Source::Signal => self.signal_close(index, slot),
-            Source::File => self.close_file(index, deregistered),
+            Source::Timer => self.timers.stop(&mut self.ctx, index, slot),
+            Source::Signal => self.signals.close(&mut self.ctx, index, slot),
+            Source::File => self.files.close(&mut self.ctx, index, deregistered),
             source => self.remove_from_list(slot, source),
         }
         if flags & (EXTRA | NAMED | HAS_PENDING | RECORDS) != 0 {
@@ -381,7 +435,7 @@ impl LoopState {
             slot.set(CLOSED_ON_STACK);
             return;
         }
-        self.slots.free(index);
+        self.ctx.slots.free(index);
     }
 
     /// Takes the watchers out of everything that others have closed without
@@ -390,7 +444,7 @@ impl LoopState {
     pub fn close_unlisted(&mut self) {
         let mut position = usize::MAX;
         while let Some((next, index, slot)) =
-            self.slots.find_before(position, WatcherSlot::is_unlisted)
+            self.ctx.slots.find_before(position, WatcherSlot::is_unlisted)
         {
             position = next;
             let was_removed = slot.take_unlisted();
@@ -420,12 +474,12 @@ impl LoopState {
         if slot.has(NAMED) {
             self.unnamed_more |= self.unnamed.try_push(handle).is_err();
             if self.unnamed.len() >= MANY_NAMES || self.unnamed_more {
-                self.shared.pending_work.set();
+                self.ctx.shared.pending_work.set();
             }
         }
         if slot.has(HAS_PRIORITY) {
             self.prioritized -= 1;
-            self.shared.priorities.lock().remove(&handle);
+            self.ctx.shared.priorities.lock().remove(&handle);
         }
         if slot.has(RATE_LIMITED_NOW) {
             self.forget_suspended(index);
@@ -438,34 +492,23 @@ impl LoopState {
         {
             self.note_destroy(node, closed_event(index, slot));
         }
-        let deferred_event = self.extras.remove(&index).and_then(|extra| extra.deferred_event);
+        let deferred_event = self.ctx.extras.remove(&index).and_then(|extra| extra.deferred_event);
         // What is longer than an event that will not be seen.
-        self.payloads.set_retained(
+        self.ctx.payloads.set_retained(
             deferred_event.map_or(0, |deferred_event| deferred_event.reserved),
             false,
         );
-        if self.extras.capacity() > 1024 && self.extras.capacity() > 8 * self.extras.len() {
-            self.extras.try_shrink();
+        if self.ctx.extras.capacity() > 1024
+            && self.ctx.extras.capacity() > 8 * self.ctx.extras.len()
+        {
+            self.ctx.extras.try_shrink();
         }
     }
 }
 
-/// The event of a watcher that is closed.
-pub(super) fn closed_event(index: u32, slot: &WatcherSlot) -> Event {
-    let mut event = Event::new(slot.handle(Kind::Watcher, index), CLOSED);
-    event.data = slot.data.load(Relaxed);
-    event
-}
-
-pub(super) fn prepare_timer(slot: &WatcherSlot, clock: usize, setting: &TimerSetting) {
-    let queue = timers::queue_of(clock, setting);
-    slot.set((clock as u32) << CLOCK_SHIFT | (queue as u32) << QUEUE_SHIFT);
-    slot.node.reset();
-    slot.aux.store(0, Relaxed);
-}
-
-/// Notes what an object watcher watches, for threads that ask.
-pub(super) fn set_subject(slot: &WatcherSlot, fd_source: Option<&dyn FdSource>) {
-    let subject = fd_source.map_or(0, FdSource::subject);
-    slot.node.third_spare().store(subject, Relaxed);
+/// The watcher of a handle that is marked closing.
+fn closing(handle: i64) -> Option<(u32, &'static WatcherSlot)> {
+    let handle = Handle::unpack_as(handle, Kind::Watcher)?;
+    let slot = slot::get(handle.index).filter(|slot| slot.is(handle, CLOSING))?;
+    Some((handle.index, slot))
 }

@@ -1,6 +1,7 @@
 //! Lists of entries in chunks, from a pool of their own.
 
-use super::{NoMemory, TimerEntry};
+use super::NoMemory;
+use super::entry::TimerEntry;
 use crate::sys::memory;
 use crate::util::alloc::TryVec;
 

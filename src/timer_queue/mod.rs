@@ -12,6 +12,7 @@
 //! that no timer uses are swept out when they are the larger half.
 
 mod chunks;
+mod entry;
 mod node;
 mod renumber;
 mod share;
@@ -23,15 +24,13 @@ pub(crate) use share::Shared;
 
 use crate::util::alloc::{TryHeap, TryVec, TryVecCopy};
 use chunks::{ChunkList, Chunks};
+use entry::{TICK_BITS, TimerEntry, time_of};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 const LEVELS: usize = 8;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// A tick is 2^16 ns.
-const TICK_BITS: u32 = 16;
-const ID_BITS: u32 = 24;
 /// Room for more entries than this is given back when they are gone, and for
 /// so many is kept.
 const MOST_KEPT: usize = 1024;
@@ -56,42 +55,6 @@ pub(crate) enum Popped {
     Later,
     /// Nothing is due.
     None,
-}
-
-/// A timer's place in the order: its deadline when it was put there, and
-/// below it when it was armed (40 bits) and which it is (24 bits).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
-struct TimerEntry {
-    key: i64,
-    tag: u64,
-}
-
-impl TimerEntry {
-    fn new(key: i64, seq: u64, id: u32) -> Self {
-        Self { key, tag: seq << ID_BITS | u64::from(id) }
-    }
-
-    fn id(self) -> u32 {
-        (self.tag & ((1 << ID_BITS) - 1)) as u32
-    }
-
-    fn is_exact(self, deadline: i64, seq: u64) -> bool {
-        self == Self::new(deadline, seq, self.id())
-    }
-
-    /// The tick it belongs to; the order of times is that of ticks.
-    fn tick(self) -> u64 {
-        tick_of(self.key)
-    }
-}
-
-fn tick_of(time: i64) -> u64 {
-    (time.cast_unsigned() ^ 1 << 63) >> TICK_BITS
-}
-
-/// The first time of a tick.
-fn time_of(tick: u64) -> i64 {
-    (tick << TICK_BITS ^ 1 << 63).cast_signed()
 }
 
 #[derive(Clone, Copy)]

@@ -9,7 +9,8 @@
 //! when half of all are used. It needs memory to sort them; without it tries
 //! again, and the other half of the numbers is left for that.
 
-use super::{NoMemory, Node, NodeLookup, TimerEntry, TimerQueue};
+use super::entry::TimerEntry;
+use super::{NoMemory, Node, NodeLookup, TimerQueue};
 use crate::util::alloc::TryVec;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

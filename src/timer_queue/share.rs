@@ -3,7 +3,8 @@
 //! Asked only before a sleep, by an owner whose wake-ups for timers have become
 //! too many: arming and expiring do nothing for it.
 
-use super::{Node, NodeLookup, TimerEntry, TimerQueue};
+use super::entry::TimerEntry;
+use super::{Node, NodeLookup, TimerQueue};
 use std::cmp::Reverse;
 
 /// So many entries are looked at for one wake-up. Where more come up in that

@@ -99,6 +99,29 @@ def check_names(suite):
     suite.check("glossary.md: the sources have its names", terms and not gone, "\n".join(gone))
 
 
+# What happens most, and how many files a reader has to open for it.
+JOURNEYS = {"An io event, from the wait to the callback": 7,
+            "A timer that is started again, and expires": 5,
+            "A watcher that is closed by a thread that does not run the loop": 6,
+            "A kevent change and event": 8}
+
+
+def check_journeys(suite):
+    """The journeys of design.md: their functions are there."""
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    for title, most in JOURNEYS.items():
+        part = text.partition(f"\n### {title}\n")[2].partition("\n#")[0]
+        steps = re.findall(r"^\| src/([\w/.]+) \| (\w+) \|", part, re.M)
+        files = {file: (ROOT / "src" / file).read_text(encoding="utf-8") for file, _ in steps
+                 if (ROOT / "src" / file).exists()}
+        wrong = [f"{file}: {name}" for file, name in steps
+                 if not re.search(rf"\bfn {name}\b", files.get(file, ""))]
+        suite.check(f"design.md: {title}: its functions are there", steps and not wrong,
+                    "\n".join(wrong))
+        suite.check(f"design.md: {title}: {most} files at most", len(dict(steps)) <= most,
+                    "\n".join(sorted(dict(steps))))
+
+
 # Who does what is to be said, with the field's words; not these, which the
 # project once used.
 UNWANTED = re.compile(r"\b(?:desk|letter|told|nobody|whoever|somebody|anew)s?\b", re.I)
@@ -125,6 +148,7 @@ def check_words(suite):
 
 def docs(suite):
     check_names(suite)
+    check_journeys(suite)
     check_words(suite)
     if not suite.make("lib"):
         return

@@ -3,338 +3,21 @@
 //! queue.
 
 use crate::errno::{Result, fail};
-use crate::event_loop::command::{Change, Command, RegisteredAs};
-use crate::event_loop::event::{Destroy, Event, Target};
-use crate::event_loop::fd_source::{self, AddedSource, FdSource, ObjectRef};
+use crate::event_loop::api::add::remote_deadline;
+use crate::event_loop::command::{Change, Command, CommandQueue};
+use crate::event_loop::event::{Destroy, Target};
 use crate::event_loop::flags::*;
-use crate::event_loop::io;
-use crate::event_loop::node_list::ListNode;
 use crate::event_loop::resolve::{Resolved, resolve};
-use crate::event_loop::shared::CommandQueue;
-use crate::event_loop::slot;
-use crate::event_loop::slot::LIVE;
+use crate::event_loop::slot::view::{fd_of, is_registered};
+use crate::event_loop::source::io_slot;
 use crate::event_loop::state::LoopState;
-use crate::event_loop::timers::{self, NewTimer, TimerSetting};
-use crate::event_loop::watcher::{NewWatcher, prepare_timer, set_subject};
-use crate::event_loop::{clocks, fast_path, files};
-use crate::file_watch::{PendingTree, WatchRequest};
-use crate::handle::{self, Handle, Kind};
+use crate::event_loop::timer_setting::{self, TimerSetting};
+use crate::handle::{self, Kind};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::epoll;
+use crate::util::Out;
 use crate::util::alloc::{TryMap, TryVec, try_copy};
-use crate::util::{Out, try_box};
-use crate::wait::refuse_own;
 use std::cell::Cell;
-use std::os::fd::RawFd;
-
-/// A slot for a watcher that another thread than the loop's adds.
-pub(in crate::event_loop) fn new_remote_watcher(
-    command_queue: &mut CommandQueue,
-    resolved: &Resolved,
-    source: Source,
-    target: Target,
-) -> Result<NewWatcher> {
-    command_queue.reserve_commands(3)?;
-    if command_queue.spare_slots.is_empty() {
-        if command_queue.spare_slots.try_reserve(slot::PER_BLOCK as usize).is_err() {
-            fail!(ENOMEM, "no memory for a watcher");
-        }
-        let block = slot::take_block(Some(resolved.shared))?;
-        let first = block * slot::PER_BLOCK;
-        for index in (first + 1..first + slot::PER_BLOCK).rev() {
-            command_queue.spare_slots.push_reserved(index);
-        }
-        command_queue.commands.push_reserved(Command::Block(block));
-    }
-    let Some(index) = command_queue.spare_slots.pop() else {
-        fail!(ENOMEM, "no memory for a watcher")
-    };
-    slot::begin_contents();
-    NewWatcher::new(resolved.shared, index, source, target)
-}
-
-impl CommandQueue {
-    /// Makes room, so that nothing fails once something is done.
-    pub fn reserve_commands(&mut self, count: usize) -> Result<()> {
-        if self.commands.try_reserve(count).is_err() {
-            fail!(ENOMEM, "no memory for a command to the loop");
-        }
-        Ok(())
-    }
-
-    /// The loop has removed the registration of a descriptor: perhaps that of a
-    /// watcher in here.
-    pub fn on_deregistered(&mut self, fd: RawFd) {
-        for command in &mut self.commands {
-            if let Command::AddIo(handle, registered) | Command::AddObject(handle, registered, _) =
-                command
-                && matches!(registered, RegisteredAs::Alone(_))
-                && is_fd_of(*handle, fd)
-            {
-                *registered = RegisteredAs::Shared;
-            }
-        }
-    }
-
-    pub fn publish(&mut self, fresh: &NewWatcher, resolved: &Resolved, command: Command) -> i64 {
-        let handle = fresh.handle();
-        fresh.slot.set_state(LIVE);
-        resolved.shared.count_from_outside(1);
-        self.commands.push_reserved(command);
-        handle
-    }
-}
-
-/// See evloop_add_io.
-pub(crate) fn add_io(handle: i64, fd: RawFd, events: u32, target: Target) -> Result<i64> {
-    io::check_events(events)?;
-    refuse_own(fd)?;
-    add_descriptor(handle, Source::Io, fd, events, target, None)
-}
-
-/// See evloop_add_tfd and evloop_add_kqueue. The loop is looked at first.
-pub(crate) fn add_object(
-    handle: i64,
-    source: Source,
-    object_ref: impl FnOnce() -> Result<ObjectRef>,
-    target: Target,
-) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.check()?;
-    let object_ref = object_ref()?;
-    if source == Source::Tfd && resolved.shared.is_virtual() {
-        let timer = object_ref.handle;
-        fail!(ENOTSUP, "loop {} has virtual time, which timer {} does not follow", handle, timer);
-    }
-    add_fd_source(handle, source, fd_source::object_source(object_ref)?, target)
-}
-
-/// A watcher of something that has a descriptor, and is asked what happened.
-pub(in crate::event_loop) fn add_fd_source(
-    handle: i64,
-    source: Source,
-    fd_source: Box<dyn FdSource>,
-    target: Target,
-) -> Result<i64> {
-    let (fd, events) = (fd_source.fd(), fd_source.events());
-    add_descriptor(handle, source, fd, events, target, Some(fd_source))
-}
-
-fn add_descriptor(
-    handle: i64,
-    source: Source,
-    fd: RawFd,
-    events: u32,
-    target: Target,
-    fd_source: Option<Box<dyn FdSource>>,
-) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.check_epoll_first()?;
-    // Taken by one of the two.
-    let fd_source = Cell::new(fd_source);
-    resolved.with(
-        |state| state.add_io(source, fd, events, target, fd_source.take()),
-        |command_queue| {
-            let mut fd_source = fd_source.take();
-            if let Some(fd_source) = &mut fd_source {
-                fd_source.begin(resolved.shared.handle())?;
-            }
-            let fresh = new_remote_watcher(command_queue, &resolved, source, target)?;
-            set_subject(fresh.slot, fd_source.as_deref());
-            let added = |fd_source| AddedSource { index: fresh.index, fd_source };
-            let node = fd_source.map(|fd_source| try_box(ListNode::new(0, added(fd_source))));
-            let Some(node) = node.map_or(Some(None), |node| node.map(Some)) else {
-                command_queue.spare_slots.push_reserved(fresh.index);
-                fail!(ENOMEM, "no memory for a watcher");
-            };
-            io::fill(fresh.slot, fd, events);
-            let registered = match io::register(
-                resolved.shared,
-                command_queue.epoll,
-                fd,
-                events,
-                fresh.handle(),
-            ) {
-                Ok(registered) => registered,
-                Err(error) => {
-                    command_queue.spare_slots.push_reserved(fresh.index);
-                    return Err(error);
-                }
-            };
-            match registered {
-                RegisteredAs::Alone(_) => {}
-                RegisteredAs::Shared => fresh.slot.set(SHARED | JOINS),
-                RegisteredAs::NotPollable => fresh.slot.set(NOT_POLLABLE),
-            }
-            let handle = fresh.handle();
-            let command = match node {
-                None => Command::AddIo(handle, registered),
-                Some(node) => Command::AddObject(handle, registered, node),
-            };
-            Ok(command_queue.publish(&fresh, &resolved, command))
-        },
-    )
-}
-
-/// Whether a descriptor is that of a watcher, which may be closed already.
-fn is_fd_of(handle: i64, fd: RawFd) -> bool {
-    let slot = Handle::unpack_as(handle, Kind::Watcher).and_then(|h| slot::get(h.index));
-    slot.is_some_and(|slot| io::fd_of(slot) == fd)
-}
-
-/// See evloop_add_file and evloop_add_file_fd.
-pub(crate) fn add_file(handle: i64, request: &WatchRequest<'_>, target: Target) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.check_epoll_first()?;
-    let started = resolved.with(
-        |state| Ok(Started::Added(state.add_file(request, target)?)),
-        |command_queue| {
-            let fresh = new_remote_watcher(command_queue, &resolved, Source::File, target)?;
-            let started =
-                resolved.shared.files.lock().start(command_queue.epoll, fresh.index, request);
-            match started {
-                Ok(rest) => Ok(Started::Root(fresh, rest)),
-                Err(error) => {
-                    command_queue.spare_slots.push_reserved(fresh.index);
-                    Err(error)
-                }
-            }
-        },
-    )?;
-    match started {
-        Started::Added(watcher) => Ok(watcher),
-        Started::Root(fresh, rest) => finish_file(&resolved, &fresh, rest, request),
-    }
-}
-
-/// How far a file watcher was added.
-enum Started {
-    Added(i64),
-    /// The rest may take long: that is done without the command queue's lock.
-    Root(NewWatcher, PendingTree),
-}
-
-fn finish_file(
-    resolved: &Resolved,
-    fresh: &NewWatcher,
-    rest: PendingTree,
-    request: &WatchRequest<'_>,
-) -> Result<i64> {
-    let added = files::add_rest(resolved, fresh.index, rest, request.root);
-    let published = added.and_then(|()| {
-        resolved.with(
-            |state| Ok(state.publish_file(fresh)),
-            |command_queue| {
-                command_queue.reserve_commands(1)?;
-                Ok(command_queue.publish(fresh, resolved, Command::AddFile(fresh.handle())))
-            },
-        )
-    });
-    if published.is_err() {
-        // Or the loop is closed, and all that it had.
-        let _ = resolved.with(
-            |state| {
-                state.give_up_file(fresh);
-                Ok(())
-            },
-            |command_queue| {
-                resolved.shared.files.lock().give_up(command_queue.epoll, fresh.index);
-                // Other threads may have filled it since.
-                if command_queue.spare_slots.try_reserve(1).is_ok() {
-                    command_queue.spare_slots.push_reserved(fresh.index);
-                }
-                Ok(())
-            },
-        );
-    }
-    published
-}
-
-/// See evloop_event_name and evloop_event_old_name.
-pub(crate) fn event_name(event: &Event, old: bool, out: &mut Out<u8>) -> Result<usize> {
-    if event.r#type != Source::File as i32 {
-        fail!(EINVAL, "an event of type {} has no name", event.r#type);
-    }
-    let resolved = resolve(event.watcher, Kind::Watcher)?;
-    resolved.check()?;
-    let state = resolved.shared.files.lock();
-    let name = state.name(event, old)?;
-    out.push_text(name);
-    out.end_text();
-    Ok(name.len())
-}
-
-/// See evloop_add_timer.
-pub(crate) fn add_timer(handle: i64, new: NewTimer, target: Target) -> Result<i64> {
-    if let Some(watcher) = fast_path::add_timer(handle, &new, target) {
-        return Ok(watcher);
-    }
-    let NewTimer { clock, setting, tolerance } = new;
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.with(
-        |state| state.add_timer(clock, &setting, tolerance, target),
-        |command_queue| {
-            let deadline = remote_deadline(command_queue, &resolved, clock, &setting)?;
-            let fresh = new_remote_watcher(command_queue, &resolved, Source::Timer, target)?;
-            prepare_timer(fresh.slot, clock, &setting);
-            let default = resolved.shared.timer_tolerance.load(Relaxed);
-            fresh.slot.node.set_tolerance(if tolerance == 0 { default } else { tolerance });
-            if setting.initial >= 0 {
-                fresh.slot.set(COMING);
-            }
-            let handle = fresh.handle();
-            let command = Command::AddTimer { handle, setting, deadline };
-            Ok(command_queue.publish(&fresh, &resolved, command))
-        },
-    )
-}
-
-/// When a timer expires that another thread than the loop's sets now.
-fn remote_deadline(
-    command_queue: &mut CommandQueue,
-    resolved: &Resolved,
-    clock: usize,
-    setting: &TimerSetting,
-) -> Result<i64> {
-    let queue = timers::queue_of(clock, setting);
-    let known = resolved.shared.clocks.load(Relaxed) | command_queue.clocks;
-    if !resolved.shared.is_virtual() && known >> queue & 1 == 0 {
-        command_queue.reserve_commands(1)?;
-        let fd = clocks::create_fd(queue)?;
-        command_queue.commands.push_reserved(Command::Clock(queue, fd));
-        command_queue.clocks |= 1 << queue;
-    }
-    if setting.absolute {
-        return Ok(setting.initial);
-    }
-    Ok(resolved.shared.now(queue).saturating_add(setting.initial))
-}
-
-/// See evloop_add_async and its like.
-pub(crate) fn add_plain(handle: i64, source: Source, target: Target) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.with(
-        |state| state.add_plain(source, target),
-        |command_queue| {
-            if source == Source::ClockChange {
-                let never = TimerSetting {
-                    absolute: true,
-                    period: timers::Period::Skip,
-                    initial: 0,
-                    interval: 0,
-                };
-                remote_deadline(command_queue, &resolved, clocks::REALTIME, &never)?;
-            }
-            let fresh = new_remote_watcher(command_queue, &resolved, source, target)?;
-            fresh.slot.aux.store(0, Relaxed);
-            if source == Source::Defer {
-                fresh.slot.set(COMING);
-            }
-            let handle = fresh.handle();
-            Ok(command_queue.publish(&fresh, &resolved, Command::Add(handle)))
-        },
-    )
-}
 
 /// Makes a change to a watcher.
 #[inline]
@@ -364,14 +47,14 @@ fn of_source(handle: i64, source: Source) -> Result<Resolved> {
 /// See evloop_io_modify.
 pub(crate) fn io_modify(handle: i64, events: u32) -> Result<()> {
     of_source(handle, Source::Io)?;
-    io::check_events(events)?;
+    io_slot::check_events(events)?;
     change(handle, Change::Events(events))
 }
 
 /// See evloop_io_set.
 pub(crate) fn io_set(handle: i64, events: u32) -> Result<()> {
     of_source(handle, Source::Io)?;
-    io::check_events(events)?;
+    io_slot::check_events(events)?;
     change(handle, Change::IoSet(events))
 }
 
@@ -385,7 +68,7 @@ pub(crate) fn timer_set_tolerance(handle: i64, tolerance: i64) -> Result<()> {
 pub(crate) fn timer_set(handle: i64, setting: TimerSetting) -> Result<()> {
     let resolved = of_source(handle, Source::Timer)?;
     resolved.with(
-        |state| state.timer_set(resolved.handle.index, resolved.slot, &setting, None),
+        |state| state.set_timer(resolved.handle.index, resolved.slot, &setting, None),
         |command_queue| {
             command_queue.reserve_commands(2)?;
             let clock = resolved.slot.flags.load(Relaxed) >> CLOCK_SHIFT & CLOCK_MASK;
@@ -401,7 +84,7 @@ pub(crate) fn timer_set(handle: i64, setting: TimerSetting) -> Result<()> {
 pub(crate) fn timer_again(handle: i64) -> Result<()> {
     let resolved = of_source(handle, Source::Timer)?;
     resolved.with(
-        |state| state.timer_again(resolved.handle.index, resolved.slot, None),
+        |state| state.timers.again(&mut state.ctx, resolved.handle.index, resolved.slot, None),
         |command_queue| {
             command_queue.reserve_commands(1)?;
             let flags = resolved.slot.flags.load(Relaxed);
@@ -412,12 +95,13 @@ pub(crate) fn timer_again(handle: i64) -> Result<()> {
             if let Some(setting) =
                 command_queue.commands.iter().rev().find_map(|c| c.sets(handle)?.0)
             {
-                queue = timers::queue_of((flags >> CLOCK_SHIFT & CLOCK_MASK) as usize, &setting);
+                queue =
+                    timer_setting::queue_of((flags >> CLOCK_SHIFT & CLOCK_MASK) as usize, &setting);
                 period = setting.period_ns();
                 allowed = setting.initial >= 0 && setting.may_start_again();
             }
             if !allowed {
-                return Err(timers::never_relative());
+                return Err(timer_setting::never_relative());
             }
             let now = resolved.shared.now(queue);
             command_queue
@@ -432,7 +116,7 @@ pub(crate) fn timer_again(handle: i64) -> Result<()> {
 pub(crate) fn timer_remaining(handle: i64) -> Result<i64> {
     let resolved = of_source(handle, Source::Timer)?;
     resolved.with(
-        |state| Ok(state.timer_remaining(resolved.handle.index, resolved.slot)),
+        |state| Ok(state.timers.remaining(&state.ctx, resolved.handle.index, resolved.slot)),
         |command_queue| {
             let flags = resolved.slot.flags.load(Relaxed);
             let mut queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
@@ -443,7 +127,7 @@ pub(crate) fn timer_remaining(handle: i64) -> Result<i64> {
             {
                 if let Some(setting) = setting {
                     let clock = (flags >> CLOCK_SHIFT & CLOCK_MASK) as usize;
-                    queue = timers::queue_of(clock, &setting);
+                    queue = timer_setting::queue_of(clock, &setting);
                 }
                 deadline = asked;
             }
@@ -456,7 +140,7 @@ pub(crate) fn timer_remaining(handle: i64) -> Result<i64> {
 /// See evloop_watcher_loop.
 pub(crate) fn loop_of(handle: i64) -> Result<i64> {
     let resolved = resolve(handle, Kind::Watcher)?;
-    resolved.with(|state| Ok(state.shared.handle()), |_| Ok(resolved.shared.handle()))
+    resolved.with(|state| Ok(state.ctx.shared.handle()), |_| Ok(resolved.shared.handle()))
 }
 
 /// See evloop_watcher_set_name.
@@ -550,7 +234,7 @@ pub(crate) fn watcher_close(handle: i64, wait: bool) -> Result<()> {
 fn close_remotely(command_queue: &mut CommandQueue, resolved: &Resolved) -> Result<()> {
     let slot = resolved.slot;
     let flags = slot.flags.load(Relaxed);
-    let deregistered = Source::of(flags).is_descriptor() && io::is_registered(flags);
+    let deregistered = Source::of(flags).is_descriptor() && is_registered(flags);
     // Closing does not fail: without memory for a command the slot says it.
     let is_listed = command_queue.reserve_commands(1).is_ok();
     let is_closed = match is_listed {
@@ -564,7 +248,7 @@ fn close_remotely(command_queue: &mut CommandQueue, resolved: &Resolved) -> Resu
     if deregistered && resolved.shared.has_epoll() {
         // If others watch it, too, the loop registers it again for them.
         // Closed before, perhaps: then the kernel knows it no more.
-        let _ = epoll::delete(command_queue.epoll, io::fd_of(slot));
+        let _ = epoll::delete(command_queue.epoll, fd_of(slot));
     }
     if is_listed {
         command_queue.commands.push_reserved(Command::Close(resolved.handle.pack(), deregistered));

@@ -4,22 +4,22 @@
 //! descriptor, and that is all: samples are flushed some at a time. They would
 //! cost more one by one, between callbacks that make system calls.
 
-use super::ProbeChange;
-use super::activity::ASLEEP;
+use super::activity::{ASLEEP, ActivityCell};
 use super::stats::Counters;
 use super::trace::{self, TraceEntry, TraceRing};
 use super::watchdog::WatchdogHandle;
-use crate::errno::{Errno, Result};
-use crate::event_loop::event::{Callback, Destroy, Event};
+use crate::event_loop::event::Event;
 use crate::event_loop::flags::Source;
-use crate::event_loop::node_list::NodeList;
-use crate::event_loop::run_guard::RunGuard;
-use crate::event_loop::shared::{CommandQueue, LoopShared};
-use crate::event_loop::state::LoopState;
 use crate::sys::tsc::TscClock;
 use crate::sys::{clock, thread};
 use crate::util::try_arc::TryArc;
-use std::ffi::c_void;
+
+/// What a loop's thread begins or ceases to do for telemetry.
+pub(in crate::event_loop) enum ProbeChange {
+    Stats(Option<TryArc<Counters>>),
+    Trace(Option<TryArc<TraceRing>>),
+    Watchdog(Option<WatchdogHandle>),
+}
 
 /// How many samples are flushed at once.
 const READINGS: usize = 32;
@@ -34,11 +34,11 @@ pub(in crate::event_loop) struct Probe {
     /// The time is the clock's own: others compare theirs with it.
     exact: bool,
     /// Counting was restarted, in the callback that is running perhaps.
-    restarted: bool,
+    pub restarted: bool,
     /// The number of resets before the first of the samples.
     resets_seen: u64,
     /// When what came last ended, and the reading of that time.
-    last: i64,
+    pub last: i64,
     last_reading: u64,
     samples: SampleBuffer,
     /// When timers that are due were last looked for.
@@ -46,7 +46,7 @@ pub(in crate::event_loop) struct Probe {
     /// Since when the loop is awake; 0: not known.
     awake: i64,
     /// The longest callback, until the statistics have it.
-    longest: Option<CallbackRun>,
+    pub longest: Option<CallbackRun>,
     /// The thread, as the kernel numbers it.
     thread: i32,
 }
@@ -69,7 +69,7 @@ pub(in crate::event_loop) struct CallbackRun {
 }
 
 /// How a callback began: only what recorded its beginning records its end.
-struct CallbackStart {
+pub(in crate::event_loop) struct CallbackStart {
     since: i64,
     is_published: bool,
     /// In which trace it is to be.
@@ -127,7 +127,7 @@ impl Probe {
     }
 
     /// The time; nothing is pending.
-    fn now(&mut self) -> i64 {
+    pub fn now(&mut self) -> i64 {
         let Some(tsc) = &mut self.tsc else { return clock::now_ns() };
         let mut reading = tsc.reading();
         let now = match tsc.is_far(reading) {
@@ -149,7 +149,7 @@ impl Probe {
     }
 
     /// A run begins.
-    fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.last = self.now();
         self.looked = self.last;
         // An iteration begins with the end of a wait.
@@ -177,7 +177,7 @@ impl Probe {
     }
 
     /// The loop was awake until now.
-    fn end_iteration(&mut self, now: i64, dispatched: u64) {
+    pub fn end_iteration(&mut self, now: i64, dispatched: u64) {
         if self.ring.is_some() && self.awake != 0 {
             let (start, extra) = (self.awake, dispatched);
             self.note(TraceEntry { kind: trace::ITERATION, handle: 0, start, end: now, extra });
@@ -188,7 +188,7 @@ impl Probe {
     /// A callback of a descriptor has returned, and only that is counted.
     /// True: enough of them are pending.
     #[inline(always)]
-    fn sample(&mut self, watcher: i64) -> bool {
+    pub fn sample(&mut self, watcher: i64) -> bool {
         let reading = self.tsc.as_ref().map_or(0, TscClock::reading);
         let SampleBuffer { count, all } = &mut self.samples;
         if let Some(out) = all.get_mut(*count) {
@@ -200,7 +200,7 @@ impl Probe {
 
     /// Counts what is pending.
     #[inline(always)]
-    fn flush_samples(&mut self) {
+    pub fn flush_samples(&mut self) {
         if self.samples.count == 0 {
             return;
         }
@@ -260,16 +260,25 @@ impl Probe {
         self.samples.count = left;
     }
 
+    /// Timers that are due are looked for now; how many wake-ups they have
+    /// saved.
+    pub fn on_timers(&mut self, saved: u32) {
+        if let Some(stats) = &self.stats {
+            stats.saved(saved);
+        }
+        self.looked = self.now();
+    }
+
     /// A callback is about to run.
-    fn before_callback(
+    pub fn before_callback(
         &mut self,
-        shared: &LoopShared,
+        activity: &ActivityCell,
         event: &Event,
         virtual_time: bool,
     ) -> CallbackStart {
         self.last = self.now();
         if self.exact {
-            shared.activity.enter(event.r#type, event.watcher, self.last);
+            activity.enter(event.r#type, event.watcher, self.last);
         }
         let counted = self.resets();
         self.count(event, virtual_time);
@@ -278,7 +287,7 @@ impl Probe {
     }
 
     /// Counts an event that is delivered now.
-    fn count(&self, event: &Event, virtual_time: bool) {
+    pub fn count(&self, event: &Event, virtual_time: bool) {
         let Some(stats) = &self.stats else { return };
         stats.event(event.r#type);
         if event.r#type == Source::Timer as i32 {
@@ -295,9 +304,9 @@ impl Probe {
     }
 
     /// A callback has returned. In between anything may have been changed.
-    fn after_callback(
+    pub fn after_callback(
         &mut self,
-        shared: &LoopShared,
+        activity: &ActivityCell,
         event: &Event,
         began: &CallbackStart,
         virtual_time: bool,
@@ -305,10 +314,8 @@ impl Probe {
         self.last = self.now();
         match &self.watchdog_handle {
             _ if !began.is_published => {}
-            Some(watchdog_handle) => {
-                watchdog_handle.on_return(shared.activity.exit_ordered(), self.last)
-            }
-            None => shared.activity.exit(),
+            Some(watchdog_handle) => watchdog_handle.on_return(activity.exit_ordered(), self.last),
+            None => activity.exit(),
         }
         let since = began.since;
         let (kind, watcher, ns) = (event.r#type, event.watcher, self.last - since);
@@ -331,9 +338,9 @@ impl Probe {
         }
     }
 
-    fn before_wait(
+    pub fn before_wait(
         &mut self,
-        shared: &LoopShared,
+        activity: &ActivityCell,
         may_sleep: bool,
         fds_only: bool,
         dispatched: u64,
@@ -345,16 +352,16 @@ impl Probe {
         }
         self.end_iteration(self.last, dispatched);
         if may_sleep {
-            shared.activity.enter(ASLEEP, 0, self.last);
+            activity.enter(ASLEEP, 0, self.last);
         }
     }
 
-    fn after_wait(&mut self, shared: &LoopShared, slept: bool, found: usize) {
+    pub fn after_wait(&mut self, activity: &ActivityCell, slept: bool, found: usize) {
         let start = self.last;
         self.last = self.now();
         self.awake = self.last;
         if slept {
-            shared.activity.exit();
+            activity.exit();
         }
         if let Some(stats) = &self.stats {
             stats.iteration(slept.then_some(self.last - start));
@@ -368,184 +375,5 @@ impl Probe {
 fn keep_longer(longest: &mut Option<CallbackRun>, took: CallbackRun) {
     if longest.is_none_or(|longest| took.ns > longest.ns) {
         *longest = Some(took);
-    }
-}
-
-impl LoopState {
-    /// A run begins.
-    #[cold]
-    pub fn probe_begin(&mut self) {
-        self.probe.begin();
-    }
-
-    /// A run ends.
-    #[cold]
-    pub fn probe_end(&mut self) {
-        self.probe_flush();
-        let now = self.probe.now();
-        self.probe.end_iteration(now, self.dispatched);
-    }
-
-    /// Timers that are due are looked for now; how many wake-ups they have
-    /// saved.
-    #[cold]
-    pub fn probe_timers(&mut self, saved: u32) {
-        self.probe_flush();
-        if let Some(stats) = &self.probe.stats {
-            stats.saved(saved);
-        }
-        self.probe.looked = self.probe.now();
-    }
-
-    /// An event was kept for evloop_wait.
-    #[cold]
-    pub fn probe_pending(&mut self, event: &Event) {
-        self.probe_flush();
-        self.probe.last = self.probe.now();
-        self.probe.count(event, self.virtual_time);
-    }
-
-    /// The same of one that was closed: by a callback, or with the command
-    /// queue's lock.
-    #[cold]
-    pub fn probe_closed(&mut self, event: &Event) {
-        self.probe.count(event, self.virtual_time);
-    }
-
-    /// Flushes the samples.
-    fn probe_flush(&mut self) {
-        self.probe.flush_samples();
-        if let Some(took) = self.probe.longest.take() {
-            note_longest(&mut self.shared.lock_commands(), &took);
-        }
-    }
-
-    /// The same, with the command queue's lock.
-    #[cold]
-    pub fn probe_flush_locked(&mut self, command_queue: &mut CommandQueue) {
-        self.probe.flush_samples();
-        if let Some(took) = self.probe.longest.take() {
-            note_longest(command_queue, &took);
-        }
-    }
-}
-
-/// A callback took longer than all before.
-#[cold]
-fn note_longest(command_queue: &mut CommandQueue, took: &CallbackRun) {
-    let CommandQueue { names, stats, .. } = command_queue;
-    if let Some(loop_stats) = stats {
-        let name = names.get(&took.watcher).map(|name| &**name).unwrap_or_default();
-        loop_stats.note_longest(took, name);
-    }
-}
-
-impl RunGuard {
-    /// Whether this is a forked child that has not revived the loop: it has no
-    /// use for telemetry, and the locks are not its own.
-    #[inline(always)]
-    fn is_lost(&self) -> bool {
-        self.has_forked() && self.shared.is_inherited()
-    }
-
-    /// Calls a callback of a loop that is instrumented, and no more.
-    fn call_instrumented(&self, callback: Callback, event: &Event, user_data: *mut c_void) {
-        // SAFETY: no other reference to the state, and not kept.
-        let state = unsafe { self.state() };
-        state.probe_flush();
-        let began = state.probe.before_callback(state.shared, event, state.virtual_time);
-        // SAFETY: the program's function and argument, as it promised; no
-        // reference into the state is in use.
-        unsafe { callback(event, user_data) };
-        if self.is_lost() {
-            return;
-        }
-        // SAFETY: as above.
-        let state = unsafe { self.state() };
-        state.probe.after_callback(state.shared, event, &began, state.virtual_time);
-        state.probe_flush();
-    }
-
-    /// Calls the callback of a descriptor, right after another one or a wait,
-    /// where it is only counted.
-    #[inline(always)]
-    pub fn call_counted(
-        &self,
-        callback: Callback,
-        event: &Event,
-        user_data: *mut c_void,
-    ) -> Result<()> {
-        // SAFETY: the program's function and argument, as it promised; no
-        // reference into the state is in use.
-        unsafe { callback(event, user_data) };
-        if self.has_pending_work() {
-            return self.run_pending_work_counted(event);
-        }
-        // SAFETY: no other reference to the state, and not kept.
-        let state = unsafe { self.state() };
-        if state.probe.sample(event.watcher) {
-            state.probe_flush();
-        }
-        Ok(())
-    }
-
-    /// After a callback that has done something unusual: perhaps forked, or
-    /// changed the telemetry.
-    #[cold]
-    #[inline(never)]
-    fn run_pending_work_counted(&self, event: &Event) -> Result<()> {
-        // SAFETY: no other reference to the state, and not kept.
-        let state = unsafe { self.state() };
-        if !self.is_lost() && state.instrumented {
-            if state.probe.restarted {
-                state.probe.last = state.probe.now();
-                state.probe.begin_counted();
-            } else {
-                state.probe.sample(event.watcher);
-            }
-            state.probe_flush();
-        }
-        self.run_pending_work()
-    }
-
-    #[inline(never)]
-    pub fn call_one_instrumented(
-        &self,
-        callback: Callback,
-        event: &Event,
-        user_data: *mut c_void,
-    ) -> Result<()> {
-        self.call_instrumented(callback, event, user_data);
-        self.run_pending_work_if_any()
-    }
-
-    /// Notifies the destroy callbacks of closed watchers.
-    #[cold]
-    pub fn notify_instrumented(&self, mut closed: NodeList<Destroy>) {
-        while let Some(Destroy { target, event }) = closed.pop() {
-            if let Some(callback) = target.callback {
-                self.call_instrumented(callback, &event, target.user_data);
-            }
-        }
-    }
-
-    /// Waits, or only looks.
-    #[inline(never)]
-    pub fn wait_instrumented(
-        &self,
-        may_sleep: bool,
-        wait: impl FnOnce(&mut LoopState) -> std::result::Result<usize, Errno>,
-    ) -> std::result::Result<usize, Errno> {
-        // SAFETY: no other reference to the state; nor below.
-        let state = unsafe { self.state() };
-        state.probe_flush();
-        state.probe.before_wait(state.shared, may_sleep, state.fds_only, state.dispatched);
-        let result = wait(state);
-        // A signal handler may have forked.
-        if !self.is_lost() {
-            let found = result.as_ref().copied().unwrap_or_default();
-            state.probe.after_wait(state.shared, may_sleep, found);
-        }
-        result
     }
 }

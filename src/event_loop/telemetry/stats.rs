@@ -5,23 +5,18 @@
 
 use super::activity::{Activity, ActivityCell};
 use super::cells::Cells;
-use super::cut;
 use super::histogram::{self, BUCKETS};
 use super::probe::CallbackRun;
+use super::text::cut;
 use crate::errno::{Result, fail};
-use crate::event_loop::resolve::resolve;
-use crate::event_loop::shared::CommandQueue;
-use crate::event_loop::state::LoopState;
-use crate::handle::Kind;
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::clock;
-use crate::util::Out;
 use crate::util::alloc::try_array;
 use crate::util::try_arc::TryArc;
 use std::ffi::{c_char, c_int};
 
 /// Size of a watcher's name in a structure of the program's, with the NUL byte.
-pub(super) const NAME: usize = 64;
+pub(in crate::event_loop) const NAME: usize = 64;
 /// Types of events, with room.
 const TYPES: usize = 32;
 
@@ -100,7 +95,7 @@ pub(in crate::event_loop) struct Counters {
 
 /// The same, in the command queue.
 pub(in crate::event_loop) struct LoopStats {
-    counters: TryArc<Counters>,
+    pub counters: TryArc<Counters>,
     /// What the cells were when they were last reset.
     base: Box<[u64]>,
     /// Where a histogram is put together.
@@ -108,7 +103,7 @@ pub(in crate::event_loop) struct LoopStats {
     since: i64,
     longest: Longest,
     /// Whether they are being counted.
-    on: bool,
+    pub on: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -215,7 +210,7 @@ fn no_memory<T>() -> Result<T> {
 }
 
 impl LoopStats {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let (Some(counters), Some(base), Some(buckets)) =
             (TryArc::new(Counters::new()?), try_array(CELLS, |_| 0), try_array(BUCKETS, |_| 0))
         else {
@@ -234,7 +229,7 @@ impl LoopStats {
         }
     }
 
-    fn reset(&mut self, activity: &ActivityCell) {
+    pub fn reset(&mut self, activity: &ActivityCell) {
         let counters = &self.counters;
         for (base, now) in self.base.iter_mut().zip(counters.cells.each()) {
             *base = now;
@@ -260,7 +255,7 @@ impl LoopStats {
     }
 
     /// A histogram, bucket by bucket.
-    fn histogram(&mut self, which: HistogramKind) -> &[u64] {
+    pub fn histogram(&mut self, which: HistogramKind) -> &[u64] {
         let mut buckets = std::mem::take(&mut self.buckets);
         buckets.fill(0);
         match which {
@@ -287,11 +282,38 @@ impl LoopStats {
         }
     }
 
+    /// A percentile of a histogram; `None`: that is empty.
+    pub fn percentile(&mut self, which: HistogramKind, percent: f64) -> Option<i64> {
+        let greatest = match which {
+            HistogramKind::Lateness => self.counters.latest.load(Relaxed),
+            HistogramKind::Callback => self.longest.ns,
+        };
+        let counts = self.histogram(which);
+        let total: u64 = counts.iter().sum();
+        if total == 0 {
+            return None;
+        }
+        // How many are not above it; at least one is.
+        let wanted = ((total as f64 * percent / 100.0).ceil() as u64).clamp(1, total);
+        let mut so_far = 0;
+        for (bucket, count) in counts.iter().enumerate() {
+            so_far += *count;
+            if so_far == total {
+                // The last of all, which is known.
+                return Some(greatest.max(histogram::least_of(bucket)));
+            }
+            if so_far >= wanted {
+                return Some(histogram::least_of(bucket + 1).saturating_sub(1));
+            }
+        }
+        Some(greatest)
+    }
+
     fn time(&self, i: usize) -> i64 {
         self.count(i).cast_signed().max(0)
     }
 
-    fn fill(&self, activity: &ActivityCell) -> Stats {
+    pub fn fill(&self, activity: &ActivityCell) -> Stats {
         let (sleep, asleep) = self.counters.asleep(activity);
         let now = clock::now_ns();
         let elapsed = now.saturating_sub(self.since);
@@ -322,102 +344,10 @@ impl LoopStats {
 }
 
 /// A name, cut to fit and NUL-terminated; not inside a character of UTF-8.
-pub(super) fn short_name(name: &[u8]) -> [c_char; NAME] {
+pub(in crate::event_loop) fn short_name(name: &[u8]) -> [c_char; NAME] {
     let mut short = [0; NAME];
     for (to, from) in short.iter_mut().zip(cut(name, NAME - 1)) {
         *to = *from as c_char;
     }
     short
-}
-
-fn stats_of(command_queue: &mut CommandQueue, handle: i64) -> Result<&mut LoopStats> {
-    match &mut command_queue.stats {
-        Some(loop_stats) => Ok(loop_stats),
-        None => fail!(ENOENT, "loop {} has never counted: see evloop_set_stats", handle),
-    }
-}
-
-/// See evloop_set_stats.
-pub(crate) fn set_stats(handle: i64, on: bool) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let mut command_queue = resolved.lock()?;
-    super::flush_probe(&resolved, &mut command_queue)?;
-    if command_queue.stats.as_ref().is_some_and(|loop_stats| loop_stats.on) == on {
-        return Ok(());
-    }
-    command_queue.reserve_commands(1)?;
-    if on && command_queue.stats.is_none() {
-        command_queue.stats = Some(LoopStats::new()?);
-    }
-    let loop_stats = stats_of(&mut command_queue, handle)?;
-    loop_stats.on = on;
-    if on {
-        loop_stats.reset(&resolved.shared.activity);
-    }
-    let counters = on.then(|| loop_stats.counters.clone());
-    super::send_probe_change(&resolved, command_queue, super::ProbeChange::Stats(counters))
-}
-
-/// See evloop_stats.
-pub(crate) fn stats(handle: i64) -> Result<Stats> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let mut command_queue = resolved.lock()?;
-    super::flush_probe(&resolved, &mut command_queue)?;
-    Ok(stats_of(&mut command_queue, handle)?.fill(&resolved.shared.activity))
-}
-
-/// See evloop_stats_reset.
-pub(crate) fn stats_reset(handle: i64) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let mut command_queue = resolved.lock()?;
-    super::flush_probe(&resolved, &mut command_queue)?;
-    stats_of(&mut command_queue, handle)?.reset(&resolved.shared.activity);
-    super::on_own_thread(&resolved, LoopState::restart_counting)
-}
-
-/// See evloop_stats_histogram; how many buckets there are.
-pub(crate) fn stats_histogram(
-    handle: i64,
-    which: HistogramKind,
-    out: &mut Out<u64>,
-) -> Result<usize> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let mut command_queue = resolved.lock()?;
-    super::flush_probe(&resolved, &mut command_queue)?;
-    let loop_stats = stats_of(&mut command_queue, handle)?;
-    for count in loop_stats.histogram(which) {
-        out.push(*count);
-    }
-    Ok(BUCKETS)
-}
-
-/// See evloop_stats_percentile_ns.
-pub(crate) fn stats_percentile(handle: i64, which: HistogramKind, percent: f64) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let mut command_queue = resolved.lock()?;
-    super::flush_probe(&resolved, &mut command_queue)?;
-    let loop_stats = stats_of(&mut command_queue, handle)?;
-    let greatest = match which {
-        HistogramKind::Lateness => loop_stats.counters.latest.load(Relaxed),
-        HistogramKind::Callback => loop_stats.longest.ns,
-    };
-    let counts = loop_stats.histogram(which);
-    let total: u64 = counts.iter().sum();
-    if total == 0 {
-        fail!(ENOENT, "loop {} has counted none of these yet", handle);
-    }
-    // How many are not above it; at least one is.
-    let wanted = ((total as f64 * percent / 100.0).ceil() as u64).clamp(1, total);
-    let mut so_far = 0;
-    for (bucket, count) in counts.iter().enumerate() {
-        so_far += *count;
-        if so_far == total {
-            // The last of all, which is known.
-            return Ok(greatest.max(histogram::least_of(bucket)));
-        }
-        if so_far >= wanted {
-            return Ok(histogram::least_of(bucket + 1).saturating_sub(1));
-        }
-    }
-    Ok(greatest)
 }

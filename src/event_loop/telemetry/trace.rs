@@ -2,15 +2,11 @@
 //! trace is stopped. So the loop never waits for a disk, whatever happens.
 
 use super::activity::{ASLEEP, Activity};
+use super::text::cut;
 use super::trace_json::{self, NAME, Page};
 use super::trace_ring;
 pub(in crate::event_loop) use super::trace_ring::{TraceEntry, TraceRing};
-use super::{ProbeChange, cut, send_probe_change};
-use crate::errno::{Errno, Error, Result, error, fail};
-use crate::event_loop::own_fds::OwnFd;
-use crate::event_loop::resolve::resolve;
-use crate::event_loop::shared::CommandQueue;
-use crate::handle::Kind;
+use crate::errno::{Errno, Error, Result, error};
 use crate::hash::Map;
 use crate::sys::fd::Fd;
 use crate::sys::{clock, fd, file};
@@ -27,17 +23,17 @@ pub(super) const ITERATION: i32 = 66;
 
 const DEFAULT_EVENTS: usize = 100_000;
 
-type Names = Map<i64, Box<[u8]>>;
+pub(in crate::event_loop) type Names = Map<i64, Box<[u8]>>;
 
 /// A trace, in the command queue.
 pub(in crate::event_loop) struct Trace {
-    ring: TryArc<TraceRing>,
+    pub ring: TryArc<TraceRing>,
     file: File,
     /// Names of watchers that were closed during the trace, and in which order.
     names: Names,
     closed: VecDeque<i64>,
     began: i64,
-    stopping: bool,
+    pub stopping: bool,
 }
 
 /// The file of a trace, open until that is written. Its descriptor may be
@@ -74,7 +70,37 @@ pub(crate) enum Output<'a> {
     Descriptor(RawFd),
 }
 
+/// A ring for so many events; 0 or less: for as many as usual.
+pub(in crate::event_loop) fn new_ring(most: i32) -> Result<TryArc<TraceRing>> {
+    let most = usize::try_from(most).ok().filter(|most| *most > 0).unwrap_or(DEFAULT_EVENTS);
+    match TryArc::new(TraceRing::new(most)?) {
+        Some(ring) => Ok(ring),
+        None => trace_ring::no_memory(most),
+    }
+}
+
+impl Output<'_> {
+    /// Opens the file.
+    pub fn open(&self) -> Result<Fd> {
+        let file = match self {
+            Output::Path(path) => file::create(path),
+            Output::Descriptor(fd) => fd::duplicate_to_write(*fd),
+        };
+        file.map_err(|errno| refused(errno, self))
+    }
+}
+
 impl Trace {
+    pub fn new(ring: TryArc<TraceRing>, fd: Fd) -> Self {
+        let (names, closed, began) = (Names::default(), VecDeque::new(), clock::now_ns());
+        Self { ring, file: File::new(fd), names, closed, began, stopping: false }
+    }
+
+    /// The descriptor of its file.
+    pub fn fd(&self) -> RawFd {
+        self.file.fd.raw()
+    }
+
     /// A watcher with a name is closed.
     pub fn keep_name(&mut self, handle: i64, name: Box<[u8]>) {
         if self.names.try_reserve(1).is_err() || self.closed.try_reserve(1).is_err() {
@@ -97,7 +123,7 @@ impl Trace {
     }
 
     /// Writes the file; how many events are missing in it.
-    fn write(
+    pub fn write(
         &self,
         mut entries: Vec<(i32, TraceEntry)>,
         dropped: u64,
@@ -138,38 +164,6 @@ impl Trace {
     }
 }
 
-/// See evloop_trace_start.
-pub(crate) fn trace_start(handle: i64, output: Output<'_>, most: i32) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.check()?;
-    let most = usize::try_from(most).ok().filter(|most| *most > 0).unwrap_or(DEFAULT_EVENTS);
-    let Some(ring) = TryArc::new(TraceRing::new(most)?) else { return trace_ring::no_memory(most) };
-    claim(&mut *resolved.lock()?, handle)?;
-    let file = match output {
-        Output::Path(path) => file::create(path),
-        Output::Descriptor(fd) => fd::duplicate_to_write(fd),
-    };
-    // If the loop was closed since, it has nothing that was claimed.
-    let mut command_queue = resolved.lock()?;
-    command_queue.trace_begins = false;
-    let file = File::new(file.map_err(|errno| refused(errno, &output))?);
-    command_queue.reserve_commands(1)?;
-    let (names, closed, began) = (Map::default(), VecDeque::new(), clock::now_ns());
-    let ours = ring.clone();
-    resolved.shared.own.set(OwnFd::Trace, file.fd.raw());
-    command_queue.trace = Some(Trace { ring: ours, file, names, closed, began, stopping: false });
-    send_probe_change(&resolved, command_queue, ProbeChange::Trace(Some(ring)))
-}
-
-/// Before a file is emptied, which takes its time: one at a time.
-fn claim(command_queue: &mut CommandQueue, handle: i64) -> Result<()> {
-    if command_queue.trace.is_some() || command_queue.trace_begins {
-        fail!(EEXIST, "a trace of loop {} is being made already", handle);
-    }
-    command_queue.trace_begins = true;
-    Ok(())
-}
-
 fn refused(errno: Errno, output: &Output<'_>) -> Error {
     match output {
         Output::Path(_) => cannot_open(errno),
@@ -196,7 +190,7 @@ fn cannot_open(errno: Errno) -> Error {
     }
 }
 
-fn cannot_write(errno: Errno, handle: i64) -> Error {
+pub(in crate::event_loop) fn cannot_write(errno: Errno, handle: i64) -> Error {
     match errno {
         Errno::EBADF => error!(errno, "the file of the trace of loop {} was closed", handle),
         Errno::ENOSPC
@@ -210,53 +204,4 @@ fn cannot_write(errno: Errno, handle: i64) -> Error {
             error!(Errno::EIO, "the trace of loop {} met errno {} of write(2)", handle, code)
         }
     }
-}
-
-/// See evloop_trace_stop; how many events are missing in the file.
-pub(crate) fn trace_stop(handle: i64) -> Result<i64> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    let mut command_queue = resolved.lock()?;
-    command_queue.reserve_commands(1)?;
-    let activity = resolved.shared.activity.read();
-    let ring = match &mut command_queue.trace {
-        Some(trace) if !trace.stopping => {
-            trace.stopping = true;
-            trace.ring.clone()
-        }
-        _ => fail!(ENOENT, "no trace of loop {} is being made", handle),
-    };
-    send_probe_change(&resolved, command_queue, ProbeChange::Trace(None))?;
-    let read = ring.read();
-    let mut command_queue = resolved.lock()?;
-    // If the loop was closed since, the trace was written then.
-    let Some(trace) = &mut command_queue.trace else { return crate::handle::stale(handle) };
-    // Without memory it can be stopped again.
-    trace.stopping = false;
-    let (entries, dropped) = read?;
-    let handles = entries.iter().map(|(_, entry)| entry.handle);
-    let names = names_of(&command_queue, handles.chain(activity.map(|activity| activity.watcher)))?;
-    let Some(trace) = command_queue.trace.take() else { return crate::handle::stale(handle) };
-    resolved.shared.own.set(OwnFd::Trace, -1);
-    drop(command_queue);
-    match trace.write(entries, dropped, &names, activity) {
-        Ok(()) => Ok(dropped.cast_signed()),
-        Err(errno) => Err(cannot_write(errno, handle)),
-    }
-}
-
-/// Copies of the names of these watchers.
-fn names_of(command_queue: &CommandQueue, handles: impl Iterator<Item = i64>) -> Result<Names> {
-    let mut names = Names::default();
-    for handle in handles {
-        let Some(name) = command_queue.names.get(&handle).filter(|_| !names.contains_key(&handle))
-        else {
-            continue;
-        };
-        let copied =
-            try_copy(cut(name, NAME)).is_some_and(|copy| names.try_put(handle, copy).is_ok());
-        if !copied {
-            fail!(ENOMEM, "no memory for the names of watchers");
-        }
-    }
-    Ok(names)
 }

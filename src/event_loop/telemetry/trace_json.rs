@@ -57,7 +57,7 @@ impl fmt::Write for Page {
 }
 
 /// So many bytes of UTF-8 of a name are written, and no more.
-pub(super) const NAME: usize = 128;
+pub(in crate::event_loop) const NAME: usize = 128;
 
 /// A string of JSON, cut at [`NAME`] bytes, not inside a character; what is
 /// not UTF-8 in it becomes U+FFFD.

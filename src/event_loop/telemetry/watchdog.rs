@@ -5,13 +5,9 @@
 //! for too long, or after that time if none is; so it wakes up once in that
 //! time. The loop wakes it only when a callback that it reported has returned.
 
-use super::activity::{ASLEEP, Activity};
-use super::stats::{NAME, short_name};
-use super::{ProbeChange, send_probe_change};
+use super::activity::{ASLEEP, Activity, ActivityCell};
+use super::stats::NAME;
 use crate::errno::{Result, error, fail};
-use crate::event_loop::resolve::resolve;
-use crate::event_loop::shared::{CommandQueue, LoopShared};
-use crate::handle::Kind;
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::park::Parker;
 use crate::sys::thread::{STACK_FOR_CALLBACKS, Thread};
@@ -44,14 +40,22 @@ pub struct Stuck {
 
 const _: () = assert!(size_of::<Stuck>() == 128);
 
-type WatchdogCallback = unsafe extern "C" fn(*const Stuck, *mut c_void);
+/// What a watchdog's thread may ask of the loop that it watches.
+pub(in crate::event_loop) trait WatchedLoop: Sync {
+    fn activity(&self) -> &ActivityCell;
+
+    /// A watcher's name, if this is still the loop with this handle.
+    fn name_of(&self, handle: i64, watcher: i64) -> [c_char; NAME];
+}
+
+pub(in crate::event_loop) type WatchdogCallback = unsafe extern "C" fn(*const Stuck, *mut c_void);
 
 /// How a watchdog was asked for.
 #[derive(Clone, Copy)]
-struct WatchdogConfig {
-    limit: i64,
-    callback: WatchdogCallback,
-    user_data: *mut c_void,
+pub(in crate::event_loop) struct WatchdogConfig {
+    pub limit: i64,
+    pub callback: WatchdogCallback,
+    pub user_data: *mut c_void,
 }
 
 // SAFETY: the program hands them over to be used by another thread.
@@ -61,7 +65,7 @@ unsafe impl Sync for WatchdogConfig {}
 
 struct WatchdogState {
     config: WatchdogConfig,
-    shared: &'static LoopShared,
+    shared: &'static dyn WatchedLoop,
     handle: i64,
     stop: AtomicU32,
     /// The loop's activity when its thread got the watchdog, which reports only
@@ -114,7 +118,11 @@ impl WatchdogHandle {
 }
 
 impl Watchdog {
-    fn start(config: WatchdogConfig, shared: &'static LoopShared, handle: i64) -> Result<Self> {
+    pub fn start(
+        config: WatchdogConfig,
+        shared: &'static dyn WatchedLoop,
+        handle: i64,
+    ) -> Result<Self> {
         let (stop, reported_seq) = (AtomicU32::new(0), AtomicU64::new(0));
         let (start_seq, ended) = (AtomicU64::new(NOT_STARTED), AtomicI64::new(0));
         let parker = Parker::new();
@@ -134,13 +142,21 @@ impl Watchdog {
     }
 
     /// The same in a forked child, where the thread is not.
-    pub fn start_again(&self) -> Result<Self> {
+    fn start_again(&self) -> Result<Self> {
         let WatchdogState { config, shared, handle, .. } = &*self.watchdog_handle.state;
-        Self::start(*config, shared, *handle)
+        Self::start(*config, *shared, *handle)
     }
 
     pub fn handle(&self) -> WatchdogHandle {
         self.watchdog_handle.clone()
+    }
+}
+
+impl Watchdog {
+    /// In a forked child: a watchdog of its own, unless an attempt that failed
+    /// later has made that.
+    pub fn revive(&self) -> Result<Option<Self>> {
+        if self.epoch == fork::current() { Ok(None) } else { self.start_again().map(Some) }
     }
 }
 
@@ -163,7 +179,7 @@ impl WatchdogState {
     /// The thread's life.
     fn run(&self) {
         while !self.is_over() {
-            let stuck = self.shared.activity.read().filter(|current| self.is_reportable(current));
+            let stuck = self.shared.activity().read().filter(|current| self.is_reportable(current));
             let Some(stuck) = stuck else {
                 self.pause(self.config.limit);
                 continue;
@@ -193,7 +209,7 @@ impl WatchdogState {
 
     /// Reports a callback, and then that it has returned.
     fn report(&self, stuck: &Activity) {
-        let activity = &self.shared.activity;
+        let activity = self.shared.activity();
         // One of the two sees the other: the loop's thread this store, or this
         // thread that the callback has returned.
         self.reported_seq.store(stuck.seq, SeqCst);
@@ -202,7 +218,7 @@ impl WatchdogState {
             return;
         }
         // Now: when it has returned its watcher may be closed.
-        let name = self.name_of(stuck.watcher);
+        let name = self.shared.name_of(self.handle, stuck.watcher);
         self.notify(stuck, name, clock::now_ns(), 0);
         while !self.is_over() {
             if self.reported_seq.load(Acquire) == 0 {
@@ -211,14 +227,6 @@ impl WatchdogState {
             // Woken by the thread that ends the callback, or the watchdog.
             self.parker.park(None);
         }
-    }
-
-    fn name_of(&self, watcher: i64) -> [c_char; NAME] {
-        let command_queue = self.shared.lock_commands();
-        // The shared part may be another loop's by now.
-        let ours = self.shared.wake_state.loop_handle() == self.handle;
-        let name = command_queue.names.get(&watcher).filter(|_| ours);
-        short_name(name.map(|name| &**name).unwrap_or_default())
     }
 
     fn notify(&self, stuck: &Activity, name: [c_char; NAME], now: i64, returned: c_int) {
@@ -236,45 +244,4 @@ impl WatchdogState {
         // lock is held.
         unsafe { (self.config.callback)(&event, self.config.user_data) };
     }
-}
-
-/// See evloop_set_watchdog.
-pub(crate) fn set_watchdog(
-    handle: i64,
-    limit: i64,
-    callback: Option<WatchdogCallback>,
-    user_data: *mut c_void,
-) -> Result<()> {
-    let resolved = resolve(handle, Kind::Loop)?;
-    resolved.check()?;
-    let fresh = match callback.filter(|_| limit > 0) {
-        Some(callback) => {
-            let config = WatchdogConfig { limit, callback, user_data };
-            Some(Watchdog::start(config, resolved.shared, handle)?)
-        }
-        None => None,
-    };
-    let mut command_queue = resolved.lock()?;
-    command_queue.reserve_commands(1)?;
-    let watchdog_handle = fresh.as_ref().map(Watchdog::handle);
-    let before = std::mem::replace(&mut command_queue.watchdog, fresh);
-    let sent = send_probe_change(&resolved, command_queue, ProbeChange::Watchdog(watchdog_handle));
-    // Without the lock; waits for its callback.
-    drop(before);
-    sent
-}
-
-/// In a forked child: a watchdog of its own; what its loop's thread needs.
-pub(in crate::event_loop) fn revive(
-    command_queue: &mut CommandQueue,
-) -> Result<Option<WatchdogHandle>> {
-    let Some(watchdog) = &command_queue.watchdog else { return Ok(None) };
-    if watchdog.epoch == fork::current() {
-        // Made by an attempt that failed later.
-        return Ok(Some(watchdog.handle()));
-    }
-    let fresh = watchdog.start_again()?;
-    let watchdog_handle = fresh.handle();
-    command_queue.watchdog = Some(fresh);
-    Ok(Some(watchdog_handle))
 }
