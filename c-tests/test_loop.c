@@ -511,4 +511,24 @@ TEST_TIMEOUT(what_is_safe_in_a_handler_is_safe_at_any_time, 60) {
   CHECK(asyncs.calls > 0);
 }
 
+/* ---- prepare watchers that close what the loop waits for ---- */
+
+static void close_given(const evloop_event_t *event, void *user_data) {
+  close_watcher(event->watcher);
+  close_watcher((evloop_watcher_t)(intptr_t)user_data);
+}
+
+TEST(a_run_does_not_wait_for_what_a_prepare_watcher_has_closed) {
+  static RunFunction *const runs[] = {run_until_done, run_once, run_without_limit};
+  evloop_t loop = new_loop();
+  evloop_event_t event;
+  int i;
+  for (i = 0; AT_ROW(i, runs); i++) {
+    OK(evloop_add_prepare(loop, close_given, as_data(keep_alive(loop))));
+    CHECK_EQ(runs[i](loop), 0);
+  }
+  OK(evloop_add_prepare(loop, close_given, as_data(keep_alive(loop))));
+  CHECK_EQ(evloop_wait(loop, &event, 1, -1), 0);
+}
+
 CHECK_MAIN()

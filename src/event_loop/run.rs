@@ -290,10 +290,14 @@ impl RunGuard {
 
     /// One time round; whether the loop was woken up.
     #[inline(always)]
-    fn iterate(&self, until: Until) -> Result<bool> {
+    fn iterate(&self, mut until: Until) -> Result<bool> {
         // SAFETY: no other reference to the state.
         if !unsafe { self.state() }.lists.prepare.is_empty() {
             self.in_turn(Source::Prepare)?;
+            if !self.is_alive() {
+                // They have closed what the wait would be for.
+                until = Until::Now;
+            }
         }
         let timeout = self.arm(until)?;
         // SAFETY: no other reference to the state.
