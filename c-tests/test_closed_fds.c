@@ -369,9 +369,11 @@ static void go_on_aio(Use *use) {
 }
 
 static void begin_trace(Use *use) {
+  char path[64];
+  snprintf(path, sizeof path, "/tmp/evloop-closed-%d.trace", (int)getpid());
   use->object = new_loop();
-  CHECK_EQ(evloop_trace_start(use->object, "/tmp/evloop-closed.trace", 0), 0);
-  OK(unlink("/tmp/evloop-closed.trace"));
+  CHECK_EQ(evloop_trace_start(use->object, path, 0), 0);
+  OK(unlink(path));
   timer(use->object, 0, 0, record, &seen);
   turns(use->object, 2);
 }
