@@ -4272,6 +4272,7 @@ int evloop_epoll_unregister(evloop_epoll_t ep,
  *   is open, and its fd is registered again: an event of the old registration.
  *   After that has happened once, fd can also be -1 for an event that the
  *   kernel returned just before the program ended the registration.
+ *
  * The data of these events is the kernel's data word of that registration; it
  * is not the data of evloop_epoll_register().
  *

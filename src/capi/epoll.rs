@@ -185,6 +185,7 @@ pub extern "C" fn evloop_epoll_unregister(ep: evloop_epoll_t, fd: c_int) -> c_in
 ///   is open, and its fd is registered again: an event of the old registration.
 ///   After that has happened once, fd can also be -1 for an event that the
 ///   kernel returned just before the program ended the registration.
+///
 /// The data of these events is the kernel's data word of that registration; it
 /// is not the data of evloop_epoll_register().
 ///
