@@ -648,4 +648,66 @@ TEST_TIMEOUT(a_child_of_a_busy_process_does_not_hang, 120) {
   expect_all_work(&f);
 }
 
+/* ---- a fork in a callback, behind which others are ready ---- */
+
+static pid_t forked = -1;
+
+static void fork_and_record(const evloop_event_t *event, void *user_data) {
+  record(event, user_data);
+  forked = fork_quietly();
+}
+
+/* The child goes on with the loop after the run in which it was made. */
+static void expect_rest(evloop_t loop, const Seen *rest, int count) {
+  int i;
+  int result = evloop_run(loop, EVLOOP_RUN_ONCE);
+  if (forked == 0) {
+    CHECK_EQ(result, -ECHILD);
+    for (i = 0; i < count; i++) CHECK_EQ(rest[i].calls, 0);
+    OK(evloop_after_fork(loop));
+    OK(evloop_run(loop, EVLOOP_RUN_ONCE));
+  }
+  for (i = 0; i < count; i++) CHECK_EQ(rest[i].calls, 1);
+  OK(evloop_close(loop));
+  if (forked == 0) end_child();
+  expect_success_of(forked);
+}
+
+TEST(with_priorities_a_child_gets_the_rest_of_what_was_ready) {
+  static Seen first, rest[3];
+  evloop_t loop = new_loop();
+  evloop_watcher_t forks = timer(loop, 0, 0, fork_and_record, &first);
+  CHECK_EQ(evloop_watcher_set_priority(forks, 1), 0);
+  timer(loop, 0, 0, record, &rest[0]);
+  CHECK_EQ(evloop_post(loop, record, &rest[1]), 0);
+  trigger(async(loop, record, &rest[2]));
+  keep_alive(loop);
+  expect_rest(loop, rest, 3);
+}
+
+/* What is level-triggered is still ready, and the child has the memory for
+ * the watchers of one descriptor. */
+TEST(a_child_gets_the_rest_of_the_watchers_of_one_descriptor) {
+  static Seen first, rest[3];
+  int i;
+  evloop_t loop = new_loop();
+  Pipe pipe = new_pipe();
+  evloop_watcher_t forks = readable_io(loop, pipe.r, fork_and_record, &first);
+  for (i = 0; AT_ROW(i, rest); i++) {
+    OK(evloop_add_io(loop, pipe.r, EVLOOP_EPOLLIN | EVLOOP_EPOLLONESHOT, record, &rest[i]));
+  }
+  put(pipe.w);
+  i = evloop_run(loop, EVLOOP_RUN_NOWAIT);
+  if (forked == 0) {
+    CHECK_EQ(i, -ECHILD);
+    close_watcher(forks);
+    OK(evloop_after_fork(loop));
+    OK(evloop_run(loop, EVLOOP_RUN_NOWAIT));
+  }
+  for (i = 0; AT_ROW(i, rest); i++) CHECK_EQ(rest[i].calls, 1);
+  if (forked == 0) end_child();
+  close_watcher(forks);
+  expect_success_of(forked);
+}
+
 CHECK_MAIN()

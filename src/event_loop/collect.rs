@@ -152,26 +152,24 @@ impl RunGuard {
         // SAFETY: no other reference to the state.
         let state = unsafe { self.state() };
         let watchers = state.take_turn(source);
-        for (handle, _, _) in &watchers {
-            let handle = *handle;
-            let Some((_, slot)) = live(handle).filter(|(_, slot)| slot.has(ENABLED)) else {
-                continue;
-            };
-            let event = Event::new(handle, source as i32);
-            if source == Source::Defer {
-                // SAFETY: as above.
-                if unsafe { self.state() }.defer_is_over(slot) {
-                    self.emit(event, slot)?;
-                }
-            } else if source == Source::ClockChange {
-                self.emit(event, slot)?;
-            } else {
-                self.deliver_in_turn(event)?;
-            }
-        }
+        let result = watchers.iter().try_for_each(|(handle, _, _)| self.take_turn(source, *handle));
+        // Its room was reserved: a child that goes on with the loop needs it.
         // SAFETY: as above.
         keep_larger(&mut unsafe { self.state() }.turn_buffer, watchers);
-        Ok(())
+        result
+    }
+
+    fn take_turn(&self, source: Source, handle: i64) -> Result<()> {
+        let Some((_, slot)) = live(handle).filter(|(_, slot)| slot.has(ENABLED)) else {
+            return Ok(());
+        };
+        let event = Event::new(handle, source as i32);
+        match source {
+            // SAFETY: no other reference to the state.
+            Source::Defer if !unsafe { self.state() }.defer_is_over(slot) => Ok(()),
+            Source::Defer | Source::ClockChange => self.emit(event, slot),
+            _ => self.deliver_in_turn(event),
+        }
     }
 
     /// Those do not count as something that happened.

@@ -131,14 +131,14 @@ impl RunGuard {
         if sharers.is_empty() {
             state.io.spurious(index, slot);
         }
-        for (handle, ready) in &sharers {
-            if let Some((index, slot)) = live(*handle) {
-                self.one_io_event(*handle, index, slot, *ready)?;
-            }
-        }
+        let result = sharers.iter().try_for_each(|(handle, ready)| match live(*handle) {
+            Some((index, slot)) => self.one_io_event(*handle, index, slot, *ready),
+            None => Ok(()),
+        });
+        // Its room was reserved: a child that goes on with the loop needs it.
         // SAFETY: no other reference to the state.
         keep_larger(&mut unsafe { self.state() }.io.sharers, sharers);
-        Ok(())
+        result
     }
 
     fn one_io_event(&self, handle: i64, index: u32, slot: &WatcherSlot, ready: u32) -> Result<()> {
@@ -242,30 +242,34 @@ impl RunGuard {
         let mut batch = std::mem::take(&mut state.batch);
         // Needs no memory, and the place makes the order one.
         batch.sort_unstable_by_key(|(priority, position, _)| (*priority, *position));
-        for (_, _, job) in batch.drain(..) {
-            match job {
-                BatchItem::Event(event, seq) => {
-                    if was_set_again(&event, seq) {
-                        continue;
-                    }
-                    if is_wanted(&event) {
-                        self.deliver(event)?;
-                    } else {
-                        // SAFETY: as above.
-                        unsafe { self.state() }.requeue(&event);
-                    }
-                }
-                BatchItem::Post => {
-                    // SAFETY: as above.
-                    if let Some(post) = unsafe { self.state() }.batched.take() {
-                        self.deliver_post(post)?;
-                    }
-                }
-            }
-        }
+        let mut delivered = 0;
+        let result = batch.iter().try_for_each(|(_, _, item)| {
+            delivered += 1;
+            self.deliver_item(item)
+        });
+        // What a fork in a callback has left is for the child, if it goes on
+        // with the loop.
+        batch.drain(..delivered);
         // SAFETY: as above.
         unsafe { self.state() }.batch = batch;
-        Ok(())
+        result
+    }
+
+    fn deliver_item(&self, item: &BatchItem) -> Result<()> {
+        // SAFETY: no other reference to the state; nor below.
+        let state = unsafe { self.state() };
+        match item {
+            BatchItem::Event(event, seq) if was_set_again(event, *seq) => Ok(()),
+            BatchItem::Event(event, _) if is_wanted(event) => self.deliver(*event),
+            BatchItem::Event(event, _) => {
+                state.requeue(event);
+                Ok(())
+            }
+            BatchItem::Post => match state.batched.take() {
+                Some(post) => self.deliver_post(post),
+                None => Ok(()),
+            },
+        }
     }
 
     /// Dispatches everything that one wait has found.

@@ -175,6 +175,7 @@ impl LoopState {
     #[inline]
     pub fn has_something(&self) -> bool {
         !self.posts.is_empty()
+            || !self.batch.is_empty()
             || self.asyncs.has_drained()
             || self.signals.due
             || !self.ctx.failures.is_empty()

@@ -138,11 +138,15 @@ impl Queue {
             }
             let errno = result.as_ref().err().map_or(0, |error| -error.errno.negated());
             let entry = Kevent { flags: EV_ERROR, data: errno.into(), ..change };
-            if !sink.push_entry(entry)? {
-                if result.is_err() {
+            match sink.push_entry(entry) {
+                Ok(true) => {}
+                Ok(false) if result.is_ok() => return Ok((locked, true)),
+                pushed => {
+                    // The changes before have their effect all the same.
                     self.settle(locked.state()?)?;
+                    pushed?;
+                    return result.map(|()| (locked, true));
                 }
-                return result.map(|()| (locked, true));
             }
         }
         Ok((locked, false))
@@ -173,7 +177,10 @@ impl Queue {
             let state = locked.state()?;
             // It has delivered nothing yet.
             sink.call_seq = state.next_call_seq();
-            state.sources.signals.renew()?;
+            if let Err(error) = state.sources.signals.renew() {
+                self.settle(state)?;
+                return Err(error);
+            }
             filter::look_at_drained(&mut state.store, &mut state.sources);
             state.first_look(sink);
             let is_quiet = sink.filled() == 0 && state.store.active.is_empty();
@@ -193,6 +200,7 @@ impl Queue {
                 && let Err(errno) = state.take_ready(&mut buffer, sink)
                 && sink.filled() == 0
             {
+                self.settle(state)?;
                 return Err(errno.into());
             }
             state.sources.timers.expire(&mut state.store);
