@@ -158,7 +158,7 @@ impl CommandQueue {
     }
 
     /// Whether other threads have left anything for the loop.
-    #[inline(always)]
+    #[inline]
     pub fn has_commands(&self) -> bool {
         !self.commands.is_empty() || self.unlisted
     }

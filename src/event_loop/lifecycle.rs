@@ -40,7 +40,7 @@ impl<C, G: Default, P: Send> Lifecycle<'_, C, G, P> {
 
     /// Whether it still has the loop that was found before the lock was taken,
     /// by a slot of this generation in this state.
-    #[inline(always)]
+    #[inline]
     pub fn still_has(
         &self,
         _command_queue: &Locked<G>,
@@ -69,7 +69,7 @@ impl<C, G: Default, P: Send> Lifecycle<'_, C, G, P> {
     }
 
     /// Ends a run; true: the loop was closed, and is torn down by the caller.
-    #[inline(always)]
+    #[inline]
     pub fn end_run(&self, command_queue: &mut Locked<G>) -> bool {
         self.owner.release(command_queue);
         self.wake_state.peek() & CLOSED != 0

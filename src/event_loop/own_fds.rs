@@ -91,7 +91,7 @@ impl OwnFds {
     }
 
     /// The same as `has`, of those that the kernel does not refuse by itself.
-    #[inline(always)]
+    #[inline]
     pub fn has_unregistered(&self, fd: RawFd) -> bool {
         self.unregistered.load(Relaxed) > 0 && self.of_watchers.lock().contains(&(fd, true))
     }

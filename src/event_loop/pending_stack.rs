@@ -43,7 +43,7 @@ impl PendingStack {
         Self(AtomicU64::new(0))
     }
 
-    #[inline(always)]
+    #[inline]
     pub fn tag(&self) -> u64 {
         // The marking that follows is a Release, which no earlier load passes.
         self.0.load(Relaxed) >> ID_BITS
@@ -52,7 +52,7 @@ impl PendingStack {
     /// Pushes a slot that is not on the stack; false: the loop of this tag is
     /// gone, and nothing was pushed.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub fn push(&self, links: &impl StackLinks, id: u32, tag: u64) -> bool {
         let mut top = self.0.load(Relaxed);
         loop {
@@ -70,7 +70,7 @@ impl PendingStack {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     pub fn has_any(&self) -> bool {
         self.0.load(Relaxed) & ID != 0
     }
