@@ -1,8 +1,6 @@
 //! Dispatch of events to callbacks, and to the records of evloop_wait.
-//!
 //! An event that needs nothing but its callback called is dispatched at once.
-//! What else there can be about a watcher (priorities, rate limits, no
-//! callback) takes a longer way.
+//! Watchers with priorities, rate limits or no callback take a slower path.
 
 use super::event::{Callback, Event, Target};
 use super::flags::*;
@@ -50,7 +48,7 @@ impl RunGuard {
         if self.has_pending_work() { self.run_pending_work() } else { Ok(()) }
     }
 
-    /// Does what has to be done before the next callback.
+    /// Does the work that `pending_work` announces, before the next callback.
     #[cold]
     pub fn run_pending_work(&self) -> Result<()> {
         self.shared.pending_work.take();
@@ -152,7 +150,7 @@ impl RunGuard {
             state.io.spurious(index, slot);
             let is_pressure = Source::of(flags) == Source::MemoryPressure;
             if is_pressure && ready & libc::EPOLLERR as u32 == 0 {
-                // The kernel reports it once.
+                // The kernel reports memory pressure once: the event is kept.
                 let mut event = Event::new(handle, Source::MemoryPressure as i32);
                 if state.fd_sources.poll(
                     &mut state.ctx,
@@ -240,7 +238,8 @@ impl RunGuard {
             return Ok(());
         }
         let mut batch = std::mem::take(&mut state.batch);
-        // Needs no memory, and the place makes the order one.
+        // An unstable sort needs no memory. The position keeps the order of
+        // events of one priority.
         batch.sort_unstable_by_key(|(priority, position, _)| (*priority, *position));
         let mut delivered = 0;
         let result = batch.iter().try_for_each(|(_, _, item)| {
@@ -358,7 +357,8 @@ impl RunGuard {
         self.emit(event, slot)
     }
 
-    /// What comes after the descriptors.
+    /// Dispatches what comes after the descriptors: always ready descriptors,
+    /// failures, the batch, check and idle watchers.
     #[inline]
     pub fn finish_round(&self, found: usize) -> Result<()> {
         // SAFETY: no other reference to the state; nor below.
@@ -442,7 +442,8 @@ impl RunGuard {
                 if instrumented {
                     state.probe_pending(&event);
                 }
-                // Room was looked for before it was taken off its list.
+                // The caller reserved room before it took the call off its
+                // list.
                 state.add_pending(event);
                 Ok(())
             }
@@ -491,8 +492,8 @@ impl LoopState {
     }
 }
 
-/// Gives back the room that was taken for a list of what is called, unless
-/// more was made since.
+/// Keeps the larger of two buffers for the next dispatch: the one that this
+/// dispatch took, or one that was allocated in its place.
 pub(super) fn keep_larger<T>(kept: &mut Vec<T>, list: Vec<T>) {
     if list.capacity() >= kept.capacity() {
         *kept = list;

@@ -39,7 +39,7 @@ pub(crate) enum RunMode {
     Embedded,
 }
 
-/// The delay before the loop tries again what found no memory.
+/// The delay before the loop retries work for which it had no memory; ns.
 const RETRY_NS: i64 = 10_000_000;
 
 /// When a run ends, besides being stopped.
@@ -98,7 +98,8 @@ pub(crate) fn wait(handle: i64, out: &mut Out<Event>, timeout_ns: i64) -> Result
     Ok(())
 }
 
-/// See evloop_embed_prepare; whether there is something to dispatch already.
+/// See evloop_embed_prepare. Returns whether something can be dispatched
+/// without a wait.
 pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     let run = RunGuard::begin(resolve(handle, Kind::Loop)?)?;
     // SAFETY: no other reference to the state.
@@ -114,7 +115,8 @@ pub(crate) fn embed_prepare(handle: i64) -> Result<bool> {
     run.finish(Ok(()))?;
     // SAFETY: as above.
     unsafe { run.state() }.prepared = true;
-    // It sleeps from here on: a thread that queues something wakes it.
+    // The loop counts as asleep from here on: a thread that queues something
+    // wakes it.
     let sleeps = run.shared.wake_state.sleep();
     // SAFETY: as above.
     let state = unsafe { run.state() };
@@ -154,8 +156,8 @@ impl LoopState {
         }
     }
 
-    /// Whether something has changed since the loop was prepared for a wait,
-    /// and is not submitted to the kernel yet.
+    /// Whether the loop has to prepare its next wait: a change is not submitted
+    /// to the kernel yet, or there is something to dispatch.
     pub fn has_news(&self) -> bool {
         self.io.is_dirty()
             || self.timers.recheck != 0
@@ -164,14 +166,15 @@ impl LoopState {
             || self.files.is_active()
     }
 
-    /// Whether something is to be dispatched that needs no waiting for.
+    /// Whether there is something to dispatch without a wait, idle watchers
+    /// included.
     #[inline]
     pub fn is_busy(&self) -> bool {
         self.idlers > 0 || self.has_something()
     }
 
-    /// The same, but for idle watchers, which do not keep virtual time from
-    /// going on.
+    /// As `is_busy`, without idle watchers: they do not keep virtual time from
+    /// advancing.
     #[inline]
     pub fn has_something(&self) -> bool {
         !self.posts.is_empty()
@@ -187,7 +190,7 @@ impl LoopState {
 }
 
 impl RunGuard {
-    /// When a time from now is over.
+    /// The end of a wait that begins now; `duration` in ns, negative: no limit.
     fn until(&self, duration: i64) -> Until {
         if duration < 0 {
             return Until::Ever;
@@ -216,7 +219,7 @@ impl RunGuard {
         state.is_alive()
     }
 
-    /// Whether the run was stopped; that is then used up.
+    /// Whether the run was stopped. Clears the request to stop.
     #[inline(always)]
     fn is_stopped(&self) -> bool {
         self.shared.wake_state.peek() & wake_state::STOP != 0
@@ -233,10 +236,10 @@ impl RunGuard {
         unsafe { self.state() }.has_pending()
     }
 
-    /// Goes round until the goal is reached, or the loop is stopped.
+    /// Iterates until the goal is reached, or the loop is stopped.
     fn drive(&self, until: Until, goal: Goal) -> Result<()> {
         loop {
-            // What is there already is not waited for.
+            // Events that are pending already end the wait at once.
             if goal == Goal::Pending && self.has_pending() || self.is_stopped() {
                 return Ok(());
             }
@@ -271,7 +274,7 @@ impl RunGuard {
         self.dispatch(found)
     }
 
-    /// Ends the work of a run: whether anything is left.
+    /// Ends a run. Returns whether the loop is still alive.
     fn finish(&self, result: Result<()>) -> Result<bool> {
         // In a forked child that has not revived the loop nothing is touched.
         self.check_process()?;
@@ -289,14 +292,15 @@ impl RunGuard {
         Ok(unsafe { self.state() }.is_alive())
     }
 
-    /// One time round; whether the loop was woken up.
+    /// Runs one iteration. Returns whether the loop was asked to wake up.
     #[inline(always)]
     fn iterate(&self, mut until: Until) -> Result<bool> {
         // SAFETY: no other reference to the state.
         if !unsafe { self.state() }.lists.prepare.is_empty() {
             self.in_turn(Source::Prepare)?;
             if !self.is_alive() {
-                // They have closed what the wait would be for.
+                // The prepare watchers have closed all that the loop would wait
+                // for.
                 until = Until::Now;
             }
         }
@@ -313,7 +317,7 @@ impl RunGuard {
         Ok(woken)
     }
 
-    /// Gets everything ready for a wait; how long it may be.
+    /// Prepares a wait. Returns its timeout in ns; `None`: no limit.
     #[inline]
     fn arm(&self, until: Until) -> Result<Option<i64>> {
         // SAFETY: no other reference to the state.
@@ -328,10 +332,11 @@ impl RunGuard {
             state.timers.settle(&mut state.ctx);
             state.io.flush(&mut state.ctx);
         }
-        // Or it is about to be: until its thread has set the word the loop
-        // would not sleep, and with a real-time priority it would keep that
-        // thread from doing so. What is done then waits for the command queue's
-        // lock, which that thread has.
+        // The wake state shows a request before the requesting thread has set
+        // `pending_work`. In between the loop would not sleep: with a real-time
+        // priority it would keep that thread from running. So the loop handles
+        // the request now, which waits for the command queue's lock that the
+        // thread holds.
         let is_asked =
             self.shared.wake_state.peek() & (wake_state::CLOSED | wake_state::BARRIER) != 0;
         if is_asked || self.has_pending_work() {
@@ -360,7 +365,8 @@ impl RunGuard {
         Ok(timeout)
     }
 
-    /// Waits; how many events there are.
+    /// Waits, or polls if the loop must not sleep. Returns the number of
+    /// events.
     #[inline]
     pub fn poll(&self, timeout: Option<i64>) -> Result<usize> {
         // SAFETY: no other reference to the state.
@@ -381,7 +387,8 @@ impl RunGuard {
         self.sleep_until(timeout)
     }
 
-    /// Waits, after `sleep` of the wake state.
+    /// Sleeps in the kernel, after `sleep` of the wake state. Returns the
+    /// number of events.
     #[inline(always)]
     pub fn sleep_until(&self, timeout: Option<i64>) -> Result<usize> {
         // SAFETY: no other reference to the state.
@@ -396,7 +403,8 @@ impl RunGuard {
         result.or_else(|errno| self.explain(errno))
     }
 
-    /// A wait that found nothing for this reason.
+    /// Handles a wait that failed. Returns 0 events if the run goes on after a
+    /// signal, otherwise the error of the run.
     #[cold]
     fn explain(&self, errno: Errno) -> Result<usize> {
         self.check()?;
@@ -421,8 +429,9 @@ impl RunGuard {
 }
 
 impl LoopState {
-    /// After a wait of zero: finds what the kernel does not report, or to
-    /// others. How many events there are then.
+    /// Completes a poll: finds timers that have expired although the kernel has
+    /// not reported it yet, and events that a foreign loop has consumed.
+    /// Returns the number of events.
     #[inline]
     fn find_unreported(&mut self, found: usize) -> usize {
         if found == 0 {
@@ -437,8 +446,8 @@ impl LoopState {
 }
 
 impl LoopState {
-    /// Looks what is ready, without waiting, and leaves room for the turns of
-    /// descriptors that are always ready.
+    /// Polls, and leaves room for the turns of descriptors that are always
+    /// ready.
     #[cold]
     fn poll_beside_not_pollable(&mut self) -> std::result::Result<usize, Errno> {
         let capacity = self.io.not_pollable.kernel_share(self.events.len());
@@ -451,7 +460,8 @@ impl LoopState {
     }
 }
 
-/// How many events there are, which are then in their array.
+/// Waits in the loop's epoll and stores the events in `state.events`. Returns
+/// their number.
 #[inline(always)]
 fn wait_for(state: &mut LoopState, timeout: Option<i64>) -> std::result::Result<usize, Errno> {
     epoll::wait(state.ctx.epoll(), &mut state.events, timeout).map(<[_]>::len)

@@ -1,5 +1,5 @@
-//! What is done to watchers, on the thread that may touch the loop's state: at
-//! once, or because other threads have queued a command for it.
+//! Changes to watchers, on the thread that owns the loop's state: made at once,
+//! or applied from the command queue.
 
 use super::clock_ids;
 use super::command::{Change, Command, CommandQueue};
@@ -21,7 +21,7 @@ use crate::util::alloc::{TryMap, TryVec};
 const MANY_COMMANDS: usize = 1024;
 
 impl LoopState {
-    /// Does what others queued in the command queue.
+    /// Applies the commands that other threads have queued.
     #[inline]
     pub fn apply_commands(&mut self, command_queue: &mut CommandQueue) {
         self.mark_changed();
@@ -35,11 +35,12 @@ impl LoopState {
     fn receive_all(&mut self, command_queue: &mut CommandQueue) {
         self.ctx.shared.wake_state.take(wake_state::HAS_COMMANDS);
         if self.instrumented {
-            // What came before what they may ask for.
+            // Samples from before the commands are counted first: a command may
+            // change what is measured.
             self.probe_flush_locked(command_queue);
         }
-        // Others' timers count from their calls: nothing is left to be found
-        // out about them.
+        // A timer that another thread sets counts from that thread's call: its
+        // deadline is in the command, and is not settled later.
         let in_callback = std::mem::replace(&mut self.ctx.in_callback, false);
         command_queue.clocks = 0;
         for command in command_queue.commands.drain(..) {
@@ -68,7 +69,7 @@ impl LoopState {
         self.posts.append(&mut taken);
         self.publish_posts();
         if shared.has_commands() {
-            // What was asked for before something was posted comes before.
+            // Commands that a thread queued before it posted take effect first.
             self.apply_commands(&mut shared.lock_commands());
         }
     }
@@ -149,7 +150,7 @@ impl LoopState {
         }
     }
 
-    /// For a watcher that another thread made.
+    /// Applies a command that adds a watcher.
     fn on_new_watcher(
         &mut self,
         handle: i64,
@@ -157,16 +158,15 @@ impl LoopState {
     ) -> std::result::Result<(), (i64, crate::errno::Error)> {
         self.on_watcher(handle, |state, index, slot| {
             if slot.has(RECORDS) {
-                // If there is no memory, it is looked for again when an event
-                // is there.
+                // Without memory now, room is reserved when an event comes.
                 state.ctx.pending.expect_watcher();
             }
             add(state, index, slot)
         })
     }
 
-    /// For a watcher that another thread made or changed, and perhaps closed
-    /// since: then what it asked for before still counts.
+    /// Applies a command to a watcher. If the watcher was closed since, the
+    /// command still counts.
     fn on_watcher(
         &mut self,
         handle: i64,
@@ -186,7 +186,7 @@ impl LoopState {
         }
     }
 
-    /// Sets, or stops, a timer. `deadline`: where it was found already.
+    /// Sets, or stops, a timer. `deadline`: if it was computed already.
     pub fn set_timer(
         &mut self,
         index: u32,
@@ -204,7 +204,7 @@ impl LoopState {
         self.timers.ensure_clock(&mut self.ctx, &mut self.io, clock)
     }
 
-    /// Notes a watcher of a kind that is called in turn.
+    /// Adds a watcher to the list of its kind, if that kind has one.
     pub fn add_to_list(&mut self, index: u32, slot: &WatcherSlot) -> Result<()> {
         let source = Source::of(slot.flags.load(Relaxed));
         if let Some(list) = self.list(source) {
@@ -292,7 +292,8 @@ impl LoopState {
     }
 
     fn limit(&mut self, index: u32, slot: &WatcherSlot, interval: i64, burst: i32) -> Result<()> {
-        // It wakes the loop when a watcher may go on.
+        // The clock's timer wakes the loop when a limited watcher may be called
+        // again.
         self.ensure_clock(clock_ids::MONOTONIC)?;
         let extra = self.ctx.extra(index, slot)?;
         if interval > 0 {
@@ -303,7 +304,8 @@ impl LoopState {
             slot.unset(HAS_RATE_LIMIT);
         }
         if slot.has(RATE_LIMITED_NOW) {
-            // What was kept comes now, as the first event of a new limit.
+            // The deferred event is delivered now, as the first of the new
+            // limit.
             self.end_suspension(index);
         }
         Ok(())
@@ -355,7 +357,7 @@ impl LoopState {
         Ok(())
     }
 
-    /// What was kept while the watcher was disabled comes now.
+    /// Delivers the event that was deferred while the watcher was disabled.
     fn deliver_deferred(&mut self, index: u32, slot: &WatcherSlot) {
         let deferred_event =
             self.ctx.extras.get(&index).is_some_and(|extra| extra.deferred_event.is_some());
@@ -431,15 +433,16 @@ impl LoopState {
             self.close_extras(index, slot);
         }
         if slot.is_pending() && !is_unlinked(flags) {
-            // It is on the stack of those sent to, or will be in a moment.
+            // A sender has pushed it onto the stack of async watchers, or is
+            // about to.
             slot.set(CLOSED_ON_STACK);
             return;
         }
         self.ctx.slots.free(index);
     }
 
-    /// Takes the watchers out of everything that others have closed without
-    /// memory for a command.
+    /// Finishes the closing of watchers that other threads could only mark, as
+    /// there was no memory for a command.
     #[cold]
     pub fn close_unlisted(&mut self) {
         let mut position = usize::MAX;

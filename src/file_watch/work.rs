@@ -1,4 +1,4 @@
-//! What there is to do when inotify has events, in which order.
+//! Processing of inotify's events: the order of its steps.
 
 use super::moves;
 use super::queue::Next;
@@ -7,8 +7,9 @@ use super::types::{AT_A_TIME, LATER_NS, More};
 use crate::sys::clock;
 
 impl Files {
-    /// Reads the events of inotify, and finds out of what the watchers are to
-    /// be notified: of no more than is taken at a time.
+    /// Processes inotify's events and collects what the watchers are notified
+    /// of. Each call handles a bounded number. Returns when the next call is
+    /// due.
     pub fn work(&mut self) -> More {
         let mut left = AT_A_TIME;
         while left > 0 {
@@ -23,7 +24,7 @@ impl Files {
             if std::mem::take(&mut self.lost) {
                 self.take_overflow();
                 if self.lost {
-                    // When there may be memory again.
+                    // Retried later, when there may be memory again.
                     return More::At(clock::now_ns().saturating_add(LATER_NS));
                 }
                 continue;

@@ -35,7 +35,7 @@ impl QueueState {
         }
     }
 
-    /// A change of what is not a descriptor's.
+    /// Applies a change whose ident is not a descriptor.
     fn change_other(&mut self, filter: &'static dyn Filter, change: &Kevent) -> Result<()> {
         let first = self.store.first_of(change.ident, change.filter);
         let found = self.store.find(first, change);
@@ -85,14 +85,14 @@ impl QueueState {
         }
     }
 
-    /// Adds a knote of a descriptor that is known.
+    /// Adds a knote to a descriptor that has a registration.
     fn add_beside(
         &mut self,
         filter: &dyn Filter,
         change: &Kevent,
         registration: u32,
     ) -> Result<()> {
-        // Others find out when the kernel is asked to watch for them.
+        // For other filters the refresh of the registration checks that.
         if filter.looks_at_file_type() {
             self.verify(registration)?;
         }
@@ -108,7 +108,7 @@ impl QueueState {
         }
     }
 
-    /// A change of a descriptor that is not known.
+    /// Applies a change of a descriptor that has no registration.
     fn add_descriptor(
         &mut self,
         filter: &'static dyn Filter,
@@ -196,7 +196,7 @@ impl QueueState {
         Ok(())
     }
 
-    /// What of a change can fail.
+    /// The part of a change that can fail.
     fn try_settings(
         &mut self,
         filter: &dyn Filter,
@@ -210,7 +210,8 @@ impl QueueState {
         if registration == NONE { Ok(()) } else { self.refresh_of(id, registration) }
     }
 
-    /// Undoes it: a knote watched for this until now, which needs no memory.
+    /// Restores the settings of a knote after a change that failed. This needs
+    /// no memory: the knote watched for the same before.
     fn set_back(&mut self, (id, registration): (u32, u32), before: &Settings) {
         self.set_enabled(id, before.enabled);
         let Some(knote) = self.store.knotes.get_mut(id) else { return };
@@ -244,7 +245,8 @@ impl QueueState {
         }
     }
 
-    /// What no epoll watches has to be looked at.
+    /// Activates a knote of a file that no epoll watches: its filter has to
+    /// look.
     fn activate_file(&mut self, id: u32) {
         let Some(knote) = self.store.knotes.get(id) else { return };
         let is_file =
@@ -254,7 +256,8 @@ impl QueueState {
         }
     }
 
-    /// After a refresh, which may not have needed the kernel.
+    /// Finishes a refresh: verifies the descriptor if the kernel was not asked,
+    /// and drops a registration that is not used any more.
     fn settle_registration(
         &mut self,
         registration: u32,
@@ -283,7 +286,7 @@ impl QueueState {
         if self.store.index.contains_key(&(ident, FILTER_AIO)) {
             fail!(EEXIST, "operation {} is in flight, or was not collected yet", ident as i64);
         }
-        // Before the fd is looked at: the ring's own descriptor may get it.
+        // The ring is made before the fd is checked: it may get this very fd.
         self.sources.aio.open(&self.sources.set)?;
         if self.is_own(request.fd) {
             fail!(EINVAL, "fd {} is the library's own", request.fd);

@@ -1,4 +1,5 @@
-//! What evloop_kqueue_control does: changes, then events.
+//! Calls of evloop_kqueue_control: applying changes, waiting, collecting
+//! events.
 
 use super::deliver::{AT_ONCE, EventBuffer};
 use super::event::*;
@@ -18,7 +19,7 @@ use crate::wait;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-/// What a queue is waited for by.
+/// Whether a call names its queue by the handle or by the descriptor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     /// By its handle. The call that closes the queue wakes the waiting thread,
@@ -50,8 +51,8 @@ impl LockedQueue<'_> {
 }
 
 impl Queue {
-    /// Applies the changes, then waits for events, if there is room for any;
-    /// how many there are. What fails leaves the room as it was.
+    /// Applies the changes, then waits for events if there is room for any.
+    /// Returns the number of events. A call that fails delivers none.
     #[inline(always)]
     pub(super) fn control(
         &self,
@@ -75,7 +76,7 @@ impl Queue {
         options: Collect,
     ) -> Result<usize> {
         if !sink.is_full() {
-            // Its own, if it has one, was looked at just now.
+            // A queue that is named by its descriptor was looked at just now.
             fd_registry::sweep_now_and_then(usize::from(matches!(options.by, By::Descriptor(_))));
         }
         let (mut locked, rest) = self.apply(self.lock(by)?, by, changes, sink)?;
@@ -100,12 +101,13 @@ impl Queue {
         let mut locked = self.lock(by)?;
         let state = locked.state()?;
         state.begin_operation(request, ident, udata)?;
-        // It has begun, whatever becomes of this: the next call settles it.
+        // The operation has begun even if this fails: the next call settles the
+        // queue.
         let _ = self.settle(state);
         Ok(())
     }
 
-    /// Has an operation end soon.
+    /// Cancels an operation.
     pub(super) fn cancel_operation(&self, by: Option<&AliasHandle>, ident: u64) -> Result<()> {
         let mut locked = self.lock(by)?;
         let state = locked.state()?;
@@ -127,7 +129,7 @@ impl Queue {
         while let Some(change) = changes.take() {
             let mut result = self.change(locked.state()?, &change);
             if lacks_descriptors(&result) {
-                // Other queues are looked at with none locked.
+                // The sweep looks at other queues: no queue may be locked.
                 drop(locked);
                 fd_registry::sweep();
                 locked = self.lock(by)?;
@@ -162,8 +164,8 @@ impl Queue {
         })
     }
 
-    /// All that one call delivers it delivers without giving up the lock, so
-    /// that nothing comes twice and nothing has to be given back.
+    /// Collects events. A call makes all its deliveries without giving up the
+    /// lock: none is made twice, and none has to be undone.
     fn collect<'a>(
         &'a self,
         mut locked: LockedQueue<'a>,
@@ -175,7 +177,7 @@ impl Queue {
         let mut listens = matches!(options.by, By::Descriptor(_));
         loop {
             let state = locked.state()?;
-            // It has delivered nothing yet.
+            // In this round the call has delivered nothing yet.
             sink.call_seq = state.next_call_seq();
             if let Err(error) = state.sources.signals.renew() {
                 self.settle(state)?;
@@ -205,7 +207,8 @@ impl Queue {
             }
             state.sources.timers.expire(&mut state.store);
             state.take_active(sink);
-            // Without memory, or descriptors, it is tried again.
+            // If this fails for want of memory or descriptors, it is retried
+            // later.
             let is_fresh = state.needs_other_set() && self.rebuild(state).is_ok();
             if is_fresh && sink.filled() == 0 {
                 continue;
@@ -215,17 +218,18 @@ impl Queue {
                 let _ = self.settle(state);
                 return Ok(sink.filled());
             }
-            // Those that are leaving are woken one by one, and the last that
-            // has come to wait first.
+            // The kernel wakes one thread at a time, and the last that began to
+            // wait first. So this one pauses while others have to leave.
             let must_pause = state.has_many_stale_events() || state.waiters.is_draining();
             drop(locked);
             if must_pause {
-                // There is no other set to be had, or others go first.
+                // The set could not be rebuilt, or other threads leave first.
                 wait::pause(options.deadline, || interrupted(options.by))?;
             }
             if let By::Descriptor(fd) = options.by {
                 fd_registry::look_at(fd);
-                // Without another thread none can close it during the wait.
+                // In a process with one thread the fd cannot be closed during
+                // the wait.
                 listens = !thread::is_the_only_one();
             }
             locked = self.lock(by)?;
@@ -249,8 +253,9 @@ impl Queue {
         let state = locked.state()?;
         sink.call_seq = state.next_call_seq();
         match result {
-            // They may be of others by now: they are looked at, and what is
-            // ready is delivered from there.
+            // An event may be of an earlier registration. So the events only
+            // activate knotes, and those that are ready are delivered from the
+            // list of active ones.
             Ok(events) if state.store.registrations.may_have_come_again(removed) => {
                 state.take_events(events, &mut KeventSink::none());
                 Ok((locked, true))
@@ -259,7 +264,8 @@ impl Queue {
                 let unknown = state.take_events(events, sink);
                 Ok((locked, unknown > 0 || events.len() == wanted))
             }
-            // The signal may be what is waited for.
+            // The signal that interrupted the wait may be one that a knote
+            // watches.
             Err(Errno::EINTR) if state.sources.signals.take(&mut state.store) => {
                 Ok((locked, false))
             }
@@ -272,8 +278,8 @@ impl Queue {
         }
     }
 
-    /// Waits, while others may have the lock; what the kernel has reported,
-    /// which may be outdated by now.
+    /// Waits without the lock. Returns what the kernel has reported, which may
+    /// be outdated when the lock is taken again.
     #[inline]
     fn wait_unlocked<'a, 'b>(
         &'a self,
@@ -297,7 +303,8 @@ impl Queue {
         let state = locked.state()?;
         self.come_back(state, by, inner);
         if let Err(error) = self.check(by) {
-            // The other threads deliver what the kernel does not report again.
+            // The kernel reports an edge once: other threads deliver these
+            // events.
             state.take_events(result.unwrap_or_default(), &mut KeventSink::none());
             let _ = self.settle(state);
             return Err(error);
@@ -305,7 +312,7 @@ impl Queue {
         Ok((locked, result))
     }
 
-    /// After a wait in this epoll, by this handle.
+    /// Counts out a thread that has waited in this epoll, by this handle.
     fn come_back(&self, state: &mut QueueState, by: Option<&AliasHandle>, inner: RawFd) {
         let leaves = by.is_some_and(|by| by.closed.load(Ordering::Relaxed));
         let in_use = inner == state.sources.set.inner();
@@ -344,8 +351,8 @@ impl Queue {
     #[inline(always)]
     fn lock(&self, by: Option<&AliasHandle>) -> Result<LockedQueue<'_>> {
         let mut locked = LockedQueue(self.state.lock());
-        // Not before: a thread that closes the queue, and finds the lock free,
-        // only wakes the threads that wait by then.
+        // Checked with the lock held: a thread that closes the queue, and finds
+        // the lock free, only wakes the threads that already wait.
         self.check(by)?;
         if self.keep {
             self.revive(locked.state()?)?;
@@ -364,7 +371,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Before others look: the queue is readable while there is an event.
+    /// Updates the queue's readability and timers before the lock is given up:
+    /// the queue is readable while there is an event.
     #[inline(always)]
     fn settle(&self, state: &mut QueueState) -> Result<()> {
         // Whether any of what follows has something to do.
@@ -395,10 +403,9 @@ fn lacks_descriptors(result: &Result<()>) -> bool {
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE))
 }
 
-/// How soon what is stuck is tried again.
+/// The delay before a stuck operation is retried; ns.
 const STUCK_NS: i64 = 10_000_000;
-/// How often it is looked whether another thread has closed the queue's
-/// number.
+/// How often a waiting thread checks whether the queue's fd was closed; ns.
 const LISTEN_NS: i64 = 250_000_000;
 
 fn at_most(deadline: Deadline, slice: i64) -> Option<i64> {
@@ -414,8 +421,8 @@ fn interrupted(by: By) -> Result<()> {
 }
 
 impl QueueState {
-    /// The list of those with events, and the kernel's, take turns in having
-    /// the first place, where there is not enough for both.
+    /// Delivers active knotes before the kernel's events, unless it is the
+    /// kernel's turn. The two take turns where there is no room for both.
     #[inline]
     fn first_look(&mut self, sink: &mut KeventSink) {
         if std::mem::take(&mut self.kernel_first) {

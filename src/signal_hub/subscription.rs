@@ -1,4 +1,4 @@
-//! A subscription of a loop or a kqueue to a signal, as its owner has it.
+//! Subscription of a loop or a kqueue to a signal.
 
 use super::hub;
 use super::list::HandlerListNode;
@@ -11,7 +11,7 @@ use crate::sys::fork;
 use std::ffi::c_int;
 use std::ptr::NonNull;
 
-/// A subscription to a signal, until it is dropped.
+/// A subscription to a signal. Dropping it unsubscribes.
 pub(crate) struct Subscription {
     number: c_int,
     /// The process that it belongs to.
@@ -24,7 +24,8 @@ unsafe impl Send for Subscription {}
 // SAFETY: as above.
 unsafe impl Sync for Subscription {}
 
-/// Up to where something has been delivered, or is not to be.
+/// The position in a signal's events up to which the owner has delivered them,
+/// or does not want them.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Position {
     pub count: u64,
@@ -33,9 +34,9 @@ pub(crate) struct Position {
     pub index: usize,
 }
 
-/// Counts a signal from now on, and keeps what comes with it if that is
-/// wanted; wakes the owner each time. Whether the signal is seen is another
-/// matter: see [`super::Handler`] and [`super::take_pending`].
+/// Subscribes to a signal: counts it, keeps its siginfo if that is wanted, and
+/// wakes the owner each time. It installs no handler and reads no signalfd: see
+/// [`super::Handler`] and [`super::take_pending`].
 pub(crate) fn subscribe(
     number: c_int,
     wakeup: SignalSink,
@@ -58,22 +59,22 @@ impl Subscription {
         &node.value
     }
 
-    /// Whether it is this process's, and not the one's that it was forked from.
+    /// Whether this process made the subscription, and not its parent.
     pub fn is_ours(&self) -> bool {
         self.epoch == fork::current()
     }
 
-    /// How many signals came so far.
+    /// The number of signals so far.
     pub fn count(&self) -> u64 {
         self.subscriber().counted.count()
     }
 
-    /// How many real-time signals there was no room for.
+    /// The number of real-time signals for which there was no room.
     pub fn lost(&self) -> u64 {
         self.subscriber().lost.load(Relaxed)
     }
 
-    /// Everything that comes from now on is after this.
+    /// The present position: signals that come from now on are after it.
     pub fn position(&self) -> Position {
         let index = match &self.subscriber().siginfo {
             SiginfoStore::Each(all) => all.end(),
@@ -100,17 +101,17 @@ impl Subscription {
         }
     }
 
-    /// Changes the number that is passed to wake the owner; below 0: nothing
-    /// is woken. An owner that is to be woken looks at the count after this.
-    /// A handler may be about to use the number before.
+    /// Changes the number that is passed to wake the owner; negative: signals
+    /// wake nothing. An owner that is to be woken looks at the count after
+    /// this. A handler that is running may still use the previous number.
     pub fn set_wakeup(&self, number: i64) {
         self.subscriber().counted.set_number(number);
     }
 }
 
 impl Drop for Subscription {
-    /// No handler wakes the owner any more when this returns, whatever of its
-    /// it is that is closed then.
+    /// Unsubscribes. When this returns, no handler wakes the owner any more:
+    /// what the owner is woken by may be closed then.
     fn drop(&mut self) {
         if self.is_ours() {
             hub::remove(self.number, self.node);

@@ -120,7 +120,8 @@ impl Io {
         })
     }
 
-    /// Whether a watcher like this may be one of its descriptor's.
+    /// Checks whether a descriptor may have a watcher with these events beside
+    /// its others.
     pub fn may_join(&self, fd: RawFd, events: u32, except: u32) -> Result<()> {
         let mut others = self.chain(fd).filter(|(index, slot)| *index != except && is_open(slot));
         // An exclusive one is the only one.
@@ -133,7 +134,8 @@ impl Io {
         Ok(())
     }
 
-    /// Takes a new watcher in, registered as it says; its slot is live.
+    /// Adds a watcher, whose slot is live. `registered`: how its descriptor is
+    /// registered.
     pub fn added(
         &mut self,
         ctx: &mut SourceCtx,
@@ -161,7 +163,7 @@ impl Io {
         match registered {
             RegisteredAs::Alone(given) => {
                 let was_removed = self.chain(fd).fold(false, |removed, (_, slot)| {
-                    // It is there again.
+                    // The descriptor is registered again, for the new watcher.
                     slot.take_removed() || removed
                 });
                 if let Some((first, other)) = self.first(fd)
@@ -210,7 +212,7 @@ impl Io {
         Ok(())
     }
 
-    /// The same of one whose descriptor the kernel does not watch.
+    /// Adds a watcher of a descriptor that epoll does not take.
     fn added_not_pollable(
         &mut self,
         ctx: &mut SourceCtx,
@@ -223,7 +225,7 @@ impl Io {
         self.not_pollable.added(ctx, index, slot)
     }
 
-    /// The same, of one that another thread has added: without memory it is
+    /// Adds a watcher that another thread has made. Without memory it is
     /// disabled, and can be enabled later.
     pub fn added_late(
         &mut self,
@@ -244,8 +246,7 @@ impl Io {
         added
     }
 
-    /// Takes in what there was no memory for before; its descriptor is
-    /// registered now.
+    /// Registers and adds a watcher for which there was no memory before.
     pub fn retry(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) -> Result<()> {
         if !slot.has(UNTAKEN) {
             return Ok(());
@@ -295,7 +296,8 @@ impl Io {
         }
     }
 
-    /// The same, and what is ready by now is to be reported.
+    /// Marks a watcher as `touch` does, and has the kernel report what is
+    /// ready.
     #[inline]
     pub fn rearm(&mut self, index: u32, slot: &WatcherSlot) {
         slot.set(REARM);
@@ -306,8 +308,8 @@ impl Io {
         !self.dirty.is_empty() || self.dirty_more
     }
 
-    /// An event is kept, and the kernel is to report no more of them; edges
-    /// only come once, and are added up.
+    /// Stops the kernel's reports for a watcher whose event is kept. Edges are
+    /// reported once each: they are not stopped, but added up.
     pub fn suppress(&mut self, index: u32, slot: &WatcherSlot) {
         let flags = slot.flags.load(Relaxed);
         if flags & SUPPRESSED == 0 && Source::of(flags).is_descriptor() && !is_edge(slot) {
@@ -316,8 +318,8 @@ impl Io {
         }
     }
 
-    /// The kernel may report it again. If it watches for edges by now some may
-    /// have passed.
+    /// Allows the kernel's reports again. The registration is armed again: if
+    /// it watches for edges by now, one may have passed.
     pub fn unsuppress(&mut self, index: u32, slot: &WatcherSlot) {
         if slot.has(SUPPRESSED) {
             slot.unset(SUPPRESSED);
@@ -357,7 +359,8 @@ impl Io {
         Ok(())
     }
 
-    /// Readiness that a rate limit has kept is reported again.
+    /// Drops readiness that a rate limit has deferred: the kernel reports it
+    /// again. Errors are kept.
     pub fn forget_deferred(&mut self, ctx: &mut SourceCtx, index: u32, slot: &WatcherSlot) {
         if slot.has(EXTRA)
             && Source::of(slot.flags.load(Relaxed)) == Source::Io
@@ -394,11 +397,11 @@ impl Io {
         ctx.count_liveness(slot);
     }
 
-    /// An event came for a watcher that does not want it.
+    /// Handles a spurious event: its watcher does not want it.
     pub fn spurious(&mut self, index: u32, slot: &WatcherSlot) {
         let (flags, known) = (slot.flags.load(Relaxed), mask(slot));
         if flags & (ONESHOT | SHARED) == ONESHOT && known < ABSENT && known & EPOLLONESHOT != 0 {
-            // The kernel has parked it itself.
+            // The kernel has disarmed the ONESHOT registration itself.
             return set_mask(slot, DISARMED);
         }
         slot.set(SPURIOUS);
@@ -490,8 +493,8 @@ impl Io {
         }
     }
 
-    /// A registration has the handle of a watcher that is closed; what the
-    /// next one has to know of it.
+    /// Returns the mask for the next watcher of a descriptor when the watcher
+    /// whose handle the registration carries is closed.
     fn hand_on(&self, ctx: &SourceCtx, fd: RawFd, mask: u32, deregistered: bool) -> u32 {
         match mask {
             _ if deregistered => ABSENT,

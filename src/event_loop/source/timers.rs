@@ -43,7 +43,7 @@ pub(in crate::event_loop) struct TimerSource {
     pub tolerance: i64,
     /// The wall clock was stepped.
     pub clock_changed: bool,
-    /// Some clock has a base.
+    /// Whether a clock has a base, from which timers count until `settle`.
     based: bool,
     seq: u64,
 }
@@ -84,8 +84,8 @@ impl TimerSource {
         &mut self.clocks[index]
     }
 
-    /// Sets a new timer to a relative time, in a callback: its slot, and the
-    /// flags for it. `None`: that is not that simple, and no slot was taken.
+    /// Sets a new timer to a relative time, in a callback. Returns its slot and
+    /// the flags for it. `None`: the fast path does not apply.
     #[inline(always)]
     pub fn start(
         &mut self,
@@ -111,8 +111,8 @@ impl TimerSource {
         Some((index, slot, of_source | of_clock | new.setting.flags(queue, true)))
     }
 
-    /// Starts a queued timer again, in a callback; false: that is not that
-    /// simple, and nothing was done.
+    /// Starts a queued timer again, in a callback; false: the fast path does
+    /// not apply, and nothing was done.
     #[inline(always)]
     pub fn start_again(&mut self, index: u32, slot: &WatcherSlot, flags: u32) -> bool {
         let queue = (flags >> QUEUE_SHIFT & CLOCK_MASK) as usize;
@@ -142,7 +142,8 @@ impl TimerSource {
         self.seq
     }
 
-    /// One in the list was popped from its queue: only the list has it now.
+    /// Lists a timer again that was popped from its queue before it was
+    /// settled.
     fn list_again(&mut self, index: u32, slot: &WatcherSlot, deadline: i64) {
         let seq = self.next_seq();
         slot.node.set_seq(seq);
@@ -167,7 +168,7 @@ impl TimerSource {
 }
 
 impl TimerSource {
-    /// Sets, or stops, a timer. `deadline`: where it was found already.
+    /// Sets, or stops, a timer. `deadline`: if it was computed already.
     pub fn set(
         &mut self,
         ctx: &mut SourceCtx,
@@ -184,7 +185,7 @@ impl TimerSource {
             slot.unset(AGAIN);
             return Ok(());
         }
-        // A periodic one waits there if there is no memory to queue it again.
+        // A periodic timer waits in `arming` if there is no memory to queue it.
         if setting.interval > 0 && self.arming.try_reserve(1).is_err() {
             fail!(ENOMEM, "no memory for a periodic timer");
         }
@@ -216,7 +217,7 @@ impl TimerSource {
         Ok(())
     }
 
-    /// Starts a timer again; `deadline` as in `timer_set`.
+    /// Starts a timer again. `given`: the deadline, if it was computed already.
     #[inline]
     pub fn again(
         &mut self,
@@ -245,14 +246,14 @@ impl TimerSource {
         Ok(())
     }
 
-    /// From when on a timer counts that is set now. The time of a disabled one
-    /// is not settled: it is kept as it is.
+    /// The time from which a timer counts that is set now. The deadline of a
+    /// disabled timer is not settled later.
     #[inline]
     fn start_of(&mut self, ctx: &mut SourceCtx, slot: &WatcherSlot, clock: usize) -> i64 {
         if slot.has(ENABLED) { self.base(ctx, clock) } else { ctx.read_clock(clock) }
     }
 
-    /// The same, before it is settled.
+    /// The base of a clock: in a callback, the provisional time until `settle`.
     #[inline]
     fn base(&mut self, ctx: &mut SourceCtx, clock: usize) -> i64 {
         if !ctx.in_callback {
@@ -269,7 +270,7 @@ impl TimerSource {
         }
     }
 
-    /// Puts a timer into its queue, or among those that will be.
+    /// Queues a timer; in a callback, lists it to be settled.
     #[inline]
     pub(super) fn arm(
         &mut self,
@@ -295,8 +296,8 @@ impl TimerSource {
             self.note_set(ctx, slot);
             return Ok(());
         }
-        // What is queued already is only made later, or earlier, for now; and
-        // what is in the list below already, but not queued, is queued now.
+        // A timer that is queued gets a provisional deadline in its queue. One
+        // that is listed in `arming`, but not queued, is queued now.
         let queued = slot.node.deadline().is_some();
         if flags & ARMING == 0 {
             if self.arming.try_reserve(1).is_err() {
@@ -332,7 +333,8 @@ impl TimerSource {
         ctx.cancel_record(index, slot);
         let seq = self.next_seq();
         if slot.flags.load(Relaxed) & SET == 0 {
-            // An expiration may be waiting to be dispatched: not of this.
+            // An expiration that waits in the batch is dropped: its seq
+            // differs.
             return slot.node.set_seq(seq);
         }
         let queue = queue_index(slot);
@@ -428,7 +430,8 @@ impl TimerSource {
         if queue.arm(&nodes, index, next, seq).is_ok() {
             return;
         }
-        // It has just left the queue, whose memory is hardly less than before.
+        // The timer has just left the queue: it is unlikely to need more
+        // memory.
         if self.arming.try_reserve(1).is_ok() {
             slot.set(ARMING);
             self.arming.push_reserved(Arming { index, deadline: next, seq });

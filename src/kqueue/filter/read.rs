@@ -16,13 +16,13 @@ use std::os::fd::RawFd;
 
 pub(super) struct ReadFilter;
 
-/// How often it is looked whether a file has grown that inotify may not
-/// watch: a process may have a descriptor of a file that it may not open.
+/// How often the size of a file is checked that inotify may not watch; ns. A
+/// process may have a descriptor of a file that it may not open.
 const GROWTH_NS: i64 = 100_000_000;
 
 const EVENTS: u32 = IN | RDHUP;
-/// What is asked of a descriptor: an urgent byte is no event, but makes a
-/// difference to how many bytes there are.
+/// The events that a descriptor is polled for. An urgent byte is no event of
+/// this filter, but changes how many bytes can be read.
 const ASKED: u32 = EVENTS | PRI;
 
 impl Filter for ReadFilter {
@@ -66,7 +66,7 @@ impl Filter for ReadFilter {
             (found, Some(kind)) => socket(look, kind, found.ok(), low),
             (Ok(count), None) => stream(look, count, low),
             (Err(_), None) if look.file_type == libc::S_IFIFO => Verdict::Gone,
-            // What does not count bytes.
+            // The kernel does not count bytes for this kind of file.
             (Err(_), None) => counted(sources, look),
         }
     }
@@ -87,7 +87,7 @@ impl Filter for ReadFilter {
     }
 }
 
-/// What counts its bytes.
+/// Evaluates a descriptor whose bytes can be counted.
 fn stream(look: PolledFd, count: i64, low: i64) -> Verdict {
     let connection = look.connection();
     if matches!(connection, Connection::Never) {
@@ -102,25 +102,25 @@ fn stream(look: PolledFd, count: i64, low: i64) -> Verdict {
     if count > 0 || !look.is(IN) {
         return Verdict::False;
     }
-    // Another thread was faster; or it is the end of a terminal's file.
+    // Another thread has read the bytes, or it is the end of a terminal's file.
     match look.again(ASKED) {
         Some(now) if now.is(RDHUP | HUP | ERR) && look.is_old => stream(now, count, low),
         Some(now) if !now.is(IN) => Verdict::False,
-        // A pipe is not readable for nothing.
+        // A pipe is never readable without bytes: this is another file by now.
         Some(now) if now.file_type == libc::S_IFIFO => Verdict::Gone,
         Some(_) => Verdict::True(Outcome::default()),
         None => Verdict::Gone,
     }
 }
 
-/// `first`: what FIONREAD said, if the kind of socket has that.
+/// Evaluates a socket. `first`: the result of FIONREAD, if the kind has it.
 fn socket(look: PolledFd, kind: socket::SocketKind, first: Option<i64>, low: i64) -> Verdict {
     if first.is_none() && socket::listens(look.fd) {
         return listening(look);
     }
     let is_doubtful = first.unwrap_or(0) == 0 && look.is(IN) && look.is_old;
     let look = match is_doubtful.then(|| look.again(ASKED)) {
-        // Another thread was faster; or the first message is empty.
+        // Another thread has read the data, or the first message is empty.
         Some(Some(now)) => now,
         Some(None) => return Verdict::Gone,
         None => look,
@@ -132,7 +132,7 @@ fn socket(look: PolledFd, kind: socket::SocketKind, first: Option<i64>, low: i64
     stream(look, count, low)
 }
 
-/// Connections to accept.
+/// Evaluates a listening socket: `data` is the number of connections.
 fn listening(look: PolledFd) -> Verdict {
     if look.is(HUP) {
         return Verdict::True(Outcome { eof: true, ..Outcome::default() });
@@ -141,7 +141,7 @@ fn listening(look: PolledFd) -> Verdict {
         Some(info) => Some(info.unacked),
         None => file::stat(look.fd).ok().and_then(|stat| diag::unix_backlog(stat.st_ino)),
     };
-    // There is one where the kernel says so, and does not count them.
+    // Where the kernel does not count them, a readable socket has one.
     let backlog = backlog.map_or(1, i64::from);
     match look.is(IN | ERR) && backlog > 0 {
         true => Verdict::True(Outcome { data: backlog, ..Outcome::default() }),
@@ -149,7 +149,8 @@ fn listening(look: PolledFd) -> Verdict {
     }
 }
 
-/// What does not count bytes: eventfds, timerfds, queues and their like.
+/// Evaluates a descriptor whose bytes cannot be counted: eventfds, timerfds,
+/// queues and the like.
 fn counted(sources: &Sources, look: PolledFd) -> Verdict {
     let Some(now) = look.again(EVENTS) else { return Verdict::Gone };
     match now.ready & (IN | RDHUP | HUP | ERR) {
@@ -161,8 +162,8 @@ fn counted(sources: &Sources, look: PolledFd) -> Verdict {
     }
 }
 
-/// What an eventfd or a timerfd would return, how many events a queue has;
-/// 1 for others.
+/// The count that a read of an eventfd or a timerfd would return, or the number
+/// of events of a queue; 1 for others.
 fn counter(sources: &Sources, fd: RawFd) -> i64 {
     if let Some(pending) = (sources.events_of_queue)(fd) {
         return pending;
@@ -174,8 +175,8 @@ fn counter(sources: &Sources, fd: RawFd) -> i64 {
     count.unwrap_or(1).cast_signed()
 }
 
-/// From the position to the end, which may be before it; devices that no
-/// epoll takes are always ready.
+/// Evaluates a file: `data` is the distance from its position to its end, which
+/// may be negative. Devices that epoll does not take are always ready.
 fn in_file(look: &PolledFd, always: bool) -> Verdict {
     if look.file_type != libc::S_IFREG && look.file_type != libc::S_IFDIR {
         return Verdict::True(Outcome::default());
