@@ -453,4 +453,39 @@ TEST(timers_go_on_in_their_order_without_memory) {
   close_loop(loop);
 }
 
+/* ---- a timer that gets a time of another clock's queue ---- */
+
+enum { HOURS = 100 };
+
+/* Relative times of the wall clock are CLOCK_MONOTONIC's. */
+static void set_without_memory(evloop_watcher_t watcher, bool is_enabled) {
+  int64_t before = OK(evloop_timer_remaining_ns(watcher));
+  int result;
+  without_memory();
+  result = evloop_timer_set(watcher, EVLOOP_TIMER_ABSTIME, now_ns(CLOCK_REALTIME) + HOUR, 0);
+  with_memory();
+  if (result == 0) return; /* there was room */
+  CHECK_EQ(result, -ENOMEM);
+  CHECK(OK(evloop_timer_remaining_ns(watcher)) <= before);
+  CHECK(OK(evloop_timer_remaining_ns(watcher)) > HOURS * HOUR - HOUR);
+  if (is_enabled) OK(evloop_watcher_disable(watcher));
+  OK(evloop_watcher_enable(watcher));
+}
+
+TEST(a_timer_is_unchanged_where_there_is_no_memory_for_another_clocks_time) {
+  static const bool enabled[] = {true, false};
+  int i, k;
+  for (i = 0; AT_ROW(i, enabled); i++) {
+    evloop_t loop = new_loop();
+    evloop_watcher_t watchers[64];
+    for (k = 0; AT_ROW(k, watchers); k++) {
+      watchers[k] = OK(evloop_add_timer(loop, EVLOOP_CLOCK_REALTIME, 0, HOURS * HOUR, 0, 0, ignore,
+                                        NULL));
+      if (!enabled[i]) OK(evloop_watcher_disable(watchers[k]));
+    }
+    for (k = 0; AT_ROW(k, watchers); k++) set_without_memory(watchers[k], enabled[i]);
+    close_loop(loop);
+  }
+}
+
 CHECK_MAIN()

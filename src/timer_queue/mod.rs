@@ -327,6 +327,14 @@ impl TimerQueue {
         self.drop_front();
     }
 
+    /// Reserves memory for one more entry: the next `arm` does not fail.
+    #[inline]
+    pub fn reserve(&mut self) -> Result<(), NoMemory> {
+        // For that one, and one that is moved.
+        let capacity = self.entries + 2 - self.near.len();
+        self.near.try_reserve(capacity).map_err(|_| NoMemory)
+    }
+
     fn insert_new<T: NodeLookup>(
         &mut self,
         timers: &T,
@@ -336,9 +344,7 @@ impl TimerQueue {
         if self.entries > 2 * self.armed + 64 {
             self.sweep(timers);
         }
-        // For this one, and one that is moved.
-        let capacity = self.entries + 2 - self.near.len();
-        self.near.try_reserve(capacity).map_err(|_| NoMemory)?;
+        self.reserve()?;
         self.insert(entry, tolerance);
         self.entries += 1;
         Ok(())

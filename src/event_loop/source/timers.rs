@@ -190,6 +190,7 @@ impl TimerSource {
             fail!(ENOMEM, "no memory for a periodic timer");
         }
         if queue != queue_index(slot) {
+            self.reserve(ctx, index, slot, queue)?;
             self.stop(ctx, index, slot);
             // Its entry is in the other queue, where it is of no use now.
             slot.node.forget_entry();
@@ -268,6 +269,23 @@ impl TimerSource {
                 base
             }
         }
+    }
+
+    /// Reserves what `arm` needs to put a timer into another queue: where that
+    /// has no memory the timer must not be stopped before.
+    fn reserve(
+        &mut self,
+        ctx: &mut SourceCtx,
+        index: u32,
+        slot: &WatcherSlot,
+        queue: usize,
+    ) -> Result<()> {
+        if !slot.has(ENABLED) {
+            return ctx.extra(index, slot).map(drop);
+        }
+        let is_reserved = self.arming.try_reserve(1).is_ok();
+        let is_reserved = is_reserved && self.clock(queue).queue.reserve().is_ok();
+        if is_reserved { Ok(()) } else { Err(no_memory()) }
     }
 
     /// Queues a timer; in a callback, lists it to be settled.
