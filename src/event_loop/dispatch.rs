@@ -409,7 +409,10 @@ impl RunGuard {
         let plain = if state.prioritized == 0 { plain } else { u32::MAX };
         let events = state.events.as_ptr();
         for i in 0..found.min(state.events.len()) {
-            // SAFETY: inside the array, which only a wait changes or frees.
+            // SAFETY: inside the array. It is a box of its own, made with the
+            // state and freed with it, which is after the run; only a wait of
+            // this run writes to it. A callback's borrows of the state do not
+            // borrow what it points to.
             let event = unsafe { events.add(i) };
             // SAFETY: as above.
             let event = unsafe { &*event };

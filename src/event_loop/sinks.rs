@@ -55,8 +55,8 @@ impl Sinks {
         self.0.iter().position(|sink| sink.signal == signal)
     }
 
-    pub fn get(&self, signal: c_int) -> Option<&Subscription> {
-        self.0.iter().find(|sink| sink.signal == signal).map(|sink| &sink.subscription)
+    pub fn get(&mut self, signal: c_int) -> Option<&mut Subscription> {
+        self.0.iter_mut().find(|sink| sink.signal == signal).map(|sink| &mut sink.subscription)
     }
 
     /// Adds a watcher; where it begins.

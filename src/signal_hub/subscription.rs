@@ -19,9 +19,11 @@ pub(crate) struct Subscription {
     node: NonNull<HandlerListNode<Subscriber>>,
 }
 
-// SAFETY: a node that this owns, whose contents are atomics.
+// SAFETY: it owns its node, which handlers in any thread use as well; the
+// counts are atomics, and the stores are made for one reader, see below.
 unsafe impl Send for Subscription {}
-// SAFETY: as above.
+// SAFETY: a shared reference only reads atomics; `take`, which there may be
+// one of at a time, needs an exclusive one.
 unsafe impl Sync for Subscription {}
 
 /// The position in a signal's events up to which the owner has delivered them,
@@ -92,8 +94,8 @@ impl Subscription {
     }
 
     /// Takes what came with the next real-time signal, or with the last
-    /// standard one. Only one thread at a time may take.
-    pub fn take(&self) -> Option<Siginfo> {
+    /// standard one.
+    pub fn take(&mut self) -> Option<Siginfo> {
         match &self.subscriber().siginfo {
             SiginfoStore::NotKept => None,
             SiginfoStore::Last(last) => last.take(),
@@ -116,9 +118,10 @@ impl Drop for Subscription {
         if self.is_ours() {
             hub::remove(self.number, self.node);
         }
-        // Else the list of this process does not have it: see
-        // `hub::after_fork`.
-        // SAFETY: made of a box, and in no list any more.
+        // Else the list is a copy of the parent's: handlers of this process do
+        // not walk it (`hub::is_ours`), and `hub::after_fork` forgets it without
+        // looking at its nodes.
+        // SAFETY: made of a box, and in no list that is walked.
         drop(unsafe { Box::from_raw(self.node.as_ptr()) });
     }
 }

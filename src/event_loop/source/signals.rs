@@ -278,7 +278,7 @@ impl SignalSource {
     ) -> Option<SignalBatch> {
         let SignalSource { list, buffer, due: some_due, .. } = &mut *self;
         let entry = list.get_mut(position)?;
-        let sinks = ctx.shared.sinks.lock();
+        let mut sinks = ctx.shared.sinks.lock();
         let subscription = sinks.get(entry.signal)?;
         // In this order: what came with a signal is there before its count.
         let (count, lost) = (subscription.count(), subscription.lost());
